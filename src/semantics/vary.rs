@@ -1,0 +1,261 @@
+//! Which request fields a response depends on, and whether two requests agree in them (RFC 9111 §4.1).
+
+use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE, HeaderMap, HeaderName, VARY};
+
+use super::list;
+
+/// The request fields that the `Vary` lines of a response nominate.
+///
+/// ```
+/// use http::HeaderMap;
+/// use tower_response_cache::semantics::{Normalise, Vary};
+///
+/// let mut response = HeaderMap::new();
+/// response.append("vary", "X-Tenant, accept-language".parse().unwrap());
+/// response.append("vary", "accept-language".parse().unwrap());
+/// let vary = Vary::of(&response);
+/// assert_eq!(vary.names(), ["accept-language", "x-tenant"]);
+///
+/// let (mut one, mut two) = (HeaderMap::new(), HeaderMap::new());
+/// one.insert("accept-language", "en, de".parse().unwrap());
+/// two.append("accept-language", "en".parse().unwrap());
+/// two.append("accept-language", "de".parse().unwrap());
+/// assert!(vary.matches(&one, &two, Normalise::rfc()));
+/// two.insert("x-tenant", "".parse().unwrap());
+/// assert!(!vary.matches(&one, &two, Normalise::rfc()));
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Vary {
+    star: bool,
+    names: Vec<HeaderName>,
+}
+
+/// How far the values of nominated fields are reduced before they are compared. Everything here keeps the field's meaning
+/// under HTTP; [`Normalise::none`], the default, keeps every byte.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Normalise {
+    /// A field on several lines equals one with the lines joined by commas, and whitespace around commas does not count
+    /// (RFC 9111 §4.1). Not applied to fields known not to be lists, nor inside quoted strings. Defaults to no.
+    pub lists: bool,
+    /// What may change in `Accept-Encoding`. Defaults to [`Weights::Verbatim`].
+    pub accept_encoding: Weights,
+    /// What may change in `Accept-Language`. Defaults to [`Weights::Verbatim`].
+    pub accept_language: Weights,
+}
+
+/// How a list of weighted preferences (RFC 9110 §12.4.2) is reduced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Weights {
+    /// Not at all.
+    #[default]
+    Verbatim,
+    /// Letters in lower case, `x-gzip` as `gzip`, weights in one notation, preferred first; the order of equals is kept, as some
+    /// recipients follow it (RFC 9110 §12.5.4).
+    Ordered,
+    /// The same, and the order of equals does not count. For an inner service that does not follow it.
+    Unordered,
+}
+
+impl Normalise {
+    /// Nothing is reduced.
+    pub const fn none() -> Normalise {
+        Normalise {
+            lists: false,
+            accept_encoding: Weights::Verbatim,
+            accept_language: Weights::Verbatim,
+        }
+    }
+
+    /// What RFC 9111 §4.1 allows for every field: lists joined, whitespace around their commas dropped.
+    pub const fn rfc() -> Normalise {
+        Normalise {
+            lists: true,
+            ..Normalise::none()
+        }
+    }
+}
+
+impl Vary {
+    /// Reads all `Vary` lines of a response. A member that is no field name counts as `*`.
+    pub fn of(response: &HeaderMap) -> Vary {
+        let mut vary = Vary::default();
+        for member in response
+            .get_all(VARY)
+            .iter()
+            .flat_map(|line| list::elements(line.as_bytes()))
+        {
+            match HeaderName::from_bytes(member) {
+                Ok(name) if name != "*" => vary.names.push(name),
+                _ => vary.star = true,
+            }
+        }
+        vary.names
+            .sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+        vary.names.dedup();
+        vary
+    }
+
+    /// Whether a member is `*`: no other request ever matches.
+    pub fn is_star(&self) -> bool {
+        self.star
+    }
+
+    /// Whether the response depends on no request field.
+    pub fn is_empty(&self) -> bool {
+        !self.star && self.names.is_empty()
+    }
+
+    /// The nominated fields, sorted, each once.
+    pub fn names(&self) -> &[HeaderName] {
+        &self.names
+    }
+
+    /// Whether two requests agree in all nominated fields: a field absent from one must be absent from the other.
+    pub fn matches(&self, stored: &HeaderMap, new: &HeaderMap, normalise: Normalise) -> bool {
+        let (mut one, mut two) = (Vec::new(), Vec::new());
+        let same = |name: &HeaderName| {
+            (one.clear(), two.clear());
+            write_field(name, stored, normalise, &mut one);
+            write_field(name, new, normalise, &mut two);
+            one == two
+        };
+        !self.star && self.names.iter().all(same)
+    }
+
+    /// Appends the nominated fields of a request to a cache key: each with its name, tagged, every part with its length before it
+    /// (big-endian, 4 bytes), so that requests which do not [match](Vary::matches) never write the same bytes.
+    ///
+    /// A star is not written; nothing that has one is stored.
+    pub fn write(&self, request: &HeaderMap, normalise: Normalise, key: &mut Vec<u8>) {
+        count(self.names.len(), key);
+        for name in &self.names {
+            write_field(name, request, normalise, key);
+        }
+    }
+}
+
+/// Fields of one value, in which a comma is just a comma. Their lines are kept apart, byte for byte.
+const SINGLE: [&str; 14] = [
+    "authorization",
+    "content-type",
+    "cookie",
+    "date",
+    "from",
+    "host",
+    "if-modified-since",
+    "if-range",
+    "if-unmodified-since",
+    "origin",
+    "proxy-authorization",
+    "range",
+    "referer",
+    "user-agent",
+];
+
+fn write_field(name: &HeaderName, request: &HeaderMap, normalise: Normalise, key: &mut Vec<u8>) {
+    part(name.as_str().as_bytes(), key);
+    let lines = || request.get_all(name).iter().map(|line| line.as_bytes());
+    if !request.contains_key(name) {
+        key.push(b'-');
+        return;
+    }
+    let weights = match *name {
+        ACCEPT_ENCODING => normalise.accept_encoding,
+        ACCEPT_LANGUAGE => normalise.accept_language,
+        _ => Weights::Verbatim,
+    };
+    if weights != Weights::Verbatim
+        && let Some(preferences) = preferences(lines().flat_map(list::elements), weights)
+    {
+        key.push(b'w');
+        count(preferences.len(), key);
+        for preference in preferences {
+            part(&preference.name, key);
+            key.extend(preference.thousandths.to_be_bytes());
+        }
+    } else if normalise.lists
+        && !SINGLE.contains(&name.as_str())
+        && lines().all(list::quotes_balance)
+    {
+        key.push(b'l');
+        let members = || lines().flat_map(list::elements);
+        count(members().count(), key);
+        members().for_each(|member| part(member, key));
+    } else {
+        key.push(b'v');
+        count(lines().count(), key);
+        lines().for_each(|line| part(line, key));
+    }
+}
+
+struct Preference {
+    name: Vec<u8>,
+    thousandths: u16,
+}
+
+/// The members, if each is a token (or `*`, or a language range) with at most a weight.
+fn preferences<'a>(
+    members: impl Iterator<Item = &'a [u8]>,
+    weights: Weights,
+) -> Option<Vec<Preference>> {
+    let mut preferences: Vec<Preference> = members.map(preference).collect::<Option<_>>()?;
+    match weights {
+        Weights::Unordered => {
+            preferences.sort_by(|a, b| (b.thousandths, &a.name).cmp(&(a.thousandths, &b.name)))
+        }
+        _ => preferences.sort_by(|a, b| b.thousandths.cmp(&a.thousandths)),
+    }
+    Some(preferences)
+}
+
+fn preference(member: &[u8]) -> Option<Preference> {
+    let mut parts = member.splitn(2, |byte| *byte == b';');
+    let name = parts.next()?.trim_ascii().to_ascii_lowercase();
+    let thousandths = match parts.next() {
+        None => 1000,
+        Some(weight) => quality(weight.trim_ascii())?,
+    };
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_*.+".contains(byte);
+    if name.is_empty() || !name.iter().all(plain) {
+        return None;
+    }
+    // RFC 9110 §8.4.1.3: x-gzip is equivalent to gzip.
+    let name = if name == b"x-gzip" {
+        b"gzip".to_vec()
+    } else {
+        name
+    };
+    Some(Preference { name, thousandths })
+}
+
+/// `q=` and a weight of at most three decimals between 0 and 1 (RFC 9110 §12.4.2), in thousandths.
+fn quality(weight: &[u8]) -> Option<u16> {
+    let [b'q' | b'Q', b'=', whole @ (b'0' | b'1'), fraction @ ..] = weight else {
+        return None;
+    };
+    let digits = match fraction {
+        [] => fraction,
+        [b'.', digits @ ..] if digits.len() <= 3 && digits.iter().all(u8::is_ascii_digit) => digits,
+        _ => return None,
+    };
+    let mut thousandths = u16::from(whole - b'0');
+    for place in 0..3 {
+        thousandths =
+            thousandths * 10 + digits.get(place).map_or(0, |digit| u16::from(digit - b'0'));
+    }
+    (thousandths <= 1000).then_some(thousandths)
+}
+
+fn part(bytes: &[u8], key: &mut Vec<u8>) {
+    count(bytes.len(), key);
+    key.extend(bytes);
+}
+
+/// Header sections are far below 4 GiB; one that is not must not become equal to another.
+fn count(number: usize, key: &mut Vec<u8>) {
+    key.extend(
+        u32::try_from(number)
+            .expect("a header field below 4 GiB")
+            .to_be_bytes(),
+    );
+}
