@@ -127,7 +127,7 @@ fn weekday(name: &[u8], length: usize) -> Option<()> {
     let known = |day: &&[u8]| {
         (length == 3 || day.len() == length) && day[..length].eq_ignore_ascii_case(name)
     };
-    NAMES.iter().any(|day| known(day)).then_some(())
+    NAMES.iter().any(known).then_some(())
 }
 
 fn month(name: &[u8]) -> Option<i64> {

@@ -4,29 +4,19 @@
 ///
 /// A quote that never closes cannot hide anything: it counts as an ordinary byte, and the commas after it separate.
 /// That way `ext="oops, no-store` still says `no-store`.
-pub(super) struct Elements<'a> {
-    rest: &'a [u8],
+pub(super) fn elements(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    members(line).filter(|element| !element.is_empty())
 }
 
-/// See [`Elements`].
-pub(super) fn elements(line: &[u8]) -> Elements<'_> {
-    Elements { rest: line }
-}
-
-impl<'a> Iterator for Elements<'a> {
-    type Item = &'a [u8];
-
-    fn next(&mut self) -> Option<&'a [u8]> {
-        while !self.rest.is_empty() {
-            let end = element_end(self.rest);
-            let element = self.rest[..end].trim_ascii();
-            self.rest = self.rest.get(end + 1..).unwrap_or_default();
-            if !element.is_empty() {
-                return Some(element);
-            }
-        }
-        None
-    }
+/// The same with the empty ones: the commas plus one, so an empty line has one empty member.
+pub(super) fn members(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(line);
+    std::iter::from_fn(move || {
+        let line = rest?;
+        let end = element_end(line);
+        rest = line.get(end + 1..);
+        Some(line[..end].trim_ascii())
+    })
 }
 
 /// Where the first element ends: at a comma outside quotes, or at the end of the line.
@@ -111,6 +101,20 @@ mod tests {
             (r#"a="b" c,d"#, &[r#"a="b" c"#, "d"]),
         ] {
             let got: Vec<_> = elements(line.as_bytes())
+                .map(|e| std::str::from_utf8(e).unwrap())
+                .collect();
+            assert_eq!(got, want, "{line}");
+        }
+    }
+
+    #[test]
+    fn rfc9111_4_1_members_keep_the_empty_ones() {
+        for (line, want) in [
+            ("", &[""][..]),
+            ("a,,b ,", &["a", "", "b", ""]),
+            ("\",\",", &["\",\"", ""]),
+        ] {
+            let got: Vec<_> = members(line.as_bytes())
                 .map(|e| std::str::from_utf8(e).unwrap())
                 .collect();
             assert_eq!(got, want, "{line}");
