@@ -1,1 +1,5 @@
 //! A response cache for Tower services.
+
+#![forbid(unsafe_code)]
+
+pub mod semantics;

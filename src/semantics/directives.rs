@@ -1,0 +1,501 @@
+//! `Cache-Control`, in and out (RFC 9111 §5.2).
+
+use std::fmt::{self, Display, Write as _};
+use std::time::Duration;
+
+use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, PRAGMA};
+
+use super::list;
+
+/// What the `Cache-Control` lines of one message say, request and response directives together.
+///
+/// Names are read in any case, arguments as token or quoted string, over all lines of the field. What is not known is
+/// ignored. Where one directive is repeated, the first counts (RFC 9111 §4.2.1), except that a bare `private` or
+/// `no-cache` outweighs one with field names. A number of seconds saturates at 2^31; one that is no whole number is read in the
+/// careful direction: as 0, or for `min-fresh` as 2^31.
+///
+/// Parsing allocates only for field names after `private` or `no-cache`.
+///
+/// ```
+/// # use std::time::Duration;
+/// use tower_response_cache::semantics::{CacheControl, Scope};
+///
+/// let mut headers = http::HeaderMap::new();
+/// headers.append("cache-control", "Max-Age=60, ext=\"a, no-store\"".parse().unwrap());
+/// headers.append("cache-control", "private=\"x-user\", max-age=5".parse().unwrap());
+///
+/// let cc = CacheControl::of(&headers);
+/// assert_eq!(cc.max_age, Some(Duration::from_secs(60)));
+/// assert_eq!(cc.private, Some(Scope::Fields(vec!["x-user".parse().unwrap()])));
+/// assert!(!cc.no_store);
+/// assert_eq!(cc.to_string(), "private=\"x-user\", max-age=60");
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CacheControl {
+    /// `no-store` (§5.2.1.5, §5.2.2.5).
+    pub no_store: bool,
+    /// `private`, for the whole response or for some of its fields (§5.2.2.7).
+    pub private: Option<Scope>,
+    /// `no-cache`, for the whole response or for some of its fields (§5.2.1.4, §5.2.2.4).
+    pub no_cache: Option<Scope>,
+    /// `public` (§5.2.2.9).
+    pub public: bool,
+    /// `must-revalidate` (§5.2.2.2).
+    pub must_revalidate: bool,
+    /// `proxy-revalidate` (§5.2.2.8).
+    pub proxy_revalidate: bool,
+    /// `must-understand` (§5.2.2.3).
+    pub must_understand: bool,
+    /// `no-transform` (§5.2.1.6, §5.2.2.6).
+    pub no_transform: bool,
+    /// `immutable` (RFC 8246 §2).
+    pub immutable: bool,
+    /// `only-if-cached`, in requests (§5.2.1.7).
+    pub only_if_cached: bool,
+    /// `max-age` (§5.2.1.1, §5.2.2.1).
+    pub max_age: Option<Duration>,
+    /// `s-maxage` (§5.2.2.10).
+    pub s_maxage: Option<Duration>,
+    /// `stale-while-revalidate` (RFC 5861 §3).
+    pub stale_while_revalidate: Option<Duration>,
+    /// `stale-if-error` (RFC 5861 §4).
+    pub stale_if_error: Option<Duration>,
+    /// `min-fresh`, in requests (§5.2.1.3).
+    pub min_fresh: Option<Duration>,
+    /// `max-stale`, in requests (§5.2.1.2).
+    pub max_stale: Option<MaxStale>,
+}
+
+/// How much of a response a `private` or `no-cache` covers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The bare directive: all of it.
+    Whole,
+    /// `="field, field"`: only these fields, never an empty list.
+    Fields(Vec<HeaderName>),
+}
+
+impl Scope {
+    /// The fields listed; none for [`Scope::Whole`].
+    pub fn fields(&self) -> &[HeaderName] {
+        match self {
+            Scope::Whole => &[],
+            Scope::Fields(names) => names,
+        }
+    }
+
+    /// A list that is empty or not of field names is read as the bare, stricter form.
+    fn parse(argument: Option<&[u8]>) -> Scope {
+        let Some(argument) = argument else {
+            return Scope::Whole;
+        };
+        let names = list::unquote(argument).and_then(|names| {
+            list::elements(names)
+                .map(|name| HeaderName::from_bytes(name).ok())
+                .collect()
+        });
+        match names {
+            Some(names) if !Vec::is_empty(&names) => Scope::Fields(names),
+            _ => Scope::Whole,
+        }
+    }
+
+    /// Of two, the wider.
+    fn widen(old: Option<Scope>, new: Scope) -> Option<Scope> {
+        match (old, new) {
+            (Some(Scope::Fields(mut names)), Scope::Fields(more)) => {
+                names.extend(more);
+                Some(Scope::Fields(names))
+            }
+            (None, new) => Some(new),
+            _ => Some(Scope::Whole),
+        }
+    }
+}
+
+/// How stale a response a request takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MaxStale {
+    /// `max-stale` alone: any age will do.
+    Any,
+    /// `max-stale=…`: past its lifetime by no more than this.
+    Within(Duration),
+}
+
+impl CacheControl {
+    /// Reads all `Cache-Control` lines of a message.
+    pub fn of(headers: &HeaderMap) -> CacheControl {
+        CacheControl::of_lines(
+            headers
+                .get_all(CACHE_CONTROL)
+                .iter()
+                .map(|line| line.as_bytes()),
+        )
+    }
+
+    /// Reads those of a request; where there are none, `Pragma: no-cache` means `no-cache` (RFC 9111 §5.4).
+    pub fn of_request(headers: &HeaderMap) -> CacheControl {
+        if headers.contains_key(CACHE_CONTROL) || !headers.contains_key(PRAGMA) {
+            return CacheControl::of(headers);
+        }
+        let mut lines = headers
+            .get_all(PRAGMA)
+            .iter()
+            .flat_map(|line| list::elements(line.as_bytes()));
+        let no_cache = lines.any(|element| element.eq_ignore_ascii_case(b"no-cache"));
+        CacheControl {
+            no_cache: no_cache.then_some(Scope::Whole),
+            ..CacheControl::default()
+        }
+    }
+
+    /// Reads the lines of a field with this syntax, whatever its name.
+    pub fn of_lines<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> CacheControl {
+        let mut cc = CacheControl::default();
+        for directive in lines.into_iter().flat_map(list::elements) {
+            cc.take(directive);
+        }
+        cc
+    }
+
+    /// Whether any directive forbids serving a response past its lifetime without asking the origin (RFC 9111 §4.2.4): for
+    /// a shared cache `must-revalidate`, `proxy-revalidate`, `no-cache`, and `s-maxage`, which implies the second (§5.2.2.10).
+    pub fn forbids_stale(&self) -> bool {
+        self.must_revalidate
+            || self.proxy_revalidate
+            || self.s_maxage.is_some()
+            || self.no_cache == Some(Scope::Whole)
+    }
+
+    fn take(&mut self, directive: &[u8]) {
+        let (name, argument) = match directive.iter().position(|byte| *byte == b'=') {
+            Some(at) => (&directive[..at], Some(&directive[at + 1..])),
+            None => (directive, None),
+        };
+        let trimmed = name.trim_ascii_end();
+        let mut lower = [0; LONGEST_NAME];
+        let Some(lower) = lower.get_mut(..trimmed.len()) else {
+            return;
+        };
+        lower.copy_from_slice(trimmed);
+        lower.make_ascii_lowercase();
+
+        // No whitespace belongs around `=`: with it, and with anything else that is no number, the seconds are unknown.
+        let seconds = match argument {
+            Some(argument) if name.len() == trimmed.len() => {
+                list::unquote(argument).and_then(list::delta_seconds)
+            }
+            _ => None,
+        };
+        let or = |careful| Duration::from_secs(u64::from(seconds.unwrap_or(careful)));
+        match &*lower {
+            b"no-store" => self.no_store = true,
+            b"private" => self.private = Scope::widen(self.private.take(), Scope::parse(argument)),
+            b"no-cache" => {
+                self.no_cache = Scope::widen(self.no_cache.take(), Scope::parse(argument))
+            }
+            b"public" => self.public = true,
+            b"must-revalidate" => self.must_revalidate = true,
+            b"proxy-revalidate" => self.proxy_revalidate = true,
+            b"must-understand" => self.must_understand = true,
+            b"no-transform" => self.no_transform = true,
+            b"immutable" => self.immutable = true,
+            b"only-if-cached" => self.only_if_cached = true,
+            b"max-age" => first(&mut self.max_age, or(0)),
+            b"s-maxage" => first(&mut self.s_maxage, or(0)),
+            b"stale-while-revalidate" => first(&mut self.stale_while_revalidate, or(0)),
+            b"stale-if-error" => first(&mut self.stale_if_error, or(0)),
+            b"min-fresh" => first(&mut self.min_fresh, or(list::MAX_DELTA)),
+            b"max-stale" => {
+                let bare = argument.is_none();
+                first(
+                    &mut self.max_stale,
+                    if bare {
+                        MaxStale::Any
+                    } else {
+                        MaxStale::Within(or(0))
+                    },
+                );
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The length of `stale-while-revalidate`.
+const LONGEST_NAME: usize = 22;
+
+/// RFC 9111 §4.2.1: of several values the first is used.
+fn first<T>(slot: &mut Option<T>, value: T) {
+    slot.get_or_insert(value);
+}
+
+/// The directives in one fixed order, separated by `, `; nothing for none. Reading this again gives the same value, if its
+/// durations are whole seconds of at most 2^31 (others are cut).
+impl Display for CacheControl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = Joined { f, begun: false };
+        let flags = [
+            (self.no_store, "no-store"),
+            (self.public, "public"),
+            (self.must_revalidate, "must-revalidate"),
+            (self.proxy_revalidate, "proxy-revalidate"),
+            (self.must_understand, "must-understand"),
+            (self.no_transform, "no-transform"),
+            (self.immutable, "immutable"),
+            (self.only_if_cached, "only-if-cached"),
+        ];
+        for (_, name) in flags.iter().filter(|(set, _)| *set) {
+            out.next()?.write_str(name)?;
+        }
+        for (scope, name) in [(&self.private, "private"), (&self.no_cache, "no-cache")] {
+            let Some(scope) = scope else { continue };
+            out.next()?.write_str(name)?;
+            if let [head, tail @ ..] = scope.fields() {
+                write!(out.f, "=\"{head}")?;
+                tail.iter()
+                    .try_for_each(|field| write!(out.f, ", {field}"))?;
+                out.f.write_char('"')?;
+            }
+        }
+        let seconds = [
+            (self.max_age, "max-age"),
+            (self.s_maxage, "s-maxage"),
+            (self.stale_while_revalidate, "stale-while-revalidate"),
+            (self.stale_if_error, "stale-if-error"),
+            (self.min_fresh, "min-fresh"),
+        ];
+        for (duration, name) in seconds {
+            let Some(duration) = duration else { continue };
+            write!(out.next()?, "{name}={}", duration.as_secs())?;
+        }
+        match self.max_stale {
+            None => Ok(()),
+            Some(MaxStale::Any) => out.next()?.write_str("max-stale"),
+            Some(MaxStale::Within(by)) => write!(out.next()?, "max-stale={}", by.as_secs()),
+        }
+    }
+}
+
+/// Writes `, ` between elements.
+struct Joined<'a, 'f> {
+    f: &'a mut fmt::Formatter<'f>,
+    begun: bool,
+}
+
+impl<'f> Joined<'_, 'f> {
+    fn next(&mut self) -> Result<&mut fmt::Formatter<'f>, fmt::Error> {
+        if std::mem::replace(&mut self.begun, true) {
+            self.f.write_str(", ")?;
+        }
+        Ok(self.f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn cc(lines: &[&str]) -> CacheControl {
+        CacheControl::of_lines(lines.iter().map(|line| line.as_bytes()))
+    }
+
+    fn s(seconds: u64) -> Option<Duration> {
+        Some(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn rfc9111_4_2_1_max_age() {
+        for (lines, want) in [
+            (&["max-age=3600"][..], s(3600)),
+            (&["MaX-aGe=3600"], s(3600)),
+            (&["max-age=\"3600\""], s(3600)),
+            (&["max-age=003600"], s(3600)),
+            (&["foobar, max-age=3600"], s(3600)),
+            (&["foo=\"a, b\", max-age=3600"], s(3600)),
+            (&["extension=\"max-age=3600\", max-age=1"], s(1)),
+            (&["max-age=1, extension=\"max-age=3600\""], s(1)),
+            (&["extension=\"max-age=3600\", max-age=\"1\""], s(1)),
+            (&["max-age=1800, max-age=1"], s(1800)),
+            (&["max-age=1, max-age=1800"], s(1)),
+            (&["max-age=1", "max-age=1800"], s(1)),
+            (&["max-age=1800", "max-age=1"], s(1800)),
+            (&["max-age=2147483647"], s(2_147_483_647)),
+            (&["max-age=2147483648"], s(1 << 31)),
+            (&["max-age=2147483649"], s(1 << 31)),
+            (&["max-age=99999999999"], s(1 << 31)),
+            (&["max-age=99999999999999999999999999"], s(1 << 31)),
+            (&["max-age=-3600"], s(0)),
+            (&["max-age='3600'"], s(0)),
+            (&["max-age=3600.0"], s(0)),
+            (&["max-age=3600.5"], s(0)),
+            (&["max-age=a3600"], s(0)),
+            (&["max-age=3600a"], s(0)),
+            (&["max-age =3600"], s(0)),
+            (&["max-age= 3600"], s(0)),
+            (&["max-age=3600 foo"], s(0)),
+            (&["max-age"], s(0)),
+            (&["max-age="], s(0)),
+            (&["max-age=\"36\\00\""], s(0)),
+            (&["max-age=-1, max-age=60"], s(0)),
+            (&["xmax-age=60", "max-agex=60", "s-max-age=60"], None),
+            (&["a-directive-with-a-very-long-name-indeed=60"], None),
+        ] {
+            assert_eq!(cc(lines).max_age, want, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn rfc9111_5_2_names_in_any_case_on_any_line_behind_any_quote() {
+        for lines in [
+            &["no-store"][..],
+            &["No-StOrE"],
+            &["max-age=60", "NO-STORE"],
+            &["max-age=60,,, no-store ,"],
+            &["\tno-store\t"],
+            &["ext=\"a, b\", no-store"],
+            &["ext=\"a\\\", b\", no-store"],
+            &["ext=\"never closed, no-store"],
+            &["no-store=1"],
+            &["no-store "],
+        ] {
+            assert!(cc(lines).no_store, "{lines:?}");
+        }
+        for lines in [
+            &["ext=\"no-store\""][..],
+            &["ext=\"a, no-store\""],
+            &["no-stor"],
+            &["x no-store"],
+            &[],
+        ] {
+            assert!(!cc(lines).no_store, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn rfc9111_5_2_2_7_private_and_5_2_2_4_no_cache_with_fields() {
+        let fields = |names: &[&str]| {
+            Some(Scope::Fields(
+                names.iter().map(|name| name.parse().unwrap()).collect(),
+            ))
+        };
+        for (line, want) in [
+            ("X", Some(Scope::Whole)),
+            ("X=\"\"", Some(Scope::Whole)),
+            ("X=\" , \"", Some(Scope::Whole)),
+            ("X=\"a b\"", Some(Scope::Whole)),
+            ("X=\"a", Some(Scope::Whole)),
+            ("X =\"a\"", fields(&["a"])),
+            ("X=a", fields(&["a"])),
+            ("X=\"Set-Cookie\"", fields(&["set-cookie"])),
+            ("X=\"a, B\"", fields(&["a", "b"])),
+            ("X=\"a\", X=\"b\"", fields(&["a", "b"])),
+            ("X=\"a\", X", Some(Scope::Whole)),
+            ("X, X=\"a\"", Some(Scope::Whole)),
+            ("y=\"X\"", None),
+        ] {
+            assert_eq!(
+                cc(&[&line.replace('X', "Private")]).private,
+                want,
+                "private: {line}"
+            );
+            assert_eq!(
+                cc(&[&line.replace('X', "no-CACHE")]).no_cache,
+                want,
+                "no-cache: {line}"
+            );
+        }
+    }
+
+    #[test]
+    fn rfc9111_5_2_1_request_directives() {
+        let read = cc(&["max-stale, min-fresh=10, only-if-cached, no-transform"]);
+        assert_eq!(read.max_stale, Some(MaxStale::Any));
+        assert_eq!(read.min_fresh, s(10));
+        assert!(read.only_if_cached && read.no_transform);
+        for (line, want) in [
+            ("max-stale=5", 5),
+            ("max-stale=", 0),
+            ("max-stale=x", 0),
+            ("max-stale=5, max-stale", 5),
+        ] {
+            assert_eq!(
+                cc(&[line]).max_stale,
+                Some(MaxStale::Within(Duration::from_secs(want))),
+                "{line}"
+            );
+        }
+        assert_eq!(
+            cc(&["min-fresh=-1"]).min_fresh,
+            s(1 << 31),
+            "what cannot be read asks for the most"
+        );
+    }
+
+    #[test]
+    fn rfc9111_5_4_pragma_counts_only_without_cache_control() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(CacheControl::of_request(&headers).no_cache, None);
+        headers.insert(PRAGMA, "x, No-Cache".parse().unwrap());
+        assert_eq!(
+            CacheControl::of_request(&headers).no_cache,
+            Some(Scope::Whole)
+        );
+        assert_eq!(CacheControl::of(&headers).no_cache, None);
+        headers.insert(CACHE_CONTROL, "max-age=5".parse().unwrap());
+        assert_eq!(CacheControl::of_request(&headers).no_cache, None);
+    }
+
+    fn scope() -> impl Strategy<Value = Option<Scope>> {
+        let name = "[a-z][a-z0-9-]{0,9}".prop_map(|name| name.parse().unwrap());
+        let fields = prop::collection::vec(name, 1..4).prop_map(Scope::Fields);
+        prop::option::of(prop_oneof![Just(Scope::Whole), fields])
+    }
+
+    fn seconds() -> impl Strategy<Value = Option<Duration>> {
+        prop::option::of((0_u64..=1 << 31).prop_map(Duration::from_secs))
+    }
+
+    prop_compose! {
+        fn any_cc()(
+            flags: [bool; 8], private in scope(), no_cache in scope(), max_age in seconds(), s_maxage in seconds(),
+            stale_while_revalidate in seconds(), stale_if_error in seconds(), min_fresh in seconds(),
+            max_stale in prop::option::of(prop::option::of(0_u64..=1 << 31)),
+        ) -> CacheControl {
+            let max_stale = max_stale.map(|by| by.map_or(MaxStale::Any, |by| MaxStale::Within(Duration::from_secs(by))));
+            let [no_store, public, must_revalidate, proxy_revalidate, must_understand, no_transform, immutable, only_if_cached] = flags;
+            CacheControl {
+                no_store, private, no_cache, public, must_revalidate, proxy_revalidate, must_understand, no_transform,
+                immutable, only_if_cached, max_age, s_maxage, stale_while_revalidate, stale_if_error, min_fresh, max_stale,
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn parse_after_print_is_identity(before in any_cc()) {
+            prop_assert_eq!(cc(&[&before.to_string()]), before);
+        }
+
+        #[test]
+        fn parsing_never_panics(lines: Vec<Vec<u8>>) {
+            let _ = CacheControl::of_lines(lines.iter().map(|line| &line[..]));
+        }
+
+        #[test]
+        fn parsing_what_looks_like_directives_never_panics(line in "([a-z\\-]{0,12}[=\"\\\\, ]{0,3}){0,12}") {
+            let printed = cc(&[&line]).to_string();
+            prop_assert_eq!(cc(&[&printed]).to_string(), printed);
+        }
+
+        #[test]
+        fn more_lines_never_unsay_no_store(lines in prop::collection::vec("[a-z=\", ]{0,20}", 0..4), at in 0_usize..4) {
+            let mut lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+            lines.insert(at.min(lines.len()), "no-store");
+            prop_assert!(cc(&lines).no_store);
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! The rules of HTTP caching as pure functions: headers and `now` in, a decision out.
+//!
+//! Nothing here reads a clock, does I/O, or waits. Points in time are milliseconds since the Unix epoch (`u64`, `now`);
+//! lengths of time are [`Duration`](std::time::Duration)s. Beside each condition stands the section of the RFC that asks for it:
+//! 9111 (caching), 9110 (conditional requests and ranges), and those that extend them.
+
+mod conditional;
+mod date;
+mod directives;
+mod list;
+mod storable;
+mod vary;
+
+pub use conditional::{ETag, Precondition, Role, Selected, evaluate, not_modified_headers};
+pub use date::{parse_date, print_date};
+pub use directives::{CacheControl, MaxStale, Scope};
+pub use storable::{
+    Exchange, NoStore, SharedRules, heuristically_cacheable, safe_to_store, shared_storable,
+    strip_for_storing,
+};
+pub use vary::{Normalise, Vary, Weights};

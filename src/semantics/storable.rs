@@ -1,0 +1,670 @@
+//! May a response be kept by a shared cache, and what of it (RFC 9111 §3)?
+
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_RANGE, ETAG, EXPIRES, HeaderMap, HeaderName,
+    LAST_MODIFIED, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRANSFER_ENCODING,
+    UPGRADE,
+};
+use http::{Method, StatusCode};
+
+use super::directives::{CacheControl, Scope};
+use super::list;
+use super::vary::Vary;
+
+/// Why a response is not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum NoStore {
+    /// The answers to this method are not kept; only those to GET and QUERY are.
+    Method,
+    /// An interim response, a 304, or, with `must-understand`, a status that is not understood.
+    Status,
+    /// The response said `no-store`.
+    NoStoreDirective,
+    /// The request said `no-store`.
+    RequestNoStore,
+    /// The response said `private`, for all of it.
+    Private,
+    /// The response said `no-cache`, and there is no validator, or the rule does not revalidate.
+    NoCache,
+    /// The response sets a cookie.
+    SetCookie,
+    /// The response varies on what no header field shows: `Vary: *`, or a `Vary` that cannot be read.
+    VaryStar,
+    /// The request carried `Authorization`, and the response does not say that others may have it.
+    Authorization,
+    /// A 206, or a response with `Content-Range`.
+    Partial,
+    /// Nothing in the response allows keeping it: no lifetime, not `public`, not a status that may be kept by default.
+    NotAllowed,
+    /// It could never be used: no lifetime, and no validator with which to ask again.
+    NothingToReuse,
+}
+
+impl NoStore {
+    /// A short name of the reason, in lower case with hyphens, for logs and `Cache-Status` details.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            NoStore::Method => "method",
+            NoStore::Status => "status",
+            NoStore::NoStoreDirective => "no-store",
+            NoStore::RequestNoStore => "request-no-store",
+            NoStore::Private => "private",
+            NoStore::NoCache => "no-cache",
+            NoStore::SetCookie => "set-cookie",
+            NoStore::VaryStar => "vary-star",
+            NoStore::Authorization => "authorization",
+            NoStore::Partial => "partial",
+            NoStore::NotAllowed => "not-allowed",
+            NoStore::NothingToReuse => "nothing-to-reuse",
+        }
+    }
+}
+
+/// A request and its response, as far as storing depends on them.
+#[derive(Clone, Copy, Debug)]
+pub struct Exchange<'a> {
+    /// The method of the request.
+    pub method: &'a Method,
+    /// The header fields of the request.
+    pub request: &'a HeaderMap,
+    /// The status of the response.
+    pub status: StatusCode,
+    /// The header fields of the response.
+    pub response: &'a HeaderMap,
+}
+
+/// What a rule adds to RFC 9111 §3. The default adds nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SharedRules {
+    /// A lifetime is made up where the response states none and the RFC allows it (a heuristic, or the rule's own default).
+    /// Defaults to no.
+    pub silent_is_fresh: bool,
+    /// Who asks is part of the key, so nobody else is served: `Authorization` then does not stand in the way. Defaults to no.
+    pub identity_in_key: bool,
+    /// A response that sets cookies may be kept, as RFC 9111 §7.3 permits. Defaults to no, for they are replayed to others.
+    pub keep_set_cookie: bool,
+    /// The store can keep parts (206) and serve and combine them as such. Defaults to no.
+    pub keep_partial: bool,
+}
+
+/// What holds for every rule, also one that sets its own lifetime: whether the response itself can be shared at all.
+///
+/// `cc` is the response's. Fields named by a qualified `private` or `no-cache` do not stand in the way, because
+/// [`strip_for_storing`] takes them out; the statuses worth keeping are the rule's own choice.
+///
+/// # Errors
+///
+/// The first reason against it: a 1xx or 304, 206 or `Content-Range`, `no-store`, bare `private` or `no-cache`, `Set-Cookie`,
+/// `Vary: *`.
+///
+/// ```
+/// use http::{HeaderMap, StatusCode};
+/// use tower_response_cache::semantics::{CacheControl, NoStore, safe_to_store};
+///
+/// let mut response = HeaderMap::new();
+/// response.insert("set-cookie", "session=1".parse().unwrap());
+/// let cc = CacheControl::of(&response);
+/// assert_eq!(safe_to_store(StatusCode::OK, &response, &cc), Err(NoStore::SetCookie));
+/// ```
+pub fn safe_to_store(
+    status: StatusCode,
+    response: &HeaderMap,
+    cc: &CacheControl,
+) -> Result<(), NoStore> {
+    final_status(status)?;
+    whole(status, response)?;
+    if cc.no_store {
+        return Err(NoStore::NoStoreDirective);
+    }
+    if cc.private == Some(Scope::Whole) {
+        return Err(NoStore::Private);
+    }
+    if cc.no_cache == Some(Scope::Whole) {
+        return Err(NoStore::NoCache);
+    }
+    cookies(response, cc)?;
+    vary(response)
+}
+
+/// Whether a shared cache may keep the response, by RFC 9111 §3. `cc` is the response's (or that of a targeted field,
+/// RFC 9213).
+///
+/// A response that is stale from the start, or says `no-cache`, is kept if it can be validated later. [`strip_for_storing`]
+/// says what of it is kept.
+///
+/// # Errors
+///
+/// The first reason against it.
+pub fn shared_storable(
+    exchange: &Exchange<'_>,
+    cc: &CacheControl,
+    rules: SharedRules,
+) -> Result<(), NoStore> {
+    let Exchange {
+        method,
+        request,
+        status,
+        response,
+    } = *exchange;
+    // §3: the method is understood by the cache. A HEAD brings no content, and is used to freshen only (§4.3.5).
+    if method != Method::GET && method.as_str() != "QUERY" {
+        return Err(NoStore::Method);
+    }
+    final_status(status)?;
+    if !rules.keep_partial {
+        whole(status, response)?;
+    }
+    // §5.2.2.3: with must-understand, an understood status lets no-store be passed over, and another may not be stored.
+    if cc.must_understand && !understood(status, rules) {
+        return Err(NoStore::Status);
+    }
+    if cc.no_store && !cc.must_understand {
+        return Err(NoStore::NoStoreDirective);
+    }
+    // §5.2.1.5: neither this request nor any response to it.
+    if CacheControl::of(request).no_store {
+        return Err(NoStore::RequestNoStore);
+    }
+    // §5.2.2.7: not by a shared cache; with field names, only those fields are not kept.
+    if cc.private == Some(Scope::Whole) {
+        return Err(NoStore::Private);
+    }
+    if !rules.keep_set_cookie {
+        cookies(response, cc)?;
+    }
+    // §4.1: `*` always fails to match, so that such a response could never be used.
+    vary(response)?;
+    // §3.5: only where the response says that it is meant for others, too.
+    let shared_anyway = cc.public || cc.must_revalidate || cc.s_maxage.is_some();
+    if request.contains_key(AUTHORIZATION) && !shared_anyway && !rules.identity_in_key {
+        return Err(NoStore::Authorization);
+    }
+    // §3: at least one of these allows it.
+    let explicit = cc.s_maxage.is_some() || cc.max_age.is_some() || response.contains_key(EXPIRES);
+    if !(explicit || cc.public || heuristically_cacheable(status)) {
+        return Err(NoStore::NotAllowed);
+    }
+    let validator = response.contains_key(ETAG) || response.contains_key(LAST_MODIFIED);
+    if cc.no_cache == Some(Scope::Whole) && !validator {
+        return Err(NoStore::NoCache);
+    }
+    if !(explicit || validator || rules.silent_is_fresh) {
+        return Err(NoStore::NothingToReuse);
+    }
+    Ok(())
+}
+
+/// Whether a response with this status may be kept, and be given a lifetime, where it states none (RFC 9110 §15.1).
+pub fn heuristically_cacheable(status: StatusCode) -> bool {
+    matches!(
+        status.as_u16(),
+        200 | 203 | 204 | 206 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501
+    )
+}
+
+/// Takes out what is not kept (RFC 9111 §3.1): the fields of the connection and those that `Connection` names, those of a
+/// proxy's authentication, and the ones in `private="…"` and `no-cache="…"` (§5.2.2.7, §5.2.2.4).
+///
+/// Read `Vary` and the lifetime before: what a response names here is gone afterwards.
+pub fn strip_for_storing(headers: &mut HeaderMap, cc: &CacheControl) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|line| list::elements(line.as_bytes()))
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
+        .collect();
+    let qualified = [&cc.private, &cc.no_cache]
+        .into_iter()
+        .flatten()
+        .flat_map(Scope::fields);
+    // A response's own directives are never taken out of it, whoever names them.
+    for name in named
+        .iter()
+        .chain(qualified)
+        .filter(|name| *name != CACHE_CONTROL)
+    {
+        headers.remove(name);
+    }
+    for name in [
+        CONNECTION,
+        PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION,
+        TE,
+        TRANSFER_ENCODING,
+        UPGRADE,
+    ] {
+        headers.remove(name);
+    }
+    for name in [
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authentication-info",
+    ] {
+        headers.remove(name);
+    }
+}
+
+/// §3: the status code is final; a 304 is about a response that somebody else keeps.
+fn final_status(status: StatusCode) -> Result<(), NoStore> {
+    if status.is_informational() || status == StatusCode::NOT_MODIFIED {
+        Err(NoStore::Status)
+    } else {
+        Ok(())
+    }
+}
+
+/// §3.3: only a cache that knows parts keeps them.
+fn whole(status: StatusCode, response: &HeaderMap) -> Result<(), NoStore> {
+    let part = status == StatusCode::PARTIAL_CONTENT || response.contains_key(CONTENT_RANGE);
+    if part { Err(NoStore::Partial) } else { Ok(()) }
+}
+
+/// §7.3: a stored cookie is set for everybody. One that the response itself sets apart is not stored with it.
+fn cookies(response: &HeaderMap, cc: &CacheControl) -> Result<(), NoStore> {
+    let apart = |scope: &Option<Scope>| {
+        scope
+            .as_ref()
+            .is_some_and(|scope| scope.fields().contains(&SET_COOKIE))
+    };
+    if response.contains_key(SET_COOKIE) && !apart(&cc.private) && !apart(&cc.no_cache) {
+        return Err(NoStore::SetCookie);
+    }
+    Ok(())
+}
+
+fn vary(response: &HeaderMap) -> Result<(), NoStore> {
+    if Vary::of(response).is_star() {
+        Err(NoStore::VaryStar)
+    } else {
+        Ok(())
+    }
+}
+
+/// The statuses whose rules for caching are implemented here (RFC 9110 §15): all that it defines with plain content.
+fn understood(status: StatusCode, rules: SharedRules) -> bool {
+    match status.as_u16() {
+        206 => rules.keep_partial,
+        200..=205 | 300..=303 | 307 | 308 | 400..=417 | 421 | 422 | 426 | 500..=505 => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            let name: HeaderName = name.parse().unwrap();
+            headers.append(name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    fn safe(status: u16, response: &[(&str, &str)]) -> Result<(), NoStore> {
+        let response = headers(response);
+        safe_to_store(
+            StatusCode::from_u16(status).unwrap(),
+            &response,
+            &CacheControl::of(&response),
+        )
+    }
+
+    fn shared(
+        method: &str,
+        request: &[(&str, &str)],
+        status: u16,
+        response: &[(&str, &str)],
+        rules: SharedRules,
+    ) -> Result<(), NoStore> {
+        let (request, response) = (headers(request), headers(response));
+        let method = method.parse().unwrap();
+        let status = StatusCode::from_u16(status).unwrap();
+        let exchange = Exchange {
+            method: &method,
+            request: &request,
+            status,
+            response: &response,
+        };
+        shared_storable(&exchange, &CacheControl::of(&response), rules)
+    }
+
+    const CC: &str = "cache-control";
+    const FRESH: (&str, &str) = (CC, "max-age=60");
+
+    #[test]
+    fn safety_everywhere() {
+        for (case, status, response, want) in [
+            ("a plain 200", 200, &[][..], Ok(())),
+            ("any final status is the rule's choice", 503, &[], Ok(())),
+            (
+                "public does not outweigh a cookie",
+                200,
+                &[(CC, "public"), ("set-cookie", "a=b")],
+                Err(NoStore::SetCookie),
+            ),
+            (
+                "a cookie set apart",
+                200,
+                &[(CC, "private=\"set-cookie\""), ("set-cookie", "a=b")],
+                Ok(()),
+            ),
+            (
+                "another field set apart",
+                200,
+                &[(CC, "private=\"x\""), ("set-cookie", "a=b")],
+                Err(NoStore::SetCookie),
+            ),
+            (
+                "no-store",
+                200,
+                &[(CC, "No-Store")],
+                Err(NoStore::NoStoreDirective),
+            ),
+            (
+                "no-store on a second line",
+                200,
+                &[FRESH, (CC, "no-store")],
+                Err(NoStore::NoStoreDirective),
+            ),
+            (
+                "private",
+                200,
+                &[(CC, "max-age=60, PRIVATE")],
+                Err(NoStore::Private),
+            ),
+            ("no-cache", 200, &[(CC, "no-cache")], Err(NoStore::NoCache)),
+            (
+                "no-cache for a field",
+                200,
+                &[(CC, "no-cache=\"x\"")],
+                Ok(()),
+            ),
+            (
+                "vary star",
+                200,
+                &[("vary", "foo"), ("vary", ", *")],
+                Err(NoStore::VaryStar),
+            ),
+            ("vary", 200, &[("vary", "foo")], Ok(())),
+            ("206", 206, &[], Err(NoStore::Partial)),
+            (
+                "content-range on a 200",
+                200,
+                &[("content-range", "bytes 0-1/2")],
+                Err(NoStore::Partial),
+            ),
+            ("304", 304, &[], Err(NoStore::Status)),
+            ("103", 103, &[], Err(NoStore::Status)),
+        ] {
+            assert_eq!(safe(status, response), want, "{case}");
+        }
+    }
+
+    #[test]
+    fn rfc9111_3_methods_and_statuses() {
+        let none = SharedRules::default();
+        for (method, want) in [
+            ("GET", Ok(())),
+            ("QUERY", Ok(())),
+            ("HEAD", Err(NoStore::Method)),
+            ("POST", Err(NoStore::Method)),
+            ("get", Err(NoStore::Method)),
+        ] {
+            assert_eq!(shared(method, &[], 200, &[FRESH], none), want, "{method}");
+        }
+        for status in [
+            200, 203, 204, 299, 301, 302, 303, 307, 308, 400, 404, 410, 499, 500, 502, 503, 504,
+            599,
+        ] {
+            assert_eq!(
+                shared("GET", &[], status, &[FRESH], none),
+                Ok(()),
+                "explicit freshness, {status}"
+            );
+        }
+        for (status, want) in [
+            (103, NoStore::Status),
+            (304, NoStore::Status),
+            (206, NoStore::Partial),
+        ] {
+            assert_eq!(
+                shared("GET", &[], status, &[FRESH], none),
+                Err(want),
+                "{status}"
+            );
+        }
+        let parts = SharedRules {
+            keep_partial: true,
+            ..none
+        };
+        assert_eq!(shared("GET", &[], 206, &[FRESH], parts), Ok(()));
+    }
+
+    #[test]
+    fn rfc9111_3_something_must_allow_it() {
+        let none = SharedRules::default();
+        let silent = SharedRules {
+            silent_is_fresh: true,
+            ..none
+        };
+        for (status, response, want, want_silent) in [
+            (200, &[][..], Err(NoStore::NothingToReuse), Ok(())),
+            (200, &[("etag", "\"a\"")], Ok(()), Ok(())),
+            (200, &[("last-modified", "x")], Ok(()), Ok(())),
+            (200, &[("expires", "0")], Ok(()), Ok(())),
+            (200, &[(CC, "max-age=0")], Ok(()), Ok(())),
+            (200, &[(CC, "s-maxage=0")], Ok(()), Ok(())),
+            (200, &[(CC, "public")], Err(NoStore::NothingToReuse), Ok(())),
+            (
+                201,
+                &[("etag", "\"a\"")],
+                Err(NoStore::NotAllowed),
+                Err(NoStore::NotAllowed),
+            ),
+            (403, &[], Err(NoStore::NotAllowed), Err(NoStore::NotAllowed)),
+            (
+                502,
+                &[("last-modified", "x")],
+                Err(NoStore::NotAllowed),
+                Err(NoStore::NotAllowed),
+            ),
+            (
+                599,
+                &[("last-modified", "x")],
+                Err(NoStore::NotAllowed),
+                Err(NoStore::NotAllowed),
+            ),
+            (
+                599,
+                &[("last-modified", "x"), (CC, "public")],
+                Ok(()),
+                Ok(()),
+            ),
+            (404, &[], Err(NoStore::NothingToReuse), Ok(())),
+        ] {
+            assert_eq!(
+                shared("GET", &[], status, response, none),
+                want,
+                "{status} {response:?}"
+            );
+            assert_eq!(
+                shared("GET", &[], status, response, silent),
+                want_silent,
+                "{status} {response:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn rfc9111_5_2_directives() {
+        let none = SharedRules::default();
+        for (section, request, status, cc, want) in [
+            (
+                "5.2.1.5",
+                &[(CC, "no-store")][..],
+                200,
+                "max-age=60",
+                Err(NoStore::RequestNoStore),
+            ),
+            (
+                "5.2.2.5",
+                &[],
+                200,
+                "max-age=60, no-store",
+                Err(NoStore::NoStoreDirective),
+            ),
+            (
+                "5.2.2.7",
+                &[],
+                200,
+                "max-age=60, private",
+                Err(NoStore::Private),
+            ),
+            ("5.2.2.7", &[], 200, "max-age=60, private=\"x\"", Ok(())),
+            (
+                "5.2.2.4",
+                &[],
+                200,
+                "max-age=60, no-cache",
+                Err(NoStore::NoCache),
+            ),
+            ("5.2.2.4", &[], 200, "max-age=60, no-cache=\"x\"", Ok(())),
+            (
+                "5.2.2.3",
+                &[],
+                200,
+                "max-age=60, no-store, must-understand",
+                Ok(()),
+            ),
+            (
+                "5.2.2.3",
+                &[],
+                299,
+                "max-age=60, no-store, must-understand",
+                Err(NoStore::Status),
+            ),
+            (
+                "5.2.2.3",
+                &[],
+                599,
+                "max-age=60, must-understand",
+                Err(NoStore::Status),
+            ),
+            (
+                "5.2.2.3",
+                &[],
+                200,
+                "max-age=60, private, no-store, must-understand",
+                Err(NoStore::Private),
+            ),
+        ] {
+            assert_eq!(
+                shared("GET", request, status, &[(CC, cc)], none),
+                want,
+                "{section} {cc}"
+            );
+        }
+        assert_eq!(
+            shared(
+                "GET",
+                &[],
+                200,
+                &[(CC, "no-cache"), ("etag", "\"a\"")],
+                none
+            ),
+            Ok(()),
+            "kept to be validated"
+        );
+    }
+
+    #[test]
+    fn rfc9111_3_5_authorization() {
+        let none = SharedRules::default();
+        for (cc, want) in [
+            ("max-age=60", Err(NoStore::Authorization)),
+            ("max-age=60, proxy-revalidate", Err(NoStore::Authorization)),
+            ("max-age=60, public", Ok(())),
+            ("max-age=60, must-revalidate", Ok(())),
+            ("s-maxage=60", Ok(())),
+            ("s-maxage=60, private", Err(NoStore::Private)),
+        ] {
+            let request = [("authorization", "Bearer x")];
+            assert_eq!(
+                shared("GET", &request, 200, &[(CC, cc)], none),
+                want,
+                "{cc}"
+            );
+        }
+        let rules = SharedRules {
+            identity_in_key: true,
+            ..none
+        };
+        assert_eq!(
+            shared(
+                "GET",
+                &[("authorization", "Bearer x")],
+                200,
+                &[FRESH],
+                rules
+            ),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn rfc9111_7_3_cookies() {
+        let none = SharedRules::default();
+        let response = [FRESH, ("set-cookie", "a=b")];
+        assert_eq!(
+            shared("GET", &[], 200, &response, none),
+            Err(NoStore::SetCookie)
+        );
+        assert_eq!(
+            shared(
+                "GET",
+                &[],
+                200,
+                &response,
+                SharedRules {
+                    keep_set_cookie: true,
+                    ..none
+                }
+            ),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn rfc9111_3_1_what_is_not_kept() {
+        let mut response = headers(&[
+            ("connection", "close, A"),
+            ("connection", "b"),
+            ("a", "1"),
+            ("b", "2"),
+            ("c", "3"),
+            ("keep-alive", "x"),
+            ("proxy-authenticate", "x"),
+            ("proxy-authentication-info", "x"),
+            ("proxy-authorization", "x"),
+            ("proxy-connection", "x"),
+            ("te", "x"),
+            ("transfer-encoding", "x"),
+            ("upgrade", "x"),
+            ("d", "4"),
+            ("e", "5"),
+            (
+                CC,
+                "private=\"d\", no-cache=\"e, cache-control\", max-age=60",
+            ),
+            ("etag", "\"x\""),
+        ]);
+        let cc = CacheControl::of(&response);
+        strip_for_storing(&mut response, &cc);
+        let mut left: Vec<_> = response.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["c", CC, "etag"]);
+    }
+}
