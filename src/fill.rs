@@ -23,7 +23,7 @@ use crate::{
     drive::unless_left,
     flight::{Arriving, Landing, Leader, Shareable},
     hints::Caching,
-    key::{self, Key},
+    key::Key,
     layer::Shared,
     namespace::{MAX_NAMESPACES, Namespaces},
     rules::{Compiled, ReadPlan},
@@ -126,7 +126,8 @@ impl<St: Store> Fill<St> {
             return None;
         }
         self.shared.store.context().counters.add(Count::Stale, 1);
-        Some(answer::from_entry(&self.shared, entry, &self.asked, Outcome::Stale(Stale::IfError), now))
+        let Asked { method, headers } = &self.asked;
+        Some(answer::from_entry(&self.shared, entry, method, headers, Outcome::Stale(Stale::IfError), now))
     }
 
     /// The end of a fill whose response is not for the store: those who wait go alone, at once.
@@ -147,13 +148,7 @@ impl<St: Store> Fill<St> {
     }
 
     /// Whether a response may be stored, and as what; or why not.
-    fn fit<B: Body>(
-        &self,
-        parts: &response::Parts,
-        body: &B,
-        hints: Option<&Caching>,
-        took: Nanos,
-    ) -> Result<Fit, NoStore> {
+    fn fit<B: Body>(&self, parts: &response::Parts, body: &B, hints: Option<&Caching>, took: Nanos) -> Result<Fit, NoStore> {
         if hints.is_some_and(Caching::forbids) {
             return Err(NoStore::NoStore);
         }
@@ -201,14 +196,14 @@ impl<St: Store> Fill<St> {
         if vary.names().len() > MOST_VARYING {
             return Err(NoStore::Vary);
         }
-        let key = answer::variant_key(&self.primary, &vary, &self.asked.headers);
+        let key = answer::variant_key(self.primary.as_ref(), &vary, &self.asked.headers);
         Ok((vary, key))
     }
 
     fn times(&self, ttl: Duration, headers: &HeaderMap, took: Nanos) -> Times {
         let now = self.now();
         // RFC 9111, section 4.2.3: an age that a cache below us states goes on from there; so does the time of the call.
-        let age = semantics::age_of(headers).map_or(0, nanos);
+        let age = answer::stated_age(headers).map_or(0, nanos);
         let fresh_until = now.saturating_add(nanos(ttl));
         Times {
             born: now.saturating_sub(age),
@@ -233,20 +228,21 @@ impl<St: Store> Fill<St> {
         let announced = content_length(&parts.headers);
         match reading {
             Reading::Whole if announced.is_none_or(|n| n == got.len as u64) => {
-                let data = exact(join(&got.chunks));
+                let data = exact(join(got.chunks));
                 let trailers = got.trailers.take().map(Box::new);
+                let (shared, asked, miss, now) = (self.shared.clone(), self.asked.clone(), self.miss, self.now());
                 let storing = self.store(fit, parts.status, &parts.headers, data.clone(), trailers.clone()).await;
-                let status = CacheStatus::new(Outcome::Miss(storing.1)).storing(storing.0);
+                let status = CacheStatus::new(Outcome::Miss(miss)).storing(storing);
                 let response = Response::from_parts(parts, CacheBody::whole(data, trailers));
-                storing.2.marked(storing.3.conditional(response), status)
+                shared.marked(asked.conditional(response, now), status)
             }
             Reading::Pending => {
                 let tape = Arc::new(Tape::new(got.chunks));
                 let rest = Rest::new();
                 let leading = CacheBody::leading(Reader::new(tape.clone()), rest.clone(), length);
                 let status = CacheStatus::new(Outcome::Miss(self.miss)).storing(Storing::Pending);
-                let shared = self.shared.clone();
-                let head = parts.clone_head();
+                let (shared, asked, now) = (self.shared.clone(), self.asked.clone(), self.now());
+                let head = (parts.status, parts.headers.clone());
                 if let (Some(leader), Some(length)) = (&self.leader, length) {
                     leader.arrives(Arriving {
                         key: fit.key.clone(),
@@ -260,7 +256,7 @@ impl<St: Store> Fill<St> {
                     });
                 }
                 tokio::spawn(self.read_on(fit, head, body, tape, rest).in_current_span());
-                shared.marked(Response::from_parts(parts, leading), status)
+                shared.marked(asked.conditional(Response::from_parts(parts, leading), now), status)
             }
             other => {
                 // Grown too large, broken, or not as long as it was announced: the client gets it as it comes.
@@ -327,7 +323,7 @@ impl<St: Store> Fill<St> {
         headers: &HeaderMap,
         body: Bytes,
         trailers: Option<Box<HeaderMap>>,
-    ) -> (Storing, Miss, Arc<Shared<St>>, Asked) {
+    ) -> Storing {
         let Fit { key, vary, names, added, times } = fit;
         let leader = self.leader.take();
         let store = &self.shared.store;
@@ -359,7 +355,7 @@ impl<St: Store> Fill<St> {
         if let Some(leader) = leader {
             leader.land(Landing::Stored(Arc::new(Shareable { entry, vary, added })));
         }
-        (storing, self.miss, self.shared, self.asked)
+        storing
     }
 }
 
@@ -527,6 +523,3 @@ fn no_store(why: semantics::NoStore) -> NoStore {
         _ => NoStore::NoStore,
     }
 }
-
-#[allow(unused_imports)]
-use key as _;

@@ -124,10 +124,6 @@ impl Flights {
         }
     }
 
-    pub(crate) fn limits(&self) -> &Limits {
-        &self.limits
-    }
-
     /// Joins the fill of a key, or begins one. A fill is joined only while its stamp is `alive` for who wants to join; one
     /// that is not goes on for those who joined it before, and a new one takes its place.
     pub(crate) fn join(self: &Arc<Self>, key: &Key, stamp: &Stamp, alive: impl Fn(&Stamp) -> bool) -> Joined {
@@ -201,6 +197,13 @@ impl Flights {
 }
 
 impl Flight {
+    /// Names the work, so that the first who waits for it has it moved to a task; at once, if somebody waits already.
+    pub(crate) fn is_worked_by(&self, work: Arc<dyn Promote>) {
+        if self.work.set(work.clone()).is_ok() && self.waiters.load(Ordering::SeqCst) > 0 {
+            work.promote();
+        }
+    }
+
     fn progress(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -214,10 +217,9 @@ pub(crate) struct Leader {
 }
 
 impl Leader {
-    /// Names the work, so that the first who waits for it has it moved to a task.
-    pub(crate) fn works(&self, work: Arc<dyn Promote>) -> Promoter {
-        let _ = self.flight.work.set(work.clone());
-        Promoter(self.flight.clone())
+    /// The flight, for naming its work.
+    pub(crate) fn flight(&self) -> Arc<Flight> {
+        self.flight.clone()
     }
 
     /// The response is fit, and its body on the way.
@@ -247,19 +249,6 @@ impl Drop for Leader {
     }
 }
 
-/// Moves the work to a task if somebody had joined before it was named.
-pub(crate) struct Promoter(Arc<Flight>);
-
-impl Promoter {
-    pub(crate) fn promote_if_wanted(self) {
-        if self.0.waiters.load(Ordering::SeqCst) > 0
-            && let Some(work) = self.0.work.get()
-        {
-            work.clone().promote();
-        }
-    }
-}
-
 /// Whoever waits.
 pub(crate) struct Follower {
     flight: Arc<Flight>,
@@ -267,6 +256,11 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
+    /// The stamp of the fill that is waited for.
+    pub(crate) fn stamp(&self) -> &Stamp {
+        &self.flight.stamp
+    }
+
     /// Waits until the fill arrives or lands; `None` if that takes longer than one may wait.
     pub(crate) async fn wait(&self) -> Option<Progress> {
         let landing = async {

@@ -291,7 +291,7 @@ impl Namespaces {
 
     /// One hash for each name, those that exist only inside the store included.
     #[inline]
-    pub(crate) fn hashes(&self) -> impl Iterator<Item = u64> {
+    pub(crate) fn hashes(&self) -> impl Iterator<Item = u64> + Clone {
         self.spans.iter().map(|s| s.hash)
     }
 

@@ -227,7 +227,9 @@ impl fmt::Display for CacheStatus {
         match self.storing {
             Some(Storing::Stored) => f.write_str("; stored")?,
             // One `detail` a member: the reason of the miss has it where there is one.
-            Some(Storing::Not(why)) if matches!(self.outcome, Outcome::Miss(Miss::Absent | Miss::Expired | Miss::SoftlyCleared)) => {
+            Some(Storing::Not(why))
+                if matches!(self.outcome, Outcome::Miss(Miss::Absent | Miss::Expired | Miss::SoftlyCleared)) =>
+            {
                 write!(f, "; detail={why}")?;
             }
             _ => {}

@@ -77,7 +77,7 @@ impl Tape {
 
     /// All of it in one piece. Only what came in one piece is not copied.
     pub(crate) fn whole(&self) -> Bytes {
-        join(&self.lock().chunks)
+        join(self.lock().chunks.clone())
     }
 
     /// Whether somebody is reading.
@@ -91,11 +91,10 @@ impl Tape {
 }
 
 /// Chunks in one piece.
-pub(crate) fn join(chunks: &[Bytes]) -> Bytes {
-    match chunks {
-        [] => Bytes::new(),
-        [only] => only.clone(),
-        many => many.concat().into(),
+pub(crate) fn join(mut chunks: Vec<Bytes>) -> Bytes {
+    match chunks.len() {
+        0 | 1 => chunks.pop().unwrap_or_default(),
+        _ => chunks.concat().into(),
     }
 }
 

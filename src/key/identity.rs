@@ -4,10 +4,7 @@ use std::{fmt, sync::Arc};
 
 use http::{HeaderMap, HeaderName, header};
 
-use super::{
-    Extracted, KeyExtractor, KeyWriter, RequestView,
-    write::Tag,
-};
+use super::{Extracted, KeyExtractor, KeyWriter, RequestView, write::Tag};
 use crate::store::IdentityHash;
 
 /// Where a request says who is asking.

@@ -13,6 +13,7 @@ use xxhash_rust::xxh3::xxh3_128;
 pub use extract::{And, Cookie, Headers, KeyExtractor, RequestTarget, RouteAndQuery};
 pub use identity::Identity;
 pub use write::{Extracted, KeyWriter};
+pub(crate) use write::{begin, variant};
 
 use crate::{rules::Params, store::Secret};
 
@@ -47,8 +48,51 @@ impl Key {
         &self.canonical
     }
 
+    /// The key, to be looked up.
+    #[inline]
+    pub fn as_ref(&self) -> KeyRef<'_> {
+        KeyRef { hash: self.hash, canonical: &self.canonical }
+    }
+
     pub(crate) fn heap(&self) -> usize {
         self.canonical.len()
+    }
+}
+
+/// A key that is only looked up: borrowed from where it was written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct KeyRef<'a> {
+    hash: u128,
+    canonical: &'a [u8],
+}
+
+impl<'a> KeyRef<'a> {
+    #[inline]
+    pub(crate) fn new(canonical: &'a [u8]) -> Self {
+        Self { hash: xxh3_128(canonical), canonical }
+    }
+
+    /// The index.
+    #[inline]
+    pub fn hash(&self) -> u128 {
+        self.hash
+    }
+
+    /// The canonical bytes.
+    #[inline]
+    pub fn canonical(&self) -> &'a [u8] {
+        self.canonical
+    }
+
+    /// A key of its own.
+    pub fn to_owned(&self) -> Key {
+        Key { hash: self.hash, canonical: self.canonical.into() }
+    }
+}
+
+impl fmt::Debug for KeyRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({:032x})", self.hash)
     }
 }
 

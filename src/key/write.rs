@@ -1,7 +1,7 @@
 //! The canonical form of a key: tagged, length-prefixed parts.
 
 use crate::{
-    key::{Key, MAX_KEY_LEN, RequestView},
+    key::{Key, KeyRef, MAX_KEY_LEN, RequestView},
     store::Secret,
 };
 
@@ -92,7 +92,7 @@ impl<'a> KeyWriter<'a> {
 }
 
 /// The key of the variant that a request gets, where responses differ by these fields of it (RFC 9111, section 4.1).
-pub(crate) fn variant(primary: &Key, selecting: &[u8]) -> Key {
+pub(crate) fn variant(primary: KeyRef<'_>, selecting: &[u8]) -> Key {
     let mut canonical = Vec::with_capacity(primary.canonical().len() + selecting.len() + 1);
     canonical.extend_from_slice(primary.canonical());
     canonical.push(Tag::Variant as u8);

@@ -12,7 +12,7 @@ use http::Uri;
 pub use error::{RulesError, RulesErrorKind};
 pub(crate) use params::Params;
 pub use rule::Rule;
-pub(crate) use rule::{Cleared, Compiled, Lifetime, ReadPlan};
+pub(crate) use rule::{Compiled, ReadPlan};
 
 use crate::{
     key::{Extracted, Key, KeyWriter, RequestView},
@@ -151,9 +151,6 @@ impl Rules {
 
 impl fmt::Debug for Rules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rules")
-            .field("routes", &self.table.patterns)
-            .field("fallback", &self.table.fallback.is_some())
-            .finish()
+        f.debug_struct("Rules").field("routes", &self.table.patterns).field("fallback", &self.table.fallback.is_some()).finish()
     }
 }

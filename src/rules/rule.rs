@@ -4,7 +4,10 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use http::{Method, StatusCode, response};
 
-use super::{RulesError, RulesErrorKind, template::{self, Template}};
+use super::{
+    RulesError, RulesErrorKind,
+    template::{self, Template},
+};
 use crate::{
     clock::{Nanos, nanos},
     key::{self, And, Extracted, Identity, KeyExtractor, KeyWriter, RequestView, RouteAndQuery},
@@ -338,10 +341,9 @@ impl Compiled {
         }
         let clears = match &rule.clears {
             Clears::Own => namespaces.iter().map(|template| (None, template.clone())).collect(),
-            Clears::Listed(list) => list
-                .iter()
-                .map(|(methods, source)| Ok((methods.clone(), parse(source)?)))
-                .collect::<Result<_, RulesError>>()?,
+            Clears::Listed(list) => {
+                list.iter().map(|(methods, source)| Ok((methods.clone(), parse(source)?))).collect::<Result<_, RulesError>>()?
+            }
         };
         Ok(Self { route: route.map(Into::into), rule, namespaces, clears })
     }

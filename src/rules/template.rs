@@ -25,12 +25,7 @@ const VALUE: usize = 64;
 
 impl Template {
     /// A template as written, for a route with these parameters and a key that holds an identity or does not.
-    pub(super) fn parse(
-        source: &str,
-        route: Option<&str>,
-        params: &[String],
-        identified: bool,
-    ) -> Result<Self, RulesError> {
+    pub(super) fn parse(source: &str, route: Option<&str>, params: &[String], identified: bool) -> Result<Self, RulesError> {
         let fault = |kind, why: String| Err(RulesError::new(kind, route, format!("template {source:?}: {why}")));
         let mut pieces = Vec::new();
         let mut sample = String::new();
@@ -102,7 +97,9 @@ fn unknown(name: &str, route: Option<&str>, params: &[String]) -> String {
     let known = known.join(", ");
     match route {
         Some(_) => format!("the route has no parameter `{{{name}}}`; it knows {known}"),
-        None => format!("`{{{name}}}` needs a route that has it: use `.route(\"/…/{{{name}}}\", rule)`; without one there is only {known}"),
+        None => format!(
+            "`{{{name}}}` needs a route that has it: use `.route(\"/…/{{{name}}}\", rule)`; without one there is only {known}"
+        ),
     }
 }
 

@@ -3,8 +3,8 @@
 use std::fmt::{self, Display};
 
 use http::header::{
-    CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG,
-    HeaderMap, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, LAST_MODIFIED,
+    CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, HeaderMap, IF_MATCH,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, LAST_MODIFIED,
 };
 use http::{Method, StatusCode};
 
@@ -57,19 +57,8 @@ pub struct Selected<'a> {
 /// request.insert("if-none-match", "\"v0\", W/\"v1\"".parse().unwrap());
 /// assert_eq!(evaluate(&Method::GET, &request, &selected, Role::Cache, 0), Precondition::NotModified);
 /// ```
-pub fn evaluate(
-    method: &Method,
-    request: &HeaderMap,
-    selected: &Selected<'_>,
-    role: Role,
-    now: u64,
-) -> Precondition {
-    let conditional = [
-        IF_NONE_MATCH,
-        IF_MODIFIED_SINCE,
-        IF_MATCH,
-        IF_UNMODIFIED_SINCE,
-    ];
+pub fn evaluate(method: &Method, request: &HeaderMap, selected: &Selected<'_>, role: Role, now: u64) -> Precondition {
+    let conditional = [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_MATCH, IF_UNMODIFIED_SINCE];
     // §13.2.1: conditions count only where the answer without them would be a 2xx (or 412).
     if !selected.status.is_success() || !conditional.iter().any(|name| request.contains_key(name)) {
         return Precondition::Proceed;
@@ -80,25 +69,19 @@ pub fn evaluate(
     if role == Role::Origin {
         if request.contains_key(IF_MATCH) {
             // §13.1.1: strong comparison; `*` matches whatever there is.
-            if !lists(request, &IF_MATCH, |other| {
-                tag.is_some_and(|tag| tag.strong_eq(&other))
-            }) {
+            if !lists(request, &IF_MATCH, |other| tag.is_some_and(|tag| tag.strong_eq(&other))) {
                 return Precondition::PreconditionFailed;
             }
         } else if let Some(limit) = date_field(request, IF_UNMODIFIED_SINCE, now) {
             // §13.1.4: passed over where no modification date is known.
-            if date_field(selected.headers, LAST_MODIFIED, now)
-                .is_some_and(|modified| modified > limit)
-            {
+            if date_field(selected.headers, LAST_MODIFIED, now).is_some_and(|modified| modified > limit) {
                 return Precondition::PreconditionFailed;
             }
         }
     }
     if request.contains_key(IF_NONE_MATCH) {
         // §13.1.2: weak comparison; with this field present, `If-Modified-Since` does not count, whatever comes out.
-        return match lists(request, &IF_NONE_MATCH, |other| {
-            tag.is_some_and(|tag| tag.weak_eq(&other))
-        }) {
+        return match lists(request, &IF_NONE_MATCH, |other| tag.is_some_and(|tag| tag.weak_eq(&other))) {
             true if reads => Precondition::NotModified,
             true => Precondition::PreconditionFailed,
             false => Precondition::Proceed,
@@ -124,13 +107,7 @@ pub fn evaluate(
 /// sent, and `Last-Modified` where an `ETag` says more.
 pub fn not_modified_headers(stored: &HeaderMap) -> HeaderMap {
     let mut headers = stored.clone();
-    for name in [
-        CONTENT_LENGTH,
-        CONTENT_TYPE,
-        CONTENT_ENCODING,
-        CONTENT_LANGUAGE,
-        CONTENT_RANGE,
-    ] {
+    for name in [CONTENT_LENGTH, CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_RANGE] {
         headers.remove(name);
     }
     if headers.contains_key(ETAG) {
@@ -194,10 +171,7 @@ impl<'a> ETag<'a> {
         let end = inner.iter().position(|byte| *byte == b'"')?;
         let opaque = &inner[..end];
         let allowed = |byte: &u8| matches!(byte, 0x21 | 0x23..=0x7e | 0x80..);
-        opaque
-            .iter()
-            .all(allowed)
-            .then_some((ETag { weak, opaque }, &inner[end + 1..]))
+        opaque.iter().all(allowed).then_some((ETag { weak, opaque }, &inner[end + 1..]))
     }
 }
 
@@ -218,10 +192,7 @@ fn lists(headers: &HeaderMap, name: &http::HeaderName, matches: impl Fn(ETag<'_>
         while !rest.is_empty() {
             let tag = ETag::split(rest);
             let after = tag.map_or(rest, |(_, after)| after);
-            let comma = after
-                .iter()
-                .position(|byte| *byte == b',')
-                .unwrap_or(after.len());
+            let comma = after.iter().position(|byte| *byte == b',').unwrap_or(after.len());
             // A tag with something stuck to it is no tag.
             if let Some((tag, _)) = tag
                 && after[..comma].trim_ascii().is_empty()
@@ -229,10 +200,7 @@ fn lists(headers: &HeaderMap, name: &http::HeaderName, matches: impl Fn(ETag<'_>
             {
                 return true;
             }
-            rest = after
-                .get(comma + 1..)
-                .unwrap_or_default()
-                .trim_ascii_start();
+            rest = after.get(comma + 1..).unwrap_or_default().trim_ascii_start();
         }
         false
     })
@@ -256,28 +224,15 @@ mod tests {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
             let name: HeaderName = name.parse().unwrap();
-            headers.append(
-                name,
-                http::HeaderValue::from_bytes(value.as_bytes()).unwrap(),
-            );
+            headers.append(name, http::HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         headers
     }
 
-    fn ask(
-        method: &str,
-        role: Role,
-        status: u16,
-        request: &[(&str, &str)],
-        stored: &[(&str, &str)],
-    ) -> Precondition {
+    fn ask(method: &str, role: Role, status: u16, request: &[(&str, &str)], stored: &[(&str, &str)]) -> Precondition {
         let (request, stored) = (headers(request), headers(stored));
         let status = StatusCode::from_u16(status).unwrap();
-        let selected = Selected {
-            status,
-            headers: &stored,
-            received: THEN_MS + 500,
-        };
+        let selected = Selected { status, headers: &stored, received: THEN_MS + 500 };
         evaluate(&method.parse().unwrap(), &request, &selected, role, NOW)
     }
 
@@ -303,11 +258,7 @@ mod tests {
             ("*", None),
         ] {
             let got = ETag::parse(value.as_bytes());
-            assert_eq!(
-                got.map(|tag| (tag.is_weak(), tag.opaque())),
-                want.map(|(weak, tag)| (weak, tag.as_bytes())),
-                "{value}"
-            );
+            assert_eq!(got.map(|tag| (tag.is_weak(), tag.opaque())), want.map(|(weak, tag)| (weak, tag.as_bytes())), "{value}");
             assert!(got.is_none_or(|tag| tag.to_string() == value), "{value}");
         }
     }
@@ -320,20 +271,9 @@ mod tests {
             ("W/\"1\"", "\"1\"", false, true),
             ("\"1\"", "\"1\"", true, true),
         ] {
-            let (one, two) = (
-                ETag::parse(one.as_bytes()).unwrap(),
-                ETag::parse(two.as_bytes()).unwrap(),
-            );
-            assert_eq!(
-                (one.strong_eq(&two), one.weak_eq(&two)),
-                (strong, weak),
-                "{one} {two}"
-            );
-            assert_eq!(
-                (two.strong_eq(&one), two.weak_eq(&one)),
-                (strong, weak),
-                "{two} {one}"
-            );
+            let (one, two) = (ETag::parse(one.as_bytes()).unwrap(), ETag::parse(two.as_bytes()).unwrap());
+            assert_eq!((one.strong_eq(&two), one.weak_eq(&two)), (strong, weak), "{one} {two}");
+            assert_eq!((two.strong_eq(&one), two.weak_eq(&one)), (strong, weak), "{two} {one}");
         }
     }
 
@@ -363,34 +303,14 @@ mod tests {
         ] {
             let request: Vec<_> = lines.iter().map(|line| ("if-none-match", *line)).collect();
             for method in ["GET", "HEAD", "QUERY"] {
-                assert_eq!(
-                    ask(method, Role::Cache, 200, &request, &[("etag", tag)]),
-                    want,
-                    "{method} {lines:?} {tag}"
-                );
+                assert_eq!(ask(method, Role::Cache, 200, &request, &[("etag", tag)]), want, "{method} {lines:?} {tag}");
             }
-            let failed = if want == Proceed {
-                Proceed
-            } else {
-                PreconditionFailed
-            };
-            assert_eq!(
-                ask("PUT", Role::Origin, 200, &request, &[("etag", tag)]),
-                failed,
-                "{lines:?} {tag}"
-            );
-            assert_eq!(
-                ask("GET", Role::Cache, 404, &request, &[("etag", tag)]),
-                Proceed,
-                "§13.2.1: not a 2xx"
-            );
+            let failed = if want == Proceed { Proceed } else { PreconditionFailed };
+            assert_eq!(ask("PUT", Role::Origin, 200, &request, &[("etag", tag)]), failed, "{lines:?} {tag}");
+            assert_eq!(ask("GET", Role::Cache, 404, &request, &[("etag", tag)]), Proceed, "§13.2.1: not a 2xx");
         }
         let two = [("etag", "\"a\""), ("etag", "\"b\"")];
-        assert_eq!(
-            ask("GET", Role::Cache, 200, &[("if-none-match", "\"a\"")], &two),
-            Proceed,
-            "two tags are none"
-        );
+        assert_eq!(ask("GET", Role::Cache, 200, &[("if-none-match", "\"a\"")], &two), Proceed, "two tags are none");
     }
 
     #[test]
@@ -400,40 +320,20 @@ mod tests {
             (THEN, &[("last-modified", THEN)][..], NotModified),
             (LATE, &[("last-modified", THEN)], NotModified),
             (EARLY, &[("last-modified", THEN)], Proceed),
-            (
-                "Sunday, 06-Nov-94 08:49:37 GMT",
-                &[("last-modified", THEN)],
-                NotModified,
-            ),
+            ("Sunday, 06-Nov-94 08:49:37 GMT", &[("last-modified", THEN)], NotModified),
             ("yesterday", &[("last-modified", THEN)], Proceed),
             (THEN, &[("date", THEN)], NotModified),
             (EARLY, &[("date", THEN)], Proceed),
             (LATE, &[("last-modified", "?"), ("date", THEN)], NotModified),
-            (
-                EARLY,
-                &[("last-modified", EARLY), ("date", LATE)],
-                NotModified,
-            ),
+            (EARLY, &[("last-modified", EARLY), ("date", LATE)], NotModified),
             (LATE, &[], NotModified),
             (THEN, &[], Proceed), // it was received half a second later
         ] {
-            assert_eq!(
-                ask("GET", Role::Cache, 200, &[(IMS, since)], stored),
-                want,
-                "{since} {stored:?}"
-            );
-            assert_eq!(
-                ask("POST", Role::Cache, 200, &[(IMS, since)], stored),
-                Proceed,
-                "not for writes"
-            );
+            assert_eq!(ask("GET", Role::Cache, 200, &[(IMS, since)], stored), want, "{since} {stored:?}");
+            assert_eq!(ask("POST", Role::Cache, 200, &[(IMS, since)], stored), Proceed, "not for writes");
         }
         let twice = [(IMS, LATE), (IMS, LATE)];
-        assert_eq!(
-            ask("GET", Role::Cache, 200, &twice, &[("last-modified", THEN)]),
-            Proceed,
-            "not one date"
-        );
+        assert_eq!(ask("GET", Role::Cache, 200, &twice, &[("last-modified", THEN)]), Proceed, "not one date");
     }
 
     #[test]
@@ -443,44 +343,16 @@ mod tests {
             (("if-match", "\"b\", \"a\""), ("etag", "\"a\""), Proceed),
             (("if-match", "*"), ("x", ""), Proceed),
             (("if-match", "\"b\""), ("etag", "\"a\""), PreconditionFailed),
-            (
-                ("if-match", "W/\"a\""),
-                ("etag", "\"a\""),
-                PreconditionFailed,
-            ),
-            (
-                ("if-match", "\"a\""),
-                ("etag", "W/\"a\""),
-                PreconditionFailed,
-            ),
+            (("if-match", "W/\"a\""), ("etag", "\"a\""), PreconditionFailed),
+            (("if-match", "\"a\""), ("etag", "W/\"a\""), PreconditionFailed),
             (("if-match", "\"a\""), ("x", ""), PreconditionFailed),
-            (
-                ("if-unmodified-since", THEN),
-                ("last-modified", THEN),
-                Proceed,
-            ),
-            (
-                ("if-unmodified-since", EARLY),
-                ("last-modified", THEN),
-                PreconditionFailed,
-            ),
-            (
-                ("if-unmodified-since", "?"),
-                ("last-modified", THEN),
-                Proceed,
-            ),
+            (("if-unmodified-since", THEN), ("last-modified", THEN), Proceed),
+            (("if-unmodified-since", EARLY), ("last-modified", THEN), PreconditionFailed),
+            (("if-unmodified-since", "?"), ("last-modified", THEN), Proceed),
             (("if-unmodified-since", EARLY), ("x", ""), Proceed),
         ] {
-            assert_eq!(
-                ask("GET", Role::Origin, 200, &[request], &[stored]),
-                want,
-                "{request:?} {stored:?}"
-            );
-            assert_eq!(
-                ask("GET", Role::Cache, 200, &[request], &[stored]),
-                Proceed,
-                "not applicable to a cache"
-            );
+            assert_eq!(ask("GET", Role::Origin, 200, &[request], &[stored]), want, "{request:?} {stored:?}");
+            assert_eq!(ask("GET", Role::Cache, 200, &[request], &[stored]), Proceed, "not applicable to a cache");
         }
     }
 
@@ -488,40 +360,15 @@ mod tests {
     fn rfc9110_13_2_2_precedence() {
         let stored = [("etag", "\"a\""), ("last-modified", THEN)];
         for (request, want) in [
-            (
-                &[("if-none-match", "\"a\""), ("if-modified-since", EARLY)][..],
-                NotModified,
-            ),
-            (
-                &[("if-none-match", "\"b\""), ("if-modified-since", LATE)],
-                Proceed,
-            ),
-            (
-                &[("if-none-match", "?"), ("if-modified-since", LATE)],
-                Proceed,
-            ),
-            (
-                &[("if-match", "\"a\""), ("if-unmodified-since", EARLY)],
-                Proceed,
-            ),
-            (
-                &[("if-match", "\"a\""), ("if-none-match", "\"a\"")],
-                NotModified,
-            ),
-            (
-                &[("if-match", "\"b\""), ("if-none-match", "\"a\"")],
-                PreconditionFailed,
-            ),
-            (
-                &[("if-unmodified-since", EARLY), ("if-none-match", "\"a\"")],
-                PreconditionFailed,
-            ),
+            (&[("if-none-match", "\"a\""), ("if-modified-since", EARLY)][..], NotModified),
+            (&[("if-none-match", "\"b\""), ("if-modified-since", LATE)], Proceed),
+            (&[("if-none-match", "?"), ("if-modified-since", LATE)], Proceed),
+            (&[("if-match", "\"a\""), ("if-unmodified-since", EARLY)], Proceed),
+            (&[("if-match", "\"a\""), ("if-none-match", "\"a\"")], NotModified),
+            (&[("if-match", "\"b\""), ("if-none-match", "\"a\"")], PreconditionFailed),
+            (&[("if-unmodified-since", EARLY), ("if-none-match", "\"a\"")], PreconditionFailed),
         ] {
-            assert_eq!(
-                ask("GET", Role::Origin, 200, request, &stored),
-                want,
-                "{request:?}"
-            );
+            assert_eq!(ask("GET", Role::Origin, 200, request, &stored), want, "{request:?}");
         }
     }
 
@@ -545,21 +392,9 @@ mod tests {
         let got = not_modified_headers(&headers(&stored));
         let mut names: Vec<_> = got.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
-        let want = [
-            "cache-control",
-            "content-location",
-            "content-security-policy",
-            "date",
-            "etag",
-            "expires",
-            "vary",
-            "x-own",
-        ];
+        let want = ["cache-control", "content-location", "content-security-policy", "date", "etag", "expires", "vary", "x-own"];
         assert_eq!(names, want);
-        assert!(
-            not_modified_headers(&headers(&[("last-modified", THEN)]))
-                .contains_key("last-modified")
-        );
+        assert!(not_modified_headers(&headers(&[("last-modified", THEN)])).contains_key("last-modified"));
     }
 
     proptest! {

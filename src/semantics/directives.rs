@@ -90,11 +90,8 @@ impl Scope {
         let Some(argument) = argument else {
             return Scope::Whole;
         };
-        let names = list::unquote(argument).and_then(|names| {
-            list::elements(names)
-                .map(|name| HeaderName::from_bytes(name).ok())
-                .collect()
-        });
+        let names = list::unquote(argument)
+            .and_then(|names| list::elements(names).map(|name| HeaderName::from_bytes(name).ok()).collect());
         match names {
             Some(names) if !Vec::is_empty(&names) => Scope::Fields(names),
             _ => Scope::Whole,
@@ -126,12 +123,7 @@ pub enum MaxStale {
 impl CacheControl {
     /// Reads all `Cache-Control` lines of a message.
     pub fn of(headers: &HeaderMap) -> CacheControl {
-        CacheControl::of_lines(
-            headers
-                .get_all(CACHE_CONTROL)
-                .iter()
-                .map(|line| line.as_bytes()),
-        )
+        CacheControl::of_lines(headers.get_all(CACHE_CONTROL).iter().map(|line| line.as_bytes()))
     }
 
     /// Reads those of a request; where there are none, `Pragma: no-cache` means `no-cache` (RFC 9111 §5.4).
@@ -139,15 +131,9 @@ impl CacheControl {
         if headers.contains_key(CACHE_CONTROL) || !headers.contains_key(PRAGMA) {
             return CacheControl::of(headers);
         }
-        let mut lines = headers
-            .get_all(PRAGMA)
-            .iter()
-            .flat_map(|line| list::elements(line.as_bytes()));
+        let mut lines = headers.get_all(PRAGMA).iter().flat_map(|line| list::elements(line.as_bytes()));
         let no_cache = lines.any(|element| element.eq_ignore_ascii_case(b"no-cache"));
-        CacheControl {
-            no_cache: no_cache.then_some(Scope::Whole),
-            ..CacheControl::default()
-        }
+        CacheControl { no_cache: no_cache.then_some(Scope::Whole), ..CacheControl::default() }
     }
 
     /// Reads the lines of a field with this syntax, whatever its name.
@@ -162,10 +148,7 @@ impl CacheControl {
     /// Whether any directive forbids serving a response past its lifetime without asking the origin (RFC 9111 §4.2.4): for
     /// a shared cache `must-revalidate`, `proxy-revalidate`, `no-cache`, and `s-maxage`, which implies the second (§5.2.2.10).
     pub fn forbids_stale(&self) -> bool {
-        self.must_revalidate
-            || self.proxy_revalidate
-            || self.s_maxage.is_some()
-            || self.no_cache == Some(Scope::Whole)
+        self.must_revalidate || self.proxy_revalidate || self.s_maxage.is_some() || self.no_cache == Some(Scope::Whole)
     }
 
     fn take(&mut self, directive: &[u8]) {
@@ -183,18 +166,14 @@ impl CacheControl {
 
         // No whitespace belongs around `=`: with it, and with anything else that is no number, the seconds are unknown.
         let seconds = match argument {
-            Some(argument) if name.len() == trimmed.len() => {
-                list::unquote(argument).and_then(list::delta_seconds)
-            }
+            Some(argument) if name.len() == trimmed.len() => list::unquote(argument).and_then(list::delta_seconds),
             _ => None,
         };
         let or = |careful| Duration::from_secs(u64::from(seconds.unwrap_or(careful)));
         match &*lower {
             b"no-store" => self.no_store = true,
             b"private" => self.private = Scope::widen(self.private.take(), Scope::parse(argument)),
-            b"no-cache" => {
-                self.no_cache = Scope::widen(self.no_cache.take(), Scope::parse(argument))
-            }
+            b"no-cache" => self.no_cache = Scope::widen(self.no_cache.take(), Scope::parse(argument)),
             b"public" => self.public = true,
             b"must-revalidate" => self.must_revalidate = true,
             b"proxy-revalidate" => self.proxy_revalidate = true,
@@ -209,14 +188,7 @@ impl CacheControl {
             b"min-fresh" => first(&mut self.min_fresh, or(list::MAX_DELTA)),
             b"max-stale" => {
                 let bare = argument.is_none();
-                first(
-                    &mut self.max_stale,
-                    if bare {
-                        MaxStale::Any
-                    } else {
-                        MaxStale::Within(or(0))
-                    },
-                );
+                first(&mut self.max_stale, if bare { MaxStale::Any } else { MaxStale::Within(or(0)) });
             }
             _ => {}
         }
@@ -254,8 +226,7 @@ impl Display for CacheControl {
             out.next()?.write_str(name)?;
             if let [head, tail @ ..] = scope.fields() {
                 write!(out.f, "=\"{head}")?;
-                tail.iter()
-                    .try_for_each(|field| write!(out.f, ", {field}"))?;
+                tail.iter().try_for_each(|field| write!(out.f, ", {field}"))?;
                 out.f.write_char('"')?;
             }
         }
@@ -364,24 +335,14 @@ mod tests {
         ] {
             assert!(cc(lines).no_store, "{lines:?}");
         }
-        for lines in [
-            &["ext=\"no-store\""][..],
-            &["ext=\"a, no-store\""],
-            &["no-stor"],
-            &["x no-store"],
-            &[],
-        ] {
+        for lines in [&["ext=\"no-store\""][..], &["ext=\"a, no-store\""], &["no-stor"], &["x no-store"], &[]] {
             assert!(!cc(lines).no_store, "{lines:?}");
         }
     }
 
     #[test]
     fn rfc9111_5_2_2_7_private_and_5_2_2_4_no_cache_with_fields() {
-        let fields = |names: &[&str]| {
-            Some(Scope::Fields(
-                names.iter().map(|name| name.parse().unwrap()).collect(),
-            ))
-        };
+        let fields = |names: &[&str]| Some(Scope::Fields(names.iter().map(|name| name.parse().unwrap()).collect()));
         for (line, want) in [
             ("X", Some(Scope::Whole)),
             ("X=\"\"", Some(Scope::Whole)),
@@ -397,16 +358,8 @@ mod tests {
             ("X, X=\"a\"", Some(Scope::Whole)),
             ("y=\"X\"", None),
         ] {
-            assert_eq!(
-                cc(&[&line.replace('X', "Private")]).private,
-                want,
-                "private: {line}"
-            );
-            assert_eq!(
-                cc(&[&line.replace('X', "no-CACHE")]).no_cache,
-                want,
-                "no-cache: {line}"
-            );
+            assert_eq!(cc(&[&line.replace('X', "Private")]).private, want, "private: {line}");
+            assert_eq!(cc(&[&line.replace('X', "no-CACHE")]).no_cache, want, "no-cache: {line}");
         }
     }
 
@@ -416,23 +369,10 @@ mod tests {
         assert_eq!(read.max_stale, Some(MaxStale::Any));
         assert_eq!(read.min_fresh, s(10));
         assert!(read.only_if_cached && read.no_transform);
-        for (line, want) in [
-            ("max-stale=5", 5),
-            ("max-stale=", 0),
-            ("max-stale=x", 0),
-            ("max-stale=5, max-stale", 5),
-        ] {
-            assert_eq!(
-                cc(&[line]).max_stale,
-                Some(MaxStale::Within(Duration::from_secs(want))),
-                "{line}"
-            );
+        for (line, want) in [("max-stale=5", 5), ("max-stale=", 0), ("max-stale=x", 0), ("max-stale=5, max-stale", 5)] {
+            assert_eq!(cc(&[line]).max_stale, Some(MaxStale::Within(Duration::from_secs(want))), "{line}");
         }
-        assert_eq!(
-            cc(&["min-fresh=-1"]).min_fresh,
-            s(1 << 31),
-            "what cannot be read asks for the most"
-        );
+        assert_eq!(cc(&["min-fresh=-1"]).min_fresh, s(1 << 31), "what cannot be read asks for the most");
     }
 
     #[test]
@@ -440,10 +380,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         assert_eq!(CacheControl::of_request(&headers).no_cache, None);
         headers.insert(PRAGMA, "x, No-Cache".parse().unwrap());
-        assert_eq!(
-            CacheControl::of_request(&headers).no_cache,
-            Some(Scope::Whole)
-        );
+        assert_eq!(CacheControl::of_request(&headers).no_cache, Some(Scope::Whole));
         assert_eq!(CacheControl::of(&headers).no_cache, None);
         headers.insert(CACHE_CONTROL, "max-age=5".parse().unwrap());
         assert_eq!(CacheControl::of_request(&headers).no_cache, None);

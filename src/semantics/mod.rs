@@ -15,7 +15,6 @@ pub use conditional::{ETag, Precondition, Role, Selected, evaluate, not_modified
 pub use date::{parse_date, print_date};
 pub use directives::{CacheControl, MaxStale, Scope};
 pub use storable::{
-    Exchange, NoStore, SharedRules, heuristically_cacheable, safe_to_store, shared_storable,
-    strip_for_storing,
+    Exchange, NoStore, SharedRules, heuristically_cacheable, safe_to_store, shared_storable, strip_for_storing,
 };
 pub use vary::{Normalise, Vary, Weights};

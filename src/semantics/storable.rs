@@ -1,9 +1,8 @@
 //! May a response be kept by a shared cache, and what of it (RFC 9111 §3)?
 
 use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_RANGE, ETAG, EXPIRES, HeaderMap, HeaderName,
-    LAST_MODIFIED, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRANSFER_ENCODING,
-    UPGRADE,
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_RANGE, ETAG, EXPIRES, HeaderMap, HeaderName, LAST_MODIFIED,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{Method, StatusCode};
 
@@ -107,11 +106,7 @@ pub struct SharedRules {
 /// let cc = CacheControl::of(&response);
 /// assert_eq!(safe_to_store(StatusCode::OK, &response, &cc), Err(NoStore::SetCookie));
 /// ```
-pub fn safe_to_store(
-    status: StatusCode,
-    response: &HeaderMap,
-    cc: &CacheControl,
-) -> Result<(), NoStore> {
+pub fn safe_to_store(status: StatusCode, response: &HeaderMap, cc: &CacheControl) -> Result<(), NoStore> {
     final_status(status)?;
     whole(status, response)?;
     if cc.no_store {
@@ -136,17 +131,8 @@ pub fn safe_to_store(
 /// # Errors
 ///
 /// The first reason against it.
-pub fn shared_storable(
-    exchange: &Exchange<'_>,
-    cc: &CacheControl,
-    rules: SharedRules,
-) -> Result<(), NoStore> {
-    let Exchange {
-        method,
-        request,
-        status,
-        response,
-    } = *exchange;
+pub fn shared_storable(exchange: &Exchange<'_>, cc: &CacheControl, rules: SharedRules) -> Result<(), NoStore> {
+    let Exchange { method, request, status, response } = *exchange;
     // §3: the method is understood by the cache. A HEAD brings no content, and is used to freshen only (§4.3.5).
     if method != Method::GET && method.as_str() != "QUERY" {
         return Err(NoStore::Method);
@@ -197,10 +183,7 @@ pub fn shared_storable(
 
 /// Whether a response with this status may be kept, and be given a lifetime, where it states none (RFC 9110 §15.1).
 pub fn heuristically_cacheable(status: StatusCode) -> bool {
-    matches!(
-        status.as_u16(),
-        200 | 203 | 204 | 206 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501
-    )
+    matches!(status.as_u16(), 200 | 203 | 204 | 206 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
 }
 
 /// Takes out what is not kept (RFC 9111 §3.1): the fields of the connection and those that `Connection` names, those of a
@@ -214,44 +197,22 @@ pub fn strip_for_storing(headers: &mut HeaderMap, cc: &CacheControl) {
         .flat_map(|line| list::elements(line.as_bytes()))
         .filter_map(|name| HeaderName::from_bytes(name).ok())
         .collect();
-    let qualified = [&cc.private, &cc.no_cache]
-        .into_iter()
-        .flatten()
-        .flat_map(Scope::fields);
+    let qualified = [&cc.private, &cc.no_cache].into_iter().flatten().flat_map(Scope::fields);
     // A response's own directives are never taken out of it, whoever names them.
-    for name in named
-        .iter()
-        .chain(qualified)
-        .filter(|name| *name != CACHE_CONTROL)
-    {
+    for name in named.iter().chain(qualified).filter(|name| *name != CACHE_CONTROL) {
         headers.remove(name);
     }
-    for name in [
-        CONNECTION,
-        PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION,
-        TE,
-        TRANSFER_ENCODING,
-        UPGRADE,
-    ] {
+    for name in [CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE] {
         headers.remove(name);
     }
-    for name in [
-        "keep-alive",
-        "proxy-connection",
-        "proxy-authentication-info",
-    ] {
+    for name in ["keep-alive", "proxy-connection", "proxy-authentication-info"] {
         headers.remove(name);
     }
 }
 
 /// §3: the status code is final; a 304 is about a response that somebody else keeps.
 fn final_status(status: StatusCode) -> Result<(), NoStore> {
-    if status.is_informational() || status == StatusCode::NOT_MODIFIED {
-        Err(NoStore::Status)
-    } else {
-        Ok(())
-    }
+    if status.is_informational() || status == StatusCode::NOT_MODIFIED { Err(NoStore::Status) } else { Ok(()) }
 }
 
 /// §3.3: only a cache that knows parts keeps them.
@@ -262,11 +223,7 @@ fn whole(status: StatusCode, response: &HeaderMap) -> Result<(), NoStore> {
 
 /// §7.3: a stored cookie is set for everybody. One that the response itself sets apart is not stored with it.
 fn cookies(response: &HeaderMap, cc: &CacheControl) -> Result<(), NoStore> {
-    let apart = |scope: &Option<Scope>| {
-        scope
-            .as_ref()
-            .is_some_and(|scope| scope.fields().contains(&SET_COOKIE))
-    };
+    let apart = |scope: &Option<Scope>| scope.as_ref().is_some_and(|scope| scope.fields().contains(&SET_COOKIE));
     if response.contains_key(SET_COOKIE) && !apart(&cc.private) && !apart(&cc.no_cache) {
         return Err(NoStore::SetCookie);
     }
@@ -274,11 +231,7 @@ fn cookies(response: &HeaderMap, cc: &CacheControl) -> Result<(), NoStore> {
 }
 
 fn vary(response: &HeaderMap) -> Result<(), NoStore> {
-    if Vary::of(response).is_star() {
-        Err(NoStore::VaryStar)
-    } else {
-        Ok(())
-    }
+    if Vary::of(response).is_star() { Err(NoStore::VaryStar) } else { Ok(()) }
 }
 
 /// The statuses whose rules for caching are implemented here (RFC 9110 §15): all that it defines with plain content.
@@ -305,11 +258,7 @@ mod tests {
 
     fn safe(status: u16, response: &[(&str, &str)]) -> Result<(), NoStore> {
         let response = headers(response);
-        safe_to_store(
-            StatusCode::from_u16(status).unwrap(),
-            &response,
-            &CacheControl::of(&response),
-        )
+        safe_to_store(StatusCode::from_u16(status).unwrap(), &response, &CacheControl::of(&response))
     }
 
     fn shared(
@@ -322,12 +271,7 @@ mod tests {
         let (request, response) = (headers(request), headers(response));
         let method = method.parse().unwrap();
         let status = StatusCode::from_u16(status).unwrap();
-        let exchange = Exchange {
-            method: &method,
-            request: &request,
-            status,
-            response: &response,
-        };
+        let exchange = Exchange { method: &method, request: &request, status, response: &response };
         shared_storable(&exchange, &CacheControl::of(&response), rules)
     }
 
@@ -339,63 +283,18 @@ mod tests {
         for (case, status, response, want) in [
             ("a plain 200", 200, &[][..], Ok(())),
             ("any final status is the rule's choice", 503, &[], Ok(())),
-            (
-                "public does not outweigh a cookie",
-                200,
-                &[(CC, "public"), ("set-cookie", "a=b")],
-                Err(NoStore::SetCookie),
-            ),
-            (
-                "a cookie set apart",
-                200,
-                &[(CC, "private=\"set-cookie\""), ("set-cookie", "a=b")],
-                Ok(()),
-            ),
-            (
-                "another field set apart",
-                200,
-                &[(CC, "private=\"x\""), ("set-cookie", "a=b")],
-                Err(NoStore::SetCookie),
-            ),
-            (
-                "no-store",
-                200,
-                &[(CC, "No-Store")],
-                Err(NoStore::NoStoreDirective),
-            ),
-            (
-                "no-store on a second line",
-                200,
-                &[FRESH, (CC, "no-store")],
-                Err(NoStore::NoStoreDirective),
-            ),
-            (
-                "private",
-                200,
-                &[(CC, "max-age=60, PRIVATE")],
-                Err(NoStore::Private),
-            ),
+            ("public does not outweigh a cookie", 200, &[(CC, "public"), ("set-cookie", "a=b")], Err(NoStore::SetCookie)),
+            ("a cookie set apart", 200, &[(CC, "private=\"set-cookie\""), ("set-cookie", "a=b")], Ok(())),
+            ("another field set apart", 200, &[(CC, "private=\"x\""), ("set-cookie", "a=b")], Err(NoStore::SetCookie)),
+            ("no-store", 200, &[(CC, "No-Store")], Err(NoStore::NoStoreDirective)),
+            ("no-store on a second line", 200, &[FRESH, (CC, "no-store")], Err(NoStore::NoStoreDirective)),
+            ("private", 200, &[(CC, "max-age=60, PRIVATE")], Err(NoStore::Private)),
             ("no-cache", 200, &[(CC, "no-cache")], Err(NoStore::NoCache)),
-            (
-                "no-cache for a field",
-                200,
-                &[(CC, "no-cache=\"x\"")],
-                Ok(()),
-            ),
-            (
-                "vary star",
-                200,
-                &[("vary", "foo"), ("vary", ", *")],
-                Err(NoStore::VaryStar),
-            ),
+            ("no-cache for a field", 200, &[(CC, "no-cache=\"x\"")], Ok(())),
+            ("vary star", 200, &[("vary", "foo"), ("vary", ", *")], Err(NoStore::VaryStar)),
             ("vary", 200, &[("vary", "foo")], Ok(())),
             ("206", 206, &[], Err(NoStore::Partial)),
-            (
-                "content-range on a 200",
-                200,
-                &[("content-range", "bytes 0-1/2")],
-                Err(NoStore::Partial),
-            ),
+            ("content-range on a 200", 200, &[("content-range", "bytes 0-1/2")], Err(NoStore::Partial)),
             ("304", 304, &[], Err(NoStore::Status)),
             ("103", 103, &[], Err(NoStore::Status)),
         ] {
@@ -415,41 +314,20 @@ mod tests {
         ] {
             assert_eq!(shared(method, &[], 200, &[FRESH], none), want, "{method}");
         }
-        for status in [
-            200, 203, 204, 299, 301, 302, 303, 307, 308, 400, 404, 410, 499, 500, 502, 503, 504,
-            599,
-        ] {
-            assert_eq!(
-                shared("GET", &[], status, &[FRESH], none),
-                Ok(()),
-                "explicit freshness, {status}"
-            );
+        for status in [200, 203, 204, 299, 301, 302, 303, 307, 308, 400, 404, 410, 499, 500, 502, 503, 504, 599] {
+            assert_eq!(shared("GET", &[], status, &[FRESH], none), Ok(()), "explicit freshness, {status}");
         }
-        for (status, want) in [
-            (103, NoStore::Status),
-            (304, NoStore::Status),
-            (206, NoStore::Partial),
-        ] {
-            assert_eq!(
-                shared("GET", &[], status, &[FRESH], none),
-                Err(want),
-                "{status}"
-            );
+        for (status, want) in [(103, NoStore::Status), (304, NoStore::Status), (206, NoStore::Partial)] {
+            assert_eq!(shared("GET", &[], status, &[FRESH], none), Err(want), "{status}");
         }
-        let parts = SharedRules {
-            keep_partial: true,
-            ..none
-        };
+        let parts = SharedRules { keep_partial: true, ..none };
         assert_eq!(shared("GET", &[], 206, &[FRESH], parts), Ok(()));
     }
 
     #[test]
     fn rfc9111_3_something_must_allow_it() {
         let none = SharedRules::default();
-        let silent = SharedRules {
-            silent_is_fresh: true,
-            ..none
-        };
+        let silent = SharedRules { silent_is_fresh: true, ..none };
         for (status, response, want, want_silent) in [
             (200, &[][..], Err(NoStore::NothingToReuse), Ok(())),
             (200, &[("etag", "\"a\"")], Ok(()), Ok(())),
@@ -458,43 +336,15 @@ mod tests {
             (200, &[(CC, "max-age=0")], Ok(()), Ok(())),
             (200, &[(CC, "s-maxage=0")], Ok(()), Ok(())),
             (200, &[(CC, "public")], Err(NoStore::NothingToReuse), Ok(())),
-            (
-                201,
-                &[("etag", "\"a\"")],
-                Err(NoStore::NotAllowed),
-                Err(NoStore::NotAllowed),
-            ),
+            (201, &[("etag", "\"a\"")], Err(NoStore::NotAllowed), Err(NoStore::NotAllowed)),
             (403, &[], Err(NoStore::NotAllowed), Err(NoStore::NotAllowed)),
-            (
-                502,
-                &[("last-modified", "x")],
-                Err(NoStore::NotAllowed),
-                Err(NoStore::NotAllowed),
-            ),
-            (
-                599,
-                &[("last-modified", "x")],
-                Err(NoStore::NotAllowed),
-                Err(NoStore::NotAllowed),
-            ),
-            (
-                599,
-                &[("last-modified", "x"), (CC, "public")],
-                Ok(()),
-                Ok(()),
-            ),
+            (502, &[("last-modified", "x")], Err(NoStore::NotAllowed), Err(NoStore::NotAllowed)),
+            (599, &[("last-modified", "x")], Err(NoStore::NotAllowed), Err(NoStore::NotAllowed)),
+            (599, &[("last-modified", "x"), (CC, "public")], Ok(()), Ok(())),
             (404, &[], Err(NoStore::NothingToReuse), Ok(())),
         ] {
-            assert_eq!(
-                shared("GET", &[], status, response, none),
-                want,
-                "{status} {response:?}"
-            );
-            assert_eq!(
-                shared("GET", &[], status, response, silent),
-                want_silent,
-                "{status} {response:?}"
-            );
+            assert_eq!(shared("GET", &[], status, response, none), want, "{status} {response:?}");
+            assert_eq!(shared("GET", &[], status, response, silent), want_silent, "{status} {response:?}");
         }
     }
 
@@ -502,82 +352,20 @@ mod tests {
     fn rfc9111_5_2_directives() {
         let none = SharedRules::default();
         for (section, request, status, cc, want) in [
-            (
-                "5.2.1.5",
-                &[(CC, "no-store")][..],
-                200,
-                "max-age=60",
-                Err(NoStore::RequestNoStore),
-            ),
-            (
-                "5.2.2.5",
-                &[],
-                200,
-                "max-age=60, no-store",
-                Err(NoStore::NoStoreDirective),
-            ),
-            (
-                "5.2.2.7",
-                &[],
-                200,
-                "max-age=60, private",
-                Err(NoStore::Private),
-            ),
+            ("5.2.1.5", &[(CC, "no-store")][..], 200, "max-age=60", Err(NoStore::RequestNoStore)),
+            ("5.2.2.5", &[], 200, "max-age=60, no-store", Err(NoStore::NoStoreDirective)),
+            ("5.2.2.7", &[], 200, "max-age=60, private", Err(NoStore::Private)),
             ("5.2.2.7", &[], 200, "max-age=60, private=\"x\"", Ok(())),
-            (
-                "5.2.2.4",
-                &[],
-                200,
-                "max-age=60, no-cache",
-                Err(NoStore::NoCache),
-            ),
+            ("5.2.2.4", &[], 200, "max-age=60, no-cache", Err(NoStore::NoCache)),
             ("5.2.2.4", &[], 200, "max-age=60, no-cache=\"x\"", Ok(())),
-            (
-                "5.2.2.3",
-                &[],
-                200,
-                "max-age=60, no-store, must-understand",
-                Ok(()),
-            ),
-            (
-                "5.2.2.3",
-                &[],
-                299,
-                "max-age=60, no-store, must-understand",
-                Err(NoStore::Status),
-            ),
-            (
-                "5.2.2.3",
-                &[],
-                599,
-                "max-age=60, must-understand",
-                Err(NoStore::Status),
-            ),
-            (
-                "5.2.2.3",
-                &[],
-                200,
-                "max-age=60, private, no-store, must-understand",
-                Err(NoStore::Private),
-            ),
+            ("5.2.2.3", &[], 200, "max-age=60, no-store, must-understand", Ok(())),
+            ("5.2.2.3", &[], 299, "max-age=60, no-store, must-understand", Err(NoStore::Status)),
+            ("5.2.2.3", &[], 599, "max-age=60, must-understand", Err(NoStore::Status)),
+            ("5.2.2.3", &[], 200, "max-age=60, private, no-store, must-understand", Err(NoStore::Private)),
         ] {
-            assert_eq!(
-                shared("GET", request, status, &[(CC, cc)], none),
-                want,
-                "{section} {cc}"
-            );
+            assert_eq!(shared("GET", request, status, &[(CC, cc)], none), want, "{section} {cc}");
         }
-        assert_eq!(
-            shared(
-                "GET",
-                &[],
-                200,
-                &[(CC, "no-cache"), ("etag", "\"a\"")],
-                none
-            ),
-            Ok(()),
-            "kept to be validated"
-        );
+        assert_eq!(shared("GET", &[], 200, &[(CC, "no-cache"), ("etag", "\"a\"")], none), Ok(()), "kept to be validated");
     }
 
     #[test]
@@ -592,49 +380,18 @@ mod tests {
             ("s-maxage=60, private", Err(NoStore::Private)),
         ] {
             let request = [("authorization", "Bearer x")];
-            assert_eq!(
-                shared("GET", &request, 200, &[(CC, cc)], none),
-                want,
-                "{cc}"
-            );
+            assert_eq!(shared("GET", &request, 200, &[(CC, cc)], none), want, "{cc}");
         }
-        let rules = SharedRules {
-            identity_in_key: true,
-            ..none
-        };
-        assert_eq!(
-            shared(
-                "GET",
-                &[("authorization", "Bearer x")],
-                200,
-                &[FRESH],
-                rules
-            ),
-            Ok(())
-        );
+        let rules = SharedRules { identity_in_key: true, ..none };
+        assert_eq!(shared("GET", &[("authorization", "Bearer x")], 200, &[FRESH], rules), Ok(()));
     }
 
     #[test]
     fn rfc9111_7_3_cookies() {
         let none = SharedRules::default();
         let response = [FRESH, ("set-cookie", "a=b")];
-        assert_eq!(
-            shared("GET", &[], 200, &response, none),
-            Err(NoStore::SetCookie)
-        );
-        assert_eq!(
-            shared(
-                "GET",
-                &[],
-                200,
-                &response,
-                SharedRules {
-                    keep_set_cookie: true,
-                    ..none
-                }
-            ),
-            Ok(())
-        );
+        assert_eq!(shared("GET", &[], 200, &response, none), Err(NoStore::SetCookie));
+        assert_eq!(shared("GET", &[], 200, &response, SharedRules { keep_set_cookie: true, ..none }), Ok(()));
     }
 
     #[test]
@@ -655,10 +412,7 @@ mod tests {
             ("upgrade", "x"),
             ("d", "4"),
             ("e", "5"),
-            (
-                CC,
-                "private=\"d\", no-cache=\"e, cache-control\", max-age=60",
-            ),
+            (CC, "private=\"d\", no-cache=\"e, cache-control\", max-age=60"),
             ("etag", "\"x\""),
         ]);
         let cc = CacheControl::of(&response);

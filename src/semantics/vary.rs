@@ -61,19 +61,12 @@ pub enum Weights {
 impl Normalise {
     /// Nothing is reduced.
     pub const fn none() -> Normalise {
-        Normalise {
-            lists: false,
-            accept_encoding: Weights::Verbatim,
-            accept_language: Weights::Verbatim,
-        }
+        Normalise { lists: false, accept_encoding: Weights::Verbatim, accept_language: Weights::Verbatim }
     }
 
     /// What RFC 9111 §4.1 allows for every field: lists joined, whitespace around their commas dropped.
     pub const fn rfc() -> Normalise {
-        Normalise {
-            lists: true,
-            ..Normalise::none()
-        }
+        Normalise { lists: true, ..Normalise::none() }
     }
 }
 
@@ -81,18 +74,13 @@ impl Vary {
     /// Reads all `Vary` lines of a response. A member that is no field name counts as `*`.
     pub fn of(response: &HeaderMap) -> Vary {
         let mut vary = Vary::default();
-        for member in response
-            .get_all(VARY)
-            .iter()
-            .flat_map(|line| list::elements(line.as_bytes()))
-        {
+        for member in response.get_all(VARY).iter().flat_map(|line| list::elements(line.as_bytes())) {
             match HeaderName::from_bytes(member) {
                 Ok(name) if name != "*" => vary.names.push(name),
                 _ => vary.star = true,
             }
         }
-        vary.names
-            .sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+        vary.names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
         vary.names.dedup();
         vary
     }
@@ -110,6 +98,15 @@ impl Vary {
     /// The nominated fields, sorted, each once.
     pub fn names(&self) -> &[HeaderName] {
         &self.names
+    }
+
+    /// The fields that this or the other nominates.
+    pub fn union(&self, other: &Vary) -> Vary {
+        let mut names = self.names.clone();
+        names.extend(other.names.iter().cloned());
+        names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+        names.dedup();
+        Vary { star: self.star || other.star, names }
     }
 
     /// Whether two requests agree in all nominated fields: a field absent from one must be absent from the other.
@@ -176,10 +173,7 @@ fn write_field(name: &HeaderName, request: &HeaderMap, normalise: Normalise, key
             part(&preference.name, key);
             key.extend(preference.thousandths.to_be_bytes());
         }
-    } else if normalise.lists
-        && !SINGLE.contains(&name.as_str())
-        && lines().all(list::quotes_balance)
-    {
+    } else if normalise.lists && !SINGLE.contains(&name.as_str()) && lines().all(list::quotes_balance) {
         key.push(b'l');
         let members = || lines().flat_map(list::members);
         count(members().count(), key);
@@ -197,15 +191,10 @@ struct Preference {
 }
 
 /// The members, if each is a token (or `*`, or a language range) with at most a weight.
-fn preferences<'a>(
-    members: impl Iterator<Item = &'a [u8]>,
-    weights: Weights,
-) -> Option<Vec<Preference>> {
+fn preferences<'a>(members: impl Iterator<Item = &'a [u8]>, weights: Weights) -> Option<Vec<Preference>> {
     let mut preferences: Vec<Preference> = members.map(preference).collect::<Option<_>>()?;
     match weights {
-        Weights::Unordered => {
-            preferences.sort_by(|a, b| (b.thousandths, &a.name).cmp(&(a.thousandths, &b.name)))
-        }
+        Weights::Unordered => preferences.sort_by(|a, b| (b.thousandths, &a.name).cmp(&(a.thousandths, &b.name))),
         _ => preferences.sort_by_key(|preference| Reverse(preference.thousandths)),
     }
     Some(preferences)
@@ -223,11 +212,7 @@ fn preference(member: &[u8]) -> Option<Preference> {
         return None;
     }
     // RFC 9110 §8.4.1.3: x-gzip is equivalent to gzip.
-    let name = if name == b"x-gzip" {
-        b"gzip".to_vec()
-    } else {
-        name
-    };
+    let name = if name == b"x-gzip" { b"gzip".to_vec() } else { name };
     Some(Preference { name, thousandths })
 }
 
@@ -243,8 +228,7 @@ fn quality(weight: &[u8]) -> Option<u16> {
     };
     let mut thousandths = u16::from(whole - b'0');
     for place in 0..3 {
-        thousandths =
-            thousandths * 10 + digits.get(place).map_or(0, |digit| u16::from(digit - b'0'));
+        thousandths = thousandths * 10 + digits.get(place).map_or(0, |digit| u16::from(digit - b'0'));
     }
     (thousandths <= 1000).then_some(thousandths)
 }
@@ -256,11 +240,7 @@ fn part(bytes: &[u8], key: &mut Vec<u8>) {
 
 /// Header sections are far below 4 GiB; one that is not must not become equal to another.
 fn count(number: usize, key: &mut Vec<u8>) {
-    key.extend(
-        u32::try_from(number)
-            .expect("a header field below 4 GiB")
-            .to_be_bytes(),
-    );
+    key.extend(u32::try_from(number).expect("a header field below 4 GiB").to_be_bytes());
 }
 
 #[cfg(test)]
@@ -280,8 +260,7 @@ mod tests {
 
     fn agree(name: &str, one: &[&str], two: &[&str], normalise: Normalise) -> bool {
         let vary = Vary::of(&headers(&[("vary", name)]));
-        let request =
-            |lines: &[&str]| headers(&lines.iter().map(|line| (name, *line)).collect::<Vec<_>>());
+        let request = |lines: &[&str]| headers(&lines.iter().map(|line| (name, *line)).collect::<Vec<_>>());
         let answer = vary.matches(&request(one), &request(two), normalise);
         let (mut first, mut second) = (Vec::new(), Vec::new());
         vary.write(&request(one), normalise, &mut first);
@@ -341,21 +320,10 @@ mod tests {
             (&["\"1", "2\""], &["\"1,2\""], false, false),
             (&["\"1, 2"], &["\"1,2"], false, false),
         ] {
-            assert_eq!(
-                agree("foo", one, two, Normalise::none()),
-                none,
-                "{one:?} {two:?}"
-            );
-            assert_eq!(
-                agree("foo", one, two, Normalise::rfc()),
-                rfc,
-                "{one:?} {two:?}"
-            );
+            assert_eq!(agree("foo", one, two, Normalise::none()), none, "{one:?} {two:?}");
+            assert_eq!(agree("foo", one, two, Normalise::rfc()), rfc, "{one:?} {two:?}");
         }
-        assert!(
-            !agree("user-agent", &["a (b, c)"], &["a (b,c)"], Normalise::rfc()),
-            "a comment is no list"
-        );
+        assert!(!agree("user-agent", &["a (b, c)"], &["a (b,c)"], Normalise::rfc()), "a comment is no list");
     }
 
     #[test]
@@ -363,10 +331,7 @@ mod tests {
         let vary = Vary::of(&headers(&[("vary", "Foo, Bar"), ("vary", "Baz")]));
         let stored = headers(&[("foo", "1"), ("bar", "abc"), ("baz", "7"), ("other", "2")]);
         for (new, want) in [
-            (
-                &[("foo", "1"), ("bar", "abc"), ("baz", "7"), ("other", "3")][..],
-                true,
-            ),
+            (&[("foo", "1"), ("bar", "abc"), ("baz", "7"), ("other", "3")][..], true),
             (&[("baz", "7"), ("bar", "abc"), ("foo", "1")], true),
             (&[("foo", "2"), ("bar", "abc"), ("baz", "7")], false),
             (&[("foo", "1"), ("bar", "abc4"), ("baz", "7")], false),
@@ -374,11 +339,7 @@ mod tests {
             (&[("foo", "1"), ("bar", "abc")], false),
             (&[("foo", "1"), ("baz", "abc"), ("bar", "7")], false),
         ] {
-            assert_eq!(
-                vary.matches(&stored, &headers(new), Normalise::rfc()),
-                want,
-                "{new:?}"
-            );
+            assert_eq!(vary.matches(&stored, &headers(new), Normalise::rfc()), want, "{new:?}");
         }
     }
 
@@ -390,13 +351,7 @@ mod tests {
             ("en, de", "eN,  De", false, true, true),
             ("en, de", "de, en", false, false, true),
             ("en, de;q=0.5", "de;q=0.5, en", false, true, true),
-            (
-                "en, de;q=0.5",
-                "en;q=1.000 , de ; Q=0.50",
-                false,
-                true,
-                true,
-            ),
+            ("en, de;q=0.5", "en;q=1.000 , de ; Q=0.50", false, true, true),
             ("en, de;q=0.5", "en;q=1.000 , de; q=0.50", false, true, true),
             ("en;q=0", "en;q=0.000", false, true, true),
             ("en;q=0", "en", false, false, false),
@@ -408,74 +363,30 @@ mod tests {
             ("en;x=1", "en", false, false, false),
             ("", "*", false, false, false),
         ] {
-            for (weights, want) in [
-                (Verbatim, verbatim),
-                (Ordered, ordered),
-                (Unordered, unordered),
-            ] {
-                let normalise = Normalise {
-                    accept_language: weights,
-                    ..Normalise::none()
-                };
-                assert_eq!(
-                    agree("accept-language", &[one], &[two], normalise),
-                    want,
-                    "{one} | {two} | {weights:?}"
-                );
-                assert_eq!(
-                    agree("foo", &[one], &[two], normalise),
-                    one == two,
-                    "other fields are left alone"
-                );
+            for (weights, want) in [(Verbatim, verbatim), (Ordered, ordered), (Unordered, unordered)] {
+                let normalise = Normalise { accept_language: weights, ..Normalise::none() };
+                assert_eq!(agree("accept-language", &[one], &[two], normalise), want, "{one} | {two} | {weights:?}");
+                assert_eq!(agree("foo", &[one], &[two], normalise), one == two, "other fields are left alone");
             }
         }
-        let normalise = Normalise {
-            accept_encoding: Ordered,
-            ..Normalise::none()
-        };
-        assert!(agree(
-            "accept-encoding",
-            &["X-Gzip, br"],
-            &["gzip", "br"],
-            normalise
-        ));
-        assert!(!agree(
-            "accept-encoding",
-            &["gzip, br"],
-            &["br, gzip"],
-            normalise
-        ));
+        let normalise = Normalise { accept_encoding: Ordered, ..Normalise::none() };
+        assert!(agree("accept-encoding", &["X-Gzip, br"], &["gzip", "br"], normalise));
+        assert!(!agree("accept-encoding", &["gzip, br"], &["br, gzip"], normalise));
     }
 
     /// Lines of the bytes that matter here.
     fn lines() -> impl Strategy<Value = Vec<String>> {
-        prop::collection::vec("[ab,; =q01.\"*]{0,6}", 0..3).prop_map(|lines| {
-            lines
-                .into_iter()
-                .map(|line| line.trim().to_owned())
-                .collect()
-        })
+        prop::collection::vec("[ab,; =q01.\"*]{0,6}", 0..3)
+            .prop_map(|lines| lines.into_iter().map(|line| line.trim().to_owned()).collect())
     }
 
     /// What RFC 9111 §4.1 says, done naively: lines joined, then whitespace around commas dropped.
     fn naive(lines: &[String]) -> Option<String> {
-        (!lines.is_empty()).then(|| {
-            lines
-                .join(",")
-                .split(',')
-                .map(str::trim)
-                .collect::<Vec<_>>()
-                .join(",")
-        })
+        (!lines.is_empty()).then(|| lines.join(",").split(',').map(str::trim).collect::<Vec<_>>().join(","))
     }
 
     fn request(lines: &[String]) -> HeaderMap {
-        headers(
-            &lines
-                .iter()
-                .map(|line| ("foo", line.as_str()))
-                .collect::<Vec<_>>(),
-        )
+        headers(&lines.iter().map(|line| ("foo", line.as_str())).collect::<Vec<_>>())
     }
 
     proptest! {

@@ -10,6 +10,7 @@ use crate::{
     clock::{Nanos, system_time},
     key::Key,
     namespace::Namespaces,
+    semantics::Vary,
 };
 
 /// A stored response with its key, its stamp, its namespaces and its times. Never changed once made.
@@ -51,7 +52,7 @@ pub(crate) enum Content {
     /// A response, its header map finished: the first field is `Age`, a slot for the age of the moment.
     Response { status: StatusCode, headers: HeaderMap, body: Bytes, trailers: Option<Box<HeaderMap>> },
     /// No response: those of this key differ by these request fields (`Vary`) and are stored under keys that hold them.
-    Variants(Box<[HeaderName]>),
+    Variants(Vary),
 }
 
 /// An entry before its key and stamp: what a fill has learned from the response.
@@ -134,7 +135,8 @@ fn weigh(key: &Key, names: &Namespaces, content: &Content) -> u64 {
                 + trailers.as_deref().map_or(0, |map| size_of::<HeaderMap>() + header_bytes(map))
         }
         Content::Variants(fields) => {
-            fields.iter().map(|name| size_of::<HeaderName>() + name.as_str().len()).sum::<usize>() + PER_ALLOCATION
+            let names = fields.names().iter();
+            names.map(|name| size_of::<HeaderName>() + name.as_str().len()).sum::<usize>() + PER_ALLOCATION
         }
     };
     let fixed = size_of::<Entry>() + PER_ENTRY + 4 * PER_ALLOCATION;

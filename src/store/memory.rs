@@ -17,7 +17,7 @@ use super::{
     epochs::Epochs,
     expiry::{self, Expiry, Sweep},
 };
-use crate::{clock::Clock, key::Key, namespace::Namespaces, stats::Count};
+use crate::{clock::Clock, key::KeyRef, namespace::Namespaces, stats::Count};
 
 /// Entries in this process's memory.
 ///
@@ -136,7 +136,8 @@ impl MemoryBuilder {
         let bytes = self.capacity;
         assert!(bytes >= SMALLEST, "a memory store of {bytes} bytes is too small: at least {SMALLEST} (64 KiB)");
         let slots = (bytes / 1024).next_power_of_two().clamp(1 << 10, 1 << 16);
-        let estimate = (bytes / 2048).max(16);
+        // Too low a guess of how many entries there will be costs little, too high a one some of the hit ratio.
+        let estimate = (bytes / 4096).max(16);
         let overhead = Epochs::heap(slots) as u64;
         let room = bytes as u64 - overhead.min(bytes as u64 / 2);
         // A shard must have room for several of the largest bodies that rules allow by default.
@@ -167,7 +168,7 @@ impl MemoryBuilder {
 
 impl Shared {
     #[inline]
-    fn look(&self, key: &Key) -> Lookup {
+    fn look(&self, key: KeyRef<'_>) -> Lookup {
         // Before the entry is looked for: what the stamp is compared with later must not be newer than what was seen.
         let stamp = Stamp::local(self.epochs.capture());
         let found = self.entries.get(&key.hash()).and_then(|entry| self.judge(key, entry));
@@ -175,8 +176,8 @@ impl Shared {
     }
 
     #[inline]
-    fn judge(&self, key: &Key, entry: Arc<Entry>) -> Option<(Arc<Entry>, Life)> {
-        if entry.key() != key {
+    fn judge(&self, key: KeyRef<'_>, entry: Arc<Entry>) -> Option<(Arc<Entry>, Life)> {
+        if entry.key().as_ref() != key {
             return None;
         }
         match self.life(&entry) {
@@ -244,11 +245,11 @@ impl Sweep for Shared {
 
 impl Store for Memory {
     #[inline]
-    fn get_now(&self, key: &Key) -> Option<Lookup> {
+    fn get_now(&self, key: KeyRef<'_>) -> Option<Lookup> {
         Some(self.0.look(key))
     }
 
-    fn get(&self, key: &Key, _: &Namespaces) -> impl Future<Output = Result<Lookup, StoreError>> + Send {
+    fn get(&self, key: KeyRef<'_>, _: &Namespaces) -> impl Future<Output = Result<Lookup, StoreError>> + Send {
         future::ready(Ok(self.0.look(key)))
     }
 
@@ -261,12 +262,7 @@ impl Store for Memory {
         future::ready(Ok(Fence::none()))
     }
 
-    fn bump(
-        &self,
-        names: &Namespaces,
-        kind: Bump,
-        _: Option<Fence>,
-    ) -> impl Future<Output = Result<(), StoreError>> + Send {
+    fn bump(&self, names: &Namespaces, kind: Bump, _: Option<Fence>) -> impl Future<Output = Result<(), StoreError>> + Send {
         self.0.epochs.bump(names.hashes(), kind);
         future::ready(Ok(()))
     }

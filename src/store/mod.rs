@@ -9,7 +9,7 @@ mod secret;
 use std::{error, fmt, future::Future, sync::Arc};
 
 pub use entry::Entry;
-pub(crate) use entry::{Content, Draft, Times};
+pub(crate) use entry::{Content, Draft, Times, finished};
 pub use epochs::{Bump, Life};
 pub(crate) use memory::KeyHasher;
 pub use memory::{Memory, MemoryBuilder};
@@ -18,7 +18,7 @@ pub use secret::Secret;
 
 use crate::{
     clock::Clock,
-    key::Key,
+    key::{Key, KeyRef},
     namespace::{InvalidNamespace, Namespace, Namespaces},
     stats::{Counters, Stats},
 };
@@ -38,12 +38,12 @@ pub trait Store: Clone + fmt::Debug + Send + Sync + 'static {
     /// Answers at once, or says with `None` that the answer needs [`get`](Self::get).
     ///
     /// Memory always answers here, and a hit then takes no future at all.
-    fn get_now(&self, key: &Key) -> Option<Lookup>;
+    fn get_now(&self, key: KeyRef<'_>) -> Option<Lookup>;
 
     /// The entry of this key, if there is one that may be served or at least shown to be stale, and the stamp of now.
     ///
     /// `names` are the namespaces that are known from the request, whose generations the stamp must cover.
-    fn get(&self, key: &Key, names: &Namespaces) -> impl Future<Output = Result<Lookup, StoreError>> + Send;
+    fn get(&self, key: KeyRef<'_>, names: &Namespaces) -> impl Future<Output = Result<Lookup, StoreError>> + Send;
 
     /// Keeps an entry. It carries the stamp that [`get`](Self::get) gave *before* its response was computed.
     fn put(&self, entry: Arc<Entry>) -> impl Future<Output = Result<Put, StoreError>> + Send;
@@ -54,18 +54,19 @@ pub trait Store: Clone + fmt::Debug + Send + Sync + 'static {
 
     /// A write may have committed: what carries an older stamp of these names is no longer servable (or, with
     /// [`Bump::Soft`], stale) once this is done. Idempotent, O(1), and walks over no entries.
-    fn bump(
-        &self,
-        names: &Namespaces,
-        kind: Bump,
-        fence: Option<Fence>,
-    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn bump(&self, names: &Namespaces, kind: Bump, fence: Option<Fence>)
+    -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// As much of a hard [`bump`](Self::bump) as can be done without waiting: for the end of a write that was dropped.
     fn bump_now(&self, names: &Namespaces);
 
     /// Whether what began under `stamp` may still answer a request that arrives now and belongs to `names`.
     fn life(&self, stamp: &Stamp, names: &Namespaces) -> Life;
+
+    /// Whether what began under `stamp` has not been cleared by [`invalidate_key`](Self::invalidate_key) since.
+    fn key_lives(&self, stamp: &Stamp, key: &Key) -> bool {
+        self.life(stamp, &Namespaces::key(key.hash())) == Life::Alive
+    }
 
     /// What every store shares with the layers over it: the clock, the secret, the counters.
     fn context(&self) -> &Context;
