@@ -44,7 +44,10 @@ impl Args {
             help: false,
         };
         let mut parser = Parser::from_args(arguments);
-        while let Some(argument) = parser.next().map_err(|error| error.to_string())? {
+        while let Some(argument) = parser
+            .next()
+            .map_err(|error| format!("{error}; there are: {ALLOWED}"))?
+        {
             match argument {
                 Arg::Long("listen") => {
                     let text = value(

@@ -12,17 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::http::Method;
 use hdrhistogram::Histogram;
-use serde_json::Value;
 use tokio::task::JoinSet;
 
-use super::{
-    Fault,
-    client::{Client, Reply},
-    plan::{Next, Plan, Step, Write, newest_of, read},
-    progress::Progress,
-};
+use super::{Fault, client::Reply, progress::Progress, user::User};
 
 pub(crate) const CLIENTS: u64 = 8;
 
@@ -68,13 +61,7 @@ pub(crate) async fn run(
             Until::Time(time) => (u64::MAX, Some(begun + *time)),
             Until::SameAs(deeds) => (deeds[number as usize], None),
         };
-        let user = User {
-            client: Client::new(server),
-            tokens: tokens.clone(),
-            plan: Plan::new(number),
-            inserted: None,
-            seen: Outcome::default(),
-        };
+        let user = User::new(number, server, Arc::clone(&tokens));
         let done = Arc::clone(&done);
         clients.spawn(async move { (number, user.live(limit, deadline, &done).await) });
     }
@@ -101,177 +88,22 @@ pub(crate) async fn run(
     Ok(all)
 }
 
-struct User {
-    client: Client,
-    tokens: Arc<[String]>,
-    plan: Plan,
-    /// The flight this client inserted last and has not deleted, with its carrier.
-    inserted: Option<(i64, &'static str)>,
-    seen: Outcome,
-}
-
-impl User {
-    async fn live(
-        mut self,
-        limit: u64,
-        deadline: Option<Instant>,
-        done: &AtomicU64,
-    ) -> Result<Outcome, Fault> {
-        let mut deeds = 0;
-        while deeds < limit && deadline.is_none_or(|deadline| Instant::now() < deadline) {
-            match self.plan.next() {
-                Next::Read(step) => drop(self.send(step).await?),
-                Next::Write(write) => self.write(write).await?,
-            }
-            deeds += 1;
-            done.fetch_add(1, Ordering::Relaxed);
-        }
-        self.seen.deeds = vec![deeds];
-        Ok(self.seen)
-    }
-
-    async fn write(&mut self, write: Write) -> Result<(), Fault> {
-        match write {
-            Write::Insert { carrier, row } => {
-                let reply = self
-                    .change(
-                        Method::POST,
-                        "/tables/{table}",
-                        "/tables/flights".into(),
-                        row,
-                    )
-                    .await?;
-                if let Some(id) = reply.json()["id"].as_i64() {
-                    self.inserted = Some((id, carrier));
-                    let rows = self.newest(carrier).await?;
-                    self.check(row_with(&rows, id).is_some());
-                }
-            }
-            Write::Update { delay } => {
-                let Some((id, carrier)) = self.inserted else {
-                    return Ok(());
-                };
-                let path = format!("/tables/flights/{id}");
-                self.change(
-                    Method::PATCH,
-                    "/tables/{table}/{id}",
-                    path,
-                    format!("{{\"dep_delay\": {delay}}}"),
-                )
-                .await?;
-                let rows = self.newest(carrier).await?;
-                // Out of sight, behind newer rows, says nothing about the cache.
-                if let Some(row) = row_with(&rows, id) {
-                    self.check(row["dep_delay"] == delay);
-                }
-            }
-            Write::Delete => {
-                let Some((id, carrier)) = self.inserted.take() else {
-                    return Ok(());
-                };
-                self.change(
-                    Method::DELETE,
-                    "/tables/{table}/{id}",
-                    format!("/tables/flights/{id}"),
-                    String::new(),
-                )
-                .await?;
-                let rows = self.newest(carrier).await?;
-                self.check(row_with(&rows, id).is_none());
-            }
-            Write::Upload { path, content } => {
-                let route = "/storage/{bucket}/{*path}";
-                let reply = self
-                    .change(
-                        Method::PUT,
-                        route,
-                        format!("/storage/flights/{path}"),
-                        content,
-                    )
-                    .await?;
-                let folder = path.split('/').next().unwrap_or_default();
-                let list = self
-                    .send(read(
-                        "/storage/{bucket}",
-                        format!("/storage/flights?prefix={folder}/"),
-                        None,
-                    ))
-                    .await?
-                    .json();
-                let stored = reply.json();
-                self.check(
-                    list["objects"]
-                        .as_array()
-                        .is_some_and(|objects| objects.contains(&stored)),
-                );
-            }
-        }
-        Ok(())
-    }
-
-    async fn newest(&mut self, carrier: &str) -> Result<Value, Fault> {
-        Ok(self
-            .send(read("/tables/{table}", newest_of(carrier), None))
-            .await?
-            .json())
-    }
-
-    async fn change(
-        &mut self,
-        method: Method,
-        route: &'static str,
-        path: String,
-        body: String,
-    ) -> Result<Reply, Fault> {
-        let user = Some(self.plan.writer());
-        self.send(Step {
-            route,
-            method,
-            path,
-            user,
-            body,
-        })
-        .await
-    }
-
-    async fn send(&mut self, step: Step) -> Result<Reply, Fault> {
-        let token = step.user.map(|user| self.tokens[user].as_str());
-        let route = format!("{} {}", step.method, step.route);
-        let reply = self
-            .client
-            .send(step.method, &step.path, token, step.body)
-            .await?;
-        if !reply.status.is_success() {
-            return Err(format!(
-                "{route} at {}: {} {}",
-                step.path,
-                reply.status,
-                String::from_utf8_lossy(&reply.body)
-            )
-            .into());
-        }
-        let seen = self.seen.routes.entry(route).or_default();
+impl Outcome {
+    /// Notes an answer on a route.
+    pub(crate) fn saw(&mut self, route: String, reply: &Reply) {
+        let seen = self.routes.entry(route).or_default();
         seen.requests += 1;
         seen.hits += u64::from(reply.hit());
         seen.latency
             .saturating_record(reply.took.as_micros() as u64);
-        Ok(reply)
     }
 
-    fn check(&mut self, shows: bool) {
-        self.seen.checked += 1;
-        self.seen.stale += u64::from(!shows);
+    /// Notes whether a read right after a write has shown it.
+    pub(crate) fn checked(&mut self, shows: bool) {
+        self.checked += 1;
+        self.stale += u64::from(!shows);
     }
-}
 
-fn row_with(answer: &Value, id: i64) -> Option<&Value> {
-    answer["rows"]
-        .as_array()?
-        .iter()
-        .find(|row| row["id"] == id)
-}
-
-impl Outcome {
     fn add(&mut self, client: usize, part: Self) {
         for (route, seen) in part.routes {
             let sum = self.routes.entry(route).or_default();

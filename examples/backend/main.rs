@@ -23,10 +23,12 @@ mod report;
 mod schema;
 mod seed;
 mod serve;
+mod session;
 mod stats;
 mod storage;
 mod tables;
 mod tour;
+mod user;
 
 use std::{
     fmt, io,
@@ -92,6 +94,7 @@ async fn run(args: Args) -> Result<(), Fault> {
 
 /// Sets up, demonstrates unless told not to, and serves for ever.
 async fn work(args: &Args, home: &Path, server: &mut Option<Server>) -> Result<(), Fault> {
+    let listener = listen(args.listen).await?;
     let db = Db::open(&home.join("app.db"), CONNECTIONS)?;
     let buckets = Arc::new(Buckets::open(&home.join("buckets"))?);
     seed::fill(&db, Arc::clone(&buckets)).await?;
@@ -105,7 +108,7 @@ async fn work(args: &Args, home: &Path, server: &mut Option<Server>) -> Result<(
 
     let measured = backend();
     let cached = caching::cached(app::app(Arc::clone(&measured)), args.memory);
-    let server = server.insert(Server::start(listen(args.listen).await?, cached)?);
+    let server = server.insert(Server::start(listener, cached)?);
     if !args.serve {
         let bare = Server::start(TcpListener::bind("127.0.0.1:0").await?, app::app(backend()))?;
         demo::run(bare, server, &measured.calls, args.measure).await?;

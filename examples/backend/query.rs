@@ -58,7 +58,7 @@ impl Question {
     fn take(&mut self, name: &str, value: &str) -> Result<(), Error> {
         match name {
             "sort" => self.order = order(self.table, value)?,
-            "limit" => self.limit = count(name, value)?.clamp(1, MOST_ROWS),
+            "limit" => self.limit = page_size(value)?,
             "offset" => self.offset = count(name, value)?,
             "stats" => self.stats = Some(group(self.table, value)?),
             _ => self.filters.push(filter(self.table, name, value)?),
@@ -106,6 +106,7 @@ impl Question {
 }
 
 /// What a read of `/tables/{table}?{query}` hangs on; nothing if the request is one that will be refused.
+#[expect(dead_code, reason = "waits for the rules in `caching`")]
 pub(crate) fn namespaces(table: &str, query: &str) -> Vec<String> {
     let question = Table::named(table).and_then(|table| Question::parse(table, query));
     question
@@ -179,22 +180,32 @@ fn order(table: &Table, value: &str) -> Result<String, Error> {
 }
 
 fn group(table: &Table, value: &str) -> Result<&'static str, Error> {
-    table
-        .groups
-        .iter()
-        .find(|group| **group == value)
-        .copied()
-        .ok_or_else(|| {
-            let groups = if table.groups.is_empty() {
-                "nothing".into()
-            } else {
-                table.groups.join(", ")
-            };
-            bad_request(format!(
-                "statistics of `{}` are by {groups}, not by `{value}`",
-                table.name
-            ))
-        })
+    if table.groups.is_empty() {
+        return Err(bad_request(format!(
+            "there are no statistics of `{}`",
+            table.name
+        )));
+    }
+    let known = table.groups.iter().find(|group| **group == value).copied();
+    known.ok_or_else(|| {
+        let groups = table.groups.join(", ");
+        bad_request(format!(
+            "statistics of `{}` are by {groups}, not by `{value}`",
+            table.name
+        ))
+    })
+}
+
+fn page_size(value: &str) -> Result<u32, Error> {
+    let size = value
+        .parse()
+        .ok()
+        .filter(|size| (1..=MOST_ROWS).contains(size));
+    size.ok_or_else(|| {
+        bad_request(format!(
+            "`limit` takes a number from 1 to {MOST_ROWS}, not `{value}`"
+        ))
+    })
 }
 
 fn count(name: &str, value: &str) -> Result<u32, Error> {

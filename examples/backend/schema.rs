@@ -213,7 +213,7 @@ impl Column {
 impl Kind {
     pub(crate) fn describe(self) -> &'static str {
         match self {
-            Self::Text => "a text",
+            Self::Text => "text",
             Self::Integer => "a whole number",
             Self::Real => "a number",
         }

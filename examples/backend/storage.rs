@@ -12,12 +12,12 @@ use serde_json::{Value, json};
 
 use super::{
     app::Shared,
-    auth::Session,
     buckets::{Found, Name},
     caching,
     db::blocking,
     error::{Error, bad_request},
     extract::{Object, Payload, Segments},
+    session::Session,
 };
 
 /// `GET /storage/{bucket}?prefix=`

@@ -16,12 +16,12 @@ use serde_json::{Map, Value, json};
 
 use super::{
     app::Shared,
-    auth::Session,
     caching,
     error::{Error, bad_request},
     extract::{Object, Segments},
     query::{self, Question},
     schema::{Column, TABLES, Table},
+    session::Session,
     stats,
 };
 
@@ -175,7 +175,7 @@ fn page(db: &mut Connection, question: &Question) -> Result<Value, Error> {
 
 /// A row as a JSON object, column by column.
 pub(crate) fn json_row(row: &Row<'_>) -> rusqlite::Result<Value> {
-    let names = row.as_ref().column_names().into_iter().enumerate();
+    let names = row.as_ref().column_names().enumerate();
     let members = names.map(|(index, name)| {
         let value = match row.get_ref(index)? {
             ValueRef::Integer(number) => number.into(),
