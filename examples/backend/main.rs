@@ -2,33 +2,34 @@
 //! the cache. `cargo run --release --example backend`, and `-- --help` for its flags.
 //!
 //! Read [`caching`] for how a cache joins an application, [`app`] for the routes, [`auth`], [`tables`] and [`storage`] for what is
-//! behind them, and [`drive`] for how the figures come about.
+//! behind them, and [`drive`] for how the figures come about. A test can include this file as a module, which is why the modules
+//! below are open to the crate and never say `crate::`.
 
-mod app;
-mod args;
-mod auth;
-mod buckets;
-mod caching;
-mod client;
-mod db;
-mod demo;
-mod drive;
-mod error;
-mod extract;
-mod hash;
-mod plan;
-mod progress;
-mod query;
-mod report;
-mod schema;
-mod seed;
-mod serve;
-mod session;
-mod stats;
-mod storage;
-mod tables;
-mod tour;
-mod user;
+pub(crate) mod app;
+pub(crate) mod args;
+pub(crate) mod auth;
+pub(crate) mod buckets;
+pub(crate) mod caching;
+pub(crate) mod client;
+pub(crate) mod db;
+pub(crate) mod demo;
+pub(crate) mod drive;
+pub(crate) mod error;
+pub(crate) mod extract;
+pub(crate) mod hash;
+pub(crate) mod plan;
+pub(crate) mod progress;
+pub(crate) mod query;
+pub(crate) mod report;
+pub(crate) mod schema;
+pub(crate) mod seed;
+pub(crate) mod serve;
+pub(crate) mod session;
+pub(crate) mod stats;
+pub(crate) mod storage;
+pub(crate) mod tables;
+pub(crate) mod tour;
+pub(crate) mod user;
 
 use std::{
     fmt, io,
