@@ -44,78 +44,59 @@ impl Args {
             help: false,
         };
         let mut parser = Parser::from_args(arguments);
-        while let Some(argument) = parser
-            .next()
-            .map_err(|error| format!("{error}; there are: {ALLOWED}"))?
-        {
+        let refused = |what: String| Err(format!("{what}; there are: {ALLOWED}"));
+        loop {
+            let argument = match parser.next() {
+                Ok(Some(argument)) => argument,
+                Ok(None) => return Ok(args),
+                Err(error) => return refused(error.to_string()),
+            };
             match argument {
                 Arg::Long("listen") => {
-                    let text = value(
-                        &mut parser,
-                        "--listen",
-                        "an address and a port, such as 127.0.0.1:3000",
-                    )?;
-                    let address = text.parse().map_err(|_| {
-                        wrong(
-                            "--listen",
-                            &text,
-                            "an address and a port, such as 127.0.0.1:3000",
-                        )
-                    })?;
-                    args.listen = Some(address);
+                    args.listen = Some(value(&mut parser, ADDRESS, |text| text.parse().ok())?)
                 }
                 Arg::Long("db") => {
-                    args.db = Some(value(&mut parser, "--db", "a directory")?.into())
+                    args.db = Some(value(&mut parser, DIRECTORY, |text| Some(text.into()))?)
                 }
-                Arg::Long("memory") => {
-                    let text = value(&mut parser, "--memory", SIZE)?;
-                    args.memory = bytes(&text).ok_or_else(|| wrong("--memory", &text, SIZE))?;
-                }
-                Arg::Long("seconds") => {
-                    let text = value(&mut parser, "--seconds", "a number from 1 to 3600")?;
-                    let seconds = text
-                        .parse()
-                        .ok()
-                        .filter(|seconds| (1..=3600).contains(seconds));
-                    args.measure = Duration::from_secs(
-                        seconds
-                            .ok_or_else(|| wrong("--seconds", &text, "a number from 1 to 3600"))?,
-                    );
-                }
+                Arg::Long("memory") => args.memory = value(&mut parser, SIZE, bytes)?,
+                Arg::Long("seconds") => args.measure = value(&mut parser, SECONDS, seconds)?,
                 Arg::Long("serve") => args.serve = true,
                 Arg::Long("help") | Arg::Short('h') => args.help = true,
-                Arg::Long(name) => {
-                    return Err(format!("there is no flag `--{name}`; there are: {ALLOWED}"));
-                }
-                Arg::Short(name) => {
-                    return Err(format!("there is no flag `-{name}`; there are: {ALLOWED}"));
-                }
+                Arg::Long(name) => return refused(format!("there is no flag `--{name}`")),
+                Arg::Short(name) => return refused(format!("there is no flag `-{name}`")),
                 Arg::Value(text) => {
-                    return Err(format!(
-                        "`{}` belongs to no flag; there are: {ALLOWED}",
-                        text.to_string_lossy()
-                    ));
+                    return refused(format!("`{}` belongs to no flag", text.to_string_lossy()));
                 }
             }
         }
-        Ok(args)
     }
 }
 
+const ADDRESS: &str = "`--listen` takes an address and a port, such as 127.0.0.1:3000";
+const DIRECTORY: &str = "`--db` takes a directory";
 const SIZE: &str =
-    "a whole number of bytes, or one with KiB, MiB, GiB, KB, MB or GB behind it, such as 64MiB";
+    "`--memory` takes a whole number of bytes, or of KiB, MiB, GiB, KB, MB or GB, such as 64MiB";
+const SECONDS: &str = "`--seconds` takes a whole number from 1 to 3600";
 
-fn value(parser: &mut Parser, flag: &str, wanted: &str) -> Result<String, String> {
-    let value = parser
+/// The value of the flag that was just read, or what it ought to have been.
+fn value<T>(
+    parser: &mut Parser,
+    wanted: &str,
+    read: impl Fn(&str) -> Option<T>,
+) -> Result<T, String> {
+    let text = parser
         .value()
-        .map_err(|_| format!("`{flag}` takes {wanted}"))?;
-    value
-        .string()
-        .map_err(|_| format!("`{flag}` takes {wanted}, in UTF-8"))
+        .and_then(|value| value.string())
+        .map_err(|_| wanted.to_owned())?;
+    read(&text).ok_or_else(|| format!("{wanted}, not `{text}`"))
 }
 
-fn wrong(flag: &str, text: &str, wanted: &str) -> String {
-    format!("`{flag}` takes {wanted}, not `{text}`")
+fn seconds(text: &str) -> Option<Duration> {
+    let seconds = text
+        .parse()
+        .ok()
+        .filter(|seconds| (1..=3600).contains(seconds))?;
+    Some(Duration::from_secs(seconds))
 }
 
 /// `65536`, `64KiB`, `64 MB`, in any case.

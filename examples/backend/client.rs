@@ -42,10 +42,6 @@ impl Client {
         }
     }
 
-    pub(crate) async fn get(&self, path: &str) -> Result<Reply, Fault> {
-        self.send(Method::GET, path, None, "").await
-    }
-
     pub(crate) async fn send(
         &self,
         method: Method,

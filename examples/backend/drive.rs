@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -48,7 +49,7 @@ pub(crate) struct Outcome {
 
 /// Drives a server with all clients until the end, with a line of progress.
 pub(crate) async fn run(
-    server: std::net::SocketAddr,
+    server: SocketAddr,
     tokens: Arc<[String]>,
     until: Until,
     title: &str,

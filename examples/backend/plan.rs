@@ -6,6 +6,13 @@ use serde_json::json;
 
 use super::seed;
 
+// Routes as the router declares them, for the report.
+pub(crate) const USER: &str = "/auth/user";
+pub(crate) const TABLE: &str = "/tables/{table}";
+pub(crate) const ROW: &str = "/tables/{table}/{id}";
+pub(crate) const BUCKET: &str = "/storage/{bucket}";
+pub(crate) const OBJECT: &str = "/storage/{bucket}/{*path}";
+
 const CARRIERS: [&str; 16] = [
     "UA", "B6", "EV", "DL", "AA", "MQ", "US", "9E", "WN", "VX", "FL", "AS", "F9", "YV", "HA", "OO",
 ];
@@ -50,7 +57,7 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn new(client: u64) -> Self {
-        // What is popular is popular with everyone, so this dice is the same for all clients.
+        // What is popular is popular with everyone, so this die is the same for all clients.
         let mut shared = Rng::with_seed(2013);
         Self {
             random: Rng::with_seed(client + 1),
@@ -61,57 +68,53 @@ impl Plan {
         }
     }
 
-    /// An account that may write: each client has its own.
+    /// An account that may write: each client has its own, as long as there are enough.
     pub(crate) fn writer(&self) -> usize {
         (0..seed::USERS)
             .filter(|user| seed::may_write(*user))
-            .nth(self.client as usize % 8)
+            .nth(self.client as usize)
             .unwrap_or_default()
     }
 
     pub(crate) fn next(&mut self) -> Next {
-        match self.random.u32(..1000) {
+        let random = &mut self.random;
+        match random.u32(..1000) {
             0..20 => Next::Write(self.insert()),
-            20..22 => Next::Write(Write::Update {
-                delay: self.random.u32(1_000..1_000_000),
-            }),
-            22..24 => Next::Write(Write::Delete),
-            24..34 => Next::Write(self.upload()),
-            34..250 => {
-                let user = *self.users.pick(&mut self.random);
-                Next::Read(read("/auth/user", "/auth/user".into(), Some(user)))
+            20..30 => Next::Write(self.upload()),
+            30..32 => Next::Write(Write::Delete),
+            32..34 => {
+                let delay = random.u32(1_000..1_000_000);
+                Next::Write(Write::Update { delay })
             }
-            250..420 => Next::Read(read(
-                "/storage/{bucket}",
-                self.lists.pick(&mut self.random).clone(),
-                None,
-            )),
-            _ => Next::Read(read(
-                "/tables/{table}",
-                self.tables.pick(&mut self.random).clone(),
-                None,
-            )),
+            34..250 => {
+                let user = *self.users.pick(random);
+                Next::Read(read(USER, USER.into(), Some(user)))
+            }
+            250..420 => Next::Read(read(BUCKET, self.lists.pick(random).clone(), None)),
+            _ => Next::Read(read(TABLE, self.tables.pick(random).clone(), None)),
         }
     }
 
     fn insert(&mut self) -> Write {
         let carrier = CARRIERS[self.random.usize(..CARRIERS.len())];
         let row = json!({
-            "day": self.random.u8(1..=31), "carrier": carrier, "flight": self.random.u16(1..9999), "origin": "JFK", "dest": "BOS",
-            "hour": self.random.u8(6..23), "dep_delay": self.random.i16(-10..120), "distance": 187,
+            "day": self.random.u8(1..=31),
+            "hour": self.random.u8(6..23),
+            "carrier": carrier,
+            "flight": self.random.u16(1..9999),
+            "origin": "JFK",
+            "dest": "BOS",
+            "dep_delay": self.random.i16(-10..120),
+            "distance": 187,
         });
-        Write::Insert {
-            carrier,
-            row: row.to_string(),
-        }
+        let row = row.to_string();
+        Write::Insert { carrier, row }
     }
 
     fn upload(&mut self) -> Write {
         let path = format!("uploads-{}/{:03}.txt", self.client, self.random.u8(..20));
-        Write::Upload {
-            path,
-            content: format!("seen at {}", self.random.u64(..)),
-        }
+        let content = format!("seen at {}", self.random.u64(..));
+        Write::Upload { path, content }
     }
 }
 

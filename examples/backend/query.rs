@@ -68,16 +68,16 @@ impl Question {
 
     /// ` WHERE …` with a mark for each value, in the order of [`values`](Self::values).
     pub(crate) fn clause(&self) -> String {
-        let conditions = self.filters.iter().map(
-            |Filter {
-                 column, operator, ..
-             }| { format!("{}.{} {operator} ?", self.table.name, column.name) },
-        );
-        let conditions: Vec<_> = conditions.collect();
-        if conditions.is_empty() {
-            String::new()
-        } else {
-            format!(" WHERE {}", conditions.join(" AND "))
+        let condition = |filter: &Filter| {
+            let (table, column) = (self.table.name, filter.column.name);
+            format!("{table}.{column} {} ?", filter.operator)
+        };
+        match self.filters.as_slice() {
+            [] => String::new(),
+            some => {
+                let conditions: Vec<_> = some.iter().map(condition).collect();
+                format!(" WHERE {}", conditions.join(" AND "))
+            }
         }
     }
 
@@ -88,9 +88,11 @@ impl Question {
     /// The namespaces whose clearing makes the answer to this question old.
     pub(crate) fn namespaces(&self) -> Vec<String> {
         let name = self.table.name;
-        let equal = self.filters.iter().filter(|filter| filter.operator == "=");
-        let narrowed = equal
-            .into_iter()
+        let equal = |filter: &&Filter| filter.operator == "=";
+        let narrowed = self
+            .filters
+            .iter()
+            .filter(equal)
             .find_map(|filter| narrow(name, filter.column, &filter.value));
         let mut all = vec![whole(name), narrowed.unwrap_or_else(|| open(name))];
         if self.stats.is_some() {

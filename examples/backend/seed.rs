@@ -46,11 +46,9 @@ pub(crate) fn password(user: usize) -> String {
 
 /// Fills the database and the buckets, if nobody has before.
 pub(crate) async fn fill(db: &Db, buckets: Arc<Buckets>) -> Result<(), Error> {
-    if db
-        .run(|db| Ok(db.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))?))
-        .await?
-        != 0
-    {
+    let version = db.run(|db| Ok(db.query_row("PRAGMA user_version", [], |row| row.get(0))?));
+    let version: i64 = version.await?;
+    if version != 0 {
         return Ok(());
     }
     db.write(move |db| {
@@ -68,12 +66,8 @@ pub(crate) async fn fill(db: &Db, buckets: Arc<Buckets>) -> Result<(), Error> {
 
 fn import(db: &Transaction<'_>, table: &Table) -> Result<(), Error> {
     let columns = table.columns.iter().map(|column| {
-        format!(
-            "{} {}{}",
-            column.name,
-            column.kind.sql(),
-            if column.required { " NOT NULL" } else { "" }
-        )
+        let null = if column.required { " NOT NULL" } else { "" };
+        format!("{} {}{null}", column.name, column.kind.sql())
     });
     let columns = columns.collect::<Vec<_>>().join(", ");
     let unique = if table.unique.is_empty() {
@@ -105,12 +99,9 @@ fn import(db: &Transaction<'_>, table: &Table) -> Result<(), Error> {
     ))?;
     for record in file.records() {
         let record = record.map_err(broken)?;
-        let values = record.iter().zip(&order).map(|(field, column)| {
-            if field == "NA" {
-                Ok(Sql::Null)
-            } else {
-                column.parse(field)
-            }
+        let values = record.iter().zip(&order).map(|field| match field {
+            ("NA", _) => Ok(Sql::Null),
+            (text, column) => column.parse(text),
         });
         insert.execute(params_from_iter(values.collect::<Result<Vec<_>, _>>()?))?;
     }
@@ -124,15 +115,10 @@ fn accounts(db: &Transaction<'_>) -> Result<(), Error> {
     let mut insert = db.prepare(sql)?;
     for user in 0..USERS {
         let Slow { salt, hash } = Slow::new(&password(user));
-        let (team, role) = (
-            ["Ramp", "Gate", "Tower"][user % 3],
-            if may_write(user) { "editor" } else { "reader" },
-        );
-        let (name, shown, email) = (
-            format!("user{user}"),
-            format!("User {user}"),
-            format!("user{user}@example.com"),
-        );
+        let team = ["Ramp", "Gate", "Tower"][user % 3];
+        let role = if may_write(user) { "editor" } else { "reader" };
+        let (name, shown) = (format!("user{user}"), format!("User {user}"));
+        let email = format!("{name}@example.com");
         insert.execute(params![name, shown, email, salt, hash, team, role])?;
     }
     Ok(())
@@ -154,12 +140,9 @@ fn reports(
     let mut select = db.prepare(&sql)?;
     let mut rows = select.query([])?;
     while let Some(row) = rows.next()? {
-        let (folder, file, content): (String, String, String) =
-            (row.get(0)?, row.get(1)?, row.get(2)?);
-        buckets.write(
-            &Name::new(table, &format!("{folder}/{file}.csv"))?,
-            content.as_bytes(),
-        )?;
+        let (folder, file): (String, String) = (row.get(0)?, row.get(1)?);
+        let (name, content): (_, String) = (format!("{folder}/{file}.csv"), row.get(2)?);
+        buckets.write(&Name::new(table, &name)?, content.as_bytes())?;
     }
     Ok(())
 }

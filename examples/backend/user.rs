@@ -10,21 +10,24 @@ use std::{
 };
 
 use axum::http::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     Fault,
     client::{Client, Reply},
     drive::Outcome,
-    plan::{Next, Plan, Step, Write, newest_of, read},
+    plan::{BUCKET, Next, OBJECT, Plan, ROW, Step, TABLE, Write, newest_of, read},
 };
+
+/// A flight's id and its carrier.
+type Flight = (i64, &'static str);
 
 pub(crate) struct User {
     client: Client,
     tokens: Arc<[String]>,
     plan: Plan,
-    /// The flight this client inserted last and has not deleted, with its carrier.
-    inserted: Option<(i64, &'static str)>,
+    /// The one this client inserted last and has not deleted.
+    inserted: Option<Flight>,
     seen: Outcome,
 }
 
@@ -60,91 +63,71 @@ impl User {
     }
 
     async fn write(&mut self, write: Write) -> Result<(), Fault> {
-        match write {
-            Write::Insert { carrier, row } => {
-                let reply = self
-                    .change(
-                        Method::POST,
-                        "/tables/{table}",
-                        "/tables/flights".into(),
-                        row,
-                    )
-                    .await?;
-                if let Some(id) = reply.json()["id"].as_i64() {
-                    self.inserted = Some((id, carrier));
-                    let rows = self.newest(carrier).await?;
-                    self.seen.checked(row_with(&rows, id).is_some());
-                }
-            }
-            Write::Update { delay } => {
-                let Some((id, carrier)) = self.inserted else {
-                    return Ok(());
-                };
-                let path = format!("/tables/flights/{id}");
-                self.change(
-                    Method::PATCH,
-                    "/tables/{table}/{id}",
-                    path,
-                    format!("{{\"dep_delay\": {delay}}}"),
-                )
-                .await?;
-                let rows = self.newest(carrier).await?;
-                // Out of sight, behind newer rows, says nothing about the cache.
-                if let Some(row) = row_with(&rows, id) {
-                    self.seen.checked(row["dep_delay"] == delay);
-                }
-            }
-            Write::Delete => {
-                let Some((id, carrier)) = self.inserted.take() else {
-                    return Ok(());
-                };
-                self.change(
-                    Method::DELETE,
-                    "/tables/{table}/{id}",
-                    format!("/tables/flights/{id}"),
-                    String::new(),
-                )
-                .await?;
-                let rows = self.newest(carrier).await?;
-                self.seen.checked(row_with(&rows, id).is_none());
-            }
-            Write::Upload { path, content } => {
-                let route = "/storage/{bucket}/{*path}";
-                let reply = self
-                    .change(
-                        Method::PUT,
-                        route,
-                        format!("/storage/flights/{path}"),
-                        content,
-                    )
-                    .await?;
-                let folder = path.split('/').next().unwrap_or_default();
-                let list = self
-                    .send(read(
-                        "/storage/{bucket}",
-                        format!("/storage/flights?prefix={folder}/"),
-                        None,
-                    ))
-                    .await?
-                    .json();
-                let stored = reply.json();
-                self.seen.checked(
-                    list["objects"]
-                        .as_array()
-                        .is_some_and(|objects| objects.contains(&stored)),
-                );
-            }
+        match (write, self.inserted) {
+            (Write::Insert { carrier, row }, _) => self.insert(carrier, row).await,
+            (Write::Upload { path, content }, _) => self.upload(path, content).await,
+            (Write::Update { delay }, Some(flight)) => self.update(flight, delay).await,
+            (Write::Delete, Some(flight)) => self.delete(flight).await,
+            (Write::Update { .. } | Write::Delete, None) => Ok(()),
+        }
+    }
+
+    async fn insert(&mut self, carrier: &'static str, row: String) -> Result<(), Fault> {
+        let path = "/tables/flights".into();
+        let reply = self.change(Method::POST, TABLE, path, row).await?;
+        let id = reply.json()["id"].as_i64().ok_or("an insert named no id")?;
+        self.inserted = Some((id, carrier));
+        let rows = self.newest(carrier).await?;
+        self.seen.checked(row_with(&rows, id).is_some());
+        Ok(())
+    }
+
+    async fn update(&mut self, (id, carrier): Flight, delay: u32) -> Result<(), Fault> {
+        let (path, body) = (
+            format!("/tables/flights/{id}"),
+            json!({ "dep_delay": delay }),
+        );
+        self.change(Method::PATCH, ROW, path, body.to_string())
+            .await?;
+        let rows = self.newest(carrier).await?;
+        // Out of sight, behind newer rows, says nothing about the cache.
+        if let Some(row) = row_with(&rows, id) {
+            self.seen.checked(row["dep_delay"] == delay);
         }
         Ok(())
     }
 
-    async fn newest(&mut self, carrier: &str) -> Result<Value, Fault> {
-        Ok(self
-            .send(read("/tables/{table}", newest_of(carrier), None))
-            .await?
-            .json())
+    async fn delete(&mut self, (id, carrier): Flight) -> Result<(), Fault> {
+        self.inserted = None;
+        let path = format!("/tables/flights/{id}");
+        self.change(Method::DELETE, ROW, path, String::new())
+            .await?;
+        let rows = self.newest(carrier).await?;
+        self.seen.checked(row_with(&rows, id).is_none());
+        Ok(())
     }
 
+    async fn upload(&mut self, path: String, content: String) -> Result<(), Fault> {
+        let folder = path.split('/').next().unwrap_or_default();
+        let list = format!("/storage/flights?prefix={folder}/");
+        let path = format!("/storage/flights/{path}");
+        let stored = self
+            .change(Method::PUT, OBJECT, path, content)
+            .await?
+            .json();
+        let list = self.send(read(BUCKET, list, None)).await?.json();
+        let objects = list["objects"].as_array();
+        self.seen
+            .checked(objects.is_some_and(|objects| objects.contains(&stored)));
+        Ok(())
+    }
+
+    async fn newest(&mut self, carrier: &str) -> Result<Value, Fault> {
+        let reply = self.send(read(TABLE, newest_of(carrier), None)).await?;
+        Ok(reply.json())
+    }
+
+    /// A write, in the name of this client's own account.
     async fn change(
         &mut self,
         method: Method,
@@ -153,14 +136,14 @@ impl User {
         body: String,
     ) -> Result<Reply, Fault> {
         let user = Some(self.plan.writer());
-        self.send(Step {
+        let step = Step {
             route,
             method,
             path,
             user,
             body,
-        })
-        .await
+        };
+        self.send(step).await
     }
 
     async fn send(&mut self, step: Step) -> Result<Reply, Fault> {
@@ -171,13 +154,8 @@ impl User {
             .send(step.method, &step.path, token, step.body)
             .await?;
         if !reply.status.is_success() {
-            return Err(format!(
-                "{route} at {}: {} {}",
-                step.path,
-                reply.status,
-                String::from_utf8_lossy(&reply.body)
-            )
-            .into());
+            let (status, body) = (reply.status, String::from_utf8_lossy(&reply.body));
+            return Err(format!("{route} at {}: {status} {body}", step.path).into());
         }
         self.seen.saw(route, &reply);
         Ok(reply)
