@@ -7,15 +7,23 @@
 mod conditional;
 mod date;
 mod directives;
+mod freshness;
+mod invalidation;
 mod list;
 mod storable;
+#[cfg(test)]
+mod testing;
+mod validation;
 mod vary;
 
 pub use conditional::{ETag, Precondition, Role, Selected, evaluate, not_modified_headers};
 pub use date::{parse_date, print_date};
 pub use directives::{CacheControl, MaxStale, Scope};
+pub use freshness::{Decision, Exchanged, Failure, Freshness, FreshnessRules, Silent};
+pub use invalidation::{Target, invalidated, is_safe};
 pub use storable::{
     Exchange, NoStore, SharedRules, heuristically_cacheable, safe_to_store, shared_storable,
     strip_for_storing,
 };
+pub use validation::{HeadSays, condition, head_says, merge, validated};
 pub use vary::{Normalise, Vary, Weights};
