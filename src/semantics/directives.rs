@@ -90,16 +90,18 @@ impl Scope {
 
     /// A list that is empty or not of field names is read as the bare, stricter form.
     fn parse(argument: Option<&[u8]>) -> Scope {
-        let Some(argument) = argument else {
-            return Scope::Whole;
-        };
-        let names = list::unquote(argument).and_then(|names| {
-            list::elements(names)
-                .map(|name| HeaderName::from_bytes(name).ok())
-                .collect()
-        });
+        argument
+            .and_then(list::unquote)
+            .map_or(Scope::Whole, Scope::of_names)
+    }
+
+    /// The same of the names alone, without quotes.
+    pub(super) fn of_names(names: &[u8]) -> Scope {
+        let names: Option<Vec<_>> = list::elements(names)
+            .map(|name| HeaderName::from_bytes(name).ok())
+            .collect();
         match names {
-            Some(names) if !Vec::is_empty(&names) => Scope::Fields(names),
+            Some(names) if !names.is_empty() => Scope::Fields(names),
             _ => Scope::Whole,
         }
     }
