@@ -305,8 +305,8 @@ proptest! {
             text
         }).collect();
         let parts = match ask(length, &[("range", &format!("bytes={}", texts.join(",")))], &[]) {
-            Ranges::Whole => Vec::from([0..length]),
-            Ranges::Single(part) => Vec::from([part]),
+            Ranges::Whole => std::iter::once(0..length).collect(),
+            Ranges::Single(part) => std::iter::once(part).collect(),
             Ranges::Multiple(parts) => {
                 prop_assert!(parts.len() > 1);
                 parts
