@@ -73,7 +73,7 @@ pub fn invalidated(
 
 /// Resolves a reference against the target (RFC 3986 §5.2); none if it leaves the target's origin, so that no site can clear
 /// another's responses (§4.4).
-fn same_origin(target: Target<'_>, reference: &str) -> Option<PathAndQuery> {
+pub(super) fn same_origin(target: Target<'_>, reference: &str) -> Option<PathAndQuery> {
     let reference = reference.split('#').next()?.trim();
     if has_scheme(reference) {
         let uri: Uri = reference.parse().ok()?;

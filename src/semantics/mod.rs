@@ -37,8 +37,8 @@ pub use range::{
     unsatisfiable_headers,
 };
 pub use storable::{
-    Exchange, NoStore, SharedRules, heuristically_cacheable, safe_to_store, shared_storable,
-    strip_for_storing,
+    Exchange, NoStore, SharedRules, heuristically_cacheable, post_answers_get, safe_to_store,
+    shared_storable, strip_for_storing,
 };
 pub use targeted::response_directives;
 pub use validation::{HeadSays, condition, head_says, merge, validated};

@@ -1,13 +1,14 @@
 //! May a response be kept by a shared cache, and what of it (RFC 9111 §3)?
 
 use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_RANGE, ETAG, EXPIRES, HeaderMap, HeaderName,
-    LAST_MODIFIED, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRANSFER_ENCODING,
-    UPGRADE,
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LOCATION, CONTENT_RANGE, ETAG, EXPIRES,
+    HeaderMap, HeaderName, LAST_MODIFIED, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::{Method, StatusCode};
 
 use super::directives::{CacheControl, Scope};
+use super::invalidation::{Target, same_origin};
 use super::list;
 use super::vary::Vary;
 
@@ -17,7 +18,8 @@ use super::vary::Vary;
 pub enum NoStore {
     /// The answers to this method are not kept; only those to GET and QUERY are.
     Method,
-    /// An interim response, a 304, or, with `must-understand`, a status that is not understood.
+    /// An interim response; a status that answers the request's own conditions, range or rate rather than what it asks for (304,
+    /// 407, 412, 416, 428, 429, 431, 511); or, with `must-understand`, one that is not understood.
     Status,
     /// The response said `no-store`.
     NoStoreDirective,
@@ -25,7 +27,7 @@ pub enum NoStore {
     RequestNoStore,
     /// The response said `private`, for all of it.
     Private,
-    /// The response said `no-cache`, and there is no validator, or the rule does not revalidate.
+    /// The response said `no-cache`, and there is no validator, or the rule does not validate.
     NoCache,
     /// The response sets a cookie.
     SetCookie,
@@ -95,7 +97,7 @@ pub struct SharedRules {
 ///
 /// # Errors
 ///
-/// The first reason against it: a 1xx or 304, 206 or `Content-Range`, `no-store`, bare `private` or `no-cache`, `Set-Cookie`,
+/// The first reason against it: a status as in [`NoStore::Status`], 206 or `Content-Range`, `no-store`, bare `private` or `no-cache`, `Set-Cookie`,
 /// `Vary: *`.
 ///
 /// ```
@@ -152,8 +154,9 @@ pub fn shared_storable(
         return Err(NoStore::Method);
     }
     final_status(status)?;
-    if !rules.keep_partial {
-        whole(status, response)?;
+    // §3.3: only a cache that knows parts keeps them. With another status, `Content-Range` means nothing (RFC 9110 §14.4).
+    if status == StatusCode::PARTIAL_CONTENT && !rules.keep_partial {
+        return Err(NoStore::Partial);
     }
     // §5.2.2.3: with must-understand, an understood status lets no-store be passed over, and another may not be stored.
     if cc.must_understand && !understood(status, rules) {
@@ -204,6 +207,22 @@ pub fn heuristically_cacheable(status: StatusCode) -> bool {
     )
 }
 
+/// Whether the response to a POST may be kept as the answer to later GETs of the same URI (RFC 9110 §9.3.3): it states its
+/// lifetime, and its `Content-Location` is the target itself. Whether it may be stored at all is for [`shared_storable`] to say, asked
+/// about a GET. It never answers another POST.
+pub fn post_answers_get(target: Target<'_>, response: &HeaderMap, cc: &CacheControl) -> bool {
+    let mut lines = response.get_all(CONTENT_LOCATION).iter();
+    let (Some(line), None) = (lines.next(), lines.next()) else {
+        return false;
+    };
+    let expires = !cc.targeted && response.contains_key(EXPIRES);
+    let explicit = cc.s_maxage.is_some() || cc.max_age.is_some() || expires;
+    explicit
+        && line
+            .to_str()
+            .is_ok_and(|line| same_origin(target, line).as_ref() == Some(target.path_and_query))
+}
+
 /// Takes out what is not kept (RFC 9111 §3.1): the fields of the connection and those that `Connection` names, those of a
 /// proxy's authentication, and the ones in `private="…"` and `no-cache="…"` (§5.2.2.7, §5.2.2.4).
 ///
@@ -246,16 +265,21 @@ pub fn strip_for_storing(headers: &mut HeaderMap, cc: &CacheControl) {
     }
 }
 
-/// §3: the status code is final; a 304 is about a response that somebody else keeps.
+/// §3: the status code is final. And it is about what was asked for, not about how: a 304, 412 and 416 answer the
+/// request's own conditions and range, a 407 its connection, and 428, 429, 431 and 511 must not be stored (RFC 6585 §3 to §6).
 fn final_status(status: StatusCode) -> Result<(), NoStore> {
-    if status.is_informational() || status == StatusCode::NOT_MODIFIED {
+    let about_the_request = matches!(
+        status.as_u16(),
+        304 | 407 | 412 | 416 | 428 | 429 | 431 | 511
+    );
+    if status.is_informational() || about_the_request {
         Err(NoStore::Status)
     } else {
         Ok(())
     }
 }
 
-/// §3.3: only a cache that knows parts keeps them.
+/// What looks like a part is not kept as the whole.
 fn whole(status: StatusCode, response: &HeaderMap) -> Result<(), NoStore> {
     let part = status == StatusCode::PARTIAL_CONTENT || response.contains_key(CONTENT_RANGE);
     if part { Err(NoStore::Partial) } else { Ok(()) }

@@ -2,7 +2,9 @@
 
 use std::cmp::Reverse;
 
-use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE, HeaderMap, HeaderName, VARY};
+use http::header::{
+    ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONTENT_LANGUAGE, HeaderMap, HeaderName, VARY,
+};
 
 use super::list;
 
@@ -43,6 +45,10 @@ pub struct Normalise {
     pub accept_encoding: Weights,
     /// What may change in `Accept-Language`. Defaults to [`Weights::Verbatim`].
     pub accept_language: Weights,
+    /// A response whose one `Content-Language` is what a request prefers above all else fits it, whatever else either request
+    /// accepts ([`Vary::fits`] only, since it takes a look at the response). For an inner service that picks the most
+    /// preferred of the languages it has. Defaults to no.
+    pub select_language: bool,
 }
 
 /// How a list of weighted preferences (RFC 9110 §12.4.2) is reduced.
@@ -65,6 +71,7 @@ impl Normalise {
             lists: false,
             accept_encoding: Weights::Verbatim,
             accept_language: Weights::Verbatim,
+            select_language: false,
         }
     }
 
@@ -123,6 +130,34 @@ impl Vary {
             one == two
         };
         !self.star && self.names.iter().all(same)
+    }
+
+    /// Whether a stored response fits a new request: that and the request it answered agree in all nominated fields, except that a
+    /// language may also be [selected](Normalise::select_language).
+    pub fn fits(
+        &self,
+        asked: &HeaderMap,
+        response: &HeaderMap,
+        new: &HeaderMap,
+        normalise: Normalise,
+    ) -> bool {
+        if normalise.select_language
+            && self.names.contains(&ACCEPT_LANGUAGE)
+            && preferred(new, response)
+        {
+            let names = self
+                .names
+                .iter()
+                .filter(|name| **name != ACCEPT_LANGUAGE)
+                .cloned()
+                .collect();
+            return Vary {
+                star: self.star,
+                names,
+            }
+            .matches(asked, new, normalise);
+        }
+        self.matches(asked, new, normalise)
     }
 
     /// Appends the nominated fields of a request to a cache key: each with its name, tagged, every part with its length before it
@@ -188,6 +223,35 @@ fn write_field(name: &HeaderName, request: &HeaderMap, normalise: Normalise, key
         key.push(b'v');
         count(lines().count(), key);
         lines().for_each(|line| part(line, key));
+    }
+}
+
+/// Whether the response's one language is the one that a request prefers to all others.
+fn preferred(request: &HeaderMap, response: &HeaderMap) -> bool {
+    let lines = |headers: &HeaderMap, name| -> Vec<Vec<u8>> {
+        let lines = headers.get_all(name).iter();
+        lines
+            .flat_map(|line| list::elements(line.as_bytes()))
+            .map(<[u8]>::to_ascii_lowercase)
+            .collect()
+    };
+    let (languages, accepted) = (
+        lines(response, CONTENT_LANGUAGE),
+        lines(request, ACCEPT_LANGUAGE),
+    );
+    let preferences = preferences(accepted.iter().map(Vec::as_slice), Weights::Ordered);
+    let (Some(preferences), [language]) = (preferences, &languages[..]) else {
+        return false;
+    };
+    match &preferences[..] {
+        [first, rest @ ..] => {
+            first.name == *language
+                && first.thousandths > 0
+                && rest
+                    .first()
+                    .is_none_or(|second| second.thousandths < first.thousandths)
+        }
+        [] => false,
     }
 }
 

@@ -1,5 +1,6 @@
 use super::super::testing::headers;
 use super::*;
+use http::uri::PathAndQuery;
 
 fn safe(status: u16, response: &[(&str, &str)]) -> Result<(), NoStore> {
     let response = headers(response);
@@ -332,6 +333,80 @@ fn rfc9111_7_3_cookies() {
         ),
         Ok(())
     );
+}
+
+#[test]
+fn rfc6585_and_rfc9110_statuses_that_answer_how_it_was_asked() {
+    for status in [100, 103, 304, 407, 412, 416, 428, 429, 431, 511] {
+        let response = [(CC, "public, max-age=60")];
+        assert_eq!(safe(status, &response), Err(NoStore::Status), "{status}");
+        let rules = SharedRules {
+            keep_partial: true,
+            silent_is_fresh: true,
+            ..SharedRules::default()
+        };
+        assert_eq!(
+            shared("GET", &[], status, &response, rules),
+            Err(NoStore::Status),
+            "{status}"
+        );
+    }
+}
+
+#[test]
+fn rfc9110_14_4_content_range_means_nothing_on_a_200() {
+    let response = [FRESH, ("content-range", "bytes 0-1/2")];
+    assert_eq!(
+        shared("GET", &[], 200, &response, SharedRules::default()),
+        Ok(())
+    );
+    assert_eq!(
+        shared("GET", &[], 206, &response, SharedRules::default()),
+        Err(NoStore::Partial)
+    );
+}
+
+#[test]
+fn rfc9110_9_3_3_a_post_may_answer_a_get() {
+    let (path, authority) = (
+        PathAndQuery::from_static("/a?b"),
+        "example.com".parse().unwrap(),
+    );
+    let target = Target {
+        scheme: None,
+        authority: Some(&authority),
+        path_and_query: &path,
+    };
+    for (response, want) in [
+        (&[FRESH, ("content-location", "/a?b")][..], true),
+        (
+            &[FRESH, ("content-location", "http://example.com/a?b")],
+            true,
+        ),
+        (&[("expires", "0"), ("content-location", "?b")], true),
+        (&[FRESH, ("content-location", "/a")], false),
+        (
+            &[FRESH, ("content-location", "http://example.org/a?b")],
+            false,
+        ),
+        (
+            &[
+                FRESH,
+                ("content-location", "/a?b"),
+                ("content-location", "/a?b"),
+            ],
+            false,
+        ),
+        (&[("content-location", "/a?b")], false),
+        (&[FRESH], false),
+    ] {
+        let response = headers(response);
+        assert_eq!(
+            post_answers_get(target, &response, &CacheControl::of(&response)),
+            want,
+            "{response:?}"
+        );
+    }
 }
 
 #[test]

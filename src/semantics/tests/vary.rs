@@ -172,6 +172,47 @@ fn rfc9110_12_5_3_and_12_5_4_weights() {
     ));
 }
 
+#[test]
+fn rfc9110_12_5_4_a_language_selected() {
+    let vary = Vary::of(&headers(&[("vary", "accept-language, foo")]));
+    let asked = headers(&[("accept-language", "en, de"), ("foo", "1")]);
+    for (language, new, want) in [
+        ("de", "fr;q=0.5, de;q=1.0", true),
+        ("DE", "de", true),
+        ("de", "en, de", true), // the same as before
+        ("de", "de, en", false),
+        ("de", "de;q=0.5, en;q=0.5", false),
+        ("de", "de;q=0.4, en;q=0.5", false),
+        ("de", "de;q=0", false),
+        ("de", "de-CH", false),
+        ("de", "*", false),
+        ("de", "", false),
+        ("de, en", "de", false),
+        ("", "de", false),
+    ] {
+        let response = headers(&[("content-language", language)]);
+        let request = |foo| headers(&[("accept-language", new), ("foo", foo)]);
+        let select = Normalise {
+            select_language: true,
+            ..Normalise::rfc()
+        };
+        assert_eq!(
+            vary.fits(&asked, &response, &request("1"), select),
+            want,
+            "{language} {new}"
+        );
+        assert!(
+            !vary.fits(&asked, &response, &request("2"), select),
+            "the other fields count as ever"
+        );
+        assert_eq!(
+            vary.fits(&asked, &response, &request("1"), Normalise::rfc()),
+            new == "en, de",
+            "only by choice"
+        );
+    }
+}
+
 /// Lines of the bytes that matter here.
 fn lines() -> impl Strategy<Value = Vec<String>> {
     prop::collection::vec("[ab,; =q01.\"*]{0,6}", 0..3).prop_map(|lines| {
