@@ -30,7 +30,11 @@ pub enum Ranges {
 const MOST_RANGES: usize = 16;
 
 /// Which bytes of a stored response of `length` bytes a request asks for. Evaluate its conditions first
-/// ([`evaluate`](super::evaluate)). Of a stored 206, `length` is that of the whole, and [`Part::slice`] says what of it is there.
+/// ([`evaluate`](super::evaluate)).
+///
+/// A stored 206 answers the same request again as it is, if it is kept under its `Range` ([`Vary::and`](super::Vary::and)). To cut
+/// something else out of one, ask here as if the whole were stored (status 200, the length of the whole), and then
+/// [`Part::slice`] whether that is there.
 ///
 /// `now` (milliseconds since the Unix epoch) only settles the century of two-digit years. Ranges that overlap or touch are joined; where
 /// they cover everything, the whole is sent, since nothing is saved.
@@ -58,10 +62,7 @@ pub fn select_ranges(
         return Ranges::Whole;
     };
     if method != Method::GET
-        || !matches!(
-            selected.status,
-            StatusCode::OK | StatusCode::PARTIAL_CONTENT
-        )
+        || selected.status != StatusCode::OK
         || !if_range(request, selected, now)
     {
         return Ranges::Whole;

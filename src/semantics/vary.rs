@@ -104,6 +104,16 @@ impl Vary {
         vary
     }
 
+    /// The same, and one more field. A 206 that is kept as such depends on `Range` and `If-Range`, too, which `Vary` does not say.
+    #[must_use]
+    pub fn and(mut self, name: HeaderName) -> Vary {
+        self.names.push(name);
+        self.names
+            .sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+        self.names.dedup();
+        self
+    }
+
     /// Whether a member is `*`: no other request ever matches.
     pub fn is_star(&self) -> bool {
         self.star

@@ -40,6 +40,18 @@ fn rfc9110_12_5_5_vary_parsed() {
 }
 
 #[test]
+fn rfc9111_3_3_a_part_depends_on_its_range() {
+    let vary = Vary::of(&headers(&[("vary", "foo")]))
+        .and(http::header::RANGE)
+        .and(http::header::RANGE);
+    assert_eq!(vary.names(), ["foo", "range"]);
+    let asked = headers(&[("range", "bytes=-5")]);
+    assert!(vary.matches(&asked, &asked, Normalise::rfc()));
+    assert!(!vary.matches(&asked, &headers(&[]), Normalise::rfc()));
+    assert!(!vary.matches(&asked, &headers(&[("range", "bytes=-4")]), Normalise::rfc()));
+}
+
+#[test]
 fn rfc9111_4_1_star_never_matches() {
     let same = headers(&[("foo", "1")]);
     assert!(!Vary::of(&headers(&[("vary", "foo, *")])).matches(&same, &same, Normalise::rfc()));
