@@ -90,24 +90,12 @@ impl<'a> CacheStatus<'a> {
     /// Answered from the store.
     pub fn hit(name: &'a str) -> CacheStatus<'a> {
         let (forwarded, forwarded_status, ttl, key, detail) = (None, None, None, None, None);
-        CacheStatus {
-            name,
-            forwarded,
-            forwarded_status,
-            ttl,
-            stored: false,
-            collapsed: false,
-            key,
-            detail,
-        }
+        CacheStatus { name, forwarded, forwarded_status, ttl, stored: false, collapsed: false, key, detail }
     }
 
     /// Answered by the inner service.
     pub fn forwarded(name: &'a str, why: Forwarded) -> CacheStatus<'a> {
-        CacheStatus {
-            forwarded: Some(why),
-            ..CacheStatus::hit(name)
-        }
+        CacheStatus { forwarded: Some(why), ..CacheStatus::hit(name) }
     }
 
     /// The value, printed. What its strings cannot hold (anything but printable ASCII) becomes `?`.
@@ -131,11 +119,7 @@ impl<'a> CacheStatus<'a> {
         }
         if let Some(ttl) = self.ttl {
             // RFC 9651 §3.3.1: an Integer has at most 15 digits.
-            let _ = write!(
-                out,
-                "; ttl={}",
-                ttl.clamp(-999_999_999_999_999, 999_999_999_999_999)
-            );
+            let _ = write!(out, "; ttl={}", ttl.clamp(-999_999_999_999_999, 999_999_999_999_999));
         }
         if self.forwarded.is_some() {
             out.push_str(if self.stored { "; stored" } else { "" });
@@ -159,9 +143,7 @@ impl<'a> CacheStatus<'a> {
 /// RFC 9651 §3.3.4.
 fn is_token(name: &str) -> bool {
     name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '*')
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~:/".contains(&byte))
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~:/".contains(&byte))
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use std::fmt::{self, Display};
 
 use http::header::{
-    CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG,
-    HeaderMap, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, LAST_MODIFIED,
+    CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, HeaderMap, IF_MATCH,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, LAST_MODIFIED,
 };
 use http::{Method, StatusCode};
 
@@ -57,19 +57,8 @@ pub struct Selected<'a> {
 /// request.insert("if-none-match", "\"v0\", W/\"v1\"".parse().unwrap());
 /// assert_eq!(evaluate(&Method::GET, &request, &selected, Role::Cache, 0), Precondition::NotModified);
 /// ```
-pub fn evaluate(
-    method: &Method,
-    request: &HeaderMap,
-    selected: &Selected<'_>,
-    role: Role,
-    now: u64,
-) -> Precondition {
-    let conditional = [
-        IF_NONE_MATCH,
-        IF_MODIFIED_SINCE,
-        IF_MATCH,
-        IF_UNMODIFIED_SINCE,
-    ];
+pub fn evaluate(method: &Method, request: &HeaderMap, selected: &Selected<'_>, role: Role, now: u64) -> Precondition {
+    let conditional = [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_MATCH, IF_UNMODIFIED_SINCE];
     // §13.2.1: conditions count only where the answer without them would be a 2xx (or 412).
     if !selected.status.is_success() || !conditional.iter().any(|name| request.contains_key(name)) {
         return Precondition::Proceed;
@@ -80,25 +69,19 @@ pub fn evaluate(
     if role == Role::Origin {
         if request.contains_key(IF_MATCH) {
             // §13.1.1: strong comparison; `*` matches whatever there is.
-            if !lists(request, &IF_MATCH, |other| {
-                tag.is_some_and(|tag| tag.strong_eq(&other))
-            }) {
+            if !lists(request, &IF_MATCH, |other| tag.is_some_and(|tag| tag.strong_eq(&other))) {
                 return Precondition::PreconditionFailed;
             }
         } else if let Some(limit) = date_field(request, IF_UNMODIFIED_SINCE, now) {
             // §13.1.4: passed over where no modification date is known.
-            if date_field(selected.headers, LAST_MODIFIED, now)
-                .is_some_and(|modified| modified > limit)
-            {
+            if date_field(selected.headers, LAST_MODIFIED, now).is_some_and(|modified| modified > limit) {
                 return Precondition::PreconditionFailed;
             }
         }
     }
     if request.contains_key(IF_NONE_MATCH) {
         // §13.1.2: weak comparison; with this field present, `If-Modified-Since` does not count, whatever comes out.
-        return match lists(request, &IF_NONE_MATCH, |other| {
-            tag.is_some_and(|tag| tag.weak_eq(&other))
-        }) {
+        return match lists(request, &IF_NONE_MATCH, |other| tag.is_some_and(|tag| tag.weak_eq(&other))) {
             true if reads => Precondition::NotModified,
             true => Precondition::PreconditionFailed,
             false => Precondition::Proceed,
@@ -124,13 +107,7 @@ pub fn evaluate(
 /// sent, and `Last-Modified` where an `ETag` says more.
 pub fn not_modified_headers(stored: &HeaderMap) -> HeaderMap {
     let mut headers = stored.clone();
-    for name in [
-        CONTENT_LENGTH,
-        CONTENT_TYPE,
-        CONTENT_ENCODING,
-        CONTENT_LANGUAGE,
-        CONTENT_RANGE,
-    ] {
+    for name in [CONTENT_LENGTH, CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_RANGE] {
         headers.remove(name);
     }
     if headers.contains_key(ETAG) {
@@ -194,10 +171,7 @@ impl<'a> ETag<'a> {
         let end = inner.iter().position(|byte| *byte == b'"')?;
         let opaque = &inner[..end];
         let allowed = |byte: &u8| matches!(byte, 0x21 | 0x23..=0x7e | 0x80..);
-        opaque
-            .iter()
-            .all(allowed)
-            .then_some((ETag { weak, opaque }, &inner[end + 1..]))
+        opaque.iter().all(allowed).then_some((ETag { weak, opaque }, &inner[end + 1..]))
     }
 }
 
@@ -218,10 +192,7 @@ fn lists(headers: &HeaderMap, name: &http::HeaderName, matches: impl Fn(ETag<'_>
         while !rest.is_empty() {
             let tag = ETag::split(rest);
             let after = tag.map_or(rest, |(_, after)| after);
-            let comma = after
-                .iter()
-                .position(|byte| *byte == b',')
-                .unwrap_or(after.len());
+            let comma = after.iter().position(|byte| *byte == b',').unwrap_or(after.len());
             // A tag with something stuck to it is no tag.
             if let Some((tag, _)) = tag
                 && after[..comma].trim_ascii().is_empty()
@@ -229,10 +200,7 @@ fn lists(headers: &HeaderMap, name: &http::HeaderName, matches: impl Fn(ETag<'_>
             {
                 return true;
             }
-            rest = after
-                .get(comma + 1..)
-                .unwrap_or_default()
-                .trim_ascii_start();
+            rest = after.get(comma + 1..).unwrap_or_default().trim_ascii_start();
         }
         false
     })

@@ -32,7 +32,7 @@ pub fn parse_date(value: &[u8], now: u64) -> Option<u64> {
 /// assert_eq!(tower_response_cache::semantics::print_date(784_111_777_999), "Sun, 06 Nov 1994 08:49:37 GMT");
 /// ```
 pub fn print_date(millis: u64) -> HeaderValue {
-    let at = UNIX_EPOCH + Duration::from_secs((millis / 1000).min(END_OF_9999));
+    let at = UNIX_EPOCH + Duration::from_secs((millis / 1000).min(END_OF_9999.unsigned_abs()));
     HeaderValue::try_from(httpdate::fmt_http_date(at)).expect("a date is visible ASCII")
 }
 
@@ -41,47 +41,22 @@ pub(super) fn date_field(headers: &HeaderMap, name: HeaderName, now: u64) -> Opt
     parse_date(headers.get(name)?.as_bytes(), now)
 }
 
-const END_OF_9999: u64 = 253_402_300_799;
+const END_OF_9999: i64 = 253_402_300_799;
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT`
 fn imf_fixdate(value: &[u8]) -> Option<u64> {
     let value: &[u8; 29] = value.try_into().ok()?;
     weekday(&value[..3], 3)?;
-    punctuation(
-        value,
-        &[
-            (3, b','),
-            (4, b' '),
-            (7, b' '),
-            (11, b' '),
-            (16, b' '),
-            (25, b' '),
-        ],
-    )?;
+    punctuation(value, &[(3, b','), (4, b' '), (7, b' '), (11, b' '), (16, b' '), (25, b' ')])?;
     zone(&value[26..])?;
-    millis(
-        digits(&value[12..16])?,
-        month(&value[8..11])?,
-        digits(&value[5..7])?,
-        time(&value[17..25])?,
-    )
+    millis(digits(&value[12..16])?, month(&value[8..11])?, digits(&value[5..7])?, time(&value[17..25])?)
 }
 
 /// `Sunday, 06-Nov-94 08:49:37 GMT`
 fn rfc850(value: &[u8], comma: usize, now: u64) -> Option<u64> {
     weekday(&value[..comma], comma)?;
     let rest: &[u8; 24] = value[comma..].try_into().ok()?;
-    punctuation(
-        rest,
-        &[
-            (0, b','),
-            (1, b' '),
-            (4, b'-'),
-            (8, b'-'),
-            (11, b' '),
-            (20, b' '),
-        ],
-    )?;
+    punctuation(rest, &[(0, b','), (1, b' '), (4, b'-'), (8, b'-'), (11, b' '), (20, b' ')])?;
     zone(&rest[21..])?;
     let (short, month) = (digits(&rest[9..11])?, month(&rest[5..8])?);
     let (day, time) = (digits(&rest[2..4])?, time(&rest[12..20])?);
@@ -100,52 +75,25 @@ fn asctime(value: &[u8]) -> Option<u64> {
     let value: &[u8; 24] = value.try_into().ok()?;
     weekday(&value[..3], 3)?;
     punctuation(value, &[(3, b' '), (7, b' '), (10, b' '), (19, b' ')])?;
-    let day = if value[8] == b' ' {
-        &value[9..10]
-    } else {
-        &value[8..10]
-    };
-    millis(
-        digits(&value[20..])?,
-        month(&value[4..7])?,
-        digits(day)?,
-        time(&value[11..19])?,
-    )
+    let day = if value[8] == b' ' { &value[9..10] } else { &value[8..10] };
+    millis(digits(&value[20..])?, month(&value[4..7])?, digits(day)?, time(&value[11..19])?)
 }
 
 /// The name of a day, spelt with its first `length` letters, or whole.
 fn weekday(name: &[u8], length: usize) -> Option<()> {
-    const NAMES: [&[u8]; 7] = [
-        b"Monday",
-        b"Tuesday",
-        b"Wednesday",
-        b"Thursday",
-        b"Friday",
-        b"Saturday",
-        b"Sunday",
-    ];
-    let known = |day: &&[u8]| {
-        (length == 3 || day.len() == length) && day[..length].eq_ignore_ascii_case(name)
-    };
+    const NAMES: [&[u8]; 7] = [b"Monday", b"Tuesday", b"Wednesday", b"Thursday", b"Friday", b"Saturday", b"Sunday"];
+    let known = |day: &&[u8]| (length == 3 || day.len() == length) && day[..length].eq_ignore_ascii_case(name);
     NAMES.iter().any(known).then_some(())
 }
 
 fn month(name: &[u8]) -> Option<i64> {
-    const NAMES: [&[u8]; 12] = [
-        b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov",
-        b"Dec",
-    ];
-    let at = NAMES
-        .iter()
-        .position(|month| month.eq_ignore_ascii_case(name))?;
+    const NAMES: [&[u8]; 12] = [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
+    let at = NAMES.iter().position(|month| month.eq_ignore_ascii_case(name))?;
     i64::try_from(at + 1).ok()
 }
 
 fn punctuation(value: &[u8], marks: &[(usize, u8)]) -> Option<()> {
-    marks
-        .iter()
-        .all(|(at, mark)| value[*at] == *mark)
-        .then_some(())
+    marks.iter().all(|(at, mark)| value[*at] == *mark).then_some(())
 }
 
 fn zone(name: &[u8]) -> Option<()> {
@@ -153,21 +101,13 @@ fn zone(name: &[u8]) -> Option<()> {
 }
 
 fn digits(value: &[u8]) -> Option<i64> {
-    value.iter().try_fold(0, |sum, digit| {
-        digit
-            .is_ascii_digit()
-            .then(|| sum * 10 + i64::from(digit - b'0'))
-    })
+    value.iter().try_fold(0, |sum, digit| digit.is_ascii_digit().then(|| sum * 10 + i64::from(digit - b'0')))
 }
 
 /// `08:49:37` as seconds; a leap second is allowed.
 fn time(value: &[u8]) -> Option<i64> {
     punctuation(value, &[(2, b':'), (5, b':')])?;
-    let (hour, minute, second) = (
-        digits(&value[..2])?,
-        digits(&value[3..5])?,
-        digits(&value[6..])?,
-    );
+    let (hour, minute, second) = (digits(&value[..2])?, digits(&value[3..5])?, digits(&value[6..])?);
     (hour < 24 && minute < 60 && second <= 60).then_some(hour * 3600 + minute * 60 + second)
 }
 
@@ -184,10 +124,10 @@ fn millis(year: i64, month: i64, day: i64, seconds: i64) -> Option<u64> {
     }
     let year = if month <= 2 { year - 1 } else { year };
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let days =
-        365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + day_of_year
-            - 719_468;
-    Some(u64::try_from((days * 86_400 + seconds) * 1000).unwrap_or(0))
+    let days = 365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + day_of_year - 719_468;
+    // No HTTP date lies outside of these, so whatever is read can be printed.
+    let seconds = (days * 86_400 + seconds).clamp(0, END_OF_9999);
+    u64::try_from(seconds * 1000).ok()
 }
 
 #[cfg(test)]

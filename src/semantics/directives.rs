@@ -90,16 +90,12 @@ impl Scope {
 
     /// A list that is empty or not of field names is read as the bare, stricter form.
     fn parse(argument: Option<&[u8]>) -> Scope {
-        argument
-            .and_then(list::unquote)
-            .map_or(Scope::Whole, Scope::of_names)
+        argument.and_then(list::unquote).map_or(Scope::Whole, Scope::of_names)
     }
 
     /// The same of the names alone, without quotes.
     pub(super) fn of_names(names: &[u8]) -> Scope {
-        let names: Option<Vec<_>> = list::elements(names)
-            .map(|name| HeaderName::from_bytes(name).ok())
-            .collect();
+        let names: Option<Vec<_>> = list::elements(names).map(|name| HeaderName::from_bytes(name).ok()).collect();
         match names {
             Some(names) if !names.is_empty() => Scope::Fields(names),
             _ => Scope::Whole,
@@ -131,12 +127,7 @@ pub enum MaxStale {
 impl CacheControl {
     /// Reads all `Cache-Control` lines of a message.
     pub fn of(headers: &HeaderMap) -> CacheControl {
-        CacheControl::of_lines(
-            headers
-                .get_all(CACHE_CONTROL)
-                .iter()
-                .map(|line| line.as_bytes()),
-        )
+        CacheControl::of_lines(headers.get_all(CACHE_CONTROL).iter().map(|line| line.as_bytes()))
     }
 
     /// Reads those of a request; where there are none, `Pragma: no-cache` means `no-cache` (RFC 9111 §5.4).
@@ -144,15 +135,9 @@ impl CacheControl {
         if headers.contains_key(CACHE_CONTROL) || !headers.contains_key(PRAGMA) {
             return CacheControl::of(headers);
         }
-        let mut lines = headers
-            .get_all(PRAGMA)
-            .iter()
-            .flat_map(|line| list::elements(line.as_bytes()));
+        let mut lines = headers.get_all(PRAGMA).iter().flat_map(|line| list::elements(line.as_bytes()));
         let no_cache = lines.any(|element| element.eq_ignore_ascii_case(b"no-cache"));
-        CacheControl {
-            no_cache: no_cache.then_some(Scope::Whole),
-            ..CacheControl::default()
-        }
+        CacheControl { no_cache: no_cache.then_some(Scope::Whole), ..CacheControl::default() }
     }
 
     /// Reads the lines of a field with this syntax, whatever its name.
@@ -190,18 +175,14 @@ impl CacheControl {
 
         // No whitespace belongs around `=`: with it, and with anything else that is no number, the seconds are unknown.
         let seconds = match argument {
-            Some(argument) if name.len() == trimmed.len() => {
-                list::unquote(argument).and_then(list::delta_seconds)
-            }
+            Some(argument) if name.len() == trimmed.len() => list::unquote(argument).and_then(list::delta_seconds),
             _ => None,
         };
         let or = |careful| Duration::from_secs(u64::from(seconds.unwrap_or(careful)));
         match &*lower {
             b"no-store" => self.no_store = true,
             b"private" => self.private = Scope::widen(self.private.take(), Scope::parse(argument)),
-            b"no-cache" => {
-                self.no_cache = Scope::widen(self.no_cache.take(), Scope::parse(argument))
-            }
+            b"no-cache" => self.no_cache = Scope::widen(self.no_cache.take(), Scope::parse(argument)),
             b"public" => self.public = true,
             b"must-revalidate" => self.must_revalidate = true,
             b"proxy-revalidate" => self.proxy_revalidate = true,
@@ -216,14 +197,7 @@ impl CacheControl {
             b"min-fresh" => first(&mut self.min_fresh, or(list::MAX_DELTA)),
             b"max-stale" => {
                 let bare = argument.is_none();
-                first(
-                    &mut self.max_stale,
-                    if bare {
-                        MaxStale::Any
-                    } else {
-                        MaxStale::Within(or(0))
-                    },
-                );
+                first(&mut self.max_stale, if bare { MaxStale::Any } else { MaxStale::Within(or(0)) });
             }
             _ => {}
         }
@@ -261,8 +235,7 @@ impl Display for CacheControl {
             out.next()?.write_str(name)?;
             if let [head, tail @ ..] = scope.fields() {
                 write!(out.f, "=\"{head}")?;
-                tail.iter()
-                    .try_for_each(|field| write!(out.f, ", {field}"))?;
+                tail.iter().try_for_each(|field| write!(out.f, ", {field}"))?;
                 out.f.write_char('"')?;
             }
         }

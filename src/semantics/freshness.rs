@@ -198,8 +198,7 @@ impl Freshness {
 
     /// The number for the `Age` field (§5.1): whole seconds, at most 2^31.
     pub fn age_seconds(&self, now: u64) -> u32 {
-        u32::try_from(self.age(now).as_secs())
-            .map_or(list::MAX_DELTA, |age| age.min(list::MAX_DELTA))
+        u32::try_from(self.age(now).as_secs()).map_or(list::MAX_DELTA, |age| age.min(list::MAX_DELTA))
     }
 
     /// §4.2: fresh while its age is less than its lifetime.
@@ -220,11 +219,7 @@ impl Freshness {
     /// When it can no longer be served without being validated, whatever window applies. With a validator it may be worth keeping
     /// longer.
     pub fn useful_until(&self) -> u64 {
-        self.until(
-            self.stale_while_revalidate
-                .max(self.stale_if_error)
-                .max(self.stale_if_unreachable),
-        )
+        self.until(self.stale_while_revalidate.max(self.stale_if_error).max(self.stale_if_unreachable))
     }
 
     /// What to do for a request with these directives ([`CacheControl::of_request`]). For a rule under which a client has no
@@ -232,11 +227,7 @@ impl Freshness {
     pub fn decide(&self, request: &CacheControl, now: u64) -> Decision {
         let decision = self.decide_online(request, now);
         // §5.2.1.7: from the store, or a 504.
-        if request.only_if_cached && decision >= Decision::Revalidate {
-            Decision::GatewayTimeout
-        } else {
-            decision
-        }
+        if request.only_if_cached && decision >= Decision::Revalidate { Decision::GatewayTimeout } else { decision }
     }
 
     /// Whether it may answer in place of a failure, although [`decide`](Freshness::decide) said to validate it.
@@ -256,10 +247,7 @@ impl Freshness {
             Failure::ServerError => self.stale_if_error,
             Failure::Unreachable => self.stale_if_unreachable,
         };
-        let asked = request
-            .stale_if_error
-            .filter(|_| !self.forbids_stale)
-            .unwrap_or_default();
+        let asked = request.stale_if_error.filter(|_| !self.forbids_stale).unwrap_or_default();
         self.staleness(now) < own.max(asked)
     }
 
@@ -276,10 +264,7 @@ impl Freshness {
             return Decision::Revalidate;
         }
         // §5.2.1.3: prefers one that stays fresh for at least this long.
-        if request
-            .min_fresh
-            .is_some_and(|least| self.remaining(now) < least)
-        {
+        if request.min_fresh.is_some_and(|least| self.remaining(now) < least) {
             return Decision::Revalidate;
         }
         if fresh {
@@ -287,9 +272,7 @@ impl Freshness {
         }
         let staleness = self.staleness(now);
         // §5.2.1.1: a client that names an age takes nothing stale, unless it says max-stale, too.
-        if staleness < self.stale_while_revalidate
-            && (request.max_age.is_none() || request.max_stale.is_some())
-        {
+        if staleness < self.stale_while_revalidate && (request.max_age.is_none() || request.max_stale.is_some()) {
             return Decision::ServeAndRefresh;
         }
         // §5.2.1.2: past its lifetime by no more than this; §4.2.4: unless the response forbids it.
@@ -298,11 +281,7 @@ impl Freshness {
             Some(MaxStale::Any) => true,
             Some(MaxStale::Within(by)) => staleness <= by,
         };
-        if takes && !self.forbids_stale {
-            Decision::ServeStale
-        } else {
-            Decision::Revalidate
-        }
+        if takes && !self.forbids_stale { Decision::ServeStale } else { Decision::Revalidate }
     }
 
     fn staleness(&self, now: u64) -> Duration {
@@ -310,22 +289,14 @@ impl Freshness {
     }
 
     fn until(&self, beyond: Duration) -> u64 {
-        let left = self
-            .lifetime
-            .saturating_add(beyond)
-            .saturating_sub(self.initial_age);
-        self.received
-            .saturating_add(u64::try_from(left.as_millis()).unwrap_or(u64::MAX))
+        let left = self.lifetime.saturating_add(beyond).saturating_sub(self.initial_age);
+        self.received.saturating_add(u64::try_from(left.as_millis()).unwrap_or(u64::MAX))
     }
 }
 
 /// The value of `Age`: its first member, if that is a whole number (§5.1: what is not is ignored), at most 2^31 seconds.
 pub(super) fn age_field(headers: &HeaderMap) -> Option<Duration> {
-    let first = headers
-        .get(AGE)?
-        .as_bytes()
-        .split(|byte| *byte == b',')
-        .next()?;
+    let first = headers.get(AGE)?.as_bytes().split(|byte| *byte == b',').next()?;
     list::delta_seconds(first.trim_ascii()).map(|seconds| Duration::from_secs(seconds.into()))
 }
 
@@ -337,26 +308,14 @@ fn initial_age(response: &HeaderMap, at: Exchanged) -> Duration {
         None => Duration::ZERO,
     };
     let delay = since(at.requested, at.received);
-    let corrected = age_field(response)
-        .unwrap_or_default()
-        .saturating_add(delay);
+    let corrected = age_field(response).unwrap_or_default().saturating_add(delay);
     // Without Age nobody on the way has kept it, and a delay below a second would turn `max-age=1` into less than one.
-    let corrected = if response.contains_key(AGE) {
-        corrected
-    } else {
-        Duration::from_secs(delay.as_secs())
-    };
+    let corrected = if response.contains_key(AGE) { corrected } else { Duration::from_secs(delay.as_secs()) };
     apparent.max(corrected)
 }
 
 /// §4.2.1: s-maxage, else max-age, else Expires less Date, else what the rule says.
-fn lifetime(
-    status: StatusCode,
-    response: &HeaderMap,
-    cc: &CacheControl,
-    received: u64,
-    silent: Silent,
-) -> Duration {
+fn lifetime(status: StatusCode, response: &HeaderMap, cc: &CacheControl, received: u64, silent: Silent) -> Duration {
     if let Some(stated) = cc.s_maxage.or(cc.max_age) {
         return stated;
     }
@@ -373,14 +332,10 @@ fn lifetime(
     match silent {
         Silent::Stale => Duration::ZERO,
         Silent::For(lifetime) => lifetime,
-        Silent::Heuristic { percent, at_most } => {
-            match date_field(response, LAST_MODIFIED, received) {
-                Some(modified) => (since(modified, date) / 100)
-                    .saturating_mul(percent.into())
-                    .min(at_most),
-                None => Duration::ZERO,
-            }
-        }
+        Silent::Heuristic { percent, at_most } => match date_field(response, LAST_MODIFIED, received) {
+            Some(modified) => (since(modified, date) / 100).saturating_mul(percent.into()).min(at_most),
+            None => Duration::ZERO,
+        },
     }
 }
 

@@ -11,8 +11,7 @@ use super::structured;
 pub const CACHE_GROUPS: HeaderName = HeaderName::from_static("cache-groups");
 
 /// `Cache-Group-Invalidation`: the groups that a response to an unsafe request clears (§3).
-pub const CACHE_GROUP_INVALIDATION: HeaderName =
-    HeaderName::from_static("cache-group-invalidation");
+pub const CACHE_GROUP_INVALIDATION: HeaderName = HeaderName::from_static("cache-group-invalidation");
 
 /// The groups that a response belongs to, each once, in the order of the field; none if there is no such field.
 ///
@@ -38,15 +37,8 @@ pub fn cache_groups(response: &HeaderMap) -> Result<Vec<String>, MalformedGroups
 /// # Errors
 ///
 /// [`MalformedGroups`] if the field is no List of Strings: it names something, nobody knows what.
-pub fn invalidated_groups(
-    method: &Method,
-    response: &HeaderMap,
-) -> Result<Vec<String>, MalformedGroups> {
-    if is_safe(method) {
-        Ok(Vec::new())
-    } else {
-        strings(response, &CACHE_GROUP_INVALIDATION)
-    }
+pub fn invalidated_groups(method: &Method, response: &HeaderMap) -> Result<Vec<String>, MalformedGroups> {
+    if is_safe(method) { Ok(Vec::new()) } else { strings(response, &CACHE_GROUP_INVALIDATION) }
 }
 
 /// A field of groups that is no List of Strings.
@@ -69,11 +61,7 @@ fn strings(headers: &HeaderMap, name: &HeaderName) -> Result<Vec<String>, Malfor
     for member in structured::field::<List>(headers, name).ok_or(MalformedGroups(()))? {
         match member {
             ListEntry::Item(item) if matches!(item.bare_item, BareItem::String(_)) => {
-                let group = item
-                    .bare_item
-                    .as_string()
-                    .map(|group| group.as_str())
-                    .unwrap_or_default();
+                let group = item.bare_item.as_string().map(|group| group.as_str()).unwrap_or_default();
                 if !names.iter().any(|name| name == group) {
                     names.push(group.to_owned());
                 }

@@ -9,10 +9,7 @@ use http::{Method, StatusCode, Uri};
 ///
 /// Of the methods registered with IANA as safe: GET, HEAD, OPTIONS, TRACE, QUERY, PROPFIND, REPORT, SEARCH, and PRI.
 pub fn is_safe(method: &Method) -> bool {
-    matches!(
-        method.as_str(),
-        "GET" | "HEAD" | "OPTIONS" | "TRACE" | "QUERY" | "PROPFIND" | "REPORT" | "SEARCH" | "PRI"
-    )
+    matches!(method.as_str(), "GET" | "HEAD" | "OPTIONS" | "TRACE" | "QUERY" | "PROPFIND" | "REPORT" | "SEARCH" | "PRI")
 }
 
 /// The target URI of a request, as far as it is known.
@@ -44,25 +41,14 @@ pub struct Target<'a> {
 /// let paths = invalidated(&Method::POST, target, StatusCode::CREATED, &response);
 /// assert_eq!(paths, ["/orders?sort=new", "/orders/7"]);
 /// ```
-pub fn invalidated(
-    method: &Method,
-    target: Target<'_>,
-    status: StatusCode,
-    response: &HeaderMap,
-) -> Vec<PathAndQuery> {
+pub fn invalidated(method: &Method, target: Target<'_>, status: StatusCode, response: &HeaderMap) -> Vec<PathAndQuery> {
     // §4.4: a non-error response, 2xx or 3xx, to an unsafe method.
     if is_safe(method) || !(status.is_success() || status.is_redirection()) {
         return Vec::new();
     }
     let mut paths = vec![target.path_and_query.clone()];
-    for line in [LOCATION, CONTENT_LOCATION]
-        .iter()
-        .flat_map(|name| response.get_all(name))
-    {
-        if let Some(path) = line
-            .to_str()
-            .ok()
-            .and_then(|reference| same_origin(target, reference))
+    for line in [LOCATION, CONTENT_LOCATION].iter().flat_map(|name| response.get_all(name)) {
+        if let Some(path) = line.to_str().ok().and_then(|reference| same_origin(target, reference))
             && !paths.contains(&path)
         {
             paths.push(path);
@@ -83,11 +69,7 @@ pub(super) fn same_origin(target: Target<'_>, reference: &str) -> Option<PathAnd
     if let Some(rest) = reference.strip_prefix("//") {
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
         // Of the scheme of the target, whichever that is.
-        same_authority(
-            target,
-            target.scheme.unwrap_or(&Scheme::HTTPS),
-            &rest[..end].parse().ok()?,
-        )?;
+        same_authority(target, target.scheme.unwrap_or(&Scheme::HTTPS), &rest[..end].parse().ok()?)?;
         let (path, query) = split_query(&rest[end..]);
         return normal(path, query);
     }
@@ -107,9 +89,7 @@ pub(super) fn same_origin(target: Target<'_>, reference: &str) -> Option<PathAnd
 fn has_scheme(reference: &str) -> bool {
     reference.split_once(':').is_some_and(|(scheme, _)| {
         scheme.starts_with(|first: char| first.is_ascii_alphabetic())
-            && scheme
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+            && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
     })
 }
 

@@ -75,9 +75,7 @@ pub(super) fn delta_seconds(digits: &[u8]) -> Option<u32> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let seconds = digits.iter().try_fold(0_u32, |sum, digit| {
-        sum.checked_mul(10)?.checked_add(u32::from(digit - b'0'))
-    });
+    let seconds = digits.iter().try_fold(0_u32, |sum, digit| sum.checked_mul(10)?.checked_add(u32::from(digit - b'0')));
     Some(seconds.unwrap_or(MAX_DELTA).min(MAX_DELTA))
 }
 
@@ -100,23 +98,15 @@ mod tests {
             (r#"a="1,2"#, &[r#"a="1"#, "2"]),
             (r#"a="b" c,d"#, &[r#"a="b" c"#, "d"]),
         ] {
-            let got: Vec<_> = elements(line.as_bytes())
-                .map(|e| std::str::from_utf8(e).unwrap())
-                .collect();
+            let got: Vec<_> = elements(line.as_bytes()).map(|e| std::str::from_utf8(e).unwrap()).collect();
             assert_eq!(got, want, "{line}");
         }
     }
 
     #[test]
     fn rfc9111_4_1_members_keep_the_empty_ones() {
-        for (line, want) in [
-            ("", &[""][..]),
-            ("a,,b ,", &["a", "", "b", ""]),
-            ("\",\",", &["\",\"", ""]),
-        ] {
-            let got: Vec<_> = members(line.as_bytes())
-                .map(|e| std::str::from_utf8(e).unwrap())
-                .collect();
+        for (line, want) in [("", &[""][..]), ("a,,b ,", &["a", "", "b", ""]), ("\",\",", &["\",\"", ""])] {
+            let got: Vec<_> = members(line.as_bytes()).map(|e| std::str::from_utf8(e).unwrap()).collect();
             assert_eq!(got, want, "{line}");
         }
     }

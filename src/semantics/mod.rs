@@ -79,19 +79,14 @@ pub use conditional::{ETag, Precondition, Role, Selected, evaluate, not_modified
 pub use date::{parse_date, print_date};
 pub use directives::{CacheControl, MaxStale, Scope};
 pub use freshness::{Decision, Exchanged, Failure, Freshness, FreshnessRules, Silent};
-pub use groups::{
-    CACHE_GROUP_INVALIDATION, CACHE_GROUPS, MalformedGroups, cache_groups, invalidated_groups,
-};
+pub use groups::{CACHE_GROUP_INVALIDATION, CACHE_GROUPS, MalformedGroups, cache_groups, invalidated_groups};
 pub use invalidation::{Target, invalidated, is_safe};
 pub use no_vary_search::{NO_VARY_SEARCH, NoVarySearch};
-pub use range::{
-    Multipart, Part, Ranges, partial_headers, same_representation, select_ranges,
-    unsatisfiable_headers,
-};
+pub use range::{Multipart, Part, Ranges, partial_headers, same_representation, select_ranges, unsatisfiable_headers};
 pub use request::RequestFields;
 pub use storable::{
-    Exchange, NoStore, SharedRules, heuristically_cacheable, post_answers_get, safe_to_store,
-    shared_storable, strip_for_storing,
+    Exchange, NoStore, SharedRules, heuristically_cacheable, post_answers_get, safe_to_store, shared_storable,
+    strip_for_storing,
 };
 pub use targeted::response_directives;
 pub use validation::{HeadSays, condition, head_says, merge, validated};

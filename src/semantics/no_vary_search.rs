@@ -41,43 +41,28 @@ impl Default for Params {
 impl NoVarySearch {
     /// These parameters do not matter. Names are the decoded ones.
     pub fn ignoring<N: Into<String>>(names: impl IntoIterator<Item = N>) -> NoVarySearch {
-        NoVarySearch {
-            params: Params::Ignoring(bytes(names)),
-            any_order: false,
-        }
+        NoVarySearch { params: Params::Ignoring(bytes(names)), any_order: false }
     }
 
     /// No other parameters matter than these. Names are the decoded ones.
     pub fn only<N: Into<String>>(names: impl IntoIterator<Item = N>) -> NoVarySearch {
-        NoVarySearch {
-            params: Params::Only(bytes(names)),
-            any_order: false,
-        }
+        NoVarySearch { params: Params::Only(bytes(names)), any_order: false }
     }
 
     /// The order of parameters with different names does not matter, either.
     #[must_use]
     pub fn in_any_order(self) -> NoVarySearch {
-        NoVarySearch {
-            any_order: true,
-            ..self
-        }
+        NoVarySearch { any_order: true, ..self }
     }
 
     /// Reads the field of a response. Absent or malformed, it is the default; entries that are not known count for nothing.
     pub fn of(response: &HeaderMap) -> NoVarySearch {
-        structured::field(response, &NO_VARY_SEARCH)
-            .and_then(|field| parse(&field))
-            .unwrap_or_default()
+        structured::field(response, &NO_VARY_SEARCH).and_then(|field| parse(&field)).unwrap_or_default()
     }
 
     /// Whether two queries (without their `?`; `None` where there is none) ask for the same.
     pub fn same(&self, one: Option<&str>, two: Option<&str>) -> bool {
-        if *self == NoVarySearch::default() {
-            one == two
-        } else {
-            self.reduce(one) == self.reduce(two)
-        }
+        if *self == NoVarySearch::default() { one == two } else { self.reduce(one) == self.reduce(two) }
     }
 
     /// Appends what matters of a query to a cache key, tagged and with lengths (big-endian, 4 bytes), so that queries which are not
@@ -107,10 +92,7 @@ impl NoVarySearch {
             Params::Ignoring(names) => !names.iter().any(|other| other == name),
             Params::Only(names) => names.iter().any(|other| other == name),
         };
-        let pieces = query
-            .unwrap_or_default()
-            .split('&')
-            .filter(|piece| !piece.is_empty());
+        let pieces = query.unwrap_or_default().split('&').filter(|piece| !piece.is_empty());
         let mut parameters: Vec<_> = pieces
             .map(|piece| piece.split_once('=').unwrap_or((piece, "")))
             .map(|(name, value)| (decode(name), decode(value)))
@@ -127,10 +109,7 @@ impl NoVarySearch {
 type Parameter<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
 
 fn bytes<N: Into<String>>(names: impl IntoIterator<Item = N>) -> Vec<Vec<u8>> {
-    names
-        .into_iter()
-        .map(|name| name.into().into_bytes())
-        .collect()
+    names.into_iter().map(|name| name.into().into_bytes()).collect()
 }
 
 /// Strict, because what is not understood may only cost hits.
@@ -158,15 +137,8 @@ fn parse(field: &Dictionary) -> Option<NoVarySearch> {
 }
 
 fn keys(names: &InnerList) -> Option<Vec<Vec<u8>>> {
-    let key = |item: &BareItem| {
-        item.as_string()
-            .map(|name| decode(name.as_str()).into_owned())
-    };
-    names
-        .items
-        .iter()
-        .map(|item| key(&item.bare_item))
-        .collect()
+    let key = |item: &BareItem| item.as_string().map(|name| decode(name.as_str()).into_owned());
+    names.items.iter().map(|item| key(&item.bare_item)).collect()
 }
 
 /// The decoding of application/x-www-form-urlencoded: `+` is a space, and `%` with two hex digits a byte. The bytes are compared as
@@ -176,11 +148,7 @@ fn decode(text: &str) -> Cow<'_, [u8]> {
     if !bytes.iter().any(|byte| matches!(byte, b'+' | b'%')) {
         return Cow::Borrowed(bytes);
     }
-    let hex = |at: usize| {
-        bytes
-            .get(at)
-            .and_then(|digit| char::from(*digit).to_digit(16))
-    };
+    let hex = |at: usize| bytes.get(at).and_then(|digit| char::from(*digit).to_digit(16));
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while let Some(byte) = bytes.get(at) {
@@ -203,9 +171,7 @@ fn part(bytes: &[u8], key: &mut Vec<u8>) {
 }
 
 fn length(number: usize) -> [u8; 4] {
-    u32::try_from(number)
-        .expect("a query below 4 GiB")
-        .to_be_bytes()
+    u32::try_from(number).expect("a query below 4 GiB").to_be_bytes()
 }
 
 #[cfg(test)]

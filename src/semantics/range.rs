@@ -3,10 +3,7 @@
 use std::fmt::Write as _;
 use std::ops::Range;
 
-use http::header::{
-    CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, IF_RANGE,
-    LAST_MODIFIED, RANGE,
-};
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, IF_RANGE, LAST_MODIFIED, RANGE};
 use http::{Method, StatusCode};
 
 use super::conditional::{ETag, Selected};
@@ -49,22 +46,13 @@ const MOST_RANGES: usize = 16;
 /// request.insert("range", "bytes=0-1, -2".parse().unwrap());
 /// assert_eq!(select_ranges(&Method::GET, &request, &selected, 10, 0), Ranges::Multiple(vec![0..2, 8..10]));
 /// ```
-pub fn select_ranges(
-    method: &Method,
-    request: &HeaderMap,
-    selected: &Selected<'_>,
-    length: u64,
-    now: u64,
-) -> Ranges {
+pub fn select_ranges(method: &Method, request: &HeaderMap, selected: &Selected<'_>, length: u64, now: u64) -> Ranges {
     let mut lines = request.get_all(RANGE).iter();
     // §14.2: defined for GET, and where the answer without it would be a 200.
     let (Some(line), None) = (lines.next(), lines.next()) else {
         return Ranges::Whole;
     };
-    if method != Method::GET
-        || selected.status != StatusCode::OK
-        || !if_range(request, selected, now)
-    {
+    if method != Method::GET || selected.status != StatusCode::OK || !if_range(request, selected, now) {
         return Ranges::Whole;
     }
     // §14.2: a field that is malformed, or of a unit that is not known, is passed over.
@@ -75,10 +63,7 @@ pub fn select_ranges(
         return Ranges::Whole;
     }
     let asked = specs.len();
-    let wanted: Vec<Range<u64>> = specs
-        .into_iter()
-        .filter_map(|spec| spec.within(length))
-        .collect();
+    let wanted: Vec<Range<u64>> = specs.into_iter().filter_map(|spec| spec.within(length)).collect();
     if wanted.is_empty() {
         // There is no way to write a part of nothing.
         return if length == 0 && asked > 0 && line_asks_for_a_suffix(line.as_bytes()) {
@@ -125,18 +110,8 @@ pub struct Multipart<'a> {
 
 impl<'a> Multipart<'a> {
     /// Of a stored response of `length` bytes. The boundary, of 1 to 70 letters and digits, must not occur in its content: take a random one.
-    pub fn new(
-        stored: &HeaderMap,
-        parts: &'a [Range<u64>],
-        length: u64,
-        boundary: &'a str,
-    ) -> Multipart<'a> {
-        Multipart {
-            parts,
-            length,
-            boundary,
-            content_type: stored.get(CONTENT_TYPE).cloned(),
-        }
+    pub fn new(stored: &HeaderMap, parts: &'a [Range<u64>], length: u64, boundary: &'a str) -> Multipart<'a> {
+        Multipart { parts, length, boundary, content_type: stored.get(CONTENT_TYPE).cloned() }
     }
 
     /// What stands before the bytes of one part.
@@ -147,13 +122,7 @@ impl<'a> Multipart<'a> {
             head.extend(content_type.as_bytes());
             head.extend(b"\r\n");
         }
-        head.extend(
-            format!(
-                "Content-Range: {}\r\n\r\n",
-                content_range(part, self.length)
-            )
-            .into_bytes(),
-        );
+        head.extend(format!("Content-Range: {}\r\n\r\n", content_range(part, self.length)).into_bytes());
         head
     }
 
@@ -166,18 +135,9 @@ impl<'a> Multipart<'a> {
     pub fn headers(&self, stored: &HeaderMap) -> HeaderMap {
         let mut headers = stored.clone();
         headers.remove(CONTENT_RANGE);
-        headers.insert(
-            CONTENT_TYPE,
-            value(format!("multipart/byteranges; boundary={}", self.boundary)),
-        );
-        let parts = self
-            .parts
-            .iter()
-            .map(|part| size(&self.head(part)).saturating_add(part.end - part.start));
-        headers.insert(
-            CONTENT_LENGTH,
-            HeaderValue::from(parts.fold(size(&self.end()), u64::saturating_add)),
-        );
+        headers.insert(CONTENT_TYPE, value(format!("multipart/byteranges; boundary={}", self.boundary)));
+        let parts = self.parts.iter().map(|part| size(&self.head(part)).saturating_add(part.end - part.start));
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(parts.fold(size(&self.end()), u64::saturating_add)));
         headers
     }
 }
@@ -202,16 +162,10 @@ impl Part {
         let (range, length) = rest.split_once('/')?;
         let (first, last) = range.split_once('-')?;
         let (first, last) = (number(first.as_bytes())?, number(last.as_bytes())?);
-        let length = if length == "*" {
-            None
-        } else {
-            Some(number(length.as_bytes())?)
-        };
+        let length = if length == "*" { None } else { Some(number(length.as_bytes())?) };
         let possible = first <= last && last < length.unwrap_or(u64::MAX);
-        (unit.eq_ignore_ascii_case("bytes") && possible).then_some(Part {
-            range: first..last + 1,
-            length,
-        })
+        let range = first..last.checked_add(1)?;
+        (unit.eq_ignore_ascii_case("bytes") && possible).then_some(Part { range, length })
     }
 
     /// Where in this part the wanted bytes of the whole stand, if it has all of them.
@@ -232,15 +186,9 @@ impl Part {
             (Some(one), Some(two)) if one != two => return None,
             (one, two) => one.or(two),
         };
-        let (start, end) = (
-            self.range.start.min(other.range.start),
-            self.range.end.max(other.range.end),
-        );
+        let (start, end) = (self.range.start.min(other.range.start), self.range.end.max(other.range.end));
         let touch = self.range.start <= other.range.end && other.range.start <= self.range.end;
-        (touch && length.is_none_or(|length| end <= length)).then_some(Part {
-            range: start..end,
-            length,
-        })
+        (touch && length.is_none_or(|length| end <= length)).then_some(Part { range: start..end, length })
     }
 
     /// The `Range` that asks for what is missing, if that is one piece: the beginning or the end. Send it with the stored strong
@@ -249,9 +197,7 @@ impl Part {
         match (self.range.start, self.length) {
             (0, Some(length)) if self.range.end >= length => None,
             (0, _) => Some(value(format!("bytes={}-", self.range.end))),
-            (start, Some(length)) if self.range.end == length => {
-                Some(value(format!("bytes=0-{}", start - 1)))
-            }
+            (start, Some(length)) if self.range.end == length => Some(value(format!("bytes=0-{}", start - 1))),
             _ => None,
         }
     }
@@ -308,9 +254,7 @@ fn parse(line: &[u8]) -> Option<Vec<Spec>> {
     if !line[..equals].trim_ascii().eq_ignore_ascii_case(b"bytes") {
         return None;
     }
-    let specs: Vec<Spec> = list::elements(&line[equals + 1..])
-        .map(spec)
-        .collect::<Option<_>>()?;
+    let specs: Vec<Spec> = list::elements(&line[equals + 1..]).map(spec).collect::<Option<_>>()?;
     (!specs.is_empty()).then_some(specs)
 }
 
@@ -327,11 +271,7 @@ fn spec(element: &[u8]) -> Option<Spec> {
 }
 
 fn line_asks_for_a_suffix(line: &[u8]) -> bool {
-    parse(line).is_some_and(|specs| {
-        specs
-            .iter()
-            .any(|spec| matches!(spec, Spec::Last(count) if *count > 0))
-    })
+    parse(line).is_some_and(|specs| specs.iter().any(|spec| matches!(spec, Spec::Last(count) if *count > 0)))
 }
 
 /// Digits alone; what is too large for any content stays too large.
@@ -339,11 +279,8 @@ fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let sum = |sum: u64, digit: &u8| {
-        sum.saturating_mul(10)
-            .saturating_add(u64::from(digit - b'0'))
-    };
-    Some(digits.iter().fold(0, sum).min(u64::MAX - 1))
+    let sum = |sum: u64, digit: &u8| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0'));
+    Some(digits.iter().fold(0, sum))
 }
 
 /// Joins what overlaps or touches, each at the place of its first piece (§14.2 lets a server do that).
@@ -352,10 +289,7 @@ fn join_overlapping(ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
     for mut range in ranges {
         let mut place = joined.len();
         // A range that grew may now touch others.
-        while let Some(at) = joined
-            .iter()
-            .position(|other| range.start <= other.end && other.start <= range.end)
-        {
+        while let Some(at) = joined.iter().position(|other| range.start <= other.end && other.start <= range.end) {
             let other = joined.remove(at);
             range = range.start.min(other.start)..range.end.max(other.end);
             place = place.min(at);
@@ -367,12 +301,7 @@ fn join_overlapping(ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
 
 fn content_range(part: &Range<u64>, length: u64) -> String {
     let mut out = String::with_capacity(32);
-    let _ = write!(
-        out,
-        "bytes {}-{}/{length}",
-        part.start,
-        part.end.saturating_sub(1)
-    );
+    let _ = write!(out, "bytes {}-{}/{length}", part.start, part.end.saturating_sub(1));
     out
 }
 

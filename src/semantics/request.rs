@@ -1,8 +1,8 @@
 //! What a request's header section holds that matters to a cache, found in one walk.
 
 use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, COOKIE, HeaderMap, IF_MATCH, IF_MODIFIED_SINCE,
-    IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, PRAGMA, RANGE, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, COOKIE, HeaderMap, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
+    IF_UNMODIFIED_SINCE, PRAGMA, RANGE, TRANSFER_ENCODING, UPGRADE,
 };
 
 /// Which of the fields that matter to a cache a request has. Most have none, and one walk over what is there costs a hit less than
@@ -42,9 +42,7 @@ impl RequestFields {
         let mut found = RequestFields::default();
         for (name, value) in request {
             match *name {
-                IF_NONE_MATCH | IF_MODIFIED_SINCE | IF_MATCH | IF_UNMODIFIED_SINCE => {
-                    found.conditional = true
-                }
+                IF_NONE_MATCH | IF_MODIFIED_SINCE | IF_MATCH | IF_UNMODIFIED_SINCE => found.conditional = true,
                 RANGE | IF_RANGE => found.range = true,
                 CACHE_CONTROL | PRAGMA => found.directives = true,
                 AUTHORIZATION => found.authorization = true,
@@ -68,118 +66,23 @@ mod tests {
     fn each_field_is_seen() {
         let none = RequestFields::default();
         for (name, value, want) in [
-            (
-                "if-none-match",
-                "*",
-                RequestFields {
-                    conditional: true,
-                    ..none
-                },
-            ),
-            (
-                "if-modified-since",
-                "x",
-                RequestFields {
-                    conditional: true,
-                    ..none
-                },
-            ),
-            (
-                "if-match",
-                "*",
-                RequestFields {
-                    conditional: true,
-                    ..none
-                },
-            ),
-            (
-                "if-unmodified-since",
-                "x",
-                RequestFields {
-                    conditional: true,
-                    ..none
-                },
-            ),
-            (
-                "range",
-                "bytes=0-",
-                RequestFields {
-                    range: true,
-                    ..none
-                },
-            ),
-            (
-                "if-range",
-                "x",
-                RequestFields {
-                    range: true,
-                    ..none
-                },
-            ),
-            (
-                "cache-control",
-                "",
-                RequestFields {
-                    directives: true,
-                    ..none
-                },
-            ),
-            (
-                "pragma",
-                "x",
-                RequestFields {
-                    directives: true,
-                    ..none
-                },
-            ),
-            (
-                "authorization",
-                "x",
-                RequestFields {
-                    authorization: true,
-                    ..none
-                },
-            ),
-            (
-                "cookie",
-                "a=b",
-                RequestFields {
-                    cookie: true,
-                    ..none
-                },
-            ),
+            ("if-none-match", "*", RequestFields { conditional: true, ..none }),
+            ("if-modified-since", "x", RequestFields { conditional: true, ..none }),
+            ("if-match", "*", RequestFields { conditional: true, ..none }),
+            ("if-unmodified-since", "x", RequestFields { conditional: true, ..none }),
+            ("range", "bytes=0-", RequestFields { range: true, ..none }),
+            ("if-range", "x", RequestFields { range: true, ..none }),
+            ("cache-control", "", RequestFields { directives: true, ..none }),
+            ("pragma", "x", RequestFields { directives: true, ..none }),
+            ("authorization", "x", RequestFields { authorization: true, ..none }),
+            ("cookie", "a=b", RequestFields { cookie: true, ..none }),
             ("content-length", "0", none),
-            (
-                "content-length",
-                "1",
-                RequestFields {
-                    content: true,
-                    ..none
-                },
-            ),
-            (
-                "transfer-encoding",
-                "chunked",
-                RequestFields {
-                    content: true,
-                    ..none
-                },
-            ),
-            (
-                "upgrade",
-                "websocket",
-                RequestFields {
-                    upgrade: true,
-                    ..none
-                },
-            ),
+            ("content-length", "1", RequestFields { content: true, ..none }),
+            ("transfer-encoding", "chunked", RequestFields { content: true, ..none }),
+            ("upgrade", "websocket", RequestFields { upgrade: true, ..none }),
             ("accept", "*/*", none),
         ] {
-            assert_eq!(
-                RequestFields::of(&headers(&[("host", "a"), (name, value), ("x", "y")])),
-                want,
-                "{name}: {value}"
-            );
+            assert_eq!(RequestFields::of(&headers(&[("host", "a"), (name, value), ("x", "y")])), want, "{name}: {value}");
         }
     }
 }

@@ -1,9 +1,8 @@
 //! May a response be kept by a shared cache, and what of it (RFC 9111 §3)?
 
 use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LOCATION, CONTENT_RANGE, ETAG, EXPIRES,
-    HeaderMap, HeaderName, LAST_MODIFIED, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE,
-    TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LOCATION, CONTENT_RANGE, ETAG, EXPIRES, HeaderMap, HeaderName,
+    LAST_MODIFIED, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{Method, StatusCode};
 
@@ -109,11 +108,7 @@ pub struct SharedRules {
 /// let cc = CacheControl::of(&response);
 /// assert_eq!(safe_to_store(StatusCode::OK, &response, &cc), Err(NoStore::SetCookie));
 /// ```
-pub fn safe_to_store(
-    status: StatusCode,
-    response: &HeaderMap,
-    cc: &CacheControl,
-) -> Result<(), NoStore> {
+pub fn safe_to_store(status: StatusCode, response: &HeaderMap, cc: &CacheControl) -> Result<(), NoStore> {
     final_status(status)?;
     whole(status, response)?;
     if cc.no_store {
@@ -138,17 +133,8 @@ pub fn safe_to_store(
 /// # Errors
 ///
 /// The first reason against it.
-pub fn shared_storable(
-    exchange: &Exchange<'_>,
-    cc: &CacheControl,
-    rules: SharedRules,
-) -> Result<(), NoStore> {
-    let Exchange {
-        method,
-        request,
-        status,
-        response,
-    } = *exchange;
+pub fn shared_storable(exchange: &Exchange<'_>, cc: &CacheControl, rules: SharedRules) -> Result<(), NoStore> {
+    let Exchange { method, request, status, response } = *exchange;
     // §3: the method is understood by the cache. A HEAD brings no content, and is used to freshen only (§4.3.5).
     if method != Method::GET && method.as_str() != "QUERY" {
         return Err(NoStore::Method);
@@ -201,10 +187,7 @@ pub fn shared_storable(
 
 /// Whether a response with this status may be kept, and be given a lifetime, where it states none (RFC 9110 §15.1).
 pub fn heuristically_cacheable(status: StatusCode) -> bool {
-    matches!(
-        status.as_u16(),
-        200 | 203 | 204 | 206 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501
-    )
+    matches!(status.as_u16(), 200 | 203 | 204 | 206 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
 }
 
 /// Whether the response to a POST may be kept as the answer to later GETs of the same URI (RFC 9110 §9.3.3): it states its
@@ -217,10 +200,7 @@ pub fn post_answers_get(target: Target<'_>, response: &HeaderMap, cc: &CacheCont
     };
     let expires = !cc.targeted && response.contains_key(EXPIRES);
     let explicit = cc.s_maxage.is_some() || cc.max_age.is_some() || expires;
-    explicit
-        && line
-            .to_str()
-            .is_ok_and(|line| same_origin(target, line).as_ref() == Some(target.path_and_query))
+    explicit && line.to_str().is_ok_and(|line| same_origin(target, line).as_ref() == Some(target.path_and_query))
 }
 
 /// Takes out what is not kept (RFC 9111 §3.1): the fields of the connection and those that `Connection` names, those of a
@@ -234,33 +214,15 @@ pub fn strip_for_storing(headers: &mut HeaderMap, cc: &CacheControl) {
         .flat_map(|line| list::elements(line.as_bytes()))
         .filter_map(|name| HeaderName::from_bytes(name).ok())
         .collect();
-    let qualified = [&cc.private, &cc.no_cache]
-        .into_iter()
-        .flatten()
-        .flat_map(Scope::fields);
+    let qualified = [&cc.private, &cc.no_cache].into_iter().flatten().flat_map(Scope::fields);
     // A response's own directives are never taken out of it, whoever names them.
-    for name in named
-        .iter()
-        .chain(qualified)
-        .filter(|name| *name != CACHE_CONTROL)
-    {
+    for name in named.iter().chain(qualified).filter(|name| *name != CACHE_CONTROL) {
         headers.remove(name);
     }
-    for name in [
-        CONNECTION,
-        PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION,
-        TE,
-        TRANSFER_ENCODING,
-        UPGRADE,
-    ] {
+    for name in [CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE] {
         headers.remove(name);
     }
-    for name in [
-        "keep-alive",
-        "proxy-connection",
-        "proxy-authentication-info",
-    ] {
+    for name in ["keep-alive", "proxy-connection", "proxy-authentication-info"] {
         headers.remove(name);
     }
 }
@@ -268,15 +230,8 @@ pub fn strip_for_storing(headers: &mut HeaderMap, cc: &CacheControl) {
 /// §3: the status code is final. And it is about what was asked for, not about how: a 304, 412 and 416 answer the
 /// request's own conditions and range, a 407 its connection, and 428, 429, 431 and 511 must not be stored (RFC 6585 §3 to §6).
 fn final_status(status: StatusCode) -> Result<(), NoStore> {
-    let about_the_request = matches!(
-        status.as_u16(),
-        304 | 407 | 412 | 416 | 428 | 429 | 431 | 511
-    );
-    if status.is_informational() || about_the_request {
-        Err(NoStore::Status)
-    } else {
-        Ok(())
-    }
+    let about_the_request = matches!(status.as_u16(), 304 | 407 | 412 | 416 | 428 | 429 | 431 | 511);
+    if status.is_informational() || about_the_request { Err(NoStore::Status) } else { Ok(()) }
 }
 
 /// What looks like a part is not kept as the whole.
@@ -287,11 +242,7 @@ fn whole(status: StatusCode, response: &HeaderMap) -> Result<(), NoStore> {
 
 /// §7.3: a stored cookie is set for everybody. One that the response itself sets apart is not stored with it.
 fn cookies(response: &HeaderMap, cc: &CacheControl) -> Result<(), NoStore> {
-    let apart = |scope: &Option<Scope>| {
-        scope
-            .as_ref()
-            .is_some_and(|scope| scope.fields().contains(&SET_COOKIE))
-    };
+    let apart = |scope: &Option<Scope>| scope.as_ref().is_some_and(|scope| scope.fields().contains(&SET_COOKIE));
     if response.contains_key(SET_COOKIE) && !apart(&cc.private) && !apart(&cc.no_cache) {
         return Err(NoStore::SetCookie);
     }
@@ -299,11 +250,7 @@ fn cookies(response: &HeaderMap, cc: &CacheControl) -> Result<(), NoStore> {
 }
 
 fn vary(response: &HeaderMap) -> Result<(), NoStore> {
-    if Vary::of(response).is_star() {
-        Err(NoStore::VaryStar)
-    } else {
-        Ok(())
-    }
+    if Vary::of(response).is_star() { Err(NoStore::VaryStar) } else { Ok(()) }
 }
 
 /// The statuses whose rules for caching are implemented here (RFC 9110 §15): all that it defines with plain content.

@@ -32,9 +32,7 @@ use super::structured;
 /// assert!(response_directives(&response, &[]).no_store);
 /// ```
 pub fn response_directives(response: &HeaderMap, targets: &[HeaderName]) -> CacheControl {
-    let valid = |name: &HeaderName| {
-        structured::field::<Dictionary>(response, name).filter(|field| !field.is_empty())
-    };
+    let valid = |name: &HeaderName| structured::field::<Dictionary>(response, name).filter(|field| !field.is_empty());
     match targets.iter().find_map(valid) {
         Some(field) => of_dictionary(&field),
         None => CacheControl::of(response),
@@ -42,10 +40,7 @@ pub fn response_directives(response: &HeaderMap, targets: &[HeaderName]) -> Cach
 }
 
 fn of_dictionary(field: &Dictionary) -> CacheControl {
-    let mut cc = CacheControl {
-        targeted: true,
-        ..CacheControl::default()
-    };
+    let mut cc = CacheControl { targeted: true, ..CacheControl::default() };
     // A dictionary has each key once: of repeated ones the last (RFC 9651 §4.2.2).
     for (name, value) in field {
         match name.as_str() {
@@ -98,9 +93,7 @@ fn scope(value: &ListEntry) -> Option<Scope> {
 
 /// An Integer, from 0 to 2^31; anything else is 0.
 fn seconds(value: &ListEntry) -> Duration {
-    let seconds = bare(value)
-        .and_then(BareItem::as_integer)
-        .map_or(0, i64::from);
+    let seconds = bare(value).and_then(BareItem::as_integer).map_or(0, i64::from);
     Duration::from_secs(seconds.clamp(0, list::MAX_DELTA.into()).unsigned_abs())
 }
 

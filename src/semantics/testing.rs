@@ -7,10 +7,7 @@ pub(super) fn headers(lines: &[(&str, &str)]) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, value) in lines {
         let name: HeaderName = name.parse().expect("a field name");
-        headers.append(
-            name,
-            HeaderValue::from_bytes(value.as_bytes()).expect("a field value"),
-        );
+        headers.append(name, HeaderValue::from_bytes(value.as_bytes()).expect("a field value"));
     }
     headers
 }

@@ -2,9 +2,8 @@
 
 use http::StatusCode;
 use http::header::{
-    AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderMap,
-    HeaderName, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
-    IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE, SET_COOKIE,
+    AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderMap, HeaderName, HeaderValue,
+    IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE, SET_COOKIE,
 };
 
 use super::conditional::ETag;
@@ -35,22 +34,12 @@ use super::storable::strip_for_storing;
 /// assert_eq!(request["if-none-match"], "\"ours\"");
 /// ```
 pub fn condition(request: &mut HeaderMap, stored: &[&HeaderMap]) -> bool {
-    for name in [
-        IF_NONE_MATCH,
-        IF_MODIFIED_SINCE,
-        IF_MATCH,
-        IF_UNMODIFIED_SINCE,
-        IF_RANGE,
-        RANGE,
-    ] {
+    for name in [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_MATCH, IF_UNMODIFIED_SINCE, IF_RANGE, RANGE] {
         request.remove(name);
     }
     // A malformed tag is not sent: it would be one in nobody's grammar, and could match nothing.
     let mut tags = Vec::new();
-    for value in stored
-        .iter()
-        .filter_map(|response| ETag::of(response).and(response.get(ETAG)))
-    {
+    for value in stored.iter().filter_map(|response| ETag::of(response).and(response.get(ETAG))) {
         if !tags.contains(&value) {
             tags.push(value);
         }
@@ -59,14 +48,11 @@ pub fn condition(request: &mut HeaderMap, stored: &[&HeaderMap]) -> bool {
         request.insert(IF_NONE_MATCH, one.clone());
     } else if !tags.is_empty() {
         let line: Vec<&[u8]> = tags.iter().map(|tag| tag.as_bytes()).collect();
-        let line =
-            HeaderValue::from_bytes(&line.join(&b", "[..])).expect("field values and commas");
+        let line = HeaderValue::from_bytes(&line.join(&b", "[..])).expect("field values and commas");
         request.insert(IF_NONE_MATCH, line);
     }
     if let [only] = stored
-        && let Some(modified) = only
-            .get(LAST_MODIFIED)
-            .filter(|date| parse_date(date.as_bytes(), 0).is_some())
+        && let Some(modified) = only.get(LAST_MODIFIED).filter(|date| parse_date(date.as_bytes(), 0).is_some())
     {
         request.insert(IF_MODIFIED_SINCE, modified.clone());
     }
@@ -82,23 +68,15 @@ pub fn validated(stored: &[&HeaderMap], not_modified: &HeaderMap) -> Option<usiz
     if let Some(tag) = tag.and_then(|tag| ETag::parse(tag.as_bytes())) {
         // A strong validator selects the responses with the same strong validator; a weak one those with the same tag.
         let matches = |ours: ETag<'_>| {
-            if tag.is_weak() {
-                ours.weak_eq(&tag)
-            } else {
-                ours.strong_eq(&tag)
-            }
+            if tag.is_weak() { ours.weak_eq(&tag) } else { ours.strong_eq(&tag) }
         };
-        return stored
-            .iter()
-            .position(|response| ETag::of(response).is_some_and(matches));
+        return stored.iter().position(|response| ETag::of(response).is_some_and(matches));
     }
     if tag.is_some() {
         return None;
     }
     if let Some(modified) = not_modified.get(LAST_MODIFIED) {
-        return stored
-            .iter()
-            .position(|response| response.get(LAST_MODIFIED) == Some(modified));
+        return stored.iter().position(|response| response.get(LAST_MODIFIED) == Some(modified));
     }
     // Without any validator the RFC has it update only a stored response that has none either. Here it is the answer to a
     // question that we put together ourselves: with one response asked about, no other can be meant. Many origins leave them out.
@@ -118,18 +96,8 @@ pub fn merge(stored: &mut HeaderMap, update: &HeaderMap, received: u64) {
     let mut update = update.clone();
     let cc = CacheControl::of(&update);
     strip_for_storing(&mut update, &cc);
-    let digests =
-        ["content-md5", "content-digest", "repr-digest", "digest"].map(HeaderName::from_static);
-    for name in [
-        CONTENT_LENGTH,
-        CONTENT_ENCODING,
-        CONTENT_RANGE,
-        ETAG,
-        SET_COOKIE,
-    ]
-    .iter()
-    .chain(&digests)
-    {
+    let digests = ["content-md5", "content-digest", "repr-digest", "digest"].map(HeaderName::from_static);
+    for name in [CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_RANGE, ETAG, SET_COOKIE].iter().chain(&digests) {
         update.remove(name);
     }
     stored.remove(AGE);
@@ -167,29 +135,14 @@ pub enum HeadSays {
 ///
 /// §4.3.5: with matching values for all validators received, and the same `Content-Length` if there is one, it freshens; else
 /// the stored response is out of date.
-pub fn head_says(
-    stored: &HeaderMap,
-    length: u64,
-    status: StatusCode,
-    head: &HeaderMap,
-) -> HeadSays {
+pub fn head_says(stored: &HeaderMap, length: u64, status: StatusCode, head: &HeaderMap) -> HeadSays {
     if status != StatusCode::OK {
         return HeadSays::Nothing;
     }
-    let same = |name: HeaderName| {
-        head.get(&name)
-            .is_none_or(|value| stored.get(&name) == Some(value))
-    };
-    let same_length = head.get(CONTENT_LENGTH).is_none_or(|value| {
-        value
-            .to_str()
-            .is_ok_and(|value| value.parse() == Ok(length))
-    });
-    if same(ETAG) && same(LAST_MODIFIED) && same_length {
-        HeadSays::Freshen
-    } else {
-        HeadSays::Changed
-    }
+    let same = |name: HeaderName| head.get(&name).is_none_or(|value| stored.get(&name) == Some(value));
+    let same_length =
+        head.get(CONTENT_LENGTH).is_none_or(|value| value.to_str().is_ok_and(|value| value.parse() == Ok(length)));
+    if same(ETAG) && same(LAST_MODIFIED) && same_length { HeadSays::Freshen } else { HeadSays::Changed }
 }
 
 #[cfg(test)]

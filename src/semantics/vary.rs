@@ -2,9 +2,7 @@
 
 use std::cmp::Reverse;
 
-use http::header::{
-    ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONTENT_LANGUAGE, HeaderMap, HeaderName, VARY,
-};
+use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONTENT_LANGUAGE, HeaderMap, HeaderName, VARY};
 
 use super::list;
 
@@ -77,10 +75,7 @@ impl Normalise {
 
     /// What RFC 9111 §4.1 allows for every field: lists joined, whitespace around their commas dropped.
     pub const fn rfc() -> Normalise {
-        Normalise {
-            lists: true,
-            ..Normalise::none()
-        }
+        Normalise { lists: true, ..Normalise::none() }
     }
 }
 
@@ -88,18 +83,13 @@ impl Vary {
     /// Reads all `Vary` lines of a response. A member that is no field name counts as `*`.
     pub fn of(response: &HeaderMap) -> Vary {
         let mut vary = Vary::default();
-        for member in response
-            .get_all(VARY)
-            .iter()
-            .flat_map(|line| list::elements(line.as_bytes()))
-        {
+        for member in response.get_all(VARY).iter().flat_map(|line| list::elements(line.as_bytes())) {
             match HeaderName::from_bytes(member) {
                 Ok(name) if name != "*" => vary.names.push(name),
                 _ => vary.star = true,
             }
         }
-        vary.names
-            .sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+        vary.names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
         vary.names.dedup();
         vary
     }
@@ -108,8 +98,7 @@ impl Vary {
     #[must_use]
     pub fn and(mut self, name: HeaderName) -> Vary {
         self.names.push(name);
-        self.names
-            .sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+        self.names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
         self.names.dedup();
         self
     }
@@ -144,28 +133,10 @@ impl Vary {
 
     /// Whether a stored response fits a new request: that and the request it answered agree in all nominated fields, except that a
     /// language may also be [selected](Normalise::select_language).
-    pub fn fits(
-        &self,
-        asked: &HeaderMap,
-        response: &HeaderMap,
-        new: &HeaderMap,
-        normalise: Normalise,
-    ) -> bool {
-        if normalise.select_language
-            && self.names.contains(&ACCEPT_LANGUAGE)
-            && preferred(new, response)
-        {
-            let names = self
-                .names
-                .iter()
-                .filter(|name| **name != ACCEPT_LANGUAGE)
-                .cloned()
-                .collect();
-            return Vary {
-                star: self.star,
-                names,
-            }
-            .matches(asked, new, normalise);
+    pub fn fits(&self, asked: &HeaderMap, response: &HeaderMap, new: &HeaderMap, normalise: Normalise) -> bool {
+        if normalise.select_language && self.names.contains(&ACCEPT_LANGUAGE) && preferred(new, response) {
+            let names = self.names.iter().filter(|name| **name != ACCEPT_LANGUAGE).cloned().collect();
+            return Vary { star: self.star, names }.matches(asked, new, normalise);
         }
         self.matches(asked, new, normalise)
     }
@@ -221,10 +192,7 @@ fn write_field(name: &HeaderName, request: &HeaderMap, normalise: Normalise, key
             part(&preference.name, key);
             key.extend(preference.thousandths.to_be_bytes());
         }
-    } else if normalise.lists
-        && !SINGLE.contains(&name.as_str())
-        && lines().all(list::quotes_balance)
-    {
+    } else if normalise.lists && !SINGLE.contains(&name.as_str()) && lines().all(list::quotes_balance) {
         key.push(b'l');
         let members = || lines().flat_map(list::members);
         count(members().count(), key);
@@ -240,15 +208,9 @@ fn write_field(name: &HeaderName, request: &HeaderMap, normalise: Normalise, key
 fn preferred(request: &HeaderMap, response: &HeaderMap) -> bool {
     let lines = |headers: &HeaderMap, name| -> Vec<Vec<u8>> {
         let lines = headers.get_all(name).iter();
-        lines
-            .flat_map(|line| list::elements(line.as_bytes()))
-            .map(<[u8]>::to_ascii_lowercase)
-            .collect()
+        lines.flat_map(|line| list::elements(line.as_bytes())).map(<[u8]>::to_ascii_lowercase).collect()
     };
-    let (languages, accepted) = (
-        lines(response, CONTENT_LANGUAGE),
-        lines(request, ACCEPT_LANGUAGE),
-    );
+    let (languages, accepted) = (lines(response, CONTENT_LANGUAGE), lines(request, ACCEPT_LANGUAGE));
     let preferences = preferences(accepted.iter().map(Vec::as_slice), Weights::Ordered);
     let (Some(preferences), [language]) = (preferences, &languages[..]) else {
         return false;
@@ -257,9 +219,7 @@ fn preferred(request: &HeaderMap, response: &HeaderMap) -> bool {
         [first, rest @ ..] => {
             first.name == *language
                 && first.thousandths > 0
-                && rest
-                    .first()
-                    .is_none_or(|second| second.thousandths < first.thousandths)
+                && rest.first().is_none_or(|second| second.thousandths < first.thousandths)
         }
         [] => false,
     }
@@ -271,15 +231,10 @@ struct Preference {
 }
 
 /// The members, if each is a token (or `*`, or a language range) with at most a weight.
-fn preferences<'a>(
-    members: impl Iterator<Item = &'a [u8]>,
-    weights: Weights,
-) -> Option<Vec<Preference>> {
+fn preferences<'a>(members: impl Iterator<Item = &'a [u8]>, weights: Weights) -> Option<Vec<Preference>> {
     let mut preferences: Vec<Preference> = members.map(preference).collect::<Option<_>>()?;
     match weights {
-        Weights::Unordered => {
-            preferences.sort_by(|a, b| (b.thousandths, &a.name).cmp(&(a.thousandths, &b.name)))
-        }
+        Weights::Unordered => preferences.sort_by(|a, b| (b.thousandths, &a.name).cmp(&(a.thousandths, &b.name))),
         _ => preferences.sort_by_key(|preference| Reverse(preference.thousandths)),
     }
     Some(preferences)
@@ -297,11 +252,7 @@ fn preference(member: &[u8]) -> Option<Preference> {
         return None;
     }
     // RFC 9110 §8.4.1.3: x-gzip is equivalent to gzip.
-    let name = if name == b"x-gzip" {
-        b"gzip".to_vec()
-    } else {
-        name
-    };
+    let name = if name == b"x-gzip" { b"gzip".to_vec() } else { name };
     Some(Preference { name, thousandths })
 }
 
@@ -317,8 +268,7 @@ fn quality(weight: &[u8]) -> Option<u16> {
     };
     let mut thousandths = u16::from(whole - b'0');
     for place in 0..3 {
-        thousandths =
-            thousandths * 10 + digits.get(place).map_or(0, |digit| u16::from(digit - b'0'));
+        thousandths = thousandths * 10 + digits.get(place).map_or(0, |digit| u16::from(digit - b'0'));
     }
     (thousandths <= 1000).then_some(thousandths)
 }
@@ -330,11 +280,7 @@ fn part(bytes: &[u8], key: &mut Vec<u8>) {
 
 /// Header sections are far below 4 GiB; one that is not must not become equal to another.
 fn count(number: usize, key: &mut Vec<u8>) {
-    key.extend(
-        u32::try_from(number)
-            .expect("a header field below 4 GiB")
-            .to_be_bytes(),
-    );
+    key.extend(u32::try_from(number).expect("a header field below 4 GiB").to_be_bytes());
 }
 
 #[cfg(test)]

@@ -8,90 +8,23 @@ fn rfc9211_2_values() {
     let miss = CacheStatus::forwarded("c", Forwarded::Miss);
     for (status, want) in [
         (hit, "c; hit"),
-        (
-            CacheStatus {
-                ttl: Some(376),
-                ..hit
-            },
-            "c; hit; ttl=376",
-        ),
-        (
-            CacheStatus {
-                ttl: Some(-412),
-                detail: Some("stale"),
-                ..hit
-            },
-            "c; hit; ttl=-412; detail=\"stale\"",
-        ),
-        (
-            CacheStatus {
-                ttl: Some(i64::MAX),
-                ..hit
-            },
-            "c; hit; ttl=999999999999999",
-        ),
-        (
-            CacheStatus {
-                stored: true,
-                collapsed: true,
-                forwarded_status: Some(StatusCode::OK),
-                ..hit
-            },
-            "c; hit",
-        ),
+        (CacheStatus { ttl: Some(376), ..hit }, "c; hit; ttl=376"),
+        (CacheStatus { ttl: Some(-412), detail: Some("stale"), ..hit }, "c; hit; ttl=-412; detail=\"stale\""),
+        (CacheStatus { ttl: Some(i64::MAX), ..hit }, "c; hit; ttl=999999999999999"),
+        (CacheStatus { stored: true, collapsed: true, forwarded_status: Some(StatusCode::OK), ..hit }, "c; hit"),
         (miss, "c; fwd=miss"),
+        (CacheStatus { stored: true, ..miss }, "c; fwd=miss; stored"),
+        (CacheStatus { collapsed: true, ..miss }, "c; fwd=miss; collapsed"),
         (
-            CacheStatus {
-                stored: true,
-                ..miss
-            },
-            "c; fwd=miss; stored",
-        ),
-        (
-            CacheStatus {
-                collapsed: true,
-                ..miss
-            },
-            "c; fwd=miss; collapsed",
-        ),
-        (
-            CacheStatus {
-                forwarded: Some(Forwarded::Stale),
-                forwarded_status: Some(StatusCode::NOT_MODIFIED),
-                ..miss
-            },
+            CacheStatus { forwarded: Some(Forwarded::Stale), forwarded_status: Some(StatusCode::NOT_MODIFIED), ..miss },
             "c; fwd=stale; fwd-status=304",
         ),
-        (
-            CacheStatus {
-                key: Some("GET /a?\"b\\c\""),
-                ..hit
-            },
-            "c; hit; key=\"GET /a?\\\"b\\\\c\\\"\"",
-        ),
-        (
-            CacheStatus {
-                detail: Some("ü\n"),
-                ..hit
-            },
-            "c; hit; detail=\"??\"",
-        ),
-        (
-            CacheStatus {
-                name: "my cache",
-                ..hit
-            },
-            "\"my cache\"; hit",
-        ),
+        (CacheStatus { key: Some("GET /a?\"b\\c\""), ..hit }, "c; hit; key=\"GET /a?\\\"b\\\\c\\\"\""),
+        (CacheStatus { detail: Some("ü\n"), ..hit }, "c; hit; detail=\"??\""),
+        (CacheStatus { name: "my cache", ..hit }, "\"my cache\"; hit"),
         (CacheStatus { name: "", ..hit }, "\"\"; hit"),
         (CacheStatus { name: "1", ..hit }, "\"1\"; hit"),
-        (
-            CacheStatus {
-                name: "a.example:80/x",
-                ..hit
-            },
-            "a.example:80/x; hit",
-        ),
+        (CacheStatus { name: "a.example:80/x", ..hit }, "a.example:80/x; hit"),
     ] {
         assert_eq!(status.value(), want);
     }

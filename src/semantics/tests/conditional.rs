@@ -11,20 +11,10 @@ const THEN: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 const LATE: &str = "Sun, 06 Nov 1994 08:49:38 GMT";
 const THEN_MS: u64 = 784_111_777_000;
 
-fn ask(
-    method: &str,
-    role: Role,
-    status: u16,
-    request: &[(&str, &str)],
-    stored: &[(&str, &str)],
-) -> Precondition {
+fn ask(method: &str, role: Role, status: u16, request: &[(&str, &str)], stored: &[(&str, &str)]) -> Precondition {
     let (request, stored) = (headers(request), headers(stored));
     let status = StatusCode::from_u16(status).unwrap();
-    let selected = Selected {
-        status,
-        headers: &stored,
-        received: THEN_MS + 500,
-    };
+    let selected = Selected { status, headers: &stored, received: THEN_MS + 500 };
     evaluate(&method.parse().unwrap(), &request, &selected, role, NOW)
 }
 
@@ -50,11 +40,7 @@ fn rfc9110_8_8_3_entity_tags() {
         ("*", None),
     ] {
         let got = ETag::parse(value.as_bytes());
-        assert_eq!(
-            got.map(|tag| (tag.is_weak(), tag.opaque())),
-            want.map(|(weak, tag)| (weak, tag.as_bytes())),
-            "{value}"
-        );
+        assert_eq!(got.map(|tag| (tag.is_weak(), tag.opaque())), want.map(|(weak, tag)| (weak, tag.as_bytes())), "{value}");
         assert!(got.is_none_or(|tag| tag.to_string() == value), "{value}");
     }
 }
@@ -67,20 +53,9 @@ fn rfc9110_8_8_3_2_comparison() {
         ("W/\"1\"", "\"1\"", false, true),
         ("\"1\"", "\"1\"", true, true),
     ] {
-        let (one, two) = (
-            ETag::parse(one.as_bytes()).unwrap(),
-            ETag::parse(two.as_bytes()).unwrap(),
-        );
-        assert_eq!(
-            (one.strong_eq(&two), one.weak_eq(&two)),
-            (strong, weak),
-            "{one} {two}"
-        );
-        assert_eq!(
-            (two.strong_eq(&one), two.weak_eq(&one)),
-            (strong, weak),
-            "{two} {one}"
-        );
+        let (one, two) = (ETag::parse(one.as_bytes()).unwrap(), ETag::parse(two.as_bytes()).unwrap());
+        assert_eq!((one.strong_eq(&two), one.weak_eq(&two)), (strong, weak), "{one} {two}");
+        assert_eq!((two.strong_eq(&one), two.weak_eq(&one)), (strong, weak), "{two} {one}");
     }
 }
 
@@ -110,34 +85,14 @@ fn rfc9110_13_1_2_if_none_match() {
     ] {
         let request: Vec<_> = lines.iter().map(|line| ("if-none-match", *line)).collect();
         for method in ["GET", "HEAD", "QUERY"] {
-            assert_eq!(
-                ask(method, Role::Cache, 200, &request, &[("etag", tag)]),
-                want,
-                "{method} {lines:?} {tag}"
-            );
+            assert_eq!(ask(method, Role::Cache, 200, &request, &[("etag", tag)]), want, "{method} {lines:?} {tag}");
         }
-        let failed = if want == Proceed {
-            Proceed
-        } else {
-            PreconditionFailed
-        };
-        assert_eq!(
-            ask("PUT", Role::Origin, 200, &request, &[("etag", tag)]),
-            failed,
-            "{lines:?} {tag}"
-        );
-        assert_eq!(
-            ask("GET", Role::Cache, 404, &request, &[("etag", tag)]),
-            Proceed,
-            "§13.2.1: not a 2xx"
-        );
+        let failed = if want == Proceed { Proceed } else { PreconditionFailed };
+        assert_eq!(ask("PUT", Role::Origin, 200, &request, &[("etag", tag)]), failed, "{lines:?} {tag}");
+        assert_eq!(ask("GET", Role::Cache, 404, &request, &[("etag", tag)]), Proceed, "§13.2.1: not a 2xx");
     }
     let two = [("etag", "\"a\""), ("etag", "\"b\"")];
-    assert_eq!(
-        ask("GET", Role::Cache, 200, &[("if-none-match", "\"a\"")], &two),
-        Proceed,
-        "two tags are none"
-    );
+    assert_eq!(ask("GET", Role::Cache, 200, &[("if-none-match", "\"a\"")], &two), Proceed, "two tags are none");
 }
 
 #[test]
@@ -147,40 +102,20 @@ fn rfc9110_13_1_3_and_rfc9111_4_3_2_if_modified_since() {
         (THEN, &[("last-modified", THEN)][..], NotModified),
         (LATE, &[("last-modified", THEN)], NotModified),
         (EARLY, &[("last-modified", THEN)], Proceed),
-        (
-            "Sunday, 06-Nov-94 08:49:37 GMT",
-            &[("last-modified", THEN)],
-            NotModified,
-        ),
+        ("Sunday, 06-Nov-94 08:49:37 GMT", &[("last-modified", THEN)], NotModified),
         ("yesterday", &[("last-modified", THEN)], Proceed),
         (THEN, &[("date", THEN)], NotModified),
         (EARLY, &[("date", THEN)], Proceed),
         (LATE, &[("last-modified", "?"), ("date", THEN)], NotModified),
-        (
-            EARLY,
-            &[("last-modified", EARLY), ("date", LATE)],
-            NotModified,
-        ),
+        (EARLY, &[("last-modified", EARLY), ("date", LATE)], NotModified),
         (LATE, &[], NotModified),
         (THEN, &[], Proceed), // it was received half a second later
     ] {
-        assert_eq!(
-            ask("GET", Role::Cache, 200, &[(IMS, since)], stored),
-            want,
-            "{since} {stored:?}"
-        );
-        assert_eq!(
-            ask("POST", Role::Cache, 200, &[(IMS, since)], stored),
-            Proceed,
-            "not for writes"
-        );
+        assert_eq!(ask("GET", Role::Cache, 200, &[(IMS, since)], stored), want, "{since} {stored:?}");
+        assert_eq!(ask("POST", Role::Cache, 200, &[(IMS, since)], stored), Proceed, "not for writes");
     }
     let twice = [(IMS, LATE), (IMS, LATE)];
-    assert_eq!(
-        ask("GET", Role::Cache, 200, &twice, &[("last-modified", THEN)]),
-        Proceed,
-        "not one date"
-    );
+    assert_eq!(ask("GET", Role::Cache, 200, &twice, &[("last-modified", THEN)]), Proceed, "not one date");
 }
 
 #[test]
@@ -190,44 +125,16 @@ fn rfc9110_13_1_1_if_match_and_13_1_4_if_unmodified_since() {
         (("if-match", "\"b\", \"a\""), ("etag", "\"a\""), Proceed),
         (("if-match", "*"), ("x", ""), Proceed),
         (("if-match", "\"b\""), ("etag", "\"a\""), PreconditionFailed),
-        (
-            ("if-match", "W/\"a\""),
-            ("etag", "\"a\""),
-            PreconditionFailed,
-        ),
-        (
-            ("if-match", "\"a\""),
-            ("etag", "W/\"a\""),
-            PreconditionFailed,
-        ),
+        (("if-match", "W/\"a\""), ("etag", "\"a\""), PreconditionFailed),
+        (("if-match", "\"a\""), ("etag", "W/\"a\""), PreconditionFailed),
         (("if-match", "\"a\""), ("x", ""), PreconditionFailed),
-        (
-            ("if-unmodified-since", THEN),
-            ("last-modified", THEN),
-            Proceed,
-        ),
-        (
-            ("if-unmodified-since", EARLY),
-            ("last-modified", THEN),
-            PreconditionFailed,
-        ),
-        (
-            ("if-unmodified-since", "?"),
-            ("last-modified", THEN),
-            Proceed,
-        ),
+        (("if-unmodified-since", THEN), ("last-modified", THEN), Proceed),
+        (("if-unmodified-since", EARLY), ("last-modified", THEN), PreconditionFailed),
+        (("if-unmodified-since", "?"), ("last-modified", THEN), Proceed),
         (("if-unmodified-since", EARLY), ("x", ""), Proceed),
     ] {
-        assert_eq!(
-            ask("GET", Role::Origin, 200, &[request], &[stored]),
-            want,
-            "{request:?} {stored:?}"
-        );
-        assert_eq!(
-            ask("GET", Role::Cache, 200, &[request], &[stored]),
-            Proceed,
-            "not applicable to a cache"
-        );
+        assert_eq!(ask("GET", Role::Origin, 200, &[request], &[stored]), want, "{request:?} {stored:?}");
+        assert_eq!(ask("GET", Role::Cache, 200, &[request], &[stored]), Proceed, "not applicable to a cache");
     }
 }
 
@@ -235,40 +142,15 @@ fn rfc9110_13_1_1_if_match_and_13_1_4_if_unmodified_since() {
 fn rfc9110_13_2_2_precedence() {
     let stored = [("etag", "\"a\""), ("last-modified", THEN)];
     for (request, want) in [
-        (
-            &[("if-none-match", "\"a\""), ("if-modified-since", EARLY)][..],
-            NotModified,
-        ),
-        (
-            &[("if-none-match", "\"b\""), ("if-modified-since", LATE)],
-            Proceed,
-        ),
-        (
-            &[("if-none-match", "?"), ("if-modified-since", LATE)],
-            Proceed,
-        ),
-        (
-            &[("if-match", "\"a\""), ("if-unmodified-since", EARLY)],
-            Proceed,
-        ),
-        (
-            &[("if-match", "\"a\""), ("if-none-match", "\"a\"")],
-            NotModified,
-        ),
-        (
-            &[("if-match", "\"b\""), ("if-none-match", "\"a\"")],
-            PreconditionFailed,
-        ),
-        (
-            &[("if-unmodified-since", EARLY), ("if-none-match", "\"a\"")],
-            PreconditionFailed,
-        ),
+        (&[("if-none-match", "\"a\""), ("if-modified-since", EARLY)][..], NotModified),
+        (&[("if-none-match", "\"b\""), ("if-modified-since", LATE)], Proceed),
+        (&[("if-none-match", "?"), ("if-modified-since", LATE)], Proceed),
+        (&[("if-match", "\"a\""), ("if-unmodified-since", EARLY)], Proceed),
+        (&[("if-match", "\"a\""), ("if-none-match", "\"a\"")], NotModified),
+        (&[("if-match", "\"b\""), ("if-none-match", "\"a\"")], PreconditionFailed),
+        (&[("if-unmodified-since", EARLY), ("if-none-match", "\"a\"")], PreconditionFailed),
     ] {
-        assert_eq!(
-            ask("GET", Role::Origin, 200, request, &stored),
-            want,
-            "{request:?}"
-        );
+        assert_eq!(ask("GET", Role::Origin, 200, request, &stored), want, "{request:?}");
     }
 }
 
@@ -292,20 +174,9 @@ fn rfc9110_15_4_5_fields_of_a_304() {
     let got = not_modified_headers(&headers(&stored));
     let mut names: Vec<_> = got.keys().map(HeaderName::as_str).collect();
     names.sort_unstable();
-    let want = [
-        "cache-control",
-        "content-location",
-        "content-security-policy",
-        "date",
-        "etag",
-        "expires",
-        "vary",
-        "x-own",
-    ];
+    let want = ["cache-control", "content-location", "content-security-policy", "date", "etag", "expires", "vary", "x-own"];
     assert_eq!(names, want);
-    assert!(
-        not_modified_headers(&headers(&[("last-modified", THEN)])).contains_key("last-modified")
-    );
+    assert!(not_modified_headers(&headers(&[("last-modified", THEN)])).contains_key("last-modified"));
 }
 
 proptest! {

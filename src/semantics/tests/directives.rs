@@ -67,24 +67,14 @@ fn rfc9111_5_2_names_in_any_case_on_any_line_behind_any_quote() {
     ] {
         assert!(cc(lines).no_store, "{lines:?}");
     }
-    for lines in [
-        &["ext=\"no-store\""][..],
-        &["ext=\"a, no-store\""],
-        &["no-stor"],
-        &["x no-store"],
-        &[],
-    ] {
+    for lines in [&["ext=\"no-store\""][..], &["ext=\"a, no-store\""], &["no-stor"], &["x no-store"], &[]] {
         assert!(!cc(lines).no_store, "{lines:?}");
     }
 }
 
 #[test]
 fn rfc9111_5_2_2_7_private_and_5_2_2_4_no_cache_with_fields() {
-    let fields = |names: &[&str]| {
-        Some(Scope::Fields(
-            names.iter().map(|name| name.parse().unwrap()).collect(),
-        ))
-    };
+    let fields = |names: &[&str]| Some(Scope::Fields(names.iter().map(|name| name.parse().unwrap()).collect()));
     for (line, want) in [
         ("X", Some(Scope::Whole)),
         ("X=\"\"", Some(Scope::Whole)),
@@ -100,16 +90,8 @@ fn rfc9111_5_2_2_7_private_and_5_2_2_4_no_cache_with_fields() {
         ("X, X=\"a\"", Some(Scope::Whole)),
         ("y=\"X\"", None),
     ] {
-        assert_eq!(
-            cc(&[&line.replace('X', "Private")]).private,
-            want,
-            "private: {line}"
-        );
-        assert_eq!(
-            cc(&[&line.replace('X', "no-CACHE")]).no_cache,
-            want,
-            "no-cache: {line}"
-        );
+        assert_eq!(cc(&[&line.replace('X', "Private")]).private, want, "private: {line}");
+        assert_eq!(cc(&[&line.replace('X', "no-CACHE")]).no_cache, want, "no-cache: {line}");
     }
 }
 
@@ -119,23 +101,10 @@ fn rfc9111_5_2_1_request_directives() {
     assert_eq!(read.max_stale, Some(MaxStale::Any));
     assert_eq!(read.min_fresh, s(10));
     assert!(read.only_if_cached && read.no_transform);
-    for (line, want) in [
-        ("max-stale=5", 5),
-        ("max-stale=", 0),
-        ("max-stale=x", 0),
-        ("max-stale=5, max-stale", 5),
-    ] {
-        assert_eq!(
-            cc(&[line]).max_stale,
-            Some(MaxStale::Within(Duration::from_secs(want))),
-            "{line}"
-        );
+    for (line, want) in [("max-stale=5", 5), ("max-stale=", 0), ("max-stale=x", 0), ("max-stale=5, max-stale", 5)] {
+        assert_eq!(cc(&[line]).max_stale, Some(MaxStale::Within(Duration::from_secs(want))), "{line}");
     }
-    assert_eq!(
-        cc(&["min-fresh=-1"]).min_fresh,
-        s(1 << 31),
-        "what cannot be read asks for the most"
-    );
+    assert_eq!(cc(&["min-fresh=-1"]).min_fresh, s(1 << 31), "what cannot be read asks for the most");
 }
 
 #[test]
@@ -143,10 +112,7 @@ fn rfc9111_5_4_pragma_counts_only_without_cache_control() {
     let mut headers = HeaderMap::new();
     assert_eq!(CacheControl::of_request(&headers).no_cache, None);
     headers.insert(PRAGMA, "x, No-Cache".parse().unwrap());
-    assert_eq!(
-        CacheControl::of_request(&headers).no_cache,
-        Some(Scope::Whole)
-    );
+    assert_eq!(CacheControl::of_request(&headers).no_cache, Some(Scope::Whole));
     assert_eq!(CacheControl::of(&headers).no_cache, None);
     headers.insert(CACHE_CONTROL, "max-age=5".parse().unwrap());
     assert_eq!(CacheControl::of_request(&headers).no_cache, None);

@@ -18,10 +18,7 @@ fn date(seconds: i64) -> String {
 
 fn of(status: u16, response: &[(&str, &str)], rules: &FreshnessRules) -> Freshness {
     let response = headers(response);
-    let at = Exchanged {
-        requested: T0,
-        received: T0,
-    };
+    let at = Exchanged { requested: T0, received: T0 };
     let status = StatusCode::from_u16(status).unwrap();
     Freshness::shared(status, &response, &CacheControl::of(&response), at, rules)
 }
@@ -37,110 +34,38 @@ fn rfc9111_4_2_1_lifetime() {
     for (case, response, want) in [
         ("nothing", &[][..], 0),
         ("max-age", &[(CC, "max-age=60")], 60),
-        (
-            "s-maxage before max-age",
-            &[(CC, "max-age=60, s-maxage=90")],
-            90,
-        ),
-        (
-            "s-maxage before max-age, shorter",
-            &[(CC, "s-maxage=1, max-age=60")],
-            1,
-        ),
-        (
-            "invalid s-maxage is 0, not absent",
-            &[(CC, "s-maxage=x, max-age=60")],
-            0,
-        ),
-        (
-            "max-age before Expires",
-            &[(CC, "max-age=60"), ("expires", &past), ("date", &now)],
-            60,
-        ),
-        (
-            "max-age before an invalid Expires",
-            &[(CC, "max-age=60"), ("expires", "0"), ("date", &now)],
-            60,
-        ),
-        (
-            "max-age=0 before Expires",
-            &[(CC, "max-age=0"), ("expires", &later), ("date", &now)],
-            0,
-        ),
+        ("s-maxage before max-age", &[(CC, "max-age=60, s-maxage=90")], 90),
+        ("s-maxage before max-age, shorter", &[(CC, "s-maxage=1, max-age=60")], 1),
+        ("invalid s-maxage is 0, not absent", &[(CC, "s-maxage=x, max-age=60")], 0),
+        ("max-age before Expires", &[(CC, "max-age=60"), ("expires", &past), ("date", &now)], 60),
+        ("max-age before an invalid Expires", &[(CC, "max-age=60"), ("expires", "0"), ("date", &now)], 60),
+        ("max-age=0 before Expires", &[(CC, "max-age=0"), ("expires", &later), ("date", &now)], 0),
         ("Expires", &[("expires", &later), ("date", &now)], 2_592_000),
-        (
-            "Expires in the past",
-            &[("expires", &past), ("date", &now)],
-            0,
-        ),
+        ("Expires in the past", &[("expires", &past), ("date", &now)], 0),
         ("Expires now", &[("expires", &now), ("date", &now)], 0),
-        (
-            "Expires before Date",
-            &[("expires", &date(300)), ("date", &date(400))],
-            0,
-        ),
-        (
-            "Expires less Date, not less now",
-            &[("expires", &date(20)), ("date", &date(10))],
-            10,
-        ),
+        ("Expires before Date", &[("expires", &date(300)), ("date", &date(400))], 0),
+        ("Expires less Date, not less now", &[("expires", &date(20)), ("date", &date(10))], 10),
         ("Expires without Date", &[("expires", &date(30))], 30),
-        (
-            "Expires with an invalid Date",
-            &[("expires", &date(30)), ("date", "foo")],
-            30,
-        ),
+        ("Expires with an invalid Date", &[("expires", &date(30)), ("date", "foo")], 30),
         ("Expires: 0", &[("expires", "0"), ("date", &now)], 0),
-        (
-            "Expires twice: the first",
-            &[("expires", &date(30)), ("expires", &later), ("date", &now)],
-            30,
-        ),
-        (
-            "Expires twice, the first invalid",
-            &[("expires", "?"), ("expires", &later), ("date", &now)],
-            0,
-        ),
-        (
-            "Expires far away",
-            &[("expires", "Fri, 31 Dec 9999 23:59:59 GMT")],
-            1 << 31,
-        ),
-        (
-            "max-age overflows",
-            &[(CC, "max-age=99999999999999999999")],
-            1 << 31,
-        ),
+        ("Expires twice: the first", &[("expires", &date(30)), ("expires", &later), ("date", &now)], 30),
+        ("Expires twice, the first invalid", &[("expires", "?"), ("expires", &later), ("date", &now)], 0),
+        ("Expires far away", &[("expires", "Fri, 31 Dec 9999 23:59:59 GMT")], 1 << 31),
+        ("max-age overflows", &[(CC, "max-age=99999999999999999999")], 1 << 31),
     ] {
         assert_eq!(of(200, response, &rules).lifetime, s(want), "{case}");
     }
     let response = headers(&[("expires", &later)]);
-    let cc = CacheControl {
-        targeted: true,
-        ..CacheControl::default()
-    };
-    let at = Exchanged {
-        requested: T0,
-        received: T0,
-    };
-    assert_eq!(
-        Freshness::shared(StatusCode::OK, &response, &cc, at, &rules).lifetime,
-        s(0),
-        "RFC 9213 §2.2"
-    );
+    let cc = CacheControl { targeted: true, ..CacheControl::default() };
+    let at = Exchanged { requested: T0, received: T0 };
+    assert_eq!(Freshness::shared(StatusCode::OK, &response, &cc, at, &rules).lifetime, s(0), "RFC 9213 §2.2");
 }
 
 #[test]
 fn rfc9111_4_2_2_only_where_the_response_is_silent_and_may_be_kept() {
     let day_old = date(-86_400);
-    let heuristic = Silent::Heuristic {
-        percent: 10,
-        at_most: s(3600),
-    };
-    let silent = |silent| FreshnessRules {
-        silent,
-        ..FreshnessRules::default()
-    };
+    let heuristic = Silent::Heuristic { percent: 10, at_most: s(3600) };
+    let silent = |silent| FreshnessRules { silent, ..FreshnessRules::default() };
     for (status, cc, want) in [
         (200, "x", 3600),
         (203, "x", 3600),
@@ -160,47 +85,18 @@ fn rfc9111_4_2_2_only_where_the_response_is_silent_and_may_be_kept() {
         (599, "public", 3600),
         (200, "max-age=5", 5),
     ] {
-        let response = [
-            (CC, cc),
-            ("last-modified", day_old.as_str()),
-            ("date", &date(0)),
-        ];
-        assert_eq!(
-            of(status, &response, &silent(heuristic)).lifetime,
-            s(want),
-            "{status} {cc}"
-        );
+        let response = [(CC, cc), ("last-modified", day_old.as_str()), ("date", &date(0))];
+        assert_eq!(of(status, &response, &silent(heuristic)).lifetime, s(want), "{status} {cc}");
         let fixed = if want == 3600 { 77 } else { want };
-        assert_eq!(
-            of(status, &response, &silent(Silent::For(s(77)))).lifetime,
-            s(fixed),
-            "{status} {cc}"
-        );
+        assert_eq!(of(status, &response, &silent(Silent::For(s(77)))).lifetime, s(fixed), "{status} {cc}");
         let none = if want == 3600 { 0 } else { want };
-        assert_eq!(
-            of(status, &response, &silent(Silent::Stale)).lifetime,
-            s(none),
-            "{status} {cc}"
-        );
+        assert_eq!(of(status, &response, &silent(Silent::Stale)).lifetime, s(none), "{status} {cc}");
     }
-    for (modified, want) in [
-        (date(-1000), 100),
-        (date(0), 0),
-        (date(1000), 0),
-        ("?".to_owned(), 0),
-    ] {
+    for (modified, want) in [(date(-1000), 100), (date(0), 0), (date(1000), 0), ("?".to_owned(), 0)] {
         let response = [("last-modified", modified.as_str()), ("date", &date(0))];
-        assert_eq!(
-            of(200, &response, &silent(heuristic)).lifetime,
-            s(want),
-            "{modified}"
-        );
+        assert_eq!(of(200, &response, &silent(heuristic)).lifetime, s(want), "{modified}");
     }
-    assert_eq!(
-        of(200, &[], &silent(heuristic)).lifetime,
-        s(0),
-        "no Last-Modified"
-    );
+    assert_eq!(of(200, &[], &silent(heuristic)).lifetime, s(0), "no Last-Modified");
 }
 
 #[test]
@@ -245,32 +141,16 @@ fn rfc9111_4_2_3_corrected_age() {
         let mut response = HeaderMap::new();
         age.map(|age| response.insert(AGE, age.parse().unwrap()));
         sent_date.map(|seconds: i64| response.insert(DATE, date(seconds).parse().unwrap()));
-        let at = Exchanged {
-            requested: T0 - delay * 1000,
-            received: T0,
-        };
-        let freshness = Freshness::shared(
-            StatusCode::OK,
-            &response,
-            &CacheControl::default(),
-            at,
-            &rules,
-        );
+        let at = Exchanged { requested: T0 - delay * 1000, received: T0 };
+        let freshness = Freshness::shared(StatusCode::OK, &response, &CacheControl::default(), at, &rules);
         assert_eq!(freshness.age(T0 + resident * 1000), s(want), "{case}");
     }
     let back = Freshness::fixed(s(60), T0);
     assert_eq!(back.age(T0 - 5000), s(0), "a clock that went back");
-    let old = of(
-        200,
-        &[("age", "2147483648"), (CC, "max-age=2147483648")],
-        &rules,
-    );
+    let old = of(200, &[("age", "2147483648"), (CC, "max-age=2147483648")], &rules);
     assert!(!old.is_fresh(T0), "both saturate, and equal is stale");
     assert_eq!(old.age_seconds(u64::MAX), 1 << 31);
-    assert_eq!(
-        old.age(u64::MAX).as_secs(),
-        (1 << 31) + (u64::MAX - T0) / 1000
-    );
+    assert_eq!(old.age(u64::MAX).as_secs(), (1 << 31) + (u64::MAX - T0) / 1000);
 }
 
 #[test]
@@ -281,22 +161,13 @@ fn rfc9111_4_2_fresh_while_younger_than_its_lifetime() {
         (&[(CC, "max-age=60"), ("age", "30")], 30),
         (&[(CC, "max-age=3600"), ("age", "7200")], 0),
         (&[(CC, "max-age=0")], 0),
-        (
-            &[("expires", &date(10)), ("date", &date(-10)), ("age", "25")],
-            0,
-        ),
-        (
-            &[("expires", &date(20)), ("date", &date(10)), ("age", "15")],
-            0,
-        ),
+        (&[("expires", &date(10)), ("date", &date(-10)), ("age", "25")], 0),
+        (&[("expires", &date(20)), ("date", &date(10)), ("age", "15")], 0),
         (&[("expires", &date(20)), ("date", &date(-10))], 20),
     ] {
         let freshness = of(200, response, &rules);
         let end = T0 + fresh_for * 1000;
-        assert!(
-            fresh_for == 0 || freshness.is_fresh(end - 1),
-            "{response:?}"
-        );
+        assert!(fresh_for == 0 || freshness.is_fresh(end - 1), "{response:?}");
         assert!(!freshness.is_fresh(end), "{response:?}");
         assert_eq!(freshness.remaining(T0), s(fresh_for), "{response:?}");
         assert_eq!(freshness.fresh_until(), end, "{response:?}");
@@ -336,61 +207,16 @@ fn rfc9111_5_2_1_request_directives() {
         ("max-age=60", "only-if-cached, max-stale", 60, ServeStale),
         ("max-age=60", "only-if-cached, no-cache", 0, GatewayTimeout),
         // RFC 5861 §3
-        (
-            "max-age=60, stale-while-revalidate=30",
-            "",
-            60,
-            ServeAndRefresh,
-        ),
-        (
-            "max-age=60, stale-while-revalidate=30",
-            "",
-            89,
-            ServeAndRefresh,
-        ),
+        ("max-age=60, stale-while-revalidate=30", "", 60, ServeAndRefresh),
+        ("max-age=60, stale-while-revalidate=30", "", 89, ServeAndRefresh),
         ("max-age=60, stale-while-revalidate=30", "", 90, Revalidate),
-        (
-            "max-age=60, stale-while-revalidate=30",
-            "max-age=1000",
-            60,
-            Revalidate,
-        ),
-        (
-            "max-age=60, stale-while-revalidate=30",
-            "max-age=1000, max-stale",
-            60,
-            ServeAndRefresh,
-        ),
-        (
-            "max-age=60, stale-while-revalidate=30",
-            "max-stale=60",
-            100,
-            ServeStale,
-        ),
-        (
-            "max-age=60, stale-while-revalidate=30",
-            "min-fresh=0",
-            61,
-            ServeAndRefresh,
-        ),
-        (
-            "max-age=60, stale-while-revalidate=30",
-            "min-fresh=1",
-            61,
-            Revalidate,
-        ),
-        (
-            "max-age=60, stale-while-revalidate=30",
-            "only-if-cached",
-            61,
-            ServeAndRefresh,
-        ),
-        (
-            "max-age=60, stale-while-revalidate=30, must-revalidate",
-            "",
-            60,
-            Revalidate,
-        ),
+        ("max-age=60, stale-while-revalidate=30", "max-age=1000", 60, Revalidate),
+        ("max-age=60, stale-while-revalidate=30", "max-age=1000, max-stale", 60, ServeAndRefresh),
+        ("max-age=60, stale-while-revalidate=30", "max-stale=60", 100, ServeStale),
+        ("max-age=60, stale-while-revalidate=30", "min-fresh=0", 61, ServeAndRefresh),
+        ("max-age=60, stale-while-revalidate=30", "min-fresh=1", 61, Revalidate),
+        ("max-age=60, stale-while-revalidate=30", "only-if-cached", 61, ServeAndRefresh),
+        ("max-age=60, stale-while-revalidate=30, must-revalidate", "", 60, Revalidate),
         ("s-maxage=60, stale-while-revalidate=30", "", 60, Revalidate),
         // RFC 8246 §2
         ("max-age=60, immutable", "max-age=0", 59, Serve),
@@ -399,31 +225,17 @@ fn rfc9111_5_2_1_request_directives() {
         ("max-age=60, immutable", "no-cache", 1, Revalidate),
     ] {
         let freshness = of(200, &[(CC, response)], &rules);
-        assert_eq!(
-            freshness.decide(&says(request), T0 + age * 1000),
-            want,
-            "{response} | {request} | {age}"
-        );
+        assert_eq!(freshness.decide(&says(request), T0 + age * 1000), want, "{response} | {request} | {age}");
     }
-    let lenient = FreshnessRules {
-        windows_beside_s_maxage: true,
-        ..rules
-    };
+    let lenient = FreshnessRules { windows_beside_s_maxage: true, ..rules };
     for (response, want) in [
         ("s-maxage=60, stale-while-revalidate=30", ServeAndRefresh),
-        (
-            "s-maxage=60, stale-while-revalidate=30, must-revalidate",
-            Revalidate,
-        ),
+        ("s-maxage=60, stale-while-revalidate=30, must-revalidate", Revalidate),
         ("s-maxage=60", Revalidate),
     ] {
         let freshness = of(200, &[(CC, response)], &lenient);
         assert_eq!(freshness.decide(&says(""), T0 + 60_000), want, "{response}");
-        assert_eq!(
-            freshness.decide(&says("max-stale"), T0 + 100_000),
-            Revalidate,
-            "{response}"
-        );
+        assert_eq!(freshness.decide(&says("max-stale"), T0 + 100_000), Revalidate, "{response}");
     }
 }
 
@@ -438,33 +250,15 @@ fn rfc5861_4_and_rfc9111_4_2_4_what_stands_in_for_a_failure() {
         ("max-age=60", "", 60, ServerError, false),
         ("max-age=60, stale-if-error=30", "", 89, ServerError, true),
         ("max-age=60, stale-if-error=30", "", 90, ServerError, false),
-        (
-            "max-age=60, stale-if-error=7200",
-            "",
-            7000,
-            Unreachable,
-            true,
-        ),
+        ("max-age=60, stale-if-error=7200", "", 7000, Unreachable, true),
         ("max-age=60", "stale-if-error=30", 89, ServerError, true),
         ("max-age=60", "stale-if-error=30", 90, ServerError, false),
         ("max-age=60", "max-age=5", 30, ServerError, true),
         ("max-age=60", "no-cache", 30, Unreachable, false),
         ("max-age=60, must-revalidate", "", 60, Unreachable, false),
         ("max-age=60, must-revalidate", "", 59, Unreachable, true),
-        (
-            "max-age=60, must-revalidate",
-            "stale-if-error=30",
-            60,
-            ServerError,
-            false,
-        ),
-        (
-            "max-age=60, must-revalidate, stale-if-error=30",
-            "",
-            60,
-            ServerError,
-            false,
-        ),
+        ("max-age=60, must-revalidate", "stale-if-error=30", 60, ServerError, false),
+        ("max-age=60, must-revalidate, stale-if-error=30", "", 60, ServerError, false),
         ("max-age=60, proxy-revalidate", "", 60, Unreachable, false),
         ("max-age=60, no-cache", "", 1, Unreachable, false),
         ("max-age=2, s-maxage=2", "", 2, Unreachable, false),
@@ -473,19 +267,10 @@ fn rfc5861_4_and_rfc9111_4_2_4_what_stands_in_for_a_failure() {
         let got = freshness.stands_in(failure, &says(request), T0 + age * 1000);
         assert_eq!(got, want, "{response} | {request} | {age} | {failure:?}");
     }
-    for (status, want) in [
-        (200, None),
-        (404, None),
-        (500, Some(ServerError)),
-        (501, None),
-        (504, Some(ServerError)),
-        (505, None),
-    ] {
-        assert_eq!(
-            Failure::of_status(StatusCode::from_u16(status).unwrap()),
-            want,
-            "{status}"
-        );
+    for (status, want) in
+        [(200, None), (404, None), (500, Some(ServerError)), (501, None), (504, Some(ServerError)), (505, None)]
+    {
+        assert_eq!(Failure::of_status(StatusCode::from_u16(status).unwrap()), want, "{status}");
     }
 }
 

@@ -24,16 +24,8 @@ fn rfc9875_2_and_3_lists_of_strings() {
         for name in [CACHE_GROUPS, CACHE_GROUP_INVALIDATION] {
             let lines: Vec<_> = lines.iter().map(|line| (name.as_str(), *line)).collect();
             let response = headers(&lines);
-            let got = if name == CACHE_GROUPS {
-                cache_groups(&response)
-            } else {
-                invalidated_groups(&Method::POST, &response)
-            };
-            assert_eq!(
-                got.ok(),
-                want.map(|want| want.iter().map(|group| (*group).to_owned()).collect()),
-                "{lines:?}"
-            );
+            let got = if name == CACHE_GROUPS { cache_groups(&response) } else { invalidated_groups(&Method::POST, &response) };
+            assert_eq!(got.ok(), want.map(|want| want.iter().map(|group| (*group).to_owned()).collect()), "{lines:?}");
         }
     }
 }
@@ -41,36 +33,16 @@ fn rfc9875_2_and_3_lists_of_strings() {
 #[test]
 fn rfc9875_3_ignored_for_safe_methods() {
     let response = headers(&[("cache-group-invalidation", "\"a\"")]);
-    for (method, want) in [
-        ("GET", 0),
-        ("HEAD", 0),
-        ("QUERY", 0),
-        ("POST", 1),
-        ("DELETE", 1),
-        ("X", 1),
-    ] {
-        assert_eq!(
-            invalidated_groups(&method.parse().unwrap(), &response)
-                .unwrap()
-                .len(),
-            want,
-            "{method}"
-        );
+    for (method, want) in [("GET", 0), ("HEAD", 0), ("QUERY", 0), ("POST", 1), ("DELETE", 1), ("X", 1)] {
+        assert_eq!(invalidated_groups(&method.parse().unwrap(), &response).unwrap().len(), want, "{method}");
     }
 }
 
 #[test]
 fn rfc9875_2_at_least_32_groups_of_32_letters() {
     let groups: Vec<_> = (0..100).map(|n| format!("{n:0>32}")).collect();
-    let value = groups
-        .iter()
-        .map(|group| format!("\"{group}\""))
-        .collect::<Vec<_>>()
-        .join(", ");
-    assert_eq!(
-        cache_groups(&headers(&[("cache-groups", &value)])).unwrap(),
-        groups
-    );
+    let value = groups.iter().map(|group| format!("\"{group}\"")).collect::<Vec<_>>().join(", ");
+    assert_eq!(cache_groups(&headers(&[("cache-groups", &value)])).unwrap(), groups);
 }
 
 proptest! {

@@ -3,16 +3,8 @@ use proptest::prelude::*;
 use super::super::testing::headers;
 use super::*;
 
-fn at<'a>(
-    scheme: Option<&'a Scheme>,
-    authority: Option<&'a Authority>,
-    path: &'a PathAndQuery,
-) -> Target<'a> {
-    Target {
-        scheme,
-        authority,
-        path_and_query: path,
-    }
+fn at<'a>(scheme: Option<&'a Scheme>, authority: Option<&'a Authority>, path: &'a PathAndQuery) -> Target<'a> {
+    Target { scheme, authority, path_and_query: path }
 }
 
 #[test]
@@ -51,17 +43,10 @@ fn rfc9111_4_4_methods_and_statuses() {
 
 #[test]
 fn rfc9111_4_4_locations_of_the_same_origin() {
-    let (path, authority) = (
-        PathAndQuery::from_static("/a/b?c"),
-        "Example.com".parse().unwrap(),
-    );
+    let (path, authority) = (PathAndQuery::from_static("/a/b?c"), "Example.com".parse().unwrap());
     for (scheme, reference, want) in [
         (Some(Scheme::HTTP), "http://example.com/x", Some("/x")),
-        (
-            Some(Scheme::HTTP),
-            "http://EXAMPLE.com:80/x?y#z",
-            Some("/x?y"),
-        ),
+        (Some(Scheme::HTTP), "http://EXAMPLE.com:80/x?y#z", Some("/x?y")),
         (Some(Scheme::HTTP), "HTTP://example.com/x", Some("/x")),
         (Some(Scheme::HTTP), "http://example.com", Some("/")),
         (Some(Scheme::HTTP), "https://example.com/x", None),
@@ -100,28 +85,12 @@ fn rfc9111_4_4_locations_of_the_same_origin() {
                 &headers(&[(name, reference)]),
             );
             let got: Vec<_> = got.iter().skip(1).map(PathAndQuery::as_str).collect();
-            assert_eq!(
-                got,
-                want.into_iter().collect::<Vec<_>>(),
-                "{scheme:?} {reference}"
-            );
+            assert_eq!(got, want.into_iter().collect::<Vec<_>>(), "{scheme:?} {reference}");
         }
     }
-    let response = headers(&[
-        ("location", "http://example.com/x"),
-        ("content-location", "/y"),
-    ]);
-    let got = invalidated(
-        &Method::POST,
-        at(None, None, &path),
-        StatusCode::OK,
-        &response,
-    );
-    assert_eq!(
-        got,
-        ["/a/b?c", "/y"],
-        "without an authority no absolute URI is ours"
-    );
+    let response = headers(&[("location", "http://example.com/x"), ("content-location", "/y")]);
+    let got = invalidated(&Method::POST, at(None, None, &path), StatusCode::OK, &response);
+    assert_eq!(got, ["/a/b?c", "/y"], "without an authority no absolute URI is ours");
     let got = invalidated(
         &Method::POST,
         at(None, None, &path),

@@ -10,44 +10,20 @@ const LATER_MS: u64 = 784_111_778_000;
 #[test]
 fn rfc9111_4_3_1_our_own_question() {
     for (case, stored, inm, ims) in [
-        (
-            "a tag",
-            &[&[("etag", "\"a\"")][..]][..],
-            Some("\"a\""),
-            None,
-        ),
-        (
-            "a weak tag",
-            &[&[("etag", "W/\"a\"")]],
-            Some("W/\"a\""),
-            None,
-        ),
+        ("a tag", &[&[("etag", "\"a\"")][..]][..], Some("\"a\""), None),
+        ("a weak tag", &[&[("etag", "W/\"a\"")]], Some("W/\"a\""), None),
         ("a date", &[&[("last-modified", THEN)]], None, Some(THEN)),
-        (
-            "both",
-            &[&[("etag", "\"a\""), ("last-modified", THEN)]],
-            Some("\"a\""),
-            Some(THEN),
-        ),
+        ("both", &[&[("etag", "\"a\""), ("last-modified", THEN)]], Some("\"a\""), Some(THEN)),
         ("nothing", &[&[]], None, None),
         ("no tag in the grammar", &[&[("etag", "a")]], None, None),
         ("no date", &[&[("last-modified", "yesterday")]], None, None),
         (
             "variants",
-            &[
-                &[("etag", "\"a\""), ("last-modified", THEN)],
-                &[("etag", "\"b\"")],
-                &[("etag", "\"a\"")],
-            ],
+            &[&[("etag", "\"a\""), ("last-modified", THEN)], &[("etag", "\"b\"")], &[("etag", "\"a\"")]],
             Some("\"a\", \"b\""),
             None,
         ),
-        (
-            "variants, one without",
-            &[&[("etag", "\"a\"")], &[("last-modified", THEN)]],
-            Some("\"a\""),
-            None,
-        ),
+        ("variants, one without", &[&[("etag", "\"a\"")], &[("last-modified", THEN)]], Some("\"a\""), None),
     ] {
         let stored: Vec<_> = stored.iter().map(|stored| headers(stored)).collect();
         let mut request = headers(&[
@@ -78,62 +54,22 @@ fn rfc9111_4_3_4_which_response_a_304_is_about() {
         (&[("etag", "W/\"a\"")], &[("etag", "\"a\"")], None),
         (&[("etag", "\"a\"")], &[("etag", "a")], None),
         (&[], &[("etag", "\"a\"")], None),
-        (
-            &[("etag", "\"a\""), ("last-modified", THEN)],
-            &[("etag", "\"a\""), ("last-modified", LATER)],
-            Some(0),
-        ),
-        (
-            &[("etag", "\"a\""), ("last-modified", THEN)],
-            &[("etag", "\"b\""), ("last-modified", THEN)],
-            None,
-        ),
-        (
-            &[("etag", "\"a\""), ("last-modified", THEN)],
-            &[("last-modified", THEN)],
-            Some(0),
-        ),
-        (
-            &[("last-modified", THEN)],
-            &[("last-modified", THEN)],
-            Some(0),
-        ),
-        (
-            &[("last-modified", THEN)],
-            &[("last-modified", LATER)],
-            None,
-        ),
+        (&[("etag", "\"a\""), ("last-modified", THEN)], &[("etag", "\"a\""), ("last-modified", LATER)], Some(0)),
+        (&[("etag", "\"a\""), ("last-modified", THEN)], &[("etag", "\"b\""), ("last-modified", THEN)], None),
+        (&[("etag", "\"a\""), ("last-modified", THEN)], &[("last-modified", THEN)], Some(0)),
+        (&[("last-modified", THEN)], &[("last-modified", THEN)], Some(0)),
+        (&[("last-modified", THEN)], &[("last-modified", LATER)], None),
         (&[("etag", "\"a\"")], &[("last-modified", LATER)], None),
         (&[("etag", "\"a\"")], &[], Some(0)), // our own question, about one response
         (&[("last-modified", THEN)], &[], Some(0)),
     ] {
-        assert_eq!(
-            validated(&[&headers(stored)], &headers(answer)),
-            want,
-            "{stored:?} {answer:?}"
-        );
+        assert_eq!(validated(&[&headers(stored)], &headers(answer)), want, "{stored:?} {answer:?}");
     }
-    let (one, two) = (
-        headers(&[("etag", "\"a\"")]),
-        headers(&[("etag", "W/\"b\"")]),
-    );
-    for (answer, want) in [
-        ("\"a\"", Some(0)),
-        ("W/\"b\"", Some(1)),
-        ("\"b\"", None),
-        ("\"c\"", None),
-    ] {
-        assert_eq!(
-            validated(&[&one, &two], &headers(&[("etag", answer)])),
-            want,
-            "{answer}"
-        );
+    let (one, two) = (headers(&[("etag", "\"a\"")]), headers(&[("etag", "W/\"b\"")]));
+    for (answer, want) in [("\"a\"", Some(0)), ("W/\"b\"", Some(1)), ("\"b\"", None), ("\"c\"", None)] {
+        assert_eq!(validated(&[&one, &two], &headers(&[("etag", answer)])), want, "{answer}");
     }
-    assert_eq!(
-        validated(&[&one, &two], &headers(&[])),
-        None,
-        "of several, nobody knows which"
-    );
+    assert_eq!(validated(&[&one, &two], &headers(&[])), None, "of several, nobody knows which");
 }
 
 #[test]
@@ -208,15 +144,8 @@ fn rfc9110_6_6_1_an_update_without_date_is_of_now() {
 #[test]
 fn rfc9111_5_2_2_4_what_an_update_sets_apart_does_not_stay() {
     let mut stored = headers(&[("date", THEN), ("x-user", "7")]);
-    merge(
-        &mut stored,
-        &headers(&[("date", LATER), ("cache-control", "no-cache=\"x-user\"")]),
-        LATER_MS,
-    );
-    assert_eq!(
-        stored,
-        headers(&[("date", LATER), ("cache-control", "no-cache=\"x-user\"")])
-    );
+    merge(&mut stored, &headers(&[("date", LATER), ("cache-control", "no-cache=\"x-user\"")]), LATER_MS);
+    assert_eq!(stored, headers(&[("date", LATER), ("cache-control", "no-cache=\"x-user\"")]));
 }
 
 #[test]
@@ -224,41 +153,21 @@ fn rfc9111_4_3_5_freshening_by_head() {
     let stored = headers(&[("etag", "\"a\""), ("last-modified", THEN)]);
     for (status, head, want) in [
         (200, &[][..], HeadSays::Freshen),
-        (
-            200,
-            &[
-                ("etag", "\"a\""),
-                ("last-modified", THEN),
-                ("content-length", "5"),
-            ],
-            HeadSays::Freshen,
-        ),
+        (200, &[("etag", "\"a\""), ("last-modified", THEN), ("content-length", "5")], HeadSays::Freshen),
         (200, &[("content-length", "05")], HeadSays::Freshen),
         (200, &[("content-length", "6")], HeadSays::Changed),
         (200, &[("content-length", "x")], HeadSays::Changed),
         (200, &[("etag", "\"b\"")], HeadSays::Changed),
-        (
-            200,
-            &[("etag", "\"a\""), ("last-modified", LATER)],
-            HeadSays::Changed,
-        ),
+        (200, &[("etag", "\"a\""), ("last-modified", LATER)], HeadSays::Changed),
         (206, &[("etag", "\"b\"")], HeadSays::Nothing),
         (404, &[], HeadSays::Nothing),
         (410, &[], HeadSays::Nothing),
     ] {
         let status = StatusCode::from_u16(status).unwrap();
-        assert_eq!(
-            head_says(&stored, 5, status, &headers(head)),
-            want,
-            "{status} {head:?}"
-        );
+        assert_eq!(head_says(&stored, 5, status, &headers(head)), want, "{status} {head:?}");
     }
     let bare = headers(&[]);
-    assert_eq!(
-        head_says(&bare, 5, StatusCode::OK, &stored),
-        HeadSays::Changed,
-        "a validator that we never saw"
-    );
+    assert_eq!(head_says(&bare, 5, StatusCode::OK, &stored), HeadSays::Changed, "a validator that we never saw");
 }
 
 proptest! {

@@ -5,8 +5,7 @@ use super::*;
 
 fn agree(name: &str, one: &[&str], two: &[&str], normalise: Normalise) -> bool {
     let vary = Vary::of(&headers(&[("vary", name)]));
-    let request =
-        |lines: &[&str]| headers(&lines.iter().map(|line| (name, *line)).collect::<Vec<_>>());
+    let request = |lines: &[&str]| headers(&lines.iter().map(|line| (name, *line)).collect::<Vec<_>>());
     let answer = vary.matches(&request(one), &request(two), normalise);
     let (mut first, mut second) = (Vec::new(), Vec::new());
     vary.write(&request(one), normalise, &mut first);
@@ -41,9 +40,7 @@ fn rfc9110_12_5_5_vary_parsed() {
 
 #[test]
 fn rfc9111_3_3_a_part_depends_on_its_range() {
-    let vary = Vary::of(&headers(&[("vary", "foo")]))
-        .and(http::header::RANGE)
-        .and(http::header::RANGE);
+    let vary = Vary::of(&headers(&[("vary", "foo")])).and(http::header::RANGE).and(http::header::RANGE);
     assert_eq!(vary.names(), ["foo", "range"]);
     let asked = headers(&[("range", "bytes=-5")]);
     assert!(vary.matches(&asked, &asked, Normalise::rfc()));
@@ -78,21 +75,10 @@ fn rfc9111_4_1_values_compared() {
         (&["\"1", "2\""], &["\"1,2\""], false, false),
         (&["\"1, 2"], &["\"1,2"], false, false),
     ] {
-        assert_eq!(
-            agree("foo", one, two, Normalise::none()),
-            none,
-            "{one:?} {two:?}"
-        );
-        assert_eq!(
-            agree("foo", one, two, Normalise::rfc()),
-            rfc,
-            "{one:?} {two:?}"
-        );
+        assert_eq!(agree("foo", one, two, Normalise::none()), none, "{one:?} {two:?}");
+        assert_eq!(agree("foo", one, two, Normalise::rfc()), rfc, "{one:?} {two:?}");
     }
-    assert!(
-        !agree("user-agent", &["a (b, c)"], &["a (b,c)"], Normalise::rfc()),
-        "a comment is no list"
-    );
+    assert!(!agree("user-agent", &["a (b, c)"], &["a (b,c)"], Normalise::rfc()), "a comment is no list");
 }
 
 #[test]
@@ -100,10 +86,7 @@ fn rfc9111_4_1_all_nominated_fields_count() {
     let vary = Vary::of(&headers(&[("vary", "Foo, Bar"), ("vary", "Baz")]));
     let stored = headers(&[("foo", "1"), ("bar", "abc"), ("baz", "7"), ("other", "2")]);
     for (new, want) in [
-        (
-            &[("foo", "1"), ("bar", "abc"), ("baz", "7"), ("other", "3")][..],
-            true,
-        ),
+        (&[("foo", "1"), ("bar", "abc"), ("baz", "7"), ("other", "3")][..], true),
         (&[("baz", "7"), ("bar", "abc"), ("foo", "1")], true),
         (&[("foo", "2"), ("bar", "abc"), ("baz", "7")], false),
         (&[("foo", "1"), ("bar", "abc4"), ("baz", "7")], false),
@@ -111,11 +94,7 @@ fn rfc9111_4_1_all_nominated_fields_count() {
         (&[("foo", "1"), ("bar", "abc")], false),
         (&[("foo", "1"), ("baz", "abc"), ("bar", "7")], false),
     ] {
-        assert_eq!(
-            vary.matches(&stored, &headers(new), Normalise::rfc()),
-            want,
-            "{new:?}"
-        );
+        assert_eq!(vary.matches(&stored, &headers(new), Normalise::rfc()), want, "{new:?}");
     }
 }
 
@@ -127,13 +106,7 @@ fn rfc9110_12_5_3_and_12_5_4_weights() {
         ("en, de", "eN,  De", false, true, true),
         ("en, de", "de, en", false, false, true),
         ("en, de;q=0.5", "de;q=0.5, en", false, true, true),
-        (
-            "en, de;q=0.5",
-            "en;q=1.000 , de ; Q=0.50",
-            false,
-            true,
-            true,
-        ),
+        ("en, de;q=0.5", "en;q=1.000 , de ; Q=0.50", false, true, true),
         ("en, de;q=0.5", "en;q=1.000 , de; q=0.50", false, true, true),
         ("en;q=0", "en;q=0.000", false, true, true),
         ("en;q=0", "en", false, false, false),
@@ -145,43 +118,15 @@ fn rfc9110_12_5_3_and_12_5_4_weights() {
         ("en;x=1", "en", false, false, false),
         ("", "*", false, false, false),
     ] {
-        for (weights, want) in [
-            (Verbatim, verbatim),
-            (Ordered, ordered),
-            (Unordered, unordered),
-        ] {
-            let normalise = Normalise {
-                accept_language: weights,
-                ..Normalise::none()
-            };
-            assert_eq!(
-                agree("accept-language", &[one], &[two], normalise),
-                want,
-                "{one} | {two} | {weights:?}"
-            );
-            assert_eq!(
-                agree("foo", &[one], &[two], normalise),
-                one == two,
-                "other fields are left alone"
-            );
+        for (weights, want) in [(Verbatim, verbatim), (Ordered, ordered), (Unordered, unordered)] {
+            let normalise = Normalise { accept_language: weights, ..Normalise::none() };
+            assert_eq!(agree("accept-language", &[one], &[two], normalise), want, "{one} | {two} | {weights:?}");
+            assert_eq!(agree("foo", &[one], &[two], normalise), one == two, "other fields are left alone");
         }
     }
-    let normalise = Normalise {
-        accept_encoding: Ordered,
-        ..Normalise::none()
-    };
-    assert!(agree(
-        "accept-encoding",
-        &["X-Gzip, br"],
-        &["gzip", "br"],
-        normalise
-    ));
-    assert!(!agree(
-        "accept-encoding",
-        &["gzip, br"],
-        &["br, gzip"],
-        normalise
-    ));
+    let normalise = Normalise { accept_encoding: Ordered, ..Normalise::none() };
+    assert!(agree("accept-encoding", &["X-Gzip, br"], &["gzip", "br"], normalise));
+    assert!(!agree("accept-encoding", &["gzip, br"], &["br, gzip"], normalise));
 }
 
 #[test]
@@ -204,56 +149,26 @@ fn rfc9110_12_5_4_a_language_selected() {
     ] {
         let response = headers(&[("content-language", language)]);
         let request = |foo| headers(&[("accept-language", new), ("foo", foo)]);
-        let select = Normalise {
-            select_language: true,
-            ..Normalise::rfc()
-        };
-        assert_eq!(
-            vary.fits(&asked, &response, &request("1"), select),
-            want,
-            "{language} {new}"
-        );
-        assert!(
-            !vary.fits(&asked, &response, &request("2"), select),
-            "the other fields count as ever"
-        );
-        assert_eq!(
-            vary.fits(&asked, &response, &request("1"), Normalise::rfc()),
-            new == "en, de",
-            "only by choice"
-        );
+        let select = Normalise { select_language: true, ..Normalise::rfc() };
+        assert_eq!(vary.fits(&asked, &response, &request("1"), select), want, "{language} {new}");
+        assert!(!vary.fits(&asked, &response, &request("2"), select), "the other fields count as ever");
+        assert_eq!(vary.fits(&asked, &response, &request("1"), Normalise::rfc()), new == "en, de", "only by choice");
     }
 }
 
 /// Lines of the bytes that matter here.
 fn lines() -> impl Strategy<Value = Vec<String>> {
-    prop::collection::vec("[ab,; =q01.\"*]{0,6}", 0..3).prop_map(|lines| {
-        lines
-            .into_iter()
-            .map(|line| line.trim().to_owned())
-            .collect()
-    })
+    prop::collection::vec("[ab,; =q01.\"*]{0,6}", 0..3)
+        .prop_map(|lines| lines.into_iter().map(|line| line.trim().to_owned()).collect())
 }
 
 /// What RFC 9111 §4.1 says, done naively: lines joined, then whitespace around commas dropped.
 fn naive(lines: &[String]) -> Option<String> {
-    (!lines.is_empty()).then(|| {
-        lines
-            .join(",")
-            .split(',')
-            .map(str::trim)
-            .collect::<Vec<_>>()
-            .join(",")
-    })
+    (!lines.is_empty()).then(|| lines.join(",").split(',').map(str::trim).collect::<Vec<_>>().join(","))
 }
 
 fn request(lines: &[String]) -> HeaderMap {
-    headers(
-        &lines
-            .iter()
-            .map(|line| ("foo", line.as_str()))
-            .collect::<Vec<_>>(),
-    )
+    headers(&lines.iter().map(|line| ("foo", line.as_str())).collect::<Vec<_>>())
 }
 
 proptest! {
