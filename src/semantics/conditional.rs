@@ -10,7 +10,7 @@ use http::{Method, StatusCode};
 
 use super::date::{date_field, parse_date};
 
-/// What a request's conditions make of it.
+/// What a request's conditions make of it; conditions come to nothing else (RFC 9110 §13.2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precondition {
     /// Answer as if there were none.
@@ -21,7 +21,7 @@ pub enum Precondition {
     PreconditionFailed,
 }
 
-/// On whose behalf conditions are evaluated.
+/// On whose behalf conditions are evaluated: there is a cache, or there is an origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// A cache: `If-Match` and `If-Unmodified-Since` are not applicable to it (RFC 9111 §4.3.2) and are passed over.
@@ -72,7 +72,7 @@ pub fn evaluate(method: &Method, request: &HeaderMap, selected: &Selected<'_>, r
             if !lists(request, &IF_MATCH, |other| tag.is_some_and(|tag| tag.strong_eq(&other))) {
                 return Precondition::PreconditionFailed;
             }
-        } else if let Some(limit) = date_field(request, IF_UNMODIFIED_SINCE, now) {
+        } else if let Some(limit) = one_date(request, IF_UNMODIFIED_SINCE, now) {
             // §13.1.4: passed over where no modification date is known.
             if date_field(selected.headers, LAST_MODIFIED, now).is_some_and(|modified| modified > limit) {
                 return Precondition::PreconditionFailed;
@@ -88,10 +88,7 @@ pub fn evaluate(method: &Method, request: &HeaderMap, selected: &Selected<'_>, r
         };
     }
     // §13.1.3: only for reads, and only if it is one valid date.
-    let mut since = request.get_all(IF_MODIFIED_SINCE).iter();
-    if let (true, Some(line), None) = (reads, since.next(), since.next())
-        && let Some(since) = parse_date(line.as_bytes(), now)
-    {
+    if reads && let Some(since) = one_date(request, IF_MODIFIED_SINCE, now) {
         // RFC 9111 §4.3.2: against Last-Modified, without it against Date, without both against when it was received.
         let modified = date_field(selected.headers, LAST_MODIFIED, now)
             .or_else(|| date_field(selected.headers, DATE, now))
@@ -179,6 +176,15 @@ impl Display for ETag<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mark = if self.weak { "W/" } else { "" };
         write!(f, "{mark}\"{}\"", String::from_utf8_lossy(self.opaque))
+    }
+}
+
+/// The date of a condition, if it is one line that is a date; else the condition does not count (§13.1.3, §13.1.4).
+fn one_date(request: &HeaderMap, name: http::HeaderName, now: u64) -> Option<u64> {
+    let mut lines = request.get_all(name).iter();
+    match (lines.next(), lines.next()) {
+        (Some(line), None) => parse_date(line.as_bytes(), now),
+        _ => None,
     }
 }
 

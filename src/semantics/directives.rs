@@ -70,7 +70,7 @@ pub struct CacheControl {
     pub targeted: bool,
 }
 
-/// How much of a response a `private` or `no-cache` covers.
+/// How much of a response a `private` or `no-cache` covers; the grammar knows these two forms.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// The bare directive: all of it.
@@ -115,7 +115,7 @@ impl Scope {
     }
 }
 
-/// How stale a response a request takes.
+/// How stale a response a request takes; the grammar knows these two forms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MaxStale {
     /// `max-stale` alone: any age will do.

@@ -130,6 +130,7 @@ pub enum Decision {
 
 /// How asking the inner service failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Failure {
     /// It answered 500, 502, 503 or 504 (RFC 5861 §4).
     ServerError,

@@ -10,7 +10,7 @@ use super::conditional::{ETag, Selected};
 use super::date::{date_field, parse_date};
 use super::list;
 
-/// What a request gets of a stored whole.
+/// What a request gets of a stored whole; RFC 9110 §14 knows no other outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ranges {
     /// All of it: no range was asked for, or one that does not count.

@@ -77,6 +77,7 @@ pub struct Exchange<'a> {
 
 /// What a rule adds to RFC 9111 §3. The default adds nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SharedRules {
     /// A lifetime is made up where the response states none and the RFC allows it (a heuristic, or the rule's own default).
     /// Defaults to no.

@@ -120,7 +120,7 @@ pub fn merge(stored: &mut HeaderMap, update: &HeaderMap, received: u64) {
     }
 }
 
-/// What a HEAD's answer says about a stored GET response (§4.3.5).
+/// What a HEAD's answer says about a stored GET response (§4.3.5): it is the same, or it is not, or the answer is about neither.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HeadSays {
     /// The same is still there: [`merge`] it.

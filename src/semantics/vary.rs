@@ -35,6 +35,7 @@ pub struct Vary {
 /// How far the values of nominated fields are reduced before they are compared. Everything here keeps the field's meaning
 /// under HTTP; [`Normalise::none`], the default, keeps every byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Normalise {
     /// A field on several lines equals one with the lines joined by commas, and whitespace around commas does not count
     /// (RFC 9111 §4.1). Not applied to fields known not to be lists, nor inside quoted strings. Defaults to no.
@@ -51,6 +52,7 @@ pub struct Normalise {
 
 /// How a list of weighted preferences (RFC 9110 §12.4.2) is reduced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Weights {
     /// Not at all.
     #[default]

@@ -139,6 +139,12 @@ fn rfc9110_13_1_1_if_match_and_13_1_4_if_unmodified_since() {
 }
 
 #[test]
+fn rfc9110_13_1_4_two_dates_are_none() {
+    let twice = [("if-unmodified-since", EARLY), ("if-unmodified-since", EARLY)];
+    assert_eq!(ask("GET", Role::Origin, 200, &twice, &[("last-modified", THEN)]), Proceed);
+}
+
+#[test]
 fn rfc9110_13_2_2_precedence() {
     let stored = [("etag", "\"a\""), ("last-modified", THEN)];
     for (request, want) in [

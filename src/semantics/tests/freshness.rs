@@ -150,6 +150,8 @@ fn rfc9111_4_2_3_corrected_age() {
     let old = of(200, &[("age", "2147483648"), (CC, "max-age=2147483648")], &rules);
     assert!(!old.is_fresh(T0), "both saturate, and equal is stale");
     assert_eq!(old.age_seconds(u64::MAX), 1 << 31);
+    assert_eq!(old.age_seconds(T0), 1 << 31);
+    assert_eq!(Freshness::fixed(s(60), T0).age_seconds(T0 + 4_294_967_295_000), 1 << 31, "a u32, but too much");
     assert_eq!(old.age(u64::MAX).as_secs(), (1 << 31) + (u64::MAX - T0) / 1000);
 }
 
@@ -271,6 +273,29 @@ fn rfc5861_4_and_rfc9111_4_2_4_what_stands_in_for_a_failure() {
         [(200, None), (404, None), (500, Some(ServerError)), (501, None), (504, Some(ServerError)), (505, None)]
     {
         assert_eq!(Failure::of_status(StatusCode::from_u16(status).unwrap()), want, "{status}");
+    }
+}
+
+#[test]
+fn a_fixed_lifetime_has_no_windows_and_asks_nothing() {
+    let fixed = Freshness::fixed(s(60), T0);
+    assert!(!fixed.forbids_stale && !fixed.validate_always && !fixed.immutable);
+    assert_eq!((fixed.fresh_until(), fixed.useful_until()), (T0 + 60_000, T0 + 60_000));
+    assert_eq!((fixed.age_seconds(T0 + 7_999), fixed.remaining(T0 + 59_000)), (7, s(1)));
+    assert_eq!(fixed.decide(&CacheControl::default(), T0 + 59_999), Decision::Serve);
+    assert_eq!(fixed.decide(&CacheControl::default(), T0 + 60_000), Decision::Revalidate);
+}
+
+#[test]
+fn useful_until_is_the_end_of_the_longest_window() {
+    for (swr, sie, gone) in [(1, 2, 3), (3, 2, 1), (2, 3, 1), (0, 0, 0)] {
+        let windows = Freshness {
+            stale_while_revalidate: s(swr),
+            stale_if_error: s(sie),
+            stale_if_unreachable: s(gone),
+            ..Freshness::fixed(s(60), T0)
+        };
+        assert_eq!(windows.useful_until(), T0 + 60_000 + 1000 * swr.max(sie).max(gone));
     }
 }
 

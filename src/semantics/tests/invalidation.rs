@@ -72,6 +72,8 @@ fn rfc9111_4_4_locations_of_the_same_origin() {
         (None, "?q", Some("/a/b?q")),
         (None, "x?q#f", Some("/a/x?q")),
         (None, "./1:2", Some("/a/1:2")),
+        (None, "1:2", Some("/a/1:2")),
+        (None, "x_y:z", Some("/a/x_y:z")),
         (None, "mailto:x", None),
         (None, "data:,x", None),
         (None, "http:", None),
