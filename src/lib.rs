@@ -1,5 +1,47 @@
-//! A response cache for Tower services.
-
+//! A response cache for Tower services of `http` requests whose invalidation is right.
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
+// In the order in which a request meets them.
+mod answer;
+mod body;
+mod clock;
+mod drive;
+mod fill;
+mod flight;
+mod future;
+mod hints;
+pub mod invalidate;
+mod key;
+mod layer;
+mod namespace;
+mod rules;
 pub mod semantics;
+mod service;
+mod stats;
+mod status;
+mod store;
+mod tape;
+
+pub use self::{
+    body::{BoxError, CacheBody},
+    clock::Clock,
+    future::ResponseFuture,
+    hints::{Caching, Invalidates},
+    invalidate::{Invalidate, InvalidateLayer},
+    key::{
+        And, Cookie, Extracted, Headers, Identity, Key, KeyExtractor, KeyRef, KeyWriter, MAX_KEY_LEN, RequestTarget,
+        RequestView, RouteAndQuery,
+    },
+    layer::CacheLayer,
+    namespace::{InvalidNamespace, MAX_NAMESPACE_LEN, MAX_NAMESPACES, Namespace, Namespaces},
+    rules::{Rule, Rules, RulesError, RulesErrorKind},
+    service::Cache,
+    stats::Stats,
+    status::{Bypass, CacheStatus, Miss, NoStore, Outcome, Stale, Storing},
+    store::{
+        Bump, Context, Entry, Fence, Generations, Life, Lookup, Memory, MemoryBuilder, Put, Secret, Stamp, Store, StoreError,
+        Usage,
+    },
+};

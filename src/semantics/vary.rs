@@ -105,6 +105,15 @@ impl Vary {
         self
     }
 
+    /// The fields that this or the other nominates.
+    pub fn union(&self, other: &Vary) -> Vary {
+        let mut names = self.names.clone();
+        names.extend(other.names.iter().cloned());
+        names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+        names.dedup();
+        Vary { star: self.star || other.star, names }
+    }
+
     /// Whether a member is `*`: no other request ever matches.
     pub fn is_star(&self) -> bool {
         self.star

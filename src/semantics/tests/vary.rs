@@ -49,6 +49,14 @@ fn rfc9111_3_3_a_part_depends_on_its_range() {
 }
 
 #[test]
+fn rfc9111_4_1_a_union_nominates_what_either_does() {
+    let of = |value| Vary::of(&headers(&[("vary", value)]));
+    assert_eq!(of("foo, bar").union(&of("baz, foo")), of("bar, baz, foo"));
+    assert!(of("foo").union(&of("*")).is_star() && of("*").union(&of("foo")).is_star());
+    assert!(of("").union(&of("")).is_empty());
+}
+
+#[test]
 fn rfc9111_4_1_star_never_matches() {
     let same = headers(&[("foo", "1")]);
     assert!(!Vary::of(&headers(&[("vary", "foo, *")])).matches(&same, &same, Normalise::rfc()));

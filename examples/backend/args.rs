@@ -1,0 +1,95 @@
+//! The command line.
+
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
+
+use lexopt::{Arg, Parser, ValueExt};
+
+pub(crate) const HELP: &str = "\
+An application with a response cache: flights of January 2013 in SQLite, accounts, and buckets on disk.
+
+Drives traffic against itself without and with the cache, compares the two, shows that writes are seen
+at once, and then goes on serving. Its accounts and their passwords are public: keep it on loopback.
+
+Usage: cargo run --release --example backend -- [FLAGS]
+
+  --listen ADDR     where to serve; port 0 takes a free one   [127.0.0.1:3000, or a free port if that is taken]
+  --db DIR          keep the database and the buckets here    [a new temporary directory, removed at the end]
+  --memory BYTES    room for the cache, such as 64MiB         [64MiB]
+  --seconds N       length of the run without the cache       [6]
+  --serve           no demonstration, only serve
+  --help            this text
+";
+
+const ALLOWED: &str = "--listen ADDR, --db DIR, --memory BYTES, --seconds N, --serve, --help";
+
+#[derive(Debug, PartialEq)]
+pub(crate) struct Args {
+    pub(crate) listen: Option<SocketAddr>,
+    pub(crate) db: Option<PathBuf>,
+    pub(crate) memory: usize,
+    pub(crate) measure: Duration,
+    pub(crate) serve: bool,
+    pub(crate) help: bool,
+}
+
+impl Args {
+    /// Reads the arguments that follow the program's name.
+    pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, String> {
+        let mut args =
+            Self { listen: None, db: None, memory: 64 << 20, measure: Duration::from_secs(6), serve: false, help: false };
+        let mut parser = Parser::from_args(arguments);
+        let refused = |what: String| Err(format!("{what}; there are: {ALLOWED}"));
+        loop {
+            let argument = match parser.next() {
+                Ok(Some(argument)) => argument,
+                Ok(None) => return Ok(args),
+                Err(error) => return refused(error.to_string()),
+            };
+            match argument {
+                Arg::Long("listen") => args.listen = Some(value(&mut parser, ADDRESS, |text| text.parse().ok())?),
+                Arg::Long("db") => args.db = Some(value(&mut parser, DIRECTORY, |text| Some(text.into()))?),
+                Arg::Long("memory") => args.memory = value(&mut parser, SIZE, bytes)?,
+                Arg::Long("seconds") => args.measure = value(&mut parser, SECONDS, seconds)?,
+                Arg::Long("serve") => args.serve = true,
+                Arg::Long("help") | Arg::Short('h') => args.help = true,
+                Arg::Long(name) => return refused(format!("there is no flag `--{name}`")),
+                Arg::Short(name) => return refused(format!("there is no flag `-{name}`")),
+                Arg::Value(text) => {
+                    return refused(format!("`{}` belongs to no flag", text.to_string_lossy()));
+                }
+            }
+        }
+    }
+}
+
+const ADDRESS: &str = "`--listen` takes an address and a port, such as 127.0.0.1:3000";
+const DIRECTORY: &str = "`--db` takes a directory";
+const SIZE: &str = "`--memory` takes a whole number of bytes, or of KiB, MiB, GiB, KB, MB or GB, such as 64MiB";
+const SECONDS: &str = "`--seconds` takes a whole number from 1 to 3600";
+
+/// The value of the flag that was just read, or what it ought to have been.
+fn value<T>(parser: &mut Parser, wanted: &str, read: impl Fn(&str) -> Option<T>) -> Result<T, String> {
+    let text = parser.value().and_then(|value| value.string()).map_err(|_| wanted.to_owned())?;
+    read(&text).ok_or_else(|| format!("{wanted}, not `{text}`"))
+}
+
+fn seconds(text: &str) -> Option<Duration> {
+    let seconds = text.parse().ok().filter(|seconds| (1..=3600).contains(seconds))?;
+    Some(Duration::from_secs(seconds))
+}
+
+/// `65536`, `64KiB`, `64 MB`, in any case.
+fn bytes(text: &str) -> Option<usize> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        _ => return None,
+    };
+    digits.trim_end().parse::<usize>().ok()?.checked_mul(unit)
+}

@@ -1,0 +1,85 @@
+//! Every way a request can fail, and the JSON a client sees of it: `{"error": "..."}`.
+//!
+//! What the client can mend is told in full. What only we can mend goes to standard error, and the client learns no more than that.
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde_json::json;
+
+/// Why a request was refused.
+#[derive(Debug)]
+pub(crate) enum Error {
+    BadRequest(String),
+    Unauthorized(&'static str),
+    Forbidden(&'static str),
+    NotFound(String),
+    MethodNotAllowed,
+    Conflict(String),
+    TooLarge(String),
+    Internal(String),
+}
+
+/// `Err(bad_request("..."))`, the commonest ending.
+pub(crate) fn bad_request(message: impl Into<String>) -> Error {
+    Error::BadRequest(message.into())
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let status = match &self {
+            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
+            Self::Forbidden(_) => StatusCode::FORBIDDEN,
+            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        let message = match &self {
+            Self::Internal(cause) => {
+                eprintln!("internal error: {cause}");
+                "something went wrong on our side".into()
+            }
+            told => told.to_string(),
+        };
+        let mut response = (status, Json(json!({ "error": message }))).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::ConstraintViolation) => Self::Conflict(format!("the database refuses this row: {error}")),
+            _ => Self::Internal(error.to_string()),
+        }
+    }
+}
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Self {
+        Self::Internal(error.to_string())
+    }
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unauthorized(message) | Self::Forbidden(message) => f.write_str(message),
+            Self::BadRequest(message) | Self::NotFound(message) | Self::Conflict(message) | Self::TooLarge(message) => {
+                f.write_str(message)
+            }
+            Self::MethodNotAllowed => f.write_str("this path has no such method; see the Allow header"),
+            Self::Internal(cause) => f.write_str(cause),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

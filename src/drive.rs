@@ -1,0 +1,208 @@
+//! A future that outlives whoever awaits it.
+//!
+//! It is polled where it is awaited, in the task of its own request, and costs no task. It moves to a task of its own when
+//! that is needed: when its awaiter is dropped (the client has left), or when somebody else begins to depend on it and
+//! must not be held up by how often its awaiter is polled.
+
+use std::{
+    any::Any,
+    future::{Future, poll_fn},
+    mem,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    pin::{Pin, pin},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    thread,
+    time::Duration,
+};
+
+use tokio::runtime::Handle;
+use tracing::Instrument;
+
+type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Awaits the work. Dropped before its end, it leaves the work to a task.
+#[must_use]
+pub(crate) struct Drive<T: Send + 'static>(Arc<Cell<T>>);
+
+struct Cell<T> {
+    place: Mutex<Place<T>>,
+    /// Somebody depends on it: to a task with it at the next opportunity.
+    wanted: AtomicBool,
+    /// Nobody awaits it any more.
+    left: AtomicBool,
+    /// How long it may go on after that.
+    limit: Option<Duration>,
+}
+
+enum Place<T> {
+    /// With its awaiter, whose waker is the one it was polled with last.
+    Here(Work<T>, Option<Waker>),
+    /// In a task; the awaiter is to be woken at its end.
+    Away(Option<Waker>),
+    /// Done in a task, or ended there by a panic.
+    Done(thread::Result<T>),
+    /// Being polled, handed over, or lost with its runtime.
+    Gone,
+}
+
+/// What a flight keeps of its work: enough to have it moved to a task.
+pub(crate) trait Promote: Send + Sync {
+    /// Somebody depends on this work now.
+    fn promote(self: Arc<Self>);
+}
+
+impl<T: Send + 'static> Drive<T> {
+    /// Work that, once its awaiter has left, is given up after `limit`; never, if there is none.
+    pub(crate) fn new(work: impl Future<Output = T> + Send + 'static, limit: Option<Duration>) -> Self {
+        Self(Arc::new(Cell {
+            place: Mutex::new(Place::Here(Box::pin(work), None)),
+            wanted: AtomicBool::new(false),
+            left: AtomicBool::new(false),
+            limit,
+        }))
+    }
+
+    /// The handle by which others have it moved to a task.
+    pub(crate) fn handle(&self) -> Arc<dyn Promote> {
+        self.0.clone()
+    }
+}
+
+impl<T: Send + 'static> Future for Drive<T> {
+    type Output = T;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        let cell = &self.0;
+        let mut place = cell.lock();
+        // Taken out while it is polled: should it panic, what is left of it is dropped by the unwinding and not kept here.
+        let polled = match mem::replace(&mut *place, Place::Gone) {
+            Place::Here(mut work, waker) => match work.as_mut().poll(cx) {
+                Poll::Ready(output) => return Poll::Ready(output),
+                Poll::Pending => {
+                    let waker = waker.filter(|waker| waker.will_wake(cx.waker()));
+                    Place::Here(work, Some(waker.unwrap_or_else(|| cx.waker().clone())))
+                }
+            },
+            Place::Away(_) => Place::Away(Some(cx.waker().clone())),
+            Place::Done(Ok(output)) => return Poll::Ready(output),
+            Place::Done(Err(panic)) => resume_unwind(panic),
+            Place::Gone => panic!("awaited after its end, or its runtime was shut down"),
+        };
+        *place = polled;
+        drop(place);
+        // Who wanted it while it was being polled could not take it: the flag was set before that attempt, so it is seen here.
+        if cell.wanted.load(Ordering::SeqCst) {
+            cell.send_away();
+        }
+        Poll::Pending
+    }
+}
+
+impl<T: Send + 'static> Drop for Drive<T> {
+    fn drop(&mut self) {
+        self.0.left.store(true, Ordering::SeqCst);
+        self.0.send_away();
+        // Nowhere to go: what is still here ends here, and says so to those who wait for it.
+        let place = self.0.place.try_lock().map(|mut place| match *place {
+            Place::Here(..) => mem::replace(&mut *place, Place::Gone),
+            _ => Place::Gone,
+        });
+        drop(place);
+    }
+}
+
+impl<T: Send + 'static> Promote for Cell<T> {
+    fn promote(self: Arc<Self>) {
+        self.wanted.store(true, Ordering::SeqCst);
+        self.send_away();
+    }
+}
+
+impl<T: Send + 'static> Cell<T> {
+    fn lock(&self) -> MutexGuard<'_, Place<T>> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Moves the work to a task, unless it is there, at its end, or being polled just now.
+    fn send_away(self: &Arc<Self>) {
+        let Ok(runtime) = Handle::try_current() else { return };
+        let Ok(mut place) = self.place.try_lock() else { return };
+        match mem::replace(&mut *place, Place::Gone) {
+            Place::Here(work, awaiter) => {
+                *place = Place::Away(awaiter);
+                drop(place);
+                runtime.spawn(self.clone().run(work).in_current_span());
+            }
+            other => *place = other,
+        }
+    }
+
+    async fn run(self: Arc<Self>, work: Work<T>) {
+        let report = Report(self.clone());
+        let mut work = work;
+        let guarded = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+            Err(panic) => Poll::Ready(Err(panic)),
+        });
+        let left = || self.left.load(Ordering::SeqCst);
+        if let Some(result) = unless_left(guarded, self.limit, left).await {
+            report.done(result);
+        }
+    }
+}
+
+/// Reports the end of the task to the awaiter, also if that end is the runtime's.
+struct Report<T: Send + 'static>(Arc<Cell<T>>);
+
+impl<T: Send + 'static> Report<T> {
+    fn done(self, result: Result<T, Box<dyn Any + Send>>) {
+        self.put(Place::Done(result));
+    }
+
+    fn put(&self, end: Place<T>) {
+        let mut place = self.0.lock();
+        if let Place::Away(awaiter) = &mut *place {
+            let awaiter = awaiter.take();
+            *place = end;
+            drop(place);
+            if let Some(awaiter) = awaiter {
+                awaiter.wake();
+            }
+        }
+    }
+}
+
+impl<T: Send + 'static> Drop for Report<T> {
+    fn drop(&mut self) {
+        self.put(Place::Gone);
+    }
+}
+
+/// Awaits work, but gives it up if it takes longer than `limit` while nobody is left to want it.
+pub(crate) async fn unless_left<T>(
+    work: impl Future<Output = T>,
+    limit: Option<Duration>,
+    left: impl Fn() -> bool,
+) -> Option<T> {
+    let Some(limit) = limit else { return Some(work.await) };
+    let mut work = pin!(work);
+    loop {
+        let mut patience = pin!(tokio::time::sleep(limit));
+        let ended = poll_fn(|cx| match work.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending => patience.as_mut().poll(cx).map(|()| None),
+        })
+        .await;
+        if ended.is_some() {
+            return ended;
+        }
+        if left() {
+            return None;
+        }
+    }
+}

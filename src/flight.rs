@@ -1,0 +1,291 @@
+//! One fill per key and living stamp.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    hash::BuildHasherDefault,
+    mem,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use http::{HeaderMap, StatusCode};
+use quick_cache::sync::Cache;
+use tokio::sync::Notify;
+
+use crate::{
+    clock::Nanos,
+    drive::Promote,
+    key::Key,
+    namespace::Namespaces,
+    semantics::Vary,
+    store::{Entry, KeyHasher, Stamp},
+    tape::Tape,
+};
+
+/// The fills of a layer that are under way, and the keys for which it is not worth while to wait for one.
+pub(crate) struct Flights {
+    shards: Box<[Mutex<Shard>]>,
+    flying: AtomicUsize,
+    passes: Cache<u128, Nanos, quick_cache::UnitWeighter, BuildHasherDefault<KeyHasher>>,
+    limits: Limits,
+}
+
+type Shard = HashMap<u128, Arc<Flight>, BuildHasherDefault<KeyHasher>>;
+
+/// The bounds of what one layer may have under way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) flights: usize,
+    pub(crate) waiters: usize,
+    pub(crate) wait: Duration,
+}
+
+const SHARDS: usize = 32;
+
+/// How many unfit keys are remembered at most.
+const PASSES: usize = 16 << 10;
+
+/// A fill under way.
+pub(crate) struct Flight {
+    key: Key,
+    stamp: Stamp,
+    progress: Mutex<Progress>,
+    moved: Notify,
+    waiters: AtomicUsize,
+    work: OnceLock<Arc<dyn Promote>>,
+}
+
+/// How far a fill is, for those who wait for it.
+#[derive(Clone)]
+pub(crate) enum Progress {
+    /// The inner service has not answered, or its answer is not known to be fit yet.
+    Calling,
+    /// It is fit, and on its way.
+    Arriving(Arc<Arriving>),
+    Landed(Landing),
+}
+
+/// The fate of a fill.
+#[derive(Clone)]
+pub(crate) enum Landing {
+    /// Whoever waits may have it.
+    Stored(Arc<Shareable>),
+    /// Not to be shared: all go alone, at once.
+    NotShared,
+    /// Its leader was lost: look again, and elect another.
+    Lost,
+}
+
+/// A response that may be shared, with what a follower must check before it takes it.
+pub(crate) struct Shareable {
+    pub(crate) entry: Arc<Entry>,
+    pub(crate) vary: Vary,
+    /// Namespaces that were known only from the response: whether they live is asked at landing.
+    pub(crate) added: Namespaces,
+}
+
+/// A response that may be shared, while its body is still coming. Its length is known, and not too large.
+pub(crate) struct Arriving {
+    pub(crate) key: Key,
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) born: Nanos,
+    pub(crate) length: u64,
+    pub(crate) tape: Arc<Tape>,
+    pub(crate) vary: Vary,
+    pub(crate) added: Namespaces,
+}
+
+/// What became of the wish to join.
+pub(crate) enum Joined {
+    Leads(Leader),
+    Follows(Follower),
+    /// There are as many flights, or waiters on this one, as there may be.
+    Full,
+}
+
+impl Flights {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            flying: AtomicUsize::new(0),
+            passes: Cache::with(
+                PASSES,
+                PASSES as u64,
+                quick_cache::UnitWeighter,
+                BuildHasherDefault::default(),
+                quick_cache::sync::DefaultLifecycle::default(),
+            ),
+            limits,
+        }
+    }
+
+    /// Joins the fill of a key, or begins one. A fill is joined only while its stamp is `alive` for who wants to join; one
+    /// that is not goes on for those who joined it before, and a new one takes its place.
+    pub(crate) fn join(self: &Arc<Self>, key: &Key, stamp: &Stamp, alive: impl Fn(&Stamp) -> bool) -> Joined {
+        let mut shard = self.shard(key.hash());
+        if let Some(flight) = shard.get(&key.hash()) {
+            if flight.key != *key {
+                return Joined::Full;
+            }
+            if alive(&flight.stamp) {
+                let flight = flight.clone();
+                drop(shard);
+                return self.follow(flight);
+            }
+        }
+        if self.flying.fetch_add(1, Ordering::SeqCst) >= self.limits.flights {
+            self.flying.fetch_sub(1, Ordering::SeqCst);
+            return Joined::Full;
+        }
+        let flight = Arc::new(Flight {
+            key: key.clone(),
+            stamp: stamp.clone(),
+            progress: Mutex::new(Progress::Calling),
+            moved: Notify::const_new(),
+            waiters: AtomicUsize::new(0),
+            work: OnceLock::new(),
+        });
+        shard.insert(key.hash(), flight.clone());
+        Joined::Leads(Leader { flights: self.clone(), flight, landed: false })
+    }
+
+    fn follow(&self, flight: Arc<Flight>) -> Joined {
+        if flight.waiters.fetch_add(1, Ordering::SeqCst) >= self.limits.waiters {
+            flight.waiters.fetch_sub(1, Ordering::SeqCst);
+            return Joined::Full;
+        }
+        if let Some(work) = flight.work.get() {
+            work.clone().promote();
+        }
+        Joined::Follows(Follower { flight, wait: self.limits.wait })
+    }
+
+    /// Whether responses for this key were found unfit a moment ago.
+    pub(crate) fn passes(&self, key: &Key, now: Nanos) -> bool {
+        self.passes.get(&key.hash()).is_some_and(|until| now < until)
+    }
+
+    /// Remembers that nobody should wait for this key.
+    pub(crate) fn pass(&self, key: &Key, until: Nanos) {
+        self.passes.insert(key.hash(), until);
+    }
+
+    /// A response for this key was fit after all.
+    pub(crate) fn forget_pass(&self, key: &Key) {
+        if !self.passes.is_empty() {
+            self.passes.remove(&key.hash());
+        }
+    }
+
+    fn shard(&self, key: u128) -> MutexGuard<'_, Shard> {
+        self.shards[(key >> 64) as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remove(&self, flight: &Arc<Flight>) {
+        let mut shard = self.shard(flight.key.hash());
+        if shard.get(&flight.key.hash()).is_some_and(|other| Arc::ptr_eq(other, flight)) {
+            shard.remove(&flight.key.hash());
+        }
+        drop(shard);
+        self.flying.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Flight {
+    /// Names the work, so that the first who waits for it has it moved to a task; at once, if somebody waits already.
+    pub(crate) fn is_worked_by(&self, work: Arc<dyn Promote>) {
+        if self.work.set(work.clone()).is_ok() && self.waiters.load(Ordering::SeqCst) > 0 {
+            work.promote();
+        }
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whoever fills. Dropped without a landing, it passes the baton: those who wait look again.
+pub(crate) struct Leader {
+    flights: Arc<Flights>,
+    flight: Arc<Flight>,
+    landed: bool,
+}
+
+impl Leader {
+    /// The flight, for naming its work.
+    pub(crate) fn flight(&self) -> Arc<Flight> {
+        self.flight.clone()
+    }
+
+    /// The response is fit, and its body on the way.
+    pub(crate) fn arrives(&self, arriving: Arriving) {
+        *self.flight.progress() = Progress::Arriving(Arc::new(arriving));
+        self.flight.moved.notify_waiters();
+    }
+
+    /// The end of the fill. To be called after the entry is stored: who comes later finds it there.
+    pub(crate) fn land(mut self, landing: Landing) {
+        self.landed = true;
+        self.end(landing);
+    }
+
+    fn end(&self, landing: Landing) {
+        self.flights.remove(&self.flight);
+        *self.flight.progress() = Progress::Landed(landing);
+        self.flight.moved.notify_waiters();
+    }
+}
+
+impl Drop for Leader {
+    fn drop(&mut self) {
+        if !mem::replace(&mut self.landed, true) {
+            self.end(Landing::Lost);
+        }
+    }
+}
+
+/// Whoever waits.
+pub(crate) struct Follower {
+    flight: Arc<Flight>,
+    wait: Duration,
+}
+
+impl Follower {
+    /// The stamp of the fill that is waited for.
+    pub(crate) fn stamp(&self) -> &Stamp {
+        &self.flight.stamp
+    }
+
+    /// Waits until the fill arrives or lands; `None` if that takes longer than one may wait.
+    pub(crate) async fn wait(&self) -> Option<Progress> {
+        let landing = async {
+            loop {
+                let moved = self.flight.moved.notified();
+                // A move between this look and the await is not missed: `Notified` counts from its creation.
+                let progress = self.flight.progress().clone();
+                if !matches!(progress, Progress::Calling) {
+                    return progress;
+                }
+                moved.await;
+            }
+        };
+        tokio::time::timeout(self.wait, landing).await.ok()
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.flight.waiters.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl fmt::Debug for Flights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flights").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,116 @@
+//! The future of a response.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use http::Response;
+use http_body::Body;
+use pin_project_lite::pin_project;
+
+use crate::{
+    body::{BoxError, CacheBody},
+    drive::Drive,
+    layer::Shared,
+    status::CacheStatus,
+    store::Store,
+};
+
+type Answer<B, E> = Result<Response<CacheBody<B>>, E>;
+
+pin_project! {
+    /// The response of a [`Cache`](crate::Cache). A hit is ready at once.
+    pub struct ResponseFuture<F, St, B, E>
+    where
+        B: Send,
+        B: 'static,
+        E: Send,
+        E: 'static,
+    {
+        #[pin]
+        state: State<F, St, B, E>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<F, St, B, E>
+    where
+        B: Send,
+        B: 'static,
+        E: Send,
+        E: 'static,
+    {
+        // Answered from the store.
+        Ready { response: Option<Response<CacheBody<B>>> },
+        // Not ours.
+        Pass { #[pin] inner: F },
+        // Ours, but left alone, and marked so.
+        Bypass { #[pin] inner: F, mark: Option<(Arc<Shared<St>>, CacheStatus)> },
+        // Fills; goes on without us if we are dropped.
+        Lead { fill: Drive<Answer<B, E>> },
+        // Everything that waits.
+        Work { work: Pin<Box<dyn Future<Output = Answer<B, E>> + Send>> },
+    }
+}
+
+impl<F, St, B: Send + 'static, E: Send + 'static> ResponseFuture<F, St, B, E> {
+    #[inline]
+    pub(crate) fn ready(response: Response<CacheBody<B>>) -> Self {
+        Self { state: State::Ready { response: Some(response) } }
+    }
+
+    #[inline]
+    pub(crate) fn pass(inner: F) -> Self {
+        Self { state: State::Pass { inner } }
+    }
+
+    pub(crate) fn bypass(inner: F, shared: Arc<Shared<St>>, status: CacheStatus) -> Self {
+        Self { state: State::Bypass { inner, mark: Some((shared, status)) } }
+    }
+
+    pub(crate) fn lead(fill: Drive<Answer<B, E>>) -> Self {
+        Self { state: State::Lead { fill } }
+    }
+
+    pub(crate) fn work(work: impl Future<Output = Answer<B, E>> + Send + 'static) -> Self {
+        Self { state: State::Work { work: Box::pin(work) } }
+    }
+}
+
+impl<F, St, B, E> Future for ResponseFuture<F, St, B, E>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    St: Store,
+    B: Body<Error: Into<BoxError>> + Send + 'static,
+    E: Send + 'static,
+{
+    type Output = Answer<B, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            StateProj::Ready { response } => Poll::Ready(Ok(response.take().expect("polled after its end"))),
+            StateProj::Pass { inner } => {
+                let response = ready!(inner.poll(cx))?;
+                Poll::Ready(Ok(response.map(CacheBody::inner)))
+            }
+            StateProj::Bypass { inner, mark } => {
+                let response = ready!(inner.poll(cx))?.map(CacheBody::inner);
+                let (shared, status) = mark.take().expect("polled after its end");
+                Poll::Ready(Ok(shared.marked(response, status)))
+            }
+            StateProj::Lead { fill } => Pin::new(fill).poll(cx),
+            StateProj::Work { work } => work.as_mut().poll(cx),
+        }
+    }
+}
+
+impl<F, St, B: Send + 'static, E: Send + 'static> fmt::Debug for ResponseFuture<F, St, B, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ResponseFuture")
+    }
+}

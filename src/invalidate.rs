@@ -1,0 +1,338 @@
+//! Clearing what a write has changed, before its response is sent.
+//!
+//! [`InvalidateLayer`] wraps the handlers of mutating requests. When one has answered, the namespaces that its rule, or the
+//! handler itself, names are cleared, and only then does the response leave: whoever has seen the response sees the change.
+//!
+//! # Which outcomes clear
+//!
+//! Every outcome that may have committed something:
+//!
+//! | outcome | cleared |
+//! |---|---|
+//! | 1xx, 2xx, 3xx | yes |
+//! | 4xx | yes, unless the rule says [`spare_client_errors`](crate::Rule::spare_client_errors) |
+//! | 5xx | yes |
+//! | the inner service fails (`Err`) | yes |
+//! | the handler panics | yes; then the panic goes on its way |
+//! | the client leaves, a timeout outside of the layer drops the request | the handler goes on in a task of its own, and what it names is cleared when it is done |
+//! | the runtime is shut down under the handler | at once, in this process |
+//!
+//! Safe methods (GET, HEAD, OPTIONS, TRACE, QUERY, and WebDAV's PROPFIND, REPORT and SEARCH) clear nothing, unless a
+//! method-override header asks for another method; all others, known or not, count as writes (RFC 9111, section 4.4).
+//!
+//! What a handler says with [`Invalidates`] counts on every route, also on those that no rule covers, and with every status.
+//! What [`Rule::invalidates_by`](crate::Rule::invalidates_by) computes needs a response: it is not asked if there is none.
+
+use std::{
+    fmt,
+    future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::{Method, Request, Response, request};
+use pin_project_lite::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::{
+    drive::Drive,
+    hints::Invalidates,
+    key::RequestView,
+    namespace::{Namespace, Namespaces},
+    rules::{Compiled, Params, Rule, Rules},
+    service::overrides_method,
+    stats::Count,
+    store::{Bump, Memory, Store},
+};
+
+/// Clears namespaces when a mutating request has changed something. See the table of outcomes in the
+/// [module's documentation](self).
+///
+/// Where it stands in the stack does not matter to [`CacheLayer`](crate::CacheLayer), which leaves mutating requests alone;
+/// it must stand *outside* of whatever may answer before the handler has committed, and *inside* of a layer that sends
+/// the response elsewhere.
+///
+/// ```
+/// use std::time::Duration;
+/// use http::{Request, Response};
+/// use tower::{Layer, ServiceExt, service_fn};
+/// use tower_response_cache::{InvalidateLayer, Memory, Rule, Rules, Store};
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// let store = Memory::new(1 << 20);
+/// let rules = Rules::new().route("/tables/{table}", Rule::ttl(Duration::from_secs(60)).namespace("db_query:{table}"));
+/// let service = InvalidateLayer::new(store.clone()).rules(rules).layer(service_fn(async |_: Request<()>| {
+///     Ok::<_, std::convert::Infallible>(Response::new(()))
+/// }));
+///
+/// service.oneshot(Request::post("/tables/orders").body(()).unwrap()).await.unwrap();
+/// assert_eq!(store.stats().bumps, 1);
+/// # });
+/// ```
+#[must_use]
+pub struct InvalidateLayer<St = Memory> {
+    store: St,
+    rules: Rules,
+}
+
+impl<St: Store> InvalidateLayer<St> {
+    /// A layer over a store: the one, or a clone of it, that the cache layers have. Without rules it clears what handlers
+    /// name.
+    pub fn new(store: St) -> Self {
+        Self { store, rules: Rules::new() }
+    }
+
+    /// A table of routes: the same as that of the cache layers. Replaces what was given before.
+    pub fn rules(mut self, rules: Rules) -> Self {
+        self.rules = rules;
+        self
+    }
+
+    /// One rule for every request that reaches this layer: for use on a single route.
+    ///
+    /// # Panics
+    ///
+    /// If the rule cannot be; the message says why.
+    #[track_caller]
+    pub fn rule(self, rule: Rule) -> Self {
+        self.rules(Rules::new().fallback(rule))
+    }
+
+    /// Adds a route and its rule.
+    ///
+    /// # Panics
+    ///
+    /// As [`Rules::route`].
+    #[track_caller]
+    pub fn route(mut self, pattern: &str, rule: Rule) -> Self {
+        self.rules = self.rules.route(pattern, rule);
+        self
+    }
+}
+
+impl<St: Store> Clone for InvalidateLayer<St> {
+    fn clone(&self) -> Self {
+        Self { store: self.store.clone(), rules: self.rules.clone() }
+    }
+}
+
+impl<St: Store> fmt::Debug for InvalidateLayer<St> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InvalidateLayer").field("store", &self.store).field("rules", &self.rules).finish()
+    }
+}
+
+impl<St: Store, S> Layer<S> for InvalidateLayer<St> {
+    type Service = Invalidate<S, St>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Invalidate { inner, store: self.store.clone(), rules: self.rules.clone() }
+    }
+}
+
+/// The service that [`InvalidateLayer`] makes. Requests and responses pass through it as they are.
+#[derive(Clone)]
+pub struct Invalidate<S, St = Memory> {
+    inner: S,
+    store: St,
+    rules: Rules,
+}
+
+impl<S: fmt::Debug, St> fmt::Debug for Invalidate<S, St> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Invalidate").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl<S, St, ReqB, ResB> Service<Request<ReqB>> for Invalidate<S, St>
+where
+    S: Service<Request<ReqB>, Response = Response<ResB>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+    St: Store,
+    ResB: Send + 'static,
+{
+    type Response = Response<ResB>;
+    type Error = S::Error;
+    type Future = InvalidateFuture<S::Future, ResB, S::Error>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<ReqB>) -> Self::Future {
+        if is_safe(&request) {
+            return InvalidateFuture { state: State::Pass { inner: self.inner.call(request) } };
+        }
+        let secret = &self.store.context().secret;
+        let mut write = Write { store: self.store.clone(), rule: None, head: None, names: Vec::new(), kind: Bump::Hard };
+        if let Some((rule, params)) = self.rules.find(request.uri()) {
+            let view = RequestView::of(&request, &params, secret);
+            let cleared = rule.clears(&view);
+            (write.names, write.kind) = (cleared.names, if cleared.soft { Bump::Soft } else { Bump::Hard });
+            write.rule = Some(rule.clone());
+        }
+        let request = if write.rule.as_ref().is_some_and(|rule| rule.clears_by_response()) {
+            let (head, body) = request.into_parts();
+            write.head = Some((head.clone(), self.rules.clone()));
+            Request::from_parts(head, body)
+        } else {
+            request
+        };
+        // In the task of its request while that lasts; it then goes on without it, however long it takes.
+        let drive = Drive::new(write.run(self.inner.call(request)), None);
+        InvalidateFuture { state: State::Write { drive } }
+    }
+}
+
+/// A write under way.
+struct Write<St: Store> {
+    store: St,
+    rule: Option<Arc<Compiled>>,
+    /// The head of the request, if what is cleared depends on the response as well.
+    head: Option<(request::Parts, Rules)>,
+    names: Vec<Namespace>,
+    kind: Bump,
+}
+
+impl<St: Store> Write<St> {
+    async fn run<F, B, E>(self, inner: F) -> Result<Response<B>, E>
+    where
+        F: Future<Output = Result<Response<B>, E>>,
+    {
+        // Should this be dropped midway, with its runtime, what can be done at once is done.
+        let mut unsettled = Unsettled { store: &self.store, names: Some(Namespaces::exactly(&self.names)) };
+        let mut inner = pin!(inner);
+        let outcome = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll(cx))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(outcome)) => Poll::Ready(Ok(outcome)),
+            Err(panic) => Poll::Ready(Err(panic)),
+        })
+        .await;
+        match outcome {
+            Ok(Ok(mut response)) => {
+                let said = response.extensions_mut().remove::<Invalidates>();
+                let (response, names) = self.cleared_by(response, said);
+                let names = Namespaces::exactly(&names);
+                unsettled.names = Some(names.clone());
+                self.bump(&names).await;
+                unsettled.names = None;
+                Ok(response)
+            }
+            Ok(Err(error)) => {
+                self.bump(&Namespaces::exactly(&self.names)).await;
+                unsettled.names = None;
+                Err(error)
+            }
+            Err(panic) => {
+                self.bump(&Namespaces::exactly(&self.names)).await;
+                unsettled.names = None;
+                drop(unsettled);
+                resume_unwind(panic)
+            }
+        }
+    }
+
+    /// What a response clears: what the rule and the handler name.
+    fn cleared_by<B>(&self, response: Response<B>, said: Option<Invalidates>) -> (Response<B>, Vec<Namespace>) {
+        let (said, only) = said.map(Invalidates::into_parts).unwrap_or_default();
+        let mut names = said;
+        let by_rule = !only && self.rule.as_ref().is_none_or(|rule| rule.may_have_changed(response.status()));
+        if !by_rule {
+            return (response, names);
+        }
+        names.extend_from_slice(&self.names);
+        let (Some(rule), Some((head, rules))) = (&self.rule, &self.head) else {
+            return (response, names);
+        };
+        let (parts, body) = response.into_parts();
+        let params = rules.find(&head.uri).map_or_else(Params::none, |(_, params)| params);
+        let view = RequestView::of_parts(head, &params, &self.store.context().secret);
+        names.extend(rule.cleared_by(&view, &parts));
+        (Response::from_parts(parts, body), names)
+    }
+
+    async fn bump(&self, names: &Namespaces) {
+        if names.is_empty() {
+            return;
+        }
+        self.store.context().counters.add(Count::Bumps, 1);
+        match self.store.bump(names, self.kind, None).await {
+            Ok(()) => tracing::debug!(?names, "invalidated"),
+            Err(error) => tracing::error!(?names, %error, "a write could not be followed by its invalidation"),
+        }
+    }
+}
+
+/// Names that may have changed and are not cleared yet.
+struct Unsettled<'a, St: Store> {
+    store: &'a St,
+    names: Option<Namespaces>,
+}
+
+impl<St: Store> Drop for Unsettled<'_, St> {
+    fn drop(&mut self) {
+        if let Some(names) = self.names.take().filter(|names| !names.is_empty()) {
+            self.store.bump_now(&names);
+        }
+    }
+}
+
+fn is_safe<B>(request: &Request<B>) -> bool {
+    const SAFE: [&str; 8] = ["GET", "HEAD", "OPTIONS", "TRACE", "QUERY", "PROPFIND", "REPORT", "SEARCH"];
+    let safe = |method: &Method| SAFE.contains(&method.as_str());
+    safe(request.method()) && !request.headers().keys().any(|name| overrides_method(name.as_str()))
+}
+
+pin_project! {
+    /// The response of an [`Invalidate`].
+    pub struct InvalidateFuture<F, B, E>
+    where
+        B: Send,
+        B: 'static,
+        E: Send,
+        E: 'static,
+    {
+        #[pin]
+        state: State<F, B, E>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<F, B, E>
+    where
+        B: Send,
+        B: 'static,
+        E: Send,
+        E: 'static,
+    {
+        Pass { #[pin] inner: F },
+        Write { drive: Drive<Result<Response<B>, E>> },
+    }
+}
+
+impl<F, B, E> Future for InvalidateFuture<F, B, E>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    B: Send + 'static,
+    E: Send + 'static,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            StateProj::Pass { inner } => inner.poll(cx),
+            StateProj::Write { drive } => Pin::new(drive).poll(cx),
+        }
+    }
+}
+
+impl<F, B: Send + 'static, E: Send + 'static> fmt::Debug for InvalidateFuture<F, B, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("InvalidateFuture")
+    }
+}

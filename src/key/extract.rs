@@ -1,0 +1,299 @@
+//! Extractors: what of a request enters its key.
+
+use std::{fmt, sync::Arc};
+
+use http::{HeaderMap, HeaderName, header};
+
+use super::{
+    Extracted, Identity, KeyWriter, RequestView,
+    identity::cookie,
+    query::{Names, Query},
+    write::Tag,
+};
+
+/// Says what makes two requests of a rule the same request.
+///
+/// [`RouteAndQuery`] is the default; [`and`](Self::and) adds parts to it. The route of the rule is always in the key
+/// besides, so that an extractor cannot make requests of two routes meet; and GET and HEAD share a key.
+///
+/// A closure from a request to an `Option<String>` is an extractor: `None` leaves the request alone.
+///
+/// ```
+/// use tower_response_cache::{KeyExtractor, RequestView, RouteAndQuery, Headers};
+///
+/// fn assert_extractor(_: impl KeyExtractor) {}
+///
+/// assert_extractor(RouteAndQuery.and(Headers::new(["accept-language"])));
+/// assert_extractor(|request: &RequestView<'_>| Some(request.param("id").to_owned()));
+/// ```
+pub trait KeyExtractor: Send + Sync + 'static {
+    /// Writes the parts of this request's key, or asks for the request to be left alone.
+    fn extract(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted;
+
+    /// The identity that is part of the key, if there is one: what `{identity}` in a template stands for.
+    fn identity(&self) -> Option<&Identity> {
+        None
+    }
+
+    /// This extractor's parts, and then another's.
+    fn and<K: KeyExtractor>(self, other: K) -> And<Self, K>
+    where
+        Self: Sized,
+    {
+        And(self, other)
+    }
+}
+
+impl<F> KeyExtractor for F
+where
+    F: Fn(&RequestView<'_>) -> Option<String> + Send + Sync + 'static,
+{
+    fn extract(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
+        match self(request) {
+            Some(part) => {
+                key.part(part);
+                Extracted::Key
+            }
+            None => Extracted::Bypass,
+        }
+    }
+}
+
+impl KeyExtractor for Arc<dyn KeyExtractor> {
+    fn extract(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
+        (**self).extract(request, key)
+    }
+
+    fn identity(&self) -> Option<&Identity> {
+        (**self).identity()
+    }
+}
+
+/// The parts of two extractors, one after the other: what [`KeyExtractor::and`] makes.
+#[derive(Debug, Clone)]
+pub struct And<A, B>(A, B);
+
+impl<A: KeyExtractor, B: KeyExtractor> KeyExtractor for And<A, B> {
+    fn extract(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
+        match self.0.extract(request, key) {
+            Extracted::Key => self.1.extract(request, key),
+            Extracted::Bypass => Extracted::Bypass,
+        }
+    }
+
+    fn identity(&self) -> Option<&Identity> {
+        self.0.identity().or(self.1.identity())
+    }
+}
+
+/// The default key: authority, path and query.
+///
+/// The authority is that of the request target or else the `Host` field, the path is as it was sent, and the parameters
+/// of the query are sorted by name: `?b=1&a=2` and `?a=2&b=1` are one request, `?a=1&a=2` and `?a=2&a=1` are two. A query
+/// whose names hold `%`, `+`, `;` or brackets counts as it was sent.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RouteAndQuery;
+
+impl RouteAndQuery {
+    /// Without the authority: for a service that answers the same under every name it has.
+    pub fn without_host(self) -> RequestTarget {
+        RequestTarget::default().without_host()
+    }
+
+    /// With these query parameters alone; `utm_*` names all that begin so.
+    ///
+    /// # Panics
+    ///
+    /// If a name is empty, encoded, or has a `*` anywhere but at its end.
+    #[track_caller]
+    pub fn only_query<I>(self, names: I) -> RequestTarget
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        RequestTarget::default().only_query(names)
+    }
+
+    /// Without these query parameters; `utm_*` names all that begin so.
+    ///
+    /// # Panics
+    ///
+    /// As [`only_query`](Self::only_query).
+    #[track_caller]
+    pub fn without_query<I>(self, names: I) -> RequestTarget
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        RequestTarget::default().without_query(names)
+    }
+
+    /// With the query as it was sent, unsorted: for a handler that reads it raw.
+    pub fn query_as_sent(self) -> RequestTarget {
+        RequestTarget::default().query_as_sent()
+    }
+}
+
+impl KeyExtractor for RouteAndQuery {
+    #[inline]
+    fn extract(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
+        write_host(request, key);
+        key.tagged(Tag::Path, request.path().as_bytes());
+        Query::Sorted.write(request.query(), key);
+        Extracted::Key
+    }
+}
+
+/// [`RouteAndQuery`] with choices made: what its methods return.
+#[derive(Debug, Clone)]
+pub struct RequestTarget {
+    host: bool,
+    query: Query,
+}
+
+impl Default for RequestTarget {
+    fn default() -> Self {
+        Self { host: true, query: Query::Sorted }
+    }
+}
+
+impl RequestTarget {
+    /// As [`RouteAndQuery::without_host`].
+    pub fn without_host(mut self) -> Self {
+        self.host = false;
+        self
+    }
+
+    /// As [`RouteAndQuery::only_query`].
+    #[track_caller]
+    pub fn only_query<I>(mut self, names: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        self.query = Query::Only(Names::new(names));
+        self
+    }
+
+    /// As [`RouteAndQuery::without_query`].
+    #[track_caller]
+    pub fn without_query<I>(mut self, names: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        self.query = Query::Without(Names::new(names));
+        self
+    }
+
+    /// As [`RouteAndQuery::query_as_sent`].
+    pub fn query_as_sent(mut self) -> Self {
+        self.query = Query::AsSent;
+        self
+    }
+}
+
+impl KeyExtractor for RequestTarget {
+    fn extract(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
+        if self.host {
+            write_host(request, key);
+        }
+        key.tagged(Tag::Path, request.path().as_bytes());
+        self.query.write(request.query(), key);
+        Extracted::Key
+    }
+}
+
+/// Header fields: every line of each, in the order in which they came.
+///
+/// Fields that carry secrets (`Authorization`, `Cookie`, `Proxy-Authorization`, `X-Api-Key`, and every value that is
+/// marked [sensitive](http::HeaderValue::is_sensitive)) enter the key as keyed hashes.
+#[derive(Debug, Clone)]
+pub struct Headers(Box<[HeaderName]>);
+
+impl Headers {
+    /// The fields of these names.
+    ///
+    /// # Panics
+    ///
+    /// If one of them is not the name of a field.
+    #[track_caller]
+    pub fn new<I>(names: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        Self(names.into_iter().map(|name| header_name(name.as_ref())).collect())
+    }
+}
+
+impl KeyExtractor for Headers {
+    fn extract(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
+        for name in &self.0 {
+            key.tagged(Tag::Header, name.as_str().as_bytes());
+            for value in request.headers.get_all(name) {
+                if value.is_sensitive() || SECRETS.contains(&name.as_str()) {
+                    key.secret(value);
+                } else {
+                    key.tagged(Tag::HeaderValue, value.as_bytes());
+                }
+            }
+        }
+        Extracted::Key
+    }
+}
+
+const SECRETS: [&str; 4] = ["authorization", "cookie", "proxy-authorization", "x-api-key"];
+
+/// One cookie, as a keyed hash. It tells variants apart, not users: [`Identity::cookie`] does that.
+#[derive(Debug, Clone)]
+pub struct Cookie(Box<str>);
+
+impl Cookie {
+    /// The cookie of this name. Several of it count as none.
+    pub fn new(name: &str) -> Self {
+        Self(name.into())
+    }
+}
+
+impl KeyExtractor for Cookie {
+    fn extract(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
+        key.tagged(Tag::Cookie, self.0.as_bytes());
+        match cookie(request.headers, &self.0) {
+            Some(value) => key.secret(value),
+            None => key.tagged(Tag::Absent, &[]),
+        }
+        Extracted::Key
+    }
+}
+
+/// The authority of the target, or else `Host`; its letters without case (RFC 9110, section 4.2.3).
+fn write_host(request: &RequestView<'_>, key: &mut KeyWriter<'_>) {
+    let host = match request.uri.authority() {
+        Some(authority) => authority.as_str().as_bytes(),
+        None => host_field(request.headers),
+    };
+    if host.iter().any(u8::is_ascii_uppercase) {
+        key.tagged(Tag::Host, &host.to_ascii_lowercase());
+    } else {
+        key.tagged(Tag::Host, host);
+    }
+}
+
+fn host_field(headers: &HeaderMap) -> &[u8] {
+    headers.get(header::HOST).map_or(&[], |host| host.as_bytes())
+}
+
+#[track_caller]
+pub(super) fn header_name(name: &str) -> HeaderName {
+    match HeaderName::from_bytes(name.as_bytes()) {
+        Ok(name) => name,
+        Err(_) => panic!("{name:?} is not the name of a header field: letters, digits and -, such as accept-language"),
+    }
+}
+
+impl fmt::Debug for dyn KeyExtractor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyExtractor")
+    }
+}

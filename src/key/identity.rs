@@ -1,0 +1,136 @@
+//! Who is asking: the part of a key that keeps users apart.
+
+use std::{fmt, sync::Arc};
+
+use http::{HeaderMap, HeaderName, header};
+
+use super::{Extracted, KeyExtractor, KeyWriter, RequestView, write::Tag};
+use crate::store::IdentityHash;
+
+/// Where a request says who is asking.
+///
+/// In the key it is a keyed hash, so that neither keys nor logs tell a token, and `{identity}` in the namespaces of a
+/// rule is that hash in hexadecimal, or `anonymous`. A request without one is cached for everybody without one, unless
+/// it carries other credentials: then it bypasses the cache.
+#[derive(Clone)]
+pub struct Identity {
+    source: Source,
+    required: bool,
+}
+
+#[derive(Clone)]
+enum Source {
+    Bearer,
+    Header(HeaderName),
+    Cookie(Box<str>),
+    By(Arc<By>),
+}
+
+type By = dyn Fn(&RequestView<'_>) -> Option<String> + Send + Sync;
+
+impl Identity {
+    /// The token of `Authorization: Bearer …` (RFC 6750).
+    pub fn bearer() -> Self {
+        Self::from_source(Source::Bearer)
+    }
+
+    /// The value of a header field, such as `x-api-key`. Several lines of it count as absent.
+    ///
+    /// # Panics
+    ///
+    /// If that is not the name of a field.
+    #[track_caller]
+    pub fn header(name: &str) -> Self {
+        Self::from_source(Source::Header(super::extract::header_name(name)))
+    }
+
+    /// The value of a cookie. Several cookies of the name count as absent.
+    pub fn cookie(name: &str) -> Self {
+        Self::from_source(Source::Cookie(name.into()))
+    }
+
+    /// What a closure finds, such as the user that a layer outside has left in the request's extensions.
+    pub fn by<F>(find: F) -> Self
+    where
+        F: Fn(&RequestView<'_>) -> Option<String> + Send + Sync + 'static,
+    {
+        Self::from_source(Source::By(Arc::new(find)))
+    }
+
+    /// Leaves requests without an identity alone.
+    pub fn required(mut self) -> Self {
+        self.required = true;
+        self
+    }
+
+    fn from_source(source: Source) -> Self {
+        Self { source, required: false }
+    }
+
+    /// Who is asking, as keys and namespaces know it.
+    pub(crate) fn of(&self, request: &RequestView<'_>) -> Option<IdentityHash> {
+        self.with(request, |secret| request.secret.identity(secret))
+    }
+
+    fn with<T>(&self, request: &RequestView<'_>, then: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        match &self.source {
+            Source::Bearer => only(request.headers, &header::AUTHORIZATION).and_then(bearer).map(then),
+            Source::Header(name) => only(request.headers, name).map(then),
+            Source::Cookie(name) => cookie(request.headers, name).map(then),
+            Source::By(find) => find(request).map(|found| then(found.as_bytes())),
+        }
+    }
+}
+
+impl KeyExtractor for Identity {
+    fn extract(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
+        match self.with(request, |secret| key.identity(secret)) {
+            Some(()) => Extracted::Key,
+            None if self.required => Extracted::Bypass,
+            None => {
+                key.tagged(Tag::Absent, b"identity");
+                Extracted::Key
+            }
+        }
+    }
+
+    fn identity(&self) -> Option<&Identity> {
+        Some(self)
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.source {
+            Source::Bearer => f.write_str("Identity::bearer()"),
+            Source::Header(name) => write!(f, "Identity::header({name:?})"),
+            Source::Cookie(name) => write!(f, "Identity::cookie({name:?})"),
+            Source::By(_) => f.write_str("Identity::by(…)"),
+        }
+    }
+}
+
+/// The value of a field that stands once.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?;
+    values.next().is_none().then(|| value.as_bytes())
+}
+
+fn bearer(credentials: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = credentials.split_at_checked(7)?;
+    let token = token.trim_ascii();
+    (scheme.eq_ignore_ascii_case(b"bearer ") && !token.is_empty()).then_some(token)
+}
+
+/// The value of a cookie that stands once.
+pub(crate) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+    let pairs = headers.get_all(header::COOKIE).iter().flat_map(|line| line.as_bytes().split(|b| *b == b';'));
+    let mut values = pairs.filter_map(|pair| {
+        let pair = pair.trim_ascii();
+        let at = pair.iter().position(|b| *b == b'=')?;
+        (&pair[..at] == name.as_bytes()).then(|| &pair[at + 1..])
+    });
+    let value = values.next()?;
+    values.next().is_none().then_some(value)
+}

@@ -1,0 +1,178 @@
+//! Keys: what makes two requests the same request.
+
+mod extract;
+mod identity;
+mod query;
+mod write;
+
+use std::fmt;
+
+use http::{Extensions, HeaderMap, Method, Uri, request};
+use xxhash_rust::xxh3::xxh3_128;
+
+pub use extract::{And, Cookie, Headers, KeyExtractor, RequestTarget, RouteAndQuery};
+pub use identity::Identity;
+pub use write::{Extracted, KeyWriter};
+pub(crate) use write::{begin, variant};
+
+use crate::{rules::Params, store::Secret};
+
+/// The longest canonical key, in bytes; a request whose key would be longer bypasses the cache.
+pub const MAX_KEY_LEN: usize = 8 << 10;
+
+/// A canonical key: every part of it tagged and preceded by its length, so that no two different requests have the same
+/// one, and its 128-bit hash (xxh3) as index. An entry keeps the whole key, and it is compared on every hit.
+///
+/// Secrets are in it only as keyed hashes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Key {
+    hash: u128,
+    canonical: Box<[u8]>,
+}
+
+impl Key {
+    pub(crate) fn new(canonical: impl Into<Box<[u8]>>) -> Self {
+        let canonical = canonical.into();
+        Self { hash: xxh3_128(&canonical), canonical }
+    }
+
+    /// The index.
+    #[inline]
+    pub fn hash(&self) -> u128 {
+        self.hash
+    }
+
+    /// The canonical bytes.
+    #[inline]
+    pub fn canonical(&self) -> &[u8] {
+        &self.canonical
+    }
+
+    /// The key, to be looked up.
+    #[inline]
+    pub fn as_ref(&self) -> KeyRef<'_> {
+        KeyRef { hash: self.hash, canonical: &self.canonical }
+    }
+
+    pub(crate) fn heap(&self) -> usize {
+        self.canonical.len()
+    }
+}
+
+/// A key that is only looked up: borrowed from where it was written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct KeyRef<'a> {
+    hash: u128,
+    canonical: &'a [u8],
+}
+
+impl<'a> KeyRef<'a> {
+    #[inline]
+    pub(crate) fn new(canonical: &'a [u8]) -> Self {
+        Self { hash: xxh3_128(canonical), canonical }
+    }
+
+    /// The index.
+    #[inline]
+    pub fn hash(&self) -> u128 {
+        self.hash
+    }
+
+    /// The canonical bytes.
+    #[inline]
+    pub fn canonical(&self) -> &'a [u8] {
+        self.canonical
+    }
+
+    /// A key of its own.
+    pub fn to_owned(&self) -> Key {
+        Key { hash: self.hash, canonical: self.canonical.into() }
+    }
+}
+
+impl fmt::Debug for KeyRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({:032x})", self.hash)
+    }
+}
+
+/// Shows the hash alone: the parts may say what a log should not.
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({:032x})", self.hash)
+    }
+}
+
+/// A request as rules and extractors see it: its head, the parameters of the route, never its body.
+#[derive(Clone, Copy)]
+pub struct RequestView<'a> {
+    pub(crate) method: &'a Method,
+    pub(crate) uri: &'a Uri,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) extensions: &'a Extensions,
+    pub(crate) params: &'a Params<'a>,
+    pub(crate) secret: &'a Secret,
+}
+
+impl<'a> RequestView<'a> {
+    pub(crate) fn of_parts(parts: &'a request::Parts, params: &'a Params<'a>, secret: &'a Secret) -> Self {
+        let request::Parts { method, uri, headers, extensions, .. } = parts;
+        Self { method, uri, headers, extensions, params, secret }
+    }
+
+    pub(crate) fn of<B>(request: &'a http::Request<B>, params: &'a Params<'a>, secret: &'a Secret) -> Self {
+        Self {
+            method: request.method(),
+            uri: request.uri(),
+            headers: request.headers(),
+            extensions: request.extensions(),
+            params,
+            secret,
+        }
+    }
+
+    /// The method.
+    pub fn method(&self) -> &'a Method {
+        self.method
+    }
+
+    /// The target as this layer sees it.
+    pub fn uri(&self) -> &'a Uri {
+        self.uri
+    }
+
+    /// The path as the client sent it. With the feature `axum`, a prefix that `Router::nest` has taken off is back on.
+    pub fn path(&self) -> &'a str {
+        #[cfg(feature = "axum")]
+        if let Some(original) = self.extensions.get::<axum::extract::OriginalUri>() {
+            return original.0.path();
+        }
+        self.uri.path()
+    }
+
+    /// The query without its `?`.
+    pub fn query(&self) -> Option<&'a str> {
+        self.uri.query()
+    }
+
+    /// The header fields.
+    pub fn headers(&self) -> &'a HeaderMap {
+        self.headers
+    }
+
+    /// The extensions that layers outside of this one have left.
+    pub fn extensions(&self) -> &'a Extensions {
+        self.extensions
+    }
+
+    /// A parameter of the route, percent-decoded; empty if the route has none of this name.
+    pub fn param(&self, name: &str) -> &str {
+        self.params.get(name).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for RequestView<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestView").field("method", self.method).field("path", &self.path()).finish_non_exhaustive()
+    }
+}

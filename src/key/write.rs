@@ -1,0 +1,109 @@
+//! The canonical form of a key: tagged, length-prefixed parts.
+
+use crate::{
+    key::{Key, KeyRef, MAX_KEY_LEN, RequestView},
+    store::Secret,
+};
+
+/// What an extractor says of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Extracted {
+    /// Its parts are written: cache it under them.
+    Key,
+    /// Leave this request alone.
+    Bypass,
+}
+
+/// Takes the parts of a key. Each is written with a tag of its kind and its length.
+#[derive(Debug)]
+pub struct KeyWriter<'a> {
+    canonical: &'a mut Vec<u8>,
+    secret: &'a Secret,
+    identified: bool,
+}
+
+/// The kinds of parts. Their numbers are part of the stored form: never reuse one.
+#[derive(Debug, Clone, Copy)]
+#[repr(u8)]
+pub(crate) enum Tag {
+    Route = 1,
+    Path = 2,
+    Host = 3,
+    NoQuery = 4,
+    RawQuery = 5,
+    QueryPiece = 6,
+    Header = 7,
+    HeaderValue = 8,
+    Secret = 9,
+    Absent = 10,
+    Cookie = 11,
+    Identity = 12,
+    Custom = 13,
+    Variant = 14,
+    Sections = 15,
+}
+
+impl<'a> KeyWriter<'a> {
+    pub(crate) fn new(canonical: &'a mut Vec<u8>, secret: &'a Secret) -> Self {
+        Self { canonical, secret, identified: false }
+    }
+
+    /// Adds a part of the extractor's own.
+    pub fn part(&mut self, part: impl AsRef<[u8]>) {
+        self.tagged(Tag::Custom, part.as_ref());
+    }
+
+    /// Adds a secret: only its keyed hash enters the key.
+    pub fn secret(&mut self, secret: impl AsRef<[u8]>) {
+        let hash = self.secret.identity(secret.as_ref());
+        self.tagged(Tag::Secret, &hash.0);
+    }
+
+    /// Adds who is asking, as a keyed hash. Requests with `Authorization` or `Cookie` are cached only if their key holds
+    /// an identity.
+    pub fn identity(&mut self, secret: impl AsRef<[u8]>) {
+        let hash = self.secret.identity(secret.as_ref());
+        self.tagged(Tag::Identity, &hash.0);
+        self.identified = true;
+    }
+
+    #[inline]
+    pub(crate) fn tagged(&mut self, tag: Tag, part: &[u8]) {
+        self.canonical.push(tag as u8);
+        // One byte for a length below 255; a longer one says so and takes eight.
+        match u8::try_from(part.len()) {
+            Ok(len) if len < u8::MAX => self.canonical.push(len),
+            _ => {
+                self.canonical.push(u8::MAX);
+                self.canonical.extend_from_slice(&(part.len() as u64).to_le_bytes());
+            }
+        }
+        self.canonical.extend_from_slice(part);
+    }
+
+    pub(crate) fn identified(&self) -> bool {
+        self.identified
+    }
+
+    pub(crate) fn too_long(&self) -> bool {
+        self.canonical.len() > MAX_KEY_LEN
+    }
+}
+
+/// The key of the variant that a request gets, where responses differ by these fields of it (RFC 9111, section 4.1).
+pub(crate) fn variant(primary: KeyRef<'_>, selecting: &[u8]) -> Key {
+    let mut canonical = Vec::with_capacity(primary.canonical().len() + selecting.len() + 1);
+    canonical.extend_from_slice(primary.canonical());
+    canonical.push(Tag::Variant as u8);
+    canonical.extend_from_slice(selecting);
+    Key::new(canonical)
+}
+
+/// Keeps a route's requests apart from those of every other route, whatever the extractor writes.
+pub(crate) fn begin(key: &mut KeyWriter<'_>, route: Option<&str>, request: &RequestView<'_>) {
+    match route {
+        Some(route) => key.tagged(Tag::Route, route.as_bytes()),
+        None => key.tagged(Tag::Path, request.path().as_bytes()),
+    }
+}

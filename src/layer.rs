@@ -1,0 +1,260 @@
+//! `CacheLayer`: every option and its default.
+
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
+
+use http::Response;
+use tower_layer::Layer;
+
+use crate::{
+    flight::{Flights, Limits},
+    rules::{Rule, Rules, RulesError},
+    service::Cache,
+    status::{CACHE_STATUS, CacheStatus},
+    store::{Memory, Store},
+};
+
+/// Caches the responses of the services it wraps, as its rules allow.
+///
+/// The layer owns what its services share, so it can be applied to any number of routes: axum applies one that is given to
+/// `Router::layer` to each of them. Give several layers the same store if they belong together.
+///
+/// ```
+/// use std::time::Duration;
+/// use http::{Request, Response};
+/// use http_body_util::{BodyExt, Full};
+/// use tower::{Layer, ServiceExt, service_fn};
+/// use tower_response_cache::{CacheLayer, CacheStatus, Memory, Outcome, Rule, Rules, Store};
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// let store = Memory::new(16 << 20);
+/// let rules = Rules::new().route("/tables/{table}", Rule::ttl(Duration::from_secs(60)).namespace("db_query:{table}"));
+/// let service = CacheLayer::new(store.clone()).rules(rules).layer(service_fn(async |_: Request<Full<_>>| {
+///     Ok::<_, std::convert::Infallible>(Response::new(Full::<bytes::Bytes>::from("rows")))
+/// }));
+///
+/// let get = || Request::get("/tables/orders?page=1").body(Full::<bytes::Bytes>::default()).unwrap();
+/// let miss = service.clone().oneshot(get()).await.unwrap();
+/// assert!(matches!(miss.extensions().get::<CacheStatus>().unwrap().outcome(), Outcome::Miss(_)));
+///
+/// let hit = service.clone().oneshot(get()).await.unwrap();
+/// assert_eq!(hit.extensions().get::<CacheStatus>().unwrap().outcome(), Outcome::Hit);
+/// assert_eq!(hit.into_body().collect().await.unwrap().to_bytes(), "rows");
+///
+/// store.invalidate(["db_query:orders"]).await.unwrap();
+/// let miss = service.clone().oneshot(get()).await.unwrap();
+/// assert!(matches!(miss.extensions().get::<CacheStatus>().unwrap().outcome(), Outcome::Miss(_)));
+/// # });
+/// ```
+///
+/// See the [crate's documentation](crate) for what a rule covers and what is never stored. It must run within a Tokio
+/// runtime with its timer enabled.
+#[must_use]
+pub struct CacheLayer<St = Memory> {
+    store: St,
+    rules: Rules,
+    options: Options,
+    limits: Limits,
+    shared: Arc<std::sync::OnceLock<Arc<Shared<St>>>>,
+}
+
+/// What the owner of a layer has chosen.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    /// The name under which `Cache-Status` is sent, if it is.
+    pub(crate) cache_status: Option<Arc<str>>,
+    /// Whether responses carry a [`CacheStatus`].
+    pub(crate) extension: bool,
+    pub(crate) fill_limit: Duration,
+    pub(crate) max_in_flight: usize,
+}
+
+/// What all services of one layer share.
+#[derive(Debug)]
+pub(crate) struct Shared<St> {
+    pub(crate) store: St,
+    pub(crate) rules: Rules,
+    pub(crate) options: Options,
+    pub(crate) flights: Arc<Flights>,
+    /// Bytes of bodies that are on their way into the store.
+    pub(crate) taping: AtomicUsize,
+}
+
+impl<St: Store> CacheLayer<St> {
+    /// A layer over a store. Without rules it touches nothing.
+    pub fn new(store: St) -> Self {
+        Self {
+            store,
+            rules: Rules::new(),
+            options: Options {
+                cache_status: None,
+                extension: true,
+                fill_limit: Duration::from_secs(60),
+                max_in_flight: 64 << 20,
+            },
+            limits: Limits { flights: 4096, waiters: 16 << 10, wait: Duration::from_secs(30) },
+            shared: Arc::default(),
+        }
+    }
+
+    /// A table of routes. Replaces what was given before.
+    pub fn rules(mut self, rules: Rules) -> Self {
+        self.rules = rules;
+        self.changed()
+    }
+
+    /// One rule for every request that reaches this layer: for use on a single route.
+    ///
+    /// The route is not known here, so a template can name `{identity}` and no parameter; [`route`](Self::route) knows it.
+    ///
+    /// # Panics
+    ///
+    /// If the rule cannot be; the message says why. [`try_rule`](Self::try_rule) returns it.
+    #[track_caller]
+    pub fn rule(self, rule: Rule) -> Self {
+        let rules = Rules::new().fallback(rule);
+        self.rules(rules)
+    }
+
+    /// As [`rule`](Self::rule), with an error in place of the panic.
+    ///
+    /// # Errors
+    ///
+    /// As [`Rules::try_route`].
+    pub fn try_rule(self, rule: Rule) -> Result<Self, RulesError> {
+        let rules = Rules::new().try_fallback(rule)?;
+        Ok(self.rules(rules))
+    }
+
+    /// Adds a route and its rule.
+    ///
+    /// # Panics
+    ///
+    /// As [`Rules::route`].
+    #[track_caller]
+    pub fn route(mut self, pattern: &str, rule: Rule) -> Self {
+        self.rules = self.rules.route(pattern, rule);
+        self.changed()
+    }
+
+    /// Sends a `Cache-Status` field (RFC 9211) under this name with every response that a rule covers. Off by default.
+    ///
+    /// # Panics
+    ///
+    /// If the name is not a token (RFC 9110, section 5.6.2) that begins with a letter.
+    #[track_caller]
+    pub fn cache_status(mut self, name: &str) -> Self {
+        let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+        assert!(
+            name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(token),
+            "{name:?} cannot name a cache in Cache-Status: letters, digits and - . _, a letter first"
+        );
+        self.options.cache_status = Some(name.into());
+        self.changed()
+    }
+
+    /// Whether responses that a rule covers carry a [`CacheStatus`] in their extensions. Defaults to yes; without it a hit
+    /// is cheaper by the allocations of the extension.
+    pub fn status_extension(mut self, on: bool) -> Self {
+        self.options.extension = on;
+        self.changed()
+    }
+
+    /// How many fills may be under way at once; requests beyond that go to the inner service alone. Defaults to 4,096.
+    pub fn max_flights(mut self, flights: usize) -> Self {
+        self.limits.flights = flights;
+        self.changed()
+    }
+
+    /// How many requests may wait for one fill; those beyond go alone. Defaults to 16,384.
+    pub fn max_waiters(mut self, waiters: usize) -> Self {
+        self.limits.waiters = waiters;
+        self.changed()
+    }
+
+    /// How long a request waits for another's fill before it goes alone. Defaults to 30 seconds.
+    pub fn wait_limit(mut self, limit: Duration) -> Self {
+        self.limits.wait = limit;
+        self.changed()
+    }
+
+    /// How long a fill may go on once nobody is left who wants it. Defaults to 60 seconds.
+    pub fn fill_limit(mut self, limit: Duration) -> Self {
+        self.options.fill_limit = limit;
+        self.changed()
+    }
+
+    /// How many bytes of bodies may be on their way into the store at once, besides what the store holds; a body beyond that
+    /// passes unstored. Defaults to 64 MiB.
+    pub fn max_in_flight(mut self, bytes: usize) -> Self {
+        self.options.max_in_flight = bytes;
+        self.changed()
+    }
+
+    /// A layer that differs from what it was made from shares no flights with it.
+    fn changed(mut self) -> Self {
+        self.shared = Arc::default();
+        self
+    }
+
+    fn shared(&self) -> Arc<Shared<St>> {
+        let make = || {
+            Arc::new(Shared {
+                store: self.store.clone(),
+                rules: self.rules.clone(),
+                options: self.options.clone(),
+                flights: Arc::new(Flights::new(self.limits)),
+                taping: AtomicUsize::new(0),
+            })
+        };
+        self.shared.get_or_init(make).clone()
+    }
+}
+
+impl<St: Store, S> Layer<S> for CacheLayer<St> {
+    type Service = Cache<S, St>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Cache::new(inner, self.shared())
+    }
+}
+
+impl<St: Store> Clone for CacheLayer<St> {
+    fn clone(&self) -> Self {
+        Self {
+            store: self.store.clone(),
+            rules: self.rules.clone(),
+            options: self.options.clone(),
+            limits: self.limits,
+            shared: self.shared.clone(),
+        }
+    }
+}
+
+impl<St: Store> fmt::Debug for CacheLayer<St> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CacheLayer")
+            .field("store", &self.store)
+            .field("rules", &self.rules)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<St: Store> Shared<St> {
+    /// The response with what its owner wants to see on it.
+    #[inline]
+    pub(crate) fn marked<B>(&self, mut response: Response<B>, status: CacheStatus) -> Response<B> {
+        if self.options.extension {
+            response.extensions_mut().insert(status);
+        }
+        if let Some(name) = &self.options.cache_status {
+            // RFC 9211, section 2: a cache appends to what those before it have said.
+            response.headers_mut().append(CACHE_STATUS, status.header(name));
+        }
+        response
+    }
+}

@@ -1,0 +1,386 @@
+//! Namespaces: the names under which entries are cleared.
+
+use std::{error, fmt, iter};
+
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+
+/// The most namespaces an entry may belong to, ancestors and the root `*` included.
+pub const MAX_NAMESPACES: usize = 8;
+
+/// The longest name, in bytes.
+pub const MAX_NAMESPACE_LEN: usize = 200;
+
+/// A value longer than this takes part in a name as its hash, so that no request can make a name too long.
+const MAX_VALUE_LEN: usize = 64;
+
+/// The name of a set of entries that are cleared together, such as `db_query:orders`.
+///
+/// Levels are separated by `:`, and an entry of `db_query:orders` belongs to `db_query` and to the root
+/// `*` as well: clearing an ancestor clears all below it.
+///
+/// A name is 1 to [`MAX_NAMESPACE_LEN`] bytes of UTF-8 whose levels are not empty and hold no control
+/// character, no white space and no `*`; the root alone is written `*`.
+///
+/// ```
+/// use tower_response_cache::Namespace;
+///
+/// let orders = Namespace::new("db_query:orders")?;
+/// assert_eq!(orders.as_str(), "db_query:orders");
+/// assert!(Namespace::new("db_query:").is_err());
+///
+/// // Values from outside are made safe by `of`, as the templates of a rule do it:
+/// assert_eq!(Namespace::of(["db_query", "a:b"]).as_str(), "db_query:a%3Ab");
+/// # Ok::<(), tower_response_cache::InvalidNamespace>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Namespace(Box<str>);
+
+impl Namespace {
+    /// A name as written.
+    ///
+    /// # Errors
+    ///
+    /// If the name is empty or too long, or a level of it is empty or holds a character that no level may.
+    pub fn new(name: impl AsRef<str>) -> Result<Self, InvalidNamespace> {
+        let name = name.as_ref();
+        check(name)?;
+        Ok(Self(name.into()))
+    }
+
+    /// The name whose levels are these values, each made safe.
+    ///
+    /// `:`, `*`, `%`, white space and control characters are percent-encoded, an empty value becomes `%`,
+    /// and a value longer than 64 bytes becomes `~` and its hash. The templates of a rule treat path
+    /// parameters in the same way, so a job that clears what a request has filled comes to the same name.
+    /// Levels that would make the whole too long are folded into a hash of them.
+    pub fn of<I>(levels: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        let mut name = String::new();
+        for level in levels {
+            if !name.is_empty() {
+                name.push(':');
+            }
+            push_value(&mut name, level.as_ref());
+        }
+        if name.is_empty() {
+            name.push('*');
+        }
+        if name.len() > MAX_NAMESPACE_LEN {
+            let root = name.split(':').next().unwrap_or_default().to_owned();
+            name = format!("{root}:~{:032x}", xxh3_128(name.as_bytes()));
+        }
+        Self(name.into())
+    }
+
+    /// What a template made: its text was checked when it was built, its values when they were put in.
+    pub(crate) fn rendered(name: String) -> Self {
+        debug_assert!(check(&name).is_ok(), "{name:?}");
+        Self(name.into())
+    }
+
+    /// The root `*`, to which every entry belongs.
+    pub fn root() -> Self {
+        Self("*".into())
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl TryFrom<&str> for Namespace {
+    type Error = InvalidNamespace;
+
+    fn try_from(name: &str) -> Result<Self, Self::Error> {
+        Self::new(name)
+    }
+}
+
+impl TryFrom<String> for Namespace {
+    type Error = InvalidNamespace;
+
+    fn try_from(name: String) -> Result<Self, Self::Error> {
+        Self::new(name)
+    }
+}
+
+impl From<&Namespace> for Namespace {
+    fn from(name: &Namespace) -> Self {
+        name.clone()
+    }
+}
+
+/// A name that no namespace can have; its text says which name and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidNamespace {
+    name: String,
+    why: &'static str,
+}
+
+impl fmt::Display for InvalidNamespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "namespace {:?} {}", self.name, self.why)
+    }
+}
+
+impl error::Error for InvalidNamespace {}
+
+/// For `TryInto<Namespace>` of what is a namespace already.
+impl From<std::convert::Infallible> for InvalidNamespace {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
+pub(crate) fn check(name: &str) -> Result<(), InvalidNamespace> {
+    let bad = |why| {
+        let name = name.chars().take(80).collect();
+        Err(InvalidNamespace { name, why })
+    };
+    if name == "*" {
+        return Ok(());
+    }
+    if name.is_empty() {
+        return bad("is empty; give it a name such as `db_query:orders`, or `*` for everything");
+    }
+    if name.len() > MAX_NAMESPACE_LEN {
+        return bad("is longer than 200 bytes; Namespace::of shortens long values by hashing them");
+    }
+    if name.split(':').any(str::is_empty) {
+        return bad("has an empty level; levels are separated by single colons, as in `db_query:orders`");
+    }
+    if name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '*') {
+        return bad("holds white space, a control character or `*`; Namespace::of encodes such values");
+    }
+    if name.split(':').count() >= MAX_NAMESPACES {
+        return bad("has more than 7 levels; an entry belongs to at most 8 namespaces, ancestors and `*` included");
+    }
+    Ok(())
+}
+
+/// Appends a value to a name so that it stays one level of it, and different values stay different.
+pub(crate) fn push_value(name: &mut String, value: &str) {
+    if value.is_empty() {
+        name.push('%');
+        return;
+    }
+    let start = name.len();
+    for c in value.chars() {
+        if c == ':' || c == '*' || c == '%' || c == '~' && name.len() == start || c.is_whitespace() || c.is_control() {
+            let mut utf8 = [0; 4];
+            for byte in c.encode_utf8(&mut utf8).bytes() {
+                name.push_str(&format!("%{byte:02X}"));
+            }
+        } else {
+            name.push(c);
+        }
+        if name.len() - start > MAX_VALUE_LEN {
+            name.truncate(start);
+            name.push_str(&format!("~{:032x}", xxh3_128(value.as_bytes())));
+            return;
+        }
+    }
+}
+
+/// A small set of namespaces, with every ancestor in it and each name hashed once.
+///
+/// What a store is given beside a key, and what an entry keeps.
+#[derive(Clone, Default)]
+pub struct Namespaces {
+    /// The names one after the other; an ancestor is a prefix of its descendant and takes no room.
+    text: String,
+    spans: Vec<Span>,
+}
+
+#[derive(Clone, Copy)]
+struct Span {
+    start: u16,
+    end: u16,
+    hash: u64,
+}
+
+const ROOT: &str = "*";
+
+impl Namespaces {
+    /// The set that holds only the root, to which every entry belongs.
+    pub(crate) fn root() -> Self {
+        let mut set = Self { text: String::with_capacity(48), spans: Vec::with_capacity(4) };
+        set.text.push_str(ROOT);
+        set.spans.push(Span { start: 0, end: 1, hash: hash_of(ROOT) });
+        set
+    }
+
+    /// The set of just these names, without their ancestors: what is to be bumped.
+    pub(crate) fn exactly<'a>(names: impl IntoIterator<Item = &'a Namespace>) -> Self {
+        let mut set = Self::default();
+        for name in names {
+            set.push_text(name.as_str(), false);
+        }
+        set
+    }
+
+    /// Adds a name with its ancestors. The name must have passed [`check`].
+    pub(crate) fn push(&mut self, name: &str) {
+        self.push_text(name, true);
+    }
+
+    /// Adds the key itself as a name that only [`Store::invalidate_key`](crate::Store::invalidate_key) bumps.
+    pub(crate) fn push_key(&mut self, key: u128) {
+        self.spans.push(Span { start: 0, end: 0, hash: key_hash(key) });
+    }
+
+    /// The set of one key.
+    pub(crate) fn key(key: u128) -> Self {
+        let mut set = Self::default();
+        set.push_key(key);
+        set
+    }
+
+    fn push_text(&mut self, name: &str, ancestors: bool) {
+        if name == ROOT && ancestors {
+            return;
+        }
+        let start = self.text.len();
+        let mut kept = 0;
+        let levels = name.match_indices(':').map(|(at, _)| at).filter(|_| ancestors);
+        for end in levels.chain(iter::once(name.len())) {
+            let level = &name[..end];
+            let hash = hash_of(level);
+            if self.spans.iter().any(|s| s.hash == hash && self.slice(s) == level) {
+                continue;
+            }
+            kept = end;
+            self.spans.push(Span { start: start as u16, end: (start + end) as u16, hash });
+            // Later levels slice the text, so it must be there before the next comparison.
+            let have = self.text.len() - start;
+            self.text.push_str(&name[have..end]);
+        }
+        self.text.truncate(start + kept);
+    }
+
+    /// The names, ancestors included. Names that exist only inside the store are left out.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.spans.iter().filter(|s| s.end > s.start).map(|s| self.slice(s))
+    }
+
+    /// How many names there are, ancestors included.
+    pub fn len(&self) -> usize {
+        self.spans.iter().filter(|s| s.end > s.start).count()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    /// One hash for each name, those that exist only inside the store included.
+    #[inline]
+    pub(crate) fn hashes(&self) -> impl Iterator<Item = u64> + Clone {
+        self.spans.iter().map(|s| s.hash)
+    }
+
+    /// Gives back what growing took.
+    pub(crate) fn shrink(&mut self) {
+        self.text.shrink_to_fit();
+        self.spans.shrink_to_fit();
+    }
+
+    /// The memory held behind this value, in bytes.
+    pub(crate) fn heap(&self) -> usize {
+        self.text.capacity() + self.spans.capacity() * size_of::<Span>()
+    }
+
+    fn slice(&self, span: &Span) -> &str {
+        &self.text[usize::from(span.start)..usize::from(span.end)]
+    }
+}
+
+impl fmt::Debug for Namespaces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
+
+#[inline]
+fn hash_of(name: &str) -> u64 {
+    xxh3_64(name.as_bytes())
+}
+
+/// Keys share the table of epochs with names; a collision clears too much, never too little.
+#[inline]
+fn key_hash(key: u128) -> u64 {
+    (key >> 64) as u64 ^ key as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_cannot_be_is_refused_with_the_reason() {
+        let long = "x".repeat(201);
+        for (name, why) in [
+            ("", "is empty"),
+            (long.as_str(), "longer than 200"),
+            ("a::b", "empty level"),
+            (":a", "empty level"),
+            ("a:", "empty level"),
+            ("a b", "white space"),
+            ("a:*", "`*`"),
+            ("a\n", "white space"),
+            ("a:b:c:d:e:f:g:h", "7 levels"),
+        ] {
+            let error = Namespace::new(name).expect_err(name).to_string();
+            assert!(error.contains(why), "{name:?}: {error}");
+        }
+        for name in ["*", "a", "a:b", "käse:brot", "a:b:c:d:e:f:g"] {
+            assert_eq!(Namespace::new(name).expect(name).as_str(), name);
+        }
+    }
+
+    #[test]
+    fn a_value_stays_one_level_and_two_values_stay_two() {
+        let values = ["a", "a:b", "a%3Ab", "*", "%2A", "", "%", " ", "~x", &"y".repeat(65), &"y".repeat(66)];
+        let mut seen = std::collections::HashSet::new();
+        for value in values {
+            let name = Namespace::of(["t", value]);
+            assert_eq!(Namespace::new(name.as_str()).expect("valid"), name);
+            assert_eq!(name.as_str().matches(':').count(), 1, "{name}");
+            assert!(seen.insert(name), "{value:?} met another value");
+        }
+    }
+
+    #[test]
+    fn ancestors_count_and_are_listed_once() {
+        let mut set = Namespaces::root();
+        set.push("db_query:orders");
+        set.push("db_query:orders:42");
+        set.push("auth");
+        let names: Vec<_> = set.iter().collect();
+        assert_eq!(names, ["*", "db_query", "db_query:orders", "db_query:orders:42", "auth"]);
+        assert_eq!(set.hashes().count(), 5);
+    }
+
+    #[test]
+    fn what_is_bumped_is_the_name_alone() {
+        let names = [Namespace::new("a:b").expect("valid"), Namespace::root()];
+        let set = Namespaces::exactly(&names);
+        assert_eq!(set.iter().collect::<Vec<_>>(), ["a:b", "*"]);
+    }
+}

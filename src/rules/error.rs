@@ -1,0 +1,80 @@
+//! What is wrong with a rule or its route, said when the table is built.
+
+use std::{error, fmt};
+
+use matchit::InsertError;
+
+use crate::namespace::InvalidNamespace;
+
+/// A route or a rule that cannot be; its text says which, why, and what is allowed.
+#[derive(Debug, Clone)]
+pub struct RulesError {
+    kind: RulesErrorKind,
+    text: String,
+}
+
+/// What sort of fault a [`RulesError`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RulesErrorKind {
+    /// The route's pattern is not one.
+    Pattern,
+    /// Another route matches the same paths.
+    Overlap,
+    /// A template names a parameter that the route does not have.
+    Parameter,
+    /// A namespace is empty, too long, or there are too many of them.
+    Namespace,
+    /// A setting is out of its range.
+    Setting,
+}
+
+impl RulesError {
+    /// What sort of fault it is.
+    pub fn kind(&self) -> RulesErrorKind {
+        self.kind
+    }
+
+    pub(super) fn new(kind: RulesErrorKind, route: Option<&str>, why: impl fmt::Display) -> Self {
+        let text = match route {
+            Some(route) => format!("route {route:?}: {why}"),
+            None => format!("rule without a route: {why}"),
+        };
+        Self { kind, text }
+    }
+
+    pub(super) fn pattern(route: &str, why: &str) -> Self {
+        Self::new(RulesErrorKind::Pattern, Some(route), why)
+    }
+
+    pub(super) fn namespace(route: Option<&str>, template: &str, why: &InvalidNamespace) -> Self {
+        Self::new(RulesErrorKind::Namespace, route, format!("template {template:?}: {why}"))
+    }
+
+    pub(super) fn insert(route: &str, why: &InsertError) -> Self {
+        match why {
+            InsertError::Conflict { with } => Self {
+                kind: RulesErrorKind::Overlap,
+                text: format!("route {route:?} overlaps with {with:?}, which is there already"),
+            },
+            InsertError::InvalidParamSegment => {
+                Self::pattern(route, "a segment has more than one parameter; at most one, as in `/v{version}`")
+            }
+            InsertError::InvalidCatchAll => {
+                Self::pattern(route, "`{*name}` stands elsewhere than at the end, or is not a whole segment")
+            }
+            _ => Self::pattern(
+                route,
+                "a parameter is not of the form `{name}` or `{*name}`; write `{{` and `}}` for braces themselves",
+            ),
+        }
+    }
+}
+
+impl fmt::Display for RulesError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl error::Error for RulesError {}

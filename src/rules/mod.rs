@@ -1,0 +1,156 @@
+//! Rules: what a route allows, and the table of them.
+
+mod error;
+mod params;
+mod rule;
+mod template;
+
+use std::{fmt, sync::Arc};
+
+use http::Uri;
+
+pub use error::{RulesError, RulesErrorKind};
+pub(crate) use params::Params;
+pub use rule::Rule;
+pub(crate) use rule::{Compiled, ReadPlan};
+
+use crate::{
+    key::{Extracted, Key, KeyWriter, RequestView},
+    store::Store,
+};
+
+/// A table of routes with the rule of each, for one layer or several.
+///
+/// Patterns are those of axum's router ([`matchit`]): `/tables/{table}` has a parameter, `/files/{*path}` takes all that
+/// follows, and where several match, the most specific wins. Requests that no pattern matches pass untouched. `Rules` are
+/// cheap to clone: give the same to [`CacheLayer`](crate::CacheLayer) and [`InvalidateLayer`](crate::InvalidateLayer).
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_response_cache::{Identity, Rule, Rules};
+///
+/// let minute = Duration::from_secs(60);
+/// let rules = Rules::new()
+///     .route("/auth/user", Rule::ttl(30 * minute).identity(Identity::bearer()).namespace("auth:user:{identity}"))
+///     .route("/tables/{table}", Rule::ttl(minute).namespace("db_query:{table}"))
+///     .route("/storage/{bucket}", Rule::ttl(5 * minute).namespace("storage:list:{bucket}"));
+///
+/// let error = rules.try_route("/tables/{name}", Rule::ttl(minute)).unwrap_err();
+/// assert_eq!(error.to_string(), "route \"/tables/{name}\" overlaps with \"/tables/{table}\", which is there already");
+/// ```
+#[derive(Clone, Default)]
+pub struct Rules {
+    table: Arc<Table>,
+}
+
+#[derive(Clone, Default)]
+struct Table {
+    router: matchit::Router<Arc<Compiled>>,
+    patterns: Vec<String>,
+    fallback: Option<Arc<Compiled>>,
+}
+
+impl Rules {
+    /// An empty table.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a route.
+    ///
+    /// # Panics
+    ///
+    /// Where [`try_route`](Self::try_route) answers with an error; the message says which route and why.
+    #[must_use]
+    #[track_caller]
+    pub fn route(self, pattern: &str, rule: Rule) -> Self {
+        match self.try_route(pattern, rule) {
+            Ok(rules) => rules,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Adds a route, or says why not.
+    ///
+    /// # Errors
+    ///
+    /// If the pattern is not one, if it overlaps with another, if a template names a parameter that the pattern does not
+    /// have, if a namespace is empty or too long, or if a setting of the rule is out of range.
+    pub fn try_route(mut self, pattern: &str, rule: Rule) -> Result<Self, RulesError> {
+        let compiled = Arc::new(Compiled::new(Some(pattern), rule)?);
+        let table = Arc::make_mut(&mut self.table);
+        table.router.insert(pattern, compiled).map_err(|why| RulesError::insert(pattern, &why))?;
+        table.patterns.push(pattern.to_owned());
+        Ok(self)
+    }
+
+    /// The rule of all requests that no route matches.
+    ///
+    /// # Panics
+    ///
+    /// As [`route`](Self::route). A template of such a rule can name `{identity}` and no other parameter.
+    #[must_use]
+    #[track_caller]
+    pub fn fallback(self, rule: Rule) -> Self {
+        match self.try_fallback(rule) {
+            Ok(rules) => rules,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// As [`fallback`](Self::fallback), with an error in place of the panic.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_route`](Self::try_route).
+    pub fn try_fallback(mut self, rule: Rule) -> Result<Self, RulesError> {
+        let compiled = Arc::new(Compiled::new(None, rule)?);
+        Arc::make_mut(&mut self.table).fallback = Some(compiled);
+        Ok(self)
+    }
+
+    /// The key that a request has, for [`Store::invalidate_key`]; `None` if it would bypass the cache.
+    ///
+    /// It needs the store because secrets are hashed under the store's key.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// use std::time::Duration;
+    /// use http::Request;
+    /// use tower_response_cache::{Memory, Rule, Rules, Store};
+    ///
+    /// let store = Memory::new(1 << 20);
+    /// let rules = Rules::new().route("/tables/{table}", Rule::ttl(Duration::from_secs(60)));
+    /// let request = Request::get("/tables/orders?page=2").header("host", "api.example").body(()).unwrap();
+    ///
+    /// let key = rules.key(&store, &request).expect("a rule covers it");
+    /// store.invalidate_key(&key).await.unwrap();
+    /// # });
+    /// ```
+    pub fn key<St: Store, B>(&self, store: &St, request: &http::Request<B>) -> Option<Key> {
+        let (rule, params) = self.find(request.uri())?;
+        let secret = &store.context().secret;
+        let view = RequestView::of(request, &params, secret);
+        let mut canonical = Vec::new();
+        let mut writer = KeyWriter::new(&mut canonical, secret);
+        match rule.write_key(&view, &mut writer) {
+            Extracted::Key if !writer.too_long() => Some(Key::new(canonical)),
+            _ => None,
+        }
+    }
+
+    /// The rule that covers a request, and the parameters of its route.
+    #[inline]
+    pub(crate) fn find<'a>(&'a self, uri: &'a Uri) -> Option<(&'a Arc<Compiled>, Params<'a>)> {
+        match self.table.router.at(uri.path()) {
+            Ok(found) => Some((found.value, Params::new(found.params))),
+            Err(_) => self.table.fallback.as_ref().map(|rule| (rule, Params::none())),
+        }
+    }
+}
+
+impl fmt::Debug for Rules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rules").field("routes", &self.table.patterns).field("fallback", &self.table.fallback.is_some()).finish()
+    }
+}

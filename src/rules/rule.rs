@@ -1,0 +1,460 @@
+//! One rule: what may be cached on a route, for how long, under which key and namespaces, and what clears it.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use http::{Method, StatusCode, response};
+
+use super::{
+    RulesError, RulesErrorKind,
+    template::{self, Template},
+};
+use crate::{
+    clock::{Nanos, nanos},
+    key::{self, And, Extracted, Identity, KeyExtractor, KeyWriter, RequestView, RouteAndQuery},
+    namespace::{MAX_NAMESPACES, Namespace, Namespaces},
+};
+
+/// What a route allows.
+///
+/// [`Rule::ttl`] begins one: the server decides how long a response lives, a client's `Cache-Control` is not asked, and
+/// what a response says about `no-store`, `private`, `no-cache`, `Set-Cookie` and `Vary` still counts.
+///
+/// Responses of GET requests are stored if their status is 200, 203, 204, 300, 301, 308, 404 or 410 (or has a lifetime of
+/// its own, see [`status`](Self::status)), and HEAD requests are answered from them. A request with `Authorization` or
+/// `Cookie` bypasses the cache unless its key holds an [identity](Self::identity).
+#[derive(Clone)]
+pub struct Rule {
+    lifetime: Lifetime,
+    statuses: Vec<(StatusCode, Duration)>,
+    while_revalidate: Duration,
+    if_error: Duration,
+    early: f64,
+    jitter: f64,
+    max_body: usize,
+    key: Arc<dyn KeyExtractor>,
+    shared: bool,
+    namespaces: Vec<String>,
+    namespaces_by: Vec<Arc<NamespacesBy>>,
+    clears: Clears,
+    clears_by: Vec<(Methods, Arc<ClearsBy>)>,
+    soft: bool,
+    spare_client_errors: bool,
+}
+
+/// Where a lifetime comes from.
+#[derive(Clone)]
+pub(crate) enum Lifetime {
+    Fixed(Duration),
+    ByRequest(Arc<dyn Fn(&RequestView<'_>) -> Duration + Send + Sync>),
+    ByResponse(Arc<dyn Fn(&response::Parts) -> Option<Duration> + Send + Sync>),
+    Uncached,
+}
+
+type NamespacesBy = dyn Fn(&RequestView<'_>) -> Vec<Namespace> + Send + Sync;
+type ClearsBy = dyn Fn(&RequestView<'_>, &response::Parts) -> Vec<Namespace> + Send + Sync;
+
+/// What unsafe methods on the route clear.
+#[derive(Clone)]
+enum Clears {
+    /// Nothing was said: the rule's own namespaces.
+    Own,
+    Listed(Vec<(Methods, String)>),
+}
+
+/// `None`: every unsafe method.
+type Methods = Option<Vec<Method>>;
+
+impl Rule {
+    /// A rule under which responses live for so long.
+    pub fn ttl(ttl: Duration) -> Self {
+        Self::new(Lifetime::Fixed(ttl))
+    }
+
+    /// A rule whose lifetime is computed from the request, by the table it asks for, say. Zero: not stored.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_response_cache::Rule;
+    ///
+    /// let rule = Rule::ttl_by(|request| match request.param("table") {
+    ///     "orders" => Duration::from_secs(60),
+    ///     _ => Duration::from_secs(300),
+    /// });
+    /// # drop(rule);
+    /// ```
+    pub fn ttl_by<F>(ttl: F) -> Self
+    where
+        F: Fn(&RequestView<'_>) -> Duration + Send + Sync + 'static,
+    {
+        Self::new(Lifetime::ByRequest(Arc::new(ttl)))
+    }
+
+    /// A rule whose lifetime is computed from the head of the response. `None` or zero: not stored.
+    pub fn ttl_by_response<F>(ttl: F) -> Self
+    where
+        F: Fn(&response::Parts) -> Option<Duration> + Send + Sync + 'static,
+    {
+        Self::new(Lifetime::ByResponse(Arc::new(ttl)))
+    }
+
+    /// A rule that caches nothing: for a route that only clears, such as a logout.
+    pub fn uncached() -> Self {
+        Self::new(Lifetime::Uncached)
+    }
+
+    fn new(lifetime: Lifetime) -> Self {
+        Self {
+            lifetime,
+            statuses: Vec::new(),
+            while_revalidate: Duration::ZERO,
+            if_error: Duration::ZERO,
+            early: 0.0,
+            jitter: 0.0,
+            max_body: 1 << 20,
+            key: Arc::new(RouteAndQuery),
+            shared: false,
+            namespaces: Vec::new(),
+            namespaces_by: Vec::new(),
+            clears: Clears::Own,
+            clears_by: Vec::new(),
+            soft: false,
+            spare_client_errors: false,
+        }
+    }
+
+    /// Gives responses of a status a lifetime of their own: short ones to errors, say. Zero: not stored.
+    ///
+    /// 1xx, 206 and 304 are not responses that can be stored.
+    #[must_use]
+    pub fn status(mut self, status: StatusCode, ttl: Duration) -> Self {
+        self.statuses.retain(|(known, _)| *known != status);
+        self.statuses.push((status, ttl));
+        self
+    }
+
+    /// For so long after its lifetime a response is still served, while one request refreshes it in the background
+    /// (RFC 5861, section 3). Defaults to zero.
+    #[must_use]
+    pub fn stale_while_revalidate(mut self, window: Duration) -> Self {
+        self.while_revalidate = window;
+        self
+    }
+
+    /// For so long after its lifetime a response is still served if the inner service answers with 500, 502, 503 or 504,
+    /// or fails (RFC 5861, section 4). Defaults to zero.
+    #[must_use]
+    pub fn stale_if_error(mut self, window: Duration) -> Self {
+        self.if_error = window;
+        self
+    }
+
+    /// Refreshes a response in the background shortly before its end, the sooner the longer it takes to compute (XFetch):
+    /// when `-cost · beta · ln(random)` reaches the time left. 1 is a good `beta`. Defaults to 0, which is off.
+    #[must_use]
+    pub fn early_refresh(mut self, beta: f64) -> Self {
+        self.early = beta;
+        self
+    }
+
+    /// Shortens each lifetime by a random part of at most this share, from 0 to 1, so that what was stored together does
+    /// not expire together. Defaults to 0.
+    #[must_use]
+    pub fn jitter(mut self, share: f64) -> Self {
+        self.jitter = share;
+        self
+    }
+
+    /// The largest body that is stored, in bytes; larger ones pass through. Defaults to 1 MiB.
+    #[must_use]
+    pub fn max_body(mut self, bytes: usize) -> Self {
+        self.max_body = bytes;
+        self
+    }
+
+    /// What makes two requests the same. Defaults to [`RouteAndQuery`].
+    #[must_use]
+    pub fn key(mut self, key: impl KeyExtractor) -> Self {
+        self.key = Arc::new(key);
+        self
+    }
+
+    /// Adds who is asking to the key, and so makes `{identity}` known to the templates.
+    #[must_use]
+    pub fn identity(mut self, identity: Identity) -> Self {
+        let key: And<Arc<dyn KeyExtractor>, Identity> = self.key.and(identity);
+        self.key = Arc::new(key);
+        self
+    }
+
+    /// Serves the same response to everybody, also to requests with `Authorization` or `Cookie` whose key holds no
+    /// identity. **Only for a route that ignores them.**
+    #[must_use]
+    pub fn ignore_credentials(mut self) -> Self {
+        self.shared = true;
+        self
+    }
+
+    /// Adds a namespace: a template such as `db_query:{table}` over the parameters of the route and `{identity}`.
+    ///
+    /// Ancestors (`db_query`, and the root `*`) come by themselves. An entry has at most 8, ancestors included.
+    #[must_use]
+    pub fn namespace(mut self, template: &str) -> Self {
+        self.namespaces.push(template.to_owned());
+        self
+    }
+
+    /// Adds namespaces that a closure computes from the request.
+    #[must_use]
+    pub fn namespaces_by<F>(mut self, names: F) -> Self
+    where
+        F: Fn(&RequestView<'_>) -> Vec<Namespace> + Send + Sync + 'static,
+    {
+        self.namespaces_by.push(Arc::new(names));
+        self
+    }
+
+    /// Says what unsafe methods on this route clear, as a template.
+    ///
+    /// Without this and its kin, they clear the rule's own [namespaces](Self::namespace).
+    #[must_use]
+    pub fn invalidates(self, template: &str) -> Self {
+        self.clears(None, template)
+    }
+
+    /// Says what these methods on this route clear. Methods for which nothing is said then clear nothing.
+    #[must_use]
+    pub fn invalidates_on(self, methods: impl IntoIterator<Item = Method>, template: &str) -> Self {
+        self.clears(Some(methods.into_iter().collect()), template)
+    }
+
+    /// Says what unsafe methods on this route clear, computed from the request and the head of the response.
+    #[must_use]
+    pub fn invalidates_by<F>(mut self, names: F) -> Self
+    where
+        F: Fn(&RequestView<'_>, &response::Parts) -> Vec<Namespace> + Send + Sync + 'static,
+    {
+        self.clears_listed();
+        self.clears_by.push((None, Arc::new(names)));
+        self
+    }
+
+    /// Unsafe methods on this route clear nothing but what the handler's response names.
+    #[must_use]
+    pub fn invalidates_nothing(mut self) -> Self {
+        self.clears = Clears::Listed(Vec::new());
+        self.clears_by.clear();
+        self
+    }
+
+    /// What this route clears becomes stale rather than dead. Not for writes that must show at once.
+    #[must_use]
+    pub fn invalidates_softly(mut self) -> Self {
+        self.soft = true;
+        self
+    }
+
+    /// Responses of 4xx clear nothing: for handlers that answer so only if they have changed nothing.
+    ///
+    /// By default they clear, as every outcome does that may have committed something.
+    #[must_use]
+    pub fn spare_client_errors(mut self) -> Self {
+        self.spare_client_errors = true;
+        self
+    }
+
+    fn clears(mut self, methods: Methods, template: &str) -> Self {
+        self.clears_listed().push((methods, template.to_owned()));
+        self
+    }
+
+    fn clears_listed(&mut self) -> &mut Vec<(Methods, String)> {
+        if matches!(self.clears, Clears::Own) {
+            self.clears = Clears::Listed(Vec::new());
+        }
+        match &mut self.clears {
+            Clears::Listed(list) => list,
+            Clears::Own => unreachable!("just replaced"),
+        }
+    }
+}
+
+impl fmt::Debug for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rule").field("namespaces", &self.namespaces).finish_non_exhaustive()
+    }
+}
+
+/// A rule that has been checked against its route.
+#[derive(Clone)]
+pub(crate) struct Compiled {
+    route: Option<Box<str>>,
+    rule: Rule,
+    namespaces: Vec<Template>,
+    clears: Vec<(Methods, Template)>,
+}
+
+/// What has to be known of a request before it is handed to the inner service, for its response to be stored.
+#[derive(Debug, Clone)]
+pub(crate) struct ReadPlan {
+    pub(crate) names: Namespaces,
+    /// The lifetime, where the request decides it.
+    pub(crate) ttl: Option<Duration>,
+}
+
+/// What a write clears, as known before its response.
+#[derive(Debug)]
+pub(crate) struct Cleared {
+    pub(crate) names: Vec<Namespace>,
+    pub(crate) soft: bool,
+}
+
+impl Compiled {
+    pub(super) fn new(route: Option<&str>, rule: Rule) -> Result<Self, RulesError> {
+        let fault = |kind, why: String| Err(RulesError::new(kind, route, why));
+        if route.is_some_and(|route| !route.starts_with('/')) {
+            return fault(RulesErrorKind::Pattern, "a pattern begins with `/`, as in `/tables/{table}`".into());
+        }
+        for (status, _) in &rule.statuses {
+            if status.is_informational() || [StatusCode::PARTIAL_CONTENT, StatusCode::NOT_MODIFIED].contains(status) {
+                return fault(RulesErrorKind::Setting, format!("a {} response cannot be stored", status.as_u16()));
+            }
+        }
+        if !(0.0..=1.0).contains(&rule.jitter) {
+            return fault(RulesErrorKind::Setting, format!("jitter is {}; it is a share from 0 to 1", rule.jitter));
+        }
+        if !(rule.early >= 0.0 && rule.early.is_finite()) {
+            let why = format!("beta of early_refresh is {}; it is 0 (off) or a positive number", rule.early);
+            return fault(RulesErrorKind::Setting, why);
+        }
+        let params = route.map(template::params_of).unwrap_or_default();
+        let identified = rule.key.identity().is_some();
+        let parse = |source: &str| Template::parse(source, route, &params, identified);
+        let namespaces = rule.namespaces.iter().map(|source| parse(source)).collect::<Result<Vec<_>, _>>()?;
+        let mut all = Namespaces::root();
+        for (i, template) in namespaces.iter().enumerate() {
+            all.push(&template.sample(&format!("x{i}")));
+        }
+        if all.len() > MAX_NAMESPACES {
+            let names = all.iter().collect::<Vec<_>>().join(", ");
+            let why = format!("its entries would belong to {} namespaces ({names}); at most 8", all.len());
+            return fault(RulesErrorKind::Namespace, why);
+        }
+        let clears = match &rule.clears {
+            Clears::Own => namespaces.iter().map(|template| (None, template.clone())).collect(),
+            Clears::Listed(list) => {
+                list.iter().map(|(methods, source)| Ok((methods.clone(), parse(source)?))).collect::<Result<_, RulesError>>()?
+            }
+        };
+        Ok(Self { route: route.map(Into::into), rule, namespaces, clears })
+    }
+
+    /// Writes the whole key of a request: its route, then what the extractor says.
+    #[inline]
+    pub(crate) fn write_key(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
+        key::begin(key, self.route.as_deref(), request);
+        self.rule.key.extract(request, key)
+    }
+
+    pub(crate) fn is_uncached(&self) -> bool {
+        matches!(self.rule.lifetime, Lifetime::Uncached)
+    }
+
+    pub(crate) fn ignores_credentials(&self) -> bool {
+        self.rule.shared
+    }
+
+    pub(crate) fn max_body(&self) -> usize {
+        self.rule.max_body
+    }
+
+    pub(crate) fn while_revalidate(&self) -> Nanos {
+        nanos(self.rule.while_revalidate)
+    }
+
+    pub(crate) fn if_error(&self) -> Nanos {
+        nanos(self.rule.if_error)
+    }
+
+    pub(crate) fn plan(&self, request: &RequestView<'_>) -> ReadPlan {
+        let mut names = Namespaces::root();
+        for template in &self.namespaces {
+            names.push(template.render(request, self.rule.key.identity()).as_str());
+        }
+        for by in &self.rule.namespaces_by {
+            by(request).iter().for_each(|name| names.push(name.as_str()));
+        }
+        let ttl = match &self.rule.lifetime {
+            Lifetime::Fixed(ttl) => Some(*ttl),
+            Lifetime::ByRequest(ttl) => Some(ttl(request)),
+            Lifetime::ByResponse(_) | Lifetime::Uncached => None,
+        };
+        ReadPlan { names, ttl }
+    }
+
+    /// The lifetime of a response, jitter taken off; `None` if its status is not stored.
+    pub(crate) fn lifetime(&self, plan: &ReadPlan, response: &response::Parts) -> Option<Duration> {
+        let status = response.status;
+        let ttl = match self.rule.statuses.iter().find(|(listed, _)| *listed == status) {
+            Some((_, ttl)) => *ttl,
+            None if !STORED.contains(&status.as_u16()) => return None,
+            None => match &self.rule.lifetime {
+                Lifetime::ByResponse(ttl) => ttl(response).unwrap_or_default(),
+                _ => plan.ttl.unwrap_or_default(),
+            },
+        };
+        Some(self.jittered(ttl))
+    }
+
+    pub(crate) fn jittered(&self, ttl: Duration) -> Duration {
+        if self.rule.jitter == 0.0 { ttl } else { ttl.mul_f64(1.0 - self.rule.jitter * fastrand::f64()) }
+    }
+
+    /// XFetch: whether this request should refresh an entry that has so much time left and cost so much to compute.
+    #[inline]
+    pub(crate) fn refresh_early(&self, left: Nanos, cost: Nanos) -> bool {
+        if self.rule.early == 0.0 {
+            return false;
+        }
+        // The logarithm of the smallest random number is -37: most hits are decided without drawing one.
+        let reach = cost as f64 * self.rule.early;
+        left as f64 <= reach * 37.0 && -reach * (1.0 - fastrand::f64()).ln() >= left as f64
+    }
+
+    /// What a write clears that is known from its request; `None` if this rule never clears anything by itself.
+    pub(crate) fn clears(&self, request: &RequestView<'_>) -> Cleared {
+        let identity = self.rule.key.identity();
+        let mut names: Vec<_> = self
+            .clears
+            .iter()
+            .filter(|(methods, _)| concerns(methods, request.method()))
+            .map(|(_, template)| template.render(request, identity))
+            .collect();
+        if matches!(self.rule.clears, Clears::Own) {
+            names.extend(self.rule.namespaces_by.iter().flat_map(|by| by(request)));
+        }
+        Cleared { names, soft: self.rule.soft }
+    }
+
+    /// Whether what a write clears needs the head of the request once its response is there.
+    pub(crate) fn clears_by_response(&self) -> bool {
+        !self.rule.clears_by.is_empty()
+    }
+
+    /// What a write clears that is known only from its response.
+    pub(crate) fn cleared_by(&self, request: &RequestView<'_>, response: &response::Parts) -> Vec<Namespace> {
+        let concerned = self.rule.clears_by.iter().filter(|(methods, _)| concerns(methods, request.method()));
+        concerned.flat_map(|(_, by)| by(request, response)).collect()
+    }
+
+    /// Whether a response of this status may have changed something.
+    pub(crate) fn may_have_changed(&self, status: StatusCode) -> bool {
+        !(self.rule.spare_client_errors && status.is_client_error())
+    }
+}
+
+/// The statuses that are stored unless a rule says otherwise.
+const STORED: [u16; 8] = [200, 203, 204, 300, 301, 308, 404, 410];
+
+fn concerns(methods: &Methods, method: &Method) -> bool {
+    methods.as_ref().is_none_or(|methods| methods.contains(method))
+}

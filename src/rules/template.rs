@@ -1,0 +1,115 @@
+//! Templates of namespaces: `db_query:{table}`.
+
+use super::{RulesError, RulesErrorKind};
+use crate::{
+    key::{Identity, RequestView},
+    namespace::{self, MAX_NAMESPACE_LEN, Namespace, push_value},
+};
+
+/// A namespace with the parameters of a route, and who is asking, in it.
+#[derive(Debug, Clone)]
+pub(super) struct Template {
+    source: Box<str>,
+    pieces: Box<[Piece]>,
+}
+
+#[derive(Debug, Clone)]
+enum Piece {
+    Text(Box<str>),
+    Param(Box<str>),
+    Identity,
+}
+
+/// The most that a value takes in a name: a longer one becomes a hash.
+const VALUE: usize = 64;
+
+impl Template {
+    /// A template as written, for a route with these parameters and a key that holds an identity or does not.
+    pub(super) fn parse(source: &str, route: Option<&str>, params: &[String], identified: bool) -> Result<Self, RulesError> {
+        let fault = |kind, why: String| Err(RulesError::new(kind, route, format!("template {source:?}: {why}")));
+        let mut pieces = Vec::new();
+        let mut sample = String::new();
+        let mut size = 0;
+        let mut rest = source;
+        while let Some(open) = rest.find(['{', '}']) {
+            let Some((name, tail)) = rest[open..].strip_prefix('{').and_then(|after| after.split_once('}')) else {
+                return fault(RulesErrorKind::Parameter, "a brace has no partner; parameters are written `{name}`".into());
+            };
+            if open > 0 {
+                pieces.push(Piece::Text(rest[..open].into()));
+            }
+            pieces.push(match name {
+                "identity" if !identified => {
+                    let why = "the rule's key holds no identity; add one with `.identity(Identity::bearer())`";
+                    return fault(RulesErrorKind::Parameter, why.into());
+                }
+                "identity" => Piece::Identity,
+                _ if params.iter().any(|param| param == name) => Piece::Param(name.into()),
+                _ => return fault(RulesErrorKind::Parameter, unknown(name, route, params)),
+            });
+            sample += &rest[..open];
+            sample.push('x');
+            size += open + VALUE;
+            rest = tail;
+        }
+        if !rest.is_empty() {
+            pieces.push(Piece::Text(rest.into()));
+            sample += rest;
+            size += rest.len();
+        }
+        namespace::check(&sample).map_err(|why| RulesError::namespace(route, source, &why))?;
+        if size > MAX_NAMESPACE_LEN {
+            let why = format!("may come to {size} bytes, of which each parameter counts {VALUE}; 200 are allowed");
+            return fault(RulesErrorKind::Namespace, why);
+        }
+        Ok(Self { source: source.into(), pieces: pieces.into() })
+    }
+
+    /// The name for a request.
+    pub(super) fn render(&self, request: &RequestView<'_>, identity: Option<&Identity>) -> Namespace {
+        let mut name = String::with_capacity(self.source.len() + 24);
+        for piece in &self.pieces {
+            match piece {
+                Piece::Text(text) => name.push_str(text),
+                Piece::Param(param) => push_value(&mut name, request.param(param)),
+                Piece::Identity => match identity.and_then(|identity| identity.of(request)) {
+                    Some(hash) => name.push_str(&hash.to_string()),
+                    None => name.push_str("anonymous"),
+                },
+            }
+        }
+        Namespace::rendered(name)
+    }
+
+    /// A name such as this template makes, for counting.
+    pub(super) fn sample(&self, value: &str) -> String {
+        let piece = |piece: &Piece| match piece {
+            Piece::Text(text) => text.to_string(),
+            Piece::Param(_) | Piece::Identity => value.to_owned(),
+        };
+        self.pieces.iter().map(piece).collect()
+    }
+}
+
+fn unknown(name: &str, route: Option<&str>, params: &[String]) -> String {
+    let mut known: Vec<_> = params.iter().map(|param| format!("`{{{param}}}`")).collect();
+    known.push("`{identity}`".into());
+    let known = known.join(", ");
+    match route {
+        Some(_) => format!("the route has no parameter `{{{name}}}`; it knows {known}"),
+        None => format!(
+            "`{{{name}}}` needs a route that has it: use `.route(\"/…/{{{name}}}\", rule)`; without one there is only {known}"
+        ),
+    }
+}
+
+/// The names of the parameters of a pattern.
+pub(super) fn params_of(pattern: &str) -> Vec<String> {
+    let plain = pattern.replace("{{", "").replace("}}", "");
+    plain
+        .split('{')
+        .skip(1)
+        .filter_map(|part| part.split_once('}'))
+        .map(|(name, _)| name.trim_start_matches('*').to_owned())
+        .collect()
+}

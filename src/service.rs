@@ -1,0 +1,526 @@
+//! The service: leaves a request alone, answers it at once, or sets out to have it answered.
+
+use std::{
+    cell::Cell,
+    fmt,
+    future::poll_fn,
+    mem,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::{HeaderMap, Method, Request, Response, header};
+use http_body::Body;
+use tokio::runtime::Handle;
+use tower_service::Service;
+use tracing::Instrument;
+
+use crate::{
+    answer::{self, Asked, Decision, Look, decide},
+    body::{BoxError, CacheBody},
+    clock::Nanos,
+    drive::Drive,
+    fill::Fill,
+    flight::{Follower, Joined, Landing, Leader, Progress},
+    future::ResponseFuture,
+    key::{Extracted, Key, KeyRef, KeyWriter, RequestView},
+    layer::Shared,
+    rules::{Compiled, Params, ReadPlan},
+    semantics::Vary,
+    stats::Count,
+    status::{Bypass, CacheStatus, Miss, Outcome, Stale},
+    store::{Entry, Life, Memory, Stamp, Store},
+};
+
+/// The service that [`CacheLayer`](crate::CacheLayer) makes.
+///
+/// It is ready when the inner service is, and uses the very instance that was made ready; whoever waits for another's
+/// response gives it back first.
+pub struct Cache<S, St = Memory> {
+    inner: S,
+    shared: Arc<Shared<St>>,
+}
+
+impl<S, St> Cache<S, St> {
+    pub(crate) fn new(inner: S, shared: Arc<Shared<St>>) -> Self {
+        Self { inner, shared }
+    }
+
+    /// The inner service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The inner service, to change it.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+}
+
+impl<S: Clone, St> Clone for Cache<S, St> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), shared: self.shared.clone() }
+    }
+}
+
+impl<S: fmt::Debug, St> fmt::Debug for Cache<S, St> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl<S, St, ReqB, ResB> Service<Request<ReqB>> for Cache<S, St>
+where
+    S: Service<Request<ReqB>, Response = Response<ResB>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+    St: Store,
+    ReqB: Body + Send + 'static,
+    ResB: Body<Error: Into<BoxError>> + Send + 'static,
+{
+    type Response = Response<CacheBody<ResB>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future, St, ResB, S::Error>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<ReqB>) -> Self::Future {
+        match first_step(&self.shared, &request) {
+            Step::Pass => ResponseFuture::pass(self.inner.call(request)),
+            Step::Mark(status) => ResponseFuture::bypass(self.inner.call(request), self.shared.clone(), status),
+            Step::Answer(response) => ResponseFuture::ready(response),
+            Step::Refresh(response, quest, missed) => {
+                self.refresh(*quest, missed, request);
+                ResponseFuture::ready(response)
+            }
+            Step::Ask(quest, missed) => self.ask(*quest, missed, request),
+            Step::Wait(quest) => self.wait(*quest, request, None),
+        }
+    }
+}
+
+/// What the first look at a request comes to.
+enum Step<B> {
+    /// No rule covers it.
+    Pass,
+    /// The inner service is to answer, and the answer to be marked so.
+    Mark(CacheStatus),
+    Answer(Response<CacheBody<B>>),
+    /// Answered, with something that wants refreshing.
+    Refresh(Response<CacheBody<B>>, Box<Quest>, Missed),
+    /// The inner service is to be asked.
+    Ask(Box<Quest>, Missed),
+    /// The store has to be asked first.
+    Wait(Box<Quest>),
+}
+
+/// All that is known of a request before anybody is asked.
+pub(crate) struct Quest {
+    rule: Arc<Compiled>,
+    primary: Key,
+    plan: ReadPlan,
+    asked: Asked,
+}
+
+/// A look that did not answer the request.
+struct Missed {
+    why: Miss,
+    /// What may be served if the inner service fails.
+    spare: Option<Arc<Entry>>,
+    stamp: Stamp,
+    varying: Option<(Vary, Key)>,
+}
+
+impl Missed {
+    /// The key that was looked up.
+    fn key<'a>(&'a self, quest: &'a Quest) -> &'a Key {
+        self.varying.as_ref().map_or(&quest.primary, |(_, key)| key)
+    }
+}
+
+impl Quest {
+    fn new<B>(rule: &Arc<Compiled>, key: KeyRef<'_>, view: &RequestView<'_>, request: &Request<B>) -> Box<Self> {
+        let (primary, plan) = (key.to_owned(), rule.plan(view));
+        Box::new(Self { rule: rule.clone(), primary, plan, asked: Asked::of(request) })
+    }
+
+    fn fill<St: Store>(self, shared: &Arc<Shared<St>>, missed: Missed, leader: Option<Leader>) -> Fill<St> {
+        let Self { rule, primary, plan, asked } = self;
+        let Missed { why, spare, stamp, varying } = missed;
+        let began = shared.store.context().clock.nanos();
+        let shared = shared.clone();
+        Fill { shared, rule, plan, primary, varying, stamp, asked, began, miss: why, stale: spare, leader }
+    }
+
+    fn join<St: Store>(&self, shared: &Shared<St>, missed: &Missed) -> Joined {
+        // The key may be cleared by itself, too.
+        let alive = |stamp: &Stamp| {
+            shared.store.life(stamp, &self.plan.names) == Life::Alive && shared.store.key_lives(stamp, &self.primary)
+        };
+        shared.flights.join(missed.key(self), &missed.stamp, alive)
+    }
+}
+
+thread_local! {
+    /// Where keys are written; taken while it is in use.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// The whole of a hit, and the beginning of everything else.
+#[inline]
+fn first_step<St, B, R>(shared: &Arc<Shared<St>>, request: &Request<R>) -> Step<B>
+where
+    St: Store,
+    R: Body,
+{
+    let Some((rule, params)) = shared.rules.find(request.uri()) else {
+        return Step::Pass;
+    };
+    let mut scratch = SCRATCH.take();
+    scratch.clear();
+    let step = match look_up(shared, request, rule, &params, &mut scratch) {
+        Ok(step) => step,
+        Err(why) => {
+            shared.store.context().counters.bypass(why);
+            tracing::debug!(reason = why.as_str(), "cache bypassed");
+            Step::Mark(CacheStatus::new(Outcome::Bypass(why)))
+        }
+    };
+    SCRATCH.set(scratch);
+    step
+}
+
+#[inline]
+fn look_up<St, B, R>(
+    shared: &Arc<Shared<St>>,
+    request: &Request<R>,
+    rule: &Arc<Compiled>,
+    params: &Params<'_>,
+    scratch: &mut Vec<u8>,
+) -> Result<Step<B>, Bypass>
+where
+    St: Store,
+    R: Body,
+{
+    let credentials = scan(request, rule)?;
+    let context = shared.store.context();
+    let view = RequestView::of(request, params, &context.secret);
+    let mut writer = KeyWriter::new(scratch, &context.secret);
+    if rule.write_key(&view, &mut writer) == Extracted::Bypass {
+        return Err(Bypass::Extractor);
+    }
+    if writer.too_long() {
+        return Err(Bypass::KeyTooLong);
+    }
+    if credentials && !writer.identified() && !rule.ignores_credentials() {
+        return Err(Bypass::Credentials);
+    }
+    let key = KeyRef::new(scratch);
+    let (method, headers) = (request.method(), request.headers());
+    let quest = || Quest::new(rule, key, &view, request);
+    let Some(look) = Look::now(&shared.store, key, headers) else {
+        return Ok(Step::Wait(quest()));
+    };
+    let now = context.clock.nanos();
+    let Look { found, stamp, varying } = look;
+    let missed = |why, spare| Missed { why, spare, stamp, varying };
+    Ok(match decide(found, rule, now) {
+        Decision::Fresh(entry) => {
+            let response = answer::from_entry(shared, &entry, method, headers, Outcome::Hit, now);
+            hit(shared, now);
+            Step::Answer(response)
+        }
+        Decision::Early(entry) => {
+            let response = answer::from_entry(shared, &entry, method, headers, Outcome::Hit, now);
+            hit(shared, now);
+            if *method == Method::HEAD {
+                return Ok(Step::Answer(response));
+            }
+            Step::Refresh(response, quest(), missed(Miss::Expired, None))
+        }
+        Decision::Stale(entry) => {
+            let outcome = Outcome::Stale(Stale::WhileRevalidate);
+            let response = answer::from_entry(shared, &entry, method, headers, outcome, now);
+            context.counters.add(Count::Stale, 1);
+            tracing::debug!("stale hit");
+            if *method == Method::HEAD {
+                return Ok(Step::Answer(response));
+            }
+            Step::Refresh(response, quest(), missed(Miss::Expired, None))
+        }
+        // Only a response to GET is stored: a HEAD goes its way.
+        Decision::Ask(..) if *method == Method::HEAD => {
+            context.counters.miss(Miss::Head);
+            Step::Mark(CacheStatus::new(Outcome::Miss(Miss::Head)))
+        }
+        Decision::Ask(why, spare) => Step::Ask(quest(), missed(why, spare)),
+    })
+}
+
+/// Counts a hit, and on one in 64 the time it took.
+#[inline]
+fn hit<St: Store>(shared: &Shared<St>, began: Nanos) {
+    let context = shared.store.context();
+    if context.counters.add(Count::Hit, 1).is_multiple_of(64) {
+        context.counters.add(Count::Timed, 1);
+        context.counters.add(Count::TimedNanos, context.clock.nanos().saturating_sub(began));
+    }
+    tracing::debug!("hit");
+}
+
+/// Whether a request carries credentials; or why it is to be left alone. One walk over its fields.
+#[inline]
+fn scan<R: Body>(request: &Request<R>, rule: &Compiled) -> Result<bool, Bypass> {
+    if rule.is_uncached() {
+        return Err(Bypass::Uncached);
+    }
+    if *request.method() != Method::GET && *request.method() != Method::HEAD {
+        return Err(Bypass::Method);
+    }
+    if !request.body().is_end_stream() && request.body().size_hint().exact() != Some(0) {
+        return Err(Bypass::RequestBody);
+    }
+    let mut credentials = false;
+    for name in request.headers().keys() {
+        match *name {
+            header::AUTHORIZATION | header::COOKIE => credentials = true,
+            header::RANGE => return Err(Bypass::Range),
+            header::IF_MATCH | header::IF_UNMODIFIED_SINCE => return Err(Bypass::Precondition),
+            header::UPGRADE => return Err(Bypass::Upgrade),
+            _ if overrides_method(name.as_str()) => return Err(Bypass::MethodOverride),
+            _ => {}
+        }
+    }
+    Ok(credentials)
+}
+
+#[inline]
+pub(crate) fn overrides_method(name: &str) -> bool {
+    name.starts_with("x-") && matches!(name, "x-http-method-override" | "x-http-method" | "x-method-override")
+}
+
+/// The client's own conditions: we answer them ourselves, and the inner service is to send the whole.
+fn without_conditions<B>(mut request: Request<B>) -> Request<B> {
+    let headers: &mut HeaderMap = request.headers_mut();
+    if headers.remove(header::IF_NONE_MATCH).is_some() | headers.remove(header::IF_MODIFIED_SINCE).is_some() {
+        tracing::trace!("conditions of the client taken off");
+    }
+    request
+}
+
+impl<S, St> Cache<S, St> {
+    /// The ready instance, for a call that comes now or in the background.
+    fn take_ready(&mut self) -> S
+    where
+        S: Clone,
+    {
+        let next = self.inner.clone();
+        mem::replace(&mut self.inner, next)
+    }
+
+    /// Asks the inner service, or waits for who is asking already.
+    fn ask<ReqB, ResB>(
+        &mut self,
+        quest: Quest,
+        mut missed: Missed,
+        request: Request<ReqB>,
+    ) -> ResponseFuture<S::Future, St, ResB, S::Error>
+    where
+        S: Service<Request<ReqB>, Response = Response<ResB>> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Send + 'static,
+        St: Store,
+        ReqB: Send + 'static,
+        ResB: Body<Error: Into<BoxError>> + Send + 'static,
+    {
+        let shared = self.shared.clone();
+        let counters = &shared.store.context().counters;
+        let now = shared.store.context().clock.nanos();
+        if shared.flights.passes(missed.key(&quest), now) {
+            missed.why = Miss::HitForMiss;
+            counters.miss(missed.why);
+            let inner = self.take_ready().call(request);
+            return ResponseFuture::work(quest.fill(&shared, missed, None).run(inner));
+        }
+        match quest.join(&shared, &missed) {
+            Joined::Leads(leader) => {
+                counters.miss(missed.why);
+                tracing::debug!(reason = missed.why.as_str(), "miss");
+                let inner = self.take_ready().call(without_conditions(request));
+                ResponseFuture::lead(lead(&shared, quest, missed, leader, inner))
+            }
+            Joined::Follows(follower) => self.wait(quest, request, Some(follower)),
+            Joined::Full => {
+                missed.why = Miss::FlightLimit;
+                counters.miss(missed.why);
+                let inner = self.take_ready().call(request);
+                ResponseFuture::work(quest.fill(&shared, missed, None).run(inner))
+            }
+        }
+    }
+
+    /// Waits: for a store that has to be asked, or for another's response. The ready instance is given back first, so that
+    /// it starves nobody meanwhile.
+    fn wait<ReqB, ResB>(
+        &mut self,
+        quest: Quest,
+        request: Request<ReqB>,
+        follower: Option<Follower>,
+    ) -> ResponseFuture<S::Future, St, ResB, S::Error>
+    where
+        S: Service<Request<ReqB>, Response = Response<ResB>> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Send + 'static,
+        St: Store,
+        ReqB: Send + 'static,
+        ResB: Body<Error: Into<BoxError>> + Send + 'static,
+    {
+        drop(self.take_ready());
+        ResponseFuture::work(wait(self.shared.clone(), self.inner.clone(), quest, request, follower))
+    }
+
+    /// Has an entry refreshed behind its back, unless somebody is at it.
+    fn refresh<ReqB, ResB>(&mut self, quest: Quest, missed: Missed, request: Request<ReqB>)
+    where
+        S: Service<Request<ReqB>, Response = Response<ResB>> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Send + 'static,
+        St: Store,
+        ReqB: Send + 'static,
+        ResB: Body<Error: Into<BoxError>> + Send + 'static,
+    {
+        let Ok(runtime) = Handle::try_current() else { return };
+        let shared = self.shared.clone();
+        if shared.flights.passes(missed.key(&quest), shared.store.context().clock.nanos()) {
+            return;
+        }
+        if let Joined::Leads(leader) = quest.join(&shared, &missed) {
+            shared.store.context().counters.add(Count::Refreshes, 1);
+            let inner = self.take_ready().call(without_conditions(request));
+            let fill = quest.fill(&shared, missed, Some(leader)).run(inner);
+            // What it answers is for nobody; what it stores is for all.
+            runtime.spawn(async { drop(fill.await) }.in_current_span());
+        }
+    }
+}
+
+/// Fills as the leader: in the task of its own request for as long as nobody else depends on it.
+fn lead<St, F, B, E>(
+    shared: &Arc<Shared<St>>,
+    quest: Quest,
+    missed: Missed,
+    leader: Leader,
+    inner: F,
+) -> Drive<Result<Response<CacheBody<B>>, E>>
+where
+    St: Store,
+    F: Future<Output = Result<Response<B>, E>> + Send + 'static,
+    B: Body<Error: Into<BoxError>> + Send + 'static,
+    E: Send + 'static,
+{
+    let flight = leader.flight();
+    let limit = Some(shared.options.fill_limit);
+    let drive = Drive::new(quest.fill(shared, missed, Some(leader)).run(inner), limit);
+    flight.is_worked_by(drive.handle());
+    drive
+}
+
+/// The road of a request that has to wait.
+async fn wait<S, St, ReqB, ResB>(
+    shared: Arc<Shared<St>>,
+    mut service: S,
+    quest: Quest,
+    request: Request<ReqB>,
+    mut follower: Option<Follower>,
+) -> Result<Response<CacheBody<ResB>>, S::Error>
+where
+    S: Service<Request<ReqB>, Response = Response<ResB>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+    St: Store,
+    ReqB: Send + 'static,
+    ResB: Body<Error: Into<BoxError>> + Send + 'static,
+{
+    let context = shared.store.context();
+    let Asked { method, headers } = &quest.asked;
+    loop {
+        let mut alone = None;
+        if let Some(follower) = follower.take() {
+            match follower.wait().await {
+                None => alone = Some(Miss::WaitLimit),
+                Some(Progress::Landed(Landing::NotShared)) => alone = Some(Miss::NotShared),
+                Some(Progress::Landed(Landing::Stored(found))) => {
+                    let stamp = found.entry.stamp();
+                    if answer::may_share(&shared.store, stamp, found.terms(), quest.primary.as_ref(), headers) {
+                        context.counters.add(Count::Collapsed, 1);
+                        let now = context.clock.nanos();
+                        return Ok(answer::from_entry(&shared, &found.entry, method, headers, Outcome::Collapsed, now));
+                    }
+                }
+                Some(Progress::Arriving(found)) => {
+                    let stamp = follower.stamp();
+                    if answer::may_share(&shared.store, stamp, found.terms(), quest.primary.as_ref(), headers) {
+                        context.counters.add(Count::Collapsed, 1);
+                        return Ok(answer::from_arriving(&shared, &found, &quest.asked, context.clock.nanos()));
+                    }
+                    // On its way, but not for us.
+                    alone = Some(Miss::NotShared);
+                }
+                Some(Progress::Landed(Landing::Lost) | Progress::Calling) => {}
+            }
+        }
+        let look = Look::later(&shared.store, quest.primary.as_ref(), headers, &quest.plan.names).await;
+        let now = context.clock.nanos();
+        let look = look.unwrap_or_else(|error| {
+            tracing::debug!(%error, "the store did not answer");
+            Look::nothing()
+        });
+        let Look { found, stamp, varying } = look;
+        let mut missed = match decide(found, &quest.rule, now) {
+            Decision::Fresh(entry) | Decision::Early(entry) => {
+                hit(&shared, now);
+                return Ok(answer::from_entry(&shared, &entry, method, headers, Outcome::Hit, now));
+            }
+            Decision::Stale(entry) if alone.is_none() => {
+                context.counters.add(Count::Stale, 1);
+                let outcome = Outcome::Stale(Stale::WhileRevalidate);
+                let response = answer::from_entry(&shared, &entry, method, headers, outcome, now);
+                let missed = Missed { why: Miss::Expired, spare: None, stamp, varying };
+                if *method == Method::GET
+                    && let Joined::Leads(leader) = quest.join(&shared, &missed)
+                {
+                    context.counters.add(Count::Refreshes, 1);
+                    poll_fn(|cx| service.poll_ready(cx)).await?;
+                    let inner = service.call(without_conditions(request));
+                    let fill = quest.fill(&shared, missed, Some(leader)).run(inner);
+                    tokio::spawn(async { drop(fill.await) }.in_current_span());
+                }
+                return Ok(response);
+            }
+            Decision::Stale(entry) => Missed { why: Miss::Expired, spare: Some(entry), stamp, varying },
+            Decision::Ask(why, spare) => Missed { why, spare, stamp, varying },
+        };
+        if alone.is_none() {
+            match quest.join(&shared, &missed) {
+                Joined::Leads(leader) => {
+                    context.counters.miss(missed.why);
+                    poll_fn(|cx| service.poll_ready(cx)).await?;
+                    let inner = service.call(without_conditions(request));
+                    return lead(&shared, quest, missed, leader, inner).await;
+                }
+                Joined::Follows(another) => {
+                    follower = Some(another);
+                    continue;
+                }
+                Joined::Full => alone = Some(Miss::FlightLimit),
+            }
+        }
+        missed.why = alone.unwrap_or(missed.why);
+        context.counters.miss(missed.why);
+        poll_fn(|cx| service.poll_ready(cx)).await?;
+        let inner = service.call(request);
+        return quest.fill(&shared, missed, None).run(inner).await;
+    }
+}

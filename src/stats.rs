@@ -1,0 +1,193 @@
+//! What has happened, counted without a shared cache line.
+
+use std::{
+    array,
+    cell::Cell,
+    fmt,
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use crate::{
+    status::{Bypass, Miss, NoStore},
+    store::Usage,
+};
+
+/// What is counted. The misses, the bypasses and what was not stored stand behind these, by reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Count {
+    Hit,
+    Stale,
+    Collapsed,
+    Stored,
+    Evicted,
+    Expired,
+    Bumps,
+    FlightsBegun,
+    FlightsEnded,
+    Refreshes,
+    InnerCalls,
+    InnerNanos,
+    /// Requests whose time in the cache was measured, and that time.
+    Timed,
+    TimedNanos,
+}
+
+const COUNTS: usize = Count::TimedNanos as usize + 1;
+const MISSES: usize = COUNTS;
+const BYPASSES: usize = MISSES + Miss::ALL.len();
+const NO_STORES: usize = BYPASSES + Bypass::ALL.len();
+const CELLS: usize = NO_STORES + NoStore::ALL.len();
+
+/// Enough for the threads of a server; more share.
+const STRIPES: usize = 16;
+
+/// The counters of a store: a stripe for each thread, added up when they are read.
+pub(crate) struct Counters {
+    stripes: [Stripe; STRIPES],
+}
+
+#[repr(align(128))]
+struct Stripe([AtomicU64; CELLS]);
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self { stripes: array::from_fn(|_| Stripe(array::from_fn(|_| AtomicU64::new(0)))) }
+    }
+}
+
+impl fmt::Debug for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Counters")
+    }
+}
+
+static NEXT: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    static STRIPE: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+#[inline]
+fn stripe() -> usize {
+    STRIPE.with(|stripe| {
+        if stripe.get() == usize::MAX {
+            stripe.set(NEXT.fetch_add(1, Ordering::Relaxed) % STRIPES);
+        }
+        stripe.get()
+    })
+}
+
+impl Counters {
+    #[inline]
+    pub(crate) fn add(&self, count: Count, by: u64) -> u64 {
+        self.cell(count as usize, by)
+    }
+
+    #[inline]
+    pub(crate) fn miss(&self, why: Miss) {
+        self.cell(MISSES + why as usize, 1);
+    }
+
+    #[inline]
+    pub(crate) fn bypass(&self, why: Bypass) {
+        self.cell(BYPASSES + why as usize, 1);
+    }
+
+    pub(crate) fn no_store(&self, why: NoStore) {
+        self.cell(NO_STORES + why as usize, 1);
+    }
+
+    /// What the cell of this thread held before.
+    #[inline]
+    fn cell(&self, cell: usize, by: u64) -> u64 {
+        self.stripes[stripe()].0[cell].fetch_add(by, Ordering::Relaxed)
+    }
+
+    fn sum(&self, cell: usize) -> u64 {
+        self.stripes.iter().map(|stripe| stripe.0[cell].load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
+    }
+}
+
+/// What a store and the layers over it have done since the store was made.
+///
+/// The counters are read one after the other, not at one moment.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Answered with a fresh stored response.
+    pub hits: u64,
+    /// Answered with a stale stored response, as the rule allowed.
+    pub stale_hits: u64,
+    /// Answered with the response that another request was already fetching.
+    pub collapsed: u64,
+    /// Not answered from the store, by reason; every reason is listed, also with zero.
+    pub misses: Vec<(Miss, u64)>,
+    /// Not looked up at all although a rule covers the route, by reason.
+    pub bypasses: Vec<(Bypass, u64)>,
+    /// Responses stored.
+    pub stored: u64,
+    /// Responses not stored, by reason.
+    pub not_stored: Vec<(NoStore, u64)>,
+    /// Entries removed to make room.
+    pub evictions: u64,
+    /// Entries removed because their time was over.
+    pub expired: u64,
+    /// Bumps by [`InvalidateLayer`](crate::InvalidateLayer).
+    pub bumps: u64,
+    /// Background refreshes begun.
+    pub refreshes: u64,
+    /// Fills under way at this moment.
+    pub flights: u64,
+    /// Entries in the store, those included that have died and are not removed yet.
+    pub entries: u64,
+    /// Bytes in the store, overhead included.
+    pub bytes: u64,
+    /// The most bytes there may be.
+    pub capacity: u64,
+    /// Calls of the inner service by rules that cache.
+    pub inner_calls: u64,
+    /// Time from those calls to the head of their responses, all added up.
+    pub inner_time: Duration,
+    /// Mean time that the cache itself took for a hit: measured on one in 64.
+    pub cache_time_per_hit: Duration,
+}
+
+impl Stats {
+    pub(crate) fn of(counters: &Counters, usage: Usage) -> Self {
+        let count = |count: Count| counters.sum(count as usize);
+        let timed = count(Count::Timed).max(1);
+        Self {
+            hits: count(Count::Hit),
+            stale_hits: count(Count::Stale),
+            collapsed: count(Count::Collapsed),
+            misses: Miss::ALL.iter().map(|why| (*why, counters.sum(MISSES + *why as usize))).collect(),
+            bypasses: Bypass::ALL.iter().map(|why| (*why, counters.sum(BYPASSES + *why as usize))).collect(),
+            stored: count(Count::Stored),
+            not_stored: NoStore::ALL.iter().map(|why| (*why, counters.sum(NO_STORES + *why as usize))).collect(),
+            evictions: count(Count::Evicted),
+            expired: count(Count::Expired),
+            bumps: count(Count::Bumps),
+            refreshes: count(Count::Refreshes),
+            flights: count(Count::FlightsBegun).wrapping_sub(count(Count::FlightsEnded)),
+            entries: usage.entries,
+            bytes: usage.bytes,
+            capacity: usage.capacity,
+            inner_calls: count(Count::InnerCalls),
+            inner_time: Duration::from_nanos(count(Count::InnerNanos)),
+            cache_time_per_hit: Duration::from_nanos(count(Count::TimedNanos) / timed),
+        }
+    }
+
+    /// All misses added up.
+    pub fn misses(&self) -> u64 {
+        self.misses.iter().map(|(_, n)| n).sum()
+    }
+
+    /// The share of look-ups that the inner service did not have to answer, from 0 to 1; 0 before the first.
+    pub fn hit_ratio(&self) -> f64 {
+        let served = self.hits + self.stale_hits + self.collapsed;
+        let all = served + self.misses();
+        if all == 0 { 0.0 } else { served as f64 / all as f64 }
+    }
+}

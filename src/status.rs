@@ -1,0 +1,242 @@
+//! Endings as words: what the cache did with a request, and why.
+
+use std::{fmt, time::Duration};
+
+use http::{HeaderName, HeaderValue};
+
+/// Makes a closed list of reasons with the token that headers and logs show.
+macro_rules! reasons {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $reason:ident = $token:literal,)* }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum $name { $($(#[$doc])* $reason,)* }
+
+        impl $name {
+            /// Every reason, in the order of their definition.
+            pub const ALL: &'static [Self] = &[$(Self::$reason),*];
+
+            /// The reason as logs and `Cache-Status` show it.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$reason => $token,)* }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Why a request was left alone although a rule covers its route: nothing is looked up and nothing stored.
+    Bypass {
+        /// The method is neither GET nor HEAD.
+        Method = "method",
+        /// The rule caches nothing; it is there for what it invalidates.
+        Uncached = "uncached",
+        /// The request has content, which the key does not hold.
+        RequestBody = "request-body",
+        /// `Authorization` or `Cookie`, and the key holds no identity.
+        Credentials = "credentials",
+        /// The rule's key extractor wants the request left alone.
+        Extractor = "extractor",
+        /// The key would be longer than 8 KiB.
+        KeyTooLong = "key-too-long",
+        /// A part of the response is asked for (`Range`).
+        Range = "range",
+        /// `If-Match` or `If-Unmodified-Since`: the inner service is to decide.
+        Precondition = "precondition",
+        /// A header asks for another method than the one in the request line.
+        MethodOverride = "method-override",
+        /// The connection is to become something else (`Upgrade`).
+        Upgrade = "upgrade",
+    }
+}
+
+reasons! {
+    /// Why the inner service was asked.
+    Miss {
+        /// There is no stored response for this key, or none that lives.
+        Absent = "absent",
+        /// There is one, but it is too old.
+        Expired = "expired",
+        /// There is one, but something it belongs to was cleared softly.
+        SoftlyCleared = "softly-cleared",
+        /// A response for this key was found unfit for storing a moment ago: nobody waits for the next one.
+        HitForMiss = "hit-for-miss",
+        /// Waited for another request's response, which may not be shared.
+        NotShared = "not-shared",
+        /// Waited for another request's response for as long as one may.
+        WaitLimit = "wait-limit",
+        /// As many fills or waiters as there may be.
+        FlightLimit = "flight-limit",
+        /// A HEAD request; only a stored response to GET would answer it.
+        Head = "head",
+    }
+}
+
+reasons! {
+    /// Why a response was not stored.
+    NoStore {
+        /// Its status is not among those that the rule stores.
+        Status = "status",
+        /// `Cache-Control: no-store`, or the handler said so.
+        NoStore = "no-store",
+        /// `Cache-Control: private`.
+        Private = "private",
+        /// `Cache-Control: no-cache`: not without asking each time.
+        NoCache = "no-cache",
+        /// It sets a cookie.
+        SetCookie = "set-cookie",
+        /// `Vary: *`, or more varying fields than are kept apart.
+        Vary = "vary",
+        /// A part of a whole: `Content-Range`.
+        Partial = "partial",
+        /// An event stream, which has no end to wait for.
+        EventStream = "event-stream",
+        /// Its lifetime is zero.
+        Lifetime = "lifetime",
+        /// Its body is larger than the rule, or the store, allows.
+        TooLarge = "too-large",
+        /// Its body ended before, or after, the announced length.
+        Truncated = "truncated",
+        /// Its body ended with an error.
+        BodyError = "body-error",
+        /// The inner service failed.
+        Failed = "failed",
+        /// Something it belongs to was cleared while it was computed.
+        Cleared = "cleared",
+        /// More namespaces than an entry may have.
+        Namespaces = "namespaces",
+        /// The store could not keep it.
+        Store = "store",
+    }
+}
+
+/// Why a stale response was served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Stale {
+    /// It is being refreshed meanwhile (`stale_while_revalidate`).
+    WhileRevalidate,
+    /// The inner service failed (`stale_if_error`).
+    IfError,
+}
+
+/// What the cache did with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// Answered with a fresh stored response; the inner service was not touched.
+    Hit,
+    /// Answered with a stale stored response.
+    Stale(Stale),
+    /// Answered with the response that another request was already fetching.
+    Collapsed,
+    /// Answered by the inner service after a look into the store.
+    Miss(Miss),
+    /// Answered by the inner service without one.
+    Bypass(Bypass),
+}
+
+/// What became of a response that the inner service gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Storing {
+    /// It is stored.
+    Stored,
+    /// It will be stored if its body, which is still on its way, turns out fit.
+    Pending,
+    /// It is not stored, and why.
+    Not(NoStore),
+}
+
+/// What the cache did with a request and why: an extension of every response that a rule covers.
+///
+/// ```
+/// use tower_response_cache::{CacheStatus, Outcome};
+///
+/// fn was_hit<B>(response: &http::Response<B>) -> bool {
+///     response.extensions().get::<CacheStatus>().is_some_and(|status| status.outcome() == Outcome::Hit)
+/// }
+/// # assert!(!was_hit(&http::Response::new(())));
+/// ```
+///
+/// Its [`Display`](fmt::Display) is the value of a `Cache-Status` field without the name of the cache (RFC 9211).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheStatus {
+    outcome: Outcome,
+    storing: Option<Storing>,
+    /// Whole seconds of lifetime left; negative when stale.
+    ttl: Option<i64>,
+}
+
+impl CacheStatus {
+    pub(crate) fn new(outcome: Outcome) -> Self {
+        Self { outcome, storing: None, ttl: None }
+    }
+
+    pub(crate) fn storing(self, storing: Storing) -> Self {
+        Self { storing: Some(storing), ..self }
+    }
+
+    pub(crate) fn ttl(self, seconds: i64) -> Self {
+        Self { ttl: Some(seconds), ..self }
+    }
+
+    /// What was done.
+    pub fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+
+    /// What became of the inner service's response; `None` if the store answered or was not asked.
+    pub fn stored(&self) -> Option<Storing> {
+        self.storing
+    }
+
+    /// The lifetime that the served entry had left; zero when it was stale, `None` if no stored response was served.
+    pub fn time_left(&self) -> Option<Duration> {
+        self.ttl.map(|seconds| Duration::from_secs(seconds.max(0) as u64))
+    }
+
+    /// The whole value of a `Cache-Status` field: the name, then what this says.
+    pub(crate) fn header(&self, cache: &str) -> HeaderValue {
+        HeaderValue::from_str(&format!("{cache}; {self}")).expect("the name was checked when the layer was built")
+    }
+}
+
+pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// RFC 9211, section 2: `hit` and `fwd` exclude each other; `ttl`, `stored`, `collapsed` and `detail` say more.
+impl fmt::Display for CacheStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.outcome {
+            Outcome::Hit => f.write_str("hit")?,
+            Outcome::Stale(Stale::WhileRevalidate) => f.write_str("hit; detail=stale-while-revalidate")?,
+            Outcome::Stale(Stale::IfError) => f.write_str("hit; detail=stale-if-error")?,
+            Outcome::Collapsed => f.write_str("fwd=uri-miss; collapsed")?,
+            Outcome::Miss(Miss::Expired | Miss::SoftlyCleared) => f.write_str("fwd=stale")?,
+            Outcome::Miss(Miss::Absent) => f.write_str("fwd=uri-miss")?,
+            Outcome::Miss(why) => write!(f, "fwd=uri-miss; detail={why}")?,
+            Outcome::Bypass(Bypass::Method) => f.write_str("fwd=method")?,
+            Outcome::Bypass(why) => write!(f, "fwd=bypass; detail={why}")?,
+        }
+        match self.storing {
+            Some(Storing::Stored) => f.write_str("; stored")?,
+            // One `detail` a member: the reason of the miss has it where there is one.
+            Some(Storing::Not(why))
+                if matches!(self.outcome, Outcome::Miss(Miss::Absent | Miss::Expired | Miss::SoftlyCleared)) =>
+            {
+                write!(f, "; detail={why}")?;
+            }
+            _ => {}
+        }
+        match self.ttl {
+            Some(ttl) => write!(f, "; ttl={ttl}"),
+            None => Ok(()),
+        }
+    }
+}

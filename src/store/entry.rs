@@ -1,0 +1,151 @@
+//! What is stored: a response as it will be sent, and what says whether it may be.
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::AGE};
+
+use super::Stamp;
+use crate::{
+    clock::{Nanos, system_time},
+    key::Key,
+    namespace::Namespaces,
+    semantics::Vary,
+};
+
+/// A stored response with its key, its stamp, its namespaces and its times. Never changed once made.
+#[derive(Debug)]
+pub struct Entry {
+    key: Key,
+    stamp: Stamp,
+    names: Namespaces,
+    times: Times,
+    content: Content,
+    weight: u64,
+}
+
+/// When an entry was made and until when it serves.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    /// When the response was generated, as far as is known: its age counts from here.
+    pub(crate) born: Nanos,
+    /// Fresh before this.
+    pub(crate) fresh_until: Nanos,
+    /// Servable while it is refreshed before this.
+    pub(crate) while_revalidate_until: Nanos,
+    /// Servable when the inner service fails before this.
+    pub(crate) if_error_until: Nanos,
+    /// How long the inner service took: what an early refresh would cost.
+    pub(crate) cost: Nanos,
+}
+
+impl Times {
+    /// When nobody may serve it any more.
+    pub(crate) fn expires(&self) -> Nanos {
+        self.fresh_until.max(self.while_revalidate_until).max(self.if_error_until)
+    }
+}
+
+/// What an entry says.
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// A response, its header map finished: the first field is `Age`, a slot for the age of the moment.
+    Response { status: StatusCode, headers: HeaderMap, body: Bytes, trailers: Option<Box<HeaderMap>> },
+    /// No response: those of this key differ by these request fields (`Vary`) and are stored under keys that hold them.
+    Variants(Vary),
+}
+
+/// An entry before its key and stamp: what a fill has learned from the response.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub(crate) names: Namespaces,
+    pub(crate) times: Times,
+    pub(crate) content: Content,
+}
+
+impl Entry {
+    pub(crate) fn new(key: Key, stamp: Stamp, draft: Draft) -> Self {
+        let Draft { mut names, times, content } = draft;
+        names.shrink();
+        let weight = weigh(&key, &names, &content);
+        Self { key, stamp, names, times, content, weight }
+    }
+
+    /// The key it answers; compared in full before it is served.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// The stamp, taken before the response was computed.
+    pub fn stamp(&self) -> &Stamp {
+        &self.stamp
+    }
+
+    /// The namespaces it belongs to.
+    pub fn namespaces(&self) -> &Namespaces {
+        &self.names
+    }
+
+    /// When nobody may serve it any more, not even as stale.
+    pub fn expires(&self) -> SystemTime {
+        system_time(self.times.expires())
+    }
+
+    /// The bytes it takes: body, header fields, key, names and the overhead of keeping them.
+    pub fn weight(&self) -> u64 {
+        self.weight
+    }
+
+    #[inline]
+    pub(crate) fn times(&self) -> &Times {
+        &self.times
+    }
+
+    #[inline]
+    pub(crate) fn content(&self) -> &Content {
+        &self.content
+    }
+}
+
+/// The header map as hits will clone it: of exact size, the slot for `Age` in front.
+pub(crate) fn finished(headers: &HeaderMap) -> HeaderMap {
+    let mut finished = HeaderMap::with_capacity(headers.keys_len() + 1);
+    finished.insert(AGE, HeaderValue::from_static("0"));
+    for (name, value) in headers {
+        if name != AGE {
+            finished.append(name, value.clone());
+        }
+    }
+    finished
+}
+
+/// What the map of a store keeps for each entry besides the entry: its slot, its index, its share of ghosts, and the
+/// record of its expiry.
+const PER_ENTRY: usize = 160;
+
+/// An allocation's own overhead, rounding included, on the average of common allocators.
+const PER_ALLOCATION: usize = 16;
+
+fn weigh(key: &Key, names: &Namespaces, content: &Content) -> u64 {
+    let content = match content {
+        Content::Response { headers, body, trailers, .. } => {
+            header_bytes(headers)
+                + body.len()
+                + PER_ALLOCATION
+                + trailers.as_deref().map_or(0, |map| size_of::<HeaderMap>() + header_bytes(map))
+        }
+        Content::Variants(fields) => {
+            let names = fields.names().iter();
+            names.map(|name| size_of::<HeaderName>() + name.as_str().len()).sum::<usize>() + PER_ALLOCATION
+        }
+    };
+    let fixed = size_of::<Entry>() + PER_ENTRY + 4 * PER_ALLOCATION;
+    (fixed + key.heap() + names.heap() + content) as u64
+}
+
+fn header_bytes(map: &HeaderMap) -> usize {
+    // A field in the map: its name, its value, its hash and link; and its share of the index.
+    const FIELD: usize = size_of::<HeaderName>() + size_of::<HeaderValue>() + 24 + 8;
+    let text: usize = map.iter().map(|(name, value)| name.as_str().len() + value.len() + PER_ALLOCATION).sum();
+    map.capacity() * FIELD + text + 2 * PER_ALLOCATION
+}

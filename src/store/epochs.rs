@@ -1,0 +1,127 @@
+//! The fixed table of epochs: what makes an invalidation O(1) and a stale fill harmless.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How strongly entries are cleared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bump {
+    /// Entries from before are never served again. What a write wants.
+    Hard,
+    /// Entries from before are stale: still served where a rule allows stale answers, refreshed otherwise.
+    Soft,
+}
+
+/// What has become of an entry, or of a fill, since its stamp was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// Nothing it belongs to was cleared.
+    Alive,
+    /// Something it belongs to was cleared softly: as good as past its lifetime.
+    Soft,
+    /// Something it belongs to was cleared: never servable again.
+    Dead,
+}
+
+/// One sequence for the process and a fixed array with a slot per hash of a name.
+///
+/// A bump takes the next number and writes it into the slot; a stamp is the number at the time of capture;
+/// what carries a stamp is alive while none of its slots holds a larger number. A collision of names clears
+/// too much, never too little, and the table cannot grow, be evicted or start again.
+pub(crate) struct Epochs {
+    sequence: AtomicU64,
+    /// The last bump of either kind: the only table that a hit reads.
+    any: Box<[AtomicU64]>,
+    /// The last hard bump.
+    hard: Box<[AtomicU64]>,
+    mask: u64,
+}
+
+impl Epochs {
+    /// A table of `slots`, a power of two.
+    pub(crate) fn new(slots: usize) -> Self {
+        assert!(slots.is_power_of_two());
+        let table = || (0..slots).map(|_| AtomicU64::new(0)).collect();
+        Self { sequence: AtomicU64::new(1), any: table(), hard: table(), mask: slots as u64 - 1 }
+    }
+
+    pub(crate) fn heap(slots: usize) -> usize {
+        2 * slots * size_of::<AtomicU64>()
+    }
+
+    /// The stamp of what begins now. To be taken before the inner service is called.
+    #[inline]
+    pub(crate) fn capture(&self) -> u64 {
+        self.sequence.load(Ordering::SeqCst)
+    }
+
+    /// Kills, or softens, all that carries an older stamp.
+    ///
+    /// A fill that captures the new number before the slot is written begins after this bump began, and so
+    /// after the commit that the bump tells of: it may live.
+    pub(crate) fn bump(&self, hashes: impl Iterator<Item = u64>, kind: Bump) {
+        let epoch = self.sequence.fetch_add(1, Ordering::SeqCst) + 1;
+        for hash in hashes {
+            let slot = self.slot(hash);
+            if kind == Bump::Hard {
+                self.hard[slot].fetch_max(epoch, Ordering::SeqCst);
+            }
+            self.any[slot].fetch_max(epoch, Ordering::SeqCst);
+        }
+    }
+
+    /// What has become of a stamp under these names.
+    #[inline]
+    pub(crate) fn life(&self, stamp: u64, hashes: impl Iterator<Item = u64> + Clone) -> Life {
+        let untouched = |hash| self.any[self.slot(hash)].load(Ordering::SeqCst) <= stamp;
+        if hashes.clone().all(untouched) {
+            return Life::Alive;
+        }
+        let hard = |hash| self.hard[self.slot(hash)].load(Ordering::SeqCst) > stamp;
+        if hashes.into_iter().any(hard) { Life::Dead } else { Life::Soft }
+    }
+
+    #[inline]
+    fn slot(&self, hash: u64) -> usize {
+        (hash & self.mask) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn life(epochs: &Epochs, stamp: u64, hashes: &[u64]) -> Life {
+        epochs.life(stamp, hashes.iter().copied())
+    }
+
+    #[test]
+    fn a_stamp_dies_with_any_of_its_names_and_never_comes_back() {
+        let epochs = Epochs::new(16);
+        let old = epochs.capture();
+        assert_eq!(life(&epochs, old, &[1, 2]), Life::Alive);
+        epochs.bump([2].into_iter(), Bump::Hard);
+        assert_eq!(life(&epochs, old, &[1, 2]), Life::Dead);
+        assert_eq!(life(&epochs, old, &[1]), Life::Alive);
+        epochs.bump([2].into_iter(), Bump::Soft);
+        assert_eq!(life(&epochs, old, &[1, 2]), Life::Dead);
+        assert_eq!(life(&epochs, epochs.capture(), &[1, 2]), Life::Alive);
+    }
+
+    #[test]
+    fn a_soft_bump_only_softens() {
+        let epochs = Epochs::new(16);
+        let old = epochs.capture();
+        epochs.bump([3].into_iter(), Bump::Soft);
+        assert_eq!(life(&epochs, old, &[3]), Life::Soft);
+        epochs.bump([3].into_iter(), Bump::Hard);
+        assert_eq!(life(&epochs, old, &[3]), Life::Dead);
+    }
+
+    #[test]
+    fn a_collision_clears_too_much_never_too_little() {
+        let epochs = Epochs::new(16);
+        let old = epochs.capture();
+        epochs.bump([5].into_iter(), Bump::Hard);
+        assert_eq!(life(&epochs, old, &[5 + 16]), Life::Dead);
+    }
+}

@@ -1,0 +1,289 @@
+//! What keeps entries: one narrow trait, and the memory store.
+
+mod entry;
+mod epochs;
+mod expiry;
+mod memory;
+mod secret;
+
+use std::{error, fmt, future::Future, sync::Arc};
+
+pub use entry::Entry;
+pub(crate) use entry::{Content, Draft, Times, finished};
+pub use epochs::{Bump, Life};
+pub(crate) use memory::KeyHasher;
+pub use memory::{Memory, MemoryBuilder};
+pub(crate) use secret::IdentityHash;
+pub use secret::Secret;
+
+use crate::{
+    clock::Clock,
+    key::{Key, KeyRef},
+    namespace::{InvalidNamespace, Namespace, Namespaces},
+    stats::{Counters, Stats},
+};
+
+/// A keeper of entries, of the stamps that say whether they may still be served, and of the bumps that end them.
+///
+/// A store is a handle: clones share everything. [`Memory`] is the store of this release; the trait is made so
+/// that one shared by many processes fits it, and a tier in front of another store is a store again.
+///
+/// The protocol, in the order of a request: [`get`](Self::get) answers with what may be served *and with the stamp
+/// as seen now*. If the inner service has to be called, that stamp goes back with [`put`](Self::put), so that a
+/// response computed before a [`bump`](Self::bump) can never be taken for one computed after it. The stamp is always
+/// taken before the call; there is no way to ask for one at the time of storing.
+///
+/// No method may panic, and an error is never the client's: a read that fails is a miss.
+pub trait Store: Clone + fmt::Debug + Send + Sync + 'static {
+    /// Answers at once, or says with `None` that the answer needs [`get`](Self::get).
+    ///
+    /// Memory always answers here, and a hit then takes no future at all.
+    fn get_now(&self, key: KeyRef<'_>) -> Option<Lookup>;
+
+    /// The entry of this key, if there is one that may be served or at least shown to be stale, and the stamp of now.
+    ///
+    /// `names` are the namespaces that are known from the request, whose generations the stamp must cover.
+    fn get(&self, key: KeyRef<'_>, names: &Namespaces) -> impl Future<Output = Result<Lookup, StoreError>> + Send;
+
+    /// Keeps an entry. It carries the stamp that [`get`](Self::get) gave *before* its response was computed.
+    fn put(&self, entry: Arc<Entry>) -> impl Future<Output = Result<Put, StoreError>> + Send;
+
+    /// A write begins: until [`bump`](Self::bump) takes the fence back, or it expires, nothing of these names is
+    /// served or stored. For strict invalidation across processes; memory alone needs none and answers `Fence::none()`.
+    fn fence(&self, names: &Namespaces) -> impl Future<Output = Result<Fence, StoreError>> + Send;
+
+    /// A write may have committed: what carries an older stamp of these names is no longer servable (or, with
+    /// [`Bump::Soft`], stale) once this is done. Idempotent, O(1), and walks over no entries.
+    fn bump(&self, names: &Namespaces, kind: Bump, fence: Option<Fence>)
+    -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// As much of a hard [`bump`](Self::bump) as can be done without waiting: for the end of a write that was dropped.
+    fn bump_now(&self, names: &Namespaces);
+
+    /// Whether what began under `stamp` may still answer a request that arrives now and belongs to `names`.
+    fn life(&self, stamp: &Stamp, names: &Namespaces) -> Life;
+
+    /// Whether what began under `stamp` has not been cleared by [`invalidate_key`](Self::invalidate_key) since.
+    fn key_lives(&self, stamp: &Stamp, key: &Key) -> bool {
+        self.life(stamp, &Namespaces::key(key.hash())) == Life::Alive
+    }
+
+    /// What every store shares with the layers over it: the clock, the secret, the counters.
+    fn context(&self) -> &Context;
+
+    /// What the store holds at this moment: entries and bytes.
+    fn usage(&self) -> Usage;
+
+    /// Clears these namespaces: no entry of theirs, and none that is being computed now, is served from here on.
+    ///
+    /// For jobs, webhooks and listeners; [`InvalidateLayer`](crate::InvalidateLayer) does it for requests. To call
+    /// *after* the change is committed.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// use tower_response_cache::{Memory, Store};
+    ///
+    /// let store = Memory::new(1 << 20);
+    /// store.invalidate(["db_query:orders", "db_query:customers"]).await?;
+    ///
+    /// let error = store.invalidate(["db_query:"]).await.unwrap_err();
+    /// assert!(error.to_string().contains("empty level"));
+    /// # Ok::<(), tower_response_cache::StoreError>(()) }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If a name is not valid (then nothing is cleared), or the store cannot be reached. Memory always can.
+    fn invalidate<I>(&self, names: I) -> impl Future<Output = Result<(), StoreError>> + Send
+    where
+        I: IntoIterator + Send,
+        I::Item: TryInto<Namespace, Error: Into<InvalidNamespace>>,
+    {
+        self.clear(names, Bump::Hard)
+    }
+
+    /// Makes the entries of these namespaces stale: they are refreshed, but still served where a rule allows it
+    /// ([`stale_while_revalidate`](crate::Rule::stale_while_revalidate), [`stale_if_error`](crate::Rule::stale_if_error)).
+    ///
+    /// # Errors
+    ///
+    /// As [`invalidate`](Self::invalidate).
+    fn invalidate_softly<I>(&self, names: I) -> impl Future<Output = Result<(), StoreError>> + Send
+    where
+        I: IntoIterator + Send,
+        I::Item: TryInto<Namespace, Error: Into<InvalidNamespace>>,
+    {
+        self.clear(names, Bump::Soft)
+    }
+
+    /// Clears one key, which [`Rules::key`](crate::Rules::key) tells of a request.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be reached. Memory always can.
+    fn invalidate_key(&self, key: &Key) -> impl Future<Output = Result<(), StoreError>> + Send {
+        let names = Namespaces::key(key.hash());
+        async move { self.bump(&names, Bump::Hard, None).await }
+    }
+
+    #[doc(hidden)]
+    fn clear<I>(&self, names: I, kind: Bump) -> impl Future<Output = Result<(), StoreError>> + Send
+    where
+        I: IntoIterator + Send,
+        I::Item: TryInto<Namespace, Error: Into<InvalidNamespace>>,
+    {
+        let names = names.into_iter().map(|name| name.try_into().map_err(Into::into)).collect::<Result<Vec<_>, _>>();
+        async move {
+            let names = names.map_err(|error: InvalidNamespace| StoreError::new(error))?;
+            self.bump(&Namespaces::exactly(&names), kind, None).await
+        }
+    }
+
+    /// What has happened since the store was made, and what it holds.
+    fn stats(&self) -> Stats {
+        Stats::of(&self.context().counters, self.usage())
+    }
+
+    /// What a token, or another secret, is called in keys and in the `{identity}` of a template: a keyed hash.
+    ///
+    /// So that a job can clear what belongs to a token: `Namespace::of(["auth", "user", &store.identity(token)])`.
+    fn identity(&self, secret: impl AsRef<[u8]>) -> String {
+        self.context().secret.identity(secret.as_ref()).to_string()
+    }
+}
+
+/// What a store shares with the layers over it.
+#[derive(Debug)]
+pub struct Context {
+    pub(crate) clock: Clock,
+    pub(crate) secret: Secret,
+    pub(crate) counters: Counters,
+}
+
+impl Context {
+    /// A context with counters at zero. Stores that are to agree on identities need the same secret.
+    pub fn new(clock: Clock, secret: Secret) -> Self {
+        Self { clock, secret, counters: Counters::default() }
+    }
+
+    /// The clock by which entries live and expire.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+}
+
+/// What a store holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Entries, stale and dead ones included that are not removed yet.
+    pub entries: u64,
+    /// Bytes, with all overhead that is counted against the capacity.
+    pub bytes: u64,
+    /// The most bytes there may be.
+    pub capacity: u64,
+}
+
+/// The answer of [`Store::get`].
+#[derive(Debug, Clone)]
+pub struct Lookup {
+    /// The entry, and whether it was cleared softly. Never one that is dead.
+    pub found: Option<(Arc<Entry>, Life)>,
+    /// The stamp as seen now: what a fill that begins after this lookup must carry.
+    pub stamp: Stamp,
+}
+
+/// What became of [`Store::put`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    /// It is kept.
+    Stored,
+    /// Something that it belongs to was cleared after its stamp was taken.
+    Dead,
+    /// It is larger than the store can hold.
+    TooLarge,
+}
+
+/// The state of an entry's namespaces before its response was computed.
+///
+/// For memory that is one number, the epoch; a store shared by processes adds the generations that it read.
+#[derive(Debug, Clone, Default)]
+pub struct Stamp {
+    epoch: u64,
+    generations: Option<Arc<Generations>>,
+}
+
+/// Generations of namespaces as a shared store told them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Generations {
+    /// Which store told them: a promotion or a restart makes it another one.
+    pub store: u128,
+    /// Each namespace with its generation, an opaque random value.
+    pub of: Vec<(Namespace, u128)>,
+}
+
+impl Stamp {
+    /// The stamp of a process-local epoch.
+    pub fn local(epoch: u64) -> Self {
+        Self { epoch, generations: None }
+    }
+
+    /// The same with generations of a shared store.
+    pub fn with_generations(self, generations: Generations) -> Self {
+        Self { generations: Some(Arc::new(generations)), ..self }
+    }
+
+    /// The process-local part.
+    #[inline]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The shared part, if there is one.
+    pub fn generations(&self) -> Option<&Generations> {
+        self.generations.as_deref()
+    }
+}
+
+/// A fence that stands, to be taken back by the bump that ends its write.
+#[derive(Debug, Clone, Default)]
+pub struct Fence(u128);
+
+impl Fence {
+    /// No fence: the store needs none.
+    pub fn none() -> Self {
+        Self(0)
+    }
+
+    /// A fence known to its store by this token.
+    pub fn with_token(token: u128) -> Self {
+        Self(token)
+    }
+
+    /// The token.
+    pub fn token(&self) -> u128 {
+        self.0
+    }
+}
+
+/// A store could not do what was asked. Reads that fail are misses; only explicit calls return it.
+#[derive(Debug)]
+pub struct StoreError(Box<dyn error::Error + Send + Sync>);
+
+impl StoreError {
+    /// Wraps the cause.
+    pub fn new(cause: impl Into<Box<dyn error::Error + Send + Sync>>) -> Self {
+        Self(cause.into())
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl error::Error for StoreError {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        self.0.source()
+    }
+}

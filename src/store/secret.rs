@@ -1,0 +1,60 @@
+//! How secrets enter keys: as a keyed hash and in no other way.
+
+use std::fmt;
+
+/// The key under which tokens, cookies and other secrets are hashed before they enter a cache key or a namespace.
+///
+/// Random unless given. Processes that share a store must share it, or they will not find each other's entries
+/// of signed-in users.
+///
+/// ```
+/// use tower_response_cache::{Memory, Secret, Store};
+///
+/// let store = Memory::builder().secret(Secret::new([7; 32])).build();
+/// let same = Memory::builder().secret(Secret::new([7; 32])).build();
+/// assert_eq!(store.identity("token"), same.identity("token"));
+/// assert_ne!(store.identity("token"), Memory::default().identity("token"));
+/// ```
+#[derive(Clone)]
+pub struct Secret([u8; 32]);
+
+impl Secret {
+    /// A given key of 32 bytes.
+    pub fn new(key: [u8; 32]) -> Self {
+        Self(key)
+    }
+
+    /// A fresh key from the operating system's source of randomness.
+    ///
+    /// # Panics
+    ///
+    /// If the operating system has none to give.
+    pub fn random() -> Self {
+        let mut key = [0; 32];
+        getrandom::fill(&mut key).expect("the operating system gives random bytes");
+        Self(key)
+    }
+
+    /// The first 128 bits of a keyed BLAKE3.
+    pub(crate) fn identity(&self, secret: &[u8]) -> IdentityHash {
+        let mut hash = [0; 16];
+        hash.copy_from_slice(&blake3::keyed_hash(&self.0, secret).as_bytes()[..16]);
+        IdentityHash(hash)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// A secret as keys and namespaces know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct IdentityHash(pub(crate) [u8; 16]);
+
+impl fmt::Display for IdentityHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
