@@ -134,11 +134,14 @@ fn rank_creations(state: &mut State) {
         if created.random == 0 {
             return;
         }
-        let at = randoms[..known].iter().position(|random| *random == created.random).unwrap_or_else(|| {
-            randoms[known] = created.random;
-            known += 1;
-            known - 1
-        });
+        let at = randoms[..known]
+            .iter()
+            .position(|random| *random == created.random)
+            .unwrap_or_else(|| {
+                randoms[known] = created.random;
+                known += 1;
+                known - 1
+            });
         created.random = at as u8 + 1;
         if !all[..count].contains(created) {
             all[count] = *created;
@@ -147,7 +150,10 @@ fn rank_creations(state: &mut State) {
     });
     visit_creations(state, |created| {
         if created.random != 0 {
-            let below = all[..count].iter().filter(|other| other.random == created.random && *other < created).count();
+            let below = all[..count]
+                .iter()
+                .filter(|other| other.random == created.random && *other < created)
+                .count();
             created.number = below as u8 + 1;
         }
     });
@@ -175,7 +181,11 @@ fn sort_writers(scope: &Scope, state: &mut State) {
     }
     let token = |state: &State, writer: usize| {
         let held = |redis: &Redis| [redis.fences[0] >> writer & 1, redis.fences[1] >> writer & 1];
-        (state.writers[writer], held(&state.redis), state.replica.as_ref().map(held))
+        (
+            state.writers[writer],
+            held(&state.redis),
+            state.replica.as_ref().map(held),
+        )
     };
     if token(state, 0) > token(state, 1) {
         state.writers.swap(0, 1);
@@ -192,7 +202,9 @@ fn sort_writers(scope: &Scope, state: &mut State) {
 }
 
 fn sort_readers(scope: &Scope, state: &mut State) {
-    let near = (0..scope.readers.len()).take_while(|&reader| scope.is_near(reader)).count();
+    let near = (0..scope.readers.len())
+        .take_while(|&reader| scope.is_near(reader))
+        .count();
     state.readers[..near].sort_unstable();
     state.readers[near..scope.readers.len()].sort_unstable();
 }

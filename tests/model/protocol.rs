@@ -37,7 +37,11 @@ impl Scope {
 
     /// The namespaces that a command addressed to `name` covers.
     fn covers(&self, name: usize) -> u8 {
-        if self.separate() { 1 << name } else { self.all() }
+        if self.separate() {
+            1 << name
+        } else {
+            self.all()
+        }
     }
 
     pub(crate) fn is_near(&self, reader: usize) -> bool {
@@ -58,7 +62,8 @@ impl Scope {
 
     /// Does a generation in a stamp vouch for the one in Redis?
     fn vouches(&self, stamp: Generation, current: Generation) -> bool {
-        (current == MISSING && self.is(Broken::MissingIsValid)) || (current != MISSING && stamp == current)
+        (current == MISSING && self.is(Broken::MissingIsValid))
+            || (current != MISSING && stamp == current)
     }
 
     fn same_store(&self, stamp: [u8; NAMES], current: [u8; NAMES]) -> bool {
@@ -68,7 +73,9 @@ impl Scope {
     /// Would this entry be served by Redis as it is now, were there no fence?
     fn servable(&self, entry: &Entry, redis: &Redis) -> bool {
         self.same_store(entry.store, redis.store)
-            && self.names().all(|name| self.vouches(entry.generations[name], redis.generations[name]))
+            && self
+                .names()
+                .all(|name| self.vouches(entry.generations[name], redis.generations[name]))
     }
 
     fn lease_counts(&self, state: &State) -> bool {
@@ -76,7 +83,9 @@ impl Scope {
             return true;
         }
         let process = &state.process;
-        let trusted = process.trusted.filter(|_| process.tracking == Tracking::Ready);
+        let trusted = process
+            .trusted
+            .filter(|_| process.tracking == Tracking::Ready);
         trusted.is_some_and(|sent| self.ticks == 0 || state.now - sent.at <= DELTA)
     }
 
@@ -120,7 +129,11 @@ impl Scope {
     /// Redis tells the tracking connection that a generation changed.
     fn push(&self, state: &mut State, name: usize) {
         let process = &mut state.process;
-        let tells = if self.is(Broken::FlushBeforeTracking) { Tracking::Ready } else { Tracking::On };
+        let tells = if self.is(Broken::FlushBeforeTracking) {
+            Tracking::Ready
+        } else {
+            Tracking::On
+        };
         if self.coherence == Coherence::Leased && process.tracking >= tells {
             process.may |= 1 << name;
         }
@@ -155,7 +168,9 @@ impl Scope {
     fn bump(&self, state: &mut State, name: usize) {
         match self.broken {
             Broken::DeleteInsteadOfBump => state.redis.entry = None,
-            Broken::CounterFromZero => state.redis.generations[name] = state.redis.generations[name].max(1) + 1,
+            Broken::CounterFromZero => {
+                state.redis.generations[name] = state.redis.generations[name].max(1) + 1
+            }
             // Whoever takes "missing" for "never invalidated" has to leave a mark that is not missing.
             Broken::MissingIsValid => {
                 state.given[name] += 1;
@@ -185,7 +200,8 @@ impl Scope {
         let redis = state.redis;
         let mark = |entry: &mut Option<Entry>| {
             if let Some(entry) = entry {
-                entry.differed |= entry.generations != redis.generations || entry.store != redis.store;
+                entry.differed |=
+                    entry.generations != redis.generations || entry.store != redis.store;
             }
         };
         mark(&mut state.redis.entry);
@@ -194,10 +210,14 @@ impl Scope {
             mark(&mut replica.entry);
         }
         for reader in &mut state.readers {
-            if matches!(reader.step, Step::Ask | Step::Named | Step::Store | Step::Install) {
+            if matches!(
+                reader.step,
+                Step::Ask | Step::Asked | Step::Named | Step::Store | Step::Install
+            ) {
                 for name in 0..NAMES {
                     let generation = reader.generations[name];
-                    reader.differed |= generation != MISSING && generation != redis.generations[name];
+                    reader.differed |=
+                        generation != MISSING && generation != redis.generations[name];
                 }
                 reader.differed |= reader.store != redis.store;
             }
@@ -209,7 +229,8 @@ impl Scope {
         !state.owed
             && state.redis.fences == [0; NAMES]
             && state.writers[..self.writers.len()].iter().all(|writer| {
-                matches!(writer.step, Write::Idle | Write::Done | Write::Dead) && writer.statement != Statement::Flying
+                matches!(writer.step, Write::Idle | Write::Done | Write::Dead)
+                    && writer.statement != Statement::Flying
             })
     }
 
@@ -218,7 +239,12 @@ impl Scope {
         let mut broken = 0;
         let settled = self.settled(state);
         let process = &state.process;
-        let validated = [state.redis.entry, process.memory.filter(|_| self.coherence == Coherence::Validated)];
+        let validated = [
+            state.redis.entry,
+            process
+                .memory
+                .filter(|_| self.coherence == Coherence::Validated),
+        ];
         for entry in validated.iter().flatten() {
             if self.servable(entry, &state.redis) {
                 if settled && entry.version != state.db {
@@ -270,16 +296,20 @@ impl Scope {
         if let Some(entry) = found {
             let same_key = entry.key == reader.key;
             let same_store = self.same_store(entry.store, reader.store);
-            let vouched =
-                self.names().all(|name| self.vouches(entry.generations[name], reader.generations[name]));
+            let vouched = self
+                .names()
+                .all(|name| self.vouches(entry.generations[name], reader.generations[name]));
             effects.seen |= if same_store { 0 } else { seen::FOREIGN };
             effects.seen |= if same_key { 0 } else { seen::OTHER_KEY };
             effects.seen |= if vouched { 0 } else { seen::INVALIDATED };
-            if (same_key || self.is(Broken::NoKeyCheck)) && same_store && vouched && !reader.fenced {
+            if (same_key || self.is(Broken::NoKeyCheck)) && same_store && vouched && !reader.fenced
+            {
                 if !same_key {
                     effects.broken |= law::IDENTITY;
                 }
-                if entry.differed {
+                // Masters that are asked one after the other may vouch for an entry that a bump has overtaken since the
+                // request began. That is I1's business; I3 is then a law of the state alone.
+                if entry.differed && !self.split {
                     effects.broken |= law::NO_RESURRECT;
                 }
                 effects.seen |= seen::HIT;
@@ -316,7 +346,8 @@ impl Scope {
         }
         for name in self.names() {
             let requested = self.requested() >> name & 1 == 1;
-            if requested && reader.generations[name] == MISSING && !self.is(Broken::MissingIsValid) {
+            if requested && reader.generations[name] == MISSING && !self.is(Broken::MissingIsValid)
+            {
                 reader.todo |= READ << name;
             }
         }
@@ -330,7 +361,11 @@ impl Scope {
         if self.lock {
             reader.todo |= LOCK;
         }
-        reader.step = if reader.todo == 0 { Step::Ask } else { Step::Create };
+        reader.step = if reader.todo == 0 {
+            Step::Ask
+        } else {
+            Step::Create
+        };
         state.readers[index] = reader;
         if reader.todo == 0 {
             self.learn_generations(state, &reader, index);
@@ -354,7 +389,12 @@ impl Scope {
         self.dismiss(state, index);
         if !self.away {
             // Nobody shares the call: to answer at once is the earliest it can be, and the next request may come later.
-            self.respond(state, effects, state.db, (reader.floor, reader.floor_returned));
+            self.respond(
+                state,
+                effects,
+                state.db,
+                (reader.floor, reader.floor_returned),
+            );
             state.readers[index] = NOBODY;
             return;
         }
@@ -409,7 +449,12 @@ impl Scope {
             if follower.key != fill.key {
                 effects.broken |= law::IDENTITY;
             }
-            self.hit(state, effects, version, (follower.floor, follower.floor_returned));
+            self.hit(
+                state,
+                effects,
+                version,
+                (follower.floor, follower.floor_returned),
+            );
             state.readers[index] = NOBODY;
         }
     }
@@ -418,8 +463,11 @@ impl Scope {
     fn may_join(&self, state: &State, key: u8, known: Option<&Reader>, leader: usize) -> bool {
         let fill = &state.readers[leader];
         let under_way = match self.coherence {
-            Coherence::Validated => matches!(fill.step, Step::Ask | Step::Store),
-            _ => matches!(fill.step, Step::Begun | Step::Read | Step::Create | Step::Ask | Step::Store),
+            Coherence::Validated => matches!(fill.step, Step::Ask | Step::Asked),
+            _ => matches!(
+                fill.step,
+                Step::Begun | Step::Read | Step::Create | Step::Ask | Step::Asked
+            ),
         };
         if !under_way || fill.key != key {
             return false;
@@ -431,7 +479,9 @@ impl Scope {
             None => fill.stepped & self.requested() == 0,
             Some(reader) => {
                 self.same_store(fill.store, reader.store)
-                    && self.names().all(|name| self.vouches(fill.generations[name], reader.generations[name]))
+                    && self
+                        .names()
+                        .all(|name| self.vouches(fill.generations[name], reader.generations[name]))
             }
         }
     }
@@ -452,16 +502,30 @@ impl Scope {
                     if !counts {
                         continue;
                     }
-                    if state.process.memory.is_some_and(|entry| entry.key == key || self.is(Broken::NoKeyCheck)) {
+                    if state
+                        .process
+                        .memory
+                        .is_some_and(|entry| entry.key == key || self.is(Broken::NoKeyCheck))
+                    {
                         out.push(Action::HitMemory { reader: id, key });
                     }
-                    let known = self.names().all(|name| state.process.generations[name] != MISSING);
+                    let known = self
+                        .names()
+                        .all(|name| state.process.generations[name] != MISSING);
                     if self.coherence == Coherence::Leased && known {
                         out.push(Action::BeginLeased { reader: id, key });
                     }
                     for leader in 0..count {
-                        if self.flights && leader != index && self.is_near(leader) && self.may_join(state, key, None, leader) {
-                            out.push(Action::BeginJoined { reader: id, key, leader: leader as u8 });
+                        if self.flights
+                            && leader != index
+                            && self.is_near(leader)
+                            && self.may_join(state, key, None, leader)
+                        {
+                            out.push(Action::BeginJoined {
+                                reader: id,
+                                key,
+                                leader: leader as u8,
+                            });
                         }
                     }
                 }
@@ -471,13 +535,27 @@ impl Scope {
                 for name in self.names() {
                     let first = name == 0 || !self.added || reader.todo & (READ | LOOK) == 0;
                     if reader.todo & READ << name != 0 && first {
-                        out.push(Action::Read { reader: id, name: name as u8, memory: false });
-                        let in_memory = name == 0 && near && self.coherence != Coherence::Alone && self.keeps_memory();
+                        out.push(Action::Read {
+                            reader: id,
+                            name: name as u8,
+                            memory: false,
+                        });
+                        let in_memory = name == 0
+                            && near
+                            && self.coherence != Coherence::Alone
+                            && self.keeps_memory();
                         if in_memory && state.process.memory.is_some() {
-                            out.push(Action::Read { reader: id, name: name as u8, memory: true });
+                            out.push(Action::Read {
+                                reader: id,
+                                name: name as u8,
+                                memory: true,
+                            });
                         }
                     } else if reader.todo & LOOK << name != 0 && first {
-                        out.push(Action::Look { reader: id, name: name as u8 });
+                        out.push(Action::Look {
+                            reader: id,
+                            name: name as u8,
+                        });
                     }
                 }
             }
@@ -490,14 +568,21 @@ impl Scope {
                 }
                 for name in self.names() {
                     if reader.todo & READ << name != 0 {
-                        out.push(Action::Create { reader: id, name: name as u8 });
+                        out.push(Action::Create {
+                            reader: id,
+                            name: name as u8,
+                        });
                     } else if reader.todo & LOOK << name != 0 && (self.separate() || !creating) {
-                        out.push(Action::Look { reader: id, name: name as u8 });
+                        out.push(Action::Look {
+                            reader: id,
+                            name: name as u8,
+                        });
                     }
                 }
             }
             Step::Wait => out.push(Action::Poll { reader: id }),
             Step::Ask => out.push(Action::Ask { reader: id }),
+            Step::Asked => out.push(Action::Arrive { reader: id }),
             Step::Named => out.push(Action::ReadAdded { reader: id }),
             Step::Store => out.push(Action::Store { reader: id }),
             Step::Install => out.push(Action::Install { reader: id }),
@@ -506,25 +591,44 @@ impl Scope {
             Step::Forming => {}
             Step::Running => out.push(Action::Return { reader: id }),
         }
-        if self.flights && near && self.coherence == Coherence::Validated && reader.step == Step::Ask {
+        if self.flights
+            && near
+            && self.coherence == Coherence::Validated
+            && reader.step == Step::Ask
+        {
             for leader in 0..count {
-                if leader != index && self.is_near(leader) && self.may_join(state, reader.key, Some(reader), leader) {
-                    out.push(Action::Join { reader: id, leader: leader as u8 });
+                if leader != index
+                    && self.is_near(leader)
+                    && self.may_join(state, reader.key, Some(reader), leader)
+                {
+                    out.push(Action::Join {
+                        reader: id,
+                        leader: leader as u8,
+                    });
                 }
             }
         }
-        let shared = state.readers.iter().any(|other| other.step == Step::Forming && other.leader == id + 1);
+        let shared = state
+            .readers
+            .iter()
+            .any(|other| other.step == Step::Forming && other.leader == id + 1);
         if self.away && reader.step == Step::Forming && reader.leader == 0 && !shared {
             for leader in 0..count {
                 let call = &state.readers[leader];
                 let open = (call.step == Step::Forming && call.leader == 0)
                     || (call.step == Step::Running && self.is(Broken::JoinRunningCall));
                 if leader != index && open && call.key == reader.key {
-                    out.push(Action::Share { reader: id, leader: leader as u8 });
+                    out.push(Action::Share {
+                        reader: id,
+                        leader: leader as u8,
+                    });
                 }
             }
         }
-        let asks_redis = matches!(reader.step, Step::Read | Step::Create | Step::Wait | Step::Named | Step::Store);
+        let asks_redis = matches!(
+            reader.step,
+            Step::Read | Step::Get | Step::Create | Step::Wait | Step::Named | Step::Store
+        );
         if self.away && asks_redis {
             out.push(Action::Unanswered { reader: id });
         }
@@ -558,7 +662,10 @@ impl Scope {
                     // The deadline exceeds the statement's: it cannot come while the statement may commit.
                     for name in self.names() {
                         if state.redis.fences[name] >> index & 1 == 1 {
-                            out.push(Action::FenceExpires { writer: id, name: name as u8 });
+                            out.push(Action::FenceExpires {
+                                writer: id,
+                                name: name as u8,
+                            });
                         }
                     }
                 }
@@ -567,7 +674,12 @@ impl Scope {
         if writer.statement == Statement::Flying {
             out.push(Action::Commit { writer: id });
         }
-        if self.crash && matches!(writer.step, Write::Fencing | Write::Running | Write::Bumping) {
+        if self.crash
+            && matches!(
+                writer.step,
+                Write::Fencing | Write::Running | Write::Bumping
+            )
+        {
             out.push(Action::Crash { writer: id });
         }
     }
@@ -617,8 +729,16 @@ impl Scope {
         let early = self.is(Broken::FlushBeforeTracking);
         match process.tracking {
             Tracking::Lost => out.push(Action::Reconnect),
-            Tracking::Connected => out.push(if early { Action::StepAll } else { Action::TrackingOn }),
-            Tracking::On => out.push(if early { Action::TrackingOn } else { Action::StepAll }),
+            Tracking::Connected => out.push(if early {
+                Action::StepAll
+            } else {
+                Action::TrackingOn
+            }),
+            Tracking::On => out.push(if early {
+                Action::TrackingOn
+            } else {
+                Action::StepAll
+            }),
             Tracking::Ready => match process.ping {
                 None => out.push(Action::Ping),
                 Some(_) if !process.pong => {
@@ -631,7 +751,11 @@ impl Scope {
                 Some(_) => {}
             },
         }
-        let deliverable = if process.pong { process.ahead } else { process.must | process.may };
+        let deliverable = if process.pong {
+            process.ahead
+        } else {
+            process.must | process.may
+        };
         for name in self.names() {
             if deliverable >> name & 1 == 1 {
                 out.push(Action::DeliverPush { name: name as u8 });
@@ -671,22 +795,51 @@ impl Scope {
             }
             Action::BeginLeased { reader, key } => {
                 let (floor, floor_returned) = self.leased_floor(state);
-                state.readers[reader as usize] = Reader { step: Step::Get, key, floor, floor_returned, ..NOBODY };
+                state.readers[reader as usize] = Reader {
+                    step: Step::Get,
+                    key,
+                    floor,
+                    floor_returned,
+                    ..NOBODY
+                };
             }
-            Action::BeginJoined { reader, key, leader } => {
+            Action::BeginJoined {
+                reader,
+                key,
+                leader,
+            } => {
                 let (floor, floor_returned) = match self.coherence {
                     Coherence::Leased => self.leased_floor(state),
                     _ => (state.acked, state.returned),
                 };
-                let follower = Reader { step: Step::Follow, key, floor, floor_returned, leader, ..NOBODY };
-                self.follow(state, effects, reader as usize, follower);
+                let follower = Reader {
+                    step: Step::Follow,
+                    key,
+                    floor,
+                    floor_returned,
+                    leader,
+                    ..NOBODY
+                };
+                state.readers[reader as usize] = follower;
             }
             Action::Join { reader, leader } => {
                 let index = reader as usize;
-                let Reader { key, floor, floor_returned, .. } = state.readers[index];
+                let Reader {
+                    key,
+                    floor,
+                    floor_returned,
+                    ..
+                } = state.readers[index];
                 self.dismiss(state, index);
-                let follower = Reader { step: Step::Follow, key, floor, floor_returned, leader, ..NOBODY };
-                self.follow(state, effects, index, follower);
+                let follower = Reader {
+                    step: Step::Follow,
+                    key,
+                    floor,
+                    floor_returned,
+                    leader,
+                    ..NOBODY
+                };
+                state.readers[index] = follower;
             }
             Action::Send { reader } => {
                 let reader = &mut state.readers[reader as usize];
@@ -696,7 +849,11 @@ impl Scope {
                     self.start_reading(reader);
                 }
             }
-            Action::Read { reader, name, memory } => {
+            Action::Read {
+                reader,
+                name,
+                memory,
+            } => {
                 let (index, name) = (reader as usize, name as usize);
                 let redis = state.redis;
                 let reader = &mut state.readers[index];
@@ -711,7 +868,11 @@ impl Scope {
                     if !self.separate() {
                         reader.store = redis.store;
                     }
-                    reader.found = if memory { state.process.memory } else { redis.entry };
+                    reader.found = if memory {
+                        state.process.memory
+                    } else {
+                        redis.entry
+                    };
                     if self.added {
                         reader.store = redis.store;
                         reader.counter = redis.counter;
@@ -726,7 +887,9 @@ impl Scope {
             }
             Action::Look { reader, name } => {
                 let (index, name) = (reader as usize, name as usize);
-                let fenced = self.names().any(|other| self.covers(name) >> other & 1 == 1 && state.redis.fences[other] != 0);
+                let fenced = self.names().any(|other| {
+                    self.covers(name) >> other & 1 == 1 && state.redis.fences[other] != 0
+                });
                 let reader = &mut state.readers[index];
                 reader.todo &= !(LOOK << name);
                 reader.fenced |= fenced;
@@ -771,6 +934,7 @@ impl Scope {
             }
             Action::Poll { reader } => state.readers[reader as usize].step = Step::Begun,
             Action::Ask { reader } => self.ask(state, effects, reader as usize),
+            Action::Arrive { reader } => self.arrive(state, effects, reader as usize),
             Action::ReadAdded { reader } => self.read_added(state, effects, reader as usize),
             Action::Store { reader } => self.store(state, effects, reader as usize),
             Action::Install { reader } => self.install(state, effects, reader as usize),
@@ -809,7 +973,12 @@ impl Scope {
             }
             Action::Return { reader } => {
                 let done = state.readers[reader as usize];
-                self.respond(state, effects, done.version, (done.floor, done.floor_returned));
+                self.respond(
+                    state,
+                    effects,
+                    done.version,
+                    (done.floor, done.floor_returned),
+                );
                 state.readers[reader as usize] = NOBODY;
             }
             _ => unreachable!("not a reader's action"),
@@ -838,7 +1007,9 @@ impl Scope {
             same_key
                 && self.same_store(entry.store, state.redis.store)
                 && self.lease_counts(state)
-                && self.names().all(|name| self.vouches(entry.generations[name], known[name]))
+                && self
+                    .names()
+                    .all(|name| self.vouches(entry.generations[name], known[name]))
         });
         let Some(entry) = entry else {
             state.readers[index].step = Step::Begun;
@@ -848,7 +1019,12 @@ impl Scope {
             effects.broken |= law::IDENTITY;
         }
         effects.seen |= seen::HIT_LOCAL;
-        self.hit(state, effects, entry.version, (reader.floor, reader.floor_returned));
+        self.hit(
+            state,
+            effects,
+            entry.version,
+            (reader.floor, reader.floor_returned),
+        );
         state.readers[index] = Reader {
             step: Step::Install,
             key: entry.key,
@@ -864,12 +1040,25 @@ impl Scope {
 
     /// The inner service is called and reads the database.
     fn ask(&self, state: &mut State, effects: &mut Effects, index: usize) {
-        let version = state.db;
-        let floor = (state.readers[index].floor, state.readers[index].floor_returned);
+        let reader = &mut state.readers[index];
+        reader.version = state.db;
+        reader.step = Step::Asked;
+        if !self.flights {
+            // Nobody can join: when the response arrives makes no difference.
+            self.arrive(state, effects, index);
+        }
+    }
+
+    /// The response is there, for the reader and for those who follow it.
+    fn arrive(&self, state: &mut State, effects: &mut Effects, index: usize) {
+        let version = state.readers[index].version;
+        let floor = (
+            state.readers[index].floor,
+            state.readers[index].floor_returned,
+        );
         self.respond(state, effects, version, floor);
         self.land(state, effects, index, version);
         let reader = &mut state.readers[index];
-        reader.version = version;
         reader.floor = 0;
         reader.floor_returned = 0;
         reader.step = match self.coherence {
@@ -932,7 +1121,10 @@ impl Scope {
         state.redis.entry = Some(self.entry_of(&reader));
         self.release_lock(state, index);
         state.readers[index] = if self.keeps_memory() && self.is_near(index) {
-            Reader { step: Step::Install, ..reader }
+            Reader {
+                step: Step::Install,
+                ..reader
+            }
         } else {
             NOBODY
         };
@@ -969,16 +1161,6 @@ impl Scope {
         state.readers[index] = NOBODY;
     }
 
-    /// Follows a leader; if its response is there already, takes it.
-    fn follow(&self, state: &mut State, effects: &mut Effects, index: usize, follower: Reader) {
-        state.readers[index] = follower;
-        let leader = follower.leader as usize;
-        if state.readers[leader].step == Step::Store {
-            let version = state.readers[leader].version;
-            self.land(state, effects, leader, version);
-        }
-    }
-
     fn apply_writer(&self, state: &mut State, effects: &mut Effects, action: Action) {
         match action {
             Action::Start { writer } => {
@@ -996,7 +1178,11 @@ impl Scope {
                 let (index, name) = (writer as usize, name as usize);
                 let token = 1 << index;
                 let fences = &mut state.redis.fences[name];
-                *fences = if self.is(Broken::SingleFenceToken) { token } else { *fences | token };
+                *fences = if self.is(Broken::SingleFenceToken) {
+                    token
+                } else {
+                    *fences | token
+                };
                 self.delete_generation(state, name);
                 let writer = &mut state.writers[index];
                 writer.todo &= !(1 << name);
@@ -1029,7 +1215,11 @@ impl Scope {
                 let (index, name) = (writer as usize, name as usize);
                 if self.strict {
                     let fences = &mut state.redis.fences[name];
-                    *fences = if self.is(Broken::SingleFenceToken) { 0 } else { *fences & !(1 << index) };
+                    *fences = if self.is(Broken::SingleFenceToken) {
+                        0
+                    } else {
+                        *fences & !(1 << index)
+                    };
                 }
                 self.bump(state, name);
                 state.writers[index].todo &= !(1 << name);
@@ -1115,7 +1305,11 @@ impl Scope {
                 state.process.tracking = if early { Tracking::On } else { Tracking::Ready };
             }
             Action::Ping => {
-                state.process.ping = Some(Sent { acked: state.acked, returned: state.returned, at: state.now });
+                state.process.ping = Some(Sent {
+                    acked: state.acked,
+                    returned: state.returned,
+                    at: state.now,
+                });
             }
             Action::Pong { behind } => {
                 let process = &mut state.process;
@@ -1140,7 +1334,11 @@ impl Scope {
                 if process.trusted.is_none() && process.last.is_some() {
                     effects.seen |= seen::LEASE_BACK;
                 }
-                process.trusted = if self.is(Broken::TrustLatestPing) { process.ping } else { process.last };
+                process.trusted = if self.is(Broken::TrustLatestPing) {
+                    process.ping
+                } else {
+                    process.last
+                };
                 process.last = process.ping.take();
                 process.pong = false;
             }
@@ -1187,7 +1385,12 @@ impl Model for Scope {
     type Action = Action;
 
     fn start(&self) -> State {
-        let sent = Some(Sent { acked: 0, returned: 0, at: 0 }).filter(|_| self.coherence == Coherence::Leased);
+        let sent = Some(Sent {
+            acked: 0,
+            returned: 0,
+            at: 0,
+        })
+        .filter(|_| self.coherence == Coherence::Leased);
         State {
             db: 0,
             acked: 0,
@@ -1218,8 +1421,13 @@ impl Model for Scope {
                 trusted: sent,
             },
             readers: [NOBODY; READERS],
-            writers: [Writer { step: Write::Idle, statement: Statement::None, todo: 0, version: 0, unknown: false };
-                WRITERS],
+            writers: [Writer {
+                step: Write::Idle,
+                statement: Statement::None,
+                todo: 0,
+                version: 0,
+                unknown: false,
+            }; WRITERS],
             given: [0; NAMES],
             given_randoms: 0,
         }
@@ -1268,7 +1476,11 @@ impl Model for Scope {
         }
         self.remember_differences(&mut next);
         effects.broken |= self.check(&next);
-        Outcome { state: next, broken: effects.broken, seen: effects.seen }
+        Outcome {
+            state: next,
+            broken: effects.broken,
+            seen: effects.seen,
+        }
     }
 
     fn canonical(&self, state: State) -> State {
@@ -1280,7 +1492,8 @@ impl Model for Scope {
             && state.redis.lock == 0
             && state.redis.fences == [0; NAMES]
             && state.writers.iter().all(|writer| {
-                matches!(writer.step, Write::Idle | Write::Done | Write::Dead) && writer.statement != Statement::Flying
+                matches!(writer.step, Write::Idle | Write::Done | Write::Dead)
+                    && writer.statement != Statement::Flying
             })
     }
 

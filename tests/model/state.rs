@@ -26,7 +26,8 @@ pub(crate) mod law {
     pub(crate) const STAMP_FIRST: u32 = 1 << 4;
     pub(crate) const IDENTITY: u32 = 1 << 5;
     pub(crate) const MONOTONE: u32 = 1 << 7;
-    pub(crate) const ALL: u32 = ACK_FRESH | SETTLE | NO_RESURRECT | STAMP_FIRST | IDENTITY | MONOTONE;
+    pub(crate) const ALL: u32 =
+        ACK_FRESH | SETTLE | NO_RESURRECT | STAMP_FIRST | IDENTITY | MONOTONE;
 
     /// The laws in `bits`, by their names in `consistency.md`.
     pub(crate) fn names(bits: u32) -> String {
@@ -38,7 +39,11 @@ pub(crate) mod law {
             (IDENTITY, "I5 identity"),
             (MONOTONE, "I7 monotone"),
         ];
-        let named: Vec<_> = all.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| *name).collect();
+        let named: Vec<_> = all
+            .iter()
+            .filter(|(bit, _)| bits & bit != 0)
+            .map(|(_, name)| *name)
+            .collect();
         named.join(", ")
     }
 }
@@ -89,6 +94,40 @@ pub(crate) mod seen {
     pub(crate) const OTHER_KEY: u32 = 1 << 20;
     /// Redis did not answer a reader.
     pub(crate) const AWAY: u32 = 1 << 21;
+
+    /// The things in `bits`, by name.
+    pub(crate) fn names(bits: u32) -> String {
+        let all = [
+            (HIT, "hit"),
+            (HIT_MEMORY, "hit memory"),
+            (HIT_LOCAL, "hit local"),
+            (STALE_ALLOWED, "stale allowed"),
+            (STALE_LEASED, "stale leased"),
+            (INVALIDATED, "invalidated"),
+            (FENCED, "fenced"),
+            (FENCED_SECOND, "fenced second"),
+            (NEW_NAME, "new name"),
+            (ADDED_STORED, "added stored"),
+            (JOINED, "joined"),
+            (TURNED_AWAY, "turned away"),
+            (DEAD_ON_ARRIVAL, "dead on arrival"),
+            (SHARED, "shared"),
+            (LEASE_BACK, "lease back"),
+            (FAILED_OVER, "failed over"),
+            (FOREIGN, "foreign"),
+            (HIT_AT_THE_END, "hit at the end"),
+            (WAITED, "waited"),
+            (FENCE_EXPIRED, "fence expired"),
+            (OTHER_KEY, "other key"),
+            (AWAY, "away"),
+        ];
+        let named: Vec<_> = all
+            .iter()
+            .filter(|(bit, _)| bits & bit != 0)
+            .map(|(_, name)| *name)
+            .collect();
+        named.join(", ")
+    }
 }
 
 /// A response in a store, with its stamp.
@@ -184,6 +223,8 @@ pub(crate) enum Step {
     Wait,
     /// The stamp is complete, the inner service not yet asked.
     Ask,
+    /// The inner service has read the database; its response is on its way.
+    Asked,
     /// The response names a further namespace.
     Named,
     /// RT3.
@@ -235,7 +276,10 @@ pub(crate) const NOBODY: Reader = Reader {
     stepped: 0,
     generations: [MISSING; NAMES],
     store: [0; NAMES],
-    counter: Created { random: 0, number: 0 },
+    counter: Created {
+        random: 0,
+        number: 0,
+    },
     found: None,
     fenced: false,
     version: 0,
@@ -315,6 +359,7 @@ pub(crate) enum Action {
     Join { reader: u8, leader: u8 },
     Poll { reader: u8 },
     Ask { reader: u8 },
+    Arrive { reader: u8 },
     ReadAdded { reader: u8 },
     Store { reader: u8 },
     Install { reader: u8 },
