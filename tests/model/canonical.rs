@@ -12,7 +12,7 @@ pub(crate) fn form(scope: &Scope, mut state: State) -> State {
         for name in 0..scope.namespaces as usize {
             rename_generations(scope, &mut state, name);
         }
-        if scope.broken != Broken::MissingIsValid {
+        if scope.broken != Broken::MissingIsValid && !scope.exact {
             forget_dead_entries(scope, &mut state);
         }
     }

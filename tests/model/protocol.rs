@@ -226,8 +226,7 @@ impl Scope {
 
     /// Nobody writes any more, and everything that a write left behind has run out.
     fn settled(&self, state: &State) -> bool {
-        !state.owed
-            && state.redis.fences == [0; NAMES]
+        state.redis.fences == [0; NAMES]
             && state.writers[..self.writers.len()].iter().all(|writer| {
                 matches!(writer.step, Write::Idle | Write::Done | Write::Dead)
                     && writer.statement != Statement::Flying
@@ -248,7 +247,11 @@ impl Scope {
         for entry in validated.iter().flatten() {
             if self.servable(entry, &state.redis) {
                 if settled && entry.version != state.db {
-                    broken |= law::SETTLE;
+                    broken |= if state.owed {
+                        law::SETTLE_AFTER_DEATH
+                    } else {
+                        law::SETTLE
+                    };
                 }
                 if entry.differed {
                     broken |= law::NO_RESURRECT;
@@ -265,7 +268,7 @@ impl Scope {
                         && process.ahead | process.must | process.may == 0
                 }
             };
-            if servable && settled && entry.version != state.db {
+            if servable && settled && !state.owed && entry.version != state.db {
                 broken |= law::SETTLE;
             }
             // A far reader's bump may be followed by the same generation only if generations are not random.
@@ -534,7 +537,13 @@ impl Scope {
             Step::Read => {
                 for name in self.names() {
                     let first = name == 0 || !self.added || reader.todo & (READ | LOOK) == 0;
-                    if reader.todo & READ << name != 0 && first {
+                    let looks = reader.todo & LOOK << name != 0 && first;
+                    if looks && self.is(Broken::LookBeforeRead) {
+                        out.push(Action::Look {
+                            reader: id,
+                            name: name as u8,
+                        });
+                    } else if reader.todo & READ << name != 0 && first {
                         out.push(Action::Read {
                             reader: id,
                             name: name as u8,
@@ -551,7 +560,7 @@ impl Scope {
                                 memory: true,
                             });
                         }
-                    } else if reader.todo & LOOK << name != 0 && first {
+                    } else if looks {
                         out.push(Action::Look {
                             reader: id,
                             name: name as u8,
@@ -656,10 +665,13 @@ impl Scope {
                 }
             }
             Write::Done | Write::Dead => {
-                if writer.statement == Statement::Flying {
+                let flying = writer.statement == Statement::Flying;
+                if flying {
                     out.push(Action::Abort { writer: id });
-                } else if !self.is(Broken::FenceWithoutDeadline) {
-                    // The deadline exceeds the statement's: it cannot come while the statement may commit.
+                }
+                // The deadline exceeds the statement's: it cannot come while the statement may commit.
+                let due = !flying || self.is(Broken::ShortDeadline);
+                if due && !self.is(Broken::FenceWithoutDeadline) {
                     for name in self.names() {
                         if state.redis.fences[name] >> index & 1 == 1 {
                             out.push(Action::FenceExpires {

@@ -66,7 +66,7 @@ pub(crate) struct Scope {
     pub(crate) two_keys: bool,
     /// How many ticks the clock may make. With 0 there is no clock: a lease is then only as good as the PING behind it.
     pub(crate) ticks: u8,
-    /// Readers and writers keep their numbers: more states, but a trace can be replayed.
+    /// Readers and writers keep their numbers and dead entries their bodies: more states, but a trace can be replayed.
     pub(crate) exact: bool,
     pub(crate) broken: Broken,
 }
@@ -127,6 +127,10 @@ pub(crate) enum Broken {
     NoSecondLook,
     /// A strict writer that lost sight of its statement unfences all the same.
     UnfenceOnUnknown,
+    /// The pipeline of RT1 looks at the fence before it reads the generations.
+    LookBeforeRead,
+    /// The deadline of a fence may come while the statement behind it may still commit.
+    ShortDeadline,
     /// A fence has no deadline.
     FenceWithoutDeadline,
     /// A lock has no lease.

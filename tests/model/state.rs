@@ -26,6 +26,8 @@ pub(crate) mod law {
     pub(crate) const STAMP_FIRST: u32 = 1 << 4;
     pub(crate) const IDENTITY: u32 = 1 << 5;
     pub(crate) const MONOTONE: u32 = 1 << 7;
+    /// I2 even though a default writer died before its bump was done. Only `Strict` promises it, as part of I2.
+    pub(crate) const SETTLE_AFTER_DEATH: u32 = 1 << 8;
     pub(crate) const ALL: u32 =
         ACK_FRESH | SETTLE | NO_RESURRECT | STAMP_FIRST | IDENTITY | MONOTONE;
 
@@ -38,6 +40,7 @@ pub(crate) mod law {
             (STAMP_FIRST, "I4 stamp-first"),
             (IDENTITY, "I5 identity"),
             (MONOTONE, "I7 monotone"),
+            (SETTLE_AFTER_DEATH, "I2 settle, after a death"),
         ];
         let named: Vec<_> = all
             .iter()
