@@ -78,6 +78,16 @@ fn fence_without_a_deadline() {
 }
 
 #[test]
+fn no_budget_for_an_answer_of_redis() {
+    let scope = Scope {
+        away: true,
+        absent: true,
+        ..VALIDATED
+    };
+    gets_stuck(scope.but(Broken::NoBudget), 1);
+}
+
+#[test]
 fn lock_without_a_lease() {
     gets_stuck(
         Scope {

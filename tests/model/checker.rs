@@ -24,6 +24,8 @@ pub(crate) trait Model {
     fn apply(&self, state: &Self::State, action: Self::Action) -> Outcome<Self::State>;
     /// A representative of all states that behave alike.
     fn canonical(&self, state: Self::State) -> Self::State;
+    /// Does the liveness law count on this step?
+    fn counts(&self, action: Self::Action) -> bool;
     /// Nothing is going on: what the liveness law wants to be reachable from everywhere.
     fn quiet(&self, state: &Self::State) -> bool;
     /// One line: the step in words, and what it left behind.
@@ -138,7 +140,7 @@ pub(crate) fn explore<M: Model>(model: &M, question: &Question) -> Report {
                 });
                 queue.push_back((fresh, next));
             }
-            if question.liveness && target != index {
+            if question.liveness && target != index && model.counts(action) {
                 edges.push((target, index));
             }
         }

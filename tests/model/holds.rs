@@ -25,12 +25,35 @@ fn validated_hits_are_ack_fresh_when_memory_keeps_the_body() {
         memory: true,
         ..VALIDATED
     };
-    holds("validated, memory", scope, law::ALL, PLAIN, 300_000);
+    holds(
+        "validated, memory",
+        scope,
+        law::ALL,
+        PLAIN | seen::BODY_KEPT,
+        300_000,
+    );
 }
 
 #[test]
 fn strict_settles_whoever_dies_and_is_monotone() {
     holds("strict", STRICT, law::ALL, FENCES, 100_000);
+}
+
+#[test]
+fn strict_settles_when_memory_keeps_the_body() {
+    let scope = Scope {
+        readers: &[Near, Far],
+        writers: &[Far],
+        memory: true,
+        ..STRICT
+    };
+    holds(
+        "strict, memory",
+        scope,
+        law::ALL,
+        FENCES | seen::BODY_KEPT,
+        10_000,
+    );
 }
 
 #[test]
@@ -117,6 +140,7 @@ fn strict_is_ack_fresh_and_settles_over_a_failover_when_nobody_dies() {
 fn leased_hits_are_ack_fresh_up_to_the_trusted_ping() {
     let scope = Scope {
         readers: &[Near, Far],
+        evict_entry: true,
         collide: true,
         ..LEASED
     };
@@ -168,7 +192,6 @@ fn leased_flights_are_ack_fresh() {
         readers: &[Near, Near],
         flights: true,
         disconnect: false,
-        evict_entry: false,
         ..LEASED
     };
     holds(
@@ -186,6 +209,7 @@ fn leased_hits_are_ack_fresh_for_names_known_from_the_response() {
         coherence: Leased,
         readers: &[Near],
         writers: &[Far],
+        evict_entry: false,
         ..ADDED
     };
     let seen = LEASES | seen::ADDED_STORED | seen::NEW_NAME;
@@ -288,6 +312,40 @@ fn without_a_generation_only_a_call_yet_to_begin_is_shared() {
         law::ALL,
         FENCES | seen::AWAY | seen::SHARED,
         300_000,
+    );
+}
+
+#[test]
+fn requests_complete_without_any_answer_of_redis() {
+    let near = Scope {
+        readers: &[Near, Near],
+        writers: &[Far],
+        flights: true,
+        away: true,
+        absent: true,
+        ..EVICTING
+    };
+    let seen = PLAIN | seen::AWAY | seen::JOINED;
+    let locked = Scope { lock: true, ..near };
+    holds(
+        "Redis absent",
+        locked,
+        law::ALL,
+        seen | seen::WAITED,
+        10_000,
+    );
+    let leased = Scope {
+        coherence: Leased,
+        evict_entry: false,
+        evict_generation: false,
+        ..near
+    };
+    holds(
+        "Redis absent, leased",
+        leased,
+        law::ALL,
+        seen | seen::HIT_MEMORY,
+        10_000,
     );
 }
 

@@ -53,7 +53,7 @@ fn failover_three_readers() {
         scope,
         law::ALL,
         PLAIN | seen::FAILED_OVER | seen::FOREIGN,
-        1_000_000,
+        600_000,
     );
 }
 
@@ -98,6 +98,7 @@ fn leased_two_writers() {
         readers: &[Near, Far],
         writers: &[Near, Far],
         collide: true,
+        evict_entry: true,
         ..LEASED
     };
     holds(
@@ -112,7 +113,11 @@ fn leased_two_writers() {
 #[test]
 #[ignore = "larger scope, run by hand"]
 fn leased_clock() {
-    let scope = Scope { ticks: 6, ..LEASED };
+    let scope = Scope {
+        ticks: 6,
+        evict_entry: true,
+        ..LEASED
+    };
     holds(
         "leased, clock",
         scope,
@@ -129,6 +134,7 @@ fn leased_strict() {
         readers: &[Near, Far],
         strict: true,
         crash: true,
+        evict_entry: true,
         ..LEASED
     };
     holds_safe(
@@ -146,6 +152,7 @@ fn leased_failover() {
     let scope = Scope {
         readers: &[Near, Far],
         failover: true,
+        evict_entry: true,
         ..LEASED
     };
     let seen = LEASES | seen::LEASE_BACK | seen::FAILED_OVER | seen::FOREIGN;
@@ -159,6 +166,7 @@ fn leased_flights() {
         readers: &[Near, Near],
         writers: &[Far, Far],
         flights: true,
+        evict_entry: true,
         ..LEASED
     };
     holds_safe(
@@ -256,8 +264,50 @@ fn leased_away() {
     let scope = Scope {
         readers: &[Near, Far],
         away: true,
+        evict_entry: true,
         ..LEASED
     };
     let seen = LEASES | seen::LEASE_BACK | seen::AWAY;
     holds_safe("leased, Redis away", scope, law::ALL, seen, 1_000_000);
+}
+
+#[test]
+#[ignore = "larger scope, run by hand"]
+fn validated_memory_failover() {
+    let scope = Scope {
+        readers: &[Near, Near, Far],
+        writers: &[Near, Far],
+        memory: true,
+        crash: true,
+        failover: true,
+        ..VALIDATED
+    };
+    let seen = PLAIN | seen::BODY_KEPT | seen::FAILED_OVER | seen::FOREIGN;
+    holds_safe(
+        "validated, memory, failover",
+        scope,
+        law::ALL,
+        seen,
+        1_000_000,
+    );
+}
+
+#[test]
+#[ignore = "larger scope, run by hand"]
+fn leased_strict_flights() {
+    let scope = Scope {
+        readers: &[Near, Near],
+        flights: true,
+        strict: true,
+        crash: true,
+        disconnect: false,
+        ..LEASED
+    };
+    holds_safe(
+        "leased, strict, flights",
+        scope,
+        law::ALL,
+        LEASES | seen::FENCED | seen::JOINED,
+        1_000_000,
+    );
 }

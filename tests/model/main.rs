@@ -22,8 +22,11 @@ mod scope;
 mod state;
 
 mod canonical;
+mod environment;
 mod protocol;
+mod reading;
 mod words;
+mod writing;
 
 mod breaks;
 mod holds;
@@ -61,6 +64,7 @@ const LEASED: Scope = Scope {
     coherence: Leased,
     readers: &[Near],
     disconnect: true,
+    evict_entry: false,
     ..EVICTING
 };
 

@@ -62,6 +62,8 @@ pub(crate) struct Scope {
     pub(crate) lock: bool,
     /// Any command of a reader may go unanswered: Redis is away for it.
     pub(crate) away: bool,
+    /// Redis never answers again: I8 is asked of the readers, and may not count on any answer to come.
+    pub(crate) absent: bool,
     /// Readers ask for two different keys that share one hash.
     pub(crate) two_keys: bool,
     /// How many ticks the clock may make. With 0 there is no clock: a lease is then only as good as the PING behind it.
@@ -94,6 +96,7 @@ impl Scope {
         flights: false,
         lock: false,
         away: false,
+        absent: false,
         two_keys: false,
         ticks: 0,
         exact: false,
@@ -159,6 +162,8 @@ pub(crate) enum Broken {
     DropGuardBumps,
     /// A request without a generation joins an inner call that is already running.
     JoinRunningCall,
+    /// A reader waits for RT1 however long it takes.
+    NoBudget,
     /// The canonical key stored in the entry is not compared.
     NoKeyCheck,
 }

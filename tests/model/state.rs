@@ -95,6 +95,8 @@ pub(crate) mod seen {
     pub(crate) const FENCE_EXPIRED: u32 = 1 << 19;
     /// An entry of another key was found under the same hash.
     pub(crate) const OTHER_KEY: u32 = 1 << 20;
+    /// RT1 found a body valid that memory had kept, so that none had to be moved.
+    pub(crate) const BODY_KEPT: u32 = 1 << 22;
     /// Redis did not answer a reader.
     pub(crate) const AWAY: u32 = 1 << 21;
 
@@ -123,6 +125,7 @@ pub(crate) mod seen {
             (FENCE_EXPIRED, "fence expired"),
             (OTHER_KEY, "other key"),
             (AWAY, "away"),
+            (BODY_KEPT, "body kept"),
         ];
         let named: Vec<_> = all
             .iter()
