@@ -132,6 +132,16 @@ fn install_without_epochs() {
 }
 
 #[test]
+fn local_bump_before_that_of_redis() {
+    let scope = Scope {
+        readers: &[Near],
+        writers: &[Near],
+        ..LEASED
+    };
+    breaks(scope.but(Broken::LocalBumpFirst), law::ACK_FRESH, 15);
+}
+
+#[test]
 fn flush_on_reconnect_alone() {
     breaks(
         Scope { ticks: 3, ..LEASED }.but(Broken::FlushOnReconnectAlone),

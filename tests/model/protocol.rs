@@ -91,10 +91,11 @@ impl Scope {
 
     /// What a hit justified by the lease must not be older than. Without a clock: all that was acknowledged when the
     /// trusted PING was sent, which is the stronger statement, since the lease says that this was at most Δ ago. With a
-    /// clock, also literally: all that was acknowledged more than Δ ago.
+    /// clock, also literally: all that was acknowledged more than Δ ago. And a process sees its own writes at once, since
+    /// it bumps locally too, before the response: no Δ for those.
     pub(crate) fn leased_floor(&self, state: &State) -> (u8, u8) {
         let trusted = state.process.trusted;
-        let mut floor = trusted.map_or(0, |sent| sent.acked);
+        let mut floor = trusted.map_or(0, |sent| sent.acked).max(state.acked_near);
         for version in 1..=2 {
             let at = state.acked_at[version as usize];
             if self.ticks > 0 && at != NEVER && at + DELTA < state.now && floor < version {
@@ -203,6 +204,7 @@ impl Model for Scope {
         State {
             db: 0,
             acked: 0,
+            acked_near: 0,
             returned: 0,
             owed: false,
             now: 0,

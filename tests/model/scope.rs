@@ -124,6 +124,8 @@ pub(crate) enum Broken {
     DeleteInsteadOfBump,
     /// A write is answered first and bumps afterwards.
     AnswerBeforeBump,
+    /// A writer bumps in its own process before it bumps in Redis, not after.
+    LocalBumpFirst,
     /// A fence is one token: the next writer overwrites it, and whoever unfences deletes it.
     SingleFenceToken,
     /// RT2 creates missing generations without looking at the fence once more.

@@ -332,6 +332,8 @@ pub(crate) struct State {
     pub(crate) db: u8,
     /// The newest version whose write was acknowledged.
     pub(crate) acked: u8,
+    /// The same for writes of the modelled process alone (leased).
+    pub(crate) acked_near: u8,
     /// The newest version that a response returned (strict).
     pub(crate) returned: u8,
     /// A default writer died after its statement was sent and before its bump was done: I2 is not promised.

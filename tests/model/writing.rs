@@ -98,6 +98,9 @@ impl Scope {
                     writer.version = state.db;
                     writer.step = Write::Bumping;
                     writer.todo = targets;
+                    if self.is(Broken::LocalBumpFirst) && self.writers[index] == Place::Near {
+                        self.step_epochs(state, targets);
+                    }
                     if self.is(Broken::AnswerBeforeBump) {
                         self.acknowledge(state, index);
                     }
@@ -122,7 +125,7 @@ impl Scope {
                 state.writers[index].todo &= !(1 << name);
                 if state.writers[index].todo == 0 {
                     // The writer's own process bumps locally too, after Redis and before the response.
-                    if self.writers[index] == Place::Near {
+                    if self.writers[index] == Place::Near && !self.is(Broken::LocalBumpFirst) {
                         self.step_epochs(state, self.targets(index));
                     }
                     self.finish(state, index);
@@ -167,6 +170,9 @@ impl Scope {
 
     pub(crate) fn acknowledge(&self, state: &mut State, index: usize) {
         state.acked = state.acked.max(state.writers[index].version);
+        if self.coherence == Coherence::Leased && self.writers[index] == Place::Near {
+            state.acked_near = state.acked_near.max(state.writers[index].version);
+        }
         if self.ticks > 0 {
             for version in 1..=state.acked as usize {
                 if state.acked_at[version] == NEVER {
