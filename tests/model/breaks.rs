@@ -26,11 +26,7 @@ fn missing_generation_means_never_invalidated() {
 
 #[test]
 fn deleting_the_entry_instead_of_a_bump() {
-    breaks(
-        VALIDATED.but(Broken::DeleteInsteadOfBump),
-        law::ACK_FRESH,
-        12,
-    );
+    breaks(VALIDATED.but(Broken::DeleteInsteadOfBump), law::ACK_FRESH, 12);
 }
 
 #[test]
@@ -79,47 +75,25 @@ fn fence_without_a_deadline() {
 
 #[test]
 fn no_budget_for_an_answer_of_redis() {
-    let scope = Scope {
-        away: true,
-        absent: true,
-        ..VALIDATED
-    };
+    let scope = Scope { away: true, absent: true, ..VALIDATED };
     gets_stuck(scope.but(Broken::NoBudget), 1);
 }
 
 #[test]
 fn lock_without_a_lease() {
-    gets_stuck(
-        Scope {
-            lock: true,
-            away: true,
-            ..VALIDATED
-        }
-        .but(Broken::LockWithoutLease),
-        5,
-    );
+    gets_stuck(Scope { lock: true, away: true, ..VALIDATED }.but(Broken::LockWithoutLease), 5);
 }
 
 #[test]
 fn store_id_at_store_time() {
-    let scope = Scope {
-        failover: true,
-        writers: &[Far],
-        ..VALIDATED
-    }
-    .but(Broken::StoreIdAtStore);
+    let scope = Scope { failover: true, writers: &[Far], ..VALIDATED }.but(Broken::StoreIdAtStore);
     breaks(scope, law::ACK_FRESH, 14);
     breaks(scope, law::NO_RESURRECT, 8);
 }
 
 #[test]
 fn store_id_of_the_entrys_master_only() {
-    let scope = Scope {
-        failover: true,
-        writers: &[Far],
-        bumps: [0b10, 0],
-        ..CLUSTER
-    };
+    let scope = Scope { failover: true, writers: &[Far], bumps: [0b10, 0], ..CLUSTER };
     breaks(scope.but(Broken::StoreIdOfOneMaster), law::ACK_FRESH, 17);
 }
 
@@ -133,21 +107,13 @@ fn install_without_epochs() {
 
 #[test]
 fn local_bump_before_that_of_redis() {
-    let scope = Scope {
-        readers: &[Near],
-        writers: &[Near],
-        ..LEASED
-    };
+    let scope = Scope { readers: &[Near], writers: &[Near], ..LEASED };
     breaks(scope.but(Broken::LocalBumpFirst), law::ACK_FRESH, 15);
 }
 
 #[test]
 fn flush_on_reconnect_alone() {
-    breaks(
-        Scope { ticks: 3, ..LEASED }.but(Broken::FlushOnReconnectAlone),
-        law::ACK_FRESH,
-        14,
-    );
+    breaks(Scope { ticks: 3, ..LEASED }.but(Broken::FlushOnReconnectAlone), law::ACK_FRESH, 14);
 }
 
 #[test]
@@ -172,59 +138,29 @@ fn any_generation_for_a_name_known_from_the_response() {
 
 #[test]
 fn generation_of_an_added_name_created_inside_a_fence() {
-    let scope = Scope {
-        strict: true,
-        crash: true,
-        ..ADDED
-    };
+    let scope = Scope { strict: true, crash: true, ..ADDED };
     breaks(scope.but(Broken::CreateAddedInsideFence), law::SETTLE, 20);
 }
 
 #[test]
 fn joining_a_flight_without_the_liveness_test() {
     breaks(ALONE.but(Broken::JoinWithoutLiveness), law::ACK_FRESH, 7);
-    let scope = Scope {
-        readers: &[Near, Near],
-        flights: true,
-        ..VALIDATED
-    };
+    let scope = Scope { readers: &[Near, Near], flights: true, ..VALIDATED };
     breaks(scope.but(Broken::JoinWithoutLiveness), law::ACK_FRESH, 14);
 }
 
 #[test]
 fn landing_test_that_knows_only_the_last_bump() {
-    let scope = Scope {
-        added: true,
-        namespaces: 2,
-        bumps: [0b10, 0b10],
-        collide: false,
-        ..ALONE
-    };
+    let scope = Scope { added: true, namespaces: 2, bumps: [0b10, 0b10], collide: false, ..ALONE };
     breaks(scope.but(Broken::LandingAgainstJoin), law::ACK_FRESH, 9);
 }
 
 #[test]
 fn joining_an_inner_call_that_is_already_running() {
-    breaks(
-        Scope {
-            away: true,
-            ..VALIDATED
-        }
-        .but(Broken::JoinRunningCall),
-        law::ACK_FRESH,
-        12,
-    );
+    breaks(Scope { away: true, ..VALIDATED }.but(Broken::JoinRunningCall), law::ACK_FRESH, 12);
 }
 
 #[test]
 fn canonical_key_not_compared() {
-    breaks(
-        Scope {
-            two_keys: true,
-            ..VALIDATED
-        }
-        .but(Broken::NoKeyCheck),
-        law::IDENTITY,
-        9,
-    );
+    breaks(Scope { two_keys: true, ..VALIDATED }.but(Broken::NoKeyCheck), law::IDENTITY, 9);
 }

@@ -112,11 +112,7 @@ fn forget_dead_entries(scope: &Scope, state: &mut State) {
     for reader in &mut state.readers {
         forget(&mut reader.found, false);
         let lost = reader.generations.contains(&GONE) || (!scope.split && reader.store != current);
-        if scope.broken == Broken::Nothing
-            && scope.coherence == Coherence::Validated
-            && reader.step == Step::Store
-            && lost
-        {
+        if scope.broken == Broken::Nothing && scope.coherence == Coherence::Validated && reader.step == Step::Store && lost {
             reader.version = 0;
             reader.generations = [GONE; NAMES];
             reader.differed = true;
@@ -134,14 +130,11 @@ fn rank_creations(state: &mut State) {
         if created.random == 0 {
             return;
         }
-        let at = randoms[..known]
-            .iter()
-            .position(|random| *random == created.random)
-            .unwrap_or_else(|| {
-                randoms[known] = created.random;
-                known += 1;
-                known - 1
-            });
+        let at = randoms[..known].iter().position(|random| *random == created.random).unwrap_or_else(|| {
+            randoms[known] = created.random;
+            known += 1;
+            known - 1
+        });
         created.random = at as u8 + 1;
         if !all[..count].contains(created) {
             all[count] = *created;
@@ -150,10 +143,7 @@ fn rank_creations(state: &mut State) {
     });
     visit_creations(state, |created| {
         if created.random != 0 {
-            let below = all[..count]
-                .iter()
-                .filter(|other| other.random == created.random && *other < created)
-                .count();
+            let below = all[..count].iter().filter(|other| other.random == created.random && *other < created).count();
             created.number = below as u8 + 1;
         }
     });
@@ -173,19 +163,13 @@ fn visit_creations(state: &mut State, mut visit: impl FnMut(&mut Created)) {
 }
 
 fn sort_writers(scope: &Scope, state: &mut State) {
-    let alike = scope.writers.len() == 2
-        && scope.writers[0] == scope.writers[1]
-        && scope.targets(0) == scope.targets(1);
+    let alike = scope.writers.len() == 2 && scope.writers[0] == scope.writers[1] && scope.targets(0) == scope.targets(1);
     if !alike {
         return;
     }
     let token = |state: &State, writer: usize| {
         let held = |redis: &Redis| [redis.fences[0] >> writer & 1, redis.fences[1] >> writer & 1];
-        (
-            state.writers[writer],
-            held(&state.redis),
-            state.replica.as_ref().map(held),
-        )
+        (state.writers[writer], held(&state.redis), state.replica.as_ref().map(held))
     };
     if token(state, 0) > token(state, 1) {
         state.writers.swap(0, 1);
@@ -202,9 +186,7 @@ fn sort_writers(scope: &Scope, state: &mut State) {
 }
 
 fn sort_readers(scope: &Scope, state: &mut State) {
-    let near = (0..scope.readers.len())
-        .take_while(|&reader| scope.is_near(reader))
-        .count();
+    let near = (0..scope.readers.len()).take_while(|&reader| scope.is_near(reader)).count();
     state.readers[..near].sort_unstable();
     state.readers[near..scope.readers.len()].sort_unstable();
 }

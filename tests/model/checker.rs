@@ -93,22 +93,11 @@ pub(crate) fn explore<M: Model>(model: &M, question: &Question) -> Report {
     let mut edges: Vec<(u32, u32)> = Vec::new();
     let mut quiet: Vec<u32> = Vec::new();
     let mut actions = Vec::new();
-    let mut report = Report {
-        states: 0,
-        steps: 0,
-        depth: 0,
-        seen: 0,
-        counterexample: None,
-        stuck: None,
-    };
+    let mut report = Report { states: 0, steps: 0, depth: 0, seen: 0, counterexample: None, stuck: None };
 
     let start = model.canonical(model.start());
     known.insert(fingerprint(&start), 0);
-    paths.push(Reached {
-        from: 0,
-        by: None,
-        depth: 0,
-    });
+    paths.push(Reached { from: 0, by: None, depth: 0 });
     queue.push_back((0_u32, start));
 
     while let Some((index, state)) = queue.pop_front() {
@@ -133,11 +122,7 @@ pub(crate) fn explore<M: Model>(model: &M, question: &Question) -> Report {
             let fresh = u32::try_from(paths.len()).expect("fewer than 2^32 states");
             let target = *known.entry(fingerprint(&next)).or_insert(fresh);
             if target == fresh {
-                paths.push(Reached {
-                    from: index,
-                    by: Some(action),
-                    depth: depth + 1,
-                });
+                paths.push(Reached { from: index, by: Some(action), depth: depth + 1 });
                 queue.push_back((fresh, next));
             }
             if question.liveness && target != index && model.counts(action) {
@@ -148,8 +133,7 @@ pub(crate) fn explore<M: Model>(model: &M, question: &Question) -> Report {
 
     report.states = paths.len();
     if question.liveness {
-        report.stuck = first_not_leading_to(&quiet, edges, paths.len())
-            .map(|index| trace(model, &paths, index, None, 0));
+        report.stuck = first_not_leading_to(&quiet, edges, paths.len()).map(|index| trace(model, &paths, index, None, 0));
     }
     report
 }
@@ -181,18 +165,10 @@ fn first_not_leading_to(quiet: &[u32], mut edges: Vec<(u32, u32)>, states: usize
             }
         }
     }
-    met.iter()
-        .position(|&met| !met)
-        .and_then(|index| u32::try_from(index).ok())
+    met.iter().position(|&met| !met).and_then(|index| u32::try_from(index).ok())
 }
 
-fn trace<M: Model>(
-    model: &M,
-    paths: &[Reached<M::Action>],
-    end: u32,
-    last: Option<M::Action>,
-    broken: u32,
-) -> Trace {
+fn trace<M: Model>(model: &M, paths: &[Reached<M::Action>], end: u32, last: Option<M::Action>, broken: u32) -> Trace {
     let mut steps: Vec<M::Action> = last.into_iter().collect();
     let mut index = end;
     while let Some(action) = paths[index as usize].by {
@@ -213,10 +189,7 @@ fn trace<M: Model>(
 
 /// Folds a state into 64 bits: its bytes are gathered, then mixed a word at a time by a 64×64→128-bit product.
 fn fingerprint<S: Hash>(state: &S) -> u64 {
-    let mut bytes = Gather {
-        buffer: [0; Gather::ROOM],
-        length: 0,
-    };
+    let mut bytes = Gather { buffer: [0; Gather::ROOM], length: 0 };
     state.hash(&mut bytes);
     bytes.finish()
 }
@@ -254,8 +227,7 @@ impl Hasher for Gather {
         while at < self.length {
             let mut word = [0; 8];
             word.copy_from_slice(&self.buffer[at..at + 8]);
-            let product = u128::from(hash ^ u64::from_le_bytes(word))
-                .wrapping_mul(0xa076_1d64_78bd_642f_e703_7ed1_a0b4_28db);
+            let product = u128::from(hash ^ u64::from_le_bytes(word)).wrapping_mul(0xa076_1d64_78bd_642f_e703_7ed1_a0b4_28db);
             hash = (product >> 64) as u64 ^ product as u64 ^ hash.rotate_left(23);
             at += 8;
         }

@@ -50,16 +50,8 @@ impl Scope {
         let early = self.is(Broken::FlushBeforeTracking);
         match process.tracking {
             Tracking::Lost => out.push(Action::Reconnect),
-            Tracking::Connected => out.push(if early {
-                Action::StepAll
-            } else {
-                Action::TrackingOn
-            }),
-            Tracking::On => out.push(if early {
-                Action::TrackingOn
-            } else {
-                Action::StepAll
-            }),
+            Tracking::Connected => out.push(if early { Action::StepAll } else { Action::TrackingOn }),
+            Tracking::On => out.push(if early { Action::TrackingOn } else { Action::StepAll }),
             Tracking::Ready => match process.ping {
                 None => out.push(Action::Ping),
                 Some(_) if !process.pong => {
@@ -72,11 +64,7 @@ impl Scope {
                 Some(_) => {}
             },
         }
-        let deliverable = if process.pong {
-            process.ahead
-        } else {
-            process.must | process.may
-        };
+        let deliverable = if process.pong { process.ahead } else { process.must | process.may };
         for name in self.names() {
             if deliverable >> name & 1 == 1 {
                 out.push(Action::DeliverPush { name: name as u8 });
@@ -87,12 +75,7 @@ impl Scope {
         }
     }
 
-    pub(crate) fn apply_environment(
-        &self,
-        state: &mut State,
-        effects: &mut Effects,
-        action: Action,
-    ) {
+    pub(crate) fn apply_environment(&self, state: &mut State, effects: &mut Effects, action: Action) {
         match action {
             Action::LockExpires => state.redis.lock = 0,
             Action::EvictEntry => state.redis.entry = None,
@@ -118,11 +101,7 @@ impl Scope {
                 state.process.tracking = if early { Tracking::On } else { Tracking::Ready };
             }
             Action::Ping => {
-                state.process.ping = Some(Sent {
-                    acked: state.acked,
-                    returned: state.returned,
-                    at: state.now,
-                });
+                state.process.ping = Some(Sent { acked: state.acked, returned: state.returned, at: state.now });
             }
             Action::Pong { behind } => {
                 let process = &mut state.process;
@@ -147,11 +126,7 @@ impl Scope {
                 if process.trusted.is_none() && process.last.is_some() {
                     effects.seen |= seen::LEASE_BACK;
                 }
-                process.trusted = if self.is(Broken::TrustLatestPing) {
-                    process.ping
-                } else {
-                    process.last
-                };
+                process.trusted = if self.is(Broken::TrustLatestPing) { process.ping } else { process.last };
                 process.last = process.ping.take();
                 process.pong = false;
             }
@@ -220,11 +195,7 @@ impl Scope {
     /// Redis tells the tracking connection that a generation changed.
     pub(crate) fn push(&self, state: &mut State, name: usize) {
         let process = &mut state.process;
-        let tells = if self.is(Broken::FlushBeforeTracking) {
-            Tracking::Ready
-        } else {
-            Tracking::On
-        };
+        let tells = if self.is(Broken::FlushBeforeTracking) { Tracking::Ready } else { Tracking::On };
         if self.coherence == Coherence::Leased && process.tracking >= tells {
             process.may |= 1 << name;
         }

@@ -42,31 +42,13 @@ use scope::{Broken, Scope};
 use state::{law, seen};
 
 /// Redis may evict entries and generations whenever it likes.
-const EVICTING: Scope = Scope {
-    evict_entry: true,
-    evict_generation: true,
-    ..Scope::SMALL
-};
+const EVICTING: Scope = Scope { evict_entry: true, evict_generation: true, ..Scope::SMALL };
 
-const VALIDATED: Scope = Scope {
-    readers: &[Far, Far],
-    writers: &[Far, Far],
-    ..EVICTING
-};
+const VALIDATED: Scope = Scope { readers: &[Far, Far], writers: &[Far, Far], ..EVICTING };
 
-const STRICT: Scope = Scope {
-    strict: true,
-    crash: true,
-    ..VALIDATED
-};
+const STRICT: Scope = Scope { strict: true, crash: true, ..VALIDATED };
 
-const LEASED: Scope = Scope {
-    coherence: Leased,
-    readers: &[Near],
-    disconnect: true,
-    evict_entry: false,
-    ..EVICTING
-};
+const LEASED: Scope = Scope { coherence: Leased, readers: &[Near], disconnect: true, evict_entry: false, ..EVICTING };
 
 const ALONE: Scope = Scope {
     coherence: Alone,
@@ -78,72 +60,34 @@ const ALONE: Scope = Scope {
 };
 
 /// The second namespace comes with the response, and the writes bump only that one.
-const ADDED: Scope = Scope {
-    added: true,
-    namespaces: 2,
-    bumps: [0b10, 0b10],
-    ..VALIDATED
-};
+const ADDED: Scope = Scope { added: true, namespaces: 2, bumps: [0b10, 0b10], ..VALIDATED };
 
 /// Two masters; one write bumps both namespaces, the other only the second.
-const CLUSTER: Scope = Scope {
-    split: true,
-    namespaces: 2,
-    bumps: [0b11, 0b10],
-    ..VALIDATED
-};
+const CLUSTER: Scope = Scope { split: true, namespaces: 2, bumps: [0b11, 0b10], ..VALIDATED };
 
 /// Everything that a hit in Redis may meet.
 const PLAIN: u32 = seen::HIT | seen::STALE_ALLOWED | seen::INVALIDATED | seen::HIT_AT_THE_END;
 const FENCES: u32 = PLAIN | seen::FENCED | seen::FENCED_SECOND | seen::FENCE_EXPIRED;
-const LEASES: u32 =
-    PLAIN | seen::HIT_MEMORY | seen::HIT_LOCAL | seen::STALE_LEASED | seen::DEAD_ON_ARRIVAL;
+const LEASES: u32 = PLAIN | seen::HIT_MEMORY | seen::HIT_LOCAL | seen::STALE_LEASED | seen::DEAD_ON_ARRIVAL;
 
 /// The laws hold in every reachable state, a quiet state stays reachable (I8), and the things in `must_see` happened.
 fn holds(name: &str, scope: Scope, laws: u32, must_see: u32, at_least: usize) {
-    check(
-        name,
-        scope,
-        &Question {
-            laws,
-            liveness: true,
-        },
-        must_see,
-        at_least,
-    );
+    check(name, scope, &Question { laws, liveness: true }, must_see, at_least);
 }
 
 /// The same without I8, which needs every edge in memory.
 fn holds_safe(name: &str, scope: Scope, laws: u32, must_see: u32, at_least: usize) {
-    check(
-        name,
-        scope,
-        &Question {
-            laws,
-            liveness: false,
-        },
-        must_see,
-        at_least,
-    );
+    check(name, scope, &Question { laws, liveness: false }, must_see, at_least);
 }
 
 fn check(name: &str, scope: Scope, question: &Question, must_see: u32, at_least: usize) {
     let start = Instant::now();
     let report = explore(&scope, question);
     let time = start.elapsed();
-    println!(
-        "{name}: {} states, {} steps, depth {}, {time:.1?}",
-        report.states, report.steps, report.depth
-    );
+    println!("{name}: {} states, {} steps, depth {}, {time:.1?}", report.states, report.steps, report.depth);
     if report.counterexample.is_some() || report.stuck.is_some() {
         // Once more without symmetry: only then does a trace replay.
-        let report = explore(
-            &Scope {
-                exact: true,
-                ..scope
-            },
-            question,
-        );
+        let report = explore(&Scope { exact: true, ..scope }, question);
         if let Some(trace) = report.counterexample {
             panic!("{name}: {} broken\n{trace}", law::names(trace.broken));
         }
@@ -152,71 +96,30 @@ fn check(name: &str, scope: Scope, question: &Question, must_see: u32, at_least:
         }
         panic!("{name}: broken only when participants are exchanged, so they are not alike");
     }
-    assert!(
-        report.states >= at_least,
-        "{name}: only {} states",
-        report.states
-    );
+    assert!(report.states >= at_least, "{name}: only {} states", report.states);
     let missed = must_see & !report.seen;
     assert!(missed == 0, "{name}: never seen: {}", seen::names(missed));
 }
 
 /// The shortest counterexample to `laws` has `length` steps.
 fn breaks(scope: Scope, laws: u32, length: usize) {
-    let report = explore(
-        &scope,
-        &Question {
-            laws,
-            liveness: false,
-        },
-    );
-    let trace = report.counterexample.unwrap_or_else(|| {
-        panic!(
-            "{:?}: no counterexample to {} in {} states",
-            scope.broken,
-            law::names(laws),
-            report.states
-        )
-    });
-    println!(
-        "{:?} breaks {} after {} states:\n{trace}",
-        scope.broken,
-        law::names(trace.broken),
-        report.states
-    );
-    assert_eq!(
-        trace.lines.len(),
-        length,
-        "{:?}: another counterexample than the README says",
-        scope.broken
-    );
+    let report = explore(&scope, &Question { laws, liveness: false });
+    let trace = report
+        .counterexample
+        .unwrap_or_else(|| panic!("{:?}: no counterexample to {} in {} states", scope.broken, law::names(laws), report.states));
+    let rule = match scope.broken {
+        Broken::Nothing => "A stated limit".to_owned(),
+        broken => format!("{broken:?}"),
+    };
+    println!("{rule} breaks {} after {} states:\n{trace}", law::names(trace.broken), report.states);
+    assert_eq!(trace.lines.len(), length, "{:?}: another counterexample than the README says", scope.broken);
 }
 
 /// The shortest way to where nobody comes to rest any more has `length` steps.
 fn gets_stuck(scope: Scope, length: usize) {
-    let report = explore(
-        &scope,
-        &Question {
-            laws: law::ALL,
-            liveness: true,
-        },
-    );
-    assert!(
-        report.counterexample.is_none(),
-        "{:?}: unsafe, not stuck",
-        scope.broken
-    );
-    let trace = report
-        .stuck
-        .unwrap_or_else(|| panic!("{:?}: nothing gets stuck", scope.broken));
-    println!(
-        "{:?} breaks I8 liveness, {} states:\n{trace}",
-        scope.broken, report.states
-    );
-    assert_eq!(
-        trace.lines.len(),
-        length,
-        "{:?}: another counterexample than the README says",
-        scope.broken
-    );
+    let report = explore(&scope, &Question { laws: law::ALL, liveness: true });
+    assert!(report.counterexample.is_none(), "{:?}: unsafe, not stuck", scope.broken);
+    let trace = report.stuck.unwrap_or_else(|| panic!("{:?}: nothing gets stuck", scope.broken));
+    println!("{:?} breaks I8 liveness, {} states:\n{trace}", scope.broken, report.states);
+    assert_eq!(trace.lines.len(), length, "{:?}: another counterexample than the README says", scope.broken);
 }

@@ -37,11 +37,7 @@ impl Scope {
 
     /// The namespaces that a command addressed to `name` covers.
     pub(crate) fn covers(&self, name: usize) -> u8 {
-        if self.separate() {
-            1 << name
-        } else {
-            self.all()
-        }
+        if self.separate() { 1 << name } else { self.all() }
     }
 
     pub(crate) fn is_near(&self, reader: usize) -> bool {
@@ -62,8 +58,7 @@ impl Scope {
 
     /// Does a generation in a stamp vouch for the one in Redis?
     pub(crate) fn vouches(&self, stamp: Generation, current: Generation) -> bool {
-        (current == MISSING && self.is(Broken::MissingIsValid))
-            || (current != MISSING && stamp == current)
+        (current == MISSING && self.is(Broken::MissingIsValid)) || (current != MISSING && stamp == current)
     }
 
     pub(crate) fn same_store(&self, stamp: [u8; NAMES], current: [u8; NAMES]) -> bool {
@@ -73,9 +68,7 @@ impl Scope {
     /// Would this entry be served by Redis as it is now, were there no fence?
     pub(crate) fn servable(&self, entry: &Entry, redis: &Redis) -> bool {
         self.same_store(entry.store, redis.store)
-            && self
-                .names()
-                .all(|name| self.vouches(entry.generations[name], redis.generations[name]))
+            && self.names().all(|name| self.vouches(entry.generations[name], redis.generations[name]))
     }
 
     pub(crate) fn lease_counts(&self, state: &State) -> bool {
@@ -83,9 +76,7 @@ impl Scope {
             return true;
         }
         let process = &state.process;
-        let trusted = process
-            .trusted
-            .filter(|_| process.tracking == Tracking::Ready);
+        let trusted = process.trusted.filter(|_| process.tracking == Tracking::Ready);
         trusted.is_some_and(|sent| self.ticks == 0 || state.now - sent.at <= DELTA)
     }
 
@@ -110,8 +101,7 @@ impl Scope {
         let redis = state.redis;
         let mark = |entry: &mut Option<Entry>| {
             if let Some(entry) = entry {
-                entry.differed |=
-                    entry.generations != redis.generations || entry.store != redis.store;
+                entry.differed |= entry.generations != redis.generations || entry.store != redis.store;
             }
         };
         mark(&mut state.redis.entry);
@@ -120,14 +110,10 @@ impl Scope {
             mark(&mut replica.entry);
         }
         for reader in &mut state.readers {
-            if matches!(
-                reader.step,
-                Step::Ask | Step::Asked | Step::Named | Step::Store | Step::Install
-            ) {
+            if matches!(reader.step, Step::Ask | Step::Asked | Step::Named | Step::Store | Step::Install) {
                 for name in 0..NAMES {
                     let generation = reader.generations[name];
-                    reader.differed |=
-                        generation != MISSING && generation != redis.generations[name];
+                    reader.differed |= generation != MISSING && generation != redis.generations[name];
                 }
                 reader.differed |= reader.store != redis.store;
             }
@@ -138,8 +124,7 @@ impl Scope {
     pub(crate) fn settled(&self, state: &State) -> bool {
         state.redis.fences == [0; NAMES]
             && state.writers[..self.writers.len()].iter().all(|writer| {
-                matches!(writer.step, Write::Idle | Write::Done | Write::Dead)
-                    && writer.statement != Statement::Flying
+                matches!(writer.step, Write::Idle | Write::Done | Write::Dead) && writer.statement != Statement::Flying
             })
     }
 
@@ -148,20 +133,11 @@ impl Scope {
         let mut broken = 0;
         let settled = self.settled(state);
         let process = &state.process;
-        let validated = [
-            state.redis.entry,
-            process
-                .memory
-                .filter(|_| self.coherence == Coherence::Validated),
-        ];
+        let validated = [state.redis.entry, process.memory.filter(|_| self.coherence == Coherence::Validated)];
         for entry in validated.iter().flatten() {
             if self.servable(entry, &state.redis) {
                 if settled && entry.version != state.db {
-                    broken |= if state.owed {
-                        law::SETTLE_AFTER_DEATH
-                    } else {
-                        law::SETTLE
-                    };
+                    broken |= if state.owed { law::SETTLE_AFTER_DEATH } else { law::SETTLE };
                 }
                 if entry.differed {
                     broken |= law::NO_RESURRECT;
@@ -195,12 +171,7 @@ impl Model for Scope {
     type Action = Action;
 
     fn start(&self) -> State {
-        let sent = Some(Sent {
-            acked: 0,
-            returned: 0,
-            at: 0,
-        })
-        .filter(|_| self.coherence == Coherence::Leased);
+        let sent = Some(Sent { acked: 0, returned: 0, at: 0 }).filter(|_| self.coherence == Coherence::Leased);
         State {
             db: 0,
             acked: 0,
@@ -232,13 +203,7 @@ impl Model for Scope {
                 trusted: sent,
             },
             readers: [NOBODY; READERS],
-            writers: [Writer {
-                step: Write::Idle,
-                statement: Statement::None,
-                todo: 0,
-                version: 0,
-                unknown: false,
-            }; WRITERS],
+            writers: [Writer { step: Write::Idle, statement: Statement::None, todo: 0, version: 0, unknown: false }; WRITERS],
             given: [0; NAMES],
             given_randoms: 0,
         }
@@ -287,11 +252,7 @@ impl Model for Scope {
         }
         self.remember_differences(&mut next);
         effects.broken |= self.check(&next);
-        Outcome {
-            state: next,
-            broken: effects.broken,
-            seen: effects.seen,
-        }
+        Outcome { state: next, broken: effects.broken, seen: effects.seen }
     }
 
     fn canonical(&self, state: State) -> State {
@@ -322,8 +283,7 @@ impl Model for Scope {
         idle && state.redis.lock == 0
             && state.redis.fences == [0; NAMES]
             && state.writers.iter().all(|writer| {
-                matches!(writer.step, Write::Idle | Write::Done | Write::Dead)
-                    && writer.statement != Statement::Flying
+                matches!(writer.step, Write::Idle | Write::Done | Write::Dead) && writer.statement != Statement::Flying
             })
     }
 

@@ -21,30 +21,16 @@ impl Scope {
                     if !counts {
                         continue;
                     }
-                    if state
-                        .process
-                        .memory
-                        .is_some_and(|entry| entry.key == key || self.is(Broken::NoKeyCheck))
-                    {
+                    if state.process.memory.is_some_and(|entry| entry.key == key || self.is(Broken::NoKeyCheck)) {
                         out.push(Action::HitMemory { reader: id, key });
                     }
-                    let known = self
-                        .names()
-                        .all(|name| state.process.generations[name] != MISSING);
+                    let known = self.names().all(|name| state.process.generations[name] != MISSING);
                     if self.coherence == Coherence::Leased && known {
                         out.push(Action::BeginLeased { reader: id, key });
                     }
                     for leader in 0..count {
-                        if self.flights
-                            && leader != index
-                            && self.is_near(leader)
-                            && self.may_join(state, key, None, leader)
-                        {
-                            out.push(Action::BeginJoined {
-                                reader: id,
-                                key,
-                                leader: leader as u8,
-                            });
+                        if self.flights && leader != index && self.is_near(leader) && self.may_join(state, key, None, leader) {
+                            out.push(Action::BeginJoined { reader: id, key, leader: leader as u8 });
                         }
                     }
                 }
@@ -55,32 +41,15 @@ impl Scope {
                     let first = name == 0 || !self.added || reader.todo & (READ | LOOK) == 0;
                     let looks = reader.todo & LOOK << name != 0 && first;
                     if looks && self.is(Broken::LookBeforeRead) {
-                        out.push(Action::Look {
-                            reader: id,
-                            name: name as u8,
-                        });
+                        out.push(Action::Look { reader: id, name: name as u8 });
                     } else if reader.todo & READ << name != 0 && first {
-                        out.push(Action::Read {
-                            reader: id,
-                            name: name as u8,
-                            memory: false,
-                        });
-                        let in_memory = name == 0
-                            && near
-                            && self.coherence != Coherence::Alone
-                            && self.keeps_memory();
+                        out.push(Action::Read { reader: id, name: name as u8, memory: false });
+                        let in_memory = name == 0 && near && self.coherence != Coherence::Alone && self.keeps_memory();
                         if in_memory && state.process.memory.is_some() {
-                            out.push(Action::Read {
-                                reader: id,
-                                name: name as u8,
-                                memory: true,
-                            });
+                            out.push(Action::Read { reader: id, name: name as u8, memory: true });
                         }
                     } else if looks {
-                        out.push(Action::Look {
-                            reader: id,
-                            name: name as u8,
-                        });
+                        out.push(Action::Look { reader: id, name: name as u8 });
                     }
                 }
             }
@@ -93,15 +62,9 @@ impl Scope {
                 }
                 for name in self.names().filter(|_| !locking) {
                     if reader.todo & READ << name != 0 {
-                        out.push(Action::Create {
-                            reader: id,
-                            name: name as u8,
-                        });
+                        out.push(Action::Create { reader: id, name: name as u8 });
                     } else if reader.todo & LOOK << name != 0 && (self.separate() || !creating) {
-                        out.push(Action::Look {
-                            reader: id,
-                            name: name as u8,
-                        });
+                        out.push(Action::Look { reader: id, name: name as u8 });
                     }
                 }
             }
@@ -116,44 +79,25 @@ impl Scope {
             Step::Forming => {}
             Step::Running => out.push(Action::Return { reader: id }),
         }
-        if self.flights
-            && near
-            && self.coherence == Coherence::Validated
-            && reader.step == Step::Ask
-        {
+        if self.flights && near && self.coherence == Coherence::Validated && reader.step == Step::Ask {
             for leader in 0..count {
-                if leader != index
-                    && self.is_near(leader)
-                    && self.may_join(state, reader.key, Some(reader), leader)
-                {
-                    out.push(Action::Join {
-                        reader: id,
-                        leader: leader as u8,
-                    });
+                if leader != index && self.is_near(leader) && self.may_join(state, reader.key, Some(reader), leader) {
+                    out.push(Action::Join { reader: id, leader: leader as u8 });
                 }
             }
         }
-        let shared = state
-            .readers
-            .iter()
-            .any(|other| other.step == Step::Forming && other.leader == id + 1);
+        let shared = state.readers.iter().any(|other| other.step == Step::Forming && other.leader == id + 1);
         if self.away && reader.step == Step::Forming && reader.leader == 0 && !shared {
             for leader in 0..count {
                 let call = &state.readers[leader];
                 let open = (call.step == Step::Forming && call.leader == 0)
                     || (call.step == Step::Running && self.is(Broken::JoinRunningCall));
                 if leader != index && open && call.key == reader.key {
-                    out.push(Action::Share {
-                        reader: id,
-                        leader: leader as u8,
-                    });
+                    out.push(Action::Share { reader: id, leader: leader as u8 });
                 }
             }
         }
-        let asks_redis = matches!(
-            reader.step,
-            Step::Read | Step::Get | Step::Create | Step::Wait | Step::Named | Step::Store
-        );
+        let asks_redis = matches!(reader.step, Step::Read | Step::Get | Step::Create | Step::Wait | Step::Named | Step::Store);
         let patient = self.is(Broken::NoBudget) && reader.step == Step::Read;
         if self.away && asks_redis && !patient {
             out.push(Action::Unanswered { reader: id });
@@ -163,13 +107,8 @@ impl Scope {
     pub(crate) fn apply_reader(&self, state: &mut State, effects: &mut Effects, action: Action) {
         match action {
             Action::Begin { reader, key } => {
-                state.readers[reader as usize] = Reader {
-                    step: Step::Begun,
-                    key,
-                    floor: state.acked,
-                    floor_returned: state.returned,
-                    ..NOBODY
-                };
+                state.readers[reader as usize] =
+                    Reader { step: Step::Begun, key, floor: state.acked, floor_returned: state.returned, ..NOBODY };
             }
             Action::HitMemory { key, .. } => {
                 let floor = match self.coherence {
@@ -189,50 +128,21 @@ impl Scope {
             }
             Action::BeginLeased { reader, key } => {
                 let (floor, floor_returned) = self.leased_floor(state);
-                state.readers[reader as usize] = Reader {
-                    step: Step::Get,
-                    key,
-                    floor,
-                    floor_returned,
-                    ..NOBODY
-                };
+                state.readers[reader as usize] = Reader { step: Step::Get, key, floor, floor_returned, ..NOBODY };
             }
-            Action::BeginJoined {
-                reader,
-                key,
-                leader,
-            } => {
+            Action::BeginJoined { reader, key, leader } => {
                 let (floor, floor_returned) = match self.coherence {
                     Coherence::Leased => self.leased_floor(state),
                     _ => (state.acked, state.returned),
                 };
-                let follower = Reader {
-                    step: Step::Follow,
-                    key,
-                    floor,
-                    floor_returned,
-                    leader,
-                    ..NOBODY
-                };
+                let follower = Reader { step: Step::Follow, key, floor, floor_returned, leader, ..NOBODY };
                 state.readers[reader as usize] = follower;
             }
             Action::Join { reader, leader } => {
                 let index = reader as usize;
-                let Reader {
-                    key,
-                    floor,
-                    floor_returned,
-                    ..
-                } = state.readers[index];
+                let Reader { key, floor, floor_returned, .. } = state.readers[index];
                 self.dismiss(state, index);
-                let follower = Reader {
-                    step: Step::Follow,
-                    key,
-                    floor,
-                    floor_returned,
-                    leader,
-                    ..NOBODY
-                };
+                let follower = Reader { step: Step::Follow, key, floor, floor_returned, leader, ..NOBODY };
                 state.readers[index] = follower;
             }
             Action::Send { reader } => {
@@ -243,11 +153,7 @@ impl Scope {
                     self.start_reading(reader);
                 }
             }
-            Action::Read {
-                reader,
-                name,
-                memory,
-            } => {
+            Action::Read { reader, name, memory } => {
                 let (index, name) = (reader as usize, name as usize);
                 let redis = state.redis;
                 let reader = &mut state.readers[index];
@@ -263,13 +169,10 @@ impl Scope {
                         reader.store = redis.store;
                     }
                     reader.found = if memory {
-                        effects.seen |= state.process.memory.map_or(0, |entry| {
-                            if self.servable(&entry, &redis) {
-                                seen::BODY_KEPT
-                            } else {
-                                0
-                            }
-                        });
+                        effects.seen |= state
+                            .process
+                            .memory
+                            .map_or(0, |entry| if self.servable(&entry, &redis) { seen::BODY_KEPT } else { 0 });
                         state.process.memory
                     } else {
                         redis.entry
@@ -288,9 +191,7 @@ impl Scope {
             }
             Action::Look { reader, name } => {
                 let (index, name) = (reader as usize, name as usize);
-                let fenced = self.names().any(|other| {
-                    self.covers(name) >> other & 1 == 1 && state.redis.fences[other] != 0
-                });
+                let fenced = self.names().any(|other| self.covers(name) >> other & 1 == 1 && state.redis.fences[other] != 0);
                 let reader = &mut state.readers[index];
                 reader.todo &= !(LOOK << name);
                 reader.fenced |= fenced;
@@ -374,12 +275,7 @@ impl Scope {
             }
             Action::Return { reader } => {
                 let done = state.readers[reader as usize];
-                self.respond(
-                    state,
-                    effects,
-                    done.version,
-                    (done.floor, done.floor_returned),
-                );
+                self.respond(state, effects, done.version, (done.floor, done.floor_returned));
                 state.readers[reader as usize] = NOBODY;
             }
             _ => unreachable!("not a reader's action"),
@@ -406,14 +302,11 @@ impl Scope {
         if let Some(entry) = found {
             let same_key = entry.key == reader.key;
             let same_store = self.same_store(entry.store, reader.store);
-            let vouched = self
-                .names()
-                .all(|name| self.vouches(entry.generations[name], reader.generations[name]));
+            let vouched = self.names().all(|name| self.vouches(entry.generations[name], reader.generations[name]));
             effects.seen |= if same_store { 0 } else { seen::FOREIGN };
             effects.seen |= if same_key { 0 } else { seen::OTHER_KEY };
             effects.seen |= if vouched { 0 } else { seen::INVALIDATED };
-            if (same_key || self.is(Broken::NoKeyCheck)) && same_store && vouched && !reader.fenced
-            {
+            if (same_key || self.is(Broken::NoKeyCheck)) && same_store && vouched && !reader.fenced {
                 if !same_key {
                     effects.broken |= law::IDENTITY;
                 }
@@ -456,8 +349,7 @@ impl Scope {
         }
         for name in self.names() {
             let requested = self.requested() >> name & 1 == 1;
-            if requested && reader.generations[name] == MISSING && !self.is(Broken::MissingIsValid)
-            {
+            if requested && reader.generations[name] == MISSING && !self.is(Broken::MissingIsValid) {
                 reader.todo |= READ << name;
             }
         }
@@ -471,11 +363,7 @@ impl Scope {
         if self.lock {
             reader.todo |= LOCK;
         }
-        reader.step = if reader.todo == 0 {
-            Step::Ask
-        } else {
-            Step::Create
-        };
+        reader.step = if reader.todo == 0 { Step::Ask } else { Step::Create };
         state.readers[index] = reader;
         if reader.todo == 0 {
             self.learn_generations(state, &reader, index);
@@ -504,9 +392,7 @@ impl Scope {
             same_key
                 && self.same_store(entry.store, state.redis.store)
                 && self.lease_counts(state)
-                && self
-                    .names()
-                    .all(|name| self.vouches(entry.generations[name], known[name]))
+                && self.names().all(|name| self.vouches(entry.generations[name], known[name]))
         });
         let Some(entry) = entry else {
             state.readers[index].step = Step::Begun;
@@ -516,12 +402,7 @@ impl Scope {
             effects.broken |= law::IDENTITY;
         }
         effects.seen |= seen::HIT_LOCAL;
-        self.hit(
-            state,
-            effects,
-            entry.version,
-            (reader.floor, reader.floor_returned),
-        );
+        self.hit(state, effects, entry.version, (reader.floor, reader.floor_returned));
         state.readers[index] = Reader {
             step: Step::Install,
             key: entry.key,
@@ -549,10 +430,7 @@ impl Scope {
     /// The response is there, for the reader and for those who follow it.
     pub(crate) fn arrive(&self, state: &mut State, effects: &mut Effects, index: usize) {
         let version = state.readers[index].version;
-        let floor = (
-            state.readers[index].floor,
-            state.readers[index].floor_returned,
-        );
+        let floor = (state.readers[index].floor, state.readers[index].floor_returned);
         self.respond(state, effects, version, floor);
         self.land(state, effects, index, version);
         let reader = &mut state.readers[index];
@@ -581,9 +459,8 @@ impl Scope {
         }
         let created = state.redis.created;
         let reader = &mut state.readers[index];
-        let before_capture = created != Created::default()
-            && created.random == reader.counter.random
-            && created.number <= reader.counter.number;
+        let before_capture =
+            created != Created::default() && created.random == reader.counter.random && created.number <= reader.counter.number;
         if (before_capture || self.is(Broken::AnyGenerationForAdded)) && !fenced {
             effects.seen |= seen::ADDED_STORED;
             reader.generations[ADDED] = state.redis.generations[ADDED];
@@ -617,22 +494,15 @@ impl Scope {
         }
         state.redis.entry = Some(self.entry_of(&reader));
         self.release_lock(state, index);
-        state.readers[index] = if self.keeps_memory() && self.is_near(index) {
-            Reader {
-                step: Step::Install,
-                ..reader
-            }
-        } else {
-            NOBODY
-        };
+        state.readers[index] =
+            if self.keeps_memory() && self.is_near(index) { Reader { step: Step::Install, ..reader } } else { NOBODY };
     }
 
     /// Into memory, if no epoch was stepped since the capture.
     pub(crate) fn install(&self, state: &mut State, effects: &mut Effects, index: usize) {
         let reader = state.readers[index];
-        let alive = reader.stepped & self.all() == 0
-            || self.coherence == Coherence::Validated
-            || self.is(Broken::InstallWithoutEpochs);
+        let alive =
+            reader.stepped & self.all() == 0 || self.coherence == Coherence::Validated || self.is(Broken::InstallWithoutEpochs);
         if alive {
             state.process.memory = Some(self.entry_of(&reader));
         } else {
@@ -642,20 +512,11 @@ impl Scope {
     }
 
     /// May `reader`, which knows `generations`, join the fill of `leader`? The same test as for an entry.
-    pub(crate) fn may_join(
-        &self,
-        state: &State,
-        key: u8,
-        known: Option<&Reader>,
-        leader: usize,
-    ) -> bool {
+    pub(crate) fn may_join(&self, state: &State, key: u8, known: Option<&Reader>, leader: usize) -> bool {
         let fill = &state.readers[leader];
         let under_way = match self.coherence {
             Coherence::Validated => matches!(fill.step, Step::Ask | Step::Asked),
-            _ => matches!(
-                fill.step,
-                Step::Begun | Step::Read | Step::Create | Step::Ask | Step::Asked
-            ),
+            _ => matches!(fill.step, Step::Begun | Step::Read | Step::Create | Step::Ask | Step::Asked),
         };
         if !under_way || fill.key != key {
             return false;
@@ -667,21 +528,13 @@ impl Scope {
             None => fill.stepped & self.requested() == 0,
             Some(reader) => {
                 self.same_store(fill.store, reader.store)
-                    && self
-                        .names()
-                        .all(|name| self.vouches(fill.generations[name], reader.generations[name]))
+                    && self.names().all(|name| self.vouches(fill.generations[name], reader.generations[name]))
             }
         }
     }
 
     /// A response has come for everybody who follows.
-    pub(crate) fn land(
-        &self,
-        state: &mut State,
-        effects: &mut Effects,
-        leader: usize,
-        version: u8,
-    ) {
+    pub(crate) fn land(&self, state: &mut State, effects: &mut Effects, leader: usize, version: u8) {
         let fill = state.readers[leader];
         for index in 0..self.readers.len() {
             let follower = state.readers[index];
@@ -707,12 +560,7 @@ impl Scope {
             if follower.key != fill.key {
                 effects.broken |= law::IDENTITY;
             }
-            self.hit(
-                state,
-                effects,
-                version,
-                (follower.floor, follower.floor_returned),
-            );
+            self.hit(state, effects, version, (follower.floor, follower.floor_returned));
             state.readers[index] = NOBODY;
         }
     }
@@ -733,22 +581,12 @@ impl Scope {
     }
 
     /// Redis is away, or there is a fence: ask the inner service, store nothing, lead nobody who came for an entry.
-    pub(crate) fn go_without_generation(
-        &self,
-        state: &mut State,
-        effects: &mut Effects,
-        index: usize,
-    ) {
+    pub(crate) fn go_without_generation(&self, state: &mut State, effects: &mut Effects, index: usize) {
         let reader = state.readers[index];
         self.dismiss(state, index);
         if !self.away {
             // Nobody shares the call: to answer at once is the earliest it can be, and the next request may come later.
-            self.respond(
-                state,
-                effects,
-                state.db,
-                (reader.floor, reader.floor_returned),
-            );
+            self.respond(state, effects, state.db, (reader.floor, reader.floor_returned));
             state.readers[index] = NOBODY;
             return;
         }
@@ -761,13 +599,7 @@ impl Scope {
         };
     }
 
-    pub(crate) fn hit(
-        &self,
-        state: &mut State,
-        effects: &mut Effects,
-        version: u8,
-        floor: (u8, u8),
-    ) {
+    pub(crate) fn hit(&self, state: &mut State, effects: &mut Effects, version: u8, floor: (u8, u8)) {
         self.respond(state, effects, version, floor);
         if version < state.db {
             effects.seen |= seen::STALE_ALLOWED;
@@ -777,13 +609,7 @@ impl Scope {
         }
     }
 
-    pub(crate) fn respond(
-        &self,
-        state: &mut State,
-        effects: &mut Effects,
-        version: u8,
-        floor: (u8, u8),
-    ) {
+    pub(crate) fn respond(&self, state: &mut State, effects: &mut Effects, version: u8, floor: (u8, u8)) {
         if version < floor.0 {
             effects.broken |= law::ACK_FRESH;
         }

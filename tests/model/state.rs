@@ -28,8 +28,7 @@ pub(crate) mod law {
     pub(crate) const MONOTONE: u32 = 1 << 7;
     /// I2 even though a default writer died before its bump was done. Only `Strict` promises it, as part of I2.
     pub(crate) const SETTLE_AFTER_DEATH: u32 = 1 << 8;
-    pub(crate) const ALL: u32 =
-        ACK_FRESH | SETTLE | NO_RESURRECT | STAMP_FIRST | IDENTITY | MONOTONE;
+    pub(crate) const ALL: u32 = ACK_FRESH | SETTLE | NO_RESURRECT | STAMP_FIRST | IDENTITY | MONOTONE;
 
     /// The laws in `bits`, by their names in `consistency.md`.
     pub(crate) fn names(bits: u32) -> String {
@@ -42,11 +41,7 @@ pub(crate) mod law {
             (MONOTONE, "I7 monotone"),
             (SETTLE_AFTER_DEATH, "I2 settle, after a death"),
         ];
-        let named: Vec<_> = all
-            .iter()
-            .filter(|(bit, _)| bits & bit != 0)
-            .map(|(_, name)| *name)
-            .collect();
+        let named: Vec<_> = all.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| *name).collect();
         named.join(", ")
     }
 }
@@ -127,11 +122,7 @@ pub(crate) mod seen {
             (AWAY, "away"),
             (BODY_KEPT, "body kept"),
         ];
-        let named: Vec<_> = all
-            .iter()
-            .filter(|(bit, _)| bits & bit != 0)
-            .map(|(_, name)| *name)
-            .collect();
+        let named: Vec<_> = all.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| *name).collect();
         named.join(", ")
     }
 }
@@ -282,10 +273,7 @@ pub(crate) const NOBODY: Reader = Reader {
     stepped: 0,
     generations: [MISSING; NAMES],
     store: [0; NAMES],
-    counter: Created {
-        random: 0,
-        number: 0,
-    },
+    counter: Created { random: 0, number: 0 },
     found: None,
     fenced: false,
     version: 0,

@@ -36,10 +36,7 @@ impl Scope {
                 if due && !self.is(Broken::FenceWithoutDeadline) {
                     for name in self.names() {
                         if state.redis.fences[name] >> index & 1 == 1 {
-                            out.push(Action::FenceExpires {
-                                writer: id,
-                                name: name as u8,
-                            });
+                            out.push(Action::FenceExpires { writer: id, name: name as u8 });
                         }
                     }
                 }
@@ -48,12 +45,7 @@ impl Scope {
         if writer.statement == Statement::Flying {
             out.push(Action::Commit { writer: id });
         }
-        if self.crash
-            && matches!(
-                writer.step,
-                Write::Fencing | Write::Running | Write::Bumping
-            )
-        {
+        if self.crash && matches!(writer.step, Write::Fencing | Write::Running | Write::Bumping) {
             out.push(Action::Crash { writer: id });
         }
     }
@@ -75,11 +67,7 @@ impl Scope {
                 let (index, name) = (writer as usize, name as usize);
                 let token = 1 << index;
                 let fences = &mut state.redis.fences[name];
-                *fences = if self.is(Broken::SingleFenceToken) {
-                    token
-                } else {
-                    *fences | token
-                };
+                *fences = if self.is(Broken::SingleFenceToken) { token } else { *fences | token };
                 self.delete_generation(state, name);
                 let writer = &mut state.writers[index];
                 writer.todo &= !(1 << name);
@@ -115,11 +103,7 @@ impl Scope {
                 let (index, name) = (writer as usize, name as usize);
                 if self.strict {
                     let fences = &mut state.redis.fences[name];
-                    *fences = if self.is(Broken::SingleFenceToken) {
-                        0
-                    } else {
-                        *fences & !(1 << index)
-                    };
+                    *fences = if self.is(Broken::SingleFenceToken) { 0 } else { *fences & !(1 << index) };
                 }
                 self.bump(state, name);
                 state.writers[index].todo &= !(1 << name);
@@ -186,9 +170,7 @@ impl Scope {
     pub(crate) fn bump(&self, state: &mut State, name: usize) {
         match self.broken {
             Broken::DeleteInsteadOfBump => state.redis.entry = None,
-            Broken::CounterFromZero => {
-                state.redis.generations[name] = state.redis.generations[name].max(1) + 1
-            }
+            Broken::CounterFromZero => state.redis.generations[name] = state.redis.generations[name].max(1) + 1,
             // Whoever takes "missing" for "never invalidated" has to leave a mark that is not missing.
             Broken::MissingIsValid => {
                 state.given[name] += 1;
