@@ -83,8 +83,27 @@ impl Asked {
 }
 
 const PIECES: [&str; 21] = [
-    "", "a", "a=", "a=1", "a=2", "A=1", "b", "b=1", "=1", "ab=1", "c[]=1", "c[x]=1", "%61=1", "a+b=1", "a;b=1", "b=1;c", "a=%31",
-    "a=1=2", "utm_source=x", "utm=y", "z=+",
+    "",
+    "a",
+    "a=",
+    "a=1",
+    "a=2",
+    "A=1",
+    "b",
+    "b=1",
+    "=1",
+    "ab=1",
+    "c[]=1",
+    "c[x]=1",
+    "%61=1",
+    "a+b=1",
+    "a;b=1",
+    "b=1;c",
+    "a=%31",
+    "a=1=2",
+    "utm_source=x",
+    "utm=y",
+    "z=+",
 ];
 
 fn pieces() -> impl Strategy<Value = Vec<&'static str>> {
@@ -98,13 +117,8 @@ fn pieces() -> impl Strategy<Value = Vec<&'static str>> {
 fn asked() -> impl Strategy<Value = Asked> {
     let hosts = || prop::option::of(prop::sample::select(&["a.example", "A.Example", "b.example", "a.example:80"][..]));
     let paths = prop::sample::select(&["/a", "/A", "/a/", "/%61", "/a/b", "/a%2Fb", "//a", "/b"][..]);
-    (any::<bool>(), hosts(), hosts(), paths, prop::option::of(pieces())).prop_map(|(head, authority, host, path, pieces)| Asked {
-        head,
-        authority,
-        host,
-        path,
-        pieces,
-    })
+    (any::<bool>(), hosts(), hosts(), paths, prop::option::of(pieces()))
+        .prop_map(|(head, authority, host, path, pieces)| Asked { head, authority, host, path, pieces })
 }
 
 /// A request and another that differs in a little, or in nothing that counts.
@@ -510,7 +524,7 @@ async fn a_bearer_has_an_entry_of_its_own_and_other_credentials_bypass() {
     )
     .await;
     let own = [ABSENT, HIT, ABSENT, ABSENT];
-    let others = [CREDENTIALS; 5];
+    let others = [CREDENTIALS, CREDENTIALS, CREDENTIALS, EXTRACTOR, CREDENTIALS];
     assert_eq!(got, [&own[..], &others[..], &[ABSENT, HIT]].concat());
     let got = outcomes(rule().key(RouteAndQuery.and(Identity::bearer().required())), &[&[], &[]]).await;
     assert_eq!(got, [EXTRACTOR, EXTRACTOR]);
@@ -534,10 +548,7 @@ async fn a_cookie_names_a_user_only_if_it_stands_once() {
         ],
     )
     .await;
-    assert_eq!(
-        got,
-        [ABSENT, HIT, HIT, ABSENT, CREDENTIALS, CREDENTIALS, CREDENTIALS, CREDENTIALS, ABSENT, HIT]
-    );
+    assert_eq!(got, [ABSENT, HIT, HIT, ABSENT, EXTRACTOR, EXTRACTOR, CREDENTIALS, CREDENTIALS, ABSENT, HIT]);
 }
 
 #[tokio::test]
@@ -698,7 +709,8 @@ async fn no_extractor_touches_the_content_of_a_request() {
         drop(request);
         Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::from("x")))
     });
-    let rule = Rule::ttl(MINUTE).key(RouteAndQuery.and(|_: &RequestView<'_>| Some("a".to_owned()))).identity(Identity::bearer());
+    let rule =
+        Rule::ttl(MINUTE).key(RouteAndQuery.and(|_: &RequestView<'_>| Some("a".to_owned()))).identity(Identity::bearer());
     let service = CacheLayer::new(Memory::default()).rules(one_rule(rule)).layer(inner);
     for method in ["GET", "POST", "HEAD"] {
         let request = Request::builder().method(method).uri("/t/a").body(Watched(touched.clone())).expect("valid");
