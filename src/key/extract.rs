@@ -274,6 +274,14 @@ fn write_host(request: &RequestView<'_>, key: &mut KeyWriter<'_>) {
         Some(authority) => authority.as_str().as_bytes(),
         None => host_field(request.headers),
     };
+    let host = match host.iter().rposition(|b| *b == b'@') {
+        None => host,
+        Some(at) => {
+            // Credentials, which are a secret, and no name: their letters have a case.
+            key.secret(&host[..at]);
+            &host[at + 1..]
+        }
+    };
     if host.iter().any(u8::is_ascii_uppercase) {
         key.tagged(Tag::Host, &host.to_ascii_lowercase());
     } else {
