@@ -84,18 +84,15 @@ impl<St: Store> Fill<St> {
         let response = match answer {
             Ok(response) => response,
             Err(error) => {
-                return match self.stale_instead() {
-                    Some(response) => Ok(response),
-                    None => {
-                        self.not_shared(NoStore::Failed, false);
-                        Err(error)
-                    }
-                };
+                let stale = self.stale_instead();
+                self.not_shared(NoStore::Failed, false);
+                return stale.ok_or(error);
             }
         };
         if answers_badly(response.status())
             && let Some(response) = self.stale_instead()
         {
+            self.not_shared(NoStore::Failed, false);
             return Ok(response);
         }
         let (mut parts, body) = response.into_parts();
