@@ -84,18 +84,15 @@ impl<St: Store> Fill<St> {
         let response = match answer {
             Ok(response) => response,
             Err(error) => {
-                return match self.stale_instead() {
-                    Some(response) => Ok(response),
-                    None => {
-                        self.not_shared(NoStore::Failed, false);
-                        Err(error)
-                    }
-                };
+                let stale = self.stale_instead();
+                self.not_shared(NoStore::Failed, false);
+                return stale.ok_or(error);
             }
         };
         if answers_badly(response.status())
             && let Some(response) = self.stale_instead()
         {
+            self.not_shared(NoStore::Failed, false);
             return Ok(response);
         }
         let (mut parts, body) = response.into_parts();
@@ -186,13 +183,15 @@ impl<St: Store> Fill<St> {
 
     /// The key that a response is stored under: that of the request, or of its variant.
     fn variant(&self, vary: Vary) -> Result<(Vary, Key), NoStore> {
-        if vary.is_empty() {
-            return Ok((vary, self.primary.clone()));
-        }
+        // A response without the field may come from a handler that forgets it where it answers by default (RFC 9111,
+        // section 4.1): it must not take the place of those that are known to vary.
         let vary = match &self.varying {
             Some((known, _)) => known.union(&vary),
             None => vary,
         };
+        if vary.is_empty() {
+            return Ok((vary, self.primary.clone()));
+        }
         if vary.names().len() > MOST_VARYING {
             return Err(NoStore::Vary);
         }
