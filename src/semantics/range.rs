@@ -66,11 +66,7 @@ pub fn select_ranges(method: &Method, request: &HeaderMap, selected: &Selected<'
     let wanted: Vec<Range<u64>> = specs.into_iter().filter_map(|spec| spec.within(length)).collect();
     if wanted.is_empty() {
         // There is no way to write a part of nothing.
-        return if length == 0 && asked > 0 && line_asks_for_a_suffix(line.as_bytes()) {
-            Ranges::Whole
-        } else {
-            Ranges::NotSatisfiable
-        };
+        return if length == 0 && line_asks_for_a_suffix(line.as_bytes()) { Ranges::Whole } else { Ranges::NotSatisfiable };
     }
     let mut parts = join_overlapping(wanted);
     match parts.len() {

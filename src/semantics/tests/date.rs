@@ -76,6 +76,15 @@ fn rfc9110_5_6_7_two_digit_years_lie_at_most_fifty_years_ahead() {
     assert_eq!(late, parse_date(b"Sun, 06 Dec 1976 08:49:37 GMT", NOW), "two months beyond fifty years");
 }
 
+#[test]
+fn rfc9110_5_6_7_fifty_years_to_the_second_are_not_more() {
+    let date = b"Sunday, 06-Dec-76 08:49:37 GMT";
+    let late = parse_date(b"Sun, 06 Dec 2076 08:49:37 GMT", NOW).unwrap();
+    let fifty_years_before = late - 50 * 31_556_952_000;
+    assert_eq!(parse_date(date, fifty_years_before), Some(late));
+    assert_ne!(parse_date(date, fifty_years_before - 1), Some(late));
+}
+
 proptest! {
     #[test]
     fn printed_dates_are_read_again(seconds in 0..=END_OF_9999.unsigned_abs()) {

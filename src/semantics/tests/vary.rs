@@ -123,6 +123,7 @@ fn rfc9110_12_5_3_and_12_5_4_weights() {
         ("en;q=2", "en", false, false, false),
         ("en;q=1.001", "en", false, false, false),
         ("en;q=0.1234", "en;q=0.123", false, false, false),
+        (";q=1", " ;q=1.0", false, false, false),
         ("en;x=1", "en", false, false, false),
         ("", "*", false, false, false),
     ] {
