@@ -32,8 +32,8 @@ fn strict_settles_when_memory_keeps_the_body() {
 
 #[test]
 fn strict_settles_when_each_namespace_has_a_master_of_its_own() {
-    let scope = Scope { strict: true, crash: true, evict_entry: false, writers: &[Far], ..CLUSTER };
-    holds("strict, cluster", scope, law::ALL, FENCES, 900_000);
+    let scope = Scope { strict: true, crash: true, evict_entry: false, evict_generation: false, writers: &[Far], ..CLUSTER };
+    holds("strict, cluster", scope, law::ALL, FENCES, 350_000);
 }
 
 #[test]
@@ -64,8 +64,8 @@ fn strict_is_ack_fresh_and_settles_over_a_failover_when_nobody_dies() {
 
 #[test]
 fn leased_hits_are_ack_fresh_up_to_the_trusted_ping() {
-    let scope = Scope { readers: &[Near, Far], evict_entry: true, collide: true, ..LEASED };
-    holds("leased", scope, law::ALL, LEASES | seen::LEASE_BACK, 580_000);
+    let scope = Scope { readers: &[Near, Far], collide: true, ..LEASED };
+    holds("leased", scope, law::ALL, LEASES | seen::LEASE_BACK, 390_000);
 }
 
 #[test]
@@ -96,15 +96,22 @@ fn leased_survives_a_failover() {
 
 #[test]
 fn leased_flights_are_ack_fresh() {
-    let scope = Scope { readers: &[Near, Near], flights: true, disconnect: false, ..LEASED };
-    holds("leased, flights", scope, law::ALL, LEASES | seen::JOINED, 670_000);
+    let scope = Scope { readers: &[Near, Near], flights: true, disconnect: false, evict_generation: false, ..LEASED };
+    holds("leased, flights", scope, law::ALL, LEASES | seen::JOINED, 52_000);
 }
 
 #[test]
 fn leased_hits_are_ack_fresh_for_names_known_from_the_response() {
-    let scope = Scope { coherence: Leased, readers: &[Near], writers: &[Far], evict_entry: false, ..ADDED };
+    let scope = Scope {
+        coherence: Leased,
+        readers: &[Near, Far],
+        writers: &[Far],
+        evict_entry: false,
+        evict_generation: false,
+        ..ADDED
+    };
     let seen = LEASES | seen::ADDED_STORED | seen::NEW_NAME;
-    holds("leased, added name", scope, law::ALL, seen, 520_000);
+    holds("leased, added name", scope, law::ALL, seen, 620_000);
 }
 
 #[test]
@@ -154,8 +161,8 @@ fn flights_under_strict_are_monotone() {
 
 #[test]
 fn without_a_generation_only_a_call_yet_to_begin_is_shared() {
-    let scope = Scope { away: true, ..STRICT };
-    holds("Redis away", scope, law::ALL, FENCES | seen::AWAY | seen::SHARED, 330_000);
+    let scope = Scope { away: true, writers: &[Far], ..STRICT };
+    holds("Redis away", scope, law::ALL, FENCES | seen::AWAY | seen::SHARED, 28_000);
 }
 
 #[test]
@@ -170,8 +177,8 @@ fn requests_complete_without_any_answer_of_redis() {
 
 #[test]
 fn the_fill_lock_decides_nothing_and_holds_nobody_up() {
-    let scope = Scope { readers: &[Far, Far, Far], writers: &[Far], lock: true, away: true, ..VALIDATED };
-    holds("lock", scope, law::ALL, PLAIN | seen::WAITED | seen::AWAY, 410_000);
+    let scope = Scope { readers: &[Far, Far, Far], writers: &[Far], lock: true, ..VALIDATED };
+    holds("lock", scope, law::ALL, PLAIN | seen::WAITED, 100_000);
 }
 
 #[test]
