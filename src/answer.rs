@@ -1,20 +1,21 @@
 //! What is answered from the store: the look, the decision, the response made of an entry.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
 use crate::{
     body::CacheBody,
-    clock::Nanos,
+    clock::{MS, Nanos},
     flight::{Arriving, Shareable},
     key::{self, Key, KeyRef},
     layer::Shared,
     namespace::Namespaces,
     rules::Compiled,
-    semantics::{self, Normalise, Precondition, Role, Selected, Vary},
+    semantics::{self, CacheControl, Failure, Multipart, Precondition, Ranges, Role, Selected, Vary},
     status::{CacheStatus, Miss, Outcome},
-    store::{Content, Entry, Life, Lookup, Stamp, Store, StoreError},
+    store::{Content, Entry, Http, Life, Lookup, Stamp, Store, StoreError},
     tape::Reader,
 };
 
@@ -23,11 +24,52 @@ use crate::{
 pub(crate) struct Asked {
     pub(crate) method: Method,
     pub(crate) headers: HeaderMap,
+    /// Present under a rule where HTTP decides.
+    pub(crate) http: Option<Box<AskedHttp>>,
+}
+
+/// What a request says to a cache that asks it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct AskedHttp {
+    pub(crate) directives: CacheControl,
+    /// It has credentials that are not in the key.
+    pub(crate) guarded: bool,
+}
+
+impl AskedHttp {
+    /// Whether it may be answered with this, which another has asked for.
+    fn may_have(&self, http: &Http, now: Nanos) -> bool {
+        (http.open || !self.guarded) && http.freshness.decide(&self.directives, now / MS) <= semantics::Decision::ServeStale
+    }
+
+    /// Whether it is to be asked without regard to others.
+    pub(crate) fn goes_alone(&self) -> bool {
+        self.directives.no_cache.is_some() || self.directives.no_store
+    }
 }
 
 impl Asked {
-    pub(crate) fn of<B>(request: &http::Request<B>) -> Self {
-        Self { method: request.method().clone(), headers: request.headers().clone() }
+    pub(crate) fn of<B>(request: &http::Request<B>, http: Option<Box<AskedHttp>>) -> Self {
+        Self { method: request.method().clone(), headers: request.headers().clone(), http }
+    }
+
+    /// Whether a stale response may stand in for a failure (RFC 9111, section 4.2.4; RFC 5861, section 4).
+    pub(crate) fn may_have_instead(&self, entry: &Entry, life: Life, failure: Failure, now: Nanos) -> bool {
+        match (entry.http(), &self.http) {
+            (Some(http), Some(asked)) => {
+                (http.open || !asked.guarded) && http.freshness(life, now).stands_in(failure, &asked.directives, now / MS)
+            }
+            _ => now < entry.times().if_error_until,
+        }
+    }
+
+    /// Whether it may be answered with what another has fetched just now.
+    pub(crate) fn may_have(&self, http: Option<&Http>, now: Nanos) -> bool {
+        match (&self.http, http) {
+            (Some(asked), Some(http)) => asked.may_have(http, now),
+            (None, None) => true,
+            _ => false,
+        }
     }
 
     /// A fresh response as the client's own conditions want it: they were not for the inner service to see.
@@ -52,9 +94,9 @@ pub(crate) struct Look {
 impl Look {
     /// The look that answers without waiting, if the store can.
     #[inline]
-    pub(crate) fn now<St: Store>(store: &St, primary: KeyRef<'_>, headers: &HeaderMap) -> Option<Self> {
+    pub(crate) fn now<St: Store>(store: &St, rule: &Compiled, primary: KeyRef<'_>, headers: &HeaderMap) -> Option<Self> {
         let first = store.get_now(primary)?;
-        match Self::varying(&first, primary, headers) {
+        match Self::varying(&first, rule, primary, headers) {
             None => Some(Self { found: first.found, stamp: first.stamp, varying: None }),
             Some(varying) => {
                 let second = store.get_now(varying.1.as_ref())?;
@@ -67,12 +109,13 @@ impl Look {
     /// The same, waiting for a store that has to be asked.
     pub(crate) async fn later<St: Store>(
         store: &St,
+        rule: &Compiled,
         primary: KeyRef<'_>,
         headers: &HeaderMap,
         names: &Namespaces,
     ) -> Result<Self, StoreError> {
         let first = store.get(primary, names).await?;
-        match Self::varying(&first, primary, headers) {
+        match Self::varying(&first, rule, primary, headers) {
             None => Ok(Self { found: first.found, stamp: first.stamp, varying: None }),
             Some(varying) => {
                 let second = store.get(varying.1.as_ref(), names).await?;
@@ -87,19 +130,19 @@ impl Look {
         Self { found: None, stamp: Stamp::default(), varying: None }
     }
 
-    fn varying(first: &Lookup, primary: KeyRef<'_>, headers: &HeaderMap) -> Option<(Vary, Key)> {
+    fn varying(first: &Lookup, rule: &Compiled, primary: KeyRef<'_>, headers: &HeaderMap) -> Option<(Vary, Key)> {
         let (entry, _) = first.found.as_ref()?;
         match entry.content() {
             Content::Response { .. } => None,
-            Content::Variants(vary) => Some((vary.clone(), variant_key(primary, vary, headers))),
+            Content::Variants(vary) => Some((vary.clone(), variant_key(rule, primary, vary, headers))),
         }
     }
 }
 
 /// The key under which the variant for these request fields is stored (RFC 9111, section 4.1).
-pub(crate) fn variant_key(primary: KeyRef<'_>, vary: &Vary, headers: &HeaderMap) -> Key {
+pub(crate) fn variant_key(rule: &Compiled, primary: KeyRef<'_>, vary: &Vary, headers: &HeaderMap) -> Key {
     let mut selecting = Vec::with_capacity(64);
-    vary.write(headers, Normalise::rfc(), &mut selecting);
+    vary.write(headers, rule.normalise(), &mut selecting);
     key::variant(primary, &selecting)
 }
 
@@ -111,6 +154,10 @@ pub(crate) enum Decision {
     Early(Arc<Entry>),
     /// Serve it although it is stale, and refresh it in the background.
     Stale(Arc<Entry>),
+    /// Serve it although it is stale: the client takes that.
+    Accepted(Arc<Entry>),
+    /// Answer 504: the client wants a stored response or none.
+    Refused,
     /// Ask the inner service; what was found may serve if that fails.
     Ask(Miss, Option<Arc<Entry>>),
 }
@@ -138,6 +185,52 @@ pub(crate) fn decide(found: Option<(Arc<Entry>, Life)>, rule: &Compiled, now: Na
     Decision::Ask(why, spare.then_some(entry))
 }
 
+/// The same under a rule where HTTP decides (RFC 9111, section 4).
+pub(crate) fn decide_http(found: Option<(Arc<Entry>, Life)>, rule: &Compiled, asked: &AskedHttp, now: Nanos) -> Decision {
+    let ask = |why, spare| match asked.directives.only_if_cached {
+        true => Decision::Refused,
+        false => Decision::Ask(why, spare),
+    };
+    let Some((entry, life)) = found.filter(|(entry, _)| matches!(entry.content(), Content::Response { .. })) else {
+        return ask(Miss::Absent, None);
+    };
+    let Some(http) = entry.http() else {
+        // Stored under another rule.
+        return ask(Miss::Expired, None);
+    };
+    if asked.guarded && !http.open {
+        return ask(Miss::Request, None);
+    }
+    let freshness = http.freshness(life, now);
+    match freshness.decide(&asked.directives, now / MS) {
+        semantics::Decision::Serve => {
+            let times = entry.times();
+            match rule.refresh_early(times.fresh_until.saturating_sub(now), times.cost) {
+                false => Decision::Fresh(entry),
+                true => Decision::Early(entry),
+            }
+        }
+        semantics::Decision::ServeAndRefresh => Decision::Stale(entry),
+        semantics::Decision::ServeStale => Decision::Accepted(entry),
+        semantics::Decision::GatewayTimeout => Decision::Refused,
+        semantics::Decision::Revalidate => {
+            let why = match life {
+                Life::Soft => Miss::SoftlyCleared,
+                _ if freshness.is_fresh(now / MS) && !freshness.validate_always => Miss::Request,
+                _ => Miss::Expired,
+            };
+            Decision::Ask(why, Some(entry))
+        }
+    }
+}
+
+/// Nothing but a stored response was wanted (RFC 9111, section 5.2.1.7).
+pub(crate) fn only_if_cached<St: Store, B>(shared: &Shared<St>) -> Response<CacheBody<B>> {
+    let mut response = Response::new(CacheBody::empty());
+    *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
+    shared.marked(response, CacheStatus::new(Outcome::OnlyIfCached))
+}
+
 /// The response that an entry makes for a request.
 #[inline]
 pub(crate) fn from_entry<St: Store, B>(
@@ -148,12 +241,27 @@ pub(crate) fn from_entry<St: Store, B>(
     outcome: Outcome,
     now: Nanos,
 ) -> Response<CacheBody<B>> {
+    from_entry_as(shared, entry, method, fields, CacheStatus::new(outcome), now)
+}
+
+/// The same, with more to say of it.
+#[inline]
+pub(crate) fn from_entry_as<St: Store, B>(
+    shared: &Shared<St>,
+    entry: &Entry,
+    method: &Method,
+    fields: &HeaderMap,
+    status_of: CacheStatus,
+    now: Nanos,
+) -> Response<CacheBody<B>> {
     let Content::Response { status, headers, body, trailers } = entry.content() else {
         unreachable!("a list of variants is never served")
     };
     let times = entry.times();
     let mut response = if wants_not_modified(method, fields, *status, headers, times.born, now) {
         not_modified(headers, http::Extensions::new())
+    } else if let Some(part) = part(method, fields, entry, now) {
+        part
     } else {
         let body = match *method == Method::HEAD {
             true => CacheBody::empty(),
@@ -173,7 +281,39 @@ pub(crate) fn from_entry<St: Store, B>(
     };
     set_age(response.headers_mut(), now.saturating_sub(times.born));
     let left = (times.fresh_until as i128 - now as i128).div_euclid(1_000_000_000);
-    shared.marked(response, CacheStatus::new(outcome).ttl(left as i64))
+    shared.marked(response, status_of.ttl(left as i64))
+}
+
+/// The part that a request asks for, cut out of a stored whole (RFC 9110, section 14); `None` if the whole answers.
+#[inline]
+fn part<B>(method: &Method, fields: &HeaderMap, entry: &Entry, now: Nanos) -> Option<Response<CacheBody<B>>> {
+    if !fields.contains_key(header::RANGE) {
+        return None;
+    }
+    let Content::Response { status, headers, body, .. } = entry.content() else { return None };
+    let length = body.len() as u64;
+    let slice = |part: &Range<u64>| body.slice(part.start as usize..part.end as usize);
+    let selected = Selected { status: *status, headers, received: entry.times().born / MS };
+    let (status, headers, body) = match semantics::select_ranges(method, fields, &selected, length, now / MS) {
+        Ranges::Whole => return None,
+        Ranges::Single(part) => (StatusCode::PARTIAL_CONTENT, semantics::partial_headers(headers, &part, length), slice(&part)),
+        Ranges::Multiple(parts) => {
+            // RFC 2046, section 5.1.1: it must not occur in the content, and nobody can foresee this one.
+            let boundary = format!("{:032x}", fastrand::u128(..));
+            let multipart = Multipart::new(headers, &parts, length, &boundary);
+            let mut content = Vec::new();
+            for part in &parts {
+                content.extend_from_slice(&multipart.head(part));
+                content.extend_from_slice(&slice(part));
+            }
+            content.extend_from_slice(&multipart.end());
+            (StatusCode::PARTIAL_CONTENT, multipart.headers(headers), content.into())
+        }
+        Ranges::NotSatisfiable => (StatusCode::RANGE_NOT_SATISFIABLE, semantics::unsatisfiable_headers(length), Bytes::new()),
+    };
+    let mut response = Response::new(CacheBody::whole(body, None));
+    (*response.status_mut(), *response.headers_mut()) = (status, headers);
+    Some(response)
 }
 
 /// The response that a follower gets of a body still on its way.
@@ -196,13 +336,14 @@ pub(crate) fn from_arriving<St: Store, B>(
 pub(crate) fn may_share<St: Store>(
     store: &St,
     stamp: &Stamp,
+    rule: &Compiled,
     (key, vary, added): (&Key, &Vary, &Namespaces),
     primary: KeyRef<'_>,
     headers: &HeaderMap,
 ) -> bool {
     let same = match vary.is_empty() {
         true => key.as_ref() == primary,
-        false => *key == variant_key(primary, vary, headers),
+        false => *key == variant_key(rule, primary, vary, headers),
     };
     same && (added.is_empty() || store.life(stamp, added) == Life::Alive)
 }
@@ -231,7 +372,6 @@ fn wants_not_modified(
     if !request.contains_key(header::IF_NONE_MATCH) && !request.contains_key(header::IF_MODIFIED_SINCE) {
         return false;
     }
-    const MS: Nanos = 1_000_000;
     let selected = Selected { status, headers: stored, received: received / MS };
     semantics::evaluate(method, request, &selected, Role::Cache, now / MS) == Precondition::NotModified
 }

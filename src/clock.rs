@@ -12,6 +12,9 @@ use std::{
 /// Nanoseconds since the Unix epoch: enough until the year 2554.
 pub(crate) type Nanos = u64;
 
+/// Nanoseconds in a millisecond, which is what the pure rules count in.
+pub(crate) const MS: Nanos = 1_000_000;
+
 /// Tells the time to a store and to every layer over it.
 ///
 /// The system's clock is the default. It is read from the wall once per process and monotonic from

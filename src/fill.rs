@@ -1,6 +1,7 @@
 //! The whole road of a fill: from the inner service's answer to the client and into the store.
 
 use std::{
+    borrow::Cow,
     future::{Future, poll_fn},
     pin::Pin,
     sync::{
@@ -12,25 +13,25 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use http::{HeaderMap, Response, StatusCode, header, response};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, response};
 use http_body::Body;
 use tracing::Instrument;
 
 use crate::{
     answer::{self, Asked},
     body::{BoxError, CacheBody, Rest},
-    clock::{Nanos, nanos},
+    clock::{MS, Nanos, nanos},
     drive::unless_left,
     flight::{Arriving, Landing, Leader, Shareable},
     hints::Caching,
     key::Key,
     layer::Shared,
     namespace::{MAX_NAMESPACES, Namespaces},
-    rules::{Compiled, ReadPlan},
-    semantics::{self, CacheControl, Vary},
+    rules::{Compiled, HttpOptions, ReadPlan},
+    semantics::{self, CacheControl, ETag, Exchange, Exchanged, Failure, Freshness, SharedRules, Vary},
     stats::Count,
     status::{CacheStatus, Miss, NoStore, Outcome, Stale, Storing},
-    store::{Content, Draft, Entry, Put, Stamp, Store, Times, finished},
+    store::{Content, Draft, Entry, Http, Put, Stamp, Store, Times, finished},
     tape::{End, Reader, Tape, join},
 };
 
@@ -56,6 +57,8 @@ pub(crate) struct Fill<St> {
     pub(crate) miss: Miss,
     /// What may be served if the inner service fails.
     pub(crate) stale: Option<Arc<Entry>>,
+    /// What the inner service has been asked about: a 304 is an answer to that.
+    pub(crate) ours: Option<Arc<Entry>>,
     /// None if nobody waits for this fill.
     pub(crate) leader: Option<Leader>,
 }
@@ -72,40 +75,73 @@ struct Fit {
     names: Namespaces,
     added: Namespaces,
     times: Times,
+    http: Option<Box<Http>>,
 }
 
 impl<St: Store> Fill<St> {
     /// Awaits the inner service, and makes of its answer the client's and, if it is fit, an entry.
-    pub(crate) async fn run<F, B, E>(self, inner: F) -> Result<Response<CacheBody<B>>, E>
+    pub(crate) async fn run<F, B, E>(mut self, inner: F) -> Result<Response<CacheBody<B>>, E>
     where
-        F: Future<Output = Result<Response<B>, E>>,
+        F: Future<Output = Result<Response<B>, E>> + Send + 'static,
+        B: Body<Error: Into<BoxError>> + Send + 'static,
+        E: Send + 'static,
+    {
+        self.shared.store.context().counters.add(Count::InnerCalls, 1);
+        let Some(limit) = self.rule.soft_timeout().filter(|_| self.stale.is_some()) else {
+            let answer = inner.await;
+            return self.answered(answer).await;
+        };
+        let mut inner = Box::pin(inner);
+        if let Ok(answer) = tokio::time::timeout(limit, &mut inner).await {
+            return self.answered(answer).await;
+        }
+        let Some(response) = self.stale_instead(Failure::Unreachable, Stale::SoftTimeout) else {
+            let answer = inner.await;
+            return self.answered(answer).await;
+        };
+        self.stale = None;
+        let limit = self.shared.options.fill_limit;
+        let rest = async move { self.answered(inner.await).await };
+        tokio::spawn(async move { drop(tokio::time::timeout(limit, rest).await) }.in_current_span());
+        Ok(response)
+    }
+
+    /// Makes of the inner service's answer the client's and, if it is fit, an entry.
+    async fn answered<B, E>(mut self, answer: Result<Response<B>, E>) -> Result<Response<CacheBody<B>>, E>
+    where
         B: Body<Error: Into<BoxError>> + Send + 'static,
     {
-        let counters = &self.shared.store.context().counters;
-        counters.add(Count::InnerCalls, 1);
-        let answer = inner.await;
         let took = self.now().saturating_sub(self.began);
-        counters.add(Count::InnerNanos, took);
+        self.shared.store.context().counters.add(Count::InnerNanos, took);
         let response = match answer {
             Ok(response) => response,
             Err(error) => {
-                let stale = self.stale_instead();
+                let stale = self.stale_instead(Failure::Unreachable, Stale::IfError);
                 self.not_shared(NoStore::Failed, false);
                 return stale.ok_or(error);
             }
         };
-        if answers_badly(response.status())
-            && let Some(response) = self.stale_instead()
+        if let Some(failure) = Failure::of_status(response.status())
+            && let Some(response) = self.stale_instead(failure, Stale::IfError)
         {
             self.not_shared(NoStore::Failed, false);
             return Ok(response);
         }
         let (mut parts, body) = response.into_parts();
         let hints = parts.extensions.remove::<Caching>();
+        if self.rule.http().is_some() && !parts.headers.contains_key(header::DATE) {
+            // RFC 9110, section 6.6.1: what comes without a date is given that of its arrival.
+            parts.headers.insert(header::DATE, semantics::print_date(self.now() / MS));
+        }
+        if parts.status == StatusCode::NOT_MODIFIED
+            && let Some(ours) = self.ours.take()
+        {
+            return Ok(self.freshen(&ours, &parts, hints.as_ref(), took).await);
+        }
         match self.fit(&parts, &body, hints.as_ref(), took) {
             Ok(fit) => Ok(self.keep(fit, parts, body).await),
             Err(why) => {
-                let pass = !answers_badly(parts.status);
+                let pass = Failure::of_status(parts.status).is_none() && !about_the_request(why);
                 let shared = self.shared.clone();
                 let status = CacheStatus::new(Outcome::Miss(self.miss)).storing(Storing::Not(why));
                 self.not_shared(why, pass);
@@ -119,17 +155,20 @@ impl<St: Store> Fill<St> {
     }
 
     /// The stale response, where the rule allows it because the inner service has failed (RFC 5861, section 4).
-    fn stale_instead<B>(&self) -> Option<Response<CacheBody<B>>> {
+    fn stale_instead<B>(&self, failure: Failure, why: Stale) -> Option<Response<CacheBody<B>>> {
         let now = self.now();
-        let entry = self.stale.as_ref().filter(|entry| now < entry.times().if_error_until)?;
+        let entry = self.stale.as_ref()?;
         // It may have been cleared while the inner service was failing.
         let life = self.shared.store.life(entry.stamp(), entry.namespaces());
         if life == crate::store::Life::Dead {
             return None;
         }
+        if !self.asked.may_have_instead(entry, life, failure, now) {
+            return None;
+        }
         self.shared.store.context().counters.add(Count::Stale, 1);
-        let Asked { method, headers } = &self.asked;
-        Some(answer::from_entry(&self.shared, entry, method, headers, Outcome::Stale(Stale::IfError), now))
+        let Asked { method, headers, .. } = &self.asked;
+        Some(answer::from_entry(&self.shared, entry, method, headers, Outcome::Stale(why), now))
     }
 
     /// The end of a fill whose response is not for the store: those who wait go alone, at once.
@@ -154,16 +193,10 @@ impl<St: Store> Fill<St> {
         if hints.is_some_and(Caching::forbids) {
             return Err(NoStore::NoStore);
         }
-        let control = CacheControl::of(&parts.headers);
-        semantics::safe_to_store(parts.status, &parts.headers, &control).map_err(no_store)?;
-        if is_event_stream(&parts.headers) {
-            return Err(NoStore::EventStream);
-        }
-        let ttl = self.rule.lifetime(&self.plan, parts).ok_or(NoStore::Status)?;
-        let ttl = hints.and_then(Caching::lifetime).map_or(ttl, |ttl| self.rule.jittered(ttl));
-        if ttl.is_zero() {
-            return Err(NoStore::Lifetime);
-        }
+        let (control, times, http) = match self.rule.http() {
+            None => self.by_rule(parts, hints, took)?,
+            Some(options) => self.by_http(options, parts, hints, took)?,
+        };
         let max = self.rule.max_body();
         let announced = content_length(&parts.headers);
         if body.size_hint().lower().max(announced.unwrap_or(0)) > max as u64 {
@@ -188,8 +221,85 @@ impl<St: Store> Fill<St> {
         if names_hops(&parts.headers) || control.private.is_some() || control.no_cache.is_some() {
             semantics::strip_for_storing(&mut headers, &control);
         }
-        let times = self.times(ttl, &parts.headers, took);
-        Ok(Fit { key, status: parts.status, announced, headers, vary, names, added, times })
+        Ok(Fit { key, status: parts.status, announced, headers, vary, names, added, times, http })
+    }
+
+    /// Whether and how long a response is kept where the rule decides.
+    fn by_rule(&self, parts: &response::Parts, hints: Option<&Caching>, took: Nanos) -> Result<Terms, NoStore> {
+        let control = CacheControl::of(&parts.headers);
+        semantics::safe_to_store(parts.status, &parts.headers, &control).map_err(no_store)?;
+        if is_event_stream(&parts.headers) {
+            return Err(NoStore::EventStream);
+        }
+        let ttl = self.rule.lifetime(&self.plan, parts).ok_or(NoStore::Status)?;
+        let ttl = hints.and_then(Caching::lifetime).map_or(ttl, |ttl| self.rule.jittered(ttl));
+        if ttl.is_zero() {
+            return Err(NoStore::Lifetime);
+        }
+        Ok((control, self.times(ttl, &parts.headers, took), None))
+    }
+
+    /// The same where HTTP decides (RFC 9111, section 3 and section 4.2).
+    fn by_http(
+        &self,
+        options: &HttpOptions,
+        parts: &response::Parts,
+        hints: Option<&Caching>,
+        took: Nanos,
+    ) -> Result<Terms, NoStore> {
+        let (status, response) = (parts.status, &parts.headers);
+        let control = semantics::response_directives(response, &options.targets);
+        let stated = control.s_maxage.is_some()
+            || control.max_age.is_some()
+            || !control.targeted && response.contains_key(header::EXPIRES);
+        let by_status = || self.rule.status_lifetime(status).filter(|_| !stated);
+        let own = hints.and_then(Caching::lifetime).or_else(by_status);
+        if own.is_some_and(|own| own.is_zero()) {
+            return Err(NoStore::Lifetime);
+        }
+        let mut rules = SharedRules::default();
+        rules.silent_is_fresh = options.fills_silence();
+        // That is asked below, of cookies as well.
+        rules.identity_in_key = true;
+        let exchange = Exchange { method: &Method::GET, request: &self.asked.headers, status, response };
+        match semantics::shared_storable(&exchange, &control, rules) {
+            Err(semantics::NoStore::NotAllowed | semantics::NoStore::NothingToReuse) if own.is_some() => {}
+            other => other.map_err(no_store)?,
+        }
+        let open = control.public || control.must_revalidate || control.s_maxage.is_some();
+        if !open && self.asked.http.as_ref().is_some_and(|asked| asked.guarded) {
+            return Err(NoStore::Authorization);
+        }
+        if is_event_stream(response) {
+            return Err(NoStore::EventStream);
+        }
+        let now = self.now();
+        let at = Exchanged { requested: self.began / MS, received: now / MS };
+        let (while_revalidate, if_error) = self.rule.windows();
+        let rules = options.freshness(response, while_revalidate, if_error);
+        let mut freshness = Freshness::shared(status, response, &control, at, &rules);
+        if let Some(own) = own {
+            freshness.lifetime = freshness.initial_age.saturating_add(own);
+        }
+        freshness.lifetime = self.rule.jittered(freshness.lifetime);
+        let asks = ETag::of(response).is_some() || response.contains_key(header::LAST_MODIFIED);
+        let useful_until = freshness.useful_until().saturating_mul(MS);
+        if !asks && useful_until <= now {
+            return Err(NoStore::Lifetime);
+        }
+        let fresh_until = match freshness.validate_always {
+            true => now,
+            false => freshness.fresh_until().saturating_mul(MS),
+        };
+        let times = Times {
+            born: now.saturating_sub(nanos(freshness.initial_age)),
+            fresh_until,
+            while_revalidate_until: fresh_until.saturating_add(nanos(freshness.stale_while_revalidate)),
+            if_error_until: useful_until,
+            kept_until: if asks { fresh_until.saturating_add(nanos(options.keep)) } else { useful_until },
+            cost: took,
+        };
+        Ok((control, times, Some(Box::new(Http { freshness, open, asks, own_tag: false }))))
     }
 
     /// The key that a response is stored under: that of the request, or of its variant.
@@ -206,7 +316,7 @@ impl<St: Store> Fill<St> {
         if vary.names().len() > MOST_VARYING {
             return Err(NoStore::Vary);
         }
-        let key = answer::variant_key(self.primary.as_ref(), &vary, &self.asked.headers);
+        let key = answer::variant_key(&self.rule, self.primary.as_ref(), &vary, &self.asked.headers);
         Ok((vary, key))
     }
 
@@ -220,12 +330,13 @@ impl<St: Store> Fill<St> {
             fresh_until,
             while_revalidate_until: fresh_until.saturating_add(self.rule.while_revalidate()),
             if_error_until: fresh_until.saturating_add(self.rule.if_error()),
+            kept_until: fresh_until,
             cost: took,
         }
     }
 
     /// Stores a fit response: at once if its body is complete, else while it passes.
-    async fn keep<B>(self, fit: Fit, parts: response::Parts, body: B) -> Response<CacheBody<B>>
+    async fn keep<B>(self, mut fit: Fit, mut parts: response::Parts, body: B) -> Response<CacheBody<B>>
     where
         B: Body<Error: Into<BoxError>> + Send + 'static,
     {
@@ -239,8 +350,11 @@ impl<St: Store> Fill<St> {
             Reading::Whole if fit.announced.is_none_or(|n| n == got.len as u64) => {
                 let data = exact(join(got.chunks));
                 let trailers = got.trailers.take().map(Box::new);
+                if let Some(tag) = self.tag(&mut fit, &data) {
+                    parts.headers.insert(header::ETAG, tag);
+                }
                 let (shared, asked, miss, now) = (self.shared.clone(), self.asked.clone(), self.miss, self.now());
-                let storing = self.store(fit, data.clone(), trailers.clone()).await;
+                let (storing, _) = self.store(fit, data.clone(), trailers.clone()).await;
                 let status = CacheStatus::new(Outcome::Miss(miss)).storing(storing);
                 let response = Response::from_parts(parts, CacheBody::whole(data, trailers));
                 shared.marked(asked.conditional(response, now), status)
@@ -261,6 +375,7 @@ impl<St: Store> Fill<St> {
                         tape: tape.clone(),
                         vary: fit.vary.clone(),
                         added: fit.added.clone(),
+                        http: fit.http.clone(),
                     });
                 }
                 tokio::spawn(self.read_on(fit, body, tape, rest).in_current_span());
@@ -291,7 +406,7 @@ impl<St: Store> Fill<St> {
     }
 
     /// Reads a body to its end, whoever is still there to hear it, and stores it then.
-    async fn read_on<B>(self, fit: Fit, body: Pin<Box<B>>, tape: Arc<Tape>, rest: Rest<B>)
+    async fn read_on<B>(self, mut fit: Fit, body: Pin<Box<B>>, tape: Arc<Tape>, rest: Rest<B>)
     where
         B: Body<Error: Into<BoxError>> + Send + 'static,
     {
@@ -305,6 +420,7 @@ impl<St: Store> Fill<St> {
             Some(Ok(trailers)) if fit.announced.is_none_or(|n| n == tape.len() as u64) => {
                 // Stored before its end is told: who has read it to the end finds it in the store.
                 let data = exact(tape.whole());
+                self.tag(&mut fit, &data);
                 let _ = self.store(fit, data, trailers.clone().map(Box::new)).await;
                 tape.end(End::Whole(trailers));
                 return;
@@ -323,17 +439,19 @@ impl<St: Store> Fill<St> {
     }
 
     /// Makes the entry, stores it, and lands.
-    async fn store(mut self, fit: Fit, body: Bytes, trailers: Option<Box<HeaderMap>>) -> Storing {
-        let Fit { key, status, headers, vary, names, added, times, .. } = fit;
+    async fn store(mut self, fit: Fit, body: Bytes, trailers: Option<Box<HeaderMap>>) -> (Storing, Arc<Entry>) {
+        let Fit { key, status, headers, vary, names, added, times, http, .. } = fit;
+        let never_fresh =
+            http.as_ref().is_some_and(|http| !http.freshness.is_fresh(self.now() / MS) || http.freshness.validate_always);
         let leader = self.leader.take();
         let store = &self.shared.store;
         if !vary.is_empty() {
             let fields = Content::Variants(vary.clone());
-            let marker = Draft { names: names.clone(), times, content: fields };
+            let marker = Draft { names: names.clone(), times, content: fields, http: None };
             let _ = store.put(Arc::new(Entry::new(self.primary.clone(), self.stamp.clone(), marker))).await;
         }
         let content = Content::Response { status, headers, body, trailers };
-        let draft = Draft { names, times, content };
+        let draft = Draft { names, times, content, http };
         let entry = Arc::new(Entry::new(key, self.stamp.clone(), draft));
         let storing = match store.put(entry.clone()).await {
             Ok(Put::Stored) => Storing::Stored,
@@ -349,14 +467,131 @@ impl<St: Store> Fill<St> {
             Storing::Not(why) => counters.no_store(why),
             _ => {
                 counters.add(Count::Stored, 1);
-                self.shared.flights.forget_pass(self.key());
+                match never_fresh {
+                    // Everybody has to ask: nobody gains by waiting for another's answer.
+                    true => self.shared.flights.pass(self.key(), self.now() + PASS),
+                    false => self.shared.flights.forget_pass(self.key()),
+                }
             }
         }
         if let Some(leader) = leader {
-            leader.land(Landing::Stored(Arc::new(Shareable { entry, vary, added })));
+            leader.land(Landing::Stored(Arc::new(Shareable { entry: entry.clone(), vary, added })));
         }
-        storing
+        (storing, entry)
     }
+
+    /// Gives a response without `ETag` a strong one, if the rule wants that: it differs wherever the content does, or how it is
+    /// to be read (RFC 9110, section 8.8.1 and section 8.8.3.3).
+    fn tag(&self, fit: &mut Fit, data: &[u8]) -> Option<HeaderValue> {
+        if !self.rule.tags() || fit.status != StatusCode::OK || fit.headers.contains_key(header::ETAG) {
+            return None;
+        }
+        let mut hash = blake3::Hasher::new();
+        for name in [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_LANGUAGE] {
+            for value in fit.headers.get_all(name) {
+                hash.update(&(value.len() as u64).to_le_bytes()).update(value.as_bytes());
+            }
+            hash.update(&u64::MAX.to_le_bytes());
+        }
+        let hash = hash.update(data).finalize().to_hex();
+        let tag = HeaderValue::try_from(format!("\"{}\"", &hash[..32])).expect("hexadecimal digits in quotes");
+        fit.headers.insert(header::ETAG, tag.clone());
+        if let Some(http) = &mut fit.http {
+            http.own_tag = true;
+        }
+        Some(tag)
+    }
+
+    /// The inner service says that what is stored is still good: it is brought up to date, and serves (RFC 9111, section 4.3.4).
+    async fn freshen<B>(
+        self,
+        ours: &Entry,
+        parts: &response::Parts,
+        hints: Option<&Caching>,
+        took: Nanos,
+    ) -> Response<CacheBody<B>>
+    where
+        B: Body<Error: Into<BoxError>> + Send + 'static,
+    {
+        let Content::Response { status, body, trailers, .. } = ours.content() else {
+            unreachable!("only responses are asked about")
+        };
+        let known = as_inner_service_knows(ours);
+        if semantics::validated(&[&known], &parts.headers).is_none() {
+            return self.not_ours(ours).await;
+        }
+        let mut known = known.into_owned();
+        semantics::merge(&mut known, &parts.headers, self.now() / MS);
+        let (mut head, ()) = Response::new(()).into_parts();
+        (head.status, head.headers) = (*status, known);
+        let (shared, asked, now) = (self.shared.clone(), self.asked.clone(), self.now());
+        match self.fit(&head, &CacheBody::<B>::whole(body.clone(), None), hints, took) {
+            Ok(mut fit) => {
+                for name in ours.namespaces().iter() {
+                    // What the handler named when it sent the whole is not named again with a 304.
+                    fit.names.push(name);
+                    fit.added.push(name);
+                }
+                self.tag(&mut fit, body);
+                let (storing, entry) = self.store(fit, body.clone(), trailers.clone()).await;
+                tracing::debug!("validated");
+                let status = CacheStatus::new(Outcome::Revalidated).storing(storing);
+                answer::from_entry_as(&shared, &entry, &asked.method, &asked.headers, status, now)
+            }
+            Err(why) => {
+                let response = Response::from_parts(head, CacheBody::whole(body.clone(), trailers.clone()));
+                // Kept it may not be any more, but it has been validated for this request.
+                let status = CacheStatus::new(Outcome::Revalidated).storing(Storing::Not(why));
+                self.not_shared(why, false);
+                shared.marked(asked.conditional(response, now), status)
+            }
+        }
+    }
+
+    /// A 304 that is about something we do not have: it freshens nothing, and what it was asked about is not asked about again
+    /// (RFC 9111, section 4.3.4). The request cannot be repeated here.
+    async fn not_ours<B>(mut self, ours: &Entry) -> Response<CacheBody<B>> {
+        if let (Content::Response { status, headers, body, trailers }, Some(http)) = (ours.content(), ours.http()) {
+            let content =
+                Content::Response { status: *status, headers: headers.clone(), body: body.clone(), trailers: trailers.clone() };
+            let http = Some(Box::new(Http { asks: false, ..*http }));
+            let draft = Draft { names: ours.namespaces().clone(), times: *ours.times(), content, http };
+            let entry = Entry::new(ours.key().clone(), ours.stamp().clone(), draft);
+            let _ = self.shared.store.put(Arc::new(entry)).await;
+        }
+        let response = self.stale_instead(Failure::ServerError, Stale::IfError);
+        let shared = self.shared.clone();
+        let status = CacheStatus::new(Outcome::Miss(self.miss)).storing(Storing::Not(NoStore::Failed));
+        if let Some(leader) = self.leader.take() {
+            leader.land(Landing::Lost);
+        }
+        self.shared.store.context().counters.no_store(NoStore::Failed);
+        response.unwrap_or_else(|| {
+            let mut response = Response::new(CacheBody::empty());
+            *response.status_mut() = StatusCode::BAD_GATEWAY;
+            shared.marked(response, status)
+        })
+    }
+}
+
+/// What decides over a response: its directives, its times, and what HTTP rules keep of it.
+type Terms = (CacheControl, Times, Option<Box<Http>>);
+
+/// The fields of a stored response without what the inner service does not know of.
+pub(crate) fn as_inner_service_knows(entry: &Entry) -> Cow<'_, HeaderMap> {
+    let Content::Response { headers, .. } = entry.content() else {
+        return Cow::Owned(HeaderMap::new());
+    };
+    let mut known = Cow::Borrowed(headers);
+    if entry.http().is_some_and(|http| http.own_tag) {
+        known.to_mut().remove(header::ETAG);
+    }
+    known
+}
+
+/// Whether a response is not stored for what its request was, which says nothing of the next.
+fn about_the_request(why: NoStore) -> bool {
+    matches!(why, NoStore::RequestNoStore | NoStore::Authorization)
 }
 
 const CUT_OFF: &str = "the response that was being fetched broke off";
@@ -492,11 +727,6 @@ fn exact(data: Bytes) -> Bytes {
     }
 }
 
-/// RFC 5861, section 4: what counts as an error.
-fn answers_badly(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 500 | 502 | 503 | 504)
-}
-
 /// Whether there are fields that are meant for one connection (RFC 9110, section 7.6.1).
 fn names_hops(headers: &HeaderMap) -> bool {
     const HOPS: [&str; 9] = [
@@ -536,6 +766,9 @@ fn no_store(why: semantics::NoStore) -> NoStore {
         semantics::NoStore::VaryStar => NoStore::Vary,
         semantics::NoStore::Partial => NoStore::Partial,
         semantics::NoStore::Status => NoStore::Status,
+        semantics::NoStore::RequestNoStore => NoStore::RequestNoStore,
+        semantics::NoStore::Authorization => NoStore::Authorization,
+        semantics::NoStore::NotAllowed | semantics::NoStore::NothingToReuse => NoStore::NotAllowed,
         _ => NoStore::NoStore,
     }
 }

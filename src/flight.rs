@@ -22,7 +22,7 @@ use crate::{
     key::Key,
     namespace::Namespaces,
     semantics::Vary,
-    store::{Entry, KeyHasher, Stamp},
+    store::{Entry, Http, KeyHasher, Stamp},
     tape::Tape,
 };
 
@@ -98,6 +98,7 @@ pub(crate) struct Arriving {
     pub(crate) tape: Arc<Tape>,
     pub(crate) vary: Vary,
     pub(crate) added: Namespaces,
+    pub(crate) http: Option<Box<Http>>,
 }
 
 /// What became of the wish to join.

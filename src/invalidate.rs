@@ -20,6 +20,9 @@
 //! Safe methods (GET, HEAD, OPTIONS, TRACE, QUERY, and WebDAV's PROPFIND, REPORT and SEARCH) clear nothing, unless a
 //! method-override header asks for another method; all others, known or not, count as writes (RFC 9111, section 4.4).
 //!
+//! Under a [`Rule::http`](crate::Rule::http) the stored responses to GET of the request's own URI are cleared besides, with every
+//! outcome but a 4xx; and those that `Location` and `Content-Location` name with a 2xx or 3xx, if they are of the same origin.
+//!
 //! What a handler says with [`Invalidates`] counts on every route, also on those that no rule covers, and with every status.
 //! What [`Rule::invalidates_by`](crate::Rule::invalidates_by) computes needs a response: it is not asked if there is none.
 
@@ -32,7 +35,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{Method, Request, Response, request};
+use http::{Method, Request, Response, Uri, header, request, response, uri::PathAndQuery};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -40,9 +43,10 @@ use tower_service::Service;
 use crate::{
     drive::Drive,
     hints::Invalidates,
-    key::RequestView,
+    key::{Key, RequestView},
     namespace::{Namespace, Namespaces},
     rules::{Compiled, Params, Rule, Rules},
+    semantics::{self, Target},
     service::overrides_method,
     stats::Count,
     store::{Bump, Memory, Store},
@@ -175,7 +179,8 @@ where
             (write.names, write.kind) = (cleared.names, if cleared.soft { Bump::Soft } else { Bump::Hard });
             write.rule = Some(rule.clone());
         }
-        let request = if write.rule.as_ref().is_some_and(|rule| rule.clears_by_response()) {
+        let by_response = |rule: &Arc<Compiled>| rule.clears_by_response() || rule.http().is_some();
+        let request = if write.rule.as_ref().is_some_and(by_response) {
             let (head, body) = request.into_parts();
             write.head = Some((head.clone(), self.rules.clone()));
             Request::from_parts(head, body)
@@ -204,7 +209,7 @@ impl<St: Store> Write<St> {
         F: Future<Output = Result<Response<B>, E>>,
     {
         // Should this be dropped midway, with its runtime, what can be done at once is done.
-        let mut unsettled = Unsettled { store: &self.store, names: Some(Namespaces::exactly(&self.names)) };
+        let mut unsettled = Unsettled { store: &self.store, names: Some(self.unanswered()) };
         let mut inner = pin!(inner);
         let outcome = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll(cx))) {
             Ok(Poll::Pending) => Poll::Pending,
@@ -216,19 +221,18 @@ impl<St: Store> Write<St> {
             Ok(Ok(mut response)) => {
                 let said = response.extensions_mut().remove::<Invalidates>();
                 let (response, names) = self.cleared_by(response, said);
-                let names = Namespaces::exactly(&names);
                 unsettled.names = Some(names.clone());
                 self.bump(&names).await;
                 unsettled.names = None;
                 Ok(response)
             }
             Ok(Err(error)) => {
-                self.bump(&Namespaces::exactly(&self.names)).await;
+                self.bump(&self.unanswered()).await;
                 unsettled.names = None;
                 Err(error)
             }
             Err(panic) => {
-                self.bump(&Namespaces::exactly(&self.names)).await;
+                self.bump(&self.unanswered()).await;
                 unsettled.names = None;
                 drop(unsettled);
                 resume_unwind(panic)
@@ -237,22 +241,62 @@ impl<St: Store> Write<St> {
     }
 
     /// What a response clears: what the rule and the handler name.
-    fn cleared_by<B>(&self, response: Response<B>, said: Option<Invalidates>) -> (Response<B>, Vec<Namespace>) {
+    fn cleared_by<B>(&self, response: Response<B>, said: Option<Invalidates>) -> (Response<B>, Namespaces) {
         let (said, only) = said.map(Invalidates::into_parts).unwrap_or_default();
         let mut names = said;
         let by_rule = !only && self.rule.as_ref().is_none_or(|rule| rule.may_have_changed(response.status()));
-        if !by_rule {
-            return (response, names);
+        if by_rule {
+            names.extend_from_slice(&self.names);
         }
-        names.extend_from_slice(&self.names);
         let (Some(rule), Some((head, rules))) = (&self.rule, &self.head) else {
-            return (response, names);
+            return (response, Namespaces::exactly(&names));
         };
         let (parts, body) = response.into_parts();
+        let keys = self.keys(Some(&parts));
+        if !by_rule {
+            return (Response::from_parts(parts, body), cleared(&names, keys));
+        }
         let params = rules.find(&head.uri).map_or_else(Params::none, |(_, params)| params);
         let view = RequestView::of_parts(head, &params, &self.store.context().secret);
         names.extend(rule.cleared_by(&view, &parts));
-        (Response::from_parts(parts, body), names)
+        (Response::from_parts(parts, body), cleared(&names, keys))
+    }
+
+    /// What is cleared where no response tells more.
+    fn unanswered(&self) -> Namespaces {
+        cleared(&self.names, self.keys(None))
+    }
+
+    /// The keys of the stored responses that a write makes out of date, where HTTP decides (RFC 9111, section 4.4): that of its
+    /// own URI, unless the response says that nothing was done, and with a success those that the response names.
+    fn keys(&self, response: Option<&response::Parts>) -> Vec<Key> {
+        let (Some(_), Some((head, rules))) = (self.rule.as_ref().filter(|rule| rule.http().is_some()), &self.head) else {
+            return Vec::new();
+        };
+        let own = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let paths = match response {
+            Some(parts) if !parts.status.is_server_error() => {
+                let host = || head.headers.get(header::HOST)?.to_str().ok()?.parse().ok();
+                let authority = head.uri.authority().cloned().or_else(host);
+                let target = Target { scheme: head.uri.scheme(), authority: authority.as_ref(), path_and_query: &own };
+                // With a method-override header, the method is not the one that counts.
+                let method = if semantics::is_safe(&head.method) { &Method::POST } else { &head.method };
+                semantics::invalidated(method, target, parts.status, &parts.headers)
+            }
+            _ => vec![own.clone()],
+        };
+        let key = |path: PathAndQuery| {
+            let mut get = Request::new(());
+            let mut uri = head.uri.clone().into_parts();
+            uri.path_and_query = Some(path.clone());
+            *get.uri_mut() = Uri::from_parts(uri).ok()?;
+            *get.headers_mut() = head.headers.clone();
+            if path == own {
+                *get.extensions_mut() = head.extensions.clone();
+            }
+            rules.key(&self.store, &get)
+        };
+        paths.into_iter().filter_map(key).collect()
     }
 
     async fn bump(&self, names: &Namespaces) {
@@ -265,6 +309,12 @@ impl<St: Store> Write<St> {
             Err(error) => tracing::error!(?names, %error, "a write could not be followed by its invalidation"),
         }
     }
+}
+
+fn cleared(names: &[Namespace], keys: Vec<Key>) -> Namespaces {
+    let mut cleared = Namespaces::exactly(names);
+    keys.iter().for_each(|key| cleared.push_key(key.hash()));
+    cleared
 }
 
 /// Names that may have changed and are not cleared yet.

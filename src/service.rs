@@ -16,20 +16,20 @@ use tower_service::Service;
 use tracing::Instrument;
 
 use crate::{
-    answer::{self, Asked, Decision, Look, decide},
+    answer::{self, Asked, AskedHttp, Decision, Look, decide, decide_http},
     body::{BoxError, CacheBody},
     clock::Nanos,
     drive::Drive,
-    fill::Fill,
+    fill::{Fill, as_inner_service_knows},
     flight::{Follower, Joined, Landing, Leader, Progress},
     future::ResponseFuture,
     key::{Extracted, Key, KeyRef, KeyWriter, RequestView},
     layer::Shared,
     rules::{Compiled, Params, ReadPlan},
-    semantics::Vary,
+    semantics::{self, CacheControl, Failure, Vary},
     stats::Count,
     status::{Bypass, CacheStatus, Miss, Outcome, Stale},
-    store::{Entry, Life, Memory, Stamp, Store},
+    store::{Content, Entry, Life, Memory, Stamp, Store},
 };
 
 /// The service that [`CacheLayer`](crate::CacheLayer) makes.
@@ -129,29 +129,53 @@ struct Missed {
     why: Miss,
     /// What may be served if the inner service fails.
     spare: Option<Arc<Entry>>,
+    /// What the inner service can be asked about.
+    ours: Option<Arc<Entry>>,
     stamp: Stamp,
     varying: Option<(Vary, Key)>,
 }
 
 impl Missed {
+    /// What was found may stand in, and be asked about.
+    fn asking(why: Miss, spare: Option<Arc<Entry>>, stamp: Stamp, varying: Option<(Vary, Key)>) -> Self {
+        let ours = spare.clone().and_then(asked_about);
+        Self { why, spare, ours, stamp, varying }
+    }
+
+    /// What was found has answered already, and is to be renewed.
+    fn renewing(entry: Arc<Entry>, stamp: Stamp, varying: Option<(Vary, Key)>) -> Self {
+        Self { why: Miss::Expired, spare: None, ours: asked_about(entry), stamp, varying }
+    }
+
     /// The key that was looked up.
     fn key<'a>(&'a self, quest: &'a Quest) -> &'a Key {
         self.varying.as_ref().map_or(&quest.primary, |(_, key)| key)
     }
 }
 
+/// The entry, if there is a validator by which to ask about it.
+fn asked_about(entry: Arc<Entry>) -> Option<Arc<Entry>> {
+    entry.http().is_some_and(|http| http.asks).then_some(entry)
+}
+
 impl Quest {
-    fn new<B>(rule: &Arc<Compiled>, key: KeyRef<'_>, view: &RequestView<'_>, request: &Request<B>) -> Box<Self> {
+    fn new<B>(
+        rule: &Arc<Compiled>,
+        key: KeyRef<'_>,
+        view: &RequestView<'_>,
+        request: &Request<B>,
+        http: Option<AskedHttp>,
+    ) -> Box<Self> {
         let (primary, plan) = (key.to_owned(), rule.plan(view));
-        Box::new(Self { rule: rule.clone(), primary, plan, asked: Asked::of(request) })
+        Box::new(Self { rule: rule.clone(), primary, plan, asked: Asked::of(request, http.map(Box::new)) })
     }
 
     fn fill<St: Store>(self, shared: &Arc<Shared<St>>, missed: Missed, leader: Option<Leader>) -> Fill<St> {
         let Self { rule, primary, plan, asked } = self;
-        let Missed { why, spare, stamp, varying } = missed;
+        let Missed { why, spare, ours, stamp, varying } = missed;
         let began = shared.store.context().clock.nanos();
         let shared = shared.clone();
-        Fill { shared, rule, plan, primary, varying, stamp, asked, began, miss: why, stale: spare, leader }
+        Fill { shared, rule, plan, primary, varying, stamp, asked, began, miss: why, stale: spare, ours, leader }
     }
 
     fn join<St: Store>(&self, shared: &Shared<St>, missed: &Missed) -> Joined {
@@ -204,7 +228,7 @@ where
     St: Store,
     R: Body,
 {
-    let credentials = scan(request, rule)?;
+    let asks = scan(request, rule)?;
     let context = shared.store.context();
     let view = RequestView::of(request, params, &context.secret);
     let mut writer = KeyWriter::new(scratch, &context.secret);
@@ -214,19 +238,25 @@ where
     if writer.too_long() {
         return Err(Bypass::KeyTooLong);
     }
-    if credentials && !writer.identified() && !rule.ignores_credentials() {
+    let guarded = asks.credentials && !writer.identified() && !rule.ignores_credentials();
+    // RFC 9111, section 3.5: where HTTP decides, the response says whether it is for others, too.
+    let http = rule.http().map(|_| AskedHttp { directives: CacheControl::of_request(request.headers()), guarded });
+    if guarded && http.is_none() {
         return Err(Bypass::Credentials);
     }
     let key = KeyRef::new(scratch);
     let (method, headers) = (request.method(), request.headers());
-    let quest = || Quest::new(rule, key, &view, request);
-    let Some(look) = Look::now(&shared.store, key, headers) else {
-        return Ok(Step::Wait(quest()));
+    let quest = |http| Quest::new(rule, key, &view, request, http);
+    let Some(look) = Look::now(&shared.store, rule, key, headers) else {
+        return Ok(Step::Wait(quest(http)));
     };
     let now = context.clock.nanos();
     let Look { found, stamp, varying } = look;
-    let missed = |why, spare| Missed { why, spare, stamp, varying };
-    Ok(match decide(found, rule, now) {
+    let decision = match &http {
+        None => decide(found, rule, now),
+        Some(asked) => decide_http(found, rule, asked, now),
+    };
+    Ok(match decision {
         Decision::Fresh(entry) => {
             let response = answer::from_entry(shared, &entry, method, headers, Outcome::Hit, now);
             hit(shared, now);
@@ -238,7 +268,7 @@ where
             if *method == Method::HEAD {
                 return Ok(Step::Answer(response));
             }
-            Step::Refresh(response, quest(), missed(Miss::Expired, None))
+            Step::Refresh(response, quest(http), Missed::renewing(entry, stamp, varying))
         }
         Decision::Stale(entry) => {
             let outcome = Outcome::Stale(Stale::WhileRevalidate);
@@ -248,14 +278,21 @@ where
             if *method == Method::HEAD {
                 return Ok(Step::Answer(response));
             }
-            Step::Refresh(response, quest(), missed(Miss::Expired, None))
+            Step::Refresh(response, quest(http), Missed::renewing(entry, stamp, varying))
         }
+        Decision::Accepted(entry) => {
+            context.counters.add(Count::Stale, 1);
+            Step::Answer(answer::from_entry(shared, &entry, method, headers, Outcome::Stale(Stale::MaxStale), now))
+        }
+        Decision::Refused => Step::Answer(answer::only_if_cached(shared)),
+        // A part is not stored, and the whole was not asked for.
+        Decision::Ask(..) if asks.range && *method == Method::GET => return Err(Bypass::Range),
         // Only a response to GET is stored: a HEAD goes its way.
         Decision::Ask(..) if *method == Method::HEAD => {
             context.counters.miss(Miss::Head);
             Step::Mark(CacheStatus::new(Outcome::Miss(Miss::Head)))
         }
-        Decision::Ask(why, spare) => Step::Ask(quest(), missed(why, spare)),
+        Decision::Ask(why, spare) => Step::Ask(quest(http), Missed::asking(why, spare, stamp, varying)),
     })
 }
 
@@ -270,9 +307,18 @@ fn hit<St: Store>(shared: &Shared<St>, began: Nanos) {
     tracing::debug!("hit");
 }
 
-/// Whether a request carries credentials; or why it is to be left alone. One walk over its fields.
+/// What a walk over the fields of a request has found.
+#[derive(Debug, Clone, Copy, Default)]
+struct Asks {
+    /// `Authorization` or `Cookie`.
+    credentials: bool,
+    /// A part of the whole: a stored whole can answer, and nothing else of ours.
+    range: bool,
+}
+
+/// What a request carries; or why it is to be left alone. One walk over its fields.
 #[inline]
-fn scan<R: Body>(request: &Request<R>, rule: &Compiled) -> Result<bool, Bypass> {
+fn scan<R: Body>(request: &Request<R>, rule: &Compiled) -> Result<Asks, Bypass> {
     if rule.is_uncached() {
         return Err(Bypass::Uncached);
     }
@@ -282,18 +328,18 @@ fn scan<R: Body>(request: &Request<R>, rule: &Compiled) -> Result<bool, Bypass> 
     if !request.body().is_end_stream() && request.body().size_hint().exact() != Some(0) {
         return Err(Bypass::RequestBody);
     }
-    let mut credentials = false;
+    let mut asks = Asks::default();
     for name in request.headers().keys() {
         match *name {
-            header::AUTHORIZATION | header::COOKIE => credentials = true,
-            header::RANGE => return Err(Bypass::Range),
+            header::AUTHORIZATION | header::COOKIE => asks.credentials = true,
+            header::RANGE => asks.range = true,
             header::IF_MATCH | header::IF_UNMODIFIED_SINCE => return Err(Bypass::Precondition),
             header::UPGRADE => return Err(Bypass::Upgrade),
             _ if overrides_method(name.as_str()) => return Err(Bypass::MethodOverride),
             _ => {}
         }
     }
-    Ok(credentials)
+    Ok(asks)
 }
 
 #[inline]
@@ -301,13 +347,28 @@ pub(crate) fn overrides_method(name: &str) -> bool {
     name.starts_with("x-") && matches!(name, "x-http-method-override" | "x-http-method" | "x-method-override")
 }
 
-/// The client's own conditions: we answer them ourselves, and the inner service is to send the whole.
+/// The client's own conditions and its range: we answer them ourselves, and the inner service is to send the whole.
 fn without_conditions<B>(mut request: Request<B>) -> Request<B> {
     let headers: &mut HeaderMap = request.headers_mut();
-    if headers.remove(header::IF_NONE_MATCH).is_some() | headers.remove(header::IF_MODIFIED_SINCE).is_some() {
-        tracing::trace!("conditions of the client taken off");
+    for name in [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::RANGE, header::IF_RANGE] {
+        if headers.remove(&name).is_some() {
+            tracing::trace!(%name, "taken off");
+        }
     }
     request
+}
+
+/// The request as the inner service is to see it: with our own conditions where we have something to ask about, else without
+/// any; alone, it goes as it came.
+fn question<B>(mut request: Request<B>, missed: &mut Missed, alone: bool) -> Request<B> {
+    if let Some(ours) = &missed.ours {
+        // RFC 9111, section 4.3.1: ours and not the client's, so that a 304 is about what is stored here.
+        if !semantics::condition(request.headers_mut(), &[&as_inner_service_knows(ours)]) {
+            missed.ours = None;
+        }
+        return request;
+    }
+    if alone { request } else { without_conditions(request) }
 }
 
 impl<S, St> Cache<S, St> {
@@ -338,24 +399,27 @@ impl<S, St> Cache<S, St> {
         let shared = self.shared.clone();
         let counters = &shared.store.context().counters;
         let now = shared.store.context().clock.nanos();
-        if shared.flights.passes(missed.key(&quest), now) {
-            missed.why = Miss::HitForMiss;
+        let by_itself = missed.why == Miss::Request || quest.asked.http.as_ref().is_some_and(|asked| asked.goes_alone());
+        if by_itself || shared.flights.passes(missed.key(&quest), now) {
+            if !by_itself && missed.ours.is_none() {
+                missed.why = Miss::HitForMiss;
+            }
             counters.miss(missed.why);
-            let inner = self.take_ready().call(request);
+            let inner = self.take_ready().call(question(request, &mut missed, true));
             return ResponseFuture::work(quest.fill(&shared, missed, None).run(inner));
         }
         match quest.join(&shared, &missed) {
             Joined::Leads(leader) => {
                 counters.miss(missed.why);
                 tracing::debug!(reason = missed.why.as_str(), "miss");
-                let inner = self.take_ready().call(without_conditions(request));
+                let inner = self.take_ready().call(question(request, &mut missed, false));
                 ResponseFuture::lead(lead(&shared, quest, missed, leader, inner))
             }
             Joined::Follows(follower) => self.wait(quest, request, Some(follower)),
             Joined::Full => {
                 missed.why = Miss::FlightLimit;
                 counters.miss(missed.why);
-                let inner = self.take_ready().call(request);
+                let inner = self.take_ready().call(question(request, &mut missed, true));
                 ResponseFuture::work(quest.fill(&shared, missed, None).run(inner))
             }
         }
@@ -382,7 +446,7 @@ impl<S, St> Cache<S, St> {
     }
 
     /// Has an entry refreshed behind its back, unless somebody is at it.
-    fn refresh<ReqB, ResB>(&mut self, quest: Quest, missed: Missed, request: Request<ReqB>)
+    fn refresh<ReqB, ResB>(&mut self, quest: Quest, mut missed: Missed, request: Request<ReqB>)
     where
         S: Service<Request<ReqB>, Response = Response<ResB>> + Clone + Send + 'static,
         S::Future: Send + 'static,
@@ -398,7 +462,7 @@ impl<S, St> Cache<S, St> {
         }
         if let Joined::Leads(leader) = quest.join(&shared, &missed) {
             shared.store.context().counters.add(Count::Refreshes, 1);
-            let inner = self.take_ready().call(without_conditions(request));
+            let inner = self.take_ready().call(question(request, &mut missed, false));
             let fill = quest.fill(&shared, missed, Some(leader)).run(inner);
             // What it answers is for nobody; what it stores is for all.
             runtime.spawn(async { drop(fill.await) }.in_current_span());
@@ -427,6 +491,19 @@ where
     drive
 }
 
+/// What may be served while the inner service is slow, to one who waits for another's response.
+async fn instead<St: Store, B>(shared: &Shared<St>, quest: &Quest) -> Option<Response<CacheBody<B>>> {
+    let Asked { method, headers, .. } = &quest.asked;
+    let look = Look::later(&shared.store, &quest.rule, quest.primary.as_ref(), headers, &quest.plan.names).await.ok()?;
+    let (entry, life) = look.found.filter(|(entry, _)| matches!(entry.content(), Content::Response { .. }))?;
+    let now = shared.store.context().clock.nanos();
+    if !quest.asked.may_have_instead(&entry, life, Failure::Unreachable, now) {
+        return None;
+    }
+    shared.store.context().counters.add(Count::Stale, 1);
+    Some(answer::from_entry(shared, &entry, method, headers, Outcome::Stale(Stale::SoftTimeout), now))
+}
+
 /// The road of a request that has to wait.
 async fn wait<S, St, ReqB, ResB>(
     shared: Arc<Shared<St>>,
@@ -444,26 +521,48 @@ where
     ResB: Body<Error: Into<BoxError>> + Send + 'static,
 {
     let context = shared.store.context();
-    let Asked { method, headers } = &quest.asked;
+    let Asked { method, headers, http } = &quest.asked;
     loop {
         let mut alone = None;
         if let Some(follower) = follower.take() {
-            match follower.wait().await {
+            let progress = match quest.rule.soft_timeout() {
+                None => follower.wait().await,
+                Some(limit) => match tokio::time::timeout(limit, follower.wait()).await {
+                    Ok(progress) => progress,
+                    Err(_) => match instead(&shared, &quest).await {
+                        Some(response) => return Ok(response),
+                        None => follower.wait().await,
+                    },
+                },
+            };
+            match progress {
                 None => alone = Some(Miss::WaitLimit),
                 Some(Progress::Landed(Landing::NotShared)) => alone = Some(Miss::NotShared),
                 Some(Progress::Landed(Landing::Stored(found))) => {
                     let stamp = found.entry.stamp();
-                    if answer::may_share(&shared.store, stamp, found.terms(), quest.primary.as_ref(), headers) {
+                    let now = context.clock.nanos();
+                    if !quest.asked.may_have(found.entry.http(), now) {
+                        alone = Some(Miss::NotShared);
+                    } else if answer::may_share(
+                        &shared.store,
+                        stamp,
+                        &quest.rule,
+                        found.terms(),
+                        quest.primary.as_ref(),
+                        headers,
+                    ) {
                         context.counters.add(Count::Collapsed, 1);
-                        let now = context.clock.nanos();
                         return Ok(answer::from_entry(&shared, &found.entry, method, headers, Outcome::Collapsed, now));
                     }
                 }
                 Some(Progress::Arriving(found)) => {
                     let stamp = follower.stamp();
-                    if answer::may_share(&shared.store, stamp, found.terms(), quest.primary.as_ref(), headers) {
+                    let now = context.clock.nanos();
+                    let may_share = quest.asked.may_have(found.http.as_deref(), now)
+                        && answer::may_share(&shared.store, stamp, &quest.rule, found.terms(), quest.primary.as_ref(), headers);
+                    if may_share {
                         context.counters.add(Count::Collapsed, 1);
-                        return Ok(answer::from_arriving(&shared, &found, &quest.asked, context.clock.nanos()));
+                        return Ok(answer::from_arriving(&shared, &found, &quest.asked, now));
                     }
                     // On its way, but not for us.
                     alone = Some(Miss::NotShared);
@@ -471,14 +570,18 @@ where
                 Some(Progress::Landed(Landing::Lost) | Progress::Calling) => {}
             }
         }
-        let look = Look::later(&shared.store, quest.primary.as_ref(), headers, &quest.plan.names).await;
+        let look = Look::later(&shared.store, &quest.rule, quest.primary.as_ref(), headers, &quest.plan.names).await;
         let now = context.clock.nanos();
         let look = look.unwrap_or_else(|error| {
             tracing::debug!(%error, "the store did not answer");
             Look::nothing()
         });
         let Look { found, stamp, varying } = look;
-        let mut missed = match decide(found, &quest.rule, now) {
+        let decision = match http {
+            None => decide(found, &quest.rule, now),
+            Some(asked) => decide_http(found, &quest.rule, asked, now),
+        };
+        let mut missed = match decision {
             Decision::Fresh(entry) | Decision::Early(entry) => {
                 hit(&shared, now);
                 return Ok(answer::from_entry(&shared, &entry, method, headers, Outcome::Hit, now));
@@ -487,27 +590,42 @@ where
                 context.counters.add(Count::Stale, 1);
                 let outcome = Outcome::Stale(Stale::WhileRevalidate);
                 let response = answer::from_entry(&shared, &entry, method, headers, outcome, now);
-                let missed = Missed { why: Miss::Expired, spare: None, stamp, varying };
+                let mut missed = Missed::renewing(entry, stamp, varying);
                 if *method == Method::GET
                     && let Joined::Leads(leader) = quest.join(&shared, &missed)
                 {
                     context.counters.add(Count::Refreshes, 1);
                     poll_fn(|cx| service.poll_ready(cx)).await?;
-                    let inner = service.call(without_conditions(request));
+                    let inner = service.call(question(request, &mut missed, false));
                     let fill = quest.fill(&shared, missed, Some(leader)).run(inner);
                     tokio::spawn(async { drop(fill.await) }.in_current_span());
                 }
                 return Ok(response);
             }
-            Decision::Stale(entry) => Missed { why: Miss::Expired, spare: Some(entry), stamp, varying },
-            Decision::Ask(why, spare) => Missed { why, spare, stamp, varying },
+            Decision::Accepted(entry) => {
+                context.counters.add(Count::Stale, 1);
+                let outcome = Outcome::Stale(Stale::MaxStale);
+                return Ok(answer::from_entry(&shared, &entry, method, headers, outcome, now));
+            }
+            Decision::Refused => return Ok(answer::only_if_cached(&shared)),
+            Decision::Stale(entry) => Missed::asking(Miss::Expired, Some(entry), stamp, varying),
+            Decision::Ask(why, spare) => Missed::asking(why, spare, stamp, varying),
         };
+        if alone.is_none() && (missed.why == Miss::Request || http.as_ref().is_some_and(|asked| asked.goes_alone())) {
+            alone = Some(missed.why);
+        }
+        if *method == Method::GET && headers.contains_key(header::RANGE) {
+            context.counters.bypass(Bypass::Range);
+            poll_fn(|cx| service.poll_ready(cx)).await?;
+            let response = service.call(request).await?.map(CacheBody::inner);
+            return Ok(shared.marked(response, CacheStatus::new(Outcome::Bypass(Bypass::Range))));
+        }
         if alone.is_none() {
             match quest.join(&shared, &missed) {
                 Joined::Leads(leader) => {
                     context.counters.miss(missed.why);
                     poll_fn(|cx| service.poll_ready(cx)).await?;
-                    let inner = service.call(without_conditions(request));
+                    let inner = service.call(question(request, &mut missed, false));
                     return lead(&shared, quest, missed, leader, inner).await;
                 }
                 Joined::Follows(another) => {
@@ -517,10 +635,12 @@ where
                 Joined::Full => alone = Some(Miss::FlightLimit),
             }
         }
-        missed.why = alone.unwrap_or(missed.why);
+        if let Some(alone) = alone.filter(|_| missed.ours.is_none()) {
+            missed.why = alone;
+        }
         context.counters.miss(missed.why);
         poll_fn(|cx| service.poll_ready(cx)).await?;
-        let inner = service.call(request);
+        let inner = service.call(question(request, &mut missed, true));
         return quest.fill(&shared, missed, None).run(inner).await;
     }
 }

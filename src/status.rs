@@ -45,7 +45,7 @@ reasons! {
         Extractor = "extractor",
         /// The key would be longer than 8 KiB.
         KeyTooLong = "key-too-long",
-        /// A part of the response is asked for (`Range`).
+        /// A part of the response is asked for (`Range`), and the whole is not stored.
         Range = "range",
         /// `If-Match` or `If-Unmodified-Since`: the inner service is to decide.
         Precondition = "precondition",
@@ -75,6 +75,8 @@ reasons! {
         FlightLimit = "flight-limit",
         /// A HEAD request; only a stored response to GET would answer it.
         Head = "head",
+        /// There is one, but the request does not allow its use (RFC 9111, section 5.2.1 and section 3.5).
+        Request = "request",
     }
 }
 
@@ -113,6 +115,12 @@ reasons! {
         Namespaces = "namespaces",
         /// The store could not keep it.
         Store = "store",
+        /// The request said `no-store`.
+        RequestNoStore = "request-no-store",
+        /// The request had credentials, and the response does not say that it is for others, too (RFC 9111, section 3.5).
+        Authorization = "authorization",
+        /// It says nothing that allows storing it, or that would ever allow using it (RFC 9111, section 3).
+        NotAllowed = "not-allowed",
     }
 }
 
@@ -124,6 +132,10 @@ pub enum Stale {
     WhileRevalidate,
     /// The inner service failed (`stale_if_error`).
     IfError,
+    /// The client takes it so (`max-stale`).
+    MaxStale,
+    /// The inner service was slow (`soft_timeout`).
+    SoftTimeout,
 }
 
 /// What the cache did with a request.
@@ -134,6 +146,10 @@ pub enum Outcome {
     Hit,
     /// Answered with a stale stored response.
     Stale(Stale),
+    /// Answered with a stored response that the inner service has just validated (304).
+    Revalidated,
+    /// Answered with 504: the client wants a stored response or none (`only-if-cached`), and there is none for it.
+    OnlyIfCached,
     /// Answered with the response that another request was already fetching.
     Collapsed,
     /// Answered by the inner service after a look into the store.
@@ -217,8 +233,13 @@ impl fmt::Display for CacheStatus {
             Outcome::Hit => f.write_str("hit")?,
             Outcome::Stale(Stale::WhileRevalidate) => f.write_str("hit; detail=stale-while-revalidate")?,
             Outcome::Stale(Stale::IfError) => f.write_str("hit; detail=stale-if-error")?,
+            Outcome::Stale(Stale::MaxStale) => f.write_str("hit; detail=max-stale")?,
+            Outcome::Stale(Stale::SoftTimeout) => f.write_str("hit; detail=soft-timeout")?,
+            Outcome::Revalidated => f.write_str("fwd=stale; fwd-status=304")?,
+            Outcome::OnlyIfCached => f.write_str("detail=only-if-cached")?,
             Outcome::Collapsed => f.write_str("fwd=uri-miss; collapsed")?,
             Outcome::Miss(Miss::Expired | Miss::SoftlyCleared) => f.write_str("fwd=stale")?,
+            Outcome::Miss(Miss::Request) => f.write_str("fwd=request")?,
             Outcome::Miss(Miss::Absent) => f.write_str("fwd=uri-miss")?,
             Outcome::Miss(why) => write!(f, "fwd=uri-miss; detail={why}")?,
             Outcome::Bypass(Bypass::Method) => f.write_str("fwd=method")?,
@@ -228,7 +249,10 @@ impl fmt::Display for CacheStatus {
             Some(Storing::Stored) => f.write_str("; stored")?,
             // One `detail` a member: the reason of the miss has it where there is one.
             Some(Storing::Not(why))
-                if matches!(self.outcome, Outcome::Miss(Miss::Absent | Miss::Expired | Miss::SoftlyCleared)) =>
+                if matches!(
+                    self.outcome,
+                    Outcome::Miss(Miss::Absent | Miss::Expired | Miss::SoftlyCleared | Miss::Request) | Outcome::Revalidated
+                ) =>
             {
                 write!(f, "; detail={why}")?;
             }

@@ -1,15 +1,17 @@
 //! Rules: what a route allows, and the table of them.
 
 mod error;
+mod http;
 mod params;
 mod rule;
 mod template;
 
 use std::{fmt, sync::Arc};
 
-use http::Uri;
+use ::http::Uri;
 
 pub use error::{RulesError, RulesErrorKind};
+pub(crate) use http::HttpOptions;
 pub(crate) use params::Params;
 pub use rule::Rule;
 pub(crate) use rule::{Compiled, ReadPlan};
@@ -127,7 +129,7 @@ impl Rules {
     /// store.invalidate_key(&key).await.unwrap();
     /// # });
     /// ```
-    pub fn key<St: Store, B>(&self, store: &St, request: &http::Request<B>) -> Option<Key> {
+    pub fn key<St: Store, B>(&self, store: &St, request: &::http::Request<B>) -> Option<Key> {
         let (rule, params) = self.find(request.uri())?;
         let secret = &store.context().secret;
         let view = RequestView::of(request, &params, secret);

@@ -2,25 +2,27 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use http::{Method, StatusCode, response};
+use http::{HeaderName, Method, StatusCode, response};
 
 use super::{
-    RulesError, RulesErrorKind,
+    HttpOptions, RulesError, RulesErrorKind,
     template::{self, Template},
 };
 use crate::{
     clock::{Nanos, nanos},
     key::{self, And, Extracted, Identity, KeyExtractor, KeyWriter, RequestView, RouteAndQuery},
     namespace::{MAX_NAMESPACES, Namespace, Namespaces},
+    semantics::Normalise,
 };
 
 /// What a route allows.
 ///
 /// [`Rule::ttl`] begins one: the server decides how long a response lives, a client's `Cache-Control` is not asked, and
-/// what a response says about `no-store`, `private`, `no-cache`, `Set-Cookie` and `Vary` still counts.
+/// what a response says about `no-store`, `private`, `no-cache`, `Set-Cookie` and `Vary` still counts. [`Rule::http`] begins one
+/// under which requests and responses themselves decide, as RFC 9111 has it.
 ///
 /// Responses of GET requests are stored if their status is 200, 203, 204, 300, 301, 308, 404 or 410 (or has a lifetime of
-/// its own, see [`status`](Self::status)), and HEAD requests are answered from them. A request with `Authorization` or
+/// its own, see [`status`](Self::status)), and HEAD requests and those for a `Range` are answered from them. A request with `Authorization` or
 /// `Cookie` bypasses the cache unless its key holds an [identity](Self::identity).
 #[derive(Clone)]
 pub struct Rule {
@@ -39,6 +41,11 @@ pub struct Rule {
     clears_by: Vec<(Methods, Arc<ClearsBy>)>,
     soft: bool,
     spare_client_errors: bool,
+    normalise: Normalise,
+    etag: bool,
+    soft_timeout: Option<Duration>,
+    /// An option of HTTP rules that another rule was given.
+    misplaced: Option<&'static str>,
 }
 
 /// Where a lifetime comes from.
@@ -47,6 +54,8 @@ pub(crate) enum Lifetime {
     Fixed(Duration),
     ByRequest(Arc<dyn Fn(&RequestView<'_>) -> Duration + Send + Sync>),
     ByResponse(Arc<dyn Fn(&response::Parts) -> Option<Duration> + Send + Sync>),
+    /// What requests and responses say (RFC 9111).
+    Http(Box<HttpOptions>),
     Uncached,
 }
 
@@ -97,6 +106,37 @@ impl Rule {
         Self::new(Lifetime::ByResponse(Arc::new(ttl)))
     }
 
+    /// A rule under which HTTP itself decides: a shared cache as RFC 9111 has it.
+    ///
+    /// - What may be stored, and how long it is fresh, is what the response says (section 3, section 4.2): `s-maxage`, `max-age`,
+    ///   `Expires`, `Age`, `no-store`, `private`, `must-understand` and their kin. Where it says nothing it is not fresh, unless
+    ///   [`default_ttl`](Self::default_ttl) or [`heuristics`](Self::heuristics) says otherwise.
+    /// - What a client says counts (section 5.2.1): `no-cache`, `max-age`, `min-fresh`, `max-stale`, `no-store`, `stale-if-error`, and
+    ///   `only-if-cached`, which is answered with 504 where nothing fits.
+    /// - What is stale and has an `ETag` or `Last-Modified` is validated (section 4.3): the inner service is asked with our own
+    ///   `If-None-Match` and `If-Modified-Since`, and its 304 freshens what is stored. One request asks for all.
+    /// - [`stale_while_revalidate`](Self::stale_while_revalidate) and [`stale_if_error`](Self::stale_if_error) hold where the response does
+    ///   not state them itself, and nothing holds against `must-revalidate`.
+    /// - A request with `Authorization` or `Cookie` gets, and leaves, only responses with `public`, `must-revalidate` or
+    ///   `s-maxage` (section 3.5; for cookies this is more careful than the RFC), unless its key holds an
+    ///   [identity](Self::identity) or the rule [ignores credentials](Self::ignore_credentials).
+    /// - `Set-Cookie` is never stored.
+    ///
+    /// Unsafe methods clear the responses of their URI (section 4.4), and those of `Location` and `Content-Location`, through
+    /// [`InvalidateLayer`](crate::InvalidateLayer): give it the same rules.
+    ///
+    /// ```
+    /// use tower_response_cache::{CacheLayer, InvalidateLayer, Memory, Rule, Rules};
+    ///
+    /// let store = Memory::new(16 << 20);
+    /// let rules = Rules::new().fallback(Rule::http());
+    /// let layers = (InvalidateLayer::new(store.clone()).rules(rules.clone()), CacheLayer::new(store).rules(rules));
+    /// # drop(layers);
+    /// ```
+    pub fn http() -> Self {
+        Self::new(Lifetime::Http(Box::default()))
+    }
+
     /// A rule that caches nothing: for a route that only clears, such as a logout.
     pub fn uncached() -> Self {
         Self::new(Lifetime::Uncached)
@@ -119,10 +159,15 @@ impl Rule {
             clears_by: Vec::new(),
             soft: false,
             spare_client_errors: false,
+            normalise: Normalise::rfc(),
+            etag: false,
+            soft_timeout: None,
+            misplaced: None,
         }
     }
 
-    /// Gives responses of a status a lifetime of their own: short ones to errors, say. Zero: not stored.
+    /// Gives responses of a status a lifetime of their own: short ones to errors, say. Zero: not stored. Under
+    /// [`http`](Self::http) it holds where the response states none.
     ///
     /// 1xx, 206 and 304 are not responses that can be stored.
     #[must_use]
@@ -210,6 +255,97 @@ impl Rule {
         F: Fn(&RequestView<'_>) -> Vec<Namespace> + Send + Sync + 'static,
     {
         self.namespaces_by.push(Arc::new(names));
+        self
+    }
+
+    /// The lifetime of a response that states none (RFC 9111, section 4.2.2), for [`http`](Self::http) rules. Defaults to zero:
+    /// it is stale from the start.
+    #[must_use]
+    pub fn default_ttl(self, ttl: Duration) -> Self {
+        self.http_option("default_ttl", |options| options.default_ttl = ttl)
+    }
+
+    /// Whether a response that states no lifetime is fresh for a tenth of the time since its `Last-Modified`, a day at most
+    /// (RFC 9111, section 4.2.2), for [`http`](Self::http) rules; it goes before [`default_ttl`](Self::default_ttl). Defaults to no.
+    #[must_use]
+    pub fn heuristics(self, on: bool) -> Self {
+        self.http_option("heuristics", |options| options.heuristics = on)
+    }
+
+    /// Fields that take the place of `Cache-Control` and `Expires` for this cache, the first that is there
+    /// (RFC 9213, section 2.2): `cdn-cache-control`, or one of your own. For [`http`](Self::http) rules. Defaults to none.
+    ///
+    /// # Panics
+    ///
+    /// If one is no field name.
+    #[must_use]
+    #[track_caller]
+    pub fn targeted<I>(self, fields: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        let name = |field: I::Item| match HeaderName::from_bytes(field.as_ref().as_bytes()) {
+            Ok(name) => name,
+            Err(_) => panic!("{:?} is no field name", field.as_ref()),
+        };
+        let fields = fields.into_iter().map(name).collect();
+        self.http_option("targeted", |options| options.targets = fields)
+    }
+
+    /// For so long after its lifetime a response is still served if the inner service fails without any answer
+    /// (RFC 9111, section 4.2.4), for [`http`](Self::http) rules; not less than `stale_if_error`. Defaults to one hour.
+    #[must_use]
+    pub fn stale_if_unreachable(self, window: Duration) -> Self {
+        self.http_option("stale_if_unreachable", |options| options.if_unreachable = window)
+    }
+
+    /// For so long after its lifetime a response with a validator is kept, to be asked about rather than fetched again
+    /// (RFC 9111, section 4.3), for [`http`](Self::http) rules. Defaults to one day.
+    #[must_use]
+    pub fn keep_for_validation(self, window: Duration) -> Self {
+        self.http_option("keep_for_validation", |options| options.keep = window)
+    }
+
+    /// How far the request fields that a response varies by are reduced before they are compared (RFC 9111, section 4.1).
+    /// Defaults to [`Normalise::rfc`]. `select_language` has no effect here.
+    ///
+    /// ```
+    /// use tower_response_cache::{Rule, semantics::{Normalise, Weights}};
+    ///
+    /// let mut normalise = Normalise::rfc();
+    /// normalise.accept_encoding = Weights::Unordered;
+    /// let rule = Rule::http().normalise(normalise);
+    /// # drop(rule);
+    /// ```
+    #[must_use]
+    pub fn normalise(mut self, normalise: Normalise) -> Self {
+        self.normalise = normalise;
+        self
+    }
+
+    /// Gives a stored 200 without `ETag` a strong one (RFC 9110, section 8.8.3), computed once from its content, so that clients
+    /// get a 304 for what they have. Defaults to no.
+    #[must_use]
+    pub fn etag(mut self) -> Self {
+        self.etag = true;
+        self
+    }
+
+    /// If the inner service has not answered after so long, and a stale response may stand in
+    /// ([`stale_if_error`](Self::stale_if_error), [`stale_if_unreachable`](Self::stale_if_unreachable)), it is served, and the
+    /// fill goes on in the background. Defaults to never.
+    #[must_use]
+    pub fn soft_timeout(mut self, limit: Duration) -> Self {
+        self.soft_timeout = Some(limit);
+        self
+    }
+
+    fn http_option(mut self, name: &'static str, set: impl FnOnce(&mut HttpOptions)) -> Self {
+        match &mut self.lifetime {
+            Lifetime::Http(options) => set(options),
+            _ => self.misplaced = Some(name),
+        }
         self
     }
 
@@ -326,6 +462,9 @@ impl Compiled {
             let why = format!("beta of early_refresh is {}; it is 0 (off) or a positive number", rule.early);
             return fault(RulesErrorKind::Setting, why);
         }
+        if let Some(name) = rule.misplaced {
+            return fault(RulesErrorKind::Setting, format!("{name} is an option of Rule::http() alone"));
+        }
         let params = route.map(template::params_of).unwrap_or_default();
         let identified = rule.key.identity().is_some();
         let parse = |source: &str| Template::parse(source, route, &params, identified);
@@ -359,6 +498,37 @@ impl Compiled {
         matches!(self.rule.lifetime, Lifetime::Uncached)
     }
 
+    /// What is particular to an HTTP rule, if this is one.
+    #[inline]
+    pub(crate) fn http(&self) -> Option<&HttpOptions> {
+        match &self.rule.lifetime {
+            Lifetime::Http(options) => Some(options),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn normalise(&self) -> Normalise {
+        self.rule.normalise
+    }
+
+    pub(crate) fn tags(&self) -> bool {
+        self.rule.etag
+    }
+
+    pub(crate) fn soft_timeout(&self) -> Option<Duration> {
+        self.rule.soft_timeout
+    }
+
+    /// The lifetime that responses of a status have by this rule.
+    pub(crate) fn status_lifetime(&self, status: StatusCode) -> Option<Duration> {
+        self.rule.statuses.iter().find(|(listed, _)| *listed == status).map(|(_, ttl)| *ttl)
+    }
+
+    /// The windows past a lifetime: while it is revalidated, and if errors.
+    pub(crate) fn windows(&self) -> (Duration, Duration) {
+        (self.rule.while_revalidate, self.rule.if_error)
+    }
+
     pub(crate) fn ignores_credentials(&self) -> bool {
         self.rule.shared
     }
@@ -386,7 +556,7 @@ impl Compiled {
         let ttl = match &self.rule.lifetime {
             Lifetime::Fixed(ttl) => Some(*ttl),
             Lifetime::ByRequest(ttl) => Some(ttl(request)),
-            Lifetime::ByResponse(_) | Lifetime::Uncached => None,
+            Lifetime::ByResponse(_) | Lifetime::Http(_) | Lifetime::Uncached => None,
         };
         ReadPlan { names, ttl }
     }
@@ -394,8 +564,8 @@ impl Compiled {
     /// The lifetime of a response, jitter taken off; `None` if its status is not stored.
     pub(crate) fn lifetime(&self, plan: &ReadPlan, response: &response::Parts) -> Option<Duration> {
         let status = response.status;
-        let ttl = match self.rule.statuses.iter().find(|(listed, _)| *listed == status) {
-            Some((_, ttl)) => *ttl,
+        let ttl = match self.status_lifetime(status) {
+            Some(ttl) => ttl,
             None if !STORED.contains(&status.as_u16()) => return None,
             None => match &self.rule.lifetime {
                 Lifetime::ByResponse(ttl) => ttl(response).unwrap_or_default(),

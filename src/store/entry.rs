@@ -5,12 +5,12 @@ use std::{fmt, time::SystemTime};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::AGE};
 
-use super::Stamp;
+use super::{Life, Stamp};
 use crate::{
-    clock::{Nanos, system_time},
+    clock::{MS, Nanos, system_time},
     key::Key,
     namespace::Namespaces,
-    semantics::{self, CacheControl, Vary},
+    semantics::{self, CacheControl, Freshness, Vary},
 };
 
 /// A stored response with its key, its stamp, its namespaces and its times. Never changed once made.
@@ -20,7 +20,31 @@ pub struct Entry {
     names: Namespaces,
     times: Times,
     content: Content,
+    http: Option<Box<Http>>,
     weight: u64,
+}
+
+/// What a rule under which HTTP decides has to know of a stored response.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Http {
+    pub(crate) freshness: Freshness,
+    /// It may answer requests with credentials that are not in the key (RFC 9111, section 3.5).
+    pub(crate) open: bool,
+    /// It has a validator of the inner service's, which can be asked about it.
+    pub(crate) asks: bool,
+    /// Its `ETag` is of our own making: the inner service does not know it.
+    pub(crate) own_tag: bool,
+}
+
+impl Http {
+    /// Its freshness, where what was cleared softly is fresh no longer.
+    pub(crate) fn freshness(&self, life: Life, now: Nanos) -> Freshness {
+        let mut freshness = self.freshness;
+        if life == Life::Soft {
+            freshness.lifetime = freshness.lifetime.min(freshness.age(now / MS));
+        }
+        freshness
+    }
 }
 
 /// When an entry was made and until when it serves.
@@ -34,6 +58,8 @@ pub(crate) struct Times {
     pub(crate) while_revalidate_until: Nanos,
     /// Servable when the inner service fails before this.
     pub(crate) if_error_until: Nanos,
+    /// Worth asking about before this.
+    pub(crate) kept_until: Nanos,
     /// How long the inner service took: what an early refresh would cost.
     pub(crate) cost: Nanos,
 }
@@ -41,7 +67,7 @@ pub(crate) struct Times {
 impl Times {
     /// When nobody may serve it any more.
     pub(crate) fn expires(&self) -> Nanos {
-        self.fresh_until.max(self.while_revalidate_until).max(self.if_error_until)
+        self.fresh_until.max(self.while_revalidate_until).max(self.if_error_until).max(self.kept_until)
     }
 }
 
@@ -58,14 +84,16 @@ pub(crate) struct Draft {
     pub(crate) names: Namespaces,
     pub(crate) times: Times,
     pub(crate) content: Content,
+    pub(crate) http: Option<Box<Http>>,
 }
 
 impl Entry {
     pub(crate) fn new(key: Key, stamp: Stamp, draft: Draft) -> Self {
-        let Draft { mut names, times, content } = draft;
+        let Draft { mut names, times, content, http } = draft;
         names.shrink();
-        let weight = weigh(&key, &names, &content);
-        Self { key, stamp, names, times, content, weight }
+        let weight =
+            weigh(&key, &names, &content) + http.as_deref().map_or(0, |http| (size_of_val(http) + PER_ALLOCATION) as u64);
+        Self { key, stamp, names, times, content, http, weight }
     }
 
     /// The key it answers; compared in full before it is served.
@@ -96,6 +124,12 @@ impl Entry {
     #[inline]
     pub(crate) fn times(&self) -> &Times {
         &self.times
+    }
+
+    /// Present if it was stored under a rule where HTTP decides.
+    #[inline]
+    pub(crate) fn http(&self) -> Option<&Http> {
+        self.http.as_deref()
     }
 
     #[inline]

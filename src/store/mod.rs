@@ -9,7 +9,7 @@ mod secret;
 use std::{error, fmt, future::Future, sync::Arc};
 
 pub use entry::Entry;
-pub(crate) use entry::{Content, Draft, Times, finished};
+pub(crate) use entry::{Content, Draft, Http, Times, finished};
 pub use epochs::{Bump, Life};
 pub(crate) use memory::KeyHasher;
 pub use memory::{Memory, MemoryBuilder};

@@ -1,0 +1,55 @@
+//! What a rule says where HTTP itself decides how long a response lives.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, header};
+
+use crate::semantics::{FreshnessRules, Silent};
+
+/// The options of a [`Rule::http`](super::Rule::http), and nothing else.
+#[derive(Clone, Debug)]
+pub(crate) struct HttpOptions {
+    pub(crate) default_ttl: Duration,
+    pub(crate) heuristics: bool,
+    pub(crate) targets: Vec<HeaderName>,
+    pub(crate) if_unreachable: Duration,
+    pub(crate) keep: Duration,
+}
+
+impl Default for HttpOptions {
+    fn default() -> Self {
+        Self {
+            default_ttl: Duration::ZERO,
+            heuristics: false,
+            targets: Vec::new(),
+            if_unreachable: Duration::from_secs(3600),
+            keep: Duration::from_secs(24 * 3600),
+        }
+    }
+}
+
+impl HttpOptions {
+    /// Whether a lifetime is made up for a response that states none.
+    pub(crate) fn fills_silence(&self) -> bool {
+        self.heuristics || !self.default_ttl.is_zero()
+    }
+
+    /// What is added where this response is silent.
+    pub(crate) fn freshness(&self, response: &HeaderMap, while_revalidate: Duration, if_error: Duration) -> FreshnessRules {
+        let silent = if self.heuristics && response.contains_key(header::LAST_MODIFIED) {
+            // RFC 9111, section 4.2.2: a tenth of the time since its last change is typical; a day is plenty.
+            Silent::Heuristic { percent: 10, at_most: Duration::from_secs(24 * 3600) }
+        } else if self.default_ttl.is_zero() {
+            Silent::Stale
+        } else {
+            Silent::For(self.default_ttl)
+        };
+        FreshnessRules {
+            silent,
+            stale_while_revalidate: while_revalidate,
+            stale_if_error: if_error,
+            stale_if_unreachable: self.if_unreachable.max(if_error),
+            ..FreshnessRules::default()
+        }
+    }
+}
