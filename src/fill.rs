@@ -28,7 +28,7 @@ use crate::{
     layer::Shared,
     namespace::{MAX_NAMESPACES, Namespaces},
     rules::{Compiled, HttpOptions, ReadPlan},
-    semantics::{self, CacheControl, ETag, Exchange, Exchanged, Failure, Freshness, SharedRules, Vary},
+    semantics::{self, CacheControl, ETag, Exchange, Exchanged, Failure, Freshness, HeadSays, SharedRules, Vary},
     stats::Count,
     status::{CacheStatus, Miss, NoStore, Outcome, Stale, Storing},
     store::{Content, Draft, Entry, Http, Put, Stamp, Store, Times, finished},
@@ -257,10 +257,12 @@ impl<St: Store> Fill<St> {
         if own.is_some_and(|own| own.is_zero()) {
             return Err(NoStore::Lifetime);
         }
-        let mut rules = SharedRules::default();
-        rules.silent_is_fresh = options.fills_silence();
-        // That is asked below, of cookies as well.
-        rules.identity_in_key = true;
+        let rules = SharedRules {
+            silent_is_fresh: options.fills_silence(),
+            // That is asked below, of cookies as well.
+            identity_in_key: true,
+            ..SharedRules::default()
+        };
         let exchange = Exchange { method: &Method::GET, request: &self.asked.headers, status, response };
         match semantics::shared_storable(&exchange, &control, rules) {
             Err(semantics::NoStore::NotAllowed | semantics::NoStore::NothingToReuse) if own.is_some() => {}
@@ -513,26 +515,14 @@ impl<St: Store> Fill<St> {
     where
         B: Body<Error: Into<BoxError>> + Send + 'static,
     {
-        let Content::Response { status, body, trailers, .. } = ours.content() else {
-            unreachable!("only responses are asked about")
-        };
-        let known = as_inner_service_knows(ours);
-        if semantics::validated(&[&known], &parts.headers).is_none() {
+        let Content::Response { body, trailers, .. } = ours.content() else { unreachable!("only responses are asked about") };
+        if semantics::validated(&[&as_inner_service_knows(ours)], &parts.headers).is_none() {
             return self.not_ours(ours).await;
         }
-        let mut known = known.into_owned();
-        semantics::merge(&mut known, &parts.headers, self.now() / MS);
-        let (mut head, ()) = Response::new(()).into_parts();
-        (head.status, head.headers) = (*status, known);
+        let (head, fit) = self.renewed::<B>(ours, &parts.headers, hints, took);
         let (shared, asked, now) = (self.shared.clone(), self.asked.clone(), self.now());
-        match self.fit(&head, &CacheBody::<B>::whole(body.clone(), None), hints, took) {
-            Ok(mut fit) => {
-                for name in ours.namespaces().iter() {
-                    // What the handler named when it sent the whole is not named again with a 304.
-                    fit.names.push(name);
-                    fit.added.push(name);
-                }
-                self.tag(&mut fit, body);
+        match fit {
+            Ok(fit) => {
                 let (storing, entry) = self.store(fit, body.clone(), trailers.clone()).await;
                 tracing::debug!("validated");
                 let status = CacheStatus::new(Outcome::Revalidated).storing(storing);
@@ -548,16 +538,101 @@ impl<St: Store> Fill<St> {
         }
     }
 
+    /// The head of a stored response with what a 304, or the answer to a HEAD, says anew (RFC 9111, section 3.2); and whether, and
+    /// as what, it may still be stored.
+    fn renewed<B>(
+        &self,
+        ours: &Entry,
+        update: &HeaderMap,
+        hints: Option<&Caching>,
+        took: Nanos,
+    ) -> (response::Parts, Result<Fit, NoStore>)
+    where
+        B: Body<Error: Into<BoxError>> + Send + 'static,
+    {
+        let Content::Response { status, body, .. } = ours.content() else { unreachable!("only responses are asked about") };
+        let (mut head, ()) = Response::new(()).into_parts();
+        (head.status, head.headers) = (*status, as_inner_service_knows(ours).into_owned());
+        semantics::merge(&mut head.headers, update, self.now() / MS);
+        let fit = self.fit(&head, &CacheBody::<B>::whole(body.clone(), None), hints, took).map(|mut fit| {
+            for name in ours.namespaces().iter() {
+                // What the handler named when it sent the whole is not named again.
+                fit.names.push(name);
+                fit.added.push(name);
+            }
+            self.tag(&mut fit, body);
+            fit
+        });
+        (head, fit)
+    }
+
+    /// Passes on the answer to a HEAD, and learns from it what has become of the stored response to GET (RFC 9111, section 4.3.5).
+    pub(crate) async fn head<F, B, E>(self, inner: F) -> Result<Response<CacheBody<B>>, E>
+    where
+        F: Future<Output = Result<Response<B>, E>>,
+        B: Body<Error: Into<BoxError>> + Send + 'static,
+    {
+        self.shared.store.context().counters.add(Count::InnerCalls, 1);
+        let answer = inner.await;
+        let took = self.now().saturating_sub(self.began);
+        self.shared.store.context().counters.add(Count::InnerNanos, took);
+        let response = match answer {
+            Ok(response) => response,
+            Err(error) => return self.stale_instead(Failure::Unreachable, Stale::IfError).ok_or(error),
+        };
+        if let Some(failure) = Failure::of_status(response.status())
+            && let Some(response) = self.stale_instead(failure, Stale::IfError)
+        {
+            return Ok(response);
+        }
+        if let Some(ours) = &self.stale
+            && let Content::Response { body, .. } = ours.content()
+        {
+            let known = as_inner_service_knows(ours);
+            match semantics::head_says(&known, body.len() as u64, response.status(), response.headers()) {
+                HeadSays::Freshen => {
+                    if let (_, Ok(fit)) = self.renewed::<B>(ours, response.headers(), None, took) {
+                        self.replace(ours, fit.headers, fit.times, fit.http).await;
+                    }
+                }
+                HeadSays::Changed => {
+                    let (now, mut times, mut http) = (self.now(), *ours.times(), ours.http().copied());
+                    times.fresh_until = times.fresh_until.min(now);
+                    if let Some(http) = &mut http {
+                        http.freshness.lifetime = http.freshness.lifetime.min(http.freshness.age(now / MS));
+                        http.freshness.stale_while_revalidate = Duration::ZERO;
+                    }
+                    if let Content::Response { headers, .. } = ours.content() {
+                        self.replace(ours, headers.clone(), times, http.map(Box::new)).await;
+                    }
+                }
+                HeadSays::Nothing => {}
+            }
+        }
+        Ok(self.shared.marked(response.map(CacheBody::inner), CacheStatus::new(Outcome::Miss(self.miss))))
+    }
+
+    /// Puts the same response with something else said about it in its place, if it is still there: under its own stamp, since
+    /// its content has not come anew.
+    async fn replace(&self, ours: &Entry, headers: HeaderMap, times: Times, http: Option<Box<Http>>) {
+        let Content::Response { status, body, trailers, .. } = ours.content() else { return };
+        let Ok(found) = self.shared.store.get(ours.key().as_ref(), ours.namespaces()).await else { return };
+        let same = |times: &Times| (times.born, times.fresh_until) == (ours.times().born, ours.times().fresh_until);
+        if !found.found.is_some_and(|(found, _)| same(found.times())) {
+            return;
+        }
+        let content = Content::Response { status: *status, headers, body: body.clone(), trailers: trailers.clone() };
+        let draft = Draft { names: ours.namespaces().clone(), times, content, http };
+        let entry = Entry::new(ours.key().clone(), ours.stamp().clone(), draft);
+        let _ = self.shared.store.put(Arc::new(entry)).await;
+    }
+
     /// A 304 that is about something we do not have: it freshens nothing, and what it was asked about is not asked about again
     /// (RFC 9111, section 4.3.4). The request cannot be repeated here.
     async fn not_ours<B>(mut self, ours: &Entry) -> Response<CacheBody<B>> {
-        if let (Content::Response { status, headers, body, trailers }, Some(http)) = (ours.content(), ours.http()) {
-            let content =
-                Content::Response { status: *status, headers: headers.clone(), body: body.clone(), trailers: trailers.clone() };
+        if let (Content::Response { headers, .. }, Some(http)) = (ours.content(), ours.http()) {
             let http = Some(Box::new(Http { asks: false, ..*http }));
-            let draft = Draft { names: ours.namespaces().clone(), times: *ours.times(), content, http };
-            let entry = Entry::new(ours.key().clone(), ours.stamp().clone(), draft);
-            let _ = self.shared.store.put(Arc::new(entry)).await;
+            self.replace(ours, headers.clone(), *ours.times(), http).await;
         }
         let response = self.stale_instead(Failure::ServerError, Stale::IfError);
         let shared = self.shared.clone();

@@ -95,6 +95,10 @@ where
                 self.refresh(*quest, missed, request);
                 ResponseFuture::ready(response)
             }
+            Step::Head(quest, missed) => {
+                let fill = quest.fill(&self.shared, missed, None);
+                ResponseFuture::work(fill.head(self.inner.call(request)))
+            }
             Step::Ask(quest, missed) => self.ask(*quest, missed, request),
             Step::Wait(quest) => self.wait(*quest, request, None),
         }
@@ -110,6 +114,8 @@ enum Step<B> {
     Answer(Response<CacheBody<B>>),
     /// Answered, with something that wants refreshing.
     Refresh(Response<CacheBody<B>>, Box<Quest>, Missed),
+    /// The inner service is to answer a HEAD, and what it says is compared with what is stored.
+    Head(Box<Quest>, Missed),
     /// The inner service is to be asked.
     Ask(Box<Quest>, Missed),
     /// The store has to be asked first.
@@ -287,6 +293,10 @@ where
         Decision::Refused => Step::Answer(answer::only_if_cached(shared)),
         // A part is not stored, and the whole was not asked for.
         Decision::Ask(..) if asks.range && *method == Method::GET => return Err(Bypass::Range),
+        Decision::Ask(_, Some(entry)) if *method == Method::HEAD && entry.http().is_some() => {
+            context.counters.miss(Miss::Head);
+            Step::Head(quest(http), Missed::asking(Miss::Head, Some(entry), stamp, varying))
+        }
         // Only a response to GET is stored: a HEAD goes its way.
         Decision::Ask(..) if *method == Method::HEAD => {
             context.counters.miss(Miss::Head);

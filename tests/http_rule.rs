@@ -11,7 +11,7 @@ use std::{
 use common::{MINUTE, Plain, SECOND, get, ok, one_rule, outcome, send, text};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use http_body_util::Full;
-use tower::{Layer, Service, ServiceExt, service_fn};
+use tower::{Layer, ServiceExt, service_fn};
 use tower_response_cache::{
     Bypass, CacheLayer, Clock, Identity, InvalidateLayer, Memory, Miss, Outcome, Rule, Rules, Stale, Store, Storing,
     semantics::{Normalise, Weights},
@@ -492,6 +492,47 @@ async fn validation() {
             &[
                 ask(0, &[], Some((200, TAGGED, "a")), "miss 200 a"),
                 ask(60 + 24 * 3600, &[], Some((200, TAGGED, "b")), "miss 200 b"),
+            ],
+        ),
+    ];
+    for (name, steps) in cases {
+        walk(name, Rule::http(), steps).await;
+    }
+}
+
+#[tokio::test]
+async fn head() {
+    let cases: &[(&str, &[Step])] = &[
+        (
+            "4: a HEAD is answered from a stored GET, and never the other way",
+            &[
+                ask(0, &[], Some((200, FRESH, "")), "miss 200").by("HEAD"),
+                ask(0, &[], Some((200, FRESH, "abc")), "miss 200 abc"),
+                ask(1, &[], None, "hit 200").by("HEAD").has(&[("content-length", "3"), ("age", "1")]),
+            ],
+        ),
+        (
+            "4.3.5: with the same validator it freshens",
+            &[
+                ask(0, &[], Some((200, TAGGED, "a")), "miss 200 a"),
+                ask(60, &[], Some((200, TAGGED, "")), "miss 200").by("HEAD"),
+                ask(59, &[], None, "hit 200 a").has(&[("age", "59")]),
+            ],
+        ),
+        (
+            "4.3.5: with another one, what is stored is stale",
+            &[
+                ask(0, &[], Some((200, TAGGED, "a")), "miss 200 a"),
+                ask(1, NO_CACHE, Some((200, &[("etag", "\"2\"")], "")), "miss 200").by("HEAD"),
+                ask(0, &[], Some((200, TAGGED, "b")), "miss 200 b").sends(&[("if-none-match", "\"1\"")]),
+            ],
+        ),
+        (
+            "4.3.5: an error says nothing of it",
+            &[
+                ask(0, &[], Some((200, TAGGED, "a")), "miss 200 a"),
+                ask(1, NO_CACHE, Some((404, &[], "")), "miss 404").by("HEAD"),
+                ask(0, &[], None, "hit 200 a"),
             ],
         ),
     ];
