@@ -103,7 +103,8 @@ impl<St: Store> Fill<St> {
         match self.fit(&parts, &body, hints.as_ref(), took) {
             Ok(fit) => Ok(self.keep(fit, parts, body).await),
             Err(why) => {
-                let pass = !answers_badly(parts.status);
+                // A 304 to the client's own conditions says nothing of what the whole would be.
+                let pass = !answers_badly(parts.status) && parts.status != StatusCode::NOT_MODIFIED;
                 let shared = self.shared.clone();
                 let status = CacheStatus::new(Outcome::Miss(self.miss)).storing(Storing::Not(why));
                 self.not_shared(why, pass);
@@ -292,7 +293,9 @@ impl<St: Store> Fill<St> {
         let limit = Some(shared.options.fill_limit);
         let max = self.rule.max_body();
         let reading = read_to_end(body, &tape, &rest, max, shared.options.max_in_flight, taken);
-        let end = unless_left(reading, limit, || !tape.is_heard()).await;
+        let flight = self.leader.as_ref().map(Leader::flight);
+        let awaited = || flight.as_ref().is_some_and(|flight| flight.is_awaited());
+        let end = unless_left(reading, limit, || !tape.is_heard() && !awaited()).await;
         let announced = content_length(&head.1);
         let why = match end {
             Some(Ok(trailers)) if announced.is_none_or(|n| n == tape.len() as u64) => {

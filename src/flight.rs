@@ -14,7 +14,7 @@ use std::{
 
 use http::{HeaderMap, StatusCode};
 use quick_cache::sync::Cache;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     clock::Nanos,
@@ -124,6 +124,12 @@ impl Flights {
         }
     }
 
+    /// Until when a request that begins to wait now may wait, for however many fills.
+    pub(crate) fn patience(&self) -> Instant {
+        let now = Instant::now();
+        now.checked_add(self.limits.wait).unwrap_or_else(|| now + Duration::from_secs(30 * 365 * 86_400))
+    }
+
     /// Joins the fill of a key, or begins one. A fill is joined only while its stamp is `alive` for who wants to join; one
     /// that is not goes on for those who joined it before, and a new one takes its place.
     pub(crate) fn join(self: &Arc<Self>, key: &Key, stamp: &Stamp, alive: impl Fn(&Stamp) -> bool) -> Joined {
@@ -162,7 +168,7 @@ impl Flights {
         if let Some(work) = flight.work.get() {
             work.clone().promote();
         }
-        Joined::Follows(Follower { flight, wait: self.limits.wait })
+        Joined::Follows(Follower { flight })
     }
 
     /// Whether responses for this key were found unfit a moment ago.
@@ -202,6 +208,11 @@ impl Flight {
         if self.work.set(work.clone()).is_ok() && self.waiters.load(Ordering::SeqCst) > 0 {
             work.promote();
         }
+    }
+
+    /// Whether somebody waits for it besides its leader.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.waiters.load(Ordering::SeqCst) > 0
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {
@@ -252,7 +263,6 @@ impl Drop for Leader {
 /// Whoever waits.
 pub(crate) struct Follower {
     flight: Arc<Flight>,
-    wait: Duration,
 }
 
 impl Follower {
@@ -262,7 +272,7 @@ impl Follower {
     }
 
     /// Waits until the fill arrives or lands; `None` if that takes longer than one may wait.
-    pub(crate) async fn wait(&self) -> Option<Progress> {
+    pub(crate) async fn wait(&self, until: Instant) -> Option<Progress> {
         let landing = async {
             loop {
                 let moved = self.flight.moved.notified();
@@ -274,7 +284,7 @@ impl Follower {
                 moved.await;
             }
         };
-        tokio::time::timeout(self.wait, landing).await.ok()
+        tokio::time::timeout_at(until, landing).await.ok()
     }
 }
 

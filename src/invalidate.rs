@@ -183,7 +183,7 @@ where
             request
         };
         // In the task of its request while that lasts; it then goes on without it, however long it takes.
-        let drive = Drive::new(write.run(self.inner.call(request)), None);
+        let drive = Drive::to_the_end(write.run(self.inner.call(request)));
         InvalidateFuture { state: State::Write { drive } }
     }
 }
