@@ -22,6 +22,7 @@ use crate::{
     key::Key,
     namespace::Namespaces,
     semantics::Vary,
+    stats::Count,
     store::{Entry, KeyHasher, Stamp},
     tape::Tape,
 };
@@ -32,6 +33,8 @@ pub(crate) struct Flights {
     flying: AtomicUsize,
     passes: Cache<u128, Nanos, quick_cache::UnitWeighter, BuildHasherDefault<KeyHasher>>,
     limits: Limits,
+    /// Counts beginnings and ends.
+    count: Box<dyn Fn(Count) + Send + Sync>,
 }
 
 type Shard = HashMap<u128, Arc<Flight>, BuildHasherDefault<KeyHasher>>;
@@ -109,7 +112,7 @@ pub(crate) enum Joined {
 }
 
 impl Flights {
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits, count: impl Fn(Count) + Send + Sync + 'static) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             flying: AtomicUsize::new(0),
@@ -121,6 +124,7 @@ impl Flights {
                 quick_cache::sync::DefaultLifecycle::default(),
             ),
             limits,
+            count: Box::new(count),
         }
     }
 
@@ -157,6 +161,7 @@ impl Flights {
             work: OnceLock::new(),
         });
         shard.insert(key.hash(), flight.clone());
+        (self.count)(Count::FlightsBegun);
         Joined::Leads(Leader { flights: self.clone(), flight, landed: false })
     }
 
@@ -199,6 +204,7 @@ impl Flights {
         }
         drop(shard);
         self.flying.fetch_sub(1, Ordering::SeqCst);
+        (self.count)(Count::FlightsEnded);
     }
 }
 
