@@ -493,11 +493,12 @@ async fn a_body_that_is_shared_already_is_not_cut_off_by_the_budget() {
         let (response, pipe) = piped(Some(8));
         next_call(&mut hand).await.1.send_response(response);
         bodies.push(leads.await.unwrap());
+        pipe.send("1234");
+        tokio::task::yield_now().await;
         pipes.push((key, pipe, follows));
     }
     let mut all = bodies.into_iter().map(|body| tokio::spawn(text(body))).collect::<Vec<_>>();
     for (key, pipe, follows) in pipes {
-        pipe.send("1234");
         pipe.send("5678");
         drop(pipe);
         let follows = tokio::spawn(async move { text(follows.await.unwrap()).await });
@@ -829,11 +830,33 @@ async fn a_fill_that_nobody_waits_for_is_given_up_at_its_limit() {
     let (cache, mut hand) = in_hand(&layer(&store, Rule::ttl(MINUTE)).fill_limit(SECOND));
     drop(begin(&cache, get("/t/a")).await);
     let _held = next_call(&mut hand).await;
+    assert_eq!(store.stats().flights, 1);
     tokio::time::sleep(3 * SECOND).await;
     assert_eq!(store.stats().flights, 0);
     let again = begin(&cache, get("/t/a")).await;
     next_call(&mut hand).await.1.send_response(ok("rows"));
     assert_eq!(outcome(&again.await.unwrap()), Outcome::Miss(Miss::Absent));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_end_and_nobody_reads_is_given_up_at_the_limit() {
+    for leaves_early in [false, true] {
+        let store = memory();
+        let (cache, mut hand) = in_hand::<Piped>(&layer(&store, Rule::ttl(MINUTE)).fill_limit(SECOND));
+        let leads = begin(&cache, get("/t/a")).await;
+        let (_, answer) = next_call(&mut hand).await;
+        let (response, _pipe) = piped(Some(9));
+        if leaves_early {
+            drop(leads);
+            answer.send_response(response);
+        } else {
+            answer.send_response(response);
+            drop(leads.await.unwrap());
+        }
+        assert_eq!(store.stats().flights, 1);
+        tokio::time::sleep(4 * SECOND).await;
+        assert_eq!(store.stats().flights, 0, "left in the middle of the call: {leaves_early}");
+    }
 }
 
 // ---- refreshes
