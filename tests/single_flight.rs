@@ -481,40 +481,35 @@ async fn a_body_that_breaks_off_is_an_error_for_all_and_is_not_stored() {
     assert_eq!(store.stats().flights, 0);
 }
 
-/// The budget for bodies on their way says who may *begin* to be shared; it does not cut off who was promised a whole body.
+/// The budget for bodies on their way says which may *begin* to be shared; it cuts off nobody who was promised a whole one.
 #[tokio::test(start_paused = true)]
 async fn a_body_that_is_shared_already_is_not_cut_off_by_the_budget() {
     let (cache, mut hand) = in_hand::<Piped>(&layer(&memory(), Rule::ttl(MINUTE)).max_in_flight(10));
-    let mut bodies = Vec::new();
-    let mut pipes = Vec::new();
-    for key in ["/t/a", "/t/b"] {
-        let leads = begin(&cache, get(key)).await;
-        let follows = begin(&cache, get(key)).await;
-        let (response, pipe) = piped(Some(8));
-        next_call(&mut hand).await.1.send_response(response);
-        bodies.push(leads.await.unwrap());
-        pipe.send("1234");
-        tokio::task::yield_now().await;
-        pipes.push((key, pipe, follows));
-    }
-    let mut all = bodies.into_iter().map(|body| tokio::spawn(text(body))).collect::<Vec<_>>();
-    for (key, pipe, follows) in pipes {
-        pipe.send("5678");
-        drop(pipe);
-        let follows = tokio::spawn(async move { text(follows.await.unwrap()).await });
-        if key == "/t/b" {
-            // It did not fit in beside the first: whoever wanted it goes alone.
-            let (response, pipe) = piped(Some(8));
-            pipe.send("12345678");
-            drop(pipe);
-            if let Ok(Some((_, answer))) = timeout(SECOND, hand.next_request()).await {
-                answer.send_response(response);
-            }
-        }
-        all.push(follows);
-    }
-    for one in all {
-        assert_eq!(one.await.unwrap(), "12345678");
+    let leads = begin(&cache, get("/t/a")).await;
+    let follows = begin(&cache, get("/t/a")).await;
+    let (response, first) = piped(Some(8));
+    next_call(&mut hand).await.1.send_response(response);
+    let bodies = [leads.await.unwrap(), follows.await.unwrap()];
+    first.send("1234");
+    // A second one, which does not fit in beside the first: whoever wants it goes alone.
+    let leads = begin(&cache, get("/t/b")).await;
+    let follows = tokio::spawn(begin(&cache, get("/t/b")).await);
+    let (response, second) = piped(Some(8));
+    next_call(&mut hand).await.1.send_response(response);
+    let second_body = leads.await.unwrap();
+    second.send("12345678");
+    let (response, alone) = piped(Some(8));
+    alone.send("12345678");
+    next_call(&mut hand).await.1.send_response(response);
+    drop((second, alone));
+    let follows = follows.await.unwrap().unwrap();
+    assert_eq!(outcome(&follows), Outcome::Miss(Miss::NotShared));
+    assert_eq!(text(follows).await, "12345678");
+    assert_eq!(text(second_body).await, "12345678");
+    first.send("5678");
+    drop(first);
+    for body in bodies {
+        assert_eq!(text(body).await, "12345678");
     }
 }
 
