@@ -265,8 +265,8 @@ async fn everybody_goes_alone_and_together(name: &'static str, spoil: fn(&mut Re
             async move {
                 match call {
                     0 => drop(begun.acquire().await),
-                    1..CROWD => drop(inside[0].wait().await),
-                    _ => drop(inside[1].wait().await),
+                    1..CROWD => _ = inside[0].wait().await,
+                    _ => _ = inside[1].wait().await,
                 }
                 let user = user(&request);
                 let mut response = ok(user.clone());
