@@ -14,7 +14,7 @@ use std::{
 
 use http::{HeaderMap, StatusCode};
 use quick_cache::sync::Cache;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     clock::Nanos,
@@ -22,6 +22,7 @@ use crate::{
     key::Key,
     namespace::Namespaces,
     semantics::Vary,
+    stats::Count,
     store::{Entry, KeyHasher, Stamp},
     tape::Tape,
 };
@@ -32,6 +33,8 @@ pub(crate) struct Flights {
     flying: AtomicUsize,
     passes: Cache<u128, Nanos, quick_cache::UnitWeighter, BuildHasherDefault<KeyHasher>>,
     limits: Limits,
+    /// Counts beginnings and ends.
+    count: Box<dyn Fn(Count) + Send + Sync>,
 }
 
 type Shard = HashMap<u128, Arc<Flight>, BuildHasherDefault<KeyHasher>>;
@@ -109,7 +112,7 @@ pub(crate) enum Joined {
 }
 
 impl Flights {
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits, count: impl Fn(Count) + Send + Sync + 'static) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             flying: AtomicUsize::new(0),
@@ -121,7 +124,14 @@ impl Flights {
                 quick_cache::sync::DefaultLifecycle::default(),
             ),
             limits,
+            count: Box::new(count),
         }
+    }
+
+    /// Until when a request that begins to wait now may wait, for however many fills.
+    pub(crate) fn patience(&self) -> Instant {
+        let now = Instant::now();
+        now.checked_add(self.limits.wait).unwrap_or_else(|| now + Duration::from_secs(30 * 365 * 86_400))
     }
 
     /// Joins the fill of a key, or begins one. A fill is joined only while its stamp is `alive` for who wants to join; one
@@ -151,6 +161,7 @@ impl Flights {
             work: OnceLock::new(),
         });
         shard.insert(key.hash(), flight.clone());
+        (self.count)(Count::FlightsBegun);
         Joined::Leads(Leader { flights: self.clone(), flight, landed: false })
     }
 
@@ -162,7 +173,7 @@ impl Flights {
         if let Some(work) = flight.work.get() {
             work.clone().promote();
         }
-        Joined::Follows(Follower { flight, wait: self.limits.wait })
+        Joined::Follows(Follower { flight })
     }
 
     /// Whether responses for this key were found unfit a moment ago.
@@ -193,6 +204,7 @@ impl Flights {
         }
         drop(shard);
         self.flying.fetch_sub(1, Ordering::SeqCst);
+        (self.count)(Count::FlightsEnded);
     }
 }
 
@@ -202,6 +214,11 @@ impl Flight {
         if self.work.set(work.clone()).is_ok() && self.waiters.load(Ordering::SeqCst) > 0 {
             work.promote();
         }
+    }
+
+    /// Whether somebody waits for it besides its leader.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.waiters.load(Ordering::SeqCst) > 0
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {
@@ -252,7 +269,6 @@ impl Drop for Leader {
 /// Whoever waits.
 pub(crate) struct Follower {
     flight: Arc<Flight>,
-    wait: Duration,
 }
 
 impl Follower {
@@ -262,7 +278,7 @@ impl Follower {
     }
 
     /// Waits until the fill arrives or lands; `None` if that takes longer than one may wait.
-    pub(crate) async fn wait(&self) -> Option<Progress> {
+    pub(crate) async fn wait(&self, until: Instant) -> Option<Progress> {
         let landing = async {
             loop {
                 let moved = self.flight.moved.notified();
@@ -274,7 +290,7 @@ impl Follower {
                 moved.await;
             }
         };
-        tokio::time::timeout(self.wait, landing).await.ok()
+        tokio::time::timeout_at(until, landing).await.ok()
     }
 }
 

@@ -202,11 +202,15 @@ impl<St: Store> CacheLayer<St> {
 
     fn shared(&self) -> Arc<Shared<St>> {
         let make = || {
+            let store = self.store.clone();
+            let count = move |count| {
+                store.context().counters.add(count, 1);
+            };
             Arc::new(Shared {
                 store: self.store.clone(),
                 rules: self.rules.clone(),
                 options: self.options.clone(),
-                flights: Arc::new(Flights::new(self.limits)),
+                flights: Arc::new(Flights::new(self.limits, count)),
                 taping: AtomicUsize::new(0),
             })
         };

@@ -12,6 +12,7 @@ use crate::{
     clock::{Nanos, nanos},
     key::{self, And, Extracted, Identity, KeyExtractor, KeyWriter, RequestView, RouteAndQuery},
     namespace::{MAX_NAMESPACES, Namespace, Namespaces},
+    service::overrides_method,
 };
 
 /// What a route allows.
@@ -430,7 +431,7 @@ impl Compiled {
         let mut names: Vec<_> = self
             .clears
             .iter()
-            .filter(|(methods, _)| concerns(methods, request.method()))
+            .filter(|(methods, _)| concerns(methods, request))
             .map(|(_, template)| template.render(request, identity))
             .collect();
         if matches!(self.rule.clears, Clears::Own) {
@@ -446,7 +447,7 @@ impl Compiled {
 
     /// What a write clears that is known only from its response.
     pub(crate) fn cleared_by(&self, request: &RequestView<'_>, response: &response::Parts) -> Vec<Namespace> {
-        let concerned = self.rule.clears_by.iter().filter(|(methods, _)| concerns(methods, request.method()));
+        let concerned = self.rule.clears_by.iter().filter(|(methods, _)| concerns(methods, request));
         concerned.flat_map(|(_, by)| by(request, response)).collect()
     }
 
@@ -459,6 +460,8 @@ impl Compiled {
 /// The statuses that are stored unless a rule says otherwise.
 const STORED: [u16; 8] = [200, 203, 204, 300, 301, 308, 404, 410];
 
-fn concerns(methods: &Methods, method: &Method) -> bool {
-    methods.as_ref().is_none_or(|methods| methods.contains(method))
+/// What a header overrides the method with is not looked into: it may be any of those that are listed.
+fn concerns(methods: &Methods, request: &RequestView<'_>) -> bool {
+    let overridden = || request.headers().keys().any(|name| overrides_method(name.as_str()));
+    methods.as_ref().is_none_or(|methods| methods.contains(request.method()) || overridden())
 }

@@ -105,3 +105,80 @@ pub fn in_hand<B: Send + 'static>(layer: &CacheLayer<Memory>) -> (Cache<mock::Mo
 pub async fn next_call<B>(hand: &mut Hand<B>) -> (Request<Plain>, mock::SendResponse<Response<B>>) {
     hand.next_request().await.expect("the cache calls the inner service")
 }
+
+/// A request that has begun: the service was ready and has been called, its future has not been polled.
+pub async fn begin<S, B>(service: &S, request: Request<B>) -> std::pin::Pin<Box<S::Future>>
+where
+    S: Service<Request<B>> + Clone,
+    S::Error: std::fmt::Debug,
+{
+    let mut service = service.clone();
+    service.ready().await.expect("the inner service is ready");
+    Box::pin(service.call(request))
+}
+
+/// One look at a future, which nothing wakes.
+pub fn poll_once<F: Future + Unpin>(future: &mut F) -> std::task::Poll<F::Output> {
+    std::pin::Pin::new(future).poll(&mut std::task::Context::from_waker(std::task::Waker::noop()))
+}
+
+/// Lets the other tasks run until something has come true; fails if they cannot bring it about.
+pub async fn until(what: &str, mut is_true: impl FnMut() -> bool) {
+    for _ in 0..100_000 {
+        if is_true() {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("never came true: {what}");
+}
+
+/// No call waits in the hand, also after every other task had its turn.
+pub async fn no_call<B>(hand: &mut Hand<B>) {
+    for _ in 0..16 {
+        tokio::task::yield_now().await;
+    }
+    let polled = std::pin::pin!(hand.next_request()).poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
+    assert!(!matches!(polled, std::task::Poll::Ready(Some(_))), "a call that nobody expected");
+}
+
+/// A body that a test sends piece by piece.
+pub struct Piped {
+    frames: tokio::sync::mpsc::UnboundedReceiver<Result<http_body::Frame<Bytes>, BoxError>>,
+}
+
+/// The other end of a [`Piped`] body: dropped, it ends the body.
+pub struct Pipe(tokio::sync::mpsc::UnboundedSender<Result<http_body::Frame<Bytes>, BoxError>>);
+
+/// A response of 200 whose body is still to come, of an announced length or none.
+pub fn piped(length: Option<usize>) -> (Response<Piped>, Pipe) {
+    let (sender, frames) = tokio::sync::mpsc::unbounded_channel();
+    let mut response = Response::new(Piped { frames });
+    if let Some(length) = length {
+        response.headers_mut().insert(http::header::CONTENT_LENGTH, length.into());
+    }
+    (response, Pipe(sender))
+}
+
+impl Pipe {
+    pub fn send(&self, chunk: &'static str) {
+        // Nobody there to read it: the test will see that.
+        let _ = self.0.send(Ok(http_body::Frame::data(Bytes::from_static(chunk.as_bytes()))));
+    }
+
+    pub fn break_off(self) {
+        let _ = self.0.send(Err("the upstream broke off".into()));
+    }
+}
+
+impl Body for Piped {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, BoxError>>> {
+        self.frames.poll_recv(cx)
+    }
+}
