@@ -30,6 +30,8 @@ use crate::{
 pub(crate) struct Flights {
     shards: Box<[Mutex<Shard>]>,
     flying: AtomicUsize,
+    /// The same of all layers over one store.
+    flying_of_all: Arc<AtomicUsize>,
     passes: Cache<u128, Nanos, quick_cache::UnitWeighter, BuildHasherDefault<KeyHasher>>,
     limits: Limits,
 }
@@ -109,10 +111,11 @@ pub(crate) enum Joined {
 }
 
 impl Flights {
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits, flying_of_all: Arc<AtomicUsize>) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             flying: AtomicUsize::new(0),
+            flying_of_all,
             passes: Cache::with(
                 PASSES,
                 PASSES as u64,
@@ -142,6 +145,7 @@ impl Flights {
             self.flying.fetch_sub(1, Ordering::SeqCst);
             return Joined::Full;
         }
+        self.flying_of_all.fetch_add(1, Ordering::Relaxed);
         let flight = Arc::new(Flight {
             key: key.clone(),
             stamp: stamp.clone(),
@@ -193,6 +197,7 @@ impl Flights {
         }
         drop(shard);
         self.flying.fetch_sub(1, Ordering::SeqCst);
+        self.flying_of_all.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
