@@ -45,11 +45,13 @@ pub struct Rule {
 #[derive(Clone)]
 pub(crate) enum Lifetime {
     Fixed(Duration),
-    ByRequest(Arc<dyn Fn(&RequestView<'_>) -> Duration + Send + Sync>),
-    ByResponse(Arc<dyn Fn(&response::Parts) -> Option<Duration> + Send + Sync>),
+    ByRequest(Arc<TtlByRequest>),
+    ByResponse(Arc<TtlByResponse>),
     Uncached,
 }
 
+type TtlByRequest = dyn Fn(&RequestView<'_>) -> Duration + Send + Sync;
+type TtlByResponse = dyn Fn(&response::Parts) -> Option<Duration> + Send + Sync;
 type NamespacesBy = dyn Fn(&RequestView<'_>) -> Vec<Namespace> + Send + Sync;
 type ClearsBy = dyn Fn(&RequestView<'_>, &response::Parts) -> Vec<Namespace> + Send + Sync;
 
