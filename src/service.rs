@@ -436,7 +436,7 @@ async fn wait<S, St, ReqB, ResB>(
     mut follower: Option<Follower>,
 ) -> Result<Response<CacheBody<ResB>>, S::Error>
 where
-    S: Service<Request<ReqB>, Response = Response<ResB>>,
+    S: Service<Request<ReqB>, Response = Response<ResB>> + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Send + 'static,
     St: Store,
@@ -478,28 +478,40 @@ where
             Look::nothing()
         });
         let Look { found, stamp, varying } = look;
-        let mut missed = match decide(found, &quest.rule, now) {
-            Decision::Fresh(entry) | Decision::Early(entry) => {
+        let decision = decide(found, &quest.rule, now);
+        let early = matches!(decision, Decision::Early(_));
+        let mut missed = match decision {
+            Decision::Fresh(entry) => {
                 hit(&shared, now);
                 return Ok(answer::from_entry(&shared, &entry, method, headers, Outcome::Hit, now));
             }
-            Decision::Stale(entry) if alone.is_none() => {
-                context.counters.add(Count::Stale, 1);
-                let outcome = Outcome::Stale(Stale::WhileRevalidate);
+            Decision::Early(entry) | Decision::Stale(entry) if early || alone.is_none() => {
+                let outcome = if early { Outcome::Hit } else { Outcome::Stale(Stale::WhileRevalidate) };
+                match early {
+                    true => hit(&shared, now),
+                    false => _ = context.counters.add(Count::Stale, 1),
+                }
                 let response = answer::from_entry(&shared, &entry, method, headers, outcome, now);
                 let missed = Missed { why: Miss::Expired, spare: None, stamp, varying };
                 if *method == Method::GET
                     && let Joined::Leads(leader) = quest.join(&shared, &missed)
                 {
                     context.counters.add(Count::Refreshes, 1);
-                    poll_fn(|cx| service.poll_ready(cx)).await?;
-                    let inner = service.call(without_conditions(request));
-                    let fill = quest.fill(&shared, missed, Some(leader)).run(inner);
-                    tokio::spawn(async { drop(fill.await) }.in_current_span());
+                    let shared = shared.clone();
+                    // Also the waiting for the inner service to be ready is for nobody who has an answer already.
+                    let refresh = async move {
+                        if poll_fn(|cx| service.poll_ready(cx)).await.is_ok() {
+                            let inner = service.call(without_conditions(request));
+                            drop(quest.fill(&shared, missed, Some(leader)).run(inner).await);
+                        }
+                    };
+                    tokio::spawn(refresh.in_current_span());
                 }
                 return Ok(response);
             }
-            Decision::Stale(entry) => Missed { why: Miss::Expired, spare: Some(entry), stamp, varying },
+            Decision::Early(entry) | Decision::Stale(entry) => {
+                Missed { why: Miss::Expired, spare: Some(entry), stamp, varying }
+            }
             // As at the first look: a response without its content is no answer for the GETs of this key.
             Decision::Ask(..) if *method == Method::HEAD => {
                 context.counters.miss(Miss::Head);
