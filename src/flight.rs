@@ -22,7 +22,6 @@ use crate::{
     key::Key,
     namespace::Namespaces,
     semantics::Vary,
-    stats::Count,
     store::{Entry, KeyHasher, Stamp},
     tape::Tape,
 };
@@ -31,10 +30,10 @@ use crate::{
 pub(crate) struct Flights {
     shards: Box<[Mutex<Shard>]>,
     flying: AtomicUsize,
+    /// The same of all layers over one store.
+    flying_of_all: Arc<AtomicUsize>,
     passes: Cache<u128, Nanos, quick_cache::UnitWeighter, BuildHasherDefault<KeyHasher>>,
     limits: Limits,
-    /// Counts beginnings and ends.
-    count: Box<dyn Fn(Count) + Send + Sync>,
 }
 
 type Shard = HashMap<u128, Arc<Flight>, BuildHasherDefault<KeyHasher>>;
@@ -112,10 +111,11 @@ pub(crate) enum Joined {
 }
 
 impl Flights {
-    pub(crate) fn new(limits: Limits, count: impl Fn(Count) + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(limits: Limits, flying_of_all: Arc<AtomicUsize>) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             flying: AtomicUsize::new(0),
+            flying_of_all,
             passes: Cache::with(
                 PASSES,
                 PASSES as u64,
@@ -124,7 +124,6 @@ impl Flights {
                 quick_cache::sync::DefaultLifecycle::default(),
             ),
             limits,
-            count: Box::new(count),
         }
     }
 
@@ -152,6 +151,7 @@ impl Flights {
             self.flying.fetch_sub(1, Ordering::SeqCst);
             return Joined::Full;
         }
+        self.flying_of_all.fetch_add(1, Ordering::Relaxed);
         let flight = Arc::new(Flight {
             key: key.clone(),
             stamp: stamp.clone(),
@@ -161,7 +161,6 @@ impl Flights {
             work: OnceLock::new(),
         });
         shard.insert(key.hash(), flight.clone());
-        (self.count)(Count::FlightsBegun);
         Joined::Leads(Leader { flights: self.clone(), flight, landed: false })
     }
 
@@ -204,7 +203,7 @@ impl Flights {
         }
         drop(shard);
         self.flying.fetch_sub(1, Ordering::SeqCst);
-        (self.count)(Count::FlightsEnded);
+        self.flying_of_all.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

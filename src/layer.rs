@@ -202,15 +202,11 @@ impl<St: Store> CacheLayer<St> {
 
     fn shared(&self) -> Arc<Shared<St>> {
         let make = || {
-            let store = self.store.clone();
-            let count = move |count| {
-                store.context().counters.add(count, 1);
-            };
             Arc::new(Shared {
                 store: self.store.clone(),
                 rules: self.rules.clone(),
                 options: self.options.clone(),
-                flights: Arc::new(Flights::new(self.limits, count)),
+                flights: Arc::new(Flights::new(self.limits, self.store.context().counters.flying.clone())),
                 taping: AtomicUsize::new(0),
             })
         };

@@ -529,14 +529,19 @@ where
             Look::nothing()
         });
         let Look { found, stamp, varying } = look;
-        let mut missed = match decide(found, &quest.rule, now) {
-            Decision::Fresh(entry) | Decision::Early(entry) => {
+        let decision = decide(found, &quest.rule, now);
+        let early = matches!(decision, Decision::Early(_));
+        let mut missed = match decision {
+            Decision::Fresh(entry) => {
                 hit(&shared, now);
                 return Ok(answer::from_entry(&shared, &entry, method, headers, Outcome::Hit, now));
             }
-            Decision::Stale(entry) if alone.is_none() => {
-                context.counters.add(Count::Stale, 1);
-                let outcome = Outcome::Stale(Stale::WhileRevalidate);
+            Decision::Early(entry) | Decision::Stale(entry) if early || alone.is_none() => {
+                let outcome = if early { Outcome::Hit } else { Outcome::Stale(Stale::WhileRevalidate) };
+                match early {
+                    true => hit(&shared, now),
+                    false => _ = context.counters.add(Count::Stale, 1),
+                }
                 let response = answer::from_entry(&shared, &entry, method, headers, outcome, now);
                 let missed = Missed { why: Miss::Expired, spare: None, stamp, varying };
                 if *method == Method::GET
@@ -555,7 +560,9 @@ where
                 }
                 return Ok(response);
             }
-            Decision::Stale(entry) => Missed { why: Miss::Expired, spare: Some(entry), stamp, varying },
+            Decision::Early(entry) | Decision::Stale(entry) => {
+                Missed { why: Miss::Expired, spare: Some(entry), stamp, varying }
+            }
             // As at the first look: a response without its content is no answer for the GETs of this key.
             Decision::Ask(..) if *method == Method::HEAD => {
                 context.counters.miss(Miss::Head);

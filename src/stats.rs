@@ -4,7 +4,10 @@ use std::{
     array,
     cell::Cell,
     fmt,
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -23,8 +26,6 @@ pub(crate) enum Count {
     Evicted,
     Expired,
     Bumps,
-    FlightsBegun,
-    FlightsEnded,
     Refreshes,
     InnerCalls,
     InnerNanos,
@@ -45,6 +46,8 @@ const STRIPES: usize = 16;
 /// The counters of a store: a stripe for each thread, added up when they are read.
 pub(crate) struct Counters {
     stripes: [Stripe; STRIPES],
+    /// Fills under way, of all layers over the store: these count themselves.
+    pub(crate) flying: Arc<AtomicUsize>,
 }
 
 #[repr(align(128))]
@@ -52,7 +55,7 @@ struct Stripe([AtomicU64; CELLS]);
 
 impl Default for Counters {
     fn default() -> Self {
-        Self { stripes: array::from_fn(|_| Stripe(array::from_fn(|_| AtomicU64::new(0)))) }
+        Self { stripes: array::from_fn(|_| Stripe(array::from_fn(|_| AtomicU64::new(0)))), flying: Arc::default() }
     }
 }
 
@@ -171,7 +174,7 @@ impl Stats {
             expired: count(Count::Expired),
             bumps: count(Count::Bumps),
             refreshes: count(Count::Refreshes),
-            flights: count(Count::FlightsBegun).wrapping_sub(count(Count::FlightsEnded)),
+            flights: counters.flying.load(Ordering::Relaxed) as u64,
             entries: usage.entries,
             bytes: usage.bytes,
             capacity: usage.capacity,

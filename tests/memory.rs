@@ -714,6 +714,44 @@ async fn of_many_requests_to_a_slow_store_one_asks_the_inner_service() {
 }
 
 #[tokio::test]
+async fn with_a_slow_store_a_refresh_waits_for_the_inner_service_behind_the_back_of_who_is_served() {
+    for early in [true, false] {
+        let (clock, memory) = timed(1 << 20);
+        let rule = match early {
+            true => Rule::ttl(MINUTE).early_refresh(1e9),
+            false => Rule::ttl(MINUTE).stale_while_revalidate(MINUTE),
+        };
+        let layer = CacheLayer::new(Faulty::slow(&memory)).rules(one_rule(rule));
+        let (inner, mut hand) = tower_test::mock::pair::<Request<Plain>, Response<Plain>>();
+        let service = layer.layer(inner);
+        let asking = tokio::spawn(service.clone().oneshot(get("/t/a")));
+        let (_, call) = next_call(&mut hand).await;
+        clock.advance(SECOND);
+        call.send_response(ok("old"));
+        asking.await.expect("no panic").expect("an answer");
+        clock.advance(if early { SECOND } else { MINUTE });
+        // From here on the inner service is not ready.
+        hand.allow(0);
+        let want = if early { HIT } else { Outcome::Stale(Stale::WhileRevalidate) };
+        for _ in 0..3 {
+            // One that is not ready yet: a clone of what has not been polled.
+            let mut service = service.clone();
+            let asking = tokio::spawn(async move { tower::Service::call(&mut service, get("/t/a")).await });
+            settle().await;
+            assert!(asking.is_finished(), "it waits for the inner service");
+            let response = asking.await.expect("no panic").expect("an answer");
+            assert_eq!((outcome(&response), text(response).await.as_str()), (want, "old"));
+        }
+        hand.allow(1);
+        next_call(&mut hand).await.1.send_response(ok("new"));
+        settle().await;
+        hand.allow(9);
+        assert_eq!(text(send(&service, get("/t/a")).await).await, "new");
+        assert_eq!(memory.stats().refreshes, 1);
+    }
+}
+
+#[tokio::test]
 async fn a_store_that_fails_fails_no_request() {
     for (get_up, put_up) in [(false, false), (false, true), (true, false)] {
         let memory = timed(1 << 20).1;

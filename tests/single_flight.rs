@@ -235,8 +235,11 @@ async fn each_variant_of_a_cold_key_gets_its_own() {
 
 // ---- what may not be shared
 
+/// Makes a response unfit for storing.
+type Change = fn(&mut Response<Plain>);
+
 /// Responses that belong to one request alone.
-fn unfit() -> Vec<(&'static str, fn(&mut Response<Plain>))> {
+fn unfit() -> Vec<(&'static str, Change)> {
     fn control(response: &mut Response<Plain>, value: &'static str) {
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(value));
     }

@@ -118,7 +118,7 @@ impl fmt::Debug for Entry {
     }
 }
 
-/// The header map as hits will clone it: without what is not stored, of exact size, the slot for `Age` in front.
+/// The header map as hits will clone it: of exact size, the slot for `Age` in front.
 pub(crate) fn finished(headers: &HeaderMap) -> HeaderMap {
     let mut finished = HeaderMap::with_capacity(headers.keys_len() + 1);
     finished.insert(AGE, HeaderValue::from_static("0"));

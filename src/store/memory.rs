@@ -340,3 +340,54 @@ impl Hasher for KeyHasher {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, StatusCode};
+
+    use super::*;
+    use crate::{
+        key::Key,
+        store::{Content, Draft, Times},
+    };
+
+    fn entry(store: &Memory, n: u64) -> Arc<Entry> {
+        let mut names = Namespaces::root();
+        names.push(if n.is_multiple_of(2) { "even" } else { "odd" });
+        let now = store.context().clock.nanos();
+        let later = now + 1_000_000_000_000;
+        let times = Times { born: now, fresh_until: later, while_revalidate_until: later, if_error_until: later, cost: 0 };
+        let (status, headers) = (StatusCode::OK, HeaderMap::new());
+        let content = Content::Response { status, headers, body: vec![0; 100].into(), trailers: None };
+        let stamp = Stamp::local(store.0.epochs.capture());
+        Arc::new(Entry::new(Key::new(n.to_le_bytes()), stamp, Draft { names, times, content }))
+    }
+
+    #[test]
+    fn what_was_cleared_leaves_within_two_rounds_although_nobody_asks_for_it() {
+        let store = Memory::new(4 * MIB);
+        for n in 0..1_000 {
+            assert_eq!(store.0.keep(entry(&store, n)), Put::Stored);
+        }
+        store.bump_now(&Namespaces::exactly(&[crate::Namespace::new("even").expect("a name")]));
+        for _ in 0..2 * Expiry::PARTS {
+            store.0.sweep();
+        }
+        assert_eq!(store.usage().entries, 500);
+        // The next round finds those that a bump in the middle of a round has killed.
+        store.0.sweep();
+        store.bump_now(&Namespaces::exactly(&[crate::Namespace::root()]));
+        for _ in 0..2 * Expiry::PARTS {
+            store.0.sweep();
+        }
+        assert_eq!((store.usage().entries, store.usage().bytes), (0, store.0.overhead));
+    }
+
+    #[test]
+    fn a_key_with_the_hash_of_another_is_not_answered() {
+        let store = Memory::new(MIB);
+        let kept = entry(&store, 1);
+        store.0.entries.insert(Key::new(*b"other").hash(), kept);
+        assert!(store.0.look(Key::new(*b"other").as_ref()).found.is_none());
+    }
+}
