@@ -556,6 +556,13 @@ where
                 return Ok(response);
             }
             Decision::Stale(entry) => Missed { why: Miss::Expired, spare: Some(entry), stamp, varying },
+            // As at the first look: a response without its content is no answer for the GETs of this key.
+            Decision::Ask(..) if *method == Method::HEAD => {
+                context.counters.miss(Miss::Head);
+                poll_fn(|cx| service.poll_ready(cx)).await?;
+                let response = service.call(request).await?.map(CacheBody::inner);
+                return Ok(shared.marked(response, CacheStatus::new(Outcome::Miss(Miss::Head))));
+            }
             Decision::Ask(why, spare) => Missed { why, spare, stamp, varying },
         };
         if alone.is_none() {

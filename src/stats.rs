@@ -112,6 +112,8 @@ impl Counters {
 /// What a store and the layers over it have done since the store was made.
 ///
 /// The counters are read one after the other, not at one moment.
+///
+/// Its `Display` is a few lines for a person; reasons that never occurred are left out there.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Stats {
@@ -189,5 +191,37 @@ impl Stats {
         let served = self.hits + self.stale_hits + self.collapsed;
         let all = served + self.misses();
         if all == 0 { 0.0 } else { served as f64 / all as f64 }
+    }
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { hits, stale_hits, collapsed, stored, evictions, expired, bumps, refreshes, flights, .. } = self;
+        let Self { entries, bytes, capacity, inner_calls, inner_time, cache_time_per_hit, .. } = self;
+        let percent = 100.0 * self.hit_ratio();
+        writeln!(f, "hits {hits}, stale {stale_hits}, collapsed {collapsed}: {percent:.1} % of all look-ups")?;
+        writeln!(f, "misses {}{}", self.misses(), Reasons(&self.misses))?;
+        let bypassed: u64 = self.bypasses.iter().map(|(_, n)| n).sum();
+        writeln!(f, "bypassed {bypassed}{}", Reasons(&self.bypasses))?;
+        let refused: u64 = self.not_stored.iter().map(|(_, n)| n).sum();
+        writeln!(f, "stored {stored}, not stored {refused}{}", Reasons(&self.not_stored))?;
+        writeln!(f, "entries {entries} in {bytes} of {capacity} bytes; evicted {evictions}, expired {expired}")?;
+        writeln!(f, "invalidations {bumps}, refreshes {refreshes}, fills under way {flights}")?;
+        let mean = inner_time.checked_div(u32::try_from(*inner_calls).unwrap_or(u32::MAX).max(1)).unwrap_or_default();
+        write!(f, "inner service {mean:.1?} a call, the cache {cache_time_per_hit:.1?} a hit")
+    }
+}
+
+/// Those that occurred, in parentheses.
+struct Reasons<'a, R>(&'a [(R, u64)]);
+
+impl<R: fmt::Display> fmt::Display for Reasons<'_, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut open = " (";
+        for (why, n) in self.0.iter().filter(|(_, n)| *n > 0) {
+            write!(f, "{open}{why} {n}")?;
+            open = ", ";
+        }
+        if open == ", " { f.write_str(")") } else { Ok(()) }
     }
 }

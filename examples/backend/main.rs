@@ -41,6 +41,7 @@ use std::{
 
 use tempfile::TempDir;
 use tokio::{net::TcpListener, runtime::Runtime};
+use tower_response_cache::{Memory, Store};
 
 use app::{Backend, Calls};
 use args::Args;
@@ -99,11 +100,13 @@ async fn work(args: &Args, home: &Path, server: &mut Option<Server>) -> Result<(
     let backend = || Arc::new(Backend { db: db.clone(), buckets: Arc::clone(&buckets), calls: Calls::default() });
 
     let measured = backend();
-    let cached = caching::cached(app::app(Arc::clone(&measured)), args.memory);
+    let store = Memory::new(args.memory);
+    let cached = caching::cached(app::app(Arc::clone(&measured)), &store);
     let server = server.insert(Server::start(listener, cached)?);
     if !args.serve {
         let bare = Server::start(TcpListener::bind("127.0.0.1:0").await?, app::app(backend()))?;
         demo::run(bare, server, &measured.calls, args.measure).await?;
+        println!("\nWhat the store counted:\n{}", store.stats());
     }
     demo::invite(server).await?;
     std::future::pending().await

@@ -3,13 +3,14 @@
 //! `?carrier=UA&dep_delay.min=60&sort=-dep_delay&limit=20&offset=40`, or `?stats=carrier&origin=JFK`.
 //!
 //! The same reading says which writes can change the answer: [`Question::namespaces`] and [`touched`] are two halves of one rule.
-//! A list that is narrowed by `carrier=UA` hangs on `db_query:flights:carrier=UA`; one that is not narrowed, on `db_query:flights:*`.
+//! A list that is narrowed by `carrier=UA` hangs on `db_query:flights:carrier=UA`; one that is not narrowed, on `db_query:flights:any`.
 //! A new row clears the first for each of its columns, and the second. So a list that could show the row is always cleared, and
 //! lists of other carriers, which could not, stay. All of them hang on `db_query:flights` besides, for updates and deletes.
 
 use rusqlite::types::Value as Sql;
 
 use super::{
+    caching,
     error::{Error, bad_request},
     schema::{Column, Kind, Table},
 };
@@ -83,17 +84,15 @@ impl Question {
         let name = self.table.name;
         let equal = |filter: &&Filter| filter.operator == "=";
         let narrowed = self.filters.iter().filter(equal).find_map(|filter| narrow(name, filter.column, &filter.value));
-        let mut all = vec![whole(name), narrowed.unwrap_or_else(|| open(name))];
+        let mut all = vec![narrowed.unwrap_or_else(|| open(name))];
         if self.stats.is_some() {
-            // Statistics join these, without a filter on them.
-            all.extend(["weather", "planes", "airlines"].into_iter().flat_map(|joined| [whole(joined), open(joined)]));
+            all.push(joined());
         }
         all
     }
 }
 
 /// What a read of `/tables/{table}?{query}` hangs on; nothing if the request is one that will be refused.
-#[expect(dead_code, reason = "waits for the rules in `caching`")]
 pub(crate) fn namespaces(table: &str, query: &str) -> Vec<String> {
     let question = Table::named(table).and_then(|table| Question::parse(table, query));
     question.map(|question| question.namespaces()).unwrap_or_default()
@@ -102,16 +101,22 @@ pub(crate) fn namespaces(table: &str, query: &str) -> Vec<String> {
 /// What a new row touches: the lists that could show it.
 pub(crate) fn touched(table: &Table, row: &[(&'static Column, Sql)]) -> Vec<String> {
     let narrowed = row.iter().filter_map(|(column, value)| narrow(table.name, column, value));
-    narrowed.chain([open(table.name)]).collect()
+    narrowed.chain([open(table.name), joined()]).collect()
 }
 
-/// Everything that was read from a table.
-pub(crate) fn whole(table: &str) -> String {
-    format!("db_query:{table}")
+/// Everything that was read from a table, and every statistic that may have joined it.
+pub(crate) fn whole(table: &str) -> Vec<String> {
+    vec![caching::name(&["db_query", table]), joined()]
 }
 
+/// Lists that are not narrowed.
 fn open(table: &str) -> String {
-    format!("db_query:{table}:*")
+    caching::name(&["db_query", table, "any"])
+}
+
+/// Statistics, which join flights with weather, planes and airlines.
+fn joined() -> String {
+    caching::name(&["db_query", "joined"])
 }
 
 /// A namespace for one value of one column, if the value is fit to stand in a name. If it is not, the list counts as open.
@@ -121,7 +126,7 @@ fn narrow(table: &str, column: &Column, value: &Sql) -> Option<String> {
         Sql::Text(text) if text.len() <= 40 && text.bytes().all(|byte| byte.is_ascii_graphic()) => text.clone(),
         _ => return None,
     };
-    Some(format!("db_query:{table}:{}={value}", column.name))
+    Some(caching::name(&["db_query", table, &format!("{}={value}", column.name)]))
 }
 
 fn filter(table: &'static Table, name: &str, value: &str) -> Result<Filter, Error> {

@@ -4,7 +4,7 @@ use axum::extract::FromRequestParts;
 use axum::http::{header, request::Parts};
 use rusqlite::OptionalExtension;
 
-use super::{app::Shared, db::blocking, error::Error, hash::Slow};
+use super::{app::Shared, caching, db::blocking, error::Error, hash::Slow};
 
 /// A request that has shown a valid token.
 pub(crate) struct Session {
@@ -20,7 +20,7 @@ impl Session {
 
     /// What an answer about this account hangs on: this session, and the account, whichever session changes it.
     pub(crate) fn namespaces(&self) -> [String; 2] {
-        [format!("auth:session:{}", self.id), format!("auth:account:{}", self.user)]
+        [caching::name(&["auth", "session", &self.id]), caching::name(&["auth", "account", &self.user.to_string()])]
     }
 }
 

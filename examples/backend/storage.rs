@@ -96,7 +96,7 @@ pub(crate) async fn delete(
 }
 
 fn list_of(bucket: &str) -> String {
-    format!("storage:list:{bucket}")
+    caching::name(&["storage", "list", bucket])
 }
 
 fn describe(object: &Found) -> Value {

@@ -98,7 +98,7 @@ pub(crate) async fn update(
         Ok(db.prepare_cached(&sql)?.query_map(params_from_iter(values), json_row)?.next().transpose()?)
     });
     let updated = updated.await?.ok_or_else(|| no_such_row(table, id))?;
-    Ok(caching::wrote(Json(updated), vec![query::whole(table.name)]))
+    Ok(caching::wrote(Json(updated), query::whole(table.name)))
 }
 
 /// `DELETE /tables/{table}/{id}`
@@ -112,7 +112,7 @@ pub(crate) async fn delete(
     let sql = format!("DELETE FROM {} WHERE id = ?", table.name);
     match backend.db.write(move |db| Ok(db.prepare_cached(&sql)?.execute([id])?)).await? {
         0 => Err(no_such_row(table, id)),
-        _ => Ok(caching::wrote(StatusCode::NO_CONTENT, vec![query::whole(table.name)])),
+        _ => Ok(caching::wrote(StatusCode::NO_CONTENT, query::whole(table.name))),
     }
 }
 

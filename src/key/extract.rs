@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, header};
 
 use super::{
     Extracted, Identity, KeyWriter, RequestView,
-    identity::cookie,
+    identity::{Repeated, cookie},
     query::{Names, Query},
     write::Tag,
 };
@@ -250,7 +250,7 @@ const SECRETS: [&str; 4] = ["authorization", "cookie", "proxy-authorization", "x
 pub struct Cookie(Box<str>);
 
 impl Cookie {
-    /// The cookie of this name. Several of it count as none.
+    /// The cookie of this name. A request with several of it bypasses the cache.
     pub fn new(name: &str) -> Self {
         Self(name.into())
     }
@@ -260,8 +260,9 @@ impl KeyExtractor for Cookie {
     fn extract(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
         key.tagged(Tag::Cookie, self.0.as_bytes());
         match cookie(request.headers, &self.0) {
-            Some(value) => key.secret(value),
-            None => key.tagged(Tag::Absent, &[]),
+            Ok(Some(value)) => key.secret(value),
+            Ok(None) => key.tagged(Tag::Absent, &[]),
+            Err(Repeated) => return Extracted::Bypass,
         }
         Extracted::Key
     }
@@ -272,6 +273,14 @@ fn write_host(request: &RequestView<'_>, key: &mut KeyWriter<'_>) {
     let host = match request.uri.authority() {
         Some(authority) => authority.as_str().as_bytes(),
         None => host_field(request.headers),
+    };
+    let host = match host.iter().rposition(|b| *b == b'@') {
+        None => host,
+        Some(at) => {
+            // Credentials, which are a secret, and no name: their letters have a case.
+            key.secret(&host[..at]);
+            &host[at + 1..]
+        }
     };
     if host.iter().any(u8::is_ascii_uppercase) {
         key.tagged(Tag::Host, &host.to_ascii_lowercase());

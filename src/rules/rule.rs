@@ -46,11 +46,13 @@ pub struct Rule {
 #[derive(Clone)]
 pub(crate) enum Lifetime {
     Fixed(Duration),
-    ByRequest(Arc<dyn Fn(&RequestView<'_>) -> Duration + Send + Sync>),
-    ByResponse(Arc<dyn Fn(&response::Parts) -> Option<Duration> + Send + Sync>),
+    ByRequest(Arc<TtlByRequest>),
+    ByResponse(Arc<TtlByResponse>),
     Uncached,
 }
 
+type TtlByRequest = dyn Fn(&RequestView<'_>) -> Duration + Send + Sync;
+type TtlByResponse = dyn Fn(&response::Parts) -> Option<Duration> + Send + Sync;
 type NamespacesBy = dyn Fn(&RequestView<'_>) -> Vec<Namespace> + Send + Sync;
 type ClearsBy = dyn Fn(&RequestView<'_>, &response::Parts) -> Vec<Namespace> + Send + Sync;
 
@@ -407,7 +409,9 @@ impl Compiled {
     }
 
     pub(crate) fn jittered(&self, ttl: Duration) -> Duration {
-        if self.rule.jitter == 0.0 { ttl } else { ttl.mul_f64(1.0 - self.rule.jitter * fastrand::f64()) }
+        let share = 1.0 - self.rule.jitter * fastrand::f64();
+        // A `Duration` times 1.0 may be more than a `Duration` holds; a rounded number of nanoseconds may be one too long.
+        if self.rule.jitter == 0.0 { ttl } else { ttl.min(Duration::from_nanos((nanos(ttl) as f64 * share) as u64)) }
     }
 
     /// XFetch: whether this request should refresh an entry that has so much time left and cost so much to compute.

@@ -45,12 +45,17 @@ struct Shared {
     context: Arc<Context>,
     capacity: u64,
     overhead: u64,
+    /// What the table takes at most in one entry.
+    largest: u64,
     /// Where the search for dead entries goes on, and the epoch up to which all of them were found.
     next_part: AtomicUsize,
     swept: AtomicU64,
 }
 
 const MIB: usize = 1 << 20;
+
+/// The share of the room for what is asked for often.
+const HOT: f64 = 0.97;
 
 /// The smallest capacity that is any use: below it the tables alone would fill it.
 const SMALLEST: usize = 64 << 10;
@@ -142,21 +147,28 @@ impl MemoryBuilder {
         let room = bytes as u64 - overhead.min(bytes as u64 / 2);
         // A shard must have room for several of the largest bodies that rules allow by default.
         let shards = (bytes / (8 * MIB)).clamp(1, 16).next_power_of_two();
+        // Each takes the same part, rounded up by the table: nothing may be left to round.
+        let room = room / shards as u64 * shards as u64;
         let options = OptionsBuilder::new()
             .shards(shards)
             .estimated_items_capacity(estimate)
             .weight_capacity(room)
+            .hot_allocation(HOT)
             .build()
             .expect("all that is needed is set");
         let context = Arc::new(Context::new(self.clock, self.secret.unwrap_or_else(Secret::random)));
         let evictions = CountEvictions(context.clone());
+        let entries = Cache::with_options(options, ByBytes, BuildHasherDefault::default(), evictions);
+        // As the table reckons it: what does not fit in the part for what is asked for often is thrown out at once.
+        let largest = (entries.shard_capacity() as f64 * HOT) as u64;
         let shared = Arc::new(Shared {
-            entries: Cache::with_options(options, ByBytes, BuildHasherDefault::default(), evictions),
+            entries,
             epochs: Epochs::new(slots),
             expiry: Expiry::new(),
             context,
             capacity: bytes as u64,
             overhead,
+            largest,
             next_part: AtomicUsize::new(0),
             swept: AtomicU64::new(0),
         });
@@ -198,7 +210,7 @@ impl Shared {
         if self.life(&entry) == Life::Dead {
             return Put::Dead;
         }
-        if entry.weight() > self.entries.shard_capacity() {
+        if entry.weight() > self.largest {
             return Put::TooLarge;
         }
         let (key, expires) = (entry.key().hash(), entry.times().expires());

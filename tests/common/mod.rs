@@ -1,5 +1,5 @@
 //! What the tests share: the inner service held in the hand, and short words for requests and answers.
-#![allow(dead_code, unreachable_pub, missing_docs)]
+#![allow(dead_code, unreachable_pub, missing_docs, clippy::type_complexity)]
 
 use std::{
     convert::Infallible,
