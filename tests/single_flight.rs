@@ -235,8 +235,10 @@ async fn each_variant_of_a_cold_key_gets_its_own() {
 
 // ---- what may not be shared
 
+type Spoil = fn(&mut Response<Plain>);
+
 /// Responses that belong to one request alone.
-fn unfit() -> Vec<(&'static str, fn(&mut Response<Plain>))> {
+fn unfit() -> Vec<(&'static str, Spoil)> {
     fn control(response: &mut Response<Plain>, value: &'static str) {
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(value));
     }
@@ -252,7 +254,7 @@ fn unfit() -> Vec<(&'static str, fn(&mut Response<Plain>))> {
 }
 
 /// The first call is let through when all have begun; the others are held until every one of them is inside.
-async fn everybody_goes_alone_and_together(name: &'static str, spoil: fn(&mut Response<Plain>)) {
+async fn everybody_goes_alone_and_together(name: &'static str, spoil: Spoil) {
     let store = memory();
     let calls = Arc::new(AtomicUsize::new(0));
     let begun = Arc::new(Semaphore::new(0));
