@@ -4,10 +4,7 @@ use std::{
     borrow::Cow,
     future::{Future, poll_fn},
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     task::Poll,
     time::Duration,
 };
@@ -141,7 +138,10 @@ impl<St: Store> Fill<St> {
         match self.fit(&parts, &body, hints.as_ref(), took) {
             Ok(fit) => Ok(self.keep(fit, parts, body).await),
             Err(why) => {
-                let pass = Failure::of_status(parts.status).is_none() && !about_the_request(why);
+                // A 304 to the client's own conditions says nothing of what the whole would be.
+                let pass = Failure::of_status(parts.status).is_none()
+                    && parts.status != StatusCode::NOT_MODIFIED
+                    && !about_the_request(why);
                 let shared = self.shared.clone();
                 let status = CacheStatus::new(Outcome::Miss(self.miss)).storing(Storing::Not(why));
                 self.not_shared(why, pass);
@@ -348,6 +348,12 @@ impl<St: Store> Fill<St> {
         let max = self.rule.max_body();
         let mut got = Got::default();
         let reading = poll_fn(|cx| Poll::Ready(got.read(body.as_mut(), cx, max))).await;
+        let mut taken = Taken { shared: self.shared.clone(), bytes: 0, used: 0 };
+        let reading = match reading {
+            // Who shares a body that is still coming is promised all of it, so there must be room for all of it.
+            Reading::Pending if length.is_some_and(|length| !taken.reserve(length as usize)) => Reading::TooLarge,
+            other => other,
+        };
         match reading {
             Reading::Whole if fit.announced.is_none_or(|n| n == got.len as u64) => {
                 let data = exact(join(got.chunks));
@@ -380,7 +386,7 @@ impl<St: Store> Fill<St> {
                         http: fit.http.clone(),
                     });
                 }
-                tokio::spawn(self.read_on(fit, body, tape, rest).in_current_span());
+                tokio::spawn(self.read_on(fit, body, tape, rest, taken).in_current_span());
                 shared.marked(asked.conditional(Response::from_parts(parts, leading), now), status)
             }
             other => {
@@ -408,16 +414,18 @@ impl<St: Store> Fill<St> {
     }
 
     /// Reads a body to its end, whoever is still there to hear it, and stores it then.
-    async fn read_on<B>(self, mut fit: Fit, body: Pin<Box<B>>, tape: Arc<Tape>, rest: Rest<B>)
+    async fn read_on<B>(self, mut fit: Fit, body: Pin<Box<B>>, tape: Arc<Tape>, rest: Rest<B>, taken: Taken<St>)
     where
         B: Body<Error: Into<BoxError>> + Send + 'static,
     {
         let shared = self.shared.clone();
-        let taken = Taken { taping: &shared.taping, bytes: 0 };
+        let _end = tape.ends_with(CUT_OFF);
         let limit = Some(shared.options.fill_limit);
         let max = self.rule.max_body();
-        let reading = read_to_end(body, &tape, &rest, max, shared.options.max_in_flight, taken);
-        let end = unless_left(reading, limit, || !tape.is_heard()).await;
+        let reading = read_to_end(body, &tape, &rest, max, taken);
+        let flight = self.leader.as_ref().map(Leader::flight);
+        let awaited = || flight.as_ref().is_some_and(|flight| flight.is_awaited());
+        let end = unless_left(reading, limit, || !tape.is_heard() && !awaited()).await;
         let why = match end {
             Some(Ok(trailers)) if fit.announced.is_none_or(|n| n == tape.len() as u64) => {
                 // Stored before its end is told: who has read it to the end finds it in the store.
@@ -673,13 +681,12 @@ const CUT_OFF: &str = "the response that was being fetched broke off";
 
 /// Reads into the tape until the end of the body. What is left when it grows too large, and the error it ends with, go to
 /// whoever fetched it.
-async fn read_to_end<B>(
+async fn read_to_end<B, St>(
     mut body: Pin<Box<B>>,
     tape: &Tape,
     rest: &Rest<B>,
     max: usize,
-    max_in_flight: usize,
-    mut taken: Taken<'_>,
+    mut taken: Taken<St>,
 ) -> Result<Option<HeaderMap>, NoStore>
 where
     B: Body<Error: Into<BoxError>>,
@@ -701,9 +708,9 @@ where
         match frame.into_data() {
             Ok(mut data) => {
                 let data = data.copy_to_bytes(data.remaining());
-                let in_flight = taken.take(data.len());
+                let fits = taken.take(data.len());
                 tape.push(data);
-                if tape.len() > max || in_flight > max_in_flight {
+                if tape.len() > max || !fits {
                     rest.leave_body(body);
                     tape.end(End::Rest);
                     return Err(NoStore::TooLarge);
@@ -714,22 +721,32 @@ where
     }
 }
 
-/// Bytes on tapes, of all fills of a layer.
-struct Taken<'a> {
-    taping: &'a AtomicUsize,
+/// A fill's part of the bytes that may be on tapes, of all fills of a layer: reserved, or taken as they come.
+struct Taken<St> {
+    shared: Arc<Shared<St>>,
     bytes: usize,
+    used: usize,
 }
 
-impl Taken<'_> {
-    fn take(&mut self, bytes: usize) -> usize {
+impl<St> Taken<St> {
+    /// Whether there is room for so many more.
+    fn reserve(&mut self, bytes: usize) -> bool {
         self.bytes += bytes;
-        self.taping.fetch_add(bytes, Ordering::Relaxed) + bytes
+        let all = self.shared.taping.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        all <= self.shared.options.max_in_flight
+    }
+
+    /// Whether there is room for so many that have come; what was reserved has it.
+    fn take(&mut self, bytes: usize) -> bool {
+        self.used += bytes;
+        let more = self.used.saturating_sub(self.bytes);
+        more == 0 || self.reserve(more)
     }
 }
 
-impl Drop for Taken<'_> {
+impl<St> Drop for Taken<St> {
     fn drop(&mut self) {
-        self.taping.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.shared.taping.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 

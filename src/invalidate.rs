@@ -172,7 +172,15 @@ where
             return InvalidateFuture { state: State::Pass { inner: self.inner.call(request) } };
         }
         let secret = &self.store.context().secret;
-        let mut write = Write { store: self.store.clone(), rule: None, head: None, names: Vec::new(), kind: Bump::Hard };
+        let mut write = Write {
+            store: self.store.clone(),
+            rule: None,
+            head: None,
+            names: Vec::new(),
+            keys: Vec::new(),
+            kind: Bump::Hard,
+            settled: false,
+        };
         if let Some((rule, params)) = self.rules.find(request.uri()) {
             let view = RequestView::of(&request, &params, secret);
             let cleared = rule.clears(&view);
@@ -183,12 +191,13 @@ where
         let request = if write.rule.as_ref().is_some_and(by_response) {
             let (head, body) = request.into_parts();
             write.head = Some((head.clone(), self.rules.clone()));
+            write.keys = write.keys(None);
             Request::from_parts(head, body)
         } else {
             request
         };
         // In the task of its request while that lasts; it then goes on without it, however long it takes.
-        let drive = Drive::new(write.run(self.inner.call(request)), None);
+        let drive = Drive::to_the_end(write.run(self.inner.call(request)));
         InvalidateFuture { state: State::Write { drive } }
     }
 }
@@ -200,16 +209,18 @@ struct Write<St: Store> {
     /// The head of the request, if what is cleared depends on the response as well.
     head: Option<(request::Parts, Rules)>,
     names: Vec<Namespace>,
+    /// Single keys besides, where HTTP decides.
+    keys: Vec<Key>,
     kind: Bump,
+    /// Whether what it may have changed is cleared.
+    settled: bool,
 }
 
 impl<St: Store> Write<St> {
-    async fn run<F, B, E>(self, inner: F) -> Result<Response<B>, E>
+    async fn run<F, B, E>(mut self, inner: F) -> Result<Response<B>, E>
     where
         F: Future<Output = Result<Response<B>, E>>,
     {
-        // Should this be dropped midway, with its runtime, what can be done at once is done.
-        let mut unsettled = Unsettled { store: &self.store, names: Some(self.unanswered()) };
         let mut inner = pin!(inner);
         let outcome = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll(cx))) {
             Ok(Poll::Pending) => Poll::Pending,
@@ -220,28 +231,24 @@ impl<St: Store> Write<St> {
         match outcome {
             Ok(Ok(mut response)) => {
                 let said = response.extensions_mut().remove::<Invalidates>();
-                let (response, names) = self.cleared_by(response, said);
-                unsettled.names = Some(names.clone());
-                self.bump(&names).await;
-                unsettled.names = None;
+                let (response, names, keys) = self.cleared_by(response, said);
+                (self.names, self.keys) = (names, keys);
+                self.settle().await;
                 Ok(response)
             }
             Ok(Err(error)) => {
-                self.bump(&self.unanswered()).await;
-                unsettled.names = None;
+                self.settle().await;
                 Err(error)
             }
             Err(panic) => {
-                self.bump(&self.unanswered()).await;
-                unsettled.names = None;
-                drop(unsettled);
+                self.settle().await;
                 resume_unwind(panic)
             }
         }
     }
 
     /// What a response clears: what the rule and the handler name.
-    fn cleared_by<B>(&self, response: Response<B>, said: Option<Invalidates>) -> (Response<B>, Namespaces) {
+    fn cleared_by<B>(&self, response: Response<B>, said: Option<Invalidates>) -> (Response<B>, Vec<Namespace>, Vec<Key>) {
         let (said, only) = said.map(Invalidates::into_parts).unwrap_or_default();
         let mut names = said;
         let by_rule = !only && self.rule.as_ref().is_none_or(|rule| rule.may_have_changed(response.status()));
@@ -249,22 +256,17 @@ impl<St: Store> Write<St> {
             names.extend_from_slice(&self.names);
         }
         let (Some(rule), Some((head, rules))) = (&self.rule, &self.head) else {
-            return (response, Namespaces::exactly(&names));
+            return (response, names, Vec::new());
         };
         let (parts, body) = response.into_parts();
         let keys = self.keys(Some(&parts));
         if !by_rule {
-            return (Response::from_parts(parts, body), cleared(&names, keys));
+            return (Response::from_parts(parts, body), names, keys);
         }
         let params = rules.find(&head.uri).map_or_else(Params::none, |(_, params)| params);
         let view = RequestView::of_parts(head, &params, &self.store.context().secret);
         names.extend(rule.cleared_by(&view, &parts));
-        (Response::from_parts(parts, body), cleared(&names, keys))
-    }
-
-    /// What is cleared where no response tells more.
-    fn unanswered(&self) -> Namespaces {
-        cleared(&self.names, self.keys(None))
+        (Response::from_parts(parts, body), names, keys)
     }
 
     /// The keys of the stored responses that a write makes out of date, where HTTP decides (RFC 9111, section 4.4): that of its
@@ -299,33 +301,32 @@ impl<St: Store> Write<St> {
         paths.into_iter().filter_map(key).collect()
     }
 
-    async fn bump(&self, names: &Namespaces) {
-        if names.is_empty() {
-            return;
+    /// All that is to be cleared, as far as is known.
+    fn cleared(&self) -> Namespaces {
+        let mut cleared = Namespaces::exactly(&self.names);
+        self.keys.iter().for_each(|key| cleared.push_key(key.hash()));
+        cleared
+    }
+
+    async fn settle(&mut self) {
+        let names = self.cleared();
+        if !names.is_empty() {
+            self.store.context().counters.add(Count::Bumps, 1);
+            match self.store.bump(&names, self.kind, None).await {
+                Ok(()) => tracing::debug!(?names, "invalidated"),
+                Err(error) => tracing::error!(?names, %error, "a write could not be followed by its invalidation"),
+            }
         }
-        self.store.context().counters.add(Count::Bumps, 1);
-        match self.store.bump(names, self.kind, None).await {
-            Ok(()) => tracing::debug!(?names, "invalidated"),
-            Err(error) => tracing::error!(?names, %error, "a write could not be followed by its invalidation"),
-        }
+        self.settled = true;
     }
 }
 
-fn cleared(names: &[Namespace], keys: Vec<Key>) -> Namespaces {
-    let mut cleared = Namespaces::exactly(names);
-    keys.iter().for_each(|key| cleared.push_key(key.hash()));
-    cleared
-}
-
-/// Names that may have changed and are not cleared yet.
-struct Unsettled<'a, St: Store> {
-    store: &'a St,
-    names: Option<Namespaces>,
-}
-
-impl<St: Store> Drop for Unsettled<'_, St> {
+/// Should a write be dropped before its end, by a panic of the inner service's `call` or with its runtime, polled or not,
+/// what can be done at once is done.
+impl<St: Store> Drop for Write<St> {
     fn drop(&mut self) {
-        if let Some(names) = self.names.take().filter(|names| !names.is_empty()) {
+        let names = self.cleared();
+        if !self.settled && !names.is_empty() {
             self.store.bump_now(&names);
         }
     }

@@ -10,7 +10,7 @@ use crate::{
     clock::{MS, Nanos, system_time},
     key::Key,
     namespace::Namespaces,
-    semantics::{self, CacheControl, Freshness, Vary},
+    semantics::{Freshness, Vary},
 };
 
 /// A stored response with its key, its stamp, its namespaces and its times. Never changed once made.
@@ -152,13 +152,11 @@ impl fmt::Debug for Entry {
     }
 }
 
-/// The header map as hits will clone it: without what is not stored, of exact size, the slot for `Age` in front.
+/// The header map as hits will clone it: of exact size, the slot for `Age` in front.
 pub(crate) fn finished(headers: &HeaderMap) -> HeaderMap {
-    let mut kept = headers.clone();
-    semantics::strip_for_storing(&mut kept, &CacheControl::of(headers));
-    let mut finished = HeaderMap::with_capacity(kept.keys_len() + 1);
+    let mut finished = HeaderMap::with_capacity(headers.keys_len() + 1);
     finished.insert(AGE, HeaderValue::from_static("0"));
-    for (name, value) in &kept {
+    for (name, value) in headers {
         if name != AGE {
             finished.append(name, value.clone());
         }
