@@ -109,9 +109,9 @@ impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         text(from, SPAN, |text| match span(text) {
             Some(span) => Ok(Self(span)),
-            None => Err(format!(
-                "`{text}` is not a length of time; one is written \"250ms\", \"60s\", \"5m\", \"1h30m\" or \"2d\""
-            )),
+            None => {
+                Err(format!("`{text}` is not a length of time; one is written \"250ms\", \"60s\", \"5m\", \"1h30m\" or \"2d\""))
+            }
         })
     }
 }
