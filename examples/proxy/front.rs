@@ -1,29 +1,27 @@
 //! What is done with a request before the cache sees it.
 
-use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+    HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version,
     header::{EXPECT, HOST, MAX_FORWARDS},
     uri::{Authority, Parts},
 };
-use http_body_util::Full;
 
-use crate::{
-    fields::{append_via, remove_hop_by_hop},
-    origin::said,
-};
+use crate::fields::{append_via, remove_hop_by_hop};
+
+/// The status and the text of an answer that this proxy gives by itself.
+pub(crate) type End = (StatusCode, &'static str);
 
 /// The request as it is to be forwarded, or the answer where this proxy is the end of its way.
-pub(crate) fn prepare<B>(mut request: Request<B>) -> Result<Request<B>, Response<Full<Bytes>>> {
+pub(crate) fn prepare<B>(mut request: Request<B>) -> Result<Request<B>, End> {
     if request.method() == Method::CONNECT {
-        return Err(said(StatusCode::NOT_IMPLEMENTED, "this proxy opens no tunnels\n"));
+        return Err((StatusCode::NOT_IMPLEMENTED, "this proxy opens no tunnels\n"));
     }
     if let Err(why) = settle_host(&mut request) {
-        return Err(said(StatusCode::BAD_REQUEST, why));
+        return Err((StatusCode::BAD_REQUEST, why));
     }
     // RFC 9110, section 7.6.2: these two count their way.
     if [Method::OPTIONS, Method::TRACE].contains(request.method()) && count_down(request.headers_mut()) {
-        return Err(said(StatusCode::OK, "Max-Forwards ends here\n"));
+        return Err((StatusCode::OK, "Max-Forwards ends here\n"));
     }
     let received = request.version();
     let headers = request.headers_mut();

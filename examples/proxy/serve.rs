@@ -2,6 +2,7 @@
 
 use std::{convert::Infallible, future::Future, io, pin::pin, time::Duration};
 
+use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Either;
 use hyper::{
@@ -18,10 +19,10 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     time::{sleep, timeout},
 };
-use tower::{Service, ServiceExt};
+use tower::ServiceExt;
 use tower_response_cache::BoxError;
 
-use crate::front;
+use crate::{front, origin::said};
 
 /// How long open requests have to finish.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -42,10 +43,9 @@ pub(crate) fn stop_signal() -> io::Result<impl Future<Output = ()>> {
 /// Serves until `stop`, and then what has begun for a little longer.
 pub(crate) async fn serve<S, B>(listener: TcpListener, service: S, stop: impl Future<Output = ()>)
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S: tower::Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
-    B: Body<Error: Into<BoxError>> + Send + 'static,
-    B: Body<Data = bytes::Bytes>,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     let graceful = GracefulShutdown::new();
     let mut stop = pin!(stop);
@@ -69,7 +69,7 @@ where
             async move {
                 match front::prepare(request) {
                     Ok(request) => service.oneshot(request).await.map(|response| response.map(Either::Left)),
-                    Err(response) => Ok(response.map(Either::Right)),
+                    Err((status, text)) => Ok(said(status, text).map(Either::Right)),
                 }
             }
         });
