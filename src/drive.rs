@@ -34,8 +34,11 @@ struct Cell<T> {
     wanted: AtomicBool,
     /// Nobody awaits it any more.
     left: AtomicBool,
-    /// How long it may go on after that.
+    /// How long it may go on after that, unless somebody else waits for it.
     limit: Option<Duration>,
+    awaited: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Where it was begun and where it goes on: no other runtime's end is to end it.
+    runtime: Option<Handle>,
 }
 
 enum Place<T> {
@@ -56,13 +59,32 @@ pub(crate) trait Promote: Send + Sync {
 }
 
 impl<T: Send + 'static> Drive<T> {
-    /// Work that, once its awaiter has left, is given up after `limit`; never, if there is none.
-    pub(crate) fn new(work: impl Future<Output = T> + Send + 'static, limit: Option<Duration>) -> Self {
+    /// Work that goes on to its end, whether or not somebody awaits it.
+    pub(crate) fn to_the_end(work: impl Future<Output = T> + Send + 'static) -> Self {
+        Self::new(work, None, || true)
+    }
+
+    /// Work that, once its awaiter has left and nobody else has it `awaited`, is given up after `limit`.
+    pub(crate) fn limited(
+        work: impl Future<Output = T> + Send + 'static,
+        limit: Duration,
+        awaited: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> Self {
+        Self::new(work, Some(limit), awaited)
+    }
+
+    fn new(
+        work: impl Future<Output = T> + Send + 'static,
+        limit: Option<Duration>,
+        awaited: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> Self {
         Self(Arc::new(Cell {
             place: Mutex::new(Place::Here(Box::pin(work), None)),
             wanted: AtomicBool::new(false),
             left: AtomicBool::new(false),
             limit,
+            awaited: Box::new(awaited),
+            runtime: Handle::try_current().ok(),
         }))
     }
 
@@ -106,12 +128,14 @@ impl<T: Send + 'static> Drop for Drive<T> {
     fn drop(&mut self) {
         self.0.left.store(true, Ordering::SeqCst);
         self.0.send_away();
-        // Nowhere to go: what is still here ends here, and says so to those who wait for it.
-        let place = self.0.place.try_lock().map(|mut place| match *place {
-            Place::Here(..) => mem::replace(&mut *place, Place::Gone),
+        // Nowhere to go: what is still here ends here, and says so to those who wait for it. What has come of it is for nobody.
+        let mut place = self.0.lock();
+        let left = match *place {
+            Place::Here(..) | Place::Done(_) => mem::replace(&mut *place, Place::Gone),
             _ => Place::Gone,
-        });
+        };
         drop(place);
+        drop(left);
     }
 }
 
@@ -129,7 +153,7 @@ impl<T: Send + 'static> Cell<T> {
 
     /// Moves the work to a task, unless it is there, at its end, or being polled just now.
     fn send_away(self: &Arc<Self>) {
-        let Ok(runtime) = Handle::try_current() else { return };
+        let Some(runtime) = self.runtime.clone().or_else(|| Handle::try_current().ok()) else { return };
         let Ok(mut place) = self.place.try_lock() else { return };
         match mem::replace(&mut *place, Place::Gone) {
             Place::Here(work, awaiter) => {
@@ -141,17 +165,19 @@ impl<T: Send + 'static> Cell<T> {
         }
     }
 
-    async fn run(self: Arc<Self>, work: Work<T>) {
+    fn run(self: Arc<Self>, mut work: Work<T>) -> impl Future<Output = ()> + Send {
+        // Made before the first poll, which a runtime that is shutting down does not grant.
         let report = Report(self.clone());
-        let mut work = work;
-        let guarded = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
-            Err(panic) => Poll::Ready(Err(panic)),
-        });
-        let left = || self.left.load(Ordering::SeqCst);
-        if let Some(result) = unless_left(guarded, self.limit, left).await {
-            report.done(result);
+        async move {
+            let guarded = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
+                Ok(Poll::Pending) => Poll::Pending,
+                Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+                Err(panic) => Poll::Ready(Err(panic)),
+            });
+            let left = || self.left.load(Ordering::SeqCst) && !(self.awaited)();
+            if let Some(result) = unless_left(guarded, self.limit, left).await {
+                report.done(result);
+            }
         }
     }
 }
@@ -168,7 +194,9 @@ impl<T: Send + 'static> Report<T> {
         let mut place = self.0.lock();
         if let Place::Away(awaiter) = &mut *place {
             let awaiter = awaiter.take();
-            *place = end;
+            // For nobody, it is not kept: a body in it would count as being read.
+            let left = self.0.left.load(Ordering::SeqCst);
+            *place = if left { Place::Gone } else { end };
             drop(place);
             if let Some(awaiter) = awaiter {
                 awaiter.wake();

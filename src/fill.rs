@@ -3,10 +3,7 @@
 use std::{
     future::{Future, poll_fn},
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     task::Poll,
     time::Duration,
 };
@@ -63,6 +60,11 @@ pub(crate) struct Fill<St> {
 /// What is learned from the head of a response that may be stored.
 struct Fit {
     key: Key,
+    status: StatusCode,
+    /// `Content-Length`, which the body must keep to.
+    announced: Option<u64>,
+    /// The fields as hits will have them.
+    headers: HeaderMap,
     vary: Vary,
     names: Namespaces,
     added: Namespaces,
@@ -84,18 +86,15 @@ impl<St: Store> Fill<St> {
         let response = match answer {
             Ok(response) => response,
             Err(error) => {
-                return match self.stale_instead() {
-                    Some(response) => Ok(response),
-                    None => {
-                        self.not_shared(NoStore::Failed, false);
-                        Err(error)
-                    }
-                };
+                let stale = self.stale_instead();
+                self.not_shared(NoStore::Failed, false);
+                return stale.ok_or(error);
             }
         };
         if answers_badly(response.status())
             && let Some(response) = self.stale_instead()
         {
+            self.not_shared(NoStore::Failed, false);
             return Ok(response);
         }
         let (mut parts, body) = response.into_parts();
@@ -103,7 +102,8 @@ impl<St: Store> Fill<St> {
         match self.fit(&parts, &body, hints.as_ref(), took) {
             Ok(fit) => Ok(self.keep(fit, parts, body).await),
             Err(why) => {
-                let pass = !answers_badly(parts.status);
+                // A 304 to the client's own conditions says nothing of what the whole would be.
+                let pass = !answers_badly(parts.status) && parts.status != StatusCode::NOT_MODIFIED;
                 let shared = self.shared.clone();
                 let status = CacheStatus::new(Outcome::Miss(self.miss)).storing(Storing::Not(why));
                 self.not_shared(why, pass);
@@ -163,7 +163,8 @@ impl<St: Store> Fill<St> {
             return Err(NoStore::Lifetime);
         }
         let max = self.rule.max_body();
-        if body.size_hint().lower() > max as u64 || content_length(&parts.headers).is_some_and(|n| n > max as u64) {
+        let announced = content_length(&parts.headers);
+        if body.size_hint().lower().max(announced.unwrap_or(0)) > max as u64 {
             return Err(NoStore::TooLarge);
         }
         let (vary, key) = self.variant(Vary::of(&parts.headers))?;
@@ -181,18 +182,25 @@ impl<St: Store> Fill<St> {
         }
         // The key itself is a name under which it can be cleared: that of the request, so that all variants go with it.
         names.push_key(self.primary.hash());
-        Ok(Fit { key, vary, names, added, times: self.times(ttl, &parts.headers, took) })
+        let mut headers = finished(&parts.headers);
+        if names_hops(&parts.headers) || control.private.is_some() || control.no_cache.is_some() {
+            semantics::strip_for_storing(&mut headers, &control);
+        }
+        let times = self.times(ttl, &parts.headers, took);
+        Ok(Fit { key, status: parts.status, announced, headers, vary, names, added, times })
     }
 
     /// The key that a response is stored under: that of the request, or of its variant.
     fn variant(&self, vary: Vary) -> Result<(Vary, Key), NoStore> {
-        if vary.is_empty() {
-            return Ok((vary, self.primary.clone()));
-        }
+        // A response without the field may come from a handler that forgets it where it answers by default (RFC 9111,
+        // section 4.1): it must not take the place of those that are known to vary.
         let vary = match &self.varying {
             Some((known, _)) => known.union(&vary),
             None => vary,
         };
+        if vary.is_empty() {
+            return Ok((vary, self.primary.clone()));
+        }
         if vary.names().len() > MOST_VARYING {
             return Err(NoStore::Vary);
         }
@@ -221,17 +229,22 @@ impl<St: Store> Fill<St> {
     {
         // A response to GET without content need not be polled to be known as complete.
         let mut body = Box::pin(body);
-        let length = body.size_hint().exact().or_else(|| content_length(&parts.headers));
+        let length = body.size_hint().exact().or(fit.announced);
         let max = self.rule.max_body();
         let mut got = Got::default();
         let reading = poll_fn(|cx| Poll::Ready(got.read(body.as_mut(), cx, max))).await;
-        let announced = content_length(&parts.headers);
+        let mut taken = Taken { shared: self.shared.clone(), bytes: 0, used: 0 };
+        let reading = match reading {
+            // Who shares a body that is still coming is promised all of it, so there must be room for all of it.
+            Reading::Pending if length.is_some_and(|length| !taken.reserve(length as usize)) => Reading::TooLarge,
+            other => other,
+        };
         match reading {
-            Reading::Whole if announced.is_none_or(|n| n == got.len as u64) => {
+            Reading::Whole if fit.announced.is_none_or(|n| n == got.len as u64) => {
                 let data = exact(join(got.chunks));
                 let trailers = got.trailers.take().map(Box::new);
                 let (shared, asked, miss, now) = (self.shared.clone(), self.asked.clone(), self.miss, self.now());
-                let storing = self.store(fit, parts.status, &parts.headers, data.clone(), trailers.clone()).await;
+                let storing = self.store(fit, data.clone(), trailers.clone()).await;
                 let status = CacheStatus::new(Outcome::Miss(miss)).storing(storing);
                 let response = Response::from_parts(parts, CacheBody::whole(data, trailers));
                 shared.marked(asked.conditional(response, now), status)
@@ -242,12 +255,11 @@ impl<St: Store> Fill<St> {
                 let leading = CacheBody::leading(Reader::new(tape.clone()), rest.clone(), length);
                 let status = CacheStatus::new(Outcome::Miss(self.miss)).storing(Storing::Pending);
                 let (shared, asked, now) = (self.shared.clone(), self.asked.clone(), self.now());
-                let head = (parts.status, parts.headers.clone());
                 if let (Some(leader), Some(length)) = (&self.leader, length) {
                     leader.arrives(Arriving {
                         key: fit.key.clone(),
-                        status: head.0,
-                        headers: finished(&head.1),
+                        status: fit.status,
+                        headers: fit.headers.clone(),
                         born: fit.times.born,
                         length,
                         tape: tape.clone(),
@@ -255,7 +267,7 @@ impl<St: Store> Fill<St> {
                         added: fit.added.clone(),
                     });
                 }
-                tokio::spawn(self.read_on(fit, head, body, tape, rest).in_current_span());
+                tokio::spawn(self.read_on(fit, body, tape, rest, taken).in_current_span());
                 shared.marked(asked.conditional(Response::from_parts(parts, leading), now), status)
             }
             other => {
@@ -283,22 +295,23 @@ impl<St: Store> Fill<St> {
     }
 
     /// Reads a body to its end, whoever is still there to hear it, and stores it then.
-    async fn read_on<B>(self, fit: Fit, head: (StatusCode, HeaderMap), body: Pin<Box<B>>, tape: Arc<Tape>, rest: Rest<B>)
+    async fn read_on<B>(self, fit: Fit, body: Pin<Box<B>>, tape: Arc<Tape>, rest: Rest<B>, taken: Taken<St>)
     where
         B: Body<Error: Into<BoxError>> + Send + 'static,
     {
         let shared = self.shared.clone();
-        let taken = Taken { taping: &shared.taping, bytes: 0 };
+        let _end = tape.ends_with(CUT_OFF);
         let limit = Some(shared.options.fill_limit);
         let max = self.rule.max_body();
-        let reading = read_to_end(body, &tape, &rest, max, shared.options.max_in_flight, taken);
-        let end = unless_left(reading, limit, || !tape.is_heard()).await;
-        let announced = content_length(&head.1);
+        let reading = read_to_end(body, &tape, &rest, max, taken);
+        let flight = self.leader.as_ref().map(Leader::flight);
+        let awaited = || flight.as_ref().is_some_and(|flight| flight.is_awaited());
+        let end = unless_left(reading, limit, || !tape.is_heard() && !awaited()).await;
         let why = match end {
-            Some(Ok(trailers)) if announced.is_none_or(|n| n == tape.len() as u64) => {
+            Some(Ok(trailers)) if fit.announced.is_none_or(|n| n == tape.len() as u64) => {
                 // Stored before its end is told: who has read it to the end finds it in the store.
                 let data = exact(tape.whole());
-                let _ = self.store(fit, head.0, &head.1, data, trailers.clone().map(Box::new)).await;
+                let _ = self.store(fit, data, trailers.clone().map(Box::new)).await;
                 tape.end(End::Whole(trailers));
                 return;
             }
@@ -316,15 +329,8 @@ impl<St: Store> Fill<St> {
     }
 
     /// Makes the entry, stores it, and lands.
-    async fn store(
-        mut self,
-        fit: Fit,
-        status: StatusCode,
-        headers: &HeaderMap,
-        body: Bytes,
-        trailers: Option<Box<HeaderMap>>,
-    ) -> Storing {
-        let Fit { key, vary, names, added, times } = fit;
+    async fn store(mut self, fit: Fit, body: Bytes, trailers: Option<Box<HeaderMap>>) -> Storing {
+        let Fit { key, status, headers, vary, names, added, times, .. } = fit;
         let leader = self.leader.take();
         let store = &self.shared.store;
         if !vary.is_empty() {
@@ -332,7 +338,7 @@ impl<St: Store> Fill<St> {
             let marker = Draft { names: names.clone(), times, content: fields };
             let _ = store.put(Arc::new(Entry::new(self.primary.clone(), self.stamp.clone(), marker))).await;
         }
-        let content = Content::Response { status, headers: finished(headers), body, trailers };
+        let content = Content::Response { status, headers, body, trailers };
         let draft = Draft { names, times, content };
         let entry = Arc::new(Entry::new(key, self.stamp.clone(), draft));
         let storing = match store.put(entry.clone()).await {
@@ -363,13 +369,12 @@ const CUT_OFF: &str = "the response that was being fetched broke off";
 
 /// Reads into the tape until the end of the body. What is left when it grows too large, and the error it ends with, go to
 /// whoever fetched it.
-async fn read_to_end<B>(
+async fn read_to_end<B, St>(
     mut body: Pin<Box<B>>,
     tape: &Tape,
     rest: &Rest<B>,
     max: usize,
-    max_in_flight: usize,
-    mut taken: Taken<'_>,
+    mut taken: Taken<St>,
 ) -> Result<Option<HeaderMap>, NoStore>
 where
     B: Body<Error: Into<BoxError>>,
@@ -391,9 +396,9 @@ where
         match frame.into_data() {
             Ok(mut data) => {
                 let data = data.copy_to_bytes(data.remaining());
-                let in_flight = taken.take(data.len());
+                let fits = taken.take(data.len());
                 tape.push(data);
-                if tape.len() > max || in_flight > max_in_flight {
+                if tape.len() > max || !fits {
                     rest.leave_body(body);
                     tape.end(End::Rest);
                     return Err(NoStore::TooLarge);
@@ -404,22 +409,32 @@ where
     }
 }
 
-/// Bytes on tapes, of all fills of a layer.
-struct Taken<'a> {
-    taping: &'a AtomicUsize,
+/// A fill's part of the bytes that may be on tapes, of all fills of a layer: reserved, or taken as they come.
+struct Taken<St> {
+    shared: Arc<Shared<St>>,
     bytes: usize,
+    used: usize,
 }
 
-impl Taken<'_> {
-    fn take(&mut self, bytes: usize) -> usize {
+impl<St> Taken<St> {
+    /// Whether there is room for so many more.
+    fn reserve(&mut self, bytes: usize) -> bool {
         self.bytes += bytes;
-        self.taping.fetch_add(bytes, Ordering::Relaxed) + bytes
+        let all = self.shared.taping.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        all <= self.shared.options.max_in_flight
+    }
+
+    /// Whether there is room for so many that have come; what was reserved has it.
+    fn take(&mut self, bytes: usize) -> bool {
+        self.used += bytes;
+        let more = self.used.saturating_sub(self.bytes);
+        more == 0 || self.reserve(more)
     }
 }
 
-impl Drop for Taken<'_> {
+impl<St> Drop for Taken<St> {
     fn drop(&mut self) {
-        self.taping.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.shared.taping.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -495,6 +510,22 @@ fn exact(data: Bytes) -> Bytes {
 /// RFC 5861, section 4: what counts as an error.
 fn answers_badly(status: StatusCode) -> bool {
     matches!(status.as_u16(), 500 | 502 | 503 | 504)
+}
+
+/// Whether there are fields that are meant for one connection (RFC 9110, section 7.6.1).
+fn names_hops(headers: &HeaderMap) -> bool {
+    const HOPS: [&str; 9] = [
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authentication-info",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    headers.keys().any(|name| HOPS.contains(&name.as_str()))
 }
 
 fn is_event_stream(headers: &HeaderMap) -> bool {

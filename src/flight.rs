@@ -14,7 +14,7 @@ use std::{
 
 use http::{HeaderMap, StatusCode};
 use quick_cache::sync::Cache;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     clock::Nanos,
@@ -30,6 +30,8 @@ use crate::{
 pub(crate) struct Flights {
     shards: Box<[Mutex<Shard>]>,
     flying: AtomicUsize,
+    /// The same of all layers over one store.
+    flying_of_all: Arc<AtomicUsize>,
     passes: Cache<u128, Nanos, quick_cache::UnitWeighter, BuildHasherDefault<KeyHasher>>,
     limits: Limits,
 }
@@ -109,10 +111,11 @@ pub(crate) enum Joined {
 }
 
 impl Flights {
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits, flying_of_all: Arc<AtomicUsize>) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             flying: AtomicUsize::new(0),
+            flying_of_all,
             passes: Cache::with(
                 PASSES,
                 PASSES as u64,
@@ -122,6 +125,12 @@ impl Flights {
             ),
             limits,
         }
+    }
+
+    /// Until when a request that begins to wait now may wait, for however many fills.
+    pub(crate) fn patience(&self) -> Instant {
+        let now = Instant::now();
+        now.checked_add(self.limits.wait).unwrap_or_else(|| now + Duration::from_secs(30 * 365 * 86_400))
     }
 
     /// Joins the fill of a key, or begins one. A fill is joined only while its stamp is `alive` for who wants to join; one
@@ -142,6 +151,7 @@ impl Flights {
             self.flying.fetch_sub(1, Ordering::SeqCst);
             return Joined::Full;
         }
+        self.flying_of_all.fetch_add(1, Ordering::Relaxed);
         let flight = Arc::new(Flight {
             key: key.clone(),
             stamp: stamp.clone(),
@@ -162,7 +172,7 @@ impl Flights {
         if let Some(work) = flight.work.get() {
             work.clone().promote();
         }
-        Joined::Follows(Follower { flight, wait: self.limits.wait })
+        Joined::Follows(Follower { flight })
     }
 
     /// Whether responses for this key were found unfit a moment ago.
@@ -193,6 +203,7 @@ impl Flights {
         }
         drop(shard);
         self.flying.fetch_sub(1, Ordering::SeqCst);
+        self.flying_of_all.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -202,6 +213,11 @@ impl Flight {
         if self.work.set(work.clone()).is_ok() && self.waiters.load(Ordering::SeqCst) > 0 {
             work.promote();
         }
+    }
+
+    /// Whether somebody waits for it besides its leader.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.waiters.load(Ordering::SeqCst) > 0
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {
@@ -252,7 +268,6 @@ impl Drop for Leader {
 /// Whoever waits.
 pub(crate) struct Follower {
     flight: Arc<Flight>,
-    wait: Duration,
 }
 
 impl Follower {
@@ -262,7 +277,7 @@ impl Follower {
     }
 
     /// Waits until the fill arrives or lands; `None` if that takes longer than one may wait.
-    pub(crate) async fn wait(&self) -> Option<Progress> {
+    pub(crate) async fn wait(&self, until: Instant) -> Option<Progress> {
         let landing = async {
             loop {
                 let moved = self.flight.moved.notified();
@@ -274,7 +289,7 @@ impl Follower {
                 moved.await;
             }
         };
-        tokio::time::timeout(self.wait, landing).await.ok()
+        tokio::time::timeout_at(until, landing).await.ok()
     }
 }
 

@@ -168,7 +168,8 @@ where
             return InvalidateFuture { state: State::Pass { inner: self.inner.call(request) } };
         }
         let secret = &self.store.context().secret;
-        let mut write = Write { store: self.store.clone(), rule: None, head: None, names: Vec::new(), kind: Bump::Hard };
+        let mut write =
+            Write { store: self.store.clone(), rule: None, head: None, names: Vec::new(), kind: Bump::Hard, settled: false };
         if let Some((rule, params)) = self.rules.find(request.uri()) {
             let view = RequestView::of(&request, &params, secret);
             let cleared = rule.clears(&view);
@@ -183,7 +184,7 @@ where
             request
         };
         // In the task of its request while that lasts; it then goes on without it, however long it takes.
-        let drive = Drive::new(write.run(self.inner.call(request)), None);
+        let drive = Drive::to_the_end(write.run(self.inner.call(request)));
         InvalidateFuture { state: State::Write { drive } }
     }
 }
@@ -196,15 +197,15 @@ struct Write<St: Store> {
     head: Option<(request::Parts, Rules)>,
     names: Vec<Namespace>,
     kind: Bump,
+    /// Whether what it may have changed is cleared.
+    settled: bool,
 }
 
 impl<St: Store> Write<St> {
-    async fn run<F, B, E>(self, inner: F) -> Result<Response<B>, E>
+    async fn run<F, B, E>(mut self, inner: F) -> Result<Response<B>, E>
     where
         F: Future<Output = Result<Response<B>, E>>,
     {
-        // Should this be dropped midway, with its runtime, what can be done at once is done.
-        let mut unsettled = Unsettled { store: &self.store, names: Some(Namespaces::exactly(&self.names)) };
         let mut inner = pin!(inner);
         let outcome = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll(cx))) {
             Ok(Poll::Pending) => Poll::Pending,
@@ -216,21 +217,16 @@ impl<St: Store> Write<St> {
             Ok(Ok(mut response)) => {
                 let said = response.extensions_mut().remove::<Invalidates>();
                 let (response, names) = self.cleared_by(response, said);
-                let names = Namespaces::exactly(&names);
-                unsettled.names = Some(names.clone());
-                self.bump(&names).await;
-                unsettled.names = None;
+                self.names = names;
+                self.settle().await;
                 Ok(response)
             }
             Ok(Err(error)) => {
-                self.bump(&Namespaces::exactly(&self.names)).await;
-                unsettled.names = None;
+                self.settle().await;
                 Err(error)
             }
             Err(panic) => {
-                self.bump(&Namespaces::exactly(&self.names)).await;
-                unsettled.names = None;
-                drop(unsettled);
+                self.settle().await;
                 resume_unwind(panic)
             }
         }
@@ -255,27 +251,25 @@ impl<St: Store> Write<St> {
         (Response::from_parts(parts, body), names)
     }
 
-    async fn bump(&self, names: &Namespaces) {
-        if names.is_empty() {
-            return;
+    async fn settle(&mut self) {
+        let names = Namespaces::exactly(&self.names);
+        if !names.is_empty() {
+            self.store.context().counters.add(Count::Bumps, 1);
+            match self.store.bump(&names, self.kind, None).await {
+                Ok(()) => tracing::debug!(?names, "invalidated"),
+                Err(error) => tracing::error!(?names, %error, "a write could not be followed by its invalidation"),
+            }
         }
-        self.store.context().counters.add(Count::Bumps, 1);
-        match self.store.bump(names, self.kind, None).await {
-            Ok(()) => tracing::debug!(?names, "invalidated"),
-            Err(error) => tracing::error!(?names, %error, "a write could not be followed by its invalidation"),
-        }
+        self.settled = true;
     }
 }
 
-/// Names that may have changed and are not cleared yet.
-struct Unsettled<'a, St: Store> {
-    store: &'a St,
-    names: Option<Namespaces>,
-}
-
-impl<St: Store> Drop for Unsettled<'_, St> {
+/// Should a write be dropped before its end, by a panic of the inner service's `call` or with its runtime, polled or not,
+/// what can be done at once is done.
+impl<St: Store> Drop for Write<St> {
     fn drop(&mut self) {
-        if let Some(names) = self.names.take().filter(|names| !names.is_empty()) {
+        let names = Namespaces::exactly(&self.names);
+        if !self.settled && !names.is_empty() {
             self.store.bump_now(&names);
         }
     }

@@ -206,7 +206,7 @@ impl<St: Store> CacheLayer<St> {
                 store: self.store.clone(),
                 rules: self.rules.clone(),
                 options: self.options.clone(),
-                flights: Arc::new(Flights::new(self.limits)),
+                flights: Arc::new(Flights::new(self.limits, self.store.context().counters.flying.clone())),
                 taping: AtomicUsize::new(0),
             })
         };

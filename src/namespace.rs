@@ -210,8 +210,8 @@ pub struct Namespaces {
 
 #[derive(Clone, Copy)]
 struct Span {
-    start: u16,
-    end: u16,
+    start: u32,
+    end: u32,
     hash: u64,
 }
 
@@ -266,7 +266,7 @@ impl Namespaces {
                 continue;
             }
             kept = end;
-            self.spans.push(Span { start: start as u16, end: (start + end) as u16, hash });
+            self.spans.push(Span { start: start as u32, end: (start + end) as u32, hash });
             // Later levels slice the text, so it must be there before the next comparison.
             let have = self.text.len() - start;
             self.text.push_str(&name[have..end]);
@@ -307,7 +307,7 @@ impl Namespaces {
     }
 
     fn slice(&self, span: &Span) -> &str {
-        &self.text[usize::from(span.start)..usize::from(span.end)]
+        &self.text[span.start as usize..span.end as usize]
     }
 }
 

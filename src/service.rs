@@ -3,7 +3,7 @@
 use std::{
     cell::Cell,
     fmt,
-    future::poll_fn,
+    future::{Future, poll_fn},
     mem,
     sync::Arc,
     task::{Context, Poll},
@@ -19,7 +19,7 @@ use crate::{
     answer::{self, Asked, Decision, Look, decide},
     body::{BoxError, CacheBody},
     clock::Nanos,
-    drive::Drive,
+    drive::{Drive, unless_left},
     fill::Fill,
     flight::{Follower, Joined, Landing, Leader, Progress},
     future::ResponseFuture,
@@ -35,7 +35,9 @@ use crate::{
 /// The service that [`CacheLayer`](crate::CacheLayer) makes.
 ///
 /// It is ready when the inner service is, and uses the very instance that was made ready; whoever waits for another's
-/// response gives it back first.
+/// response gives it back first. A hit leaves it as it is, ready for the next call: as with every service that may answer
+/// by itself, a caller that keeps an idle service keeps what it was promised, a permit of a `ConcurrencyLimit`, say. Servers
+/// drop theirs after each request.
 pub struct Cache<S, St = Memory> {
     inner: S,
     shared: Arc<Shared<St>>,
@@ -91,8 +93,8 @@ where
             Step::Pass => ResponseFuture::pass(self.inner.call(request)),
             Step::Mark(status) => ResponseFuture::bypass(self.inner.call(request), self.shared.clone(), status),
             Step::Answer(response) => ResponseFuture::ready(response),
-            Step::Refresh(response, quest, missed) => {
-                self.refresh(*quest, missed, request);
+            Step::Refresh(response, quest, missed, seen) => {
+                self.refresh(*quest, missed, &seen, request);
                 ResponseFuture::ready(response)
             }
             Step::Ask(quest, missed) => self.ask(*quest, missed, request),
@@ -109,7 +111,7 @@ enum Step<B> {
     Mark(CacheStatus),
     Answer(Response<CacheBody<B>>),
     /// Answered, with something that wants refreshing.
-    Refresh(Response<CacheBody<B>>, Box<Quest>, Missed),
+    Refresh(Response<CacheBody<B>>, Box<Quest>, Missed, Arc<Entry>),
     /// The inner service is to be asked.
     Ask(Box<Quest>, Missed),
     /// The store has to be asked first.
@@ -152,6 +154,20 @@ impl Quest {
         let began = shared.store.context().clock.nanos();
         let shared = shared.clone();
         Fill { shared, rule, plan, primary, varying, stamp, asked, began, miss: why, stale: spare, leader }
+    }
+
+    /// What the store has for this request by now, if it answers at once.
+    fn look_again<St: Store>(&self, shared: &Shared<St>) -> Option<Arc<Entry>> {
+        Some(Look::now(&shared.store, self.primary.as_ref(), &self.asked.headers)?.found?.0)
+    }
+
+    /// The same, if it is fresh.
+    fn fresh_by_now<St: Store>(&self, shared: &Shared<St>) -> Option<Arc<Entry>> {
+        let found = Look::now(&shared.store, self.primary.as_ref(), &self.asked.headers)?.found;
+        match decide(found, &self.rule, shared.store.context().clock.nanos()) {
+            Decision::Fresh(entry) | Decision::Early(entry) => Some(entry),
+            Decision::Stale(_) | Decision::Ask(..) => None,
+        }
     }
 
     fn join<St: Store>(&self, shared: &Shared<St>, missed: &Missed) -> Joined {
@@ -238,7 +254,7 @@ where
             if *method == Method::HEAD {
                 return Ok(Step::Answer(response));
             }
-            Step::Refresh(response, quest(), missed(Miss::Expired, None))
+            Step::Refresh(response, quest(), missed(Miss::Expired, None), entry)
         }
         Decision::Stale(entry) => {
             let outcome = Outcome::Stale(Stale::WhileRevalidate);
@@ -248,7 +264,7 @@ where
             if *method == Method::HEAD {
                 return Ok(Step::Answer(response));
             }
-            Step::Refresh(response, quest(), missed(Miss::Expired, None))
+            Step::Refresh(response, quest(), missed(Miss::Expired, None), entry)
         }
         // Only a response to GET is stored: a HEAD goes its way.
         Decision::Ask(..) if *method == Method::HEAD => {
@@ -346,6 +362,14 @@ impl<S, St> Cache<S, St> {
         }
         match quest.join(&shared, &missed) {
             Joined::Leads(leader) => {
+                // Another fill may have landed between our look and our joining.
+                if let Some(entry) = quest.fresh_by_now(&shared) {
+                    drop(leader);
+                    let Asked { method, headers } = &quest.asked;
+                    let response = answer::from_entry(&shared, &entry, method, headers, Outcome::Hit, now);
+                    hit(&shared, now);
+                    return ResponseFuture::ready(response);
+                }
                 counters.miss(missed.why);
                 tracing::debug!(reason = missed.why.as_str(), "miss");
                 let inner = self.take_ready().call(without_conditions(request));
@@ -382,7 +406,7 @@ impl<S, St> Cache<S, St> {
     }
 
     /// Has an entry refreshed behind its back, unless somebody is at it.
-    fn refresh<ReqB, ResB>(&mut self, quest: Quest, missed: Missed, request: Request<ReqB>)
+    fn refresh<ReqB, ResB>(&mut self, quest: Quest, missed: Missed, seen: &Arc<Entry>, request: Request<ReqB>)
     where
         S: Service<Request<ReqB>, Response = Response<ResB>> + Clone + Send + 'static,
         S::Future: Send + 'static,
@@ -397,11 +421,13 @@ impl<S, St> Cache<S, St> {
             return;
         }
         if let Joined::Leads(leader) = quest.join(&shared, &missed) {
+            // Whoever was at it may have landed between our look and our joining.
+            if quest.look_again(&shared).is_some_and(|found| !Arc::ptr_eq(&found, seen)) {
+                return;
+            }
             shared.store.context().counters.add(Count::Refreshes, 1);
             let inner = self.take_ready().call(without_conditions(request));
-            let fill = quest.fill(&shared, missed, Some(leader)).run(inner);
-            // What it answers is for nobody; what it stores is for all.
-            runtime.spawn(async { drop(fill.await) }.in_current_span());
+            runtime.spawn(refreshing(&shared, quest, missed, leader, inner).in_current_span());
         }
     }
 }
@@ -421,10 +447,36 @@ where
     E: Send + 'static,
 {
     let flight = leader.flight();
-    let limit = Some(shared.options.fill_limit);
-    let drive = Drive::new(quest.fill(shared, missed, Some(leader)).run(inner), limit);
+    let limit = shared.options.fill_limit;
+    let awaited = {
+        // Not held: the flight knows its work.
+        let flight = Arc::downgrade(&flight);
+        move || flight.upgrade().is_some_and(|flight| flight.is_awaited())
+    };
+    let drive = Drive::limited(quest.fill(shared, missed, Some(leader)).run(inner), limit, awaited);
     flight.is_worked_by(drive.handle());
     drive
+}
+
+/// Fills as the leader, in the background: what is answered is for nobody, what is stored is for all. It ends when it
+/// takes too long, unless somebody waits for it by then.
+fn refreshing<St, F, B, E>(
+    shared: &Arc<Shared<St>>,
+    quest: Quest,
+    missed: Missed,
+    leader: Leader,
+    inner: F,
+) -> impl Future<Output = ()> + Send + 'static
+where
+    St: Store,
+    F: Future<Output = Result<Response<B>, E>> + Send + 'static,
+    B: Body<Error: Into<BoxError>> + Send + 'static,
+    E: Send + 'static,
+{
+    let flight = leader.flight();
+    let limit = Some(shared.options.fill_limit);
+    let fill = quest.fill(shared, missed, Some(leader)).run(inner);
+    async move { drop(unless_left(fill, limit, || !flight.is_awaited()).await) }
 }
 
 /// The road of a request that has to wait.
@@ -436,19 +488,20 @@ async fn wait<S, St, ReqB, ResB>(
     mut follower: Option<Follower>,
 ) -> Result<Response<CacheBody<ResB>>, S::Error>
 where
-    S: Service<Request<ReqB>, Response = Response<ResB>>,
+    S: Service<Request<ReqB>, Response = Response<ResB>> + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Send + 'static,
     St: Store,
     ReqB: Send + 'static,
     ResB: Body<Error: Into<BoxError>> + Send + 'static,
 {
+    let until = shared.flights.patience();
     let context = shared.store.context();
     let Asked { method, headers } = &quest.asked;
     loop {
         let mut alone = None;
         if let Some(follower) = follower.take() {
-            match follower.wait().await {
+            match follower.wait(until).await {
                 None => alone = Some(Miss::WaitLimit),
                 Some(Progress::Landed(Landing::NotShared)) => alone = Some(Miss::NotShared),
                 Some(Progress::Landed(Landing::Stored(found))) => {
@@ -478,33 +531,57 @@ where
             Look::nothing()
         });
         let Look { found, stamp, varying } = look;
-        let mut missed = match decide(found, &quest.rule, now) {
-            Decision::Fresh(entry) | Decision::Early(entry) => {
+        let decision = decide(found, &quest.rule, now);
+        let early = matches!(decision, Decision::Early(_));
+        let mut missed = match decision {
+            Decision::Fresh(entry) => {
                 hit(&shared, now);
                 return Ok(answer::from_entry(&shared, &entry, method, headers, Outcome::Hit, now));
             }
-            Decision::Stale(entry) if alone.is_none() => {
-                context.counters.add(Count::Stale, 1);
-                let outcome = Outcome::Stale(Stale::WhileRevalidate);
+            Decision::Early(entry) | Decision::Stale(entry) if early || alone.is_none() => {
+                let outcome = if early { Outcome::Hit } else { Outcome::Stale(Stale::WhileRevalidate) };
+                match early {
+                    true => hit(&shared, now),
+                    false => _ = context.counters.add(Count::Stale, 1),
+                }
                 let response = answer::from_entry(&shared, &entry, method, headers, outcome, now);
                 let missed = Missed { why: Miss::Expired, spare: None, stamp, varying };
                 if *method == Method::GET
                     && let Joined::Leads(leader) = quest.join(&shared, &missed)
                 {
                     context.counters.add(Count::Refreshes, 1);
-                    poll_fn(|cx| service.poll_ready(cx)).await?;
-                    let inner = service.call(without_conditions(request));
-                    let fill = quest.fill(&shared, missed, Some(leader)).run(inner);
-                    tokio::spawn(async { drop(fill.await) }.in_current_span());
+                    let shared = shared.clone();
+                    let refresh = async move {
+                        // Not awaited by the stale answer, which is to leave at once.
+                        if poll_fn(|cx| service.poll_ready(cx)).await.is_ok() {
+                            let inner = service.call(without_conditions(request));
+                            refreshing(&shared, quest, missed, leader, inner).await;
+                        }
+                    };
+                    tokio::spawn(refresh.in_current_span());
                 }
                 return Ok(response);
             }
-            Decision::Stale(entry) => Missed { why: Miss::Expired, spare: Some(entry), stamp, varying },
+            Decision::Early(entry) | Decision::Stale(entry) => {
+                Missed { why: Miss::Expired, spare: Some(entry), stamp, varying }
+            }
+            // As at the first look: a response without its content is no answer for the GETs of this key.
+            Decision::Ask(..) if *method == Method::HEAD => {
+                context.counters.miss(Miss::Head);
+                poll_fn(|cx| service.poll_ready(cx)).await?;
+                let response = service.call(request).await?.map(CacheBody::inner);
+                return Ok(shared.marked(response, CacheStatus::new(Outcome::Miss(Miss::Head))));
+            }
             Decision::Ask(why, spare) => Missed { why, spare, stamp, varying },
         };
         if alone.is_none() {
             match quest.join(&shared, &missed) {
                 Joined::Leads(leader) => {
+                    if let Some(entry) = quest.fresh_by_now(&shared) {
+                        drop(leader);
+                        hit(&shared, now);
+                        return Ok(answer::from_entry(&shared, &entry, method, headers, Outcome::Hit, now));
+                    }
                     context.counters.miss(missed.why);
                     poll_fn(|cx| service.poll_ready(cx)).await?;
                     let inner = service.call(without_conditions(request));

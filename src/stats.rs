@@ -4,7 +4,10 @@ use std::{
     array,
     cell::Cell,
     fmt,
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -23,8 +26,6 @@ pub(crate) enum Count {
     Evicted,
     Expired,
     Bumps,
-    FlightsBegun,
-    FlightsEnded,
     Refreshes,
     InnerCalls,
     InnerNanos,
@@ -45,6 +46,8 @@ const STRIPES: usize = 16;
 /// The counters of a store: a stripe for each thread, added up when they are read.
 pub(crate) struct Counters {
     stripes: [Stripe; STRIPES],
+    /// Fills under way, of all layers over the store: these count themselves.
+    pub(crate) flying: Arc<AtomicUsize>,
 }
 
 #[repr(align(128))]
@@ -52,7 +55,7 @@ struct Stripe([AtomicU64; CELLS]);
 
 impl Default for Counters {
     fn default() -> Self {
-        Self { stripes: array::from_fn(|_| Stripe(array::from_fn(|_| AtomicU64::new(0)))) }
+        Self { stripes: array::from_fn(|_| Stripe(array::from_fn(|_| AtomicU64::new(0)))), flying: Arc::default() }
     }
 }
 
@@ -114,6 +117,14 @@ impl Counters {
 /// The counters are read one after the other, not at one moment.
 ///
 /// Its `Display` is a few lines for a person; reasons that never occurred are left out there.
+///
+/// ```
+/// use tower_response_cache::{Memory, Store};
+///
+/// let stats = Memory::new(1 << 20).stats();
+/// assert_eq!((stats.hits, stats.misses(), stats.capacity), (0, 0, 1 << 20));
+/// assert!(stats.to_string().starts_with("hits 0, stale 0, collapsed 0"));
+/// ```
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Stats {
@@ -171,7 +182,7 @@ impl Stats {
             expired: count(Count::Expired),
             bumps: count(Count::Bumps),
             refreshes: count(Count::Refreshes),
-            flights: count(Count::FlightsBegun).wrapping_sub(count(Count::FlightsEnded)),
+            flights: counters.flying.load(Ordering::Relaxed) as u64,
             entries: usage.entries,
             bytes: usage.bytes,
             capacity: usage.capacity,

@@ -26,7 +26,9 @@ impl Tour<'_> {
         println!("\nA new row");
         let list = "/tables/flights?carrier=HA&sort=-id&limit=3";
         self.get(list).await?;
-        let before = self.get(list).await?.json();
+        let again = self.get(list).await?;
+        must(again.hit(), "the second reading comes from the cache")?;
+        let before = again.json();
         let row = json!({ "day": 31, "carrier": "HA", "flight": 51, "origin": "JFK", "dest": "HNL" });
         let inserted = self.send(Method::POST, "/tables/flights", row).await?.json();
         let after = self.get(list).await?.json();
@@ -57,7 +59,7 @@ impl Tour<'_> {
         println!("\nA changed profile, then a logout");
         let me = "/auth/user";
         self.get(me).await?;
-        self.get(me).await?;
+        must(self.get(me).await?.hit(), "the second reading comes from the cache")?;
         let other = Tour { client: self.client, token: self.client.login(0).await? };
         let email = format!("user0+{}@example.com", &other.token[..8]);
         other.send(Method::PATCH, me, json!({ "email": email })).await?;

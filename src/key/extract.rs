@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, header};
 
 use super::{
     Extracted, Identity, KeyWriter, RequestView,
-    identity::cookie,
+    identity::{Repeated, cookie},
     query::{Names, Query},
     write::Tag,
 };
@@ -91,6 +91,22 @@ impl<A: KeyExtractor, B: KeyExtractor> KeyExtractor for And<A, B> {
 /// The authority is that of the request target or else the `Host` field, the path is as it was sent, and the parameters
 /// of the query are sorted by name: `?b=1&a=2` and `?a=2&b=1` are one request, `?a=1&a=2` and `?a=2&a=1` are two. A query
 /// whose names hold `%`, `+`, `;` or brackets counts as it was sent.
+///
+/// ```
+/// use http::Request;
+/// use tower_response_cache::{Memory, Rule, Rules, RouteAndQuery};
+///
+/// let store = Memory::default();
+/// let key = |rules: &Rules, target: &str| rules.key(&store, &Request::get(target).body(()).unwrap()).unwrap();
+/// let minute = std::time::Duration::from_secs(60);
+///
+/// let rules = Rules::new().route("/rows", Rule::ttl(minute));
+/// assert_eq!(key(&rules, "/rows?b=1&a=2"), key(&rules, "/rows?a=2&b=1"));
+/// assert_ne!(key(&rules, "/rows?a=1&a=2"), key(&rules, "/rows?a=2&a=1"));
+///
+/// let rules = Rules::new().route("/rows", Rule::ttl(minute).key(RouteAndQuery.without_query(["utm_*"])));
+/// assert_eq!(key(&rules, "/rows?a=1&utm_source=mail"), key(&rules, "/rows?a=1"));
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RouteAndQuery;
 
@@ -208,6 +224,19 @@ impl KeyExtractor for RequestTarget {
 ///
 /// Fields that carry secrets (`Authorization`, `Cookie`, `Proxy-Authorization`, `X-Api-Key`, and every value that is
 /// marked [sensitive](http::HeaderValue::is_sensitive)) enter the key as keyed hashes.
+///
+/// ```
+/// use http::Request;
+/// use tower_response_cache::{Headers, KeyExtractor, Memory, RouteAndQuery, Rule, Rules};
+///
+/// let store = Memory::default();
+/// let rule = Rule::ttl(std::time::Duration::from_secs(60)).key(RouteAndQuery.and(Headers::new(["accept-language"])));
+/// let rules = Rules::new().route("/", rule);
+/// let key = |language: &str| {
+///     rules.key(&store, &Request::get("/").header("accept-language", language).body(()).unwrap()).unwrap()
+/// };
+/// assert_ne!(key("de"), key("en"));
+/// ```
 #[derive(Debug, Clone)]
 pub struct Headers(Box<[HeaderName]>);
 
@@ -246,11 +275,23 @@ impl KeyExtractor for Headers {
 const SECRETS: [&str; 4] = ["authorization", "cookie", "proxy-authorization", "x-api-key"];
 
 /// One cookie, as a keyed hash. It tells variants apart, not users: [`Identity::cookie`] does that.
+///
+/// ```
+/// use http::Request;
+/// use tower_response_cache::{Cookie, KeyExtractor, Memory, RouteAndQuery, Rule, Rules};
+///
+/// let store = Memory::default();
+/// let rule = Rule::ttl(std::time::Duration::from_secs(60)).key(RouteAndQuery.and(Cookie::new("theme"))).ignore_credentials();
+/// let rules = Rules::new().route("/", rule);
+/// let key = |cookies: &str| rules.key(&store, &Request::get("/").header("cookie", cookies).body(()).unwrap()).unwrap();
+/// assert_eq!(key("theme=dark; visit=1"), key("visit=2; theme=dark"));
+/// assert_ne!(key("theme=dark"), key("theme=light"));
+/// ```
 #[derive(Debug, Clone)]
 pub struct Cookie(Box<str>);
 
 impl Cookie {
-    /// The cookie of this name. Several of it count as none.
+    /// The cookie of this name. A request with several of it bypasses the cache.
     pub fn new(name: &str) -> Self {
         Self(name.into())
     }
@@ -260,8 +301,9 @@ impl KeyExtractor for Cookie {
     fn extract(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
         key.tagged(Tag::Cookie, self.0.as_bytes());
         match cookie(request.headers, &self.0) {
-            Some(value) => key.secret(value),
-            None => key.tagged(Tag::Absent, &[]),
+            Ok(Some(value)) => key.secret(value),
+            Ok(None) => key.tagged(Tag::Absent, &[]),
+            Err(Repeated) => return Extracted::Bypass,
         }
         Extracted::Key
     }
@@ -272,6 +314,14 @@ fn write_host(request: &RequestView<'_>, key: &mut KeyWriter<'_>) {
     let host = match request.uri.authority() {
         Some(authority) => authority.as_str().as_bytes(),
         None => host_field(request.headers),
+    };
+    let host = match host.iter().rposition(|b| *b == b'@') {
+        None => host,
+        Some(at) => {
+            // Credentials, which are a secret, and no name: their letters have a case.
+            key.secret(&host[..at]);
+            &host[at + 1..]
+        }
     };
     if host.iter().any(u8::is_ascii_uppercase) {
         key.tagged(Tag::Host, &host.to_ascii_lowercase());

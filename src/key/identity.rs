@@ -11,7 +11,23 @@ use crate::store::IdentityHash;
 ///
 /// In the key it is a keyed hash, so that neither keys nor logs tell a token, and `{identity}` in the namespaces of a
 /// rule is that hash in hexadecimal, or `anonymous`. A request without one is cached for everybody without one, unless
-/// it carries other credentials: then it bypasses the cache.
+/// it carries other credentials: then it bypasses the cache. So does a request that says twice who is asking, for nobody
+/// knows which of the two the handler believes.
+///
+/// ```
+/// use http::Request;
+/// use tower_response_cache::{Identity, Memory, Rule, Rules};
+///
+/// let store = Memory::default();
+/// let rules = Rules::new().route("/me", Rule::ttl(std::time::Duration::from_secs(60)).identity(Identity::bearer()));
+/// let key = |token: &str| {
+///     let request = Request::get("/me").header("authorization", format!("Bearer {token}")).body(()).unwrap();
+///     rules.key(&store, &request).unwrap()
+/// };
+/// assert_eq!(key("ada"), key("ada"));
+/// assert_ne!(key("ada"), key("bob"));
+/// assert!(!key("ada").canonical().windows(3).any(|part| part == b"ada"));
+/// ```
 #[derive(Clone)]
 pub struct Identity {
     source: Source,
@@ -34,7 +50,7 @@ impl Identity {
         Self::from_source(Source::Bearer)
     }
 
-    /// The value of a header field, such as `x-api-key`. Several lines of it count as absent.
+    /// The value of a header field, such as `x-api-key`.
     ///
     /// # Panics
     ///
@@ -44,7 +60,7 @@ impl Identity {
         Self::from_source(Source::Header(super::extract::header_name(name)))
     }
 
-    /// The value of a cookie. Several cookies of the name count as absent.
+    /// The value of a cookie.
     pub fn cookie(name: &str) -> Self {
         Self::from_source(Source::Cookie(name.into()))
     }
@@ -69,25 +85,26 @@ impl Identity {
 
     /// Who is asking, as keys and namespaces know it.
     pub(crate) fn of(&self, request: &RequestView<'_>) -> Option<IdentityHash> {
-        self.with(request, |secret| request.secret.identity(secret))
+        self.with(request, |secret| request.secret.identity(secret)).ok().flatten()
     }
 
-    fn with<T>(&self, request: &RequestView<'_>, then: impl FnOnce(&[u8]) -> T) -> Option<T> {
-        match &self.source {
-            Source::Bearer => only(request.headers, &header::AUTHORIZATION).and_then(bearer).map(then),
-            Source::Header(name) => only(request.headers, name).map(then),
-            Source::Cookie(name) => cookie(request.headers, name).map(then),
+    fn with<T>(&self, request: &RequestView<'_>, then: impl FnOnce(&[u8]) -> T) -> Result<Option<T>, Repeated> {
+        Ok(match &self.source {
+            Source::Bearer => only(request.headers, &header::AUTHORIZATION)?.and_then(bearer).map(then),
+            Source::Header(name) => only(request.headers, name)?.map(then),
+            Source::Cookie(name) => cookie(request.headers, name)?.map(then),
             Source::By(find) => find(request).map(|found| then(found.as_bytes())),
-        }
+        })
     }
 }
 
 impl KeyExtractor for Identity {
     fn extract(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
         match self.with(request, |secret| key.identity(secret)) {
-            Some(()) => Extracted::Key,
-            None if self.required => Extracted::Bypass,
-            None => {
+            Ok(Some(())) => Extracted::Key,
+            Err(Repeated) => Extracted::Bypass,
+            Ok(None) if self.required => Extracted::Bypass,
+            Ok(None) => {
                 key.tagged(Tag::Absent, b"identity");
                 Extracted::Key
             }
@@ -110,11 +127,12 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// The value of a field that stands once.
-fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
-    let mut values = headers.get_all(name).iter();
-    let value = values.next()?;
-    values.next().is_none().then(|| value.as_bytes())
+/// What should stand once stands several times: a handler may take the first or the last of it.
+pub(super) struct Repeated;
+
+/// The value of a field.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]>, Repeated> {
+    one(headers.get_all(name).iter().map(|value| value.as_bytes()))
 }
 
 fn bearer(credentials: &[u8]) -> Option<&[u8]> {
@@ -123,14 +141,17 @@ fn bearer(credentials: &[u8]) -> Option<&[u8]> {
     (scheme.eq_ignore_ascii_case(b"bearer ") && !token.is_empty()).then_some(token)
 }
 
-/// The value of a cookie that stands once.
-pub(crate) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+/// The value of a cookie.
+pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a [u8]>, Repeated> {
     let pairs = headers.get_all(header::COOKIE).iter().flat_map(|line| line.as_bytes().split(|b| *b == b';'));
-    let mut values = pairs.filter_map(|pair| {
+    one(pairs.filter_map(|pair| {
         let pair = pair.trim_ascii();
         let at = pair.iter().position(|b| *b == b'=')?;
         (&pair[..at] == name.as_bytes()).then(|| &pair[at + 1..])
-    });
-    let value = values.next()?;
-    values.next().is_none().then_some(value)
+    }))
+}
+
+fn one<T>(mut values: impl Iterator<Item = T>) -> Result<Option<T>, Repeated> {
+    let value = values.next();
+    if values.next().is_some() { Err(Repeated) } else { Ok(value) }
 }

@@ -115,7 +115,8 @@ impl Rules {
         Ok(self)
     }
 
-    /// The key that a request has, for [`Store::invalidate_key`]; `None` if it would bypass the cache.
+    /// The key that a request has, for [`Store::invalidate_key`]. `None` if no rule covers it, its extractor leaves it alone,
+    /// or the key would be too long; a request that bypasses the cache for another reason has a key all the same.
     ///
     /// It needs the store because secrets are hashed under the store's key.
     ///

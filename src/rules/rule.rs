@@ -12,6 +12,7 @@ use crate::{
     clock::{Nanos, nanos},
     key::{self, And, Extracted, Identity, KeyExtractor, KeyWriter, RequestView, RouteAndQuery},
     namespace::{MAX_NAMESPACES, Namespace, Namespaces},
+    service::overrides_method,
 };
 
 /// What a route allows.
@@ -22,6 +23,24 @@ use crate::{
 /// Responses of GET requests are stored if their status is 200, 203, 204, 300, 301, 308, 404 or 410 (or has a lifetime of
 /// its own, see [`status`](Self::status)), and HEAD requests are answered from them. A request with `Authorization` or
 /// `Cookie` bypasses the cache unless its key holds an [identity](Self::identity).
+///
+/// ```
+/// use std::time::Duration;
+/// use http::{Method, StatusCode};
+/// use tower_response_cache::{Rule, Rules};
+///
+/// let rule = Rule::ttl(Duration::from_secs(300))
+///     .status(StatusCode::NOT_FOUND, Duration::from_secs(5))
+///     .stale_if_error(Duration::from_secs(3600))
+///     .jitter(0.1)
+///     .namespace("db_query:{table}")
+///     .invalidates_on([Method::PATCH, Method::DELETE], "db_query:{table}");
+/// Rules::new().try_route("/tables/{table}", rule.clone())?;
+///
+/// let error = Rules::new().try_route("/rows/{id}", rule).unwrap_err();
+/// assert!(error.to_string().contains("the route has no parameter `{table}`; it knows `{id}`, `{identity}`"), "{error}");
+/// # Ok::<(), tower_response_cache::RulesError>(())
+/// ```
 #[derive(Clone)]
 pub struct Rule {
     lifetime: Lifetime,
@@ -45,11 +64,13 @@ pub struct Rule {
 #[derive(Clone)]
 pub(crate) enum Lifetime {
     Fixed(Duration),
-    ByRequest(Arc<dyn Fn(&RequestView<'_>) -> Duration + Send + Sync>),
-    ByResponse(Arc<dyn Fn(&response::Parts) -> Option<Duration> + Send + Sync>),
+    ByRequest(Arc<TtlByRequest>),
+    ByResponse(Arc<TtlByResponse>),
     Uncached,
 }
 
+type TtlByRequest = dyn Fn(&RequestView<'_>) -> Duration + Send + Sync;
+type TtlByResponse = dyn Fn(&response::Parts) -> Option<Duration> + Send + Sync;
 type NamespacesBy = dyn Fn(&RequestView<'_>) -> Vec<Namespace> + Send + Sync;
 type ClearsBy = dyn Fn(&RequestView<'_>, &response::Parts) -> Vec<Namespace> + Send + Sync;
 
@@ -406,7 +427,9 @@ impl Compiled {
     }
 
     pub(crate) fn jittered(&self, ttl: Duration) -> Duration {
-        if self.rule.jitter == 0.0 { ttl } else { ttl.mul_f64(1.0 - self.rule.jitter * fastrand::f64()) }
+        let share = 1.0 - self.rule.jitter * fastrand::f64();
+        // A `Duration` times 1.0 may be more than a `Duration` holds; a rounded number of nanoseconds may be one too long.
+        if self.rule.jitter == 0.0 { ttl } else { ttl.min(Duration::from_nanos((nanos(ttl) as f64 * share) as u64)) }
     }
 
     /// XFetch: whether this request should refresh an entry that has so much time left and cost so much to compute.
@@ -426,7 +449,7 @@ impl Compiled {
         let mut names: Vec<_> = self
             .clears
             .iter()
-            .filter(|(methods, _)| concerns(methods, request.method()))
+            .filter(|(methods, _)| concerns(methods, request))
             .map(|(_, template)| template.render(request, identity))
             .collect();
         if matches!(self.rule.clears, Clears::Own) {
@@ -442,7 +465,7 @@ impl Compiled {
 
     /// What a write clears that is known only from its response.
     pub(crate) fn cleared_by(&self, request: &RequestView<'_>, response: &response::Parts) -> Vec<Namespace> {
-        let concerned = self.rule.clears_by.iter().filter(|(methods, _)| concerns(methods, request.method()));
+        let concerned = self.rule.clears_by.iter().filter(|(methods, _)| concerns(methods, request));
         concerned.flat_map(|(_, by)| by(request, response)).collect()
     }
 
@@ -455,6 +478,8 @@ impl Compiled {
 /// The statuses that are stored unless a rule says otherwise.
 const STORED: [u16; 8] = [200, 203, 204, 300, 301, 308, 404, 410];
 
-fn concerns(methods: &Methods, method: &Method) -> bool {
-    methods.as_ref().is_none_or(|methods| methods.contains(method))
+/// What a header overrides the method with is not looked into: it may be any of those that are listed.
+fn concerns(methods: &Methods, request: &RequestView<'_>) -> bool {
+    let overridden = || request.headers().keys().any(|name| overrides_method(name.as_str()));
+    methods.as_ref().is_none_or(|methods| methods.contains(request.method()) || overridden())
 }

@@ -32,7 +32,7 @@ pub fn parse_date(value: &[u8], now: u64) -> Option<u64> {
 /// assert_eq!(tower_response_cache::semantics::print_date(784_111_777_999), "Sun, 06 Nov 1994 08:49:37 GMT");
 /// ```
 pub fn print_date(millis: u64) -> HeaderValue {
-    let at = UNIX_EPOCH + Duration::from_secs((millis / 1000).min(END_OF_9999));
+    let at = UNIX_EPOCH + Duration::from_secs((millis / 1000).min(END_OF_9999.unsigned_abs()));
     HeaderValue::try_from(httpdate::fmt_http_date(at)).expect("a date is visible ASCII")
 }
 
@@ -41,7 +41,7 @@ pub(super) fn date_field(headers: &HeaderMap, name: HeaderName, now: u64) -> Opt
     parse_date(headers.get(name)?.as_bytes(), now)
 }
 
-const END_OF_9999: u64 = 253_402_300_799;
+const END_OF_9999: i64 = 253_402_300_799;
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT`
 fn imf_fixdate(value: &[u8]) -> Option<u64> {
@@ -125,102 +125,11 @@ fn millis(year: i64, month: i64, day: i64, seconds: i64) -> Option<u64> {
     let year = if month <= 2 { year - 1 } else { year };
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
     let days = 365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + day_of_year - 719_468;
-    Some(u64::try_from((days * 86_400 + seconds) * 1000).unwrap_or(0))
+    // No HTTP date lies outside of these, so whatever is read can be printed.
+    let seconds = (days * 86_400 + seconds).clamp(0, END_OF_9999);
+    u64::try_from(seconds * 1000).ok()
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const NOW: u64 = 1_790_000_000_000; // September 2026
-
-    #[test]
-    fn rfc9110_5_6_7_good() {
-        for (date, seconds) in [
-            ("Sun, 06 Nov 1994 08:49:37 GMT", 784_111_777),
-            ("Sunday, 06-Nov-94 08:49:37 GMT", 784_111_777),
-            ("Sun Nov  6 08:49:37 1994", 784_111_777),
-            ("Sun Nov 06 08:49:37 1994", 784_111_777),
-            ("Tue, 19 Jan 2038 14:14:08 GMT", 2_147_523_248),
-            ("Sun, 21 Nov 2286 04:46:39 GMT", 10_000_039_599),
-            ("THU, 18 Aug 2050 02:01:18 GMT", 2_544_400_878),
-            ("Thu, 18 AUG 2050 02:01:18 GMT", 2_544_400_878),
-            ("Thu, 18 Aug 2050 02:01:18 gMT", 2_544_400_878),
-            ("Thursday, 18-Aug-50 02:01:18 GMT", 2_544_400_878),
-            ("Thu Aug  8 02:01:18 2050", 2_543_536_878),
-            ("Tue, 29 Feb 2000 00:00:00 GMT", 951_782_400),
-            ("Sat, 31 Dec 2016 23:59:60 GMT", 1_483_228_800),
-            ("Wed, 31 Dec 1969 23:59:59 GMT", 0),
-            ("Mon, 01 Jan 0001 00:00:00 GMT", 0),
-            ("Fri, 31 Dec 9999 23:59:59 GMT", END_OF_9999),
-        ] {
-            assert_eq!(parse_date(date.as_bytes(), NOW), Some(seconds * 1000), "{date}");
-        }
-    }
-
-    #[test]
-    fn rfc9110_5_6_7_bad() {
-        for date in [
-            "",
-            "0",
-            "-1",
-            ",",
-            "Sun",
-            "foo",
-            "GMT",
-            "Thu, 18 Aug 2050 02:01:18 UTC",
-            "Thu, 18 Aug 2050 02:01:18 AEST",
-            "Thu, 18 Aug 50 02:01:18 GMT",
-            "Thu 18 Aug 2050 02:01:18 GMT",
-            "Thu, 18  Aug  2050 02:01:18 GMT",
-            "Thu, 18-Aug-2050 02:01:18 GMT",
-            "Thu, 18 Aug 2050 02.01.18 GMT",
-            "Thu, 18 Aug 2050 2:01:18 GMT",
-            "Thu, 18 Aug 2050 02:01:18 +0000",
-            "Thu, 18 Aug 2050 24:00:00 GMT",
-            "Thu, 18 Aug 2050 02:60:00 GMT",
-            "Thu, 18 Aug 2050 02:01:61 GMT",
-            "Thu, 31 Apr 2050 02:01:18 GMT",
-            "Thu, 29 Feb 2100 02:01:18 GMT",
-            "Thu, 00 Aug 2050 02:01:18 GMT",
-            "Abc, 18 Aug 2050 02:01:18 GMT",
-            "Thu, 18 Abc 2050 02:01:18 GMT",
-            "Thu, 18 Aug 2050 02:01:18 GMT ",
-            "Sunda, 06-Nov-94 08:49:37 GMT",
-            "Sun, 06-Nov-94 08:49:37 GMT",
-            "Sun Nov 6 08:49:37 1994",
-        ] {
-            assert_eq!(parse_date(date.as_bytes(), NOW), None, "{date}");
-        }
-    }
-
-    #[test]
-    fn rfc9110_5_6_7_two_digit_years_lie_at_most_fifty_years_ahead() {
-        for (year, want) in [(76, 2076), (77, 1977), (99, 1999), (0, 2000), (26, 2026), (27, 2027)] {
-            let short = format!("Sunday, 06-Jan-{year:02} 08:49:37 GMT");
-            let long = format!("Sun, 06 Jan {want} 08:49:37 GMT");
-            assert_eq!(parse_date(short.as_bytes(), NOW), parse_date(long.as_bytes(), NOW), "{short}");
-        }
-        let late = parse_date(b"Sunday, 06-Dec-76 08:49:37 GMT", NOW);
-        assert_eq!(late, parse_date(b"Sun, 06 Dec 1976 08:49:37 GMT", NOW), "two months beyond fifty years");
-    }
-
-    proptest! {
-        #[test]
-        fn printed_dates_are_read_again(seconds in 0..=END_OF_9999) {
-            prop_assert_eq!(parse_date(print_date(seconds * 1000).as_bytes(), NOW), Some(seconds * 1000));
-        }
-
-        #[test]
-        fn reading_never_panics(bytes: Vec<u8>, now: u64) {
-            let _ = parse_date(&bytes, now);
-        }
-
-        #[test]
-        fn reading_near_dates_never_panics(text in "[A-Za-z]{3,9},? [0-9]{2}[ -][A-Z][a-z]{2}[ -]([0-9]{2}|[0-9]{4}) [0-9:]{8} GMT", now: u64) {
-            let _ = parse_date(text.as_bytes(), now);
-        }
-    }
-}
+#[path = "tests/date.rs"]
+mod tests;

@@ -1,12 +1,13 @@
 //! May a response be kept by a shared cache, and what of it (RFC 9111 §3)?
 
 use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_RANGE, ETAG, EXPIRES, HeaderMap, HeaderName, LAST_MODIFIED,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LOCATION, CONTENT_RANGE, ETAG, EXPIRES, HeaderMap, HeaderName,
+    LAST_MODIFIED, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{Method, StatusCode};
 
 use super::directives::{CacheControl, Scope};
+use super::invalidation::{Target, same_origin};
 use super::list;
 use super::vary::Vary;
 
@@ -16,7 +17,8 @@ use super::vary::Vary;
 pub enum NoStore {
     /// The answers to this method are not kept; only those to GET and QUERY are.
     Method,
-    /// An interim response, a 304, or, with `must-understand`, a status that is not understood.
+    /// An interim response; a status that answers the request's own conditions, range or rate rather than what it asks for (304,
+    /// 407, 412, 416, 428, 429, 431, 511); or, with `must-understand`, one that is not understood.
     Status,
     /// The response said `no-store`.
     NoStoreDirective,
@@ -24,7 +26,7 @@ pub enum NoStore {
     RequestNoStore,
     /// The response said `private`, for all of it.
     Private,
-    /// The response said `no-cache`, and there is no validator, or the rule does not revalidate.
+    /// The response said `no-cache`, and there is no validator, or the rule does not validate.
     NoCache,
     /// The response sets a cookie.
     SetCookie,
@@ -75,6 +77,7 @@ pub struct Exchange<'a> {
 
 /// What a rule adds to RFC 9111 §3. The default adds nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SharedRules {
     /// A lifetime is made up where the response states none and the RFC allows it (a heuristic, or the rule's own default).
     /// Defaults to no.
@@ -94,7 +97,7 @@ pub struct SharedRules {
 ///
 /// # Errors
 ///
-/// The first reason against it: a 1xx or 304, 206 or `Content-Range`, `no-store`, bare `private` or `no-cache`, `Set-Cookie`,
+/// The first reason against it: a status as in [`NoStore::Status`], 206 or `Content-Range`, `no-store`, bare `private` or `no-cache`, `Set-Cookie`,
 /// `Vary: *`.
 ///
 /// ```
@@ -138,8 +141,9 @@ pub fn shared_storable(exchange: &Exchange<'_>, cc: &CacheControl, rules: Shared
         return Err(NoStore::Method);
     }
     final_status(status)?;
-    if !rules.keep_partial {
-        whole(status, response)?;
+    // §3.3: only a cache that knows parts keeps them. With another status, `Content-Range` means nothing (RFC 9110 §14.4).
+    if status == StatusCode::PARTIAL_CONTENT && !rules.keep_partial {
+        return Err(NoStore::Partial);
     }
     // §5.2.2.3: with must-understand, an understood status lets no-store be passed over, and another may not be stored.
     if cc.must_understand && !understood(status, rules) {
@@ -167,7 +171,8 @@ pub fn shared_storable(exchange: &Exchange<'_>, cc: &CacheControl, rules: Shared
         return Err(NoStore::Authorization);
     }
     // §3: at least one of these allows it.
-    let explicit = cc.s_maxage.is_some() || cc.max_age.is_some() || response.contains_key(EXPIRES);
+    let expires = !cc.targeted && response.contains_key(EXPIRES);
+    let explicit = cc.s_maxage.is_some() || cc.max_age.is_some() || expires;
     if !(explicit || cc.public || heuristically_cacheable(status)) {
         return Err(NoStore::NotAllowed);
     }
@@ -184,6 +189,19 @@ pub fn shared_storable(exchange: &Exchange<'_>, cc: &CacheControl, rules: Shared
 /// Whether a response with this status may be kept, and be given a lifetime, where it states none (RFC 9110 §15.1).
 pub fn heuristically_cacheable(status: StatusCode) -> bool {
     matches!(status.as_u16(), 200 | 203 | 204 | 206 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
+}
+
+/// Whether the response to a POST may be kept as the answer to later GETs of the same URI (RFC 9110 §9.3.3): it states its
+/// lifetime, and its `Content-Location` is the target itself. Whether it may be stored at all is for [`shared_storable`] to say, asked
+/// about a GET. It never answers another POST.
+pub fn post_answers_get(target: Target<'_>, response: &HeaderMap, cc: &CacheControl) -> bool {
+    let mut lines = response.get_all(CONTENT_LOCATION).iter();
+    let (Some(line), None) = (lines.next(), lines.next()) else {
+        return false;
+    };
+    let expires = !cc.targeted && response.contains_key(EXPIRES);
+    let explicit = cc.s_maxage.is_some() || cc.max_age.is_some() || expires;
+    explicit && line.to_str().is_ok_and(|line| same_origin(target, line).as_ref() == Some(target.path_and_query))
 }
 
 /// Takes out what is not kept (RFC 9111 §3.1): the fields of the connection and those that `Connection` names, those of a
@@ -210,12 +228,14 @@ pub fn strip_for_storing(headers: &mut HeaderMap, cc: &CacheControl) {
     }
 }
 
-/// §3: the status code is final; a 304 is about a response that somebody else keeps.
+/// §3: the status code is final. And it is about what was asked for, not about how: a 304, 412 and 416 answer the
+/// request's own conditions and range, a 407 its connection, and 428, 429, 431 and 511 must not be stored (RFC 6585 §3 to §6).
 fn final_status(status: StatusCode) -> Result<(), NoStore> {
-    if status.is_informational() || status == StatusCode::NOT_MODIFIED { Err(NoStore::Status) } else { Ok(()) }
+    let about_the_request = matches!(status.as_u16(), 304 | 407 | 412 | 416 | 428 | 429 | 431 | 511);
+    if status.is_informational() || about_the_request { Err(NoStore::Status) } else { Ok(()) }
 }
 
-/// §3.3: only a cache that knows parts keeps them.
+/// What looks like a part is not kept as the whole.
 fn whole(status: StatusCode, response: &HeaderMap) -> Result<(), NoStore> {
     let part = status == StatusCode::PARTIAL_CONTENT || response.contains_key(CONTENT_RANGE);
     if part { Err(NoStore::Partial) } else { Ok(()) }
@@ -244,181 +264,5 @@ fn understood(status: StatusCode, rules: SharedRules) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn headers(lines: &[(&str, &str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in lines {
-            let name: HeaderName = name.parse().unwrap();
-            headers.append(name, value.parse().unwrap());
-        }
-        headers
-    }
-
-    fn safe(status: u16, response: &[(&str, &str)]) -> Result<(), NoStore> {
-        let response = headers(response);
-        safe_to_store(StatusCode::from_u16(status).unwrap(), &response, &CacheControl::of(&response))
-    }
-
-    fn shared(
-        method: &str,
-        request: &[(&str, &str)],
-        status: u16,
-        response: &[(&str, &str)],
-        rules: SharedRules,
-    ) -> Result<(), NoStore> {
-        let (request, response) = (headers(request), headers(response));
-        let method = method.parse().unwrap();
-        let status = StatusCode::from_u16(status).unwrap();
-        let exchange = Exchange { method: &method, request: &request, status, response: &response };
-        shared_storable(&exchange, &CacheControl::of(&response), rules)
-    }
-
-    const CC: &str = "cache-control";
-    const FRESH: (&str, &str) = (CC, "max-age=60");
-
-    #[test]
-    fn safety_everywhere() {
-        for (case, status, response, want) in [
-            ("a plain 200", 200, &[][..], Ok(())),
-            ("any final status is the rule's choice", 503, &[], Ok(())),
-            ("public does not outweigh a cookie", 200, &[(CC, "public"), ("set-cookie", "a=b")], Err(NoStore::SetCookie)),
-            ("a cookie set apart", 200, &[(CC, "private=\"set-cookie\""), ("set-cookie", "a=b")], Ok(())),
-            ("another field set apart", 200, &[(CC, "private=\"x\""), ("set-cookie", "a=b")], Err(NoStore::SetCookie)),
-            ("no-store", 200, &[(CC, "No-Store")], Err(NoStore::NoStoreDirective)),
-            ("no-store on a second line", 200, &[FRESH, (CC, "no-store")], Err(NoStore::NoStoreDirective)),
-            ("private", 200, &[(CC, "max-age=60, PRIVATE")], Err(NoStore::Private)),
-            ("no-cache", 200, &[(CC, "no-cache")], Err(NoStore::NoCache)),
-            ("no-cache for a field", 200, &[(CC, "no-cache=\"x\"")], Ok(())),
-            ("vary star", 200, &[("vary", "foo"), ("vary", ", *")], Err(NoStore::VaryStar)),
-            ("vary", 200, &[("vary", "foo")], Ok(())),
-            ("206", 206, &[], Err(NoStore::Partial)),
-            ("content-range on a 200", 200, &[("content-range", "bytes 0-1/2")], Err(NoStore::Partial)),
-            ("304", 304, &[], Err(NoStore::Status)),
-            ("103", 103, &[], Err(NoStore::Status)),
-        ] {
-            assert_eq!(safe(status, response), want, "{case}");
-        }
-    }
-
-    #[test]
-    fn rfc9111_3_methods_and_statuses() {
-        let none = SharedRules::default();
-        for (method, want) in [
-            ("GET", Ok(())),
-            ("QUERY", Ok(())),
-            ("HEAD", Err(NoStore::Method)),
-            ("POST", Err(NoStore::Method)),
-            ("get", Err(NoStore::Method)),
-        ] {
-            assert_eq!(shared(method, &[], 200, &[FRESH], none), want, "{method}");
-        }
-        for status in [200, 203, 204, 299, 301, 302, 303, 307, 308, 400, 404, 410, 499, 500, 502, 503, 504, 599] {
-            assert_eq!(shared("GET", &[], status, &[FRESH], none), Ok(()), "explicit freshness, {status}");
-        }
-        for (status, want) in [(103, NoStore::Status), (304, NoStore::Status), (206, NoStore::Partial)] {
-            assert_eq!(shared("GET", &[], status, &[FRESH], none), Err(want), "{status}");
-        }
-        let parts = SharedRules { keep_partial: true, ..none };
-        assert_eq!(shared("GET", &[], 206, &[FRESH], parts), Ok(()));
-    }
-
-    #[test]
-    fn rfc9111_3_something_must_allow_it() {
-        let none = SharedRules::default();
-        let silent = SharedRules { silent_is_fresh: true, ..none };
-        for (status, response, want, want_silent) in [
-            (200, &[][..], Err(NoStore::NothingToReuse), Ok(())),
-            (200, &[("etag", "\"a\"")], Ok(()), Ok(())),
-            (200, &[("last-modified", "x")], Ok(()), Ok(())),
-            (200, &[("expires", "0")], Ok(()), Ok(())),
-            (200, &[(CC, "max-age=0")], Ok(()), Ok(())),
-            (200, &[(CC, "s-maxage=0")], Ok(()), Ok(())),
-            (200, &[(CC, "public")], Err(NoStore::NothingToReuse), Ok(())),
-            (201, &[("etag", "\"a\"")], Err(NoStore::NotAllowed), Err(NoStore::NotAllowed)),
-            (403, &[], Err(NoStore::NotAllowed), Err(NoStore::NotAllowed)),
-            (502, &[("last-modified", "x")], Err(NoStore::NotAllowed), Err(NoStore::NotAllowed)),
-            (599, &[("last-modified", "x")], Err(NoStore::NotAllowed), Err(NoStore::NotAllowed)),
-            (599, &[("last-modified", "x"), (CC, "public")], Ok(()), Ok(())),
-            (404, &[], Err(NoStore::NothingToReuse), Ok(())),
-        ] {
-            assert_eq!(shared("GET", &[], status, response, none), want, "{status} {response:?}");
-            assert_eq!(shared("GET", &[], status, response, silent), want_silent, "{status} {response:?}");
-        }
-    }
-
-    #[test]
-    fn rfc9111_5_2_directives() {
-        let none = SharedRules::default();
-        for (section, request, status, cc, want) in [
-            ("5.2.1.5", &[(CC, "no-store")][..], 200, "max-age=60", Err(NoStore::RequestNoStore)),
-            ("5.2.2.5", &[], 200, "max-age=60, no-store", Err(NoStore::NoStoreDirective)),
-            ("5.2.2.7", &[], 200, "max-age=60, private", Err(NoStore::Private)),
-            ("5.2.2.7", &[], 200, "max-age=60, private=\"x\"", Ok(())),
-            ("5.2.2.4", &[], 200, "max-age=60, no-cache", Err(NoStore::NoCache)),
-            ("5.2.2.4", &[], 200, "max-age=60, no-cache=\"x\"", Ok(())),
-            ("5.2.2.3", &[], 200, "max-age=60, no-store, must-understand", Ok(())),
-            ("5.2.2.3", &[], 299, "max-age=60, no-store, must-understand", Err(NoStore::Status)),
-            ("5.2.2.3", &[], 599, "max-age=60, must-understand", Err(NoStore::Status)),
-            ("5.2.2.3", &[], 200, "max-age=60, private, no-store, must-understand", Err(NoStore::Private)),
-        ] {
-            assert_eq!(shared("GET", request, status, &[(CC, cc)], none), want, "{section} {cc}");
-        }
-        assert_eq!(shared("GET", &[], 200, &[(CC, "no-cache"), ("etag", "\"a\"")], none), Ok(()), "kept to be validated");
-    }
-
-    #[test]
-    fn rfc9111_3_5_authorization() {
-        let none = SharedRules::default();
-        for (cc, want) in [
-            ("max-age=60", Err(NoStore::Authorization)),
-            ("max-age=60, proxy-revalidate", Err(NoStore::Authorization)),
-            ("max-age=60, public", Ok(())),
-            ("max-age=60, must-revalidate", Ok(())),
-            ("s-maxage=60", Ok(())),
-            ("s-maxage=60, private", Err(NoStore::Private)),
-        ] {
-            let request = [("authorization", "Bearer x")];
-            assert_eq!(shared("GET", &request, 200, &[(CC, cc)], none), want, "{cc}");
-        }
-        let rules = SharedRules { identity_in_key: true, ..none };
-        assert_eq!(shared("GET", &[("authorization", "Bearer x")], 200, &[FRESH], rules), Ok(()));
-    }
-
-    #[test]
-    fn rfc9111_7_3_cookies() {
-        let none = SharedRules::default();
-        let response = [FRESH, ("set-cookie", "a=b")];
-        assert_eq!(shared("GET", &[], 200, &response, none), Err(NoStore::SetCookie));
-        assert_eq!(shared("GET", &[], 200, &response, SharedRules { keep_set_cookie: true, ..none }), Ok(()));
-    }
-
-    #[test]
-    fn rfc9111_3_1_what_is_not_kept() {
-        let mut response = headers(&[
-            ("connection", "close, A"),
-            ("connection", "b"),
-            ("a", "1"),
-            ("b", "2"),
-            ("c", "3"),
-            ("keep-alive", "x"),
-            ("proxy-authenticate", "x"),
-            ("proxy-authentication-info", "x"),
-            ("proxy-authorization", "x"),
-            ("proxy-connection", "x"),
-            ("te", "x"),
-            ("transfer-encoding", "x"),
-            ("upgrade", "x"),
-            ("d", "4"),
-            ("e", "5"),
-            (CC, "private=\"d\", no-cache=\"e, cache-control\", max-age=60"),
-            ("etag", "\"x\""),
-        ]);
-        let cc = CacheControl::of(&response);
-        strip_for_storing(&mut response, &cc);
-        let mut left: Vec<_> = response.keys().map(HeaderName::as_str).collect();
-        left.sort_unstable();
-        assert_eq!(left, ["c", CC, "etag"]);
-    }
-}
+#[path = "tests/storable.rs"]
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE, HeaderMap, HeaderName, VARY};
+use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONTENT_LANGUAGE, HeaderMap, HeaderName, VARY};
 
 use super::list;
 
@@ -35,6 +35,7 @@ pub struct Vary {
 /// How far the values of nominated fields are reduced before they are compared. Everything here keeps the field's meaning
 /// under HTTP; [`Normalise::none`], the default, keeps every byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Normalise {
     /// A field on several lines equals one with the lines joined by commas, and whitespace around commas does not count
     /// (RFC 9111 §4.1). Not applied to fields known not to be lists, nor inside quoted strings. Defaults to no.
@@ -43,10 +44,15 @@ pub struct Normalise {
     pub accept_encoding: Weights,
     /// What may change in `Accept-Language`. Defaults to [`Weights::Verbatim`].
     pub accept_language: Weights,
+    /// A response whose one `Content-Language` is what a request prefers above all else fits it, whatever else either request
+    /// accepts ([`Vary::fits`] only, since it takes a look at the response). For an inner service that picks the most
+    /// preferred of the languages it has. Defaults to no.
+    pub select_language: bool,
 }
 
 /// How a list of weighted preferences (RFC 9110 §12.4.2) is reduced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Weights {
     /// Not at all.
     #[default]
@@ -61,7 +67,12 @@ pub enum Weights {
 impl Normalise {
     /// Nothing is reduced.
     pub const fn none() -> Normalise {
-        Normalise { lists: false, accept_encoding: Weights::Verbatim, accept_language: Weights::Verbatim }
+        Normalise {
+            lists: false,
+            accept_encoding: Weights::Verbatim,
+            accept_language: Weights::Verbatim,
+            select_language: false,
+        }
     }
 
     /// What RFC 9111 §4.1 allows for every field: lists joined, whitespace around their commas dropped.
@@ -85,6 +96,24 @@ impl Vary {
         vary
     }
 
+    /// The same, and one more field. A 206 that is kept as such depends on `Range` and `If-Range`, too, which `Vary` does not say.
+    #[must_use]
+    pub fn and(mut self, name: HeaderName) -> Vary {
+        self.names.push(name);
+        self.names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+        self.names.dedup();
+        self
+    }
+
+    /// The fields that this or the other nominates.
+    pub fn union(&self, other: &Vary) -> Vary {
+        let mut names = self.names.clone();
+        names.extend(other.names.iter().cloned());
+        names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+        names.dedup();
+        Vary { star: self.star || other.star, names }
+    }
+
     /// Whether a member is `*`: no other request ever matches.
     pub fn is_star(&self) -> bool {
         self.star
@@ -100,15 +129,6 @@ impl Vary {
         &self.names
     }
 
-    /// The fields that this or the other nominates.
-    pub fn union(&self, other: &Vary) -> Vary {
-        let mut names = self.names.clone();
-        names.extend(other.names.iter().cloned());
-        names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
-        names.dedup();
-        Vary { star: self.star || other.star, names }
-    }
-
     /// Whether two requests agree in all nominated fields: a field absent from one must be absent from the other.
     pub fn matches(&self, stored: &HeaderMap, new: &HeaderMap, normalise: Normalise) -> bool {
         let (mut one, mut two) = (Vec::new(), Vec::new());
@@ -120,6 +140,16 @@ impl Vary {
             one == two
         };
         !self.star && self.names.iter().all(same)
+    }
+
+    /// Whether a stored response fits a new request: that and the request it answered agree in all nominated fields, except that a
+    /// language may also be [selected](Normalise::select_language).
+    pub fn fits(&self, asked: &HeaderMap, response: &HeaderMap, new: &HeaderMap, normalise: Normalise) -> bool {
+        if normalise.select_language && self.names.contains(&ACCEPT_LANGUAGE) && preferred(new, response) {
+            let names = self.names.iter().filter(|name| **name != ACCEPT_LANGUAGE).cloned().collect();
+            return Vary { star: self.star, names }.matches(asked, new, normalise);
+        }
+        self.matches(asked, new, normalise)
     }
 
     /// Appends the nominated fields of a request to a cache key: each with its name, tagged, every part with its length before it
@@ -185,6 +215,27 @@ fn write_field(name: &HeaderName, request: &HeaderMap, normalise: Normalise, key
     }
 }
 
+/// Whether the response's one language is the one that a request prefers to all others.
+fn preferred(request: &HeaderMap, response: &HeaderMap) -> bool {
+    let lines = |headers: &HeaderMap, name| -> Vec<Vec<u8>> {
+        let lines = headers.get_all(name).iter();
+        lines.flat_map(|line| list::elements(line.as_bytes())).map(<[u8]>::to_ascii_lowercase).collect()
+    };
+    let (languages, accepted) = (lines(response, CONTENT_LANGUAGE), lines(request, ACCEPT_LANGUAGE));
+    let preferences = preferences(accepted.iter().map(Vec::as_slice), Weights::Ordered);
+    let (Some(preferences), [language]) = (preferences, &languages[..]) else {
+        return false;
+    };
+    match &preferences[..] {
+        [first, rest @ ..] => {
+            first.name == *language
+                && first.thousandths > 0
+                && rest.first().is_none_or(|second| second.thousandths < first.thousandths)
+        }
+        [] => false,
+    }
+}
+
 struct Preference {
     name: Vec<u8>,
     thousandths: u16,
@@ -244,197 +295,5 @@ fn count(number: usize, key: &mut Vec<u8>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn headers(lines: &[(&str, &str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in lines {
-            let name: HeaderName = name.parse().unwrap();
-            headers.append(name, value.parse().unwrap());
-        }
-        headers
-    }
-
-    fn agree(name: &str, one: &[&str], two: &[&str], normalise: Normalise) -> bool {
-        let vary = Vary::of(&headers(&[("vary", name)]));
-        let request = |lines: &[&str]| headers(&lines.iter().map(|line| (name, *line)).collect::<Vec<_>>());
-        let answer = vary.matches(&request(one), &request(two), normalise);
-        let (mut first, mut second) = (Vec::new(), Vec::new());
-        vary.write(&request(one), normalise, &mut first);
-        vary.write(&request(two), normalise, &mut second);
-        assert_eq!(answer, first == second, "keys and matching say the same");
-        answer
-    }
-
-    #[test]
-    fn rfc9110_12_5_5_vary_parsed() {
-        for (lines, star, names) in [
-            (&[][..], false, &[][..]),
-            (&["*"], true, &[]),
-            (&["*, *"], true, &[]),
-            (&["*", "*"], true, &[]),
-            (&[", *"], true, &[]),
-            (&["", "*"], true, &[]),
-            (&["*, Foo"], true, &["foo"]),
-            (&["Foo, *"], true, &["foo"]),
-            (&["Foo", "*"], true, &["foo"]),
-            (&["a b"], true, &[]),
-            (&["Foo,, BAR ,foo"], false, &["bar", "foo"]),
-            (&["Foo", "Bar"], false, &["bar", "foo"]),
-        ] {
-            let lines: Vec<_> = lines.iter().map(|line| ("vary", *line)).collect();
-            let vary = Vary::of(&headers(&lines));
-            assert_eq!(vary.is_star(), star, "{lines:?}");
-            assert_eq!(vary.names(), names, "{lines:?}");
-            assert_eq!(vary.is_empty(), !star && names.is_empty(), "{lines:?}");
-        }
-    }
-
-    #[test]
-    fn rfc9111_4_1_star_never_matches() {
-        let same = headers(&[("foo", "1")]);
-        assert!(!Vary::of(&headers(&[("vary", "foo, *")])).matches(&same, &same, Normalise::rfc()));
-    }
-
-    #[test]
-    fn rfc9111_4_1_values_compared() {
-        // one, two, agree byte for byte, agree under what the RFC allows for all
-        for (one, two, none, rfc) in [
-            (&["1"][..], &["1"][..], true, true),
-            (&["1"], &["2"], false, false),
-            (&["1"], &[], false, false),
-            (&[], &["1"], false, false),
-            (&[], &[], true, true),
-            (&[""], &[], false, false),
-            (&["1, 2"], &["1", "2"], false, true),
-            (&["1"], &["1", "2"], false, false),
-            (&["2", "1"], &["1", "2"], false, false),
-            (&["1,2"], &["1 ,\t2"], false, true),
-            (&["1 2"], &["1  2"], false, false),
-            (&["1,,2"], &["1,2"], false, false),
-            (&["a"], &["A"], false, false),
-            (&["\"1, 2\""], &["\"1,2\""], false, false),
-            (&["\"1", "2\""], &["\"1,2\""], false, false),
-            (&["\"1, 2"], &["\"1,2"], false, false),
-        ] {
-            assert_eq!(agree("foo", one, two, Normalise::none()), none, "{one:?} {two:?}");
-            assert_eq!(agree("foo", one, two, Normalise::rfc()), rfc, "{one:?} {two:?}");
-        }
-        assert!(!agree("user-agent", &["a (b, c)"], &["a (b,c)"], Normalise::rfc()), "a comment is no list");
-    }
-
-    #[test]
-    fn rfc9111_4_1_all_nominated_fields_count() {
-        let vary = Vary::of(&headers(&[("vary", "Foo, Bar"), ("vary", "Baz")]));
-        let stored = headers(&[("foo", "1"), ("bar", "abc"), ("baz", "7"), ("other", "2")]);
-        for (new, want) in [
-            (&[("foo", "1"), ("bar", "abc"), ("baz", "7"), ("other", "3")][..], true),
-            (&[("baz", "7"), ("bar", "abc"), ("foo", "1")], true),
-            (&[("foo", "2"), ("bar", "abc"), ("baz", "7")], false),
-            (&[("foo", "1"), ("bar", "abc4"), ("baz", "7")], false),
-            (&[("foo", "1"), ("bar", "abc"), ("baz", "8")], false),
-            (&[("foo", "1"), ("bar", "abc")], false),
-            (&[("foo", "1"), ("baz", "abc"), ("bar", "7")], false),
-        ] {
-            assert_eq!(vary.matches(&stored, &headers(new), Normalise::rfc()), want, "{new:?}");
-        }
-    }
-
-    #[test]
-    fn rfc9110_12_5_3_and_12_5_4_weights() {
-        use Weights::{Ordered, Unordered, Verbatim};
-        for (one, two, verbatim, ordered, unordered) in [
-            ("en, de", "en, de", true, true, true),
-            ("en, de", "eN,  De", false, true, true),
-            ("en, de", "de, en", false, false, true),
-            ("en, de;q=0.5", "de;q=0.5, en", false, true, true),
-            ("en, de;q=0.5", "en;q=1.000 , de ; Q=0.50", false, true, true),
-            ("en, de;q=0.5", "en;q=1.000 , de; q=0.50", false, true, true),
-            ("en;q=0", "en;q=0.000", false, true, true),
-            ("en;q=0", "en", false, false, false),
-            ("en, de", "en", false, false, false),
-            ("en", "en, en", false, false, false),
-            ("en;q=2", "en", false, false, false),
-            ("en;q=1.001", "en", false, false, false),
-            ("en;q=0.1234", "en;q=0.123", false, false, false),
-            ("en;x=1", "en", false, false, false),
-            ("", "*", false, false, false),
-        ] {
-            for (weights, want) in [(Verbatim, verbatim), (Ordered, ordered), (Unordered, unordered)] {
-                let normalise = Normalise { accept_language: weights, ..Normalise::none() };
-                assert_eq!(agree("accept-language", &[one], &[two], normalise), want, "{one} | {two} | {weights:?}");
-                assert_eq!(agree("foo", &[one], &[two], normalise), one == two, "other fields are left alone");
-            }
-        }
-        let normalise = Normalise { accept_encoding: Ordered, ..Normalise::none() };
-        assert!(agree("accept-encoding", &["X-Gzip, br"], &["gzip", "br"], normalise));
-        assert!(!agree("accept-encoding", &["gzip, br"], &["br, gzip"], normalise));
-    }
-
-    /// Lines of the bytes that matter here.
-    fn lines() -> impl Strategy<Value = Vec<String>> {
-        prop::collection::vec("[ab,; =q01.\"*]{0,6}", 0..3)
-            .prop_map(|lines| lines.into_iter().map(|line| line.trim().to_owned()).collect())
-    }
-
-    /// What RFC 9111 §4.1 says, done naively: lines joined, then whitespace around commas dropped.
-    fn naive(lines: &[String]) -> Option<String> {
-        (!lines.is_empty()).then(|| lines.join(",").split(',').map(str::trim).collect::<Vec<_>>().join(","))
-    }
-
-    fn request(lines: &[String]) -> HeaderMap {
-        headers(&lines.iter().map(|line| ("foo", line.as_str())).collect::<Vec<_>>())
-    }
-
-    proptest! {
-        #[test]
-        fn without_normalisation_only_equal_lines_agree(one in lines(), two in lines()) {
-            let vary = Vary::of(&headers(&[("vary", "foo")]));
-            prop_assert_eq!(vary.matches(&request(&one), &request(&two), Normalise::none()), one == two);
-        }
-
-        #[test]
-        fn lists_merge_nothing_that_the_rfc_keeps_apart(one in lines(), two in lines()) {
-            let vary = Vary::of(&headers(&[("vary", "foo")]));
-            let merged = vary.matches(&request(&one), &request(&two), Normalise::rfc());
-            prop_assert!(!merged || naive(&one) == naive(&two));
-            let quotes = one.iter().chain(&two).any(|line| line.contains('"'));
-            prop_assert!(merged || quotes || naive(&one) != naive(&two));
-        }
-
-        #[test]
-        fn two_fields_never_write_the_bytes_of_two_others(
-            a in lines(), b in lines(), c in lines(), d in lines(), lists: bool,
-        ) {
-            let vary = Vary::of(&headers(&[("vary", "foo, bar")]));
-            let normalise = Normalise { lists, ..Normalise::none() };
-            let key = |foo: &[String], bar: &[String]| {
-                let all = foo.iter().map(|line| ("foo", line.as_str())).chain(bar.iter().map(|line| ("bar", line.as_str())));
-                let mut key = Vec::new();
-                vary.write(&headers(&all.collect::<Vec<_>>()), normalise, &mut key);
-                key
-            };
-            let differ = naive(&a) != naive(&c) || naive(&b) != naive(&d);
-            prop_assert!(!differ || key(&a, &b) != key(&c, &d));
-        }
-
-        #[test]
-        fn weights_merge_only_the_same_set_of_preferences(one in lines(), two in lines()) {
-            let set = |lines: &[String]| -> Option<Vec<(Vec<u8>, u16)>> {
-                let mut all = preferences(lines.iter().flat_map(|line| list::elements(line.as_bytes())), Weights::Ordered)?
-                    .into_iter().map(|p| (p.name, p.thousandths)).collect::<Vec<_>>();
-                all.sort();
-                Some(all)
-            };
-            let vary = Vary::of(&headers(&[("vary", "accept-language")]));
-            let request = |lines: &[String]| headers(&lines.iter().map(|line| ("accept-language", line.as_str())).collect::<Vec<_>>());
-            let normalise = Normalise { accept_language: Weights::Unordered, ..Normalise::none() };
-            if vary.matches(&request(&one), &request(&two), normalise) {
-                prop_assert!(one == two || set(&one).is_some() && set(&one) == set(&two));
-            }
-        }
-    }
-}
+#[path = "tests/vary.rs"]
+mod tests;

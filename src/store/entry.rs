@@ -1,6 +1,6 @@
 //! What is stored: a response as it will be sent, and what says whether it may be.
 
-use std::time::SystemTime;
+use std::{fmt, time::SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::AGE};
@@ -14,7 +14,6 @@ use crate::{
 };
 
 /// A stored response with its key, its stamp, its namespaces and its times. Never changed once made.
-#[derive(Debug)]
 pub struct Entry {
     key: Key,
     stamp: Stamp,
@@ -47,7 +46,6 @@ impl Times {
 }
 
 /// What an entry says.
-#[derive(Debug)]
 pub(crate) enum Content {
     /// A response, its header map finished: the first field is `Age`, a slot for the age of the moment.
     Response { status: StatusCode, headers: HeaderMap, body: Bytes, trailers: Option<Box<HeaderMap>> },
@@ -56,7 +54,6 @@ pub(crate) enum Content {
 }
 
 /// An entry before its key and stamp: what a fill has learned from the response.
-#[derive(Debug)]
 pub(crate) struct Draft {
     pub(crate) names: Namespaces,
     pub(crate) times: Times,
@@ -104,6 +101,20 @@ impl Entry {
     #[inline]
     pub(crate) fn content(&self) -> &Content {
         &self.content
+    }
+}
+
+/// Shows what a log may: no field and no byte of the response, which may be one user's alone.
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, stamp, names, times, weight, .. } = self;
+        let mut entry = f.debug_struct("Entry");
+        entry.field("key", key).field("stamp", stamp).field("namespaces", names).field("times", times).field("weight", weight);
+        match &self.content {
+            Content::Response { status, body, .. } => entry.field("status", status).field("body", &body.len()),
+            Content::Variants(vary) => entry.field("varies_by", vary),
+        };
+        entry.finish_non_exhaustive()
     }
 }
 

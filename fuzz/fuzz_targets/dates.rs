@@ -1,0 +1,16 @@
+//! HTTP dates: never a panic, and what is read is printed as the same moment.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use tower_response_cache::semantics::{parse_date, print_date};
+
+#[path = "lines.rs"]
+mod lines;
+
+fuzz_target!(|input: &[u8]| {
+    let (date, now) = lines::halves(input);
+    let now = lines::number(now);
+    if let Some(at) = parse_date(date, now) {
+        assert_eq!(parse_date(print_date(at).as_bytes(), now), Some(at));
+    }
+});

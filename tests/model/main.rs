@@ -1,0 +1,125 @@
+//! The consistency protocol, explored exhaustively at small scope.
+//!
+//! `protocol.rs` states the protocol of `protocol.md` as atomic steps, `checker.rs` visits every state that any order
+//! of them can reach, and the tests here say which laws hold where. A model that cannot fail proves nothing, so each
+//! test also demands that the interesting things were seen to happen, and the second half breaks one rule at a time and
+//! demands a counterexample, which it prints:
+//!
+//! ```text
+//! cargo test --test model -- --nocapture
+//! ```
+//!
+//! The larger scope takes minutes and gigabytes, so it is run by hand, optimized and one test at a time:
+//!
+//! ```text
+//! cargo test --release --test model -- --ignored --nocapture --test-threads 1
+//! ```
+//!
+//! What is modelled, what is not, and the numbers measured: `README.md` beside this file.
+
+mod checker;
+mod scope;
+mod state;
+
+mod canonical;
+mod environment;
+mod protocol;
+mod reading;
+mod words;
+mod writing;
+
+mod breaks;
+mod holds;
+mod larger;
+mod limits;
+
+use std::time::Instant;
+
+use checker::{Question, explore};
+use scope::Coherence::{Alone, Leased};
+use scope::Place::{Far, Near};
+use scope::{Broken, Scope};
+use state::{law, seen};
+
+/// Redis may evict entries and generations whenever it likes.
+const EVICTING: Scope = Scope { evict_entry: true, evict_generation: true, ..Scope::SMALL };
+
+const VALIDATED: Scope = Scope { readers: &[Far, Far], writers: &[Far, Far], ..EVICTING };
+
+const STRICT: Scope = Scope { strict: true, crash: true, ..VALIDATED };
+
+const LEASED: Scope = Scope { coherence: Leased, readers: &[Near], disconnect: true, evict_entry: false, ..EVICTING };
+
+const ALONE: Scope = Scope {
+    coherence: Alone,
+    readers: &[Near, Near, Near],
+    writers: &[Near, Near],
+    flights: true,
+    collide: true,
+    ..Scope::SMALL
+};
+
+/// The second namespace comes with the response, and the writes bump only that one.
+const ADDED: Scope = Scope { added: true, namespaces: 2, bumps: [0b10, 0b10], ..VALIDATED };
+
+/// Two masters; one write bumps both namespaces, the other only the second.
+const CLUSTER: Scope = Scope { split: true, namespaces: 2, bumps: [0b11, 0b10], ..VALIDATED };
+
+/// Everything that a hit in Redis may meet.
+const PLAIN: u32 = seen::HIT | seen::STALE_ALLOWED | seen::INVALIDATED | seen::HIT_AT_THE_END;
+const FENCES: u32 = PLAIN | seen::FENCED | seen::FENCED_SECOND | seen::FENCE_EXPIRED;
+const LEASES: u32 = PLAIN | seen::HIT_MEMORY | seen::HIT_LOCAL | seen::STALE_LEASED | seen::DEAD_ON_ARRIVAL;
+
+/// The laws hold in every reachable state, a quiet state stays reachable (I8), and the things in `must_see` happened.
+fn holds(name: &str, scope: Scope, laws: u32, must_see: u32, at_least: usize) {
+    check(name, scope, &Question { laws, liveness: true }, must_see, at_least);
+}
+
+/// The same without I8, which needs every edge in memory.
+fn holds_safe(name: &str, scope: Scope, laws: u32, must_see: u32, at_least: usize) {
+    check(name, scope, &Question { laws, liveness: false }, must_see, at_least);
+}
+
+fn check(name: &str, scope: Scope, question: &Question, must_see: u32, at_least: usize) {
+    let start = Instant::now();
+    let report = explore(&scope, question);
+    let time = start.elapsed();
+    println!("{name}: {} states, {} steps, depth {}, {time:.1?}", report.states, report.steps, report.depth);
+    if report.counterexample.is_some() || report.stuck.is_some() {
+        // Once more without symmetry: only then does a trace replay.
+        let report = explore(&Scope { exact: true, ..scope }, question);
+        if let Some(trace) = report.counterexample {
+            panic!("{name}: {} broken\n{trace}", law::names(trace.broken));
+        }
+        if let Some(trace) = report.stuck {
+            panic!("{name}: I8 broken, nothing leads back to rest from here\n{trace}");
+        }
+        panic!("{name}: broken only when participants are exchanged, so they are not alike");
+    }
+    assert!(report.states >= at_least, "{name}: only {} states", report.states);
+    let missed = must_see & !report.seen;
+    assert!(missed == 0, "{name}: never seen: {}", seen::names(missed));
+}
+
+/// The shortest counterexample to `laws` has `length` steps.
+fn breaks(scope: Scope, laws: u32, length: usize) {
+    let report = explore(&scope, &Question { laws, liveness: false });
+    let trace = report
+        .counterexample
+        .unwrap_or_else(|| panic!("{:?}: no counterexample to {} in {} states", scope.broken, law::names(laws), report.states));
+    let rule = match scope.broken {
+        Broken::Nothing => "A stated limit".to_owned(),
+        broken => format!("{broken:?}"),
+    };
+    println!("{rule} breaks {} after {} states:\n{trace}", law::names(trace.broken), report.states);
+    assert_eq!(trace.lines.len(), length, "{:?}: another counterexample than the README says", scope.broken);
+}
+
+/// The shortest way to where nobody comes to rest any more has `length` steps.
+fn gets_stuck(scope: Scope, length: usize) {
+    let report = explore(&scope, &Question { laws: law::ALL, liveness: true });
+    assert!(report.counterexample.is_none(), "{:?}: unsafe, not stuck", scope.broken);
+    let trace = report.stuck.unwrap_or_else(|| panic!("{:?}: nothing gets stuck", scope.broken));
+    println!("{:?} breaks I8 liveness, {} states:\n{trace}", scope.broken, report.states);
+    assert_eq!(trace.lines.len(), length, "{:?}: another counterexample than the README says", scope.broken);
+}

@@ -1,0 +1,182 @@
+//! What a write does: fence, statement, bump, answer; or its death at any point between.
+
+use crate::protocol::Effects;
+use crate::scope::{Broken, Coherence, Place, Scope};
+use crate::state::*;
+
+impl Scope {
+    pub(crate) fn writer_actions(&self, state: &State, index: usize, out: &mut Vec<Action>) {
+        let writer = &state.writers[index];
+        let id = index as u8;
+        match writer.step {
+            Write::Idle => out.push(Action::Start { writer: id }),
+            Write::Fencing | Write::Bumping => {
+                for name in self.names() {
+                    if writer.todo >> name & 1 == 1 {
+                        let name = name as u8;
+                        out.push(match writer.step {
+                            Write::Fencing => Action::Fence { writer: id, name },
+                            _ => Action::Bump { writer: id, name },
+                        });
+                    }
+                }
+            }
+            Write::Running => {
+                if self.is(Broken::UnfenceOnUnknown) || self.is(Broken::DropGuardBumps) {
+                    out.push(Action::GiveUp { writer: id });
+                }
+            }
+            Write::Done | Write::Dead => {
+                let flying = writer.statement == Statement::Flying;
+                if flying {
+                    out.push(Action::Abort { writer: id });
+                }
+                // The deadline exceeds the statement's: it cannot come while the statement may commit.
+                let due = !flying || self.is(Broken::ShortDeadline);
+                if due && !self.is(Broken::FenceWithoutDeadline) {
+                    for name in self.names() {
+                        if state.redis.fences[name] >> index & 1 == 1 {
+                            out.push(Action::FenceExpires { writer: id, name: name as u8 });
+                        }
+                    }
+                }
+            }
+        }
+        if writer.statement == Statement::Flying {
+            out.push(Action::Commit { writer: id });
+        }
+        if self.crash && matches!(writer.step, Write::Fencing | Write::Running | Write::Bumping) {
+            out.push(Action::Crash { writer: id });
+        }
+    }
+
+    pub(crate) fn apply_writer(&self, state: &mut State, effects: &mut Effects, action: Action) {
+        match action {
+            Action::Start { writer } => {
+                let targets = self.targets(writer as usize);
+                let writer = &mut state.writers[writer as usize];
+                if self.strict {
+                    writer.step = Write::Fencing;
+                    writer.todo = targets;
+                } else {
+                    writer.step = Write::Running;
+                    writer.statement = Statement::Flying;
+                }
+            }
+            Action::Fence { writer, name } => {
+                let (index, name) = (writer as usize, name as usize);
+                let token = 1 << index;
+                let fences = &mut state.redis.fences[name];
+                *fences = if self.is(Broken::SingleFenceToken) { token } else { *fences | token };
+                self.delete_generation(state, name);
+                let writer = &mut state.writers[index];
+                writer.todo &= !(1 << name);
+                if writer.todo == 0 {
+                    writer.step = Write::Running;
+                    writer.statement = Statement::Flying;
+                }
+            }
+            Action::Commit { writer } => {
+                let index = writer as usize;
+                state.db += 1;
+                let targets = self.targets(index);
+                let writer = &mut state.writers[index];
+                writer.statement = Statement::Committed;
+                if writer.step == Write::Running {
+                    writer.version = state.db;
+                    writer.step = Write::Bumping;
+                    writer.todo = targets;
+                    if self.is(Broken::LocalBumpFirst) && self.writers[index] == Place::Near {
+                        self.step_epochs(state, targets);
+                    }
+                    if self.is(Broken::AnswerBeforeBump) {
+                        self.acknowledge(state, index);
+                    }
+                    if self.coherence == Coherence::Alone {
+                        self.step_epochs(state, targets);
+                        self.finish(state, index);
+                    }
+                }
+            }
+            Action::Abort { writer } => state.writers[writer as usize].statement = Statement::None,
+            Action::Bump { writer, name } => {
+                let (index, name) = (writer as usize, name as usize);
+                if self.strict {
+                    let fences = &mut state.redis.fences[name];
+                    *fences = if self.is(Broken::SingleFenceToken) { 0 } else { *fences & !(1 << index) };
+                }
+                self.bump(state, name);
+                state.writers[index].todo &= !(1 << name);
+                if state.writers[index].todo == 0 {
+                    // The writer's own process bumps locally too, after Redis and before the response.
+                    if self.writers[index] == Place::Near && !self.is(Broken::LocalBumpFirst) {
+                        self.step_epochs(state, self.targets(index));
+                    }
+                    self.finish(state, index);
+                }
+            }
+            Action::Crash { writer } => {
+                let writer = &mut state.writers[writer as usize];
+                if !self.strict && writer.statement != Statement::None {
+                    state.owed = true;
+                }
+                writer.step = Write::Dead;
+                writer.todo = 0;
+                writer.version = 0;
+            }
+            Action::GiveUp { writer } => {
+                let index = writer as usize;
+                let targets = self.targets(index);
+                let writer = &mut state.writers[index];
+                writer.step = Write::Bumping;
+                writer.todo = targets;
+                writer.unknown = true;
+            }
+            Action::FenceExpires { writer, name } => {
+                effects.seen |= seen::FENCE_EXPIRED;
+                state.redis.fences[name as usize] &= !(1 << writer);
+            }
+            _ => unreachable!("not a writer's action"),
+        }
+    }
+
+    /// The write is answered as soon as its bump is done: the earlier, the more is promised.
+    pub(crate) fn finish(&self, state: &mut State, index: usize) {
+        if !state.writers[index].unknown {
+            self.acknowledge(state, index);
+        }
+        let writer = &mut state.writers[index];
+        writer.step = Write::Done;
+        writer.todo = 0;
+        writer.version = 0;
+        writer.unknown = false;
+    }
+
+    pub(crate) fn acknowledge(&self, state: &mut State, index: usize) {
+        state.acked = state.acked.max(state.writers[index].version);
+        if self.coherence == Coherence::Leased && self.writers[index] == Place::Near {
+            state.acked_near = state.acked_near.max(state.writers[index].version);
+        }
+        if self.ticks > 0 {
+            for version in 1..=state.acked as usize {
+                if state.acked_at[version] == NEVER {
+                    state.acked_at[version] = state.now;
+                }
+            }
+        }
+    }
+
+    /// To invalidate: `UNLINK g`, and nothing more.
+    pub(crate) fn bump(&self, state: &mut State, name: usize) {
+        match self.broken {
+            Broken::DeleteInsteadOfBump => state.redis.entry = None,
+            Broken::CounterFromZero => state.redis.generations[name] = state.redis.generations[name].max(1) + 1,
+            // Whoever takes "missing" for "never invalidated" has to leave a mark that is not missing.
+            Broken::MissingIsValid => {
+                state.given[name] += 1;
+                state.redis.generations[name] = state.given[name];
+            }
+            _ => self.delete_generation(state, name),
+        }
+    }
+}

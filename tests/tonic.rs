@@ -1,0 +1,69 @@
+//! Over a real tonic server and client: gRPC passes, trailers and all, and a method's calls can clear.
+
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tonic::{
+    Code,
+    transport::{Channel, Endpoint, Server, server::TcpIncoming},
+};
+use tonic_health::{
+    ServingStatus,
+    pb::{HealthCheckRequest, health_client::HealthClient},
+    server::health_reporter,
+};
+use tower_response_cache::{Bypass, CacheLayer, InvalidateLayer, Memory, Rule, Rules, Store};
+
+const CHECK: &str = "/grpc.health.v1.Health/Check";
+
+async fn client(store: &Memory, rules: Rules) -> HealthClient<Channel> {
+    let (reporter, service) = health_reporter();
+    reporter.set_service_status("known", ServingStatus::Serving).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let server = Server::builder()
+        .layer(CacheLayer::new(store.clone()).rules(rules.clone()))
+        .layer(InvalidateLayer::new(store.clone()).rules(rules))
+        .add_service(service);
+    tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
+    HealthClient::new(endpoint.connect().await.expect("a connection"))
+}
+
+fn check(service: &str) -> HealthCheckRequest {
+    HealthCheckRequest { service: service.into() }
+}
+
+#[tokio::test]
+async fn grpc_calls_pass_uncached_with_their_status_in_the_trailers() {
+    let store = Memory::default();
+    let rules = Rules::new().route(CHECK, Rule::ttl(Duration::from_secs(60)).invalidates_nothing());
+    let mut client = client(&store, rules).await;
+    for _ in 0..2 {
+        let known = client.check(check("known")).await.expect("an answer").into_inner();
+        assert_eq!(known.status, ServingStatus::Serving as i32);
+        let unknown = client.check(check("unknown")).await.expect_err("a status of its own");
+        assert_eq!(unknown.code(), Code::NotFound);
+    }
+    let stats = store.stats();
+    assert_eq!((stats.hits, stats.stored, stats.bumps), (0, 0, 0));
+    assert!(stats.bypasses.contains(&(Bypass::Method, 4)), "{stats}");
+}
+
+#[tokio::test]
+async fn a_grpc_call_clears_what_its_rule_names() {
+    let store = Memory::default();
+    let mut client = client(&store, Rules::new().route(CHECK, Rule::uncached().invalidates("health"))).await;
+    client.check(check("known")).await.expect("an answer");
+    assert_eq!(store.stats().bumps, 1);
+}
+
+#[tokio::test]
+async fn a_grpc_stream_is_not_waited_for() {
+    let store = Memory::default();
+    let mut client = client(&store, Rules::new().fallback(Rule::ttl(Duration::from_secs(60)))).await;
+    // It sends the present state, and then goes on for as long as the service lives.
+    let mut watch = client.watch(check("known")).await.expect("a stream").into_inner();
+    let first = watch.message().await.expect("no error").expect("a first message");
+    assert_eq!(first.status, ServingStatus::Serving as i32);
+}
