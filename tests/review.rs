@@ -1,0 +1,84 @@
+//! What a hostile request, or a handler that means well, must not bring about.
+
+mod common;
+
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use common::{MINUTE, Plain, counting, get, ok, one_rule, outcome, post, send, text};
+use http::{Request, Response, header};
+use tower::{Layer, service_fn};
+use tower_response_cache::{
+    Bump, Bypass, CacheLayer, Caching, Context, Entry, Fence, InvalidateLayer, Invalidates, KeyRef, Life, Lookup, Memory, Miss,
+    Namespace, Namespaces, Outcome, Put, Rule, Stamp, Store, StoreError, Usage,
+};
+
+const ABSENT: Outcome = Outcome::Miss(Miss::Absent);
+const HIT: Outcome = Outcome::Hit;
+
+fn with(mut request: Request<Plain>, fields: &[(&'static str, &'static str)]) -> Request<Plain> {
+    for (name, value) in fields {
+        request.headers_mut().append(*name, value.parse().expect("a value"));
+    }
+    request
+}
+
+/// What a handler makes of the host that it is asked under: it takes the last `Host`, or else the target's.
+fn link(request: &Request<Plain>, _: usize) -> Response<Plain> {
+    let field = request.headers().get_all(header::HOST).iter().next_back().and_then(|host| host.to_str().ok());
+    let host = field.or(request.uri().host()).unwrap_or_default();
+    ok(format!("https://{host}/reset"))
+}
+
+// ---- The host --------------------------------------------------------------------------------------------------------
+
+/// RFC 9112, section 3.2.2, has a server put the target's authority in the place of `Host`; hyper hands on both.
+#[tokio::test]
+async fn a_host_field_that_contradicts_the_target_poisons_nobody() {
+    for attack in [
+        with(get("http://bank.example/t/a"), &[("host", "evil.example")]),
+        with(get("/t/a"), &[("host", "bank.example"), ("host", "evil.example")]),
+        with(get("http://bank.example/t/a"), &[("host", "bank.example"), ("host", "evil.example")]),
+    ] {
+        let service = CacheLayer::new(Memory::default()).rules(one_rule(Rule::ttl(MINUTE))).layer(counting(link).0);
+        assert_eq!(text(send(&service, attack).await).await, "https://evil.example/reset");
+        let honest = send(&service, with(get("/t/a"), &[("host", "bank.example")])).await;
+        assert_eq!(text(honest).await, "https://bank.example/reset");
+    }
+}
+
+#[tokio::test]
+async fn a_host_field_that_repeats_the_target_is_the_same_request() {
+    let service = CacheLayer::new(Memory::default()).rules(one_rule(Rule::ttl(MINUTE))).layer(counting(link).0);
+    let named = || with(get("/t/a"), &[("host", "bank.example")]);
+    assert_eq!(outcome(&send(&service, named()).await), ABSENT);
+    for same in [named(), get("http://BANK.example/t/a"), with(get("http://bank.example/t/a"), &[("host", "Bank.Example")])] {
+        assert_eq!(outcome(&send(&service, same).await), HIT);
+    }
+}
+
+// ---- Identity of paths -----------------------------------------------------------------------------------------------
+
+/// A layer between the routers gives each tenant a path of its own, from a header.
+#[cfg(feature = "axum")]
+#[tokio::test]
+async fn a_path_that_was_rewritten_on_the_way_is_in_the_key() {
+    use axum::{Router, extract::Path, routing::get as read};
+    use tower::util::MapRequestLayer;
+
+    let tenant = |mut request: Request<axum::body::Body>| {
+        let path = format!("/t/{}", request.headers()["x-tenant"].to_str().expect("text"));
+        *request.uri_mut() = path.parse().expect("a path");
+        request
+    };
+    let inner: Router = Router::new()
+        .route("/t/{tenant}", read(async |Path(tenant): Path<String>| tenant))
+        .layer(CacheLayer::new(Memory::default()).rules(one_rule(Rule::ttl(MINUTE))));
+    let app: Router = Router::new().fallback_service(MapRequestLayer::new(tenant).layer(inner));
+    for tenant in ["a", "b"] {
+        let request = Request::get("/home").header("x-tenant", tenant).body(axum::body::Body::empty()).expect("a request");
+        assert_eq!(text(send(&app, request).await).await, tenant);
+    }
+}
