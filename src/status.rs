@@ -39,7 +39,7 @@ reasons! {
         Uncached = "uncached",
         /// The request has content, which the key does not hold.
         RequestBody = "request-body",
-        /// `Authorization` or `Cookie`, and the key holds no identity.
+        /// Credentials (`Authorization`, `Cookie`, `Proxy-Authorization`, `X-Api-Key`), and the key holds no identity.
         Credentials = "credentials",
         /// The rule's key extractor wants the request left alone.
         Extractor = "extractor",

@@ -59,6 +59,24 @@ async fn a_host_field_that_repeats_the_target_is_the_same_request() {
     }
 }
 
+// ---- Secrets ---------------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn who_signs_in_with_an_api_key_gets_nothing_of_anothers_without_an_identity_in_the_key() {
+    for name in ["x-api-key", "proxy-authorization"] {
+        let (inner, _) = counting(move |request, _| {
+            ok(request.headers().get(name).map_or("nobody", |key| key.to_str().unwrap()).to_owned())
+        });
+        let service = CacheLayer::new(Memory::default()).rules(one_rule(Rule::ttl(MINUTE))).layer(inner);
+        for user in ["alice", "bob"] {
+            let response = send(&service, with(get("/t/a"), &[(name, user)])).await;
+            assert_eq!(outcome(&response), Outcome::Bypass(Bypass::Credentials));
+            assert_eq!(text(response).await, user);
+        }
+        assert_eq!(text(send(&service, get("/t/a")).await).await, "nobody");
+    }
+}
+
 // ---- Identity of paths -----------------------------------------------------------------------------------------------
 
 /// A layer between the routers gives each tenant a path of its own, from a header.

@@ -233,7 +233,7 @@ impl KeyExtractor for Headers {
         for name in &self.0 {
             key.tagged(Tag::Header, name.as_str().as_bytes());
             for value in request.headers.get_all(name) {
-                if value.is_sensitive() || SECRETS.contains(&name.as_str()) {
+                if value.is_sensitive() || is_secret(name) {
                     key.secret(value);
                 } else {
                     key.tagged(Tag::HeaderValue, value.as_bytes());
@@ -244,7 +244,11 @@ impl KeyExtractor for Headers {
     }
 }
 
-const SECRETS: [&str; 4] = ["authorization", "cookie", "proxy-authorization", "x-api-key"];
+/// Whether a field says who is asking, by name.
+#[inline]
+pub(crate) fn is_secret(name: &HeaderName) -> bool {
+    matches!(*name, header::AUTHORIZATION | header::COOKIE | header::PROXY_AUTHORIZATION) || name == "x-api-key"
+}
 
 /// One cookie, as a keyed hash. It tells variants apart, not users: [`Identity::cookie`] does that.
 #[derive(Debug, Clone)]

@@ -10,6 +10,7 @@ use std::fmt;
 use http::{Extensions, HeaderMap, Method, Uri, request};
 use xxhash_rust::xxh3::xxh3_128;
 
+pub(crate) use extract::is_secret;
 pub use extract::{And, Cookie, Headers, KeyExtractor, RequestTarget, RouteAndQuery};
 pub use identity::Identity;
 pub use write::{Extracted, KeyWriter};

@@ -60,8 +60,8 @@ impl<'a> KeyWriter<'a> {
         self.tagged(Tag::Secret, &hash.0);
     }
 
-    /// Adds who is asking, as a keyed hash. Requests with `Authorization` or `Cookie` are cached only if their key holds
-    /// an identity.
+    /// Adds who is asking, as a keyed hash. Requests with credentials (`Authorization`, `Cookie`,
+    /// `Proxy-Authorization`, `X-Api-Key`) are cached only if their key holds an identity.
     pub fn identity(&mut self, secret: impl AsRef<[u8]>) {
         let hash = self.secret.identity(secret.as_ref());
         self.tagged(Tag::Identity, &hash.0);

@@ -21,8 +21,9 @@ use crate::{
 /// what a response says about `no-store`, `private`, `no-cache`, `Set-Cookie` and `Vary` still counts.
 ///
 /// Responses of GET requests are stored if their status is 200, 203, 204, 300, 301, 308, 404 or 410 (or has a lifetime of
-/// its own, see [`status`](Self::status)), and HEAD requests are answered from them. A request with `Authorization` or
-/// `Cookie` bypasses the cache unless its key holds an [identity](Self::identity).
+/// its own, see [`status`](Self::status)), and HEAD requests are answered from them. A request with
+/// credentials (`Authorization`, `Cookie`, `Proxy-Authorization` or `X-Api-Key`) bypasses the cache unless its key holds an
+/// [identity](Self::identity); what else tells users apart, such as a field that a proxy sets, must be in the key.
 #[derive(Clone)]
 pub struct Rule {
     lifetime: Lifetime,
@@ -189,8 +190,7 @@ impl Rule {
         self
     }
 
-    /// Serves the same response to everybody, also to requests with `Authorization` or `Cookie` whose key holds no
-    /// identity. **Only for a route that ignores them.**
+    /// Serves the same response to everybody, also to requests with credentials whose key holds no identity. **Only for a route that ignores them.**
     #[must_use]
     pub fn ignore_credentials(mut self) -> Self {
         self.shared = true;
