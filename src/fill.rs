@@ -20,7 +20,7 @@ use crate::{
     drive::unless_left,
     flight::{Arriving, Landing, Leader, Shareable},
     hints::Caching,
-    key::Key,
+    key::{Key, MAX_KEY_LEN},
     layer::Shared,
     namespace::{MAX_NAMESPACES, Namespaces},
     rules::{Compiled, ReadPlan},
@@ -204,8 +204,12 @@ impl<St: Store> Fill<St> {
         if vary.names().len() > MOST_VARYING {
             return Err(NoStore::Vary);
         }
-        let key = answer::variant_key(self.primary.as_ref(), &vary, &self.asked.headers);
-        Ok((vary, key))
+        let secret = &self.shared.store.context().secret;
+        let key = answer::variant_key(secret, self.primary.as_ref(), &vary, &self.asked.headers);
+        match key.canonical().len() > MAX_KEY_LEN {
+            true => Err(NoStore::Vary),
+            false => Ok((vary, key)),
+        }
     }
 
     fn times(&self, ttl: Duration, headers: &HeaderMap, took: Nanos) -> Times {

@@ -91,7 +91,7 @@ reasons! {
         NoCache = "no-cache",
         /// It sets a cookie.
         SetCookie = "set-cookie",
-        /// `Vary: *`, or more varying fields than are kept apart.
+        /// `Vary: *`, or more or longer varying fields than are kept apart: 8, and what a key of 8 KiB has room for.
         Vary = "vary",
         /// A part of a whole: `Content-Range`.
         Partial = "partial",

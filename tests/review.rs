@@ -77,6 +77,93 @@ async fn who_signs_in_with_an_api_key_gets_nothing_of_anothers_without_an_identi
     }
 }
 
+/// A store that remembers what keys it was given.
+#[derive(Debug, Clone)]
+struct Spy {
+    memory: Memory,
+    keys: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+impl Store for Spy {
+    fn get_now(&self, key: KeyRef<'_>) -> Option<Lookup> {
+        self.keys.lock().expect("no panic").push(key.canonical().to_vec());
+        self.memory.get_now(key)
+    }
+
+    async fn get(&self, key: KeyRef<'_>, names: &Namespaces) -> Result<Lookup, StoreError> {
+        self.memory.get(key, names).await
+    }
+
+    async fn put(&self, entry: Arc<Entry>) -> Result<Put, StoreError> {
+        self.keys.lock().expect("no panic").push(entry.key().canonical().to_vec());
+        self.memory.put(entry).await
+    }
+
+    async fn fence(&self, names: &Namespaces) -> Result<Fence, StoreError> {
+        self.memory.fence(names).await
+    }
+
+    async fn bump(&self, names: &Namespaces, kind: Bump, fence: Option<Fence>) -> Result<(), StoreError> {
+        self.memory.bump(names, kind, fence).await
+    }
+
+    fn bump_now(&self, names: &Namespaces) {
+        self.memory.bump_now(names);
+    }
+
+    fn life(&self, stamp: &Stamp, names: &Namespaces) -> Life {
+        self.memory.life(stamp, names)
+    }
+
+    fn context(&self) -> &Context {
+        self.memory.context()
+    }
+
+    fn usage(&self) -> Usage {
+        self.memory.usage()
+    }
+}
+
+/// Those who vary by a secret do not bring it into the key, and are kept apart by it all the same.
+#[tokio::test]
+async fn no_secret_enters_a_key_by_way_of_vary() {
+    for name in ["authorization", "cookie", "x-api-key"] {
+        let (inner, _) = counting(move |request, _| {
+            let mut response = ok(request.headers()[name].as_bytes().to_vec());
+            response.headers_mut().insert(header::VARY, name.parse().expect("a value"));
+            response
+        });
+        let spy = Spy { memory: Memory::default(), keys: Arc::default() };
+        let service = CacheLayer::new(spy.clone()).rules(one_rule(Rule::ttl(MINUTE).ignore_credentials())).layer(inner);
+        for round in [ABSENT, HIT] {
+            for secret in ["Bearer hunter2-a", "Bearer hunter2-b"] {
+                let response = send(&service, with(get("/t/a"), &[(name, secret)])).await;
+                assert_eq!(outcome(&response), round, "{name}");
+                assert_eq!(text(response).await, secret);
+            }
+        }
+        for key in &*spy.keys.lock().expect("no panic") {
+            assert!(!key.windows(7).any(|bytes| bytes == b"hunter2"), "{name}: {}", String::from_utf8_lossy(key));
+        }
+    }
+}
+
+/// The bound on a key holds with what its variants add.
+#[tokio::test]
+async fn a_variant_does_not_make_a_key_longer_than_a_key_may_be() {
+    let (inner, _) = counting(|_, _| {
+        let mut response = ok("x");
+        response.headers_mut().insert(header::VARY, "user-agent".parse().expect("a value"));
+        response
+    });
+    let spy = Spy { memory: Memory::default(), keys: Arc::default() };
+    let service = CacheLayer::new(spy.clone()).rules(one_rule(Rule::ttl(MINUTE))).layer(inner);
+    let mut request = get("/t/a");
+    request.headers_mut().insert(header::USER_AGENT, "x".repeat(60_000).parse().expect("a value"));
+    send(&service, request).await;
+    assert_eq!(spy.usage().entries, 0);
+}
+
 // ---- Identity of paths -----------------------------------------------------------------------------------------------
 
 /// A layer between the routers gives each tenant a path of its own, from a header.

@@ -14,7 +14,7 @@ pub(crate) use extract::is_secret;
 pub use extract::{And, Cookie, Headers, KeyExtractor, RequestTarget, RouteAndQuery};
 pub use identity::Identity;
 pub use write::{Extracted, KeyWriter};
-pub(crate) use write::{begin, variant};
+pub(crate) use write::{begin, secret_variant, variant};
 
 use crate::{rules::Params, store::Secret};
 

@@ -100,6 +100,14 @@ pub(crate) fn variant(primary: KeyRef<'_>, selecting: &[u8]) -> Key {
     Key::new(canonical)
 }
 
+/// The same where some of those fields are secrets: only a keyed hash of them enters the key. Its tag keeps it apart from
+/// what [`variant`] makes, where the number of the fields follows, whose first byte is 0.
+pub(crate) fn secret_variant(primary: KeyRef<'_>, selecting: &[u8], secret: &Secret) -> Key {
+    let mut hashed = Vec::with_capacity(18);
+    KeyWriter::new(&mut hashed, secret).secret(selecting);
+    variant(primary, &hashed)
+}
+
 /// Keeps a route's requests apart from those of every other route, whatever the extractor writes.
 pub(crate) fn begin(key: &mut KeyWriter<'_>, route: Option<&str>, request: &RequestView<'_>) {
     match route {
