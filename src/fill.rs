@@ -170,11 +170,12 @@ impl<St: Store> Fill<St> {
         let (vary, key) = self.variant(Vary::of(&parts.headers))?;
         let mut added = Namespaces::default();
         let mut names = self.plan.names.clone();
-        if let Some(hints) = hints {
-            hints.namespaces().iter().for_each(|name| {
-                names.push(name.as_str());
-                added.push(name.as_str());
-            });
+        for name in hints.map_or(&[][..], Caching::namespaces) {
+            names.push(name.as_str());
+            added.push(name.as_str());
+            if names.len() > MAX_NAMESPACES {
+                break;
+            }
         }
         if names.len() > MAX_NAMESPACES {
             tracing::warn!(names = ?names, "not stored: more than 8 namespaces, ancestors included");

@@ -187,3 +187,30 @@ async fn a_path_that_was_rewritten_on_the_way_is_in_the_key() {
         assert_eq!(text(send(&app, request).await).await, tenant);
     }
 }
+
+// ---- Names -----------------------------------------------------------------------------------------------------------
+
+/// The rows of a large import: what they cost grows with their number, not with its square.
+#[tokio::test]
+async fn many_names_take_time_in_proportion() {
+    let names = |n: usize| (0..n).map(|row| Namespace::of(["row", &row.to_string()])).collect::<Vec<_>>();
+    let many = names(100_000);
+    let began = Instant::now();
+    Memory::default().invalidate(many.clone()).await.expect("memory can");
+    let writes = InvalidateLayer::new(Memory::default()).layer(service_fn(move |_: Request<Plain>| {
+        let mut response = ok("");
+        response.extensions_mut().insert(Invalidates::only(many.clone()));
+        std::future::ready(Ok::<_, std::convert::Infallible>(response))
+    }));
+    send(&writes, post("/t/a")).await;
+
+    let many = names(100_000);
+    let (inner, _) = counting(move |_, _| {
+        let mut response = ok("");
+        response.extensions_mut().insert(many.iter().cloned().fold(Caching::new(), Caching::namespace));
+        response
+    });
+    let service = CacheLayer::new(Memory::default()).rules(one_rule(Rule::ttl(MINUTE))).layer(inner);
+    assert_eq!(outcome(&send(&service, get("/t/a")).await), ABSENT);
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+}
