@@ -170,7 +170,7 @@ where
         let secret = &self.store.context().secret;
         let mut write =
             Write { store: self.store.clone(), rule: None, head: None, names: Vec::new(), kind: Bump::Hard, settled: false };
-        if let Some((rule, params)) = self.rules.find(request.uri()) {
+        if let Some((rule, params)) = self.rules.find(request.uri(), request.extensions()) {
             let view = RequestView::of(&request, &params, secret);
             let cleared = rule.clears(&view);
             (write.names, write.kind) = (cleared.names, if cleared.soft { Bump::Soft } else { Bump::Hard });
@@ -245,7 +245,7 @@ impl<St: Store> Write<St> {
             return (response, names);
         };
         let (parts, body) = response.into_parts();
-        let params = rules.find(&head.uri).map_or_else(Params::none, |(_, params)| params);
+        let params = rules.find(&head.uri, &head.extensions).map_or_else(Params::none, |(_, params)| params);
         let view = RequestView::of_parts(head, &params, &self.store.context().secret);
         names.extend(rule.cleared_by(&view, &parts));
         (Response::from_parts(parts, body), names)

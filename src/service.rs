@@ -189,7 +189,7 @@ where
     St: Store,
     R: Body,
 {
-    let Some((rule, params)) = shared.rules.find(request.uri()) else {
+    let Some((rule, params)) = shared.rules.find(request.uri(), request.extensions()) else {
         return Step::Pass;
     };
     let mut scratch = SCRATCH.take();

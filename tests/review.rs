@@ -12,7 +12,7 @@ use http::{Request, Response, header};
 use tower::{Layer, service_fn};
 use tower_response_cache::{
     Bump, Bypass, CacheLayer, Caching, Context, Entry, Fence, InvalidateLayer, Invalidates, KeyRef, Life, Lookup, Memory, Miss,
-    Namespace, Namespaces, Outcome, Put, Rule, Stamp, Store, StoreError, Usage,
+    Namespace, Namespaces, Outcome, Put, Rule, Rules, RulesErrorKind, Stamp, Store, StoreError, Usage,
 };
 
 const ABSENT: Outcome = Outcome::Miss(Miss::Absent);
@@ -185,6 +185,34 @@ async fn a_path_that_was_rewritten_on_the_way_is_in_the_key() {
     for tenant in ["a", "b"] {
         let request = Request::get("/home").header("x-tenant", tenant).body(axum::body::Body::empty()).expect("a request");
         assert_eq!(text(send(&app, request).await).await, tenant);
+    }
+}
+
+/// The same table inside and outside of a nested router: a write clears what the reads have filled.
+#[cfg(feature = "axum")]
+#[tokio::test]
+async fn one_table_serves_a_layer_on_either_side_of_a_nested_router() {
+    use axum::{Router, body::Body, routing::get as read};
+
+    let rules = Rules::new().route("/api/t/{table}", Rule::ttl(MINUTE).namespace("db:{table}"));
+    for (cache_inside, clear_inside) in [(false, false), (false, true), (true, false), (true, true)] {
+        let store = Memory::default();
+        let cache = || CacheLayer::new(store.clone()).rules(rules.clone());
+        let clear = || InvalidateLayer::new(store.clone()).rules(rules.clone());
+        let mut nested = Router::new().route("/t/{table}", read(async || "rows").post(async || "written"));
+        nested = if cache_inside { nested.layer(cache()) } else { nested };
+        nested = if clear_inside { nested.layer(clear()) } else { nested };
+        let mut app: Router = Router::new().nest("/api", nested);
+        app = if cache_inside { app } else { app.layer(cache()) };
+        app = if clear_inside { app } else { app.layer(clear()) };
+        let ask = |method: &str| {
+            let request = Request::builder().method(method).uri("/api/t/a").body(Body::empty()).expect("a request");
+            send(&app, request)
+        };
+        assert_eq!(outcome(&ask("GET").await), ABSENT);
+        assert_eq!(outcome(&ask("GET").await), HIT);
+        ask("POST").await;
+        assert_eq!(outcome(&ask("GET").await), ABSENT, "inside: cache {cache_inside}, invalidation {clear_inside}");
     }
 }
 

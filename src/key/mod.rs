@@ -144,11 +144,7 @@ impl<'a> RequestView<'a> {
 
     /// The path as the client sent it. With the feature `axum`, a prefix that `Router::nest` has taken off is back on.
     pub fn path(&self) -> &'a str {
-        #[cfg(feature = "axum")]
-        if let Some(original) = self.extensions.get::<axum::extract::OriginalUri>() {
-            return original.0.path();
-        }
-        self.uri.path()
+        path_as_sent(self.uri, self.extensions)
     }
 
     /// The query without its `?`.
@@ -170,6 +166,16 @@ impl<'a> RequestView<'a> {
     pub fn param(&self, name: &str) -> &str {
         self.params.get(name).unwrap_or_default()
     }
+}
+
+/// The path as the client sent it, as far as that is known.
+#[cfg_attr(not(feature = "axum"), allow(unused_variables))]
+pub(crate) fn path_as_sent<'a>(uri: &'a Uri, extensions: &'a Extensions) -> &'a str {
+    #[cfg(feature = "axum")]
+    if let Some(original) = extensions.get::<axum::extract::OriginalUri>() {
+        return original.0.path();
+    }
+    uri.path()
 }
 
 impl fmt::Debug for RequestView<'_> {
