@@ -216,6 +216,19 @@ async fn one_table_serves_a_layer_on_either_side_of_a_nested_router() {
     }
 }
 
+// ---- Rules -----------------------------------------------------------------------------------------------------------
+
+/// What axum's router wrote so before 0.8 and refuses now would be a literal that matches no request.
+#[test]
+fn a_parameter_in_the_old_notation_is_refused() {
+    for (pattern, instead) in [("/users/:id", "`{id}`"), ("/files/*path", "`{*path}`"), ("/:a/b", "`{a}`")] {
+        let error = Rules::new().try_route(pattern, Rule::ttl(MINUTE)).expect_err(pattern);
+        assert_eq!(error.kind(), RulesErrorKind::Pattern);
+        assert!(error.to_string().contains(pattern) && error.to_string().contains(instead), "{error}");
+    }
+    assert!(Rules::new().try_route("/a:b/c*", Rule::ttl(MINUTE)).is_ok());
+}
+
 // ---- Names -----------------------------------------------------------------------------------------------------------
 
 /// The rows of a large import: what they cost grows with their number, not with its square.

@@ -317,6 +317,12 @@ impl Compiled {
         if route.is_some_and(|route| !route.starts_with('/')) {
             return fault(RulesErrorKind::Pattern, "a pattern begins with `/`, as in `/tables/{table}`".into());
         }
+        let old = |segment: &&str| segment.starts_with([':', '*']);
+        if let Some(segment) = route.and_then(|route| route.split('/').find(old)) {
+            let name = segment.trim_start_matches(':');
+            let why = format!("{segment:?} is no parameter but text that stands for itself; write `{{{name}}}`");
+            return fault(RulesErrorKind::Pattern, why);
+        }
         for (status, _) in &rule.statuses {
             if status.is_informational() || [StatusCode::PARTIAL_CONTENT, StatusCode::NOT_MODIFIED].contains(status) {
                 return fault(RulesErrorKind::Setting, format!("a {} response cannot be stored", status.as_u16()));
@@ -425,7 +431,7 @@ impl Compiled {
         left as f64 <= reach * 37.0 && -reach * (1.0 - fastrand::f64()).ln() >= left as f64
     }
 
-    /// What a write clears that is known from its request; `None` if this rule never clears anything by itself.
+    /// What a write clears that is known from its request.
     pub(crate) fn clears(&self, request: &RequestView<'_>) -> Cleared {
         let identity = self.rule.key.identity();
         let mut names: Vec<_> = self
