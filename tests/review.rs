@@ -229,6 +229,24 @@ fn a_parameter_in_the_old_notation_is_refused() {
     assert!(Rules::new().try_route("/a:b/c*", Rule::ttl(MINUTE)).is_ok());
 }
 
+/// What the handler has named is cleared, whatever becomes of the rule's own closure.
+#[tokio::test]
+async fn a_closure_that_panics_loses_nothing_of_what_the_handler_names() {
+    let rules = Rules::new().route("/t/{table}", Rule::uncached().invalidates_by(|_, _| panic!("a fault in the rule")));
+    let store = Memory::default();
+    let reads =
+        CacheLayer::new(store.clone()).rules(one_rule(Rule::ttl(MINUTE).namespace("db:{table}"))).layer(counting(link).0);
+    assert_eq!(outcome(&send(&reads, get("/t/a")).await), ABSENT);
+    let writes = InvalidateLayer::new(store).rules(rules).layer(service_fn(async |_: Request<Plain>| {
+        let mut response = ok("");
+        response.extensions_mut().insert(Invalidates::also([Namespace::of(["db", "a"])]));
+        Ok::<_, std::convert::Infallible>(response)
+    }));
+    let written = tokio::spawn(async move { send(&writes, post("/t/a")).await.status() }).await;
+    assert!(written.expect_err("the closure panics").is_panic());
+    assert_eq!(outcome(&send(&reads, get("/t/a")).await), ABSENT);
+}
+
 // ---- Names -----------------------------------------------------------------------------------------------------------
 
 /// The rows of a large import: what they cost grows with their number, not with its square.
