@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{MINUTE, Plain, counting, get, ok, one_rule, outcome, post, send, text};
+use common::{MINUTE, Plain, counting, get, in_hand, next_call, ok, one_rule, outcome, post, send, text};
 use http::{Request, Response, header};
 use tower::{Layer, service_fn};
 use tower_response_cache::{
@@ -272,4 +272,28 @@ async fn many_names_take_time_in_proportion() {
     let service = CacheLayer::new(Memory::default()).rules(one_rule(Rule::ttl(MINUTE))).layer(inner);
     assert_eq!(outcome(&send(&service, get("/t/a")).await), ABSENT);
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+}
+
+// ---- Time ------------------------------------------------------------------------------------------------------------
+
+/// The limit counts from when the last of them has left, not from when the fill moved to a task.
+#[tokio::test(start_paused = true)]
+async fn a_fill_has_its_whole_limit_from_when_nobody_is_left() {
+    let layer = CacheLayer::new(Memory::default()).rules(one_rule(Rule::ttl(MINUTE))).fill_limit(MINUTE);
+    let (service, mut hand) = in_hand::<Plain>(&layer);
+    let ask = || {
+        let service = service.clone();
+        tokio::spawn(async move { send(&service, get("/t/a")).await })
+    };
+    let first = ask();
+    let (_, call) = next_call(&mut hand).await;
+    let second = ask();
+    tokio::time::sleep(MINUTE - Duration::from_secs(1)).await;
+    first.abort();
+    second.abort();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    call.send_response(ok("in time"));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let again = tokio::time::timeout(MINUTE, send(&service, get("/t/a"))).await.expect("the fill was given up too early");
+    assert_eq!(outcome(&again), HIT);
 }
