@@ -305,6 +305,7 @@ impl<St: Store> Fill<St> {
         B: Body<Error: Into<BoxError>> + Send + 'static,
     {
         let shared = self.shared.clone();
+        let _end = tape.ends_with(CUT_OFF);
         let limit = Some(shared.options.fill_limit);
         let max = self.rule.max_body();
         let reading = read_to_end(body, &tape, &rest, max, taken);

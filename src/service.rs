@@ -35,7 +35,9 @@ use crate::{
 /// The service that [`CacheLayer`](crate::CacheLayer) makes.
 ///
 /// It is ready when the inner service is, and uses the very instance that was made ready; whoever waits for another's
-/// response gives it back first.
+/// response gives it back first. A hit leaves it as it is, ready for the next call: as with every service that may answer
+/// by itself, a caller that keeps an idle service keeps what it was promised, a permit of a `ConcurrencyLimit`, say. Servers
+/// drop theirs after each request.
 pub struct Cache<S, St = Memory> {
     inner: S,
     shared: Arc<Shared<St>>,

@@ -117,6 +117,14 @@ impl Counters {
 /// The counters are read one after the other, not at one moment.
 ///
 /// Its `Display` is a few lines for a person; reasons that never occurred are left out there.
+///
+/// ```
+/// use tower_response_cache::{Memory, Store};
+///
+/// let stats = Memory::new(1 << 20).stats();
+/// assert_eq!((stats.hits, stats.misses(), stats.capacity), (0, 0, 1 << 20));
+/// assert!(stats.to_string().starts_with("hits 0, stale 0, collapsed 0"));
+/// ```
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Stats {

@@ -63,6 +63,12 @@ impl Tape {
         self.change(|state| state.end = Some(end));
     }
 
+    /// Ends the tape as broken off, unless it has ended, once what this returns is dropped: no reader waits for a writer that
+    /// is gone, be it by a panic.
+    pub(crate) fn ends_with(&self, how: &'static str) -> impl Drop {
+        EndsWith(self, how)
+    }
+
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.lock();
         change(&mut state);
@@ -87,6 +93,16 @@ impl Tape {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct EndsWith<'a>(&'a Tape, &'static str);
+
+impl Drop for EndsWith<'_> {
+    fn drop(&mut self) {
+        self.0.change(|state| {
+            state.end.get_or_insert_with(|| End::Broken(self.1.into()));
+        });
     }
 }
 

@@ -92,6 +92,22 @@ impl<A: KeyExtractor, B: KeyExtractor> KeyExtractor for And<A, B> {
 /// sent (and as it is now, if a layer has changed it since), and the parameters of the query are sorted by name:
 /// `?b=1&a=2` and `?a=2&b=1` are one request, `?a=1&a=2` and `?a=2&a=1` are two. A query whose names hold `%`, `+`, `;` or
 /// brackets counts as it was sent.
+///
+/// ```
+/// use http::Request;
+/// use tower_response_cache::{Memory, Rule, Rules, RouteAndQuery};
+///
+/// let store = Memory::default();
+/// let key = |rules: &Rules, target: &str| rules.key(&store, &Request::get(target).body(()).unwrap()).unwrap();
+/// let minute = std::time::Duration::from_secs(60);
+///
+/// let rules = Rules::new().route("/rows", Rule::ttl(minute));
+/// assert_eq!(key(&rules, "/rows?b=1&a=2"), key(&rules, "/rows?a=2&b=1"));
+/// assert_ne!(key(&rules, "/rows?a=1&a=2"), key(&rules, "/rows?a=2&a=1"));
+///
+/// let rules = Rules::new().route("/rows", Rule::ttl(minute).key(RouteAndQuery.without_query(["utm_*"])));
+/// assert_eq!(key(&rules, "/rows?a=1&utm_source=mail"), key(&rules, "/rows?a=1"));
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RouteAndQuery;
 
@@ -209,6 +225,19 @@ impl KeyExtractor for RequestTarget {
 ///
 /// Fields that carry secrets (`Authorization`, `Cookie`, `Proxy-Authorization`, `X-Api-Key`, and every value that is
 /// marked [sensitive](http::HeaderValue::is_sensitive)) enter the key as keyed hashes.
+///
+/// ```
+/// use http::Request;
+/// use tower_response_cache::{Headers, KeyExtractor, Memory, RouteAndQuery, Rule, Rules};
+///
+/// let store = Memory::default();
+/// let rule = Rule::ttl(std::time::Duration::from_secs(60)).key(RouteAndQuery.and(Headers::new(["accept-language"])));
+/// let rules = Rules::new().route("/", rule);
+/// let key = |language: &str| {
+///     rules.key(&store, &Request::get("/").header("accept-language", language).body(()).unwrap()).unwrap()
+/// };
+/// assert_ne!(key("de"), key("en"));
+/// ```
 #[derive(Debug, Clone)]
 pub struct Headers(Box<[HeaderName]>);
 
@@ -251,6 +280,18 @@ pub(crate) fn is_secret(name: &HeaderName) -> bool {
 }
 
 /// One cookie, as a keyed hash. It tells variants apart, not users: [`Identity::cookie`] does that.
+///
+/// ```
+/// use http::Request;
+/// use tower_response_cache::{Cookie, KeyExtractor, Memory, RouteAndQuery, Rule, Rules};
+///
+/// let store = Memory::default();
+/// let rule = Rule::ttl(std::time::Duration::from_secs(60)).key(RouteAndQuery.and(Cookie::new("theme"))).ignore_credentials();
+/// let rules = Rules::new().route("/", rule);
+/// let key = |cookies: &str| rules.key(&store, &Request::get("/").header("cookie", cookies).body(()).unwrap()).unwrap();
+/// assert_eq!(key("theme=dark; visit=1"), key("visit=2; theme=dark"));
+/// assert_ne!(key("theme=dark"), key("theme=light"));
+/// ```
 #[derive(Debug, Clone)]
 pub struct Cookie(Box<str>);
 

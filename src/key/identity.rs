@@ -13,6 +13,21 @@ use crate::store::IdentityHash;
 /// rule is that hash in hexadecimal, or `anonymous`. A request without one is cached for everybody without one, unless
 /// it carries other credentials: then it bypasses the cache. So does a request that says twice who is asking, for nobody
 /// knows which of the two the handler believes.
+///
+/// ```
+/// use http::Request;
+/// use tower_response_cache::{Identity, Memory, Rule, Rules};
+///
+/// let store = Memory::default();
+/// let rules = Rules::new().route("/me", Rule::ttl(std::time::Duration::from_secs(60)).identity(Identity::bearer()));
+/// let key = |token: &str| {
+///     let request = Request::get("/me").header("authorization", format!("Bearer {token}")).body(()).unwrap();
+///     rules.key(&store, &request).unwrap()
+/// };
+/// assert_eq!(key("ada"), key("ada"));
+/// assert_ne!(key("ada"), key("bob"));
+/// assert!(!key("ada").canonical().windows(3).any(|part| part == b"ada"));
+/// ```
 #[derive(Clone)]
 pub struct Identity {
     source: Source,

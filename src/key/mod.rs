@@ -13,6 +13,8 @@ use xxhash_rust::xxh3::xxh3_128;
 pub(crate) use extract::is_secret;
 pub use extract::{And, Cookie, Headers, KeyExtractor, RequestTarget, RouteAndQuery};
 pub use identity::Identity;
+#[cfg(feature = "config")]
+pub(crate) use query::is_name as is_query_name;
 pub use write::{Extracted, KeyWriter};
 pub(crate) use write::{begin, secret_variant, variant};
 

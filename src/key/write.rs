@@ -16,6 +16,32 @@ pub enum Extracted {
 }
 
 /// Takes the parts of a key. Each is written with a tag of its kind and its length.
+///
+/// ```
+/// use http::Request;
+/// use tower_response_cache::{Extracted, KeyExtractor, KeyWriter, Memory, RequestView, Rule, Rules};
+///
+/// /// One key for all pages below a hundred, and none beyond.
+/// struct Page;
+///
+/// impl KeyExtractor for Page {
+///     fn extract(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
+///         match request.param("page").parse::<u8>() {
+///             Ok(page) if page < 100 => {
+///                 key.part([page]);
+///                 Extracted::Key
+///             }
+///             _ => Extracted::Bypass,
+///         }
+///     }
+/// }
+///
+/// let store = Memory::default();
+/// let rules = Rules::new().route("/pages/{page}", Rule::ttl(std::time::Duration::from_secs(60)).key(Page));
+/// let key = |target: &str| rules.key(&store, &Request::get(target).body(()).unwrap());
+/// assert_eq!(key("/pages/7"), key("/pages/07"));
+/// assert_eq!(key("/pages/100"), None);
+/// ```
 #[derive(Debug)]
 pub struct KeyWriter<'a> {
     canonical: &'a mut Vec<u8>,

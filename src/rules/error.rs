@@ -7,6 +7,14 @@ use matchit::InsertError;
 use crate::namespace::InvalidNamespace;
 
 /// A route or a rule that cannot be; its text says which, why, and what is allowed.
+///
+/// ```
+/// use tower_response_cache::{Rule, Rules, RulesErrorKind};
+///
+/// let error = Rules::new().try_route("tables", Rule::uncached()).unwrap_err();
+/// assert_eq!(error.kind(), RulesErrorKind::Pattern);
+/// assert_eq!(error.to_string(), "route \"tables\": a pattern begins with `/`, as in `/tables/{table}`");
+/// ```
 #[derive(Debug, Clone)]
 pub struct RulesError {
     kind: RulesErrorKind,

@@ -1,15 +1,21 @@
 //! Rules: what a route allows, and the table of them.
 
 mod error;
+#[cfg(feature = "config")]
+mod file;
 mod params;
 mod rule;
 mod template;
+#[cfg(feature = "config")]
+mod value;
 
 use std::{fmt, sync::Arc};
 
 use http::{Extensions, Uri};
 
 pub use error::{RulesError, RulesErrorKind};
+#[cfg(feature = "config")]
+pub use file::RulesFileError;
 pub(crate) use params::Params;
 pub use rule::Rule;
 pub(crate) use rule::{Compiled, ReadPlan};

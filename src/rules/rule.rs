@@ -24,6 +24,24 @@ use crate::{
 /// its own, see [`status`](Self::status)), and HEAD requests are answered from them. A request with
 /// credentials (`Authorization`, `Cookie`, `Proxy-Authorization` or `X-Api-Key`) bypasses the cache unless its key holds an
 /// [identity](Self::identity); what else tells users apart, such as a field that a proxy sets, must be in the key.
+///
+/// ```
+/// use std::time::Duration;
+/// use http::{Method, StatusCode};
+/// use tower_response_cache::{Rule, Rules};
+///
+/// let rule = Rule::ttl(Duration::from_secs(300))
+///     .status(StatusCode::NOT_FOUND, Duration::from_secs(5))
+///     .stale_if_error(Duration::from_secs(3600))
+///     .jitter(0.1)
+///     .namespace("db_query:{table}")
+///     .invalidates_on([Method::PATCH, Method::DELETE], "db_query:{table}");
+/// Rules::new().try_route("/tables/{table}", rule.clone())?;
+///
+/// let error = Rules::new().try_route("/rows/{id}", rule).unwrap_err();
+/// assert!(error.to_string().contains("the route has no parameter `{table}`; it knows `{id}`, `{identity}`"), "{error}");
+/// # Ok::<(), tower_response_cache::RulesError>(())
+/// ```
 #[derive(Clone)]
 pub struct Rule {
     lifetime: Lifetime,

@@ -206,6 +206,19 @@ pub enum Put {
 /// The state of an entry's namespaces before its response was computed.
 ///
 /// For memory that is one number, the epoch; a store shared by processes adds the generations that it read.
+///
+/// ```
+/// use tower_response_cache::{Generations, Namespace, Stamp};
+///
+/// let local = Stamp::local(7);
+/// assert_eq!(local.epoch(), 7);
+/// assert!(local.generations().is_none());
+///
+/// let of = vec![(Namespace::new("db_query:orders")?, 0x3f9a)];
+/// let shared = local.with_generations(Generations { store: 1, of });
+/// assert_eq!(shared.generations().unwrap().of[0].1, 0x3f9a);
+/// # Ok::<(), tower_response_cache::InvalidNamespace>(())
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Stamp {
     epoch: u64,
@@ -245,6 +258,13 @@ impl Stamp {
 }
 
 /// A fence that stands, to be taken back by the bump that ends its write.
+///
+/// ```
+/// use tower_response_cache::Fence;
+///
+/// assert_eq!(Fence::none().token(), 0);
+/// assert_eq!(Fence::with_token(42).token(), 42);
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Fence(u128);
 

@@ -2,18 +2,24 @@
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::type_complexity)]
 
 use std::{
+    cell::Cell,
     convert::Infallible,
+    future::Future,
+    marker::{PhantomData, PhantomPinned},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body::Body;
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
+use tokio::sync::mpsc;
 use tower::{Layer, Service, ServiceExt};
 use tower_response_cache::{BoxError, Cache, CacheLayer, CacheStatus, Memory, Outcome, Rule, Rules};
 use tower_test::mock;
@@ -181,4 +187,106 @@ impl Body for Piped {
     ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, BoxError>>> {
         self.frames.poll_recv(cx)
     }
+}
+
+// ---- Bodies held in the hand -----------------------------------------------------------------------------------------
+
+pin_project_lite::pin_project! {
+    /// A body whose frames come from a [`Tap`]. It is `Send`, and neither `Sync` nor `Unpin`.
+    pub struct Tapped {
+        frames: mpsc::UnboundedReceiver<Result<Frame<Bytes>, BoxError>>,
+        length: Option<u64>,
+        not_sync: PhantomData<Cell<()>>,
+        #[pin]
+        not_unpin: PhantomPinned,
+    }
+}
+
+/// The hand that a [`Tapped`] body is held in. Dropped, it ends the body.
+pub struct Tap(mpsc::UnboundedSender<Result<Frame<Bytes>, BoxError>>);
+
+/// A body whose size hint is this, and its hand.
+pub fn tapped(length: Option<u64>) -> (Tap, Tapped) {
+    let (sender, frames) = mpsc::unbounded_channel();
+    (Tap(sender), Tapped { frames, length, not_sync: PhantomData, not_unpin: PhantomPinned })
+}
+
+impl Tap {
+    pub fn send(&self, data: impl Into<Bytes>) {
+        let _ = self.0.send(Ok(Frame::data(data.into())));
+    }
+
+    pub fn trailers(&self, name: &'static str, value: &'static str) {
+        let trailers = http::HeaderMap::from_iter([(name.parse().unwrap(), value.parse().unwrap())]);
+        let _ = self.0.send(Ok(Frame::trailers(trailers)));
+    }
+
+    pub fn fail(&self, why: &'static str) {
+        let _ = self.0.send(Err(why.into()));
+    }
+
+    /// Waits until nobody reads the body any more.
+    pub async fn dropped(&self) {
+        self.0.closed().await;
+    }
+
+    pub fn is_dropped(&self) -> bool {
+        self.0.is_closed()
+    }
+}
+
+impl Body for Tapped {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.project().frames.poll_recv(cx)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.length.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+/// The body of a response, to be read piece by piece.
+pub fn opened<B>(response: Response<B>) -> Pin<Box<B>> {
+    Box::pin(response.into_body())
+}
+
+/// The next piece of a body; `None` at a clean end, and the words of the error at another.
+pub async fn piece<B>(body: &mut Pin<Box<B>>) -> Option<Result<String, String>>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>>,
+{
+    let frame = body.frame().await?.map_err(|error| error.into().to_string());
+    Some(frame.map(|frame| String::from_utf8(frame.into_data().expect("data").to_vec()).expect("text")))
+}
+
+/// One request through a clone of a service that is made ready for it: called, and not polled yet.
+pub async fn start<S, B>(service: &S, request: Request<B>) -> S::Future
+where
+    S: Service<Request<B>> + Clone,
+    S::Error: std::fmt::Debug,
+{
+    service.clone().ready().await.expect("the inner service does not fail").call(request)
+}
+
+/// What comes of a future that is polled once.
+pub fn polled<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    Pin::new(future).poll(&mut Context::from_waker(std::task::Waker::noop()))
+}
+
+/// What must end by itself, and fails the test if it does not.
+pub async fn within<F: Future>(work: F) -> F::Output {
+    tokio::time::timeout(20 * SECOND, work).await.expect("this ends by itself")
+}
+
+/// Lets other tasks run until it is so.
+pub async fn eventually(mut so: impl FnMut() -> bool) {
+    within(async {
+        while !so() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }

@@ -1,4 +1,4 @@
-//! The limits that `consistency.md` states, shown to be real: no rule is broken here, and yet a law is.
+//! The limits that `protocol.md` states, shown to be real: no rule is broken here, and yet a law is.
 
 use super::*;
 

@@ -1,6 +1,6 @@
 //! The consistency protocol, explored exhaustively at small scope.
 //!
-//! `protocol.rs` states the protocol of `consistency.md` as atomic steps, `checker.rs` visits every state that any order
+//! `protocol.rs` states the protocol of `protocol.md` as atomic steps, `checker.rs` visits every state that any order
 //! of them can reach, and the tests here say which laws hold where. A model that cannot fail proves nothing, so each
 //! test also demands that the interesting things were seen to happen, and the second half breaks one rule at a time and
 //! demands a counterexample, which it prints:

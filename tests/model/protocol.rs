@@ -1,4 +1,4 @@
-//! The protocol of `consistency.md` as a transition system: one key, one Redis, one process whose memory is modelled,
+//! The protocol of `protocol.md` as a transition system: one key, one Redis, one process whose memory is modelled,
 //! readers and writers near (in that process) and far (in others), and everything that may go wrong between them.
 //!
 //! A state is small, plain and `Copy`. What the protocol leaves to chance is a choice between actions; each action is

@@ -30,7 +30,7 @@ pub(crate) mod law {
     pub(crate) const SETTLE_AFTER_DEATH: u32 = 1 << 8;
     pub(crate) const ALL: u32 = ACK_FRESH | SETTLE | NO_RESURRECT | STAMP_FIRST | IDENTITY | MONOTONE;
 
-    /// The laws in `bits`, by their names in `consistency.md`.
+    /// The laws in `bits`, by their names in `protocol.md`.
     pub(crate) fn names(bits: u32) -> String {
         let all = [
             (ACK_FRESH, "I1 ack-fresh"),
