@@ -14,7 +14,7 @@ use crate::{
     rules::Compiled,
     semantics::{self, Normalise, Precondition, Role, Selected, Vary},
     status::{CacheStatus, Miss, Outcome},
-    store::{Content, Entry, Life, Lookup, Stamp, Store, StoreError},
+    store::{Content, Entry, Life, Lookup, Secret, Stamp, Store, StoreError},
     tape::Reader,
 };
 
@@ -54,7 +54,7 @@ impl Look {
     #[inline]
     pub(crate) fn now<St: Store>(store: &St, primary: KeyRef<'_>, headers: &HeaderMap) -> Option<Self> {
         let first = store.get_now(primary)?;
-        match Self::varying(&first, primary, headers) {
+        match Self::varying(store, &first, primary, headers) {
             None => Some(Self { found: first.found, stamp: first.stamp, varying: None }),
             Some(varying) => {
                 let second = store.get_now(varying.1.as_ref())?;
@@ -72,7 +72,7 @@ impl Look {
         names: &Namespaces,
     ) -> Result<Self, StoreError> {
         let first = store.get(primary, names).await?;
-        match Self::varying(&first, primary, headers) {
+        match Self::varying(store, &first, primary, headers) {
             None => Ok(Self { found: first.found, stamp: first.stamp, varying: None }),
             Some(varying) => {
                 let second = store.get(varying.1.as_ref(), names).await?;
@@ -87,20 +87,27 @@ impl Look {
         Self { found: None, stamp: Stamp::default(), varying: None }
     }
 
-    fn varying(first: &Lookup, primary: KeyRef<'_>, headers: &HeaderMap) -> Option<(Vary, Key)> {
+    fn varying<St: Store>(store: &St, first: &Lookup, primary: KeyRef<'_>, headers: &HeaderMap) -> Option<(Vary, Key)> {
         let (entry, _) = first.found.as_ref()?;
+        let secret = &store.context().secret;
         match entry.content() {
             Content::Response { .. } => None,
-            Content::Variants(vary) => Some((vary.clone(), variant_key(primary, vary, headers))),
+            Content::Variants(vary) => Some((vary.clone(), variant_key(secret, primary, vary, headers))),
         }
     }
 }
 
 /// The key under which the variant for these request fields is stored (RFC 9111, section 4.1).
-pub(crate) fn variant_key(primary: KeyRef<'_>, vary: &Vary, headers: &HeaderMap) -> Key {
+///
+/// Values that are secrets are in it as a keyed hash of all of them.
+pub(crate) fn variant_key(secret: &Secret, primary: KeyRef<'_>, vary: &Vary, headers: &HeaderMap) -> Key {
     let mut selecting = Vec::with_capacity(64);
     vary.write(headers, Normalise::rfc(), &mut selecting);
-    key::variant(primary, &selecting)
+    let is_secret = |name| key::is_secret(name) || headers.get_all(name).iter().any(HeaderValue::is_sensitive);
+    match vary.names().iter().any(is_secret) {
+        true => key::secret_variant(primary, &selecting, secret),
+        false => key::variant(primary, &selecting),
+    }
 }
 
 /// What to do with what was found.
@@ -202,7 +209,7 @@ pub(crate) fn may_share<St: Store>(
 ) -> bool {
     let same = match vary.is_empty() {
         true => key.as_ref() == primary,
-        false => *key == variant_key(primary, vary, headers),
+        false => *key == variant_key(&store.context().secret, primary, vary, headers),
     };
     same && (added.is_empty() || store.life(stamp, added) == Life::Alive)
 }

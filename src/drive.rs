@@ -211,7 +211,7 @@ impl<T: Send + 'static> Drop for Report<T> {
     }
 }
 
-/// Awaits work, but gives it up if it takes longer than `limit` while nobody is left to want it.
+/// Awaits work, but gives it up once nobody has wanted it for `limit`, or for up to twice as long: it looks only so often.
 pub(crate) async fn unless_left<T>(
     work: impl Future<Output = T>,
     limit: Option<Duration>,
@@ -219,6 +219,7 @@ pub(crate) async fn unless_left<T>(
 ) -> Option<T> {
     let Some(limit) = limit else { return Some(work.await) };
     let mut work = pin!(work);
+    let mut was_left = left();
     loop {
         let mut patience = pin!(tokio::time::sleep(limit));
         let ended = poll_fn(|cx| match work.as_mut().poll(cx) {
@@ -229,8 +230,10 @@ pub(crate) async fn unless_left<T>(
         if ended.is_some() {
             return ended;
         }
-        if left() {
+        let is_left = left();
+        if was_left && is_left {
             return None;
         }
+        was_left = is_left;
     }
 }

@@ -170,7 +170,7 @@ where
         let secret = &self.store.context().secret;
         let mut write =
             Write { store: self.store.clone(), rule: None, head: None, names: Vec::new(), kind: Bump::Hard, settled: false };
-        if let Some((rule, params)) = self.rules.find(request.uri()) {
+        if let Some((rule, params)) = self.rules.find(request.uri(), request.extensions()) {
             let view = RequestView::of(&request, &params, secret);
             let cleared = rule.clears(&view);
             (write.names, write.kind) = (cleared.names, if cleared.soft { Bump::Soft } else { Bump::Hard });
@@ -216,8 +216,16 @@ impl<St: Store> Write<St> {
         match outcome {
             Ok(Ok(mut response)) => {
                 let said = response.extensions_mut().remove::<Invalidates>();
-                let (response, names) = self.cleared_by(response, said);
-                self.names = names;
+                let (said, only) = said.map(Invalidates::into_parts).unwrap_or_default();
+                let by_rule = !only && self.rule.as_ref().is_none_or(|rule| rule.may_have_changed(response.status()));
+                if !by_rule {
+                    self.names.clear();
+                }
+                // Before anything that may panic.
+                self.names.extend(said);
+                if by_rule {
+                    response = self.clear_by_response(response);
+                }
                 self.settle().await;
                 Ok(response)
             }
@@ -232,23 +240,14 @@ impl<St: Store> Write<St> {
         }
     }
 
-    /// What a response clears: what the rule and the handler name.
-    fn cleared_by<B>(&self, response: Response<B>, said: Option<Invalidates>) -> (Response<B>, Vec<Namespace>) {
-        let (said, only) = said.map(Invalidates::into_parts).unwrap_or_default();
-        let mut names = said;
-        let by_rule = !only && self.rule.as_ref().is_none_or(|rule| rule.may_have_changed(response.status()));
-        if !by_rule {
-            return (response, names);
-        }
-        names.extend_from_slice(&self.names);
-        let (Some(rule), Some((head, rules))) = (&self.rule, &self.head) else {
-            return (response, names);
-        };
+    /// Adds what the rule names once it sees the response.
+    fn clear_by_response<B>(&mut self, response: Response<B>) -> Response<B> {
+        let (Some(rule), Some((head, rules))) = (&self.rule, &self.head) else { return response };
         let (parts, body) = response.into_parts();
-        let params = rules.find(&head.uri).map_or_else(Params::none, |(_, params)| params);
+        let params = rules.find(&head.uri, &head.extensions).map_or_else(Params::none, |(_, params)| params);
         let view = RequestView::of_parts(head, &params, &self.store.context().secret);
-        names.extend(rule.cleared_by(&view, &parts));
-        (Response::from_parts(parts, body), names)
+        self.names.extend(rule.cleared_by(&view, &parts));
+        Response::from_parts(parts, body)
     }
 
     async fn settle(&mut self) {

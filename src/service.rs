@@ -23,7 +23,7 @@ use crate::{
     fill::Fill,
     flight::{Follower, Joined, Landing, Leader, Progress},
     future::ResponseFuture,
-    key::{Extracted, Key, KeyRef, KeyWriter, RequestView},
+    key::{Extracted, Key, KeyRef, KeyWriter, RequestView, is_secret},
     layer::Shared,
     rules::{Compiled, Params, ReadPlan},
     semantics::Vary,
@@ -191,7 +191,7 @@ where
     St: Store,
     R: Body,
 {
-    let Some((rule, params)) = shared.rules.find(request.uri()) else {
+    let Some((rule, params)) = shared.rules.find(request.uri(), request.extensions()) else {
         return Step::Pass;
     };
     let mut scratch = SCRATCH.take();
@@ -301,10 +301,10 @@ fn scan<R: Body>(request: &Request<R>, rule: &Compiled) -> Result<bool, Bypass> 
     let mut credentials = false;
     for name in request.headers().keys() {
         match *name {
-            header::AUTHORIZATION | header::COOKIE => credentials = true,
             header::RANGE => return Err(Bypass::Range),
             header::IF_MATCH | header::IF_UNMODIFIED_SINCE => return Err(Bypass::Precondition),
             header::UPGRADE => return Err(Bypass::Upgrade),
+            _ if is_secret(name) => credentials = true,
             _ if overrides_method(name.as_str()) => return Err(Bypass::MethodOverride),
             _ => {}
         }
