@@ -20,7 +20,7 @@ use std::{
 };
 
 use tokio::runtime::Handle;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -39,6 +39,8 @@ struct Cell<T> {
     awaited: Box<dyn Fn() -> bool + Send + Sync>,
     /// Where it was begun and where it goes on: no other runtime's end is to end it.
     runtime: Option<Handle>,
+    /// The span of the request that began it, in which it goes on.
+    span: Span,
 }
 
 enum Place<T> {
@@ -85,6 +87,7 @@ impl<T: Send + 'static> Drive<T> {
             limit,
             awaited: Box::new(awaited),
             runtime: Handle::try_current().ok(),
+            span: Span::current(),
         }))
     }
 
@@ -159,7 +162,7 @@ impl<T: Send + 'static> Cell<T> {
             Place::Here(work, awaiter) => {
                 *place = Place::Away(awaiter);
                 drop(place);
-                runtime.spawn(self.clone().run(work).in_current_span());
+                runtime.spawn(self.clone().run(work).instrument(self.span.clone()));
             }
             other => *place = other,
         }
