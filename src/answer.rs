@@ -15,7 +15,7 @@ use crate::{
     rules::Compiled,
     semantics::{self, CacheControl, Failure, Multipart, Precondition, Ranges, Role, Selected, Vary},
     status::{CacheStatus, Miss, Outcome},
-    store::{Content, Entry, Http, Life, Lookup, Stamp, Store, StoreError},
+    store::{Content, Entry, Http, Life, Lookup, Secret, Stamp, Store, StoreError},
     tape::Reader,
 };
 
@@ -96,7 +96,7 @@ impl Look {
     #[inline]
     pub(crate) fn now<St: Store>(store: &St, rule: &Compiled, primary: KeyRef<'_>, headers: &HeaderMap) -> Option<Self> {
         let first = store.get_now(primary)?;
-        match Self::varying(&first, rule, primary, headers) {
+        match Self::varying(store, rule, &first, primary, headers) {
             None => Some(Self { found: first.found, stamp: first.stamp, varying: None }),
             Some(varying) => {
                 let second = store.get_now(varying.1.as_ref())?;
@@ -115,7 +115,7 @@ impl Look {
         names: &Namespaces,
     ) -> Result<Self, StoreError> {
         let first = store.get(primary, names).await?;
-        match Self::varying(&first, rule, primary, headers) {
+        match Self::varying(store, rule, &first, primary, headers) {
             None => Ok(Self { found: first.found, stamp: first.stamp, varying: None }),
             Some(varying) => {
                 let second = store.get(varying.1.as_ref(), names).await?;
@@ -130,20 +130,33 @@ impl Look {
         Self { found: None, stamp: Stamp::default(), varying: None }
     }
 
-    fn varying(first: &Lookup, rule: &Compiled, primary: KeyRef<'_>, headers: &HeaderMap) -> Option<(Vary, Key)> {
+    fn varying<St: Store>(
+        store: &St,
+        rule: &Compiled,
+        first: &Lookup,
+        primary: KeyRef<'_>,
+        headers: &HeaderMap,
+    ) -> Option<(Vary, Key)> {
         let (entry, _) = first.found.as_ref()?;
+        let secret = &store.context().secret;
         match entry.content() {
             Content::Response { .. } => None,
-            Content::Variants(vary) => Some((vary.clone(), variant_key(rule, primary, vary, headers))),
+            Content::Variants(vary) => Some((vary.clone(), variant_key(rule, secret, primary, vary, headers))),
         }
     }
 }
 
 /// The key under which the variant for these request fields is stored (RFC 9111, section 4.1).
-pub(crate) fn variant_key(rule: &Compiled, primary: KeyRef<'_>, vary: &Vary, headers: &HeaderMap) -> Key {
+///
+/// Values that are secrets are in it as a keyed hash of all of them.
+pub(crate) fn variant_key(rule: &Compiled, secret: &Secret, primary: KeyRef<'_>, vary: &Vary, headers: &HeaderMap) -> Key {
     let mut selecting = Vec::with_capacity(64);
     vary.write(headers, rule.normalise(), &mut selecting);
-    key::variant(primary, &selecting)
+    let is_secret = |name| key::is_secret(name) || headers.get_all(name).iter().any(HeaderValue::is_sensitive);
+    match vary.names().iter().any(is_secret) {
+        true => key::secret_variant(primary, &selecting, secret),
+        false => key::variant(primary, &selecting),
+    }
 }
 
 /// What to do with what was found.
@@ -343,7 +356,7 @@ pub(crate) fn may_share<St: Store>(
 ) -> bool {
     let same = match vary.is_empty() {
         true => key.as_ref() == primary,
-        false => *key == variant_key(rule, primary, vary, headers),
+        false => *key == variant_key(rule, &store.context().secret, primary, vary, headers),
     };
     same && (added.is_empty() || store.life(stamp, added) == Life::Alive)
 }

@@ -168,7 +168,18 @@ where
     fn size_hint(&self) -> SizeHint {
         let known = |length: &Option<u64>| length.map_or_else(SizeHint::default, SizeHint::with_exact);
         match &self.kind {
-            Kind::Whole { data, .. } => SizeHint::with_exact(data.as_ref().map_or(0, |data| data.len() as u64)),
+            Kind::Whole { data, trailers } => {
+                let length = data.as_ref().map_or(0, |data| data.len() as u64);
+                match trailers {
+                    None => SizeHint::with_exact(length),
+                    // Over HTTP/1 trailers follow a chunked body only: an exact length would have the server drop them.
+                    Some(_) => {
+                        let mut hint = SizeHint::new();
+                        hint.set_lower(length);
+                        hint
+                    }
+                }
+            }
             Kind::Inner { body } => body.size_hint(),
             Kind::Tail { body } => body.size_hint(),
             Kind::Leading { length, .. } | Kind::Following { length, .. } => known(length),

@@ -20,7 +20,7 @@ use std::{
 };
 
 use tokio::runtime::Handle;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -39,6 +39,8 @@ struct Cell<T> {
     awaited: Box<dyn Fn() -> bool + Send + Sync>,
     /// Where it was begun and where it goes on: no other runtime's end is to end it.
     runtime: Option<Handle>,
+    /// The span of the request that began it, in which it goes on.
+    span: Span,
 }
 
 enum Place<T> {
@@ -85,6 +87,7 @@ impl<T: Send + 'static> Drive<T> {
             limit,
             awaited: Box::new(awaited),
             runtime: Handle::try_current().ok(),
+            span: Span::current(),
         }))
     }
 
@@ -159,7 +162,7 @@ impl<T: Send + 'static> Cell<T> {
             Place::Here(work, awaiter) => {
                 *place = Place::Away(awaiter);
                 drop(place);
-                runtime.spawn(self.clone().run(work).in_current_span());
+                runtime.spawn(self.clone().run(work).instrument(self.span.clone()));
             }
             other => *place = other,
         }
@@ -211,7 +214,7 @@ impl<T: Send + 'static> Drop for Report<T> {
     }
 }
 
-/// Awaits work, but gives it up if it takes longer than `limit` while nobody is left to want it.
+/// Awaits work, but gives it up once nobody has wanted it for `limit`, or for up to twice as long: it looks only so often.
 pub(crate) async fn unless_left<T>(
     work: impl Future<Output = T>,
     limit: Option<Duration>,
@@ -219,6 +222,7 @@ pub(crate) async fn unless_left<T>(
 ) -> Option<T> {
     let Some(limit) = limit else { return Some(work.await) };
     let mut work = pin!(work);
+    let mut was_left = left();
     loop {
         let mut patience = pin!(tokio::time::sleep(limit));
         let ended = poll_fn(|cx| match work.as_mut().poll(cx) {
@@ -229,8 +233,10 @@ pub(crate) async fn unless_left<T>(
         if ended.is_some() {
             return ended;
         }
-        if left() {
+        let is_left = left();
+        if was_left && is_left {
             return None;
         }
+        was_left = is_left;
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     drive::unless_left,
     flight::{Arriving, Landing, Leader, Shareable},
     hints::Caching,
-    key::Key,
+    key::{Key, MAX_KEY_LEN},
     layer::Shared,
     namespace::{MAX_NAMESPACES, Namespaces},
     rules::{Compiled, HttpOptions, ReadPlan},
@@ -205,11 +205,12 @@ impl<St: Store> Fill<St> {
         let (vary, key) = self.variant(Vary::of(&parts.headers))?;
         let mut added = Namespaces::default();
         let mut names = self.plan.names.clone();
-        if let Some(hints) = hints {
-            hints.namespaces().iter().for_each(|name| {
-                names.push(name.as_str());
-                added.push(name.as_str());
-            });
+        for name in hints.map_or(&[][..], Caching::namespaces) {
+            names.push(name.as_str());
+            added.push(name.as_str());
+            if names.len() > MAX_NAMESPACES {
+                break;
+            }
         }
         if names.len() > MAX_NAMESPACES {
             tracing::warn!(names = ?names, "not stored: more than 8 namespaces, ancestors included");
@@ -318,8 +319,12 @@ impl<St: Store> Fill<St> {
         if vary.names().len() > MOST_VARYING {
             return Err(NoStore::Vary);
         }
-        let key = answer::variant_key(&self.rule, self.primary.as_ref(), &vary, &self.asked.headers);
-        Ok((vary, key))
+        let secret = &self.shared.store.context().secret;
+        let key = answer::variant_key(&self.rule, secret, self.primary.as_ref(), &vary, &self.asked.headers);
+        match key.canonical().len() > MAX_KEY_LEN {
+            true => Err(NoStore::Vary),
+            false => Ok((vary, key)),
+        }
     }
 
     fn times(&self, ttl: Duration, headers: &HeaderMap, took: Nanos) -> Times {

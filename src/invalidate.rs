@@ -181,7 +181,7 @@ where
             kind: Bump::Hard,
             settled: false,
         };
-        if let Some((rule, params)) = self.rules.find(request.uri()) {
+        if let Some((rule, params)) = self.rules.find(request.uri(), request.extensions()) {
             let view = RequestView::of(&request, &params, secret);
             let cleared = rule.clears(&view);
             (write.names, write.kind) = (cleared.names, if cleared.soft { Bump::Soft } else { Bump::Hard });
@@ -231,8 +231,19 @@ impl<St: Store> Write<St> {
         match outcome {
             Ok(Ok(mut response)) => {
                 let said = response.extensions_mut().remove::<Invalidates>();
-                let (response, names, keys) = self.cleared_by(response, said);
-                (self.names, self.keys) = (names, keys);
+                let (said, only) = said.map(Invalidates::into_parts).unwrap_or_default();
+                let by_rule = !only && self.rule.as_ref().is_none_or(|rule| rule.may_have_changed(response.status()));
+                if !by_rule {
+                    self.names.clear();
+                }
+                // Before anything that may panic.
+                self.names.extend(said);
+                let (parts, body) = response.into_parts();
+                self.keys = self.keys(Some(&parts));
+                response = Response::from_parts(parts, body);
+                if by_rule {
+                    response = self.clear_by_response(response);
+                }
                 self.settle().await;
                 Ok(response)
             }
@@ -247,26 +258,14 @@ impl<St: Store> Write<St> {
         }
     }
 
-    /// What a response clears: what the rule and the handler name.
-    fn cleared_by<B>(&self, response: Response<B>, said: Option<Invalidates>) -> (Response<B>, Vec<Namespace>, Vec<Key>) {
-        let (said, only) = said.map(Invalidates::into_parts).unwrap_or_default();
-        let mut names = said;
-        let by_rule = !only && self.rule.as_ref().is_none_or(|rule| rule.may_have_changed(response.status()));
-        if by_rule {
-            names.extend_from_slice(&self.names);
-        }
-        let (Some(rule), Some((head, rules))) = (&self.rule, &self.head) else {
-            return (response, names, Vec::new());
-        };
+    /// Adds what the rule names once it sees the response.
+    fn clear_by_response<B>(&mut self, response: Response<B>) -> Response<B> {
+        let (Some(rule), Some((head, rules))) = (&self.rule, &self.head) else { return response };
         let (parts, body) = response.into_parts();
-        let keys = self.keys(Some(&parts));
-        if !by_rule {
-            return (Response::from_parts(parts, body), names, keys);
-        }
-        let params = rules.find(&head.uri).map_or_else(Params::none, |(_, params)| params);
+        let params = rules.find(&head.uri, &head.extensions).map_or_else(Params::none, |(_, params)| params);
         let view = RequestView::of_parts(head, &params, &self.store.context().secret);
-        names.extend(rule.cleared_by(&view, &parts));
-        (Response::from_parts(parts, body), names, keys)
+        self.names.extend(rule.cleared_by(&view, &parts));
+        Response::from_parts(parts, body)
     }
 
     /// The keys of the stored responses that a write makes out of date, where HTTP decides (RFC 9111, section 4.4): that of its

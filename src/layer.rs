@@ -181,7 +181,8 @@ impl<St: Store> CacheLayer<St> {
         self.changed()
     }
 
-    /// How long a fill may go on once nobody is left who wants it. Defaults to 60 seconds.
+    /// How long a fill may go on once nobody is left who wants it; up to twice as long if somebody wanted it at first.
+    /// Defaults to 60 seconds.
     pub fn fill_limit(mut self, limit: Duration) -> Self {
         self.options.fill_limit = limit;
         self.changed()

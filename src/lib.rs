@@ -24,6 +24,9 @@ mod status;
 mod store;
 mod tape;
 
+#[cfg(feature = "config")]
+#[cfg_attr(docsrs, doc(cfg(feature = "config")))]
+pub use self::rules::RulesFileError;
 pub use self::{
     body::{BoxError, CacheBody},
     clock::Clock,

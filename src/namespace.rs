@@ -226,7 +226,8 @@ impl Namespaces {
         set
     }
 
-    /// The set of just these names, without their ancestors: what is to be bumped.
+    /// Just these names, without their ancestors: what is to be bumped. There may be many, so that none is looked for
+    /// among the others; one that is there twice is bumped twice.
     pub(crate) fn exactly<'a>(names: impl IntoIterator<Item = &'a Namespace>) -> Self {
         let mut set = Self::default();
         for name in names {
@@ -262,7 +263,7 @@ impl Namespaces {
         for end in levels.chain(iter::once(name.len())) {
             let level = &name[..end];
             let hash = hash_of(level);
-            if self.spans.iter().any(|s| s.hash == hash && self.slice(s) == level) {
+            if ancestors && self.spans.iter().any(|s| s.hash == hash && self.slice(s) == level) {
                 continue;
             }
             kept = end;

@@ -23,7 +23,7 @@ use crate::{
     fill::{Fill, as_inner_service_knows},
     flight::{Follower, Joined, Landing, Leader, Progress},
     future::ResponseFuture,
-    key::{Extracted, Key, KeyRef, KeyWriter, RequestView},
+    key::{Extracted, Key, KeyRef, KeyWriter, RequestView, is_secret},
     layer::Shared,
     rules::{Compiled, Params, ReadPlan},
     semantics::{self, CacheControl, Failure, Vary},
@@ -226,7 +226,7 @@ where
     St: Store,
     R: Body,
 {
-    let Some((rule, params)) = shared.rules.find(request.uri()) else {
+    let Some((rule, params)) = shared.rules.find(request.uri(), request.extensions()) else {
         return Step::Pass;
     };
     let mut scratch = SCRATCH.take();
@@ -362,10 +362,10 @@ fn scan<R: Body>(request: &Request<R>, rule: &Compiled) -> Result<Asks, Bypass> 
     let mut asks = Asks::default();
     for name in request.headers().keys() {
         match *name {
-            header::AUTHORIZATION | header::COOKIE => asks.credentials = true,
             header::RANGE => asks.range = true,
             header::IF_MATCH | header::IF_UNMODIFIED_SINCE => return Err(Bypass::Precondition),
             header::UPGRADE => return Err(Bypass::Upgrade),
+            _ if is_secret(name) => asks.credentials = true,
             _ if overrides_method(name.as_str()) => return Err(Bypass::MethodOverride),
             _ => {}
         }

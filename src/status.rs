@@ -39,7 +39,7 @@ reasons! {
         Uncached = "uncached",
         /// The request has content, which the key does not hold.
         RequestBody = "request-body",
-        /// `Authorization` or `Cookie`, and the key holds no identity.
+        /// Credentials (`Authorization`, `Cookie`, `Proxy-Authorization`, `X-Api-Key`), and the key holds no identity.
         Credentials = "credentials",
         /// The rule's key extractor wants the request left alone.
         Extractor = "extractor",
@@ -93,7 +93,7 @@ reasons! {
         NoCache = "no-cache",
         /// It sets a cookie.
         SetCookie = "set-cookie",
-        /// `Vary: *`, or more varying fields than are kept apart.
+        /// `Vary: *`, or more or longer varying fields than are kept apart: 8, and what a key of 8 KiB has room for.
         Vary = "vary",
         /// A part of a whole: `Content-Range`.
         Partial = "partial",

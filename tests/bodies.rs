@@ -146,6 +146,24 @@ async fn trailers_of_an_uncacheable_post_pass() {
     assert_eq!(whole.to_bytes(), "message");
 }
 
+/// A server over HTTP/1 announces an exact length with `Content-Length`, and then has no place for trailers.
+#[tokio::test]
+async fn a_hit_with_trailers_does_not_announce_an_exact_length() {
+    let (_, layer) = minute();
+    let (cache, mut hand) = in_hand::<Tapped>(&layer);
+    let first = start(&cache, get("/t/a")).await;
+    let (tap, body) = tapped(None);
+    tap.send("rows");
+    tap.trailers("x-sum", "9");
+    drop(tap);
+    next_call(&mut hand).await.1.send_response(Response::new(body));
+    drop(within(first).await.unwrap());
+    let hit = within(start(&cache, get("/t/a")).await).await.unwrap();
+    assert_eq!(outcome(&hit), Outcome::Hit);
+    assert_eq!((hit.body().size_hint().exact(), hit.body().size_hint().lower()), (None, 4));
+    assert_eq!(hit.into_body().collect().await.unwrap().trailers().unwrap()["x-sum"], "9");
+}
+
 #[tokio::test]
 async fn trailers_of_a_get_reach_leader_follower_and_hit() {
     for at_once in [true, false] {

@@ -77,7 +77,12 @@ impl Asked {
     }
 
     fn told(&self) -> (String, &'static str, Told) {
-        let host = self.authority.or(self.host).unwrap_or("").to_ascii_lowercase();
+        let name = self.authority.or(self.host).unwrap_or("").to_ascii_lowercase();
+        // A field that contradicts the target is told besides: a handler may believe either.
+        let host = match self.host.map(str::to_ascii_lowercase) {
+            Some(field) if field != name => format!("{name}, or {field}"),
+            _ => name,
+        };
         (host, self.path, told(self.query().as_deref(), |_| true))
     }
 }

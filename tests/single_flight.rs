@@ -991,3 +991,76 @@ async fn a_response_of_an_empty_body_is_shared_too() {
     assert_eq!(outcome(&response), Outcome::Collapsed);
     assert_eq!(text(response).await, "");
 }
+
+// ---- what is seen in logs
+
+/// Work that a follower has moved to a task goes on in the span of the request that began it.
+#[tokio::test]
+async fn a_fill_keeps_the_span_of_the_request_that_began_it() {
+    use tracing::{Instrument, Subscriber, span};
+
+    /// Numbers spans, and keeps which is entered on this thread.
+    #[derive(Default)]
+    struct Spans {
+        entered: std::sync::Mutex<Vec<u64>>,
+        all: std::sync::Mutex<Vec<&'static tracing::Metadata<'static>>>,
+    }
+
+    impl Subscriber for Spans {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, attributes: &span::Attributes<'_>) -> span::Id {
+            let mut all = self.all.lock().unwrap();
+            all.push(attributes.metadata());
+            span::Id::from_u64(all.len() as u64)
+        }
+        fn current_span(&self) -> tracing_core::span::Current {
+            match self.entered.lock().unwrap().last() {
+                Some(id) => {
+                    tracing_core::span::Current::new(span::Id::from_u64(*id), self.all.lock().unwrap()[*id as usize - 1])
+                }
+                None => tracing_core::span::Current::none(),
+            }
+        }
+        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+        fn event(&self, _: &tracing::Event<'_>) {}
+        fn enter(&self, id: &span::Id) {
+            self.entered.lock().unwrap().push(id.into_u64());
+        }
+        fn exit(&self, _: &span::Id) {
+            self.entered.lock().unwrap().pop();
+        }
+    }
+
+    let spans = Arc::new(Spans::default());
+    let _default = tracing::subscriber::set_default(spans.clone());
+    let opened = Arc::new(tokio::sync::Notify::new());
+    let (seen, open) = (Arc::new(std::sync::Mutex::new(Vec::new())), opened.clone());
+    let (spans_inside, seen_inside) = (spans.clone(), seen.clone());
+    let inner = tower::service_fn(move |_: Request<Plain>| {
+        let (spans, seen, open) = (spans_inside.clone(), seen_inside.clone(), open.clone());
+        async move {
+            open.notified().await;
+            seen.lock().unwrap().extend(spans.entered.lock().unwrap().last().copied());
+            Ok::<_, std::convert::Infallible>(ok("x"))
+        }
+    });
+    let service = CacheLayer::new(Memory::default()).rules(one_rule(Rule::ttl(MINUTE))).layer(inner);
+    let request = |span: tracing::Span| {
+        let service = service.clone();
+        tokio::spawn(async move { text(send(&service, get("/t/a")).await).await }.instrument(span))
+    };
+    let (first, second) = (tracing::info_span!("first"), tracing::info_span!("second"));
+    let began_in = first.id().expect("enabled").into_u64();
+    let tasks = [request(first), request(second)];
+    for _ in 0..64 {
+        tokio::task::yield_now().await;
+    }
+    opened.notify_one();
+    for task in tasks {
+        assert_eq!(task.await.unwrap(), "x");
+    }
+    assert_eq!(*seen.lock().unwrap(), [began_in]);
+}

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderName, header};
 
 use super::{
     Extracted, Identity, KeyWriter, RequestView,
@@ -88,9 +88,10 @@ impl<A: KeyExtractor, B: KeyExtractor> KeyExtractor for And<A, B> {
 
 /// The default key: authority, path and query.
 ///
-/// The authority is that of the request target or else the `Host` field, the path is as it was sent, and the parameters
-/// of the query are sorted by name: `?b=1&a=2` and `?a=2&b=1` are one request, `?a=1&a=2` and `?a=2&a=1` are two. A query
-/// whose names hold `%`, `+`, `;` or brackets counts as it was sent.
+/// The authority is that of the request target or else the `Host` field (both, where they differ), the path is as it was
+/// sent (and as it is now, if a layer has changed it since), and the parameters of the query are sorted by name:
+/// `?b=1&a=2` and `?a=2&b=1` are one request, `?a=1&a=2` and `?a=2&a=1` are two. A query whose names hold `%`, `+`, `;` or
+/// brackets counts as it was sent.
 ///
 /// ```
 /// use http::Request;
@@ -154,7 +155,7 @@ impl KeyExtractor for RouteAndQuery {
     #[inline]
     fn extract(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
         write_host(request, key);
-        key.tagged(Tag::Path, request.path().as_bytes());
+        write_path(request, key);
         Query::Sorted.write(request.query(), key);
         Extracted::Key
     }
@@ -214,7 +215,7 @@ impl KeyExtractor for RequestTarget {
         if self.host {
             write_host(request, key);
         }
-        key.tagged(Tag::Path, request.path().as_bytes());
+        write_path(request, key);
         self.query.write(request.query(), key);
         Extracted::Key
     }
@@ -261,7 +262,7 @@ impl KeyExtractor for Headers {
         for name in &self.0 {
             key.tagged(Tag::Header, name.as_str().as_bytes());
             for value in request.headers.get_all(name) {
-                if value.is_sensitive() || SECRETS.contains(&name.as_str()) {
+                if value.is_sensitive() || is_secret(name) {
                     key.secret(value);
                 } else {
                     key.tagged(Tag::HeaderValue, value.as_bytes());
@@ -272,7 +273,11 @@ impl KeyExtractor for Headers {
     }
 }
 
-const SECRETS: [&str; 4] = ["authorization", "cookie", "proxy-authorization", "x-api-key"];
+/// Whether a field says who is asking, by name.
+#[inline]
+pub(crate) fn is_secret(name: &HeaderName) -> bool {
+    matches!(*name, header::AUTHORIZATION | header::COOKIE | header::PROXY_AUTHORIZATION) || name == "x-api-key"
+}
 
 /// One cookie, as a keyed hash. It tells variants apart, not users: [`Identity::cookie`] does that.
 ///
@@ -309,12 +314,33 @@ impl KeyExtractor for Cookie {
     }
 }
 
+/// The path as the client sent it, and as it is now if a layer has changed it on the way: the handler may go by either.
+fn write_path(request: &RequestView<'_>, key: &mut KeyWriter<'_>) {
+    let (sent, now) = (request.path(), request.uri.path());
+    key.tagged(Tag::Path, sent.as_bytes());
+    if now != sent {
+        key.tagged(Tag::Path, now.as_bytes());
+    }
+}
+
 /// The authority of the target, or else `Host`; its letters without case (RFC 9110, section 4.2.3).
+///
+/// Where `Host` says something else than that (RFC 9112, section 3.2.2, forbids it, and servers let it pass), all of its
+/// lines follow: the handler may go by any of them.
 fn write_host(request: &RequestView<'_>, key: &mut KeyWriter<'_>) {
+    let lines = || request.headers.get_all(header::HOST).iter().map(|line| line.as_bytes());
     let host = match request.uri.authority() {
         Some(authority) => authority.as_str().as_bytes(),
-        None => host_field(request.headers),
+        None => lines().next().unwrap_or_default(),
     };
+    write_name(Tag::Host, host, key);
+    if lines().nth(1).is_some() || lines().any(|line| !line.eq_ignore_ascii_case(host)) {
+        key.tagged(Tag::Header, header::HOST.as_str().as_bytes());
+        lines().for_each(|line| write_name(Tag::HeaderValue, line, key));
+    }
+}
+
+fn write_name(tag: Tag, host: &[u8], key: &mut KeyWriter<'_>) {
     let host = match host.iter().rposition(|b| *b == b'@') {
         None => host,
         Some(at) => {
@@ -324,14 +350,10 @@ fn write_host(request: &RequestView<'_>, key: &mut KeyWriter<'_>) {
         }
     };
     if host.iter().any(u8::is_ascii_uppercase) {
-        key.tagged(Tag::Host, &host.to_ascii_lowercase());
+        key.tagged(tag, &host.to_ascii_lowercase());
     } else {
-        key.tagged(Tag::Host, host);
+        key.tagged(tag, host);
     }
-}
-
-fn host_field(headers: &HeaderMap) -> &[u8] {
-    headers.get(header::HOST).map_or(&[], |host| host.as_bytes())
 }
 
 #[track_caller]

@@ -10,10 +10,13 @@ use std::fmt;
 use http::{Extensions, HeaderMap, Method, Uri, request};
 use xxhash_rust::xxh3::xxh3_128;
 
+pub(crate) use extract::is_secret;
 pub use extract::{And, Cookie, Headers, KeyExtractor, RequestTarget, RouteAndQuery};
 pub use identity::Identity;
+#[cfg(feature = "config")]
+pub(crate) use query::is_name as is_query_name;
 pub use write::{Extracted, KeyWriter};
-pub(crate) use write::{begin, variant};
+pub(crate) use write::{begin, secret_variant, variant};
 
 use crate::{rules::Params, store::Secret};
 
@@ -143,11 +146,7 @@ impl<'a> RequestView<'a> {
 
     /// The path as the client sent it. With the feature `axum`, a prefix that `Router::nest` has taken off is back on.
     pub fn path(&self) -> &'a str {
-        #[cfg(feature = "axum")]
-        if let Some(original) = self.extensions.get::<axum::extract::OriginalUri>() {
-            return original.0.path();
-        }
-        self.uri.path()
+        path_as_sent(self.uri, self.extensions)
     }
 
     /// The query without its `?`.
@@ -169,6 +168,16 @@ impl<'a> RequestView<'a> {
     pub fn param(&self, name: &str) -> &str {
         self.params.get(name).unwrap_or_default()
     }
+}
+
+/// The path as the client sent it, as far as that is known.
+#[cfg_attr(not(feature = "axum"), allow(unused_variables))]
+pub(crate) fn path_as_sent<'a>(uri: &'a Uri, extensions: &'a Extensions) -> &'a str {
+    #[cfg(feature = "axum")]
+    if let Some(original) = extensions.get::<axum::extract::OriginalUri>() {
+        return original.0.path();
+    }
+    uri.path()
 }
 
 impl fmt::Debug for RequestView<'_> {

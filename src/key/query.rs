@@ -28,12 +28,8 @@ impl Names {
         I::Item: AsRef<str>,
     {
         let names: Box<[Box<str>]> = names.into_iter().map(|name| name.as_ref().into()).collect();
-        for name in &names {
-            let stem = name.strip_suffix('*').unwrap_or(name);
-            assert!(
-                !name.is_empty() && !stem.contains(['*', '&', '=', '%', '+']),
-                "{name:?} names no query parameter: give it decoded, with at most one `*`, at its end"
-            );
+        if let Some(name) = names.iter().find(|name| !is_name(name)) {
+            panic!("{name:?} names no query parameter: give it decoded, with at most one `*`, at its end");
         }
         Self(names)
     }
@@ -44,6 +40,12 @@ impl Names {
             None => listed.as_bytes() == name,
         })
     }
+}
+
+/// Whether this names a query parameter, or all that begin as it does.
+pub(crate) fn is_name(name: &str) -> bool {
+    let stem = name.strip_suffix('*').unwrap_or(name);
+    !name.is_empty() && !stem.contains(['*', '&', '=', '%', '+'])
 }
 
 /// More parameters than this are not sorted.

@@ -86,8 +86,8 @@ impl<'a> KeyWriter<'a> {
         self.tagged(Tag::Secret, &hash.0);
     }
 
-    /// Adds who is asking, as a keyed hash. Requests with `Authorization` or `Cookie` are cached only if their key holds
-    /// an identity.
+    /// Adds who is asking, as a keyed hash. Requests with credentials (`Authorization`, `Cookie`,
+    /// `Proxy-Authorization`, `X-Api-Key`) are cached only if their key holds an identity.
     pub fn identity(&mut self, secret: impl AsRef<[u8]>) {
         let hash = self.secret.identity(secret.as_ref());
         self.tagged(Tag::Identity, &hash.0);
@@ -124,6 +124,14 @@ pub(crate) fn variant(primary: KeyRef<'_>, selecting: &[u8]) -> Key {
     canonical.push(Tag::Variant as u8);
     canonical.extend_from_slice(selecting);
     Key::new(canonical)
+}
+
+/// The same where some of those fields are secrets: only a keyed hash of them enters the key. Its tag keeps it apart from
+/// what [`variant`] makes, where the number of the fields follows, whose first byte is 0.
+pub(crate) fn secret_variant(primary: KeyRef<'_>, selecting: &[u8], secret: &Secret) -> Key {
+    let mut hashed = Vec::with_capacity(18);
+    KeyWriter::new(&mut hashed, secret).secret(selecting);
+    variant(primary, &hashed)
 }
 
 /// Keeps a route's requests apart from those of every other route, whatever the extractor writes.

@@ -1,31 +1,41 @@
 //! Rules: what a route allows, and the table of them.
 
 mod error;
+#[cfg(feature = "config")]
+mod file;
 mod http;
 mod params;
 mod rule;
 mod template;
+#[cfg(feature = "config")]
+mod value;
 
 use std::{fmt, sync::Arc};
 
-use ::http::Uri;
+use ::http::{Extensions, Uri};
 
 pub use error::{RulesError, RulesErrorKind};
+#[cfg(feature = "config")]
+pub use file::RulesFileError;
 pub(crate) use http::HttpOptions;
 pub(crate) use params::Params;
 pub use rule::Rule;
 pub(crate) use rule::{Compiled, ReadPlan};
 
 use crate::{
-    key::{Extracted, Key, KeyWriter, RequestView},
+    key::{self, Extracted, Key, KeyWriter, RequestView},
     store::Store,
 };
 
 /// A table of routes with the rule of each, for one layer or several.
 ///
 /// Patterns are those of axum's router ([`matchit`]): `/tables/{table}` has a parameter, `/files/{*path}` takes all that
-/// follows, and where several match, the most specific wins. Requests that no pattern matches pass untouched. `Rules` are
-/// cheap to clone: give the same to [`CacheLayer`](crate::CacheLayer) and [`InvalidateLayer`](crate::InvalidateLayer).
+/// follows, and where several match, the most specific wins. Requests that no pattern matches pass untouched.
+///
+/// What is matched is the path as the layer sees it. A layer inside of a router that is nested under `/api` sees `/tables/x`
+/// where the client has sent `/api/tables/x`; with the feature `axum` it takes the patterns of either, the shorter path first.
+///
+/// `Rules` are cheap to clone: give the same to [`CacheLayer`](crate::CacheLayer) and [`InvalidateLayer`](crate::InvalidateLayer).
 ///
 /// ```
 /// use std::time::Duration;
@@ -131,7 +141,7 @@ impl Rules {
     /// # });
     /// ```
     pub fn key<St: Store, B>(&self, store: &St, request: &::http::Request<B>) -> Option<Key> {
-        let (rule, params) = self.find(request.uri())?;
+        let (rule, params) = self.find(request.uri(), request.extensions())?;
         let secret = &store.context().secret;
         let view = RequestView::of(request, &params, secret);
         let mut canonical = Vec::new();
@@ -144,11 +154,12 @@ impl Rules {
 
     /// The rule that covers a request, and the parameters of its route.
     #[inline]
-    pub(crate) fn find<'a>(&'a self, uri: &'a Uri) -> Option<(&'a Arc<Compiled>, Params<'a>)> {
-        match self.table.router.at(uri.path()) {
-            Ok(found) => Some((found.value, Params::new(found.params))),
-            Err(_) => self.table.fallback.as_ref().map(|rule| (rule, Params::none())),
-        }
+    pub(crate) fn find<'a>(&'a self, uri: &'a Uri, extensions: &'a Extensions) -> Option<(&'a Arc<Compiled>, Params<'a>)> {
+        let route = |path| self.table.router.at(path).ok().map(|found| (found.value, Params::new(found.params)));
+        // A nested router has taken the head off the path; the table may be that of the whole application.
+        let nested = || Some(key::path_as_sent(uri, extensions)).filter(|sent| *sent != uri.path()).and_then(route);
+        let fallback = || self.table.fallback.as_ref().map(|rule| (rule, Params::none()));
+        route(uri.path()).or_else(nested).or_else(fallback)
     }
 }
 

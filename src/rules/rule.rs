@@ -23,8 +23,9 @@ use crate::{
 /// under which requests and responses themselves decide, as RFC 9111 has it.
 ///
 /// Responses of GET requests are stored if their status is 200, 203, 204, 300, 301, 308, 404 or 410 (or has a lifetime of
-/// its own, see [`status`](Self::status)), and HEAD requests and those for a `Range` are answered from them. A request with `Authorization` or
-/// `Cookie` bypasses the cache unless its key holds an [identity](Self::identity).
+/// its own, see [`status`](Self::status)), and HEAD requests, and those for a `Range`, are answered from them. A request with
+/// credentials (`Authorization`, `Cookie`, `Proxy-Authorization` or `X-Api-Key`) bypasses the cache unless its key holds an
+/// [identity](Self::identity); what else tells users apart, such as a field that a proxy sets, must be in the key.
 ///
 /// ```
 /// use std::time::Duration;
@@ -252,8 +253,7 @@ impl Rule {
         self
     }
 
-    /// Serves the same response to everybody, also to requests with `Authorization` or `Cookie` whose key holds no
-    /// identity. **Only for a route that ignores them.**
+    /// Serves the same response to everybody, also to requests with credentials whose key holds no identity. **Only for a route that ignores them.**
     #[must_use]
     pub fn ignore_credentials(mut self) -> Self {
         self.shared = true;
@@ -471,6 +471,12 @@ impl Compiled {
         if route.is_some_and(|route| !route.starts_with('/')) {
             return fault(RulesErrorKind::Pattern, "a pattern begins with `/`, as in `/tables/{table}`".into());
         }
+        let old = |segment: &&str| segment.starts_with([':', '*']);
+        if let Some(segment) = route.and_then(|route| route.split('/').find(old)) {
+            let name = segment.trim_start_matches(':');
+            let why = format!("{segment:?} is no parameter but text that stands for itself; write `{{{name}}}`");
+            return fault(RulesErrorKind::Pattern, why);
+        }
         for (status, _) in &rule.statuses {
             if status.is_informational() || [StatusCode::PARTIAL_CONTENT, StatusCode::NOT_MODIFIED].contains(status) {
                 return fault(RulesErrorKind::Setting, format!("a {} response cannot be stored", status.as_u16()));
@@ -613,7 +619,7 @@ impl Compiled {
         left as f64 <= reach * 37.0 && -reach * (1.0 - fastrand::f64()).ln() >= left as f64
     }
 
-    /// What a write clears that is known from its request; `None` if this rule never clears anything by itself.
+    /// What a write clears that is known from its request.
     pub(crate) fn clears(&self, request: &RequestView<'_>) -> Cleared {
         let identity = self.rule.key.identity();
         let mut names: Vec<_> = self

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     thread,
     time::Duration,
@@ -143,7 +144,12 @@ impl Janitor {
                 }
                 rounds.stores.iter().filter_map(Weak::upgrade).collect()
             };
-            stores.iter().for_each(|store| store.sweep());
+            for store in stores {
+                // One store's fault ends neither this thread nor the expiry of the others.
+                if catch_unwind(AssertUnwindSafe(|| store.sweep())).is_err() {
+                    tracing::error!("a sweep for expired entries panicked");
+                }
+            }
         }
     }
 

@@ -1,0 +1,75 @@
+//! A caching reverse proxy: a server and a client of hyper, and the cache between them. `--help` says how it is used.
+
+mod args;
+mod fields;
+mod front;
+mod origin;
+mod serve;
+
+use std::{
+    fmt::Display,
+    fs,
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use args::Args;
+use origin::Origin;
+use tokio::net::TcpListener;
+use tower::ServiceBuilder;
+use tower_response_cache::{CacheLayer, InvalidateLayer, Memory, Rule, Rules, semantics::CacheControl};
+
+/// What this proxy calls itself in `Via` and `Cache-Status`.
+const NAME: &str = "tower-response-cache";
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = match Args::parse(std::env::args_os().skip(1)) {
+        Ok(Some(args)) => args,
+        Ok(None) => {
+            print!("{}", args::HELP);
+            return ExitCode::SUCCESS;
+        }
+        Err(why) => return fail(2, why),
+    };
+    match run(args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => fail(1, why),
+    }
+}
+
+fn fail(code: u8, why: impl Display) -> ExitCode {
+    eprintln!("proxy: {why}");
+    ExitCode::from(code)
+}
+
+async fn run(args: Args) -> Result<(), String> {
+    let rules = match &args.rules {
+        Some(path) => {
+            let text = fs::read_to_string(path).map_err(|why| format!("{}: {why}", path.display()))?;
+            Rules::from_toml(&text).map_err(|why| format!("{}: {why}", path.display()))?
+        }
+        None => rules_without_a_file(),
+    };
+    let store = Memory::new(args.memory);
+    let service = ServiceBuilder::new()
+        .layer(CacheLayer::new(store.clone()).rules(rules.clone()).cache_status(NAME))
+        .layer(InvalidateLayer::new(store).rules(rules))
+        .service(Origin::new(args.origin));
+
+    let listener = TcpListener::bind(args.listen).await.map_err(|why| format!("cannot listen on {}: {why}", args.listen))?;
+    let stop = serve::stop_signal().map_err(|why| format!("cannot wait for signals: {why}"))?;
+    let address = listener.local_addr().map_err(|why| why.to_string())?;
+    // Whoever started this may have closed its end of the pipe: no reason to end.
+    let _ = writeln!(io::stdout(), "listening on {address}");
+    serve::serve(listener, service, stop).await;
+    Ok(())
+}
+
+/// What is cached if no file says it: every response that names its own lifetime.
+fn rules_without_a_file() -> Rules {
+    Rules::new().fallback(Rule::ttl_by_response(|response| {
+        let said = CacheControl::of(&response.headers);
+        said.s_maxage.or(said.max_age)
+    }))
+}

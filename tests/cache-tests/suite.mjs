@@ -1,0 +1,52 @@
+// Opens the suite, in the layout of its npm release or in that of its repository.
+import { createRequire } from 'node:module'
+import { existsSync, readFileSync } from 'node:fs'
+import http from 'node:http'
+import path from 'node:path'
+import { pathToFileURL } from 'node:url'
+
+export async function open (dir) {
+  const newer = existsSync(path.join(dir, 'test-engine'))
+  const load = file => import(pathToFileURL(path.join(dir, file)).href)
+  const engine = newer ? 'test-engine/' : ''
+
+  const groups = [...(await load('tests/index.mjs')).default]
+  // The release leaves this group out of its index and adds it by hand.
+  if (!newer && existsSync(path.join(dir, 'tests/surrogate-control.mjs'))) {
+    groups.push((await load('tests/surrogate-control.mjs')).default)
+  }
+  for (const group of groups) group.tests = group.tests.filter(test => !test.browser_only)
+
+  const handlers = {}
+  for (const name of ['config', 'test', 'state']) {
+    handlers[name] = (await load(`${engine}server/handle-${name}.mjs`)).default
+  }
+
+  const runner = await load(`${engine}client/runner.mjs`)
+  const run = async (groups, base, chunk) => {
+    if (newer) await runner.runTests(groups, false, base, chunk)
+    else await runner.runTests(groups, fetchOf(dir), false, base, chunk)
+    return runner.getResults()
+  }
+
+  const { version } = JSON.parse(readFileSync(path.join(dir, 'package.json'), 'utf8'))
+  return { name: newer ? 'repository' : `npm ${version}`, groups, handlers, run }
+}
+
+// The release takes its fetch from outside, and wants one that adds no field of its own: where a test has fields, they take
+// the place of all others, and the fetch of Node would then send `Cache-Control: no-cache`. It also waits forever.
+function fetchOf (dir) {
+  const fetch = createRequire(path.join(dir, 'here'))('node-fetch')
+  return (url, options) => fetch(url, { ...options, signal: AbortSignal.timeout(10_000) })
+}
+
+// The suite's origin, on loopback alone.
+export async function serveOrigin (handlers) {
+  const server = http.createServer((request, response) => {
+    const [name, ...rest] = new URL(request.url, 'http://origin.invalid').pathname.slice(1).split('/')
+    if (Object.hasOwn(handlers, name)) handlers[name](rest, request, response)
+    else response.writeHead(404).end()
+  })
+  await new Promise((resolve, reject) => server.on('error', reject).listen(0, '127.0.0.1', resolve))
+  return `http://127.0.0.1:${server.address().port}`
+}
