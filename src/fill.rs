@@ -216,8 +216,6 @@ impl<St: Store> Fill<St> {
             tracing::warn!(names = ?names, "not stored: more than 8 namespaces, ancestors included");
             return Err(NoStore::Namespaces);
         }
-        // The key itself is a name under which it can be cleared: that of the request, so that all variants go with it.
-        names.push_key(self.primary.hash());
         let mut headers = finished(&parts.headers);
         if names_hops(&parts.headers) || control.private.is_some() || control.no_cache.is_some() {
             semantics::strip_for_storing(&mut headers, &control);

@@ -303,7 +303,7 @@ impl<St: Store> Write<St> {
     /// All that is to be cleared, as far as is known.
     fn cleared(&self) -> Namespaces {
         let mut cleared = Namespaces::exactly(&self.names);
-        self.keys.iter().for_each(|key| cleared.push_key(key.hash()));
+        self.keys.iter().for_each(|key| cleared.push_key(key.as_ref()));
         cleared
     }
 

@@ -44,7 +44,7 @@ pub use self::{
     stats::Stats,
     status::{Bypass, CacheStatus, Miss, NoStore, Outcome, Stale, Storing},
     store::{
-        Bump, Context, Entry, Fence, Generations, Life, Lookup, Memory, MemoryBuilder, Put, Secret, Stamp, Store, StoreError,
+        Bump, Context, Entry, Fence, Generation, Life, Lookup, Memory, MemoryBuilder, Put, Secret, Stamp, Store, StoreError,
         Usage,
     },
 };

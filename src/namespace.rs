@@ -4,6 +4,8 @@ use std::{error, fmt, iter};
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
+use crate::key::{Key, KeyRef};
+
 /// The most namespaces an entry may belong to, ancestors and the root `*` included.
 pub const MAX_NAMESPACES: usize = 8;
 
@@ -208,6 +210,8 @@ pub struct Namespaces {
     spans: Vec<Span>,
 }
 
+/// Where a name stands in the text. A name that exists only inside the store has no text: an empty span, which begins at 0 for
+/// a key, and at 1 for one that is cleared for itself alone, with every write to its URI.
 #[derive(Clone, Copy)]
 struct Span {
     start: u32,
@@ -242,14 +246,15 @@ impl Namespaces {
     }
 
     /// Adds the key itself as a name that only [`Store::invalidate_key`](crate::Store::invalidate_key) bumps.
-    pub(crate) fn push_key(&mut self, key: u128) {
-        self.spans.push(Span { start: 0, end: 0, hash: key_hash(key) });
+    pub(crate) fn push_key(&mut self, key: KeyRef<'_>) {
+        let end = u32::from(key.is_of_http());
+        self.spans.push(Span { start: end, end, hash: key_hash(key.hash()) });
     }
 
     /// The set of one key.
-    pub(crate) fn key(key: u128) -> Self {
+    pub(crate) fn key(key: &Key) -> Self {
         let mut set = Self::default();
-        set.push_key(key);
+        set.push_key(key.as_ref());
         set
     }
 
@@ -308,7 +313,7 @@ impl Namespaces {
     }
 
     fn slice(&self, span: &Span) -> &str {
-        &self.text[span.start as usize..span.end as usize]
+        self.text.get(span.start as usize..span.end as usize).unwrap_or_default()
     }
 }
 

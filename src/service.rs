@@ -174,7 +174,7 @@ impl Quest {
         request: &Request<B>,
         http: Option<AskedHttp>,
     ) -> Box<Self> {
-        let (primary, plan) = (key.to_owned(), rule.plan(view));
+        let (primary, plan) = (key.to_owned(), rule.plan(view, key));
         Box::new(Self { rule: rule.clone(), primary, plan, asked: Asked::of(request, http.map(Box::new)) })
     }
 
@@ -206,10 +206,7 @@ impl Quest {
     }
 
     fn join<St: Store>(&self, shared: &Shared<St>, missed: &Missed) -> Joined {
-        // The key may be cleared by itself, too.
-        let alive = |stamp: &Stamp| {
-            shared.store.life(stamp, &self.plan.names) == Life::Alive && shared.store.key_lives(stamp, &self.primary)
-        };
+        let alive = |stamp: &Stamp| shared.store.life(stamp, &self.plan.names) == Life::Alive;
         shared.flights.join(missed.key(self), &missed.stamp, alive)
     }
 }

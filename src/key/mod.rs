@@ -87,6 +87,11 @@ impl<'a> KeyRef<'a> {
         self.canonical
     }
 
+    /// Whether it is that of a rule where HTTP decides: each write to its URI clears it.
+    pub(crate) fn is_of_http(&self) -> bool {
+        self.canonical.first() == Some(&(write::Tag::Http as u8))
+    }
+
     /// A key of its own.
     pub fn to_owned(&self) -> Key {
         Key { hash: self.hash, canonical: self.canonical.into() }

@@ -68,6 +68,7 @@ pub(crate) enum Tag {
     Custom = 13,
     Variant = 14,
     Sections = 15,
+    Http = 16,
 }
 
 impl<'a> KeyWriter<'a> {
@@ -134,8 +135,12 @@ pub(crate) fn secret_variant(primary: KeyRef<'_>, selecting: &[u8], secret: &Sec
     variant(primary, &hashed)
 }
 
-/// Keeps a route's requests apart from those of every other route, whatever the extractor writes.
-pub(crate) fn begin(key: &mut KeyWriter<'_>, route: Option<&str>, request: &RequestView<'_>) {
+/// Keeps a route's requests apart from those of every other route, whatever the extractor writes, and what is stored under a rule
+/// where HTTP decides from all that is not.
+pub(crate) fn begin(key: &mut KeyWriter<'_>, http: bool, route: Option<&str>, request: &RequestView<'_>) {
+    if http {
+        key.tagged(Tag::Http, b"");
+    }
     match route {
         Some(route) => key.tagged(Tag::Route, route.as_bytes()),
         None => key.tagged(Tag::Path, request.path().as_bytes()),

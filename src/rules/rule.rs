@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     clock::{Nanos, nanos},
-    key::{self, And, Extracted, Identity, KeyExtractor, KeyWriter, RequestView, RouteAndQuery},
+    key::{self, And, Extracted, Identity, KeyExtractor, KeyRef, KeyWriter, RequestView, RouteAndQuery},
     namespace::{MAX_NAMESPACES, Namespace, Namespaces},
     semantics::Normalise,
     service::overrides_method,
@@ -453,6 +453,7 @@ pub(crate) struct Compiled {
 /// What has to be known of a request before it is handed to the inner service, for its response to be stored.
 #[derive(Debug, Clone)]
 pub(crate) struct ReadPlan {
+    /// All that are known from the request; the key is one of them.
     pub(crate) names: Namespaces,
     /// The lifetime, where the request decides it.
     pub(crate) ttl: Option<Duration>,
@@ -517,7 +518,7 @@ impl Compiled {
     /// Writes the whole key of a request: its route, then what the extractor says.
     #[inline]
     pub(crate) fn write_key(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
-        key::begin(key, self.route.as_deref(), request);
+        key::begin(key, self.http().is_some(), self.route.as_deref(), request);
         self.rule.key.extract(request, key)
     }
 
@@ -572,7 +573,7 @@ impl Compiled {
         nanos(self.rule.if_error)
     }
 
-    pub(crate) fn plan(&self, request: &RequestView<'_>) -> ReadPlan {
+    pub(crate) fn plan(&self, request: &RequestView<'_>, key: KeyRef<'_>) -> ReadPlan {
         let mut names = Namespaces::root();
         for template in &self.namespaces {
             names.push(template.render(request, self.rule.key.identity()).as_str());
@@ -580,6 +581,8 @@ impl Compiled {
         for by in &self.rule.namespaces_by {
             by(request).iter().for_each(|name| names.push(name.as_str()));
         }
+        // The key itself is a name under which it can be cleared: that of the request, so that all variants go with it.
+        names.push_key(key);
         let ttl = match &self.rule.lifetime {
             Lifetime::Fixed(ttl) => Some(*ttl),
             Lifetime::ByRequest(ttl) => Some(ttl(request)),

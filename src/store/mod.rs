@@ -65,7 +65,7 @@ pub trait Store: Clone + fmt::Debug + Send + Sync + 'static {
 
     /// Whether what began under `stamp` has not been cleared by [`invalidate_key`](Self::invalidate_key) since.
     fn key_lives(&self, stamp: &Stamp, key: &Key) -> bool {
-        self.life(stamp, &Namespaces::key(key.hash())) == Life::Alive
+        self.life(stamp, &Namespaces::key(key)) == Life::Alive
     }
 
     /// What every store shares with the layers over it: the clock, the secret, the counters.
@@ -122,7 +122,7 @@ pub trait Store: Clone + fmt::Debug + Send + Sync + 'static {
     ///
     /// If the store cannot be reached. Memory always can.
     fn invalidate_key(&self, key: &Key) -> impl Future<Output = Result<(), StoreError>> + Send {
-        let names = Namespaces::key(key.hash());
+        let names = Namespaces::key(key);
         async move { self.bump(&names, Bump::Hard, None).await }
     }
 
@@ -205,33 +205,35 @@ pub enum Put {
 
 /// The state of an entry's namespaces before its response was computed.
 ///
-/// For memory that is one number, the epoch; a store shared by processes adds the generations that it read.
+/// For memory that is one number, the epoch. A store shared by processes adds the generations that it read: one for each of the
+/// namespaces that it was asked with, in their order, and none where one was missing.
 ///
 /// ```
-/// use tower_response_cache::{Generations, Namespace, Stamp};
+/// use tower_response_cache::{Generation, Stamp};
 ///
 /// let local = Stamp::local(7);
 /// assert_eq!(local.epoch(), 7);
 /// assert!(local.generations().is_none());
 ///
-/// let of = vec![(Namespace::new("db_query:orders")?, 0x3f9a)];
-/// let shared = local.with_generations(Generations { store: 1, of });
-/// assert_eq!(shared.generations().unwrap().of[0].1, 0x3f9a);
-/// # Ok::<(), tower_response_cache::InvalidNamespace>(())
+/// let read = Generation { hard: 0x3f9a, soft: 0 };
+/// let shared = local.with_generations([Some(read), None]);
+/// assert_eq!(shared.generations().unwrap()[0], Some(read));
+/// assert!(!shared.is_whole());
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct Stamp {
     epoch: u64,
-    generations: Option<Arc<Generations>>,
+    generations: Option<Arc<[Option<Generation>]>>,
 }
 
-/// Generations of namespaces as a shared store told them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Generations {
-    /// Which store told them: a promotion or a restart makes it another one.
-    pub store: u128,
-    /// Each namespace with its generation, an opaque random value.
-    pub of: Vec<(Namespace, u128)>,
+/// The generation of a namespace as a shared store told it: opaque random values, never counters and never times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Generation {
+    /// Another one: what was computed before is dead. It says as well which server told it, so that a promotion or a restart
+    /// makes it another one.
+    pub hard: u128,
+    /// Another one: what was computed before is stale.
+    pub soft: u64,
 }
 
 impl Stamp {
@@ -241,8 +243,8 @@ impl Stamp {
     }
 
     /// The same with generations of a shared store.
-    pub fn with_generations(self, generations: Generations) -> Self {
-        Self { generations: Some(Arc::new(generations)), ..self }
+    pub fn with_generations(self, generations: impl Into<Arc<[Option<Generation>]>>) -> Self {
+        Self { generations: Some(generations.into()), ..self }
     }
 
     /// The process-local part.
@@ -252,8 +254,13 @@ impl Stamp {
     }
 
     /// The shared part, if there is one.
-    pub fn generations(&self) -> Option<&Generations> {
+    pub fn generations(&self) -> Option<&[Option<Generation>]> {
         self.generations.as_deref()
+    }
+
+    /// Whether it has a generation for each name: without, nothing can be stored under it in a shared store.
+    pub fn is_whole(&self) -> bool {
+        self.generations.as_ref().is_some_and(|generations| generations.iter().all(Option::is_some))
     }
 }
 
