@@ -12,6 +12,7 @@ use std::{
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, response};
 use http_body::Body;
+use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument;
 
 use crate::{
@@ -28,7 +29,7 @@ use crate::{
     semantics::{self, CacheControl, ETag, Exchange, Exchanged, Failure, Freshness, HeadSays, SharedRules, Vary},
     stats::Count,
     status::{CacheStatus, Miss, NoStore, Outcome, Stale, Storing},
-    store::{Content, Draft, Entry, Http, Put, Stamp, Store, Times, finished},
+    store::{Content, Draft, Entry, Http, Lock, Put, Stamp, Store, StoreError, Times, finished},
     tape::{End, Reader, Tape, join},
 };
 
@@ -39,7 +40,7 @@ const PASS: Nanos = 5_000_000_000;
 const MOST_VARYING: usize = 8;
 
 /// What a fill knows before the inner service is called.
-pub(crate) struct Fill<St> {
+pub(crate) struct Fill<St: Store> {
     pub(crate) shared: Arc<Shared<St>>,
     pub(crate) rule: Arc<Compiled>,
     pub(crate) plan: ReadPlan,
@@ -58,6 +59,42 @@ pub(crate) struct Fill<St> {
     pub(crate) ours: Option<Arc<Entry>>,
     /// None if nobody waits for this fill.
     pub(crate) leader: Option<Leader>,
+    /// The lock across processes.
+    pub(crate) lock: Option<Held<St>>,
+    /// A place among the calls that nothing in a shared store stands behind; given back when the inner service has answered.
+    pub(crate) permit: Option<OwnedSemaphorePermit>,
+}
+
+/// The lock of a fill, given back whatever becomes of the fill.
+pub(crate) struct Held<St: Store> {
+    store: St,
+    lock: Option<Lock>,
+}
+
+impl<St: Store> Held<St> {
+    pub(crate) fn new(store: St, lock: Lock) -> Self {
+        Self { store, lock: Some(lock) }
+    }
+
+    /// The lock, to be given back with an entry.
+    fn with_entry(mut self) -> Option<Lock> {
+        self.lock.take()
+    }
+
+    /// Gives it back without an entry, for nobody to wait for the next if that is of no use.
+    fn without_entry(mut self, unfit: bool) {
+        if let Some(lock) = self.lock.take() {
+            self.store.release(lock, unfit);
+        }
+    }
+}
+
+impl<St: Store> Drop for Held<St> {
+    fn drop(&mut self) {
+        if let Some(lock) = self.lock.take() {
+            self.store.release(lock, false);
+        }
+    }
 }
 
 /// What is learned from the head of a response that may be stored.
@@ -108,6 +145,7 @@ impl<St: Store> Fill<St> {
     where
         B: Body<Error: Into<BoxError>> + Send + 'static,
     {
+        self.permit = None;
         let took = self.now().saturating_sub(self.began);
         self.shared.store.context().counters.add(Count::InnerNanos, took);
         let response = match answer {
@@ -178,6 +216,9 @@ impl<St: Store> Fill<St> {
         if pass {
             self.shared.flights.pass(self.key(), self.now() + PASS);
         }
+        if let Some(lock) = self.lock.take() {
+            lock.without_entry(pass);
+        }
         if let Some(leader) = self.leader.take() {
             leader.land(Landing::NotShared);
         }
@@ -203,11 +244,9 @@ impl<St: Store> Fill<St> {
             return Err(NoStore::TooLarge);
         }
         let (vary, key) = self.variant(Vary::of(&parts.headers))?;
-        let mut added = Namespaces::default();
         let mut names = self.plan.names.clone();
         for name in hints.map_or(&[][..], Caching::namespaces) {
             names.push(name.as_str());
-            added.push(name.as_str());
             if names.len() > MAX_NAMESPACES {
                 break;
             }
@@ -216,6 +255,7 @@ impl<St: Store> Fill<St> {
             tracing::warn!(names = ?names, "not stored: more than 8 namespaces, ancestors included");
             return Err(NoStore::Namespaces);
         }
+        let added = names.since(self.plan.names.count());
         let mut headers = finished(&parts.headers);
         if names_hops(&parts.headers) || control.private.is_some() || control.no_cache.is_some() {
             semantics::strip_for_storing(&mut headers, &control);
@@ -376,7 +416,9 @@ impl<St: Store> Fill<St> {
                 let leading = CacheBody::leading(Reader::new(tape.clone()), rest.clone(), length);
                 let status = CacheStatus::new(Outcome::Miss(self.miss)).storing(Storing::Pending);
                 let (shared, asked, now) = (self.shared.clone(), self.asked.clone(), self.now());
-                if let (Some(leader), Some(length)) = (&self.leader, length) {
+                // Names that came with the response are asked about at the end, in a store that has to be asked.
+                let known = fit.added.is_empty() || !self.shared.store.is_shared();
+                if let (Some(leader), Some(length), true) = (&self.leader, length, known) {
                     leader.arrives(Arriving {
                         key: fit.key.clone(),
                         status: fit.status,
@@ -457,16 +499,28 @@ impl<St: Store> Fill<St> {
         let never_fresh =
             http.as_ref().is_some_and(|http| !http.freshness.is_fresh(self.now() / MS) || http.freshness.validate_always);
         let leader = self.leader.take();
+        let lock = self.lock.take().and_then(Held::with_entry);
+        let admitted = self.admitted(&added, leader.as_ref()).await;
+        let stamp = admitted.as_ref().map_or(&self.stamp, |stamp| stamp);
         let store = &self.shared.store;
-        if !vary.is_empty() {
+        if !vary.is_empty() && admitted.is_ok() {
             let fields = Content::Variants(vary.clone());
             let marker = Draft { names: names.clone(), times, content: fields, http: None };
-            let _ = store.put(Arc::new(Entry::new(self.primary.clone(), self.stamp.clone(), marker))).await;
+            let _ = store.put(Arc::new(Entry::new(self.primary.clone(), stamp.clone(), marker)), None).await;
         }
         let content = Content::Response { status, headers, body, trailers };
         let draft = Draft { names, times, content, http };
-        let entry = Arc::new(Entry::new(key, self.stamp.clone(), draft));
-        let storing = match store.put(entry.clone()).await {
+        let entry = Arc::new(Entry::new(key, stamp.clone(), draft));
+        let put = match admitted {
+            Ok(_) => store.put(entry.clone(), lock).await,
+            Err(why) => {
+                if let Some(lock) = lock {
+                    store.release(lock, false);
+                }
+                why
+            }
+        };
+        let storing = match put {
             Ok(Put::Stored) => Storing::Stored,
             Ok(Put::Dead) => Storing::Not(NoStore::Cleared),
             Ok(Put::TooLarge) => Storing::Not(NoStore::TooLarge),
@@ -488,9 +542,27 @@ impl<St: Store> Fill<St> {
             }
         }
         if let Some(leader) = leader {
-            leader.land(Landing::Stored(Arc::new(Shareable { entry: entry.clone(), vary, added })));
+            // Nobody knows whether those who wait may have it if its names could not be vouched for.
+            let unknown = store.is_shared() && !added.is_empty() && storing != Storing::Stored;
+            leader.land(match unknown {
+                true => Landing::Lost,
+                false => Landing::Stored(Arc::new(Shareable { entry: entry.clone(), vary, added })),
+            });
         }
         (storing, entry)
+    }
+
+    /// The stamp for a response that named namespaces itself; or what became of storing it.
+    async fn admitted(&self, added: &Namespaces, leader: Option<&Leader>) -> Result<Stamp, Result<Put, StoreError>> {
+        if added.is_empty() {
+            return Ok(self.stamp.clone());
+        }
+        self.rule.has_added_namespaces();
+        let store = &self.shared.store;
+        if let Some(leader) = leader.filter(|_| store.is_shared()) {
+            leader.closes();
+        }
+        store.admit(&self.stamp, added).await.map_err(Err)?.ok_or(Ok(Put::Dead))
     }
 
     /// Gives a response without `ETag` a strong one, if the rule wants that: it differs wherever the content does, or how it is
@@ -569,8 +641,8 @@ impl<St: Store> Fill<St> {
             for name in ours.namespaces().iter() {
                 // What the handler named when it sent the whole is not named again.
                 fit.names.push(name);
-                fit.added.push(name);
             }
+            fit.added = fit.names.since(self.plan.names.count());
             self.tag(&mut fit, body);
             fit
         });
@@ -635,7 +707,7 @@ impl<St: Store> Fill<St> {
         let content = Content::Response { status: *status, headers, body: body.clone(), trailers: trailers.clone() };
         let draft = Draft { names: ours.namespaces().clone(), times, content, http };
         let entry = Entry::new(ours.key().clone(), ours.stamp().clone(), draft);
-        let _ = self.shared.store.put(Arc::new(entry)).await;
+        let _ = self.shared.store.put(Arc::new(entry), None).await;
     }
 
     /// A 304 that is about something we do not have: it freshens nothing, and what it was asked about is not asked about again

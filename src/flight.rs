@@ -14,7 +14,10 @@ use std::{
 
 use http::{HeaderMap, StatusCode};
 use quick_cache::sync::Cache;
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 
 use crate::{
     clock::Nanos,
@@ -33,6 +36,8 @@ pub(crate) struct Flights {
     /// The same of all layers over one store.
     flying_of_all: Arc<AtomicUsize>,
     passes: Cache<u128, Nanos, quick_cache::UnitWeighter, BuildHasherDefault<KeyHasher>>,
+    /// Inner calls that nothing of a shared store stands behind.
+    blind: Arc<Semaphore>,
     limits: Limits,
 }
 
@@ -42,6 +47,7 @@ type Shard = HashMap<u128, Arc<Flight>, BuildHasherDefault<KeyHasher>>;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     pub(crate) flights: usize,
+    pub(crate) blind: usize,
     pub(crate) waiters: usize,
     pub(crate) wait: Duration,
 }
@@ -54,7 +60,8 @@ const PASSES: usize = 16 << 10;
 /// A fill under way.
 pub(crate) struct Flight {
     key: Key,
-    stamp: Stamp,
+    /// The stamp of its inner call, once that begins. Set under the lock of the shard: who joins sees one or the other.
+    stamp: OnceLock<Stamp>,
     progress: Mutex<Progress>,
     moved: Notify,
     waiters: AtomicUsize,
@@ -124,7 +131,17 @@ impl Flights {
                 BuildHasherDefault::default(),
                 quick_cache::sync::DefaultLifecycle::default(),
             ),
+            blind: Arc::new(Semaphore::new(limits.blind.min(Semaphore::MAX_PERMITS))),
             limits,
+        }
+    }
+
+    /// Leave for an inner call under this stamp. Where the shared store cannot be reached, so many calls are made at a time as may
+    /// be, and no more, however many requests the cache no longer keeps away from the inner service.
+    pub(crate) async fn leave(&self, stamp: &Stamp) -> Option<OwnedSemaphorePermit> {
+        match stamp.is_whole() {
+            true => None,
+            false => self.blind.clone().acquire_owned().await.ok(),
         }
     }
 
@@ -134,19 +151,24 @@ impl Flights {
         now.checked_add(self.limits.wait).unwrap_or_else(|| now + Duration::from_secs(30 * 365 * 86_400))
     }
 
-    /// Joins the fill of a key, or begins one. A fill is joined only while its stamp is `alive` for who wants to join; one
-    /// that is not goes on for those who joined it before, and a new one takes its place.
-    pub(crate) fn join(self: &Arc<Self>, key: &Key, stamp: &Stamp, alive: impl Fn(&Stamp) -> bool) -> Joined {
+    /// Joins the fill of a key, or begins one. A fill whose inner call has not begun is joined by everybody: what it brings will
+    /// have been computed after they came. Once it has begun, it is joined only while its stamp is `alive` for who wants to join;
+    /// one that is not goes on for those who joined it before, and a new one takes its place.
+    ///
+    /// With a `stamp` the inner call begins at once; without, [`Leader::begins`] says when.
+    pub(crate) fn join(self: &Arc<Self>, key: &Key, stamp: Option<&Stamp>, alive: impl Fn(&Stamp) -> bool) -> Joined {
         let mut shard = self.shard(key.hash());
+        let mut before = None;
         if let Some(flight) = shard.get(&key.hash()) {
             if flight.key != *key {
                 return Joined::Full;
             }
-            if alive(&flight.stamp) {
-                let flight = flight.clone();
+            let flight = flight.clone();
+            if flight.stamp.get().is_none_or(alive) {
                 drop(shard);
                 return self.follow(flight);
             }
+            before = Some(flight);
         }
         if self.flying.fetch_add(1, Ordering::SeqCst) >= self.limits.flights {
             self.flying.fetch_sub(1, Ordering::SeqCst);
@@ -155,14 +177,14 @@ impl Flights {
         self.flying_of_all.fetch_add(1, Ordering::Relaxed);
         let flight = Arc::new(Flight {
             key: key.clone(),
-            stamp: stamp.clone(),
+            stamp: stamp.cloned().map_or_else(OnceLock::new, OnceLock::from),
             progress: Mutex::new(Progress::Calling),
             moved: Notify::const_new(),
             waiters: AtomicUsize::new(0),
             work: OnceLock::new(),
         });
         shard.insert(key.hash(), flight.clone());
-        Joined::Leads(Leader { flights: self.clone(), flight, landed: false })
+        Joined::Leads(Leader { flights: self.clone(), flight, before, landed: false })
     }
 
     fn follow(&self, flight: Arc<Flight>) -> Joined {
@@ -197,12 +219,15 @@ impl Flights {
         self.shards[(key >> 64) as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn remove(&self, flight: &Arc<Flight>) {
+    fn unlist(&self, flight: &Arc<Flight>) {
         let mut shard = self.shard(flight.key.hash());
         if shard.get(&flight.key.hash()).is_some_and(|other| Arc::ptr_eq(other, flight)) {
             shard.remove(&flight.key.hash());
         }
-        drop(shard);
+    }
+
+    fn remove(&self, flight: &Arc<Flight>) {
+        self.unlist(flight);
         self.flying.fetch_sub(1, Ordering::SeqCst);
         self.flying_of_all.fetch_sub(1, Ordering::Relaxed);
     }
@@ -221,6 +246,22 @@ impl Flight {
         self.waiters.load(Ordering::SeqCst) > 0
     }
 
+    /// Waits until it arrives or lands.
+    async fn moves(&self, until: Instant) -> Option<Progress> {
+        let landing = async {
+            loop {
+                let moved = self.moved.notified();
+                // A move between this look and the await is not missed: `Notified` counts from its creation.
+                let progress = self.progress().clone();
+                if !matches!(progress, Progress::Calling) {
+                    return progress;
+                }
+                moved.await;
+            }
+        };
+        tokio::time::timeout_at(until, landing).await.ok()
+    }
+
     fn progress(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -230,10 +271,32 @@ impl Flight {
 pub(crate) struct Leader {
     flights: Arc<Flights>,
     flight: Arc<Flight>,
+    /// The fill of the same key that could not be joined.
+    before: Option<Arc<Flight>>,
     landed: bool,
 }
 
 impl Leader {
+    /// The inner call begins now, under this stamp.
+    pub(crate) fn begins(&mut self, stamp: &Stamp) {
+        self.before = None;
+        let _shard = self.flights.shard(self.flight.key.hash());
+        let _ = self.flight.stamp.set(stamp.clone());
+    }
+
+    /// Where nothing says whether the fill before this one is still good, it is waited for: one call is running, one forming, and
+    /// there is no third.
+    pub(crate) async fn after_the_one_before(&self, until: Instant) {
+        if let Some(before) = &self.before {
+            before.moves(until).await;
+        }
+    }
+
+    /// From here on nobody joins: what is read now says nothing of those who come later.
+    pub(crate) fn closes(&self) {
+        self.flights.unlist(&self.flight);
+    }
+
     /// The flight, for naming its work.
     pub(crate) fn flight(&self) -> Arc<Flight> {
         self.flight.clone()
@@ -272,25 +335,14 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
-    /// The stamp of the fill that is waited for.
-    pub(crate) fn stamp(&self) -> &Stamp {
-        &self.flight.stamp
+    /// The stamp of the fill that is waited for, if its call has begun.
+    pub(crate) fn stamp(&self) -> Option<&Stamp> {
+        self.flight.stamp.get()
     }
 
     /// Waits until the fill arrives or lands; `None` if that takes longer than one may wait.
     pub(crate) async fn wait(&self, until: Instant) -> Option<Progress> {
-        let landing = async {
-            loop {
-                let moved = self.flight.moved.notified();
-                // A move between this look and the await is not missed: `Notified` counts from its creation.
-                let progress = self.flight.progress().clone();
-                if !matches!(progress, Progress::Calling) {
-                    return progress;
-                }
-                moved.await;
-            }
-        };
-        tokio::time::timeout_at(until, landing).await.ok()
+        self.flight.moves(until).await
     }
 }
 

@@ -95,7 +95,7 @@ impl<St: Store> CacheLayer<St> {
                 fill_limit: Duration::from_secs(60),
                 max_in_flight: 64 << 20,
             },
-            limits: Limits { flights: 4096, waiters: 16 << 10, wait: Duration::from_secs(30) },
+            limits: Limits { flights: 4096, blind: 1024, waiters: 16 << 10, wait: Duration::from_secs(30) },
             shared: Arc::default(),
         }
     }
@@ -166,6 +166,14 @@ impl<St: Store> CacheLayer<St> {
     /// How many fills may be under way at once; requests beyond that go to the inner service alone. Defaults to 4,096.
     pub fn max_flights(mut self, flights: usize) -> Self {
         self.limits.flights = flights;
+        self.changed()
+    }
+
+    /// How many calls of the inner service may be under way at once that nothing in a shared store stands behind, because it
+    /// cannot be reached or a write is fenced; requests beyond that wait for one to end. Defaults to 1,024. No effect with a
+    /// store of this process alone.
+    pub fn max_unshared_calls(mut self, calls: usize) -> Self {
+        self.limits.blind = calls.max(1);
         self.changed()
     }
 

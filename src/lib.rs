@@ -16,6 +16,7 @@ pub mod invalidate;
 mod key;
 mod layer;
 mod namespace;
+mod road;
 mod rules;
 pub mod semantics;
 mod service;
@@ -44,7 +45,7 @@ pub use self::{
     stats::Stats,
     status::{Bypass, CacheStatus, Miss, NoStore, Outcome, Stale, Storing},
     store::{
-        Bump, Context, Entry, Fence, Generation, Life, Lookup, Memory, MemoryBuilder, Put, Secret, Stamp, Store, StoreError,
-        Usage,
+        Begun, Bump, Context, Entry, Fence, Generation, Life, Lock, Lookup, Memory, MemoryBuilder, Put, Secret, Stamp, Store,
+        StoreError, Usage, Wish,
     },
 };

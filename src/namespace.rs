@@ -285,6 +285,17 @@ impl Namespaces {
         self.spans.iter().filter(|s| s.end > s.start).map(|s| self.slice(s))
     }
 
+    /// How many names there are, those that exist only inside the store included.
+    pub(crate) fn count(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// The names without the first `count`.
+    pub(crate) fn since(&self, count: usize) -> Self {
+        let spans = self.spans[count..].to_vec();
+        Self { text: if spans.is_empty() { String::new() } else { self.text.clone() }, spans }
+    }
+
     /// How many names there are, ancestors included.
     pub fn len(&self) -> usize {
         self.spans.iter().filter(|s| s.end > s.start).count()

@@ -2,16 +2,14 @@
 
 use std::{
     cell::Cell,
-    fmt,
-    future::{Future, poll_fn},
-    mem,
+    fmt, mem,
     sync::Arc,
     task::{Context, Poll},
 };
 
 use http::{HeaderMap, Method, Request, Response, header};
 use http_body::Body;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::OwnedSemaphorePermit};
 use tower_service::Service;
 use tracing::Instrument;
 
@@ -19,17 +17,17 @@ use crate::{
     answer::{self, Asked, AskedHttp, Decision, Look, decide, decide_http},
     body::{BoxError, CacheBody},
     clock::Nanos,
-    drive::{Drive, unless_left},
-    fill::{Fill, as_inner_service_knows},
-    flight::{Follower, Joined, Landing, Leader, Progress},
+    fill::{Fill, Held, as_inner_service_knows},
+    flight::{Follower, Joined, Leader},
     future::ResponseFuture,
     key::{Extracted, Key, KeyRef, KeyWriter, RequestView, is_secret},
     layer::Shared,
+    road,
     rules::{Compiled, Params, ReadPlan},
-    semantics::{self, CacheControl, Failure, Vary},
+    semantics::{self, CacheControl, Vary},
     stats::Count,
     status::{Bypass, CacheStatus, Miss, Outcome, Stale},
-    store::{Content, Entry, Life, Memory, Stamp, Store},
+    store::{Entry, Life, Memory, Stamp, Store, StoreError},
 };
 
 /// The service that [`CacheLayer`](crate::CacheLayer) makes.
@@ -101,6 +99,8 @@ where
                 let fill = quest.fill(&self.shared, missed, None);
                 ResponseFuture::work(fill.head(self.inner.call(request)))
             }
+            // Where other processes fill and clear as well, the stamp of a look at what is near is not enough.
+            Step::Ask(quest, _) if self.shared.store.is_shared() => self.wait(*quest, request, None),
             Step::Ask(quest, missed) => self.ask(*quest, missed, request),
             Step::Wait(quest) => self.wait(*quest, request, None),
         }
@@ -108,55 +108,60 @@ where
 }
 
 /// What the first look at a request comes to.
-enum Step<B> {
+enum Step<B, St: Store> {
     /// No rule covers it.
     Pass,
     /// The inner service is to answer, and the answer to be marked so.
     Mark(CacheStatus),
     Answer(Response<CacheBody<B>>),
     /// Answered, with something that wants refreshing.
-    Refresh(Response<CacheBody<B>>, Box<Quest>, Missed, Arc<Entry>),
+    Refresh(Response<CacheBody<B>>, Box<Quest>, Missed<St>, Arc<Entry>),
     /// The inner service is to answer a HEAD, and what it says is compared with what is stored.
-    Head(Box<Quest>, Missed),
+    Head(Box<Quest>, Missed<St>),
     /// The inner service is to be asked.
-    Ask(Box<Quest>, Missed),
+    Ask(Box<Quest>, Missed<St>),
     /// The store has to be asked first.
     Wait(Box<Quest>),
 }
 
 /// All that is known of a request before anybody is asked.
 pub(crate) struct Quest {
-    rule: Arc<Compiled>,
-    primary: Key,
-    plan: ReadPlan,
-    asked: Asked,
+    pub(crate) rule: Arc<Compiled>,
+    pub(crate) primary: Key,
+    pub(crate) plan: ReadPlan,
+    pub(crate) asked: Asked,
 }
 
 /// A look that did not answer the request.
-struct Missed {
-    why: Miss,
+pub(crate) struct Missed<St: Store> {
+    pub(crate) why: Miss,
     /// What may be served if the inner service fails.
     spare: Option<Arc<Entry>>,
     /// What the inner service can be asked about.
-    ours: Option<Arc<Entry>>,
-    stamp: Stamp,
-    varying: Option<(Vary, Key)>,
+    pub(crate) ours: Option<Arc<Entry>>,
+    pub(crate) stamp: Stamp,
+    pub(crate) varying: Option<(Vary, Key)>,
+    /// The lock across processes, once the fill begins.
+    pub(crate) lock: Option<Held<St>>,
+    /// A place among the calls that nothing in a shared store stands behind.
+    pub(crate) permit: Option<OwnedSemaphorePermit>,
 }
 
-impl Missed {
+impl<St: Store> Missed<St> {
     /// What was found may stand in, and be asked about.
-    fn asking(why: Miss, spare: Option<Arc<Entry>>, stamp: Stamp, varying: Option<(Vary, Key)>) -> Self {
+    pub(crate) fn asking(why: Miss, spare: Option<Arc<Entry>>, stamp: Stamp, varying: Option<(Vary, Key)>) -> Self {
         let ours = spare.clone().and_then(asked_about);
-        Self { why, spare, ours, stamp, varying }
+        Self { why, spare, ours, stamp, varying, lock: None, permit: None }
     }
 
     /// What was found has answered already, and is to be renewed.
-    fn renewing(entry: Arc<Entry>, stamp: Stamp, varying: Option<(Vary, Key)>) -> Self {
-        Self { why: Miss::Expired, spare: None, ours: asked_about(entry), stamp, varying }
+    pub(crate) fn renewing(entry: Arc<Entry>, stamp: Stamp, varying: Option<(Vary, Key)>) -> Self {
+        let ours = asked_about(entry);
+        Self { why: Miss::Expired, spare: None, ours, stamp, varying, lock: None, permit: None }
     }
 
     /// The key that was looked up.
-    fn key<'a>(&'a self, quest: &'a Quest) -> &'a Key {
+    pub(crate) fn key<'a>(&'a self, quest: &'a Quest) -> &'a Key {
         self.varying.as_ref().map_or(&quest.primary, |(_, key)| key)
     }
 }
@@ -178,12 +183,26 @@ impl Quest {
         Box::new(Self { rule: rule.clone(), primary, plan, asked: Asked::of(request, http.map(Box::new)) })
     }
 
-    fn fill<St: Store>(self, shared: &Arc<Shared<St>>, missed: Missed, leader: Option<Leader>) -> Fill<St> {
+    pub(crate) fn fill<St: Store>(self, shared: &Arc<Shared<St>>, missed: Missed<St>, leader: Option<Leader>) -> Fill<St> {
         let Self { rule, primary, plan, asked } = self;
-        let Missed { why, spare, ours, stamp, varying } = missed;
+        let Missed { why, spare, ours, stamp, varying, lock, permit } = missed;
         let began = shared.store.context().clock.nanos();
-        let shared = shared.clone();
-        Fill { shared, rule, plan, primary, varying, stamp, asked, began, miss: why, stale: spare, ours, leader }
+        let (shared, miss, stale) = (shared.clone(), why, spare);
+        Fill { shared, rule, plan, primary, varying, stamp, asked, began, miss, stale, ours, leader, lock, permit }
+    }
+
+    /// What the store has for this request, waiting for one that has to be asked.
+    pub(crate) async fn look<St: Store>(&self, shared: &Shared<St>) -> Result<Look, StoreError> {
+        Look::later(&shared.store, &self.rule, self.primary.as_ref(), &self.asked.headers, &self.plan.names).await
+    }
+
+    /// What to do with what was found.
+    pub(crate) fn decide<St: Store>(&self, found: Option<(Arc<Entry>, Life)>, shared: &Shared<St>) -> Decision {
+        let now = shared.store.context().clock.nanos();
+        match &self.asked.http {
+            None => decide(found, &self.rule, now),
+            Some(asked) => decide_http(found, &self.rule, asked, now),
+        }
     }
 
     /// What the store has for this request by now, if it answers at once.
@@ -192,22 +211,19 @@ impl Quest {
     }
 
     /// The same, if it is fresh.
-    fn fresh_by_now<St: Store>(&self, shared: &Shared<St>) -> Option<Arc<Entry>> {
+    pub(crate) fn fresh_by_now<St: Store>(&self, shared: &Shared<St>) -> Option<Arc<Entry>> {
         let found = Look::now(&shared.store, &self.rule, self.primary.as_ref(), &self.asked.headers)?.found;
-        let now = shared.store.context().clock.nanos();
-        let decision = match &self.asked.http {
-            None => decide(found, &self.rule, now),
-            Some(asked) => decide_http(found, &self.rule, asked, now),
-        };
-        match decision {
+        match self.decide(found, shared) {
             Decision::Fresh(entry) | Decision::Early(entry) => Some(entry),
             Decision::Stale(_) | Decision::Accepted(_) | Decision::Refused | Decision::Ask(..) => None,
         }
     }
 
-    fn join<St: Store>(&self, shared: &Shared<St>, missed: &Missed) -> Joined {
-        let alive = |stamp: &Stamp| shared.store.life(stamp, &self.plan.names) == Life::Alive;
-        shared.flights.join(missed.key(self), &missed.stamp, alive)
+    /// Joins the fill of this key, or leads one: under the stamp of the look, or, in a shared store, under one still to come.
+    pub(crate) fn join<St: Store>(&self, shared: &Shared<St>, missed: &Missed<St>) -> Joined {
+        let store = &shared.store;
+        let alive = |stamp: &Stamp| store.may_join(stamp, &missed.stamp, &self.plan.names);
+        shared.flights.join(missed.key(self), (!store.is_shared()).then_some(&missed.stamp), alive)
     }
 }
 
@@ -218,7 +234,7 @@ thread_local! {
 
 /// The whole of a hit, and the beginning of everything else.
 #[inline]
-fn first_step<St, B, R>(shared: &Arc<Shared<St>>, request: &Request<R>) -> Step<B>
+fn first_step<St, B, R>(shared: &Arc<Shared<St>>, request: &Request<R>) -> Step<B, St>
 where
     St: Store,
     R: Body,
@@ -247,7 +263,7 @@ fn look_up<St, B, R>(
     rule: &Arc<Compiled>,
     params: &Params<'_>,
     scratch: &mut Vec<u8>,
-) -> Result<Step<B>, Bypass>
+) -> Result<Step<B, St>, Bypass>
 where
     St: Store,
     R: Body,
@@ -326,7 +342,7 @@ where
 
 /// Counts a hit, and on one in 64 the time it took.
 #[inline]
-fn hit<St: Store>(shared: &Shared<St>, began: Nanos) {
+pub(crate) fn hit<St: Store>(shared: &Shared<St>, began: Nanos) {
     let context = shared.store.context();
     if context.counters.add(Count::Hit, 1).is_multiple_of(64) {
         context.counters.add(Count::Timed, 1);
@@ -388,7 +404,7 @@ fn without_conditions<B>(mut request: Request<B>) -> Request<B> {
 
 /// The request as the inner service is to see it: with our own conditions where we have something to ask about, else without
 /// any; alone, it goes as it came.
-fn question<B>(mut request: Request<B>, missed: &mut Missed, alone: bool) -> Request<B> {
+pub(crate) fn question<B, St: Store>(mut request: Request<B>, missed: &mut Missed<St>, alone: bool) -> Request<B> {
     if let Some(ours) = &missed.ours {
         // RFC 9111, section 4.3.1: ours and not the client's, so that a 304 is about what is stored here.
         if !semantics::condition(request.headers_mut(), &[&as_inner_service_knows(ours)]) {
@@ -413,7 +429,7 @@ impl<S, St> Cache<S, St> {
     fn ask<ReqB, ResB>(
         &mut self,
         quest: Quest,
-        mut missed: Missed,
+        mut missed: Missed<St>,
         request: Request<ReqB>,
     ) -> ResponseFuture<S::Future, St, ResB, S::Error>
     where
@@ -449,7 +465,7 @@ impl<S, St> Cache<S, St> {
                 counters.miss(missed.why);
                 tracing::debug!(reason = missed.why.as_str(), "miss");
                 let inner = self.take_ready().call(question(request, &mut missed, false));
-                ResponseFuture::lead(lead(&shared, quest, missed, leader, inner))
+                ResponseFuture::lead(road::lead(&shared, quest, missed, leader, inner))
             }
             Joined::Follows(follower) => self.wait(quest, request, Some(follower)),
             Joined::Full => {
@@ -478,11 +494,11 @@ impl<S, St> Cache<S, St> {
         ResB: Body<Error: Into<BoxError>> + Send + 'static,
     {
         drop(self.take_ready());
-        ResponseFuture::work(wait(self.shared.clone(), self.inner.clone(), quest, request, follower))
+        ResponseFuture::work(road::wait(self.shared.clone(), self.inner.clone(), quest, request, follower))
     }
 
     /// Has an entry refreshed behind its back, unless somebody is at it.
-    fn refresh<ReqB, ResB>(&mut self, quest: Quest, mut missed: Missed, seen: &Arc<Entry>, request: Request<ReqB>)
+    fn refresh<ReqB, ResB>(&mut self, quest: Quest, mut missed: Missed<St>, seen: &Arc<Entry>, request: Request<ReqB>)
     where
         S: Service<Request<ReqB>, Response = Response<ResB>> + Clone + Send + 'static,
         S::Future: Send + 'static,
@@ -496,6 +512,11 @@ impl<S, St> Cache<S, St> {
         if shared.flights.passes(missed.key(&quest), shared.store.context().clock.nanos()) {
             return;
         }
+        if shared.store.is_shared() {
+            drop(self.take_ready());
+            runtime.spawn(road::renew(shared, self.inner.clone(), quest, request).in_current_span());
+            return;
+        }
         if let Joined::Leads(leader) = quest.join(&shared, &missed) {
             // Whoever was at it may have landed between our look and our joining.
             if quest.look_again(&shared).is_some_and(|found| !Arc::ptr_eq(&found, seen)) {
@@ -503,230 +524,7 @@ impl<S, St> Cache<S, St> {
             }
             shared.store.context().counters.add(Count::Refreshes, 1);
             let inner = self.take_ready().call(question(request, &mut missed, false));
-            runtime.spawn(refreshing(&shared, quest, missed, leader, inner).in_current_span());
+            runtime.spawn(road::refreshing(&shared, quest, missed, leader, inner).in_current_span());
         }
-    }
-}
-
-/// Fills as the leader: in the task of its own request for as long as nobody else depends on it.
-fn lead<St, F, B, E>(
-    shared: &Arc<Shared<St>>,
-    quest: Quest,
-    missed: Missed,
-    leader: Leader,
-    inner: F,
-) -> Drive<Result<Response<CacheBody<B>>, E>>
-where
-    St: Store,
-    F: Future<Output = Result<Response<B>, E>> + Send + 'static,
-    B: Body<Error: Into<BoxError>> + Send + 'static,
-    E: Send + 'static,
-{
-    let flight = leader.flight();
-    let limit = shared.options.fill_limit;
-    let awaited = {
-        // Not held: the flight knows its work.
-        let flight = Arc::downgrade(&flight);
-        move || flight.upgrade().is_some_and(|flight| flight.is_awaited())
-    };
-    let drive = Drive::limited(quest.fill(shared, missed, Some(leader)).run(inner), limit, awaited);
-    flight.is_worked_by(drive.handle());
-    drive
-}
-
-/// What may be served while the inner service is slow, to one who waits for another's response.
-async fn instead<St: Store, B>(shared: &Shared<St>, quest: &Quest) -> Option<Response<CacheBody<B>>> {
-    let Asked { method, headers, .. } = &quest.asked;
-    let look = Look::later(&shared.store, &quest.rule, quest.primary.as_ref(), headers, &quest.plan.names).await.ok()?;
-    let (entry, life) = look.found.filter(|(entry, _)| matches!(entry.content(), Content::Response { .. }))?;
-    let now = shared.store.context().clock.nanos();
-    if !quest.asked.may_have_instead(&entry, life, Failure::Unreachable, now) {
-        return None;
-    }
-    shared.store.context().counters.add(Count::Stale, 1);
-    Some(answer::from_entry(shared, &entry, method, headers, Outcome::Stale(Stale::SoftTimeout), now))
-}
-
-/// Fills as the leader, in the background: what is answered is for nobody, what is stored is for all. It ends when it
-/// takes too long, unless somebody waits for it by then.
-fn refreshing<St, F, B, E>(
-    shared: &Arc<Shared<St>>,
-    quest: Quest,
-    missed: Missed,
-    leader: Leader,
-    inner: F,
-) -> impl Future<Output = ()> + Send + 'static
-where
-    St: Store,
-    F: Future<Output = Result<Response<B>, E>> + Send + 'static,
-    B: Body<Error: Into<BoxError>> + Send + 'static,
-    E: Send + 'static,
-{
-    let flight = leader.flight();
-    let limit = Some(shared.options.fill_limit);
-    let fill = quest.fill(shared, missed, Some(leader)).run(inner);
-    async move { drop(unless_left(fill, limit, || !flight.is_awaited()).await) }
-}
-
-/// The road of a request that has to wait.
-async fn wait<S, St, ReqB, ResB>(
-    shared: Arc<Shared<St>>,
-    mut service: S,
-    quest: Quest,
-    request: Request<ReqB>,
-    mut follower: Option<Follower>,
-) -> Result<Response<CacheBody<ResB>>, S::Error>
-where
-    S: Service<Request<ReqB>, Response = Response<ResB>> + Send + 'static,
-    S::Future: Send + 'static,
-    S::Error: Send + 'static,
-    St: Store,
-    ReqB: Send + 'static,
-    ResB: Body<Error: Into<BoxError>> + Send + 'static,
-{
-    let until = shared.flights.patience();
-    let context = shared.store.context();
-    let Asked { method, headers, http } = &quest.asked;
-    loop {
-        let mut alone = None;
-        if let Some(follower) = follower.take() {
-            let progress = match quest.rule.soft_timeout() {
-                None => follower.wait(until).await,
-                Some(limit) => match tokio::time::timeout(limit, follower.wait(until)).await {
-                    Ok(progress) => progress,
-                    Err(_) => match instead(&shared, &quest).await {
-                        Some(response) => return Ok(response),
-                        None => follower.wait(until).await,
-                    },
-                },
-            };
-            match progress {
-                None => alone = Some(Miss::WaitLimit),
-                Some(Progress::Landed(Landing::NotShared)) => alone = Some(Miss::NotShared),
-                Some(Progress::Landed(Landing::Stored(found))) => {
-                    let stamp = found.entry.stamp();
-                    let now = context.clock.nanos();
-                    if !quest.asked.may_have(found.entry.http(), now) {
-                        alone = Some(Miss::NotShared);
-                    } else if answer::may_share(
-                        &shared.store,
-                        stamp,
-                        &quest.rule,
-                        found.terms(),
-                        quest.primary.as_ref(),
-                        headers,
-                    ) {
-                        context.counters.add(Count::Collapsed, 1);
-                        return Ok(answer::from_entry(&shared, &found.entry, method, headers, Outcome::Collapsed, now));
-                    }
-                }
-                Some(Progress::Arriving(found)) => {
-                    let stamp = follower.stamp();
-                    let now = context.clock.nanos();
-                    let may_share = quest.asked.may_have(found.http.as_deref(), now)
-                        && answer::may_share(&shared.store, stamp, &quest.rule, found.terms(), quest.primary.as_ref(), headers);
-                    if may_share {
-                        context.counters.add(Count::Collapsed, 1);
-                        return Ok(answer::from_arriving(&shared, &found, &quest.asked, now));
-                    }
-                    // On its way, but not for us.
-                    alone = Some(Miss::NotShared);
-                }
-                Some(Progress::Landed(Landing::Lost) | Progress::Calling) => {}
-            }
-        }
-        let look = Look::later(&shared.store, &quest.rule, quest.primary.as_ref(), headers, &quest.plan.names).await;
-        let now = context.clock.nanos();
-        let look = look.unwrap_or_else(|error| {
-            tracing::debug!(%error, "the store did not answer");
-            Look::nothing()
-        });
-        let Look { found, stamp, varying } = look;
-        let decision = match http {
-            None => decide(found, &quest.rule, now),
-            Some(asked) => decide_http(found, &quest.rule, asked, now),
-        };
-        let early = matches!(decision, Decision::Early(_));
-        let mut missed = match decision {
-            Decision::Fresh(entry) => {
-                hit(&shared, now);
-                return Ok(answer::from_entry(&shared, &entry, method, headers, Outcome::Hit, now));
-            }
-            Decision::Early(entry) | Decision::Stale(entry) if early || alone.is_none() => {
-                let outcome = if early { Outcome::Hit } else { Outcome::Stale(Stale::WhileRevalidate) };
-                match early {
-                    true => hit(&shared, now),
-                    false => _ = context.counters.add(Count::Stale, 1),
-                }
-                let response = answer::from_entry(&shared, &entry, method, headers, outcome, now);
-                let mut missed = Missed::renewing(entry, stamp, varying);
-                if *method == Method::GET
-                    && let Joined::Leads(leader) = quest.join(&shared, &missed)
-                {
-                    context.counters.add(Count::Refreshes, 1);
-                    let shared = shared.clone();
-                    let refresh = async move {
-                        // Not awaited by the stale answer, which is to leave at once.
-                        if poll_fn(|cx| service.poll_ready(cx)).await.is_ok() {
-                            let inner = service.call(question(request, &mut missed, false));
-                            refreshing(&shared, quest, missed, leader, inner).await;
-                        }
-                    };
-                    tokio::spawn(refresh.in_current_span());
-                }
-                return Ok(response);
-            }
-            Decision::Accepted(entry) => {
-                context.counters.add(Count::Stale, 1);
-                let outcome = Outcome::Stale(Stale::MaxStale);
-                return Ok(answer::from_entry(&shared, &entry, method, headers, outcome, now));
-            }
-            Decision::Refused => return Ok(answer::only_if_cached(&shared)),
-            Decision::Early(entry) | Decision::Stale(entry) => Missed::asking(Miss::Expired, Some(entry), stamp, varying),
-            // As at the first look: a response without its content is no answer for the GETs of this key.
-            Decision::Ask(..) if *method == Method::HEAD => {
-                context.counters.miss(Miss::Head);
-                poll_fn(|cx| service.poll_ready(cx)).await?;
-                let response = service.call(request).await?.map(CacheBody::inner);
-                return Ok(shared.marked(response, CacheStatus::new(Outcome::Miss(Miss::Head))));
-            }
-            Decision::Ask(why, spare) => Missed::asking(why, spare, stamp, varying),
-        };
-        if alone.is_none() && (missed.why == Miss::Request || http.as_ref().is_some_and(|asked| asked.goes_alone())) {
-            alone = Some(missed.why);
-        }
-        if *method == Method::GET && headers.contains_key(header::RANGE) {
-            context.counters.bypass(Bypass::Range);
-            poll_fn(|cx| service.poll_ready(cx)).await?;
-            let response = service.call(request).await?.map(CacheBody::inner);
-            return Ok(shared.marked(response, CacheStatus::new(Outcome::Bypass(Bypass::Range))));
-        }
-        if alone.is_none() {
-            match quest.join(&shared, &missed) {
-                Joined::Leads(leader) => {
-                    if let Some(entry) = quest.fresh_by_now(&shared) {
-                        drop(leader);
-                        hit(&shared, now);
-                        return Ok(answer::from_entry(&shared, &entry, method, headers, Outcome::Hit, now));
-                    }
-                    context.counters.miss(missed.why);
-                    poll_fn(|cx| service.poll_ready(cx)).await?;
-                    let inner = service.call(question(request, &mut missed, false));
-                    return lead(&shared, quest, missed, leader, inner).await;
-                }
-                Joined::Follows(another) => {
-                    follower = Some(another);
-                    continue;
-                }
-                Joined::Full => alone = Some(Miss::FlightLimit),
-            }
-        }
-        if let Some(alone) = alone.filter(|_| missed.ours.is_none()) {
-            missed.why = alone;
-        }
-        context.counters.miss(missed.why);
-        poll_fn(|cx| service.poll_ready(cx)).await?;
-        let inner = service.call(question(request, &mut missed, true));
-        return quest.fill(&shared, missed, None).run(inner).await;
     }
 }

@@ -17,8 +17,8 @@ use http_body::{Body, Frame};
 use proptest::prelude::*;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_response_cache::{
-    BoxError, Bump, Bypass, CacheLayer, CacheStatus, Caching, Clock, Context, Entry, Fence, KeyRef, Life, Lookup, Memory, Miss,
-    Namespace, Namespaces, NoStore, Outcome, Put, Rule, Rules, Stale, Stamp, Store, StoreError, Storing, Usage,
+    BoxError, Bump, Bypass, CacheLayer, CacheStatus, Caching, Clock, Context, Entry, Fence, KeyRef, Life, Lock, Lookup, Memory,
+    Miss, Namespace, Namespaces, NoStore, Outcome, Put, Rule, Rules, Stale, Stamp, Store, StoreError, Storing, Usage,
 };
 
 const ABSENT: Outcome = Outcome::Miss(Miss::Absent);
@@ -642,9 +642,9 @@ impl Store for Faulty {
         self.memory.get(key, names).await
     }
 
-    async fn put(&self, entry: Arc<Entry>) -> Result<Put, StoreError> {
+    async fn put(&self, entry: Arc<Entry>, lock: Option<Lock>) -> Result<Put, StoreError> {
         wire(self.put).await?;
-        self.memory.put(entry).await
+        self.memory.put(entry, lock).await
     }
 
     async fn fence(&self, names: &Namespaces) -> Result<Fence, StoreError> {

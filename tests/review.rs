@@ -11,8 +11,8 @@ use common::{MINUTE, Plain, counting, get, in_hand, next_call, ok, one_rule, out
 use http::{Request, Response, header};
 use tower::{Layer, service_fn};
 use tower_response_cache::{
-    Bump, Bypass, CacheLayer, Caching, Context, Entry, Fence, InvalidateLayer, Invalidates, KeyRef, Life, Lookup, Memory, Miss,
-    Namespace, Namespaces, Outcome, Put, Rule, Rules, RulesErrorKind, Stamp, Store, StoreError, Usage,
+    Bump, Bypass, CacheLayer, Caching, Context, Entry, Fence, InvalidateLayer, Invalidates, KeyRef, Life, Lock, Lookup, Memory,
+    Miss, Namespace, Namespaces, Outcome, Put, Rule, Rules, RulesErrorKind, Stamp, Store, StoreError, Usage,
 };
 
 const ABSENT: Outcome = Outcome::Miss(Miss::Absent);
@@ -94,9 +94,9 @@ impl Store for Spy {
         self.memory.get(key, names).await
     }
 
-    async fn put(&self, entry: Arc<Entry>) -> Result<Put, StoreError> {
+    async fn put(&self, entry: Arc<Entry>, lock: Option<Lock>) -> Result<Put, StoreError> {
         self.keys.lock().expect("no panic").push(entry.key().canonical().to_vec());
-        self.memory.put(entry).await
+        self.memory.put(entry, lock).await
     }
 
     async fn fence(&self, names: &Namespaces) -> Result<Fence, StoreError> {

@@ -1,6 +1,13 @@
 //! One rule: what may be cached on a route, for how long, under which key and namespaces, and what clears it.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use http::{HeaderName, Method, StatusCode, response};
 
@@ -64,6 +71,7 @@ pub struct Rule {
     normalise: Normalise,
     etag: bool,
     soft_timeout: Option<Duration>,
+    lock: Option<Duration>,
     /// An option of HTTP rules that another rule was given.
     misplaced: Option<&'static str>,
 }
@@ -184,6 +192,7 @@ impl Rule {
             normalise: Normalise::rfc(),
             etag: false,
             soft_timeout: None,
+            lock: None,
             misplaced: None,
         }
     }
@@ -362,6 +371,15 @@ impl Rule {
         self
     }
 
+    /// Has one process of all that share a store fill, while the others wait for what it stores: for so long at most, from 100
+    /// milliseconds to 5 minutes, which should be more than the inner service takes. If that process dies, another takes over after
+    /// this time. No effect with a store of this process alone. Defaults to off: each process makes one call.
+    #[must_use]
+    pub fn fill_across_processes(mut self, lease: Duration) -> Self {
+        self.lock = Some(lease);
+        self
+    }
+
     fn http_option(mut self, name: &'static str, set: impl FnOnce(&mut HttpOptions)) -> Self {
         match &mut self.lifetime {
             Lifetime::Http(options) => set(options),
@@ -448,6 +466,8 @@ pub(crate) struct Compiled {
     rule: Rule,
     namespaces: Vec<Template>,
     clears: Vec<(Methods, Template)>,
+    /// Whether a handler was seen to name namespaces in its response.
+    adds: Arc<AtomicBool>,
 }
 
 /// What has to be known of a request before it is handed to the inner service, for its response to be stored.
@@ -490,6 +510,11 @@ impl Compiled {
             let why = format!("beta of early_refresh is {}; it is 0 (off) or a positive number", rule.early);
             return fault(RulesErrorKind::Setting, why);
         }
+        if rule.lock.is_some_and(|lease| lease < Duration::from_millis(100) || lease > Duration::from_secs(300)) {
+            let lease = rule.lock.unwrap_or_default();
+            let why = format!("fill_across_processes is {lease:?}; it is a time from 100 milliseconds to 5 minutes");
+            return fault(RulesErrorKind::Setting, why);
+        }
         if let Some(name) = rule.misplaced {
             return fault(RulesErrorKind::Setting, format!("{name} is an option of Rule::http() alone"));
         }
@@ -512,7 +537,7 @@ impl Compiled {
                 list.iter().map(|(methods, source)| Ok((methods.clone(), parse(source)?))).collect::<Result<_, RulesError>>()?
             }
         };
-        Ok(Self { route: route.map(Into::into), rule, namespaces, clears })
+        Ok(Self { route: route.map(Into::into), rule, namespaces, clears, adds: Arc::default() })
     }
 
     /// Writes the whole key of a request: its route, then what the extractor says.
@@ -541,6 +566,23 @@ impl Compiled {
 
     pub(crate) fn tags(&self) -> bool {
         self.rule.etag
+    }
+
+    /// For how long a fill locks other processes out.
+    pub(crate) fn lock(&self) -> Option<Duration> {
+        self.rule.lock
+    }
+
+    /// Whether responses under this rule name namespaces of their own, as far as was seen.
+    pub(crate) fn adds_namespaces(&self) -> bool {
+        self.adds.load(Ordering::Relaxed)
+    }
+
+    /// A response has.
+    pub(crate) fn has_added_namespaces(&self) {
+        if !self.adds_namespaces() {
+            self.adds.store(true, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn soft_timeout(&self) -> Option<Duration> {

@@ -13,7 +13,7 @@ use std::{
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync::Cache};
 
 use super::{
-    Bump, Context, Entry, Fence, Life, Lookup, Put, Secret, Stamp, Store, StoreError, Usage,
+    Bump, Context, Entry, Fence, Life, Lock, Lookup, Put, Secret, Stamp, Store, StoreError, Usage,
     epochs::Epochs,
     expiry::{self, Expiry, Sweep},
 };
@@ -271,7 +271,7 @@ impl Store for Memory {
         future::ready(Ok(self.0.look(key)))
     }
 
-    fn put(&self, entry: Arc<Entry>) -> impl Future<Output = Result<Put, StoreError>> + Send {
+    fn put(&self, entry: Arc<Entry>, _: Option<Lock>) -> impl Future<Output = Result<Put, StoreError>> + Send {
         future::ready(Ok(self.0.keep(entry)))
     }
 

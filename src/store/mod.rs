@@ -6,7 +6,12 @@ mod expiry;
 mod memory;
 mod secret;
 
-use std::{error, fmt, future::Future, sync::Arc};
+use std::{
+    error, fmt,
+    future::{self, Future},
+    sync::Arc,
+    time::Duration,
+};
 
 pub use entry::Entry;
 pub(crate) use entry::{Content, Draft, Http, Times, finished};
@@ -29,9 +34,9 @@ use crate::{
 /// that one shared by many processes fits it, and a tier in front of another store is a store again.
 ///
 /// The protocol, in the order of a request: [`get`](Self::get) answers with what may be served *and with the stamp
-/// as seen now*. If the inner service has to be called, that stamp goes back with [`put`](Self::put), so that a
-/// response computed before a [`bump`](Self::bump) can never be taken for one computed after it. The stamp is always
-/// taken before the call; there is no way to ask for one at the time of storing.
+/// as seen now*. If the inner service has to be called, that stamp, made whole by [`begin`](Self::begin), goes back with
+/// [`put`](Self::put), so that a response computed before a [`bump`](Self::bump) can never be taken for one computed after it.
+/// The stamp is always taken before the call; there is no way to ask for one at the time of storing.
 ///
 /// No method may panic, and an error is never the client's: a read that fails is a miss.
 pub trait Store: Clone + fmt::Debug + Send + Sync + 'static {
@@ -45,15 +50,66 @@ pub trait Store: Clone + fmt::Debug + Send + Sync + 'static {
     /// `names` are the namespaces that are known from the request, whose generations the stamp must cover.
     fn get(&self, key: KeyRef<'_>, names: &Namespaces) -> impl Future<Output = Result<Lookup, StoreError>> + Send;
 
-    /// Keeps an entry. It carries the stamp that [`get`](Self::get) gave *before* its response was computed.
-    fn put(&self, entry: Arc<Entry>) -> impl Future<Output = Result<Put, StoreError>> + Send;
+    /// Whether fills have to [`begin`](Self::begin) here, because other processes fill and clear as well.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// The last step before the inner service is called: makes the stamp of a look-up whole, and takes the lock across processes
+    /// if that is wished for. Asked only of a store that [is shared](Self::is_shared).
+    fn begin(
+        &self,
+        key: KeyRef<'_>,
+        names: &Namespaces,
+        stamp: Stamp,
+        wish: Wish,
+    ) -> impl Future<Output = Result<Begun, StoreError>> + Send {
+        let _ = (key, names, wish);
+        future::ready(Ok(Begun::Go { stamp, lock: None }))
+    }
+
+    /// The stamp with what it needs to cover names that are known only from the response; `None` if they may have been cleared
+    /// since it was taken, or if that cannot be known.
+    fn admit(&self, stamp: &Stamp, added: &Namespaces) -> impl Future<Output = Result<Option<Stamp>, StoreError>> + Send {
+        let alive = self.life(stamp, added) != Life::Dead;
+        future::ready(Ok(alive.then(|| stamp.clone())))
+    }
+
+    /// Keeps an entry, and gives back the lock of its fill. It carries the stamp that was taken *before* its response was computed.
+    fn put(&self, entry: Arc<Entry>, lock: Option<Lock>) -> impl Future<Output = Result<Put, StoreError>> + Send;
+
+    /// Gives back the lock of a fill that has stored nothing, without waiting; `unfit` if nobody should wait for the next one.
+    fn release(&self, lock: Lock, unfit: bool) {
+        let _ = (lock, unfit);
+    }
+
+    /// Whether a request whose look-up gave `seen` may have what is being filled under `stamp`: nothing of `names` was cleared
+    /// between the two.
+    fn may_join(&self, stamp: &Stamp, seen: &Stamp, names: &Namespaces) -> bool {
+        let _ = seen;
+        self.life(stamp, names) == Life::Alive
+    }
+
+    /// Whether writes are to set a [`fence`](Self::fence) before they begin.
+    fn is_strict(&self) -> bool {
+        false
+    }
 
     /// A write begins: until [`bump`](Self::bump) takes the fence back, or it expires, nothing of these names is
     /// served or stored. For strict invalidation across processes; memory alone needs none and answers `Fence::none()`.
     fn fence(&self, names: &Namespaces) -> impl Future<Output = Result<Fence, StoreError>> + Send;
 
+    /// Moves the deadline of a fence on, and says when to do so again: asked while the write is under way. `None`: never.
+    fn renew(&self, names: &Namespaces, fence: &Fence) -> impl Future<Output = Option<Duration>> + Send {
+        let _ = (names, fence);
+        future::ready(None)
+    }
+
     /// A write may have committed: what carries an older stamp of these names is no longer servable (or, with
     /// [`Bump::Soft`], stale) once this is done. Idempotent, O(1), and walks over no entries.
+    ///
+    /// In a store that has to be reached, what could not be done goes on behind the scenes, also if this is dropped or has
+    /// returned an error, and what it concerns is served to nobody in this process meanwhile.
     fn bump(&self, names: &Namespaces, kind: Bump, fence: Option<Fence>)
     -> impl Future<Output = Result<(), StoreError>> + Send;
 
@@ -190,6 +246,45 @@ pub struct Lookup {
     pub found: Option<(Arc<Entry>, Life)>,
     /// The stamp as seen now: what a fill that begins after this lookup must carry.
     pub stamp: Stamp,
+}
+
+/// What a fill wishes for when it begins.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// To be the only one of all processes for so long at most.
+    pub lock: Option<Duration>,
+    /// That names known only from the response can be [admitted](Store::admit).
+    pub counts: bool,
+}
+
+/// What [`Store::begin`] comes to.
+#[derive(Debug)]
+pub enum Begun {
+    /// Call the inner service.
+    Go {
+        /// What the fill must carry. One that is not [whole](Stamp::is_whole) keeps its response out of a shared store.
+        stamp: Stamp,
+        /// To be given back with the entry.
+        lock: Option<Lock>,
+    },
+    /// Another process is at it: look again in a moment.
+    Held,
+    /// Another process has found a moment ago that what is stored under this key is not to be shared.
+    Unfit {
+        /// As in [`Go`](Self::Go).
+        stamp: Stamp,
+    },
+}
+
+/// The lock of a fill across processes. It only saves work: what is stored is right without it, too.
+#[derive(Debug)]
+pub struct Lock {
+    /// The hash of the key that it is for.
+    pub key: u128,
+    /// What it is known by.
+    pub token: u128,
+    /// The name that the entry stands under in the store, if that matters there.
+    pub place: Arc<str>,
 }
 
 /// What became of [`Store::put`].

@@ -1,0 +1,400 @@
+//! The road of a request that has to wait: for a store that has to be asked, or for another's response.
+
+use std::{
+    future::{Future, poll_fn},
+    sync::Arc,
+    time::Duration,
+};
+
+use http::{Method, Request, Response, header};
+use http_body::Body;
+use tokio::time::Instant;
+use tower_service::Service;
+use tracing::Instrument;
+
+use crate::{
+    answer::{self, Asked, Decision, Look, decide, decide_http},
+    body::{BoxError, CacheBody},
+    drive::{Drive, unless_left},
+    fill::Held,
+    flight::{Follower, Joined, Landing, Leader, Progress},
+    layer::Shared,
+    semantics::Failure,
+    service::{Missed, Quest, hit, question},
+    stats::Count,
+    status::{Bypass, CacheStatus, Miss, Outcome, Stale},
+    store::{Begun, Content, Entry, Stamp, Store, Wish},
+};
+
+/// Fills as the leader: in the task of its own request for as long as nobody else depends on it.
+pub(crate) fn lead<St, F, B, E>(
+    shared: &Arc<Shared<St>>,
+    quest: Quest,
+    missed: Missed<St>,
+    leader: Leader,
+    inner: F,
+) -> Drive<Result<Response<CacheBody<B>>, E>>
+where
+    St: Store,
+    F: Future<Output = Result<Response<B>, E>> + Send + 'static,
+    B: Body<Error: Into<BoxError>> + Send + 'static,
+    E: Send + 'static,
+{
+    let flight = leader.flight();
+    let limit = shared.options.fill_limit;
+    let awaited = {
+        // Not held: the flight knows its work.
+        let flight = Arc::downgrade(&flight);
+        move || flight.upgrade().is_some_and(|flight| flight.is_awaited())
+    };
+    let drive = Drive::limited(quest.fill(shared, missed, Some(leader)).run(inner), limit, awaited);
+    flight.is_worked_by(drive.handle());
+    drive
+}
+
+/// What may be served while the inner service is slow, to one who waits for another's response.
+async fn instead<St: Store, B>(shared: &Shared<St>, quest: &Quest) -> Option<Response<CacheBody<B>>> {
+    let Asked { method, headers, .. } = &quest.asked;
+    let look = Look::later(&shared.store, &quest.rule, quest.primary.as_ref(), headers, &quest.plan.names).await.ok()?;
+    let (entry, life) = look.found.filter(|(entry, _)| matches!(entry.content(), Content::Response { .. }))?;
+    let now = shared.store.context().clock.nanos();
+    if !quest.asked.may_have_instead(&entry, life, Failure::Unreachable, now) {
+        return None;
+    }
+    shared.store.context().counters.add(Count::Stale, 1);
+    Some(answer::from_entry(shared, &entry, method, headers, Outcome::Stale(Stale::SoftTimeout), now))
+}
+
+/// Fills as the leader, in the background: what is answered is for nobody, what is stored is for all. It ends when it
+/// takes too long, unless somebody waits for it by then.
+pub(crate) fn refreshing<St, F, B, E>(
+    shared: &Arc<Shared<St>>,
+    quest: Quest,
+    missed: Missed<St>,
+    leader: Leader,
+    inner: F,
+) -> impl Future<Output = ()> + Send + 'static
+where
+    St: Store,
+    F: Future<Output = Result<Response<B>, E>> + Send + 'static,
+    B: Body<Error: Into<BoxError>> + Send + 'static,
+    E: Send + 'static,
+{
+    let flight = leader.flight();
+    let limit = Some(shared.options.fill_limit);
+    let fill = quest.fill(shared, missed, Some(leader)).run(inner);
+    async move { drop(unless_left(fill, limit, || !flight.is_awaited()).await) }
+}
+
+/// Looks into a shared store whether an entry that has been served still wants refreshing, and refreshes it then.
+pub(crate) async fn renew<S, St, ReqB, ResB>(shared: Arc<Shared<St>>, service: S, quest: Quest, request: Request<ReqB>)
+where
+    S: Service<Request<ReqB>, Response = Response<ResB>> + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+    St: Store,
+    ReqB: Send + 'static,
+    ResB: Body<Error: Into<BoxError>> + Send + 'static,
+{
+    let Ok(look) = quest.look(&shared).await else { return };
+    let missed = match quest.decide(look.found, &shared) {
+        Decision::Early(entry) | Decision::Stale(entry) => Missed::renewing(entry, look.stamp, look.varying),
+        Decision::Ask(why, spare) => Missed::asking(why, spare, look.stamp, look.varying),
+        Decision::Fresh(_) | Decision::Accepted(_) | Decision::Refused => return,
+    };
+    if let Joined::Leads(leader) = quest.join(&shared, &missed) {
+        refresh(shared, service, quest, missed, leader, request).await;
+    }
+}
+
+/// Calls the inner service in the background, and stores what it answers.
+async fn refresh<S, St, ReqB, ResB>(
+    shared: Arc<Shared<St>>,
+    mut service: S,
+    quest: Quest,
+    mut missed: Missed<St>,
+    mut leader: Leader,
+    request: Request<ReqB>,
+) where
+    S: Service<Request<ReqB>, Response = Response<ResB>> + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+    St: Store,
+    ReqB: Send + 'static,
+    ResB: Body<Error: Into<BoxError>> + Send + 'static,
+{
+    shared.store.context().counters.add(Count::Refreshes, 1);
+    let until = shared.flights.patience();
+    // Whoever refreshes it elsewhere does it for us, too.
+    if let Begins::Answered(_) = begin(&shared, &quest, &mut missed, Some(&mut leader), until).await {
+        return;
+    }
+    if poll_fn(|cx| service.poll_ready(cx)).await.is_ok() {
+        let inner = service.call(question(request, &mut missed, false));
+        refreshing(&shared, quest, missed, leader, inner).await;
+    }
+}
+
+/// What is known once a fill may begin.
+enum Begins {
+    /// The inner service is to be called.
+    Call,
+    /// Another process has filled meanwhile.
+    Answered(Arc<Entry>),
+}
+
+/// How long the owner of a lock is left alone before one looks again: at first, and at most.
+const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
+
+/// The last steps before the inner service is called: a stamp that is whole, the lock across processes if the rule wants one,
+/// a place among the calls that nothing stands behind.
+async fn begin<St: Store>(
+    shared: &Arc<Shared<St>>,
+    quest: &Quest,
+    missed: &mut Missed<St>,
+    leader: Option<&mut Leader>,
+    until: Instant,
+) -> Begins {
+    let store = &shared.store;
+    if !store.is_shared() {
+        return Begins::Call;
+    }
+    let mut wish = Wish { lock: quest.rule.lock().filter(|_| leader.is_some()), counts: quest.rule.adds_namespaces() };
+    let mut pause = LOOK_AGAIN.0;
+    loop {
+        let stamp = missed.stamp.clone();
+        let begun = match stamp.generations() {
+            // The store could not be asked a moment ago.
+            None => Ok(Begun::Go { stamp, lock: None }),
+            Some(_) => store.begin(missed.key(quest).as_ref(), &quest.plan.names, stamp, wish).await,
+        };
+        match begun {
+            Ok(Begun::Go { stamp, lock }) => {
+                missed.stamp = stamp;
+                missed.lock = lock.map(|lock| Held::new(store.clone(), lock));
+                break;
+            }
+            Ok(Begun::Unfit { stamp }) => {
+                missed.stamp = stamp;
+                break;
+            }
+            Ok(Begun::Held) => {}
+            Err(error) => {
+                tracing::debug!(%error, "a fill begins without the store");
+                missed.stamp = Stamp::local(missed.stamp.epoch());
+                break;
+            }
+        }
+        // With jitter, so that those who wait do not all come at the same moment.
+        let nap = pause.mul_f64(0.75 + 0.5 * fastrand::f64());
+        pause = (pause * 2).min(LOOK_AGAIN.1);
+        if tokio::time::timeout_at(until, tokio::time::sleep(nap)).await.is_err() {
+            wish.lock = None;
+        }
+        match quest.look(shared).await {
+            Err(_) => missed.stamp = Stamp::local(missed.stamp.epoch()),
+            Ok(look) => {
+                (missed.stamp, missed.varying) = (look.stamp, look.varying);
+                if let Decision::Fresh(entry) | Decision::Early(entry) = quest.decide(look.found, shared) {
+                    return Begins::Answered(entry);
+                }
+            }
+        }
+    }
+    if let Some(leader) = leader {
+        if !missed.stamp.is_whole() {
+            leader.after_the_one_before(until).await;
+        }
+        missed.permit = shared.flights.leave(&missed.stamp).await;
+        leader.begins(&missed.stamp);
+    } else {
+        missed.permit = shared.flights.leave(&missed.stamp).await;
+    }
+    Begins::Call
+}
+
+/// The road of a request that has to wait.
+pub(crate) async fn wait<S, St, ReqB, ResB>(
+    shared: Arc<Shared<St>>,
+    mut service: S,
+    quest: Quest,
+    request: Request<ReqB>,
+    mut follower: Option<Follower>,
+) -> Result<Response<CacheBody<ResB>>, S::Error>
+where
+    S: Service<Request<ReqB>, Response = Response<ResB>> + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+    St: Store,
+    ReqB: Send + 'static,
+    ResB: Body<Error: Into<BoxError>> + Send + 'static,
+{
+    let until = shared.flights.patience();
+    let context = shared.store.context();
+    let Asked { method, headers, http } = &quest.asked;
+    loop {
+        let mut alone = None;
+        if let Some(follower) = follower.take() {
+            match follow(&shared, &quest, &follower, until).await {
+                Followed::Answer(response) => return Ok(response),
+                Followed::Alone(why) => alone = Some(why),
+                Followed::Again => {}
+            }
+        }
+        let look = quest.look(&shared).await.unwrap_or_else(|error| {
+            tracing::debug!(%error, "the store did not answer");
+            Look::nothing()
+        });
+        let now = context.clock.nanos();
+        let Look { found, stamp, varying } = look;
+        let decision = match http {
+            None => decide(found, &quest.rule, now),
+            Some(asked) => decide_http(found, &quest.rule, asked, now),
+        };
+        let early = matches!(decision, Decision::Early(_));
+        let mut missed = match decision {
+            Decision::Fresh(entry) => {
+                hit(&shared, now);
+                return Ok(answer::from_entry(&shared, &entry, method, headers, Outcome::Hit, now));
+            }
+            Decision::Early(entry) | Decision::Stale(entry) if early || alone.is_none() => {
+                let outcome = if early { Outcome::Hit } else { Outcome::Stale(Stale::WhileRevalidate) };
+                match early {
+                    true => hit(&shared, now),
+                    false => _ = context.counters.add(Count::Stale, 1),
+                }
+                let response = answer::from_entry(&shared, &entry, method, headers, outcome, now);
+                let missed = Missed::renewing(entry, stamp, varying);
+                if *method == Method::GET
+                    && let Joined::Leads(leader) = quest.join(&shared, &missed)
+                {
+                    // Not awaited by the stale answer, which is to leave at once.
+                    let shared = shared.clone();
+                    tokio::spawn(refresh(shared, service, quest, missed, leader, request).in_current_span());
+                }
+                return Ok(response);
+            }
+            Decision::Accepted(entry) => {
+                context.counters.add(Count::Stale, 1);
+                let outcome = Outcome::Stale(Stale::MaxStale);
+                return Ok(answer::from_entry(&shared, &entry, method, headers, outcome, now));
+            }
+            Decision::Refused => return Ok(answer::only_if_cached(&shared)),
+            Decision::Early(entry) | Decision::Stale(entry) => Missed::asking(Miss::Expired, Some(entry), stamp, varying),
+            // As at the first look: a response without its content is no answer for the GETs of this key.
+            Decision::Ask(_, Some(entry)) if *method == Method::HEAD && entry.http().is_some() => {
+                context.counters.miss(Miss::Head);
+                poll_fn(|cx| service.poll_ready(cx)).await?;
+                let missed = Missed::asking(Miss::Head, Some(entry), stamp, varying);
+                return quest.fill(&shared, missed, None).head(service.call(request)).await;
+            }
+            Decision::Ask(..) if *method == Method::HEAD => {
+                context.counters.miss(Miss::Head);
+                poll_fn(|cx| service.poll_ready(cx)).await?;
+                let response = service.call(request).await?.map(CacheBody::inner);
+                return Ok(shared.marked(response, CacheStatus::new(Outcome::Miss(Miss::Head))));
+            }
+            Decision::Ask(why, spare) => Missed::asking(why, spare, stamp, varying),
+        };
+        if alone.is_none() && (missed.why == Miss::Request || http.as_ref().is_some_and(|asked| asked.goes_alone())) {
+            alone = Some(missed.why);
+        }
+        if alone.is_none() && shared.store.is_shared() && shared.flights.passes(missed.key(&quest), now) {
+            alone = Some(Miss::HitForMiss);
+        }
+        if *method == Method::GET && headers.contains_key(header::RANGE) {
+            context.counters.bypass(Bypass::Range);
+            poll_fn(|cx| service.poll_ready(cx)).await?;
+            let response = service.call(request).await?.map(CacheBody::inner);
+            return Ok(shared.marked(response, CacheStatus::new(Outcome::Bypass(Bypass::Range))));
+        }
+        if alone.is_none() {
+            match quest.join(&shared, &missed) {
+                Joined::Leads(mut leader) => {
+                    if let Some(entry) = quest.fresh_by_now(&shared) {
+                        drop(leader);
+                        hit(&shared, now);
+                        return Ok(answer::from_entry(&shared, &entry, method, headers, Outcome::Hit, now));
+                    }
+                    if let Begins::Answered(entry) = begin(&shared, &quest, &mut missed, Some(&mut leader), until).await {
+                        // Those who wait look as well: what was seen now says nothing of who has come since.
+                        drop(leader);
+                        let now = context.clock.nanos();
+                        context.counters.add(Count::Collapsed, 1);
+                        return Ok(answer::from_entry(&shared, &entry, method, headers, Outcome::Collapsed, now));
+                    }
+                    context.counters.miss(missed.why);
+                    tracing::debug!(reason = missed.why.as_str(), "miss");
+                    poll_fn(|cx| service.poll_ready(cx)).await?;
+                    let inner = service.call(question(request, &mut missed, false));
+                    return lead(&shared, quest, missed, leader, inner).await;
+                }
+                Joined::Follows(another) => {
+                    follower = Some(another);
+                    continue;
+                }
+                Joined::Full => alone = Some(Miss::FlightLimit),
+            }
+        }
+        if let Some(alone) = alone.filter(|_| missed.ours.is_none()) {
+            missed.why = alone;
+        }
+        context.counters.miss(missed.why);
+        // Without a leader to be, nobody is waited for, so there is nothing to be answered with.
+        let _ = begin(&shared, &quest, &mut missed, None, until).await;
+        poll_fn(|cx| service.poll_ready(cx)).await?;
+        let inner = service.call(question(request, &mut missed, true));
+        return quest.fill(&shared, missed, None).run(inner).await;
+    }
+}
+
+/// What waiting for another's response comes to.
+enum Followed<B> {
+    Answer(Response<CacheBody<B>>),
+    /// To the inner service, without waiting any more.
+    Alone(Miss),
+    /// Look again.
+    Again,
+}
+
+async fn follow<St: Store, B>(shared: &Arc<Shared<St>>, quest: &Quest, follower: &Follower, until: Instant) -> Followed<B> {
+    let Asked { method, headers, .. } = &quest.asked;
+    let context = shared.store.context();
+    let progress = match quest.rule.soft_timeout() {
+        None => follower.wait(until).await,
+        Some(limit) => match tokio::time::timeout(limit, follower.wait(until)).await {
+            Ok(progress) => progress,
+            Err(_) => match instead(shared, quest).await {
+                Some(response) => return Followed::Answer(response),
+                None => follower.wait(until).await,
+            },
+        },
+    };
+    let now = context.clock.nanos();
+    match progress {
+        None => Followed::Alone(Miss::WaitLimit),
+        Some(Progress::Landed(Landing::NotShared)) => Followed::Alone(Miss::NotShared),
+        Some(Progress::Landed(Landing::Stored(found))) => {
+            if !quest.asked.may_have(found.entry.http(), now) {
+                return Followed::Alone(Miss::NotShared);
+            }
+            let (primary, stamp) = (quest.primary.as_ref(), found.entry.stamp());
+            if !answer::may_share(&shared.store, stamp, &quest.rule, found.terms(), primary, headers) {
+                return Followed::Again;
+            }
+            context.counters.add(Count::Collapsed, 1);
+            Followed::Answer(answer::from_entry(shared, &found.entry, method, headers, Outcome::Collapsed, now))
+        }
+        Some(Progress::Arriving(found)) => {
+            let primary = quest.primary.as_ref();
+            let shares = |stamp| answer::may_share(&shared.store, stamp, &quest.rule, found.terms(), primary, headers);
+            if !quest.asked.may_have(found.http.as_deref(), now) || !follower.stamp().is_some_and(shares) {
+                // On its way, but not for us.
+                return Followed::Alone(Miss::NotShared);
+            }
+            context.counters.add(Count::Collapsed, 1);
+            Followed::Answer(answer::from_arriving(shared, &found, &quest.asked, now))
+        }
+        Some(Progress::Landed(Landing::Lost) | Progress::Calling) => Followed::Again,
+    }
+}
