@@ -23,19 +23,27 @@
 //! Under a [`Rule::http`](crate::Rule::http) the stored responses to GET of the request's own URI are cleared besides, with every
 //! outcome but a 4xx; and those that `Location` and `Content-Location` name with a 2xx or 3xx, if they are of the same origin.
 //!
+//! In a store that is shared with other processes, the response of a write waits until that store knows of it, for so long as
+//! [`InvalidateLayer::hold`] says. In one that is strict, a fence stands from before the handler until after the clearing: while it
+//! does, nothing of what it concerns is served or stored anywhere. It stands to its deadline where the outcome is not known: with 5xx
+//! and 408, an error, a panic, or the end of the process.
+//!
 //! What a handler says with [`Invalidates`] counts on every route, also on those that no rule covers, and with every status.
 //! What [`Rule::invalidates_by`](crate::Rule::invalidates_by) computes needs a response: it is not asked if there is none.
 
 use std::{
     fmt,
     future::{Future, poll_fn},
+    mem,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
+    thread,
+    time::Duration,
 };
 
-use http::{Method, Request, Response, Uri, header, request, response, uri::PathAndQuery};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header, request, response, uri::PathAndQuery};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -49,7 +57,8 @@ use crate::{
     semantics::{self, Target},
     service::overrides_method,
     stats::Count,
-    store::{Bump, Memory, Store},
+    status,
+    store::{Bump, Fence, Memory, Store},
 };
 
 /// Clears namespaces when a mutating request has changed something. See the table of outcomes in the
@@ -80,13 +89,86 @@ use crate::{
 pub struct InvalidateLayer<St = Memory> {
     store: St,
     rules: Rules,
+    options: Options,
+}
+
+/// What the owner of a layer has chosen; a rule may choose otherwise.
+#[derive(Debug, Clone)]
+struct Options {
+    hold: (Duration, AfterHold),
+    on_fence_error: OnFenceError,
+    cache_status: Option<Arc<str>>,
+}
+
+/// What a write answers whose clearing could not be delivered to a shared store in time.
+///
+/// Either way it is delivered as soon as the store can be reached, and until then this process serves nothing that it concerns.
+/// Other processes that reach the store meanwhile do not know of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum AfterHold {
+    /// The handler's response, marked with [`Invalidation::Undelivered`]: availability. The default.
+    Acknowledge,
+    /// 503 in place of the handler's response, although the write was done: consistency.
+    Reject,
+}
+
+/// What becomes of a write for which no fence can be set, in a store that is strict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OnFenceError {
+    /// 503; the handler is not called and nothing is written. The default.
+    Reject,
+    /// It goes on without a fence: should this process die between its commit and its clearing, others go on serving what was
+    /// stored before, for as long as that lives.
+    Proceed,
+}
+
+/// What became of the clearing of a write: an extension of its response, if there was something to clear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Invalidation {
+    /// All stores concerned know of it.
+    Delivered,
+    /// A shared store could not be told in time: it will be told as soon as it can be reached.
+    Undelivered,
+    /// No fence could be set, and nothing was done.
+    NotFenced,
 }
 
 impl<St: Store> InvalidateLayer<St> {
     /// A layer over a store: the one, or a clone of it, that the cache layers have. Without rules it clears what handlers
     /// name.
     pub fn new(store: St) -> Self {
-        Self { store, rules: Rules::new() }
+        let hold = (Duration::from_secs(1), AfterHold::Acknowledge);
+        let options = Options { hold, on_fence_error: OnFenceError::Reject, cache_status: None };
+        Self { store, rules: Rules::new(), options }
+    }
+
+    /// How long the response of a write waits for a shared store to know of it, and what is answered if that takes longer.
+    /// Defaults to one second, then [`AfterHold::Acknowledge`]. [`Rule::hold`] chooses otherwise for a route.
+    pub fn hold(mut self, limit: Duration, then: AfterHold) -> Self {
+        self.options.hold = (limit, then);
+        self
+    }
+
+    /// What becomes of a write for which no fence can be set, in a store that is strict. Defaults to [`OnFenceError::Reject`].
+    /// [`Rule::on_fence_error`] chooses otherwise for a route.
+    pub fn on_fence_error(mut self, then: OnFenceError) -> Self {
+        self.options.on_fence_error = then;
+        self
+    }
+
+    /// Says in a `Cache-Status` field (RFC 9211) under this name if a write's clearing could not be delivered, or no fence be set.
+    /// Off by default.
+    ///
+    /// # Panics
+    ///
+    /// As [`CacheLayer::cache_status`](crate::CacheLayer::cache_status).
+    #[track_caller]
+    pub fn cache_status(mut self, name: &str) -> Self {
+        self.options.cache_status = Some(status::name_of_cache(name));
+        self
     }
 
     /// A table of routes: the same as that of the cache layers. Replaces what was given before.
@@ -119,13 +201,13 @@ impl<St: Store> InvalidateLayer<St> {
 
 impl<St: Store> Clone for InvalidateLayer<St> {
     fn clone(&self) -> Self {
-        Self { store: self.store.clone(), rules: self.rules.clone() }
+        Self { store: self.store.clone(), rules: self.rules.clone(), options: self.options.clone() }
     }
 }
 
 impl<St: Store> fmt::Debug for InvalidateLayer<St> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InvalidateLayer").field("store", &self.store).field("rules", &self.rules).finish()
+        f.debug_struct("InvalidateLayer").field("store", &self.store).field("rules", &self.rules).finish_non_exhaustive()
     }
 }
 
@@ -133,7 +215,7 @@ impl<St: Store, S> Layer<S> for InvalidateLayer<St> {
     type Service = Invalidate<S, St>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Invalidate { inner, store: self.store.clone(), rules: self.rules.clone() }
+        Invalidate { inner, store: self.store.clone(), rules: self.rules.clone(), options: self.options.clone() }
     }
 }
 
@@ -143,6 +225,7 @@ pub struct Invalidate<S, St = Memory> {
     inner: S,
     store: St,
     rules: Rules,
+    options: Options,
 }
 
 impl<S: fmt::Debug, St> fmt::Debug for Invalidate<S, St> {
@@ -153,11 +236,12 @@ impl<S: fmt::Debug, St> fmt::Debug for Invalidate<S, St> {
 
 impl<S, St, ReqB, ResB> Service<Request<ReqB>> for Invalidate<S, St>
 where
-    S: Service<Request<ReqB>, Response = Response<ResB>>,
+    S: Service<Request<ReqB>, Response = Response<ResB>> + Clone + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Send + 'static,
     St: Store,
-    ResB: Send + 'static,
+    ReqB: Send + 'static,
+    ResB: Default + Send + 'static,
 {
     type Response = Response<ResB>;
     type Error = S::Error;
@@ -179,12 +263,16 @@ where
             names: Vec::new(),
             keys: Vec::new(),
             kind: Bump::Hard,
+            options: self.options.clone(),
+            fence: None,
             settled: false,
         };
         if let Some((rule, params)) = self.rules.find(request.uri(), request.extensions()) {
             let view = RequestView::of(&request, &params, secret);
             let cleared = rule.clears(&view);
             (write.names, write.kind) = (cleared.names, if cleared.soft { Bump::Soft } else { Bump::Hard });
+            write.options.hold = rule.hold().unwrap_or(write.options.hold);
+            write.options.on_fence_error = rule.on_fence_error().unwrap_or(write.options.on_fence_error);
             write.rule = Some(rule.clone());
         }
         let by_response = |rule: &Arc<Compiled>| rule.clears_by_response() || rule.http().is_some();
@@ -197,7 +285,13 @@ where
             request
         };
         // In the task of its request while that lasts; it then goes on without it, however long it takes.
-        let drive = Drive::to_the_end(write.run(self.inner.call(request)));
+        let drive = if self.store.is_strict() {
+            let next = self.inner.clone();
+            let mut ready = mem::replace(&mut self.inner, next);
+            Drive::to_the_end(write.fenced(move || ready.call(request)))
+        } else {
+            Drive::to_the_end(write.run(self.inner.call(request)))
+        };
         InvalidateFuture { state: State::Write { drive } }
     }
 }
@@ -212,22 +306,47 @@ struct Write<St: Store> {
     /// Single keys besides, where HTTP decides.
     keys: Vec<Key>,
     kind: Bump,
+    options: Options,
+    /// The fence of a strict store, and the names behind it.
+    fence: Option<(Namespaces, Fence)>,
     /// Whether what it may have changed is cleared.
     settled: bool,
 }
 
 impl<St: Store> Write<St> {
+    /// Sets the fence of a strict store before the handler begins.
+    async fn fenced<F, B, E>(mut self, call: impl FnOnce() -> F + Send) -> Result<Response<B>, E>
+    where
+        F: Future<Output = Result<Response<B>, E>> + Send,
+        B: Default,
+    {
+        let names = self.cleared();
+        if !names.is_empty() {
+            match self.store.fence(&names).await {
+                Ok(fence) => self.fence = Some((names, fence)),
+                Err(error) => {
+                    self.store.context().counters.add(Count::NotFenced, 1);
+                    tracing::warn!(?names, %error, "no fence could be set for a write");
+                    if self.options.on_fence_error == OnFenceError::Reject {
+                        self.settled = true;
+                        return Ok(self.marked(unavailable(), Invalidation::NotFenced));
+                    }
+                }
+            }
+        }
+        self.run(call()).await
+    }
+
     async fn run<F, B, E>(mut self, inner: F) -> Result<Response<B>, E>
     where
         F: Future<Output = Result<Response<B>, E>>,
+        B: Default,
     {
-        let mut inner = pin!(inner);
-        let outcome = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll(cx))) {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(outcome)) => Poll::Ready(Ok(outcome)),
-            Err(panic) => Poll::Ready(Err(panic)),
-        })
-        .await;
+        let outcome = self.outcome(inner).await;
+        // Strict: as long as nobody knows whether a statement is still under way, the fence stands, to its deadline.
+        let is_known =
+            |response: &Response<B>| !response.status().is_server_error() && response.status() != StatusCode::REQUEST_TIMEOUT;
+        let known = matches!(&outcome, Ok(Ok(response)) if is_known(response));
         match outcome {
             Ok(Ok(mut response)) => {
                 let said = response.extensions_mut().remove::<Invalidates>();
@@ -244,18 +363,47 @@ impl<St: Store> Write<St> {
                 if by_rule {
                     response = self.clear_by_response(response);
                 }
-                self.settle().await;
-                Ok(response)
+                Ok(match self.settle(known).await {
+                    None => response,
+                    Some(Invalidation::Undelivered) if self.options.hold.1 == AfterHold::Reject => {
+                        self.marked(unavailable(), Invalidation::Undelivered)
+                    }
+                    Some(what) => self.marked(response, what),
+                })
             }
             Ok(Err(error)) => {
-                self.settle().await;
+                self.settle(known).await;
                 Err(error)
             }
             Err(panic) => {
-                self.settle().await;
+                self.settle(known).await;
                 resume_unwind(panic)
             }
         }
+    }
+
+    /// Awaits the handler, also its panic, and moves the deadline of the fence on meanwhile.
+    async fn outcome<F: Future>(&self, inner: F) -> thread::Result<F::Output> {
+        let mut inner = pin!(inner);
+        let guarded = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll(cx))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(outcome)) => Poll::Ready(Ok(outcome)),
+            Err(panic) => Poll::Ready(Err(panic)),
+        });
+        let Some((names, fence)) = &self.fence else { return guarded.await };
+        let Some(after) = fence.renew_after() else { return guarded.await };
+        let renewing = async {
+            loop {
+                tokio::time::sleep(after).await;
+                self.store.renew(names, fence).await;
+            }
+        };
+        let (mut guarded, mut renewing) = (pin!(guarded), pin!(renewing));
+        poll_fn(|cx| match guarded.as_mut().poll(cx) {
+            Poll::Pending => renewing.as_mut().poll(cx),
+            ready => ready,
+        })
+        .await
     }
 
     /// Adds what the rule names once it sees the response.
@@ -300,24 +448,72 @@ impl<St: Store> Write<St> {
         paths.into_iter().filter_map(key).collect()
     }
 
-    /// All that is to be cleared, as far as is known.
+    /// All that is to be cleared, as far as is known, and what is behind the fence in any case.
     fn cleared(&self) -> Namespaces {
         let mut cleared = Namespaces::exactly(&self.names);
         self.keys.iter().for_each(|key| cleared.push_key(key.as_ref()));
+        if let Some((fenced, _)) = &self.fence {
+            cleared.extend(fenced);
+        }
         cleared
     }
 
-    async fn settle(&mut self) {
+    /// Clears, and waits for as long as it may until all know of it. `known`: the outcome is, so that the fence can be taken back.
+    async fn settle(&mut self, known: bool) -> Option<Invalidation> {
         let names = self.cleared();
+        let mut what = None;
         if !names.is_empty() {
-            self.store.context().counters.add(Count::Bumps, 1);
-            match self.store.bump(&names, self.kind, None).await {
-                Ok(()) => tracing::debug!(?names, "invalidated"),
-                Err(error) => tracing::error!(?names, %error, "a write could not be followed by its invalidation"),
-            }
+            let counters = &self.store.context().counters;
+            counters.add(Count::Bumps, 1);
+            let fence = self.fence.take().map(|(_, fence)| fence).filter(|_| known);
+            what = Some(match within(self.options.hold.0, self.store.bump(&names, self.kind, fence)).await {
+                Some(Ok(())) => {
+                    tracing::debug!(?names, "invalidated");
+                    Invalidation::Delivered
+                }
+                late => {
+                    counters.add(Count::Undelivered, 1);
+                    let error = late.and_then(Result::err);
+                    tracing::error!(?names, ?error, "a write could not be followed by its invalidation in time");
+                    Invalidation::Undelivered
+                }
+            });
         }
         self.settled = true;
+        what
     }
+
+    /// The response with what became of its clearing.
+    fn marked<B>(&self, mut response: Response<B>, what: Invalidation) -> Response<B> {
+        response.extensions_mut().insert(what);
+        let detail = match what {
+            Invalidation::Delivered => return response,
+            Invalidation::Undelivered => "undelivered",
+            Invalidation::NotFenced => "not-fenced",
+        };
+        if let Some(name) = &self.options.cache_status {
+            let value = HeaderValue::from_str(&format!("{name}; detail={detail}")).expect("the name was checked");
+            response.headers_mut().append(status::CACHE_STATUS, value);
+        }
+        response
+    }
+}
+
+/// Awaits work for so long; what is ready at once needs no timer.
+async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    let at_once = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
+    match at_once {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => tokio::time::timeout(limit, work).await.ok(),
+    }
+}
+
+/// 503, without content.
+fn unavailable<B: Default>() -> Response<B> {
+    let mut response = Response::new(B::default());
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    response
 }
 
 /// Should a write be dropped before its end, by a panic of the inner service's `call` or with its runtime, polled or not,

@@ -13,7 +13,7 @@ use crate::{
     flight::{Flights, Limits},
     rules::{Rule, Rules, RulesError},
     service::Cache,
-    status::{CACHE_STATUS, CacheStatus},
+    status::{CACHE_STATUS, CacheStatus, name_of_cache},
     store::{Memory, Store},
 };
 
@@ -147,12 +147,7 @@ impl<St: Store> CacheLayer<St> {
     /// If the name is not a token (RFC 9110, section 5.6.2) that begins with a letter.
     #[track_caller]
     pub fn cache_status(mut self, name: &str) -> Self {
-        let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
-        assert!(
-            name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(token),
-            "{name:?} cannot name a cache in Cache-Status: letters, digits and - . _, a letter first"
-        );
-        self.options.cache_status = Some(name.into());
+        self.options.cache_status = Some(name_of_cache(name));
         self.changed()
     }
 

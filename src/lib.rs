@@ -33,7 +33,7 @@ pub use self::{
     clock::Clock,
     future::ResponseFuture,
     hints::{Caching, Invalidates},
-    invalidate::{Invalidate, InvalidateLayer},
+    invalidate::{AfterHold, Invalidate, InvalidateLayer, Invalidation, OnFenceError},
     key::{
         And, Cookie, Extracted, Headers, Identity, Key, KeyExtractor, KeyRef, KeyWriter, MAX_KEY_LEN, RequestTarget,
         RequestView, RouteAndQuery,

@@ -258,6 +258,19 @@ impl Namespaces {
         set
     }
 
+    /// Adds what another set has and this one does not.
+    pub(crate) fn extend(&mut self, other: &Self) {
+        for span in &other.spans {
+            if self.spans.iter().any(|known| known.hash == span.hash) {
+                continue;
+            }
+            match other.slice(span) {
+                "" => self.spans.push(*span),
+                name => self.push_text(name, false),
+            }
+        }
+    }
+
     fn push_text(&mut self, name: &str, ancestors: bool) {
         if name == ROOT && ancestors {
             return;

@@ -26,6 +26,8 @@ pub(crate) enum Count {
     Evicted,
     Expired,
     Bumps,
+    Undelivered,
+    NotFenced,
     Refreshes,
     InnerCalls,
     InnerNanos,
@@ -148,6 +150,10 @@ pub struct Stats {
     pub expired: u64,
     /// Bumps by [`InvalidateLayer`](crate::InvalidateLayer).
     pub bumps: u64,
+    /// Those that a shared store could not be told of in time.
+    pub undelivered: u64,
+    /// Writes for which a strict store could set no fence.
+    pub not_fenced: u64,
     /// Background refreshes begun.
     pub refreshes: u64,
     /// Fills under way at this moment.
@@ -181,6 +187,8 @@ impl Stats {
             evictions: count(Count::Evicted),
             expired: count(Count::Expired),
             bumps: count(Count::Bumps),
+            undelivered: count(Count::Undelivered),
+            not_fenced: count(Count::NotFenced),
             refreshes: count(Count::Refreshes),
             flights: counters.flying.load(Ordering::Relaxed) as u64,
             entries: usage.entries,

@@ -1,6 +1,6 @@
 //! Endings as words: what the cache did with a request, and why.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue};
 
@@ -222,6 +222,21 @@ impl CacheStatus {
     pub(crate) fn header(&self, cache: &str) -> HeaderValue {
         HeaderValue::from_str(&format!("{cache}; {self}")).expect("the name was checked when the layer was built")
     }
+}
+
+/// The name of a cache in `Cache-Status` (RFC 9211, section 2).
+///
+/// # Panics
+///
+/// If it is not a token (RFC 9110, section 5.6.2) that begins with a letter.
+#[track_caller]
+pub(crate) fn name_of_cache(name: &str) -> Arc<str> {
+    let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    assert!(
+        name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(token),
+        "{name:?} cannot name a cache in Cache-Status: letters, digits and - . _, a letter first"
+    );
+    name.into()
 }
 
 pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     clock::{Nanos, nanos},
+    invalidate::{AfterHold, OnFenceError},
     key::{self, And, Extracted, Identity, KeyExtractor, KeyRef, KeyWriter, RequestView, RouteAndQuery},
     namespace::{MAX_NAMESPACES, Namespace, Namespaces},
     semantics::Normalise,
@@ -72,6 +73,8 @@ pub struct Rule {
     etag: bool,
     soft_timeout: Option<Duration>,
     lock: Option<Duration>,
+    hold: Option<(Duration, AfterHold)>,
+    on_fence_error: Option<OnFenceError>,
     /// An option of HTTP rules that another rule was given.
     misplaced: Option<&'static str>,
 }
@@ -193,6 +196,8 @@ impl Rule {
             etag: false,
             soft_timeout: None,
             lock: None,
+            hold: None,
+            on_fence_error: None,
             misplaced: None,
         }
     }
@@ -437,6 +442,22 @@ impl Rule {
         self
     }
 
+    /// How long the response of a write on this route waits for a shared store to know of it, and what is answered if that takes
+    /// longer. Defaults to what [`InvalidateLayer::hold`](crate::InvalidateLayer::hold) says.
+    #[must_use]
+    pub fn hold(mut self, limit: Duration, then: AfterHold) -> Self {
+        self.hold = Some((limit, then));
+        self
+    }
+
+    /// What becomes of a write on this route for which a strict store can set no fence. Defaults to what
+    /// [`InvalidateLayer::on_fence_error`](crate::InvalidateLayer::on_fence_error) says.
+    #[must_use]
+    pub fn on_fence_error(mut self, then: OnFenceError) -> Self {
+        self.on_fence_error = Some(then);
+        self
+    }
+
     fn clears(mut self, methods: Methods, template: &str) -> Self {
         self.clears_listed().push((methods, template.to_owned()));
         self
@@ -597,6 +618,14 @@ impl Compiled {
     /// The windows past a lifetime: while it is revalidated, and if errors.
     pub(crate) fn windows(&self) -> (Duration, Duration) {
         (self.rule.while_revalidate, self.rule.if_error)
+    }
+
+    pub(crate) fn hold(&self) -> Option<(Duration, AfterHold)> {
+        self.rule.hold
+    }
+
+    pub(crate) fn on_fence_error(&self) -> Option<OnFenceError> {
+        self.rule.on_fence_error
     }
 
     pub(crate) fn ignores_credentials(&self) -> bool {

@@ -99,10 +99,10 @@ pub trait Store: Clone + fmt::Debug + Send + Sync + 'static {
     /// served or stored. For strict invalidation across processes; memory alone needs none and answers `Fence::none()`.
     fn fence(&self, names: &Namespaces) -> impl Future<Output = Result<Fence, StoreError>> + Send;
 
-    /// Moves the deadline of a fence on, and says when to do so again: asked while the write is under way. `None`: never.
-    fn renew(&self, names: &Namespaces, fence: &Fence) -> impl Future<Output = Option<Duration>> + Send {
+    /// Moves the deadline of a fence on: asked time and again while the write is under way, if the fence wants that.
+    fn renew(&self, names: &Namespaces, fence: &Fence) -> impl Future<Output = ()> + Send {
         let _ = (names, fence);
-        future::ready(None)
+        future::ready(())
     }
 
     /// A write may have committed: what carries an older stamp of these names is no longer servable (or, with
@@ -362,28 +362,43 @@ impl Stamp {
 /// A fence that stands, to be taken back by the bump that ends its write.
 ///
 /// ```
+/// use std::time::Duration;
 /// use tower_response_cache::Fence;
 ///
 /// assert_eq!(Fence::none().token(), 0);
-/// assert_eq!(Fence::with_token(42).token(), 42);
+/// let fence = Fence::with_token(42).renewed_every(Duration::from_secs(10));
+/// assert_eq!((fence.token(), fence.renew_after()), (42, Some(Duration::from_secs(10))));
 /// ```
 #[derive(Debug, Clone, Default)]
-pub struct Fence(u128);
+pub struct Fence {
+    token: u128,
+    renew_after: Option<Duration>,
+}
 
 impl Fence {
     /// No fence: the store needs none.
     pub fn none() -> Self {
-        Self(0)
+        Self::default()
     }
 
     /// A fence known to its store by this token.
     pub fn with_token(token: u128) -> Self {
-        Self(token)
+        Self { token, renew_after: None }
+    }
+
+    /// The same, whose deadline is to be moved on each time so much has passed.
+    pub fn renewed_every(self, after: Duration) -> Self {
+        Self { renew_after: Some(after), ..self }
     }
 
     /// The token.
     pub fn token(&self) -> u128 {
-        self.0
+        self.token
+    }
+
+    /// When its deadline is to be moved on.
+    pub fn renew_after(&self) -> Option<Duration> {
+        self.renew_after
     }
 }
 
