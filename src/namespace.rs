@@ -219,6 +219,23 @@ struct Span {
     hash: u64,
 }
 
+/// A name in a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Name<'a> {
+    /// A namespace.
+    Text { text: &'a str, hash: u64 },
+    /// A key, known by a hash; cleared for itself alone if writes to its URI clear it.
+    Key { hash: u64, alone: bool },
+}
+
+impl Name<'_> {
+    pub(crate) fn hash(&self) -> u64 {
+        match self {
+            Self::Text { hash, .. } | Self::Key { hash, .. } => *hash,
+        }
+    }
+}
+
 const ROOT: &str = "*";
 
 impl Namespaces {
@@ -317,6 +334,30 @@ impl Namespaces {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.spans.is_empty()
+    }
+
+    /// Each name, those that exist only inside the store included.
+    pub(crate) fn names(&self) -> impl Iterator<Item = Name<'_>> + Clone {
+        self.spans.iter().map(|span| match (span.start, span.end) {
+            (0, 0) => Name::Key { hash: span.hash, alone: false },
+            (1, 1) => Name::Key { hash: span.hash, alone: true },
+            _ => Name::Text { text: self.slice(span), hash: span.hash },
+        })
+    }
+
+    /// The set whose names are these, in this order.
+    pub(crate) fn of_names<'a>(names: impl IntoIterator<Item = Name<'a>>) -> Self {
+        let mut set = Self::default();
+        for name in names {
+            match name {
+                Name::Text { text, .. } => set.push_text(text, false),
+                Name::Key { hash, alone } => {
+                    let end = u32::from(alone);
+                    set.spans.push(Span { start: end, end, hash });
+                }
+            }
+        }
+        set
     }
 
     /// One hash for each name, those that exist only inside the store included.
