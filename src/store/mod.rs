@@ -261,6 +261,8 @@ pub struct Lookup {
 pub struct Wish {
     /// To be the only one of all processes for so long at most.
     pub lock: Option<Duration>,
+    /// With the lock: to be told if something fresh [has appeared](Begun::Appeared) since the look.
+    pub looks: bool,
     /// That names known only from the response can be [admitted](Store::admit).
     pub counts: bool,
 }
@@ -277,6 +279,8 @@ pub enum Begun {
     },
     /// Another process is at it: look again in a moment.
     Held,
+    /// Another process has stored something since the look: look again now.
+    Appeared,
     /// Another process has found a moment ago that what is stored under this key is not to be shared.
     Unfit {
         /// As in [`Go`](Self::Go).

@@ -300,18 +300,14 @@ impl RedisConnectError {
 
     /// Whether trying again is of no use.
     pub(super) fn is_final(&self) -> bool {
-        use redis::{ErrorKind, ServerErrorKind};
+        use redis::ErrorKind;
         match &self.0 {
             Cause::Settled(_) => true,
             Cause::Said(_) => false,
             Cause::Redis(error) => {
-                let final_kinds = [
-                    ErrorKind::AuthenticationFailed,
-                    ErrorKind::InvalidClientConfig,
-                    ErrorKind::RESP3NotSupported,
-                    ErrorKind::Server(ServerErrorKind::NoPerm),
-                ];
-                final_kinds.contains(&error.kind())
+                let refused = ["WRONGPASS", "NOAUTH", "NOPERM"].iter().any(|code| error.to_string().contains(code));
+                let kinds = [ErrorKind::AuthenticationFailed, ErrorKind::InvalidClientConfig, ErrorKind::RESP3NotSupported];
+                refused || kinds.contains(&error.kind())
             }
         }
     }

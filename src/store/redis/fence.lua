@@ -3,6 +3,9 @@
 -- A fence is a set of tokens, each with a deadline: two writers have two tokens, and neither takes the other's away. While there is
 -- one, nothing of the namespace is served or stored. Its generation goes at the same moment.
 --
+-- A server that is full refuses what could take memory only as the first write of a script: after the removal of what has ended, it
+-- takes the fence.
+--
 -- KEYS[1]  the fences of the namespace, a sorted set: token -> deadline in milliseconds
 -- KEYS[2]  the generation of the namespace
 -- ARGV[1]  the token of the writer

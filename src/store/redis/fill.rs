@@ -12,7 +12,7 @@ use super::{
     names::{id, slot},
     node::Via,
     nodes::{Answer, Ask},
-    read::{exists, generation, get},
+    read::{bulk, exists, generation, get},
     scripts,
 };
 use crate::{
@@ -38,16 +38,17 @@ impl Core {
             return Ok(Begun::Go { stamp: Stamp::local(stamp.epoch()), lock: None });
         };
         let missing: Vec<(usize, Name<'_>)> = names.names().enumerate().filter(|(index, _)| known[*index].is_none()).collect();
-        if missing.is_empty() && wish == Wish::default() {
+        if missing.is_empty() && wish.lock.is_none() && !wish.counts {
             return Ok(Begun::Go { stamp, lock: None });
         }
         let place = self.names.entry(names, key.hash());
         let token = fastrand::u128(1..);
         let mut asks = Vec::with_capacity(missing.len() + 2);
         if let Some(lease) = wish.lock {
-            asks.push(take_lock(&self.names.lock(&place), token, millis_of(lease)));
+            // The entry once more: its owner stores before he gives the lock back, so whoever gets it sees what was stored.
+            asks.extend([take_lock(&self.names.lock(&place), token, millis_of(lease)), get(&place)]);
         }
-        let locks = asks.len();
+        let locks = asks.len() / 2;
         let fresh: Vec<[u8; 24]> = missing.iter().map(|_| fresh()).collect();
         asks.extend(missing.iter().zip(&fresh).map(|((_, name), fresh)| self.create(*name, fresh)));
         let counters = usize::from(wish.counts);
@@ -62,6 +63,7 @@ impl Core {
         let mut answers = self.nodes.ask(asks, self.creates_by(), self.budget).await.into_iter();
 
         let held = answers.by_ref().take(locks).next().transpose()?.map(|(value, _)| value);
+        let appeared = answers.by_ref().take(locks).next().transpose()?.map(|(value, _)| bulk(value)).transpose()?.flatten();
         let mut generations = known.to_vec();
         for (((index, _), fresh), answer) in missing.iter().zip(&fresh).zip(answers.by_ref().take(missing.len())) {
             generations[*index] = created(answer, fresh)?.map(|(generation, _)| generation);
@@ -88,6 +90,17 @@ impl Core {
             }
         }
         let stamp = stamp.with_generations(generations).counted(counter);
+        if let Some(lock) = &lock
+            && appeared.is_some()
+            && wish.looks
+        {
+            let now = self.context().clock.nanos();
+            let found = self.judge(appeared, &place, key, names, &stamp).await?;
+            if found.is_some_and(|(entry, life)| life == Life::Alive && now < entry.times().fresh_until) {
+                self.release(lock, false).await;
+                return Ok(Begun::Appeared);
+            }
+        }
         Ok(match held {
             None | Some(Value::Nil) => Begun::Go { stamp, lock },
             Some(Value::BulkString(text)) if text == b"pass" => Begun::Unfit { stamp },

@@ -290,9 +290,13 @@ impl Redirect {
 /// Some commands for one master in one pipeline.
 async fn pipe(node: &Node, mut commands: Vec<Cmd>, via: Via, limit: Duration) -> Vec<Answer> {
     let count = commands.len();
-    if count == 1 {
-        let command = commands.pop().expect("just counted");
-        return vec![node.one(&command, via, limit).await];
+    match count {
+        0 => return Vec::new(),
+        1 => {
+            let command = commands.pop().expect("just counted");
+            return vec![node.one(&command, via, limit).await];
+        }
+        _ => {}
     }
     let mut pipeline = redis::Pipeline::with_capacity(count);
     for command in commands {

@@ -253,7 +253,7 @@ impl Core {
     }
 
     /// What the bytes of an entry come to under the generations of now.
-    async fn judge(
+    pub(super) async fn judge(
         &self,
         bytes: Option<Bytes>,
         place: &str,
@@ -437,7 +437,7 @@ pub(super) fn exists(key: &str) -> Ask {
     Ask { slot: slot(key.as_bytes()), command: Cmd::new().arg("EXISTS").arg(key).take() }
 }
 
-fn bulk(value: Value) -> Result<Option<Bytes>, Fault> {
+pub(super) fn bulk(value: Value) -> Result<Option<Bytes>, Fault> {
     match value {
         Value::BulkString(bytes) => Ok(Some(bytes.into())),
         Value::Nil => Ok(None),
