@@ -407,11 +407,14 @@ async fn names_that_came_with_the_response_are_vouched_for_from_the_second_fill_
         let b = CacheLayer::new(two.clone()).rules(one_rule(rule())).layer(inner);
         assert_eq!(text(send(&a, get("/t/x")).await).await, "answer 1");
         assert_eq!(text(send(&a, get("/t/x")).await).await, "answer 2");
-        assert_eq!(text(send(&a, get("/t/x")).await).await, "answer 2");
-        assert_eq!(text(send(&b, get("/t/x")).await).await, "answer 2");
+        // The number that the first fill has written is pushed back to where it came from, and may cost one more.
+        eventually("it is stored", async || outcome(&send(&a, get("/t/x")).await) == Outcome::Hit).await;
+        let kept = text(send(&a, get("/t/x")).await).await;
+        let from_b = send(&b, get("/t/x")).await;
+        assert_eq!((outcome(&from_b), text(from_b).await), (Outcome::Hit, kept.clone()));
         two.invalidate(["row:17"]).await.unwrap();
-        assert_eq!(text(send(&b, get("/t/x")).await).await, "answer 3");
-        eventually("the other sees it", async || text(send(&a, get("/t/x")).await).await != "answer 2").await;
+        assert_ne!(text(send(&b, get("/t/x")).await).await, kept);
+        eventually("the other sees it", async || text(send(&a, get("/t/x")).await).await != kept).await;
     }
 }
 
