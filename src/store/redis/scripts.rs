@@ -8,6 +8,7 @@ use super::nodes::Ask;
 const FENCE: &str = include_str!("fence.lua");
 const UNFENCE: &str = include_str!("unfence.lua");
 const SOFTEN: &str = include_str!("soften.lua");
+const ADMIT: &str = include_str!("admit.lua");
 const COUNT: &str = include_str!("count.lua");
 const NUMBER: &str = include_str!("number.lua");
 const RELEASE: &str = include_str!("release.lua");
@@ -40,9 +41,16 @@ pub(super) fn count(counter: &str, random: u64) -> Ask {
     })
 }
 
+/// Reads, or makes, the generation of a name that is known only from a response.
+pub(super) fn admit(generation: &str, fences: &str, fresh: &[u8; 24], lives: u64) -> Ask {
+    script(ADMIT, &[generation, fences], |command| {
+        command.arg(&fresh[..]).arg(lives);
+    })
+}
+
 /// Numbers a generation.
-pub(super) fn number(generation: &str, hard: &[u8], number: &str) -> Ask {
-    script(NUMBER, &[generation], |command| {
+pub(super) fn number(generation: &str, fences: &str, hard: &[u8], number: &str) -> Ask {
+    script(NUMBER, &[generation, fences], |command| {
         command.arg(hard).arg(number);
     })
 }
