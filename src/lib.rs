@@ -28,6 +28,9 @@ mod tape;
 #[cfg(feature = "config")]
 #[cfg_attr(docsrs, doc(cfg(feature = "config")))]
 pub use self::rules::RulesFileError;
+#[cfg(feature = "encryption")]
+#[cfg_attr(docsrs, doc(cfg(feature = "encryption")))]
+pub use self::store::{KeyRing, KeyRingError};
 pub use self::{
     body::{BoxError, CacheBody},
     clock::Clock,

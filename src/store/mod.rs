@@ -1,5 +1,8 @@
 //! What keeps entries: one narrow trait, and the memory store.
 
+#[cfg(feature = "redis")]
+#[cfg_attr(not(any(test, fuzzing)), expect(dead_code))]
+mod codec;
 mod entry;
 mod epochs;
 mod expiry;
@@ -13,6 +16,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(feature = "encryption")]
+pub use codec::{KeyRing, KeyRingError};
 pub use entry::Entry;
 pub(crate) use entry::{Content, Draft, Http, Times, finished};
 pub use epochs::{Bump, Life};
