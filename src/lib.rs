@@ -33,6 +33,9 @@ pub use self::rules::RulesFileError;
 pub use self::store::{
     Coherence, Failover, Reclaimed, Redis, RedisBuilder, RedisConnectError, RedisConnection, RedisManager, ServerUsage,
 };
+#[cfg(feature = "encryption")]
+#[cfg_attr(docsrs, doc(cfg(feature = "encryption")))]
+pub use self::store::{KeyRing, KeyRingError};
 pub use self::{
     body::{BoxError, CacheBody},
     clock::Clock,

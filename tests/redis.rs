@@ -197,16 +197,16 @@ fn cleared<B>(response: &Response<B>) -> Option<Invalidation> {
     response.extensions().get().copied()
 }
 
-async fn command(server: &Server, words: &[&str]) -> redis::Value {
-    let client = redis::Client::open(server.url()).unwrap();
+async fn command(server: &Server, words: &[&str]) -> ::redis::Value {
+    let client = ::redis::Client::open(server.url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    let mut command = redis::cmd(words[0]);
+    let mut command = ::redis::cmd(words[0]);
     words[1..].iter().for_each(|word| _ = command.arg(*word));
     command.query_async(&mut connection).await.unwrap()
 }
 
 async fn keys(server: &Server, pattern: &str) -> Vec<String> {
-    redis::from_redis_value(command(server, &["KEYS", pattern]).await).unwrap()
+    ::redis::from_redis_value(command(server, &["KEYS", pattern]).await).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -358,7 +358,7 @@ async fn a_generation_that_is_missing_is_a_miss_and_never_brings_an_old_entry_ba
         for (n, name) in ["*", "t", "t:x"].into_iter().enumerate() {
             assert_eq!(text(send(&reads, get("/t/x")).await).await, format!("answer {}", n + 1));
             let gone = command(&server, &["DEL", &format!("{prefix}:1:g:{{{name}}}")]).await;
-            assert_eq!(gone, redis::Value::Int(1), "{name}");
+            assert_eq!(gone, ::redis::Value::Int(1), "{name}");
             eventually("it is another answer", async || {
                 text(send(&reads, get("/t/x")).await).await == format!("answer {}", n + 2)
             })

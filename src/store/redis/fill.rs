@@ -18,7 +18,7 @@ use super::{
 use crate::{
     key::KeyRef,
     namespace::{Name, Namespaces},
-    store::{Begun, Bump, Counter, Entry, Fence, Generation, Life, Lock, Put, Stamp, Store, StoreError, Wish},
+    store::{Begun, Bump, Counter, Entry, Fence, Generation, Life, Lock, Put, Stamp, Store, StoreError, Wish, codec::Unstored},
 };
 
 /// For how long others are told that what a lock was for is not to be shared.
@@ -181,9 +181,21 @@ impl Core {
         let dead = self.near.life(entry.stamp(), entry.namespaces()) == Life::Dead || left == 0;
         let mut asks = Vec::with_capacity(2);
         if !dead {
+            let bytes = match self.codec.encode(&entry) {
+                Ok(bytes) => bytes,
+                Err(why) => {
+                    if let Some(lock) = lock {
+                        self.release(&lock, true).await;
+                    }
+                    return match why {
+                        Unstored::TooLarge => Ok(Put::TooLarge),
+                        why => Err(StoreError::new(format!("an entry has no stored form: {why}"))),
+                    };
+                }
+            };
             let place = self.names.entry(entry.namespaces(), entry.key().hash());
             let mut set = redis::cmd("SET");
-            set.arg(&place).arg(&self.codec.encode(&entry)[..]).arg("PX").arg(millis(left));
+            set.arg(&place).arg(&bytes[..]).arg("PX").arg(millis(left));
             asks.push(Ask { slot: slot(place.as_bytes()), command: set });
         }
         if let Some(lock) = &lock {

@@ -133,7 +133,9 @@ impl Core {
             done.seen += 1;
             let hash = key.rsplit(':').next().and_then(|hash| u128::from_str_radix(hash, 16).ok()).unwrap_or_default();
             let carried: Vec<(String, Generation)> = match self.codec.generations(bytes.into(), hash) {
-                Ok((names, of)) => names.names().map(|name| self.names.generation(name)).zip(of).collect(),
+                Ok((names, of)) => {
+                    names.names().map(|name| self.names.generation(name)).zip(of.iter().copied().flatten()).collect()
+                }
                 // Another process may have the key.
                 Err(Damaged::Sealed) => continue,
                 Err(_) => Vec::new(),
