@@ -16,6 +16,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(all(fuzzing, feature = "redis"))]
+pub use codec::fuzz_stored;
 #[cfg(feature = "encryption")]
 pub use codec::{KeyRing, KeyRingError};
 pub use entry::Entry;

@@ -153,6 +153,39 @@ impl Codec {
     }
 }
 
+/// Contents that are not sealed, in a frame with the right length and checksum, whatever they are.
+#[cfg(any(test, fuzzing))]
+fn framed(form: u8, contents: &[u8]) -> Bytes {
+    let mut out = vec![VERSION, form];
+    out.extend_from_slice(&((FRAME + contents.len() + CHECK) as u32).to_le_bytes());
+    out.extend_from_slice(contents);
+    out.extend_from_slice(&xxh3_64(&out).to_le_bytes());
+    out.into()
+}
+
+/// For the fuzz target `stored`: reads contents that may be anything, behind a key that fits. What is taken for an entry must be
+/// written as bytes from which it is read again.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub fn fuzz_stored(compressed: bool, input: &[u8]) {
+    let key = KeyRef::new(b"key");
+    let mut contents = (input.len() as u32 + 4).to_le_bytes().to_vec();
+    // The last two bytes say how much of the rest is body.
+    if let Some((_, tail)) = input.split_last_chunk::<2>() {
+        let body = usize::from(u16::from_le_bytes(*tail)).min(input.len());
+        contents = ((input.len() - body) as u32 + 4).to_le_bytes().to_vec();
+    }
+    contents.extend_from_slice(b"\x03key");
+    contents.extend_from_slice(input);
+    let codec = Codec::new();
+    let _ = codec.decode(Bytes::copy_from_slice(input), key, 0);
+    if let Ok(entry) = codec.decode(framed(if compressed { COMPRESSED } else { 0 }, &contents), key, 0) {
+        let again = codec.encode(&entry).expect("what was read can be written");
+        let entry = codec.decode(again.clone(), key, 0).expect("what was written can be read");
+        assert_eq!(codec.encode(&entry).expect("and written again"), again);
+    }
+}
+
 fn body(entry: &Entry) -> &[u8] {
     match entry.content() {
         Content::Response { body, .. } => body,
