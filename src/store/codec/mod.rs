@@ -169,12 +169,10 @@ fn framed(form: u8, contents: &[u8]) -> Bytes {
 #[doc(hidden)]
 pub fn fuzz_stored(compressed: bool, input: &[u8]) {
     let key = KeyRef::new(b"key");
-    let mut contents = (input.len() as u32 + 4).to_le_bytes().to_vec();
     // The last two bytes say how much of the rest is body.
-    if let Some((_, tail)) = input.split_last_chunk::<2>() {
-        let body = usize::from(u16::from_le_bytes(*tail)).min(input.len());
-        contents = ((input.len() - body) as u32 + 4).to_le_bytes().to_vec();
-    }
+    let Some((input, tail)) = input.split_last_chunk::<2>() else { return };
+    let head = input.len().saturating_sub(usize::from(u16::from_le_bytes(*tail)));
+    let mut contents = (head as u32 + 4).to_le_bytes().to_vec();
     contents.extend_from_slice(b"\x03key");
     contents.extend_from_slice(input);
     let codec = Codec::new();
