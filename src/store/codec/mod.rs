@@ -94,11 +94,13 @@ impl Codec {
     }
 
     /// Compresses bodies. What is compressed is read also without this.
+    #[cfg(feature = "compression")]
     pub(crate) fn compress(self, compression: Compression) -> Self {
         Self { compression: Some(compression), ..self }
     }
 
     /// Seals what is written, and reads nothing else: what is not sealed could be anybody's.
+    #[cfg(feature = "encryption")]
     pub(crate) fn seal(self, keys: KeyRing) -> Self {
         Self { keys: Some(keys), ..self }
     }
