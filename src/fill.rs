@@ -251,6 +251,11 @@ impl<St: Store> Fill<St> {
                 break;
             }
         }
+        if let Some(origin) = &self.plan.groups_of {
+            // RFC 9875, section 2: groups that cannot be read are groups by which it could not be cleared.
+            let groups = origin.joined(&parts.headers).map_err(|_| NoStore::Namespaces)?;
+            groups.iter().for_each(|group| names.push(group.as_str()));
+        }
         if names.len() > MAX_NAMESPACES {
             tracing::warn!(names = ?names, "not stored: more than 8 namespaces, ancestors included");
             return Err(NoStore::Namespaces);

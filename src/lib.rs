@@ -11,6 +11,7 @@ mod drive;
 mod fill;
 mod flight;
 mod future;
+mod groups;
 mod hints;
 pub mod invalidate;
 mod key;

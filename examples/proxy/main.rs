@@ -19,7 +19,10 @@ use args::Args;
 use origin::Origin;
 use tokio::net::TcpListener;
 use tower::ServiceBuilder;
-use tower_response_cache::{CacheLayer, InvalidateLayer, Memory, Rule, Rules};
+use tower_response_cache::{
+    CacheLayer, InvalidateLayer, Memory, Rule, Rules,
+    semantics::{Normalise, Weights},
+};
 
 /// What this proxy calls itself in `Via` and `Cache-Status`.
 const NAME: &str = "tower-response-cache";
@@ -71,5 +74,8 @@ async fn run(args: Args) -> Result<(), String> {
 /// What is cached if no file says it: whatever HTTP lets a shared cache keep, for as long as it says. As a cache that acts
 /// for its origin it obeys `CDN-Cache-Control` first (RFC 9213), and unsafe methods clear what they change (RFC 9111, section 4.4).
 fn rules_without_a_file() -> Rules {
-    Rules::new().fallback(Rule::http().targeted(["cdn-cache-control"]))
+    let mut normalise = Normalise::rfc();
+    (normalise.accept_encoding, normalise.accept_language) = (Weights::Ordered, Weights::Unordered);
+    let rule = Rule::http().targeted(["cdn-cache-control"]).heuristics(true).normalise(normalise).cache_groups().spare_errors();
+    Rules::new().fallback(rule)
 }
