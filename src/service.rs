@@ -151,6 +151,7 @@ impl<St: Store> Missed<St> {
     /// What was found may stand in, and be asked about.
     pub(crate) fn asking(why: Miss, spare: Option<Arc<Entry>>, stamp: Stamp, varying: Option<(Vary, Key)>) -> Self {
         let ours = spare.clone().and_then(asked_about);
+        let why = if why == Miss::Absent && varying.is_some() { Miss::Variant } else { why };
         Self { why, spare, ours, stamp, varying, lock: None, permit: None }
     }
 
