@@ -112,6 +112,13 @@ pub(crate) fn system_time(at: Nanos) -> SystemTime {
     UNIX_EPOCH + Duration::from_nanos(at)
 }
 
+/// Nanoseconds of a clock that nobody sets: for what is promised of spans of time between two machines.
+#[cfg(feature = "redis")]
+#[inline]
+pub(crate) fn monotonic() -> Nanos {
+    nanos(anchor().0.elapsed())
+}
+
 #[inline]
 fn anchor() -> (Instant, Nanos) {
     *ANCHOR.get_or_init(|| (Instant::now(), wall()))

@@ -98,7 +98,8 @@ where
 {
     let Ok(look) = quest.look(&shared).await else { return };
     let missed = match quest.decide(look.found, &shared) {
-        Decision::Early(entry) | Decision::Stale(entry) => Missed::renewing(entry, look.stamp, look.varying),
+        Decision::Early(entry) => Missed { early: true, ..Missed::renewing(entry, look.stamp, look.varying) },
+        Decision::Stale(entry) => Missed::renewing(entry, look.stamp, look.varying),
         Decision::Ask(why, spare) => Missed::asking(why, spare, look.stamp, look.varying),
         Decision::Fresh(_) | Decision::Accepted(_) | Decision::Refused => return,
     };
@@ -159,7 +160,8 @@ async fn begin<St: Store>(
     if !store.is_shared() {
         return Begins::Call;
     }
-    let mut wish = Wish { lock: quest.rule.lock().filter(|_| leader.is_some()), counts: quest.rule.adds_namespaces() };
+    let lock = quest.rule.lock().filter(|_| leader.is_some());
+    let mut wish = Wish { lock, looks: !missed.early, counts: quest.rule.adds_namespaces() };
     let mut pause = LOOK_AGAIN.0;
     loop {
         let stamp = missed.stamp.clone();
@@ -178,25 +180,29 @@ async fn begin<St: Store>(
                 missed.stamp = stamp;
                 break;
             }
-            Ok(Begun::Held) => {}
+            Ok(Begun::Held) => {
+                // With jitter, so that those who wait do not all come at the same moment.
+                let nap = pause.mul_f64(0.75 + 0.5 * fastrand::f64());
+                pause = (pause * 2).min(LOOK_AGAIN.1);
+                if tokio::time::timeout_at(until, tokio::time::sleep(nap)).await.is_err() {
+                    wish.lock = None;
+                }
+            }
+            Ok(Begun::Appeared) => {}
             Err(error) => {
                 tracing::debug!(%error, "a fill begins without the store");
                 missed.stamp = Stamp::local(missed.stamp.epoch());
                 break;
             }
         }
-        // With jitter, so that those who wait do not all come at the same moment.
-        let nap = pause.mul_f64(0.75 + 0.5 * fastrand::f64());
-        pause = (pause * 2).min(LOOK_AGAIN.1);
-        if tokio::time::timeout_at(until, tokio::time::sleep(nap)).await.is_err() {
-            wish.lock = None;
-        }
         match quest.look(shared).await {
             Err(_) => missed.stamp = Stamp::local(missed.stamp.epoch()),
             Ok(look) => {
                 (missed.stamp, missed.varying) = (look.stamp, look.varying);
-                if let Decision::Fresh(entry) | Decision::Early(entry) = quest.decide(look.found, shared) {
-                    return Begins::Answered(entry);
+                match quest.decide(look.found, shared) {
+                    Decision::Fresh(entry) => return Begins::Answered(entry),
+                    Decision::Early(entry) if !missed.early => return Begins::Answered(entry),
+                    _ => {}
                 }
             }
         }
@@ -264,7 +270,7 @@ where
                     false => _ = context.counters.add(Count::Stale, 1),
                 }
                 let response = answer::from_entry(&shared, &entry, method, headers, outcome, now);
-                let missed = Missed::renewing(entry, stamp, varying);
+                let missed = Missed { early, ..Missed::renewing(entry, stamp, varying) };
                 if *method == Method::GET
                     && let Joined::Leads(leader) = quest.join(&shared, &missed)
                 {

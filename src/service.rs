@@ -136,11 +136,13 @@ pub(crate) struct Quest {
 pub(crate) struct Missed<St: Store> {
     pub(crate) why: Miss,
     /// What may be served if the inner service fails.
-    spare: Option<Arc<Entry>>,
+    pub(crate) spare: Option<Arc<Entry>>,
     /// What the inner service can be asked about.
     pub(crate) ours: Option<Arc<Entry>>,
     pub(crate) stamp: Stamp,
     pub(crate) varying: Option<(Vary, Key)>,
+    /// What was found is fresh, and is renewed all the same.
+    pub(crate) early: bool,
     /// The lock across processes, once the fill begins.
     pub(crate) lock: Option<Held<St>>,
     /// A place among the calls that nothing in a shared store stands behind.
@@ -152,13 +154,13 @@ impl<St: Store> Missed<St> {
     pub(crate) fn asking(why: Miss, spare: Option<Arc<Entry>>, stamp: Stamp, varying: Option<(Vary, Key)>) -> Self {
         let ours = spare.clone().and_then(asked_about);
         let why = if why == Miss::Absent && varying.is_some() { Miss::Variant } else { why };
-        Self { why, spare, ours, stamp, varying, lock: None, permit: None }
+        Self { why, spare, ours, stamp, varying, early: false, lock: None, permit: None }
     }
 
     /// What was found has answered already, and is to be renewed.
     pub(crate) fn renewing(entry: Arc<Entry>, stamp: Stamp, varying: Option<(Vary, Key)>) -> Self {
         let ours = asked_about(entry);
-        Self { why: Miss::Expired, spare: None, ours, stamp, varying, lock: None, permit: None }
+        Self { why: Miss::Expired, spare: None, ours, stamp, varying, early: false, lock: None, permit: None }
     }
 
     /// The key that was looked up.
@@ -186,7 +188,7 @@ impl Quest {
 
     pub(crate) fn fill<St: Store>(self, shared: &Arc<Shared<St>>, missed: Missed<St>, leader: Option<Leader>) -> Fill<St> {
         let Self { rule, primary, plan, asked } = self;
-        let Missed { why, spare, ours, stamp, varying, lock, permit } = missed;
+        let Missed { why, spare, ours, stamp, varying, lock, permit, early: _ } = missed;
         let began = shared.store.context().clock.nanos();
         let (shared, miss, stale) = (shared.clone(), why, spare);
         Fill { shared, rule, plan, primary, varying, stamp, asked, began, miss, stale, ours, leader, lock, permit }

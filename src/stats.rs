@@ -28,6 +28,8 @@ pub(crate) enum Count {
     Bumps,
     Undelivered,
     NotFenced,
+    Damaged,
+    Away,
     Refreshes,
     InnerCalls,
     InnerNanos,
@@ -50,6 +52,8 @@ pub(crate) struct Counters {
     stripes: [Stripe; STRIPES],
     /// Fills under way, of all layers over the store: these count themselves.
     pub(crate) flying: Arc<AtomicUsize>,
+    /// Names that wait to be cleared in a shared store.
+    pub(crate) waiting: Arc<AtomicUsize>,
 }
 
 #[repr(align(128))]
@@ -57,7 +61,11 @@ struct Stripe([AtomicU64; CELLS]);
 
 impl Default for Counters {
     fn default() -> Self {
-        Self { stripes: array::from_fn(|_| Stripe(array::from_fn(|_| AtomicU64::new(0)))), flying: Arc::default() }
+        Self {
+            stripes: array::from_fn(|_| Stripe(array::from_fn(|_| AtomicU64::new(0)))),
+            flying: Arc::default(),
+            waiting: Arc::default(),
+        }
     }
 }
 
@@ -152,8 +160,14 @@ pub struct Stats {
     pub bumps: u64,
     /// Those that a shared store could not be told of in time.
     pub undelivered: u64,
+    /// Names that wait at this moment to be cleared in a shared store, which cannot be reached.
+    pub waiting: u64,
     /// Writes for which a strict store could set no fence.
     pub not_fenced: u64,
+    /// Entries in a shared store that were damaged, foreign or of another format: misses, and removed.
+    pub damaged: u64,
+    /// Look-ups that a shared store could not be asked for.
+    pub away: u64,
     /// Background refreshes begun.
     pub refreshes: u64,
     /// Fills under way at this moment.
@@ -188,7 +202,10 @@ impl Stats {
             expired: count(Count::Expired),
             bumps: count(Count::Bumps),
             undelivered: count(Count::Undelivered),
+            waiting: counters.waiting.load(Ordering::Relaxed) as u64,
             not_fenced: count(Count::NotFenced),
+            damaged: count(Count::Damaged),
+            away: count(Count::Away),
             refreshes: count(Count::Refreshes),
             flights: counters.flying.load(Ordering::Relaxed) as u64,
             entries: usage.entries,

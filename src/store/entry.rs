@@ -72,6 +72,7 @@ impl Times {
 }
 
 /// What an entry says.
+#[derive(Clone)]
 pub(crate) enum Content {
     /// A response, its header map finished: the first field is `Age`, a slot for the age of the moment.
     Response { status: StatusCode, headers: HeaderMap, body: Bytes, trailers: Option<Box<HeaderMap>> },
@@ -94,6 +95,35 @@ impl Entry {
         let weight =
             weigh(&key, &names, &content) + http.as_deref().map_or(0, |http| (size_of_val(http) + PER_ALLOCATION) as u64);
         Self { key, stamp, names, times, content, http, weight }
+    }
+
+    /// The same entry under another stamp.
+    #[cfg(feature = "redis")]
+    pub(crate) fn with_stamp(self, stamp: Stamp) -> Self {
+        Self { stamp, ..self }
+    }
+
+    /// A copy of it under another stamp; the body is not copied.
+    #[cfg(feature = "redis")]
+    pub(crate) fn stamped(&self, stamp: Stamp) -> Self {
+        let Self { key, names, times, content, http, weight, .. } = self;
+        Self {
+            key: key.clone(),
+            stamp,
+            names: names.clone(),
+            times: *times,
+            content: content.clone(),
+            http: http.clone(),
+            weight: *weight,
+        }
+    }
+
+    /// The same, read from bytes that it keeps alive: `held` of them are not its body.
+    #[cfg(feature = "redis")]
+    pub(crate) fn held(key: Key, stamp: Stamp, draft: Draft, held: usize) -> Self {
+        let mut entry = Self::new(key, stamp, draft);
+        entry.weight += held as u64;
+        entry
     }
 
     /// The key it answers; compared in full before it is served.

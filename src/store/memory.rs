@@ -88,6 +88,39 @@ impl Memory {
     }
 }
 
+/// What a store needs of the memory in front of it.
+#[cfg(feature = "redis")]
+impl Memory {
+    pub(super) fn epoch(&self) -> u64 {
+        self.0.epochs.capture()
+    }
+
+    #[inline]
+    pub(super) fn look(&self, key: KeyRef<'_>) -> Lookup {
+        self.0.look(key)
+    }
+
+    pub(super) fn keep(&self, entry: Arc<Entry>) -> Put {
+        self.0.keep(entry)
+    }
+
+    /// Removes an entry, if it is still there.
+    pub(super) fn forget(&self, entry: &Arc<Entry>) {
+        self.0.entries.remove_if(&entry.key().hash(), |other| Arc::ptr_eq(other, entry));
+    }
+
+    /// Steps the epochs of all that have one of these hashes.
+    pub(super) fn bump_hashes(&self, hashes: impl Iterator<Item = u64>) {
+        self.0.epochs.bump(hashes, Bump::Hard);
+    }
+
+    /// What has become of what began under an epoch.
+    #[inline]
+    pub(super) fn life_of(&self, epoch: u64, hashes: impl Iterator<Item = u64> + Clone) -> Life {
+        self.0.epochs.life(epoch, hashes)
+    }
+}
+
 /// 64 MiB.
 impl Default for Memory {
     fn default() -> Self {

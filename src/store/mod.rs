@@ -1,9 +1,13 @@
 //! What keeps entries: one narrow trait, and the memory store.
 
+#[cfg(feature = "redis")]
+mod codec;
 mod entry;
 mod epochs;
 mod expiry;
 mod memory;
+#[cfg(feature = "redis")]
+mod redis;
 mod secret;
 
 use std::{
@@ -13,6 +17,12 @@ use std::{
     time::Duration,
 };
 
+#[cfg(feature = "redis")]
+pub use self::redis::{
+    Coherence, Failover, Reclaimed, Redis, RedisBuilder, RedisConnectError, RedisConnection, RedisManager, ServerUsage,
+};
+#[cfg(feature = "encryption")]
+pub use codec::{KeyRing, KeyRingError};
 pub use entry::Entry;
 pub(crate) use entry::{Content, Draft, Http, Times, finished};
 pub use epochs::{Bump, Life};
@@ -253,6 +263,8 @@ pub struct Lookup {
 pub struct Wish {
     /// To be the only one of all processes for so long at most.
     pub lock: Option<Duration>,
+    /// With the lock: to be told if something fresh [has appeared](Begun::Appeared) since the look.
+    pub looks: bool,
     /// That names known only from the response can be [admitted](Store::admit).
     pub counts: bool,
 }
@@ -269,6 +281,8 @@ pub enum Begun {
     },
     /// Another process is at it: look again in a moment.
     Held,
+    /// Another process has stored something since the look: look again now.
+    Appeared,
     /// Another process has found a moment ago that what is stored under this key is not to be shared.
     Unfit {
         /// As in [`Go`](Self::Go).
@@ -319,6 +333,20 @@ pub enum Put {
 pub struct Stamp {
     epoch: u64,
     generations: Option<Arc<[Option<Generation>]>>,
+    /// When it was taken, by the clock of the store; zero if that does not matter to it.
+    #[cfg(feature = "redis")]
+    taken: crate::clock::Nanos,
+    /// The counter of creations at that time, if it was asked for.
+    #[cfg(feature = "redis")]
+    counter: Option<Counter>,
+}
+
+/// The counter of creations in a shared store: numbers of different randoms never compare.
+#[cfg(feature = "redis")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Counter {
+    pub(crate) random: u64,
+    pub(crate) number: u64,
 }
 
 /// The generation of a namespace as a shared store told it: opaque random values, never counters and never times.
@@ -334,7 +362,7 @@ pub struct Generation {
 impl Stamp {
     /// The stamp of a process-local epoch.
     pub fn local(epoch: u64) -> Self {
-        Self { epoch, generations: None }
+        Self { epoch, ..Self::default() }
     }
 
     /// The same with generations of a shared store.
@@ -351,6 +379,34 @@ impl Stamp {
     /// The shared part, if there is one.
     pub fn generations(&self) -> Option<&[Option<Generation>]> {
         self.generations.as_deref()
+    }
+
+    /// The same, taken at this time.
+    #[cfg(feature = "redis")]
+    pub(crate) fn at(self, taken: crate::clock::Nanos) -> Self {
+        Self { taken, ..self }
+    }
+
+    /// The same generations, seen again at another time.
+    #[cfg(feature = "redis")]
+    pub(crate) fn again(&self, epoch: u64, taken: crate::clock::Nanos) -> Self {
+        Self { epoch, taken, ..self.clone() }
+    }
+
+    #[cfg(feature = "redis")]
+    pub(crate) fn taken(&self) -> crate::clock::Nanos {
+        self.taken
+    }
+
+    /// The same, with the counter as it was read.
+    #[cfg(feature = "redis")]
+    pub(crate) fn counted(self, counter: Option<Counter>) -> Self {
+        Self { counter, ..self }
+    }
+
+    #[cfg(feature = "redis")]
+    pub(crate) fn counter(&self) -> Option<Counter> {
+        self.counter
     }
 
     /// Whether it has a generation for each name: without, nothing can be stored under it in a shared store.

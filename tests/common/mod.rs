@@ -1,6 +1,9 @@
 //! What the tests share: the inner service held in the hand, and short words for requests and answers.
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::type_complexity)]
 
+#[cfg(feature = "redis")]
+pub mod redis;
+
 use std::{
     cell::Cell,
     convert::Infallible,

@@ -154,8 +154,13 @@ pub(crate) enum Broken {
     TrustLatestPing,
     /// Any generation will do for a namespace known only from the response.
     AnyGenerationForAdded,
-    /// The generation of a namespace known only from the response may be created inside a fence; the fence is looked at.
+    /// The generation of a namespace known only from the response may be created and numbered inside a fence; the fence is looked
+    /// at before anything is stored.
     CreateAddedInsideFence,
+    /// The number of a generation is what the counter was when it was created, not one taken after it was seen.
+    NumberBeforeSeen,
+    /// A number is written into whatever generation there is by then.
+    NumberWhatever,
     /// A request joins whatever fill is under way.
     JoinWithoutLiveness,
     /// At landing, a follower is content when the last bump of an added namespace came after it had joined.

@@ -224,6 +224,10 @@ pub(crate) enum Step {
     Asked,
     /// The response names a further namespace.
     Named,
+    /// Its generation has no number to compare with: one is taken from the counter.
+    Count,
+    /// The number is on its way into the generation.
+    Number,
     /// RT3.
     Store,
     Install,
@@ -357,6 +361,8 @@ pub(crate) enum Action {
     Ask { reader: u8 },
     Arrive { reader: u8 },
     ReadAdded { reader: u8 },
+    CountAdded { reader: u8 },
+    NumberAdded { reader: u8 },
     Store { reader: u8 },
     Install { reader: u8 },
     Unanswered { reader: u8 },

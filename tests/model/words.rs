@@ -35,6 +35,7 @@ fn step(scope: &Scope, before: &State, action: Action, after: &State) -> String 
             (Step::Read | Step::Create, Step::Forming) => " → without a generation: inner service, store nothing".to_owned(),
             (Step::Named, Step::Idle) => " → not stored".to_owned(),
             (Step::Named, Step::Store) => " → may be stored".to_owned(),
+            (Step::Named, Step::Count) => ": it has no number → not stored".to_owned(),
             (Step::Get, Step::Begun) => " → no match".to_owned(),
             _ => String::new(),
         }
@@ -82,6 +83,17 @@ fn step(scope: &Scope, before: &State, action: Action, after: &State) -> String 
         Action::Arrive { reader } => format!("{} gets the response v{}", who(reader), before.readers[reader as usize].version),
         Action::ReadAdded { reader } => {
             format!("{} reads or creates g(n2), named by the response{}", who(reader), ending(reader))
+        }
+        Action::CountAdded { reader } => {
+            format!("{} takes number {} from the counter", who(reader), after.redis.counter.number)
+        }
+        Action::NumberAdded { reader } => {
+            let there = after.redis.created != before.redis.created;
+            format!(
+                "{} writes its number into g(n2){}",
+                who(reader),
+                if there { "" } else { ": it is not the same, or fenced" }
+            )
         }
         Action::Store { reader } => {
             format!("{} RT3: stores v{}", who(reader), before.readers[reader as usize].version)

@@ -1,0 +1,249 @@
+//! Bumps on their way to Redis, and the names that nothing may be served of until they have arrived.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    Core,
+    names::{Names, id, slot},
+    node::Via,
+    nodes::{Answer, Ask},
+    scripts,
+};
+use crate::{
+    namespace::{Name, Namespaces},
+    store::Bump,
+};
+
+/// How long one attempt may take.
+const ATTEMPT: Duration = Duration::from_millis(500);
+
+/// How long to wait before the next: at first, and at most.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
+
+/// How many names may wait; more, and everything is cleared instead.
+const MOST: usize = 64 << 10;
+
+/// The names of writes whose clearing has not arrived yet. In this process nothing is served of them, and nothing stored.
+#[derive(Debug, Default)]
+pub(super) struct Suspects {
+    names: Mutex<HashMap<u64, usize>>,
+    count: AtomicUsize,
+}
+
+impl Suspects {
+    #[inline]
+    pub(super) fn are_none(&self) -> bool {
+        self.count.load(Ordering::SeqCst) == 0
+    }
+
+    #[inline]
+    pub(super) fn touch(&self, names: &Namespaces) -> bool {
+        !self.are_none() && {
+            let suspects = self.lock();
+            names.names().any(|name| suspects.contains_key(&id(name)))
+        }
+    }
+
+    fn add(&self, names: &Namespaces) {
+        let mut suspects = self.lock();
+        for name in names.names() {
+            *suspects.entry(id(name)).or_default() += 1;
+        }
+        self.count.store(suspects.len(), Ordering::SeqCst);
+    }
+
+    fn remove(&self, names: &Namespaces) {
+        let mut suspects = self.lock();
+        for name in names.names() {
+            if let Some(times) = suspects.get_mut(&id(name)) {
+                *times -= 1;
+                if *times == 0 {
+                    suspects.remove(&id(name));
+                }
+            }
+        }
+        self.count.store(suspects.len(), Ordering::SeqCst);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, usize>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The way of bumps out of this process.
+#[derive(Debug)]
+pub(super) struct Deliveries {
+    jobs: mpsc::UnboundedSender<Job>,
+    pub(super) suspects: Arc<Suspects>,
+    /// Names that wait, for all to see.
+    waiting: Arc<AtomicUsize>,
+}
+
+/// A write's bump.
+pub(super) struct Job {
+    names: Namespaces,
+    kind: Bump,
+    fence: Option<u128>,
+    done: oneshot::Sender<()>,
+}
+
+impl Deliveries {
+    pub(super) fn new(waiting: Arc<AtomicUsize>) -> (Self, mpsc::UnboundedReceiver<Job>) {
+        let (jobs, queue) = mpsc::unbounded_channel();
+        (Self { jobs, suspects: Arc::default(), waiting }, queue)
+    }
+
+    /// Sends a bump on its way. It arrives, sooner or later, whether or not the answer is awaited.
+    pub(super) fn send(&self, names: Namespaces, kind: Bump, fence: Option<u128>) -> oneshot::Receiver<()> {
+        let (done, arrived) = oneshot::channel();
+        self.suspects.add(&names);
+        self.waiting.fetch_add(names.count(), Ordering::Relaxed);
+        // Without the thread there is no process any more that anything could be served by.
+        let _ = self.jobs.send(Job { names, kind, fence, done });
+        arrived
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+}
+
+/// What is to be done for one name.
+struct Errand {
+    generation: String,
+    fences: String,
+    /// Hard, unless all want it soft.
+    kind: Bump,
+    tokens: Vec<u128>,
+    for_whom: Vec<Arc<Open>>,
+}
+
+/// A job whose names have not all been delivered.
+struct Open {
+    names: Namespaces,
+    left: AtomicUsize,
+    done: Mutex<Option<oneshot::Sender<()>>>,
+}
+
+/// Delivers until nobody sends any more.
+pub(super) async fn run(core: Arc<Core>, mut queue: mpsc::UnboundedReceiver<Job>) {
+    let mut errands: HashMap<u64, Errand> = HashMap::new();
+    let mut pause = PAUSES.0;
+    loop {
+        if errands.is_empty() {
+            match queue.recv().await {
+                Some(job) => take(&mut errands, &core.names, job),
+                None => return,
+            }
+        }
+        while let Ok(job) = queue.try_recv() {
+            take(&mut errands, &core.names, job);
+        }
+        if errands.len() > MOST {
+            gather(&mut errands, &core.names);
+        }
+        let before = errands.len();
+        errands = attempt(&core, errands).await;
+        if errands.is_empty() {
+            pause = PAUSES.0;
+            continue;
+        }
+        if errands.len() == before {
+            tracing::debug!(waiting = errands.len(), "invalidations wait for redis");
+            pause = (pause * 2).min(PAUSES.1);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = core.reconnected.notified() => {}
+        }
+    }
+}
+
+fn take(errands: &mut HashMap<u64, Errand>, keys: &Names, job: Job) {
+    let Job { names, kind, fence, done } = job;
+    let open = Arc::new(Open { left: AtomicUsize::new(names.count()), names, done: Mutex::new(Some(done)) });
+    for name in open.names.names() {
+        let errand = errands.entry(id(name)).or_insert_with(|| Errand::of(keys, name, kind));
+        if kind == Bump::Hard {
+            errand.kind = Bump::Hard;
+        }
+        errand.tokens.extend(fence);
+        errand.for_whom.push(open.clone());
+    }
+}
+
+impl Errand {
+    fn of(keys: &Names, name: Name<'_>, kind: Bump) -> Self {
+        let (generation, fences) = (keys.generation(name), keys.fence(name));
+        Self { generation, fences, kind, tokens: Vec::new(), for_whom: Vec::new() }
+    }
+}
+
+/// So many names wait that it is as well to clear the root, to which all belong. Fences are left to their deadlines.
+fn gather(errands: &mut HashMap<u64, Errand>, keys: &Names) {
+    let root = Namespaces::root();
+    let name = root.names().next().expect("the root");
+    let mut all = Errand::of(keys, name, Bump::Hard);
+    all.for_whom = errands.drain().flat_map(|(_, errand)| errand.for_whom).collect();
+    tracing::warn!("too many invalidations wait for redis: everything will be cleared");
+    errands.insert(id(name), all);
+}
+
+/// Tries to deliver each, and returns those that could not be.
+async fn attempt(core: &Arc<Core>, errands: HashMap<u64, Errand>) -> HashMap<u64, Errand> {
+    let mut asks = Vec::with_capacity(errands.len());
+    for errand in errands.values() {
+        let Errand { generation, fences, kind, tokens, .. } = errand;
+        match kind {
+            _ if !tokens.is_empty() => asks.extend(tokens.iter().map(|token| scripts::unfence(fences, generation, *token))),
+            Bump::Hard => asks.push(unlink(generation)),
+            Bump::Soft => asks.push(scripts::soften(generation, fastrand::u64(..))),
+        }
+    }
+    let mut answers = core.nodes.ask(asks, Via::Control, ATTEMPT).await.into_iter();
+    let mut left = HashMap::new();
+    for (key, mut errand) in errands {
+        let answered: Vec<Answer> = answers.by_ref().take(errand.tokens.len().max(1)).collect();
+        if answered.iter().all(Answer::is_ok) {
+            errand.ends(core);
+            continue;
+        }
+        if errand.kind == Bump::Soft && answered.iter().any(|answer| matches!(answer, Err(super::fault::Fault::Said(_)))) {
+            // Full, it takes no scripts that write. Clearing too much is better than too little.
+            errand.kind = Bump::Hard;
+        }
+        left.insert(key, errand);
+    }
+    left
+}
+
+impl Errand {
+    fn ends(self, core: &Core) {
+        for open in self.for_whom {
+            if open.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+                // What began after the write, and read the old generation before it was gone, is dead as well.
+                core.near.bump_hashes(open.names.hashes());
+                core.deliveries.suspects.remove(&open.names);
+                core.deliveries.waiting.fetch_sub(open.names.count(), Ordering::Relaxed);
+                if let Some(done) = open.done.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                    let _ = done.send(());
+                }
+            }
+        }
+    }
+}
+
+fn unlink(key: &str) -> Ask {
+    let mut command = redis::cmd("UNLINK");
+    command.arg(key);
+    Ask { slot: slot(key.as_bytes()), command }
+}

@@ -1,0 +1,84 @@
+//! Why Redis did not do what was asked.
+
+use std::{error, fmt};
+
+use bb8_redis::bb8::RunError;
+use redis::{ErrorKind, RedisError, ServerError, ServerErrorKind};
+
+use super::connect::RedisConnectError;
+use crate::store::StoreError;
+
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// No answer within the time that there was.
+    Late,
+    /// It did not answer a moment ago, and is not asked.
+    Away,
+    /// A connection cannot be made.
+    Connecting(RedisConnectError),
+    /// It answered with an error.
+    Said(ServerError),
+    /// The connection broke.
+    Broken(RedisError),
+    /// It answered with something that is no answer.
+    Nonsense(&'static str),
+}
+
+impl Fault {
+    pub(super) fn connecting(error: RunError<RedisConnectError>) -> Self {
+        match error {
+            RunError::User(error) => Self::Connecting(error),
+            RunError::TimedOut => Self::Late,
+        }
+    }
+
+    /// Whether it says something of the connection rather than of what was asked.
+    pub(super) fn is_of_connection(&self) -> bool {
+        match self {
+            Self::Late | Self::Connecting(_) | Self::Broken(_) => true,
+            Self::Away | Self::Said(_) | Self::Nonsense(_) => false,
+        }
+    }
+
+    /// Whether another server has to be asked.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        use ServerErrorKind::{Ask, ClusterDown, MasterDown, Moved, ReadOnly, TryAgain};
+        matches!(self, Self::Said(error) if matches!(
+            error.kind(),
+            Some(Moved | Ask | TryAgain | ClusterDown | ReadOnly | MasterDown)
+        ))
+    }
+}
+
+impl From<RedisError> for Fault {
+    fn from(error: RedisError) -> Self {
+        match error.kind() {
+            ErrorKind::Server(_) | ErrorKind::Extension => match error.clone().into_server_errors() {
+                Some(errors) if !errors.is_empty() => Self::Said(errors[0].1.clone()),
+                _ => Self::Broken(error),
+            },
+            _ => Self::Broken(error),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Late => f.write_str("redis did not answer in time"),
+            Self::Away => f.write_str("redis is not asked: it did not answer a moment ago"),
+            Self::Connecting(error) => write!(f, "no connection to redis: {error}"),
+            Self::Said(error) => write!(f, "redis answered: {error}"),
+            Self::Broken(error) => write!(f, "the connection to redis broke: {error}"),
+            Self::Nonsense(what) => write!(f, "redis answered with something else than {what}"),
+        }
+    }
+}
+
+impl error::Error for Fault {}
+
+impl From<Fault> for StoreError {
+    fn from(fault: Fault) -> Self {
+        Self::new(fault)
+    }
+}

@@ -1,0 +1,318 @@
+//! A fill and a write: generations made, the lock taken, an entry stored; fences set, namespaces bumped.
+
+use std::sync::Arc;
+
+use redis::Value;
+use tokio::sync::oneshot;
+
+use super::{
+    Core,
+    fault::Fault,
+    millis, millis_of,
+    names::{id, slot},
+    node::Via,
+    nodes::{Answer, Ask},
+    read::{bulk, exists, generation, get},
+    scripts,
+};
+use crate::{
+    key::KeyRef,
+    namespace::{Name, Namespaces},
+    store::{Begun, Bump, Counter, Entry, Fence, Generation, Life, Lock, Put, Stamp, Store, StoreError, Wish, codec::Unstored},
+};
+
+/// For how long others are told that what a lock was for is not to be shared.
+const PASS: u64 = 5_000;
+
+impl Core {
+    /// One pipeline: the lock, each generation that is missing, the counter; and a second look at the fences. Without that look, a
+    /// generation that was made inside of a fence would outlive the crash of its writer.
+    pub(super) async fn begin(
+        &self,
+        key: KeyRef<'_>,
+        names: &Namespaces,
+        stamp: Stamp,
+        wish: Wish,
+    ) -> Result<Begun, StoreError> {
+        let Some(known) = stamp.generations().filter(|known| known.len() == names.count()) else {
+            return Ok(Begun::Go { stamp: Stamp::local(stamp.epoch()), lock: None });
+        };
+        let missing: Vec<(usize, Name<'_>)> = names.names().enumerate().filter(|(index, _)| known[*index].is_none()).collect();
+        if missing.is_empty() && wish.lock.is_none() && !wish.counts {
+            return Ok(Begun::Go { stamp, lock: None });
+        }
+        let place = self.names.entry(names, key.hash());
+        let token = fastrand::u128(1..);
+        let mut asks = Vec::with_capacity(missing.len() + 2);
+        if let Some(lease) = wish.lock {
+            // The entry once more: its owner stores before he gives the lock back, so whoever gets it sees what was stored.
+            asks.extend([take_lock(&self.names.lock(&place), token, millis_of(lease)), get(&place)]);
+        }
+        let locks = asks.len() / 2;
+        let fresh: Vec<[u8; 24]> = missing.iter().map(|_| fresh()).collect();
+        asks.extend(missing.iter().zip(&fresh).map(|((_, name), fresh)| self.create(*name, fresh)));
+        let counters = usize::from(wish.counts);
+        if wish.counts {
+            asks.push(get(&self.names.counter()));
+        }
+        // With a lock wanted and nothing missing, the fences were looked at with the entry, after which no generation was made.
+        if self.fence.is_some() && !missing.is_empty() {
+            asks.extend(names.names().map(|name| exists(&self.names.fence(name))));
+        }
+        let epoch = self.near.epoch();
+        let mut answers = self.nodes.ask(asks, self.creates_by(), self.budget).await.into_iter();
+
+        let held = answers.by_ref().take(locks).next().transpose()?.map(|(value, _)| value);
+        let appeared = answers.by_ref().take(locks).next().transpose()?.map(|(value, _)| bulk(value)).transpose()?.flatten();
+        let mut generations = known.to_vec();
+        for (((index, _), fresh), answer) in missing.iter().zip(&fresh).zip(answers.by_ref().take(missing.len())) {
+            generations[*index] = created(answer, fresh)?;
+        }
+        let counter = answers.by_ref().take(counters).next().and_then(counter);
+        let mut fenced = false;
+        for answer in answers {
+            fenced |= !matches!(answer?.0, Value::Int(0));
+        }
+        let lock = held.as_ref().is_some_and(|value| *value == Value::Nil).then(|| Lock {
+            key: key.hash(),
+            token,
+            place: self.names.lock(&place).into(),
+        });
+        if fenced {
+            if let Some(lock) = lock {
+                self.release(&lock, false).await;
+            }
+            return Ok(Begun::Go { stamp: Stamp::local(stamp.epoch()), lock: None });
+        }
+        for (index, name) in &missing {
+            if let Some(generation) = generations[*index] {
+                self.known.learn(id(*name), generation, epoch);
+            }
+        }
+        let stamp = stamp.with_generations(generations).counted(counter);
+        if let Some(lock) = &lock
+            && appeared.is_some()
+            && wish.looks
+        {
+            let now = self.context().clock.nanos();
+            let found = self.judge(appeared, &place, key, names, &stamp).await?;
+            if found.is_some_and(|(entry, life)| life == Life::Alive && now < entry.times().fresh_until) {
+                self.release(lock, false).await;
+                return Ok(Begun::Appeared);
+            }
+        }
+        Ok(match held {
+            None | Some(Value::Nil) => Begun::Go { stamp, lock },
+            Some(Value::BulkString(text)) if text == b"pass" => Begun::Unfit { stamp },
+            Some(_) => Begun::Held,
+        })
+    }
+
+    /// Makes a generation if it is missing.
+    fn create(&self, name: Name<'_>, fresh: &[u8; 24]) -> Ask {
+        let key = self.names.generation(name);
+        let mut command = redis::cmd("SET");
+        command.arg(&key).arg(&fresh[..]).arg("NX").arg("GET").arg("PX").arg(millis_of(self.generation_ttl));
+        Ask { slot: slot(key.as_bytes()), command }
+    }
+
+    /// The names that came with the response are vouched for if each has a generation that is no younger than the counter was
+    /// before the inner service was called: it has not been bumped since. Of those that have no number to compare with, one is
+    /// written, for the next fill.
+    pub(super) async fn admit(&self, stamp: &Stamp, added: &Namespaces) -> Result<Option<Stamp>, StoreError> {
+        let Some(known) = stamp.generations().filter(|_| stamp.is_whole()) else { return Ok(None) };
+        let admit = |name| {
+            scripts::admit(&self.names.generation(name), &self.names.fence(name), &fresh(), millis_of(self.generation_ttl))
+        };
+        let epoch = self.near.epoch();
+        let answers = self.nodes.ask(added.names().map(admit).collect(), self.creates_by(), self.budget).await;
+        let mut generations = known.to_vec();
+        let mut young = Vec::new();
+        for (name, answer) in added.names().zip(answers) {
+            let (value, server) = answer?;
+            let Some(generation) = generation(&value, server) else {
+                // Fenced.
+                return Ok(None);
+            };
+            let number = numbered(&value);
+            let is_older =
+                |counter: Counter| number.is_some_and(|at| at.random == counter.random && at.number <= counter.number);
+            if !stamp.counter().is_some_and(is_older) {
+                young.push((name, generation.hard ^ server, number));
+            }
+            generations.push(Some(generation));
+        }
+        if young.is_empty() {
+            for (name, generation) in added.names().zip(&generations[known.len()..]) {
+                self.known.learn(id(name), generation.expect("just read"), epoch);
+            }
+            return Ok(Some(stamp.clone().with_generations(generations)));
+        }
+        self.number(&young).await?;
+        Ok(None)
+    }
+
+    /// Writes a number into those generations that have none of this counter.
+    async fn number(&self, young: &[(Name<'_>, u128, Option<Counter>)]) -> Result<(), Fault> {
+        let answer = self.one(scripts::count(&self.names.counter(), fresh_random() as u64)).await;
+        let Some(counter) = counter(answer) else { return Err(Fault::Nonsense("a number")) };
+        let text = format!("{:016x}:{}", counter.random, counter.number);
+        let write = |name, hard: u128| {
+            scripts::number(&self.names.generation(name), &self.names.fence(name), &hard.to_be_bytes(), &text)
+        };
+        let unnumbered = young.iter().filter(|(_, _, number)| number.is_none_or(|number| number.random != counter.random));
+        let asks = unnumbered.map(|(name, hard, _)| write(*name, *hard)).collect();
+        for answer in self.nodes.ask(asks, self.creates_by(), self.budget).await {
+            answer?;
+        }
+        Ok(())
+    }
+
+    /// One command with the time to live; with a lock, the same pipeline gives it back.
+    pub(super) async fn put(&self, entry: Arc<Entry>, lock: Option<Lock>) -> Result<Put, StoreError> {
+        if !entry.stamp().is_whole() || self.deliveries.suspects.touch(entry.namespaces()) {
+            if let Some(lock) = lock {
+                self.release(&lock, false).await;
+            }
+            return Err(StoreError::new("nothing vouches for a response that was computed while redis could not be asked"));
+        }
+        let now = self.context().clock.nanos();
+        let left = entry.times().expires().saturating_sub(now);
+        let dead = self.near.life(entry.stamp(), entry.namespaces()) == Life::Dead || left == 0;
+        let mut asks = Vec::with_capacity(2);
+        if !dead {
+            let bytes = match self.codec.encode(&entry) {
+                Ok(bytes) => bytes,
+                Err(why) => {
+                    if let Some(lock) = lock {
+                        self.release(&lock, true).await;
+                    }
+                    return match why {
+                        Unstored::TooLarge => Ok(Put::TooLarge),
+                        why => Err(StoreError::new(format!("an entry has no stored form: {why}"))),
+                    };
+                }
+            };
+            let place = self.names.entry(entry.namespaces(), entry.key().hash());
+            let mut set = redis::cmd("SET");
+            set.arg(&place).arg(&bytes[..]).arg("PX").arg(millis(left));
+            asks.push(Ask { slot: slot(place.as_bytes()), command: set });
+        }
+        if let Some(lock) = &lock {
+            asks.push(scripts::release(&lock.place, lock.token, 0));
+        }
+        if dead {
+            self.nodes.ask(asks, Via::Pool, self.budget).await;
+            return Ok(Put::Dead);
+        }
+        // In memory first: who is told that it is stored finds it there, whatever becomes of the rest.
+        if self.keeps {
+            self.near.keep(entry);
+        }
+        match self.nodes.ask(asks, Via::Pool, self.budget).await.into_iter().next() {
+            Some(Ok(_)) => Ok(Put::Stored),
+            Some(Err(fault)) => Err(fault.into()),
+            None => Ok(Put::Stored),
+        }
+    }
+
+    /// Gives back a lock without an entry.
+    pub(super) async fn release(&self, lock: &Lock, unfit: bool) {
+        let pass = if unfit { PASS } else { 0 };
+        // If it does not arrive, the lock ends by itself.
+        let _ = self.one(scripts::release(&lock.place, lock.token, pass)).await;
+    }
+
+    /// A fence on each name; or on none of them for long, if one cannot be set.
+    pub(super) async fn fence(&self, names: &Namespaces) -> Result<Fence, StoreError> {
+        let Some(stands) = self.fence else { return Ok(Fence::none()) };
+        let token = fresh_random();
+        // What this process has in memory is not to be served from now on either.
+        self.near.bump_hashes(names.hashes());
+        let fault = self.set_fences(names, token).await.err();
+        self.near.bump_hashes(names.hashes());
+        match fault {
+            None => Ok(Fence::with_token(token).renewed_every(stands / 3)),
+            Some(fault) => {
+                drop(self.deliveries.send(names.clone(), Bump::Hard, Some(token)));
+                Err(fault.into())
+            }
+        }
+    }
+
+    /// Moves the deadline of a fence on.
+    pub(super) async fn renew(&self, names: &Namespaces, fence: &Fence) {
+        if let Err(fault) = self.set_fences(names, fence.token()).await {
+            tracing::warn!(?names, error = %fault, "the deadline of a fence could not be moved on");
+        }
+    }
+
+    async fn set_fences(&self, names: &Namespaces, token: u128) -> Result<(), Fault> {
+        let stands = millis_of(self.fence.unwrap_or_default());
+        let fence = |name| scripts::fence(&self.names.fence(name), &self.names.generation(name), token, stands);
+        let asks = names.names().map(fence).collect();
+        for answer in self.nodes.ask(asks, Via::Pool, self.budget).await {
+            answer?;
+        }
+        Ok(())
+    }
+
+    /// Here at once, there as soon as it arrives.
+    pub(super) fn bump(&self, names: &Namespaces, kind: Bump, fence: Option<Fence>) -> oneshot::Receiver<()> {
+        let token = fence.map(|fence| fence.token()).filter(|token| *token != 0);
+        self.near.bump_hashes(names.hashes());
+        self.deliveries.send(names.clone(), kind, token)
+    }
+}
+
+/// What a generation is now: ours, if there was none before. None if the server would not take it.
+fn created(answer: Answer, fresh: &[u8; 24]) -> Result<Option<Generation>, Fault> {
+    match answer {
+        Ok((Value::Nil, server)) => Ok(generation(&Value::BulkString(fresh.to_vec()), server)),
+        Ok((value, server)) => Ok(generation(&value, server)),
+        Err(Fault::Said(error)) => {
+            tracing::debug!(%error, "redis does not make a generation");
+            Ok(None)
+        }
+        Err(fault) => Err(fault),
+    }
+}
+
+/// The counter as it was answered. The server that has it takes part in its random: after a failover it is another one.
+fn counter(answer: Answer) -> Option<Counter> {
+    let (value, server) = answer.ok()?;
+    let Value::BulkString(text) = value else { return None };
+    let (random, number) = read_number(&text)?;
+    Some(Counter { random: random ^ server as u64 ^ (server >> 64) as u64, number })
+}
+
+/// The number in the text of a generation.
+fn numbered(generation: &Value) -> Option<Counter> {
+    let Value::BulkString(text) = generation else { return None };
+    let (random, number) = read_number(text.get(24..)?)?;
+    Some(Counter { random, number })
+}
+
+fn read_number(text: &[u8]) -> Option<(u64, u64)> {
+    let (random, number) = std::str::from_utf8(text).ok()?.split_once(':')?;
+    Some((u64::from_str_radix(random, 16).ok()?, number.parse().ok()?))
+}
+
+fn take_lock(lock: &str, token: u128, lease: u64) -> Ask {
+    let mut command = redis::cmd("SET");
+    command.arg(lock).arg(scripts::text(token)).arg("NX").arg("GET").arg("PX").arg(lease);
+    Ask { slot: slot(lock.as_bytes()), command }
+}
+
+/// A generation that never was: 16 bytes for life and death, 8 for freshness.
+fn fresh() -> [u8; 24] {
+    let mut fresh = [0; 24];
+    getrandom::fill(&mut fresh).expect("the operating system gives random bytes");
+    fresh
+}
+
+fn fresh_random() -> u128 {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).expect("the operating system gives random bytes");
+    u128::from_be_bytes(random) | 1
+}

@@ -1,0 +1,108 @@
+//! For how long this process may trust what it was told.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use quick_cache::sync::Cache;
+
+use crate::{clock::Nanos, store::Generation};
+
+/// The lease: until when the local table of epochs holds all that has happened up to a moment that is no longer ago than Δ.
+///
+/// Each master pushes its changes by a connection of its own. A push may follow the answer to a `PING` that was sent after the
+/// change, but not the answer to the next one. So the table is trusted up to when the *previous* answered `PING` was sent, and the
+/// lease ends Δ after that moment. It is whole if that of each master is.
+#[derive(Debug, Default)]
+pub(super) struct Lease {
+    parts: Mutex<HashMap<String, Nanos>>,
+    until: AtomicU64,
+}
+
+impl Lease {
+    /// The masters are these; of those that are new, nothing is heard yet.
+    pub(super) fn is_of<'a>(&self, masters: impl Iterator<Item = &'a str>) {
+        let mut parts = self.lock();
+        let before = std::mem::take(&mut *parts);
+        *parts = masters.map(|master| (master.to_owned(), before.get(master).copied().unwrap_or(0))).collect();
+        self.add_up(&parts);
+    }
+
+    /// What is told of one master is to be trusted until then.
+    pub(super) fn extends(&self, master: &str, until: Nanos) {
+        let mut parts = self.lock();
+        if let Some(part) = parts.get_mut(master) {
+            *part = until;
+        }
+        self.add_up(&parts);
+    }
+
+    /// Nothing is heard of one master any more.
+    pub(super) fn ends(&self, master: &str) {
+        self.extends(master, 0);
+    }
+
+    /// To be asked *before* the table is looked into: what is pushed between the two is then in it.
+    #[inline]
+    pub(super) fn is_held(&self, now: Nanos) -> bool {
+        now < self.until.load(Ordering::SeqCst)
+    }
+
+    fn add_up(&self, parts: &HashMap<String, Nanos>) {
+        self.until.store(parts.values().copied().min().unwrap_or(0), Ordering::SeqCst);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Nanos>> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Generations as they were read, so that under a lease only the entry has to be fetched. Each is known together with the epoch
+/// before it was read: once the slot of its name holds a later one, it is known no more.
+pub(super) struct Known(Cache<u64, (Generation, u64)>);
+
+/// How many generations are known at most.
+const MOST: usize = 64 << 10;
+
+impl Known {
+    pub(super) fn new() -> Self {
+        Self(Cache::new(MOST))
+    }
+
+    pub(super) fn learn(&self, id: u64, generation: Generation, epoch: u64) {
+        self.0.insert(id, (generation, epoch));
+    }
+
+    /// The generation, and the epoch before it was read.
+    #[inline]
+    pub(super) fn get(&self, id: u64) -> Option<(Generation, u64)> {
+        self.0.get(&id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_is_held_while_that_of_each_master_is() {
+        let lease = Lease::default();
+        assert!(!lease.is_held(0));
+        lease.is_of(["a", "b"].into_iter());
+        lease.extends("a", 10);
+        assert!(!lease.is_held(5));
+        lease.extends("b", 8);
+        assert!(lease.is_held(7) && !lease.is_held(8));
+        lease.is_of(["a", "c"].into_iter());
+        assert!(!lease.is_held(1));
+        lease.extends("b", 100);
+        lease.extends("c", 9);
+        assert!(lease.is_held(8));
+        lease.ends("a");
+        assert!(!lease.is_held(1));
+    }
+}

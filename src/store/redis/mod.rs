@@ -1,0 +1,326 @@
+//! Entries in Redis, shared by many processes: the protocol by which none of them serves what another has cleared.
+
+mod breaker;
+mod builder;
+mod connect;
+mod control;
+mod deliver;
+mod fault;
+mod fill;
+mod lease;
+mod names;
+mod node;
+mod nodes;
+mod read;
+mod reclaim;
+mod scripts;
+
+use std::{fmt, future::Future, sync::Arc, time::Duration};
+
+use tokio::sync::Notify;
+
+pub use self::{
+    builder::{Coherence, Failover, RedisBuilder},
+    connect::{RedisConnectError, RedisConnection, RedisManager},
+    reclaim::{Reclaimed, ServerUsage},
+};
+use self::{
+    connect::Server,
+    control::Stop,
+    deliver::Deliveries,
+    lease::{Known, Lease},
+    names::Names,
+    node::Via,
+    nodes::Nodes,
+    read::Reads,
+};
+use super::{
+    Begun, Bump, Context, Entry, Fence, Life, Lock, Lookup, Memory, Put, Stamp, Store, StoreError, Usage, Wish, codec::Codec,
+};
+use crate::{
+    clock::{Nanos, monotonic, nanos},
+    key::KeyRef,
+    namespace::Namespaces,
+};
+
+/// Entries in Redis, shared by many processes, with memory in front if you like. Needs the feature `redis`.
+///
+/// **Promise.** Once a write's response has been sent through [`InvalidateLayer`](crate::InvalidateLayer) in whatever process, or
+/// [`invalidate`](Store::invalidate) has returned there, a hit is
+///
+/// | [`Coherence`] | stale by at most | round trips of a hit in memory |
+/// |---|---|---|
+/// | [`Ttl`](Coherence::Ttl) | the time it is given | 0 |
+/// | [`Leased`](Coherence::Leased), the default | Δ = 2 heartbeats and a round trip (120 ms), whatever the network does; typically under 1 ms | 0 |
+/// | [`Validated`](Coherence::Validated) | nothing | 1, without the body |
+///
+/// With [`strict`](RedisBuilder::strict) that holds also if the writing process dies between its commit and the clearing.
+///
+/// **How.** A namespace has a generation in Redis, an opaque random value; an entry carries those that were read before its response
+/// was computed, and is served only while all of them are there and equal. To clear a namespace is to delete its generation: one
+/// command, whatever the number of entries, accepted also by a server that is full.
+///
+/// **Limits.** A failover that loses the last write: entries from before are not served after it, unless you
+/// [trust](Failover::Trust) it. A process that still talks to a master which others have given up: bounded by Redis' own detection
+/// of that. A write whose clearing could not be delivered in time: see [`AfterHold`](crate::AfterHold). A fence that Redis evicts is
+/// none: strict wants `maxmemory-policy noeviction`. Every entry has a lifetime.
+///
+/// **Redis away.** No request waits for longer than the [`budget`](RedisBuilder::budget), 50 ms unless set, and after three of them
+/// none does until a probe has been answered; they are served by the inner service as if nothing were stored. Clearings wait in a
+/// bounded queue and are delivered when Redis is back; what they concern is not served by this process meanwhile.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use tower_response_cache::{Redis, Store};
+///
+/// let store = Redis::connect("redis://127.0.0.1").await?.with_memory(64 << 20);
+/// store.invalidate(["db_query:orders"]).await?;
+/// # Ok(()) }
+/// ```
+///
+/// It must be made within a Tokio runtime. A `Redis` is a handle: its clones share everything. Redis 7.0 or newer, or Valkey,
+/// standalone, behind Sentinel, or a cluster. Its own thread ends with the last handle.
+#[derive(Clone)]
+pub struct Redis(Arc<Handle>);
+
+/// Ends the thread behind a store when the last handle is dropped.
+struct Handle {
+    core: Arc<Core>,
+    builder: RedisBuilder,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.core.stop.tell();
+    }
+}
+
+/// What all of a store share.
+struct Core {
+    /// The memory in front, whose epochs, clock and counters are those of the whole.
+    near: Memory,
+    /// Whether entries are kept in it.
+    keeps: bool,
+    nodes: Nodes,
+    names: Names,
+    codec: Codec,
+    coherence: Coherence,
+    memory_ttl: Nanos,
+    heartbeat: Duration,
+    /// How stale a hit may be under a lease.
+    delta: Nanos,
+    budget: Duration,
+    generation_ttl: Duration,
+    /// How long a fence stands; `None`: not strict.
+    fence: Option<Duration>,
+    lease: Arc<Lease>,
+    known: Known,
+    reads: Reads,
+    deliveries: Deliveries,
+    /// Told when a master is there again.
+    reconnected: Notify,
+    stop: Stop,
+    /// What was last said about a server that evicts fences.
+    warned: std::sync::atomic::AtomicBool,
+}
+
+impl Redis {
+    /// The store at `redis://[user:password@]host[:port][/db]`, `rediss://` for TLS, or `unix:///path`, with all settings at their
+    /// defaults.
+    ///
+    /// # Errors
+    ///
+    /// If the URL is none, or the server is too old. A server that cannot be reached is no error: requests go on without it. To fail
+    /// then, see [`RedisBuilder::must_be_there`].
+    pub async fn connect(url: &str) -> Result<Self, RedisConnectError> {
+        Self::builder(url).build().await
+    }
+
+    /// A store with settings of one's own.
+    pub fn builder(url: &str) -> RedisBuilder {
+        RedisBuilder::new(url)
+    }
+
+    /// The same store with so many bytes of memory in front, on connections of its own: to call before it is used.
+    ///
+    /// # Panics
+    ///
+    /// As [`Memory::new`].
+    #[track_caller]
+    #[must_use]
+    pub fn with_memory(self, bytes: usize) -> Self {
+        self.0.builder.clone().memory(bytes).start()
+    }
+
+    /// Whether Redis answered when it was last asked, all masters of it.
+    pub fn is_reachable(&self) -> bool {
+        let nodes = &self.0.core.nodes;
+        nodes.are_known() && nodes.all().iter().all(|node| !node.breaker.is_open())
+    }
+
+    /// Whether memory is trusted without a round trip at this moment: [`Coherence::Leased`], and all masters are heard of.
+    pub fn is_leased(&self) -> bool {
+        self.0.core.is_leased()
+    }
+
+    /// How many names wait to be cleared in Redis.
+    pub fn waiting(&self) -> usize {
+        self.0.core.deliveries.waiting()
+    }
+}
+
+impl Core {
+    #[inline]
+    fn is_leased(&self) -> bool {
+        self.coherence == Coherence::Leased && self.lease.is_held(monotonic())
+    }
+
+    fn context(&self) -> &Context {
+        self.near.context()
+    }
+
+    /// By which connection generations are created: with a lease, by that of the pushes, which are then not for us.
+    fn creates_by(&self) -> Via {
+        match self.coherence {
+            Coherence::Leased => Via::Control,
+            _ => Via::Pool,
+        }
+    }
+
+    /// Waits until all masters are heard of, or one is known to be away; for a second at most.
+    async fn is_settled(&self) {
+        let settled = async {
+            loop {
+                let told = self.reconnected.notified();
+                let nodes = self.nodes.all();
+                let heard = self.nodes.are_known() && nodes.iter().all(|node| node.control().is_some());
+                if heard || nodes.iter().any(|node| node.breaker.is_open()) {
+                    return;
+                }
+                let _ = tokio::time::timeout(Duration::from_millis(20), told).await;
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(1), settled).await;
+    }
+
+    /// Says once what is not as it should be with a server.
+    fn greets(&self, server: &Server) {
+        use std::sync::atomic::Ordering;
+        if self.fence.is_some() && server.eviction != "noeviction" {
+            if !self.warned.swap(true, Ordering::Relaxed) {
+                let policy = &server.eviction;
+                tracing::warn!(%policy, "strict invalidation wants maxmemory-policy noeviction: a fence that is evicted is none");
+            }
+        } else {
+            self.warned.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Store for Redis {
+    /// What is in memory and may be served without asking.
+    #[inline]
+    fn get_now(&self, key: KeyRef<'_>) -> Option<Lookup> {
+        self.0.core.get_now(key)
+    }
+
+    async fn get(&self, key: KeyRef<'_>, names: &Namespaces) -> Result<Lookup, StoreError> {
+        self.0.core.get(key, names).await
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    async fn begin(&self, key: KeyRef<'_>, names: &Namespaces, stamp: Stamp, wish: Wish) -> Result<Begun, StoreError> {
+        self.0.core.begin(key, names, stamp, wish).await
+    }
+
+    async fn admit(&self, stamp: &Stamp, added: &Namespaces) -> Result<Option<Stamp>, StoreError> {
+        self.0.core.admit(stamp, added).await
+    }
+
+    async fn put(&self, entry: Arc<Entry>, lock: Option<Lock>) -> Result<Put, StoreError> {
+        self.0.core.put(entry, lock).await
+    }
+
+    fn release(&self, lock: Lock, unfit: bool) {
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let core = self.0.core.clone();
+            runtime.spawn(async move { core.release(&lock, unfit).await });
+        }
+    }
+
+    fn may_join(&self, stamp: &Stamp, seen: &Stamp, names: &Namespaces) -> bool {
+        let same = match (stamp.generations(), seen.generations()) {
+            (Some(stamp), Some(seen)) => {
+                let count = names.count();
+                stamp.len() >= count
+                    && seen.len() >= count
+                    && stamp[..count] == seen[..count]
+                    && stamp[..count].iter().all(Option::is_some)
+            }
+            _ => false,
+        };
+        same && self.life(stamp, names) == Life::Alive
+    }
+
+    fn is_strict(&self) -> bool {
+        self.0.core.fence.is_some()
+    }
+
+    async fn fence(&self, names: &Namespaces) -> Result<Fence, StoreError> {
+        self.0.core.fence(names).await
+    }
+
+    async fn renew(&self, names: &Namespaces, fence: &Fence) {
+        self.0.core.renew(names, fence).await;
+    }
+
+    fn bump(
+        &self,
+        names: &Namespaces,
+        kind: Bump,
+        fence: Option<Fence>,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send {
+        let arrived = self.0.core.bump(names, kind, fence);
+        async move { arrived.await.map_err(|_| StoreError::new("the store has ended")) }
+    }
+
+    fn bump_now(&self, names: &Namespaces) {
+        drop(self.0.core.bump(names, Bump::Hard, None));
+    }
+
+    fn life(&self, stamp: &Stamp, names: &Namespaces) -> Life {
+        self.0.core.near.life(stamp, names)
+    }
+
+    #[inline]
+    fn context(&self) -> &Context {
+        self.0.core.context()
+    }
+
+    /// That of the memory in front; what Redis holds, [`Redis::server`] says.
+    fn usage(&self) -> Usage {
+        match self.0.core.keeps {
+            true => self.0.core.near.usage(),
+            false => Usage::default(),
+        }
+    }
+}
+
+impl fmt::Debug for Redis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let core = &self.0.core;
+        f.debug_struct("Redis").field("prefix", &core.names.base()).field("coherence", &core.coherence).finish_non_exhaustive()
+    }
+}
+
+/// A span as Redis takes it: whole milliseconds, at least one.
+fn millis(span: Nanos) -> u64 {
+    (span / 1_000_000).max(1)
+}
+
+fn millis_of(span: Duration) -> u64 {
+    millis(nanos(span))
+}

@@ -1,0 +1,446 @@
+//! A look-up: what is in memory, what Redis says of it, and what Redis has.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+};
+
+use bytes::Bytes;
+use redis::{Cmd, Value};
+use tokio::sync::Notify;
+
+use super::{
+    Coherence, Core,
+    fault::Fault,
+    names::{id, slot},
+    node::Via,
+    nodes::{Answer, Ask},
+};
+use crate::{
+    clock::Nanos,
+    key::KeyRef,
+    namespace::{Name, Namespaces},
+    stats::Count,
+    store::{Entry, Generation, Life, Lookup, Stamp, StoreError, codec::Damaged},
+};
+
+/// The reads under way, so that many who look for the same under a lease share one.
+///
+/// A read that began before one came may bring what was cleared in between: only a lease can vouch for it. Without one, each reads
+/// for itself.
+#[derive(Default)]
+pub(super) struct Reads(Mutex<HashMap<u128, Arc<Read>>>);
+
+#[derive(Default)]
+struct Read {
+    /// What it has brought; nothing, if its reader was lost.
+    found: OnceLock<Option<Lookup>>,
+    ended: Notify,
+}
+
+impl Read {
+    async fn ends(&self) -> Option<&Lookup> {
+        loop {
+            let ended = self.ended.notified();
+            if let Some(found) = self.found.get() {
+                return found.as_ref();
+            }
+            ended.await;
+        }
+    }
+}
+
+impl Reads {
+    /// Joins the read of a key, or leads it.
+    fn join(&self, key: u128) -> Result<Reader<'_>, Arc<Read>> {
+        let mut reads = self.lock();
+        if let Some(read) = reads.get(&key) {
+            return Err(read.clone());
+        }
+        let read = Arc::<Read>::default();
+        reads.insert(key, read.clone());
+        Ok(Reader { reads: self, key, read })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u128, Arc<Read>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whoever reads for all. Dropped without having found anything, it leaves them to look again.
+struct Reader<'a> {
+    reads: &'a Reads,
+    key: u128,
+    read: Arc<Read>,
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        self.reads.lock().remove(&self.key);
+        let _ = self.read.found.set(None);
+        self.read.ended.notify_waiters();
+    }
+}
+
+impl Core {
+    #[inline]
+    pub(super) fn get_now(&self, key: KeyRef<'_>) -> Option<Lookup> {
+        if !self.keeps || !self.deliveries.suspects.are_none() {
+            return None;
+        }
+        // The lease before the table: what is pushed between the two is then in the table.
+        match self.coherence {
+            Coherence::Leased if self.is_leased() => {}
+            Coherence::Ttl(_) => {}
+            _ => return None,
+        }
+        let lookup = self.near.look(key);
+        let (entry, life) = lookup.found.as_ref()?;
+        let now = self.context().clock.nanos();
+        let good = *life == Life::Alive && now < entry.times().fresh_until && self.is_recent(entry, now);
+        good.then_some(lookup)
+    }
+
+    /// Whether an entry is recent enough where its time alone counts.
+    fn is_recent(&self, entry: &Entry, now: Nanos) -> bool {
+        !matches!(self.coherence, Coherence::Ttl(_)) || now.saturating_sub(entry.stamp().taken()) < self.memory_ttl
+    }
+
+    pub(super) async fn get(&self, key: KeyRef<'_>, names: &Namespaces) -> Result<Lookup, StoreError> {
+        if self.deliveries.suspects.touch(names) {
+            return Ok(self.nothing());
+        }
+        if self.keeps
+            && let Some(lookup) = self.get_now(key)
+            && let Some(known) = self.known(names)
+        {
+            return Ok(Lookup { stamp: self.stamp(known.0, known.1), ..lookup });
+        }
+        if !self.is_leased() {
+            return self.counted(self.read(key, names).await);
+        }
+        let of_all = names.hashes().fold(key.hash(), |all, hash| all.rotate_left(5) ^ u128::from(hash));
+        loop {
+            match self.reads.join(of_all) {
+                Ok(reader) => {
+                    let found = self.counted(self.read(key, names).await)?;
+                    let _ = reader.read.found.set(Some(found.clone()));
+                    return Ok(found);
+                }
+                Err(read) => {
+                    if let Some(found) = read.ends().await.filter(|found| self.vouches(found, names)) {
+                        return Ok(found.clone());
+                    }
+                    if !self.is_leased() {
+                        return self.counted(self.read(key, names).await);
+                    }
+                }
+            }
+        }
+    }
+
+    fn counted(&self, found: Result<Lookup, Fault>) -> Result<Lookup, StoreError> {
+        if found.is_err() {
+            self.context().counters.add(Count::Away, 1);
+        }
+        Ok(found?)
+    }
+
+    /// Whether what a read brought that began before we came is as good as what one would bring that begins now: nothing was
+    /// pushed since.
+    fn vouches(&self, found: &Lookup, names: &Namespaces) -> bool {
+        self.is_leased() && self.near.life_of(found.stamp.epoch(), names.hashes()) == Life::Alive
+    }
+
+    /// Nothing is known, and nothing can be stored.
+    pub(super) fn nothing(&self) -> Lookup {
+        Lookup { found: None, stamp: Stamp::local(self.near.epoch()) }
+    }
+
+    /// The stamp of now, with generations that are known without asking.
+    fn stamp(&self, generations: Vec<Option<Generation>>, epoch: u64) -> Stamp {
+        Stamp::local(epoch).at(self.context().clock.nanos()).with_generations(generations)
+    }
+
+    /// The generations of all these names, if a lease vouches for them, and the epoch of now.
+    fn known(&self, names: &Namespaces) -> Option<(Vec<Option<Generation>>, u64)> {
+        if !self.is_leased() {
+            return None;
+        }
+        let epoch = self.near.epoch();
+        let mut generations = Vec::with_capacity(names.count());
+        for name in names.names() {
+            let (generation, since) = self.known.get(id(name))?;
+            if self.near.life_of(since, std::iter::once(name.hash())) != Life::Alive {
+                return None;
+            }
+            generations.push(Some(generation));
+        }
+        Some((generations, epoch))
+    }
+
+    async fn read(&self, key: KeyRef<'_>, names: &Namespaces) -> Result<Lookup, Fault> {
+        if let Some((generations, epoch)) = self.known(names)
+            && let Some(lookup) = self.entry_alone(key, names, generations, epoch).await?
+        {
+            return Ok(lookup);
+        }
+        self.validated(key, names).await
+    }
+
+    /// Under a lease all generations are known: only the entry is fetched. `None` if the lease did not last.
+    async fn entry_alone(
+        &self,
+        key: KeyRef<'_>,
+        names: &Namespaces,
+        generations: Vec<Option<Generation>>,
+        epoch: u64,
+    ) -> Result<Option<Lookup>, Fault> {
+        let place = self.names.entry(names, key.hash());
+        let stamp = self.stamp(generations, epoch);
+        let bytes = bulk(self.one(get(&place)).await?.0)?;
+        let judged = self.judge(bytes, &place, key, names, &stamp).await?;
+        let lasted = self.is_leased() && self.near.life_of(epoch, names.hashes()) == Life::Alive;
+        Ok(lasted.then(|| self.looked(judged, stamp)))
+    }
+
+    /// Asks for the generations, and for the entry if it is not in memory.
+    async fn validated(&self, key: KeyRef<'_>, names: &Namespaces) -> Result<Lookup, Fault> {
+        // Before anything is asked: what is pushed from here on kills what is made of the answers.
+        let taken = Stamp::local(self.near.epoch()).at(self.context().clock.nanos());
+        let epoch = taken.epoch();
+        let at_hand = if self.keeps { self.near.look(key).found.filter(|(_, life)| *life == Life::Alive) } else { None };
+        let place = self.names.entry(names, key.hash());
+        let wanted = at_hand.is_none().then_some(place.as_str());
+        let (bytes, generations) = self.generations(wanted, names.names()).await?;
+        let Some(generations) = generations else {
+            // Fenced: nothing is served, and nothing is stored.
+            return Ok(self.nothing());
+        };
+        if self.coherence == Coherence::Leased {
+            for (name, generation) in names.names().zip(&generations) {
+                if let Some(generation) = generation {
+                    self.known.learn(id(name), *generation, epoch);
+                }
+            }
+        }
+        let stamp = taken.with_generations(generations);
+        if let Some((entry, _)) = at_hand {
+            if let Some(life) = self.life_under(&entry, names, &stamp).await? {
+                if matches!(self.coherence, Coherence::Ttl(_)) {
+                    // Good for another while.
+                    self.near.keep(Arc::new(entry.stamped(entry.stamp().again(epoch, stamp.taken()))));
+                }
+                return Ok(Lookup { found: Some((entry, life)), stamp });
+            }
+            // What memory has is of no use; there may be something newer.
+            self.near.forget(&entry);
+            let bytes = bulk(self.one(get(&place)).await?.0)?;
+            let judged = self.judge(bytes, &place, key, names, &stamp).await?;
+            return Ok(self.looked(judged, stamp));
+        }
+        let judged = self.judge(bytes, &place, key, names, &stamp).await?;
+        Ok(self.looked(judged, stamp))
+    }
+
+    fn looked(&self, found: Option<(Arc<Entry>, Life)>, stamp: Stamp) -> Lookup {
+        if let Some((entry, Life::Alive)) = &found
+            && self.keeps
+        {
+            self.near.keep(entry.clone());
+        }
+        Lookup { found, stamp }
+    }
+
+    /// What the bytes of an entry come to under the generations of now.
+    pub(super) async fn judge(
+        &self,
+        bytes: Option<Bytes>,
+        place: &str,
+        key: KeyRef<'_>,
+        names: &Namespaces,
+        stamp: &Stamp,
+    ) -> Result<Option<(Arc<Entry>, Life)>, Fault> {
+        let Some(bytes) = bytes else { return Ok(None) };
+        let entry = match self.codec.decode(bytes, key, stamp.epoch()) {
+            Ok(entry) => {
+                let taken = entry.stamp().again(stamp.epoch(), stamp.taken());
+                entry.with_stamp(taken)
+            }
+            Err(damage) => {
+                self.context().counters.add(Count::Damaged, 1);
+                tracing::debug!(reason = damage.as_str(), place, "an entry in redis is of no use");
+                // What another process has sealed with a key that is not known here is not for this one to remove.
+                if damage != Damaged::Sealed {
+                    let mut unlink = redis::cmd("UNLINK");
+                    unlink.arg(place);
+                    let _ = self.one(Ask { slot: slot(place.as_bytes()), command: unlink }).await;
+                }
+                return Ok(None);
+            }
+        };
+        let life = self.life_under(&entry, names, stamp).await?;
+        Ok(life.map(|life| (Arc::new(entry), life)))
+    }
+
+    /// What has become of an entry under the generations of now; `None` if it is dead. It must carry each name of the request, and
+    /// each name that it carries must have the generation that it carries.
+    async fn life_under(&self, entry: &Entry, names: &Namespaces, now: &Stamp) -> Result<Option<Life>, Fault> {
+        let (Some(of_entry), Some(of_now)) = (entry.stamp().generations(), now.generations()) else { return Ok(None) };
+        let count = names.count();
+        let own = entry.namespaces();
+        let same = own.count() >= count && own.hashes().take(count).eq(names.hashes()) && of_entry.len() == own.count();
+        if !same || of_now.len() < count {
+            return Ok(None);
+        }
+        let Some(mut life) = compared(&of_entry[..count], &of_now[..count]) else { return Ok(None) };
+        if own.count() > count {
+            // Names that only the response knew.
+            let more: Vec<Name<'_>> = own.names().skip(count).collect();
+            let leased = self.known(&own.since(count)).map(|(generations, _)| generations);
+            let generations = match leased {
+                Some(generations) => Some(generations),
+                None => {
+                    let epoch = self.near.epoch();
+                    let read = self.generations(None, more.iter().copied()).await?.1;
+                    for (name, generation) in more.iter().zip(read.iter().flatten()) {
+                        if let Some(generation) = generation {
+                            self.known.learn(id(*name), *generation, epoch);
+                        }
+                    }
+                    read
+                }
+            };
+            let Some(more) = generations.and_then(|now| compared(&of_entry[count..], &now)) else { return Ok(None) };
+            if more == Life::Soft {
+                life = Life::Soft;
+            }
+        }
+        Ok(Some(life))
+    }
+
+    /// Asks for an entry, if one is wanted, and for generations, in one round trip. No generations if one of the names is fenced.
+    async fn generations<'a>(
+        &self,
+        entry: Option<&str>,
+        names: impl Iterator<Item = Name<'a>> + Clone,
+    ) -> Result<(Option<Bytes>, Option<Vec<Option<Generation>>>), Fault> {
+        match self.nodes.one() {
+            Some(_) => self.generations_of_one(entry, names).await,
+            None => self.generations_of_many(entry, names).await,
+        }
+    }
+
+    /// `MGET`, and where writes set fences `EXISTS` besides.
+    async fn generations_of_one<'a>(
+        &self,
+        entry: Option<&str>,
+        names: impl Iterator<Item = Name<'a>> + Clone,
+    ) -> Result<(Option<Bytes>, Option<Vec<Option<Generation>>>), Fault> {
+        let node = self.nodes.one().expect("asked for");
+        let mut mget = redis::cmd("MGET");
+        entry.iter().for_each(|entry| _ = mget.arg(*entry));
+        names.clone().for_each(|name| _ = mget.arg(self.names.generation(name)));
+        let (values, server, fenced) = if self.fence.is_some() {
+            let mut exists = redis::cmd("EXISTS");
+            names.for_each(|name| _ = exists.arg(self.names.fence(name)));
+            let mut pipeline = redis::Pipeline::with_capacity(2);
+            pipeline.add_command(mget).add_command(exists);
+            let (mut answers, server) = node.all(&pipeline, Via::Pool, self.budget).await?;
+            let fenced = answers.pop().ok_or(Fault::Nonsense("a number of fences"))?;
+            (answers.pop().unwrap_or(Value::Nil), server, !matches!(fenced, Value::Int(0)))
+        } else {
+            let (values, server) = node.one(&mget, Via::Pool, self.budget).await?;
+            (values, server, false)
+        };
+        let values = match values {
+            Value::Array(values) => values,
+            Value::ServerError(error) => return Err(Fault::Said(error)),
+            _ => return Err(Fault::Nonsense("values")),
+        };
+        let mut values = values.into_iter();
+        let bytes = match entry {
+            Some(_) => bulk(values.next().unwrap_or_default())?,
+            None => None,
+        };
+        let generations = values.map(|value| generation(&value, server)).collect();
+        Ok((bytes, (!fenced).then_some(generations)))
+    }
+
+    /// The same from many masters: a command for each key, so that each can follow its slot.
+    async fn generations_of_many<'a>(
+        &self,
+        entry: Option<&str>,
+        names: impl Iterator<Item = Name<'a>> + Clone,
+    ) -> Result<(Option<Bytes>, Option<Vec<Option<Generation>>>), Fault> {
+        let mut asks: Vec<Ask> = entry.iter().map(|entry| get(entry)).collect();
+        asks.extend(names.clone().map(|name| get(&self.names.generation(name))));
+        let count = names.clone().count();
+        if self.fence.is_some() {
+            asks.extend(names.map(|name| exists(&self.names.fence(name))));
+        }
+        let mut answers = self.nodes.ask(asks, Via::Pool, self.budget).await.into_iter();
+        let bytes = match entry {
+            Some(_) => bulk(answers.next().ok_or(Fault::Nonsense("an entry"))??.0)?,
+            None => None,
+        };
+        let mut generations = Vec::with_capacity(count);
+        for answer in answers.by_ref().take(count) {
+            let (value, server) = answer?;
+            generations.push(generation(&value, server));
+        }
+        let mut fenced = false;
+        for answer in answers {
+            fenced |= !matches!(answer?.0, Value::Int(0));
+        }
+        Ok((bytes, (!fenced).then_some(generations)))
+    }
+
+    /// The answer to one command, within the budget.
+    pub(super) async fn one(&self, ask: Ask) -> Answer {
+        match self.nodes.one() {
+            Some(node) => node.one(&ask.command, Via::Pool, self.budget).await,
+            None => self.nodes.ask(vec![ask], Via::Pool, self.budget).await.pop().unwrap_or(Err(Fault::Away)),
+        }
+    }
+}
+
+/// What is left of what was computed under `then`, if `now` holds: dead if one generation is missing or another one.
+fn compared(then: &[Option<Generation>], now: &[Option<Generation>]) -> Option<Life> {
+    let mut life = Life::Alive;
+    for (then, now) in then.iter().zip(now) {
+        match (then, now) {
+            (Some(then), Some(now)) if then.hard == now.hard => {
+                if then.soft != now.soft {
+                    life = Life::Soft;
+                }
+            }
+            _ => return None,
+        }
+    }
+    (then.len() == now.len()).then_some(life)
+}
+
+/// A generation as Redis has it: 16 bytes, 8 bytes, and perhaps the number of its creation. The server that told it takes part.
+pub(super) fn generation(value: &Value, server: u128) -> Option<Generation> {
+    let Value::BulkString(bytes) = value else { return None };
+    let (hard, rest) = bytes.split_first_chunk::<16>()?;
+    let (soft, _) = rest.split_first_chunk::<8>()?;
+    Some(Generation { hard: u128::from_be_bytes(*hard) ^ server, soft: u64::from_be_bytes(*soft) })
+}
+
+pub(super) fn get(key: &str) -> Ask {
+    Ask { slot: slot(key.as_bytes()), command: Cmd::new().arg("GET").arg(key).take() }
+}
+
+pub(super) fn exists(key: &str) -> Ask {
+    Ask { slot: slot(key.as_bytes()), command: Cmd::new().arg("EXISTS").arg(key).take() }
+}
+
+pub(super) fn bulk(value: Value) -> Result<Option<Bytes>, Fault> {
+    match value {
+        Value::BulkString(bytes) => Ok(Some(bytes.into())),
+        Value::Nil => Ok(None),
+        _ => Err(Fault::Nonsense("an entry")),
+    }
+}

@@ -1,0 +1,17 @@
+-- Gives back the lock of a fill, if it is still its owner's.
+--
+-- KEYS[1]  the lock
+-- ARGV[1]  the token of the owner
+-- ARGV[2]  how long, in milliseconds, others are to know that what is stored here is not to be shared; 0: not at all
+-- returns  1 if it was given back, 0 if it was another's or had ended
+--
+-- example  't1' with 't1' and 5000: 'pass', for five seconds; returns 1
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+  return 0
+end
+if tonumber(ARGV[2]) > 0 then
+  redis.call('SET', KEYS[1], 'pass', 'PX', ARGV[2])
+else
+  redis.call('UNLINK', KEYS[1])
+end
+return 1

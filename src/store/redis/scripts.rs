@@ -1,0 +1,76 @@
+//! Scripts, by a typed door. Each says in its file what it takes, does and returns.
+
+use redis::Cmd;
+
+use super::names::slot;
+use super::nodes::Ask;
+
+const FENCE: &str = include_str!("fence.lua");
+const UNFENCE: &str = include_str!("unfence.lua");
+const SOFTEN: &str = include_str!("soften.lua");
+const ADMIT: &str = include_str!("admit.lua");
+const COUNT: &str = include_str!("count.lua");
+const NUMBER: &str = include_str!("number.lua");
+const RELEASE: &str = include_str!("release.lua");
+
+/// Sets a fence, or moves its deadline on.
+pub(super) fn fence(fences: &str, generation: &str, token: u128, stands: u64) -> Ask {
+    script(FENCE, &[fences, generation], |command| {
+        command.arg(text(token)).arg(stands);
+    })
+}
+
+/// Takes a fence back and bumps.
+pub(super) fn unfence(fences: &str, generation: &str, token: u128) -> Ask {
+    script(UNFENCE, &[fences, generation], |command| {
+        command.arg(text(token));
+    })
+}
+
+/// Bumps softly.
+pub(super) fn soften(generation: &str, soft: u64) -> Ask {
+    script(SOFTEN, &[generation], |command| {
+        command.arg(&soft.to_be_bytes()[..]);
+    })
+}
+
+/// Takes the next number of the counter.
+pub(super) fn count(counter: &str, random: u64) -> Ask {
+    script(COUNT, &[counter], |command| {
+        command.arg(format!("{random:016x}"));
+    })
+}
+
+/// Reads, or makes, the generation of a name that is known only from a response.
+pub(super) fn admit(generation: &str, fences: &str, fresh: &[u8; 24], lives: u64) -> Ask {
+    script(ADMIT, &[generation, fences], |command| {
+        command.arg(&fresh[..]).arg(lives);
+    })
+}
+
+/// Numbers a generation.
+pub(super) fn number(generation: &str, fences: &str, hard: &[u8], number: &str) -> Ask {
+    script(NUMBER, &[generation, fences], |command| {
+        command.arg(hard).arg(number);
+    })
+}
+
+/// Gives back the lock of a fill.
+pub(super) fn release(lock: &str, token: u128, pass: u64) -> Ask {
+    script(RELEASE, &[lock], |command| {
+        command.arg(text(token)).arg(pass);
+    })
+}
+
+/// Whole, so that it needs no other command before it on whatever node it comes to: they are run by writes, which are few.
+fn script(body: &str, keys: &[&str], arguments: impl FnOnce(&mut Cmd)) -> Ask {
+    let mut command = redis::cmd("EVAL");
+    command.arg(body).arg(keys.len()).arg(keys);
+    arguments(&mut command);
+    Ask { slot: slot(keys[0].as_bytes()), command }
+}
+
+/// A token as Redis has it.
+pub(super) fn text(token: u128) -> String {
+    format!("{token:032x}")
+}

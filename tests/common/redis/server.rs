@@ -1,0 +1,266 @@
+//! One `redis-server` on a free port of the loopback interface.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use ::redis::{Client, FromRedisValue, RedisError, Value, aio::MultiplexedConnection};
+use tempfile::TempDir;
+
+use super::{PATIENCE, until};
+
+/// How a server is started; by default open to everybody, and without persistence.
+#[derive(Clone, Default)]
+pub struct Options {
+    lines: Vec<String>,
+    password: Option<String>,
+}
+
+impl Options {
+    /// One more line of the server's configuration.
+    pub fn line(mut self, line: impl Into<String>) -> Self {
+        self.lines.push(line.into());
+        self
+    }
+
+    /// The default user needs this password, which is one word.
+    pub fn password(mut self, password: &str) -> Self {
+        self.password = Some(password.to_owned());
+        self.line(format!("requirepass {password}")).line(format!("masterauth {password}"))
+    }
+
+    /// Every write goes to an append-only file before it is answered.
+    pub fn appendonly(self) -> Self {
+        self.line("appendonly yes").line("appendfsync always")
+    }
+
+    /// At most so many bytes, and what is evicted at that bound, such as `noeviction`.
+    pub fn maxmemory(self, bytes: u64, policy: &str) -> Self {
+        self.line(format!("maxmemory {bytes}")).line(format!("maxmemory-policy {policy}"))
+    }
+
+    /// A replica of `master`.
+    pub fn replica_of(self, master: &Server) -> Self {
+        self.line(format!("replicaof 127.0.0.1 {}", master.port))
+    }
+
+    /// Starts the server; it answers when this returns. Panics when it never does.
+    pub async fn start(self) -> Server {
+        for _ in 0..20 {
+            let dir = tempfile::tempdir().expect("a temporary directory");
+            let port = free_port();
+            let child = spawn(&dir, port, &self.lines);
+            let mut server = Server { child, port, dir, options: self.clone() };
+            // The port may have been taken in the meantime: then the server ends by itself.
+            if server.ready().await {
+                return server;
+            }
+        }
+        panic!("redis-server ended at once, on 20 ports");
+    }
+}
+
+/// A running `redis-server`; dropping this kills it and waits for its end.
+pub struct Server {
+    child: Child,
+    port: u16,
+    dir: TempDir,
+    options: Options,
+}
+
+impl Server {
+    /// A server with the default options.
+    pub async fn start() -> Self {
+        Options::default().start().await
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The address for a client, the password included.
+    pub fn url(&self) -> String {
+        match &self.options.password {
+            Some(password) => format!("redis://:{password}@127.0.0.1:{}", self.port),
+            None => format!("redis://127.0.0.1:{}", self.port),
+        }
+    }
+
+    /// Stops the process where it is; its connections stay open and nothing is answered.
+    pub fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Ends a pause.
+    pub fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    /// Kills the process at once, as a crash would, and waits for its end.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Ends the process as an operator would, and waits for its end.
+    pub fn stop(&mut self) {
+        self.signal("-TERM");
+        self.child.wait().expect("the server ends");
+    }
+
+    /// Starts again on the same port: with what a persistent server had written, or with nothing.
+    pub async fn restart(&mut self, keep_data: bool) {
+        self.kill();
+        if !keep_data {
+            self.dir = tempfile::tempdir().expect("a temporary directory");
+        }
+        self.child = spawn(&self.dir, self.port, &self.options.lines);
+        assert!(self.ready().await, "redis-server does not start again on port {}", self.port);
+    }
+
+    /// Makes a replica a master.
+    pub async fn promote(&self) {
+        self.command(&["REPLICAOF", "NO", "ONE"]).await;
+    }
+
+    /// Waits until this replica is linked to its master.
+    pub async fn linked(&self) {
+        until("the replica is linked", async || self.info("replication").await.contains("master_link_status:up")).await;
+    }
+
+    /// Closes all connections of ordinary and subscribed clients.
+    pub async fn client_kill_all(&self) {
+        self.command(&["CLIENT", "KILL", "TYPE", "normal"]).await;
+        self.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+    }
+
+    pub async fn config_set(&self, name: &str, value: &str) {
+        self.command(&["CONFIG", "SET", name, value]).await;
+    }
+
+    /// Sends one command over a connection of its own; panics on an error.
+    pub async fn command(&self, words: &[&str]) -> Value {
+        self.try_command(words).await.unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
+    /// Sends one command over a connection of its own.
+    pub async fn try_command(&self, words: &[&str]) -> Result<Value, RedisError> {
+        query(&mut self.connection().await?, words).await
+    }
+
+    pub async fn keys(&self, pattern: &str) -> Vec<String> {
+        read(self.command(&["KEYS", pattern]).await)
+    }
+
+    pub async fn info(&self, section: &str) -> String {
+        read(self.command(&["INFO", section]).await)
+    }
+
+    /// How many commands the server has executed, those of the rig included.
+    pub async fn commands_processed(&self) -> u64 {
+        let info = self.info("stats").await;
+        let line = info.lines().find_map(|line| line.strip_prefix("total_commands_processed:"));
+        line.expect("the server counts commands").trim().parse().expect("a number")
+    }
+
+    /// Counts from here on what clients send.
+    pub async fn command_log(&self) -> CommandLog {
+        let mut connection = self.connection().await.expect("the server answers");
+        let before = calls(&mut connection).await;
+        CommandLog { connection, before }
+    }
+
+    async fn connection(&self) -> Result<MultiplexedConnection, RedisError> {
+        Client::open(self.url())?.get_multiplexed_async_connection().await
+    }
+
+    /// Waits until the server answers; says no when it ended instead.
+    async fn ready(&mut self) -> bool {
+        let begin = Instant::now();
+        while begin.elapsed() < PATIENCE {
+            if self.child.try_wait().expect("a child of this process").is_some() {
+                return false;
+            }
+            // Another server on this port would answer too: only the one asked for has this process id.
+            let id = format!("process_id:{}\r", self.child.id());
+            if let Ok(Ok(info)) = tokio::time::timeout(Duration::from_secs(5), self.try_command(&["INFO", "server"])).await {
+                if read::<String>(info).contains(&id) {
+                    return true;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("redis-server on port {} does not answer within {PATIENCE:?}", self.port);
+    }
+
+    fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
+        assert!(sent.expect("the command kill").success(), "kill {signal} of redis-server");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// What a server was sent since this was made, by the name of the command; its own question is not counted.
+///
+/// A command inside a script counts too, beside the script. What a client sends on connecting counts as well: connect before.
+pub struct CommandLog {
+    connection: MultiplexedConnection,
+    before: BTreeMap<String, u64>,
+}
+
+impl CommandLog {
+    /// How often each command was called since the start or the last time that this was asked, names in lower case.
+    pub async fn take(&mut self) -> BTreeMap<String, u64> {
+        let now = calls(&mut self.connection).await;
+        let mut since = now.clone();
+        for (name, count) in &mut since {
+            *count -= self.before.get(name).copied().unwrap_or(0);
+            // A question is counted once it is answered: the one now known is that of the last time.
+            *count -= u64::from(name == "info");
+        }
+        self.before = now;
+        since.retain(|_, count| *count > 0);
+        since
+    }
+}
+
+/// The calls of each command that the server has seen.
+async fn calls(connection: &mut MultiplexedConnection) -> BTreeMap<String, u64> {
+    let info: String = read(query(connection, &["INFO", "commandstats"]).await.expect("the server answers"));
+    info.lines()
+        .filter_map(|line| {
+            let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+            Some((name.to_owned(), rest.split(',').next()?.parse().ok()?))
+        })
+        .collect()
+}
+
+async fn query(connection: &mut MultiplexedConnection, words: &[&str]) -> Result<Value, RedisError> {
+    let mut command = ::redis::Cmd::new();
+    command.arg(words);
+    command.query_async(connection).await
+}
+
+fn read<T: FromRedisValue>(value: Value) -> T {
+    ::redis::from_redis_value(value).unwrap_or_else(|_| panic!("an answer of another type"))
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
+}
+
+fn spawn(dir: &TempDir, port: u16, lines: &[String]) -> Child {
+    let file = dir.path().join("redis.conf");
+    let text = format!("bind 127.0.0.1\nport {port}\nsave \"\"\ndir \"{}\"\n{}\n", dir.path().display(), lines.join("\n"));
+    fs::write(&file, text).expect("a configuration file");
+    Command::new("redis-server").arg(file).stdout(Stdio::null()).spawn().expect("redis-server is installed: see tests/run")
+}

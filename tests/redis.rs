@@ -1,0 +1,556 @@
+//! The laws of a store in Redis that processes share: a real server, and a store for each process.
+#![cfg(feature = "redis")]
+
+mod common;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use common::*;
+use http::{Request, Response, StatusCode};
+use tower::Layer;
+use tower_response_cache::{
+    AfterHold, CacheLayer, Caching, Coherence, InvalidateLayer, Invalidation, Miss, Namespace, OnFenceError, Outcome, Redis,
+    RedisBuilder, Rule, Store,
+};
+
+struct Server {
+    child: std::process::Child,
+    port: u16,
+    _dir: tempfile::TempDir,
+}
+impl Server {
+    async fn start() -> Self {
+        Self::with(&[]).await
+    }
+    async fn with(args: &[&str]) -> Self {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let dir = tempfile::tempdir().unwrap();
+        let child = std::process::Command::new("redis-server")
+            .args(["--port", &port.to_string(), "--save", "", "--dir"])
+            .arg(dir.path())
+            .args(args)
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        for _ in 0..500 {
+            if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Self { child, port, _dir: dir }
+    }
+    fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+    fn signal(&self, s: &str) {
+        std::process::Command::new("kill").args([s, &self.child.id().to_string()]).status().unwrap();
+    }
+    fn pause(&self) {
+        self.signal("-STOP")
+    }
+    fn resume(&self) {
+        self.signal("-CONT")
+    }
+}
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn builder(server: &Server) -> RedisBuilder {
+    Redis::builder(&server.url())
+        .budget(Duration::from_secs(2))
+        .heartbeat(Duration::from_millis(20))
+        .round_trip(Duration::from_millis(500))
+}
+
+fn rule() -> Rule {
+    Rule::ttl(MINUTE).namespace("t:{table}")
+}
+
+async fn eventually(what: &str, mut is: impl AsyncFnMut() -> bool) {
+    for _ in 0..3000 {
+        if is().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never: {what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_process_stores_another_serves() {
+    let server = Server::start().await;
+    for coherence in [Coherence::Leased, Coherence::Validated, Coherence::Ttl(MINUTE)] {
+        let prefix = format!("{coherence:?}").split('(').next().unwrap().to_owned();
+        let make = || builder(&server).prefix(&prefix).coherence(coherence).memory(8 << 20).build();
+        let (one, two) = (make().await.unwrap(), make().await.unwrap());
+        let (inner, calls) = counting(|_, n| ok(format!("answer {n}")));
+        let a = CacheLayer::new(one.clone()).rules(one_rule(rule())).layer(inner.clone());
+        let b = CacheLayer::new(two.clone()).rules(one_rule(rule())).layer(inner);
+        assert_eq!(outcome(&send(&a, get("/t/x")).await), Outcome::Miss(Miss::Absent));
+        let from_b = send(&b, get("/t/x")).await;
+        assert_eq!(outcome(&from_b), Outcome::Hit, "{coherence:?}");
+        assert_eq!(text(from_b).await, "answer 1");
+        assert_eq!(text(send(&a, get("/t/x")).await).await, "answer 1");
+        assert_eq!(calls.load(Ordering::SeqCst), 1);
+
+        two.invalidate(["t:x"]).await.unwrap();
+        assert_eq!(text(send(&b, get("/t/x")).await).await, "answer 2");
+        if matches!(coherence, Coherence::Validated) {
+            assert_eq!(text(send(&a, get("/t/x")).await).await, "answer 2");
+        }
+        if matches!(coherence, Coherence::Leased) {
+            eventually("the push arrives", async || text(send(&a, get("/t/x")).await).await == "answer 2").await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bump_during_a_fill_wins_whoever_bumps() {
+    let server = Server::start().await;
+    for coherence in [Coherence::Leased, Coherence::Validated] {
+        let prefix = format!("{coherence:?}");
+        let make = || builder(&server).prefix(&prefix).coherence(coherence).memory(8 << 20).build();
+        let (one, two) = (make().await.unwrap(), make().await.unwrap());
+        let (inner, mut hand) = tower_test::mock::pair::<Request<Plain>, Response<Plain>>();
+        let cache = CacheLayer::new(one).rules(one_rule(rule())).layer(inner);
+        let first = tokio::spawn({
+            let cache = cache.clone();
+            async move { text(send(&cache, get("/t/x")).await).await }
+        });
+        let (_, answer) = next_call(&mut hand).await;
+        two.invalidate(["t:x"]).await.unwrap();
+        answer.send_response(ok("old"));
+        assert_eq!(first.await.unwrap(), "old");
+        let second = tokio::spawn(async move { text(send(&cache, get("/t/x")).await).await });
+        let (_, answer) = next_call(&mut hand).await;
+        answer.send_response(ok("new"));
+        assert_eq!(second.await.unwrap(), "new");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_cold_requests_in_each_of_three_processes_are_one_call() {
+    let server = Server::start().await;
+    let make = || builder(&server).memory(8 << 20).build();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let mut all = Vec::new();
+    for _ in 0..3 {
+        let calls = calls.clone();
+        let inner = tower::service_fn(move |_: Request<Plain>| {
+            let calls = calls.clone();
+            async move {
+                calls.fetch_add(1, Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                Ok::<_, std::convert::Infallible>(ok("once"))
+            }
+        });
+        let rule = rule().fill_across_processes(Duration::from_secs(20));
+        all.push(CacheLayer::new(make().await.unwrap()).rules(one_rule(rule)).layer(inner));
+    }
+    let mut tasks = tokio::task::JoinSet::new();
+    for cache in all {
+        for _ in 0..1000 {
+            let cache = cache.clone();
+            tasks.spawn(async move { text(send(&cache, get("/t/x")).await).await });
+        }
+    }
+    while let Some(body) = tasks.join_next().await {
+        assert_eq!(body.unwrap(), "once");
+    }
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_away_is_no_error_and_hits_come_back_by_themselves() {
+    let server = Server::start().await;
+    let store = builder(&server).budget(Duration::from_millis(50)).memory(8 << 20).build().await.unwrap();
+    let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
+    let cache = CacheLayer::new(store.clone()).rules(one_rule(rule())).layer(inner);
+    assert_eq!(text(send(&cache, get("/t/x")).await).await, "answer 1");
+    server.pause();
+    eventually("the lease ends", async || !store.is_leased()).await;
+    assert_eq!(text(send(&cache, get("/t/x")).await).await, "answer 2");
+    for n in 0..20 {
+        assert_eq!(send(&cache, get(&format!("/t/{n}"))).await.status(), StatusCode::OK);
+    }
+    assert!(!store.is_reachable());
+    server.resume();
+    eventually("redis is asked again", async || store.is_reachable()).await;
+    eventually("hits are back", async || outcome(&send(&cache, get("/t/x")).await) == Outcome::Hit).await;
+}
+
+// ---- Writes ------------------------------------------------------------------------------------------------------------
+
+/// What a write is told of its clearing.
+fn cleared<B>(response: &Response<B>) -> Option<Invalidation> {
+    response.extensions().get().copied()
+}
+
+async fn command(server: &Server, words: &[&str]) -> ::redis::Value {
+    let client = ::redis::Client::open(server.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut command = ::redis::cmd(words[0]);
+    words[1..].iter().for_each(|word| _ = command.arg(*word));
+    command.query_async(&mut connection).await.unwrap()
+}
+
+async fn keys(server: &Server, pattern: &str) -> Vec<String> {
+    ::redis::from_redis_value(command(server, &["KEYS", pattern]).await).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_cannot_be_delivered_is_held_then_acknowledged_or_rejected_and_delivered_later() {
+    let server = Server::start().await;
+    let store = builder(&server).memory(8 << 20).budget(Duration::from_millis(100)).build().await.unwrap();
+    let other = builder(&server).coherence(Coherence::Validated).build().await.unwrap();
+    let (inner, calls) = counting(|_, n| ok(format!("answer {n}")));
+    let reads = CacheLayer::new(store.clone()).rules(one_rule(rule())).layer(inner.clone());
+    let others = CacheLayer::new(other).rules(one_rule(rule())).layer(inner.clone());
+    let held = |then| {
+        InvalidateLayer::new(store.clone()).rules(one_rule(rule())).hold(Duration::from_millis(50), then).cache_status("test")
+    };
+    assert_eq!(text(send(&reads, get("/t/x")).await).await, "answer 1");
+
+    let delivered = send(&held(AfterHold::Reject).layer(inner.clone()), post("/t/x")).await;
+    assert_eq!((delivered.status(), cleared(&delivered)), (StatusCode::OK, Some(Invalidation::Delivered)));
+    assert_eq!(text(send(&reads, get("/t/x")).await).await, "answer 3");
+    assert_eq!(text(send(&others, get("/t/x")).await).await, "answer 3");
+
+    server.pause();
+    let acknowledged = send(&held(AfterHold::Acknowledge).layer(inner.clone()), post("/t/x")).await;
+    assert_eq!((acknowledged.status(), cleared(&acknowledged)), (StatusCode::OK, Some(Invalidation::Undelivered)));
+    assert_eq!(acknowledged.headers()["cache-status"], "test; detail=undelivered");
+    let rejected = send(&held(AfterHold::Reject).layer(inner.clone()), post("/t/x")).await;
+    assert_eq!((rejected.status(), cleared(&rejected)), (StatusCode::SERVICE_UNAVAILABLE, Some(Invalidation::Undelivered)));
+    assert_eq!(calls.load(Ordering::SeqCst), 5);
+    assert_eq!((store.stats().undelivered, store.waiting() > 0), (2, true));
+    // In this process nothing from before is served, from memory or otherwise.
+    assert_eq!(text(send(&reads, get("/t/x")).await).await, "answer 6");
+    assert_eq!(text(send(&reads, get("/t/x")).await).await, "answer 7");
+
+    server.resume();
+    eventually("it is delivered", async || store.waiting() == 0).await;
+    assert_eq!(text(send(&others, get("/t/x")).await).await, "answer 8");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_a_fence_stands_nobody_is_served_and_nothing_is_stored() {
+    let server = Server::start().await;
+    for coherence in [Coherence::Leased, Coherence::Validated] {
+        let prefix = format!("{coherence:?}");
+        let strict = || builder(&server).prefix(&prefix).coherence(coherence).memory(8 << 20).strict(Duration::from_secs(30));
+        let (writer, reader) = (strict().build().await.unwrap(), strict().build().await.unwrap());
+        let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
+        let reads = CacheLayer::new(reader.clone()).rules(one_rule(rule())).layer(inner);
+        let (handler, mut hand) = tower_test::mock::pair::<Request<Plain>, Response<Plain>>();
+        let writes = InvalidateLayer::new(writer.clone()).rules(one_rule(rule())).layer(handler);
+
+        assert_eq!(text(send(&reads, get("/t/x")).await).await, "answer 1");
+        assert_eq!(outcome(&send(&reads, get("/t/x")).await), Outcome::Hit);
+        let (first, second) = (writes.clone(), writes.clone());
+        let first = tokio::spawn(async move { send(&first, post("/t/x")).await });
+        let (_, one) = next_call(&mut hand).await;
+        let second = tokio::spawn(async move { send(&second, post("/t/x")).await });
+        let (_, two) = next_call(&mut hand).await;
+        if coherence == Coherence::Leased {
+            eventually("the push arrives", async || outcome(&send(&reads, get("/t/x")).await) != Outcome::Hit).await;
+        }
+        for _ in 0..3 {
+            assert_ne!(outcome(&send(&reads, get("/t/x")).await), Outcome::Hit);
+        }
+        one.send_response(ok("done"));
+        assert_eq!(cleared(&first.await.unwrap()), Some(Invalidation::Delivered));
+        // The fence of the second stands although the first has ended.
+        assert_ne!(outcome(&send(&reads, get("/t/x")).await), Outcome::Hit);
+        assert_ne!(outcome(&send(&reads, get("/t/x")).await), Outcome::Hit);
+        two.send_response(ok("done"));
+        assert_eq!(cleared(&second.await.unwrap()), Some(Invalidation::Delivered));
+        eventually("hits are back", async || outcome(&send(&reads, get("/t/x")).await) == Outcome::Hit).await;
+        assert_eq!(keys(&server, "*:f:*").await, Vec::<String>::new());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_that_nobody_knows_leaves_the_fence_to_its_deadline() {
+    let server = Server::start().await;
+    let store = builder(&server).strict(Duration::from_secs(2)).build().await.unwrap();
+    let (inner, _) = counting(|request, n| {
+        let mut response = ok(format!("answer {n}"));
+        if request.method() == "POST" {
+            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        }
+        response
+    });
+    let reads = CacheLayer::new(store.clone()).rules(one_rule(rule())).layer(inner.clone());
+    let writes = InvalidateLayer::new(store).rules(one_rule(rule())).layer(inner);
+    assert_eq!(outcome(&send(&reads, get("/t/x")).await), Outcome::Miss(Miss::Absent));
+    send(&writes, post("/t/x")).await;
+    assert_eq!(keys(&server, "*:f:*").await.len(), 1);
+    assert_ne!(outcome(&send(&reads, get("/t/x")).await), Outcome::Hit);
+    assert_ne!(outcome(&send(&reads, get("/t/x")).await), Outcome::Hit);
+    eventually("the fence ends", async || keys(&server, "*:f:*").await.is_empty()).await;
+    eventually("hits are back", async || outcome(&send(&reads, get("/t/x")).await) == Outcome::Hit).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_redis_takes_bumps_and_fences_and_no_request_fails() {
+    let server = Server::start().await;
+    let strict = builder(&server).strict(Duration::from_secs(30)).build().await.unwrap();
+    let store = builder(&server).coherence(Coherence::Validated).strict(Duration::from_secs(30)).build().await.unwrap();
+    let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
+    let reads = CacheLayer::new(store.clone()).rules(one_rule(rule())).layer(inner.clone());
+    assert_eq!(text(send(&reads, get("/t/x")).await).await, "answer 1");
+    command(&server, &["CONFIG", "SET", "maxmemory-policy", "noeviction"]).await;
+    command(&server, &["CONFIG", "SET", "maxmemory", "1"]).await;
+    assert_eq!(text(send(&reads, get("/t/x")).await).await, "answer 1");
+    store.invalidate(["t:x"]).await.unwrap();
+    assert_eq!(text(send(&reads, get("/t/x")).await).await, "answer 2");
+    assert_eq!(text(send(&reads, get("/t/x")).await).await, "answer 3");
+
+    let writes = InvalidateLayer::new(strict).rules(one_rule(rule())).layer(inner);
+    let written = send(&writes, post("/t/x")).await;
+    assert_eq!((written.status(), cleared(&written)), (StatusCode::OK, Some(Invalidation::Delivered)));
+
+    command(&server, &["CONFIG", "SET", "maxmemory", "0"]).await;
+    eventually("hits are back", async || outcome(&send(&reads, get("/t/x")).await) == Outcome::Hit).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_without_its_fence_is_rejected_before_the_handler_unless_it_is_to_proceed() {
+    let server = Server::start().await;
+    let budget = Duration::from_millis(50);
+    let strict = builder(&server).strict(Duration::from_secs(30)).budget(budget).build().await.unwrap();
+    let (inner, calls) = counting(|_, n| ok(format!("answer {n}")));
+    let writes = InvalidateLayer::new(strict.clone()).rules(one_rule(rule())).hold(budget, AfterHold::Acknowledge);
+    server.pause();
+    let rejected = send(&writes.clone().layer(inner.clone()), post("/t/x")).await;
+    assert_eq!((rejected.status(), cleared(&rejected)), (StatusCode::SERVICE_UNAVAILABLE, Some(Invalidation::NotFenced)));
+    assert_eq!((calls.load(Ordering::SeqCst), strict.stats().not_fenced), (0, 1));
+    let proceeds = send(&writes.on_fence_error(OnFenceError::Proceed).layer(inner), post("/t/x")).await;
+    assert_eq!((proceeds.status(), cleared(&proceeds)), (StatusCode::OK, Some(Invalidation::Undelivered)));
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+    server.resume();
+    eventually("all is delivered", async || strict.waiting() == 0).await;
+    eventually("no fence is left", async || keys(&server, "*:f:*").await.is_empty()).await;
+}
+
+// ---- What a server loses -----------------------------------------------------------------------------------------------
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_generation_that_is_missing_is_a_miss_and_never_brings_an_old_entry_back() {
+    let server = Server::start().await;
+    for coherence in [Coherence::Leased, Coherence::Validated] {
+        let prefix = format!("{coherence:?}");
+        let store = builder(&server).prefix(&prefix).coherence(coherence).build().await.unwrap();
+        let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
+        let reads = CacheLayer::new(store).rules(one_rule(rule())).layer(inner);
+        for (n, name) in ["*", "t", "t:x"].into_iter().enumerate() {
+            assert_eq!(text(send(&reads, get("/t/x")).await).await, format!("answer {}", n + 1));
+            let gone = command(&server, &["DEL", &format!("{prefix}:1:g:{{{name}}}")]).await;
+            assert_eq!(gone, ::redis::Value::Int(1), "{name}");
+            eventually("it is another answer", async || {
+                text(send(&reads, get("/t/x")).await).await == format!("answer {}", n + 2)
+            })
+            .await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_damaged_or_foreign_is_a_miss_counted_and_removed() {
+    let server = Server::start().await;
+    let store = builder(&server).build().await.unwrap();
+    let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
+    let reads = CacheLayer::new(store.clone()).rules(one_rule(rule())).layer(inner);
+    send(&reads, get("/t/x")).await;
+    send(&reads, get("/t/y")).await;
+    let entries = keys(&server, "*:e:*").await;
+    assert_eq!(entries.len(), 2);
+    let (x, y): (Vec<_>, Vec<_>) = entries.iter().partition(|key| key.contains("t:x"));
+    // Another's entry, byte for byte, and one cut short.
+    command(&server, &["COPY", y[0], x[0], "REPLACE"]).await;
+    assert_eq!(text(send(&reads, get("/t/x")).await).await, "answer 3");
+    command(&server, &["SETRANGE", y[0], "30", "damage"]).await;
+    assert_eq!(text(send(&reads, get("/t/y")).await).await, "answer 4");
+    command(&server, &["SET", x[0], ""]).await;
+    assert_eq!(text(send(&reads, get("/t/x")).await).await, "answer 5");
+    assert_eq!(store.stats().damaged, 3);
+    assert_eq!(outcome(&send(&reads, get("/t/x")).await), Outcome::Hit);
+}
+
+// ---- Names known only from the response --------------------------------------------------------------------------------
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_came_with_the_response_are_vouched_for_from_the_second_fill_on() {
+    let server = Server::start().await;
+    for coherence in [Coherence::Leased, Coherence::Validated] {
+        let prefix = format!("{coherence:?}");
+        let make = || builder(&server).prefix(&prefix).coherence(coherence).memory(8 << 20).build();
+        let (one, two) = (make().await.unwrap(), make().await.unwrap());
+        let (inner, _) = counting(|_, n| {
+            let mut response = ok(format!("answer {n}"));
+            response.extensions_mut().insert(Caching::new().namespace(Namespace::of(["row", "17"])));
+            response
+        });
+        let a = CacheLayer::new(one.clone()).rules(one_rule(rule())).layer(inner.clone());
+        let b = CacheLayer::new(two.clone()).rules(one_rule(rule())).layer(inner);
+        assert_eq!(text(send(&a, get("/t/x")).await).await, "answer 1");
+        assert_eq!(text(send(&a, get("/t/x")).await).await, "answer 2");
+        // The number that the first fill has written is pushed back to where it came from, and may cost one more.
+        eventually("it is stored", async || outcome(&send(&a, get("/t/x")).await) == Outcome::Hit).await;
+        let kept = text(send(&a, get("/t/x")).await).await;
+        let from_b = send(&b, get("/t/x")).await;
+        assert_eq!((outcome(&from_b), text(from_b).await), (Outcome::Hit, kept.clone()));
+        two.invalidate(["row:17"]).await.unwrap();
+        assert_ne!(text(send(&b, get("/t/x")).await).await, kept);
+        eventually("the other sees it", async || text(send(&a, get("/t/x")).await).await != kept).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_was_cleared_while_its_response_was_computed_is_not_vouched_for() {
+    let server = Server::start().await;
+    let make = || builder(&server).coherence(Coherence::Validated).build();
+    let (one, two) = (make().await.unwrap(), make().await.unwrap());
+    let (inner, mut hand) = tower_test::mock::pair::<Request<Plain>, Response<Plain>>();
+    let cache = CacheLayer::new(one).rules(one_rule(rule())).layer(inner);
+    let mut answers = ["first", "second", "stale", "fresh"].into_iter();
+    for (round, clears) in [false, false, true, false].into_iter().enumerate() {
+        if round == 2 {
+            // What the second round has stored is cleared, so that there is a third.
+            two.invalidate(["t:x"]).await.unwrap();
+        }
+        let request = tokio::spawn({
+            let cache = cache.clone();
+            async move { text(send(&cache, get("/t/x")).await).await }
+        });
+        let (_, answer) = next_call(&mut hand).await;
+        if clears {
+            two.invalidate(["row:17"]).await.unwrap();
+        }
+        let mut response = ok(answers.next().unwrap());
+        response.extensions_mut().insert(Caching::new().namespace(Namespace::of(["row", "17"])));
+        answer.send_response(response);
+        request.await.unwrap();
+    }
+}
+
+// ---- Redis away --------------------------------------------------------------------------------------------------------
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_redis_one_call_runs_and_one_forms_and_there_is_no_third() {
+    let server = Server::start().await;
+    let store = builder(&server).budget(Duration::from_millis(20)).build().await.unwrap();
+    let (inner, mut hand) = tower_test::mock::pair::<Request<Plain>, Response<Plain>>();
+    let cache = CacheLayer::new(store.clone()).rules(one_rule(rule())).layer(inner);
+    server.pause();
+    let ask = || {
+        let cache = cache.clone();
+        tokio::spawn(async move { text(send(&cache, get("/t/x")).await).await })
+    };
+    let first = ask();
+    let (_, one) = next_call(&mut hand).await;
+    eventually("redis is known to be away", async || !store.is_reachable()).await;
+    let later: Vec<_> = (0..100).map(|_| ask()).collect();
+    eventually("they wait", async || store.stats().away > 100).await;
+    one.send_response(ok("before they came"));
+    assert_eq!(first.await.unwrap(), "before they came");
+    let (_, two) = next_call(&mut hand).await;
+    two.send_response(ok("after they came"));
+    for request in later {
+        assert_eq!(request.await.unwrap(), "after they came");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_is_made_without_redis_unless_it_must_be_there() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let url = format!("redis://127.0.0.1:{port}");
+    let error = Redis::builder(&url).must_be_there().build().await.unwrap_err().to_string();
+    assert!(error.contains("refused"), "{error}");
+    let store = Redis::connect(&url).await.unwrap();
+    assert!(!store.is_reachable());
+    let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
+    let cache = CacheLayer::new(store).rules(one_rule(rule())).layer(inner);
+    assert_eq!(text(send(&cache, get("/t/x")).await).await, "answer 1");
+    for (wrong, why) in [
+        (Redis::builder("http://127.0.0.1").build().await, "URL"),
+        (Redis::builder(&url).prefix("a b").build().await, "letters, digits"),
+        (Redis::builder(&url).heartbeat(Duration::ZERO).build().await, "heartbeat is 0ns; it is from 5ms to 10s"),
+        (Redis::builder(&url).connections(0).build().await, "connections is 0"),
+        (RedisBuilder::cluster(Vec::<String>::new()).build().await, "at least one node"),
+    ] {
+        let error = wrong.expect_err(why).to_string();
+        assert!(error.contains(why), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_is_told_at_once() {
+    let server = Server::with(&["--requirepass", "right"]).await;
+    let url = |password: &str| format!("redis://:{password}@127.0.0.1:{}", server.port);
+    let error = Redis::connect(&url("wrong")).await.unwrap_err().to_string();
+    assert!(error.to_lowercase().contains("password") || error.contains("WRONGPASS"), "{error}");
+    assert!(Redis::connect(&url("right")).await.unwrap().is_reachable());
+}
+
+// ---- Housekeeping ------------------------------------------------------------------------------------------------------
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reclaim_removes_what_is_dead_and_nothing_else() {
+    let server = Server::start().await;
+    let store = builder(&server).build().await.unwrap();
+    let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
+    let reads = CacheLayer::new(store.clone()).rules(one_rule(rule())).layer(inner);
+    for n in 0..300 {
+        send(&reads, get(&format!("/t/{}?n={n}", ["x", "y", "z"][n % 3]))).await;
+    }
+    store.invalidate(["t:x"]).await.unwrap();
+    let done = store.reclaim(1_000_000).await.unwrap();
+    assert_eq!((done.seen, done.removed), (300, 100));
+    assert_eq!(keys(&server, "*:e:*").await.len(), 200);
+    assert_eq!(outcome(&send(&reads, get("/t/y?n=1")).await), Outcome::Hit);
+    let usage = store.server().await.unwrap();
+    assert!(usage.masters == 1 && usage.keys > 200 && usage.bytes > 100_000, "{usage:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_cleared_for_all_processes() {
+    let server = Server::start().await;
+    let make = || builder(&server).coherence(Coherence::Validated).memory(8 << 20).build();
+    let (one, two) = (make().await.unwrap(), make().await.unwrap());
+    let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
+    let a = CacheLayer::new(one).rules(one_rule(rule())).layer(inner);
+    assert_eq!(text(send(&a, get("/t/x?a=1")).await).await, "answer 1");
+    let key = one_rule(rule()).key(&two, &get("/t/x?a=1")).unwrap();
+    two.invalidate_key(&key).await.unwrap();
+    assert_eq!(text(send(&a, get("/t/x?a=1")).await).await, "answer 2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_cleared_softly_is_stale_for_all_processes() {
+    let server = Server::start().await;
+    let make = || builder(&server).coherence(Coherence::Validated).build();
+    let (one, two) = (make().await.unwrap(), make().await.unwrap());
+    let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
+    let rule = rule().stale_while_revalidate(MINUTE);
+    let a = CacheLayer::new(one).rules(one_rule(rule)).layer(inner);
+    assert_eq!(text(send(&a, get("/t/x")).await).await, "answer 1");
+    two.invalidate_softly(["t:x"]).await.unwrap();
+    let stale = send(&a, get("/t/x")).await;
+    assert!(matches!(outcome(&stale), Outcome::Stale(_)), "{:?}", outcome(&stale));
+    assert_eq!(text(stale).await, "answer 1");
+    eventually("it is refreshed", async || outcome(&send(&a, get("/t/x")).await) == Outcome::Hit).await;
+    assert_ne!(text(send(&a, get("/t/x")).await).await, "answer 1");
+}
