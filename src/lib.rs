@@ -17,6 +17,7 @@ pub mod invalidate;
 mod key;
 mod layer;
 mod namespace;
+mod parts;
 mod road;
 mod rules;
 pub mod semantics;

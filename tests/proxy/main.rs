@@ -2,6 +2,7 @@
 #![allow(missing_docs, unreachable_pub)]
 
 mod keys;
+mod parts;
 mod passing;
 mod storing;
 mod targeted;
