@@ -37,7 +37,7 @@ pub(crate) async fn run(bare: Server, cached: &Server, store: &impl Store, calls
     }
 
     println!("A write shows in the very next read");
-    tour::walk(&Client::new(cached.address())).await
+    tour::walk(&Client::new(cached.address()), store.is_shared()).await
 }
 
 /// Says what to try now, with a token that works.
