@@ -16,7 +16,8 @@ Usage: cargo run --release --example backend -- [FLAGS]
   --db DIR          keep the database and the buckets here    [a new temporary directory, removed at the end]
   --memory BYTES    room for the cache, such as 64MiB         [64MiB]
   --redis URL       keep the cache in Redis as well, shared by all processes with the same --db; --memory is then what
-                    each has in front of it. Given several times: the nodes of a cluster  [memory alone]
+                    each has in front of it. Given several times: nodes of a cluster. Of several processes, one at a time
+                    may demonstrate; begin the others with --serve  [memory alone]
   --coherence HOW   how new what memory serves must be, with --redis: `leased`, at most 120 ms stale; `validated`, never
                     stale, by a round trip for each hit; `ttl`, at most one second stale  [leased]
   --strict          with --redis: a fence before each write, so that it shows even if the process dies in the middle of

@@ -13,7 +13,7 @@ use super::{
 /// What is read twice over memory comes from the cache the second time. A store that is `shared` stores nothing under a name that
 /// it has only just learned from a response, so that this takes a little longer there.
 pub(crate) async fn walk(client: &Client, shared: bool) -> Result<(), Fault> {
-    let tour = Tour { client, token: client.login(0).await?, readings: if shared { 4 } else { 2 } };
+    let tour = Tour { client, token: client.login(0).await?, readings: if shared { 6 } else { 2 } };
     tour.a_row().await?;
     tour.an_object().await?;
     tour.a_session().await
