@@ -7,6 +7,7 @@
 mod answer;
 mod body;
 mod clock;
+mod content;
 mod drive;
 mod fill;
 mod flight;
@@ -44,6 +45,7 @@ pub use self::store::{KeyRing, KeyRingError};
 pub use self::{
     body::{BoxError, CacheBody},
     clock::Clock,
+    content::{Content as ReadContent, ContentBody, ContentFuture, ContentLayer},
     future::ResponseFuture,
     hints::{Caching, Invalidates},
     invalidate::{AfterHold, Invalidate, InvalidateLayer, Invalidation, OnFenceError},

@@ -272,7 +272,7 @@ where
                 }
                 let response = answer::from_entry(&shared, &entry, method, headers, outcome, now);
                 let missed = Missed { early, ..Missed::renewing(entry, stamp, varying) };
-                if *method == Method::GET
+                if *method != Method::HEAD
                     && let Joined::Leads(leader) = quest.join(&shared, &missed)
                 {
                     // Not awaited by the stale answer, which is to leave at once.

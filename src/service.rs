@@ -17,6 +17,7 @@ use crate::{
     answer::{self, Asked, AskedHttp, Decision, Look, decide, decide_http},
     body::{BoxError, CacheBody},
     clock::Nanos,
+    content,
     fill::{Fill, Held, as_inner_service_knows},
     flight::{Follower, Joined, Leader},
     future::ResponseFuture,
@@ -370,10 +371,11 @@ fn scan<R: Body>(request: &Request<R>, rule: &Compiled) -> Result<Asks, Bypass> 
     if rule.is_uncached() {
         return Err(Bypass::Uncached);
     }
-    if *request.method() != Method::GET && *request.method() != Method::HEAD {
+    let query = *request.method() != Method::GET && content::is_known(request.extensions());
+    if *request.method() != Method::GET && *request.method() != Method::HEAD && !query {
         return Err(Bypass::Method);
     }
-    if !request.body().is_end_stream() && request.body().size_hint().exact() != Some(0) {
+    if !query && !request.body().is_end_stream() && request.body().size_hint().exact() != Some(0) {
         return Err(Bypass::RequestBody);
     }
     let mut asks = Asks::default();

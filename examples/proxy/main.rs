@@ -20,7 +20,7 @@ use origin::Origin;
 use tokio::net::TcpListener;
 use tower::ServiceBuilder;
 use tower_response_cache::{
-    CacheLayer, InvalidateLayer, Memory, Rule, Rules,
+    CacheLayer, ContentLayer, InvalidateLayer, Memory, Rule, Rules,
     semantics::{Normalise, Weights},
 };
 
@@ -58,6 +58,7 @@ async fn run(args: Args) -> Result<(), String> {
     };
     let store = Memory::new(args.memory);
     let service = ServiceBuilder::new()
+        .layer(ContentLayer::new())
         .layer(InvalidateLayer::new(store.clone()).rules(rules.clone()))
         .layer(CacheLayer::new(store).rules(rules).cache_status(NAME))
         .service(Origin::new(args.origin));

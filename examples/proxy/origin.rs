@@ -25,6 +25,7 @@ use hyper_util::{
 };
 use tokio::time::timeout;
 use tower::Service;
+use tower_response_cache::ContentBody;
 
 use crate::{
     fields::{append_via, remove_hop_by_hop},
@@ -42,9 +43,12 @@ const IDLE: Duration = Duration::from_secs(4);
 
 #[derive(Clone)]
 pub(crate) struct Origin {
-    client: Client<HttpConnector, Incoming>,
+    client: Client<HttpConnector, Asked>,
     authority: Authority,
 }
+
+/// The body of a request on its way to the origin.
+type Asked = ContentBody<Incoming>;
 
 pub(crate) type OriginBody = UnsyncBoxBody<Bytes, hyper::Error>;
 
@@ -84,7 +88,7 @@ impl Origin {
     }
 
     /// Addresses a request to the origin.
-    fn address(&self, request: &mut Request<Incoming>) {
+    fn address(&self, request: &mut Request<Asked>) {
         let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         let uri = Uri::builder().scheme(Scheme::HTTP).authority(self.authority.clone()).path_and_query(path).build();
         *request.uri_mut() = uri.unwrap_or_default();
@@ -109,7 +113,7 @@ impl Origin {
     }
 }
 
-impl Service<Request<Incoming>> for Origin {
+impl Service<Request<Asked>> for Origin {
     type Response = Response<OriginBody>;
     type Error = NoAnswer;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, NoAnswer>> + Send>>;
@@ -118,7 +122,7 @@ impl Service<Request<Incoming>> for Origin {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Asked>) -> Self::Future {
         self.address(&mut request);
         let client = upgrade::Client::of(&mut request);
         if let Some(interim) = request.extensions_mut().remove::<Interim>() {

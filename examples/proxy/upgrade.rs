@@ -29,7 +29,7 @@ pub(crate) fn name(headers: &mut HeaderMap, protocol: HeaderValue) {
 pub(crate) struct Client(Option<OnUpgrade>);
 
 impl Client {
-    pub(crate) fn of(request: &mut Request<Incoming>) -> Self {
+    pub(crate) fn of<B>(request: &mut Request<B>) -> Self {
         let asks = request.headers().contains_key(UPGRADE);
         Self(asks.then(|| on(request)))
     }

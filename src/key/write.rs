@@ -70,6 +70,7 @@ pub(crate) enum Tag {
     Sections = 15,
     Http = 16,
     ReducedQuery = 17,
+    Content = 18,
 }
 
 impl<'a> KeyWriter<'a> {

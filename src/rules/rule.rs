@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     clock::{Nanos, nanos},
+    content,
     groups::Origin,
     invalidate::{AfterHold, OnFenceError},
     key::{self, And, Extracted, Identity, KeyExtractor, KeyRef, KeyWriter, RequestView, RouteAndQuery},
@@ -602,6 +603,16 @@ impl Compiled {
     /// Writes the whole key of a request: its route, then what the extractor says.
     #[inline]
     pub(crate) fn write_key(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
+        let extracted = self.write_target(request, key);
+        if *request.method != Method::GET && content::is_query(request.method) {
+            content::write(request, key);
+        }
+        extracted
+    }
+
+    /// The same without the content of a QUERY: the key of a GET.
+    #[inline]
+    fn write_target(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
         key::begin(key, self.http().is_some(), self.route.as_deref(), request);
         self.rule.key.extract(request, key)
     }
@@ -697,6 +708,12 @@ impl Compiled {
         }
         // The key itself is a name under which it can be cleared: that of the request, so that all variants go with it.
         names.push_key(key);
+        if content::is_query(request.method) {
+            // RFC 9111, section 4.4: whatever is stored for a URI goes with a write to it.
+            let mut target = Vec::new();
+            let _ = self.write_target(request, &mut KeyWriter::new(&mut target, request.secret));
+            names.push_key(KeyRef::new(&target));
+        }
         let ttl = match &self.rule.lifetime {
             Lifetime::Fixed(ttl) => Some(*ttl),
             Lifetime::ByRequest(ttl) => Some(ttl(request)),

@@ -86,6 +86,28 @@ async fn requests_that_differ_where_it_counts_never_share_an_answer() {
             ],
         ),
         (
+            "the content of a QUERY is part of the key, and what it is",
+            &[
+                asked("QUERY /x\ncontent-type: a/b\n\nq > 1", A, "uri-miss 200 a"),
+                asked("QUERY /x\ncontent-type: a/b\n\nq > 2", B, "uri-miss 200 b"),
+                asked("QUERY /x\ncontent-type: a/c\n\nq > 1", B, "uri-miss 200 b"),
+                asked("QUERY /x\ncontent-type: a/b", B, "uri-miss 200 b"),
+                asked("GET /x", B, "uri-miss 200 b"),
+                alone("QUERY /x\ncontent-type: a/b\n\nq > 1", "hit 200 a"),
+                alone("QUERY /x\ncontent-type: a/b\ntransfer-encoding: chunked\n\n5\r\nq > 1\r\n0\r\n\r\n", "hit 200 a"),
+            ],
+        ),
+        (
+            "4.4: a write clears what QUERY was answered, too",
+            &[
+                asked("QUERY /x\n\nq > 1", A, "uri-miss 200 a"),
+                asked("QUERY /x/other\n\nq > 1", A, "uri-miss 200 a"),
+                asked("POST /x", "204", "method 204"),
+                asked("QUERY /x\n\nq > 1", B, "uri-miss 200 b"),
+                alone("QUERY /x/other\n\nq > 1", "hit 200 a"),
+            ],
+        ),
+        (
             "a GET with content is left alone",
             &[asked("GET /x\n\n{\"q\":1}", A, "bypass 200 a"), asked("GET /x\n\n{\"q\":2}", B, "bypass 200 b")],
         ),
