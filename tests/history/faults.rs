@@ -1,0 +1,149 @@
+//! What goes wrong while clients are at work.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use super::{
+    rig::{Fault as Way, Forwarder, Options, Server},
+    stage::{NODES, Stage},
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing but time.
+    Calm,
+    /// `kill -9` of a process, which is then started again.
+    Kill,
+    /// `SIGSTOP` of Redis for a while.
+    Freeze,
+    /// Redis is killed and comes back with nothing.
+    Forget,
+    /// Redis is killed and comes back with what it had some time before.
+    Relapse,
+    /// Redis has little room, and evicts whatever it likes.
+    Evict,
+    /// Redis has no room, and takes nothing in.
+    Fill,
+    /// `CLIENT KILL` of all connections.
+    Hang,
+    /// The way of a process to Redis, or from it, stalls.
+    Stall,
+    /// What is sent on that way takes longer.
+    Delay,
+    /// The connections of a process are cut.
+    Cut,
+    /// A replica that has missed the last changes takes the place of its master.
+    Promote,
+}
+
+impl Stage {
+    /// One fault after another, drawn from these, until the time is over.
+    pub async fn suffer(&mut self, faults: &[Fault], time: Duration) {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            let fault = faults[self.random.usize(..faults.len())];
+            self.strike(fault).await;
+            self.pass(50..250).await;
+        }
+    }
+
+    /// One fault, from its begin to its end.
+    pub async fn strike(&mut self, fault: Fault) {
+        match fault {
+            Fault::Calm => self.pass(100..200).await,
+            Fault::Kill => {
+                let node = self.random.usize(..NODES);
+                self.kill(node).await;
+            }
+            Fault::Freeze => {
+                self.redis.pause();
+                self.pass(20..700).await;
+                self.redis.resume();
+            }
+            Fault::Forget => self.redis.restart(false).await,
+            Fault::Relapse => {
+                self.redis.command(&["SAVE"]).await;
+                self.pass(50..400).await;
+                self.redis.restart(true).await;
+            }
+            Fault::Evict => {
+                self.redis.config_set("maxmemory-policy", "allkeys-random").await;
+                let room = self.used_memory().await.saturating_sub(self.random.u64(1_000..40_000));
+                self.redis.config_set("maxmemory", &room.to_string()).await;
+                self.pass(20..100).await;
+                self.redis.config_set("maxmemory", "0").await;
+            }
+            Fault::Fill => {
+                self.redis.config_set("maxmemory-policy", "noeviction").await;
+                self.redis.config_set("maxmemory", "1").await;
+                self.pass(50..500).await;
+                self.redis.config_set("maxmemory", "0").await;
+            }
+            Fault::Hang => self.redis.client_kill_all().await,
+            Fault::Stall => self.obstruct(Way::Stall, 20..800).await,
+            Fault::Delay => {
+                let late = Duration::from_millis(self.random.u64(1..40));
+                self.obstruct(Way::Delay(late), 50..400).await;
+            }
+            Fault::Cut => {
+                let node = self.random.usize(..NODES);
+                self.ways[node].refuse(self.random.bool());
+                self.ways[node].cut();
+                self.pass(10..300).await;
+                self.ways[node].refuse(false);
+            }
+            Fault::Promote => self.promote().await,
+        }
+    }
+
+    async fn obstruct(&mut self, fault: Way, time: std::ops::Range<u64>) {
+        let (node, side) = (self.random.usize(..NODES), self.random.u8(..3));
+        let set = |fault| {
+            let way: &Forwarder = &self.ways[node];
+            if side != 0 {
+                way.requests(fault);
+            }
+            if side != 1 {
+                way.answers(fault);
+            }
+        };
+        set(fault);
+        let time = Duration::from_millis(self.random.clone().u64(time));
+        tokio::time::sleep(time).await;
+        set(Way::Pass);
+        self.random.u64(..);
+    }
+
+    async fn used_memory(&self) -> u64 {
+        let info = self.redis.info("memory").await;
+        let line = info.lines().find_map(|line| line.strip_prefix("used_memory:"));
+        line.and_then(|number| number.trim().parse().ok()).expect("the server knows its memory")
+    }
+
+    /// Nobody talks to the old master any more before there is a new one: two at a time are outside of the promise.
+    async fn promote(&mut self) {
+        let link = Forwarder::start(address(&self.redis));
+        let options = Options::default().line("repl-diskless-sync-delay 0").line("replica-serve-stale-data yes");
+        let replica = options.line(format!("replicaof 127.0.0.1 {}", link.addr().port())).start().await;
+        replica.linked().await;
+        link.answers(Way::Stall);
+        self.pass(100..400).await;
+        for way in &self.ways {
+            way.refuse(true);
+            way.cut();
+        }
+        self.redis.kill();
+        replica.promote().await;
+        for way in &self.ways {
+            way.retarget(address(&replica));
+            way.refuse(false);
+        }
+        self.redis = replica;
+    }
+}
+
+fn address(server: &Server) -> SocketAddr {
+    ([127, 0, 0, 1], server.port()).into()
+}
