@@ -220,6 +220,7 @@ struct Span {
 }
 
 /// A name in a set.
+#[cfg(feature = "redis")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Name<'a> {
     /// A namespace.
@@ -228,12 +229,24 @@ pub(crate) enum Name<'a> {
     Key { hash: u64, alone: bool },
 }
 
+#[cfg(feature = "redis")]
 impl Name<'_> {
     pub(crate) fn hash(&self) -> u64 {
         match self {
             Self::Text { hash, .. } | Self::Key { hash, .. } => *hash,
         }
     }
+}
+
+/// A name as the stored form has it.
+#[cfg(feature = "redis")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A piece of the text.
+    Text { start: u32, len: u32 },
+    /// A name that exists only inside the store. It may be that of another key than the entry's, of which it is a variant, so that
+    /// the hash is all there is of it.
+    Key { of_http: bool, hash: u64 },
 }
 
 const ROOT: &str = "*";
@@ -337,6 +350,7 @@ impl Namespaces {
     }
 
     /// Each name, those that exist only inside the store included.
+    #[cfg(feature = "redis")]
     pub(crate) fn names(&self) -> impl Iterator<Item = Name<'_>> + Clone {
         self.spans.iter().map(|span| match (span.start, span.end) {
             (0, 0) => Name::Key { hash: span.hash, alone: false },
@@ -345,25 +359,49 @@ impl Namespaces {
         })
     }
 
-    /// The set whose names are these, in this order.
-    pub(crate) fn of_names<'a>(names: impl IntoIterator<Item = Name<'a>>) -> Self {
-        let mut set = Self::default();
-        for name in names {
-            match name {
-                Name::Text { text, .. } => set.push_text(text, false),
-                Name::Key { hash, alone } => {
-                    let end = u32::from(alone);
-                    set.spans.push(Span { start: end, end, hash });
-                }
-            }
-        }
-        set
-    }
-
     /// One hash for each name, those that exist only inside the store included.
     #[inline]
     pub(crate) fn hashes(&self) -> impl Iterator<Item = u64> + Clone {
         self.spans.iter().map(|s| s.hash)
+    }
+
+    /// The names one after the other, as [`places`](Self::places) refers to them.
+    #[cfg(feature = "redis")]
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// What each name is, in order: with the text all there is of the set.
+    #[cfg(feature = "redis")]
+    pub(crate) fn places(&self) -> impl Iterator<Item = Place> {
+        self.spans.iter().map(|span| match span.end - span.start {
+            0 => Place::Key { of_http: span.end == 1, hash: span.hash },
+            len => Place::Text { start: span.start, len },
+        })
+    }
+
+    /// A set to which `count` names are added by [`push_place`](Self::push_place).
+    #[cfg(feature = "redis")]
+    pub(crate) fn with_text(text: &str, count: usize) -> Self {
+        Self { text: text.to_owned(), spans: Vec::with_capacity(count) }
+    }
+
+    /// Adds a name; `false` if there is no such one in the text.
+    #[cfg(feature = "redis")]
+    #[must_use]
+    pub(crate) fn push_place(&mut self, place: Place) -> bool {
+        let span = match place {
+            Place::Key { of_http, hash } => Span { start: of_http.into(), end: of_http.into(), hash },
+            Place::Text { start, len } => {
+                let Some(end) = start.checked_add(len) else { return false };
+                let Some(name) = self.text.get(start as usize..end as usize).filter(|name| !name.is_empty()) else {
+                    return false;
+                };
+                Span { start, end, hash: hash_of(name) }
+            }
+        };
+        self.spans.push(span);
+        true
     }
 
     /// Gives back what growing took.

@@ -96,6 +96,12 @@ impl Vary {
         vary
     }
 
+    /// What [`names`](Vary::names) and [`is_star`](Vary::is_star) told of one; `None` if the names are not sorted, each once.
+    #[cfg(feature = "redis")]
+    pub(crate) fn of_names(star: bool, names: Vec<HeaderName>) -> Option<Vary> {
+        names.is_sorted_by(|a, b| a.as_str() < b.as_str()).then_some(Vary { star, names })
+    }
+
     /// The same, and one more field. A 206 that is kept as such depends on `Range` and `If-Range`, too, which `Vary` does not say.
     #[must_use]
     pub fn and(mut self, name: HeaderName) -> Vary {

@@ -120,6 +120,14 @@ impl Entry {
         }
     }
 
+    /// The same, read from bytes that it keeps alive: `held` of them are not its body.
+    #[cfg(feature = "redis")]
+    pub(crate) fn held(key: Key, stamp: Stamp, draft: Draft, held: usize) -> Self {
+        let mut entry = Self::new(key, stamp, draft);
+        entry.weight += held as u64;
+        entry
+    }
+
     /// The key it answers; compared in full before it is served.
     pub fn key(&self) -> &Key {
         &self.key

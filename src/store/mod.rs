@@ -21,6 +21,10 @@ use std::{
 pub use self::redis::{
     Coherence, Failover, Reclaimed, Redis, RedisBuilder, RedisConnectError, RedisConnection, RedisManager, ServerUsage,
 };
+#[cfg(all(fuzzing, feature = "redis"))]
+pub use codec::fuzz_stored;
+#[cfg(feature = "encryption")]
+pub use codec::{KeyRing, KeyRingError};
 pub use entry::Entry;
 pub(crate) use entry::{Content, Draft, Http, Times, finished};
 pub use epochs::{Bump, Life};

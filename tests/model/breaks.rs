@@ -139,7 +139,25 @@ fn any_generation_for_a_name_known_from_the_response() {
 #[test]
 fn generation_of_an_added_name_created_inside_a_fence() {
     let scope = Scope { strict: true, crash: true, ..ADDED };
-    breaks(scope.but(Broken::CreateAddedInsideFence), law::SETTLE, 20);
+    breaks(scope.but(Broken::CreateAddedInsideFence), law::SETTLE, 22);
+}
+
+#[test]
+fn generations_gone_before_the_fences_stand() {
+    let scope =
+        Scope { readers: &[Far, Far], writers: &[Far], strict: true, crash: true, split: true, namespaces: 2, ..VALIDATED };
+    breaks(scope.but(Broken::UnlinkBeforeFence), law::SETTLE, 21);
+}
+
+#[test]
+fn number_of_a_generation_taken_before_it_was_seen() {
+    breaks(ADDED.but(Broken::NumberBeforeSeen), law::ACK_FRESH, 20);
+}
+
+#[test]
+fn number_written_into_another_generation() {
+    let scope = Scope { readers: &[Far, Far, Far], writers: &[Far], bumps: [0b10, 0b10], evict_counter: false, ..ADDED };
+    breaks(scope.but(Broken::NumberWhatever), law::ACK_FRESH, 26);
 }
 
 #[test]

@@ -72,6 +72,8 @@ impl Scope {
             Step::Ask => out.push(Action::Ask { reader: id }),
             Step::Asked => out.push(Action::Arrive { reader: id }),
             Step::Named => out.push(Action::ReadAdded { reader: id }),
+            Step::Count => out.push(Action::CountAdded { reader: id }),
+            Step::Number => out.push(Action::NumberAdded { reader: id }),
             Step::Store => out.push(Action::Store { reader: id }),
             Step::Install => out.push(Action::Install { reader: id }),
             Step::Follow => {}
@@ -97,7 +99,10 @@ impl Scope {
                 }
             }
         }
-        let asks_redis = matches!(reader.step, Step::Read | Step::Get | Step::Create | Step::Wait | Step::Named | Step::Store);
+        let asks_redis = matches!(
+            reader.step,
+            Step::Read | Step::Get | Step::Create | Step::Wait | Step::Named | Step::Count | Step::Number | Step::Store
+        );
         let patient = self.is(Broken::NoBudget) && reader.step == Step::Read;
         if self.away && asks_redis && !patient {
             out.push(Action::Unanswered { reader: id });
@@ -238,6 +243,8 @@ impl Scope {
             Action::Ask { reader } => self.ask(state, effects, reader as usize),
             Action::Arrive { reader } => self.arrive(state, effects, reader as usize),
             Action::ReadAdded { reader } => self.read_added(state, effects, reader as usize),
+            Action::CountAdded { reader } => self.count_added(state, reader as usize),
+            Action::NumberAdded { reader } => self.number_added(state, reader as usize),
             Action::Store { reader } => self.store(state, effects, reader as usize),
             Action::Install { reader } => self.install(state, effects, reader as usize),
             Action::Unanswered { reader } => {
@@ -245,7 +252,7 @@ impl Scope {
                 let reader = reader as usize;
                 match state.readers[reader].step {
                     // The response is there already; only storing it fails.
-                    Step::Named | Step::Store => {
+                    Step::Named | Step::Count | Step::Number | Step::Store => {
                         self.dismiss(state, reader);
                         state.readers[reader] = NOBODY;
                     }
@@ -443,19 +450,16 @@ impl Scope {
         };
     }
 
-    /// One script: is there a fence, is there a generation, when was it created; create it if there is none.
+    /// One script: is there a fence, is there a generation, and its number; create it, without one, if there is neither.
     pub(crate) fn read_added(&self, state: &mut State, effects: &mut Effects, index: usize) {
         let near = self.is_near(index);
         let fenced = state.redis.fences[ADDED] != 0;
         let missing = state.redis.generations[ADDED] == MISSING;
         if missing && (!fenced || self.is(Broken::CreateAddedInsideFence)) {
-            if state.redis.counter == Created::default() {
-                state.given_randoms += 1;
-                state.redis.counter.random = state.given_randoms;
-            }
-            state.redis.counter.number += 1;
             self.create_generation(state, ADDED, near);
-            state.redis.created = state.redis.counter;
+            if self.is(Broken::NumberBeforeSeen) {
+                state.redis.created = state.redis.counter;
+            }
         }
         let created = state.redis.created;
         let reader = &mut state.readers[index];
@@ -467,11 +471,43 @@ impl Scope {
             reader.late |= !before_capture;
             reader.counter = Created::default();
             reader.step = Step::Store;
-        } else {
-            effects.seen |= seen::NEW_NAME;
-            self.dismiss(state, index);
-            state.readers[index] = NOBODY;
+            return;
         }
+        effects.seen |= seen::NEW_NAME;
+        self.dismiss(state, index);
+        let seen = state.redis.generations[ADDED];
+        state.readers[index] = match seen == MISSING || (fenced && !self.is(Broken::CreateAddedInsideFence)) {
+            true => NOBODY,
+            false => Reader { step: Step::Count, generations: [MISSING, seen], ..NOBODY },
+        };
+    }
+
+    /// The counter's own master: the next number. It is taken after the generation was seen, so it says no less than when that was
+    /// created.
+    pub(crate) fn count_added(&self, state: &mut State, index: usize) {
+        if state.redis.counter == Created::default() {
+            state.given_randoms += 1;
+            state.redis.counter.random = state.given_randoms;
+        }
+        state.redis.counter.number += 1;
+        let reader = &mut state.readers[index];
+        reader.counter = state.redis.counter;
+        reader.step = Step::Number;
+    }
+
+    /// One script: if the generation is still the one that was seen, and there is no fence, the number is written into it.
+    pub(crate) fn number_added(&self, state: &mut State, index: usize) {
+        let reader = state.readers[index];
+        let same = state.redis.generations[ADDED] == reader.generations[ADDED] || self.is(Broken::NumberWhatever);
+        let there = state.redis.generations[ADDED] != MISSING;
+        let open = state.redis.fences[ADDED] == 0 || self.is(Broken::CreateAddedInsideFence);
+        let known = state.redis.created.random == reader.counter.random;
+        if there && same && open && !known {
+            state.redis.created = reader.counter;
+            // To the server a script is another client: it is pushed to whoever has sent it, too.
+            self.push(state, ADDED);
+        }
+        state.readers[index] = NOBODY;
     }
 
     /// RT3. It needs no condition.

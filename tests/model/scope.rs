@@ -128,6 +128,8 @@ pub(crate) enum Broken {
     LocalBumpFirst,
     /// A fence is one token: the next writer overwrites it, and whoever unfences deletes it.
     SingleFenceToken,
+    /// In a cluster, the generations go before the fences stand.
+    UnlinkBeforeFence,
     /// RT2 creates missing generations without looking at the fence once more.
     NoSecondLook,
     /// A strict writer that lost sight of its statement unfences all the same.
@@ -154,8 +156,13 @@ pub(crate) enum Broken {
     TrustLatestPing,
     /// Any generation will do for a namespace known only from the response.
     AnyGenerationForAdded,
-    /// The generation of a namespace known only from the response may be created inside a fence; the fence is looked at.
+    /// The generation of a namespace known only from the response may be created and numbered inside a fence; the fence is looked
+    /// at before anything is stored.
     CreateAddedInsideFence,
+    /// The number of a generation is what the counter was when it was created, not one taken after it was seen.
+    NumberBeforeSeen,
+    /// A number is written into whatever generation there is by then.
+    NumberWhatever,
     /// A request joins whatever fill is under way.
     JoinWithoutLiveness,
     /// At landing, a follower is content when the last bump of an added namespace came after it had joined.

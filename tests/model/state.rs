@@ -224,6 +224,10 @@ pub(crate) enum Step {
     Asked,
     /// The response names a further namespace.
     Named,
+    /// Its generation has no number to compare with: one is taken from the counter.
+    Count,
+    /// The number is on its way into the generation.
+    Number,
     /// RT3.
     Store,
     Install,
@@ -357,6 +361,8 @@ pub(crate) enum Action {
     Ask { reader: u8 },
     Arrive { reader: u8 },
     ReadAdded { reader: u8 },
+    CountAdded { reader: u8 },
+    NumberAdded { reader: u8 },
     Store { reader: u8 },
     Install { reader: u8 },
     Unanswered { reader: u8 },
@@ -365,9 +371,11 @@ pub(crate) enum Action {
     Share { reader: u8, leader: u8 },
     Start { writer: u8 },
     Fence { writer: u8, name: u8 },
+    Unlink { writer: u8, name: u8 },
     Commit { writer: u8 },
     Abort { writer: u8 },
     Bump { writer: u8, name: u8 },
+    Unfence { writer: u8, name: u8 },
     Crash { writer: u8 },
     GiveUp { writer: u8 },
     FenceExpires { writer: u8, name: u8 },

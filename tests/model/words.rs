@@ -35,6 +35,7 @@ fn step(scope: &Scope, before: &State, action: Action, after: &State) -> String 
             (Step::Read | Step::Create, Step::Forming) => " → without a generation: inner service, store nothing".to_owned(),
             (Step::Named, Step::Idle) => " → not stored".to_owned(),
             (Step::Named, Step::Store) => " → may be stored".to_owned(),
+            (Step::Named, Step::Count) => ": it has no number → not stored".to_owned(),
             (Step::Get, Step::Begun) => " → no match".to_owned(),
             _ => String::new(),
         }
@@ -83,6 +84,17 @@ fn step(scope: &Scope, before: &State, action: Action, after: &State) -> String 
         Action::ReadAdded { reader } => {
             format!("{} reads or creates g(n2), named by the response{}", who(reader), ending(reader))
         }
+        Action::CountAdded { reader } => {
+            format!("{} takes number {} from the counter", who(reader), after.redis.counter.number)
+        }
+        Action::NumberAdded { reader } => {
+            let there = after.redis.created != before.redis.created;
+            format!(
+                "{} writes its number into g(n2){}",
+                who(reader),
+                if there { "" } else { ": it is not the same, or fenced" }
+            )
+        }
         Action::Store { reader } => {
             format!("{} RT3: stores v{}", who(reader), before.readers[reader as usize].version)
         }
@@ -117,6 +129,8 @@ fn step(scope: &Scope, before: &State, action: Action, after: &State) -> String 
         }
         Action::Crash { writer } => format!("writer {} dies", writer + 1),
         Action::GiveUp { writer } => format!("writer {} is dropped: it bumps, its statement still under way", writer + 1),
+        Action::Unlink { writer, name } => format!("writer {} behind its fence: g({}) goes", writer + 1, ns(name)),
+        Action::Unfence { writer, name } => format!("writer {} takes its fence on {} back", writer + 1, ns(name)),
         Action::FenceExpires { writer, name } => {
             format!("the fence of writer {} on {} expires", writer + 1, ns(name))
         }

@@ -1,133 +1,304 @@
-//! stub
-#![allow(warnings)]
-use super::{Content, Draft, Entry, Generation, Stamp, Times};
-use crate::{
-    key::{Key, KeyRef},
-    namespace::{Name, Namespaces},
-};
+//! Entries as Redis keeps them: bytes with a version.
+//!
+//! ```text
+//!   0         1      2        6
+//! +---------+------+--------+-----------------------------------------------+
+//! | version | form | length | clear:   contents | check 8                    |
+//! |   01    |      | u32    | sealed:  key id 4 | nonce 24 | contents | tag 16 |
+//! +---------+------+--------+-----------------------------------------------+
+//!
+//! form      bit 0: sealed, bit 1: the body is compressed; all others are 0
+//! length    of all these bytes
+//! check     xxh3 (64 bits) of all before it
+//! contents  enciphered where sealed, by XChaCha20-Poly1305
+//!
+//! contents
+//! +---------------+------+----------------------------+
+//! | head's length | head | body, or its zstd frame    |
+//! | u32           |      | (nothing for a `Variants`) |
+//! +---------------+------+----------------------------+
+//!
+//! head
+//!   key         n, bytes          canonical, whole
+//!   times       6 × u64           born, fresh, while revalidate, if error, kept (until), cost: nanoseconds
+//!   parts       u8                bit 0: variants, bit 1: their star, bit 2: http, bit 3: trailers, bit 4: an unpacked length
+//!   namespaces  n, text; n, names     a name: start and length in the text, or 0 or 1, length 0 and u64 for one of a key
+//!   stamp       24 × names        hard u128, soft u64
+//!   [http]      u8, u64, 5 × (u64, u32)    flags; received; age, lifetime and three windows as seconds and nanoseconds
+//!   variants:   n, names          fields, sorted
+//!   response:   u16, fields, [fields], [n]    status, headers, trailers, the length of the body unpacked
+//!
+//! fields        n, then for each name: tag u8, [n, text], [n], values
+//!   tag         bits 0–6: the name's number in `names.rs`, or 0 and its text follows; bit 7: there are several values, and how many
+//!   value       n, bytes          n is twice the length, and one more if it is sensitive
+//! ```
+//!
+//! Fixed numbers are little-endian; `n` is a LEB128 number of at most 32 bits in its shortest form. The first byte is the
+//! version for ever, whatever follows.
+//!
+//! **To add a field.** Processes of two versions share a Redis during a deployment, and an unknown version is a miss and is
+//! removed, so each would remove the other's entries. Therefore: first release a reader that takes both versions (a `match` on the
+//! version here, the new field optional in `read.rs`) and still writes the old one; then, a release later, write the new
+//! one; then drop the old. A number in `names.rs` may be added in the same way, and is never given to another name. The files in
+//! `tests/fixtures/stored` hold what each version looks like: those of an old version stay while it is read.
+
+mod compress;
+mod names;
+mod read;
+mod seal;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::{fmt, sync::Arc};
+
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-#[derive(Clone, Default)]
-pub(crate) struct Codec;
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Damaged {
-    Sealed,
-    Version,
+use xxhash_rust::xxh3::xxh3_64;
+
+pub(crate) use compress::Compression;
+#[cfg(not(feature = "encryption"))]
+pub(crate) use seal::KeyRing;
+#[cfg(feature = "encryption")]
+pub use seal::{KeyRing, KeyRingError};
+
+use super::{Content, Entry, Generation};
+use crate::{key::KeyRef, namespace::Namespaces};
+
+/// The first byte of all that is stored.
+const VERSION: u8 = 1;
+
+/// Version, form and length.
+const FRAME: usize = 6;
+
+/// The checksum of what is not sealed.
+const CHECK: usize = 8;
+
+/// Redis takes no longer value.
+const MAX_LEN: usize = 512 << 20;
+
+/// Bits of the form.
+const SEALED: u8 = 1;
+const COMPRESSED: u8 = 2;
+
+/// Writes entries as bytes, and reads them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Codec {
+    compression: Option<Compression>,
+    keys: Option<KeyRing>,
 }
-impl Damaged {
-    pub(crate) fn as_str(self) -> &'static str {
-        "x"
-    }
-}
-fn w(o: &mut Vec<u8>, b: &[u8]) {
-    o.extend((b.len() as u32).to_le_bytes());
-    o.extend(b);
-}
-struct R(Bytes);
-impl R {
-    fn u32(&mut self) -> Option<u32> {
-        if self.0.len() < 4 {
-            return None;
-        }
-        Some(u32::from_le_bytes(self.0.split_to(4)[..].try_into().unwrap()))
-    }
-    fn u64(&mut self) -> Option<u64> {
-        if self.0.len() < 8 {
-            return None;
-        }
-        Some(u64::from_le_bytes(self.0.split_to(8)[..].try_into().unwrap()))
-    }
-    fn b(&mut self) -> Option<Bytes> {
-        let n = self.u32()? as usize;
-        if self.0.len() < n {
-            return None;
-        }
-        Some(self.0.split_to(n))
-    }
-}
+
 impl Codec {
-    pub(crate) fn encode(&self, e: &Entry) -> Bytes {
-        let mut o = vec![1];
-        w(&mut o, e.key().canonical());
-        let n: Vec<_> = e.namespaces().names().collect();
-        o.extend((n.len() as u32).to_le_bytes());
-        for (n, g) in n.iter().zip(e.stamp().generations().unwrap()) {
-            match n {
-                Name::Text { text, .. } => w(&mut o, text.as_bytes()),
-                Name::Key { hash, alone } => {
-                    w(&mut o, if *alone { b"\x01" } else { b"\x02" });
-                    o.extend(hash.to_le_bytes())
-                }
-            }
-            let g = g.unwrap();
-            o.extend(g.hard.to_le_bytes());
-            o.extend(g.soft.to_le_bytes());
-        }
-        let t = e.times();
-        for t in [t.born, t.fresh_until, t.while_revalidate_until, t.if_error_until, t.kept_until, t.cost] {
-            o.extend(t.to_le_bytes())
-        }
-        if let Content::Response { status, headers, body, .. } = e.content() {
-            o.extend((status.as_u16() as u32).to_le_bytes());
-            o.extend((headers.len() as u32).to_le_bytes());
-            for (n, v) in headers {
-                w(&mut o, n.as_str().as_bytes());
-                w(&mut o, v.as_bytes());
-            }
-            w(&mut o, body);
-        }
-        o.into()
+    /// Compresses bodies. What is compressed is read also without this.
+    #[cfg(feature = "compression")]
+    pub(crate) fn compress(self, compression: Compression) -> Self {
+        Self { compression: Some(compression), ..self }
     }
-    fn dec(&self, b: Bytes, epoch: u64) -> Option<Entry> {
-        let mut r = R(b.slice(1..));
-        let key = Key::new(r.b()?.to_vec());
-        let n = r.u32()?;
-        let mut texts = vec![];
-        let mut gens = vec![];
-        for _ in 0..n {
-            let t = r.b()?;
-            texts.push(if &t[..] == b"\x01" {
-                (t.clone(), r.u64()?)
-            } else if &t[..] == b"\x02" {
-                (t.clone(), r.u64()?)
-            } else {
-                (t, 0)
-            });
-            let lo = r.u64()? as u128;
-            let hi = r.u64()? as u128;
-            gens.push(Some(Generation { hard: lo | hi << 64, soft: r.u64()? }));
+
+    /// Seals what is written, and reads nothing else: what is not sealed could be anybody's.
+    #[cfg(feature = "encryption")]
+    pub(crate) fn seal(self, keys: KeyRing) -> Self {
+        Self { keys: Some(keys), ..self }
+    }
+
+    /// The bytes of an entry.
+    pub(crate) fn encode(&self, entry: &Entry) -> Result<Bytes, Unstored> {
+        let nonce = self.keys.as_ref().map_or(Ok([0; seal::NONCE]), |_| seal::nonce())?;
+        self.encode_with(entry, nonce)
+    }
+
+    fn encode_with(&self, entry: &Entry, nonce: [u8; seal::NONCE]) -> Result<Bytes, Unstored> {
+        let packed = self.packed(entry);
+        let body = packed.as_deref().unwrap_or_else(|| body(entry));
+        let form = if packed.is_some() { COMPRESSED } else { 0 } | if self.keys.is_some() { SEALED } else { 0 };
+
+        let mut out = Vec::with_capacity(body.len() + 1024);
+        out.extend_from_slice(&[VERSION, form, 0, 0, 0, 0]);
+        if let Some(keys) = &self.keys {
+            keys.begin(nonce, &mut out);
         }
-        let names = Namespaces::of_names(texts.iter().map(|(t, h)| match &t[..] {
-            b"\x01" => Name::Key { hash: *h, alone: true },
-            b"\x02" => Name::Key { hash: *h, alone: false },
-            t => Name::Text { text: std::str::from_utf8(t).unwrap(), hash: 0 },
-        }));
-        let times = Times {
-            born: r.u64()?,
-            fresh_until: r.u64()?,
-            while_revalidate_until: r.u64()?,
-            if_error_until: r.u64()?,
-            kept_until: r.u64()?,
-            cost: r.u64()?,
+        write::contents(entry, body, packed.is_some(), &mut out)?;
+        let end = if self.keys.is_some() { seal::TAG } else { CHECK };
+        let length = u32::try_from(out.len() + end).ok().filter(|len| *len as usize <= MAX_LEN).ok_or(Unstored::TooLarge)?;
+        out[2..FRAME].copy_from_slice(&length.to_le_bytes());
+        match &self.keys {
+            Some(keys) => keys.finish(entry.key().hash(), &mut out)?,
+            None => out.extend_from_slice(&xxh3_64(&out).to_le_bytes()),
+        }
+        Ok(out.into())
+    }
+
+    /// The body compressed, if that is wished for and makes it smaller.
+    fn packed(&self, entry: &Entry) -> Option<Vec<u8>> {
+        let Content::Response { headers, body, .. } = entry.content() else { return None };
+        self.compression.as_ref()?.pack(headers, body)
+    }
+
+    /// The entry that is stored under `key`, if these bytes are one. `epoch` is this process's, from before they were asked for.
+    ///
+    /// Nothing is copied of a body that is neither compressed nor sealed: it is a slice of `bytes`. What is sealed is opened in
+    /// place if nobody else has the bytes. The header values are slices, too, unless the body is compressed; what they keep
+    /// alive counts in the entry's weight.
+    pub(crate) fn decode(&self, bytes: Bytes, key: KeyRef<'_>, epoch: u64) -> Result<Entry, Damaged> {
+        let (form, contents) = self.contents(bytes, key.hash())?;
+        read::entry(contents, form & COMPRESSED != 0, key, epoch)
+    }
+
+    /// The names of the entry that is stored at a place, and their generations: whether it lives can be told without its key.
+    pub(crate) fn generations(&self, bytes: Bytes, place: u128) -> Result<(Namespaces, Arc<[Option<Generation>]>), Damaged> {
+        let (form, contents) = self.contents(bytes, place)?;
+        read::generations(&contents, form & COMPRESSED != 0)
+    }
+
+    fn contents(&self, bytes: Bytes, place: u128) -> Result<(u8, Bytes), Damaged> {
+        let form = form(&bytes)?;
+        let contents = match (&self.keys, form & SEALED != 0) {
+            (Some(keys), true) => keys.open(bytes, place)?,
+            (None, true) => return Err(Damaged::Sealed),
+            (Some(_), false) => return Err(Damaged::Unsealed),
+            (None, false) => checked(bytes)?,
         };
-        let status = StatusCode::from_u16(r.u32()? as u16).ok()?;
-        let hn = r.u32()?;
-        let mut headers = HeaderMap::new();
-        for _ in 0..hn {
-            headers.append(HeaderName::from_bytes(&r.b()?).ok()?, HeaderValue::from_maybe_shared(r.b()?).ok()?);
+        Ok((form, contents))
+    }
+}
+
+/// Contents that are not sealed, in a frame with the right length and checksum, whatever they are.
+#[cfg(any(test, fuzzing))]
+fn framed(form: u8, contents: &[u8]) -> Bytes {
+    let mut out = vec![VERSION, form];
+    out.extend_from_slice(&((FRAME + contents.len() + CHECK) as u32).to_le_bytes());
+    out.extend_from_slice(contents);
+    out.extend_from_slice(&xxh3_64(&out).to_le_bytes());
+    out.into()
+}
+
+/// For the fuzz target `stored`: reads contents that may be anything, behind a key that fits. What is taken for an entry must be
+/// written as bytes from which it is read again.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub fn fuzz_stored(compressed: bool, input: &[u8]) {
+    let key = KeyRef::new(b"key");
+    // The last two bytes say how much of the rest is body.
+    let Some((input, tail)) = input.split_last_chunk::<2>() else { return };
+    let head = input.len().saturating_sub(usize::from(u16::from_le_bytes(*tail)));
+    let mut contents = (head as u32 + 4).to_le_bytes().to_vec();
+    contents.extend_from_slice(b"\x03key");
+    contents.extend_from_slice(input);
+    let codec = Codec::default();
+    let _ = codec.decode(Bytes::copy_from_slice(input), key, 0);
+    if let Ok(entry) = codec.decode(framed(if compressed { COMPRESSED } else { 0 }, &contents), key, 0) {
+        let again = codec.encode(&entry).expect("what was read can be written");
+        let entry = codec.decode(again.clone(), key, 0).expect("what was written can be read");
+        assert_eq!(codec.encode(&entry).expect("and written again"), again);
+    }
+}
+
+fn body(entry: &Entry) -> &[u8] {
+    match entry.content() {
+        Content::Response { body, .. } => body,
+        Content::Variants(_) => &[],
+    }
+}
+
+/// The form, if the frame is whole and says what is there.
+fn form(bytes: &[u8]) -> Result<u8, Damaged> {
+    let Some((version, rest)) = bytes.split_first() else { return Err(Damaged::Truncated) };
+    if *version != VERSION {
+        return Err(Damaged::Version);
+    }
+    let Some(([form, length @ ..], _)) = rest.split_first_chunk::<5>() else { return Err(Damaged::Truncated) };
+    if form & !(SEALED | COMPRESSED) != 0 {
+        return Err(Damaged::Malformed);
+    }
+    match bytes.len().cmp(&(u32::from_le_bytes(*length) as usize)) {
+        std::cmp::Ordering::Less => Err(Damaged::Truncated),
+        std::cmp::Ordering::Equal => Ok(*form),
+        std::cmp::Ordering::Greater => Err(Damaged::Trailing),
+    }
+}
+
+/// The contents of what is clear, if the checksum is right.
+fn checked(bytes: Bytes) -> Result<Bytes, Damaged> {
+    match bytes.split_last_chunk::<CHECK>() {
+        Some((before, _)) if before.len() < FRAME => Err(Damaged::Truncated),
+        Some((before, check)) if xxh3_64(before) == u64::from_le_bytes(*check) => {
+            let end = before.len();
+            Ok(bytes.slice(FRAME..end))
         }
-        let body = r.b()?;
-        Some(Entry::new(
-            key,
-            Stamp::local(epoch).with_generations(gens),
-            Draft { names, times, content: Content::Response { status, headers, body, trailers: None }, http: None },
-        ))
+        Some(_) => Err(Damaged::Checksum),
+        None => Err(Damaged::Truncated),
     }
-    pub(crate) fn decode(&self, b: Bytes, key: KeyRef<'_>, epoch: u64) -> Result<Entry, Damaged> {
-        self.dec(b, epoch).filter(|e| e.key().as_ref() == key).ok_or(Damaged::Version)
+}
+
+/// Why stored bytes are not the entry that was asked for. Each is a miss, and the bytes are to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Damaged {
+    /// Written by a release that stores in another way.
+    Version,
+    /// Shorter than it says.
+    Truncated,
+    /// Longer than it says.
+    Trailing,
+    /// Changed since it was written.
+    Checksum,
+    /// The entry of another key.
+    Foreign,
+    /// Sealed, and no key of the ring opens it here: of a key that is gone, changed, or moved from where it was stored.
+    Sealed,
+    /// Clear, where everything has to be sealed.
+    Unsealed,
+    /// Its body does not come out of its compression, or cannot without the feature.
+    Compressed,
+    /// Whole, but nothing that this crate writes.
+    Malformed,
+}
+
+impl Damaged {
+    /// The word for it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Version => "version",
+            Self::Truncated => "truncated",
+            Self::Trailing => "trailing",
+            Self::Checksum => "checksum",
+            Self::Foreign => "foreign",
+            Self::Sealed => "sealed",
+            Self::Unsealed => "unsealed",
+            Self::Compressed => "compressed",
+            Self::Malformed => "malformed",
+        }
     }
-    pub(crate) fn generations(&self, b: Bytes, _: u128) -> Result<(Namespaces, Vec<Generation>), Damaged> {
-        let e = self.dec(b, 0).ok_or(Damaged::Version)?;
-        Ok((e.namespaces().clone(), e.stamp().generations().unwrap().iter().map(|g| g.unwrap()).collect()))
+}
+
+impl fmt::Display for Damaged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why an entry has no stored form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Unstored {
+    /// Its stamp has not one generation for each of its namespaces: nobody could tell whether it may be served.
+    Stamp,
+    /// Redis takes no value of this length.
+    TooLarge,
+    /// The operating system gave no random bytes to seal it with.
+    Randomness,
+}
+
+impl Unstored {
+    /// The word for it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Stamp => "stamp",
+            Self::TooLarge => "too-large",
+            Self::Randomness => "randomness",
+        }
+    }
+}
+
+impl fmt::Display for Unstored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }

@@ -244,6 +244,26 @@ impl RedisBuilder {
         self
     }
 
+    /// Compresses bodies of more than so many bytes with zstd, at this level, before they go to Redis, unless they have a content
+    /// coding. 4 KiB and level 1 are good choices. Defaults to off. Needs the feature `compression`.
+    ///
+    /// A compressed length tells something of the contents, also where they are encrypted.
+    #[cfg(feature = "compression")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "compression")))]
+    pub fn compression(mut self, above: usize, level: i32) -> Self {
+        self.codec = self.codec.compress(crate::store::codec::Compression::default().above(above).level(level));
+        self
+    }
+
+    /// Encrypts what goes to Redis, so that neither bodies nor header fields nor canonical keys can be read there; the names of
+    /// namespaces can. What is not encrypted is not served then. Defaults to off. Needs the feature `encryption`.
+    #[cfg(feature = "encryption")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "encryption")))]
+    pub fn encryption(mut self, keys: crate::store::KeyRing) -> Self {
+        self.codec = self.codec.seal(keys);
+        self
+    }
+
     /// The clock by which entries expire. Defaults to [`Clock::system`].
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;

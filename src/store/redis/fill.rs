@@ -18,7 +18,7 @@ use super::{
 use crate::{
     key::KeyRef,
     namespace::{Name, Namespaces},
-    store::{Begun, Bump, Counter, Entry, Fence, Generation, Life, Lock, Put, Stamp, Store, StoreError, Wish},
+    store::{Begun, Bump, Counter, Entry, Fence, Generation, Life, Lock, Put, Stamp, Store, StoreError, Wish, codec::Unstored},
 };
 
 /// For how long others are told that what a lock was for is not to be shared.
@@ -66,7 +66,7 @@ impl Core {
         let appeared = answers.by_ref().take(locks).next().transpose()?.map(|(value, _)| bulk(value)).transpose()?.flatten();
         let mut generations = known.to_vec();
         for (((index, _), fresh), answer) in missing.iter().zip(&fresh).zip(answers.by_ref().take(missing.len())) {
-            generations[*index] = created(answer, fresh)?.map(|(generation, _)| generation);
+            generations[*index] = created(answer, fresh)?;
         }
         let counter = answers.by_ref().take(counters).next().and_then(counter);
         let mut fenced = false;
@@ -121,29 +121,26 @@ impl Core {
     /// written, for the next fill.
     pub(super) async fn admit(&self, stamp: &Stamp, added: &Namespaces) -> Result<Option<Stamp>, StoreError> {
         let Some(known) = stamp.generations().filter(|_| stamp.is_whole()) else { return Ok(None) };
-        let fresh: Vec<[u8; 24]> = added.names().map(|_| fresh()).collect();
-        let mut asks: Vec<Ask> = added.names().zip(&fresh).map(|(name, fresh)| self.create(name, fresh)).collect();
-        if self.fence.is_some() {
-            asks.extend(added.names().map(|name| exists(&self.names.fence(name))));
-        }
+        let admit = |name| {
+            scripts::admit(&self.names.generation(name), &self.names.fence(name), &fresh(), millis_of(self.generation_ttl))
+        };
         let epoch = self.near.epoch();
-        let mut answers = self.nodes.ask(asks, self.creates_by(), self.budget).await.into_iter();
+        let answers = self.nodes.ask(added.names().map(admit).collect(), self.creates_by(), self.budget).await;
         let mut generations = known.to_vec();
         let mut young = Vec::new();
-        for ((name, fresh), answer) in added.names().zip(&fresh).zip(answers.by_ref().take(fresh.len())) {
-            let Some((generation, text)) = created(answer, fresh)? else { return Ok(None) };
-            let number = numbered(&text);
+        for (name, answer) in added.names().zip(answers) {
+            let (value, server) = answer?;
+            let Some(generation) = generation(&value, server) else {
+                // Fenced.
+                return Ok(None);
+            };
+            let number = numbered(&value);
             let is_older =
                 |counter: Counter| number.is_some_and(|at| at.random == counter.random && at.number <= counter.number);
             if !stamp.counter().is_some_and(is_older) {
-                young.push((name, text, number));
+                young.push((name, generation.hard ^ server, number));
             }
             generations.push(Some(generation));
-        }
-        for answer in answers {
-            if !matches!(answer?.0, Value::Int(0)) {
-                return Ok(None);
-            }
         }
         if young.is_empty() {
             for (name, generation) in added.names().zip(&generations[known.len()..]) {
@@ -156,14 +153,15 @@ impl Core {
     }
 
     /// Writes a number into those generations that have none of this counter.
-    async fn number(&self, young: &[(Name<'_>, Vec<u8>, Option<Counter>)]) -> Result<(), Fault> {
+    async fn number(&self, young: &[(Name<'_>, u128, Option<Counter>)]) -> Result<(), Fault> {
         let answer = self.one(scripts::count(&self.names.counter(), fresh_random() as u64)).await;
         let Some(counter) = counter(answer) else { return Err(Fault::Nonsense("a number")) };
         let text = format!("{:016x}:{}", counter.random, counter.number);
+        let write = |name, hard: u128| {
+            scripts::number(&self.names.generation(name), &self.names.fence(name), &hard.to_be_bytes(), &text)
+        };
         let unnumbered = young.iter().filter(|(_, _, number)| number.is_none_or(|number| number.random != counter.random));
-        let asks = unnumbered
-            .map(|(name, seen, _)| scripts::number(&self.names.generation(*name), &seen[..16], &text))
-            .collect::<Vec<_>>();
+        let asks = unnumbered.map(|(name, hard, _)| write(*name, *hard)).collect();
         for answer in self.nodes.ask(asks, self.creates_by(), self.budget).await {
             answer?;
         }
@@ -183,9 +181,21 @@ impl Core {
         let dead = self.near.life(entry.stamp(), entry.namespaces()) == Life::Dead || left == 0;
         let mut asks = Vec::with_capacity(2);
         if !dead {
+            let bytes = match self.codec.encode(&entry) {
+                Ok(bytes) => bytes,
+                Err(why) => {
+                    if let Some(lock) = lock {
+                        self.release(&lock, true).await;
+                    }
+                    return match why {
+                        Unstored::TooLarge => Ok(Put::TooLarge),
+                        why => Err(StoreError::new(format!("an entry has no stored form: {why}"))),
+                    };
+                }
+            };
             let place = self.names.entry(entry.namespaces(), entry.key().hash());
             let mut set = redis::cmd("SET");
-            set.arg(&place).arg(&self.codec.encode(&entry)[..]).arg("PX").arg(millis(left));
+            set.arg(&place).arg(&bytes[..]).arg("PX").arg(millis(left));
             asks.push(Ask { slot: slot(place.as_bytes()), command: set });
         }
         if let Some(lock) = &lock {
@@ -232,15 +242,29 @@ impl Core {
 
     /// Moves the deadline of a fence on.
     pub(super) async fn renew(&self, names: &Namespaces, fence: &Fence) {
-        if let Err(fault) = self.set_fences(names, fence.token()).await {
+        if let Err(fault) = self.fences_alone(names, fence.token()).await {
             tracing::warn!(?names, error = %fault, "the deadline of a fence could not be moved on");
         }
     }
 
+    /// A fence on each name, and then no generation.
     async fn set_fences(&self, names: &Namespaces, token: u128) -> Result<(), Fault> {
+        if self.nodes.one().is_none() {
+            self.fences_alone(names, token).await?;
+            return self.all(names.names().map(|name| unlink(&self.names.generation(name))).collect()).await;
+        }
         let stands = millis_of(self.fence.unwrap_or_default());
-        let fence = |name| scripts::fence(&self.names.fence(name), &self.names.generation(name), token, stands);
-        let asks = names.names().map(fence).collect();
+        let fence = |name| scripts::fence(&self.names.fence(name), Some(&self.names.generation(name)), token, stands);
+        self.all(names.names().map(fence).collect()).await
+    }
+
+    async fn fences_alone(&self, names: &Namespaces, token: u128) -> Result<(), Fault> {
+        let stands = millis_of(self.fence.unwrap_or_default());
+        self.all(names.names().map(|name| scripts::fence(&self.names.fence(name), None, token, stands)).collect()).await
+    }
+
+    /// All of these, or a fault.
+    async fn all(&self, asks: Vec<Ask>) -> Result<(), Fault> {
         for answer in self.nodes.ask(asks, Via::Pool, self.budget).await {
             answer?;
         }
@@ -255,24 +279,17 @@ impl Core {
     }
 }
 
-/// What a generation is now: ours, if there was none before, and its whole text. None if the server would not take it.
-fn created(answer: Answer, fresh: &[u8; 24]) -> Result<Option<(Generation, Vec<u8>)>, Fault> {
-    let (value, server) = match answer {
+/// What a generation is now: ours, if there was none before. None if the server would not take it.
+fn created(answer: Answer, fresh: &[u8; 24]) -> Result<Option<Generation>, Fault> {
+    match answer {
+        Ok((Value::Nil, server)) => Ok(generation(&Value::BulkString(fresh.to_vec()), server)),
+        Ok((value, server)) => Ok(generation(&value, server)),
         Err(Fault::Said(error)) => {
             tracing::debug!(%error, "redis does not make a generation");
-            return Ok(None);
+            Ok(None)
         }
-        other => other?,
-    };
-    let text = match value {
-        Value::Nil => fresh.to_vec(),
-        Value::BulkString(text) => text,
-        _ => return Err(Fault::Nonsense("a generation")),
-    };
-    let value = Value::BulkString(text);
-    let generation = generation(&value, server);
-    let Value::BulkString(text) = value else { unreachable!("just made") };
-    Ok(generation.map(|generation| (generation, text)))
+        Err(fault) => Err(fault),
+    }
 }
 
 /// The counter as it was answered. The server that has it takes part in its random: after a failover it is another one.
@@ -284,7 +301,8 @@ fn counter(answer: Answer) -> Option<Counter> {
 }
 
 /// The number in the text of a generation.
-fn numbered(text: &[u8]) -> Option<Counter> {
+fn numbered(generation: &Value) -> Option<Counter> {
+    let Value::BulkString(text) = generation else { return None };
     let (random, number) = read_number(text.get(24..)?)?;
     Some(Counter { random, number })
 }
@@ -298,6 +316,10 @@ fn take_lock(lock: &str, token: u128, lease: u64) -> Ask {
     let mut command = redis::cmd("SET");
     command.arg(lock).arg(scripts::text(token)).arg("NX").arg("GET").arg("PX").arg(lease);
     Ask { slot: slot(lock.as_bytes()), command }
+}
+
+pub(super) fn unlink(key: &str) -> Ask {
+    Ask { slot: slot(key.as_bytes()), command: redis::cmd("UNLINK").arg(key).take() }
 }
 
 /// A generation that never was: 16 bytes for life and death, 8 for freshness.

@@ -177,7 +177,8 @@ mod tests {
         let entry = keys.entry(&names(), 0x3f9a);
         assert_eq!(entry, format!("app:1:e:{{db_query:orders}}:{:032x}", 0x3f9a));
         assert_eq!(keys.lock(&entry), format!("app:1:l:{{db_query:orders}}:{:032x}", 0x3f9a));
-        let orders = names().names().nth(2).expect("three names");
+        let set = names();
+        let orders = set.names().nth(2).expect("three names");
         assert_eq!(keys.generation(orders), "app:1:g:{db_query:orders}");
         assert_eq!(slot(entry.as_bytes()), slot(keys.generation(orders).as_bytes()));
         assert!(keys.entry(&Namespaces::root(), 1).starts_with("app:1:e:{*}:"));

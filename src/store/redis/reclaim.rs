@@ -7,7 +7,7 @@ use redis::Value;
 use super::{
     Core, Redis,
     fault::Fault,
-    names::slot,
+    fill::unlink,
     node::{Node, Via},
     nodes::Ask,
 };
@@ -133,7 +133,9 @@ impl Core {
             done.seen += 1;
             let hash = key.rsplit(':').next().and_then(|hash| u128::from_str_radix(hash, 16).ok()).unwrap_or_default();
             let carried: Vec<(String, Generation)> = match self.codec.generations(bytes.into(), hash) {
-                Ok((names, of)) => names.names().map(|name| self.names.generation(name)).zip(of).collect(),
+                Ok((names, of)) => {
+                    names.names().map(|name| self.names.generation(name)).zip(of.iter().copied().flatten()).collect()
+                }
                 // Another process may have the key.
                 Err(Damaged::Sealed) => continue,
                 Err(_) => Vec::new(),
@@ -153,7 +155,6 @@ impl Core {
             };
             carried.is_empty() || !carried.iter().all(lives)
         });
-        let unlink = |key: &str| Ask { slot: slot(key.as_bytes()), command: redis::cmd("UNLINK").arg(key).take() };
         let unlinks: Vec<Ask> = dead.map(|(key, _)| unlink(key)).collect();
         done.removed += unlinks.len() as u64;
         for answer in self.nodes.ask(unlinks, Via::Pool, LIMIT).await {

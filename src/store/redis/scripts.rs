@@ -8,13 +8,15 @@ use super::nodes::Ask;
 const FENCE: &str = include_str!("fence.lua");
 const UNFENCE: &str = include_str!("unfence.lua");
 const SOFTEN: &str = include_str!("soften.lua");
+const ADMIT: &str = include_str!("admit.lua");
 const COUNT: &str = include_str!("count.lua");
 const NUMBER: &str = include_str!("number.lua");
 const RELEASE: &str = include_str!("release.lua");
 
-/// Sets a fence, or moves its deadline on.
-pub(super) fn fence(fences: &str, generation: &str, token: u128, stands: u64) -> Ask {
-    script(FENCE, &[fences, generation], |command| {
+/// Sets a fence, or moves its deadline on; the generation goes at the same moment, if one is given.
+pub(super) fn fence(fences: &str, generation: Option<&str>, token: u128, stands: u64) -> Ask {
+    let keys: Vec<&str> = [fences].into_iter().chain(generation).collect();
+    script(FENCE, &keys, |command| {
         command.arg(text(token)).arg(stands);
     })
 }
@@ -40,9 +42,16 @@ pub(super) fn count(counter: &str, random: u64) -> Ask {
     })
 }
 
+/// Reads, or makes, the generation of a name that is known only from a response.
+pub(super) fn admit(generation: &str, fences: &str, fresh: &[u8; 24], lives: u64) -> Ask {
+    script(ADMIT, &[generation, fences], |command| {
+        command.arg(&fresh[..]).arg(lives);
+    })
+}
+
 /// Numbers a generation.
-pub(super) fn number(generation: &str, hard: &[u8], number: &str) -> Ask {
-    script(NUMBER, &[generation], |command| {
+pub(super) fn number(generation: &str, fences: &str, hard: &[u8], number: &str) -> Ask {
+    script(NUMBER, &[generation, fences], |command| {
         command.arg(hard).arg(number);
     })
 }

@@ -1,0 +1,274 @@
+//! The contents of an entry from bytes that may be anything. Every length is checked before it is used, nothing is allocated that the
+//! bytes are too short to fill, and what is not exactly as `write.rs` has it is refused.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::Entry as Slot};
+
+use super::{Damaged, compress, names};
+use crate::{
+    key::KeyRef,
+    namespace::{Namespaces, Place},
+    semantics::{Freshness, Vary},
+    store::{Content, Draft, Entry, Generation, Http, Stamp, Times},
+};
+
+/// Bits of the parts.
+pub(super) const VARIANTS: u8 = 1;
+pub(super) const STAR: u8 = 2;
+pub(super) const HTTP: u8 = 4;
+pub(super) const TRAILERS: u8 = 8;
+pub(super) const PACKED: u8 = 16;
+
+/// The bit of a field's tag.
+pub(super) const REPEATED: u8 = 0x80;
+
+/// A generation's bytes.
+const GENERATION: usize = 24;
+
+/// `bit`, if it is on.
+pub(super) fn flag(on: bool, bit: u8) -> u8 {
+    if on { bit } else { 0 }
+}
+
+/// The entry of this key.
+pub(super) fn entry(contents: Bytes, compressed: bool, key: KeyRef<'_>, epoch: u64) -> Result<Entry, Damaged> {
+    let whole = contents.len();
+    let (length, _) = contents.split_first_chunk::<4>().ok_or(Damaged::Truncated)?;
+    let body_at = (u32::from_le_bytes(*length) as usize).checked_add(4).filter(|at| *at <= whole).ok_or(Damaged::Truncated)?;
+    let body = contents.slice(body_at..);
+    // A body that is unpacked has no more use for these bytes, and header values must not keep it alive packed.
+    let (head, held) = match compressed {
+        true => (Bytes::copy_from_slice(&contents[4..body_at]), body_at - 4),
+        false => (contents.slice(4..body_at), body_at),
+    };
+    drop(contents);
+
+    let mut at = Cursor { bytes: &head, at: 0 };
+    if at.prefixed()? != key.canonical() {
+        return Err(Damaged::Foreign);
+    }
+    let times = at.times()?;
+    let parts = at.parts(compressed)?;
+    let names = at.namespaces()?;
+    let stamp = Stamp::local(epoch).with_generations(at.generations(names.count())?);
+    let http = if parts & HTTP == 0 { None } else { Some(Box::new(at.rules()?)) };
+    let content = match parts & VARIANTS {
+        0 => at.response(parts, body)?,
+        _ if body.is_empty() => at.variants(parts)?,
+        _ => return Err(Damaged::Trailing),
+    };
+    if at.at != head.len() {
+        return Err(Damaged::Trailing);
+    }
+    Ok(Entry::held(key.to_owned(), stamp, Draft { names, times, content, http }, held))
+}
+
+/// The names of an entry and their generations, whatever its key.
+pub(super) fn generations(contents: &Bytes, compressed: bool) -> Result<(Namespaces, Arc<[Option<Generation>]>), Damaged> {
+    let (length, _) = contents.split_first_chunk::<4>().ok_or(Damaged::Truncated)?;
+    let end = (u32::from_le_bytes(*length) as usize).checked_add(4).filter(|end| *end <= contents.len());
+    let head = contents.slice(4..end.ok_or(Damaged::Truncated)?);
+    let mut at = Cursor { bytes: &head, at: 0 };
+    at.prefixed()?;
+    at.times()?;
+    at.parts(compressed)?;
+    let names = at.namespaces()?;
+    let generations = at.generations(names.count())?;
+    Ok((names, generations))
+}
+
+/// A place in the head.
+struct Cursor<'a> {
+    bytes: &'a Bytes,
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    fn times(&mut self) -> Result<Times, Damaged> {
+        Ok(Times {
+            born: self.u64()?,
+            fresh_until: self.u64()?,
+            while_revalidate_until: self.u64()?,
+            if_error_until: self.u64()?,
+            kept_until: self.u64()?,
+            cost: self.u64()?,
+        })
+    }
+
+    /// The parts there are, if they go together.
+    fn parts(&mut self, compressed: bool) -> Result<u8, Damaged> {
+        let parts = self.u8()?;
+        let known = match parts & VARIANTS {
+            0 => HTTP | TRAILERS | PACKED,
+            _ => VARIANTS | STAR | HTTP,
+        };
+        let agrees = compressed == (parts & PACKED != 0);
+        if parts & !known == 0 && agrees { Ok(parts) } else { Err(Damaged::Malformed) }
+    }
+
+    fn namespaces(&mut self) -> Result<Namespaces, Damaged> {
+        let text = str::from_utf8(self.prefixed()?).map_err(|_| Damaged::Malformed)?;
+        let count = self.count(2 + GENERATION)?;
+        let mut names = Namespaces::with_text(text, count);
+        for _ in 0..count {
+            let place = match (self.number()?, self.number()?) {
+                (start @ 0..=1, 0) => Place::Key { of_http: start == 1, hash: self.u64()? },
+                (start, len) => Place::Text { start, len },
+            };
+            if !names.push_place(place) {
+                return Err(Damaged::Malformed);
+            }
+        }
+        Ok(names)
+    }
+
+    fn generations(&mut self, count: usize) -> Result<Arc<[Option<Generation>]>, Damaged> {
+        let bytes = self.take(count.checked_mul(GENERATION).ok_or(Damaged::Truncated)?)?;
+        let generation = |bytes: &[u8; GENERATION]| {
+            let (hard, soft) = bytes.split_at(16);
+            let hard = u128::from_le_bytes(hard.try_into().ok()?);
+            Some(Generation { hard, soft: u64::from_le_bytes(soft.try_into().ok()?) })
+        };
+        Ok(bytes.as_chunks().0.iter().map(generation).collect())
+    }
+
+    fn rules(&mut self) -> Result<Http, Damaged> {
+        let flags = self.u8()?;
+        if flags >= 1 << 6 {
+            return Err(Damaged::Malformed);
+        }
+        let on = |bit: u8| flags & 1 << bit != 0;
+        let freshness = Freshness {
+            received: self.u64()?,
+            initial_age: self.duration()?,
+            lifetime: self.duration()?,
+            stale_while_revalidate: self.duration()?,
+            stale_if_error: self.duration()?,
+            stale_if_unreachable: self.duration()?,
+            forbids_stale: on(3),
+            validate_always: on(4),
+            immutable: on(5),
+        };
+        Ok(Http { freshness, open: on(0), asks: on(1), own_tag: on(2) })
+    }
+
+    fn duration(&mut self) -> Result<Duration, Damaged> {
+        let (seconds, nanos) = (self.u64()?, u32::from_le_bytes(self.array()?));
+        // More than a second's would carry over, and might overflow.
+        if nanos < 1_000_000_000 { Ok(Duration::new(seconds, nanos)) } else { Err(Damaged::Malformed) }
+    }
+
+    fn variants(&mut self, parts: u8) -> Result<Content, Damaged> {
+        let count = self.count(1)?;
+        let mut names = Vec::with_capacity(count);
+        for _ in 0..count {
+            let tag = self.u8()?;
+            names.push(self.name(tag)?);
+        }
+        Vary::of_names(parts & STAR != 0, names).map(Content::Variants).ok_or(Damaged::Malformed)
+    }
+
+    fn response(&mut self, parts: u8, body: Bytes) -> Result<Content, Damaged> {
+        let status = StatusCode::from_u16(u16::from_le_bytes(self.array()?)).map_err(|_| Damaged::Malformed)?;
+        let headers = self.fields()?;
+        let trailers = if parts & TRAILERS == 0 { None } else { Some(Box::new(self.fields()?)) };
+        let body = if parts & PACKED == 0 { body } else { compress::unpack(&body, self.number()? as usize)? };
+        Ok(Content::Response { status, headers, body, trailers })
+    }
+
+    fn fields(&mut self) -> Result<HeaderMap, Damaged> {
+        let count = self.count(2)?;
+        let mut map = HeaderMap::try_with_capacity(count).map_err(|_| Damaged::Malformed)?;
+        for _ in 0..count {
+            let tag = self.u8()?;
+            let name = self.name(tag & !REPEATED)?;
+            let more = if tag & REPEATED == 0 { 0 } else { self.count(1)?.checked_sub(1).ok_or(Damaged::Malformed)? };
+            if (more > 0) != (tag & REPEATED != 0) {
+                return Err(Damaged::Malformed);
+            }
+            let Ok(Slot::Vacant(slot)) = map.try_entry(name) else { return Err(Damaged::Malformed) };
+            let mut slot = slot.try_insert_entry(self.value()?).map_err(|_| Damaged::Malformed)?;
+            for _ in 0..more {
+                slot.append(self.value()?);
+            }
+        }
+        Ok(map)
+    }
+
+    #[inline]
+    fn name(&mut self, number: u8) -> Result<HeaderName, Damaged> {
+        if number != 0 {
+            return names::of_number(number).cloned().ok_or(Damaged::Malformed);
+        }
+        HeaderName::from_lowercase(self.prefixed()?).map_err(|_| Damaged::Malformed)
+    }
+
+    #[inline]
+    fn value(&mut self) -> Result<HeaderValue, Damaged> {
+        let number = self.number()?;
+        let start = self.at;
+        self.take((number / 2) as usize)?;
+        let bytes = self.bytes.slice(start..self.at);
+        let mut value = HeaderValue::from_maybe_shared(bytes).map_err(|_| Damaged::Malformed)?;
+        value.set_sensitive(number % 2 == 1);
+        Ok(value)
+    }
+
+    /// How many of something follow, each of which takes at least `least` bytes.
+    fn count(&mut self, least: usize) -> Result<usize, Damaged> {
+        let count = self.number()? as usize;
+        if count <= (self.bytes.len() - self.at) / least { Ok(count) } else { Err(Damaged::Truncated) }
+    }
+
+    /// A length and as many bytes.
+    fn prefixed(&mut self) -> Result<&'a [u8], Damaged> {
+        let len = self.number()? as usize;
+        self.take(len)
+    }
+
+    /// LEB128, in its shortest form.
+    #[inline]
+    fn number(&mut self) -> Result<u32, Damaged> {
+        let first = self.u8()?;
+        if first < 0x80 { Ok(u32::from(first)) } else { self.long_number(first) }
+    }
+
+    fn long_number(&mut self, first: u8) -> Result<u32, Damaged> {
+        let mut number = u64::from(first & 0x7f);
+        for shift in [7, 14, 21, 28] {
+            let byte = self.u8()?;
+            number |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                // A last byte of zero would be one too many.
+                return u32::try_from(number).ok().filter(|_| byte != 0).ok_or(Damaged::Malformed);
+            }
+        }
+        Err(Damaged::Malformed)
+    }
+
+    #[inline]
+    fn u64(&mut self) -> Result<u64, Damaged> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    #[inline]
+    fn u8(&mut self) -> Result<u8, Damaged> {
+        self.array().map(|[byte]| byte)
+    }
+
+    #[inline]
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Damaged> {
+        let bytes = self.bytes[self.at..].first_chunk().ok_or(Damaged::Truncated)?;
+        self.at += N;
+        Ok(*bytes)
+    }
+
+    #[inline]
+    fn take(&mut self, len: usize) -> Result<&'a [u8], Damaged> {
+        let bytes = self.bytes[self.at..].get(..len).ok_or(Damaged::Truncated)?;
+        self.at += len;
+        Ok(bytes)
+    }
+}
