@@ -125,8 +125,9 @@ impl Stage {
     /// Nobody talks to the old master any more before there is a new one: two at a time are outside of the promise.
     async fn promote(&mut self) {
         let link = Forwarder::start(address(&self.redis));
-        let options = Options::default().line("repl-diskless-sync-delay 0").line("replica-serve-stale-data yes");
-        let replica = options.line(format!("replicaof 127.0.0.1 {}", link.addr().port())).start().await;
+        // By a command: as a line of its configuration it would be a replica again after a restart.
+        let replica = server().await;
+        replica.command(&["REPLICAOF", "127.0.0.1", &link.addr().port().to_string()]).await;
         replica.linked().await;
         link.answers(Way::Stall);
         self.pass(100..400).await;
@@ -142,6 +143,11 @@ impl Stage {
         }
         self.redis = replica;
     }
+}
+
+/// A server that makes no replica wait for others before it is sent what there is.
+pub async fn server() -> Server {
+    Options::default().line("repl-diskless-sync-delay 0").start().await
 }
 
 fn address(server: &Server) -> SocketAddr {

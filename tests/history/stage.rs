@@ -16,9 +16,10 @@ use tower_response_cache::Coherence;
 use super::{
     check::{self, Death, History, Process, Promise, Violation},
     database::Database,
+    faults::server,
     load::{Clients, Ending, KEYS, Load, Mix, ROADS, Source},
     node::{DELTA, Settings},
-    rig::{Forwarder, Options, Server, until},
+    rig::{Forwarder, Server, until},
 };
 
 /// How many processes there are.
@@ -139,8 +140,7 @@ pub struct Stage {
 
 impl Stage {
     pub async fn start(plan: Plan, seed: u64) -> Self {
-        // A replica is not to wait for others before it is sent what there is.
-        let redis = Options::default().line("repl-diskless-sync-delay 0").start().await;
+        let redis = server().await;
         let ways: Vec<_> = (0..NODES).map(|_| Forwarder::start(([127, 0, 0, 1], redis.port()).into())).collect();
         let urls = ways.iter().map(|way| vec![way.url()]).collect();
         Self::over(plan, seed, redis, ways, urls, false).await
