@@ -69,13 +69,6 @@ pub enum Violation {
     Unsettled { node: usize, path: String, version: u64, newest: u64 },
 }
 
-impl Violation {
-    /// Whether it is about how new a response is.
-    pub fn is_of_freshness(&self) -> bool {
-        matches!(self, Self::Stale { .. } | Self::Late { .. } | Self::Backwards { .. } | Self::Unsettled { .. })
-    }
-}
-
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{
+    cluster,
     rig::{Fault as Way, Forwarder, Options, Server},
     stage::{NODES, Stage},
 };
@@ -36,16 +37,23 @@ pub enum Fault {
     Cut,
     /// A replica that has missed the last changes takes the place of its master.
     Promote,
+    /// A master of a cluster is killed, and its replica takes over.
+    Failover,
+    /// A replica takes over from its master by agreement.
+    HandOver,
+    /// A slot goes to another master.
+    Migrate,
 }
 
 impl Stage {
-    /// One fault after another, drawn from these, until the time is over.
+    /// One fault after another, drawn from these, until the time is over; the calm before and after them is part of it.
     pub async fn suffer(&mut self, faults: &[Fault], time: Duration) {
         let end = Instant::now() + time;
+        self.pass(200..400).await;
         while Instant::now() < end {
             let fault = faults[self.random.usize(..faults.len())];
             self.strike(fault).await;
-            self.pass(50..250).await;
+            self.pass(50..350).await;
         }
     }
 
@@ -58,30 +66,30 @@ impl Stage {
                 self.kill(node).await;
             }
             Fault::Freeze => {
-                self.redis.pause();
+                self.redis().pause();
                 self.pass(20..700).await;
-                self.redis.resume();
+                self.redis().resume();
             }
-            Fault::Forget => self.redis.restart(false).await,
+            Fault::Forget => self.redis[0].restart(false).await,
             Fault::Relapse => {
-                self.redis.command(&["SAVE"]).await;
+                self.redis().command(&["SAVE"]).await;
                 self.pass(50..400).await;
-                self.redis.restart(true).await;
+                self.redis[0].restart(true).await;
             }
             Fault::Evict => {
-                self.redis.config_set("maxmemory-policy", "allkeys-random").await;
+                self.redis().config_set("maxmemory-policy", "allkeys-random").await;
                 let room = self.used_memory().await.saturating_sub(self.random.u64(1_000..40_000));
-                self.redis.config_set("maxmemory", &room.to_string()).await;
+                self.redis().config_set("maxmemory", &room.to_string()).await;
                 self.pass(20..100).await;
-                self.redis.config_set("maxmemory", "0").await;
+                self.redis().config_set("maxmemory", "0").await;
             }
             Fault::Fill => {
-                self.redis.config_set("maxmemory-policy", "noeviction").await;
-                self.redis.config_set("maxmemory", "1").await;
+                self.redis().config_set("maxmemory-policy", "noeviction").await;
+                self.redis().config_set("maxmemory", "1").await;
                 self.pass(50..500).await;
-                self.redis.config_set("maxmemory", "0").await;
+                self.redis().config_set("maxmemory", "0").await;
             }
-            Fault::Hang => self.redis.client_kill_all().await,
+            Fault::Hang => self.redis().client_kill_all().await,
             Fault::Stall => self.obstruct(Way::Stall, 20..800).await,
             Fault::Delay => {
                 let late = Duration::from_millis(self.random.u64(1..40));
@@ -95,11 +103,15 @@ impl Stage {
                 self.ways[node].refuse(false);
             }
             Fault::Promote => self.promote().await,
+            Fault::Failover => cluster::failover(&mut self.redis, &mut self.random).await,
+            Fault::HandOver => cluster::hand_over(&self.redis, &mut self.random).await,
+            Fault::Migrate => cluster::migrate(&self.redis, &mut self.random).await,
         }
     }
 
     async fn obstruct(&mut self, fault: Way, time: std::ops::Range<u64>) {
         let (node, side) = (self.random.usize(..NODES), self.random.u8(..3));
+        let time = Duration::from_millis(self.random.u64(time));
         let set = |fault| {
             let way: &Forwarder = &self.ways[node];
             if side != 0 {
@@ -110,21 +122,24 @@ impl Stage {
             }
         };
         set(fault);
-        let time = Duration::from_millis(self.random.clone().u64(time));
         tokio::time::sleep(time).await;
         set(Way::Pass);
-        self.random.u64(..);
+    }
+
+    /// The server, where there is one.
+    fn redis(&self) -> &Server {
+        &self.redis[0]
     }
 
     async fn used_memory(&self) -> u64 {
-        let info = self.redis.info("memory").await;
+        let info = self.redis().info("memory").await;
         let line = info.lines().find_map(|line| line.strip_prefix("used_memory:"));
         line.and_then(|number| number.trim().parse().ok()).expect("the server knows its memory")
     }
 
     /// Nobody talks to the old master any more before there is a new one: two at a time are outside of the promise.
     async fn promote(&mut self) {
-        let link = Forwarder::start(address(&self.redis));
+        let link = Forwarder::start(address(self.redis()));
         // By a command: as a line of its configuration it would be a replica again after a restart.
         let replica = server().await;
         replica.command(&["REPLICAOF", "127.0.0.1", &link.addr().port().to_string()]).await;
@@ -135,13 +150,13 @@ impl Stage {
             way.refuse(true);
             way.cut();
         }
-        self.redis.kill();
+        self.redis[0].kill();
         replica.promote().await;
         for way in &self.ways {
             way.retarget(address(&replica));
             way.refuse(false);
         }
-        self.redis = replica;
+        self.redis[0] = replica;
     }
 }
 

@@ -5,6 +5,7 @@
 #![allow(unreachable_pub)]
 
 mod check;
+mod cluster;
 mod database;
 mod faults;
 mod load;

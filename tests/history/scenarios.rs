@@ -5,7 +5,7 @@ use std::{env, time::Duration};
 use tower_response_cache::Coherence::{Leased, Ttl, Validated};
 
 use super::{
-    check::tests::*,
+    check::{Violation, tests::*},
     faults::Fault::{self, *},
     runner::Test,
     stage::{Plan, Report, Stage},
@@ -44,9 +44,15 @@ pub const ALL: &[Test] = tests![
     the_way_is_slow,
     the_way_is_cut,
     a_replica_that_missed_a_bump_is_promoted,
+    a_cluster_fails_over_leased,
+    a_cluster_fails_over_strict,
+    a_cluster_hands_over,
+    slots_of_a_cluster_migrate_leased,
+    slots_of_a_cluster_migrate_validated,
     everything_at_once_leased,
     everything_at_once_validated,
     everything_at_once_strict,
+    everything_at_once_in_a_cluster,
     a_stamp_taken_when_an_entry_is_stored_is_reported,
     entries_trusted_after_such_a_promotion_are_reported,
     a_killed_writer_without_a_fence_is_reported,
@@ -179,6 +185,26 @@ fn a_replica_that_missed_a_bump_is_promoted() {
     holds(Plan::new(Leased).with_losses(), &[Promote], 0.1);
 }
 
+fn a_cluster_fails_over_leased() {
+    holds(Plan::new(Leased).in_a_cluster().with_losses(), &[Failover], 0.05);
+}
+
+fn a_cluster_fails_over_strict() {
+    holds(Plan::new(Validated).in_a_cluster().strict().with_losses(), &[Failover], 0.01);
+}
+
+fn a_cluster_hands_over() {
+    holds(Plan::new(Leased).in_a_cluster().with_losses(), &[HandOver], 0.1);
+}
+
+fn slots_of_a_cluster_migrate_leased() {
+    holds(Plan::new(Leased).in_a_cluster(), &[Migrate], 0.1);
+}
+
+fn slots_of_a_cluster_migrate_validated() {
+    holds(Plan::new(Validated).in_a_cluster(), &[Migrate], 0.1);
+}
+
 const EVERYTHING: [Fault; 11] = [Kill, Freeze, Forget, Relapse, Evict, Fill, Hang, Stall, Delay, Cut, Promote];
 
 fn everything_at_once_leased() {
@@ -193,24 +219,32 @@ fn everything_at_once_strict() {
     holds(Plan::new(Leased).strict().with_losses(), &EVERYTHING, 0.02);
 }
 
+fn everything_at_once_in_a_cluster() {
+    holds(Plan::new(Leased).in_a_cluster().with_losses(), &[Kill, Failover, HandOver, Migrate], 0.02);
+}
+
 /// What is not as promised, the checker has to say so.
-fn fails(plan: Plan, faults: &[Fault]) {
+fn fails(plan: Plan, faults: &[Fault], so: fn(&Violation) -> bool) {
     for attempt in 1..=5 {
         let report = run(plan, faults);
-        if report.violations.iter().any(|violation| violation.is_of_freshness()) {
-            println!("    seen at attempt {attempt}, first: {}", report.violations[0]);
+        if let Some(violation) = report.violations.iter().find(|violation| so(violation)) {
+            println!("    seen at attempt {attempt}: {violation}");
             return;
         }
     }
     panic!("the checker does not see what is wrong with {plan:?}");
 }
 
+fn is_stale(violation: &Violation) -> bool {
+    matches!(violation, Violation::Stale { .. })
+}
+
 fn a_stamp_taken_when_an_entry_is_stored_is_reported() {
-    fails(Plan { restamp: true, ..Plan::new(Validated) }, &[Calm]);
+    fails(Plan { restamp: true, ..Plan::new(Validated) }, &[Calm], is_stale);
 }
 
 fn entries_trusted_after_such_a_promotion_are_reported() {
-    fails(Plan { trust: true, ..Plan::new(Validated).with_losses() }, &[Promote]);
+    fails(Plan { trust: true, ..Plan::new(Validated).with_losses() }, &[Promote], is_stale);
 }
 
 /// The same run as without fences, where fences are promised.
@@ -218,5 +252,6 @@ fn a_killed_writer_without_a_fence_is_reported() {
     let mut plan = Plan::new(Validated);
     plan.mix.writes = 200;
     plan.only_promised_strict = true;
-    fails(plan, &[Kill]);
+    let is_unseen = |violation: &Violation| matches!(violation, Violation::Late { .. } | Violation::Unsettled { .. });
+    fails(plan, &[Kill], is_unseen);
 }

@@ -15,6 +15,7 @@ use tower_response_cache::Coherence;
 
 use super::{
     check::{self, Death, History, Process, Promise, Violation},
+    cluster,
     database::Database,
     faults::server,
     load::{Clients, Ending, KEYS, Load, Mix, ROADS, Source},
@@ -40,6 +41,7 @@ pub struct Plan {
     pub only_promised_strict: bool,
     pub trust: bool,
     pub restamp: bool,
+    pub cluster: bool,
     /// Redis is there all the time, for everybody.
     pub redis_is_there: bool,
     /// Redis may lose fences.
@@ -55,6 +57,7 @@ impl Plan {
             only_promised_strict: false,
             trust: false,
             restamp: false,
+            cluster: false,
             redis_is_there: true,
             loses_fences: false,
             mix: Mix::default(),
@@ -63,6 +66,10 @@ impl Plan {
 
     pub fn strict(self) -> Self {
         Self { strict: true, ..self }
+    }
+
+    pub fn in_a_cluster(self) -> Self {
+        Self { cluster: true, ..self }
     }
 
     /// Redis goes away now and then.
@@ -127,8 +134,9 @@ impl Drop for Node {
 /// Everything that runs.
 pub struct Stage {
     pub plan: Plan,
-    pub redis: Server,
-    /// The way of each process to Redis.
+    /// One, or all nodes of a cluster.
+    pub redis: Vec<Server>,
+    /// The way of each process to Redis, if that is not a cluster: of that, clients learn the addresses themselves.
     pub ways: Vec<Forwarder>,
     pub random: fastrand::Rng,
     pub clients: Arc<Clients>,
@@ -140,13 +148,16 @@ pub struct Stage {
 
 impl Stage {
     pub async fn start(plan: Plan, seed: u64) -> Self {
-        let redis = server().await;
-        let ways: Vec<_> = (0..NODES).map(|_| Forwarder::start(([127, 0, 0, 1], redis.port()).into())).collect();
-        let urls = ways.iter().map(|way| vec![way.url()]).collect();
-        Self::over(plan, seed, redis, ways, urls, false).await
-    }
-
-    async fn over(plan: Plan, seed: u64, redis: Server, ways: Vec<Forwarder>, urls: Vec<Vec<String>>, cluster: bool) -> Self {
+        let (redis, ways, urls): (_, Vec<_>, Vec<_>) = if plan.cluster {
+            let redis = cluster::start().await;
+            let urls: Vec<String> = redis.iter().map(Server::url).collect();
+            (redis, Vec::new(), vec![urls; NODES])
+        } else {
+            let redis = server().await;
+            let ways: Vec<_> = (0..NODES).map(|_| Forwarder::start(([127, 0, 0, 1], redis.port()).into())).collect();
+            let urls = ways.iter().map(|way| vec![way.url()]).collect();
+            (vec![redis], ways, urls)
+        };
         let clock = Instant::now();
         let database = Database::start(clock, seed).await;
         let clients = Arc::new(Clients::new(clock));
@@ -155,7 +166,7 @@ impl Stage {
             .map(|redis| Settings {
                 database: database.address(),
                 redis,
-                cluster,
+                cluster: plan.cluster,
                 coherence: plan.coherence,
                 strict: plan.strict.then_some(FENCE),
                 trust: plan.trust,
@@ -210,7 +221,15 @@ impl Stage {
             true
         })
         .await;
-        until("no fence stands", async || self.redis.keys("history*:f:*").await.is_empty()).await;
+        until("no fence stands", async || {
+            for server in &self.redis {
+                if !server.keys("history*:f:*").await.is_empty() {
+                    return false;
+                }
+            }
+            true
+        })
+        .await;
         // That much staleness is allowed, and it is counted by clocks.
         tokio::time::sleep(self.plan.promise().delta).await;
     }
