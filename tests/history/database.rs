@@ -79,6 +79,11 @@ impl Database {
         self.shared.rows().versions.get(&key).copied().unwrap_or(0)
     }
 
+    /// Whether this operation has committed; of those of a moment ago.
+    pub fn has_committed(&self, operation: u64) -> bool {
+        self.shared.rows().log.iter().rev().take(1_000).any(|commit| commit.operation == operation)
+    }
+
     /// All commits, in their order.
     pub fn log(&self) -> Vec<Commit> {
         self.shared.rows().log.clone()

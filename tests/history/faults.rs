@@ -17,6 +17,8 @@ pub enum Fault {
     Calm,
     /// `kill -9` of a process, which is then started again.
     Kill,
+    /// The same, between the commit of a write and its clearing, as far as that can be hit.
+    KillWriter,
     /// `SIGSTOP` of Redis for a while.
     Freeze,
     /// Redis is killed and comes back with nothing.
@@ -65,6 +67,7 @@ impl Stage {
                 let node = self.random.usize(..NODES);
                 self.kill(node).await;
             }
+            Fault::KillWriter => self.kill_writer().await,
             Fault::Freeze => {
                 self.redis().pause();
                 self.pass(20..700).await;

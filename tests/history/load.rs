@@ -103,7 +103,7 @@ pub struct Mix {
 
 impl Default for Mix {
     fn default() -> Self {
-        Self { clients: 12, writes: 25, leavers: 10 }
+        Self { clients: 12, writes: 40, leavers: 10 }
     }
 }
 
@@ -132,10 +132,15 @@ impl Clients {
         tokio::time::timeout(PATIENCE, answered).await.unwrap_or_else(|_| Err(format!("no answer within {PATIENCE:?}")))
     }
 
+    /// The number of another operation.
+    pub fn number(&self) -> u64 {
+        self.next.fetch_add(1, SeqCst)
+    }
+
     pub async fn read(&self, node: usize, road: &str, key: u32) -> Operation {
         let (address, process) = self.targets.get(node);
         let request = Request::get(format!("http://{address}/{road}/{key}")).body(Empty::new()).expect("a request");
-        let (id, begin) = (self.next.fetch_add(1, SeqCst), self.clock.elapsed());
+        let (id, begin) = (self.number(), self.clock.elapsed());
         let ending = match self.ask(request).await {
             Ok((StatusCode::OK, headers, text)) => match version_in(&text, key) {
                 Some(version) => Ending::Read { version, source: source(&headers) },
@@ -148,9 +153,9 @@ impl Clients {
     }
 
     /// `leaves`: the client does so after that time, if it is not answered before.
-    pub async fn write(&self, node: usize, key: u32, leaves: Option<Duration>) -> Operation {
+    pub async fn write(&self, id: u64, node: usize, key: u32, leaves: Option<Duration>) -> Operation {
         let (address, process) = self.targets.get(node);
-        let (id, begin) = (self.next.fetch_add(1, SeqCst), self.clock.elapsed());
+        let begin = self.clock.elapsed();
         let request = Request::post(format!("http://{address}/r/{key}")).header(OPERATION, id).body(Empty::new());
         let answer = self.ask(request.expect("a request"));
         let answer = match leaves {
@@ -221,7 +226,7 @@ async fn client(clients: Arc<Clients>, mix: Mix, mut random: fastrand::Rng, stop
         let key = random.u32(..KEYS).min(random.u32(..KEYS));
         let operation = if random.u32(..1000) < mix.writes {
             let leaves = (random.u32(..100) < mix.leavers).then(|| Duration::from_micros(random.u64(100..15_000)));
-            clients.write(node, key, leaves).await
+            clients.write(clients.number(), node, key, leaves).await
         } else {
             clients.read(node, ROADS[random.usize(..ROADS.len())], key).await
         };

@@ -5,7 +5,7 @@ use std::{env, time::Duration};
 use tower_response_cache::Coherence::{Leased, Ttl, Validated};
 
 use super::{
-    check::{Violation, tests::*},
+    check::{Promise, Violation, tests::*},
     faults::Fault::{self, *},
     runner::Test,
     stage::{Plan, Report, Stage},
@@ -56,6 +56,7 @@ pub const ALL: &[Test] = tests![
     a_stamp_taken_when_an_entry_is_stored_is_reported,
     entries_trusted_after_such_a_promotion_are_reported,
     a_killed_writer_without_a_fence_is_reported,
+    a_leased_hit_within_delta_is_reported_where_none_is_allowed,
 ];
 
 /// How long faults go on: `HISTORY_SECONDS` of each run.
@@ -130,11 +131,11 @@ fn clients_leave_strict() {
 }
 
 fn processes_are_killed_leased() {
-    holds(Plan::new(Leased), &[Kill], 0.3);
+    holds(Plan::new(Leased), &[Kill, KillWriter], 0.3);
 }
 
 fn processes_are_killed_strict() {
-    holds(Plan::new(Leased).strict(), &[Kill], 0.1);
+    holds(Plan::new(Leased).strict(), &[Kill, KillWriter], 0.1);
 }
 
 fn redis_freezes_leased() {
@@ -205,7 +206,7 @@ fn slots_of_a_cluster_migrate_validated() {
     holds(Plan::new(Validated).in_a_cluster(), &[Migrate], 0.1);
 }
 
-const EVERYTHING: [Fault; 11] = [Kill, Freeze, Forget, Relapse, Evict, Fill, Hang, Stall, Delay, Cut, Promote];
+const EVERYTHING: [Fault; 12] = [Kill, KillWriter, Freeze, Forget, Relapse, Evict, Fill, Hang, Stall, Delay, Cut, Promote];
 
 fn everything_at_once_leased() {
     holds(Plan::new(Leased).with_losses(), &EVERYTHING, 0.05);
@@ -220,7 +221,7 @@ fn everything_at_once_strict() {
 }
 
 fn everything_at_once_in_a_cluster() {
-    holds(Plan::new(Leased).in_a_cluster().with_losses(), &[Kill, Failover, HandOver, Migrate], 0.02);
+    holds(Plan::new(Leased).in_a_cluster().with_losses(), &[Kill, KillWriter, Failover, HandOver, Migrate], 0.02);
 }
 
 /// What is not as promised, the checker has to say so.
@@ -250,8 +251,15 @@ fn entries_trusted_after_such_a_promotion_are_reported() {
 /// The same run as without fences, where fences are promised.
 fn a_killed_writer_without_a_fence_is_reported() {
     let mut plan = Plan::new(Validated);
-    plan.mix.writes = 200;
-    plan.only_promised_strict = true;
+    plan.judged_by = Some(Promise { strict: true, ..plan.promise() });
     let is_unseen = |violation: &Violation| matches!(violation, Violation::Late { .. } | Violation::Unsettled { .. });
-    fails(plan, &[Kill], is_unseen);
+    fails(plan, &[KillWriter], is_unseen);
+}
+
+/// So that it is known that the runs come close to what they may not exceed.
+fn a_leased_hit_within_delta_is_reported_where_none_is_allowed() {
+    let mut plan = Plan::new(Leased).with_absences();
+    plan.mix.writes = 100;
+    plan.judged_by = Some(Promise { delta: Duration::ZERO, ..plan.promise() });
+    fails(plan, &[Stall, Delay], is_stale);
 }

@@ -18,7 +18,7 @@ use super::{
     cluster,
     database::Database,
     faults::server,
-    load::{Clients, Ending, KEYS, Load, Mix, ROADS, Source},
+    load::{Clients, Ending, KEYS, Load, Mix, Operation, ROADS, Source},
     node::{DELTA, Settings},
     rig::{Forwarder, Server, until},
 };
@@ -37,8 +37,8 @@ const PROMPT: Duration = Duration::from_millis(500);
 pub struct Plan {
     pub coherence: Coherence,
     pub strict: bool,
-    /// It is not strict, but judged as if it were: to show that the checker sees the difference.
-    pub only_promised_strict: bool,
+    /// Judged by another promise than its own: to show that the checker sees the difference.
+    pub judged_by: Option<Promise>,
     pub trust: bool,
     pub restamp: bool,
     pub cluster: bool,
@@ -54,7 +54,7 @@ impl Plan {
         Self {
             coherence,
             strict: false,
-            only_promised_strict: false,
+            judged_by: None,
             trust: false,
             restamp: false,
             cluster: false,
@@ -83,17 +83,16 @@ impl Plan {
     }
 
     pub fn promise(&self) -> Promise {
+        self.judged_by.unwrap_or_else(|| self.own_promise())
+    }
+
+    fn own_promise(&self) -> Promise {
         let delta = match self.coherence {
             Coherence::Ttl(ttl) => ttl,
             Coherence::Leased => DELTA,
             _ => Duration::ZERO,
         };
-        Promise {
-            delta,
-            strict: self.strict || self.only_promised_strict,
-            prompt: self.redis_is_there.then_some(PROMPT),
-            fences_last: !self.loses_fences,
-        }
+        Promise { delta, strict: self.strict, prompt: self.redis_is_there.then_some(PROMPT), fences_last: !self.loses_fences }
     }
 }
 
@@ -144,6 +143,8 @@ pub struct Stage {
     settings: Vec<Settings>,
     nodes: Vec<Node>,
     deaths: Vec<Death>,
+    /// Of the faults themselves.
+    operations: Vec<Operation>,
 }
 
 impl Stage {
@@ -178,7 +179,7 @@ impl Stage {
             nodes.push(Node::start(settings, Process { node, run: 0 }, &clients).await);
         }
         let random = fastrand::Rng::with_seed(seed);
-        Self { plan, redis, ways, random, clients, database, settings, nodes, deaths: Vec::new() }
+        Self { plan, redis, ways, random, clients, database, settings, nodes, deaths: Vec::new(), operations: Vec::new() }
     }
 
     /// Kills a process and starts another in its place.
@@ -191,6 +192,22 @@ impl Stage {
         self.nodes[node] = Node::start(&self.settings[node], next, &self.clients).await;
     }
 
+    /// Writes, and kills the process that does so as soon as the database has committed.
+    pub async fn kill_writer(&mut self) {
+        // One that is seldom written: the next write, and its clearing, would cover what has happened.
+        let (node, key) = (self.random.usize(..NODES), self.random.u32(KEYS / 2..KEYS));
+        let id = self.clients.number();
+        let write = tokio::spawn({
+            let clients = self.clients.clone();
+            async move { clients.write(id, node, key, None).await }
+        });
+        while !self.database.has_committed(id) && !write.is_finished() {
+            tokio::time::sleep(Duration::from_micros(200)).await;
+        }
+        self.kill(node).await;
+        self.operations.push(write.await.expect("a client does not panic"));
+    }
+
     /// Lets so much time pass, drawn from a range of milliseconds.
     pub async fn pass(&mut self, time: std::ops::Range<u64>) {
         tokio::time::sleep(Duration::from_millis(self.random.u64(time))).await;
@@ -200,7 +217,8 @@ impl Stage {
     pub async fn run(mut self, faults: impl AsyncFnOnce(&mut Self)) -> Report {
         let load = Load::start(&self.clients, self.plan.mix, &mut self.random);
         faults(&mut self).await;
-        let operations = load.finish().await;
+        let mut operations = load.finish().await;
+        operations.append(&mut self.operations);
         let mut history = History { operations, commits: Vec::new(), deaths: self.deaths.clone() };
         self.settle().await;
         history.commits = self.database.log();
