@@ -11,60 +11,16 @@ use std::{
     time::Duration,
 };
 
-use common::*;
+use common::{
+    redis::{Options, Server, until},
+    *,
+};
 use http::{Request, Response, StatusCode};
 use tower::Layer;
 use tower_response_cache::{
     AfterHold, CacheLayer, Caching, Coherence, InvalidateLayer, Invalidation, Miss, Namespace, OnFenceError, Outcome, Redis,
     RedisBuilder, Rule, Store,
 };
-
-struct Server {
-    child: std::process::Child,
-    port: u16,
-    _dir: tempfile::TempDir,
-}
-impl Server {
-    async fn start() -> Self {
-        Self::with(&[]).await
-    }
-    async fn with(args: &[&str]) -> Self {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let dir = tempfile::tempdir().unwrap();
-        let child = std::process::Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--save", "", "--dir"])
-            .arg(dir.path())
-            .args(args)
-            .stdout(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
-        for _ in 0..500 {
-            if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        Self { child, port, _dir: dir }
-    }
-    fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
-    }
-    fn signal(&self, s: &str) {
-        std::process::Command::new("kill").args([s, &self.child.id().to_string()]).status().unwrap();
-    }
-    fn pause(&self) {
-        self.signal("-STOP")
-    }
-    fn resume(&self) {
-        self.signal("-CONT")
-    }
-}
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 fn builder(server: &Server) -> RedisBuilder {
     Redis::builder(&server.url())
@@ -75,16 +31,6 @@ fn builder(server: &Server) -> RedisBuilder {
 
 fn rule() -> Rule {
     Rule::ttl(MINUTE).namespace("t:{table}")
-}
-
-async fn eventually(what: &str, mut is: impl AsyncFnMut() -> bool) {
-    for _ in 0..3000 {
-        if is().await {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("never: {what}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -110,7 +56,7 @@ async fn what_one_process_stores_another_serves() {
             assert_eq!(text(send(&a, get("/t/x")).await).await, "answer 2");
         }
         if matches!(coherence, Coherence::Leased) {
-            eventually("the push arrives", async || text(send(&a, get("/t/x")).await).await == "answer 2").await;
+            until("the push arrives", async || text(send(&a, get("/t/x")).await).await == "answer 2").await;
         }
     }
 }
@@ -179,15 +125,15 @@ async fn redis_away_is_no_error_and_hits_come_back_by_themselves() {
     let cache = CacheLayer::new(store.clone()).rules(one_rule(rule())).layer(inner);
     assert_eq!(text(send(&cache, get("/t/x")).await).await, "answer 1");
     server.pause();
-    eventually("the lease ends", async || !store.is_leased()).await;
+    until("the lease ends", async || !store.is_leased()).await;
     assert_eq!(text(send(&cache, get("/t/x")).await).await, "answer 2");
     for n in 0..20 {
         assert_eq!(send(&cache, get(&format!("/t/{n}"))).await.status(), StatusCode::OK);
     }
     assert!(!store.is_reachable());
     server.resume();
-    eventually("redis is asked again", async || store.is_reachable()).await;
-    eventually("hits are back", async || outcome(&send(&cache, get("/t/x")).await) == Outcome::Hit).await;
+    until("redis is asked again", async || store.is_reachable()).await;
+    until("hits are back", async || outcome(&send(&cache, get("/t/x")).await) == Outcome::Hit).await;
 }
 
 // ---- Writes ------------------------------------------------------------------------------------------------------------
@@ -195,18 +141,6 @@ async fn redis_away_is_no_error_and_hits_come_back_by_themselves() {
 /// What a write is told of its clearing.
 fn cleared<B>(response: &Response<B>) -> Option<Invalidation> {
     response.extensions().get().copied()
-}
-
-async fn command(server: &Server, words: &[&str]) -> ::redis::Value {
-    let client = ::redis::Client::open(server.url()).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    let mut command = ::redis::cmd(words[0]);
-    words[1..].iter().for_each(|word| _ = command.arg(*word));
-    command.query_async(&mut connection).await.unwrap()
-}
-
-async fn keys(server: &Server, pattern: &str) -> Vec<String> {
-    ::redis::from_redis_value(command(server, &["KEYS", pattern]).await).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -240,7 +174,7 @@ async fn a_write_that_cannot_be_delivered_is_held_then_acknowledged_or_rejected_
     assert_eq!(text(send(&reads, get("/t/x")).await).await, "answer 7");
 
     server.resume();
-    eventually("it is delivered", async || store.waiting() == 0).await;
+    until("it is delivered", async || store.waiting() == 0).await;
     assert_eq!(text(send(&others, get("/t/x")).await).await, "answer 8");
 }
 
@@ -264,7 +198,7 @@ async fn while_a_fence_stands_nobody_is_served_and_nothing_is_stored() {
         let second = tokio::spawn(async move { send(&second, post("/t/x")).await });
         let (_, two) = next_call(&mut hand).await;
         if coherence == Coherence::Leased {
-            eventually("the push arrives", async || outcome(&send(&reads, get("/t/x")).await) != Outcome::Hit).await;
+            until("the push arrives", async || outcome(&send(&reads, get("/t/x")).await) != Outcome::Hit).await;
         }
         for _ in 0..3 {
             assert_ne!(outcome(&send(&reads, get("/t/x")).await), Outcome::Hit);
@@ -276,8 +210,8 @@ async fn while_a_fence_stands_nobody_is_served_and_nothing_is_stored() {
         assert_ne!(outcome(&send(&reads, get("/t/x")).await), Outcome::Hit);
         two.send_response(ok("done"));
         assert_eq!(cleared(&second.await.unwrap()), Some(Invalidation::Delivered));
-        eventually("hits are back", async || outcome(&send(&reads, get("/t/x")).await) == Outcome::Hit).await;
-        assert_eq!(keys(&server, "*:f:*").await, Vec::<String>::new());
+        until("hits are back", async || outcome(&send(&reads, get("/t/x")).await) == Outcome::Hit).await;
+        assert_eq!(server.keys("*:f:*").await, Vec::<String>::new());
     }
 }
 
@@ -296,11 +230,11 @@ async fn an_outcome_that_nobody_knows_leaves_the_fence_to_its_deadline() {
     let writes = InvalidateLayer::new(store).rules(one_rule(rule())).layer(inner);
     assert_eq!(outcome(&send(&reads, get("/t/x")).await), Outcome::Miss(Miss::Absent));
     send(&writes, post("/t/x")).await;
-    assert_eq!(keys(&server, "*:f:*").await.len(), 1);
+    assert_eq!(server.keys("*:f:*").await.len(), 1);
     assert_ne!(outcome(&send(&reads, get("/t/x")).await), Outcome::Hit);
     assert_ne!(outcome(&send(&reads, get("/t/x")).await), Outcome::Hit);
-    eventually("the fence ends", async || keys(&server, "*:f:*").await.is_empty()).await;
-    eventually("hits are back", async || outcome(&send(&reads, get("/t/x")).await) == Outcome::Hit).await;
+    until("the fence ends", async || server.keys("*:f:*").await.is_empty()).await;
+    until("hits are back", async || outcome(&send(&reads, get("/t/x")).await) == Outcome::Hit).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -311,8 +245,8 @@ async fn a_full_redis_takes_bumps_and_fences_and_no_request_fails() {
     let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
     let reads = CacheLayer::new(store.clone()).rules(one_rule(rule())).layer(inner.clone());
     assert_eq!(text(send(&reads, get("/t/x")).await).await, "answer 1");
-    command(&server, &["CONFIG", "SET", "maxmemory-policy", "noeviction"]).await;
-    command(&server, &["CONFIG", "SET", "maxmemory", "1"]).await;
+    server.command(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]).await;
+    server.command(&["CONFIG", "SET", "maxmemory", "1"]).await;
     assert_eq!(text(send(&reads, get("/t/x")).await).await, "answer 1");
     store.invalidate(["t:x"]).await.unwrap();
     assert_eq!(text(send(&reads, get("/t/x")).await).await, "answer 2");
@@ -322,15 +256,15 @@ async fn a_full_redis_takes_bumps_and_fences_and_no_request_fails() {
     let written = send(&writes, post("/t/x")).await;
     assert_eq!((written.status(), cleared(&written)), (StatusCode::OK, Some(Invalidation::Delivered)));
 
-    command(&server, &["CONFIG", "SET", "maxmemory", "0"]).await;
-    eventually("hits are back", async || outcome(&send(&reads, get("/t/x")).await) == Outcome::Hit).await;
+    server.command(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    until("hits are back", async || outcome(&send(&reads, get("/t/x")).await) == Outcome::Hit).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_without_its_fence_is_rejected_before_the_handler_unless_it_is_to_proceed() {
     let server = Server::start().await;
     let budget = Duration::from_millis(50);
-    let strict = builder(&server).strict(Duration::from_secs(30)).budget(budget).build().await.unwrap();
+    let strict = builder(&server).strict(Duration::from_secs(2)).budget(budget).build().await.unwrap();
     let (inner, calls) = counting(|_, n| ok(format!("answer {n}")));
     let writes = InvalidateLayer::new(strict.clone()).rules(one_rule(rule())).hold(budget, AfterHold::Acknowledge);
     server.pause();
@@ -341,8 +275,9 @@ async fn a_write_without_its_fence_is_rejected_before_the_handler_unless_it_is_t
     assert_eq!((proceeds.status(), cleared(&proceeds)), (StatusCode::OK, Some(Invalidation::Undelivered)));
     assert_eq!(calls.load(Ordering::SeqCst), 1);
     server.resume();
-    eventually("all is delivered", async || strict.waiting() == 0).await;
-    eventually("no fence is left", async || keys(&server, "*:f:*").await.is_empty()).await;
+    until("all is delivered", async || strict.waiting() == 0).await;
+    // What was sent in vain may be done after it was taken back: then it stands to its deadline.
+    until("no fence is left", async || server.keys("*:f:*").await.is_empty()).await;
 }
 
 // ---- What a server loses -----------------------------------------------------------------------------------------------
@@ -357,12 +292,10 @@ async fn a_generation_that_is_missing_is_a_miss_and_never_brings_an_old_entry_ba
         let reads = CacheLayer::new(store).rules(one_rule(rule())).layer(inner);
         for (n, name) in ["*", "t", "t:x"].into_iter().enumerate() {
             assert_eq!(text(send(&reads, get("/t/x")).await).await, format!("answer {}", n + 1));
-            let gone = command(&server, &["DEL", &format!("{prefix}:1:g:{{{name}}}")]).await;
+            let gone = server.command(&["DEL", &format!("{prefix}:1:g:{{{name}}}")]).await;
             assert_eq!(gone, ::redis::Value::Int(1), "{name}");
-            eventually("it is another answer", async || {
-                text(send(&reads, get("/t/x")).await).await == format!("answer {}", n + 2)
-            })
-            .await;
+            until("it is another answer", async || text(send(&reads, get("/t/x")).await).await == format!("answer {}", n + 2))
+                .await;
         }
     }
 }
@@ -375,15 +308,15 @@ async fn what_is_damaged_or_foreign_is_a_miss_counted_and_removed() {
     let reads = CacheLayer::new(store.clone()).rules(one_rule(rule())).layer(inner);
     send(&reads, get("/t/x")).await;
     send(&reads, get("/t/y")).await;
-    let entries = keys(&server, "*:e:*").await;
+    let entries = server.keys("*:e:*").await;
     assert_eq!(entries.len(), 2);
     let (x, y): (Vec<_>, Vec<_>) = entries.iter().partition(|key| key.contains("t:x"));
     // Another's entry, byte for byte, and one cut short.
-    command(&server, &["COPY", y[0], x[0], "REPLACE"]).await;
+    server.command(&["COPY", y[0], x[0], "REPLACE"]).await;
     assert_eq!(text(send(&reads, get("/t/x")).await).await, "answer 3");
-    command(&server, &["SETRANGE", y[0], "30", "damage"]).await;
+    server.command(&["SETRANGE", y[0], "30", "damage"]).await;
     assert_eq!(text(send(&reads, get("/t/y")).await).await, "answer 4");
-    command(&server, &["SET", x[0], ""]).await;
+    server.command(&["SET", x[0], ""]).await;
     assert_eq!(text(send(&reads, get("/t/x")).await).await, "answer 5");
     assert_eq!(store.stats().damaged, 3);
     assert_eq!(outcome(&send(&reads, get("/t/x")).await), Outcome::Hit);
@@ -408,13 +341,13 @@ async fn names_that_came_with_the_response_are_vouched_for_from_the_second_fill_
         assert_eq!(text(send(&a, get("/t/x")).await).await, "answer 1");
         assert_eq!(text(send(&a, get("/t/x")).await).await, "answer 2");
         // The number that the first fill has written is pushed back to where it came from, and may cost one more.
-        eventually("it is stored", async || outcome(&send(&a, get("/t/x")).await) == Outcome::Hit).await;
+        until("it is stored", async || outcome(&send(&a, get("/t/x")).await) == Outcome::Hit).await;
         let kept = text(send(&a, get("/t/x")).await).await;
         let from_b = send(&b, get("/t/x")).await;
         assert_eq!((outcome(&from_b), text(from_b).await), (Outcome::Hit, kept.clone()));
         two.invalidate(["row:17"]).await.unwrap();
         assert_ne!(text(send(&b, get("/t/x")).await).await, kept);
-        eventually("the other sees it", async || text(send(&a, get("/t/x")).await).await != kept).await;
+        until("the other sees it", async || text(send(&a, get("/t/x")).await).await != kept).await;
     }
 }
 
@@ -461,9 +394,9 @@ async fn without_redis_one_call_runs_and_one_forms_and_there_is_no_third() {
     };
     let first = ask();
     let (_, one) = next_call(&mut hand).await;
-    eventually("redis is known to be away", async || !store.is_reachable()).await;
+    until("redis is known to be away", async || !store.is_reachable()).await;
     let later: Vec<_> = (0..100).map(|_| ask()).collect();
-    eventually("they wait", async || store.stats().away > 100).await;
+    until("they wait", async || store.stats().away > 100).await;
     one.send_response(ok("before they came"));
     assert_eq!(first.await.unwrap(), "before they came");
     let (_, two) = next_call(&mut hand).await;
@@ -498,8 +431,8 @@ async fn a_store_is_made_without_redis_unless_it_must_be_there() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_password_is_told_at_once() {
-    let server = Server::with(&["--requirepass", "right"]).await;
-    let url = |password: &str| format!("redis://:{password}@127.0.0.1:{}", server.port);
+    let server = Options::default().password("right").start().await;
+    let url = |password: &str| format!("redis://:{password}@127.0.0.1:{}", server.port());
     let error = Redis::connect(&url("wrong")).await.unwrap_err().to_string();
     assert!(error.to_lowercase().contains("password") || error.contains("WRONGPASS"), "{error}");
     assert!(Redis::connect(&url("right")).await.unwrap().is_reachable());
@@ -519,7 +452,7 @@ async fn reclaim_removes_what_is_dead_and_nothing_else() {
     store.invalidate(["t:x"]).await.unwrap();
     let done = store.reclaim(1_000_000).await.unwrap();
     assert_eq!((done.seen, done.removed), (300, 100));
-    assert_eq!(keys(&server, "*:e:*").await.len(), 200);
+    assert_eq!(server.keys("*:e:*").await.len(), 200);
     assert_eq!(outcome(&send(&reads, get("/t/y?n=1")).await), Outcome::Hit);
     let usage = store.server().await.unwrap();
     assert!(usage.masters == 1 && usage.keys > 200 && usage.bytes > 100_000, "{usage:?}");
@@ -551,6 +484,95 @@ async fn what_is_cleared_softly_is_stale_for_all_processes() {
     let stale = send(&a, get("/t/x")).await;
     assert!(matches!(outcome(&stale), Outcome::Stale(_)), "{:?}", outcome(&stale));
     assert_eq!(text(stale).await, "answer 1");
-    eventually("it is refreshed", async || outcome(&send(&a, get("/t/x")).await) == Outcome::Hit).await;
+    until("it is refreshed", async || outcome(&send(&a, get("/t/x")).await) == Outcome::Hit).await;
     assert_ne!(text(send(&a, get("/t/x")).await).await, "answer 1");
+}
+
+// ---- Round trips -------------------------------------------------------------------------------------------------------
+
+/// What one request costs: round trips of the store, and commands by name as the server has seen them.
+macro_rules! cost {
+    ($store:expr, $log:expr, $cache:expr, $target:expr) => {{
+        let (before, _) = ($store.round_trips(), $log.take().await);
+        let response = send(&$cache, get($target)).await;
+        let trips = $store.round_trips() - before;
+        let mut sent = $log.take().await;
+        sent.remove("ping");
+        let sent = sent.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ");
+        (outcome(&response) == Outcome::Hit, trips, sent)
+    }};
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn round_trips_are_as_the_protocol_states_them() {
+    let server = Server::start().await;
+    let make = |prefix: &str| builder(&server).prefix(prefix).heartbeat(Duration::from_secs(5));
+    let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
+    let cache = |store: &Redis, rule: Rule| CacheLayer::new(store.clone()).rules(one_rule(rule)).layer(inner.clone());
+    let mut log = server.command_log().await;
+    let cost = |hit, trips, sent: &str| (hit, trips, sent.to_owned());
+
+    let store = make("validated").coherence(Coherence::Validated).build().await.unwrap();
+    let plain = cache(&store, rule());
+    // Three namespaces and the set of the key: four generations, made with the first fill.
+    assert_eq!(cost!(store, log, plain, "/t/x?n=1"), cost(false, 3, "mget 1, set 5"));
+    assert_eq!(cost!(store, log, plain, "/t/x?n=1"), cost(true, 1, "mget 1"));
+    until("no generation is missing", async || cost!(store, log, plain, "/t/x?n=2").1 < 3).await;
+    store.invalidate(["t:x"]).await.unwrap();
+    assert_eq!(cost!(store, log, plain, "/t/x?n=1"), cost(false, 3, "mget 1, set 2"));
+    assert_eq!(cost!(store, log, plain, "/t/x?n=2"), cost(false, 2, "mget 1, set 1"));
+    assert_eq!(cost!(store, log, plain, "/t/x?n=2"), cost(true, 1, "mget 1"));
+
+    // With a lock: the entry is read behind it, and the script that gives it back runs two commands.
+    let locked = cache(&store, rule().fill_across_processes(Duration::from_secs(10)));
+    store.invalidate(["t:x"]).await.unwrap();
+    assert_eq!(cost!(store, log, locked, "/t/x?n=1"), cost(false, 3, "eval 1, get 2, mget 1, set 3, unlink 1"));
+    assert_eq!(cost!(store, log, locked, "/t/x?n=1"), cost(true, 1, "mget 1"));
+
+    let store = make("strict").coherence(Coherence::Validated).strict(Duration::from_secs(30)).build().await.unwrap();
+    let strict = cache(&store, rule());
+    assert_eq!(cost!(store, log, strict, "/t/x"), cost(false, 3, "exists 5, mget 1, set 5"));
+    assert_eq!(cost!(store, log, strict, "/t/x"), cost(true, 1, "exists 1, mget 1"));
+
+    let store = make("leased").build().await.unwrap();
+    let leased = cache(&store, rule());
+    assert_eq!(cost!(store, log, leased, "/t/x"), cost(false, 3, "mget 1, set 5"));
+    until("all generations are known", async || cost!(store, log, leased, "/t/x") == cost(true, 1, "get 1")).await;
+
+    // A hit in memory.
+    for (coherence, trips, sent) in
+        [(Coherence::Leased, 0, ""), (Coherence::Ttl(MINUTE), 0, ""), (Coherence::Validated, 1, "mget 1")]
+    {
+        let store = make(&format!("memory{trips}{}", sent.len())).coherence(coherence).memory(8 << 20).build().await.unwrap();
+        let cache = cache(&store, rule());
+        send(&cache, get("/t/x")).await;
+        until("it is in memory", async || cost!(store, log, cache, "/t/x") == cost(true, trips, sent)).await;
+        let (before, _) = (server.info("stats").await, log.take().await);
+        assert_eq!(cost!(store, log, cache, "/t/x"), cost(true, trips, sent));
+        drop(before);
+    }
+
+    // A bump is one UNLINK.
+    log.take().await;
+    store.invalidate(["t:x"]).await.unwrap();
+    let mut sent = log.take().await;
+    sent.remove("ping");
+    assert_eq!(sent.into_iter().collect::<Vec<_>>(), [("unlink".to_owned(), 1)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_who_miss_in_memory_under_a_lease_read_redis_once() {
+    let server = Server::start().await;
+    let make = || builder(&server).memory(8 << 20).build();
+    let (one, two) = (make().await.unwrap(), make().await.unwrap());
+    let (inner, calls) = counting(|_, n| ok(format!("answer {n}")));
+    let a = CacheLayer::new(one).rules(one_rule(rule())).layer(inner.clone());
+    let b = CacheLayer::new(two.clone()).rules(one_rule(rule())).layer(inner);
+    send(&a, get("/t/x")).await;
+    until("it is leased", async || two.is_leased()).await;
+    let before = two.round_trips();
+    // All are there before the first is answered: one thread, and none waits for another to begin.
+    let all = futures_util::future::join_all((0..1000).map(|_| send(&b, get("/t/x")))).await;
+    assert!(all.iter().all(|response| outcome(response) == Outcome::Hit));
+    assert_eq!((two.round_trips() - before, calls.load(Ordering::SeqCst)), (1, 1));
 }

@@ -59,8 +59,8 @@ async fn run(args: Args) -> Result<(), String> {
     let store = Memory::new(args.memory);
     let service = ServiceBuilder::new()
         .layer(ContentLayer::new())
-        .layer(CacheLayer::new(store.clone()).rules(rules.clone()).cache_status(NAME))
-        .layer(InvalidateLayer::new(store).rules(rules))
+        .layer(InvalidateLayer::new(store.clone()).rules(rules.clone()))
+        .layer(CacheLayer::new(store).rules(rules).cache_status(NAME))
         .service(Origin::new(args.origin));
 
     let listener = TcpListener::bind(args.listen).await.map_err(|why| format!("cannot listen on {}: {why}", args.listen))?;

@@ -143,6 +143,13 @@ fn generation_of_an_added_name_created_inside_a_fence() {
 }
 
 #[test]
+fn generations_gone_before_the_fences_stand() {
+    let scope =
+        Scope { readers: &[Far, Far], writers: &[Far], strict: true, crash: true, split: true, namespaces: 2, ..VALIDATED };
+    breaks(scope.but(Broken::UnlinkBeforeFence), law::SETTLE, 21);
+}
+
+#[test]
 fn number_of_a_generation_taken_before_it_was_seen() {
     breaks(ADDED.but(Broken::NumberBeforeSeen), law::ACK_FRESH, 20);
 }

@@ -225,9 +225,11 @@ impl Model for Scope {
         match action {
             Action::Start { .. }
             | Action::Fence { .. }
+            | Action::Unlink { .. }
             | Action::Commit { .. }
             | Action::Abort { .. }
             | Action::Bump { .. }
+            | Action::Unfence { .. }
             | Action::Crash { .. }
             | Action::GiveUp { .. }
             | Action::FenceExpires { .. } => self.apply_writer(&mut next, &mut effects, action),

@@ -128,6 +128,8 @@ pub(crate) enum Broken {
     LocalBumpFirst,
     /// A fence is one token: the next writer overwrites it, and whoever unfences deletes it.
     SingleFenceToken,
+    /// In a cluster, the generations go before the fences stand.
+    UnlinkBeforeFence,
     /// RT2 creates missing generations without looking at the fence once more.
     NoSecondLook,
     /// A strict writer that lost sight of its statement unfences all the same.

@@ -129,6 +129,8 @@ fn step(scope: &Scope, before: &State, action: Action, after: &State) -> String 
         }
         Action::Crash { writer } => format!("writer {} dies", writer + 1),
         Action::GiveUp { writer } => format!("writer {} is dropped: it bumps, its statement still under way", writer + 1),
+        Action::Unlink { writer, name } => format!("writer {} behind its fence: g({}) goes", writer + 1, ns(name)),
+        Action::Unfence { writer, name } => format!("writer {} takes its fence on {} back", writer + 1, ns(name)),
         Action::FenceExpires { writer, name } => {
             format!("the fence of writer {} on {} expires", writer + 1, ns(name))
         }

@@ -4,6 +4,10 @@ use crate::protocol::Effects;
 use crate::scope::{Broken, Coherence, Place, Scope};
 use crate::state::*;
 
+/// Bits of what a writer has to do: the names, and the names again for the second round.
+const ALL: u8 = 0b11;
+const SECOND: u8 = 2;
+
 impl Scope {
     pub(crate) fn writer_actions(&self, state: &State, index: usize, out: &mut Vec<Action>) {
         let writer = &state.writers[index];
@@ -11,12 +15,19 @@ impl Scope {
         match writer.step {
             Write::Idle => out.push(Action::Start { writer: id }),
             Write::Fencing | Write::Bumping => {
+                let first = match self.is(Broken::UnlinkBeforeFence) && writer.step == Write::Fencing {
+                    true => writer.todo & ALL << SECOND == 0,
+                    false => writer.todo & ALL != 0,
+                };
                 for name in self.names() {
-                    if writer.todo >> name & 1 == 1 {
-                        let name = name as u8;
-                        out.push(match writer.step {
-                            Write::Fencing => Action::Fence { writer: id, name },
-                            _ => Action::Bump { writer: id, name },
+                    let due = writer.todo >> (if first { 0 } else { SECOND }) >> name & 1 == 1;
+                    let name = name as u8;
+                    if due {
+                        out.push(match (writer.step, first) {
+                            (Write::Fencing, true) => Action::Fence { writer: id, name },
+                            (Write::Fencing, false) => Action::Unlink { writer: id, name },
+                            (_, true) => Action::Bump { writer: id, name },
+                            (_, false) => Action::Unfence { writer: id, name },
                         });
                     }
                 }
@@ -57,7 +68,7 @@ impl Scope {
                 let writer = &mut state.writers[writer as usize];
                 if self.strict {
                     writer.step = Write::Fencing;
-                    writer.todo = targets;
+                    writer.todo = self.rounds(targets);
                 } else {
                     writer.step = Write::Running;
                     writer.statement = Statement::Flying;
@@ -68,13 +79,14 @@ impl Scope {
                 let token = 1 << index;
                 let fences = &mut state.redis.fences[name];
                 *fences = if self.is(Broken::SingleFenceToken) { token } else { *fences | token };
-                self.delete_generation(state, name);
-                let writer = &mut state.writers[index];
-                writer.todo &= !(1 << name);
-                if writer.todo == 0 {
-                    writer.step = Write::Running;
-                    writer.statement = Statement::Flying;
+                if !self.split {
+                    self.delete_generation(state, name);
                 }
+                self.fenced(state, index, 1 << name);
+            }
+            Action::Unlink { writer, name } => {
+                self.delete_generation(state, name as usize);
+                self.fenced(state, writer as usize, 1 << name << SECOND);
             }
             Action::Commit { writer } => {
                 let index = writer as usize;
@@ -85,7 +97,7 @@ impl Scope {
                 if writer.step == Write::Running {
                     writer.version = state.db;
                     writer.step = Write::Bumping;
-                    writer.todo = targets;
+                    writer.todo = if self.strict { self.rounds(targets) } else { targets };
                     if self.is(Broken::LocalBumpFirst) && self.writers[index] == Place::Near {
                         self.step_epochs(state, targets);
                     }
@@ -101,19 +113,15 @@ impl Scope {
             Action::Abort { writer } => state.writers[writer as usize].statement = Statement::None,
             Action::Bump { writer, name } => {
                 let (index, name) = (writer as usize, name as usize);
-                if self.strict {
-                    let fences = &mut state.redis.fences[name];
-                    *fences = if self.is(Broken::SingleFenceToken) { 0 } else { *fences & !(1 << index) };
+                if self.strict && !self.split {
+                    self.unfence(state, index, name);
                 }
                 self.bump(state, name);
-                state.writers[index].todo &= !(1 << name);
-                if state.writers[index].todo == 0 {
-                    // The writer's own process bumps locally too, after Redis and before the response.
-                    if self.writers[index] == Place::Near && !self.is(Broken::LocalBumpFirst) {
-                        self.step_epochs(state, self.targets(index));
-                    }
-                    self.finish(state, index);
-                }
+                self.bumped(state, index, 1 << name);
+            }
+            Action::Unfence { writer, name } => {
+                self.unfence(state, writer as usize, name as usize);
+                self.bumped(state, writer as usize, 1 << name << SECOND);
             }
             Action::Crash { writer } => {
                 let writer = &mut state.writers[writer as usize];
@@ -129,7 +137,7 @@ impl Scope {
                 let targets = self.targets(index);
                 let writer = &mut state.writers[index];
                 writer.step = Write::Bumping;
-                writer.todo = targets;
+                writer.todo = if self.strict { self.rounds(targets) } else { targets };
                 writer.unknown = true;
             }
             Action::FenceExpires { writer, name } => {
@@ -137,6 +145,38 @@ impl Scope {
                 state.redis.fences[name as usize] &= !(1 << writer);
             }
             _ => unreachable!("not a writer's action"),
+        }
+    }
+
+    /// With one master, a fence and its generation are written by one script. A script that has two keys cannot be run while their
+    /// slot is on its way to another master, so that in a cluster all fences come first, and then all generations go; and the other
+    /// way round when they are taken back.
+    fn rounds(&self, targets: u8) -> u8 {
+        if self.split { targets | targets << SECOND } else { targets }
+    }
+
+    fn fenced(&self, state: &mut State, index: usize, done: u8) {
+        let writer = &mut state.writers[index];
+        writer.todo &= !done;
+        if writer.todo == 0 {
+            writer.step = Write::Running;
+            writer.statement = Statement::Flying;
+        }
+    }
+
+    fn unfence(&self, state: &mut State, index: usize, name: usize) {
+        let fences = &mut state.redis.fences[name];
+        *fences = if self.is(Broken::SingleFenceToken) { 0 } else { *fences & !(1 << index) };
+    }
+
+    fn bumped(&self, state: &mut State, index: usize, done: u8) {
+        state.writers[index].todo &= !done;
+        if state.writers[index].todo == 0 {
+            // The writer's own process bumps locally too, after Redis and before the response.
+            if self.writers[index] == Place::Near && !self.is(Broken::LocalBumpFirst) {
+                self.step_epochs(state, self.targets(index));
+            }
+            self.finish(state, index);
         }
     }
 

@@ -13,6 +13,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     Core,
+    fault::Fault,
+    fill::unlink,
     names::{Names, id, slot},
     node::Via,
     nodes::{Answer, Ask},
@@ -200,30 +202,64 @@ fn gather(errands: &mut HashMap<u64, Errand>, keys: &Names) {
 
 /// Tries to deliver each, and returns those that could not be.
 async fn attempt(core: &Arc<Core>, errands: HashMap<u64, Errand>) -> HashMap<u64, Errand> {
-    let mut asks = Vec::with_capacity(errands.len());
-    for errand in errands.values() {
-        let Errand { generation, fences, kind, tokens, .. } = errand;
-        match kind {
-            _ if !tokens.is_empty() => asks.extend(tokens.iter().map(|token| scripts::unfence(fences, generation, *token))),
-            Bump::Hard => asks.push(unlink(generation)),
-            Bump::Soft => asks.push(scripts::soften(generation, fastrand::u64(..))),
-        }
-    }
-    let mut answers = core.nodes.ask(asks, Via::Control, ATTEMPT).await.into_iter();
-    let mut left = HashMap::new();
-    for (key, mut errand) in errands {
-        let answered: Vec<Answer> = answers.by_ref().take(errand.tokens.len().max(1)).collect();
+    let alone = core.nodes.one().is_some();
+    let asks = |errand: &Errand| errand.first(alone);
+    let (bumped, mut left) = round(core, errands, asks).await;
+    // In a cluster, fences go once the generations have gone.
+    let (fenced, done): (HashMap<_, _>, HashMap<_, _>) =
+        bumped.into_iter().partition(|(_, errand)| !alone && !errand.tokens.is_empty());
+    let (unfenced, still) = round(core, fenced, Errand::second).await;
+    left.extend(still);
+    done.into_values().chain(unfenced.into_values()).for_each(|errand| errand.ends(core));
+    left
+}
+
+/// Sends what each has to send, and parts those that were answered from those that were not.
+async fn round(
+    core: &Core,
+    errands: HashMap<u64, Errand>,
+    asks: impl Fn(&Errand) -> Vec<Ask>,
+) -> (HashMap<u64, Errand>, HashMap<u64, Errand>) {
+    let all: Vec<Vec<Ask>> = errands.values().map(asks).collect();
+    let counts: Vec<usize> = all.iter().map(Vec::len).collect();
+    let mut answers = core.nodes.ask(all.into_iter().flatten().collect(), Via::Control, ATTEMPT).await.into_iter();
+    let (mut done, mut left) = (HashMap::new(), HashMap::new());
+    for ((key, mut errand), count) in errands.into_iter().zip(counts) {
+        let answered: Vec<Answer> = answers.by_ref().take(count).collect();
         if answered.iter().all(Answer::is_ok) {
-            errand.ends(core);
+            done.insert(key, errand);
             continue;
         }
-        if errand.kind == Bump::Soft && answered.iter().any(|answer| matches!(answer, Err(super::fault::Fault::Said(_)))) {
+        if errand.kind == Bump::Soft && answered.iter().any(|answer| matches!(answer, Err(Fault::Said(_)))) {
             // Full, it takes no scripts that write. Clearing too much is better than too little.
             errand.kind = Bump::Hard;
         }
         left.insert(key, errand);
     }
-    left
+    (done, left)
+}
+
+impl Errand {
+    /// What bumps the name; with one master, what takes its fences back as well.
+    fn first(&self, alone: bool) -> Vec<Ask> {
+        let Self { generation, fences, kind, tokens, .. } = self;
+        match kind {
+            _ if alone && !tokens.is_empty() => {
+                tokens.iter().map(|token| scripts::unfence(fences, generation, *token)).collect()
+            }
+            Bump::Soft if tokens.is_empty() => vec![scripts::soften(generation, fastrand::u64(..))],
+            _ => vec![unlink(generation)],
+        }
+    }
+
+    /// What takes its fences back.
+    fn second(&self) -> Vec<Ask> {
+        let remove = |token: &u128| {
+            let command = redis::cmd("ZREM").arg(&self.fences).arg(scripts::text(*token)).take();
+            Ask { slot: slot(self.fences.as_bytes()), command }
+        };
+        self.tokens.iter().map(remove).collect()
+    }
 }
 
 impl Errand {
@@ -240,10 +276,4 @@ impl Errand {
             }
         }
     }
-}
-
-fn unlink(key: &str) -> Ask {
-    let mut command = redis::cmd("UNLINK");
-    command.arg(key);
-    Ask { slot: slot(key.as_bytes()), command }
 }

@@ -7,7 +7,8 @@
 -- takes the fence.
 --
 -- KEYS[1]  the fences of the namespace, a sorted set: token -> deadline in milliseconds
--- KEYS[2]  the generation of the namespace
+-- KEYS[2]  the generation of the namespace, if it is to go with it: in a cluster, a script with two keys cannot be run while their slot
+--          is on its way to another node, and the generation goes once all fences stand
 -- ARGV[1]  the token of the writer
 -- ARGV[2]  how long it stands, in milliseconds
 -- returns  the number of fences that stand now
@@ -20,5 +21,7 @@ redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
 local last = redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')
 redis.call('PEXPIREAT', KEYS[1], string.format('%.0f', tonumber(last[2])))
-redis.call('UNLINK', KEYS[2])
+if KEYS[2] then
+  redis.call('UNLINK', KEYS[2])
+end
 return redis.call('ZCARD', KEYS[1])

@@ -242,15 +242,29 @@ impl Core {
 
     /// Moves the deadline of a fence on.
     pub(super) async fn renew(&self, names: &Namespaces, fence: &Fence) {
-        if let Err(fault) = self.set_fences(names, fence.token()).await {
+        if let Err(fault) = self.fences_alone(names, fence.token()).await {
             tracing::warn!(?names, error = %fault, "the deadline of a fence could not be moved on");
         }
     }
 
+    /// A fence on each name, and then no generation.
     async fn set_fences(&self, names: &Namespaces, token: u128) -> Result<(), Fault> {
+        if self.nodes.one().is_none() {
+            self.fences_alone(names, token).await?;
+            return self.all(names.names().map(|name| unlink(&self.names.generation(name))).collect()).await;
+        }
         let stands = millis_of(self.fence.unwrap_or_default());
-        let fence = |name| scripts::fence(&self.names.fence(name), &self.names.generation(name), token, stands);
-        let asks = names.names().map(fence).collect();
+        let fence = |name| scripts::fence(&self.names.fence(name), Some(&self.names.generation(name)), token, stands);
+        self.all(names.names().map(fence).collect()).await
+    }
+
+    async fn fences_alone(&self, names: &Namespaces, token: u128) -> Result<(), Fault> {
+        let stands = millis_of(self.fence.unwrap_or_default());
+        self.all(names.names().map(|name| scripts::fence(&self.names.fence(name), None, token, stands)).collect()).await
+    }
+
+    /// All of these, or a fault.
+    async fn all(&self, asks: Vec<Ask>) -> Result<(), Fault> {
         for answer in self.nodes.ask(asks, Via::Pool, self.budget).await {
             answer?;
         }
@@ -302,6 +316,10 @@ fn take_lock(lock: &str, token: u128, lease: u64) -> Ask {
     let mut command = redis::cmd("SET");
     command.arg(lock).arg(scripts::text(token)).arg("NX").arg("GET").arg("PX").arg(lease);
     Ask { slot: slot(lock.as_bytes()), command }
+}
+
+pub(super) fn unlink(key: &str) -> Ask {
+    Ask { slot: slot(key.as_bytes()), command: redis::cmd("UNLINK").arg(key).take() }
 }
 
 /// A generation that never was: 16 bytes for life and death, 8 for freshness.

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use super::{
     Coherence, Core,
     fault::Fault,
+    fill::unlink,
     names::{id, slot},
     node::Via,
     nodes::{Answer, Ask},
@@ -272,9 +273,7 @@ impl Core {
                 tracing::debug!(reason = damage.as_str(), place, "an entry in redis is of no use");
                 // What another process has sealed with a key that is not known here is not for this one to remove.
                 if damage != Damaged::Sealed {
-                    let mut unlink = redis::cmd("UNLINK");
-                    unlink.arg(place);
-                    let _ = self.one(Ask { slot: slot(place.as_bytes()), command: unlink }).await;
+                    let _ = self.one(unlink(place)).await;
                 }
                 return Ok(None);
             }

@@ -7,7 +7,7 @@ use redis::Value;
 use super::{
     Core, Redis,
     fault::Fault,
-    names::slot,
+    fill::unlink,
     node::{Node, Via},
     nodes::Ask,
 };
@@ -155,7 +155,6 @@ impl Core {
             };
             carried.is_empty() || !carried.iter().all(lives)
         });
-        let unlink = |key: &str| Ask { slot: slot(key.as_bytes()), command: redis::cmd("UNLINK").arg(key).take() };
         let unlinks: Vec<Ask> = dead.map(|(key, _)| unlink(key)).collect();
         done.removed += unlinks.len() as u64;
         for answer in self.nodes.ask(unlinks, Via::Pool, LIMIT).await {

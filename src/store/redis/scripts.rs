@@ -13,9 +13,10 @@ const COUNT: &str = include_str!("count.lua");
 const NUMBER: &str = include_str!("number.lua");
 const RELEASE: &str = include_str!("release.lua");
 
-/// Sets a fence, or moves its deadline on.
-pub(super) fn fence(fences: &str, generation: &str, token: u128, stands: u64) -> Ask {
-    script(FENCE, &[fences, generation], |command| {
+/// Sets a fence, or moves its deadline on; the generation goes at the same moment, if one is given.
+pub(super) fn fence(fences: &str, generation: Option<&str>, token: u128, stands: u64) -> Ask {
+    let keys: Vec<&str> = [fences].into_iter().chain(generation).collect();
+    script(FENCE, &keys, |command| {
         command.arg(text(token)).arg(stands);
     })
 }

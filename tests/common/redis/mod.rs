@@ -2,10 +2,17 @@
 //!
 //! Beside `use common::*` the crate of the same name is `::redis`.
 
+#![allow(unused_imports)]
+
+mod cluster;
 mod forwarder;
+mod sentinel;
 mod server;
 
+pub use cluster::Cluster;
 pub use forwarder::{Fault, Forwarder};
+pub use sentinel::Sentinel;
+
 pub use server::{CommandLog, Options, Server};
 
 use std::time::{Duration, Instant};

@@ -254,7 +254,7 @@ fn read<T: FromRedisValue>(value: Value) -> T {
     ::redis::from_redis_value(value).unwrap_or_else(|_| panic!("an answer of another type"))
 }
 
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
 }
 

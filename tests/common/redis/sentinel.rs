@@ -1,0 +1,76 @@
+//! A real sentinel that watches a master.
+
+use std::{
+    fs,
+    process::{Child, Command, Stdio},
+};
+
+use ::redis::{Client, Value};
+use tempfile::TempDir;
+
+use super::{
+    server::{Server, free_port},
+    until,
+};
+
+/// A running sentinel; dropping this kills it.
+pub struct Sentinel {
+    child: Child,
+    port: u16,
+    _dir: TempDir,
+}
+
+impl Sentinel {
+    /// What the master is called.
+    pub const SERVICE: &str = "mymaster";
+
+    /// A sentinel that knows the master and its replica when this returns, and needs no other to depose it.
+    pub async fn start(master: &Server) -> Self {
+        let (dir, port) = (tempfile::tempdir().expect("a temporary directory"), free_port());
+        let file = dir.path().join("sentinel.conf");
+        let name = Self::SERVICE;
+        let text = format!(
+            "bind 127.0.0.1\nport {port}\ndir \"{}\"\nsentinel monitor {name} 127.0.0.1 {} 1\n\
+             sentinel down-after-milliseconds {name} 500\nsentinel failover-timeout {name} 5000\n",
+            dir.path().display(),
+            master.port(),
+        );
+        fs::write(&file, text).expect("a configuration file");
+        let child =
+            Command::new("redis-server").arg(file).arg("--sentinel").stdout(Stdio::null()).spawn().expect("redis-server");
+        let sentinel = Self { child, port, _dir: dir };
+        until("the sentinel knows the replica", async || {
+            matches!(sentinel.ask(&["SENTINEL", "REPLICAS", name]).await, Some(Value::Array(replicas)) if !replicas.is_empty())
+        })
+        .await;
+        sentinel
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Waits until it says that the master is the server with this port.
+    pub async fn names(&self, port: u16) {
+        until("the sentinel names the new master", async || {
+            let address = self.ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", Self::SERVICE]).await;
+            let address: Option<Vec<String>> = address.and_then(|address| ::redis::from_redis_value(address).ok());
+            address.is_some_and(|address| address.get(1).is_some_and(|named| *named == port.to_string()))
+        })
+        .await;
+    }
+
+    async fn ask(&self, words: &[&str]) -> Option<Value> {
+        let mut connection = Client::open(self.url()).ok()?.get_multiplexed_async_connection().await.ok()?;
+        let mut command = ::redis::Cmd::new();
+        command.arg(words);
+        command.query_async(&mut connection).await.ok()
+    }
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
