@@ -301,6 +301,24 @@ async fn a_generation_that_is_missing_is_a_miss_and_never_brings_an_old_entry_ba
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn after_everything_was_lost_no_generation_from_before_is_believed_under_a_lease() {
+    let server = Server::start().await;
+    let make = || builder(&server).memory(8 << 20).build();
+    let (one, two) = (make().await.unwrap(), make().await.unwrap());
+    let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
+    let cache = CacheLayer::new(one.clone()).rules(one_rule(rule())).layer(inner);
+    until("the lease is held", async || one.is_leased()).await;
+    send(&cache, get("/t/x")).await;
+    send(&cache, get("/t/y")).await;
+    server.command(&["FLUSHALL"]).await;
+    // The generation of the root is learned anew with this one, that of the other table is not.
+    until("the push arrives", async || outcome(&send(&cache, get("/t/y")).await) == Outcome::Miss(Miss::Absent)).await;
+    let old = text(send(&cache, get("/t/x")).await).await;
+    two.invalidate(["t:x"]).await.unwrap();
+    until("the push arrives", async || text(send(&cache, get("/t/x")).await).await != old).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_damaged_or_foreign_is_a_miss_counted_and_removed() {
     let server = Server::start().await;
     let store = builder(&server).build().await.unwrap();

@@ -6,6 +6,8 @@ mod front;
 mod interim;
 mod origin;
 mod serve;
+#[cfg(feature = "redis")]
+mod shared;
 mod upgrade;
 
 use std::{
@@ -13,6 +15,7 @@ use std::{
     fs,
     io::{self, Write},
     process::ExitCode,
+    time::Duration,
 };
 
 use args::Args;
@@ -20,7 +23,7 @@ use origin::Origin;
 use tokio::net::TcpListener;
 use tower::ServiceBuilder;
 use tower_response_cache::{
-    CacheLayer, ContentLayer, InvalidateLayer, Memory, Rule, Rules,
+    AfterHold, CacheLayer, ContentLayer, InvalidateLayer, Memory, Rule, Rules, Store,
     semantics::{Normalise, Weights},
 };
 
@@ -56,10 +59,20 @@ async fn run(args: Args) -> Result<(), String> {
         }
         None => rules_without_a_file(),
     };
-    let store = Memory::new(args.memory);
+    #[cfg(feature = "redis")]
+    if !args.redis.urls.is_empty() {
+        let store = shared::store(&args).await?;
+        return serve_from(store, rules, args).await;
+    }
+    serve_from(Memory::new(args.memory), rules, args).await
+}
+
+async fn serve_from(store: impl Store, rules: Rules, args: Args) -> Result<(), String> {
+    let hold = args.redis.hold.unwrap_or(Duration::from_secs(1));
+    let writes = InvalidateLayer::new(store.clone()).rules(rules.clone()).hold(hold, AfterHold::Acknowledge).cache_status(NAME);
     let service = ServiceBuilder::new()
         .layer(ContentLayer::new())
-        .layer(InvalidateLayer::new(store.clone()).rules(rules.clone()))
+        .layer(writes)
         .layer(CacheLayer::new(store).rules(rules).cache_status(NAME))
         .service(Origin::new(args.origin));
 

@@ -80,6 +80,9 @@ const MAX_LEN: usize = 512 << 20;
 const SEALED: u8 = 1;
 const COMPRESSED: u8 = 2;
 
+/// The names of an entry, and a generation for each of them.
+pub(crate) type Stamped = (Namespaces, Arc<[Option<Generation>]>);
+
 /// Writes entries as bytes, and reads them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Codec {
@@ -144,7 +147,7 @@ impl Codec {
     }
 
     /// The names of the entry that is stored at a place, and their generations: whether it lives can be told without its key.
-    pub(crate) fn generations(&self, bytes: Bytes, place: u128) -> Result<(Namespaces, Arc<[Option<Generation>]>), Damaged> {
+    pub(crate) fn generations(&self, bytes: Bytes, place: u128) -> Result<Stamped, Damaged> {
         let (form, contents) = self.contents(bytes, place)?;
         read::generations(&contents, form & COMPRESSED != 0)
     }

@@ -384,8 +384,8 @@ impl RedisBuilder {
         let certificates = || self.root.clone().map(|root| TlsCertificates { client_tls: None, root_cert: Some(root) });
         let one = |source| Ok(Sources::One(RedisManager { source, trust }, None));
         match &self.place {
-            Place::Url(url) => one(Source::At(connect::client(url, certificates())?)),
-            Place::Client(client) => one(Source::At(connect::prepared(client.clone())?)),
+            Place::Url(url) => one(Source::At(Box::new(connect::client(url, certificates())?))),
+            Place::Client(client) => one(Source::At(Box::new(connect::prepared(client.clone())?))),
             Place::Pool(manager, _) if manager.trust != trust => {
                 Err(RedisConnectError::settled("with a pool, failover is to be set on its manager as well".into()))
             }
@@ -433,7 +433,7 @@ enum Sources {
 async fn first_of(clients: &[Client]) -> Result<(), RedisConnectError> {
     let mut last = None;
     for client in clients {
-        let manager = RedisManager { source: Source::At(client.clone()), trust: false };
+        let manager = RedisManager { source: Source::At(Box::new(client.clone())), trust: false };
         match manager.open_any(redis::AsyncConnectionConfig::new()).await {
             Ok((_, server)) if server.cluster => return Ok(()),
             Ok(_) => last = Some(RedisConnectError::settled("the server is not a node of a cluster".into())),
