@@ -21,13 +21,14 @@ const { values: flags, positionals: [program, ...programFlags] } = parseArgs({
 const suite = await open(flags.suite)
 const origin = await serveOrigin(suite.handlers)
 const proxy = await start(program, ['--listen', '127.0.0.1:0', '--origin', origin, ...programFlags])
+// Whatever ends this ends the proxy.
+process.on('exit', () => proxy.kill())
 process.exitCode = 1
 try {
   process.exitCode = flags.only ? await show(flags.only.split(',')) : await measure()
 } catch (error) {
   console.error(error)
 }
-proxy.kill()
 process.exit() // the suite leaves connections open
 
 async function start (program, args) {
