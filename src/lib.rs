@@ -11,11 +11,13 @@ mod drive;
 mod fill;
 mod flight;
 mod future;
+mod groups;
 mod hints;
 pub mod invalidate;
 mod key;
 mod layer;
 mod namespace;
+mod parts;
 mod road;
 mod rules;
 pub mod semantics;
@@ -28,6 +30,9 @@ mod tape;
 #[cfg(feature = "config")]
 #[cfg_attr(docsrs, doc(cfg(feature = "config")))]
 pub use self::rules::RulesFileError;
+#[cfg(all(fuzzing, feature = "redis"))]
+#[doc(hidden)]
+pub use self::store::fuzz_stored;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use self::store::{

@@ -22,7 +22,7 @@ use crate::{
     future::ResponseFuture,
     key::{Extracted, Key, KeyRef, KeyWriter, RequestView, is_secret},
     layer::Shared,
-    road,
+    parts, road,
     rules::{Compiled, Params, ReadPlan},
     semantics::{self, CacheControl, Vary},
     stats::Count,
@@ -153,6 +153,7 @@ impl<St: Store> Missed<St> {
     /// What was found may stand in, and be asked about.
     pub(crate) fn asking(why: Miss, spare: Option<Arc<Entry>>, stamp: Stamp, varying: Option<(Vary, Key)>) -> Self {
         let ours = spare.clone().and_then(asked_about);
+        let why = if why == Miss::Absent && varying.is_some() { Miss::Variant } else { why };
         Self { why, spare, ours, stamp, varying, early: false, lock: None, permit: None }
     }
 
@@ -327,7 +328,8 @@ where
             Step::Answer(answer::from_entry(shared, &entry, method, headers, Outcome::Stale(Stale::MaxStale), now))
         }
         Decision::Refused => Step::Answer(answer::only_if_cached(shared)),
-        // A part is not stored, and the whole was not asked for.
+        // The whole was not asked for: where HTTP decides, a part may be stored; elsewhere none is.
+        Decision::Ask(..) if http.is_some() && asks.range && parts::asks_for_one(method, headers) => Step::Wait(quest(http)),
         Decision::Ask(..) if asks.range && *method == Method::GET => return Err(Bypass::Range),
         Decision::Ask(_, Some(entry)) if *method == Method::HEAD && entry.http().is_some() => {
             context.counters.miss(Miss::Head);

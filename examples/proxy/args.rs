@@ -12,7 +12,7 @@ Usage: cargo run --release --example proxy --features config -- --listen ADDR --
 
   --listen ADDR     where to serve, such as 127.0.0.1:8080; port 0 takes a free one
   --origin URL      whom to ask, such as http://127.0.0.1:3000
-  --rules FILE      routes and their rules, in TOML   [without: every response that names its own lifetime]
+  --rules FILE      routes and their rules, in TOML   [without: all that HTTP lets a shared cache keep]
   --memory BYTES    room for the cache, such as 64MiB [64MiB]
   --help            this text
 

@@ -3,8 +3,10 @@
 mod args;
 mod fields;
 mod front;
+mod interim;
 mod origin;
 mod serve;
+mod upgrade;
 
 use std::{
     fmt::Display,
@@ -17,7 +19,10 @@ use args::Args;
 use origin::Origin;
 use tokio::net::TcpListener;
 use tower::ServiceBuilder;
-use tower_response_cache::{CacheLayer, InvalidateLayer, Memory, Rule, Rules, semantics::CacheControl};
+use tower_response_cache::{
+    CacheLayer, InvalidateLayer, Memory, Rule, Rules,
+    semantics::{Normalise, Weights},
+};
 
 /// What this proxy calls itself in `Via` and `Cache-Status`.
 const NAME: &str = "tower-response-cache";
@@ -53,8 +58,8 @@ async fn run(args: Args) -> Result<(), String> {
     };
     let store = Memory::new(args.memory);
     let service = ServiceBuilder::new()
-        .layer(CacheLayer::new(store.clone()).rules(rules.clone()).cache_status(NAME))
-        .layer(InvalidateLayer::new(store).rules(rules))
+        .layer(InvalidateLayer::new(store.clone()).rules(rules.clone()))
+        .layer(CacheLayer::new(store).rules(rules).cache_status(NAME))
         .service(Origin::new(args.origin));
 
     let listener = TcpListener::bind(args.listen).await.map_err(|why| format!("cannot listen on {}: {why}", args.listen))?;
@@ -66,10 +71,11 @@ async fn run(args: Args) -> Result<(), String> {
     Ok(())
 }
 
-/// What is cached if no file says it: every response that names its own lifetime.
+/// What is cached if no file says it: whatever HTTP lets a shared cache keep, for as long as it says. As a cache that acts
+/// for its origin it obeys `CDN-Cache-Control` first (RFC 9213), and unsafe methods clear what they change (RFC 9111, section 4.4).
 fn rules_without_a_file() -> Rules {
-    Rules::new().fallback(Rule::ttl_by_response(|response| {
-        let said = CacheControl::of(&response.headers);
-        said.s_maxage.or(said.max_age)
-    }))
+    let mut normalise = Normalise::rfc();
+    (normalise.accept_encoding, normalise.accept_language) = (Weights::Ordered, Weights::Unordered);
+    let rule = Rule::http().targeted(["cdn-cache-control"]).heuristics(true).normalise(normalise).cache_groups().spare_errors();
+    Rules::new().fallback(rule)
 }

@@ -69,6 +69,7 @@ pub(crate) enum Tag {
     Variant = 14,
     Sections = 15,
     Http = 16,
+    ReducedQuery = 17,
 }
 
 impl<'a> KeyWriter<'a> {

@@ -52,6 +52,10 @@ pub enum Failover {
 
 /// The settings of a [`Redis`].
 ///
+/// The user that signs in needs the keys `PREFIX:1:*`, no channels, and the commands `GET`, `MGET`, `SET`, `STRLEN`, `SETRANGE`, `EXISTS`,
+/// `UNLINK`, `EVAL`, `ZADD`, `ZREM`, `ZRANGE`, `ZCARD`, `ZREMRANGEBYSCORE`, `PEXPIREAT`, `TIME`, `INFO`, `PING`, `HELLO`, `AUTH`,
+/// `CLIENT TRACKING`; for [`Redis::reclaim`] and [`Redis::server`] `SCAN` and `DBSIZE`; in a cluster `CLUSTER SLOTS` and `ASKING`.
+///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// use std::time::Duration;
