@@ -12,7 +12,7 @@ use std::{
 };
 
 use common::{
-    redis::{Options, Server, until},
+    redis::{Forwarder, Options, Server, until},
     *,
 };
 use http::{Request, Response, StatusCode};
@@ -115,6 +115,44 @@ async fn a_thousand_cold_requests_in_each_of_three_processes_are_one_call() {
         assert_eq!(body.unwrap(), "once");
     }
     assert_eq!(calls.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_the_owner_of_a_cold_key_dies_one_of_the_others_takes_over_and_makes_the_second_call() {
+    let server = Server::start().await;
+    let forwarder = Forwarder::start(([127, 0, 0, 1], server.port()).into());
+    let (inner, mut hand) = tower_test::mock::pair::<Request<Plain>, Response<Plain>>();
+    let rules = || one_rule(rule().fill_across_processes(Duration::from_millis(500)));
+    let process = async |url: String| {
+        let store = Redis::builder(&url).budget(Duration::from_secs(2)).memory(8 << 20).build().await.unwrap();
+        CacheLayer::new(store).rules(rules()).layer(inner.clone())
+    };
+    let thousand = |cache: &_| {
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..1000 {
+            let cache = Clone::clone(cache);
+            tasks.spawn(async move { text(send(&cache, get("/t/x")).await).await });
+        }
+        tasks
+    };
+    let (owner, one, two) = (process(forwarder.url()).await, process(server.url()).await, process(server.url()).await);
+    let mut owners = thousand(&owner);
+    let (_, never_answered) = next_call(&mut hand).await;
+    let others = [thousand(&one), thousand(&two)];
+    // Killed: it says nothing any more, to nobody.
+    forwarder.refuse(true);
+    forwarder.cut();
+    owners.abort_all();
+    let (_, second) = next_call(&mut hand).await;
+    second.send_response(ok("taken over"));
+    for mut tasks in others {
+        while let Some(body) = tasks.join_next().await {
+            assert_eq!(body.unwrap(), "taken over");
+        }
+    }
+    drop(never_answered);
+    let third = tokio::time::timeout(Duration::from_millis(1), hand.next_request()).await;
+    assert!(third.is_err(), "two calls, and no third");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -593,4 +631,64 @@ async fn a_thousand_who_miss_in_memory_under_a_lease_read_redis_once() {
     let all = futures_util::future::join_all((0..1000).map(|_| send(&b, get("/t/x")))).await;
     assert!(all.iter().all(|response| outcome(response) == Outcome::Hit));
     assert_eq!((two.round_trips() - before, calls.load(Ordering::SeqCst)), (1, 1));
+}
+
+// ---- By what it is reached, and how it is kept -------------------------------------------------------------------------
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_and_a_pool_of_ones_own_share_entries_with_a_url() {
+    use bb8_redis::bb8::Pool;
+    use tower_response_cache::RedisManager;
+
+    let server = Server::start().await;
+    let manager = RedisManager::new(&server.url()).unwrap();
+    let pool = Pool::builder().max_size(3).test_on_check_out(false).build(manager.clone()).await.unwrap();
+    let client = ::redis::Client::open(server.url()).unwrap();
+    let (inner, calls) = counting(|_, n| ok(format!("answer {n}")));
+    let budget = Duration::from_secs(2);
+    for store in [
+        Redis::builder(&server.url()).budget(budget).build().await.unwrap(),
+        RedisBuilder::client(client).budget(budget).build().await.unwrap(),
+        RedisBuilder::pool(manager, pool).budget(budget).build().await.unwrap(),
+    ] {
+        let cache = CacheLayer::new(store).rules(one_rule(rule())).layer(inner.clone());
+        assert_eq!(text(send(&cache, get("/t/x")).await).await, "answer 1");
+    }
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+}
+
+#[cfg(all(feature = "compression", feature = "encryption"))]
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_sealed_cannot_be_read_in_redis_and_keys_are_rotated_without_a_miss() {
+    use tower_response_cache::KeyRing;
+
+    let server = Server::start().await;
+    let (inner, calls) = counting(|_, _| {
+        let mut response = ok("a body that nobody is to read ".repeat(400));
+        response.headers_mut().insert("x-secret", "of-a-field".parse().unwrap());
+        response
+    });
+    let store = async |keys: &[[u8; 32]]| {
+        let ring = KeyRing::new(keys.iter().copied()).unwrap();
+        builder(&server).encryption(ring).compression(4096, 1).build().await.unwrap()
+    };
+    let cache = |store: &Redis| CacheLayer::new(store.clone()).rules(one_rule(rule())).layer(inner.clone());
+    let (old, both, new) = (store(&[[1; 32]]).await, store(&[[2; 32], [1; 32]]).await, store(&[[2; 32]]).await);
+    send(&cache(&old), get("/t/x?filter=private")).await;
+    let keys = server.keys("*:e:*").await;
+    let raw: Vec<u8> = ::redis::from_redis_value(server.command(&["GET", &keys[0]]).await).unwrap();
+    assert!(raw.len() < 2_000, "compressed");
+    for text in ["nobody is to read", "x-secret", "of-a-field", "private", "filter"] {
+        assert!(!raw.windows(text.len()).any(|part| part == text.as_bytes()), "{text}");
+        assert!(!keys[0].contains(text), "{text}");
+    }
+    // The next release knows both keys; the one after that only the new one.
+    let hit = send(&cache(&both), get("/t/x?filter=private")).await;
+    assert_eq!((outcome(&hit), hit.headers()["x-secret"].to_str().unwrap()), (Outcome::Hit, "of-a-field"));
+    send(&cache(&both), get("/t/y")).await;
+    assert_eq!(outcome(&send(&cache(&new), get("/t/y")).await), Outcome::Hit);
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
+    // Whoever has no key for it leaves it where it is.
+    assert_ne!(outcome(&send(&cache(&new), get("/t/x?filter=private")).await), Outcome::Hit);
+    assert_eq!(new.stats().damaged, 1);
 }
