@@ -20,7 +20,7 @@ use super::{
     faults::server,
     load::{Clients, Ending, KEYS, Load, Mix, Operation, ROADS, Source},
     node::{DELTA, Settings},
-    rig::{Forwarder, Server, until},
+    rig::{Fault as Way, Forwarder, Server, until},
 };
 
 /// How many processes there are.
@@ -206,6 +206,24 @@ impl Stage {
         }
         self.kill(node).await;
         self.operations.push(write.await.expect("a client does not panic"));
+    }
+
+    /// A process has a register in memory, hears no more of Redis, and is asked again and again after another one has written.
+    pub async fn lag(&mut self) {
+        let (reader, key) = (self.random.usize(..NODES), self.random.u32(KEYS / 2..KEYS));
+        let writer = (reader + self.random.usize(1..NODES)) % NODES;
+        let clients = self.clients.clone();
+        for _ in 0..2 {
+            self.operations.push(clients.read(reader, ROADS[0], key).await);
+        }
+        self.ways[reader].answers(Way::Stall);
+        self.operations.push(clients.write(clients.number(), writer, key, None).await);
+        let end = Instant::now() + DELTA * 2;
+        while Instant::now() < end {
+            self.operations.push(clients.read(reader, ROADS[0], key).await);
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        self.ways[reader].answers(Way::Pass);
     }
 
     /// Lets so much time pass, drawn from a range of milliseconds.
