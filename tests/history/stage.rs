@@ -242,7 +242,7 @@ impl Stage {
         history.commits = self.database.log();
         let mut violations = check::check(&history, self.plan.promise());
         violations.extend(self.unsettled(&history).await);
-        Report::of(&history, violations)
+        Report::of(&history, self.plan.promise(), violations)
     }
 
     /// Waits until no statement is under way, no bump waits, no fence stands, and nothing is trusted any more that is older.
@@ -308,6 +308,7 @@ impl Stage {
 #[derive(Debug)]
 pub struct Report {
     pub violations: Vec<Violation>,
+    pub stalest: Duration,
     pub reads: usize,
     pub hits: usize,
     pub writes: usize,
@@ -321,7 +322,7 @@ pub struct Report {
 }
 
 impl Report {
-    fn of(history: &History, violations: Vec<Violation>) -> Self {
+    fn of(history: &History, promise: Promise, violations: Vec<Violation>) -> Self {
         let count = |is: &dyn Fn(&Ending) -> bool| history.operations.iter().filter(|operation| is(&operation.ending)).count();
         let left: std::collections::HashSet<u64> = history
             .operations
@@ -331,6 +332,7 @@ impl Report {
             .collect();
         Self {
             violations,
+            stalest: check::stalest(history, promise),
             reads: count(&|ending| matches!(ending, Ending::Read { .. })),
             hits: count(&|ending| matches!(ending, Ending::Read { source: Source::Store, .. })),
             writes: count(&|ending| matches!(ending, Ending::Written { .. })),
@@ -350,10 +352,12 @@ impl Report {
 
 impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { reads, writes, undelivered, refused, left, done_without_client, failed, deaths, violations, .. } = self;
+        let Self {
+            stalest, reads, writes, undelivered, refused, left, done_without_client, failed, deaths, violations, ..
+        } = self;
         write!(
             f,
-            "{reads} reads, hit ratio {:.2}; {writes} writes acknowledged, {undelivered} of them undelivered, {refused} refused; \
+            "{reads} reads, hit ratio {:.2}, the stalest by {stalest:.1?}; {writes} writes acknowledged, {undelivered} of them undelivered, {refused} refused; \
              {left} clients left, {done_without_client} of their writes committed; {deaths} processes killed, {failed} requests \
              failed; {} violations",
             self.hit_ratio(),
