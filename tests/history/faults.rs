@@ -109,11 +109,7 @@ impl Stage {
                 self.ways[node].refuse(false);
             }
             Fault::Promote => self.promote().await,
-            Fault::Failover => {
-                cluster::failover(&mut self.redis, &mut self.random).await;
-                // The new master has to be found, and to be filled again.
-                self.pass(500..1000).await;
-            }
+            Fault::Failover => cluster::failover(&mut self.redis, &mut self.random).await,
             Fault::HandOver => cluster::hand_over(&self.redis, &mut self.random).await,
             Fault::Migrate => cluster::migrate(&self.redis, &mut self.random).await,
         }

@@ -32,6 +32,9 @@ pub const FENCE: Duration = Duration::from_secs(1);
 /// After its commit a write is to show within this, and Δ.
 const PROMPT: Duration = Duration::from_millis(500);
 
+/// How many reads the store has to answer in each run.
+const ENOUGH: u64 = 100;
+
 /// What is put on the stage, and what is promised of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
@@ -235,6 +238,8 @@ impl Stage {
     pub async fn run(mut self, faults: impl AsyncFnOnce(&mut Self)) -> Report {
         let load = Load::start(&self.clients, self.plan.mix, &mut self.random);
         faults(&mut self).await;
+        // A cache that never hits proves nothing.
+        until("enough comes from the store", async || self.clients.hits() >= ENOUGH).await;
         let mut operations = load.finish().await;
         operations.append(&mut self.operations);
         let mut history = History { operations, commits: Vec::new(), deaths: self.deaths.clone() };
