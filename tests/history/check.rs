@@ -249,6 +249,18 @@ fn judge(operation: &Operation, version: u64, source: Source, floors: &Floors, p
     None
 }
 
+/// By how much the stalest stored response was older than what had been acknowledged: what the promise allows, or less.
+pub fn stalest(history: &History, promise: Promise) -> Duration {
+    let floors = floors(history, promise, &HashMap::new());
+    let late = history.operations.iter().filter_map(|operation| {
+        let Ending::Read { version, source: Source::Store } = operation.ending else { return None };
+        let acknowledged = &floors.get(&operation.key)?.acknowledged;
+        let is_stale = version < acknowledged.before(operation.begin);
+        is_stale.then(|| operation.begin.saturating_sub(acknowledged.since(version + 1)))
+    });
+    late.max().unwrap_or_default()
+}
+
 /// The newest version of each key that must show once all is over.
 pub fn settled(history: &History, promise: Promise) -> HashMap<u32, u64> {
     let written: HashMap<u64, Commit> = history.commits.iter().map(|commit| (commit.operation, *commit)).collect();

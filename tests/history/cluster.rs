@@ -1,6 +1,9 @@
 //! A cluster of three masters, each with a replica, and what happens to clusters.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use super::{
     load::KEYS,
@@ -119,10 +122,15 @@ pub async fn failover(servers: &mut [Server], random: &mut fastrand::Rng) {
 /// A replica takes the place of its master by agreement.
 pub async fn hand_over(servers: &[Server], random: &mut fastrand::Rng) {
     let (_, replica) = pair(servers, random).await;
-    // Refused while the two are still at their last change of places.
-    if servers[replica].try_command(&["CLUSTER", "FAILOVER"]).await.is_ok() {
-        until("the replica takes over", async || member(&servers[replica]).await.is_master).await;
-    }
+    // An agreement that does not come about in time is given up, and has to be asked for again.
+    let mut asked: Option<Instant> = None;
+    until("the replica takes over", async || {
+        if asked.is_none_or(|at| at.elapsed() > Duration::from_secs(6)) {
+            asked = servers[replica].try_command(&["CLUSTER", "FAILOVER"]).await.is_ok().then(Instant::now);
+        }
+        member(&servers[replica]).await.is_master
+    })
+    .await;
 }
 
 async fn pair(servers: &[Server], random: &mut fastrand::Rng) -> (usize, usize) {

@@ -33,6 +33,8 @@ pub enum Fault {
     Hang,
     /// The way of a process to Redis, or from it, stalls.
     Stall,
+    /// Nothing comes from Redis to one process, while another one writes what it has in memory.
+    Lag,
     /// What is sent on that way takes longer.
     Delay,
     /// The connections of a process are cut.
@@ -94,6 +96,7 @@ impl Stage {
             }
             Fault::Hang => self.redis().client_kill_all().await,
             Fault::Stall => self.obstruct(Way::Stall, 20..800).await,
+            Fault::Lag => self.lag().await,
             Fault::Delay => {
                 let late = Duration::from_millis(self.random.u64(1..40));
                 self.obstruct(Way::Delay(late), 50..400).await;

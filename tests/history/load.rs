@@ -113,12 +113,13 @@ pub struct Clients {
     pub clock: Instant,
     pub targets: Targets,
     next: AtomicU64,
+    hits: AtomicU64,
 }
 
 impl Clients {
     pub fn new(clock: Instant) -> Self {
         let http = legacy::Client::builder(TokioExecutor::new()).retry_canceled_requests(false).build_http();
-        Self { http, clock, targets: Targets::default(), next: AtomicU64::new(1) }
+        Self { http, clock, targets: Targets::default(), next: AtomicU64::new(1), hits: AtomicU64::new(0) }
     }
 
     /// One answer: its status, its header and its text.
@@ -137,13 +138,22 @@ impl Clients {
         self.next.fetch_add(1, SeqCst)
     }
 
+    /// How many reads the store has answered.
+    pub fn hits(&self) -> u64 {
+        self.hits.load(SeqCst)
+    }
+
     pub async fn read(&self, node: usize, road: &str, key: u32) -> Operation {
         let (address, process) = self.targets.get(node);
         let request = Request::get(format!("http://{address}/{road}/{key}")).body(Empty::new()).expect("a request");
         let (id, begin) = (self.number(), self.clock.elapsed());
         let ending = match self.ask(request).await {
             Ok((StatusCode::OK, headers, text)) => match version_in(&text, key) {
-                Some(version) => Ending::Read { version, source: source(&headers) },
+                Some(version) => {
+                    let source = source(&headers);
+                    self.hits.fetch_add(u64::from(source == Source::Store), SeqCst);
+                    Ending::Read { version, source }
+                }
                 None => Ending::Failed(format!("the answer is {text:?}")),
             },
             Ok((status, _, text)) => Ending::Failed(format!("{status}: {text}")),

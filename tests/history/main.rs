@@ -12,7 +12,7 @@ mod load;
 mod node;
 mod restamp;
 #[path = "../common/redis/mod.rs"]
-#[allow(dead_code, unreachable_pub, unused_imports, missing_docs)]
+#[allow(dead_code)]
 mod rig;
 mod runner;
 mod scenarios;

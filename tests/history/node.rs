@@ -35,13 +35,13 @@ pub const WORD: &str = "node";
 pub const HEARTBEAT: Duration = Duration::from_millis(20);
 
 /// What the answer may take.
-pub const ROUND_TRIP: Duration = Duration::from_millis(40);
+pub const ROUND_TRIP: Duration = Duration::from_millis(60);
 
 /// By how much a leased hit may be stale: what the store promises with these settings.
 pub const DELTA: Duration = HEARTBEAT.saturating_mul(2).saturating_add(ROUND_TRIP);
 
 /// How long a request waits for Redis, each time it asks.
-const BUDGET: Duration = Duration::from_millis(100);
+const BUDGET: Duration = Duration::from_millis(250);
 
 /// How long the response of a write waits for Redis.
 const HOLD: Duration = Duration::from_millis(500);

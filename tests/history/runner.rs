@@ -1,25 +1,41 @@
-//! Runs tests one after another: each has the machine to itself, as far as this program goes.
+//! Runs tests, two at a time: each of them waits more than it works, and more of them would keep each other from what they wait for.
 
 use std::{
+    cell::Cell,
     ffi::OsString,
     panic::{AssertUnwindSafe, catch_unwind},
     process::ExitCode,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    thread,
     time::Instant,
 };
 
 /// A law, and how it is tested.
 pub type Test = (&'static str, fn());
 
-/// Options of `cargo test` that take a value; it is none of the names.
-const WITH_VALUE: [&str; 5] = ["--test-threads", "--color", "--format", "--logfile", "-Z"];
+thread_local! {
+    static NAME: Cell<&'static str> = const { Cell::new("") };
+}
 
-/// What of `cargo test -- …` is understood: names, `--exact`, `--skip NAME`, `--list`.
+/// A line about the test that this thread runs.
+pub fn say(what: impl std::fmt::Display) {
+    println!("    {}: {what}", NAME.get());
+}
+
+/// Options of `cargo test` that take a value; it is none of the names.
+const WITH_VALUE: [&str; 4] = ["--color", "--format", "--logfile", "-Z"];
+
+/// What of `cargo test -- …` is understood: names, `--exact`, `--skip NAME`, `--list`, `--test-threads N`.
 #[derive(Default)]
 struct Choice {
     names: Vec<String>,
     skipped: Vec<String>,
     exact: bool,
     list: bool,
+    threads: Option<usize>,
     /// Only tests that are ignored: there are none.
     ignored: bool,
 }
@@ -34,6 +50,10 @@ impl Choice {
                 "--list" => choice.list = true,
                 "--ignored" => choice.ignored = true,
                 "--skip" => choice.skipped.extend(words.next().map(|name| name.to_string_lossy().into_owned())),
+                "--test-threads" => choice.threads = words.next().and_then(|number| number.to_string_lossy().parse().ok()),
+                option if option.starts_with("--test-threads=") => {
+                    choice.threads = option["--test-threads=".len()..].parse().ok()
+                }
                 option if WITH_VALUE.contains(&option) => drop(words.next()),
                 option if option.starts_with('-') => {}
                 name => choice.names.push(name.to_owned()),
@@ -58,14 +78,22 @@ pub fn run(tests: &[Test], words: impl Iterator<Item = OsString>) -> ExitCode {
     }
     let begin = Instant::now();
     println!("\nrunning {} tests", chosen.len());
-    let mut failed = Vec::new();
-    for (name, test) in &chosen {
-        let passed = catch_unwind(AssertUnwindSafe(test)).is_ok();
-        println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
-        if !passed {
-            failed.push(*name);
+    let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    thread::scope(|scope| {
+        for _ in 0..choice.threads.unwrap_or(2) {
+            scope.spawn(|| {
+                while let Some((name, test)) = chosen.get(next.fetch_add(1, SeqCst)) {
+                    NAME.set(name);
+                    let passed = catch_unwind(AssertUnwindSafe(test)).is_ok();
+                    println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
+                    if !passed {
+                        failed.lock().expect("never held over a panic").push(*name);
+                    }
+                }
+            });
         }
-    }
+    });
+    let failed = failed.into_inner().expect("never held over a panic");
     if !failed.is_empty() {
         println!("\nfailures:\n    {}", failed.join("\n    "));
     }

@@ -7,7 +7,7 @@ use tower_response_cache::Coherence::{Leased, Ttl, Validated};
 use super::{
     check::{Promise, Violation, tests::*},
     faults::Fault::{self, *},
-    runner::Test,
+    runner::{Test, say},
     stage::{Plan, Report, Stage},
 };
 
@@ -61,7 +61,7 @@ pub const ALL: &[Test] = tests![
 
 /// How long faults go on: `HISTORY_SECONDS` of each run.
 fn time() -> Duration {
-    Duration::from_secs_f64(number("HISTORY_SECONDS").unwrap_or(2.0))
+    Duration::from_secs_f64(number("HISTORY_SECONDS").unwrap_or(1.5))
 }
 
 /// `HISTORY_SEED`, or another one each time.
@@ -76,14 +76,14 @@ fn number<T: std::str::FromStr>(name: &str) -> Option<T> {
 
 fn run(plan: Plan, faults: &[Fault]) -> Report {
     let seed = seed();
-    println!("    seed {seed}, {faults:?}, {:?}{}", plan.coherence, if plan.strict { ", strict" } else { "" });
+    say(format_args!("seed {seed}, {faults:?}, {:?}{}", plan.coherence, if plan.strict { ", strict" } else { "" }));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let report = runtime.block_on(async {
         let stage = Stage::start(plan, seed).await;
         stage.run(async |stage| stage.suffer(faults, time()).await).await
     });
     runtime.shutdown_background();
-    println!("    {report}");
+    say(&report);
     report
 }
 
@@ -91,7 +91,7 @@ fn run(plan: Plan, faults: &[Fault]) -> Report {
 fn holds(plan: Plan, faults: &[Fault], hit_ratio: f64) -> Report {
     let report = run(plan, faults);
     for violation in report.violations.iter().take(20) {
-        println!("    {violation}");
+        say(violation);
     }
     assert!(report.violations.is_empty(), "{} violations of {:?}", report.violations.len(), plan.promise());
     assert!(report.hit_ratio() > hit_ratio, "hit ratio {:.2}, of more than {hit_ratio}", report.hit_ratio());
@@ -167,7 +167,7 @@ fn redis_hangs_up() {
 }
 
 fn the_way_stalls_leased() {
-    holds(Plan::new(Leased).with_absences(), &[Stall], 0.1);
+    holds(Plan::new(Leased).with_absences(), &[Stall, Lag], 0.1);
 }
 
 fn the_way_stalls_strict() {
@@ -187,7 +187,7 @@ fn a_replica_that_missed_a_bump_is_promoted() {
 }
 
 fn a_cluster_fails_over_leased() {
-    holds(Plan::new(Leased).in_a_cluster().with_losses(), &[Failover], 0.05);
+    holds(Plan::new(Leased).in_a_cluster().with_losses(), &[Failover], 0.02);
 }
 
 fn a_cluster_fails_over_strict() {
@@ -206,7 +206,7 @@ fn slots_of_a_cluster_migrate_validated() {
     holds(Plan::new(Validated).in_a_cluster(), &[Migrate], 0.1);
 }
 
-const EVERYTHING: [Fault; 12] = [Kill, KillWriter, Freeze, Forget, Relapse, Evict, Fill, Hang, Stall, Delay, Cut, Promote];
+const EVERYTHING: [Fault; 13] = [Kill, KillWriter, Freeze, Forget, Relapse, Evict, Fill, Hang, Stall, Lag, Delay, Cut, Promote];
 
 fn everything_at_once_leased() {
     holds(Plan::new(Leased).with_losses(), &EVERYTHING, 0.05);
@@ -229,7 +229,7 @@ fn fails(plan: Plan, faults: &[Fault], so: fn(&Violation) -> bool) {
     for attempt in 1..=5 {
         let report = run(plan, faults);
         if let Some(violation) = report.violations.iter().find(|violation| so(violation)) {
-            println!("    seen at attempt {attempt}: {violation}");
+            say(format_args!("seen at attempt {attempt}: {violation}"));
             return;
         }
     }
@@ -241,7 +241,9 @@ fn is_stale(violation: &Violation) -> bool {
 }
 
 fn a_stamp_taken_when_an_entry_is_stored_is_reported() {
-    fails(Plan { restamp: true, ..Plan::new(Validated) }, &[Calm], is_stale);
+    let mut plan = Plan { restamp: true, ..Plan::new(Validated) };
+    plan.mix.writes = 80;
+    fails(plan, &[Calm], is_stale);
 }
 
 fn entries_trusted_after_such_a_promotion_are_reported() {
@@ -259,7 +261,6 @@ fn a_killed_writer_without_a_fence_is_reported() {
 /// So that it is known that the runs come close to what they may not exceed.
 fn a_leased_hit_within_delta_is_reported_where_none_is_allowed() {
     let mut plan = Plan::new(Leased).with_absences();
-    plan.mix.writes = 100;
     plan.judged_by = Some(Promise { delta: Duration::ZERO, ..plan.promise() });
-    fails(plan, &[Stall, Delay], is_stale);
+    fails(plan, &[Lag], is_stale);
 }

@@ -20,7 +20,7 @@ use super::{
     faults::server,
     load::{Clients, Ending, KEYS, Load, Mix, Operation, ROADS, Source},
     node::{DELTA, Settings},
-    rig::{Forwarder, Server, until},
+    rig::{Fault as Way, Forwarder, Server, until},
 };
 
 /// How many processes there are.
@@ -31,6 +31,9 @@ pub const FENCE: Duration = Duration::from_secs(1);
 
 /// After its commit a write is to show within this, and Δ.
 const PROMPT: Duration = Duration::from_millis(500);
+
+/// How many reads the store has to answer in each run.
+const ENOUGH: u64 = 100;
 
 /// What is put on the stage, and what is promised of it.
 #[derive(Clone, Copy, Debug)]
@@ -208,6 +211,24 @@ impl Stage {
         self.operations.push(write.await.expect("a client does not panic"));
     }
 
+    /// A process has a register in memory, hears no more of Redis, and is asked again and again after another one has written.
+    pub async fn lag(&mut self) {
+        let (reader, key) = (self.random.usize(..NODES), self.random.u32(KEYS / 2..KEYS));
+        let writer = (reader + self.random.usize(1..NODES)) % NODES;
+        let clients = self.clients.clone();
+        for _ in 0..2 {
+            self.operations.push(clients.read(reader, ROADS[0], key).await);
+        }
+        self.ways[reader].answers(Way::Stall);
+        self.operations.push(clients.write(clients.number(), writer, key, None).await);
+        let end = Instant::now() + DELTA * 2;
+        while Instant::now() < end {
+            self.operations.push(clients.read(reader, ROADS[0], key).await);
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        self.ways[reader].answers(Way::Pass);
+    }
+
     /// Lets so much time pass, drawn from a range of milliseconds.
     pub async fn pass(&mut self, time: std::ops::Range<u64>) {
         tokio::time::sleep(Duration::from_millis(self.random.u64(time))).await;
@@ -217,6 +238,8 @@ impl Stage {
     pub async fn run(mut self, faults: impl AsyncFnOnce(&mut Self)) -> Report {
         let load = Load::start(&self.clients, self.plan.mix, &mut self.random);
         faults(&mut self).await;
+        // A cache that never hits proves nothing.
+        until("enough comes from the store", async || self.clients.hits() >= ENOUGH).await;
         let mut operations = load.finish().await;
         operations.append(&mut self.operations);
         let mut history = History { operations, commits: Vec::new(), deaths: self.deaths.clone() };
@@ -224,7 +247,7 @@ impl Stage {
         history.commits = self.database.log();
         let mut violations = check::check(&history, self.plan.promise());
         violations.extend(self.unsettled(&history).await);
-        Report::of(&history, violations)
+        Report::of(&history, self.plan.promise(), violations)
     }
 
     /// Waits until no statement is under way, no bump waits, no fence stands, and nothing is trusted any more that is older.
@@ -290,6 +313,7 @@ impl Stage {
 #[derive(Debug)]
 pub struct Report {
     pub violations: Vec<Violation>,
+    pub stalest: Duration,
     pub reads: usize,
     pub hits: usize,
     pub writes: usize,
@@ -303,7 +327,7 @@ pub struct Report {
 }
 
 impl Report {
-    fn of(history: &History, violations: Vec<Violation>) -> Self {
+    fn of(history: &History, promise: Promise, violations: Vec<Violation>) -> Self {
         let count = |is: &dyn Fn(&Ending) -> bool| history.operations.iter().filter(|operation| is(&operation.ending)).count();
         let left: std::collections::HashSet<u64> = history
             .operations
@@ -313,6 +337,7 @@ impl Report {
             .collect();
         Self {
             violations,
+            stalest: check::stalest(history, promise),
             reads: count(&|ending| matches!(ending, Ending::Read { .. })),
             hits: count(&|ending| matches!(ending, Ending::Read { source: Source::Store, .. })),
             writes: count(&|ending| matches!(ending, Ending::Written { .. })),
@@ -332,10 +357,12 @@ impl Report {
 
 impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { reads, writes, undelivered, refused, left, done_without_client, failed, deaths, violations, .. } = self;
+        let Self {
+            stalest, reads, writes, undelivered, refused, left, done_without_client, failed, deaths, violations, ..
+        } = self;
         write!(
             f,
-            "{reads} reads, hit ratio {:.2}; {writes} writes acknowledged, {undelivered} of them undelivered, {refused} refused; \
+            "{reads} reads, hit ratio {:.2}, the stalest by {stalest:.1?}; {writes} writes acknowledged, {undelivered} of them undelivered, {refused} refused; \
              {left} clients left, {done_without_client} of their writes committed; {deaths} processes killed, {failed} requests \
              failed; {} violations",
             self.hit_ratio(),
