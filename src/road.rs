@@ -21,6 +21,7 @@ use crate::{
     flight::{Follower, Joined, Landing, Leader, Progress},
     key::Key,
     layer::Shared,
+    parts,
     semantics::{Failure, Vary},
     service::{Missed, Quest, hit, question},
     stats::Count,
@@ -322,7 +323,7 @@ where
                 }
                 let response = answer::from_entry(&shared, &entry, method, headers, outcome, now);
                 let missed = Missed { early, ..Missed::renewing(entry, stamp, varying) };
-                if *method == Method::GET
+                if *method != Method::HEAD
                     && let Joined::Leads(leader) = quest.join(&shared, &missed)
                 {
                     // Not awaited by the stale answer, which is to leave at once.
@@ -359,7 +360,14 @@ where
         if alone.is_none() && shared.store.is_shared() && shared.flights.passes(missed.key(&quest), now) {
             alone = Some(Miss::HitForMiss);
         }
-        if *method == Method::GET && headers.contains_key(header::RANGE) {
+        if http.is_some() && parts::asks_for_one(method, headers) {
+            if let Some(response) = parts::stored(&shared, &quest, &missed).await {
+                return Ok(response);
+            }
+            // The whole was not asked for, so nobody waits for this answer, and what is stored of it is not asked about.
+            missed.ours = None;
+            alone = Some(missed.why);
+        } else if *method == Method::GET && headers.contains_key(header::RANGE) {
             context.counters.bypass(Bypass::Range);
             poll_fn(|cx| service.poll_ready(cx)).await?;
             let response = service.call(request).await?.map(CacheBody::inner);
