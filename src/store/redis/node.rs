@@ -128,7 +128,8 @@ impl Node {
         if let Some(connection) = self.at_hand(place) {
             return Ok(connection);
         }
-        self.fill().await?;
+        // Hardly ever needed, and large: in a box, so that not every command is as large.
+        Box::pin(self.fill()).await?;
         self.at_hand(place).ok_or(Fault::Away)
     }
 

@@ -1,4 +1,7 @@
 //! A look-up: what is in memory, what Redis says of it, and what Redis has.
+//!
+//! Futures are moved to where they are kept, byte by byte, and each is as large as the largest of those that it may wait for: those
+//! that a hit from one master does not need are in boxes.
 
 use std::{
     collections::HashMap,
@@ -274,7 +277,7 @@ impl Core {
                 tracing::debug!(reason = damage.as_str(), place, "an entry in redis is of no use");
                 // What another process has sealed with a key that is not known here is not for this one to remove.
                 if damage != Damaged::Sealed {
-                    let _ = self.one(unlink(place)).await;
+                    let _ = Box::pin(self.one(unlink(place))).await;
                 }
                 return Ok(None);
             }
@@ -302,7 +305,7 @@ impl Core {
                 Some(generations) => Some(generations),
                 None => {
                     let epoch = self.near.epoch();
-                    let read = self.generations(None, more.iter().copied()).await?.1;
+                    let read = Box::pin(self.generations(None, more.iter().copied())).await?.1;
                     for (name, generation) in more.iter().zip(read.iter().flatten()) {
                         if let Some(generation) = generation {
                             self.known.learn(id(*name), *generation, epoch);
@@ -327,7 +330,7 @@ impl Core {
     ) -> Result<(Option<Bytes>, Option<Vec<Option<Generation>>>), Fault> {
         match self.nodes.one() {
             Some(_) => self.generations_of_one(entry, names).await,
-            None => self.generations_of_many(entry, names).await,
+            None => Box::pin(self.generations_of_many(entry, names)).await,
         }
     }
 
@@ -400,7 +403,7 @@ impl Core {
     pub(super) async fn one(&self, ask: Ask) -> Answer {
         match self.nodes.one() {
             Some(node) => node.one(&ask.command, Via::Pool, self.budget).await,
-            None => self.nodes.ask(vec![ask], Via::Pool, self.budget).await.pop().unwrap_or(Err(Fault::Away)),
+            None => Box::pin(self.nodes.ask(vec![ask], Via::Pool, self.budget)).await.pop().unwrap_or(Err(Fault::Away)),
         }
     }
 }
