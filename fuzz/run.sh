@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every fuzz target for a while, without cargo-fuzz: all it takes is a nightly toolchain.
+# Runs every fuzz target for a while, without cargo-fuzz: all it takes is a C++ compiler.
 #   fuzz/run.sh [SECONDS [TARGET…]]      60 seconds each by default; a crash is left in fuzz/artifacts
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -10,10 +10,10 @@ if [[ ${#targets[@]} -eq 0 ]]; then
     name=$(basename "$file" .rs); [[ $name == lines ]] || targets+=("$name")
   done
 fi
-host=$(rustc +nightly -vV | sed -n 's/^host: //p')
+host=$(rustc -vV | sed -n 's/^host: //p')
 export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
 -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 -Cdebug-assertions -Coverflow-checks"
-cargo +nightly build --release --target "$host" --bins
+cargo build --release --target "$host" --bins
 mkdir -p artifacts
 for name in "${targets[@]}"; do
   echo "== $name"
