@@ -8,6 +8,7 @@ use std::{
 };
 
 /// Something that is measured.
+#[derive(Clone, Copy)]
 pub struct Case {
     pub name: &'static str,
     /// What is taken off: the case that does the same without the part of interest. Empty for none.

@@ -15,32 +15,32 @@ use http_body_util::{Empty, Full};
 use tower_service::Service;
 
 /// What a browser sends with a request for an item.
-const ASKED: [(HeaderName, &str); 8] = [
-    (header::HOST, "api.example.com"),
-    (header::USER_AGENT, "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"),
-    (header::ACCEPT, "application/json,text/html;q=0.9,*/*;q=0.8"),
-    (header::ACCEPT_LANGUAGE, "en-US,en;q=0.7,de;q=0.3"),
-    (header::ACCEPT_ENCODING, "gzip, deflate, br, zstd"),
-    (header::REFERER, "https://www.example.com/items"),
-    (header::CONNECTION, "keep-alive"),
-    (header::DNT, "1"),
+static ASKED: [(HeaderName, HeaderValue); 8] = [
+    (header::HOST, HeaderValue::from_static("api.example.com")),
+    (header::USER_AGENT, HeaderValue::from_static("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0")),
+    (header::ACCEPT, HeaderValue::from_static("application/json,text/html;q=0.9,*/*;q=0.8")),
+    (header::ACCEPT_LANGUAGE, HeaderValue::from_static("en-US,en;q=0.7,de;q=0.3")),
+    (header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate, br, zstd")),
+    (header::REFERER, HeaderValue::from_static("https://www.example.com/items")),
+    (header::CONNECTION, HeaderValue::from_static("keep-alive")),
+    (header::DNT, HeaderValue::from_static("1")),
 ];
 
 /// What the inner service answers with.
-const ANSWERED: [(HeaderName, &str); 6] = [
-    (header::CONTENT_TYPE, "application/json"),
-    (header::CACHE_CONTROL, "max-age=60"),
-    (header::ETAG, "\"5f3a9c0b7d21\""),
-    (header::LAST_MODIFIED, "Mon, 02 Jun 2025 08:00:00 GMT"),
-    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (header::SERVER, "items/1.4"),
+static ANSWERED: [(HeaderName, HeaderValue); 6] = [
+    (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+    (header::CACHE_CONTROL, HeaderValue::from_static("max-age=60")),
+    (header::ETAG, HeaderValue::from_static("\"5f3a9c0b7d21\"")),
+    (header::LAST_MODIFIED, HeaderValue::from_static("Mon, 02 Jun 2025 08:00:00 GMT")),
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (header::SERVER, HeaderValue::from_static("items/1.4")),
 ];
 
 /// A request as all of them are, to this target.
 pub fn request(uri: Uri) -> Request<Empty<Bytes>> {
     let mut headers = HeaderMap::with_capacity(ASKED.len());
-    for (name, value) in ASKED {
-        headers.insert(name, HeaderValue::from_static(value));
+    for (name, value) in &ASKED {
+        headers.insert(name, value.clone());
     }
     let mut request = Request::new(Empty::new());
     *request.uri_mut() = uri;
@@ -79,8 +79,8 @@ impl Origin {
     /// The response that is computed.
     pub fn respond(&self) -> Response<Full<Bytes>> {
         let mut headers = HeaderMap::with_capacity(ANSWERED.len());
-        for (name, value) in ANSWERED {
-            headers.insert(name, HeaderValue::from_static(value));
+        for (name, value) in &ANSWERED {
+            headers.insert(name, value.clone());
         }
         if self.varies {
             headers.remove(header::X_CONTENT_TYPE_OPTIONS);
