@@ -430,7 +430,7 @@ fn not_modified<B>(headers: &HeaderMap, extensions: http::Extensions) -> Respons
 
 /// RFC 9111, section 5.1. A finished header map has its slot in front; elsewhere it is looked for.
 #[inline]
-fn set_age(headers: &mut HeaderMap, age: Nanos) {
+pub(crate) fn set_age(headers: &mut HeaderMap, age: Nanos) {
     let age = age_value(age / 1_000_000_000);
     match headers.iter_mut().next() {
         Some((name, slot)) if *name == header::AGE => *slot = age,

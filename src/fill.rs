@@ -26,6 +26,7 @@ use crate::{
     key::{Key, MAX_KEY_LEN},
     layer::Shared,
     namespace::{MAX_NAMESPACES, Namespaces},
+    parts,
     rules::{Compiled, HttpOptions, ReadPlan},
     semantics::{self, CacheControl, ETag, Exchange, Exchanged, Failure, Freshness, HeadSays, SharedRules, Vary},
     stats::Count,
@@ -180,7 +181,8 @@ impl<St: Store> Fill<St> {
                 // A 304 to the client's own conditions says nothing of what the whole would be.
                 let pass = Failure::of_status(parts.status).is_none()
                     && parts.status != StatusCode::NOT_MODIFIED
-                    && !about_the_request(why);
+                    && !about_the_request(why)
+                    && !parts::asks_for_one(&self.asked.method, &self.asked.headers);
                 let shared = self.shared.clone();
                 let status = CacheStatus::new(Outcome::Miss(self.miss)).storing(Storing::Not(why));
                 self.not_shared(why, pass);
@@ -226,7 +228,7 @@ impl<St: Store> Fill<St> {
     }
 
     /// The key that was looked up and not found.
-    fn key(&self) -> &Key {
+    pub(crate) fn key(&self) -> &Key {
         self.varying.as_ref().map_or(&self.primary, |(_, key)| key)
     }
 
@@ -244,13 +246,21 @@ impl<St: Store> Fill<St> {
         if body.size_hint().lower().max(announced.unwrap_or(0)) > max as u64 {
             return Err(NoStore::TooLarge);
         }
-        let (vary, key) = self.variant(Vary::of(&parts.headers))?;
+        let (vary, key) = match parts.status {
+            StatusCode::PARTIAL_CONTENT => (Vary::default(), self.part_key(&parts.headers)?),
+            _ => self.variant(Vary::of(&parts.headers))?,
+        };
         let mut names = self.plan.names.clone();
         for name in hints.map_or(&[][..], Caching::namespaces) {
             names.push(name.as_str());
             if names.len() > MAX_NAMESPACES {
                 break;
             }
+        }
+        if let Some(origin) = &self.plan.groups_of {
+            // RFC 9875, section 2: groups that cannot be read are groups by which it could not be cleared.
+            let groups = origin.joined(&parts.headers).map_err(|_| NoStore::Namespaces)?;
+            groups.iter().for_each(|group| names.push(group.as_str()));
         }
         if names.len() > MAX_NAMESPACES {
             tracing::warn!(names = ?names, "not stored: more than 8 namespaces, ancestors included");
@@ -301,6 +311,7 @@ impl<St: Store> Fill<St> {
             silent_is_fresh: options.fills_silence(),
             // That is asked below, of cookies as well.
             identity_in_key: true,
+            keep_partial: parts::asks_for_one(&self.asked.method, &self.asked.headers),
             ..SharedRules::default()
         };
         let exchange = Exchange { method: &Method::GET, request: &self.asked.headers, status, response };
@@ -333,6 +344,11 @@ impl<St: Store> Fill<St> {
             true => now,
             false => freshness.fresh_until().saturating_mul(MS),
         };
+        // A part is not asked about again.
+        let asks = asks && status != StatusCode::PARTIAL_CONTENT;
+        if status == StatusCode::PARTIAL_CONTENT && fresh_until <= now {
+            return Err(NoStore::Lifetime);
+        }
         let times = Times {
             born: now.saturating_sub(nanos(freshness.initial_age)),
             fresh_until,
@@ -342,6 +358,13 @@ impl<St: Store> Fill<St> {
             cost: took,
         };
         Ok((control, times, Some(Box::new(Http { freshness, open, asks, own_tag: false }))))
+    }
+
+    /// The key that a part is stored under. One that varies by more than is known of the whole would not be found again.
+    fn part_key(&self, response: &HeaderMap) -> Result<Key, NoStore> {
+        let known = self.varying.as_ref().map(|(vary, _)| vary.clone()).unwrap_or_default();
+        let key = parts::as_asked(self.key().as_ref(), &self.asked.headers);
+        key.filter(|_| known.union(&Vary::of(response)) == known).ok_or(NoStore::Partial)
     }
 
     /// The key that a response is stored under: that of the request, or of its variant.
@@ -530,6 +553,9 @@ impl<St: Store> Fill<St> {
                 Storing::Not(NoStore::Store)
             }
         };
+        if storing == Storing::Stored && status == StatusCode::PARTIAL_CONTENT {
+            self.assemble(&entry).await;
+        }
         let counters = &store.context().counters;
         match storing {
             Storing::Not(why) => counters.no_store(why),

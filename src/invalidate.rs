@@ -50,6 +50,7 @@ use tower_service::Service;
 
 use crate::{
     drive::Drive,
+    groups::Origin,
     hints::Invalidates,
     key::{Key, RequestView},
     namespace::{Namespace, Namespaces},
@@ -275,7 +276,7 @@ where
             write.options.on_fence_error = rule.on_fence_error().unwrap_or(write.options.on_fence_error);
             write.rule = Some(rule.clone());
         }
-        let by_response = |rule: &Arc<Compiled>| rule.clears_by_response() || rule.http().is_some();
+        let by_response = |rule: &Arc<Compiled>| rule.clears_by_response() || rule.http().is_some() || rule.has_groups();
         let request = if write.rule.as_ref().is_some_and(by_response) {
             let (head, body) = request.into_parts();
             write.head = Some((head.clone(), self.rules.clone()));
@@ -358,6 +359,7 @@ impl<St: Store> Write<St> {
                 // Before anything that may panic.
                 self.names.extend(said);
                 let (parts, body) = response.into_parts();
+                self.names.extend(self.groups(&parts));
                 self.keys = self.keys(Some(&parts));
                 response = Response::from_parts(parts, body);
                 if by_rule {
@@ -416,15 +418,28 @@ impl<St: Store> Write<St> {
         Response::from_parts(parts, body)
     }
 
+    /// The cache groups that the response names, where the rule obeys them (RFC 9875, section 3).
+    fn groups(&self, response: &response::Parts) -> Vec<Namespace> {
+        let (Some(_), Some((head, _))) = (self.rule.as_ref().filter(|rule| rule.has_groups()), &self.head) else {
+            return Vec::new();
+        };
+        // With a method-override header, the method is not the one that counts.
+        let method = if semantics::is_safe(&head.method) { &Method::POST } else { &head.method };
+        Origin::of(&head.uri, &head.headers).cleared(method, &response.headers).unwrap_or_else(|error| {
+            tracing::warn!(%error, "a response clears groups that cannot be read");
+            Vec::new()
+        })
+    }
+
     /// The keys of the stored responses that a write makes out of date, where HTTP decides (RFC 9111, section 4.4): that of its
     /// own URI, unless the response says that nothing was done, and with a success those that the response names.
     fn keys(&self, response: Option<&response::Parts>) -> Vec<Key> {
-        let (Some(_), Some((head, rules))) = (self.rule.as_ref().filter(|rule| rule.http().is_some()), &self.head) else {
+        let (Some(rule), Some((head, rules))) = (self.rule.as_ref().filter(|rule| rule.http().is_some()), &self.head) else {
             return Vec::new();
         };
         let own = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         let paths = match response {
-            Some(parts) if !parts.status.is_server_error() => {
+            Some(parts) if !parts.status.is_server_error() || !rule.may_have_changed(parts.status) => {
                 let host = || head.headers.get(header::HOST)?.to_str().ok()?.parse().ok();
                 let authority = head.uri.authority().cloned().or_else(host);
                 let target = Target { scheme: head.uri.scheme(), authority: authority.as_ref(), path_and_query: &own };

@@ -7,15 +7,18 @@
 mod answer;
 mod body;
 mod clock;
+mod content;
 mod drive;
 mod fill;
 mod flight;
 mod future;
+mod groups;
 mod hints;
 pub mod invalidate;
 mod key;
 mod layer;
 mod namespace;
+mod parts;
 mod road;
 mod rules;
 pub mod semantics;
@@ -28,6 +31,9 @@ mod tape;
 #[cfg(feature = "config")]
 #[cfg_attr(docsrs, doc(cfg(feature = "config")))]
 pub use self::rules::RulesFileError;
+#[cfg(all(fuzzing, feature = "redis"))]
+#[doc(hidden)]
+pub use self::store::fuzz_stored;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use self::store::{
@@ -39,6 +45,7 @@ pub use self::store::{KeyRing, KeyRingError};
 pub use self::{
     body::{BoxError, CacheBody},
     clock::Clock,
+    content::{Content as ReadContent, ContentBody, ContentFuture, ContentLayer},
     future::ResponseFuture,
     hints::{Caching, Invalidates},
     invalidate::{AfterHold, Invalidate, InvalidateLayer, Invalidation, OnFenceError},

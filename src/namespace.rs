@@ -260,6 +260,12 @@ impl Namespaces {
         set
     }
 
+    /// The hash of the root.
+    #[cfg(feature = "redis")]
+    pub(crate) fn root_hash() -> u64 {
+        hash_of(ROOT)
+    }
+
     /// Just these names, without their ancestors: what is to be bumped. There may be many, so that none is looked for
     /// among the others; one that is there twice is bumped twice.
     pub(crate) fn exactly<'a>(names: impl IntoIterator<Item = &'a Namespace>) -> Self {

@@ -15,11 +15,14 @@ use tracing::Instrument;
 use crate::{
     answer::{self, Asked, Decision, Look, decide, decide_http},
     body::{BoxError, CacheBody},
+    clock::Nanos,
     drive::{Drive, unless_left},
     fill::Held,
     flight::{Follower, Joined, Landing, Leader, Progress},
+    key::Key,
     layer::Shared,
-    semantics::Failure,
+    parts,
+    semantics::{Failure, Vary},
     service::{Missed, Quest, hit, question},
     stats::Count,
     status::{Bypass, CacheStatus, Miss, Outcome, Stale},
@@ -219,13 +222,68 @@ async fn begin<St: Store>(
     Begins::Call
 }
 
+/// What a look at the store has come to.
+struct Decided {
+    decision: Decision,
+    stamp: Stamp,
+    varying: Option<(Vary, Key)>,
+    now: Nanos,
+}
+
+/// Looks into the store, waiting for one that has to be asked.
+async fn look<St: Store>(shared: &Shared<St>, quest: &Quest) -> Decided {
+    let look = quest.look(shared).await.unwrap_or_else(|error| {
+        tracing::debug!(%error, "the store did not answer");
+        Look::nothing()
+    });
+    let now = shared.store.context().clock.nanos();
+    let Look { found, stamp, varying } = look;
+    let decision = match &quest.asked.http {
+        None => decide(found, &quest.rule, now),
+        Some(asked) => decide_http(found, &quest.rule, asked, now),
+    };
+    Decided { decision, stamp, varying, now }
+}
+
 /// The road of a request that has to wait.
+///
+/// A hit goes no further than the first look. All the rest is a future of its own, many times as large, that is made only when it is
+/// needed: a future is moved to where it is kept, byte by byte.
 pub(crate) async fn wait<S, St, ReqB, ResB>(
+    shared: Arc<Shared<St>>,
+    service: S,
+    quest: Quest,
+    request: Request<ReqB>,
+    follower: Option<Follower>,
+) -> Result<Response<CacheBody<ResB>>, S::Error>
+where
+    S: Service<Request<ReqB>, Response = Response<ResB>> + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+    St: Store,
+    ReqB: Send + 'static,
+    ResB: Body<Error: Into<BoxError>> + Send + 'static,
+{
+    let first = match &follower {
+        Some(_) => None,
+        None => Some(look(&shared, &quest).await),
+    };
+    if let Some(Decided { decision: Decision::Fresh(entry), now, .. }) = &first {
+        let Asked { method, headers, .. } = &quest.asked;
+        hit(&shared, *now);
+        return Ok(answer::from_entry(&shared, entry, method, headers, Outcome::Hit, *now));
+    }
+    Box::pin(further(shared, service, quest, request, follower, first)).await
+}
+
+/// The road beyond the first look, or that of a follower, who has not looked yet.
+async fn further<S, St, ReqB, ResB>(
     shared: Arc<Shared<St>>,
     mut service: S,
     quest: Quest,
     request: Request<ReqB>,
     mut follower: Option<Follower>,
+    mut first: Option<Decided>,
 ) -> Result<Response<CacheBody<ResB>>, S::Error>
 where
     S: Service<Request<ReqB>, Response = Response<ResB>> + Send + 'static,
@@ -247,15 +305,9 @@ where
                 Followed::Again => {}
             }
         }
-        let look = quest.look(&shared).await.unwrap_or_else(|error| {
-            tracing::debug!(%error, "the store did not answer");
-            Look::nothing()
-        });
-        let now = context.clock.nanos();
-        let Look { found, stamp, varying } = look;
-        let decision = match http {
-            None => decide(found, &quest.rule, now),
-            Some(asked) => decide_http(found, &quest.rule, asked, now),
+        let Decided { decision, stamp, varying, now } = match first.take() {
+            Some(decided) => decided,
+            None => look(&shared, &quest).await,
         };
         let early = matches!(decision, Decision::Early(_));
         let mut missed = match decision {
@@ -271,7 +323,7 @@ where
                 }
                 let response = answer::from_entry(&shared, &entry, method, headers, outcome, now);
                 let missed = Missed { early, ..Missed::renewing(entry, stamp, varying) };
-                if *method == Method::GET
+                if *method != Method::HEAD
                     && let Joined::Leads(leader) = quest.join(&shared, &missed)
                 {
                     // Not awaited by the stale answer, which is to leave at once.
@@ -308,7 +360,14 @@ where
         if alone.is_none() && shared.store.is_shared() && shared.flights.passes(missed.key(&quest), now) {
             alone = Some(Miss::HitForMiss);
         }
-        if *method == Method::GET && headers.contains_key(header::RANGE) {
+        if http.is_some() && parts::asks_for_one(method, headers) {
+            if let Some(response) = parts::stored(&shared, &quest, &missed).await {
+                return Ok(response);
+            }
+            // The whole was not asked for, so nobody waits for this answer, and what is stored of it is not asked about.
+            missed.ours = None;
+            alone = Some(missed.why);
+        } else if *method == Method::GET && headers.contains_key(header::RANGE) {
             context.counters.bypass(Bypass::Range);
             poll_fn(|cx| service.poll_ready(cx)).await?;
             let response = service.call(request).await?.map(CacheBody::inner);

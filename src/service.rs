@@ -17,12 +17,13 @@ use crate::{
     answer::{self, Asked, AskedHttp, Decision, Look, decide, decide_http},
     body::{BoxError, CacheBody},
     clock::Nanos,
+    content,
     fill::{Fill, Held, as_inner_service_knows},
     flight::{Follower, Joined, Leader},
     future::ResponseFuture,
     key::{Extracted, HostLine, Key, KeyRef, KeyWriter, RequestView, is_secret},
     layer::Shared,
-    road,
+    parts, road,
     rules::{Compiled, Params, ReadPlan},
     semantics::{self, CacheControl, Vary},
     stats::Count,
@@ -153,6 +154,7 @@ impl<St: Store> Missed<St> {
     /// What was found may stand in, and be asked about.
     pub(crate) fn asking(why: Miss, spare: Option<Arc<Entry>>, stamp: Stamp, varying: Option<(Vary, Key)>) -> Self {
         let ours = spare.clone().and_then(asked_about);
+        let why = if why == Miss::Absent && varying.is_some() { Miss::Variant } else { why };
         Self { why, spare, ours, stamp, varying, early: false, lock: None, permit: None }
     }
 
@@ -331,7 +333,8 @@ where
             Step::Answer(answer::from_entry(shared, &entry, method, headers, Outcome::Stale(Stale::MaxStale), now))
         }
         Decision::Refused => Step::Answer(answer::only_if_cached(shared)),
-        // A part is not stored, and the whole was not asked for.
+        // The whole was not asked for: where HTTP decides, a part may be stored; elsewhere none is.
+        Decision::Ask(..) if http.is_some() && asks.range && parts::asks_for_one(method, headers) => Step::Wait(quest(http)),
         Decision::Ask(..) if asks.range && *method == Method::GET => return Err(Bypass::Range),
         Decision::Ask(_, Some(entry)) if *method == Method::HEAD && entry.http().is_some() => {
             context.counters.miss(Miss::Head);
@@ -375,10 +378,11 @@ fn scan<'a, R: Body>(request: &'a Request<R>, rule: &Compiled) -> Result<Asks<'a
     if rule.is_uncached() {
         return Err(Bypass::Uncached);
     }
-    if *request.method() != Method::GET && *request.method() != Method::HEAD {
+    let query = *request.method() != Method::GET && content::is_known(request.extensions());
+    if *request.method() != Method::GET && *request.method() != Method::HEAD && !query {
         return Err(Bypass::Method);
     }
-    if !request.body().is_end_stream() && request.body().size_hint().exact() != Some(0) {
+    if !query && !request.body().is_end_stream() && request.body().size_hint().exact() != Some(0) {
         return Err(Bypass::RequestBody);
     }
     let mut asks = Asks::default();

@@ -79,6 +79,8 @@ reasons! {
         Head = "head",
         /// There is one, but the request does not allow its use (RFC 9111, section 5.2.1 and section 3.5).
         Request = "request",
+        /// There are some, but none for these values of the fields by which they vary (RFC 9111, section 4.1).
+        Variant = "variant",
     }
 }
 
@@ -265,6 +267,7 @@ impl fmt::Display for CacheStatus {
             Outcome::Miss(Miss::Expired | Miss::SoftlyCleared) => f.write_str("fwd=stale")?,
             Outcome::Miss(Miss::Request) => f.write_str("fwd=request")?,
             Outcome::Miss(Miss::Absent) => f.write_str("fwd=uri-miss")?,
+            Outcome::Miss(Miss::Variant) => f.write_str("fwd=vary-miss")?,
             Outcome::Miss(why) => write!(f, "fwd=uri-miss; detail={why}")?,
             Outcome::Bypass(Bypass::Method) => f.write_str("fwd=method")?,
             Outcome::Bypass(why) => write!(f, "fwd=bypass; detail={why}")?,

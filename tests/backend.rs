@@ -1,15 +1,21 @@
 //! The example application itself: whatever is written and read in whatever order, what comes from the cache is, byte for
-//! byte, what the application without it answers.
+//! byte, what the application without it answers. Over Redis, whichever process is asked.
 #![allow(dead_code, missing_docs)]
 
 #[path = "../examples/backend/main.rs"]
 mod backend;
+#[cfg(feature = "redis")]
+mod common;
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::http::{Method, StatusCode};
 use backend::{
     app::{Backend, Calls, app},
+    args::Args,
     buckets::Buckets,
     caching,
     client::{Client, Reply},
@@ -21,40 +27,80 @@ use fastrand::Rng;
 use tempfile::TempDir;
 use tower_response_cache::{Memory, Store};
 
-/// One database, and the application over it twice: as it is, and with the cache.
-struct Twins {
+/// One database, and the application over it: as it is, and with the cache, in one process or in several.
+struct Twins<St> {
     bare: Client,
-    cached: Client,
-    store: Memory,
-    _servers: [Server; 2],
+    cached: Vec<Client>,
+    stores: Vec<St>,
+    /// How stale a hit may be in a process that has not written.
+    delta: Duration,
+    /// When the last write was answered.
+    written: Instant,
+    _servers: Vec<Server>,
     _home: TempDir,
 }
 
-impl Twins {
-    async fn new() -> Self {
+impl<St: Store> Twins<St> {
+    /// One process for each store.
+    async fn new(stores: Vec<St>, delta: Duration) -> Self {
         let home = tempfile::tempdir().expect("a directory");
         let db = Db::open(&home.path().join("app.db"), 4).expect("a database");
         let buckets = Arc::new(Buckets::open(&home.path().join("buckets")).expect("buckets"));
         seed::fill(&db, Arc::clone(&buckets)).await.expect("data");
         let one = || app(Arc::new(Backend { db: db.clone(), buckets: Arc::clone(&buckets), calls: Calls::default() }));
-        let store = Memory::default();
-        let (bare, cached) = (serve(one()).await, serve(caching::cached(one(), &store)).await);
-        let clients = (Client::new(bare.address()), Client::new(cached.address()));
-        Self { bare: clients.0, cached: clients.1, store, _servers: [bare, cached], _home: home }
+        let mut servers = vec![serve(one()).await];
+        for store in &stores {
+            servers.push(serve(caching::cached(one(), store)).await);
+        }
+        let mut cached: Vec<_> = servers.iter().map(|server| Client::new(server.address())).collect();
+        let bare = cached.remove(0);
+        Self { bare, cached, stores, delta, written: Instant::now(), _servers: servers, _home: home }
     }
 
-    async fn write(&self, method: Method, path: &str, token: &str, body: String) -> Reply {
-        let reply = self.cached.send(method.clone(), path, Some(token), body).await.expect("an answer");
+    /// Writes through one of the processes.
+    async fn write(&mut self, rng: &mut Rng, method: Method, path: &str, token: &str, body: String) -> Reply {
+        let process = &self.cached[rng.usize(..self.cached.len())];
+        let reply = process.send(method.clone(), path, Some(token), body).await.expect("an answer");
         assert!(reply.status.is_success() || reply.status == StatusCode::CONFLICT, "{method} {path}: {}", reply.status);
+        self.written = Instant::now();
         reply
     }
 
-    /// Reads from both; whether the one with the cache answered from it.
-    async fn compare(&self, path: &str, token: Option<&str>) -> bool {
-        let cached = self.cached.send(Method::GET, path, token, "").await.expect("an answer");
+    /// Reads with one of the processes and without the cache; whether the cache has answered.
+    ///
+    /// A read that began within Δ of the last write may be behind it, and is repeated.
+    async fn compare(&self, rng: &mut Rng, path: &str, token: Option<&str>) -> bool {
+        let process = &self.cached[rng.usize(..self.cached.len())];
         let bare = self.bare.send(Method::GET, path, token, "").await.expect("an answer");
-        assert_eq!((cached.status, &cached.body), (bare.status, &bare.body), "GET {path}");
-        cached.hit()
+        loop {
+            let since = self.written.elapsed();
+            let cached = process.send(Method::GET, path, token, "").await.expect("an answer");
+            if since < self.delta && cached.body != bare.body {
+                continue;
+            }
+            assert_eq!((cached.status, &cached.body), (bare.status, &bare.body), "GET {path}");
+            return cached.hit();
+        }
+    }
+
+    /// Random reads and writes by one client, and how often the cache has answered.
+    async fn live(&mut self, deeds: u32) -> usize {
+        let tokens = [self.bare.login(0).await.expect("a token"), self.bare.login(0).await.expect("a token")];
+        let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(7);
+        println!("SEED={seed}");
+        let mut rng = Rng::with_seed(seed);
+        let mut rows = Vec::new();
+        let mut hits = 0;
+        for _ in 0..deeds {
+            if rng.u8(..100) < 15 {
+                some_write(self, &mut rng, &tokens[0], &mut rows).await;
+            } else {
+                let path = some_read(&mut rng);
+                let token = tokens[rng.usize(..2)].as_str();
+                hits += usize::from(self.compare(&mut rng, &path, (path == "/auth/user").then_some(token)).await);
+            }
+        }
+        hits
     }
 }
 
@@ -86,7 +132,7 @@ fn some_read(rng: &mut Rng) -> String {
     }
 }
 
-async fn some_write(twins: &Twins, rng: &mut Rng, token: &str, rows: &mut Vec<i64>) {
+async fn some_write<St: Store>(twins: &mut Twins<St>, rng: &mut Rng, token: &str, rows: &mut Vec<i64>) {
     let (carrier, origin, day) = (pick(rng, &CARRIERS), pick(rng, &ORIGINS), rng.u8(1..4));
     let delay = rng.u8(..);
     let row = |rows: &[i64], rng: &mut Rng| (!rows.is_empty()).then(|| rng.usize(..rows.len()));
@@ -95,60 +141,107 @@ async fn some_write(twins: &Twins, rng: &mut Rng, token: &str, rows: &mut Vec<i6
             let new = format!(
                 r#"{{"day":{day},"carrier":"{carrier}","flight":1,"origin":"{origin}","dest":"BOS","dep_delay":{delay}}}"#
             );
-            let reply = twins.write(Method::POST, "/tables/flights", token, new).await;
+            let reply = twins.write(rng, Method::POST, "/tables/flights", token, new).await;
             rows.push(reply.json()["id"].as_i64().expect("the row's id"));
         }
         3 | 4 => {
             if let Some(row) = row(rows, rng) {
                 let path = format!("/tables/flights/{}", rows[row]);
                 let change = format!(r#"{{"carrier":"{carrier}","dep_delay":{delay}}}"#);
-                twins.write(Method::PATCH, &path, token, change).await;
+                twins.write(rng, Method::PATCH, &path, token, change).await;
             }
         }
         5 => {
             if let Some(row) = row(rows, rng) {
                 let path = format!("/tables/flights/{}", rows.swap_remove(row));
-                twins.write(Method::DELETE, &path, token, String::new()).await;
+                twins.write(rng, Method::DELETE, &path, token, String::new()).await;
             }
         }
         6 => {
             let path = format!("/tables/weather/{}", rng.u8(1..40));
-            twins.write(Method::PATCH, &path, token, format!(r#"{{"precip":{}}}"#, rng.u8(..3))).await;
+            let change = format!(r#"{{"precip":{}}}"#, rng.u8(..3));
+            twins.write(rng, Method::PATCH, &path, token, change).await;
         }
         7 => {
             let hour = rng.u16(24..2000);
             let new = format!(r#"{{"origin":"{origin}","day":{day},"hour":{hour},"precip":1.5}}"#);
-            twins.write(Method::POST, "/tables/weather", token, new).await;
+            twins.write(rng, Method::POST, "/tables/weather", token, new).await;
         }
         8 => {
             let path = format!("/storage/planes/test/{}.txt", rng.u8(..4));
-            twins.write(Method::PUT, &path, token, format!("note {delay}")).await;
+            twins.write(rng, Method::PUT, &path, token, format!("note {delay}")).await;
         }
         _ => {
             let change = format!(r#"{{"email":"user0+{delay}@example.com"}}"#);
-            twins.write(Method::PATCH, "/auth/user", token, change).await;
+            twins.write(rng, Method::PATCH, "/auth/user", token, change).await;
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_comes_from_the_cache_is_what_the_application_would_answer() {
-    let twins = Twins::new().await;
-    let tokens = [twins.bare.login(0).await.expect("a token"), twins.bare.login(0).await.expect("a token")];
-    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(7);
-    println!("SEED={seed}");
-    let mut rng = Rng::with_seed(seed);
-    let mut rows = Vec::new();
-    let mut hits = 0;
-    for _ in 0..400 {
-        if rng.u8(..100) < 15 {
-            some_write(&twins, &mut rng, &tokens[0], &mut rows).await;
-        } else {
-            let path = some_read(&mut rng);
-            let token = tokens[rng.usize(..2)].as_str();
-            hits += usize::from(twins.compare(&path, (path == "/auth/user").then_some(token)).await);
-        }
-    }
+    let mut twins = Twins::new(vec![Memory::default()], Duration::ZERO).await;
+    let hits = twins.live(400).await;
     // A cache that never hits would prove nothing.
-    assert!(hits > 40, "{hits} hits\n{}", twins.store.stats());
+    assert!(hits > 40, "{hits} hits\n{}", twins.stores[0].stats());
+}
+
+#[test]
+fn flags_of_sharing_without_anything_to_share_in_are_refused() {
+    for flags in [&["--strict"][..], &["--prefix", "p"], &["--coherence", "leased"]] {
+        let error = Args::parse(flags.iter().map(Into::into)).expect_err("nothing is shared");
+        let wanted = if cfg!(feature = "redis") { "needs `--redis URL`" } else { "built without Redis" };
+        assert!(error.contains(flags[0]) && error.contains(wanted), "{error}");
+    }
+    let args = Args::parse(["--redis", "redis://localhost", "--strict"].map(Into::into));
+    assert_eq!(args.is_ok(), cfg!(feature = "redis"), "{args:?}");
+}
+
+#[cfg(feature = "redis")]
+mod over_redis {
+    use super::*;
+    use common::redis::Server as RedisServer;
+    use tower_response_cache::{Coherence, Redis};
+
+    /// A heartbeat and a round trip that a busy machine keeps, and Δ by them.
+    const HEARTBEAT: Duration = Duration::from_millis(50);
+    const ROUND_TRIP: Duration = Duration::from_millis(100);
+    const DELTA: Duration = Duration::from_millis(200);
+
+    /// Two stores on one Redis, as two processes have them.
+    async fn stores(server: &RedisServer, coherence: Coherence) -> Vec<Redis> {
+        let builder = Redis::builder(&server.url()).memory(16 << 20).coherence(coherence).must_be_there();
+        let builder = builder.heartbeat(HEARTBEAT).round_trip(ROUND_TRIP).budget(Duration::from_secs(2));
+        let one = builder.clone().build().await.expect("a store");
+        vec![one, builder.build().await.expect("a store")]
+    }
+
+    async fn law(coherence: Coherence, delta: Duration) {
+        let server = RedisServer::start().await;
+        let mut twins = Twins::new(stores(&server, coherence).await, delta).await;
+        let hits = twins.live(400).await;
+        for store in &twins.stores {
+            println!("{}", store.stats());
+        }
+        assert!(hits > 40, "{hits} hits");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn validated_what_either_process_answers_is_what_the_application_would() {
+        law(Coherence::Validated, Duration::ZERO).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn leased_what_either_process_answers_is_what_the_application_would_once_delta_is_over() {
+        law(Coherence::Leased, DELTA).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn processes_over_one_redis_agree_on_identities() {
+        let server = RedisServer::start().await;
+        let stores = stores(&server, Coherence::Leased).await;
+        assert_eq!(stores[0].identity("a token"), stores[1].identity("a token"));
+        let elsewhere = Redis::builder(&server.url()).prefix("another").build().await.expect("a store");
+        assert_ne!(stores[0].identity("a token"), elsewhere.identity("a token"));
+    }
 }

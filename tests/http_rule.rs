@@ -630,7 +630,7 @@ async fn options() {
     ];
     walk("4.1: normalised", Rule::http().normalise(normalise), &languages).await;
     let error = Rules::new().try_fallback(Rule::ttl(MINUTE).heuristics(true)).expect_err("no HTTP rule");
-    assert!(error.to_string().contains("heuristics is an option of Rule::http() alone"), "{error}");
+    assert!(error.to_string().contains("heuristics is an option of HTTP rules alone"), "{error}");
 }
 
 #[tokio::test]
@@ -669,15 +669,12 @@ async fn a_strong_tag_for_what_has_none() {
 #[tokio::test]
 async fn ranges_of_a_stored_whole() {
     const WHOLE: Fields = &[("cache-control", "max-age=60"), ("etag", "\"1\""), ("content-type", "text/plain")];
+    // RFC 9110, section 14: a part is asked of the inner service while the whole is not stored.
+    let part = |want| {
+        let answer: (u16, Fields, _) = (206, &[("content-range", "bytes 0-1/10"), ("cache-control", "max-age=60")], "01");
+        ask(0, &[("range", "bytes=0-1")], Some(answer), want).sends(&[("range", "bytes=0-1")])
+    };
     let steps = [
-        // RFC 9110, section 14: a part is asked of the inner service while the whole is not stored.
-        ask(
-            0,
-            &[("range", "bytes=0-1")],
-            Some((206, &[("content-range", "bytes 0-1/10"), ("cache-control", "max-age=60")], "01")),
-            "bypass 206 01",
-        )
-        .sends(&[("range", "bytes=0-1")]),
         ask(0, &[], Some((200, WHOLE, "0123456789")), "miss 200 0123456789"),
         // Section 14.1.2: first and last, open, suffix.
         ask(1, &[("range", "bytes=2-4")], None, "hit 206 234").has(&[
@@ -699,8 +696,8 @@ async fn ranges_of_a_stored_whole() {
         ask(0, &[("range", "lines=0-0")], None, "hit 200 0123456789"),
         ask(0, &[("range", "bytes=0-0")], None, "hit 200").by("HEAD"),
     ];
-    for (name, rule) in [("ttl", Rule::ttl(MINUTE)), ("http", Rule::http())] {
-        walk(name, rule, &steps).await;
+    for (name, rule, what) in [("ttl", Rule::ttl(MINUTE), "bypass 206 01"), ("http", Rule::http(), "miss 206 01")] {
+        walk(name, rule, &[&[part(what)][..], &steps].concat()).await;
     }
 }
 
@@ -768,8 +765,73 @@ async fn invalidation() {
         let got = gone(Rules::new().fallback(Rule::http()), stored, write(method, own), status, said).await;
         assert_eq!(got, want, "{name}");
     }
+    let spared = || Rules::new().fallback(Rule::http().spare_errors());
+    for (name, status, want) in [
+        ("4.4: no error", 200, true),
+        ("4.4: a server error", 500, false),
+        ("4.4: a client error", 403, false),
+        ("no answer", 599, true),
+    ] {
+        assert_eq!(gone(spared(), own, write("POST", own), status, &[]).await, want, "spare_errors: {name}");
+    }
     let ttl = Rules::new().fallback(Rule::ttl(MINUTE));
     assert!(!gone(ttl, own, write("POST", own), 200, &[]).await, "a ttl rule clears its namespaces and nothing else");
+}
+
+/// The outcome of asking again for what says this of its groups, after a write elsewhere that says that.
+async fn in_groups(rule: Rule, joins: Fields, write: (&str, &str, u16), clears: Fields) -> Outcome {
+    let store = Memory::default();
+    let inner = service_fn(move |request: Request<Plain>| {
+        let mut response = ok("x");
+        let read = request.method() == Method::GET && request.uri().path() == "/x";
+        response.headers_mut().extend(fields(FRESH));
+        response.headers_mut().extend(fields(if read { joins } else { clears }));
+        if !read {
+            *response.status_mut() = write.2.try_into().expect("a status");
+        }
+        async move { Ok::<_, std::convert::Infallible>(response) }
+    });
+    let rules = Rules::new().fallback(rule);
+    let service = CacheLayer::new(store.clone()).rules(rules.clone()).layer(inner);
+    let service = InvalidateLayer::new(store).rules(rules).layer(service);
+    send(&service, get("http://a.test/x")).await;
+    let request = Request::builder().method(write.0).uri(write.1).body(Plain::default()).expect("a valid request");
+    send(&service, request).await;
+    outcome(&send(&service, get("http://a.test/x")).await)
+}
+
+#[tokio::test]
+async fn cache_groups_in_and_out() {
+    const GONE: Outcome = Outcome::Miss(Miss::Absent);
+    let (joins, clears): (Fields, Fields) = (&[("cache-groups", "\"a\", \"b\"")], &[("cache-group-invalidation", "\"b\"")]);
+    let many: Fields = &[("cache-groups", "\"1\", \"2\", \"3\", \"4\", \"5\", \"6\", \"b\"")];
+    let post = ("POST", "http://a.test/y", 200);
+    let by_choice = || Rule::http().cache_groups();
+    for (name, rule, joins, write, clears, want) in [
+        ("3: a group that is named is cleared", by_choice(), joins, post, clears, GONE),
+        ("3: no other is", by_choice(), joins, post, &[("cache-group-invalidation", "\"c\"")], Outcome::Hit),
+        (
+            "3: a name is compared byte for byte",
+            by_choice(),
+            joins,
+            post,
+            &[("cache-group-invalidation", "\"B\"")],
+            Outcome::Hit,
+        ),
+        ("3: also by an error, since it says so", by_choice(), joins, ("POST", "http://a.test/y", 409), clears, GONE),
+        ("3: a safe method clears nothing", by_choice(), joins, ("GET", "http://a.test/y", 200), clears, Outcome::Hit),
+        ("2.1: another origin has other groups", by_choice(), joins, ("POST", "http://b.test/y", 200), clears, Outcome::Hit),
+        ("2: more groups than an entry has room for", by_choice(), many, post, clears, GONE),
+        ("3: malformed, it clears nothing", by_choice(), joins, post, &[("cache-group-invalidation", "b")], Outcome::Hit),
+        ("2: malformed, it is not stored", by_choice(), &[("cache-groups", "\"a\", b")], post, &[], GONE),
+        ("by choice alone", Rule::http(), joins, post, clears, Outcome::Hit),
+        ("under a rule with a lifetime, too", Rule::ttl(MINUTE).cache_groups(), joins, post, clears, GONE),
+    ] {
+        let got = in_groups(rule, joins, write, clears).await;
+        // What was not stored may be fetched by all, each for itself.
+        let got = if matches!(got, Outcome::Miss(_)) { GONE } else { got };
+        assert_eq!(got, want, "RFC 9875, {name}");
+    }
 }
 
 #[tokio::test]

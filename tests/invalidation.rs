@@ -235,7 +235,7 @@ impl App {
 
     /// Whether a write that is answered like this clears `/t/a`.
     async fn clears(&self, request: Request<Plain>, answer: Response<Plain>) -> bool {
-        let answer = Mutex::new(Some(answer));
+        let answer = Arc::new(Mutex::new(Some(answer)));
         let inner = service_fn(move |_: Request<Plain>| {
             let answer = answer.lock().unwrap().take().expect("one call");
             async move { Ok::<_, Infallible>(answer) }

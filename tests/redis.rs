@@ -264,7 +264,7 @@ async fn a_full_redis_takes_bumps_and_fences_and_no_request_fails() {
 async fn a_write_without_its_fence_is_rejected_before_the_handler_unless_it_is_to_proceed() {
     let server = Server::start().await;
     let budget = Duration::from_millis(50);
-    let strict = builder(&server).strict(Duration::from_secs(30)).budget(budget).build().await.unwrap();
+    let strict = builder(&server).strict(Duration::from_secs(2)).budget(budget).build().await.unwrap();
     let (inner, calls) = counting(|_, n| ok(format!("answer {n}")));
     let writes = InvalidateLayer::new(strict.clone()).rules(one_rule(rule())).hold(budget, AfterHold::Acknowledge);
     server.pause();
@@ -276,6 +276,7 @@ async fn a_write_without_its_fence_is_rejected_before_the_handler_unless_it_is_t
     assert_eq!(calls.load(Ordering::SeqCst), 1);
     server.resume();
     until("all is delivered", async || strict.waiting() == 0).await;
+    // What was sent in vain may be done after it was taken back: then it stands to its deadline.
     until("no fence is left", async || server.keys("*:f:*").await.is_empty()).await;
 }
 
@@ -297,6 +298,24 @@ async fn a_generation_that_is_missing_is_a_miss_and_never_brings_an_old_entry_ba
                 .await;
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_everything_was_lost_no_generation_from_before_is_believed_under_a_lease() {
+    let server = Server::start().await;
+    let make = || builder(&server).memory(8 << 20).build();
+    let (one, two) = (make().await.unwrap(), make().await.unwrap());
+    let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
+    let cache = CacheLayer::new(one.clone()).rules(one_rule(rule())).layer(inner);
+    until("the lease is held", async || one.is_leased()).await;
+    send(&cache, get("/t/x")).await;
+    send(&cache, get("/t/y")).await;
+    server.command(&["FLUSHALL"]).await;
+    // The generation of the root is learned anew with this one, that of the other table is not.
+    until("the push arrives", async || outcome(&send(&cache, get("/t/y")).await) == Outcome::Miss(Miss::Absent)).await;
+    let old = text(send(&cache, get("/t/x")).await).await;
+    two.invalidate(["t:x"]).await.unwrap();
+    until("the push arrives", async || text(send(&cache, get("/t/x")).await).await != old).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -485,4 +504,93 @@ async fn what_is_cleared_softly_is_stale_for_all_processes() {
     assert_eq!(text(stale).await, "answer 1");
     until("it is refreshed", async || outcome(&send(&a, get("/t/x")).await) == Outcome::Hit).await;
     assert_ne!(text(send(&a, get("/t/x")).await).await, "answer 1");
+}
+
+// ---- Round trips -------------------------------------------------------------------------------------------------------
+
+/// What one request costs: round trips of the store, and commands by name as the server has seen them.
+macro_rules! cost {
+    ($store:expr, $log:expr, $cache:expr, $target:expr) => {{
+        let (before, _) = ($store.round_trips(), $log.take().await);
+        let response = send(&$cache, get($target)).await;
+        let trips = $store.round_trips() - before;
+        let mut sent = $log.take().await;
+        sent.remove("ping");
+        let sent = sent.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ");
+        (outcome(&response) == Outcome::Hit, trips, sent)
+    }};
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn round_trips_are_as_the_protocol_states_them() {
+    let server = Server::start().await;
+    let make = |prefix: &str| builder(&server).prefix(prefix).heartbeat(Duration::from_secs(5));
+    let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
+    let cache = |store: &Redis, rule: Rule| CacheLayer::new(store.clone()).rules(one_rule(rule)).layer(inner.clone());
+    let mut log = server.command_log().await;
+    let cost = |hit, trips, sent: &str| (hit, trips, sent.to_owned());
+
+    let store = make("validated").coherence(Coherence::Validated).build().await.unwrap();
+    let plain = cache(&store, rule());
+    // Three namespaces and the set of the key: four generations, made with the first fill.
+    assert_eq!(cost!(store, log, plain, "/t/x?n=1"), cost(false, 3, "mget 1, set 5"));
+    assert_eq!(cost!(store, log, plain, "/t/x?n=1"), cost(true, 1, "mget 1"));
+    until("no generation is missing", async || cost!(store, log, plain, "/t/x?n=2").1 < 3).await;
+    store.invalidate(["t:x"]).await.unwrap();
+    assert_eq!(cost!(store, log, plain, "/t/x?n=1"), cost(false, 3, "mget 1, set 2"));
+    assert_eq!(cost!(store, log, plain, "/t/x?n=2"), cost(false, 2, "mget 1, set 1"));
+    assert_eq!(cost!(store, log, plain, "/t/x?n=2"), cost(true, 1, "mget 1"));
+
+    // With a lock: the entry is read behind it, and the script that gives it back runs two commands.
+    let locked = cache(&store, rule().fill_across_processes(Duration::from_secs(10)));
+    store.invalidate(["t:x"]).await.unwrap();
+    assert_eq!(cost!(store, log, locked, "/t/x?n=1"), cost(false, 3, "eval 1, get 2, mget 1, set 3, unlink 1"));
+    assert_eq!(cost!(store, log, locked, "/t/x?n=1"), cost(true, 1, "mget 1"));
+
+    let store = make("strict").coherence(Coherence::Validated).strict(Duration::from_secs(30)).build().await.unwrap();
+    let strict = cache(&store, rule());
+    assert_eq!(cost!(store, log, strict, "/t/x"), cost(false, 3, "exists 5, mget 1, set 5"));
+    assert_eq!(cost!(store, log, strict, "/t/x"), cost(true, 1, "exists 1, mget 1"));
+
+    let store = make("leased").build().await.unwrap();
+    let leased = cache(&store, rule());
+    assert_eq!(cost!(store, log, leased, "/t/x"), cost(false, 3, "mget 1, set 5"));
+    until("all generations are known", async || cost!(store, log, leased, "/t/x") == cost(true, 1, "get 1")).await;
+
+    // A hit in memory.
+    for (coherence, trips, sent) in
+        [(Coherence::Leased, 0, ""), (Coherence::Ttl(MINUTE), 0, ""), (Coherence::Validated, 1, "mget 1")]
+    {
+        let store = make(&format!("memory{trips}{}", sent.len())).coherence(coherence).memory(8 << 20).build().await.unwrap();
+        let cache = cache(&store, rule());
+        send(&cache, get("/t/x")).await;
+        until("it is in memory", async || cost!(store, log, cache, "/t/x") == cost(true, trips, sent)).await;
+        let (before, _) = (server.info("stats").await, log.take().await);
+        assert_eq!(cost!(store, log, cache, "/t/x"), cost(true, trips, sent));
+        drop(before);
+    }
+
+    // A bump is one UNLINK.
+    log.take().await;
+    store.invalidate(["t:x"]).await.unwrap();
+    let mut sent = log.take().await;
+    sent.remove("ping");
+    assert_eq!(sent.into_iter().collect::<Vec<_>>(), [("unlink".to_owned(), 1)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_who_miss_in_memory_under_a_lease_read_redis_once() {
+    let server = Server::start().await;
+    let make = || builder(&server).memory(8 << 20).build();
+    let (one, two) = (make().await.unwrap(), make().await.unwrap());
+    let (inner, calls) = counting(|_, n| ok(format!("answer {n}")));
+    let a = CacheLayer::new(one).rules(one_rule(rule())).layer(inner.clone());
+    let b = CacheLayer::new(two.clone()).rules(one_rule(rule())).layer(inner);
+    send(&a, get("/t/x")).await;
+    until("it is leased", async || two.is_leased()).await;
+    let before = two.round_trips();
+    // All are there before the first is answered: one thread, and none waits for another to begin.
+    let all = futures_util::future::join_all((0..1000).map(|_| send(&b, get("/t/x")))).await;
+    assert!(all.iter().all(|response| outcome(response) == Outcome::Hit));
+    assert_eq!((two.round_trips() - before, calls.load(Ordering::SeqCst)), (1, 1));
 }

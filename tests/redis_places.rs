@@ -172,6 +172,50 @@ async fn the_master_is_the_one_that_the_sentinel_names() {
     assert_ne!(ask!(cache, "/t/x").0, "answer 1");
 }
 
+/// All that a user of the server has to be allowed for a store.
+const ALLOWED: &str = "+get +mget +set +strlen +setrange +exists +unlink +eval +zadd +zrem +zrange +zcard +zremrangebyscore \
+                       +pexpireat +time +info +ping +hello +auth +client|tracking";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_may_no_more_than_needed_comes_by_tls_with_a_certificate_of_ones_own_authority() {
+    let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (dir, pem) = (tempfile::tempdir().unwrap(), own.cert.pem());
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let server = Options::default()
+        .line(format!("tls-port {port}"))
+        .line(format!("tls-cert-file {}", file("cert.pem", &pem)))
+        .line(format!("tls-key-file {}", file("key.pem", &own.signing_key.serialize_pem())))
+        .line(format!("tls-ca-cert-file {}", file("ca.pem", &pem)))
+        .line("tls-auth-clients no")
+        .line(format!("user app on >secret resetchannels ~shop:1:* {ALLOWED}"))
+        .start()
+        .await;
+    let place = |password: &str| Redis::builder(&format!("rediss://app:{password}@localhost:{port}")).prefix("shop");
+    let error = place("secret").must_be_there().build().await.unwrap_err().to_string();
+    assert!(error.to_lowercase().contains("certificate"), "{error}");
+    let error = place("wrong").root_certificate(pem.clone()).build().await.unwrap_err().to_string();
+    assert!(error.contains("WRONGPASS") || error.to_lowercase().contains("password"), "{error}");
+
+    let store = patient(place("secret").root_certificate(pem)).memory(8 << 20).strict(Duration::from_secs(30));
+    let store = store.build().await.unwrap();
+    until("it is leased", async || store.is_leased()).await;
+    let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
+    let cache = CacheLayer::new(store.clone()).rules(one_rule(rule())).layer(inner.clone());
+    let writes = InvalidateLayer::new(store.clone()).rules(one_rule(rule())).layer(inner);
+    let before = ask!(cache, "/t/x").0;
+    until("hits are there", async || ask!(cache, "/t/x").1).await;
+    let written = send(&writes, post("/t/x")).await;
+    assert_eq!(written.extensions().get(), Some(&Invalidation::Delivered));
+    assert_ne!(ask!(cache, "/t/x").0, before);
+    store.invalidate_softly(["t:x"]).await.unwrap();
+    assert_eq!(server.keys("shop:1:f:*").await, Vec::<String>::new());
+}
+
 // ---- A cluster ---------------------------------------------------------------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread")]

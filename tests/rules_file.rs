@@ -17,9 +17,11 @@ use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_response_cache::{CacheLayer, Clock, InvalidateLayer, Memory, Rules};
 
 const SPAN: &str = "one is written \"250ms\", \"60s\", \"5m\", \"1h30m\" or \"2d\"";
-const OPTIONS: &str = "expected one of `path`, `ttl`, `uncached`, `statuses`, `stale_while_revalidate`, `stale_if_error`, \
-    `early_refresh`, `jitter`, `max_body`, `key`, `identity`, `ignore_credentials`, `namespaces`, `invalidates`, \
-    `invalidates_on`, `invalidates_nothing`, `invalidates_softly`, `spare_client_errors`";
+const OPTIONS: &str = "expected one of `path`, `ttl`, `http`, `uncached`, `default_ttl`, `heuristics`, `targeted`, \
+    `stale_if_unreachable`, `keep_for_validation`, `statuses`, `stale_while_revalidate`, `stale_if_error`, `early_refresh`, \
+    `jitter`, `soft_timeout`, `fill_across_processes`, `max_body`, `etag`, `normalise`, `cache_groups`, `key`, `identity`, \
+    `ignore_credentials`, `namespaces`, `invalidates`, `invalidates_on`, `invalidates_nothing`, `invalidates_softly`, \
+    `spare_client_errors`, `spare_errors`, `hold`, `on_fence_error`";
 
 const EVERY_OPTION: &str = r#"
 [[route]]
@@ -39,6 +41,14 @@ invalidates_on = { DELETE = ["t"], PURGE = ["t"] }
 invalidates_nothing = false
 invalidates_softly = true
 spare_client_errors = true
+spare_errors = true
+etag = true
+cache_groups = true
+normalise = { lists = false, accept_encoding = "ordered", accept_language = "unordered" }
+soft_timeout = "2s"
+fill_across_processes = "30s"
+hold = { limit = "500ms", then = "reject" }
+on_fence_error = "proceed"
 key = { query = { without = ["utm_*"] }, headers = ["accept-language"], cookies = ["theme"], host = false }
 
 [[route]]
@@ -54,6 +64,16 @@ max_body = 65536
 key = { query = "as-sent" }
 identity = "header:x-api-key"
 invalidates_nothing = true
+
+[[route]]
+path = "/http"
+http = true
+default_ttl = "1s"
+heuristics = true
+targeted = ["cdn-cache-control", "x-own"]
+stale_if_unreachable = "1h"
+keep_for_validation = "2d"
+key.query.no_vary_search = 'key-order, params=("utm_source")'
 
 [fallback]
 ttl = "1s"
@@ -80,6 +100,38 @@ fn bad_files_are_refused_with_the_line_and_what_is_allowed_there() {
         ("tll = '5s'", format!("line 4: unknown field `tll`, {OPTIONS}")),
         ("jitter = 0.1\njitter = 0.2", "line 5: duplicate key".into()),
         ("jitter = ", "line 4: string values must be quoted, expected literal string".into()),
+        // HTTP.
+        (
+            "http = true",
+            "line 1: route \"/t/{table}\": a rule has exactly one of `ttl = \"60s\"`, `http = true` and `uncached = true`"
+                .into(),
+        ),
+        (
+            "heuristics = true",
+            "line 1: route \"/t/{table}\": heuristics is an option of HTTP rules alone: of Rule::http(), or with `http = true`"
+                .into(),
+        ),
+        ("targeted = ['a b']", "line 4: `a b` is not the name of a header field, such as accept-language".into()),
+        (
+            "normalise = { accept_language = 'none' }",
+            "line 4: `none` is none of \"verbatim\", \"ordered\", \"unordered\"".into(),
+        ),
+        (
+            "normalise = { user_agent = 'ordered' }",
+            "line 4: unknown field `user_agent`, expected one of `lists`, `accept_encoding`, `accept_language`".into(),
+        ),
+        ("hold = { limit = '1s', then = 'wait' }", "line 4: `wait` is none of \"acknowledge\", \"reject\"".into()),
+        ("hold = { limit = '1s' }", "line 4: missing field `then`".into()),
+        ("on_fence_error = 'ignore'", "line 4: `ignore` is none of \"reject\", \"proceed\"".into()),
+        (
+            "key.query.no_vary_search = 'params=1'",
+            "line 4: `params=1` is no value of No-Vary-Search, such as 'key-order, params=(\"utm_source\")'".into(),
+        ),
+        (
+            "fill_across_processes = '1ms'",
+            "line 1: route \"/t/{table}\": fill_across_processes is 1ms; it is a time from 100 milliseconds to 5 minutes"
+                .into(),
+        ),
         // Lengths of time.
         ("stale_if_error = 5", "line 4: invalid type: integer `5`, expected a length of time such as \"60s\"".into()),
         ("stale_if_error = '5'", format!("line 4: `5` is not a length of time; {SPAN}")),
@@ -130,19 +182,20 @@ fn bad_files_are_refused_with_the_line_and_what_is_allowed_there() {
         // Lifetimes.
         (
             "uncached = true",
-            "line 1: route \"/t/{table}\": a rule has exactly one of `ttl = \"60s\"` and `uncached = true`".into(),
+            "line 1: route \"/t/{table}\": a rule has exactly one of `ttl = \"60s\"`, `http = true` and `uncached = true`"
+                .into(),
         ),
         // Keys.
         (
             "key = { query = 'unsorted' }",
-            "line 4: invalid value: string \"unsorted\", expected \"sorted\", \"as-sent\", { only = [\"page\"] } \
-             or { without = [\"utm_*\"] }"
+            "line 4: invalid value: string \"unsorted\", expected \"sorted\", \"as-sent\", { only = [\"page\"] }, \
+             { without = [\"utm_*\"] } or { no_vary_search = \"key-order\" }"
                 .into(),
         ),
         (
             "key.query = { only = ['a'], without = ['b'] }",
-            "line 4: invalid value: a table of both or neither, expected \"sorted\", \"as-sent\", { only = [\"page\"] } \
-             or { without = [\"utm_*\"] }"
+            "line 4: invalid value: a table of several or none, expected \"sorted\", \"as-sent\", { only = [\"page\"] }, \
+             { without = [\"utm_*\"] } or { no_vary_search = \"key-order\" }"
                 .into(),
         ),
         (
@@ -172,7 +225,7 @@ fn bad_files_are_refused_with_the_line_and_what_is_allowed_there() {
         ("[[route]]\nttl = '1s'", "line 4: a route has a `path`, such as \"/t/{table}\"".into()),
         (
             "[[route]]\npath = '/u'",
-            "line 4: route \"/u\": a rule has exactly one of `ttl = \"60s\"` and `uncached = true`".into(),
+            "line 4: route \"/u\": a rule has exactly one of `ttl = \"60s\"`, `http = true` and `uncached = true`".into(),
         ),
         ("[[route]]\npath = 'u'\nttl = '1s'", "line 4: route \"u\": a pattern begins with `/`, as in `/tables/{table}`".into()),
         ("[[routes]]\npath = '/u'", "line 4: unknown field `routes`, expected `route` or `fallback`".into()),
@@ -263,6 +316,11 @@ async fn each_option_does_what_it_does_in_code() {
             vec![("GET", "/t/a x-v=1", 0), ("GET", "/t/a x-v=1", 0), ("GET", "/t/a x-v=2", 0)],
             [1, 1, 2],
         ),
+        (
+            "key.query.no_vary_search = 'key-order'",
+            vec![("GET", "/t/a?%78=1&y=2", 0), ("GET", "/t/a?y=2&x=1", 0), ("GET", "/t/a?x=2", 0)],
+            [1, 1, 2],
+        ),
         ("key.host = false", vec![("GET", "/t/a host=a", 0), ("GET", "/t/a host=b", 0), ("GET", "/t/a", 0)], [1, 1, 1]),
         ("", vec![("GET", "/t/a host=a", 0), ("GET", "/t/a host=b", 0), ("GET", "/t/a host=A", 0)], [1, 2, 2]),
         ("", vec![("GET", "/t/a cookie=s=1", 0), ("GET", "/t/a cookie=s=1", 0), ("GET", "/t/a", 0)], [1, 2, 3]),
@@ -309,8 +367,25 @@ async fn each_option_does_what_it_does_in_code() {
             vec![("GET", "/t/a", 0), ("POST", "/t/none", 0), ("GET", "/t/a", 0)],
             [1, 2, 2],
         ),
+        (
+            "namespaces = ['t']\nspare_errors = true",
+            vec![("GET", "/t/a", 0), ("POST", "/t/none", 0), ("GET", "/t/a", 0)],
+            [1, 2, 2],
+        ),
     ] {
         assert_eq!(calls(&route(options), &requests).await, want, "{options}: {requests:?}");
+    }
+    let http = |options: &str| format!("[[route]]\npath = '/t/{{table}}'\nhttp = true\n{options}\n");
+    let twice = |later: u64| [("GET", "/t/a", 0), ("GET", "/t/a", later), ("GET", "/t/a", 0)];
+    for (options, later, want) in [
+        ("", 0, [1, 2, 3]),
+        ("default_ttl = '5s'", 4, [1, 1, 1]),
+        ("default_ttl = '5s'", 5, [1, 2, 2]),
+        ("default_ttl = '5s'\nstale_while_revalidate = '5s'", 0, [1, 1, 1]),
+        ("targeted = ['x-own']", 0, [1, 2, 3]),
+        ("statuses = { 200 = '5s' }", 4, [1, 1, 1]),
+    ] {
+        assert_eq!(calls(&http(options), &twice(later)).await, want, "{options}, after {later} s");
     }
     let fallback = "[[route]]\npath = '/t'\nuncached = true\n[fallback]\nttl = '1s'";
     assert_eq!(calls(fallback, &[("GET", "/t", 0), ("GET", "/t", 0), ("GET", "/u", 0), ("GET", "/u", 0)]).await, [1, 2, 3, 3]);

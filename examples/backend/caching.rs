@@ -2,9 +2,9 @@
 //!
 //! | read | key | lives | cleared by |
 //! |---|---|---|---|
-//! | `/auth/user` | authority, path, hash of the token | 30 min | logout of that session; a change of that account |
-//! | `/tables/{table}` | authority, path, query | 60–300 s | insert: lists that could show the row; update, delete: the table |
-//! | `/storage/{bucket}` | authority, path, query | 5 min | upload, move, delete in that bucket |
+//! | `/auth/user` | path, hash of the token | 30 min | logout of that session; a change of that account |
+//! | `/tables/{table}` | path, query | 60–300 s | insert: lists that could show the row; update, delete: the table |
+//! | `/storage/{bucket}` | path, query | 5 min | upload, move, delete in that bucket |
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use tower_response_cache::{
-    CacheLayer, Caching, Identity, InvalidateLayer, Invalidates, Memory, Namespace, RequestView, Rule, Rules,
+    CacheLayer, Caching, Identity, InvalidateLayer, Invalidates, Namespace, RequestView, RouteAndQuery, Rule, Rules, Store,
 };
 
 use super::{query, schema::Table};
@@ -21,7 +21,7 @@ use super::{query, schema::Table};
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// The application, with a cache in front.
-pub(crate) fn cached(app: Router, store: &Memory) -> Router {
+pub(crate) fn cached(app: Router, store: &impl Store) -> Router {
     let rules = rules();
     app.layer(CacheLayer::new(store.clone()).rules(rules.clone()).cache_status("tower-response-cache"))
         .layer(InvalidateLayer::new(store.clone()).rules(rules))
@@ -29,11 +29,13 @@ pub(crate) fn cached(app: Router, store: &Memory) -> Router {
 
 /// What is cached, and what clears it even if its handler says nothing: if it fails, or panics.
 fn rules() -> Rules {
-    let who_am_i = Rule::ttl(30 * MINUTE).identity(Identity::bearer()).namespace("auth:user:{identity}");
+    // No handler asks by which name it was reached, so that processes on several ports share what they store.
+    let key = || RouteAndQuery.without_host();
+    let who_am_i = Rule::ttl(30 * MINUTE).key(key()).identity(Identity::bearer()).namespace("auth:user:{identity}");
     let logout = Rule::uncached().identity(Identity::bearer()).invalidates("auth:user:{identity}");
-    let table = Rule::ttl_by(lifetime).jitter(0.1).namespace("db_query:{table}").namespaces_by(namespaces);
+    let table = Rule::ttl_by(lifetime).key(key()).jitter(0.1).namespace("db_query:{table}").namespaces_by(namespaces);
     let row = Rule::uncached().invalidates("db_query:{table}").invalidates("db_query:joined");
-    let list = Rule::ttl(5 * MINUTE).stale_if_error(60 * MINUTE).namespace("storage:list:{bucket}");
+    let list = Rule::ttl(5 * MINUTE).key(key()).stale_if_error(60 * MINUTE).namespace("storage:list:{bucket}");
     Rules::new()
         .route("/auth/user", who_am_i)
         .route("/auth/logout", logout)

@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tower_response_cache::Store;
+
 use super::{
     Fault,
     app::Calls,
@@ -12,8 +14,9 @@ use super::{
     tour,
 };
 
-/// `bare` and `cached` are two servers over the same data; `calls` counts the handlers behind the cached one.
-pub(crate) async fn run(bare: Server, cached: &Server, calls: &Calls, time: Duration) -> Result<(), Fault> {
+/// `bare` and `cached` are two servers over the same data; `calls` counts the handlers behind the cached one, in front of which
+/// `store` is.
+pub(crate) async fn run(bare: Server, cached: &Server, store: &impl Store, calls: &Calls, time: Duration) -> Result<(), Fault> {
     let client = Client::new(bare.address());
     let mut tokens = Vec::new();
     for user in 0..seed::USERS {
@@ -24,6 +27,8 @@ pub(crate) async fn run(bare: Server, cached: &Server, calls: &Calls, time: Dura
     println!("{CLIENTS} clients, first on the bare application, then the same requests with the cache in front\n");
     let without = drive::run(bare.address(), Arc::clone(&tokens), Until::Time(time), "without the cache").await?;
     bare.stop().await;
+    // It has written past the cache, which other processes may have filled meanwhile.
+    store.invalidate(["*"]).await?;
     let again = Until::SameAs(without.deeds.clone());
     let with = drive::run(cached.address(), tokens, again, "with the cache").await?;
     println!("\n{}", report::table(&without, &with, &calls.so_far()));
@@ -32,7 +37,7 @@ pub(crate) async fn run(bare: Server, cached: &Server, calls: &Calls, time: Dura
     }
 
     println!("A write shows in the very next read");
-    tour::walk(&Client::new(cached.address())).await
+    tour::walk(&Client::new(cached.address()), store.is_shared()).await
 }
 
 /// Says what to try now, with a token that works.

@@ -1,5 +1,6 @@
 //! An application that a response cache was made for: an axum service over SQLite and a disk, which measures itself without and with
-//! the cache. `cargo run --release --example backend`, and `-- --help` for its flags.
+//! the cache. `cargo run --release --example backend`, and `-- --help` for its flags. With the feature `redis`, several processes over
+//! one database can share the cache.
 //!
 //! Read [`caching`] for how a cache joins an application, [`app`] for the routes, [`auth`], [`tables`] and [`storage`] for what is
 //! behind them, and [`drive`] for how the figures come about. A test can include this file as a module, which is why the modules
@@ -25,6 +26,8 @@ pub(crate) mod schema;
 pub(crate) mod seed;
 pub(crate) mod serve;
 pub(crate) mod session;
+#[cfg(feature = "redis")]
+pub(crate) mod shared;
 pub(crate) mod stats;
 pub(crate) mod storage;
 pub(crate) mod tables;
@@ -32,7 +35,9 @@ pub(crate) mod tour;
 pub(crate) mod user;
 
 use std::{
-    fmt, io,
+    fmt,
+    fs::File,
+    io,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -91,25 +96,49 @@ async fn run(args: Args) -> Result<(), Fault> {
     outcome
 }
 
-/// Sets up, demonstrates unless told not to, and serves for ever.
+/// Chooses the store, and goes on with it.
 async fn work(args: &Args, home: &Path, server: &mut Option<Server>) -> Result<(), Fault> {
     let listener = listen(args.listen).await?;
+    let turn = turn(home).await?;
+    #[cfg(feature = "redis")]
+    if !args.redis.urls.is_empty() {
+        let store = shared::open(&args.redis, args.memory, home).await?;
+        return work_with(store, args, listener, home, turn, server).await;
+    }
+    work_with(Memory::new(args.memory), args, listener, home, turn, server).await
+}
+
+/// Sets up, demonstrates unless told not to, and serves for ever.
+async fn work_with(
+    store: impl Store,
+    args: &Args,
+    listener: TcpListener,
+    home: &Path,
+    turn: File,
+    server: &mut Option<Server>,
+) -> Result<(), Fault> {
     let db = Db::open(&home.join("app.db"), CONNECTIONS)?;
     let buckets = Arc::new(Buckets::open(&home.join("buckets"))?);
     seed::fill(&db, Arc::clone(&buckets)).await?;
+    drop(turn);
     let backend = || Arc::new(Backend { db: db.clone(), buckets: Arc::clone(&buckets), calls: Calls::default() });
 
     let measured = backend();
-    let store = Memory::new(args.memory);
     let cached = caching::cached(app::app(Arc::clone(&measured)), &store);
     let server = server.insert(Server::start(listener, cached)?);
     if !args.serve {
         let bare = Server::start(TcpListener::bind("127.0.0.1:0").await?, app::app(backend()))?;
-        demo::run(bare, server, &measured.calls, args.measure).await?;
+        demo::run(bare, server, &store, &measured.calls, args.measure).await?;
         println!("\nWhat the store counted:\n{}", store.stats());
     }
     demo::invite(server).await?;
     std::future::pending().await
+}
+
+/// Waits until no other process sets up in this place; none does until the file is dropped.
+async fn turn(home: &Path) -> Result<File, Fault> {
+    let file = File::create(home.join("lock"))?;
+    tokio::task::spawn_blocking(move || file.lock().map(|()| file)).await?.map_err(Fault::from)
 }
 
 /// The wanted address; or if none is wanted, the usual one, or any.

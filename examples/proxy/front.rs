@@ -2,11 +2,14 @@
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version,
-    header::{EXPECT, HOST, MAX_FORWARDS},
+    header::{EXPECT, HOST, MAX_FORWARDS, UPGRADE},
     uri::{Authority, Parts},
 };
 
-use crate::fields::{append_via, remove_hop_by_hop};
+use crate::{
+    fields::{append_via, remove_hop_by_hop},
+    upgrade,
+};
 
 /// The status and the text of an answer that this proxy gives by itself.
 pub(crate) type End = (StatusCode, &'static str);
@@ -25,7 +28,12 @@ pub(crate) fn prepare<B>(mut request: Request<B>) -> Result<Request<B>, End> {
     }
     let received = request.version();
     let headers = request.headers_mut();
+    let protocol = upgrade::wanted(headers).filter(|_| received == Version::HTTP_11);
     remove_hop_by_hop(headers);
+    if let Some(protocol) = protocol {
+        // The cache leaves such a request alone.
+        headers.insert(UPGRADE, protocol);
+    }
     append_via(headers, received);
     // RFC 9110, section 10.1.1: the server of hyper says 100 (Continue) as soon as the content is asked for.
     headers.remove(EXPECT);

@@ -3,21 +3,29 @@
 mod args;
 mod fields;
 mod front;
+mod interim;
 mod origin;
 mod serve;
+#[cfg(feature = "redis")]
+mod shared;
+mod upgrade;
 
 use std::{
     fmt::Display,
     fs,
     io::{self, Write},
     process::ExitCode,
+    time::Duration,
 };
 
 use args::Args;
 use origin::Origin;
 use tokio::net::TcpListener;
 use tower::ServiceBuilder;
-use tower_response_cache::{CacheLayer, InvalidateLayer, Memory, Rule, Rules, semantics::CacheControl};
+use tower_response_cache::{
+    AfterHold, CacheLayer, ContentLayer, InvalidateLayer, Memory, Rule, Rules, Store,
+    semantics::{Normalise, Weights},
+};
 
 /// What this proxy calls itself in `Via` and `Cache-Status`.
 const NAME: &str = "tower-response-cache";
@@ -51,10 +59,21 @@ async fn run(args: Args) -> Result<(), String> {
         }
         None => rules_without_a_file(),
     };
-    let store = Memory::new(args.memory);
+    #[cfg(feature = "redis")]
+    if !args.redis.urls.is_empty() {
+        let store = shared::store(&args).await?;
+        return serve_from(store, rules, args).await;
+    }
+    serve_from(Memory::new(args.memory), rules, args).await
+}
+
+async fn serve_from(store: impl Store, rules: Rules, args: Args) -> Result<(), String> {
+    let hold = args.redis.hold.unwrap_or(Duration::from_secs(1));
+    let writes = InvalidateLayer::new(store.clone()).rules(rules.clone()).hold(hold, AfterHold::Acknowledge).cache_status(NAME);
     let service = ServiceBuilder::new()
-        .layer(CacheLayer::new(store.clone()).rules(rules.clone()).cache_status(NAME))
-        .layer(InvalidateLayer::new(store).rules(rules))
+        .layer(ContentLayer::new())
+        .layer(writes)
+        .layer(CacheLayer::new(store).rules(rules).cache_status(NAME))
         .service(Origin::new(args.origin));
 
     let listener = TcpListener::bind(args.listen).await.map_err(|why| format!("cannot listen on {}: {why}", args.listen))?;
@@ -66,10 +85,11 @@ async fn run(args: Args) -> Result<(), String> {
     Ok(())
 }
 
-/// What is cached if no file says it: every response that names its own lifetime.
+/// What is cached if no file says it: whatever HTTP lets a shared cache keep, for as long as it says. As a cache that acts
+/// for its origin it obeys `CDN-Cache-Control` first (RFC 9213), and unsafe methods clear what they change (RFC 9111, section 4.4).
 fn rules_without_a_file() -> Rules {
-    Rules::new().fallback(Rule::ttl_by_response(|response| {
-        let said = CacheControl::of(&response.headers);
-        said.s_maxage.or(said.max_age)
-    }))
+    let mut normalise = Normalise::rfc();
+    (normalise.accept_encoding, normalise.accept_language) = (Weights::Ordered, Weights::Unordered);
+    let rule = Rule::http().targeted(["cdn-cache-control"]).heuristics(true).normalise(normalise).cache_groups().spare_errors();
+    Rules::new().fallback(rule)
 }

@@ -1,7 +1,7 @@
-//! The inner service: asks the origin, and answers for it where it does not.
+//! The inner service: asks the origin.
 
 use std::{
-    convert::Infallible,
+    error, fmt,
     future::Future,
     pin::Pin,
     task::{Context, Poll},
@@ -11,19 +11,27 @@ use std::{
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version,
-    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HOST, TE, TRANSFER_ENCODING},
+    header::{CONNECTION, CONTENT_LENGTH, DATE, HOST, TE, TRANSFER_ENCODING, UPGRADE},
     uri::{Authority, PathAndQuery, Scheme},
 };
-use http_body_util::{Either, Full};
-use hyper::body::{Body, Incoming};
+use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
+use hyper::{
+    body::{Body, Incoming},
+    ext::on_informational,
+};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
 use tokio::time::timeout;
 use tower::Service;
+use tower_response_cache::ContentBody;
 
-use crate::fields::{append_via, remove_hop_by_hop};
+use crate::{
+    fields::{append_via, remove_hop_by_hop},
+    interim::Interim,
+    upgrade,
+};
 
 /// How long the origin has to accept a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -35,11 +43,39 @@ const IDLE: Duration = Duration::from_secs(4);
 
 #[derive(Clone)]
 pub(crate) struct Origin {
-    client: Client<HttpConnector, Incoming>,
+    client: Client<HttpConnector, Asked>,
     authority: Authority,
 }
 
-pub(crate) type OriginBody = Either<Incoming, Full<Bytes>>;
+/// The body of a request on its way to the origin.
+type Asked = ContentBody<Incoming>;
+
+pub(crate) type OriginBody = UnsyncBoxBody<Bytes, hyper::Error>;
+
+/// Why the origin gave no answer: an error, so that the cache may serve a stale response in its place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum NoAnswer {
+    Unreachable,
+    Silent,
+}
+
+impl NoAnswer {
+    /// What the client gets if there is nothing else, and the word for it in `Cache-Status`.
+    pub(crate) fn answer(self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::Unreachable => (StatusCode::BAD_GATEWAY, "the origin cannot be reached\n", "unreachable"),
+            Self::Silent => (StatusCode::GATEWAY_TIMEOUT, "the origin does not answer\n", "timeout"),
+        }
+    }
+}
+
+impl fmt::Display for NoAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.answer().1.trim_end())
+    }
+}
+
+impl error::Error for NoAnswer {}
 
 impl Origin {
     pub(crate) fn new(authority: Authority) -> Self {
@@ -52,7 +88,7 @@ impl Origin {
     }
 
     /// Addresses a request to the origin.
-    fn address(&self, request: &mut Request<Incoming>) {
+    fn address(&self, request: &mut Request<Asked>) {
         let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         let uri = Uri::builder().scheme(Scheme::HTTP).authority(self.authority.clone()).path_and_query(path).build();
         *request.uri_mut() = uri.unwrap_or_default();
@@ -72,32 +108,44 @@ impl Origin {
         }
         // RFC 9110, section 6.5.1: trailers are welcome here, whoever asks for the stored response later.
         headers.insert(TE, HeaderValue::from_static("trailers"));
-        headers.insert(CONNECTION, HeaderValue::from_static("te"));
+        let options = if headers.contains_key(UPGRADE) { "te, upgrade" } else { "te" };
+        headers.insert(CONNECTION, HeaderValue::from_static(options));
     }
 }
 
-impl Service<Request<Incoming>> for Origin {
+impl Service<Request<Asked>> for Origin {
     type Response = Response<OriginBody>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+    type Error = NoAnswer;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, NoAnswer>> + Send>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), NoAnswer>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Asked>) -> Self::Future {
         self.address(&mut request);
+        let client = upgrade::Client::of(&mut request);
+        if let Some(interim) = request.extensions_mut().remove::<Interim>() {
+            on_informational(&mut request, move |response| {
+                // RFC 9110, section 15.2.1: a 100 is for whoever has said `Expect`, and that is not the client's any more.
+                if response.status() != StatusCode::CONTINUE {
+                    interim.send(response.status(), response.headers());
+                }
+            });
+        }
         let asked = self.client.request(request);
         Box::pin(async move {
-            let answer = match timeout(ANSWER, asked).await {
-                Ok(Ok(response)) => received(response).map(Either::Left),
+            match timeout(ANSWER, asked).await {
+                Ok(Ok(mut response)) => {
+                    client.join(&mut response);
+                    Ok(received(response).map(|body| body.boxed_unsync()))
+                }
                 Ok(Err(error)) => {
                     eprintln!("proxy: {}", chain(&error));
-                    said(StatusCode::BAD_GATEWAY, "the origin cannot be reached\n").map(Either::Right)
+                    Err(NoAnswer::Unreachable)
                 }
-                Err(_) => said(StatusCode::GATEWAY_TIMEOUT, "the origin does not answer\n").map(Either::Right),
-            };
-            Ok(answer)
+                Err(_) => Err(NoAnswer::Silent),
+            }
         })
     }
 }
@@ -105,10 +153,14 @@ impl Service<Request<Incoming>> for Origin {
 /// The origin's response as this proxy's own.
 fn received(mut response: Response<Incoming>) -> Response<Incoming> {
     let version = response.version();
+    let protocol = upgrade::wanted(response.headers()).filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS);
     let headers = response.headers_mut();
     remove_hop_by_hop(headers);
     append_via(headers, version);
-    date(headers);
+    match protocol {
+        Some(protocol) => upgrade::name(headers, protocol),
+        None => date(headers),
+    }
     *response.version_mut() = Version::HTTP_11;
     response
 }
@@ -120,14 +172,6 @@ fn date(headers: &mut HeaderMap) {
     {
         headers.insert(DATE, now);
     }
-}
-
-/// A response that this proxy makes by itself.
-pub(crate) fn said(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(text));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    response
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

@@ -10,6 +10,7 @@ use super::{
     query::{Names, Query},
     write::Tag,
 };
+use crate::semantics::NoVarySearch;
 
 /// Says what makes two requests of a rule the same request.
 ///
@@ -145,6 +146,20 @@ impl RouteAndQuery {
         RequestTarget::default().without_query(names)
     }
 
+    /// With what `No-Vary-Search` leaves of the query: names and values are compared decoded, and their order counts unless it is
+    /// said that it does not. The rule says it here, once for all its responses; what these say in that field is not asked.
+    ///
+    /// ```
+    /// use tower_response_cache::{RouteAndQuery, Rule, semantics::NoVarySearch};
+    ///
+    /// let same = NoVarySearch::ignoring(["utm_source"]).in_any_order();
+    /// let rule = Rule::http().key(RouteAndQuery.no_vary_search(same));
+    /// # drop(rule);
+    /// ```
+    pub fn no_vary_search(self, variance: NoVarySearch) -> RequestTarget {
+        RequestTarget::default().no_vary_search(variance)
+    }
+
     /// With the query as it was sent, unsorted: for a handler that reads it raw.
     pub fn query_as_sent(self) -> RequestTarget {
         RequestTarget::default().query_as_sent()
@@ -200,6 +215,12 @@ impl RequestTarget {
         I::Item: AsRef<str>,
     {
         self.query = Query::Without(Names::new(names));
+        self
+    }
+
+    /// As [`RouteAndQuery::no_vary_search`].
+    pub fn no_vary_search(mut self, variance: NoVarySearch) -> Self {
+        self.query = Query::By(variance);
         self
     }
 

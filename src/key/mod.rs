@@ -16,7 +16,7 @@ pub use identity::Identity;
 #[cfg(feature = "config")]
 pub(crate) use query::is_name as is_query_name;
 pub use write::{Extracted, KeyWriter};
-pub(crate) use write::{begin, secret_variant, variant};
+pub(crate) use write::{Tag, begin, secret_variant, variant};
 
 use crate::{rules::Params, store::Secret};
 

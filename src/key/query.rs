@@ -1,6 +1,7 @@
 //! The query of a key: sorted where that cannot merge what differs, as it was sent elsewhere.
 
 use super::{KeyWriter, write::Tag};
+use crate::semantics::NoVarySearch;
 
 /// Which parameters of a query count.
 #[derive(Debug, Clone, Default)]
@@ -14,6 +15,8 @@ pub(crate) enum Query {
     Only(Names),
     /// All but those that the list names, sorted by name.
     Without(Names),
+    /// What is left of them by `No-Vary-Search`.
+    By(NoVarySearch),
 }
 
 /// A list of parameter names, where `utm_*` names all that begin with `utm_`.
@@ -58,6 +61,11 @@ impl Query {
     /// else is changed. Where a name holds `%`, `+` or a bracket, two spellings may mean one name and their order may
     /// mean something: such a query is written as it was sent, as is one of more than 32 parameters.
     pub(crate) fn write(&self, query: Option<&str>, key: &mut KeyWriter<'_>) {
+        if let Self::By(variance) = self {
+            let mut reduced = Vec::new();
+            variance.write(query, &mut reduced);
+            return key.tagged(Tag::ReducedQuery, &reduced);
+        }
         let Some(query) = query else {
             return key.tagged(Tag::NoQuery, &[]);
         };
@@ -134,7 +142,7 @@ impl Query {
     #[inline]
     fn counts(&self, name: &[u8]) -> bool {
         match self {
-            Self::Sorted | Self::AsSent => true,
+            Self::Sorted | Self::AsSent | Self::By(_) => true,
             Self::Only(names) => names.have(name),
             Self::Without(names) => !names.have(name),
         }

@@ -69,6 +69,8 @@ pub(crate) enum Tag {
     Variant = 14,
     Sections = 15,
     Http = 16,
+    ReducedQuery = 17,
+    Content = 18,
 }
 
 impl<'a> KeyWriter<'a> {

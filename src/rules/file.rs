@@ -25,13 +25,18 @@ use crate::key::{Cookie, Headers, KeyExtractor, RequestTarget};
 /// let rules = Rules::from_toml(r#"
 ///     [[route]]
 ///     path = "/t/{table}"
-///     ttl = "60s"                                     # or: uncached = true
+///     ttl = "60s"                                     # or: http = true, or: uncached = true
 ///     statuses = { 404 = "5s" }                       # `Rule::status`
 ///     stale_while_revalidate = "5s"
 ///     stale_if_error = "1h"
 ///     early_refresh = 1.0
 ///     jitter = 0.1
 ///     max_body = "1MiB"
+///     soft_timeout = "2s"
+///     fill_across_processes = "30s"
+///     etag = false
+///     normalise = { accept_encoding = "ordered" }     # "verbatim" (the default), "unordered"; accept_language; lists = true
+///     cache_groups = false
 ///     identity = "bearer"                             # "cookie:NAME", "header:NAME"; { by = "bearer", required = true }
 ///     ignore_credentials = false
 ///     namespaces = ["t", "t:{table}"]                 # `Rule::namespace`
@@ -40,12 +45,23 @@ use crate::key::{Cookie, Headers, KeyExtractor, RequestTarget};
 ///     invalidates_nothing = false
 ///     invalidates_softly = false
 ///     spare_client_errors = false
+///     spare_errors = false
+///     hold = { limit = "500ms", then = "acknowledge" } # "reject"
+///     on_fence_error = "reject"                       # "proceed"
 ///
 ///     [route.key]
 ///     query = { without = ["utm_*"] }                 # "sorted" (the default), "as-sent", { only = [...] }
 ///     headers = ["accept-language"]
 ///     cookies = ["theme"]
 ///     host = true
+///
+///     [fallback]
+///     http = true                                     # with it, besides:
+///     default_ttl = "0s"
+///     heuristics = false
+///     targeted = ["cdn-cache-control"]
+///     stale_if_unreachable = "1h"
+///     keep_for_validation = "1d"
 /// "#);
 /// assert!(rules.is_ok());
 ///
@@ -127,13 +143,24 @@ struct File {
 struct Entry {
     path: Option<String>,
     ttl: Option<value::Span>,
+    http: Option<bool>,
     uncached: Option<bool>,
+    default_ttl: Option<value::Span>,
+    heuristics: Option<bool>,
+    targeted: Option<value::HeaderNames>,
+    stale_if_unreachable: Option<value::Span>,
+    keep_for_validation: Option<value::Span>,
     statuses: Option<value::Statuses>,
     stale_while_revalidate: Option<value::Span>,
     stale_if_error: Option<value::Span>,
     early_refresh: Option<value::Number>,
     jitter: Option<value::Number>,
+    soft_timeout: Option<value::Span>,
+    fill_across_processes: Option<value::Span>,
     max_body: Option<value::Size>,
+    etag: Option<bool>,
+    normalise: Option<value::Normal>,
+    cache_groups: Option<bool>,
     key: Option<FileKey>,
     identity: Option<value::Who>,
     ignore_credentials: Option<bool>,
@@ -143,6 +170,9 @@ struct Entry {
     invalidates_nothing: Option<bool>,
     invalidates_softly: Option<bool>,
     spare_client_errors: Option<bool>,
+    spare_errors: Option<bool>,
+    hold: Option<value::Hold>,
+    on_fence_error: Option<value::NoFence>,
 }
 
 #[derive(Deserialize)]
@@ -159,6 +189,7 @@ impl Entry {
     fn lifetime(&self) -> Result<Rule, String> {
         let named = [
             self.ttl.as_ref().map(|ttl| Rule::ttl(ttl.0)),
+            self.http.and_then(|on| on.then(Rule::http)),
             self.uncached.and_then(|on| on.then(Rule::uncached)),
             // One line for each further kind of lifetime, and its name in LIFETIMES.
         ];
@@ -179,6 +210,16 @@ impl Entry {
         rule = with(rule, self.early_refresh, |rule, beta| rule.early_refresh(beta.0));
         rule = with(rule, self.jitter, |rule, share| rule.jitter(share.0));
         rule = with(rule, self.max_body, |rule, bytes| rule.max_body(bytes.0));
+        rule = with(rule, self.default_ttl, |rule, ttl| rule.default_ttl(ttl.0));
+        rule = with(rule, self.heuristics, Rule::heuristics);
+        rule = with(rule, self.targeted, |rule, fields| rule.targeted(fields.0));
+        rule = with(rule, self.stale_if_unreachable, |rule, window| rule.stale_if_unreachable(window.0));
+        rule = with(rule, self.keep_for_validation, |rule, window| rule.keep_for_validation(window.0));
+        rule = with(rule, self.soft_timeout, |rule, limit| rule.soft_timeout(limit.0));
+        rule = with(rule, self.fill_across_processes, |rule, lease| rule.fill_across_processes(lease.0));
+        rule = on(rule, self.etag, Rule::etag);
+        rule = with(rule, self.normalise, |rule, normal| rule.normalise(normal.0));
+        rule = on(rule, self.cache_groups, Rule::cache_groups);
         // The key first: an identity is added to it.
         rule = with(rule, self.key, |rule, key| rule.key(key.extractor()));
         rule = with(rule, self.identity, |rule, who| rule.identity(who.0));
@@ -198,12 +239,15 @@ impl Entry {
             rule = templates.0.iter().fold(rule, |rule, template| rule.invalidates_on([method.clone()], template));
         }
         rule = on(rule, self.invalidates_softly, Rule::invalidates_softly);
-        Ok(on(rule, self.spare_client_errors, Rule::spare_client_errors))
+        rule = on(rule, self.spare_client_errors, Rule::spare_client_errors);
+        rule = on(rule, self.spare_errors, Rule::spare_errors);
+        rule = with(rule, self.hold, |rule, hold| rule.hold(hold.limit, hold.then));
+        Ok(with(rule, self.on_fence_error, |rule, then| rule.on_fence_error(then.0)))
     }
 }
 
 /// The names of what [`Entry::lifetime`] knows.
-const LIFETIMES: &str = "`ttl = \"60s\"` and `uncached = true`";
+const LIFETIMES: &str = "`ttl = \"60s\"`, `http = true` and `uncached = true`";
 
 fn with<T>(rule: Rule, option: Option<T>, set: impl FnOnce(Rule, T) -> Rule) -> Rule {
     match option {
@@ -223,6 +267,7 @@ impl FileKey {
             Some(value::Params::AsSent) => RequestTarget::default().query_as_sent(),
             Some(value::Params::Only(names)) => RequestTarget::default().only_query(names),
             Some(value::Params::Without(names)) => RequestTarget::default().without_query(names),
+            Some(value::Params::By(variance)) => RequestTarget::default().no_vary_search(variance),
         };
         if self.host == Some(false) {
             target = target.without_host();

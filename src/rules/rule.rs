@@ -17,6 +17,8 @@ use super::{
 };
 use crate::{
     clock::{Nanos, nanos},
+    content,
+    groups::Origin,
     invalidate::{AfterHold, OnFenceError},
     key::{self, And, Extracted, Identity, KeyExtractor, KeyRef, KeyWriter, RequestView, RouteAndQuery},
     namespace::{MAX_NAMESPACES, Namespace, Namespaces},
@@ -69,8 +71,10 @@ pub struct Rule {
     clears_by: Vec<(Methods, Arc<ClearsBy>)>,
     soft: bool,
     spare_client_errors: bool,
+    spare_server_errors: bool,
     normalise: Normalise,
     etag: bool,
+    groups: bool,
     soft_timeout: Option<Duration>,
     lock: Option<Duration>,
     hold: Option<(Duration, AfterHold)>,
@@ -192,8 +196,10 @@ impl Rule {
             clears_by: Vec::new(),
             soft: false,
             spare_client_errors: false,
+            spare_server_errors: false,
             normalise: Normalise::rfc(),
             etag: false,
+            groups: false,
             soft_timeout: None,
             lock: None,
             hold: None,
@@ -367,6 +373,24 @@ impl Rule {
         self
     }
 
+    /// Obeys cache groups (RFC 9875): a response belongs to the groups of its origin that its `Cache-Groups` names, and all that belong
+    /// to a group are cleared when the response to an unsafe request on a route with this option names it in `Cache-Group-Invalidation`.
+    ///
+    /// Groups are namespaces ([`Namespace::of_cache_group`]). A response of more than four groups is cleared with any group of its
+    /// origin. One whose field is malformed is not stored, since nobody knows what would clear it. Defaults to no.
+    ///
+    /// ```
+    /// use tower_response_cache::{Rule, Rules};
+    ///
+    /// let rules = Rules::new().fallback(Rule::http().cache_groups());
+    /// # drop(rules);
+    /// ```
+    #[must_use]
+    pub fn cache_groups(mut self) -> Self {
+        self.groups = true;
+        self
+    }
+
     /// If the inner service has not answered after so long, and a stale response may stand in
     /// ([`stale_if_error`](Self::stale_if_error), [`stale_if_unreachable`](Self::stale_if_unreachable)), it is served, and the
     /// fill goes on in the background. Defaults to never.
@@ -442,6 +466,16 @@ impl Rule {
         self
     }
 
+    /// Responses of 4xx and 5xx clear nothing: RFC 9111, section 4.4, has only what is no error clear. For handlers that answer with an
+    /// error only if they have changed nothing; one that fails after its commit leaves what is stored as it was.
+    ///
+    /// By default they clear. What ends without a response clears in any case.
+    #[must_use]
+    pub fn spare_errors(mut self) -> Self {
+        (self.spare_client_errors, self.spare_server_errors) = (true, true);
+        self
+    }
+
     /// How long the response of a write on this route waits for a shared store to know of it, and what is answered if that takes
     /// longer. Defaults to what [`InvalidateLayer::hold`](crate::InvalidateLayer::hold) says.
     #[must_use]
@@ -498,6 +532,8 @@ pub(crate) struct ReadPlan {
     pub(crate) names: Namespaces,
     /// The lifetime, where the request decides it.
     pub(crate) ttl: Option<Duration>,
+    /// The origin of its cache groups, if the rule obeys them.
+    pub(crate) groups_of: Option<Origin>,
 }
 
 /// What a write clears, as known before its response.
@@ -537,7 +573,10 @@ impl Compiled {
             return fault(RulesErrorKind::Setting, why);
         }
         if let Some(name) = rule.misplaced {
-            return fault(RulesErrorKind::Setting, format!("{name} is an option of Rule::http() alone"));
+            return fault(
+                RulesErrorKind::Setting,
+                format!("{name} is an option of HTTP rules alone: of Rule::http(), or with `http = true`"),
+            );
         }
         let params = route.map(template::params_of).unwrap_or_default();
         let identified = rule.key.identity().is_some();
@@ -564,6 +603,16 @@ impl Compiled {
     /// Writes the whole key of a request: its route, then what the extractor says.
     #[inline]
     pub(crate) fn write_key(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
+        let extracted = self.write_target(request, key);
+        if *request.method != Method::GET && content::is_query(request.method) {
+            content::write(request, key);
+        }
+        extracted
+    }
+
+    /// The same without the content of a QUERY: the key of a GET.
+    #[inline]
+    fn write_target(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
         key::begin(key, self.http().is_some(), self.route.as_deref(), request);
         self.rule.key.extract(request, key)
     }
@@ -610,6 +659,11 @@ impl Compiled {
         self.rule.soft_timeout
     }
 
+    /// Whether it obeys cache groups.
+    pub(crate) fn has_groups(&self) -> bool {
+        self.rule.groups
+    }
+
     /// The lifetime that responses of a status have by this rule.
     pub(crate) fn status_lifetime(&self, status: StatusCode) -> Option<Duration> {
         self.rule.statuses.iter().find(|(listed, _)| *listed == status).map(|(_, ttl)| *ttl)
@@ -654,12 +708,19 @@ impl Compiled {
         }
         // The key itself is a name under which it can be cleared: that of the request, so that all variants go with it.
         names.push_key(key);
+        if content::is_query(request.method) {
+            // RFC 9111, section 4.4: whatever is stored for a URI goes with a write to it.
+            let mut target = Vec::new();
+            let _ = self.write_target(request, &mut KeyWriter::new(&mut target, request.secret));
+            names.push_key(KeyRef::new(&target));
+        }
         let ttl = match &self.rule.lifetime {
             Lifetime::Fixed(ttl) => Some(*ttl),
             Lifetime::ByRequest(ttl) => Some(ttl(request)),
             Lifetime::ByResponse(_) | Lifetime::Http(_) | Lifetime::Uncached => None,
         };
-        ReadPlan { names, ttl }
+        let groups_of = self.rule.groups.then(|| Origin::of(request.uri(), request.headers()));
+        ReadPlan { names, ttl, groups_of }
     }
 
     /// The lifetime of a response, jitter taken off; `None` if its status is not stored.
@@ -721,7 +782,8 @@ impl Compiled {
 
     /// Whether a response of this status may have changed something.
     pub(crate) fn may_have_changed(&self, status: StatusCode) -> bool {
-        !(self.rule.spare_client_errors && status.is_client_error())
+        !(self.rule.spare_client_errors && status.is_client_error()
+            || self.rule.spare_server_errors && status.is_server_error())
     }
 }
 

@@ -8,7 +8,11 @@ use serde::{
     de::{Error, MapAccess, Unexpected, Visitor, value::MapAccessDeserializer},
 };
 
-use crate::key::{Identity, is_query_name};
+use crate::{
+    invalidate::{AfterHold, OnFenceError},
+    key::{Identity, is_query_name},
+    semantics::{NoVarySearch, Normalise, Weights},
+};
 
 /// A length of time.
 pub(super) struct Span(pub(super) Duration);
@@ -39,12 +43,25 @@ pub(super) enum Params {
     AsSent,
     Only(Vec<String>),
     Without(Vec<String>),
+    By(NoVarySearch),
 }
 
 pub(super) struct HeaderNames(pub(super) Vec<String>);
 
 #[derive(Default)]
 pub(super) struct CookieNames(pub(super) Vec<String>);
+
+/// How far request fields are reduced.
+pub(super) struct Normal(pub(super) Normalise);
+
+/// How long a write waits for a shared store, and what comes then.
+pub(super) struct Hold {
+    pub(super) limit: Duration,
+    pub(super) then: AfterHold,
+}
+
+/// What becomes of a write without a fence.
+pub(super) struct NoFence(pub(super) OnFenceError);
 
 /// A type that is written as a string.
 fn text<'de, D, T>(from: D, form: &'static str, read: impl FnOnce(&str) -> Result<T, String>) -> Result<T, D::Error>
@@ -343,11 +360,23 @@ impl<'de> Deserialize<'de> for Params {
             }
         }
 
+        struct Variance(NoVarySearch);
+
+        impl<'de> Deserialize<'de> for Variance {
+            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                text(from, "a value of No-Vary-Search such as \"key-order\"", |text| {
+                    let form = "such as 'key-order, params=(\"utm_source\")'";
+                    NoVarySearch::parse(text).map(Self).ok_or_else(|| format!("`{text}` is no value of No-Vary-Search, {form}"))
+                })
+            }
+        }
+
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Table {
             only: Option<Names>,
             without: Option<Names>,
+            no_vary_search: Option<Variance>,
         }
 
         struct Either;
@@ -356,7 +385,7 @@ impl<'de> Deserialize<'de> for Params {
             type Value = Params;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("\"sorted\", \"as-sent\", { only = [\"page\"] } or { without = [\"utm_*\"] }")
+                f.write_str("\"sorted\", \"as-sent\", { only = [\"page\"] }, { without = [\"utm_*\"] } or { no_vary_search = \"key-order\" }")
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<Params, E> {
@@ -369,14 +398,81 @@ impl<'de> Deserialize<'de> for Params {
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Params, A::Error> {
                 match Table::deserialize(MapAccessDeserializer::new(map))? {
-                    Table { only: Some(Names(names)), without: None } => Ok(Params::Only(names)),
-                    Table { only: None, without: Some(Names(names)) } => Ok(Params::Without(names)),
-                    _ => Err(A::Error::invalid_value(Unexpected::Other("a table of both or neither"), &self)),
+                    Table { only: Some(Names(names)), without: None, no_vary_search: None } => Ok(Params::Only(names)),
+                    Table { only: None, without: Some(Names(names)), no_vary_search: None } => Ok(Params::Without(names)),
+                    Table { only: None, without: None, no_vary_search: Some(Variance(variance)) } => Ok(Params::By(variance)),
+                    _ => Err(A::Error::invalid_value(Unexpected::Other("a table of several or none"), &self)),
                 }
             }
         }
 
         from.deserialize_any(Either)
+    }
+}
+
+/// Reads one of a few words.
+fn word<'de, D: Deserializer<'de>, T: Copy>(from: D, form: &'static str, words: &[(&str, T)]) -> Result<T, D::Error> {
+    text(from, form, |text| {
+        let found = words.iter().find(|(word, _)| *word == text).map(|(_, means)| *means);
+        found.ok_or_else(|| format!("`{text}` is none of {form}"))
+    })
+}
+
+impl<'de> Deserialize<'de> for Normal {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Reduce(Weights);
+
+        impl<'de> Deserialize<'de> for Reduce {
+            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                let words = [("verbatim", Weights::Verbatim), ("ordered", Weights::Ordered), ("unordered", Weights::Unordered)];
+                word(from, "\"verbatim\", \"ordered\", \"unordered\"", &words).map(Self)
+            }
+        }
+
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields, expecting = "a table such as { accept_encoding = \"ordered\" }")]
+        struct Table {
+            lists: Option<bool>,
+            accept_encoding: Option<Reduce>,
+            accept_language: Option<Reduce>,
+        }
+
+        let Table { lists, accept_encoding, accept_language } = Table::deserialize(from)?;
+        let mut normalise = Normalise::rfc();
+        normalise.lists = lists.unwrap_or(normalise.lists);
+        normalise.accept_encoding = accept_encoding.map_or(normalise.accept_encoding, |reduce| reduce.0);
+        normalise.accept_language = accept_language.map_or(normalise.accept_language, |reduce| reduce.0);
+        Ok(Self(normalise))
+    }
+}
+
+impl<'de> Deserialize<'de> for Hold {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Then(AfterHold);
+
+        impl<'de> Deserialize<'de> for Then {
+            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                let words = [("acknowledge", AfterHold::Acknowledge), ("reject", AfterHold::Reject)];
+                word(from, "\"acknowledge\", \"reject\"", &words).map(Self)
+            }
+        }
+
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields, expecting = "a table such as { limit = \"500ms\", then = \"reject\" }")]
+        struct Table {
+            limit: Span,
+            then: Then,
+        }
+
+        let Table { limit, then } = Table::deserialize(from)?;
+        Ok(Self { limit: limit.0, then: then.0 })
+    }
+}
+
+impl<'de> Deserialize<'de> for NoFence {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let words = [("reject", OnFenceError::Reject), ("proceed", OnFenceError::Proceed)];
+        word(from, "\"reject\", \"proceed\"", &words).map(Self)
     }
 }
 

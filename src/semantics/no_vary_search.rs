@@ -60,6 +60,11 @@ impl NoVarySearch {
         structured::field(response, &NO_VARY_SEARCH).and_then(|field| parse(&field)).unwrap_or_default()
     }
 
+    /// Reads the value of a field, such as `key-order, params=("utm_source")`; `None` if it is malformed.
+    pub fn parse(value: &str) -> Option<NoVarySearch> {
+        sfv::Parser::new(value).parse::<Dictionary>().ok().and_then(|field| parse(&field))
+    }
+
     /// Whether two queries (without their `?`; `None` where there is none) ask for the same.
     pub fn same(&self, one: Option<&str>, two: Option<&str>) -> bool {
         if *self == NoVarySearch::default() { one == two } else { self.reduce(one) == self.reduce(two) }

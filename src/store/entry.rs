@@ -103,9 +103,11 @@ impl Entry {
         Self { stamp, ..self }
     }
 
-    /// A copy of it under another stamp; the body is not copied.
+    /// A copy of it under another stamp; the body is not copied. Breaks the promise of every store if that stamp was not taken
+    /// before the response was computed: tests show with it that they notice.
     #[cfg(feature = "redis")]
-    pub(crate) fn stamped(&self, stamp: Stamp) -> Self {
+    #[doc(hidden)]
+    pub fn stamped(&self, stamp: Stamp) -> Self {
         let Self { key, names, times, content, http, weight, .. } = self;
         Self {
             key: key.clone(),

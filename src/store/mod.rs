@@ -21,6 +21,8 @@ use std::{
 pub use self::redis::{
     Coherence, Failover, Reclaimed, Redis, RedisBuilder, RedisConnectError, RedisConnection, RedisManager, ServerUsage,
 };
+#[cfg(all(fuzzing, feature = "redis"))]
+pub use codec::fuzz_stored;
 #[cfg(feature = "encryption")]
 pub use codec::{KeyRing, KeyRingError};
 pub use entry::Entry;

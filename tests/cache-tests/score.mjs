@@ -46,4 +46,10 @@ export function count (judged) {
   return counts
 }
 
+// The ids that a page of reasons begins its items with: "- `id`, `id`: …".
+export function explained (page) {
+  const items = page.split(/^- /m).slice(1).map(item => /^(?:`[^`]+`,?\s+)*`[^`]+`(?=:)/.exec(item)?.[0] ?? '')
+  return new Set(items.flatMap(item => [...item.matchAll(/`([^`]+)`/g)].map(found => found[1])))
+}
+
 export const passed = judged => Object.keys(judged).filter(id => judged[id].state === 'pass')

@@ -80,6 +80,9 @@ const MAX_LEN: usize = 512 << 20;
 const SEALED: u8 = 1;
 const COMPRESSED: u8 = 2;
 
+/// The names of an entry, and a generation for each of them.
+pub(crate) type Stamped = (Namespaces, Arc<[Option<Generation>]>);
+
 /// Writes entries as bytes, and reads them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Codec {
@@ -89,13 +92,13 @@ pub(crate) struct Codec {
 
 impl Codec {
     /// Compresses bodies. What is compressed is read also without this.
-    #[cfg(any(test, feature = "compression"))]
+    #[cfg(feature = "compression")]
     pub(crate) fn compress(self, compression: Compression) -> Self {
         Self { compression: Some(compression), ..self }
     }
 
     /// Seals what is written, and reads nothing else: what is not sealed could be anybody's.
-    #[cfg(any(test, feature = "encryption"))]
+    #[cfg(feature = "encryption")]
     pub(crate) fn seal(self, keys: KeyRing) -> Self {
         Self { keys: Some(keys), ..self }
     }
@@ -144,7 +147,7 @@ impl Codec {
     }
 
     /// The names of the entry that is stored at a place, and their generations: whether it lives can be told without its key.
-    pub(crate) fn generations(&self, bytes: Bytes, place: u128) -> Result<(Namespaces, Arc<[Option<Generation>]>), Damaged> {
+    pub(crate) fn generations(&self, bytes: Bytes, place: u128) -> Result<Stamped, Damaged> {
         let (form, contents) = self.contents(bytes, place)?;
         read::generations(&contents, form & COMPRESSED != 0)
     }
@@ -158,6 +161,37 @@ impl Codec {
             (None, false) => checked(bytes)?,
         };
         Ok((form, contents))
+    }
+}
+
+/// Contents that are not sealed, in a frame with the right length and checksum, whatever they are.
+#[cfg(any(test, fuzzing))]
+fn framed(form: u8, contents: &[u8]) -> Bytes {
+    let mut out = vec![VERSION, form];
+    out.extend_from_slice(&((FRAME + contents.len() + CHECK) as u32).to_le_bytes());
+    out.extend_from_slice(contents);
+    out.extend_from_slice(&xxh3_64(&out).to_le_bytes());
+    out.into()
+}
+
+/// For the fuzz target `stored`: reads contents that may be anything, behind a key that fits. What is taken for an entry must be
+/// written as bytes from which it is read again.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub fn fuzz_stored(compressed: bool, input: &[u8]) {
+    let key = KeyRef::new(b"key");
+    // The last two bytes say how much of the rest is body.
+    let Some((input, tail)) = input.split_last_chunk::<2>() else { return };
+    let head = input.len().saturating_sub(usize::from(u16::from_le_bytes(*tail)));
+    let mut contents = (head as u32 + 4).to_le_bytes().to_vec();
+    contents.extend_from_slice(b"\x03key");
+    contents.extend_from_slice(input);
+    let codec = Codec::default();
+    let _ = codec.decode(Bytes::copy_from_slice(input), key, 0);
+    if let Ok(entry) = codec.decode(framed(if compressed { COMPRESSED } else { 0 }, &contents), key, 0) {
+        let again = codec.encode(&entry).expect("what was read can be written");
+        let entry = codec.decode(again.clone(), key, 0).expect("what was written can be read");
+        assert_eq!(codec.encode(&entry).expect("and written again"), again);
     }
 }
 

@@ -66,7 +66,7 @@ pub(super) fn entry(contents: Bytes, compressed: bool, key: KeyRef<'_>, epoch: u
 }
 
 /// The names of an entry and their generations, whatever its key.
-pub(super) fn generations(contents: &Bytes, compressed: bool) -> Result<(Namespaces, Arc<[Option<Generation>]>), Damaged> {
+pub(super) fn generations(contents: &Bytes, compressed: bool) -> Result<super::Stamped, Damaged> {
     let (length, _) = contents.split_first_chunk::<4>().ok_or(Damaged::Truncated)?;
     let end = (u32::from_le_bytes(*length) as usize).checked_add(4).filter(|end| *end <= contents.len());
     let head = contents.slice(4..end.ok_or(Damaged::Truncated)?);

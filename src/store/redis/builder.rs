@@ -52,6 +52,10 @@ pub enum Failover {
 
 /// The settings of a [`Redis`].
 ///
+/// The user that signs in needs the keys `PREFIX:1:*`, no channels, and the commands `GET`, `MGET`, `SET`, `STRLEN`, `SETRANGE`, `EXISTS`,
+/// `UNLINK`, `EVAL`, `ZADD`, `ZREM`, `ZRANGE`, `ZCARD`, `ZREMRANGEBYSCORE`, `PEXPIREAT`, `TIME`, `INFO`, `PING`, `HELLO`, `AUTH`,
+/// `CLIENT TRACKING`; for [`Redis::reclaim`] and [`Redis::server`] `SCAN` and `DBSIZE`; in a cluster `CLUSTER SLOTS` and `ASKING`.
+///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// use std::time::Duration;
@@ -380,8 +384,8 @@ impl RedisBuilder {
         let certificates = || self.root.clone().map(|root| TlsCertificates { client_tls: None, root_cert: Some(root) });
         let one = |source| Ok(Sources::One(RedisManager { source, trust }, None));
         match &self.place {
-            Place::Url(url) => one(Source::At(connect::client(url, certificates())?)),
-            Place::Client(client) => one(Source::At(connect::prepared(client.clone())?)),
+            Place::Url(url) => one(Source::At(Box::new(connect::client(url, certificates())?))),
+            Place::Client(client) => one(Source::At(Box::new(connect::prepared(client.clone())?))),
             Place::Pool(manager, _) if manager.trust != trust => {
                 Err(RedisConnectError::settled("with a pool, failover is to be set on its manager as well".into()))
             }
@@ -429,7 +433,7 @@ enum Sources {
 async fn first_of(clients: &[Client]) -> Result<(), RedisConnectError> {
     let mut last = None;
     for client in clients {
-        let manager = RedisManager { source: Source::At(client.clone()), trust: false };
+        let manager = RedisManager { source: Source::At(Box::new(client.clone())), trust: false };
         match manager.open_any(redis::AsyncConnectionConfig::new()).await {
             Ok((_, server)) if server.cluster => return Ok(()),
             Ok(_) => last = Some(RedisConnectError::settled("the server is not a node of a cluster".into())),

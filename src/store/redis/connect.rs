@@ -26,7 +26,7 @@ pub(super) const CONNECTING: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub(super) enum Source {
     /// At an address.
-    At(Client),
+    At(Box<Client>),
     /// Where the sentinels say.
     Sentinel(Arc<tokio::sync::Mutex<SentinelClient>>),
 }
@@ -34,7 +34,7 @@ pub(super) enum Source {
 impl Source {
     async fn client(&self) -> Result<Client, RedisError> {
         match self {
-            Self::At(client) => Ok(client.clone()),
+            Self::At(client) => Ok((**client).clone()),
             Self::Sentinel(sentinel) => prepared(sentinel.lock().await.async_get_client().await?),
         }
     }
@@ -159,7 +159,7 @@ impl RedisManager {
     ///
     /// If it is not the URL of a Redis server.
     pub fn new(url: &str) -> Result<Self, RedisConnectError> {
-        Ok(Self { source: Source::At(client(url, None)?), trust: false })
+        Ok(Self { source: Source::At(Box::new(client(url, None)?)), trust: false })
     }
 
     /// What becomes of entries from before a failover. Defaults to [`Failover::Flush`].

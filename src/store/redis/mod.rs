@@ -163,6 +163,12 @@ impl Redis {
         self.0.core.is_leased()
     }
 
+    /// How many round trips this store has made to the masters that it has now, heartbeats apart.
+    pub fn round_trips(&self) -> u64 {
+        use std::sync::atomic::Ordering;
+        self.0.core.nodes.all().iter().map(|node| node.trips.load(Ordering::Relaxed)).sum()
+    }
+
     /// How many names wait to be cleared in Redis.
     pub fn waiting(&self) -> usize {
         self.0.core.deliveries.waiting()
@@ -201,6 +207,11 @@ impl Core {
             }
         };
         let _ = tokio::time::timeout(Duration::from_secs(1), settled).await;
+        for node in self.nodes.all() {
+            if !node.breaker.is_open() {
+                let _ = node.fill().await;
+            }
+        }
     }
 
     /// Says once what is not as it should be with a server.

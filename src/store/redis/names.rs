@@ -50,7 +50,7 @@ impl Pushed {
             Self::Hash(hash) => (hash, 1),
             Self::Set(low) => (low, 16),
         };
-        (0..more).map(move |i| first | i * SETS * u64::from(more > 1))
+        (0..more).map(move |i| first | (i * SETS * u64::from(more > 1)))
     }
 }
 
@@ -125,7 +125,7 @@ impl Names {
 /// By what the generation of a name is known in this process.
 pub(super) fn id(name: Name<'_>) -> u64 {
     match name {
-        Name::Key { hash, alone: false } => 0x6b65_7973_0000_0000 | hash % SETS,
+        Name::Key { hash, alone: false } => 0x6b65_7973_0000_0000 | (hash % SETS),
         other => other.hash(),
     }
 }
@@ -140,7 +140,8 @@ fn first(names: &Namespaces) -> Name<'_> {
     let mut level = "";
     // Ancestors stand before what they are ancestors of.
     for (text, name) in texts.skip(1) {
-        if !level.is_empty() && !(text.starts_with(level) && text.as_bytes().get(level.len()) == Some(&b':')) {
+        let is_below = text.strip_prefix(level).is_some_and(|rest| level.is_empty() || rest.starts_with(':'));
+        if !is_below {
             break;
         }
         (found, level) = (name, text);

@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -34,6 +34,8 @@ pub(super) struct Node {
     /// Told when that is there again.
     pub(super) controlled: Notify,
     pub(super) breaker: Breaker,
+    /// How often it was asked something, heartbeats apart.
+    pub(super) trips: AtomicU64,
     /// It is no master of the cluster any more.
     gone: AtomicBool,
 }
@@ -71,6 +73,7 @@ impl Node {
             control: RwLock::default(),
             controlled: Notify::new(),
             breaker: Breaker::default(),
+            trips: AtomicU64::new(0),
             gone: AtomicBool::new(false),
         }
     }
@@ -102,6 +105,7 @@ impl Node {
         if self.breaker.is_open() {
             return Err(Fault::Away);
         }
+        self.trips.fetch_add(1, Ordering::Relaxed);
         let answer = tokio::time::timeout(limit, asking).await.unwrap_or(Err(Fault::Late));
         match &answer {
             Err(fault) if fault.is_of_connection() => {
@@ -134,7 +138,7 @@ impl Node {
     }
 
     /// Puts connections where there are none, or broken ones.
-    async fn fill(&self) -> Result<(), Fault> {
+    pub(super) async fn fill(&self) -> Result<(), Fault> {
         let _filling = self.filling.lock().await;
         let mut taken = Vec::with_capacity(self.at_hand.len());
         // All are taken out at once, so that they are not the same; broken ones are thrown away as they go back.
@@ -163,18 +167,15 @@ impl Node {
         }
     }
 
-    /// Whether a connection made anew is answered.
+    /// Whether a connection made anew is answered. It is thrown away: those of the pool are made by who needs them, and driven by
+    /// their runtime.
     pub(super) async fn answers(&self, limit: Duration) -> bool {
         let probe = async {
-            self.fill().await?;
-            let mut connection = self.at_hand(0).ok_or(Fault::Away)?;
+            let (mut connection, _) =
+                self.manager.open(redis::AsyncConnectionConfig::new()).await.map_err(Fault::Connecting)?;
             Ok::<_, Fault>(connection.one(&redis::cmd("PING")).await?)
         };
-        let answered = matches!(tokio::time::timeout(limit, probe).await, Ok(Ok(_)));
-        if !answered {
-            self.breaks();
-        }
-        answered
+        matches!(tokio::time::timeout(limit, probe).await, Ok(Ok(_)))
     }
 
     pub(super) fn control(&self) -> Option<RedisConnection> {

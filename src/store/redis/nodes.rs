@@ -205,7 +205,7 @@ impl Cluster {
         }
         let (host, port) = address.rsplit_once(':')?;
         let client = connect::at(self.seeds.first()?, host, port.parse().ok()?).ok()?;
-        let manager = RedisManager { source: Source::At(client), trust: self.trust };
+        let manager = RedisManager { source: Source::At(Box::new(client)), trust: self.trust };
         let node = Arc::new(Node::new(address.to_owned(), manager, self.connections));
         all.insert(address.to_owned(), node.clone());
         Some(node)
@@ -219,7 +219,8 @@ impl Cluster {
         }
         *asked = Some(Instant::now());
         let known = self.table().nodes.iter().map(|node| node.manager.clone()).collect::<Vec<_>>();
-        let seeds = self.seeds.iter().map(|client| RedisManager { source: Source::At(client.clone()), trust: self.trust });
+        let seeds =
+            self.seeds.iter().map(|client| RedisManager { source: Source::At(Box::new(client.clone())), trust: self.trust });
         for manager in known.into_iter().chain(seeds) {
             match slots_by(&manager).await {
                 Ok(ranges) => return self.becomes(&ranges),

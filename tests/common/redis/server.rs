@@ -187,10 +187,11 @@ impl Server {
             }
             // Another server on this port would answer too: only the one asked for has this process id.
             let id = format!("process_id:{}\r", self.child.id());
-            if let Ok(Ok(info)) = tokio::time::timeout(Duration::from_secs(5), self.try_command(&["INFO", "server"])).await {
-                if read::<String>(info).contains(&id) {
-                    return true;
-                }
+            let asked = tokio::time::timeout(Duration::from_secs(5), self.try_command(&["INFO", "server"])).await;
+            if let Ok(Ok(info)) = asked
+                && read::<String>(info).contains(&id)
+            {
+                return true;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

@@ -1,0 +1,11 @@
+//! Entries from bytes: never a panic, and what is taken for an entry is written and read again as the same.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use tower_response_cache::fuzz_stored;
+
+fuzz_target!(|input: &[u8]| {
+    if let Some((first, rest)) = input.split_first() {
+        fuzz_stored(first % 2 == 1, rest);
+    }
+});

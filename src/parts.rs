@@ -1,0 +1,158 @@
+//! Parts (206): stored under the range that asked for them, and put together to the whole where they are parts of one thing
+//! (RFC 9111, section 3.3 and section 3.4).
+
+use std::{ops::Range, sync::Arc};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+
+use crate::{
+    answer::{self, Asked, Decision, decide_http},
+    body::CacheBody,
+    clock::{MS, Nanos},
+    fill::Fill,
+    key::{self, Key, KeyRef, MAX_KEY_LEN},
+    layer::Shared,
+    semantics::{self, ETag, Part, Ranges, Selected},
+    service::{Missed, Quest, hit},
+    status::{CacheStatus, Outcome},
+    store::{Content, Draft, Entry, Http, Life, Stamp, Store},
+};
+
+/// What stands behind the key of the whole in those of its parts. The number of varying fields, which stands there in variants, begins
+/// with 0; the tag of a secret is another.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+enum Kind {
+    AsAsked = 1,
+    Joined = 2,
+}
+
+/// The key of what a request with this `Range` and `If-Range` was answered; `None` if it would be too long.
+pub(crate) fn as_asked(whole: KeyRef<'_>, request: &HeaderMap) -> Option<Key> {
+    let mut selecting = vec![Kind::AsAsked as u8];
+    for name in [header::RANGE, header::IF_RANGE] {
+        for line in request.get_all(&name) {
+            selecting.push(1);
+            selecting.extend_from_slice(&(line.len() as u32).to_be_bytes());
+            selecting.extend_from_slice(line.as_bytes());
+        }
+        selecting.push(0);
+    }
+    Some(key::variant(whole, &selecting)).filter(|key| key.canonical().len() <= MAX_KEY_LEN)
+}
+
+/// The key of the longest part that could be put together.
+fn joined(whole: KeyRef<'_>) -> Key {
+    key::variant(whole, &[Kind::Joined as u8])
+}
+
+/// The answer to a request for a part of something that is not stored as a whole, if what is stored of it has it.
+pub(crate) async fn stored<St: Store, B>(
+    shared: &Shared<St>,
+    quest: &Quest,
+    missed: &Missed<St>,
+) -> Option<Response<CacheBody<B>>> {
+    let whole = missed.key(quest).as_ref();
+    let same = as_asked(whole, &quest.asked.headers)?;
+    if let Some((entry, now)) = fresh(shared, quest, &same).await {
+        let Asked { method, headers, .. } = &quest.asked;
+        hit(shared, now);
+        return Some(answer::from_entry(shared, &entry, method, headers, Outcome::Hit, now));
+    }
+    let (entry, now) = fresh(shared, quest, &joined(whole)).await?;
+    let cut = cut(&entry, &quest.asked.headers, now)?;
+    hit(shared, now);
+    let left = (entry.times().fresh_until as i128 - now as i128).div_euclid(1_000_000_000);
+    Some(shared.marked(cut, CacheStatus::new(Outcome::Hit).ttl(left as i64)))
+}
+
+/// What is stored under a key, if it may answer as it is.
+async fn fresh<St: Store>(shared: &Shared<St>, quest: &Quest, key: &Key) -> Option<(Arc<Entry>, Nanos)> {
+    let found = shared.store.get(key.as_ref(), &quest.plan.names).await.ok()?.found;
+    let now = shared.store.context().clock.nanos();
+    match decide_http(found, &quest.rule, quest.asked.http.as_ref()?, now) {
+        Decision::Fresh(entry) | Decision::Early(entry) => Some((entry, now)),
+        _ => None,
+    }
+}
+
+/// A smaller part of a stored one, as if the whole were stored; `None` if it is not all there.
+fn cut<B>(entry: &Entry, request: &HeaderMap, now: Nanos) -> Option<Response<CacheBody<B>>> {
+    let Content::Response { headers, body, .. } = entry.content() else { return None };
+    let (part, length) = whole_of(headers, body)?;
+    let selected = Selected { status: StatusCode::OK, headers, received: entry.times().born / MS };
+    let conditional = [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE].iter().any(|name| request.contains_key(name));
+    let Ranges::Single(wanted) = semantics::select_ranges(&Method::GET, request, &selected, length, now / MS) else {
+        return None;
+    };
+    let Range { start, end } = part.slice(&wanted).filter(|_| !conditional)?;
+    let mut response = Response::new(CacheBody::whole(body.slice(start as usize..end as usize), None));
+    *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    *response.headers_mut() = semantics::partial_headers(headers, &wanted, length);
+    answer::set_age(response.headers_mut(), now.saturating_sub(entry.times().born));
+    Some(response)
+}
+
+/// The one part that a 206 brings, and how long its whole is: if its content is what its `Content-Range` says.
+fn whole_of(headers: &HeaderMap, body: &Bytes) -> Option<(Part, u64)> {
+    let part = Part::of(headers)?;
+    let length = part.length?;
+    (part.range.end - part.range.start == body.len() as u64).then_some((part, length))
+}
+
+impl<St: Store> Fill<St> {
+    /// Puts a 206 together with what is stored of the same thing: with the whole, if nothing is missing then, as the response to later
+    /// requests for all of it.
+    ///
+    /// What was stored before lives at this moment, later than this fill's stamp was taken: whatever is cleared from then on
+    /// outdates that stamp, and with it what is put together.
+    pub(crate) async fn assemble(&self, entry: &Entry) {
+        let Content::Response { headers, body, .. } = entry.content() else { return };
+        let Some((part, length)) = whole_of(headers, body) else { return };
+        if ETag::of(headers).is_none_or(|tag| tag.is_weak()) || length > self.rule.max_body() as u64 {
+            return;
+        }
+        let whole = self.key().as_ref();
+        let at = joined(whole);
+        let before = self.shared.store.get(at.as_ref(), entry.namespaces()).await.ok().and_then(|look| look.found);
+        let grown = before.filter(|(_, life)| *life == Life::Alive).and_then(|(before, _)| join(&before, headers, &part, body));
+        let (part, body) = grown.unwrap_or((part, body.clone()));
+        let mut headers = headers.clone();
+        headers.insert(header::CONTENT_LENGTH, (body.len() as u64).into());
+        if part.is_complete() {
+            headers.remove(header::CONTENT_RANGE);
+            self.put(self.key().clone(), entry, StatusCode::OK, headers, body).await;
+        } else {
+            headers = semantics::partial_headers(&headers, &part.range, length);
+            self.put(at, entry, StatusCode::PARTIAL_CONTENT, headers, body).await;
+        }
+    }
+
+    async fn put(&self, key: Key, like: &Entry, status: StatusCode, headers: HeaderMap, body: Bytes) {
+        let stamp: Stamp = like.stamp().clone();
+        let http: Option<Box<Http>> = like.http().copied().map(Box::new);
+        let content = Content::Response { status, headers, body, trailers: None };
+        let draft = Draft { names: like.namespaces().clone(), times: *like.times(), content, http };
+        let _ = self.shared.store.put(Arc::new(Entry::new(key, stamp, draft)), None).await;
+    }
+}
+
+/// Two parts as one, if they are of the same representation and touch: the newer bytes where both have some.
+fn join(before: &Entry, headers: &HeaderMap, part: &Part, body: &Bytes) -> Option<(Part, Bytes)> {
+    let Content::Response { headers: known, body: older, .. } = before.content() else { return None };
+    let (stored, _) = whole_of(known, older)?;
+    let all = stored.join(part).filter(|_| semantics::same_representation(known, headers))?;
+    let mut bytes = BytesMut::zeroed((all.range.end - all.range.start) as usize);
+    for (piece, data) in [(&stored, older), (part, body)] {
+        let from = (piece.range.start - all.range.start) as usize;
+        bytes[from..from + data.len()].copy_from_slice(data);
+    }
+    Some((all, bytes.freeze()))
+}
+
+/// Whether a request asks for a part in a way that what answers it can be kept: with one `Range`.
+pub(crate) fn asks_for_one(method: &Method, request: &HeaderMap) -> bool {
+    let lines: Vec<&HeaderValue> = request.get_all(header::RANGE).iter().collect();
+    *method == Method::GET && lines.len() == 1
+}

@@ -1,0 +1,134 @@
+// A browser without a window, driven over a pipe by its own protocol.
+import { spawn } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+
+// How long anything may take.
+const PATIENCE = 20_000
+
+export class Browser {
+  #child
+  #home = mkdtempSync(path.join(tmpdir(), 'visit-'))
+  #waiting = new Map()
+  #listeners = new Set()
+  #sent = 0
+
+  constructor (program) {
+    const flags = ['--headless=new', '--remote-debugging-pipe', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--no-first-run',
+      '--disable-background-networking', '--disable-component-update', `--user-data-dir=${this.#home}`, 'about:blank']
+    this.#child = spawn(program, flags, { stdio: ['ignore', 'ignore', 'ignore', 'pipe', 'pipe'] })
+    let rest = ''
+    this.#child.stdio[4].on('data', data => {
+      const messages = (rest + data).split('\0')
+      rest = messages.pop()
+      messages.forEach(message => this.#received(JSON.parse(message)))
+    })
+  }
+
+  #received (message) {
+    if (message.id === undefined) return this.#listeners.forEach(listener => listener(message))
+    const { resolve, reject } = this.#waiting.get(message.id)
+    this.#waiting.delete(message.id)
+    if (message.error) reject(new Error(message.error.message))
+    else resolve(message.result)
+  }
+
+  call (method, params = {}, sessionId) {
+    const id = ++this.#sent
+    this.#child.stdio[3].write(JSON.stringify({ id, method, params, sessionId }) + '\0')
+    return inTime(method, new Promise((resolve, reject) => this.#waiting.set(id, { resolve, reject })))
+  }
+
+  // The first event that is wanted.
+  event (what, wanted) {
+    return inTime(what, new Promise(resolve => {
+      const listener = message => {
+        if (!wanted(message)) return
+        this.#listeners.delete(listener)
+        resolve(message.params)
+      }
+      this.#listeners.add(listener)
+    }))
+  }
+
+  listen (listener) {
+    this.#listeners.add(listener)
+  }
+
+  async page () {
+    const { targetId } = await this.call('Target.createTarget', { url: 'about:blank' })
+    const { sessionId } = await this.call('Target.attachToTarget', { targetId, flatten: true })
+    await this.call('Page.enable', {}, sessionId)
+    await this.call('Network.enable', {}, sessionId)
+    return new Page(this, sessionId)
+  }
+
+  async close () {
+    const ended = new Promise(resolve => this.#child.on('exit', resolve))
+    this.#child.kill()
+    await ended
+    // Some process of the browser may still be writing; what is left is in the directory for such things.
+    try { rmSync(this.#home, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 }) } catch {}
+  }
+}
+
+export class Page {
+  #browser
+  #session
+  #responses = []
+  #remembered = new Set()
+
+  constructor (browser, session) {
+    this.#browser = browser
+    this.#session = session
+    browser.listen(({ method, params, sessionId }) => {
+      if (sessionId !== session) return
+      // What is in the memory of the page comes with the fields that it once had.
+      if (method === 'Network.requestServedFromCache') this.#remembered.add(params.requestId)
+      if (method === 'Network.responseReceived') {
+        const own = params.response.fromDiskCache || this.#remembered.has(params.requestId)
+        this.#responses.push({ url: params.response.url, headers: params.response.headers, own })
+      }
+    })
+  }
+
+  #call (method, params) {
+    return this.#browser.call(method, params, this.#session)
+  }
+
+  // Does something that shows a page, and says what responses that took.
+  async #shows (act) {
+    this.#responses = []
+    const mine = message => message.sessionId === this.#session
+    const navigated = this.#browser.event('a page', message =>
+      mine(message) && message.method === 'Page.frameNavigated' && !message.params.frame.parentId)
+    const loaded = this.#browser.event('the end of loading', message => mine(message) && message.method === 'Page.loadEventFired')
+    loaded.catch(() => {})
+    await act()
+    const { type } = await navigated
+    if (type !== 'BackForwardCacheRestore') await loaded
+    return this.#responses.filter(response => response.url.startsWith('http'))
+  }
+
+  visit (url) {
+    return this.#shows(() => this.#call('Page.navigate', { url }))
+  }
+
+  reload (forced) {
+    return this.#shows(() => this.#call('Page.reload', { ignoreCache: forced }))
+  }
+
+  async back () {
+    const { currentIndex, entries } = await this.#call('Page.getNavigationHistory')
+    return this.#shows(() => this.#call('Page.navigateToHistoryEntry', { entryId: entries[currentIndex - 1].id }))
+  }
+}
+
+function inTime (what, promise) {
+  let timer
+  const late = new Promise((resolve, reject) => {
+    timer = setTimeout(() => reject(new Error(`${what} does not come`)), PATIENCE)
+  })
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer))
+}

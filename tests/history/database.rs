@@ -1,0 +1,146 @@
+//! The database: registers that count their writes, in the process of the checker, which therefore knows when each commit was.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
+};
+
+/// A write that is done, whoever has waited for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Commit {
+    pub key: u32,
+    pub version: u64,
+    /// By the clock of the history.
+    pub at: Duration,
+    pub operation: u64,
+}
+
+/// Registers behind a socket. Statements are `read KEY` and `write KEY OPERATION`; the answer to both is the version, which a write
+/// has made one larger. Once a statement has arrived it is carried out, whether or not anybody waits for its result.
+#[derive(Clone)]
+pub struct Database {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    clock: Instant,
+    address: SocketAddr,
+    rows: Mutex<Rows>,
+    under_way: AtomicUsize,
+}
+
+struct Rows {
+    versions: HashMap<u32, u64>,
+    log: Vec<Commit>,
+    random: fastrand::Rng,
+}
+
+impl Database {
+    pub async fn start(clock: Instant, seed: u64) -> Self {
+        let socket = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let rows = Rows { versions: HashMap::new(), log: Vec::new(), random: fastrand::Rng::with_seed(seed) };
+        let shared = Arc::new(Shared {
+            clock,
+            address: socket.local_addr().expect("its address"),
+            rows: Mutex::new(rows),
+            under_way: AtomicUsize::new(0),
+        });
+        tokio::spawn({
+            let shared = shared.clone();
+            async move {
+                while let Ok((connection, _)) = socket.accept().await {
+                    tokio::spawn(serve(shared.clone(), connection));
+                }
+            }
+        });
+        Self { shared }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.shared.address
+    }
+
+    /// Whether a statement has arrived that is not carried out yet.
+    pub fn is_busy(&self) -> bool {
+        self.shared.under_way.load(SeqCst) > 0
+    }
+
+    pub fn version(&self, key: u32) -> u64 {
+        self.shared.rows().versions.get(&key).copied().unwrap_or(0)
+    }
+
+    /// Whether this operation has committed; of those of a moment ago.
+    pub fn has_committed(&self, operation: u64) -> bool {
+        self.shared.rows().log.iter().rev().take(1_000).any(|commit| commit.operation == operation)
+    }
+
+    /// All commits, in their order.
+    pub fn log(&self) -> Vec<Commit> {
+        self.shared.rows().log.clone()
+    }
+}
+
+impl Shared {
+    fn rows(&self) -> MutexGuard<'_, Rows> {
+        self.rows.lock().expect("never held over a panic")
+    }
+
+    /// Mostly short, now and then long enough to be overtaken by much else.
+    async fn pause(&self) {
+        let time = {
+            let random = &mut self.rows().random;
+            let most = if random.u8(..) < 24 { 40_000 } else { 3_000 };
+            random.u64(0..most)
+        };
+        tokio::time::sleep(Duration::from_micros(time)).await;
+    }
+
+    async fn carry_out(&self, statement: &str) -> u64 {
+        let mut words = statement.split_whitespace();
+        let verb = words.next();
+        let mut number = || words.next().and_then(|word| word.parse().ok()).expect("a statement is words and numbers");
+        let key = number() as u32;
+        self.pause().await;
+        let version = match verb {
+            Some("read") => self.rows().versions.get(&key).copied().unwrap_or(0),
+            Some("write") => self.commit(key, number()),
+            _ => panic!("{statement:?} is no statement"),
+        };
+        self.pause().await;
+        version
+    }
+
+    fn commit(&self, key: u32, operation: u64) -> u64 {
+        let mut rows = self.rows();
+        let version = rows.versions.entry(key).or_insert(0);
+        *version += 1;
+        let version = *version;
+        let at = self.clock.elapsed();
+        rows.log.push(Commit { key, version, at, operation });
+        version
+    }
+}
+
+async fn serve(shared: Arc<Shared>, mut connection: TcpStream) {
+    let _ = connection.set_nodelay(true);
+    let (read, mut write) = connection.split();
+    let mut lines = BufReader::new(read).lines();
+    while let Ok(Some(statement)) = lines.next_line().await {
+        shared.under_way.fetch_add(1, SeqCst);
+        let version = shared.carry_out(&statement).await;
+        shared.under_way.fetch_sub(1, SeqCst);
+        if write.write_all(format!("{version}\n").as_bytes()).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! The store with its promise broken: the stamp of an entry is read when it is stored, not before its response was computed. Many
+//! published caches do it so, and the checker has to see it.
+
+use std::{future::Future, sync::Arc};
+
+use tower_response_cache::{
+    Begun, Bump, Context, Entry, Fence, Key, KeyRef, Life, Lock, Lookup, Namespaces, Put, Redis, Stamp, Store, StoreError,
+    Usage, Wish,
+};
+
+#[derive(Clone, Debug)]
+pub struct Restamp(pub Redis);
+
+impl Store for Restamp {
+    async fn put(&self, entry: Arc<Entry>, lock: Option<Lock>) -> Result<Put, StoreError> {
+        let (key, names) = (entry.key().as_ref(), entry.namespaces());
+        let now = self.0.get(key, names).await?.stamp;
+        match self.0.begin(key, names, now, Wish::default()).await? {
+            Begun::Go { stamp, .. } => self.0.put(Arc::new(entry.stamped(stamp)), lock).await,
+            _ => self.0.put(entry, lock).await,
+        }
+    }
+
+    fn get_now(&self, key: KeyRef<'_>) -> Option<Lookup> {
+        self.0.get_now(key)
+    }
+
+    fn get(&self, key: KeyRef<'_>, names: &Namespaces) -> impl Future<Output = Result<Lookup, StoreError>> + Send {
+        self.0.get(key, names)
+    }
+
+    fn is_shared(&self) -> bool {
+        self.0.is_shared()
+    }
+
+    fn begin(
+        &self,
+        key: KeyRef<'_>,
+        names: &Namespaces,
+        stamp: Stamp,
+        wish: Wish,
+    ) -> impl Future<Output = Result<Begun, StoreError>> + Send {
+        self.0.begin(key, names, stamp, wish)
+    }
+
+    fn admit(&self, stamp: &Stamp, added: &Namespaces) -> impl Future<Output = Result<Option<Stamp>, StoreError>> + Send {
+        self.0.admit(stamp, added)
+    }
+
+    fn release(&self, lock: Lock, unfit: bool) {
+        self.0.release(lock, unfit);
+    }
+
+    fn may_join(&self, stamp: &Stamp, seen: &Stamp, names: &Namespaces) -> bool {
+        self.0.may_join(stamp, seen, names)
+    }
+
+    fn is_strict(&self) -> bool {
+        self.0.is_strict()
+    }
+
+    fn fence(&self, names: &Namespaces) -> impl Future<Output = Result<Fence, StoreError>> + Send {
+        self.0.fence(names)
+    }
+
+    fn renew(&self, names: &Namespaces, fence: &Fence) -> impl Future<Output = ()> + Send {
+        self.0.renew(names, fence)
+    }
+
+    fn bump(
+        &self,
+        names: &Namespaces,
+        kind: Bump,
+        fence: Option<Fence>,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send {
+        self.0.bump(names, kind, fence)
+    }
+
+    fn bump_now(&self, names: &Namespaces) {
+        self.0.bump_now(names);
+    }
+
+    fn life(&self, stamp: &Stamp, names: &Namespaces) -> Life {
+        self.0.life(stamp, names)
+    }
+
+    fn key_lives(&self, stamp: &Stamp, key: &Key) -> bool {
+        self.0.key_lives(stamp, key)
+    }
+
+    fn context(&self) -> &Context {
+        self.0.context()
+    }
+
+    fn usage(&self) -> Usage {
+        self.0.usage()
+    }
+}

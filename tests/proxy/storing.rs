@@ -1,0 +1,224 @@
+//! What may be stored, for whom, and for how long.
+
+use crate::{
+    alone, asked, walk,
+    wire::{Client, Origin, Proxy, Says, request, response},
+};
+
+#[tokio::test]
+async fn what_is_not_for_others_is_not_stored() {
+    const A: &str = "200\ncache-control: max-age=60\n\na";
+    const B: &str = "200\ncache-control: max-age=60\n\nb";
+    const PUBLIC: &str = "200\ncache-control: public, max-age=60\n\na";
+    walk(&[
+        ("7.3: a cookie is set for one", &[
+            asked("GET /x", "200\ncache-control: public, max-age=60\nset-cookie: s=1\n\na", "uri-miss 200 a").has(&[("set-cookie", "s=1")]),
+            asked("GET /x\ncache-control: max-stale", B, "uri-miss 200 b").has(&[("set-cookie", "-")]),
+        ]),
+        ("5.2.2.7: private, in any case", &[
+            asked("GET /x", "200\ncache-control: Private, max-age=60\n\na", "uri-miss 200 a"),
+            asked("GET /x", A, "uri-miss 200 a"),
+        ]),
+        ("5.2.2.5: no-store, on a second line", &[
+            asked("GET /x", "200\ncache-control: max-age=60\ncache-control: No-Store\n\na", "uri-miss 200 a"),
+            asked("GET /x", A, "uri-miss 200 a"),
+        ]),
+        ("5.2: no-store behind a quoted comma", &[
+            asked("GET /x", "200\ncache-control: max-age=60, ext=\"a, b\", no-store\n\na", "uri-miss 200 a"),
+            asked("GET /x", A, "uri-miss 200 a"),
+        ]),
+        ("5.2: no-store inside quotes is text", &[
+            asked("GET /x", "200\ncache-control: max-age=60, ext=\"no-store\"\n\na", "uri-miss 200 a"),
+            alone("GET /x", "hit 200 a"),
+        ]),
+        ("5.2.2.5: no-store does not take away what was stored before", &[
+            asked("GET /x", "200\ncache-control: max-age=60\nage: 60\netag: \"1\"\n\na", "uri-miss 200 a"),
+            asked("GET /x", "200\ncache-control: no-store\n\nb", "stale 200 b"),
+            asked("GET /x", "200\ncache-control: max-age=60\n\nc", "stale 200 c"),
+            alone("GET /x", "hit 200 c"),
+        ]),
+        ("3.5: a response to Authorization is its own", &[
+            asked("GET /x\nauthorization: Bearer 1", A, "uri-miss 200 a"),
+            asked("GET /x", B, "uri-miss 200 b"),
+            asked("GET /x\nauthorization: Bearer 1", A, "request 200 a"),
+            alone("GET /x", "hit 200 b"),
+        ]),
+        ("3.5: unless it says that it is for all", &[
+            asked("GET /x\nauthorization: Bearer 1", PUBLIC, "uri-miss 200 a"),
+            alone("GET /x\nauthorization: Bearer 2", "hit 200 a"),
+            alone("GET /x", "hit 200 a"),
+        ]),
+        ("3.5: an anonymous refusal is not for who has signed in", &[
+            asked("GET /x", "401\ncache-control: max-age=60\nwww-authenticate: Bearer\n\na", "uri-miss 401 a"),
+            asked("GET /x\nauthorization: Bearer 1", B, "request 200 b"),
+        ]),
+        ("what carries a cookie is as careful", &[
+            asked("GET /x\ncookie: s=1", A, "uri-miss 200 a"),
+            asked("GET /x", B, "uri-miss 200 b"),
+            asked("GET /x\ncookie: s=1", A, "request 200 a"),
+        ]),
+        ("RFC 6585: 429 is never stored", &[
+            asked("GET /x", "429\ncache-control: max-age=60\n\na", "uri-miss 429 a"),
+            asked("GET /x", B, "uri-miss 200 b"),
+        ]),
+        ("5.2.1.5: a request with no-store leaves nothing", &[
+            asked("GET /x\ncache-control: no-store", A, "uri-miss 200 a"),
+            asked("GET /x", B, "uri-miss 200 b"),
+        ]),
+        ("4.1: Vary: * is never stored", &[
+            asked("GET /x", "200\ncache-control: max-age=60\nvary: *\n\na", "uri-miss 200 a"),
+            asked("GET /x", "200\ncache-control: max-age=60\nvary: accept, *\n\na", "uri-miss 200 a"),
+            asked("GET /x", A, "uri-miss 200 a"),
+        ]),
+        ("4.1: variants stand beside each other, and all lines of a field count", &[
+            asked("GET /x\naccept-language: de", "200\ncache-control: max-age=60\nvary: accept-language\n\nde", "uri-miss 200 de"),
+            asked("GET /x\naccept-language: en", "200\ncache-control: max-age=60\nvary: accept-language\n\nen", "vary-miss 200 en"),
+            asked("GET /x\naccept-language: de\naccept-language: fr", "200\ncache-control: max-age=60\nvary: accept-language\n\ndefr", "vary-miss 200 defr"),
+            asked("GET /x", "200\ncache-control: max-age=60\nvary: accept-language\n\nnone", "vary-miss 200 none"),
+            alone("GET /x\naccept-language: de", "hit 200 de"),
+            alone("GET /x\naccept-language: en", "hit 200 en"),
+            alone("GET /x\naccept-language: de, fr", "hit 200 defr"),
+            alone("GET /x", "hit 200 none"),
+        ]),
+        ("a part is never served as the whole", &[
+            asked("GET /x\nrange: bytes=0-1", "206\ncache-control: max-age=60\ncontent-range: bytes 0-1/4\n\nab", "uri-miss 206 ab"),
+            asked("GET /x", "200\ncache-control: max-age=60\n\nabcd", "uri-miss 200 abcd"),
+            alone("GET /x\nrange: bytes=1-2", "hit 206 bc").has(&[("content-range", "bytes 1-2/4"), ("content-length", "2")]),
+        ]),
+        ("5.2.2.3: must-understand lets an understood status pass over no-store", &[
+            asked("GET /x", "200\ncache-control: max-age=60, must-understand, no-store\n\na", "uri-miss 200 a"),
+            alone("GET /x", "hit 200 a"),
+        ]),
+        ("5.2.2.3: … and keeps another from being stored", &[
+            asked("GET /x", "499\ncache-control: max-age=60, must-understand\n\na", "uri-miss 499 a"),
+            asked("GET /x", A, "uri-miss 200 a"),
+        ]),
+        ("5.2.2.7, 5.2.2.4: fields that are set apart are not stored", &[
+            asked("GET /x", "200\ncache-control: max-age=60, private=\"x-mine, x-own\", no-cache=\"x-now\"\nx-mine: 1\nx-own: 2\nx-now: 3\nx-all: 4\n\na", "uri-miss 200 a")
+                .has(&[("x-mine", "1"), ("x-now", "3"), ("x-all", "4")]),
+            alone("GET /x", "hit 200 a").has(&[("x-mine", "-"), ("x-own", "-"), ("x-now", "-"), ("x-all", "4")]),
+        ]),
+        ("3.1: fields of the connection are not stored", &[
+            asked("GET /x", "200\ncache-control: max-age=60\nconnection: x-hop, keep-alive\nx-hop: 1\nkeep-alive: timeout=9\nproxy-authenticate: Basic\nproxy-authentication-info: a\nproxy-connection: close\nte: trailers\nupgrade: a/1\nx-end: 2\n\na", "uri-miss 200 a")
+                .has(&[("x-hop", "-"), ("keep-alive", "-"), ("proxy-authenticate", "-"), ("upgrade", "-"), ("te", "-"), ("x-end", "2")]),
+            alone("GET /x", "hit 200 a")
+                .has(&[("x-hop", "-"), ("keep-alive", "-"), ("proxy-authenticate", "-"), ("proxy-authentication-info", "-"), ("proxy-connection", "-"), ("upgrade", "-"), ("te", "-"), ("x-end", "2")]),
+        ]),
+        ("4.2.1: the first of two lifetimes", &[
+            asked("GET /x", "200\ncache-control: max-age=0\ncache-control: max-age=60\n\na", "uri-miss 200 a"),
+            asked("GET /x", B, "uri-miss 200 b"),
+        ]),
+        ("1.2.2: a lifetime beyond all numbers", &[
+            asked("GET /x", "200\ncache-control: max-age=99999999999999999999\n\na", "uri-miss 200 a"),
+            alone("GET /x", "hit 200 a"),
+        ]),
+        ("1.2.2: one that is no number is none", &[
+            asked("GET /x", "200\ncache-control: max-age=-5\n\na", "uri-miss 200 a"),
+            asked("GET /x", "200\ncache-control: max-age=1.5\n\na", "uri-miss 200 a"),
+            asked("GET /x", B, "uri-miss 200 b"),
+        ]),
+        ("5.1: an age beyond all numbers is old, and nothing breaks", &[
+            asked("GET /x", "200\ncache-control: max-age=60\nage: 18446744073709551615\n\na", "uri-miss 200 a"),
+            asked("GET /x", B, "uri-miss 200 b"),
+        ]),
+        ("5.1: a hit has an age, which goes on from that of a cache before", &[
+            asked("GET /x", "200\ncache-control: max-age=600\nage: 300\n\na", "uri-miss 200 a").has(&[("age", "300")]),
+            alone("GET /x\ncache-control: max-age=500", "hit 200 a"),
+                asked("GET /x\ncache-control: max-age=299", B, "request 200 b"),
+        ]),
+        ("5.2.1.7: only-if-cached", &[
+            alone("GET /x\ncache-control: only-if-cached", "detail=only-if-cached 504"),
+            asked("GET /x", A, "uri-miss 200 a"),
+            alone("GET /x\ncache-control: only-if-cached", "hit 200 a"),
+        ]),
+        ("4.4: what a write has changed is gone, and what it names", &[
+            asked("GET /x", A, "uri-miss 200 a"),
+            asked("GET /x/other", A, "uri-miss 200 a"),
+            asked("GET /x/kept", A, "uri-miss 200 a"),
+            asked("POST /x", "201\nlocation: /x/other\n\n", "method 201"),
+            asked("GET /x", B, "uri-miss 200 b"),
+            asked("GET /x/other", B, "uri-miss 200 b"),
+            alone("GET /x/kept", "hit 200 a"),
+        ]),
+        ("4.4: an error changes nothing", &[
+            asked("GET /x", A, "uri-miss 200 a"),
+            asked("POST /x", "500\n\n", "method 500"),
+            asked("PUT /x", "403\n\n", "method 403"),
+            alone("GET /x", "hit 200 a"),
+        ]),
+        ("RFC 9875: groups", &[
+            asked("GET /x", "200\ncache-control: max-age=60\ncache-groups: \"of /x\"\n\na", "uri-miss 200 a"),
+            asked("POST /x/elsewhere", "204\ncache-group-invalidation: \"of /x\"", "method 204"),
+            asked("GET /x", B, "uri-miss 200 b"),
+        ]),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn what_breaks_off_is_not_stored_and_does_not_end_as_if_it_were_whole() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(&origin.address, &[]).await;
+    let cut = [
+        ("a length that is not reached", "HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\ncontent-length: 10\r\n\r\n12345"),
+        (
+            "chunks without a last one",
+            "HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\ntransfer-encoding: chunked\r\n\r\n5\r\n12345\r\n",
+        ),
+    ];
+    for (at, (name, bytes)) in cut.iter().enumerate() {
+        let asks = format!("GET /{at}");
+        origin.says(Says::Then(bytes.as_bytes().to_vec()));
+        let answer = proxy.send(&asks).await;
+        assert_eq!((answer.text().as_str(), answer.complete), ("12345", false), "{name}");
+        origin.says(Says::Whole(response("200\ncache-control: max-age=60\n\n1234567890")));
+        assert_eq!(proxy.send(&asks).await.text(), "1234567890", "{name}");
+        origin.forget();
+    }
+}
+
+#[tokio::test]
+async fn what_waits_together_does_not_share_a_cookie() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(&origin.address, &[]).await;
+    let mut heads = origin.heads();
+    let (say, live) = tokio::sync::mpsc::unbounded_channel();
+    origin.says(Says::Live(live));
+    for _ in 0..7 {
+        origin.says(Says::Whole(response("200\ncache-control: max-age=60\nset-cookie: s=other\n\nother")));
+    }
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        let mut client = Client::connect(&proxy.address).await;
+        client.write(&request("GET /x")).await;
+        clients.push(client);
+        if clients.len() == 1 {
+            heads.recv().await.expect("the first asks the origin");
+        }
+    }
+    say.send(response("200\ncache-control: max-age=60\nset-cookie: s=first\n\nfirst")).expect("it is waited for");
+    drop(say);
+    let mut first = 0;
+    for client in &mut clients {
+        let got = String::from_utf8(client.rest().await).expect("text");
+        first += usize::from(got.contains("s=first"));
+        assert!(got.contains("s=first") != got.contains("s=other"), "{got}");
+    }
+    assert_eq!(first, 1, "a cookie has gone to one that it was not for");
+}
+
+#[tokio::test]
+async fn rfc9111_5_1_every_hit_has_an_age_which_goes_on_from_that_of_a_cache_before() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(&origin.address, &[]).await;
+    for (path, said, least) in [("/old", "\nage: 300", 300), ("/new", "", 0)] {
+        origin.says(Says::Whole(response(&format!("200\ncache-control: max-age=600{said}\n\na"))));
+        proxy.send(&format!("GET {path}")).await;
+        for _ in 0..2 {
+            let hit = proxy.send(&format!("GET {path}")).await;
+            let age: u64 = hit.field("age").parse().expect("a number");
+            assert_eq!(hit.outcome(), "hit");
+            assert!(age >= least, "{path}: {age}");
+        }
+    }
+}

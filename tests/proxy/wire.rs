@@ -1,0 +1,386 @@
+//! The wire: the proxy as a process, an origin that answers what a test says, and a client; both speak bytes.
+
+use std::{
+    collections::VecDeque,
+    env,
+    path::PathBuf,
+    process::Stdio,
+    sync::{Arc, Mutex, OnceLock},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
+    process::{Child, Command},
+    sync::mpsc,
+    task::JoinHandle,
+    time::timeout,
+};
+
+/// No answer takes this long; a test that waits longer has found one that never comes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The proxy's program, built as this test is.
+fn program() -> &'static PathBuf {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let own = env::current_exe().expect("this program has a path");
+        let profile = own.parent().and_then(|deps| deps.parent()).expect("it lies in the target directory");
+        let target = profile.parent().expect("with one directory for each profile");
+        let mut build = std::process::Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--locked", "--example", "proxy", "--all-features", "--target-dir"]).arg(target);
+        if !cfg!(debug_assertions) {
+            build.arg("--release");
+        }
+        build.current_dir(env!("CARGO_MANIFEST_DIR"));
+        assert!(build.status().expect("cargo runs").success(), "the proxy does not build");
+        profile.join("examples").join("proxy")
+    })
+}
+
+/// A running proxy; it ends with the test.
+pub struct Proxy {
+    pub address: String,
+    _process: Child,
+}
+
+impl Proxy {
+    pub async fn start(origin: &str, flags: &[&str]) -> Self {
+        let mut command = Command::new(program());
+        command.args(["--listen", "127.0.0.1:0", "--origin", &format!("http://{origin}")]).args(flags);
+        let mut process =
+            command.stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true).spawn().expect("the proxy starts");
+        let mut lines = BufReader::new(process.stdout.take().expect("its output is read")).lines();
+        let line = timeout(PATIENCE, lines.next_line()).await.expect("in time").expect("a line").expect("a line");
+        let address = line.strip_prefix("listening on ").expect("its first line says where").to_owned();
+        Self { address, _process: process }
+    }
+
+    /// Sends a request as [`request`] writes it, and reads all that comes back.
+    pub async fn send(&self, text: &str) -> Answer {
+        let mut client = Client::connect(&self.address).await;
+        client.write(&request(text)).await;
+        Answer::read(&client.rest().await, text.starts_with("HEAD "))
+    }
+}
+
+/// A client's connection.
+pub struct Client(TcpStream);
+
+impl Client {
+    pub async fn connect(address: &str) -> Self {
+        Self(TcpStream::connect(address).await.expect("somebody listens"))
+    }
+
+    pub async fn write(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).await.expect("the other end reads");
+    }
+
+    /// Reads until this has come, and gives back all that has.
+    pub async fn until(&mut self, end: &str) -> String {
+        let mut got = Vec::new();
+        let reading = async {
+            while !got.ends_with(end.as_bytes()) {
+                match self.0.read_u8().await {
+                    Ok(byte) => got.push(byte),
+                    Err(error) => panic!("{error} after {:?}", String::from_utf8_lossy(&got)),
+                }
+            }
+        };
+        if timeout(PATIENCE, reading).await.is_err() {
+            panic!("{end:?} does not come, only {:?}", String::from_utf8_lossy(&got));
+        }
+        String::from_utf8(got).expect("text")
+    }
+
+    /// Reads to the end of the connection.
+    pub async fn rest(&mut self) -> Vec<u8> {
+        let mut got = Vec::new();
+        let read = timeout(PATIENCE, self.0.read_to_end(&mut got)).await;
+        // A connection that is reset has ended as well.
+        let _ = read.expect("the connection ends");
+        got
+    }
+}
+
+/// `GET /x` and lines of fields, an empty line and the content, as bytes: with `Host`, unless it is said, and without the connection
+/// being kept.
+pub fn request(text: &str) -> Vec<u8> {
+    let (head, body) = text.split_once("\n\n").unwrap_or((text, ""));
+    let mut lines = head.lines();
+    let first = lines.next().expect("a request line");
+    let mut out = if first.contains(" HTTP/") { format!("{first}\r\n") } else { format!("{first} HTTP/1.1\r\n") };
+    let said = |name: &str| head.to_ascii_lowercase().contains(&format!("\n{name}:"));
+    if !said("host") {
+        out.push_str("host: a.test\r\n");
+    }
+    if !said("connection") {
+        out.push_str("connection: close\r\n");
+    }
+    if !body.is_empty() && !said("transfer-encoding") {
+        out.push_str(&format!("content-length: {}\r\n", body.len()));
+    }
+    lines.for_each(|line| out.push_str(&format!("{line}\r\n")));
+    format!("{out}\r\n{body}").into_bytes()
+}
+
+/// What a client has received.
+#[derive(Debug)]
+pub struct Answer {
+    pub interim: Vec<(u16, Fields)>,
+    pub status: u16,
+    pub fields: Fields,
+    /// The content, without its framing.
+    pub body: Vec<u8>,
+    pub trailers: Fields,
+    /// It has come to the end that its framing says.
+    pub complete: bool,
+}
+
+/// Names in small letters, and values.
+pub type Fields = Vec<(String, String)>;
+
+impl Answer {
+    fn read(bytes: &[u8], head: bool) -> Self {
+        let mut rest = bytes;
+        let mut interim = Vec::new();
+        loop {
+            let (status, fields, after) = read_head(rest);
+            rest = after;
+            if status >= 200 || status == 101 {
+                let bodiless = head || status == 304 || status == 204 || status == 101;
+                let (body, trailers, complete) =
+                    if bodiless { (rest.to_vec(), Vec::new(), true) } else { read_body(&fields, rest) };
+                return Self { interim, status, fields, body, trailers, complete };
+            }
+            interim.push((status, fields));
+        }
+    }
+
+    /// The lines of a field, joined; `-` if there is none.
+    pub fn field(&self, name: &str) -> String {
+        joined(&self.fields, name)
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// What the proxy's own member of `Cache-Status` says, in a word: `hit`, or what follows `fwd=`.
+    pub fn outcome(&self) -> String {
+        let line = self.field("cache-status");
+        let own = line.split(", ").find(|member| member.starts_with("tower-response-cache")).unwrap_or_default().to_owned();
+        let mut words = own.split("; ").skip(1);
+        match words.next() {
+            Some(word) => word.strip_prefix("fwd=").unwrap_or(word).to_owned(),
+            None => "-".to_owned(),
+        }
+    }
+}
+
+pub fn joined(fields: &Fields, name: &str) -> String {
+    let lines: Vec<&str> = fields.iter().filter(|(other, _)| other == name).map(|(_, value)| value.as_str()).collect();
+    if lines.is_empty() { "-".into() } else { lines.join(", ") }
+}
+
+fn read_head(bytes: &[u8]) -> (u16, Fields, &[u8]) {
+    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");
+    let end = end.unwrap_or_else(|| panic!("no head in {:?}", String::from_utf8_lossy(bytes)));
+    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status line");
+    (status, read_fields(&head), &bytes[end + 4..])
+}
+
+fn read_fields(head: &str) -> Fields {
+    let pair = |line: &str| line.split_once(':').map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()));
+    head.split("\r\n").skip(1).filter_map(pair).collect()
+}
+
+fn read_body(fields: &Fields, bytes: &[u8]) -> (Vec<u8>, Fields, bool) {
+    if joined(fields, "transfer-encoding") == "chunked" {
+        return read_chunks(bytes);
+    }
+    let length: Option<usize> = joined(fields, "content-length").parse().ok();
+    (bytes.to_vec(), Vec::new(), length.is_none_or(|length| length == bytes.len()))
+}
+
+fn read_chunks(mut rest: &[u8]) -> (Vec<u8>, Fields, bool) {
+    let mut body = Vec::new();
+    while let Some(end) = rest.windows(2).position(|window| window == b"\r\n") {
+        let size = usize::from_str_radix(&String::from_utf8_lossy(&rest[..end]), 16).expect("the size of a chunk");
+        rest = &rest[end + 2..];
+        if size == 0 {
+            let trailers = read_fields(&format!("\r\n{}", String::from_utf8_lossy(rest)));
+            return (body, trailers, rest.ends_with(b"\r\n"));
+        }
+        if rest.len() < size + 2 {
+            break;
+        }
+        body.extend_from_slice(&rest[..size]);
+        rest = &rest[size + 2..];
+    }
+    (body, Vec::new(), false)
+}
+
+/// A request as the origin has received it.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub fields: Fields,
+    pub body: Vec<u8>,
+}
+
+/// What the origin does with a request.
+pub enum Says {
+    /// Writes this and goes on with the connection.
+    Whole(Vec<u8>),
+    /// Writes this and closes the connection.
+    Then(Vec<u8>),
+    /// Writes what comes, as it comes, and closes the connection at the end of it.
+    Live(mpsc::UnboundedReceiver<Vec<u8>>),
+    /// Answers so, and then sends back whatever comes.
+    Echo(Vec<u8>),
+}
+
+/// `200` and lines of fields, an empty line and the content, as bytes.
+pub fn response(text: &str) -> Vec<u8> {
+    let (head, body) = text.split_once("\n\n").unwrap_or((text, ""));
+    let mut lines = head.lines();
+    let status = lines.next().expect("a status");
+    let mut out = format!("HTTP/1.1 {status} Said\r\n");
+    let head = head.to_ascii_lowercase();
+    let framed = head.contains("\ncontent-length:") || head.contains("\ntransfer-encoding:");
+    if !framed && !["204", "304"].contains(&status) {
+        out.push_str(&format!("content-length: {}\r\n", body.len()));
+    }
+    lines.for_each(|line| out.push_str(&format!("{line}\r\n")));
+    format!("{out}\r\n{body}").into_bytes()
+}
+
+/// An origin that answers with what was put into it, one after the other, and remembers who asked.
+pub struct Origin {
+    pub address: String,
+    script: Arc<Mutex<Script>>,
+    server: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Script {
+    says: VecDeque<Says>,
+    asked: Vec<Asked>,
+    /// Told of each request line and head when it has come, before the content has.
+    heads: Option<mpsc::UnboundedSender<Asked>>,
+    /// Told of each piece of content.
+    pieces: Option<mpsc::UnboundedSender<Vec<u8>>>,
+}
+
+impl Origin {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address").to_string();
+        let script: Arc<Mutex<Script>> = Arc::default();
+        let server = tokio::spawn({
+            let script = script.clone();
+            async move {
+                let mut connections = tokio::task::JoinSet::new();
+                while let Ok((stream, _)) = listener.accept().await {
+                    connections.spawn(serve(stream, script.clone()));
+                }
+            }
+        });
+        Self { address, script, server }
+    }
+
+    /// Answers the next request that nothing is said for yet.
+    pub fn says(&self, says: Says) {
+        self.script.lock().expect("not poisoned").says.push_back(says);
+    }
+
+    /// Forgets what it was to say and who asked, and gives back the latter.
+    pub fn forget(&self) -> Vec<Asked> {
+        let mut script = self.script.lock().expect("not poisoned");
+        script.says.clear();
+        std::mem::take(&mut script.asked)
+    }
+
+    /// Heads of requests as they come.
+    pub fn heads(&self) -> mpsc::UnboundedReceiver<Asked> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.script.lock().expect("not poisoned").heads = Some(sender);
+        receiver
+    }
+
+    /// Content of requests as it comes.
+    pub fn pieces(&self) -> mpsc::UnboundedReceiver<Vec<u8>> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.script.lock().expect("not poisoned").pieces = Some(sender);
+        receiver
+    }
+
+    /// Nobody answers any more, and no connection is left.
+    pub async fn stop(self) {
+        self.server.abort();
+        let _ = self.server.await;
+    }
+}
+
+async fn serve(mut stream: TcpStream, script: Arc<Mutex<Script>>) {
+    while let Some(fields) = read_request_head(&mut stream).await {
+        let mut asked = Asked { fields, body: Vec::new() };
+        let (says, heads, pieces) = {
+            let mut script = script.lock().expect("not poisoned");
+            (script.says.pop_front(), script.heads.clone(), script.pieces.clone())
+        };
+        if let Some(heads) = heads {
+            let _ = heads.send(asked.clone());
+        }
+        asked.body = read_content(&mut stream, &asked.fields, pieces).await;
+        script.lock().expect("not poisoned").asked.push(asked);
+        let says = says.unwrap_or_else(|| Says::Whole(response("599\n\nnot to be asked")));
+        let closes = !matches!(says, Says::Whole(_));
+        match says {
+            Says::Whole(bytes) | Says::Then(bytes) => drop(stream.write_all(&bytes).await),
+            Says::Live(mut pieces) => {
+                while let Some(piece) = pieces.recv().await {
+                    drop(stream.write_all(&piece).await);
+                }
+            }
+            Says::Echo(bytes) => {
+                drop(stream.write_all(&bytes).await);
+                let (mut from, mut to) = stream.split();
+                drop(tokio::io::copy(&mut from, &mut to).await);
+            }
+        }
+        if closes {
+            return;
+        }
+    }
+}
+
+async fn read_request_head(stream: &mut TcpStream) -> Option<Fields> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.ok()?);
+    }
+    let head = String::from_utf8(head).expect("text");
+    Some(read_fields(&head))
+}
+
+/// The content as it was framed: of chunks, the bytes that came, with their sizes.
+async fn read_content(stream: &mut TcpStream, fields: &Fields, pieces: Option<mpsc::UnboundedSender<Vec<u8>>>) -> Vec<u8> {
+    let chunked = joined(fields, "transfer-encoding") == "chunked";
+    let length: usize = joined(fields, "content-length").parse().unwrap_or(0);
+    let mut body = Vec::new();
+    let mut buffer = [0; 4096];
+    while if chunked { !body.ends_with(b"0\r\n\r\n") } else { body.len() < length } {
+        let count = stream.read(&mut buffer).await.unwrap_or(0);
+        if count == 0 {
+            break;
+        }
+        body.extend_from_slice(&buffer[..count]);
+        if let Some(pieces) = &pieces {
+            let _ = pieces.send(buffer[..count].to_vec());
+        }
+    }
+    body
+}
