@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// What is still needed of a request once the inner service has it: how it was asked, and its fields.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Asked {
     pub(crate) method: Method,
     pub(crate) headers: HeaderMap,
@@ -292,9 +292,40 @@ pub(crate) fn from_entry_as<St: Store, B>(
         }
         response
     };
+    finish(shared, &mut response, entry, status_of, now);
+    response
+}
+
+/// The whole response, for a GET that asks for nothing less.
+#[inline]
+pub(crate) fn from_whole<St: Store, B>(
+    shared: &Shared<St>,
+    entry: &Entry,
+    status_of: CacheStatus,
+    now: Nanos,
+) -> Response<CacheBody<B>> {
+    let Content::Response { status, headers, body, trailers } = entry.content() else {
+        unreachable!("a list of variants is never served")
+    };
+    let mut response = Response::new(CacheBody::whole(body.clone(), trailers.clone()));
+    *response.status_mut() = *status;
+    *response.headers_mut() = headers.clone();
+    finish(shared, &mut response, entry, status_of, now);
+    response
+}
+
+/// What every response from the store is given: its age, and what its owner wants to see on it.
+#[inline]
+fn finish<St: Store, B>(
+    shared: &Shared<St>,
+    response: &mut Response<CacheBody<B>>,
+    entry: &Entry,
+    status_of: CacheStatus,
+    now: Nanos,
+) {
+    let times = entry.times();
     set_age(response.headers_mut(), now.saturating_sub(times.born));
-    let left = (times.fresh_until as i128 - now as i128).div_euclid(1_000_000_000);
-    shared.marked(response, status_of.ttl(left as i64))
+    shared.mark(response, status_of.until(times.fresh_until, now));
 }
 
 /// The part that a request asks for, cut out of a stored whole (RFC 9110, section 14); `None` if the whole answers.

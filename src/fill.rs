@@ -3,6 +3,7 @@
 use std::{
     borrow::Cow,
     future::{Future, poll_fn},
+    mem,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
     task::Poll,
@@ -115,7 +116,7 @@ struct Fit {
 
 impl<St: Store> Fill<St> {
     /// Awaits the inner service, and makes of its answer the client's and, if it is fit, an entry.
-    pub(crate) async fn run<F, B, E>(mut self, inner: F) -> Result<Response<CacheBody<B>>, E>
+    pub(crate) async fn run<F, B, E>(mut self: Box<Self>, inner: F) -> Result<Response<CacheBody<B>>, E>
     where
         F: Future<Output = Result<Response<B>, E>> + Send + 'static,
         B: Body<Error: Into<BoxError>> + Send + 'static,
@@ -142,7 +143,7 @@ impl<St: Store> Fill<St> {
     }
 
     /// Makes of the inner service's answer the client's and, if it is fit, an entry.
-    async fn answered<B, E>(mut self, answer: Result<Response<B>, E>) -> Result<Response<CacheBody<B>>, E>
+    async fn answered<B, E>(mut self: Box<Self>, answer: Result<Response<B>, E>) -> Result<Response<CacheBody<B>>, E>
     where
         B: Body<Error: Into<BoxError>> + Send + 'static,
     {
@@ -212,7 +213,7 @@ impl<St: Store> Fill<St> {
     }
 
     /// The end of a fill whose response is not for the store: those who wait go alone, at once.
-    fn not_shared(mut self, why: NoStore, pass: bool) {
+    fn not_shared(mut self: Box<Self>, why: NoStore, pass: bool) {
         self.shared.store.context().counters.no_store(why);
         tracing::debug!(reason = why.as_str(), "response not stored");
         if pass {
@@ -404,7 +405,7 @@ impl<St: Store> Fill<St> {
     }
 
     /// Stores a fit response: at once if its body is complete, else while it passes.
-    async fn keep<B>(self, mut fit: Fit, mut parts: response::Parts, body: B) -> Response<CacheBody<B>>
+    async fn keep<B>(mut self: Box<Self>, mut fit: Fit, mut parts: response::Parts, body: B) -> Response<CacheBody<B>>
     where
         B: Body<Error: Into<BoxError>> + Send + 'static,
     {
@@ -427,7 +428,7 @@ impl<St: Store> Fill<St> {
                 if let Some(tag) = self.tag(&mut fit, &data) {
                     parts.headers.insert(header::ETAG, tag);
                 }
-                let (shared, asked, miss, now) = (self.shared.clone(), self.asked.clone(), self.miss, self.now());
+                let (shared, asked, miss, now) = (self.shared.clone(), mem::take(&mut self.asked), self.miss, self.now());
                 let (storing, _) = self.store(fit, data.clone(), trailers.clone()).await;
                 let status = CacheStatus::new(Outcome::Miss(miss)).storing(storing);
                 let response = Response::from_parts(parts, CacheBody::whole(data, trailers));
@@ -482,7 +483,7 @@ impl<St: Store> Fill<St> {
     }
 
     /// Reads a body to its end, whoever is still there to hear it, and stores it then.
-    async fn read_on<B>(self, mut fit: Fit, body: Pin<Box<B>>, tape: Arc<Tape>, rest: Rest<B>, taken: Taken<St>)
+    async fn read_on<B>(self: Box<Self>, mut fit: Fit, body: Pin<Box<B>>, tape: Arc<Tape>, rest: Rest<B>, taken: Taken<St>)
     where
         B: Body<Error: Into<BoxError>> + Send + 'static,
     {
@@ -517,7 +518,7 @@ impl<St: Store> Fill<St> {
     }
 
     /// Makes the entry, stores it, and lands.
-    async fn store(mut self, fit: Fit, body: Bytes, trailers: Option<Box<HeaderMap>>) -> (Storing, Arc<Entry>) {
+    async fn store(mut self: Box<Self>, fit: Fit, body: Bytes, trailers: Option<Box<HeaderMap>>) -> (Storing, Arc<Entry>) {
         let Fit { key, status, headers, vary, names, added, times, http, .. } = fit;
         let never_fresh =
             http.as_ref().is_some_and(|http| !http.freshness.is_fresh(self.now() / MS) || http.freshness.validate_always);
@@ -615,7 +616,7 @@ impl<St: Store> Fill<St> {
 
     /// The inner service says that what is stored is still good: it is brought up to date, and serves (RFC 9111, section 4.3.4).
     async fn freshen<B>(
-        self,
+        self: Box<Self>,
         ours: &Entry,
         parts: &response::Parts,
         hints: Option<&Caching>,
@@ -676,7 +677,7 @@ impl<St: Store> Fill<St> {
     }
 
     /// Passes on the answer to a HEAD, and learns from it what has become of the stored response to GET (RFC 9111, section 4.3.5).
-    pub(crate) async fn head<F, B, E>(self, inner: F) -> Result<Response<CacheBody<B>>, E>
+    pub(crate) async fn head<F, B, E>(self: Box<Self>, inner: F) -> Result<Response<CacheBody<B>>, E>
     where
         F: Future<Output = Result<Response<B>, E>>,
         B: Body<Error: Into<BoxError>> + Send + 'static,
@@ -738,7 +739,7 @@ impl<St: Store> Fill<St> {
 
     /// A 304 that is about something we do not have: it freshens nothing, and what it was asked about is not asked about again
     /// (RFC 9111, section 4.3.4). The request cannot be repeated here.
-    async fn not_ours<B>(mut self, ours: &Entry) -> Response<CacheBody<B>> {
+    async fn not_ours<B>(mut self: Box<Self>, ours: &Entry) -> Response<CacheBody<B>> {
         if let (Content::Response { headers, .. }, Some(http)) = (ours.content(), ours.http()) {
             let http = Some(Box::new(Http { asks: false, ..*http }));
             self.replace(ours, headers.clone(), *ours.times(), http).await;

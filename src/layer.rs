@@ -252,6 +252,13 @@ impl<St: Store> Shared<St> {
     /// The response with what its owner wants to see on it.
     #[inline]
     pub(crate) fn marked<B>(&self, mut response: Response<B>, status: CacheStatus) -> Response<B> {
+        self.mark(&mut response, status);
+        response
+    }
+
+    /// Puts on a response what its owner wants to see on it.
+    #[inline]
+    pub(crate) fn mark<B>(&self, response: &mut Response<B>, status: CacheStatus) {
         if self.options.extension {
             response.extensions_mut().insert(status);
         }
@@ -259,6 +266,5 @@ impl<St: Store> Shared<St> {
             // RFC 9211, section 2: a cache appends to what those before it have said.
             response.headers_mut().append(CACHE_STATUS, status.header(name));
         }
-        response
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     fill::{Fill, Held, as_inner_service_knows},
     flight::{Follower, Joined, Leader},
     future::ResponseFuture,
-    key::{Extracted, Key, KeyRef, KeyWriter, RequestView, is_secret},
+    key::{Extracted, HostLine, Key, KeyRef, KeyWriter, RequestView, is_secret},
     layer::Shared,
     parts, road,
     rules::{Compiled, Params, ReadPlan},
@@ -187,12 +187,13 @@ impl Quest {
         Box::new(Self { rule: rule.clone(), primary, plan, asked: Asked::of(request, http.map(Box::new)) })
     }
 
-    pub(crate) fn fill<St: Store>(self, shared: &Arc<Shared<St>>, missed: Missed<St>, leader: Option<Leader>) -> Fill<St> {
+    pub(crate) fn fill<St: Store>(self, shared: &Arc<Shared<St>>, missed: Missed<St>, leader: Option<Leader>) -> Box<Fill<St>> {
         let Self { rule, primary, plan, asked } = self;
         let Missed { why, spare, ours, stamp, varying, lock, permit, early: _ } = missed;
         let began = shared.store.context().clock.nanos();
         let (shared, miss, stale) = (shared.clone(), why, spare);
-        Fill { shared, rule, plan, primary, varying, stamp, asked, began, miss, stale, ours, leader, lock, permit }
+        // In one place: what moves along the road of a fill is a pointer to it.
+        Box::new(Fill { shared, rule, plan, primary, varying, stamp, asked, began, miss, stale, ours, leader, lock, permit })
     }
 
     /// What the store has for this request, waiting for one that has to be asked.
@@ -274,7 +275,7 @@ where
 {
     let asks = scan(request, rule)?;
     let context = shared.store.context();
-    let view = RequestView::of(request, params, &context.secret);
+    let view = RequestView::of(request, params, &context.secret).with_host(asks.host);
     let mut writer = KeyWriter::new(scratch, &context.secret);
     if rule.write_key(&view, &mut writer) == Extracted::Bypass {
         return Err(Bypass::Extractor);
@@ -302,7 +303,10 @@ where
     };
     Ok(match decision {
         Decision::Fresh(entry) => {
-            let response = answer::from_entry(shared, &entry, method, headers, Outcome::Hit, now);
+            let response = match asks.less || *method == Method::HEAD {
+                false => answer::from_whole(shared, &entry, CacheStatus::new(Outcome::Hit), now),
+                true => answer::from_entry(shared, &entry, method, headers, Outcome::Hit, now),
+            };
             hit(shared, now);
             Step::Answer(response)
         }
@@ -358,16 +362,19 @@ pub(crate) fn hit<St: Store>(shared: &Shared<St>, began: Nanos) {
 
 /// What a walk over the fields of a request has found.
 #[derive(Debug, Clone, Copy, Default)]
-struct Asks {
+struct Asks<'a> {
+    host: HostLine<'a>,
     /// `Authorization` or `Cookie`.
     credentials: bool,
     /// A part of the whole: a stored whole can answer, and nothing else of ours.
     range: bool,
+    /// Less than the whole, perhaps: a part of it, or nothing if it is still the same.
+    less: bool,
 }
 
 /// What a request carries; or why it is to be left alone. One walk over its fields.
 #[inline]
-fn scan<R: Body>(request: &Request<R>, rule: &Compiled) -> Result<Asks, Bypass> {
+fn scan<'a, R: Body>(request: &'a Request<R>, rule: &Compiled) -> Result<Asks<'a>, Bypass> {
     if rule.is_uncached() {
         return Err(Bypass::Uncached);
     }
@@ -379,11 +386,16 @@ fn scan<R: Body>(request: &Request<R>, rule: &Compiled) -> Result<Asks, Bypass> 
         return Err(Bypass::RequestBody);
     }
     let mut asks = Asks::default();
-    for name in request.headers().keys() {
+    for (name, value) in request.headers() {
         match *name {
-            header::RANGE => asks.range = true,
+            header::HOST => asks.host = asks.host.and(value),
+            header::RANGE => (asks.range, asks.less) = (true, true),
+            header::IF_NONE_MATCH | header::IF_MODIFIED_SINCE => asks.less = true,
             header::IF_MATCH | header::IF_UNMODIFIED_SINCE => return Err(Bypass::Precondition),
             header::UPGRADE => return Err(Bypass::Upgrade),
+            header::AUTHORIZATION | header::COOKIE | header::PROXY_AUTHORIZATION => asks.credentials = true,
+            // The others that matter begin so.
+            _ if !name.as_str().starts_with("x-") => {}
             _ if is_secret(name) => asks.credentials = true,
             _ if overrides_method(name.as_str()) => return Err(Bypass::MethodOverride),
             _ => {}

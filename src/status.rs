@@ -4,6 +4,8 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue};
 
+use crate::clock::Nanos;
+
 /// Makes a closed list of reasons with the token that headers and logs show.
 macro_rules! reasons {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $reason:ident = $token:literal,)* }) => {
@@ -201,7 +203,14 @@ impl CacheStatus {
         Self { storing: Some(storing), ..self }
     }
 
-    pub(crate) fn ttl(self, seconds: i64) -> Self {
+    /// The same for a stored response that is fresh until then: whole seconds are left, and begun ones are over.
+    #[inline]
+    pub(crate) fn until(self, fresh_until: Nanos, now: Nanos) -> Self {
+        const SECOND: Nanos = 1_000_000_000;
+        let seconds = match fresh_until.checked_sub(now) {
+            Some(left) => (left / SECOND) as i64,
+            None => -((now - fresh_until).div_ceil(SECOND) as i64),
+        };
         Self { ttl: Some(seconds), ..self }
     }
 

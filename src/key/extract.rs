@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use http::{HeaderName, header};
 
 use super::{
-    Extracted, Identity, KeyWriter, RequestView,
+    Extracted, HostLine, Identity, KeyWriter, RequestView,
     identity::{Repeated, cookie},
     query::{Names, Query},
     write::Tag,
@@ -336,6 +336,7 @@ impl KeyExtractor for Cookie {
 }
 
 /// The path as the client sent it, and as it is now if a layer has changed it on the way: the handler may go by either.
+#[inline]
 fn write_path(request: &RequestView<'_>, key: &mut KeyWriter<'_>) {
     let (sent, now) = (request.path(), request.uri.path());
     key.tagged(Tag::Path, sent.as_bytes());
@@ -348,20 +349,41 @@ fn write_path(request: &RequestView<'_>, key: &mut KeyWriter<'_>) {
 ///
 /// Where `Host` says something else than that (RFC 9112, section 3.2.2, forbids it, and servers let it pass), all of its
 /// lines follow: the handler may go by any of them.
+#[inline]
 fn write_host(request: &RequestView<'_>, key: &mut KeyWriter<'_>) {
-    let lines = || request.headers.get_all(header::HOST).iter().map(|line| line.as_bytes());
-    let host = match request.uri.authority() {
-        Some(authority) => authority.as_str().as_bytes(),
-        None => lines().next().unwrap_or_default(),
+    if let (HostLine::One(line), None) = (request.host, request.uri.authority()) {
+        return write_name(Tag::Host, line.as_bytes(), key);
+    }
+    let lines = request.headers.get_all(header::HOST);
+    let mut rest = lines.iter();
+    let first = rest.next();
+    let (host, same) = match (request.uri.authority(), first) {
+        (None, Some(line)) => (line.as_bytes(), true),
+        (None, None) => (&[] as &[u8], true),
+        (Some(authority), None) => (authority.as_str().as_bytes(), true),
+        (Some(authority), Some(line)) => {
+            let host = authority.as_str().as_bytes();
+            (host, line.as_bytes().eq_ignore_ascii_case(host))
+        }
     };
     write_name(Tag::Host, host, key);
-    if lines().nth(1).is_some() || lines().any(|line| !line.eq_ignore_ascii_case(host)) {
+    if !same || rest.next().is_some() {
         key.tagged(Tag::Header, header::HOST.as_str().as_bytes());
-        lines().for_each(|line| write_name(Tag::HeaderValue, line, key));
+        lines.iter().for_each(|line| write_name(Tag::HeaderValue, line.as_bytes(), key));
     }
 }
 
+#[inline]
 fn write_name(tag: Tag, host: &[u8], key: &mut KeyWriter<'_>) {
+    // Nearly every name is written as it came.
+    if !host.iter().fold(false, |found, b| found | (*b == b'@') | b.is_ascii_uppercase()) {
+        return key.tagged(tag, host);
+    }
+    write_odd_name(tag, host, key);
+}
+
+#[cold]
+fn write_odd_name(tag: Tag, host: &[u8], key: &mut KeyWriter<'_>) {
     let host = match host.iter().rposition(|b| *b == b'@') {
         None => host,
         Some(at) => {
@@ -370,11 +392,7 @@ fn write_name(tag: Tag, host: &[u8], key: &mut KeyWriter<'_>) {
             &host[at + 1..]
         }
     };
-    if host.iter().any(u8::is_ascii_uppercase) {
-        key.tagged(tag, &host.to_ascii_lowercase());
-    } else {
-        key.tagged(tag, host);
-    }
+    key.tagged(tag, &host.to_ascii_lowercase());
 }
 
 #[track_caller]

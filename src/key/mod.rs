@@ -7,7 +7,7 @@ mod write;
 
 use std::fmt;
 
-use http::{Extensions, HeaderMap, Method, Uri, request};
+use http::{Extensions, HeaderMap, HeaderValue, Method, Uri, request};
 use xxhash_rust::xxh3::xxh3_128;
 
 pub(crate) use extract::is_secret;
@@ -120,12 +120,36 @@ pub struct RequestView<'a> {
     pub(crate) extensions: &'a Extensions,
     pub(crate) params: &'a Params<'a>,
     pub(crate) secret: &'a Secret,
+    pub(crate) host: HostLine<'a>,
+}
+
+/// What a walk over the fields has found of `Host`.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) enum HostLine<'a> {
+    /// There was no walk, or no such line.
+    #[default]
+    Unknown,
+    /// One line.
+    One(&'a HeaderValue),
+    /// More than one.
+    More,
+}
+
+impl<'a> HostLine<'a> {
+    /// With one line more.
+    #[inline]
+    pub(crate) fn and(self, line: &'a HeaderValue) -> Self {
+        match self {
+            Self::Unknown => Self::One(line),
+            Self::One(_) | Self::More => Self::More,
+        }
+    }
 }
 
 impl<'a> RequestView<'a> {
     pub(crate) fn of_parts(parts: &'a request::Parts, params: &'a Params<'a>, secret: &'a Secret) -> Self {
         let request::Parts { method, uri, headers, extensions, .. } = parts;
-        Self { method, uri, headers, extensions, params, secret }
+        Self { method, uri, headers, extensions, params, secret, host: HostLine::Unknown }
     }
 
     pub(crate) fn of<B>(request: &'a http::Request<B>, params: &'a Params<'a>, secret: &'a Secret) -> Self {
@@ -136,7 +160,14 @@ impl<'a> RequestView<'a> {
             extensions: request.extensions(),
             params,
             secret,
+            host: HostLine::Unknown,
         }
+    }
+
+    /// The same, where a walk over the fields has seen all lines of `Host`.
+    #[inline]
+    pub(crate) fn with_host(self, host: HostLine<'a>) -> Self {
+        Self { host, ..self }
     }
 
     /// The method.

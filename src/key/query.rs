@@ -72,12 +72,51 @@ impl Query {
         if matches!(self, Self::AsSent) {
             return key.tagged(Tag::RawQuery, query.as_bytes());
         }
+        let begin = key.written();
+        if self.write_sorted(query, key).is_none() {
+            key.take_back(begin);
+            self.write_unsorted(query, key);
+        }
+    }
+
+    /// Writes a query that is plain and whose parameters came sorted, as most do: in one pass over its bytes. With `None` it is
+    /// another kind, and what was written of it is worth nothing.
+    fn write_sorted(&self, query: &str, key: &mut KeyWriter<'_>) -> Option<()> {
+        key.tagged(Tag::Sections, &[0]);
+        let end = key.written();
+        let query = query.as_bytes();
+        let (mut count, mut last) = (0, &[] as &[u8]);
+        let (mut piece, mut name_end) = (0, None);
+        for at in 0..=query.len() {
+            match query.get(at).map_or(Byte::End, |byte| BYTES[usize::from(*byte)]) {
+                Byte::Other => {}
+                Byte::Equals => name_end = name_end.or(Some(at)),
+                Byte::Odd if name_end.is_none() => return None,
+                Byte::Odd => {}
+                Byte::End => {
+                    let name = &query[piece..name_end.unwrap_or(at)];
+                    if matches!(self, Self::Sorted) || self.counts(name) {
+                        if count == MOST || name < last {
+                            return None;
+                        }
+                        key.tagged(Tag::QueryPiece, &query[piece..at]);
+                        (count, last) = (count + 1, name);
+                    }
+                    (piece, name_end) = (at + 1, None);
+                }
+            }
+        }
+        key.set_last(end, count as u8);
+        Some(())
+    }
+
+    fn write_unsorted(&self, query: &str, key: &mut KeyWriter<'_>) {
         let mut pieces = [(&[] as &[u8], &[] as &[u8]); MOST];
         let mut count = 0;
         let mut plain = true;
         for piece in query.as_bytes().split(|b| *b == b'&') {
             let name = name_of(piece);
-            plain &= !name.iter().any(|b| matches!(b, b'%' | b'+' | b'[' | b']' | b';'));
+            plain &= is_plain(name);
             if !self.counts(name) {
                 continue;
             }
@@ -92,16 +131,15 @@ impl Query {
             return key.tagged(Tag::RawQuery, query.as_bytes());
         }
         let pieces = &mut pieces[..count];
-        if !pieces.is_sorted_by_key(|(name, _)| *name) {
-            // Stable: parameters of one name keep their order.
-            pieces.sort_by_key(|(name, _)| *name);
-        }
+        // Stable: parameters of one name keep their order.
+        pieces.sort_by_key(|(name, _)| *name);
         key.tagged(Tag::Sections, &[count as u8]);
         for (_, piece) in pieces {
             key.tagged(Tag::QueryPiece, piece);
         }
     }
 
+    #[inline]
     fn counts(&self, name: &[u8]) -> bool {
         match self {
             Self::Sorted | Self::AsSent | Self::By(_) => true,
@@ -109,6 +147,35 @@ impl Query {
             Self::Without(names) => !names.have(name),
         }
     }
+}
+
+/// What a byte of a query is.
+#[derive(Clone, Copy)]
+enum Byte {
+    Other,
+    /// The end of a name.
+    Equals,
+    /// The end of a parameter.
+    End,
+    /// In a name, it makes other spellings or other meanings possible.
+    Odd,
+}
+
+static BYTES: [Byte; 256] = {
+    let mut bytes = [Byte::Other; 256];
+    bytes[b'=' as usize] = Byte::Equals;
+    bytes[b'&' as usize] = Byte::End;
+    let mut odd: &[u8] = b"%+[];";
+    while let [byte, rest @ ..] = odd {
+        bytes[*byte as usize] = Byte::Odd;
+        odd = rest;
+    }
+    bytes
+};
+
+/// Whether there is but one way to spell this name, and one thing it can mean.
+fn is_plain(name: &[u8]) -> bool {
+    !name.iter().any(|byte| matches!(BYTES[usize::from(*byte)], Byte::Odd))
 }
 
 fn name_of(piece: &[u8]) -> &[u8] {

@@ -99,16 +99,32 @@ impl<'a> KeyWriter<'a> {
 
     #[inline]
     pub(crate) fn tagged(&mut self, tag: Tag, part: &[u8]) {
-        self.canonical.push(tag as u8);
         // One byte for a length below 255; a longer one says so and takes eight.
         match u8::try_from(part.len()) {
-            Ok(len) if len < u8::MAX => self.canonical.push(len),
+            Ok(len) if len < u8::MAX => self.canonical.extend_from_slice(&[tag as u8, len]),
             _ => {
-                self.canonical.push(u8::MAX);
+                self.canonical.extend_from_slice(&[tag as u8, u8::MAX]);
                 self.canonical.extend_from_slice(&(part.len() as u64).to_le_bytes());
             }
         }
         self.canonical.extend_from_slice(part);
+    }
+
+    /// How much is written.
+    #[inline]
+    pub(crate) fn written(&self) -> usize {
+        self.canonical.len()
+    }
+
+    /// Takes back all but the first `len` bytes.
+    pub(crate) fn take_back(&mut self, len: usize) {
+        self.canonical.truncate(len);
+    }
+
+    /// Sets the last byte of a part whose content was not known when it was written, and which ended at `end`.
+    #[inline]
+    pub(crate) fn set_last(&mut self, end: usize, byte: u8) {
+        self.canonical[end - 1] = byte;
     }
 
     pub(crate) fn identified(&self) -> bool {

@@ -1,5 +1,6 @@
 //! Rules: what a route allows, and the table of them.
 
+mod beginnings;
 mod error;
 #[cfg(feature = "config")]
 mod file;
@@ -22,6 +23,7 @@ pub(crate) use params::Params;
 pub use rule::Rule;
 pub(crate) use rule::{Compiled, ReadPlan};
 
+use self::beginnings::Beginnings;
 use crate::{
     key::{self, Extracted, Key, KeyWriter, RequestView},
     store::Store,
@@ -58,6 +60,7 @@ pub struct Rules {
 #[derive(Clone, Default)]
 struct Table {
     router: matchit::Router<Arc<Compiled>>,
+    begins: Beginnings,
     patterns: Vec<String>,
     fallback: Option<Arc<Compiled>>,
 }
@@ -92,6 +95,7 @@ impl Rules {
         let compiled = Arc::new(Compiled::new(Some(pattern), rule)?);
         let table = Arc::make_mut(&mut self.table);
         table.router.insert(pattern, compiled).map_err(|why| RulesError::insert(pattern, &why))?;
+        table.begins.add(pattern);
         table.patterns.push(pattern.to_owned());
         Ok(self)
     }
@@ -155,11 +159,23 @@ impl Rules {
     /// The rule that covers a request, and the parameters of its route.
     #[inline]
     pub(crate) fn find<'a>(&'a self, uri: &'a Uri, extensions: &'a Extensions) -> Option<(&'a Arc<Compiled>, Params<'a>)> {
-        let route = |path| self.table.router.at(path).ok().map(|found| (found.value, Params::new(found.params)));
+        let route = |path: &'a str| {
+            if !self.table.begins.may_have(path) {
+                return None;
+            }
+            self.table.router.at(path).ok().map(|found| (found.value, Params::new(found.params, path)))
+        };
+        if let Some(found) = route(uri.path()) {
+            return Some(found);
+        }
         // A nested router has taken the head off the path; the table may be that of the whole application.
-        let nested = || Some(key::path_as_sent(uri, extensions)).filter(|sent| *sent != uri.path()).and_then(route);
-        let fallback = || self.table.fallback.as_ref().map(|rule| (rule, Params::none()));
-        route(uri.path()).or_else(nested).or_else(fallback)
+        let sent = key::path_as_sent(uri, extensions);
+        if sent != uri.path()
+            && let Some(found) = route(sent)
+        {
+            return Some(found);
+        }
+        self.table.fallback.as_ref().map(|rule| (rule, Params::none()))
     }
 }
 

@@ -16,9 +16,8 @@ impl<'a> Params<'a> {
     }
 
     #[inline]
-    pub(crate) fn new(raw: matchit::Params<'a, 'a>) -> Self {
-        let encoded = raw.iter().any(|(_, value)| value.contains('%'));
-        let decoded = match encoded {
+    pub(crate) fn new(raw: matchit::Params<'a, 'a>, path: &str) -> Self {
+        let decoded = match path.as_bytes().contains(&b'%') {
             true => raw.iter().map(|(name, value)| (name, decode(value).into_owned())).collect(),
             false => Vec::new(),
         };

@@ -1,0 +1,159 @@
+//! What is measured of this crate, beside its lower bounds.
+
+use std::{
+    hint::black_box,
+    pin::pin,
+    task::{Context, Waker},
+    time::Duration,
+};
+
+use http::{HeaderMap, HeaderValue, Method, Request, header};
+use tokio::runtime::{Builder, Runtime};
+use tower_layer::Layer;
+use tower_response_cache::{Memory, Store, semantics::CacheControl};
+use tower_service::Service;
+
+use crate::{
+    bounds::{BareGet, Correct},
+    measure::{Case, Limit},
+    ours::{self, Told},
+    work::{Nothing, Origin, drive, fresh_item, item, request},
+};
+
+type Call = Box<dyn FnMut()>;
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+/// Room for a store in which misses evict, and how many of them fill it.
+const SMALL: usize = 8 * MIB;
+const FILLS: u64 = 12_000;
+
+/// All cases.
+pub const CASES: &[Case] = &[
+    case("a request and an empty service", "", 5_000, Limit::None, || again(Nothing)),
+    case("no cache", NOTHING, 5_000, Limit::None, || again(Origin::of(KIB))),
+    case("bound: get by bare target", NOTHING, 5_000, Limit::None, || {
+        again(BareGet::holding("/items/42?page=3&sort=asc", &Origin::of(KIB)))
+    }),
+    case("bound: a correct hit", NOTHING, 5_000, Limit::None, || again(Correct::over(Origin::of(KIB), 64 << 20))),
+    case("hit", NOTHING, 5_000, Limit::Times(HIT_BOUND, 1.1), || again(ours::warm(Origin::of(KIB), Told::Age))),
+    case("hit, 1 MiB", NOTHING, 5_000, Limit::Times(HIT_BOUND, 1.1), || again(ours::warm(Origin::of(MIB), Told::Age))),
+    case("hit, varying", NOTHING, 5_000, Limit::None, || again(ours::warm(Origin::of(KIB).varying(), Told::Age))),
+    case("hit, Cache-Status", NOTHING, 5_000, Limit::Over("hit", 400.0), || again(ours::warm(Origin::of(KIB), Told::Header))),
+    case("hit, extension", NOTHING, 5_000, Limit::None, || again(ours::warm(Origin::of(KIB), Told::Extension))),
+    case("bypass, no rule", NOTHING, 5_000, Limit::Over("no cache", 150.0), || {
+        let mut cache = ours::warm(Origin::of(KIB), Told::Age);
+        let uri = http::Uri::from_static("/other/42?page=3&sort=asc");
+        Box::new(move || {
+            black_box(drive(&mut cache, request(uri.clone())));
+        })
+    }),
+    case("bypass, method", NOTHING, 5_000, Limit::None, || {
+        let mut cache = ours::warm(Origin::of(KIB), Told::Age);
+        Box::new(move || {
+            let mut request = request(item());
+            *request.method_mut() = Method::POST;
+            black_box(drive(&mut cache, request));
+        })
+    }),
+    case("distinct requests and an empty service", "", 2_000, Limit::None, || distinct(Nothing)),
+    case("no cache, distinct", DISTINCT, 2_000, Limit::None, || distinct(Origin::of(KIB))),
+    case("bound: a miss", DISTINCT, 2_000, Limit::None, || {
+        let mut bound = Correct::over(Origin::of(KIB), SMALL as u64);
+        for n in 0..FILLS {
+            drive(&mut bound, request(fresh_item(n)));
+        }
+        distinct(bound)
+    }),
+    case("miss, evicting", DISTINCT, 2_000, Limit::Times(MISS_BOUND, 1.13), || {
+        in_runtime(|| distinct(ours::full(Origin::of(KIB), SMALL, (0..FILLS).map(fresh_item))))
+    }),
+    case("stale, and its refresh", NOTHING, 1_000, Limit::None, stale),
+    case("invalidate", "", 5_000, Limit::None, invalidate),
+    case("key", "a request", 5_000, Limit::None, || {
+        let (store, rules) = (Memory::new(MIB), ours::rules(ours::minute()));
+        Box::new(move || drop(black_box(rules.key(&store, &request(item())))))
+    }),
+    case("a request", "", 5_000, Limit::None, || Box::new(|| drop(black_box(request(item()))))),
+    case("parse Cache-Control", "", 5_000, Limit::None, || {
+        let mut headers = HeaderMap::new();
+        let control = "public, max-age=60, stale-while-revalidate=30";
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(control));
+        Box::new(move || drop(black_box(CacheControl::of(black_box(&headers)))))
+    }),
+];
+
+const NOTHING: &str = "a request and an empty service";
+const DISTINCT: &str = "distinct requests and an empty service";
+const HIT_BOUND: &str = "bound: a correct hit";
+const MISS_BOUND: &str = "bound: a miss";
+
+const fn case(name: &'static str, less: &'static str, calls: u64, limit: Limit, make: fn() -> Call) -> Case {
+    Case { name, less, calls, limit, make }
+}
+
+/// The same request again and again.
+pub fn again<S, B>(mut service: S) -> Call
+where
+    S: Service<Request<http_body_util::Empty<bytes::Bytes>>, Response = http::Response<B>> + 'static,
+    B: http_body::Body<Data = bytes::Bytes>,
+{
+    // What the first ones do that no later one does is not counted.
+    for _ in 0..100 {
+        drive(&mut service, request(item()));
+    }
+    Box::new(move || {
+        black_box(drive(&mut service, request(item())));
+    })
+}
+
+/// Another request each time.
+pub fn distinct<S, B>(mut service: S) -> Call
+where
+    S: Service<Request<http_body_util::Empty<bytes::Bytes>>, Response = http::Response<B>> + 'static,
+    B: http_body::Body<Data = bytes::Bytes>,
+{
+    // Targets of one length.
+    let mut n = 1_000_000;
+    Box::new(move || {
+        n += 1;
+        black_box(drive(&mut service, request(fresh_item(n))));
+    })
+}
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_time().build().expect("a runtime")
+}
+
+/// Makes and calls within a runtime, as a server does.
+pub fn in_runtime(make: impl FnOnce() -> Call) -> Call {
+    let runtime: &'static Runtime = Box::leak(Box::new(runtime()));
+    // Entered for as long as the process lives, as the worker threads of a server are.
+    std::mem::forget(runtime.enter());
+    make()
+}
+
+fn stale() -> Call {
+    let runtime = runtime();
+    let (mut cache, clock) = runtime.block_on(async { ours::stale(Origin::of(KIB)) });
+    Box::new(move || {
+        clock.advance(Duration::from_secs(120));
+        runtime.block_on(async {
+            black_box(drive(&mut cache, request(item())));
+            tokio::task::yield_now().await;
+        });
+    })
+}
+
+fn invalidate() -> Call {
+    let store = Memory::new(MIB);
+    let mut cache = ours::layer(store.clone(), ours::minute(), Told::Age).layer(Origin::of(KIB));
+    drop(in_runtime(|| Box::new(|| ())));
+    drive(&mut cache, request(item()));
+    Box::new(move || {
+        let cx = &mut Context::from_waker(Waker::noop());
+        let mut cleared = pin!(store.invalidate(["items"]));
+        assert!(std::future::Future::poll(cleared.as_mut(), cx).is_ready());
+    })
+}

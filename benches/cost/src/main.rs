@@ -1,0 +1,5 @@
+//! The table of this crate and its lower bounds; see the library.
+
+fn main() {
+    tower_response_cache_cost::measure::main(tower_response_cache_cost::cases::CASES);
+}

@@ -1,0 +1,88 @@
+//! The crate on the same work.
+
+use std::time::Duration;
+
+use tower_layer::Layer;
+use tower_response_cache::{Cache, CacheLayer, Clock, Memory, Rule, Rules};
+
+use crate::work::{Origin, drive, item, request};
+
+const ROUTES: [&str; 19] = [
+    "/auth/user",
+    "/auth/session",
+    "/customers",
+    "/customers/{id}",
+    "/customers/{id}/orders",
+    "/files/{*path}",
+    "/health",
+    "/invoices/{id}",
+    "/invoices",
+    "/items",
+    "/orders",
+    "/orders/{id}",
+    "/orders/{id}/lines",
+    "/reports/{year}/{month}",
+    "/search",
+    "/storage/{bucket}",
+    "/storage/{bucket}/{key}",
+    "/tables/{table}",
+    "/users/{id}",
+];
+
+/// A table of 20 routes; the one that is asked for belongs to a namespace besides the root, so that both are looked at.
+pub fn rules(rule: Rule) -> Rules {
+    let minute = Duration::from_secs(60);
+    let rules = ROUTES.iter().fold(Rules::new(), |rules, route| rules.route(route, Rule::ttl(minute).namespace("others")));
+    rules.route("/items/{id}", rule.namespace("items"))
+}
+
+/// What responses are told of themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// Nothing but `Age`.
+    Age,
+    /// `Cache-Status` as well.
+    Header,
+    /// An extension, as is the default.
+    Extension,
+}
+
+/// A layer over a store with this rule for the item.
+pub fn layer(store: Memory, rule: Rule, told: Told) -> CacheLayer {
+    let layer = CacheLayer::new(store).rules(rules(rule)).status_extension(told == Told::Extension);
+    if told == Told::Header { layer.cache_status("items") } else { layer }
+}
+
+/// A minute's rule.
+pub fn minute() -> Rule {
+    Rule::ttl(Duration::from_secs(60)).max_body(4 << 20)
+}
+
+/// A cache that holds the item, by the system's clock.
+pub fn warm(origin: Origin, told: Told) -> Cache<Origin> {
+    let mut cache = layer(Memory::new(256 << 20), minute(), told).layer(origin);
+    // A response that varies shows so only once it is stored.
+    for _ in 0..2 {
+        drive(&mut cache, request(item()));
+    }
+    cache
+}
+
+/// A cache that has no room left.
+pub fn full(origin: Origin, bytes: usize, first: impl Iterator<Item = http::Uri>) -> Cache<Origin> {
+    let mut cache = layer(Memory::new(bytes), minute(), Told::Age).layer(origin);
+    for uri in first {
+        drive(&mut cache, request(uri));
+    }
+    cache
+}
+
+/// A cache whose entry is stale whenever the clock has gone on by two minutes, and is served all the same.
+pub fn stale(origin: Origin) -> (Cache<Origin>, Clock) {
+    let clock = Clock::manual();
+    let store = Memory::builder().clock(clock.clone()).build();
+    let rule = minute().stale_while_revalidate(Duration::from_secs(3600));
+    let mut cache = layer(store, rule, Told::Age).layer(origin);
+    drive(&mut cache, request(item()));
+    (cache, clock)
+}

@@ -1,0 +1,110 @@
+//! What the way of a hit, and of a request that is none of ours, takes from the allocator.
+
+use std::{
+    convert::Infallible,
+    future::{Future, Ready, ready},
+    pin::pin,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use allocation_counter::measure;
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, header};
+use http_body::Body;
+use http_body_util::{Empty, Full};
+use tower::{Layer, Service};
+use tower_response_cache::{Cache, CacheLayer, Memory, Rule, Rules, Store};
+
+/// Answers at once, with the same body.
+#[derive(Clone)]
+struct Origin(Bytes);
+
+impl Service<Request<Empty<Bytes>>> for Origin {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<Empty<Bytes>>) -> Self::Future {
+        let mut response = Response::new(Full::new(self.0.clone()));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response.headers_mut().insert(header::ETAG, HeaderValue::from_static("\"5f3a9c0b7d21\""));
+        ready(Ok(response))
+    }
+}
+
+fn request(target: &'static str) -> Request<Empty<Bytes>> {
+    let request = Request::get(target).header("host", "api.example.com").header("accept-encoding", "gzip");
+    request.body(Empty::new()).expect("a request")
+}
+
+/// Sends a request and reads the body to its end; returns its length.
+fn send<S, B>(service: &mut S, request: Request<Empty<Bytes>>) -> usize
+where
+    S: Service<Request<Empty<Bytes>>, Response = Response<B>, Error = Infallible>,
+    B: Body<Data = Bytes>,
+{
+    let cx = &mut Context::from_waker(Waker::noop());
+    assert!(service.poll_ready(cx).is_ready());
+    let Poll::Ready(Ok(response)) = pin!(service.call(request)).poll(cx) else { panic!("not answered at once") };
+    let mut body = pin!(response.into_body());
+    let mut read = 0;
+    while let Poll::Ready(Some(Ok(frame))) = body.as_mut().poll_frame(cx) {
+        read += frame.into_data().expect("data").len();
+    }
+    read
+}
+
+/// How many allocations a request takes, once those before it have made what stays.
+fn allocations<S, B>(service: &mut S, target: &'static str, length: usize) -> u64
+where
+    S: Service<Request<Empty<Bytes>>, Response = Response<B>, Error = Infallible>,
+    B: Body<Data = Bytes>,
+{
+    for _ in 0..3 {
+        assert_eq!(send(service, request(target)), length);
+    }
+    let request = request(target);
+    let mut read = 0;
+    let taken = measure(|| read = send(service, request)).count_total;
+    assert_eq!(read, length);
+    taken
+}
+
+fn cache(bytes: usize, extension: bool) -> (Cache<Origin>, Memory) {
+    let store = Memory::new(64 << 20);
+    let rule = Rule::ttl(Duration::from_secs(60)).namespace("items").max_body(4 << 20);
+    let rules = Rules::new().route("/items/{id}", rule);
+    let layer = CacheLayer::new(store.clone()).rules(rules).status_extension(extension);
+    (layer.layer(Origin(vec![b'7'; bytes].into())), store)
+}
+
+const ITEM: &str = "/items/42?page=3&sort=asc";
+
+#[tokio::test]
+async fn a_hit_takes_the_two_allocations_of_its_header_map_and_no_more() {
+    for bytes in [0, 1 << 10, 1 << 20] {
+        let (mut cache, store) = cache(bytes, false);
+        assert_eq!(allocations(&mut cache, ITEM, bytes), 2, "{bytes} bytes");
+        assert_eq!(store.stats().hits, 3, "what was measured is a hit");
+    }
+}
+
+#[tokio::test]
+async fn the_extension_takes_three_more() {
+    let (mut cache, _) = cache(1 << 10, true);
+    assert_eq!(allocations(&mut cache, ITEM, 1 << 10), 5);
+}
+
+#[tokio::test]
+async fn a_request_that_no_rule_covers_takes_what_it_takes_without_a_cache() {
+    let (mut cache, _) = cache(1 << 10, true);
+    let mut bare = Origin(vec![b'7'; 1 << 10].into());
+    for target in ["/other/42?page=3", "/items", "/", "/items/42/more"] {
+        assert_eq!(allocations(&mut cache, target, 1 << 10), allocations(&mut bare, target, 1 << 10), "{target}");
+    }
+}
