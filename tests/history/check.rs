@@ -210,10 +210,11 @@ fn floors(history: &History, promise: Promise, written: &HashMap<u64, Commit>) -
     all
 }
 
-/// Whether a write that has committed is promised to show, sooner or later: unless its process was killed under it, without fences.
+/// Whether a write that has committed is promised to show in time: unless it was acknowledged as undelivered, or its process was
+/// killed under it, without fences.
 fn shows(history: &History, operation: &Operation, promise: Promise) -> bool {
     match &operation.ending {
-        Ending::Written { .. } => true,
+        Ending::Written { delivered, .. } => *delivered || promise.fences_hold(),
         Ending::Failed(_) => promise.fences_hold(),
         // Whoever leaves does not learn whether the process went on.
         Ending::Left => promise.fences_hold() || !history.deaths.iter().any(|death| death.process == operation.process),
@@ -276,12 +277,11 @@ pub fn settled(history: &History, promise: Promise) -> HashMap<u32, u64> {
     newest
 }
 
-/// As [`shows`]; what could not be delivered before the process died is lost besides.
+/// Whether it is promised to show in the end: as [`shows`], and what could not be delivered at first, unless its process was killed.
 fn settles(history: &History, operation: &Operation, promise: Promise) -> bool {
-    let lost = matches!(operation.ending, Ending::Written { delivered: false, .. })
-        && !promise.fences_hold()
-        && history.deaths.iter().any(|death| death.process == operation.process);
-    shows(history, operation, promise) && !lost
+    let is_undelivered = matches!(operation.ending, Ending::Written { delivered: false, .. });
+    let died = history.deaths.iter().any(|death| death.process == operation.process);
+    shows(history, operation, promise) || is_undelivered && !died
 }
 
 pub mod tests {

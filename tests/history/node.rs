@@ -4,7 +4,10 @@ use std::{
     ffi::OsString,
     io::{self, Read},
     net::SocketAddr,
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
@@ -187,7 +190,7 @@ fn app<St: Store>(store: St, redis: Redis, database: SocketAddr) -> Router {
         .layer(InvalidateLayer::new(store).rules(rules).hold(HOLD, tower_response_cache::AfterHold::Acknowledge))
         .layer(from_fn(mark))
         // Not before the last layer: this one is about the process, not of the application.
-        .route("/waiting", get(move || async move { redis.waiting().to_string() }))
+        .route("/waiting", get(move || async move { (database.at_work() + redis.waiting()).to_string() }))
 }
 
 /// Says in headers what is otherwise seen in this process alone.
@@ -222,11 +225,17 @@ fn word_of(outcome: Outcome) -> &'static str {
 struct Database {
     at: SocketAddr,
     idle: Mutex<Vec<BufReader<TcpStream>>>,
+    at_work: AtomicUsize,
 }
 
 impl Database {
     fn at(at: SocketAddr) -> Self {
-        Self { at, idle: Mutex::default() }
+        Self { at, idle: Mutex::default(), at_work: AtomicUsize::new(0) }
+    }
+
+    /// How many writes are under way.
+    fn at_work(&self) -> usize {
+        self.at_work.load(SeqCst)
     }
 
     async fn read(&self, key: u32) -> Response {
@@ -235,8 +244,11 @@ impl Database {
     }
 
     async fn write(&self, key: u32, operation: &str) -> Response {
+        self.at_work.fetch_add(1, SeqCst);
         pause().await;
-        self.answer(key, format!("write {key} {operation}\n")).await
+        let response = self.answer(key, format!("write {key} {operation}\n")).await;
+        self.at_work.fetch_sub(1, SeqCst);
+        response
     }
 
     async fn answer(&self, key: u32, statement: String) -> Response {

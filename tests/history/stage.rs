@@ -250,31 +250,34 @@ impl Stage {
         Report::of(&history, self.plan.promise(), violations)
     }
 
-    /// Waits until no statement is under way, no bump waits, no fence stands, and nothing is trusted any more that is older.
+    /// Waits until no write is under way, no bump waits, no fence stands, and nothing is trusted any more that is older.
     async fn settle(&self) {
-        until("the database is idle", async || !self.database.is_busy()).await;
-        until("all bumps are delivered", async || {
-            for node in 0..NODES {
-                if self.waiting(node).await != "0" {
-                    return false;
-                }
-            }
-            true
-        })
-        .await;
-        until("no fence stands", async || {
-            for server in &self.redis {
-                if !server.keys("history*:f:*").await.is_empty() {
-                    return false;
-                }
-            }
-            true
+        // Twice: what has left one place may not have arrived at the next.
+        until("all writers have finished", async || {
+            let was_quiet = self.is_quiet().await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            was_quiet && self.is_quiet().await
         })
         .await;
         // That much staleness is allowed, and it is counted by clocks.
         tokio::time::sleep(self.plan.promise().delta).await;
     }
 
+    async fn is_quiet(&self) -> bool {
+        for node in 0..NODES {
+            if self.waiting(node).await != "0" {
+                return false;
+            }
+        }
+        for server in &self.redis {
+            if !server.keys("history*:f:*").await.is_empty() {
+                return false;
+            }
+        }
+        !self.database.is_busy()
+    }
+
+    /// How many handlers and bumps there are that are not done.
     async fn waiting(&self, node: usize) -> String {
         let (address, _) = self.clients.targets.get(node);
         let request = Request::get(format!("http://{address}/waiting")).body(Empty::<Bytes>::new()).expect("a request");
