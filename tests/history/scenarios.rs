@@ -51,6 +51,7 @@ pub const ALL: &[Test] = tests![
     slots_of_a_cluster_migrate_validated,
     everything_at_once_leased,
     everything_at_once_validated,
+    everything_at_once_with_a_time_to_live,
     everything_at_once_strict,
     everything_at_once_in_a_cluster,
     a_stamp_taken_when_an_entry_is_stored_is_reported,
@@ -214,6 +215,10 @@ fn everything_at_once_leased() {
 
 fn everything_at_once_validated() {
     holds(Plan::new(Validated).with_losses(), &EVERYTHING, 0.05);
+}
+
+fn everything_at_once_with_a_time_to_live() {
+    holds(Plan::new(Ttl(Duration::from_millis(200))).with_losses(), &EVERYTHING, 0.05);
 }
 
 fn everything_at_once_strict() {
