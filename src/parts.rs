@@ -63,8 +63,7 @@ pub(crate) async fn stored<St: Store, B>(
     let (entry, now) = fresh(shared, quest, &joined(whole)).await?;
     let cut = cut(&entry, &quest.asked.headers, now)?;
     hit(shared, now);
-    let left = (entry.times().fresh_until as i128 - now as i128).div_euclid(1_000_000_000);
-    Some(shared.marked(cut, CacheStatus::new(Outcome::Hit).ttl(left as i64)))
+    Some(shared.marked(cut, CacheStatus::new(Outcome::Hit).until(entry.times().fresh_until, now)))
 }
 
 /// What is stored under a key, if it may answer as it is.
