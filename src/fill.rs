@@ -213,7 +213,7 @@ impl<St: Store> Fill<St> {
     }
 
     /// The end of a fill whose response is not for the store: those who wait go alone, at once.
-    fn not_shared(mut self: Box<Self>, why: NoStore, pass: bool) {
+    fn not_shared(mut self, why: NoStore, pass: bool) {
         self.shared.store.context().counters.no_store(why);
         tracing::debug!(reason = why.as_str(), "response not stored");
         if pass {
