@@ -93,7 +93,8 @@ async fn tables(words: &[&str]) {
 // ---- Who is measured ---------------------------------------------------------------------------------------------------
 
 type Plain = Full<Bytes>;
-type Inner = ServiceFn<fn(Request<Plain>) -> Ready<Result<Response<Plain>, Infallible>>>;
+type Answered = Ready<Result<Response<Plain>, Infallible>>;
+type Inner = ServiceFn<fn(Request<Plain>) -> Answered>;
 
 /// One who asks for the same again and again.
 trait Contender: Clone + Send + 'static {
@@ -106,7 +107,7 @@ trait Contender: Clone + Send + 'static {
 struct Cached(Cache<Inner, Redis>);
 
 impl Cached {
-    fn new(store: Redis, inner: fn(Request<Plain>) -> Ready<Result<Response<Plain>, Infallible>>) -> Self {
+    fn new(store: Redis, inner: fn(Request<Plain>) -> Answered) -> Self {
         let layer = CacheLayer::new(store).route("/items/{id}", Rule::ttl(HOUR).namespace("items").max_body(2 * MIB));
         Self(layer.layer(service_fn(inner)))
     }
@@ -199,11 +200,11 @@ fn request(of: usize) -> Request<Plain> {
     request
 }
 
-fn small(_: Request<Plain>) -> Ready<Result<Response<Plain>, Infallible>> {
+fn small(_: Request<Plain>) -> Answered {
     ready(Ok(response(Bytes::from_static(&[b'.'; KIB]))))
 }
 
-fn large(_: Request<Plain>) -> Ready<Result<Response<Plain>, Infallible>> {
+fn large(_: Request<Plain>) -> Answered {
     ready(Ok(response(Bytes::from_static(&[b'.'; MIB]))))
 }
 
