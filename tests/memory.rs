@@ -557,6 +557,19 @@ async fn every_reason_for_a_miss_is_counted() {
                 next_call(&mut hand).await.1.send_response(fresh());
                 outcome(&asking.await.expect("no panic").expect("an answer"))
             }
+            Miss::Variant => {
+                let varying = || {
+                    let mut response = ok("x");
+                    response.headers_mut().insert("vary", HeaderValue::from_static("accept-language"));
+                    response
+                };
+                answered(&mut hand, varying()).await;
+                let mut other = get("/t/a");
+                other.headers_mut().insert("accept-language", HeaderValue::from_static("de"));
+                let asking = ask(other);
+                next_call(&mut hand).await.1.send_response(varying());
+                outcome(&asking.await.expect("no panic").expect("an answer"))
+            }
             other => panic!("no way to {other}"),
         };
         assert_eq!(got, Outcome::Miss(why));
