@@ -69,6 +69,9 @@ use crate::{
 /// it must stand *outside* of whatever may answer before the handler has committed, and *inside* of a layer that sends
 /// the response elsewhere.
 ///
+/// The body of the inner service's responses has to have a default, as those of axum, tonic and [`CacheLayer`](crate::CacheLayer)
+/// have: that of a 503, where a shared store and your choice ask for one.
+///
 /// ```
 /// use std::time::Duration;
 /// use http::{Request, Response};

@@ -437,7 +437,8 @@ async fn a_name_that_was_cleared_while_its_response_was_computed_is_not_vouched_
 
 // ---- Redis away --------------------------------------------------------------------------------------------------------
 
-#[tokio::test(flavor = "multi_thread")]
+/// On one thread: whoever is counted as having looked in vain has joined before anybody else runs.
+#[tokio::test]
 async fn without_redis_one_call_runs_and_one_forms_and_there_is_no_third() {
     let server = Server::start().await;
     let store = builder(&server).budget(Duration::from_millis(20)).build().await.unwrap();
