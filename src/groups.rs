@@ -66,7 +66,7 @@ impl Namespace {
     ///
     /// ```
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-    /// use tower_response_cache::{Memory, Namespace};
+    /// use tower_response_cache::{Memory, Namespace, Store};
     ///
     /// let store = Memory::new(1 << 20);
     /// store.invalidate(Namespace::of_cache_group("shop.example", "orders")).await.unwrap();
