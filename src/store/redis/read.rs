@@ -120,7 +120,8 @@ impl Core {
         {
             return Ok(Lookup { stamp: self.stamp(known.0, known.1), ..lookup });
         }
-        if !self.is_leased() {
+        // Those who miss in memory share a read; without memory there is nothing that the first could leave for the next.
+        if !self.keeps || !self.is_leased() {
             return self.counted(self.read(key, names).await);
         }
         let of_all = names.hashes().fold(key.hash(), |all, hash| all.rotate_left(5) ^ u128::from(hash));
