@@ -12,7 +12,7 @@ use std::{
 };
 
 use common::{
-    redis::{Forwarder, Options, Server, until},
+    redis::{Fault, Forwarder, Options, Server, until},
     *,
 };
 use http::{Request, Response, StatusCode};
@@ -153,6 +153,24 @@ async fn when_the_owner_of_a_cold_key_dies_one_of_the_others_takes_over_and_make
     drop(never_answered);
     let third = tokio::time::timeout(Duration::from_millis(1), hand.next_request()).await;
     assert!(third.is_err(), "two calls, and no third");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_while_the_lock_is_taken_leaves_no_lock_behind() {
+    let server = Server::start().await;
+    let forwarder = Forwarder::start(([127, 0, 0, 1], server.port()).into());
+    let store =
+        Redis::builder(&forwarder.url()).budget(Duration::from_secs(5)).coherence(Coherence::Validated).build().await.unwrap();
+    let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
+    let rules = one_rule(rule().fill_across_processes(Duration::from_secs(200)));
+    let cache = CacheLayer::new(store).rules(rules).layer(inner);
+    // All generations are there, so that what is sent next is the lock alone.
+    send(&cache, get("/t/x?n=0")).await;
+    forwarder.answers(Fault::Delay(Duration::from_millis(20)));
+    let request = tokio::spawn(async move { send(&cache, get("/t/x?n=1")).await.status() });
+    until("the lock is taken", async || !server.keys("*:l:*").await.is_empty()).await;
+    request.abort();
+    until("it is given back", async || server.keys("*:l:*").await.is_empty()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

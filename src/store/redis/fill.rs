@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use redis::Value;
-use tokio::sync::oneshot;
+use tokio::{runtime::Handle, sync::oneshot};
 
 use super::{
     Core,
@@ -28,7 +28,7 @@ impl Core {
     /// One pipeline: the lock, each generation that is missing, the counter; and a second look at the fences. Without that look, a
     /// generation that was made inside of a fence would outlive the crash of its writer.
     pub(super) async fn begin(
-        &self,
+        self: &Arc<Self>,
         key: KeyRef<'_>,
         names: &Namespaces,
         stamp: Stamp,
@@ -42,9 +42,12 @@ impl Core {
             return Ok(Begun::Go { stamp, lock: None });
         }
         let place = self.names.entry(names, key.hash());
-        let token = fastrand::u128(1..);
         let mut asks = Vec::with_capacity(missing.len() + 2);
+        let mut taking = None;
         if let Some(lease) = wish.lock {
+            let token = fresh_random();
+            let lock = Lock { key: key.hash(), token, place: self.names.lock(&place).into() };
+            taking = Some(Taking { core: self.clone(), lock: Some(lock) });
             // The entry once more: its owner stores before he gives the lock back, so whoever gets it sees what was stored.
             asks.extend([take_lock(&self.names.lock(&place), token, millis_of(lease)), get(&place)]);
         }
@@ -73,15 +76,7 @@ impl Core {
         for answer in answers {
             fenced |= !matches!(answer?.0, Value::Int(0));
         }
-        let lock = held.as_ref().is_some_and(|value| *value == Value::Nil).then(|| Lock {
-            key: key.hash(),
-            token,
-            place: self.names.lock(&place).into(),
-        });
         if fenced {
-            if let Some(lock) = lock {
-                self.release(&lock, false).await;
-            }
             return Ok(Begun::Go { stamp: Stamp::local(stamp.epoch()), lock: None });
         }
         for (index, name) in &missing {
@@ -90,17 +85,14 @@ impl Core {
             }
         }
         let stamp = stamp.with_generations(generations).counted(counter);
-        if let Some(lock) = &lock
-            && appeared.is_some()
-            && wish.looks
-        {
+        if held == Some(Value::Nil) && appeared.is_some() && wish.looks {
             let now = self.context().clock.nanos();
             let found = self.judge(appeared, &place, key, names, &stamp).await?;
             if found.is_some_and(|(entry, life)| life == Life::Alive && now < entry.times().fresh_until) {
-                self.release(lock, false).await;
                 return Ok(Begun::Appeared);
             }
         }
+        let lock = taking.and_then(Taking::taken);
         Ok(match held {
             None | Some(Value::Nil) => Begun::Go { stamp, lock },
             Some(Value::BulkString(text)) if text == b"pass" => Begun::Unfit { stamp },
@@ -276,6 +268,29 @@ impl Core {
         let token = fence.map(|fence| fence.token()).filter(|token| *token != 0);
         self.near.bump_hashes(names.hashes());
         self.deliveries.send(names.clone(), kind, token)
+    }
+}
+
+/// A lock that is being taken, given back if nobody comes to have it: because the request has left, there was no answer in time, or
+/// there is nothing to fill. By the same connection, so that it is not given back before it is taken.
+struct Taking {
+    core: Arc<Core>,
+    lock: Option<Lock>,
+}
+
+impl Taking {
+    /// Somebody has it now: who began, or, if it was not free, another.
+    fn taken(mut self) -> Option<Lock> {
+        self.lock.take()
+    }
+}
+
+impl Drop for Taking {
+    fn drop(&mut self) {
+        let (Some(lock), Ok(runtime)) = (self.lock.take(), Handle::try_current()) else { return };
+        let core = self.core.clone();
+        let ask = scripts::release(&lock.place, lock.token, 0);
+        runtime.spawn(async move { core.nodes.ask(vec![ask], core.creates_by(), core.budget).await });
     }
 }
 
