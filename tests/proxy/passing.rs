@@ -134,7 +134,7 @@ async fn content_streams_down_before_it_is_complete() {
         let mut client = Client::connect(&proxy.address).await;
         client.write(&request(&format!("GET /{at}"))).await;
         say.send(
-            format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n6\r\nfirst\n\r\n").into(),
+            format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n6\r\nfirst\n\r\n").into(),
         )
         .expect("asked");
         client.until("first\n").await;

@@ -196,7 +196,9 @@ async fn what_waits_together_does_not_share_a_cookie() {
             heads.recv().await.expect("the first asks the origin");
         }
     }
-    say.send(response("200\ncache-control: max-age=60\nset-cookie: s=first\n\nfirst")).expect("it is waited for");
+    // The origin closes this connection, and says so: nobody is to ask again by it.
+    let fields = "cache-control: max-age=60\nset-cookie: s=first\nconnection: close";
+    say.send(response(&format!("200\n{fields}\n\nfirst"))).expect("it is waited for");
     drop(say);
     let mut first = 0;
     for client in &mut clients {
