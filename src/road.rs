@@ -13,7 +13,7 @@ use tower_service::Service;
 use tracing::Instrument;
 
 use crate::{
-    answer::{self, Asked, Decision, Look, decide, decide_http},
+    answer::{self, Asked, Decision, Look},
     body::{BoxError, CacheBody},
     clock::Nanos,
     drive::{Drive, unless_left},
@@ -100,7 +100,7 @@ where
     ResB: Body<Error: Into<BoxError>> + Send + 'static,
 {
     let Ok(look) = quest.look(&shared).await else { return };
-    let missed = match quest.decide(look.found, &shared) {
+    let missed = match quest.decide(look.found, shared.store.context().clock.nanos()) {
         Decision::Early(entry) => Missed { early: true, ..Missed::renewing(entry, look.stamp, look.varying) },
         Decision::Stale(entry) => Missed::renewing(entry, look.stamp, look.varying),
         Decision::Ask(why, spare) => Missed::asking(why, spare, look.stamp, look.varying),
@@ -202,7 +202,7 @@ async fn begin<St: Store>(
             Err(_) => missed.stamp = Stamp::local(missed.stamp.epoch()),
             Ok(look) => {
                 (missed.stamp, missed.varying) = (look.stamp, look.varying);
-                match quest.decide(look.found, shared) {
+                match quest.decide(look.found, shared.store.context().clock.nanos()) {
                     Decision::Fresh(entry) => return Begins::Answered(entry),
                     Decision::Early(entry) if !missed.early => return Begins::Answered(entry),
                     _ => {}
@@ -238,11 +238,7 @@ async fn look<St: Store>(shared: &Shared<St>, quest: &Quest) -> Decided {
     });
     let now = shared.store.context().clock.nanos();
     let Look { found, stamp, varying } = look;
-    let decision = match &quest.asked.http {
-        None => decide(found, &quest.rule, now),
-        Some(asked) => decide_http(found, &quest.rule, asked, now),
-    };
-    Decided { decision, stamp, varying, now }
+    Decided { decision: quest.decide(found, now), stamp, varying, now }
 }
 
 /// The road of a request that has to wait.

@@ -202,8 +202,7 @@ impl Quest {
     }
 
     /// What to do with what was found.
-    pub(crate) fn decide<St: Store>(&self, found: Option<(Arc<Entry>, Life)>, shared: &Shared<St>) -> Decision {
-        let now = shared.store.context().clock.nanos();
+    pub(crate) fn decide(&self, found: Option<(Arc<Entry>, Life)>, now: Nanos) -> Decision {
         match &self.asked.http {
             None => decide(found, &self.rule, now),
             Some(asked) => decide_http(found, &self.rule, asked, now),
@@ -218,7 +217,7 @@ impl Quest {
     /// The same, if it is fresh.
     pub(crate) fn fresh_by_now<St: Store>(&self, shared: &Shared<St>) -> Option<Arc<Entry>> {
         let found = Look::now(&shared.store, &self.rule, self.primary.as_ref(), &self.asked.headers)?.found;
-        match self.decide(found, shared) {
+        match self.decide(found, shared.store.context().clock.nanos()) {
             Decision::Fresh(entry) | Decision::Early(entry) => Some(entry),
             Decision::Stale(_) | Decision::Accepted(_) | Decision::Refused | Decision::Ask(..) => None,
         }
