@@ -36,14 +36,26 @@ pin_project! {
         Whole { data: Option<Bytes>, trailers: Option<Box<HeaderMap>> },
         // The inner service's, untouched.
         Inner { #[pin] body: B },
-        // On its way, and this is the request that fetched it: it may have to read on by itself.
-        Leading { reader: Reader, rest: Rest<B>, length: Option<u64> },
-        // On its way, fetched by another request.
-        Following { reader: Reader, length: Option<u64> },
-        // What had been on its way, from where it grew too large to keep.
-        Tail { body: Pin<Box<B>> },
-        Done,
+        // Boxed: few bodies are, and all the others would be as large.
+        Coming { coming: Box<Coming<B>> },
     }
+}
+
+/// A body on its way.
+struct Coming<B> {
+    reader: Reader,
+    /// What this request may have to read on by itself, if it is the one that fetched it.
+    rest: Option<Rest<B>>,
+    /// How much is still to come, if that is known.
+    length: Option<u64>,
+    state: State<B>,
+}
+
+enum State<B> {
+    Reading,
+    /// What was left of it when it grew too large to keep.
+    Tail(Pin<Box<B>>),
+    Done,
 }
 
 /// What the task that reads a body leaves to the request that fetched it.
@@ -91,7 +103,7 @@ impl<B> CacheBody<B> {
 
     #[inline]
     pub(crate) fn empty() -> Self {
-        Self { kind: Kind::Done }
+        Self { kind: Kind::Whole { data: None, trailers: None } }
     }
 
     #[inline]
@@ -100,11 +112,15 @@ impl<B> CacheBody<B> {
     }
 
     pub(crate) fn leading(reader: Reader, rest: Rest<B>, length: Option<u64>) -> Self {
-        Self { kind: Kind::Leading { reader, rest, length } }
+        Self::coming(Coming { reader, rest: Some(rest), length, state: State::Reading })
     }
 
     pub(crate) fn following(reader: Reader, length: Option<u64>) -> Self {
-        Self { kind: Kind::Following { reader, length } }
+        Self::coming(Coming { reader, rest: None, length, state: State::Reading })
+    }
+
+    fn coming(coming: Coming<B>) -> Self {
+        Self { kind: Kind::Coming { coming: Box::new(coming) } }
     }
 }
 
@@ -115,58 +131,31 @@ where
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let mut this = self.as_mut().project();
-        loop {
-            match this.kind.as_mut().project() {
-                KindProj::Whole { data, trailers } => {
-                    let frame = data.take().map(Frame::data);
-                    let frame = frame.or_else(|| trailers.take().map(|trailers| Frame::trailers(*trailers)));
-                    return Poll::Ready(frame.map(Ok));
+    #[inline]
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.project().kind.project() {
+            KindProj::Whole { data, trailers } => {
+                if let Some(data) = data.take() {
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
-                KindProj::Inner { body } => return body.poll_frame(cx).map(|frame| frame.map(ours)),
-                KindProj::Tail { body } => return body.as_mut().poll_frame(cx).map(|frame| frame.map(ours)),
-                KindProj::Done => return Poll::Ready(None),
-                KindProj::Leading { reader, rest, length } => {
-                    let end = match ready!(reader.poll(cx)) {
-                        Heard::Chunk(chunk) => return data(chunk, length),
-                        Heard::End(end) => end,
-                    };
-                    let (next, frame) = match (end, rest.take()) {
-                        (_, Some(Left::Error(error))) => (Kind::Done, Some(Err(error))),
-                        (_, Some(Left::Body(body))) => (Kind::Tail { body }, None),
-                        (end, None) => (Kind::Done, last(end)),
-                    };
-                    let reads_on = matches!(next, Kind::Tail { .. });
-                    this.kind.set(next);
-                    if !reads_on {
-                        return Poll::Ready(frame);
-                    }
-                }
-                KindProj::Following { reader, length } => {
-                    let end = match ready!(reader.poll(cx)) {
-                        Heard::Chunk(chunk) => return data(chunk, length),
-                        Heard::End(end) => end,
-                    };
-                    this.kind.set(Kind::Done);
-                    return Poll::Ready(last(end));
-                }
+                Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(*trailers))))
             }
+            KindProj::Inner { body } => body.poll_frame(cx).map(|frame| frame.map(ours)),
+            KindProj::Coming { coming } => coming.poll_frame(cx),
         }
     }
 
+    #[inline]
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Whole { data, trailers } => data.is_none() && trailers.is_none(),
             Kind::Inner { body } => body.is_end_stream(),
-            Kind::Tail { body } => body.is_end_stream(),
-            Kind::Leading { .. } | Kind::Following { .. } => false,
-            Kind::Done => true,
+            Kind::Coming { coming } => coming.is_end_stream(),
         }
     }
 
+    #[inline]
     fn size_hint(&self) -> SizeHint {
-        let known = |length: &Option<u64>| length.map_or_else(SizeHint::default, SizeHint::with_exact);
         match &self.kind {
             Kind::Whole { data, trailers } => {
                 let length = data.as_ref().map_or(0, |data| data.len() as u64);
@@ -181,20 +170,56 @@ where
                 }
             }
             Kind::Inner { body } => body.size_hint(),
-            Kind::Tail { body } => body.size_hint(),
-            Kind::Leading { length, .. } | Kind::Following { length, .. } => known(length),
-            Kind::Done => SizeHint::with_exact(0),
+            Kind::Coming { coming } => coming.size_hint(),
+        }
+    }
+}
+
+impl<B> Coming<B>
+where
+    B: Body<Error: Into<BoxError>>,
+{
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Polled {
+        loop {
+            match &mut self.state {
+                State::Tail(body) => return body.as_mut().poll_frame(cx).map(|frame| frame.map(ours)),
+                State::Done => return Poll::Ready(None),
+                State::Reading => {}
+            }
+            let end = match ready!(self.reader.poll(cx)) {
+                Heard::Chunk(chunk) => {
+                    self.length = self.length.map(|length| length.saturating_sub(chunk.len() as u64));
+                    return Poll::Ready(Some(Ok(Frame::data(chunk))));
+                }
+                Heard::End(end) => end,
+            };
+            self.state = State::Done;
+            match self.rest.take().and_then(|rest| rest.take()) {
+                Some(Left::Error(error)) => return Poll::Ready(Some(Err(error))),
+                Some(Left::Body(body)) => self.state = State::Tail(body),
+                None => return Poll::Ready(last(end)),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.state {
+            State::Reading => false,
+            State::Tail(body) => body.is_end_stream(),
+            State::Done => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.state {
+            State::Reading => self.length.map_or_else(SizeHint::default, SizeHint::with_exact),
+            State::Tail(body) => body.size_hint(),
+            State::Done => SizeHint::with_exact(0),
         }
     }
 }
 
 type Polled = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
-
-/// A chunk, and the length that is left after it.
-fn data(chunk: Bytes, length: &mut Option<u64>) -> Polled {
-    *length = length.map(|length| length.saturating_sub(chunk.len() as u64));
-    Poll::Ready(Some(Ok(Frame::data(chunk))))
-}
 
 fn last(end: End) -> Option<Result<Frame<Bytes>, BoxError>> {
     match end {
@@ -223,10 +248,7 @@ impl<B> fmt::Debug for CacheBody<B> {
         f.write_str(match self.kind {
             Kind::Whole { .. } => "CacheBody::Whole",
             Kind::Inner { .. } => "CacheBody::Inner",
-            Kind::Leading { .. } => "CacheBody::Leading",
-            Kind::Following { .. } => "CacheBody::Following",
-            Kind::Tail { .. } => "CacheBody::Tail",
-            Kind::Done => "CacheBody::Done",
+            Kind::Coming { .. } => "CacheBody::Coming",
         })
     }
 }

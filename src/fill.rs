@@ -13,7 +13,6 @@ use std::{
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, response};
 use http_body::Body;
-use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument;
 
 use crate::{
@@ -27,10 +26,11 @@ use crate::{
     layer::Shared,
     namespace::{MAX_NAMESPACES, Namespaces},
     parts,
-    rules::{Compiled, HttpOptions, ReadPlan},
+    rules::HttpOptions,
     semantics::{self, CacheControl, ETag, Exchange, Exchanged, Failure, Freshness, HeadSays, SharedRules, Vary},
+    service::Sought,
     stats::Count,
-    status::{CacheStatus, Miss, NoStore, Outcome, Stale, Storing},
+    status::{CACHE_STATUS, CacheStatus, NoStore, Outcome, Stale, Storing},
     store::{Content, Draft, Entry, Http, Lock, Put, Stamp, Store, StoreError, Times, finished},
     tape::{End, Reader, Tape, join},
 };
@@ -41,30 +41,15 @@ const PASS: Nanos = 5_000_000_000;
 /// How many request fields variants may differ by.
 const MOST_VARYING: usize = 8;
 
-/// What a fill knows before the inner service is called.
+/// A call of the inner service, and what becomes of its answer.
 pub(crate) struct Fill<St: Store> {
     pub(crate) shared: Arc<Shared<St>>,
-    pub(crate) rule: Arc<Compiled>,
-    pub(crate) plan: ReadPlan,
-    /// The key of the request, without variants.
-    pub(crate) primary: Key,
-    /// The fields by which stored responses of this key are known to vary, and the key with their values.
-    pub(crate) varying: Option<(Vary, Key)>,
-    /// Taken before the inner service is called.
-    pub(crate) stamp: Stamp,
-    pub(crate) asked: Asked,
-    pub(crate) began: Nanos,
-    pub(crate) miss: Miss,
-    /// What may be served if the inner service fails.
-    pub(crate) stale: Option<Arc<Entry>>,
-    /// What the inner service has been asked about: a 304 is an answer to that.
-    pub(crate) ours: Option<Arc<Entry>>,
+    /// What was asked for and not found.
+    pub(crate) of: Box<Sought<St>>,
+    /// When the inner service was called.
+    began: Nanos,
     /// None if nobody waits for this fill.
-    pub(crate) leader: Option<Leader>,
-    /// The lock across processes.
-    pub(crate) lock: Option<Held<St>>,
-    /// A place among the calls that nothing in a shared store stands behind; given back when the inner service has answered.
-    pub(crate) permit: Option<OwnedSemaphorePermit>,
+    leader: Option<Leader>,
 }
 
 /// The lock of a fill, given back whatever becomes of the fill.
@@ -115,15 +100,19 @@ struct Fit {
 }
 
 impl<St: Store> Fill<St> {
+    pub(crate) fn new(shared: &Arc<Shared<St>>, of: Box<Sought<St>>, leader: Option<Leader>) -> Self {
+        Self { shared: shared.clone(), of, began: shared.store.context().clock.nanos(), leader }
+    }
+
     /// Awaits the inner service, and makes of its answer the client's and, if it is fit, an entry.
-    pub(crate) async fn run<F, B, E>(mut self: Box<Self>, inner: F) -> Result<Response<CacheBody<B>>, E>
+    pub(crate) async fn run<F, B, E>(mut self, inner: F) -> Result<Response<CacheBody<B>>, E>
     where
         F: Future<Output = Result<Response<B>, E>> + Send + 'static,
         B: Body<Error: Into<BoxError>> + Send + 'static,
         E: Send + 'static,
     {
         self.shared.store.context().counters.add(Count::InnerCalls, 1);
-        let Some(limit) = self.rule.soft_timeout().filter(|_| self.stale.is_some()) else {
+        let Some(limit) = self.of.quest.rule.soft_timeout().filter(|_| self.of.missed.spare.is_some()) else {
             let answer = inner.await;
             return self.answered(answer).await;
         };
@@ -135,7 +124,7 @@ impl<St: Store> Fill<St> {
             let answer = inner.await;
             return self.answered(answer).await;
         };
-        self.stale = None;
+        self.of.missed.spare = None;
         let limit = self.shared.options.fill_limit;
         let rest = async move { self.answered(inner.await).await };
         tokio::spawn(async move { drop(tokio::time::timeout(limit, rest).await) }.in_current_span());
@@ -143,11 +132,11 @@ impl<St: Store> Fill<St> {
     }
 
     /// Makes of the inner service's answer the client's and, if it is fit, an entry.
-    async fn answered<B, E>(mut self: Box<Self>, answer: Result<Response<B>, E>) -> Result<Response<CacheBody<B>>, E>
+    async fn answered<B, E>(mut self, answer: Result<Response<B>, E>) -> Result<Response<CacheBody<B>>, E>
     where
         B: Body<Error: Into<BoxError>> + Send + 'static,
     {
-        self.permit = None;
+        self.of.missed.permit = None;
         let took = self.now().saturating_sub(self.began);
         self.shared.store.context().counters.add(Count::InnerNanos, took);
         let response = match answer {
@@ -166,12 +155,12 @@ impl<St: Store> Fill<St> {
         }
         let (mut parts, body) = response.into_parts();
         let hints = parts.extensions.remove::<Caching>();
-        if self.rule.http().is_some() && !parts.headers.contains_key(header::DATE) {
+        if self.of.quest.rule.http().is_some() && !parts.headers.contains_key(header::DATE) {
             // RFC 9110, section 6.6.1: what comes without a date is given that of its arrival.
             parts.headers.insert(header::DATE, semantics::print_date(self.now() / MS));
         }
         if parts.status == StatusCode::NOT_MODIFIED
-            && let Some(ours) = self.ours.take()
+            && let Some(ours) = self.of.missed.ours.take()
         {
             return Ok(self.freshen(&ours, &parts, hints.as_ref(), took).await);
         }
@@ -182,9 +171,9 @@ impl<St: Store> Fill<St> {
                 let pass = Failure::of_status(parts.status).is_none()
                     && parts.status != StatusCode::NOT_MODIFIED
                     && !about_the_request(why)
-                    && !parts::asks_for_one(&self.asked.method, &self.asked.headers);
+                    && !parts::asks_for_one(&self.of.quest.asked.method, &self.of.quest.asked.headers);
                 let shared = self.shared.clone();
-                let status = CacheStatus::new(Outcome::Miss(self.miss)).storing(Storing::Not(why));
+                let status = CacheStatus::new(Outcome::Miss(self.of.missed.why)).storing(Storing::Not(why));
                 self.not_shared(why, pass);
                 Ok(shared.marked(Response::from_parts(parts, CacheBody::inner(body)), status))
             }
@@ -198,17 +187,17 @@ impl<St: Store> Fill<St> {
     /// The stale response, where the rule allows it because the inner service has failed (RFC 5861, section 4).
     fn stale_instead<B>(&self, failure: Failure, why: Stale) -> Option<Response<CacheBody<B>>> {
         let now = self.now();
-        let entry = self.stale.as_ref()?;
+        let entry = self.of.missed.spare.as_ref()?;
         // It may have been cleared while the inner service was failing.
         let life = self.shared.store.life(entry.stamp(), entry.namespaces());
         if life == crate::store::Life::Dead {
             return None;
         }
-        if !self.asked.may_have_instead(entry, life, failure, now) {
+        if !self.of.quest.asked.may_have_instead(entry, life, failure, now) {
             return None;
         }
         self.shared.store.context().counters.add(Count::Stale, 1);
-        let Asked { method, headers, .. } = &self.asked;
+        let Asked { method, headers, .. } = &self.of.quest.asked;
         Some(answer::from_entry(&self.shared, entry, method, headers, Outcome::Stale(why), now))
     }
 
@@ -219,7 +208,7 @@ impl<St: Store> Fill<St> {
         if pass {
             self.shared.flights.pass(self.key(), self.now() + PASS);
         }
-        if let Some(lock) = self.lock.take() {
+        if let Some(lock) = self.of.missed.lock.take() {
             lock.without_entry(pass);
         }
         if let Some(leader) = self.leader.take() {
@@ -229,7 +218,7 @@ impl<St: Store> Fill<St> {
 
     /// The key that was looked up and not found.
     pub(crate) fn key(&self) -> &Key {
-        self.varying.as_ref().map_or(&self.primary, |(_, key)| key)
+        self.of.missed.key(&self.of.quest)
     }
 
     /// Whether a response may be stored, and as what; or why not.
@@ -237,11 +226,11 @@ impl<St: Store> Fill<St> {
         if hints.is_some_and(Caching::forbids) {
             return Err(NoStore::NoStore);
         }
-        let (control, times, http) = match self.rule.http() {
+        let (control, times, http) = match self.of.quest.rule.http() {
             None => self.by_rule(parts, hints, took)?,
             Some(options) => self.by_http(options, parts, hints, took)?,
         };
-        let max = self.rule.max_body();
+        let max = self.of.quest.rule.max_body();
         let announced = content_length(&parts.headers);
         if body.size_hint().lower().max(announced.unwrap_or(0)) > max as u64 {
             return Err(NoStore::TooLarge);
@@ -250,14 +239,14 @@ impl<St: Store> Fill<St> {
             StatusCode::PARTIAL_CONTENT => (Vary::default(), self.part_key(&parts.headers)?),
             _ => self.variant(Vary::of(&parts.headers))?,
         };
-        let mut names = self.plan.names.clone();
+        let mut names = self.of.quest.plan.names.clone();
         for name in hints.map_or(&[][..], Caching::namespaces) {
             names.push(name.as_str());
             if names.len() > MAX_NAMESPACES {
                 break;
             }
         }
-        if let Some(origin) = &self.plan.groups_of {
+        if let Some(origin) = &self.of.quest.plan.groups_of {
             // RFC 9875, section 2: groups that cannot be read are groups by which it could not be cleared.
             let groups = origin.joined(&parts.headers).map_err(|_| NoStore::Namespaces)?;
             groups.iter().for_each(|group| names.push(group.as_str()));
@@ -266,8 +255,8 @@ impl<St: Store> Fill<St> {
             tracing::warn!(names = ?names, "not stored: more than 8 namespaces, ancestors included");
             return Err(NoStore::Namespaces);
         }
-        let added = names.since(self.plan.names.count());
-        let mut headers = finished(&parts.headers);
+        let added = names.since(self.of.quest.plan.names.count());
+        let mut headers = finished(&parts.headers, self.shared.options.cache_status.is_some());
         if names_hops(&parts.headers) || control.private.is_some() || control.no_cache.is_some() {
             semantics::strip_for_storing(&mut headers, &control);
         }
@@ -281,8 +270,8 @@ impl<St: Store> Fill<St> {
         if is_event_stream(&parts.headers) {
             return Err(NoStore::EventStream);
         }
-        let ttl = self.rule.lifetime(&self.plan, parts).ok_or(NoStore::Status)?;
-        let ttl = hints.and_then(Caching::lifetime).map_or(ttl, |ttl| self.rule.jittered(ttl));
+        let ttl = self.of.quest.rule.lifetime(&self.of.quest.plan, parts).ok_or(NoStore::Status)?;
+        let ttl = hints.and_then(Caching::lifetime).map_or(ttl, |ttl| self.of.quest.rule.jittered(ttl));
         if ttl.is_zero() {
             return Err(NoStore::Lifetime);
         }
@@ -302,7 +291,7 @@ impl<St: Store> Fill<St> {
         let stated = control.s_maxage.is_some()
             || control.max_age.is_some()
             || !control.targeted && response.contains_key(header::EXPIRES);
-        let by_status = || self.rule.status_lifetime(status).filter(|_| !stated);
+        let by_status = || self.of.quest.rule.status_lifetime(status).filter(|_| !stated);
         let own = hints.and_then(Caching::lifetime).or_else(by_status);
         if own.is_some_and(|own| own.is_zero()) {
             return Err(NoStore::Lifetime);
@@ -311,16 +300,16 @@ impl<St: Store> Fill<St> {
             silent_is_fresh: options.fills_silence(),
             // That is asked below, of cookies as well.
             identity_in_key: true,
-            keep_partial: parts::asks_for_one(&self.asked.method, &self.asked.headers),
+            keep_partial: parts::asks_for_one(&self.of.quest.asked.method, &self.of.quest.asked.headers),
             ..SharedRules::default()
         };
-        let exchange = Exchange { method: &Method::GET, request: &self.asked.headers, status, response };
+        let exchange = Exchange { method: &Method::GET, request: &self.of.quest.asked.headers, status, response };
         match semantics::shared_storable(&exchange, &control, rules) {
             Err(semantics::NoStore::NotAllowed | semantics::NoStore::NothingToReuse) if own.is_some() => {}
             other => other.map_err(no_store)?,
         }
         let open = control.public || control.must_revalidate || control.s_maxage.is_some();
-        if !open && self.asked.http.as_ref().is_some_and(|asked| asked.guarded) {
+        if !open && self.of.quest.asked.http.as_ref().is_some_and(|asked| asked.guarded) {
             return Err(NoStore::Authorization);
         }
         if is_event_stream(response) {
@@ -328,13 +317,13 @@ impl<St: Store> Fill<St> {
         }
         let now = self.now();
         let at = Exchanged { requested: self.began / MS, received: now / MS };
-        let (while_revalidate, if_error) = self.rule.windows();
+        let (while_revalidate, if_error) = self.of.quest.rule.windows();
         let rules = options.freshness(response, while_revalidate, if_error);
         let mut freshness = Freshness::shared(status, response, &control, at, &rules);
         if let Some(own) = own {
             freshness.lifetime = freshness.initial_age.saturating_add(own);
         }
-        freshness.lifetime = self.rule.jittered(freshness.lifetime);
+        freshness.lifetime = self.of.quest.rule.jittered(freshness.lifetime);
         let asks = ETag::of(response).is_some() || response.contains_key(header::LAST_MODIFIED);
         let useful_until = freshness.useful_until().saturating_mul(MS);
         if !asks && useful_until <= now {
@@ -362,8 +351,8 @@ impl<St: Store> Fill<St> {
 
     /// The key that a part is stored under. One that varies by more than is known of the whole would not be found again.
     fn part_key(&self, response: &HeaderMap) -> Result<Key, NoStore> {
-        let known = self.varying.as_ref().map(|(vary, _)| vary.clone()).unwrap_or_default();
-        let key = parts::as_asked(self.key().as_ref(), &self.asked.headers);
+        let known = self.of.missed.varying.as_ref().map(|(vary, _)| vary.clone()).unwrap_or_default();
+        let key = parts::as_asked(self.key().as_ref(), &self.of.quest.asked.headers);
         key.filter(|_| known.union(&Vary::of(response)) == known).ok_or(NoStore::Partial)
     }
 
@@ -371,18 +360,24 @@ impl<St: Store> Fill<St> {
     fn variant(&self, vary: Vary) -> Result<(Vary, Key), NoStore> {
         // A response without the field may come from a handler that forgets it where it answers by default (RFC 9111,
         // section 4.1): it must not take the place of those that are known to vary.
-        let vary = match &self.varying {
+        let vary = match &self.of.missed.varying {
             Some((known, _)) => known.union(&vary),
             None => vary,
         };
         if vary.is_empty() {
-            return Ok((vary, self.primary.clone()));
+            return Ok((vary, self.of.quest.primary.clone()));
         }
         if vary.names().len() > MOST_VARYING {
             return Err(NoStore::Vary);
         }
         let secret = &self.shared.store.context().secret;
-        let key = answer::variant_key(&self.rule, secret, self.primary.as_ref(), &vary, &self.asked.headers);
+        let key = answer::variant_key(
+            &self.of.quest.rule,
+            secret,
+            self.of.quest.primary.as_ref(),
+            &vary,
+            &self.of.quest.asked.headers,
+        );
         match key.canonical().len() > MAX_KEY_LEN {
             true => Err(NoStore::Vary),
             false => Ok((vary, key)),
@@ -397,22 +392,22 @@ impl<St: Store> Fill<St> {
         Times {
             born: now.saturating_sub(age),
             fresh_until,
-            while_revalidate_until: fresh_until.saturating_add(self.rule.while_revalidate()),
-            if_error_until: fresh_until.saturating_add(self.rule.if_error()),
+            while_revalidate_until: fresh_until.saturating_add(self.of.quest.rule.while_revalidate()),
+            if_error_until: fresh_until.saturating_add(self.of.quest.rule.if_error()),
             kept_until: fresh_until,
             cost: took,
         }
     }
 
     /// Stores a fit response: at once if its body is complete, else while it passes.
-    async fn keep<B>(mut self: Box<Self>, mut fit: Fit, mut parts: response::Parts, body: B) -> Response<CacheBody<B>>
+    async fn keep<B>(mut self, mut fit: Fit, mut parts: response::Parts, body: B) -> Response<CacheBody<B>>
     where
         B: Body<Error: Into<BoxError>> + Send + 'static,
     {
         // A response to GET without content need not be polled to be known as complete.
         let mut body = Box::pin(body);
         let length = body.size_hint().exact().or(fit.announced);
-        let max = self.rule.max_body();
+        let max = self.of.quest.rule.max_body();
         let mut got = Got::default();
         let reading = poll_fn(|cx| Poll::Ready(got.read(body.as_mut(), cx, max))).await;
         let mut taken = Taken { shared: self.shared.clone(), bytes: 0, used: 0 };
@@ -428,7 +423,8 @@ impl<St: Store> Fill<St> {
                 if let Some(tag) = self.tag(&mut fit, &data) {
                     parts.headers.insert(header::ETAG, tag);
                 }
-                let (shared, asked, miss, now) = (self.shared.clone(), mem::take(&mut self.asked), self.miss, self.now());
+                let (shared, asked, miss, now) =
+                    (self.shared.clone(), mem::take(&mut self.of.quest.asked), self.of.missed.why, self.now());
                 let (storing, _) = self.store(fit, data.clone(), trailers.clone()).await;
                 let status = CacheStatus::new(Outcome::Miss(miss)).storing(storing);
                 let response = Response::from_parts(parts, CacheBody::whole(data, trailers));
@@ -438,8 +434,8 @@ impl<St: Store> Fill<St> {
                 let tape = Arc::new(Tape::new(got.chunks));
                 let rest = Rest::new();
                 let leading = CacheBody::leading(Reader::new(tape.clone()), rest.clone(), length);
-                let status = CacheStatus::new(Outcome::Miss(self.miss)).storing(Storing::Pending);
-                let (shared, asked, now) = (self.shared.clone(), self.asked.clone(), self.now());
+                let status = CacheStatus::new(Outcome::Miss(self.of.missed.why)).storing(Storing::Pending);
+                let (shared, asked, now) = (self.shared.clone(), self.of.quest.asked.clone(), self.now());
                 // Names that came with the response are asked about at the end, in a store that has to be asked.
                 let known = fit.added.is_empty() || !self.shared.store.is_shared();
                 if let (Some(leader), Some(length), true) = (&self.leader, length, known) {
@@ -474,7 +470,7 @@ impl<St: Store> Fill<St> {
                     }
                     Reading::Whole | Reading::Pending => tape.end(End::Whole(got.trailers)),
                 }
-                let status = CacheStatus::new(Outcome::Miss(self.miss)).storing(Storing::Not(why));
+                let status = CacheStatus::new(Outcome::Miss(self.of.missed.why)).storing(Storing::Not(why));
                 let shared = self.shared.clone();
                 self.not_shared(why, true);
                 shared.marked(Response::from_parts(parts, leading), status)
@@ -483,14 +479,14 @@ impl<St: Store> Fill<St> {
     }
 
     /// Reads a body to its end, whoever is still there to hear it, and stores it then.
-    async fn read_on<B>(self: Box<Self>, mut fit: Fit, body: Pin<Box<B>>, tape: Arc<Tape>, rest: Rest<B>, taken: Taken<St>)
+    async fn read_on<B>(self, mut fit: Fit, body: Pin<Box<B>>, tape: Arc<Tape>, rest: Rest<B>, taken: Taken<St>)
     where
         B: Body<Error: Into<BoxError>> + Send + 'static,
     {
         let shared = self.shared.clone();
         let _end = tape.ends_with(CUT_OFF);
         let limit = Some(shared.options.fill_limit);
-        let max = self.rule.max_body();
+        let max = self.of.quest.rule.max_body();
         let reading = read_to_end(body, &tape, &rest, max, taken);
         let flight = self.leader.as_ref().map(Leader::flight);
         let awaited = || flight.as_ref().is_some_and(|flight| flight.is_awaited());
@@ -518,19 +514,19 @@ impl<St: Store> Fill<St> {
     }
 
     /// Makes the entry, stores it, and lands.
-    async fn store(mut self: Box<Self>, fit: Fit, body: Bytes, trailers: Option<Box<HeaderMap>>) -> (Storing, Arc<Entry>) {
+    async fn store(mut self, fit: Fit, body: Bytes, trailers: Option<Box<HeaderMap>>) -> (Storing, Arc<Entry>) {
         let Fit { key, status, headers, vary, names, added, times, http, .. } = fit;
         let never_fresh =
             http.as_ref().is_some_and(|http| !http.freshness.is_fresh(self.now() / MS) || http.freshness.validate_always);
         let leader = self.leader.take();
-        let lock = self.lock.take().and_then(Held::with_entry);
+        let lock = self.of.missed.lock.take().and_then(Held::with_entry);
         let admitted = self.admitted(&added, leader.as_ref()).await;
-        let stamp = admitted.as_ref().map_or(&self.stamp, |stamp| stamp);
+        let stamp = admitted.as_ref().map_or(&self.of.missed.stamp, |stamp| stamp);
         let store = &self.shared.store;
         if !vary.is_empty() && admitted.is_ok() {
             let fields = Content::Variants(vary.clone());
             let marker = Draft { names: names.clone(), times, content: fields, http: None };
-            let _ = store.put(Arc::new(Entry::new(self.primary.clone(), stamp.clone(), marker)), None).await;
+            let _ = store.put(Arc::new(Entry::new(self.of.quest.primary.clone(), stamp.clone(), marker)), None).await;
         }
         let content = Content::Response { status, headers, body, trailers };
         let draft = Draft { names, times, content, http };
@@ -582,20 +578,20 @@ impl<St: Store> Fill<St> {
     /// The stamp for a response that named namespaces itself; or what became of storing it.
     async fn admitted(&self, added: &Namespaces, leader: Option<&Leader>) -> Result<Stamp, Result<Put, StoreError>> {
         if added.is_empty() {
-            return Ok(self.stamp.clone());
+            return Ok(self.of.missed.stamp.clone());
         }
-        self.rule.has_added_namespaces();
+        self.of.quest.rule.has_added_namespaces();
         let store = &self.shared.store;
         if let Some(leader) = leader.filter(|_| store.is_shared()) {
             leader.closes();
         }
-        store.admit(&self.stamp, added).await.map_err(Err)?.ok_or(Ok(Put::Dead))
+        store.admit(&self.of.missed.stamp, added).await.map_err(Err)?.ok_or(Ok(Put::Dead))
     }
 
     /// Gives a response without `ETag` a strong one, if the rule wants that: it differs wherever the content does, or how it is
     /// to be read (RFC 9110, section 8.8.1 and section 8.8.3.3).
     fn tag(&self, fit: &mut Fit, data: &[u8]) -> Option<HeaderValue> {
-        if !self.rule.tags() || fit.status != StatusCode::OK || fit.headers.contains_key(header::ETAG) {
+        if !self.of.quest.rule.tags() || fit.status != StatusCode::OK || fit.headers.contains_key(header::ETAG) {
             return None;
         }
         let mut hash = blake3::Hasher::new();
@@ -616,7 +612,7 @@ impl<St: Store> Fill<St> {
 
     /// The inner service says that what is stored is still good: it is brought up to date, and serves (RFC 9111, section 4.3.4).
     async fn freshen<B>(
-        self: Box<Self>,
+        self,
         ours: &Entry,
         parts: &response::Parts,
         hints: Option<&Caching>,
@@ -630,7 +626,7 @@ impl<St: Store> Fill<St> {
             return self.not_ours(ours).await;
         }
         let (head, fit) = self.renewed::<B>(ours, &parts.headers, hints, took);
-        let (shared, asked, now) = (self.shared.clone(), self.asked.clone(), self.now());
+        let (shared, asked, now) = (self.shared.clone(), self.of.quest.asked.clone(), self.now());
         match fit {
             Ok(fit) => {
                 let (storing, entry) = self.store(fit, body.clone(), trailers.clone()).await;
@@ -669,7 +665,7 @@ impl<St: Store> Fill<St> {
                 // What the handler named when it sent the whole is not named again.
                 fit.names.push(name);
             }
-            fit.added = fit.names.since(self.plan.names.count());
+            fit.added = fit.names.since(self.of.quest.plan.names.count());
             self.tag(&mut fit, body);
             fit
         });
@@ -677,7 +673,7 @@ impl<St: Store> Fill<St> {
     }
 
     /// Passes on the answer to a HEAD, and learns from it what has become of the stored response to GET (RFC 9111, section 4.3.5).
-    pub(crate) async fn head<F, B, E>(self: Box<Self>, inner: F) -> Result<Response<CacheBody<B>>, E>
+    pub(crate) async fn head<F, B, E>(self, inner: F) -> Result<Response<CacheBody<B>>, E>
     where
         F: Future<Output = Result<Response<B>, E>>,
         B: Body<Error: Into<BoxError>> + Send + 'static,
@@ -695,7 +691,7 @@ impl<St: Store> Fill<St> {
         {
             return Ok(response);
         }
-        if let Some(ours) = &self.stale
+        if let Some(ours) = &self.of.missed.spare
             && let Content::Response { body, .. } = ours.content()
         {
             let known = as_inner_service_knows(ours);
@@ -719,7 +715,7 @@ impl<St: Store> Fill<St> {
                 HeadSays::Nothing => {}
             }
         }
-        Ok(self.shared.marked(response.map(CacheBody::inner), CacheStatus::new(Outcome::Miss(self.miss))))
+        Ok(self.shared.marked(response.map(CacheBody::inner), CacheStatus::new(Outcome::Miss(self.of.missed.why))))
     }
 
     /// Puts the same response with something else said about it in its place, if it is still there: under its own stamp, since
@@ -739,14 +735,14 @@ impl<St: Store> Fill<St> {
 
     /// A 304 that is about something we do not have: it freshens nothing, and what it was asked about is not asked about again
     /// (RFC 9111, section 4.3.4). The request cannot be repeated here.
-    async fn not_ours<B>(mut self: Box<Self>, ours: &Entry) -> Response<CacheBody<B>> {
+    async fn not_ours<B>(mut self, ours: &Entry) -> Response<CacheBody<B>> {
         if let (Content::Response { headers, .. }, Some(http)) = (ours.content(), ours.http()) {
             let http = Some(Box::new(Http { asks: false, ..*http }));
             self.replace(ours, headers.clone(), *ours.times(), http).await;
         }
         let response = self.stale_instead(Failure::ServerError, Stale::IfError);
         let shared = self.shared.clone();
-        let status = CacheStatus::new(Outcome::Miss(self.miss)).storing(Storing::Not(NoStore::Failed));
+        let status = CacheStatus::new(Outcome::Miss(self.of.missed.why)).storing(Storing::Not(NoStore::Failed));
         if let Some(leader) = self.leader.take() {
             leader.land(Landing::Lost);
         }
@@ -768,6 +764,9 @@ pub(crate) fn as_inner_service_knows(entry: &Entry) -> Cow<'_, HeaderMap> {
         return Cow::Owned(HeaderMap::new());
     };
     let mut known = Cow::Borrowed(headers);
+    if headers.get(CACHE_STATUS).is_some_and(HeaderValue::is_empty) {
+        known.to_mut().remove(CACHE_STATUS);
+    }
     if entry.http().is_some_and(|http| http.own_tag) {
         known.to_mut().remove(header::ETAG);
     }

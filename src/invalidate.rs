@@ -54,7 +54,7 @@ use crate::{
     hints::Invalidates,
     key::{Key, RequestView},
     namespace::{Namespace, Namespaces},
-    rules::{Compiled, Params, Rule, Rules},
+    rules::{Compiled, Found, Params, Rule, Rules},
     semantics::{self, Target},
     service::overrides_method,
     stats::Count,
@@ -271,7 +271,7 @@ where
             fence: None,
             settled: false,
         };
-        if let Some((rule, params)) = self.rules.find(request.uri(), request.extensions()) {
+        if let Some(Found { rule, params, .. }) = self.rules.find(request.uri(), request.extensions()) {
             let view = RequestView::of(&request, &params, secret);
             let cleared = rule.clears(&view);
             (write.names, write.kind) = (cleared.names, if cleared.soft { Bump::Soft } else { Bump::Hard });
@@ -415,7 +415,7 @@ impl<St: Store> Write<St> {
     fn clear_by_response<B>(&mut self, response: Response<B>) -> Response<B> {
         let (Some(rule), Some((head, rules))) = (&self.rule, &self.head) else { return response };
         let (parts, body) = response.into_parts();
-        let params = rules.find(&head.uri, &head.extensions).map_or_else(Params::none, |(_, params)| params);
+        let params = rules.find(&head.uri, &head.extensions).map_or_else(Params::none, |found| found.params);
         let view = RequestView::of_parts(head, &params, &self.store.context().secret);
         self.names.extend(rule.cleared_by(&view, &parts));
         Response::from_parts(parts, body)

@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -13,7 +16,7 @@ use crate::{
     flight::{Flights, Limits},
     rules::{Rule, Rules, RulesError},
     service::Cache,
-    status::{CACHE_STATUS, CacheStatus, name_of_cache},
+    status::{self, CACHE_STATUS, CacheStatus, StatusField},
     store::{Memory, Store},
 };
 
@@ -64,8 +67,8 @@ pub struct CacheLayer<St = Memory> {
 /// What the owner of a layer has chosen.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
-    /// The name under which `Cache-Status` is sent, if it is.
-    pub(crate) cache_status: Option<Arc<str>>,
+    /// Sent with every response, if it is.
+    pub(crate) cache_status: Option<StatusField>,
     /// Whether responses carry a [`CacheStatus`].
     pub(crate) extension: bool,
     pub(crate) fill_limit: Duration,
@@ -75,6 +78,8 @@ pub(crate) struct Options {
 /// What all services of one layer share.
 #[derive(Debug)]
 pub(crate) struct Shared<St> {
+    /// Its number, which no other of this process has.
+    pub(crate) id: u64,
     pub(crate) store: St,
     pub(crate) rules: Rules,
     pub(crate) options: Options,
@@ -147,7 +152,7 @@ impl<St: Store> CacheLayer<St> {
     /// If the name is not a token (RFC 9110, section 5.6.2) that begins with a letter.
     #[track_caller]
     pub fn cache_status(mut self, name: &str) -> Self {
-        self.options.cache_status = Some(name_of_cache(name));
+        self.options.cache_status = Some(StatusField::named(name));
         self.changed()
     }
 
@@ -205,8 +210,10 @@ impl<St: Store> CacheLayer<St> {
     }
 
     fn shared(&self) -> Arc<Shared<St>> {
+        static LAYERS: AtomicU64 = AtomicU64::new(0);
         let make = || {
             Arc::new(Shared {
+                id: LAYERS.fetch_add(1, Ordering::Relaxed),
                 store: self.store.clone(),
                 rules: self.rules.clone(),
                 options: self.options.clone(),
@@ -262,9 +269,12 @@ impl<St: Store> Shared<St> {
         if self.options.extension {
             response.extensions_mut().insert(status);
         }
-        if let Some(name) = &self.options.cache_status {
-            // RFC 9211, section 2: a cache appends to what those before it have said.
-            response.headers_mut().append(CACHE_STATUS, status.header(name));
+        let headers = response.headers_mut();
+        match &self.options.cache_status {
+            Some(field) => field.put(status, headers),
+            // Stored by a layer over the same store that says something here.
+            None if status::slot(headers).is_some() => _ = headers.remove(CACHE_STATUS),
+            None => {}
         }
     }
 }

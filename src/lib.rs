@@ -19,6 +19,7 @@ mod key;
 mod layer;
 mod namespace;
 mod parts;
+mod recall;
 mod road;
 mod rules;
 pub mod semantics;

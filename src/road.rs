@@ -17,13 +17,13 @@ use crate::{
     body::{BoxError, CacheBody},
     clock::Nanos,
     drive::{Drive, unless_left},
-    fill::Held,
+    fill::{Fill, Held},
     flight::{Follower, Joined, Landing, Leader, Progress},
     key::Key,
     layer::Shared,
     parts,
     semantics::{Failure, Vary},
-    service::{Missed, Quest, hit, question},
+    service::{Missed, Quest, Sought, hit, question},
     stats::Count,
     status::{Bypass, CacheStatus, Miss, Outcome, Stale},
     store::{Begun, Content, Entry, Stamp, Store, Wish},
@@ -32,8 +32,7 @@ use crate::{
 /// Fills as the leader: in the task of its own request for as long as nobody else depends on it.
 pub(crate) fn lead<St, F, B, E>(
     shared: &Arc<Shared<St>>,
-    quest: Quest,
-    missed: Missed<St>,
+    sought: Box<Sought<St>>,
     leader: Leader,
     inner: F,
 ) -> Drive<Result<Response<CacheBody<B>>, E>>
@@ -50,7 +49,7 @@ where
         let flight = Arc::downgrade(&flight);
         move || flight.upgrade().is_some_and(|flight| flight.is_awaited())
     };
-    let drive = Drive::limited(quest.fill(shared, missed, Some(leader)).run(inner), limit, awaited);
+    let drive = Drive::limited(Fill::new(shared, sought, Some(leader)).run(inner), limit, awaited);
     flight.is_worked_by(drive.handle());
     drive
 }
@@ -72,8 +71,7 @@ async fn instead<St: Store, B>(shared: &Shared<St>, quest: &Quest) -> Option<Res
 /// takes too long, unless somebody waits for it by then.
 pub(crate) fn refreshing<St, F, B, E>(
     shared: &Arc<Shared<St>>,
-    quest: Quest,
-    missed: Missed<St>,
+    sought: Box<Sought<St>>,
     leader: Leader,
     inner: F,
 ) -> impl Future<Output = ()> + Send + 'static
@@ -85,7 +83,7 @@ where
 {
     let flight = leader.flight();
     let limit = Some(shared.options.fill_limit);
-    let fill = quest.fill(shared, missed, Some(leader)).run(inner);
+    let fill = Fill::new(shared, sought, Some(leader)).run(inner);
     async move { drop(unless_left(fill, limit, || !flight.is_awaited()).await) }
 }
 
@@ -135,7 +133,7 @@ async fn refresh<S, St, ReqB, ResB>(
     }
     if poll_fn(|cx| service.poll_ready(cx)).await.is_ok() {
         let inner = service.call(question(request, &mut missed, false));
-        refreshing(&shared, quest, missed, leader, inner).await;
+        refreshing(&shared, quest.but(missed), leader, inner).await;
     }
 }
 
@@ -340,7 +338,7 @@ where
                 context.counters.miss(Miss::Head);
                 poll_fn(|cx| service.poll_ready(cx)).await?;
                 let missed = Missed::asking(Miss::Head, Some(entry), stamp, varying);
-                return quest.fill(&shared, missed, None).head(service.call(request)).await;
+                return Fill::new(&shared, quest.but(missed), None).head(service.call(request)).await;
             }
             Decision::Ask(..) if *method == Method::HEAD => {
                 context.counters.miss(Miss::Head);
@@ -388,7 +386,7 @@ where
                     tracing::debug!(reason = missed.why.as_str(), "miss");
                     poll_fn(|cx| service.poll_ready(cx)).await?;
                     let inner = service.call(question(request, &mut missed, false));
-                    return lead(&shared, quest, missed, leader, inner).await;
+                    return lead(&shared, quest.but(missed), leader, inner).await;
                 }
                 Joined::Follows(another) => {
                     follower = Some(another);
@@ -405,7 +403,7 @@ where
         let _ = begin(&shared, &quest, &mut missed, None, until).await;
         poll_fn(|cx| service.poll_ready(cx)).await?;
         let inner = service.call(question(request, &mut missed, true));
-        return quest.fill(&shared, missed, None).run(inner).await;
+        return Fill::new(&shared, quest.but(missed), None).run(inner).await;
     }
 }
 

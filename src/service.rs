@@ -19,12 +19,14 @@ use crate::{
     clock::Nanos,
     content,
     fill::{Fill, Held, as_inner_service_knows},
-    flight::{Follower, Joined, Leader},
+    flight::{Follower, Joined},
     future::ResponseFuture,
     key::{Extracted, HostLine, Key, KeyRef, KeyWriter, RequestView, is_secret},
     layer::Shared,
-    parts, road,
-    rules::{Compiled, Params, ReadPlan},
+    parts,
+    recall::{self, Words},
+    road,
+    rules::{Compiled, Found, Params, ReadPlan},
     semantics::{self, CacheControl, Vary},
     stats::Count,
     status::{Bypass, CacheStatus, Miss, Outcome, Stale},
@@ -92,17 +94,17 @@ where
             Step::Pass => ResponseFuture::pass(self.inner.call(request)),
             Step::Mark(status) => ResponseFuture::bypass(self.inner.call(request), self.shared.clone(), status),
             Step::Answer(response) => ResponseFuture::ready(response),
-            Step::Refresh(response, quest, missed, seen) => {
-                self.refresh(*quest, missed, &seen, request);
+            Step::Refresh(response, sought, seen) => {
+                self.refresh(sought, &seen, request);
                 ResponseFuture::ready(response)
             }
-            Step::Head(quest, missed) => {
-                let fill = quest.fill(&self.shared, missed, None);
+            Step::Head(sought) => {
+                let fill = Fill::new(&self.shared, sought, None);
                 ResponseFuture::work(fill.head(self.inner.call(request)))
             }
             // Where other processes fill and clear as well, the stamp of a look at what is near is not enough.
-            Step::Ask(quest, _) if self.shared.store.is_shared() => self.wait(*quest, request, None),
-            Step::Ask(quest, missed) => self.ask(*quest, missed, request),
+            Step::Ask(sought) if self.shared.store.is_shared() => self.wait(sought.quest, request, None),
+            Step::Ask(sought) => self.ask(sought, request),
             Step::Wait(quest) => self.wait(*quest, request, None),
         }
     }
@@ -116,11 +118,11 @@ enum Step<B, St: Store> {
     Mark(CacheStatus),
     Answer(Response<CacheBody<B>>),
     /// Answered, with something that wants refreshing.
-    Refresh(Response<CacheBody<B>>, Box<Quest>, Missed<St>, Arc<Entry>),
+    Refresh(Response<CacheBody<B>>, Box<Sought<St>>, Arc<Entry>),
     /// The inner service is to answer a HEAD, and what it says is compared with what is stored.
-    Head(Box<Quest>, Missed<St>),
+    Head(Box<Sought<St>>),
     /// The inner service is to be asked.
-    Ask(Box<Quest>, Missed<St>),
+    Ask(Box<Sought<St>>),
     /// The store has to be asked first.
     Wait(Box<Quest>),
 }
@@ -131,6 +133,12 @@ pub(crate) struct Quest {
     pub(crate) primary: Key,
     pub(crate) plan: ReadPlan,
     pub(crate) asked: Asked,
+}
+
+/// What was asked for and not found. In one place: what moves along the road of a fill is a pointer to it.
+pub(crate) struct Sought<St: Store> {
+    pub(crate) quest: Quest,
+    pub(crate) missed: Missed<St>,
 }
 
 /// A look that did not answer the request.
@@ -182,18 +190,14 @@ impl Quest {
         view: &RequestView<'_>,
         request: &Request<B>,
         http: Option<AskedHttp>,
-    ) -> Box<Self> {
+    ) -> Self {
         let (primary, plan) = (key.to_owned(), rule.plan(view, key));
-        Box::new(Self { rule: rule.clone(), primary, plan, asked: Asked::of(request, http.map(Box::new)) })
+        Self { rule: rule.clone(), primary, plan, asked: Asked::of(request, http.map(Box::new)) }
     }
 
-    pub(crate) fn fill<St: Store>(self, shared: &Arc<Shared<St>>, missed: Missed<St>, leader: Option<Leader>) -> Box<Fill<St>> {
-        let Self { rule, primary, plan, asked } = self;
-        let Missed { why, spare, ours, stamp, varying, lock, permit, early: _ } = missed;
-        let began = shared.store.context().clock.nanos();
-        let (shared, miss, stale) = (shared.clone(), why, spare);
-        // In one place: what moves along the road of a fill is a pointer to it.
-        Box::new(Fill { shared, rule, plan, primary, varying, stamp, asked, began, miss, stale, ours, leader, lock, permit })
+    /// With the look that has not answered it.
+    pub(crate) fn but<St: Store>(self, missed: Missed<St>) -> Box<Sought<St>> {
+        Box::new(Sought { quest: self, missed })
     }
 
     /// What the store has for this request, waiting for one that has to be asked.
@@ -243,56 +247,123 @@ where
     St: Store,
     R: Body,
 {
-    let Some((rule, params)) = shared.rules.find(request.uri(), request.extensions()) else {
+    if !shared.rules.may_cover(request.uri(), request.extensions()) {
         return Step::Pass;
-    };
-    let mut scratch = SCRATCH.take();
-    scratch.clear();
-    let step = match look_up(shared, request, rule, &params, &mut scratch) {
-        Ok(step) => step,
-        Err(why) => {
-            shared.store.context().counters.bypass(why);
-            tracing::debug!(reason = why.as_str(), "cache bypassed");
-            Step::Mark(CacheStatus::new(Outcome::Bypass(why)))
+    }
+    let step = match recalled(shared, request) {
+        Some(step) => step,
+        None => {
+            let Some(found) = shared.rules.find(request.uri(), request.extensions()) else {
+                return Step::Pass;
+            };
+            let mut scratch = SCRATCH.take();
+            scratch.clear();
+            let step = look_up(shared, request, &found, &mut scratch);
+            SCRATCH.set(scratch);
+            step
         }
     };
-    SCRATCH.set(scratch);
-    step
+    step.unwrap_or_else(|why| {
+        shared.store.context().counters.bypass(why);
+        tracing::debug!(reason = why.as_str(), "cache bypassed");
+        Step::Mark(CacheStatus::new(Outcome::Bypass(why)))
+    })
 }
 
+/// A request as far as it is known before the store is asked.
+struct Target<'a> {
+    rule: &'a Arc<Compiled>,
+    /// The parameters of its route, if that was looked for.
+    params: Option<&'a Params<'a>>,
+    asks: Asks<'a>,
+    key: KeyRef<'a>,
+    /// Its key says who is asking.
+    identified: bool,
+}
+
+/// The short way: for a target that is remembered.
+#[inline]
+fn recalled<St, B, R>(shared: &Arc<Shared<St>>, request: &Request<R>) -> Option<Result<Step<B, St>, Bypass>>
+where
+    St: Store,
+    R: Body,
+{
+    recall::with_known(shared.id, request.uri(), |known| {
+        let rule = shared.rules.at(known.rule());
+        let asks = scan(request, rule).ok().filter(|asks| !asks.query)?;
+        if !known.is(Words::of(request.uri(), request.extensions(), asks.host)?) {
+            return None;
+        }
+        Some(step(shared, request, &Target { rule, params: None, asks, key: known.key(), identified: false }))
+    })
+}
+
+/// The whole way: writes the key.
 #[inline]
 fn look_up<St, B, R>(
     shared: &Arc<Shared<St>>,
     request: &Request<R>,
-    rule: &Arc<Compiled>,
-    params: &Params<'_>,
+    found: &Found<'_>,
     scratch: &mut Vec<u8>,
 ) -> Result<Step<B, St>, Bypass>
 where
     St: Store,
     R: Body,
 {
+    let Found { rule, params, place } = found;
     let asks = scan(request, rule)?;
-    let context = shared.store.context();
-    let view = RequestView::of(request, params, &context.secret).with_host(asks.host);
-    let mut writer = KeyWriter::new(scratch, &context.secret);
+    let secret = &shared.store.context().secret;
+    let view = RequestView::of(request, params, secret).with_host(asks.host);
+    let mut writer = KeyWriter::new(scratch, secret);
     if rule.write_key(&view, &mut writer) == Extracted::Bypass {
         return Err(Bypass::Extractor);
     }
     if writer.too_long() {
         return Err(Bypass::KeyTooLong);
     }
-    let guarded = asks.credentials && !writer.identified() && !rule.ignores_credentials();
+    let identified = writer.identified();
+    let key = KeyRef::new(scratch);
+    let step = step(shared, request, &Target { rule, params: Some(params), asks, key, identified })?;
+    if matches!(step, Step::Answer(_))
+        && rule.is_of_target()
+        && !asks.query
+        && let Some(words) = Words::of(request.uri(), request.extensions(), asks.host)
+    {
+        recall::remember(shared.id, words, *place, key);
+    }
+    Ok(step)
+}
+
+/// What is to be done for a request whose key is known.
+#[inline]
+fn step<St, B, R>(shared: &Arc<Shared<St>>, request: &Request<R>, target: &Target<'_>) -> Result<Step<B, St>, Bypass>
+where
+    St: Store,
+    R: Body,
+{
+    let Target { rule, params, asks, key, identified } = *target;
+    let context = shared.store.context();
+    let guarded = asks.credentials && !identified && !rule.ignores_credentials();
     // RFC 9111, section 3.5: where HTTP decides, the response says whether it is for others, too.
     let http = rule.http().map(|_| AskedHttp { directives: CacheControl::of_request(request.headers()), guarded });
     if guarded && http.is_none() {
         return Err(Bypass::Credentials);
     }
-    let key = KeyRef::new(scratch);
     let (method, headers) = (request.method(), request.headers());
-    let quest = |http| Quest::new(rule, key, &view, request, http);
+    let quest = |http| match params {
+        Some(params) => {
+            let view = RequestView::of(request, params, &context.secret).with_host(asks.host);
+            Quest::new(rule, key, &view, request, http)
+        }
+        None => {
+            let found = shared.rules.find(request.uri(), request.extensions());
+            let params = found.map_or_else(Params::none, |found| found.params);
+            let view = RequestView::of(request, &params, &context.secret).with_host(asks.host);
+            Quest::new(rule, key, &view, request, http)
+        }
+    };
     let Some(look) = Look::now(&shared.store, rule, key, headers) else {
-        return Ok(Step::Wait(quest(http)));
+        return Ok(Step::Wait(Box::new(quest(http))));
     };
     let now = context.clock.nanos();
     let Look { found, stamp, varying } = look;
@@ -315,7 +386,7 @@ where
             if *method == Method::HEAD {
                 return Ok(Step::Answer(response));
             }
-            Step::Refresh(response, quest(http), Missed::renewing(entry.clone(), stamp, varying), entry)
+            Step::Refresh(response, quest(http).but(Missed::renewing(entry.clone(), stamp, varying)), entry)
         }
         Decision::Stale(entry) => {
             let outcome = Outcome::Stale(Stale::WhileRevalidate);
@@ -325,7 +396,7 @@ where
             if *method == Method::HEAD {
                 return Ok(Step::Answer(response));
             }
-            Step::Refresh(response, quest(http), Missed::renewing(entry.clone(), stamp, varying), entry)
+            Step::Refresh(response, quest(http).but(Missed::renewing(entry.clone(), stamp, varying)), entry)
         }
         Decision::Accepted(entry) => {
             context.counters.add(Count::Stale, 1);
@@ -333,18 +404,20 @@ where
         }
         Decision::Refused => Step::Answer(answer::only_if_cached(shared)),
         // The whole was not asked for: where HTTP decides, a part may be stored; elsewhere none is.
-        Decision::Ask(..) if http.is_some() && asks.range && parts::asks_for_one(method, headers) => Step::Wait(quest(http)),
+        Decision::Ask(..) if http.is_some() && asks.range && parts::asks_for_one(method, headers) => {
+            Step::Wait(Box::new(quest(http)))
+        }
         Decision::Ask(..) if asks.range && *method == Method::GET => return Err(Bypass::Range),
         Decision::Ask(_, Some(entry)) if *method == Method::HEAD && entry.http().is_some() => {
             context.counters.miss(Miss::Head);
-            Step::Head(quest(http), Missed::asking(Miss::Head, Some(entry), stamp, varying))
+            Step::Head(quest(http).but(Missed::asking(Miss::Head, Some(entry), stamp, varying)))
         }
         // Only a response to GET is stored: a HEAD goes its way.
         Decision::Ask(..) if *method == Method::HEAD => {
             context.counters.miss(Miss::Head);
             Step::Mark(CacheStatus::new(Outcome::Miss(Miss::Head)))
         }
-        Decision::Ask(why, spare) => Step::Ask(quest(http), Missed::asking(why, spare, stamp, varying)),
+        Decision::Ask(why, spare) => Step::Ask(quest(http).but(Missed::asking(why, spare, stamp, varying))),
     })
 }
 
@@ -369,6 +442,8 @@ struct Asks<'a> {
     range: bool,
     /// Less than the whole, perhaps: a part of it, or nothing if it is still the same.
     less: bool,
+    /// It is a QUERY: its content is part of its key.
+    query: bool,
 }
 
 /// What a request carries; or why it is to be left alone. One walk over its fields.
@@ -384,7 +459,7 @@ fn scan<'a, R: Body>(request: &'a Request<R>, rule: &Compiled) -> Result<Asks<'a
     if !query && !request.body().is_end_stream() && request.body().size_hint().exact() != Some(0) {
         return Err(Bypass::RequestBody);
     }
-    let mut asks = Asks::default();
+    let mut asks = Asks { query, ..Asks::default() };
     for (name, value) in request.headers() {
         match *name {
             header::HOST => asks.host = asks.host.and(value),
@@ -445,8 +520,7 @@ impl<S, St> Cache<S, St> {
     /// Asks the inner service, or waits for who is asking already.
     fn ask<ReqB, ResB>(
         &mut self,
-        quest: Quest,
-        mut missed: Missed<St>,
+        mut sought: Box<Sought<St>>,
         request: Request<ReqB>,
     ) -> ResponseFuture<S::Future, St, ResB, S::Error>
     where
@@ -460,16 +534,15 @@ impl<S, St> Cache<S, St> {
         let shared = self.shared.clone();
         let counters = &shared.store.context().counters;
         let now = shared.store.context().clock.nanos();
+        let Sought { quest, missed } = &mut *sought;
         let by_itself = missed.why == Miss::Request || quest.asked.http.as_ref().is_some_and(|asked| asked.goes_alone());
-        if by_itself || shared.flights.passes(missed.key(&quest), now) {
+        if by_itself || shared.flights.passes(missed.key(quest), now) {
             if !by_itself && missed.ours.is_none() {
                 missed.why = Miss::HitForMiss;
             }
-            counters.miss(missed.why);
-            let inner = self.take_ready().call(question(request, &mut missed, true));
-            return ResponseFuture::work(quest.fill(&shared, missed, None).run(inner));
+            return self.ask_alone(sought, request);
         }
-        match quest.join(&shared, &missed) {
+        match quest.join(&shared, missed) {
             Joined::Leads(leader) => {
                 // Another fill may have landed between our look and our joining.
                 if let Some(entry) = quest.fresh_by_now(&shared) {
@@ -481,17 +554,33 @@ impl<S, St> Cache<S, St> {
                 }
                 counters.miss(missed.why);
                 tracing::debug!(reason = missed.why.as_str(), "miss");
-                let inner = self.take_ready().call(question(request, &mut missed, false));
-                ResponseFuture::lead(road::lead(&shared, quest, missed, leader, inner))
+                let inner = self.take_ready().call(question(request, missed, false));
+                ResponseFuture::lead(road::lead(&shared, sought, leader, inner))
             }
-            Joined::Follows(follower) => self.wait(quest, request, Some(follower)),
+            Joined::Follows(follower) => self.wait(sought.quest, request, Some(follower)),
             Joined::Full => {
                 missed.why = Miss::FlightLimit;
-                counters.miss(missed.why);
-                let inner = self.take_ready().call(question(request, &mut missed, true));
-                ResponseFuture::work(quest.fill(&shared, missed, None).run(inner))
+                self.ask_alone(sought, request)
             }
         }
+    }
+
+    /// Asks the inner service for this request alone.
+    fn ask_alone<ReqB, ResB>(
+        &mut self,
+        mut sought: Box<Sought<St>>,
+        request: Request<ReqB>,
+    ) -> ResponseFuture<S::Future, St, ResB, S::Error>
+    where
+        S: Service<Request<ReqB>, Response = Response<ResB>> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Send + 'static,
+        St: Store,
+        ResB: Body<Error: Into<BoxError>> + Send + 'static,
+    {
+        self.shared.store.context().counters.miss(sought.missed.why);
+        let inner = self.take_ready().call(question(request, &mut sought.missed, true));
+        ResponseFuture::work(Fill::new(&self.shared, sought, None).run(inner))
     }
 
     /// Waits: for a store that has to be asked, or for another's response. The ready instance is given back first, so that
@@ -515,7 +604,7 @@ impl<S, St> Cache<S, St> {
     }
 
     /// Has an entry refreshed behind its back, unless somebody is at it.
-    fn refresh<ReqB, ResB>(&mut self, quest: Quest, mut missed: Missed<St>, seen: &Arc<Entry>, request: Request<ReqB>)
+    fn refresh<ReqB, ResB>(&mut self, mut sought: Box<Sought<St>>, seen: &Arc<Entry>, request: Request<ReqB>)
     where
         S: Service<Request<ReqB>, Response = Response<ResB>> + Clone + Send + 'static,
         S::Future: Send + 'static,
@@ -526,22 +615,23 @@ impl<S, St> Cache<S, St> {
     {
         let Ok(runtime) = Handle::try_current() else { return };
         let shared = self.shared.clone();
-        if shared.flights.passes(missed.key(&quest), shared.store.context().clock.nanos()) {
+        let Sought { quest, missed } = &mut *sought;
+        if shared.flights.passes(missed.key(quest), shared.store.context().clock.nanos()) {
             return;
         }
         if shared.store.is_shared() {
             drop(self.take_ready());
-            runtime.spawn(road::renew(shared, self.inner.clone(), quest, request).in_current_span());
+            runtime.spawn(road::renew(shared, self.inner.clone(), sought.quest, request).in_current_span());
             return;
         }
-        if let Joined::Leads(leader) = quest.join(&shared, &missed) {
+        if let Joined::Leads(leader) = quest.join(&shared, missed) {
             // Whoever was at it may have landed between our look and our joining.
             if quest.look_again(&shared).is_some_and(|found| !Arc::ptr_eq(&found, seen)) {
                 return;
             }
             shared.store.context().counters.add(Count::Refreshes, 1);
-            let inner = self.take_ready().call(question(request, &mut missed, false));
-            runtime.spawn(road::refreshing(&shared, quest, missed, leader, inner).in_current_span());
+            let inner = self.take_ready().call(question(request, missed, false));
+            runtime.spawn(road::refreshing(&shared, sought, leader, inner).in_current_span());
         }
     }
 }

@@ -36,6 +36,14 @@ pub trait KeyExtractor: Send + Sync + 'static {
         None
     }
 
+    /// Whether it looks at nothing of a request but its authority, its path (parameters of the route included) and its query, and comes to
+    /// the same for the same each time. A key that depends on these alone is remembered by them, and not written again for each request.
+    ///
+    /// Defaults to no. [`RouteAndQuery`] and what its methods make of it say yes.
+    fn is_of_target(&self) -> bool {
+        false
+    }
+
     /// This extractor's parts, and then another's.
     fn and<K: KeyExtractor>(self, other: K) -> And<Self, K>
     where
@@ -68,6 +76,10 @@ impl KeyExtractor for Arc<dyn KeyExtractor> {
     fn identity(&self) -> Option<&Identity> {
         (**self).identity()
     }
+
+    fn is_of_target(&self) -> bool {
+        (**self).is_of_target()
+    }
 }
 
 /// The parts of two extractors, one after the other: what [`KeyExtractor::and`] makes.
@@ -84,6 +96,10 @@ impl<A: KeyExtractor, B: KeyExtractor> KeyExtractor for And<A, B> {
 
     fn identity(&self) -> Option<&Identity> {
         self.0.identity().or(self.1.identity())
+    }
+
+    fn is_of_target(&self) -> bool {
+        self.0.is_of_target() && self.1.is_of_target()
     }
 }
 
@@ -174,6 +190,10 @@ impl KeyExtractor for RouteAndQuery {
         Query::Sorted.write(request.query(), key);
         Extracted::Key
     }
+
+    fn is_of_target(&self) -> bool {
+        true
+    }
 }
 
 /// [`RouteAndQuery`] with choices made: what its methods return.
@@ -239,6 +259,10 @@ impl KeyExtractor for RequestTarget {
         write_path(request, key);
         self.query.write(request.query(), key);
         Extracted::Key
+    }
+
+    fn is_of_target(&self) -> bool {
+        true
     }
 }
 

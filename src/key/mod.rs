@@ -5,7 +5,7 @@ mod identity;
 mod query;
 mod write;
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use http::{Extensions, HeaderMap, HeaderValue, Method, Uri, request};
 use xxhash_rust::xxh3::xxh3_128;
@@ -30,11 +30,11 @@ pub const MAX_KEY_LEN: usize = 8 << 10;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Key {
     hash: u128,
-    canonical: Box<[u8]>,
+    canonical: Arc<[u8]>,
 }
 
 impl Key {
-    pub(crate) fn new(canonical: impl Into<Box<[u8]>>) -> Self {
+    pub(crate) fn new(canonical: impl Into<Arc<[u8]>>) -> Self {
         let canonical = canonical.into();
         Self { hash: xxh3_128(&canonical), canonical }
     }
@@ -58,7 +58,7 @@ impl Key {
     }
 
     pub(crate) fn heap(&self) -> usize {
-        self.canonical.len()
+        self.canonical.len() + 2 * size_of::<usize>()
     }
 }
 

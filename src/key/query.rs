@@ -69,48 +69,14 @@ impl Query {
         let Some(query) = query else {
             return key.tagged(Tag::NoQuery, &[]);
         };
-        if matches!(self, Self::AsSent) {
-            return key.tagged(Tag::RawQuery, query.as_bytes());
-        }
-        let begin = key.written();
-        if self.write_sorted(query, key).is_none() {
-            key.take_back(begin);
-            self.write_unsorted(query, key);
+        match self {
+            Self::Sorted if is_plain_and_sorted(query.as_bytes()) => key.tagged(Tag::SortedQuery, query.as_bytes()),
+            Self::AsSent => key.tagged(Tag::RawQuery, query.as_bytes()),
+            _ => self.write_sorted(query, key),
         }
     }
 
-    /// Writes a query that is plain and whose parameters came sorted, as most do: in one pass over its bytes. With `None` it is
-    /// another kind, and what was written of it is worth nothing.
-    fn write_sorted(&self, query: &str, key: &mut KeyWriter<'_>) -> Option<()> {
-        key.tagged(Tag::Sections, &[0]);
-        let end = key.written();
-        let query = query.as_bytes();
-        let (mut count, mut last) = (0, &[] as &[u8]);
-        let (mut piece, mut name_end) = (0, None);
-        for at in 0..=query.len() {
-            match query.get(at).map_or(Byte::End, |byte| BYTES[usize::from(*byte)]) {
-                Byte::Other => {}
-                Byte::Equals => name_end = name_end.or(Some(at)),
-                Byte::Odd if name_end.is_none() => return None,
-                Byte::Odd => {}
-                Byte::End => {
-                    let name = &query[piece..name_end.unwrap_or(at)];
-                    if matches!(self, Self::Sorted) || self.counts(name) {
-                        if count == MOST || name < last {
-                            return None;
-                        }
-                        key.tagged(Tag::QueryPiece, &query[piece..at]);
-                        (count, last) = (count + 1, name);
-                    }
-                    (piece, name_end) = (at + 1, None);
-                }
-            }
-        }
-        key.set_last(end, count as u8);
-        Some(())
-    }
-
-    fn write_unsorted(&self, query: &str, key: &mut KeyWriter<'_>) {
+    fn write_sorted(&self, query: &str, key: &mut KeyWriter<'_>) {
         let mut pieces = [(&[] as &[u8], &[] as &[u8]); MOST];
         let mut count = 0;
         let mut plain = true;
@@ -133,9 +99,10 @@ impl Query {
         let pieces = &mut pieces[..count];
         // Stable: parameters of one name keep their order.
         pieces.sort_by_key(|(name, _)| *name);
-        key.tagged(Tag::Sections, &[count as u8]);
-        for (_, piece) in pieces {
-            key.tagged(Tag::QueryPiece, piece);
+        match pieces {
+            // Not the same as a query that is there and empty.
+            [] => key.tagged(Tag::NoneCounts, &[]),
+            pieces => key.joined(Tag::SortedQuery, b'&', pieces.iter().map(|(_, piece)| *piece)),
         }
     }
 
@@ -146,6 +113,29 @@ impl Query {
             Self::Only(names) => names.have(name),
             Self::Without(names) => !names.have(name),
         }
+    }
+}
+
+/// Whether a query is as it would be written: most are.
+fn is_plain_and_sorted(query: &[u8]) -> bool {
+    let class = |at: usize| query.get(at).map_or(Byte::End, |byte| BYTES[usize::from(*byte)]);
+    let (mut last, mut count, mut at) = (&[] as &[u8], 0, 0);
+    loop {
+        let begin = at;
+        while let Byte::Other = class(at) {
+            at += 1;
+        }
+        let name = &query[begin..at];
+        if matches!(class(at), Byte::Odd) || name < last || count == MOST {
+            return false;
+        }
+        while !matches!(class(at), Byte::End) {
+            at += 1;
+        }
+        if at == query.len() {
+            return true;
+        }
+        (last, count, at) = (name, count + 1, at + 1);
     }
 }
 

@@ -58,7 +58,7 @@ pub(crate) enum Tag {
     Host = 3,
     NoQuery = 4,
     RawQuery = 5,
-    QueryPiece = 6,
+    // 6 and 15 were those of a sorted query written piece by piece.
     Header = 7,
     HeaderValue = 8,
     Secret = 9,
@@ -67,10 +67,11 @@ pub(crate) enum Tag {
     Identity = 12,
     Custom = 13,
     Variant = 14,
-    Sections = 15,
     Http = 16,
     ReducedQuery = 17,
     Content = 18,
+    SortedQuery = 19,
+    NoneCounts = 20,
 }
 
 impl<'a> KeyWriter<'a> {
@@ -99,32 +100,32 @@ impl<'a> KeyWriter<'a> {
 
     #[inline]
     pub(crate) fn tagged(&mut self, tag: Tag, part: &[u8]) {
-        // One byte for a length below 255; a longer one says so and takes eight.
-        match u8::try_from(part.len()) {
-            Ok(len) if len < u8::MAX => self.canonical.extend_from_slice(&[tag as u8, len]),
-            _ => {
-                self.canonical.extend_from_slice(&[tag as u8, u8::MAX]);
-                self.canonical.extend_from_slice(&(part.len() as u64).to_le_bytes());
-            }
-        }
+        self.begin(tag, part.len());
         self.canonical.extend_from_slice(part);
     }
 
-    /// How much is written.
-    #[inline]
-    pub(crate) fn written(&self) -> usize {
-        self.canonical.len()
+    /// Adds a part that is made of several, with a byte between them that is in none of them.
+    pub(crate) fn joined<'p>(&mut self, tag: Tag, by: u8, parts: impl Iterator<Item = &'p [u8]> + Clone) {
+        let len = parts.clone().map(|part| part.len() + 1).sum::<usize>().saturating_sub(1);
+        self.begin(tag, len);
+        for (n, part) in parts.enumerate() {
+            if n > 0 {
+                self.canonical.push(by);
+            }
+            self.canonical.extend_from_slice(part);
+        }
     }
 
-    /// Takes back all but the first `len` bytes.
-    pub(crate) fn take_back(&mut self, len: usize) {
-        self.canonical.truncate(len);
-    }
-
-    /// Sets the last byte of a part whose content was not known when it was written, and which ended at `end`.
+    /// The tag of a part, and its length: one byte for a length below 255; a longer one says so and takes eight.
     #[inline]
-    pub(crate) fn set_last(&mut self, end: usize, byte: u8) {
-        self.canonical[end - 1] = byte;
+    fn begin(&mut self, tag: Tag, len: usize) {
+        match u8::try_from(len) {
+            Ok(len) if len < u8::MAX => self.canonical.extend_from_slice(&[tag as u8, len]),
+            _ => {
+                self.canonical.extend_from_slice(&[tag as u8, u8::MAX]);
+                self.canonical.extend_from_slice(&(len as u64).to_le_bytes());
+            }
+        }
     }
 
     pub(crate) fn identified(&self) -> bool {

@@ -59,10 +59,21 @@ pub struct Rules {
 
 #[derive(Clone, Default)]
 struct Table {
-    router: matchit::Router<Arc<Compiled>>,
+    /// Their places in the list of rules.
+    router: matchit::Router<usize>,
     begins: Beginnings,
     patterns: Vec<String>,
-    fallback: Option<Arc<Compiled>>,
+    fallback: Option<usize>,
+    rules: Vec<Arc<Compiled>>,
+}
+
+/// The rule that covers a request.
+pub(crate) struct Found<'a> {
+    /// Its place in the table.
+    pub(crate) place: usize,
+    pub(crate) rule: &'a Arc<Compiled>,
+    /// The parameters of its route.
+    pub(crate) params: Params<'a>,
 }
 
 impl Rules {
@@ -94,7 +105,8 @@ impl Rules {
     pub fn try_route(mut self, pattern: &str, rule: Rule) -> Result<Self, RulesError> {
         let compiled = Arc::new(Compiled::new(Some(pattern), rule)?);
         let table = Arc::make_mut(&mut self.table);
-        table.router.insert(pattern, compiled).map_err(|why| RulesError::insert(pattern, &why))?;
+        table.router.insert(pattern, table.rules.len()).map_err(|why| RulesError::insert(pattern, &why))?;
+        table.rules.push(compiled);
         table.begins.add(pattern);
         table.patterns.push(pattern.to_owned());
         Ok(self)
@@ -121,7 +133,9 @@ impl Rules {
     /// As [`try_route`](Self::try_route).
     pub fn try_fallback(mut self, rule: Rule) -> Result<Self, RulesError> {
         let compiled = Arc::new(Compiled::new(None, rule)?);
-        Arc::make_mut(&mut self.table).fallback = Some(compiled);
+        let table = Arc::make_mut(&mut self.table);
+        table.fallback = Some(table.rules.len());
+        table.rules.push(compiled);
         Ok(self)
     }
 
@@ -145,7 +159,7 @@ impl Rules {
     /// # });
     /// ```
     pub fn key<St: Store, B>(&self, store: &St, request: &::http::Request<B>) -> Option<Key> {
-        let (rule, params) = self.find(request.uri(), request.extensions())?;
+        let Found { rule, params, .. } = self.find(request.uri(), request.extensions())?;
         let secret = &store.context().secret;
         let view = RequestView::of(request, &params, secret);
         let mut canonical = Vec::new();
@@ -156,14 +170,26 @@ impl Rules {
         }
     }
 
-    /// The rule that covers a request, and the parameters of its route.
+    /// Whether a rule may cover a request: cheap, and most that none does are known by it.
     #[inline]
-    pub(crate) fn find<'a>(&'a self, uri: &'a Uri, extensions: &'a Extensions) -> Option<(&'a Arc<Compiled>, Params<'a>)> {
+    pub(crate) fn may_cover(&self, uri: &Uri, extensions: &Extensions) -> bool {
+        let table = &*self.table;
+        table.begins.may_have(uri.path()) || table.fallback.is_some() || {
+            let sent = key::path_as_sent(uri, extensions);
+            sent != uri.path() && table.begins.may_have(sent)
+        }
+    }
+
+    /// The rule that covers a request.
+    #[inline]
+    pub(crate) fn find<'a>(&'a self, uri: &'a Uri, extensions: &'a Extensions) -> Option<Found<'a>> {
+        let table = &*self.table;
+        let found = |place: usize, params| Found { place, rule: &table.rules[place], params };
         let route = |path: &'a str| {
-            if !self.table.begins.may_have(path) {
+            if !table.begins.may_have(path) {
                 return None;
             }
-            self.table.router.at(path).ok().map(|found| (found.value, Params::new(found.params, path)))
+            table.router.at(path).ok().map(|at| found(*at.value, Params::new(at.params, path)))
         };
         if let Some(found) = route(uri.path()) {
             return Some(found);
@@ -175,7 +201,13 @@ impl Rules {
         {
             return Some(found);
         }
-        self.table.fallback.as_ref().map(|rule| (rule, Params::none()))
+        table.fallback.map(|place| found(place, Params::none()))
+    }
+
+    /// The rule at a place in the table.
+    #[inline]
+    pub(crate) fn at(&self, place: usize) -> &Arc<Compiled> {
+        &self.table.rules[place]
     }
 }
 

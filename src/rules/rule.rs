@@ -519,6 +519,8 @@ impl fmt::Debug for Rule {
 pub(crate) struct Compiled {
     route: Option<Box<str>>,
     rule: Rule,
+    /// Its key depends on the target alone.
+    of_target: bool,
     namespaces: Vec<Template>,
     clears: Vec<(Methods, Template)>,
     /// Whether a handler was seen to name namespaces in its response.
@@ -597,7 +599,8 @@ impl Compiled {
                 list.iter().map(|(methods, source)| Ok((methods.clone(), parse(source)?))).collect::<Result<_, RulesError>>()?
             }
         };
-        Ok(Self { route: route.map(Into::into), rule, namespaces, clears, adds: Arc::default() })
+        let of_target = rule.key.is_of_target();
+        Ok(Self { route: route.map(Into::into), rule, of_target, namespaces, clears, adds: Arc::default() })
     }
 
     /// Writes the whole key of a request: its route, then what the extractor says.
@@ -617,6 +620,13 @@ impl Compiled {
         self.rule.key.extract(request, key)
     }
 
+    /// Whether the target of a GET says all that its key depends on.
+    #[inline]
+    pub(crate) fn is_of_target(&self) -> bool {
+        self.of_target
+    }
+
+    #[inline]
     pub(crate) fn is_uncached(&self) -> bool {
         matches!(self.rule.lifetime, Lifetime::Uncached)
     }

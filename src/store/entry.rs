@@ -10,7 +10,7 @@ use crate::{
     clock::{MS, Nanos, system_time},
     key::Key,
     namespace::Namespaces,
-    semantics::{Freshness, Vary},
+    semantics::{CACHE_STATUS, Freshness, Vary},
 };
 
 /// A stored response with its key, its stamp, its namespaces and its times. Never changed once made.
@@ -74,7 +74,8 @@ impl Times {
 /// What an entry says.
 #[derive(Clone)]
 pub(crate) enum Content {
-    /// A response, its header map finished: the first field is `Age`, a slot for the age of the moment.
+    /// A response, its header map finished: the first field is `Age`, a slot for the age of the moment; the second may be an empty
+    /// `Cache-Status`, a slot for what a hit says of itself.
     Response { status: StatusCode, headers: HeaderMap, body: Bytes, trailers: Option<Box<HeaderMap>> },
     /// No response: those of this key differ by these request fields (`Vary`) and are stored under keys that hold them.
     Variants(Vary),
@@ -184,10 +185,15 @@ impl fmt::Debug for Entry {
     }
 }
 
-/// The header map as hits will clone it: of exact size, the slot for `Age` in front.
-pub(crate) fn finished(headers: &HeaderMap) -> HeaderMap {
-    let mut finished = HeaderMap::with_capacity(headers.keys_len() + 1);
+/// The header map as hits will clone it: of exact size, the slot for `Age` in front, and behind it one for `Cache-Status` if hits will
+/// say something there. Behind what caches before this one have said there it would not be found: there it is put on each hit anew.
+pub(crate) fn finished(headers: &HeaderMap, tells: bool) -> HeaderMap {
+    let tells = tells && !headers.contains_key(CACHE_STATUS);
+    let mut finished = HeaderMap::with_capacity(headers.keys_len() + 1 + usize::from(tells));
     finished.insert(AGE, HeaderValue::from_static("0"));
+    if tells {
+        finished.insert(CACHE_STATUS, HeaderValue::from_static(""));
+    }
     for (name, value) in headers {
         if name != AGE {
             finished.append(name, value.clone());

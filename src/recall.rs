@@ -1,0 +1,117 @@
+//! Targets that were asked for lately, with the rule and the key that they came to.
+//!
+//! Most requests ask for what was asked for a moment ago, in the same words. Each thread remembers some of these words, so that such a
+//! request neither looks for its route nor writes its key again. What a target comes to depends on the target alone, for as long as its
+//! layer exists: nothing that is remembered can become wrong. Whether what is stored may be served is asked as it always is.
+
+use std::cell::RefCell;
+
+use http::{Extensions, Uri};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::key::{self, HostLine, Key, KeyRef};
+
+/// How many targets a thread remembers. One takes the place of another that has the same hash.
+const SLOTS: usize = 512;
+
+/// The longest target that is remembered, its host included.
+const LONGEST: usize = 512;
+
+/// One hit in so many is remembered: what is asked for often gets its turn, and what is not costs next to nothing.
+const ONE_IN: u32 = 8;
+
+thread_local! {
+    static RECALL: RefCell<Recall> = const { RefCell::new(Recall { slots: Vec::new(), turn: 0 }) };
+}
+
+struct Recall {
+    slots: Vec<Option<Known>>,
+    turn: u32,
+}
+
+/// A target that is remembered.
+pub(crate) struct Known {
+    layer: u64,
+    /// The target, and behind it the host.
+    words: Box<[u8]>,
+    target: usize,
+    rule: usize,
+    key: Key,
+}
+
+/// What of a request its target is, as far as rules and keys go.
+#[derive(Clone, Copy)]
+pub(crate) struct Words<'a> {
+    target: &'a str,
+    host: &'a [u8],
+}
+
+impl<'a> Words<'a> {
+    /// `None` if the request says more: with two hosts, or where a nested router has taken the head off its path.
+    #[inline]
+    pub(crate) fn of(uri: &'a Uri, extensions: &Extensions, line: HostLine<'a>) -> Option<Self> {
+        let host = match (uri.authority(), line) {
+            (None, HostLine::One(line)) => line.as_bytes(),
+            (None, HostLine::Unknown) => &[],
+            (Some(authority), HostLine::Unknown) => authority.as_str().as_bytes(),
+            (Some(_), HostLine::One(_)) | (_, HostLine::More) => return None,
+        };
+        let target = uri.path_and_query()?.as_str();
+        (key::path_as_sent(uri, extensions) == uri.path()).then_some(Self { target, host })
+    }
+}
+
+impl Known {
+    #[inline]
+    pub(crate) fn is(&self, words: Words<'_>) -> bool {
+        let (target, host) = self.words.split_at(self.target);
+        target == words.target.as_bytes() && host == words.host
+    }
+
+    /// The place of its rule in the table of the layer.
+    #[inline]
+    pub(crate) fn rule(&self) -> usize {
+        self.rule
+    }
+
+    #[inline]
+    pub(crate) fn key(&self) -> KeyRef<'_> {
+        self.key.as_ref()
+    }
+}
+
+/// Does something with what is remembered of a layer under the target of a request. It may be another target: ask whether it [is](Known::is)
+/// this one.
+#[inline]
+pub(crate) fn with_known<T>(layer: u64, uri: &Uri, then: impl FnOnce(&Known) -> Option<T>) -> Option<T> {
+    RECALL.with(|recall| {
+        // In use above us: by a layer outside of this one that is remembering just now.
+        let recall = recall.try_borrow().ok()?;
+        let known = recall.slots.get(slot(uri.path_and_query()?.as_str()))?.as_ref()?;
+        if known.layer == layer { then(known) } else { None }
+    })
+}
+
+/// Remembers what a target has come to, if it is its turn.
+pub(crate) fn remember(layer: u64, words: Words<'_>, rule: usize, key: KeyRef<'_>) {
+    RECALL.with(|recall| {
+        let Ok(mut recall) = recall.try_borrow_mut() else { return };
+        recall.turn = recall.turn.wrapping_add(1);
+        let Words { target, host } = words;
+        // Before an `@` stands a secret.
+        if !recall.turn.is_multiple_of(ONE_IN) || target.len() + host.len() > LONGEST || host.contains(&b'@') {
+            return;
+        }
+        if recall.slots.is_empty() {
+            recall.slots.resize_with(SLOTS, || None);
+        }
+        let known =
+            Known { layer, words: [target.as_bytes(), host].concat().into(), target: target.len(), rule, key: key.to_owned() };
+        recall.slots[slot(target)] = Some(known);
+    });
+}
+
+#[inline]
+fn slot(target: &str) -> usize {
+    xxh3_64(target.as_bytes()) as usize % SLOTS
+}
