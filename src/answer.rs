@@ -24,6 +24,8 @@ use crate::{
 pub(crate) struct Asked {
     pub(crate) method: Method,
     pub(crate) headers: HeaderMap,
+    /// Whether it may want less than the whole: a part of it, or nothing if it is still the same.
+    pub(crate) less: bool,
     /// Present under a rule where HTTP decides.
     pub(crate) http: Option<Box<AskedHttp>>,
 }
@@ -49,8 +51,16 @@ impl AskedHttp {
 }
 
 impl Asked {
-    pub(crate) fn of<B>(request: &http::Request<B>, http: Option<Box<AskedHttp>>) -> Self {
-        Self { method: request.method().clone(), headers: request.headers().clone(), http }
+    /// Its fields are still to be [kept](Self::keep).
+    pub(crate) fn of<B>(request: &http::Request<B>, less: bool, http: Option<Box<AskedHttp>>) -> Self {
+        Self { method: request.method().clone(), headers: HeaderMap::new(), less, http }
+    }
+
+    /// Keeps the fields of the request, which goes its way now, unless it has them.
+    pub(crate) fn keep<B>(&mut self, request: &http::Request<B>) {
+        if self.headers.is_empty() {
+            self.headers.clone_from(request.headers());
+        }
     }
 
     /// Whether a stale response may stand in for a failure (RFC 9111, section 4.2.4; RFC 5861, section 4).
@@ -74,6 +84,9 @@ impl Asked {
 
     /// A fresh response as the client's own conditions want it: they were not for the inner service to see.
     pub(crate) fn conditional<B>(&self, response: Response<CacheBody<B>>, now: Nanos) -> Response<CacheBody<B>> {
+        if !self.less {
+            return response;
+        }
         match wants_not_modified(&self.method, &self.headers, response.status(), response.headers(), now, now) {
             true => not_modified(response.headers(), response.extensions().clone()),
             false => response,

@@ -11,7 +11,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::{Pin, pin},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Waker},
@@ -22,7 +22,8 @@ use std::{
 use tokio::runtime::Handle;
 use tracing::{Instrument, Span};
 
-type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+/// Boxed where it is made: a future is copied whole each time it is handed on.
+pub(crate) type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Awaits the work. Dropped before its end, it leaves the work to a task.
 #[must_use]
@@ -36,7 +37,8 @@ struct Cell<T> {
     left: AtomicBool,
     /// How long it may go on after that, unless somebody else waits for it.
     limit: Option<Duration>,
-    awaited: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Who else may wait for it.
+    others: Option<Weak<dyn Awaited>>,
     /// Where it was begun and where it goes on: no other runtime's end is to end it.
     runtime: Option<Handle>,
     /// The span of the request that began it, in which it goes on.
@@ -54,6 +56,12 @@ enum Place<T> {
     Gone,
 }
 
+/// What work is done for: others than its awaiter may wait for it, too.
+pub(crate) trait Awaited: Send + Sync {
+    /// Whether somebody waits.
+    fn is_awaited(&self) -> bool;
+}
+
 /// What a flight keeps of its work: enough to have it moved to a task.
 pub(crate) trait Promote: Send + Sync {
     /// Somebody depends on this work now.
@@ -63,29 +71,21 @@ pub(crate) trait Promote: Send + Sync {
 impl<T: Send + 'static> Drive<T> {
     /// Work that goes on to its end, whether or not somebody awaits it.
     pub(crate) fn to_the_end(work: impl Future<Output = T> + Send + 'static) -> Self {
-        Self::new(work, None, || true)
+        Self::new(Box::pin(work), None, None)
     }
 
-    /// Work that, once its awaiter has left and nobody else has it `awaited`, is given up after `limit`.
-    pub(crate) fn limited(
-        work: impl Future<Output = T> + Send + 'static,
-        limit: Duration,
-        awaited: impl Fn() -> bool + Send + Sync + 'static,
-    ) -> Self {
-        Self::new(work, Some(limit), awaited)
+    /// Work that, once its awaiter has left and no other waits for it, is given up after `limit`.
+    pub(crate) fn limited(work: Work<T>, limit: Duration, others: Weak<dyn Awaited>) -> Self {
+        Self::new(work, Some(limit), Some(others))
     }
 
-    fn new(
-        work: impl Future<Output = T> + Send + 'static,
-        limit: Option<Duration>,
-        awaited: impl Fn() -> bool + Send + Sync + 'static,
-    ) -> Self {
+    fn new(work: Work<T>, limit: Option<Duration>, others: Option<Weak<dyn Awaited>>) -> Self {
         Self(Arc::new(Cell {
-            place: Mutex::new(Place::Here(Box::pin(work), None)),
+            place: Mutex::new(Place::Here(work, None)),
             wanted: AtomicBool::new(false),
             left: AtomicBool::new(false),
             limit,
-            awaited: Box::new(awaited),
+            others,
             runtime: Handle::try_current().ok(),
             span: Span::current(),
         }))
@@ -177,7 +177,8 @@ impl<T: Send + 'static> Cell<T> {
                 Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
                 Err(panic) => Poll::Ready(Err(panic)),
             });
-            let left = || self.left.load(Ordering::SeqCst) && !(self.awaited)();
+            let awaited = || self.others.as_ref().and_then(Weak::upgrade).is_some_and(|others| others.is_awaited());
+            let left = || self.left.load(Ordering::SeqCst) && !awaited();
             if let Some(result) = unless_left(guarded, self.limit, left).await {
                 report.done(result);
             }

@@ -19,8 +19,9 @@ use crate::{
     answer::{self, Asked},
     body::{BoxError, CacheBody, Rest},
     clock::{MS, Nanos, nanos},
-    drive::unless_left,
+    drive::{Awaited, unless_left},
     flight::{Arriving, Landing, Leader, Shareable},
+    groups::Origin,
     hints::Caching,
     key::{Key, MAX_KEY_LEN},
     layer::Shared,
@@ -48,6 +49,8 @@ pub(crate) struct Fill<St: Store> {
     pub(crate) of: Box<Sought<St>>,
     /// When the inner service was called.
     began: Nanos,
+    /// When it had answered; until then the same.
+    answered: Nanos,
     /// None if nobody waits for this fill.
     leader: Option<Leader>,
 }
@@ -93,42 +96,74 @@ struct Fit {
     /// The fields as hits will have them.
     headers: HeaderMap,
     vary: Vary,
-    names: Namespaces,
+    /// All namespaces, where the response named some; those among them that were known before it came are not in `added`.
+    names: Option<Namespaces>,
     added: Namespaces,
     times: Times,
     http: Option<Box<Http>>,
 }
 
+/// A fit response that is complete, with all that is needed to store it.
+struct Whole<St: Store> {
+    fill: Fill<St>,
+    fit: Box<Fit>,
+    body: Bytes,
+    trailers: Option<Box<HeaderMap>>,
+}
+
+/// An entry, and what is told of it once it is stored.
+struct Made {
+    entry: Arc<Entry>,
+    vary: Vary,
+    added: Namespaces,
+    never_fresh: bool,
+    is_part: bool,
+}
+
 impl<St: Store> Fill<St> {
-    pub(crate) fn new(shared: &Arc<Shared<St>>, of: Box<Sought<St>>, leader: Option<Leader>) -> Self {
-        Self { shared: shared.clone(), of, began: shared.store.context().clock.nanos(), leader }
+    pub(crate) fn new(shared: &Arc<Shared<St>>, of: Box<Sought<St>>, leader: Option<Leader>, began: Nanos) -> Self {
+        Self { shared: shared.clone(), of, began, answered: began, leader }
     }
 
     /// Awaits the inner service, and makes of its answer the client's and, if it is fit, an entry.
-    pub(crate) async fn run<F, B, E>(mut self, inner: F) -> Result<Response<CacheBody<B>>, E>
+    pub(crate) async fn run<F, B, E>(self, inner: F) -> Result<Response<CacheBody<B>>, E>
     where
         F: Future<Output = Result<Response<B>, E>> + Send + 'static,
         B: Body<Error: Into<BoxError>> + Send + 'static,
         E: Send + 'static,
     {
         self.shared.store.context().counters.add(Count::InnerCalls, 1);
-        let Some(limit) = self.of.quest.rule.soft_timeout().filter(|_| self.of.missed.spare.is_some()) else {
-            let answer = inner.await;
-            return self.answered(answer).await;
-        };
-        let mut inner = Box::pin(inner);
-        if let Ok(answer) = tokio::time::timeout(limit, &mut inner).await {
-            return self.answered(answer).await;
+        match self.of.quest.rule.soft_timeout().filter(|_| self.of.missed.spare.is_some()) {
+            None => {
+                let answer = inner.await;
+                self.answered(answer).await
+            }
+            Some(limit) => Box::pin(self.run_softly(inner, limit)).await,
         }
-        let Some(response) = self.stale_instead(Failure::Unreachable, Stale::SoftTimeout) else {
-            let answer = inner.await;
-            return self.answered(answer).await;
+    }
+
+    /// The same, where something stale is served if the inner service takes longer than this.
+    async fn run_softly<F, B, E>(mut self, inner: F, limit: Duration) -> Result<Response<CacheBody<B>>, E>
+    where
+        F: Future<Output = Result<Response<B>, E>> + Send + 'static,
+        B: Body<Error: Into<BoxError>> + Send + 'static,
+        E: Send + 'static,
+    {
+        let mut inner = Box::pin(inner);
+        let answer = match tokio::time::timeout(limit, &mut inner).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                if let Some(response) = self.stale_instead(Failure::Unreachable, Stale::SoftTimeout) {
+                    self.of.missed.spare = None;
+                    let limit = self.shared.options.fill_limit;
+                    let rest = async move { self.answered(inner.await).await };
+                    tokio::spawn(async move { drop(tokio::time::timeout(limit, rest).await) }.in_current_span());
+                    return Ok(response);
+                }
+                inner.await
+            }
         };
-        self.of.missed.spare = None;
-        let limit = self.shared.options.fill_limit;
-        let rest = async move { self.answered(inner.await).await };
-        tokio::spawn(async move { drop(tokio::time::timeout(limit, rest).await) }.in_current_span());
-        Ok(response)
+        self.answered(answer).await
     }
 
     /// Makes of the inner service's answer the client's and, if it is fit, an entry.
@@ -137,7 +172,8 @@ impl<St: Store> Fill<St> {
         B: Body<Error: Into<BoxError>> + Send + 'static,
     {
         self.of.missed.permit = None;
-        let took = self.now().saturating_sub(self.began);
+        self.answered = self.now();
+        let took = self.answered.saturating_sub(self.began);
         self.shared.store.context().counters.add(Count::InnerNanos, took);
         let response = match answer {
             Ok(response) => response,
@@ -157,27 +193,41 @@ impl<St: Store> Fill<St> {
         let hints = parts.extensions.remove::<Caching>();
         if self.of.quest.rule.http().is_some() && !parts.headers.contains_key(header::DATE) {
             // RFC 9110, section 6.6.1: what comes without a date is given that of its arrival.
-            parts.headers.insert(header::DATE, semantics::print_date(self.now() / MS));
+            parts.headers.insert(header::DATE, semantics::print_date(self.answered / MS));
         }
         if parts.status == StatusCode::NOT_MODIFIED
             && let Some(ours) = self.of.missed.ours.take()
         {
-            return Ok(self.freshen(&ours, &parts, hints.as_ref(), took).await);
+            return Ok(Box::pin(self.freshen(&ours, &parts, hints.as_ref(), took)).await);
         }
-        match self.fit(&parts, &body, hints.as_ref(), took) {
-            Ok(fit) => Ok(self.keep(fit, parts, body).await),
-            Err(why) => {
-                // A 304 to the client's own conditions says nothing of what the whole would be.
-                let pass = Failure::of_status(parts.status).is_none()
-                    && parts.status != StatusCode::NOT_MODIFIED
-                    && !about_the_request(why)
-                    && !parts::asks_for_one(&self.of.quest.asked.method, &self.of.quest.asked.headers);
-                let shared = self.shared.clone();
-                let status = CacheStatus::new(Outcome::Miss(self.of.missed.why)).storing(Storing::Not(why));
-                self.not_shared(why, pass);
-                Ok(shared.marked(Response::from_parts(parts, CacheBody::inner(body)), status))
-            }
+        let fit = match self.fit(&parts, &body, hints.as_ref(), took) {
+            Ok(fit) => fit,
+            Err(why) => return Ok(self.unfit(why, parts, body)),
+        };
+        // A response to GET without content need not be polled to be known as complete.
+        let mut body = Box::pin(body);
+        let max = self.of.quest.rule.max_body();
+        let (got, reading) = poll_fn(|cx| Poll::Ready(Got::read(body.as_mut(), cx, max))).await;
+        let (mut response, whole) = self.kept(fit, parts, body, got, reading);
+        if let Some(Whole { fill, fit, body, trailers }) = whole {
+            let (shared, miss) = (fill.shared.clone(), fill.of.missed.why);
+            let (storing, _) = fill.store(fit, body, trailers).await;
+            shared.mark(&mut response, CacheStatus::new(Outcome::Miss(miss)).storing(storing));
         }
+        Ok(response)
+    }
+
+    /// The end of a fill whose response is not for the store.
+    fn unfit<B>(self, why: NoStore, parts: response::Parts, body: B) -> Response<CacheBody<B>> {
+        // A 304 to the client's own conditions says nothing of what the whole would be.
+        let pass = Failure::of_status(parts.status).is_none()
+            && parts.status != StatusCode::NOT_MODIFIED
+            && !about_the_request(why)
+            && !parts::asks_for_one(&self.of.quest.asked.method, &self.of.quest.asked.headers);
+        let shared = self.shared.clone();
+        let status = CacheStatus::new(Outcome::Miss(self.of.missed.why)).storing(Storing::Not(why));
+        self.not_shared(why, pass);
+        shared.marked(Response::from_parts(parts, CacheBody::inner(body)), status)
     }
 
     fn now(&self) -> Nanos {
@@ -222,7 +272,13 @@ impl<St: Store> Fill<St> {
     }
 
     /// Whether a response may be stored, and as what; or why not.
-    fn fit<B: Body>(&self, parts: &response::Parts, body: &B, hints: Option<&Caching>, took: Nanos) -> Result<Fit, NoStore> {
+    fn fit<B: Body>(
+        &self,
+        parts: &response::Parts,
+        body: &B,
+        hints: Option<&Caching>,
+        took: Nanos,
+    ) -> Result<Box<Fit>, NoStore> {
         if hints.is_some_and(Caching::forbids) {
             return Err(NoStore::NoStore);
         }
@@ -239,28 +295,35 @@ impl<St: Store> Fill<St> {
             StatusCode::PARTIAL_CONTENT => (Vary::default(), self.part_key(&parts.headers)?),
             _ => self.variant(Vary::of(&parts.headers))?,
         };
-        let mut names = self.of.quest.plan.names.clone();
-        for name in hints.map_or(&[][..], Caching::namespaces) {
+        let names = self.named(&parts.headers, hints)?;
+        let added = names.as_ref().map_or_else(Namespaces::default, |names| names.since(self.of.quest.plan.names.count()));
+        let mut headers = finished(&parts.headers, self.shared.options.cache_status.is_some());
+        if names_hops(&parts.headers) || control.private.is_some() || control.no_cache.is_some() {
+            semantics::strip_for_storing(&mut headers, &control);
+        }
+        Ok(Box::new(Fit { key, status: parts.status, announced, headers, vary, names, added, times, http }))
+    }
+
+    /// The namespaces of a response that names some itself, with those that are known from its request.
+    fn named(&self, response: &HeaderMap, hints: Option<&Caching>) -> Result<Option<Namespaces>, NoStore> {
+        let hinted = hints.map_or(&[][..], Caching::namespaces);
+        // RFC 9875, section 2: groups that cannot be read are groups by which it could not be cleared.
+        let joined = |origin: &Origin| origin.joined(response).map_err(|_| NoStore::Namespaces);
+        let groups = self.of.quest.plan.groups_of.as_ref().map(joined).transpose()?.unwrap_or_default();
+        let known = &self.of.quest.plan.names;
+        let mut names = None;
+        for name in hinted.iter().chain(&groups) {
+            let names = names.get_or_insert_with(|| known.clone());
             names.push(name.as_str());
             if names.len() > MAX_NAMESPACES {
                 break;
             }
         }
-        if let Some(origin) = &self.of.quest.plan.groups_of {
-            // RFC 9875, section 2: groups that cannot be read are groups by which it could not be cleared.
-            let groups = origin.joined(&parts.headers).map_err(|_| NoStore::Namespaces)?;
-            groups.iter().for_each(|group| names.push(group.as_str()));
-        }
-        if names.len() > MAX_NAMESPACES {
-            tracing::warn!(names = ?names, "not stored: more than 8 namespaces, ancestors included");
+        if names.as_ref().unwrap_or(known).len() > MAX_NAMESPACES {
+            tracing::warn!(names = ?names.as_ref().unwrap_or(known), "not stored: more than 8 namespaces, ancestors included");
             return Err(NoStore::Namespaces);
         }
-        let added = names.since(self.of.quest.plan.names.count());
-        let mut headers = finished(&parts.headers, self.shared.options.cache_status.is_some());
-        if names_hops(&parts.headers) || control.private.is_some() || control.no_cache.is_some() {
-            semantics::strip_for_storing(&mut headers, &control);
-        }
-        Ok(Fit { key, status: parts.status, announced, headers, vary, names, added, times, http })
+        Ok(names)
     }
 
     /// Whether and how long a response is kept where the rule decides.
@@ -315,7 +378,7 @@ impl<St: Store> Fill<St> {
         if is_event_stream(response) {
             return Err(NoStore::EventStream);
         }
-        let now = self.now();
+        let now = self.answered;
         let at = Exchanged { requested: self.began / MS, received: now / MS };
         let (while_revalidate, if_error) = self.of.quest.rule.windows();
         let rules = options.freshness(response, while_revalidate, if_error);
@@ -385,7 +448,7 @@ impl<St: Store> Fill<St> {
     }
 
     fn times(&self, ttl: Duration, headers: &HeaderMap, took: Nanos) -> Times {
-        let now = self.now();
+        let now = self.answered;
         // RFC 9111, section 4.2.3: an age that a cache below us states goes on from there; so does the time of the call.
         let age = answer::stated_age(headers).map_or(0, nanos);
         let fresh_until = now.saturating_add(nanos(ttl));
@@ -399,43 +462,44 @@ impl<St: Store> Fill<St> {
         }
     }
 
-    /// Stores a fit response: at once if its body is complete, else while it passes.
-    async fn keep<B>(mut self, mut fit: Fit, mut parts: response::Parts, body: B) -> Response<CacheBody<B>>
+    /// The client's response where the inner service's is fit. If its body is complete, what is to be stored at once as well, and the
+    /// response is still to be marked; else it is read on, and stored, while it passes.
+    fn kept<B>(
+        self,
+        mut fit: Box<Fit>,
+        mut parts: response::Parts,
+        body: Pin<Box<B>>,
+        mut got: Got,
+        reading: Reading,
+    ) -> (Response<CacheBody<B>>, Option<Whole<St>>)
     where
         B: Body<Error: Into<BoxError>> + Send + 'static,
     {
-        // A response to GET without content need not be polled to be known as complete.
-        let mut body = Box::pin(body);
-        let length = body.size_hint().exact().or(fit.announced);
-        let max = self.of.quest.rule.max_body();
-        let mut got = Got::default();
-        let reading = poll_fn(|cx| Poll::Ready(got.read(body.as_mut(), cx, max))).await;
+        if matches!(reading, Reading::Whole) && fit.announced.is_none_or(|n| n == got.len as u64) {
+            let trailers = got.trailers.take().map(Box::new);
+            let data = exact(got.whole());
+            if let Some(tag) = self.tag(&mut fit, &data) {
+                parts.headers.insert(header::ETAG, tag);
+            }
+            let response = Response::from_parts(parts, CacheBody::whole(data.clone(), trailers.clone()));
+            let response = self.of.quest.asked.conditional(response, self.answered);
+            return (response, Some(Whole { fill: self, fit, body: data, trailers }));
+        }
+        let length = got.exact.or(fit.announced);
         let mut taken = Taken { shared: self.shared.clone(), bytes: 0, used: 0 };
         let reading = match reading {
             // Who shares a body that is still coming is promised all of it, so there must be room for all of it.
             Reading::Pending if length.is_some_and(|length| !taken.reserve(length as usize)) => Reading::TooLarge,
             other => other,
         };
+        let (rest, trailers) = (Rest::new(), got.trailers.take());
+        let tape = Arc::new(Tape::new(got.chunks()));
+        let leading = CacheBody::leading(Reader::new(tape.clone()), rest.clone(), length);
+        let response = Response::from_parts(parts, leading);
+        let (shared, status) = (self.shared.clone(), CacheStatus::new(Outcome::Miss(self.of.missed.why)));
+        let why = reading.why();
         match reading {
-            Reading::Whole if fit.announced.is_none_or(|n| n == got.len as u64) => {
-                let data = exact(join(got.chunks));
-                let trailers = got.trailers.take().map(Box::new);
-                if let Some(tag) = self.tag(&mut fit, &data) {
-                    parts.headers.insert(header::ETAG, tag);
-                }
-                let (shared, asked, miss, now) =
-                    (self.shared.clone(), mem::take(&mut self.of.quest.asked), self.of.missed.why, self.now());
-                let (storing, _) = self.store(fit, data.clone(), trailers.clone()).await;
-                let status = CacheStatus::new(Outcome::Miss(miss)).storing(storing);
-                let response = Response::from_parts(parts, CacheBody::whole(data, trailers));
-                shared.marked(asked.conditional(response, now), status)
-            }
             Reading::Pending => {
-                let tape = Arc::new(Tape::new(got.chunks));
-                let rest = Rest::new();
-                let leading = CacheBody::leading(Reader::new(tape.clone()), rest.clone(), length);
-                let status = CacheStatus::new(Outcome::Miss(self.of.missed.why)).storing(Storing::Pending);
-                let (shared, asked, now) = (self.shared.clone(), self.of.quest.asked.clone(), self.now());
                 // Names that came with the response are asked about at the end, in a store that has to be asked.
                 let known = fit.added.is_empty() || !self.shared.store.is_shared();
                 if let (Some(leader), Some(length), true) = (&self.leader, length, known) {
@@ -451,35 +515,27 @@ impl<St: Store> Fill<St> {
                         http: fit.http.clone(),
                     });
                 }
-                tokio::spawn(self.read_on(fit, body, tape, rest, taken).in_current_span());
-                shared.marked(asked.conditional(Response::from_parts(parts, leading), now), status)
+                let response = self.of.quest.asked.conditional(response, self.answered);
+                tokio::spawn(Box::pin(self.read_on(fit, body, tape, rest, taken)).in_current_span());
+                return (shared.marked(response, status.storing(Storing::Pending)), None);
             }
-            other => {
-                // Grown too large, broken, or not as long as it was announced: the client gets it as it comes.
-                let (why, rest) = (other.why(), Rest::new());
-                let tape = Arc::new(Tape::new(got.chunks));
-                let leading = CacheBody::leading(Reader::new(tape.clone()), rest.clone(), length);
-                match other {
-                    Reading::TooLarge => {
-                        rest.leave_body(body);
-                        tape.end(End::Rest);
-                    }
-                    Reading::Broken(error) => {
-                        rest.leave_error(error);
-                        tape.end(End::Broken(CUT_OFF.into()));
-                    }
-                    Reading::Whole | Reading::Pending => tape.end(End::Whole(got.trailers)),
-                }
-                let status = CacheStatus::new(Outcome::Miss(self.of.missed.why)).storing(Storing::Not(why));
-                let shared = self.shared.clone();
-                self.not_shared(why, true);
-                shared.marked(Response::from_parts(parts, leading), status)
+            // Grown too large, broken, or not as long as it was announced: the client gets it as it comes.
+            Reading::TooLarge => {
+                rest.leave_body(body);
+                tape.end(End::Rest);
             }
+            Reading::Broken(error) => {
+                rest.leave_error(error);
+                tape.end(End::Broken(CUT_OFF.into()));
+            }
+            Reading::Whole => tape.end(End::Whole(trailers)),
         }
+        self.not_shared(why, true);
+        (shared.marked(response, status.storing(Storing::Not(why))), None)
     }
 
     /// Reads a body to its end, whoever is still there to hear it, and stores it then.
-    async fn read_on<B>(self, mut fit: Fit, body: Pin<Box<B>>, tape: Arc<Tape>, rest: Rest<B>, taken: Taken<St>)
+    async fn read_on<B>(self, mut fit: Box<Fit>, body: Pin<Box<B>>, tape: Arc<Tape>, rest: Rest<B>, taken: Taken<St>)
     where
         B: Body<Error: Into<BoxError>> + Send + 'static,
     {
@@ -514,32 +570,63 @@ impl<St: Store> Fill<St> {
     }
 
     /// Makes the entry, stores it, and lands.
-    async fn store(mut self, fit: Fit, body: Bytes, trailers: Option<Box<HeaderMap>>) -> (Storing, Arc<Entry>) {
-        let Fit { key, status, headers, vary, names, added, times, http, .. } = fit;
-        let never_fresh =
-            http.as_ref().is_some_and(|http| !http.freshness.is_fresh(self.now() / MS) || http.freshness.validate_always);
+    async fn store(mut self, fit: Box<Fit>, body: Bytes, trailers: Option<Box<HeaderMap>>) -> (Storing, Arc<Entry>) {
         let leader = self.leader.take();
         let lock = self.of.missed.lock.take().and_then(Held::with_entry);
-        let admitted = self.admitted(&added, leader.as_ref()).await;
-        let stamp = admitted.as_ref().map_or(&self.of.missed.stamp, |stamp| stamp);
-        let store = &self.shared.store;
-        if !vary.is_empty() && admitted.is_ok() {
-            let fields = Content::Variants(vary.clone());
-            let marker = Draft { names: names.clone(), times, content: fields, http: None };
-            let _ = store.put(Arc::new(Entry::new(self.of.quest.primary.clone(), stamp.clone(), marker)), None).await;
-        }
-        let content = Content::Response { status, headers, body, trailers };
-        let draft = Draft { names, times, content, http };
-        let entry = Arc::new(Entry::new(key, stamp.clone(), draft));
+        let admitted = match fit.added.is_empty() {
+            true => Ok(self.of.missed.stamp.clone()),
+            // Boxed as all that only a shared store has to wait for: in memory a fill is small.
+            false => Box::pin(self.admitted(&fit.added, leader.as_ref())).await,
+        };
+        let stamp = admitted.as_ref().unwrap_or(&self.of.missed.stamp).clone();
+        let (made, marker) = self.made(*fit, stamp, body, trailers);
         let put = match admitted {
-            Ok(_) => store.put(entry.clone(), lock).await,
+            Ok(_) => {
+                if let Some(marker) = marker {
+                    let _ = self.keep(marker, None).await;
+                }
+                self.keep(made.entry.clone(), lock).await
+            }
             Err(why) => {
                 if let Some(lock) = lock {
-                    store.release(lock, false);
+                    self.shared.store.release(lock, false);
                 }
                 why
             }
         };
+        if made.is_part && matches!(put, Ok(Put::Stored)) {
+            Box::pin(self.assemble(&made.entry)).await;
+        }
+        let entry = made.entry.clone();
+        (self.stored(made, put, leader), entry)
+    }
+
+    /// The entry of a response; and, where responses of its key differ by fields of the request, what says so under that key.
+    fn made(&mut self, fit: Fit, stamp: Stamp, body: Bytes, trailers: Option<Box<HeaderMap>>) -> (Made, Option<Arc<Entry>>) {
+        let Fit { key, status, headers, vary, names, added, times, http, .. } = fit;
+        let never_fresh =
+            http.as_ref().is_some_and(|http| !http.freshness.is_fresh(self.now() / MS) || http.freshness.validate_always);
+        let names = names.unwrap_or_else(|| mem::take(&mut self.of.quest.plan.names));
+        let marker = (!vary.is_empty()).then(|| {
+            let draft = Draft { names: names.clone(), times, content: Content::Variants(vary.clone()), http: None };
+            Arc::new(Entry::new(self.of.quest.primary.clone(), stamp.clone(), draft))
+        });
+        let content = Content::Response { status, headers, body, trailers };
+        let entry = Arc::new(Entry::new(key, stamp, Draft { names, times, content, http }));
+        (Made { entry, vary, added, never_fresh, is_part: status == StatusCode::PARTIAL_CONTENT }, marker)
+    }
+
+    async fn keep(&self, entry: Arc<Entry>, lock: Option<Lock>) -> Result<Put, StoreError> {
+        match self.shared.store.put_now(&entry) {
+            Some(put) => Ok(put),
+            None => Box::pin(self.shared.store.put(entry, lock)).await,
+        }
+    }
+
+    /// The end of a fill that was to be stored: it is counted, and those who wait are told.
+    fn stored(&self, made: Made, put: Result<Put, StoreError>, leader: Option<Leader>) -> Storing {
+        let Made { entry, vary, added, never_fresh, .. } = made;
+        let store = &self.shared.store;
         let storing = match put {
             Ok(Put::Stored) => Storing::Stored,
             Ok(Put::Dead) => Storing::Not(NoStore::Cleared),
@@ -549,9 +636,6 @@ impl<St: Store> Fill<St> {
                 Storing::Not(NoStore::Store)
             }
         };
-        if storing == Storing::Stored && status == StatusCode::PARTIAL_CONTENT {
-            self.assemble(&entry).await;
-        }
         let counters = &store.context().counters;
         match storing {
             Storing::Not(why) => counters.no_store(why),
@@ -567,12 +651,12 @@ impl<St: Store> Fill<St> {
         if let Some(leader) = leader {
             // Nobody knows whether those who wait may have it if its names could not be vouched for.
             let unknown = store.is_shared() && !added.is_empty() && storing != Storing::Stored;
-            leader.land(match unknown {
+            leader.land_with(|| match unknown {
                 true => Landing::Lost,
-                false => Landing::Stored(Arc::new(Shareable { entry: entry.clone(), vary, added })),
+                false => Landing::Stored(Arc::new(Shareable { entry, vary, added })),
             });
         }
-        (storing, entry)
+        storing
     }
 
     /// The stamp for a response that named namespaces itself; or what became of storing it.
@@ -652,20 +736,21 @@ impl<St: Store> Fill<St> {
         update: &HeaderMap,
         hints: Option<&Caching>,
         took: Nanos,
-    ) -> (response::Parts, Result<Fit, NoStore>)
+    ) -> (response::Parts, Result<Box<Fit>, NoStore>)
     where
         B: Body<Error: Into<BoxError>> + Send + 'static,
     {
         let Content::Response { status, body, .. } = ours.content() else { unreachable!("only responses are asked about") };
         let (mut head, ()) = Response::new(()).into_parts();
         (head.status, head.headers) = (*status, as_inner_service_knows(ours).into_owned());
-        semantics::merge(&mut head.headers, update, self.now() / MS);
+        semantics::merge(&mut head.headers, update, self.answered / MS);
         let fit = self.fit(&head, &CacheBody::<B>::whole(body.clone(), None), hints, took).map(|mut fit| {
+            let names = fit.names.get_or_insert_with(|| self.of.quest.plan.names.clone());
             for name in ours.namespaces().iter() {
                 // What the handler named when it sent the whole is not named again.
-                fit.names.push(name);
+                names.push(name);
             }
-            fit.added = fit.names.since(self.of.quest.plan.names.count());
+            fit.added = names.since(self.of.quest.plan.names.count());
             self.tag(&mut fit, body);
             fit
         });
@@ -673,14 +758,15 @@ impl<St: Store> Fill<St> {
     }
 
     /// Passes on the answer to a HEAD, and learns from it what has become of the stored response to GET (RFC 9111, section 4.3.5).
-    pub(crate) async fn head<F, B, E>(self, inner: F) -> Result<Response<CacheBody<B>>, E>
+    pub(crate) async fn head<F, B, E>(mut self, inner: F) -> Result<Response<CacheBody<B>>, E>
     where
         F: Future<Output = Result<Response<B>, E>>,
         B: Body<Error: Into<BoxError>> + Send + 'static,
     {
         self.shared.store.context().counters.add(Count::InnerCalls, 1);
         let answer = inner.await;
-        let took = self.now().saturating_sub(self.began);
+        self.answered = self.now();
+        let took = self.answered.saturating_sub(self.began);
         self.shared.store.context().counters.add(Count::InnerNanos, took);
         let response = match answer {
             Ok(response) => response,
@@ -854,8 +940,12 @@ impl<St> Drop for Taken<St> {
 /// What came of a body without waiting.
 #[derive(Default)]
 struct Got {
-    chunks: Vec<Bytes>,
+    /// Most bodies are one chunk.
+    first: Option<Bytes>,
+    more: Vec<Bytes>,
     len: usize,
+    /// The length that the body told of itself before it was read.
+    exact: Option<u64>,
     trailers: Option<HeaderMap>,
 }
 
@@ -867,7 +957,28 @@ enum Reading {
 }
 
 impl Got {
-    fn read<B>(&mut self, mut body: Pin<&mut B>, cx: &mut std::task::Context<'_>, max: usize) -> Reading
+    fn whole(self) -> Bytes {
+        match self.more.is_empty() {
+            true => self.first.unwrap_or_default(),
+            false => join(self.chunks()),
+        }
+    }
+
+    fn chunks(self) -> Vec<Bytes> {
+        self.first.into_iter().chain(self.more).collect()
+    }
+
+    /// Reads what is there.
+    fn read<B>(body: Pin<&mut B>, cx: &mut std::task::Context<'_>, max: usize) -> (Self, Reading)
+    where
+        B: Body<Error: Into<BoxError>>,
+    {
+        let mut got = Self { exact: body.size_hint().exact(), ..Self::default() };
+        let reading = got.read_on(body, cx, max);
+        (got, reading)
+    }
+
+    fn read_on<B>(&mut self, mut body: Pin<&mut B>, cx: &mut std::task::Context<'_>, max: usize) -> Reading
     where
         B: Body<Error: Into<BoxError>>,
     {
@@ -882,7 +993,11 @@ impl Got {
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(mut data) => {
                         self.len += data.remaining();
-                        self.chunks.push(data.copy_to_bytes(data.remaining()));
+                        let data = data.copy_to_bytes(data.remaining());
+                        match self.first {
+                            None => self.first = Some(data),
+                            Some(_) => self.more.push(data),
+                        }
                         if self.len > max {
                             return Reading::TooLarge;
                         }

@@ -7,7 +7,7 @@ use std::{
     mem,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     clock::Nanos,
-    drive::Promote,
+    drive::{Awaited, Promote},
     key::Key,
     namespace::Namespaces,
     semantics::Vary,
@@ -35,6 +35,10 @@ pub(crate) struct Flights {
     flying: AtomicUsize,
     /// The same of all layers over one store.
     flying_of_all: Arc<AtomicUsize>,
+    /// How many have landed.
+    landings: AtomicU64,
+    /// Whether a key was ever found unfit: most layers never see one.
+    any_passes: AtomicBool,
     passes: Cache<u128, Nanos, quick_cache::UnitWeighter, BuildHasherDefault<KeyHasher>>,
     /// Inner calls that nothing of a shared store stands behind.
     blind: Arc<Semaphore>,
@@ -124,6 +128,8 @@ impl Flights {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             flying: AtomicUsize::new(0),
             flying_of_all,
+            landings: AtomicU64::new(0),
+            any_passes: AtomicBool::new(false),
             passes: Cache::with(
                 PASSES,
                 PASSES as u64,
@@ -200,19 +206,27 @@ impl Flights {
 
     /// Whether responses for this key were found unfit a moment ago.
     pub(crate) fn passes(&self, key: &Key, now: Nanos) -> bool {
-        self.passes.get(&key.hash()).is_some_and(|until| now < until)
+        self.any_passes.load(Ordering::Relaxed) && self.passes.get(&key.hash()).is_some_and(|until| now < until)
     }
 
     /// Remembers that nobody should wait for this key.
     pub(crate) fn pass(&self, key: &Key, until: Nanos) {
         self.passes.insert(key.hash(), until);
+        self.any_passes.store(true, Ordering::Relaxed);
     }
 
     /// A response for this key was fit after all.
     pub(crate) fn forget_pass(&self, key: &Key) {
-        if !self.passes.is_empty() {
+        if self.any_passes.load(Ordering::Relaxed) {
             self.passes.remove(&key.hash());
         }
+    }
+
+    /// How many fills have landed. Where it is the same before a look at the store and after joining, nothing was stored between
+    /// the two by a fill that could have been joined.
+    #[inline]
+    pub(crate) fn landings(&self) -> u64 {
+        self.landings.load(Ordering::SeqCst)
     }
 
     fn shard(&self, key: u128) -> MutexGuard<'_, Shard> {
@@ -241,11 +255,6 @@ impl Flight {
         }
     }
 
-    /// Whether somebody waits for it besides its leader.
-    pub(crate) fn is_awaited(&self) -> bool {
-        self.waiters.load(Ordering::SeqCst) > 0
-    }
-
     /// Waits until it arrives or lands.
     async fn moves(&self, until: Instant) -> Option<Progress> {
         let landing = async {
@@ -264,6 +273,13 @@ impl Flight {
 
     fn progress(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether somebody waits for it besides its leader.
+impl Awaited for Flight {
+    fn is_awaited(&self) -> bool {
+        self.waiters.load(Ordering::SeqCst) > 0
     }
 }
 
@@ -309,13 +325,22 @@ impl Leader {
     }
 
     /// The end of the fill. To be called after the entry is stored: who comes later finds it there.
-    pub(crate) fn land(mut self, landing: Landing) {
+    pub(crate) fn land(self, landing: Landing) {
+        self.land_with(|| landing);
+    }
+
+    /// The same, with what only those need who wait.
+    pub(crate) fn land_with(mut self, landing: impl FnOnce() -> Landing) {
         self.landed = true;
         self.end(landing);
     }
 
-    fn end(&self, landing: Landing) {
+    fn end(&self, landing: impl FnOnce() -> Landing) {
+        // Before it can be missed in the list: who no longer finds it there sees that one more has landed.
+        self.flights.landings.fetch_add(1, Ordering::SeqCst);
         self.flights.remove(&self.flight);
+        // From here on nobody joins.
+        let landing = if self.flight.is_awaited() { landing() } else { Landing::Lost };
         *self.flight.progress() = Progress::Landed(landing);
         self.flight.moved.notify_waiters();
     }
@@ -324,7 +349,7 @@ impl Leader {
 impl Drop for Leader {
     fn drop(&mut self) {
         if !mem::replace(&mut self.landed, true) {
-            self.end(Landing::Lost);
+            self.end(|| Landing::Lost);
         }
     }
 }

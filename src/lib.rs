@@ -17,6 +17,8 @@ mod hints;
 pub mod invalidate;
 mod key;
 mod layer;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod namespace;
 mod parts;
 mod recall;

@@ -2,11 +2,11 @@
 
 use std::{
     future::{Future, poll_fn},
-    sync::Arc,
+    sync::{Arc, Weak},
     time::Duration,
 };
 
-use http::{Method, Request, Response, header};
+use http::{HeaderMap, Method, Request, Response, header};
 use http_body::Body;
 use tokio::time::Instant;
 use tower_service::Service;
@@ -16,7 +16,7 @@ use crate::{
     answer::{self, Asked, Decision, Look},
     body::{BoxError, CacheBody},
     clock::Nanos,
-    drive::{Drive, unless_left},
+    drive::{Awaited, Drive, unless_left},
     fill::{Fill, Held},
     flight::{Follower, Joined, Landing, Leader, Progress},
     key::Key,
@@ -34,6 +34,7 @@ pub(crate) fn lead<St, F, B, E>(
     shared: &Arc<Shared<St>>,
     sought: Box<Sought<St>>,
     leader: Leader,
+    began: Nanos,
     inner: F,
 ) -> Drive<Result<Response<CacheBody<B>>, E>>
 where
@@ -43,13 +44,10 @@ where
     E: Send + 'static,
 {
     let flight = leader.flight();
-    let limit = shared.options.fill_limit;
-    let awaited = {
-        // Not held: the flight knows its work.
-        let flight = Arc::downgrade(&flight);
-        move || flight.upgrade().is_some_and(|flight| flight.is_awaited())
-    };
-    let drive = Drive::limited(Fill::new(shared, sought, Some(leader)).run(inner), limit, awaited);
+    // Not held: the flight knows its work.
+    let others: Weak<dyn Awaited> = Arc::downgrade(&(flight.clone() as Arc<dyn Awaited>));
+    let work = Box::pin(Fill::new(shared, sought, Some(leader), began).run(inner));
+    let drive = Drive::limited(work, shared.options.fill_limit, others);
     flight.is_worked_by(drive.handle());
     drive
 }
@@ -83,7 +81,9 @@ where
 {
     let flight = leader.flight();
     let limit = Some(shared.options.fill_limit);
-    let fill = Fill::new(shared, sought, Some(leader)).run(inner);
+    let began = shared.store.context().clock.nanos();
+    // Boxed, as is what is spawned: a future is copied whole each time it is handed on.
+    let fill = Box::pin(Fill::new(shared, sought, Some(leader), began).run(inner));
     async move { drop(unless_left(fill, limit, || !flight.is_awaited()).await) }
 }
 
@@ -97,6 +97,7 @@ where
     ReqB: Send + 'static,
     ResB: Body<Error: Into<BoxError>> + Send + 'static,
 {
+    let quest = quest.keeping(&request);
     let Ok(look) = quest.look(&shared).await else { return };
     let missed = match quest.decide(look.found, shared.store.context().clock.nanos()) {
         Decision::Early(entry) => Missed { early: true, ..Missed::renewing(entry, look.stamp, look.varying) },
@@ -132,7 +133,7 @@ async fn refresh<S, St, ReqB, ResB>(
         return;
     }
     if poll_fn(|cx| service.poll_ready(cx)).await.is_ok() {
-        let inner = service.call(question(request, &mut missed, false));
+        let inner = service.call(question(request, &quest, &mut missed, false));
         refreshing(&shared, quest.but(missed), leader, inner).await;
     }
 }
@@ -229,8 +230,8 @@ struct Decided {
 }
 
 /// Looks into the store, waiting for one that has to be asked.
-async fn look<St: Store>(shared: &Shared<St>, quest: &Quest) -> Decided {
-    let look = quest.look(shared).await.unwrap_or_else(|error| {
+async fn look<St: Store>(shared: &Shared<St>, quest: &Quest, headers: &HeaderMap) -> Decided {
+    let look = quest.look_for(shared, headers).await.unwrap_or_else(|error| {
         tracing::debug!(%error, "the store did not answer");
         Look::nothing()
     });
@@ -260,13 +261,13 @@ where
 {
     let first = match &follower {
         Some(_) => None,
-        None => Some(look(&shared, &quest).await),
+        None => Some(look(&shared, &quest, request.headers()).await),
     };
     if let Some(Decided { decision: Decision::Fresh(entry), now, .. }) = &first {
-        let Asked { method, headers, .. } = &quest.asked;
         hit(&shared, *now);
-        return Ok(answer::from_entry(&shared, entry, method, headers, Outcome::Hit, *now));
+        return Ok(answer::from_entry(&shared, entry, request.method(), request.headers(), Outcome::Hit, *now));
     }
+    let quest = quest.keeping(&request);
     Box::pin(further(shared, service, quest, request, follower, first)).await
 }
 
@@ -289,7 +290,7 @@ where
 {
     let until = shared.flights.patience();
     let context = shared.store.context();
-    let Asked { method, headers, http } = &quest.asked;
+    let Asked { method, headers, http, .. } = &quest.asked;
     loop {
         let mut alone = None;
         if let Some(follower) = follower.take() {
@@ -301,7 +302,7 @@ where
         }
         let Decided { decision, stamp, varying, now } = match first.take() {
             Some(decided) => decided,
-            None => look(&shared, &quest).await,
+            None => look(&shared, &quest, headers).await,
         };
         let early = matches!(decision, Decision::Early(_));
         let mut missed = match decision {
@@ -322,7 +323,7 @@ where
                 {
                     // Not awaited by the stale answer, which is to leave at once.
                     let shared = shared.clone();
-                    tokio::spawn(refresh(shared, service, quest, missed, leader, request).in_current_span());
+                    tokio::spawn(Box::pin(refresh(shared, service, quest, missed, leader, request)).in_current_span());
                 }
                 return Ok(response);
             }
@@ -338,7 +339,8 @@ where
                 context.counters.miss(Miss::Head);
                 poll_fn(|cx| service.poll_ready(cx)).await?;
                 let missed = Missed::asking(Miss::Head, Some(entry), stamp, varying);
-                return Fill::new(&shared, quest.but(missed), None).head(service.call(request)).await;
+                let inner = service.call(request);
+                return Fill::new(&shared, quest.but(missed), None, now).head(inner).await;
             }
             Decision::Ask(..) if *method == Method::HEAD => {
                 context.counters.miss(Miss::Head);
@@ -385,8 +387,9 @@ where
                     context.counters.miss(missed.why);
                     tracing::debug!(reason = missed.why.as_str(), "miss");
                     poll_fn(|cx| service.poll_ready(cx)).await?;
-                    let inner = service.call(question(request, &mut missed, false));
-                    return lead(&shared, quest.but(missed), leader, inner).await;
+                    let began = context.clock.nanos();
+                    let inner = service.call(question(request, &quest, &mut missed, false));
+                    return lead(&shared, quest.but(missed), leader, began, inner).await;
                 }
                 Joined::Follows(another) => {
                     follower = Some(another);
@@ -402,8 +405,9 @@ where
         // Without a leader to be, nobody is waited for, so there is nothing to be answered with.
         let _ = begin(&shared, &quest, &mut missed, None, until).await;
         poll_fn(|cx| service.poll_ready(cx)).await?;
-        let inner = service.call(question(request, &mut missed, true));
-        return Fill::new(&shared, quest.but(missed), None).run(inner).await;
+        let began = context.clock.nanos();
+        let inner = service.call(question(request, &quest, &mut missed, true));
+        return Fill::new(&shared, quest.but(missed), None, began).run(inner).await;
     }
 }
 

@@ -99,12 +99,12 @@ where
                 ResponseFuture::ready(response)
             }
             Step::Head(sought) => {
-                let fill = Fill::new(&self.shared, sought, None);
+                let fill = Fill::new(&self.shared, sought, None, self.shared.store.context().clock.nanos());
                 ResponseFuture::work(fill.head(self.inner.call(request)))
             }
             // Where other processes fill and clear as well, the stamp of a look at what is near is not enough.
-            Step::Ask(sought) if self.shared.store.is_shared() => self.wait(sought.quest, request, None),
-            Step::Ask(sought) => self.ask(sought, request),
+            Step::Ask(sought, _) if self.shared.store.is_shared() => self.wait(sought.quest, request, None),
+            Step::Ask(sought, looked) => self.ask(sought, looked, request),
             Step::Wait(quest) => self.wait(*quest, request, None),
         }
     }
@@ -122,9 +122,17 @@ enum Step<B, St: Store> {
     /// The inner service is to answer a HEAD, and what it says is compared with what is stored.
     Head(Box<Sought<St>>),
     /// The inner service is to be asked.
-    Ask(Box<Sought<St>>),
+    Ask(Box<Sought<St>>, Looked),
     /// The store has to be asked first.
     Wait(Box<Quest>),
+}
+
+/// When the store was looked at.
+#[derive(Clone, Copy)]
+struct Looked {
+    at: Nanos,
+    /// How many fills had landed before.
+    landings: u64,
 }
 
 /// All that is known of a request before anybody is asked.
@@ -189,10 +197,17 @@ impl Quest {
         key: KeyRef<'_>,
         view: &RequestView<'_>,
         request: &Request<B>,
+        less: bool,
         http: Option<AskedHttp>,
     ) -> Self {
         let (primary, plan) = (key.to_owned(), rule.plan(view, key));
-        Self { rule: rule.clone(), primary, plan, asked: Asked::of(request, http.map(Box::new)) }
+        Self { rule: rule.clone(), primary, plan, asked: Asked::of(request, less, http.map(Box::new)) }
+    }
+
+    /// The same, which needs the fields of the request no longer.
+    pub(crate) fn keeping<B>(mut self, request: &Request<B>) -> Self {
+        self.asked.keep(request);
+        self
     }
 
     /// With the look that has not answered it.
@@ -202,7 +217,12 @@ impl Quest {
 
     /// What the store has for this request, waiting for one that has to be asked.
     pub(crate) async fn look<St: Store>(&self, shared: &Shared<St>) -> Result<Look, StoreError> {
-        Look::later(&shared.store, &self.rule, self.primary.as_ref(), &self.asked.headers, &self.plan.names).await
+        self.look_for(shared, &self.asked.headers).await
+    }
+
+    /// The same, where the fields of the request are still with the request.
+    pub(crate) async fn look_for<St: Store>(&self, shared: &Shared<St>, headers: &HeaderMap) -> Result<Look, StoreError> {
+        Look::later(&shared.store, &self.rule, self.primary.as_ref(), headers, &self.plan.names).await
     }
 
     /// What to do with what was found.
@@ -353,15 +373,16 @@ where
     let quest = |http| match params {
         Some(params) => {
             let view = RequestView::of(request, params, &context.secret).with_host(asks.host);
-            Quest::new(rule, key, &view, request, http)
+            Quest::new(rule, key, &view, request, asks.less, http)
         }
         None => {
             let found = shared.rules.find(request.uri(), request.extensions());
             let params = found.map_or_else(Params::none, |found| found.params);
             let view = RequestView::of(request, &params, &context.secret).with_host(asks.host);
-            Quest::new(rule, key, &view, request, http)
+            Quest::new(rule, key, &view, request, asks.less, http)
         }
     };
+    let landings = shared.flights.landings();
     let Some(look) = Look::now(&shared.store, rule, key, headers) else {
         return Ok(Step::Wait(Box::new(quest(http))));
     };
@@ -386,7 +407,7 @@ where
             if *method == Method::HEAD {
                 return Ok(Step::Answer(response));
             }
-            Step::Refresh(response, quest(http).but(Missed::renewing(entry.clone(), stamp, varying)), entry)
+            Step::Refresh(response, quest(http).keeping(request).but(Missed::renewing(entry.clone(), stamp, varying)), entry)
         }
         Decision::Stale(entry) => {
             let outcome = Outcome::Stale(Stale::WhileRevalidate);
@@ -396,7 +417,7 @@ where
             if *method == Method::HEAD {
                 return Ok(Step::Answer(response));
             }
-            Step::Refresh(response, quest(http).but(Missed::renewing(entry.clone(), stamp, varying)), entry)
+            Step::Refresh(response, quest(http).keeping(request).but(Missed::renewing(entry.clone(), stamp, varying)), entry)
         }
         Decision::Accepted(entry) => {
             context.counters.add(Count::Stale, 1);
@@ -410,14 +431,17 @@ where
         Decision::Ask(..) if asks.range && *method == Method::GET => return Err(Bypass::Range),
         Decision::Ask(_, Some(entry)) if *method == Method::HEAD && entry.http().is_some() => {
             context.counters.miss(Miss::Head);
-            Step::Head(quest(http).but(Missed::asking(Miss::Head, Some(entry), stamp, varying)))
+            Step::Head(quest(http).keeping(request).but(Missed::asking(Miss::Head, Some(entry), stamp, varying)))
         }
         // Only a response to GET is stored: a HEAD goes its way.
         Decision::Ask(..) if *method == Method::HEAD => {
             context.counters.miss(Miss::Head);
             Step::Mark(CacheStatus::new(Outcome::Miss(Miss::Head)))
         }
-        Decision::Ask(why, spare) => Step::Ask(quest(http).but(Missed::asking(why, spare, stamp, varying))),
+        Decision::Ask(why, spare) => Step::Ask(
+            quest(http).keeping(request).but(Missed::asking(why, spare, stamp, varying)),
+            Looked { at: now, landings },
+        ),
     })
 }
 
@@ -496,7 +520,12 @@ fn without_conditions<B>(mut request: Request<B>) -> Request<B> {
 
 /// The request as the inner service is to see it: with our own conditions where we have something to ask about, else without
 /// any; alone, it goes as it came.
-pub(crate) fn question<B, St: Store>(mut request: Request<B>, missed: &mut Missed<St>, alone: bool) -> Request<B> {
+pub(crate) fn question<B, St: Store>(
+    mut request: Request<B>,
+    quest: &Quest,
+    missed: &mut Missed<St>,
+    alone: bool,
+) -> Request<B> {
     if let Some(ours) = &missed.ours {
         // RFC 9111, section 4.3.1: ours and not the client's, so that a 304 is about what is stored here.
         if !semantics::condition(request.headers_mut(), &[&as_inner_service_knows(ours)]) {
@@ -504,7 +533,7 @@ pub(crate) fn question<B, St: Store>(mut request: Request<B>, missed: &mut Misse
         }
         return request;
     }
-    if alone { request } else { without_conditions(request) }
+    if alone || !quest.asked.less { request } else { without_conditions(request) }
 }
 
 impl<S, St> Cache<S, St> {
@@ -521,6 +550,7 @@ impl<S, St> Cache<S, St> {
     fn ask<ReqB, ResB>(
         &mut self,
         mut sought: Box<Sought<St>>,
+        looked: Looked,
         request: Request<ReqB>,
     ) -> ResponseFuture<S::Future, St, ResB, S::Error>
     where
@@ -533,19 +563,21 @@ impl<S, St> Cache<S, St> {
     {
         let shared = self.shared.clone();
         let counters = &shared.store.context().counters;
-        let now = shared.store.context().clock.nanos();
+        let now = looked.at;
         let Sought { quest, missed } = &mut *sought;
         let by_itself = missed.why == Miss::Request || quest.asked.http.as_ref().is_some_and(|asked| asked.goes_alone());
         if by_itself || shared.flights.passes(missed.key(quest), now) {
             if !by_itself && missed.ours.is_none() {
                 missed.why = Miss::HitForMiss;
             }
-            return self.ask_alone(sought, request);
+            return self.ask_alone(sought, now, request);
         }
         match quest.join(&shared, missed) {
             Joined::Leads(leader) => {
                 // Another fill may have landed between our look and our joining.
-                if let Some(entry) = quest.fresh_by_now(&shared) {
+                if shared.flights.landings() != looked.landings
+                    && let Some(entry) = quest.fresh_by_now(&shared)
+                {
                     drop(leader);
                     let Asked { method, headers, .. } = &quest.asked;
                     let response = answer::from_entry(&shared, &entry, method, headers, Outcome::Hit, now);
@@ -554,13 +586,13 @@ impl<S, St> Cache<S, St> {
                 }
                 counters.miss(missed.why);
                 tracing::debug!(reason = missed.why.as_str(), "miss");
-                let inner = self.take_ready().call(question(request, missed, false));
-                ResponseFuture::lead(road::lead(&shared, sought, leader, inner))
+                let inner = self.take_ready().call(question(request, quest, missed, false));
+                ResponseFuture::lead(road::lead(&shared, sought, leader, now, inner))
             }
             Joined::Follows(follower) => self.wait(sought.quest, request, Some(follower)),
             Joined::Full => {
                 missed.why = Miss::FlightLimit;
-                self.ask_alone(sought, request)
+                self.ask_alone(sought, now, request)
             }
         }
     }
@@ -569,6 +601,7 @@ impl<S, St> Cache<S, St> {
     fn ask_alone<ReqB, ResB>(
         &mut self,
         mut sought: Box<Sought<St>>,
+        now: Nanos,
         request: Request<ReqB>,
     ) -> ResponseFuture<S::Future, St, ResB, S::Error>
     where
@@ -578,9 +611,10 @@ impl<S, St> Cache<S, St> {
         St: Store,
         ResB: Body<Error: Into<BoxError>> + Send + 'static,
     {
-        self.shared.store.context().counters.miss(sought.missed.why);
-        let inner = self.take_ready().call(question(request, &mut sought.missed, true));
-        ResponseFuture::work(Fill::new(&self.shared, sought, None).run(inner))
+        let Sought { quest, missed } = &mut *sought;
+        self.shared.store.context().counters.miss(missed.why);
+        let inner = self.take_ready().call(question(request, quest, missed, true));
+        ResponseFuture::work(Fill::new(&self.shared, sought, None, now).run(inner))
     }
 
     /// Waits: for a store that has to be asked, or for another's response. The ready instance is given back first, so that
@@ -621,7 +655,7 @@ impl<S, St> Cache<S, St> {
         }
         if shared.store.is_shared() {
             drop(self.take_ready());
-            runtime.spawn(road::renew(shared, self.inner.clone(), sought.quest, request).in_current_span());
+            runtime.spawn(Box::pin(road::renew(shared, self.inner.clone(), sought.quest, request)).in_current_span());
             return;
         }
         if let Joined::Leads(leader) = quest.join(&shared, missed) {
@@ -630,7 +664,7 @@ impl<S, St> Cache<S, St> {
                 return;
             }
             shared.store.context().counters.add(Count::Refreshes, 1);
-            let inner = self.take_ready().call(question(request, missed, false));
+            let inner = self.take_ready().call(question(request, quest, missed, false));
             runtime.spawn(road::refreshing(&shared, sought, leader, inner).in_current_span());
         }
     }

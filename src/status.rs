@@ -11,6 +11,13 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::clock::Nanos;
 
+/// One of a list of reasons.
+#[cfg(feature = "metrics")]
+pub(crate) trait Reason {
+    /// As logs show it.
+    fn token(&self) -> &'static str;
+}
+
 /// Makes a closed list of reasons with the token that headers and logs show.
 macro_rules! reasons {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $reason:ident = $token:literal,)* }) => {
@@ -26,6 +33,13 @@ macro_rules! reasons {
             /// The reason as logs and `Cache-Status` show it.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$reason => $token,)* }
+            }
+        }
+
+        #[cfg(feature = "metrics")]
+        impl Reason for $name {
+            fn token(&self) -> &'static str {
+                self.as_str()
             }
         }
 

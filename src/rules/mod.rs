@@ -162,7 +162,7 @@ impl Rules {
         let Found { rule, params, .. } = self.find(request.uri(), request.extensions())?;
         let secret = &store.context().secret;
         let view = RequestView::of(request, &params, secret);
-        let mut canonical = Vec::new();
+        let mut canonical = Vec::with_capacity(128);
         let mut writer = KeyWriter::new(&mut canonical, secret);
         match rule.write_key(&view, &mut writer) {
             Extracted::Key if !writer.too_long() => Some(Key::new(canonical)),

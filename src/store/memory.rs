@@ -308,6 +308,10 @@ impl Store for Memory {
         future::ready(Ok(self.0.keep(entry)))
     }
 
+    fn put_now(&self, entry: &Arc<Entry>) -> Option<Put> {
+        Some(self.0.keep(entry.clone()))
+    }
+
     fn fence(&self, _: &Namespaces) -> impl Future<Output = Result<Fence, StoreError>> + Send {
         // Fences bridge the death of a process between its commit and its bump; this memory dies with the process.
         future::ready(Ok(Fence::none()))

@@ -90,6 +90,12 @@ pub trait Store: Clone + fmt::Debug + Send + Sync + 'static {
     /// Keeps an entry, and gives back the lock of its fill. It carries the stamp that was taken *before* its response was computed.
     fn put(&self, entry: Arc<Entry>, lock: Option<Lock>) -> impl Future<Output = Result<Put, StoreError>> + Send;
 
+    /// Keeps an entry at once, or says with `None` that this needs [`put`](Self::put). Memory always does it here.
+    fn put_now(&self, entry: &Arc<Entry>) -> Option<Put> {
+        let _ = entry;
+        None
+    }
+
     /// Gives back the lock of a fill that has stored nothing, without waiting; `unfit` if nobody should wait for the next one.
     fn release(&self, lock: Lock, unfit: bool) {
         let _ = (lock, unfit);

@@ -23,12 +23,13 @@ use crate::{
 type Call = Box<dyn FnMut()>;
 
 // What is kept to, a little above what was measured when it was last improved: it may only go down. The aims are 1.1 and 1.13 times
-// the bounds of a hit and of a miss, 400 more for `Cache-Status`, and 150 more than no cache where no rule covers a request.
-const HIT: f64 = 1.97;
-// Which entries go depends on the keys that came before: a miss is counted to two or three in a hundred.
-const MISS: f64 = 3.15;
-const CACHE_STATUS: f64 = 3_080.0;
-const BYPASS: f64 = 275.0;
+// the bounds of a hit and of a miss; those for `Cache-Status`, 400 more, and where no rule covers a request, 150 more than no cache, are
+// reached.
+const HIT: f64 = 1.31;
+// Which entries go depends on the keys that came before, and what the allocator does on them: a miss is counted to five in a hundred.
+const MISS: f64 = 2.95;
+const CACHE_STATUS: f64 = 420.0;
+const BYPASS: f64 = 150.0;
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -47,11 +48,11 @@ pub const CASES: &[Case] = &[
     case("bound: a correct hit", NOTHING, 5_000, Limit::None, || again(Correct::over(Origin::of(KIB), 64 << 20))),
     case("hit", NOTHING, 5_000, Limit::Times(HIT_BOUND, HIT), || again(ours::warm(Origin::of(KIB), Told::Age))),
     case("hit, 1 MiB", NOTHING, 5_000, Limit::Times(HIT_BOUND, HIT), || again(ours::warm(Origin::of(MIB), Told::Age))),
-    case("hit, varying", NOTHING, 5_000, Limit::None, || again(ours::warm(Origin::of(KIB).varying(), Told::Age))),
+    case("hit, varying", NOTHING, 5_000, Limit::Most(6_600.0), || again(ours::warm(Origin::of(KIB).varying(), Told::Age))),
     case("hit, Cache-Status", NOTHING, 5_000, Limit::Over("hit", CACHE_STATUS), || {
         again(ours::warm(Origin::of(KIB), Told::Header))
     }),
-    case("hit, extension", NOTHING, 5_000, Limit::None, || again(ours::warm(Origin::of(KIB), Told::Extension))),
+    case("hit, extension", NOTHING, 5_000, Limit::Over("hit", 850.0), || again(ours::warm(Origin::of(KIB), Told::Extension))),
     case("bypass, no rule", NOTHING, 5_000, Limit::Over("no cache", BYPASS), || {
         let mut cache = ours::warm(Origin::of(KIB), Told::Age);
         let uri = http::Uri::from_static("/other/42?page=3&sort=asc");
@@ -79,14 +80,14 @@ pub const CASES: &[Case] = &[
     case("miss, evicting", DISTINCT, 2_000, Limit::Times(MISS_BOUND, MISS), || {
         in_runtime(|| distinct(ours::full(Origin::of(KIB), SMALL, (0..FILLS).map(fresh_item))))
     }),
-    case("stale, and its refresh", NOTHING, 1_000, Limit::None, stale),
-    case("invalidate", "", 5_000, Limit::None, invalidate),
-    case("key", "a request", 5_000, Limit::None, || {
+    case("stale, and its refresh", NOTHING, 1_000, Limit::Most(32_000.0), stale),
+    case("invalidate", "", 5_000, Limit::Most(2_100.0), invalidate),
+    case("key", "a request", 5_000, Limit::Most(2_700.0), || {
         let (store, rules) = (Memory::new(MIB), ours::rules(ours::minute()));
         Box::new(move || drop(black_box(rules.key(&store, &request(item())))))
     }),
     case("a request", "", 5_000, Limit::None, || Box::new(|| drop(black_box(request(item()))))),
-    case("parse Cache-Control", "", 5_000, Limit::None, || {
+    case("parse Cache-Control", "", 5_000, Limit::Most(1_800.0), || {
         let mut headers = HeaderMap::new();
         let control = "public, max-age=60, stale-while-revalidate=30";
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(control));

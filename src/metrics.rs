@@ -1,0 +1,117 @@
+//! What a store has counted, for exporters.
+
+use metrics::{Label, SharedString, counter, gauge};
+
+#[cfg(feature = "redis")]
+use crate::store::ServerUsage;
+use crate::{stats::Stats, status::Reason};
+
+/// Feature `metrics`.
+impl Stats {
+    /// Hands all of this to the recorder of the [`metrics`] facade, with the label `cache`. To be called every few seconds: the cache
+    /// itself counts without a recorder, so that a hit costs the same with metrics and without.
+    ///
+    /// | counter | labels besides `cache` | |
+    /// |---|---|---|
+    /// | `response_cache_hits_total` | `kind`: `fresh`, `stale`, `collapsed` | answered without a call of its own |
+    /// | `response_cache_misses_total` | `reason`: as [`Miss`](crate::Miss) | looked up and not found |
+    /// | `response_cache_bypasses_total` | `reason`: as [`Bypass`](crate::Bypass) | not looked up |
+    /// | `response_cache_stored_total` | | responses stored |
+    /// | `response_cache_not_stored_total` | `reason`: as [`NoStore`](crate::NoStore) | responses not stored |
+    /// | `response_cache_evictions_total`, `…_expired_total` | | entries removed |
+    /// | `response_cache_invalidations_total`, `…_undelivered_total`, `…_not_fenced_total` | | of writes |
+    /// | `response_cache_damaged_total`, `…_away_total` | | of a shared store |
+    /// | `response_cache_refreshes_total`, `response_cache_inner_calls_total` | | calls |
+    /// | `response_cache_inner_microseconds_total` | | time to the heads of the responses to those calls |
+    ///
+    /// | gauge | |
+    /// |---|---|
+    /// | `response_cache_entries`, `…_bytes`, `…_capacity_bytes` | what the store holds |
+    /// | `response_cache_hit_ratio` | [`hit_ratio`](Self::hit_ratio), since the store was made |
+    /// | `response_cache_flights`, `response_cache_waiting` | fills under way, names that wait to be cleared |
+    /// | `response_cache_seconds_per_hit` | [`cache_time_per_hit`](Self::cache_time_per_hit) |
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_response_cache::{Memory, Store};
+    ///
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// let store = Memory::new(64 << 20);
+    /// let recorded = store.clone();
+    /// tokio::spawn(async move {
+    ///     loop {
+    ///         recorded.stats().record("api");
+    ///         tokio::time::sleep(Duration::from_secs(10)).await;
+    ///     }
+    /// });
+    /// # });
+    /// ```
+    pub fn record(&self, cache: impl Into<SharedString>) {
+        let cache: SharedString = cache.into();
+        let with =
+            |name: &'static str, value: &'static str| [Label::new("cache", cache.clone()), Label::new(name, value)].to_vec();
+        let alone = || [Label::new("cache", cache.clone())].to_vec();
+        for (kind, count) in [("fresh", self.hits), ("stale", self.stale_hits), ("collapsed", self.collapsed)] {
+            counter!("response_cache_hits_total", with("kind", kind)).absolute(count);
+        }
+        let reasons = [
+            ("response_cache_misses_total", by_reason(&self.misses)),
+            ("response_cache_bypasses_total", by_reason(&self.bypasses)),
+            ("response_cache_not_stored_total", by_reason(&self.not_stored)),
+        ];
+        for (name, counts) in reasons {
+            for (why, count) in counts {
+                counter!(name, with("reason", why)).absolute(count);
+            }
+        }
+        let inner_time = u64::try_from(self.inner_time.as_micros()).unwrap_or(u64::MAX);
+        for (name, count) in [
+            ("response_cache_stored_total", self.stored),
+            ("response_cache_evictions_total", self.evictions),
+            ("response_cache_expired_total", self.expired),
+            ("response_cache_invalidations_total", self.bumps),
+            ("response_cache_undelivered_total", self.undelivered),
+            ("response_cache_not_fenced_total", self.not_fenced),
+            ("response_cache_damaged_total", self.damaged),
+            ("response_cache_away_total", self.away),
+            ("response_cache_refreshes_total", self.refreshes),
+            ("response_cache_inner_calls_total", self.inner_calls),
+            ("response_cache_inner_microseconds_total", inner_time),
+        ] {
+            counter!(name, alone()).absolute(count);
+        }
+        for (name, value) in [
+            ("response_cache_entries", self.entries as f64),
+            ("response_cache_bytes", self.bytes as f64),
+            ("response_cache_capacity_bytes", self.capacity as f64),
+            ("response_cache_hit_ratio", self.hit_ratio()),
+            ("response_cache_flights", self.flights as f64),
+            ("response_cache_waiting", self.waiting as f64),
+            ("response_cache_seconds_per_hit", self.cache_time_per_hit.as_secs_f64()),
+        ] {
+            gauge!(name, alone()).set(value);
+        }
+    }
+}
+
+fn by_reason<R: Reason>(counts: &[(R, u64)]) -> Vec<(&'static str, u64)> {
+    counts.iter().map(|(why, count)| (why.token(), *count)).collect()
+}
+
+/// Feature `metrics`.
+#[cfg(feature = "redis")]
+impl ServerUsage {
+    /// Hands this to the recorder of the [`metrics`] facade, with the label `cache`, as gauges: `response_cache_server_masters`,
+    /// `…_server_bytes`, `…_server_capacity_bytes`, `…_server_keys`.
+    pub fn record(&self, cache: impl Into<SharedString>) {
+        let cache: SharedString = cache.into();
+        for (name, value) in [
+            ("response_cache_server_masters", self.masters),
+            ("response_cache_server_bytes", self.bytes),
+            ("response_cache_server_capacity_bytes", self.capacity),
+            ("response_cache_server_keys", self.keys),
+        ] {
+            gauge!(name, "cache" => cache.clone()).set(value as f64);
+        }
+    }
+}
