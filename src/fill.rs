@@ -630,18 +630,19 @@ impl<St: Store> Fill<St> {
             return self.not_ours(ours).await;
         }
         let (head, fit) = self.renewed::<B>(ours, &parts.headers, hints, took);
+        let validated = CacheStatus::validated(self.miss);
         let (shared, asked, now) = (self.shared.clone(), self.asked.clone(), self.now());
         match fit {
             Ok(fit) => {
                 let (storing, entry) = self.store(fit, body.clone(), trailers.clone()).await;
                 tracing::debug!("validated");
-                let status = CacheStatus::new(Outcome::Revalidated).storing(storing);
+                let status = validated.storing(storing);
                 answer::from_entry_as(&shared, &entry, &asked.method, &asked.headers, status, now)
             }
             Err(why) => {
                 let response = Response::from_parts(head, CacheBody::whole(body.clone(), trailers.clone()));
                 // Kept it may not be any more, but it has been validated for this request.
-                let status = CacheStatus::new(Outcome::Revalidated).storing(Storing::Not(why));
+                let status = validated.storing(Storing::Not(why));
                 self.not_shared(why, false);
                 shared.marked(asked.conditional(response, now), status)
             }

@@ -64,7 +64,7 @@ async fn validation() {
             "5.2.1.4: a reload asks, although it is fresh",
             &[
                 asked("GET /x", TAGGED, "uri-miss 200 a"),
-                asked("GET /x\ncache-control: no-cache", "304\netag: \"1\"", "stale 200 a")
+                asked("GET /x\ncache-control: no-cache", "304\netag: \"1\"", "request 200 a")
                     .sends(&[("if-none-match", "\"1\"")]),
                 alone("GET /x", "hit 200 a"),
             ],
@@ -74,7 +74,7 @@ async fn validation() {
             &[
                 asked("GET /x", "200\ncache-control: max-age=60, immutable\netag: \"1\"\n\na", "uri-miss 200 a"),
                 alone("GET /x\ncache-control: max-age=0", "hit 200 a"),
-                asked("GET /x\ncache-control: no-cache", "304\netag: \"1\"", "stale 200 a"),
+                asked("GET /x\ncache-control: no-cache", "304\netag: \"1\"", "request 200 a"),
             ],
         ),
         (
