@@ -102,6 +102,8 @@ impl<St: Store> Drop for Held<St> {
 /// What is learned from the head of a response that may be stored.
 struct Fit {
     key: Key,
+    /// The key of its language, for those who prefer that to all others.
+    language: Option<Key>,
     status: StatusCode,
     /// `Content-Length`, which the body must keep to.
     announced: Option<u64>,
@@ -250,6 +252,7 @@ impl<St: Store> Fill<St> {
             StatusCode::PARTIAL_CONTENT => (Vary::default(), self.part_key(&parts.headers)?),
             _ => self.variant(Vary::of(&parts.headers))?,
         };
+        let language = self.language_key(&vary, &parts.headers);
         let mut names = self.plan.names.clone();
         for name in hints.map_or(&[][..], Caching::namespaces) {
             names.push(name.as_str());
@@ -271,7 +274,7 @@ impl<St: Store> Fill<St> {
         if names_hops(&parts.headers) || control.private.is_some() || control.no_cache.is_some() {
             semantics::strip_for_storing(&mut headers, &control);
         }
-        Ok(Fit { key, status: parts.status, announced, headers, vary, names, added, times, http })
+        Ok(Fit { key, language, status: parts.status, announced, headers, vary, names, added, times, http })
     }
 
     /// Whether and how long a response is kept where the rule decides.
@@ -387,6 +390,13 @@ impl<St: Store> Fill<St> {
             true => Err(NoStore::Vary),
             false => Ok((vary, key)),
         }
+    }
+
+    /// The key of a variant's language, if the rule wants that.
+    fn language_key(&self, vary: &Vary, response: &HeaderMap) -> Option<Key> {
+        let (secret, language) = (&self.shared.store.context().secret, || semantics::language_of(response));
+        let key = answer::language_key(&self.rule, secret, self.primary.as_ref(), vary, &self.asked.headers, language);
+        key.filter(|key| key.canonical().len() <= MAX_KEY_LEN)
     }
 
     fn times(&self, ttl: Duration, headers: &HeaderMap, took: Nanos) -> Times {
@@ -519,7 +529,7 @@ impl<St: Store> Fill<St> {
 
     /// Makes the entry, stores it, and lands.
     async fn store(mut self: Box<Self>, fit: Fit, body: Bytes, trailers: Option<Box<HeaderMap>>) -> (Storing, Arc<Entry>) {
-        let Fit { key, status, headers, vary, names, added, times, http, .. } = fit;
+        let Fit { key, language, status, headers, vary, names, added, times, http, .. } = fit;
         let never_fresh =
             http.as_ref().is_some_and(|http| !http.freshness.is_fresh(self.now() / MS) || http.freshness.validate_always);
         let leader = self.leader.take();
@@ -556,6 +566,9 @@ impl<St: Store> Fill<St> {
         if storing == Storing::Stored && status == StatusCode::PARTIAL_CONTENT {
             self.assemble(&entry).await;
         }
+        if let (Storing::Stored, Some(key)) = (storing, language) {
+            self.keep_as(key, &entry).await;
+        }
         let counters = &store.context().counters;
         match storing {
             Storing::Not(why) => counters.no_store(why),
@@ -577,6 +590,16 @@ impl<St: Store> Fill<St> {
             });
         }
         (storing, entry)
+    }
+
+    /// Stores the same once more, under another key.
+    async fn keep_as(&self, key: Key, entry: &Entry) {
+        let Content::Response { status, headers, body, trailers } = entry.content() else { return };
+        let (status, headers, body, trailers) = (*status, headers.clone(), body.clone(), trailers.clone());
+        let content = Content::Response { status, headers, body, trailers };
+        let http = entry.http().copied().map(Box::new);
+        let draft = Draft { names: entry.namespaces().clone(), times: *entry.times(), content, http };
+        let _ = self.shared.store.put(Arc::new(Entry::new(key, entry.stamp().clone(), draft)), None).await;
     }
 
     /// The stamp for a response that named namespaces itself; or what became of storing it.

@@ -45,7 +45,7 @@ spare_client_errors = true
 spare_errors = true
 etag = true
 cache_groups = true
-normalise = { lists = false, accept_encoding = "ordered", accept_language = "unordered" }
+normalise = { lists = false, accept_encoding = "ordered", accept_language = "unordered", select_language = false }
 soft_timeout = "2s"
 fill_across_processes = "30s"
 hold = { limit = "500ms", then = "reject" }
@@ -119,7 +119,7 @@ fn bad_files_are_refused_with_the_line_and_what_is_allowed_there() {
         ),
         (
             "normalise = { user_agent = 'ordered' }",
-            "line 4: unknown field `user_agent`, expected one of `lists`, `accept_encoding`, `accept_language`".into(),
+            "line 4: unknown field `user_agent`, expected one of `lists`, `accept_encoding`, `accept_language`, `select_language`".into(),
         ),
         ("hold = { limit = '1s', then = 'wait' }", "line 4: `wait` is none of \"acknowledge\", \"reject\"".into()),
         ("hold = { limit = '1s' }", "line 4: missing field `then`".into()),

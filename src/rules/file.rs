@@ -35,7 +35,7 @@ use crate::key::{Cookie, Headers, KeyExtractor, RequestTarget};
 ///     soft_timeout = "2s"
 ///     fill_across_processes = "30s"
 ///     etag = false
-///     normalise = { accept_encoding = "ordered" }     # "verbatim" (the default), "unordered"; accept_language; lists = true
+///     normalise = { accept_encoding = "ordered", select_language = true } # also accept_language: "verbatim", "unordered"; lists
 ///     cache_groups = false
 ///     identity = "bearer"                             # "cookie:NAME", "header:NAME"; { by = "bearer", required = true }
 ///     ignore_credentials = false

@@ -368,7 +368,7 @@ impl Rule {
     }
 
     /// How far the request fields that a response varies by are reduced before they are compared (RFC 9111, section 4.1).
-    /// Defaults to [`Normalise::rfc`]. `select_language` has no effect here.
+    /// Defaults to [`Normalise::rfc`].
     ///
     /// ```
     /// use tower_response_cache::{Rule, semantics::{Normalise, Weights}};
