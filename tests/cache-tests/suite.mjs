@@ -27,7 +27,7 @@ export async function open (dir) {
   const perform = client.makeTest ?? client.makeCacheTest
   // In place of the suite's own loop over its tests: that one runs no test twice, and a test has the times of its first run written into it.
   const run = async (groups, base, chunk) => {
-    if (!newer) config.setFetch(fetchOf(dir))
+    config.setFetch?.(newer ? fetch : fetchOf(dir)) // the newest have their own
     config.setBaseUrl(base)
     config.setUseBrowserCache(false)
     const tests = structuredClone(groups).flatMap(group => group.tests)
