@@ -209,3 +209,14 @@ async fn a_request_that_a_closing_connection_has_swallowed_is_sent_once_more_if_
         assert_eq!(origin.forget().len(), attempts, "{asks}");
     }
 }
+
+#[tokio::test]
+async fn an_origin_that_closes_its_connections_without_saying_so_costs_no_request() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(&origin.address, &[]).await;
+    for round in 0..50 {
+        origin.says(Says::Then(response("200\ncache-control: no-store\n\na")));
+        let answer = proxy.send("GET /x").await;
+        assert_eq!(format!("{} {}", answer.status, answer.text()), "200 a", "round {round}");
+    }
+}
