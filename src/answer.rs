@@ -112,7 +112,12 @@ impl Look {
         match Self::varying(store, rule, &first, primary, headers) {
             None => Some(Self { found: first.found, stamp: first.stamp, varying: None }),
             Some(varying) => {
-                let second = store.get_now(varying.1.as_ref())?;
+                let mut second = store.get_now(varying.1.as_ref())?;
+                if second.found.is_none()
+                    && let Some(key) = preferred_key(rule, &store.context().secret, primary, &varying.0, headers)
+                {
+                    second = store.get_now(key.as_ref())?;
+                }
                 // The older stamp: what it covers is what was looked at first.
                 Some(Self { found: second.found, stamp: first.stamp, varying: Some(varying) })
             }
@@ -131,7 +136,12 @@ impl Look {
         match Self::varying(store, rule, &first, primary, headers) {
             None => Ok(Self { found: first.found, stamp: first.stamp, varying: None }),
             Some(varying) => {
-                let second = store.get(varying.1.as_ref(), names).await?;
+                let mut second = store.get(varying.1.as_ref(), names).await?;
+                if second.found.is_none()
+                    && let Some(key) = preferred_key(rule, &store.context().secret, primary, &varying.0, headers)
+                {
+                    second = store.get(key.as_ref(), names).await?;
+                }
                 Ok(Self { found: second.found, stamp: first.stamp, varying: Some(varying) })
             }
         }
@@ -165,10 +175,36 @@ impl Look {
 pub(crate) fn variant_key(rule: &Compiled, secret: &Secret, primary: KeyRef<'_>, vary: &Vary, headers: &HeaderMap) -> Key {
     let mut selecting = Vec::with_capacity(64);
     vary.write(headers, rule.normalise(), &mut selecting);
+    key_of_variant(secret, primary, vary, headers, &selecting)
+}
+
+/// The key under which a variant in this language is stored besides, if the rule has languages selected.
+pub(crate) fn language_key(
+    rule: &Compiled,
+    secret: &Secret,
+    primary: KeyRef<'_>,
+    vary: &Vary,
+    headers: &HeaderMap,
+    language: impl FnOnce() -> Option<Vec<u8>>,
+) -> Option<Key> {
+    if !vary.selects(rule.normalise()) {
+        return None;
+    }
+    let mut selecting = Vec::with_capacity(64);
+    vary.write_selected(headers, &language()?, rule.normalise(), &mut selecting);
+    Some(key_of_variant(secret, primary, vary, headers, &selecting))
+}
+
+/// That of the language which a request prefers to all others.
+fn preferred_key(rule: &Compiled, secret: &Secret, primary: KeyRef<'_>, vary: &Vary, headers: &HeaderMap) -> Option<Key> {
+    language_key(rule, secret, primary, vary, headers, || semantics::preferred_language(headers))
+}
+
+fn key_of_variant(secret: &Secret, primary: KeyRef<'_>, vary: &Vary, headers: &HeaderMap, selecting: &[u8]) -> Key {
     let is_secret = |name| key::is_secret(name) || headers.get_all(name).iter().any(HeaderValue::is_sensitive);
     match vary.names().iter().any(is_secret) {
-        true => key::secret_variant(primary, &selecting, secret),
-        false => key::variant(primary, &selecting),
+        true => key::secret_variant(primary, selecting, secret),
+        false => key::variant(primary, selecting),
     }
 }
 

@@ -90,6 +90,8 @@ impl<St: Store> Drop for Held<St> {
 /// What is learned from the head of a response that may be stored.
 struct Fit {
     key: Key,
+    /// The key of its language, for those who prefer that to all others.
+    language: Option<Key>,
     status: StatusCode,
     /// `Content-Length`, which the body must keep to.
     announced: Option<u64>,
@@ -114,6 +116,8 @@ struct Whole<St: Store> {
 /// An entry, and what is told of it once it is stored.
 struct Made {
     entry: Arc<Entry>,
+    /// The key that it is stored under besides.
+    language: Option<Key>,
     vary: Vary,
     added: Namespaces,
     never_fresh: bool,
@@ -295,13 +299,14 @@ impl<St: Store> Fill<St> {
             StatusCode::PARTIAL_CONTENT => (Vary::default(), self.part_key(&parts.headers)?),
             _ => self.variant(Vary::of(&parts.headers))?,
         };
+        let language = self.language_key(&vary, &parts.headers);
         let names = self.named(&parts.headers, hints)?;
         let added = names.as_ref().map_or_else(Namespaces::default, |names| names.since(self.of.quest.plan.names.count()));
         let mut headers = finished(&parts.headers, self.shared.options.cache_status.is_some());
         if names_hops(&parts.headers) || control.private.is_some() || control.no_cache.is_some() {
             semantics::strip_for_storing(&mut headers, &control);
         }
-        Ok(Box::new(Fit { key, status: parts.status, announced, headers, vary, names, added, times, http }))
+        Ok(Box::new(Fit { key, language, status: parts.status, announced, headers, vary, names, added, times, http }))
     }
 
     /// The namespaces of a response that names some itself, with those that are known from its request.
@@ -447,6 +452,20 @@ impl<St: Store> Fill<St> {
         }
     }
 
+    /// The key of a variant's language, if the rule wants that.
+    fn language_key(&self, vary: &Vary, response: &HeaderMap) -> Option<Key> {
+        let (secret, language) = (&self.shared.store.context().secret, || semantics::language_of(response));
+        let key = answer::language_key(
+            &self.of.quest.rule,
+            secret,
+            self.of.quest.primary.as_ref(),
+            vary,
+            &self.of.quest.asked.headers,
+            language,
+        );
+        key.filter(|key| key.canonical().len() <= MAX_KEY_LEN)
+    }
+
     fn times(&self, ttl: Duration, headers: &HeaderMap, took: Nanos) -> Times {
         let now = self.answered;
         // RFC 9111, section 4.2.3: an age that a cache below us states goes on from there; so does the time of the call.
@@ -579,7 +598,7 @@ impl<St: Store> Fill<St> {
             false => Box::pin(self.admitted(&fit.added, leader.as_ref())).await,
         };
         let stamp = admitted.as_ref().unwrap_or(&self.of.missed.stamp).clone();
-        let (made, marker) = self.made(*fit, stamp, body, trailers);
+        let (mut made, marker) = self.made(*fit, stamp, body, trailers);
         let put = match admitted {
             Ok(_) => {
                 if let Some(marker) = marker {
@@ -597,13 +616,16 @@ impl<St: Store> Fill<St> {
         if made.is_part && matches!(put, Ok(Put::Stored)) {
             Box::pin(self.assemble(&made.entry)).await;
         }
+        if let (Ok(Put::Stored), Some(key)) = (&put, made.language.take()) {
+            Box::pin(self.keep_as(key, &made.entry)).await;
+        }
         let entry = made.entry.clone();
         (self.stored(made, put, leader), entry)
     }
 
     /// The entry of a response; and, where responses of its key differ by fields of the request, what says so under that key.
     fn made(&mut self, fit: Fit, stamp: Stamp, body: Bytes, trailers: Option<Box<HeaderMap>>) -> (Made, Option<Arc<Entry>>) {
-        let Fit { key, status, headers, vary, names, added, times, http, .. } = fit;
+        let Fit { key, language, status, headers, vary, names, added, times, http, .. } = fit;
         let never_fresh =
             http.as_ref().is_some_and(|http| !http.freshness.is_fresh(self.now() / MS) || http.freshness.validate_always);
         let names = names.unwrap_or_else(|| mem::take(&mut self.of.quest.plan.names));
@@ -613,7 +635,7 @@ impl<St: Store> Fill<St> {
         });
         let content = Content::Response { status, headers, body, trailers };
         let entry = Arc::new(Entry::new(key, stamp, Draft { names, times, content, http }));
-        (Made { entry, vary, added, never_fresh, is_part: status == StatusCode::PARTIAL_CONTENT }, marker)
+        (Made { entry, language, vary, added, never_fresh, is_part: status == StatusCode::PARTIAL_CONTENT }, marker)
     }
 
     async fn keep(&self, entry: Arc<Entry>, lock: Option<Lock>) -> Result<Put, StoreError> {
@@ -657,6 +679,16 @@ impl<St: Store> Fill<St> {
             });
         }
         storing
+    }
+
+    /// Stores the same once more, under another key.
+    async fn keep_as(&self, key: Key, entry: &Entry) {
+        let Content::Response { status, headers, body, trailers } = entry.content() else { return };
+        let (status, headers, body, trailers) = (*status, headers.clone(), body.clone(), trailers.clone());
+        let content = Content::Response { status, headers, body, trailers };
+        let http = entry.http().copied().map(Box::new);
+        let draft = Draft { names: entry.namespaces().clone(), times: *entry.times(), content, http };
+        let _ = self.shared.store.put(Arc::new(Entry::new(key, entry.stamp().clone(), draft)), None).await;
     }
 
     /// The stamp for a response that named namespaces itself; or what became of storing it.
@@ -710,18 +742,19 @@ impl<St: Store> Fill<St> {
             return self.not_ours(ours).await;
         }
         let (head, fit) = self.renewed::<B>(ours, &parts.headers, hints, took);
+        let validated = CacheStatus::validated(self.of.missed.why);
         let (shared, asked, now) = (self.shared.clone(), self.of.quest.asked.clone(), self.now());
         match fit {
             Ok(fit) => {
                 let (storing, entry) = self.store(fit, body.clone(), trailers.clone()).await;
                 tracing::debug!("validated");
-                let status = CacheStatus::new(Outcome::Revalidated).storing(storing);
+                let status = validated.storing(storing);
                 answer::from_entry_as(&shared, &entry, &asked.method, &asked.headers, status, now)
             }
             Err(why) => {
                 let response = Response::from_parts(head, CacheBody::whole(body.clone(), trailers.clone()));
                 // Kept it may not be any more, but it has been validated for this request.
-                let status = CacheStatus::new(Outcome::Revalidated).storing(Storing::Not(why));
+                let status = validated.storing(Storing::Not(why));
                 self.not_shared(why, false);
                 shared.marked(asked.conditional(response, now), status)
             }

@@ -460,7 +460,7 @@ pub(crate) fn hit<St: Store>(shared: &Shared<St>, began: Nanos) {
 #[derive(Debug, Clone, Copy, Default)]
 struct Asks<'a> {
     host: HostLine<'a>,
-    /// `Authorization` or `Cookie`.
+    /// `Authorization`, or a `Cookie` that the rule does not ignore.
     credentials: bool,
     /// A part of the whole: a stored whole can answer, and nothing else of ours.
     range: bool,
@@ -491,6 +491,7 @@ fn scan<'a, R: Body>(request: &'a Request<R>, rule: &Compiled) -> Result<Asks<'a
             header::IF_NONE_MATCH | header::IF_MODIFIED_SINCE => asks.less = true,
             header::IF_MATCH | header::IF_UNMODIFIED_SINCE => return Err(Bypass::Precondition),
             header::UPGRADE => return Err(Bypass::Upgrade),
+            header::COOKIE if rule.ignores_cookies() => {}
             header::AUTHORIZATION | header::COOKIE | header::PROXY_AUTHORIZATION => asks.credentials = true,
             // The others that matter begin so.
             _ if !name.as_str().starts_with("x-") => {}

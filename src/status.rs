@@ -211,15 +211,22 @@ pub struct CacheStatus {
     storing: Option<Storing>,
     /// Whole seconds of lifetime left; negative when stale.
     ttl: Option<i64>,
+    /// What was stored was fresh, and it was the request that did not allow its use.
+    by_request: bool,
 }
 
 impl CacheStatus {
     pub(crate) fn new(outcome: Outcome) -> Self {
-        Self { outcome, storing: None, ttl: None }
+        Self { outcome, storing: None, ttl: None, by_request: false }
     }
 
     pub(crate) fn storing(self, storing: Storing) -> Self {
         Self { storing: Some(storing), ..self }
+    }
+
+    /// A stored response was validated, and why it was not served as it was.
+    pub(crate) fn validated(why: Miss) -> Self {
+        Self { by_request: why == Miss::Request, ..Self::new(Outcome::Revalidated) }
     }
 
     /// The same for a stored response that is fresh until then: whole seconds are left, and begun ones are over.
@@ -274,7 +281,7 @@ impl StatusField {
     #[inline]
     fn value(&self, status: CacheStatus) -> HeaderValue {
         match status {
-            CacheStatus { outcome: Outcome::Hit, storing: None, ttl: Some(left @ 0..=Self::READY) } => {
+            CacheStatus { outcome: Outcome::Hit, storing: None, ttl: Some(left @ 0..=Self::READY), .. } => {
                 self.hits.get_or_init(|| self.all_hits())[left as usize].clone()
             }
             _ => status.header(&self.name),
@@ -283,7 +290,7 @@ impl StatusField {
 
     /// In one allocation: each value is a slice of it.
     fn all_hits(&self) -> Box<[HeaderValue]> {
-        let hit = |left| CacheStatus { outcome: Outcome::Hit, storing: None, ttl: Some(left) };
+        let hit = |left| CacheStatus { ttl: Some(left), ..CacheStatus::new(Outcome::Hit) };
         let mut text = String::new();
         let ends: Vec<_> = (0..=Self::READY)
             .map(|left| {
@@ -343,6 +350,7 @@ impl fmt::Display for CacheStatus {
             Outcome::Stale(Stale::IfError) => f.write_str("hit; detail=stale-if-error")?,
             Outcome::Stale(Stale::MaxStale) => f.write_str("hit; detail=max-stale")?,
             Outcome::Stale(Stale::SoftTimeout) => f.write_str("hit; detail=soft-timeout")?,
+            Outcome::Revalidated if self.by_request => f.write_str("fwd=request; fwd-status=304")?,
             Outcome::Revalidated => f.write_str("fwd=stale; fwd-status=304")?,
             Outcome::OnlyIfCached => f.write_str("detail=only-if-cached")?,
             Outcome::Collapsed => f.write_str("fwd=uri-miss; collapsed")?,

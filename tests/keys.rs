@@ -503,6 +503,8 @@ async fn credentials_without_an_identity_in_the_key_bypass() {
     assert_eq!(got, [ABSENT, CREDENTIALS, CREDENTIALS, CREDENTIALS, HIT]);
     let got = outcomes(Rule::ttl(MINUTE).ignore_credentials(), &requests).await;
     assert_eq!(got, [ABSENT, HIT, HIT, HIT, HIT]);
+    let got = outcomes(Rule::ttl(MINUTE).ignore_cookies(), &requests).await;
+    assert_eq!(got, [ABSENT, CREDENTIALS, HIT, CREDENTIALS, HIT]);
     // A cookie tells variants apart, not users.
     let got = outcomes(Rule::ttl(MINUTE).key(Cookie::new("a")), &requests[2..3]).await;
     assert_eq!(got, [CREDENTIALS]);

@@ -20,7 +20,7 @@ const SPAN: &str = "one is written \"250ms\", \"60s\", \"5m\", \"1h30m\" or \"2d
 const OPTIONS: &str = "expected one of `path`, `ttl`, `http`, `uncached`, `default_ttl`, `heuristics`, `targeted`, \
     `stale_if_unreachable`, `keep_for_validation`, `statuses`, `stale_while_revalidate`, `stale_if_error`, `early_refresh`, \
     `jitter`, `soft_timeout`, `fill_across_processes`, `max_body`, `etag`, `normalise`, `cache_groups`, `key`, `identity`, \
-    `ignore_credentials`, `namespaces`, `invalidates`, `invalidates_on`, `invalidates_nothing`, `invalidates_softly`, \
+    `ignore_credentials`, `ignore_cookies`, `namespaces`, `invalidates`, `invalidates_on`, `invalidates_nothing`, `invalidates_softly`, \
     `spare_client_errors`, `spare_errors`, `hold`, `on_fence_error`";
 
 const EVERY_OPTION: &str = r#"
@@ -35,6 +35,7 @@ jitter = 0.1
 max_body = "1MiB"
 identity = { by = "cookie:session", required = true }
 ignore_credentials = false
+ignore_cookies = false
 namespaces = ["t", "t:{table}", "of:{identity}"]
 invalidates = ["t:{table}"]
 invalidates_on = { DELETE = ["t"], PURGE = ["t"] }
@@ -44,7 +45,7 @@ spare_client_errors = true
 spare_errors = true
 etag = true
 cache_groups = true
-normalise = { lists = false, accept_encoding = "ordered", accept_language = "unordered" }
+normalise = { lists = false, accept_encoding = "ordered", accept_language = "unordered", select_language = false }
 soft_timeout = "2s"
 fill_across_processes = "30s"
 hold = { limit = "500ms", then = "reject" }
@@ -118,7 +119,7 @@ fn bad_files_are_refused_with_the_line_and_what_is_allowed_there() {
         ),
         (
             "normalise = { user_agent = 'ordered' }",
-            "line 4: unknown field `user_agent`, expected one of `lists`, `accept_encoding`, `accept_language`".into(),
+            "line 4: unknown field `user_agent`, expected one of `lists`, `accept_encoding`, `accept_language`, `select_language`".into(),
         ),
         ("hold = { limit = '1s', then = 'wait' }", "line 4: `wait` is none of \"acknowledge\", \"reject\"".into()),
         ("hold = { limit = '1s' }", "line 4: missing field `then`".into()),
@@ -328,6 +329,11 @@ async fn each_option_does_what_it_does_in_code() {
             "ignore_credentials = true",
             vec![("GET", "/t/a cookie=s=1", 0), ("GET", "/t/a cookie=s=2", 0), ("GET", "/t/a", 0)],
             [1, 1, 1],
+        ),
+        (
+            "ignore_cookies = true",
+            vec![("GET", "/t/a cookie=s=1", 0), ("GET", "/t/a cookie=s=2", 0), ("GET", "/t/a authorization=x", 0)],
+            [1, 1, 2],
         ),
         (
             "identity = 'cookie:s'",

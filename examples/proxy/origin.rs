@@ -3,6 +3,7 @@
 use std::{
     error, fmt,
     future::Future,
+    io,
     pin::Pin,
     task::{Context, Poll},
     time::{Duration, SystemTime},
@@ -11,21 +12,28 @@ use std::{
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version,
-    header::{CONNECTION, CONTENT_LENGTH, DATE, HOST, TE, TRANSFER_ENCODING, UPGRADE},
+    header::{
+        CONNECTION, CONTENT_LENGTH, DATE, ETAG, HOST, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, TE, TRANSFER_ENCODING,
+        UPGRADE,
+    },
+    request::Parts,
     uri::{Authority, PathAndQuery, Scheme},
 };
-use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt, Either, Empty, combinators::UnsyncBoxBody};
 use hyper::{
     body::{Body, Incoming},
     ext::on_informational,
 };
 use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
+    client::legacy::{self, Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
 use tokio::time::timeout;
 use tower::Service;
-use tower_response_cache::ContentBody;
+use tower_response_cache::{
+    ContentBody,
+    semantics::{self, ETag},
+};
 
 use crate::{
     fields::{append_via, remove_hop_by_hop},
@@ -43,12 +51,55 @@ const IDLE: Duration = Duration::from_secs(4);
 
 #[derive(Clone)]
 pub(crate) struct Origin {
-    client: Client<HttpConnector, Asked>,
+    client: Client<HttpConnector, Either<Asked, Empty<Bytes>>>,
     authority: Authority,
 }
 
 /// The body of a request on its way to the origin.
 type Asked = ContentBody<Incoming>;
+
+/// The head of a request that can be sent again: whoever carries it out twice has done the same, and it has no content.
+struct Again(Parts);
+
+impl Again {
+    fn of(request: Request<Asked>) -> (Request<Either<Asked, Empty<Bytes>>>, Option<Self>) {
+        let repeats =
+            request.method().is_idempotent() && request.body().is_end_stream() && !request.headers().contains_key(UPGRADE);
+        let (head, body) = request.into_parts();
+        let again = repeats.then(|| Self(head.clone()));
+        (Request::from_parts(head, Either::Left(body)), again)
+    }
+
+    fn request(&self) -> Request<Either<Asked, Empty<Bytes>>> {
+        Request::from_parts(self.0.clone(), Either::Right(Empty::new()))
+    }
+
+    /// Whether this says that something has not been modified which the request has not asked about (RFC 9111, section 4.3.4).
+    fn is_missed_by(&self, response: &Response<Incoming>) -> bool {
+        if response.status() != StatusCode::NOT_MODIFIED {
+            return false;
+        }
+        let mut about = HeaderMap::new();
+        if let Some(tag) = self.0.headers.get(IF_NONE_MATCH) {
+            // Several, or any at all: one of them is good.
+            if ETag::parse(tag.as_bytes()).is_none() {
+                return false;
+            }
+            about.insert(ETAG, tag.clone());
+        }
+        if let Some(date) = self.0.headers.get(IF_MODIFIED_SINCE) {
+            about.insert(LAST_MODIFIED, date.clone());
+        }
+        semantics::validated(&[&about], response.headers()).is_none()
+    }
+
+    fn without_conditions(mut self) -> Self {
+        for name in [IF_NONE_MATCH, IF_MODIFIED_SINCE] {
+            self.0.headers.remove(name);
+        }
+        self
+    }
+}
 
 pub(crate) type OriginBody = UnsyncBoxBody<Bytes, hyper::Error>;
 
@@ -133,7 +184,20 @@ impl Service<Request<Asked>> for Origin {
                 }
             });
         }
-        let asked = self.client.request(request);
+        let (request, again) = Again::of(request);
+        let ours = self.client.clone();
+        let asked = async move {
+            let mut answer = ours.request(request).await;
+            let Some(again) = again else { return answer };
+            if answer.as_ref().is_err_and(broke_off) {
+                // RFC 9112, section 9.3.1: the origin closes a connection when it likes, perhaps just when a request is on its way.
+                answer = ours.request(again.request()).await;
+            }
+            if answer.as_ref().is_ok_and(|response| again.is_missed_by(response)) {
+                answer = ours.request(again.without_conditions().request()).await;
+            }
+            answer
+        };
         Box::pin(async move {
             match timeout(ANSWER, asked).await {
                 Ok(Ok(mut response)) => {
@@ -148,6 +212,18 @@ impl Service<Request<Asked>> for Origin {
             }
         })
     }
+}
+
+/// Whether the connection has ended before the head of a response.
+fn broke_off(error: &legacy::Error) -> bool {
+    let ended = |error: &hyper::Error| {
+        error.is_incomplete_message() || error.is_canceled() || error.is_closed() || cause::<io::Error>(error).is_some()
+    };
+    !error.is_connect() && cause(error).is_some_and(ended)
+}
+
+fn cause<'a, T: error::Error + 'static>(error: &'a (dyn error::Error + 'static)) -> Option<&'a T> {
+    error.source()?.downcast_ref()
 }
 
 /// The origin's response as this proxy's own.

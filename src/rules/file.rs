@@ -35,10 +35,11 @@ use crate::key::{Cookie, Headers, KeyExtractor, RequestTarget};
 ///     soft_timeout = "2s"
 ///     fill_across_processes = "30s"
 ///     etag = false
-///     normalise = { accept_encoding = "ordered" }     # "verbatim" (the default), "unordered"; accept_language; lists = true
+///     normalise = { accept_encoding = "ordered", select_language = true } # also accept_language: "verbatim", "unordered"; lists
 ///     cache_groups = false
 ///     identity = "bearer"                             # "cookie:NAME", "header:NAME"; { by = "bearer", required = true }
 ///     ignore_credentials = false
+///     ignore_cookies = false
 ///     namespaces = ["t", "t:{table}"]                 # `Rule::namespace`
 ///     invalidates = ["t:{table}"]                     # without it: the rule's namespaces
 ///     invalidates_on = { DELETE = ["t"] }
@@ -164,6 +165,7 @@ struct Entry {
     key: Option<FileKey>,
     identity: Option<value::Who>,
     ignore_credentials: Option<bool>,
+    ignore_cookies: Option<bool>,
     namespaces: Option<value::List>,
     invalidates: Option<value::List>,
     invalidates_on: Option<value::ByMethod>,
@@ -224,6 +226,7 @@ impl Entry {
         rule = with(rule, self.key, |rule, key| rule.key(key.extractor()));
         rule = with(rule, self.identity, |rule, who| rule.identity(who.0));
         rule = on(rule, self.ignore_credentials, Rule::ignore_credentials);
+        rule = on(rule, self.ignore_cookies, Rule::ignore_cookies);
         rule = self.namespaces.unwrap_or_default().0.iter().fold(rule, |rule, template| rule.namespace(template));
 
         let nothing = self.invalidates_nothing == Some(true);

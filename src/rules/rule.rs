@@ -65,6 +65,7 @@ pub struct Rule {
     max_body: usize,
     key: Arc<dyn KeyExtractor>,
     shared: bool,
+    cookies_ignored: bool,
     namespaces: Vec<String>,
     namespaces_by: Vec<Arc<NamespacesBy>>,
     clears: Clears,
@@ -156,7 +157,7 @@ impl Rule {
     ///   not state them itself, and nothing holds against `must-revalidate`.
     /// - A request with `Authorization` or `Cookie` gets, and leaves, only responses with `public`, `must-revalidate` or
     ///   `s-maxage` (section 3.5; for cookies this is more careful than the RFC), unless its key holds an
-    ///   [identity](Self::identity) or the rule [ignores credentials](Self::ignore_credentials).
+    ///   [identity](Self::identity) or the rule ignores [credentials](Self::ignore_credentials) or [cookies](Self::ignore_cookies).
     /// - `Set-Cookie` is never stored.
     ///
     /// Unsafe methods clear the responses of their URI (section 4.4), and those of `Location` and `Content-Location`, through
@@ -190,6 +191,7 @@ impl Rule {
             max_body: 1 << 20,
             key: Arc::new(RouteAndQuery),
             shared: false,
+            cookies_ignored: false,
             namespaces: Vec::new(),
             namespaces_by: Vec::new(),
             clears: Clears::Own,
@@ -280,6 +282,23 @@ impl Rule {
         self
     }
 
+    /// A `Cookie` is no credential under this rule: whatever cookies a request carries, it gets and leaves what others do, as RFC 9111 has it;
+    /// `Authorization` still counts. **Only for a route whose responses depend on no cookie, or say so with `private` or `Vary: Cookie`.**
+    /// Defaults to no.
+    ///
+    /// ```
+    /// use tower_response_cache::{Rule, Rules};
+    ///
+    /// // Pictures, asked for with whatever cookies the pages around them have set.
+    /// let rules = Rules::new().route("/pictures/{*path}", Rule::http().ignore_cookies());
+    /// # drop(rules);
+    /// ```
+    #[must_use]
+    pub fn ignore_cookies(mut self) -> Self {
+        self.cookies_ignored = true;
+        self
+    }
+
     /// Adds a namespace: a template such as `db_query:{table}` over the parameters of the route and `{identity}`.
     ///
     /// Ancestors (`db_query`, and the root `*`) come by themselves. An entry has at most 8, ancestors included.
@@ -349,7 +368,7 @@ impl Rule {
     }
 
     /// How far the request fields that a response varies by are reduced before they are compared (RFC 9111, section 4.1).
-    /// Defaults to [`Normalise::rfc`]. `select_language` has no effect here.
+    /// Defaults to [`Normalise::rfc`].
     ///
     /// ```
     /// use tower_response_cache::{Rule, semantics::{Normalise, Weights}};
@@ -694,6 +713,11 @@ impl Compiled {
 
     pub(crate) fn ignores_credentials(&self) -> bool {
         self.rule.shared
+    }
+
+    #[inline]
+    pub(crate) fn ignores_cookies(&self) -> bool {
+        self.rule.cookies_ignored
     }
 
     pub(crate) fn max_body(&self) -> usize {

@@ -435,13 +435,15 @@ impl<'de> Deserialize<'de> for Normal {
             lists: Option<bool>,
             accept_encoding: Option<Reduce>,
             accept_language: Option<Reduce>,
+            select_language: Option<bool>,
         }
 
-        let Table { lists, accept_encoding, accept_language } = Table::deserialize(from)?;
+        let Table { lists, accept_encoding, accept_language, select_language } = Table::deserialize(from)?;
         let mut normalise = Normalise::rfc();
         normalise.lists = lists.unwrap_or(normalise.lists);
         normalise.accept_encoding = accept_encoding.map_or(normalise.accept_encoding, |reduce| reduce.0);
         normalise.accept_language = accept_language.map_or(normalise.accept_language, |reduce| reduce.0);
+        normalise.select_language = select_language.unwrap_or(normalise.select_language);
         Ok(Self(normalise))
     }
 }

@@ -91,3 +91,4 @@ pub use storable::{
 pub use targeted::response_directives;
 pub use validation::{HeadSays, condition, head_says, merge, validated};
 pub use vary::{Normalise, Vary, Weights};
+pub(crate) use vary::{language_of, preferred_language};

@@ -45,8 +45,8 @@ pub struct Normalise {
     /// What may change in `Accept-Language`. Defaults to [`Weights::Verbatim`].
     pub accept_language: Weights,
     /// A response whose one `Content-Language` is what a request prefers above all else fits it, whatever else either request
-    /// accepts ([`Vary::fits`] only, since it takes a look at the response). For an inner service that picks the most
-    /// preferred of the languages it has. Defaults to no.
+    /// accepts ([`Vary::fits`] alone, not [`Vary::matches`]: it takes a look at the response). For an inner service that picks the most
+    /// preferred of the languages it has. A cache keeps such a response twice. Defaults to no.
     pub select_language: bool,
 }
 
@@ -151,11 +151,17 @@ impl Vary {
     /// Whether a stored response fits a new request: that and the request it answered agree in all nominated fields, except that a
     /// language may also be [selected](Normalise::select_language).
     pub fn fits(&self, asked: &HeaderMap, response: &HeaderMap, new: &HeaderMap, normalise: Normalise) -> bool {
-        if normalise.select_language && self.names.contains(&ACCEPT_LANGUAGE) && preferred(new, response) {
+        let preferred = || preferred_language(new).is_some_and(|language| language_of(response) == Some(language));
+        if self.selects(normalise) && preferred() {
             let names = self.names.iter().filter(|name| **name != ACCEPT_LANGUAGE).cloned().collect();
             return Vary { star: self.star, names }.matches(asked, new, normalise);
         }
         self.matches(asked, new, normalise)
+    }
+
+    /// Whether a language may be selected.
+    pub(crate) fn selects(&self, normalise: Normalise) -> bool {
+        normalise.select_language && self.names.contains(&ACCEPT_LANGUAGE)
     }
 
     /// Appends the nominated fields of a request to a cache key: each with its name, tagged, every part with its length before it
@@ -166,6 +172,22 @@ impl Vary {
         count(self.names.len(), key);
         for name in &self.names {
             write_field(name, request, normalise, key);
+        }
+    }
+
+    /// The same with a language in place of what the request says of languages: for two requests of which one was answered in this
+    /// language and the other prefers it to all others, the bytes are the same if the response [fits](Vary::fits). [`Vary::write`] never
+    /// writes them.
+    pub(crate) fn write_selected(&self, request: &HeaderMap, language: &[u8], normalise: Normalise, key: &mut Vec<u8>) {
+        count(self.names.len(), key);
+        for name in &self.names {
+            if *name == ACCEPT_LANGUAGE {
+                part(name.as_str().as_bytes(), key);
+                key.push(b's');
+                part(language, key);
+            } else {
+                write_field(name, request, normalise, key);
+            }
         }
     }
 }
@@ -221,25 +243,20 @@ fn write_field(name: &HeaderName, request: &HeaderMap, normalise: Normalise, key
     }
 }
 
-/// Whether the response's one language is the one that a request prefers to all others.
-fn preferred(request: &HeaderMap, response: &HeaderMap) -> bool {
-    let lines = |headers: &HeaderMap, name| -> Vec<Vec<u8>> {
-        let lines = headers.get_all(name).iter();
-        lines.flat_map(|line| list::elements(line.as_bytes())).map(<[u8]>::to_ascii_lowercase).collect()
-    };
-    let (languages, accepted) = (lines(response, CONTENT_LANGUAGE), lines(request, ACCEPT_LANGUAGE));
-    let preferences = preferences(accepted.iter().map(Vec::as_slice), Weights::Ordered);
-    let (Some(preferences), [language]) = (preferences, &languages[..]) else {
-        return false;
-    };
-    match &preferences[..] {
-        [first, rest @ ..] => {
-            first.name == *language
-                && first.thousandths > 0
-                && rest.first().is_none_or(|second| second.thousandths < first.thousandths)
-        }
-        [] => false,
-    }
+/// The one language that a response is in, in small letters; none if it names none or several.
+pub(crate) fn language_of(response: &HeaderMap) -> Option<Vec<u8>> {
+    let mut languages = response.get_all(CONTENT_LANGUAGE).iter().flat_map(|line| list::elements(line.as_bytes()));
+    let (Some(language), None) = (languages.next(), languages.next()) else { return None };
+    Some(language.to_ascii_lowercase())
+}
+
+/// The language that a request prefers to all others, in small letters.
+pub(crate) fn preferred_language(request: &HeaderMap) -> Option<Vec<u8>> {
+    let members = request.get_all(ACCEPT_LANGUAGE).iter().flat_map(|line| list::elements(line.as_bytes()));
+    let mut preferences = preferences(members, Weights::Ordered)?.into_iter();
+    let first = preferences.next()?;
+    let above_all = preferences.next().is_none_or(|second| second.thousandths < first.thousandths);
+    (first.thousandths > 0 && above_all).then_some(first.name)
 }
 
 struct Preference {

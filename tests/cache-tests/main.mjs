@@ -74,7 +74,7 @@ async function judgeTwice (expected) {
 
 // Whether a failure has no explanation, or an explanation no failure.
 function unexplained (judged) {
-  const reasons = explained(readFileSync(EXPLAINED, 'utf8'))
+  const reasons = explained(readFileSync(EXPLAINED, 'utf8'), suite.version)
   const failed = Object.keys(judged).filter(id => judged[id].kind !== 'check' && judged[id].state !== 'pass')
   const mute = failed.filter(id => !reasons.has(id))
   const idle = [...reasons].filter(id => judged[id] && judged[id].kind !== 'check' && judged[id].state === 'pass')

@@ -46,9 +46,10 @@ export function count (judged) {
   return counts
 }
 
-// The ids that a page of reasons begins its items with: "- `id`, `id`: …".
-export function explained (page) {
-  const items = page.split(/^- /m).slice(1).map(item => /^(?:`[^`]+`,?\s+)*`[^`]+`(?=:)/.exec(item)?.[0] ?? '')
+// The ids that a page of reasons begins its items with, "- `id`, `id`: …", in the sections whose title names the version.
+export function explained (page, version) {
+  const sections = page.split(/^## /m).slice(1).filter(section => section.split('\n', 1)[0].toLowerCase().includes(version))
+  const items = sections.flatMap(section => section.split(/^- /m).slice(1)).map(item => /^(?:`[^`]+`,?\s+)*`[^`]+`(?=:)/.exec(item)?.[0] ?? '')
   return new Set(items.flatMap(item => [...item.matchAll(/`([^`]+)`/g)].map(found => found[1])))
 }
 

@@ -1,6 +1,6 @@
 //! What makes two requests one, and what keeps two apart.
 
-use crate::{alone, asked, walk};
+use crate::{alone, asked, walk, walk_by};
 
 #[tokio::test]
 async fn requests_that_differ_where_it_counts_never_share_an_answer() {
@@ -128,5 +128,59 @@ async fn requests_that_differ_where_it_counts_never_share_an_answer() {
             ],
         ),
     ])
+    .await;
+}
+
+#[tokio::test]
+async fn rfc9111_4_1_a_language_is_selected_where_a_rule_says_so() {
+    const DE: &str = "200\ncache-control: max-age=60\nvary: accept-language, x-v\ncontent-language: de\n\nde";
+    const EN: &str = "200\ncache-control: max-age=60\nvary: accept-language, x-v\ncontent-language: en\n\nen";
+    const OLD: &str =
+        "200\ncache-control: max-age=60\nage: 60\netag: \"1\"\nvary: accept-language\ncontent-language: de\n\nold";
+    let rules = "[fallback]\nhttp = true\nnormalise = { select_language = true }\n";
+    walk_by(
+        rules,
+        &[
+            (
+                "what is preferred to all else fits, whatever else is accepted",
+                &[
+                    asked("GET /x\naccept-language: en, de", DE, "uri-miss 200 de"),
+                    alone("GET /x\naccept-language: fr;q=0.5, de;q=1.0", "hit 200 de"),
+                    alone("GET /x\naccept-language: DE", "hit 200 de"),
+                    alone("GET /x\naccept-language: en, de", "hit 200 de"),
+                ],
+            ),
+            (
+                "what is not does not",
+                &[
+                    asked("GET /x\naccept-language: en, de", DE, "uri-miss 200 de"),
+                    asked("GET /x\naccept-language: de, fr", EN, "vary-miss 200 en"),
+                    asked("GET /x\naccept-language: de;q=0.9, fr", EN, "vary-miss 200 en"),
+                    asked("GET /x\naccept-language: de\nx-v: 1", EN, "vary-miss 200 en"),
+                    asked("GET /x", EN, "vary-miss 200 en"),
+                    alone("GET /x\naccept-language: de, fr;q=0.1", "hit 200 de"),
+                    alone("GET /x\naccept-language: en, fr;q=0.1", "hit 200 en"),
+                ],
+            ),
+            (
+                "4.3: it is validated like any other",
+                &[
+                    asked("GET /x\naccept-language: en, de", OLD, "uri-miss 200 old"),
+                    asked("GET /x\naccept-language: de", "304\netag: \"1\"\ncache-control: max-age=60", "stale 200 old")
+                        .sends(&[("if-none-match", "\"1\"")]),
+                    alone("GET /x\naccept-language: de, it;q=0.1", "hit 200 old"),
+                ],
+            ),
+            (
+                "4.4: it is cleared with the others",
+                &[
+                    asked("GET /x\naccept-language: en, de", DE, "uri-miss 200 de"),
+                    alone("GET /x\naccept-language: de", "hit 200 de"),
+                    asked("POST /x", "204", "method 204"),
+                    asked("GET /x\naccept-language: de", EN, "uri-miss 200 en"),
+                ],
+            ),
+        ],
+    )
     .await;
 }

@@ -47,8 +47,19 @@ impl Step {
 
 /// A table of cases, each a name and its steps, against one proxy: `/x` in a request stands for a path of the case's own.
 async fn walk(cases: &[(&str, &[Step])]) {
+    walk_with(&[], cases).await;
+}
+
+/// The same against a proxy with these rules.
+async fn walk_by(rules: &str, cases: &[(&str, &[Step])]) {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), rules).expect("written");
+    walk_with(&["--rules", file.path().to_str().expect("text")], cases).await;
+}
+
+async fn walk_with(flags: &[&str], cases: &[(&str, &[Step])]) {
     let origin = Origin::start().await;
-    let proxy = Proxy::start(&origin.address, &[]).await;
+    let proxy = Proxy::start(&origin.address, flags).await;
     let mut faults = Vec::new();
     for (case, (name, steps)) in cases.iter().enumerate() {
         let own = |text: &str| text.replace("/x", &format!("/x{case}"));

@@ -179,3 +179,44 @@ async fn what_no_rule_covers_passes_through_and_says_so() {
         assert_eq!((answer.outcome().as_str(), answer.text().as_str()), (want, "a"), "{asks}");
     }
 }
+
+#[tokio::test]
+async fn a_request_that_a_closing_connection_has_swallowed_is_sent_once_more_if_it_may_be() {
+    const A: &str = "200\ncache-control: no-store\n\na";
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(&origin.address, &[]).await;
+    // How often the connection closes after the head of the request, and what comes of that.
+    for (asks, closes, want, attempts) in [
+        ("GET /x", 1, "200 a", 2),
+        ("GET /x", 2, "502 the origin cannot be reached\n", 2),
+        ("HEAD /x", 1, "200 ", 2),
+        ("DELETE /x", 1, "200 a", 2),
+        ("POST /x", 1, "502 the origin cannot be reached\n", 1),
+        ("PUT /x\n\ncontent", 1, "502 the origin cannot be reached\n", 1),
+    ] {
+        // A connection that has been used already.
+        origin.says(Says::Whole(response(A)));
+        assert_eq!(proxy.send("GET /before").await.text(), "a");
+        origin.forget();
+        (0..closes).for_each(|_| origin.says(Says::Then(Vec::new())));
+        origin.says(if asks.starts_with("HEAD") {
+            Says::Whole(response("200\ncontent-length: 0\n"))
+        } else {
+            Says::Whole(response(A))
+        });
+        let answer = proxy.send(asks).await;
+        assert_eq!(format!("{} {}", answer.status, answer.text()), want, "{asks}");
+        assert_eq!(origin.forget().len(), attempts, "{asks}");
+    }
+}
+
+#[tokio::test]
+async fn an_origin_that_closes_its_connections_without_saying_so_costs_no_request() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(&origin.address, &[]).await;
+    for round in 0..50 {
+        origin.says(Says::Then(response("200\ncache-control: no-store\n\na")));
+        let answer = proxy.send("GET /x").await;
+        assert_eq!(format!("{} {}", answer.status, answer.text()), "200 a", "round {round}");
+    }
+}

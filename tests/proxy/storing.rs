@@ -1,7 +1,7 @@
 //! What may be stored, for whom, and for how long.
 
 use crate::{
-    alone, asked, walk,
+    alone, asked, walk, walk_by,
     wire::{Client, Origin, Proxy, Says, request, response},
 };
 
@@ -175,6 +175,52 @@ async fn what_breaks_off_is_not_stored_and_does_not_end_as_if_it_were_whole() {
         assert_eq!(proxy.send(&asks).await.text(), "1234567890", "{name}");
         origin.forget();
     }
+}
+
+#[tokio::test]
+async fn cookies_tell_nobody_apart_where_a_rule_says_so() {
+    const A: &str = "200\ncache-control: max-age=60\n\na";
+    const B: &str = "200\ncache-control: max-age=60\n\nb";
+    let rules = "[fallback]\nhttp = true\nignore_cookies = true\n";
+    walk_by(
+        rules,
+        &[
+            (
+                "whoever has which cookie shares",
+                &[
+                    asked("GET /x\ncookie: s=1", A, "uri-miss 200 a"),
+                    alone("GET /x\ncookie: s=2", "hit 200 a"),
+                    alone("GET /x", "hit 200 a"),
+                ],
+            ),
+            (
+                "unless the response says that it is for one",
+                &[
+                    asked("GET /x\ncookie: s=1", "200\ncache-control: private, max-age=60\n\na", "uri-miss 200 a"),
+                    asked("GET /x\ncookie: s=2", "200\ncache-control: max-age=60\nvary: cookie\n\nb", "uri-miss 200 b"),
+                    asked("GET /x\ncookie: s=1", A, "vary-miss 200 a"),
+                    alone("GET /x\ncookie: s=2", "hit 200 b"),
+                    alone("GET /x\ncookie: s=1", "hit 200 a"),
+                ],
+            ),
+            (
+                "or sets one",
+                &[
+                    asked("GET /x\ncookie: s=1", "200\ncache-control: max-age=60\nset-cookie: s=1\n\na", "uri-miss 200 a"),
+                    asked("GET /x\ncookie: s=2", B, "uri-miss 200 b"),
+                ],
+            ),
+            (
+                "and 3.5: Authorization counts as ever",
+                &[
+                    asked("GET /x\ncookie: s=1\nauthorization: Bearer 1", A, "uri-miss 200 a"),
+                    asked("GET /x\ncookie: s=1", B, "uri-miss 200 b"),
+                    asked("GET /x\ncookie: s=1\nauthorization: Bearer 2", A, "request 200 a"),
+                ],
+            ),
+        ],
+    )
+    .await;
 }
 
 #[tokio::test]

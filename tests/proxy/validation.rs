@@ -2,7 +2,7 @@
 
 use crate::{
     alone, asked, walk,
-    wire::{Origin, Proxy, Says, response},
+    wire::{Asked, Origin, Proxy, Says, response},
 };
 
 #[tokio::test]
@@ -64,7 +64,7 @@ async fn validation() {
             "5.2.1.4: a reload asks, although it is fresh",
             &[
                 asked("GET /x", TAGGED, "uri-miss 200 a"),
-                asked("GET /x\ncache-control: no-cache", "304\netag: \"1\"", "stale 200 a")
+                asked("GET /x\ncache-control: no-cache", "304\netag: \"1\"", "request 200 a")
                     .sends(&[("if-none-match", "\"1\"")]),
                 alone("GET /x", "hit 200 a"),
             ],
@@ -74,7 +74,7 @@ async fn validation() {
             &[
                 asked("GET /x", "200\ncache-control: max-age=60, immutable\netag: \"1\"\n\na", "uri-miss 200 a"),
                 alone("GET /x\ncache-control: max-age=0", "hit 200 a"),
-                asked("GET /x\ncache-control: no-cache", "304\netag: \"1\"", "stale 200 a"),
+                asked("GET /x\ncache-control: no-cache", "304\netag: \"1\"", "request 200 a"),
             ],
         ),
         (
@@ -200,4 +200,30 @@ async fn an_origin_that_cannot_be_reached_is_a_502_or_what_is_stale_where_that_i
         assert_ne!(answer.outcome(), "-", "{asks}: Cache-Status stands on every response");
     }
     assert_eq!(proxy.send("GET /fresh").await.status, 502, "a write without an answer may have been carried out");
+}
+
+#[tokio::test]
+async fn a_304_about_something_else_has_the_whole_asked_for() {
+    const WHOLE: &str = "200\ncache-control: max-age=60\netag: \"2\"\nlast-modified: Fri, 01 Jan 2016 00:00:00 GMT\n\nb";
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(&origin.address, &[]).await;
+    for (path, stored, says) in [
+        ("/tag", "etag: \"1\"", "304\netag: \"2\""),
+        ("/weak", "etag: W/\"1\"", "304\netag: \"1\""),
+        ("/date", "last-modified: Thu, 01 Jan 2015 00:00:00 GMT", "304\nlast-modified: Wed, 01 Jan 2014 00:00:00 GMT"),
+    ] {
+        let asks = format!("GET {path}");
+        origin.says(Says::Whole(response(&format!("200\ncache-control: max-age=60\nage: 60\n{stored}\n\na"))));
+        assert_eq!(proxy.send(&asks).await.text(), "a", "{path}");
+        origin.forget();
+        origin.says(Says::Whole(response(says)));
+        origin.says(Says::Whole(response(WHOLE)));
+        let answer = proxy.send(&asks).await;
+        assert_eq!(format!("{} {} {}", answer.outcome(), answer.status, answer.text()), "stale 200 b", "{path}");
+        let calls = origin.forget();
+        let conditional = |call: &Asked| call.fields.iter().any(|(name, _)| name.starts_with("if-"));
+        assert_eq!(calls.iter().map(conditional).collect::<Vec<_>>(), [true, false], "{path}");
+        let answer = proxy.send(&asks).await;
+        assert_eq!(format!("{} {}", answer.outcome(), answer.text()), "hit b", "{path}");
+    }
 }

@@ -160,6 +160,14 @@ fn rfc9110_12_5_4_a_language_selected() {
         let request = |foo| headers(&[("accept-language", new), ("foo", foo)]);
         let select = Normalise { select_language: true, ..Normalise::rfc() };
         assert_eq!(vary.fits(&asked, &response, &request("1"), select), want, "{language} {new}");
+        // A cache that looks for keys finds the same: that of the request, and that of the language.
+        let mut keys = [const { Vec::new() }; 4];
+        let [own, selected, sought, preferred] = &mut keys;
+        vary.write(&asked, select, own);
+        vary.write(&request("1"), select, sought);
+        language_of(&response).inspect(|language| vary.write_selected(&asked, language, select, selected));
+        preferred_language(&request("1")).inspect(|language| vary.write_selected(&request("1"), language, select, preferred));
+        assert_eq!(own == sought || !preferred.is_empty() && selected == preferred, want, "{language} {new}");
         assert!(!vary.fits(&asked, &response, &request("2"), select), "the other fields count as ever");
         assert_eq!(vary.fits(&asked, &response, &request("1"), Normalise::rfc()), new == "en, de", "only by choice");
     }
