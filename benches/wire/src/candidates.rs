@@ -54,12 +54,12 @@ pub enum Hits {
 /// All of them; the first is also the origin of those that need one.
 pub const CANDIDATES: &[Candidate] = &[
     own("constant", "axum, answering from a constant", Hits::Never),
-    own("layered", "the same behind a layer that does nothing", Hits::Never),
+    own("layered", "axum, the constant behind a layer that does nothing", Hits::Never),
     own("bound", "axum, lower bound of a correct hit", Hits::ByAge),
-    own("cache", "axum, hit: `Router::layer(CacheLayer)`", Hits::Here),
-    own("extension", "the same with the extension, as is the default", Hits::Here),
-    own("bare", "`axum::serve` without a router, answering from a constant", Hits::Untold),
-    own("outside", "`axum::serve`, hit: the cache around the router", Hits::Here),
+    own("cache", "axum, hit of `Router::layer(CacheLayer)`", Hits::Here),
+    own("extension", "axum, the same hit with the extension, as is the default", Hits::Here),
+    own("bare", "no router, answering from a constant", Hits::Untold),
+    own("outside", "axum, hit of a cache around the router", Hits::Here),
     Candidate { name: "nginx", title: "nginx, hit of `proxy_cache`", how: How::Nginx, hits: Hits::Behind },
     Candidate { name: "varnish", title: "Varnish, hit", how: How::Varnish, hits: Hits::Behind },
 ];
@@ -112,7 +112,7 @@ impl Candidate {
             fs::write(&file, text).expect("a file");
             file.display().to_string()
         };
-        let (program, arguments) = match self.how {
+        let (program, arguments): (PathBuf, _) = match self.how {
             How::Own => (env::current_exe().expect("the path of this program"), words(&["serve", self.name])),
             How::Nginx => {
                 let file = written("nginx.conf", nginx(&folder.display().to_string(), address, origin.expect("an origin")));
@@ -131,7 +131,7 @@ impl Candidate {
             [] => Command::new(program),
             [first, others @ ..] => {
                 let mut command = Command::new(first);
-                command.args(others).arg::<PathBuf>(program);
+                command.args(others).arg(program);
                 command
             }
         };
