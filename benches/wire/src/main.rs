@@ -1,0 +1,134 @@
+//! A hit of 1 KiB over HTTP/1.1, from end to end: a handler that answers from a constant, the lower bound of a correct hit, this
+//! crate, nginx and Varnish, each in a process of its own on the loopback interface.
+//!
+//! ```text
+//! cargo run --release --manifest-path benches/wire/Cargo.toml                      # the table
+//! cargo run --release --manifest-path benches/wire/Cargo.toml -- cache nginx 2000  # some rows, counted by 2,000 requests
+//! ```
+//!
+//! To look closer at one: `serve NAME` serves it and prints its address, `ask ADDR REQUESTS` sends so many on one connection.
+
+mod candidates;
+mod instructions;
+mod rounds;
+mod serve;
+mod wire;
+
+use std::{env, path::Path, process::Command};
+
+use candidates::{CANDIDATES, Candidate, is_installed};
+use rounds::{CORES, Speed, pinned};
+use wire::Client;
+
+/// How many requests are counted, and twice as many.
+const REQUESTS: u64 = 10_000;
+
+fn main() {
+    let arguments: Vec<_> = env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["serve", name] => serve::serve(name),
+        ["load", address] => rounds::own_load(address.parse().expect("an address")),
+        ["ask", address, requests] => {
+            let mut client = Client::connect(address.parse().expect("an address")).expect("a connection");
+            client.ask_again(requests.parse().expect("a number"));
+        }
+        ref words => table(words),
+    }
+}
+
+/// One of the table.
+struct Row<'a> {
+    candidate: &'a Candidate,
+    instructions: Option<f64>,
+    speed: Speed,
+}
+
+fn table(words: &[&str]) {
+    let (numbers, names): (Vec<&str>, Vec<&str>) = words.iter().partition(|word| word.parse::<u64>().is_ok());
+    let requests = numbers.first().map_or(REQUESTS, |number| number.parse().expect("a number"));
+    if let Some(unknown) = names.iter().find(|name| CANDIDATES.iter().all(|candidate| candidate.name != **name)) {
+        panic!("no candidate is called {unknown:?}");
+    }
+    let wanted: Vec<_> = CANDIDATES
+        .iter()
+        .filter(|candidate| names.is_empty() || names.contains(&candidate.name))
+        .filter(|candidate| candidate.program().is_none_or(|program| is_there(program, "its row is left out")))
+        .collect();
+    let counted = is_there("valgrind", "instructions are not counted");
+    if !is_installed("wrk") {
+        eprintln!("there is no wrk: the load is this program's own");
+    }
+
+    let memory = Path::new("/dev/shm");
+    let parent = if memory.is_dir() { memory.to_owned() } else { env::temp_dir() };
+    let folder = tempfile::Builder::new().prefix("wire-").tempdir_in(parent).expect("a folder");
+    // Only what is not served from a cache asks it: it shares the core of the load.
+    let origin = CANDIDATES[0].start(&pinned(CORES[1]), None, folder.path());
+    let instructions: Vec<_> = wanted
+        .iter()
+        .map(|candidate| {
+            let instructions = counted.then(|| instructions::per_request(candidate, requests, &origin, folder.path()))?;
+            eprintln!("{}: {instructions:.0} instructions", candidate.name);
+            Some(instructions)
+        })
+        .collect();
+    let speeds = rounds::measure(&wanted, &origin, folder.path());
+    let rows = wanted.iter().zip(instructions).zip(speeds);
+    print(&rows.map(|((candidate, instructions), speed)| Row { candidate, instructions, speed }).collect::<Vec<_>>());
+}
+
+fn is_there(program: &str, otherwise: &str) -> bool {
+    let there = is_installed(program);
+    if !there {
+        eprintln!("there is no {program}: {otherwise}");
+    }
+    there
+}
+
+fn print(rows: &[Row]) {
+    let instructions = |name: &str| rows.iter().find(|row| row.candidate.name == name).and_then(|row| row.instructions);
+    let (constant, nginx) = (instructions("constant"), instructions("nginx"));
+    let times = |own: Option<f64>, other: Option<f64>| shown(own.zip(other).map(|(own, other)| own / other), 3);
+    println!("| | instructions | × constant | × nginx | requests a second | CPU µs | of its core |");
+    println!("|---|---:|---:|---:|---:|---:|---:|");
+    for Row { candidate, instructions, speed } in rows {
+        println!(
+            "| {} | {} | {} | {} | {:.0} | {:.2} | {:.0} % |",
+            candidate.title,
+            shown(*instructions, 0),
+            times(*instructions, constant),
+            times(*instructions, nginx),
+            speed.rate,
+            speed.cpu,
+            100.0 * speed.busy,
+        );
+    }
+    println!("\n{}", versions().join(", "));
+}
+
+fn shown(figure: Option<f64>, digits: usize) -> String {
+    figure.map_or_else(String::new, |figure| format!("{figure:.digits$}"))
+}
+
+/// Of everything that has a part in the figures.
+fn versions() -> Vec<String> {
+    let locked = |name: &str| {
+        let lines = include_str!("../Cargo.lock").split_once(&format!("name = \"{name}\"\nversion = \""))?.1;
+        Some(format!("{name} {}", lines.split('"').next()?))
+    };
+    let asked = |program: &str, flag: &str| {
+        let output = Command::new(program).arg(flag).output().ok()?;
+        let said = [output.stdout, output.stderr].concat();
+        Some(String::from_utf8_lossy(&said).lines().next()?.to_owned())
+    };
+    // The first number with a point in what it says of itself.
+    let installed = |program: &str, flag: &str| {
+        let said = asked(program, flag)?;
+        let version =
+            said.split(|c: char| !c.is_ascii_digit() && c != '.').find(|word| word.contains('.') && word.len() > 2)?;
+        Some(format!("{program} {version}"))
+    };
+    let programs = [("nginx", "-v"), ("varnishd", "-V"), ("wrk", "-v"), ("valgrind", "--version"), ("rustc", "--version")];
+    let crates = ["axum", "hyper", "tokio"].into_iter().filter_map(locked);
+    crates.chain(programs.into_iter().filter_map(|(program, flag)| installed(program, flag))).collect()
+}
