@@ -302,7 +302,8 @@ impl<St: Store> Fill<St> {
         let language = self.language_key(&vary, &parts.headers);
         let names = self.named(&parts.headers, hints)?;
         let added = names.as_ref().map_or_else(Namespaces::default, |names| names.since(self.of.quest.plan.names.count()));
-        let mut headers = finished(&parts.headers, self.shared.options.cache_status.is_some());
+        let options = &self.shared.options;
+        let mut headers = finished(&parts.headers, options.cache_status.is_some(), usize::from(options.content_length));
         if names_hops(&parts.headers) || control.private.is_some() || control.no_cache.is_some() {
             semantics::strip_for_storing(&mut headers, &control);
         }
@@ -497,6 +498,7 @@ impl<St: Store> Fill<St> {
         if matches!(reading, Reading::Whole) && fit.announced.is_none_or(|n| n == got.len as u64) {
             let trailers = got.trailers.take().map(Box::new);
             let data = exact(got.whole());
+            self.state_length(&mut fit, data.len(), trailers.is_some());
             if let Some(tag) = self.tag(&mut fit, &data) {
                 parts.headers.insert(header::ETAG, tag);
             }
@@ -570,6 +572,7 @@ impl<St: Store> Fill<St> {
             Some(Ok(trailers)) if fit.announced.is_none_or(|n| n == tape.len() as u64) => {
                 // Stored before its end is told: who has read it to the end finds it in the store.
                 let data = exact(tape.whole());
+                self.state_length(&mut fit, data.len(), trailers.is_some());
                 self.tag(&mut fit, &data);
                 let _ = self.store(fit, data, trailers.clone().map(Box::new)).await;
                 tape.end(End::Whole(trailers));
@@ -702,6 +705,14 @@ impl<St: Store> Fill<St> {
             leader.closes();
         }
         store.admit(&self.of.missed.stamp, added).await.map_err(Err)?.ok_or(Ok(Put::Dead))
+    }
+
+    /// Has the stored response say how long it is, where that is wished and possible (RFC 9110, section 8.6).
+    fn state_length(&self, fit: &mut Fit, length: usize, trailers: bool) {
+        let may = !trailers && fit.status != StatusCode::NO_CONTENT && !fit.headers.contains_key(header::CONTENT_LENGTH);
+        if may && self.shared.options.content_length {
+            fit.headers.insert(header::CONTENT_LENGTH, length.into());
+        }
     }
 
     /// Gives a response without `ETag` a strong one, if the rule wants that: it differs wherever the content does, or how it is

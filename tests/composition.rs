@@ -900,3 +900,50 @@ async fn a_request_that_looked_before_a_fill_landed_does_not_begin_another() {
         assert_eq!(calls.load(Ordering::SeqCst), round + 1);
     }
 }
+
+#[tokio::test]
+async fn stored_responses_say_how_long_they_are_where_that_is_wished() {
+    let length = |response: &Response<tower_response_cache::CacheBody<Tapped>>| response.headers().get(header::CONTENT_LENGTH).cloned();
+    for (wished, says) in [(false, None), (true, Some("4"))] {
+        let (service, mut hand) = in_hand::<Tapped>(&minute().content_length(wished));
+        let call = start(&service, get("/t/a")).await;
+        let (_, answer) = within(next_call(&mut hand)).await;
+        let (tap, body) = tapped(None);
+        tap.send("rows");
+        drop(tap);
+        answer.send_response(Response::new(body));
+        let miss = within(call).await.unwrap();
+        assert_eq!(length(&miss), None, "the inner service's response is as it was");
+        let hit = within(start(&service, get("/t/a")).await).await.unwrap();
+        assert_eq!(length(&hit), says.map(HeaderValue::from_static));
+        assert_eq!(within(text(hit)).await, "rows");
+        // Where it is needed it is said in any case.
+        let mut head = get("/t/a");
+        *head.method_mut() = Method::HEAD;
+        assert_eq!(length(&within(start(&service, head).await).await.unwrap()), Some(HeaderValue::from_static("4")));
+        let mut part = get("/t/a");
+        part.headers_mut().insert(header::RANGE, HeaderValue::from_static("bytes=1-2"));
+        assert_eq!(length(&within(start(&service, part).await).await.unwrap()), Some(HeaderValue::from_static("2")));
+    }
+}
+
+#[tokio::test]
+async fn no_length_is_stated_where_there_must_be_none() {
+    let (service, mut hand) = in_hand::<Tapped>(&minute().content_length(true));
+    for (target, status, trailers) in [("/t/a", StatusCode::OK, true), ("/t/b", StatusCode::NO_CONTENT, false)] {
+        let call = start(&service, get(target)).await;
+        let (_, answer) = within(next_call(&mut hand)).await;
+        let (tap, body) = tapped(None);
+        if trailers {
+            tap.send("rows");
+            tap.trailers("grpc-status", "0");
+        }
+        drop(tap);
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        answer.send_response(response);
+        drop(within(call).await.unwrap());
+        let hit = within(start(&service, get(target)).await).await.unwrap();
+        assert_eq!((hit.status(), hit.headers().get(header::CONTENT_LENGTH)), (status, None));
+    }
+}

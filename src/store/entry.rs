@@ -187,9 +187,11 @@ impl fmt::Debug for Entry {
 
 /// The header map as hits will clone it: of exact size, the slot for `Age` in front, and behind it one for `Cache-Status` if hits will
 /// say something there. Behind what caches before this one have said there it would not be found: there it is put on each hit anew.
-pub(crate) fn finished(headers: &HeaderMap, tells: bool) -> HeaderMap {
+///
+/// There is room for so many fields `more`.
+pub(crate) fn finished(headers: &HeaderMap, tells: bool, more: usize) -> HeaderMap {
     let tells = tells && !headers.contains_key(CACHE_STATUS);
-    let mut finished = HeaderMap::with_capacity(headers.keys_len() + 1 + usize::from(tells));
+    let mut finished = HeaderMap::with_capacity(headers.keys_len() + 1 + usize::from(tells) + more);
     finished.insert(AGE, HeaderValue::from_static("0"));
     if tells {
         finished.insert(CACHE_STATUS, HeaderValue::from_static(""));

@@ -90,7 +90,7 @@ fn count(asked: Arc<AtomicU64>) -> Router {
 }
 
 fn cache(told: Told) -> CacheLayer {
-    ours::layer(Memory::new(ROOM), ours::minute(), told)
+    ours::layer(Memory::new(ROOM), ours::minute(), told).content_length(true)
 }
 
 /// A handler that answers from a constant, and counts how often.
