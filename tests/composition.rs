@@ -903,7 +903,8 @@ async fn a_request_that_looked_before_a_fill_landed_does_not_begin_another() {
 
 #[tokio::test]
 async fn stored_responses_say_how_long_they_are_where_that_is_wished() {
-    let length = |response: &Response<tower_response_cache::CacheBody<Tapped>>| response.headers().get(header::CONTENT_LENGTH).cloned();
+    let length =
+        |response: &Response<tower_response_cache::CacheBody<Tapped>>| response.headers().get(header::CONTENT_LENGTH).cloned();
     for (wished, says) in [(false, None), (true, Some("4"))] {
         let (service, mut hand) = in_hand::<Tapped>(&minute().content_length(wished));
         let call = start(&service, get("/t/a")).await;

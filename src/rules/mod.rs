@@ -1,6 +1,7 @@
 //! Rules: what a route allows, and the table of them.
 
 mod beginnings;
+mod compiled;
 mod error;
 #[cfg(feature = "config")]
 mod file;
@@ -15,13 +16,13 @@ use std::{fmt, sync::Arc};
 
 use ::http::{Extensions, Uri};
 
+pub(crate) use compiled::{Compiled, ReadPlan};
 pub use error::{RulesError, RulesErrorKind};
 #[cfg(feature = "config")]
 pub use file::RulesFileError;
 pub(crate) use http::HttpOptions;
 pub(crate) use params::Params;
 pub use rule::Rule;
-pub(crate) use rule::{Compiled, ReadPlan};
 
 use self::beginnings::Beginnings;
 use crate::{

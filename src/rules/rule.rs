@@ -1,29 +1,15 @@
 //! One rule: what may be cached on a route, for how long, under which key and namespaces, and what clears it.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use http::{HeaderName, Method, StatusCode, response};
 
-use super::{
-    HttpOptions, RulesError, RulesErrorKind,
-    template::{self, Template},
-};
+use super::HttpOptions;
 use crate::{
-    clock::{Nanos, nanos},
-    content,
-    groups::Origin,
     invalidate::{AfterHold, OnFenceError},
-    key::{self, And, Extracted, Identity, KeyExtractor, KeyRef, KeyWriter, RequestView, RouteAndQuery},
-    namespace::{MAX_NAMESPACES, Namespace, Namespaces},
+    key::{And, Identity, KeyExtractor, RequestView, RouteAndQuery},
+    namespace::Namespace,
     semantics::Normalise,
-    service::overrides_method,
 };
 
 /// What a route allows.
@@ -56,32 +42,32 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct Rule {
-    lifetime: Lifetime,
-    statuses: Vec<(StatusCode, Duration)>,
-    while_revalidate: Duration,
-    if_error: Duration,
-    early: f64,
-    jitter: f64,
-    max_body: usize,
-    key: Arc<dyn KeyExtractor>,
-    shared: bool,
-    cookies_ignored: bool,
-    namespaces: Vec<String>,
-    namespaces_by: Vec<Arc<NamespacesBy>>,
-    clears: Clears,
-    clears_by: Vec<(Methods, Arc<ClearsBy>)>,
-    soft: bool,
-    spare_client_errors: bool,
-    spare_server_errors: bool,
-    normalise: Normalise,
-    etag: bool,
-    groups: bool,
-    soft_timeout: Option<Duration>,
-    lock: Option<Duration>,
-    hold: Option<(Duration, AfterHold)>,
-    on_fence_error: Option<OnFenceError>,
+    pub(super) lifetime: Lifetime,
+    pub(super) statuses: Vec<(StatusCode, Duration)>,
+    pub(super) while_revalidate: Duration,
+    pub(super) if_error: Duration,
+    pub(super) early: f64,
+    pub(super) jitter: f64,
+    pub(super) max_body: usize,
+    pub(super) key: Arc<dyn KeyExtractor>,
+    pub(super) shared: bool,
+    pub(super) cookies_ignored: bool,
+    pub(super) namespaces: Vec<String>,
+    pub(super) namespaces_by: Vec<Arc<NamespacesBy>>,
+    pub(super) clears: Clears,
+    pub(super) clears_by: Vec<(Methods, Arc<ClearsBy>)>,
+    pub(super) soft: bool,
+    pub(super) spare_client_errors: bool,
+    pub(super) spare_server_errors: bool,
+    pub(super) normalise: Normalise,
+    pub(super) etag: bool,
+    pub(super) groups: bool,
+    pub(super) soft_timeout: Option<Duration>,
+    pub(super) lock: Option<Duration>,
+    pub(super) hold: Option<(Duration, AfterHold)>,
+    pub(super) on_fence_error: Option<OnFenceError>,
     /// An option of HTTP rules that another rule was given.
-    misplaced: Option<&'static str>,
+    pub(super) misplaced: Option<&'static str>,
 }
 
 /// Where a lifetime comes from.
@@ -102,14 +88,14 @@ type ClearsBy = dyn Fn(&RequestView<'_>, &response::Parts) -> Vec<Namespace> + S
 
 /// What unsafe methods on the route clear.
 #[derive(Clone)]
-enum Clears {
+pub(super) enum Clears {
     /// Nothing was said: the rule's own namespaces.
     Own,
     Listed(Vec<(Methods, String)>),
 }
 
 /// `None`: every unsafe method.
-type Methods = Option<Vec<Method>>;
+pub(super) type Methods = Option<Vec<Method>>;
 
 impl Rule {
     /// A rule under which responses live for so long.
@@ -531,301 +517,4 @@ impl fmt::Debug for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Rule").field("namespaces", &self.namespaces).finish_non_exhaustive()
     }
-}
-
-/// A rule that has been checked against its route.
-#[derive(Clone)]
-pub(crate) struct Compiled {
-    route: Option<Box<str>>,
-    rule: Rule,
-    /// Its key depends on the target alone.
-    of_target: bool,
-    namespaces: Vec<Template>,
-    clears: Vec<(Methods, Template)>,
-    /// Whether a handler was seen to name namespaces in its response.
-    adds: Arc<AtomicBool>,
-}
-
-/// What has to be known of a request before it is handed to the inner service, for its response to be stored.
-#[derive(Debug, Clone)]
-pub(crate) struct ReadPlan {
-    /// All that are known from the request; the key is one of them.
-    pub(crate) names: Namespaces,
-    /// The lifetime, where the request decides it.
-    pub(crate) ttl: Option<Duration>,
-    /// The origin of its cache groups, if the rule obeys them.
-    pub(crate) groups_of: Option<Origin>,
-}
-
-/// What a write clears, as known before its response.
-#[derive(Debug)]
-pub(crate) struct Cleared {
-    pub(crate) names: Vec<Namespace>,
-    pub(crate) soft: bool,
-}
-
-impl Compiled {
-    pub(super) fn new(route: Option<&str>, rule: Rule) -> Result<Self, RulesError> {
-        let fault = |kind, why: String| Err(RulesError::new(kind, route, why));
-        if route.is_some_and(|route| !route.starts_with('/')) {
-            return fault(RulesErrorKind::Pattern, "a pattern begins with `/`, as in `/tables/{table}`".into());
-        }
-        let old = |segment: &&str| segment.starts_with([':', '*']);
-        if let Some(segment) = route.and_then(|route| route.split('/').find(old)) {
-            let name = segment.trim_start_matches(':');
-            let why = format!("{segment:?} is no parameter but text that stands for itself; write `{{{name}}}`");
-            return fault(RulesErrorKind::Pattern, why);
-        }
-        for (status, _) in &rule.statuses {
-            if status.is_informational() || [StatusCode::PARTIAL_CONTENT, StatusCode::NOT_MODIFIED].contains(status) {
-                return fault(RulesErrorKind::Setting, format!("a {} response cannot be stored", status.as_u16()));
-            }
-        }
-        if !(0.0..=1.0).contains(&rule.jitter) {
-            return fault(RulesErrorKind::Setting, format!("jitter is {}; it is a share from 0 to 1", rule.jitter));
-        }
-        if !(rule.early >= 0.0 && rule.early.is_finite()) {
-            let why = format!("beta of early_refresh is {}; it is 0 (off) or a positive number", rule.early);
-            return fault(RulesErrorKind::Setting, why);
-        }
-        if rule.lock.is_some_and(|lease| lease < Duration::from_millis(100) || lease > Duration::from_secs(300)) {
-            let lease = rule.lock.unwrap_or_default();
-            let why = format!("fill_across_processes is {lease:?}; it is a time from 100 milliseconds to 5 minutes");
-            return fault(RulesErrorKind::Setting, why);
-        }
-        if let Some(name) = rule.misplaced {
-            return fault(
-                RulesErrorKind::Setting,
-                format!("{name} is an option of HTTP rules alone: of Rule::http(), or with `http = true`"),
-            );
-        }
-        let params = route.map(template::params_of).unwrap_or_default();
-        let identified = rule.key.identity().is_some();
-        let parse = |source: &str| Template::parse(source, route, &params, identified);
-        let namespaces = rule.namespaces.iter().map(|source| parse(source)).collect::<Result<Vec<_>, _>>()?;
-        let mut all = Namespaces::root();
-        for (i, template) in namespaces.iter().enumerate() {
-            all.push(&template.sample(&format!("x{i}")));
-        }
-        if all.len() > MAX_NAMESPACES {
-            let names = all.iter().collect::<Vec<_>>().join(", ");
-            let why = format!("its entries would belong to {} namespaces ({names}); at most 8", all.len());
-            return fault(RulesErrorKind::Namespace, why);
-        }
-        let clears = match &rule.clears {
-            Clears::Own => namespaces.iter().map(|template| (None, template.clone())).collect(),
-            Clears::Listed(list) => {
-                list.iter().map(|(methods, source)| Ok((methods.clone(), parse(source)?))).collect::<Result<_, RulesError>>()?
-            }
-        };
-        let of_target = rule.key.is_of_target();
-        Ok(Self { route: route.map(Into::into), rule, of_target, namespaces, clears, adds: Arc::default() })
-    }
-
-    /// Writes the whole key of a request: its route, then what the extractor says.
-    #[inline]
-    pub(crate) fn write_key(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
-        let extracted = self.write_target(request, key);
-        if *request.method != Method::GET && content::is_query(request.method) {
-            content::write(request, key);
-        }
-        extracted
-    }
-
-    /// The same without the content of a QUERY: the key of a GET.
-    #[inline]
-    fn write_target(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
-        key::begin(key, self.http().is_some(), self.route.as_deref(), request);
-        self.rule.key.extract(request, key)
-    }
-
-    /// Whether the target of a GET says all that its key depends on.
-    #[inline]
-    pub(crate) fn is_of_target(&self) -> bool {
-        self.of_target
-    }
-
-    #[inline]
-    pub(crate) fn is_uncached(&self) -> bool {
-        matches!(self.rule.lifetime, Lifetime::Uncached)
-    }
-
-    /// What is particular to an HTTP rule, if this is one.
-    #[inline]
-    pub(crate) fn http(&self) -> Option<&HttpOptions> {
-        match &self.rule.lifetime {
-            Lifetime::Http(options) => Some(options),
-            _ => None,
-        }
-    }
-
-    pub(crate) fn normalise(&self) -> Normalise {
-        self.rule.normalise
-    }
-
-    pub(crate) fn tags(&self) -> bool {
-        self.rule.etag
-    }
-
-    /// For how long a fill locks other processes out.
-    pub(crate) fn lock(&self) -> Option<Duration> {
-        self.rule.lock
-    }
-
-    /// Whether responses under this rule name namespaces of their own, as far as was seen.
-    pub(crate) fn adds_namespaces(&self) -> bool {
-        self.adds.load(Ordering::Relaxed)
-    }
-
-    /// A response has.
-    pub(crate) fn has_added_namespaces(&self) {
-        if !self.adds_namespaces() {
-            self.adds.store(true, Ordering::Relaxed);
-        }
-    }
-
-    pub(crate) fn soft_timeout(&self) -> Option<Duration> {
-        self.rule.soft_timeout
-    }
-
-    /// Whether it obeys cache groups.
-    pub(crate) fn has_groups(&self) -> bool {
-        self.rule.groups
-    }
-
-    /// The lifetime that responses of a status have by this rule.
-    pub(crate) fn status_lifetime(&self, status: StatusCode) -> Option<Duration> {
-        self.rule.statuses.iter().find(|(listed, _)| *listed == status).map(|(_, ttl)| *ttl)
-    }
-
-    /// The windows past a lifetime: while it is revalidated, and if errors.
-    pub(crate) fn windows(&self) -> (Duration, Duration) {
-        (self.rule.while_revalidate, self.rule.if_error)
-    }
-
-    pub(crate) fn hold(&self) -> Option<(Duration, AfterHold)> {
-        self.rule.hold
-    }
-
-    pub(crate) fn on_fence_error(&self) -> Option<OnFenceError> {
-        self.rule.on_fence_error
-    }
-
-    pub(crate) fn ignores_credentials(&self) -> bool {
-        self.rule.shared
-    }
-
-    #[inline]
-    pub(crate) fn ignores_cookies(&self) -> bool {
-        self.rule.cookies_ignored
-    }
-
-    pub(crate) fn max_body(&self) -> usize {
-        self.rule.max_body
-    }
-
-    pub(crate) fn while_revalidate(&self) -> Nanos {
-        nanos(self.rule.while_revalidate)
-    }
-
-    pub(crate) fn if_error(&self) -> Nanos {
-        nanos(self.rule.if_error)
-    }
-
-    pub(crate) fn plan(&self, request: &RequestView<'_>, key: KeyRef<'_>) -> ReadPlan {
-        let mut names = Namespaces::root();
-        for template in &self.namespaces {
-            names.push(template.render(request, self.rule.key.identity()).as_str());
-        }
-        for by in &self.rule.namespaces_by {
-            by(request).iter().for_each(|name| names.push(name.as_str()));
-        }
-        // The key itself is a name under which it can be cleared: that of the request, so that all variants go with it.
-        names.push_key(key);
-        if content::is_query(request.method) {
-            // RFC 9111, section 4.4: whatever is stored for a URI goes with a write to it.
-            let mut target = Vec::new();
-            let _ = self.write_target(request, &mut KeyWriter::new(&mut target, request.secret));
-            names.push_key(KeyRef::new(&target));
-        }
-        let ttl = match &self.rule.lifetime {
-            Lifetime::Fixed(ttl) => Some(*ttl),
-            Lifetime::ByRequest(ttl) => Some(ttl(request)),
-            Lifetime::ByResponse(_) | Lifetime::Http(_) | Lifetime::Uncached => None,
-        };
-        let groups_of = self.rule.groups.then(|| Origin::of(request.uri(), request.headers()));
-        ReadPlan { names, ttl, groups_of }
-    }
-
-    /// The lifetime of a response, jitter taken off; `None` if its status is not stored.
-    pub(crate) fn lifetime(&self, plan: &ReadPlan, response: &response::Parts) -> Option<Duration> {
-        let status = response.status;
-        let ttl = match self.status_lifetime(status) {
-            Some(ttl) => ttl,
-            None if !STORED.contains(&status.as_u16()) => return None,
-            None => match &self.rule.lifetime {
-                Lifetime::ByResponse(ttl) => ttl(response).unwrap_or_default(),
-                _ => plan.ttl.unwrap_or_default(),
-            },
-        };
-        Some(self.jittered(ttl))
-    }
-
-    pub(crate) fn jittered(&self, ttl: Duration) -> Duration {
-        let share = 1.0 - self.rule.jitter * fastrand::f64();
-        // A `Duration` times 1.0 may be more than a `Duration` holds; a rounded number of nanoseconds may be one too long.
-        if self.rule.jitter == 0.0 { ttl } else { ttl.min(Duration::from_nanos((nanos(ttl) as f64 * share) as u64)) }
-    }
-
-    /// XFetch: whether this request should refresh an entry that has so much time left and cost so much to compute.
-    #[inline]
-    pub(crate) fn refresh_early(&self, left: Nanos, cost: Nanos) -> bool {
-        if self.rule.early == 0.0 {
-            return false;
-        }
-        // The logarithm of the smallest random number is -37: most hits are decided without drawing one.
-        let reach = cost as f64 * self.rule.early;
-        left as f64 <= reach * 37.0 && -reach * (1.0 - fastrand::f64()).ln() >= left as f64
-    }
-
-    /// What a write clears that is known from its request.
-    pub(crate) fn clears(&self, request: &RequestView<'_>) -> Cleared {
-        let identity = self.rule.key.identity();
-        let mut names: Vec<_> = self
-            .clears
-            .iter()
-            .filter(|(methods, _)| concerns(methods, request))
-            .map(|(_, template)| template.render(request, identity))
-            .collect();
-        if matches!(self.rule.clears, Clears::Own) {
-            names.extend(self.rule.namespaces_by.iter().flat_map(|by| by(request)));
-        }
-        Cleared { names, soft: self.rule.soft }
-    }
-
-    /// Whether what a write clears needs the head of the request once its response is there.
-    pub(crate) fn clears_by_response(&self) -> bool {
-        !self.rule.clears_by.is_empty()
-    }
-
-    /// What a write clears that is known only from its response.
-    pub(crate) fn cleared_by(&self, request: &RequestView<'_>, response: &response::Parts) -> Vec<Namespace> {
-        let concerned = self.rule.clears_by.iter().filter(|(methods, _)| concerns(methods, request));
-        concerned.flat_map(|(_, by)| by(request, response)).collect()
-    }
-
-    /// Whether a response of this status may have changed something.
-    pub(crate) fn may_have_changed(&self, status: StatusCode) -> bool {
-        !(self.rule.spare_client_errors && status.is_client_error()
-            || self.rule.spare_server_errors && status.is_server_error())
-    }
-}
-
-/// The statuses that are stored unless a rule says otherwise.
-const STORED: [u16; 8] = [200, 203, 204, 300, 301, 308, 404, 410];
-
-/// What a header overrides the method with is not looked into: it may be any of those that are listed.
-fn concerns(methods: &Methods, request: &RequestView<'_>) -> bool {
-    let overridden = || request.headers().keys().any(|name| overrides_method(name.as_str()));
-    methods.as_ref().is_none_or(|methods| methods.contains(request.method()) || overridden())
 }

@@ -1,0 +1,299 @@
+//! Whether a response may be stored, and as what.
+
+use std::time::Duration;
+
+use http::{HeaderMap, Method, StatusCode, header, response};
+use http_body::Body;
+
+use super::Fill;
+use crate::{
+    answer,
+    clock::{MS, Nanos, nanos},
+    groups::Origin,
+    hints::Caching,
+    key::{Key, MAX_KEY_LEN},
+    namespace::{MAX_NAMESPACES, Namespaces},
+    parts,
+    rules::HttpOptions,
+    semantics::{self, CacheControl, ETag, Exchange, Exchanged, Freshness, SharedRules, Vary},
+    status::NoStore,
+    store::{Http, Store, Times, finished},
+};
+
+/// How many request fields variants may differ by.
+const MOST_VARYING: usize = 8;
+
+/// What is learned from the head of a response that may be stored.
+pub(super) struct Fit {
+    pub(super) key: Key,
+    /// The key of its language, for those who prefer that to all others.
+    pub(super) language: Option<Key>,
+    pub(super) status: StatusCode,
+    /// `Content-Length`, which the body must keep to.
+    pub(super) announced: Option<u64>,
+    /// The fields as hits will have them.
+    pub(super) headers: HeaderMap,
+    pub(super) vary: Vary,
+    /// All namespaces, where the response named some; those among them that were known before it came are not in `added`.
+    pub(super) names: Option<Namespaces>,
+    pub(super) added: Namespaces,
+    pub(super) times: Times,
+    pub(super) http: Option<Box<Http>>,
+}
+
+type Terms = (CacheControl, Times, Option<Box<Http>>);
+
+impl<St: Store> Fill<St> {
+    /// Whether a response may be stored, and as what; or why not.
+    pub(super) fn fit<B: Body>(
+        &self,
+        parts: &response::Parts,
+        body: &B,
+        hints: Option<&Caching>,
+        took: Nanos,
+    ) -> Result<Box<Fit>, NoStore> {
+        if hints.is_some_and(Caching::forbids) {
+            return Err(NoStore::NoStore);
+        }
+        let (control, times, http) = match self.of.quest.rule.http() {
+            None => self.by_rule(parts, hints, took)?,
+            Some(options) => self.by_http(options, parts, hints, took)?,
+        };
+        let max = self.of.quest.rule.max_body();
+        let announced = content_length(&parts.headers);
+        if body.size_hint().lower().max(announced.unwrap_or(0)) > max as u64 {
+            return Err(NoStore::TooLarge);
+        }
+        let (vary, key) = match parts.status {
+            StatusCode::PARTIAL_CONTENT => (Vary::default(), self.part_key(&parts.headers)?),
+            _ => self.variant(Vary::of(&parts.headers))?,
+        };
+        let language = self.language_key(&vary, &parts.headers);
+        let names = self.named(&parts.headers, hints)?;
+        let added = names.as_ref().map_or_else(Namespaces::default, |names| names.since(self.of.quest.plan.names.count()));
+        let options = &self.shared.options;
+        let mut headers = finished(&parts.headers, options.cache_status.is_some(), usize::from(options.content_length));
+        if names_hops(&parts.headers) || control.private.is_some() || control.no_cache.is_some() {
+            semantics::strip_for_storing(&mut headers, &control);
+        }
+        Ok(Box::new(Fit { key, language, status: parts.status, announced, headers, vary, names, added, times, http }))
+    }
+
+    /// The namespaces of a response that names some itself, with those that are known from its request.
+    fn named(&self, response: &HeaderMap, hints: Option<&Caching>) -> Result<Option<Namespaces>, NoStore> {
+        let hinted = hints.map_or(&[][..], Caching::namespaces);
+        // RFC 9875, section 2: groups that cannot be read are groups by which it could not be cleared.
+        let joined = |origin: &Origin| origin.joined(response).map_err(|_| NoStore::Namespaces);
+        let groups = self.of.quest.plan.groups_of.as_ref().map(joined).transpose()?.unwrap_or_default();
+        let known = &self.of.quest.plan.names;
+        let mut names = None;
+        for name in hinted.iter().chain(&groups) {
+            let names = names.get_or_insert_with(|| known.clone());
+            names.push(name.as_str());
+            if names.len() > MAX_NAMESPACES {
+                break;
+            }
+        }
+        if names.as_ref().unwrap_or(known).len() > MAX_NAMESPACES {
+            tracing::warn!(names = ?names.as_ref().unwrap_or(known), "not stored: more than 8 namespaces, ancestors included");
+            return Err(NoStore::Namespaces);
+        }
+        Ok(names)
+    }
+
+    /// Whether and how long a response is kept where the rule decides.
+    fn by_rule(&self, parts: &response::Parts, hints: Option<&Caching>, took: Nanos) -> Result<Terms, NoStore> {
+        let control = CacheControl::of(&parts.headers);
+        semantics::safe_to_store(parts.status, &parts.headers, &control).map_err(no_store)?;
+        if is_event_stream(&parts.headers) {
+            return Err(NoStore::EventStream);
+        }
+        let ttl = self.of.quest.rule.lifetime(&self.of.quest.plan, parts).ok_or(NoStore::Status)?;
+        let ttl = hints.and_then(Caching::lifetime).map_or(ttl, |ttl| self.of.quest.rule.jittered(ttl));
+        if ttl.is_zero() {
+            return Err(NoStore::Lifetime);
+        }
+        Ok((control, self.times(ttl, &parts.headers, took), None))
+    }
+
+    /// The same where HTTP decides (RFC 9111, section 3 and section 4.2).
+    fn by_http(
+        &self,
+        options: &HttpOptions,
+        parts: &response::Parts,
+        hints: Option<&Caching>,
+        took: Nanos,
+    ) -> Result<Terms, NoStore> {
+        let (status, response) = (parts.status, &parts.headers);
+        let control = semantics::response_directives(response, &options.targets);
+        let stated = control.s_maxage.is_some()
+            || control.max_age.is_some()
+            || !control.targeted && response.contains_key(header::EXPIRES);
+        let by_status = || self.of.quest.rule.status_lifetime(status).filter(|_| !stated);
+        let own = hints.and_then(Caching::lifetime).or_else(by_status);
+        if own.is_some_and(|own| own.is_zero()) {
+            return Err(NoStore::Lifetime);
+        }
+        let rules = SharedRules {
+            silent_is_fresh: options.fills_silence(),
+            // That is asked below, of cookies as well.
+            identity_in_key: true,
+            keep_partial: parts::asks_for_one(&self.of.quest.asked.method, &self.of.quest.asked.headers),
+            ..SharedRules::default()
+        };
+        let exchange = Exchange { method: &Method::GET, request: &self.of.quest.asked.headers, status, response };
+        match semantics::shared_storable(&exchange, &control, rules) {
+            Err(semantics::NoStore::NotAllowed | semantics::NoStore::NothingToReuse) if own.is_some() => {}
+            other => other.map_err(no_store)?,
+        }
+        let open = control.public || control.must_revalidate || control.s_maxage.is_some();
+        if !open && self.of.quest.asked.http.as_ref().is_some_and(|asked| asked.guarded) {
+            return Err(NoStore::Authorization);
+        }
+        if is_event_stream(response) {
+            return Err(NoStore::EventStream);
+        }
+        let now = self.answered;
+        let at = Exchanged { requested: self.began / MS, received: now / MS };
+        let (while_revalidate, if_error) = self.of.quest.rule.windows();
+        let rules = options.freshness(response, while_revalidate, if_error);
+        let mut freshness = Freshness::shared(status, response, &control, at, &rules);
+        if let Some(own) = own {
+            freshness.lifetime = freshness.initial_age.saturating_add(own);
+        }
+        freshness.lifetime = self.of.quest.rule.jittered(freshness.lifetime);
+        let asks = ETag::of(response).is_some() || response.contains_key(header::LAST_MODIFIED);
+        let useful_until = freshness.useful_until().saturating_mul(MS);
+        if !asks && useful_until <= now {
+            return Err(NoStore::Lifetime);
+        }
+        let fresh_until = match freshness.validate_always {
+            true => now,
+            false => freshness.fresh_until().saturating_mul(MS),
+        };
+        // A part is not asked about again.
+        let asks = asks && status != StatusCode::PARTIAL_CONTENT;
+        if status == StatusCode::PARTIAL_CONTENT && fresh_until <= now {
+            return Err(NoStore::Lifetime);
+        }
+        let times = Times {
+            born: now.saturating_sub(nanos(freshness.initial_age)),
+            fresh_until,
+            while_revalidate_until: fresh_until.saturating_add(nanos(freshness.stale_while_revalidate)),
+            if_error_until: useful_until,
+            kept_until: if asks { fresh_until.saturating_add(nanos(options.keep)) } else { useful_until },
+            cost: took,
+        };
+        Ok((control, times, Some(Box::new(Http { freshness, open, asks, own_tag: false }))))
+    }
+
+    /// The key that a part is stored under. One that varies by more than is known of the whole would not be found again.
+    fn part_key(&self, response: &HeaderMap) -> Result<Key, NoStore> {
+        let known = self.of.missed.varying.as_ref().map(|(vary, _)| vary.clone()).unwrap_or_default();
+        let key = parts::as_asked(self.key().as_ref(), &self.of.quest.asked.headers);
+        key.filter(|_| known.union(&Vary::of(response)) == known).ok_or(NoStore::Partial)
+    }
+
+    /// The key that a response is stored under: that of the request, or of its variant.
+    fn variant(&self, vary: Vary) -> Result<(Vary, Key), NoStore> {
+        // A response without the field may come from a handler that forgets it where it answers by default (RFC 9111,
+        // section 4.1): it must not take the place of those that are known to vary.
+        let vary = match &self.of.missed.varying {
+            Some((known, _)) => known.union(&vary),
+            None => vary,
+        };
+        if vary.is_empty() {
+            return Ok((vary, self.of.quest.primary.clone()));
+        }
+        if vary.names().len() > MOST_VARYING {
+            return Err(NoStore::Vary);
+        }
+        let secret = &self.shared.store.context().secret;
+        let key = answer::variant_key(
+            &self.of.quest.rule,
+            secret,
+            self.of.quest.primary.as_ref(),
+            &vary,
+            &self.of.quest.asked.headers,
+        );
+        match key.canonical().len() > MAX_KEY_LEN {
+            true => Err(NoStore::Vary),
+            false => Ok((vary, key)),
+        }
+    }
+
+    /// The key of a variant's language, if the rule wants that.
+    fn language_key(&self, vary: &Vary, response: &HeaderMap) -> Option<Key> {
+        let (secret, language) = (&self.shared.store.context().secret, || semantics::language_of(response));
+        let key = answer::language_key(
+            &self.of.quest.rule,
+            secret,
+            self.of.quest.primary.as_ref(),
+            vary,
+            &self.of.quest.asked.headers,
+            language,
+        );
+        key.filter(|key| key.canonical().len() <= MAX_KEY_LEN)
+    }
+
+    fn times(&self, ttl: Duration, headers: &HeaderMap, took: Nanos) -> Times {
+        let now = self.answered;
+        // RFC 9111, section 4.2.3: an age that a cache below us states goes on from there; so does the time of the call.
+        let age = answer::stated_age(headers).map_or(0, nanos);
+        let fresh_until = now.saturating_add(nanos(ttl));
+        Times {
+            born: now.saturating_sub(age),
+            fresh_until,
+            while_revalidate_until: fresh_until.saturating_add(self.of.quest.rule.while_revalidate()),
+            if_error_until: fresh_until.saturating_add(self.of.quest.rule.if_error()),
+            kept_until: fresh_until,
+            cost: took,
+        }
+    }
+}
+
+/// Whether there are fields that are meant for one connection (RFC 9110, section 7.6.1).
+fn names_hops(headers: &HeaderMap) -> bool {
+    const HOPS: [&str; 9] = [
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authentication-info",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    headers.keys().any(|name| HOPS.contains(&name.as_str()))
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    const EVENTS: &[u8] = b"text/event-stream";
+    headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.as_bytes().get(..EVENTS.len()))
+        .is_some_and(|start| start.eq_ignore_ascii_case(EVENTS))
+}
+
+/// The announced length; none if it is absent, repeated or no number.
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    let mut values = headers.get_all(header::CONTENT_LENGTH).iter();
+    let value = values.next()?.to_str().ok()?.parse().ok();
+    values.next().map_or(value, |_| None)
+}
+
+fn no_store(why: semantics::NoStore) -> NoStore {
+    match why {
+        semantics::NoStore::Private => NoStore::Private,
+        semantics::NoStore::NoCache => NoStore::NoCache,
+        semantics::NoStore::SetCookie => NoStore::SetCookie,
+        semantics::NoStore::VaryStar => NoStore::Vary,
+        semantics::NoStore::Partial => NoStore::Partial,
+        semantics::NoStore::Status => NoStore::Status,
+        semantics::NoStore::RequestNoStore => NoStore::RequestNoStore,
+        semantics::NoStore::Authorization => NoStore::Authorization,
+        semantics::NoStore::NotAllowed | semantics::NoStore::NothingToReuse => NoStore::NotAllowed,
+        _ => NoStore::NoStore,
+    }
+}

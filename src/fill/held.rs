@@ -1,0 +1,35 @@
+//! The lock across processes of a fill.
+
+use crate::store::{Lock, Store};
+
+/// The lock of a fill, given back whatever becomes of the fill.
+pub(crate) struct Held<St: Store> {
+    store: St,
+    lock: Option<Lock>,
+}
+
+impl<St: Store> Held<St> {
+    pub(crate) fn new(store: St, lock: Lock) -> Self {
+        Self { store, lock: Some(lock) }
+    }
+
+    /// The lock, to be given back with an entry.
+    pub(super) fn with_entry(mut self) -> Option<Lock> {
+        self.lock.take()
+    }
+
+    /// Gives it back without an entry, for nobody to wait for the next if that is of no use.
+    pub(super) fn without_entry(mut self, unfit: bool) {
+        if let Some(lock) = self.lock.take() {
+            self.store.release(lock, unfit);
+        }
+    }
+}
+
+impl<St: Store> Drop for Held<St> {
+    fn drop(&mut self) {
+        if let Some(lock) = self.lock.take() {
+            self.store.release(lock, false);
+        }
+    }
+}

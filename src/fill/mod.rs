@@ -1,0 +1,209 @@
+//! The whole road of a fill: from the inner service's answer to the client and into the store.
+
+mod fit;
+mod held;
+mod read;
+mod store;
+mod validate;
+
+use std::{
+    future::{Future, poll_fn},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+
+use http::{Response, StatusCode, header, response};
+use http_body::Body;
+use tracing::Instrument;
+
+use self::read::{Got, Whole};
+pub(crate) use self::{held::Held, validate::as_inner_service_knows};
+use crate::{
+    answer::{self, Asked},
+    body::{BoxError, CacheBody},
+    clock::{MS, Nanos},
+    flight::{Landing, Leader},
+    hints::Caching,
+    key::Key,
+    layer::Shared,
+    parts,
+    semantics::{self, Failure},
+    service::Sought,
+    stats::Count,
+    status::{CacheStatus, NoStore, Outcome, Stale, Storing},
+    store::Store,
+};
+
+/// How long it is remembered that responses for a key are not fit to be shared.
+const PASS: Nanos = 5_000_000_000;
+
+/// A call of the inner service, and what becomes of its answer.
+pub(crate) struct Fill<St: Store> {
+    pub(crate) shared: Arc<Shared<St>>,
+    /// What was asked for and not found.
+    pub(crate) of: Box<Sought<St>>,
+    /// When the inner service was called.
+    began: Nanos,
+    /// When it had answered; until then the same.
+    answered: Nanos,
+    /// None if nobody waits for this fill.
+    leader: Option<Leader>,
+}
+
+impl<St: Store> Fill<St> {
+    pub(crate) fn new(shared: &Arc<Shared<St>>, of: Box<Sought<St>>, leader: Option<Leader>, began: Nanos) -> Self {
+        Self { shared: shared.clone(), of, began, answered: began, leader }
+    }
+
+    /// Awaits the inner service, and makes of its answer the client's and, if it is fit, an entry.
+    pub(crate) async fn run<F, B, E>(self, inner: F) -> Result<Response<CacheBody<B>>, E>
+    where
+        F: Future<Output = Result<Response<B>, E>> + Send + 'static,
+        B: Body<Error: Into<BoxError>> + Send + 'static,
+        E: Send + 'static,
+    {
+        self.shared.store.context().counters.add(Count::InnerCalls, 1);
+        match self.of.quest.rule.soft_timeout().filter(|_| self.of.missed.spare.is_some()) {
+            None => {
+                let answer = inner.await;
+                self.answered(answer).await
+            }
+            Some(limit) => Box::pin(self.run_softly(inner, limit)).await,
+        }
+    }
+
+    /// The same, where something stale is served if the inner service takes longer than this.
+    async fn run_softly<F, B, E>(mut self, inner: F, limit: Duration) -> Result<Response<CacheBody<B>>, E>
+    where
+        F: Future<Output = Result<Response<B>, E>> + Send + 'static,
+        B: Body<Error: Into<BoxError>> + Send + 'static,
+        E: Send + 'static,
+    {
+        let mut inner = Box::pin(inner);
+        let answer = match tokio::time::timeout(limit, &mut inner).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                if let Some(response) = self.stale_instead(Failure::Unreachable, Stale::SoftTimeout) {
+                    self.of.missed.spare = None;
+                    let limit = self.shared.options.fill_limit;
+                    let rest = async move { self.answered(inner.await).await };
+                    tokio::spawn(async move { drop(tokio::time::timeout(limit, rest).await) }.in_current_span());
+                    return Ok(response);
+                }
+                inner.await
+            }
+        };
+        self.answered(answer).await
+    }
+
+    /// Makes of the inner service's answer the client's and, if it is fit, an entry.
+    async fn answered<B, E>(mut self, answer: Result<Response<B>, E>) -> Result<Response<CacheBody<B>>, E>
+    where
+        B: Body<Error: Into<BoxError>> + Send + 'static,
+    {
+        self.of.missed.permit = None;
+        self.answered = self.now();
+        let took = self.answered.saturating_sub(self.began);
+        self.shared.store.context().counters.add(Count::InnerNanos, took);
+        let response = match answer {
+            Ok(response) => response,
+            Err(error) => {
+                let stale = self.stale_instead(Failure::Unreachable, Stale::IfError);
+                self.not_shared(NoStore::Failed, false);
+                return stale.ok_or(error);
+            }
+        };
+        if let Some(failure) = Failure::of_status(response.status())
+            && let Some(response) = self.stale_instead(failure, Stale::IfError)
+        {
+            self.not_shared(NoStore::Failed, false);
+            return Ok(response);
+        }
+        let (mut parts, body) = response.into_parts();
+        let hints = parts.extensions.remove::<Caching>();
+        if self.of.quest.rule.http().is_some() && !parts.headers.contains_key(header::DATE) {
+            // RFC 9110, section 6.6.1: what comes without a date is given that of its arrival.
+            parts.headers.insert(header::DATE, semantics::print_date(self.answered / MS));
+        }
+        if parts.status == StatusCode::NOT_MODIFIED
+            && let Some(ours) = self.of.missed.ours.take()
+        {
+            return Ok(Box::pin(self.freshen(&ours, &parts, hints.as_ref(), took)).await);
+        }
+        let fit = match self.fit(&parts, &body, hints.as_ref(), took) {
+            Ok(fit) => fit,
+            Err(why) => return Ok(self.unfit(why, parts, body)),
+        };
+        // A response to GET without content need not be polled to be known as complete.
+        let mut body = Box::pin(body);
+        let max = self.of.quest.rule.max_body();
+        let (got, reading) = poll_fn(|cx| Poll::Ready(Got::read(body.as_mut(), cx, max))).await;
+        let (mut response, whole) = self.kept(fit, parts, body, got, reading);
+        if let Some(Whole { fill, fit, body, trailers }) = whole {
+            let (shared, miss) = (fill.shared.clone(), fill.of.missed.why);
+            let (storing, _) = fill.store(fit, body, trailers).await;
+            shared.mark(&mut response, CacheStatus::new(Outcome::Miss(miss)).storing(storing));
+        }
+        Ok(response)
+    }
+
+    /// The end of a fill whose response is not for the store.
+    fn unfit<B>(self, why: NoStore, parts: response::Parts, body: B) -> Response<CacheBody<B>> {
+        // A 304 to the client's own conditions says nothing of what the whole would be.
+        let pass = Failure::of_status(parts.status).is_none()
+            && parts.status != StatusCode::NOT_MODIFIED
+            && !about_the_request(why)
+            && !parts::asks_for_one(&self.of.quest.asked.method, &self.of.quest.asked.headers);
+        let shared = self.shared.clone();
+        let status = CacheStatus::new(Outcome::Miss(self.of.missed.why)).storing(Storing::Not(why));
+        self.not_shared(why, pass);
+        shared.marked(Response::from_parts(parts, CacheBody::inner(body)), status)
+    }
+
+    fn now(&self) -> Nanos {
+        self.shared.store.context().clock.nanos()
+    }
+
+    /// The stale response, where the rule allows it because the inner service has failed (RFC 5861, section 4).
+    fn stale_instead<B>(&self, failure: Failure, why: Stale) -> Option<Response<CacheBody<B>>> {
+        let now = self.now();
+        let entry = self.of.missed.spare.as_ref()?;
+        // It may have been cleared while the inner service was failing.
+        let life = self.shared.store.life(entry.stamp(), entry.namespaces());
+        if life == crate::store::Life::Dead {
+            return None;
+        }
+        if !self.of.quest.asked.may_have_instead(entry, life, failure, now) {
+            return None;
+        }
+        self.shared.store.context().counters.add(Count::Stale, 1);
+        let Asked { method, headers, .. } = &self.of.quest.asked;
+        Some(answer::from_entry(&self.shared, entry, method, headers, Outcome::Stale(why), now))
+    }
+
+    /// The end of a fill whose response is not for the store: those who wait go alone, at once.
+    fn not_shared(mut self, why: NoStore, pass: bool) {
+        self.shared.store.context().counters.no_store(why);
+        tracing::debug!(reason = why.as_str(), "response not stored");
+        if pass {
+            self.shared.flights.pass(self.key(), self.now() + PASS);
+        }
+        if let Some(lock) = self.of.missed.lock.take() {
+            lock.without_entry(pass);
+        }
+        if let Some(leader) = self.leader.take() {
+            leader.land(Landing::NotShared);
+        }
+    }
+
+    /// The key that was looked up and not found.
+    pub(crate) fn key(&self) -> &Key {
+        self.of.missed.key(&self.of.quest)
+    }
+}
+
+/// Whether a response is not stored for what its request was, which says nothing of the next.
+fn about_the_request(why: NoStore) -> bool {
+    matches!(why, NoStore::RequestNoStore | NoStore::Authorization)
+}

@@ -1,0 +1,177 @@
+//! A fit response and its body become an entry, and those who wait are told.
+
+use std::{mem, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+
+use super::{Fill, Held, PASS, fit::Fit};
+use crate::{
+    clock::MS,
+    flight::{Landing, Leader, Shareable},
+    key::Key,
+    namespace::Namespaces,
+    semantics::Vary,
+    stats::Count,
+    status::{NoStore, Storing},
+    store::{Content, Draft, Entry, Lock, Put, Stamp, Store, StoreError},
+};
+
+/// An entry, and what is told of it once it is stored.
+struct Made {
+    entry: Arc<Entry>,
+    /// The key that it is stored under besides.
+    language: Option<Key>,
+    vary: Vary,
+    added: Namespaces,
+    never_fresh: bool,
+    is_part: bool,
+}
+
+impl<St: Store> Fill<St> {
+    /// Makes the entry, stores it, and lands.
+    pub(super) async fn store(mut self, fit: Box<Fit>, body: Bytes, trailers: Option<Box<HeaderMap>>) -> (Storing, Arc<Entry>) {
+        let leader = self.leader.take();
+        let lock = self.of.missed.lock.take().and_then(Held::with_entry);
+        let admitted = match fit.added.is_empty() {
+            true => Ok(self.of.missed.stamp.clone()),
+            // Boxed as all that only a shared store has to wait for: in memory a fill is small.
+            false => Box::pin(self.admitted(&fit.added, leader.as_ref())).await,
+        };
+        let stamp = admitted.as_ref().unwrap_or(&self.of.missed.stamp).clone();
+        let (mut made, marker) = self.made(*fit, stamp, body, trailers);
+        let put = match admitted {
+            Ok(_) => {
+                if let Some(marker) = marker {
+                    let _ = self.keep(marker, None).await;
+                }
+                self.keep(made.entry.clone(), lock).await
+            }
+            Err(why) => {
+                if let Some(lock) = lock {
+                    self.shared.store.release(lock, false);
+                }
+                why
+            }
+        };
+        if made.is_part && matches!(put, Ok(Put::Stored)) {
+            Box::pin(self.assemble(&made.entry)).await;
+        }
+        if let (Ok(Put::Stored), Some(key)) = (&put, made.language.take()) {
+            Box::pin(self.keep_as(key, &made.entry)).await;
+        }
+        let entry = made.entry.clone();
+        (self.stored(made, put, leader), entry)
+    }
+
+    /// The entry of a response; and, where responses of its key differ by fields of the request, what says so under that key.
+    fn made(&mut self, fit: Fit, stamp: Stamp, body: Bytes, trailers: Option<Box<HeaderMap>>) -> (Made, Option<Arc<Entry>>) {
+        let Fit { key, language, status, headers, vary, names, added, times, http, .. } = fit;
+        let never_fresh =
+            http.as_ref().is_some_and(|http| !http.freshness.is_fresh(self.now() / MS) || http.freshness.validate_always);
+        let names = names.unwrap_or_else(|| mem::take(&mut self.of.quest.plan.names));
+        let marker = (!vary.is_empty()).then(|| {
+            let draft = Draft { names: names.clone(), times, content: Content::Variants(vary.clone()), http: None };
+            Arc::new(Entry::new(self.of.quest.primary.clone(), stamp.clone(), draft))
+        });
+        let content = Content::Response { status, headers, body, trailers };
+        let entry = Arc::new(Entry::new(key, stamp, Draft { names, times, content, http }));
+        (Made { entry, language, vary, added, never_fresh, is_part: status == StatusCode::PARTIAL_CONTENT }, marker)
+    }
+
+    async fn keep(&self, entry: Arc<Entry>, lock: Option<Lock>) -> Result<Put, StoreError> {
+        match self.shared.store.put_now(&entry) {
+            Some(put) => Ok(put),
+            None => Box::pin(self.shared.store.put(entry, lock)).await,
+        }
+    }
+
+    /// The end of a fill that was to be stored: it is counted, and those who wait are told.
+    fn stored(&self, made: Made, put: Result<Put, StoreError>, leader: Option<Leader>) -> Storing {
+        let Made { entry, vary, added, never_fresh, .. } = made;
+        let store = &self.shared.store;
+        let storing = match put {
+            Ok(Put::Stored) => Storing::Stored,
+            Ok(Put::Dead) => Storing::Not(NoStore::Cleared),
+            Ok(Put::TooLarge) => Storing::Not(NoStore::TooLarge),
+            Err(error) => {
+                tracing::debug!(%error, "the store did not keep a response");
+                Storing::Not(NoStore::Store)
+            }
+        };
+        let counters = &store.context().counters;
+        match storing {
+            Storing::Not(why) => counters.no_store(why),
+            _ => {
+                counters.add(Count::Stored, 1);
+                match never_fresh {
+                    // Everybody has to ask: nobody gains by waiting for another's answer.
+                    true => self.shared.flights.pass(self.key(), self.now() + PASS),
+                    false => self.shared.flights.forget_pass(self.key()),
+                }
+            }
+        }
+        if let Some(leader) = leader {
+            // Nobody knows whether those who wait may have it if its names could not be vouched for.
+            let unknown = store.is_shared() && !added.is_empty() && storing != Storing::Stored;
+            leader.land_with(|| match unknown {
+                true => Landing::Lost,
+                false => Landing::Stored(Arc::new(Shareable { entry, vary, added })),
+            });
+        }
+        storing
+    }
+
+    /// Stores the same once more, under another key.
+    async fn keep_as(&self, key: Key, entry: &Entry) {
+        let Content::Response { status, headers, body, trailers } = entry.content() else { return };
+        let (status, headers, body, trailers) = (*status, headers.clone(), body.clone(), trailers.clone());
+        let content = Content::Response { status, headers, body, trailers };
+        let http = entry.http().copied().map(Box::new);
+        let draft = Draft { names: entry.namespaces().clone(), times: *entry.times(), content, http };
+        let _ = self.shared.store.put(Arc::new(Entry::new(key, entry.stamp().clone(), draft)), None).await;
+    }
+
+    /// The stamp for a response that named namespaces itself; or what became of storing it.
+    async fn admitted(&self, added: &Namespaces, leader: Option<&Leader>) -> Result<Stamp, Result<Put, StoreError>> {
+        if added.is_empty() {
+            return Ok(self.of.missed.stamp.clone());
+        }
+        self.of.quest.rule.has_added_namespaces();
+        let store = &self.shared.store;
+        if let Some(leader) = leader.filter(|_| store.is_shared()) {
+            leader.closes();
+        }
+        store.admit(&self.of.missed.stamp, added).await.map_err(Err)?.ok_or(Ok(Put::Dead))
+    }
+
+    /// Has the stored response say how long it is, where that is wished and possible (RFC 9110, section 8.6).
+    pub(super) fn state_length(&self, fit: &mut Fit, length: usize, trailers: bool) {
+        let may = !trailers && fit.status != StatusCode::NO_CONTENT && !fit.headers.contains_key(header::CONTENT_LENGTH);
+        if may && self.shared.options.content_length {
+            fit.headers.insert(header::CONTENT_LENGTH, length.into());
+        }
+    }
+
+    /// Gives a response without `ETag` a strong one, if the rule wants that: it differs wherever the content does, or how it is
+    /// to be read (RFC 9110, section 8.8.1 and section 8.8.3.3).
+    pub(super) fn tag(&self, fit: &mut Fit, data: &[u8]) -> Option<HeaderValue> {
+        if !self.of.quest.rule.tags() || fit.status != StatusCode::OK || fit.headers.contains_key(header::ETAG) {
+            return None;
+        }
+        let mut hash = blake3::Hasher::new();
+        for name in [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_LANGUAGE] {
+            for value in fit.headers.get_all(name) {
+                hash.update(&(value.len() as u64).to_le_bytes()).update(value.as_bytes());
+            }
+            hash.update(&u64::MAX.to_le_bytes());
+        }
+        let hash = hash.update(data).finalize().to_hex();
+        let tag = HeaderValue::try_from(format!("\"{}\"", &hash[..32])).expect("hexadecimal digits in quotes");
+        fit.headers.insert(header::ETAG, tag.clone());
+        if let Some(http) = &mut fit.http {
+            http.own_tag = true;
+        }
+        Some(tag)
+    }
+}

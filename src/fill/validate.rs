@@ -1,0 +1,183 @@
+//! Where something is stored already: a 304, or the answer to a HEAD, says what has become of it.
+
+use std::{borrow::Cow, future::Future, sync::Arc, time::Duration};
+
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header, response};
+use http_body::Body;
+
+use super::{Fill, fit::Fit};
+use crate::{
+    answer,
+    body::{BoxError, CacheBody},
+    clock::{MS, Nanos},
+    flight::Landing,
+    hints::Caching,
+    semantics::{self, Failure, HeadSays},
+    stats::Count,
+    status::{CACHE_STATUS, CacheStatus, NoStore, Outcome, Stale, Storing},
+    store::{Content, Draft, Entry, Http, Store, Times},
+};
+
+impl<St: Store> Fill<St> {
+    /// The inner service says that what is stored is still good: it is brought up to date, and serves (RFC 9111, section 4.3.4).
+    pub(super) async fn freshen<B>(
+        self,
+        ours: &Entry,
+        parts: &response::Parts,
+        hints: Option<&Caching>,
+        took: Nanos,
+    ) -> Response<CacheBody<B>>
+    where
+        B: Body<Error: Into<BoxError>> + Send + 'static,
+    {
+        let Content::Response { body, trailers, .. } = ours.content() else { unreachable!("only responses are asked about") };
+        if semantics::validated(&[&as_inner_service_knows(ours)], &parts.headers).is_none() {
+            return self.not_ours(ours).await;
+        }
+        let (head, fit) = self.renewed::<B>(ours, &parts.headers, hints, took);
+        let validated = CacheStatus::validated(self.of.missed.why);
+        let (shared, asked, now) = (self.shared.clone(), self.of.quest.asked.clone(), self.now());
+        match fit {
+            Ok(fit) => {
+                let (storing, entry) = self.store(fit, body.clone(), trailers.clone()).await;
+                tracing::debug!("validated");
+                let status = validated.storing(storing);
+                answer::from_entry_as(&shared, &entry, &asked.method, &asked.headers, status, now)
+            }
+            Err(why) => {
+                let response = Response::from_parts(head, CacheBody::whole(body.clone(), trailers.clone()));
+                // Kept it may not be any more, but it has been validated for this request.
+                let status = validated.storing(Storing::Not(why));
+                self.not_shared(why, false);
+                shared.marked(asked.conditional(response, now), status)
+            }
+        }
+    }
+
+    /// The head of a stored response with what a 304, or the answer to a HEAD, says anew (RFC 9111, section 3.2); and whether, and
+    /// as what, it may still be stored.
+    fn renewed<B>(
+        &self,
+        ours: &Entry,
+        update: &HeaderMap,
+        hints: Option<&Caching>,
+        took: Nanos,
+    ) -> (response::Parts, Result<Box<Fit>, NoStore>)
+    where
+        B: Body<Error: Into<BoxError>> + Send + 'static,
+    {
+        let Content::Response { status, body, .. } = ours.content() else { unreachable!("only responses are asked about") };
+        let (mut head, ()) = Response::new(()).into_parts();
+        (head.status, head.headers) = (*status, as_inner_service_knows(ours).into_owned());
+        semantics::merge(&mut head.headers, update, self.answered / MS);
+        let fit = self.fit(&head, &CacheBody::<B>::whole(body.clone(), None), hints, took).map(|mut fit| {
+            let names = fit.names.get_or_insert_with(|| self.of.quest.plan.names.clone());
+            for name in ours.namespaces().iter() {
+                // What the handler named when it sent the whole is not named again.
+                names.push(name);
+            }
+            fit.added = names.since(self.of.quest.plan.names.count());
+            self.tag(&mut fit, body);
+            fit
+        });
+        (head, fit)
+    }
+
+    /// Passes on the answer to a HEAD, and learns from it what has become of the stored response to GET (RFC 9111, section 4.3.5).
+    pub(crate) async fn head<F, B, E>(mut self, inner: F) -> Result<Response<CacheBody<B>>, E>
+    where
+        F: Future<Output = Result<Response<B>, E>>,
+        B: Body<Error: Into<BoxError>> + Send + 'static,
+    {
+        self.shared.store.context().counters.add(Count::InnerCalls, 1);
+        let answer = inner.await;
+        self.answered = self.now();
+        let took = self.answered.saturating_sub(self.began);
+        self.shared.store.context().counters.add(Count::InnerNanos, took);
+        let response = match answer {
+            Ok(response) => response,
+            Err(error) => return self.stale_instead(Failure::Unreachable, Stale::IfError).ok_or(error),
+        };
+        if let Some(failure) = Failure::of_status(response.status())
+            && let Some(response) = self.stale_instead(failure, Stale::IfError)
+        {
+            return Ok(response);
+        }
+        if let Some(ours) = &self.of.missed.spare
+            && let Content::Response { body, .. } = ours.content()
+        {
+            let known = as_inner_service_knows(ours);
+            match semantics::head_says(&known, body.len() as u64, response.status(), response.headers()) {
+                HeadSays::Freshen => {
+                    if let (_, Ok(fit)) = self.renewed::<B>(ours, response.headers(), None, took) {
+                        self.replace(ours, fit.headers, fit.times, fit.http).await;
+                    }
+                }
+                HeadSays::Changed => {
+                    let (now, mut times, mut http) = (self.now(), *ours.times(), ours.http().copied());
+                    times.fresh_until = times.fresh_until.min(now);
+                    if let Some(http) = &mut http {
+                        http.freshness.lifetime = http.freshness.lifetime.min(http.freshness.age(now / MS));
+                        http.freshness.stale_while_revalidate = Duration::ZERO;
+                    }
+                    if let Content::Response { headers, .. } = ours.content() {
+                        self.replace(ours, headers.clone(), times, http.map(Box::new)).await;
+                    }
+                }
+                HeadSays::Nothing => {}
+            }
+        }
+        Ok(self.shared.marked(response.map(CacheBody::inner), CacheStatus::new(Outcome::Miss(self.of.missed.why))))
+    }
+
+    /// Puts the same response with something else said about it in its place, if it is still there: under its own stamp, since
+    /// its content has not come anew.
+    async fn replace(&self, ours: &Entry, headers: HeaderMap, times: Times, http: Option<Box<Http>>) {
+        let Content::Response { status, body, trailers, .. } = ours.content() else { return };
+        let Ok(found) = self.shared.store.get(ours.key().as_ref(), ours.namespaces()).await else { return };
+        let same = |times: &Times| (times.born, times.fresh_until) == (ours.times().born, ours.times().fresh_until);
+        if !found.found.is_some_and(|(found, _)| same(found.times())) {
+            return;
+        }
+        let content = Content::Response { status: *status, headers, body: body.clone(), trailers: trailers.clone() };
+        let draft = Draft { names: ours.namespaces().clone(), times, content, http };
+        let entry = Entry::new(ours.key().clone(), ours.stamp().clone(), draft);
+        let _ = self.shared.store.put(Arc::new(entry), None).await;
+    }
+
+    /// A 304 that is about something we do not have: it freshens nothing, and what it was asked about is not asked about again
+    /// (RFC 9111, section 4.3.4). The request cannot be repeated here.
+    async fn not_ours<B>(mut self, ours: &Entry) -> Response<CacheBody<B>> {
+        if let (Content::Response { headers, .. }, Some(http)) = (ours.content(), ours.http()) {
+            let http = Some(Box::new(Http { asks: false, ..*http }));
+            self.replace(ours, headers.clone(), *ours.times(), http).await;
+        }
+        let response = self.stale_instead(Failure::ServerError, Stale::IfError);
+        let shared = self.shared.clone();
+        let status = CacheStatus::new(Outcome::Miss(self.of.missed.why)).storing(Storing::Not(NoStore::Failed));
+        if let Some(leader) = self.leader.take() {
+            leader.land(Landing::Lost);
+        }
+        self.shared.store.context().counters.no_store(NoStore::Failed);
+        response.unwrap_or_else(|| {
+            let mut response = Response::new(CacheBody::empty());
+            *response.status_mut() = StatusCode::BAD_GATEWAY;
+            shared.marked(response, status)
+        })
+    }
+}
+
+/// The fields of a stored response without what the inner service does not know of.
+pub(crate) fn as_inner_service_knows(entry: &Entry) -> Cow<'_, HeaderMap> {
+    let Content::Response { headers, .. } = entry.content() else {
+        return Cow::Owned(HeaderMap::new());
+    };
+    let mut known = Cow::Borrowed(headers);
+    if headers.get(CACHE_STATUS).is_some_and(HeaderValue::is_empty) {
+        known.to_mut().remove(CACHE_STATUS);
+    }
+    if entry.http().is_some_and(|http| http.own_tag) {
+        known.to_mut().remove(header::ETAG);
+    }
+    known
+}
