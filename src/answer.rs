@@ -224,8 +224,17 @@ pub(crate) enum Decision {
     Ask(Miss, Option<Arc<Entry>>),
 }
 
+/// What to do with what was found, for a request that has `asked` so where HTTP decides.
 #[inline]
-pub(crate) fn decide(found: Option<(Arc<Entry>, Life)>, rule: &Compiled, now: Nanos) -> Decision {
+pub(crate) fn decide(found: Option<(Arc<Entry>, Life)>, rule: &Compiled, asked: Option<&AskedHttp>, now: Nanos) -> Decision {
+    match asked {
+        None => decide_by_rule(found, rule, now),
+        Some(asked) => decide_by_http(found, rule, asked, now),
+    }
+}
+
+#[inline]
+fn decide_by_rule(found: Option<(Arc<Entry>, Life)>, rule: &Compiled, now: Nanos) -> Decision {
     let Some((entry, life)) = found else {
         return Decision::Ask(Miss::Absent, None);
     };
@@ -247,8 +256,8 @@ pub(crate) fn decide(found: Option<(Arc<Entry>, Life)>, rule: &Compiled, now: Na
     Decision::Ask(why, spare.then_some(entry))
 }
 
-/// The same under a rule where HTTP decides (RFC 9111, section 4).
-pub(crate) fn decide_http(found: Option<(Arc<Entry>, Life)>, rule: &Compiled, asked: &AskedHttp, now: Nanos) -> Decision {
+/// RFC 9111, section 4.
+fn decide_by_http(found: Option<(Arc<Entry>, Life)>, rule: &Compiled, asked: &AskedHttp, now: Nanos) -> Decision {
     let ask = |why, spare| match asked.directives.only_if_cached {
         true => Decision::Refused,
         false => Decision::Ask(why, spare),

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
 use crate::{
-    answer::{self, Asked, Decision, decide_http},
+    answer::{self, Asked, Decision},
     body::CacheBody,
     clock::{MS, Nanos},
     fill::Fill,
@@ -70,7 +70,7 @@ pub(crate) async fn stored<St: Store, B>(
 async fn fresh<St: Store>(shared: &Shared<St>, quest: &Quest, key: &Key) -> Option<(Arc<Entry>, Nanos)> {
     let found = shared.store.get(key.as_ref(), &quest.plan.names).await.ok()?.found;
     let now = shared.store.context().clock.nanos();
-    match decide_http(found, &quest.rule, quest.asked.http.as_ref()?, now) {
+    match quest.decide(found, now) {
         Decision::Fresh(entry) | Decision::Early(entry) => Some((entry, now)),
         _ => None,
     }

@@ -9,7 +9,6 @@ use std::{
 use http::{HeaderMap, Method, Request, Response, header};
 use http_body::Body;
 use tokio::time::Instant;
-use tower_service::Service;
 use tracing::Instrument;
 
 use crate::{
@@ -23,7 +22,7 @@ use crate::{
     layer::Shared,
     parts,
     semantics::{Failure, Vary},
-    service::{Missed, Quest, Sought, hit, question},
+    service::{Inner, Missed, Quest, Sought, hit, question},
     stats::Count,
     status::{Bypass, CacheStatus, Miss, Outcome, Stale},
     store::{Begun, Content, Entry, Stamp, Store, Wish},
@@ -90,9 +89,7 @@ where
 /// Looks into a shared store whether an entry that has been served still wants refreshing, and refreshes it then.
 pub(crate) async fn renew<S, St, ReqB, ResB>(shared: Arc<Shared<St>>, service: S, quest: Quest, request: Request<ReqB>)
 where
-    S: Service<Request<ReqB>, Response = Response<ResB>> + Send + 'static,
-    S::Future: Send + 'static,
-    S::Error: Send + 'static,
+    S: Inner<ReqB, ResB>,
     St: Store,
     ReqB: Send + 'static,
     ResB: Body<Error: Into<BoxError>> + Send + 'static,
@@ -119,9 +116,7 @@ async fn refresh<S, St, ReqB, ResB>(
     mut leader: Leader,
     request: Request<ReqB>,
 ) where
-    S: Service<Request<ReqB>, Response = Response<ResB>> + Send + 'static,
-    S::Future: Send + 'static,
-    S::Error: Send + 'static,
+    S: Inner<ReqB, ResB>,
     St: Store,
     ReqB: Send + 'static,
     ResB: Body<Error: Into<BoxError>> + Send + 'static,
@@ -252,9 +247,7 @@ pub(crate) async fn wait<S, St, ReqB, ResB>(
     follower: Option<Follower>,
 ) -> Result<Response<CacheBody<ResB>>, S::Error>
 where
-    S: Service<Request<ReqB>, Response = Response<ResB>> + Send + 'static,
-    S::Future: Send + 'static,
-    S::Error: Send + 'static,
+    S: Inner<ReqB, ResB>,
     St: Store,
     ReqB: Send + 'static,
     ResB: Body<Error: Into<BoxError>> + Send + 'static,
@@ -281,9 +274,7 @@ async fn further<S, St, ReqB, ResB>(
     mut first: Option<Decided>,
 ) -> Result<Response<CacheBody<ResB>>, S::Error>
 where
-    S: Service<Request<ReqB>, Response = Response<ResB>> + Send + 'static,
-    S::Future: Send + 'static,
-    S::Error: Send + 'static,
+    S: Inner<ReqB, ResB>,
     St: Store,
     ReqB: Send + 'static,
     ResB: Body<Error: Into<BoxError>> + Send + 'static,

@@ -14,7 +14,7 @@ use tower_service::Service;
 use tracing::Instrument;
 
 use crate::{
-    answer::{self, Asked, AskedHttp, Decision, Look, decide, decide_http},
+    answer::{self, Asked, AskedHttp, Decision, Look, decide},
     body::{BoxError, CacheBody},
     clock::Nanos,
     content,
@@ -108,6 +108,17 @@ where
             Step::Wait(quest) => self.wait(*quest, request, None),
         }
     }
+}
+
+/// What the inner service must be for its calls to go on without the request that they were made for.
+pub(crate) trait Inner<ReqB, ResB>:
+    Service<Request<ReqB>, Response = Response<ResB>, Future: Send + 'static, Error: Send + 'static> + Send + 'static
+{
+}
+
+impl<S, ReqB, ResB> Inner<ReqB, ResB> for S where
+    S: Service<Request<ReqB>, Response = Response<ResB>, Future: Send + 'static, Error: Send + 'static> + Send + 'static
+{
 }
 
 /// What the first look at a request comes to.
@@ -227,10 +238,7 @@ impl Quest {
 
     /// What to do with what was found.
     pub(crate) fn decide(&self, found: Option<(Arc<Entry>, Life)>, now: Nanos) -> Decision {
-        match &self.asked.http {
-            None => decide(found, &self.rule, now),
-            Some(asked) => decide_http(found, &self.rule, asked, now),
-        }
+        decide(found, &self.rule, self.asked.http.as_deref(), now)
     }
 
     /// What the store has for this request by now, if it answers at once.
@@ -388,11 +396,7 @@ where
     };
     let now = context.clock.nanos();
     let Look { found, stamp, varying } = look;
-    let decision = match &http {
-        None => decide(found, rule, now),
-        Some(asked) => decide_http(found, rule, asked, now),
-    };
-    Ok(match decision {
+    Ok(match decide(found, rule, http.as_ref(), now) {
         Decision::Fresh(entry) => {
             let response = match asks.less || *method == Method::HEAD {
                 false => answer::from_whole(shared, &entry, CacheStatus::new(Outcome::Hit), now),
@@ -555,9 +559,7 @@ impl<S, St> Cache<S, St> {
         request: Request<ReqB>,
     ) -> ResponseFuture<S::Future, St, ResB, S::Error>
     where
-        S: Service<Request<ReqB>, Response = Response<ResB>> + Clone + Send + 'static,
-        S::Future: Send + 'static,
-        S::Error: Send + 'static,
+        S: Inner<ReqB, ResB> + Clone,
         St: Store,
         ReqB: Send + 'static,
         ResB: Body<Error: Into<BoxError>> + Send + 'static,
@@ -606,9 +608,7 @@ impl<S, St> Cache<S, St> {
         request: Request<ReqB>,
     ) -> ResponseFuture<S::Future, St, ResB, S::Error>
     where
-        S: Service<Request<ReqB>, Response = Response<ResB>> + Clone + Send + 'static,
-        S::Future: Send + 'static,
-        S::Error: Send + 'static,
+        S: Inner<ReqB, ResB> + Clone,
         St: Store,
         ResB: Body<Error: Into<BoxError>> + Send + 'static,
     {
@@ -627,9 +627,7 @@ impl<S, St> Cache<S, St> {
         follower: Option<Follower>,
     ) -> ResponseFuture<S::Future, St, ResB, S::Error>
     where
-        S: Service<Request<ReqB>, Response = Response<ResB>> + Clone + Send + 'static,
-        S::Future: Send + 'static,
-        S::Error: Send + 'static,
+        S: Inner<ReqB, ResB> + Clone,
         St: Store,
         ReqB: Send + 'static,
         ResB: Body<Error: Into<BoxError>> + Send + 'static,
@@ -641,9 +639,7 @@ impl<S, St> Cache<S, St> {
     /// Has an entry refreshed behind its back, unless somebody is at it.
     fn refresh<ReqB, ResB>(&mut self, mut sought: Box<Sought<St>>, seen: &Arc<Entry>, request: Request<ReqB>)
     where
-        S: Service<Request<ReqB>, Response = Response<ResB>> + Clone + Send + 'static,
-        S::Future: Send + 'static,
-        S::Error: Send + 'static,
+        S: Inner<ReqB, ResB> + Clone,
         St: Store,
         ReqB: Send + 'static,
         ResB: Body<Error: Into<BoxError>> + Send + 'static,
