@@ -1,0 +1,52 @@
+//! Processor time, which does not pass while others have the processor.
+
+use std::{hint::black_box, iter, time::Duration};
+
+use rustix::time::{ClockId, clock_gettime};
+use tower_response_cache_cost::Case;
+
+/// What this clock of the process or of the thread says.
+pub fn processor(clock: ClockId) -> Duration {
+    let time = clock_gettime(clock);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// The one in the middle.
+pub fn median(figures: impl IntoIterator<Item = f64>) -> f64 {
+    let mut figures: Vec<_> = figures.into_iter().collect();
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+/// How long one call of each case takes, round by round, each round all of them in turn.
+pub struct Times(Vec<(&'static str, Vec<f64>)>);
+
+impl Times {
+    /// Goes through so many rounds, with so many calls of a case in each.
+    pub fn of(cases: &[Case], rounds: usize, calls: fn(&Case) -> u64) -> Self {
+        let mut made: Vec<_> = cases.iter().map(|case| (case, (case.make)(), Vec::new())).collect();
+        // The first round is not counted.
+        for round in 0..=rounds {
+            for (case, call, times) in &mut made {
+                let (calls, began) = (calls(case), processor(ClockId::ThreadCPUTime));
+                for _ in 0..calls {
+                    black_box(&mut *call)();
+                }
+                let took = processor(ClockId::ThreadCPUTime) - began;
+                if round > 0 {
+                    times.push(took.as_nanos() as f64 / calls as f64);
+                }
+            }
+        }
+        Self(made.into_iter().map(|(case, _, times)| (case.name, times)).collect())
+    }
+
+    /// What one case took more than another, in nanoseconds: the median of the rounds.
+    pub fn less(&self, name: &str, less: &str) -> f64 {
+        median(iter::zip(self.rounds(name), self.rounds(less)).map(|(own, less)| own - less))
+    }
+
+    fn rounds(&self, name: &str) -> &[f64] {
+        self.0.iter().find(|(other, _)| *other == name).map(|(_, times)| &times[..]).expect("a case that was timed")
+    }
+}
