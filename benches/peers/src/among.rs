@@ -1,6 +1,6 @@
 //! Hits among few entries and among many, and with few namespaces and many: what a hit costs must not depend on it.
 
-use std::{hint::black_box, time::Duration};
+use std::{env, hint::black_box, process::Command, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, Uri};
@@ -53,28 +53,64 @@ pub const SPREAD: [&str; 3] = ["nothing, namespaces", "one namespace", "namespac
 
 /// All cases.
 pub const CASES: &[Case] = &[
-    case(AMONG[0].nothing, || nothing(AMONG[0].entries)),
-    case(AMONG[0].bound, || bound(AMONG[0].entries)),
-    case(AMONG[0].ours, || among(AMONG[0].entries)),
-    case(AMONG[1].nothing, || nothing(AMONG[1].entries)),
-    case(AMONG[1].bound, || bound(AMONG[1].entries)),
-    case(AMONG[1].ours, || among(AMONG[1].entries)),
-    case(AMONG[2].nothing, || nothing(AMONG[2].entries)),
-    case(AMONG[2].bound, || bound(AMONG[2].entries)),
-    case(AMONG[2].ours, || among(AMONG[2].entries)),
-    case(AMONG[3].nothing, || nothing(AMONG[3].entries)),
-    case(AMONG[3].bound, || bound(AMONG[3].entries)),
-    case(AMONG[3].ours, || among(AMONG[3].entries)),
-    case(AMONG[4].nothing, || nothing(AMONG[4].entries)),
-    case(AMONG[4].bound, || bound(AMONG[4].entries)),
-    case(AMONG[4].ours, || among(AMONG[4].entries)),
-    case(SPREAD[0], || at_random(NAMESPACES, Nothing, own_tenant)),
-    case(SPREAD[1], || spread(one_tenant)),
-    case(SPREAD[2], || spread(own_tenant)),
+    case_of(AMONG[0].nothing, || nothing(AMONG[0].entries)),
+    case_of(AMONG[0].bound, || bound(AMONG[0].entries)),
+    case_of(AMONG[0].ours, || among(AMONG[0].entries)),
+    case_of(AMONG[1].nothing, || nothing(AMONG[1].entries)),
+    case_of(AMONG[1].bound, || bound(AMONG[1].entries)),
+    case_of(AMONG[1].ours, || among(AMONG[1].entries)),
+    case_of(AMONG[2].nothing, || nothing(AMONG[2].entries)),
+    case_of(AMONG[2].bound, || bound(AMONG[2].entries)),
+    case_of(AMONG[2].ours, || among(AMONG[2].entries)),
+    case_of(AMONG[3].nothing, || nothing(AMONG[3].entries)),
+    case_of(AMONG[3].bound, || bound(AMONG[3].entries)),
+    case_of(AMONG[3].ours, || among(AMONG[3].entries)),
+    case_of(AMONG[4].nothing, || nothing(AMONG[4].entries)),
+    case_of(AMONG[4].bound, || bound(AMONG[4].entries)),
+    case_of(AMONG[4].ours, || among(AMONG[4].entries)),
+    case_of(SPREAD[0], || at_random(NAMESPACES, Nothing, own_tenant)),
+    case_of(SPREAD[1], || spread(one_tenant)),
+    case_of(SPREAD[2], || spread(own_tenant)),
 ];
 
-const fn case(name: &'static str, make: fn() -> Call) -> Case {
-    Case { name, less: "", calls: 2_000, limit: Limit::None, make }
+const fn case_of(name: &'static str, make: fn() -> Call) -> Case {
+    Case { name, less: "", calls: 20_000, limit: Limit::None, make }
+}
+
+/// The case of this name.
+pub fn case(name: &str) -> Case {
+    *CASES.iter().find(|case| case.name == name).unwrap_or_else(|| panic!("no case is called {name:?}"))
+}
+
+/// What the process under valgrind does.
+pub fn run(name: &str, calls: u64) {
+    let mut call = (case(name).make)();
+    all_that_is_counted(&mut call, calls);
+}
+
+#[inline(never)]
+fn all_that_is_counted(call: &mut Call, calls: u64) {
+    for _ in 0..calls {
+        black_box(&mut *call)();
+    }
+}
+
+/// Instructions of one call. To make so many entries takes more than to ask for them, and not the same each time, so that it is left
+/// out from the start.
+pub fn instructions(name: &str) -> f64 {
+    let calls = case(name).calls;
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=*all_that_is_counted*"])
+        .arg(env::current_exe().expect("the path of this program"))
+        .args(["run", name, &calls.to_string()])
+        .output()
+        .unwrap_or_else(|why| panic!("valgrind does not run: {why}"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name} did not end well:\n{said}");
+    let figure = said.split("Collected : ").nth(1).and_then(|rest| rest.split_whitespace().next());
+    let counted: f64 = figure.and_then(|figure| figure.parse().ok()).unwrap_or_else(|| panic!("no count:\n{said}"));
+    assert!(counted > 0.0, "nothing of {name} was counted");
+    counted / calls as f64
 }
 
 fn nothing(entries: u64) -> Call {
