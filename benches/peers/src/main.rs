@@ -18,7 +18,7 @@ fn main() {
     let hits: BTreeSet<_> = LINES.iter().map(|line| line.hit).collect();
     let hits: BTreeSet<_> = hits.iter().flat_map(|hit| [*hit, case(&cases, hit).less]).collect();
     let timed: Vec<_> = hits.into_iter().map(|name| case(&cases, name)).collect();
-    let times = Times::of(&timed, ROUNDS, |case| 2 * case.calls);
+    let times = Times::of(&timed, ROUNDS, |case| case.calls);
     let mut counts = Counts { cases, counted: Vec::new() };
     let ours = counts.of(OURS, false).instructions;
     println!(

@@ -1,6 +1,6 @@
 //! Processor time, which does not pass while others have the processor.
 
-use std::{hint::black_box, iter, time::Duration};
+use std::{hint::black_box, iter, sync::mpsc::channel, thread, time::Duration};
 
 use rustix::time::{ClockId, clock_gettime};
 use tower_response_cache_cost::Case;
@@ -24,21 +24,32 @@ pub struct Times(Vec<(&'static str, Vec<f64>)>);
 impl Times {
     /// Goes through so many rounds, with so many calls of a case in each.
     pub fn of(cases: &[Case], rounds: usize, calls: fn(&Case) -> u64) -> Self {
-        let mut made: Vec<_> = cases.iter().map(|case| (case, (case.make)(), Vec::new())).collect();
-        // The first round is not counted.
-        for round in 0..=rounds {
-            for (case, call, times) in &mut made {
-                let (calls, began) = (calls(case), processor(ClockId::ThreadCPUTime));
-                for _ in 0..calls {
-                    black_box(&mut *call)();
-                }
-                let took = processor(ClockId::ThreadCPUTime) - began;
-                if round > 0 {
-                    times.push(took.as_nanos() as f64 / calls as f64);
+        thread::scope(|scope| {
+            // Each has a thread, where it is alone with its runtime and with what its inner service was asked.
+            let mut threads = Vec::new();
+            for case in cases {
+                let (turns, turn) = channel();
+                let (took, times) = channel();
+                scope.spawn(move || {
+                    let mut call = (case.make)();
+                    for calls in turn {
+                        took.send(time(&mut call, calls)).expect("the rounds go on");
+                    }
+                });
+                threads.push((case, turns, times));
+            }
+            let mut took: Vec<_> = cases.iter().map(|case| (case.name, Vec::new())).collect();
+            // The first round is not counted.
+            for round in 0..=rounds {
+                for ((case, turns, times), (_, took)) in threads.iter().zip(&mut took) {
+                    turns.send(calls(case)).expect("the case is there");
+                    let time = times.recv().expect("the case ran well");
+                    took.extend((round > 0).then_some(time));
                 }
             }
-        }
-        Self(made.into_iter().map(|(case, _, times)| (case.name, times)).collect())
+            drop(threads);
+            Self(took)
+        })
     }
 
     /// What one case took more than another, in nanoseconds: the median of the rounds.
@@ -49,4 +60,13 @@ impl Times {
     fn rounds(&self, name: &str) -> &[f64] {
         self.0.iter().find(|(other, _)| *other == name).map(|(_, times)| &times[..]).expect("a case that was timed")
     }
+}
+
+/// Nanoseconds of one of so many calls.
+fn time(call: &mut Box<dyn FnMut()>, calls: u64) -> f64 {
+    let began = processor(ClockId::ThreadCPUTime);
+    for _ in 0..calls {
+        black_box(&mut *call)();
+    }
+    (processor(ClockId::ThreadCPUTime) - began).as_nanos() as f64 / calls as f64
 }
