@@ -51,7 +51,8 @@ measure() {
     more=$(($(crates "$name") - $(crates plain)))
     rm -rf "$CARGO_TARGET_DIR"
     TIMEFORMAT='%0R %0U'
-    seconds=$({ time cargo build --release --quiet --manifest-path "$scratch/$name/Cargo.toml"; } 2>&1)
+    seconds=$({ time cargo build --release --quiet --manifest-path "$scratch/$name/Cargo.toml" 2>"$scratch/said"; } 2>&1) ||
+        { cat "$scratch/said" >&2 && return 1; }
     printf '| %s | %s | %s | %s | %s |\n' "$2" "$more" "${seconds% *}" "${seconds#* }" \
         "$(($(stat -c %s "$CARGO_TARGET_DIR/release/$name") / 1024))"
 }
