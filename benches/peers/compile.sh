@@ -65,10 +65,18 @@ application ours "tower-response-cache = { path = \"$here/../..\" }" <<'END'
     let app = app.layer(CacheLayer::new(Memory::new(64 << 20)).route("/items/{id}", rule));
 END
 
-application thc 'tower-http-cache = "0.6"' <<'END'
+# It cannot be laid over a route of axum: its errors are boxed, and it demands bodies that are `Sync`.
+application thc 'http-body-util = "0.1.5"
+tower = { version = "0.5", features = ["util"] }
+tower-http-cache = "0.6"' <<'END'
+    use axum::{error_handling::HandleError, extract::Request, http::StatusCode, response::Response};
     use tower_http_cache::prelude::*;
     let minute = std::time::Duration::from_secs(60);
-    let app = app.layer(CacheLayer::builder(InMemoryBackend::new(10_000)).ttl(minute).build());
+    type Item = http_body_util::Full<axum::body::Bytes>;
+    let answer = async |_: Request| Ok::<_, std::convert::Infallible>(Response::new(Item::from("an item")));
+    let layer = CacheLayer::builder(InMemoryBackend::new(10_000)).ttl(minute).build();
+    let cached = tower::Layer::layer(&layer, tower::service_fn(answer));
+    let app = app.route_service("/cached/{id}", HandleError::new(cached, async |_: axum::BoxError| StatusCode::BAD_GATEWAY));
 END
 
 application hitbox 'hitbox = "0.2"
