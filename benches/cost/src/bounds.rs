@@ -18,7 +18,7 @@ use quick_cache::{Weighter, sync::Cache};
 use tower_service::Service;
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::work::Origin;
+use crate::work::{Origin, Respond};
 
 /// A get of a prepared response, by the bare target.
 #[derive(Clone)]
@@ -88,9 +88,9 @@ impl Stored {
 /// Every duty of a correct hit, each done as cheaply as it can be: one walk over the request's fields, a canonical key on the
 /// stack, a stored key compared in full, two epochs, a coarse clock, a finished map, `Age` from a table.
 #[derive(Clone)]
-pub struct Correct {
+pub struct Correct<O = Origin> {
     shared: Arc<Shared>,
-    origin: Origin,
+    origin: O,
 }
 
 struct Shared {
@@ -109,9 +109,9 @@ impl Weighter<u128, Arc<Stored>> for ByWeight {
     }
 }
 
-impl Correct {
+impl<O> Correct<O> {
     /// One over this service, with room for so many bytes.
-    pub fn over(origin: Origin, bytes: u64) -> Self {
+    pub fn over(origin: O, bytes: u64) -> Self {
         let shared = Shared {
             entries: Cache::with_weighter((bytes / 1024) as usize, bytes, ByWeight),
             epochs: (0..4096).map(|_| AtomicU64::new(0)).collect(),
@@ -119,6 +119,11 @@ impl Correct {
             ages: (0..3600u64).map(HeaderValue::from).collect(),
         };
         Self { shared: Arc::new(shared), origin }
+    }
+
+    /// How many entries it holds, and their bytes.
+    pub fn held(&self) -> (u64, u64) {
+        (self.shared.entries.len() as u64, self.shared.entries.weight())
     }
 }
 
@@ -137,7 +142,7 @@ impl Shared {
     }
 }
 
-impl<B> Service<Request<B>> for Correct {
+impl<O: Respond, B> Service<Request<B>> for Correct<O> {
     type Response = Response<Full<Bytes>>;
     type Error = Infallible;
     type Future = Ready<Result<Self::Response, Infallible>>;

@@ -123,15 +123,16 @@ fn needed(cases: &[Case], names: &[&str], name: &str) -> bool {
         })
 }
 
-fn count(case: &Case, limits_alone: bool) -> Counted {
+/// Counts a case, or its instructions alone, in processes of this program, whose `main` has to be the one above if it is told `run`.
+pub fn count(case: &Case, instructions_alone: bool) -> Counted {
     let per_call = |tool: &Tool, calls: u64| {
         let (once, twice) = (tool.count(case.name, calls), tool.count(case.name, 2 * calls));
         (twice as f64 - once as f64) / calls as f64
     };
     Counted {
         instructions: per_call(&INSTRUCTIONS, case.calls),
-        allocations: (!limits_alone).then(|| per_call(&ALLOCATIONS, case.calls.div_ceil(4))),
-        nanoseconds: (!limits_alone).then(|| nanoseconds(case)),
+        allocations: (!instructions_alone).then(|| per_call(&ALLOCATIONS, case.calls.div_ceil(4))),
+        nanoseconds: (!instructions_alone).then(|| nanoseconds(case)),
     }
 }
 

@@ -58,6 +58,12 @@ pub fn fresh_item(n: u64) -> Uri {
     format!("/items/{n}?page=3&sort=asc").try_into().expect("a target")
 }
 
+/// What computes responses.
+pub trait Respond {
+    /// One of them.
+    fn respond(&self) -> Response<Full<Bytes>>;
+}
+
 /// An inner service that answers at once: six fields, and a body that is there.
 #[derive(Debug, Clone)]
 pub struct Origin {
@@ -89,6 +95,12 @@ impl Origin {
         let mut response = Response::new(Full::new(self.body.clone()));
         *response.headers_mut() = headers;
         response
+    }
+}
+
+impl Respond for Origin {
+    fn respond(&self) -> Response<Full<Bytes>> {
+        Self::respond(self)
     }
 }
 
