@@ -383,7 +383,7 @@ fn finish<St: Store, B>(
 ) {
     let times = entry.times();
     set_age(response.headers_mut(), now.saturating_sub(times.born));
-    shared.mark(response, status_of.until(times.fresh_until, now));
+    shared.mark(response, || status_of.until(times.fresh_until, now));
 }
 
 /// The part that a request asks for, cut out of a stored whole (RFC 9110, section 14); `None` if the whole answers.

@@ -272,22 +272,32 @@ impl<St: Store> Shared<St> {
     /// The response with what its owner wants to see on it.
     #[inline]
     pub(crate) fn marked<B>(&self, mut response: Response<B>, status: CacheStatus) -> Response<B> {
-        self.mark(&mut response, status);
+        self.mark(&mut response, || status);
         response
     }
 
     /// Puts on a response what its owner wants to see on it.
     #[inline]
-    pub(crate) fn mark<B>(&self, response: &mut Response<B>, status: CacheStatus) {
-        if self.options.extension {
+    pub(crate) fn mark<B>(&self, response: &mut Response<B>, status: impl FnOnce() -> CacheStatus) {
+        let Options { cache_status, extension, .. } = &self.options;
+        if cache_status.is_none() && !extension {
+            return without_slot(response);
+        }
+        let status = status();
+        if *extension {
             response.extensions_mut().insert(status);
         }
-        let headers = response.headers_mut();
-        match &self.options.cache_status {
-            Some(field) => field.put(status, headers),
-            // Stored by a layer over the same store that says something here.
-            None if status::slot(headers).is_some() => _ = headers.remove(CACHE_STATUS),
-            None => {}
+        match cache_status {
+            Some(field) => field.put(status, response.headers_mut()),
+            None => without_slot(response),
         }
+    }
+}
+
+/// Takes off what a layer over the same store has left for what it says of hits.
+#[inline]
+fn without_slot<B>(response: &mut Response<B>) {
+    if status::slot(response.headers_mut()).is_some() {
+        response.headers_mut().remove(CACHE_STATUS);
     }
 }

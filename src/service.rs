@@ -497,6 +497,24 @@ fn scan<'a, R: Body>(request: &'a Request<R>, rule: &Compiled) -> Result<Asks<'a
             header::UPGRADE => return Err(Bypass::Upgrade),
             header::COOKIE if rule.ignores_cookies() => {}
             header::AUTHORIZATION | header::COOKIE | header::PROXY_AUTHORIZATION => asks.credentials = true,
+            // What browsers send besides is known by its number, without a look at its letters.
+            header::ACCEPT
+            | header::ACCEPT_CHARSET
+            | header::ACCEPT_ENCODING
+            | header::ACCEPT_LANGUAGE
+            | header::CACHE_CONTROL
+            | header::CONNECTION
+            | header::CONTENT_LENGTH
+            | header::CONTENT_TYPE
+            | header::DNT
+            | header::FORWARDED
+            | header::ORIGIN
+            | header::PRAGMA
+            | header::REFERER
+            | header::TE
+            | header::UPGRADE_INSECURE_REQUESTS
+            | header::USER_AGENT
+            | header::VIA => {}
             // The others that matter begin so.
             _ if !name.as_str().starts_with("x-") => {}
             _ if is_secret(name) => asks.credentials = true,

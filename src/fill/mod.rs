@@ -143,7 +143,7 @@ impl<St: Store> Fill<St> {
         if let Some(Whole { fill, fit, body, trailers }) = whole {
             let (shared, miss) = (fill.shared.clone(), fill.of.missed.why);
             let (storing, _) = fill.store(fit, body, trailers).await;
-            shared.mark(&mut response, CacheStatus::new(Outcome::Miss(miss)).storing(storing));
+            shared.mark(&mut response, || CacheStatus::new(Outcome::Miss(miss)).storing(storing));
         }
         Ok(response)
     }
