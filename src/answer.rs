@@ -1,6 +1,10 @@
 //! What is answered from the store: the look, the decision, the response made of an entry.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{
+    ops::Range,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
@@ -14,7 +18,7 @@ use crate::{
     namespace::Namespaces,
     rules::Compiled,
     semantics::{self, CacheControl, Failure, Multipart, Precondition, Ranges, Role, Selected, Vary},
-    status::{CacheStatus, Miss, Outcome},
+    status::{self, CacheStatus, Miss, Outcome},
     store::{Content, Entry, Http, Life, Lookup, Secret, Stamp, Store, StoreError},
     tape::Reader,
 };
@@ -341,7 +345,9 @@ pub(crate) fn from_entry_as<St: Store, B>(
         let mut response = Response::new(body);
         *response.status_mut() = *status;
         *response.headers_mut() = headers.clone();
-        if *method == Method::HEAD && !headers.contains_key(header::CONTENT_LENGTH) {
+        // RFC 9110, section 8.6: the length that a GET would be answered with, and a 204 has none to state.
+        let stated = *status != StatusCode::NO_CONTENT && trailers.is_none() && !headers.contains_key(header::CONTENT_LENGTH);
+        if *method == Method::HEAD && stated {
             let length = match entry.content() {
                 Content::Response { body, .. } => body.len(),
                 Content::Variants(_) => 0,
@@ -500,8 +506,8 @@ pub(crate) fn set_age(headers: &mut HeaderMap, age: Nanos) {
 
 fn age_value(seconds: u64) -> HeaderValue {
     const MINUTE: usize = 60;
-    static FIRST: std::sync::OnceLock<Box<[HeaderValue]>> = std::sync::OnceLock::new();
-    let first = FIRST.get_or_init(|| (0..60 * MINUTE as u64).map(HeaderValue::from).collect());
+    static FIRST: OnceLock<Box<[HeaderValue]>> = OnceLock::new();
+    let first = FIRST.get_or_init(|| status::values((0..60 * MINUTE).map(|seconds| seconds.to_string())));
     first.get(seconds as usize).cloned().unwrap_or_else(|| HeaderValue::from(seconds))
 }
 

@@ -171,8 +171,10 @@ impl Flights {
             }
             let flight = flight.clone();
             if flight.stamp.get().is_none_or(alive) {
+                // Counted before the list is let go: who lands takes the flight off it, and knows then who waits.
+                let follower = self.follow(flight);
                 drop(shard);
-                return self.follow(flight);
+                return follower.map_or(Joined::Full, Follower::joined);
             }
             before = Some(flight);
         }
@@ -193,15 +195,13 @@ impl Flights {
         Joined::Leads(Leader { flights: self.clone(), flight, before, landed: false })
     }
 
-    fn follow(&self, flight: Arc<Flight>) -> Joined {
+    /// One more who waits for this flight, if so many may.
+    fn follow(&self, flight: Arc<Flight>) -> Option<Follower> {
         if flight.waiters.fetch_add(1, Ordering::SeqCst) >= self.limits.waiters {
             flight.waiters.fetch_sub(1, Ordering::SeqCst);
-            return Joined::Full;
+            return None;
         }
-        if let Some(work) = flight.work.get() {
-            work.clone().promote();
-        }
-        Joined::Follows(Follower { flight })
+        Some(Follower { flight })
     }
 
     /// Whether responses for this key were found unfit a moment ago.
@@ -360,6 +360,14 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
+    /// Has the work moved to a task: it is not to be held up by how often who began it is polled.
+    fn joined(self) -> Joined {
+        if let Some(work) = self.flight.work.get() {
+            work.clone().promote();
+        }
+        Joined::Follows(self)
+    }
+
     /// The stamp of the fill that is waited for, if its call has begun.
     pub(crate) fn stamp(&self) -> Option<&Stamp> {
         self.flight.stamp.get()

@@ -169,6 +169,8 @@ impl<St: Store> CacheLayer<St> {
     /// Whether responses from the store have a `Content-Length`, also where the inner service has left it to the server to say how long
     /// they are. A server that finds none writes one for each response; over axum that is a twentieth of all that a hit costs.
     ///
+    /// The field is stored with the response, so that layers over one store must agree.
+    ///
     /// Defaults to no: a layer outside of this one that changes bodies, and does not take off the field, would work with the inner
     /// service's responses and not with stored ones. Responses with trailers get none, as they could not be sent over HTTP/1.1 then.
     pub fn content_length(mut self, on: bool) -> Self {

@@ -14,7 +14,7 @@ use crate::key::{self, HostLine, Key, KeyRef};
 /// How many targets a thread remembers. One takes the place of another that has the same hash.
 const SLOTS: usize = 512;
 
-/// The longest target that is remembered, its host included.
+/// The longest target that is remembered, its host included, and the longest key.
 const LONGEST: usize = 512;
 
 /// One hit in so many is remembered: what is asked for often gets its turn, and what is not costs next to nothing.
@@ -99,7 +99,8 @@ pub(crate) fn remember(layer: u64, words: Words<'_>, rule: usize, key: KeyRef<'_
         recall.turn = recall.turn.wrapping_add(1);
         let Words { target, host } = words;
         // Before an `@` stands a secret.
-        if !recall.turn.is_multiple_of(ONE_IN) || target.len() + host.len() > LONGEST || host.contains(&b'@') {
+        let fits = target.len() + host.len() <= LONGEST && key.canonical().len() <= LONGEST && !host.contains(&b'@');
+        if !recall.turn.is_multiple_of(ONE_IN) || !fits {
             return;
         }
         if recall.slots.is_empty() {

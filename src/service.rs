@@ -349,11 +349,13 @@ where
     if writer.too_long() {
         return Err(Bypass::KeyTooLong);
     }
-    let identified = writer.identified();
+    let (identified, hashed) = (writer.identified(), writer.has_hashed());
     let key = KeyRef::new(scratch);
     let step = step(shared, request, &Target { rule, params: Some(params), asks, key, identified })?;
     if matches!(step, Step::Answer(_))
         && rule.is_of_target()
+        // Whatever is hashed in the key stands in the target as it is: it is not kept.
+        && !hashed
         && !asks.query
         && let Some(words) = Words::of(request.uri(), request.extensions(), asks.host)
     {
@@ -492,7 +494,7 @@ fn scan<'a, R: Body>(request: &'a Request<R>, rule: &Compiled) -> Result<Asks<'a
         match *name {
             header::HOST => asks.host = asks.host.and(value),
             header::RANGE => (asks.range, asks.less) = (true, true),
-            header::IF_NONE_MATCH | header::IF_MODIFIED_SINCE => asks.less = true,
+            header::IF_NONE_MATCH | header::IF_MODIFIED_SINCE | header::IF_RANGE => asks.less = true,
             header::IF_MATCH | header::IF_UNMODIFIED_SINCE => return Err(Bypass::Precondition),
             header::UPGRADE => return Err(Bypass::Upgrade),
             header::COOKIE if rule.ignores_cookies() => {}

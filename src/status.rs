@@ -1,13 +1,13 @@
 //! Endings as words: what the cache did with a request, and why.
 
 use std::{
-    fmt::{self, Write},
-    sync::{Arc, OnceLock},
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header::AGE};
 
 use crate::clock::Nanos;
 
@@ -220,6 +220,10 @@ impl CacheStatus {
         Self { outcome, storing: None, ttl: None, by_request: false }
     }
 
+    fn with_ttl(self, seconds: i64) -> Self {
+        Self { ttl: Some(seconds), ..self }
+    }
+
     pub(crate) fn storing(self, storing: Storing) -> Self {
         Self { storing: Some(storing), ..self }
     }
@@ -237,7 +241,7 @@ impl CacheStatus {
             Some(left) => (left / SECOND) as i64,
             None => -((now - fresh_until).div_ceil(SECOND) as i64),
         };
-        Self { ttl: Some(seconds), ..self }
+        self.with_ttl(seconds)
     }
 
     /// What was done.
@@ -261,48 +265,50 @@ impl CacheStatus {
     }
 }
 
+/// Values that stay for as long as the process lives: what is told of hits on all cores is not to be counted on all of them.
+pub(crate) fn values(texts: impl Iterator<Item = String>) -> Box<[HeaderValue]> {
+    let (mut all, mut ends) = (String::new(), Vec::new());
+    for text in texts {
+        all.push_str(&text);
+        ends.push(all.len());
+    }
+    let all: &'static str = all.leak();
+    let starts = std::iter::once(0).chain(ends.iter().copied());
+    starts.zip(&ends).map(|(start, end)| HeaderValue::from_static(&all[start..*end])).collect()
+}
+
 /// The `Cache-Status` field of one cache.
 #[derive(Debug, Clone)]
 pub(crate) struct StatusField {
     name: Arc<str>,
     /// What it says of a hit, by the seconds left: hits are many, and what they say is much the same.
-    hits: OnceLock<Box<[HeaderValue]>>,
+    hits: Arc<[HeaderValue]>,
 }
 
 impl StatusField {
-    /// As many hits as have their field ready: half an hour of seconds. It takes about 120 KiB.
+    /// As many hits as have their field ready: half an hour of seconds. They take about 120 KiB, once for each name.
     const READY: i64 = 1800;
 
     #[track_caller]
     pub(crate) fn named(name: &str) -> Self {
-        Self { name: name_of_cache(name), hits: OnceLock::new() }
+        static KNOWN: Mutex<BTreeMap<Arc<str>, Arc<[HeaderValue]>>> = Mutex::new(BTreeMap::new());
+        let name = name_of_cache(name);
+        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        let hits = known.entry(name.clone()).or_insert_with(|| {
+            let hit = |left| CacheStatus::new(Outcome::Hit).with_ttl(left);
+            values((0..=Self::READY).map(|left| format!("{name}; {}", hit(left)))).into()
+        });
+        Self { hits: hits.clone(), name }
     }
 
     #[inline]
     fn value(&self, status: CacheStatus) -> HeaderValue {
         match status {
             CacheStatus { outcome: Outcome::Hit, storing: None, ttl: Some(left @ 0..=Self::READY), .. } => {
-                self.hits.get_or_init(|| self.all_hits())[left as usize].clone()
+                self.hits[left as usize].clone()
             }
             _ => status.header(&self.name),
         }
-    }
-
-    /// In one allocation: each value is a slice of it.
-    fn all_hits(&self) -> Box<[HeaderValue]> {
-        let hit = |left| CacheStatus { ttl: Some(left), ..CacheStatus::new(Outcome::Hit) };
-        let mut text = String::new();
-        let ends: Vec<_> = (0..=Self::READY)
-            .map(|left| {
-                let _ = write!(text, "{}; {}", self.name, hit(left));
-                text.len()
-            })
-            .collect();
-        let text = Bytes::from(text);
-        let starts = std::iter::once(0).chain(ends.iter().copied());
-        let value =
-            |range| HeaderValue::from_maybe_shared(text.slice(range)).expect("the name was checked when the layer was built");
-        starts.zip(&ends).map(|(start, end)| value(start..*end)).collect()
     }
 
     /// Puts it on a response: RFC 9211, section 2: behind what caches before this one have said.
@@ -315,11 +321,12 @@ impl StatusField {
     }
 }
 
-/// The place that a stored response keeps for what a hit says of itself: the second field, empty.
+/// The place that a stored response keeps for what a hit says of itself: the second field, empty, behind `Age`.
 #[inline]
 pub(crate) fn slot(headers: &mut HeaderMap) -> Option<&mut HeaderValue> {
-    match headers.iter_mut().nth(1) {
-        Some((name, value)) if value.is_empty() && *name == CACHE_STATUS => Some(value),
+    let mut fields = headers.iter_mut();
+    match (fields.next(), fields.next()) {
+        (Some((first, _)), Some((name, value))) if value.is_empty() && *name == CACHE_STATUS && *first == AGE => Some(value),
         _ => None,
     }
 }

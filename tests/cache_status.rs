@@ -162,3 +162,29 @@ async fn who_waits_for_another_response_is_told_so_once() {
     assert_eq!(lines(&follower), ["c; fwd=uri-miss; collapsed"]);
     assert_eq!((text(leader).await, text(follower).await), ("done".to_owned(), "done".to_owned()));
 }
+
+#[tokio::test]
+async fn no_empty_line_is_seen_where_the_response_takes_its_age_off() {
+    let (inner, _) = counting(|_, _| tagged("x", &[("connection", "age"), ("cache-control", "private=\"age\"")]));
+    let store = Memory::builder().clock(Clock::manual()).build();
+    let tells = CacheLayer::new(store.clone()).rules(rules()).cache_status("c").layer(inner.clone());
+    let silent = CacheLayer::new(store).rules(rules()).layer(inner);
+    send(&tells, get("/t/a")).await;
+    assert_eq!(lines(&send(&tells, get("/t/a")).await), ["c; hit; ttl=60"]);
+    assert!(lines(&send(&silent, get("/t/a")).await).is_empty());
+}
+
+#[tokio::test]
+async fn a_layer_that_says_nothing_leaves_what_the_inner_service_says() {
+    let (inner, _) = counting(|_, _| {
+        let mut response = ok("x");
+        for (name, value) in [("server", "s"), ("cache-status", ""), ("cache-status", "origin; hit")] {
+            response.headers_mut().append(name, HeaderValue::from_static(value));
+        }
+        response
+    });
+    let silent = CacheLayer::new(Memory::new(1 << 20)).rules(rules()).layer(inner);
+    for _ in 0..2 {
+        assert_eq!(lines(&send(&silent, get("/t/a")).await), ["", "origin; hit"]);
+    }
+}

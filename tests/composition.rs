@@ -944,7 +944,11 @@ async fn no_length_is_stated_where_there_must_be_none() {
         *response.status_mut() = status;
         answer.send_response(response);
         drop(within(call).await.unwrap());
-        let hit = within(start(&service, get(target)).await).await.unwrap();
-        assert_eq!((hit.status(), hit.headers().get(header::CONTENT_LENGTH)), (status, None));
+        for method in [Method::GET, Method::HEAD] {
+            let mut request = get(target);
+            *request.method_mut() = method.clone();
+            let hit = within(start(&service, request).await).await.unwrap();
+            assert_eq!((hit.status(), hit.headers().get(header::CONTENT_LENGTH)), (status, None), "{method} {target}");
+        }
     }
 }

@@ -957,3 +957,40 @@ async fn a_range_that_is_not_stored_is_left_alone() {
     assert_eq!(outcome(&send(&service, request).await), Outcome::Bypass(Bypass::Range));
     assert_eq!(outcome(&send(&service, get("/t/a")).await), Outcome::Miss(Miss::Absent), "nothing was stored");
 }
+
+/// RFC 9111, section 4.3.5: also of the copy that is kept for those who prefer its language.
+#[tokio::test]
+async fn what_a_head_has_told_of_as_changed_is_not_served_in_its_language_either() {
+    let inner = {
+        let calls = std::sync::atomic::AtomicUsize::new(0);
+        let calls = Arc::new(calls);
+        service_fn(move |_: Request<Plain>| {
+            let call = calls.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1;
+            let mut response = ok(format!("v{call}"));
+            *response.headers_mut() =
+                fields(&[("cache-control", "max-age=600"), ("vary", "accept-language"), ("content-language", "de")]);
+            response.headers_mut().insert("etag", HeaderValue::try_from(format!("\"{call}\"")).expect("a tag"));
+            async move { Ok::<_, std::convert::Infallible>(response) }
+        })
+    };
+    let mut normalise = Normalise::rfc();
+    normalise.select_language = true;
+    let store = Memory::builder().clock(Clock::manual()).build();
+    let cache = CacheLayer::new(store).rules(Rules::new().fallback(Rule::http().normalise(normalise))).layer(inner);
+    let ask = |method: Method, language: &'static str, control: &'static str| {
+        let mut request = get("/");
+        *request.method_mut() = method;
+        *request.headers_mut() = fields(&[]);
+        request.headers_mut().insert("accept-language", HeaderValue::from_static(language));
+        request.headers_mut().insert("cache-control", HeaderValue::from_static(control));
+        send(&cache, request)
+    };
+    assert_eq!(text(ask(Method::GET, "de", "x").await).await, "v1");
+    let other = ask(Method::GET, "de, en;q=0.5", "x").await;
+    assert_eq!((outcome(&other), text(other).await.as_str()), (Outcome::Hit, "v1"));
+    // The HEAD goes through, and tells of another tag.
+    ask(Method::HEAD, "de", "no-cache").await;
+    for language in ["de, en;q=0.5", "de"] {
+        assert_ne!(outcome(&ask(Method::GET, language, "x").await), Outcome::Hit, "{language}");
+    }
+}

@@ -199,3 +199,50 @@ async fn a_remembered_target_is_refreshed_with_the_parameters_of_its_route() {
     *post.method_mut() = Method::POST;
     assert_eq!(text(send(&cache, post).await).await, "4");
 }
+
+/// The key of a feed whose address is a secret.
+struct Feed;
+
+impl KeyExtractor for Feed {
+    fn extract(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
+        key.identity(request.param("token"));
+        Extracted::Key
+    }
+
+    fn is_of_target(&self) -> bool {
+        true
+    }
+}
+
+#[tokio::test]
+async fn a_target_that_says_who_is_asking_goes_on_saying_it() {
+    let (inner, _) = counting(|_, call| ok(call.to_string()));
+    let cache = CacheLayer::new(Memory::new(1 << 20)).route("/feeds/{token}", Rule::ttl(MINUTE).key(Feed)).layer(inner);
+    for _ in 0..ENOUGH {
+        let mut request = get("/feeds/ada");
+        request.headers_mut().insert(header::COOKIE, HeaderValue::from_static("theme=dark"));
+        assert_eq!(text(send(&cache, request).await).await, "1");
+    }
+}
+
+#[tokio::test]
+async fn a_rule_that_asks_another_cache_on_the_short_way_does_not_panic() {
+    let (inner, _) = counting(|_, call| ok(call.to_string()));
+    let other = CacheLayer::new(Memory::new(1 << 20)).rule(Rule::ttl(MINUTE)).layer(inner.clone());
+    let rule = Rule::ttl(MINUTE).namespace("t:{table}").namespaces_by(move |_| {
+        for n in 0..ENOUGH {
+            let mut other = other.clone();
+            drop(tower::Service::call(&mut other, get(&format!("/o/{}", n % 3))));
+        }
+        Vec::new()
+    });
+    let store = Memory::new(1 << 20);
+    let cache = CacheLayer::new(store.clone()).route("/t/{table}", rule).layer(inner);
+    for _ in 0..3 {
+        for _ in 0..ENOUGH {
+            send(&cache, get("/t/a")).await;
+        }
+        // What comes next is known by its target, found to be cleared, and fetched again.
+        store.invalidate(["t:a"]).await.expect("memory can be cleared");
+    }
+}

@@ -58,13 +58,17 @@ pub(crate) struct Origin {
 /// The body of a request on its way to the origin.
 type Asked = ContentBody<Incoming>;
 
-/// The head of a request that can be sent again: whoever carries it out twice has done the same, and it has no content.
+/// The head of a request that can be sent again: one that changes nothing, and has no content. A write is never sent again: its first sending
+/// may have been carried out, and an error as the answer to the second would look as if nothing had changed.
 struct Again(Parts);
 
 impl Again {
     fn of(request: Request<Asked>) -> (Request<Either<Asked, Empty<Bytes>>>, Option<Self>) {
-        let repeats =
-            request.method().is_idempotent() && request.body().is_end_stream() && !request.headers().contains_key(UPGRADE);
+        // A method that another field overrides may be any.
+        let overridden = |name: &str| name.starts_with("x-") && name.contains("method");
+        let repeats = request.method().is_safe()
+            && request.body().is_end_stream()
+            && !request.headers().keys().any(|name| *name == UPGRADE || overridden(name.as_str()));
         let (head, body) = request.into_parts();
         let again = repeats.then(|| Self(head.clone()));
         (Request::from_parts(head, Either::Left(body)), again)

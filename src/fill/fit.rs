@@ -1,6 +1,6 @@
 //! Whether a response may be stored, and as what.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use http::{HeaderMap, Method, StatusCode, header, response};
 use http_body::Body;
@@ -71,11 +71,12 @@ impl<St: Store> Fill<St> {
         let language = self.language_key(&vary, &parts.headers);
         let names = self.named(&parts.headers, hints)?;
         let added = names.as_ref().map_or_else(Namespaces::default, |names| names.since(self.of.quest.plan.names.count()));
-        let options = &self.shared.options;
-        let mut headers = finished(&parts.headers, options.cache_status.is_some(), usize::from(options.content_length));
+        let mut headers = Cow::Borrowed(&parts.headers);
         if names_hops(&parts.headers) || control.private.is_some() || control.no_cache.is_some() {
-            semantics::strip_for_storing(&mut headers, &control);
+            semantics::strip_for_storing(headers.to_mut(), &control);
         }
+        let options = &self.shared.options;
+        let headers = finished(&headers, options.cache_status.is_some(), usize::from(options.content_length));
         Ok(Box::new(Fit { key, language, status: parts.status, announced, headers, vary, names, added, times, http }))
     }
 
@@ -223,7 +224,7 @@ impl<St: Store> Fill<St> {
     }
 
     /// The key of a variant's language, if the rule wants that.
-    fn language_key(&self, vary: &Vary, response: &HeaderMap) -> Option<Key> {
+    pub(super) fn language_key(&self, vary: &Vary, response: &HeaderMap) -> Option<Key> {
         let (secret, language) = (&self.shared.store.context().secret, || semantics::language_of(response));
         let key = answer::language_key(
             &self.of.quest.rule,

@@ -131,18 +131,22 @@ impl<St: Store> Fill<St> {
     }
 
     /// Puts the same response with something else said about it in its place, if it is still there: under its own stamp, since
-    /// its content has not come anew.
+    /// its content has not come anew. So does the copy that is kept for those who prefer its language.
     async fn replace(&self, ours: &Entry, headers: HeaderMap, times: Times, http: Option<Box<Http>>) {
         let Content::Response { status, body, trailers, .. } = ours.content() else { return };
-        let Ok(found) = self.shared.store.get(ours.key().as_ref(), ours.namespaces()).await else { return };
         let same = |times: &Times| (times.born, times.fresh_until) == (ours.times().born, ours.times().fresh_until);
-        if !found.found.is_some_and(|(found, _)| same(found.times())) {
-            return;
+        let vary = self.of.missed.varying.as_ref().map(|(vary, _)| vary);
+        let copy = vary.and_then(|vary| self.language_key(vary, &headers));
+        for key in std::iter::once(ours.key().clone()).chain(copy) {
+            let Ok(found) = self.shared.store.get(key.as_ref(), ours.namespaces()).await else { return };
+            if !found.found.is_some_and(|(found, _)| same(found.times())) {
+                continue;
+            }
+            let content =
+                Content::Response { status: *status, headers: headers.clone(), body: body.clone(), trailers: trailers.clone() };
+            let draft = Draft { names: ours.namespaces().clone(), times, content, http: http.clone() };
+            let _ = self.shared.store.put(Arc::new(Entry::new(key, ours.stamp().clone(), draft)), None).await;
         }
-        let content = Content::Response { status: *status, headers, body: body.clone(), trailers: trailers.clone() };
-        let draft = Draft { names: ours.namespaces().clone(), times, content, http };
-        let entry = Entry::new(ours.key().clone(), ours.stamp().clone(), draft);
-        let _ = self.shared.store.put(Arc::new(entry), None).await;
     }
 
     /// A 304 that is about something we do not have: it freshens nothing, and what it was asked about is not asked about again

@@ -47,6 +47,7 @@ pub struct KeyWriter<'a> {
     canonical: &'a mut Vec<u8>,
     secret: &'a Secret,
     identified: bool,
+    hashed: bool,
 }
 
 /// The kinds of parts. Their numbers are part of the stored form: never reuse one.
@@ -76,7 +77,7 @@ pub(crate) enum Tag {
 
 impl<'a> KeyWriter<'a> {
     pub(crate) fn new(canonical: &'a mut Vec<u8>, secret: &'a Secret) -> Self {
-        Self { canonical, secret, identified: false }
+        Self { canonical, secret, identified: false, hashed: false }
     }
 
     /// Adds a part of the extractor's own.
@@ -88,6 +89,7 @@ impl<'a> KeyWriter<'a> {
     pub fn secret(&mut self, secret: impl AsRef<[u8]>) {
         let hash = self.secret.identity(secret.as_ref());
         self.tagged(Tag::Secret, &hash.0);
+        self.hashed = true;
     }
 
     /// Adds who is asking, as a keyed hash. Requests with credentials (`Authorization`, `Cookie`,
@@ -95,7 +97,7 @@ impl<'a> KeyWriter<'a> {
     pub fn identity(&mut self, secret: impl AsRef<[u8]>) {
         let hash = self.secret.identity(secret.as_ref());
         self.tagged(Tag::Identity, &hash.0);
-        self.identified = true;
+        (self.identified, self.hashed) = (true, true);
     }
 
     #[inline]
@@ -130,6 +132,11 @@ impl<'a> KeyWriter<'a> {
 
     pub(crate) fn identified(&self) -> bool {
         self.identified
+    }
+
+    /// Whether there is a secret in the parts, as its hash.
+    pub(crate) fn has_hashed(&self) -> bool {
+        self.hashed
     }
 
     pub(crate) fn too_long(&self) -> bool {

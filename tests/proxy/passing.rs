@@ -190,7 +190,10 @@ async fn a_request_that_a_closing_connection_has_swallowed_is_sent_once_more_if_
         ("GET /x", 1, "200 a", 2),
         ("GET /x", 2, "502 the origin cannot be reached\n", 2),
         ("HEAD /x", 1, "200 ", 2),
-        ("DELETE /x", 1, "200 a", 2),
+        ("OPTIONS /x", 1, "200 a", 2),
+        // A write may have been carried out: sent again, its answer would say what is true no longer.
+        ("DELETE /x", 1, "502 the origin cannot be reached\n", 1),
+        ("GET /x\nx-http-method-override: POST", 1, "502 the origin cannot be reached\n", 1),
         ("POST /x", 1, "502 the origin cannot be reached\n", 1),
         ("PUT /x\n\ncontent", 1, "502 the origin cannot be reached\n", 1),
     ] {
@@ -218,5 +221,22 @@ async fn an_origin_that_closes_its_connections_without_saying_so_costs_no_reques
         origin.says(Says::Then(response("200\ncache-control: no-store\n\na")));
         let answer = proxy.send("GET /x").await;
         assert_eq!(format!("{} {}", answer.status, answer.text()), "200 a", "round {round}");
+    }
+}
+
+#[tokio::test]
+async fn a_write_whose_answer_is_lost_clears_what_it_was_for() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(&origin.address, &[]).await;
+    for method in ["DELETE", "PUT"] {
+        origin.says(Says::Whole(response("200\ncache-control: max-age=60\n\na")));
+        proxy.send("GET /x").await;
+        assert_eq!(proxy.send("GET /x").await.outcome(), "hit");
+        // It is carried out, and its connection ends before the answer.
+        origin.says(Says::Then(Vec::new()));
+        origin.says(Says::Whole(response("404\ncache-control: no-store\n\ngone")));
+        assert_eq!(proxy.send(&format!("{method} /x")).await.status, 502);
+        let gone = proxy.send("GET /x").await;
+        assert_eq!((gone.status, gone.text().as_str()), (404, "gone"), "{method}");
     }
 }
