@@ -62,10 +62,10 @@ impl<'a> Words<'a> {
 }
 
 impl Known {
+    /// Whether these are its words, if the target is.
     #[inline]
-    pub(crate) fn is(&self, words: Words<'_>) -> bool {
-        let (target, host) = self.words.split_at(self.target);
-        target == words.target.as_bytes() && host == words.host
+    pub(crate) fn is_of(&self, words: Words<'_>) -> bool {
+        &self.words[self.target..] == words.host
     }
 
     /// The place of its rule in the table of the layer.
@@ -80,15 +80,16 @@ impl Known {
     }
 }
 
-/// Does something with what is remembered of a layer under the target of a request. It may be another target: ask whether it [is](Known::is)
-/// this one.
+/// Does something with what is remembered of a layer under the target of a request. It may be that of another host: ask whether it
+/// [is](Known::is_of) of this one.
 #[inline]
 pub(crate) fn with_known<T>(layer: u64, uri: &Uri, then: impl FnOnce(&Known) -> Option<T>) -> Option<T> {
     RECALL.with(|recall| {
         // In use above us: by a layer outside of this one that is remembering just now.
         let recall = recall.try_borrow().ok()?;
-        let known = recall.slots.get(slot(uri.path_and_query()?.as_str()))?.as_ref()?;
-        if known.layer == layer { then(known) } else { None }
+        let target = uri.path_and_query()?.as_str();
+        let known = recall.slots.get(slot(target))?.as_ref()?;
+        if known.layer == layer && &known.words[..known.target] == target.as_bytes() { then(known) } else { None }
     })
 }
 

@@ -319,7 +319,7 @@ where
     recall::with_known(shared.id, request.uri(), |known| {
         let rule = shared.rules.at(known.rule());
         let asks = scan(request, rule).ok().filter(|asks| !asks.query)?;
-        if !known.is(Words::of(request.uri(), request.extensions(), asks.host)?) {
+        if !known.is_of(Words::of(request.uri(), request.extensions(), asks.host)?) {
             return None;
         }
         Some(step(shared, request, &Target { rule, params: None, asks, key: known.key(), identified: false }))

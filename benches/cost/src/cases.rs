@@ -26,6 +26,7 @@ type Call = Box<dyn FnMut()>;
 // the bounds of a hit and of a miss; those for `Cache-Status`, 400 more, and where no rule covers a request, 150 more than no cache, are
 // reached.
 const HIT: f64 = 1.28;
+const WRITTEN: f64 = 1.95;
 // Which entries go depends on the keys that came before, and what the allocator does on them: a miss is counted to five in a hundred.
 const MISS: f64 = 2.95;
 const CACHE_STATUS: f64 = 420.0;
@@ -48,6 +49,9 @@ pub const CASES: &[Case] = &[
     case("bound: a correct hit", NOTHING, 5_000, Limit::None, || again(Correct::over(Origin::of(KIB), 64 << 20))),
     case("hit", NOTHING, 5_000, Limit::Times(HIT_BOUND, HIT), || again(ours::warm(Origin::of(KIB), Told::Age))),
     case("hit, 1 MiB", NOTHING, 5_000, Limit::Times(HIT_BOUND, HIT), || again(ours::warm(Origin::of(MIB), Told::Age))),
+    case("hit, target not remembered", NOTHING, 5_000, Limit::Times(HIT_BOUND, WRITTEN), || {
+        again(ours::forgetful(Origin::of(KIB)))
+    }),
     case("hit, varying", NOTHING, 5_000, Limit::Most(6_600.0), || again(ours::warm(Origin::of(KIB).varying(), Told::Age))),
     case("hit, Cache-Status", NOTHING, 5_000, Limit::Over("hit", CACHE_STATUS), || {
         again(ours::warm(Origin::of(KIB), Told::Header))

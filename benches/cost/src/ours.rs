@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use tower_layer::Layer;
-use tower_response_cache::{Cache, CacheLayer, Clock, Memory, Rule, Rules};
+use tower_response_cache::{
+    Cache, CacheLayer, Clock, Extracted, KeyExtractor, KeyWriter, Memory, RequestView, RouteAndQuery, Rule, Rules,
+};
 
 use crate::work::{Origin, drive, item, request};
 
@@ -65,6 +67,22 @@ pub fn warm(origin: Origin, told: Told) -> Cache<Origin> {
     for _ in 0..2 {
         drive(&mut cache, request(item()));
     }
+    cache
+}
+
+/// The default keys, and never remembered by their targets.
+struct Written;
+
+impl KeyExtractor for Written {
+    fn extract(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
+        RouteAndQuery.extract(request, key)
+    }
+}
+
+/// A cache that holds the item, and finds its route and writes its key for each request.
+pub fn forgetful(origin: Origin) -> Cache<Origin> {
+    let mut cache = layer(Memory::new(256 << 20), minute().key(Written), Told::Age).layer(origin);
+    drive(&mut cache, request(item()));
     cache
 }
 
