@@ -2,7 +2,13 @@
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
-use lexopt::{Arg, Parser, ValueExt};
+use lexopt::{Arg, Parser};
+
+pub(crate) use self::flags::Coherence;
+use self::flags::{COHERENCE, PREFIX, SIZE, bytes, coherence, value};
+
+#[path = "../common/flags.rs"]
+mod flags;
 
 pub(crate) const HELP: &str = "\
 An application with a response cache: flights of January 2013 in SQLite, accounts, and buckets on disk.
@@ -49,14 +55,6 @@ pub(crate) struct Sharing {
     pub(crate) coherence: Option<Coherence>,
     pub(crate) strict: bool,
     pub(crate) prefix: Option<String>,
-}
-
-/// How new what memory serves must be.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Coherence {
-    Ttl,
-    Leased,
-    Validated,
 }
 
 impl Args {
@@ -114,44 +112,10 @@ impl Args {
 
 const ADDRESS: &str = "`--listen` takes an address and a port, such as 127.0.0.1:3000";
 const DIRECTORY: &str = "`--db` takes a directory";
-const SIZE: &str = "`--memory` takes a whole number of bytes, or of KiB, MiB, GiB, KB, MB or GB, such as 64MiB";
 const URL: &str = "`--redis` takes a URL, such as redis://127.0.0.1:6379";
-const COHERENCE: &str = "`--coherence` takes `ttl`, `leased` or `validated`";
-const PREFIX: &str = "`--prefix` takes a word";
 const SECONDS: &str = "`--seconds` takes a whole number from 1 to 3600";
-
-/// The value of the flag that was just read, or what it ought to have been.
-fn value<T>(parser: &mut Parser, wanted: &str, read: impl Fn(&str) -> Option<T>) -> Result<T, String> {
-    let text = parser.value().and_then(|value| value.string()).map_err(|_| wanted.to_owned())?;
-    read(&text).ok_or_else(|| format!("{wanted}, not `{text}`"))
-}
-
-fn coherence(text: &str) -> Option<Coherence> {
-    match text {
-        "ttl" => Some(Coherence::Ttl),
-        "leased" => Some(Coherence::Leased),
-        "validated" => Some(Coherence::Validated),
-        _ => None,
-    }
-}
 
 fn seconds(text: &str) -> Option<Duration> {
     let seconds = text.parse().ok().filter(|seconds| (1..=3600).contains(seconds))?;
     Some(Duration::from_secs(seconds))
-}
-
-/// `65536`, `64KiB`, `64 MB`, in any case.
-fn bytes(text: &str) -> Option<usize> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "kib" => 1 << 10,
-        "mib" => 1 << 20,
-        "gib" => 1 << 30,
-        "kb" => 1_000,
-        "mb" => 1_000_000,
-        "gb" => 1_000_000_000,
-        _ => return None,
-    };
-    digits.trim_end().parse::<usize>().ok()?.checked_mul(unit)
 }

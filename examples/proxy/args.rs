@@ -3,7 +3,13 @@
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use http::uri::{Authority, Scheme, Uri};
-use lexopt::{Arg, Parser, ValueExt};
+use lexopt::{Arg, Parser};
+
+pub(crate) use self::flags::Coherence;
+use self::flags::{COHERENCE, PREFIX, SIZE, bytes, coherence, value};
+
+#[path = "../common/flags.rs"]
+mod flags;
 
 pub(crate) const HELP: &str = "\
 A caching reverse proxy: forwards requests to an origin, and answers from a cache what the rules allow.
@@ -49,14 +55,6 @@ pub(crate) struct Sharing {
     pub(crate) heartbeat: Option<Duration>,
     pub(crate) fence: Option<Duration>,
     pub(crate) hold: Option<Duration>,
-}
-
-/// How new what memory serves must be.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Coherence {
-    Ttl,
-    Leased,
-    Validated,
 }
 
 impl Sharing {
@@ -121,27 +119,9 @@ const ADDRESS: &str = "`--listen` takes an address and a port, such as 127.0.0.1
 const URL: &str = "`--origin` takes http://HOST or http://HOST:PORT, without a path";
 const FILE: &str = "`--rules` takes a file";
 const REDIS: &str = "`--redis` takes a URL, such as redis://127.0.0.1:6379";
-const COHERENCE: &str = "`--coherence` takes `ttl`, `leased` or `validated`";
-const PREFIX: &str = "`--prefix` takes a word";
 const HEARTBEAT: &str = "`--heartbeat` takes a whole number of milliseconds";
 const FENCE: &str = "`--fence` takes a whole number of milliseconds";
 const HOLD: &str = "`--hold` takes a whole number of milliseconds";
-const SIZE: &str = "`--memory` takes a whole number of bytes, or of KiB, MiB or GiB, such as 64MiB";
-
-/// The value of the flag that was just read, or what it ought to have been.
-fn value<T>(parser: &mut Parser, wanted: &str, read: impl Fn(&str) -> Option<T>) -> Result<T, String> {
-    let text = parser.value().and_then(|value| value.string()).map_err(|_| wanted.to_owned())?;
-    read(&text).ok_or_else(|| format!("{wanted}, not `{text}`"))
-}
-
-fn coherence(text: &str) -> Option<Coherence> {
-    match text {
-        "ttl" => Some(Coherence::Ttl),
-        "leased" => Some(Coherence::Leased),
-        "validated" => Some(Coherence::Validated),
-        _ => None,
-    }
-}
 
 fn millis(text: &str) -> Option<Duration> {
     text.parse().ok().map(Duration::from_millis)
@@ -152,16 +132,4 @@ fn url(text: &str) -> Option<Authority> {
     let plain = uri.scheme() == Some(&Scheme::HTTP) && uri.path() == "/" && uri.query().is_none();
     let authority = uri.into_parts().authority?;
     (plain && !authority.as_str().contains('@') && !authority.host().is_empty()).then_some(authority)
-}
-
-fn bytes(text: &str) -> Option<usize> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {
-        "" => 1,
-        "kib" => 1 << 10,
-        "mib" => 1 << 20,
-        "gib" => 1 << 30,
-        _ => return None,
-    };
-    digits.parse::<usize>().ok()?.checked_mul(unit)
 }
