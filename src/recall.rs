@@ -84,18 +84,20 @@ impl Known {
 /// [is](Known::is_of) of this one.
 #[inline]
 pub(crate) fn with_known<T>(layer: u64, uri: &Uri, then: impl FnOnce(&Known) -> Option<T>) -> Option<T> {
-    RECALL.with(|recall| {
+    let known = RECALL.try_with(|recall| {
         // In use above us: by a layer outside of this one that is remembering just now.
         let recall = recall.try_borrow().ok()?;
         let target = uri.path_and_query()?.as_str();
         let known = recall.slots.get(slot(target))?.as_ref()?;
         if known.layer == layer && &known.words[..known.target] == target.as_bytes() { then(known) } else { None }
-    })
+    });
+    // Gone at the end of a thread.
+    known.ok().flatten()
 }
 
 /// Remembers what a target has come to, if it is its turn.
 pub(crate) fn remember(layer: u64, words: Words<'_>, rule: usize, key: KeyRef<'_>) {
-    RECALL.with(|recall| {
+    let _ = RECALL.try_with(|recall| {
         let Ok(mut recall) = recall.try_borrow_mut() else { return };
         recall.turn = recall.turn.wrapping_add(1);
         let Words { target, host } = words;
