@@ -16,7 +16,7 @@ use crate::{
     semantics::{self, ETag, Part, Ranges, Selected},
     service::{Missed, Quest, hit},
     status::{CacheStatus, Outcome},
-    store::{Content, Draft, Entry, Http, Life, Stamp, Store},
+    store::{Content, Entry, Life, Store},
 };
 
 /// What stands behind the key of the whole in those of its parts. The number of varying fields, which stands there in variants, begins
@@ -129,11 +129,8 @@ impl<St: Store> Fill<St> {
     }
 
     async fn put(&self, key: Key, like: &Entry, status: StatusCode, headers: HeaderMap, body: Bytes) {
-        let stamp: Stamp = like.stamp().clone();
-        let http: Option<Box<Http>> = like.http().copied().map(Box::new);
-        let content = Content::Response { status, headers, body, trailers: None };
-        let draft = Draft { names: like.namespaces().clone(), times: *like.times(), content, http };
-        let _ = self.shared.store.put(Arc::new(Entry::new(key, stamp, draft)), None).await;
+        let entry = like.like(key, Content::Response { status, headers, body, trailers: None });
+        let _ = self.shared.store.put(Arc::new(entry), None).await;
     }
 }
 

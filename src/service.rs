@@ -380,17 +380,18 @@ where
         return Err(Bypass::Credentials);
     }
     let (method, headers) = (request.method(), request.headers());
-    let quest = |http| match params {
-        Some(params) => {
-            let view = RequestView::of(request, params, &context.secret).with_host(asks.host);
-            Quest::new(rule, key, &view, request, asks.less, http)
-        }
-        None => {
-            let found = shared.rules.find(request.uri(), request.extensions());
-            let params = found.map_or_else(Params::none, |found| found.params);
-            let view = RequestView::of(request, &params, &context.secret).with_host(asks.host);
-            Quest::new(rule, key, &view, request, asks.less, http)
-        }
+    let quest = |http| {
+        let found;
+        let params = match params {
+            Some(params) => params,
+            None => {
+                let rule = shared.rules.find(request.uri(), request.extensions());
+                found = rule.map_or_else(Params::none, |found| found.params);
+                &found
+            }
+        };
+        let view = RequestView::of(request, params, &context.secret).with_host(asks.host);
+        Quest::new(rule, key, &view, request, asks.less, http)
     };
     let landings = shared.flights.landings();
     let Some(look) = Look::now(&shared.store, rule, key, headers) else {

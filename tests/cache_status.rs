@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{MINUTE, Plain, SECOND, counting, get, ok, piped, send, text};
+use common::{MINUTE, Plain, SECOND, counting, get, ok, one_rule, piped, send, text};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_response_cache::{CacheLayer, Clock, Memory, Rule, Rules};
@@ -26,7 +26,7 @@ fn tagged(body: &'static str, fields: &[(&'static str, &'static str)]) -> Respon
 }
 
 fn rules() -> Rules {
-    Rules::new().route("/t/{table}", Rule::ttl(MINUTE))
+    one_rule(Rule::ttl(MINUTE))
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use http_body::Body;
 use super::Fill;
 use crate::{
     answer,
-    clock::{MS, Nanos, nanos},
+    clock::{MS, nanos},
     groups::Origin,
     hints::Caching,
     key::{Key, MAX_KEY_LEN},
@@ -45,19 +45,13 @@ type Terms = (CacheControl, Times, Option<Box<Http>>);
 
 impl<St: Store> Fill<St> {
     /// Whether a response may be stored, and as what; or why not.
-    pub(super) fn fit<B: Body>(
-        &self,
-        parts: &response::Parts,
-        body: &B,
-        hints: Option<&Caching>,
-        took: Nanos,
-    ) -> Result<Box<Fit>, NoStore> {
+    pub(super) fn fit<B: Body>(&self, parts: &response::Parts, body: &B, hints: Option<&Caching>) -> Result<Box<Fit>, NoStore> {
         if hints.is_some_and(Caching::forbids) {
             return Err(NoStore::NoStore);
         }
         let (control, times, http) = match self.of.quest.rule.http() {
-            None => self.by_rule(parts, hints, took)?,
-            Some(options) => self.by_http(options, parts, hints, took)?,
+            None => self.by_rule(parts, hints)?,
+            Some(options) => self.by_http(options, parts, hints)?,
         };
         let max = self.of.quest.rule.max_body();
         let announced = content_length(&parts.headers);
@@ -103,7 +97,7 @@ impl<St: Store> Fill<St> {
     }
 
     /// Whether and how long a response is kept where the rule decides.
-    fn by_rule(&self, parts: &response::Parts, hints: Option<&Caching>, took: Nanos) -> Result<Terms, NoStore> {
+    fn by_rule(&self, parts: &response::Parts, hints: Option<&Caching>) -> Result<Terms, NoStore> {
         let control = CacheControl::of(&parts.headers);
         semantics::safe_to_store(parts.status, &parts.headers, &control).map_err(no_store)?;
         if is_event_stream(&parts.headers) {
@@ -114,17 +108,11 @@ impl<St: Store> Fill<St> {
         if ttl.is_zero() {
             return Err(NoStore::Lifetime);
         }
-        Ok((control, self.times(ttl, &parts.headers, took), None))
+        Ok((control, self.times(ttl, &parts.headers), None))
     }
 
     /// The same where HTTP decides (RFC 9111, section 3 and section 4.2).
-    fn by_http(
-        &self,
-        options: &HttpOptions,
-        parts: &response::Parts,
-        hints: Option<&Caching>,
-        took: Nanos,
-    ) -> Result<Terms, NoStore> {
+    fn by_http(&self, options: &HttpOptions, parts: &response::Parts, hints: Option<&Caching>) -> Result<Terms, NoStore> {
         let (status, response) = (parts.status, &parts.headers);
         let control = semantics::response_directives(response, &options.targets);
         let stated = control.s_maxage.is_some()
@@ -183,7 +171,7 @@ impl<St: Store> Fill<St> {
             while_revalidate_until: fresh_until.saturating_add(nanos(freshness.stale_while_revalidate)),
             if_error_until: useful_until,
             kept_until: if asks { fresh_until.saturating_add(nanos(options.keep)) } else { useful_until },
-            cost: took,
+            cost: self.took(),
         };
         Ok((control, times, Some(Box::new(Http { freshness, open, asks, own_tag: false }))))
     }
@@ -237,7 +225,7 @@ impl<St: Store> Fill<St> {
         key.filter(|key| key.canonical().len() <= MAX_KEY_LEN)
     }
 
-    fn times(&self, ttl: Duration, headers: &HeaderMap, took: Nanos) -> Times {
+    fn times(&self, ttl: Duration, headers: &HeaderMap) -> Times {
         let now = self.answered;
         // RFC 9111, section 4.2.3: an age that a cache below us states goes on from there; so does the time of the call.
         let age = answer::stated_age(headers).map_or(0, nanos);
@@ -248,7 +236,7 @@ impl<St: Store> Fill<St> {
             while_revalidate_until: fresh_until.saturating_add(self.of.quest.rule.while_revalidate()),
             if_error_until: fresh_until.saturating_add(self.of.quest.rule.if_error()),
             kept_until: fresh_until,
-            cost: took,
+            cost: self.took(),
         }
     }
 }

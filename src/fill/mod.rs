@@ -103,9 +103,7 @@ impl<St: Store> Fill<St> {
         B: Body<Error: Into<BoxError>> + Send + 'static,
     {
         self.of.missed.permit = None;
-        self.answered = self.now();
-        let took = self.answered.saturating_sub(self.began);
-        self.shared.store.context().counters.add(Count::InnerNanos, took);
+        self.has_answered();
         let response = match answer {
             Ok(response) => response,
             Err(error) => {
@@ -129,9 +127,9 @@ impl<St: Store> Fill<St> {
         if parts.status == StatusCode::NOT_MODIFIED
             && let Some(ours) = self.of.missed.ours.take()
         {
-            return Ok(Box::pin(self.freshen(&ours, &parts, hints.as_ref(), took)).await);
+            return Ok(Box::pin(self.freshen(&ours, &parts, hints.as_ref())).await);
         }
-        let fit = match self.fit(&parts, &body, hints.as_ref(), took) {
+        let fit = match self.fit(&parts, &body, hints.as_ref()) {
             Ok(fit) => fit,
             Err(why) => return Ok(self.unfit(why, parts, body)),
         };
@@ -159,6 +157,17 @@ impl<St: Store> Fill<St> {
         let status = CacheStatus::new(Outcome::Miss(self.of.missed.why)).storing(Storing::Not(why));
         self.not_shared(why, pass);
         shared.marked(Response::from_parts(parts, CacheBody::inner(body)), status)
+    }
+
+    /// The inner service has answered, with whatever it is.
+    fn has_answered(&mut self) {
+        self.answered = self.now();
+        self.shared.store.context().counters.add(Count::InnerNanos, self.took());
+    }
+
+    /// How long the inner service took.
+    fn took(&self) -> Nanos {
+        self.answered.saturating_sub(self.began)
     }
 
     fn now(&self) -> Nanos {

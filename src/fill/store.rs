@@ -58,7 +58,8 @@ impl<St: Store> Fill<St> {
             Box::pin(self.assemble(&made.entry)).await;
         }
         if let (Ok(Put::Stored), Some(key)) = (&put, made.language.take()) {
-            Box::pin(self.keep_as(key, &made.entry)).await;
+            let copy = made.entry.like(key, made.entry.content().clone());
+            let _ = self.keep(Arc::new(copy), None).await;
         }
         let entry = made.entry.clone();
         (self.stored(made, put, leader), entry)
@@ -120,16 +121,6 @@ impl<St: Store> Fill<St> {
             });
         }
         storing
-    }
-
-    /// Stores the same once more, under another key.
-    async fn keep_as(&self, key: Key, entry: &Entry) {
-        let Content::Response { status, headers, body, trailers } = entry.content() else { return };
-        let (status, headers, body, trailers) = (*status, headers.clone(), body.clone(), trailers.clone());
-        let content = Content::Response { status, headers, body, trailers };
-        let http = entry.http().copied().map(Box::new);
-        let draft = Draft { names: entry.namespaces().clone(), times: *entry.times(), content, http };
-        let _ = self.shared.store.put(Arc::new(Entry::new(key, entry.stamp().clone(), draft)), None).await;
     }
 
     /// The stamp for a response that named namespaces itself; or what became of storing it.

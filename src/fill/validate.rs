@@ -9,7 +9,7 @@ use super::{Fill, fit::Fit};
 use crate::{
     answer,
     body::{BoxError, CacheBody},
-    clock::{MS, Nanos},
+    clock::MS,
     flight::Landing,
     hints::Caching,
     semantics::{self, Failure, HeadSays},
@@ -25,7 +25,6 @@ impl<St: Store> Fill<St> {
         ours: &Entry,
         parts: &response::Parts,
         hints: Option<&Caching>,
-        took: Nanos,
     ) -> Response<CacheBody<B>>
     where
         B: Body<Error: Into<BoxError>> + Send + 'static,
@@ -34,7 +33,7 @@ impl<St: Store> Fill<St> {
         if semantics::validated(&[&as_inner_service_knows(ours)], &parts.headers).is_none() {
             return self.not_ours(ours).await;
         }
-        let (head, fit) = self.renewed::<B>(ours, &parts.headers, hints, took);
+        let (head, fit) = self.renewed::<B>(ours, &parts.headers, hints);
         let validated = CacheStatus::validated(self.of.missed.why);
         let (shared, asked, now) = (self.shared.clone(), self.of.quest.asked.clone(), self.now());
         match fit {
@@ -61,7 +60,6 @@ impl<St: Store> Fill<St> {
         ours: &Entry,
         update: &HeaderMap,
         hints: Option<&Caching>,
-        took: Nanos,
     ) -> (response::Parts, Result<Box<Fit>, NoStore>)
     where
         B: Body<Error: Into<BoxError>> + Send + 'static,
@@ -70,7 +68,7 @@ impl<St: Store> Fill<St> {
         let (mut head, ()) = Response::new(()).into_parts();
         (head.status, head.headers) = (*status, as_inner_service_knows(ours).into_owned());
         semantics::merge(&mut head.headers, update, self.answered / MS);
-        let fit = self.fit(&head, &CacheBody::<B>::whole(body.clone(), None), hints, took).map(|mut fit| {
+        let fit = self.fit(&head, &CacheBody::<B>::whole(body.clone(), None), hints).map(|mut fit| {
             let names = fit.names.get_or_insert_with(|| self.of.quest.plan.names.clone());
             for name in ours.namespaces().iter() {
                 // What the handler named when it sent the whole is not named again.
@@ -91,9 +89,7 @@ impl<St: Store> Fill<St> {
     {
         self.shared.store.context().counters.add(Count::InnerCalls, 1);
         let answer = inner.await;
-        self.answered = self.now();
-        let took = self.answered.saturating_sub(self.began);
-        self.shared.store.context().counters.add(Count::InnerNanos, took);
+        self.has_answered();
         let response = match answer {
             Ok(response) => response,
             Err(error) => return self.stale_instead(Failure::Unreachable, Stale::IfError).ok_or(error),
@@ -109,7 +105,7 @@ impl<St: Store> Fill<St> {
             let known = as_inner_service_knows(ours);
             match semantics::head_says(&known, body.len() as u64, response.status(), response.headers()) {
                 HeadSays::Freshen => {
-                    if let (_, Ok(fit)) = self.renewed::<B>(ours, response.headers(), None, took) {
+                    if let (_, Ok(fit)) = self.renewed::<B>(ours, response.headers(), None) {
                         self.replace(ours, fit.headers, fit.times, fit.http).await;
                     }
                 }

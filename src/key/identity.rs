@@ -11,8 +11,8 @@ use crate::store::IdentityHash;
 ///
 /// In the key it is a keyed hash, so that neither keys nor logs tell a token, and `{identity}` in the namespaces of a
 /// rule is that hash in hexadecimal, or `anonymous`. A request without one is cached for everybody without one, unless
-/// it carries other credentials ([cookies that the rule ignores](crate::Rule::ignore_cookies) are none): then it bypasses the cache. So does a request that says twice who is asking, for nobody
-/// knows which of the two the handler believes.
+/// it carries other credentials ([cookies that the rule ignores](crate::Rule::ignore_cookies) are none): then it bypasses the
+/// cache. So does a request that says twice who is asking, for nobody knows which of the two the handler believes.
 ///
 /// ```
 /// use http::Request;

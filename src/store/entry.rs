@@ -98,6 +98,12 @@ impl Entry {
         Self { key, stamp, names, times, content, http, weight }
     }
 
+    /// An entry of the same origin under another key: of its stamp, its names and its times.
+    pub(crate) fn like(&self, key: Key, content: Content) -> Self {
+        let Self { stamp, names, times, http, .. } = self;
+        Self::new(key, stamp.clone(), Draft { names: names.clone(), times: *times, content, http: http.clone() })
+    }
+
     /// The same entry under another stamp.
     #[cfg(feature = "redis")]
     pub(crate) fn with_stamp(self, stamp: Stamp) -> Self {
