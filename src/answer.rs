@@ -108,6 +108,24 @@ pub(crate) struct Look {
     pub(crate) varying: Option<(Vary, Key)>,
 }
 
+/// The response that is at hand for a request. Without a stamp, so that it can be answered with, or nothing.
+#[inline]
+pub(crate) fn at_hand<St: Store>(
+    store: &St,
+    rule: &Compiled,
+    primary: KeyRef<'_>,
+    headers: &HeaderMap,
+) -> Option<(Arc<Entry>, Life)> {
+    let (entry, life) = store.get_now(primary)?.found?;
+    match entry.content() {
+        Content::Response { .. } => Some((entry, life)),
+        Content::Variants(vary) => {
+            let key = variant_key(rule, &store.context().secret, primary, vary, headers);
+            store.get_now(key.as_ref())?.found
+        }
+    }
+}
+
 impl Look {
     /// The look that answers without waiting, if the store can.
     #[inline]

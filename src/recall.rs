@@ -57,7 +57,7 @@ impl<'a> Words<'a> {
             (Some(_), HostLine::One(_)) | (_, HostLine::More) => return None,
         };
         let target = uri.path_and_query()?.as_str();
-        (key::path_as_sent(uri, extensions) == uri.path()).then_some(Self { target, host })
+        key::is_as_sent(uri, extensions).then_some(Self { target, host })
     }
 }
 

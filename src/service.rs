@@ -4,7 +4,7 @@ use std::{
     cell::Cell,
     fmt, mem,
     sync::Arc,
-    task::{Context, Poll},
+    task::{self, Poll},
 };
 
 use http::{HeaderMap, Method, Request, Response, header};
@@ -26,11 +26,11 @@ use crate::{
     parts,
     recall::{self, Words},
     road,
-    rules::{Compiled, Found, Params, ReadPlan},
+    rules::{Compiled, Found, ReadPlan},
     semantics::{self, CacheControl, Vary},
     stats::Count,
     status::{Bypass, CacheStatus, Miss, Outcome, Stale},
-    store::{Entry, Life, Memory, Stamp, Store, StoreError},
+    store::{Context, Entry, Life, Memory, Stamp, Store, StoreError},
 };
 
 /// The service that [`CacheLayer`](crate::CacheLayer) makes.
@@ -85,11 +85,17 @@ where
     type Error = S::Error;
     type Future = ResponseFuture<S::Future, St, ResB, S::Error>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
+        if !self.shared.rules.may_cover(request.uri(), request.extensions()) {
+            return ResponseFuture::pass(self.inner.call(request));
+        }
+        if let Some((entry, now)) = recalled(&self.shared, &request) {
+            return ResponseFuture::ready(whole(&self.shared, &entry, now));
+        }
         match first_step(&self.shared, &request) {
             Step::Pass => ResponseFuture::pass(self.inner.call(request)),
             Step::Mark(status) => ResponseFuture::bypass(self.inner.call(request), self.shared.clone(), status),
@@ -268,29 +274,20 @@ thread_local! {
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// The whole of a hit, and the beginning of everything else.
-#[inline]
+/// The whole way: a hit on a target that is not remembered, and the beginning of everything else.
+#[inline(never)]
 fn first_step<St, B, R>(shared: &Arc<Shared<St>>, request: &Request<R>) -> Step<B, St>
 where
     St: Store,
     R: Body,
 {
-    if !shared.rules.may_cover(request.uri(), request.extensions()) {
+    let Some(found) = shared.rules.find(request.uri(), request.extensions()) else {
         return Step::Pass;
-    }
-    let step = match recalled(shared, request) {
-        Some(step) => step,
-        None => {
-            let Some(found) = shared.rules.find(request.uri(), request.extensions()) else {
-                return Step::Pass;
-            };
-            let mut scratch = SCRATCH.take();
-            scratch.clear();
-            let step = look_up(shared, request, &found, &mut scratch);
-            SCRATCH.set(scratch);
-            step
-        }
     };
+    let mut scratch = SCRATCH.take();
+    scratch.clear();
+    let step = look_up(shared, request, &found, &mut scratch);
+    SCRATCH.set(scratch);
     step.unwrap_or_else(|why| {
         shared.store.context().counters.bypass(why);
         tracing::debug!(reason = why.as_str(), "cache bypassed");
@@ -301,28 +298,32 @@ where
 /// A request as far as it is known before the store is asked.
 struct Target<'a> {
     rule: &'a Arc<Compiled>,
-    /// The parameters of its route, if that was looked for.
-    params: Option<&'a Params<'a>>,
     asks: Asks<'a>,
     key: KeyRef<'a>,
     /// Its key says who is asking.
     identified: bool,
 }
 
-/// The short way: for a target that is remembered.
+/// The short way: a fresh hit on a target that is remembered, asked for as a whole. All else goes the whole way.
 #[inline]
-fn recalled<St, B, R>(shared: &Arc<Shared<St>>, request: &Request<R>) -> Option<Result<Step<B, St>, Bypass>>
+fn recalled<St, R>(shared: &Arc<Shared<St>>, request: &Request<R>) -> Option<(Arc<Entry>, Nanos)>
 where
     St: Store,
     R: Body,
 {
     recall::with_known(shared.id, request.uri(), |known| {
         let rule = shared.rules.at(known.rule());
-        let asks = scan(request, rule).ok().filter(|asks| !asks.query)?;
-        if !known.is_of(Words::of(request.uri(), request.extensions(), asks.host)?) {
+        let asks = scan(request, rule).ok().filter(|asks| !asks.query && !asks.less)?;
+        if *request.method() != Method::GET || !known.is_of(Words::of(request.uri(), request.extensions(), asks.host)?) {
             return None;
         }
-        Some(step(shared, request, &Target { rule, params: None, asks, key: known.key(), identified: false }))
+        let http = asked_http(request, &Target { rule, asks, key: known.key(), identified: false }).ok()?;
+        let found = answer::at_hand(&shared.store, rule, known.key(), request.headers())?;
+        let now = shared.store.context().clock.nanos();
+        match decide(Some(found), rule, http.as_ref(), now) {
+            Decision::Fresh(entry) => Some((entry, now)),
+            _ => None,
+        }
     })
 }
 
@@ -351,7 +352,7 @@ where
     }
     let (identified, hashed) = (writer.identified(), writer.has_hashed());
     let key = KeyRef::new(scratch);
-    let step = step(shared, request, &Target { rule, params: Some(params), asks, key, identified })?;
+    let step = step(shared, request, &Target { rule, asks, key, identified }, &view)?;
     if matches!(step, Step::Answer(_))
         && rule.is_of_target()
         // Whatever is hashed in the key stands in the target as it is: it is not kept.
@@ -364,47 +365,53 @@ where
     Ok(step)
 }
 
+/// What is asked under a rule where HTTP decides; elsewhere, credentials that the key does not tell apart are left alone.
+#[inline]
+fn asked_http<R>(request: &Request<R>, target: &Target<'_>) -> Result<Option<AskedHttp>, Bypass> {
+    let Target { rule, asks, identified, .. } = *target;
+    let guarded = asks.credentials && !identified && !rule.ignores_credentials();
+    match rule.http() {
+        // RFC 9111, section 3.5: the response says whether it is for others, too.
+        Some(_) => Ok(Some(AskedHttp { directives: CacheControl::of_request(request.headers()), guarded })),
+        None if guarded => Err(Bypass::Credentials),
+        None => Ok(None),
+    }
+}
+
+/// The whole of a fresh entry: a hit.
+#[inline]
+fn whole<St: Store, B>(shared: &Shared<St>, entry: &Entry, now: Nanos) -> Response<CacheBody<B>> {
+    let response = answer::from_whole(shared, entry, CacheStatus::new(Outcome::Hit), now);
+    hit(shared, now);
+    response
+}
+
 /// What is to be done for a request whose key is known.
 #[inline]
-fn step<St, B, R>(shared: &Arc<Shared<St>>, request: &Request<R>, target: &Target<'_>) -> Result<Step<B, St>, Bypass>
+fn step<St, B, R>(
+    shared: &Arc<Shared<St>>,
+    request: &Request<R>,
+    target: &Target<'_>,
+    view: &RequestView<'_>,
+) -> Result<Step<B, St>, Bypass>
 where
     St: Store,
     R: Body,
 {
-    let Target { rule, params, asks, key, identified } = *target;
-    let context = shared.store.context();
-    let guarded = asks.credentials && !identified && !rule.ignores_credentials();
-    // RFC 9111, section 3.5: where HTTP decides, the response says whether it is for others, too.
-    let http = rule.http().map(|_| AskedHttp { directives: CacheControl::of_request(request.headers()), guarded });
-    if guarded && http.is_none() {
-        return Err(Bypass::Credentials);
-    }
+    let Target { rule, asks, key, .. } = *target;
+    let http = asked_http(request, target)?;
     let (method, headers) = (request.method(), request.headers());
-    let quest = |http| {
-        let found;
-        let params = match params {
-            Some(params) => params,
-            None => {
-                let rule = shared.rules.find(request.uri(), request.extensions());
-                found = rule.map_or_else(Params::none, |found| found.params);
-                &found
-            }
-        };
-        let view = RequestView::of(request, params, &context.secret).with_host(asks.host);
-        Quest::new(rule, key, &view, request, asks.less, http)
-    };
+    let quest = |http| Quest::new(rule, key, view, request, asks.less, http);
     let landings = shared.flights.landings();
-    let Some(look) = Look::now(&shared.store, rule, key, headers) else {
+    let Some(Look { found, stamp, varying }) = Look::now(&shared.store, rule, key, headers) else {
         return Ok(Step::Wait(Box::new(quest(http))));
     };
-    let now = context.clock.nanos();
-    let Look { found, stamp, varying } = look;
+    let Context { clock, counters, .. } = shared.store.context();
+    let now = clock.nanos();
     Ok(match decide(found, rule, http.as_ref(), now) {
+        Decision::Fresh(entry) if !asks.less && *method != Method::HEAD => Step::Answer(whole(shared, &entry, now)),
         Decision::Fresh(entry) => {
-            let response = match asks.less || *method == Method::HEAD {
-                false => answer::from_whole(shared, &entry, CacheStatus::new(Outcome::Hit), now),
-                true => answer::from_entry(shared, &entry, method, headers, Outcome::Hit, now),
-            };
+            let response = answer::from_entry(shared, &entry, method, headers, Outcome::Hit, now);
             hit(shared, now);
             Step::Answer(response)
         }
@@ -419,7 +426,7 @@ where
         Decision::Stale(entry) => {
             let outcome = Outcome::Stale(Stale::WhileRevalidate);
             let response = answer::from_entry(shared, &entry, method, headers, outcome, now);
-            context.counters.add(Count::Stale, 1);
+            counters.add(Count::Stale, 1);
             tracing::debug!("stale hit");
             if *method == Method::HEAD {
                 return Ok(Step::Answer(response));
@@ -427,7 +434,7 @@ where
             Step::Refresh(response, quest(http).keeping(request).but(Missed::renewing(entry.clone(), stamp, varying)), entry)
         }
         Decision::Accepted(entry) => {
-            context.counters.add(Count::Stale, 1);
+            counters.add(Count::Stale, 1);
             Step::Answer(answer::from_entry(shared, &entry, method, headers, Outcome::Stale(Stale::MaxStale), now))
         }
         Decision::Refused => Step::Answer(answer::only_if_cached(shared)),
@@ -437,18 +444,17 @@ where
         }
         Decision::Ask(..) if asks.range && *method == Method::GET => return Err(Bypass::Range),
         Decision::Ask(_, Some(entry)) if *method == Method::HEAD && entry.http().is_some() => {
-            context.counters.miss(Miss::Head);
+            counters.miss(Miss::Head);
             Step::Head(quest(http).keeping(request).but(Missed::asking(Miss::Head, Some(entry), stamp, varying)))
         }
         // Only a response to GET is stored: a HEAD goes its way.
         Decision::Ask(..) if *method == Method::HEAD => {
-            context.counters.miss(Miss::Head);
+            counters.miss(Miss::Head);
             Step::Mark(CacheStatus::new(Outcome::Miss(Miss::Head)))
         }
-        Decision::Ask(why, spare) => Step::Ask(
-            quest(http).keeping(request).but(Missed::asking(why, spare, stamp, varying)),
-            Looked { at: now, landings },
-        ),
+        Decision::Ask(why, spare) => {
+            Step::Ask(quest(http).keeping(request).but(Missed::asking(why, spare, stamp, varying)), Looked { at: now, landings })
+        }
     })
 }
 

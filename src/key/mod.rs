@@ -5,7 +5,7 @@ mod identity;
 mod query;
 mod write;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, ptr, sync::Arc};
 
 use http::{Extensions, HeaderMap, HeaderValue, Method, Uri, request};
 use xxhash_rust::xxh3::xxh3_128;
@@ -63,10 +63,18 @@ impl Key {
 }
 
 /// A key that is only looked up: borrowed from where it was written.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Eq)]
 pub struct KeyRef<'a> {
     hash: u128,
     canonical: &'a [u8],
+}
+
+impl PartialEq for KeyRef<'_> {
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        // What is remembered of a target and what is stored are the same bytes most of the time.
+        self.hash == other.hash && (ptr::eq(self.canonical, other.canonical) || self.canonical == other.canonical)
+    }
 }
 
 impl<'a> KeyRef<'a> {
@@ -214,6 +222,16 @@ pub(crate) fn path_as_sent<'a>(uri: &'a Uri, extensions: &'a Extensions) -> &'a 
         return original.0.path();
     }
     uri.path()
+}
+
+/// Whether the path is what the client sent, as far as that is known.
+#[inline]
+#[cfg_attr(not(feature = "axum"), allow(unused_variables))]
+pub(crate) fn is_as_sent(uri: &Uri, extensions: &Extensions) -> bool {
+    #[cfg(feature = "axum")]
+    return path_as_sent(uri, extensions) == uri.path();
+    #[cfg(not(feature = "axum"))]
+    true
 }
 
 impl fmt::Debug for RequestView<'_> {

@@ -176,8 +176,7 @@ impl Rules {
     pub(crate) fn may_cover(&self, uri: &Uri, extensions: &Extensions) -> bool {
         let table = &*self.table;
         table.begins.may_have(uri.path()) || table.fallback.is_some() || {
-            let sent = key::path_as_sent(uri, extensions);
-            sent != uri.path() && table.begins.may_have(sent)
+            !key::is_as_sent(uri, extensions) && table.begins.may_have(key::path_as_sent(uri, extensions))
         }
     }
 
@@ -196,9 +195,8 @@ impl Rules {
             return Some(found);
         }
         // A nested router has taken the head off the path; the table may be that of the whole application.
-        let sent = key::path_as_sent(uri, extensions);
-        if sent != uri.path()
-            && let Some(found) = route(sent)
+        if !key::is_as_sent(uri, extensions)
+            && let Some(found) = route(key::path_as_sent(uri, extensions))
         {
             return Some(found);
         }
