@@ -96,21 +96,24 @@ pub(crate) fn with_known<T>(layer: u64, uri: &Uri, then: impl FnOnce(&Known) -> 
 }
 
 /// Remembers what a target has come to, if it is its turn.
-pub(crate) fn remember(layer: u64, words: Words<'_>, rule: usize, key: KeyRef<'_>) {
+pub(crate) fn remember(layer: u64, words: Words<'_>, rule: usize, key: impl FnOnce() -> Key) {
     let _ = RECALL.try_with(|recall| {
         let Ok(mut recall) = recall.try_borrow_mut() else { return };
         recall.turn = recall.turn.wrapping_add(1);
         let Words { target, host } = words;
         // Before an `@` stands a secret.
-        let fits = target.len() + host.len() <= LONGEST && key.canonical().len() <= LONGEST && !host.contains(&b'@');
-        if !recall.turn.is_multiple_of(ONE_IN) || !fits {
+        if !recall.turn.is_multiple_of(ONE_IN) || target.len() + host.len() > LONGEST || host.contains(&b'@') {
+            return;
+        }
+        let key = key();
+        if key.canonical().len() > LONGEST {
             return;
         }
         if recall.slots.is_empty() {
             recall.slots.resize_with(SLOTS, || None);
         }
         let known =
-            Known { layer, words: [target.as_bytes(), host].concat().into(), target: target.len(), rule, key: key.to_owned() };
+            Known { layer, words: [target.as_bytes(), host].concat().into(), target: target.len(), rule, key };
         recall.slots[slot(target)] = Some(known);
     });
 }

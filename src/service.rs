@@ -99,11 +99,14 @@ where
         match first_step(&self.shared, &request) {
             Step::Pass => ResponseFuture::pass(self.inner.call(request)),
             Step::Mark(status) => ResponseFuture::bypass(self.inner.call(request), self.shared.clone(), status),
-            Step::Answer(response) => ResponseFuture::ready(response),
-            Step::Refresh(response, sought, seen) => {
-                self.refresh(sought, &seen, request);
+            Step::Whole(entry, now) => ResponseFuture::ready(whole(&self.shared, &entry, now)),
+            Step::Serve(entry, outcome, now) => ResponseFuture::ready(serve(&self.shared, &request, &entry, outcome, now)),
+            Step::Refresh(entry, outcome, now, sought) => {
+                let response = serve(&self.shared, &request, &entry, outcome, now);
+                self.refresh(sought, &entry, request);
                 ResponseFuture::ready(response)
             }
+            Step::Refused => ResponseFuture::ready(answer::only_if_cached(&self.shared)),
             Step::Head(sought) => {
                 let fill = Fill::new(&self.shared, sought, None, self.shared.store.context().clock.nanos());
                 ResponseFuture::work(fill.head(self.inner.call(request)))
@@ -127,15 +130,20 @@ impl<S, ReqB, ResB> Inner<ReqB, ResB> for S where
 {
 }
 
-/// What the first look at a request comes to.
-enum Step<B, St: Store> {
+/// What the first look at a request comes to. Small: no response is made before all is known of it.
+enum Step<St: Store> {
     /// No rule covers it.
     Pass,
     /// The inner service is to answer, and the answer to be marked so.
     Mark(CacheStatus),
-    Answer(Response<CacheBody<B>>),
-    /// Answered, with something that wants refreshing.
-    Refresh(Response<CacheBody<B>>, Box<Sought<St>>, Arc<Entry>),
+    /// The whole of an entry answers: a hit.
+    Whole(Arc<Entry>, Nanos),
+    /// What of an entry was asked for answers.
+    Serve(Arc<Entry>, Outcome, Nanos),
+    /// It answers, and wants refreshing.
+    Refresh(Arc<Entry>, Outcome, Nanos, Box<Sought<St>>),
+    /// Only what is stored was wanted, and nothing is.
+    Refused,
     /// The inner service is to answer a HEAD, and what it says is compared with what is stored.
     Head(Box<Sought<St>>),
     /// The inner service is to be asked.
@@ -276,11 +284,7 @@ thread_local! {
 
 /// The whole way: a hit on a target that is not remembered, and the beginning of everything else.
 #[inline(never)]
-fn first_step<St, B, R>(shared: &Arc<Shared<St>>, request: &Request<R>) -> Step<B, St>
-where
-    St: Store,
-    R: Body,
-{
+fn first_step<St: Store, R: Body>(shared: &Shared<St>, request: &Request<R>) -> Step<St> {
     let Some(found) = shared.rules.find(request.uri(), request.extensions()) else {
         return Step::Pass;
     };
@@ -306,11 +310,7 @@ struct Target<'a> {
 
 /// The short way: a fresh hit on a target that is remembered, asked for as a whole. All else goes the whole way.
 #[inline]
-fn recalled<St, R>(shared: &Arc<Shared<St>>, request: &Request<R>) -> Option<(Arc<Entry>, Nanos)>
-where
-    St: Store,
-    R: Body,
-{
+fn recalled<St: Store, R: Body>(shared: &Shared<St>, request: &Request<R>) -> Option<(Arc<Entry>, Nanos)> {
     recall::with_known(shared.id, request.uri(), |known| {
         let rule = shared.rules.at(known.rule());
         let asks = scan(request, rule).ok().filter(|asks| !asks.query && !asks.less)?;
@@ -329,16 +329,12 @@ where
 
 /// The whole way: writes the key.
 #[inline]
-fn look_up<St, B, R>(
-    shared: &Arc<Shared<St>>,
+fn look_up<St: Store, R: Body>(
+    shared: &Shared<St>,
     request: &Request<R>,
     found: &Found<'_>,
     scratch: &mut Vec<u8>,
-) -> Result<Step<B, St>, Bypass>
-where
-    St: Store,
-    R: Body,
-{
+) -> Result<Step<St>, Bypass> {
     let Found { rule, params, place } = found;
     let asks = scan(request, rule)?;
     let secret = &shared.store.context().secret;
@@ -353,14 +349,16 @@ where
     let (identified, hashed) = (writer.identified(), writer.has_hashed());
     let key = KeyRef::new(scratch);
     let step = step(shared, request, &Target { rule, asks, key, identified }, &view)?;
-    if matches!(step, Step::Answer(_))
+    if let Step::Whole(entry, _) = &step
         && rule.is_of_target()
         // Whatever is hashed in the key stands in the target as it is: it is not kept.
         && !hashed
         && !asks.query
         && let Some(words) = Words::of(request.uri(), request.extensions(), asks.host)
     {
-        recall::remember(shared.id, words, *place, key);
+        // That of the entry, which is compared faster, unless it is the key of a variant.
+        let same = || if entry.key().as_ref() == key { entry.key().clone() } else { key.to_owned() };
+        recall::remember(shared.id, words, *place, same);
     }
     Ok(step)
 }
@@ -386,18 +384,33 @@ fn whole<St: Store, B>(shared: &Shared<St>, entry: &Entry, now: Nanos) -> Respon
     response
 }
 
+/// What of an entry a request asks for: a hit, or a stale one.
+fn serve<St: Store, B, R>(
+    shared: &Shared<St>,
+    request: &Request<R>,
+    entry: &Entry,
+    outcome: Outcome,
+    now: Nanos,
+) -> Response<CacheBody<B>> {
+    let response = answer::from_entry(shared, entry, request.method(), request.headers(), outcome, now);
+    match outcome {
+        Outcome::Hit => hit(shared, now),
+        _ => {
+            shared.store.context().counters.add(Count::Stale, 1);
+            tracing::debug!("stale hit");
+        }
+    }
+    response
+}
+
 /// What is to be done for a request whose key is known.
 #[inline]
-fn step<St, B, R>(
-    shared: &Arc<Shared<St>>,
+fn step<St: Store, R>(
+    shared: &Shared<St>,
     request: &Request<R>,
     target: &Target<'_>,
     view: &RequestView<'_>,
-) -> Result<Step<B, St>, Bypass>
-where
-    St: Store,
-    R: Body,
-{
+) -> Result<Step<St>, Bypass> {
     let Target { rule, asks, key, .. } = *target;
     let http = asked_http(request, target)?;
     let (method, headers) = (request.method(), request.headers());
@@ -408,36 +421,21 @@ where
     };
     let Context { clock, counters, .. } = shared.store.context();
     let now = clock.nanos();
-    Ok(match decide(found, rule, http.as_ref(), now) {
-        Decision::Fresh(entry) if !asks.less && *method != Method::HEAD => Step::Answer(whole(shared, &entry, now)),
-        Decision::Fresh(entry) => {
-            let response = answer::from_entry(shared, &entry, method, headers, Outcome::Hit, now);
-            hit(shared, now);
-            Step::Answer(response)
+    let decision = decide(found, rule, http.as_ref(), now);
+    let outcome = match &decision {
+        Decision::Stale(_) => Outcome::Stale(Stale::WhileRevalidate),
+        _ => Outcome::Hit,
+    };
+    Ok(match decision {
+        Decision::Fresh(entry) if !asks.less && *method != Method::HEAD => Step::Whole(entry, now),
+        Decision::Fresh(entry) => Step::Serve(entry, outcome, now),
+        Decision::Early(entry) | Decision::Stale(entry) if *method == Method::HEAD => Step::Serve(entry, outcome, now),
+        Decision::Early(entry) | Decision::Stale(entry) => {
+            let missed = Missed::renewing(entry.clone(), stamp, varying);
+            Step::Refresh(entry, outcome, now, quest(http).keeping(request).but(missed))
         }
-        Decision::Early(entry) => {
-            let response = answer::from_entry(shared, &entry, method, headers, Outcome::Hit, now);
-            hit(shared, now);
-            if *method == Method::HEAD {
-                return Ok(Step::Answer(response));
-            }
-            Step::Refresh(response, quest(http).keeping(request).but(Missed::renewing(entry.clone(), stamp, varying)), entry)
-        }
-        Decision::Stale(entry) => {
-            let outcome = Outcome::Stale(Stale::WhileRevalidate);
-            let response = answer::from_entry(shared, &entry, method, headers, outcome, now);
-            counters.add(Count::Stale, 1);
-            tracing::debug!("stale hit");
-            if *method == Method::HEAD {
-                return Ok(Step::Answer(response));
-            }
-            Step::Refresh(response, quest(http).keeping(request).but(Missed::renewing(entry.clone(), stamp, varying)), entry)
-        }
-        Decision::Accepted(entry) => {
-            counters.add(Count::Stale, 1);
-            Step::Answer(answer::from_entry(shared, &entry, method, headers, Outcome::Stale(Stale::MaxStale), now))
-        }
-        Decision::Refused => Step::Answer(answer::only_if_cached(shared)),
+        Decision::Accepted(entry) => Step::Serve(entry, Outcome::Stale(Stale::MaxStale), now),
+        Decision::Refused => Step::Refused,
         // The whole was not asked for: where HTTP decides, a part may be stored; elsewhere none is.
         Decision::Ask(..) if http.is_some() && asks.range && parts::asks_for_one(method, headers) => {
             Step::Wait(Box::new(quest(http)))
