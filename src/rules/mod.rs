@@ -1,12 +1,12 @@
 //! Rules: what a route allows, and the table of them.
 
-mod beginnings;
 mod compiled;
 mod error;
 #[cfg(feature = "config")]
 mod file;
 mod http;
 mod params;
+mod router;
 mod rule;
 mod template;
 #[cfg(feature = "config")]
@@ -24,7 +24,7 @@ pub(crate) use http::HttpOptions;
 pub(crate) use params::Params;
 pub use rule::Rule;
 
-use self::beginnings::Beginnings;
+use self::router::Router;
 use crate::{
     key::{self, Extracted, Key, KeyWriter, RequestView},
     store::Store,
@@ -61,8 +61,7 @@ pub struct Rules {
 #[derive(Clone, Default)]
 struct Table {
     /// Their places in the list of rules.
-    router: matchit::Router<usize>,
-    begins: Beginnings,
+    router: Router,
     patterns: Vec<String>,
     fallback: Option<usize>,
     rules: Vec<Arc<Compiled>>,
@@ -108,7 +107,6 @@ impl Rules {
         let table = Arc::make_mut(&mut self.table);
         table.router.insert(pattern, table.rules.len()).map_err(|why| RulesError::insert(pattern, &why))?;
         table.rules.push(compiled);
-        table.begins.add(pattern);
         table.patterns.push(pattern.to_owned());
         Ok(self)
     }
@@ -175,8 +173,8 @@ impl Rules {
     #[inline]
     pub(crate) fn may_cover(&self, uri: &Uri, extensions: &Extensions) -> bool {
         let table = &*self.table;
-        table.begins.may_have(uri.path()) || table.fallback.is_some() || {
-            !key::is_as_sent(uri, extensions) && table.begins.may_have(key::path_as_sent(uri, extensions))
+        table.router.may_have(uri.path()) || table.fallback.is_some() || {
+            !key::is_as_sent(uri, extensions) && table.router.may_have(key::path_as_sent(uri, extensions))
         }
     }
 
@@ -185,12 +183,7 @@ impl Rules {
     pub(crate) fn find<'a>(&'a self, uri: &'a Uri, extensions: &'a Extensions) -> Option<Found<'a>> {
         let table = &*self.table;
         let found = |place: usize, params| Found { place, rule: &table.rules[place], params };
-        let route = |path: &'a str| {
-            if !table.begins.may_have(path) {
-                return None;
-            }
-            table.router.at(path).ok().map(|at| found(*at.value, Params::new(at.params, path)))
-        };
+        let route = |path: &'a str| table.router.at(path).map(|(place, params)| found(place, params));
         if let Some(found) = route(uri.path()) {
             return Some(found);
         }

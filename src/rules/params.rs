@@ -1,34 +1,66 @@
 //! The parameters of a route, as handlers see them: percent-decoded.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::OnceLock};
 
-/// The parameters of the route that matched.
+use super::router::Pattern;
+
+/// The parameters of the route that matched. They are looked for when one is asked for.
 #[derive(Clone)]
 pub(crate) struct Params<'a> {
-    raw: Option<matchit::Params<'a, 'a>>,
-    /// Filled only if some value holds a `%`.
-    decoded: Vec<(&'a str, String)>,
+    path: &'a str,
+    route: Route<'a>,
+    /// Filled once a value is asked for that holds a `%`.
+    decoded: OnceLock<Vec<(String, String)>>,
+}
+
+#[derive(Clone)]
+enum Route<'a> {
+    None,
+    Pattern(&'a Pattern),
+    Tree(&'a matchit::Router<usize>),
 }
 
 impl<'a> Params<'a> {
     pub(crate) fn none() -> Self {
-        Self { raw: None, decoded: Vec::new() }
+        Self { path: "", route: Route::None, decoded: OnceLock::new() }
     }
 
     #[inline]
-    pub(crate) fn new(raw: matchit::Params<'a, 'a>, path: &str) -> Self {
-        let decoded = match path.as_bytes().contains(&b'%') {
-            true => raw.iter().map(|(name, value)| (name, decode(value).into_owned())).collect(),
-            false => Vec::new(),
-        };
-        Self { raw: Some(raw), decoded }
+    pub(super) fn of_pattern(pattern: &'a Pattern, path: &'a str) -> Self {
+        Self { path, route: Route::Pattern(pattern), decoded: OnceLock::new() }
+    }
+
+    #[inline]
+    pub(super) fn of_tree(tree: &'a matchit::Router<usize>, path: &'a str) -> Self {
+        Self { path, route: Route::Tree(tree), decoded: OnceLock::new() }
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        if let Some((_, value)) = self.decoded.iter().find(|(key, _)| *key == name) {
+        let mut value = None;
+        self.each(|known, sent| value = value.or((known == name).then_some(sent)));
+        let value = value?;
+        if !value.contains('%') {
             return Some(value);
         }
-        self.raw.as_ref()?.get(name)
+        let decoded = self.decoded.get_or_init(|| {
+            let mut decoded = Vec::new();
+            self.each(|name, sent| decoded.push((name.to_owned(), decode(sent).into_owned())));
+            decoded
+        });
+        decoded.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Does something with each name and value, as it was sent.
+    fn each(&self, mut then: impl FnMut(&'a str, &'a str)) {
+        match &self.route {
+            Route::None => {}
+            Route::Pattern(pattern) => pattern.params(self.path).for_each(|(name, value)| then(name, value)),
+            Route::Tree(tree) => {
+                if let Ok(at) = tree.at(self.path) {
+                    at.params.iter().for_each(|(name, value)| then(name, value));
+                }
+            }
+        }
     }
 }
 
