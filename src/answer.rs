@@ -13,7 +13,7 @@ use crate::{
     body::CacheBody,
     clock::{MS, Nanos},
     flight::{Arriving, Shareable},
-    key::{self, Key, KeyRef},
+    key::{self, Key, KeyRef, KeyWriter},
     layer::Shared,
     namespace::Namespaces,
     rules::Compiled,
@@ -120,8 +120,7 @@ pub(crate) fn at_hand<St: Store>(
     match entry.content() {
         Content::Response { .. } => Some((entry, life)),
         Content::Variants(vary) => {
-            let key = variant_key(rule, &store.context().secret, primary, vary, headers);
-            store.get_now(key.as_ref())?.found
+            with_variant(rule, &store.context().secret, primary, vary, headers, |key| store.get_now(key)?.found)
         }
     }
 }
@@ -192,12 +191,25 @@ impl Look {
 }
 
 /// The key under which the variant for these request fields is stored (RFC 9111, section 4.1).
-///
-/// Values that are secrets are in it as a keyed hash of all of them.
 pub(crate) fn variant_key(rule: &Compiled, secret: &Secret, primary: KeyRef<'_>, vary: &Vary, headers: &HeaderMap) -> Key {
-    let mut selecting = Vec::with_capacity(64);
-    vary.write(headers, rule.normalise(), &mut selecting);
-    key_of_variant(secret, primary, vary, headers, &selecting)
+    with_variant(rule, secret, primary, vary, headers, |key| key.to_owned())
+}
+
+/// Does something with that key.
+#[inline]
+fn with_variant<T>(
+    rule: &Compiled,
+    secret: &Secret,
+    primary: KeyRef<'_>,
+    vary: &Vary,
+    headers: &HeaderMap,
+    then: impl FnOnce(KeyRef<'_>) -> T,
+) -> T {
+    key::in_scratch(|canonical| {
+        key::begin_variant(primary, canonical);
+        write_selecting(secret, vary, headers, canonical, |selecting| vary.write(headers, rule.normalise(), selecting));
+        then(KeyRef::new(canonical))
+    })
 }
 
 /// The key under which a variant in this language is stored besides, if the rule has languages selected.
@@ -212,9 +224,13 @@ pub(crate) fn language_key(
     if !vary.selects(rule.normalise()) {
         return None;
     }
-    let mut selecting = Vec::with_capacity(64);
-    vary.write_selected(headers, &language()?, rule.normalise(), &mut selecting);
-    Some(key_of_variant(secret, primary, vary, headers, &selecting))
+    let language = language()?;
+    let mut canonical = Vec::with_capacity(primary.canonical().len() + 64);
+    key::begin_variant(primary, &mut canonical);
+    write_selecting(secret, vary, headers, &mut canonical, |selecting| {
+        vary.write_selected(headers, &language, rule.normalise(), selecting);
+    });
+    Some(Key::new(canonical))
 }
 
 /// That of the language which a request prefers to all others.
@@ -222,12 +238,22 @@ fn preferred_key(rule: &Compiled, secret: &Secret, primary: KeyRef<'_>, vary: &V
     language_key(rule, secret, primary, vary, headers, || semantics::preferred_language(headers))
 }
 
-fn key_of_variant(secret: &Secret, primary: KeyRef<'_>, vary: &Vary, headers: &HeaderMap, selecting: &[u8]) -> Key {
+/// Writes the fields that select a variant; if some of them are secrets, as a keyed hash of them all.
+#[inline]
+fn write_selecting(
+    secret: &Secret,
+    vary: &Vary,
+    headers: &HeaderMap,
+    canonical: &mut Vec<u8>,
+    write: impl FnOnce(&mut Vec<u8>),
+) {
     let is_secret = |name| key::is_secret(name) || headers.get_all(name).iter().any(HeaderValue::is_sensitive);
-    match vary.names().iter().any(is_secret) {
-        true => key::secret_variant(primary, selecting, secret),
-        false => key::variant(primary, selecting),
+    if !vary.names().iter().any(is_secret) {
+        return write(canonical);
     }
+    let mut selecting = Vec::with_capacity(64);
+    write(&mut selecting);
+    KeyWriter::new(canonical, secret).secret(selecting);
 }
 
 /// What to do with what was found.

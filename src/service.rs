@@ -1,7 +1,6 @@
 //! The service: leaves a request alone, answers it at once, or sets out to have it answered.
 
 use std::{
-    cell::Cell,
     fmt, mem,
     sync::Arc,
     task::{self, Poll},
@@ -21,7 +20,7 @@ use crate::{
     fill::{Fill, Held, as_inner_service_knows},
     flight::{Follower, Joined},
     future::ResponseFuture,
-    key::{Extracted, HostLine, Key, KeyRef, KeyWriter, RequestView, is_secret},
+    key::{self, Extracted, HostLine, Key, KeyRef, KeyWriter, RequestView, is_secret},
     layer::Shared,
     parts,
     recall::{self, Words},
@@ -277,21 +276,13 @@ impl Quest {
     }
 }
 
-thread_local! {
-    /// Where keys are written; taken while it is in use.
-    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
-
 /// The whole way: a hit on a target that is not remembered, and the beginning of everything else.
 #[inline(never)]
 fn first_step<St: Store, R: Body>(shared: &Shared<St>, request: &Request<R>) -> Step<St> {
     let Some(found) = shared.rules.find(request.uri(), request.extensions()) else {
         return Step::Pass;
     };
-    let mut scratch = SCRATCH.take();
-    scratch.clear();
-    let step = look_up(shared, request, &found, &mut scratch);
-    SCRATCH.set(scratch);
+    let step = key::in_scratch(|scratch| look_up(shared, request, &found, scratch));
     step.unwrap_or_else(|why| {
         shared.store.context().counters.bypass(why);
         tracing::debug!(reason = why.as_str(), "cache bypassed");

@@ -5,7 +5,7 @@ mod identity;
 mod query;
 mod write;
 
-use std::{fmt, ptr, sync::Arc};
+use std::{cell::Cell, fmt, ptr, sync::Arc};
 
 use http::{Extensions, HeaderMap, HeaderValue, Method, Uri, request};
 use xxhash_rust::xxh3::xxh3_128;
@@ -16,9 +16,24 @@ pub use identity::Identity;
 #[cfg(feature = "config")]
 pub(crate) use query::is_name as is_query_name;
 pub use write::{Extracted, KeyWriter};
-pub(crate) use write::{Tag, begin, secret_variant, variant};
+pub(crate) use write::{Tag, begin, begin_variant, variant};
 
 use crate::{rules::Params, store::Secret};
+
+thread_local! {
+    /// Where keys are written that are only looked up; taken while it is in use.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Does something with a place to write a key in.
+#[inline]
+pub(crate) fn in_scratch<T>(write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    let mut scratch = SCRATCH.take();
+    scratch.clear();
+    let done = write(&mut scratch);
+    SCRATCH.set(scratch);
+    done
+}
 
 /// The longest canonical key, in bytes; a request whose key would be longer bypasses the cache.
 pub const MAX_KEY_LEN: usize = 8 << 10;

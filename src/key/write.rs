@@ -147,18 +147,16 @@ impl<'a> KeyWriter<'a> {
 /// The key of the variant that a request gets, where responses differ by these fields of it (RFC 9111, section 4.1).
 pub(crate) fn variant(primary: KeyRef<'_>, selecting: &[u8]) -> Key {
     let mut canonical = Vec::with_capacity(primary.canonical().len() + selecting.len() + 1);
-    canonical.extend_from_slice(primary.canonical());
-    canonical.push(Tag::Variant as u8);
+    begin_variant(primary, &mut canonical);
     canonical.extend_from_slice(selecting);
     Key::new(canonical)
 }
 
-/// The same where some of those fields are secrets: only a keyed hash of them enters the key. Its tag keeps it apart from
-/// what [`variant`] makes, where the number of the fields follows, whose first byte is 0.
-pub(crate) fn secret_variant(primary: KeyRef<'_>, selecting: &[u8], secret: &Secret) -> Key {
-    let mut hashed = Vec::with_capacity(18);
-    KeyWriter::new(&mut hashed, secret).secret(selecting);
-    variant(primary, &hashed)
+/// What such a key begins with; the fields that select follow, whose number comes first, or, where some of them are secrets, a
+/// [hash](KeyWriter::secret) of them all: its tag keeps the two apart, since the first byte of the number is 0.
+pub(crate) fn begin_variant(primary: KeyRef<'_>, canonical: &mut Vec<u8>) {
+    canonical.extend_from_slice(primary.canonical());
+    canonical.push(Tag::Variant as u8);
 }
 
 /// Keeps a route's requests apart from those of every other route, whatever the extractor writes, and what is stored under a rule

@@ -47,7 +47,7 @@ pub(super) fn quoted_end(line: &[u8], open: usize) -> Option<usize> {
 
 /// Whether every quoted string of a line closes.
 pub(super) fn quotes_balance(line: &[u8]) -> bool {
-    let mut at = 0;
+    let Some(mut at) = line.iter().position(|byte| *byte == b'"') else { return true };
     while at < line.len() {
         if line[at] == b'"' {
             match quoted_end(line, at) {

@@ -212,8 +212,9 @@ const SINGLE: [&str; 14] = [
 
 fn write_field(name: &HeaderName, request: &HeaderMap, normalise: Normalise, key: &mut Vec<u8>) {
     part(name.as_str().as_bytes(), key);
-    let lines = || request.get_all(name).iter().map(|line| line.as_bytes());
-    if !request.contains_key(name) {
+    let all = request.get_all(name);
+    let lines = || all.iter().map(|line| line.as_bytes());
+    if lines().next().is_none() {
         key.push(b'-');
         return;
     }
@@ -226,20 +227,16 @@ fn write_field(name: &HeaderName, request: &HeaderMap, normalise: Normalise, key
         && let Some(preferences) = preferences(lines().flat_map(list::elements), weights)
     {
         key.push(b'w');
-        count(preferences.len(), key);
-        for preference in preferences {
+        counted(key, preferences, |preference, key| {
             part(&preference.name, key);
             key.extend(preference.thousandths.to_be_bytes());
-        }
+        });
     } else if normalise.lists && !SINGLE.contains(&name.as_str()) && lines().all(list::quotes_balance) {
         key.push(b'l');
-        let members = || lines().flat_map(list::members);
-        count(members().count(), key);
-        members().for_each(|member| part(member, key));
+        counted(key, lines().flat_map(list::members), part);
     } else {
         key.push(b'v');
-        count(lines().count(), key);
-        lines().for_each(|line| part(line, key));
+        counted(key, lines(), part);
     }
 }
 
@@ -312,9 +309,24 @@ fn part(bytes: &[u8], key: &mut Vec<u8>) {
     key.extend(bytes);
 }
 
-/// Header sections are far below 4 GiB; one that is not must not become equal to another.
+/// All items, with their number before them.
+fn counted<T>(key: &mut Vec<u8>, items: impl IntoIterator<Item = T>, write: impl Fn(T, &mut Vec<u8>)) {
+    let (at, mut number) = (key.len(), 0);
+    count(0, key);
+    for item in items {
+        write(item, key);
+        number += 1;
+    }
+    key[at..at + 4].copy_from_slice(&be(number));
+}
+
 fn count(number: usize, key: &mut Vec<u8>) {
-    key.extend(u32::try_from(number).expect("a header field below 4 GiB").to_be_bytes());
+    key.extend(be(number));
+}
+
+/// Header sections are far below 4 GiB; one that is not must not become equal to another.
+fn be(number: usize) -> [u8; 4] {
+    u32::try_from(number).expect("a header field below 4 GiB").to_be_bytes()
 }
 
 #[cfg(test)]
