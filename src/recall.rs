@@ -112,8 +112,7 @@ pub(crate) fn remember(layer: u64, words: Words<'_>, rule: usize, key: impl FnOn
         if recall.slots.is_empty() {
             recall.slots.resize_with(SLOTS, || None);
         }
-        let known =
-            Known { layer, words: [target.as_bytes(), host].concat().into(), target: target.len(), rule, key };
+        let known = Known { layer, words: [target.as_bytes(), host].concat().into(), target: target.len(), rule, key };
         recall.slots[slot(target)] = Some(known);
     });
 }

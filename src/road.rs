@@ -64,12 +64,13 @@ async fn instead<St: Store, B>(shared: &Shared<St>, quest: &Quest) -> Option<Res
     Some(answer::from_entry(shared, &entry, method, headers, Outcome::Stale(Stale::SoftTimeout), now))
 }
 
-/// Fills as the leader, in the background: what is answered is for nobody, what is stored is for all. It ends when it
-/// takes too long, unless somebody waits for it by then.
+/// Fills as the leader, in the background, by a call that `began` before this: what is answered is for nobody, what is stored is for
+/// all. It ends when it takes too long, unless somebody waits for it by then.
 pub(crate) fn refreshing<St, F, B, E>(
     shared: &Arc<Shared<St>>,
     sought: Box<Sought<St>>,
     leader: Leader,
+    began: Nanos,
     inner: F,
 ) -> impl Future<Output = ()> + Send + 'static
 where
@@ -80,7 +81,6 @@ where
 {
     let flight = leader.flight();
     let limit = Some(shared.options.fill_limit);
-    let began = shared.store.context().clock.nanos();
     // Boxed, as is what is spawned: a future is copied whole each time it is handed on.
     let fill = Box::pin(Fill::new(shared, sought, Some(leader), began).run(inner));
     async move { drop(unless_left(fill, limit, || !flight.is_awaited()).await) }
@@ -128,8 +128,9 @@ async fn refresh<S, St, ReqB, ResB>(
         return;
     }
     if poll_fn(|cx| service.poll_ready(cx)).await.is_ok() {
+        let began = shared.store.context().clock.nanos();
         let inner = service.call(question(request, &quest, &mut missed, false));
-        refreshing(&shared, quest.but(missed), leader, inner).await;
+        refreshing(&shared, quest.but(missed), leader, began, inner).await;
     }
 }
 

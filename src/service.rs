@@ -92,10 +92,12 @@ where
         if !self.shared.rules.may_cover(request.uri(), request.extensions()) {
             return ResponseFuture::pass(self.inner.call(request));
         }
-        if let Some((entry, now)) = recalled(&self.shared, &request) {
-            return ResponseFuture::ready(whole(&self.shared, &entry, now));
-        }
-        match first_step(&self.shared, &request) {
+        let early = match recalled(&self.shared, &request) {
+            Some(Recalled::Whole(entry, now)) => return ResponseFuture::ready(whole(&self.shared, &entry, now)),
+            Some(Recalled::Early) => true,
+            None => false,
+        };
+        match first_step(&self.shared, &request, early) {
             Step::Pass => ResponseFuture::pass(self.inner.call(request)),
             Step::Mark(status) => ResponseFuture::bypass(self.inner.call(request), self.shared.clone(), status),
             Step::Whole(entry, now) => ResponseFuture::ready(whole(&self.shared, &entry, now)),
@@ -278,11 +280,11 @@ impl Quest {
 
 /// The whole way: a hit on a target that is not remembered, and the beginning of everything else.
 #[inline(never)]
-fn first_step<St: Store, R: Body>(shared: &Shared<St>, request: &Request<R>) -> Step<St> {
+fn first_step<St: Store, R: Body>(shared: &Shared<St>, request: &Request<R>, early: bool) -> Step<St> {
     let Some(found) = shared.rules.find(request.uri(), request.extensions()) else {
         return Step::Pass;
     };
-    let step = key::in_scratch(|scratch| look_up(shared, request, &found, scratch));
+    let step = key::in_scratch(|scratch| look_up(shared, request, &found, early, scratch));
     step.unwrap_or_else(|why| {
         shared.store.context().counters.bypass(why);
         tracing::debug!(reason = why.as_str(), "cache bypassed");
@@ -297,22 +299,33 @@ struct Target<'a> {
     key: KeyRef<'a>,
     /// Its key says who is asking.
     identified: bool,
+    /// The lot has fallen on it to refresh what it hits.
+    early: bool,
+}
+
+/// What the short way comes to.
+enum Recalled {
+    /// The whole of an entry answers: a hit.
+    Whole(Arc<Entry>, Nanos),
+    /// The lot has fallen on this hit to refresh its entry. It is drawn once.
+    Early,
 }
 
 /// The short way: a fresh hit on a target that is remembered, asked for as a whole. All else goes the whole way.
 #[inline]
-fn recalled<St: Store, R: Body>(shared: &Shared<St>, request: &Request<R>) -> Option<(Arc<Entry>, Nanos)> {
+fn recalled<St: Store, R: Body>(shared: &Shared<St>, request: &Request<R>) -> Option<Recalled> {
     recall::with_known(shared.id, request.uri(), |known| {
         let rule = shared.rules.at(known.rule());
         let asks = scan(request, rule).ok().filter(|asks| !asks.query && !asks.less)?;
         if *request.method() != Method::GET || !known.is_of(Words::of(request.uri(), request.extensions(), asks.host)?) {
             return None;
         }
-        let http = asked_http(request, &Target { rule, asks, key: known.key(), identified: false }).ok()?;
+        let http = asked_http(request, &Target { rule, asks, key: known.key(), identified: false, early: false }).ok()?;
         let found = answer::at_hand(&shared.store, rule, known.key(), request.headers())?;
         let now = shared.store.context().clock.nanos();
         match decide(Some(found), rule, http.as_ref(), now) {
-            Decision::Fresh(entry) => Some((entry, now)),
+            Decision::Fresh(entry) => Some(Recalled::Whole(entry, now)),
+            Decision::Early(_) => Some(Recalled::Early),
             _ => None,
         }
     })
@@ -324,6 +337,7 @@ fn look_up<St: Store, R: Body>(
     shared: &Shared<St>,
     request: &Request<R>,
     found: &Found<'_>,
+    early: bool,
     scratch: &mut Vec<u8>,
 ) -> Result<Step<St>, Bypass> {
     let Found { rule, params, place } = found;
@@ -339,7 +353,7 @@ fn look_up<St: Store, R: Body>(
     }
     let (identified, hashed) = (writer.identified(), writer.has_hashed());
     let key = KeyRef::new(scratch);
-    let step = step(shared, request, &Target { rule, asks, key, identified }, &view)?;
+    let step = step(shared, request, &Target { rule, asks, key, identified, early }, &view)?;
     if let Step::Whole(entry, _) = &step
         && rule.is_of_target()
         // Whatever is hashed in the key stands in the target as it is: it is not kept.
@@ -412,7 +426,10 @@ fn step<St: Store, R>(
     };
     let Context { clock, counters, .. } = shared.store.context();
     let now = clock.nanos();
-    let decision = decide(found, rule, http.as_ref(), now);
+    let decision = match decide(found, rule, http.as_ref(), now) {
+        Decision::Fresh(entry) if target.early => Decision::Early(entry),
+        decision => decision,
+    };
     let outcome = match &decision {
         Decision::Stale(_) => Outcome::Stale(Stale::WhileRevalidate),
         _ => Outcome::Hit,
@@ -441,9 +458,10 @@ fn step<St: Store, R>(
             counters.miss(Miss::Head);
             Step::Mark(CacheStatus::new(Outcome::Miss(Miss::Head)))
         }
-        Decision::Ask(why, spare) => {
-            Step::Ask(quest(http).keeping(request).but(Missed::asking(why, spare, stamp, varying)), Looked { at: now, landings })
-        }
+        Decision::Ask(why, spare) => Step::Ask(
+            quest(http).keeping(request).but(Missed::asking(why, spare, stamp, varying)),
+            Looked { at: now, landings },
+        ),
     })
 }
 
@@ -676,9 +694,11 @@ impl<S, St> Cache<S, St> {
             if quest.look_again(&shared).is_some_and(|found| !Arc::ptr_eq(&found, seen)) {
                 return;
             }
-            shared.store.context().counters.add(Count::Refreshes, 1);
+            let Context { clock, counters, .. } = shared.store.context();
+            counters.add(Count::Refreshes, 1);
+            let began = clock.nanos();
             let inner = self.take_ready().call(question(request, quest, missed, false));
-            runtime.spawn(road::refreshing(&shared, sought, leader, inner).in_current_span());
+            runtime.spawn(road::refreshing(&shared, sought, leader, began, inner).in_current_span());
         }
     }
 }

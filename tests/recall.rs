@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{MINUTE, Plain, counting, get, ok, outcome, send, text};
+use std::time::Duration;
+
+use common::{MINUTE, Plain, SECOND, counting, get, ok, outcome, send, text, until};
 use http::{HeaderValue, Method, Request, Response, header};
 use proptest::prelude::*;
 use tower::Layer;
@@ -244,5 +246,46 @@ async fn a_rule_that_asks_another_cache_on_the_short_way_does_not_panic() {
         }
         // What comes next is known by its target, found to be cleared, and fetched again.
         store.invalidate(["t:a"]).await.expect("memory can be cleared");
+    }
+}
+
+/// XFetch draws once for each hit: a target that is remembered is not drawn for twice, which would refresh it more seldom.
+#[tokio::test]
+async fn a_target_that_is_remembered_is_refreshed_early_as_often_as_one_that_is_not() {
+    let refreshes = async |rule: Rule| {
+        fastrand::seed(20);
+        let clock = Clock::manual();
+        let store = Memory::builder().clock(clock.clone()).build();
+        let (inner, _) = counting({
+            let clock = clock.clone();
+            move |_, _| {
+                clock.advance(SECOND);
+                ok("x")
+            }
+        });
+        let layer = CacheLayer::new(store.clone()).rules(Rules::new().route("/t/{x}", rule.early_refresh(10.0)));
+        let cache = layer.layer(inner);
+        send(&cache, get("/t/a")).await;
+        for _ in 0..ENOUGH {
+            send(&cache, get("/t/a")).await;
+        }
+        let mut seen = store.stats().refreshes;
+        let mut early = 0;
+        // Where half of the hits are early: e^(-left / 10 s) is one half.
+        let half = Duration::from_secs_f64(600.0 - 10.0 * std::f64::consts::LN_2);
+        clock.advance(half);
+        for _ in 0..400 {
+            assert_eq!(outcome(&send(&cache, get("/t/a")).await), Outcome::Hit);
+            if store.stats().refreshes > seen {
+                (seen, early) = (store.stats().refreshes, early + 1);
+                until("it is renewed", || store.stats().stored == seen + 1).await;
+                clock.advance(half);
+            }
+        }
+        early
+    };
+    let rule = || Rule::ttl(10 * MINUTE);
+    for early in [refreshes(rule()).await, refreshes(rule().key(Forgotten(RouteAndQuery))).await] {
+        assert!((160..240).contains(&early), "{early} of 400");
     }
 }
