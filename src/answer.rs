@@ -19,7 +19,7 @@ use crate::{
     rules::Compiled,
     semantics::{self, CacheControl, Failure, Multipart, Precondition, Ranges, Role, Selected, Vary},
     status::{self, CacheStatus, Miss, Outcome},
-    store::{Content, Entry, Http, Life, Lookup, Secret, Stamp, Store, StoreError},
+    store::{Content, Entry, Http, Life, Lookup, Secret, Stamp, Store, StoreError, Times},
     tape::Reader,
 };
 
@@ -356,7 +356,7 @@ pub(crate) fn from_entry_as<St: Store, B>(
         }
         response
     };
-    finish(shared, &mut response, entry, status_of, now);
+    finish(shared, &mut response, times, status_of, now);
     response
 }
 
@@ -374,7 +374,28 @@ pub(crate) fn from_whole<St: Store, B>(
     let mut response = Response::new(CacheBody::whole(body.clone(), trailers.clone()));
     *response.status_mut() = *status;
     *response.headers_mut() = headers.clone();
-    finish(shared, &mut response, entry, status_of, now);
+    finish(shared, &mut response, entry.times(), status_of, now);
+    response
+}
+
+/// The same of an entry that is let go: where nobody else has it, nothing of it is copied.
+pub(crate) fn from_last<St: Store, B>(
+    shared: &Shared<St>,
+    entry: Arc<Entry>,
+    status_of: CacheStatus,
+    now: Nanos,
+) -> Response<CacheBody<B>> {
+    let entry = match Arc::try_unwrap(entry) {
+        Ok(entry) => entry,
+        Err(entry) => return from_whole(shared, &entry, status_of, now),
+    };
+    let (Content::Response { status, headers, body, trailers }, times) = entry.into_content() else {
+        unreachable!("a list of variants is never served")
+    };
+    let mut response = Response::new(CacheBody::whole(body, trailers));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    finish(shared, &mut response, &times, status_of, now);
     response
 }
 
@@ -383,11 +404,10 @@ pub(crate) fn from_whole<St: Store, B>(
 fn finish<St: Store, B>(
     shared: &Shared<St>,
     response: &mut Response<CacheBody<B>>,
-    entry: &Entry,
+    times: &Times,
     status_of: CacheStatus,
     now: Nanos,
 ) {
-    let times = entry.times();
     set_age(response.headers_mut(), now.saturating_sub(times.born));
     shared.mark(response, || status_of.until(times.fresh_until, now));
 }

@@ -256,10 +256,17 @@ where
         Some(_) => None,
         None => Some(look(&shared, &quest, request.headers()).await),
     };
-    if let Some(Decided { decision: Decision::Fresh(entry), now, .. }) = &first {
-        hit(&shared, *now);
-        return Ok(answer::from_entry(&shared, entry, request.method(), request.headers(), Outcome::Hit, *now));
-    }
+    let first = match first {
+        Some(Decided { decision: Decision::Fresh(entry), now, .. }) => {
+            hit(&shared, now);
+            let (method, headers) = (request.method(), request.headers());
+            return Ok(match quest.asked.less || *method == Method::HEAD {
+                false => answer::from_last(&shared, entry, CacheStatus::new(Outcome::Hit), now),
+                true => answer::from_entry(&shared, &entry, method, headers, Outcome::Hit, now),
+            });
+        }
+        first => first,
+    };
     let quest = quest.keeping(&request);
     Box::pin(further(shared, service, quest, request, follower, first)).await
 }

@@ -389,6 +389,18 @@ impl Stamp {
         self.generations.as_deref()
     }
 
+    /// The shared part, to be shared.
+    #[cfg(feature = "redis")]
+    pub(crate) fn shared_generations(&self) -> Option<&Arc<[Option<Generation>]>> {
+        self.generations.as_ref()
+    }
+
+    /// Other generations, seen at the same time.
+    #[cfg(feature = "redis")]
+    pub(crate) fn but(&self, generations: Arc<[Option<Generation>]>) -> Self {
+        Self { epoch: self.epoch, generations: Some(generations), taken: self.taken, counter: None }
+    }
+
     /// The same, taken at this time.
     #[cfg(feature = "redis")]
     pub(crate) fn at(self, taken: crate::clock::Nanos) -> Self {

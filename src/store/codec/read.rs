@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::Entry as Slot};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::{Damaged, compress, names};
 use crate::{
@@ -33,7 +33,9 @@ pub(super) fn flag(on: bool, bit: u8) -> u8 {
 }
 
 /// The entry of this key.
-pub(super) fn entry(contents: Bytes, compressed: bool, key: KeyRef<'_>, epoch: u64) -> Result<Entry, Damaged> {
+///
+/// Its stamp is of when `seen` was taken, and shares the generations with it where they are the same.
+pub(super) fn entry(contents: Bytes, compressed: bool, key: KeyRef<'_>, seen: &Stamp) -> Result<Entry, Damaged> {
     let whole = contents.len();
     let (length, _) = contents.split_first_chunk::<4>().ok_or(Damaged::Truncated)?;
     let body_at = (u32::from_le_bytes(*length) as usize).checked_add(4).filter(|at| *at <= whole).ok_or(Damaged::Truncated)?;
@@ -52,7 +54,7 @@ pub(super) fn entry(contents: Bytes, compressed: bool, key: KeyRef<'_>, epoch: u
     let times = at.times()?;
     let parts = at.parts(compressed)?;
     let names = at.namespaces()?;
-    let stamp = Stamp::local(epoch).with_generations(at.generations(names.count())?);
+    let stamp = seen.but(at.generations_like(names.count(), seen)?);
     let http = if parts & HTTP == 0 { None } else { Some(Box::new(at.rules()?)) };
     let content = match parts & VARIANTS {
         0 => at.response(parts, body)?,
@@ -77,6 +79,21 @@ pub(super) fn generations(contents: &Bytes, compressed: bool) -> Result<super::S
     let names = at.namespaces()?;
     let generations = at.generations(names.count())?;
     Ok((names, generations))
+}
+
+/// Adds a value of a field, which must be the first of its name, or must not.
+#[inline]
+fn is_new(map: &mut HeaderMap, name: HeaderName, value: HeaderValue, new: bool) -> Result<(), Damaged> {
+    match map.try_append(name, value) {
+        Ok(appended) if appended != new => Ok(()),
+        _ => Err(Damaged::Malformed),
+    }
+}
+
+#[inline]
+fn generation(bytes: &[u8; GENERATION]) -> Option<Generation> {
+    let (hard, soft) = (bytes.first_chunk()?, bytes.last_chunk()?);
+    Some(Generation { hard: u128::from_le_bytes(*hard), soft: u64::from_le_bytes(*soft) })
 }
 
 /// A place in the head.
@@ -126,12 +143,21 @@ impl<'a> Cursor<'a> {
 
     fn generations(&mut self, count: usize) -> Result<Arc<[Option<Generation>]>, Damaged> {
         let bytes = self.take(count.checked_mul(GENERATION).ok_or(Damaged::Truncated)?)?;
-        let generation = |bytes: &[u8; GENERATION]| {
-            let (hard, soft) = bytes.split_at(16);
-            let hard = u128::from_le_bytes(hard.try_into().ok()?);
-            Some(Generation { hard, soft: u64::from_le_bytes(soft.try_into().ok()?) })
-        };
         Ok(bytes.as_chunks().0.iter().map(generation).collect())
+    }
+
+    /// The generations; those of `seen` if they are the same.
+    fn generations_like(&mut self, count: usize, seen: &Stamp) -> Result<Arc<[Option<Generation>]>, Damaged> {
+        let seen = seen.shared_generations().filter(|seen| seen.len() == count);
+        let start = self.at;
+        if let Some(seen) = seen {
+            let bytes = self.take(count.checked_mul(GENERATION).ok_or(Damaged::Truncated)?)?;
+            if bytes.as_chunks().0.iter().zip(seen.iter()).all(|(bytes, seen)| generation(bytes) == *seen) {
+                return Ok(seen.clone());
+            }
+            self.at = start;
+        }
+        self.generations(count)
     }
 
     fn rules(&mut self) -> Result<Http, Damaged> {
@@ -184,17 +210,27 @@ impl<'a> Cursor<'a> {
         for _ in 0..count {
             let tag = self.u8()?;
             let name = self.name(tag & !REPEATED)?;
-            let more = if tag & REPEATED == 0 { 0 } else { self.count(1)?.checked_sub(1).ok_or(Damaged::Malformed)? };
-            if (more > 0) != (tag & REPEATED != 0) {
-                return Err(Damaged::Malformed);
-            }
-            let Ok(Slot::Vacant(slot)) = map.try_entry(name) else { return Err(Damaged::Malformed) };
-            let mut slot = slot.try_insert_entry(self.value()?).map_err(|_| Damaged::Malformed)?;
-            for _ in 0..more {
-                slot.append(self.value()?);
+            if tag & REPEATED == 0 {
+                let value = self.value()?;
+                is_new(&mut map, name, value, true)?;
+            } else {
+                self.repeated(&mut map, &name)?;
             }
         }
         Ok(map)
+    }
+
+    /// A field with several values.
+    fn repeated(&mut self, map: &mut HeaderMap, name: &HeaderName) -> Result<(), Damaged> {
+        let count = self.count(1)?;
+        if count < 2 {
+            return Err(Damaged::Malformed);
+        }
+        for index in 0..count {
+            let value = self.value()?;
+            is_new(map, name.clone(), value, index == 0)?;
+        }
+        Ok(())
     }
 
     #[inline]

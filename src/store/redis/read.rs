@@ -23,7 +23,7 @@ use super::{
 use crate::{
     clock::Nanos,
     key::KeyRef,
-    namespace::{Name, Namespaces},
+    namespace::{MAX_NAMESPACES, Name, Namespaces},
     stats::Count,
     store::{Entry, Generation, Life, Lookup, Stamp, StoreError, codec::Damaged},
 };
@@ -163,26 +163,31 @@ impl Core {
     }
 
     /// The stamp of now, with generations that are known without asking.
-    fn stamp(&self, generations: Vec<Option<Generation>>, epoch: u64) -> Stamp {
+    fn stamp(&self, generations: Arc<[Option<Generation>]>, epoch: u64) -> Stamp {
         Stamp::local(epoch).at(self.context().clock.nanos()).with_generations(generations)
     }
 
     /// The generations of all these names, if a lease vouches for them, and the epoch of now.
-    fn known(&self, names: &Namespaces) -> Option<(Vec<Option<Generation>>, u64)> {
+    fn known(&self, names: &Namespaces) -> Option<(Arc<[Option<Generation>]>, u64)> {
         if !self.is_leased() {
             return None;
         }
         let (epoch, root) = (self.near.epoch(), Namespaces::root_hash());
-        let mut generations = Vec::with_capacity(names.count());
-        for name in names.names() {
+        let known = |name: Name<'_>| {
             let (generation, since) = self.known.get(id(name))?;
             // When everything is cleared at once, only the root is stepped; and not all of these sets hold it.
-            if self.near.life_of(since, [root, name.hash()].into_iter()) != Life::Alive {
-                return None;
-            }
-            generations.push(Some(generation));
+            (self.near.life_of(since, [root, name.hash()].into_iter()) == Life::Alive).then_some(generation)
+        };
+        let mut generations = [None; MAX_NAMESPACES + 2];
+        let count = names.count();
+        if count > generations.len() {
+            let generations = names.names().map(|name| known(name).map(Some)).collect::<Option<_>>()?;
+            return Some((generations, epoch));
         }
-        Some((generations, epoch))
+        for (name, generation) in names.names().zip(&mut generations) {
+            *generation = Some(known(name)?);
+        }
+        Some((generations[..count].into(), epoch))
     }
 
     async fn read(&self, key: KeyRef<'_>, names: &Namespaces) -> Result<Lookup, Fault> {
@@ -199,7 +204,7 @@ impl Core {
         &self,
         key: KeyRef<'_>,
         names: &Namespaces,
-        generations: Vec<Option<Generation>>,
+        generations: Arc<[Option<Generation>]>,
         epoch: u64,
     ) -> Result<Option<Lookup>, Fault> {
         let place = self.names.entry(names, key.hash());
@@ -268,11 +273,8 @@ impl Core {
         stamp: &Stamp,
     ) -> Result<Option<(Arc<Entry>, Life)>, Fault> {
         let Some(bytes) = bytes else { return Ok(None) };
-        let entry = match self.codec.decode(bytes, key, stamp.epoch()) {
-            Ok(entry) => {
-                let taken = entry.stamp().again(stamp.epoch(), stamp.taken());
-                entry.with_stamp(taken)
-            }
+        let entry = match self.codec.decode_seeing(bytes, key, stamp) {
+            Ok(entry) => entry,
             Err(damage) => {
                 self.context().counters.add(Count::Damaged, 1);
                 tracing::debug!(reason = damage.as_str(), place, "an entry in redis is of no use");
@@ -312,7 +314,7 @@ impl Core {
                             self.known.learn(id(*name), *generation, epoch);
                         }
                     }
-                    read
+                    read.map(Into::into)
                 }
             };
             let Some(more) = generations.and_then(|now| compared(&of_entry[count..], &now)) else { return Ok(None) };
