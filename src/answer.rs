@@ -139,16 +139,28 @@ impl Look {
         let first = store.get(primary, names).await?;
         match Self::varying(store, rule, &first, primary, headers) {
             None => Ok(Self { found: first.found, stamp: first.stamp, varying: None }),
-            Some(varying) => {
-                let mut second = store.get(varying.1.as_ref(), names).await?;
-                if second.found.is_none()
-                    && let Some(key) = preferred_key(rule, &store.context().secret, primary, &varying.0, headers)
-                {
-                    second = store.get(key.as_ref(), names).await?;
-                }
-                Ok(Self { found: second.found, stamp: first.stamp, varying: Some(varying) })
-            }
+            // In a box, so that not every look is as large.
+            Some(varying) => Box::pin(Self::variant(store, rule, first.stamp, varying, primary, headers, names)).await,
         }
+    }
+
+    /// The look at the variant for these fields, after that at what says by which of them there are variants.
+    async fn variant<St: Store>(
+        store: &St,
+        rule: &Compiled,
+        stamp: Stamp,
+        varying: (Vary, Key),
+        primary: KeyRef<'_>,
+        headers: &HeaderMap,
+        names: &Namespaces,
+    ) -> Result<Self, StoreError> {
+        let mut second = store.get(varying.1.as_ref(), names).await?;
+        if second.found.is_none()
+            && let Some(key) = preferred_key(rule, &store.context().secret, primary, &varying.0, headers)
+        {
+            second = store.get(key.as_ref(), names).await?;
+        }
+        Ok(Self { found: second.found, stamp, varying: Some(varying) })
     }
 
     /// Nothing known: the store did not answer. What is fetched now is under a stamp that no bump since the beginning has

@@ -103,9 +103,9 @@ where
                 ResponseFuture::work(fill.head(self.inner.call(request)))
             }
             // Where other processes fill and clear as well, the stamp of a look at what is near is not enough.
-            Step::Ask(sought, _) if self.shared.store.is_shared() => self.wait(sought.quest, request, None),
+            Step::Ask(sought, _) if self.shared.store.is_shared() => self.wait(Box::new(sought.quest), request, None),
             Step::Ask(sought, looked) => self.ask(sought, looked, request),
-            Step::Wait(quest) => self.wait(*quest, request, None),
+            Step::Wait(quest) => self.wait(quest, request, None),
         }
     }
 }
@@ -228,12 +228,7 @@ impl Quest {
 
     /// What the store has for this request, waiting for one that has to be asked.
     pub(crate) async fn look<St: Store>(&self, shared: &Shared<St>) -> Result<Look, StoreError> {
-        self.look_for(shared, &self.asked.headers).await
-    }
-
-    /// The same, where the fields of the request are still with the request.
-    pub(crate) async fn look_for<St: Store>(&self, shared: &Shared<St>, headers: &HeaderMap) -> Result<Look, StoreError> {
-        Look::later(&shared.store, &self.rule, self.primary.as_ref(), headers, &self.plan.names).await
+        Look::later(&shared.store, &self.rule, self.primary.as_ref(), &self.asked.headers, &self.plan.names).await
     }
 
     /// What to do with what was found.
@@ -613,7 +608,7 @@ impl<S, St> Cache<S, St> {
                 let inner = self.take_ready().call(question(request, quest, missed, false));
                 ResponseFuture::lead(road::lead(&shared, sought, leader, now, inner))
             }
-            Joined::Follows(follower) => self.wait(sought.quest, request, Some(follower)),
+            Joined::Follows(follower) => self.wait(Box::new(sought.quest), request, Some(follower)),
             Joined::Full => {
                 missed.why = Miss::FlightLimit;
                 self.ask_alone(sought, now, request)
@@ -643,7 +638,7 @@ impl<S, St> Cache<S, St> {
     /// it starves nobody meanwhile.
     fn wait<ReqB, ResB>(
         &mut self,
-        quest: Quest,
+        quest: Box<Quest>,
         request: Request<ReqB>,
         follower: Option<Follower>,
     ) -> ResponseFuture<S::Future, St, ResB, S::Error>

@@ -137,20 +137,27 @@ impl Codec {
     }
 
     /// The entry that is stored under `key`, if these bytes are one. `seen` is the stamp of now, from before they were asked for:
-    /// that of the entry is of the same epoch and time, and shares the generations where they are the same.
+    /// that of the entry is of the same epoch and time, and shares the generations where they are the same. `names` are those of
+    /// the request, which are mostly those of the entry.
     ///
     /// Nothing is copied of a body that is neither compressed nor sealed: it is a slice of `bytes`. What is sealed is opened in
     /// place if nobody else has the bytes. The header values are slices, too, unless the body is compressed; what they keep
     /// alive counts in the entry's weight.
-    pub(crate) fn decode_seeing(&self, bytes: Bytes, key: KeyRef<'_>, seen: &Stamp) -> Result<Entry, Damaged> {
+    pub(crate) fn decode_seeing(
+        &self,
+        bytes: Bytes,
+        key: KeyRef<'_>,
+        names: &Namespaces,
+        seen: &Stamp,
+    ) -> Result<Entry, Damaged> {
         let (form, contents) = self.contents(bytes, key.hash())?;
-        read::entry(contents, form & COMPRESSED != 0, key, seen)
+        read::entry(contents, form & COMPRESSED != 0, key, names, seen)
     }
 
     /// The same, where only the epoch of this process is known.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn decode(&self, bytes: Bytes, key: KeyRef<'_>, epoch: u64) -> Result<Entry, Damaged> {
-        self.decode_seeing(bytes, key, &Stamp::local(epoch))
+        self.decode_seeing(bytes, key, &Namespaces::default(), &Stamp::local(epoch))
     }
 
     /// The names of the entry that is stored at a place, and their generations: whether it lives can be told without its key.

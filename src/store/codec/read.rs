@@ -34,8 +34,15 @@ pub(super) fn flag(on: bool, bit: u8) -> u8 {
 
 /// The entry of this key.
 ///
-/// Its stamp is of when `seen` was taken, and shares the generations with it where they are the same.
-pub(super) fn entry(contents: Bytes, compressed: bool, key: KeyRef<'_>, seen: &Stamp) -> Result<Entry, Damaged> {
+/// Its stamp is of when `seen` was taken, and shares the generations with it where they are the same. `likely` are the names that it
+/// probably has.
+pub(super) fn entry(
+    contents: Bytes,
+    compressed: bool,
+    key: KeyRef<'_>,
+    likely: &Namespaces,
+    seen: &Stamp,
+) -> Result<Entry, Damaged> {
     let whole = contents.len();
     let (length, _) = contents.split_first_chunk::<4>().ok_or(Damaged::Truncated)?;
     let body_at = (u32::from_le_bytes(*length) as usize).checked_add(4).filter(|at| *at <= whole).ok_or(Damaged::Truncated)?;
@@ -53,7 +60,7 @@ pub(super) fn entry(contents: Bytes, compressed: bool, key: KeyRef<'_>, seen: &S
     }
     let times = at.times()?;
     let parts = at.parts(compressed)?;
-    let names = at.namespaces()?;
+    let names = at.namespaces_like(likely)?;
     let stamp = seen.but(at.generations_like(names.count(), seen)?);
     let http = if parts & HTTP == 0 { None } else { Some(Box::new(at.rules()?)) };
     let content = match parts & VARIANTS {
@@ -125,20 +132,37 @@ impl<'a> Cursor<'a> {
         if parts & !known == 0 && agrees { Ok(parts) } else { Err(Damaged::Malformed) }
     }
 
+    /// The names; a copy of `likely`, which is made faster than it is read, if they are the same.
+    fn namespaces_like(&mut self, likely: &Namespaces) -> Result<Namespaces, Damaged> {
+        let start = self.at;
+        if self.prefixed()? == likely.text().as_bytes() && self.count(2 + GENERATION)? == likely.count() {
+            let mut places = likely.places();
+            if places.all(|place| self.place().is_ok_and(|read| read == place)) {
+                return Ok(likely.clone());
+            }
+        }
+        self.at = start;
+        self.namespaces()
+    }
+
     fn namespaces(&mut self) -> Result<Namespaces, Damaged> {
         let text = str::from_utf8(self.prefixed()?).map_err(|_| Damaged::Malformed)?;
         let count = self.count(2 + GENERATION)?;
         let mut names = Namespaces::with_text(text, count);
         for _ in 0..count {
-            let place = match (self.number()?, self.number()?) {
-                (start @ 0..=1, 0) => Place::Key { of_http: start == 1, hash: self.u64()? },
-                (start, len) => Place::Text { start, len },
-            };
-            if !names.push_place(place) {
+            if !names.push_place(self.place()?) {
                 return Err(Damaged::Malformed);
             }
         }
         Ok(names)
+    }
+
+    #[inline]
+    fn place(&mut self) -> Result<Place, Damaged> {
+        Ok(match (self.number()?, self.number()?) {
+            (start @ 0..=1, 0) => Place::Key { of_http: start == 1, hash: self.u64()? },
+            (start, len) => Place::Text { start, len },
+        })
     }
 
     fn generations(&mut self, count: usize) -> Result<Arc<[Option<Generation>]>, Damaged> {
