@@ -25,6 +25,9 @@ pub use self::redis::{
 pub use codec::fuzz_stored;
 #[cfg(feature = "encryption")]
 pub use codec::{KeyRing, KeyRingError};
+#[cfg(feature = "redis")]
+#[doc(hidden)]
+pub use codec::{bench_read, bench_stored};
 pub use entry::Entry;
 pub(crate) use entry::{Content, Draft, Http, Times, finished};
 pub use epochs::{Bump, Life};

@@ -54,7 +54,7 @@ pub(super) fn entry(
     };
     drop(contents);
 
-    let mut at = Cursor { bytes: &head, at: 0 };
+    let mut at = Cursor { whole: &head, rest: &head };
     if at.prefixed()? != key.canonical() {
         return Err(Damaged::Foreign);
     }
@@ -68,7 +68,7 @@ pub(super) fn entry(
         _ if body.is_empty() => at.variants(parts)?,
         _ => return Err(Damaged::Trailing),
     };
-    if at.at != head.len() {
+    if !at.rest.is_empty() {
         return Err(Damaged::Trailing);
     }
     Ok(Entry::held(key.to_owned(), stamp, Draft { names, times, content, http }, held))
@@ -79,7 +79,7 @@ pub(super) fn generations(contents: &Bytes, compressed: bool) -> Result<super::S
     let (length, _) = contents.split_first_chunk::<4>().ok_or(Damaged::Truncated)?;
     let end = (u32::from_le_bytes(*length) as usize).checked_add(4).filter(|end| *end <= contents.len());
     let head = contents.slice(4..end.ok_or(Damaged::Truncated)?);
-    let mut at = Cursor { bytes: &head, at: 0 };
+    let mut at = Cursor { whole: &head, rest: &head };
     at.prefixed()?;
     at.times()?;
     at.parts(compressed)?;
@@ -105,8 +105,8 @@ fn generation(bytes: &[u8; GENERATION]) -> Option<Generation> {
 
 /// A place in the head.
 struct Cursor<'a> {
-    bytes: &'a Bytes,
-    at: usize,
+    whole: &'a Bytes,
+    rest: &'a [u8],
 }
 
 impl<'a> Cursor<'a> {
@@ -134,14 +134,14 @@ impl<'a> Cursor<'a> {
 
     /// The names; a copy of `likely`, which is made faster than it is read, if they are the same.
     fn namespaces_like(&mut self, likely: &Namespaces) -> Result<Namespaces, Damaged> {
-        let start = self.at;
+        let start = self.rest;
         if self.prefixed()? == likely.text().as_bytes() && self.count(2 + GENERATION)? == likely.count() {
             let mut places = likely.places();
             if places.all(|place| self.place().is_ok_and(|read| read == place)) {
                 return Ok(likely.clone());
             }
         }
-        self.at = start;
+        self.rest = start;
         self.namespaces()
     }
 
@@ -173,13 +173,13 @@ impl<'a> Cursor<'a> {
     /// The generations; those of `seen` if they are the same.
     fn generations_like(&mut self, count: usize, seen: &Stamp) -> Result<Arc<[Option<Generation>]>, Damaged> {
         let seen = seen.shared_generations().filter(|seen| seen.len() == count);
-        let start = self.at;
+        let start = self.rest;
         if let Some(seen) = seen {
             let bytes = self.take(count.checked_mul(GENERATION).ok_or(Damaged::Truncated)?)?;
             if bytes.as_chunks().0.iter().zip(seen.iter()).all(|(bytes, seen)| generation(bytes) == *seen) {
                 return Ok(seen.clone());
             }
-            self.at = start;
+            self.rest = start;
         }
         self.generations(count)
     }
@@ -268,9 +268,9 @@ impl<'a> Cursor<'a> {
     #[inline]
     fn value(&mut self) -> Result<HeaderValue, Damaged> {
         let number = self.number()?;
-        let start = self.at;
-        self.take((number / 2) as usize)?;
-        let bytes = self.bytes.slice(start..self.at);
+        let start = self.whole.len() - self.rest.len();
+        let len = self.take((number / 2) as usize)?.len();
+        let bytes = self.whole.slice(start..start + len);
         let mut value = HeaderValue::from_maybe_shared(bytes).map_err(|_| Damaged::Malformed)?;
         value.set_sensitive(number % 2 == 1);
         Ok(value)
@@ -279,7 +279,7 @@ impl<'a> Cursor<'a> {
     /// How many of something follow, each of which takes at least `least` bytes.
     fn count(&mut self, least: usize) -> Result<usize, Damaged> {
         let count = self.number()? as usize;
-        if count <= (self.bytes.len() - self.at) / least { Ok(count) } else { Err(Damaged::Truncated) }
+        if count <= self.rest.len() / least { Ok(count) } else { Err(Damaged::Truncated) }
     }
 
     /// A length and as many bytes.
@@ -291,8 +291,10 @@ impl<'a> Cursor<'a> {
     /// LEB128, in its shortest form.
     #[inline]
     fn number(&mut self) -> Result<u32, Damaged> {
-        let first = self.u8()?;
-        if first < 0x80 { Ok(u32::from(first)) } else { self.long_number(first) }
+        match self.u8()? {
+            first @ 0..0x80 => Ok(u32::from(first)),
+            first => self.long_number(first),
+        }
     }
 
     fn long_number(&mut self, first: u8) -> Result<u32, Damaged> {
@@ -320,15 +322,15 @@ impl<'a> Cursor<'a> {
 
     #[inline]
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Damaged> {
-        let bytes = self.bytes[self.at..].first_chunk().ok_or(Damaged::Truncated)?;
-        self.at += N;
+        let (bytes, rest) = self.rest.split_first_chunk().ok_or(Damaged::Truncated)?;
+        self.rest = rest;
         Ok(*bytes)
     }
 
     #[inline]
     fn take(&mut self, len: usize) -> Result<&'a [u8], Damaged> {
-        let bytes = self.bytes[self.at..].get(..len).ok_or(Damaged::Truncated)?;
-        self.at += len;
+        let (bytes, rest) = self.rest.split_at_checked(len).ok_or(Damaged::Truncated)?;
+        self.rest = rest;
         Ok(bytes)
     }
 }
