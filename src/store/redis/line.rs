@@ -24,7 +24,7 @@ const MOST_UNWRITTEN: usize = 64 << 10;
 
 /// How much is read into at first, and how much is kept of what a long reply has made of it.
 const BUFFER: usize = 16 << 10;
-const MOST_KEPT: usize = 256 << 10;
+const MOST_KEPT: usize = 2 << 20;
 
 /// A handle: its clones share the connection, which ends with the last of them.
 #[derive(Clone)]
@@ -138,6 +138,11 @@ impl Line {
     /// Asks so many commands, packed one after the other.
     pub(super) fn ask_many(&self, packed: Vec<u8>, count: usize) -> Reply<Vec<Value>> {
         let (for_whom, reply) = oneshot::channel();
+        if count == 0 {
+            // Nothing would come that could answer it.
+            let _ = for_whom.send(Ok(Vec::new()));
+            return Reply(reply);
+        }
         let answers = Waiting::Many { count, so_far: Vec::with_capacity(count), for_whom };
         self.0.0.ask(Asked { packed, answers });
         Reply(reply)
@@ -574,6 +579,16 @@ mod tests {
         let many = many.await.expect("answered");
         assert!(matches!(&many[..], [Value::ServerError(_), b] if *b == text("b")), "{many:?}");
         assert_eq!(one.await.expect("answered"), text("c"));
+    }
+
+    #[tokio::test]
+    async fn no_commands_are_answered_by_nothing_and_take_nobodys_answer() {
+        let (line, mut server) = line();
+        let (none, one) = (line.ask_many(Vec::new(), 0), line.ask(b"a".to_vec()));
+        assert_eq!(none.await.expect("answered"), Vec::new());
+        is_asked(&mut server, b"a").await;
+        server.write_all(b"$1\r\na\r\n").await.expect("the line is there");
+        assert_eq!(one.await.expect("answered"), text("a"));
     }
 
     #[tokio::test]

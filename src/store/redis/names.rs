@@ -192,7 +192,7 @@ fn push_hex<const N: usize>(number: u128, out: &mut Vec<u8>) {
     let mut digits = [0; N];
     for (at, digit) in digits.iter_mut().enumerate() {
         let at = 2 * bytes.len() - N + at;
-        let nibble = if at % 2 == 0 { bytes[at / 2] >> 4 } else { bytes[at / 2] & 0xf };
+        let nibble = if at.is_multiple_of(2) { bytes[at / 2] >> 4 } else { bytes[at / 2] & 0xf };
         *digit = b"0123456789abcdef"[usize::from(nibble)];
     }
     out.extend_from_slice(&digits);
