@@ -228,7 +228,12 @@ impl Quest {
 
     /// What the store has for this request, waiting for one that has to be asked.
     pub(crate) async fn look<St: Store>(&self, shared: &Shared<St>) -> Result<Look, StoreError> {
-        Look::later(&shared.store, &self.rule, self.primary.as_ref(), &self.asked.headers, &self.plan.names).await
+        self.look_for(shared, &self.asked.headers).await
+    }
+
+    /// The same, where the fields of the request are still with the request.
+    pub(crate) async fn look_for<St: Store>(&self, shared: &Shared<St>, headers: &HeaderMap) -> Result<Look, StoreError> {
+        Look::later(&shared.store, &self.rule, self.primary.as_ref(), headers, &self.plan.names).await
     }
 
     /// What to do with what was found.

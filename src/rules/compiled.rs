@@ -228,10 +228,7 @@ impl Compiled {
     pub(crate) fn plan(&self, request: &RequestView<'_>, key: KeyRef<'_>) -> ReadPlan {
         let mut names = Namespaces::root();
         for template in &self.namespaces {
-            match template.fixed() {
-                Some(name) => names.push(name),
-                None => names.push(template.render(request, self.rule.key.identity()).as_str()),
-            }
+            names.push(template.render(request, self.rule.key.identity()).as_str());
         }
         for by in &self.rule.namespaces_by {
             by(request).iter().for_each(|name| names.push(name.as_str()));

@@ -81,14 +81,6 @@ impl Template {
         Namespace::rendered(name)
     }
 
-    /// The name for every request, if it is the same.
-    pub(super) fn fixed(&self) -> Option<&str> {
-        match &self.pieces[..] {
-            [Piece::Text(text)] => Some(text),
-            _ => None,
-        }
-    }
-
     /// A name such as this template makes, for counting.
     pub(super) fn sample(&self, value: &str) -> String {
         let piece = |piece: &Piece| match piece {
