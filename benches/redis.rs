@@ -665,12 +665,12 @@ fn instructions() {
     println!(
         "\nInstructions of this process a hit of 1 KiB, one after the other; the request made and the response read: {nothing}"
     );
-    println!("{:<26} {:>12} {:>12} {:>10}", "", "whole", "less those", "limit");
+    println!("{:<26} {:>12} {:>12} {:>10}", "", "whole", "less those", "aim");
     let bare = each("bare");
     println!("{:<26} {bare:>12} {bare:>12}", "bare GET");
-    for (who, limit) in [("leased", 18_500), ("validated", 22_000)] {
+    for (who, aim) in [("leased", 18_500), ("validated", 22_000)] {
         let whole = each(who);
-        println!("{who:<26} {whole:>12} {:>12} {limit:>10}", whole - nothing);
+        println!("{who:<26} {whole:>12} {:>12} {aim:>10}", whole - nothing);
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
     rules::Compiled,
     semantics::{self, CacheControl, Failure, Multipart, Precondition, Ranges, Role, Selected, Vary},
     status::{self, CacheStatus, Miss, Outcome},
-    store::{Content, Entry, Http, Life, Lookup, Secret, Stamp, Store, StoreError},
+    store::{Content, Entry, Http, Life, Lookup, Secret, Stamp, Store, StoreError, Times},
     tape::Reader,
 };
 
@@ -156,16 +156,28 @@ impl Look {
         let first = store.get(primary, names).await?;
         match Self::varying(store, rule, &first, primary, headers) {
             None => Ok(Self { found: first.found, stamp: first.stamp, varying: None }),
-            Some(varying) => {
-                let mut second = store.get(varying.1.as_ref(), names).await?;
-                if second.found.is_none()
-                    && let Some(key) = preferred_key(rule, &store.context().secret, primary, &varying.0, headers)
-                {
-                    second = store.get(key.as_ref(), names).await?;
-                }
-                Ok(Self { found: second.found, stamp: first.stamp, varying: Some(varying) })
-            }
+            // In a box, so that not every look is as large.
+            Some(varying) => Box::pin(Self::variant(store, rule, first.stamp, varying, primary, headers, names)).await,
         }
+    }
+
+    /// The look at the variant for these fields, after that at what says by which of them there are variants.
+    async fn variant<St: Store>(
+        store: &St,
+        rule: &Compiled,
+        stamp: Stamp,
+        varying: (Vary, Key),
+        primary: KeyRef<'_>,
+        headers: &HeaderMap,
+        names: &Namespaces,
+    ) -> Result<Self, StoreError> {
+        let mut second = store.get(varying.1.as_ref(), names).await?;
+        if second.found.is_none()
+            && let Some(key) = preferred_key(rule, &store.context().secret, primary, &varying.0, headers)
+        {
+            second = store.get(key.as_ref(), names).await?;
+        }
+        Ok(Self { found: second.found, stamp, varying: Some(varying) })
     }
 
     /// Nothing known: the store did not answer. What is fetched now is under a stamp that no bump since the beginning has
@@ -400,7 +412,7 @@ pub(crate) fn from_entry_as<St: Store, B>(
         }
         response
     };
-    finish(shared, &mut response, entry, status_of, now);
+    finish(shared, &mut response, times, status_of, now);
     response
 }
 
@@ -418,7 +430,28 @@ pub(crate) fn from_whole<St: Store, B>(
     let mut response = Response::new(CacheBody::whole(body.clone(), trailers.clone()));
     *response.status_mut() = *status;
     *response.headers_mut() = headers.clone();
-    finish(shared, &mut response, entry, status_of, now);
+    finish(shared, &mut response, entry.times(), status_of, now);
+    response
+}
+
+/// The same of an entry that is let go: where nobody else has it, nothing of it is copied.
+pub(crate) fn from_last<St: Store, B>(
+    shared: &Shared<St>,
+    entry: Arc<Entry>,
+    status_of: CacheStatus,
+    now: Nanos,
+) -> Response<CacheBody<B>> {
+    let entry = match Arc::try_unwrap(entry) {
+        Ok(entry) => entry,
+        Err(entry) => return from_whole(shared, &entry, status_of, now),
+    };
+    let (Content::Response { status, headers, body, trailers }, times) = entry.into_content() else {
+        unreachable!("a list of variants is never served")
+    };
+    let mut response = Response::new(CacheBody::whole(body, trailers));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    finish(shared, &mut response, &times, status_of, now);
     response
 }
 
@@ -427,11 +460,10 @@ pub(crate) fn from_whole<St: Store, B>(
 fn finish<St: Store, B>(
     shared: &Shared<St>,
     response: &mut Response<CacheBody<B>>,
-    entry: &Entry,
+    times: &Times,
     status_of: CacheStatus,
     now: Nanos,
 ) {
-    let times = entry.times();
     set_age(response.headers_mut(), now.saturating_sub(times.born));
     shared.mark(response, || status_of.until(times.fresh_until, now));
 }

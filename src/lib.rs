@@ -45,6 +45,9 @@ pub use self::store::{
 #[cfg(feature = "encryption")]
 #[cfg_attr(docsrs, doc(cfg(feature = "encryption")))]
 pub use self::store::{KeyRing, KeyRingError};
+#[cfg(feature = "redis")]
+#[doc(hidden)]
+pub use self::store::{bench_read, bench_stored};
 pub use self::{
     body::{BoxError, CacheBody},
     clock::Clock,

@@ -227,7 +227,8 @@ struct Decided {
 
 /// Looks into the store, waiting for one that has to be asked.
 async fn look<St: Store>(shared: &Shared<St>, quest: &Quest, headers: &HeaderMap) -> Decided {
-    let look = quest.look_for(shared, headers).await.unwrap_or_else(|error| {
+    let look = Look::later(&shared.store, &quest.rule, quest.primary.as_ref(), headers, &quest.plan.names).await;
+    let look = look.unwrap_or_else(|error| {
         tracing::debug!(%error, "the store did not answer");
         Look::nothing()
     });
@@ -239,30 +240,41 @@ async fn look<St: Store>(shared: &Shared<St>, quest: &Quest, headers: &HeaderMap
 /// The road of a request that has to wait.
 ///
 /// A hit goes no further than the first look. All the rest is a future of its own, many times as large, that is made only when it is
-/// needed: a future is moved to where it is kept, byte by byte.
-pub(crate) async fn wait<S, St, ReqB, ResB>(
+/// needed: a future is moved to where it is kept, byte by byte. For the same reason this is no `async fn`, which would have room for
+/// what it is given twice.
+#[allow(clippy::manual_async_fn)]
+pub(crate) fn wait<S, St, ReqB, ResB>(
     shared: Arc<Shared<St>>,
     service: S,
-    quest: Quest,
+    mut quest: Box<Quest>,
     request: Request<ReqB>,
     follower: Option<Follower>,
-) -> Result<Response<CacheBody<ResB>>, S::Error>
+) -> impl Future<Output = Result<Response<CacheBody<ResB>>, S::Error>> + Send + 'static
 where
     S: Inner<ReqB, ResB>,
     St: Store,
     ReqB: Send + 'static,
     ResB: Body<Error: Into<BoxError>> + Send + 'static,
 {
-    let first = match &follower {
-        Some(_) => None,
-        None => Some(look(&shared, &quest, request.headers()).await),
-    };
-    if let Some(Decided { decision: Decision::Fresh(entry), now, .. }) = &first {
-        hit(&shared, *now);
-        return Ok(answer::from_entry(&shared, entry, request.method(), request.headers(), Outcome::Hit, *now));
+    async move {
+        let first = match &follower {
+            Some(_) => None,
+            None => Some(Box::pin(look(&shared, &quest, request.headers())).await),
+        };
+        let first = match first {
+            Some(Decided { decision: Decision::Fresh(entry), now, .. }) => {
+                hit(&shared, now);
+                let (method, headers) = (request.method(), request.headers());
+                return Ok(match quest.asked.less || *method == Method::HEAD {
+                    false => answer::from_last(&shared, entry, CacheStatus::new(Outcome::Hit), now),
+                    true => answer::from_entry(&shared, &entry, method, headers, Outcome::Hit, now),
+                });
+            }
+            first => first,
+        };
+        quest.asked.keep(&request);
+        Box::pin(further(shared, service, *quest, request, follower, first)).await
     }
-    let quest = quest.keeping(&request);
-    Box::pin(further(shared, service, quest, request, follower, first)).await
 }
 
 /// The road beyond the first look, or that of a follower, who has not looked yet.

@@ -113,9 +113,9 @@ where
                 ResponseFuture::work(fill.head(self.inner.call(request)))
             }
             // Where other processes fill and clear as well, the stamp of a look at what is near is not enough.
-            Step::Ask(sought, _) if self.shared.store.is_shared() => self.wait(sought.quest, request, None),
+            Step::Ask(sought, _) if self.shared.store.is_shared() => self.wait(Box::new(sought.quest), request, None),
             Step::Ask(sought, looked) => self.ask(sought, looked, request),
-            Step::Wait(quest) => self.wait(*quest, request, None),
+            Step::Wait(quest) => self.wait(quest, request, None),
         }
     }
 }
@@ -626,7 +626,7 @@ impl<S, St> Cache<S, St> {
                 let inner = self.take_ready().call(question(request, quest, missed, false));
                 ResponseFuture::lead(road::lead(&shared, sought, leader, now, inner))
             }
-            Joined::Follows(follower) => self.wait(sought.quest, request, Some(follower)),
+            Joined::Follows(follower) => self.wait(Box::new(sought.quest), request, Some(follower)),
             Joined::Full => {
                 missed.why = Miss::FlightLimit;
                 self.ask_alone(sought, now, request)
@@ -656,7 +656,7 @@ impl<S, St> Cache<S, St> {
     /// it starves nobody meanwhile.
     fn wait<ReqB, ResB>(
         &mut self,
-        quest: Quest,
+        quest: Box<Quest>,
         request: Request<ReqB>,
         follower: Option<Follower>,
     ) -> ResponseFuture<S::Future, St, ResB, S::Error>

@@ -513,6 +513,33 @@ async fn a_wrong_password_is_told_at_once() {
     assert!(Redis::connect(&url("right")).await.unwrap().is_reachable());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_of_the_file_system_and_another_database_are_the_same_store_to_all_who_name_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("redis.sock");
+    let server = Options::default().line(format!("unixsocket {}", socket.display())).start().await;
+    let by_socket = format!("unix://{}?db=2", socket.display());
+    let by_port = format!("redis://127.0.0.1:{}/2", server.port());
+    for coherence in [Coherence::Leased, Coherence::Validated] {
+        let prefix = format!("{coherence:?}");
+        let make = async |url: &str| {
+            let builder = Redis::builder(url).prefix(&prefix).coherence(coherence).budget(Duration::from_secs(2));
+            builder.must_be_there().build().await.unwrap()
+        };
+        let (inner, calls) = counting(|_, n| ok(format!("answer {n}")));
+        let one = CacheLayer::new(make(&by_socket).await).rules(one_rule(rule())).layer(inner.clone());
+        let other = CacheLayer::new(make(&by_port).await).rules(one_rule(rule())).layer(inner);
+        assert_eq!(outcome(&send(&one, get("/t/x")).await), Outcome::Miss(Miss::Absent));
+        for cache in [&other, &one] {
+            let response = send(cache, get("/t/x")).await;
+            assert_eq!(outcome(&response), Outcome::Hit, "{coherence:?}");
+            assert_eq!(text(response).await, "answer 1");
+        }
+        assert_eq!(calls.load(Ordering::SeqCst), 1);
+    }
+    assert!(server.keys("*").await.is_empty(), "nothing is in the first database");
+}
+
 // ---- Housekeeping ------------------------------------------------------------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread")]

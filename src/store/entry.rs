@@ -104,12 +104,6 @@ impl Entry {
         Self::new(key, stamp.clone(), Draft { names: names.clone(), times: *times, content, http: http.clone() })
     }
 
-    /// The same entry under another stamp.
-    #[cfg(feature = "redis")]
-    pub(crate) fn with_stamp(self, stamp: Stamp) -> Self {
-        Self { stamp, ..self }
-    }
-
     /// A copy of it under another stamp; the body is not copied. Breaks the promise of every store if that stamp was not taken
     /// before the response was computed: tests show with it that they notice.
     #[cfg(feature = "redis")]
@@ -174,6 +168,12 @@ impl Entry {
     #[inline]
     pub(crate) fn content(&self) -> &Content {
         &self.content
+    }
+
+    /// What it says, and when, of an entry that nobody keeps.
+    #[inline]
+    pub(crate) fn into_content(self) -> (Content, Times) {
+        (self.content, self.times)
     }
 }
 

@@ -25,6 +25,9 @@ pub use self::redis::{
 pub use codec::fuzz_stored;
 #[cfg(feature = "encryption")]
 pub use codec::{KeyRing, KeyRingError};
+#[cfg(feature = "redis")]
+#[doc(hidden)]
+pub use codec::{bench_read, bench_stored};
 pub use entry::Entry;
 pub(crate) use entry::{Content, Draft, Http, Times, finished};
 pub use epochs::{Bump, Life};
@@ -387,6 +390,18 @@ impl Stamp {
     /// The shared part, if there is one.
     pub fn generations(&self) -> Option<&[Option<Generation>]> {
         self.generations.as_deref()
+    }
+
+    /// The shared part, to be shared.
+    #[cfg(feature = "redis")]
+    pub(crate) fn shared_generations(&self) -> Option<&Arc<[Option<Generation>]>> {
+        self.generations.as_ref()
+    }
+
+    /// Other generations, seen at the same time.
+    #[cfg(feature = "redis")]
+    pub(crate) fn but(&self, generations: Arc<[Option<Generation>]>) -> Self {
+        Self { epoch: self.epoch, generations: Some(generations), taken: self.taken, counter: None }
     }
 
     /// The same, taken at this time.

@@ -97,6 +97,16 @@ pub const CASES: &[Case] = &[
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(control));
         Box::new(move || drop(black_box(CacheControl::of(black_box(&headers)))))
     }),
+    #[cfg(feature = "redis")]
+    case("a stored entry, copied", "", 5_000, Limit::None, || {
+        let (_, stored) = ours::stored(Origin::of(KIB));
+        Box::new(move || drop(black_box(bytes::Bytes::from(stored.clone()))))
+    }),
+    #[cfg(feature = "redis")]
+    case("a stored entry, decoded", "a stored entry, copied", 5_000, Limit::Most(7_800.0), || {
+        let (entry, stored) = ours::stored(Origin::of(KIB));
+        Box::new(move || drop(black_box(tower_response_cache::bench_read(stored.clone().into(), &entry).expect("an entry"))))
+    }),
 ];
 
 const NOTHING: &str = "a request and an empty service";

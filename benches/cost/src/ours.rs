@@ -104,3 +104,19 @@ pub fn stale(origin: Origin) -> (Cache<Origin>, Clock) {
     drive(&mut cache, request(item()));
     (cache, clock)
 }
+
+/// An entry as it comes from Redis, of a kilobyte, seven fields and three names, and the bytes of it.
+#[cfg(feature = "redis")]
+pub fn stored(origin: Origin) -> (tower_response_cache::Entry, Vec<u8>) {
+    use tower_response_cache::{Generation, Store, bench_stored};
+
+    let store = Memory::new(1 << 20);
+    drive(&mut layer(store.clone(), minute(), Told::Age).layer(origin), request(item()));
+    let key = rules(minute()).key(&store, &request(item())).expect("a rule covers it");
+    let (entry, _) = store.get_now(key.as_ref()).and_then(|look| look.found).expect("it is stored");
+    // The root, the items, and the key itself.
+    let generations = [1, 2, 3].map(|hard| Some(Generation { hard, soft: 0 }));
+    let entry = entry.stamped(entry.stamp().clone().with_generations(generations));
+    let stored = bench_stored(&entry).expect("it is whole");
+    (entry, stored.into())
+}

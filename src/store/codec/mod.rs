@@ -61,7 +61,7 @@ pub(crate) use seal::KeyRing;
 #[cfg(feature = "encryption")]
 pub use seal::{KeyRing, KeyRingError};
 
-use super::{Content, Entry, Generation};
+use super::{Content, Entry, Generation, Stamp};
 use crate::{key::KeyRef, namespace::Namespaces};
 
 /// The first byte of all that is stored.
@@ -136,14 +136,28 @@ impl Codec {
         self.compression.as_ref()?.pack(headers, body)
     }
 
-    /// The entry that is stored under `key`, if these bytes are one. `epoch` is this process's, from before they were asked for.
+    /// The entry that is stored under `key`, if these bytes are one. `seen` is the stamp of now, from before they were asked for:
+    /// that of the entry is of the same epoch and time, and shares the generations where they are the same. `names` are those of
+    /// the request, which are mostly those of the entry.
     ///
     /// Nothing is copied of a body that is neither compressed nor sealed: it is a slice of `bytes`. What is sealed is opened in
     /// place if nobody else has the bytes. The header values are slices, too, unless the body is compressed; what they keep
     /// alive counts in the entry's weight.
-    pub(crate) fn decode(&self, bytes: Bytes, key: KeyRef<'_>, epoch: u64) -> Result<Entry, Damaged> {
+    pub(crate) fn decode_seeing(
+        &self,
+        bytes: Bytes,
+        key: KeyRef<'_>,
+        names: &Namespaces,
+        seen: &Stamp,
+    ) -> Result<Entry, Damaged> {
         let (form, contents) = self.contents(bytes, key.hash())?;
-        read::entry(contents, form & COMPRESSED != 0, key, epoch)
+        read::entry(contents, form & COMPRESSED != 0, key, names, seen)
+    }
+
+    /// The same, where only the epoch of this process is known.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn decode(&self, bytes: Bytes, key: KeyRef<'_>, epoch: u64) -> Result<Entry, Damaged> {
+        self.decode_seeing(bytes, key, &Namespaces::default(), &Stamp::local(epoch))
     }
 
     /// The names of the entry that is stored at a place, and their generations: whether it lives can be told without its key.
@@ -174,6 +188,18 @@ fn framed(form: u8, contents: &[u8]) -> Bytes {
     out.into()
 }
 
+/// For the bench of it: an entry as it is stored.
+#[doc(hidden)]
+pub fn bench_stored(entry: &Entry) -> Option<Bytes> {
+    Codec::default().encode(entry).ok()
+}
+
+/// For the same: what is stored, read for a request that has found the names and generations of `like`.
+#[doc(hidden)]
+pub fn bench_read(stored: Bytes, like: &Entry) -> Option<Entry> {
+    Codec::default().decode_seeing(stored, like.key().as_ref(), like.namespaces(), like.stamp()).ok()
+}
+
 /// For the fuzz target `stored`: reads contents that may be anything, behind a key that fits. What is taken for an entry must be
 /// written as bytes from which it is read again.
 #[cfg(fuzzing)]
@@ -192,6 +218,8 @@ pub fn fuzz_stored(compressed: bool, input: &[u8]) {
         let again = codec.encode(&entry).expect("what was read can be written");
         let entry = codec.decode(again.clone(), key, 0).expect("what was written can be read");
         assert_eq!(codec.encode(&entry).expect("and written again"), again);
+        let expected = codec.decode_seeing(again.clone(), key, entry.namespaces(), entry.stamp());
+        assert_eq!(codec.encode(&expected.expect("also by who expects it")).expect("and written again"), again);
     }
 }
 

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::Entry as Slot};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::{Damaged, compress, names};
 use crate::{
@@ -33,7 +33,16 @@ pub(super) fn flag(on: bool, bit: u8) -> u8 {
 }
 
 /// The entry of this key.
-pub(super) fn entry(contents: Bytes, compressed: bool, key: KeyRef<'_>, epoch: u64) -> Result<Entry, Damaged> {
+///
+/// Its stamp is of when `seen` was taken, and shares the generations with it where they are the same. `likely` are the names that it
+/// probably has.
+pub(super) fn entry(
+    contents: Bytes,
+    compressed: bool,
+    key: KeyRef<'_>,
+    likely: &Namespaces,
+    seen: &Stamp,
+) -> Result<Entry, Damaged> {
     let whole = contents.len();
     let (length, _) = contents.split_first_chunk::<4>().ok_or(Damaged::Truncated)?;
     let body_at = (u32::from_le_bytes(*length) as usize).checked_add(4).filter(|at| *at <= whole).ok_or(Damaged::Truncated)?;
@@ -45,21 +54,21 @@ pub(super) fn entry(contents: Bytes, compressed: bool, key: KeyRef<'_>, epoch: u
     };
     drop(contents);
 
-    let mut at = Cursor { bytes: &head, at: 0 };
+    let mut at = Cursor { whole: &head, rest: &head };
     if at.prefixed()? != key.canonical() {
         return Err(Damaged::Foreign);
     }
     let times = at.times()?;
     let parts = at.parts(compressed)?;
-    let names = at.namespaces()?;
-    let stamp = Stamp::local(epoch).with_generations(at.generations(names.count())?);
+    let names = at.namespaces_like(likely)?;
+    let stamp = seen.but(at.generations_like(names.count(), seen)?);
     let http = if parts & HTTP == 0 { None } else { Some(Box::new(at.rules()?)) };
     let content = match parts & VARIANTS {
         0 => at.response(parts, body)?,
         _ if body.is_empty() => at.variants(parts)?,
         _ => return Err(Damaged::Trailing),
     };
-    if at.at != head.len() {
+    if !at.rest.is_empty() {
         return Err(Damaged::Trailing);
     }
     Ok(Entry::held(key.to_owned(), stamp, Draft { names, times, content, http }, held))
@@ -70,7 +79,7 @@ pub(super) fn generations(contents: &Bytes, compressed: bool) -> Result<super::S
     let (length, _) = contents.split_first_chunk::<4>().ok_or(Damaged::Truncated)?;
     let end = (u32::from_le_bytes(*length) as usize).checked_add(4).filter(|end| *end <= contents.len());
     let head = contents.slice(4..end.ok_or(Damaged::Truncated)?);
-    let mut at = Cursor { bytes: &head, at: 0 };
+    let mut at = Cursor { whole: &head, rest: &head };
     at.prefixed()?;
     at.times()?;
     at.parts(compressed)?;
@@ -79,10 +88,25 @@ pub(super) fn generations(contents: &Bytes, compressed: bool) -> Result<super::S
     Ok((names, generations))
 }
 
+/// Adds a value of a field, which must be the first of its name, or must not.
+#[inline]
+fn is_new(map: &mut HeaderMap, name: HeaderName, value: HeaderValue, new: bool) -> Result<(), Damaged> {
+    match map.try_append(name, value) {
+        Ok(appended) if appended != new => Ok(()),
+        _ => Err(Damaged::Malformed),
+    }
+}
+
+#[inline]
+fn generation(bytes: &[u8; GENERATION]) -> Option<Generation> {
+    let (hard, soft) = (bytes.first_chunk()?, bytes.last_chunk()?);
+    Some(Generation { hard: u128::from_le_bytes(*hard), soft: u64::from_le_bytes(*soft) })
+}
+
 /// A place in the head.
 struct Cursor<'a> {
-    bytes: &'a Bytes,
-    at: usize,
+    whole: &'a Bytes,
+    rest: &'a [u8],
 }
 
 impl<'a> Cursor<'a> {
@@ -108,30 +132,56 @@ impl<'a> Cursor<'a> {
         if parts & !known == 0 && agrees { Ok(parts) } else { Err(Damaged::Malformed) }
     }
 
+    /// The names; a copy of `likely`, which is made faster than it is read, if they are the same.
+    fn namespaces_like(&mut self, likely: &Namespaces) -> Result<Namespaces, Damaged> {
+        let start = self.rest;
+        if self.prefixed()? == likely.text().as_bytes() && self.count(2 + GENERATION)? == likely.count() {
+            let mut places = likely.places();
+            if places.all(|place| self.place().is_ok_and(|read| read == place)) {
+                return Ok(likely.clone());
+            }
+        }
+        self.rest = start;
+        self.namespaces()
+    }
+
     fn namespaces(&mut self) -> Result<Namespaces, Damaged> {
         let text = str::from_utf8(self.prefixed()?).map_err(|_| Damaged::Malformed)?;
         let count = self.count(2 + GENERATION)?;
         let mut names = Namespaces::with_text(text, count);
         for _ in 0..count {
-            let place = match (self.number()?, self.number()?) {
-                (start @ 0..=1, 0) => Place::Key { of_http: start == 1, hash: self.u64()? },
-                (start, len) => Place::Text { start, len },
-            };
-            if !names.push_place(place) {
+            if !names.push_place(self.place()?) {
                 return Err(Damaged::Malformed);
             }
         }
         Ok(names)
     }
 
+    #[inline]
+    fn place(&mut self) -> Result<Place, Damaged> {
+        Ok(match (self.number()?, self.number()?) {
+            (start @ 0..=1, 0) => Place::Key { of_http: start == 1, hash: self.u64()? },
+            (start, len) => Place::Text { start, len },
+        })
+    }
+
     fn generations(&mut self, count: usize) -> Result<Arc<[Option<Generation>]>, Damaged> {
         let bytes = self.take(count.checked_mul(GENERATION).ok_or(Damaged::Truncated)?)?;
-        let generation = |bytes: &[u8; GENERATION]| {
-            let (hard, soft) = bytes.split_at(16);
-            let hard = u128::from_le_bytes(hard.try_into().ok()?);
-            Some(Generation { hard, soft: u64::from_le_bytes(soft.try_into().ok()?) })
-        };
         Ok(bytes.as_chunks().0.iter().map(generation).collect())
+    }
+
+    /// The generations; those of `seen` if they are the same.
+    fn generations_like(&mut self, count: usize, seen: &Stamp) -> Result<Arc<[Option<Generation>]>, Damaged> {
+        let seen = seen.shared_generations().filter(|seen| seen.len() == count);
+        let start = self.rest;
+        if let Some(seen) = seen {
+            let bytes = self.take(count.checked_mul(GENERATION).ok_or(Damaged::Truncated)?)?;
+            if bytes.as_chunks().0.iter().zip(seen.iter()).all(|(bytes, seen)| generation(bytes) == *seen) {
+                return Ok(seen.clone());
+            }
+            self.rest = start;
+        }
+        self.generations(count)
     }
 
     fn rules(&mut self) -> Result<Http, Damaged> {
@@ -184,17 +234,27 @@ impl<'a> Cursor<'a> {
         for _ in 0..count {
             let tag = self.u8()?;
             let name = self.name(tag & !REPEATED)?;
-            let more = if tag & REPEATED == 0 { 0 } else { self.count(1)?.checked_sub(1).ok_or(Damaged::Malformed)? };
-            if (more > 0) != (tag & REPEATED != 0) {
-                return Err(Damaged::Malformed);
-            }
-            let Ok(Slot::Vacant(slot)) = map.try_entry(name) else { return Err(Damaged::Malformed) };
-            let mut slot = slot.try_insert_entry(self.value()?).map_err(|_| Damaged::Malformed)?;
-            for _ in 0..more {
-                slot.append(self.value()?);
+            if tag & REPEATED == 0 {
+                let value = self.value()?;
+                is_new(&mut map, name, value, true)?;
+            } else {
+                self.repeated(&mut map, &name)?;
             }
         }
         Ok(map)
+    }
+
+    /// A field with several values.
+    fn repeated(&mut self, map: &mut HeaderMap, name: &HeaderName) -> Result<(), Damaged> {
+        let count = self.count(1)?;
+        if count < 2 {
+            return Err(Damaged::Malformed);
+        }
+        for index in 0..count {
+            let value = self.value()?;
+            is_new(map, name.clone(), value, index == 0)?;
+        }
+        Ok(())
     }
 
     #[inline]
@@ -208,9 +268,9 @@ impl<'a> Cursor<'a> {
     #[inline]
     fn value(&mut self) -> Result<HeaderValue, Damaged> {
         let number = self.number()?;
-        let start = self.at;
-        self.take((number / 2) as usize)?;
-        let bytes = self.bytes.slice(start..self.at);
+        let start = self.whole.len() - self.rest.len();
+        let len = self.take((number / 2) as usize)?.len();
+        let bytes = self.whole.slice(start..start + len);
         let mut value = HeaderValue::from_maybe_shared(bytes).map_err(|_| Damaged::Malformed)?;
         value.set_sensitive(number % 2 == 1);
         Ok(value)
@@ -219,7 +279,7 @@ impl<'a> Cursor<'a> {
     /// How many of something follow, each of which takes at least `least` bytes.
     fn count(&mut self, least: usize) -> Result<usize, Damaged> {
         let count = self.number()? as usize;
-        if count <= (self.bytes.len() - self.at) / least { Ok(count) } else { Err(Damaged::Truncated) }
+        if count <= self.rest.len() / least { Ok(count) } else { Err(Damaged::Truncated) }
     }
 
     /// A length and as many bytes.
@@ -231,8 +291,10 @@ impl<'a> Cursor<'a> {
     /// LEB128, in its shortest form.
     #[inline]
     fn number(&mut self) -> Result<u32, Damaged> {
-        let first = self.u8()?;
-        if first < 0x80 { Ok(u32::from(first)) } else { self.long_number(first) }
+        match self.u8()? {
+            first @ 0..0x80 => Ok(u32::from(first)),
+            first => self.long_number(first),
+        }
     }
 
     fn long_number(&mut self, first: u8) -> Result<u32, Damaged> {
@@ -260,15 +322,15 @@ impl<'a> Cursor<'a> {
 
     #[inline]
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Damaged> {
-        let bytes = self.bytes[self.at..].first_chunk().ok_or(Damaged::Truncated)?;
-        self.at += N;
+        let (bytes, rest) = self.rest.split_first_chunk().ok_or(Damaged::Truncated)?;
+        self.rest = rest;
         Ok(*bytes)
     }
 
     #[inline]
     fn take(&mut self, len: usize) -> Result<&'a [u8], Damaged> {
-        let bytes = self.bytes[self.at..].get(..len).ok_or(Damaged::Truncated)?;
-        self.at += len;
+        let (bytes, rest) = self.rest.split_at_checked(len).ok_or(Damaged::Truncated)?;
+        self.rest = rest;
         Ok(bytes)
     }
 }

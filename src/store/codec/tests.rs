@@ -208,6 +208,31 @@ fn the_epoch_is_the_readers() {
 }
 
 #[test]
+fn generations_that_are_the_same_are_shared_and_others_are_the_entrys_own() {
+    let entry = plain();
+    let bytes = Codec::default().encode(&entry).expect("storable");
+    let read = |stamp: &Stamp| {
+        let read = Codec::default().decode_seeing(bytes.clone(), entry.key().as_ref(), entry.namespaces(), stamp);
+        read.expect("whole").stamp().clone()
+    };
+    let same = entry.stamp().again(7, 8);
+    let shared = read(&same);
+    assert!(Arc::ptr_eq(shared.shared_generations().expect("some"), same.shared_generations().expect("some")));
+    assert_eq!((shared.epoch(), shared.taken()), (7, 8));
+    let mut generations = same.generations().expect("some").to_vec();
+    generations[1] = Some(Generation { hard: 1, soft: 1 });
+    for other in [generations, vec![None; 4], vec![generations_of(&entry)[0]]] {
+        let read = read(&Stamp::local(7).with_generations(other));
+        assert_eq!(read.generations(), entry.stamp().generations());
+        assert_eq!(read.epoch(), 7);
+    }
+}
+
+fn generations_of(entry: &Entry) -> Vec<Option<Generation>> {
+    entry.stamp().generations().expect("some").to_vec()
+}
+
+#[test]
 fn an_entry_without_a_generation_for_each_name_is_not_stored() {
     let of = |generations: Option<Vec<Option<Generation>>>| {
         let stamp = match generations {
@@ -391,6 +416,16 @@ proptest! {
         prop_assert_eq!(read(&Codec::default(), &bytes, &entry), Ok(told(&entry)));
         let again = Codec::default().decode(bytes.clone(), entry.key().as_ref(), EPOCH).expect("whole");
         prop_assert_eq!(Codec::default().encode(&again), Ok(bytes));
+    }
+
+    #[test]
+    fn what_an_entry_is_expected_to_have_changes_nothing_of_it(entry in any_entry(), other in any_entry()) {
+        let bytes = Codec::default().encode(&entry).expect("storable");
+        for expected in [&entry, &other] {
+            let stamp = expected.stamp();
+            let read = Codec::default().decode_seeing(bytes.clone(), entry.key().as_ref(), expected.namespaces(), stamp);
+            prop_assert_eq!(told(&read.expect("whole")), told(&entry));
+        }
     }
 
     #[test]

@@ -288,7 +288,7 @@ impl RedisBuilder {
         self.check()?;
         let source = self.source()?;
         let reached = match &source {
-            Sources::One(manager, _) => manager.open(redis::AsyncConnectionConfig::new()).await.map(drop),
+            Sources::One(manager, _) => manager.open(None).await.map(drop),
             Sources::Cluster(clients) => first_of(clients).await,
         };
         match reached {
@@ -434,7 +434,7 @@ async fn first_of(clients: &[Client]) -> Result<(), RedisConnectError> {
     let mut last = None;
     for client in clients {
         let manager = RedisManager { source: Source::At(Box::new(client.clone())), trust: false };
-        match manager.open_any(redis::AsyncConnectionConfig::new()).await {
+        match manager.open_any(None).await {
             Ok((_, server)) if server.cluster => return Ok(()),
             Ok(_) => last = Some(RedisConnectError::settled("the server is not a node of a cluster".into())),
             Err(error) => last = Some(error),

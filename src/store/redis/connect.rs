@@ -12,12 +12,21 @@ use std::{
 
 use bb8_redis::bb8::ManageConnection;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo, Pipeline, ProtocolVersion, RedisError,
-    TlsCertificates, Value, aio::MultiplexedConnection, sentinel::SentinelClient,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo, Pipeline, ProtocolVersion, RedisConnectionInfo,
+    RedisError, TlsCertificates, Value, aio::MultiplexedConnection, sentinel::SentinelClient,
+};
+#[cfg(unix)]
+use tokio::net::UnixStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
 };
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::builder::Failover;
+use super::{
+    builder::Failover,
+    line::{Answer, Line},
+};
 
 /// How long making a connection may take.
 pub(super) const CONNECTING: Duration = Duration::from_secs(1);
@@ -88,26 +97,90 @@ pub(super) fn at(client: &Client, host: &str, port: u16) -> Result<Client, Redis
 /// What [`RedisManager`] makes.
 #[derive(Clone)]
 pub struct RedisConnection {
-    connection: MultiplexedConnection,
+    link: Link,
     /// The server, as it was when the connection was made.
     pub(super) server: u128,
     broken: Arc<AtomicBool>,
 }
 
+/// By what a server is asked.
+#[derive(Clone)]
+enum Link {
+    Line(Line),
+    /// Where there are pushes to be heard, or TLS is spoken.
+    Client(Box<MultiplexedConnection>),
+}
+
+impl Link {
+    async fn ask(&mut self, command: &Cmd) -> Answer {
+        match self {
+            Self::Line(line) => line.ask(command.get_packed_command()).await,
+            Self::Client(client) => client.send_packed_command(command).await,
+        }
+    }
+
+    /// A line to a server that is greeted by the client, who knows all its ways; `None` where it takes more than a line.
+    async fn line(client: &Client) -> Result<Option<Line>, RedisError> {
+        let info = client.get_connection_info();
+        match info.addr() {
+            ConnectionAddr::Tcp(host, port) => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                stream.set_nodelay(true)?;
+                let stream = stream.into_std()?;
+                greet(info.redis_settings(), TcpStream::from_std(stream.try_clone()?)?).await?;
+                Ok(Some(Self::driven(TcpStream::from_std(stream)?)))
+            }
+            #[cfg(unix)]
+            ConnectionAddr::Unix(path) => {
+                let stream = UnixStream::connect(path).await?.into_std()?;
+                greet(info.redis_settings(), UnixStream::from_std(stream.try_clone()?)?).await?;
+                Ok(Some(Self::driven(UnixStream::from_std(stream)?)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn driven(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Line {
+        let (line, driver) = Line::new(stream);
+        tokio::spawn(driver);
+        line
+    }
+}
+
+/// Says who we are, by a copy of the socket that is closed then.
+async fn greet(
+    settings: &RedisConnectionInfo,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+) -> Result<(), RedisError> {
+    MultiplexedConnection::new_with_config(settings, stream, AsyncConnectionConfig::new()).await.map(drop)
+}
+
 impl RedisConnection {
     pub(super) async fn one(&mut self, command: &Cmd) -> Result<Value, RedisError> {
-        let answer = self.connection.send_packed_command(command).await;
+        let answer = self.link.ask(command).await;
         self.seen(answer.and_then(Value::extract_error))
     }
 
     /// The answers to some commands, errors of the server among them.
     pub(super) async fn all(&mut self, commands: &Pipeline) -> Result<Vec<Value>, RedisError> {
-        let answers = self.connection.send_packed_commands(commands, 0, commands.len()).await;
+        let answers = match &mut self.link {
+            Link::Line(line) => line.ask_many(commands.get_packed_pipeline(), commands.len()).await,
+            Link::Client(client) => client.send_packed_commands(commands, 0, commands.len()).await,
+        };
         self.seen(answers)
     }
 
+    /// The line, if it is one.
+    #[inline]
+    pub(super) fn line(&self) -> Option<&Line> {
+        match &self.link {
+            Link::Line(line) => Some(line),
+            Link::Client(_) => None,
+        }
+    }
+
     /// Notes what says that the connection is of no use any more.
-    fn seen<T>(&self, answer: Result<T, RedisError>) -> Result<T, RedisError> {
+    pub(super) fn seen<T>(&self, answer: Result<T, RedisError>) -> Result<T, RedisError> {
         if answer.as_ref().is_err_and(|error| error.is_unrecoverable_error() || error.is_io_error()) {
             self.breaks();
         }
@@ -116,7 +189,7 @@ impl RedisConnection {
 
     /// What the server says of itself now.
     pub(super) async fn server(&mut self) -> Result<Server, RedisConnectError> {
-        Server::ask(&mut self.connection).await
+        Server::ask(&mut self.link).await
     }
 
     pub(super) fn breaks(&self) {
@@ -179,9 +252,12 @@ impl RedisManager {
         }
     }
 
-    /// A connection to a master, and what was learned of it.
-    pub(super) async fn open(&self, config: AsyncConnectionConfig) -> Result<(RedisConnection, Server), RedisConnectError> {
-        let (connection, server) = self.open_any(config).await?;
+    /// A connection to a master, and what was learned of it. What the server sends of itself is heard as `pushes` has it.
+    pub(super) async fn open(
+        &self,
+        pushes: Option<AsyncConnectionConfig>,
+    ) -> Result<(RedisConnection, Server), RedisConnectError> {
+        let (connection, server) = self.open_any(pushes).await?;
         match server.role == "master" {
             true => Ok((connection, server)),
             false => Err(format!("the server is a {}; only a master says which generations are current", server.role).into()),
@@ -189,18 +265,28 @@ impl RedisManager {
     }
 
     /// The same of any server, for what all of them know.
-    pub(super) async fn open_any(&self, config: AsyncConnectionConfig) -> Result<(RedisConnection, Server), RedisConnectError> {
-        let config = config.set_connection_timeout(Some(CONNECTING)).set_response_timeout(None);
+    pub(super) async fn open_any(
+        &self,
+        pushes: Option<AsyncConnectionConfig>,
+    ) -> Result<(RedisConnection, Server), RedisConnectError> {
         let opening = async {
             let client = self.source.client().await?;
-            let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-            let server = Server::ask(&mut connection).await?;
-            Ok::<_, RedisConnectError>((connection, server))
+            let line = if pushes.is_none() { Link::line(&client).await? } else { None };
+            let mut link = match line {
+                Some(line) => Link::Line(line),
+                None => {
+                    let config = pushes.unwrap_or_default();
+                    let config = config.set_connection_timeout(Some(CONNECTING)).set_response_timeout(None);
+                    Link::Client(Box::new(client.get_multiplexed_async_connection_with_config(&config).await?))
+                }
+            };
+            let server = Server::ask(&mut link).await?;
+            Ok::<_, RedisConnectError>((link, server))
         };
         let late = || RedisConnectError::from(format!("no answer within {CONNECTING:?}"));
-        let (connection, server) = tokio::time::timeout(CONNECTING, opening).await.map_err(|_| late())??;
+        let (link, server) = tokio::time::timeout(CONNECTING, opening).await.map_err(|_| late())??;
         let id = if self.trust { 0 } else { server.id };
-        Ok((RedisConnection { connection, server: id, broken: Arc::default() }, server))
+        Ok((RedisConnection { link, server: id, broken: Arc::default() }, server))
     }
 }
 
@@ -209,7 +295,7 @@ impl ManageConnection for RedisManager {
     type Error = RedisConnectError;
 
     async fn connect(&self) -> Result<Self::Connection, Self::Error> {
-        Ok(self.open(AsyncConnectionConfig::new()).await?.0)
+        Ok(self.open(None).await?.0)
     }
 
     async fn is_valid(&self, connection: &mut Self::Connection) -> Result<(), Self::Error> {
@@ -239,14 +325,14 @@ pub(super) struct Server {
 const OLDEST: u64 = 7;
 
 impl Server {
-    async fn ask(connection: &mut MultiplexedConnection) -> Result<Self, RedisConnectError> {
+    async fn ask(link: &mut Link) -> Result<Self, RedisConnectError> {
         let mut ask = redis::cmd("INFO");
         ask.arg(&["server", "replication", "memory", "cluster"]);
-        match connection.send_packed_command(&ask).await.and_then(Value::extract_error) {
+        match link.ask(&ask).await.and_then(Value::extract_error) {
             Ok(answer) => Self::read(&answer),
             // Before 7.0, INFO took one section. What it says then is not enough, but says which version it is.
             Err(error) if error.code() == Some("ERR") => {
-                let answer = connection.send_packed_command(redis::cmd("INFO").arg("server")).await;
+                let answer = link.ask(redis::cmd("INFO").arg("server")).await;
                 Self::read(&answer.and_then(Value::extract_error)?)
             }
             Err(error) => Err(error.into()),

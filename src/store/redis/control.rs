@@ -113,7 +113,7 @@ async fn tend(core: Arc<Core>, node: Arc<Node>) {
     let mut told = false;
     while !node.is_gone() {
         let config = AsyncConnectionConfig::new().set_push_sender(hearing(&core, &node));
-        match node.manager.open(config).await {
+        match node.manager.open(Some(config)).await {
             Ok((connection, server)) => {
                 core.greets(&server);
                 told = false;

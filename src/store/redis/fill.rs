@@ -87,7 +87,7 @@ impl Core {
         let stamp = stamp.with_generations(generations).counted(counter);
         if held == Some(Value::Nil) && appeared.is_some() && wish.looks {
             let now = self.context().clock.nanos();
-            let found = self.judge(appeared, &place, key, names, &stamp).await?;
+            let found = self.judge(appeared, &key, names, &stamp).await?;
             if found.is_some_and(|(entry, life)| life == Life::Alive && now < entry.times().fresh_until) {
                 return Ok(Begun::Appeared);
             }

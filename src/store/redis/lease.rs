@@ -2,13 +2,17 @@
 
 use std::{
     collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
 
-use quick_cache::sync::Cache;
+use quick_cache::{
+    UnitWeighter,
+    sync::{Cache, DefaultLifecycle},
+};
 
 use crate::{clock::Nanos, store::Generation};
 
@@ -63,14 +67,34 @@ impl Lease {
 
 /// Generations as they were read, so that under a lease only the entry has to be fetched. Each is known together with the epoch
 /// before it was read: once the slot of its name holds a later one, it is known no more.
-pub(super) struct Known(Cache<u64, (Generation, u64)>);
+pub(super) struct Known(Cache<u64, (Generation, u64), UnitWeighter, BuildHasherDefault<IdHasher>>);
+
+/// What names are known by is a hash already, or a small number in its low bits: all of them are to take part in all of it.
+#[derive(Default)]
+pub(super) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    #[inline]
+    fn write_u64(&mut self, id: u64) {
+        let product = u128::from(self.0 ^ id) * u128::from(0x9e37_79b9_7f4a_7c15_u64);
+        self.0 = product as u64 ^ (product >> 64) as u64;
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+}
 
 /// How many generations are known at most.
 const MOST: usize = 64 << 10;
 
 impl Known {
     pub(super) fn new() -> Self {
-        Self(Cache::new(MOST))
+        Self(Cache::with(MOST, MOST as u64, UnitWeighter, BuildHasherDefault::default(), DefaultLifecycle::default()))
     }
 
     pub(super) fn learn(&self, id: u64, generation: Generation, epoch: u64) {

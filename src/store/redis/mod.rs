@@ -8,6 +8,7 @@ mod deliver;
 mod fault;
 mod fill;
 mod lease;
+mod line;
 mod names;
 mod node;
 mod nodes;
@@ -235,8 +236,9 @@ impl Store for Redis {
         self.0.core.get_now(key)
     }
 
-    async fn get(&self, key: KeyRef<'_>, names: &Namespaces) -> Result<Lookup, StoreError> {
-        self.0.core.get(key, names).await
+    /// The very future of the core: one around it would only be larger.
+    fn get(&self, key: KeyRef<'_>, names: &Namespaces) -> impl Future<Output = Result<Lookup, StoreError>> + Send {
+        self.0.core.get(key, names)
     }
 
     fn is_shared(&self) -> bool {

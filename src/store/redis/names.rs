@@ -12,8 +12,6 @@
 //! stand on one node. Keys are namespaces, too: `{*key:…}` is one that writes to its URI clear, `{*keys:…}` is one of 4,096 sets
 //! of all others, so that keys which are hardly ever cleared one by one do not need a generation each.
 
-use std::fmt::Write;
-
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::namespace::{Name, Namespaces};
@@ -65,18 +63,19 @@ impl Names {
     }
 
     pub(super) fn generation(&self, name: Name<'_>) -> String {
-        self.tagged('g', name)
+        self.tagged(b'g', name)
     }
 
     pub(super) fn fence(&self, name: Name<'_>) -> String {
-        self.tagged('f', name)
+        self.tagged(b'f', name)
     }
 
     /// The key of an entry, and that of the lock of its fill.
     pub(super) fn entry(&self, names: &Namespaces, hash: u128) -> String {
-        let mut key = self.tagged('e', first(names));
-        let _ = write!(key, ":{hash:032x}");
-        key
+        let first = first(names);
+        let mut key = Vec::with_capacity(self.length(first) + ENTRY);
+        self.write_entry(first, hash, &mut key);
+        text(key)
     }
 
     /// The lock of an entry's fill.
@@ -107,18 +106,157 @@ impl Names {
         Some(Pushed::Hash(xxh3_64(name)))
     }
 
-    fn tagged(&self, kind: char, name: Name<'_>) -> String {
-        let mut key = String::with_capacity(self.base.len() + 64);
-        key.push_str(&self.base);
-        key.push(kind);
-        key.push_str(":{");
-        let _ = match name {
-            Name::Text { text, .. } => key.write_str(text),
-            Name::Key { hash, alone: true } => write!(key, "{ALONE}{hash:016x}"),
-            Name::Key { hash, alone: false } => write!(key, "{TOGETHER}{:03x}", hash % SETS),
+    fn tagged(&self, kind: u8, name: Name<'_>) -> String {
+        let mut key = Vec::with_capacity(self.length(name) + ENTRY);
+        self.write(kind, name, &mut key);
+        text(key)
+    }
+
+    fn write(&self, kind: u8, name: Name<'_>, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.base.as_bytes());
+        out.extend_from_slice(&[kind, b':', b'{']);
+        match name {
+            Name::Text { text, .. } => out.extend_from_slice(text.as_bytes()),
+            Name::Key { hash, alone: true } => {
+                out.extend_from_slice(ALONE.as_bytes());
+                push_hex::<16>(u128::from(hash), out);
+            }
+            Name::Key { hash, alone: false } => {
+                out.extend_from_slice(TOGETHER.as_bytes());
+                push_hex::<3>(u128::from(hash % SETS), out);
+            }
+        }
+        out.push(b'}');
+    }
+
+    fn write_entry(&self, first: Name<'_>, hash: u128, out: &mut Vec<u8>) {
+        self.write(b'e', first, out);
+        out.push(b':');
+        push_hex::<32>(hash, out);
+    }
+
+    /// How long the key of a generation is.
+    fn length(&self, name: Name<'_>) -> usize {
+        let name = match name {
+            Name::Text { text, .. } => text.len(),
+            Name::Key { alone: true, .. } => ALONE.len() + 16,
+            Name::Key { alone: false, .. } => TOGETHER.len() + 3,
         };
-        key.push('}');
-        key
+        self.base.len() + "g:{}".len() + name
+    }
+
+    /// `GET` of an entry.
+    pub(super) fn get(&self, names: &Namespaces, hash: u128) -> Packed {
+        let first = first(names);
+        let mut packed = Packed::of(b"$3\r\nGET\r\n", 1, self.length(first) + ENTRY);
+        self.pack_entry(first, hash, &mut packed);
+        packed
+    }
+
+    /// `MGET` of an entry, if one is wanted, and of generations.
+    pub(super) fn mget<'a>(&self, entry: Option<(&Namespaces, u128)>, names: impl Iterator<Item = Name<'a>> + Clone) -> Packed {
+        let (count, room) =
+            names.clone().fold((0, 0), |(count, room), name| (count + 1, room + self.length(name) + Packed::AROUND));
+        let entry = entry.map(|(names, hash)| (first(names), hash));
+        let of_entry = entry.map_or(0, |(first, _)| self.length(first) + ENTRY + Packed::AROUND);
+        let mut packed = Packed::of(b"$4\r\nMGET\r\n", count + usize::from(entry.is_some()), room + of_entry);
+        if let Some((first, hash)) = entry {
+            self.pack_entry(first, hash, &mut packed);
+        }
+        for name in names {
+            packed.begins(self.length(name));
+            self.write(b'g', name, &mut packed.bytes);
+            packed.ends();
+        }
+        packed
+    }
+
+    fn pack_entry(&self, first: Name<'_>, hash: u128, packed: &mut Packed) {
+        packed.begins(self.length(first) + ENTRY);
+        self.write_entry(first, hash, &mut packed.bytes);
+        packed.ends();
+    }
+}
+
+/// What the key of an entry has more than that of a generation.
+const ENTRY: usize = 1 + 32;
+
+/// A key as text: it is written of texts.
+fn text(key: Vec<u8>) -> String {
+    String::from_utf8(key).expect("it is written of texts")
+}
+
+/// Appends the last `N` hexadecimal digits of a number.
+fn push_hex<const N: usize>(number: u128, out: &mut Vec<u8>) {
+    let bytes = number.to_be_bytes();
+    let mut digits = [0; N];
+    for (at, digit) in digits.iter_mut().enumerate() {
+        let at = 2 * bytes.len() - N + at;
+        let nibble = if at.is_multiple_of(2) { bytes[at / 2] >> 4 } else { bytes[at / 2] & 0xf };
+        *digit = b"0123456789abcdef"[usize::from(nibble)];
+    }
+    out.extend_from_slice(&digits);
+}
+
+/// A command as it is sent, written key by key into one piece of memory.
+#[derive(Debug)]
+pub(super) struct Packed {
+    bytes: Vec<u8>,
+}
+
+impl Packed {
+    /// What stands around a key, at most.
+    const AROUND: usize = "$1234567890\r\n\r\n".len();
+
+    /// A command with so many keys, which take so much room.
+    fn of(command: &[u8], keys: usize, room: usize) -> Self {
+        let mut packed = Self { bytes: Vec::with_capacity(room + 3 * Self::AROUND) };
+        packed.counted(b'*', keys + 1);
+        packed.bytes.extend_from_slice(command);
+        packed
+    }
+
+    fn begins(&mut self, length: usize) {
+        self.counted(b'$', length);
+    }
+
+    fn ends(&mut self) {
+        self.bytes.extend_from_slice(b"\r\n");
+    }
+
+    fn counted(&mut self, kind: u8, count: usize) {
+        self.bytes.push(kind);
+        self.number(count);
+        self.ends();
+    }
+
+    fn number(&mut self, number: usize) {
+        if number > 9 {
+            self.number(number / 10);
+        }
+        self.bytes.push(b'0' + (number % 10) as u8);
+    }
+
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    /// The same for who packs himself.
+    pub(super) fn unpacked(&self) -> redis::Cmd {
+        let mut command = redis::Cmd::new();
+        let mut rest = &self.bytes[..];
+        let line = |bytes: &mut &[u8]| {
+            let end = bytes.windows(2).position(|two| two == b"\r\n")?;
+            let line = str::from_utf8(bytes.get(1..end)?).ok()?.parse::<usize>().ok();
+            *bytes = &bytes[end + 2..];
+            line
+        };
+        let _ = line(&mut rest);
+        while let Some((part, after)) = line(&mut rest).and_then(|length| rest.split_at_checked(length)) {
+            command.arg(part);
+            rest = after.get(2..).unwrap_or_default();
+        }
+        command
     }
 }
 
@@ -197,6 +335,44 @@ mod tests {
         for foreign in ["app:1:e:{a}:00", "app:1:seq", "app:2:g:{a}", "other:1:g:{a}", "app:1:g:{*key:zz}", "app:1:g:a"] {
             assert_eq!(keys.parse(foreign.as_bytes()), None, "{foreign}");
         }
+    }
+
+    #[test]
+    fn a_command_is_packed_as_the_client_packs_it() {
+        // A prefix may be anything.
+        for prefix in ["app", "", "a\r\nb", "ä"] {
+            let keys = Names::new(prefix);
+            let mut set = names();
+            set.push_key(Key::new(*b"\x10of http").as_ref());
+            for set in [set, Namespaces::root()] {
+                let hash = 0x3f9a << 100;
+                let entry = keys.entry(&set, hash);
+                let generations: Vec<_> = set.names().map(|name| keys.generation(name)).collect();
+                let mut get = redis::cmd("GET");
+                get.arg(&entry);
+                let mut all = redis::cmd("MGET");
+                all.arg(&entry).arg(&generations);
+                let mut some = redis::cmd("MGET");
+                some.arg(&generations);
+                for (packed, want) in [
+                    (keys.get(&set, hash), get),
+                    (keys.mget(Some((&set, hash)), set.names()), all),
+                    (keys.mget(None, set.names()), some),
+                ] {
+                    assert_eq!(packed.unpacked().get_packed_command(), want.get_packed_command(), "{packed:?}");
+                    assert_eq!(packed.into_bytes(), want.get_packed_command(), "{prefix:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn room_is_made_once_for_a_command() {
+        let keys = Names::new("app");
+        let packed = keys.mget(Some((&names(), 1)), names().names());
+        let room = names().names().map(|name| keys.generation(name).len() + Packed::AROUND).sum::<usize>();
+        let of_entry = keys.entry(&names(), 1).len() + Packed::AROUND;
+        assert_eq!(packed.bytes.capacity(), room + of_entry + 3 * Packed::AROUND, "it did not grow");
     }
 
     #[test]

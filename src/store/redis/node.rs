@@ -17,6 +17,7 @@ use super::{
     breaker::Breaker,
     connect::{CONNECTING, RedisConnection, RedisManager, Server},
     fault::Fault,
+    names::Packed,
 };
 
 /// A master.
@@ -87,6 +88,29 @@ impl Node {
         .await
     }
 
+    /// The answer to one command that is packed already: the way of a hit.
+    pub(super) async fn packed(&self, packed: Packed, limit: Duration) -> Result<(Value, u128), Fault> {
+        let connection = match self.line() {
+            Some(connection) if !self.breaker.is_open() => connection,
+            _ => return Box::pin(self.one(&packed.unpacked(), Via::Pool, limit)).await,
+        };
+        self.trips.fetch_add(1, Ordering::Relaxed);
+        let reply = connection.line().expect("it is one").ask(packed.into_bytes());
+        let answer = match tokio::time::timeout(limit, reply).await {
+            Ok(Ok(Value::ServerError(error))) => Err(Fault::Said(error)),
+            Ok(answer) => connection.seen(answer).map_err(Fault::from),
+            Err(_) => Err(Fault::Late),
+        };
+        Ok((self.noted(answer)?, connection.server))
+    }
+
+    /// A connection that is at hand and is a line.
+    #[inline]
+    fn line(&self) -> Option<RedisConnection> {
+        let place = self.next.fetch_add(1, Ordering::Relaxed) % self.at_hand.len();
+        self.at_hand(place).filter(|connection| connection.line().is_some())
+    }
+
     /// The answers to some commands in one pipeline, errors of the server among them.
     pub(super) async fn all(&self, commands: &Pipeline, via: Via, limit: Duration) -> Result<(Vec<Value>, u128), Fault> {
         self.within(limit, async {
@@ -106,7 +130,11 @@ impl Node {
             return Err(Fault::Away);
         }
         self.trips.fetch_add(1, Ordering::Relaxed);
-        let answer = tokio::time::timeout(limit, asking).await.unwrap_or(Err(Fault::Late));
+        self.noted(tokio::time::timeout(limit, asking).await.unwrap_or(Err(Fault::Late)))
+    }
+
+    /// Notes whether the server answers.
+    fn noted<T>(&self, answer: Result<T, Fault>) -> Result<T, Fault> {
         match &answer {
             Err(fault) if fault.is_of_connection() => {
                 if self.breaker.failed() {
@@ -172,8 +200,7 @@ impl Node {
     /// their runtime.
     pub(super) async fn answers(&self, limit: Duration) -> bool {
         let probe = async {
-            let (mut connection, _) =
-                self.manager.open(redis::AsyncConnectionConfig::new()).await.map_err(Fault::Connecting)?;
+            let (mut connection, _) = self.manager.open(None).await.map_err(Fault::Connecting)?;
             Ok::<_, Fault>(connection.one(&redis::cmd("PING")).await?)
         };
         matches!(tokio::time::timeout(limit, probe).await, Ok(Ok(_)))

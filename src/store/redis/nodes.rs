@@ -335,8 +335,7 @@ struct Slots {
 
 async fn slots_by(manager: &RedisManager) -> Result<Vec<Slots>, Fault> {
     let asking = async {
-        let (mut connection, server) =
-            manager.open_any(redis::AsyncConnectionConfig::new()).await.map_err(Fault::Connecting)?;
+        let (mut connection, server) = manager.open_any(None).await.map_err(Fault::Connecting)?;
         if !server.cluster {
             return Err(Fault::Nonsense("the slots of a cluster: it is none"));
         }

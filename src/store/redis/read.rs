@@ -23,7 +23,7 @@ use super::{
 use crate::{
     clock::Nanos,
     key::KeyRef,
-    namespace::{Name, Namespaces},
+    namespace::{MAX_NAMESPACES, Name, Namespaces},
     stats::Count,
     store::{Entry, Generation, Life, Lookup, Stamp, StoreError, codec::Damaged},
 };
@@ -122,13 +122,13 @@ impl Core {
         }
         // Those who miss in memory share a read; without memory there is nothing that the first could leave for the next.
         if !self.keeps || !self.is_leased() {
-            return self.counted(self.read(key, names).await);
+            return self.counted(self.read(&key, names).await);
         }
         let of_all = names.hashes().fold(key.hash(), |all, hash| all.rotate_left(5) ^ u128::from(hash));
         loop {
             match self.reads.join(of_all) {
                 Ok(reader) => {
-                    let found = self.counted(self.read(key, names).await)?;
+                    let found = self.counted(self.read(&key, names).await)?;
                     let _ = reader.read.found.set(Some(found.clone()));
                     return Ok(found);
                 }
@@ -137,7 +137,7 @@ impl Core {
                         return Ok(found.clone());
                     }
                     if !self.is_leased() {
-                        return self.counted(self.read(key, names).await);
+                        return self.counted(self.read(&key, names).await);
                     }
                 }
             }
@@ -163,61 +163,69 @@ impl Core {
     }
 
     /// The stamp of now, with generations that are known without asking.
-    fn stamp(&self, generations: Vec<Option<Generation>>, epoch: u64) -> Stamp {
-        Stamp::local(epoch).at(self.context().clock.nanos()).with_generations(generations)
+    fn stamp(&self, generations: Arc<[Option<Generation>]>, epoch: u64) -> Stamp {
+        Stamp::local(epoch).at(self.taken()).with_generations(generations)
+    }
+
+    /// The time of now for a stamp, where that counts.
+    fn taken(&self) -> Nanos {
+        if matches!(self.coherence, Coherence::Ttl(_)) { self.context().clock.nanos() } else { 0 }
     }
 
     /// The generations of all these names, if a lease vouches for them, and the epoch of now.
-    fn known(&self, names: &Namespaces) -> Option<(Vec<Option<Generation>>, u64)> {
+    fn known(&self, names: &Namespaces) -> Option<(Arc<[Option<Generation>]>, u64)> {
         if !self.is_leased() {
             return None;
         }
         let (epoch, root) = (self.near.epoch(), Namespaces::root_hash());
-        let mut generations = Vec::with_capacity(names.count());
-        for name in names.names() {
+        let known = |name: Name<'_>| {
             let (generation, since) = self.known.get(id(name))?;
             // When everything is cleared at once, only the root is stepped; and not all of these sets hold it.
-            if self.near.life_of(since, [root, name.hash()].into_iter()) != Life::Alive {
-                return None;
-            }
-            generations.push(Some(generation));
+            (self.near.life_of(since, [root, name.hash()].into_iter()) == Life::Alive).then_some(generation)
+        };
+        let mut generations = [None; MAX_NAMESPACES + 2];
+        let count = names.count();
+        if count > generations.len() {
+            let generations = names.names().map(|name| known(name).map(Some)).collect::<Option<_>>()?;
+            return Some((generations, epoch));
         }
-        Some((generations, epoch))
+        for (name, generation) in names.names().zip(&mut generations) {
+            *generation = Some(known(name)?);
+        }
+        Some((generations[..count].into(), epoch))
     }
 
-    async fn read(&self, key: KeyRef<'_>, names: &Namespaces) -> Result<Lookup, Fault> {
+    async fn read(&self, key: &KeyRef<'_>, names: &Namespaces) -> Result<Lookup, Fault> {
         if let Some((generations, epoch)) = self.known(names)
             && let Some(lookup) = self.entry_alone(key, names, generations, epoch).await?
         {
             return Ok(lookup);
         }
-        self.validated(key, names).await
+        Box::pin(self.validated(key, names)).await
     }
 
     /// Under a lease all generations are known: only the entry is fetched. `None` if the lease did not last.
     async fn entry_alone(
         &self,
-        key: KeyRef<'_>,
+        key: &KeyRef<'_>,
         names: &Namespaces,
-        generations: Vec<Option<Generation>>,
+        generations: Arc<[Option<Generation>]>,
         epoch: u64,
     ) -> Result<Option<Lookup>, Fault> {
-        let place = self.names.entry(names, key.hash());
         let stamp = self.stamp(generations, epoch);
-        let bytes = bulk(self.one(get(&place)).await?.0)?;
-        let judged = self.judge(bytes, &place, key, names, &stamp).await?;
+        let bytes = bulk(self.entry(key, names).await?.0)?;
+        let judged = self.judge(bytes, key, names, &stamp).await?;
         let lasted = self.is_leased() && self.near.life_of(epoch, names.hashes()) == Life::Alive;
         Ok(lasted.then(|| self.looked(judged, stamp)))
     }
 
     /// Asks for the generations, and for the entry if it is not in memory.
-    async fn validated(&self, key: KeyRef<'_>, names: &Namespaces) -> Result<Lookup, Fault> {
+    async fn validated(&self, key: &KeyRef<'_>, names: &Namespaces) -> Result<Lookup, Fault> {
         // Before anything is asked: what is pushed from here on kills what is made of the answers.
-        let taken = Stamp::local(self.near.epoch()).at(self.context().clock.nanos());
+        let taken = Stamp::local(self.near.epoch()).at(self.taken());
         let epoch = taken.epoch();
-        let at_hand = if self.keeps { self.near.look(key).found.filter(|(_, life)| *life == Life::Alive) } else { None };
-        let place = self.names.entry(names, key.hash());
-        let wanted = at_hand.is_none().then_some(place.as_str());
+        let at_hand = if self.keeps { self.near.look(*key).found.filter(|(_, life)| *life == Life::Alive) } else { None };
+        let wanted = at_hand.is_none().then_some((names, key.hash()));
         let (bytes, generations) = self.generations(wanted, names.names()).await?;
         let Some(generations) = generations else {
             // Fenced: nothing is served, and nothing is stored.
@@ -241,11 +249,11 @@ impl Core {
             }
             // What memory has is of no use; there may be something newer.
             self.near.forget(&entry);
-            let bytes = bulk(self.one(get(&place)).await?.0)?;
-            let judged = self.judge(bytes, &place, key, names, &stamp).await?;
+            let bytes = bulk(Box::pin(self.entry(key, names)).await?.0)?;
+            let judged = self.judge(bytes, key, names, &stamp).await?;
             return Ok(self.looked(judged, stamp));
         }
-        let judged = self.judge(bytes, &place, key, names, &stamp).await?;
+        let judged = self.judge(bytes, key, names, &stamp).await?;
         Ok(self.looked(judged, stamp))
     }
 
@@ -262,29 +270,29 @@ impl Core {
     pub(super) async fn judge(
         &self,
         bytes: Option<Bytes>,
-        place: &str,
-        key: KeyRef<'_>,
+        key: &KeyRef<'_>,
         names: &Namespaces,
         stamp: &Stamp,
     ) -> Result<Option<(Arc<Entry>, Life)>, Fault> {
         let Some(bytes) = bytes else { return Ok(None) };
-        let entry = match self.codec.decode(bytes, key, stamp.epoch()) {
-            Ok(entry) => {
-                let taken = entry.stamp().again(stamp.epoch(), stamp.taken());
-                entry.with_stamp(taken)
-            }
+        match self.codec.decode_seeing(bytes, *key, names, stamp).map(Arc::new) {
+            Ok(entry) => Ok(self.life_under(&entry, names, stamp).await?.map(|life| (entry, life))),
             Err(damage) => {
-                self.context().counters.add(Count::Damaged, 1);
-                tracing::debug!(reason = damage.as_str(), place, "an entry in redis is of no use");
-                // What another process has sealed with a key that is not known here is not for this one to remove.
-                if damage != Damaged::Sealed {
-                    let _ = Box::pin(self.one(unlink(place))).await;
-                }
-                return Ok(None);
+                Box::pin(self.finds_damage(damage, key, names)).await;
+                Ok(None)
             }
-        };
-        let life = self.life_under(&entry, names, stamp).await?;
-        Ok(life.map(|life| (Arc::new(entry), life)))
+        }
+    }
+
+    /// Counts what is no entry any more, and removes it.
+    async fn finds_damage(&self, damage: Damaged, key: &KeyRef<'_>, names: &Namespaces) {
+        let place = self.names.entry(names, key.hash());
+        self.context().counters.add(Count::Damaged, 1);
+        tracing::debug!(reason = damage.as_str(), place, "an entry in redis is of no use");
+        // What another process has sealed with a key that is not known here is not for this one to remove.
+        if damage != Damaged::Sealed {
+            let _ = self.one(unlink(&place)).await;
+        }
     }
 
     /// What has become of an entry under the generations of now; `None` if it is dead. It must carry each name of the request, and
@@ -312,7 +320,7 @@ impl Core {
                             self.known.learn(id(*name), *generation, epoch);
                         }
                     }
-                    read
+                    read.map(Into::into)
                 }
             };
             let Some(more) = generations.and_then(|now| compared(&of_entry[count..], &now)) else { return Ok(None) };
@@ -326,7 +334,7 @@ impl Core {
     /// Asks for an entry, if one is wanted, and for generations, in one round trip. No generations if one of the names is fenced.
     async fn generations<'a>(
         &self,
-        entry: Option<&str>,
+        entry: Option<(&Namespaces, u128)>,
         names: impl Iterator<Item = Name<'a>> + Clone,
     ) -> Result<(Option<Bytes>, Option<Vec<Option<Generation>>>), Fault> {
         match self.nodes.one() {
@@ -338,23 +346,21 @@ impl Core {
     /// `MGET`, and where writes set fences `EXISTS` besides.
     async fn generations_of_one<'a>(
         &self,
-        entry: Option<&str>,
+        entry: Option<(&Namespaces, u128)>,
         names: impl Iterator<Item = Name<'a>> + Clone,
     ) -> Result<(Option<Bytes>, Option<Vec<Option<Generation>>>), Fault> {
         let node = self.nodes.one().expect("asked for");
-        let mut mget = redis::cmd("MGET");
-        entry.iter().for_each(|entry| _ = mget.arg(*entry));
-        names.clone().for_each(|name| _ = mget.arg(self.names.generation(name)));
+        let mget = self.names.mget(entry, names.clone());
         let (values, server, fenced) = if self.fence.is_some() {
             let mut exists = redis::cmd("EXISTS");
             names.for_each(|name| _ = exists.arg(self.names.fence(name)));
             let mut pipeline = redis::Pipeline::with_capacity(2);
-            pipeline.add_command(mget).add_command(exists);
-            let (mut answers, server) = node.all(&pipeline, Via::Pool, self.budget).await?;
+            pipeline.add_command(mget.unpacked()).add_command(exists);
+            let (mut answers, server) = Box::pin(node.all(&pipeline, Via::Pool, self.budget)).await?;
             let fenced = answers.pop().ok_or(Fault::Nonsense("a number of fences"))?;
             (answers.pop().unwrap_or(Value::Nil), server, !matches!(fenced, Value::Int(0)))
         } else {
-            let (values, server) = node.one(&mget, Via::Pool, self.budget).await?;
+            let (values, server) = node.packed(mget, self.budget).await?;
             (values, server, false)
         };
         let values = match values {
@@ -374,10 +380,10 @@ impl Core {
     /// The same from many masters: a command for each key, so that each can follow its slot.
     async fn generations_of_many<'a>(
         &self,
-        entry: Option<&str>,
+        entry: Option<(&Namespaces, u128)>,
         names: impl Iterator<Item = Name<'a>> + Clone,
     ) -> Result<(Option<Bytes>, Option<Vec<Option<Generation>>>), Fault> {
-        let mut asks: Vec<Ask> = entry.iter().map(|entry| get(entry)).collect();
+        let mut asks: Vec<Ask> = entry.iter().map(|(names, hash)| get(&self.names.entry(names, *hash))).collect();
         asks.extend(names.clone().map(|name| get(&self.names.generation(name))));
         let count = names.clone().count();
         if self.fence.is_some() {
@@ -398,6 +404,14 @@ impl Core {
             fenced |= !matches!(answer?.0, Value::Int(0));
         }
         Ok((bytes, (!fenced).then_some(generations)))
+    }
+
+    /// The entry of a key, within the budget.
+    async fn entry(&self, key: &KeyRef<'_>, names: &Namespaces) -> Answer {
+        match self.nodes.one() {
+            Some(node) => node.packed(self.names.get(names, key.hash()), self.budget).await,
+            None => Box::pin(self.one(get(&self.names.entry(names, key.hash())))).await,
+        }
     }
 
     /// The answer to one command, within the budget.
@@ -446,5 +460,28 @@ pub(super) fn bulk(value: Value) -> Result<Option<Bytes>, Fault> {
         Value::BulkString(bytes) => Ok(Some(bytes.into())),
         Value::Nil => Ok(None),
         _ => Err(Fault::Nonsense("an entry")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::*;
+    use crate::{Redis, answer::Look, rules::Compiled};
+
+    fn size<A, F>(_: impl Fn(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// What a hit waits in is allocated for each: up to 1 KiB, that is quick.
+    #[test]
+    fn the_futures_of_a_hit_are_no_larger_than_what_is_allocated_quickly() {
+        type Looked = (&'static Redis, &'static Compiled, KeyRef<'static>, &'static HeaderMap, &'static Namespaces);
+        let look = size(|(store, rule, key, headers, names): Looked| Look::later(store, rule, key, headers, names));
+        assert!(look <= 960, "{look}");
+        type Asked = (&'static Core, &'static KeyRef<'static>, &'static Namespaces);
+        let validated = size(|(core, key, names): Asked| core.validated(key, names));
+        assert!(validated <= 1000, "{validated}");
     }
 }
