@@ -12,7 +12,7 @@
 //! print the same table.
 //!
 //! The recorded traces are the samples inside the source archive of `libcachesim` 0.3.5 on PyPI
-//! (`pip download --no-deps --no-binary :all: libcachesim==0.3.5`, then unpack; the directory is
+//! (`pip download --no-deps --no-binary :all: libcachesim==0.3.5`, which builds its tools for minutes; then unpack; the directory is
 //! `src/libCacheSim/data`): a million requests to cluster 52 of Twitter's caches, and the block reads and writes of
 //! one virtual machine by CloudPhysics. They are not shipped here. The first is what a response cache sees; the second,
 //! where two in five requests are for something new, shows a policy at its worst.
