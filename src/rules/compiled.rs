@@ -33,6 +33,9 @@ pub(crate) struct Compiled {
     rule: Rule,
     /// Its key depends on the target alone.
     of_target: bool,
+    /// The names that are the same for every request, up to the first that is not: the root, and the templates without parameters.
+    base: Namespaces,
+    /// The templates that follow.
     namespaces: Vec<Template>,
     clears: Vec<(Methods, Template)>,
     /// Whether a handler was seen to name namespaces in its response.
@@ -112,7 +115,10 @@ impl Compiled {
             }
         };
         let of_target = rule.key.is_of_target();
-        Ok(Self { route: route.map(Into::into), rule, of_target, namespaces, clears, adds: Arc::default() })
+        let mut base = Namespaces::root();
+        let fixed = namespaces.iter().map_while(Template::fixed).map(|name| base.push(name)).count();
+        let (base, namespaces) = (base.shared(), namespaces.into_iter().skip(fixed).collect());
+        Ok(Self { route: route.map(Into::into), rule, of_target, base, namespaces, clears, adds: Arc::default() })
     }
 
     /// Writes the whole key of a request: its route, then what the extractor says.
@@ -226,9 +232,9 @@ impl Compiled {
     }
 
     pub(crate) fn plan(&self, request: &RequestView<'_>, key: KeyRef<'_>) -> ReadPlan {
-        let mut names = Namespaces::root();
+        let mut names = self.base.clone();
         for template in &self.namespaces {
-            names.push(template.render(request, self.rule.key.identity()).as_str());
+            names.push(&template.write(request, self.rule.key.identity()));
         }
         for by in &self.rule.namespaces_by {
             by(request).iter().for_each(|name| names.push(name.as_str()));
