@@ -511,9 +511,9 @@ fn age_value(seconds: u64) -> HeaderValue {
     first.get(seconds as usize).cloned().unwrap_or_else(|| HeaderValue::from(seconds))
 }
 
-/// The age that a response states; `None` if it states none, or no number (RFC 9111, section 5.1).
-pub(crate) fn stated_age(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get(header::AGE)?.to_str().ok()?;
+/// The age that a response states; `None` if that is no number (RFC 9111, section 5.1).
+pub(crate) fn stated_age(value: &HeaderValue) -> Option<Duration> {
+    let value = value.to_str().ok()?;
     let digits = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
     // RFC 9111, section 1.2.2: a number too large is 2^31.
     digits.then(|| Duration::from_secs(value.parse().unwrap_or(u64::MAX).min(1 << 31)))

@@ -1,6 +1,6 @@
 //! A fit response and its body become an entry, and those who wait are told.
 
-use std::{mem, sync::Arc};
+use std::{future::Future, mem, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -17,6 +17,13 @@ use crate::{
     store::{Content, Draft, Entry, Lock, Put, Stamp, Store, StoreError},
 };
 
+/// What storing a response comes to.
+pub(super) enum Kept {
+    Now(Storing),
+    /// Something has to be waited for.
+    Later(Pin<Box<dyn Future<Output = (Storing, Arc<Entry>)> + Send>>),
+}
+
 /// An entry, and what is told of it once it is stored.
 struct Made {
     entry: Arc<Entry>,
@@ -29,17 +36,37 @@ struct Made {
 }
 
 impl<St: Store> Fill<St> {
+    /// Makes the entry, stores it, and lands: at once, where the response is all there is to store and the store does not have to be
+    /// waited for.
+    pub(super) fn store_now(mut self, fit: Fit, body: Bytes, trailers: Option<Box<HeaderMap>>) -> Kept {
+        let alone = fit.vary.is_empty() && fit.status != StatusCode::PARTIAL_CONTENT;
+        if !alone || fit.added().is_some() || self.shared.store.is_shared() {
+            return Kept::Later(Box::pin(self.store(fit, body, trailers)));
+        }
+        let leader = self.leader.take();
+        let stamp = mem::take(&mut self.of.missed.stamp);
+        let (made, _) = self.made(fit, stamp, body, trailers);
+        match self.shared.store.put_now(&made.entry) {
+            Some(put) => Kept::Now(self.stored(made, Ok(put), leader)),
+            None => Kept::Later(Box::pin(async move {
+                let entry = made.entry.clone();
+                let put = self.shared.store.put(entry.clone(), None).await;
+                (self.stored(made, put, leader), entry)
+            })),
+        }
+    }
+
     /// Makes the entry, stores it, and lands.
-    pub(super) async fn store(mut self, fit: Box<Fit>, body: Bytes, trailers: Option<Box<HeaderMap>>) -> (Storing, Arc<Entry>) {
+    pub(super) async fn store(mut self, fit: Fit, body: Bytes, trailers: Option<Box<HeaderMap>>) -> (Storing, Arc<Entry>) {
         let leader = self.leader.take();
         let lock = self.of.missed.lock.take().and_then(Held::with_entry);
-        let admitted = match fit.added.is_empty() {
-            true => Ok(self.of.missed.stamp.clone()),
+        let admitted = match fit.added() {
+            None => Ok(self.of.missed.stamp.clone()),
             // Boxed as all that only a shared store has to wait for: in memory a fill is small.
-            false => Box::pin(self.admitted(&fit.added, leader.as_ref())).await,
+            Some(added) => Box::pin(self.admitted(added, leader.as_ref())).await,
         };
         let stamp = admitted.as_ref().unwrap_or(&self.of.missed.stamp).clone();
-        let (mut made, marker) = self.made(*fit, stamp, body, trailers);
+        let (mut made, marker) = self.made(fit, stamp, body, trailers);
         let put = match admitted {
             Ok(_) => {
                 if let Some(marker) = marker {
@@ -67,10 +94,13 @@ impl<St: Store> Fill<St> {
 
     /// The entry of a response; and, where responses of its key differ by fields of the request, what says so under that key.
     fn made(&mut self, fit: Fit, stamp: Stamp, body: Bytes, trailers: Option<Box<HeaderMap>>) -> (Made, Option<Arc<Entry>>) {
-        let Fit { key, language, status, headers, vary, names, added, times, http, .. } = fit;
+        let Fit { key, language, status, headers, vary, named, times, http, .. } = fit;
         let never_fresh =
             http.as_ref().is_some_and(|http| !http.freshness.is_fresh(self.now() / MS) || http.freshness.validate_always);
-        let names = names.unwrap_or_else(|| mem::take(&mut self.of.quest.plan.names));
+        let (names, added) = match named {
+            None => (mem::take(&mut self.of.quest.plan.names), Namespaces::default()),
+            Some(named) => (named.all, named.added),
+        };
         let marker = (!vary.is_empty()).then(|| {
             let draft = Draft { names: names.clone(), times, content: Content::Variants(vary.clone()), http: None };
             Arc::new(Entry::new(self.of.quest.primary.clone(), stamp.clone(), draft))

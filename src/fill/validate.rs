@@ -5,7 +5,10 @@ use std::{borrow::Cow, future::Future, sync::Arc, time::Duration};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header, response};
 use http_body::Body;
 
-use super::{Fill, fit::Fit};
+use super::{
+    Fill,
+    fit::{Fit, Named},
+};
 use crate::{
     answer,
     body::{BoxError, CacheBody},
@@ -60,7 +63,7 @@ impl<St: Store> Fill<St> {
         ours: &Entry,
         update: &HeaderMap,
         hints: Option<&Caching>,
-    ) -> (response::Parts, Result<Box<Fit>, NoStore>)
+    ) -> (response::Parts, Result<Fit, NoStore>)
     where
         B: Body<Error: Into<BoxError>> + Send + 'static,
     {
@@ -69,12 +72,13 @@ impl<St: Store> Fill<St> {
         (head.status, head.headers) = (*status, as_inner_service_knows(ours).into_owned());
         semantics::merge(&mut head.headers, update, self.answered / MS);
         let fit = self.fit(&head, &CacheBody::<B>::whole(body.clone(), None), hints).map(|mut fit| {
-            let names = fit.names.get_or_insert_with(|| self.of.quest.plan.names.clone());
+            let known = &self.of.quest.plan.names;
+            let mut all = fit.named.take().map_or_else(|| known.clone(), |named| named.all);
             for name in ours.namespaces().iter() {
                 // What the handler named when it sent the whole is not named again.
-                names.push(name);
+                all.push(name);
             }
-            fit.added = names.since(self.of.quest.plan.names.count());
+            fit.named = Some(Named::new(known, all));
             self.tag(&mut fit, body);
             fit
         });

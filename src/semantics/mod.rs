@@ -88,6 +88,7 @@ pub use storable::{
     Exchange, NoStore, SharedRules, heuristically_cacheable, post_answers_get, safe_to_store, shared_storable,
     strip_for_storing,
 };
+pub(crate) use storable::plainly_safe_to_store;
 pub use targeted::response_directives;
 pub use validation::{HeadSays, condition, head_says, merge, validated};
 pub use vary::{Normalise, Vary, Weights};
