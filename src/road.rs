@@ -2,7 +2,7 @@
 
 use std::{
     future::{Future, poll_fn},
-    sync::{Arc, Weak},
+    sync::Arc,
     time::Duration,
 };
 
@@ -17,7 +17,7 @@ use crate::{
     clock::Nanos,
     drive::{Awaited, Drive, unless_left},
     fill::{Fill, Held},
-    flight::{Follower, Joined, Landing, Leader, Progress},
+    flight::{Flight, Follower, Joined, Landing, Leader, Progress},
     key::Key,
     layer::Shared,
     parts,
@@ -28,26 +28,25 @@ use crate::{
     store::{Begun, Content, Entry, Stamp, Store, Wish},
 };
 
+/// What the work of a fill makes.
+pub(crate) type Led<B, E> = Result<Response<CacheBody<B>>, E>;
+
 /// Fills as the leader: in the task of its own request for as long as nobody else depends on it.
+#[inline]
 pub(crate) fn lead<St, F, B, E>(
     shared: &Arc<Shared<St>>,
     sought: Box<Sought<St>>,
-    leader: Leader,
+    (leader, drive): (Leader, Drive<Led<B, E>, Flight>),
     began: Nanos,
     inner: F,
-) -> Drive<Result<Response<CacheBody<B>>, E>>
+) -> Drive<Led<B, E>, Flight>
 where
     St: Store,
     F: Future<Output = Result<Response<B>, E>> + Send + 'static,
     B: Body<Error: Into<BoxError>> + Send + 'static,
     E: Send + 'static,
 {
-    let flight = leader.flight();
-    // Not held: the flight knows its work.
-    let others: Weak<dyn Awaited> = Arc::downgrade(&(flight.clone() as Arc<dyn Awaited>));
-    let work = Box::pin(Fill::new(shared, sought, Some(leader), began).run(inner));
-    let drive = Drive::limited(work, shared.options.fill_limit, others);
-    flight.is_worked_by(drive.handle());
+    drive.begin(Box::pin(Fill::new(shared, sought, Some(leader), began).run(inner)));
     drive
 }
 
@@ -83,7 +82,7 @@ where
     let began = shared.store.context().clock.nanos();
     // Boxed, as is what is spawned: a future is copied whole each time it is handed on.
     let fill = Box::pin(Fill::new(shared, sought, Some(leader), began).run(inner));
-    async move { drop(unless_left(fill, limit, || !flight.is_awaited()).await) }
+    async move { drop(unless_left(fill, limit, || !flight.flight().is_awaited()).await) }
 }
 
 /// Looks into a shared store whether an entry that has been served still wants refreshing, and refreshes it then.
@@ -102,7 +101,7 @@ where
         Decision::Ask(why, spare) => Missed::asking(why, spare, look.stamp, look.varying),
         Decision::Fresh(_) | Decision::Accepted(_) | Decision::Refused => return,
     };
-    if let Joined::Leads(leader) = quest.join(&shared, &missed) {
+    if let Joined::Leads(leader, _) = quest.join::<_, ()>(&shared, &missed) {
         refresh(shared, service, quest, missed, leader, request).await;
     }
 }
@@ -310,7 +309,7 @@ where
                 let response = answer::from_entry(&shared, &entry, method, headers, outcome, now);
                 let missed = Missed { early, ..Missed::renewing(entry, stamp, varying) };
                 if *method != Method::HEAD
-                    && let Joined::Leads(leader) = quest.join(&shared, &missed)
+                    && let Joined::Leads(leader, _) = quest.join::<_, ()>(&shared, &missed)
                 {
                     // Not awaited by the stale answer, which is to leave at once.
                     let shared = shared.clone();
@@ -362,7 +361,7 @@ where
         }
         if alone.is_none() {
             match quest.join(&shared, &missed) {
-                Joined::Leads(mut leader) => {
+                Joined::Leads(mut leader, drive) => {
                     if let Some(entry) = quest.fresh_by_now(&shared) {
                         drop(leader);
                         hit(&shared, now);
@@ -380,7 +379,7 @@ where
                     poll_fn(|cx| service.poll_ready(cx)).await?;
                     let began = context.clock.nanos();
                     let inner = service.call(question(request, &quest, &mut missed, false));
-                    return lead(&shared, quest.but(missed), leader, began, inner).await;
+                    return lead(&shared, quest.but(missed), (leader, drive), began, inner).await;
                 }
                 Joined::Follows(another) => {
                     follower = Some(another);

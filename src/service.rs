@@ -256,10 +256,11 @@ impl Quest {
     }
 
     /// Joins the fill of this key, or leads one: under the stamp of the look, or, in a shared store, under one still to come.
-    pub(crate) fn join<St: Store>(&self, shared: &Shared<St>, missed: &Missed<St>) -> Joined {
+    pub(crate) fn join<St: Store, T: Send + 'static>(&self, shared: &Shared<St>, missed: &Missed<St>) -> Joined<T> {
         let store = &shared.store;
         let alive = |stamp: &Stamp| store.may_join(stamp, &missed.stamp, &self.plan.names);
-        shared.flights.join(missed.key(self), (!store.is_shared()).then_some(&missed.stamp), alive)
+        let stamp = (!store.is_shared()).then_some(&missed.stamp);
+        shared.flights.join(missed.key(self), stamp, shared.options.fill_limit, alive)
     }
 }
 
@@ -597,7 +598,7 @@ impl<S, St> Cache<S, St> {
             return self.ask_alone(sought, now, request);
         }
         match quest.join(&shared, missed) {
-            Joined::Leads(leader) => {
+            Joined::Leads(leader, drive) => {
                 // Another fill may have landed between our look and our joining.
                 if shared.flights.landings() != looked.landings
                     && let Some(entry) = quest.fresh_by_now(&shared)
@@ -611,7 +612,7 @@ impl<S, St> Cache<S, St> {
                 counters.miss(missed.why);
                 tracing::debug!(reason = missed.why.as_str(), "miss");
                 let inner = self.take_ready().call(question(request, quest, missed, false));
-                ResponseFuture::lead(road::lead(&shared, sought, leader, now, inner))
+                ResponseFuture::lead(road::lead(&shared, sought, (leader, drive), now, inner))
             }
             Joined::Follows(follower) => self.wait(sought.quest, request, Some(follower)),
             Joined::Full => {
@@ -676,7 +677,7 @@ impl<S, St> Cache<S, St> {
             runtime.spawn(Box::pin(road::renew(shared, self.inner.clone(), sought.quest, request)).in_current_span());
             return;
         }
-        if let Joined::Leads(leader) = quest.join(&shared, missed) {
+        if let Joined::Leads(leader, _) = quest.join::<_, ()>(&shared, missed) {
             // Whoever was at it may have landed between our look and our joining.
             if quest.look_again(&shared).is_some_and(|found| !Arc::ptr_eq(&found, seen)) {
                 return;

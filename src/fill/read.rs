@@ -120,7 +120,7 @@ impl<St: Store> Fill<St> {
         let max = self.of.quest.rule.max_body();
         let reading = read_to_end(body, &tape, &rest, max, taken);
         let flight = self.leader.as_ref().map(Leader::flight);
-        let awaited = || flight.as_ref().is_some_and(|flight| flight.is_awaited());
+        let awaited = || flight.as_ref().is_some_and(|flight| flight.flight().is_awaited());
         let end = unless_left(reading, limit, || !tape.is_heard() && !awaited()).await;
         let why = match end {
             Some(Ok(trailers)) if fit.announced.is_none_or(|n| n == tape.len() as u64) => {
