@@ -113,7 +113,7 @@ async fn refresh<S, St, ReqB, ResB>(
     quest: Quest,
     mut missed: Missed<St>,
     mut leader: Leader,
-    request: Request<ReqB>,
+    mut request: Request<ReqB>,
 ) where
     S: Inner<ReqB, ResB>,
     St: Store,
@@ -127,7 +127,8 @@ async fn refresh<S, St, ReqB, ResB>(
         return;
     }
     if poll_fn(|cx| service.poll_ready(cx)).await.is_ok() {
-        let inner = service.call(question(request, &quest, &mut missed, false));
+        question(&mut request, &quest, &mut missed, false);
+        let inner = service.call(request);
         refreshing(&shared, quest.but(missed), leader, inner).await;
     }
 }
@@ -268,7 +269,7 @@ async fn further<S, St, ReqB, ResB>(
     shared: Arc<Shared<St>>,
     mut service: S,
     quest: Quest,
-    request: Request<ReqB>,
+    mut request: Request<ReqB>,
     mut follower: Option<Follower>,
     mut first: Option<Decided>,
 ) -> Result<Response<CacheBody<ResB>>, S::Error>
@@ -378,7 +379,8 @@ where
                     tracing::debug!(reason = missed.why.as_str(), "miss");
                     poll_fn(|cx| service.poll_ready(cx)).await?;
                     let began = context.clock.nanos();
-                    let inner = service.call(question(request, &quest, &mut missed, false));
+                    question(&mut request, &quest, &mut missed, false);
+                    let inner = service.call(request);
                     return lead(&shared, quest.but(missed), (leader, drive), began, inner).await;
                 }
                 Joined::Follows(another) => {
@@ -396,7 +398,8 @@ where
         let _ = begin(&shared, &quest, &mut missed, None, until).await;
         poll_fn(|cx| service.poll_ready(cx)).await?;
         let began = context.clock.nanos();
-        let inner = service.call(question(request, &quest, &mut missed, true));
+        question(&mut request, &quest, &mut missed, true);
+        let inner = service.call(request);
         return Fill::new(&shared, quest.but(missed), None, began).run(inner).await;
     }
 }

@@ -394,6 +394,12 @@ where
         let view = RequestView::of(request, params, &context.secret).with_host(asks.host);
         Quest::new(rule, key, &view, request, asks.less, http)
     };
+    // Put where it stays, and the fields of the request with it.
+    let sought = |http, missed| {
+        let mut sought = quest(http).but(missed);
+        sought.quest.asked.keep(request);
+        sought
+    };
     let landings = shared.flights.landings();
     let Some(look) = Look::now(&shared.store, rule, key, headers) else {
         return Ok(Step::Wait(Box::new(quest(http))));
@@ -415,7 +421,7 @@ where
             if *method == Method::HEAD {
                 return Ok(Step::Answer(response));
             }
-            Step::Refresh(response, quest(http).keeping(request).but(Missed::renewing(entry.clone(), stamp, varying)), entry)
+            Step::Refresh(response, sought(http, Missed::renewing(entry.clone(), stamp, varying)), entry)
         }
         Decision::Stale(entry) => {
             let outcome = Outcome::Stale(Stale::WhileRevalidate);
@@ -425,7 +431,7 @@ where
             if *method == Method::HEAD {
                 return Ok(Step::Answer(response));
             }
-            Step::Refresh(response, quest(http).keeping(request).but(Missed::renewing(entry.clone(), stamp, varying)), entry)
+            Step::Refresh(response, sought(http, Missed::renewing(entry.clone(), stamp, varying)), entry)
         }
         Decision::Accepted(entry) => {
             context.counters.add(Count::Stale, 1);
@@ -439,17 +445,16 @@ where
         Decision::Ask(..) if asks.range && *method == Method::GET => return Err(Bypass::Range),
         Decision::Ask(_, Some(entry)) if *method == Method::HEAD && entry.http().is_some() => {
             context.counters.miss(Miss::Head);
-            Step::Head(quest(http).keeping(request).but(Missed::asking(Miss::Head, Some(entry), stamp, varying)))
+            Step::Head(sought(http, Missed::asking(Miss::Head, Some(entry), stamp, varying)))
         }
         // Only a response to GET is stored: a HEAD goes its way.
         Decision::Ask(..) if *method == Method::HEAD => {
             context.counters.miss(Miss::Head);
             Step::Mark(CacheStatus::new(Outcome::Miss(Miss::Head)))
         }
-        Decision::Ask(why, spare) => Step::Ask(
-            quest(http).keeping(request).but(Missed::asking(why, spare, stamp, varying)),
-            Looked { at: now, landings },
-        ),
+        Decision::Ask(why, spare) => {
+            Step::Ask(sought(http, Missed::asking(why, spare, stamp, varying)), Looked { at: now, landings })
+        }
     })
 }
 
@@ -535,32 +540,26 @@ pub(crate) fn overrides_method(name: &str) -> bool {
 }
 
 /// The client's own conditions and its range: we answer them ourselves, and the inner service is to send the whole.
-fn without_conditions<B>(mut request: Request<B>) -> Request<B> {
-    let headers: &mut HeaderMap = request.headers_mut();
+fn without_conditions(headers: &mut HeaderMap) {
     for name in [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::RANGE, header::IF_RANGE] {
         if headers.remove(&name).is_some() {
             tracing::trace!(%name, "taken off");
         }
     }
-    request
 }
 
-/// The request as the inner service is to see it: with our own conditions where we have something to ask about, else without
-/// any; alone, it goes as it came.
-pub(crate) fn question<B, St: Store>(
-    mut request: Request<B>,
-    quest: &Quest,
-    missed: &mut Missed<St>,
-    alone: bool,
-) -> Request<B> {
+/// Makes of a request what the inner service is to see: one with our own conditions where we have something to ask about, else one
+/// without any; alone, it goes as it came.
+#[inline]
+pub(crate) fn question<B, St: Store>(request: &mut Request<B>, quest: &Quest, missed: &mut Missed<St>, alone: bool) {
     if let Some(ours) = &missed.ours {
         // RFC 9111, section 4.3.1: ours and not the client's, so that a 304 is about what is stored here.
         if !semantics::condition(request.headers_mut(), &[&as_inner_service_knows(ours)]) {
             missed.ours = None;
         }
-        return request;
+    } else if !alone && quest.asked.less {
+        without_conditions(request.headers_mut());
     }
-    if alone || !quest.asked.less { request } else { without_conditions(request) }
 }
 
 impl<S, St> Cache<S, St> {
@@ -578,7 +577,7 @@ impl<S, St> Cache<S, St> {
         &mut self,
         mut sought: Box<Sought<St>>,
         looked: Looked,
-        request: Request<ReqB>,
+        mut request: Request<ReqB>,
     ) -> ResponseFuture<S::Future, St, ResB, S::Error>
     where
         S: Inner<ReqB, ResB> + Clone,
@@ -611,7 +610,8 @@ impl<S, St> Cache<S, St> {
                 }
                 counters.miss(missed.why);
                 tracing::debug!(reason = missed.why.as_str(), "miss");
-                let inner = self.take_ready().call(question(request, quest, missed, false));
+                question(&mut request, quest, missed, false);
+                let inner = self.take_ready().call(request);
                 ResponseFuture::lead(road::lead(&shared, sought, (leader, drive), now, inner))
             }
             Joined::Follows(follower) => self.wait(sought.quest, request, Some(follower)),
@@ -627,7 +627,7 @@ impl<S, St> Cache<S, St> {
         &mut self,
         mut sought: Box<Sought<St>>,
         now: Nanos,
-        request: Request<ReqB>,
+        mut request: Request<ReqB>,
     ) -> ResponseFuture<S::Future, St, ResB, S::Error>
     where
         S: Inner<ReqB, ResB> + Clone,
@@ -636,7 +636,8 @@ impl<S, St> Cache<S, St> {
     {
         let Sought { quest, missed } = &mut *sought;
         self.shared.store.context().counters.miss(missed.why);
-        let inner = self.take_ready().call(question(request, quest, missed, true));
+        question(&mut request, quest, missed, true);
+        let inner = self.take_ready().call(request);
         ResponseFuture::work(Fill::new(&self.shared, sought, None, now).run(inner))
     }
 
@@ -659,7 +660,7 @@ impl<S, St> Cache<S, St> {
     }
 
     /// Has an entry refreshed behind its back, unless somebody is at it.
-    fn refresh<ReqB, ResB>(&mut self, mut sought: Box<Sought<St>>, seen: &Arc<Entry>, request: Request<ReqB>)
+    fn refresh<ReqB, ResB>(&mut self, mut sought: Box<Sought<St>>, seen: &Arc<Entry>, mut request: Request<ReqB>)
     where
         S: Inner<ReqB, ResB> + Clone,
         St: Store,
@@ -683,7 +684,8 @@ impl<S, St> Cache<S, St> {
                 return;
             }
             shared.store.context().counters.add(Count::Refreshes, 1);
-            let inner = self.take_ready().call(question(request, quest, missed, false));
+            question(&mut request, quest, missed, false);
+            let inner = self.take_ready().call(request);
             runtime.spawn(road::refreshing(&shared, sought, leader, inner).in_current_span());
         }
     }

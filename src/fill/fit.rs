@@ -120,8 +120,12 @@ impl<St: Store> Fill<St> {
     }
 
     /// Whether and how long a response is kept where the rule decides.
+    #[inline]
     fn by_rule(&self, parts: &response::Parts, seen: &Seen<'_>, hints: Option<&Caching>) -> Result<Terms, NoStore> {
-        let control = if seen.directives { CacheControl::of(&parts.headers) } else { CacheControl::default() };
+        let control = match seen.lines {
+            0 | 1 => CacheControl::of_lines(seen.directives.map(HeaderValue::as_bytes)),
+            _ => CacheControl::of(&parts.headers),
+        };
         match seen.cookies || seen.varies {
             true => semantics::safe_to_store(parts.status, &parts.headers, &control),
             false => semantics::plainly_safe_to_store(parts.status, seen.range, &control),
@@ -278,8 +282,9 @@ impl<St: Store> Fill<St> {
 /// each by name.
 #[derive(Default)]
 struct Seen<'a> {
-    /// `Cache-Control`.
-    directives: bool,
+    /// The first `Cache-Control`, and how many there are.
+    directives: Option<&'a HeaderValue>,
+    lines: usize,
     /// `Content-Range`.
     range: bool,
     /// `Set-Cookie`.
@@ -302,7 +307,10 @@ impl<'a> Seen<'a> {
         let mut seen = Self::default();
         for (name, value) in headers {
             match *name {
-                header::CACHE_CONTROL => seen.directives = true,
+                header::CACHE_CONTROL => {
+                    seen.directives.get_or_insert(value);
+                    seen.lines += 1;
+                }
                 header::CONTENT_RANGE => seen.range = true,
                 header::SET_COOKIE => seen.cookies = true,
                 header::VARY => seen.varies = true,

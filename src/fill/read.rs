@@ -46,7 +46,10 @@ impl<St: Store> Fill<St> {
                 parts.headers.insert(header::ETAG, tag);
             }
             let response = Response::from_parts(parts, CacheBody::whole(sent, trailers.clone()));
-            let mut response = self.of.quest.asked.conditional(response, self.answered);
+            let mut response = match self.of.quest.asked.less {
+                true => self.of.quest.asked.conditional(response, self.answered),
+                false => response,
+            };
             let (shared, miss) = (self.shared.clone(), self.of.missed.why);
             let status = move |storing| CacheStatus::new(Outcome::Miss(miss)).storing(storing);
             return match self.store_now(fit, kept, trailers) {

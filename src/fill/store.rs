@@ -168,8 +168,11 @@ impl<St: Store> Fill<St> {
 
     /// Has the stored response say how long it is, where that is wished and possible (RFC 9110, section 8.6).
     pub(super) fn state_length(&self, fit: &mut Fit, length: usize, trailers: bool) {
-        let may = !trailers && fit.status != StatusCode::NO_CONTENT && !fit.headers.contains_key(header::CONTENT_LENGTH);
-        if may && self.shared.options.content_length {
+        if self.shared.options.content_length
+            && !trailers
+            && fit.status != StatusCode::NO_CONTENT
+            && !fit.headers.contains_key(header::CONTENT_LENGTH)
+        {
             fit.headers.insert(header::CONTENT_LENGTH, length.into());
         }
     }

@@ -58,12 +58,7 @@ impl<St: Store> Fill<St> {
 
     /// The head of a stored response with what a 304, or the answer to a HEAD, says anew (RFC 9111, section 3.2); and whether, and
     /// as what, it may still be stored.
-    fn renewed<B>(
-        &self,
-        ours: &Entry,
-        update: &HeaderMap,
-        hints: Option<&Caching>,
-    ) -> (response::Parts, Result<Fit, NoStore>)
+    fn renewed<B>(&self, ours: &Entry, update: &HeaderMap, hints: Option<&Caching>) -> (response::Parts, Result<Fit, NoStore>)
     where
         B: Body<Error: Into<BoxError>> + Send + 'static,
     {

@@ -271,9 +271,12 @@ impl Compiled {
     }
 
     pub(crate) fn jittered(&self, ttl: Duration) -> Duration {
+        if self.rule.jitter == 0.0 {
+            return ttl;
+        }
         let share = 1.0 - self.rule.jitter * fastrand::f64();
         // A `Duration` times 1.0 may be more than a `Duration` holds; a rounded number of nanoseconds may be one too long.
-        if self.rule.jitter == 0.0 { ttl } else { ttl.min(Duration::from_nanos((nanos(ttl) as f64 * share) as u64)) }
+        ttl.min(Duration::from_nanos((nanos(ttl) as f64 * share) as u64))
     }
 
     /// XFetch: whether this request should refresh an entry that has so much time left and cost so much to compute.

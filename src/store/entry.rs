@@ -204,7 +204,7 @@ pub(crate) fn finished(headers: &HeaderMap, tells: bool, more: usize) -> HeaderM
     }
     for (name, value) in headers {
         if name != AGE {
-            finished.append(name, value.clone());
+            finished.append(name.clone(), value.clone());
         }
     }
     finished
