@@ -90,7 +90,9 @@ impl<St: Store> Fill<St> {
             semantics::strip_for_storing(headers.to_mut(), &control);
         }
         let options = &self.shared.options;
-        let headers = finished(&headers, options.cache_status.is_some(), usize::from(options.content_length));
+        let shape = self.of.quest.rule.shape();
+        let headers = finished(&headers, options.cache_status.is_some(), usize::from(options.content_length), shape);
+        shape.take(&headers);
         Ok(Fit { key, language, status: parts.status, announced, headers, vary, named, times, http })
     }
 

@@ -24,6 +24,7 @@ use crate::{
     namespace::{MAX_NAMESPACES, Namespace, Namespaces},
     semantics::Normalise,
     service::overrides_method,
+    store::Shape,
 };
 
 /// A rule that has been checked against its route.
@@ -40,6 +41,8 @@ pub(crate) struct Compiled {
     clears: Vec<(Methods, Template)>,
     /// Whether a handler was seen to name namespaces in its response.
     adds: Arc<AtomicBool>,
+    /// That of the first response that was stored.
+    shape: Arc<Shape>,
 }
 
 /// What has to be known of a request before it is handed to the inner service, for its response to be stored.
@@ -118,7 +121,16 @@ impl Compiled {
         let mut base = Namespaces::root();
         let fixed = namespaces.iter().map_while(Template::fixed).map(|name| base.push(name)).count();
         let (base, namespaces) = (base.shared(), namespaces.into_iter().skip(fixed).collect());
-        Ok(Self { route: route.map(Into::into), rule, of_target, base, namespaces, clears, adds: Arc::default() })
+        Ok(Self {
+            route: route.map(Into::into),
+            rule,
+            of_target,
+            base,
+            namespaces,
+            clears,
+            adds: Arc::default(),
+            shape: Arc::default(),
+        })
     }
 
     /// Writes the whole key of a request: its route, then what the extractor says.
@@ -181,6 +193,11 @@ impl Compiled {
         if !self.adds_namespaces() {
             self.adds.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// What most responses are shaped like.
+    pub(crate) fn shape(&self) -> &Shape {
+        &self.shape
     }
 
     pub(crate) fn soft_timeout(&self) -> Option<Duration> {

@@ -26,7 +26,7 @@ pub use codec::fuzz_stored;
 #[cfg(feature = "encryption")]
 pub use codec::{KeyRing, KeyRingError};
 pub use entry::Entry;
-pub(crate) use entry::{Content, Draft, Http, Times, finished};
+pub(crate) use entry::{Content, Draft, Http, Shape, Times, finished};
 pub use epochs::{Bump, Life};
 pub(crate) use memory::KeyHasher;
 pub use memory::{Memory, MemoryBuilder};
