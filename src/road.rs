@@ -52,15 +52,15 @@ where
 
 /// What may be served while the inner service is slow, to one who waits for another's response.
 async fn instead<St: Store, B>(shared: &Shared<St>, quest: &Quest) -> Option<Response<CacheBody<B>>> {
-    let Asked { method, headers, .. } = &quest.asked;
-    let look = Look::later(&shared.store, &quest.rule, quest.primary.as_ref(), headers, &quest.plan.names).await.ok()?;
+    let look = quest.look(shared).await.ok()?;
     let (entry, life) = look.found.filter(|(entry, _)| matches!(entry.content(), Content::Response { .. }))?;
     let now = shared.store.context().clock.nanos();
     if !quest.asked.may_have_instead(&entry, life, Failure::Unreachable, now) {
         return None;
     }
     shared.store.context().counters.add(Count::Stale, 1);
-    Some(answer::from_entry(shared, &entry, method, headers, Outcome::Stale(Stale::SoftTimeout), now))
+    let asked = &quest.asked;
+    Some(answer::from_entry(shared, &entry, &asked.method, asked.conditions(), Outcome::Stale(Stale::SoftTimeout), now))
 }
 
 /// Fills as the leader, in the background: what is answered is for nobody, what is stored is for all. It ends when it
@@ -281,8 +281,9 @@ where
 {
     let until = shared.flights.patience();
     let context = shared.store.context();
-    let Asked { method, headers, http, .. } = &quest.asked;
+    let Asked { method, http, .. } = &quest.asked;
     loop {
+        let headers = request.headers();
         let mut alone = None;
         if let Some(follower) = follower.take() {
             match follow(&shared, &quest, &follower, until).await {
@@ -363,7 +364,7 @@ where
         if alone.is_none() {
             match quest.join(&shared, &missed) {
                 Joined::Leads(mut leader, drive) => {
-                    if let Some(entry) = quest.fresh_by_now(&shared) {
+                    if let Some(entry) = quest.fresh_by_now(&shared, headers) {
                         drop(leader);
                         hit(&shared, now);
                         return Ok(answer::from_entry(&shared, &entry, method, headers, Outcome::Hit, now));
@@ -414,7 +415,7 @@ enum Followed<B> {
 }
 
 async fn follow<St: Store, B>(shared: &Arc<Shared<St>>, quest: &Quest, follower: &Follower, until: Instant) -> Followed<B> {
-    let Asked { method, headers, .. } = &quest.asked;
+    let asked = &quest.asked;
     let context = shared.store.context();
     let progress = match quest.rule.soft_timeout() {
         None => follower.wait(until).await,
@@ -435,15 +436,16 @@ async fn follow<St: Store, B>(shared: &Arc<Shared<St>>, quest: &Quest, follower:
                 return Followed::Alone(Miss::NotShared);
             }
             let (primary, stamp) = (quest.primary.as_ref(), found.entry.stamp());
-            if !answer::may_share(&shared.store, stamp, &quest.rule, found.terms(), primary, headers) {
+            if !answer::may_share(&shared.store, stamp, &quest.rule, found.terms(), primary, asked) {
                 return Followed::Again;
             }
             context.counters.add(Count::Collapsed, 1);
-            Followed::Answer(answer::from_entry(shared, &found.entry, method, headers, Outcome::Collapsed, now))
+            let (method, conditions) = (&asked.method, asked.conditions());
+            Followed::Answer(answer::from_entry(shared, &found.entry, method, conditions, Outcome::Collapsed, now))
         }
         Some(Progress::Arriving(found)) => {
             let primary = quest.primary.as_ref();
-            let shares = |stamp| answer::may_share(&shared.store, stamp, &quest.rule, found.terms(), primary, headers);
+            let shares = |stamp| answer::may_share(&shared.store, stamp, &quest.rule, found.terms(), primary, asked);
             if !quest.asked.may_have(found.http.as_deref(), now) || !follower.stamp().is_some_and(shares) {
                 // On its way, but not for us.
                 return Followed::Alone(Miss::NotShared);

@@ -228,7 +228,10 @@ impl Quest {
 
     /// What the store has for this request, waiting for one that has to be asked.
     pub(crate) async fn look<St: Store>(&self, shared: &Shared<St>) -> Result<Look, StoreError> {
-        self.look_for(shared, &self.asked.headers).await
+        match self.asked.headers() {
+            Some(headers) => self.look_for(shared, headers).await,
+            None => Ok(Look::nothing()),
+        }
     }
 
     /// The same, where the fields of the request are still with the request.
@@ -242,13 +245,13 @@ impl Quest {
     }
 
     /// What the store has for this request by now, if it answers at once.
-    fn look_again<St: Store>(&self, shared: &Shared<St>) -> Option<Arc<Entry>> {
-        Some(Look::now(&shared.store, &self.rule, self.primary.as_ref(), &self.asked.headers)?.found?.0)
+    fn look_again<St: Store>(&self, shared: &Shared<St>, headers: &HeaderMap) -> Option<Arc<Entry>> {
+        Some(Look::now(&shared.store, &self.rule, self.primary.as_ref(), headers)?.found?.0)
     }
 
     /// The same, if it is fresh.
-    pub(crate) fn fresh_by_now<St: Store>(&self, shared: &Shared<St>) -> Option<Arc<Entry>> {
-        let found = Look::now(&shared.store, &self.rule, self.primary.as_ref(), &self.asked.headers)?.found;
+    pub(crate) fn fresh_by_now<St: Store>(&self, shared: &Shared<St>, headers: &HeaderMap) -> Option<Arc<Entry>> {
+        let found = Look::now(&shared.store, &self.rule, self.primary.as_ref(), headers)?.found;
         match self.decide(found, shared.store.context().clock.nanos()) {
             Decision::Fresh(entry) | Decision::Early(entry) => Some(entry),
             Decision::Stale(_) | Decision::Accepted(_) | Decision::Refused | Decision::Ask(..) => None,
@@ -394,10 +397,13 @@ where
         let view = RequestView::of(request, params, &context.secret).with_host(asks.host);
         Quest::new(rule, key, &view, request, asks.less, http)
     };
-    // Put where it stays, and the fields of the request with it.
-    let sought = |http, missed| {
+    // Put where it stays, and with it the fields of the request if anything can depend on them.
+    let sought = |http: Option<AskedHttp>, missed: Missed<St>| {
+        let keeps = asks.less || http.is_some() || missed.varying.is_some() || rule.may_vary();
         let mut sought = quest(http).but(missed);
-        sought.quest.asked.keep(request);
+        if keeps {
+            sought.quest.asked.keep(request);
+        }
         sought
     };
     let landings = shared.flights.landings();
@@ -600,10 +606,10 @@ impl<S, St> Cache<S, St> {
             Joined::Leads(leader, drive) => {
                 // Another fill may have landed between our look and our joining.
                 if shared.flights.landings() != looked.landings
-                    && let Some(entry) = quest.fresh_by_now(&shared)
+                    && let Some(entry) = quest.fresh_by_now(&shared, request.headers())
                 {
                     drop(leader);
-                    let Asked { method, headers, .. } = &quest.asked;
+                    let (method, headers) = (request.method(), request.headers());
                     let response = answer::from_entry(&shared, &entry, method, headers, Outcome::Hit, now);
                     hit(&shared, now);
                     return ResponseFuture::ready(response);
@@ -680,7 +686,7 @@ impl<S, St> Cache<S, St> {
         }
         if let Joined::Leads(leader, _) = quest.join::<_, ()>(&shared, missed) {
             // Whoever was at it may have landed between our look and our joining.
-            if quest.look_again(&shared).is_some_and(|found| !Arc::ptr_eq(&found, seen)) {
+            if quest.look_again(&shared, request.headers()).is_some_and(|found| !Arc::ptr_eq(&found, seen)) {
                 return;
             }
             shared.store.context().counters.add(Count::Refreshes, 1);

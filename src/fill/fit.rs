@@ -16,6 +16,7 @@ use crate::{
     parts,
     rules::HttpOptions,
     semantics::{self, CacheControl, ETag, Exchange, Exchanged, Freshness, SharedRules, Vary},
+    service::Quest,
     status::NoStore,
     store::{Http, Store, Times, finished},
 };
@@ -70,6 +71,7 @@ impl<St: Store> Fill<St> {
             return Err(NoStore::NoStore);
         }
         let seen = Seen::of(&parts.headers);
+        self.of.quest.rule.has_answered(seen.varies);
         let (control, times, http) = match self.of.quest.rule.http() {
             None => self.by_rule(parts, &seen, hints)?,
             Some(options) => self.by_http(options, parts, &seen, hints)?,
@@ -166,10 +168,11 @@ impl<St: Store> Fill<St> {
             silent_is_fresh: options.fills_silence(),
             // That is asked below, of cookies as well.
             identity_in_key: true,
-            keep_partial: parts::asks_for_one(&self.of.quest.asked.method, &self.of.quest.asked.headers),
+            keep_partial: parts::asks_for_one(&self.of.quest.asked.method, self.of.quest.asked.conditions()),
             ..SharedRules::default()
         };
-        let exchange = Exchange { method: &Method::GET, request: &self.of.quest.asked.headers, status, response };
+        let request = self.of.quest.asked.headers().ok_or(NoStore::Vary)?;
+        let exchange = Exchange { method: &Method::GET, request, status, response };
         match semantics::shared_storable(&exchange, &control, rules) {
             Err(semantics::NoStore::NotAllowed | semantics::NoStore::NothingToReuse) if own.is_some() => {}
             other => other.map_err(no_store)?,
@@ -218,7 +221,7 @@ impl<St: Store> Fill<St> {
     /// The key that a part is stored under. One that varies by more than is known of the whole would not be found again.
     fn part_key(&self, response: &HeaderMap) -> Result<Key, NoStore> {
         let known = self.of.missed.varying.as_ref().map(|(vary, _)| vary.clone()).unwrap_or_default();
-        let key = parts::as_asked(self.key().as_ref(), &self.of.quest.asked.headers);
+        let key = parts::as_asked(self.key().as_ref(), self.of.quest.asked.conditions());
         key.filter(|_| known.union(&Vary::of(response)) == known).ok_or(NoStore::Partial)
     }
 
@@ -237,13 +240,8 @@ impl<St: Store> Fill<St> {
             return Err(NoStore::Vary);
         }
         let secret = &self.shared.store.context().secret;
-        let key = answer::variant_key(
-            &self.of.quest.rule,
-            secret,
-            self.of.quest.primary.as_ref(),
-            &vary,
-            &self.of.quest.asked.headers,
-        );
+        let Quest { rule, primary, asked, .. } = &self.of.quest;
+        let key = answer::variant_key(rule, secret, primary.as_ref(), &vary, asked.headers().ok_or(NoStore::Vary)?);
         match key.canonical().len() > MAX_KEY_LEN {
             true => Err(NoStore::Vary),
             false => Ok((vary, key)),
@@ -253,14 +251,8 @@ impl<St: Store> Fill<St> {
     /// The key of a variant's language, if the rule wants that.
     pub(super) fn language_key(&self, vary: &Vary, response: &HeaderMap) -> Option<Key> {
         let (secret, language) = (&self.shared.store.context().secret, || semantics::language_of(response));
-        let key = answer::language_key(
-            &self.of.quest.rule,
-            secret,
-            self.of.quest.primary.as_ref(),
-            vary,
-            &self.of.quest.asked.headers,
-            language,
-        );
+        let Quest { rule, primary, asked, .. } = &self.of.quest;
+        let key = answer::language_key(rule, secret, primary.as_ref(), vary, asked.headers()?, language);
         key.filter(|key| key.canonical().len() <= MAX_KEY_LEN)
     }
 

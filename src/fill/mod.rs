@@ -22,7 +22,7 @@ use tracing::Instrument;
 use self::read::Got;
 pub(crate) use self::{call::Call, held::Held, validate::as_inner_service_knows};
 use crate::{
-    answer::{self, Asked},
+    answer,
     body::{BoxError, CacheBody},
     clock::{MS, Nanos},
     flight::{Landing, Leader},
@@ -172,7 +172,8 @@ impl<St: Store> Fill<St> {
         let pass = Failure::of_status(parts.status).is_none()
             && parts.status != StatusCode::NOT_MODIFIED
             && !about_the_request(why)
-            && !parts::asks_for_one(&self.of.quest.asked.method, &self.of.quest.asked.headers);
+            && !self.varies_unawares(why)
+            && !parts::asks_for_one(&self.of.quest.asked.method, self.of.quest.asked.conditions());
         let shared = self.shared.clone();
         let status = CacheStatus::new(Outcome::Miss(self.of.missed.why)).storing(Storing::Not(why));
         self.not_shared(why, pass);
@@ -207,8 +208,8 @@ impl<St: Store> Fill<St> {
             return None;
         }
         self.shared.store.context().counters.add(Count::Stale, 1);
-        let Asked { method, headers, .. } = &self.of.quest.asked;
-        Some(answer::from_entry(&self.shared, entry, method, headers, Outcome::Stale(why), now))
+        let asked = &self.of.quest.asked;
+        Some(answer::from_entry(&self.shared, entry, &asked.method, asked.conditions(), Outcome::Stale(why), now))
     }
 
     /// The end of a fill whose response is not for the store: those who wait go alone, at once.
@@ -222,8 +223,14 @@ impl<St: Store> Fill<St> {
             lock.without_entry(pass);
         }
         if let Some(leader) = self.leader.take() {
-            leader.land(Landing::NotShared);
+            // Where it varies by fields that were not kept, the next who asks keeps them, and the others can wait for that.
+            leader.land(if self.varies_unawares(why) { Landing::Lost } else { Landing::NotShared });
         }
+    }
+
+    /// Whether a response is not stored because the fields of its request were not kept.
+    fn varies_unawares(&self, why: NoStore) -> bool {
+        why == NoStore::Vary && self.of.quest.asked.headers().is_none()
     }
 
     /// The key that was looked up and not found.

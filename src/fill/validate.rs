@@ -44,7 +44,7 @@ impl<St: Store> Fill<St> {
                 let (storing, entry) = self.store(fit, body.clone(), trailers.clone()).await;
                 tracing::debug!("validated");
                 let status = validated.storing(storing);
-                answer::from_entry_as(&shared, &entry, &asked.method, &asked.headers, status, now)
+                answer::from_entry_as(&shared, &entry, &asked.method, asked.conditions(), status, now)
             }
             Err(why) => {
                 let response = Response::from_parts(head, CacheBody::whole(body.clone(), trailers.clone()));

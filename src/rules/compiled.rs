@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -41,6 +41,8 @@ pub(crate) struct Compiled {
     clears: Vec<(Methods, Template)>,
     /// Whether a handler was seen to name namespaces in its response.
     adds: Arc<AtomicBool>,
+    /// How many responses in a row had no `Vary`, as far as that is counted; or that one had.
+    plain: Arc<AtomicU32>,
     /// That of the first response that was stored.
     shape: Arc<Shape>,
 }
@@ -129,6 +131,7 @@ impl Compiled {
             namespaces,
             clears,
             adds: Arc::default(),
+            plain: Arc::default(),
             shape: Arc::default(),
         })
     }
@@ -192,6 +195,24 @@ impl Compiled {
     pub(crate) fn has_added_namespaces(&self) {
         if !self.adds_namespaces() {
             self.adds.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether responses under this rule vary by fields of their requests, or are not known not to.
+    pub(crate) fn may_vary(&self) -> bool {
+        self.plain.load(Ordering::Relaxed) != PLAIN
+    }
+
+    /// A response has, or has not.
+    pub(crate) fn has_answered(&self, varies: bool) {
+        let plain = self.plain.load(Ordering::Relaxed);
+        match varies {
+            true if plain != VARIES => self.plain.store(VARIES, Ordering::Relaxed),
+            // One that is not counted does no harm; one that varies is not overwritten.
+            false if plain < PLAIN => {
+                let _ = self.plain.compare_exchange(plain, plain + 1, Ordering::Relaxed, Ordering::Relaxed);
+            }
+            _ => {}
         }
     }
 
@@ -339,6 +360,12 @@ impl Compiled {
             || self.rule.spare_server_errors && status.is_server_error())
     }
 }
+
+/// So many responses without `Vary` have it that none is expected under their rule.
+const PLAIN: u32 = 64;
+
+/// There was a `Vary`: there may be one again.
+const VARIES: u32 = u32::MAX;
 
 /// The statuses that are stored unless a rule says otherwise.
 const STORED: [u16; 8] = [200, 203, 204, 300, 301, 308, 404, 410];
