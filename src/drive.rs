@@ -20,7 +20,7 @@ use std::{
 };
 
 use tokio::runtime::Handle;
-use tracing::{Instrument, Span};
+use tracing::{Instrument, Span, level_filters::LevelFilter};
 
 /// Boxed where it is made: a future is copied whole each time it is handed on.
 pub(crate) type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -85,10 +85,12 @@ impl<T: Send + 'static> Drive<T> {
 
 impl<T: Send + 'static, O: Awaited> Drive<T, O> {
     /// Work still to [begin](Self::begin) that, once its awaiter has left and no other waits for it, is given up after `limit`.
+    #[inline]
     pub(crate) fn limited(limit: Duration, others: O) -> Self {
         Self::new(Some(limit), others)
     }
 
+    #[inline]
     fn new(limit: Option<Duration>, others: O) -> Self {
         let cell = Cell {
             place: Mutex::new(Place::Gone),
@@ -97,7 +99,8 @@ impl<T: Send + 'static, O: Awaited> Drive<T, O> {
             limit,
             others,
             runtime: Handle::try_current().ok(),
-            span: Span::current(),
+            // Where nobody listens there is none to look for.
+            span: if LevelFilter::current() == LevelFilter::OFF { Span::none() } else { Span::current() },
         };
         Self { cell: Arc::new(cell), ended: false }
     }

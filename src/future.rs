@@ -15,13 +15,12 @@ use pin_project_lite::pin_project;
 use crate::{
     body::{BoxError, CacheBody},
     drive::Drive,
+    fill::Answer,
     flight::Flight,
     layer::Shared,
     status::CacheStatus,
     store::Store,
 };
-
-type Answer<B, E> = Result<Response<CacheBody<B>>, E>;
 
 pin_project! {
     /// The response of a [`Cache`](crate::Cache). A hit is ready at once.

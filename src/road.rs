@@ -16,7 +16,7 @@ use crate::{
     body::{BoxError, CacheBody},
     clock::Nanos,
     drive::{Awaited, Drive, unless_left},
-    fill::{Fill, Held},
+    fill::{Answer, Fill, Held},
     flight::{Flight, Follower, Joined, Landing, Leader, Progress},
     key::Key,
     layer::Shared,
@@ -28,18 +28,15 @@ use crate::{
     store::{Begun, Content, Entry, Stamp, Store, Wish},
 };
 
-/// What the work of a fill makes.
-pub(crate) type Led<B, E> = Result<Response<CacheBody<B>>, E>;
-
 /// Fills as the leader: in the task of its own request for as long as nobody else depends on it.
 #[inline]
 pub(crate) fn lead<St, F, B, E>(
     shared: &Arc<Shared<St>>,
     sought: Box<Sought<St>>,
-    (leader, drive): (Leader, Drive<Led<B, E>, Flight>),
+    (leader, drive): (Leader, Drive<Answer<B, E>, Flight>),
     began: Nanos,
     inner: F,
-) -> Drive<Led<B, E>, Flight>
+) -> Drive<Answer<B, E>, Flight>
 where
     St: Store,
     F: Future<Output = Result<Response<B>, E>> + Send + 'static,

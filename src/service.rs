@@ -179,6 +179,7 @@ pub(crate) struct Missed<St: Store> {
 
 impl<St: Store> Missed<St> {
     /// What was found may stand in, and be asked about.
+    #[inline]
     pub(crate) fn asking(why: Miss, spare: Option<Arc<Entry>>, stamp: Stamp, varying: Option<(Vary, Key)>) -> Self {
         let ours = spare.clone().and_then(asked_about);
         let why = if why == Miss::Absent && varying.is_some() { Miss::Variant } else { why };
@@ -203,6 +204,7 @@ fn asked_about(entry: Arc<Entry>) -> Option<Arc<Entry>> {
 }
 
 impl Quest {
+    #[inline]
     fn new<B>(
         rule: &Arc<Compiled>,
         key: KeyRef<'_>,
@@ -222,6 +224,7 @@ impl Quest {
     }
 
     /// With the look that has not answered it.
+    #[inline]
     pub(crate) fn but<St: Store>(self, missed: Missed<St>) -> Box<Sought<St>> {
         Box::new(Sought { quest: self, missed })
     }
@@ -379,12 +382,12 @@ where
     let context = shared.store.context();
     let guarded = asks.credentials && !identified && !rule.ignores_credentials();
     // RFC 9111, section 3.5: where HTTP decides, the response says whether it is for others, too.
-    let http = rule.http().map(|_| AskedHttp { directives: CacheControl::of_request(request.headers()), guarded });
+    let mut http = rule.http().map(|_| AskedHttp { directives: CacheControl::of_request(request.headers()), guarded });
     if guarded && http.is_none() {
         return Err(Bypass::Credentials);
     }
     let (method, headers) = (request.method(), request.headers());
-    let quest = |http| {
+    let quest = |http: &mut Option<AskedHttp>| {
         let found;
         let params = match params {
             Some(params) => params,
@@ -395,10 +398,10 @@ where
             }
         };
         let view = RequestView::of(request, params, &context.secret).with_host(asks.host);
-        Quest::new(rule, key, &view, request, asks.less, http)
+        Quest::new(rule, key, &view, request, asks.less, http.take())
     };
     // Put where it stays, and with it the fields of the request if anything can depend on them.
-    let sought = |http: Option<AskedHttp>, missed: Missed<St>| {
+    let sought = |http: &mut Option<AskedHttp>, missed: Missed<St>| {
         let keeps = asks.less || http.is_some() || missed.varying.is_some() || rule.may_vary();
         let mut sought = quest(http).but(missed);
         if keeps {
@@ -408,7 +411,7 @@ where
     };
     let landings = shared.flights.landings();
     let Some(look) = Look::now(&shared.store, rule, key, headers) else {
-        return Ok(Step::Wait(Box::new(quest(http))));
+        return Ok(Step::Wait(Box::new(quest(&mut http))));
     };
     let now = context.clock.nanos();
     let Look { found, stamp, varying } = look;
@@ -427,7 +430,7 @@ where
             if *method == Method::HEAD {
                 return Ok(Step::Answer(response));
             }
-            Step::Refresh(response, sought(http, Missed::renewing(entry.clone(), stamp, varying)), entry)
+            Step::Refresh(response, sought(&mut http, Missed::renewing(entry.clone(), stamp, varying)), entry)
         }
         Decision::Stale(entry) => {
             let outcome = Outcome::Stale(Stale::WhileRevalidate);
@@ -437,7 +440,7 @@ where
             if *method == Method::HEAD {
                 return Ok(Step::Answer(response));
             }
-            Step::Refresh(response, sought(http, Missed::renewing(entry.clone(), stamp, varying)), entry)
+            Step::Refresh(response, sought(&mut http, Missed::renewing(entry.clone(), stamp, varying)), entry)
         }
         Decision::Accepted(entry) => {
             context.counters.add(Count::Stale, 1);
@@ -446,12 +449,12 @@ where
         Decision::Refused => Step::Answer(answer::only_if_cached(shared)),
         // The whole was not asked for: where HTTP decides, a part may be stored; elsewhere none is.
         Decision::Ask(..) if http.is_some() && asks.range && parts::asks_for_one(method, headers) => {
-            Step::Wait(Box::new(quest(http)))
+            Step::Wait(Box::new(quest(&mut http)))
         }
         Decision::Ask(..) if asks.range && *method == Method::GET => return Err(Bypass::Range),
         Decision::Ask(_, Some(entry)) if *method == Method::HEAD && entry.http().is_some() => {
             context.counters.miss(Miss::Head);
-            Step::Head(sought(http, Missed::asking(Miss::Head, Some(entry), stamp, varying)))
+            Step::Head(sought(&mut http, Missed::asking(Miss::Head, Some(entry), stamp, varying)))
         }
         // Only a response to GET is stored: a HEAD goes its way.
         Decision::Ask(..) if *method == Method::HEAD => {
@@ -459,7 +462,7 @@ where
             Step::Mark(CacheStatus::new(Outcome::Miss(Miss::Head)))
         }
         Decision::Ask(why, spare) => {
-            Step::Ask(sought(http, Missed::asking(why, spare, stamp, varying)), Looked { at: now, landings })
+            Step::Ask(sought(&mut http, Missed::asking(why, spare, stamp, varying)), Looked { at: now, landings })
         }
     })
 }

@@ -37,6 +37,7 @@ where
     B: Body<Error: Into<BoxError>> + Send + 'static,
     E: Send + 'static,
 {
+    #[inline]
     pub(super) fn new(fill: Fill<St>, inner: F) -> Self {
         fill.shared.store.context().counters.add(Count::InnerCalls, 1);
         match fill.of.quest.rule.soft_timeout().filter(|_| fill.of.missed.spare.is_some()) {

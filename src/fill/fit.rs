@@ -62,7 +62,7 @@ impl Fit {
     }
 }
 
-type Terms = (CacheControl, Times, Option<Box<Http>>);
+type Terms = (Times, Option<Box<Http>>);
 
 impl<St: Store> Fill<St> {
     /// Whether a response may be stored, and as what; or why not.
@@ -72,9 +72,15 @@ impl<St: Store> Fill<St> {
         }
         let seen = Seen::of(&parts.headers);
         self.of.quest.rule.has_answered(seen.varies);
-        let (control, times, http) = match self.of.quest.rule.http() {
-            None => self.by_rule(parts, &seen, hints)?,
-            Some(options) => self.by_http(options, parts, &seen, hints)?,
+        let options = self.of.quest.rule.http();
+        let control = match options {
+            Some(options) => semantics::response_directives(&parts.headers, &options.targets),
+            None if seen.lines > 1 => CacheControl::of(&parts.headers),
+            None => CacheControl::of_lines(seen.directives.map(HeaderValue::as_bytes)),
+        };
+        let (times, http) = match options {
+            None => self.by_rule(parts, &seen, &control, hints)?,
+            Some(options) => self.by_http(options, parts, &seen, &control, hints)?,
         };
         let max = self.of.quest.rule.max_body();
         let announced = seen.announced();
@@ -124,15 +130,16 @@ impl<St: Store> Fill<St> {
     }
 
     /// Whether and how long a response is kept where the rule decides.
-    #[inline]
-    fn by_rule(&self, parts: &response::Parts, seen: &Seen<'_>, hints: Option<&Caching>) -> Result<Terms, NoStore> {
-        let control = match seen.lines {
-            0 | 1 => CacheControl::of_lines(seen.directives.map(HeaderValue::as_bytes)),
-            _ => CacheControl::of(&parts.headers),
-        };
+    fn by_rule(
+        &self,
+        parts: &response::Parts,
+        seen: &Seen<'_>,
+        control: &CacheControl,
+        hints: Option<&Caching>,
+    ) -> Result<Terms, NoStore> {
         match seen.cookies || seen.varies {
-            true => semantics::safe_to_store(parts.status, &parts.headers, &control),
-            false => semantics::plainly_safe_to_store(parts.status, seen.range, &control),
+            true => semantics::safe_to_store(parts.status, &parts.headers, control),
+            false => semantics::plainly_safe_to_store(parts.status, seen.range, control),
         }
         .map_err(no_store)?;
         if seen.is_event_stream() {
@@ -143,7 +150,7 @@ impl<St: Store> Fill<St> {
         if ttl.is_zero() {
             return Err(NoStore::Lifetime);
         }
-        Ok((control, self.times(ttl, seen), None))
+        Ok((self.times(ttl, seen), None))
     }
 
     /// The same where HTTP decides (RFC 9111, section 3 and section 4.2).
@@ -152,10 +159,10 @@ impl<St: Store> Fill<St> {
         options: &HttpOptions,
         parts: &response::Parts,
         seen: &Seen<'_>,
+        control: &CacheControl,
         hints: Option<&Caching>,
     ) -> Result<Terms, NoStore> {
         let (status, response) = (parts.status, &parts.headers);
-        let control = semantics::response_directives(response, &options.targets);
         let stated = control.s_maxage.is_some()
             || control.max_age.is_some()
             || !control.targeted && response.contains_key(header::EXPIRES);
@@ -173,7 +180,7 @@ impl<St: Store> Fill<St> {
         };
         let request = self.of.quest.asked.headers().ok_or(NoStore::Vary)?;
         let exchange = Exchange { method: &Method::GET, request, status, response };
-        match semantics::shared_storable(&exchange, &control, rules) {
+        match semantics::shared_storable(&exchange, control, rules) {
             Err(semantics::NoStore::NotAllowed | semantics::NoStore::NothingToReuse) if own.is_some() => {}
             other => other.map_err(no_store)?,
         }
@@ -188,7 +195,7 @@ impl<St: Store> Fill<St> {
         let at = Exchanged { requested: self.began / MS, received: now / MS };
         let (while_revalidate, if_error) = self.of.quest.rule.windows();
         let rules = options.freshness(response, while_revalidate, if_error);
-        let mut freshness = Freshness::shared(status, response, &control, at, &rules);
+        let mut freshness = Freshness::shared(status, response, control, at, &rules);
         if let Some(own) = own {
             freshness.lifetime = freshness.initial_age.saturating_add(own);
         }
@@ -215,7 +222,7 @@ impl<St: Store> Fill<St> {
             kept_until: if asks { fresh_until.saturating_add(nanos(options.keep)) } else { useful_until },
             cost: self.took(),
         };
-        Ok((control, times, Some(Box::new(Http { freshness, open, asks, own_tag: false }))))
+        Ok((times, Some(Box::new(Http { freshness, open, asks, own_tag: false }))))
     }
 
     /// The key that a part is stored under. One that varies by more than is known of the whole would not be found again.

@@ -40,8 +40,8 @@ use crate::{
 /// How long it is remembered that responses for a key are not fit to be shared.
 const PASS: Nanos = 5_000_000_000;
 
-/// What a request that sets out for the inner service is answered.
-type Answer<B, E> = Result<Response<CacheBody<B>>, E>;
+/// What a request that waits, or sets out for the inner service, is answered.
+pub(crate) type Answer<B, E> = Result<Response<CacheBody<B>>, E>;
 
 /// What the inner service's answer comes to.
 enum Ended<B, E> {
@@ -64,11 +64,13 @@ pub(crate) struct Fill<St: Store> {
 }
 
 impl<St: Store> Fill<St> {
+    #[inline]
     pub(crate) fn new(shared: &Arc<Shared<St>>, of: Box<Sought<St>>, leader: Option<Leader>, began: Nanos) -> Self {
         Self { shared: shared.clone(), of, began, answered: began, leader }
     }
 
     /// Takes the answer of this call.
+    #[inline]
     pub(crate) fn run<F, B, E>(self, inner: F) -> Call<F, St, B, E>
     where
         F: Future<Output = Result<Response<B>, E>> + Send + 'static,
@@ -162,7 +164,8 @@ impl<St: Store> Fill<St> {
         };
         // A response to GET without content need not be polled to be known as complete.
         let mut body = Box::pin(body);
-        let (got, reading) = Got::read(body.as_mut(), cx, self.of.quest.rule.max_body());
+        let mut got = Got::of(&*body);
+        let reading = got.read(body.as_mut(), cx, self.of.quest.rule.max_body());
         self.kept(fit, parts, body, got, reading)
     }
 

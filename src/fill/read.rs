@@ -45,11 +45,10 @@ impl<St: Store> Fill<St> {
             if let Some(tag) = self.tag(&mut fit, &kept) {
                 parts.headers.insert(header::ETAG, tag);
             }
-            let response = Response::from_parts(parts, CacheBody::whole(sent, trailers.clone()));
-            let mut response = match self.of.quest.asked.less {
-                true => self.of.quest.asked.conditional(response, self.answered),
-                false => response,
-            };
+            let mut response = Response::from_parts(parts, CacheBody::whole(sent, trailers.clone()));
+            if self.of.quest.asked.less {
+                response = self.of.quest.asked.conditional(response, self.answered);
+            }
             let (shared, miss) = (self.shared.clone(), self.of.missed.why);
             let status = move |storing| CacheStatus::new(Outcome::Miss(miss)).storing(storing);
             return match self.store_now(fit, kept, trailers) {
@@ -253,17 +252,13 @@ impl Got {
         self.first.into_iter().chain(self.more).collect()
     }
 
-    /// Reads what is there.
-    pub(super) fn read<B>(body: Pin<&mut B>, cx: &mut std::task::Context<'_>, max: usize) -> (Self, Reading)
-    where
-        B: Body<Error: Into<BoxError>>,
-    {
-        let mut got = Self { exact: body.size_hint().exact(), ..Self::default() };
-        let reading = got.read_on(body, cx, max);
-        (got, reading)
+    /// Nothing yet of this body.
+    pub(super) fn of<B: Body>(body: &B) -> Self {
+        Self { exact: body.size_hint().exact(), ..Self::default() }
     }
 
-    fn read_on<B>(&mut self, mut body: Pin<&mut B>, cx: &mut std::task::Context<'_>, max: usize) -> Reading
+    /// Reads what is there.
+    pub(super) fn read<B>(&mut self, mut body: Pin<&mut B>, cx: &mut std::task::Context<'_>, max: usize) -> Reading
     where
         B: Body<Error: Into<BoxError>>,
     {
@@ -311,7 +306,7 @@ struct Exact {
 }
 
 /// What is kept holds on to little more memory than it shows: a small slice of a large buffer is copied out of it. Large ones are kept
-/// as they are. What is sent is what has come: while nobody else asks for a copy, none of the two is counted.
+/// as they are. What is sent is what has come: a copy made for the store is the store's alone until a hit shares it.
 fn exact(data: Bytes) -> Exact {
     const SMALL: usize = 64 << 10;
     let same = |data: Bytes| Exact { sent: data.clone(), kept: data };

@@ -44,14 +44,18 @@ impl<St: Store> Fill<St> {
             return Kept::Later(Box::pin(self.store(fit, body, trailers)));
         }
         let leader = self.leader.take();
+        let never_fresh = self.is_never_fresh(&fit);
+        let Fit { key, status, headers, named, times, http, .. } = fit;
+        let names = named.map_or_else(|| mem::take(&mut self.of.quest.plan.names), |named| named.all);
         let stamp = mem::take(&mut self.of.missed.stamp);
-        let (made, _) = self.made(fit, stamp, body, trailers);
-        match self.shared.store.put_now(&made.entry) {
-            Some(put) => Kept::Now(self.stored(made, Ok(put), leader)),
+        let content = Content::Response { status, headers, body, trailers };
+        let entry = Arc::new(Entry::new(key, stamp, Draft { names, times, content, http }));
+        let alone = |entry| Shareable { entry, vary: Vary::default(), added: Namespaces::default() };
+        match self.shared.store.put_now(&entry) {
+            Some(put) => Kept::Now(self.stored(Ok(put), never_fresh, leader, false, || alone(entry))),
             None => Kept::Later(Box::pin(async move {
-                let entry = made.entry.clone();
                 let put = self.shared.store.put(entry.clone(), None).await;
-                (self.stored(made, put, leader), entry)
+                (self.stored(put, never_fresh, leader, false, || alone(entry.clone())), entry)
             })),
         }
     }
@@ -88,15 +92,22 @@ impl<St: Store> Fill<St> {
             let copy = made.entry.like(key, made.entry.content().clone());
             let _ = self.keep(Arc::new(copy), None).await;
         }
-        let entry = made.entry.clone();
-        (self.stored(made, put, leader), entry)
+        let Made { entry, vary, added, never_fresh, .. } = made;
+        // Nobody knows whether those who wait may have it if its names could not be vouched for.
+        let unknown = self.shared.store.is_shared() && !added.is_empty();
+        let share = || Shareable { entry: entry.clone(), vary, added };
+        (self.stored(put, never_fresh, leader, unknown, share), entry)
+    }
+
+    /// Whether everybody has to ask about it before it serves.
+    fn is_never_fresh(&self, fit: &Fit) -> bool {
+        fit.http.as_ref().is_some_and(|http| !http.freshness.is_fresh(self.now() / MS) || http.freshness.validate_always)
     }
 
     /// The entry of a response; and, where responses of its key differ by fields of the request, what says so under that key.
     fn made(&mut self, fit: Fit, stamp: Stamp, body: Bytes, trailers: Option<Box<HeaderMap>>) -> (Made, Option<Arc<Entry>>) {
+        let never_fresh = self.is_never_fresh(&fit);
         let Fit { key, language, status, headers, vary, named, times, http, .. } = fit;
-        let never_fresh =
-            http.as_ref().is_some_and(|http| !http.freshness.is_fresh(self.now() / MS) || http.freshness.validate_always);
         let (names, added) = match named {
             None => (mem::take(&mut self.of.quest.plan.names), Namespaces::default()),
             Some(named) => (named.all, named.added),
@@ -117,10 +128,16 @@ impl<St: Store> Fill<St> {
         }
     }
 
-    /// The end of a fill that was to be stored: it is counted, and those who wait are told.
-    fn stored(&self, made: Made, put: Result<Put, StoreError>, leader: Option<Leader>) -> Storing {
-        let Made { entry, vary, added, never_fresh, .. } = made;
-        let store = &self.shared.store;
+    /// The end of a fill that was to be stored: it is counted, and those who wait are told; that it is lost if it was not stored and is
+    /// `unknown`.
+    fn stored(
+        &self,
+        put: Result<Put, StoreError>,
+        never_fresh: bool,
+        leader: Option<Leader>,
+        unknown: bool,
+        share: impl FnOnce() -> Shareable,
+    ) -> Storing {
         let storing = match put {
             Ok(Put::Stored) => Storing::Stored,
             Ok(Put::Dead) => Storing::Not(NoStore::Cleared),
@@ -130,7 +147,7 @@ impl<St: Store> Fill<St> {
                 Storing::Not(NoStore::Store)
             }
         };
-        let counters = &store.context().counters;
+        let counters = &self.shared.store.context().counters;
         match storing {
             Storing::Not(why) => counters.no_store(why),
             _ => {
@@ -143,11 +160,9 @@ impl<St: Store> Fill<St> {
             }
         }
         if let Some(leader) = leader {
-            // Nobody knows whether those who wait may have it if its names could not be vouched for.
-            let unknown = store.is_shared() && !added.is_empty() && storing != Storing::Stored;
-            leader.land_with(|| match unknown {
+            leader.land_with(|| match unknown && storing != Storing::Stored {
                 true => Landing::Lost,
-                false => Landing::Stored(Arc::new(Shareable { entry, vary, added })),
+                false => Landing::Stored(Arc::new(share())),
             });
         }
         storing

@@ -90,6 +90,7 @@ pub(crate) struct Draft {
 }
 
 impl Entry {
+    #[inline(always)]
     pub(crate) fn new(key: Key, stamp: Stamp, draft: Draft) -> Self {
         let Draft { mut names, times, content, http } = draft;
         names.shrink();
