@@ -2,7 +2,7 @@
 
 use std::{
     ops::Range,
-    sync::{Arc, OnceLock},
+    sync::{Arc, LazyLock, OnceLock},
     time::Duration,
 };
 
@@ -27,7 +27,8 @@ use crate::{
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Asked {
     pub(crate) method: Method,
-    pub(crate) headers: HeaderMap,
+    /// Its fields, if they were kept.
+    fields: Option<HeaderMap>,
     /// Whether it may want less than the whole: a part of it, or nothing if it is still the same.
     pub(crate) less: bool,
     /// Present under a rule where HTTP decides.
@@ -57,14 +58,26 @@ impl AskedHttp {
 impl Asked {
     /// Its fields are still to be [kept](Self::keep).
     pub(crate) fn of<B>(request: &http::Request<B>, less: bool, http: Option<Box<AskedHttp>>) -> Self {
-        Self { method: request.method().clone(), headers: HeaderMap::new(), less, http }
+        Self { method: request.method().clone(), fields: None, less, http }
     }
 
     /// Keeps the fields of the request, which goes its way now, unless it has them.
     pub(crate) fn keep<B>(&mut self, request: &http::Request<B>) {
-        if self.headers.is_empty() {
-            self.headers.clone_from(request.headers());
-        }
+        self.fields.get_or_insert_with(|| request.headers().clone());
+    }
+
+    /// All fields of the request, if they were kept: nothing may be stored by what they are where they were not.
+    pub(crate) fn headers(&self) -> Option<&HeaderMap> {
+        self.fields.as_ref()
+    }
+
+    /// Its fields as far as its conditions and its range go: one that has any is always kept.
+    pub(crate) fn conditions(&self) -> &HeaderMap {
+        static NONE: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
+        self.fields.as_ref().unwrap_or_else(|| {
+            debug_assert!(!self.less);
+            &NONE
+        })
     }
 
     /// Whether a stale response may stand in for a failure (RFC 9111, section 4.2.4; RFC 5861, section 4).
@@ -91,7 +104,7 @@ impl Asked {
         if !self.less {
             return response;
         }
-        match wants_not_modified(&self.method, &self.headers, response.status(), response.headers(), now, now) {
+        match wants_not_modified(&self.method, self.conditions(), response.status(), response.headers(), now, now) {
             true => not_modified(response.headers(), response.extensions().clone()),
             false => response,
         }
@@ -523,11 +536,12 @@ pub(crate) fn may_share<St: Store>(
     rule: &Compiled,
     (key, vary, added): (&Key, &Vary, &Namespaces),
     primary: KeyRef<'_>,
-    headers: &HeaderMap,
+    asked: &Asked,
 ) -> bool {
+    let variant = |headers| variant_key(rule, &store.context().secret, primary, vary, headers);
     let same = match vary.is_empty() {
         true => key.as_ref() == primary,
-        false => *key == variant_key(rule, &store.context().secret, primary, vary, headers),
+        false => asked.headers().is_some_and(|headers| *key == variant(headers)),
     };
     same && (added.is_empty() || store.life(stamp, added) == Life::Alive)
 }
@@ -587,9 +601,9 @@ fn age_value(seconds: u64) -> HeaderValue {
     first.get(seconds as usize).cloned().unwrap_or_else(|| HeaderValue::from(seconds))
 }
 
-/// The age that a response states; `None` if it states none, or no number (RFC 9111, section 5.1).
-pub(crate) fn stated_age(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get(header::AGE)?.to_str().ok()?;
+/// The age that a response states; `None` if that is no number (RFC 9111, section 5.1).
+pub(crate) fn stated_age(value: &HeaderValue) -> Option<Duration> {
+    let value = value.to_str().ok()?;
     let digits = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
     // RFC 9111, section 1.2.2: a number too large is 2^31.
     digits.then(|| Duration::from_secs(value.parse().unwrap_or(u64::MAX).min(1 << 31)))

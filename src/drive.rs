@@ -11,7 +11,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::{Pin, pin},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Waker},
@@ -20,16 +20,21 @@ use std::{
 };
 
 use tokio::runtime::Handle;
-use tracing::{Instrument, Span};
+use tracing::{Instrument, Span, level_filters::LevelFilter};
 
 /// Boxed where it is made: a future is copied whole each time it is handed on.
 pub(crate) type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Awaits the work. Dropped before its end, it leaves the work to a task.
 #[must_use]
-pub(crate) struct Drive<T: Send + 'static>(Arc<Cell<T>>);
+pub(crate) struct Drive<T: Send + 'static, O: Awaited = ()> {
+    cell: Arc<Cell<T, O>>,
+    /// The output was handed out: there is nothing left.
+    ended: bool,
+}
 
-struct Cell<T> {
+/// Work, and what it is done for.
+pub(crate) struct Cell<T, O> {
     place: Mutex<Place<T>>,
     /// Somebody depends on it: to a task with it at the next opportunity.
     wanted: AtomicBool,
@@ -38,7 +43,7 @@ struct Cell<T> {
     /// How long it may go on after that, unless somebody else waits for it.
     limit: Option<Duration>,
     /// Who else may wait for it.
-    others: Option<Weak<dyn Awaited>>,
+    others: O,
     /// Where it was begun and where it goes on: no other runtime's end is to end it.
     runtime: Option<Handle>,
     /// The span of the request that began it, in which it goes on.
@@ -50,71 +55,96 @@ enum Place<T> {
     Here(Work<T>, Option<Waker>),
     /// In a task; the awaiter is to be woken at its end.
     Away(Option<Waker>),
-    /// Done in a task, or ended there by a panic.
-    Done(thread::Result<T>),
-    /// Being polled, handed over, or lost with its runtime.
+    /// Done in a task, or ended there by a panic. Boxed, so that a place is small.
+    Done(Box<thread::Result<T>>),
+    /// Not begun, being polled, handed over, or lost with its runtime.
     Gone,
 }
 
 /// What work is done for: others than its awaiter may wait for it, too.
-pub(crate) trait Awaited: Send + Sync {
+pub(crate) trait Awaited: Send + Sync + 'static {
     /// Whether somebody waits.
     fn is_awaited(&self) -> bool;
 }
 
-/// What a flight keeps of its work: enough to have it moved to a task.
-pub(crate) trait Promote: Send + Sync {
-    /// Somebody depends on this work now.
-    fn promote(self: Arc<Self>);
+/// Nobody else.
+impl Awaited for () {
+    fn is_awaited(&self) -> bool {
+        false
+    }
 }
 
 impl<T: Send + 'static> Drive<T> {
     /// Work that goes on to its end, whether or not somebody awaits it.
     pub(crate) fn to_the_end(work: impl Future<Output = T> + Send + 'static) -> Self {
-        Self::new(Box::pin(work), None, None)
+        let drive = Self::new(None, ());
+        drive.begin(Box::pin(work));
+        drive
+    }
+}
+
+impl<T: Send + 'static, O: Awaited> Drive<T, O> {
+    /// Work still to [begin](Self::begin) that, once its awaiter has left and no other waits for it, is given up after `limit`.
+    #[inline]
+    pub(crate) fn limited(limit: Duration, others: O) -> Self {
+        Self::new(Some(limit), others)
     }
 
-    /// Work that, once its awaiter has left and no other waits for it, is given up after `limit`.
-    pub(crate) fn limited(work: Work<T>, limit: Duration, others: Weak<dyn Awaited>) -> Self {
-        Self::new(work, Some(limit), Some(others))
-    }
-
-    fn new(work: Work<T>, limit: Option<Duration>, others: Option<Weak<dyn Awaited>>) -> Self {
-        Self(Arc::new(Cell {
-            place: Mutex::new(Place::Here(work, None)),
+    #[inline]
+    fn new(limit: Option<Duration>, others: O) -> Self {
+        let cell = Cell {
+            place: Mutex::new(Place::Gone),
             wanted: AtomicBool::new(false),
             left: AtomicBool::new(false),
             limit,
             others,
             runtime: Handle::try_current().ok(),
-            span: Span::current(),
-        }))
+            // Where nobody listens there is none to look for.
+            span: if LevelFilter::current() == LevelFilter::OFF { Span::none() } else { Span::current() },
+        };
+        Self { cell: Arc::new(cell), ended: false }
     }
 
-    /// The handle by which others have it moved to a task.
-    pub(crate) fn handle(&self) -> Arc<dyn Promote> {
-        self.0.clone()
+    /// Begins the work. It moves to a task at once if somebody wants it already.
+    pub(crate) fn begin(&self, work: Work<T>) {
+        *self.cell.lock() = Place::Here(work, None);
+        if self.cell.wanted.load(Ordering::SeqCst) {
+            self.cell.send_away();
+        }
+    }
+
+    /// The work with what it is done for: others have it moved to a task by that.
+    pub(crate) fn cell(&self) -> &Arc<Cell<T, O>> {
+        &self.cell
     }
 }
 
-impl<T: Send + 'static> Future for Drive<T> {
+impl<T: Send + 'static, O: Awaited> Future for Drive<T, O> {
     type Output = T;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        let cell = &self.0;
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        let Self { cell, ended } = &mut *self;
         let mut place = cell.lock();
         // Taken out while it is polled: should it panic, what is left of it is dropped by the unwinding and not kept here.
         let polled = match mem::replace(&mut *place, Place::Gone) {
             Place::Here(mut work, waker) => match work.as_mut().poll(cx) {
-                Poll::Ready(output) => return Poll::Ready(output),
+                Poll::Ready(output) => {
+                    *ended = true;
+                    return Poll::Ready(output);
+                }
                 Poll::Pending => {
                     let waker = waker.filter(|waker| waker.will_wake(cx.waker()));
                     Place::Here(work, Some(waker.unwrap_or_else(|| cx.waker().clone())))
                 }
             },
             Place::Away(_) => Place::Away(Some(cx.waker().clone())),
-            Place::Done(Ok(output)) => return Poll::Ready(output),
-            Place::Done(Err(panic)) => resume_unwind(panic),
+            Place::Done(end) => match *end {
+                Ok(output) => {
+                    *ended = true;
+                    return Poll::Ready(output);
+                }
+                Err(panic) => resume_unwind(panic),
+            },
             Place::Gone => panic!("awaited after its end, or its runtime was shut down"),
         };
         *place = polled;
@@ -127,12 +157,15 @@ impl<T: Send + 'static> Future for Drive<T> {
     }
 }
 
-impl<T: Send + 'static> Drop for Drive<T> {
+impl<T: Send + 'static, O: Awaited> Drop for Drive<T, O> {
     fn drop(&mut self) {
-        self.0.left.store(true, Ordering::SeqCst);
-        self.0.send_away();
+        if self.ended {
+            return;
+        }
+        self.cell.left.store(true, Ordering::SeqCst);
+        self.cell.send_away();
         // Nowhere to go: what is still here ends here, and says so to those who wait for it. What has come of it is for nobody.
-        let mut place = self.0.lock();
+        let mut place = self.cell.lock();
         let left = match *place {
             Place::Here(..) | Place::Done(_) => mem::replace(&mut *place, Place::Gone),
             _ => Place::Gone,
@@ -142,14 +175,20 @@ impl<T: Send + 'static> Drop for Drive<T> {
     }
 }
 
-impl<T: Send + 'static> Promote for Cell<T> {
-    fn promote(self: Arc<Self>) {
-        self.wanted.store(true, Ordering::SeqCst);
-        self.send_away();
+impl<T, O> Cell<T, O> {
+    /// What the work is done for.
+    pub(crate) fn others(&self) -> &O {
+        &self.others
     }
 }
 
-impl<T: Send + 'static> Cell<T> {
+impl<T: Send + 'static, O: Awaited> Cell<T, O> {
+    /// Somebody depends on this work now.
+    pub(crate) fn promote(self: &Arc<Self>) {
+        self.wanted.store(true, Ordering::SeqCst);
+        self.send_away();
+    }
+
     fn lock(&self) -> MutexGuard<'_, Place<T>> {
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -177,8 +216,7 @@ impl<T: Send + 'static> Cell<T> {
                 Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
                 Err(panic) => Poll::Ready(Err(panic)),
             });
-            let awaited = || self.others.as_ref().and_then(Weak::upgrade).is_some_and(|others| others.is_awaited());
-            let left = || self.left.load(Ordering::SeqCst) && !awaited();
+            let left = || self.left.load(Ordering::SeqCst) && !self.others.is_awaited();
             if let Some(result) = unless_left(guarded, self.limit, left).await {
                 report.done(result);
             }
@@ -187,11 +225,11 @@ impl<T: Send + 'static> Cell<T> {
 }
 
 /// Reports the end of the task to the awaiter, also if that end is the runtime's.
-struct Report<T: Send + 'static>(Arc<Cell<T>>);
+struct Report<T: Send + 'static, O: Awaited>(Arc<Cell<T, O>>);
 
-impl<T: Send + 'static> Report<T> {
+impl<T: Send + 'static, O: Awaited> Report<T, O> {
     fn done(self, result: Result<T, Box<dyn Any + Send>>) {
-        self.put(Place::Done(result));
+        self.put(Place::Done(Box::new(result)));
     }
 
     fn put(&self, end: Place<T>) {
@@ -209,7 +247,7 @@ impl<T: Send + 'static> Report<T> {
     }
 }
 
-impl<T: Send + 'static> Drop for Report<T> {
+impl<T: Send + 'static, O: Awaited> Drop for Report<T, O> {
     fn drop(&mut self) {
         self.put(Place::Gone);
     }

@@ -1,7 +1,7 @@
 //! One fill per key and living stamp.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     fmt,
     hash::BuildHasherDefault,
     mem,
@@ -21,11 +21,11 @@ use tokio::{
 
 use crate::{
     clock::Nanos,
-    drive::{Awaited, Promote},
+    drive::{Awaited, Cell, Drive},
     key::Key,
     namespace::Namespaces,
     semantics::Vary,
-    store::{Entry, Http, KeyHasher, Stamp},
+    store::{self, Http, KeyHasher, Stamp},
     tape::Tape,
 };
 
@@ -45,7 +45,7 @@ pub(crate) struct Flights {
     limits: Limits,
 }
 
-type Shard = HashMap<u128, Arc<Flight>, BuildHasherDefault<KeyHasher>>;
+type Shard = HashMap<u128, Arc<dyn Flying>, BuildHasherDefault<KeyHasher>>;
 
 /// The bounds of what one layer may have under way.
 #[derive(Debug, Clone, Copy)]
@@ -61,15 +61,36 @@ const SHARDS: usize = 32;
 /// How many unfit keys are remembered at most.
 const PASSES: usize = 16 << 10;
 
-/// A fill under way.
+/// A fill under way, with its work whatever that makes.
+pub(crate) trait Flying: Send + Sync {
+    fn flight(&self) -> &Flight;
+
+    /// Somebody depends on its work now.
+    fn promote(self: Arc<Self>);
+}
+
+impl<T: Send + 'static> Flying for Cell<T, Flight> {
+    fn flight(&self) -> &Flight {
+        self.others()
+    }
+
+    fn promote(self: Arc<Self>) {
+        Self::promote(&self);
+    }
+}
+
+/// What is known of a fill under way by those who lead it and those who wait for it.
 pub(crate) struct Flight {
     key: Key,
-    /// The stamp of its inner call, once that begins. Set under the lock of the shard: who joins sees one or the other.
-    stamp: OnceLock<Stamp>,
+    /// The stamp of its inner call, if that has begun with the flight.
+    begun: Option<Stamp>,
+    /// The same of one that begins later. Set under the lock of the shard: who joins sees one or the other.
+    begins: OnceLock<Stamp>,
     progress: Mutex<Progress>,
     moved: Notify,
     waiters: AtomicUsize,
-    work: OnceLock<Arc<dyn Promote>>,
+    /// Another flight of the same key has taken its place, and may wait for its end. Set under the lock of the shard.
+    has_successor: AtomicBool,
 }
 
 /// How far a fill is, for those who wait for it.
@@ -95,7 +116,7 @@ pub(crate) enum Landing {
 
 /// A response that may be shared, with what a follower must check before it takes it.
 pub(crate) struct Shareable {
-    pub(crate) entry: Arc<Entry>,
+    pub(crate) entry: Arc<store::Entry>,
     pub(crate) vary: Vary,
     /// Namespaces that were known only from the response: whether they live is asked at landing.
     pub(crate) added: Namespaces,
@@ -114,9 +135,9 @@ pub(crate) struct Arriving {
     pub(crate) http: Option<Box<Http>>,
 }
 
-/// What became of the wish to join.
-pub(crate) enum Joined {
-    Leads(Leader),
+/// What became of the wish to join, for one whose fill would make a `T`.
+pub(crate) enum Joined<T: Send + 'static> {
+    Leads(Leader, Drive<T, Flight>),
     Follows(Follower),
     /// There are as many flights, or waiters on this one, as there may be.
     Full,
@@ -161,47 +182,69 @@ impl Flights {
     /// have been computed after they came. Once it has begun, it is joined only while its stamp is `alive` for who wants to join;
     /// one that is not goes on for those who joined it before, and a new one takes its place.
     ///
-    /// With a `stamp` the inner call begins at once; without, [`Leader::begins`] says when.
-    pub(crate) fn join(self: &Arc<Self>, key: &Key, stamp: Option<&Stamp>, alive: impl Fn(&Stamp) -> bool) -> Joined {
+    /// With a `stamp` the inner call begins at once; without, [`Leader::begins`] says when. The work of the fill, once nobody wants it
+    /// any more, is given up after `limit`.
+    pub(crate) fn join<T: Send + 'static>(
+        self: &Arc<Self>,
+        key: &Key,
+        stamp: Option<&Stamp>,
+        limit: Duration,
+        alive: impl Fn(&Stamp) -> bool,
+    ) -> Joined<T> {
         let mut shard = self.shard(key.hash());
-        let mut before = None;
-        if let Some(flight) = shard.get(&key.hash()) {
+        let place = shard.entry(key.hash());
+        if let Entry::Occupied(place) = &place {
+            let flight = place.get().flight();
             if flight.key != *key {
                 return Joined::Full;
             }
-            let flight = flight.clone();
-            if flight.stamp.get().is_none_or(alive) {
+            if flight.stamp().is_none_or(alive) {
                 // Counted before the list is let go: who lands takes the flight off it, and knows then who waits.
-                let follower = self.follow(flight);
+                let follower = self.follow(place.get());
                 drop(shard);
                 return follower.map_or(Joined::Full, Follower::joined);
             }
-            before = Some(flight);
         }
         if self.flying.fetch_add(1, Ordering::SeqCst) >= self.limits.flights {
             self.flying.fetch_sub(1, Ordering::SeqCst);
             return Joined::Full;
         }
         self.flying_of_all.fetch_add(1, Ordering::Relaxed);
-        let flight = Arc::new(Flight {
-            key: key.clone(),
-            stamp: stamp.cloned().map_or_else(OnceLock::new, OnceLock::from),
-            progress: Mutex::new(Progress::Calling),
-            moved: Notify::const_new(),
-            waiters: AtomicUsize::new(0),
-            work: OnceLock::new(),
-        });
-        shard.insert(key.hash(), flight.clone());
-        Joined::Leads(Leader { flights: self.clone(), flight, before, landed: false })
+        let drive = Drive::limited(
+            limit,
+            Flight {
+                key: key.clone(),
+                begun: stamp.cloned(),
+                begins: OnceLock::new(),
+                progress: Mutex::new(Progress::Calling),
+                moved: Notify::const_new(),
+                waiters: AtomicUsize::new(0),
+                has_successor: AtomicBool::new(false),
+            },
+        );
+        let flight: Arc<dyn Flying> = drive.cell().clone();
+        let before = match place {
+            Entry::Vacant(place) => {
+                place.insert(flight.clone());
+                None
+            }
+            Entry::Occupied(mut place) => {
+                place.get().flight().has_successor.store(true, Ordering::SeqCst);
+                Some(place.insert(flight.clone()))
+            }
+        };
+        drop(shard);
+        Joined::Leads(Leader { flights: self.clone(), flight, before, landed: false }, drive)
     }
 
     /// One more who waits for this flight, if so many may.
-    fn follow(&self, flight: Arc<Flight>) -> Option<Follower> {
+    fn follow(&self, flying: &Arc<dyn Flying>) -> Option<Follower> {
+        let flight = flying.flight();
         if flight.waiters.fetch_add(1, Ordering::SeqCst) >= self.limits.waiters {
             flight.waiters.fetch_sub(1, Ordering::SeqCst);
             return None;
         }
-        Some(Follower { flight })
+        Some(Follower { flight: flying.clone() })
     }
 
     /// Whether responses for this key were found unfit a moment ago.
@@ -233,14 +276,17 @@ impl Flights {
         self.shards[(key >> 64) as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn unlist(&self, flight: &Arc<Flight>) {
-        let mut shard = self.shard(flight.key.hash());
-        if shard.get(&flight.key.hash()).is_some_and(|other| Arc::ptr_eq(other, flight)) {
-            shard.remove(&flight.key.hash());
+    fn unlist(&self, flight: &Arc<dyn Flying>) {
+        let hash = flight.flight().key.hash();
+        let mut shard = self.shard(hash);
+        if let Entry::Occupied(place) = shard.entry(hash)
+            && Arc::ptr_eq(place.get(), flight)
+        {
+            place.remove();
         }
     }
 
-    fn remove(&self, flight: &Arc<Flight>) {
+    fn remove(&self, flight: &Arc<dyn Flying>) {
         self.unlist(flight);
         self.flying.fetch_sub(1, Ordering::SeqCst);
         self.flying_of_all.fetch_sub(1, Ordering::Relaxed);
@@ -248,11 +294,9 @@ impl Flights {
 }
 
 impl Flight {
-    /// Names the work, so that the first who waits for it has it moved to a task; at once, if somebody waits already.
-    pub(crate) fn is_worked_by(&self, work: Arc<dyn Promote>) {
-        if self.work.set(work.clone()).is_ok() && self.waiters.load(Ordering::SeqCst) > 0 {
-            work.promote();
-        }
+    /// The stamp of its inner call, if that has begun.
+    fn stamp(&self) -> Option<&Stamp> {
+        self.begun.as_ref().or_else(|| self.begins.get())
     }
 
     /// Waits until it arrives or lands.
@@ -286,9 +330,9 @@ impl Awaited for Flight {
 /// Whoever fills. Dropped without a landing, it passes the baton: those who wait look again.
 pub(crate) struct Leader {
     flights: Arc<Flights>,
-    flight: Arc<Flight>,
+    flight: Arc<dyn Flying>,
     /// The fill of the same key that could not be joined.
-    before: Option<Arc<Flight>>,
+    before: Option<Arc<dyn Flying>>,
     landed: bool,
 }
 
@@ -296,15 +340,16 @@ impl Leader {
     /// The inner call begins now, under this stamp.
     pub(crate) fn begins(&mut self, stamp: &Stamp) {
         self.before = None;
-        let _shard = self.flights.shard(self.flight.key.hash());
-        let _ = self.flight.stamp.set(stamp.clone());
+        let flight = self.flight.flight();
+        let _shard = self.flights.shard(flight.key.hash());
+        let _ = flight.begins.set(stamp.clone());
     }
 
     /// Where nothing says whether the fill before this one is still good, it is waited for: one call is running, one forming, and
     /// there is no third.
     pub(crate) async fn after_the_one_before(&self, until: Instant) {
         if let Some(before) = &self.before {
-            before.moves(until).await;
+            before.flight().moves(until).await;
         }
     }
 
@@ -313,15 +358,16 @@ impl Leader {
         self.flights.unlist(&self.flight);
     }
 
-    /// The flight, for naming its work.
-    pub(crate) fn flight(&self) -> Arc<Flight> {
+    /// The flight, for asking who waits for it.
+    pub(crate) fn flight(&self) -> Arc<dyn Flying> {
         self.flight.clone()
     }
 
     /// The response is fit, and its body on the way.
     pub(crate) fn arrives(&self, arriving: Arriving) {
-        *self.flight.progress() = Progress::Arriving(Arc::new(arriving));
-        self.flight.moved.notify_waiters();
+        let flight = self.flight.flight();
+        *flight.progress() = Progress::Arriving(Arc::new(arriving));
+        flight.moved.notify_waiters();
     }
 
     /// The end of the fill. To be called after the entry is stored: who comes later finds it there.
@@ -339,10 +385,15 @@ impl Leader {
         // Before it can be missed in the list: who no longer finds it there sees that one more has landed.
         self.flights.landings.fetch_add(1, Ordering::SeqCst);
         self.flights.remove(&self.flight);
-        // From here on nobody joins.
-        let landing = if self.flight.is_awaited() { landing() } else { Landing::Lost };
-        *self.flight.progress() = Progress::Landed(landing);
-        self.flight.moved.notify_waiters();
+        // From here on nobody joins, and who has was counted before the list was let go.
+        let flight = self.flight.flight();
+        let landing = match flight.is_awaited() {
+            true => landing(),
+            false if flight.has_successor.load(Ordering::SeqCst) => Landing::Lost,
+            false => return,
+        };
+        *flight.progress() = Progress::Landed(landing);
+        flight.moved.notify_waiters();
     }
 }
 
@@ -356,32 +407,30 @@ impl Drop for Leader {
 
 /// Whoever waits.
 pub(crate) struct Follower {
-    flight: Arc<Flight>,
+    flight: Arc<dyn Flying>,
 }
 
 impl Follower {
     /// Has the work moved to a task: it is not to be held up by how often who began it is polled.
-    fn joined(self) -> Joined {
-        if let Some(work) = self.flight.work.get() {
-            work.clone().promote();
-        }
+    fn joined<T: Send + 'static>(self) -> Joined<T> {
+        self.flight.clone().promote();
         Joined::Follows(self)
     }
 
     /// The stamp of the fill that is waited for, if its call has begun.
     pub(crate) fn stamp(&self) -> Option<&Stamp> {
-        self.flight.stamp.get()
+        self.flight.flight().stamp()
     }
 
     /// Waits until the fill arrives or lands; `None` if that takes longer than one may wait.
     pub(crate) async fn wait(&self, until: Instant) -> Option<Progress> {
-        self.flight.moves(until).await
+        self.flight.flight().moves(until).await
     }
 }
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        self.flight.waiters.fetch_sub(1, Ordering::SeqCst);
+        self.flight.flight().waiters.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -15,12 +15,12 @@ use pin_project_lite::pin_project;
 use crate::{
     body::{BoxError, CacheBody},
     drive::Drive,
+    fill::Answer,
+    flight::Flight,
     layer::Shared,
     status::CacheStatus,
     store::Store,
 };
-
-type Answer<B, E> = Result<Response<CacheBody<B>>, E>;
 
 pin_project! {
     /// The response of a [`Cache`](crate::Cache). A hit is ready at once.
@@ -52,7 +52,7 @@ pin_project! {
         // Ours, but left alone, and marked so.
         Bypass { #[pin] inner: F, mark: Option<(Arc<Shared<St>>, CacheStatus)> },
         // Fills; goes on without us if we are dropped.
-        Lead { fill: Drive<Answer<B, E>> },
+        Lead { fill: Drive<Answer<B, E>, Flight> },
         // Everything that waits.
         Work { work: Pin<Box<dyn Future<Output = Answer<B, E>> + Send>> },
     }
@@ -73,7 +73,7 @@ impl<F, St, B: Send + 'static, E: Send + 'static> ResponseFuture<F, St, B, E> {
         Self { state: State::Bypass { inner, mark: Some((shared, status)) } }
     }
 
-    pub(crate) fn lead(fill: Drive<Answer<B, E>>) -> Self {
+    pub(crate) fn lead(fill: Drive<Answer<B, E>, Flight>) -> Self {
         Self { state: State::Lead { fill } }
     }
 

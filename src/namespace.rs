@@ -1,6 +1,6 @@
 //! Namespaces: the names under which entries are cleared.
 
-use std::{error, fmt, iter};
+use std::{error, fmt, iter, ops::Deref, sync::Arc};
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
@@ -206,17 +206,105 @@ pub(crate) fn push_value(name: &mut String, value: &str) {
 #[derive(Clone, Default)]
 pub struct Namespaces {
     /// The names one after the other; an ancestor is a prefix of its descendant and takes no room.
-    text: String,
-    spans: Vec<Span>,
+    text: Text,
+    spans: Spans,
+}
+
+/// The text of a set: its own, or the same for all sets that were made from one.
+#[derive(Clone)]
+enum Text {
+    Shared(Arc<str>),
+    Own(String),
 }
 
 /// Where a name stands in the text. A name that exists only inside the store has no text: an empty span, which begins at 0 for
 /// a key, and at 1 for one that is cleared for itself alone, with every write to its URI.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Span {
     start: u32,
     end: u32,
     hash: u64,
+}
+
+/// The spans of a set. Few of them, as most sets have, take no memory of their own.
+#[derive(Clone)]
+enum Spans {
+    Few(u8, [Span; FEW]),
+    Many(Vec<Span>),
+}
+
+/// The root, a name with its ancestor, and the key.
+const FEW: usize = 4;
+
+impl Text {
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Shared(text) => text,
+            Self::Own(text) => text,
+        }
+    }
+
+    /// The text, to be changed.
+    fn own(&mut self) -> &mut String {
+        if let Self::Shared(text) = self {
+            let mut own = String::with_capacity(ROOM.max(text.len()));
+            own.push_str(text);
+            *self = Self::Own(own);
+        }
+        match self {
+            Self::Own(text) => text,
+            Self::Shared(_) => unreachable!("it was made its own"),
+        }
+    }
+}
+
+impl Default for Text {
+    fn default() -> Self {
+        Self::Own(String::new())
+    }
+}
+
+impl Spans {
+    #[cfg(feature = "redis")]
+    fn with_capacity(count: usize) -> Self {
+        if count <= FEW { Self::default() } else { Self::Many(Vec::with_capacity(count)) }
+    }
+
+    fn push(&mut self, span: Span) {
+        match self {
+            Self::Few(len, few) => match few.get_mut(usize::from(*len)) {
+                Some(place) => {
+                    *place = span;
+                    *len += 1;
+                }
+                None => {
+                    let mut many = Vec::with_capacity(2 * FEW);
+                    many.extend_from_slice(few);
+                    many.push(span);
+                    *self = Self::Many(many);
+                }
+            },
+            Self::Many(many) => many.push(span),
+        }
+    }
+}
+
+impl Default for Spans {
+    fn default() -> Self {
+        Self::Few(0, [Span::default(); FEW])
+    }
+}
+
+impl Deref for Spans {
+    type Target = [Span];
+
+    #[inline]
+    fn deref(&self) -> &[Span] {
+        match self {
+            Self::Few(len, few) => &few[..usize::from(*len).min(FEW)],
+            Self::Many(many) => many,
+        }
+    }
 }
 
 /// A name in a set.
@@ -251,13 +339,21 @@ pub(crate) enum Place {
 
 const ROOT: &str = "*";
 
+/// The room that the text of a set takes at first.
+const ROOM: usize = 48;
+
 impl Namespaces {
     /// The set that holds only the root, to which every entry belongs.
     pub(crate) fn root() -> Self {
-        let mut set = Self { text: String::with_capacity(48), spans: Vec::with_capacity(4) };
-        set.text.push_str(ROOT);
+        let mut set = Self { text: Text::Own(String::with_capacity(ROOM)), spans: Spans::default() };
+        set.text.own().push_str(ROOT);
         set.spans.push(Span { start: 0, end: 1, hash: hash_of(ROOT) });
         set
+    }
+
+    /// The same set, whose text those share that are made from it.
+    pub(crate) fn shared(self) -> Self {
+        Self { text: Text::Shared(self.text.as_str().into()), spans: self.spans }
     }
 
     /// The hash of the root.
@@ -278,6 +374,7 @@ impl Namespaces {
 
     /// Adds a name with its ancestors. The name must have passed [`check`].
     pub(crate) fn push(&mut self, name: &str) {
+        debug_assert!(check(name).is_ok(), "{name:?}");
         self.push_text(name, true);
     }
 
@@ -296,7 +393,7 @@ impl Namespaces {
 
     /// Adds what another set has and this one does not.
     pub(crate) fn extend(&mut self, other: &Self) {
-        for span in &other.spans {
+        for span in other.spans.iter() {
             if self.spans.iter().any(|known| known.hash == span.hash) {
                 continue;
             }
@@ -311,7 +408,7 @@ impl Namespaces {
         if name == ROOT && ancestors {
             return;
         }
-        let start = self.text.len();
+        let start = self.text.as_str().len();
         let mut kept = 0;
         let levels = name.match_indices(':').map(|(at, _)| at).filter(|_| ancestors);
         for end in levels.chain(iter::once(name.len())) {
@@ -323,10 +420,13 @@ impl Namespaces {
             kept = end;
             self.spans.push(Span { start: start as u32, end: (start + end) as u32, hash });
             // Later levels slice the text, so it must be there before the next comparison.
-            let have = self.text.len() - start;
-            self.text.push_str(&name[have..end]);
+            let text = self.text.own();
+            let have = text.len() - start;
+            text.push_str(&name[have..end]);
         }
-        self.text.truncate(start + kept);
+        if self.text.as_str().len() > start + kept {
+            self.text.own().truncate(start + kept);
+        }
     }
 
     /// The names, ancestors included. Names that exist only inside the store are left out.
@@ -341,8 +441,10 @@ impl Namespaces {
 
     /// The names without the first `count`.
     pub(crate) fn since(&self, count: usize) -> Self {
-        let spans = self.spans[count..].to_vec();
-        Self { text: if spans.is_empty() { String::new() } else { self.text.clone() }, spans }
+        let Some(since) = self.spans.get(count..).filter(|since| !since.is_empty()) else { return Self::default() };
+        let mut spans = Spans::default();
+        since.iter().for_each(|span| spans.push(*span));
+        Self { text: self.text.clone(), spans }
     }
 
     /// How many names there are, ancestors included.
@@ -374,7 +476,7 @@ impl Namespaces {
     /// The names one after the other, as [`places`](Self::places) refers to them.
     #[cfg(feature = "redis")]
     pub(crate) fn text(&self) -> &str {
-        &self.text
+        self.text.as_str()
     }
 
     /// What each name is, in order: with the text all there is of the set.
@@ -389,7 +491,7 @@ impl Namespaces {
     /// A set to which `count` names are added by [`push_place`](Self::push_place).
     #[cfg(feature = "redis")]
     pub(crate) fn with_text(text: &str, count: usize) -> Self {
-        Self { text: text.to_owned(), spans: Vec::with_capacity(count) }
+        Self { text: Text::Own(text.to_owned()), spans: Spans::with_capacity(count) }
     }
 
     /// Adds a name; `false` if there is no such one in the text.
@@ -400,7 +502,7 @@ impl Namespaces {
             Place::Key { of_http, hash } => Span { start: of_http.into(), end: of_http.into(), hash },
             Place::Text { start, len } => {
                 let Some(end) = start.checked_add(len) else { return false };
-                let Some(name) = self.text.get(start as usize..end as usize).filter(|name| !name.is_empty()) else {
+                let Some(name) = self.text.as_str().get(start as usize..end as usize).filter(|name| !name.is_empty()) else {
                     return false;
                 };
                 Span { start, end, hash: hash_of(name) }
@@ -410,19 +512,34 @@ impl Namespaces {
         true
     }
 
-    /// Gives back what growing took.
+    /// Gives back what growing took. What is left of the room that every set takes at first stays: to move the text out of it would
+    /// cost more than it is worth.
     pub(crate) fn shrink(&mut self) {
-        self.text.shrink_to_fit();
-        self.spans.shrink_to_fit();
+        if let Text::Own(text) = &mut self.text
+            && text.capacity() > ROOM
+        {
+            text.shrink_to_fit();
+        }
+        if let Spans::Many(many) = &mut self.spans {
+            many.shrink_to_fit();
+        }
     }
 
-    /// The memory held behind this value, in bytes.
+    /// The memory held behind this value, in bytes: a text that is shared as if it were not.
     pub(crate) fn heap(&self) -> usize {
-        self.text.capacity() + self.spans.capacity() * size_of::<Span>()
+        let text = match &self.text {
+            Text::Shared(text) => text.len(),
+            Text::Own(text) => text.capacity(),
+        };
+        let spans = match &self.spans {
+            Spans::Few(..) => 0,
+            Spans::Many(many) => many.capacity() * size_of::<Span>(),
+        };
+        text + spans
     }
 
     fn slice(&self, span: &Span) -> &str {
-        self.text.get(span.start as usize..span.end as usize).unwrap_or_default()
+        self.text.as_str().get(span.start as usize..span.end as usize).unwrap_or_default()
     }
 }
 
@@ -490,6 +607,25 @@ mod tests {
         let names: Vec<_> = set.iter().collect();
         assert_eq!(names, ["*", "db_query", "db_query:orders", "db_query:orders:42", "auth"]);
         assert_eq!(set.hashes().count(), 5);
+    }
+
+    #[test]
+    fn a_set_made_from_another_has_its_names_and_leaves_it_as_it_is() {
+        let base = {
+            let mut base = Namespaces::root();
+            base.push("a");
+            base.shared()
+        };
+        let mut made = base.clone();
+        for name in ["a:b", "a", "c:d", "e:f"] {
+            made.push(name);
+        }
+        let all = ["*", "a", "a:b", "c", "c:d", "e", "e:f"];
+        assert_eq!(made.iter().collect::<Vec<_>>(), all);
+        assert_eq!((base.iter().collect::<Vec<_>>(), base.count()), (vec!["*", "a"], 2));
+        for count in 0..=all.len() {
+            assert_eq!(made.since(count).iter().collect::<Vec<_>>(), all[count..]);
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
 use crate::{
-    answer::{self, Asked, Decision},
+    answer::{self, Decision},
     body::CacheBody,
     clock::{MS, Nanos},
     fill::Fill,
@@ -54,14 +54,14 @@ pub(crate) async fn stored<St: Store, B>(
     missed: &Missed<St>,
 ) -> Option<Response<CacheBody<B>>> {
     let whole = missed.key(quest).as_ref();
-    let same = as_asked(whole, &quest.asked.headers)?;
+    let same = as_asked(whole, quest.asked.conditions())?;
     if let Some((entry, now)) = fresh(shared, quest, &same).await {
-        let Asked { method, headers, .. } = &quest.asked;
+        let asked = &quest.asked;
         hit(shared, now);
-        return Some(answer::from_entry(shared, &entry, method, headers, Outcome::Hit, now));
+        return Some(answer::from_entry(shared, &entry, &asked.method, asked.conditions(), Outcome::Hit, now));
     }
     let (entry, now) = fresh(shared, quest, &joined(whole)).await?;
-    let cut = cut(&entry, &quest.asked.headers, now)?;
+    let cut = cut(&entry, quest.asked.conditions(), now)?;
     hit(shared, now);
     Some(shared.marked(cut, CacheStatus::new(Outcome::Hit).until(entry.times().fresh_until, now)))
 }

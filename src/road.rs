@@ -2,7 +2,7 @@
 
 use std::{
     future::{Future, poll_fn},
-    sync::{Arc, Weak},
+    sync::Arc,
     time::Duration,
 };
 
@@ -16,8 +16,8 @@ use crate::{
     body::{BoxError, CacheBody},
     clock::Nanos,
     drive::{Awaited, Drive, unless_left},
-    fill::{Fill, Held},
-    flight::{Follower, Joined, Landing, Leader, Progress},
+    fill::{Answer, Fill, Held},
+    flight::{Flight, Follower, Joined, Landing, Leader, Progress},
     key::Key,
     layer::Shared,
     parts,
@@ -29,39 +29,35 @@ use crate::{
 };
 
 /// Fills as the leader: in the task of its own request for as long as nobody else depends on it.
+#[inline]
 pub(crate) fn lead<St, F, B, E>(
     shared: &Arc<Shared<St>>,
     sought: Box<Sought<St>>,
-    leader: Leader,
+    (leader, drive): (Leader, Drive<Answer<B, E>, Flight>),
     began: Nanos,
     inner: F,
-) -> Drive<Result<Response<CacheBody<B>>, E>>
+) -> Drive<Answer<B, E>, Flight>
 where
     St: Store,
     F: Future<Output = Result<Response<B>, E>> + Send + 'static,
     B: Body<Error: Into<BoxError>> + Send + 'static,
     E: Send + 'static,
 {
-    let flight = leader.flight();
-    // Not held: the flight knows its work.
-    let others: Weak<dyn Awaited> = Arc::downgrade(&(flight.clone() as Arc<dyn Awaited>));
-    let work = Box::pin(Fill::new(shared, sought, Some(leader), began).run(inner));
-    let drive = Drive::limited(work, shared.options.fill_limit, others);
-    flight.is_worked_by(drive.handle());
+    drive.begin(Box::pin(Fill::new(shared, sought, Some(leader), began).run(inner)));
     drive
 }
 
 /// What may be served while the inner service is slow, to one who waits for another's response.
 async fn instead<St: Store, B>(shared: &Shared<St>, quest: &Quest) -> Option<Response<CacheBody<B>>> {
-    let Asked { method, headers, .. } = &quest.asked;
-    let look = Look::later(&shared.store, &quest.rule, quest.primary.as_ref(), headers, &quest.plan.names).await.ok()?;
+    let look = quest.look(shared).await.ok()?;
     let (entry, life) = look.found.filter(|(entry, _)| matches!(entry.content(), Content::Response { .. }))?;
     let now = shared.store.context().clock.nanos();
     if !quest.asked.may_have_instead(&entry, life, Failure::Unreachable, now) {
         return None;
     }
     shared.store.context().counters.add(Count::Stale, 1);
-    Some(answer::from_entry(shared, &entry, method, headers, Outcome::Stale(Stale::SoftTimeout), now))
+    let asked = &quest.asked;
+    Some(answer::from_entry(shared, &entry, &asked.method, asked.conditions(), Outcome::Stale(Stale::SoftTimeout), now))
 }
 
 /// Fills as the leader, in the background, by a call that `began` before this: what is answered is for nobody, what is stored is for
@@ -83,7 +79,7 @@ where
     let limit = Some(shared.options.fill_limit);
     // Boxed, as is what is spawned: a future is copied whole each time it is handed on.
     let fill = Box::pin(Fill::new(shared, sought, Some(leader), began).run(inner));
-    async move { drop(unless_left(fill, limit, || !flight.is_awaited()).await) }
+    async move { drop(unless_left(fill, limit, || !flight.flight().is_awaited()).await) }
 }
 
 /// Looks into a shared store whether an entry that has been served still wants refreshing, and refreshes it then.
@@ -102,7 +98,7 @@ where
         Decision::Ask(why, spare) => Missed::asking(why, spare, look.stamp, look.varying),
         Decision::Fresh(_) | Decision::Accepted(_) | Decision::Refused => return,
     };
-    if let Joined::Leads(leader) = quest.join(&shared, &missed) {
+    if let Joined::Leads(leader, _) = quest.join::<_, ()>(&shared, &missed) {
         refresh(shared, service, quest, missed, leader, request).await;
     }
 }
@@ -114,7 +110,7 @@ async fn refresh<S, St, ReqB, ResB>(
     quest: Quest,
     mut missed: Missed<St>,
     mut leader: Leader,
-    request: Request<ReqB>,
+    mut request: Request<ReqB>,
 ) where
     S: Inner<ReqB, ResB>,
     St: Store,
@@ -129,7 +125,8 @@ async fn refresh<S, St, ReqB, ResB>(
     }
     if poll_fn(|cx| service.poll_ready(cx)).await.is_ok() {
         let began = shared.store.context().clock.nanos();
-        let inner = service.call(question(request, &quest, &mut missed, false));
+        question(&mut request, &quest, &mut missed, false);
+        let inner = service.call(request);
         refreshing(&shared, quest.but(missed), leader, began, inner).await;
     }
 }
@@ -282,7 +279,7 @@ async fn further<S, St, ReqB, ResB>(
     shared: Arc<Shared<St>>,
     mut service: S,
     quest: Quest,
-    request: Request<ReqB>,
+    mut request: Request<ReqB>,
     mut follower: Option<Follower>,
     mut first: Option<Decided>,
 ) -> Result<Response<CacheBody<ResB>>, S::Error>
@@ -294,8 +291,9 @@ where
 {
     let until = shared.flights.patience();
     let context = shared.store.context();
-    let Asked { method, headers, http, .. } = &quest.asked;
+    let Asked { method, http, .. } = &quest.asked;
     loop {
+        let headers = request.headers();
         let mut alone = None;
         if let Some(follower) = follower.take() {
             match follow(&shared, &quest, &follower, until).await {
@@ -323,7 +321,7 @@ where
                 let response = answer::from_entry(&shared, &entry, method, headers, outcome, now);
                 let missed = Missed { early, ..Missed::renewing(entry, stamp, varying) };
                 if *method != Method::HEAD
-                    && let Joined::Leads(leader) = quest.join(&shared, &missed)
+                    && let Joined::Leads(leader, _) = quest.join::<_, ()>(&shared, &missed)
                 {
                     // Not awaited by the stale answer, which is to leave at once.
                     let shared = shared.clone();
@@ -375,8 +373,8 @@ where
         }
         if alone.is_none() {
             match quest.join(&shared, &missed) {
-                Joined::Leads(mut leader) => {
-                    if let Some(entry) = quest.fresh_by_now(&shared) {
+                Joined::Leads(mut leader, drive) => {
+                    if let Some(entry) = quest.fresh_by_now(&shared, headers) {
                         drop(leader);
                         hit(&shared, now);
                         return Ok(answer::from_entry(&shared, &entry, method, headers, Outcome::Hit, now));
@@ -392,8 +390,9 @@ where
                     tracing::debug!(reason = missed.why.as_str(), "miss");
                     poll_fn(|cx| service.poll_ready(cx)).await?;
                     let began = context.clock.nanos();
-                    let inner = service.call(question(request, &quest, &mut missed, false));
-                    return lead(&shared, quest.but(missed), leader, began, inner).await;
+                    question(&mut request, &quest, &mut missed, false);
+                    let inner = service.call(request);
+                    return lead(&shared, quest.but(missed), (leader, drive), began, inner).await;
                 }
                 Joined::Follows(another) => {
                     follower = Some(another);
@@ -410,7 +409,8 @@ where
         let _ = begin(&shared, &quest, &mut missed, None, until).await;
         poll_fn(|cx| service.poll_ready(cx)).await?;
         let began = context.clock.nanos();
-        let inner = service.call(question(request, &quest, &mut missed, true));
+        question(&mut request, &quest, &mut missed, true);
+        let inner = service.call(request);
         return Fill::new(&shared, quest.but(missed), None, began).run(inner).await;
     }
 }
@@ -425,7 +425,7 @@ enum Followed<B> {
 }
 
 async fn follow<St: Store, B>(shared: &Arc<Shared<St>>, quest: &Quest, follower: &Follower, until: Instant) -> Followed<B> {
-    let Asked { method, headers, .. } = &quest.asked;
+    let asked = &quest.asked;
     let context = shared.store.context();
     let progress = match quest.rule.soft_timeout() {
         None => follower.wait(until).await,
@@ -446,15 +446,16 @@ async fn follow<St: Store, B>(shared: &Arc<Shared<St>>, quest: &Quest, follower:
                 return Followed::Alone(Miss::NotShared);
             }
             let (primary, stamp) = (quest.primary.as_ref(), found.entry.stamp());
-            if !answer::may_share(&shared.store, stamp, &quest.rule, found.terms(), primary, headers) {
+            if !answer::may_share(&shared.store, stamp, &quest.rule, found.terms(), primary, asked) {
                 return Followed::Again;
             }
             context.counters.add(Count::Collapsed, 1);
-            Followed::Answer(answer::from_entry(shared, &found.entry, method, headers, Outcome::Collapsed, now))
+            let (method, conditions) = (&asked.method, asked.conditions());
+            Followed::Answer(answer::from_entry(shared, &found.entry, method, conditions, Outcome::Collapsed, now))
         }
         Some(Progress::Arriving(found)) => {
             let primary = quest.primary.as_ref();
-            let shares = |stamp| answer::may_share(&shared.store, stamp, &quest.rule, found.terms(), primary, headers);
+            let shares = |stamp| answer::may_share(&shared.store, stamp, &quest.rule, found.terms(), primary, asked);
             if !quest.asked.may_have(found.http.as_deref(), now) || !follower.stamp().is_some_and(shares) {
                 // On its way, but not for us.
                 return Followed::Alone(Miss::NotShared);

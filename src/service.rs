@@ -194,6 +194,7 @@ pub(crate) struct Missed<St: Store> {
 
 impl<St: Store> Missed<St> {
     /// What was found may stand in, and be asked about.
+    #[inline]
     pub(crate) fn asking(why: Miss, spare: Option<Arc<Entry>>, stamp: Stamp, varying: Option<(Vary, Key)>) -> Self {
         let ours = spare.clone().and_then(asked_about);
         let why = if why == Miss::Absent && varying.is_some() { Miss::Variant } else { why };
@@ -218,6 +219,7 @@ fn asked_about(entry: Arc<Entry>) -> Option<Arc<Entry>> {
 }
 
 impl Quest {
+    #[inline]
     fn new<B>(
         rule: &Arc<Compiled>,
         key: KeyRef<'_>,
@@ -237,13 +239,17 @@ impl Quest {
     }
 
     /// With the look that has not answered it.
+    #[inline]
     pub(crate) fn but<St: Store>(self, missed: Missed<St>) -> Box<Sought<St>> {
         Box::new(Sought { quest: self, missed })
     }
 
     /// What the store has for this request, waiting for one that has to be asked.
     pub(crate) async fn look<St: Store>(&self, shared: &Shared<St>) -> Result<Look, StoreError> {
-        self.look_for(shared, &self.asked.headers).await
+        match self.asked.headers() {
+            Some(headers) => self.look_for(shared, headers).await,
+            None => Ok(Look::nothing()),
+        }
     }
 
     /// The same, where the fields of the request are still with the request.
@@ -257,13 +263,13 @@ impl Quest {
     }
 
     /// What the store has for this request by now, if it answers at once.
-    fn look_again<St: Store>(&self, shared: &Shared<St>) -> Option<Arc<Entry>> {
-        Some(Look::now(&shared.store, &self.rule, self.primary.as_ref(), &self.asked.headers)?.found?.0)
+    fn look_again<St: Store>(&self, shared: &Shared<St>, headers: &HeaderMap) -> Option<Arc<Entry>> {
+        Some(Look::now(&shared.store, &self.rule, self.primary.as_ref(), headers)?.found?.0)
     }
 
     /// The same, if it is fresh.
-    pub(crate) fn fresh_by_now<St: Store>(&self, shared: &Shared<St>) -> Option<Arc<Entry>> {
-        let found = Look::now(&shared.store, &self.rule, self.primary.as_ref(), &self.asked.headers)?.found;
+    pub(crate) fn fresh_by_now<St: Store>(&self, shared: &Shared<St>, headers: &HeaderMap) -> Option<Arc<Entry>> {
+        let found = Look::now(&shared.store, &self.rule, self.primary.as_ref(), headers)?.found;
         match self.decide(found, shared.store.context().clock.nanos()) {
             Decision::Fresh(entry) | Decision::Early(entry) => Some(entry),
             Decision::Stale(_) | Decision::Accepted(_) | Decision::Refused | Decision::Ask(..) => None,
@@ -271,10 +277,11 @@ impl Quest {
     }
 
     /// Joins the fill of this key, or leads one: under the stamp of the look, or, in a shared store, under one still to come.
-    pub(crate) fn join<St: Store>(&self, shared: &Shared<St>, missed: &Missed<St>) -> Joined {
+    pub(crate) fn join<St: Store, T: Send + 'static>(&self, shared: &Shared<St>, missed: &Missed<St>) -> Joined<T> {
         let store = &shared.store;
         let alive = |stamp: &Stamp| store.may_join(stamp, &missed.stamp, &self.plan.names);
-        shared.flights.join(missed.key(self), (!store.is_shared()).then_some(&missed.stamp), alive)
+        let stamp = (!store.is_shared()).then_some(&missed.stamp);
+        shared.flights.join(missed.key(self), stamp, shared.options.fill_limit, alive)
     }
 }
 
@@ -417,12 +424,21 @@ fn step<St: Store, R>(
     view: &RequestView<'_>,
 ) -> Result<Step<St>, Bypass> {
     let Target { rule, asks, key, .. } = *target;
-    let http = asked_http(request, target)?;
+    let mut http = asked_http(request, target)?;
     let (method, headers) = (request.method(), request.headers());
-    let quest = |http| Quest::new(rule, key, view, request, asks.less, http);
+    let quest = |http: &mut Option<AskedHttp>| Quest::new(rule, key, view, request, asks.less, http.take());
+    // Put where it stays, and with it the fields of the request if anything can depend on them.
+    let sought = |http: &mut Option<AskedHttp>, missed: Missed<St>| {
+        let keeps = asks.less || http.is_some() || missed.varying.is_some() || rule.may_vary();
+        let mut sought = quest(http).but(missed);
+        if keeps {
+            sought.quest.asked.keep(request);
+        }
+        sought
+    };
     let landings = shared.flights.landings();
     let Some(Look { found, stamp, varying }) = Look::now(&shared.store, rule, key, headers) else {
-        return Ok(Step::Wait(Box::new(quest(http))));
+        return Ok(Step::Wait(Box::new(quest(&mut http))));
     };
     let Context { clock, counters, .. } = shared.store.context();
     let now = clock.nanos();
@@ -440,28 +456,27 @@ fn step<St: Store, R>(
         Decision::Early(entry) | Decision::Stale(entry) if *method == Method::HEAD => Step::Serve(entry, outcome, now),
         Decision::Early(entry) | Decision::Stale(entry) => {
             let missed = Missed::renewing(entry.clone(), stamp, varying);
-            Step::Refresh(entry, outcome, now, quest(http).keeping(request).but(missed))
+            Step::Refresh(entry, outcome, now, sought(&mut http, missed))
         }
         Decision::Accepted(entry) => Step::Serve(entry, Outcome::Stale(Stale::MaxStale), now),
         Decision::Refused => Step::Refused,
         // The whole was not asked for: where HTTP decides, a part may be stored; elsewhere none is.
         Decision::Ask(..) if http.is_some() && asks.range && parts::asks_for_one(method, headers) => {
-            Step::Wait(Box::new(quest(http)))
+            Step::Wait(Box::new(quest(&mut http)))
         }
         Decision::Ask(..) if asks.range && *method == Method::GET => return Err(Bypass::Range),
         Decision::Ask(_, Some(entry)) if *method == Method::HEAD && entry.http().is_some() => {
             counters.miss(Miss::Head);
-            Step::Head(quest(http).keeping(request).but(Missed::asking(Miss::Head, Some(entry), stamp, varying)))
+            Step::Head(sought(&mut http, Missed::asking(Miss::Head, Some(entry), stamp, varying)))
         }
         // Only a response to GET is stored: a HEAD goes its way.
         Decision::Ask(..) if *method == Method::HEAD => {
             counters.miss(Miss::Head);
             Step::Mark(CacheStatus::new(Outcome::Miss(Miss::Head)))
         }
-        Decision::Ask(why, spare) => Step::Ask(
-            quest(http).keeping(request).but(Missed::asking(why, spare, stamp, varying)),
-            Looked { at: now, landings },
-        ),
+        Decision::Ask(why, spare) => {
+            Step::Ask(sought(&mut http, Missed::asking(why, spare, stamp, varying)), Looked { at: now, landings })
+        }
     })
 }
 
@@ -547,32 +562,26 @@ pub(crate) fn overrides_method(name: &str) -> bool {
 }
 
 /// The client's own conditions and its range: we answer them ourselves, and the inner service is to send the whole.
-fn without_conditions<B>(mut request: Request<B>) -> Request<B> {
-    let headers: &mut HeaderMap = request.headers_mut();
+fn without_conditions(headers: &mut HeaderMap) {
     for name in [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::RANGE, header::IF_RANGE] {
         if headers.remove(&name).is_some() {
             tracing::trace!(%name, "taken off");
         }
     }
-    request
 }
 
-/// The request as the inner service is to see it: with our own conditions where we have something to ask about, else without
-/// any; alone, it goes as it came.
-pub(crate) fn question<B, St: Store>(
-    mut request: Request<B>,
-    quest: &Quest,
-    missed: &mut Missed<St>,
-    alone: bool,
-) -> Request<B> {
+/// Makes of a request what the inner service is to see: one with our own conditions where we have something to ask about, else one
+/// without any; alone, it goes as it came.
+#[inline]
+pub(crate) fn question<B, St: Store>(request: &mut Request<B>, quest: &Quest, missed: &mut Missed<St>, alone: bool) {
     if let Some(ours) = &missed.ours {
         // RFC 9111, section 4.3.1: ours and not the client's, so that a 304 is about what is stored here.
         if !semantics::condition(request.headers_mut(), &[&as_inner_service_knows(ours)]) {
             missed.ours = None;
         }
-        return request;
+    } else if !alone && quest.asked.less {
+        without_conditions(request.headers_mut());
     }
-    if alone || !quest.asked.less { request } else { without_conditions(request) }
 }
 
 impl<S, St> Cache<S, St> {
@@ -590,7 +599,7 @@ impl<S, St> Cache<S, St> {
         &mut self,
         mut sought: Box<Sought<St>>,
         looked: Looked,
-        request: Request<ReqB>,
+        mut request: Request<ReqB>,
     ) -> ResponseFuture<S::Future, St, ResB, S::Error>
     where
         S: Inner<ReqB, ResB> + Clone,
@@ -610,21 +619,22 @@ impl<S, St> Cache<S, St> {
             return self.ask_alone(sought, now, request);
         }
         match quest.join(&shared, missed) {
-            Joined::Leads(leader) => {
+            Joined::Leads(leader, drive) => {
                 // Another fill may have landed between our look and our joining.
                 if shared.flights.landings() != looked.landings
-                    && let Some(entry) = quest.fresh_by_now(&shared)
+                    && let Some(entry) = quest.fresh_by_now(&shared, request.headers())
                 {
                     drop(leader);
-                    let Asked { method, headers, .. } = &quest.asked;
+                    let (method, headers) = (request.method(), request.headers());
                     let response = answer::from_entry(&shared, &entry, method, headers, Outcome::Hit, now);
                     hit(&shared, now);
                     return ResponseFuture::ready(response);
                 }
                 counters.miss(missed.why);
                 tracing::debug!(reason = missed.why.as_str(), "miss");
-                let inner = self.take_ready().call(question(request, quest, missed, false));
-                ResponseFuture::lead(road::lead(&shared, sought, leader, now, inner))
+                question(&mut request, quest, missed, false);
+                let inner = self.take_ready().call(request);
+                ResponseFuture::lead(road::lead(&shared, sought, (leader, drive), now, inner))
             }
             Joined::Follows(follower) => self.wait(Box::new(sought.quest), request, Some(follower)),
             Joined::Full => {
@@ -639,7 +649,7 @@ impl<S, St> Cache<S, St> {
         &mut self,
         mut sought: Box<Sought<St>>,
         now: Nanos,
-        request: Request<ReqB>,
+        mut request: Request<ReqB>,
     ) -> ResponseFuture<S::Future, St, ResB, S::Error>
     where
         S: Inner<ReqB, ResB> + Clone,
@@ -648,7 +658,8 @@ impl<S, St> Cache<S, St> {
     {
         let Sought { quest, missed } = &mut *sought;
         self.shared.store.context().counters.miss(missed.why);
-        let inner = self.take_ready().call(question(request, quest, missed, true));
+        question(&mut request, quest, missed, true);
+        let inner = self.take_ready().call(request);
         ResponseFuture::work(Fill::new(&self.shared, sought, None, now).run(inner))
     }
 
@@ -671,7 +682,7 @@ impl<S, St> Cache<S, St> {
     }
 
     /// Has an entry refreshed behind its back, unless somebody is at it.
-    fn refresh<ReqB, ResB>(&mut self, mut sought: Box<Sought<St>>, seen: &Arc<Entry>, request: Request<ReqB>)
+    fn refresh<ReqB, ResB>(&mut self, mut sought: Box<Sought<St>>, seen: &Arc<Entry>, mut request: Request<ReqB>)
     where
         S: Inner<ReqB, ResB> + Clone,
         St: Store,
@@ -689,15 +700,16 @@ impl<S, St> Cache<S, St> {
             runtime.spawn(Box::pin(road::renew(shared, self.inner.clone(), sought.quest, request)).in_current_span());
             return;
         }
-        if let Joined::Leads(leader) = quest.join(&shared, missed) {
+        if let Joined::Leads(leader, _) = quest.join::<_, ()>(&shared, missed) {
             // Whoever was at it may have landed between our look and our joining.
-            if quest.look_again(&shared).is_some_and(|found| !Arc::ptr_eq(&found, seen)) {
+            if quest.look_again(&shared, request.headers()).is_some_and(|found| !Arc::ptr_eq(&found, seen)) {
                 return;
             }
             let Context { clock, counters, .. } = shared.store.context();
             counters.add(Count::Refreshes, 1);
             let began = clock.nanos();
-            let inner = self.take_ready().call(question(request, quest, missed, false));
+            question(&mut request, quest, missed, false);
+            let inner = self.take_ready().call(request);
             runtime.spawn(road::refreshing(&shared, sought, leader, began, inner).in_current_span());
         }
     }

@@ -116,7 +116,8 @@ reasons! {
         NoCache = "no-cache",
         /// It sets a cookie.
         SetCookie = "set-cookie",
-        /// `Vary: *`, or more or longer varying fields than are kept apart: 8, and what a key of 8 KiB has room for.
+        /// `Vary: *`, or more or longer varying fields than are kept apart: 8, and what a key of 8 KiB has room for. Or the first
+        /// `Vary` under a rule whose 64 responses before had none: the fields of their requests are not kept any more.
         Vary = "vary",
         /// A part of a whole: `Content-Range`.
         Partial = "partial",

@@ -23,7 +23,9 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
-use tower_response_cache::{BoxError, CacheLayer, Caching, Clock, Memory, Miss, Outcome, Rule, Stale, Store};
+use tower_response_cache::{
+    BoxError, CacheLayer, CacheStatus, Caching, Clock, Memory, Miss, NoStore, Outcome, Rule, Stale, Store, Storing,
+};
 
 const CROWD: usize = 1000;
 
@@ -231,6 +233,48 @@ async fn each_variant_of_a_cold_key_gets_its_own() {
         assert_eq!(text(one.await.unwrap()).await, language);
     }
     assert_eq!(calls.load(Ordering::SeqCst), 3);
+}
+
+/// The fields of requests are not kept where responses have not varied for long; the first that does is for its own request.
+#[tokio::test(start_paused = true)]
+async fn where_nothing_has_varied_for_long_the_first_that_does_is_not_stored_and_those_who_wait_elect_another() {
+    let store = memory();
+    let (cache, mut hand) = in_hand(&layer(&store, Rule::ttl(MINUTE)));
+    for n in 0..200 {
+        let plain = begin(&cache, get(&format!("/t/plain-{n}"))).await;
+        next_call(&mut hand).await.1.send_response(ok("plain"));
+        assert_eq!(text(plain.await.unwrap()).await, "plain");
+    }
+    let in_language = |language: &str| {
+        Request::get("/t/a").header(header::ACCEPT_LANGUAGE, language).body(Plain::default()).expect("a valid request")
+    };
+    let varying = |text: &'static str| {
+        let mut response = ok(text);
+        response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept-language"));
+        response
+    };
+    let leads = begin(&cache, in_language("de")).await;
+    let same = begin(&cache, in_language("de")).await;
+    let other = begin(&cache, in_language("fr")).await;
+    next_call(&mut hand).await.1.send_response(varying("eins"));
+    let response = leads.await.unwrap();
+    let not_stored = response.extensions().get::<CacheStatus>().expect("a rule covers it").stored();
+    assert_eq!(not_stored, Some(Storing::Not(NoStore::Vary)));
+    assert_eq!(text(response).await, "eins");
+    // One of the two who have waited asks for both, and the other for itself once it sees that they differ.
+    let (same, other) = (tokio::spawn(same), tokio::spawn(other));
+    for _ in 0..2 {
+        let (asked, answers) = next_call(&mut hand).await;
+        let de = asked.headers()[header::ACCEPT_LANGUAGE] == "de";
+        answers.send_response(varying(if de { "zwei" } else { "deux" }));
+    }
+    assert_eq!(text(same.await.unwrap().unwrap()).await, "zwei");
+    assert_eq!(text(other.await.unwrap().unwrap()).await, "deux");
+    for (language, want) in [("de", "zwei"), ("fr", "deux")] {
+        let hit = send(&cache, in_language(language)).await;
+        assert_eq!((outcome(&hit), text(hit).await.as_str()), (Outcome::Hit, want));
+    }
+    no_call(&mut hand).await;
 }
 
 // ---- what may not be shared

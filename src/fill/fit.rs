@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use http::{HeaderMap, Method, StatusCode, header, response};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header, response};
 use http_body::Body;
 
 use super::Fill;
@@ -16,6 +16,7 @@ use crate::{
     parts,
     rules::HttpOptions,
     semantics::{self, CacheControl, ETag, Exchange, Exchanged, Freshness, SharedRules, Vary},
+    service::Quest,
     status::NoStore,
     store::{Http, Store, Times, finished},
 };
@@ -34,49 +35,81 @@ pub(super) struct Fit {
     /// The fields as hits will have them.
     pub(super) headers: HeaderMap,
     pub(super) vary: Vary,
-    /// All namespaces, where the response named some; those among them that were known before it came are not in `added`.
-    pub(super) names: Option<Namespaces>,
-    pub(super) added: Namespaces,
+    /// Present where the response named namespaces itself.
+    pub(super) named: Option<Box<Named>>,
     pub(super) times: Times,
     pub(super) http: Option<Box<Http>>,
 }
 
-type Terms = (CacheControl, Times, Option<Box<Http>>);
+/// The namespaces of a response that named some itself.
+pub(super) struct Named {
+    pub(super) all: Namespaces,
+    /// Those among them that were not known before it came.
+    pub(super) added: Namespaces,
+}
+
+impl Named {
+    /// The names that were known from the request, and those that came with the response.
+    pub(super) fn new(known: &Namespaces, all: Namespaces) -> Box<Self> {
+        Box::new(Self { added: all.since(known.count()), all })
+    }
+}
+
+impl Fit {
+    /// The namespaces that were not known before the response came; none if there are none.
+    pub(super) fn added(&self) -> Option<&Namespaces> {
+        self.named.as_ref().map(|named| &named.added).filter(|added| !added.is_empty())
+    }
+}
+
+type Terms = (Times, Option<Box<Http>>);
 
 impl<St: Store> Fill<St> {
     /// Whether a response may be stored, and as what; or why not.
-    pub(super) fn fit<B: Body>(&self, parts: &response::Parts, body: &B, hints: Option<&Caching>) -> Result<Box<Fit>, NoStore> {
+    pub(super) fn fit<B: Body>(&self, parts: &response::Parts, body: &B, hints: Option<&Caching>) -> Result<Fit, NoStore> {
         if hints.is_some_and(Caching::forbids) {
             return Err(NoStore::NoStore);
         }
-        let (control, times, http) = match self.of.quest.rule.http() {
-            None => self.by_rule(parts, hints)?,
-            Some(options) => self.by_http(options, parts, hints)?,
+        let seen = Seen::of(&parts.headers);
+        self.of.quest.rule.has_answered(seen.varies);
+        let options = self.of.quest.rule.http();
+        let control = match options {
+            Some(options) => semantics::response_directives(&parts.headers, &options.targets),
+            None if seen.lines > 1 => CacheControl::of(&parts.headers),
+            None => CacheControl::of_lines(seen.directives.map(HeaderValue::as_bytes)),
+        };
+        let (times, http) = match options {
+            None => self.by_rule(parts, &seen, &control, hints)?,
+            Some(options) => self.by_http(options, parts, &seen, &control, hints)?,
         };
         let max = self.of.quest.rule.max_body();
-        let announced = content_length(&parts.headers);
+        let announced = seen.announced();
         if body.size_hint().lower().max(announced.unwrap_or(0)) > max as u64 {
             return Err(NoStore::TooLarge);
         }
         let (vary, key) = match parts.status {
             StatusCode::PARTIAL_CONTENT => (Vary::default(), self.part_key(&parts.headers)?),
-            _ => self.variant(Vary::of(&parts.headers))?,
+            _ => self.variant(if seen.varies { Vary::of(&parts.headers) } else { Vary::default() })?,
         };
         let language = self.language_key(&vary, &parts.headers);
-        let names = self.named(&parts.headers, hints)?;
-        let added = names.as_ref().map_or_else(Namespaces::default, |names| names.since(self.of.quest.plan.names.count()));
+        let named = self.named(&parts.headers, hints)?.map(|all| Named::new(&self.of.quest.plan.names, all));
         let mut headers = Cow::Borrowed(&parts.headers);
-        if names_hops(&parts.headers) || control.private.is_some() || control.no_cache.is_some() {
+        if seen.hops || control.private.is_some() || control.no_cache.is_some() {
             semantics::strip_for_storing(headers.to_mut(), &control);
         }
         let options = &self.shared.options;
-        let headers = finished(&headers, options.cache_status.is_some(), usize::from(options.content_length));
-        Ok(Box::new(Fit { key, language, status: parts.status, announced, headers, vary, names, added, times, http }))
+        let shape = self.of.quest.rule.shape();
+        let headers = finished(&headers, options.cache_status.is_some(), usize::from(options.content_length), shape);
+        shape.take(&headers);
+        Ok(Fit { key, language, status: parts.status, announced, headers, vary, named, times, http })
     }
 
     /// The namespaces of a response that names some itself, with those that are known from its request.
     fn named(&self, response: &HeaderMap, hints: Option<&Caching>) -> Result<Option<Namespaces>, NoStore> {
         let hinted = hints.map_or(&[][..], Caching::namespaces);
+        if hinted.is_empty() && self.of.quest.plan.groups_of.is_none() && self.of.quest.plan.names.count() <= MAX_NAMESPACES {
+            return Ok(None);
+        }
         // RFC 9875, section 2: groups that cannot be read are groups by which it could not be cleared.
         let joined = |origin: &Origin| origin.joined(response).map_err(|_| NoStore::Namespaces);
         let groups = self.of.quest.plan.groups_of.as_ref().map(joined).transpose()?.unwrap_or_default();
@@ -97,10 +130,19 @@ impl<St: Store> Fill<St> {
     }
 
     /// Whether and how long a response is kept where the rule decides.
-    fn by_rule(&self, parts: &response::Parts, hints: Option<&Caching>) -> Result<Terms, NoStore> {
-        let control = CacheControl::of(&parts.headers);
-        semantics::safe_to_store(parts.status, &parts.headers, &control).map_err(no_store)?;
-        if is_event_stream(&parts.headers) {
+    fn by_rule(
+        &self,
+        parts: &response::Parts,
+        seen: &Seen<'_>,
+        control: &CacheControl,
+        hints: Option<&Caching>,
+    ) -> Result<Terms, NoStore> {
+        match seen.cookies || seen.varies {
+            true => semantics::safe_to_store(parts.status, &parts.headers, control),
+            false => semantics::plainly_safe_to_store(parts.status, seen.range, control),
+        }
+        .map_err(no_store)?;
+        if seen.is_event_stream() {
             return Err(NoStore::EventStream);
         }
         let ttl = self.of.quest.rule.lifetime(&self.of.quest.plan, parts).ok_or(NoStore::Status)?;
@@ -108,13 +150,19 @@ impl<St: Store> Fill<St> {
         if ttl.is_zero() {
             return Err(NoStore::Lifetime);
         }
-        Ok((control, self.times(ttl, &parts.headers), None))
+        Ok((self.times(ttl, seen), None))
     }
 
     /// The same where HTTP decides (RFC 9111, section 3 and section 4.2).
-    fn by_http(&self, options: &HttpOptions, parts: &response::Parts, hints: Option<&Caching>) -> Result<Terms, NoStore> {
+    fn by_http(
+        &self,
+        options: &HttpOptions,
+        parts: &response::Parts,
+        seen: &Seen<'_>,
+        control: &CacheControl,
+        hints: Option<&Caching>,
+    ) -> Result<Terms, NoStore> {
         let (status, response) = (parts.status, &parts.headers);
-        let control = semantics::response_directives(response, &options.targets);
         let stated = control.s_maxage.is_some()
             || control.max_age.is_some()
             || !control.targeted && response.contains_key(header::EXPIRES);
@@ -127,11 +175,12 @@ impl<St: Store> Fill<St> {
             silent_is_fresh: options.fills_silence(),
             // That is asked below, of cookies as well.
             identity_in_key: true,
-            keep_partial: parts::asks_for_one(&self.of.quest.asked.method, &self.of.quest.asked.headers),
+            keep_partial: parts::asks_for_one(&self.of.quest.asked.method, self.of.quest.asked.conditions()),
             ..SharedRules::default()
         };
-        let exchange = Exchange { method: &Method::GET, request: &self.of.quest.asked.headers, status, response };
-        match semantics::shared_storable(&exchange, &control, rules) {
+        let request = self.of.quest.asked.headers().ok_or(NoStore::Vary)?;
+        let exchange = Exchange { method: &Method::GET, request, status, response };
+        match semantics::shared_storable(&exchange, control, rules) {
             Err(semantics::NoStore::NotAllowed | semantics::NoStore::NothingToReuse) if own.is_some() => {}
             other => other.map_err(no_store)?,
         }
@@ -139,14 +188,14 @@ impl<St: Store> Fill<St> {
         if !open && self.of.quest.asked.http.as_ref().is_some_and(|asked| asked.guarded) {
             return Err(NoStore::Authorization);
         }
-        if is_event_stream(response) {
+        if seen.is_event_stream() {
             return Err(NoStore::EventStream);
         }
         let now = self.answered;
         let at = Exchanged { requested: self.began / MS, received: now / MS };
         let (while_revalidate, if_error) = self.of.quest.rule.windows();
         let rules = options.freshness(response, while_revalidate, if_error);
-        let mut freshness = Freshness::shared(status, response, &control, at, &rules);
+        let mut freshness = Freshness::shared(status, response, control, at, &rules);
         if let Some(own) = own {
             freshness.lifetime = freshness.initial_age.saturating_add(own);
         }
@@ -173,13 +222,13 @@ impl<St: Store> Fill<St> {
             kept_until: if asks { fresh_until.saturating_add(nanos(options.keep)) } else { useful_until },
             cost: self.took(),
         };
-        Ok((control, times, Some(Box::new(Http { freshness, open, asks, own_tag: false }))))
+        Ok((times, Some(Box::new(Http { freshness, open, asks, own_tag: false }))))
     }
 
     /// The key that a part is stored under. One that varies by more than is known of the whole would not be found again.
     fn part_key(&self, response: &HeaderMap) -> Result<Key, NoStore> {
         let known = self.of.missed.varying.as_ref().map(|(vary, _)| vary.clone()).unwrap_or_default();
-        let key = parts::as_asked(self.key().as_ref(), &self.of.quest.asked.headers);
+        let key = parts::as_asked(self.key().as_ref(), self.of.quest.asked.conditions());
         key.filter(|_| known.union(&Vary::of(response)) == known).ok_or(NoStore::Partial)
     }
 
@@ -198,13 +247,8 @@ impl<St: Store> Fill<St> {
             return Err(NoStore::Vary);
         }
         let secret = &self.shared.store.context().secret;
-        let key = answer::variant_key(
-            &self.of.quest.rule,
-            secret,
-            self.of.quest.primary.as_ref(),
-            &vary,
-            &self.of.quest.asked.headers,
-        );
+        let Quest { rule, primary, asked, .. } = &self.of.quest;
+        let key = answer::variant_key(rule, secret, primary.as_ref(), &vary, asked.headers().ok_or(NoStore::Vary)?);
         match key.canonical().len() > MAX_KEY_LEN {
             true => Err(NoStore::Vary),
             false => Ok((vary, key)),
@@ -214,21 +258,15 @@ impl<St: Store> Fill<St> {
     /// The key of a variant's language, if the rule wants that.
     pub(super) fn language_key(&self, vary: &Vary, response: &HeaderMap) -> Option<Key> {
         let (secret, language) = (&self.shared.store.context().secret, || semantics::language_of(response));
-        let key = answer::language_key(
-            &self.of.quest.rule,
-            secret,
-            self.of.quest.primary.as_ref(),
-            vary,
-            &self.of.quest.asked.headers,
-            language,
-        );
+        let Quest { rule, primary, asked, .. } = &self.of.quest;
+        let key = answer::language_key(rule, secret, primary.as_ref(), vary, asked.headers()?, language);
         key.filter(|key| key.canonical().len() <= MAX_KEY_LEN)
     }
 
-    fn times(&self, ttl: Duration, headers: &HeaderMap) -> Times {
+    fn times(&self, ttl: Duration, seen: &Seen<'_>) -> Times {
         let now = self.answered;
         // RFC 9111, section 4.2.3: an age that a cache below us states goes on from there; so does the time of the call.
-        let age = answer::stated_age(headers).map_or(0, nanos);
+        let age = seen.age.and_then(answer::stated_age).map_or(0, nanos);
         let fresh_until = now.saturating_add(nanos(ttl));
         Times {
             born: now.saturating_sub(age),
@@ -241,35 +279,79 @@ impl<St: Store> Fill<St> {
     }
 }
 
-/// Whether there are fields that are meant for one connection (RFC 9110, section 7.6.1).
-fn names_hops(headers: &HeaderMap) -> bool {
-    const HOPS: [&str; 9] = [
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authentication-info",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "transfer-encoding",
-        "upgrade",
-    ];
-    headers.keys().any(|name| HOPS.contains(&name.as_str()))
+/// What a walk over the fields of a response has found: most have few of those that matter, and one walk costs less than to ask for
+/// each by name.
+#[derive(Default)]
+struct Seen<'a> {
+    /// The first `Cache-Control`, and how many there are.
+    directives: Option<&'a HeaderValue>,
+    lines: usize,
+    /// `Content-Range`.
+    range: bool,
+    /// `Set-Cookie`.
+    cookies: bool,
+    /// `Vary`.
+    varies: bool,
+    /// Fields that are meant for one connection (RFC 9110, section 7.6.1).
+    hops: bool,
+    /// The first `Content-Type`.
+    kind: Option<&'a HeaderValue>,
+    /// The first `Age`.
+    age: Option<&'a HeaderValue>,
+    /// `Content-Length`, and how often it is there.
+    length: Option<&'a HeaderValue>,
+    lengths: usize,
 }
 
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    const EVENTS: &[u8] = b"text/event-stream";
-    headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.as_bytes().get(..EVENTS.len()))
-        .is_some_and(|start| start.eq_ignore_ascii_case(EVENTS))
-}
+impl<'a> Seen<'a> {
+    fn of(headers: &'a HeaderMap) -> Self {
+        let mut seen = Self::default();
+        for (name, value) in headers {
+            match *name {
+                header::CACHE_CONTROL => {
+                    seen.directives.get_or_insert(value);
+                    seen.lines += 1;
+                }
+                header::CONTENT_RANGE => seen.range = true,
+                header::SET_COOKIE => seen.cookies = true,
+                header::VARY => seen.varies = true,
+                header::CONTENT_TYPE => _ = seen.kind.get_or_insert(value),
+                header::AGE => _ = seen.age.get_or_insert(value),
+                header::CONTENT_LENGTH => (seen.length, seen.lengths) = (Some(value), seen.lengths + 1),
+                header::CONNECTION
+                | header::PROXY_AUTHENTICATE
+                | header::PROXY_AUTHORIZATION
+                | header::TE
+                | header::TRANSFER_ENCODING
+                | header::UPGRADE => seen.hops = true,
+                // What responses often have besides is known by its number, without a look at its letters.
+                header::CONTENT_ENCODING
+                | header::CONTENT_LANGUAGE
+                | header::DATE
+                | header::ETAG
+                | header::EXPIRES
+                | header::LAST_MODIFIED
+                | header::LINK
+                | header::LOCATION
+                | header::SERVER
+                | header::X_CONTENT_TYPE_OPTIONS => {}
+                _ => seen.hops |= matches!(name.as_str(), "keep-alive" | "proxy-authentication-info" | "proxy-connection"),
+            }
+        }
+        seen
+    }
 
-/// The announced length; none if it is absent, repeated or no number.
-fn content_length(headers: &HeaderMap) -> Option<u64> {
-    let mut values = headers.get_all(header::CONTENT_LENGTH).iter();
-    let value = values.next()?.to_str().ok()?.parse().ok();
-    values.next().map_or(value, |_| None)
+    fn is_event_stream(&self) -> bool {
+        const EVENTS: &[u8] = b"text/event-stream";
+        let start = self.kind.and_then(|value| value.as_bytes().get(..EVENTS.len()));
+        start.is_some_and(|start| start.eq_ignore_ascii_case(EVENTS))
+    }
+
+    /// The announced length; none if it is absent, repeated or no number.
+    fn announced(&self) -> Option<u64> {
+        let value = self.length.filter(|_| self.lengths == 1)?;
+        value.to_str().ok()?.parse().ok()
+    }
 }
 
 fn no_store(why: semantics::NoStore) -> NoStore {

@@ -1,5 +1,6 @@
 //! The whole road of a fill: from the inner service's answer to the client and into the store.
 
+mod call;
 mod fit;
 mod held;
 mod read;
@@ -8,8 +9,9 @@ mod validate;
 
 use std::{
     future::{Future, poll_fn},
+    pin::Pin,
     sync::Arc,
-    task::Poll,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -17,10 +19,10 @@ use http::{Response, StatusCode, header, response};
 use http_body::Body;
 use tracing::Instrument;
 
-use self::read::{Got, Whole};
-pub(crate) use self::{held::Held, validate::as_inner_service_knows};
+use self::read::Got;
+pub(crate) use self::{call::Call, held::Held, validate::as_inner_service_knows};
 use crate::{
-    answer::{self, Asked},
+    answer,
     body::{BoxError, CacheBody},
     clock::{MS, Nanos},
     flight::{Landing, Leader},
@@ -38,7 +40,17 @@ use crate::{
 /// How long it is remembered that responses for a key are not fit to be shared.
 const PASS: Nanos = 5_000_000_000;
 
-/// A call of the inner service, and what becomes of its answer.
+/// What a request that waits, or sets out for the inner service, is answered.
+pub(crate) type Answer<B, E> = Result<Response<CacheBody<B>>, E>;
+
+/// What the inner service's answer comes to.
+enum Ended<B, E> {
+    Now(Answer<B, E>),
+    /// Something has to be waited for.
+    Later(Pin<Box<dyn Future<Output = Answer<B, E>> + Send>>),
+}
+
+/// What becomes of the answer to a call of the inner service.
 pub(crate) struct Fill<St: Store> {
     pub(crate) shared: Arc<Shared<St>>,
     /// What was asked for and not found.
@@ -52,29 +64,25 @@ pub(crate) struct Fill<St: Store> {
 }
 
 impl<St: Store> Fill<St> {
+    #[inline]
     pub(crate) fn new(shared: &Arc<Shared<St>>, of: Box<Sought<St>>, leader: Option<Leader>, began: Nanos) -> Self {
         Self { shared: shared.clone(), of, began, answered: began, leader }
     }
 
-    /// Awaits the inner service, and makes of its answer the client's and, if it is fit, an entry.
-    pub(crate) async fn run<F, B, E>(self, inner: F) -> Result<Response<CacheBody<B>>, E>
+    /// Takes the answer of this call.
+    #[inline]
+    pub(crate) fn run<F, B, E>(self, inner: F) -> Call<F, St, B, E>
     where
         F: Future<Output = Result<Response<B>, E>> + Send + 'static,
         B: Body<Error: Into<BoxError>> + Send + 'static,
         E: Send + 'static,
     {
-        self.shared.store.context().counters.add(Count::InnerCalls, 1);
-        match self.of.quest.rule.soft_timeout().filter(|_| self.of.missed.spare.is_some()) {
-            None => {
-                let answer = inner.await;
-                self.answered(answer).await
-            }
-            Some(limit) => Box::pin(self.run_softly(inner, limit)).await,
-        }
+        Call::new(self, inner)
     }
 
-    /// The same, where something stale is served if the inner service takes longer than this.
-    async fn run_softly<F, B, E>(mut self, inner: F, limit: Duration) -> Result<Response<CacheBody<B>>, E>
+    /// Awaits the inner service, and makes of its answer the client's and, if it is fit, an entry. Where something stale may be
+    /// served, that is served if the inner service takes longer than this.
+    async fn run_softly<F, B, E>(mut self, inner: F, limit: Duration) -> Answer<B, E>
     where
         F: Future<Output = Result<Response<B>, E>> + Send + 'static,
         B: Body<Error: Into<BoxError>> + Send + 'static,
@@ -82,25 +90,46 @@ impl<St: Store> Fill<St> {
     {
         let mut inner = Box::pin(inner);
         let answer = match tokio::time::timeout(limit, &mut inner).await {
-            Ok(answer) => answer,
+            Ok(answer) => {
+                drop(inner);
+                answer
+            }
             Err(_) => {
                 if let Some(response) = self.stale_instead(Failure::Unreachable, Stale::SoftTimeout) {
                     self.of.missed.spare = None;
                     let limit = self.shared.options.fill_limit;
-                    let rest = async move { self.answered(inner.await).await };
+                    let rest = async move { self.answered_so(inner.await).await };
                     tokio::spawn(async move { drop(tokio::time::timeout(limit, rest).await) }.in_current_span());
                     return Ok(response);
                 }
                 inner.await
             }
         };
-        self.answered(answer).await
+        self.answered_so(answer).await
+    }
+
+    /// Makes of the inner service's answer the client's, waiting for what has to be waited for.
+    async fn answered_so<B, E>(self, answer: Result<Response<B>, E>) -> Answer<B, E>
+    where
+        B: Body<Error: Into<BoxError>> + Send + 'static,
+        E: Send + 'static,
+    {
+        let mut answered = Some((self, answer));
+        let ended = poll_fn(|cx| {
+            let (fill, answer) = answered.take().expect("polled after its end");
+            Poll::Ready(fill.answered(answer, cx))
+        });
+        match ended.await {
+            Ended::Now(answer) => answer,
+            Ended::Later(rest) => rest.await,
+        }
     }
 
     /// Makes of the inner service's answer the client's and, if it is fit, an entry.
-    async fn answered<B, E>(mut self, answer: Result<Response<B>, E>) -> Result<Response<CacheBody<B>>, E>
+    fn answered<B, E>(mut self, answer: Result<Response<B>, E>, cx: &mut Context<'_>) -> Ended<B, E>
     where
         B: Body<Error: Into<BoxError>> + Send + 'static,
+        E: Send + 'static,
     {
         self.of.missed.permit = None;
         self.has_answered();
@@ -109,14 +138,14 @@ impl<St: Store> Fill<St> {
             Err(error) => {
                 let stale = self.stale_instead(Failure::Unreachable, Stale::IfError);
                 self.not_shared(NoStore::Failed, false);
-                return stale.ok_or(error);
+                return Ended::Now(stale.ok_or(error));
             }
         };
         if let Some(failure) = Failure::of_status(response.status())
             && let Some(response) = self.stale_instead(failure, Stale::IfError)
         {
             self.not_shared(NoStore::Failed, false);
-            return Ok(response);
+            return Ended::Now(Ok(response));
         }
         let (mut parts, body) = response.into_parts();
         let hints = parts.extensions.remove::<Caching>();
@@ -127,23 +156,17 @@ impl<St: Store> Fill<St> {
         if parts.status == StatusCode::NOT_MODIFIED
             && let Some(ours) = self.of.missed.ours.take()
         {
-            return Ok(Box::pin(self.freshen(&ours, &parts, hints.as_ref())).await);
+            return Ended::Later(Box::pin(async move { Ok(self.freshen(&ours, &parts, hints.as_ref()).await) }));
         }
         let fit = match self.fit(&parts, &body, hints.as_ref()) {
             Ok(fit) => fit,
-            Err(why) => return Ok(self.unfit(why, parts, body)),
+            Err(why) => return Ended::Now(Ok(self.unfit(why, parts, body))),
         };
         // A response to GET without content need not be polled to be known as complete.
         let mut body = Box::pin(body);
-        let max = self.of.quest.rule.max_body();
-        let (got, reading) = poll_fn(|cx| Poll::Ready(Got::read(body.as_mut(), cx, max))).await;
-        let (mut response, whole) = self.kept(fit, parts, body, got, reading);
-        if let Some(Whole { fill, fit, body, trailers }) = whole {
-            let (shared, miss) = (fill.shared.clone(), fill.of.missed.why);
-            let (storing, _) = fill.store(fit, body, trailers).await;
-            shared.mark(&mut response, || CacheStatus::new(Outcome::Miss(miss)).storing(storing));
-        }
-        Ok(response)
+        let mut got = Got::of(&*body);
+        let reading = got.read(body.as_mut(), cx, self.of.quest.rule.max_body());
+        self.kept(fit, parts, body, got, reading)
     }
 
     /// The end of a fill whose response is not for the store.
@@ -152,7 +175,8 @@ impl<St: Store> Fill<St> {
         let pass = Failure::of_status(parts.status).is_none()
             && parts.status != StatusCode::NOT_MODIFIED
             && !about_the_request(why)
-            && !parts::asks_for_one(&self.of.quest.asked.method, &self.of.quest.asked.headers);
+            && !self.varies_unawares(why)
+            && !parts::asks_for_one(&self.of.quest.asked.method, self.of.quest.asked.conditions());
         let shared = self.shared.clone();
         let status = CacheStatus::new(Outcome::Miss(self.of.missed.why)).storing(Storing::Not(why));
         self.not_shared(why, pass);
@@ -187,8 +211,8 @@ impl<St: Store> Fill<St> {
             return None;
         }
         self.shared.store.context().counters.add(Count::Stale, 1);
-        let Asked { method, headers, .. } = &self.of.quest.asked;
-        Some(answer::from_entry(&self.shared, entry, method, headers, Outcome::Stale(why), now))
+        let asked = &self.of.quest.asked;
+        Some(answer::from_entry(&self.shared, entry, &asked.method, asked.conditions(), Outcome::Stale(why), now))
     }
 
     /// The end of a fill whose response is not for the store: those who wait go alone, at once.
@@ -202,8 +226,14 @@ impl<St: Store> Fill<St> {
             lock.without_entry(pass);
         }
         if let Some(leader) = self.leader.take() {
-            leader.land(Landing::NotShared);
+            // Where it varies by fields that were not kept, the next who asks keeps them, and the others can wait for that.
+            leader.land(if self.varies_unawares(why) { Landing::Lost } else { Landing::NotShared });
         }
+    }
+
+    /// Whether a response is not stored because the fields of its request were not kept.
+    fn varies_unawares(&self, why: NoStore) -> bool {
+        why == NoStore::Vary && self.of.quest.asked.headers().is_none()
     }
 
     /// The key that was looked up and not found.

@@ -12,7 +12,7 @@ use http::{HeaderMap, Response, header, response};
 use http_body::Body;
 use tracing::Instrument;
 
-use super::{Fill, fit::Fit};
+use super::{Ended, Fill, fit::Fit, store::Kept};
 use crate::{
     body::{BoxError, CacheBody, Rest},
     drive::{Awaited, unless_left},
@@ -23,38 +23,44 @@ use crate::{
     tape::{End, Reader, Tape, join},
 };
 
-/// A fit response that is complete, with all that is needed to store it.
-pub(super) struct Whole<St: Store> {
-    pub(super) fill: Fill<St>,
-    pub(super) fit: Box<Fit>,
-    pub(super) body: Bytes,
-    pub(super) trailers: Option<Box<HeaderMap>>,
-}
-
 impl<St: Store> Fill<St> {
-    /// The client's response where the inner service's is fit. If its body is complete, what is to be stored at once as well, and the
-    /// response is still to be marked; else it is read on, and stored, while it passes.
-    pub(super) fn kept<B>(
+    /// The client's response where the inner service's is fit. If its body is complete, it is stored first; else it is read on, and
+    /// stored, while it passes.
+    pub(super) fn kept<B, E>(
         self,
-        mut fit: Box<Fit>,
+        mut fit: Fit,
         mut parts: response::Parts,
         body: Pin<Box<B>>,
         mut got: Got,
         reading: Reading,
-    ) -> (Response<CacheBody<B>>, Option<Whole<St>>)
+    ) -> Ended<B, E>
     where
         B: Body<Error: Into<BoxError>> + Send + 'static,
+        E: Send + 'static,
     {
         if matches!(reading, Reading::Whole) && fit.announced.is_none_or(|n| n == got.len as u64) {
             let trailers = got.trailers.take().map(Box::new);
-            let data = exact(got.whole());
-            self.state_length(&mut fit, data.len(), trailers.is_some());
-            if let Some(tag) = self.tag(&mut fit, &data) {
+            let Exact { sent, kept } = exact(got.whole());
+            self.state_length(&mut fit, kept.len(), trailers.is_some());
+            if let Some(tag) = self.tag(&mut fit, &kept) {
                 parts.headers.insert(header::ETAG, tag);
             }
-            let response = Response::from_parts(parts, CacheBody::whole(data.clone(), trailers.clone()));
-            let response = self.of.quest.asked.conditional(response, self.answered);
-            return (response, Some(Whole { fill: self, fit, body: data, trailers }));
+            let mut response = Response::from_parts(parts, CacheBody::whole(sent, trailers.clone()));
+            if self.of.quest.asked.less {
+                response = self.of.quest.asked.conditional(response, self.answered);
+            }
+            let (shared, miss) = (self.shared.clone(), self.of.missed.why);
+            let status = move |storing| CacheStatus::new(Outcome::Miss(miss)).storing(storing);
+            return match self.store_now(fit, kept, trailers) {
+                Kept::Now(storing) => {
+                    shared.mark(&mut response, || status(storing));
+                    Ended::Now(Ok(response))
+                }
+                Kept::Later(storing) => Ended::Later(Box::pin(async move {
+                    let (storing, _) = storing.await;
+                    Ok(shared.marked(response, status(storing)))
+                })),
+            };
         }
         let length = got.exact.or(fit.announced);
         let mut taken = Taken { shared: self.shared.clone(), bytes: 0, used: 0 };
@@ -72,7 +78,7 @@ impl<St: Store> Fill<St> {
         match reading {
             Reading::Pending => {
                 // Names that came with the response are asked about at the end, in a store that has to be asked.
-                let known = fit.added.is_empty() || !self.shared.store.is_shared();
+                let known = fit.added().is_none() || !self.shared.store.is_shared();
                 if let (Some(leader), Some(length), true) = (&self.leader, length, known) {
                     leader.arrives(Arriving {
                         key: fit.key.clone(),
@@ -82,13 +88,13 @@ impl<St: Store> Fill<St> {
                         length,
                         tape: tape.clone(),
                         vary: fit.vary.clone(),
-                        added: fit.added.clone(),
+                        added: fit.added().cloned().unwrap_or_default(),
                         http: fit.http.clone(),
                     });
                 }
                 let response = self.of.quest.asked.conditional(response, self.answered);
                 tokio::spawn(Box::pin(self.read_on(fit, body, tape, rest, taken)).in_current_span());
-                return (shared.marked(response, status.storing(Storing::Pending)), None);
+                return Ended::Now(Ok(shared.marked(response, status.storing(Storing::Pending))));
             }
             // Grown too large, broken, or not as long as it was announced: the client gets it as it comes.
             Reading::TooLarge => {
@@ -102,11 +108,11 @@ impl<St: Store> Fill<St> {
             Reading::Whole => tape.end(End::Whole(trailers)),
         }
         self.not_shared(why, true);
-        (shared.marked(response, status.storing(Storing::Not(why))), None)
+        Ended::Now(Ok(shared.marked(response, status.storing(Storing::Not(why)))))
     }
 
     /// Reads a body to its end, whoever is still there to hear it, and stores it then.
-    async fn read_on<B>(self, mut fit: Box<Fit>, body: Pin<Box<B>>, tape: Arc<Tape>, rest: Rest<B>, taken: Taken<St>)
+    async fn read_on<B>(self, mut fit: Fit, body: Pin<Box<B>>, tape: Arc<Tape>, rest: Rest<B>, taken: Taken<St>)
     where
         B: Body<Error: Into<BoxError>> + Send + 'static,
     {
@@ -116,12 +122,12 @@ impl<St: Store> Fill<St> {
         let max = self.of.quest.rule.max_body();
         let reading = read_to_end(body, &tape, &rest, max, taken);
         let flight = self.leader.as_ref().map(Leader::flight);
-        let awaited = || flight.as_ref().is_some_and(|flight| flight.is_awaited());
+        let awaited = || flight.as_ref().is_some_and(|flight| flight.flight().is_awaited());
         let end = unless_left(reading, limit, || !tape.is_heard() && !awaited()).await;
         let why = match end {
             Some(Ok(trailers)) if fit.announced.is_none_or(|n| n == tape.len() as u64) => {
                 // Stored before its end is told: who has read it to the end finds it in the store.
-                let data = exact(tape.whole());
+                let data = exact(tape.whole()).kept;
                 self.state_length(&mut fit, data.len(), trailers.is_some());
                 self.tag(&mut fit, &data);
                 let _ = self.store(fit, data, trailers.clone().map(Box::new)).await;
@@ -246,17 +252,13 @@ impl Got {
         self.first.into_iter().chain(self.more).collect()
     }
 
-    /// Reads what is there.
-    pub(super) fn read<B>(body: Pin<&mut B>, cx: &mut std::task::Context<'_>, max: usize) -> (Self, Reading)
-    where
-        B: Body<Error: Into<BoxError>>,
-    {
-        let mut got = Self { exact: body.size_hint().exact(), ..Self::default() };
-        let reading = got.read_on(body, cx, max);
-        (got, reading)
+    /// Nothing yet of this body.
+    pub(super) fn of<B: Body>(body: &B) -> Self {
+        Self { exact: body.size_hint().exact(), ..Self::default() }
     }
 
-    fn read_on<B>(&mut self, mut body: Pin<&mut B>, cx: &mut std::task::Context<'_>, max: usize) -> Reading
+    /// Reads what is there.
+    pub(super) fn read<B>(&mut self, mut body: Pin<&mut B>, cx: &mut std::task::Context<'_>, max: usize) -> Reading
     where
         B: Body<Error: Into<BoxError>>,
     {
@@ -297,18 +299,25 @@ impl Reading {
     }
 }
 
-/// Bytes that hold on to little more memory than they show: a small slice of a large buffer is copied out of it. Large ones
-/// are kept as they are.
-fn exact(data: Bytes) -> Bytes {
+/// A body as it is sent, and as it is kept.
+struct Exact {
+    sent: Bytes,
+    kept: Bytes,
+}
+
+/// What is kept holds on to little more memory than it shows: a small slice of a large buffer is copied out of it. Large ones are kept
+/// as they are. What is sent is what has come: a copy made for the store is the store's alone until a hit shares it.
+fn exact(data: Bytes) -> Exact {
     const SMALL: usize = 64 << 10;
+    let same = |data: Bytes| Exact { sent: data.clone(), kept: data };
     if data.is_empty() {
-        return Bytes::new();
+        return same(Bytes::new());
     }
     let len = data.len();
     match data.try_into_mut() {
-        Ok(sole) if sole.capacity() <= len + len / 8 + 64 => sole.freeze(),
-        Ok(sole) => Bytes::copy_from_slice(&sole),
-        Err(shared) if len <= SMALL => Bytes::copy_from_slice(&shared),
-        Err(shared) => shared,
+        Ok(sole) if sole.capacity() <= len + len / 8 + 64 => same(sole.freeze()),
+        Ok(sole) => same(Bytes::copy_from_slice(&sole)),
+        Err(shared) if len <= SMALL => Exact { kept: Bytes::copy_from_slice(&shared), sent: shared },
+        Err(shared) => same(shared),
     }
 }

@@ -1,6 +1,6 @@
 //! A fit response and its body become an entry, and those who wait are told.
 
-use std::{mem, sync::Arc};
+use std::{future::Future, mem, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -17,6 +17,13 @@ use crate::{
     store::{Content, Draft, Entry, Lock, Put, Stamp, Store, StoreError},
 };
 
+/// What storing a response comes to.
+pub(super) enum Kept {
+    Now(Storing),
+    /// Something has to be waited for.
+    Later(Pin<Box<dyn Future<Output = (Storing, Arc<Entry>)> + Send>>),
+}
+
 /// An entry, and what is told of it once it is stored.
 struct Made {
     entry: Arc<Entry>,
@@ -29,17 +36,41 @@ struct Made {
 }
 
 impl<St: Store> Fill<St> {
+    /// Makes the entry, stores it, and lands: at once, where the response is all there is to store and the store does not have to be
+    /// waited for.
+    pub(super) fn store_now(mut self, fit: Fit, body: Bytes, trailers: Option<Box<HeaderMap>>) -> Kept {
+        let alone = fit.vary.is_empty() && fit.status != StatusCode::PARTIAL_CONTENT;
+        if !alone || fit.added().is_some() || self.shared.store.is_shared() {
+            return Kept::Later(Box::pin(self.store(fit, body, trailers)));
+        }
+        let leader = self.leader.take();
+        let never_fresh = self.is_never_fresh(&fit);
+        let Fit { key, status, headers, named, times, http, .. } = fit;
+        let names = named.map_or_else(|| mem::take(&mut self.of.quest.plan.names), |named| named.all);
+        let stamp = mem::take(&mut self.of.missed.stamp);
+        let content = Content::Response { status, headers, body, trailers };
+        let entry = Arc::new(Entry::new(key, stamp, Draft { names, times, content, http }));
+        let alone = |entry| Shareable { entry, vary: Vary::default(), added: Namespaces::default() };
+        match self.shared.store.put_now(&entry) {
+            Some(put) => Kept::Now(self.stored(Ok(put), never_fresh, leader, false, || alone(entry))),
+            None => Kept::Later(Box::pin(async move {
+                let put = self.shared.store.put(entry.clone(), None).await;
+                (self.stored(put, never_fresh, leader, false, || alone(entry.clone())), entry)
+            })),
+        }
+    }
+
     /// Makes the entry, stores it, and lands.
-    pub(super) async fn store(mut self, fit: Box<Fit>, body: Bytes, trailers: Option<Box<HeaderMap>>) -> (Storing, Arc<Entry>) {
+    pub(super) async fn store(mut self, fit: Fit, body: Bytes, trailers: Option<Box<HeaderMap>>) -> (Storing, Arc<Entry>) {
         let leader = self.leader.take();
         let lock = self.of.missed.lock.take().and_then(Held::with_entry);
-        let admitted = match fit.added.is_empty() {
-            true => Ok(self.of.missed.stamp.clone()),
+        let admitted = match fit.added() {
+            None => Ok(self.of.missed.stamp.clone()),
             // Boxed as all that only a shared store has to wait for: in memory a fill is small.
-            false => Box::pin(self.admitted(&fit.added, leader.as_ref())).await,
+            Some(added) => Box::pin(self.admitted(added, leader.as_ref())).await,
         };
         let stamp = admitted.as_ref().unwrap_or(&self.of.missed.stamp).clone();
-        let (mut made, marker) = self.made(*fit, stamp, body, trailers);
+        let (mut made, marker) = self.made(fit, stamp, body, trailers);
         let put = match admitted {
             Ok(_) => {
                 if let Some(marker) = marker {
@@ -61,16 +92,26 @@ impl<St: Store> Fill<St> {
             let copy = made.entry.like(key, made.entry.content().clone());
             let _ = self.keep(Arc::new(copy), None).await;
         }
-        let entry = made.entry.clone();
-        (self.stored(made, put, leader), entry)
+        let Made { entry, vary, added, never_fresh, .. } = made;
+        // Nobody knows whether those who wait may have it if its names could not be vouched for.
+        let unknown = self.shared.store.is_shared() && !added.is_empty();
+        let share = || Shareable { entry: entry.clone(), vary, added };
+        (self.stored(put, never_fresh, leader, unknown, share), entry)
+    }
+
+    /// Whether everybody has to ask about it before it serves.
+    fn is_never_fresh(&self, fit: &Fit) -> bool {
+        fit.http.as_ref().is_some_and(|http| !http.freshness.is_fresh(self.now() / MS) || http.freshness.validate_always)
     }
 
     /// The entry of a response; and, where responses of its key differ by fields of the request, what says so under that key.
     fn made(&mut self, fit: Fit, stamp: Stamp, body: Bytes, trailers: Option<Box<HeaderMap>>) -> (Made, Option<Arc<Entry>>) {
-        let Fit { key, language, status, headers, vary, names, added, times, http, .. } = fit;
-        let never_fresh =
-            http.as_ref().is_some_and(|http| !http.freshness.is_fresh(self.now() / MS) || http.freshness.validate_always);
-        let names = names.unwrap_or_else(|| mem::take(&mut self.of.quest.plan.names));
+        let never_fresh = self.is_never_fresh(&fit);
+        let Fit { key, language, status, headers, vary, named, times, http, .. } = fit;
+        let (names, added) = match named {
+            None => (mem::take(&mut self.of.quest.plan.names), Namespaces::default()),
+            Some(named) => (named.all, named.added),
+        };
         let marker = (!vary.is_empty()).then(|| {
             let draft = Draft { names: names.clone(), times, content: Content::Variants(vary.clone()), http: None };
             Arc::new(Entry::new(self.of.quest.primary.clone(), stamp.clone(), draft))
@@ -87,10 +128,16 @@ impl<St: Store> Fill<St> {
         }
     }
 
-    /// The end of a fill that was to be stored: it is counted, and those who wait are told.
-    fn stored(&self, made: Made, put: Result<Put, StoreError>, leader: Option<Leader>) -> Storing {
-        let Made { entry, vary, added, never_fresh, .. } = made;
-        let store = &self.shared.store;
+    /// The end of a fill that was to be stored: it is counted, and those who wait are told; that it is lost if it was not stored and is
+    /// `unknown`.
+    fn stored(
+        &self,
+        put: Result<Put, StoreError>,
+        never_fresh: bool,
+        leader: Option<Leader>,
+        unknown: bool,
+        share: impl FnOnce() -> Shareable,
+    ) -> Storing {
         let storing = match put {
             Ok(Put::Stored) => Storing::Stored,
             Ok(Put::Dead) => Storing::Not(NoStore::Cleared),
@@ -100,7 +147,7 @@ impl<St: Store> Fill<St> {
                 Storing::Not(NoStore::Store)
             }
         };
-        let counters = &store.context().counters;
+        let counters = &self.shared.store.context().counters;
         match storing {
             Storing::Not(why) => counters.no_store(why),
             _ => {
@@ -113,11 +160,9 @@ impl<St: Store> Fill<St> {
             }
         }
         if let Some(leader) = leader {
-            // Nobody knows whether those who wait may have it if its names could not be vouched for.
-            let unknown = store.is_shared() && !added.is_empty() && storing != Storing::Stored;
-            leader.land_with(|| match unknown {
+            leader.land_with(|| match unknown && storing != Storing::Stored {
                 true => Landing::Lost,
-                false => Landing::Stored(Arc::new(Shareable { entry, vary, added })),
+                false => Landing::Stored(Arc::new(share())),
             });
         }
         storing
@@ -138,8 +183,11 @@ impl<St: Store> Fill<St> {
 
     /// Has the stored response say how long it is, where that is wished and possible (RFC 9110, section 8.6).
     pub(super) fn state_length(&self, fit: &mut Fit, length: usize, trailers: bool) {
-        let may = !trailers && fit.status != StatusCode::NO_CONTENT && !fit.headers.contains_key(header::CONTENT_LENGTH);
-        if may && self.shared.options.content_length {
+        if self.shared.options.content_length
+            && !trailers
+            && fit.status != StatusCode::NO_CONTENT
+            && !fit.headers.contains_key(header::CONTENT_LENGTH)
+        {
             fit.headers.insert(header::CONTENT_LENGTH, length.into());
         }
     }

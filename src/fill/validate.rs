@@ -5,7 +5,10 @@ use std::{borrow::Cow, future::Future, sync::Arc, time::Duration};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header, response};
 use http_body::Body;
 
-use super::{Fill, fit::Fit};
+use super::{
+    Fill,
+    fit::{Fit, Named},
+};
 use crate::{
     answer,
     body::{BoxError, CacheBody},
@@ -41,7 +44,7 @@ impl<St: Store> Fill<St> {
                 let (storing, entry) = self.store(fit, body.clone(), trailers.clone()).await;
                 tracing::debug!("validated");
                 let status = validated.storing(storing);
-                answer::from_entry_as(&shared, &entry, &asked.method, &asked.headers, status, now)
+                answer::from_entry_as(&shared, &entry, &asked.method, asked.conditions(), status, now)
             }
             Err(why) => {
                 let response = Response::from_parts(head, CacheBody::whole(body.clone(), trailers.clone()));
@@ -55,12 +58,7 @@ impl<St: Store> Fill<St> {
 
     /// The head of a stored response with what a 304, or the answer to a HEAD, says anew (RFC 9111, section 3.2); and whether, and
     /// as what, it may still be stored.
-    fn renewed<B>(
-        &self,
-        ours: &Entry,
-        update: &HeaderMap,
-        hints: Option<&Caching>,
-    ) -> (response::Parts, Result<Box<Fit>, NoStore>)
+    fn renewed<B>(&self, ours: &Entry, update: &HeaderMap, hints: Option<&Caching>) -> (response::Parts, Result<Fit, NoStore>)
     where
         B: Body<Error: Into<BoxError>> + Send + 'static,
     {
@@ -69,12 +67,13 @@ impl<St: Store> Fill<St> {
         (head.status, head.headers) = (*status, as_inner_service_knows(ours).into_owned());
         semantics::merge(&mut head.headers, update, self.answered / MS);
         let fit = self.fit(&head, &CacheBody::<B>::whole(body.clone(), None), hints).map(|mut fit| {
-            let names = fit.names.get_or_insert_with(|| self.of.quest.plan.names.clone());
+            let known = &self.of.quest.plan.names;
+            let mut all = fit.named.take().map_or_else(|| known.clone(), |named| named.all);
             for name in ours.namespaces().iter() {
                 // What the handler named when it sent the whole is not named again.
-                names.push(name);
+                all.push(name);
             }
-            fit.added = names.since(self.of.quest.plan.names.count());
+            fit.named = Some(Named::new(known, all));
             self.tag(&mut fit, body);
             fit
         });

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -24,6 +24,7 @@ use crate::{
     namespace::{MAX_NAMESPACES, Namespace, Namespaces},
     semantics::Normalise,
     service::overrides_method,
+    store::Shape,
 };
 
 /// A rule that has been checked against its route.
@@ -33,10 +34,17 @@ pub(crate) struct Compiled {
     rule: Rule,
     /// Its key depends on the target alone.
     of_target: bool,
+    /// The names that are the same for every request, up to the first that is not: the root, and the templates without parameters.
+    base: Namespaces,
+    /// The templates that follow.
     namespaces: Vec<Template>,
     clears: Vec<(Methods, Template)>,
     /// Whether a handler was seen to name namespaces in its response.
     adds: Arc<AtomicBool>,
+    /// How many responses in a row had no `Vary`, as far as that is counted; or that one had.
+    plain: Arc<AtomicU32>,
+    /// That of the first response that was stored.
+    shape: Arc<Shape>,
 }
 
 /// What has to be known of a request before it is handed to the inner service, for its response to be stored.
@@ -112,7 +120,20 @@ impl Compiled {
             }
         };
         let of_target = rule.key.is_of_target();
-        Ok(Self { route: route.map(Into::into), rule, of_target, namespaces, clears, adds: Arc::default() })
+        let mut base = Namespaces::root();
+        let fixed = namespaces.iter().map_while(Template::fixed).map(|name| base.push(name)).count();
+        let (base, namespaces) = (base.shared(), namespaces.into_iter().skip(fixed).collect());
+        Ok(Self {
+            route: route.map(Into::into),
+            rule,
+            of_target,
+            base,
+            namespaces,
+            clears,
+            adds: Arc::default(),
+            plain: Arc::default(),
+            shape: Arc::default(),
+        })
     }
 
     /// Writes the whole key of a request: its route, then what the extractor says.
@@ -177,6 +198,29 @@ impl Compiled {
         }
     }
 
+    /// Whether responses under this rule vary by fields of their requests, or are not known not to.
+    pub(crate) fn may_vary(&self) -> bool {
+        self.plain.load(Ordering::Relaxed) != PLAIN
+    }
+
+    /// A response has, or has not.
+    pub(crate) fn has_answered(&self, varies: bool) {
+        let plain = self.plain.load(Ordering::Relaxed);
+        match varies {
+            true if plain != VARIES => self.plain.store(VARIES, Ordering::Relaxed),
+            // One that is not counted does no harm; one that varies is not overwritten.
+            false if plain < PLAIN => {
+                let _ = self.plain.compare_exchange(plain, plain + 1, Ordering::Relaxed, Ordering::Relaxed);
+            }
+            _ => {}
+        }
+    }
+
+    /// What most responses are shaped like.
+    pub(crate) fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
     pub(crate) fn soft_timeout(&self) -> Option<Duration> {
         self.rule.soft_timeout
     }
@@ -226,9 +270,9 @@ impl Compiled {
     }
 
     pub(crate) fn plan(&self, request: &RequestView<'_>, key: KeyRef<'_>) -> ReadPlan {
-        let mut names = Namespaces::root();
+        let mut names = self.base.clone();
         for template in &self.namespaces {
-            names.push(template.render(request, self.rule.key.identity()).as_str());
+            names.push(&template.write(request, self.rule.key.identity()));
         }
         for by in &self.rule.namespaces_by {
             by(request).iter().for_each(|name| names.push(name.as_str()));
@@ -265,9 +309,12 @@ impl Compiled {
     }
 
     pub(crate) fn jittered(&self, ttl: Duration) -> Duration {
+        if self.rule.jitter == 0.0 {
+            return ttl;
+        }
         let share = 1.0 - self.rule.jitter * fastrand::f64();
         // A `Duration` times 1.0 may be more than a `Duration` holds; a rounded number of nanoseconds may be one too long.
-        if self.rule.jitter == 0.0 { ttl } else { ttl.min(Duration::from_nanos((nanos(ttl) as f64 * share) as u64)) }
+        ttl.min(Duration::from_nanos((nanos(ttl) as f64 * share) as u64))
     }
 
     /// XFetch: whether this request should refresh an entry that has so much time left and cost so much to compute.
@@ -313,6 +360,12 @@ impl Compiled {
             || self.rule.spare_server_errors && status.is_server_error())
     }
 }
+
+/// So many responses without `Vary` have it that none is expected under their rule.
+const PLAIN: u32 = 64;
+
+/// There was a `Vary`: there may be one again.
+const VARIES: u32 = u32::MAX;
 
 /// The statuses that are stored unless a rule says otherwise.
 const STORED: [u16; 8] = [200, 203, 204, 300, 301, 308, 404, 410];

@@ -65,8 +65,18 @@ impl Template {
         Ok(Self { source: source.into(), pieces: pieces.into() })
     }
 
+    /// The name that it makes for every request, if there is nothing of a request in it.
+    pub(super) fn fixed(&self) -> Option<&str> {
+        self.pieces.iter().all(|piece| matches!(piece, Piece::Text(_))).then_some(&*self.source)
+    }
+
     /// The name for a request.
     pub(super) fn render(&self, request: &RequestView<'_>, identity: Option<&Identity>) -> Namespace {
+        Namespace::rendered(self.write(request, identity))
+    }
+
+    /// The same as text.
+    pub(super) fn write(&self, request: &RequestView<'_>, identity: Option<&Identity>) -> String {
         let mut name = String::with_capacity(self.source.len() + 24);
         for piece in &self.pieces {
             match piece {
@@ -78,7 +88,7 @@ impl Template {
                 },
             }
         }
-        Namespace::rendered(name)
+        name
     }
 
     /// A name such as this template makes, for counting.

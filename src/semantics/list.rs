@@ -22,12 +22,12 @@ pub(super) fn members(line: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// Where the first element ends: at a comma outside quotes, or at the end of the line.
 fn element_end(line: &[u8]) -> usize {
     let mut at = 0;
-    while at < line.len() {
-        match line[at] {
-            b',' => return at,
-            b'"' => at = quoted_end(line, at).unwrap_or(at + 1),
-            _ => at += 1,
+    while let Some(next) = line[at..].iter().position(|byte| matches!(byte, b',' | b'"')) {
+        at += next;
+        if line[at] == b',' {
+            return at;
         }
+        at = quoted_end(line, at).unwrap_or(at + 1);
     }
     line.len()
 }

@@ -84,6 +84,7 @@ pub use invalidation::{Target, invalidated, is_safe};
 pub use no_vary_search::{NO_VARY_SEARCH, NoVarySearch};
 pub use range::{Multipart, Part, Ranges, partial_headers, same_representation, select_ranges, unsatisfiable_headers};
 pub use request::RequestFields;
+pub(crate) use storable::plainly_safe_to_store;
 pub use storable::{
     Exchange, NoStore, SharedRules, heuristically_cacheable, post_answers_get, safe_to_store, shared_storable,
     strip_for_storing,

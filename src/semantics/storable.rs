@@ -110,8 +110,18 @@ pub struct SharedRules {
 /// assert_eq!(safe_to_store(StatusCode::OK, &response, &cc), Err(NoStore::SetCookie));
 /// ```
 pub fn safe_to_store(status: StatusCode, response: &HeaderMap, cc: &CacheControl) -> Result<(), NoStore> {
+    plainly_safe_to_store(status, response.contains_key(CONTENT_RANGE), cc)?;
+    cookies(response, cc)?;
+    vary(response)
+}
+
+/// The same for a response of which it is known that it has neither `Set-Cookie` nor `Vary`, and whether it has `Content-Range`.
+pub(crate) fn plainly_safe_to_store(status: StatusCode, has_range: bool, cc: &CacheControl) -> Result<(), NoStore> {
     final_status(status)?;
-    whole(status, response)?;
+    // What looks like a part is not kept as the whole.
+    if has_range || status == StatusCode::PARTIAL_CONTENT {
+        return Err(NoStore::Partial);
+    }
     if cc.no_store {
         return Err(NoStore::NoStoreDirective);
     }
@@ -121,8 +131,7 @@ pub fn safe_to_store(status: StatusCode, response: &HeaderMap, cc: &CacheControl
     if cc.no_cache == Some(Scope::Whole) {
         return Err(NoStore::NoCache);
     }
-    cookies(response, cc)?;
-    vary(response)
+    Ok(())
 }
 
 /// Whether a shared cache may keep the response, by RFC 9111 §3. `cc` is the response's (or that of a targeted field,
@@ -233,12 +242,6 @@ pub fn strip_for_storing(headers: &mut HeaderMap, cc: &CacheControl) {
 fn final_status(status: StatusCode) -> Result<(), NoStore> {
     let about_the_request = matches!(status.as_u16(), 304 | 407 | 412 | 416 | 428 | 429 | 431 | 511);
     if status.is_informational() || about_the_request { Err(NoStore::Status) } else { Ok(()) }
-}
-
-/// What looks like a part is not kept as the whole.
-fn whole(status: StatusCode, response: &HeaderMap) -> Result<(), NoStore> {
-    let part = status == StatusCode::PARTIAL_CONTENT || response.contains_key(CONTENT_RANGE);
-    if part { Err(NoStore::Partial) } else { Ok(()) }
 }
 
 /// §7.3: a stored cookie is set for everybody. One that the response itself sets apart is not stored with it.

@@ -1,6 +1,6 @@
 //! What is stored: a response as it will be sent, and what says whether it may be.
 
-use std::{fmt, time::SystemTime};
+use std::{fmt, sync::OnceLock, time::SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::AGE};
@@ -90,6 +90,7 @@ pub(crate) struct Draft {
 }
 
 impl Entry {
+    #[inline(always)]
     pub(crate) fn new(key: Key, stamp: Stamp, draft: Draft) -> Self {
         let Draft { mut names, times, content, http } = draft;
         names.shrink();
@@ -194,9 +195,14 @@ impl fmt::Debug for Entry {
 /// The header map as hits will clone it: of exact size, the slot for `Age` in front, and behind it one for `Cache-Status` if hits will
 /// say something there. Behind what caches before this one have said there it would not be found: there it is put on each hit anew.
 ///
-/// There is room for so many fields `more`.
-pub(crate) fn finished(headers: &HeaderMap, tells: bool, more: usize) -> HeaderMap {
+/// There is room for so many fields `more`; where there is need of none, a map of the same `shape` is filled in.
+pub(crate) fn finished(headers: &HeaderMap, tells: bool, more: usize, shape: &Shape) -> HeaderMap {
     let tells = tells && !headers.contains_key(CACHE_STATUS);
+    if more == 0
+        && let Some(finished) = shape.filled(headers, tells)
+    {
+        return finished;
+    }
     let mut finished = HeaderMap::with_capacity(headers.keys_len() + 1 + usize::from(tells) + more);
     finished.insert(AGE, HeaderValue::from_static("0"));
     if tells {
@@ -204,10 +210,47 @@ pub(crate) fn finished(headers: &HeaderMap, tells: bool, more: usize) -> HeaderM
     }
     for (name, value) in headers {
         if name != AGE {
-            finished.append(name, value.clone());
+            finished.append(name.clone(), value.clone());
         }
     }
     finished
+}
+
+/// The fields of a finished map, without their values. Responses to requests of one route mostly have the same, and to copy a map costs
+/// less than to find a place for each field anew.
+#[derive(Debug, Default)]
+pub(crate) struct Shape(OnceLock<HeaderMap>);
+
+impl Shape {
+    /// The most fields that are kept in mind.
+    const MOST: usize = 24;
+
+    /// Takes the shape of a finished map, if none was taken yet and no field of it is there twice.
+    pub(crate) fn take(&self, finished: &HeaderMap) {
+        if self.0.get().is_none() && finished.len() == finished.keys_len() && finished.len() <= Self::MOST {
+            let mut shape = finished.clone();
+            shape.values_mut().for_each(|value| *value = HeaderValue::from_static(""));
+            let _ = self.0.set(shape);
+        }
+    }
+
+    /// The finished map of a response, if it has this shape.
+    fn filled(&self, headers: &HeaderMap, tells: bool) -> Option<HeaderMap> {
+        let shape = self.0.get()?;
+        let mut names = shape.keys();
+        let slots = names.next() == Some(&AGE) && (!tells || names.next() == Some(&CACHE_STATUS));
+        if !slots || headers.len() != headers.keys_len() || !names.eq(headers.keys()) {
+            return None;
+        }
+        let mut filled = shape.clone();
+        let mut values = filled.values_mut();
+        *values.next()? = HeaderValue::from_static("0");
+        if tells {
+            values.next();
+        }
+        values.zip(headers.values()).for_each(|(place, value)| *place = value.clone());
+        Some(filled)
+    }
 }
 
 /// What the map of a store keeps for each entry besides the entry: its slot, its index, its share of ghosts, and the
@@ -239,4 +282,42 @@ fn header_bytes(map: &HeaderMap) -> usize {
     const FIELD: usize = size_of::<HeaderName>() + size_of::<HeaderValue>() + 24 + 8;
     let text: usize = map.iter().map(|(name, value)| name.as_str().len() + value.len() + PER_ALLOCATION).sum();
     map.capacity() * FIELD + text + 2 * PER_ALLOCATION
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in fields {
+            map.append(*name, HeaderValue::from_static(value));
+        }
+        map
+    }
+
+    #[test]
+    fn a_map_that_is_filled_in_is_the_one_that_is_made_anew() {
+        let one = [("content-type", "a"), ("etag", "b"), ("x-c", "c")];
+        let shapes = [
+            map(&one),
+            map(&[("content-type", "x"), ("etag", "y"), ("x-c", "z")]),
+            map(&[("etag", "y"), ("content-type", "x"), ("x-c", "z")]),
+            map(&[("content-type", "x"), ("etag", "y"), ("etag", "y2"), ("x-c", "z")]),
+            map(&[("age", "7"), ("content-type", "x"), ("etag", "y"), ("x-c", "z")]),
+            map(&[("cache-status", "before"), ("content-type", "x"), ("etag", "y"), ("x-c", "z")]),
+            map(&[("content-type", "x"), ("etag", "y"), ("x-d", "z")]),
+            map(&[("content-type", "x")]),
+            map(&[]),
+        ];
+        let lines = |map: &HeaderMap| map.iter().map(|(name, value)| (name.clone(), value.clone())).collect::<Vec<_>>();
+        for (taken, told) in shapes.iter().flat_map(|taken| [(taken, false), (taken, true)]) {
+            let shape = Shape::default();
+            shape.take(&finished(taken, told, 0, &Shape::default()));
+            for (headers, tells) in shapes.iter().flat_map(|headers| [(headers, false), (headers, true)]) {
+                let anew = finished(headers, tells, 0, &Shape::default());
+                assert_eq!(lines(&finished(headers, tells, 0, &shape)), lines(&anew), "{headers:?}, {taken:?}");
+            }
+        }
+    }
 }

@@ -87,9 +87,9 @@ impl Shard {
     fn compact(&mut self, current: impl Fn(u128) -> Option<u64>) {
         let mut records = 0;
         self.due.retain(|bucket, keys| {
+            keys.retain(|key| current(*key) == Some(*bucket));
             keys.sort_unstable();
             keys.dedup();
-            keys.retain(|key| current(*key) == Some(*bucket));
             keys.shrink_to_fit();
             records += keys.len();
             !keys.is_empty()

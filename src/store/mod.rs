@@ -29,7 +29,7 @@ pub use codec::{KeyRing, KeyRingError};
 #[doc(hidden)]
 pub use codec::{bench_read, bench_stored};
 pub use entry::Entry;
-pub(crate) use entry::{Content, Draft, Http, Times, finished};
+pub(crate) use entry::{Content, Draft, Http, Shape, Times, finished};
 pub use epochs::{Bump, Life};
 pub(crate) use memory::KeyHasher;
 pub use memory::{Memory, MemoryBuilder};
