@@ -22,15 +22,15 @@ use crate::{
 
 type Call = Box<dyn FnMut()>;
 
-// What is kept to, a little above what was measured when it was last improved: it may only go down. The aims are 1.1 and 1.13 times
-// the bounds of a hit and of a miss; those for `Cache-Status`, 400 more, and where no rule covers a request, 150 more than no cache, are
-// reached.
-const HIT: f64 = 1.30;
-const WRITTEN: f64 = 1.95;
+// What is kept to, a little above what was measured when it was last improved: it may only go down. That of a hit is the aim itself; the
+// aim of a miss is 1.13 times its bound. Those for `Cache-Status`, 400 more, and where no rule covers a request, 150 more than no cache,
+// are reached.
+const HIT: f64 = 1.10;
+const WRITTEN: f64 = 1.70;
 // Which entries go depends on the keys that came before, and what the allocator does on them: a miss is counted to five in a hundred.
-const MISS: f64 = 1.85;
-const CACHE_STATUS: f64 = 450.0;
-const BYPASS: f64 = 150.0;
+const MISS: f64 = 1.80;
+const CACHE_STATUS: f64 = 400.0;
+const BYPASS: f64 = 50.0;
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -52,7 +52,7 @@ pub const CASES: &[Case] = &[
     case("hit, target not remembered", NOTHING, 5_000, Limit::Times(HIT_BOUND, WRITTEN), || {
         again(ours::forgetful(Origin::of(KIB)))
     }),
-    case("hit, varying", NOTHING, 5_000, Limit::Most(6_600.0), || again(ours::warm(Origin::of(KIB).varying(), Told::Age))),
+    case("hit, varying", NOTHING, 5_000, Limit::Most(4_700.0), || again(ours::warm(Origin::of(KIB).varying(), Told::Age))),
     case("hit, Cache-Status", NOTHING, 5_000, Limit::Over("hit", CACHE_STATUS), || {
         again(ours::warm(Origin::of(KIB), Told::Header))
     }),
@@ -85,8 +85,8 @@ pub const CASES: &[Case] = &[
         in_runtime(|| distinct(ours::full(Origin::of(KIB), SMALL, (0..FILLS).map(fresh_item))))
     }),
     case("stale, and its refresh", NOTHING, 1_000, Limit::Most(24_500.0), stale),
-    case("invalidate", "", 5_000, Limit::Most(2_100.0), invalidate),
-    case("key", "a request", 5_000, Limit::Most(2_700.0), || {
+    case("invalidate", "", 5_000, Limit::Most(1_950.0), invalidate),
+    case("key", "a request", 5_000, Limit::Most(1_850.0), || {
         let (store, rules) = (Memory::new(MIB), ours::rules(ours::minute()));
         Box::new(move || drop(black_box(rules.key(&store, &request(item())))))
     }),
