@@ -22,6 +22,9 @@ use tokio::{
 /// How much may wait to be written before no more questions are taken.
 const MOST_UNWRITTEN: usize = 64 << 10;
 
+/// From so many on, those that nobody waits for any more are thrown away before there is made room for more.
+const MOST_ASKED: usize = 64;
+
 /// How much is read into at first, and how much is kept of what a long reply has made of it.
 const BUFFER: usize = 16 << 10;
 const MOST_KEPT: usize = 2 << 20;
@@ -61,6 +64,10 @@ impl Questions {
         // Where nobody takes it, whoever waits for its answer is dropped with it, and so told.
         if queue.ended {
             return;
+        }
+        // A server that does not read is asked time and again by those who give up.
+        if queue.asked.len() >= MOST_ASKED && queue.asked.len() == queue.asked.capacity() {
+            queue.asked.retain(|asked| !asked.answers.is_given_up());
         }
         queue.asked.push(asked);
         let first = queue.asked.len() == 1;
@@ -272,6 +279,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 self.written += written;
             }
             if self.unwritten.is_empty() {
+                // A stream may keep back what it has taken.
+                ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
                 return Poll::Pending;
             }
             self.unwritten.clear();
@@ -694,5 +703,31 @@ mod tests {
         server.write_all(b"$1\r\nb\r\n").await.expect("the line is there");
         assert!(driver.as_mut().poll(cx).is_pending());
         assert_eq!(second.await.expect("answered"), text("b"));
+    }
+
+    #[tokio::test]
+    async fn what_is_given_up_is_not_kept_while_the_server_does_not_read() {
+        let (ours, _server) = duplex(16);
+        let (line, driver) = Line::new(ours);
+        tokio::spawn(driver);
+        let _first = line.ask(vec![b'a'; MOST_UNWRITTEN + 16]);
+        tokio::task::yield_now().await;
+        for _ in 0..10_000 {
+            drop(line.ask(vec![b'b'; 100]));
+            tokio::task::yield_now().await;
+        }
+        let kept = line.0.0.lock().asked.len();
+        assert!(kept < 1_000, "{kept} questions are kept that nobody waits for");
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_leaves_a_stream_that_keeps_it_back() {
+        let (ours, mut server) = duplex(1 << 20);
+        let (line, driver) = Line::new(tokio::io::BufStream::new(ours));
+        tokio::spawn(driver);
+        let asked = line.ask(b"a".to_vec());
+        tokio::time::timeout(std::time::Duration::from_secs(20), is_asked(&mut server, b"a")).await.expect("flushed");
+        server.write_all(b"$1\r\na\r\n").await.expect("the line is there");
+        assert_eq!(asked.await.expect("answered"), text("a"));
     }
 }
