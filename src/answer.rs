@@ -300,70 +300,91 @@ pub(crate) enum Decision {
 /// What to do with what was found, for a request that has `asked` so where HTTP decides.
 #[inline]
 pub(crate) fn decide(found: Option<(Arc<Entry>, Life)>, rule: &Compiled, asked: Option<&AskedHttp>, now: Nanos) -> Decision {
+    let only_if_cached = || asked.is_some_and(|asked| asked.directives.only_if_cached);
+    let Some((entry, life)) = found.filter(|(entry, _)| matches!(entry.content(), Content::Response { .. })) else {
+        return if only_if_cached() { Decision::Refused } else { Decision::Ask(Miss::Absent, None) };
+    };
+    match judge(&entry, life, rule, asked, now) {
+        Verdict::Fresh => Decision::Fresh(entry),
+        Verdict::Early => Decision::Early(entry),
+        Verdict::Stale => Decision::Stale(entry),
+        Verdict::Accepted => Decision::Accepted(entry),
+        Verdict::Refused => Decision::Refused,
+        Verdict::Ask(why, spare) => Decision::Ask(why, spare.then_some(entry)),
+    }
+}
+
+/// What a stored response may be used for.
+#[derive(Clone, Copy)]
+pub(crate) enum Verdict {
+    /// It answers.
+    Fresh,
+    /// It answers, and is refreshed in the background: its end is near.
+    Early,
+    /// It answers although it is stale, and is refreshed in the background.
+    Stale,
+    /// It answers although it is stale: the client takes that.
+    Accepted,
+    /// Neither it nor the inner service may answer.
+    Refused,
+    /// The inner service is to be asked; whether this may serve if that fails.
+    Ask(Miss, bool),
+}
+
+/// What this response may be used for by a request that has `asked` so where HTTP decides.
+#[inline]
+pub(crate) fn judge(entry: &Entry, life: Life, rule: &Compiled, asked: Option<&AskedHttp>, now: Nanos) -> Verdict {
     match asked {
-        None => decide_by_rule(found, rule, now),
-        Some(asked) => decide_by_http(found, rule, asked, now),
+        None => judge_by_rule(entry, life, rule, now),
+        Some(asked) => judge_by_http(entry, life, rule, asked, now),
     }
 }
 
 #[inline]
-fn decide_by_rule(found: Option<(Arc<Entry>, Life)>, rule: &Compiled, now: Nanos) -> Decision {
-    let Some((entry, life)) = found else {
-        return Decision::Ask(Miss::Absent, None);
-    };
-    if matches!(entry.content(), Content::Variants(_)) {
-        return Decision::Ask(Miss::Absent, None);
-    }
+fn judge_by_rule(entry: &Entry, life: Life, rule: &Compiled, now: Nanos) -> Verdict {
     let times = entry.times();
     if life == Life::Alive && now < times.fresh_until {
         return match rule.refresh_early(times.fresh_until - now, times.cost) {
-            false => Decision::Fresh(entry),
-            true => Decision::Early(entry),
+            false => Verdict::Fresh,
+            true => Verdict::Early,
         };
     }
     if now < times.while_revalidate_until && times.while_revalidate_until > times.fresh_until {
-        return Decision::Stale(entry);
+        return Verdict::Stale;
     }
     let why = if life == Life::Soft { Miss::SoftlyCleared } else { Miss::Expired };
-    let spare = now < times.if_error_until && times.if_error_until > times.fresh_until;
-    Decision::Ask(why, spare.then_some(entry))
+    Verdict::Ask(why, now < times.if_error_until && times.if_error_until > times.fresh_until)
 }
 
 /// RFC 9111, section 4.
-fn decide_by_http(found: Option<(Arc<Entry>, Life)>, rule: &Compiled, asked: &AskedHttp, now: Nanos) -> Decision {
-    let ask = |why, spare| match asked.directives.only_if_cached {
-        true => Decision::Refused,
-        false => Decision::Ask(why, spare),
-    };
-    let Some((entry, life)) = found.filter(|(entry, _)| matches!(entry.content(), Content::Response { .. })) else {
-        return ask(Miss::Absent, None);
-    };
+fn judge_by_http(entry: &Entry, life: Life, rule: &Compiled, asked: &AskedHttp, now: Nanos) -> Verdict {
+    let ask = |why| if asked.directives.only_if_cached { Verdict::Refused } else { Verdict::Ask(why, false) };
     let Some(http) = entry.http() else {
         // Stored under another rule.
-        return ask(Miss::Expired, None);
+        return ask(Miss::Expired);
     };
     if asked.guarded && !http.open {
-        return ask(Miss::Request, None);
+        return ask(Miss::Request);
     }
     let freshness = http.freshness(life, now);
     match freshness.decide(&asked.directives, now / MS) {
         semantics::Decision::Serve => {
             let times = entry.times();
             match rule.refresh_early(times.fresh_until.saturating_sub(now), times.cost) {
-                false => Decision::Fresh(entry),
-                true => Decision::Early(entry),
+                false => Verdict::Fresh,
+                true => Verdict::Early,
             }
         }
-        semantics::Decision::ServeAndRefresh => Decision::Stale(entry),
-        semantics::Decision::ServeStale => Decision::Accepted(entry),
-        semantics::Decision::GatewayTimeout => Decision::Refused,
+        semantics::Decision::ServeAndRefresh => Verdict::Stale,
+        semantics::Decision::ServeStale => Verdict::Accepted,
+        semantics::Decision::GatewayTimeout => Verdict::Refused,
         semantics::Decision::Revalidate => {
             let why = match life {
                 Life::Soft => Miss::SoftlyCleared,
                 _ if freshness.is_fresh(now / MS) && !freshness.validate_always => Miss::Request,
                 _ => Miss::Expired,
             };
-            Decision::Ask(why, Some(entry))
+            Verdict::Ask(why, true)
         }
     }
 }
@@ -440,10 +461,23 @@ pub(crate) fn from_whole<St: Store, B>(
     let Content::Response { status, headers, body, trailers } = entry.content() else {
         unreachable!("a list of variants is never served")
     };
-    let mut response = Response::new(CacheBody::whole(body.clone(), trailers.clone()));
-    *response.status_mut() = *status;
+    whole_of(shared, (*status, headers, body), trailers.clone(), entry.times(), status_of, now)
+}
+
+/// The same, of its parts.
+#[inline]
+pub(crate) fn whole_of<St: Store, B>(
+    shared: &Shared<St>,
+    (status, headers, body): (StatusCode, &HeaderMap, &Bytes),
+    trailers: Option<Box<HeaderMap>>,
+    times: &Times,
+    status_of: CacheStatus,
+    now: Nanos,
+) -> Response<CacheBody<B>> {
+    let mut response = Response::new(CacheBody::whole(body.clone(), trailers));
+    *response.status_mut() = status;
     *response.headers_mut() = headers.clone();
-    finish(shared, &mut response, entry.times(), status_of, now);
+    finish(shared, &mut response, times, status_of, now);
     response
 }
 

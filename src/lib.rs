@@ -31,6 +31,8 @@ mod status;
 mod store;
 mod tape;
 
+#[doc(hidden)]
+pub use self::recall::remember_at_once;
 #[cfg(feature = "config")]
 #[cfg_attr(docsrs, doc(cfg(feature = "config")))]
 pub use self::rules::RulesFileError;

@@ -3,13 +3,28 @@
 //! Most requests ask for what was asked for a moment ago, in the same words. Each thread remembers some of these words, so that such a
 //! request neither looks for its route nor writes its key again. What a target comes to depends on the target alone, for as long as its
 //! layer exists: nothing that is remembered can become wrong. Whether what is stored may be served is asked as it always is.
+//!
+//! Of what it is asked for most a thread keeps the response at hand as well. Where many threads answer with one entry, each would
+//! otherwise write to the lock of its shard and to the counters of its owners, and the processors would hand these around among
+//! themselves. Here a hit writes to nothing that another thread reads. It still asks the store whether this is what it has.
 
-use std::cell::RefCell;
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
-use http::{Extensions, Uri};
+use bytes::Bytes;
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::key::{self, HostLine, Key, KeyRef};
+use crate::{
+    key::{self, HostLine, Key, KeyRef},
+    store::{Content, Entry},
+};
 
 /// How many targets a thread remembers. One takes the place of another that has the same hash.
 const SLOTS: usize = 512;
@@ -20,13 +35,41 @@ const LONGEST: usize = 512;
 /// One hit in so many is remembered: what is asked for often gets its turn, and what is not costs next to nothing.
 const ONE_IN: u32 = 8;
 
+/// How many responses a thread has at hand, and the most bytes that each may take.
+const AT_HAND: usize = 32;
+const LARGEST: u64 = 8 << 10;
+
+/// How often the store is to answer for a target before its response is at hand.
+const OFTEN: u32 = 64;
+
+/// One hit in so many asks the store for what is at hand: it has to learn what is asked for, to know what to keep.
+const TOLD_ONE_IN: u32 = 16;
+
+/// Every hit is remembered, and at hand from the second on.
+static AT_ONCE: AtomicBool = AtomicBool::new(false);
+
+/// Has targets remembered at once, for tests of what is remembered: in all of the process, from now on.
+#[doc(hidden)]
+pub fn remember_at_once() {
+    AT_ONCE.store(true, Ordering::Relaxed);
+}
+
 thread_local! {
-    static RECALL: RefCell<Recall> = const { RefCell::new(Recall { slots: Vec::new(), turn: 0 }) };
+    static RECALL: RefCell<Recall> = const { RefCell::new(Recall::new()) };
 }
 
 struct Recall {
     slots: Vec<Option<Known>>,
     turn: u32,
+    /// The slots of those that have their response at hand, or had it. The next one to get it takes the place of the oldest.
+    places: [Cell<u16>; AT_HAND],
+    next_place: Cell<u8>,
+}
+
+impl Recall {
+    const fn new() -> Self {
+        Self { slots: Vec::new(), turn: 0, places: [const { Cell::new(0) }; AT_HAND], next_place: Cell::new(0) }
+    }
 }
 
 /// A target that is remembered.
@@ -37,6 +80,84 @@ pub(crate) struct Known {
     target: usize,
     rule: usize,
     key: Key,
+    /// How often it was asked for since it was remembered, or since its response is at hand.
+    asked: Cell<u32>,
+    response: Cell<Option<Rc<Response>>>,
+}
+
+/// A response at hand: what is counted in it is counted by this thread alone, as long as its clients are served by it.
+pub(crate) struct Response {
+    entry: Arc<Entry>,
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Response {
+    /// `None` if it is too large for that, or has trailers.
+    fn of(entry: &Arc<Entry>) -> Option<Self> {
+        let Content::Response { status, headers, body, trailers: None } = entry.content() else { return None };
+        if entry.weight() > LARGEST {
+            return None;
+        }
+        let (headers, body) = (own_fields(headers)?, Bytes::from_owner(body.clone()));
+        Some(Self { entry: entry.clone(), status: *status, headers, body })
+    }
+
+    pub(crate) fn entry(&self) -> &Arc<Entry> {
+        &self.entry
+    }
+
+    #[inline]
+    pub(crate) fn parts(&self) -> (StatusCode, &HeaderMap, &Bytes) {
+        (self.status, &self.headers, &self.body)
+    }
+}
+
+/// Values that need no counter, since they are in so many responses that they are part of the program.
+const COMMON: [&str; 24] = [
+    "0",
+    "",
+    "application/json",
+    "application/grpc",
+    "application/octet-stream",
+    "text/plain",
+    "text/plain; charset=utf-8",
+    "text/html",
+    "text/html; charset=utf-8",
+    "nosniff",
+    "bytes",
+    "gzip",
+    "br",
+    "zstd",
+    "no-cache",
+    "max-age=60",
+    "max-age=300",
+    "max-age=3600",
+    "public, max-age=60",
+    "public, max-age=300",
+    "public, max-age=3600",
+    "accept",
+    "accept-encoding",
+    "origin",
+];
+
+/// These fields, sharing no counter with them: the values are parts of one piece.
+fn own_fields(headers: &HeaderMap) -> Option<HeaderMap> {
+    let all: Bytes = headers.values().flat_map(HeaderValue::as_bytes).copied().collect::<Vec<_>>().into();
+    let mut own = HeaderMap::with_capacity(headers.keys_len());
+    let mut start = 0;
+    for (name, value) in headers {
+        let end = start + value.len();
+        let mut same = match COMMON.iter().find(|common| common.as_bytes() == value) {
+            Some(common) => HeaderValue::from_static(common),
+            None => HeaderValue::from_maybe_shared(all.slice(start..end)).ok()?,
+        };
+        same.set_sensitive(value.is_sensitive());
+        own.append(HeaderName::from_bytes(name.as_str().as_bytes()).ok()?, same);
+        start = end;
+    }
+    Some(own)
 }
 
 /// What of a request its target is, as far as rules and keys go.
@@ -78,21 +199,80 @@ impl Known {
     pub(crate) fn key(&self) -> KeyRef<'_> {
         self.key.as_ref()
     }
+
+    /// Its response, if it is at hand and the store need not learn that it is asked for.
+    #[inline]
+    pub(crate) fn response(&self) -> Option<Rc<Response>> {
+        let response = self.response.take()?;
+        let asked = self.asked.get() + 1;
+        self.asked.set(asked % TOLD_ONE_IN);
+        let at_hand = (asked < TOLD_ONE_IN).then(|| response.clone());
+        self.response.set(Some(response));
+        at_hand
+    }
+
+    /// Lets its response go.
+    #[cold]
+    pub(crate) fn let_go(&self) {
+        self.response.take();
+        self.asked.set(0);
+    }
 }
 
 /// Does something with what is remembered of a layer under the target of a request. It may be that of another host: ask whether it
 /// [is](Known::is_of) of this one.
 #[inline]
-pub(crate) fn with_known<T>(layer: u64, uri: &Uri, then: impl FnOnce(&Known) -> Option<T>) -> Option<T> {
+pub(crate) fn with_known<T>(layer: u64, uri: &Uri, then: impl FnOnce(&Known, &Places<'_>) -> Option<T>) -> Option<T> {
     let known = RECALL.try_with(|recall| {
         // In use above us: by a layer outside of this one that is remembering just now.
         let recall = recall.try_borrow().ok()?;
         let target = uri.path_and_query()?.as_str();
-        let known = recall.slots.get(slot(target))?.as_ref()?;
-        if known.layer == layer && &known.words[..known.target] == target.as_bytes() { then(known) } else { None }
+        let slot = slot(target);
+        let known = recall.slots.get(slot)?.as_ref()?;
+        if known.layer == layer && &known.words[..known.target] == target.as_bytes() {
+            then(known, &Places { recall: &recall, slot })
+        } else {
+            None
+        }
     });
     // Gone at the end of a thread.
     known.ok().flatten()
+}
+
+/// The places at hand of a thread.
+pub(crate) struct Places<'a> {
+    recall: &'a Recall,
+    slot: usize,
+}
+
+impl Places<'_> {
+    /// Told that the store has answered with this for a target: takes it at hand if that was often.
+    #[inline]
+    pub(crate) fn heard(&self, known: &Known, entry: &Arc<Entry>) {
+        let asked = known.asked.get() + 1;
+        if asked < OFTEN && !AT_ONCE.load(Ordering::Relaxed) {
+            known.asked.set(asked);
+        } else {
+            self.take(known, entry);
+        }
+    }
+
+    #[cold]
+    fn take(&self, known: &Known, entry: &Arc<Entry>) {
+        known.asked.set(0);
+        // To another request the answer may be another variant.
+        if entry.key() != &known.key {
+            return;
+        }
+        let Some(response) = Response::of(entry) else { return };
+        let Recall { slots, places, next_place, .. } = self.recall;
+        let next = usize::from(next_place.get());
+        next_place.set(((next + 1) % AT_HAND) as u8);
+        if let Some(Some(oldest)) = slots.get(usize::from(places[next].replace(self.slot as u16))) {
+            oldest.let_go();
+        }
+        known.response.set(Some(Rc::new(response)));
+    }
 }
 
 /// Remembers what a target has come to, if it is its turn.
@@ -102,7 +282,8 @@ pub(crate) fn remember(layer: u64, words: Words<'_>, rule: usize, key: impl FnOn
         recall.turn = recall.turn.wrapping_add(1);
         let Words { target, host } = words;
         // Before an `@` stands a secret.
-        if !recall.turn.is_multiple_of(ONE_IN) || target.len() + host.len() > LONGEST || host.contains(&b'@') {
+        let its_turn = recall.turn.is_multiple_of(ONE_IN) || AT_ONCE.load(Ordering::Relaxed);
+        if !its_turn || target.len() + host.len() > LONGEST || host.contains(&b'@') {
             return;
         }
         let key = key();
@@ -112,12 +293,103 @@ pub(crate) fn remember(layer: u64, words: Words<'_>, rule: usize, key: impl FnOn
         if recall.slots.is_empty() {
             recall.slots.resize_with(SLOTS, || None);
         }
-        let known = Known { layer, words: [target.as_bytes(), host].concat().into(), target: target.len(), rule, key };
-        recall.slots[slot(target)] = Some(known);
+        let words: Box<[u8]> = [target.as_bytes(), host].concat().into();
+        let (asked, response) = (Cell::new(0), Cell::new(None));
+        recall.slots[slot(target)] = Some(Known { layer, words, target: target.len(), rule, key, asked, response });
     });
 }
 
 #[inline]
 fn slot(target: &str) -> usize {
     xxh3_64(target.as_bytes()) as usize % SLOTS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        namespace::Namespaces,
+        store::{Draft, Stamp, Times},
+    };
+
+    const LAYER: u64 = u64::MAX;
+
+    fn target(n: usize) -> Uri {
+        format!("/t/{n}").try_into().expect("a target")
+    }
+
+    /// A response of so many bytes, stored for a target.
+    fn entry(target: &Uri, bytes: usize) -> Arc<Entry> {
+        let times = Times { born: 0, fresh_until: 1, while_revalidate_until: 1, if_error_until: 1, kept_until: 1, cost: 0 };
+        let (status, headers) = (StatusCode::OK, HeaderMap::new());
+        let content = Content::Response { status, headers, body: vec![0; bytes].into(), trailers: None };
+        let draft = Draft { names: Namespaces::root(), times, content, http: None };
+        Arc::new(Entry::new(Key::new(target.path().as_bytes()), Stamp::local(1), draft))
+    }
+
+    fn hear(target: &Uri, entry: &Arc<Entry>) {
+        let heard = with_known(LAYER, target, |known, places| {
+            places.heard(known, entry);
+            Some(())
+        });
+        assert!(heard.is_some(), "{target} is remembered");
+    }
+
+    /// The store has answered for a target so many times, and each was its turn to be remembered.
+    fn answer(target: &Uri, entry: &Arc<Entry>, times: u32) {
+        let words = Words::of(target, &Extensions::new(), HostLine::Unknown).expect("a plain target");
+        (0..ONE_IN).for_each(|_| remember(LAYER, words, 0, || Key::new(target.path().as_bytes())));
+        (0..times).for_each(|_| hear(target, entry));
+    }
+
+    fn is_at_hand(target: &Uri) -> bool {
+        with_known(LAYER, target, |known, _| known.response()).is_some()
+    }
+
+    fn at_hand() -> usize {
+        let has = |known: &Known| {
+            let response = known.response.take();
+            let has = response.is_some();
+            known.response.set(response);
+            has
+        };
+        RECALL.with_borrow(|recall| recall.slots.iter().flatten().filter(|known| has(known)).count())
+    }
+
+    #[test]
+    fn a_response_is_at_hand_once_the_store_has_given_it_often() {
+        let target = target(0);
+        answer(&target, &entry(&target, 100), OFTEN - 1);
+        assert!(!is_at_hand(&target));
+        hear(&target, &entry(&target, 100));
+        assert!(is_at_hand(&target));
+    }
+
+    #[test]
+    fn of_so_many_uses_of_what_is_at_hand_one_is_the_stores() {
+        let target = target(0);
+        answer(&target, &entry(&target, 100), OFTEN);
+        let uses = (0..TOLD_ONE_IN * 10).filter(|_| is_at_hand(&target)).count();
+        assert_eq!(uses as u32, TOLD_ONE_IN * 10 - 10);
+    }
+
+    #[test]
+    fn no_more_than_a_few_small_responses_are_at_hand_and_the_latest_of_them() {
+        for n in 0..4 * AT_HAND {
+            answer(&target(n), &entry(&target(n), 100), OFTEN);
+            assert!(at_hand() <= AT_HAND);
+            assert!(is_at_hand(&target(n)));
+        }
+        assert!(at_hand() > AT_HAND / 2);
+        let large = target(usize::MAX);
+        answer(&large, &entry(&large, LARGEST as usize), OFTEN);
+        assert!(!is_at_hand(&large));
+    }
+
+    #[test]
+    fn what_the_store_has_given_for_another_key_is_not_at_hand() {
+        let target = target(0);
+        answer(&target, &entry(&"/other".parse().expect("a target"), 100), 2 * OFTEN);
+        assert!(!is_at_hand(&target));
+    }
 }

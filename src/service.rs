@@ -2,6 +2,7 @@
 
 use std::{
     fmt, mem,
+    rc::Rc,
     sync::Arc,
     task::{self, Poll},
 };
@@ -13,7 +14,7 @@ use tower_service::Service;
 use tracing::Instrument;
 
 use crate::{
-    answer::{self, Asked, AskedHttp, Decision, Look, decide},
+    answer::{self, Asked, AskedHttp, Decision, Look, Verdict, decide},
     body::{BoxError, CacheBody},
     clock::Nanos,
     content,
@@ -94,6 +95,7 @@ where
         }
         let early = match recalled(&self.shared, &request) {
             Some(Recalled::Whole(entry, now)) => return ResponseFuture::ready(whole(&self.shared, &entry, now)),
+            Some(Recalled::AtHand(response, now)) => return ResponseFuture::ready(at_hand(&self.shared, &response, now)),
             Some(Recalled::Early) => true,
             None => false,
         };
@@ -314,6 +316,8 @@ struct Target<'a> {
 enum Recalled {
     /// The whole of an entry answers: a hit.
     Whole(Arc<Entry>, Nanos),
+    /// So does the response that the thread has at hand.
+    AtHand(Rc<recall::Response>, Nanos),
     /// The lot has fallen on this hit to refresh its entry. It is drawn once.
     Early,
 }
@@ -321,18 +325,30 @@ enum Recalled {
 /// The short way: a fresh hit on a target that is remembered, asked for as a whole. All else goes the whole way.
 #[inline]
 fn recalled<St: Store, R: Body>(shared: &Shared<St>, request: &Request<R>) -> Option<Recalled> {
-    recall::with_known(shared.id, request.uri(), |known| {
+    recall::with_known(shared.id, request.uri(), |known, places| {
         let rule = shared.rules.at(known.rule());
         let asks = scan(request, rule).ok().filter(|asks| !asks.query && !asks.less)?;
         if *request.method() != Method::GET || !known.is_of(Words::of(request.uri(), request.extensions(), asks.host)?) {
             return None;
         }
         let http = asked_http(request, &Target { rule, asks, key: known.key(), identified: false, early: false }).ok()?;
-        let found = answer::at_hand(&shared.store, rule, known.key(), request.headers())?;
+        if let Some(response) = known.response() {
+            let life = shared.store.still_has(response.entry());
+            let now = shared.store.context().clock.nanos();
+            match life.map(|life| answer::judge(response.entry(), life, rule, http.as_ref(), now)) {
+                Some(Verdict::Fresh) => return Some(Recalled::AtHand(response, now)),
+                Some(Verdict::Early) => return Some(Recalled::Early),
+                _ => known.let_go(),
+            }
+        }
+        let (entry, life) = answer::at_hand(&shared.store, rule, known.key(), request.headers())?;
         let now = shared.store.context().clock.nanos();
-        match decide(Some(found), rule, http.as_ref(), now) {
-            Decision::Fresh(entry) => Some(Recalled::Whole(entry, now)),
-            Decision::Early(_) => Some(Recalled::Early),
+        match answer::judge(&entry, life, rule, http.as_ref(), now) {
+            Verdict::Fresh => {
+                places.heard(known, &entry);
+                Some(Recalled::Whole(entry, now))
+            }
+            Verdict::Early => Some(Recalled::Early),
             _ => None,
         }
     })
@@ -392,6 +408,15 @@ fn asked_http<R>(request: &Request<R>, target: &Target<'_>) -> Result<Option<Ask
 #[inline]
 fn whole<St: Store, B>(shared: &Shared<St>, entry: &Entry, now: Nanos) -> Response<CacheBody<B>> {
     let response = answer::from_whole(shared, entry, CacheStatus::new(Outcome::Hit), now);
+    hit(shared, now);
+    response
+}
+
+/// The response that the thread has at hand: a hit.
+#[inline]
+fn at_hand<St: Store, B>(shared: &Shared<St>, response: &recall::Response, now: Nanos) -> Response<CacheBody<B>> {
+    let times = response.entry().times();
+    let response = answer::whole_of(shared, response.parts(), None, times, CacheStatus::new(Outcome::Hit), now);
     hit(shared, now);
     response
 }

@@ -175,6 +175,20 @@ fn a_capacity_that_is_of_no_use_is_refused() {
     let _ = Memory::new((64 << 10) - 1);
 }
 
+/// A response that takes the place of an older one has not made room.
+#[tokio::test]
+async fn what_is_replaced_is_not_evicted() {
+    let (clock, store) = timed(1 << 20);
+    let service =
+        CacheLayer::new(store.clone()).rules(one_rule(Rule::ttl(SECOND).stale_if_error(MINUTE))).layer(counting(sized).0);
+    for _ in 0..3 {
+        send(&service, get("/t/a-100")).await;
+        clock.advance(2 * SECOND);
+    }
+    let stats = store.stats();
+    assert_eq!((stats.stored, stats.entries, stats.evictions), (3, 1, 0));
+}
+
 // ---- Leaving ---------------------------------------------------------------------------------------------------------
 
 #[tokio::test]

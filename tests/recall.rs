@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use tower::Layer;
 use tower_response_cache::{
     CacheLayer, Clock, Extracted, Headers, KeyExtractor, KeyWriter, Memory, Outcome, RequestView, RouteAndQuery, Rule, Rules,
-    Store,
+    Store, remember_at_once,
 };
 
 /// The same keys as another extractor writes, which are not remembered.
@@ -114,6 +114,7 @@ proptest! {
 
     #[test]
     fn a_layer_that_remembers_targets_answers_as_one_that_does_not(steps in steps()) {
+        remember_at_once();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         runtime.block_on(async {
             let clock = Clock::manual();

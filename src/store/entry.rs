@@ -1,6 +1,13 @@
 //! What is stored: a response as it will be sent, and what says whether it may be.
 
-use std::{fmt, sync::OnceLock, time::SystemTime};
+use std::{
+    fmt,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::SystemTime,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::AGE};
@@ -13,7 +20,7 @@ use crate::{
     semantics::{CACHE_STATUS, Freshness, Vary},
 };
 
-/// A stored response with its key, its stamp, its namespaces and its times. Never changed once made.
+/// A stored response with its key, its stamp, its namespaces and its times. Never changed once made, but for being let go.
 pub struct Entry {
     key: Key,
     stamp: Stamp,
@@ -22,6 +29,7 @@ pub struct Entry {
     content: Content,
     http: Option<Box<Http>>,
     weight: u64,
+    gone: AtomicBool,
 }
 
 /// What a rule under which HTTP decides has to know of a stored response.
@@ -96,7 +104,7 @@ impl Entry {
         names.shrink();
         let weight =
             weigh(&key, &names, &content) + http.as_deref().map_or(0, |http| (size_of_val(http) + PER_ALLOCATION) as u64);
-        Self { key, stamp, names, times, content, http, weight }
+        Self { key, stamp, names, times, content, http, weight, gone: AtomicBool::new(false) }
     }
 
     /// An entry of the same origin under another key: of its stamp, its names and its times.
@@ -119,6 +127,7 @@ impl Entry {
             content: content.clone(),
             http: http.clone(),
             weight: *weight,
+            gone: AtomicBool::new(false),
         }
     }
 
@@ -153,6 +162,17 @@ impl Entry {
     /// The bytes it takes: body, header fields, key, names and the overhead of keeping them.
     pub fn weight(&self) -> u64 {
         self.weight
+    }
+
+    /// A store has let it go, or something else is in its place.
+    pub(crate) fn leave(&self) {
+        self.gone.store(true, Ordering::Release);
+    }
+
+    /// Whether a store has let it go: whoever has kept it at hand looks for it again.
+    #[inline]
+    pub(crate) fn has_left(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
     }
 
     #[inline]

@@ -60,6 +60,15 @@ pub trait Store: Clone + fmt::Debug + Send + Sync + 'static {
     /// Memory always answers here, and a hit then takes no future at all.
     fn get_now(&self, key: KeyRef<'_>) -> Option<Lookup>;
 
+    /// What has become of an entry that [`get_now`](Self::get_now) has answered with before, if it would do so again now.
+    ///
+    /// For a thread that keeps at hand what it is asked for often. `None`, the default, sends it to `get_now`.
+    #[inline]
+    fn still_has(&self, entry: &Arc<Entry>) -> Option<Life> {
+        let _ = entry;
+        None
+    }
+
     /// The entry of this key, if there is one that may be served or at least shown to be stale, and the stamp of now.
     ///
     /// `names` are the namespaces that are known from the request, whose generations the stamp must cover.

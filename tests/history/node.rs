@@ -26,7 +26,7 @@ use tokio::{
 };
 use tower_response_cache::{
     CacheLayer, CacheStatus, Caching, Coherence, Failover, InvalidateLayer, Invalidation, Namespace, Outcome, Redis, Rule,
-    Rules, Store,
+    Rules, Store, remember_at_once,
 };
 
 use super::restamp::Restamp;
@@ -71,6 +71,8 @@ pub struct Settings {
     pub trust: bool,
     /// The broken promise: stamps are taken when an entry is stored.
     pub restamp: bool,
+    /// Each target is remembered, and its response at hand, at once.
+    pub at_hand: bool,
 }
 
 impl Settings {
@@ -84,7 +86,8 @@ impl Settings {
             _ => "--leased".into(),
         });
         words.extend(self.strict.map(|deadline| format!("--strict={}", deadline.as_millis())));
-        let flags = [(self.cluster, "--cluster"), (self.trust, "--trust"), (self.restamp, "--restamp")];
+        let flags =
+            [(self.cluster, "--cluster"), (self.trust, "--trust"), (self.restamp, "--restamp"), (self.at_hand, "--at-hand")];
         words.extend(flags.iter().filter(|(is, _)| *is).map(|(_, flag)| (*flag).to_owned()));
         words
     }
@@ -98,6 +101,7 @@ impl Settings {
             strict: None,
             trust: false,
             restamp: false,
+            at_hand: false,
         };
         let mut words = lexopt::Parser::from_args(words);
         while let Some(word) = words.next()? {
@@ -111,6 +115,7 @@ impl Settings {
                 Long("strict") => settings.strict = Some(Duration::from_millis(words.value()?.parse()?)),
                 Long("trust") => settings.trust = true,
                 Long("restamp") => settings.restamp = true,
+                Long("at-hand") => settings.at_hand = true,
                 other => return Err(other.unexpected()),
             }
         }
@@ -141,6 +146,9 @@ impl Settings {
 /// Runs until whoever started it ends or closes its standard input. Says on which port it listens, first of all.
 pub fn run(words: impl Iterator<Item = OsString>) {
     let settings = Settings::from_words(words).expect("words of a command line");
+    if settings.at_hand {
+        remember_at_once();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let store = settings.store().await;

@@ -110,6 +110,8 @@ struct Node {
 impl Node {
     async fn start(settings: &Settings, process: Process, clients: &Clients) -> Self {
         let program = std::env::current_exe().expect("the path of this program");
+        // Every other process has responses at hand from the first: both ways of a hit meet everything that goes wrong.
+        let settings = Settings { at_hand: process.node % 2 == 1, ..settings.clone() };
         let mut child = Command::new(program)
             .args(settings.to_words())
             .stdin(Stdio::piped())
@@ -175,6 +177,7 @@ impl Stage {
                 strict: plan.strict.then_some(FENCE),
                 trust: plan.trust,
                 restamp: plan.restamp,
+                at_hand: false,
             })
             .collect();
         let mut nodes = Vec::new();

@@ -236,6 +236,11 @@ impl Store for Redis {
         self.0.core.get_now(key)
     }
 
+    #[inline]
+    fn still_has(&self, entry: &Arc<Entry>) -> Option<Life> {
+        self.0.core.still_has(entry)
+    }
+
     /// The very future of the core: one around it would only be larger.
     fn get(&self, key: KeyRef<'_>, names: &Namespaces) -> impl Future<Output = Result<Lookup, StoreError>> + Send {
         self.0.core.get(key, names)

@@ -89,20 +89,40 @@ impl Drop for Reader<'_> {
 impl Core {
     #[inline]
     pub(super) fn get_now(&self, key: KeyRef<'_>) -> Option<Lookup> {
-        if !self.keeps || !self.deliveries.suspects.are_none() {
-            return None;
-        }
         // The lease before the table: what is pushed between the two is then in the table.
-        match self.coherence {
-            Coherence::Leased if self.is_leased() => {}
-            Coherence::Ttl(_) => {}
-            _ => return None,
+        if !self.answers_now() {
+            return None;
         }
         let lookup = self.near.look(key);
         let (entry, life) = lookup.found.as_ref()?;
+        self.is_good(entry, *life).then_some(lookup)
+    }
+
+    #[inline]
+    pub(super) fn still_has(&self, entry: &Arc<Entry>) -> Option<Life> {
+        if !self.answers_now() {
+            return None;
+        }
+        self.near.still_has(entry).filter(|life| self.is_good(entry, *life))
+    }
+
+    /// Whether what is in memory may answer without Redis being asked.
+    #[inline]
+    fn answers_now(&self) -> bool {
+        self.keeps
+            && self.deliveries.suspects.are_none()
+            && match self.coherence {
+                Coherence::Leased => self.is_leased(),
+                Coherence::Ttl(_) => true,
+                Coherence::Validated => false,
+            }
+    }
+
+    /// Whether an entry of the memory may answer so.
+    #[inline]
+    fn is_good(&self, entry: &Entry, life: Life) -> bool {
         let now = self.context().clock.nanos();
-        let good = *life == Life::Alive && now < entry.times().fresh_until && self.is_recent(entry, now);
-        good.then_some(lookup)
+        life == Life::Alive && now < entry.times().fresh_until && self.is_recent(entry, now)
     }
 
     /// Whether an entry is recent enough where its time alone counts.

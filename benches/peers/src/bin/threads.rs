@@ -1,4 +1,5 @@
-//! What no count of instructions shows: two threads at once, and many entries. Without a word all of it; a word for a part of it.
+//! What no count of instructions shows: two threads at once, and many entries. Without a word all of it; a word for a part of it, and
+//! `ours` behind it for this crate and its bound alone.
 
 use std::{env, iter, sync::Arc, time::Duration};
 
@@ -34,46 +35,64 @@ const SPAN: Duration = Duration::from_millis(400);
 /// Long enough that the slowest of them has filled its room.
 const WARM_UP: Duration = Duration::from_secs(4);
 
-type Section = (&'static str, fn());
+type Section = (&'static str, fn(Who));
+
+/// Who takes part.
+#[derive(Clone, Copy)]
+enum Who {
+    All,
+    Ours,
+}
 
 const SECTIONS: [Section; 4] = [("mixed", mixed), ("scaling", scaling), ("entries", entries), ("namespaces", namespaces)];
 
 fn main() {
     let words: Vec<_> = env::args().skip(1).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] => SECTIONS.iter().for_each(|(_, section)| section()),
+        [] => SECTIONS.iter().for_each(|(_, section)| section(Who::All)),
         ["run", name, calls] => among::run(name, calls.parse().expect("a number of calls")),
-        [word] => match SECTIONS.iter().find(|(name, _)| *name == word) {
-            Some((_, section)) => section(),
+        [word] | [word, "ours"] => match SECTIONS.iter().find(|(name, _)| *name == word) {
+            Some((_, section)) => section(if words.len() == 1 { Who::All } else { Who::Ours }),
             None => panic!("{word:?} is none of {:?}", SECTIONS.map(|(name, _)| name)),
         },
-        _ => panic!("one word at most"),
+        _ => panic!("one word at most, and `ours`"),
     }
 }
 
 // ---- Two threads ---------------------------------------------------------------------------------------------------
 
 /// Everything that is compared, with room for so many entries.
-fn candidates(room: u64) -> Vec<Candidate> {
+fn candidates(room: u64, who: Who) -> Vec<Candidate> {
     let inner = || Inner::of(KIB).own_bodies();
-    let axum_inner = inner().axum();
     let layer = |bytes| ours::layer(Memory::new(bytes), Rule::ttl(HOUR), Told::Age).layer(inner());
     let bound = |bytes| Correct::over(inner(), bytes);
-    vec![
+    let mut candidates = vec![
         Candidate::new(NOTHING, Nothing, plain),
         Candidate::new(BOUND, bound(room * bytes_of_bound(bound(1 << 30))), plain),
         Candidate::new("tower-response-cache", layer((room * bytes_of_ours()) as usize), plain),
-        Candidate::new("hitbox, rkyv", peers::hitbox(inner(), room, HOUR, RkyvFormat::new()), plain),
-        Candidate::new("hitbox, bincode", peers::hitbox(inner(), room, HOUR, BincodeFormat), plain),
-        Candidate::new("hitbox, JSON", peers::hitbox(inner(), room, HOUR, JsonFormat), plain),
-        Candidate::new("tower-http-cache", peers::tower_http_cache(inner(), room, HOUR), plain),
-        Candidate::new("axum-response-cache", peers::axum_response_cache_bounded(axum_inner, room as usize, HOUR), axum),
-        Candidate::new(
-            "http-cache-tower-server, moka",
-            peers::http_cache_tower_server(inner().max_age(HOUR.as_secs()), room),
-            plain,
-        ),
-    ]
+    ];
+    let others = || {
+        vec![
+            Candidate::new("hitbox, rkyv", peers::hitbox(inner(), room, HOUR, RkyvFormat::new()), plain),
+            Candidate::new("hitbox, bincode", peers::hitbox(inner(), room, HOUR, BincodeFormat), plain),
+            Candidate::new("hitbox, JSON", peers::hitbox(inner(), room, HOUR, JsonFormat), plain),
+            Candidate::new("tower-http-cache", peers::tower_http_cache(inner(), room, HOUR), plain),
+            Candidate::new(
+                "axum-response-cache",
+                peers::axum_response_cache_bounded(inner().axum(), room as usize, HOUR),
+                axum,
+            ),
+            Candidate::new(
+                "http-cache-tower-server, moka",
+                peers::http_cache_tower_server(inner().max_age(HOUR.as_secs()), room),
+                plain,
+            ),
+        ]
+    };
+    if matches!(who, Who::All) {
+        candidates.extend(others());
+    }
+    candidates
 }
 
 const NOTHING: &str = "an empty service";
@@ -108,8 +127,8 @@ fn both(asks: impl Fn(u64) -> Asks) -> [Arc<Asks>; 2] {
     [Arc::new(asks(SEED)), Arc::new(asks(SEED + 1))]
 }
 
-fn mixed() {
-    let candidates = candidates(ROOM);
+fn mixed(who: Who) {
+    let candidates = candidates(ROOM, who);
     let asks = both(|seed| Asks::zipf(KEYS, 0.99, seed));
     for candidate in &candidates {
         candidate.run(&Round { span: WARM_UP, threads: &asks, from: 0 });
@@ -152,9 +171,9 @@ const GLANCE: Duration = Duration::from_millis(40);
 const TRIES: usize = 5;
 const NEARLY_ALL: f64 = 0.97;
 
-fn scaling() {
+fn scaling(who: Who) {
     for (what, keys) in [("10,000 keys, each as often as any other", 10_000), ("a single key", 1)] {
-        let candidates = candidates(2 * keys + 1_000);
+        let candidates = candidates(2 * keys + 1_000, who);
         let asks = both(|seed| Asks::zipf(keys, 0.0, seed));
         for candidate in &candidates {
             candidate.run(&Round { span: WARM_UP, threads: &asks, from: 0 });
@@ -213,7 +232,7 @@ fn hits(candidate: &Candidate, ratio: f64) -> String {
 /// How many calls are timed at once.
 const TIMED: u64 = 100_000;
 
-fn entries() {
+fn entries(_: Who) {
     let cases: Vec<_> = AMONG.iter().flat_map(|among| [among.nothing, among.bound, among.ours]).map(among::case).collect();
     let times = Times::of(&cases, ROUNDS, |_| TIMED);
     println!("\nA hit among so many entries of 64 bytes, asked for in an order without rhyme; less an empty service.\n");
@@ -232,7 +251,7 @@ fn entries() {
     }
 }
 
-fn namespaces() {
+fn namespaces(_: Who) {
     let times = Times::of(&SPREAD.map(among::case), ROUNDS, |_| TIMED);
     println!("\nA hit among {NAMESPACES} entries under a namespace by a parameter of the path; less an empty service.\n");
     println!("| namespaces in use | instructions | ns |\n|---:|---:|---:|");
