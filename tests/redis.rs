@@ -4,6 +4,7 @@
 mod common;
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -571,6 +572,31 @@ async fn a_key_is_cleared_for_all_processes() {
     let key = one_rule(rule()).key(&two, &get("/t/x?a=1")).unwrap();
     two.invalidate_key(&key).await.unwrap();
     assert_eq!(text(send(&a, get("/t/x?a=1")).await).await, "answer 2");
+}
+
+/// Keys stand in sets, and a set has one generation: of one that is gone already nothing is pushed.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_cleared_a_key_learns_that_another_clears_one_of_the_same_set() {
+    let server = Server::start().await;
+    let make = || builder(&server).memory(8 << 20).build();
+    let (one, two) = (make().await.unwrap(), make().await.unwrap());
+    let rules = one_rule(rule());
+    let key = |n: usize| rules.key(&one, &get(&format!("/t/{n}"))).unwrap();
+    let mut seen = HashMap::new();
+    let twins = |n: usize| {
+        let hash = key(n).hash();
+        seen.insert(((hash >> 64) as u64 ^ hash as u64) % 4096, n).map(|twin| (twin, n))
+    };
+    let (kept, cleared) = (0..).find_map(twins).unwrap();
+    let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
+    let cache = CacheLayer::new(one.clone()).rules(rules.clone()).layer(inner);
+    let ask = async || text(send(&cache, get(&format!("/t/{kept}"))).await).await;
+    until("it is leased", async || one.is_leased()).await;
+    let before = ask().await;
+    assert_eq!(ask().await, before);
+    one.invalidate_key(&key(cleared)).await.unwrap();
+    two.invalidate_key(&key(kept)).await.unwrap();
+    until("it is not served any more", async || ask().await != before).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -264,6 +264,11 @@ impl Errand {
 
 impl Errand {
     fn ends(self, core: &Core) {
+        // It went by the connection of the pushes, and so is not pushed to us. What it has cleared besides, the set of a key, say, is
+        // known here no more than elsewhere: of a generation that is gone, nobody is told that it is cleared once more.
+        if let Some(pushed) = core.names.parse(self.generation.as_bytes()) {
+            core.near.bump_hashes(pushed.hashes());
+        }
         for open in self.for_whom {
             if open.left.fetch_sub(1, Ordering::SeqCst) == 1 {
                 // What began after the write, and read the old generation before it was gone, is dead as well.
