@@ -19,8 +19,8 @@ use common::{
 use http::{Request, Response, StatusCode};
 use tower::Layer;
 use tower_response_cache::{
-    AfterHold, CacheLayer, Caching, Coherence, InvalidateLayer, Invalidation, Miss, Namespace, OnFenceError, Outcome, Redis,
-    RedisBuilder, Rule, Store,
+    AfterHold, CacheLayer, Caching, Coherence, Extracted, InvalidateLayer, Invalidation, KeyExtractor, KeyWriter, Miss,
+    Namespace, OnFenceError, Outcome, Redis, RedisBuilder, RequestView, Rule, Store,
 };
 
 fn builder(server: &Server) -> RedisBuilder {
@@ -707,6 +707,42 @@ async fn a_thousand_who_miss_in_memory_under_a_lease_read_redis_once() {
 }
 
 // ---- By what it is reached, and how it is kept -------------------------------------------------------------------------
+
+/// Keys that are not the same and have the same hash, which does not withstand those who look for such.
+struct Twins;
+
+impl KeyExtractor for Twins {
+    fn extract(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
+        let n: u32 = request.param("table").parse().unwrap();
+        let mut part = [0; 490];
+        // Where four bytes are those of the hash's own constant, it multiplies by nothing, and only adds what follows.
+        for (at, constant, number) in [(42, 0x2c81_017c_u32, 1 + n), (106, 0xe96d_d4de, 9 - n)] {
+            part[at..at + 4].copy_from_slice(&constant.to_le_bytes());
+            part[at + 4..at + 8].copy_from_slice(&number.to_le_bytes());
+        }
+        key.part(part);
+        Extracted::Key
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_joins_a_read_gets_what_is_of_his_own_key_and_not_of_one_with_the_same_hash() {
+    let server = Server::start().await;
+    let forwarder = Forwarder::start(([127, 0, 0, 1], server.port()).into());
+    let rules = one_rule(Rule::ttl(MINUTE).namespace("t").key(Twins));
+    let (inner, _) = counting(|request, _| ok(request.uri().to_string()));
+    let two = CacheLayer::new(builder(&server).build().await.unwrap()).rules(rules.clone()).layer(inner.clone());
+    let one = Redis::builder(&forwarder.url()).budget(Duration::from_secs(2)).round_trip(Duration::from_secs(5));
+    let one = one.memory(8 << 20).build().await.unwrap();
+    let keys = ["/t/0", "/t/1"].map(|target| rules.key(&one, &get(target)).unwrap());
+    assert!(keys[0] != keys[1] && keys[0].hash() == keys[1].hash());
+    send(&two, get("/t/0")).await;
+    let cache = CacheLayer::new(one.clone()).rules(rules).layer(inner);
+    until("it is leased", async || one.is_leased()).await;
+    forwarder.answers(Fault::Delay(Duration::from_millis(100)));
+    let (first, second) = tokio::join!(send(&cache, get("/t/0")), send(&cache, get("/t/1")));
+    assert_eq!((text(first).await.as_str(), text(second).await.as_str()), ("/t/0", "/t/1"));
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_and_a_pool_of_ones_own_share_entries_with_a_url() {

@@ -153,7 +153,7 @@ impl Core {
                     return Ok(found);
                 }
                 Err(read) => {
-                    if let Some(found) = read.ends().await.filter(|found| self.vouches(found, names)) {
+                    if let Some(found) = read.ends().await.filter(|found| self.vouches(found, &key, names)) {
                         return Ok(found.clone());
                     }
                     if !self.is_leased() {
@@ -171,10 +171,12 @@ impl Core {
         Ok(found?)
     }
 
-    /// Whether what a read brought that began before we came is as good as what one would bring that begins now: nothing was
-    /// pushed since.
-    fn vouches(&self, found: &Lookup, names: &Namespaces) -> bool {
-        self.is_leased() && self.near.life_of(found.stamp.epoch(), names.hashes()) == Life::Alive
+    /// Whether what a read brought that began before we came is as good as what one would bring that begins now: it is for this very
+    /// key, and nothing was pushed since, of those names neither that only the entry knows.
+    fn vouches(&self, found: &Lookup, key: &KeyRef<'_>, names: &Namespaces) -> bool {
+        let lives = |names: &Namespaces| self.near.life_of(found.stamp.epoch(), names.hashes()) == Life::Alive;
+        let same = |(entry, _): &(Arc<Entry>, Life)| entry.key().as_ref() == *key && lives(entry.namespaces());
+        self.is_leased() && lives(names) && found.found.as_ref().is_none_or(same)
     }
 
     /// Nothing is known, and nothing can be stored.
