@@ -154,6 +154,27 @@ async fn connections_that_are_cut_or_killed_are_replaced_and_no_request_fails() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_connection_on_which_nothing_is_answered_any_more_is_replaced_though_others_are_answered() {
+    let server = Server::start().await;
+    let forwarder = Forwarder::start(local(server.port()));
+    let builder = Redis::builder(&forwarder.url()).budget(Duration::from_millis(100)).memory(8 << 20);
+    let store = builder.heartbeat(Duration::from_millis(20)).round_trip(Duration::from_millis(500)).build().await.unwrap();
+    let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
+    let cache = CacheLayer::new(store.clone()).rules(one_rule(rule())).layer(inner);
+    until("hits are there", async || ask!(cache, "/t/x").1).await;
+    store.invalidate(["t:x"]).await.unwrap();
+    forwarder.is_deaf_to(Some(b"MGET"));
+    assert!(!ask!(cache, "/t/x").1);
+    forwarder.is_deaf_to(None);
+    // What is written goes by another connection, and is answered.
+    until("hits are back", async || {
+        store.invalidate(["t:y"]).await.unwrap();
+        ask!(cache, "/t/x").1
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_master_is_the_one_that_the_sentinel_names() {
     let mut master = Server::start().await;
     let replica = Options::default().replica_of(&master).start().await;

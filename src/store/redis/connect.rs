@@ -5,7 +5,7 @@ use std::{
     error, fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -101,7 +101,13 @@ pub struct RedisConnection {
     /// The server, as it was when the connection was made.
     pub(super) server: u128,
     broken: Arc<AtomicBool>,
+    /// How often in a row there was no answer in time.
+    silent: Arc<AtomicU32>,
 }
+
+/// So many questions in a row without an answer, and a connection is of no use any more: it may be one that no packet passes, while
+/// others to the same server are well.
+const MOST_SILENT: u32 = 3;
 
 /// By what a server is asked.
 #[derive(Clone)]
@@ -181,6 +187,9 @@ impl RedisConnection {
 
     /// Notes what says that the connection is of no use any more.
     pub(super) fn seen<T>(&self, answer: Result<T, RedisError>) -> Result<T, RedisError> {
+        if self.silent.load(Ordering::Relaxed) != 0 {
+            self.silent.store(0, Ordering::Relaxed);
+        }
         if answer.as_ref().is_err_and(|error| error.is_unrecoverable_error() || error.is_io_error()) {
             self.breaks();
         }
@@ -190,6 +199,13 @@ impl RedisConnection {
     /// What the server says of itself now.
     pub(super) async fn server(&mut self) -> Result<Server, RedisConnectError> {
         Server::ask(&mut self.link).await
+    }
+
+    /// There was no answer in time.
+    pub(super) fn is_silent(&self) {
+        if self.silent.fetch_add(1, Ordering::Relaxed) + 1 >= MOST_SILENT {
+            self.breaks();
+        }
     }
 
     pub(super) fn breaks(&self) {
@@ -286,7 +302,7 @@ impl RedisManager {
         let late = || RedisConnectError::from(format!("no answer within {CONNECTING:?}"));
         let (link, server) = tokio::time::timeout(CONNECTING, opening).await.map_err(|_| late())??;
         let id = if self.trust { 0 } else { server.id };
-        Ok((RedisConnection { link, server: id, broken: Arc::default() }, server))
+        Ok((RedisConnection { link, server: id, broken: Arc::default(), silent: Arc::default() }, server))
     }
 }
 

@@ -81,8 +81,8 @@ impl Node {
 
     /// The answer to one command.
     pub(super) async fn one(&self, command: &Cmd, via: Via, limit: Duration) -> Result<(Value, u128), Fault> {
-        self.within(limit, async {
-            let mut connection = self.connection(via).await?;
+        self.within(limit, async |by| {
+            let connection = by.insert(self.connection(via).await?);
             Ok((connection.one(command).await?, connection.server))
         })
         .await
@@ -97,9 +97,14 @@ impl Node {
         self.trips.fetch_add(1, Ordering::Relaxed);
         let reply = connection.line().expect("it is one").ask(packed.into_bytes());
         let answer = match tokio::time::timeout(limit, reply).await {
-            Ok(Ok(Value::ServerError(error))) => Err(Fault::Said(error)),
-            Ok(answer) => connection.seen(answer).map_err(Fault::from),
-            Err(_) => Err(Fault::Late),
+            Ok(answer) => match connection.seen(answer) {
+                Ok(Value::ServerError(error)) => Err(Fault::Said(error)),
+                answer => answer.map_err(Fault::from),
+            },
+            Err(_) => {
+                connection.is_silent();
+                Err(Fault::Late)
+            }
         };
         Ok((self.noted(answer)?, connection.server))
     }
@@ -113,8 +118,8 @@ impl Node {
 
     /// The answers to some commands in one pipeline, errors of the server among them.
     pub(super) async fn all(&self, commands: &Pipeline, via: Via, limit: Duration) -> Result<(Vec<Value>, u128), Fault> {
-        self.within(limit, async {
-            let mut connection = self.connection(via).await?;
+        self.within(limit, async |by| {
+            let connection = by.insert(self.connection(via).await?);
             Ok((connection.all(commands).await?, connection.server))
         })
         .await
@@ -122,15 +127,26 @@ impl Node {
 
     /// What the server says of itself now.
     pub(super) async fn server(&self, limit: Duration) -> Result<Server, Fault> {
-        self.within(limit, async { self.connection(Via::Pool).await?.server().await.map_err(Fault::Connecting) }).await
+        self.within(limit, async |by| by.insert(self.connection(Via::Pool).await?).server().await.map_err(Fault::Connecting))
+            .await
     }
 
-    async fn within<T>(&self, limit: Duration, asking: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        asking: impl AsyncFnOnce(&mut Option<RedisConnection>) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
         if self.breaker.is_open() {
             return Err(Fault::Away);
         }
         self.trips.fetch_add(1, Ordering::Relaxed);
-        self.noted(tokio::time::timeout(limit, asking).await.unwrap_or(Err(Fault::Late)))
+        // The connection that is asked by, once there is one.
+        let mut by = None;
+        let answer = tokio::time::timeout(limit, asking(&mut by)).await.unwrap_or_else(|_| {
+            by.iter().for_each(RedisConnection::is_silent);
+            Err(Fault::Late)
+        });
+        self.noted(answer)
     }
 
     /// Notes whether the server answers.

@@ -35,6 +35,7 @@ struct State {
     up: Fault,
     down: Fault,
     cuts: u64,
+    deaf_to: Option<&'static [u8]>,
 }
 
 #[derive(Default)]
@@ -56,7 +57,8 @@ pub struct Forwarder {
 impl Forwarder {
     /// Listens on a free port of the loopback interface and forwards to `target`.
     pub fn start(target: SocketAddr) -> Self {
-        let (state, seen) = watch::channel(State { target, refuse: false, up: Fault::Pass, down: Fault::Pass, cuts: 0 });
+        let (state, seen) =
+            watch::channel(State { target, refuse: false, up: Fault::Pass, down: Fault::Pass, cuts: 0, deaf_to: None });
         let counts = Arc::new(Counts::default());
         let (ready, started) = mpsc::channel();
         let thread = thread::spawn({
@@ -91,6 +93,11 @@ impl Forwarder {
     /// The fault on the way from the server to the client.
     pub fn answers(&self, fault: Fault) {
         self.change(|state| state.down = fault);
+    }
+
+    /// Whoever asks this from now on is on a connection by which nothing arrives any more, though it stays open.
+    pub fn is_deaf_to(&self, what: Option<&'static [u8]>) {
+        self.change(|state| state.deaf_to = what);
     }
 
     /// Closes every connection that is open now.
@@ -179,6 +186,10 @@ async fn carry(
     let mut chunk = vec![0; 16 << 10];
     while let Ok(length @ 1..) = from.read(&mut chunk).await {
         count.fetch_add(length as u64, SeqCst);
+        let State { deaf_to, .. } = *state.borrow();
+        if deaf_to.is_some_and(|what| chunk[..length].windows(what.len()).any(|window| window == what)) {
+            return std::future::pending().await;
+        }
         let now = fault(&state.borrow());
         if let Fault::Delay(late) = now {
             tokio::time::sleep(late).await;
