@@ -308,6 +308,32 @@ async fn in_a_cluster_writes_are_seen_through_a_failover_and_a_slot_on_its_way()
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_master_without_slots_takes_over_is_not_trusted_before_its_pushes_are_heard() {
+    let mut cluster = Cluster::start(2, 0).await;
+    cluster.joins().await;
+    let make = || patient(RedisBuilder::cluster(cluster.urls())).memory(8 << 20).build();
+    let (one, two) = (make().await.unwrap(), make().await.unwrap());
+    let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
+    let cache = CacheLayer::new(one.clone()).rules(one_rule(rule())).layer(inner);
+    until("all masters are heard of", async || one.is_leased()).await;
+    let slot = slot_of("t:x");
+    let from = cluster.master_of(slot).await;
+    let to = &cluster.servers()[2];
+    // It stays on its way: the table of slots does not show that there is a new master.
+    cluster.begin_to_move(slot, to).await;
+    until("hits are there", async || ask!(cache, "/t/x").1).await;
+    let before = ask!(cache, "/t/x").0;
+    two.invalidate(["t:x"]).await.unwrap();
+    until("the clearing is seen", async || ask!(cache, "/t/x").0 != before).await;
+    while cluster.move_keys(slot, from, to, 10).await > 0 {}
+    cluster.end_move(slot, from, to).await;
+    until("hits are leased again", async || ask!(cache, "/t/x").1 && one.is_leased()).await;
+    let before = ask!(cache, "/t/x").0;
+    two.invalidate(["t:x"]).await.unwrap();
+    until("the clearing is seen", async || ask!(cache, "/t/x").0 != before).await;
+}
+
 /// CRC-16/XMODEM, modulo the number of slots.
 fn slot_of(tag: &str) -> u16 {
     let step = |crc: u16, byte: u8| {

@@ -348,7 +348,7 @@ impl RedisBuilder {
                     Node::with_pool(String::new(), manager, pool, connections)
                 }
             })),
-            Sources::Cluster(seeds) => Nodes::cluster(seeds, trust, self.connections, tell, lease.clone()),
+            Sources::Cluster(seeds) => Nodes::cluster(seeds, trust, self.connections, tell, lease.clone(), near.clone()),
         };
         let (deliveries, jobs) = Deliveries::new(near.context().counters.waiting.clone());
         let core = Arc::new(Core {

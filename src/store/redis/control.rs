@@ -74,7 +74,7 @@ pub(super) fn start(
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let work = async move {
         if let Some(node) = core.nodes.one() {
-            core.lease.is_of([node.address.as_str()].into_iter());
+            core.lease.is_of([node.address.as_str()].into_iter(), || ());
             tokio::spawn(tend(core.clone(), node.clone()));
         } else {
             tokio::spawn(seek(core.clone()));

@@ -28,11 +28,23 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// The masters are these; of those that are new, nothing is heard yet.
-    pub(super) fn is_of<'a>(&self, masters: impl Iterator<Item = &'a str>) {
+    /// The masters are these; of those that are new, nothing is heard yet. What others have said is not to be trusted from here on:
+    /// `forget` it, before there is a lease again.
+    pub(super) fn is_of<'a>(&self, masters: impl Iterator<Item = &'a str>, forget: impl FnOnce()) {
         let mut parts = self.lock();
-        let before = std::mem::take(&mut *parts);
-        *parts = masters.map(|master| (master.to_owned(), before.get(master).copied().unwrap_or(0))).collect();
+        let mut before = std::mem::take(&mut *parts);
+        *parts = masters.map(|master| (master.to_owned(), before.remove(master).unwrap_or(0))).collect();
+        if !before.is_empty() {
+            forget();
+        }
+        self.add_up(&parts);
+    }
+
+    /// A server is asked that is not one of the masters, and of which nothing is heard: there is no lease until it is one, or until
+    /// what it has said is forgotten.
+    pub(super) fn lacks(&self, server: &str) {
+        let mut parts = self.lock();
+        parts.entry(server.to_owned()).or_insert(0);
         self.add_up(&parts);
     }
 
@@ -116,17 +128,38 @@ mod tests {
     fn a_lease_is_held_while_that_of_each_master_is() {
         let lease = Lease::default();
         assert!(!lease.is_held(0));
-        lease.is_of(["a", "b"].into_iter());
+        lease.is_of(["a", "b"].into_iter(), || ());
         lease.extends("a", 10);
         assert!(!lease.is_held(5));
         lease.extends("b", 8);
         assert!(lease.is_held(7) && !lease.is_held(8));
-        lease.is_of(["a", "c"].into_iter());
+        lease.is_of(["a", "c"].into_iter(), || ());
         assert!(!lease.is_held(1));
         lease.extends("b", 100);
         lease.extends("c", 9);
         assert!(lease.is_held(8));
         lease.ends("a");
         assert!(!lease.is_held(1));
+    }
+    #[test]
+    fn what_was_said_by_one_that_is_no_master_is_forgotten_before_there_is_a_lease_again() {
+        let lease = Lease::default();
+        let forgotten = std::cell::Cell::new(0);
+        let forget = || forgotten.set(forgotten.get() + 1);
+        lease.is_of(["a"].into_iter(), forget);
+        lease.extends("a", 10);
+        lease.is_of(["a"].into_iter(), forget);
+        assert_eq!((lease.is_held(5), forgotten.get()), (true, 0));
+        lease.lacks("b");
+        lease.extends("a", 20);
+        assert!(!lease.is_held(5));
+        lease.is_of(["a"].into_iter(), || {
+            assert_eq!(lease.until.load(Ordering::SeqCst), 0);
+            forget();
+        });
+        assert_eq!((lease.is_held(5), forgotten.get()), (true, 1));
+        lease.lacks("b");
+        lease.is_of(["a", "b"].into_iter(), forget);
+        assert_eq!((lease.is_held(5), forgotten.get()), (false, 1), "it is tended now");
     }
 }

@@ -16,6 +16,7 @@ use super::{
     lease::Lease,
     node::{Node, Via},
 };
+use crate::{namespace::Namespaces, store::Memory};
 
 /// How often a command follows a key to where it has gone.
 const MOVES: usize = 4;
@@ -41,6 +42,8 @@ pub(super) struct Cluster {
     found: mpsc::UnboundedSender<Arc<Node>>,
     all: Mutex<HashMap<String, Arc<Node>>>,
     lease: Arc<Lease>,
+    /// Where epochs are stepped.
+    near: Memory,
 }
 
 /// Which master has which slot.
@@ -68,6 +71,7 @@ impl Nodes {
         connections: usize,
         found: mpsc::UnboundedSender<Arc<Node>>,
         lease: Arc<Lease>,
+        near: Memory,
     ) -> Self {
         Self::Cluster(Cluster {
             seeds,
@@ -78,6 +82,7 @@ impl Nodes {
             found,
             all: Mutex::default(),
             lease,
+            near,
         })
     }
 
@@ -188,6 +193,10 @@ impl Cluster {
     /// Asks where the key has gone, or is going.
     async fn follow(&self, address: &str, command: &Cmd, asking: bool, limit: Duration) -> Answer {
         let node = self.node(address).ok_or(Fault::Nonsense("the address of a node"))?;
+        if !self.table().nodes.iter().any(|known| Arc::ptr_eq(known, &node)) {
+            // It has no slot yet, or none that we know of: what it says now, it may clear without our hearing of it.
+            self.lease.lacks(address);
+        }
         if !asking {
             return node.one(command, Via::Pool, limit).await;
         }
@@ -244,7 +253,8 @@ impl Cluster {
             table.slots[slots].fill(index as u16);
         }
         // Before anybody reads from a master that nothing is heard of yet.
-        self.lease.is_of(table.nodes.iter().map(|node| node.address.as_str()));
+        let step = || self.near.bump_hashes(Namespaces::root().hashes());
+        self.lease.is_of(table.nodes.iter().map(|node| node.address.as_str()), step);
         let table = Arc::new(table);
         *self.table.write().unwrap_or_else(PoisonError::into_inner) = table.clone();
         for node in &table.nodes {

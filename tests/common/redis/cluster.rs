@@ -22,14 +22,8 @@ impl Cluster {
         let mut servers = Vec::new();
         let mut buses = Vec::new();
         for _ in 0..masters * (1 + replicas) {
-            let bus = free_port();
-            let options = Options::default()
-                .line("cluster-enabled yes")
-                .line(format!("cluster-port {bus}"))
-                .line("cluster-node-timeout 1500")
-                .line("cluster-replica-validity-factor 0")
-                .line("cluster-require-full-coverage no");
-            servers.push(options.start().await);
+            let (server, bus) = alone().await;
+            servers.push(server);
             buses.push(bus);
         }
         let (first, bus) = (servers[0].port().to_string(), buses[0].to_string());
@@ -53,6 +47,17 @@ impl Cluster {
         }
         cluster.all("every slot is served", async |server| server.cluster_says("cluster_state:ok").await).await;
         cluster
+    }
+
+    /// One server more, a master without slots. All know it when this returns.
+    pub async fn joins(&mut self) {
+        let (server, bus) = alone().await;
+        let (port, bus) = (server.port().to_string(), bus.to_string());
+        self.servers[0].command(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]).await;
+        self.servers.push(server);
+        let count = self.servers.len();
+        self.all("all know all", async |server| server.cluster_says(&format!("cluster_known_nodes:{count}\r")).await).await;
+        self.all("every slot is served", async |server| server.cluster_says("cluster_state:ok").await).await;
     }
 
     pub fn servers(&self) -> &[Server] {
@@ -137,6 +142,18 @@ impl Cluster {
             until(what, async || is(server).await).await;
         }
     }
+}
+
+/// A server that is to be in a cluster, and the port of its bus.
+async fn alone() -> (Server, u16) {
+    let bus = free_port();
+    let options = Options::default()
+        .line("cluster-enabled yes")
+        .line(format!("cluster-port {bus}"))
+        .line("cluster-node-timeout 1500")
+        .line("cluster-replica-validity-factor 0")
+        .line("cluster-require-full-coverage no");
+    (options.start().await, bus)
 }
 
 impl Server {
