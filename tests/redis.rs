@@ -456,6 +456,35 @@ async fn a_name_that_was_cleared_while_its_response_was_computed_is_not_vouched_
 
 // ---- Redis away --------------------------------------------------------------------------------------------------------
 
+/// What the handler has named, the request does not know.
+#[tokio::test(flavor = "multi_thread")]
+async fn until_a_clearing_has_arrived_its_process_serves_nothing_of_it_that_only_the_response_has_named() {
+    let server = Server::start().await;
+    let forwarder = Forwarder::start(([127, 0, 0, 1], server.port()).into());
+    for coherence in [Coherence::Validated, Coherence::Leased] {
+        let make = Redis::builder(&forwarder.url()).prefix(&format!("{coherence:?}")).coherence(coherence).memory(8 << 20);
+        let store = make.budget(Duration::from_secs(2)).build().await.unwrap();
+        let (inner, _) = counting(|_, n| {
+            let mut response = ok(format!("answer {n}"));
+            response.extensions_mut().insert(Caching::new().namespace(Namespace::of(["row", "1"])));
+            response
+        });
+        let cache = CacheLayer::new(store.clone()).rules(one_rule(rule())).layer(inner);
+        until("hits are there", async || outcome(&send(&cache, get("/t/x")).await) == Outcome::Hit).await;
+        let before = text(send(&cache, get("/t/x")).await).await;
+        forwarder.is_deaf_to(Some(b"UNLINK"));
+        let clearing = tokio::spawn({
+            let store = store.clone();
+            async move { store.invalidate(["row:1"]).await }
+        });
+        until("it is on its way", async || store.waiting() > 0).await;
+        assert_ne!(text(send(&cache, get("/t/x")).await).await, before, "{coherence:?}");
+        forwarder.is_deaf_to(None);
+        clearing.await.unwrap().unwrap();
+        assert_ne!(text(send(&cache, get("/t/x")).await).await, before, "{coherence:?}");
+    }
+}
+
 /// On one thread: whoever is counted as having looked in vain has joined before anybody else runs.
 #[tokio::test]
 async fn without_redis_one_call_runs_and_one_forms_and_there_is_no_third() {

@@ -329,6 +329,10 @@ impl Core {
         }
         let Some(mut life) = compared(&of_entry[..count], &of_now[..count]) else { return Ok(None) };
         if own.count() > count {
+            // What this process has cleared and has not delivered yet is still there for whoever asks.
+            if self.deliveries.suspects.touch(own) {
+                return Ok(None);
+            }
             // Names that only the response knew.
             let more: Vec<Name<'_>> = own.names().skip(count).collect();
             let leased = self.known(&own.since(count)).map(|(generations, _)| generations);
