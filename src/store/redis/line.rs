@@ -247,7 +247,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 return Poll::Ready(Err(broken(io::ErrorKind::UnexpectedEof)));
             }
             while let Some(answer) = self.read.next()? {
-                self.answers(answer);
+                self.answers(answer)?;
             }
         }
         // Those who were answered together may ask again together: then one write is enough for them.
@@ -289,16 +289,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     #[inline]
-    fn answers(&mut self, answer: Value) {
+    fn answers(&mut self, answer: Value) -> Result<(), RedisError> {
         // Nobody has asked for a push.
         if matches!(answer, Value::Push { .. }) {
-            return;
+            return Ok(());
         }
-        let Some(waiting) = self.waiting.pop_front() else { return };
+        // Had it come a moment later, it would have been taken for the answer to the next question, and so on for ever.
+        let Some(waiting) = self.waiting.pop_front() else { return Err(unasked()) };
         self.answered += 1;
         if let Some(waiting) = waiting.given(answer) {
             self.waiting.push_front(waiting);
         }
+        Ok(())
     }
 }
 
@@ -347,6 +349,10 @@ impl Incoming {
 
 fn nonsense() -> RedisError {
     (ErrorKind::Parse, "no reply begins so").into()
+}
+
+fn unasked() -> RedisError {
+    (ErrorKind::Parse, "nobody has asked for this reply").into()
 }
 
 /// The number with which a line begins behind the kind of what has a length, and where the line ends; `None` if it is not all there.
@@ -648,6 +654,14 @@ mod tests {
         is_asked(&mut server, b"ab").await;
         server.write_all(b"?\r\n$1\r\nb\r\n").await.expect("the line is there");
         assert!(first.await.is_err() && second.await.is_err());
+        assert!(line.ask(b"c".to_vec()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn after_an_answer_that_nobody_has_asked_for_nothing_is_believed() {
+        let (line, mut server) = line();
+        server.write_all(b"$1\r\na\r\n").await.expect("the line is there");
+        assert!(line.ask(b"b".to_vec()).await.is_err());
         assert!(line.ask(b"c".to_vec()).await.is_err());
     }
 
