@@ -236,6 +236,32 @@ async fn a_write_that_cannot_be_delivered_is_held_then_acknowledged_or_rejected_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_cleared_again_while_its_clearing_waits_does_not_wait_once_more() {
+    let server = Server::start().await;
+    let forwarder = Forwarder::start(([127, 0, 0, 1], server.port()).into());
+    let store = Redis::builder(&forwarder.url()).build().await.unwrap();
+    forwarder.refuse(true);
+    forwarder.cut();
+    until("it is known", async || !store.is_reachable()).await;
+    let names = [["t:x", "row:1"], ["t:x", "row:2"]];
+    let clear = |names: [&'static str; 2]| {
+        let store = store.clone();
+        Box::pin(async move { store.invalidate(names).await })
+    };
+    let mut waits: Vec<_> = names.into_iter().map(clear).collect();
+    waits.iter_mut().for_each(|wait| assert!(polled(wait).is_pending()));
+    for n in 0..2_000 {
+        assert!(polled(&mut clear(names[n % 2])).is_pending());
+    }
+    until("each waits once", async || store.waiting() == 4).await;
+    forwarder.refuse(false);
+    for wait in waits {
+        wait.await.unwrap();
+    }
+    assert_eq!(store.waiting(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn while_a_fence_stands_nobody_is_served_and_nothing_is_stored() {
     let server = Server::start().await;
     for coherence in [Coherence::Leased, Coherence::Validated] {

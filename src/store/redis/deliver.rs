@@ -114,6 +114,12 @@ impl Deliveries {
         arrived
     }
 
+    /// A job with these names does not wait any more.
+    fn is_done_with(&self, names: &Namespaces) {
+        self.suspects.remove(names);
+        self.waiting.fetch_sub(names.count(), Ordering::Relaxed);
+    }
+
     pub(super) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
@@ -133,8 +139,12 @@ struct Errand {
 struct Open {
     names: Namespaces,
     left: AtomicUsize,
-    done: Mutex<Option<oneshot::Sender<()>>>,
+    /// Those who wait for it.
+    done: Mutex<Vec<oneshot::Sender<()>>>,
 }
+
+/// Among so many jobs that were taken last for a name, one with the same names is looked for.
+const RECENT: usize = 16;
 
 /// Delivers until nobody sends any more.
 pub(super) async fn run(core: Arc<Core>, mut queue: mpsc::UnboundedReceiver<Job>) {
@@ -143,12 +153,12 @@ pub(super) async fn run(core: Arc<Core>, mut queue: mpsc::UnboundedReceiver<Job>
     loop {
         if errands.is_empty() {
             match queue.recv().await {
-                Some(job) => take(&mut errands, &core.names, job),
+                Some(job) => take(&mut errands, &core, job),
                 None => return,
             }
         }
         while let Ok(job) = queue.try_recv() {
-            take(&mut errands, &core.names, job);
+            take(&mut errands, &core, job);
         }
         if errands.len() > MOST {
             gather(&mut errands, &core.names);
@@ -170,16 +180,46 @@ pub(super) async fn run(core: Arc<Core>, mut queue: mpsc::UnboundedReceiver<Job>
     }
 }
 
-fn take(errands: &mut HashMap<u64, Errand>, keys: &Names, job: Job) {
+fn take(errands: &mut HashMap<u64, Errand>, core: &Core, job: Job) {
     let Job { names, kind, fence, done } = job;
-    let open = Arc::new(Open { left: AtomicUsize::new(names.count()), names, done: Mutex::new(Some(done)) });
-    for name in open.names.names() {
-        let errand = errands.entry(id(name)).or_insert_with(|| Errand::of(keys, name, kind));
+    let before = same_as(errands, &names);
+    let known = before.is_some();
+    let open = before.unwrap_or_else(|| {
+        Arc::new(Open { left: AtomicUsize::new(names.count()), names: names.clone(), done: Mutex::default() })
+    });
+    open.is_awaited_by(done);
+    for name in names.names() {
+        let errand = errands.entry(id(name)).or_insert_with(|| Errand::of(&core.names, name, kind));
         if kind == Bump::Hard {
             errand.kind = Bump::Hard;
         }
         errand.tokens.extend(fence);
-        errand.for_whom.push(open.clone());
+        if !known {
+            errand.for_whom.push(open.clone());
+        }
+    }
+    if known {
+        core.deliveries.is_done_with(&names);
+    }
+}
+
+/// A job with these names of which nothing is delivered yet: what is cleared again while it waits is cleared once for both, so that what
+/// waits does not grow with every write.
+fn same_as(errands: &HashMap<u64, Errand>, names: &Namespaces) -> Option<Arc<Open>> {
+    let recent = errands.get(&id(names.names().next()?))?.for_whom.iter().rev().take(RECENT);
+    let same = |open: &&Arc<Open>| {
+        open.left.load(Ordering::SeqCst) == names.count() && open.names.names().map(id).eq(names.names().map(id))
+    };
+    recent.into_iter().find(same).cloned()
+}
+
+impl Open {
+    fn is_awaited_by(&self, who: oneshot::Sender<()>) {
+        let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        if done.len() == done.capacity() {
+            done.retain(|who| !who.is_closed());
+        }
+        done.push(who);
     }
 }
 
@@ -273,10 +313,9 @@ impl Errand {
             if open.left.fetch_sub(1, Ordering::SeqCst) == 1 {
                 // What began after the write, and read the old generation before it was gone, is dead as well.
                 core.near.bump_hashes(open.names.hashes());
-                core.deliveries.suspects.remove(&open.names);
-                core.deliveries.waiting.fetch_sub(open.names.count(), Ordering::Relaxed);
-                if let Some(done) = open.done.lock().unwrap_or_else(PoisonError::into_inner).take() {
-                    let _ = done.send(());
+                core.deliveries.is_done_with(&open.names);
+                for who in open.done.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+                    let _ = who.send(());
                 }
             }
         }
