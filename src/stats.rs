@@ -124,6 +124,10 @@ impl Counters {
 
 /// What a store and the layers over it have done since the store was made.
 ///
+/// A request that a rule covers is a hit, a stale hit, collapsed, a miss or a bypass, and counted as one of these. Two are not: one that
+/// is answered with a stale response because the inner service has failed, or is slow, after it was asked, is a miss and a stale hit; and one
+/// that wants a stored response or none, and gets 504, is nothing of all this.
+///
 /// The counters are read one after the other, not at one moment.
 ///
 /// Its `Display` is a few lines for a person; reasons that never occurred are left out there.
@@ -144,7 +148,7 @@ pub struct Stats {
     pub stale_hits: u64,
     /// Answered with the response that another request was already fetching.
     pub collapsed: u64,
-    /// Not answered from the store, by reason; every reason is listed, also with zero.
+    /// The inner service was asked, by reason; every reason is listed, also with zero.
     pub misses: Vec<(Miss, u64)>,
     /// Not looked up at all although a rule covers the route, by reason.
     pub bypasses: Vec<(Bypass, u64)>,

@@ -38,6 +38,8 @@ pub trait KeyExtractor: Send + Sync + 'static {
 
     /// Whether it looks at nothing of a request but its authority, its path (parameters of the route included) and its query, and comes to
     /// the same for the same each time. A key that depends on these alone is remembered by them, and not written again for each request.
+    /// The authority in a target and the same in `Host`, beside a target without one, are the same to it, as they are to HTTP; the scheme
+    /// is none of these.
     ///
     /// Defaults to no. [`RouteAndQuery`] and what its methods make of it say yes.
     fn is_of_target(&self) -> bool {
