@@ -309,6 +309,24 @@ async fn in_a_cluster_writes_are_seen_through_a_failover_and_a_slot_on_its_way()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_read_waits_longer_than_its_budget_for_a_cluster_that_nobody_can_tell_of() {
+    // It takes connections, and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}", silent.local_addr().unwrap());
+    let store = RedisBuilder::cluster([url.clone(), url]).budget(Duration::from_millis(20)).build().await.unwrap();
+    let (inner, calls) = counting(|_, n| ok(format!("answer {n}")));
+    let cache = CacheLayer::new(store).rules(one_rule(rule())).layer(inner);
+    // A second is what one of its nodes is asked for at most.
+    let all = async {
+        for n in 0..20 {
+            ask!(cache, &format!("/t/{n}"));
+        }
+    };
+    tokio::time::timeout(10 * SECOND, all).await.expect("twenty reads, of two budgets each");
+    assert_eq!(calls.load(std::sync::atomic::Ordering::SeqCst), 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_master_without_slots_takes_over_is_not_trusted_before_its_pushes_are_heard() {
     let mut cluster = Cluster::start(2, 0).await;
     cluster.joins().await;

@@ -104,7 +104,11 @@ async fn seek(core: Arc<Core>) {
     loop {
         core.nodes.refresh().await;
         let well = core.nodes.are_known() && core.nodes.all().iter().all(|node| !node.breaker.is_open());
-        sleep(if well { Duration::from_secs(5) } else { PROBES * 2 }).await;
+        if well {
+            let _ = timeout(Duration::from_secs(5), core.nodes.are_wanted()).await;
+        } else {
+            sleep(PROBES * 2).await;
+        }
     }
 }
 

@@ -2,13 +2,17 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use futures_util::future::join_all;
 use redis::{Client, Cmd, ServerErrorKind, Value};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::{
     connect::{self, RedisManager, Source},
@@ -29,7 +33,7 @@ const SLOTS: usize = 16_384;
 /// The masters.
 pub(super) enum Nodes {
     One(Arc<Node>),
-    Cluster(Cluster),
+    Cluster(Box<Cluster>),
 }
 
 pub(super) struct Cluster {
@@ -38,6 +42,10 @@ pub(super) struct Cluster {
     connections: usize,
     table: RwLock<Arc<Table>>,
     asked: tokio::sync::Mutex<Option<Instant>>,
+    /// Nobody could tell the masters when that was asked for last.
+    untold: AtomicBool,
+    /// Told when who asks behind the scenes should do so now.
+    wanted: Notify,
     /// Where new masters are told, to be tended.
     found: mpsc::UnboundedSender<Arc<Node>>,
     all: Mutex<HashMap<String, Arc<Node>>>,
@@ -73,17 +81,19 @@ impl Nodes {
         lease: Arc<Lease>,
         near: Memory,
     ) -> Self {
-        Self::Cluster(Cluster {
+        Self::Cluster(Box::new(Cluster {
             seeds,
             trust,
             connections,
             table: RwLock::default(),
             asked: tokio::sync::Mutex::default(),
+            untold: AtomicBool::new(false),
+            wanted: Notify::new(),
             found,
             all: Mutex::default(),
             lease,
             near,
-        })
+        }))
     }
 
     /// The one master, if there is only one.
@@ -108,6 +118,14 @@ impl Nodes {
         match self {
             Self::One(_) => true,
             Self::Cluster(cluster) => !cluster.table().nodes.is_empty(),
+        }
+    }
+
+    /// Until somebody has not had the time to ask for the masters himself.
+    pub(super) async fn are_wanted(&self) {
+        match self {
+            Self::One(_) => std::future::pending().await,
+            Self::Cluster(cluster) => cluster.wanted.notified().await,
         }
     }
 
@@ -141,8 +159,8 @@ impl Cluster {
     }
 
     async fn ask(&self, asks: Vec<Ask>, via: Via, limit: Duration) -> Vec<Answer> {
-        if self.table().nodes.is_empty() {
-            self.refresh().await;
+        if self.table().nodes.is_empty() && !self.untold.load(Ordering::Relaxed) {
+            self.refresh_within(limit).await;
         }
         let mut answers: Vec<Option<Answer>> = asks.iter().map(|_| None).collect();
         let mut open: Vec<usize> = (0..asks.len()).collect();
@@ -181,7 +199,7 @@ impl Cluster {
                 }
             }
             if outdated {
-                self.refresh().await;
+                self.refresh_within(limit).await;
             }
             if open.is_empty() {
                 break;
@@ -220,6 +238,14 @@ impl Cluster {
         Some(node)
     }
 
+    /// Asks which master has which slot, for no longer than that: to wait for all nodes that do not answer is for who asks behind the scenes.
+    async fn refresh_within(&self, limit: Duration) {
+        let refresh: Pin<Box<dyn Future<Output = ()> + Send + '_>> = Box::pin(self.refresh());
+        if tokio::time::timeout(limit, refresh).await.is_err() {
+            self.wanted.notify_one();
+        }
+    }
+
     /// Asks whoever answers which master has which slot.
     async fn refresh(&self) {
         let mut asked = self.asked.lock().await;
@@ -232,12 +258,16 @@ impl Cluster {
             self.seeds.iter().map(|client| RedisManager { source: Source::At(Box::new(client.clone())), trust: self.trust });
         for manager in known.into_iter().chain(seeds) {
             match slots_by(&manager).await {
-                Ok(ranges) => return self.becomes(&ranges),
+                Ok(ranges) => {
+                    self.untold.store(false, Ordering::Relaxed);
+                    return self.becomes(&ranges);
+                }
                 Err(error) => {
                     tracing::debug!(%error, server = ?manager.source, "a node does not tell the slots of the cluster")
                 }
             }
         }
+        self.untold.store(true, Ordering::Relaxed);
     }
 
     fn becomes(&self, ranges: &[Slots]) {
