@@ -262,6 +262,35 @@ async fn what_is_cleared_again_while_its_clearing_waits_does_not_wait_once_more(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_more_names_wait_than_are_kept_everything_waits_in_their_place_and_is_cleared() {
+    let server = Server::start().await;
+    let forwarder = Forwarder::start(([127, 0, 0, 1], server.port()).into());
+    let store = Redis::builder(&forwarder.url()).memory(8 << 20).build().await.unwrap();
+    let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
+    let cache = CacheLayer::new(store.clone()).rules(one_rule(rule())).layer(inner);
+    let ask = async || text(send(&cache, get("/t/x")).await).await;
+    let before = ask().await;
+    forwarder.refuse(true);
+    forwarder.cut();
+    until("it is known", async || !store.is_reachable()).await;
+    let clear = |name: String| {
+        let store = store.clone();
+        Box::pin(async move { store.invalidate([name.as_str()]).await })
+    };
+    let mut waits = clear("first".into());
+    assert!(polled(&mut waits).is_pending());
+    for n in 0..100_000 {
+        assert!(polled(&mut clear(format!("row:{n}"))).is_pending());
+    }
+    until("fewer wait", async || store.waiting() <= 64 << 10).await;
+    assert_ne!(ask().await, before);
+    forwarder.refuse(false);
+    waits.await.unwrap();
+    until("nothing waits", async || store.waiting() == 0).await;
+    assert_ne!(ask().await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn while_a_fence_stands_nobody_is_served_and_nothing_is_stored() {
     let server = Server::start().await;
     for coherence in [Coherence::Leased, Coherence::Validated] {

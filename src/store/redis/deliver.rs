@@ -107,11 +107,15 @@ impl Deliveries {
     /// Sends a bump on its way. It arrives, sooner or later, whether or not the answer is awaited.
     pub(super) fn send(&self, names: Namespaces, kind: Bump, fence: Option<u128>) -> oneshot::Receiver<()> {
         let (done, arrived) = oneshot::channel();
-        self.suspects.add(&names);
-        self.waiting.fetch_add(names.count(), Ordering::Relaxed);
+        self.waits(&names);
         // Without the thread there is no process any more that anything could be served by.
         let _ = self.jobs.send(Job { names, kind, fence, done });
         arrived
+    }
+
+    fn waits(&self, names: &Namespaces) {
+        self.suspects.add(names);
+        self.waiting.fetch_add(names.count(), Ordering::Relaxed);
     }
 
     /// A job with these names does not wait any more.
@@ -161,7 +165,7 @@ pub(super) async fn run(core: Arc<Core>, mut queue: mpsc::UnboundedReceiver<Job>
             take(&mut errands, &core, job);
         }
         if errands.len() > MOST {
-            gather(&mut errands, &core.names);
+            gather(&mut errands, &core);
         }
         let before = errands.len();
         errands = attempt(&core, errands).await;
@@ -230,13 +234,21 @@ impl Errand {
     }
 }
 
-/// So many names wait that it is as well to clear the root, to which all belong. Fences are left to their deadlines.
-fn gather(errands: &mut HashMap<u64, Errand>, keys: &Names) {
+/// So many names wait that it is as well to clear the root, to which all belong: it waits for all of them, and is suspect in their place.
+/// Fences are left to their deadlines.
+fn gather(errands: &mut HashMap<u64, Errand>, core: &Core) {
     let root = Namespaces::root();
-    let name = root.names().next().expect("the root");
-    let mut all = Errand::of(keys, name, Bump::Hard);
-    all.for_whom = errands.drain().flat_map(|(_, errand)| errand.for_whom).collect();
+    core.deliveries.waits(&root);
+    let open = Open { left: AtomicUsize::new(root.count()), names: root.clone(), done: Mutex::default() };
+    for before in errands.drain().flat_map(|(_, errand)| errand.for_whom) {
+        if before.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+            before.done.lock().unwrap_or_else(PoisonError::into_inner).drain(..).for_each(|who| open.is_awaited_by(who));
+            core.deliveries.is_done_with(&before.names);
+        }
+    }
     tracing::warn!("too many invalidations wait for redis: everything will be cleared");
+    let name = root.names().next().expect("the root");
+    let all = Errand { for_whom: vec![Arc::new(open)], ..Errand::of(&core.names, name, Bump::Hard) };
     errands.insert(id(name), all);
 }
 
