@@ -458,7 +458,7 @@ mod tests {
     use std::task::Waker;
 
     use proptest::{collection::vec, prelude::*};
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;
 
@@ -604,6 +604,67 @@ mod tests {
         is_asked(&mut server, b"a").await;
         server.write_all(b"$1\r\na\r\n").await.expect("the line is there");
         assert_eq!(one.await.expect("answered"), text("a"));
+    }
+
+    /// What somebody asks: commands that are answered by so many bytes each, and whether he stays to hear it; or the driver has its turn.
+    #[derive(Debug, Clone)]
+    enum Step {
+        Ask(Vec<usize>, bool),
+        Turn,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let length = prop_oneof![4 => 0..40_usize, 1 => 0..70_000_usize];
+        let ask = (vec(length, 1..4), any::<bool>()).prop_map(|(lengths, stays)| Step::Ask(lengths, stays));
+        vec(prop_oneof![3 => ask, 1 => Just(Step::Turn)], 1..60)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn whoever_stays_gets_the_answers_to_his_own_questions_whoever_leaves(steps in steps(), room in 1..5_000_usize) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+            runtime.block_on(async {
+                let (ours, theirs) = duplex(room);
+                let (line, driver) = Line::new(ours);
+                tokio::spawn(driver);
+                // Answers each line by what is asked for in it, behind its number.
+                tokio::spawn(async move {
+                    let (asked, mut answers) = tokio::io::split(theirs);
+                    let mut asked = tokio::io::BufReader::new(asked).lines();
+                    while let Ok(Some(asked)) = asked.next_line().await {
+                        let (number, length) = asked.split_once(' ').expect("two words");
+                        let text = format!("{number} {}", "a".repeat(length.parse().expect("a length")));
+                        let _ = answers.write_all(format!("${}\r\n{text}\r\n", text.len()).as_bytes()).await;
+                    }
+                });
+                let mut stay = Vec::new();
+                for (number, step) in steps.into_iter().enumerate() {
+                    let Step::Ask(lengths, stays) = step else {
+                        tokio::task::yield_now().await;
+                        continue;
+                    };
+                    let packed = lengths.iter().map(|length| format!("{number} {length}\n")).collect::<String>().into_bytes();
+                    let want: Vec<_> = lengths.iter().map(|length| text(&format!("{number} {}", "a".repeat(*length)))).collect();
+                    if want.len() == 1 {
+                        let reply = line.ask(packed);
+                        stay.extend(stays.then_some((Ok(reply), want)));
+                    } else {
+                        let reply = line.ask_many(packed, want.len());
+                        stay.extend(stays.then_some((Err(reply), want)));
+                    }
+                }
+                for (reply, want) in stay {
+                    let got = match reply {
+                        Ok(one) => one.await.map(|answer| vec![answer]),
+                        Err(many) => many.await,
+                    };
+                    prop_assert!(got.expect("answered") == want);
+                }
+                Ok(())
+            })?;
+        }
     }
 
     #[tokio::test]
