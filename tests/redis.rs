@@ -16,11 +16,12 @@ use common::{
     redis::{Fault, Forwarder, Options, Server, until},
     *,
 };
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::BodyExt;
 use tower::Layer;
 use tower_response_cache::{
-    AfterHold, CacheLayer, Caching, Coherence, Extracted, InvalidateLayer, Invalidation, KeyExtractor, KeyWriter, Miss,
-    Namespace, OnFenceError, Outcome, Redis, RedisBuilder, RequestView, Rule, Store,
+    AfterHold, CacheLayer, CacheStatus, Caching, Clock, Coherence, Extracted, InvalidateLayer, Invalidation, KeyExtractor,
+    KeyWriter, Miss, Namespace, OnFenceError, Outcome, Redis, RedisBuilder, RequestView, Rule, Store,
 };
 
 fn builder(server: &Server) -> RedisBuilder {
@@ -884,4 +885,82 @@ async fn what_is_sealed_cannot_be_read_in_redis_and_keys_are_rotated_without_a_m
     // Whoever has no key for it leaves it where it is.
     assert_ne!(outcome(&send(&cache(&new), get("/t/x?filter=private")).await), Outcome::Hit);
     assert_eq!(new.stats().damaged, 1);
+}
+
+// ---- What is counted ---------------------------------------------------------------------------------------------------
+
+/// How many requests were answered in each way: fresh, stale, together with another, by the inner service, and without a look.
+fn ways(store: &Redis) -> [u64; 5] {
+    let stats = store.stats();
+    [stats.hits, stats.stale_hits, stats.collapsed, stats.misses(), stats.bypasses.iter().map(|(_, n)| n).sum()]
+}
+
+#[tokio::test]
+async fn each_request_is_counted_once_and_as_its_extension_tells() {
+    const FIELDS: [(&str, &str); 7] = [
+        ("range", "bytes=0-1"),
+        ("if-none-match", "\"tag\""),
+        ("if-match", "\"tag\""),
+        ("cookie", "a=b"),
+        ("x-answer", "set-cookie"),
+        ("cache-control", "no-cache"),
+        ("cache-control", "max-stale"),
+    ];
+    let server = Server::start().await;
+    let clock = Clock::manual();
+    let rules = [
+        rule().stale_while_revalidate(MINUTE),
+        Rule::http().default_ttl(MINUTE).namespace("t:{table}"),
+        rule().fill_across_processes(SECOND),
+    ];
+    let setups = rules.into_iter().flat_map(|rule| {
+        let setup = |(coherence, memory)| (rule.clone(), coherence, memory);
+        [(Coherence::Leased, true), (Coherence::Leased, false), (Coherence::Validated, true), (Coherence::Validated, false)]
+            .map(setup)
+    });
+    for (number, (rule, coherence, memory)) in setups.enumerate() {
+        let make = builder(&server).prefix(&number.to_string()).coherence(coherence).clock(clock.clone());
+        let store = if memory { make.memory(8 << 20) } else { make }.build().await.unwrap();
+        let (inner, _) = counting(|request, n| {
+            let mut response = ok(format!("answer {n}"));
+            response.headers_mut().insert("etag", "\"tag\"".parse().unwrap());
+            if request.headers().contains_key("x-answer") {
+                response.headers_mut().insert("set-cookie", "a=b".parse().unwrap());
+            }
+            response
+        });
+        let cache = CacheLayer::new(store.clone()).rules(one_rule(rule)).layer(inner);
+        let mut random = fastrand::Rng::with_seed(7);
+        for _ in 0..300 {
+            let mut request = get(&format!("/t/{}", random.u8(0..3)));
+            if random.u8(0..8) == 0 {
+                *request.method_mut() = random.choice([Method::HEAD, Method::POST]).unwrap();
+            }
+            if random.bool() {
+                let (name, value) = random.choice(FIELDS).unwrap();
+                request.headers_mut().insert(name, value.parse().unwrap());
+            }
+            let name = format!("t:{}", random.u8(0..3));
+            match random.u8(0..20) {
+                0 => clock.advance(45 * SECOND),
+                1 => store.invalidate([name.as_str()]).await.unwrap(),
+                2 => store.invalidate_softly([name.as_str()]).await.unwrap(),
+                _ => {}
+            }
+            let before = ways(&store);
+            let (head, body) = send(&cache, request).await.into_parts();
+            body.collect().await.unwrap();
+            until("nothing goes on behind its back", async || store.stats().flights == 0).await;
+            let after = ways(&store);
+            let told = head.extensions.get::<CacheStatus>().unwrap().outcome();
+            let want = match told {
+                Outcome::Hit => [1, 0, 0, 0, 0],
+                Outcome::Stale(_) => [0, 1, 0, 0, 0],
+                Outcome::Collapsed => [0, 0, 1, 0, 0],
+                Outcome::Bypass(_) => [0, 0, 0, 0, 1],
+                _ => [0, 0, 0, 1, 0],
+            };
+            assert_eq!(std::array::from_fn(|way| after[way] - before[way]), want, "{told:?}, {coherence:?}, memory: {memory}");
+        }
+    }
 }
