@@ -130,6 +130,11 @@ fn lease_from_the_latest_ping() {
 }
 
 #[test]
+fn own_deletion_of_a_generation_that_others_share_is_not_heard_of() {
+    breaks(LEASED.but(Broken::OwnDeletionUnheard), law::ACK_FRESH, 18);
+}
+
+#[test]
 fn any_generation_for_a_name_known_from_the_response() {
     let scope = ADDED.but(Broken::AnyGenerationForAdded);
     breaks(scope, law::ACK_FRESH, 14);

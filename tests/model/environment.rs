@@ -79,6 +79,9 @@ impl Scope {
         match action {
             Action::LockExpires => state.redis.lock = 0,
             Action::EvictEntry => state.redis.entry = None,
+            Action::EvictGeneration { name } if self.is(Broken::OwnDeletionUnheard) => {
+                self.lose_generation(state, name as usize)
+            }
             Action::EvictGeneration { name } => self.delete_generation(state, name as usize),
             Action::EvictFence { name } => state.redis.fences[name as usize] = 0,
             Action::EvictCounter => state.redis.counter = Created::default(),
@@ -184,11 +187,16 @@ impl Scope {
 
     pub(crate) fn delete_generation(&self, state: &mut State, name: usize) {
         if state.redis.generations[name] != MISSING {
-            state.redis.generations[name] = MISSING;
-            if name == ADDED {
-                state.redis.created = Created::default();
-            }
+            self.lose_generation(state, name);
             self.push(state, name);
+        }
+    }
+
+    /// Nobody is told.
+    fn lose_generation(&self, state: &mut State, name: usize) {
+        state.redis.generations[name] = MISSING;
+        if name == ADDED {
+            state.redis.created = Created::default();
         }
     }
 

@@ -154,6 +154,9 @@ pub(crate) enum Broken {
     FlushBeforeTracking,
     /// The lease counts from the sending of the latest acknowledged PING, not of the one before.
     TrustLatestPing,
+    /// A process clears one key of a set, whose generation is deleted by the connection that tells of all deletions but its own, and
+    /// does not step the epochs of the other keys of the set.
+    OwnDeletionUnheard,
     /// Any generation will do for a namespace known only from the response.
     AnyGenerationForAdded,
     /// The generation of a namespace known only from the response may be created and numbered inside a fence; the fence is looked
