@@ -18,7 +18,7 @@ use crate::{
     semantics::{self, CacheControl, ETag, Exchange, Exchanged, Freshness, SharedRules, Vary},
     service::Quest,
     status::NoStore,
-    store::{Http, Store, Times, finished},
+    store::{Finished, Http, Role, Shape, Shaped, Store, Times, finished},
 };
 
 /// How many request fields variants may differ by.
@@ -33,7 +33,7 @@ pub(super) struct Fit {
     /// `Content-Length`, which the body must keep to.
     pub(super) announced: Option<u64>,
     /// The fields as hits will have them.
-    pub(super) headers: HeaderMap,
+    pub(super) headers: Finished,
     pub(super) vary: Vary,
     /// Present where the response named namespaces itself.
     pub(super) named: Option<Box<Named>>,
@@ -70,17 +70,23 @@ impl<St: Store> Fill<St> {
         if hints.is_some_and(Caching::forbids) {
             return Err(NoStore::NoStore);
         }
-        let seen = Seen::of(&parts.headers);
-        self.of.quest.rule.has_answered(seen.varies);
-        let options = self.of.quest.rule.http();
+        let rule = &self.of.quest.rule;
+        let tells = self.shared.options.cache_status.is_some();
+        let (seen, shape) = Seen::of(&parts.headers, rule.shape(), tells);
+        rule.has_answered(seen.varies);
+        let options = rule.http();
         let control = match options {
-            Some(options) => semantics::response_directives(&parts.headers, &options.targets),
-            None if seen.lines > 1 => CacheControl::of(&parts.headers),
-            None => CacheControl::of_lines(seen.directives.map(HeaderValue::as_bytes)),
+            Some(options) => Some(semantics::response_directives(&parts.headers, &options.targets)),
+            None if seen.lines > 1 => Some(CacheControl::of(&parts.headers)),
+            None => {
+                seen.directives.map(HeaderValue::as_bytes).filter(|line| semantics::may_forbid(line)).map(CacheControl::of_line)
+            }
         };
         let (times, http) = match options {
-            None => self.by_rule(parts, &seen, &control, hints)?,
-            Some(options) => self.by_http(options, parts, &seen, &control, hints)?,
+            None => self.by_rule(parts, &seen, control.as_ref(), hints)?,
+            Some(options) => {
+                self.by_http(options, parts, &seen, control.as_ref().unwrap_or(&CacheControl::default()), hints)?
+            }
         };
         let max = self.of.quest.rule.max_body();
         let announced = seen.announced();
@@ -93,15 +99,29 @@ impl<St: Store> Fill<St> {
         };
         let language = self.language_key(&vary, &parts.headers);
         let named = self.named(&parts.headers, hints)?.map(|all| Named::new(&self.of.quest.plan.names, all));
-        let mut headers = Cow::Borrowed(&parts.headers);
+        let strips = |control: &CacheControl| control.private.is_some() || control.no_cache.is_some();
+        let headers = match shape {
+            Some(shape) if !control.as_ref().is_some_and(strips) && !self.shared.options.content_length => {
+                shape.filled(&parts.headers)
+            }
+            _ => self.finished(&parts.headers, &seen, control),
+        };
+        Ok(Fit { key, language, status: parts.status, announced, headers, vary, named, times, http })
+    }
+
+    /// The fields of a response as hits will have them, where they are not those of most responses under its rule.
+    #[inline(never)]
+    fn finished(&self, headers: &HeaderMap, seen: &Seen<'_>, control: Option<CacheControl>) -> Finished {
+        let control = control.unwrap_or_default();
+        let mut headers = Cow::Borrowed(headers);
         if seen.hops || control.private.is_some() || control.no_cache.is_some() {
             semantics::strip_for_storing(headers.to_mut(), &control);
         }
         let options = &self.shared.options;
-        let shape = self.of.quest.rule.shape();
-        let headers = finished(&headers, options.cache_status.is_some(), usize::from(options.content_length), shape);
-        shape.take(&headers);
-        Ok(Fit { key, language, status: parts.status, announced, headers, vary, named, times, http })
+        let tells = options.cache_status.is_some();
+        let finished = finished(&headers, tells, usize::from(options.content_length));
+        self.of.quest.rule.shape().take(&finished, tells);
+        finished
     }
 
     /// The namespaces of a response that names some itself, with those that are known from its request.
@@ -134,11 +154,11 @@ impl<St: Store> Fill<St> {
         &self,
         parts: &response::Parts,
         seen: &Seen<'_>,
-        control: &CacheControl,
+        control: Option<&CacheControl>,
         hints: Option<&Caching>,
     ) -> Result<Terms, NoStore> {
         match seen.cookies || seen.varies {
-            true => semantics::safe_to_store(parts.status, &parts.headers, control),
+            true => semantics::safe_to_store(parts.status, &parts.headers, control.unwrap_or(&CacheControl::default())),
             false => semantics::plainly_safe_to_store(parts.status, seen.range, control),
         }
         .map_err(no_store)?;
@@ -304,41 +324,39 @@ struct Seen<'a> {
 }
 
 impl<'a> Seen<'a> {
-    fn of(headers: &'a HeaderMap) -> Self {
+    /// What is to be seen, and the shape of the response if it is the one that most have.
+    #[inline]
+    fn of<'s>(headers: &'a HeaderMap, shape: &'s Shape, tells: bool) -> (Self, Option<&'s Shaped>) {
         let mut seen = Self::default();
-        for (name, value) in headers {
-            match *name {
-                header::CACHE_CONTROL => {
-                    seen.directives.get_or_insert(value);
-                    seen.lines += 1;
-                }
-                header::CONTENT_RANGE => seen.range = true,
-                header::SET_COOKIE => seen.cookies = true,
-                header::VARY => seen.varies = true,
-                header::CONTENT_TYPE => _ = seen.kind.get_or_insert(value),
-                header::AGE => _ = seen.age.get_or_insert(value),
-                header::CONTENT_LENGTH => (seen.length, seen.lengths) = (Some(value), seen.lengths + 1),
-                header::CONNECTION
-                | header::PROXY_AUTHENTICATE
-                | header::PROXY_AUTHORIZATION
-                | header::TE
-                | header::TRANSFER_ENCODING
-                | header::UPGRADE => seen.hops = true,
-                // What responses often have besides is known by its number, without a look at its letters.
-                header::CONTENT_ENCODING
-                | header::CONTENT_LANGUAGE
-                | header::DATE
-                | header::ETAG
-                | header::EXPIRES
-                | header::LAST_MODIFIED
-                | header::LINK
-                | header::LOCATION
-                | header::SERVER
-                | header::X_CONTENT_TYPE_OPTIONS => {}
-                _ => seen.hops |= matches!(name.as_str(), "keep-alive" | "proxy-authentication-info" | "proxy-connection"),
-            }
+        match shape.of(headers, tells, |role, value| seen.note(role, value)) {
+            Some(shape) => (seen, Some(shape)),
+            None => (Self::of_any(headers), None),
         }
+    }
+
+    #[inline(never)]
+    fn of_any(headers: &'a HeaderMap) -> Self {
+        let mut seen = Self::default();
+        headers.iter().for_each(|(name, value)| seen.note(Role::of(name), value));
         seen
+    }
+
+    #[inline]
+    fn note(&mut self, role: Role, value: &'a HeaderValue) {
+        match role {
+            Role::Plain => {}
+            Role::Directives => {
+                self.directives.get_or_insert(value);
+                self.lines += 1;
+            }
+            Role::Kind => _ = self.kind.get_or_insert(value),
+            Role::Length => (self.length, self.lengths) = (Some(value), self.lengths + 1),
+            Role::Age => _ = self.age.get_or_insert(value),
+            Role::Range => self.range = true,
+            Role::Cookie => self.cookies = true,
+            Role::Varies => self.varies = true,
+            Role::Hop => self.hops = true,
+        }
     }
 
     fn is_event_stream(&self) -> bool {

@@ -83,7 +83,7 @@ impl<St: Store> Fill<St> {
                     leader.arrives(Arriving {
                         key: fit.key.clone(),
                         status: fit.status,
-                        headers: fit.headers.clone(),
+                        headers: HeaderMap::clone(&fit.headers),
                         born: fit.times.born,
                         length,
                         tape: tape.clone(),

@@ -14,7 +14,7 @@ use crate::{
     semantics::Vary,
     stats::Count,
     status::{NoStore, Storing},
-    store::{Content, Draft, Entry, Lock, Put, Stamp, Store, StoreError},
+    store::{Content, Draft, Entry, Lock, Put, Response, Stamp, Store, StoreError},
 };
 
 /// What storing a response comes to.
@@ -45,11 +45,10 @@ impl<St: Store> Fill<St> {
         }
         let leader = self.leader.take();
         let never_fresh = self.is_never_fresh(&fit);
-        let Fit { key, status, headers, named, times, http, .. } = fit;
+        let Fit { key, status, headers: fields, named, times, http, .. } = fit;
         let names = named.map_or_else(|| mem::take(&mut self.of.quest.plan.names), |named| named.all);
         let stamp = mem::take(&mut self.of.missed.stamp);
-        let content = Content::Response { status, headers, body, trailers };
-        let entry = Arc::new(Entry::new(key, stamp, Draft { names, times, content, http }));
+        let entry = Entry::of_response(key, stamp, Response { names, times, status, fields, body, trailers, http });
         let alone = |entry| Shareable { entry, vary: Vary::default(), added: Namespaces::default() };
         match self.shared.store.put_now(&entry) {
             Some(put) => Kept::Now(self.stored(Ok(put), never_fresh, leader, false, || alone(entry))),
@@ -107,7 +106,7 @@ impl<St: Store> Fill<St> {
     /// The entry of a response; and, where responses of its key differ by fields of the request, what says so under that key.
     fn made(&mut self, fit: Fit, stamp: Stamp, body: Bytes, trailers: Option<Box<HeaderMap>>) -> (Made, Option<Arc<Entry>>) {
         let never_fresh = self.is_never_fresh(&fit);
-        let Fit { key, language, status, headers, vary, named, times, http, .. } = fit;
+        let Fit { key, language, status, headers: fields, vary, named, times, http, .. } = fit;
         let (names, added) = match named {
             None => (mem::take(&mut self.of.quest.plan.names), Namespaces::default()),
             Some(named) => (named.all, named.added),
@@ -116,8 +115,7 @@ impl<St: Store> Fill<St> {
             let draft = Draft { names: names.clone(), times, content: Content::Variants(vary.clone()), http: None };
             Arc::new(Entry::new(self.of.quest.primary.clone(), stamp.clone(), draft))
         });
-        let content = Content::Response { status, headers, body, trailers };
-        let entry = Arc::new(Entry::new(key, stamp, Draft { names, times, content, http }));
+        let entry = Entry::of_response(key, stamp, Response { names, times, status, fields, body, trailers, http });
         (Made { entry, language, vary, added, never_fresh, is_part: status == StatusCode::PARTIAL_CONTENT }, marker)
     }
 

@@ -105,7 +105,7 @@ impl<St: Store> Fill<St> {
             match semantics::head_says(&known, body.len() as u64, response.status(), response.headers()) {
                 HeadSays::Freshen => {
                     if let (_, Ok(fit)) = self.renewed::<B>(ours, response.headers(), None) {
-                        self.replace(ours, fit.headers, fit.times, fit.http).await;
+                        self.replace(ours, fit.headers.into_map(), fit.times, fit.http).await;
                     }
                 }
                 HeadSays::Changed => {

@@ -259,7 +259,9 @@ impl Shared {
             return Put::TooLarge;
         }
         let (key, expires) = (entry.key().hash(), entry.times().expires());
-        self.entries.insert(key, entry);
+        let mut evicted = Evicted::default();
+        self.entries.insert_with_lifecycle(key, entry, &mut evicted);
+        evicted.let_go();
         self.expiry.note(key, expires, self.entries.len(), |key| {
             self.entries.peek(&key).map(|entry| Expiry::bucket(entry.times().expires()))
         });
@@ -363,10 +365,29 @@ impl Weighter<u128, Arc<Entry>> for ByBytes {
 struct CountEvictions(Arc<Context>);
 
 impl Lifecycle<u128, Arc<Entry>> for CountEvictions {
-    type RequestState = ();
+    type RequestState = Evicted;
 
-    fn on_evict(&self, (): &mut (), _: u128, _: Arc<Entry>) {
+    #[inline]
+    fn on_evict(&self, evicted: &mut Evicted, _: u128, entry: Arc<Entry>) {
         self.0.counters.add(Count::Evicted, 1);
+        if let Some(before) = evicted.last.replace(entry) {
+            evicted.more.push(before);
+        }
+    }
+}
+
+/// What has gone to make room, let go once the table is unlocked.
+#[derive(Default)]
+struct Evicted {
+    last: Option<Arc<Entry>>,
+    more: Vec<Arc<Entry>>,
+}
+
+impl Evicted {
+    fn let_go(self) {
+        if let Some(last) = self.last {
+            Entry::put_aside(last);
+        }
     }
 }
 

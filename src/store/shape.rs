@@ -1,0 +1,285 @@
+//! The header maps of stored responses, and what those of one route have in common.
+
+use std::{
+    ops::Deref,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{self, AGE},
+};
+
+use super::entry::{Entry, header_bytes};
+use crate::semantics::CACHE_STATUS;
+
+/// A finished header map, with what was learned while it was made.
+pub(crate) struct Finished {
+    map: HeaderMap,
+    /// The number of the shape that it was filled into; 0 if there was none.
+    shape: u64,
+    /// What it takes beside itself.
+    bytes: usize,
+}
+
+impl Finished {
+    fn new(map: HeaderMap) -> Self {
+        Self { shape: 0, bytes: header_bytes(&map), map }
+    }
+
+    /// With one field more.
+    pub(crate) fn insert(&mut self, name: HeaderName, value: HeaderValue) {
+        self.map.insert(name, value);
+        (self.shape, self.bytes) = (0, header_bytes(&self.map));
+    }
+
+    /// The map alone.
+    pub(crate) fn into_map(self) -> HeaderMap {
+        self.map
+    }
+
+    /// The map, the number of its shape, and what it takes beside itself.
+    #[inline]
+    pub(super) fn into_parts(self) -> (HeaderMap, u64, usize) {
+        (self.map, self.shape, self.bytes)
+    }
+}
+
+impl Deref for Finished {
+    type Target = HeaderMap;
+
+    fn deref(&self) -> &HeaderMap {
+        &self.map
+    }
+}
+
+/// The header map as hits will clone it: of exact size, the slot for `Age` in front, and behind it one for `Cache-Status` if hits will
+/// say something there. Behind what caches before this one have said there it would not be found: there it is put on each hit anew.
+///
+/// There is room for so many fields `more`.
+pub(crate) fn finished(headers: &HeaderMap, tells: bool, more: usize) -> Finished {
+    let tells = tells && !headers.contains_key(CACHE_STATUS);
+    let mut finished = HeaderMap::with_capacity(headers.keys_len() + 1 + usize::from(tells) + more);
+    finished.insert(AGE, HeaderValue::from_static("0"));
+    if tells {
+        finished.insert(CACHE_STATUS, HeaderValue::from_static(""));
+    }
+    for (name, value) in headers {
+        if name != AGE {
+            finished.append(name.clone(), value.clone());
+        }
+    }
+    Finished::new(finished)
+}
+
+/// What a field of a response means to who stores it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Nothing.
+    Plain,
+    /// `Cache-Control`.
+    Directives,
+    /// `Content-Type`.
+    Kind,
+    /// `Content-Length`.
+    Length,
+    /// `Age`.
+    Age,
+    /// `Content-Range`.
+    Range,
+    /// `Set-Cookie`.
+    Cookie,
+    /// `Vary`.
+    Varies,
+    /// It is meant for one connection (RFC 9110, section 7.6.1).
+    Hop,
+}
+
+impl Role {
+    #[inline]
+    pub(crate) fn of(name: &HeaderName) -> Self {
+        match *name {
+            header::CACHE_CONTROL => Self::Directives,
+            header::CONTENT_TYPE => Self::Kind,
+            header::CONTENT_LENGTH => Self::Length,
+            header::AGE => Self::Age,
+            header::CONTENT_RANGE => Self::Range,
+            header::SET_COOKIE => Self::Cookie,
+            header::VARY => Self::Varies,
+            header::CONNECTION
+            | header::PROXY_AUTHENTICATE
+            | header::PROXY_AUTHORIZATION
+            | header::TE
+            | header::TRANSFER_ENCODING
+            | header::UPGRADE => Self::Hop,
+            // What responses often have besides is known by its number, without a look at its letters.
+            header::CONTENT_ENCODING
+            | header::CONTENT_LANGUAGE
+            | header::DATE
+            | header::ETAG
+            | header::EXPIRES
+            | header::LAST_MODIFIED
+            | header::LINK
+            | header::LOCATION
+            | header::SERVER
+            | header::X_CONTENT_TYPE_OPTIONS => Self::Plain,
+            _ if matches!(name.as_str(), "keep-alive" | "proxy-authentication-info" | "proxy-connection") => Self::Hop,
+            _ => Self::Plain,
+        }
+    }
+
+    /// Whether all that has to be done about such a field is to read it.
+    fn is_simple(self) -> bool {
+        matches!(self, Self::Plain | Self::Directives | Self::Kind | Self::Length)
+    }
+}
+
+/// The fields of a finished map, without their values. Responses to requests of one route mostly have the same: they are known by one
+/// comparison, and to fill in a map costs less than to find a place for each field anew.
+#[derive(Debug, Default)]
+pub(crate) struct Shape(OnceLock<Shaped>);
+
+/// A shape that was taken.
+#[derive(Debug)]
+pub(crate) struct Shaped {
+    /// Its number, which no other of this process has.
+    number: u64,
+    map: HeaderMap,
+    /// Whether there is a slot for `Cache-Status`.
+    tells: bool,
+    /// Those of the fields behind the slots.
+    roles: Box<[Role]>,
+    /// What the map takes beside itself and the text of the values.
+    bytes: usize,
+}
+
+impl Shape {
+    /// The most fields that are kept in mind.
+    const MOST: usize = 24;
+
+    /// Takes the shape of a finished map, if none was taken yet, no field of it is there twice, and none needs more than to be read.
+    pub(crate) fn take(&self, finished: &HeaderMap, tells: bool) {
+        if self.0.get().is_none() && finished.len() == finished.keys_len() && finished.len() <= Self::MOST {
+            self.take_first(finished, tells);
+        }
+    }
+
+    #[cold]
+    fn take_first(&self, finished: &HeaderMap, tells: bool) {
+        static SHAPES: AtomicU64 = AtomicU64::new(1);
+        let tells = tells && finished.iter().nth(1).is_some_and(|(name, slot)| *name == CACHE_STATUS && slot.is_empty());
+        let roles: Box<[Role]> = finished.keys().skip(1 + usize::from(tells)).map(Role::of).collect();
+        if !roles.iter().all(|role| role.is_simple()) {
+            return;
+        }
+        let mut map = finished.clone();
+        map.values_mut().for_each(|value| *value = HeaderValue::from_static(""));
+        let bytes = header_bytes(&map) + "0".len();
+        let _ = self.0.set(Shaped { number: SHAPES.fetch_add(1, Ordering::Relaxed), map, tells, roles, bytes });
+    }
+
+    /// The shape, if that of this response's finished map will be the same. Tells each value that means something.
+    #[inline]
+    pub(crate) fn of<'a>(
+        &self,
+        headers: &'a HeaderMap,
+        tells: bool,
+        mut each: impl FnMut(Role, &'a HeaderValue),
+    ) -> Option<&Shaped> {
+        let shape = self.0.get()?;
+        if shape.tells != tells || headers.len() != shape.roles.len() || headers.keys_len() != headers.len() {
+            return None;
+        }
+        let names = shape.map.keys().skip(1 + usize::from(tells));
+        for (((name, value), known), role) in headers.iter().zip(names).zip(&shape.roles) {
+            if name != known {
+                return None;
+            }
+            if *role != Role::Plain {
+                each(*role, value);
+            }
+        }
+        Some(shape)
+    }
+}
+
+impl Shaped {
+    /// The finished map of a response that has this shape.
+    #[inline]
+    pub(crate) fn filled(&self, headers: &HeaderMap) -> Finished {
+        let mut map = match Entry::map_aside(self.number) {
+            Some(map) => map,
+            None => self.map.clone(),
+        };
+        let mut bytes = self.bytes;
+        let mut places = map.values_mut();
+        if let Some(age) = places.next() {
+            *age = HeaderValue::from_static("0");
+        }
+        if self.tells {
+            places.next();
+        }
+        for (place, value) in places.zip(headers.values()) {
+            bytes += value.len();
+            *place = value.clone();
+        }
+        Finished { map, shape: self.number, bytes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in fields {
+            map.append(*name, HeaderValue::from_static(value));
+        }
+        map
+    }
+
+    #[test]
+    fn a_map_that_is_filled_in_is_the_one_that_is_made_anew() {
+        let one = [("content-type", "a"), ("etag", "b"), ("x-c", "c")];
+        let shapes = [
+            map(&one),
+            map(&[("content-type", "x"), ("etag", "y"), ("x-c", "z")]),
+            map(&[("etag", "y"), ("content-type", "x"), ("x-c", "z")]),
+            map(&[("content-type", "x"), ("etag", "y"), ("etag", "y2"), ("x-c", "z")]),
+            map(&[("age", "7"), ("content-type", "x"), ("etag", "y"), ("x-c", "z")]),
+            map(&[("cache-status", "before"), ("content-type", "x"), ("etag", "y"), ("x-c", "z")]),
+            map(&[("cache-status", "before")]),
+            map(&[("content-type", "x"), ("etag", "y"), ("x-d", "z")]),
+            map(&[("content-type", "x")]),
+            map(&[]),
+        ];
+        let lines = |map: &HeaderMap| map.iter().map(|(name, value)| (name.clone(), value.clone())).collect::<Vec<_>>();
+        let mut filled = 0;
+        for (taken, told) in shapes.iter().flat_map(|taken| [(taken, false), (taken, true)]) {
+            let shape = Shape::default();
+            shape.take(&finished(taken, told, 0), told);
+            for (headers, tells) in shapes.iter().flat_map(|headers| [(headers, false), (headers, true)]) {
+                let Some(known) = shape.of(headers, tells, |_, _| {}) else { continue };
+                let (made, anew) = (known.filled(headers), finished(headers, tells, 0));
+                assert_eq!(lines(&made), lines(&anew), "{headers:?}, {taken:?}");
+                assert_eq!(made.bytes, anew.bytes, "{headers:?}");
+                filled += 1;
+            }
+        }
+        assert!(filled > shapes.len(), "{filled}");
+    }
+
+    #[test]
+    fn what_needs_more_than_to_be_read_is_of_no_shape() {
+        for name in ["vary", "set-cookie", "content-range", "connection", "keep-alive"] {
+            let headers = map(&[("content-type", "a"), (name, "b")]);
+            let shape = Shape::default();
+            shape.take(&finished(&headers, false, 0), false);
+            assert!(shape.of(&headers, false, |_, _| {}).is_none(), "{name}");
+        }
+    }
+}
