@@ -168,7 +168,7 @@ async fn begin<St: Store>(
         match begun {
             Ok(Begun::Go { stamp, lock }) => {
                 missed.stamp = stamp;
-                missed.lock = lock.map(|lock| Held::new(store.clone(), lock));
+                missed.lock = lock.map(|lock| Box::new(Held::new(store.clone(), lock)));
                 break;
             }
             Ok(Begun::Unfit { stamp }) => {
@@ -193,7 +193,7 @@ async fn begin<St: Store>(
         match quest.look(shared).await {
             Err(_) => missed.stamp = Stamp::local(missed.stamp.epoch()),
             Ok(look) => {
-                (missed.stamp, missed.varying) = (look.stamp, look.varying);
+                (missed.stamp, missed.varying) = (look.stamp, look.varying.map(Box::new));
                 match quest.decide(look.found, shared.store.context().clock.nanos()) {
                     Decision::Fresh(entry) => return Begins::Answered(entry),
                     Decision::Early(entry) if !missed.early => return Begins::Answered(entry),

@@ -183,11 +183,11 @@ pub(crate) struct Missed<St: Store> {
     /// What the inner service can be asked about.
     pub(crate) ours: Option<Arc<Entry>>,
     pub(crate) stamp: Stamp,
-    pub(crate) varying: Option<(Vary, Key)>,
+    pub(crate) varying: Option<Box<(Vary, Key)>>,
     /// What was found is fresh, and is renewed all the same.
     pub(crate) early: bool,
     /// The lock across processes, once the fill begins.
-    pub(crate) lock: Option<Held<St>>,
+    pub(crate) lock: Option<Box<Held<St>>>,
     /// A place among the calls that nothing in a shared store stands behind.
     pub(crate) permit: Option<OwnedSemaphorePermit>,
 }
@@ -198,18 +198,19 @@ impl<St: Store> Missed<St> {
     pub(crate) fn asking(why: Miss, spare: Option<Arc<Entry>>, stamp: Stamp, varying: Option<(Vary, Key)>) -> Self {
         let ours = spare.clone().and_then(asked_about);
         let why = if why == Miss::Absent && varying.is_some() { Miss::Variant } else { why };
-        Self { why, spare, ours, stamp, varying, early: false, lock: None, permit: None }
+        Self { why, spare, ours, stamp, varying: varying.map(Box::new), early: false, lock: None, permit: None }
     }
 
     /// What was found has answered already, and is to be renewed.
     pub(crate) fn renewing(entry: Arc<Entry>, stamp: Stamp, varying: Option<(Vary, Key)>) -> Self {
         let ours = asked_about(entry);
+        let varying = varying.map(Box::new);
         Self { why: Miss::Expired, spare: None, ours, stamp, varying, early: false, lock: None, permit: None }
     }
 
     /// The key that was looked up.
     pub(crate) fn key<'a>(&'a self, quest: &'a Quest) -> &'a Key {
-        self.varying.as_ref().map_or(&quest.primary, |(_, key)| key)
+        self.varying.as_deref().map_or(&quest.primary, |(_, key)| key)
     }
 }
 

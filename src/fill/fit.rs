@@ -132,7 +132,7 @@ impl<St: Store> Fill<St> {
         }
         // RFC 9875, section 2: groups that cannot be read are groups by which it could not be cleared.
         let joined = |origin: &Origin| origin.joined(response).map_err(|_| NoStore::Namespaces);
-        let groups = self.of.quest.plan.groups_of.as_ref().map(joined).transpose()?.unwrap_or_default();
+        let groups = self.of.quest.plan.groups_of.as_deref().map(joined).transpose()?.unwrap_or_default();
         let known = &self.of.quest.plan.names;
         let mut names = None;
         for name in hinted.iter().chain(&groups) {
@@ -247,7 +247,7 @@ impl<St: Store> Fill<St> {
 
     /// The key that a part is stored under. One that varies by more than is known of the whole would not be found again.
     fn part_key(&self, response: &HeaderMap) -> Result<Key, NoStore> {
-        let known = self.of.missed.varying.as_ref().map(|(vary, _)| vary.clone()).unwrap_or_default();
+        let known = self.of.missed.varying.as_deref().map(|(vary, _)| vary.clone()).unwrap_or_default();
         let key = parts::as_asked(self.key().as_ref(), self.of.quest.asked.conditions());
         key.filter(|_| known.union(&Vary::of(response)) == known).ok_or(NoStore::Partial)
     }
@@ -256,7 +256,7 @@ impl<St: Store> Fill<St> {
     fn variant(&self, vary: Vary) -> Result<(Vary, Key), NoStore> {
         // A response without the field may come from a handler that forgets it where it answers by default (RFC 9111,
         // section 4.1): it must not take the place of those that are known to vary.
-        let vary = match &self.of.missed.varying {
+        let vary = match self.of.missed.varying.as_deref() {
             Some((known, _)) => known.union(&vary),
             None => vary,
         };

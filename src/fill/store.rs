@@ -5,7 +5,7 @@ use std::{future::Future, mem, pin::Pin, sync::Arc};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use super::{Fill, Held, PASS, fit::Fit};
+use super::{Fill, PASS, fit::Fit};
 use crate::{
     clock::MS,
     flight::{Landing, Leader, Shareable},
@@ -62,7 +62,7 @@ impl<St: Store> Fill<St> {
     /// Makes the entry, stores it, and lands.
     pub(super) async fn store(mut self, fit: Fit, body: Bytes, trailers: Option<Box<HeaderMap>>) -> (Storing, Arc<Entry>) {
         let leader = self.leader.take();
-        let lock = self.of.missed.lock.take().and_then(Held::with_entry);
+        let lock = self.of.missed.lock.take().and_then(|mut lock| lock.with_entry());
         let admitted = match fit.added() {
             None => Ok(self.of.missed.stamp.clone()),
             // Boxed as all that only a shared store has to wait for: in memory a fill is small.

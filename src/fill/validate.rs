@@ -130,7 +130,7 @@ impl<St: Store> Fill<St> {
     async fn replace(&self, ours: &Entry, headers: HeaderMap, times: Times, http: Option<Box<Http>>) {
         let Content::Response { status, body, trailers, .. } = ours.content() else { return };
         let same = |times: &Times| (times.born, times.fresh_until) == (ours.times().born, ours.times().fresh_until);
-        let vary = self.of.missed.varying.as_ref().map(|(vary, _)| vary);
+        let vary = self.of.missed.varying.as_deref().map(|(vary, _)| vary);
         let copy = vary.and_then(|vary| self.language_key(vary, &headers));
         for key in std::iter::once(ours.key().clone()).chain(copy) {
             let Ok(found) = self.shared.store.get(key.as_ref(), ours.namespaces()).await else { return };

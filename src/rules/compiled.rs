@@ -55,7 +55,7 @@ pub(crate) struct ReadPlan {
     /// The lifetime, where the request decides it.
     pub(crate) ttl: Option<Duration>,
     /// The origin of its cache groups, if the rule obeys them.
-    pub(crate) groups_of: Option<Origin>,
+    pub(crate) groups_of: Option<Box<Origin>>,
 }
 
 /// What a write clears, as known before its response.
@@ -290,7 +290,7 @@ impl Compiled {
             Lifetime::ByRequest(ttl) => Some(ttl(request)),
             Lifetime::ByResponse(_) | Lifetime::Http(_) | Lifetime::Uncached => None,
         };
-        let groups_of = self.rule.groups.then(|| Origin::of(request.uri(), request.headers()));
+        let groups_of = self.rule.groups.then(|| Box::new(Origin::of(request.uri(), request.headers())));
         ReadPlan { names, ttl, groups_of }
     }
 

@@ -15,7 +15,7 @@ use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync::Cache};
 use super::{
     Bump, Context, Entry, Fence, Life, Lock, Lookup, Put, Secret, Stamp, Store, StoreError, Usage,
     epochs::Epochs,
-    expiry::{self, Expiry, Sweep},
+    expiry::{self, Expiry, Noted, Sweep},
 };
 use crate::{clock::Clock, key::KeyRef, namespace::Namespaces, stats::Count};
 
@@ -51,7 +51,7 @@ use crate::{clock::Clock, key::KeyRef, namespace::Namespaces, stats::Count};
 pub struct Memory(Arc<Shared>);
 
 struct Shared {
-    entries: Cache<u128, Arc<Entry>, ByBytes, BuildHasherDefault<KeyHasher>, CountEvictions>,
+    entries: Cache<u128, Kept, ByBytes, BuildHasherDefault<KeyHasher>, CountEvictions>,
     epochs: Epochs,
     expiry: Expiry,
     context: Arc<Context>,
@@ -62,6 +62,13 @@ struct Shared {
     /// Where the search for dead entries goes on, and the epoch up to which all of them were found.
     next_part: AtomicUsize,
     swept: AtomicU64,
+}
+
+/// An entry as the table has it.
+#[derive(Clone)]
+struct Kept {
+    entry: Arc<Entry>,
+    noted: Noted,
 }
 
 const MIB: usize = 1 << 20;
@@ -112,7 +119,7 @@ impl Memory {
 
     /// Removes an entry, if it is still there.
     pub(super) fn forget(&self, entry: &Arc<Entry>) {
-        self.0.entries.remove_if(&entry.key().hash(), |other| Arc::ptr_eq(other, entry));
+        self.0.remove_if(entry.key().hash(), |other| Arc::ptr_eq(other, entry));
     }
 
     /// Steps the epochs of all that have one of these hashes.
@@ -188,7 +195,7 @@ impl MemoryBuilder {
         let slots = (bytes / 1024).next_power_of_two().clamp(1 << 10, 1 << 16);
         // Too low a guess of how many entries there will be costs little, too high a one some of the hit ratio.
         let estimate = (bytes / 4096).max(16);
-        let overhead = Epochs::heap(slots) as u64;
+        let overhead = (Epochs::heap(slots) + Expiry::heap(estimate)) as u64;
         let room = bytes as u64 - overhead.min(bytes as u64 / 2);
         // A shard must have room for several of the largest bodies that rules allow by default.
         let shards = (bytes / (8 * MIB)).clamp(1, 16).next_power_of_two();
@@ -209,7 +216,7 @@ impl MemoryBuilder {
         let shared = Arc::new(Shared {
             entries,
             epochs: Epochs::new(slots),
-            expiry: Expiry::new(),
+            expiry: Expiry::new(estimate),
             context,
             capacity: bytes as u64,
             overhead,
@@ -228,7 +235,7 @@ impl Shared {
     fn look(&self, key: KeyRef<'_>) -> Lookup {
         // Before the entry is looked for: what the stamp is compared with later must not be newer than what was seen.
         let stamp = Stamp::local(self.epochs.capture());
-        let found = self.entries.get(&key.hash()).and_then(|entry| self.judge(key, entry));
+        let found = self.entries.get(&key.hash()).and_then(|kept| self.judge(key, kept.entry));
         Lookup { found, stamp }
     }
 
@@ -239,7 +246,7 @@ impl Shared {
         }
         match self.life(&entry) {
             Life::Dead => {
-                self.entries.remove_if(&key.hash(), |other| Arc::ptr_eq(other, &entry));
+                self.remove_if(key.hash(), |other| Arc::ptr_eq(other, &entry));
                 None
             }
             life => Some((entry, life)),
@@ -259,19 +266,33 @@ impl Shared {
             return Put::TooLarge;
         }
         let (key, expires) = (entry.key().hash(), entry.times().expires());
+        let kept = Kept { entry, noted: self.expiry.note(key, expires) };
         let mut evicted = Evicted::default();
-        self.entries.insert_with_lifecycle(key, entry, &mut evicted);
-        evicted.let_go();
-        self.expiry.note(key, expires, self.entries.len(), |key| {
-            self.entries.peek(&key).map(|entry| Expiry::bucket(entry.times().expires()))
-        });
+        self.entries.insert_with_lifecycle(key, kept, &mut evicted);
+        let Evicted { last, more } = evicted;
+        for (key, kept) in more {
+            self.expiry.forget(key, kept.noted);
+        }
+        if let Some((key, Kept { entry, noted })) = last {
+            self.expiry.forget(key, noted);
+            Entry::put_aside(entry);
+        }
         Put::Stored
+    }
+
+    /// Removes the entry of a key, if it is such a one.
+    fn remove_if(&self, key: u128, is_such: impl FnOnce(&Arc<Entry>) -> bool) -> bool {
+        let removed = self.entries.remove_if(&key, |kept| is_such(&kept.entry));
+        if let Some((key, kept)) = &removed {
+            self.expiry.forget(*key, kept.noted);
+        }
+        removed.is_some()
     }
 
     fn remove_expired(&self) {
         let now = self.context.clock.nanos();
         for key in self.expiry.due(now) {
-            if self.entries.remove_if(&key, |entry| entry.times().expires() <= now).is_some() {
+            if self.remove_if(key, |entry| entry.times().expires() <= now) {
                 self.context.counters.add(Count::Expired, 1);
             }
         }
@@ -286,12 +307,12 @@ impl Shared {
             return;
         }
         for key in self.expiry.part(part) {
-            self.entries.remove_if(&key, |entry| self.life(entry) == Life::Dead);
+            self.remove_if(key, |entry| self.life(entry) == Life::Dead);
         }
         if part == 0 {
             self.swept.store(epoch, Ordering::Relaxed);
         }
-        self.next_part.store((part + 1) % Expiry::PARTS, Ordering::Relaxed);
+        self.next_part.store((part + 1) % self.expiry.parts(), Ordering::Relaxed);
     }
 }
 
@@ -355,22 +376,22 @@ impl Store for Memory {
 #[derive(Clone)]
 struct ByBytes;
 
-impl Weighter<u128, Arc<Entry>> for ByBytes {
-    fn weight(&self, _: &u128, entry: &Arc<Entry>) -> u64 {
-        entry.weight()
+impl Weighter<u128, Kept> for ByBytes {
+    fn weight(&self, _: &u128, kept: &Kept) -> u64 {
+        kept.entry.weight()
     }
 }
 
 #[derive(Clone)]
 struct CountEvictions(Arc<Context>);
 
-impl Lifecycle<u128, Arc<Entry>> for CountEvictions {
+impl Lifecycle<u128, Kept> for CountEvictions {
     type RequestState = Evicted;
 
     #[inline]
-    fn on_evict(&self, evicted: &mut Evicted, _: u128, entry: Arc<Entry>) {
+    fn on_evict(&self, evicted: &mut Evicted, key: u128, kept: Kept) {
         self.0.counters.add(Count::Evicted, 1);
-        if let Some(before) = evicted.last.replace(entry) {
+        if let Some(before) = evicted.last.replace((key, kept)) {
             evicted.more.push(before);
         }
     }
@@ -379,16 +400,8 @@ impl Lifecycle<u128, Arc<Entry>> for CountEvictions {
 /// What has gone to make room, let go once the table is unlocked.
 #[derive(Default)]
 struct Evicted {
-    last: Option<Arc<Entry>>,
-    more: Vec<Arc<Entry>>,
-}
-
-impl Evicted {
-    fn let_go(self) {
-        if let Some(last) = self.last {
-            Entry::put_aside(last);
-        }
-    }
+    last: Option<(u128, Kept)>,
+    more: Vec<(u128, Kept)>,
 }
 
 /// A key is a hash already: half of it is enough for the table.
@@ -447,24 +460,26 @@ mod tests {
             assert_eq!(store.0.keep(entry(&store, n)), Put::Stored);
         }
         store.bump_now(&Namespaces::exactly(&[crate::Namespace::new("even").expect("a name")]));
-        for _ in 0..2 * Expiry::PARTS {
+        for _ in 0..2 * store.0.expiry.parts() {
             store.0.sweep();
         }
         assert_eq!(store.usage().entries, 500);
         // The next round finds those that a bump in the middle of a round has killed.
         store.0.sweep();
         store.bump_now(&Namespaces::exactly(&[crate::Namespace::root()]));
-        for _ in 0..2 * Expiry::PARTS {
+        for _ in 0..2 * store.0.expiry.parts() {
             store.0.sweep();
         }
         assert_eq!((store.usage().entries, store.usage().bytes), (0, store.0.overhead));
+        assert_eq!(store.0.expiry.records(), 0);
     }
 
     #[test]
     fn a_key_with_the_hash_of_another_is_not_answered() {
         let store = Memory::new(MIB);
-        let kept = entry(&store, 1);
-        store.0.entries.insert(Key::new(*b"other").hash(), kept);
+        let (entry, key) = (entry(&store, 1), Key::new(*b"other").hash());
+        let noted = store.0.expiry.note(key, entry.times().expires());
+        store.0.entries.insert(key, Kept { entry, noted });
         assert!(store.0.look(Key::new(*b"other").as_ref()).found.is_none());
     }
 }

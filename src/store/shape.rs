@@ -2,6 +2,7 @@
 
 use std::{
     ops::Deref,
+    ptr,
     sync::{
         OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -152,6 +153,8 @@ pub(crate) struct Shaped {
     tells: bool,
     /// Those of the fields behind the slots.
     roles: Box<[Role]>,
+    /// How many of them there are up to the last that means something.
+    read: usize,
     /// What the map takes beside itself and the text of the values.
     bytes: usize,
 }
@@ -178,7 +181,8 @@ impl Shape {
         let mut map = finished.clone();
         map.values_mut().for_each(|value| *value = HeaderValue::from_static(""));
         let bytes = header_bytes(&map) + "0".len();
-        let _ = self.0.set(Shaped { number: SHAPES.fetch_add(1, Ordering::Relaxed), map, tells, roles, bytes });
+        let read = roles.iter().rposition(|role| *role != Role::Plain).map_or(0, |last| last + 1);
+        let _ = self.0.set(Shaped { number: SHAPES.fetch_add(1, Ordering::Relaxed), map, tells, roles, read, bytes });
     }
 
     /// The shape, if that of this response's finished map will be the same. Tells each value that means something.
@@ -193,15 +197,10 @@ impl Shape {
         if shape.tells != tells || headers.len() != shape.roles.len() || headers.keys_len() != headers.len() {
             return None;
         }
-        let names = shape.map.keys().skip(1 + usize::from(tells));
-        for (((name, value), known), role) in headers.iter().zip(names).zip(&shape.roles) {
-            if name != known {
-                return None;
-            }
-            if *role != Role::Plain {
-                each(*role, value);
-            }
+        if !headers.keys().eq(shape.map.keys().skip(1 + usize::from(tells))) {
+            return None;
         }
+        headers.values().zip(&shape.roles[..shape.read]).for_each(|(value, role)| each(*role, value));
         Some(shape)
     }
 }
@@ -224,10 +223,19 @@ impl Shaped {
         }
         for (place, value) in places.zip(headers.values()) {
             bytes += value.len();
-            *place = value.clone();
+            // Many a value is the same each time, and stands in the same place.
+            if !is_same(place, value) {
+                *place = value.clone();
+            }
         }
         Finished { map, shape: self.number, bytes }
     }
+}
+
+/// Whether two values are the same bytes in memory.
+#[inline]
+fn is_same(one: &HeaderValue, other: &HeaderValue) -> bool {
+    ptr::eq(one.as_bytes(), other.as_bytes()) && one.is_sensitive() == other.is_sensitive()
 }
 
 #[cfg(test)]
