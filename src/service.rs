@@ -194,7 +194,7 @@ pub(crate) struct Missed<St: Store> {
 
 impl<St: Store> Missed<St> {
     /// What was found may stand in, and be asked about.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn asking(why: Miss, spare: Option<Arc<Entry>>, stamp: Stamp, varying: Option<(Vary, Key)>) -> Self {
         let ours = spare.clone().and_then(asked_about);
         let why = if why == Miss::Absent && varying.is_some() { Miss::Variant } else { why };
@@ -220,7 +220,7 @@ fn asked_about(entry: Arc<Entry>) -> Option<Arc<Entry>> {
 }
 
 impl Quest {
-    #[inline]
+    #[inline(always)]
     fn new<B>(
         rule: &Arc<Compiled>,
         key: KeyRef<'_>,
@@ -240,7 +240,7 @@ impl Quest {
     }
 
     /// With the look that has not answered it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn but<St: Store>(self, missed: Missed<St>) -> Box<Sought<St>> {
         Box::new(Sought { quest: self, missed })
     }

@@ -3,7 +3,6 @@
 use std::{borrow::Cow, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header, response};
-use http_body::Body;
 
 use super::Fill;
 use crate::{
@@ -18,7 +17,7 @@ use crate::{
     semantics::{self, CacheControl, ETag, Exchange, Exchanged, Freshness, SharedRules, Vary},
     service::Quest,
     status::NoStore,
-    store::{Finished, Http, Role, Shape, Shaped, Store, Times, finished},
+    store::{Finished, Http, Role, Shape, Store, Times, finished},
 };
 
 /// How many request fields variants may differ by.
@@ -65,14 +64,14 @@ impl Fit {
 type Terms = (Times, Option<Box<Http>>);
 
 impl<St: Store> Fill<St> {
-    /// Whether a response may be stored, and as what; or why not.
-    pub(super) fn fit<B: Body>(&self, parts: &response::Parts, body: &B, hints: Option<&Caching>) -> Result<Fit, NoStore> {
+    /// Whether a response may be stored, and as what; or why not. Its body has at least so many bytes.
+    pub(super) fn fit(&self, parts: &response::Parts, least: u64, hints: Option<&Caching>) -> Result<Fit, NoStore> {
         if hints.is_some_and(Caching::forbids) {
             return Err(NoStore::NoStore);
         }
         let rule = &self.of.quest.rule;
         let tells = self.shared.options.cache_status.is_some();
-        let (seen, shape) = Seen::of(&parts.headers, rule.shape(), tells);
+        let (seen, shaped) = Seen::of(&parts.headers, rule.shape(), tells);
         rule.has_answered(seen.varies);
         let options = rule.http();
         let control = match options {
@@ -90,7 +89,7 @@ impl<St: Store> Fill<St> {
         };
         let max = self.of.quest.rule.max_body();
         let announced = seen.announced();
-        if body.size_hint().lower().max(announced.unwrap_or(0)) > max as u64 {
+        if least.max(announced.unwrap_or(0)) > max as u64 {
             return Err(NoStore::TooLarge);
         }
         let (vary, key) = match parts.status {
@@ -100,11 +99,11 @@ impl<St: Store> Fill<St> {
         let language = self.language_key(&vary, &parts.headers);
         let named = self.named(&parts.headers, hints)?.map(|all| Named::new(&self.of.quest.plan.names, all));
         let strips = |control: &CacheControl| control.private.is_some() || control.no_cache.is_some();
-        let headers = match shape {
-            Some(shape) if !control.as_ref().is_some_and(strips) && !self.shared.options.content_length => {
-                shape.filled(&parts.headers)
-            }
-            _ => self.finished(&parts.headers, &seen, control),
+        let plain = shaped && !control.as_ref().is_some_and(strips) && !self.shared.options.content_length;
+        let filled = if plain { rule.shape().filled(&parts.headers) } else { None };
+        let headers = match filled {
+            Some(headers) => headers,
+            None => self.finished(&parts.headers, &seen, control),
         };
         Ok(Fit { key, language, status: parts.status, announced, headers, vary, named, times, http })
     }
@@ -170,7 +169,7 @@ impl<St: Store> Fill<St> {
         if ttl.is_zero() {
             return Err(NoStore::Lifetime);
         }
-        Ok((self.times(ttl, seen), None))
+        Ok((self.times(ttl, seen.age), None))
     }
 
     /// The same where HTTP decides (RFC 9111, section 3 and section 4.2).
@@ -283,10 +282,10 @@ impl<St: Store> Fill<St> {
         key.filter(|key| key.canonical().len() <= MAX_KEY_LEN)
     }
 
-    fn times(&self, ttl: Duration, seen: &Seen<'_>) -> Times {
+    pub(super) fn times(&self, ttl: Duration, age: Option<&HeaderValue>) -> Times {
         let now = self.answered;
         // RFC 9111, section 4.2.3: an age that a cache below us states goes on from there; so does the time of the call.
-        let age = seen.age.and_then(answer::stated_age).map_or(0, nanos);
+        let age = age.and_then(answer::stated_age).map_or(0, nanos);
         let fresh_until = now.saturating_add(nanos(ttl));
         Times {
             born: now.saturating_sub(age),
@@ -324,13 +323,13 @@ struct Seen<'a> {
 }
 
 impl<'a> Seen<'a> {
-    /// What is to be seen, and the shape of the response if it is the one that most have.
+    /// What is to be seen, and whether the response has the shape that most have.
     #[inline]
-    fn of<'s>(headers: &'a HeaderMap, shape: &'s Shape, tells: bool) -> (Self, Option<&'s Shaped>) {
+    fn of(headers: &'a HeaderMap, shape: &Shape, tells: bool) -> (Self, bool) {
         let mut seen = Self::default();
         match shape.of(headers, tells, |role, value| seen.note(role, value)) {
-            Some(shape) => (seen, Some(shape)),
-            None => (Self::of_any(headers), None),
+            Some(()) => (seen, true),
+            None => (Self::of_any(headers), false),
         }
     }
 
@@ -360,16 +359,26 @@ impl<'a> Seen<'a> {
     }
 
     fn is_event_stream(&self) -> bool {
-        const EVENTS: &[u8] = b"text/event-stream";
-        let start = self.kind.and_then(|value| value.as_bytes().get(..EVENTS.len()));
-        start.is_some_and(|start| start.eq_ignore_ascii_case(EVENTS))
+        self.kind.is_some_and(is_event_stream)
     }
 
     /// The announced length; none if it is absent, repeated or no number.
     fn announced(&self) -> Option<u64> {
-        let value = self.length.filter(|_| self.lengths == 1)?;
-        value.to_str().ok()?.parse().ok()
+        self.length.filter(|_| self.lengths == 1).and_then(length_in)
     }
+}
+
+/// Whether a `Content-Type` is that of events, whose end nobody waits for.
+#[inline]
+pub(super) fn is_event_stream(kind: &HeaderValue) -> bool {
+    const EVENTS: &[u8] = b"text/event-stream";
+    let kind = kind.as_bytes();
+    kind.get(..EVENTS.len()).is_some_and(|start| start.eq_ignore_ascii_case(EVENTS))
+}
+
+/// The number in a `Content-Length`.
+pub(super) fn length_in(value: &HeaderValue) -> Option<u64> {
+    value.to_str().ok()?.parse().ok()
 }
 
 fn no_store(why: semantics::NoStore) -> NoStore {

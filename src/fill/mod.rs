@@ -3,6 +3,7 @@
 mod call;
 mod fit;
 mod held;
+mod plain;
 mod read;
 mod store;
 mod validate;
@@ -19,7 +20,7 @@ use http::{Response, StatusCode, header, response};
 use http_body::Body;
 use tracing::Instrument;
 
-use self::read::Got;
+use self::read::{Got, exact};
 pub(crate) use self::{call::Call, held::Held, validate::as_inner_service_knows};
 use crate::{
     answer,
@@ -149,6 +150,36 @@ impl<St: Store> Fill<St> {
         }
         let (mut parts, body) = response.into_parts();
         let hints = parts.extensions.remove::<Caching>();
+        let least = body.size_hint().lower();
+        let Some(plain) = self.plainly(&parts, least).filter(|_| hints.is_none()) else {
+            return self.answered_otherwise(parts, body, hints, cx);
+        };
+        // A response to GET without content need not be polled to be known as complete.
+        let mut body = Box::pin(body);
+        let mut got = Got::of(&*body);
+        let reading = got.read(body.as_mut(), cx, self.of.quest.rule.max_body());
+        match got.only(&reading, plain.announced) {
+            Some(data) => self.kept_plainly(plain, parts, exact(data)),
+            None => {
+                let fit = self.fit_plainly(plain, &parts);
+                self.kept(fit, parts, body, got, reading)
+            }
+        }
+    }
+
+    /// The same of a response that is not plainly to be stored.
+    #[inline(never)]
+    fn answered_otherwise<B, E>(
+        mut self,
+        mut parts: response::Parts,
+        body: B,
+        hints: Option<Caching>,
+        cx: &mut Context<'_>,
+    ) -> Ended<B, E>
+    where
+        B: Body<Error: Into<BoxError>> + Send + 'static,
+        E: Send + 'static,
+    {
         if self.of.quest.rule.http().is_some() && !parts.headers.contains_key(header::DATE) {
             // RFC 9110, section 6.6.1: what comes without a date is given that of its arrival.
             parts.headers.insert(header::DATE, semantics::print_date(self.answered / MS));
@@ -158,11 +189,10 @@ impl<St: Store> Fill<St> {
         {
             return Ended::Later(Box::pin(async move { Ok(self.freshen(&ours, &parts, hints.as_ref()).await) }));
         }
-        let fit = match self.fit(&parts, &body, hints.as_ref()) {
+        let fit = match self.fit(&parts, body.size_hint().lower(), hints.as_ref()) {
             Ok(fit) => fit,
             Err(why) => return Ended::Now(Ok(self.unfit(why, parts, body))),
         };
-        // A response to GET without content need not be polled to be known as complete.
         let mut body = Box::pin(body);
         let mut got = Got::of(&*body);
         let reading = got.read(body.as_mut(), cx, self.of.quest.rule.max_body());

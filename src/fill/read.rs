@@ -26,6 +26,7 @@ use crate::{
 impl<St: Store> Fill<St> {
     /// The client's response where the inner service's is fit. If its body is complete, it is stored first; else it is read on, and
     /// stored, while it passes.
+    #[inline(never)]
     pub(super) fn kept<B, E>(
         self,
         mut fit: Fit,
@@ -39,7 +40,7 @@ impl<St: Store> Fill<St> {
         E: Send + 'static,
     {
         if matches!(reading, Reading::Whole) && fit.announced.is_none_or(|n| n == got.len as u64) {
-            let trailers = got.trailers.take().map(Box::new);
+            let trailers = got.trailers.take();
             let Exact { sent, kept } = exact(got.whole());
             self.state_length(&mut fit, kept.len(), trailers.is_some());
             if let Some(tag) = self.tag(&mut fit, &kept) {
@@ -105,7 +106,7 @@ impl<St: Store> Fill<St> {
                 rest.leave_error(error);
                 tape.end(End::Broken(CUT_OFF.into()));
             }
-            Reading::Whole => tape.end(End::Whole(trailers)),
+            Reading::Whole => tape.end(End::Whole(trailers.map(|trailers| *trailers))),
         }
         self.not_shared(why, true);
         Ended::Now(Ok(shared.marked(response, status.storing(Storing::Not(why)))))
@@ -230,7 +231,7 @@ pub(super) struct Got {
     len: usize,
     /// The length that the body told of itself before it was read.
     exact: Option<u64>,
-    trailers: Option<HeaderMap>,
+    trailers: Option<Box<HeaderMap>>,
 }
 
 pub(super) enum Reading {
@@ -246,6 +247,16 @@ impl Got {
             true => self.first.unwrap_or_default(),
             false => join(self.chunks()),
         }
+    }
+
+    /// All of it, if it is whole, in one piece, without trailers, and as long as was announced.
+    #[inline]
+    pub(super) fn only(&mut self, reading: &Reading, announced: Option<u64>) -> Option<Bytes> {
+        let is_only = matches!(reading, Reading::Whole)
+            && self.more.is_empty()
+            && self.trailers.is_none()
+            && announced.is_none_or(|announced| announced == self.len as u64);
+        is_only.then(|| self.first.take().unwrap_or_default())
     }
 
     fn chunks(self) -> Vec<Bytes> {
@@ -282,7 +293,7 @@ impl Got {
                             return Reading::TooLarge;
                         }
                     }
-                    Err(frame) => self.trailers = frame.into_trailers().ok().or(self.trailers.take()),
+                    Err(frame) => self.trailers = frame.into_trailers().ok().map(Box::new).or(self.trailers.take()),
                 },
             }
         }
@@ -300,14 +311,14 @@ impl Reading {
 }
 
 /// A body as it is sent, and as it is kept.
-struct Exact {
-    sent: Bytes,
-    kept: Bytes,
+pub(super) struct Exact {
+    pub(super) sent: Bytes,
+    pub(super) kept: Bytes,
 }
 
 /// What is kept holds on to little more memory than it shows: a small slice of a large buffer is copied out of it. Large ones are kept
 /// as they are. What is sent is what has come: a copy made for the store is the store's alone until a hit shares it.
-fn exact(data: Bytes) -> Exact {
+pub(super) fn exact(data: Bytes) -> Exact {
     const SMALL: usize = 64 << 10;
     let same = |data: Bytes| Exact { sent: data.clone(), kept: data };
     if data.is_empty() {

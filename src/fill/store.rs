@@ -10,6 +10,7 @@ use crate::{
     clock::MS,
     flight::{Landing, Leader, Shareable},
     key::Key,
+    layer::Shared,
     namespace::Namespaces,
     semantics::Vary,
     stats::Count,
@@ -136,34 +137,7 @@ impl<St: Store> Fill<St> {
         unknown: bool,
         share: impl FnOnce() -> Shareable,
     ) -> Storing {
-        let storing = match put {
-            Ok(Put::Stored) => Storing::Stored,
-            Ok(Put::Dead) => Storing::Not(NoStore::Cleared),
-            Ok(Put::TooLarge) => Storing::Not(NoStore::TooLarge),
-            Err(error) => {
-                tracing::debug!(%error, "the store did not keep a response");
-                Storing::Not(NoStore::Store)
-            }
-        };
-        let counters = &self.shared.store.context().counters;
-        match storing {
-            Storing::Not(why) => counters.no_store(why),
-            _ => {
-                counters.add(Count::Stored, 1);
-                match never_fresh {
-                    // Everybody has to ask: nobody gains by waiting for another's answer.
-                    true => self.shared.flights.pass(self.key(), self.now() + PASS),
-                    false => self.shared.flights.forget_pass(self.key()),
-                }
-            }
-        }
-        if let Some(leader) = leader {
-            leader.land_with(|| match unknown && storing != Storing::Stored {
-                true => Landing::Lost,
-                false => Landing::Stored(Arc::new(share())),
-            });
-        }
-        storing
+        told(&self.shared, self.key(), put, never_fresh, leader, unknown, share)
     }
 
     /// The stamp for a response that named namespaces itself; or what became of storing it.
@@ -211,4 +185,45 @@ impl<St: Store> Fill<St> {
         }
         Some(tag)
     }
+}
+
+/// The end of a fill that was to be stored under a key: it is counted, and those who wait are told; that it is lost if it was not stored
+/// and is `unknown`.
+pub(super) fn told<St: Store>(
+    shared: &Shared<St>,
+    key: &Key,
+    put: Result<Put, StoreError>,
+    never_fresh: bool,
+    leader: Option<Leader>,
+    unknown: bool,
+    share: impl FnOnce() -> Shareable,
+) -> Storing {
+    let storing = match put {
+        Ok(Put::Stored) => Storing::Stored,
+        Ok(Put::Dead) => Storing::Not(NoStore::Cleared),
+        Ok(Put::TooLarge) => Storing::Not(NoStore::TooLarge),
+        Err(error) => {
+            tracing::debug!(%error, "the store did not keep a response");
+            Storing::Not(NoStore::Store)
+        }
+    };
+    let counters = &shared.store.context().counters;
+    match storing {
+        Storing::Not(why) => counters.no_store(why),
+        _ => {
+            counters.add(Count::Stored, 1);
+            match never_fresh {
+                // Everybody has to ask: nobody gains by waiting for another's answer.
+                true => shared.flights.pass(key, shared.store.context().clock.nanos() + PASS),
+                false => shared.flights.forget_pass(key),
+            }
+        }
+    }
+    if let Some(leader) = leader {
+        leader.land_with(|| match unknown && storing != Storing::Stored {
+            true => Landing::Lost,
+            false => Landing::Stored(Arc::new(share())),
+        });
+    }
+    storing
 }

@@ -38,6 +38,8 @@ pub(crate) struct Compiled {
     base: Namespaces,
     /// The templates that follow.
     namespaces: Vec<Template>,
+    /// There is nothing else that names any.
+    is_plain: bool,
     clears: Vec<(Methods, Template)>,
     /// Whether a handler was seen to name namespaces in its response.
     adds: Arc<AtomicBool>,
@@ -122,13 +124,15 @@ impl Compiled {
         let of_target = rule.key.is_of_target();
         let mut base = Namespaces::root();
         let fixed = namespaces.iter().map_while(Template::fixed).map(|name| base.push(name)).count();
-        let (base, namespaces) = (base.shared(), namespaces.into_iter().skip(fixed).collect());
+        let (base, namespaces): (_, Vec<_>) = (base.shared(), namespaces.into_iter().skip(fixed).collect());
+        let is_plain = namespaces.is_empty() && rule.namespaces_by.is_empty() && !rule.groups;
         Ok(Self {
             route: route.map(Into::into),
             rule,
             of_target,
             base,
             namespaces,
+            is_plain,
             clears,
             adds: Arc::default(),
             plain: Arc::default(),
@@ -269,7 +273,21 @@ impl Compiled {
         nanos(self.rule.if_error)
     }
 
+    #[inline]
     pub(crate) fn plan(&self, request: &RequestView<'_>, key: KeyRef<'_>) -> ReadPlan {
+        match &self.rule.lifetime {
+            Lifetime::Fixed(ttl) if self.is_plain && *request.method == Method::GET => {
+                let mut names = self.base.clone();
+                names.push_key(key);
+                ReadPlan { names, ttl: Some(*ttl), groups_of: None }
+            }
+            _ => self.plan_of(request, key),
+        }
+    }
+
+    /// The same where something of the request may be in it.
+    #[inline(never)]
+    fn plan_of(&self, request: &RequestView<'_>, key: KeyRef<'_>) -> ReadPlan {
         let mut names = self.base.clone();
         for template in &self.namespaces {
             names.push(&template.write(request, self.rule.key.identity()));

@@ -1,0 +1,119 @@
+//! The short way of a fill. Most responses are as those before them under the same rule, and say nothing that would change what becomes
+//! of them: these are known at a glance, and stored without a word more. All others take the whole way.
+
+use std::sync::Arc;
+
+use http::{Response, StatusCode, response};
+
+use super::{
+    Ended, Fill,
+    fit::{Fit, is_event_stream, length_in},
+    read::Exact,
+    store::told,
+};
+use crate::{
+    body::CacheBody,
+    flight::{Leader, Shareable},
+    layer::Shared,
+    namespace::{MAX_NAMESPACES, Namespaces},
+    rules::ReadPlan,
+    semantics::{self, Vary},
+    service::{Missed, Quest, Sought},
+    status::{CacheStatus, Outcome, Storing},
+    store::{self, Entry, Put, Role, Store, StoreError, Times},
+};
+
+/// What is known of a response that goes the short way.
+pub(super) struct Plain {
+    times: Times,
+    /// `Content-Length`, which the body must keep to.
+    pub(super) announced: Option<u64>,
+}
+
+impl<St: Store> Fill<St> {
+    /// What is known of a response that is plainly to be stored; `None` of one that is not, or not plainly. Its body has at least so
+    /// many bytes.
+    #[inline]
+    pub(super) fn plainly(&self, parts: &response::Parts, least: u64) -> Option<Plain> {
+        let Sought { quest, missed } = &*self.of;
+        let (rule, options) = (&quest.rule, &self.shared.options);
+        let may_be = parts.status == StatusCode::OK
+            && rule.http().is_none()
+            && !rule.tags()
+            && !quest.asked.less
+            && missed.varying.is_none()
+            && quest.plan.groups_of.is_none()
+            && quest.plan.names.count() <= MAX_NAMESPACES
+            && !options.content_length
+            && !self.shared.store.is_shared();
+        if !may_be {
+            return None;
+        }
+        let (mut odd, mut announced) = (false, None);
+        rule.shape().of(&parts.headers, options.cache_status.is_some(), |role, value| match role {
+            Role::Directives => odd |= semantics::may_forbid(value.as_bytes()),
+            Role::Kind => odd |= is_event_stream(value),
+            Role::Length => announced = length_in(value),
+            _ => {}
+        })?;
+        let ttl = rule.lifetime(&quest.plan, parts).filter(|ttl| !ttl.is_zero())?;
+        if odd || least.max(announced.unwrap_or(0)) > rule.max_body() as u64 {
+            return None;
+        }
+        rule.has_answered(false);
+        Some(Plain { times: self.times(ttl, None), announced })
+    }
+
+    /// The same as what the whole way would learn of it.
+    #[cold]
+    pub(super) fn fit_plainly(&self, plain: Plain, parts: &response::Parts) -> Fit {
+        let Quest { rule, primary, .. } = &self.of.quest;
+        Fit {
+            key: primary.clone(),
+            language: None,
+            status: parts.status,
+            announced: plain.announced,
+            headers: rule.shape().filled(&parts.headers).expect("it has this shape"),
+            vary: Vary::default(),
+            named: None,
+            times: plain.times,
+            http: None,
+        }
+    }
+
+    /// Makes the entry, stores it, lands, and answers.
+    #[inline]
+    pub(super) fn kept_plainly<B, E>(self, plain: Plain, parts: response::Parts, body: Exact) -> Ended<B, E>
+    where
+        B: Send + 'static,
+        E: Send + 'static,
+    {
+        let Self { shared, of, leader, .. } = self;
+        let Sought { quest: Quest { rule, primary, plan: ReadPlan { names, .. }, .. }, missed: Missed { why, stamp, .. } } =
+            *of;
+        let fields = rule.shape().filled(&parts.headers).expect("it has this shape");
+        let status = parts.status;
+        let Exact { sent, kept } = body;
+        let mut response = Response::from_parts(parts, CacheBody::whole(sent, None));
+        let kept = store::Response { names, times: plain.times, status, fields, body: kept, trailers: None, http: None };
+        let entry = Entry::of_response(primary, stamp, kept);
+        match shared.store.put_now(&entry) {
+            Some(put) => {
+                let storing = landed(&shared, entry, leader, Ok(put));
+                shared.mark(&mut response, || CacheStatus::new(Outcome::Miss(why)).storing(storing));
+                Ended::Now(Ok(response))
+            }
+            None => Ended::Later(Box::pin(async move {
+                let put = shared.store.put(entry.clone(), None).await;
+                let storing = landed(&shared, entry, leader, put);
+                Ok(shared.marked(response, CacheStatus::new(Outcome::Miss(why)).storing(storing)))
+            })),
+        }
+    }
+}
+
+fn landed<St: Store>(shared: &Shared<St>, entry: Arc<Entry>, leader: Option<Leader>, put: Result<Put, StoreError>) -> Storing {
+    let key = entry.key().clone();
+    let share = || Shareable { entry, vary: Vary::default(), added: Namespaces::default() };
+    told(shared, &key, put, false, leader, false, share)
+}
