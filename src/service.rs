@@ -596,6 +596,7 @@ impl<S, St> Cache<S, St> {
     }
 
     /// Asks the inner service, or waits for who is asking already.
+    #[inline(always)]
     fn ask<ReqB, ResB>(
         &mut self,
         mut sought: Box<Sought<St>>,

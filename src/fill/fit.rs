@@ -17,7 +17,7 @@ use crate::{
     semantics::{self, CacheControl, ETag, Exchange, Exchanged, Freshness, SharedRules, Vary},
     service::Quest,
     status::NoStore,
-    store::{Finished, Http, Role, Shape, Store, Times, finished},
+    store::{Finished, Http, Role, Store, Times, finished, is_event_stream, length_in},
 };
 
 /// How many request fields variants may differ by.
@@ -71,7 +71,7 @@ impl<St: Store> Fill<St> {
         }
         let rule = &self.of.quest.rule;
         let tells = self.shared.options.cache_status.is_some();
-        let (seen, shaped) = Seen::of(&parts.headers, rule.shape(), tells);
+        let seen = Seen::of(&parts.headers);
         rule.has_answered(seen.varies);
         let options = rule.http();
         let control = match options {
@@ -99,7 +99,9 @@ impl<St: Store> Fill<St> {
         let language = self.language_key(&vary, &parts.headers);
         let named = self.named(&parts.headers, hints)?.map(|all| Named::new(&self.of.quest.plan.names, all));
         let strips = |control: &CacheControl| control.private.is_some() || control.no_cache.is_some();
-        let plain = shaped && !control.as_ref().is_some_and(strips) && !self.shared.options.content_length;
+        let plain = rule.shape().fits(&parts.headers, tells)
+            && !control.as_ref().is_some_and(strips)
+            && !self.shared.options.content_length;
         let filled = if plain { rule.shape().filled(&parts.headers) } else { None };
         let headers = match filled {
             Some(headers) => headers,
@@ -282,6 +284,7 @@ impl<St: Store> Fill<St> {
         key.filter(|key| key.canonical().len() <= MAX_KEY_LEN)
     }
 
+    #[inline]
     pub(super) fn times(&self, ttl: Duration, age: Option<&HeaderValue>) -> Times {
         let now = self.answered;
         // RFC 9111, section 4.2.3: an age that a cache below us states goes on from there; so does the time of the call.
@@ -323,18 +326,7 @@ struct Seen<'a> {
 }
 
 impl<'a> Seen<'a> {
-    /// What is to be seen, and whether the response has the shape that most have.
-    #[inline]
-    fn of(headers: &'a HeaderMap, shape: &Shape, tells: bool) -> (Self, bool) {
-        let mut seen = Self::default();
-        match shape.of(headers, tells, |role, value| seen.note(role, value)) {
-            Some(()) => (seen, true),
-            None => (Self::of_any(headers), false),
-        }
-    }
-
-    #[inline(never)]
-    fn of_any(headers: &'a HeaderMap) -> Self {
+    fn of(headers: &'a HeaderMap) -> Self {
         let mut seen = Self::default();
         headers.iter().for_each(|(name, value)| seen.note(Role::of(name), value));
         seen
@@ -366,19 +358,6 @@ impl<'a> Seen<'a> {
     fn announced(&self) -> Option<u64> {
         self.length.filter(|_| self.lengths == 1).and_then(length_in)
     }
-}
-
-/// Whether a `Content-Type` is that of events, whose end nobody waits for.
-#[inline]
-pub(super) fn is_event_stream(kind: &HeaderValue) -> bool {
-    const EVENTS: &[u8] = b"text/event-stream";
-    let kind = kind.as_bytes();
-    kind.get(..EVENTS.len()).is_some_and(|start| start.eq_ignore_ascii_case(EVENTS))
-}
-
-/// The number in a `Content-Length`.
-pub(super) fn length_in(value: &HeaderValue) -> Option<u64> {
-    value.to_str().ok()?.parse().ok()
 }
 
 fn no_store(why: semantics::NoStore) -> NoStore {

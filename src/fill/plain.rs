@@ -5,22 +5,17 @@ use std::sync::Arc;
 
 use http::{Response, StatusCode, response};
 
-use super::{
-    Ended, Fill,
-    fit::{Fit, is_event_stream, length_in},
-    read::Exact,
-    store::told,
-};
+use super::{Ended, Fill, fit::Fit, read::Exact, store::told};
 use crate::{
     body::CacheBody,
     flight::{Leader, Shareable},
     layer::Shared,
     namespace::{MAX_NAMESPACES, Namespaces},
     rules::ReadPlan,
-    semantics::{self, Vary},
+    semantics::Vary,
     service::{Missed, Quest, Sought},
     status::{CacheStatus, Outcome, Storing},
-    store::{self, Entry, Put, Role, Store, StoreError, Times},
+    store::{self, Entry, Put, Store, StoreError, Times},
 };
 
 /// What is known of a response that goes the short way.
@@ -49,15 +44,9 @@ impl<St: Store> Fill<St> {
         if !may_be {
             return None;
         }
-        let (mut odd, mut announced) = (false, None);
-        rule.shape().of(&parts.headers, options.cache_status.is_some(), |role, value| match role {
-            Role::Directives => odd |= semantics::may_forbid(value.as_bytes()),
-            Role::Kind => odd |= is_event_stream(value),
-            Role::Length => announced = length_in(value),
-            _ => {}
-        })?;
+        let announced = rule.shape().plainly(&parts.headers, options.cache_status.is_some())?;
         let ttl = rule.lifetime(&quest.plan, parts).filter(|ttl| !ttl.is_zero())?;
-        if odd || least.max(announced.unwrap_or(0)) > rule.max_body() as u64 {
+        if least.max(announced.unwrap_or(0)) > rule.max_body() as u64 {
             return None;
         }
         rule.has_answered(false);

@@ -181,6 +181,7 @@ impl Compiled {
         self.rule.normalise
     }
 
+    #[inline]
     pub(crate) fn tags(&self) -> bool {
         self.rule.etag
     }
@@ -203,11 +204,13 @@ impl Compiled {
     }
 
     /// Whether responses under this rule vary by fields of their requests, or are not known not to.
+    #[inline]
     pub(crate) fn may_vary(&self) -> bool {
         self.plain.load(Ordering::Relaxed) != PLAIN
     }
 
     /// A response has, or has not.
+    #[inline]
     pub(crate) fn has_answered(&self, varies: bool) {
         let plain = self.plain.load(Ordering::Relaxed);
         match varies {
@@ -221,6 +224,7 @@ impl Compiled {
     }
 
     /// What most responses are shaped like.
+    #[inline]
     pub(crate) fn shape(&self) -> &Shape {
         &self.shape
     }
@@ -235,6 +239,7 @@ impl Compiled {
     }
 
     /// The lifetime that responses of a status have by this rule.
+    #[inline]
     pub(crate) fn status_lifetime(&self, status: StatusCode) -> Option<Duration> {
         self.rule.statuses.iter().find(|(listed, _)| *listed == status).map(|(_, ttl)| *ttl)
     }
@@ -261,19 +266,22 @@ impl Compiled {
         self.rule.cookies_ignored
     }
 
+    #[inline]
     pub(crate) fn max_body(&self) -> usize {
         self.rule.max_body
     }
 
+    #[inline]
     pub(crate) fn while_revalidate(&self) -> Nanos {
         nanos(self.rule.while_revalidate)
     }
 
+    #[inline]
     pub(crate) fn if_error(&self) -> Nanos {
         nanos(self.rule.if_error)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn plan(&self, request: &RequestView<'_>, key: KeyRef<'_>) -> ReadPlan {
         match &self.rule.lifetime {
             Lifetime::Fixed(ttl) if self.is_plain && *request.method == Method::GET => {
@@ -313,6 +321,7 @@ impl Compiled {
     }
 
     /// The lifetime of a response, jitter taken off; `None` if its status is not stored.
+    #[inline]
     pub(crate) fn lifetime(&self, plan: &ReadPlan, response: &response::Parts) -> Option<Duration> {
         let status = response.status;
         let ttl = match self.status_lifetime(status) {
@@ -326,6 +335,7 @@ impl Compiled {
         Some(self.jittered(ttl))
     }
 
+    #[inline]
     pub(crate) fn jittered(&self, ttl: Duration) -> Duration {
         if self.rule.jitter == 0.0 {
             return ttl;

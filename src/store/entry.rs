@@ -288,6 +288,7 @@ const PER_ENTRY: usize = 160;
 /// An allocation's own overhead, rounding included, on the average of common allocators.
 const PER_ALLOCATION: usize = 16;
 
+#[inline]
 fn weigh(key: &Key, names: &Namespaces, http: Option<&Http>, content: usize) -> u64 {
     let http = http.map_or(0, |http| size_of_val(http) + PER_ALLOCATION);
     let fixed = size_of::<Entry>() + PER_ENTRY + 4 * PER_ALLOCATION;

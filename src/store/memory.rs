@@ -270,8 +270,8 @@ impl Shared {
         let mut evicted = Evicted::default();
         self.entries.insert_with_lifecycle(key, kept, &mut evicted);
         let Evicted { last, more } = evicted;
-        for (key, kept) in more {
-            self.expiry.forget(key, kept.noted);
+        for (key, kept) in &more {
+            self.expiry.forget(*key, kept.noted);
         }
         if let Some((key, Kept { entry, noted })) = last {
             self.expiry.forget(key, noted);

@@ -15,7 +15,7 @@ use http::{
 };
 
 use super::entry::{Entry, header_bytes};
-use crate::semantics::CACHE_STATUS;
+use crate::semantics::{self, CACHE_STATUS};
 
 /// A finished header map, with what was learned while it was made.
 pub(crate) struct Finished {
@@ -132,6 +132,16 @@ impl Role {
         }
     }
 
+    /// Whether what such a field says changes nothing of what becomes of its response under a rule that says so itself.
+    #[inline]
+    fn is_plain(self, value: &HeaderValue) -> bool {
+        match self {
+            Self::Directives => !semantics::may_forbid(value.as_bytes()),
+            Self::Kind => !is_event_stream(value),
+            _ => true,
+        }
+    }
+
     /// Whether all that has to be done about such a field is to read it.
     fn is_simple(self) -> bool {
         matches!(self, Self::Plain | Self::Directives | Self::Kind | Self::Length)
@@ -151,10 +161,10 @@ struct Shaped {
     map: HeaderMap,
     /// Whether there is a slot for `Cache-Status`.
     tells: bool,
-    /// Those of the fields behind the slots.
-    roles: Box<[Role]>,
-    /// How many of them there are up to the last that means something.
-    read: usize,
+    /// How many fields there are behind the slots.
+    fields: usize,
+    /// The first of them, up to the last that means something, and a value of theirs that is plain.
+    read: Box<[(Role, HeaderValue)]>,
     /// What the map takes beside itself and the text of the values.
     bytes: usize,
 }
@@ -182,26 +192,35 @@ impl Shape {
         map.values_mut().for_each(|value| *value = HeaderValue::from_static(""));
         let bytes = header_bytes(&map) + "0".len();
         let read = roles.iter().rposition(|role| *role != Role::Plain).map_or(0, |last| last + 1);
-        let _ = self.0.set(Shaped { number: SHAPES.fetch_add(1, Ordering::Relaxed), map, tells, roles, read, bytes });
+        // One that is not plain is the same as no other.
+        let known =
+            |role: Role, value: &HeaderValue| if role.is_plain(value) { value.clone() } else { HeaderValue::from_static("") };
+        let values = finished.values().skip(1 + usize::from(tells));
+        let read = roles[..read].iter().zip(values).map(|(role, value)| (*role, known(*role, value))).collect();
+        let (number, fields) = (SHAPES.fetch_add(1, Ordering::Relaxed), roles.len());
+        let _ = self.0.set(Shaped { number, map, tells, fields, read, bytes });
     }
 
-    /// Whether the finished map of this response will have this shape. Tells each value that means something.
+    /// Whether the finished map of this response will have this shape.
     #[inline]
-    pub(crate) fn of<'a>(
-        &self,
-        headers: &'a HeaderMap,
-        tells: bool,
-        mut each: impl FnMut(Role, &'a HeaderValue),
-    ) -> Option<()> {
-        let shape = self.0.get()?;
-        if shape.tells != tells || headers.len() != shape.roles.len() || headers.keys_len() != headers.len() {
-            return None;
+    pub(crate) fn fits(&self, headers: &HeaderMap, tells: bool) -> bool {
+        self.0.get().is_some_and(|shape| shape.fits(headers, tells))
+    }
+
+    /// Whether the finished map of this response will have this shape, and whoever stores it has nothing more to do about what it says.
+    /// Tells the length that it announces.
+    #[inline]
+    pub(crate) fn plainly(&self, headers: &HeaderMap, tells: bool) -> Option<Option<u64>> {
+        let shape = self.0.get().filter(|shape| shape.fits(headers, tells))?;
+        let mut announced = None;
+        for (value, (role, known)) in headers.values().zip(&shape.read) {
+            if *role == Role::Length {
+                announced = length_in(value);
+            } else if !is_same(value, known) && !role.is_plain(value) {
+                return None;
+            }
         }
-        if !headers.keys().eq(shape.map.keys().skip(1 + usize::from(tells))) {
-            return None;
-        }
-        headers.values().zip(&shape.roles[..shape.read]).for_each(|(value, role)| each(*role, value));
-        Some(())
+        Some(announced)
     }
 
     /// The finished map of a response that has this shape, if there is one.
@@ -212,6 +231,14 @@ impl Shape {
 }
 
 impl Shaped {
+    #[inline]
+    fn fits(&self, headers: &HeaderMap, tells: bool) -> bool {
+        self.tells == tells
+            && headers.len() == self.fields
+            && headers.keys_len() == headers.len()
+            && headers.keys().eq(self.map.keys().skip(1 + usize::from(tells)))
+    }
+
     #[inline]
     fn filled(&self, headers: &HeaderMap) -> Finished {
         let mut map = match Entry::map_aside(self.number) {
@@ -235,6 +262,19 @@ impl Shaped {
         }
         Finished { map, shape: self.number, bytes }
     }
+}
+
+/// Whether a `Content-Type` is that of events, whose end nobody waits for.
+#[inline]
+pub(crate) fn is_event_stream(kind: &HeaderValue) -> bool {
+    const EVENTS: &[u8] = b"text/event-stream";
+    let kind = kind.as_bytes();
+    kind.get(..EVENTS.len()).is_some_and(|start| start.eq_ignore_ascii_case(EVENTS))
+}
+
+/// The number in a `Content-Length`.
+pub(crate) fn length_in(value: &HeaderValue) -> Option<u64> {
+    value.to_str().ok()?.parse().ok()
 }
 
 /// Whether two values are the same bytes in memory.
@@ -276,7 +316,7 @@ mod tests {
             let shape = Shape::default();
             shape.take(&finished(taken, told, 0), told);
             for (headers, tells) in shapes.iter().flat_map(|headers| [(headers, false), (headers, true)]) {
-                if shape.of(headers, tells, |_, _| {}).is_none() {
+                if !shape.fits(headers, tells) {
                     continue;
                 }
                 let (made, anew) = (shape.filled(headers).expect("a shape"), finished(headers, tells, 0));
@@ -294,7 +334,28 @@ mod tests {
             let headers = map(&[("content-type", "a"), (name, "b")]);
             let shape = Shape::default();
             shape.take(&finished(&headers, false, 0), false);
-            assert!(shape.of(&headers, false, |_, _| {}).is_none(), "{name}");
+            assert!(!shape.fits(&headers, false), "{name}");
         }
+    }
+    #[test]
+    fn what_is_said_otherwise_than_before_is_read_again() {
+        let with = |control: &'static str, kind: &'static str| {
+            map(&[("cache-control", control), ("content-type", kind), ("x-c", "c")])
+        };
+        let forbidden =
+            [("no-store", "a"), ("private", "a"), ("max-age=60, no-cache", "a"), ("max-age=60", "text/event-stream")];
+        for first in [with("max-age=60", "a"), with("private=\"x-c\"", "text/event-stream")] {
+            let shape = Shape::default();
+            shape.take(&finished(&first, false, 0), false);
+            for (control, kind) in forbidden {
+                assert_eq!(shape.plainly(&with(control, kind), false), None, "{control}, {kind}");
+            }
+            assert_eq!(shape.plainly(&with("max-age=60", "a"), false), Some(None));
+            assert_eq!(shape.plainly(&with("max-age=5", "b"), false), Some(None));
+        }
+        let long = map(&[("content-length", "7"), ("x-c", "c")]);
+        let shape = Shape::default();
+        shape.take(&finished(&long, false, 0), false);
+        assert_eq!(shape.plainly(&long, false), Some(Some(7)));
     }
 }
