@@ -57,6 +57,7 @@ impl AskedHttp {
 
 impl Asked {
     /// Its fields are still to be [kept](Self::keep).
+    #[inline]
     pub(crate) fn of<B>(request: &http::Request<B>, less: bool, http: Option<Box<AskedHttp>>) -> Self {
         Self { method: request.method().clone(), fields: None, less, http }
     }

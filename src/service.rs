@@ -227,10 +227,10 @@ impl Quest {
         view: &RequestView<'_>,
         request: &Request<B>,
         less: bool,
-        http: Option<AskedHttp>,
+        http: Option<Box<AskedHttp>>,
     ) -> Self {
         let (primary, plan) = (key.to_owned(), rule.plan(view, key));
-        Self { rule: rule.clone(), primary, plan, asked: Asked::of(request, less, http.map(Box::new)) }
+        Self { rule: rule.clone(), primary, plan, asked: Asked::of(request, less, http) }
     }
 
     /// The same, which needs the fields of the request no longer.
@@ -427,7 +427,11 @@ fn step<St: Store, R>(
     let Target { rule, asks, key, .. } = *target;
     let mut http = asked_http(request, target)?;
     let (method, headers) = (request.method(), request.headers());
-    let quest = |http: &mut Option<AskedHttp>| Quest::new(rule, key, view, request, asks.less, http.take());
+    let quest = |http: &mut Option<AskedHttp>| {
+        // Taken only where there is something: it is large.
+        let http = if http.is_some() { http.take().map(Box::new) } else { None };
+        Quest::new(rule, key, view, request, asks.less, http)
+    };
     // Put where it stays, and with it the fields of the request if anything can depend on them.
     let sought = |http: &mut Option<AskedHttp>, missed: Missed<St>| {
         let keeps = asks.less || http.is_some() || missed.varying.is_some() || rule.may_vary();

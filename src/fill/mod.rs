@@ -44,12 +44,8 @@ const PASS: Nanos = 5_000_000_000;
 /// What a request that waits, or sets out for the inner service, is answered.
 pub(crate) type Answer<B, E> = Result<Response<CacheBody<B>>, E>;
 
-/// What the inner service's answer comes to.
-enum Ended<B, E> {
-    Now(Answer<B, E>),
-    /// Something has to be waited for.
-    Later(Pin<Box<dyn Future<Output = Answer<B, E>> + Send>>),
-}
+/// What is left to do where something has to be waited for.
+type Rest<B, E> = Pin<Box<dyn Future<Output = Answer<B, E>> + Send>>;
 
 /// What becomes of the answer to a call of the inner service.
 pub(crate) struct Fill<St: Store> {
@@ -116,18 +112,25 @@ impl<St: Store> Fill<St> {
         E: Send + 'static,
     {
         let mut answered = Some((self, answer));
-        let ended = poll_fn(|cx| {
-            let (fill, answer) = answered.take().expect("polled after its end");
-            Poll::Ready(fill.answered(answer, cx))
-        });
-        match ended.await {
-            Ended::Now(answer) => answer,
-            Ended::Later(rest) => rest.await,
-        }
+        let mut rest = None;
+        poll_fn(|cx| {
+            if let Some((fill, answer)) = answered.take()
+                && let Poll::Ready(answer) = fill.answered(answer, cx, &mut rest)
+            {
+                return Poll::Ready(answer);
+            }
+            rest.as_mut().expect("something is left").as_mut().poll(cx)
+        })
+        .await
     }
 
-    /// Makes of the inner service's answer the client's and, if it is fit, an entry.
-    fn answered<B, E>(mut self, answer: Result<Response<B>, E>, cx: &mut Context<'_>) -> Ended<B, E>
+    /// Makes of the inner service's answer the client's and, if it is fit, an entry; or says what is left to be waited for.
+    fn answered<B, E>(
+        mut self,
+        answer: Result<Response<B>, E>,
+        cx: &mut Context<'_>,
+        rest: &mut Option<Rest<B, E>>,
+    ) -> Poll<Answer<B, E>>
     where
         B: Body<Error: Into<BoxError>> + Send + 'static,
         E: Send + 'static,
@@ -139,30 +142,30 @@ impl<St: Store> Fill<St> {
             Err(error) => {
                 let stale = self.stale_instead(Failure::Unreachable, Stale::IfError);
                 self.not_shared(NoStore::Failed, false);
-                return Ended::Now(stale.ok_or(error));
+                return Poll::Ready(stale.ok_or(error));
             }
         };
         if let Some(failure) = Failure::of_status(response.status())
             && let Some(response) = self.stale_instead(failure, Stale::IfError)
         {
             self.not_shared(NoStore::Failed, false);
-            return Ended::Now(Ok(response));
+            return Poll::Ready(Ok(response));
         }
         let (mut parts, body) = response.into_parts();
         let hints = parts.extensions.remove::<Caching>();
         let least = body.size_hint().lower();
         let Some(plain) = self.plainly(&parts, least).filter(|_| hints.is_none()) else {
-            return self.answered_otherwise(parts, body, hints, cx);
+            return self.answered_otherwise(parts, body, hints, cx, rest);
         };
         // A response to GET without content need not be polled to be known as complete.
         let mut body = Box::pin(body);
         let mut got = Got::of(&*body);
         let reading = got.read(body.as_mut(), cx, self.of.quest.rule.max_body());
         match got.only(&reading, plain.announced) {
-            Some(data) => self.kept_plainly(plain, parts, exact(data)),
+            Some(data) => self.kept_plainly(plain, parts, exact(data), rest),
             None => {
                 let fit = self.fit_plainly(plain, &parts);
-                self.kept(fit, parts, body, got, reading)
+                self.kept(fit, parts, body, got, reading, rest)
             }
         }
     }
@@ -175,7 +178,8 @@ impl<St: Store> Fill<St> {
         body: B,
         hints: Option<Caching>,
         cx: &mut Context<'_>,
-    ) -> Ended<B, E>
+        rest: &mut Option<Rest<B, E>>,
+    ) -> Poll<Answer<B, E>>
     where
         B: Body<Error: Into<BoxError>> + Send + 'static,
         E: Send + 'static,
@@ -187,16 +191,17 @@ impl<St: Store> Fill<St> {
         if parts.status == StatusCode::NOT_MODIFIED
             && let Some(ours) = self.of.missed.ours.take()
         {
-            return Ended::Later(Box::pin(async move { Ok(self.freshen(&ours, &parts, hints.as_ref()).await) }));
+            *rest = Some(Box::pin(async move { Ok(self.freshen(&ours, &parts, hints.as_ref()).await) }));
+            return Poll::Pending;
         }
         let fit = match self.fit(&parts, body.size_hint().lower(), hints.as_ref()) {
             Ok(fit) => fit,
-            Err(why) => return Ended::Now(Ok(self.unfit(why, parts, body))),
+            Err(why) => return Poll::Ready(Ok(self.unfit(why, parts, body))),
         };
         let mut body = Box::pin(body);
         let mut got = Got::of(&*body);
         let reading = got.read(body.as_mut(), cx, self.of.quest.rule.max_body());
-        self.kept(fit, parts, body, got, reading)
+        self.kept(fit, parts, body, got, reading, rest)
     }
 
     /// The end of a fill whose response is not for the store.

@@ -1,11 +1,11 @@
 //! The short way of a fill. Most responses are as those before them under the same rule, and say nothing that would change what becomes
 //! of them: these are known at a glance, and stored without a word more. All others take the whole way.
 
-use std::sync::Arc;
+use std::{sync::Arc, task::Poll};
 
 use http::{Response, StatusCode, response};
 
-use super::{Ended, Fill, fit::Fit, read::Exact, store::told};
+use super::{Answer, Fill, Rest, fit::Fit, read::Exact, store::told};
 use crate::{
     body::CacheBody,
     flight::{Leader, Shareable},
@@ -72,7 +72,13 @@ impl<St: Store> Fill<St> {
 
     /// Makes the entry, stores it, lands, and answers.
     #[inline]
-    pub(super) fn kept_plainly<B, E>(self, plain: Plain, parts: response::Parts, body: Exact) -> Ended<B, E>
+    pub(super) fn kept_plainly<B, E>(
+        self,
+        plain: Plain,
+        parts: response::Parts,
+        body: Exact,
+        rest: &mut Option<Rest<B, E>>,
+    ) -> Poll<Answer<B, E>>
     where
         B: Send + 'static,
         E: Send + 'static,
@@ -90,13 +96,16 @@ impl<St: Store> Fill<St> {
             Some(put) => {
                 let storing = landed(&shared, entry, leader, Ok(put));
                 shared.mark(&mut response, || CacheStatus::new(Outcome::Miss(why)).storing(storing));
-                Ended::Now(Ok(response))
+                Poll::Ready(Ok(response))
             }
-            None => Ended::Later(Box::pin(async move {
-                let put = shared.store.put(entry.clone(), None).await;
-                let storing = landed(&shared, entry, leader, put);
-                Ok(shared.marked(response, CacheStatus::new(Outcome::Miss(why)).storing(storing)))
-            })),
+            None => {
+                *rest = Some(Box::pin(async move {
+                    let put = shared.store.put(entry.clone(), None).await;
+                    let storing = landed(&shared, entry, leader, put);
+                    Ok(shared.marked(response, CacheStatus::new(Outcome::Miss(why)).storing(storing)))
+                }));
+                Poll::Pending
+            }
         }
     }
 }

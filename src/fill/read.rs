@@ -12,7 +12,7 @@ use http::{HeaderMap, Response, header, response};
 use http_body::Body;
 use tracing::Instrument;
 
-use super::{Ended, Fill, fit::Fit, store::Kept};
+use super::{Answer, Fill, Rest as Left, fit::Fit, store::Kept};
 use crate::{
     body::{BoxError, CacheBody, Rest},
     drive::{Awaited, unless_left},
@@ -34,7 +34,8 @@ impl<St: Store> Fill<St> {
         body: Pin<Box<B>>,
         mut got: Got,
         reading: Reading,
-    ) -> Ended<B, E>
+        left: &mut Option<Left<B, E>>,
+    ) -> Poll<Answer<B, E>>
     where
         B: Body<Error: Into<BoxError>> + Send + 'static,
         E: Send + 'static,
@@ -55,12 +56,15 @@ impl<St: Store> Fill<St> {
             return match self.store_now(fit, kept, trailers) {
                 Kept::Now(storing) => {
                     shared.mark(&mut response, || status(storing));
-                    Ended::Now(Ok(response))
+                    Poll::Ready(Ok(response))
                 }
-                Kept::Later(storing) => Ended::Later(Box::pin(async move {
-                    let (storing, _) = storing.await;
-                    Ok(shared.marked(response, status(storing)))
-                })),
+                Kept::Later(storing) => {
+                    *left = Some(Box::pin(async move {
+                        let (storing, _) = storing.await;
+                        Ok(shared.marked(response, status(storing)))
+                    }));
+                    Poll::Pending
+                }
             };
         }
         let length = got.exact.or(fit.announced);
@@ -95,7 +99,7 @@ impl<St: Store> Fill<St> {
                 }
                 let response = self.of.quest.asked.conditional(response, self.answered);
                 tokio::spawn(Box::pin(self.read_on(fit, body, tape, rest, taken)).in_current_span());
-                return Ended::Now(Ok(shared.marked(response, status.storing(Storing::Pending))));
+                return Poll::Ready(Ok(shared.marked(response, status.storing(Storing::Pending))));
             }
             // Grown too large, broken, or not as long as it was announced: the client gets it as it comes.
             Reading::TooLarge => {
@@ -109,7 +113,7 @@ impl<St: Store> Fill<St> {
             Reading::Whole => tape.end(End::Whole(trailers.map(|trailers| *trailers))),
         }
         self.not_shared(why, true);
-        Ended::Now(Ok(shared.marked(response, status.storing(Storing::Not(why)))))
+        Poll::Ready(Ok(shared.marked(response, status.storing(Storing::Not(why)))))
     }
 
     /// Reads a body to its end, whoever is still there to hear it, and stores it then.
