@@ -109,7 +109,7 @@ where
             }
             Step::Refused => ResponseFuture::ready(answer::only_if_cached(&self.shared)),
             Step::Head(sought) => {
-                let fill = Fill::new(&self.shared, sought, None, self.shared.store.context().clock.nanos());
+                let fill = Fill::new(self.shared.clone(), sought, None, self.shared.store.context().clock.nanos());
                 ResponseFuture::work(fill.head(self.inner.call(request)))
             }
             // Where other processes fill and clear as well, the stamp of a look at what is near is not enough.
@@ -640,7 +640,7 @@ impl<S, St> Cache<S, St> {
                 tracing::debug!(reason = missed.why.as_str(), "miss");
                 question(&mut request, quest, missed, false);
                 let inner = self.take_ready().call(request);
-                ResponseFuture::lead(road::lead(&shared, sought, (leader, drive), now, inner))
+                ResponseFuture::lead(road::lead(shared, sought, (leader, drive), now, inner))
             }
             Joined::Follows(follower) => self.wait(Box::new(sought.quest), request, Some(follower)),
             Joined::Full => {
@@ -666,7 +666,7 @@ impl<S, St> Cache<S, St> {
         self.shared.store.context().counters.miss(missed.why);
         question(&mut request, quest, missed, true);
         let inner = self.take_ready().call(request);
-        ResponseFuture::work(Fill::new(&self.shared, sought, None, now).run(inner))
+        ResponseFuture::work(Fill::new(self.shared.clone(), sought, None, now).run(inner))
     }
 
     /// Waits: for a store that has to be asked, or for another's response. The ready instance is given back first, so that

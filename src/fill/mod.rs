@@ -62,8 +62,8 @@ pub(crate) struct Fill<St: Store> {
 
 impl<St: Store> Fill<St> {
     #[inline]
-    pub(crate) fn new(shared: &Arc<Shared<St>>, of: Box<Sought<St>>, leader: Option<Leader>, began: Nanos) -> Self {
-        Self { shared: shared.clone(), of, began, answered: began, leader }
+    pub(crate) fn new(shared: Arc<Shared<St>>, of: Box<Sought<St>>, leader: Option<Leader>, began: Nanos) -> Self {
+        Self { shared, of, began, answered: began, leader }
     }
 
     /// Takes the answer of this call.

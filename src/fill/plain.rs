@@ -94,14 +94,14 @@ impl<St: Store> Fill<St> {
         let entry = Entry::of_response(primary, stamp, kept);
         match shared.store.put_now(&entry) {
             Some(put) => {
-                let storing = landed(&shared, entry, leader, Ok(put));
+                let storing = landed(&shared, &entry, leader, Ok(put));
                 shared.mark(&mut response, || CacheStatus::new(Outcome::Miss(why)).storing(storing));
                 Poll::Ready(Ok(response))
             }
             None => {
                 *rest = Some(Box::pin(async move {
                     let put = shared.store.put(entry.clone(), None).await;
-                    let storing = landed(&shared, entry, leader, put);
+                    let storing = landed(&shared, &entry, leader, put);
                     Ok(shared.marked(response, CacheStatus::new(Outcome::Miss(why)).storing(storing)))
                 }));
                 Poll::Pending
@@ -110,8 +110,9 @@ impl<St: Store> Fill<St> {
     }
 }
 
-fn landed<St: Store>(shared: &Shared<St>, entry: Arc<Entry>, leader: Option<Leader>, put: Result<Put, StoreError>) -> Storing {
-    let key = entry.key().clone();
-    let share = || Shareable { entry, vary: Vary::default(), added: Namespaces::default() };
-    told(shared, &key, put, false, leader, false, share)
+/// Those who wait are told.
+#[inline]
+fn landed<St: Store>(shared: &Shared<St>, entry: &Arc<Entry>, leader: Option<Leader>, put: Result<Put, StoreError>) -> Storing {
+    let share = || Shareable { entry: entry.clone(), vary: Vary::default(), added: Namespaces::default() };
+    told(shared, entry.key(), put, false, leader, false, share)
 }

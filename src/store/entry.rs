@@ -110,7 +110,7 @@ pub(crate) struct Response {
 }
 
 thread_local! {
-    /// What this thread has seen leave a store last, without its body: most stores that are full let one go for each that comes.
+    /// What this thread has made leave a store last, without its body: one that is full lets about one go for each that comes.
     static ASIDE: Cell<Option<Arc<Entry>>> = const { Cell::new(None) };
 }
 
@@ -157,11 +157,11 @@ impl Entry {
     }
 
     /// Puts aside an entry that has left its store: the next that this thread makes takes its place, and its header map if the two are
-    /// of one shape. What is large of it, and what somebody still reads, is let go.
+    /// of one shape. Its body is let go, and so is all of one that is large without, that is of no shape, or that somebody still reads.
     pub(crate) fn put_aside(mut entry: Arc<Self>) {
-        let Some(sole) = Arc::get_mut(&mut entry) else { return };
-        let Content::Response { body, trailers, .. } = &mut sole.content else { return };
-        if sole.weight - body.len() as u64 > MOST_ASIDE || trailers.is_some() {
+        let Some(sole) = Arc::get_mut(&mut entry).filter(|sole| sole.shape != 0) else { return };
+        let Content::Response { body, trailers: None, .. } = &mut sole.content else { return };
+        if sole.weight - body.len() as u64 > MOST_ASIDE {
             return;
         }
         drop(mem::take(body));
@@ -305,4 +305,83 @@ pub(super) fn header_bytes(map: &HeaderMap) -> usize {
     const FIELD: usize = size_of::<HeaderName>() + size_of::<HeaderValue>() + 24 + 8;
     let text: usize = map.iter().map(|(name, value)| name.as_str().len() + value.len() + PER_ALLOCATION).sum();
     map.capacity() * FIELD + text + 2 * PER_ALLOCATION
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ptr;
+
+    use http::header::{AGE, CONTENT_TYPE, ETAG};
+
+    use super::*;
+    use crate::store::Shape;
+
+    fn fields(kind: &str, tag: &str) -> HeaderMap {
+        let value = |value: &str| HeaderValue::from_str(value).expect("a value");
+        HeaderMap::from_iter([(CONTENT_TYPE, value(kind)), (ETAG, value(tag))])
+    }
+
+    fn entry(shape: &Shape, key: &str, fields: &HeaderMap, body: &str) -> Arc<Entry> {
+        let names = Namespaces::root();
+        let times = Times {
+            born: 1,
+            fresh_until: 2,
+            while_revalidate_until: 3,
+            if_error_until: 4,
+            kept_until: 5,
+            cost: key.len() as u64,
+        };
+        let (status, body) = (StatusCode::OK, Bytes::copy_from_slice(body.as_bytes()));
+        let fields = shape.filled(fields).expect("a shape");
+        let response = Response { names, times, status, fields, body, trailers: None, http: None };
+        Entry::of_response(Key::new(key.as_bytes()), Stamp::local(key.len() as u64), response)
+    }
+
+    fn shape_of(fields: &HeaderMap) -> Shape {
+        let shape = Shape::default();
+        shape.take(&crate::store::finished(fields, false, 0), false);
+        shape
+    }
+
+    /// All there is of it.
+    fn told(entry: &Entry) -> String {
+        let Content::Response { headers, body, .. } = entry.content() else { unreachable!("a response") };
+        let names: Vec<_> = headers.keys().collect();
+        format!("{entry:?} {:?} {names:?} {headers:?} {body:?}", entry.key().canonical())
+    }
+
+    #[test]
+    fn what_takes_the_place_of_another_is_what_it_would_be_anew() {
+        let shape = shape_of(&fields("a", "b"));
+        let second = fields("text/html", "\"2\"");
+        let anew = entry(&shape, "/second", &second, "two");
+        let first = entry(&shape, "/the-first", &fields("application/json", "\"1\""), "one, which is longer");
+        let at = Arc::as_ptr(&first);
+        Entry::put_aside(first);
+        let again = entry(&shape, "/second", &second, "two");
+        assert!(ptr::eq(at, Arc::as_ptr(&again)), "it has taken its place");
+        assert_eq!(told(&again), told(&anew));
+    }
+
+    #[test]
+    fn what_somebody_still_reads_is_not_touched() {
+        let shape = shape_of(&fields("a", "b"));
+        let first = entry(&shape, "/first", &fields("a", "\"1\""), "one");
+        let before = told(&first);
+        Entry::put_aside(first.clone());
+        let second = entry(&shape, "/second", &fields("b", "\"2\""), "two");
+        assert!(!Arc::ptr_eq(&first, &second));
+        assert_eq!(told(&first), before);
+    }
+
+    #[test]
+    fn a_map_of_another_shape_is_not_taken() {
+        let tag = |tag| HeaderMap::from_iter([(ETAG, HeaderValue::from_static(tag))]);
+        let (one, other) = (shape_of(&fields("a", "b")), shape_of(&tag("c")));
+        Entry::put_aside(entry(&one, "/first", &fields("a", "\"1\""), "one"));
+        let second = entry(&other, "/second", &tag("d"), "two");
+        let Content::Response { headers, .. } = second.content() else { unreachable!("a response") };
+        assert_eq!(headers.keys().collect::<Vec<_>>(), [AGE, ETAG]);
+        assert_eq!(headers[ETAG], "d");
+    }
 }
