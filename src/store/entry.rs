@@ -281,8 +281,8 @@ impl fmt::Debug for Entry {
     }
 }
 
-/// What the map of a store keeps for each entry besides the entry: its slot, its index, its share of ghosts, and the
-/// record of its expiry.
+/// What a store keeps for each entry besides the entry: its slot in the table, its index, its share of ghosts, and the record of its
+/// expiry.
 const PER_ENTRY: usize = 160;
 
 /// An allocation's own overhead, rounding included, on the average of common allocators.

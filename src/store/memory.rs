@@ -24,7 +24,8 @@ use crate::{clock::Clock, key::KeyRef, namespace::Namespaces, stats::Count};
 /// **Bound.** The capacity is in bytes, and everything counts: bodies, header fields, keys, namespaces, the slots of the
 /// table, the epochs, the records of expiry. An entry larger than a shard's part of the capacity is not kept. One thing is
 /// not seen: a body above 64 KiB that the handler gives as a slice of a larger buffer, and still shares, is kept as that slice
-/// and holds the whole buffer. Smaller ones are copied out of theirs.
+/// and holds the whole buffer. Smaller ones are copied out of theirs. Besides, each thread that stores keeps aside the last entry that it
+/// has evicted, if that takes no more than 4 KiB without its body, for the next one to take its place.
 ///
 /// **Eviction.** [`quick_cache`] with its variant of S3-FIFO and CLOCK-Pro, weighed by bytes: a scan of keys that are
 /// asked for once does not wash out those that are asked for often, and a hit takes no exclusive lock. It was chosen by
@@ -397,7 +398,7 @@ impl Lifecycle<u128, Kept> for CountEvictions {
     }
 }
 
-/// What has gone to make room, let go once the table is unlocked.
+/// What has gone to make room. It is let go once the table is unlocked.
 #[derive(Default)]
 struct Evicted {
     last: Option<(u128, Kept)>,
