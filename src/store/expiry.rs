@@ -19,7 +19,7 @@ const TICK: Duration = Duration::from_secs(1);
 const SHARDS: usize = 64;
 
 /// How many buckets are told apart: each look at one passes by what is due that many later, or twice that.
-const SLOTS: usize = 64;
+const SLOTS: usize = 256;
 
 /// Which keys are due when: a wheel of lists for each shard. Whoever takes an entry out of the store takes its record out of here, so that
 /// there is one for each entry.

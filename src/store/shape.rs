@@ -163,7 +163,7 @@ struct Shaped {
     tells: bool,
     /// How many fields there are behind the slots.
     fields: usize,
-    /// The first of them, up to the last that means something, and a value of theirs that is plain.
+    /// What the first of them are, up to the last that means something, and the value of those that do, if it was plain.
     read: Box<[(Role, HeaderValue)]>,
     /// What the map takes beside itself and the text of the values.
     bytes: usize,
@@ -192,9 +192,11 @@ impl Shape {
         map.values_mut().for_each(|value| *value = HeaderValue::from_static(""));
         let bytes = header_bytes(&map) + "0".len();
         let read = roles.iter().rposition(|role| *role != Role::Plain).map_or(0, |last| last + 1);
-        // One that is not plain is the same as no other.
-        let known =
-            |role: Role, value: &HeaderValue| if role.is_plain(value) { value.clone() } else { HeaderValue::from_static("") };
+        // What is not kept is the same as no other.
+        let known = |role: Role, value: &HeaderValue| match role {
+            Role::Directives | Role::Kind if role.is_plain(value) => value.clone(),
+            _ => HeaderValue::from_static(""),
+        };
         let values = finished.values().skip(1 + usize::from(tells));
         let read = roles[..read].iter().zip(values).map(|(role, value)| (*role, known(*role, value))).collect();
         let (number, fields) = (SHAPES.fetch_add(1, Ordering::Relaxed), roles.len());
