@@ -154,7 +154,8 @@ impl<St: Store> Fill<St> {
         let (mut parts, body) = response.into_parts();
         let hints = parts.extensions.remove::<Caching>();
         let least = body.size_hint().lower();
-        let Some(plain) = self.plainly(&parts, least).filter(|_| hints.is_none()) else {
+        let plain = if hints.is_none() { self.plainly(&parts, least) } else { None };
+        let Some(plain) = plain else {
             return self.answered_otherwise(parts, body, hints, cx, rest);
         };
         // A response to GET without content need not be polled to be known as complete.

@@ -45,16 +45,16 @@ impl<St: Store> Fill<St> {
             return None;
         }
         let announced = rule.shape().plainly(&parts.headers, options.cache_status.is_some())?;
-        let ttl = rule.lifetime(&quest.plan, parts).filter(|ttl| !ttl.is_zero())?;
         if least.max(announced.unwrap_or(0)) > rule.max_body() as u64 {
             return None;
         }
+        let ttl = rule.lifetime(&quest.plan, parts).filter(|ttl| !ttl.is_zero())?;
         rule.has_answered(false);
         Some(Plain { times: self.times(ttl, None), announced })
     }
 
     /// The same as what the whole way would learn of it.
-    #[cold]
+    #[inline(never)]
     pub(super) fn fit_plainly(&self, plain: Plain, parts: &response::Parts) -> Fit {
         let Quest { rule, primary, .. } = &self.of.quest;
         Fit {
