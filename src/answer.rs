@@ -28,7 +28,7 @@ use crate::{
 pub(crate) struct Asked {
     pub(crate) method: Method,
     /// Its fields, if they were kept.
-    fields: Option<HeaderMap>,
+    fields: Option<Box<HeaderMap>>,
     /// Whether it may want less than the whole: a part of it, or nothing if it is still the same.
     pub(crate) less: bool,
     /// Present under a rule where HTTP decides.
@@ -57,24 +57,25 @@ impl AskedHttp {
 
 impl Asked {
     /// Its fields are still to be [kept](Self::keep).
+    #[inline]
     pub(crate) fn of<B>(request: &http::Request<B>, less: bool, http: Option<Box<AskedHttp>>) -> Self {
         Self { method: request.method().clone(), fields: None, less, http }
     }
 
     /// Keeps the fields of the request, which goes its way now, unless it has them.
     pub(crate) fn keep<B>(&mut self, request: &http::Request<B>) {
-        self.fields.get_or_insert_with(|| request.headers().clone());
+        self.fields.get_or_insert_with(|| Box::new(request.headers().clone()));
     }
 
     /// All fields of the request, if they were kept: nothing may be stored by what they are where they were not.
     pub(crate) fn headers(&self) -> Option<&HeaderMap> {
-        self.fields.as_ref()
+        self.fields.as_deref()
     }
 
     /// Its fields as far as its conditions and its range go: one that has any is always kept.
     pub(crate) fn conditions(&self) -> &HeaderMap {
         static NONE: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
-        self.fields.as_ref().unwrap_or_else(|| {
+        self.fields.as_deref().unwrap_or_else(|| {
             debug_assert!(!self.less);
             &NONE
         })

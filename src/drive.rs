@@ -85,12 +85,12 @@ impl<T: Send + 'static> Drive<T> {
 
 impl<T: Send + 'static, O: Awaited> Drive<T, O> {
     /// Work still to [begin](Self::begin) that, once its awaiter has left and no other waits for it, is given up after `limit`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn limited(limit: Duration, others: O) -> Self {
         Self::new(Some(limit), others)
     }
 
-    #[inline]
+    #[inline(always)]
     fn new(limit: Option<Duration>, others: O) -> Self {
         let cell = Cell {
             place: Mutex::new(Place::Gone),

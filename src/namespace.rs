@@ -270,6 +270,7 @@ impl Spans {
         if count <= FEW { Self::default() } else { Self::Many(Vec::with_capacity(count)) }
     }
 
+    #[inline]
     fn push(&mut self, span: Span) {
         match self {
             Self::Few(len, few) => match few.get_mut(usize::from(*len)) {
@@ -379,6 +380,7 @@ impl Namespaces {
     }
 
     /// Adds the key itself as a name that only [`Store::invalidate_key`](crate::Store::invalidate_key) bumps.
+    #[inline]
     pub(crate) fn push_key(&mut self, key: KeyRef<'_>) {
         let end = u32::from(key.is_of_http());
         self.spans.push(Span { start: end, end, hash: key_hash(key.hash()) });
@@ -435,6 +437,7 @@ impl Namespaces {
     }
 
     /// How many names there are, those that exist only inside the store included.
+    #[inline]
     pub(crate) fn count(&self) -> usize {
         self.spans.len()
     }
@@ -514,6 +517,7 @@ impl Namespaces {
 
     /// Gives back what growing took. What is left of the room that every set takes at first stays: to move the text out of it would
     /// cost more than it is worth.
+    #[inline]
     pub(crate) fn shrink(&mut self) {
         if let Text::Own(text) = &mut self.text
             && text.capacity() > ROOM
@@ -526,6 +530,7 @@ impl Namespaces {
     }
 
     /// The memory held behind this value, in bytes: a text that is shared as if it were not.
+    #[inline]
     pub(crate) fn heap(&self) -> usize {
         let text = match &self.text {
             Text::Shared(text) => text.len(),

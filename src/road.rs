@@ -31,7 +31,7 @@ use crate::{
 /// Fills as the leader: in the task of its own request for as long as nobody else depends on it.
 #[inline]
 pub(crate) fn lead<St, F, B, E>(
-    shared: &Arc<Shared<St>>,
+    shared: Arc<Shared<St>>,
     sought: Box<Sought<St>>,
     (leader, drive): (Leader, Drive<Answer<B, E>, Flight>),
     began: Nanos,
@@ -78,7 +78,7 @@ where
     let flight = leader.flight();
     let limit = Some(shared.options.fill_limit);
     // Boxed, as is what is spawned: a future is copied whole each time it is handed on.
-    let fill = Box::pin(Fill::new(shared, sought, Some(leader), began).run(inner));
+    let fill = Box::pin(Fill::new(shared.clone(), sought, Some(leader), began).run(inner));
     async move { drop(unless_left(fill, limit, || !flight.flight().is_awaited()).await) }
 }
 
@@ -168,7 +168,7 @@ async fn begin<St: Store>(
         match begun {
             Ok(Begun::Go { stamp, lock }) => {
                 missed.stamp = stamp;
-                missed.lock = lock.map(|lock| Held::new(store.clone(), lock));
+                missed.lock = lock.map(|lock| Box::new(Held::new(store.clone(), lock)));
                 break;
             }
             Ok(Begun::Unfit { stamp }) => {
@@ -193,7 +193,7 @@ async fn begin<St: Store>(
         match quest.look(shared).await {
             Err(_) => missed.stamp = Stamp::local(missed.stamp.epoch()),
             Ok(look) => {
-                (missed.stamp, missed.varying) = (look.stamp, look.varying);
+                (missed.stamp, missed.varying) = (look.stamp, look.varying.map(Box::new));
                 match quest.decide(look.found, shared.store.context().clock.nanos()) {
                     Decision::Fresh(entry) => return Begins::Answered(entry),
                     Decision::Early(entry) if !missed.early => return Begins::Answered(entry),
@@ -342,7 +342,7 @@ where
                 poll_fn(|cx| service.poll_ready(cx)).await?;
                 let missed = Missed::asking(Miss::Head, Some(entry), stamp, varying);
                 let inner = service.call(request);
-                return Fill::new(&shared, quest.but(missed), None, now).head(inner).await;
+                return Fill::new(shared.clone(), quest.but(missed), None, now).head(inner).await;
             }
             Decision::Ask(..) if *method == Method::HEAD => {
                 context.counters.miss(Miss::Head);
@@ -392,7 +392,7 @@ where
                     let began = context.clock.nanos();
                     question(&mut request, &quest, &mut missed, false);
                     let inner = service.call(request);
-                    return lead(&shared, quest.but(missed), (leader, drive), began, inner).await;
+                    return lead(shared.clone(), quest.but(missed), (leader, drive), began, inner).await;
                 }
                 Joined::Follows(another) => {
                     follower = Some(another);
@@ -411,7 +411,7 @@ where
         let began = context.clock.nanos();
         question(&mut request, &quest, &mut missed, true);
         let inner = service.call(request);
-        return Fill::new(&shared, quest.but(missed), None, began).run(inner).await;
+        return Fill::new(shared.clone(), quest.but(missed), None, began).run(inner).await;
     }
 }
 

@@ -111,7 +111,7 @@ where
             }
             Step::Refused => ResponseFuture::ready(answer::only_if_cached(&self.shared)),
             Step::Head(sought) => {
-                let fill = Fill::new(&self.shared, sought, None, self.shared.store.context().clock.nanos());
+                let fill = Fill::new(self.shared.clone(), sought, None, self.shared.store.context().clock.nanos());
                 ResponseFuture::work(fill.head(self.inner.call(request)))
             }
             // Where other processes fill and clear as well, the stamp of a look at what is near is not enough.
@@ -185,33 +185,34 @@ pub(crate) struct Missed<St: Store> {
     /// What the inner service can be asked about.
     pub(crate) ours: Option<Arc<Entry>>,
     pub(crate) stamp: Stamp,
-    pub(crate) varying: Option<(Vary, Key)>,
+    pub(crate) varying: Option<Box<(Vary, Key)>>,
     /// What was found is fresh, and is renewed all the same.
     pub(crate) early: bool,
     /// The lock across processes, once the fill begins.
-    pub(crate) lock: Option<Held<St>>,
+    pub(crate) lock: Option<Box<Held<St>>>,
     /// A place among the calls that nothing in a shared store stands behind.
     pub(crate) permit: Option<OwnedSemaphorePermit>,
 }
 
 impl<St: Store> Missed<St> {
     /// What was found may stand in, and be asked about.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn asking(why: Miss, spare: Option<Arc<Entry>>, stamp: Stamp, varying: Option<(Vary, Key)>) -> Self {
         let ours = spare.clone().and_then(asked_about);
         let why = if why == Miss::Absent && varying.is_some() { Miss::Variant } else { why };
-        Self { why, spare, ours, stamp, varying, early: false, lock: None, permit: None }
+        Self { why, spare, ours, stamp, varying: varying.map(Box::new), early: false, lock: None, permit: None }
     }
 
     /// What was found has answered already, and is to be renewed.
     pub(crate) fn renewing(entry: Arc<Entry>, stamp: Stamp, varying: Option<(Vary, Key)>) -> Self {
         let ours = asked_about(entry);
+        let varying = varying.map(Box::new);
         Self { why: Miss::Expired, spare: None, ours, stamp, varying, early: false, lock: None, permit: None }
     }
 
     /// The key that was looked up.
     pub(crate) fn key<'a>(&'a self, quest: &'a Quest) -> &'a Key {
-        self.varying.as_ref().map_or(&quest.primary, |(_, key)| key)
+        self.varying.as_deref().map_or(&quest.primary, |(_, key)| key)
     }
 }
 
@@ -221,17 +222,17 @@ fn asked_about(entry: Arc<Entry>) -> Option<Arc<Entry>> {
 }
 
 impl Quest {
-    #[inline]
+    #[inline(always)]
     fn new<B>(
         rule: &Arc<Compiled>,
         key: KeyRef<'_>,
         view: &RequestView<'_>,
         request: &Request<B>,
         less: bool,
-        http: Option<AskedHttp>,
+        http: Option<Box<AskedHttp>>,
     ) -> Self {
         let (primary, plan) = (key.to_owned(), rule.plan(view, key));
-        Self { rule: rule.clone(), primary, plan, asked: Asked::of(request, less, http.map(Box::new)) }
+        Self { rule: rule.clone(), primary, plan, asked: Asked::of(request, less, http) }
     }
 
     /// The same, which needs the fields of the request no longer.
@@ -241,7 +242,7 @@ impl Quest {
     }
 
     /// With the look that has not answered it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn but<St: Store>(self, missed: Missed<St>) -> Box<Sought<St>> {
         Box::new(Sought { quest: self, missed })
     }
@@ -451,7 +452,11 @@ fn step<St: Store, R>(
     let Target { rule, asks, key, .. } = *target;
     let mut http = asked_http(request, target)?;
     let (method, headers) = (request.method(), request.headers());
-    let quest = |http: &mut Option<AskedHttp>| Quest::new(rule, key, view, request, asks.less, http.take());
+    let quest = |http: &mut Option<AskedHttp>| {
+        // Taken only where there is something: it is large.
+        let http = if http.is_some() { http.take().map(Box::new) } else { None };
+        Quest::new(rule, key, view, request, asks.less, http)
+    };
     // Put where it stays, and with it the fields of the request if anything can depend on them.
     let sought = |http: &mut Option<AskedHttp>, missed: Missed<St>| {
         let keeps = asks.less || http.is_some() || missed.varying.is_some() || rule.may_vary();
@@ -620,6 +625,7 @@ impl<S, St> Cache<S, St> {
     }
 
     /// Asks the inner service, or waits for who is asking already.
+    #[inline(always)]
     fn ask<ReqB, ResB>(
         &mut self,
         mut sought: Box<Sought<St>>,
@@ -659,7 +665,7 @@ impl<S, St> Cache<S, St> {
                 tracing::debug!(reason = missed.why.as_str(), "miss");
                 question(&mut request, quest, missed, false);
                 let inner = self.take_ready().call(request);
-                ResponseFuture::lead(road::lead(&shared, sought, (leader, drive), now, inner))
+                ResponseFuture::lead(road::lead(shared, sought, (leader, drive), now, inner))
             }
             Joined::Follows(follower) => self.wait(Box::new(sought.quest), request, Some(follower)),
             Joined::Full => {
@@ -685,7 +691,7 @@ impl<S, St> Cache<S, St> {
         self.shared.store.context().counters.miss(missed.why);
         question(&mut request, quest, missed, true);
         let inner = self.take_ready().call(request);
-        ResponseFuture::work(Fill::new(&self.shared, sought, None, now).run(inner))
+        ResponseFuture::work(Fill::new(self.shared.clone(), sought, None, now).run(inner))
     }
 
     /// Waits: for a store that has to be asked, or for another's response. The ready instance is given back first, so that

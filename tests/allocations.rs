@@ -132,6 +132,27 @@ async fn a_miss_takes_nine_allocations_beside_those_of_the_inner_service() {
     assert_eq!(least.0 - least.1, 9);
 }
 
+/// The key, what was sought, the flight, the call and the body while it is read; the body that is kept. The entry takes the place of the
+/// one that has gone, and its header map.
+#[tokio::test]
+async fn a_miss_that_evicts_takes_six() {
+    let store = Memory::new(1 << 20);
+    let rules = Rules::new().route("/items/{id}", Rule::ttl(Duration::from_secs(60)));
+    let mut cache =
+        CacheLayer::new(store.clone()).rules(rules).status_extension(false).layer(Origin(vec![b'7'; 1 << 10].into()));
+    let mut bare = Origin(vec![b'7'; 1 << 10].into());
+    let mut least = (u64::MAX, u64::MAX);
+    for item in 0..2_000 {
+        let target = format!("/items/{item}?page=3");
+        let request = || Request::get(&target).header("host", "api.example.com").body(Empty::new()).expect("a request");
+        let (missed, alone) = (request(), request());
+        least.0 = least.0.min(measure(|| _ = send(&mut cache, missed)).count_total);
+        least.1 = least.1.min(measure(|| _ = send(&mut bare, alone)).count_total);
+    }
+    assert!(store.stats().evictions > 1_000);
+    assert_eq!(least.0 - least.1, 6);
+}
+
 /// Where there is no runtime, nothing can be spawned: it would panic.
 #[test]
 fn a_miss_whose_body_is_complete_at_once_spawns_no_task() {

@@ -10,7 +10,7 @@ use http::Response;
 use http_body::Body;
 use pin_project_lite::pin_project;
 
-use super::{Answer, Ended, Fill};
+use super::{Answer, Fill, Rest};
 use crate::{body::BoxError, stats::Count, store::Store};
 
 pin_project! {
@@ -26,7 +26,7 @@ pin_project! {
         #[pin]
         inner: Option<F>,
         fill: Option<Fill<St>>,
-        rest: Option<Pin<Box<dyn Future<Output = Answer<B, E>> + Send>>>,
+        rest: Option<Rest<B, E>>,
     }
 }
 
@@ -63,9 +63,8 @@ where
             // What it holds is given back before anything else is waited for.
             this.inner.set(None);
             let fill = this.fill.take().expect("it is there as long as the call");
-            match fill.answered(answer, cx) {
-                Ended::Now(answer) => return Poll::Ready(answer),
-                Ended::Later(rest) => *this.rest = Some(rest),
+            if let Poll::Ready(answer) = fill.answered(answer, cx, this.rest) {
+                return Poll::Ready(answer);
             }
         }
         this.rest.as_mut().expect("polled after its end").as_mut().poll(cx)

@@ -3,7 +3,6 @@
 use std::{borrow::Cow, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header, response};
-use http_body::Body;
 
 use super::Fill;
 use crate::{
@@ -18,7 +17,7 @@ use crate::{
     semantics::{self, CacheControl, ETag, Exchange, Exchanged, Freshness, SharedRules, Vary},
     service::Quest,
     status::NoStore,
-    store::{Http, Store, Times, finished},
+    store::{Finished, Http, Role, Store, Times, finished, is_event_stream, length_in},
 };
 
 /// How many request fields variants may differ by.
@@ -33,7 +32,7 @@ pub(super) struct Fit {
     /// `Content-Length`, which the body must keep to.
     pub(super) announced: Option<u64>,
     /// The fields as hits will have them.
-    pub(super) headers: HeaderMap,
+    pub(super) headers: Finished,
     pub(super) vary: Vary,
     /// Present where the response named namespaces itself.
     pub(super) named: Option<Box<Named>>,
@@ -65,26 +64,32 @@ impl Fit {
 type Terms = (Times, Option<Box<Http>>);
 
 impl<St: Store> Fill<St> {
-    /// Whether a response may be stored, and as what; or why not.
-    pub(super) fn fit<B: Body>(&self, parts: &response::Parts, body: &B, hints: Option<&Caching>) -> Result<Fit, NoStore> {
+    /// Whether a response may be stored, and as what; or why not. Its body has at least so many bytes.
+    pub(super) fn fit(&self, parts: &response::Parts, least: u64, hints: Option<&Caching>) -> Result<Fit, NoStore> {
         if hints.is_some_and(Caching::forbids) {
             return Err(NoStore::NoStore);
         }
+        let rule = &self.of.quest.rule;
+        let tells = self.shared.options.cache_status.is_some();
         let seen = Seen::of(&parts.headers);
-        self.of.quest.rule.has_answered(seen.varies);
-        let options = self.of.quest.rule.http();
+        rule.has_answered(seen.varies);
+        let options = rule.http();
         let control = match options {
-            Some(options) => semantics::response_directives(&parts.headers, &options.targets),
-            None if seen.lines > 1 => CacheControl::of(&parts.headers),
-            None => CacheControl::of_lines(seen.directives.map(HeaderValue::as_bytes)),
+            Some(options) => Some(semantics::response_directives(&parts.headers, &options.targets)),
+            None if seen.lines > 1 => Some(CacheControl::of(&parts.headers)),
+            None => {
+                seen.directives.map(HeaderValue::as_bytes).filter(|line| semantics::may_forbid(line)).map(CacheControl::of_line)
+            }
         };
         let (times, http) = match options {
-            None => self.by_rule(parts, &seen, &control, hints)?,
-            Some(options) => self.by_http(options, parts, &seen, &control, hints)?,
+            None => self.by_rule(parts, &seen, control.as_ref(), hints)?,
+            Some(options) => {
+                self.by_http(options, parts, &seen, control.as_ref().unwrap_or(&CacheControl::default()), hints)?
+            }
         };
         let max = self.of.quest.rule.max_body();
         let announced = seen.announced();
-        if body.size_hint().lower().max(announced.unwrap_or(0)) > max as u64 {
+        if least.max(announced.unwrap_or(0)) > max as u64 {
             return Err(NoStore::TooLarge);
         }
         let (vary, key) = match parts.status {
@@ -93,15 +98,31 @@ impl<St: Store> Fill<St> {
         };
         let language = self.language_key(&vary, &parts.headers);
         let named = self.named(&parts.headers, hints)?.map(|all| Named::new(&self.of.quest.plan.names, all));
-        let mut headers = Cow::Borrowed(&parts.headers);
+        let strips = |control: &CacheControl| control.private.is_some() || control.no_cache.is_some();
+        let plain = rule.shape().fits(&parts.headers, tells)
+            && !control.as_ref().is_some_and(strips)
+            && !self.shared.options.content_length;
+        let filled = if plain { rule.shape().filled(&parts.headers) } else { None };
+        let headers = match filled {
+            Some(headers) => headers,
+            None => self.finished(&parts.headers, &seen, control),
+        };
+        Ok(Fit { key, language, status: parts.status, announced, headers, vary, named, times, http })
+    }
+
+    /// The fields of a response as hits will have them, where they are not those of most responses under its rule.
+    #[inline(never)]
+    fn finished(&self, headers: &HeaderMap, seen: &Seen<'_>, control: Option<CacheControl>) -> Finished {
+        let control = control.unwrap_or_default();
+        let mut headers = Cow::Borrowed(headers);
         if seen.hops || control.private.is_some() || control.no_cache.is_some() {
             semantics::strip_for_storing(headers.to_mut(), &control);
         }
         let options = &self.shared.options;
-        let shape = self.of.quest.rule.shape();
-        let headers = finished(&headers, options.cache_status.is_some(), usize::from(options.content_length), shape);
-        shape.take(&headers);
-        Ok(Fit { key, language, status: parts.status, announced, headers, vary, named, times, http })
+        let tells = options.cache_status.is_some();
+        let finished = finished(&headers, tells, usize::from(options.content_length));
+        self.of.quest.rule.shape().take(&finished, tells);
+        finished
     }
 
     /// The namespaces of a response that names some itself, with those that are known from its request.
@@ -112,7 +133,7 @@ impl<St: Store> Fill<St> {
         }
         // RFC 9875, section 2: groups that cannot be read are groups by which it could not be cleared.
         let joined = |origin: &Origin| origin.joined(response).map_err(|_| NoStore::Namespaces);
-        let groups = self.of.quest.plan.groups_of.as_ref().map(joined).transpose()?.unwrap_or_default();
+        let groups = self.of.quest.plan.groups_of.as_deref().map(joined).transpose()?.unwrap_or_default();
         let known = &self.of.quest.plan.names;
         let mut names = None;
         for name in hinted.iter().chain(&groups) {
@@ -134,11 +155,11 @@ impl<St: Store> Fill<St> {
         &self,
         parts: &response::Parts,
         seen: &Seen<'_>,
-        control: &CacheControl,
+        control: Option<&CacheControl>,
         hints: Option<&Caching>,
     ) -> Result<Terms, NoStore> {
         match seen.cookies || seen.varies {
-            true => semantics::safe_to_store(parts.status, &parts.headers, control),
+            true => semantics::safe_to_store(parts.status, &parts.headers, control.unwrap_or(&CacheControl::default())),
             false => semantics::plainly_safe_to_store(parts.status, seen.range, control),
         }
         .map_err(no_store)?;
@@ -150,7 +171,7 @@ impl<St: Store> Fill<St> {
         if ttl.is_zero() {
             return Err(NoStore::Lifetime);
         }
-        Ok((self.times(ttl, seen), None))
+        Ok((self.times(ttl, seen.age), None))
     }
 
     /// The same where HTTP decides (RFC 9111, section 3 and section 4.2).
@@ -227,7 +248,7 @@ impl<St: Store> Fill<St> {
 
     /// The key that a part is stored under. One that varies by more than is known of the whole would not be found again.
     fn part_key(&self, response: &HeaderMap) -> Result<Key, NoStore> {
-        let known = self.of.missed.varying.as_ref().map(|(vary, _)| vary.clone()).unwrap_or_default();
+        let known = self.of.missed.varying.as_deref().map(|(vary, _)| vary.clone()).unwrap_or_default();
         let key = parts::as_asked(self.key().as_ref(), self.of.quest.asked.conditions());
         key.filter(|_| known.union(&Vary::of(response)) == known).ok_or(NoStore::Partial)
     }
@@ -236,7 +257,7 @@ impl<St: Store> Fill<St> {
     fn variant(&self, vary: Vary) -> Result<(Vary, Key), NoStore> {
         // A response without the field may come from a handler that forgets it where it answers by default (RFC 9111,
         // section 4.1): it must not take the place of those that are known to vary.
-        let vary = match &self.of.missed.varying {
+        let vary = match self.of.missed.varying.as_deref() {
             Some((known, _)) => known.union(&vary),
             None => vary,
         };
@@ -263,10 +284,11 @@ impl<St: Store> Fill<St> {
         key.filter(|key| key.canonical().len() <= MAX_KEY_LEN)
     }
 
-    fn times(&self, ttl: Duration, seen: &Seen<'_>) -> Times {
+    #[inline]
+    pub(super) fn times(&self, ttl: Duration, age: Option<&HeaderValue>) -> Times {
         let now = self.answered;
         // RFC 9111, section 4.2.3: an age that a cache below us states goes on from there; so does the time of the call.
-        let age = seen.age.and_then(answer::stated_age).map_or(0, nanos);
+        let age = age.and_then(answer::stated_age).map_or(0, nanos);
         let fresh_until = now.saturating_add(nanos(ttl));
         Times {
             born: now.saturating_sub(age),
@@ -306,51 +328,35 @@ struct Seen<'a> {
 impl<'a> Seen<'a> {
     fn of(headers: &'a HeaderMap) -> Self {
         let mut seen = Self::default();
-        for (name, value) in headers {
-            match *name {
-                header::CACHE_CONTROL => {
-                    seen.directives.get_or_insert(value);
-                    seen.lines += 1;
-                }
-                header::CONTENT_RANGE => seen.range = true,
-                header::SET_COOKIE => seen.cookies = true,
-                header::VARY => seen.varies = true,
-                header::CONTENT_TYPE => _ = seen.kind.get_or_insert(value),
-                header::AGE => _ = seen.age.get_or_insert(value),
-                header::CONTENT_LENGTH => (seen.length, seen.lengths) = (Some(value), seen.lengths + 1),
-                header::CONNECTION
-                | header::PROXY_AUTHENTICATE
-                | header::PROXY_AUTHORIZATION
-                | header::TE
-                | header::TRANSFER_ENCODING
-                | header::UPGRADE => seen.hops = true,
-                // What responses often have besides is known by its number, without a look at its letters.
-                header::CONTENT_ENCODING
-                | header::CONTENT_LANGUAGE
-                | header::DATE
-                | header::ETAG
-                | header::EXPIRES
-                | header::LAST_MODIFIED
-                | header::LINK
-                | header::LOCATION
-                | header::SERVER
-                | header::X_CONTENT_TYPE_OPTIONS => {}
-                _ => seen.hops |= matches!(name.as_str(), "keep-alive" | "proxy-authentication-info" | "proxy-connection"),
-            }
-        }
+        headers.iter().for_each(|(name, value)| seen.note(Role::of(name), value));
         seen
     }
 
+    #[inline]
+    fn note(&mut self, role: Role, value: &'a HeaderValue) {
+        match role {
+            Role::Plain => {}
+            Role::Directives => {
+                self.directives.get_or_insert(value);
+                self.lines += 1;
+            }
+            Role::Kind => _ = self.kind.get_or_insert(value),
+            Role::Length => (self.length, self.lengths) = (Some(value), self.lengths + 1),
+            Role::Age => _ = self.age.get_or_insert(value),
+            Role::Range => self.range = true,
+            Role::Cookie => self.cookies = true,
+            Role::Varies => self.varies = true,
+            Role::Hop => self.hops = true,
+        }
+    }
+
     fn is_event_stream(&self) -> bool {
-        const EVENTS: &[u8] = b"text/event-stream";
-        let start = self.kind.and_then(|value| value.as_bytes().get(..EVENTS.len()));
-        start.is_some_and(|start| start.eq_ignore_ascii_case(EVENTS))
+        self.kind.is_some_and(is_event_stream)
     }
 
     /// The announced length; none if it is absent, repeated or no number.
     fn announced(&self) -> Option<u64> {
-        let value = self.length.filter(|_| self.lengths == 1)?;
-        value.to_str().ok()?.parse().ok()
+        self.length.filter(|_| self.lengths == 1).and_then(length_in)
     }
 }
 

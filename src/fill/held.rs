@@ -14,7 +14,7 @@ impl<St: Store> Held<St> {
     }
 
     /// The lock, to be given back with an entry.
-    pub(super) fn with_entry(mut self) -> Option<Lock> {
+    pub(super) fn with_entry(&mut self) -> Option<Lock> {
         self.lock.take()
     }
 

@@ -3,6 +3,7 @@
 mod call;
 mod fit;
 mod held;
+mod plain;
 mod read;
 mod store;
 mod validate;
@@ -19,7 +20,7 @@ use http::{Response, StatusCode, header, response};
 use http_body::Body;
 use tracing::Instrument;
 
-use self::read::Got;
+use self::read::{Got, exact};
 pub(crate) use self::{call::Call, held::Held, validate::as_inner_service_knows};
 use crate::{
     answer,
@@ -43,12 +44,8 @@ const PASS: Nanos = 5_000_000_000;
 /// What a request that waits, or sets out for the inner service, is answered.
 pub(crate) type Answer<B, E> = Result<Response<CacheBody<B>>, E>;
 
-/// What the inner service's answer comes to.
-enum Ended<B, E> {
-    Now(Answer<B, E>),
-    /// Something has to be waited for.
-    Later(Pin<Box<dyn Future<Output = Answer<B, E>> + Send>>),
-}
+/// What is left to do where something has to be waited for.
+type Rest<B, E> = Pin<Box<dyn Future<Output = Answer<B, E>> + Send>>;
 
 /// What becomes of the answer to a call of the inner service.
 pub(crate) struct Fill<St: Store> {
@@ -65,8 +62,8 @@ pub(crate) struct Fill<St: Store> {
 
 impl<St: Store> Fill<St> {
     #[inline]
-    pub(crate) fn new(shared: &Arc<Shared<St>>, of: Box<Sought<St>>, leader: Option<Leader>, began: Nanos) -> Self {
-        Self { shared: shared.clone(), of, began, answered: began, leader }
+    pub(crate) fn new(shared: Arc<Shared<St>>, of: Box<Sought<St>>, leader: Option<Leader>, began: Nanos) -> Self {
+        Self { shared, of, began, answered: began, leader }
     }
 
     /// Takes the answer of this call.
@@ -115,18 +112,25 @@ impl<St: Store> Fill<St> {
         E: Send + 'static,
     {
         let mut answered = Some((self, answer));
-        let ended = poll_fn(|cx| {
-            let (fill, answer) = answered.take().expect("polled after its end");
-            Poll::Ready(fill.answered(answer, cx))
-        });
-        match ended.await {
-            Ended::Now(answer) => answer,
-            Ended::Later(rest) => rest.await,
-        }
+        let mut rest = None;
+        poll_fn(|cx| {
+            if let Some((fill, answer)) = answered.take()
+                && let Poll::Ready(answer) = fill.answered(answer, cx, &mut rest)
+            {
+                return Poll::Ready(answer);
+            }
+            rest.as_mut().expect("something is left").as_mut().poll(cx)
+        })
+        .await
     }
 
-    /// Makes of the inner service's answer the client's and, if it is fit, an entry.
-    fn answered<B, E>(mut self, answer: Result<Response<B>, E>, cx: &mut Context<'_>) -> Ended<B, E>
+    /// Makes of the inner service's answer the client's and, if it is fit, an entry; or says what is left to be waited for.
+    fn answered<B, E>(
+        mut self,
+        answer: Result<Response<B>, E>,
+        cx: &mut Context<'_>,
+        rest: &mut Option<Rest<B, E>>,
+    ) -> Poll<Answer<B, E>>
     where
         B: Body<Error: Into<BoxError>> + Send + 'static,
         E: Send + 'static,
@@ -138,17 +142,49 @@ impl<St: Store> Fill<St> {
             Err(error) => {
                 let stale = self.stale_instead(Failure::Unreachable, Stale::IfError);
                 self.not_shared(NoStore::Failed, false);
-                return Ended::Now(stale.ok_or(error));
+                return Poll::Ready(stale.ok_or(error));
             }
         };
         if let Some(failure) = Failure::of_status(response.status())
             && let Some(response) = self.stale_instead(failure, Stale::IfError)
         {
             self.not_shared(NoStore::Failed, false);
-            return Ended::Now(Ok(response));
+            return Poll::Ready(Ok(response));
         }
         let (mut parts, body) = response.into_parts();
         let hints = parts.extensions.remove::<Caching>();
+        let least = body.size_hint().lower();
+        let plain = if hints.is_none() { self.plainly(&parts, least) } else { None };
+        let Some(plain) = plain else {
+            return self.answered_otherwise(parts, body, hints, cx, rest);
+        };
+        // A response to GET without content need not be polled to be known as complete.
+        let mut body = Box::pin(body);
+        let mut got = Got::of(&*body);
+        let reading = got.read(body.as_mut(), cx, self.of.quest.rule.max_body());
+        match got.only(&reading, plain.announced) {
+            Some(data) => self.kept_plainly(plain, parts, exact(data), rest),
+            None => {
+                let fit = self.fit_plainly(plain, &parts);
+                self.kept(fit, parts, body, got, reading, rest)
+            }
+        }
+    }
+
+    /// The same of a response that is not plainly to be stored.
+    #[inline(never)]
+    fn answered_otherwise<B, E>(
+        mut self,
+        mut parts: response::Parts,
+        body: B,
+        hints: Option<Caching>,
+        cx: &mut Context<'_>,
+        rest: &mut Option<Rest<B, E>>,
+    ) -> Poll<Answer<B, E>>
+    where
+        B: Body<Error: Into<BoxError>> + Send + 'static,
+        E: Send + 'static,
+    {
         if self.of.quest.rule.http().is_some() && !parts.headers.contains_key(header::DATE) {
             // RFC 9110, section 6.6.1: what comes without a date is given that of its arrival.
             parts.headers.insert(header::DATE, semantics::print_date(self.answered / MS));
@@ -156,17 +192,17 @@ impl<St: Store> Fill<St> {
         if parts.status == StatusCode::NOT_MODIFIED
             && let Some(ours) = self.of.missed.ours.take()
         {
-            return Ended::Later(Box::pin(async move { Ok(self.freshen(&ours, &parts, hints.as_ref()).await) }));
+            *rest = Some(Box::pin(async move { Ok(self.freshen(&ours, &parts, hints.as_ref()).await) }));
+            return Poll::Pending;
         }
-        let fit = match self.fit(&parts, &body, hints.as_ref()) {
+        let fit = match self.fit(&parts, body.size_hint().lower(), hints.as_ref()) {
             Ok(fit) => fit,
-            Err(why) => return Ended::Now(Ok(self.unfit(why, parts, body))),
+            Err(why) => return Poll::Ready(Ok(self.unfit(why, parts, body))),
         };
-        // A response to GET without content need not be polled to be known as complete.
         let mut body = Box::pin(body);
         let mut got = Got::of(&*body);
         let reading = got.read(body.as_mut(), cx, self.of.quest.rule.max_body());
-        self.kept(fit, parts, body, got, reading)
+        self.kept(fit, parts, body, got, reading, rest)
     }
 
     /// The end of a fill whose response is not for the store.

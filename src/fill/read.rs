@@ -12,7 +12,7 @@ use http::{HeaderMap, Response, header, response};
 use http_body::Body;
 use tracing::Instrument;
 
-use super::{Ended, Fill, fit::Fit, store::Kept};
+use super::{Answer, Fill, Rest as Left, fit::Fit, store::Kept};
 use crate::{
     body::{BoxError, CacheBody, Rest},
     drive::{Awaited, unless_left},
@@ -26,6 +26,7 @@ use crate::{
 impl<St: Store> Fill<St> {
     /// The client's response where the inner service's is fit. If its body is complete, it is stored first; else it is read on, and
     /// stored, while it passes.
+    #[inline(never)]
     pub(super) fn kept<B, E>(
         self,
         mut fit: Fit,
@@ -33,13 +34,14 @@ impl<St: Store> Fill<St> {
         body: Pin<Box<B>>,
         mut got: Got,
         reading: Reading,
-    ) -> Ended<B, E>
+        left: &mut Option<Left<B, E>>,
+    ) -> Poll<Answer<B, E>>
     where
         B: Body<Error: Into<BoxError>> + Send + 'static,
         E: Send + 'static,
     {
         if matches!(reading, Reading::Whole) && fit.announced.is_none_or(|n| n == got.len as u64) {
-            let trailers = got.trailers.take().map(Box::new);
+            let trailers = got.trailers.take();
             let Exact { sent, kept } = exact(got.whole());
             self.state_length(&mut fit, kept.len(), trailers.is_some());
             if let Some(tag) = self.tag(&mut fit, &kept) {
@@ -54,12 +56,15 @@ impl<St: Store> Fill<St> {
             return match self.store_now(fit, kept, trailers) {
                 Kept::Now(storing) => {
                     shared.mark(&mut response, || status(storing));
-                    Ended::Now(Ok(response))
+                    Poll::Ready(Ok(response))
                 }
-                Kept::Later(storing) => Ended::Later(Box::pin(async move {
-                    let (storing, _) = storing.await;
-                    Ok(shared.marked(response, status(storing)))
-                })),
+                Kept::Later(storing) => {
+                    *left = Some(Box::pin(async move {
+                        let (storing, _) = storing.await;
+                        Ok(shared.marked(response, status(storing)))
+                    }));
+                    Poll::Pending
+                }
             };
         }
         let length = got.exact.or(fit.announced);
@@ -83,7 +88,7 @@ impl<St: Store> Fill<St> {
                     leader.arrives(Arriving {
                         key: fit.key.clone(),
                         status: fit.status,
-                        headers: fit.headers.clone(),
+                        headers: HeaderMap::clone(&fit.headers),
                         born: fit.times.born,
                         length,
                         tape: tape.clone(),
@@ -94,7 +99,7 @@ impl<St: Store> Fill<St> {
                 }
                 let response = self.of.quest.asked.conditional(response, self.answered);
                 tokio::spawn(Box::pin(self.read_on(fit, body, tape, rest, taken)).in_current_span());
-                return Ended::Now(Ok(shared.marked(response, status.storing(Storing::Pending))));
+                return Poll::Ready(Ok(shared.marked(response, status.storing(Storing::Pending))));
             }
             // Grown too large, broken, or not as long as it was announced: the client gets it as it comes.
             Reading::TooLarge => {
@@ -105,10 +110,10 @@ impl<St: Store> Fill<St> {
                 rest.leave_error(error);
                 tape.end(End::Broken(CUT_OFF.into()));
             }
-            Reading::Whole => tape.end(End::Whole(trailers)),
+            Reading::Whole => tape.end(End::Whole(trailers.map(|trailers| *trailers))),
         }
         self.not_shared(why, true);
-        Ended::Now(Ok(shared.marked(response, status.storing(Storing::Not(why)))))
+        Poll::Ready(Ok(shared.marked(response, status.storing(Storing::Not(why)))))
     }
 
     /// Reads a body to its end, whoever is still there to hear it, and stores it then.
@@ -230,7 +235,7 @@ pub(super) struct Got {
     len: usize,
     /// The length that the body told of itself before it was read.
     exact: Option<u64>,
-    trailers: Option<HeaderMap>,
+    trailers: Option<Box<HeaderMap>>,
 }
 
 pub(super) enum Reading {
@@ -246,6 +251,16 @@ impl Got {
             true => self.first.unwrap_or_default(),
             false => join(self.chunks()),
         }
+    }
+
+    /// All of it, if it is whole, in one piece, without trailers, and as long as was announced.
+    #[inline]
+    pub(super) fn only(&mut self, reading: &Reading, announced: Option<u64>) -> Option<Bytes> {
+        let is_only = matches!(reading, Reading::Whole)
+            && self.more.is_empty()
+            && self.trailers.is_none()
+            && announced.is_none_or(|announced| announced == self.len as u64);
+        is_only.then(|| self.first.take().unwrap_or_default())
     }
 
     fn chunks(self) -> Vec<Bytes> {
@@ -282,7 +297,7 @@ impl Got {
                             return Reading::TooLarge;
                         }
                     }
-                    Err(frame) => self.trailers = frame.into_trailers().ok().or(self.trailers.take()),
+                    Err(frame) => self.trailers = frame.into_trailers().ok().map(Box::new).or(self.trailers.take()),
                 },
             }
         }
@@ -300,14 +315,14 @@ impl Reading {
 }
 
 /// A body as it is sent, and as it is kept.
-struct Exact {
-    sent: Bytes,
-    kept: Bytes,
+pub(super) struct Exact {
+    pub(super) sent: Bytes,
+    pub(super) kept: Bytes,
 }
 
 /// What is kept holds on to little more memory than it shows: a small slice of a large buffer is copied out of it. Large ones are kept
 /// as they are. What is sent is what has come: a copy made for the store is the store's alone until a hit shares it.
-fn exact(data: Bytes) -> Exact {
+pub(super) fn exact(data: Bytes) -> Exact {
     const SMALL: usize = 64 << 10;
     let same = |data: Bytes| Exact { sent: data.clone(), kept: data };
     if data.is_empty() {

@@ -5,16 +5,17 @@ use std::{future::Future, mem, pin::Pin, sync::Arc};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use super::{Fill, Held, PASS, fit::Fit};
+use super::{Fill, PASS, fit::Fit};
 use crate::{
     clock::MS,
     flight::{Landing, Leader, Shareable},
     key::Key,
+    layer::Shared,
     namespace::Namespaces,
     semantics::Vary,
     stats::Count,
     status::{NoStore, Storing},
-    store::{Content, Draft, Entry, Lock, Put, Stamp, Store, StoreError},
+    store::{Content, Draft, Entry, Lock, Put, Response, Stamp, Store, StoreError},
 };
 
 /// What storing a response comes to.
@@ -45,11 +46,10 @@ impl<St: Store> Fill<St> {
         }
         let leader = self.leader.take();
         let never_fresh = self.is_never_fresh(&fit);
-        let Fit { key, status, headers, named, times, http, .. } = fit;
+        let Fit { key, status, headers: fields, named, times, http, .. } = fit;
         let names = named.map_or_else(|| mem::take(&mut self.of.quest.plan.names), |named| named.all);
         let stamp = mem::take(&mut self.of.missed.stamp);
-        let content = Content::Response { status, headers, body, trailers };
-        let entry = Arc::new(Entry::new(key, stamp, Draft { names, times, content, http }));
+        let entry = Entry::of_response(key, stamp, Response { names, times, status, fields, body, trailers, http });
         let alone = |entry| Shareable { entry, vary: Vary::default(), added: Namespaces::default() };
         match self.shared.store.put_now(&entry) {
             Some(put) => Kept::Now(self.stored(Ok(put), never_fresh, leader, false, || alone(entry))),
@@ -63,7 +63,7 @@ impl<St: Store> Fill<St> {
     /// Makes the entry, stores it, and lands.
     pub(super) async fn store(mut self, fit: Fit, body: Bytes, trailers: Option<Box<HeaderMap>>) -> (Storing, Arc<Entry>) {
         let leader = self.leader.take();
-        let lock = self.of.missed.lock.take().and_then(Held::with_entry);
+        let lock = self.of.missed.lock.take().and_then(|mut lock| lock.with_entry());
         let admitted = match fit.added() {
             None => Ok(self.of.missed.stamp.clone()),
             // Boxed as all that only a shared store has to wait for: in memory a fill is small.
@@ -107,7 +107,7 @@ impl<St: Store> Fill<St> {
     /// The entry of a response; and, where responses of its key differ by fields of the request, what says so under that key.
     fn made(&mut self, fit: Fit, stamp: Stamp, body: Bytes, trailers: Option<Box<HeaderMap>>) -> (Made, Option<Arc<Entry>>) {
         let never_fresh = self.is_never_fresh(&fit);
-        let Fit { key, language, status, headers, vary, named, times, http, .. } = fit;
+        let Fit { key, language, status, headers: fields, vary, named, times, http, .. } = fit;
         let (names, added) = match named {
             None => (mem::take(&mut self.of.quest.plan.names), Namespaces::default()),
             Some(named) => (named.all, named.added),
@@ -116,8 +116,7 @@ impl<St: Store> Fill<St> {
             let draft = Draft { names: names.clone(), times, content: Content::Variants(vary.clone()), http: None };
             Arc::new(Entry::new(self.of.quest.primary.clone(), stamp.clone(), draft))
         });
-        let content = Content::Response { status, headers, body, trailers };
-        let entry = Arc::new(Entry::new(key, stamp, Draft { names, times, content, http }));
+        let entry = Entry::of_response(key, stamp, Response { names, times, status, fields, body, trailers, http });
         (Made { entry, language, vary, added, never_fresh, is_part: status == StatusCode::PARTIAL_CONTENT }, marker)
     }
 
@@ -138,34 +137,7 @@ impl<St: Store> Fill<St> {
         unknown: bool,
         share: impl FnOnce() -> Shareable,
     ) -> Storing {
-        let storing = match put {
-            Ok(Put::Stored) => Storing::Stored,
-            Ok(Put::Dead) => Storing::Not(NoStore::Cleared),
-            Ok(Put::TooLarge) => Storing::Not(NoStore::TooLarge),
-            Err(error) => {
-                tracing::debug!(%error, "the store did not keep a response");
-                Storing::Not(NoStore::Store)
-            }
-        };
-        let counters = &self.shared.store.context().counters;
-        match storing {
-            Storing::Not(why) => counters.no_store(why),
-            _ => {
-                counters.add(Count::Stored, 1);
-                match never_fresh {
-                    // Everybody has to ask: nobody gains by waiting for another's answer.
-                    true => self.shared.flights.pass(self.key(), self.now() + PASS),
-                    false => self.shared.flights.forget_pass(self.key()),
-                }
-            }
-        }
-        if let Some(leader) = leader {
-            leader.land_with(|| match unknown && storing != Storing::Stored {
-                true => Landing::Lost,
-                false => Landing::Stored(Arc::new(share())),
-            });
-        }
-        storing
+        told(&self.shared, self.key(), put, never_fresh, leader, unknown, share)
     }
 
     /// The stamp for a response that named namespaces itself; or what became of storing it.
@@ -213,4 +185,45 @@ impl<St: Store> Fill<St> {
         }
         Some(tag)
     }
+}
+
+/// The end of a fill that was to be stored under a key: it is counted, and those who wait are told; that it is lost if it was not stored
+/// and is `unknown`.
+pub(super) fn told<St: Store>(
+    shared: &Shared<St>,
+    key: &Key,
+    put: Result<Put, StoreError>,
+    never_fresh: bool,
+    leader: Option<Leader>,
+    unknown: bool,
+    share: impl FnOnce() -> Shareable,
+) -> Storing {
+    let storing = match put {
+        Ok(Put::Stored) => Storing::Stored,
+        Ok(Put::Dead) => Storing::Not(NoStore::Cleared),
+        Ok(Put::TooLarge) => Storing::Not(NoStore::TooLarge),
+        Err(error) => {
+            tracing::debug!(%error, "the store did not keep a response");
+            Storing::Not(NoStore::Store)
+        }
+    };
+    let counters = &shared.store.context().counters;
+    match storing {
+        Storing::Not(why) => counters.no_store(why),
+        _ => {
+            counters.add(Count::Stored, 1);
+            match never_fresh {
+                // Everybody has to ask: nobody gains by waiting for another's answer.
+                true => shared.flights.pass(key, shared.store.context().clock.nanos() + PASS),
+                false => shared.flights.forget_pass(key),
+            }
+        }
+    }
+    if let Some(leader) = leader {
+        leader.land_with(|| match unknown && storing != Storing::Stored {
+            true => Landing::Lost,
+            false => Landing::Stored(Arc::new(share())),
+        });
+    }
+    storing
 }

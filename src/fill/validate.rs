@@ -36,7 +36,7 @@ impl<St: Store> Fill<St> {
         if semantics::validated(&[&as_inner_service_knows(ours)], &parts.headers).is_none() {
             return self.not_ours(ours).await;
         }
-        let (head, fit) = self.renewed::<B>(ours, &parts.headers, hints);
+        let (head, fit) = self.renewed(ours, &parts.headers, hints);
         let validated = CacheStatus::validated(self.of.missed.why);
         let (shared, asked, now) = (self.shared.clone(), self.of.quest.asked.clone(), self.now());
         match fit {
@@ -58,15 +58,12 @@ impl<St: Store> Fill<St> {
 
     /// The head of a stored response with what a 304, or the answer to a HEAD, says anew (RFC 9111, section 3.2); and whether, and
     /// as what, it may still be stored.
-    fn renewed<B>(&self, ours: &Entry, update: &HeaderMap, hints: Option<&Caching>) -> (response::Parts, Result<Fit, NoStore>)
-    where
-        B: Body<Error: Into<BoxError>> + Send + 'static,
-    {
+    fn renewed(&self, ours: &Entry, update: &HeaderMap, hints: Option<&Caching>) -> (response::Parts, Result<Fit, NoStore>) {
         let Content::Response { status, body, .. } = ours.content() else { unreachable!("only responses are asked about") };
         let (mut head, ()) = Response::new(()).into_parts();
         (head.status, head.headers) = (*status, as_inner_service_knows(ours).into_owned());
         semantics::merge(&mut head.headers, update, self.answered / MS);
-        let fit = self.fit(&head, &CacheBody::<B>::whole(body.clone(), None), hints).map(|mut fit| {
+        let fit = self.fit(&head, body.len() as u64, hints).map(|mut fit| {
             let known = &self.of.quest.plan.names;
             let mut all = fit.named.take().map_or_else(|| known.clone(), |named| named.all);
             for name in ours.namespaces().iter() {
@@ -104,8 +101,8 @@ impl<St: Store> Fill<St> {
             let known = as_inner_service_knows(ours);
             match semantics::head_says(&known, body.len() as u64, response.status(), response.headers()) {
                 HeadSays::Freshen => {
-                    if let (_, Ok(fit)) = self.renewed::<B>(ours, response.headers(), None) {
-                        self.replace(ours, fit.headers, fit.times, fit.http).await;
+                    if let (_, Ok(fit)) = self.renewed(ours, response.headers(), None) {
+                        self.replace(ours, fit.headers.into_map(), fit.times, fit.http).await;
                     }
                 }
                 HeadSays::Changed => {
@@ -130,7 +127,7 @@ impl<St: Store> Fill<St> {
     async fn replace(&self, ours: &Entry, headers: HeaderMap, times: Times, http: Option<Box<Http>>) {
         let Content::Response { status, body, trailers, .. } = ours.content() else { return };
         let same = |times: &Times| (times.born, times.fresh_until) == (ours.times().born, ours.times().fresh_until);
-        let vary = self.of.missed.varying.as_ref().map(|(vary, _)| vary);
+        let vary = self.of.missed.varying.as_deref().map(|(vary, _)| vary);
         let copy = vary.and_then(|vary| self.language_key(vary, &headers));
         for key in std::iter::once(ours.key().clone()).chain(copy) {
             let Ok(found) = self.shared.store.get(key.as_ref(), ours.namespaces()).await else { return };

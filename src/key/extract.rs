@@ -1,6 +1,6 @@
 //! Extractors: what of a request enters its key.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, ptr, sync::Arc};
 
 use http::{HeaderName, header};
 
@@ -366,7 +366,7 @@ impl KeyExtractor for Cookie {
 fn write_path(request: &RequestView<'_>, key: &mut KeyWriter<'_>) {
     let (sent, now) = (request.path(), request.uri.path());
     key.tagged(Tag::Path, sent.as_bytes());
-    if now != sent {
+    if !ptr::eq(now, sent) && now != sent {
         key.tagged(Tag::Path, now.as_bytes());
     }
 }
@@ -402,10 +402,24 @@ fn write_host(request: &RequestView<'_>, key: &mut KeyWriter<'_>) {
 #[inline]
 fn write_name(tag: Tag, host: &[u8], key: &mut KeyWriter<'_>) {
     // Nearly every name is written as it came.
-    if !host.iter().fold(false, |found, b| found | (*b == b'@') | b.is_ascii_uppercase()) {
-        return key.tagged(tag, host);
+    match is_plain_name(host) {
+        true => key.tagged(tag, host),
+        false => write_odd_name(tag, host, key),
     }
-    write_odd_name(tag, host, key);
+}
+
+/// Whether a name has no `@` and no letter of the upper case, by a look at eight bytes at a time. Some others are taken for these.
+#[inline]
+fn is_plain_name(host: &[u8]) -> bool {
+    // From `@` to the last byte before the lower case, a byte has the one of these bits and not the other.
+    let odd = |eight: [u8; 8]| {
+        let eight = u64::from_le_bytes(eight);
+        eight & !(eight << 1) & 0x4040_4040_4040_4040
+    };
+    let (eights, rest) = host.as_chunks();
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    eights.iter().fold(odd(last), |found, eight| found | odd(*eight)) == 0
 }
 
 #[cold]

@@ -118,24 +118,21 @@ impl Query {
 
 /// Whether a query is as it would be written: most are.
 fn is_plain_and_sorted(query: &[u8]) -> bool {
-    let class = |at: usize| query.get(at).map_or(Byte::End, |byte| BYTES[usize::from(*byte)]);
-    let (mut last, mut count, mut at) = (&[] as &[u8], 0, 0);
+    let class = |byte: &u8| BYTES[usize::from(*byte)];
+    let (mut last, mut count, mut rest) = (&[] as &[u8], 0, query);
     loop {
-        let begin = at;
-        while let Byte::Other = class(at) {
-            at += 1;
-        }
-        let name = &query[begin..at];
-        if matches!(class(at), Byte::Odd) || name < last || count == MOST {
+        let end = rest.iter().position(|byte| !matches!(class(byte), Byte::Other)).unwrap_or(rest.len());
+        let (name, tail) = rest.split_at(end);
+        // Mostly the first letters tell.
+        let sorted = match (last.first(), name.first()) {
+            (Some(last), Some(first)) if first != last => first > last,
+            _ => name >= last,
+        };
+        if !sorted || count == MOST || tail.first().is_some_and(|byte| matches!(class(byte), Byte::Odd)) {
             return false;
         }
-        while !matches!(class(at), Byte::End) {
-            at += 1;
-        }
-        if at == query.len() {
-            return true;
-        }
-        (last, count, at) = (name, count + 1, at + 1);
+        let Some(end) = tail.iter().position(|byte| *byte == b'&') else { return true };
+        (last, count, rest) = (name, count + 1, &tail[end + 1..]);
     }
 }
 

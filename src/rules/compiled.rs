@@ -38,6 +38,8 @@ pub(crate) struct Compiled {
     base: Namespaces,
     /// The templates that follow.
     namespaces: Vec<Template>,
+    /// There is nothing else that names any.
+    is_plain: bool,
     clears: Vec<(Methods, Template)>,
     /// Whether a handler was seen to name namespaces in its response.
     adds: Arc<AtomicBool>,
@@ -55,7 +57,7 @@ pub(crate) struct ReadPlan {
     /// The lifetime, where the request decides it.
     pub(crate) ttl: Option<Duration>,
     /// The origin of its cache groups, if the rule obeys them.
-    pub(crate) groups_of: Option<Origin>,
+    pub(crate) groups_of: Option<Box<Origin>>,
 }
 
 /// What a write clears, as known before its response.
@@ -122,13 +124,15 @@ impl Compiled {
         let of_target = rule.key.is_of_target();
         let mut base = Namespaces::root();
         let fixed = namespaces.iter().map_while(Template::fixed).map(|name| base.push(name)).count();
-        let (base, namespaces) = (base.shared(), namespaces.into_iter().skip(fixed).collect());
+        let (base, namespaces): (_, Vec<_>) = (base.shared(), namespaces.into_iter().skip(fixed).collect());
+        let is_plain = namespaces.is_empty() && rule.namespaces_by.is_empty() && !rule.groups;
         Ok(Self {
             route: route.map(Into::into),
             rule,
             of_target,
             base,
             namespaces,
+            is_plain,
             clears,
             adds: Arc::default(),
             plain: Arc::default(),
@@ -177,6 +181,7 @@ impl Compiled {
         self.rule.normalise
     }
 
+    #[inline]
     pub(crate) fn tags(&self) -> bool {
         self.rule.etag
     }
@@ -199,11 +204,13 @@ impl Compiled {
     }
 
     /// Whether responses under this rule vary by fields of their requests, or are not known not to.
+    #[inline]
     pub(crate) fn may_vary(&self) -> bool {
         self.plain.load(Ordering::Relaxed) != PLAIN
     }
 
     /// A response has, or has not.
+    #[inline]
     pub(crate) fn has_answered(&self, varies: bool) {
         let plain = self.plain.load(Ordering::Relaxed);
         match varies {
@@ -217,6 +224,7 @@ impl Compiled {
     }
 
     /// What most responses are shaped like.
+    #[inline]
     pub(crate) fn shape(&self) -> &Shape {
         &self.shape
     }
@@ -231,6 +239,7 @@ impl Compiled {
     }
 
     /// The lifetime that responses of a status have by this rule.
+    #[inline]
     pub(crate) fn status_lifetime(&self, status: StatusCode) -> Option<Duration> {
         self.rule.statuses.iter().find(|(listed, _)| *listed == status).map(|(_, ttl)| *ttl)
     }
@@ -257,19 +266,36 @@ impl Compiled {
         self.rule.cookies_ignored
     }
 
+    #[inline]
     pub(crate) fn max_body(&self) -> usize {
         self.rule.max_body
     }
 
+    #[inline]
     pub(crate) fn while_revalidate(&self) -> Nanos {
         nanos(self.rule.while_revalidate)
     }
 
+    #[inline]
     pub(crate) fn if_error(&self) -> Nanos {
         nanos(self.rule.if_error)
     }
 
+    #[inline(always)]
     pub(crate) fn plan(&self, request: &RequestView<'_>, key: KeyRef<'_>) -> ReadPlan {
+        match &self.rule.lifetime {
+            Lifetime::Fixed(ttl) if self.is_plain && *request.method == Method::GET => {
+                let mut names = self.base.clone();
+                names.push_key(key);
+                ReadPlan { names, ttl: Some(*ttl), groups_of: None }
+            }
+            _ => self.plan_of(request, key),
+        }
+    }
+
+    /// The same where something of the request may be in it.
+    #[inline(never)]
+    fn plan_of(&self, request: &RequestView<'_>, key: KeyRef<'_>) -> ReadPlan {
         let mut names = self.base.clone();
         for template in &self.namespaces {
             names.push(&template.write(request, self.rule.key.identity()));
@@ -290,11 +316,12 @@ impl Compiled {
             Lifetime::ByRequest(ttl) => Some(ttl(request)),
             Lifetime::ByResponse(_) | Lifetime::Http(_) | Lifetime::Uncached => None,
         };
-        let groups_of = self.rule.groups.then(|| Origin::of(request.uri(), request.headers()));
+        let groups_of = self.rule.groups.then(|| Box::new(Origin::of(request.uri(), request.headers())));
         ReadPlan { names, ttl, groups_of }
     }
 
     /// The lifetime of a response, jitter taken off; `None` if its status is not stored.
+    #[inline]
     pub(crate) fn lifetime(&self, plan: &ReadPlan, response: &response::Parts) -> Option<Duration> {
         let status = response.status;
         let ttl = match self.status_lifetime(status) {
@@ -308,6 +335,7 @@ impl Compiled {
         Some(self.jittered(ttl))
     }
 
+    #[inline]
     pub(crate) fn jittered(&self, ttl: Duration) -> Duration {
         if self.rule.jitter == 0.0 {
             return ttl;

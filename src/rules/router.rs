@@ -81,20 +81,21 @@ impl Router {
     /// The pattern of a path, and the parameters in it.
     #[inline]
     pub(super) fn at<'a>(&'a self, path: &'a str) -> Option<(usize, Params<'a>)> {
-        if !self.may_have(path) {
+        let first = first_segment(path);
+        let known = first.map(|first| self.cells.0[cell(first)]);
+        if !self.any && known == Some(0) {
             return None;
         }
-        match self.only(path) {
+        match first.zip(known).and_then(|(first, known)| self.only(path, first, known)) {
             Some(pattern) => Some((pattern.place, Params::of_pattern(pattern, path))),
             None => Some((*self.tree.at(path).ok()?.value, Params::of_tree(&self.tree, path))),
         }
     }
 
-    /// The pattern of a path, where there is no other that it might have.
+    /// The pattern of a path whose first segment is `known` by its cell, where there is no other that it might have.
     #[inline]
-    fn only(&self, path: &str) -> Option<&Pattern> {
-        let first = first_segment(path)?;
-        let group = self.groups.get(usize::from(self.cells.0[cell(first)]).checked_sub(1)?)?;
+    fn only(&self, path: &str, first: &[u8], known: u16) -> Option<&Pattern> {
+        let group = self.groups.get(usize::from(known).checked_sub(1)?)?;
         if self.any || group.doubtful || *group.first != *first {
             return None;
         }
@@ -204,10 +205,14 @@ mod tests {
 
     #[test]
     fn patterns_of_whole_segments_are_known_without_the_tree() {
+        let only = |router: &Router, path: &str| {
+            let first = super::first_segment(path).expect("a path");
+            router.only(path, first, router.cells.0[super::cell(first)]).map(|pattern| pattern.place)
+        };
         let router = of(&["/items", "/items/{id}", "/items/{id}/parts/{part}", "/files/{*path}", "/v{version}/x"]);
-        assert!(router.only("/items/42").is_none(), "a pattern may begin in any way");
+        assert!(only(&router, "/items/42").is_none(), "a pattern may begin in any way");
         let router = of(&["/items", "/items/{id}", "/items/new", "/items/{id}/parts/{part}", "/files/{*path}", "/w/{a}.js"]);
-        for (path, only) in [
+        for (path, wanted) in [
             ("/items", Some(0)),
             ("/items/42", Some(1)),
             ("/items/new", None),
@@ -216,7 +221,7 @@ mod tests {
             ("/files/", None),
             ("/w/x.js", None),
         ] {
-            assert_eq!(router.only(path).map(|pattern| pattern.place), only, "{path}");
+            assert_eq!(only(&router, path), wanted, "{path}");
         }
     }
 

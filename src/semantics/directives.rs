@@ -70,6 +70,19 @@ pub struct CacheControl {
     pub targeted: bool,
 }
 
+/// Whether a line may say `no-store`, `no-cache` or `private`, by a look at a few of its letters: where it says no, there is none of them.
+#[inline]
+pub(crate) fn may_forbid(line: &[u8]) -> bool {
+    // None of the three is without a `v`, or a hyphen before a `c` or an `s`.
+    let mut before = 0;
+    line.iter().any(|byte| {
+        let byte = byte | 0x20;
+        let odd = byte == b'v' || before == b'-' && matches!(byte, b'c' | b's');
+        before = byte;
+        odd
+    })
+}
+
 /// How much of a response a `private` or `no-cache` covers; the grammar knows these two forms.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
@@ -147,6 +160,11 @@ impl CacheControl {
             cc.take(directive);
         }
         cc
+    }
+
+    /// Reads one line.
+    pub(crate) fn of_line(line: &[u8]) -> CacheControl {
+        CacheControl::of_lines([line])
     }
 
     /// Whether any directive forbids serving a response past its lifetime without asking the origin (RFC 9111 §4.2.4): for

@@ -77,6 +77,7 @@ mod vary;
 pub use cache_status::{CACHE_STATUS, CacheStatus, Forwarded};
 pub use conditional::{ETag, Precondition, Role, Selected, evaluate, not_modified_headers};
 pub use date::{parse_date, print_date};
+pub(crate) use directives::may_forbid;
 pub use directives::{CacheControl, MaxStale, Scope};
 pub use freshness::{Decision, Exchanged, Failure, Freshness, FreshnessRules, Silent};
 pub use groups::{CACHE_GROUP_INVALIDATION, CACHE_GROUPS, MalformedGroups, cache_groups, invalidated_groups};

@@ -110,28 +110,26 @@ pub struct SharedRules {
 /// assert_eq!(safe_to_store(StatusCode::OK, &response, &cc), Err(NoStore::SetCookie));
 /// ```
 pub fn safe_to_store(status: StatusCode, response: &HeaderMap, cc: &CacheControl) -> Result<(), NoStore> {
-    plainly_safe_to_store(status, response.contains_key(CONTENT_RANGE), cc)?;
+    plainly_safe_to_store(status, response.contains_key(CONTENT_RANGE), Some(cc))?;
     cookies(response, cc)?;
     vary(response)
 }
 
-/// The same for a response of which it is known that it has neither `Set-Cookie` nor `Vary`, and whether it has `Content-Range`.
-pub(crate) fn plainly_safe_to_store(status: StatusCode, has_range: bool, cc: &CacheControl) -> Result<(), NoStore> {
+/// The same for a response of which it is known that it has neither `Set-Cookie` nor `Vary`, and whether it has `Content-Range`. Without
+/// directives if none [may forbid](super::may_forbid) it.
+pub(crate) fn plainly_safe_to_store(status: StatusCode, has_range: bool, cc: Option<&CacheControl>) -> Result<(), NoStore> {
     final_status(status)?;
     // What looks like a part is not kept as the whole.
     if has_range || status == StatusCode::PARTIAL_CONTENT {
         return Err(NoStore::Partial);
     }
-    if cc.no_store {
-        return Err(NoStore::NoStoreDirective);
+    match cc {
+        None => Ok(()),
+        Some(cc) if cc.no_store => Err(NoStore::NoStoreDirective),
+        Some(cc) if cc.private == Some(Scope::Whole) => Err(NoStore::Private),
+        Some(cc) if cc.no_cache == Some(Scope::Whole) => Err(NoStore::NoCache),
+        Some(_) => Ok(()),
     }
-    if cc.private == Some(Scope::Whole) {
-        return Err(NoStore::Private);
-    }
-    if cc.no_cache == Some(Scope::Whole) {
-        return Err(NoStore::NoCache);
-    }
-    Ok(())
 }
 
 /// Whether a shared cache may keep the response, by RFC 9111 §3. `cc` is the response's (or that of a targeted field,

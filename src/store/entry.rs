@@ -1,23 +1,24 @@
 //! What is stored: a response as it will be sent, and what says whether it may be.
 
 use std::{
-    fmt,
+    cell::Cell,
+    fmt, mem,
     sync::{
-        OnceLock,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::SystemTime,
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::AGE};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use super::{Life, Stamp};
+use super::{Life, Stamp, shape::Finished};
 use crate::{
     clock::{MS, Nanos, system_time},
     key::Key,
     namespace::Namespaces,
-    semantics::{CACHE_STATUS, Freshness, Vary},
+    semantics::{Freshness, Vary},
 };
 
 /// A stored response with its key, its stamp, its namespaces and its times. Never changed once made, but for being let go.
@@ -30,6 +31,8 @@ pub struct Entry {
     http: Option<Box<Http>>,
     weight: u64,
     gone: AtomicBool,
+    /// The number of the shape that its header map was filled into; 0 if there was none.
+    shape: u64,
 }
 
 /// What a rule under which HTTP decides has to know of a stored response.
@@ -89,7 +92,41 @@ pub(crate) enum Content {
     Variants(Vary),
 }
 
-/// An entry before its key and stamp: what a fill has learned from the response.
+impl Content {
+    /// The bytes that it takes beside the entry.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Response { headers, body, trailers, .. } => {
+                header_bytes(headers) + body.len() + PER_ALLOCATION + trailers.as_deref().map_or(0, whole_map)
+            }
+            Self::Variants(fields) => {
+                let names = fields.names().iter();
+                names.map(|name| size_of::<HeaderName>() + name.as_str().len()).sum::<usize>() + PER_ALLOCATION
+            }
+        }
+    }
+}
+
+/// A response before its key and stamp: what a fill has learned of it.
+pub(crate) struct Response {
+    pub(crate) names: Namespaces,
+    pub(crate) times: Times,
+    pub(crate) status: StatusCode,
+    pub(crate) fields: Finished,
+    pub(crate) body: Bytes,
+    pub(crate) trailers: Option<Box<HeaderMap>>,
+    pub(crate) http: Option<Box<Http>>,
+}
+
+thread_local! {
+    /// What this thread has made leave a store last, without its body: one that is full lets about one go for each that comes.
+    static ASIDE: Cell<Option<Arc<Entry>>> = const { Cell::new(None) };
+}
+
+/// The most bytes that are put aside.
+const MOST_ASIDE: u64 = 4 << 10;
+
+/// An entry before its key and stamp.
 pub(crate) struct Draft {
     pub(crate) names: Namespaces,
     pub(crate) times: Times,
@@ -98,13 +135,65 @@ pub(crate) struct Draft {
 }
 
 impl Entry {
-    #[inline(always)]
     pub(crate) fn new(key: Key, stamp: Stamp, draft: Draft) -> Self {
         let Draft { mut names, times, content, http } = draft;
         names.shrink();
-        let weight =
-            weigh(&key, &names, &content) + http.as_deref().map_or(0, |http| (size_of_val(http) + PER_ALLOCATION) as u64);
-        Self { key, stamp, names, times, content, http, weight, gone: AtomicBool::new(false) }
+        let weight = weigh(&key, &names, http.as_deref(), content.bytes());
+        Self { key, stamp, names, times, content, http, weight, gone: AtomicBool::new(false), shape: 0 }
+    }
+
+    /// The entry of a response, in the place of one that was [put aside](Self::put_aside) if there is one.
+    #[inline]
+    pub(crate) fn of_response(key: Key, stamp: Stamp, response: Response) -> Arc<Self> {
+        let Response { mut names, times, status, fields, body, trailers, http } = response;
+        names.shrink();
+        let (headers, shape, bytes) = fields.into_parts();
+        let content = bytes + body.len() + PER_ALLOCATION + trailers.as_deref().map_or(0, whole_map);
+        let weight = weigh(&key, &names, http.as_deref(), content);
+        let content = Content::Response { status, headers, body, trailers };
+        let entry = Self { key, stamp, names, times, content, http, weight, gone: AtomicBool::new(false), shape };
+        let aside = ASIDE.try_with(Cell::take).ok().flatten();
+        match aside {
+            Some(mut place) => match Arc::get_mut(&mut place) {
+                Some(sole) => {
+                    *sole = entry;
+                    place
+                }
+                None => Arc::new(entry),
+            },
+            None => Arc::new(entry),
+        }
+    }
+
+    /// Puts aside an entry that has left its store: the next that this thread makes takes its place, and its header map if the two are
+    /// of one shape. Its body is let go, and so is all of one that is large without, that is of no shape, or that somebody still reads.
+    pub(crate) fn put_aside(mut entry: Arc<Self>) {
+        let Some(sole) = Arc::get_mut(&mut entry).filter(|sole| sole.shape != 0) else { return };
+        let Content::Response { body, trailers: None, .. } = &mut sole.content else { return };
+        if sole.weight - body.len() as u64 > MOST_ASIDE {
+            return;
+        }
+        drop(mem::take(body));
+        let _ = ASIDE.try_with(|aside| aside.set(Some(entry)));
+    }
+
+    /// The header map of the entry that was put aside, if it was filled into this shape.
+    #[inline]
+    pub(super) fn map_aside(shape: u64) -> Option<HeaderMap> {
+        ASIDE
+            .try_with(|aside| {
+                let mut entry = aside.take()?;
+                let map = match Arc::get_mut(&mut entry) {
+                    Some(Self { content: Content::Response { headers, .. }, shape: known, .. }) if *known == shape => {
+                        *known = 0;
+                        Some(mem::take(headers))
+                    }
+                    _ => None,
+                };
+                aside.set(Some(entry));
+                map
+            })
+            .ok()?
     }
 
     /// An entry of the same origin under another key: of its stamp, its names and its times.
@@ -118,7 +207,7 @@ impl Entry {
     #[cfg(feature = "redis")]
     #[doc(hidden)]
     pub fn stamped(&self, stamp: Stamp) -> Self {
-        let Self { key, names, times, content, http, weight, .. } = self;
+        let Self { key, names, times, content, http, weight, shape, .. } = self;
         Self {
             key: key.clone(),
             stamp,
@@ -128,6 +217,7 @@ impl Entry {
             http: http.clone(),
             weight: *weight,
             gone: AtomicBool::new(false),
+            shape: *shape,
         }
     }
 
@@ -212,92 +302,26 @@ impl fmt::Debug for Entry {
     }
 }
 
-/// The header map as hits will clone it: of exact size, the slot for `Age` in front, and behind it one for `Cache-Status` if hits will
-/// say something there. Behind what caches before this one have said there it would not be found: there it is put on each hit anew.
-///
-/// There is room for so many fields `more`; where there is need of none, a map of the same `shape` is filled in.
-pub(crate) fn finished(headers: &HeaderMap, tells: bool, more: usize, shape: &Shape) -> HeaderMap {
-    let tells = tells && !headers.contains_key(CACHE_STATUS);
-    if more == 0
-        && let Some(finished) = shape.filled(headers, tells)
-    {
-        return finished;
-    }
-    let mut finished = HeaderMap::with_capacity(headers.keys_len() + 1 + usize::from(tells) + more);
-    finished.insert(AGE, HeaderValue::from_static("0"));
-    if tells {
-        finished.insert(CACHE_STATUS, HeaderValue::from_static(""));
-    }
-    for (name, value) in headers {
-        if name != AGE {
-            finished.append(name.clone(), value.clone());
-        }
-    }
-    finished
-}
-
-/// The fields of a finished map, without their values. Responses to requests of one route mostly have the same, and to copy a map costs
-/// less than to find a place for each field anew.
-#[derive(Debug, Default)]
-pub(crate) struct Shape(OnceLock<HeaderMap>);
-
-impl Shape {
-    /// The most fields that are kept in mind.
-    const MOST: usize = 24;
-
-    /// Takes the shape of a finished map, if none was taken yet and no field of it is there twice.
-    pub(crate) fn take(&self, finished: &HeaderMap) {
-        if self.0.get().is_none() && finished.len() == finished.keys_len() && finished.len() <= Self::MOST {
-            let mut shape = finished.clone();
-            shape.values_mut().for_each(|value| *value = HeaderValue::from_static(""));
-            let _ = self.0.set(shape);
-        }
-    }
-
-    /// The finished map of a response, if it has this shape.
-    fn filled(&self, headers: &HeaderMap, tells: bool) -> Option<HeaderMap> {
-        let shape = self.0.get()?;
-        let mut names = shape.keys();
-        let slots = names.next() == Some(&AGE) && (!tells || names.next() == Some(&CACHE_STATUS));
-        if !slots || headers.len() != headers.keys_len() || !names.eq(headers.keys()) {
-            return None;
-        }
-        let mut filled = shape.clone();
-        let mut values = filled.values_mut();
-        *values.next()? = HeaderValue::from_static("0");
-        if tells {
-            values.next();
-        }
-        values.zip(headers.values()).for_each(|(place, value)| *place = value.clone());
-        Some(filled)
-    }
-}
-
-/// What the map of a store keeps for each entry besides the entry: its slot, its index, its share of ghosts, and the
-/// record of its expiry.
+/// What a store keeps for each entry besides the entry: its slot in the table, its index, its share of ghosts, and the record of its
+/// expiry.
 const PER_ENTRY: usize = 160;
 
 /// An allocation's own overhead, rounding included, on the average of common allocators.
 const PER_ALLOCATION: usize = 16;
 
-fn weigh(key: &Key, names: &Namespaces, content: &Content) -> u64 {
-    let content = match content {
-        Content::Response { headers, body, trailers, .. } => {
-            header_bytes(headers)
-                + body.len()
-                + PER_ALLOCATION
-                + trailers.as_deref().map_or(0, |map| size_of::<HeaderMap>() + header_bytes(map))
-        }
-        Content::Variants(fields) => {
-            let names = fields.names().iter();
-            names.map(|name| size_of::<HeaderName>() + name.as_str().len()).sum::<usize>() + PER_ALLOCATION
-        }
-    };
+#[inline]
+fn weigh(key: &Key, names: &Namespaces, http: Option<&Http>, content: usize) -> u64 {
+    let http = http.map_or(0, |http| size_of_val(http) + PER_ALLOCATION);
     let fixed = size_of::<Entry>() + PER_ENTRY + 4 * PER_ALLOCATION;
-    (fixed + key.heap() + names.heap() + content) as u64
+    (fixed + key.heap() + names.heap() + http + content) as u64
 }
 
-fn header_bytes(map: &HeaderMap) -> usize {
+fn whole_map(map: &HeaderMap) -> usize {
+    size_of::<HeaderMap>() + header_bytes(map)
+}
+
+/// The bytes of a header map beside itself.
+pub(super) fn header_bytes(map: &HeaderMap) -> usize {
     // A field in the map: its name, its value, its hash and link; and its share of the index.
     const FIELD: usize = size_of::<HeaderName>() + size_of::<HeaderValue>() + 24 + 8;
     let text: usize = map.iter().map(|(name, value)| name.as_str().len() + value.len() + PER_ALLOCATION).sum();
@@ -306,38 +330,79 @@ fn header_bytes(map: &HeaderMap) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::ptr;
 
-    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut map = HeaderMap::new();
-        for (name, value) in fields {
-            map.append(*name, HeaderValue::from_static(value));
-        }
-        map
+    use http::header::{AGE, CONTENT_TYPE, ETAG};
+
+    use super::*;
+    use crate::store::Shape;
+
+    fn fields(kind: &str, tag: &str) -> HeaderMap {
+        let value = |value: &str| HeaderValue::from_str(value).expect("a value");
+        HeaderMap::from_iter([(CONTENT_TYPE, value(kind)), (ETAG, value(tag))])
+    }
+
+    fn entry(shape: &Shape, key: &str, fields: &HeaderMap, body: &str) -> Arc<Entry> {
+        let names = Namespaces::root();
+        let times = Times {
+            born: 1,
+            fresh_until: 2,
+            while_revalidate_until: 3,
+            if_error_until: 4,
+            kept_until: 5,
+            cost: key.len() as u64,
+        };
+        let (status, body) = (StatusCode::OK, Bytes::copy_from_slice(body.as_bytes()));
+        let fields = shape.filled(fields).expect("a shape");
+        let response = Response { names, times, status, fields, body, trailers: None, http: None };
+        Entry::of_response(Key::new(key.as_bytes()), Stamp::local(key.len() as u64), response)
+    }
+
+    fn shape_of(fields: &HeaderMap) -> Shape {
+        let shape = Shape::default();
+        shape.take(&crate::store::finished(fields, false, 0), false);
+        shape
+    }
+
+    /// All there is of it.
+    fn told(entry: &Entry) -> String {
+        let Content::Response { headers, body, .. } = entry.content() else { unreachable!("a response") };
+        let names: Vec<_> = headers.keys().collect();
+        format!("{entry:?} {:?} {names:?} {headers:?} {body:?}", entry.key().canonical())
     }
 
     #[test]
-    fn a_map_that_is_filled_in_is_the_one_that_is_made_anew() {
-        let one = [("content-type", "a"), ("etag", "b"), ("x-c", "c")];
-        let shapes = [
-            map(&one),
-            map(&[("content-type", "x"), ("etag", "y"), ("x-c", "z")]),
-            map(&[("etag", "y"), ("content-type", "x"), ("x-c", "z")]),
-            map(&[("content-type", "x"), ("etag", "y"), ("etag", "y2"), ("x-c", "z")]),
-            map(&[("age", "7"), ("content-type", "x"), ("etag", "y"), ("x-c", "z")]),
-            map(&[("cache-status", "before"), ("content-type", "x"), ("etag", "y"), ("x-c", "z")]),
-            map(&[("content-type", "x"), ("etag", "y"), ("x-d", "z")]),
-            map(&[("content-type", "x")]),
-            map(&[]),
-        ];
-        let lines = |map: &HeaderMap| map.iter().map(|(name, value)| (name.clone(), value.clone())).collect::<Vec<_>>();
-        for (taken, told) in shapes.iter().flat_map(|taken| [(taken, false), (taken, true)]) {
-            let shape = Shape::default();
-            shape.take(&finished(taken, told, 0, &Shape::default()));
-            for (headers, tells) in shapes.iter().flat_map(|headers| [(headers, false), (headers, true)]) {
-                let anew = finished(headers, tells, 0, &Shape::default());
-                assert_eq!(lines(&finished(headers, tells, 0, &shape)), lines(&anew), "{headers:?}, {taken:?}");
-            }
-        }
+    fn what_takes_the_place_of_another_is_what_it_would_be_anew() {
+        let shape = shape_of(&fields("a", "b"));
+        let second = fields("text/html", "\"2\"");
+        let anew = entry(&shape, "/second", &second, "two");
+        let first = entry(&shape, "/the-first", &fields("application/json", "\"1\""), "one, which is longer");
+        let at = Arc::as_ptr(&first);
+        Entry::put_aside(first);
+        let again = entry(&shape, "/second", &second, "two");
+        assert!(ptr::eq(at, Arc::as_ptr(&again)), "it has taken its place");
+        assert_eq!(told(&again), told(&anew));
+    }
+
+    #[test]
+    fn what_somebody_still_reads_is_not_touched() {
+        let shape = shape_of(&fields("a", "b"));
+        let first = entry(&shape, "/first", &fields("a", "\"1\""), "one");
+        let before = told(&first);
+        Entry::put_aside(first.clone());
+        let second = entry(&shape, "/second", &fields("b", "\"2\""), "two");
+        assert!(!Arc::ptr_eq(&first, &second));
+        assert_eq!(told(&first), before);
+    }
+
+    #[test]
+    fn a_map_of_another_shape_is_not_taken() {
+        let tag = |tag| HeaderMap::from_iter([(ETAG, HeaderValue::from_static(tag))]);
+        let (one, other) = (shape_of(&fields("a", "b")), shape_of(&tag("c")));
+        Entry::put_aside(entry(&one, "/first", &fields("a", "\"1\""), "one"));
+        let second = entry(&other, "/second", &tag("d"), "two");
+        let Content::Response { headers, .. } = second.content() else { unreachable!("a response") };
+        assert_eq!(headers.keys().collect::<Vec<_>>(), [AGE, ETAG]);
+        assert_eq!(headers[ETAG], "d");
     }
 }

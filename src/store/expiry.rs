@@ -1,7 +1,6 @@
 //! Entries leave memory when their time is over, without being asked for again.
 
 use std::{
-    collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     thread,
@@ -16,66 +15,103 @@ const BUCKET: Nanos = 1_000_000_000;
 /// How often the janitor looks.
 const TICK: Duration = Duration::from_secs(1);
 
+/// The most shards.
 const SHARDS: usize = 64;
 
-/// Which keys are due when. It holds records, not entries: a record whose entry has gone or was replaced is found out
-/// when it is due, or when there are more than twice as many records as entries.
+/// How many buckets are told apart: each look at one passes by what is due that many later, or twice that.
+const SLOTS: usize = 256;
+
+/// Which keys are due when: a wheel of lists for each shard. Whoever takes an entry out of the store takes its record out of here, so that
+/// there is one for each entry.
 pub(crate) struct Expiry {
     shards: Box<[Mutex<Shard>]>,
 }
 
-#[derive(Default)]
 struct Shard {
-    due: BTreeMap<u64, Vec<u128>>,
-    records: usize,
+    records: Vec<Record>,
+    /// The first record that is free.
+    free: u32,
+    /// The first of each list.
+    slots: [u32; SLOTS],
+    /// The bucket up to which it was told what is due.
+    told: u32,
 }
 
+struct Record {
+    key: u128,
+    bucket: u32,
+    /// The neighbours in its list.
+    next: u32,
+    before: u32,
+    /// How often it has been in use: the same place is another one then.
+    round: u32,
+}
+
+/// Where the record of an entry is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Noted {
+    index: u32,
+    round: u32,
+}
+
+/// The end of a list.
+const NONE: u32 = u32::MAX;
+
 impl Expiry {
-    pub(crate) fn new() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
+    /// For a store of about so many entries.
+    pub(crate) fn new(entries: usize) -> Self {
+        Self { shards: (0..Self::shards(entries)).map(|_| Mutex::new(Shard::new())).collect() }
     }
 
-    /// The bucket of a deadline: the first whole second at which it is over.
-    pub(crate) fn bucket(expires: Nanos) -> u64 {
-        expires.div_ceil(BUCKET)
+    /// The memory that it takes beside the records, in bytes.
+    pub(crate) fn heap(entries: usize) -> usize {
+        Self::shards(entries) * size_of::<Mutex<Shard>>()
     }
 
-    /// Notes that a key is due. `entries` is how many the store holds; `current` tells the bucket of the entry that the
-    /// store holds under a key now, and is asked only when the records need to be put in order.
-    pub(crate) fn note(&self, key: u128, expires: Nanos, entries: usize, current: impl Fn(u128) -> Option<u64>) {
-        let mut shard = self.shard(key as usize % SHARDS);
-        shard.due.entry(Self::bucket(expires)).or_default().push(key);
-        shard.records += 1;
-        if shard.records > 2 * (entries / SHARDS) + 64 {
-            shard.compact(current);
-        }
+    fn shards(entries: usize) -> usize {
+        (entries / SLOTS).next_power_of_two().min(SHARDS)
     }
 
-    /// Takes out the keys whose bucket has come.
+    /// Notes that a key is due. To be called before its entry can be found, so that who takes that out knows of this.
+    #[inline]
+    pub(crate) fn note(&self, key: u128, expires: Nanos) -> Noted {
+        let bucket = u32::try_from(expires.div_ceil(BUCKET)).unwrap_or(u32::MAX);
+        self.shard_of(key).note(key, bucket)
+    }
+
+    /// The entry of this key for which that was noted has gone.
+    #[inline]
+    pub(crate) fn forget(&self, key: u128, noted: Noted) {
+        self.shard_of(key).forget(noted);
+    }
+
+    /// The keys whose time has come; told again with the next bucket if they are not forgotten.
     pub(crate) fn due(&self, now: Nanos) -> Vec<u128> {
+        let now = u32::try_from(now / BUCKET).unwrap_or(u32::MAX - 1);
         let mut keys = Vec::new();
-        for index in 0..SHARDS {
-            let mut shard = self.shard(index);
-            while shard.due.first_key_value().is_some_and(|(bucket, _)| *bucket <= now / BUCKET) {
-                let (_, due) = shard.due.pop_first().expect("just seen");
-                shard.records -= due.len();
-                keys.extend(due);
-            }
-        }
+        (0..self.parts()).for_each(|index| self.shard(index).due(now, &mut keys));
         keys
     }
 
     /// The keys of one part of the table, for a look at whether they are still alive.
     pub(crate) fn part(&self, index: usize) -> Vec<u128> {
-        self.shard(index % SHARDS).due.values().flatten().copied().collect()
+        let shard = self.shard(index);
+        shard.slots.iter().flat_map(|first| shard.list(*first)).map(|(_, record)| record.key).collect()
     }
 
     /// How many parts there are.
-    pub(crate) const PARTS: usize = SHARDS;
+    pub(crate) fn parts(&self) -> usize {
+        self.shards.len()
+    }
 
     #[cfg(test)]
     pub(crate) fn records(&self) -> usize {
-        (0..SHARDS).map(|index| self.shard(index).records).sum()
+        (0..self.parts()).map(|index| self.part(index).len()).sum()
+    }
+
+    #[inline]
+    fn shard_of(&self, key: u128) -> MutexGuard<'_, Shard> {
+        self.shard(key as usize & (self.shards.len() - 1))
     }
 
     fn shard(&self, index: usize) -> MutexGuard<'_, Shard> {
@@ -84,17 +120,82 @@ impl Expiry {
 }
 
 impl Shard {
-    fn compact(&mut self, current: impl Fn(u128) -> Option<u64>) {
-        let mut records = 0;
-        self.due.retain(|bucket, keys| {
-            keys.retain(|key| current(*key) == Some(*bucket));
-            keys.sort_unstable();
-            keys.dedup();
-            keys.shrink_to_fit();
-            records += keys.len();
-            !keys.is_empty()
-        });
-        self.records = records;
+    fn new() -> Self {
+        Self { records: Vec::new(), free: NONE, slots: [NONE; SLOTS], told: 0 }
+    }
+
+    #[inline]
+    fn note(&mut self, key: u128, bucket: u32) -> Noted {
+        // What is due by now is told next time.
+        let bucket = bucket.max(self.told.saturating_add(1));
+        let index = match self.records.get_mut(self.free as usize) {
+            Some(record) => {
+                let index = std::mem::replace(&mut self.free, record.next);
+                (record.key, record.bucket) = (key, bucket);
+                index
+            }
+            None => {
+                self.records.push(Record { key, bucket, next: NONE, before: NONE, round: 0 });
+                self.records.len() as u32 - 1
+            }
+        };
+        self.link(index, bucket);
+        Noted { index, round: self.records[index as usize].round }
+    }
+
+    #[inline]
+    fn forget(&mut self, noted: Noted) {
+        if self.records.get(noted.index as usize).is_none_or(|record| record.round != noted.round) {
+            return;
+        }
+        self.unlink(noted.index);
+        let record = &mut self.records[noted.index as usize];
+        record.round = record.round.wrapping_add(1);
+        record.next = std::mem::replace(&mut self.free, noted.index);
+    }
+
+    #[inline]
+    fn link(&mut self, index: u32, bucket: u32) {
+        let first = std::mem::replace(&mut self.slots[bucket as usize % SLOTS], index);
+        let record = &mut self.records[index as usize];
+        (record.next, record.before) = (first, NONE);
+        if let Some(first) = self.records.get_mut(first as usize) {
+            first.before = index;
+        }
+    }
+
+    #[inline]
+    fn unlink(&mut self, index: u32) {
+        let Record { bucket, next, before, .. } = self.records[index as usize];
+        match self.records.get_mut(before as usize) {
+            Some(before) => before.next = next,
+            None => self.slots[bucket as usize % SLOTS] = next,
+        }
+        if let Some(next) = self.records.get_mut(next as usize) {
+            next.before = before;
+        }
+    }
+
+    fn list(&self, first: u32) -> impl Iterator<Item = (u32, &Record)> {
+        let at = |index: u32| self.records.get(index as usize).map(|record| (index, record));
+        std::iter::successors(at(first), move |(_, record)| at(record.next))
+    }
+
+    fn due(&mut self, now: u32, keys: &mut Vec<u128>) {
+        let passed = now.saturating_sub(self.told).min(SLOTS as u32);
+        let mut due = Vec::new();
+        for bucket in now - passed..now {
+            let list = self.list(self.slots[(bucket + 1) as usize % SLOTS]);
+            due.extend(list.filter(|(_, record)| record.bucket <= now).map(|(index, record)| (index, record.key)));
+        }
+        self.told = self.told.max(now);
+        // One whose entry is only about to be kept is told again.
+        for (index, key) in due {
+            self.unlink(index);
+            self.records[index as usize].bucket = now + 1;
+            self.link(index, now + 1);
+            keys.push(key);
+        }
     }
 }
 
@@ -163,23 +264,58 @@ mod tests {
     use super::*;
 
     #[test]
-    fn records_are_bounded_by_twice_the_entries() {
-        let expiry = Expiry::new();
-        for key in 0..100_000u128 {
-            // Every entry is evicted at once: the store holds none of them.
-            expiry.note(key, BUCKET * (key as u64 % 1000), 0, |_| None);
+    fn there_is_one_record_for_each_entry() {
+        let expiry = Expiry::new(1 << 20);
+        for key in 0..10_000u128 {
+            let noted = expiry.note(key, BUCKET * (key as u64 % 1000));
+            if key >= 100 {
+                expiry.forget(key, noted);
+                // It may be another's by now.
+                expiry.forget(key, noted);
+            }
         }
-        assert!(expiry.records() <= SHARDS * 65, "{}", expiry.records());
+        assert_eq!(expiry.records(), 100);
+        let places: usize = (0..expiry.parts()).map(|index| expiry.shard(index).records.len()).sum();
+        assert!(places <= 100 + SHARDS, "{places}");
     }
 
     #[test]
-    fn what_is_due_is_told_once_and_only_then() {
-        let expiry = Expiry::new();
-        expiry.note(1, BUCKET + 1, 1, |_| Some(2));
-        expiry.note(2, BUCKET, 1, |_| Some(1));
+    fn what_is_due_is_told_until_its_entry_has_gone_and_not_before() {
+        let expiry = Expiry::new(0);
+        let first = expiry.note(1, BUCKET + 1);
+        let second = expiry.note(2, BUCKET);
         assert_eq!(expiry.due(BUCKET - 1), []);
         assert_eq!(expiry.due(BUCKET), [2]);
+        expiry.forget(2, second);
         assert_eq!(expiry.due(2 * BUCKET), [1]);
+        assert_eq!(expiry.due(2 * BUCKET), []);
+        assert_eq!(expiry.due(3 * BUCKET), [1]);
+        expiry.forget(1, first);
         assert_eq!(expiry.due(u64::MAX), []);
+        assert_eq!(expiry.records(), 0);
+    }
+
+    #[test]
+    fn what_is_noted_late_is_told_with_the_next_bucket() {
+        let expiry = Expiry::new(0);
+        assert_eq!(expiry.due(1_000 * BUCKET), []);
+        expiry.note(1, 5 * BUCKET);
+        assert_eq!(expiry.due(1_001 * BUCKET), [1]);
+    }
+
+    #[test]
+    fn each_is_told_in_its_bucket_however_far_away_that_is() {
+        let expiry = Expiry::new(0);
+        let buckets: Vec<u64> = (1..400).map(|n| n * n % 397 + 1).collect();
+        let noted: Vec<_> = buckets.iter().enumerate().map(|(key, bucket)| expiry.note(key as u128, bucket * BUCKET)).collect();
+        let mut told = vec![0; buckets.len()];
+        for now in (1..=450).filter(|now| now % 3 == 0) {
+            for key in expiry.due(now * BUCKET) {
+                told[key as usize] = now;
+                expiry.forget(key, noted[key as usize]);
+            }
+        }
+        let wanted: Vec<u64> = buckets.iter().map(|bucket| bucket.next_multiple_of(3)).collect();
+        assert_eq!(told, wanted);
     }
 }

@@ -15,7 +15,7 @@ use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync::Cache};
 use super::{
     Bump, Context, Entry, Fence, Life, Lock, Lookup, Put, Secret, Stamp, Store, StoreError, Usage,
     epochs::Epochs,
-    expiry::{self, Expiry, Sweep},
+    expiry::{self, Expiry, Noted, Sweep},
 };
 use crate::{clock::Clock, key::KeyRef, namespace::Namespaces, stats::Count};
 
@@ -25,8 +25,9 @@ use crate::{clock::Clock, key::KeyRef, namespace::Namespaces, stats::Count};
 /// table, the epochs, the records of expiry. An entry larger than a shard's part of the capacity is not kept. One thing is
 /// not seen: a body above 64 KiB that the handler gives as a slice of a larger buffer, and still shares, is kept as that slice
 /// and holds the whole buffer. Smaller ones are copied out of theirs.
-/// Beside the capacity stands what each thread has at hand: at most 32 of the responses that it was asked for most, of at most 8 KiB
-/// each, which it may hold for a while longer than the store does.
+/// Beside the capacity stands what threads keep: each has at hand at most 32 of the responses that it was asked for most, of at most
+/// 8 KiB each, which it may hold for a while longer than the store does; and each that stores keeps aside the last entry that it has
+/// evicted, if that takes no more than 4 KiB without its body, for the next one to take its place.
 ///
 /// **Eviction.** [`quick_cache`] with its variant of S3-FIFO and CLOCK-Pro, weighed by bytes: a scan of keys that are
 /// asked for once does not wash out those that are asked for often, and a hit takes no exclusive lock. It was chosen by
@@ -55,7 +56,7 @@ use crate::{clock::Clock, key::KeyRef, namespace::Namespaces, stats::Count};
 pub struct Memory(Arc<Shared>);
 
 struct Shared {
-    entries: Cache<u128, Arc<Entry>, ByBytes, BuildHasherDefault<KeyHasher>, Leavings>,
+    entries: Cache<u128, Kept, ByBytes, BuildHasherDefault<KeyHasher>, Leavings>,
     epochs: Epochs,
     expiry: Expiry,
     context: Arc<Context>,
@@ -66,6 +67,13 @@ struct Shared {
     /// Where the search for dead entries goes on, and the epoch up to which all of them were found.
     next_part: AtomicUsize,
     swept: AtomicU64,
+}
+
+/// An entry as the table has it.
+#[derive(Clone)]
+struct Kept {
+    entry: Arc<Entry>,
+    noted: Noted,
 }
 
 const MIB: usize = 1 << 20;
@@ -198,7 +206,7 @@ impl MemoryBuilder {
         let slots = (bytes / 1024).next_power_of_two().clamp(1 << 10, 1 << 16);
         // Too low a guess of how many entries there will be costs little, too high a one some of the hit ratio.
         let estimate = (bytes / 4096).max(16);
-        let overhead = Epochs::heap(slots) as u64;
+        let overhead = (Epochs::heap(slots) + Expiry::heap(estimate)) as u64;
         let room = bytes as u64 - overhead.min(bytes as u64 / 2);
         // A shard must have room for several of the largest bodies that rules allow by default.
         let shards = (bytes / (8 * MIB)).clamp(1, 16).next_power_of_two();
@@ -219,7 +227,7 @@ impl MemoryBuilder {
         let shared = Arc::new(Shared {
             entries,
             epochs: Epochs::new(slots),
-            expiry: Expiry::new(),
+            expiry: Expiry::new(estimate),
             context,
             capacity: bytes as u64,
             overhead,
@@ -238,7 +246,7 @@ impl Shared {
     fn look(&self, key: KeyRef<'_>) -> Lookup {
         // Before the entry is looked for: what the stamp is compared with later must not be newer than what was seen.
         let stamp = Stamp::local(self.epochs.capture());
-        let found = self.entries.get(&key.hash()).and_then(|entry| self.judge(key, entry));
+        let found = self.entries.get(&key.hash()).and_then(|kept| self.judge(key, kept.entry));
         Lookup { found, stamp }
     }
 
@@ -274,18 +282,28 @@ impl Shared {
             return Put::TooLarge;
         }
         let (key, expires) = (entry.key().hash(), entry.times().expires());
-        let mut coming = Coming { key, entry: address(&entry) };
-        self.entries.insert_with_lifecycle(key, entry, &mut coming);
-        self.expiry.note(key, expires, self.entries.len(), |key| {
-            self.entries.peek(&key).map(|entry| Expiry::bucket(entry.times().expires()))
-        });
+        let mut leaving = Leaving { coming: key, entry: address(&entry), ..Leaving::default() };
+        let kept = Kept { entry, noted: self.expiry.note(key, expires) };
+        self.entries.insert_with_lifecycle(key, kept, &mut leaving);
+        let Leaving { last, more, .. } = leaving;
+        for (key, kept) in &more {
+            self.expiry.forget(*key, kept.noted);
+        }
+        if let Some((key, Kept { entry, noted })) = last {
+            self.expiry.forget(key, noted);
+            Entry::put_aside(entry);
+        }
         Put::Stored
     }
 
-    /// Removes the entry of a key if it is such a one. Every way out of the table tells the entry that it has left.
+    /// Removes the entry of a key, if it is such a one. Every way out of the table tells the entry that it has left.
     fn remove_if(&self, key: u128, is_such: impl FnOnce(&Arc<Entry>) -> bool) -> bool {
-        let removed = self.entries.remove_if(&key, is_such);
-        removed.map(|(_, entry)| entry.leave()).is_some()
+        let removed = self.entries.remove_if(&key, |kept| is_such(&kept.entry));
+        if let Some((key, kept)) = &removed {
+            kept.entry.leave();
+            self.expiry.forget(*key, kept.noted);
+        }
+        removed.is_some()
     }
 
     fn remove_expired(&self) {
@@ -311,7 +329,7 @@ impl Shared {
         if part == 0 {
             self.swept.store(epoch, Ordering::Relaxed);
         }
-        self.next_part.store((part + 1) % Expiry::PARTS, Ordering::Relaxed);
+        self.next_part.store((part + 1) % self.expiry.parts(), Ordering::Relaxed);
     }
 }
 
@@ -380,9 +398,9 @@ impl Store for Memory {
 #[derive(Clone)]
 struct ByBytes;
 
-impl Weighter<u128, Arc<Entry>> for ByBytes {
-    fn weight(&self, _: &u128, entry: &Arc<Entry>) -> u64 {
-        entry.weight()
+impl Weighter<u128, Kept> for ByBytes {
+    fn weight(&self, _: &u128, kept: &Kept) -> u64 {
+        kept.entry.weight()
     }
 }
 
@@ -390,24 +408,31 @@ impl Weighter<u128, Arc<Entry>> for ByBytes {
 #[derive(Clone)]
 struct Leavings(Arc<Context>);
 
-/// What is being put in: what leaves under its key has been replaced, unless it is the very entry that came.
+/// What leaves the table while an entry comes: under its key that is what it replaces, unless it is the very entry. It is let go once the
+/// table is unlocked.
 #[derive(Default)]
-struct Coming {
-    key: u128,
+struct Leaving {
+    coming: u128,
     entry: usize,
+    last: Option<(u128, Kept)>,
+    more: Vec<(u128, Kept)>,
 }
 
 fn address(entry: &Arc<Entry>) -> usize {
     Arc::as_ptr(entry).addr()
 }
 
-impl Lifecycle<u128, Arc<Entry>> for Leavings {
-    type RequestState = Coming;
+impl Lifecycle<u128, Kept> for Leavings {
+    type RequestState = Leaving;
 
-    fn on_evict(&self, coming: &mut Coming, key: u128, entry: Arc<Entry>) {
-        entry.leave();
-        if key != coming.key || address(&entry) == coming.entry {
+    #[inline]
+    fn on_evict(&self, leaving: &mut Leaving, key: u128, kept: Kept) {
+        kept.entry.leave();
+        if key != leaving.coming || address(&kept.entry) == leaving.entry {
             self.0.counters.add(Count::Evicted, 1);
+        }
+        if let Some(before) = leaving.last.replace((key, kept)) {
+            leaving.more.push(before);
         }
     }
 }
@@ -468,24 +493,26 @@ mod tests {
             assert_eq!(store.0.keep(entry(&store, n)), Put::Stored);
         }
         store.bump_now(&Namespaces::exactly(&[crate::Namespace::new("even").expect("a name")]));
-        for _ in 0..2 * Expiry::PARTS {
+        for _ in 0..2 * store.0.expiry.parts() {
             store.0.sweep();
         }
         assert_eq!(store.usage().entries, 500);
         // The next round finds those that a bump in the middle of a round has killed.
         store.0.sweep();
         store.bump_now(&Namespaces::exactly(&[crate::Namespace::root()]));
-        for _ in 0..2 * Expiry::PARTS {
+        for _ in 0..2 * store.0.expiry.parts() {
             store.0.sweep();
         }
         assert_eq!((store.usage().entries, store.usage().bytes), (0, store.0.overhead));
+        assert_eq!(store.0.expiry.records(), 0);
     }
 
     #[test]
     fn a_key_with_the_hash_of_another_is_not_answered() {
         let store = Memory::new(MIB);
-        let kept = entry(&store, 1);
-        store.0.entries.insert(Key::new(*b"other").hash(), kept);
+        let (entry, key) = (entry(&store, 1), Key::new(*b"other").hash());
+        let noted = store.0.expiry.note(key, entry.times().expires());
+        store.0.entries.insert(key, Kept { entry, noted });
         assert!(store.0.look(Key::new(*b"other").as_ref()).found.is_none());
     }
 }

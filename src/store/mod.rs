@@ -9,6 +9,7 @@ mod memory;
 #[cfg(feature = "redis")]
 mod redis;
 mod secret;
+mod shape;
 
 use std::{
     error, fmt,
@@ -29,12 +30,13 @@ pub use codec::{KeyRing, KeyRingError};
 #[doc(hidden)]
 pub use codec::{bench_read, bench_stored};
 pub use entry::Entry;
-pub(crate) use entry::{Content, Draft, Http, Shape, Times, finished};
+pub(crate) use entry::{Content, Draft, Http, Response, Times};
 pub use epochs::{Bump, Life};
 pub(crate) use memory::KeyHasher;
 pub use memory::{Memory, MemoryBuilder};
 pub(crate) use secret::IdentityHash;
 pub use secret::Secret;
+pub(crate) use shape::{Finished, Role, Shape, finished, is_event_stream, length_in};
 
 use crate::{
     clock::Clock,

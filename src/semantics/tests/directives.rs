@@ -167,3 +167,29 @@ proptest! {
         prop_assert!(cc(&lines).no_store);
     }
 }
+
+#[test]
+fn a_line_that_may_not_forbid_says_none_of_what_forbids() {
+    let lines = [
+        "max-age=60",
+        "public, max-age=31536000, immutable",
+        "s-maxage=5",
+        "no-transform",
+        "must-revalidate",
+        "No-Store",
+        "NO-CACHE",
+        "x, PriVate=\"a\"",
+        "no-cache=\"set-cookie\"",
+        "",
+    ];
+    let forbids = |line: &str| {
+        let cc = CacheControl::of_line(line.as_bytes());
+        cc.no_store || cc.no_cache.is_some() || cc.private.is_some()
+    };
+    for line in lines {
+        assert!(may_forbid(line.as_bytes()) || !forbids(line), "{line}");
+    }
+    assert!(
+        ["max-age=60", "public, max-age=31536000, immutable", "s-maxage=5"].iter().all(|line| !may_forbid(line.as_bytes()))
+    );
+}

@@ -13,7 +13,7 @@ use crate::{
     key::Key,
     namespace::Namespaces,
     semantics::{Freshness, Vary},
-    store::{Draft, Generation, Http, Shape, Stamp, Times, finished},
+    store::{Draft, Generation, Http, Stamp, Times, finished},
 };
 
 const EPOCH: u64 = 99;
@@ -72,7 +72,7 @@ fn entry(key: Key, names: Namespaces, content: Content, http: Option<Http>) -> E
 fn response(headers: &HeaderMap, body: impl Into<Bytes>, trailers: Option<HeaderMap>) -> Content {
     Content::Response {
         status: StatusCode::OK,
-        headers: finished(headers, false, 0, &Shape::default()),
+        headers: finished(headers, false, 0).into_map(),
         body: body.into(),
         trailers: trailers.map(Box::new),
     }
@@ -494,7 +494,7 @@ fn any_content() -> impl Strategy<Value = Content> {
         (100..1000_u16, any_fields(), body, option::of(any_fields())).prop_map(|(status, headers, body, trailers)| {
             Content::Response {
                 status: StatusCode::from_u16(status).expect("three digits"),
-                headers: finished(&headers, false, 0, &Shape::default()),
+                headers: finished(&headers, false, 0).into_map(),
                 body: body.into(),
                 trailers: trailers.map(Box::new),
             }

@@ -1,0 +1,118 @@
+//! The short way of a fill. Most responses are as those before them under the same rule, and say nothing that would change what becomes
+//! of them: these are known at a glance, and stored without a word more. All others take the whole way.
+
+use std::{sync::Arc, task::Poll};
+
+use http::{Response, StatusCode, response};
+
+use super::{Answer, Fill, Rest, fit::Fit, read::Exact, store::told};
+use crate::{
+    body::CacheBody,
+    flight::{Leader, Shareable},
+    layer::Shared,
+    namespace::{MAX_NAMESPACES, Namespaces},
+    rules::ReadPlan,
+    semantics::Vary,
+    service::{Missed, Quest, Sought},
+    status::{CacheStatus, Outcome, Storing},
+    store::{self, Entry, Put, Store, StoreError, Times},
+};
+
+/// What is known of a response that goes the short way.
+pub(super) struct Plain {
+    times: Times,
+    /// `Content-Length`, which the body must keep to.
+    pub(super) announced: Option<u64>,
+}
+
+impl<St: Store> Fill<St> {
+    /// What is known of a response that is plainly to be stored; `None` of one that is not, or not plainly. Its body has at least so
+    /// many bytes.
+    #[inline]
+    pub(super) fn plainly(&self, parts: &response::Parts, least: u64) -> Option<Plain> {
+        let Sought { quest, missed } = &*self.of;
+        let (rule, options) = (&quest.rule, &self.shared.options);
+        let may_be = parts.status == StatusCode::OK
+            && rule.http().is_none()
+            && !rule.tags()
+            && !quest.asked.less
+            && missed.varying.is_none()
+            && quest.plan.groups_of.is_none()
+            && quest.plan.names.count() <= MAX_NAMESPACES
+            && !options.content_length
+            && !self.shared.store.is_shared();
+        if !may_be {
+            return None;
+        }
+        let announced = rule.shape().plainly(&parts.headers, options.cache_status.is_some())?;
+        if least.max(announced.unwrap_or(0)) > rule.max_body() as u64 {
+            return None;
+        }
+        let ttl = rule.lifetime(&quest.plan, parts).filter(|ttl| !ttl.is_zero())?;
+        rule.has_answered(false);
+        Some(Plain { times: self.times(ttl, None), announced })
+    }
+
+    /// The same as what the whole way would learn of it.
+    #[inline(never)]
+    pub(super) fn fit_plainly(&self, plain: Plain, parts: &response::Parts) -> Fit {
+        let Quest { rule, primary, .. } = &self.of.quest;
+        Fit {
+            key: primary.clone(),
+            language: None,
+            status: parts.status,
+            announced: plain.announced,
+            headers: rule.shape().filled(&parts.headers).expect("it has this shape"),
+            vary: Vary::default(),
+            named: None,
+            times: plain.times,
+            http: None,
+        }
+    }
+
+    /// Makes the entry, stores it, lands, and answers.
+    #[inline]
+    pub(super) fn kept_plainly<B, E>(
+        self,
+        plain: Plain,
+        parts: response::Parts,
+        body: Exact,
+        rest: &mut Option<Rest<B, E>>,
+    ) -> Poll<Answer<B, E>>
+    where
+        B: Send + 'static,
+        E: Send + 'static,
+    {
+        let Self { shared, of, leader, .. } = self;
+        let Sought { quest: Quest { rule, primary, plan: ReadPlan { names, .. }, .. }, missed: Missed { why, stamp, .. } } =
+            *of;
+        let fields = rule.shape().filled(&parts.headers).expect("it has this shape");
+        let status = parts.status;
+        let Exact { sent, kept } = body;
+        let mut response = Response::from_parts(parts, CacheBody::whole(sent, None));
+        let kept = store::Response { names, times: plain.times, status, fields, body: kept, trailers: None, http: None };
+        let entry = Entry::of_response(primary, stamp, kept);
+        match shared.store.put_now(&entry) {
+            Some(put) => {
+                let storing = landed(&shared, &entry, leader, Ok(put));
+                shared.mark(&mut response, || CacheStatus::new(Outcome::Miss(why)).storing(storing));
+                Poll::Ready(Ok(response))
+            }
+            None => {
+                *rest = Some(Box::pin(async move {
+                    let put = shared.store.put(entry.clone(), None).await;
+                    let storing = landed(&shared, &entry, leader, put);
+                    Ok(shared.marked(response, CacheStatus::new(Outcome::Miss(why)).storing(storing)))
+                }));
+                Poll::Pending
+            }
+        }
+    }
+}
+
+/// Those who wait are told.
+#[inline]
+fn landed<St: Store>(shared: &Shared<St>, entry: &Arc<Entry>, leader: Option<Leader>, put: Result<Put, StoreError>) -> Storing {
+    let share = || Shareable { entry: entry.clone(), vary: Vary::default(), added: Namespaces::default() };
+    told(shared, entry.key(), put, false, leader, false, share)
+}

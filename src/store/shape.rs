@@ -1,0 +1,363 @@
+//! The header maps of stored responses, and what those of one route have in common.
+
+use std::{
+    ops::Deref,
+    ptr,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{self, AGE},
+};
+
+use super::entry::{Entry, header_bytes};
+use crate::semantics::{self, CACHE_STATUS};
+
+/// A finished header map, with what was learned while it was made.
+pub(crate) struct Finished {
+    map: HeaderMap,
+    /// The number of the shape that it was filled into; 0 if there was none.
+    shape: u64,
+    /// What it takes beside itself.
+    bytes: usize,
+}
+
+impl Finished {
+    fn new(map: HeaderMap) -> Self {
+        Self { shape: 0, bytes: header_bytes(&map), map }
+    }
+
+    /// With one field more.
+    pub(crate) fn insert(&mut self, name: HeaderName, value: HeaderValue) {
+        self.map.insert(name, value);
+        (self.shape, self.bytes) = (0, header_bytes(&self.map));
+    }
+
+    /// The map alone.
+    pub(crate) fn into_map(self) -> HeaderMap {
+        self.map
+    }
+
+    /// The map, the number of its shape, and what it takes beside itself.
+    #[inline]
+    pub(super) fn into_parts(self) -> (HeaderMap, u64, usize) {
+        (self.map, self.shape, self.bytes)
+    }
+}
+
+impl Deref for Finished {
+    type Target = HeaderMap;
+
+    fn deref(&self) -> &HeaderMap {
+        &self.map
+    }
+}
+
+/// The header map as hits will clone it: of exact size, the slot for `Age` in front, and behind it one for `Cache-Status` if hits will
+/// say something there. Behind what caches before this one have said there it would not be found: there it is put on each hit anew.
+///
+/// There is room for so many fields `more`.
+pub(crate) fn finished(headers: &HeaderMap, tells: bool, more: usize) -> Finished {
+    let tells = tells && !headers.contains_key(CACHE_STATUS);
+    let mut finished = HeaderMap::with_capacity(headers.keys_len() + 1 + usize::from(tells) + more);
+    finished.insert(AGE, HeaderValue::from_static("0"));
+    if tells {
+        finished.insert(CACHE_STATUS, HeaderValue::from_static(""));
+    }
+    for (name, value) in headers {
+        if name != AGE {
+            finished.append(name.clone(), value.clone());
+        }
+    }
+    Finished::new(finished)
+}
+
+/// What a field of a response means to who stores it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Nothing.
+    Plain,
+    /// `Cache-Control`.
+    Directives,
+    /// `Content-Type`.
+    Kind,
+    /// `Content-Length`.
+    Length,
+    /// `Age`.
+    Age,
+    /// `Content-Range`.
+    Range,
+    /// `Set-Cookie`.
+    Cookie,
+    /// `Vary`.
+    Varies,
+    /// It is meant for one connection (RFC 9110, section 7.6.1).
+    Hop,
+}
+
+impl Role {
+    #[inline]
+    pub(crate) fn of(name: &HeaderName) -> Self {
+        match *name {
+            header::CACHE_CONTROL => Self::Directives,
+            header::CONTENT_TYPE => Self::Kind,
+            header::CONTENT_LENGTH => Self::Length,
+            header::AGE => Self::Age,
+            header::CONTENT_RANGE => Self::Range,
+            header::SET_COOKIE => Self::Cookie,
+            header::VARY => Self::Varies,
+            header::CONNECTION
+            | header::PROXY_AUTHENTICATE
+            | header::PROXY_AUTHORIZATION
+            | header::TE
+            | header::TRANSFER_ENCODING
+            | header::UPGRADE => Self::Hop,
+            // What responses often have besides is known by its number, without a look at its letters.
+            header::CONTENT_ENCODING
+            | header::CONTENT_LANGUAGE
+            | header::DATE
+            | header::ETAG
+            | header::EXPIRES
+            | header::LAST_MODIFIED
+            | header::LINK
+            | header::LOCATION
+            | header::SERVER
+            | header::X_CONTENT_TYPE_OPTIONS => Self::Plain,
+            _ if matches!(name.as_str(), "keep-alive" | "proxy-authentication-info" | "proxy-connection") => Self::Hop,
+            _ => Self::Plain,
+        }
+    }
+
+    /// Whether what such a field says changes nothing of what becomes of its response under a rule that says so itself.
+    #[inline]
+    fn is_plain(self, value: &HeaderValue) -> bool {
+        match self {
+            Self::Directives => !semantics::may_forbid(value.as_bytes()),
+            Self::Kind => !is_event_stream(value),
+            _ => true,
+        }
+    }
+
+    /// Whether all that has to be done about such a field is to read it.
+    fn is_simple(self) -> bool {
+        matches!(self, Self::Plain | Self::Directives | Self::Kind | Self::Length)
+    }
+}
+
+/// The fields of a finished map, without their values. Responses to requests of one route mostly have the same: they are known by one
+/// comparison, and to fill in a map costs less than to find a place for each field anew.
+#[derive(Debug, Default)]
+pub(crate) struct Shape(OnceLock<Shaped>);
+
+/// A shape that was taken.
+#[derive(Debug)]
+struct Shaped {
+    /// Its number, which no other of this process has.
+    number: u64,
+    map: HeaderMap,
+    /// Whether there is a slot for `Cache-Status`.
+    tells: bool,
+    /// How many fields there are behind the slots.
+    fields: usize,
+    /// What the first of them are, up to the last that means something, and the value of those that do, if it was plain.
+    read: Box<[(Role, HeaderValue)]>,
+    /// What the map takes beside itself and the text of the values.
+    bytes: usize,
+}
+
+impl Shape {
+    /// The most fields that are kept in mind.
+    const MOST: usize = 24;
+
+    /// Takes the shape of a finished map, if none was taken yet, no field of it is there twice, and none needs more than to be read.
+    pub(crate) fn take(&self, finished: &HeaderMap, tells: bool) {
+        if self.0.get().is_none() && finished.len() == finished.keys_len() && finished.len() <= Self::MOST {
+            self.take_first(finished, tells);
+        }
+    }
+
+    #[cold]
+    fn take_first(&self, finished: &HeaderMap, tells: bool) {
+        static SHAPES: AtomicU64 = AtomicU64::new(1);
+        let tells = tells && finished.iter().nth(1).is_some_and(|(name, slot)| *name == CACHE_STATUS && slot.is_empty());
+        let roles: Box<[Role]> = finished.keys().skip(1 + usize::from(tells)).map(Role::of).collect();
+        if !roles.iter().all(|role| role.is_simple()) {
+            return;
+        }
+        let mut map = finished.clone();
+        map.values_mut().for_each(|value| *value = HeaderValue::from_static(""));
+        let bytes = header_bytes(&map) + "0".len();
+        let read = roles.iter().rposition(|role| *role != Role::Plain).map_or(0, |last| last + 1);
+        // What is not kept is the same as no other.
+        let known = |role: Role, value: &HeaderValue| match role {
+            Role::Directives | Role::Kind if role.is_plain(value) => value.clone(),
+            _ => HeaderValue::from_static(""),
+        };
+        let values = finished.values().skip(1 + usize::from(tells));
+        let read = roles[..read].iter().zip(values).map(|(role, value)| (*role, known(*role, value))).collect();
+        let (number, fields) = (SHAPES.fetch_add(1, Ordering::Relaxed), roles.len());
+        let _ = self.0.set(Shaped { number, map, tells, fields, read, bytes });
+    }
+
+    /// Whether the finished map of this response will have this shape.
+    #[inline]
+    pub(crate) fn fits(&self, headers: &HeaderMap, tells: bool) -> bool {
+        self.0.get().is_some_and(|shape| shape.fits(headers, tells))
+    }
+
+    /// Whether the finished map of this response will have this shape, and whoever stores it has nothing more to do about what it says.
+    /// Tells the length that it announces.
+    #[inline]
+    pub(crate) fn plainly(&self, headers: &HeaderMap, tells: bool) -> Option<Option<u64>> {
+        let shape = self.0.get().filter(|shape| shape.fits(headers, tells))?;
+        let mut announced = None;
+        for (value, (role, known)) in headers.values().zip(&shape.read) {
+            if *role == Role::Length {
+                announced = length_in(value);
+            } else if !is_same(value, known) && !role.is_plain(value) {
+                return None;
+            }
+        }
+        Some(announced)
+    }
+
+    /// The finished map of a response that has this shape, if there is one.
+    #[inline]
+    pub(crate) fn filled(&self, headers: &HeaderMap) -> Option<Finished> {
+        Some(self.0.get()?.filled(headers))
+    }
+}
+
+impl Shaped {
+    #[inline]
+    fn fits(&self, headers: &HeaderMap, tells: bool) -> bool {
+        self.tells == tells
+            && headers.len() == self.fields
+            && headers.keys_len() == headers.len()
+            && headers.keys().eq(self.map.keys().skip(1 + usize::from(tells)))
+    }
+
+    #[inline]
+    fn filled(&self, headers: &HeaderMap) -> Finished {
+        let mut map = match Entry::map_aside(self.number) {
+            Some(map) => map,
+            None => self.map.clone(),
+        };
+        let mut bytes = self.bytes;
+        let mut places = map.values_mut();
+        if let Some(age) = places.next() {
+            *age = HeaderValue::from_static("0");
+        }
+        if self.tells {
+            places.next();
+        }
+        for (place, value) in places.zip(headers.values()) {
+            bytes += value.len();
+            // Many a value is the same each time, and stands in the same place.
+            if !is_same(place, value) {
+                *place = value.clone();
+            }
+        }
+        Finished { map, shape: self.number, bytes }
+    }
+}
+
+/// Whether a `Content-Type` is that of events, whose end nobody waits for.
+#[inline]
+pub(crate) fn is_event_stream(kind: &HeaderValue) -> bool {
+    const EVENTS: &[u8] = b"text/event-stream";
+    let kind = kind.as_bytes();
+    kind.get(..EVENTS.len()).is_some_and(|start| start.eq_ignore_ascii_case(EVENTS))
+}
+
+/// The number in a `Content-Length`.
+pub(crate) fn length_in(value: &HeaderValue) -> Option<u64> {
+    value.to_str().ok()?.parse().ok()
+}
+
+/// Whether two values are the same bytes in memory.
+#[inline]
+fn is_same(one: &HeaderValue, other: &HeaderValue) -> bool {
+    ptr::eq(one.as_bytes(), other.as_bytes()) && one.is_sensitive() == other.is_sensitive()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in fields {
+            map.append(*name, HeaderValue::from_static(value));
+        }
+        map
+    }
+
+    #[test]
+    fn a_map_that_is_filled_in_is_the_one_that_is_made_anew() {
+        let one = [("content-type", "a"), ("etag", "b"), ("x-c", "c")];
+        let shapes = [
+            map(&one),
+            map(&[("content-type", "x"), ("etag", "y"), ("x-c", "z")]),
+            map(&[("etag", "y"), ("content-type", "x"), ("x-c", "z")]),
+            map(&[("content-type", "x"), ("etag", "y"), ("etag", "y2"), ("x-c", "z")]),
+            map(&[("age", "7"), ("content-type", "x"), ("etag", "y"), ("x-c", "z")]),
+            map(&[("cache-status", "before"), ("content-type", "x"), ("etag", "y"), ("x-c", "z")]),
+            map(&[("cache-status", "before")]),
+            map(&[("content-type", "x"), ("etag", "y"), ("x-d", "z")]),
+            map(&[("content-type", "x")]),
+            map(&[]),
+        ];
+        let lines = |map: &HeaderMap| map.iter().map(|(name, value)| (name.clone(), value.clone())).collect::<Vec<_>>();
+        let mut filled = 0;
+        for (taken, told) in shapes.iter().flat_map(|taken| [(taken, false), (taken, true)]) {
+            let shape = Shape::default();
+            shape.take(&finished(taken, told, 0), told);
+            for (headers, tells) in shapes.iter().flat_map(|headers| [(headers, false), (headers, true)]) {
+                if !shape.fits(headers, tells) {
+                    continue;
+                }
+                let (made, anew) = (shape.filled(headers).expect("a shape"), finished(headers, tells, 0));
+                assert_eq!(lines(&made), lines(&anew), "{headers:?}, {taken:?}");
+                assert_eq!(made.bytes, anew.bytes, "{headers:?}");
+                filled += 1;
+            }
+        }
+        assert!(filled > shapes.len(), "{filled}");
+    }
+
+    #[test]
+    fn what_needs_more_than_to_be_read_is_of_no_shape() {
+        for name in ["vary", "set-cookie", "content-range", "connection", "keep-alive"] {
+            let headers = map(&[("content-type", "a"), (name, "b")]);
+            let shape = Shape::default();
+            shape.take(&finished(&headers, false, 0), false);
+            assert!(!shape.fits(&headers, false), "{name}");
+        }
+    }
+    #[test]
+    fn what_is_said_otherwise_than_before_is_read_again() {
+        let with = |control: &'static str, kind: &'static str| {
+            map(&[("cache-control", control), ("content-type", kind), ("x-c", "c")])
+        };
+        let forbidden =
+            [("no-store", "a"), ("private", "a"), ("max-age=60, no-cache", "a"), ("max-age=60", "text/event-stream")];
+        for first in [with("max-age=60", "a"), with("private=\"x-c\"", "text/event-stream")] {
+            let shape = Shape::default();
+            shape.take(&finished(&first, false, 0), false);
+            for (control, kind) in forbidden {
+                assert_eq!(shape.plainly(&with(control, kind), false), None, "{control}, {kind}");
+            }
+            assert_eq!(shape.plainly(&with("max-age=60", "a"), false), Some(None));
+            assert_eq!(shape.plainly(&with("max-age=5", "b"), false), Some(None));
+        }
+        let long = map(&[("content-length", "7"), ("x-c", "c")]);
+        let shape = Shape::default();
+        shape.take(&finished(&long, false, 0), false);
+        assert_eq!(shape.plainly(&long, false), Some(Some(7)));
+    }
+}
