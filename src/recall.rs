@@ -168,10 +168,12 @@ pub(crate) struct Words<'a> {
 }
 
 impl<'a> Words<'a> {
-    /// `None` if the request says more: with two hosts, or where a nested router has taken the head off its path.
+    /// `None` if the request says more: with two hosts, with one that is empty, which may be another than none, or where a nested router
+    /// has taken the head off its path.
     #[inline]
     pub(crate) fn of(uri: &'a Uri, extensions: &Extensions, line: HostLine<'a>) -> Option<Self> {
         let host = match (uri.authority(), line) {
+            (None, HostLine::One(line)) if line.is_empty() => return None,
             (None, HostLine::One(line)) => line.as_bytes(),
             (None, HostLine::Unknown) => &[],
             (Some(authority), HostLine::Unknown) => authority.as_str().as_bytes(),

@@ -83,23 +83,24 @@ async fn what_is_at_hand_grows_old_and_ends_with_its_lifetime() {
 
 #[tokio::test]
 async fn what_is_at_hand_is_cleared_whoever_clears_it_and_however() {
-    let store = Memory::new(1 << 20);
-    let rule = Rule::ttl(MINUTE).namespace("t:{table}");
-    let rules = Rules::new().route("/t/{table}", rule);
-    let cache = CacheLayer::new(store.clone()).rules(rules.clone()).layer(counting(numbered).0);
-    let key = rules.key(&store, &get("/t/a")).expect("a rule covers it");
-    for call in 1..9 {
-        for _ in 0..OFTEN {
-            assert_eq!(text(send(&cache, get("/t/a")).await).await, call.to_string());
-        }
-        match call % 4 {
-            0 => store.invalidate(["t:a"]).await.unwrap(),
-            1 => store.invalidate_key(&key).await.unwrap(),
-            2 => store.invalidate_softly(["t:a"]).await.unwrap(),
-            _ => {
-                let store = store.clone();
-                let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-                thread::spawn(move || runtime.block_on(store.invalidate(["t:a"]))).join().unwrap().unwrap();
+    for rule in [Rule::ttl(MINUTE), Rule::http().default_ttl(MINUTE)] {
+        let store = Memory::new(1 << 20);
+        let rules = Rules::new().route("/t/{table}", rule.namespace("t:{table}"));
+        let cache = CacheLayer::new(store.clone()).rules(rules.clone()).layer(counting(numbered).0);
+        let key = rules.key(&store, &get("/t/a")).expect("a rule covers it");
+        for call in 1..9 {
+            for _ in 0..OFTEN {
+                assert_eq!(text(send(&cache, get("/t/a")).await).await, call.to_string());
+            }
+            match call % 4 {
+                0 => store.invalidate(["t:a"]).await.unwrap(),
+                1 => store.invalidate_key(&key).await.unwrap(),
+                2 => store.invalidate_softly(["t:a"]).await.unwrap(),
+                _ => {
+                    let store = store.clone();
+                    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                    thread::spawn(move || runtime.block_on(store.invalidate(["t:a"]))).join().unwrap().unwrap();
+                }
             }
         }
     }

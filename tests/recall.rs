@@ -495,3 +495,17 @@ async fn a_target_that_is_remembered_is_refreshed_early_as_often_as_one_that_is_
         assert!((160..240).contains(&early), "{early} of 400");
     }
 }
+
+/// To the keys of this crate they are the same, to those of others perhaps not.
+#[tokio::test]
+async fn a_host_that_is_empty_is_not_taken_for_none() {
+    let (inner, _) = counting(|request, _| ok(format!("{:?}", request.headers().get(header::HOST))));
+    let rule = Rule::ttl(MINUTE).key(Authority);
+    let cache = CacheLayer::new(Memory::new(1 << 20)).route("/t/{table}", rule).layer(inner);
+    for _ in 0..ENOUGH {
+        assert_eq!(text(send(&cache, get("/t/a")).await).await, "None");
+        let mut request = get("/t/a");
+        request.headers_mut().insert(header::HOST, HeaderValue::from_static(""));
+        assert_eq!(text(send(&cache, request).await).await, "Some(\"\")");
+    }
+}

@@ -271,7 +271,7 @@ impl Shared {
 
     #[inline]
     fn still_has(&self, entry: &Entry) -> Option<Life> {
-        if entry.has_left() { None } else { Some(self.life(entry)) }
+        if entry.has_left() { None } else { Some(self.life(entry)).filter(|life| *life != Life::Dead) }
     }
 
     fn keep(&self, entry: Arc<Entry>) -> Put {

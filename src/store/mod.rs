@@ -62,7 +62,8 @@ pub trait Store: Clone + fmt::Debug + Send + Sync + 'static {
     /// Memory always answers here, and a hit then takes no future at all.
     fn get_now(&self, key: KeyRef<'_>) -> Option<Lookup>;
 
-    /// What has become of an entry that [`get_now`](Self::get_now) has answered with before, if it would do so again now.
+    /// What has become of an entry that [`get_now`](Self::get_now) has answered with before, if it would do so again now: never that it
+    /// is dead.
     ///
     /// For a thread that keeps at hand what it is asked for often. `None`, the default, sends it to `get_now`.
     #[inline]
