@@ -3,13 +3,18 @@
 //! Most requests ask for what was asked for a moment ago, in the same words. Each thread remembers some of these words, so that such a
 //! request neither looks for its route nor writes its key again. What a target comes to depends on the target alone, for as long as its
 //! layer exists: nothing that is remembered can become wrong. Whether what is stored may be served is asked as it always is.
+//!
+//! Of a store that has to be asked, the names to ask with are remembered as well, where they depend on the target alone.
 
 use std::cell::RefCell;
 
 use http::{Extensions, Uri};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::key::{self, HostLine, Key, KeyRef};
+use crate::{
+    key::{self, HostLine, Key},
+    rules::ReadPlan,
+};
 
 /// How many targets a thread remembers. One takes the place of another that has the same hash.
 const SLOTS: usize = 512;
@@ -17,7 +22,8 @@ const SLOTS: usize = 512;
 /// The longest target that is remembered, its host included, and the longest key.
 const LONGEST: usize = 512;
 
-/// One hit in so many is remembered: what is asked for often gets its turn, and what is not costs next to nothing.
+/// One hit in so many is remembered, or one question to a store that has to be asked: what is asked for often gets its turn, and what is
+/// not costs next to nothing.
 const ONE_IN: u32 = 8;
 
 thread_local! {
@@ -37,6 +43,15 @@ pub(crate) struct Known {
     target: usize,
     rule: usize,
     key: Key,
+    /// For a store that has to be asked.
+    plan: Option<Box<ReadPlan>>,
+}
+
+/// What a target has come to.
+pub(crate) struct Comes {
+    pub(crate) rule: usize,
+    pub(crate) key: Key,
+    pub(crate) plan: Option<ReadPlan>,
 }
 
 /// What of a request its target is, as far as rules and keys go.
@@ -75,8 +90,13 @@ impl Known {
     }
 
     #[inline]
-    pub(crate) fn key(&self) -> KeyRef<'_> {
-        self.key.as_ref()
+    pub(crate) fn key(&self) -> &Key {
+        &self.key
+    }
+
+    #[inline]
+    pub(crate) fn plan(&self) -> Option<&ReadPlan> {
+        self.plan.as_deref()
     }
 }
 
@@ -96,7 +116,7 @@ pub(crate) fn with_known<T>(layer: u64, uri: &Uri, then: impl FnOnce(&Known) -> 
 }
 
 /// Remembers what a target has come to, if it is its turn.
-pub(crate) fn remember(layer: u64, words: Words<'_>, rule: usize, key: impl FnOnce() -> Key) {
+pub(crate) fn remember(layer: u64, words: Words<'_>, to: impl FnOnce() -> Comes) {
     let _ = RECALL.try_with(|recall| {
         let Ok(mut recall) = recall.try_borrow_mut() else { return };
         recall.turn = recall.turn.wrapping_add(1);
@@ -105,14 +125,15 @@ pub(crate) fn remember(layer: u64, words: Words<'_>, rule: usize, key: impl FnOn
         if !recall.turn.is_multiple_of(ONE_IN) || target.len() + host.len() > LONGEST || host.contains(&b'@') {
             return;
         }
-        let key = key();
+        let Comes { rule, key, plan } = to();
         if key.canonical().len() > LONGEST {
             return;
         }
         if recall.slots.is_empty() {
             recall.slots.resize_with(SLOTS, || None);
         }
-        let known = Known { layer, words: [target.as_bytes(), host].concat().into(), target: target.len(), rule, key };
+        let (words, plan) = ([target.as_bytes(), host].concat().into(), plan.map(Box::new));
+        let known = Known { layer, words, target: target.len(), rule, key, plan };
         recall.slots[slot(target)] = Some(known);
     });
 }

@@ -24,7 +24,7 @@ use crate::{
     namespace::{MAX_NAMESPACES, Namespace, Namespaces},
     semantics::Normalise,
     service::overrides_method,
-    store::Shape,
+    store::FirstShape,
 };
 
 /// A rule that has been checked against its route.
@@ -34,6 +34,8 @@ pub(crate) struct Compiled {
     rule: Rule,
     /// Its key depends on the target alone.
     of_target: bool,
+    /// What is planned for its requests does so as well.
+    plans_by_target: bool,
     /// The names that are the same for every request, up to the first that is not: the root, and the templates without parameters.
     base: Namespaces,
     /// The templates that follow.
@@ -44,7 +46,7 @@ pub(crate) struct Compiled {
     /// How many responses in a row had no `Vary`, as far as that is counted; or that one had.
     plain: Arc<AtomicU32>,
     /// That of the first response that was stored.
-    shape: Arc<Shape>,
+    shape: Arc<FirstShape>,
 }
 
 /// What has to be known of a request before it is handed to the inner service, for its response to be stored.
@@ -120,6 +122,11 @@ impl Compiled {
             }
         };
         let of_target = rule.key.is_of_target();
+        let plans_by_target = of_target
+            && !identified
+            && rule.namespaces_by.is_empty()
+            && !rule.groups
+            && !matches!(rule.lifetime, Lifetime::ByRequest(_));
         let mut base = Namespaces::root();
         let fixed = namespaces.iter().map_while(Template::fixed).map(|name| base.push(name)).count();
         let (base, namespaces) = (base.shared(), namespaces.into_iter().skip(fixed).collect());
@@ -127,6 +134,7 @@ impl Compiled {
             route: route.map(Into::into),
             rule,
             of_target,
+            plans_by_target,
             base,
             namespaces,
             clears,
@@ -157,6 +165,12 @@ impl Compiled {
     #[inline]
     pub(crate) fn is_of_target(&self) -> bool {
         self.of_target
+    }
+
+    /// Whether the target says all that [`plan`](Self::plan) depends on, too.
+    #[inline]
+    pub(crate) fn plans_by_target(&self) -> bool {
+        self.plans_by_target
     }
 
     #[inline]
@@ -217,7 +231,7 @@ impl Compiled {
     }
 
     /// What most responses are shaped like.
-    pub(crate) fn shape(&self) -> &Shape {
+    pub(crate) fn shape(&self) -> &FirstShape {
         &self.shape
     }
 

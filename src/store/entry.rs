@@ -1,6 +1,13 @@
 //! What is stored: a response as it will be sent, and what says whether it may be.
 
-use std::{fmt, sync::OnceLock, time::SystemTime};
+use std::{
+    fmt, mem,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::SystemTime,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::AGE};
@@ -21,8 +28,15 @@ pub struct Entry {
     times: Times,
     content: Content,
     http: Option<Box<Http>>,
-    weight: u64,
+    weight: Weight,
 }
+
+/// What an entry weighs; or, as long as nobody has asked, what it keeps alive besides what it is made of.
+#[derive(Debug)]
+struct Weight(AtomicU64);
+
+/// The bit that says that nobody has asked.
+const UNASKED: u64 = 1 << 63;
 
 /// What a rule under which HTTP decides has to know of a stored response.
 #[derive(Debug, Clone, Copy)]
@@ -94,8 +108,7 @@ impl Entry {
     pub(crate) fn new(key: Key, stamp: Stamp, draft: Draft) -> Self {
         let Draft { mut names, times, content, http } = draft;
         names.shrink();
-        let weight =
-            weigh(&key, &names, &content) + http.as_deref().map_or(0, |http| (size_of_val(http) + PER_ALLOCATION) as u64);
+        let weight = Weight(AtomicU64::new(weigh(&key, &names, &content, http.as_deref())));
         Self { key, stamp, names, times, content, http, weight }
     }
 
@@ -118,16 +131,18 @@ impl Entry {
             times: *times,
             content: content.clone(),
             http: http.clone(),
-            weight: *weight,
+            weight: Weight(AtomicU64::new(weight.0.load(Ordering::Relaxed))),
         }
     }
 
-    /// The same, read from bytes that it keeps alive: `held` of them are not its body.
+    /// One that was read from bytes that it keeps alive: `held` of them are not its body. Most are served and kept by nobody: it is
+    /// weighed when somebody asks.
     #[cfg(feature = "redis")]
+    #[inline]
     pub(crate) fn held(key: Key, stamp: Stamp, draft: Draft, held: usize) -> Self {
-        let mut entry = Self::new(key, stamp, draft);
-        entry.weight += held as u64;
-        entry
+        let Draft { mut names, times, content, http } = draft;
+        names.shrink();
+        Self { key, stamp, names, times, content, http, weight: Weight(AtomicU64::new(UNASKED | held as u64)) }
     }
 
     /// The key it answers; compared in full before it is served.
@@ -152,7 +167,14 @@ impl Entry {
 
     /// The bytes it takes: body, header fields, key, names and the overhead of keeping them.
     pub fn weight(&self) -> u64 {
-        self.weight
+        let weight = self.weight.0.load(Ordering::Relaxed);
+        if weight & UNASKED == 0 {
+            return weight;
+        }
+        let held = weight & !UNASKED;
+        let weight = weigh(&self.key, &self.names, &self.content, self.http()) + held;
+        self.weight.0.store(weight, Ordering::Relaxed);
+        weight
     }
 
     #[inline]
@@ -171,17 +193,23 @@ impl Entry {
         &self.content
     }
 
-    /// What it says, and when, of an entry that nobody keeps.
+    /// The response, taken out of an entry that nobody else has and nobody will look at again.
     #[inline]
-    pub(crate) fn into_content(self) -> (Content, Times) {
-        (self.content, self.times)
+    pub(crate) fn take_response(&mut self) -> Option<(StatusCode, HeaderMap, Bytes, Option<Box<HeaderMap>>)> {
+        match &mut self.content {
+            Content::Response { status, headers, body, trailers } => {
+                Some((*status, mem::take(headers), mem::take(body), trailers.take()))
+            }
+            Content::Variants(_) => None,
+        }
     }
 }
 
 /// Shows what a log may: no field and no byte of the response, which may be one user's alone.
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { key, stamp, names, times, weight, .. } = self;
+        let Self { key, stamp, names, times, .. } = self;
+        let weight = &self.weight();
         let mut entry = f.debug_struct("Entry");
         entry.field("key", key).field("stamp", stamp).field("namespaces", names).field("times", times).field("weight", weight);
         match &self.content {
@@ -196,7 +224,7 @@ impl fmt::Debug for Entry {
 /// say something there. Behind what caches before this one have said there it would not be found: there it is put on each hit anew.
 ///
 /// There is room for so many fields `more`; where there is need of none, a map of the same `shape` is filled in.
-pub(crate) fn finished(headers: &HeaderMap, tells: bool, more: usize, shape: &Shape) -> HeaderMap {
+pub(crate) fn finished(headers: &HeaderMap, tells: bool, more: usize, shape: &FirstShape) -> HeaderMap {
     let tells = tells && !headers.contains_key(CACHE_STATUS);
     if more == 0
         && let Some(finished) = shape.filled(headers, tells)
@@ -216,20 +244,48 @@ pub(crate) fn finished(headers: &HeaderMap, tells: bool, more: usize, shape: &Sh
     finished
 }
 
-/// The fields of a finished map, without their values. Responses to requests of one route mostly have the same, and to copy a map costs
-/// less than to find a place for each field anew.
-#[derive(Debug, Default)]
-pub(crate) struct Shape(OnceLock<HeaderMap>);
+/// The names of a map's fields, none of them there twice. Responses to requests of one route mostly have the same, and to copy a map
+/// costs less than to find a place for each field anew.
+#[derive(Debug)]
+pub(crate) struct Shape(HeaderMap);
 
 impl Shape {
     /// The most fields that are kept in mind.
     const MOST: usize = 24;
 
-    /// Takes the shape of a finished map, if none was taken yet and no field of it is there twice.
+    /// The shape of a map, if it is worth keeping in mind, with what of its values is `kept`.
+    pub(crate) fn of(map: &HeaderMap, kept: impl Fn(&HeaderName, &HeaderValue) -> Option<HeaderValue>) -> Option<Self> {
+        (map.len() == map.keys_len() && map.len() <= Self::MOST).then(|| {
+            let mut shape = map.clone();
+            for (name, value) in &mut shape {
+                *value = kept(name, value).unwrap_or(HeaderValue::from_static(""));
+            }
+            Self(shape)
+        })
+    }
+
+    /// The names, in their order.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &HeaderName> {
+        self.0.keys()
+    }
+
+    /// A map of this shape, whose values are those that were kept, or empty.
+    #[inline]
+    pub(crate) fn copy(&self) -> HeaderMap {
+        self.0.clone()
+    }
+}
+
+/// The shape of the first finished map that was shown to it.
+#[derive(Debug, Default)]
+pub(crate) struct FirstShape(OnceLock<Shape>);
+
+impl FirstShape {
+    /// Takes the shape of a finished map, if none was taken yet.
     pub(crate) fn take(&self, finished: &HeaderMap) {
-        if self.0.get().is_none() && finished.len() == finished.keys_len() && finished.len() <= Self::MOST {
-            let mut shape = finished.clone();
-            shape.values_mut().for_each(|value| *value = HeaderValue::from_static(""));
+        if self.0.get().is_none()
+            && let Some(shape) = Shape::of(finished, |_, _| None)
+        {
             let _ = self.0.set(shape);
         }
     }
@@ -237,12 +293,12 @@ impl Shape {
     /// The finished map of a response, if it has this shape.
     fn filled(&self, headers: &HeaderMap, tells: bool) -> Option<HeaderMap> {
         let shape = self.0.get()?;
-        let mut names = shape.keys();
+        let mut names = shape.names();
         let slots = names.next() == Some(&AGE) && (!tells || names.next() == Some(&CACHE_STATUS));
         if !slots || headers.len() != headers.keys_len() || !names.eq(headers.keys()) {
             return None;
         }
-        let mut filled = shape.clone();
+        let mut filled = shape.copy();
         let mut values = filled.values_mut();
         *values.next()? = HeaderValue::from_static("0");
         if tells {
@@ -260,7 +316,8 @@ const PER_ENTRY: usize = 160;
 /// An allocation's own overhead, rounding included, on the average of common allocators.
 const PER_ALLOCATION: usize = 16;
 
-fn weigh(key: &Key, names: &Namespaces, content: &Content) -> u64 {
+fn weigh(key: &Key, names: &Namespaces, content: &Content, http: Option<&Http>) -> u64 {
+    let http = http.map_or(0, |http| size_of_val(http) + PER_ALLOCATION);
     let content = match content {
         Content::Response { headers, body, trailers, .. } => {
             header_bytes(headers)
@@ -274,7 +331,7 @@ fn weigh(key: &Key, names: &Namespaces, content: &Content) -> u64 {
         }
     };
     let fixed = size_of::<Entry>() + PER_ENTRY + 4 * PER_ALLOCATION;
-    (fixed + key.heap() + names.heap() + content) as u64
+    (fixed + key.heap() + names.heap() + content + http) as u64
 }
 
 fn header_bytes(map: &HeaderMap) -> usize {
@@ -312,10 +369,10 @@ mod tests {
         ];
         let lines = |map: &HeaderMap| map.iter().map(|(name, value)| (name.clone(), value.clone())).collect::<Vec<_>>();
         for (taken, told) in shapes.iter().flat_map(|taken| [(taken, false), (taken, true)]) {
-            let shape = Shape::default();
-            shape.take(&finished(taken, told, 0, &Shape::default()));
+            let shape = FirstShape::default();
+            shape.take(&finished(taken, told, 0, &FirstShape::default()));
             for (headers, tells) in shapes.iter().flat_map(|headers| [(headers, false), (headers, true)]) {
-                let anew = finished(headers, tells, 0, &Shape::default());
+                let anew = finished(headers, tells, 0, &FirstShape::default());
                 assert_eq!(lines(&finished(headers, tells, 0, &shape)), lines(&anew), "{headers:?}, {taken:?}");
             }
         }

@@ -29,7 +29,9 @@ pub use codec::{KeyRing, KeyRingError};
 #[doc(hidden)]
 pub use codec::{bench_read, bench_stored};
 pub use entry::Entry;
-pub(crate) use entry::{Content, Draft, Http, Shape, Times, finished};
+#[cfg(feature = "redis")]
+pub(crate) use entry::Shape;
+pub(crate) use entry::{Content, Draft, FirstShape, Http, Times, finished};
 pub use epochs::{Bump, Life};
 pub(crate) use memory::KeyHasher;
 pub use memory::{Memory, MemoryBuilder};

@@ -275,7 +275,7 @@ impl Core {
         stamp: &Stamp,
     ) -> Result<Option<(Arc<Entry>, Life)>, Fault> {
         let Some(bytes) = bytes else { return Ok(None) };
-        match self.codec.decode_seeing(bytes, *key, names, stamp).map(Arc::new) {
+        match self.codec.decode_seeing(bytes, *key, names, stamp) {
             Ok(entry) => Ok(self.life_under(&entry, names, stamp).await?.map(|life| (entry, life))),
             Err(damage) => {
                 Box::pin(self.finds_damage(damage, key, names)).await;
