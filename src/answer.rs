@@ -122,19 +122,20 @@ pub(crate) struct Look {
     pub(crate) varying: Option<(Vary, Key)>,
 }
 
-/// The response that is at hand for a request. Without a stamp, so that it can be answered with, or nothing.
+/// The response that is at hand for a request. Without a stamp, so that it can be answered with, or nothing. `None` if the store has to
+/// be asked.
 #[inline]
 pub(crate) fn at_hand<St: Store>(
     store: &St,
     rule: &Compiled,
     primary: KeyRef<'_>,
     headers: &HeaderMap,
-) -> Option<(Arc<Entry>, Life)> {
-    let (entry, life) = store.get_now(primary)?.found?;
+) -> Option<Option<(Arc<Entry>, Life)>> {
+    let Some((entry, life)) = store.get_now(primary)?.found else { return Some(None) };
     match entry.content() {
-        Content::Response { .. } => Some((entry, life)),
+        Content::Response { .. } => Some(Some((entry, life))),
         Content::Variants(vary) => {
-            with_variant(rule, &store.context().secret, primary, vary, headers, |key| store.get_now(key)?.found)
+            with_variant(rule, &store.context().secret, primary, vary, headers, |key| Some(store.get_now(key)?.found))
         }
     }
 }
@@ -485,21 +486,17 @@ pub(crate) fn whole_of<St: Store, B>(
 /// The same of an entry that is let go: where nobody else has it, nothing of it is copied.
 pub(crate) fn from_last<St: Store, B>(
     shared: &Shared<St>,
-    entry: Arc<Entry>,
+    mut entry: Arc<Entry>,
     status_of: CacheStatus,
     now: Nanos,
 ) -> Response<CacheBody<B>> {
-    let entry = match Arc::try_unwrap(entry) {
-        Ok(entry) => entry,
-        Err(entry) => return from_whole(shared, &entry, status_of, now),
-    };
-    let (Content::Response { status, headers, body, trailers }, times) = entry.into_content() else {
-        unreachable!("a list of variants is never served")
+    let Some((status, headers, body, trailers)) = Arc::get_mut(&mut entry).and_then(Entry::take_response) else {
+        return from_whole(shared, &entry, status_of, now);
     };
     let mut response = Response::new(CacheBody::whole(body, trailers));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
-    finish(shared, &mut response, &times, status_of, now);
+    finish(shared, &mut response, entry.times(), status_of, now);
     response
 }
 

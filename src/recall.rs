@@ -7,6 +7,8 @@
 //! Of what it is asked for most a thread keeps the response at hand as well. Where many threads answer with one entry, each would
 //! otherwise write to the lock of its shard and to the counters of its owners, and the processors would hand these around among
 //! themselves. Here a hit writes to nothing that another thread reads. It still asks the store whether this is what it has.
+//!
+//! Of a store that has to be asked, the names to ask with are remembered as well, where they depend on the target alone.
 
 use std::{
     cell::{Cell, RefCell},
@@ -22,7 +24,8 @@ use http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
-    key::{self, HostLine, Key, KeyRef},
+    key::{self, HostLine, Key},
+    rules::ReadPlan,
     store::{Content, Entry},
 };
 
@@ -32,7 +35,8 @@ const SLOTS: usize = 512;
 /// The longest target that is remembered, its host included, and the longest key.
 const LONGEST: usize = 512;
 
-/// One hit in so many is remembered: what is asked for often gets its turn, and what is not costs next to nothing.
+/// One hit in so many is remembered, or one question to a store that has to be asked: what is asked for often gets its turn, and what is
+/// not costs next to nothing.
 const ONE_IN: u32 = 8;
 
 /// How many responses a thread has at hand, and the most bytes that each may take.
@@ -80,6 +84,8 @@ pub(crate) struct Known {
     target: usize,
     rule: usize,
     key: Key,
+    /// For a store that has to be asked.
+    plan: Option<Box<ReadPlan>>,
     /// How often it was asked for since it was remembered, or since its response is at hand.
     asked: Cell<u32>,
     response: Cell<Option<Rc<Response>>>,
@@ -160,6 +166,13 @@ fn own_fields(headers: &HeaderMap) -> Option<HeaderMap> {
     Some(own)
 }
 
+/// What a target has come to.
+pub(crate) struct Comes {
+    pub(crate) rule: usize,
+    pub(crate) key: Key,
+    pub(crate) plan: Option<ReadPlan>,
+}
+
 /// What of a request its target is, as far as rules and keys go.
 #[derive(Clone, Copy)]
 pub(crate) struct Words<'a> {
@@ -198,8 +211,13 @@ impl Known {
     }
 
     #[inline]
-    pub(crate) fn key(&self) -> KeyRef<'_> {
-        self.key.as_ref()
+    pub(crate) fn key(&self) -> &Key {
+        &self.key
+    }
+
+    #[inline]
+    pub(crate) fn plan(&self) -> Option<&ReadPlan> {
+        self.plan.as_deref()
     }
 
     /// Its response, if it is at hand and the store need not learn that it is asked for.
@@ -278,7 +296,7 @@ impl Places<'_> {
 }
 
 /// Remembers what a target has come to, if it is its turn.
-pub(crate) fn remember(layer: u64, words: Words<'_>, rule: usize, key: impl FnOnce() -> Key) {
+pub(crate) fn remember(layer: u64, words: Words<'_>, to: impl FnOnce() -> Comes) {
     let _ = RECALL.try_with(|recall| {
         let Ok(mut recall) = recall.try_borrow_mut() else { return };
         recall.turn = recall.turn.wrapping_add(1);
@@ -288,7 +306,7 @@ pub(crate) fn remember(layer: u64, words: Words<'_>, rule: usize, key: impl FnOn
         if !its_turn || target.len() + host.len() > LONGEST || host.contains(&b'@') {
             return;
         }
-        let key = key();
+        let Comes { rule, key, plan } = to();
         if key.canonical().len() > LONGEST {
             return;
         }
@@ -296,8 +314,8 @@ pub(crate) fn remember(layer: u64, words: Words<'_>, rule: usize, key: impl FnOn
             recall.slots.resize_with(SLOTS, || None);
         }
         let words: Box<[u8]> = [target.as_bytes(), host].concat().into();
-        let (asked, response) = (Cell::new(0), Cell::new(None));
-        recall.slots[slot(target)] = Some(Known { layer, words, target: target.len(), rule, key, asked, response });
+        let (plan, asked, response) = (plan.map(Box::new), Cell::new(0), Cell::new(None));
+        recall.slots[slot(target)] = Some(Known { layer, words, target: target.len(), rule, key, plan, asked, response });
     });
 }
 
@@ -340,7 +358,8 @@ mod tests {
     /// The store has answered for a target so many times, and each was its turn to be remembered.
     fn answer(target: &Uri, entry: &Arc<Entry>, times: u32) {
         let words = Words::of(target, &Extensions::new(), HostLine::Unknown).expect("a plain target");
-        (0..ONE_IN).for_each(|_| remember(LAYER, words, 0, || Key::new(target.path().as_bytes())));
+        let comes = || Comes { rule: 0, key: Key::new(target.path().as_bytes()), plan: None };
+        (0..ONE_IN).for_each(|_| remember(LAYER, words, comes));
         (0..times).for_each(|_| hear(target, entry));
     }
 

@@ -24,7 +24,7 @@ use crate::{
     key::{self, Extracted, HostLine, Key, KeyRef, KeyWriter, RequestView, is_secret},
     layer::Shared,
     parts,
-    recall::{self, Words},
+    recall::{self, Comes, Words},
     road,
     rules::{Compiled, Found, ReadPlan},
     semantics::{self, CacheControl, Vary},
@@ -96,6 +96,7 @@ where
         let early = match recalled(&self.shared, &request) {
             Some(Recalled::Whole(entry, now)) => return ResponseFuture::ready(whole(&self.shared, &entry, now)),
             Some(Recalled::AtHand(response, now)) => return ResponseFuture::ready(at_hand(&self.shared, &response, now)),
+            Some(Recalled::Wait(quest)) => return self.wait(quest, request, None),
             Some(Recalled::Early) => true,
             None => false,
         };
@@ -231,7 +232,19 @@ impl Quest {
         less: bool,
         http: Option<Box<AskedHttp>>,
     ) -> Self {
-        let (primary, plan) = (key.to_owned(), rule.plan(view, key));
+        Self::planned(rule, key.to_owned(), rule.plan(view, key), request, less, http)
+    }
+
+    /// The same, where it is known already what is planned.
+    #[inline]
+    fn planned<B>(
+        rule: &Arc<Compiled>,
+        primary: Key,
+        plan: ReadPlan,
+        request: &Request<B>,
+        less: bool,
+        http: Option<Box<AskedHttp>>,
+    ) -> Self {
         Self { rule: rule.clone(), primary, plan, asked: Asked::of(request, less, http) }
     }
 
@@ -321,9 +334,12 @@ enum Recalled {
     AtHand(Rc<recall::Response>, Nanos),
     /// The lot has fallen on this hit to refresh its entry. It is drawn once.
     Early,
+    /// The store has to be asked first.
+    Wait(Box<Quest>),
 }
 
-/// The short way: a fresh hit on a target that is remembered, asked for as a whole. All else goes the whole way.
+/// The short way: a fresh hit on a target that is remembered, asked for as a whole, or the question to a store that has to be asked.
+/// All else goes the whole way.
 #[inline]
 fn recalled<St: Store, R: Body>(shared: &Shared<St>, request: &Request<R>) -> Option<Recalled> {
     recall::with_known(shared.id, request.uri(), |known, places| {
@@ -332,7 +348,8 @@ fn recalled<St: Store, R: Body>(shared: &Shared<St>, request: &Request<R>) -> Op
         if *request.method() != Method::GET || !known.is_of(Words::of(request.uri(), request.extensions(), asks.host)?) {
             return None;
         }
-        let http = asked_http(request, &Target { rule, asks, key: known.key(), identified: false, early: false }).ok()?;
+        let key = known.key().as_ref();
+        let http = asked_http(request, &Target { rule, asks, key, identified: false, early: false }).ok()?;
         if let Some(response) = known.response() {
             let life = shared.store.still_has(response.entry());
             let now = shared.store.context().clock.nanos();
@@ -342,7 +359,12 @@ fn recalled<St: Store, R: Body>(shared: &Shared<St>, request: &Request<R>) -> Op
                 _ => known.let_go(),
             }
         }
-        let (entry, life) = answer::at_hand(&shared.store, rule, known.key(), request.headers())?;
+        let Some(found) = answer::at_hand(&shared.store, rule, key, request.headers()) else {
+            let plan = known.plan()?.clone();
+            let http = http.map(Box::new);
+            return Some(Recalled::Wait(Box::new(Quest::planned(rule, known.key().clone(), plan, request, false, http))));
+        };
+        let (entry, life) = found?;
         let now = shared.store.context().clock.nanos();
         match answer::judge(&entry, life, rule, http.as_ref(), now) {
             Verdict::Fresh => {
@@ -378,16 +400,26 @@ fn look_up<St: Store, R: Body>(
     let (identified, hashed) = (writer.identified(), writer.has_hashed());
     let key = KeyRef::new(scratch);
     let step = step(shared, request, &Target { rule, asks, key, identified, early }, &view)?;
-    if let Step::Whole(entry, _) = &step
+    if matches!(step, Step::Whole(..) | Step::Wait(_))
         && rule.is_of_target()
         // Whatever is hashed in the key stands in the target as it is: it is not kept.
         && !hashed
         && !asks.query
         && let Some(words) = Words::of(request.uri(), request.extensions(), asks.host)
     {
-        // That of the entry, which is compared faster, unless it is the key of a variant.
-        let same = || if entry.key().as_ref() == key { entry.key().clone() } else { key.to_owned() };
-        recall::remember(shared.id, words, *place, same);
+        match &step {
+            // The key of the entry, which is compared faster, unless it is that of a variant.
+            Step::Whole(entry, _) => recall::remember(shared.id, words, || {
+                let own = entry.key();
+                Comes { rule: *place, key: if own.as_ref() == key { own.clone() } else { key.to_owned() }, plan: None }
+            }),
+            Step::Wait(quest) if rule.plans_by_target() => recall::remember(shared.id, words, || {
+                let plan = quest.plan.clone();
+                let plan = ReadPlan { names: plan.names.shared(), ..plan };
+                Comes { rule: *place, key: quest.primary.clone(), plan: Some(plan) }
+            }),
+            _ => {}
+        }
     }
     Ok(step)
 }

@@ -63,6 +63,76 @@ async fn what_one_process_stores_another_serves() {
     }
 }
 
+/// A target that was asked for in these words before is not routed again: it is asked with the names that it had.
+#[tokio::test]
+async fn a_target_that_is_remembered_is_cleared_by_its_own_names_and_by_no_others() {
+    let server = Server::start().await;
+    for coherence in [Coherence::Leased, Coherence::Validated] {
+        let store = builder(&server).prefix(&format!("{coherence:?}")).coherence(coherence).build().await.unwrap();
+        let (inner, calls) = counting(|request, n| ok(format!("{} {:?} {n}", request.uri(), request.headers().get("host"))));
+        let cache = CacheLayer::new(store.clone()).rules(one_rule(rule())).layer(inner);
+        let asked = [("/t/x", "one.example"), ("/t/y", "one.example"), ("/t/x", "two.example"), ("/t/x?a=1", "one.example")];
+        let ask = async |(target, host): (&str, &'static str)| {
+            let mut request = get(target);
+            request.headers_mut().insert("host", http::HeaderValue::from_static(host));
+            text(send(&cache, request).await).await
+        };
+        let settled = async || {
+            let mut answers = Vec::new();
+            for asked in asked {
+                until("it is stored", async || ask(asked).await == ask(asked).await).await;
+                let answer = ask(asked).await;
+                let host = http::HeaderValue::from_static(asked.1);
+                assert!(answer.starts_with(&format!("{} {:?}", asked.0, Some(host))), "{answer}");
+                // Until each is remembered.
+                for _ in 0..40 {
+                    assert_eq!(ask(asked).await, answer);
+                }
+                answers.push(answer);
+            }
+            answers
+        };
+        let before = settled().await;
+        let called = calls.load(Ordering::SeqCst);
+        assert_eq!(settled().await, before);
+        assert_eq!(calls.load(Ordering::SeqCst), called, "all of them are hits");
+        store.invalidate(["t:y"]).await.unwrap();
+        let after = settled().await;
+        let same: Vec<bool> = before.iter().zip(&after).map(|(before, after)| before == after).collect();
+        assert_eq!(same, [true, false, true, true], "{coherence:?}");
+        store.invalidate(["t:x"]).await.unwrap();
+        let last = settled().await;
+        let same: Vec<bool> = after.iter().zip(&last).map(|(before, after)| before == after).collect();
+        assert_eq!(same, [false, true, false, false], "{coherence:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_depend_on_more_than_the_target_are_never_remembered_by_it() {
+    let server = Server::start().await;
+    let store = builder(&server).coherence(Coherence::Validated).build().await.unwrap();
+    let by = |request: &RequestView<'_>| {
+        let tenant = request.headers().get("x-tenant").and_then(|tenant| tenant.to_str().ok()).unwrap_or("none");
+        vec![Namespace::of(["tenant", tenant])]
+    };
+    let (inner, _) = counting(|_, n| ok(format!("{n}")));
+    let cache = CacheLayer::new(store.clone()).rules(one_rule(rule().namespaces_by(by))).layer(inner);
+    let ask = async |tenant: &'static str| {
+        let mut request = get("/t/x");
+        request.headers_mut().insert("x-tenant", http::HeaderValue::from_static(tenant));
+        text(send(&cache, request).await).await
+    };
+    for _ in 0..20 {
+        until("it is stored for one", async || ask("one").await == ask("one").await).await;
+        until("it is stored for the other", async || ask("other").await == ask("other").await).await;
+    }
+    let before = ask("other").await;
+    store.invalidate(["tenant:one"]).await.unwrap();
+    assert_eq!(ask("other").await, before);
+    store.invalidate(["tenant:other"]).await.unwrap();
+    assert_ne!(ask("other").await, before);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bump_during_a_fill_wins_whoever_bumps() {
     let server = Server::start().await;

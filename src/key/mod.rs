@@ -69,7 +69,7 @@ impl Key {
     /// The key, to be looked up.
     #[inline]
     pub fn as_ref(&self) -> KeyRef<'_> {
-        KeyRef { hash: self.hash, canonical: &self.canonical }
+        KeyRef { hash: self.hash, canonical: Canonical::Kept(&self.canonical) }
     }
 
     pub(crate) fn heap(&self) -> usize {
@@ -78,24 +78,45 @@ impl Key {
 }
 
 /// A key that is only looked up: borrowed from where it was written.
-#[derive(Clone, Copy, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct KeyRef<'a> {
     hash: u128,
-    canonical: &'a [u8],
+    canonical: Canonical<'a>,
 }
 
-impl PartialEq for KeyRef<'_> {
+/// Where the canonical bytes are. As small as a slice: it is held wherever a store is waited for.
+#[derive(Clone, Copy)]
+enum Canonical<'a> {
+    Written(&'a [u8]),
+    /// They can be shared.
+    Kept(&'a Arc<[u8]>),
+}
+
+impl PartialEq for Canonical<'_> {
     #[inline]
     fn eq(&self, other: &Self) -> bool {
         // What is remembered of a target and what is stored are the same bytes most of the time.
-        self.hash == other.hash && (ptr::eq(self.canonical, other.canonical) || self.canonical == other.canonical)
+        let (one, other) = (self.bytes(), other.bytes());
+        ptr::eq(one, other) || one == other
+    }
+}
+
+impl Eq for Canonical<'_> {}
+
+impl<'a> Canonical<'a> {
+    #[inline]
+    fn bytes(self) -> &'a [u8] {
+        match self {
+            Self::Written(bytes) => bytes,
+            Self::Kept(bytes) => bytes,
+        }
     }
 }
 
 impl<'a> KeyRef<'a> {
     #[inline]
     pub(crate) fn new(canonical: &'a [u8]) -> Self {
-        Self { hash: xxh3_128(canonical), canonical }
+        Self { hash: xxh3_128(canonical), canonical: Canonical::Written(canonical) }
     }
 
     /// The index.
@@ -107,17 +128,21 @@ impl<'a> KeyRef<'a> {
     /// The canonical bytes.
     #[inline]
     pub fn canonical(&self) -> &'a [u8] {
-        self.canonical
+        self.canonical.bytes()
     }
 
     /// Whether it is that of a rule where HTTP decides: each write to its URI clears it.
     pub(crate) fn is_of_http(&self) -> bool {
-        self.canonical.first() == Some(&(write::Tag::Http as u8))
+        self.canonical().first() == Some(&(write::Tag::Http as u8))
     }
 
-    /// A key of its own.
+    /// A key of its own; nothing is copied of one that is there.
     pub fn to_owned(&self) -> Key {
-        Key { hash: self.hash, canonical: self.canonical.into() }
+        let canonical = match self.canonical {
+            Canonical::Written(bytes) => bytes.into(),
+            Canonical::Kept(bytes) => bytes.clone(),
+        };
+        Key { hash: self.hash, canonical }
     }
 }
 

@@ -34,6 +34,8 @@ pub(crate) struct Compiled {
     rule: Rule,
     /// Its key depends on the target alone.
     of_target: bool,
+    /// What is planned for its requests does so as well.
+    plans_by_target: bool,
     /// The names that are the same for every request, up to the first that is not: the root, and the templates without parameters.
     base: Namespaces,
     /// The templates that follow.
@@ -122,6 +124,11 @@ impl Compiled {
             }
         };
         let of_target = rule.key.is_of_target();
+        let plans_by_target = of_target
+            && !identified
+            && rule.namespaces_by.is_empty()
+            && !rule.groups
+            && !matches!(rule.lifetime, Lifetime::ByRequest(_));
         let mut base = Namespaces::root();
         let fixed = namespaces.iter().map_while(Template::fixed).map(|name| base.push(name)).count();
         let (base, namespaces): (_, Vec<_>) = (base.shared(), namespaces.into_iter().skip(fixed).collect());
@@ -130,6 +137,7 @@ impl Compiled {
             route: route.map(Into::into),
             rule,
             of_target,
+            plans_by_target,
             base,
             namespaces,
             is_plain,
@@ -161,6 +169,12 @@ impl Compiled {
     #[inline]
     pub(crate) fn is_of_target(&self) -> bool {
         self.of_target
+    }
+
+    /// Whether the target says all that [`plan`](Self::plan) depends on, too.
+    #[inline]
+    pub(crate) fn plans_by_target(&self) -> bool {
+        self.plans_by_target
     }
 
     #[inline]

@@ -5,7 +5,7 @@ use std::{
     fmt, mem,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::SystemTime,
 };
@@ -29,10 +29,23 @@ pub struct Entry {
     times: Times,
     content: Content,
     http: Option<Box<Http>>,
-    weight: u64,
+    weight: Weight,
     gone: AtomicBool,
     /// The number of the shape that its header map was filled into; 0 if there was none.
     shape: u64,
+}
+
+/// What an entry weighs; or, as long as nobody has asked, what it keeps alive besides what it is made of.
+#[derive(Debug)]
+struct Weight(AtomicU64);
+
+/// The bit that says that nobody has asked.
+const UNASKED: u64 = 1 << 63;
+
+impl Weight {
+    fn of(bytes: u64) -> Self {
+        Self(AtomicU64::new(bytes))
+    }
 }
 
 /// What a rule under which HTTP decides has to know of a stored response.
@@ -138,7 +151,7 @@ impl Entry {
     pub(crate) fn new(key: Key, stamp: Stamp, draft: Draft) -> Self {
         let Draft { mut names, times, content, http } = draft;
         names.shrink();
-        let weight = weigh(&key, &names, http.as_deref(), content.bytes());
+        let weight = Weight::of(weigh(&key, &names, http.as_deref(), content.bytes()));
         Self { key, stamp, names, times, content, http, weight, gone: AtomicBool::new(false), shape: 0 }
     }
 
@@ -149,7 +162,7 @@ impl Entry {
         names.shrink();
         let (headers, shape, bytes) = fields.into_parts();
         let content = bytes + body.len() + PER_ALLOCATION + trailers.as_deref().map_or(0, whole_map);
-        let weight = weigh(&key, &names, http.as_deref(), content);
+        let weight = Weight::of(weigh(&key, &names, http.as_deref(), content));
         let content = Content::Response { status, headers, body, trailers };
         let entry = Self { key, stamp, names, times, content, http, weight, gone: AtomicBool::new(false), shape };
         let aside = ASIDE.try_with(Cell::take).ok().flatten();
@@ -169,8 +182,9 @@ impl Entry {
     /// of one shape. Its body is let go, and so is all of one that is large without, that is of no shape, or that somebody still reads.
     pub(crate) fn put_aside(mut entry: Arc<Self>) {
         let Some(sole) = Arc::get_mut(&mut entry).filter(|sole| sole.shape != 0) else { return };
+        let whole = sole.weight();
         let Content::Response { body, trailers: None, .. } = &mut sole.content else { return };
-        if sole.weight - body.len() as u64 > MOST_ASIDE {
+        if whole - body.len() as u64 > MOST_ASIDE {
             return;
         }
         drop(mem::take(body));
@@ -215,18 +229,21 @@ impl Entry {
             times: *times,
             content: content.clone(),
             http: http.clone(),
-            weight: *weight,
+            weight: Weight::of(weight.0.load(Ordering::Relaxed)),
             gone: AtomicBool::new(false),
             shape: *shape,
         }
     }
 
-    /// The same, read from bytes that it keeps alive: `held` of them are not its body.
+    /// One that was read from bytes that it keeps alive: `held` of them are not its body. Most are served and kept by nobody: it is
+    /// weighed when somebody asks.
     #[cfg(feature = "redis")]
+    #[inline]
     pub(crate) fn held(key: Key, stamp: Stamp, draft: Draft, held: usize) -> Self {
-        let mut entry = Self::new(key, stamp, draft);
-        entry.weight += held as u64;
-        entry
+        let Draft { mut names, times, content, http } = draft;
+        names.shrink();
+        let weight = Weight::of(UNASKED | held as u64);
+        Self { key, stamp, names, times, content, http, weight, gone: AtomicBool::new(false), shape: 0 }
     }
 
     /// The key it answers; compared in full before it is served.
@@ -251,7 +268,14 @@ impl Entry {
 
     /// The bytes it takes: body, header fields, key, names and the overhead of keeping them.
     pub fn weight(&self) -> u64 {
-        self.weight
+        let weight = self.weight.0.load(Ordering::Relaxed);
+        if weight & UNASKED == 0 {
+            return weight;
+        }
+        let held = weight & !UNASKED;
+        let weight = weigh(&self.key, &self.names, self.http(), self.content.bytes()) + held;
+        self.weight.0.store(weight, Ordering::Relaxed);
+        weight
     }
 
     /// A store has let it go, or something else is in its place.
@@ -281,17 +305,23 @@ impl Entry {
         &self.content
     }
 
-    /// What it says, and when, of an entry that nobody keeps.
+    /// The response, taken out of an entry that nobody else has and nobody will look at again.
     #[inline]
-    pub(crate) fn into_content(self) -> (Content, Times) {
-        (self.content, self.times)
+    pub(crate) fn take_response(&mut self) -> Option<(StatusCode, HeaderMap, Bytes, Option<Box<HeaderMap>>)> {
+        match &mut self.content {
+            Content::Response { status, headers, body, trailers } => {
+                Some((*status, mem::take(headers), mem::take(body), trailers.take()))
+            }
+            Content::Variants(_) => None,
+        }
     }
 }
 
 /// Shows what a log may: no field and no byte of the response, which may be one user's alone.
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { key, stamp, names, times, weight, .. } = self;
+        let Self { key, stamp, names, times, .. } = self;
+        let weight = &self.weight();
         let mut entry = f.debug_struct("Entry");
         entry.field("key", key).field("stamp", stamp).field("namespaces", names).field("times", times).field("weight", weight);
         match &self.content {

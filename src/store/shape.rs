@@ -148,6 +148,21 @@ impl Role {
     }
 }
 
+/// The most fields that are kept in mind.
+const MOST: usize = 24;
+
+/// A copy of a map to be filled in, with what of its values is `kept`, and the others empty; if its fields are few, and none is there
+/// twice.
+pub(super) fn emptied(map: &HeaderMap, kept: impl Fn(&HeaderName, &HeaderValue) -> Option<HeaderValue>) -> Option<HeaderMap> {
+    (map.len() == map.keys_len() && map.len() <= MOST).then(|| {
+        let mut emptied = map.clone();
+        for (name, value) in &mut emptied {
+            *value = kept(name, value).unwrap_or(HeaderValue::from_static(""));
+        }
+        emptied
+    })
+}
+
 /// The fields of a finished map, without their values. Responses to requests of one route mostly have the same: they are known by one
 /// comparison, and to fill in a map costs less than to find a place for each field anew.
 #[derive(Debug, Default)]
@@ -170,12 +185,9 @@ struct Shaped {
 }
 
 impl Shape {
-    /// The most fields that are kept in mind.
-    const MOST: usize = 24;
-
     /// Takes the shape of a finished map, if none was taken yet, no field of it is there twice, and none needs more than to be read.
     pub(crate) fn take(&self, finished: &HeaderMap, tells: bool) {
-        if self.0.get().is_none() && finished.len() == finished.keys_len() && finished.len() <= Self::MOST {
+        if self.0.get().is_none() {
             self.take_first(finished, tells);
         }
     }
@@ -188,8 +200,7 @@ impl Shape {
         if !roles.iter().all(|role| role.is_simple()) {
             return;
         }
-        let mut map = finished.clone();
-        map.values_mut().for_each(|value| *value = HeaderValue::from_static(""));
+        let Some(map) = emptied(finished, |_, _| None) else { return };
         let bytes = header_bytes(&map) + "0".len();
         let read = roles.iter().rposition(|role| *role != Role::Plain).map_or(0, |last| last + 1);
         // What is not kept is the same as no other.

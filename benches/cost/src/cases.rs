@@ -103,7 +103,7 @@ pub const CASES: &[Case] = &[
         Box::new(move || drop(black_box(bytes::Bytes::from(stored.clone()))))
     }),
     #[cfg(feature = "redis")]
-    case("a stored entry, decoded", "a stored entry, copied", 5_000, Limit::Most(7_800.0), || {
+    case("a stored entry, decoded", "a stored entry, copied", 5_000, Limit::Most(5_250.0), || {
         let (entry, stored) = ours::stored(Origin::of(KIB));
         Box::new(move || drop(black_box(tower_response_cache::bench_read(stored.clone().into(), &entry).expect("an entry"))))
     }),

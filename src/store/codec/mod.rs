@@ -46,6 +46,7 @@ mod compress;
 mod names;
 mod read;
 mod seal;
+mod shapes;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -149,14 +150,14 @@ impl Codec {
         key: KeyRef<'_>,
         names: &Namespaces,
         seen: &Stamp,
-    ) -> Result<Entry, Damaged> {
+    ) -> Result<Arc<Entry>, Damaged> {
         let (form, contents) = self.contents(bytes, key.hash())?;
         read::entry(contents, form & COMPRESSED != 0, key, names, seen)
     }
 
     /// The same, where only the epoch of this process is known.
     #[cfg(any(test, fuzzing))]
-    pub(crate) fn decode(&self, bytes: Bytes, key: KeyRef<'_>, epoch: u64) -> Result<Entry, Damaged> {
+    pub(crate) fn decode(&self, bytes: Bytes, key: KeyRef<'_>, epoch: u64) -> Result<Arc<Entry>, Damaged> {
         self.decode_seeing(bytes, key, &Namespaces::default(), &Stamp::local(epoch))
     }
 
@@ -196,7 +197,7 @@ pub fn bench_stored(entry: &Entry) -> Option<Bytes> {
 
 /// For the same: what is stored, read for a request that has found the names and generations of `like`.
 #[doc(hidden)]
-pub fn bench_read(stored: Bytes, like: &Entry) -> Option<Entry> {
+pub fn bench_read(stored: Bytes, like: &Entry) -> Option<Arc<Entry>> {
     Codec::default().decode_seeing(stored, like.key().as_ref(), like.namespaces(), like.stamp()).ok()
 }
 

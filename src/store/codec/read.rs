@@ -6,10 +6,13 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use super::{Damaged, compress, names};
+use super::{
+    Damaged, compress, names,
+    shapes::{self, Known, Written},
+};
 use crate::{
     key::KeyRef,
-    namespace::{Namespaces, Place},
+    namespace::{Name, Namespaces, Place},
     semantics::{Freshness, Vary},
     store::{Content, Draft, Entry, Generation, Http, Stamp, Times},
 };
@@ -42,7 +45,7 @@ pub(super) fn entry(
     key: KeyRef<'_>,
     likely: &Namespaces,
     seen: &Stamp,
-) -> Result<Entry, Damaged> {
+) -> Result<Arc<Entry>, Damaged> {
     let whole = contents.len();
     let (length, _) = contents.split_first_chunk::<4>().ok_or(Damaged::Truncated)?;
     let body_at = (u32::from_le_bytes(*length) as usize).checked_add(4).filter(|at| *at <= whole).ok_or(Damaged::Truncated)?;
@@ -64,14 +67,14 @@ pub(super) fn entry(
     let stamp = seen.but(at.generations_like(names.count(), seen)?);
     let http = if parts & HTTP == 0 { None } else { Some(Box::new(at.rules()?)) };
     let content = match parts & VARIANTS {
-        0 => at.response(parts, body)?,
+        0 => at.response(parts, body, outermost(&names))?,
         _ if body.is_empty() => at.variants(parts)?,
         _ => return Err(Damaged::Trailing),
     };
     if !at.rest.is_empty() {
         return Err(Damaged::Trailing);
     }
-    Ok(Entry::held(key.to_owned(), stamp, Draft { names, times, content, http }, held))
+    Ok(Arc::new(Entry::held(key.to_owned(), stamp, Draft { names, times, content, http }, held)))
 }
 
 /// The names of an entry and their generations, whatever its key.
@@ -94,6 +97,15 @@ fn is_new(map: &mut HeaderMap, name: HeaderName, value: HeaderValue, new: bool) 
     match map.try_append(name, value) {
         Ok(appended) if appended != new => Ok(()),
         _ => Err(Damaged::Malformed),
+    }
+}
+
+/// A hash of the outermost name below the root, which entries of a rule mostly share.
+#[inline]
+fn outermost(names: &Namespaces) -> u64 {
+    match names.names().nth(1) {
+        Some(Name::Text { hash, .. }) => hash,
+        _ => 0,
     }
 }
 
@@ -220,16 +232,54 @@ impl<'a> Cursor<'a> {
         Vary::of_names(parts & STAR != 0, names).map(Content::Variants).ok_or(Damaged::Malformed)
     }
 
-    fn response(&mut self, parts: u8, body: Bytes) -> Result<Content, Damaged> {
+    /// What is `likely` the same has the same fields.
+    fn response(&mut self, parts: u8, body: Bytes, likely: u64) -> Result<Content, Damaged> {
         let status = StatusCode::from_u16(u16::from_le_bytes(self.array()?)).map_err(|_| Damaged::Malformed)?;
-        let headers = self.fields()?;
-        let trailers = if parts & TRAILERS == 0 { None } else { Some(Box::new(self.fields()?)) };
+        let likely = likely ^ u64::from(status.as_u16());
+        let headers = self.fields(likely)?;
+        let trailers = if parts & TRAILERS == 0 { None } else { Some(Box::new(self.fields(!likely)?)) };
         let body = if parts & PACKED == 0 { body } else { compress::unpack(&body, self.number()? as usize)? };
         Ok(Content::Response { status, headers, body, trailers })
     }
 
-    fn fields(&mut self) -> Result<HeaderMap, Damaged> {
+    /// Fields: filled into a map like one that was read lately, if they have its names; else one by one.
+    fn fields(&mut self, likely: u64) -> Result<HeaderMap, Damaged> {
         let count = self.count(2)?;
+        let likely = likely ^ count as u64;
+        let start = self.rest;
+        if let Some(map) = shapes::with_known(likely, |known| self.filled(known, count).transpose()) {
+            return map;
+        }
+        self.rest = start;
+        let map = self.one_by_one(count)?;
+        shapes::learn(likely, &map);
+        Ok(map)
+    }
+
+    /// The fields, if they have the names of those that are known; where they are damaged before that is told, they are damaged.
+    #[inline]
+    fn filled(&mut self, known: &Known, count: usize) -> Result<Option<HeaderMap>, Damaged> {
+        if known.names.len() != count {
+            return Ok(None);
+        }
+        let mut map = known.shape.clone();
+        for (name, place) in known.names.iter().zip(map.values_mut()) {
+            match name {
+                Written::Number(number) if self.u8()? == *number => {}
+                Written::Text(text) if let Some(rest) = self.rest.strip_prefix(&**text) => self.rest = rest,
+                _ => return Ok(None),
+            }
+            let number = self.number()?;
+            let bytes = self.take((number / 2) as usize)?;
+            // What is remembered is never sensitive.
+            if number % 2 == 1 || bytes != place.as_bytes() {
+                *place = self.value_of(bytes, number % 2 == 1)?;
+            }
+        }
+        Ok(Some(map))
+    }
+
+    fn one_by_one(&mut self, count: usize) -> Result<HeaderMap, Damaged> {
         let mut map = HeaderMap::try_with_capacity(count).map_err(|_| Damaged::Malformed)?;
         for _ in 0..count {
             let tag = self.u8()?;
@@ -268,11 +318,17 @@ impl<'a> Cursor<'a> {
     #[inline]
     fn value(&mut self) -> Result<HeaderValue, Damaged> {
         let number = self.number()?;
-        let start = self.whole.len() - self.rest.len();
-        let len = self.take((number / 2) as usize)?.len();
-        let bytes = self.whole.slice(start..start + len);
+        let bytes = self.take((number / 2) as usize)?;
+        self.value_of(bytes, number % 2 == 1)
+    }
+
+    /// The value whose bytes were just taken.
+    #[inline]
+    fn value_of(&self, bytes: &[u8], sensitive: bool) -> Result<HeaderValue, Damaged> {
+        let end = self.whole.len() - self.rest.len();
+        let bytes = self.whole.slice(end - bytes.len()..end);
         let mut value = HeaderValue::from_maybe_shared(bytes).map_err(|_| Damaged::Malformed)?;
-        value.set_sensitive(number % 2 == 1);
+        value.set_sensitive(sensitive);
         Ok(value)
     }
 
@@ -289,7 +345,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// LEB128, in its shortest form.
-    #[inline]
+    #[inline(always)]
     fn number(&mut self) -> Result<u32, Damaged> {
         match self.u8()? {
             first @ 0..0x80 => Ok(u32::from(first)),

@@ -332,7 +332,7 @@ fn damage_has_the_word_for_its_kind() {
 }
 
 /// What reads contents with one byte put in place of another, under the right checksum.
-fn with_byte(contents: &[u8], at: usize, byte: u8, key: KeyRef<'_>) -> Result<Entry, Damaged> {
+fn with_byte(contents: &[u8], at: usize, byte: u8, key: KeyRef<'_>) -> Result<Arc<Entry>, Damaged> {
     let mut changed = contents.to_vec();
     changed[at] = byte;
     Codec::default().decode(framed(0, &changed), key, EPOCH)
@@ -439,6 +439,65 @@ proptest! {
         // Here nothing stands in the way but the parser.
         let _ = Codec::default().decode(framed(0, &contents), key.as_ref(), 0);
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// A thread remembers what it has read: the same bytes come to the same, or to the same damage, in one that has read nothing.
+    #[test]
+    fn what_was_read_before_changes_nothing_of_what_is_read(
+        many in vec((alike_fields(), option::of(alike_fields()), option::of((any::<prop::sample::Index>(), any::<u8>()))), 1..12),
+    ) {
+        for (headers, trailers, damage) in many {
+            let entry = entry(some_key(), names_of(&some_key()), response(&headers, "body", trailers), None);
+            let bytes = Codec::default().encode(&entry).expect("storable");
+            let contents = &bytes[FRAME..bytes.len() - CHECK];
+            let mut changed = contents.to_vec();
+            if let Some((at, byte)) = damage {
+                changed[at.index(contents.len())] = byte;
+            } else {
+                prop_assert_eq!(read(&Codec::default(), &bytes, &entry), Ok(told(&entry)));
+            }
+            let changed = framed(0, &changed);
+            let here = read(&Codec::default(), &changed, &entry);
+            let elsewhere = std::thread::scope(|scope| scope.spawn(|| read(&Codec::default(), &changed, &entry)).join());
+            prop_assert_eq!(here, elsewhere.expect("nothing panics"));
+        }
+    }
+}
+
+/// Fields of few names and few values, so that most have met before.
+fn alike_fields() -> impl Strategy<Value = HeaderMap> {
+    let name = prop::sample::select(vec!["content-type", "etag", "x-a", "x-b", "vary"]);
+    let value = prop::sample::select(vec![
+        "a",
+        "b",
+        "",
+        "aa",
+        "a value that is too long to be remembered, which takes 65 bytes at least",
+    ]);
+    vec((name, value, prop::sample::select(vec![false, false, true])), 0..5).prop_map(|lines| {
+        let mut map = HeaderMap::new();
+        for (name, value, sensitive) in lines {
+            let mut value = HeaderValue::from_static(value);
+            value.set_sensitive(sensitive);
+            map.append(name, value);
+        }
+        map
+    })
+}
+
+#[test]
+fn a_value_that_is_remembered_keeps_alive_nothing_of_what_it_was_read_from() {
+    let bytes = Codec::default().encode(&plain()).expect("storable");
+    for _ in 0..20 {
+        assert_eq!(read(&Codec::default(), &bytes, &plain()), Ok(told(&plain())));
+    }
+    assert!(bytes.is_unique());
+    let read = Codec::default().decode(bytes.clone(), some_key().as_ref(), 0).expect("whole");
+    let Content::Response { headers, .. } = read.content() else { panic!("a response") };
+    assert!(!bytes.as_ptr_range().contains(&headers["content-type"].as_bytes().as_ptr()), "it is shared");
 }
 
 fn any_entry() -> impl Strategy<Value = Entry> {

@@ -7,6 +7,7 @@ use std::{
     collections::VecDeque,
     future::Future,
     io, mem,
+    ops::Range,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
@@ -108,12 +109,68 @@ struct Asked {
 
 /// Who waits for answers.
 enum Waiting {
-    One(oneshot::Sender<Answer>),
+    One(oneshot::Sender<Result<Told, RedisError>>),
     Many { count: usize, so_far: Vec<Value>, for_whom: oneshot::Sender<Result<Vec<Value>, RedisError>> },
 }
 
 /// An answer, which may be an error of the server's.
 pub(super) type Answer = Result<Value, RedisError>;
+
+/// An answer as a hit wants it.
+#[derive(Debug)]
+pub(super) enum Told {
+    /// The reply to a question for many strings, in one piece.
+    Many(Vec<u8>),
+    /// What else was answered.
+    Value(Value),
+}
+
+impl Told {
+    #[inline]
+    fn of(reply: &[u8]) -> Result<Self, RedisError> {
+        Ok(if reply.first() == Some(&b'*') { Self::Many(reply.to_vec()) } else { Self::Value(value(reply)?) })
+    }
+
+    fn into_value(self) -> Answer {
+        match self {
+            Self::Many(reply) => value(&reply),
+            Self::Value(value) => Ok(value),
+        }
+    }
+}
+
+/// Where the strings of a reply are, one after the other.
+pub(super) struct Strings<'a> {
+    reply: &'a [u8],
+    at: usize,
+    left: usize,
+}
+
+impl<'a> Strings<'a> {
+    /// `None` if it has none.
+    pub(super) fn of(reply: &'a [u8]) -> Option<Self> {
+        let (count, at) = number(reply, 1).ok()??;
+        Some(Self { reply, at, left: usize::try_from(count).ok()? })
+    }
+
+    /// Whether all that the reply has were strings.
+    pub(super) fn are_all(&self) -> bool {
+        self.left == 0
+    }
+}
+
+impl Iterator for Strings<'_> {
+    /// Nothing where there is no string.
+    type Item = Option<Range<usize>>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let rest = self.left.checked_sub(1)?;
+        let (span, end) = span(self.reply, self.at)?;
+        (self.left, self.at) = (rest, end);
+        Some(span)
+    }
+}
 
 impl Line {
     /// On a connection where all greetings are done. The future is what drives it.
@@ -136,7 +193,13 @@ impl Line {
     }
 
     /// Asks one packed command.
-    pub(super) fn ask(&self, packed: Vec<u8>) -> Reply<Value> {
+    pub(super) fn ask(&self, packed: Vec<u8>) -> impl Future<Output = Answer> + Send + use<> {
+        let reply = self.ask_plainly(packed);
+        async move { reply.await?.into_value() }
+    }
+
+    /// The same, for a hit.
+    pub(super) fn ask_plainly(&self, packed: Vec<u8>) -> Reply<Told> {
         let (sender, reply) = oneshot::channel();
         self.0.0.ask(Asked { packed, answers: Waiting::One(sender) });
         Reply(reply)
@@ -181,23 +244,26 @@ impl Waiting {
         }
     }
 
-    /// Gives an answer. Returned if it waits for more.
+    /// Gives a reply. Returned if it waits for more; an error if it is none, which is not told yet.
     #[inline]
-    fn given(self, answer: Value) -> Option<Self> {
+    fn given(self, reply: &[u8]) -> Result<Option<Self>, (RedisError, Self)> {
         match self {
-            Self::One(sender) => {
-                let _ = sender.send(Ok(answer));
-                None
-            }
+            Self::One(sender) => match Told::of(reply) {
+                Ok(told) => drop(sender.send(Ok(told))),
+                Err(error) => return Err((error, Self::One(sender))),
+            },
             Self::Many { count, mut so_far, for_whom } => {
-                so_far.push(answer);
+                match value(reply) {
+                    Ok(value) => so_far.push(value),
+                    Err(error) => return Err((error, Self::Many { count, so_far, for_whom })),
+                }
                 if so_far.len() < count {
-                    return Some(Self::Many { count, so_far, for_whom });
+                    return Ok(Some(Self::Many { count, so_far, for_whom }));
                 }
                 let _ = for_whom.send(Ok(so_far));
-                None
             }
         }
+        Ok(None)
     }
 
     fn fails(self, error: RedisError) {
@@ -246,8 +312,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             if filled? == 0 {
                 return Poll::Ready(Err(broken(io::ErrorKind::UnexpectedEof)));
             }
-            while let Some(answer) = self.read.next()? {
-                self.answers(answer)?;
+            while let Some(reply) = self.read.next()? {
+                // Nobody has asked for a push.
+                if reply.first() == Some(&b'>') {
+                    continue;
+                }
+                // Had it come a moment later, it would have been taken for the answer to the next question, and so on for ever.
+                let Some(waiting) = self.waiting.pop_front() else { return Poll::Ready(Err(unasked())) };
+                self.answered += 1;
+                match waiting.given(reply) {
+                    Ok(None) => {}
+                    Ok(Some(waiting)) => self.waiting.push_front(waiting),
+                    Err((error, waiting)) => {
+                        self.waiting.push_front(waiting);
+                        return Poll::Ready(Err(error));
+                    }
+                }
             }
         }
         // Those who were answered together may ask again together: then one write is enough for them.
@@ -287,21 +367,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.written = 0;
         }
     }
-
-    #[inline]
-    fn answers(&mut self, answer: Value) -> Result<(), RedisError> {
-        // Nobody has asked for a push.
-        if matches!(answer, Value::Push { .. }) {
-            return Ok(());
-        }
-        // Had it come a moment later, it would have been taken for the answer to the next question, and so on for ever.
-        let Some(waiting) = self.waiting.pop_front() else { return Err(unasked()) };
-        self.answered += 1;
-        if let Some(waiting) = waiting.given(answer) {
-            self.waiting.push_front(waiting);
-        }
-        Ok(())
-    }
 }
 
 /// What has come in and is not read yet.
@@ -335,15 +400,20 @@ impl Incoming {
     }
 
     /// The next reply, if it is whole.
-    fn next(&mut self) -> Result<Option<Value>, RedisError> {
+    fn next(&mut self) -> Result<Option<&[u8]>, RedisError> {
         let bytes = &self.bytes[self.from..self.to];
         let Some(end) = end(bytes)? else { return Ok(None) };
-        let reply = &bytes[..end];
         self.from += end;
-        match strings(reply) {
-            Some(value) => Ok(Some(value)),
-            None => redis::parse_redis_value(reply).map(Some),
-        }
+        Ok(Some(&bytes[..end]))
+    }
+}
+
+/// What a whole reply says.
+#[inline]
+fn value(reply: &[u8]) -> Answer {
+    match strings(reply) {
+        Some(value) => Ok(value),
+        None => redis::parse_redis_value(reply),
     }
 }
 
@@ -393,6 +463,9 @@ fn end(bytes: &[u8]) -> Result<Option<usize>, RedisError> {
                 if at > bytes.len() {
                     return Ok(None);
                 }
+                if !bytes[..at].ends_with(b"\r\n") {
+                    return Err(nonsense());
+                }
             }
             b'*' | b'~' | b'>' | b'%' | b'|' => {
                 let Some((length, end)) = number(bytes, at + 1)? else { return Ok(None) };
@@ -436,18 +509,20 @@ fn strings(reply: &[u8]) -> Option<Value> {
 /// A string or none, and how long it is here.
 #[inline]
 fn string(reply: &[u8]) -> Option<(Value, usize)> {
-    match reply.first()? {
-        b'_' if reply.get(1..3)? == b"\r\n" => Some((Value::Nil, 3)),
+    let (span, end) = span(reply, 0)?;
+    Some((span.map_or(Value::Nil, |span| Value::BulkString(reply[span].to_vec())), end))
+}
+
+/// Where a string is that begins here, or none, and where it ends.
+#[inline]
+fn span(reply: &[u8], at: usize) -> Option<(Option<Range<usize>>, usize)> {
+    match reply.get(at)? {
+        b'_' if reply.get(at + 1..at + 3)? == b"\r\n" => Some((None, at + 3)),
         b'$' => {
-            let (length, start) = number(reply, 1).ok()??;
-            match usize::try_from(length) {
-                Ok(length) => {
-                    let string = reply.get(start..start + length)?;
-                    (reply.get(start + length..start + length + 2)? == b"\r\n")
-                        .then(|| (Value::BulkString(string.to_vec()), start + length + 2))
-                }
-                Err(_) => Some((Value::Nil, start)),
-            }
+            let (length, start) = number(reply, at + 1).ok()??;
+            let Ok(length) = usize::try_from(length) else { return Some((None, start)) };
+            let end = start + length;
+            (reply.get(end..end + 2)? == b"\r\n").then_some((Some(start..end), end + 2))
         }
         _ => None,
     }
@@ -520,9 +595,33 @@ mod tests {
     fn a_reply_of_any_kind_is_what_the_client_takes_it_for() {
         for reply in REPLIES {
             let mut incoming = incoming(reply);
-            let (ours, theirs) = (incoming.next().expect("a reply"), redis::parse_redis_value(reply).expect("a reply"));
-            assert_eq!(ours, Some(theirs), "{}", reply.escape_ascii());
+            let ours = incoming.next().expect("a reply").map(|reply| value(reply).expect("a reply"));
+            assert_eq!(ours, redis::parse_redis_value(reply).ok(), "{}", reply.escape_ascii());
             assert_eq!(incoming.from, reply.len());
+        }
+    }
+
+    #[test]
+    fn the_strings_of_a_reply_are_those_that_the_client_finds() {
+        for reply in REPLIES.iter().filter(|reply| reply.starts_with(b"*")) {
+            let found = Strings::of(reply).map(|mut strings| {
+                let found: Vec<_> = strings.by_ref().map(|span| span.map(|span| reply[span].to_vec())).collect();
+                strings.are_all().then_some(found)
+            });
+            let theirs = match redis::parse_redis_value(reply).expect("a reply") {
+                Value::Array(values) => Some(
+                    values
+                        .into_iter()
+                        .map(|value| match value {
+                            Value::BulkString(bytes) => Some(Some(bytes)),
+                            Value::Nil => Some(None),
+                            _ => None,
+                        })
+                        .collect::<Option<Vec<_>>>(),
+                ),
+                _ => None,
+            };
+            assert_eq!(found, theirs, "{}", reply.escape_ascii());
         }
     }
 
@@ -530,7 +629,8 @@ mod tests {
     fn no_beginning_of_a_reply_is_one() {
         for reply in REPLIES {
             for len in 0..reply.len() {
-                let found = incoming(&reply[..len]).next().expect("it may go on");
+                let mut incoming = incoming(&reply[..len]);
+                let found = incoming.next().expect("it may go on");
                 assert_eq!(found, None, "{} of {}", len, reply.escape_ascii());
             }
         }
@@ -549,7 +649,10 @@ mod tests {
         #[test]
         fn bytes_that_are_anything_make_nothing_panic(bytes in vec(prop_oneof![any::<u8>(), Just(b'\n'), Just(b'\r'), Just(b'*'), Just(b'$'), Just(b'1')], 0..60)) {
             let mut incoming = incoming(&bytes);
-            while let Ok(Some(_)) = incoming.next() {}
+            while let Ok(Some(reply)) = incoming.next() {
+                let _ = Strings::of(reply).map(Iterator::count);
+                let _ = value(reply);
+            }
         }
     }
 

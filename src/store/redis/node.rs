@@ -17,6 +17,7 @@ use super::{
     breaker::Breaker,
     connect::{CONNECTING, RedisConnection, RedisManager, Server},
     fault::Fault,
+    line::Told,
     names::Packed,
 };
 
@@ -89,18 +90,19 @@ impl Node {
     }
 
     /// The answer to one command that is packed already: the way of a hit.
-    pub(super) async fn packed(&self, packed: Packed, limit: Duration) -> Result<(Value, u128), Fault> {
+    pub(super) async fn packed(&self, packed: Packed, limit: Duration) -> Result<(Told, u128), Fault> {
         let connection = match self.line() {
             Some(connection) if !self.breaker.is_open() => connection,
-            _ => return Box::pin(self.one(&packed.unpacked(), Via::Pool, limit)).await,
+            _ => {
+                let (value, server) = Box::pin(self.one(&packed.unpacked(), Via::Pool, limit)).await?;
+                return Ok((Told::Value(value), server));
+            }
         };
         self.trips.fetch_add(1, Ordering::Relaxed);
-        let reply = connection.line().expect("it is one").ask(packed.into_bytes());
+        let reply = connection.line().expect("it is one").ask_plainly(packed.into_bytes());
         let answer = match tokio::time::timeout(limit, reply).await {
-            Ok(answer) => match connection.seen(answer) {
-                Ok(Value::ServerError(error)) => Err(Fault::Said(error)),
-                answer => answer.map_err(Fault::from),
-            },
+            Ok(Ok(Told::Value(Value::ServerError(error)))) => Err(Fault::Said(error)),
+            Ok(answer) => connection.seen(answer).map_err(Fault::from),
             Err(_) => {
                 connection.is_silent();
                 Err(Fault::Late)

@@ -16,6 +16,7 @@ use super::{
     Coherence, Core,
     fault::Fault,
     fill::unlink,
+    line::{Strings, Told},
     names::{id, slot},
     node::Via,
     nodes::{Answer, Ask},
@@ -297,7 +298,7 @@ impl Core {
         stamp: &Stamp,
     ) -> Result<Option<(Arc<Entry>, Life)>, Fault> {
         let Some(bytes) = bytes else { return Ok(None) };
-        match self.codec.decode_seeing(bytes, *key, names, stamp).map(Arc::new) {
+        match self.codec.decode_seeing(bytes, *key, names, stamp) {
             Ok(entry) => Ok(self.life_under(&entry, names, stamp).await?.map(|life| (entry, life))),
             Err(damage) => {
                 Box::pin(self.finds_damage(damage, key, names)).await;
@@ -384,22 +385,24 @@ impl Core {
             pipeline.add_command(mget.unpacked()).add_command(exists);
             let (mut answers, server) = Box::pin(node.all(&pipeline, Via::Pool, self.budget)).await?;
             let fenced = answers.pop().ok_or(Fault::Nonsense("a number of fences"))?;
-            (answers.pop().unwrap_or(Value::Nil), server, !matches!(fenced, Value::Int(0)))
+            (Told::Value(answers.pop().unwrap_or(Value::Nil)), server, !matches!(fenced, Value::Int(0)))
         } else {
             let (values, server) = node.packed(mget, self.budget).await?;
             (values, server, false)
         };
-        let values = match values {
-            Value::Array(values) => values,
-            Value::ServerError(error) => return Err(Fault::Said(error)),
-            _ => return Err(Fault::Nonsense("values")),
+        let (bytes, generations) = match values {
+            Told::Many(reply) => strings(reply.into(), entry.is_some(), self.keeps, server)?,
+            Told::Value(Value::Array(values)) => {
+                let mut values = values.into_iter();
+                let bytes = match entry {
+                    Some(_) => bulk(values.next().unwrap_or_default())?,
+                    None => None,
+                };
+                (bytes, values.map(|value| generation(&value, server)).collect())
+            }
+            Told::Value(Value::ServerError(error)) => return Err(Fault::Said(error)),
+            Told::Value(_) => return Err(Fault::Nonsense("values")),
         };
-        let mut values = values.into_iter();
-        let bytes = match entry {
-            Some(_) => bulk(values.next().unwrap_or_default())?,
-            None => None,
-        };
-        let generations = values.map(|value| generation(&value, server)).collect();
         Ok((bytes, (!fenced).then_some(generations)))
     }
 
@@ -435,7 +438,10 @@ impl Core {
     /// The entry of a key, within the budget.
     async fn entry(&self, key: &KeyRef<'_>, names: &Namespaces) -> Answer {
         match self.nodes.one() {
-            Some(node) => node.packed(self.names.get(names, key.hash()), self.budget).await,
+            Some(node) => match node.packed(self.names.get(names, key.hash()), self.budget).await? {
+                (Told::Value(value), server) => Ok((value, server)),
+                (Told::Many(_), _) => Err(Fault::Nonsense("an entry")),
+            },
             None => Box::pin(self.one(get(&self.names.entry(names, key.hash())))).await,
         }
     }
@@ -468,9 +474,24 @@ fn compared(then: &[Option<Generation>], now: &[Option<Generation>]) -> Option<L
 /// A generation as Redis has it: 16 bytes, 8 bytes, and perhaps the number of its creation. The server that told it takes part.
 pub(super) fn generation(value: &Value, server: u128) -> Option<Generation> {
     let Value::BulkString(bytes) = value else { return None };
+    generation_of(bytes, server)
+}
+
+fn generation_of(bytes: &[u8], server: u128) -> Option<Generation> {
     let (hard, rest) = bytes.split_first_chunk::<16>()?;
     let (soft, _) = rest.split_first_chunk::<8>()?;
     Some(Generation { hard: u128::from_be_bytes(*hard) ^ server, soft: u64::from_be_bytes(*soft) })
+}
+
+/// An entry, if one was asked for, and generations, as they are in one reply. The entry is a slice of it, unless it may be kept, and would
+/// keep the others alive.
+fn strings(reply: Bytes, entry: bool, kept: bool, server: u128) -> Result<(Option<Bytes>, Vec<Option<Generation>>), Fault> {
+    let mut strings = Strings::of(&reply).ok_or(Fault::Nonsense("values"))?;
+    let bytes = if entry { strings.next().flatten() } else { None };
+    let bytes = bytes.map(|span| if kept { Bytes::copy_from_slice(&reply[span]) } else { reply.slice(span) });
+    let mut generations = Vec::with_capacity(MAX_NAMESPACES);
+    generations.extend(strings.by_ref().map(|span| generation_of(&reply[span?], server)));
+    if strings.are_all() { Ok((bytes, generations)) } else { Err(Fault::Nonsense("values")) }
 }
 
 pub(super) fn get(key: &str) -> Ask {
@@ -498,6 +519,28 @@ mod tests {
 
     fn size<A, F>(_: impl Fn(A) -> F) -> usize {
         size_of::<F>()
+    }
+
+    #[test]
+    fn what_may_be_kept_keeps_the_generations_beside_it_not_alive() {
+        let reply = Bytes::from_static(b"*3\r\n$2\r\nan\r\n$24\r\n0123456789abcdef01234567\r\n$-1\r\n");
+        let whole = reply.as_ptr_range();
+        for kept in [false, true] {
+            let (bytes, generations) = strings(reply.clone(), true, kept, 0).expect("strings");
+            let bytes = bytes.expect("an entry");
+            assert_eq!((&bytes[..], whole.contains(&bytes.as_ptr())), (&b"an"[..], !kept));
+            assert!(matches!(generations[..], [Some(_), None]), "{generations:?}");
+        }
+        let (bytes, generations) = strings(reply, false, false, 0).expect("strings");
+        assert_eq!((bytes, generations.len()), (None, 3));
+    }
+
+    #[test]
+    fn a_reply_of_other_things_than_strings_is_no_entry_and_no_generations() {
+        for reply in [&b"*2\r\n$1\r\na\r\n:1\r\n"[..], b"*1\r\n*0\r\n", b"*-1\r\n", b"*1\r\n-ERR\r\n"] {
+            assert!(strings(Bytes::from_static(reply), true, false, 0).is_err(), "{}", reply.escape_ascii());
+        }
+        assert_eq!(strings(Bytes::from_static(b"*0\r\n"), true, false, 0).expect("none").0, None);
     }
 
     /// What a hit waits in is allocated for each: up to 1 KiB, that is quick.
