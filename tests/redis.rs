@@ -141,7 +141,8 @@ async fn a_bump_during_a_fill_wins_whoever_bumps() {
         let make = || builder(&server).prefix(&prefix).coherence(coherence).memory(8 << 20).build();
         let (one, two) = (make().await.unwrap(), make().await.unwrap());
         let (inner, mut hand) = tower_test::mock::pair::<Request<Plain>, Response<Plain>>();
-        let cache = CacheLayer::new(one).rules(one_rule(rule())).layer(inner);
+        let key = one_rule(rule()).key(&one, &get("/t/x")).expect("a rule covers it");
+        let cache = CacheLayer::new(one.clone()).rules(one_rule(rule())).layer(inner);
         let first = tokio::spawn({
             let cache = cache.clone();
             async move { text(send(&cache, get("/t/x")).await).await }
@@ -150,6 +151,8 @@ async fn a_bump_during_a_fill_wins_whoever_bumps() {
         two.invalidate(["t:x"]).await.unwrap();
         answer.send_response(ok("old"));
         assert_eq!(first.await.unwrap(), "old");
+        // Under a lease it may take the push to hear of it.
+        until("it has heard", async || one.get_now(key.as_ref()).is_none_or(|look| look.found.is_none())).await;
         let second = tokio::spawn(async move { text(send(&cache, get("/t/x")).await).await });
         let (_, answer) = next_call(&mut hand).await;
         answer.send_response(ok("new"));
