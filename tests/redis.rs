@@ -584,6 +584,11 @@ async fn a_store_is_made_without_redis_unless_it_must_be_there() {
         (Redis::builder(&url).heartbeat(Duration::ZERO).build().await, "heartbeat is 0ns; it is from 5ms to 10s"),
         (Redis::builder(&url).connections(0).build().await, "connections is 0"),
         (RedisBuilder::cluster(Vec::<String>::new()).build().await, "at least one node"),
+        (RedisBuilder::sentinel([""; 0], "service", Default::default()).build().await, "at least one"),
+        (
+            RedisBuilder::sentinel([&url], "service", Default::default()).root_certificate("PEM").build().await,
+            "root_certificate counts for",
+        ),
     ] {
         let error = wrong.expect_err(why).to_string();
         assert!(error.contains(why), "{error}");
