@@ -335,7 +335,7 @@ impl Compiled {
             .clears
             .iter()
             .filter(|(methods, _)| concerns(methods, request))
-            .map(|(_, template)| template.render(request, identity))
+            .flat_map(|(_, template)| template.render(request, identity))
             .collect();
         if matches!(self.rule.clears, Clears::Own) {
             names.extend(self.rule.namespaces_by.iter().flat_map(|by| by(request)));
