@@ -393,6 +393,31 @@ async fn a_write_without_its_fence_is_rejected_before_the_handler_unless_it_is_t
     until("no fence is left", async || server.keys("*:f:*").await.is_empty()).await;
 }
 
+/// While nobody asks Redis, a write that is rejected leaves nothing behind: there is nothing to be taken back.
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_that_are_rejected_while_redis_is_away_leave_nothing_to_be_delivered() {
+    let server = Server::start().await;
+    let budget = Duration::from_millis(50);
+    let strict = builder(&server).strict(Duration::from_secs(1)).budget(budget).build().await.unwrap();
+    let (inner, calls) = counting(|_, n| ok(format!("answer {n}")));
+    let writes = InvalidateLayer::new(strict.clone()).rules(one_rule(rule())).layer(inner);
+    server.pause();
+    until("it is known to be away", async || {
+        send(&writes, post("/t/before")).await;
+        !strict.is_reachable()
+    })
+    .await;
+    let waiting = strict.waiting();
+    for n in 0..100 {
+        let rejected = send(&writes, post(&format!("/t/{n}"))).await;
+        assert_eq!(cleared(&rejected), Some(Invalidation::NotFenced));
+    }
+    assert_eq!((strict.waiting(), calls.load(Ordering::SeqCst)), (waiting, 0));
+    server.resume();
+    until("all is delivered", async || strict.waiting() == 0).await;
+    until("no fence is left", async || server.keys("*:f:*").await.is_empty()).await;
+}
+
 // ---- What a server loses -----------------------------------------------------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread")]
