@@ -213,7 +213,9 @@ impl<St: Store> Fill<St> {
         if !self.of.quest.asked.may_have_instead(entry, life, failure, now) {
             return None;
         }
-        self.shared.store.context().counters.add(Count::Stale, 1);
+        let counters = &self.shared.store.context().counters;
+        counters.add(Count::Stale, 1);
+        counters.add(Count::StoodIn, 1);
         let asked = &self.of.quest.asked;
         Some(answer::from_entry(&self.shared, entry, &asked.method, asked.conditions(), Outcome::Stale(why), now))
     }
