@@ -199,11 +199,14 @@ async fn begin<St: Store>(
             Err(_) => missed.stamp = Stamp::local(missed.stamp.epoch()),
             Ok(look) => {
                 (missed.stamp, missed.varying) = (look.stamp, look.varying);
-                match quest.decide(look.found, shared.store.context().clock.nanos()) {
+                let left = match quest.decide(look.found, shared.store.context().clock.nanos()) {
                     Decision::Fresh(entry) => return Begins::Answered(entry),
                     Decision::Early(entry) if !missed.early => return Begins::Answered(entry),
-                    _ => {}
-                }
+                    Decision::Early(entry) | Decision::Stale(entry) => Some(entry),
+                    Decision::Ask(_, spare) => spare,
+                    Decision::Accepted(_) | Decision::Refused => None,
+                };
+                missed.finds(left);
             }
         }
     }

@@ -157,6 +157,49 @@ async fn when_the_owner_of_a_cold_key_dies_one_of_the_others_takes_over_and_make
     assert!(third.is_err(), "two calls, and no third");
 }
 
+/// A validator may be coarser than what has changed, a date above all: what was cleared is not asked about, whatever it says of itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_cleared_while_another_process_was_filling_is_not_asked_about() {
+    let server = Server::start().await;
+    let clock = Clock::manual();
+    let process = async || {
+        let (inner, hand) = tower_test::mock::pair::<Request<Plain>, Response<Plain>>();
+        let store = builder(&server).coherence(Coherence::Validated).clock(clock.clone()).build().await.unwrap();
+        let rule = Rule::http().namespace("t:{table}").fill_across_processes(Duration::from_secs(60));
+        let cache = CacheLayer::new(store.clone()).rules(one_rule(rule)).layer(inner);
+        (store, cache, hand)
+    };
+    let (store, one, mut hand) = process().await;
+    let (other, two, mut others) = process().await;
+    let ask = |cache: &_| {
+        let cache = Clone::clone(cache);
+        tokio::spawn(async move { text(send(&cache, get("/t/x")).await).await })
+    };
+    let answer = |body: &'static str| {
+        let dated =
+            Response::builder().header("cache-control", "max-age=60").header("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT");
+        dated.body(Plain::from(body)).expect("a response")
+    };
+    let first = ask(&one);
+    next_call(&mut hand).await.1.send_response(answer("old"));
+    assert_eq!(first.await.unwrap(), "old");
+    clock.advance(MINUTE);
+
+    let owner = ask(&one);
+    let (asked, call) = next_call(&mut hand).await;
+    assert!(asked.headers().contains_key("if-modified-since"), "what is only stale is asked about");
+    let trips = other.round_trips();
+    let waits = ask(&two);
+    until("it waits for the owner", async || other.round_trips() > trips + 3).await;
+    store.invalidate(["t:x"]).await.unwrap();
+    call.send_response(Response::builder().status(503).body(Plain::default()).expect("a response"));
+    owner.await.unwrap();
+    let (asked, call) = next_call(&mut others).await;
+    assert!(!asked.headers().contains_key("if-modified-since"), "what was cleared is asked about");
+    call.send_response(answer("new"));
+    assert_eq!(waits.await.unwrap(), "new");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_leaves_while_the_lock_is_taken_leaves_no_lock_behind() {
     let server = Server::start().await;
