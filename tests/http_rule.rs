@@ -776,7 +776,8 @@ async fn invalidation() {
         assert_eq!(gone(spared(), own, write("POST", own), status, &[]).await, want, "spare_errors: {name}");
     }
     // The writer is nobody, says nothing of languages, and is sent from elsewhere.
-    let by_more: [(&str, fn() -> Rule); 4] = [
+    type Make = fn() -> Rule;
+    let by_more: [(&str, Make); 4] = [
         ("another user's", || Rule::http().identity(Identity::bearer())),
         ("in another language", || Rule::http().key(RouteAndQuery.and(Headers::new(["accept-language"])))),
         ("by what a closure says", || Rule::http().key(|request: &RequestView<'_>| Some(format!("{:?}", request.headers())))),
