@@ -1,8 +1,14 @@
 //! Namespaces: the names under which entries are cleared.
 
-use std::{error, fmt, iter, ops::Deref, sync::Arc};
+use std::{
+    error, fmt,
+    hash::{BuildHasher, RandomState},
+    iter,
+    ops::Deref,
+    sync::{Arc, LazyLock},
+};
 
-use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128};
 
 use crate::key::{Key, KeyRef};
 
@@ -549,9 +555,12 @@ impl fmt::Debug for Namespaces {
     }
 }
 
+/// The hash of a name, by which it is known in this process, and nowhere else. Of no use to whoever looks for two names that have the same
+/// one: in another process, they have not.
 #[inline]
-fn hash_of(name: &str) -> u64 {
-    xxh3_64(name.as_bytes())
+pub(crate) fn hash_of(name: impl AsRef<[u8]>) -> u64 {
+    static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
+    xxh3_64_with_seed(name.as_ref(), *SEED)
 }
 
 /// Keys share the table of epochs with names; a collision clears too much, never too little.

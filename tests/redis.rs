@@ -461,6 +461,35 @@ async fn writes_that_are_rejected_while_redis_is_away_leave_nothing_to_be_delive
     until("no fence is left", async || server.keys("*:f:*").await.is_empty()).await;
 }
 
+/// Names may be chosen by whoever chooses a path. These two have one hash by xxh3 with 64 bits, found in a minute.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_were_chosen_to_be_taken_for_each_other_are_not() {
+    const ONE: &str = "fr5vv24b53rkb";
+    const OTHER: &str = "wvn32fezegw3l";
+    let server = Server::start().await;
+    for coherence in [Coherence::Leased, Coherence::Validated] {
+        let prefix = format!("{coherence:?}");
+        let make = || builder(&server).prefix(&prefix).coherence(coherence).memory(8 << 20).build();
+        let (store, writer) = (make().await.unwrap(), make().await.unwrap());
+        let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
+        let cache = CacheLayer::new(store.clone()).rules(one_rule(rule())).layer(inner);
+        let ask = async |name: &str| text(send(&cache, get(&format!("/t/{name}"))).await).await;
+        for clears in [&[OTHER][..], &[ONE], &[ONE, OTHER], &[OTHER, ONE]] {
+            let before = [ask(ONE).await, ask(OTHER).await];
+            assert_eq!([ask(ONE).await, ask(OTHER).await], before, "both are stored");
+            writer.invalidate(clears.iter().map(|name| Namespace::of(["t", name]))).await.unwrap();
+            until("what was cleared is not served", async || {
+                let after = [ask(ONE).await, ask(OTHER).await];
+                [ONE, OTHER]
+                    .iter()
+                    .zip(after.iter().zip(&before))
+                    .all(|(name, (after, before))| !clears.contains(name) || after != before)
+            })
+            .await;
+        }
+    }
+}
+
 // ---- What a server loses -----------------------------------------------------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread")]
