@@ -24,7 +24,7 @@ use crate::{
     drive::{Awaited, Cell, Drive},
     key::Key,
     namespace::Namespaces,
-    semantics::Vary,
+    semantics::{Failure, Vary},
     store::{self, Http, KeyHasher, Stamp},
     tape::Tape,
 };
@@ -110,6 +110,8 @@ pub(crate) enum Landing {
     Stored(Arc<Shareable>),
     /// Not to be shared: all go alone, at once.
     NotShared,
+    /// The inner service has failed so: who may have something in place of that does not ask it; all others go alone, at once.
+    Failed(Failure),
     /// Its leader was lost: look again, and elect another.
     Lost,
 }

@@ -20,8 +20,8 @@
 //! Safe methods (GET, HEAD, OPTIONS, TRACE, QUERY, and WebDAV's PROPFIND, REPORT and SEARCH) clear nothing, unless a
 //! method-override header asks for another method; all others, known or not, count as writes (RFC 9111, section 4.4).
 //!
-//! Under a [`Rule::http`](crate::Rule::http) the stored responses to GET of the request's own URI are cleared besides, with every
-//! outcome but a 4xx; and those that `Location` and `Content-Location` name with a 2xx or 3xx, if they are of the same origin.
+//! Under a [`Rule::http`](crate::Rule::http) the stored responses to GET of the request's own URI are cleared besides, whoever they
+//! were stored for, with every outcome but a 4xx; and those that `Location` and `Content-Location` name with a 2xx or 3xx, if they are of the same origin.
 //!
 //! In a store that is shared with other processes, the response of a write waits until that store knows of it, for so long as
 //! [`InvalidateLayer::hold`] says. In one that is strict, a fence stands from before the handler until after the clearing: while it
@@ -452,7 +452,8 @@ impl<St: Store> Write<St> {
             }
             _ => vec![own.clone()],
         };
-        let key = |path: PathAndQuery| {
+        let secret = &self.store.context().secret;
+        let keys = |path: PathAndQuery| {
             let mut get = Request::new(());
             let mut uri = head.uri.clone().into_parts();
             uri.path_and_query = Some(path.clone());
@@ -461,9 +462,9 @@ impl<St: Store> Write<St> {
             if path == own {
                 *get.extensions_mut() = head.extensions.clone();
             }
-            rules.key(&self.store, &get)
+            Some(rules.keys_of_uri(secret, &get).collect::<Vec<_>>())
         };
-        paths.into_iter().filter_map(key).collect()
+        paths.into_iter().filter_map(keys).flatten().collect()
     }
 
     /// All that is to be cleared, as far as is known, and what is behind the fence in any case.

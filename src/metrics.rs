@@ -14,6 +14,7 @@ impl Stats {
     /// | counter | labels besides `cache` | |
     /// |---|---|---|
     /// | `response_cache_hits_total` | `kind`: `fresh`, `stale`, `collapsed` | answered without a call of its own |
+    /// | `response_cache_stood_in_total` | | stale hits in place of failures: their requests are misses, too |
     /// | `response_cache_misses_total` | `reason`: as [`Miss`](crate::Miss) | looked up and not found |
     /// | `response_cache_bypasses_total` | `reason`: as [`Bypass`](crate::Bypass) | not looked up |
     /// | `response_cache_stored_total` | | responses stored |
@@ -66,6 +67,7 @@ impl Stats {
         }
         let inner_time = u64::try_from(self.inner_time.as_micros()).unwrap_or(u64::MAX);
         for (name, count) in [
+            ("response_cache_stood_in_total", self.stood_in),
             ("response_cache_stored_total", self.stored),
             ("response_cache_evictions_total", self.evictions),
             ("response_cache_expired_total", self.expired),

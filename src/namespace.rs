@@ -1,8 +1,14 @@
 //! Namespaces: the names under which entries are cleared.
 
-use std::{error, fmt, iter, ops::Deref, sync::Arc};
+use std::{
+    error, fmt,
+    hash::{BuildHasher, RandomState},
+    iter,
+    ops::Deref,
+    sync::{Arc, LazyLock},
+};
 
-use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128};
 
 use crate::key::{Key, KeyRef};
 
@@ -54,7 +60,7 @@ impl Namespace {
     /// `:`, `*`, `%`, white space and control characters are percent-encoded, an empty value becomes `%`,
     /// and a value longer than 64 bytes becomes `~` and its hash. The templates of a rule treat path
     /// parameters in the same way, so a job that clears what a request has filled comes to the same name.
-    /// Levels that would make the whole too long are folded into a hash of them.
+    /// Levels that would make the whole too long, or that are more than 7, are folded into a hash of them.
     pub fn of<I>(levels: I) -> Self
     where
         I: IntoIterator,
@@ -70,7 +76,7 @@ impl Namespace {
         if name.is_empty() {
             name.push('*');
         }
-        if name.len() > MAX_NAMESPACE_LEN {
+        if name.len() > MAX_NAMESPACE_LEN || name.split(':').count() >= MAX_NAMESPACES {
             let root = name.split(':').next().unwrap_or_default().to_owned();
             name = format!("{root}:~{:032x}", xxh3_128(name.as_bytes()));
         }
@@ -554,9 +560,12 @@ impl fmt::Debug for Namespaces {
     }
 }
 
+/// The hash of a name, by which it is known in this process, and nowhere else. Of no use to whoever looks for two names that have the same
+/// one: in another process, they have not.
 #[inline]
-fn hash_of(name: &str) -> u64 {
-    xxh3_64(name.as_bytes())
+pub(crate) fn hash_of(name: impl AsRef<[u8]>) -> u64 {
+    static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
+    xxh3_64_with_seed(name.as_ref(), *SEED)
 }
 
 /// Keys share the table of epochs with names; a collision clears too much, never too little.
@@ -600,6 +609,19 @@ mod tests {
             assert_eq!(Namespace::new(name.as_str()).expect("valid"), name);
             assert_eq!(name.as_str().matches(':').count(), 1, "{name}");
             assert!(seen.insert(name), "{value:?} met another value");
+        }
+    }
+
+    #[test]
+    fn whatever_the_values_what_is_made_of_them_is_a_name_and_of_others_it_is_another() {
+        let long = "z".repeat(60);
+        let mut seen = std::collections::HashSet::new();
+        for levels in [vec!["a"; 7], vec!["a"; 8], vec!["a"; 9], vec!["b"; 9], vec![&long; 3], vec![&long; 4], vec![&long; 40]]
+        {
+            let name = Namespace::of(&levels);
+            assert_eq!(Namespace::new(name.as_str()).as_ref(), Ok(&name));
+            assert!(name.as_str().starts_with(levels[0]), "{name}");
+            assert!(seen.insert(name), "{levels:?} met others");
         }
     }
 

@@ -47,17 +47,22 @@ where
     drive
 }
 
-/// What may be served while the inner service is slow, to one who waits for another's response.
-async fn instead<St: Store, B>(shared: &Shared<St>, quest: &Quest) -> Option<Response<CacheBody<B>>> {
+/// What may be served in place of another's response to one who waits for that, where the inner service is slow or has failed.
+async fn instead<St: Store, B>(
+    shared: &Shared<St>,
+    quest: &Quest,
+    failure: Failure,
+    why: Stale,
+) -> Option<Response<CacheBody<B>>> {
     let look = quest.look(shared).await.ok()?;
     let (entry, life) = look.found.filter(|(entry, _)| matches!(entry.content(), Content::Response { .. }))?;
     let now = shared.store.context().clock.nanos();
-    if !quest.asked.may_have_instead(&entry, life, Failure::Unreachable, now) {
+    if !quest.asked.may_have_instead(&entry, life, failure, now) {
         return None;
     }
     shared.store.context().counters.add(Count::Stale, 1);
     let asked = &quest.asked;
-    Some(answer::from_entry(shared, &entry, &asked.method, asked.conditions(), Outcome::Stale(Stale::SoftTimeout), now))
+    Some(answer::from_entry(shared, &entry, &asked.method, asked.conditions(), Outcome::Stale(why), now))
 }
 
 /// Fills as the leader, in the background, by a call that `began` before this: what is answered is for nobody, what is stored is for
@@ -194,11 +199,14 @@ async fn begin<St: Store>(
             Err(_) => missed.stamp = Stamp::local(missed.stamp.epoch()),
             Ok(look) => {
                 (missed.stamp, missed.varying) = (look.stamp, look.varying.map(Box::new));
-                match quest.decide(look.found, shared.store.context().clock.nanos()) {
+                let left = match quest.decide(look.found, shared.store.context().clock.nanos()) {
                     Decision::Fresh(entry) => return Begins::Answered(entry),
                     Decision::Early(entry) if !missed.early => return Begins::Answered(entry),
-                    _ => {}
-                }
+                    Decision::Early(entry) | Decision::Stale(entry) => Some(entry),
+                    Decision::Ask(_, spare) => spare,
+                    Decision::Accepted(_) | Decision::Refused => None,
+                };
+                missed.finds(left);
             }
         }
     }
@@ -431,7 +439,7 @@ async fn follow<St: Store, B>(shared: &Arc<Shared<St>>, quest: &Quest, follower:
         None => follower.wait(until).await,
         Some(limit) => match tokio::time::timeout(limit, follower.wait(until)).await {
             Ok(progress) => progress,
-            Err(_) => match instead(shared, quest).await {
+            Err(_) => match instead(shared, quest, Failure::Unreachable, Stale::SoftTimeout).await {
                 Some(response) => return Followed::Answer(response),
                 None => follower.wait(until).await,
             },
@@ -441,6 +449,10 @@ async fn follow<St: Store, B>(shared: &Arc<Shared<St>>, quest: &Quest, follower:
     match progress {
         None => Followed::Alone(Miss::WaitLimit),
         Some(Progress::Landed(Landing::NotShared)) => Followed::Alone(Miss::NotShared),
+        Some(Progress::Landed(Landing::Failed(failure))) => match instead(shared, quest, failure, Stale::IfError).await {
+            Some(response) => Followed::Answer(response),
+            None => Followed::Alone(Miss::NotShared),
+        },
         Some(Progress::Landed(Landing::Stored(found))) => {
             if !quest.asked.may_have(found.entry.http(), now) {
                 return Followed::Alone(Miss::NotShared);

@@ -211,6 +211,13 @@ impl<St: Store> Missed<St> {
         Self { why: Miss::Expired, spare: None, ours, stamp, varying, early: false, lock: None, permit: None }
     }
 
+    /// Another look has found this, or nothing that may be used any more: what was found before was cleared, perhaps, and under the
+    /// stamp of this look a response about that would pass for a new one.
+    pub(crate) fn finds(&mut self, left: Option<Arc<Entry>>) {
+        self.spare = self.spare.take().and(left.clone());
+        self.ours = self.ours.take().and(left).and_then(asked_about);
+    }
+
     /// The key that was looked up.
     pub(crate) fn key<'a>(&'a self, quest: &'a Quest) -> &'a Key {
         self.varying.as_deref().map_or(&quest.primary, |(_, key)| key)

@@ -21,6 +21,8 @@ use crate::{
 pub(crate) enum Count {
     Hit,
     Stale,
+    /// Of the stale ones, those whose request is a miss as well.
+    StoodIn,
     Collapsed,
     Stored,
     Evicted,
@@ -125,8 +127,9 @@ impl Counters {
 /// What a store and the layers over it have done since the store was made.
 ///
 /// A request that a rule covers is a hit, a stale hit, collapsed, a miss or a bypass, and counted as one of these. Two are not: one that
-/// is answered with a stale response because the inner service has failed, or is slow, after it was asked, is a miss and a stale hit; and one
-/// that wants a stored response or none, and gets 504, is nothing of all this.
+/// is answered with a stale response because the inner service has failed, or is slow, after it was asked, is a miss and a stale hit, and
+/// [`stood_in`](Self::stood_in) says how many these are; and one that wants a stored response or none, and gets 504, is nothing of all
+/// this.
 ///
 /// The counters are read one after the other, not at one moment.
 ///
@@ -146,6 +149,8 @@ pub struct Stats {
     pub hits: u64,
     /// Answered with a stale stored response, as the rule allowed.
     pub stale_hits: u64,
+    /// Those of them that stood in for an inner service which was asked and has failed, or was slow: their requests are misses, too.
+    pub stood_in: u64,
     /// Answered with the response that another request was already fetching.
     pub collapsed: u64,
     /// The inner service was asked, by reason; every reason is listed, also with zero.
@@ -197,6 +202,7 @@ impl Stats {
         Self {
             hits: count(Count::Hit),
             stale_hits: count(Count::Stale),
+            stood_in: count(Count::StoodIn),
             collapsed: count(Count::Collapsed),
             misses: Miss::ALL.iter().map(|why| (*why, counters.sum(MISSES + *why as usize))).collect(),
             bypasses: Bypass::ALL.iter().map(|why| (*why, counters.sum(BYPASSES + *why as usize))).collect(),
@@ -226,10 +232,12 @@ impl Stats {
         self.misses.iter().map(|(_, n)| n).sum()
     }
 
-    /// The share of look-ups that the inner service did not have to answer, from 0 to 1; 0 before the first.
+    /// The share of look-ups that were answered otherwise than by a call of their own, from 0 to 1; 0 before the first. A stale response
+    /// that stood in for a failed call counts as such an answer.
     pub fn hit_ratio(&self) -> f64 {
         let served = self.hits + self.stale_hits + self.collapsed;
-        let all = served + self.misses();
+        // The counters are not of one moment.
+        let all = (served + self.misses()).saturating_sub(self.stood_in).max(served);
         if all == 0 { 0.0 } else { served as f64 / all as f64 }
     }
 }

@@ -13,7 +13,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use http_body_util::Full;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_response_cache::{
-    Bypass, CacheLayer, Clock, Identity, InvalidateLayer, Memory, Miss, Outcome, Rule, Rules, Stale, Store, Storing,
+    Bypass, CacheLayer, Clock, Headers, Identity, InvalidateLayer, KeyExtractor, Memory, Miss, Outcome, RequestView,
+    RouteAndQuery, Rule, Rules, Stale, Store, Storing,
     semantics::{Normalise, Weights},
 };
 
@@ -773,6 +774,28 @@ async fn invalidation() {
         ("no answer", 599, true),
     ] {
         assert_eq!(gone(spared(), own, write("POST", own), status, &[]).await, want, "spare_errors: {name}");
+    }
+    // The writer is nobody, says nothing of languages, and is sent from elsewhere.
+    type Make = fn() -> Rule;
+    let by_more: [(&str, Make); 4] = [
+        ("another user's", || Rule::http().identity(Identity::bearer())),
+        ("in another language", || Rule::http().key(RouteAndQuery.and(Headers::new(["accept-language"])))),
+        ("by what a closure says", || Rule::http().key(|request: &RequestView<'_>| Some(format!("{:?}", request.headers())))),
+        ("left alone", || {
+            Rule::http().key(|request: &RequestView<'_>| request.headers().get("referer").is_none().then(|| "x".to_owned()))
+        }),
+    ];
+    for (name, rule) in by_more {
+        for (stored, location, want) in [(own, "/", true), (other, "/y", true), ("http://a.test/z", "/y", false)] {
+            let mut write = write("POST", own);
+            for (field, value) in [("accept-language", "de"), ("authorization", "Bearer b"), ("referer", "http://a.test/form")]
+            {
+                write.headers_mut().insert(field, value.parse().expect("a value"));
+            }
+            let said: Fields = if location == "/y" { &[("location", "/y")] } else { &[] };
+            let got = gone(Rules::new().fallback(rule()), stored, write, 201, said).await;
+            assert_eq!(got, want, "4.4: what is stored for the URI is, {name}: {stored}");
+        }
     }
     let ttl = Rules::new().fallback(Rule::ttl(MINUTE));
     assert!(!gone(ttl, own, write("POST", own), 200, &[]).await, "a ttl rule clears its namespaces and nothing else");

@@ -457,6 +457,31 @@ async fn a_logout_clears_what_belongs_to_its_token_alone() {
     assert!(!app.hits_with(with(get("/me"), "bob")).await);
 }
 
+/// A handler may believe the first or the last of them. Browsers send a cookie twice where it was set for two paths.
+#[tokio::test(start_paused = true)]
+async fn a_write_that_says_twice_who_it_is_of_clears_what_belongs_to_either() {
+    let twice: [(Identity, &str, [&str; 2]); 3] = [
+        (Identity::bearer(), "authorization", ["Bearer ann", "Bearer bob"]),
+        (Identity::header("x-api-key"), "x-api-key", ["ann", "bob"]),
+        (Identity::cookie("session"), "cookie", ["session=ann", "session=bob; other=1"]),
+    ];
+    for (identity, field, values) in twice {
+        let app = App::new(one_rule(Rule::ttl(MINUTE).identity(identity).namespace("auth:{identity}")));
+        let with = |mut request: Request<Plain>, values: &[&str]| {
+            values.iter().for_each(|value| _ = request.headers_mut().append(field, value.parse().unwrap()));
+            request
+        };
+        for value in values {
+            assert!(!app.hits_with(with(get("/t/me"), &[value])).await);
+            assert!(app.hits_with(with(get("/t/me"), &[value])).await);
+        }
+        send(&app.layer.layer(counting(|_, _| ok("")).0), with(post("/t/me"), &values)).await;
+        for value in values {
+            assert!(!app.hits_with(with(get("/t/me"), &[value])).await, "{field}: {value}");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_encoded_parameter_and_the_plain_one_clear_the_same() {
     for (read, written) in

@@ -627,6 +627,25 @@ async fn hits_waiters_times_and_what_is_held_are_counted() {
     assert_eq!((stats.stale_hits, stats.refreshes, stats.stored, stats.inner_calls, stats.flights), (1, 1, 2, 2, 0));
 }
 
+/// One that is answered with a stale response because the inner service has failed is a miss, and a stale hit, and one request.
+#[tokio::test]
+async fn the_hit_ratio_counts_each_request_once_also_where_a_stale_response_stands_in() {
+    let (clock, store) = timed(1 << 20);
+    let (inner, _) = counting(|_, call| match call {
+        1 => ok("old"),
+        _ => Response::builder().status(503).body(Plain::default()).expect("a response"),
+    });
+    let service = CacheLayer::new(store.clone()).rules(one_rule(Rule::ttl(MINUTE).stale_if_error(MINUTE))).layer(inner);
+    send(&service, get("/t/a")).await;
+    clock.advance(MINUTE);
+    for _ in 0..3 {
+        assert_eq!(outcome(&send(&service, get("/t/a")).await), Outcome::Stale(Stale::IfError));
+    }
+    let stats = store.stats();
+    assert_eq!((stats.hits, stats.stale_hits, stats.stood_in, stats.misses(), stats.inner_calls), (0, 3, 3, 4, 4));
+    assert!((stats.hit_ratio() - 0.75).abs() < 1e-9, "{}", stats.hit_ratio());
+}
+
 #[tokio::test]
 async fn the_time_that_hits_take_is_measured() {
     let store = Memory::default();

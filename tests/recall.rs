@@ -344,7 +344,13 @@ proptest! {
                 }
             }
             prop_assert_eq!(one_calls.load(SeqCst), other_calls.load(SeqCst));
-            prop_assert_eq!(format!("{:?}", one_store.stats()), format!("{:?}", other_store.stats()));
+            // Where HTTP decides, entries whose key may be of more than the target have a name more.
+            let [one, other] = [&one_store, &other_store].map(|store| {
+                let mut stats = store.stats();
+                stats.bytes = 0;
+                format!("{stats:?}")
+            });
+            prop_assert_eq!(one, other);
             Ok(())
         })?;
     }

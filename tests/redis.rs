@@ -230,6 +230,49 @@ async fn when_the_owner_of_a_cold_key_dies_one_of_the_others_takes_over_and_make
     assert!(third.is_err(), "two calls, and no third");
 }
 
+/// A validator may be coarser than what has changed, a date above all: what was cleared is not asked about, whatever it says of itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_cleared_while_another_process_was_filling_is_not_asked_about() {
+    let server = Server::start().await;
+    let clock = Clock::manual();
+    let process = async || {
+        let (inner, hand) = tower_test::mock::pair::<Request<Plain>, Response<Plain>>();
+        let store = builder(&server).coherence(Coherence::Validated).clock(clock.clone()).build().await.unwrap();
+        let rule = Rule::http().namespace("t:{table}").fill_across_processes(Duration::from_secs(60));
+        let cache = CacheLayer::new(store.clone()).rules(one_rule(rule)).layer(inner);
+        (store, cache, hand)
+    };
+    let (store, one, mut hand) = process().await;
+    let (other, two, mut others) = process().await;
+    let ask = |cache: &_| {
+        let cache = Clone::clone(cache);
+        tokio::spawn(async move { text(send(&cache, get("/t/x")).await).await })
+    };
+    let answer = |body: &'static str| {
+        let dated =
+            Response::builder().header("cache-control", "max-age=60").header("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT");
+        dated.body(Plain::from(body)).expect("a response")
+    };
+    let first = ask(&one);
+    next_call(&mut hand).await.1.send_response(answer("old"));
+    assert_eq!(first.await.unwrap(), "old");
+    clock.advance(MINUTE);
+
+    let owner = ask(&one);
+    let (asked, call) = next_call(&mut hand).await;
+    assert!(asked.headers().contains_key("if-modified-since"), "what is only stale is asked about");
+    let trips = other.round_trips();
+    let waits = ask(&two);
+    until("it waits for the owner", async || other.round_trips() > trips + 3).await;
+    store.invalidate(["t:x"]).await.unwrap();
+    call.send_response(Response::builder().status(503).body(Plain::default()).expect("a response"));
+    owner.await.unwrap();
+    let (asked, call) = next_call(&mut others).await;
+    assert!(!asked.headers().contains_key("if-modified-since"), "what was cleared is asked about");
+    call.send_response(answer("new"));
+    assert_eq!(waits.await.unwrap(), "new");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_leaves_while_the_lock_is_taken_leaves_no_lock_behind() {
     let server = Server::start().await;
@@ -466,6 +509,60 @@ async fn a_write_without_its_fence_is_rejected_before_the_handler_unless_it_is_t
     until("no fence is left", async || server.keys("*:f:*").await.is_empty()).await;
 }
 
+/// While nobody asks Redis, a write that is rejected leaves nothing behind: there is nothing to be taken back.
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_that_are_rejected_while_redis_is_away_leave_nothing_to_be_delivered() {
+    let server = Server::start().await;
+    let budget = Duration::from_millis(50);
+    let strict = builder(&server).strict(Duration::from_secs(1)).budget(budget).build().await.unwrap();
+    let (inner, calls) = counting(|_, n| ok(format!("answer {n}")));
+    let writes = InvalidateLayer::new(strict.clone()).rules(one_rule(rule())).layer(inner);
+    server.pause();
+    until("it is known to be away", async || {
+        send(&writes, post("/t/before")).await;
+        !strict.is_reachable()
+    })
+    .await;
+    let waiting = strict.waiting();
+    for n in 0..100 {
+        let rejected = send(&writes, post(&format!("/t/{n}"))).await;
+        assert_eq!(cleared(&rejected), Some(Invalidation::NotFenced));
+    }
+    assert_eq!((strict.waiting(), calls.load(Ordering::SeqCst)), (waiting, 0));
+    server.resume();
+    until("all is delivered", async || strict.waiting() == 0).await;
+    until("no fence is left", async || server.keys("*:f:*").await.is_empty()).await;
+}
+
+/// Names may be chosen by whoever chooses a path. These two have one hash by xxh3 with 64 bits, found in a minute.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_were_chosen_to_be_taken_for_each_other_are_not() {
+    const ONE: &str = "fr5vv24b53rkb";
+    const OTHER: &str = "wvn32fezegw3l";
+    let server = Server::start().await;
+    for coherence in [Coherence::Leased, Coherence::Validated] {
+        let prefix = format!("{coherence:?}");
+        let make = || builder(&server).prefix(&prefix).coherence(coherence).memory(8 << 20).build();
+        let (store, writer) = (make().await.unwrap(), make().await.unwrap());
+        let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
+        let cache = CacheLayer::new(store.clone()).rules(one_rule(rule())).layer(inner);
+        let ask = async |name: &str| text(send(&cache, get(&format!("/t/{name}"))).await).await;
+        for clears in [&[OTHER][..], &[ONE], &[ONE, OTHER], &[OTHER, ONE]] {
+            let before = [ask(ONE).await, ask(OTHER).await];
+            assert_eq!([ask(ONE).await, ask(OTHER).await], before, "both are stored");
+            writer.invalidate(clears.iter().map(|name| Namespace::of(["t", name]))).await.unwrap();
+            until("what was cleared is not served", async || {
+                let after = [ask(ONE).await, ask(OTHER).await];
+                [ONE, OTHER]
+                    .iter()
+                    .zip(after.iter().zip(&before))
+                    .all(|(name, (after, before))| !clears.contains(name) || after != before)
+            })
+            .await;
+        }
+    }
+}
+
 // ---- What a server loses -----------------------------------------------------------------------------------------------
 
 #[tokio::test(flavor = "multi_thread")]
@@ -657,6 +754,11 @@ async fn a_store_is_made_without_redis_unless_it_must_be_there() {
         (Redis::builder(&url).heartbeat(Duration::ZERO).build().await, "heartbeat is 0ns; it is from 5ms to 10s"),
         (Redis::builder(&url).connections(0).build().await, "connections is 0"),
         (RedisBuilder::cluster(Vec::<String>::new()).build().await, "at least one node"),
+        (RedisBuilder::sentinel([""; 0], "service", Default::default()).build().await, "at least one"),
+        (
+            RedisBuilder::sentinel([&url], "service", Default::default()).root_certificate("PEM").build().await,
+            "root_certificate counts for",
+        ),
     ] {
         let error = wrong.expect_err(why).to_string();
         assert!(error.contains(why), "{error}");

@@ -193,6 +193,21 @@ async fn the_master_is_the_one_that_the_sentinel_names() {
     assert_ne!(ask!(cache, "/t/x").0, "answer 1");
 }
 
+/// A sentinel whose machine hangs takes connections, and says nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sentinel_that_says_nothing_does_not_hide_the_master_that_another_names() {
+    let master = Server::start().await;
+    let replica = Options::default().replica_of(&master).start().await;
+    replica.linked().await;
+    let sentinel = Sentinel::start(&master).await;
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let urls = [format!("redis://{}", silent.local_addr().unwrap()), sentinel.url()];
+    let builder = RedisBuilder::sentinel(urls, Sentinel::SERVICE, ::redis::RedisConnectionInfo::default());
+    let store = patient(builder).must_be_there().build().await.expect("the other sentinel knows the master");
+    let cache = CacheLayer::new(store.clone()).rules(one_rule(rule())).layer(counting(|_, _| ok("answer")).0);
+    until("hits are there", async || ask!(cache, "/t/x").1).await;
+}
+
 /// All that a user of the server has to be allowed for a store.
 const ALLOWED: &str = "+get +mget +set +strlen +setrange +exists +unlink +eval +zadd +zrem +zrange +zcard +zremrangebyscore \
                        +pexpireat +time +info +ping +hello +auth +client|tracking";

@@ -26,6 +26,7 @@ use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_response_cache::{
     BoxError, CacheLayer, CacheStatus, Caching, Clock, Memory, Miss, NoStore, Outcome, Rule, Stale, Store, Storing,
 };
+use tower_test::mock;
 
 const CROWD: usize = 1000;
 
@@ -609,6 +610,55 @@ async fn when_the_inner_service_fails_those_who_wait_go_alone_at_once() {
         assert_eq!(text(one.await.unwrap().unwrap()).await, "rows");
     }
     assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_inner_service_fails_those_who_wait_get_what_may_stand_in_without_asking_it_again() {
+    type Fails = fn(mock::SendResponse<Response<Plain>>);
+    let fails: [Fails; 2] = [
+        |call| call.send_error("away"),
+        |call| call.send_response(Response::builder().status(503).body(Plain::default()).expect("a response")),
+    ];
+    for fails in fails {
+        let (store, clock) = by_hand();
+        let rule = Rule::ttl(MINUTE).stale_if_error(MINUTE);
+        let (cache, mut hand) = in_hand(&layer(&store, rule));
+        let first = tokio::spawn(begin(&cache, get("/t/a")).await);
+        next_call(&mut hand).await.1.send_response(ok("old rows"));
+        assert_eq!(text(first.await.unwrap().unwrap()).await, "old rows");
+        clock.advance(MINUTE);
+        let mut crowd = Vec::new();
+        for _ in 0..10 {
+            crowd.push(tokio::spawn(begin(&cache, get("/t/a")).await));
+        }
+        fails(next_call(&mut hand).await.1);
+        no_call(&mut hand).await;
+        for one in crowd {
+            let response = timeout(SECOND, one).await.expect("nobody waits any more").unwrap().unwrap();
+            assert_eq!((outcome(&response), text(response).await.as_str()), (Outcome::Stale(Stale::IfError), "old rows"));
+        }
+        assert_eq!(store.stats().inner_calls, 2);
+    }
+}
+
+/// What was cleared by a write stands in for nothing, also for those who began to wait before that.
+#[tokio::test(start_paused = true)]
+async fn when_the_inner_service_fails_those_who_wait_do_not_get_what_was_cleared_meanwhile() {
+    let (store, clock) = by_hand();
+    let (cache, mut hand) = in_hand(&layer(&store, Rule::ttl(MINUTE).stale_if_error(MINUTE)));
+    let first = tokio::spawn(begin(&cache, get("/t/a")).await);
+    next_call(&mut hand).await.1.send_response(ok("old rows"));
+    first.await.unwrap().unwrap();
+    clock.advance(MINUTE);
+    let leads = tokio::spawn(begin(&cache, get("/t/a")).await);
+    let (_, call) = next_call(&mut hand).await;
+    let follows = tokio::spawn(begin(&cache, get("/t/a")).await);
+    no_call(&mut hand).await;
+    store.invalidate(["table:a"]).await.unwrap();
+    call.send_error("away");
+    assert!(leads.await.unwrap().is_err());
+    next_call(&mut hand).await.1.send_response(ok("new rows"));
+    assert_eq!(text(follows.await.unwrap().unwrap()).await, "new rows");
 }
 
 /// How an inner service dies: in its future, or before there is one.

@@ -2,7 +2,7 @@
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version,
-    header::{EXPECT, HOST, MAX_FORWARDS, UPGRADE},
+    header::{EXPECT, HOST, MAX_FORWARDS, TRANSFER_ENCODING, UPGRADE},
     uri::{Authority, Parts},
 };
 
@@ -21,6 +21,10 @@ pub(crate) fn prepare<B>(mut request: Request<B>) -> Result<Request<B>, End> {
     }
     if let Err(why) = settle_host(&mut request) {
         return Err((StatusCode::BAD_REQUEST, why));
+    }
+    // RFC 9112, section 6.1.
+    if is_coded(request.headers()) {
+        return Err((StatusCode::NOT_IMPLEMENTED, "a transfer coding that is not known\n"));
     }
     // RFC 9110, section 7.6.2: these two count their way.
     if [Method::OPTIONS, Method::TRACE].contains(request.method()) && count_down(request.headers_mut()) {
@@ -48,9 +52,7 @@ fn settle_host<B>(request: &mut Request<B>) -> Result<(), &'static str> {
         // RFC 9112, section 3.2.
         (Some(_), Some(_)) => return Err("more than one Host\n"),
         (None, _) if request.version() == Version::HTTP_11 => return Err("no Host\n"),
-        (Some(host), None) if !host.is_empty() && Authority::try_from(host.as_bytes()).is_err() => {
-            return Err("a Host that is none\n");
-        }
+        (Some(host), None) if !host.is_empty() && !is_host(host) => return Err("a Host that is none\n"),
         _ => {}
     }
     // RFC 9112, section 3.2.2: the authority of a target in absolute form takes the place of the field.
@@ -63,6 +65,18 @@ fn settle_host<B>(request: &mut Request<B>) -> Result<(), &'static str> {
         request.headers_mut().insert(HOST, host);
     }
     Ok(())
+}
+
+/// A host, perhaps with a port, and nothing else that an authority may have (RFC 9110, section 7.2).
+fn is_host(host: &HeaderValue) -> bool {
+    !host.as_bytes().contains(&b'@') && Authority::try_from(host.as_bytes()).is_ok()
+}
+
+/// Whether content comes in chunks that are coded besides. The server of hyper takes the chunks apart, and nobody the coding.
+fn is_coded(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(TRANSFER_ENCODING).iter();
+    let mut codings = lines.flat_map(|line| line.as_bytes().split(|b| *b == b',')).map(<[u8]>::trim_ascii);
+    codings.any(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"chunked"))
 }
 
 /// Whether `Max-Forwards` says that the request goes no further; takes one from it otherwise.

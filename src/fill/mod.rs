@@ -141,14 +141,14 @@ impl<St: Store> Fill<St> {
             Ok(response) => response,
             Err(error) => {
                 let stale = self.stale_instead(Failure::Unreachable, Stale::IfError);
-                self.not_shared(NoStore::Failed, false);
+                self.failed(NoStore::Failed, Failure::Unreachable);
                 return Poll::Ready(stale.ok_or(error));
             }
         };
         if let Some(failure) = Failure::of_status(response.status())
             && let Some(response) = self.stale_instead(failure, Stale::IfError)
         {
-            self.not_shared(NoStore::Failed, false);
+            self.failed(NoStore::Failed, failure);
             return Poll::Ready(Ok(response));
         }
         let (mut parts, body) = response.into_parts();
@@ -207,15 +207,18 @@ impl<St: Store> Fill<St> {
 
     /// The end of a fill whose response is not for the store.
     fn unfit<B>(self, why: NoStore, parts: response::Parts, body: B) -> Response<CacheBody<B>> {
+        let failure = Failure::of_status(parts.status);
         // A 304 to the client's own conditions says nothing of what the whole would be.
-        let pass = Failure::of_status(parts.status).is_none()
-            && parts.status != StatusCode::NOT_MODIFIED
+        let pass = parts.status != StatusCode::NOT_MODIFIED
             && !about_the_request(why)
             && !self.varies_unawares(why)
             && !parts::asks_for_one(&self.of.quest.asked.method, self.of.quest.asked.conditions());
         let shared = self.shared.clone();
         let status = CacheStatus::new(Outcome::Miss(self.of.missed.why)).storing(Storing::Not(why));
-        self.not_shared(why, pass);
+        match failure {
+            None => self.not_shared(why, pass),
+            Some(failure) => self.failed(why, failure),
+        }
         shared.marked(Response::from_parts(parts, CacheBody::inner(body)), status)
     }
 
@@ -246,13 +249,26 @@ impl<St: Store> Fill<St> {
         if !self.of.quest.asked.may_have_instead(entry, life, failure, now) {
             return None;
         }
-        self.shared.store.context().counters.add(Count::Stale, 1);
+        let counters = &self.shared.store.context().counters;
+        counters.add(Count::Stale, 1);
+        counters.add(Count::StoodIn, 1);
         let asked = &self.of.quest.asked;
         Some(answer::from_entry(&self.shared, entry, &asked.method, asked.conditions(), Outcome::Stale(why), now))
     }
 
     /// The end of a fill whose response is not for the store: those who wait go alone, at once.
-    fn not_shared(mut self, why: NoStore, pass: bool) {
+    fn not_shared(self, why: NoStore, pass: bool) {
+        // Where it varies by fields that were not kept, the next who asks keeps them, and the others can wait for that.
+        let landing = if self.varies_unawares(why) { Landing::Lost } else { Landing::NotShared };
+        self.ends(why, pass, landing);
+    }
+
+    /// The same where the inner service has failed: who waits may have something in place of what it would say to him.
+    fn failed(self, why: NoStore, failure: Failure) {
+        self.ends(why, false, Landing::Failed(failure));
+    }
+
+    fn ends(mut self, why: NoStore, pass: bool, landing: Landing) {
         self.shared.store.context().counters.no_store(why);
         tracing::debug!(reason = why.as_str(), "response not stored");
         if pass {
@@ -262,8 +278,7 @@ impl<St: Store> Fill<St> {
             lock.without_entry(pass);
         }
         if let Some(leader) = self.leader.take() {
-            // Where it varies by fields that were not kept, the next who asks keeps them, and the others can wait for that.
-            leader.land(if self.varies_unawares(why) { Landing::Lost } else { Landing::NotShared });
+            leader.land(landing);
         }
     }
 

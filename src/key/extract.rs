@@ -6,7 +6,7 @@ use http::{HeaderName, header};
 
 use super::{
     Extracted, HostLine, Identity, KeyWriter, RequestView,
-    identity::{Repeated, cookie},
+    identity::cookie,
     query::{Names, Query},
     write::Tag,
 };
@@ -355,7 +355,7 @@ impl KeyExtractor for Cookie {
         match cookie(request.headers, &self.0) {
             Ok(Some(value)) => key.secret(value),
             Ok(None) => key.tagged(Tag::Absent, &[]),
-            Err(Repeated) => return Extracted::Bypass,
+            Err(_) => return Extracted::Bypass,
         }
         Extracted::Key
     }

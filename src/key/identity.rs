@@ -12,7 +12,8 @@ use crate::store::IdentityHash;
 /// In the key it is a keyed hash, so that neither keys nor logs tell a token, and `{identity}` in the namespaces of a
 /// rule is that hash in hexadecimal, or `anonymous`. A request without one is cached for everybody without one, unless
 /// it carries other credentials ([cookies that the rule ignores](crate::Rule::ignore_cookies) are none): then it bypasses the
-/// cache. So does a request that says twice who is asking, for nobody knows which of the two the handler believes.
+/// cache. So does a request that says twice who is asking, for nobody knows which of the two the handler believes; a write that does
+/// clears what belongs to the first and to the last that it names.
 ///
 /// ```
 /// use http::Request;
@@ -88,7 +89,19 @@ impl Identity {
         self.with(request, |secret| request.secret.identity(secret)).ok().flatten()
     }
 
-    fn with<T>(&self, request: &RequestView<'_>, then: impl FnOnce(&[u8]) -> T) -> Result<Option<T>, Repeated> {
+    /// Who may be asking. Of a request that says it several times, the first and the last that it names: a handler may take either.
+    pub(crate) fn either(&self, request: &RequestView<'_>) -> [Option<IdentityHash>; 2] {
+        let hash = |secret: &[u8]| request.secret.identity(secret);
+        match self.with(request, hash) {
+            Ok(one) => [one, one],
+            Err(Repeated(first, last)) => [first, last].map(|value| match self.source {
+                Source::Bearer => bearer(value).map(hash),
+                _ => Some(hash(value)),
+            }),
+        }
+    }
+
+    fn with<'a, T>(&self, request: &RequestView<'a>, then: impl FnOnce(&[u8]) -> T) -> Result<Option<T>, Repeated<'a>> {
         Ok(match &self.source {
             Source::Bearer => only(request.headers, &header::AUTHORIZATION)?.and_then(bearer).map(then),
             Source::Header(name) => only(request.headers, name)?.map(then),
@@ -102,7 +115,7 @@ impl KeyExtractor for Identity {
     fn extract(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
         match self.with(request, |secret| key.identity(secret)) {
             Ok(Some(())) => Extracted::Key,
-            Err(Repeated) => Extracted::Bypass,
+            Err(Repeated(..)) => Extracted::Bypass,
             Ok(None) if self.required => Extracted::Bypass,
             Ok(None) => {
                 key.tagged(Tag::Absent, b"identity");
@@ -128,10 +141,10 @@ impl fmt::Debug for Identity {
 }
 
 /// What should stand once stands several times: a handler may take the first or the last of it.
-pub(super) struct Repeated;
+pub(super) struct Repeated<'a>(&'a [u8], &'a [u8]);
 
 /// The value of a field.
-fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]>, Repeated> {
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]>, Repeated<'a>> {
     one(headers.get_all(name).iter().map(|value| value.as_bytes()))
 }
 
@@ -142,7 +155,7 @@ fn bearer(credentials: &[u8]) -> Option<&[u8]> {
 }
 
 /// The value of a cookie.
-pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a [u8]>, Repeated> {
+pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a [u8]>, Repeated<'a>> {
     let pairs = headers.get_all(header::COOKIE).iter().flat_map(|line| line.as_bytes().split(|b| *b == b';'));
     one(pairs.filter_map(|pair| {
         let pair = pair.trim_ascii();
@@ -151,7 +164,7 @@ pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'
     }))
 }
 
-fn one<T>(mut values: impl Iterator<Item = T>) -> Result<Option<T>, Repeated> {
-    let value = values.next();
-    if values.next().is_some() { Err(Repeated) } else { Ok(value) }
+fn one<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Result<Option<&'a [u8]>, Repeated<'a>> {
+    let Some(first) = values.next() else { return Ok(None) };
+    values.last().map_or(Ok(Some(first)), |last| Err(Repeated(first, last)))
 }

@@ -20,7 +20,7 @@ use crate::{
     content,
     groups::Origin,
     invalidate::{AfterHold, OnFenceError},
-    key::{self, Extracted, KeyExtractor, KeyRef, KeyWriter, RequestView},
+    key::{self, Extracted, Key, KeyExtractor, KeyRef, KeyWriter, RequestView, RouteAndQuery},
     namespace::{MAX_NAMESPACES, Namespace, Namespaces},
     semantics::Normalise,
     service::overrides_method,
@@ -163,6 +163,29 @@ impl Compiled {
     fn write_target(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
         key::begin(key, self.http().is_some(), self.route.as_deref(), request);
         self.rule.key.extract(request, key)
+    }
+
+    /// The key of a request, if it has one that is not too long.
+    pub(super) fn key(&self, request: &RequestView<'_>) -> Option<Key> {
+        let mut canonical = Vec::with_capacity(128);
+        let mut writer = KeyWriter::new(&mut canonical, request.secret);
+        match self.write_key(request, &mut writer) {
+            Extracted::Key if !writer.too_long() => Some(Key::new(canonical)),
+            _ => None,
+        }
+    }
+
+    /// The key of a request's URI, where HTTP decides and that of the rule depends on more than the target: whoever it was stored for, and
+    /// however it was asked for, what is stored for a URI goes with a write to it (RFC 9111, section 4.4).
+    pub(super) fn key_of_uri(&self, request: &RequestView<'_>) -> Option<Key> {
+        if self.of_target || self.http().is_none() {
+            return None;
+        }
+        let mut canonical = Vec::with_capacity(128);
+        let mut key = KeyWriter::new(&mut canonical, request.secret);
+        key::begin(&mut key, true, self.route.as_deref(), request);
+        let _ = RouteAndQuery.extract(request, &mut key);
+        Some(Key::new(canonical))
     }
 
     /// Whether the target of a GET says all that its key depends on.
@@ -325,6 +348,9 @@ impl Compiled {
             let _ = self.write_target(request, &mut KeyWriter::new(&mut target, request.secret));
             names.push_key(KeyRef::new(&target));
         }
+        if let Some(uri) = self.key_of_uri(request) {
+            names.push_key(uri.as_ref());
+        }
         let ttl = match &self.rule.lifetime {
             Lifetime::Fixed(ttl) => Some(*ttl),
             Lifetime::ByRequest(ttl) => Some(ttl(request)),
@@ -377,7 +403,7 @@ impl Compiled {
             .clears
             .iter()
             .filter(|(methods, _)| concerns(methods, request))
-            .map(|(_, template)| template.render(request, identity))
+            .flat_map(|(_, template)| template.render(request, identity))
             .collect();
         if matches!(self.rule.clears, Clears::Own) {
             names.extend(self.rule.namespaces_by.iter().flat_map(|by| by(request)));

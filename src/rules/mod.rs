@@ -26,8 +26,8 @@ pub use rule::Rule;
 
 use self::router::Router;
 use crate::{
-    key::{self, Extracted, Key, KeyWriter, RequestView},
-    store::Store,
+    key::{self, Key, RequestView},
+    store::{Secret, Store},
 };
 
 /// A table of routes with the rule of each, for one layer or several.
@@ -159,14 +159,18 @@ impl Rules {
     /// ```
     pub fn key<St: Store, B>(&self, store: &St, request: &::http::Request<B>) -> Option<Key> {
         let Found { rule, params, .. } = self.find(request.uri(), request.extensions())?;
-        let secret = &store.context().secret;
-        let view = RequestView::of(request, &params, secret);
-        let mut canonical = Vec::with_capacity(128);
-        let mut writer = KeyWriter::new(&mut canonical, secret);
-        match rule.write_key(&view, &mut writer) {
-            Extracted::Key if !writer.too_long() => Some(Key::new(canonical)),
-            _ => None,
-        }
+        rule.key(&RequestView::of(request, &params, &store.context().secret))
+    }
+
+    /// The keys by which what is stored for a URI is cleared with a write to it: that which this request would have as a GET, and that of
+    /// the URI itself.
+    pub(crate) fn keys_of_uri<B>(&self, secret: &Secret, request: &::http::Request<B>) -> impl Iterator<Item = Key> {
+        let found = self.find(request.uri(), request.extensions());
+        let keys = found.map(|Found { rule, params, .. }| {
+            let view = RequestView::of(request, &params, secret);
+            [rule.key(&view), rule.key_of_uri(&view)]
+        });
+        keys.into_iter().flatten().flatten()
     }
 
     /// Whether a rule may cover a request: cheap, and most that none does are known by it.

@@ -4,6 +4,7 @@ use super::{RulesError, RulesErrorKind};
 use crate::{
     key::{Identity, RequestView},
     namespace::{self, MAX_NAMESPACE_LEN, Namespace, push_value},
+    store::IdentityHash,
 };
 
 /// A namespace with the parameters of a route, and who is asking, in it.
@@ -70,19 +71,27 @@ impl Template {
         self.pieces.iter().all(|piece| matches!(piece, Piece::Text(_))).then_some(&*self.source)
     }
 
-    /// The name for a request.
-    pub(super) fn render(&self, request: &RequestView<'_>, identity: Option<&Identity>) -> Namespace {
-        Namespace::rendered(self.write(request, identity))
+    /// The names that a request may mean: one, or two where it says twice who is asking, and nobody knows which of them the handler
+    /// believes.
+    pub(super) fn render(&self, request: &RequestView<'_>, identity: Option<&Identity>) -> impl Iterator<Item = Namespace> {
+        let names_one = self.pieces.iter().any(|piece| matches!(piece, Piece::Identity));
+        let [first, last] = identity.filter(|_| names_one).map_or([None; 2], |identity| identity.either(request));
+        let last = (last != first).then_some(last);
+        [Some(first), last].into_iter().flatten().map(|who| Namespace::rendered(self.written(request, || who)))
     }
 
-    /// The same as text.
+    /// The name for a request that is stored.
     pub(super) fn write(&self, request: &RequestView<'_>, identity: Option<&Identity>) -> String {
+        self.written(request, || identity.and_then(|identity| identity.of(request)))
+    }
+
+    fn written(&self, request: &RequestView<'_>, who: impl Fn() -> Option<IdentityHash>) -> String {
         let mut name = String::with_capacity(self.source.len() + 24);
         for piece in &self.pieces {
             match piece {
                 Piece::Text(text) => name.push_str(text),
                 Piece::Param(param) => push_value(&mut name, request.param(param)),
-                Piece::Identity => match identity.and_then(|identity| identity.of(request)) {
+                Piece::Identity => match who() {
                     Some(hash) => name.push_str(&hash.to_string()),
                     None => name.push_str("anonymous"),
                 },

@@ -40,6 +40,15 @@ async fn what_cannot_be_forwarded_is_refused_and_said_to_be() {
         ("GET / HTTP/1.1\r\nconnection: close\r\n\r\n", "400"),
         ("GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\nconnection: close\r\n\r\n", "400"),
         ("GET / HTTP/1.1\r\nhost: a b\r\nconnection: close\r\n\r\n", "400"),
+        ("GET / HTTP/1.1\r\nhost: a@b\r\nconnection: close\r\n\r\n", "400"),
+        (
+            "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip, chunked\r\nconnection: close\r\n\r\n1\r\na\r\n0\r\n\r\n",
+            "501",
+        ),
+        (
+            "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n0\r\n\r\n",
+            "501",
+        ),
         ("CONNECT a:1 HTTP/1.1\r\nhost: a:1\r\nconnection: close\r\n\r\n", "501"),
         ("TRACE / HTTP/1.1\r\nhost: a\r\nmax-forwards: 0\r\nconnection: close\r\n\r\n", "200"),
     ] {

@@ -148,8 +148,9 @@ impl RedisBuilder {
         Self::at(Place::Cluster(urls.into_iter().map(Into::into).collect()))
     }
 
-    /// At the master of a service that the sentinels at these URLs name. `master` says how to sign in there; for the same as no
-    /// sign-in, `RedisConnectionInfo::default()`.
+    /// At the master of a service that the sentinels at these URLs name: all are asked at once, and the first that answers is believed.
+    /// `master` says how to sign in there; for the same as no sign-in, `RedisConnectionInfo::default()`. The master is spoken to without
+    /// TLS.
     pub fn sentinel<I>(urls: I, service: &str, master: RedisConnectionInfo) -> Self
     where
         I: IntoIterator,
@@ -159,7 +160,8 @@ impl RedisBuilder {
         Self::at(Place::Sentinel { urls, service: service.to_owned(), master })
     }
 
-    /// A certificate authority to trust with `rediss://`, in place of those of the system: PEM.
+    /// A certificate authority to trust with `rediss://`, in place of those of the system: PEM. For one server or a cluster at URLs; a
+    /// client or a pool of one's own has been given its own, and behind sentinels there is no TLS.
     pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.root = Some(pem.into());
         self
@@ -308,6 +310,9 @@ impl RedisBuilder {
         if self.prefix.is_empty() || !self.prefix.chars().all(fits) {
             return fault(format!("the prefix is {:?}; it is letters, digits and - _ . :, at least one", self.prefix));
         }
+        if self.root.is_some() && !matches!(self.place, Place::Url(_) | Place::Cluster(_)) {
+            return fault("root_certificate counts for one server or a cluster at URLs, and for nothing else".into());
+        }
         let times = [
             ("heartbeat", self.heartbeat, Duration::from_millis(5), Duration::from_secs(10)),
             ("round_trip", self.round_trip, Duration::from_millis(1), Duration::from_secs(10)),
@@ -397,10 +402,17 @@ impl RedisBuilder {
                 let clients = urls.iter().map(|url| connect::client(url, certificates())).collect::<Result<_, _>>()?;
                 Ok(Sources::Cluster(clients))
             }
+            Place::Sentinel { urls, .. } if urls.is_empty() => {
+                Err(RedisConnectError::settled("sentinels need the URL of at least one".into()))
+            }
             Place::Sentinel { urls, service, master } => {
                 let master = SentinelNodeConnectionInfo::default().set_redis_connection_info(master.clone());
-                let client = SentinelClient::build(urls.clone(), service, Some(master), SentinelServerType::Master)?;
-                one(Source::Sentinel(Arc::new(tokio::sync::Mutex::new(client))))
+                let client = |url: &String| {
+                    let url = vec![url.as_str()];
+                    SentinelClient::build(url, service, Some(master.clone()), SentinelServerType::Master)
+                        .map(tokio::sync::Mutex::new)
+                };
+                one(Source::Sentinel(urls.iter().map(client).collect::<Result<_, _>>()?))
             }
         }
     }

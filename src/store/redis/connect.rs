@@ -11,6 +11,7 @@ use std::{
 };
 
 use bb8_redis::bb8::ManageConnection;
+use futures_util::future::select_ok;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo, Pipeline, ProtocolVersion, RedisConnectionInfo,
     RedisError, TlsCertificates, Value, aio::MultiplexedConnection, sentinel::SentinelClient,
@@ -36,17 +37,25 @@ pub(super) const CONNECTING: Duration = Duration::from_secs(1);
 pub(super) enum Source {
     /// At an address.
     At(Box<Client>),
-    /// Where the sentinels say.
-    Sentinel(Arc<tokio::sync::Mutex<SentinelClient>>),
+    /// Where the sentinels say, each of which is asked by a client of its own.
+    Sentinel(Arc<[tokio::sync::Mutex<SentinelClient>]>),
 }
 
 impl Source {
     async fn client(&self) -> Result<Client, RedisError> {
         match self {
             Self::At(client) => Ok((**client).clone()),
-            Self::Sentinel(sentinel) => prepared(sentinel.lock().await.async_get_client().await?),
+            Self::Sentinel(sentinels) => {
+                // The first that names a master which says that it is one: to wait for the others would be to wait for one that hangs.
+                let ask = |sentinel| Box::pin(name_of_master(sentinel));
+                prepared(select_ok(sentinels.iter().map(ask)).await?.0)
+            }
         }
     }
+}
+
+async fn name_of_master(sentinel: &tokio::sync::Mutex<SentinelClient>) -> Result<Client, RedisError> {
+    sentinel.lock().await.async_get_client().await
 }
 
 impl fmt::Debug for Source {

@@ -6,7 +6,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{mpsc, oneshot};
@@ -135,7 +135,8 @@ struct Errand {
     fences: String,
     /// Hard, unless all want it soft.
     kind: Bump,
-    tokens: Vec<u128>,
+    /// Those of the fences to be taken back, and when that was asked for.
+    tokens: Vec<(u128, Instant)>,
     for_whom: Vec<Arc<Open>>,
 }
 
@@ -197,7 +198,9 @@ fn take(errands: &mut HashMap<u64, Errand>, core: &Core, job: Job) {
         if kind == Bump::Hard {
             errand.kind = Bump::Hard;
         }
-        errand.tokens.extend(fence);
+        if let Some(token) = fence {
+            errand.takes_back(token, core.fence.unwrap_or_default());
+        }
         if !known {
             errand.for_whom.push(open.clone());
         }
@@ -231,6 +234,15 @@ impl Errand {
     fn of(keys: &Names, name: Name<'_>, kind: Bump) -> Self {
         let (generation, fences) = (keys.generation(name), keys.fence(name));
         Self { generation, fences, kind, tokens: Vec::new(), for_whom: Vec::new() }
+    }
+
+    /// One more fence to be taken back. Those that have waited for as long as a fence `stands` are past their deadlines, and end by
+    /// themselves.
+    fn takes_back(&mut self, token: u128, stands: Duration) {
+        if self.tokens.len() == self.tokens.capacity() {
+            self.tokens.retain(|(_, since)| since.elapsed() < stands);
+        }
+        self.tokens.push((token, Instant::now()));
     }
 }
 
@@ -297,7 +309,7 @@ impl Errand {
         let Self { generation, fences, kind, tokens, .. } = self;
         match kind {
             _ if alone && !tokens.is_empty() => {
-                tokens.iter().map(|token| scripts::unfence(fences, generation, *token)).collect()
+                tokens.iter().map(|(token, _)| scripts::unfence(fences, generation, *token)).collect()
             }
             Bump::Soft if tokens.is_empty() => vec![scripts::soften(generation, fastrand::u64(..))],
             _ => vec![unlink(generation)],
@@ -306,7 +318,7 @@ impl Errand {
 
     /// What takes its fences back.
     fn second(&self) -> Vec<Ask> {
-        let remove = |token: &u128| {
+        let remove = |(token, _): &(u128, Instant)| {
             let command = redis::cmd("ZREM").arg(&self.fences).arg(scripts::text(*token)).take();
             Ask { slot: slot(self.fences.as_bytes()), command }
         };
@@ -331,5 +343,25 @@ impl Errand {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fences_that_have_ended_by_themselves_do_not_wait_to_be_taken_back() {
+        let errand = || {
+            let keys = Names::new("app");
+            Errand::of(&keys, Namespaces::root().names().next().expect("the root"), Bump::Hard)
+        };
+        let (mut ended, mut standing) = (errand(), errand());
+        for token in 0..1000 {
+            ended.takes_back(token, Duration::ZERO);
+            standing.takes_back(token, Duration::from_secs(3600));
+        }
+        assert!(ended.tokens.len() < 10, "{}", ended.tokens.len());
+        assert_eq!(standing.tokens.len(), 1000);
     }
 }

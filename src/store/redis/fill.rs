@@ -225,6 +225,8 @@ impl Core {
         self.near.bump_hashes(names.hashes());
         match fault {
             None => Ok(Fence::with_token(token).renewed_every(stands / 3)),
+            // Nothing was sent, and nothing is to be taken back.
+            Some(Fault::Away) => Err(Fault::Away.into()),
             Some(fault) => {
                 drop(self.deliveries.send(names.clone(), Bump::Hard, Some(token)));
                 Err(fault.into())
@@ -239,11 +241,13 @@ impl Core {
         }
     }
 
-    /// A fence on each name, and then no generation.
+    /// A fence on each name, and then no generation. [`Fault::Away`] if no fence was set, nor asked for.
     async fn set_fences(&self, names: &Namespaces, token: u128) -> Result<(), Fault> {
         if self.nodes.one().is_none() {
             self.fences_alone(names, token).await?;
-            return self.all(names.names().map(|name| unlink(&self.names.generation(name))).collect()).await;
+            let gone = self.all(names.names().map(|name| unlink(&self.names.generation(name))).collect()).await;
+            // The fences stand.
+            return gone.map_err(|fault| if matches!(fault, Fault::Away) { Fault::Late } else { fault });
         }
         let stands = millis_of(self.fence.unwrap_or_default());
         let fence = |name| scripts::fence(&self.names.fence(name), Some(&self.names.generation(name)), token, stands);
@@ -255,10 +259,12 @@ impl Core {
         self.all(names.names().map(|name| scripts::fence(&self.names.fence(name), None, token, stands)).collect()).await
     }
 
-    /// All of these, or a fault.
+    /// All of these, or a fault: [`Fault::Away`] only if none was asked for.
     async fn all(&self, asks: Vec<Ask>) -> Result<(), Fault> {
-        for answer in self.nodes.ask(asks, Via::Pool, self.budget).await {
-            answer?;
+        let answers = self.nodes.ask(asks, Via::Pool, self.budget).await;
+        let asked = answers.iter().any(|answer| !matches!(answer, Err(Fault::Away)));
+        for answer in answers {
+            answer.map(drop).map_err(|fault| if asked && matches!(fault, Fault::Away) { Fault::Late } else { fault })?;
         }
         Ok(())
     }

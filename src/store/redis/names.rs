@@ -12,9 +12,7 @@
 //! stand on one node. Keys are namespaces, too: `{*key:…}` is one that writes to its URI clear, `{*keys:…}` is one of 4,096 sets
 //! of all others, so that keys which are hardly ever cleared one by one do not need a generation each.
 
-use xxhash_rust::xxh3::xxh3_64;
-
-use crate::namespace::{Name, Namespaces};
+use crate::namespace::{Name, Namespaces, hash_of};
 
 /// The format of what is stored: another one is another set of keys.
 const FORMAT: u32 = 1;
@@ -103,7 +101,7 @@ impl Names {
         if let Some(digits) = name.strip_prefix(TOGETHER.as_bytes()) {
             return number(digits).map(Pushed::Set);
         }
-        Some(Pushed::Hash(xxh3_64(name)))
+        Some(Pushed::Hash(hash_of(name)))
     }
 
     fn tagged(&self, kind: u8, name: Name<'_>) -> String {
@@ -274,7 +272,7 @@ fn first(names: &Namespaces) -> Name<'_> {
         Name::Text { text, .. } => Some((text, name)),
         Name::Key { .. } => None,
     });
-    let mut found = Name::Text { text: "*", hash: xxh3_64(b"*") };
+    let mut found = Name::Text { text: "*", hash: Namespaces::root_hash() };
     let mut level = "";
     // Ancestors stand before what they are ancestors of.
     for (text, name) in texts.skip(1) {
