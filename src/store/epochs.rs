@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::namespace::Namespaces;
+
 /// How strongly entries are cleared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bump {
@@ -53,15 +55,15 @@ pub(crate) struct Epochs {
 }
 
 impl Epochs {
-    /// A table of `slots`, a power of two.
+    /// A table of `slots`, a power of two, and one for the root alone: everything belongs to that, and no other name is to meet it.
     pub(crate) fn new(slots: usize) -> Self {
         assert!(slots.is_power_of_two());
-        let table = || (0..slots).map(|_| AtomicU64::new(0)).collect();
+        let table = || (0..=slots).map(|_| AtomicU64::new(0)).collect();
         Self { sequence: AtomicU64::new(1), any: table(), hard: table(), mask: slots as u64 - 1 }
     }
 
     pub(crate) fn heap(slots: usize) -> usize {
-        2 * slots * size_of::<AtomicU64>()
+        2 * (slots + 1) * size_of::<AtomicU64>()
     }
 
     /// The stamp of what begins now. To be taken before the inner service is called.
@@ -98,7 +100,7 @@ impl Epochs {
 
     #[inline]
     fn slot(&self, hash: u64) -> usize {
-        (hash & self.mask) as usize
+        if hash == Namespaces::root_hash() { 0 } else { 1 + (hash & self.mask) as usize }
     }
 }
 
@@ -131,6 +133,17 @@ mod tests {
         assert_eq!(life(&epochs, old, &[3]), Life::Soft);
         epochs.bump([3].into_iter(), Bump::Hard);
         assert_eq!(life(&epochs, old, &[3]), Life::Dead);
+    }
+
+    #[test]
+    fn no_other_name_clears_what_only_the_root_would() {
+        let epochs = Epochs::new(16);
+        let (old, root) = (epochs.capture(), Namespaces::root_hash());
+        epochs.bump(1..=64, Bump::Hard);
+        assert_eq!(life(&epochs, old, &[root]), Life::Alive);
+        epochs.bump([root].into_iter(), Bump::Hard);
+        assert_eq!(life(&epochs, old, &[root]), Life::Dead);
+        assert_eq!(life(&epochs, epochs.capture(), &[root]), Life::Alive);
     }
 
     #[test]
