@@ -122,10 +122,10 @@ pub(crate) struct Look {
     pub(crate) varying: Option<(Vary, Key)>,
 }
 
-/// The response that is at hand for a request. Without a stamp, so that it can be answered with, or nothing. `None` if the store has to
-/// be asked.
+/// The response that the store finds at once for a request. Without a stamp, so that it can be answered with, or nothing. `None` if the
+/// store has to be asked.
 #[inline]
-pub(crate) fn at_hand<St: Store>(
+pub(crate) fn found_now<St: Store>(
     store: &St,
     rule: &Compiled,
     primary: KeyRef<'_>,
@@ -579,6 +579,11 @@ pub(crate) fn may_share<St: Store>(
 }
 
 impl Shareable {
+    /// The only response of its key, of which everything was known from the request.
+    pub(crate) fn alone(entry: Arc<Entry>) -> Self {
+        Self { entry, vary: Vary::default(), added: Namespaces::default() }
+    }
+
     pub(crate) fn terms(&self) -> (&Key, &Vary, &Namespaces) {
         (self.entry.key(), &self.vary, &self.added)
     }

@@ -21,7 +21,8 @@
 //! method-override header asks for another method; all others, known or not, count as writes (RFC 9111, section 4.4).
 //!
 //! Under a [`Rule::http`](crate::Rule::http) the stored responses to GET of the request's own URI are cleared besides, whoever they
-//! were stored for, with every outcome but a 4xx; and those that `Location` and `Content-Location` name with a 2xx or 3xx, if they are of the same origin.
+//! were stored for, with every outcome but a 4xx; and those that `Location` and `Content-Location` name with a 2xx or 3xx, if they are
+//! of the same origin.
 //!
 //! In a store that is shared with other processes, the response of a write waits until that store knows of it, for so long as
 //! [`InvalidateLayer::hold`] says. In one that is strict, a fence stands from before the handler until after the clearing: while it

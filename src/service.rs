@@ -366,7 +366,7 @@ fn recalled<St: Store, R: Body>(shared: &Shared<St>, request: &Request<R>) -> Op
                 _ => known.let_go(),
             }
         }
-        let Some(found) = answer::at_hand(&shared.store, rule, key, request.headers()) else {
+        let Some(found) = answer::found_now(&shared.store, rule, key, request.headers()) else {
             let plan = known.plan()?.clone();
             let http = http.map(Box::new);
             return Some(Recalled::Wait(Box::new(Quest::planned(rule, known.key().clone(), plan, request, false, http))));

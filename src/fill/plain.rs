@@ -10,7 +10,7 @@ use crate::{
     body::CacheBody,
     flight::{Leader, Shareable},
     layer::Shared,
-    namespace::{MAX_NAMESPACES, Namespaces},
+    namespace::MAX_NAMESPACES,
     rules::ReadPlan,
     semantics::Vary,
     service::{Missed, Quest, Sought},
@@ -113,6 +113,5 @@ impl<St: Store> Fill<St> {
 /// Those who wait are told.
 #[inline]
 fn landed<St: Store>(shared: &Shared<St>, entry: &Arc<Entry>, leader: Option<Leader>, put: Result<Put, StoreError>) -> Storing {
-    let share = || Shareable { entry: entry.clone(), vary: Vary::default(), added: Namespaces::default() };
-    told(shared, entry.key(), put, false, leader, false, share)
+    told(shared, entry.key(), put, false, leader, false, || Shareable::alone(entry.clone()))
 }

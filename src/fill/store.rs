@@ -50,12 +50,11 @@ impl<St: Store> Fill<St> {
         let names = named.map_or_else(|| mem::take(&mut self.of.quest.plan.names), |named| named.all);
         let stamp = mem::take(&mut self.of.missed.stamp);
         let entry = Entry::of_response(key, stamp, Response { names, times, status, fields, body, trailers, http });
-        let alone = |entry| Shareable { entry, vary: Vary::default(), added: Namespaces::default() };
         match self.shared.store.put_now(&entry) {
-            Some(put) => Kept::Now(self.stored(Ok(put), never_fresh, leader, false, || alone(entry))),
+            Some(put) => Kept::Now(self.stored(Ok(put), never_fresh, leader, false, || Shareable::alone(entry))),
             None => Kept::Later(Box::pin(async move {
                 let put = self.shared.store.put(entry.clone(), None).await;
-                (self.stored(put, never_fresh, leader, false, || alone(entry.clone())), entry)
+                (self.stored(put, never_fresh, leader, false, || Shareable::alone(entry.clone())), entry)
             })),
         }
     }

@@ -196,22 +196,22 @@ impl Shape {
     fn take_first(&self, finished: &HeaderMap, tells: bool) {
         static SHAPES: AtomicU64 = AtomicU64::new(1);
         let tells = tells && finished.iter().nth(1).is_some_and(|(name, slot)| *name == CACHE_STATUS && slot.is_empty());
-        let roles: Box<[Role]> = finished.keys().skip(1 + usize::from(tells)).map(Role::of).collect();
-        if !roles.iter().all(|role| role.is_simple()) {
+        let roles = || finished.keys().skip(1 + usize::from(tells)).map(Role::of);
+        if !roles().all(Role::is_simple) {
             return;
         }
         let Some(map) = emptied(finished, |_, _| None) else { return };
         let bytes = header_bytes(&map) + "0".len();
-        let read = roles.iter().rposition(|role| *role != Role::Plain).map_or(0, |last| last + 1);
         // What is not kept is the same as no other.
         let known = |role: Role, value: &HeaderValue| match role {
             Role::Directives | Role::Kind if role.is_plain(value) => value.clone(),
             _ => HeaderValue::from_static(""),
         };
         let values = finished.values().skip(1 + usize::from(tells));
-        let read = roles[..read].iter().zip(values).map(|(role, value)| (*role, known(*role, value))).collect();
-        let (number, fields) = (SHAPES.fetch_add(1, Ordering::Relaxed), roles.len());
-        let _ = self.0.set(Shaped { number, map, tells, fields, read, bytes });
+        let mut read: Vec<_> = roles().zip(values).map(|(role, value)| (role, known(role, value))).collect();
+        let (number, fields) = (SHAPES.fetch_add(1, Ordering::Relaxed), read.len());
+        read.truncate(read.iter().rposition(|(role, _)| *role != Role::Plain).map_or(0, |last| last + 1));
+        let _ = self.0.set(Shaped { number, map, tells, fields, read: read.into(), bytes });
     }
 
     /// Whether the finished map of this response will have this shape.

@@ -221,8 +221,17 @@ fn same_as(errands: &HashMap<u64, Errand>, names: &Namespaces) -> Option<Arc<Ope
 }
 
 impl Open {
+    fn waiters(&self) -> MutexGuard<'_, Vec<oneshot::Sender<()>>> {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One of its names has been delivered, or waits elsewhere; whether that was the last.
+    fn is_left_by_one(&self) -> bool {
+        self.left.fetch_sub(1, Ordering::SeqCst) == 1
+    }
+
     fn is_awaited_by(&self, who: oneshot::Sender<()>) {
-        let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut done = self.waiters();
         if done.len() == done.capacity() {
             done.retain(|who| !who.is_closed());
         }
@@ -253,8 +262,8 @@ fn gather(errands: &mut HashMap<u64, Errand>, core: &Core) {
     core.deliveries.waits(&root);
     let open = Open { left: AtomicUsize::new(root.count()), names: root.clone(), done: Mutex::default() };
     for before in errands.drain().flat_map(|(_, errand)| errand.for_whom) {
-        if before.left.fetch_sub(1, Ordering::SeqCst) == 1 {
-            before.done.lock().unwrap_or_else(PoisonError::into_inner).drain(..).for_each(|who| open.is_awaited_by(who));
+        if before.is_left_by_one() {
+            before.waiters().drain(..).for_each(|who| open.is_awaited_by(who));
             core.deliveries.is_done_with(&before.names);
         }
     }
@@ -334,11 +343,11 @@ impl Errand {
             core.near.bump_hashes(pushed.hashes());
         }
         for open in self.for_whom {
-            if open.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+            if open.is_left_by_one() {
                 // What began after the write, and read the old generation before it was gone, is dead as well.
                 core.near.bump_hashes(open.names.hashes());
                 core.deliveries.is_done_with(&open.names);
-                for who in open.done.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+                for who in open.waiters().drain(..) {
                     let _ = who.send(());
                 }
             }

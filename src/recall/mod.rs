@@ -10,6 +10,8 @@
 //!
 //! Of a store that has to be asked, the names to ask with are remembered as well, where they depend on the target alone.
 
+mod response;
+
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
@@ -19,14 +21,14 @@ use std::{
     },
 };
 
-use bytes::Bytes;
-use http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use http::{Extensions, Uri};
 use xxhash_rust::xxh3::xxh3_64;
 
+pub(crate) use self::response::Response;
 use crate::{
     key::{self, HostLine, Key},
     rules::ReadPlan,
-    store::{Content, Entry},
+    store::Entry,
 };
 
 /// How many targets a thread remembers. One takes the place of another that has the same hash.
@@ -39,9 +41,8 @@ const LONGEST: usize = 512;
 /// not costs next to nothing.
 const ONE_IN: u32 = 8;
 
-/// How many responses a thread has at hand, and the most bytes that each may take.
+/// How many responses a thread has at hand.
 const AT_HAND: usize = 32;
-const LARGEST: u64 = 8 << 10;
 
 /// How often the store is to answer for a target before its response is at hand.
 const OFTEN: u32 = 64;
@@ -89,81 +90,6 @@ pub(crate) struct Known {
     /// How often it was asked for since it was remembered, or since its response is at hand.
     asked: Cell<u32>,
     response: Cell<Option<Rc<Response>>>,
-}
-
-/// A response at hand: what is counted in it is counted by this thread alone, as long as its clients are served by it.
-pub(crate) struct Response {
-    entry: Arc<Entry>,
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Bytes,
-}
-
-impl Response {
-    /// `None` if it is too large for that, or has trailers.
-    fn of(entry: &Arc<Entry>) -> Option<Self> {
-        let Content::Response { status, headers, body, trailers: None } = entry.content() else { return None };
-        if entry.weight() > LARGEST {
-            return None;
-        }
-        let (headers, body) = (own_fields(headers)?, Bytes::from_owner(body.clone()));
-        Some(Self { entry: entry.clone(), status: *status, headers, body })
-    }
-
-    pub(crate) fn entry(&self) -> &Arc<Entry> {
-        &self.entry
-    }
-
-    #[inline]
-    pub(crate) fn parts(&self) -> (StatusCode, &HeaderMap, &Bytes) {
-        (self.status, &self.headers, &self.body)
-    }
-}
-
-/// Values that need no counter, since they are in so many responses that they are part of the program.
-const COMMON: [&str; 24] = [
-    "0",
-    "",
-    "application/json",
-    "application/grpc",
-    "application/octet-stream",
-    "text/plain",
-    "text/plain; charset=utf-8",
-    "text/html",
-    "text/html; charset=utf-8",
-    "nosniff",
-    "bytes",
-    "gzip",
-    "br",
-    "zstd",
-    "no-cache",
-    "max-age=60",
-    "max-age=300",
-    "max-age=3600",
-    "public, max-age=60",
-    "public, max-age=300",
-    "public, max-age=3600",
-    "accept",
-    "accept-encoding",
-    "origin",
-];
-
-/// These fields, sharing no counter with them: the values are parts of one piece.
-fn own_fields(headers: &HeaderMap) -> Option<HeaderMap> {
-    let all: Bytes = headers.values().flat_map(HeaderValue::as_bytes).copied().collect::<Vec<_>>().into();
-    let mut own = HeaderMap::with_capacity(headers.keys_len());
-    let mut start = 0;
-    for (name, value) in headers {
-        let end = start + value.len();
-        let mut same = match COMMON.iter().find(|common| common.as_bytes() == value) {
-            Some(common) => HeaderValue::from_static(common),
-            None => HeaderValue::from_maybe_shared(all.slice(start..end)).ok()?,
-        };
-        same.set_sensitive(value.is_sensitive());
-        own.append(HeaderName::from_bytes(name.as_str().as_bytes()).ok()?, same);
-        start = end;
-    }
-    Some(own)
 }
 
 /// What a target has come to.
@@ -326,10 +252,12 @@ fn slot(target: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use http::{HeaderMap, StatusCode};
+
+    use super::{response::LARGEST, *};
     use crate::{
         namespace::Namespaces,
-        store::{Draft, Stamp, Times},
+        store::{Content, Draft, Stamp, Times},
     };
 
     const LAYER: u64 = u64::MAX;
