@@ -1,13 +1,25 @@
-//! The one clock that a store, its layers and its expiry share.
+//! The clock that a store, its layers and its expiry share.
+//!
+//! Two times are kept apart:
+//!
+//! - the **timeline** of this process ([`Clock::nanos`]). It never goes back. Every deadline of an entry in memory counts on it;
+//! - the **wall clock** ([`Clock::wall`]), which an administrator or NTP may set. HTTP dates are written and compared by it.
+//!
+//! The timeline starts at the wall clock and follows the monotonic clock. When the wall clock diverges from it, [`follow_the_wall`]
+//! anchors the two anew. A wall clock that was set back moves only the wall clock: entries keep the lifetime that they have left. A wall
+//! clock that is ahead moves the timeline as well, because the machine may have been suspended: then entries have aged, and where it was
+//! only set, they end early.
 
 use std::{
     fmt,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
+
+use tokio::runtime;
 
 /// Nanoseconds since the Unix epoch: enough until the year 2554.
 pub(crate) type Nanos = u64;
@@ -15,13 +27,20 @@ pub(crate) type Nanos = u64;
 /// Nanoseconds in a millisecond, which is what the pure rules count in.
 pub(crate) const MS: Nanos = 1_000_000;
 
+/// A divergence of the wall clock from the monotonic clock that is no step.
+const TOLERANCE: Nanos = 100 * MS;
+
+/// A longer pause between two readings says nothing about a divergence.
+const MOST_BETWEEN: Duration = Duration::from_millis(10);
+
 /// Tells the time to a store and to every layer over it.
 ///
-/// The system's clock is the default. It is read from the wall once per process and monotonic from
-/// then on, so a step of the wall clock neither revives an entry nor kills one.
+/// [`Clock::system`] is the default. Lifetimes in memory count by the monotonic clock, so a wall clock that is set back neither revives
+/// an entry nor prolongs it. The wall clock is compared with the monotonic clock every second while a store exists. If it is ahead by
+/// more than 100 ms, the machine may have been suspended, and that time counts as passed.
 ///
-/// [`Clock::manual`] stands still until it is told to advance, which lets a test see an entry expire
-/// without waiting for it:
+/// Tests use one of the others: [`Clock::manual`] moves only when it is told to, [`Clock::tokio`] follows `tokio::time::pause` and
+/// `tokio::time::advance`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -38,52 +57,150 @@ pub struct Clock(Source);
 #[derive(Clone)]
 enum Source {
     System,
-    Manual(Arc<AtomicU64>),
+    Manual(Arc<Manual>),
+    Tokio(Arc<Paused>),
 }
 
-/// Where the wall clock and the monotonic one met: taken once, so that all clocks of a process agree.
+struct Manual {
+    timeline: AtomicU64,
+    /// How far the wall clock is behind the timeline.
+    behind: AtomicU64,
+}
+
+struct Paused {
+    began: tokio::time::Instant,
+    wall: Nanos,
+    /// The latest time that was read within a runtime. A thread outside of it has no part in its pauses, and reads this.
+    seen: AtomicU64,
+}
+
+/// Where the wall clock and the monotonic clock met: taken once, so that all clocks of a process agree.
 static ANCHOR: OnceLock<(Instant, Nanos)> = OnceLock::new();
 
+/// By how much the wall clock has gone ahead of the monotonic clock since, in steps.
+static AHEAD: AtomicU64 = AtomicU64::new(0);
+
+/// By how much the wall clock is behind the timeline.
+static BEHIND: AtomicU64 = AtomicU64::new(0);
+
 impl Clock {
-    /// The system's clock.
+    /// The clock of the operating system.
     pub fn system() -> Self {
         anchor();
         Self(Source::System)
     }
 
-    /// A clock that moves only when [`advance`](Self::advance) is called; its clones move with it.
+    /// A clock that moves only when [`advance`](Self::advance) or [`set`](Self::set) is called; its clones move with it.
     ///
     /// It starts at the present time.
     pub fn manual() -> Self {
-        Self(Source::Manual(Arc::new(AtomicU64::new(wall()))))
+        Self(Source::Manual(Arc::new(Manual { timeline: AtomicU64::new(wall()), behind: AtomicU64::new(0) })))
     }
 
-    /// Moves a manual clock forward.
+    /// A clock that follows Tokio's: it stands still after `tokio::time::pause` and moves with `tokio::time::advance`.
+    ///
+    /// It starts at the present time, and is for tests of a current-thread runtime with Tokio's feature `test-util`. Without a pause it
+    /// runs as Tokio's clock does. Threads outside of a runtime read the time that was last read within one.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
+    /// use std::time::Duration;
+    /// use tower_response_cache::Clock;
+    ///
+    /// let clock = Clock::tokio();
+    /// let before = clock.now();
+    /// tokio::time::advance(Duration::from_secs(60)).await;
+    /// assert_eq!(clock.now().duration_since(before).unwrap(), Duration::from_secs(60));
+    /// # });
+    /// ```
+    pub fn tokio() -> Self {
+        let wall = wall();
+        Self(Source::Tokio(Arc::new(Paused { began: tokio::time::Instant::now(), wall, seen: AtomicU64::new(wall) })))
+    }
+
+    /// Lets time pass on a manual clock.
     ///
     /// # Panics
     ///
-    /// If this is the system's clock, which nobody can move.
+    /// If this is not a [manual](Self::manual) clock: `tokio::time::advance` moves that of [`Clock::tokio`].
     pub fn advance(&self, by: Duration) {
+        self.as_manual("advanced").timeline.fetch_add(nanos(by), Ordering::SeqCst);
+    }
+
+    /// Sets the wall clock of a manual clock, as NTP or an administrator sets that of a machine.
+    ///
+    /// To set it back changes no lifetime. To set it ahead counts as time that has passed, as with [`Clock::system`].
+    ///
+    /// # Panics
+    ///
+    /// If this is not a [manual](Self::manual) clock.
+    pub fn set(&self, to: SystemTime) {
+        let Manual { timeline, behind } = self.as_manual("set");
+        let to = nanos(to.duration_since(UNIX_EPOCH).unwrap_or_default());
+        let now = self.wall();
+        timeline.fetch_add(to.saturating_sub(now), Ordering::SeqCst);
+        behind.fetch_add(now.saturating_sub(to), Ordering::SeqCst);
+    }
+
+    #[track_caller]
+    fn as_manual(&self, what: &str) -> &Manual {
         match &self.0 {
-            Source::Manual(now) => now.fetch_add(nanos(by), Ordering::SeqCst),
-            Source::System => panic!("the system's clock cannot be advanced: use Clock::manual()"),
-        };
+            Source::Manual(manual) => manual,
+            _ => panic!("{self:?} cannot be {what}: use Clock::manual()"),
+        }
     }
 
-    /// The time as this clock tells it.
+    /// The wall clock.
     pub fn now(&self) -> SystemTime {
-        system_time(self.nanos())
+        system_time(self.wall())
     }
 
+    /// The timeline of this process: it starts at the wall clock and never goes back.
     #[inline]
     pub(crate) fn nanos(&self) -> Nanos {
         match &self.0 {
             Source::System => {
                 let (instant, wall) = anchor();
-                wall + instant.elapsed().as_nanos() as Nanos
+                wall + instant.elapsed().as_nanos() as Nanos + AHEAD.load(Ordering::Relaxed)
             }
-            Source::Manual(now) => now.load(Ordering::SeqCst),
+            Source::Manual(manual) => manual.timeline.load(Ordering::SeqCst),
+            Source::Tokio(paused) => paused.nanos(),
         }
+    }
+
+    /// The wall clock, which may go back.
+    pub(crate) fn wall(&self) -> Nanos {
+        self.wall_at(self.nanos())
+    }
+
+    /// The wall clock at a moment of the timeline, as it is set now.
+    pub(crate) fn wall_at(&self, moment: Nanos) -> Nanos {
+        moment.saturating_sub(self.behind())
+    }
+
+    /// How far the wall clock is behind the timeline.
+    fn behind(&self) -> Nanos {
+        match &self.0 {
+            Source::System => BEHIND.load(Ordering::Relaxed),
+            Source::Manual(manual) => manual.behind.load(Ordering::SeqCst),
+            Source::Tokio(_) => 0,
+        }
+    }
+
+    /// Whether it is that of the machine, whose seconds are as long as those of other machines.
+    #[cfg(feature = "redis")]
+    pub(crate) fn is_system(&self) -> bool {
+        matches!(self.0, Source::System)
+    }
+}
+
+impl Paused {
+    fn nanos(&self) -> Nanos {
+        if runtime::Handle::try_current().is_err() {
+            return self.seen.load(Ordering::SeqCst);
+        }
+        let now = self.wall.saturating_add(nanos(self.began.elapsed()));
+        self.seen.fetch_max(now, Ordering::SeqCst).max(now)
     }
 }
 
@@ -98,6 +215,7 @@ impl fmt::Debug for Clock {
         f.write_str(match self.0 {
             Source::System => "Clock::system()",
             Source::Manual(_) => "Clock::manual()",
+            Source::Tokio(_) => "Clock::tokio()",
         })
     }
 }
@@ -112,11 +230,51 @@ pub(crate) fn system_time(at: Nanos) -> SystemTime {
     UNIX_EPOCH + Duration::from_nanos(at)
 }
 
-/// Nanoseconds of a clock that nobody sets: for what is promised of spans of time between two machines.
+/// Nanoseconds of a clock that nobody sets: for what is promised of spans of time between two machines. Time in which the machine was
+/// suspended counts once [`follow_the_wall`] has seen it.
 #[cfg(feature = "redis")]
 #[inline]
 pub(crate) fn monotonic() -> Nanos {
-    nanos(anchor().0.elapsed())
+    nanos(anchor().0.elapsed()).saturating_add(AHEAD.load(Ordering::Relaxed))
+}
+
+/// Compares the wall clock with the timeline of the system's clock, and anchors them anew if they have diverged. To be called again and
+/// again, off the path of a request.
+pub(crate) fn follow_the_wall() {
+    static FOLLOWING: Mutex<()> = Mutex::new(());
+    let _one = FOLLOWING.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = Instant::now();
+    let (wall, timeline) = (wall(), Clock::system().nanos());
+    // Between two readings that are far apart, the thread was not running.
+    if before.elapsed() > MOST_BETWEEN {
+        return;
+    }
+    match diverged(timeline.saturating_sub(BEHIND.load(Ordering::Relaxed)), wall) {
+        Diverged::No => {}
+        Diverged::Ahead(by) => {
+            AHEAD.fetch_add(by, Ordering::Relaxed);
+            tracing::warn!(seconds = by / (1000 * MS), "the wall clock is ahead: it was set, or the machine was suspended");
+        }
+        Diverged::Back(by) => {
+            BEHIND.fetch_add(by, Ordering::Relaxed);
+            tracing::warn!(seconds = by / (1000 * MS), "the wall clock was set back");
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Diverged {
+    No,
+    Ahead(Nanos),
+    Back(Nanos),
+}
+
+fn diverged(expected: Nanos, wall: Nanos) -> Diverged {
+    match (wall.saturating_sub(expected), expected.saturating_sub(wall)) {
+        (ahead, _) if ahead > TOLERANCE => Diverged::Ahead(ahead),
+        (_, back) if back > TOLERANCE => Diverged::Back(back),
+        _ => Diverged::No,
+    }
 }
 
 #[inline]
@@ -126,4 +284,52 @@ fn anchor() -> (Instant, Nanos) {
 
 fn wall() -> Nanos {
     nanos(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn wall_clock_set_back_does_not_move_the_timeline() {
+        let clock = Clock::manual();
+        let (timeline, wall) = (clock.nanos(), clock.now());
+        clock.set(wall - HOUR);
+        assert_eq!((clock.nanos(), clock.now()), (timeline, wall - HOUR));
+        clock.advance(HOUR);
+        assert_eq!((clock.nanos(), clock.now()), (timeline + nanos(HOUR), wall));
+    }
+
+    #[test]
+    fn wall_clock_set_ahead_counts_as_time_passed() {
+        let clock = Clock::manual();
+        let (timeline, wall) = (clock.nanos(), clock.now());
+        clock.set(wall + HOUR);
+        assert_eq!((clock.nanos(), clock.now()), (timeline + nanos(HOUR), wall + HOUR));
+    }
+
+    #[test]
+    fn only_a_step_is_a_divergence() {
+        let at = 1_000_000 * MS;
+        assert_eq!(diverged(at, at + TOLERANCE), Diverged::No);
+        assert_eq!(diverged(at + TOLERANCE, at), Diverged::No);
+        assert_eq!(diverged(at, at + TOLERANCE + 1), Diverged::Ahead(TOLERANCE + 1));
+        assert_eq!(diverged(at + TOLERANCE + 1, at), Diverged::Back(TOLERANCE + 1));
+    }
+
+    #[test]
+    fn thread_outside_of_the_runtime_reads_the_paused_time() {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
+        let clock = runtime.block_on(async { Clock::tokio() });
+        let before = clock.nanos();
+        let within = runtime.block_on(async {
+            tokio::time::advance(HOUR).await;
+            clock.nanos()
+        });
+        assert_eq!(within - before, nanos(HOUR));
+        assert_eq!(clock.nanos(), within);
+    }
 }

@@ -213,10 +213,12 @@ impl<St: Store> Fill<St> {
             return Err(NoStore::EventStream);
         }
         let now = self.answered;
-        let at = Exchanged { requested: self.began / MS, received: now / MS };
+        // Dates in the response are compared with the wall clock; what is kept counts on the timeline.
+        let at = Exchanged { requested: self.wall_at(self.began) / MS, received: self.wall_at(now) / MS };
         let (while_revalidate, if_error) = self.of.quest.rule.windows();
         let rules = options.freshness(response, while_revalidate, if_error);
         let mut freshness = Freshness::shared(status, response, control, at, &rules);
+        freshness.received = now / MS;
         if let Some(own) = own {
             freshness.lifetime = freshness.initial_age.saturating_add(own);
         }

@@ -187,7 +187,7 @@ impl<St: Store> Fill<St> {
     {
         if self.of.quest.rule.http().is_some() && !parts.headers.contains_key(header::DATE) {
             // RFC 9110, section 6.6.1: what comes without a date is given that of its arrival.
-            parts.headers.insert(header::DATE, semantics::print_date(self.answered / MS));
+            parts.headers.insert(header::DATE, semantics::print_date(self.wall_at(self.answered) / MS));
         }
         if parts.status == StatusCode::NOT_MODIFIED
             && let Some(ours) = self.of.missed.ours.take()
@@ -235,6 +235,11 @@ impl<St: Store> Fill<St> {
 
     fn now(&self) -> Nanos {
         self.shared.store.context().clock.nanos()
+    }
+
+    /// The wall clock at a moment of the timeline: HTTP dates count by it.
+    fn wall_at(&self, moment: Nanos) -> Nanos {
+        self.shared.store.context().clock.wall_at(moment)
     }
 
     /// The stale response, where the rule allows it because the inner service has failed (RFC 5861, section 4).

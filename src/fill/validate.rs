@@ -62,7 +62,7 @@ impl<St: Store> Fill<St> {
         let Content::Response { status, body, .. } = ours.content() else { unreachable!("only responses are asked about") };
         let (mut head, ()) = Response::new(()).into_parts();
         (head.status, head.headers) = (*status, as_inner_service_knows(ours).into_owned());
-        semantics::merge(&mut head.headers, update, self.answered / MS);
+        semantics::merge(&mut head.headers, update, self.wall_at(self.answered) / MS);
         let fit = self.fit(&head, body.len() as u64, hints).map(|mut fit| {
             let known = &self.of.quest.plan.names;
             let mut all = fit.named.take().map_or_else(|| known.clone(), |named| named.all);
@@ -126,7 +126,7 @@ impl<St: Store> Fill<St> {
     /// its content has not come anew. So does the copy that is kept for those who prefer its language.
     async fn replace(&self, ours: &Entry, headers: HeaderMap, times: Times, http: Option<Box<Http>>) {
         let Content::Response { status, body, trailers, .. } = ours.content() else { return };
-        let same = |times: &Times| (times.born, times.fresh_until) == (ours.times().born, ours.times().fresh_until);
+        let same = |times: &Times| times.are_those_of(ours.times());
         let vary = self.of.missed.varying.as_deref().map(|(vary, _)| vary);
         let copy = vary.and_then(|vary| self.language_key(vary, &headers));
         for key in std::iter::once(ours.key().clone()).chain(copy) {

@@ -89,6 +89,14 @@ pub(crate) struct Times {
 }
 
 impl Times {
+    /// Whether these are the times of the same response. A copy from another machine is translated from its clock each time it is read, so
+    /// that they may differ a little.
+    pub(crate) fn are_those_of(&self, other: &Self) -> bool {
+        const LITTLE: Nanos = 1_000 * MS;
+        let lifetime = |times: &Self| times.fresh_until.saturating_sub(times.born);
+        self.born.abs_diff(other.born) < LITTLE && lifetime(self) == lifetime(other)
+    }
+
     /// When nobody may serve it any more.
     pub(crate) fn expires(&self) -> Nanos {
         self.fresh_until.max(self.while_revalidate_until).max(self.if_error_until).max(self.kept_until)

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use crate::clock::Nanos;
+use crate::clock::{self, Nanos};
 
 /// How finely deadlines are kept: an expired entry is gone within about this and [`TICK`].
 const BUCKET: Nanos = 1_000_000_000;
@@ -236,6 +236,7 @@ impl Janitor {
     fn run(&self) {
         loop {
             thread::sleep(TICK);
+            clock::follow_the_wall();
             let stores: Vec<_> = {
                 let mut rounds = self.lock();
                 rounds.stores.retain(|store| store.strong_count() > 0);

@@ -19,6 +19,8 @@ pub enum Fault {
     Kill,
     /// The same, between the commit of a write and its clearing, as far as that can be hit.
     KillWriter,
+    /// A process has a wrong wall clock, from its start or from some moment on.
+    Shift,
     /// `SIGSTOP` of Redis for a while.
     Freeze,
     /// Redis is killed and comes back with nothing.
@@ -70,6 +72,7 @@ impl Stage {
                 self.kill(node).await;
             }
             Fault::KillWriter => self.kill_writer().await,
+            Fault::Shift => self.shift().await,
             Fault::Freeze => {
                 self.redis().pause();
                 self.pass(20..700).await;

@@ -16,6 +16,8 @@ mod restamp;
 mod rig;
 mod runner;
 mod scenarios;
+#[path = "../common/shifted.rs"]
+mod shifted;
 mod stage;
 
 fn main() -> std::process::ExitCode {

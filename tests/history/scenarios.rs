@@ -32,6 +32,8 @@ pub const ALL: &[Test] = tests![
     clients_leave_strict,
     processes_are_killed_leased,
     processes_are_killed_strict,
+    clocks_are_wrong_leased,
+    clocks_are_wrong_validated,
     redis_freezes_leased,
     redis_freezes_validated_strict,
     redis_comes_back_with_nothing,
@@ -139,6 +141,14 @@ fn processes_are_killed_strict() {
     holds(Plan::new(Leased).strict(), &[Kill, KillWriter], 0.1);
 }
 
+fn clocks_are_wrong_leased() {
+    holds(Plan::new(Leased), &[Shift], 0.1);
+}
+
+fn clocks_are_wrong_validated() {
+    holds(Plan::new(Validated), &[Shift], 0.1);
+}
+
 fn redis_freezes_leased() {
     holds(Plan::new(Leased).with_absences(), &[Freeze], 0.1);
 }
@@ -207,7 +217,8 @@ fn slots_of_a_cluster_migrate_validated() {
     holds(Plan::new(Validated).in_a_cluster(), &[Migrate], 0.1);
 }
 
-const EVERYTHING: [Fault; 13] = [Kill, KillWriter, Freeze, Forget, Relapse, Evict, Fill, Hang, Stall, Lag, Delay, Cut, Promote];
+const EVERYTHING: [Fault; 14] =
+    [Kill, KillWriter, Shift, Freeze, Forget, Relapse, Evict, Fill, Hang, Stall, Lag, Delay, Cut, Promote];
 
 fn everything_at_once_leased() {
     holds(Plan::new(Leased).with_losses(), &EVERYTHING, 0.05);

@@ -21,6 +21,7 @@ use super::{
     load::{Clients, Ending, KEYS, Load, Mix, Operation, ROADS, Source},
     node::{DELTA, Settings},
     rig::{Fault as Way, Forwarder, Server, until},
+    shifted::ShiftedClock,
 };
 
 /// How many processes there are.
@@ -105,14 +106,20 @@ struct Node {
     /// Closed with the last handle, upon which the process ends by itself.
     _alive: ChildStdin,
     process: Process,
+    /// Its wall clock, if that is a wrong one.
+    clock: Option<ShiftedClock>,
 }
 
 impl Node {
-    async fn start(settings: &Settings, process: Process, clients: &Clients) -> Self {
+    /// Starts it, under a wall clock that is wrong by so many seconds if it is to be wrong.
+    async fn start(settings: &Settings, process: Process, clients: &Clients, wrong: Option<i64>) -> Self {
         let program = std::env::current_exe().expect("the path of this program");
         // Every other process has responses at hand from the first: both ways of a hit meet everything that goes wrong.
         let settings = Settings { at_hand: process.node % 2 == 1, ..settings.clone() };
-        let mut child = Command::new(program)
+        let mut command = Command::new(program);
+        let clock = wrong.map(ShiftedClock::by);
+        clock.iter().for_each(|clock| clock.of(&mut command));
+        let mut child = command
             .args(settings.to_words())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -124,7 +131,7 @@ impl Node {
         let address = read.await.expect("no panic").expect("a process that listens").trim().to_owned();
         assert!(!address.is_empty(), "node {process:?} has ended at once");
         clients.targets.set(address, process);
-        Self { child, _alive: alive, process }
+        Self { child, _alive: alive, process, clock }
     }
 }
 
@@ -146,6 +153,8 @@ pub struct Stage {
     pub clients: Arc<Clients>,
     database: Database,
     settings: Vec<Settings>,
+    /// By how many seconds the wall clocks of the processes are wrong.
+    wrong: [Option<i64>; NODES],
     nodes: Vec<Node>,
     deaths: Vec<Death>,
     /// Of the faults themselves.
@@ -182,10 +191,22 @@ impl Stage {
             .collect();
         let mut nodes = Vec::new();
         for (node, settings) in settings.iter().enumerate() {
-            nodes.push(Node::start(settings, Process { node, run: 0 }, &clients).await);
+            nodes.push(Node::start(settings, Process { node, run: 0 }, &clients, None).await);
         }
         let random = fastrand::Rng::with_seed(seed);
-        Self { plan, redis, ways, random, clients, database, settings, nodes, deaths: Vec::new(), operations: Vec::new() }
+        Self {
+            plan,
+            redis,
+            ways,
+            random,
+            clients,
+            database,
+            settings,
+            nodes,
+            wrong: [None; NODES],
+            deaths: Vec::new(),
+            operations: Vec::new(),
+        }
     }
 
     /// Kills a process and starts another in its place.
@@ -195,7 +216,19 @@ impl Stage {
         let _ = self.nodes[node].child.kill();
         let _ = self.nodes[node].child.wait();
         let next = Process { node, run: process.run + 1 };
-        self.nodes[node] = Node::start(&self.settings[node], next, &self.clients).await;
+        self.nodes[node] = Node::start(&self.settings[node], next, &self.clients, self.wrong[node]).await;
+    }
+
+    /// Gives a process a wrong wall clock, or a right one again: from its start, or while it runs.
+    pub async fn shift(&mut self) {
+        const DAY: i64 = 24 * 3600;
+        let node = self.random.usize(..NODES);
+        let seconds = [-DAY, -3600, -30, 0, 30, 3600, DAY][self.random.usize(..7)];
+        let wrong = self.wrong[node].replace(seconds);
+        match &self.nodes[node].clock {
+            Some(clock) if wrong.is_some() && self.random.bool() => clock.set(seconds),
+            _ => self.kill(node).await,
+        }
     }
 
     /// Writes, and kills the process that does so as soon as the database has committed.

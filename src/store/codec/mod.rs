@@ -20,7 +20,7 @@
 //!
 //! head
 //!   key         n, bytes          canonical, whole
-//!   times       6 × u64           born, fresh, while revalidate, if error, kept (until), cost: nanoseconds
+//!   times       6 × u64           born, fresh, while revalidate, if error, kept (until), cost: nanoseconds, by the clock of the server
 //!   parts       u8                bit 0: variants, bit 1: their star, bit 2: http, bit 3: trailers, bit 4: an unpacked length
 //!   namespaces  n, text; n, names     a name: start and length in the text, or 0 or 1, length 0 and u64 for one of a key
 //!   stamp       24 × names        hard u128, soft u64
@@ -62,8 +62,12 @@ pub(crate) use seal::KeyRing;
 #[cfg(feature = "encryption")]
 pub use seal::{KeyRing, KeyRingError};
 
-use super::{Content, Entry, Generation, Stamp};
-use crate::{key::KeyRef, namespace::Namespaces};
+use super::{Content, Entry, Generation, Http, Stamp, Times};
+use crate::{
+    clock::{MS, Nanos},
+    key::KeyRef,
+    namespace::Namespaces,
+};
 
 /// The first byte of all that is stored.
 const VERSION: u8 = 1;
@@ -80,6 +84,51 @@ const MAX_LEN: usize = 512 << 20;
 /// Bits of the form.
 const SEALED: u8 = 1;
 const COMPRESSED: u8 = 2;
+
+/// The present moment by two clocks: that by which stored times count, and that of this process.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment {
+    pub(crate) there: Nanos,
+    pub(crate) here: Nanos,
+}
+
+impl Moment {
+    /// Translates a time by the clock of the store to the clock of this process.
+    #[inline]
+    fn here(self, there: Nanos) -> Nanos {
+        match there.checked_sub(self.there) {
+            Some(left) => self.here.saturating_add(left),
+            None => self.here.saturating_sub(self.there - there),
+        }
+    }
+
+    /// Translates the times of an entry to the clock by which stored times count.
+    fn stores(self, times: &Times, http: Option<&Http>) -> (Times, Option<Http>) {
+        let (mut times, mut http) = (*times, http.copied());
+        Self { there: self.here, here: self.there }.shifts(&mut times, http.as_mut());
+        (times, http)
+    }
+
+    fn shifts(self, times: &mut Times, http: Option<&mut Http>) {
+        let Times { born, fresh_until, while_revalidate_until, if_error_until, kept_until, cost: _ } = times;
+        for time in [born, fresh_until, while_revalidate_until, if_error_until, kept_until] {
+            *time = self.here(*time);
+        }
+        if let Some(http) = http {
+            http.freshness.received = self.here(http.freshness.received.saturating_mul(MS)) / MS;
+        }
+    }
+
+    /// Translates the times of a stored entry to the clock of this process.
+    ///
+    /// An entry whose response arrived only after the present moment comes from a clock that was set since, or is not this one: it counts
+    /// as just arrived, so that no copy lives for longer than the entry was to live when it was made.
+    #[inline]
+    fn reads(self, times: &mut Times, http: Option<&mut Http>) {
+        let arrived = http.as_ref().map_or(times.born, |http| http.freshness.received.saturating_mul(MS).max(times.born));
+        Self { there: self.there.max(arrived), ..self }.shifts(times, http);
+    }
+}
 
 /// The names of an entry, and a generation for each of them.
 pub(crate) type Stamped = (Namespaces, Arc<[Option<Generation>]>);
@@ -104,13 +153,13 @@ impl Codec {
         Self { keys: Some(keys), ..self }
     }
 
-    /// The bytes of an entry.
-    pub(crate) fn encode(&self, entry: &Entry) -> Result<Bytes, Unstored> {
+    /// The bytes of an entry. Its times are translated by `moment`; without one they are written as they are.
+    pub(crate) fn encode(&self, entry: &Entry, moment: Option<Moment>) -> Result<Bytes, Unstored> {
         let nonce = self.keys.as_ref().map_or(Ok([0; seal::NONCE]), |_| seal::nonce())?;
-        self.encode_with(entry, nonce)
+        self.encode_with(entry, moment, nonce)
     }
 
-    fn encode_with(&self, entry: &Entry, nonce: [u8; seal::NONCE]) -> Result<Bytes, Unstored> {
+    fn encode_with(&self, entry: &Entry, moment: Option<Moment>, nonce: [u8; seal::NONCE]) -> Result<Bytes, Unstored> {
         let packed = self.packed(entry);
         let body = packed.as_deref().unwrap_or_else(|| body(entry));
         let form = if packed.is_some() { COMPRESSED } else { 0 } | if self.keys.is_some() { SEALED } else { 0 };
@@ -120,7 +169,7 @@ impl Codec {
         if let Some(keys) = &self.keys {
             keys.begin(nonce, &mut out);
         }
-        write::contents(entry, body, packed.is_some(), &mut out)?;
+        write::contents(entry, moment, body, packed.is_some(), &mut out)?;
         let end = if self.keys.is_some() { seal::TAG } else { CHECK };
         let length = u32::try_from(out.len() + end).ok().filter(|len| *len as usize <= MAX_LEN).ok_or(Unstored::TooLarge)?;
         out[2..FRAME].copy_from_slice(&length.to_le_bytes());
@@ -139,7 +188,7 @@ impl Codec {
 
     /// The entry that is stored under `key`, if these bytes are one. `seen` is the stamp of now, from before they were asked for:
     /// that of the entry is of the same epoch and time, and shares the generations where they are the same. `names` are those of
-    /// the request, which are mostly those of the entry.
+    /// the request, which are mostly those of the entry. Its times are translated by `moment`; without one they are as they were written.
     ///
     /// Nothing is copied of a body that is neither compressed nor sealed: it is a slice of `bytes`. What is sealed is opened in
     /// place if nobody else has the bytes. The header values are slices, too, unless the body is compressed; what they keep
@@ -150,15 +199,16 @@ impl Codec {
         key: KeyRef<'_>,
         names: &Namespaces,
         seen: &Stamp,
+        moment: Option<Moment>,
     ) -> Result<Arc<Entry>, Damaged> {
         let (form, contents) = self.contents(bytes, key.hash())?;
-        read::entry(contents, form & COMPRESSED != 0, key, names, seen)
+        read::entry(contents, form & COMPRESSED != 0, key, names, (seen, moment))
     }
 
     /// The same, where only the epoch of this process is known.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn decode(&self, bytes: Bytes, key: KeyRef<'_>, epoch: u64) -> Result<Arc<Entry>, Damaged> {
-        self.decode_seeing(bytes, key, &Namespaces::default(), &Stamp::local(epoch))
+        self.decode_seeing(bytes, key, &Namespaces::default(), &Stamp::local(epoch), None)
     }
 
     /// The names of the entry that is stored at a place, and their generations: whether it lives can be told without its key.
@@ -192,13 +242,14 @@ fn framed(form: u8, contents: &[u8]) -> Bytes {
 /// For the bench of it: an entry as it is stored.
 #[doc(hidden)]
 pub fn bench_stored(entry: &Entry) -> Option<Bytes> {
-    Codec::default().encode(entry).ok()
+    Codec::default().encode(entry, None).ok()
 }
 
 /// For the same: what is stored, read for a request that has found the names and generations of `like`.
 #[doc(hidden)]
 pub fn bench_read(stored: Bytes, like: &Entry) -> Option<Arc<Entry>> {
-    Codec::default().decode_seeing(stored, like.key().as_ref(), like.namespaces(), like.stamp()).ok()
+    let (key, moment) = (like.key().as_ref(), Moment { there: like.times().born, here: like.times().born });
+    Codec::default().decode_seeing(stored, key, like.namespaces(), like.stamp(), Some(moment)).ok()
 }
 
 /// For the fuzz target `stored`: reads contents that may be anything, behind a key that fits. What is taken for an entry must be
@@ -216,11 +267,11 @@ pub fn fuzz_stored(compressed: bool, input: &[u8]) {
     let codec = Codec::default();
     let _ = codec.decode(Bytes::copy_from_slice(input), key, 0);
     if let Ok(entry) = codec.decode(framed(if compressed { COMPRESSED } else { 0 }, &contents), key, 0) {
-        let again = codec.encode(&entry).expect("what was read can be written");
+        let again = codec.encode(&entry, None).expect("what was read can be written");
         let entry = codec.decode(again.clone(), key, 0).expect("what was written can be read");
-        assert_eq!(codec.encode(&entry).expect("and written again"), again);
-        let expected = codec.decode_seeing(again.clone(), key, entry.namespaces(), entry.stamp());
-        assert_eq!(codec.encode(&expected.expect("also by who expects it")).expect("and written again"), again);
+        assert_eq!(codec.encode(&entry, None).expect("and written again"), again);
+        let expected = codec.decode_seeing(again.clone(), key, entry.namespaces(), entry.stamp(), None);
+        assert_eq!(codec.encode(&expected.expect("also by who expects it"), None).expect("and written again"), again);
     }
 }
 

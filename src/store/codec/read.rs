@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::{
-    Damaged, compress, names,
+    Damaged, Moment, compress, names,
     shapes::{self, Known, Written},
 };
 use crate::{
@@ -37,14 +37,14 @@ pub(super) fn flag(on: bool, bit: u8) -> u8 {
 
 /// The entry of this key.
 ///
-/// Its stamp is of when `seen` was taken, and shares the generations with it where they are the same. `likely` are the names that it
+/// Its times are translated by `moment`. Its stamp is of when `seen` was taken, and shares the generations with it where they are the same. `likely` are the names that it
 /// probably has.
 pub(super) fn entry(
     contents: Bytes,
     compressed: bool,
     key: KeyRef<'_>,
     likely: &Namespaces,
-    seen: &Stamp,
+    (seen, moment): (&Stamp, Option<Moment>),
 ) -> Result<Arc<Entry>, Damaged> {
     let whole = contents.len();
     let (length, _) = contents.split_first_chunk::<4>().ok_or(Damaged::Truncated)?;
@@ -61,11 +61,14 @@ pub(super) fn entry(
     if at.prefixed()? != key.canonical() {
         return Err(Damaged::Foreign);
     }
-    let times = at.times()?;
+    let mut times = at.times()?;
     let parts = at.parts(compressed)?;
     let names = at.namespaces_like(likely)?;
     let stamp = seen.but(at.generations_like(names.count(), seen)?);
-    let http = if parts & HTTP == 0 { None } else { Some(Box::new(at.rules()?)) };
+    let mut http = if parts & HTTP == 0 { None } else { Some(Box::new(at.rules()?)) };
+    if let Some(moment) = moment {
+        moment.reads(&mut times, http.as_deref_mut());
+    }
     let content = match parts & VARIANTS {
         0 => at.response(parts, body, outermost(&names))?,
         _ if body.is_empty() => at.variants(parts)?,

@@ -173,7 +173,7 @@ fn the_bytes_of_version_1_never_change() {
         ("variants", variants(), include_str!("../../../tests/fixtures/stored/variants.hex")),
         ("http", under_http(), include_str!("../../../tests/fixtures/stored/http.hex")),
     ] {
-        let encoded = codec.encode(&entry).expect("storable");
+        let encoded = codec.encode(&entry, None).expect("storable");
         is_stored_as(&codec, name, &entry, &encoded, fixture);
     }
 }
@@ -193,15 +193,39 @@ fn a_number_never_changes_its_name() {
 #[test]
 fn an_entry_comes_back_as_it_was() {
     for (name, entry) in all() {
-        let bytes = Codec::default().encode(&entry).expect("storable");
+        let bytes = Codec::default().encode(&entry, None).expect("storable");
         assert_eq!(read(&Codec::default(), &bytes, &entry), Ok(told(&entry)), "{name}");
+    }
+}
+
+#[test]
+fn times_are_translated_and_no_copy_outlives_its_lifetime() {
+    const SECOND: u64 = 1_000_000_000;
+    let hour = 3_600 * SECOND;
+    for entry in [plain(), under_http()] {
+        let (key, times) = (entry.key().as_ref(), *entry.times());
+        let read = |bytes: &Bytes, moment| {
+            let (names, stamp) = (entry.namespaces(), entry.stamp());
+            let read = Codec::default().decode_seeing(bytes.clone(), key, names, stamp, Some(moment)).expect("whole");
+            (read.times().born, read.times().fresh_until, read.http().map(|http| http.freshness.received))
+        };
+        // Written by a process that is an hour ahead of the server, two seconds after the response arrived.
+        let here = times.born + 2 * SECOND;
+        let bytes = Codec::default().encode(&entry, Some(Moment { there: here - hour, here })).expect("storable");
+        // Read a second later by a process that is an hour behind the server.
+        let born = times.born - hour;
+        let (there, here) = (born + 3 * SECOND, born + 3 * SECOND - hour);
+        let received = entry.http().map(|http| http.freshness.received - 2 * 3_600_000);
+        assert_eq!(read(&bytes, Moment { there, here }), (born - hour, born - hour + 60 * SECOND, received));
+        // Read by a clock before which it has not arrived yet.
+        assert_eq!(read(&bytes, Moment { there: born - hour, here: 7 * hour }).1, 7 * hour + 60 * SECOND);
     }
 }
 
 #[test]
 fn the_epoch_is_the_readers() {
     let entry = plain();
-    let bytes = Codec::default().encode(&entry).expect("storable");
+    let bytes = Codec::default().encode(&entry, None).expect("storable");
     let read = Codec::default().decode(bytes, entry.key().as_ref(), 7).expect("whole");
     assert_eq!(read.stamp().epoch(), 7);
     assert!(read.stamp().is_whole());
@@ -210,9 +234,9 @@ fn the_epoch_is_the_readers() {
 #[test]
 fn generations_that_are_the_same_are_shared_and_others_are_the_entrys_own() {
     let entry = plain();
-    let bytes = Codec::default().encode(&entry).expect("storable");
+    let bytes = Codec::default().encode(&entry, None).expect("storable");
     let read = |stamp: &Stamp| {
-        let read = Codec::default().decode_seeing(bytes.clone(), entry.key().as_ref(), entry.namespaces(), stamp);
+        let read = Codec::default().decode_seeing(bytes.clone(), entry.key().as_ref(), entry.namespaces(), stamp, None);
         read.expect("whole").stamp().clone()
     };
     let same = entry.stamp().again(7, 8);
@@ -242,7 +266,7 @@ fn an_entry_without_a_generation_for_each_name_is_not_stored() {
         let content = response(&HeaderMap::new(), "", None);
         let times = *plain().times();
         let draft = Draft { names: names_of(&some_key()), times, content, http: None };
-        Codec::default().encode(&Entry::new(some_key(), stamp, draft))
+        Codec::default().encode(&Entry::new(some_key(), stamp, draft), None)
     };
     let one = Some(Generation { hard: 1, soft: 1 });
     assert_eq!(names_of(&some_key()).count(), 4);
@@ -255,7 +279,7 @@ fn an_entry_without_a_generation_for_each_name_is_not_stored() {
 #[test]
 fn a_clear_body_is_not_copied_and_all_it_keeps_alive_is_weighed() {
     let entry = typical();
-    let bytes = Codec::default().encode(&entry).expect("storable");
+    let bytes = Codec::default().encode(&entry, None).expect("storable");
     let whole = bytes.as_ptr_range();
     let read = Codec::default().decode(bytes.clone(), entry.key().as_ref(), 0).expect("whole");
     let Content::Response { headers, body, .. } = read.content() else { panic!("a response") };
@@ -268,7 +292,7 @@ fn a_clear_body_is_not_copied_and_all_it_keeps_alive_is_weighed() {
 #[test]
 fn every_beginning_of_an_entry_is_damage() {
     for (name, entry) in all() {
-        let bytes = Codec::default().encode(&entry).expect("storable");
+        let bytes = Codec::default().encode(&entry, None).expect("storable");
         for len in 0..bytes.len() {
             assert_eq!(read(&Codec::default(), &bytes.slice(..len), &entry), Err(Damaged::Truncated), "{name}: {len} bytes");
         }
@@ -280,7 +304,7 @@ fn every_beginning_of_an_entry_is_damage() {
 #[test]
 fn every_beginning_of_its_contents_is_damage_also_with_the_right_checksum() {
     for (name, entry) in all() {
-        let bytes = Codec::default().encode(&entry).expect("storable");
+        let bytes = Codec::default().encode(&entry, None).expect("storable");
         let contents = &bytes[FRAME..bytes.len() - CHECK];
         let head = u32::from_le_bytes(*contents.first_chunk().expect("a length")) as usize;
         for len in 0..head {
@@ -307,7 +331,7 @@ fn every_flip_is_damage(codec: &Codec, entry: &Entry, bytes: &Bytes) {
 #[test]
 fn every_flipped_bit_is_damage() {
     for entry in [plain(), with_trailers(), variants()] {
-        let bytes = Codec::default().encode(&entry).expect("storable");
+        let bytes = Codec::default().encode(&entry, None).expect("storable");
         every_flip_is_damage(&Codec::default(), &entry, &bytes);
     }
 }
@@ -316,7 +340,7 @@ fn every_flipped_bit_is_damage() {
 fn damage_has_the_word_for_its_kind() {
     let entry = plain();
     let codec = Codec::default();
-    let bytes = codec.encode(&entry).expect("storable");
+    let bytes = codec.encode(&entry, None).expect("storable");
     let with = |at: usize, byte: u8| {
         let mut bytes = bytes.to_vec();
         bytes[at] = byte;
@@ -342,14 +366,14 @@ fn with_byte(contents: &[u8], at: usize, byte: u8, key: KeyRef<'_>) -> Result<Ar
 #[test]
 fn no_byte_of_the_contents_can_make_it_panic() {
     for (name, entry) in all() {
-        let bytes = Codec::default().encode(&entry).expect("storable");
+        let bytes = Codec::default().encode(&entry, None).expect("storable");
         let contents = &bytes[FRAME..bytes.len() - CHECK];
         let (mut taken, mut refused) = (0, 0);
         for at in 0..contents.len().min(400) {
             for byte in [0, 1, contents[at] ^ 0x80, contents[at].wrapping_add(1), contents[at].wrapping_sub(1), 0x7f, 0xff] {
                 match with_byte(contents, at, byte, entry.key().as_ref()) {
                     Ok(other) => {
-                        let again = Codec::default().encode(&other).expect("storable");
+                        let again = Codec::default().encode(&other, None).expect("storable");
                         assert_eq!(read(&Codec::default(), &again, &other), Ok(told(&other)), "{name}: {byte} at {at}");
                         taken += 1;
                     }
@@ -414,18 +438,18 @@ fn a_form_that_is_never_written_is_refused() {
 proptest! {
     #[test]
     fn any_entry_comes_back_as_it_was(entry in any_entry()) {
-        let bytes = Codec::default().encode(&entry).expect("storable");
+        let bytes = Codec::default().encode(&entry, None).expect("storable");
         prop_assert_eq!(read(&Codec::default(), &bytes, &entry), Ok(told(&entry)));
         let again = Codec::default().decode(bytes.clone(), entry.key().as_ref(), EPOCH).expect("whole");
-        prop_assert_eq!(Codec::default().encode(&again), Ok(bytes));
+        prop_assert_eq!(Codec::default().encode(&again, None), Ok(bytes));
     }
 
     #[test]
     fn what_an_entry_is_expected_to_have_changes_nothing_of_it(entry in any_entry(), other in any_entry()) {
-        let bytes = Codec::default().encode(&entry).expect("storable");
+        let bytes = Codec::default().encode(&entry, None).expect("storable");
         for expected in [&entry, &other] {
             let stamp = expected.stamp();
-            let read = Codec::default().decode_seeing(bytes.clone(), entry.key().as_ref(), expected.namespaces(), stamp);
+            let read = Codec::default().decode_seeing(bytes.clone(), entry.key().as_ref(), expected.namespaces(), stamp, None);
             prop_assert_eq!(told(&read.expect("whole")), told(&entry));
         }
     }
@@ -451,7 +475,7 @@ proptest! {
     ) {
         for (headers, trailers, damage) in many {
             let entry = entry(some_key(), names_of(&some_key()), response(&headers, "body", trailers), None);
-            let bytes = Codec::default().encode(&entry).expect("storable");
+            let bytes = Codec::default().encode(&entry, None).expect("storable");
             let contents = &bytes[FRAME..bytes.len() - CHECK];
             let mut changed = contents.to_vec();
             if let Some((at, byte)) = damage {
@@ -490,7 +514,7 @@ fn alike_fields() -> impl Strategy<Value = HeaderMap> {
 
 #[test]
 fn a_value_that_is_remembered_keeps_alive_nothing_of_what_it_was_read_from() {
-    let bytes = Codec::default().encode(&plain()).expect("storable");
+    let bytes = Codec::default().encode(&plain(), None).expect("storable");
     for _ in 0..20 {
         assert_eq!(read(&Codec::default(), &bytes, &plain()), Ok(told(&plain())));
     }
@@ -603,7 +627,7 @@ mod compressed {
     }
 
     fn is_packed(entry: &Entry) -> bool {
-        codec().encode(entry).expect("storable")[1] & COMPRESSED != 0
+        codec().encode(entry, None).expect("storable")[1] & COMPRESSED != 0
     }
 
     /// zstd may find another frame for the same body in another release: only what is read is held still.
@@ -616,8 +640,8 @@ mod compressed {
 
     #[test]
     fn a_compressed_body_comes_back_as_it_was_also_where_none_is_compressed() {
-        let bytes = codec().encode(&orders()).expect("storable");
-        assert!(bytes.len() < Codec::default().encode(&orders()).expect("storable").len());
+        let bytes = codec().encode(&orders(), None).expect("storable");
+        assert!(bytes.len() < Codec::default().encode(&orders(), None).expect("storable").len());
         for reader in [codec(), Codec::default()] {
             assert_eq!(read(&reader, &bytes, &orders()), Ok(told(&orders())));
         }
@@ -626,7 +650,7 @@ mod compressed {
 
     #[test]
     fn nothing_of_the_packed_bytes_is_kept_alive() {
-        let bytes = codec().encode(&orders()).expect("storable");
+        let bytes = codec().encode(&orders(), None).expect("storable");
         let read = codec().decode(bytes.clone(), some_key().as_ref(), 0).expect("whole");
         assert!(bytes.is_unique(), "the entry still holds them");
         assert!(read.weight() < orders().weight() + bytes.len() as u64);
@@ -677,7 +701,7 @@ mod sealed {
 
     #[test]
     fn the_sealed_bytes_of_version_1_never_change() {
-        let bytes = codec(&[OLD]).encode_with(&plain(), [9; seal::NONCE]).expect("storable");
+        let bytes = codec(&[OLD]).encode_with(&plain(), None, [9; seal::NONCE]).expect("storable");
         let fixture = include_str!("../../../tests/fixtures/stored/sealed.hex");
         is_stored_as(&codec(&[OLD]), "sealed", &plain(), &bytes, fixture);
     }
@@ -685,10 +709,10 @@ mod sealed {
     #[test]
     fn a_sealed_entry_comes_back_as_it_was_and_is_opened_in_place() {
         for (name, entry) in all() {
-            let bytes = codec(&[OLD]).encode(&entry).expect("storable");
+            let bytes = codec(&[OLD]).encode(&entry, None).expect("storable");
             assert_eq!(read(&codec(&[OLD]), &bytes, &entry), Ok(told(&entry)), "{name}");
         }
-        let bytes = codec(&[OLD]).encode(&typical()).expect("storable");
+        let bytes = codec(&[OLD]).encode(&typical(), None).expect("storable");
         let whole = bytes.as_ptr_range();
         let read = codec(&[OLD]).decode(bytes, typical().key().as_ref(), 0).expect("whole");
         let Content::Response { body, .. } = read.content() else { panic!("a response") };
@@ -698,14 +722,14 @@ mod sealed {
     #[test]
     fn no_two_sealings_are_alike() {
         let codec = codec(&[OLD]);
-        assert_ne!(codec.encode(&plain()), codec.encode(&plain()));
+        assert_ne!(codec.encode(&plain(), None), codec.encode(&plain(), None));
     }
 
     #[test]
     fn nothing_of_a_sealed_entry_is_in_the_clear() {
         let entry = with_trailers();
-        let clear = Codec::default().encode(&entry).expect("storable");
-        let sealed = codec(&[OLD]).encode(&entry).expect("storable");
+        let clear = Codec::default().encode(&entry, None).expect("storable");
+        let sealed = codec(&[OLD]).encode(&entry, None).expect("storable");
         let Content::Response { body, .. } = entry.content() else { panic!("a response") };
         let secrets: [&[u8]; 6] =
             [entry.key().canonical(), body, b"token-of-one-user", b"application/grpc", b"x-token", b"db_query"];
@@ -718,9 +742,9 @@ mod sealed {
 
     #[test]
     fn keys_can_be_rotated() {
-        let old = codec(&[OLD]).encode(&plain()).expect("storable");
+        let old = codec(&[OLD]).encode(&plain(), None).expect("storable");
         let both = codec(&[NEW, OLD]);
-        let new = both.encode(&plain()).expect("storable");
+        let new = both.encode(&plain(), None).expect("storable");
         let good = Ok(told(&plain()));
         assert_eq!((read(&both, &old, &plain()), read(&both, &new, &plain())), (good.clone(), good.clone()));
         assert_eq!((read(&codec(&[OLD, NEW]), &new, &plain()), read(&codec(&[NEW]), &new, &plain())), (good.clone(), good));
@@ -730,7 +754,7 @@ mod sealed {
 
     #[test]
     fn an_entry_that_was_moved_does_not_open() {
-        let bytes = codec(&[OLD]).encode(&plain()).expect("storable");
+        let bytes = codec(&[OLD]).encode(&plain(), None).expect("storable");
         let elsewhere = Key::new(*b"another");
         assert_eq!(codec(&[OLD]).decode(bytes, elsewhere.as_ref(), 0).map(|_| ()), Err(Damaged::Sealed));
     }
@@ -738,7 +762,7 @@ mod sealed {
     #[test]
     fn every_flipped_bit_and_every_beginning_of_what_is_sealed_is_damage() {
         let (codec, entry) = (codec(&[OLD]), plain());
-        let bytes = codec.encode(&entry).expect("storable");
+        let bytes = codec.encode(&entry, None).expect("storable");
         every_flip_is_damage(&codec, &entry, &bytes);
         for len in 0..bytes.len() {
             assert_eq!(read(&codec, &bytes.slice(..len), &entry), Err(Damaged::Truncated), "{len} bytes");
@@ -753,8 +777,8 @@ mod sealed {
 
     #[test]
     fn what_is_clear_is_no_entry_where_everything_is_sealed_and_the_other_way_round() {
-        let clear = Codec::default().encode(&plain()).expect("storable");
-        let sealed = codec(&[OLD]).encode(&plain()).expect("storable");
+        let clear = Codec::default().encode(&plain(), None).expect("storable");
+        let sealed = codec(&[OLD]).encode(&plain(), None).expect("storable");
         assert_eq!(read(&codec(&[OLD]), &clear, &plain()), Err(Damaged::Unsealed));
         assert_eq!(read(&Codec::default(), &sealed, &plain()), Err(Damaged::Sealed));
     }
@@ -771,7 +795,7 @@ mod sealed {
     fn what_is_compressed_is_sealed_as_well() {
         let entry = entry(some_key(), Namespaces::root(), response(&HeaderMap::new(), vec![b'a'; 9000], None), None);
         let codec = codec(&[OLD]).compress(Compression::default());
-        let bytes = codec.encode(&entry).expect("storable");
+        let bytes = codec.encode(&entry, None).expect("storable");
         assert_eq!(bytes[1], SEALED | COMPRESSED);
         assert!(bytes.len() < 1000);
         assert_eq!(read(&codec, &bytes, &entry), Ok(told(&entry)));

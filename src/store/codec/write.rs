@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
-    Unstored, names,
+    Moment, Unstored, names,
     read::{HTTP, PACKED, REPEATED, STAR, TRAILERS, VARIANTS, flag},
 };
 use crate::{
@@ -14,23 +14,33 @@ use crate::{
 };
 
 /// Appends the contents of an entry, with its body as it is to be stored.
-pub(super) fn contents(entry: &Entry, body: &[u8], packed: bool, out: &mut Vec<u8>) -> Result<(), Unstored> {
+pub(super) fn contents(
+    entry: &Entry,
+    moment: Option<Moment>,
+    body: &[u8],
+    packed: bool,
+    out: &mut Vec<u8>,
+) -> Result<(), Unstored> {
     let start = out.len();
     out.extend_from_slice(&[0; 4]);
-    head(entry, packed, out)?;
+    head(entry, moment, packed, out)?;
     let length = u32::try_from(out.len() - start - 4).map_err(|_| Unstored::TooLarge)?;
     out[start..start + 4].copy_from_slice(&length.to_le_bytes());
     out.extend_from_slice(body);
     Ok(())
 }
 
-fn head(entry: &Entry, packed: bool, out: &mut Vec<u8>) -> Result<(), Unstored> {
+fn head(entry: &Entry, moment: Option<Moment>, packed: bool, out: &mut Vec<u8>) -> Result<(), Unstored> {
+    let (stored, http) = match moment {
+        Some(moment) => moment.stores(entry.times(), entry.http()),
+        None => (*entry.times(), entry.http().copied()),
+    };
     prefixed(entry.key().canonical(), out)?;
-    times(entry.times(), out);
+    times(&stored, out);
     out.push(parts(entry, packed));
     namespaces(entry.namespaces(), out)?;
     stamp(entry.stamp(), entry.namespaces().count(), out)?;
-    if let Some(http) = entry.http() {
+    if let Some(http) = &http {
         rules(http, out);
     }
     match entry.content() {

@@ -27,7 +27,9 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::{
     builder::Failover,
     line::{Answer, Line},
+    time::Reading,
 };
+use crate::clock::{Clock, Nanos};
 
 /// How long making a connection may take.
 pub(super) const CONNECTING: Duration = Duration::from_secs(1);
@@ -344,6 +346,8 @@ pub(super) struct Server {
     pub(super) memory: u64,
     pub(super) max_memory: u64,
     pub(super) cluster: bool,
+    /// Its clock, as it was read.
+    pub(super) time: Option<Reading>,
 }
 
 /// The oldest version that is any use: `SET … NX GET`.
@@ -353,8 +357,9 @@ impl Server {
     async fn ask(link: &mut Link) -> Result<Self, RedisConnectError> {
         let mut ask = redis::cmd("INFO");
         ask.arg(&["server", "replication", "memory", "cluster"]);
+        let asked = Clock::system().nanos();
         match link.ask(&ask).await.and_then(Value::extract_error) {
-            Ok(answer) => Self::read(&answer),
+            Ok(answer) => Self::read(&answer).map(|server| server.read_between(asked, Clock::system().nanos())),
             // Before 7.0, INFO took one section. What it says then is not enough, but says which version it is.
             Err(error) if error.code() == Some("ERR") => {
                 let answer = link.ask(redis::cmd("INFO").arg("server")).await;
@@ -379,6 +384,7 @@ impl Server {
             let why = format!("the server is Redis {version}; 7.0 or newer, or Valkey, is needed");
             return Err(RedisConnectError::settled(why));
         }
+        let told = field("server_time_usec").parse().ok().and_then(|micros: Nanos| micros.checked_mul(1_000));
         let id = format!("{} {}", field("run_id"), field("master_replid"));
         Ok(Self {
             id: xxh3_128(id.as_bytes()),
@@ -387,7 +393,13 @@ impl Server {
             memory: field("used_memory").parse().unwrap_or_default(),
             max_memory: field("maxmemory").parse().unwrap_or_default(),
             cluster: field("cluster_enabled") == "1",
+            time: told.map(|told| Reading { told, asked: 0, answered: 0 }),
         })
+    }
+
+    fn read_between(mut self, asked: Nanos, answered: Nanos) -> Self {
+        self.time = self.time.map(|reading| Reading { asked, answered, ..reading });
+        self
     }
 }
 

@@ -28,7 +28,7 @@ use super::{
     node::Node,
 };
 use crate::{
-    clock::{Nanos, monotonic, nanos},
+    clock::{Nanos, follow_the_wall, monotonic, nanos},
     namespace::Namespaces,
 };
 
@@ -180,6 +180,7 @@ async fn attend(core: &Arc<Core>, node: &Arc<Node>, mut connection: RedisConnect
         }
     };
     extend(trusted);
+    node.learns(&server);
     node.is_controlled_by(Some(connection.clone()));
     if node.breaker.is_open() {
         probe(node).await;
@@ -195,6 +196,7 @@ async fn attend(core: &Arc<Core>, node: &Arc<Node>, mut connection: RedisConnect
             _ = beats.tick() => {}
             () = node.breaker.opened.notified() => {}
         }
+        follow_the_wall();
         let sent = monotonic();
         if !matches!(timeout(SILENCE, connection.one(&redis::cmd("PING"))).await, Ok(Ok(_))) {
             break;
@@ -207,7 +209,10 @@ async fn attend(core: &Arc<Core>, node: &Arc<Node>, mut connection: RedisConnect
         if monotonic().saturating_sub(same) >= nanos(SAME) {
             same = monotonic();
             match timeout(SILENCE, connection.server()).await {
-                Ok(Ok(now)) if now.id == server.id && now.role == server.role => core.greets(&now),
+                Ok(Ok(now)) if now.id == server.id && now.role == server.role => {
+                    core.greets(&now);
+                    node.learns(&now);
+                }
                 _ => {
                     tracing::info!(server = ?node.manager.source, "redis is another server than it was");
                     node.breaks();

@@ -173,7 +173,7 @@ impl Core {
         let dead = self.near.life(entry.stamp(), entry.namespaces()) == Life::Dead || left == 0;
         let mut asks = Vec::with_capacity(2);
         if !dead {
-            let bytes = match self.codec.encode(&entry) {
+            let bytes = match self.codec.encode(&entry, Some(self.moment(entry.key().as_ref(), entry.namespaces()))) {
                 Ok(bytes) => bytes,
                 Err(why) => {
                     if let Some(lock) = lock {

@@ -15,6 +15,7 @@ mod nodes;
 mod read;
 mod reclaim;
 mod scripts;
+mod time;
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 

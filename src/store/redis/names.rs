@@ -76,6 +76,11 @@ impl Names {
         text(key)
     }
 
+    /// The slot of an entry in a cluster.
+    pub(super) fn slot_of_entry(&self, names: &Namespaces, hash: u128) -> u16 {
+        slot(self.entry(names, hash).as_bytes())
+    }
+
     /// The lock of an entry's fill.
     pub(super) fn lock(&self, entry: &str) -> String {
         format!("{}l{}", self.base, &entry[self.base.len() + 1..])

@@ -19,6 +19,7 @@ use super::{
     fault::Fault,
     line::Told,
     names::Packed,
+    time::ServerTime,
 };
 
 /// A master.
@@ -36,6 +37,8 @@ pub(super) struct Node {
     /// Told when that is there again.
     pub(super) controlled: Notify,
     pub(super) breaker: Breaker,
+    /// Its clock.
+    pub(super) time: ServerTime,
     /// How often it was asked something, heartbeats apart.
     pub(super) trips: AtomicU64,
     /// It is no master of the cluster any more.
@@ -75,6 +78,7 @@ impl Node {
             control: RwLock::default(),
             controlled: Notify::new(),
             breaker: Breaker::default(),
+            time: ServerTime::default(),
             trips: AtomicU64::new(0),
             gone: AtomicBool::new(false),
         }
@@ -233,6 +237,13 @@ impl Node {
         *self.control.write().unwrap_or_else(PoisonError::into_inner) = connection;
         if there {
             self.controlled.notify_waiters();
+        }
+    }
+
+    /// Notes the clock of the server.
+    pub(super) fn learns(&self, server: &Server) {
+        if let Some(reading) = server.time {
+            self.time.learn(reading);
         }
     }
 

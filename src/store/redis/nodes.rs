@@ -113,6 +113,17 @@ impl Nodes {
         }
     }
 
+    /// The master of a slot, if it is known.
+    pub(super) fn master_of(&self, slot: u16) -> Option<Arc<Node>> {
+        match self {
+            Self::One(node) => Some(node.clone()),
+            Self::Cluster(cluster) => {
+                let table = cluster.table();
+                table.nodes.get(usize::from(table.master_of(slot))).cloned()
+            }
+        }
+    }
+
     /// Whether the masters are known.
     pub(super) fn are_known(&self) -> bool {
         match self {

@@ -298,7 +298,7 @@ impl Core {
         stamp: &Stamp,
     ) -> Result<Option<(Arc<Entry>, Life)>, Fault> {
         let Some(bytes) = bytes else { return Ok(None) };
-        match self.codec.decode_seeing(bytes, *key, names, stamp) {
+        match self.codec.decode_seeing(bytes, *key, names, stamp, Some(self.moment(*key, names))) {
             Ok(entry) => Ok(self.life_under(&entry, names, stamp).await?.map(|life| (entry, life))),
             Err(damage) => {
                 Box::pin(self.finds_damage(damage, key, names)).await;

@@ -1,0 +1,233 @@
+//! Lifetimes where clocks are wrong: injected clocks, and real processes under shifted ones.
+#![cfg(feature = "redis")]
+
+mod common;
+#[path = "common/shifted.rs"]
+mod shifted;
+
+use std::{
+    env,
+    io::{self, BufRead, BufReader, Read, Write},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::atomic::Ordering,
+    time::{Duration, SystemTime},
+};
+
+use common::{
+    redis::{Server, until},
+    *,
+};
+use shifted::ShiftedClock;
+use tower::Layer;
+use tower_response_cache::{CacheLayer, Clock, Coherence, Outcome, Redis, RedisBuilder, Rule, Store};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+const COHERENCES: [Coherence; 3] = [Coherence::Leased, Coherence::Validated, Coherence::Ttl(HOUR)];
+
+fn builder(url: &str, coherence: Coherence) -> RedisBuilder {
+    Redis::builder(url).coherence(coherence).memory(8 << 20).budget(5 * SECOND).round_trip(5 * SECOND)
+}
+
+/// A rule whose entries stay in Redis for long after they have expired.
+fn rule(ttl: Duration) -> Rule {
+    Rule::ttl(ttl).stale_if_error(24 * HOUR)
+}
+
+async fn ended(server: &Server) {
+    for key in server.keys("*:e:*").await {
+        server.command(&["DEL", &key]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copy_in_memory_lives_no_longer_than_its_lifetime() {
+    for coherence in COHERENCES {
+        let server = Server::start().await;
+        let (right, wrong) = (Clock::manual(), Clock::manual());
+        right.set(right.now() + HOUR);
+        let (inner, calls) = counting(|_, n| ok(format!("answer {n}")));
+        let one = builder(&server.url(), coherence).clock(right.clone()).build().await.unwrap();
+        let one = CacheLayer::new(one).rules(one_rule(rule(MINUTE))).layer(inner.clone());
+        let two = builder(&server.url(), coherence).clock(wrong.clone()).build().await.unwrap();
+        let two = CacheLayer::new(two).rules(one_rule(rule(MINUTE))).layer(inner);
+        send(&one, get("/t/x")).await;
+        assert_eq!(outcome(&send(&two, get("/t/x")).await), Outcome::Hit, "{coherence:?}");
+        assert_eq!(outcome(&send(&two, get("/t/x")).await), Outcome::Hit, "{coherence:?}");
+        // Redis ends its keys by its own clock.
+        ended(&server).await;
+        [&right, &wrong].into_iter().for_each(|clock| clock.advance(MINUTE));
+        assert_ne!(outcome(&send(&two, get("/t/x")).await), Outcome::Hit, "{coherence:?}");
+        assert_eq!(calls.load(Ordering::SeqCst), 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clock_that_is_set_right_judges_entries_of_others_rightly() {
+    for coherence in COHERENCES {
+        let server = Server::start().await;
+        let (right, wrong) = (Clock::manual(), Clock::manual());
+        wrong.set(wrong.now() + HOUR);
+        let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
+        let one = builder(&server.url(), coherence).clock(right.clone()).build().await.unwrap();
+        let one = CacheLayer::new(one).rules(one_rule(rule(MINUTE))).layer(inner.clone());
+        let two = builder(&server.url(), coherence).clock(wrong.clone()).build().await.unwrap();
+        let two = CacheLayer::new(two).rules(one_rule(rule(MINUTE))).layer(inner);
+        wrong.set(right.now());
+        send(&one, get("/t/x")).await;
+        assert_eq!(outcome(&send(&two, get("/t/x")).await), Outcome::Hit, "{coherence:?}");
+        [&right, &wrong].into_iter().for_each(|clock| clock.advance(MINUTE));
+        assert_ne!(outcome(&send(&two, get("/t/x")).await), Outcome::Hit, "{coherence:?}");
+    }
+}
+
+#[tokio::test]
+async fn wall_clock_set_back_prolongs_no_entry_in_memory() {
+    let clock = Clock::manual();
+    let store = tower_response_cache::Memory::builder().clock(clock.clone()).build();
+    let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
+    let cache = CacheLayer::new(store).rules(one_rule(Rule::ttl(MINUTE))).layer(inner);
+    send(&cache, get("/t/x")).await;
+    clock.set(clock.now() - HOUR);
+    assert_eq!(outcome(&send(&cache, get("/t/x")).await), Outcome::Hit);
+    clock.advance(MINUTE);
+    assert_ne!(outcome(&send(&cache, get("/t/x")).await), Outcome::Hit);
+}
+
+#[tokio::test]
+async fn time_in_which_the_machine_was_suspended_counts() {
+    let clock = Clock::manual();
+    let store = tower_response_cache::Memory::builder().clock(clock.clone()).build();
+    let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
+    let cache = CacheLayer::new(store).rules(one_rule(Rule::ttl(MINUTE))).layer(inner);
+    send(&cache, get("/t/x")).await;
+    clock.set(clock.now() + HOUR);
+    assert_ne!(outcome(&send(&cache, get("/t/x")).await), Outcome::Hit);
+}
+
+#[tokio::test(start_paused = true)]
+async fn paused_tokio_clock_expires_entries_when_it_is_advanced() {
+    let store = tower_response_cache::Memory::builder().clock(Clock::tokio()).build();
+    let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
+    let cache = CacheLayer::new(store.clone()).rules(one_rule(Rule::ttl(MINUTE))).layer(inner);
+    send(&cache, get("/t/x")).await;
+    tokio::time::advance(MINUTE - Duration::from_millis(1)).await;
+    assert_eq!(outcome(&send(&cache, get("/t/x")).await), Outcome::Hit);
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert_ne!(outcome(&send(&cache, get("/t/x")).await), Outcome::Hit);
+    tokio::time::advance(HOUR).await;
+    store.remove_expired();
+    assert_eq!(store.usage().entries, 0);
+}
+
+/// What tells the child process which server it shares.
+const CHILD: &str = "CLOCKS_TEST_CHILD";
+
+/// The lifetime of what the processes share.
+const SHORT: Duration = Duration::from_secs(2);
+
+/// A process of its own, with its own wall clock.
+struct Process {
+    child: Child,
+    ask: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Process {
+    fn start(server: &Server, coherence: Coherence, clock: &ShiftedClock) -> Self {
+        let mut command = Command::new(env::current_exe().expect("this program"));
+        command.args(["--exact", "child_process", "--nocapture"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let coherence = if coherence == Coherence::Leased { "leased" } else { "validated" };
+        command.env(CHILD, format!("{coherence} {}", server.url()));
+        clock.of(&mut command);
+        let mut child = command.spawn().expect("this program can be started again");
+        let (ask, answers) = (child.stdin.take().expect("piped"), BufReader::new(child.stdout.take().expect("piped")));
+        Self { child, ask, answers }
+    }
+
+    /// What became of a request, and how far the wall clock of the process is ahead of ours, in seconds.
+    fn get(&mut self, target: &str) -> (String, i64) {
+        writeln!(self.ask, "{target}").expect("a process that listens");
+        let answer = self.answers.by_ref().lines().map(|line| line.expect("text")).find_map(|line| {
+            let (what, seconds) = line.strip_prefix("answer: ")?.rsplit_once(' ')?;
+            Some((what.to_owned(), seconds.parse::<i64>().expect("seconds")))
+        });
+        let (what, seconds) = answer.expect("an answer");
+        (what, seconds - unix_seconds())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn unix_seconds() -> i64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs() as i64
+}
+
+/// Not a test of its own: the process that the tests below start.
+#[test]
+fn child_process() {
+    let Ok(settings) = env::var(CHILD) else { return };
+    let (coherence, url) = settings.split_once(' ').expect("two words");
+    let coherence = if coherence == "leased" { Coherence::Leased } else { Coherence::Validated };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let store = runtime.block_on(builder(url, coherence).build()).expect("a store");
+    let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
+    let cache = CacheLayer::new(store).rules(one_rule(rule(SHORT))).layer(inner);
+    for target in io::stdin().lines() {
+        let response = runtime.block_on(send(&cache, get(&target.expect("text"))));
+        println!("\nanswer: {:?} {}", outcome(&response), unix_seconds());
+    }
+}
+
+/// A process whose clock is so wrong from the start serves what this process has stored while that is fresh, and not afterwards.
+async fn serves_while_fresh(coherence: Coherence, seconds: i64) {
+    let server = Server::start().await;
+    let clock = ShiftedClock::by(seconds);
+    let mut process = Process::start(&server, coherence, &clock);
+    let store = builder(&server.url(), coherence).build().await.unwrap();
+    let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
+    let cache = CacheLayer::new(store).rules(one_rule(rule(SHORT))).layer(inner);
+    // Not judged on a machine so busy that the entry may have expired before the other process has asked.
+    let mut n = 0;
+    let target = loop {
+        n += 1;
+        let target = format!("/t/x?{n}");
+        send(&cache, get(&target)).await;
+        let stored = std::time::Instant::now();
+        let (what, ahead) = process.get(&target);
+        assert!((ahead - seconds).abs() <= 5, "the clock is shifted by {ahead} s");
+        if stored.elapsed() < SHORT / 2 || what == "Hit" {
+            assert_eq!(what, "Hit", "{coherence:?}, {seconds} s");
+            break target;
+        }
+    };
+    tokio::time::sleep(SHORT + SHORT / 4).await;
+    let (what, _) = process.get(&target);
+    assert_ne!(what, "Hit", "{coherence:?}, {seconds} s: it has outlived its lifetime");
+    // Set right while it runs.
+    clock.set(0);
+    until("an entry of this process is a hit there", async || {
+        n += 1;
+        let target = format!("/t/y?{n}");
+        send(&cache, get(&target)).await;
+        process.get(&target).0 == "Hit"
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn process_an_hour_behind_serves_nothing_past_its_lifetime() {
+    serves_while_fresh(Coherence::Leased, -3600).await;
+    serves_while_fresh(Coherence::Validated, -3600).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn process_an_hour_ahead_serves_what_is_fresh() {
+    serves_while_fresh(Coherence::Leased, 3600).await;
+    serves_while_fresh(Coherence::Validated, 3600).await;
+}
