@@ -1,0 +1,431 @@
+//! Runs a program: sends its requests, holds the origin in the hand, moves the clock, and writes down what clients see.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use axum::body::Body;
+use fastrand::Rng;
+use http::{Request, header};
+use http_body_util::BodyExt;
+use tokio::{runtime::Builder, task::JoinHandle};
+use tower::ServiceExt;
+use tower_response_cache::{Clock, Namespace, Store};
+
+use super::{
+    broken::Fault,
+    check::{Violation, check},
+    history::{Cleared, Demand, History, Log, Scope, Seen, Sent, levels},
+    known, oracle,
+    origin::{ASK, CALL, Held, MODE, Origin, at, date},
+    program::{
+        Ask, Credential, HOSTS, IfRange, LANGUAGES, MODES, Name, Program, QUERIES, Setup, Since, Step, StoreKind, Tags, Verb,
+    },
+    spell,
+    world::{AnyStore, Process},
+};
+
+/// What a run has come to.
+#[derive(Default)]
+pub struct Outcome {
+    pub requests: usize,
+    pub hits: usize,
+    /// How often a hit was demanded.
+    pub demanded: usize,
+    pub violation: Option<Violation>,
+    /// The calls of the origin, for a report.
+    pub calls: Vec<String>,
+}
+
+/// Runs a program; `redis` is the URL of a server for those that need one.
+pub fn run(program: &Program, fault: Option<Fault>, redis: Option<&str>) -> Outcome {
+    let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let mut driver = Driver::new(program, fault, redis).await;
+        for step in &program.steps {
+            driver.step(step).await;
+            // What is broken first is what is reported.
+            if driver.fault.is_none() && driver.stuck {
+                break;
+            }
+        }
+        driver.finish().await
+    })
+}
+
+struct Driver {
+    setup: Setup,
+    fault: Option<Fault>,
+    log: Log,
+    held: Held,
+    clock: Clock,
+    processes: Vec<Process>,
+    clients: Vec<(usize, JoinHandle<()>)>,
+    stuck: bool,
+}
+
+impl Driver {
+    async fn new(program: &Program, fault: Option<Fault>, redis: Option<&str>) -> Self {
+        static RUNS: AtomicU64 = AtomicU64::new(0);
+        let (log, held, clock) = (Log::default(), Held::default(), Clock::manual());
+        // Whole seconds: dates have no others.
+        let nanos = clock.now().duration_since(std::time::UNIX_EPOCH).expect("a time").subsec_nanos();
+        clock.advance(Duration::from_nanos(1_000_000_000 - u64::from(nanos)));
+        let setup = program.setup;
+        let two = matches!(setup.store, StoreKind::Redis { two: true, .. });
+        let prefix = format!("r{}", RUNS.fetch_add(1, Ordering::Relaxed));
+        let mut processes = Vec::new();
+        for _ in 0..if two { 2 } else { 1 } {
+            let origin = Origin { log: log.clone(), held: held.clone(), clock: clock.clone(), setup };
+            processes.push(Process::build(origin, fault, redis.map(|url| (url, prefix.as_str()))).await);
+        }
+        Self { setup, fault, log, held, clock, processes, clients: Vec::new(), stuck: false }
+    }
+
+    async fn step(&mut self, step: &Step) {
+        match step {
+            Step::Ask(ask) => {
+                let demand = self.demand(ask);
+                self.send(ask, demand);
+                self.settle().await;
+            }
+            Step::Burst(ask, count) => self.burst(ask, *count).await,
+            Step::Release(which) => {
+                self.held.release(usize::from(*which));
+                self.settle().await;
+            }
+            Step::Leave(which) => {
+                let open: Vec<usize> = (0..self.clients.len()).filter(|n| !self.clients[*n].1.is_finished()).collect();
+                if let Some(place) = open.get(usize::from(*which) % open.len().max(1)) {
+                    let (sent, client) = &self.clients[*place];
+                    self.log.lock().sent[*sent].left = true;
+                    client.abort();
+                    self.settle().await;
+                }
+            }
+            Step::Advance(by) => {
+                self.clock.advance(Duration::from_millis(*by));
+                self.log.lock().now += by;
+            }
+            Step::Invalidate { names, soft, process } => self.invalidate(names, *soft, *process).await,
+            Step::InvalidateKey(ask) => self.invalidate_key(ask).await,
+        }
+    }
+
+    /// What a cache must be good for with this request, if nothing is under way.
+    fn demand(&self, ask: &Ask) -> Option<Demand> {
+        let log = self.log.lock();
+        let quiet = (0..log.sent.len()).all(|sent| !log.is_open(sent)) && log.calls.iter().all(|call| call.answered.is_some());
+        let idle = quiet && self.processes.iter().all(|process| process.fills() == 0);
+        // A new name's first fills over Redis may go unstored (README: Redis, limits).
+        let redis = matches!(self.setup.store, StoreKind::Redis { .. });
+        if !idle || redis && ask.facts().rows {
+            return None;
+        }
+        oracle::demand(&self.setup, &log, ask)
+    }
+
+    async fn burst(&mut self, ask: &Ask, count: u8) {
+        let mut held = ask.clone();
+        held.answer.held = true;
+        let first = {
+            let log = self.log.lock();
+            let quiet =
+                (0..log.sent.len()).all(|sent| !log.is_open(sent)) && log.calls.iter().all(|call| call.answered.is_some());
+            // A response of this key that could not be shared lets nobody wait for the next.
+            let apart = |call: &super::history::Call| {
+                let made = &log.sent[call.ask].ask;
+                oracle::same_key(&self.setup, made, ask)
+                    && (oracle::Terms::of(&log, call).shared.is_err()
+                        || oracle::Terms::of(&log, call).fresh.0 <= 0
+                        || call.status != 200
+                        || made.answer.body != super::program::Body::Whole
+                        || super::origin::is_big(made))
+            };
+            let identified = ask.user.is_none() || ask.facts().identity && ask.identity(&self.setup).is_ok();
+            let fit = quiet
+                && identified
+                && ask.verb == Verb::Get
+                && oracle::is_plain(ask)
+                && ask.facts().kind != super::program::Kind::Uncovered;
+            let fit = fit && (known::ONE_CALL_OVER_REDIS || self.setup.store == StoreKind::Memory);
+            (fit && !log.calls.iter().any(apart)).then_some(log.sent.len())
+        };
+        let begin = self.log.lock().tick;
+        for _ in 0..count {
+            self.send(&held, first.map(Demand::OneCall));
+        }
+        self.settle().await;
+        if let Some(first) = first {
+            let log = self.log.lock();
+            let calls = log.calls.iter().filter(|call| call.begin > begin && call.ask >= first).count();
+            drop(log);
+            if calls > 1 {
+                self.log.lock().sent[first].demand = Some(Demand::OneCall(calls));
+            } else {
+                (first..first + usize::from(count)).for_each(|sent| self.log.lock().sent[sent].demand = None);
+            }
+        }
+        while self.held.release(0) {
+            self.settle().await;
+        }
+    }
+
+    fn send(&mut self, ask: &Ask, demand: Option<Demand>) {
+        let (number, request) = self.request(ask, demand);
+        let process = &self.processes[usize::from(ask.process) % self.processes.len()];
+        let (front, log, leaves) = (process.front.clone(), self.log.clone(), ask.leaves_in_body);
+        let client = tokio::spawn(async move {
+            let outcome = front.oneshot(request).await;
+            let (head, body) = match outcome {
+                Ok(response) => {
+                    let (parts, body) = response.into_parts();
+                    (Ok((parts.status.as_u16(), parts.headers)), Some(body))
+                }
+                Err(error) => (Err(error.to_string()), None),
+            };
+            // The head is what the promise of a write is about.
+            acknowledge(&log, number);
+            let (mut bytes, mut broken, mut read) = (Vec::new(), false, true);
+            if let Some(mut body) = body {
+                while let Some(frame) = body.frame().await {
+                    match frame {
+                        Ok(frame) => bytes.extend_from_slice(frame.data_ref().map_or(&[], |data| data)),
+                        Err(_) => broken = true,
+                    }
+                    if broken || leaves {
+                        read = broken;
+                        break;
+                    }
+                }
+            }
+            see(&log, number, head, bytes.into(), broken, read);
+        });
+        self.clients.push((number, client));
+    }
+
+    /// Writes a request down and makes it.
+    fn request(&self, ask: &Ask, demand: Option<Demand>) -> (usize, Request<Body>) {
+        let mut log = self.log.lock();
+        let mut rng = Rng::with_seed(ask.spelling);
+        let (seen_tag, seen_date) = log.validators.get(&ask.resource()).cloned().unwrap_or_default();
+        let tags = ask.tags.map(|tags| {
+            let mut list = vec!["\"none\"".to_owned(), "W/\"a,b\"".to_owned()];
+            list.extend(seen_tag.clone().filter(|_| tags == Tags::Seen));
+            list
+        });
+        let since = ask.since.map(|since| match since {
+            Since::Before => seen_date.unwrap_or(1_700_000_000) - 60,
+            Since::Seen => seen_date.unwrap_or(1_700_000_000),
+            Since::After => seen_date.unwrap_or(1_700_000_000) + 60,
+        });
+        let if_range = ask.if_range.map(|which| match (which, &seen_tag) {
+            (IfRange::SeenTag, Some(tag)) => tag.clone(),
+            _ => "\"other\"".into(),
+        });
+        let number = log.sent.len();
+        let method = match ask.verb {
+            Verb::Get => "GET",
+            Verb::Head => "HEAD",
+            Verb::Put => "PUT",
+            Verb::Post => "POST",
+            Verb::Delete => "DELETE",
+        };
+        let target = format!("{}/{}/{}{}", self.setup.prefix(), ask.facts().name, ask.id, QUERIES[ask.query].0);
+        let mut request =
+            Request::builder().method(method).uri(target).header(header::HOST, HOSTS[ask.host].0).header(ASK, number);
+        let mut put = |name: &str, line: String| request = std::mem::take(&mut request).header(name, line);
+        spell::asked(&ask.directives, &mut rng).into_iter().for_each(|line| put("cache-control", line));
+        if ask.tags == Some(Tags::Star) {
+            put("if-none-match", "*".into());
+        } else if let Some(tags) = &tags {
+            spell::list(tags.clone(), &mut rng).into_iter().for_each(|line| put("if-none-match", line));
+        }
+        since.iter().for_each(|since| put("if-modified-since", date(*since)));
+        if ask.if_match {
+            put("if-match", "*".into());
+        }
+        ask.range.iter().for_each(|range| put("range", spell::range(*range, &mut rng)));
+        if_range.iter().for_each(|tag| put("if-range", tag.clone()));
+        ask.language.iter().for_each(|n| {
+            spell::language(LANGUAGES[usize::from(*n)], &mut rng).into_iter().for_each(|line| put("accept-language", line))
+        });
+        ask.mode.iter().for_each(|n| put(MODE.as_str(), MODES[usize::from(*n)].into()));
+        if let Some((by, user)) = ask.user {
+            for user in std::iter::once(user).chain(ask.twice.then_some(user + 1)) {
+                match by {
+                    Credential::Bearer => {
+                        put("authorization", format!("{} user{user}", if rng.bool() { "Bearer" } else { "bearer" }))
+                    }
+                    Credential::Cookie => put(
+                        "cookie",
+                        [format!("sid=user{user}"), format!("a=b; sid=user{user}")][usize::from(rng.bool())].clone(),
+                    ),
+                    Credential::ApiKey => put("x-api-key", format!("user{user}")),
+                }
+            }
+        }
+        let (begin, began) = (log.next(), log.now);
+        log.sent.push(Sent { ask: ask.clone(), tags, since, if_range, begin, began, demand, seen: None, left: false });
+        (number, request.body(Body::empty()).expect("a request"))
+    }
+
+    async fn invalidate(&mut self, names: &Name, soft: bool, process: u8) {
+        let process = self.processes[usize::from(process) % self.processes.len()].clone();
+        let commit = self.log.lock().next();
+        if self.fault != Some(Fault::IgnoresInvalidation) {
+            match &process.store {
+                AnyStore::Memory(store) => by_hand(store, names, soft).await,
+                AnyStore::Redis(store) => by_hand(store, names, soft).await,
+            }
+        }
+        let mut log = self.log.lock();
+        let ack = Some(log.next());
+        log.cleared.push(Cleared { scope: Scope::Name(levels(names)), soft, commit, ack });
+    }
+
+    async fn invalidate_key(&mut self, ask: &Ask) {
+        let (number, request) = self.request(ask, None);
+        self.log.lock().sent[number].left = true;
+        let process = self.processes[usize::from(ask.process) % self.processes.len()].clone();
+        let commit = self.log.lock().next();
+        let cleared = match &process.store {
+            AnyStore::Memory(store) => one_key(store, &process, &request).await,
+            AnyStore::Redis(store) => one_key(store, &process, &request).await,
+        };
+        if cleared {
+            let mut log = self.log.lock();
+            let ack = Some(log.next());
+            log.cleared.push(Cleared { scope: Scope::Key(Box::new(ask.clone())), soft: false, commit, ack });
+        }
+    }
+
+    /// Lets everything run until nothing moves any more.
+    async fn settle(&mut self) {
+        let StoreKind::Redis { .. } = self.setup.store else { return self.settle_here().await };
+        let begin = Instant::now();
+        let (mut last, mut since) = (u64::MAX, begin);
+        loop {
+            tokio::time::sleep(Duration::from_micros(100)).await;
+            let (tick, accounted) = self.state();
+            let waiting = self.held.count();
+            let fills: u64 = self.processes.iter().map(Process::fills).sum();
+            if accounted && fills as usize <= waiting {
+                return;
+            }
+            if tick != last {
+                (last, since) = (tick, Instant::now());
+            }
+            // Followers wait for others' calls, and nothing shows that from outside.
+            if since.elapsed() > Duration::from_millis(if waiting > 0 { 6 } else { 3000 }) {
+                self.stuck |= waiting == 0 && !accounted;
+                return;
+            }
+        }
+    }
+
+    async fn settle_here(&mut self) {
+        let (mut last, mut quiet) = (u64::MAX, 0);
+        while quiet < 10 {
+            tokio::task::yield_now().await;
+            let tick = self.log.lock().tick;
+            quiet = if tick == last { quiet + 1 } else { 0 };
+            last = tick;
+        }
+    }
+
+    /// The last tick, and whether each open request has a call of its own that is held, or a body.
+    fn state(&self) -> (u64, bool) {
+        let log: &History = &self.log.lock();
+        let open = (0..log.sent.len()).filter(|sent| log.is_open(*sent));
+        let held = |ask: &Ask| ask.answer.held || ask.answer.body == super::program::Body::Held;
+        let accounted = open
+            .map(|sent| (sent, &log.sent[sent].ask))
+            .all(|(sent, ask)| held(ask) && log.calls.iter().any(|call| call.ask == sent));
+        (log.tick, accounted)
+    }
+
+    async fn finish(mut self) -> Outcome {
+        for _ in 0..10_000 {
+            self.settle().await;
+            if !self.held.release(0) {
+                break;
+            }
+        }
+        self.settle().await;
+        let log = self.log.lock();
+        let mut violation = check(&self.setup, &log).err();
+        let many = log.sent.iter().find_map(|sent| match sent.demand {
+            Some(Demand::OneCall(calls)) => Some(calls),
+            _ => None,
+        });
+        if let (None, Some(calls)) = (&violation, many) {
+            violation = Some(Violation { law: "a burst makes one call", how: format!("{calls} calls") });
+        }
+        let reused = |(number, sent): &(usize, &Sent)| {
+            let line =
+                sent.seen.as_ref().and_then(|seen| seen.head.as_ref().ok()?.1.get(CALL)?.to_str().ok()?.parse::<usize>().ok());
+            line.and_then(|line| log.calls.get(line)).is_some_and(|call| call.ask != *number)
+        };
+        Outcome {
+            requests: log.sent.len(),
+            hits: log.sent.iter().enumerate().filter(reused).count(),
+            demanded: log.sent.iter().filter(|sent| matches!(sent.demand, Some(Demand::Hit(_)))).count(),
+            violation,
+            calls: log.calls.iter().map(described).collect(),
+        }
+    }
+}
+
+fn described(call: &super::history::Call) -> String {
+    let super::history::Call { ask, begin, answered, status, rep, part, etag, .. } = call;
+    format!("for request {ask}, from {begin} to {answered:?}: {status} {etag:?} {part:?} {rep:?}")
+}
+
+/// A write has been answered.
+fn acknowledge(log: &Log, number: usize) {
+    let mut log = log.lock();
+    let tick = log.next();
+    if log.sent[number].ask.reads() {
+        return;
+    }
+    let answered: Vec<u64> =
+        log.calls.iter().filter(|call| call.ask == number).filter_map(|call| Some(call.answered?.0)).collect();
+    for cleared in &mut log.cleared {
+        if answered.contains(&cleared.commit) {
+            cleared.ack = Some(tick);
+        }
+    }
+}
+
+fn see(log: &Log, number: usize, head: Result<(u16, http::HeaderMap), String>, body: bytes::Bytes, broken: bool, read: bool) {
+    let mut log = log.lock();
+    let (end, ended) = (log.next(), log.now);
+    if let Ok((200 | 206, headers)) = &head {
+        let text = |name| Some(headers.get(name)?.to_str().ok()?.to_owned());
+        let modified = text(header::LAST_MODIFIED).and_then(|line| httpdate::parse_http_date(&line).ok());
+        let seconds = modified.and_then(|modified| Some(modified.duration_since(at(0)).ok()?.as_secs() as i64));
+        let resource = log.sent[number].ask.resource();
+        log.validators.insert(resource, (text(header::ETAG), seconds));
+    }
+    log.sent[number].seen = Some(Seen { end, ended, head, body, broken, read });
+}
+
+async fn by_hand<St: Store>(store: &St, names: &Name, soft: bool) {
+    let name = match names {
+        Name::Everything => Namespace::new("*").expect("a namespace"),
+        Name::Family(family) => Namespace::of([family]),
+        Name::Member(family, id) => Namespace::of([*family, &id.to_string()]),
+        Name::User(user) => Namespace::of(["u", &store.identity(format!("user{user}"))]),
+    };
+    let done = if soft { store.invalidate_softly([name]).await } else { store.invalidate([name]).await };
+    done.expect("the store can be reached");
+}
+
+async fn one_key<St: Store>(store: &St, process: &Process, request: &Request<Body>) -> bool {
+    match process.rules.key(store, request) {
+        Some(key) => store.invalidate_key(&key).await.is_ok(),
+        None => false,
+    }
+}

@@ -1,0 +1,275 @@
+//! Draws programs from seeds.
+
+use fastrand::Rng;
+
+use super::known;
+use super::program::{
+    Answer, Ask, AskDirectives, Body, Credential, Directives, HOSTS, IfRange, Kind, LANGUAGES, Length, MODES, Name, Program,
+    QUERIES, ROUTES, Setup, Since, Step, StoreKind, Tags, Varies, Verb, Wanted,
+};
+
+const CREDENTIALS: [Credential; 3] = [Credential::Bearer, Credential::Cookie, Credential::ApiKey];
+
+/// The program of a seed.
+pub fn program(seed: u64, redis: bool) -> Program {
+    let mut rng = Rng::with_seed(seed);
+    let rng = &mut rng;
+    let store = match redis {
+        false => StoreKind::Memory,
+        true => {
+            let leased = rng.bool();
+            StoreKind::Redis { leased, memory: leased || rng.bool(), two: !leased && rng.bool() }
+        }
+    };
+    let setup = Setup {
+        store,
+        from_toml: rng.bool(),
+        nested: one_in(rng, 3),
+        invalidate_inside: one_in(rng, 3),
+        identity: CREDENTIALS[rng.usize(..3)],
+    };
+    // A few routes and things at a time, so that requests meet.
+    let routes = [rng.usize(..ROUTES.len()), rng.usize(..ROUTES.len())];
+    let mut steps: Vec<Step> = Vec::new();
+    for _ in 0..rng.usize(8..40) {
+        let again = steps.iter().rev().find_map(|step| match step {
+            Step::Ask(ask) if ask.reads() => Some(ask.clone()),
+            _ => None,
+        });
+        let next = match again {
+            // A cache is asked for the same again.
+            Some(ask) if one_in(rng, 4) => Step::Ask(Ask { spelling: rng.u64(..), process: rng.u8(..2), ..ask }),
+            _ => step(rng, &setup, routes),
+        };
+        steps.push(next);
+    }
+    Program { seed, setup, steps }
+}
+
+fn one_in(rng: &mut Rng, n: u8) -> bool {
+    rng.u8(..n) == 0
+}
+
+fn maybe<T>(rng: &mut Rng, n: u8, draw: impl FnOnce(&mut Rng) -> T) -> Option<T> {
+    one_in(rng, n).then(|| draw(rng))
+}
+
+fn step(rng: &mut Rng, setup: &Setup, routes: [usize; 2]) -> Step {
+    match rng.u8(..32) {
+        0..=18 => Step::Ask(ask(rng, setup, routes)),
+        19 | 20 => {
+            let mut asked = read(rng, setup, routes);
+            asked.leaves_in_body = false;
+            Step::Burst(asked, rng.u8(2..9))
+        }
+        21..=23 => Step::Release(rng.u8(..)),
+        24 => Step::Leave(rng.u8(..)),
+        25..=28 => Step::Advance([1, 500, 999, 1000, 2000, 3500, 5000, 9000, 30_000][rng.usize(..9)]),
+        29 | 30 => Step::Invalidate { names: name(rng), soft: one_in(rng, 3), process: rng.u8(..2) },
+        _ if setup.nested && !known::URIS_UNDER_NEST => Step::Release(0),
+        _ => Step::InvalidateKey(read(rng, setup, routes)),
+    }
+}
+
+fn name(rng: &mut Rng) -> Name {
+    let family = ["t", "e", "s", "h", "row", "u"][rng.usize(..6)];
+    match rng.u8(..8) {
+        0 => Name::Everything,
+        1 | 2 => Name::Family(family),
+        3 => Name::User(rng.u8(..2)),
+        _ => Name::Member(family, rng.u8(..2)),
+    }
+}
+
+fn ask(rng: &mut Rng, setup: &Setup, routes: [usize; 2]) -> Ask {
+    let mut ask = read(rng, setup, routes);
+    let named = known::URIS_UNDER_NEST || !setup.nested || ask.facts().kind != Kind::Http;
+    if one_in(rng, 6) && named {
+        ask.verb = [Verb::Put, Verb::Post, Verb::Delete][rng.usize(..3)];
+        (ask.tags, ask.since, ask.range, ask.if_range, ask.if_match) = (None, None, None, None, false);
+        ask.directives = AskDirectives::default();
+        ask.answer = write_answer(rng, &ask);
+    }
+    ask
+}
+
+fn read(rng: &mut Rng, setup: &Setup, routes: [usize; 2]) -> Ask {
+    let route = routes[rng.usize(..2)];
+    let facts = &ROUTES[route];
+    let calm = rng.u8(..5) < 3;
+    let odd = !calm && one_in(rng, 2);
+    let by = |rng: &mut Rng| if one_in(rng, 3) { CREDENTIALS[rng.usize(..3)] } else { setup.identity };
+    let users = if facts.identity {
+        2
+    } else if calm {
+        32
+    } else {
+        8
+    };
+    let user = maybe(rng, users, |rng| (by(rng), rng.u8(..2)));
+    let range = if odd { maybe(rng, 3, wanted) } else { None };
+    Ask {
+        verb: if one_in(rng, 8) && (known::HEAD_OF_OTHERS || facts.kind != Kind::Http) { Verb::Head } else { Verb::Get },
+        route,
+        id: if one_in(rng, 12) { 3 } else { rng.u8(..3) % 2 + if one_in(rng, 4) { 1 } else { 0 } },
+        query: if one_in(rng, 3) { rng.usize(..QUERIES.len()) } else { 0 },
+        host: if one_in(rng, 4) { rng.usize(..HOSTS.len()) } else { 0 },
+        user,
+        twice: user.is_some() && one_in(rng, 12),
+        language: maybe(rng, if calm { 8 } else { 3 }, |rng| rng.u8(..LANGUAGES.len() as u8)),
+        mode: maybe(rng, if calm { 12 } else { 4 }, |rng| rng.u8(..MODES.len() as u8)),
+        tags: if odd { maybe(rng, 3, |rng| [Tags::Others, Tags::Seen, Tags::Seen, Tags::Star][rng.usize(..4)]) } else { None },
+        since: if odd { maybe(rng, 5, |rng| [Since::Before, Since::Seen, Since::After][rng.usize(..3)]) } else { None },
+        if_match: odd && one_in(rng, 16),
+        if_range: range.and_then(|_| maybe(rng, 3, |rng| [IfRange::SeenTag, IfRange::OtherTag][rng.usize(..2)])),
+        range,
+        directives: if odd && one_in(rng, 3) { asked(rng) } else { AskDirectives::default() },
+        spelling: rng.u64(..),
+        process: rng.u8(..2),
+        leaves_in_body: !calm && one_in(rng, 12),
+        answer: if calm {
+            calm_answer(rng, facts.kind, facts.rows)
+        } else {
+            answer(rng, facts.kind, facts.rows, facts.targeted)
+        },
+    }
+}
+
+fn wanted(rng: &mut Rng) -> Wanted {
+    match rng.u8(..10) {
+        0 | 1 => Wanted::First(10),
+        2 | 3 => Wanted::From(10),
+        4 => Wanted::Between(5, 14),
+        5 => Wanted::Last(5),
+        6 => Wanted::Two(1, 7),
+        7 => Wanted::PastTheEnd,
+        8 => Wanted::Malformed,
+        _ => Wanted::OtherUnit,
+    }
+}
+
+fn seconds(rng: &mut Rng) -> u64 {
+    [0, 1, 2, 3, 5, 10, 60][rng.usize(..7)]
+}
+
+fn asked(rng: &mut Rng) -> AskDirectives {
+    AskDirectives {
+        no_cache: one_in(rng, 5),
+        no_store: one_in(rng, 8),
+        max_age: maybe(rng, 3, seconds),
+        min_fresh: maybe(rng, 4, seconds),
+        max_stale: maybe(rng, 4, |rng| maybe(rng, 2, seconds)),
+        stale_if_error: maybe(rng, 6, seconds),
+        only_if_cached: one_in(rng, 4),
+    }
+}
+
+fn directives(rng: &mut Rng) -> Directives {
+    Directives {
+        max_age: maybe(rng, 2, |rng| seconds(rng)),
+        s_maxage: maybe(rng, 6, |rng| seconds(rng)),
+        no_store: one_in(rng, 20),
+        private: one_in(rng, 16),
+        no_cache: one_in(rng, 16),
+        public: one_in(rng, 8),
+        must_revalidate: one_in(rng, 10),
+        proxy_revalidate: one_in(rng, 20),
+        immutable: one_in(rng, 10),
+        stale_while_revalidate: maybe(rng, 5, |rng| seconds(rng)),
+        stale_if_error: maybe(rng, 6, |rng| seconds(rng)),
+    }
+}
+
+/// What most origins say most of the time.
+fn calm_answer(rng: &mut Rng, kind: Kind, rows: bool) -> Answer {
+    let http = kind == Kind::Http;
+    Answer {
+        directives: Directives {
+            max_age: if http { Some([5, 10, 60][rng.usize(..3)]) } else { None },
+            stale_while_revalidate: if http { maybe(rng, 3, seconds) } else { None },
+            ..Directives::default()
+        },
+        vary: if one_in(rng, 5) { vary(rng) } else { Vec::new() },
+        changes: one_in(rng, 4),
+        bare: one_in(rng, 6),
+        age: maybe(rng, 8, seconds),
+        body: if one_in(rng, 8) { Body::Held } else { Body::Whole },
+        length: [Length::Nothing, Length::Field, Length::SizeHint][rng.usize(..3)],
+        held: one_in(rng, 8),
+        obeys_ranges: one_in(rng, 2),
+        spelling: rng.u64(..),
+        rows: if rows { (0..rng.usize(..4)).map(|_| rng.u8(..3)).collect() } else { Vec::new() },
+        ..Answer::plain()
+    }
+}
+
+fn answer(rng: &mut Rng, kind: Kind, rows: bool, targeted: bool) -> Answer {
+    let http = kind == Kind::Http;
+    let says = if http { !one_in(rng, 6) } else { one_in(rng, 5) };
+    Answer {
+        status: if one_in(rng, 6) { [404, 500, 503, 0, 302, 0][rng.usize(..6)] } else { 200 },
+        directives: if says { directives(rng) } else { Directives::default() },
+        targeted: if targeted {
+            maybe(rng, 3, |rng| Directives {
+                s_maxage: None,
+                public: false,
+                proxy_revalidate: false,
+                immutable: false,
+                ..directives(rng)
+            })
+        } else {
+            None
+        },
+        expires: maybe(rng, 10, |rng| [-10, 0, 3, 10][rng.usize(..4)]),
+        age: maybe(rng, 6, seconds),
+        dated: maybe(rng, 10, seconds),
+        vary: vary(rng),
+        cookie: one_in(rng, 30),
+        changes: one_in(rng, 3),
+        bare: one_in(rng, 3),
+        body: [Body::Whole, Body::Whole, Body::Whole, Body::Whole, Body::Held, Body::Breaks, Body::Short, Body::Whole]
+            [rng.usize(..8)],
+        length: [Length::Nothing, Length::Field, Length::SizeHint][rng.usize(..3)],
+        held: one_in(rng, 5),
+        obeys_ranges: one_in(rng, 2),
+        spelling: rng.u64(..),
+        rows: if rows { (0..rng.usize(..4)).map(|_| rng.u8(..3)).collect() } else { Vec::new() },
+        ttl: maybe(rng, 20, seconds),
+        forbids: one_in(rng, 30),
+        invalidates_only: None,
+        location: None,
+    }
+    .possible()
+}
+
+fn vary(rng: &mut Rng) -> Vec<Varies> {
+    match rng.u8(..16) {
+        0..=2 => vec![Varies::Language],
+        3 => vec![Varies::Language, Varies::Mode],
+        4 => vec![Varies::Mode],
+        5 if one_in(rng, 3) => vec![Varies::Star],
+        _ => Vec::new(),
+    }
+}
+
+fn write_answer(rng: &mut Rng, ask: &Ask) -> Answer {
+    Answer {
+        status: [200, 200, 204, 303, 201, 404, 500, 0][rng.usize(..8)],
+        held: one_in(rng, 4),
+        invalidates_only: if ask.facts().rows { maybe(rng, 1, |rng| rng.u8(..3)) } else { maybe(rng, 16, |rng| rng.u8(..3)) },
+        location: maybe(rng, 4, |rng| rng.u8(..2)),
+        length: Length::Field,
+        ..Answer::plain()
+    }
+}
+
+impl Answer {
+    /// A body that ends too soon has announced its length.
+    pub fn possible(mut self) -> Self {
+        let announced = self.length == Length::Field || self.length == Length::SizeHint && known::SHORT_BY_SIZE_HINT;
+        if self.body == Body::Short && !announced {
+            self.length = Length::Field;
+        }
+        self
+    }
+}
