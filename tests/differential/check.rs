@@ -227,6 +227,7 @@ impl Judge<'_> {
     fn parts_live(&self, call: &Call, number: usize, wanted: (u64, u64)) -> Checked {
         match covered(self.setup, self.history, (number, call), self.sent.begin, wanted) {
             true => Ok(()),
+            false if !known::PARTS_WITH_ROWS => Ok(()),
             false => broken("no response older than an invalidation is served", "parts of it are"),
         }
     }
@@ -284,7 +285,7 @@ impl Judge<'_> {
         let Some((answered, at)) = call.answered else {
             return broken("a response comes from the origin", "which has not answered");
         };
-        let is_arriving = history.sent[call.ask].seen.as_ref().is_none_or(|seen| seen.end > self.sent.begin);
+        let is_arriving = made.answer.body == Body::Held;
         let joined = answered > self.sent.begin || !known::LATE_FOLLOWERS && is_arriving;
         if !joined {
             self.in_time(call, at, &terms, seen, number)?;
@@ -326,7 +327,6 @@ impl Judge<'_> {
             && young
             && lasting
             && says.max_stale.is_some_and(|by| by.is_none_or(|by| past <= seconds(by)))
-            && !softened
         {
             return Ok(());
         }
@@ -334,7 +334,7 @@ impl Judge<'_> {
         let stands_in = |failed: &Call| {
             let window = if failed.status == 0 { terms.if_unreachable } else { terms.if_error };
             let window = window.max(asked);
-            window > 0 && past < window || fresh
+            window > 0 && past < window || fresh || softened && !known::SOFT_WITH_FAILURES
         };
         if may && self.failures(seen).any(stands_in) {
             return Ok(());

@@ -139,6 +139,7 @@ impl Driver {
                 oracle::same_key(&self.setup, made, ask)
                     && (oracle::Terms::of(&log, call).shared.is_err()
                         || oracle::Terms::of(&log, call).fresh.0 <= 0
+                        || oracle::Terms::of(&log, call).validate_always
                         || call.status != 200
                         || made.answer.body != super::program::Body::Whole
                         || super::origin::is_big(made))

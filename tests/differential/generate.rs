@@ -7,6 +7,7 @@ use super::program::{
     Answer, Ask, AskDirectives, Body, Credential, Directives, HOSTS, IfRange, Kind, LANGUAGES, Length, MODES, Name, Program,
     QUERIES, ROUTES, Setup, Since, Step, StoreKind, Tags, Varies, Verb, Wanted,
 };
+use super::scenes::scene;
 
 const CREDENTIALS: [Credential; 3] = [Credential::Bearer, Credential::Cookie, Credential::ApiKey];
 
@@ -32,13 +33,17 @@ pub fn program(seed: u64, redis: bool) -> Program {
     let routes = [rng.usize(..ROUTES.len()), rng.usize(..ROUTES.len())];
     let mut steps: Vec<Step> = Vec::new();
     for _ in 0..rng.usize(8..40) {
-        let again = steps.iter().rev().find_map(|step| match step {
-            Step::Ask(ask) if ask.reads() => Some(ask.clone()),
+        let last = steps.iter().rev().find_map(|step| match step {
+            Step::Ask(ask) | Step::Burst(ask, _) if ask.reads() => Some(ask.clone()),
             _ => None,
         });
-        let next = match again {
+        let next = match last {
             // A cache is asked for the same again.
-            Some(ask) if one_in(rng, 4) => Step::Ask(Ask { spelling: rng.u64(..), process: rng.u8(..2), ..ask }),
+            Some(ask) if one_in(rng, 3) => again(rng, ask),
+            _ if one_in(rng, 6) => {
+                steps.extend(scene(rng, &setup, routes));
+                continue;
+            }
             _ => step(rng, &setup, routes),
         };
         steps.push(next);
@@ -46,7 +51,7 @@ pub fn program(seed: u64, redis: bool) -> Program {
     Program { seed, setup, steps }
 }
 
-fn one_in(rng: &mut Rng, n: u8) -> bool {
+pub fn one_in(rng: &mut Rng, n: u8) -> bool {
     rng.u8(..n) == 0
 }
 
@@ -65,14 +70,41 @@ fn step(rng: &mut Rng, setup: &Setup, routes: [usize; 2]) -> Step {
         21..=23 => Step::Release(rng.u8(..)),
         24 => Step::Leave(rng.u8(..)),
         25..=28 => Step::Advance([1, 500, 999, 1000, 2000, 3500, 5000, 9000, 30_000][rng.usize(..9)]),
-        29 | 30 => Step::Invalidate { names: name(rng), soft: one_in(rng, 3), process: rng.u8(..2) },
+        29 | 30 => Step::Invalidate { names: name(rng, routes), soft: one_in(rng, 3), process: rng.u8(..2) },
         _ if setup.nested && !known::URIS_UNDER_NEST => Step::Release(0),
         _ => Step::InvalidateKey(read(rng, setup, routes)),
     }
 }
 
-fn name(rng: &mut Rng) -> Name {
-    let family = ["t", "e", "s", "h", "row", "u"][rng.usize(..6)];
+/// Whether a HEAD is of use here.
+pub fn may_head(ask: &Ask) -> bool {
+    known::HEAD_OF_OTHERS || ask.facts().kind != Kind::Http
+}
+
+/// The same request again, and a little changed: for another part, or with another answer.
+fn again(rng: &mut Rng, mut ask: Ask) -> Step {
+    (ask.spelling, ask.process) = (rng.u64(..), rng.u8(..2));
+    let facts = ask.facts();
+    match rng.u8(..8) {
+        0 => ask.range = Some(wanted(rng)),
+        1 | 2 => (ask.answer.status, ask.answer.body) = ([0, 500, 503][rng.usize(..3)], Body::Whole),
+        3 => ask.answer = calm_answer(rng, facts.kind, facts.rows),
+        4 => ask.answer.held = true,
+        5 => {
+            let names = facts.family.map_or(Name::Member("row", rng.u8(..3)), |family| Name::Member(family, ask.id));
+            return Step::Invalidate { names, soft: rng.bool(), process: rng.u8(..2) };
+        }
+        _ => {}
+    }
+    if one_in(rng, 4) {
+        ask.leaves_in_body = false;
+        return Step::Burst(ask, rng.u8(2..6));
+    }
+    Step::Ask(ask)
+}
+
+fn name(rng: &mut Rng, routes: [usize; 2]) -> Name {
+    let family = ROUTES[routes[rng.usize(..2)]].family.unwrap_or("row");
     match rng.u8(..8) {
         0 => Name::Everything,
         1 | 2 => Name::Family(family),
@@ -81,7 +113,7 @@ fn name(rng: &mut Rng) -> Name {
     }
 }
 
-fn ask(rng: &mut Rng, setup: &Setup, routes: [usize; 2]) -> Ask {
+pub fn ask(rng: &mut Rng, setup: &Setup, routes: [usize; 2]) -> Ask {
     let mut ask = read(rng, setup, routes);
     let named = known::URIS_UNDER_NEST || !setup.nested || ask.facts().kind != Kind::Http;
     if one_in(rng, 6) && named {
@@ -93,7 +125,7 @@ fn ask(rng: &mut Rng, setup: &Setup, routes: [usize; 2]) -> Ask {
     ask
 }
 
-fn read(rng: &mut Rng, setup: &Setup, routes: [usize; 2]) -> Ask {
+pub fn read(rng: &mut Rng, setup: &Setup, routes: [usize; 2]) -> Ask {
     let route = routes[rng.usize(..2)];
     let facts = &ROUTES[route];
     let calm = rng.u8(..5) < 3;
@@ -181,7 +213,7 @@ fn directives(rng: &mut Rng) -> Directives {
 }
 
 /// What most origins say most of the time.
-fn calm_answer(rng: &mut Rng, kind: Kind, rows: bool) -> Answer {
+pub fn calm_answer(rng: &mut Rng, kind: Kind, rows: bool) -> Answer {
     let http = kind == Kind::Http;
     Answer {
         directives: Directives {

@@ -23,3 +23,12 @@ pub const HEAD_OF_OTHERS: bool = false;
 
 /// A burst makes one call over Redis, too.
 pub const ONE_CALL_OVER_REDIS: bool = false;
+
+/// A `stale-if-error` that a response states narrows the window for an origin out of reach as well.
+pub const STATED_WINDOW_NARROWS: bool = false;
+
+/// A whole put together from parts belongs to the namespaces of all of them.
+pub const PARTS_WITH_ROWS: bool = false;
+
+/// What was invalidated softly does not stand in where the rule allows no stale response.
+pub const SOFT_WITH_FAILURES: bool = false;

@@ -16,6 +16,7 @@ mod program;
 #[allow(dead_code)]
 mod redis;
 mod runner;
+mod scenes;
 mod spell;
 mod world;
 

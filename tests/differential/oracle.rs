@@ -2,7 +2,8 @@
 //! It knows what each field was meant to say; it parses nothing, and calls nothing of the crate.
 
 use super::{
-    history::{Call, Cleared, Demand, History, Name2, Rep, Scope, Sent, Tick},
+    history::{Call, Cleared, Demand, History, Name2, Rep, Scope, Seen, Sent, Tick},
+    known,
     origin::is_big,
     program::{Ask, Body, Directives, Kind, MAX_BODY, Setup, Tags, Varies, Verb},
 };
@@ -108,7 +109,10 @@ impl Terms {
             fresh,
             while_revalidate: window(says.stale_while_revalidate, facts.while_revalidate),
             if_error: window(says.stale_if_error, facts.if_error),
-            if_unreachable: window(says.stale_if_error, facts.if_error.max(3600)),
+            if_unreachable: match known::STATED_WINDOW_NARROWS {
+                true => window(says.stale_if_error, facts.if_error.max(3600)),
+                false => window(None, says.stale_if_error.unwrap_or_default().max(3600)),
+            },
             forbids_stale,
             validate_always: says.no_cache,
             immutable: says.immutable,
@@ -243,12 +247,14 @@ fn is_kept(history: &History, number: usize, terms: &Terms) -> bool {
     // Another answer of the key may have left another `Vary`, or still be on its way.
     let alone = history.calls.iter().enumerate().all(|(place, other)| {
         let them = &history.sent[other.ask];
-        let ended = them.seen.as_ref().is_some_and(|seen| seen.read && seen.end < call.begin)
-            || them.ask.answer.body != Body::Held && other.answered.is_some_and(|(tick, _)| tick < call.begin);
-        let varies = |field| them.ask.answer.vary.contains(field) && !answer.vary.contains(field);
+        let ended = other.answered.is_some_and(|(answered, _)| {
+            let read = |seen: &Seen| seen.read && (answered..call.begin).contains(&seen.end);
+            answered < call.begin && (them.ask.answer.body != Body::Held || them.seen.as_ref().is_some_and(read))
+        });
+        let other_variant = || them.ask.answer.vary == answer.vary && !same_variant(&them.ask, &sent.ask);
         let apart = match place < number {
             true => ended && !them.ask.answer.vary.contains(&Varies::Star),
-            false => place == number || !them.ask.answer.vary.iter().any(|field| varies(field)),
+            false => place == number || other_variant(),
         };
         them.ask.resource() != sent.ask.resource() || apart
     });

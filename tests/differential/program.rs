@@ -278,7 +278,7 @@ pub const ROUTES: [Route; 9] = [
     Route { name: "own", family: Some("u"), identity: true, ..TTL },
     Route { name: "rows", family: None, rows: true, ..TTL },
     Route { name: "soft", family: Some("s"), soft_writes: true, ..TTL },
-    Route { name: "http", kind: Kind::Http, ttl: 0, family: None, ..TTL },
+    Route { name: "http", kind: Kind::Http, ttl: 0, family: None, rows: true, ..TTL },
     Route {
         name: "more",
         kind: Kind::Http,
