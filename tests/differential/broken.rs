@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
 use tower::{BoxError, Service};
 
-use super::{origin::Unreachable, world::Front};
+use super::{hand::Unreachable, world::Front};
 
 /// How a cache is broken, and the law that it breaks.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -2,27 +2,25 @@
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
-    time::{Duration, Instant},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use axum::body::Body;
-use fastrand::Rng;
-use http::{Request, header};
-use http_body_util::BodyExt;
+use http::Request;
 use tokio::{runtime::Builder, task::JoinHandle};
-use tower::ServiceExt;
 use tower_response_cache::{Clock, Namespace, Store};
 
 use super::{
     broken::Fault,
     check::{Violation, check},
-    history::{Cleared, Demand, History, Log, Scope, Seen, Sent, levels},
-    known, oracle,
-    origin::{ASK, CALL, Held, MODE, Origin, at, date},
-    program::{
-        Ask, Credential, HOSTS, IfRange, LANGUAGES, MODES, Name, Program, QUERIES, Setup, Since, Step, StoreKind, Tags, Verb,
-    },
-    spell,
+    hand::Held,
+    history::{Call, Cleared, Demand, History, Log, Scope, Sent, levels},
+    known,
+    oracle::{self, Terms},
+    origin::{CALL, Origin},
+    program::{self, Ask, Name, Program, Setup, Step, StoreKind, Verb},
+    routes::Kind,
+    shows::is_big,
     world::{AnyStore, Process},
 };
 
@@ -54,15 +52,15 @@ pub fn run(program: &Program, fault: Option<Fault>, redis: Option<&str>) -> Outc
     })
 }
 
-struct Driver {
-    setup: Setup,
-    fault: Option<Fault>,
-    log: Log,
-    held: Held,
-    clock: Clock,
-    processes: Vec<Process>,
-    clients: Vec<(usize, JoinHandle<()>)>,
-    stuck: bool,
+pub struct Driver {
+    pub setup: Setup,
+    pub fault: Option<Fault>,
+    pub log: Log,
+    pub held: Held,
+    pub clock: Clock,
+    pub processes: Vec<Process>,
+    pub clients: Vec<(usize, JoinHandle<()>)>,
+    pub stuck: bool,
 }
 
 impl Driver {
@@ -70,7 +68,7 @@ impl Driver {
         static RUNS: AtomicU64 = AtomicU64::new(0);
         let (log, held, clock) = (Log::default(), Held::default(), Clock::manual());
         // Whole seconds: dates have no others.
-        let nanos = clock.now().duration_since(std::time::UNIX_EPOCH).expect("a time").subsec_nanos();
+        let nanos = clock.now().duration_since(UNIX_EPOCH).expect("a time").subsec_nanos();
         clock.advance(Duration::from_nanos(1_000_000_000 - u64::from(nanos)));
         let setup = program.setup;
         let two = matches!(setup.store, StoreKind::Redis { two: true, .. });
@@ -134,22 +132,19 @@ impl Driver {
             let quiet =
                 (0..log.sent.len()).all(|sent| !log.is_open(sent)) && log.calls.iter().all(|call| call.answered.is_some());
             // A response of this key that could not be shared lets nobody wait for the next.
-            let apart = |call: &super::history::Call| {
+            let apart = |call: &Call| {
                 let made = &log.sent[call.ask].ask;
                 oracle::same_key(&self.setup, made, ask)
-                    && (oracle::Terms::of(&log, call).shared.is_err()
-                        || oracle::Terms::of(&log, call).fresh.0 <= 0
-                        || oracle::Terms::of(&log, call).validate_always
+                    && (Terms::of(&log, call).shared.is_err()
+                        || Terms::of(&log, call).fresh.0 <= 0
+                        || Terms::of(&log, call).validate_always
                         || call.status != 200
-                        || made.answer.body != super::program::Body::Whole
-                        || super::origin::is_big(made))
+                        || made.answer.body != program::Body::Whole
+                        || is_big(made))
             };
             let identified = ask.user.is_none() || ask.facts().identity && ask.identity(&self.setup).is_ok();
-            let fit = quiet
-                && identified
-                && ask.verb == Verb::Get
-                && oracle::is_plain(ask)
-                && ask.facts().kind != super::program::Kind::Uncovered;
+            let fit =
+                quiet && identified && ask.verb == Verb::Get && oracle::is_plain(ask) && ask.facts().kind != Kind::Uncovered;
             let fit = fit && (known::ONE_CALL_OVER_REDIS || self.setup.store == StoreKind::Memory);
             (fit && !log.calls.iter().any(apart)).then_some(log.sent.len())
         };
@@ -171,105 +166,6 @@ impl Driver {
         while self.held.release(0) {
             self.settle().await;
         }
-    }
-
-    fn send(&mut self, ask: &Ask, demand: Option<Demand>) {
-        let (number, request) = self.request(ask, demand);
-        let process = &self.processes[usize::from(ask.process) % self.processes.len()];
-        let (front, log, leaves) = (process.front.clone(), self.log.clone(), ask.leaves_in_body);
-        let client = tokio::spawn(async move {
-            let outcome = front.oneshot(request).await;
-            let (head, body) = match outcome {
-                Ok(response) => {
-                    let (parts, body) = response.into_parts();
-                    (Ok((parts.status.as_u16(), parts.headers)), Some(body))
-                }
-                Err(error) => (Err(error.to_string()), None),
-            };
-            // The head is what the promise of a write is about.
-            acknowledge(&log, number);
-            let (mut bytes, mut broken, mut read) = (Vec::new(), false, true);
-            if let Some(mut body) = body {
-                while let Some(frame) = body.frame().await {
-                    match frame {
-                        Ok(frame) => bytes.extend_from_slice(frame.data_ref().map_or(&[], |data| data)),
-                        Err(_) => broken = true,
-                    }
-                    if broken || leaves {
-                        read = broken;
-                        break;
-                    }
-                }
-            }
-            see(&log, number, head, bytes.into(), broken, read);
-        });
-        self.clients.push((number, client));
-    }
-
-    /// Writes a request down and makes it.
-    fn request(&self, ask: &Ask, demand: Option<Demand>) -> (usize, Request<Body>) {
-        let mut log = self.log.lock();
-        let mut rng = Rng::with_seed(ask.spelling);
-        let (seen_tag, seen_date) = log.validators.get(&ask.resource()).cloned().unwrap_or_default();
-        let tags = ask.tags.map(|tags| {
-            let mut list = vec!["\"none\"".to_owned(), "W/\"a,b\"".to_owned()];
-            list.extend(seen_tag.clone().filter(|_| tags == Tags::Seen));
-            list
-        });
-        let since = ask.since.map(|since| match since {
-            Since::Before => seen_date.unwrap_or(1_700_000_000) - 60,
-            Since::Seen => seen_date.unwrap_or(1_700_000_000),
-            Since::After => seen_date.unwrap_or(1_700_000_000) + 60,
-        });
-        let if_range = ask.if_range.map(|which| match (which, &seen_tag) {
-            (IfRange::SeenTag, Some(tag)) => tag.clone(),
-            _ => "\"other\"".into(),
-        });
-        let number = log.sent.len();
-        let method = match ask.verb {
-            Verb::Get => "GET",
-            Verb::Head => "HEAD",
-            Verb::Put => "PUT",
-            Verb::Post => "POST",
-            Verb::Delete => "DELETE",
-        };
-        let target = format!("{}/{}/{}{}", self.setup.prefix(), ask.facts().name, ask.id, QUERIES[ask.query].0);
-        let mut request =
-            Request::builder().method(method).uri(target).header(header::HOST, HOSTS[ask.host].0).header(ASK, number);
-        let mut put = |name: &str, line: String| request = std::mem::take(&mut request).header(name, line);
-        spell::asked(&ask.directives, &mut rng).into_iter().for_each(|line| put("cache-control", line));
-        if ask.tags == Some(Tags::Star) {
-            put("if-none-match", "*".into());
-        } else if let Some(tags) = &tags {
-            spell::list(tags.clone(), &mut rng).into_iter().for_each(|line| put("if-none-match", line));
-        }
-        since.iter().for_each(|since| put("if-modified-since", date(*since)));
-        if ask.if_match {
-            put("if-match", "*".into());
-        }
-        ask.range.iter().for_each(|range| put("range", spell::range(*range, &mut rng)));
-        if_range.iter().for_each(|tag| put("if-range", tag.clone()));
-        ask.language.iter().for_each(|n| {
-            spell::language(LANGUAGES[usize::from(*n)], &mut rng).into_iter().for_each(|line| put("accept-language", line))
-        });
-        ask.mode.iter().for_each(|n| put(MODE.as_str(), MODES[usize::from(*n)].into()));
-        if let Some((by, user)) = ask.user {
-            for user in std::iter::once(user).chain(ask.twice.then_some(user + 1)) {
-                match by {
-                    Credential::Bearer => {
-                        put("authorization", format!("{} user{user}", if rng.bool() { "Bearer" } else { "bearer" }))
-                    }
-                    Credential::Cookie => put(
-                        "cookie",
-                        [format!("sid=user{user}"), format!("a=b; sid=user{user}")][usize::from(rng.bool())].clone(),
-                    ),
-                    Credential::ApiKey => put("x-api-key", format!("user{user}")),
-                }
-            }
-        }
-        let (begin, began) = (log.next(), log.now);
-        log.sent.push(Sent { ask: ask.clone(), tags, since, if_range, begin, began, demand, seen: None, left: false });
-        (number, request.body(Body::empty()).expect("a request"))
     }
 
     async fn invalidate(&mut self, names: &Name, soft: bool, process: u8) {
@@ -340,7 +236,7 @@ impl Driver {
     fn state(&self) -> (u64, bool) {
         let log: &History = &self.log.lock();
         let open = (0..log.sent.len()).filter(|sent| log.is_open(*sent));
-        let held = |ask: &Ask| ask.answer.held || ask.answer.body == super::program::Body::Held;
+        let held = |ask: &Ask| ask.answer.held || ask.answer.body == program::Body::Held;
         let accounted = open
             .map(|sent| (sent, &log.sent[sent].ask))
             .all(|(sent, ask)| held(ask) && log.calls.iter().any(|call| call.ask == sent));
@@ -348,13 +244,15 @@ impl Driver {
     }
 
     async fn finish(mut self) -> Outcome {
-        for _ in 0..10_000 {
+        // A call that has been late may still come, and be held.
+        let begin = Instant::now();
+        let mut idle = 0;
+        while idle < 2 && begin.elapsed() < Duration::from_secs(20) {
             self.settle().await;
-            if !self.held.release(0) {
-                break;
-            }
+            let open = self.clients.iter().any(|(_, client)| !client.is_finished());
+            let over = !self.held.release(0) && (!open || self.setup.store == StoreKind::Memory);
+            idle = if over { idle + 1 } else { 0 };
         }
-        self.settle().await;
         let log = self.log.lock();
         let mut violation = check(&self.setup, &log).err();
         let many = log.sent.iter().find_map(|sent| match sent.demand {
@@ -379,38 +277,9 @@ impl Driver {
     }
 }
 
-fn described(call: &super::history::Call) -> String {
-    let super::history::Call { ask, begin, answered, status, rep, part, etag, .. } = call;
+fn described(call: &Call) -> String {
+    let Call { ask, begin, answered, status, rep, part, etag, .. } = call;
     format!("for request {ask}, from {begin} to {answered:?}: {status} {etag:?} {part:?} {rep:?}")
-}
-
-/// A write has been answered.
-fn acknowledge(log: &Log, number: usize) {
-    let mut log = log.lock();
-    let tick = log.next();
-    if log.sent[number].ask.reads() {
-        return;
-    }
-    let answered: Vec<u64> =
-        log.calls.iter().filter(|call| call.ask == number).filter_map(|call| Some(call.answered?.0)).collect();
-    for cleared in &mut log.cleared {
-        if answered.contains(&cleared.commit) {
-            cleared.ack = Some(tick);
-        }
-    }
-}
-
-fn see(log: &Log, number: usize, head: Result<(u16, http::HeaderMap), String>, body: bytes::Bytes, broken: bool, read: bool) {
-    let mut log = log.lock();
-    let (end, ended) = (log.next(), log.now);
-    if let Ok((200 | 206, headers)) = &head {
-        let text = |name| Some(headers.get(name)?.to_str().ok()?.to_owned());
-        let modified = text(header::LAST_MODIFIED).and_then(|line| httpdate::parse_http_date(&line).ok());
-        let seconds = modified.and_then(|modified| Some(modified.duration_since(at(0)).ok()?.as_secs() as i64));
-        let resource = log.sent[number].ask.resource();
-        log.validators.insert(resource, (text(header::ETAG), seconds));
-    }
-    log.sent[number].seen = Some(Seen { end, ended, head, body, broken, read });
 }
 
 async fn by_hand<St: Store>(store: &St, names: &Name, soft: bool) {

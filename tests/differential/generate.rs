@@ -4,10 +4,11 @@ use fastrand::Rng;
 
 use super::known;
 use super::program::{
-    Answer, Ask, AskDirectives, Body, Credential, Directives, HOSTS, IfRange, Kind, LANGUAGES, Length, MODES, Name, Program,
-    QUERIES, ROUTES, Setup, Since, Step, StoreKind, Tags, Varies, Verb, Wanted,
+    Answer, Ask, AskDirectives, Body, Credential, Directives, IfRange, Length, Name, Program, Setup, Since, Step, StoreKind,
+    Tags, Varies, Verb, Wanted,
 };
-use super::scenes::scene;
+use super::routes::{HOSTS, Kind, LANGUAGES, MODES, QUERIES, ROUTES};
+use super::scenes::{again, scene};
 
 const CREDENTIALS: [Credential; 3] = [Credential::Bearer, Credential::Cookie, Credential::ApiKey];
 
@@ -76,33 +77,6 @@ fn step(rng: &mut Rng, setup: &Setup, routes: [usize; 2]) -> Step {
     }
 }
 
-/// Whether a HEAD is of use here.
-pub fn may_head(ask: &Ask) -> bool {
-    known::HEAD_OF_OTHERS || ask.facts().kind != Kind::Http
-}
-
-/// The same request again, and a little changed: for another part, or with another answer.
-fn again(rng: &mut Rng, mut ask: Ask) -> Step {
-    (ask.spelling, ask.process) = (rng.u64(..), rng.u8(..2));
-    let facts = ask.facts();
-    match rng.u8(..8) {
-        0 => ask.range = Some(wanted(rng)),
-        1 | 2 => (ask.answer.status, ask.answer.body) = ([0, 500, 503][rng.usize(..3)], Body::Whole),
-        3 => ask.answer = calm_answer(rng, facts.kind, facts.rows),
-        4 => ask.answer.held = true,
-        5 => {
-            let names = facts.family.map_or(Name::Member("row", rng.u8(..3)), |family| Name::Member(family, ask.id));
-            return Step::Invalidate { names, soft: rng.bool(), process: rng.u8(..2) };
-        }
-        _ => {}
-    }
-    if one_in(rng, 4) {
-        ask.leaves_in_body = false;
-        return Step::Burst(ask, rng.u8(2..6));
-    }
-    Step::Ask(ask)
-}
-
 fn name(rng: &mut Rng, routes: [usize; 2]) -> Name {
     let family = ROUTES[routes[rng.usize(..2)]].family.unwrap_or("row");
     match rng.u8(..8) {
@@ -167,7 +141,7 @@ pub fn read(rng: &mut Rng, setup: &Setup, routes: [usize; 2]) -> Ask {
     }
 }
 
-fn wanted(rng: &mut Rng) -> Wanted {
+pub fn wanted(rng: &mut Rng) -> Wanted {
     match rng.u8(..10) {
         0 | 1 => Wanted::First(10),
         2 | 3 => Wanted::From(10),

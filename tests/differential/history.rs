@@ -8,7 +8,10 @@ use std::{
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::program::{Ask, Name, Setup};
+use super::{
+    program::{Ask, Name, Setup},
+    routes::{HOSTS, QUERIES},
+};
 
 /// A place in the order of everything that happens.
 pub type Tick = u64;
@@ -129,7 +132,7 @@ pub struct Cleared {
 
 #[derive(Clone, Debug)]
 pub enum Scope {
-    Name(Name2),
+    Name(Levels),
     /// All that is stored for it.
     Uri(Resource),
     /// What is stored under the key of this request.
@@ -137,10 +140,10 @@ pub enum Scope {
 }
 
 /// A namespace as the oracle has it: its levels.
-pub type Name2 = Vec<String>;
+pub type Levels = Vec<String>;
 
 /// The levels of a namespace.
-pub fn levels(name: &Name) -> Name2 {
+pub fn levels(name: &Name) -> Levels {
     match name {
         Name::Everything => vec!["*".into()],
         Name::Family(family) => vec![(*family).into()],
@@ -173,7 +176,6 @@ impl History {
 
 impl Ask {
     pub fn resource(&self) -> Resource {
-        use super::program::{HOSTS, QUERIES};
         Resource { host: HOSTS[self.host].1, route: self.route, id: self.id, query: QUERIES[self.query].1 }
     }
 

@@ -4,8 +4,11 @@
 
 mod broken;
 mod check;
+mod client;
+mod content;
 mod drive;
 mod generate;
+mod hand;
 mod history;
 mod known;
 mod minimise;
@@ -15,8 +18,10 @@ mod program;
 #[path = "../common/redis/mod.rs"]
 #[allow(dead_code)]
 mod redis;
+mod routes;
 mod runner;
 mod scenes;
+mod shows;
 mod spell;
 mod world;
 

@@ -2,10 +2,11 @@
 //! It knows what each field was meant to say; it parses nothing, and calls nothing of the crate.
 
 use super::{
-    history::{Call, Cleared, Demand, History, Name2, Rep, Scope, Seen, Sent, Tick},
+    history::{Call, Cleared, Demand, History, Levels, Rep, Scope, Seen, Sent, Tick},
     known,
-    origin::is_big,
-    program::{Ask, Body, Directives, Kind, MAX_BODY, Setup, Tags, Varies, Verb},
+    program::{Ask, Body, Directives, Setup, Tags, Varies, Verb},
+    routes::{Kind, MAX_BODY},
+    shows::is_big,
 };
 
 /// What a stored response may be used for. Times are in milliseconds.
@@ -160,9 +161,9 @@ pub fn same_variant(asked: &Ask, made: &Ask) -> bool {
 }
 
 /// The namespaces of what answers a request.
-fn names(setup: &Setup, ask: &Ask) -> Vec<Name2> {
+fn names(setup: &Setup, ask: &Ask) -> Vec<Levels> {
     let facts = ask.facts();
-    let mut names: Vec<Name2> = ask.answer.rows.iter().map(|row| vec!["row".into(), row.to_string()]).collect();
+    let mut names: Vec<Levels> = ask.answer.rows.iter().map(|row| vec!["row".into(), row.to_string()]).collect();
     if let Some(family) = facts.family {
         let second = match ask.identity(setup) {
             _ if !facts.identity => ask.id.to_string(),

@@ -1,5 +1,7 @@
 //! A program: the set-up of one run and its steps, as data. A run of it needs nothing else.
 
+use super::routes::{ROUTES, Route};
+
 /// Everything that one run is made of.
 #[derive(Clone, Debug)]
 pub struct Program {
@@ -231,88 +233,6 @@ pub struct Directives {
     pub stale_while_revalidate: Option<u64>,
     pub stale_if_error: Option<u64>,
 }
-
-/// A route and its rule. Times are in seconds.
-#[derive(Clone, Copy, Debug)]
-pub struct Route {
-    pub name: &'static str,
-    pub kind: Kind,
-    pub ttl: u64,
-    pub while_revalidate: u64,
-    pub if_error: u64,
-    pub not_found: Option<u64>,
-    /// The first level of its namespace; the second is the id, or the user where there is an identity.
-    pub family: Option<&'static str>,
-    pub identity: bool,
-    pub soft_writes: bool,
-    pub targeted: bool,
-    /// The handler names rows.
-    pub rows: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Kind {
-    Ttl,
-    Http,
-    Uncovered,
-}
-
-const TTL: Route = Route {
-    name: "plain",
-    kind: Kind::Ttl,
-    ttl: 10,
-    while_revalidate: 0,
-    if_error: 0,
-    not_found: None,
-    family: Some("t"),
-    identity: false,
-    soft_writes: false,
-    targeted: false,
-    rows: false,
-};
-
-pub const ROUTES: [Route; 9] = [
-    TTL,
-    Route { name: "stale", ttl: 8, while_revalidate: 5, if_error: 20, not_found: Some(3), ..TTL },
-    Route { name: "error", ttl: 6, if_error: 9, family: Some("e"), ..TTL },
-    Route { name: "own", family: Some("u"), identity: true, ..TTL },
-    Route { name: "rows", family: None, rows: true, ..TTL },
-    Route { name: "soft", family: Some("s"), soft_writes: true, ..TTL },
-    Route { name: "http", kind: Kind::Http, ttl: 0, family: None, rows: true, ..TTL },
-    Route {
-        name: "more",
-        kind: Kind::Http,
-        ttl: 5,
-        while_revalidate: 4,
-        if_error: 10,
-        family: Some("h"),
-        targeted: true,
-        ..TTL
-    },
-    Route { name: "none", kind: Kind::Uncovered, family: None, ..TTL },
-];
-
-/// The largest body that a rule stores.
-pub const MAX_BODY: u64 = 4096;
-
-/// Queries, and which of them are the same to a handler that reads them by name.
-pub const QUERIES: [(&str, u8); 9] = [
-    ("", 0),
-    ("?a=1&b=2", 1),
-    ("?b=2&a=1", 1),
-    ("?a=1", 2),
-    ("?a=1&a=2", 3),
-    ("?a=2&a=1", 4),
-    ("?a=1;b=2", 5),
-    ("?a[]=1", 6),
-    ("?A=1", 7),
-];
-
-/// Hosts, and which of them are the same name.
-pub const HOSTS: [(&str, u8); 4] = [("h.test", 0), ("H.Test", 0), ("other.test", 1), ("h.test:8080", 2)];
-
-pub const LANGUAGES: [&str; 3] = ["en", "de, en;q=0.5", "fr"];
-pub const MODES: [&str; 2] = ["1", "two words"];
 
 impl Setup {
     /// What stands before every path.

@@ -3,10 +3,38 @@
 use fastrand::Rng;
 
 use super::{
-    generate::{ask, calm_answer, one_in, read},
+    generate::{ask, calm_answer, one_in, read, wanted},
     known,
-    program::{Answer, Ask, Body, Directives, Kind, Name, ROUTES, Setup, Step, Tags, Varies, Verb, Wanted},
+    program::{Answer, Ask, Body, Directives, Name, Setup, Step, Tags, Varies, Verb, Wanted},
+    routes::{Kind, ROUTES},
 };
+
+/// Whether a HEAD is of use here.
+pub fn may_head(ask: &Ask) -> bool {
+    known::HEAD_OF_OTHERS || ask.facts().kind != Kind::Http
+}
+
+/// The same request again, and a little changed: for another part, or with another answer.
+pub fn again(rng: &mut Rng, mut ask: Ask) -> Step {
+    (ask.spelling, ask.process) = (rng.u64(..), rng.u8(..2));
+    let facts = ask.facts();
+    match rng.u8(..8) {
+        0 => ask.range = Some(wanted(rng)),
+        1 | 2 => (ask.answer.status, ask.answer.body) = ([0, 500, 503][rng.usize(..3)], Body::Whole),
+        3 => ask.answer = calm_answer(rng, facts.kind, facts.rows),
+        4 => ask.answer.held = true,
+        5 => {
+            let names = facts.family.map_or(Name::Member("row", rng.u8(..3)), |family| Name::Member(family, ask.id));
+            return Step::Invalidate { names, soft: rng.bool(), process: rng.u8(..2) };
+        }
+        _ => {}
+    }
+    if one_in(rng, 4) {
+        ask.leaves_in_body = false;
+        return Step::Burst(ask, rng.u8(2..6));
+    }
+    Step::Ask(ask)
+}
 
 /// A few steps about one thing.
 pub fn scene(rng: &mut Rng, setup: &Setup, routes: [usize; 2]) -> Vec<Step> {
@@ -125,7 +153,7 @@ fn variants(rng: &mut Rng, mut first: Ask) -> Vec<Step> {
         }
         first.answer.vary = more[rng.usize(..4)].clone();
         first.spelling = rng.u64(..);
-        first.verb = if one_in(rng, 4) && super::generate::may_head(&first) { Verb::Head } else { Verb::Get };
+        first.verb = if one_in(rng, 4) && may_head(&first) { Verb::Head } else { Verb::Get };
         steps.push(Step::Ask(first.clone()));
     }
     steps

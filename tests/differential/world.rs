@@ -11,8 +11,10 @@ use tower_response_cache::{CacheLayer, Clock, Coherence, Identity, InvalidateLay
 
 use super::{
     broken::{Fault, Inner, Outer},
-    origin::{Infallibly, Origin},
-    program::{Credential, Kind, MAX_BODY, ROUTES, Route, Setup, StoreKind},
+    hand::Infallibly,
+    origin::Origin,
+    program::{Credential, Setup, StoreKind},
+    routes::{Kind, MAX_BODY, ROUTES, Route},
 };
 
 pub type Front = BoxCloneService<Request<Body>, Response<Body>, BoxError>;

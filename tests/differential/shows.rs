@@ -1,0 +1,147 @@
+//! What the origin shows: its responses, their validators and their fields.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use fastrand::Rng;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
+use tower_response_cache::{Caching, Invalidates, Namespace};
+
+use super::{
+    history::{Call, Rep},
+    origin::CALL,
+    program::{Ask, Directives, Length, Varies, Wanted},
+    spell,
+};
+
+/// What a request is shown: a change of the thing, the resource, the user and the fields that the answer varies by make another.
+pub fn shows(question: &Ask, version: u64, number: usize, status: u16) -> Rep {
+    let resource = question.resource();
+    let mut text =
+        format!("{}/{} host {} query {} version {version}", question.facts().name, question.id, resource.host, resource.query);
+    text.extend(question.user.map(|(_, user)| format!(" user {user}")));
+    for field in &question.answer.vary {
+        match field {
+            Varies::Language => text.push_str(&format!(" language {:?}", question.language)),
+            Varies::Mode => text.push_str(&format!(" mode {:?}", question.mode)),
+            Varies::Star => {}
+        }
+    }
+    if question.answer.bare || status != 200 || !question.reads() {
+        text.push_str(&format!(" call {number}"));
+    }
+    Rep(text)
+}
+
+pub fn is_big(question: &Ask) -> bool {
+    question.id == 3
+}
+
+/// The validators of a thing: which it has depends on its id.
+pub fn validators(rep: &Rep, id: u8, version: u64) -> (Option<String>, Option<i64>) {
+    let hash = rep.0.bytes().fold(7_u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
+    let tag = format!("\"{hash:x},{version}\"");
+    let modified = 1_600_000_000 + version as i64 * 70;
+    match id % 4 {
+        0 => (Some(tag), None),
+        1 => (Some(tag), Some(modified)),
+        2 => (Some(format!("W/{tag}")), None),
+        _ => (None, Some(modified)),
+    }
+}
+
+/// The origin's own look at the conditions that have come to it.
+pub fn is_unchanged(request: &HeaderMap, etag: Option<&str>, modified: Option<i64>) -> bool {
+    let mut tags = request.get_all(header::IF_NONE_MATCH).iter().peekable();
+    if tags.peek().is_some() {
+        let opaque = etag.map(|tag| tag.trim_start_matches("W/"));
+        return tags.any(|line| line == "*" || opaque.is_some_and(|tag| line.to_str().is_ok_and(|line| line.contains(tag))));
+    }
+    let since = request.get(header::IF_MODIFIED_SINCE).and_then(|line| httpdate::parse_http_date(line.to_str().ok()?).ok());
+    since.is_some_and(|since| modified.is_some_and(|modified| at(modified) <= since))
+}
+
+/// The bytes that a range asks of a whole; `None` if not one part of it.
+pub fn part(wanted: Wanted, length: u64) -> Option<(u64, u64)> {
+    let (first, end) = match wanted {
+        Wanted::First(count) => (0, count.min(length)),
+        Wanted::From(start) => (start, length),
+        Wanted::Between(first, last) => (first, (last + 1).min(length)),
+        Wanted::Last(count) => (length.saturating_sub(count), length),
+        _ => return None,
+    };
+    (first < end).then_some((first, end))
+}
+
+pub fn respond(question: &Ask, call: &Call, number: usize, whole: Bytes, prefix: &str) -> Response<Bytes> {
+    let answer = &question.answer;
+    let mut rng = Rng::with_seed(answer.spelling);
+    let mut response = Response::builder().status(call.status);
+    let mut put = |name: HeaderName, value: String| {
+        response.headers_mut().expect("no error yet").append(name, HeaderValue::from_str(&value).expect("a value"));
+    };
+    put(CALL, number.to_string());
+    put(header::DATE, date(call.date));
+    // A 304 takes the place of what is stored field by field: each is there.
+    let renews = call.status == 304;
+    let lines = spell::directives(&answer.directives, &mut rng);
+    let nothing = (renews && lines.is_empty()).then(|| "x-nothing".into());
+    lines.into_iter().chain(nothing).for_each(|line| put(header::CACHE_CONTROL, line));
+    // RFC 9213: a structured field, whose names are in small letters and whose numbers are bare.
+    let targeted = answer.targeted.as_ref().map(structured).or_else(|| renews.then(String::new));
+    targeted.into_iter().for_each(|line| put(HeaderName::from_static("cdn-cache-control"), line));
+    answer.expires.filter(|_| answer.bare).into_iter().for_each(|after| put(header::EXPIRES, date(call.date + after)));
+    answer.age.into_iter().for_each(|age| put(header::AGE, spell::age(age, &mut rng)));
+    spell::vary(&answer.vary, &mut rng).into_iter().for_each(|line| put(header::VARY, line));
+    if answer.cookie {
+        put(header::SET_COOKIE, "visit=1".into());
+    }
+    call.etag.iter().for_each(|tag| put(header::ETAG, tag.clone()));
+    call.modified.into_iter().for_each(|modified| put(header::LAST_MODIFIED, date(modified)));
+    answer.location.iter().for_each(|id| put(header::LOCATION, format!("{prefix}/{}/{id}", question.facts().name)));
+    let length = whole.len() as u64;
+    let body = match call.part {
+        Some((first, end)) => {
+            put(header::CONTENT_RANGE, format!("bytes {first}-{}/{length}", end - 1));
+            whole.slice(first as usize..end as usize)
+        }
+        None => whole,
+    };
+    if answer.length == Length::Field && call.status != 304 && call.status != 204 {
+        put(header::CONTENT_LENGTH, body.len().to_string());
+    }
+    let mut response = response.body(body).expect("a response");
+    let mut caching = if answer.forbids { Caching::no_store() } else { Caching::new() };
+    for row in &answer.rows {
+        caching = caching.namespace(Namespace::of(["row", &row.to_string()]));
+    }
+    if let Some(ttl) = answer.ttl {
+        caching = caching.ttl(Duration::from_secs(ttl));
+    }
+    response.extensions_mut().insert(caching);
+    if let Some(row) = answer.invalidates_only.filter(|_| !question.reads()) {
+        response.extensions_mut().insert(Invalidates::only([Namespace::of(["row", &row.to_string()])]));
+    }
+    response
+}
+
+fn structured(of: &Directives) -> String {
+    let numbers =
+        [("max-age", of.max_age), ("stale-while-revalidate", of.stale_while_revalidate), ("stale-if-error", of.stale_if_error)];
+    let flags = [
+        ("no-store", of.no_store),
+        ("private", of.private),
+        ("no-cache", of.no_cache),
+        ("must-revalidate", of.must_revalidate),
+    ];
+    let numbers = numbers.iter().filter_map(|(name, value)| value.map(|value| format!("{name}={value}")));
+    numbers.chain(flags.iter().filter(|(_, on)| *on).map(|(name, _)| (*name).into())).collect::<Vec<_>>().join(", ")
+}
+
+pub fn at(seconds: i64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.max(0) as u64)
+}
+
+pub fn date(seconds: i64) -> String {
+    httpdate::fmt_http_date(at(seconds))
+}
