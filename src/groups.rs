@@ -3,6 +3,7 @@
 use http::{HeaderMap, Method, Uri, header, uri::Authority};
 
 use crate::{
+    key,
     namespace::Namespace,
     semantics::{self, MalformedGroups},
 };
@@ -21,14 +22,14 @@ const MOST: usize = 4;
 pub(crate) struct Origin(Box<str>);
 
 impl Origin {
-    /// By the authority that the request names, in small letters; without any, all such requests are of one origin.
+    /// By the authority that the request names, normalised as in the names of keys; without any, all such requests are of one origin.
     pub(crate) fn of(uri: &Uri, headers: &HeaderMap) -> Self {
         let host = || headers.get(header::HOST).and_then(|host| host.to_str().ok());
         Self::named(uri.authority().map(Authority::as_str).or_else(host).unwrap_or_default())
     }
 
     fn named(authority: &str) -> Self {
-        Self(authority.rsplit('@').next().unwrap_or_default().to_ascii_lowercase().into())
+        Self(String::from_utf8_lossy(&key::normal_host(authority.as_bytes())).into())
     }
 
     /// The namespaces to which a response belongs by its `Cache-Groups`.

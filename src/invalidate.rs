@@ -24,6 +24,34 @@
 //! were stored for, with every outcome but a 4xx; and those that `Location` and `Content-Location` name with a 2xx or 3xx, if they are
 //! of the same origin.
 //!
+//! # Equivalent targets
+//!
+//! A key holds the bytes of the target, so that two spellings of one URI have two entries. A write, and
+//! [`Store::invalidate_key`](crate::Store::invalidate_key), reach the entries of all spellings (RFC 9110, section 4.2.3; RFC 3986, section
+//! 6.2.2 and 6.2.3; RFC 9111, section 4.4). The target is the one that the client has sent: under axum's `Router::nest` and
+//! `nest_service` it is the whole path (feature `axum`), so that layers on both sides of a nested router mean the same by it.
+//!
+//! | part | these are the same |
+//! |---|---|
+//! | scheme | all, and none |
+//! | userinfo | all, and none |
+//! | host | without case, percent-encoded or not |
+//! | port | none, an empty one, 80 and 443, also with zeros before them |
+//! | path | percent-encoded or not, also `%2F`; without dot segments, with `//` for `/`, with and without a slash at its end |
+//! | query | percent-encoded or not, its parameters in any order, an empty one and none |
+//! | forwarding fields (`X-Forwarded-Host` and others) | all, and none |
+//!
+//! Not normalised: a dot at the end of a host, internationalised names, the case of paths and queries, `+` for a space in a query,
+//! `;` as a separator, path parameters, and what an extractor of your own writes. Two targets that are taken for the same although a
+//! handler tells them apart are invalidated together, and nothing worse.
+//!
+//! The rules that say what a write invalidates are those that a reader of any of these spellings has, and those of the target as this
+//! layer sees it and as the client has sent it. Where none of these has a pattern, the path is tried with a slash at its end, and then
+//! without its first segments, so that the patterns of a nested router's table are found from outside (but not `/` alone).
+//!
+//! A layer between two of ours that changes the target in another way than these hides it: give both layers the same view, or name
+//! namespaces.
+//!
 //! In a store that is shared with other processes, the response of a write waits until that store knows of it, for so long as
 //! [`InvalidateLayer::hold`] says. In one that is strict, a fence stands from before the handler until after the clearing: while it
 //! does, nothing of what it concerns is served or stored anywhere. It stands to its deadline where the outcome is not known: with 5xx
@@ -53,9 +81,9 @@ use crate::{
     drive::Drive,
     groups::Origin,
     hints::Invalidates,
-    key::{Key, RequestView},
+    key::{self, Key, RequestView},
     namespace::{Namespace, Namespaces},
-    rules::{Compiled, Found, Params, Rule, Rules},
+    rules::{Compiled, Found, Rule, Rules, Views},
     semantics::{self, Target},
     service::overrides_method,
     stats::Count,
@@ -272,16 +300,23 @@ where
             fence: None,
             settled: false,
         };
-        if let Some(Found { rule, params, .. }) = self.rules.find(request.uri(), request.extensions()) {
-            let view = RequestView::of(&request, &params, secret);
-            let cleared = rule.clears(&view);
-            (write.names, write.kind) = (cleared.names, if cleared.soft { Bump::Soft } else { Bump::Hard });
-            write.options.hold = rule.hold().unwrap_or(write.options.hold);
-            write.options.on_fence_error = rule.on_fence_error().unwrap_or(write.options.on_fence_error);
-            write.rule = Some(rule.clone());
+        let views = Views::of(request.uri(), request.extensions());
+        let mut by_response = false;
+        let covering = self.rules.covering(&views);
+        // Softly only if all of them say so.
+        let soft = !covering.is_empty() && covering.iter().all(|found| found.rule.clears_softly());
+        write.kind = if soft { Bump::Soft } else { Bump::Hard };
+        for Found { rule, params, .. } in covering {
+            write.names.extend(rule.clears(&RequestView::of(&request, &params, secret)));
+            by_response |= rule.clears_by_response() || rule.http().is_some() || rule.has_groups();
+            if write.rule.is_none() {
+                write.options.hold = rule.hold().unwrap_or(write.options.hold);
+                write.options.on_fence_error = rule.on_fence_error().unwrap_or(write.options.on_fence_error);
+                write.rule = Some(rule.clone());
+            }
         }
-        let by_response = |rule: &Arc<Compiled>| rule.clears_by_response() || rule.http().is_some() || rule.has_groups();
-        let request = if write.rule.as_ref().is_some_and(by_response) {
+        drop(views);
+        let request = if by_response {
             let (head, body) = request.into_parts();
             write.head = Some((head.clone(), self.rules.clone()));
             write.keys = write.keys(None);
@@ -414,17 +449,18 @@ impl<St: Store> Write<St> {
 
     /// Adds what the rule names once it sees the response.
     fn clear_by_response<B>(&mut self, response: Response<B>) -> Response<B> {
-        let (Some(rule), Some((head, rules))) = (&self.rule, &self.head) else { return response };
+        let Some((head, rules)) = &self.head else { return response };
         let (parts, body) = response.into_parts();
-        let params = rules.find(&head.uri, &head.extensions).map_or_else(Params::none, |found| found.params);
-        let view = RequestView::of_parts(head, &params, &self.store.context().secret);
-        self.names.extend(rule.cleared_by(&view, &parts));
+        for Found { rule, params, .. } in rules.covering(&Views::of(&head.uri, &head.extensions)) {
+            let view = RequestView::of_parts(head, &params, &self.store.context().secret);
+            self.names.extend(rule.cleared_by(&view, &parts));
+        }
         Response::from_parts(parts, body)
     }
 
     /// The cache groups that the response names, where the rule obeys them (RFC 9875, section 3).
     fn groups(&self, response: &response::Parts) -> Vec<Namespace> {
-        let (Some(_), Some((head, _))) = (self.rule.as_ref().filter(|rule| rule.has_groups()), &self.head) else {
+        let Some((head, _)) = self.head.as_ref().filter(|_| self.covered_by(Compiled::has_groups)) else {
             return Vec::new();
         };
         // With a method-override header, the method is not the one that counts.
@@ -438,18 +474,32 @@ impl<St: Store> Write<St> {
     /// The keys of the stored responses that a write makes out of date, where HTTP decides (RFC 9111, section 4.4): that of its
     /// own URI, unless the response says that nothing was done, and with a success those that the response names.
     fn keys(&self, response: Option<&response::Parts>) -> Vec<Key> {
-        let (Some(rule), Some((head, rules))) = (self.rule.as_ref().filter(|rule| rule.http().is_some()), &self.head) else {
+        let Some((head, rules)) = self.head.as_ref().filter(|_| self.covered_by(|rule| rule.http().is_some())) else {
             return Vec::new();
         };
-        let own = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        // The target as the client sent it: that is what it means by a reference, too.
+        let sent = key::uri_as_sent(&head.uri, &head.extensions);
+        let own = sent.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let may_have_changed = |status| self.rule.as_ref().is_none_or(|rule| rule.may_have_changed(status));
         let paths = match response {
-            Some(parts) if !parts.status.is_server_error() || !rule.may_have_changed(parts.status) => {
+            Some(parts) if !parts.status.is_server_error() || !may_have_changed(parts.status) => {
                 let host = || head.headers.get(header::HOST)?.to_str().ok()?.parse().ok();
                 let authority = head.uri.authority().cloned().or_else(host);
-                let target = Target { scheme: head.uri.scheme(), authority: authority.as_ref(), path_and_query: &own };
                 // With a method-override header, the method is not the one that counts.
                 let method = if semantics::is_safe(&head.method) { &Method::POST } else { &head.method };
-                semantics::invalidated(method, target, parts.status, &parts.headers)
+                // A layer outside may have changed the slash at the end, on which a relative reference depends.
+                let bases = [Some(own.clone()), key::with_other_end(&own)];
+                let named = bases.iter().flatten().flat_map(|base| {
+                    let target = Target { scheme: head.uri.scheme(), authority: authority.as_ref(), path_and_query: base };
+                    semantics::invalidated(method, target, parts.status, &parts.headers)
+                });
+                let mut paths: Vec<PathAndQuery> = Vec::new();
+                named.for_each(|path| {
+                    if !paths.contains(&path) {
+                        paths.push(path)
+                    }
+                });
+                paths
             }
             _ => vec![own.clone()],
         };
@@ -457,15 +507,23 @@ impl<St: Store> Write<St> {
         let keys = |path: PathAndQuery| {
             let mut get = Request::new(());
             let mut uri = head.uri.clone().into_parts();
-            uri.path_and_query = Some(path.clone());
+            uri.path_and_query = Some(key::plain_target(&path)?);
             *get.uri_mut() = Uri::from_parts(uri).ok()?;
             *get.headers_mut() = head.headers.clone();
-            if path == own {
-                *get.extensions_mut() = head.extensions.clone();
+            if path != own {
+                let views = Views::of(get.uri(), get.extensions());
+                return Some(rules.keys_of_uri(secret, &get, &views));
             }
-            Some(rules.keys_of_uri(secret, &get).collect::<Vec<_>>())
+            *get.extensions_mut() = head.extensions.clone();
+            Some(rules.keys_of_uri(secret, &get, &Views::of(&head.uri, &head.extensions)))
         };
         paths.into_iter().filter_map(keys).flatten().collect()
+    }
+
+    /// Whether a rule by which a reader may have found the target is such a one.
+    fn covered_by(&self, is: impl Fn(&Compiled) -> bool) -> bool {
+        let Some((head, rules)) = &self.head else { return false };
+        rules.covering(&Views::of(&head.uri, &head.extensions)).iter().any(|found| is(found.rule))
     }
 
     /// All that is to be cleared, as far as is known, and what is behind the fence in any case.

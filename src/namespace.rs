@@ -385,11 +385,12 @@ impl Namespaces {
         self.push_text(name, true);
     }
 
-    /// Adds the key itself as a name that only [`Store::invalidate_key`](crate::Store::invalidate_key) bumps.
+    /// Adds the name of a key, which [`Store::invalidate_key`](crate::Store::invalidate_key) and writes to its URI bump. Keys share the
+    /// table of epochs with names; a collision clears too much, never too little.
     #[inline]
     pub(crate) fn push_key(&mut self, key: KeyRef<'_>) {
         let end = u32::from(key.is_of_http());
-        self.spans.push(Span { start: end, end, hash: key_hash(key.hash()) });
+        self.spans.push(Span { start: end, end, hash: key.name() });
     }
 
     /// The set of one key.
@@ -572,12 +573,6 @@ pub(crate) fn hash_of(name: impl AsRef<[u8]>) -> u64 {
         name if name == ROOT.as_bytes() => Namespaces::root_hash(),
         name => xxh3_64_with_seed(name, *SEED),
     }
-}
-
-/// Keys share the table of epochs with names; a collision clears too much, never too little.
-#[inline]
-fn key_hash(key: u128) -> u64 {
-    (key >> 64) as u64 ^ key as u64
 }
 
 #[cfg(test)]

@@ -395,6 +395,9 @@ fn look_up<St: Store, R: Body>(
 ) -> Result<Step<St>, Bypass> {
     let Found { rule, params, place } = found;
     let asks = scan(request, rule)?;
+    if rule.is_ambiguous(params) {
+        return Err(Bypass::AmbiguousPath);
+    }
     let secret = &shared.store.context().secret;
     let view = RequestView::of(request, params, secret).with_host(asks.host);
     let mut writer = KeyWriter::new(scratch, secret);

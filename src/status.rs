@@ -74,6 +74,9 @@ reasons! {
         MethodOverride = "method-override",
         /// The connection is to become something else (`Upgrade`).
         Upgrade = "upgrade",
+        /// A parameter of the route holds a dot segment, or a wildcard an encoded slash or a backslash: a handler may resolve them, and so
+        /// answer for another route. [`Rule::path_as_text`](crate::Rule::path_as_text) says that it does not.
+        AmbiguousPath = "ambiguous-path",
     }
 }
 

@@ -39,7 +39,7 @@ enum Told {
 fn told(query: Option<&str>, counts: impl Fn(&str) -> bool) -> Told {
     let Some(query) = query else { return Told::Absent };
     let named: Vec<(&str, &str)> = query.split('&').map(|piece| (piece.split('=').next().unwrap_or(""), piece)).collect();
-    let odd = named.iter().any(|(name, _)| name.contains(['%', '+', ';', '[', ']']));
+    let odd = query.contains(';') || named.iter().any(|(name, _)| name.contains(['%', '+', '[', ']']));
     let counted: Vec<_> = named.into_iter().filter(|(name, _)| counts(name)).collect();
     if odd || counted.len() > 32 {
         return Told::AsSent(query.to_owned());
@@ -76,14 +76,15 @@ impl Asked {
         request.method(if self.head { "HEAD" } else { "GET" }).body(()).expect("valid")
     }
 
-    fn told(&self) -> (String, &'static str, Told) {
+    fn told(&self) -> (Option<&'static str>, String, &'static str, Told) {
         let name = self.authority.or(self.host).unwrap_or("").to_ascii_lowercase();
         // A field that contradicts the target is told besides: a handler may believe either.
         let host = match self.host.map(str::to_ascii_lowercase) {
             Some(field) if field != name => format!("{name}, or {field}"),
             _ => name,
         };
-        (host, self.path, told(self.query().as_deref(), |_| true))
+        // A target with an authority has a scheme, too.
+        (self.authority.map(|_| "http"), host, self.path, told(self.query().as_deref(), |_| true))
     }
 }
 
@@ -282,7 +283,9 @@ fn the_host_is_in_the_key_unless_it_is_taken_out() {
     let differ = |rules: &Rules, a: &Request<()>, b: &Request<()>| key_of(rules, &store, a) != key_of(rules, &store, b);
     assert!(differ(&hosted, &request("a.example"), &request("b.example")));
     assert!(!differ(&hosted, &request("a.EXAMPLE"), &request("A.example")));
-    assert!(!differ(&hosted, &request("a.example"), &absolute));
+    assert!(differ(&hosted, &request("a.example"), &absolute), "a target with a scheme is another");
+    let both = Request::get("http://a.example/t/a").header("host", "A.example").body(()).expect("valid");
+    assert!(!differ(&hosted, &both, &absolute));
     assert!(!differ(&anywhere, &request("a.example"), &request("b.example")));
 }
 

@@ -36,10 +36,10 @@ pub trait KeyExtractor: Send + Sync + 'static {
         None
     }
 
-    /// Whether it looks at nothing of a request but its authority, its path (parameters of the route included) and its query, and comes to
+    /// Whether it looks at nothing of a request but its scheme, its authority, its path (parameters of the route included) and its query, and comes to
     /// the same for the same each time. A key that depends on these alone is remembered by them, and not written again for each request.
-    /// The authority in a target and the same in `Host`, beside a target without one, are the same to it, as they are to HTTP; the scheme
-    /// is none of these.
+    /// The scheme of a target that has one counts as well. The authority in a target and the same in `Host`, beside a target without
+    /// one, are the same to it, as they are to HTTP.
     ///
     /// Defaults to no. [`RouteAndQuery`] and what its methods make of it say yes.
     fn is_of_target(&self) -> bool {
@@ -105,12 +105,15 @@ impl<A: KeyExtractor, B: KeyExtractor> KeyExtractor for And<A, B> {
     }
 }
 
-/// The default key: authority, path and query.
+/// The default key: scheme, authority, path and query.
 ///
-/// The authority is that of the request target or else the `Host` field (both, where they differ), the path is as it was
+/// The scheme is that of the request target, if it has one. The authority is that of the request target or else the `Host` field (both, where they differ), the path is as it was
 /// sent (and as it is now, if a layer has changed it since), and the parameters of the query are sorted by name:
-/// `?b=1&a=2` and `?a=2&b=1` are one request, `?a=1&a=2` and `?a=2&a=1` are two. A query whose names hold `%`, `+`, `;` or
-/// brackets counts as it was sent.
+/// `?b=1&a=2` and `?a=2&b=1` are one request, `?a=1&a=2` and `?a=2&a=1` are two. A query whose names hold `%`, `+` or
+/// brackets, or that holds a `;` anywhere, counts as it was sent, whatever is said of its parameters: some handlers split at `;`.
+///
+/// Names of parameters have a case here. A handler that ignores it may tell `?A=1&a=2` from `?a=2&A=1`, which share a key, and may read
+/// `?A=1` where [`only_query`](Self::only_query) names `a`: such a handler needs [`query_as_sent`](Self::query_as_sent).
 ///
 /// ```
 /// use http::Request;
@@ -187,6 +190,7 @@ impl RouteAndQuery {
 impl KeyExtractor for RouteAndQuery {
     #[inline]
     fn extract(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
+        write_scheme(request, key);
         write_host(request, key);
         write_path(request, key);
         Query::Sorted.write(request.query(), key);
@@ -255,6 +259,7 @@ impl RequestTarget {
 
 impl KeyExtractor for RequestTarget {
     fn extract(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
+        write_scheme(request, key);
         if self.host {
             write_host(request, key);
         }
@@ -358,6 +363,14 @@ impl KeyExtractor for Cookie {
             Err(_) => return Extracted::Bypass,
         }
         Extracted::Key
+    }
+}
+
+/// The scheme, if the target has one: a redirect from http to https is not the page itself.
+#[inline]
+fn write_scheme(request: &RequestView<'_>, key: &mut KeyWriter<'_>) {
+    if let Some(scheme) = request.uri.scheme_str() {
+        key.tagged(Tag::Scheme, scheme.as_bytes());
     }
 }
 

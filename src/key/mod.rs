@@ -2,6 +2,7 @@
 
 mod extract;
 mod identity;
+mod name;
 mod query;
 mod write;
 
@@ -13,6 +14,7 @@ use xxhash_rust::xxh3::xxh3_128;
 pub(crate) use extract::is_secret;
 pub use extract::{And, Cookie, Headers, KeyExtractor, RequestTarget, RouteAndQuery};
 pub use identity::Identity;
+pub(crate) use name::{decoded, normal_host, plain_path, plain_target, with_other_end};
 #[cfg(feature = "config")]
 pub(crate) use query::is_name as is_query_name;
 pub use write::{Extracted, KeyWriter};
@@ -136,6 +138,11 @@ impl<'a> KeyRef<'a> {
         self.canonical().first() == Some(&(write::Tag::Http as u8))
     }
 
+    /// The hash by which it is invalidated: that of all spellings of its target.
+    pub(crate) fn name(&self) -> u64 {
+        name::name_of(*self).unwrap_or((self.hash >> 64) as u64 ^ self.hash as u64)
+    }
+
     /// A key of its own; nothing is copied of one that is there.
     pub fn to_owned(&self) -> Key {
         let canonical = match self.canonical {
@@ -228,7 +235,8 @@ impl<'a> RequestView<'a> {
         self.uri
     }
 
-    /// The path as the client sent it. With the feature `axum`, a prefix that `Router::nest` has taken off is back on.
+    /// The path as the client sent it. With the feature `axum`, a prefix that `Router::nest` has taken off is back on; without it the path
+    /// is what nesting has left.
     pub fn path(&self) -> &'a str {
         path_as_sent(self.uri, self.extensions)
     }
@@ -254,14 +262,19 @@ impl<'a> RequestView<'a> {
     }
 }
 
-/// The path as the client sent it, as far as that is known.
+/// The target as the client sent it, as far as that is known: with the feature `axum`, a prefix that `Router::nest` has taken off is back on.
 #[cfg_attr(not(feature = "axum"), allow(unused_variables))]
-pub(crate) fn path_as_sent<'a>(uri: &'a Uri, extensions: &'a Extensions) -> &'a str {
+pub(crate) fn uri_as_sent<'a>(uri: &'a Uri, extensions: &'a Extensions) -> &'a Uri {
     #[cfg(feature = "axum")]
     if let Some(original) = extensions.get::<axum::extract::OriginalUri>() {
-        return original.0.path();
+        return &original.0;
     }
-    uri.path()
+    uri
+}
+
+/// The path as the client sent it, as far as that is known.
+pub(crate) fn path_as_sent<'a>(uri: &'a Uri, extensions: &'a Extensions) -> &'a str {
+    uri_as_sent(uri, extensions).path()
 }
 
 /// Whether the path is what the client sent, as far as that is known.

@@ -59,9 +59,12 @@ impl Query {
     ///
     /// Parameters are sorted by name, and those of one name keep their order: `b=1&a=2&a=3` is `a=2&a=3&b=1`. Nothing
     /// else is changed. Where a name holds `%`, `+` or a bracket, two spellings may mean one name and their order may
-    /// mean something: such a query is written as it was sent, as is one of more than 32 parameters.
+    /// mean something: such a query is written as it was sent, as is one of more than 32 parameters. So is one with a `;` anywhere,
+    /// which some handlers split at.
     pub(crate) fn write(&self, query: Option<&str>, key: &mut KeyWriter<'_>) {
-        if let Self::By(variance) = self {
+        if let Self::By(variance) = self
+            && !has_semicolon(query)
+        {
             let mut reduced = Vec::new();
             variance.write(query, &mut reduced);
             return key.tagged(Tag::ReducedQuery, &reduced);
@@ -82,7 +85,7 @@ impl Query {
         let mut plain = true;
         for piece in query.as_bytes().split(|b| *b == b'&') {
             let name = name_of(piece);
-            plain &= is_plain(name);
+            plain &= is_plain(name) && !piece.contains(&b';');
             if !self.counts(name) {
                 continue;
             }
@@ -116,6 +119,11 @@ impl Query {
     }
 }
 
+/// Whether a handler that splits at `;` would find other parameters than one that does not.
+fn has_semicolon(query: Option<&str>) -> bool {
+    query.is_some_and(|query| query.contains(';'))
+}
+
 /// Whether a query is as it would be written: most are.
 fn is_plain_and_sorted(query: &[u8]) -> bool {
     let class = |byte: &u8| BYTES[usize::from(*byte)];
@@ -131,7 +139,10 @@ fn is_plain_and_sorted(query: &[u8]) -> bool {
         if !sorted || count == MOST || tail.first().is_some_and(|byte| matches!(class(byte), Byte::Odd)) {
             return false;
         }
-        let Some(end) = tail.iter().position(|byte| *byte == b'&') else { return true };
+        let Some(end) = tail.iter().position(|byte| matches!(byte, b'&' | b';')) else { return true };
+        if tail[end] == b';' {
+            return false;
+        }
         (last, count, rest) = (name, count + 1, &tail[end + 1..]);
     }
 }

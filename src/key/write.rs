@@ -73,6 +73,7 @@ pub(crate) enum Tag {
     Content = 18,
     SortedQuery = 19,
     NoneCounts = 20,
+    Scheme = 21,
 }
 
 impl<'a> KeyWriter<'a> {

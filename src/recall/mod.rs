@@ -21,7 +21,7 @@ use std::{
     },
 };
 
-use http::{Extensions, Uri};
+use http::{Extensions, Uri, uri::Scheme};
 use xxhash_rust::xxh3::xxh3_64;
 
 pub(crate) use self::response::Response;
@@ -83,6 +83,7 @@ pub(crate) struct Known {
     /// The target, and behind it the host.
     words: Box<[u8]>,
     target: usize,
+    scheme: Option<Scheme>,
     rule: usize,
     key: Key,
     /// For a store that has to be asked.
@@ -103,6 +104,7 @@ pub(crate) struct Comes {
 #[derive(Clone, Copy)]
 pub(crate) struct Words<'a> {
     target: &'a str,
+    scheme: Option<&'a Scheme>,
     host: &'a [u8],
 }
 
@@ -119,7 +121,7 @@ impl<'a> Words<'a> {
             (Some(_), HostLine::One(_)) | (_, HostLine::More) => return None,
         };
         let target = uri.path_and_query()?.as_str();
-        key::is_as_sent(uri, extensions).then_some(Self { target, host })
+        key::is_as_sent(uri, extensions).then_some(Self { target, scheme: uri.scheme(), host })
     }
 }
 
@@ -127,7 +129,7 @@ impl Known {
     /// Whether these are its words, if the target is.
     #[inline]
     pub(crate) fn is_of(&self, words: Words<'_>) -> bool {
-        &self.words[self.target..] == words.host
+        &self.words[self.target..] == words.host && self.scheme.as_ref() == words.scheme
     }
 
     /// The place of its rule in the table of the layer.
@@ -226,7 +228,7 @@ pub(crate) fn remember(layer: u64, words: Words<'_>, to: impl FnOnce() -> Comes)
     let _ = RECALL.try_with(|recall| {
         let Ok(mut recall) = recall.try_borrow_mut() else { return };
         recall.turn = recall.turn.wrapping_add(1);
-        let Words { target, host } = words;
+        let Words { target, scheme, host } = words;
         // Before an `@` stands a secret.
         let its_turn = recall.turn.is_multiple_of(ONE_IN) || AT_ONCE.load(Ordering::Relaxed);
         if !its_turn || target.len() + host.len() > LONGEST || host.contains(&b'@') {
@@ -241,7 +243,8 @@ pub(crate) fn remember(layer: u64, words: Words<'_>, to: impl FnOnce() -> Comes)
         }
         let words: Box<[u8]> = [target.as_bytes(), host].concat().into();
         let (plan, asked, response) = (plan.map(Box::new), Cell::new(0), Cell::new(None));
-        recall.slots[slot(target)] = Some(Known { layer, words, target: target.len(), rule, key, plan, asked, response });
+        recall.slots[slot(target)] =
+            Some(Known { layer, words, target: target.len(), scheme: scheme.cloned(), rule, key, plan, asked, response });
     });
 }
 

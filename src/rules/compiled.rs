@@ -11,7 +11,7 @@ use std::{
 use http::{Method, StatusCode, response};
 
 use super::{
-    HttpOptions, Rule, RulesError, RulesErrorKind,
+    HttpOptions, Params, Rule, RulesError, RulesErrorKind,
     rule::{Clears, Lifetime, Methods},
     template::{self, Template},
 };
@@ -42,6 +42,8 @@ pub(crate) struct Compiled {
     namespaces: Vec<Template>,
     /// There is nothing else that names any.
     is_plain: bool,
+    /// A parameter of its route may be more than text to a handler.
+    guards_path: bool,
     clears: Vec<(Methods, Template)>,
     /// Whether a handler was seen to name namespaces in its response.
     adds: Arc<AtomicBool>,
@@ -60,13 +62,6 @@ pub(crate) struct ReadPlan {
     pub(crate) ttl: Option<Duration>,
     /// The origin of its cache groups, if the rule obeys them.
     pub(crate) groups_of: Option<Box<Origin>>,
-}
-
-/// What a write clears, as known before its response.
-#[derive(Debug)]
-pub(crate) struct Cleared {
-    pub(crate) names: Vec<Namespace>,
-    pub(crate) soft: bool,
 }
 
 impl Compiled {
@@ -135,6 +130,7 @@ impl Compiled {
         let is_plain = namespaces.is_empty() && rule.namespaces_by.is_empty() && !rule.groups;
         Ok(Self {
             route: route.map(Into::into),
+            guards_path: !params.is_empty() && !rule.path_as_text,
             rule,
             of_target,
             plans_by_target,
@@ -175,12 +171,10 @@ impl Compiled {
         }
     }
 
-    /// The key of a request's URI, where HTTP decides and that of the rule depends on more than the target: whoever it was stored for, and
-    /// however it was asked for, what is stored for a URI goes with a write to it (RFC 9111, section 4.4).
+    /// The key of a request's URI, where HTTP decides: whoever it was stored for, and however it was asked for, what is stored for a URI
+    /// goes with a write to it (RFC 9111, section 4.4).
     pub(super) fn key_of_uri(&self, request: &RequestView<'_>) -> Option<Key> {
-        if self.of_target || self.http().is_none() {
-            return None;
-        }
+        self.http()?;
         let mut canonical = Vec::with_capacity(128);
         let mut key = KeyWriter::new(&mut canonical, request.secret);
         key::begin(&mut key, true, self.route.as_deref(), request);
@@ -303,6 +297,12 @@ impl Compiled {
         self.rule.cookies_ignored
     }
 
+    /// Whether a handler may take the path of a request for that of another route.
+    #[inline]
+    pub(crate) fn is_ambiguous(&self, params: &Params<'_>) -> bool {
+        self.guards_path && params.are_ambiguous()
+    }
+
     #[inline]
     pub(crate) fn max_body(&self) -> usize {
         self.rule.max_body
@@ -348,7 +348,8 @@ impl Compiled {
             let _ = self.write_target(request, &mut KeyWriter::new(&mut target, request.secret));
             names.push_key(KeyRef::new(&target));
         }
-        if let Some(uri) = self.key_of_uri(request) {
+        // Where the key depends on the target alone, it is that of the URI, but for parameters of the query that do not count.
+        if let Some(uri) = self.key_of_uri(request).filter(|_| !self.of_target) {
             names.push_key(uri.as_ref());
         }
         let ttl = match &self.rule.lifetime {
@@ -397,7 +398,7 @@ impl Compiled {
     }
 
     /// What a write clears that is known from its request.
-    pub(crate) fn clears(&self, request: &RequestView<'_>) -> Cleared {
+    pub(crate) fn clears(&self, request: &RequestView<'_>) -> Vec<Namespace> {
         let identity = self.rule.key.identity();
         let mut names: Vec<_> = self
             .clears
@@ -408,7 +409,12 @@ impl Compiled {
         if matches!(self.rule.clears, Clears::Own) {
             names.extend(self.rule.namespaces_by.iter().flat_map(|by| by(request)));
         }
-        Cleared { names, soft: self.rule.soft }
+        names
+    }
+
+    /// Whether what a write clears becomes stale rather than dead.
+    pub(crate) fn clears_softly(&self) -> bool {
+        self.rule.soft
     }
 
     /// Whether what a write clears needs the head of the request once its response is there.

@@ -40,6 +40,7 @@ use crate::key::{Cookie, Headers, KeyExtractor, RequestTarget};
 ///     identity = "bearer"                             # "cookie:NAME", "header:NAME"; { by = "bearer", required = true }
 ///     ignore_credentials = false
 ///     ignore_cookies = false
+///     path_as_text = false
 ///     namespaces = ["t", "t:{table}"]                 # `Rule::namespace`
 ///     invalidates = ["t:{table}"]                     # without it: the rule's namespaces
 ///     invalidates_on = { DELETE = ["t"] }
@@ -166,6 +167,7 @@ struct Entry {
     identity: Option<value::Who>,
     ignore_credentials: Option<bool>,
     ignore_cookies: Option<bool>,
+    path_as_text: Option<bool>,
     namespaces: Option<value::List>,
     invalidates: Option<value::List>,
     invalidates_on: Option<value::ByMethod>,
@@ -227,6 +229,7 @@ impl Entry {
         rule = with(rule, self.identity, |rule, who| rule.identity(who.0));
         rule = on(rule, self.ignore_credentials, Rule::ignore_credentials);
         rule = on(rule, self.ignore_cookies, Rule::ignore_cookies);
+        rule = on(rule, self.path_as_text, Rule::path_as_text);
         rule = self.namespaces.unwrap_or_default().0.iter().fold(rule, |rule, template| rule.namespace(template));
 
         let nothing = self.invalidates_nothing == Some(true);

@@ -11,6 +11,7 @@ mod rule;
 mod template;
 #[cfg(feature = "config")]
 mod value;
+mod views;
 
 use std::{fmt, sync::Arc};
 
@@ -23,6 +24,7 @@ pub use file::RulesFileError;
 pub(crate) use http::HttpOptions;
 pub(crate) use params::Params;
 pub use rule::Rule;
+pub(crate) use views::Views;
 
 use self::router::Router;
 use crate::{
@@ -37,6 +39,11 @@ use crate::{
 ///
 /// What is matched is the path as the layer sees it. A layer inside of a router that is nested under `/api` sees `/tables/x`
 /// where the client has sent `/api/tables/x`; with the feature `axum` it takes the patterns of either, the shorter path first.
+///
+/// A write finds what any reader of its target may have found, so that one table serves layers on both sides of a nested router: also the
+/// patterns of the path without dot segments, without encodings of unreserved characters, and without empty segments, and where none
+/// matches, those of the path without its first segments. All rules that are found so say what is invalidated; the first of them says
+/// the rest.
 ///
 /// `Rules` are cheap to clone: give the same to [`CacheLayer`](crate::CacheLayer) and [`InvalidateLayer`](crate::InvalidateLayer).
 ///
@@ -141,6 +148,10 @@ impl Rules {
     /// The key that a request has, for [`Store::invalidate_key`]. `None` if no rule covers it, its extractor leaves it alone,
     /// or the key would be too long; a request that bypasses the cache for another reason has a key all the same.
     ///
+    /// Its target is the one that the client sends. That names the entries of a nested router, too: `/api/tables/x` finds the pattern
+    /// `/tables/{table}` if no other matches. All spellings of a target are invalidated by the key of one of them: see
+    /// [equivalent targets](crate::invalidate#equivalent-targets).
+    ///
     /// It needs the store because secrets are hashed under the store's key.
     ///
     /// ```
@@ -158,19 +169,42 @@ impl Rules {
     /// # });
     /// ```
     pub fn key<St: Store, B>(&self, store: &St, request: &::http::Request<B>) -> Option<Key> {
-        let Found { rule, params, .. } = self.find(request.uri(), request.extensions())?;
-        rule.key(&RequestView::of(request, &params, &store.context().secret))
+        let secret = &store.context().secret;
+        if let Some(Found { rule, params, .. }) = self.find(request.uri(), request.extensions()) {
+            return rule.key(&RequestView::of(request, &params, secret));
+        }
+        let views = Views::of(request.uri(), request.extensions());
+        let Found { rule, params, .. } = self.covering(&views).into_iter().next()?;
+        rule.key(&RequestView::of(request, &params, secret))
     }
 
     /// The keys by which what is stored for a URI is cleared with a write to it: that which this request would have as a GET, and that of
-    /// the URI itself.
-    pub(crate) fn keys_of_uri<B>(&self, secret: &Secret, request: &::http::Request<B>) -> impl Iterator<Item = Key> {
-        let found = self.find(request.uri(), request.extensions());
-        let keys = found.map(|Found { rule, params, .. }| {
+    /// the URI itself, under each rule by which a reader may have found it.
+    pub(crate) fn keys_of_uri<B>(&self, secret: &Secret, request: &::http::Request<B>, views: &Views<'_>) -> Vec<Key> {
+        let keys = |Found { rule, params, .. }: Found<'_>| {
             let view = RequestView::of(request, &params, secret);
             [rule.key(&view), rule.key_of_uri(&view)]
-        });
-        keys.into_iter().flatten().flatten()
+        };
+        self.covering(views).into_iter().flat_map(keys).flatten().collect()
+    }
+
+    /// The rules by which a reader may have found what is stored for a target, whichever layer it was and however the target was spelled.
+    /// The first is that of the target as this layer sees it, if there is one. A rule that several paths of the target lead to is there
+    /// with the parameters of each.
+    pub(crate) fn covering<'a>(&'a self, views: &'a Views<'_>) -> Vec<Found<'a>> {
+        let table = &*self.table;
+        let found = |place: usize, params| Found { place, rule: &table.rules[place], params };
+        let route = |path: &'a str| table.router.at(path).map(|(place, params)| found(place, params));
+        let paths = || views.paths().map(route);
+        let mut all: Vec<_> = paths().flatten().collect();
+        let is_direct = !all.is_empty();
+        if let Some(place) = table.fallback.filter(|_| paths().any(|found| found.is_none())) {
+            all.push(found(place, Params::none()));
+        }
+        if !is_direct {
+            all.extend(views.guesses().find_map(route));
+        }
+        all
     }
 
     /// Whether a rule may cover a request: cheap, and most that none does are known by it.

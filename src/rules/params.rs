@@ -3,6 +3,7 @@
 use std::{borrow::Cow, sync::OnceLock};
 
 use super::router::Pattern;
+use crate::key;
 
 /// The parameters of the route that matched. They are looked for when one is asked for.
 #[derive(Clone)]
@@ -17,7 +18,7 @@ pub(crate) struct Params<'a> {
 enum Route<'a> {
     None,
     Pattern(&'a Pattern),
-    Tree(&'a matchit::Router<usize>),
+    Tree(&'a matchit::Router<usize>, &'a [bool]),
 }
 
 impl<'a> Params<'a> {
@@ -31,33 +32,64 @@ impl<'a> Params<'a> {
     }
 
     #[inline]
-    pub(super) fn of_tree(tree: &'a matchit::Router<usize>, path: &'a str) -> Self {
-        Self { path, route: Route::Tree(tree), decoded: OnceLock::new() }
+    pub(super) fn of_tree(tree: &'a matchit::Router<usize>, wildcards: &'a [bool], path: &'a str) -> Self {
+        Self { path, route: Route::Tree(tree, wildcards), decoded: OnceLock::new() }
+    }
+
+    /// Whether a handler may take the path for that of another route: a parameter holds a dot segment, or a wildcard an encoded slash or a
+    /// backslash.
+    #[inline]
+    pub(super) fn are_ambiguous(&self) -> bool {
+        let mut last = 0;
+        // Most paths hold nothing of the kind.
+        let odd = self.path.bytes().any(|byte| {
+            let odd = byte == b'%' || byte == b'\\' || byte == b'.' && last == b'/';
+            last = byte;
+            odd
+        });
+        odd && self.resolve_elsewhere()
+    }
+
+    #[cold]
+    fn resolve_elsewhere(&self) -> bool {
+        let mut found = false;
+        self.each(|_, sent, rest| {
+            let decoded = key::decoded(sent.as_bytes());
+            let mut segments = decoded.split(|byte| b"/\\".contains(byte));
+            let text = |segment: &[u8]| {
+                segment.split(|byte| *byte == b';').next().is_some_and(|text| [b"." as &[u8], b".."].contains(&text))
+            };
+            let slashes = |text: &[u8]| text.iter().filter(|byte| **byte == b'/').count();
+            found |= segments.any(text) || rest && (decoded.contains(&b'\\') || slashes(&decoded) > slashes(sent.as_bytes()));
+        });
+        found
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let mut value = None;
-        self.each(|known, sent| value = value.or((known == name).then_some(sent)));
+        self.each(|known, sent, _| value = value.or((known == name).then_some(sent)));
         let value = value?;
         if !value.contains('%') {
             return Some(value);
         }
         let decoded = self.decoded.get_or_init(|| {
             let mut decoded = Vec::new();
-            self.each(|name, sent| decoded.push((name.to_owned(), decode(sent).into_owned())));
+            self.each(|name, sent, _| decoded.push((name.to_owned(), decode(sent).into_owned())));
             decoded
         });
         decoded.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
     }
 
-    /// Does something with each name and value, as it was sent.
-    fn each(&self, mut then: impl FnMut(&'a str, &'a str)) {
+    /// Does something with each name and value, as it was sent, and whether a wildcard has matched it.
+    fn each(&self, mut then: impl FnMut(&'a str, &'a str, bool)) {
         match &self.route {
             Route::None => {}
-            Route::Pattern(pattern) => pattern.params(self.path).for_each(|(name, value)| then(name, value)),
-            Route::Tree(tree) => {
+            Route::Pattern(pattern) => pattern.params(self.path).for_each(|(name, value, rest)| then(name, value, rest)),
+            Route::Tree(tree, wildcards) => {
                 if let Ok(at) = tree.at(self.path) {
-                    at.params.iter().for_each(|(name, value)| then(name, value));
+                    let wildcard = wildcards.get(*at.value).copied().unwrap_or_default();
+                    let last = at.params.len().checked_sub(1);
+                    at.params.iter().enumerate().for_each(|(n, (name, value))| then(name, value, wildcard && Some(n) == last));
                 }
             }
         }
@@ -66,24 +98,9 @@ impl<'a> Params<'a> {
 
 /// Percent-decodes; what would not be UTF-8 stays as it was sent.
 fn decode(value: &str) -> Cow<'_, str> {
-    let mut bytes = Vec::with_capacity(value.len());
-    let mut rest = value.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        let hex = |at: usize| tail.get(at).and_then(|b| char::from(*b).to_digit(16));
-        match (byte, hex(0), hex(1)) {
-            (b'%', Some(high), Some(low)) => {
-                bytes.push((high * 16 + low) as u8);
-                rest = &tail[2..];
-            }
-            _ => {
-                bytes.push(byte);
-                rest = tail;
-            }
-        }
-    }
-    match String::from_utf8(bytes) {
-        Ok(decoded) => Cow::Owned(decoded),
-        Err(_) => Cow::Borrowed(value),
+    match key::decoded(value.as_bytes()) {
+        Cow::Borrowed(_) => Cow::Borrowed(value),
+        Cow::Owned(decoded) => String::from_utf8(decoded).map_or(Cow::Borrowed(value), Cow::Owned),
     }
 }
 

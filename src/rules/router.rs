@@ -9,6 +9,8 @@ use super::Params;
 pub(super) struct Router {
     /// All of them: what it says holds.
     tree: matchit::Router<usize>,
+    /// Which of them end in a wildcard, by their places.
+    wildcards: Vec<bool>,
     /// The cell of a first segment tells where its group is, and 0 that there is none.
     cells: Cells,
     groups: Vec<Group>,
@@ -53,6 +55,8 @@ impl Default for Cells {
 impl Router {
     pub(super) fn insert(&mut self, pattern: &str, place: usize) -> Result<(), InsertError> {
         self.tree.insert(pattern, place)?;
+        self.wildcards.resize(self.wildcards.len().max(place + 1), false);
+        self.wildcards[place] = pattern.rsplit('/').next().is_some_and(|last| last.starts_with("{*"));
         // A brace within the first segment may be escaped, or begin a parameter: either way the text is not what is asked for.
         let Some(first) = first_segment(pattern).filter(|first| !first.iter().any(|byte| b"{}".contains(byte))) else {
             self.any = true;
@@ -88,7 +92,7 @@ impl Router {
         }
         match first.zip(known).and_then(|(first, known)| self.only(path, first, known)) {
             Some(pattern) => Some((pattern.place, Params::of_pattern(pattern, path))),
-            None => Some((*self.tree.at(path).ok()?.value, Params::of_tree(&self.tree, path))),
+            None => Some((*self.tree.at(path).ok()?.value, Params::of_tree(&self.tree, &self.wildcards, path))),
         }
     }
 
@@ -125,8 +129,8 @@ impl Pattern {
         rest.is_empty()
     }
 
-    /// The parameters in a path that matches, by name.
-    pub(super) fn params<'a>(&'a self, path: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+    /// The parameters in a path that matches: name, value, and whether it is all that follows.
+    pub(super) fn params<'a>(&'a self, path: &'a str) -> impl Iterator<Item = (&'a str, &'a str, bool)> {
         let mut rest = path.split_at(1 + first_segment(path).map_or(0, <[u8]>::len)).1;
         self.segments.iter().filter_map(move |segment| {
             let from = rest.get(1..)?;
@@ -134,8 +138,8 @@ impl Pattern {
             rest = tail;
             match segment {
                 Segment::Text(_) => None,
-                Segment::Param(name) => Some((&**name, value)),
-                Segment::Rest(name) => Some((&**name, from)),
+                Segment::Param(name) => Some((&**name, value, false)),
+                Segment::Rest(name) => Some((&**name, from, true)),
             }
         })
     }

@@ -52,6 +52,7 @@ pub struct Rule {
     pub(super) key: Arc<dyn KeyExtractor>,
     pub(super) shared: bool,
     pub(super) cookies_ignored: bool,
+    pub(super) path_as_text: bool,
     pub(super) namespaces: Vec<String>,
     pub(super) namespaces_by: Vec<Arc<NamespacesBy>>,
     pub(super) clears: Clears,
@@ -178,6 +179,7 @@ impl Rule {
             key: Arc::new(RouteAndQuery),
             shared: false,
             cookies_ignored: false,
+            path_as_text: false,
             namespaces: Vec::new(),
             namespaces_by: Vec::new(),
             clears: Clears::Own,
@@ -282,6 +284,27 @@ impl Rule {
     #[must_use]
     pub fn ignore_cookies(mut self) -> Self {
         self.cookies_ignored = true;
+        self
+    }
+
+    /// States that handlers take the parameters of the route as text: dot segments, encoded slashes and backslashes in them mean nothing.
+    /// **Not for a route whose handler opens files by its path, or forwards it.** Defaults to no.
+    ///
+    /// Without it a request bypasses the cache ([`Bypass::AmbiguousPath`](crate::Bypass::AmbiguousPath)) if a wildcard such as `{*path}`
+    /// holds a dot segment, an encoded slash (`%2F`), or a backslash, encoded or not; or if another parameter holds a dot segment. Dots may be
+    /// encoded, and path parameters (`..;x`) may follow them. `/static/..%2Faccount` has the pattern `/static/{*path}`, and a handler that
+    /// resolves it answers for `/account`.
+    ///
+    /// ```
+    /// use tower_response_cache::{Rule, Rules};
+    ///
+    /// // Keys of objects, which may hold anything.
+    /// let rules = Rules::new().route("/objects/{*key}", Rule::http().path_as_text());
+    /// # drop(rules);
+    /// ```
+    #[must_use]
+    pub fn path_as_text(mut self) -> Self {
+        self.path_as_text = true;
         self
     }
 

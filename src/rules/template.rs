@@ -71,13 +71,12 @@ impl Template {
         self.pieces.iter().all(|piece| matches!(piece, Piece::Text(_))).then_some(&*self.source)
     }
 
-    /// The names that a request may mean: one, or two where it says twice who is asking, and nobody knows which of them the handler
-    /// believes.
+    /// The names that a write may mean: one, or several where it says more than once who is asking, or in a spelling that not every handler
+    /// takes.
     pub(super) fn render(&self, request: &RequestView<'_>, identity: Option<&Identity>) -> impl Iterator<Item = Namespace> {
         let names_one = self.pieces.iter().any(|piece| matches!(piece, Piece::Identity));
-        let [first, last] = identity.filter(|_| names_one).map_or([None; 2], |identity| identity.either(request));
-        let last = (last != first).then_some(last);
-        [Some(first), last].into_iter().flatten().map(|who| Namespace::rendered(self.written(request, || who)))
+        let all = identity.filter(|_| names_one).map_or_else(|| vec![None], |identity| identity.candidates(request));
+        all.into_iter().map(|who| Namespace::rendered(self.written(request, || who)))
     }
 
     /// The name for a request that is stored.

@@ -233,11 +233,13 @@ pub trait Store: Clone + fmt::Debug + Send + Sync + 'static {
         Stats::of(&self.context().counters, self.usage())
     }
 
-    /// What a token, or another secret, is called in keys and in the `{identity}` of a template: a keyed hash.
+    /// The name of a token, or of another secret, in the `{identity}` of a template: a keyed hash. Spellings that a handler may take for the
+    /// same secret have one name: with white space or double quotes around it, and percent-encoded.
     ///
-    /// So that a job can clear what belongs to a token: `Namespace::of(["auth", "user", &store.identity(token)])`.
+    /// A job invalidates what belongs to a token, as clients send it, by
+    /// `Namespace::of(["auth", "user", &store.identity(token)])`.
     fn identity(&self, secret: impl AsRef<[u8]>) -> String {
-        self.context().secret.identity(secret.as_ref()).to_string()
+        self.context().secret.name(secret.as_ref()).to_string()
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::key;
+
 /// The key under which tokens, cookies and other secrets are hashed before they enter a cache key or a namespace.
 ///
 /// Random unless given. Processes that share a store must share it, or they will not find each other's entries
@@ -33,6 +35,14 @@ impl Secret {
         let mut key = [0; 32];
         getrandom::fill(&mut key).expect("the operating system gives random bytes");
         Self(key)
+    }
+
+    /// What a secret is called in namespaces: the same for every spelling of it. Percent-encoded or not, in double quotes or not, and with
+    /// white space around it or not, a handler may take it for the same.
+    pub(crate) fn name(&self, secret: &[u8]) -> IdentityHash {
+        let secret = secret.trim_ascii();
+        let quoted = secret.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
+        self.identity(&key::decoded(quoted.unwrap_or(secret)))
     }
 
     /// The first 128 bits of a keyed BLAKE3.
