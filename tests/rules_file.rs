@@ -20,8 +20,8 @@ const SPAN: &str = "one is written \"250ms\", \"60s\", \"5m\", \"1h30m\" or \"2d
 const OPTIONS: &str = "expected one of `path`, `ttl`, `http`, `uncached`, `default_ttl`, `heuristics`, `targeted`, \
     `stale_if_unreachable`, `keep_for_validation`, `statuses`, `stale_while_revalidate`, `stale_if_error`, `early_refresh`, \
     `jitter`, `soft_timeout`, `fill_across_processes`, `max_body`, `etag`, `normalise`, `cache_groups`, `key`, `identity`, \
-    `ignore_credentials`, `ignore_cookies`, `namespaces`, `invalidates`, `invalidates_on`, `invalidates_nothing`, `invalidates_softly`, \
-    `spare_client_errors`, `spare_errors`, `hold`, `on_fence_error`";
+    `ignore_credentials`, `ignore_cookies`, `path_as_text`, `namespaces`, `invalidates`, `invalidates_on`, `invalidates_nothing`, \
+    `invalidates_softly`, `spare_client_errors`, `spare_errors`, `hold`, `on_fence_error`";
 
 const EVERY_OPTION: &str = r#"
 [[route]]
@@ -36,6 +36,7 @@ max_body = "1MiB"
 identity = { by = "cookie:session", required = true }
 ignore_credentials = false
 ignore_cookies = false
+path_as_text = true
 namespaces = ["t", "t:{table}", "of:{identity}"]
 invalidates = ["t:{table}"]
 invalidates_on = { DELETE = ["t"], PURGE = ["t"] }
