@@ -1,8 +1,11 @@
 //! Real servers that are a cluster, on the loopback interface.
 
+use std::net::{IpAddr, SocketAddr};
+
 use ::redis::Value;
 
 use super::{
+    Forwarder,
     server::{Options, Server, free_port},
     until,
 };
@@ -10,6 +13,8 @@ use super::{
 /// A running cluster; dropping this kills its servers.
 pub struct Cluster {
     servers: Vec<Server>,
+    /// The forwarders before the ports of the bus, in the order of the servers.
+    buses: Vec<Forwarder>,
     masters: usize,
 }
 
@@ -19,14 +24,18 @@ const SLOTS: usize = 16_384;
 impl Cluster {
     /// So many masters, each with so many replicas. All know all, every slot is served, and replicas are linked, when this returns.
     pub async fn start(masters: usize, replicas: usize) -> Self {
-        let mut servers = Vec::new();
-        let mut buses = Vec::new();
-        for _ in 0..masters * (1 + replicas) {
-            let (server, bus) = alone().await;
+        Self::start_with(masters, replicas, &[]).await
+    }
+
+    /// The same, each server with these lines in its configuration.
+    pub async fn start_with(masters: usize, replicas: usize, lines: &[&str]) -> Self {
+        let (mut servers, mut buses) = (Vec::new(), Vec::new());
+        for index in 0..masters * (1 + replicas) {
+            let (server, bus) = alone(index, lines).await;
             servers.push(server);
             buses.push(bus);
         }
-        let (first, bus) = (servers[0].port().to_string(), buses[0].to_string());
+        let (first, bus) = (servers[0].port().to_string(), buses[0].addr().port().to_string());
         for server in &servers[1..] {
             server.command(&["CLUSTER", "MEET", "127.0.0.1", &first, &bus]).await;
         }
@@ -34,7 +43,7 @@ impl Cluster {
             let (from, to) = (index * SLOTS / masters, (index + 1) * SLOTS / masters - 1);
             server.command(&["CLUSTER", "ADDSLOTSRANGE", &from.to_string(), &to.to_string()]).await;
         }
-        let cluster = Self { servers, masters };
+        let cluster = Self { servers, buses, masters };
         let count = cluster.servers.len();
         cluster.all("all know all", async |server| server.cluster_says(&format!("cluster_known_nodes:{count}\r")).await).await;
         for (index, server) in cluster.servers[masters..].iter().enumerate() {
@@ -51,10 +60,11 @@ impl Cluster {
 
     /// One server more, a master without slots. All know it when this returns.
     pub async fn joins(&mut self) {
-        let (server, bus) = alone().await;
-        let (port, bus) = (server.port().to_string(), bus.to_string());
+        let (server, forwarder) = alone(self.servers.len(), &[]).await;
+        let (port, bus) = (server.port().to_string(), forwarder.addr().port().to_string());
         self.servers[0].command(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]).await;
         self.servers.push(server);
+        self.buses.push(forwarder);
         let count = self.servers.len();
         self.all("all know all", async |server| server.cluster_says(&format!("cluster_known_nodes:{count}\r")).await).await;
         self.all("every slot is served", async |server| server.cluster_says("cluster_state:ok").await).await;
@@ -86,6 +96,37 @@ impl Cluster {
         })
         .await;
         &self.servers[found.expect("just found")]
+    }
+
+    /// Cuts the bus of a server in both directions: clients still reach it, and the rest of the cluster does not.
+    pub fn isolates(&self, index: usize) {
+        for (at, bus) in self.buses.iter().enumerate() {
+            match at == index {
+                true => {
+                    bus.refuse(true);
+                    bus.cut();
+                }
+                false => bus.shuts_out(Some(source(index))),
+            }
+        }
+    }
+
+    /// Ends that.
+    pub fn heals(&self, index: usize) {
+        self.buses[index].refuse(false);
+        self.buses.iter().for_each(|bus| bus.shuts_out(None));
+    }
+
+    /// Waits until all servers but this one say that a slot has another master.
+    pub async fn have_replaced(&self, index: usize, slot: u16) {
+        let port = self.servers[index].port();
+        for (_, server) in self.servers.iter().enumerate().filter(|(at, _)| *at != index) {
+            until("all the others know the new master", async || {
+                let Ok(Value::Array(ranges)) = server.try_command(&["CLUSTER", "SLOTS"]).await else { return false };
+                ranges.iter().any(|range| master_in(range, slot).is_some_and(|new| new != port))
+            })
+            .await;
+        }
     }
 
     /// Kills one of the first masters, and waits until a replica has its slots.
@@ -144,16 +185,27 @@ impl Cluster {
     }
 }
 
-/// A server that is to be in a cluster, and the port of its bus.
-async fn alone() -> (Server, u16) {
+/// A server that is to be in a cluster, and the forwarder before its bus. It has a source address of its own on the bus of others.
+async fn alone(index: usize, lines: &[&str]) -> (Server, Forwarder) {
     let bus = free_port();
+    let forwarder = Forwarder::start(SocketAddr::from(([127, 0, 0, 1], bus)));
     let options = Options::default()
         .line("cluster-enabled yes")
         .line(format!("cluster-port {bus}"))
+        .line(format!("cluster-announce-bus-port {}", forwarder.addr().port()))
+        .line("cluster-announce-ip 127.0.0.1")
+        .line(format!("bind-source-addr {}", source(index)))
+        // Another source address than 127.0.0.1 is a stranger otherwise.
+        .line("protected-mode no")
         .line("cluster-node-timeout 1500")
         .line("cluster-replica-validity-factor 0")
         .line("cluster-require-full-coverage no");
-    (options.start().await, bus)
+    let options = lines.iter().fold(options, |options, line| options.line(*line));
+    (options.start().await, forwarder)
+}
+
+fn source(index: usize) -> IpAddr {
+    IpAddr::from([127, 0, 1, index as u8 + 1])
 }
 
 impl Server {

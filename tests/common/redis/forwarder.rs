@@ -1,7 +1,7 @@
 //! A TCP forwarder between a process and Redis, with faults.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::SeqCst},
@@ -36,10 +36,13 @@ struct State {
     down: Fault,
     cuts: u64,
     deaf_to: Option<&'static [u8]>,
+    shuts_out: Option<IpAddr>,
+    holds: Option<&'static [u8]>,
 }
 
 #[derive(Default)]
 struct Counts {
+    held: AtomicU64,
     connections: AtomicU64,
     open: AtomicU64,
     up: AtomicU64,
@@ -57,8 +60,16 @@ pub struct Forwarder {
 impl Forwarder {
     /// Listens on a free port of the loopback interface and forwards to `target`.
     pub fn start(target: SocketAddr) -> Self {
-        let (state, seen) =
-            watch::channel(State { target, refuse: false, up: Fault::Pass, down: Fault::Pass, cuts: 0, deaf_to: None });
+        let (state, seen) = watch::channel(State {
+            target,
+            refuse: false,
+            up: Fault::Pass,
+            down: Fault::Pass,
+            cuts: 0,
+            deaf_to: None,
+            shuts_out: None,
+            holds: None,
+        });
         let counts = Arc::new(Counts::default());
         let (ready, started) = mpsc::channel();
         let thread = thread::spawn({
@@ -98,6 +109,21 @@ impl Forwarder {
     /// Whoever asks this from now on is on a connection by which nothing arrives any more, though it stays open.
     pub fn is_deaf_to(&self, what: Option<&'static [u8]>) {
         self.change(|state| state.deaf_to = what);
+    }
+
+    /// Holds back the first request that contains these bytes, and all that follow on its connection, until this is called with `None`.
+    pub fn holds(&self, what: Option<&'static [u8]>) {
+        self.change(|state| state.holds = what);
+    }
+
+    /// How many connections are or were held back.
+    pub fn held(&self) -> u64 {
+        self.counts.held.load(SeqCst)
+    }
+
+    /// Closes the connections of clients at this address, and takes no new ones from there.
+    pub fn shuts_out(&self, client: Option<IpAddr>) {
+        self.change(|state| state.shuts_out = client);
     }
 
     /// Closes every connection that is open now.
@@ -153,7 +179,9 @@ async fn accept(socket: TcpListener, mut state: watch::Receiver<State>, counts: 
             },
         };
         counts.connections.fetch_add(1, SeqCst);
-        if !state.borrow().refuse {
+        let from = client.peer_addr().ok().map(|from| from.ip());
+        let State { refuse, shuts_out, .. } = *state.borrow();
+        if !refuse && (shuts_out.is_none() || shuts_out != from) {
             tokio::spawn(forward(client, state.clone(), counts.clone()));
         }
     }
@@ -162,14 +190,15 @@ async fn accept(socket: TcpListener, mut state: watch::Receiver<State>, counts: 
 /// Forwards one connection until either side ends or it is cut.
 async fn forward(client: TcpStream, mut state: watch::Receiver<State>, counts: Arc<Counts>) {
     let State { target, cuts, .. } = *state.borrow();
+    let from = client.peer_addr().ok().map(|from| from.ip());
     counts.open.fetch_add(1, SeqCst);
     if let Ok(server) = TcpStream::connect(target).await {
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
         let ((client_read, client_write), (server_read, server_write)) = (client.into_split(), server.into_split());
         tokio::select! {
-            () = carry(client_read, server_write, state.clone(), |state| state.up, &counts.up) => {}
-            () = carry(server_read, client_write, state.clone(), |state| state.down, &counts.down) => {}
-            _ = state.wait_for(|state| state.cuts != cuts) => {}
+            () = carry(client_read, server_write, state.clone(), |state| state.up, &counts.up, Some(&counts.held)) => {}
+            () = carry(server_read, client_write, state.clone(), |state| state.down, &counts.down, None) => {}
+            _ = state.wait_for(|state| state.cuts != cuts || (state.shuts_out.is_some() && state.shuts_out == from)) => {}
         }
     }
     counts.open.fetch_sub(1, SeqCst);
@@ -182,13 +211,23 @@ async fn carry(
     mut state: watch::Receiver<State>,
     fault: fn(&State) -> Fault,
     count: &AtomicU64,
+    held: Option<&AtomicU64>,
 ) {
     let mut chunk = vec![0; 16 << 10];
     while let Ok(length @ 1..) = from.read(&mut chunk).await {
         count.fetch_add(length as u64, SeqCst);
-        let State { deaf_to, .. } = *state.borrow();
-        if deaf_to.is_some_and(|what| chunk[..length].windows(what.len()).any(|window| window == what)) {
+        let State { deaf_to, holds, .. } = *state.borrow();
+        let is_in = |what: &[u8]| chunk[..length].windows(what.len()).any(|window| window == what);
+        if deaf_to.is_some_and(is_in) {
             return std::future::pending().await;
+        }
+        // Only the first one.
+        if let Some(held) = held
+            && holds.is_some_and(is_in)
+            && held.fetch_add(1, SeqCst) == 0
+            && state.wait_for(|state| state.holds.is_none()).await.is_err()
+        {
+            return;
         }
         let now = fault(&state.borrow());
         if let Fault::Delay(late) = now {

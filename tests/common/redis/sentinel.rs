@@ -26,11 +26,26 @@ impl Sentinel {
 
     /// A sentinel that knows the master and its replica when this returns, and needs no other to depose it.
     pub async fn start(master: &Server) -> Self {
+        let sentinel = Self::spawn(master, 1);
+        sentinel.knows_all(0).await;
+        sentinel
+    }
+
+    /// Three sentinels that know the master, its replica and each other when this returns; two of them depose it.
+    pub async fn three(master: &Server) -> [Self; 3] {
+        let sentinels = [(); 3].map(|()| Self::spawn(master, 2));
+        for sentinel in &sentinels {
+            sentinel.knows_all(2).await;
+        }
+        sentinels
+    }
+
+    fn spawn(master: &Server, quorum: usize) -> Self {
         let (dir, port) = (tempfile::tempdir().expect("a temporary directory"), free_port());
         let file = dir.path().join("sentinel.conf");
         let name = Self::SERVICE;
         let text = format!(
-            "bind 127.0.0.1\nport {port}\ndir \"{}\"\nsentinel monitor {name} 127.0.0.1 {} 1\n\
+            "bind 127.0.0.1\nport {port}\ndir \"{}\"\nsentinel monitor {name} 127.0.0.1 {} {quorum}\n\
              sentinel down-after-milliseconds {name} 500\nsentinel failover-timeout {name} 5000\n",
             dir.path().display(),
             master.port(),
@@ -38,12 +53,30 @@ impl Sentinel {
         fs::write(&file, text).expect("a configuration file");
         let child =
             Command::new("redis-server").arg(file).arg("--sentinel").stdout(Stdio::null()).spawn().expect("redis-server");
-        let sentinel = Self { child, port, _dir: dir };
-        until("the sentinel knows the replica", async || {
-            matches!(sentinel.ask(&["SENTINEL", "REPLICAS", name]).await, Some(Value::Array(replicas)) if !replicas.is_empty())
+        Self { child, port, _dir: dir }
+    }
+
+    async fn knows_all(&self, others: usize) {
+        let count = async |what| match self.ask(&["SENTINEL", what, Self::SERVICE]).await {
+            Some(Value::Array(known)) => known.len(),
+            _ => 0,
+        };
+        until("the sentinel knows the replica and the others", async || {
+            count("REPLICAS").await > 0 && count("SENTINELS").await >= others
         })
         .await;
-        sentinel
+    }
+
+    /// Replaces the master by its replica, although it is well.
+    pub async fn fail_over(&self) {
+        until("the sentinel agrees to fail over", async || {
+            matches!(self.ask(&["SENTINEL", "FAILOVER", Self::SERVICE]).await, Some(Value::Okay))
+        })
+        .await;
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     pub fn url(&self) -> String {
