@@ -3,10 +3,7 @@
 use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use bb8_redis::bb8::Pool;
-use redis::{
-    Client, RedisConnectionInfo, TlsCertificates,
-    sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType},
-};
+use redis::{Client, RedisConnectionInfo, TlsCertificates};
 use tokio::sync::Notify;
 
 use super::{
@@ -19,6 +16,8 @@ use super::{
     node::Node,
     nodes::Nodes,
     read::Reads,
+    recent::Recent,
+    sentinel::Sentinels,
 };
 use crate::{
     clock::{Clock, nanos},
@@ -148,9 +147,10 @@ impl RedisBuilder {
         Self::at(Place::Cluster(urls.into_iter().map(Into::into).collect()))
     }
 
-    /// At the master of a service that the sentinels at these URLs name: all are asked at once, and the first that answers is believed.
-    /// `master` says how to sign in there; for the same as no sign-in, `RedisConnectionInfo::default()`. The master is spoken to without
-    /// TLS.
+    /// At the master of a service that the sentinels at these URLs name. All are asked, at first and then every 100 ms, and the one with
+    /// the newest configuration is believed: a master that it does not name any more is left, although it answers. `master` says how to
+    /// sign in there; without a sign-in, `RedisConnectionInfo::default()`. The master is spoken to without TLS. A user of the sentinels
+    /// needs the commands `SENTINEL GET-MASTER-ADDR-BY-NAME` and `SENTINEL MASTER`.
     pub fn sentinel<I>(urls: I, service: &str, master: RedisConnectionInfo) -> Self
     where
         I: IntoIterator,
@@ -185,8 +185,9 @@ impl RedisBuilder {
         self
     }
 
-    /// How often masters are asked for a sign of life under [`Coherence::Leased`], from 5 milliseconds to 10 seconds. Defaults to 50
-    /// milliseconds.
+    /// How often masters are sent a heartbeat under [`Coherence::Leased`], from 5 milliseconds to 10 seconds. Defaults to 50 milliseconds.
+    ///
+    /// The heartbeat is `PEXPIREAT` of a key that does not exist: only a server that would accept an invalidation extends the lease.
     pub fn heartbeat(mut self, every: Duration) -> Self {
         self.heartbeat = every;
         self
@@ -199,7 +200,7 @@ impl RedisBuilder {
         self
     }
 
-    /// How long a request waits for Redis, each time it asks. Defaults to 50 milliseconds.
+    /// How long a request waits for Redis, each time it asks, the redirections of a cluster included. Defaults to 50 milliseconds.
     pub fn budget(mut self, budget: Duration) -> Self {
         self.budget = budget;
         self
@@ -344,6 +345,7 @@ impl RedisBuilder {
         let near = memory.build();
         let lease = Arc::new(Lease::default());
         let trust = self.failover == Failover::Trust;
+        let names = Names::new(&self.prefix);
         let (tell, found) = tokio::sync::mpsc::unbounded_channel();
         let nodes = match source {
             Sources::One(manager, pool) => Nodes::One(Arc::new(match pool {
@@ -353,14 +355,16 @@ impl RedisBuilder {
                     Node::with_pool(String::new(), manager, pool, connections)
                 }
             })),
-            Sources::Cluster(seeds) => Nodes::cluster(seeds, trust, self.connections, tell, lease.clone(), near.clone()),
+            Sources::Cluster(seeds) => {
+                Nodes::cluster(seeds, trust, self.connections, tell, lease.clone(), near.clone(), names.check(None))
+            }
         };
         let (deliveries, jobs) = Deliveries::new(near.context().counters.waiting.clone());
         let core = Arc::new(Core {
             near,
             keeps: self.memory.is_some(),
             nodes,
-            names: Names::new(&self.prefix),
+            names,
             codec: self.codec.clone(),
             coherence: self.coherence,
             memory_ttl: match self.coherence {
@@ -376,6 +380,7 @@ impl RedisBuilder {
             known: Known::new(),
             reads: Reads::default(),
             deliveries,
+            recent: Recent::default(),
             reconnected: Notify::new(),
             stop: Stop::default(),
             warned: std::sync::atomic::AtomicBool::new(false),
@@ -406,13 +411,8 @@ impl RedisBuilder {
                 Err(RedisConnectError::settled("sentinels need the URL of at least one".into()))
             }
             Place::Sentinel { urls, service, master } => {
-                let master = SentinelNodeConnectionInfo::default().set_redis_connection_info(master.clone());
-                let client = |url: &String| {
-                    let url = vec![url.as_str()];
-                    SentinelClient::build(url, service, Some(master.clone()), SentinelServerType::Master)
-                        .map(tokio::sync::Mutex::new)
-                };
-                one(Source::Sentinel(urls.iter().map(client).collect::<Result<_, _>>()?))
+                let clients = urls.iter().map(|url| connect::client(url, None)).collect::<Result<_, _>>()?;
+                one(Source::Sentinel(Arc::new(Sentinels::new(clients, service, master.clone()))))
             }
         }
     }

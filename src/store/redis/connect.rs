@@ -11,10 +11,9 @@ use std::{
 };
 
 use bb8_redis::bb8::ManageConnection;
-use futures_util::future::select_ok;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo, Pipeline, ProtocolVersion, RedisConnectionInfo,
-    RedisError, TlsCertificates, Value, aio::MultiplexedConnection, sentinel::SentinelClient,
+    RedisError, TlsCertificates, Value, aio::MultiplexedConnection,
 };
 #[cfg(unix)]
 use tokio::net::UnixStream;
@@ -27,6 +26,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::{
     builder::Failover,
     line::{Answer, Line},
+    sentinel::Sentinels,
     time::Reading,
 };
 use crate::clock::{Clock, Nanos};
@@ -39,25 +39,17 @@ pub(super) const CONNECTING: Duration = Duration::from_secs(1);
 pub(super) enum Source {
     /// At an address.
     At(Box<Client>),
-    /// Where the sentinels say, each of which is asked by a client of its own.
-    Sentinel(Arc<[tokio::sync::Mutex<SentinelClient>]>),
+    /// Where the sentinels say.
+    Sentinel(Arc<Sentinels>),
 }
 
 impl Source {
     async fn client(&self) -> Result<Client, RedisError> {
         match self {
             Self::At(client) => Ok((**client).clone()),
-            Self::Sentinel(sentinels) => {
-                // The first that names a master which says that it is one: to wait for the others would be to wait for one that hangs.
-                let ask = |sentinel| Box::pin(name_of_master(sentinel));
-                prepared(select_ok(sentinels.iter().map(ask)).await?.0)
-            }
+            Self::Sentinel(sentinels) => prepared(sentinels.client().await?),
         }
     }
-}
-
-async fn name_of_master(sentinel: &tokio::sync::Mutex<SentinelClient>) -> Result<Client, RedisError> {
-    sentinel.lock().await.async_get_client().await
 }
 
 impl fmt::Debug for Source {
@@ -109,6 +101,8 @@ pub(super) fn at(client: &Client, host: &str, port: u16) -> Result<Client, Redis
 #[derive(Clone)]
 pub struct RedisConnection {
     link: Link,
+    /// Where the server is: `host:port`, or a path.
+    pub(super) address: Arc<str>,
     /// The server, as it was when the connection was made.
     pub(super) server: u128,
     broken: Arc<AtomicBool>,
@@ -298,6 +292,7 @@ impl RedisManager {
     ) -> Result<(RedisConnection, Server), RedisConnectError> {
         let opening = async {
             let client = self.source.client().await?;
+            let address: Arc<str> = client.get_connection_info().addr().to_string().into();
             let line = if pushes.is_none() { Link::line(&client).await? } else { None };
             let mut link = match line {
                 Some(line) => Link::Line(line),
@@ -308,12 +303,12 @@ impl RedisManager {
                 }
             };
             let server = Server::ask(&mut link).await?;
-            Ok::<_, RedisConnectError>((link, server))
+            Ok::<_, RedisConnectError>((link, address, server))
         };
         let late = || RedisConnectError::from(format!("no answer within {CONNECTING:?}"));
-        let (link, server) = tokio::time::timeout(CONNECTING, opening).await.map_err(|_| late())??;
+        let (link, address, server) = tokio::time::timeout(CONNECTING, opening).await.map_err(|_| late())??;
         let id = if self.trust { 0 } else { server.id };
-        Ok((RedisConnection { link, server: id, broken: Arc::default(), silent: Arc::default() }, server))
+        Ok((RedisConnection { link, address, server: id, broken: Arc::default(), silent: Arc::default() }, server))
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use redis::{AsyncConnectionConfig, PushInfo, PushKind, Value};
+use redis::{AsyncConnectionConfig, PushInfo, PushKind, ServerErrorKind, Value};
 use tokio::{
     runtime,
     sync::{Notify, mpsc},
@@ -23,9 +23,10 @@ use tokio::{
 use super::{
     Coherence, Core,
     breaker::PROBES,
-    connect::{RedisConnection, Server},
+    connect::{RedisConnection, Server, Source},
     deliver::{self, Job},
-    node::Node,
+    fault::Fault,
+    node::{self, Node},
 };
 use crate::{
     clock::{Nanos, follow_the_wall, monotonic, nanos},
@@ -34,6 +35,9 @@ use crate::{
 
 /// How often a master is asked whether it is still the one it was.
 const SAME: Duration = Duration::from_millis(500);
+
+/// How often pushes are asked for that were refused.
+const REFUSED: Duration = Duration::from_secs(1);
 
 /// How often it is asked for a sign of life where no lease depends on it.
 const IDLE: Duration = Duration::from_millis(250);
@@ -76,6 +80,7 @@ pub(super) fn start(
         if let Some(node) = core.nodes.one() {
             core.lease.is_of([node.address.as_str()].into_iter(), || ());
             tokio::spawn(tend(core.clone(), node.clone()));
+            follow_sentinels(&core, node);
         } else {
             tokio::spawn(seek(core.clone()));
         }
@@ -85,6 +90,7 @@ pub(super) fn start(
                 tokio::select! {
                     () = core.stop.wait() => return,
                     Some(node) = found.recv() => drop(tokio::spawn(tend(core.clone(), node))),
+                    () = core.nodes.have_changed() => core.invalidates_again(),
                 }
             }
         };
@@ -112,16 +118,34 @@ async fn seek(core: Arc<Core>) {
     }
 }
 
+/// Leaves a master as soon as the sentinels name another: it would go on as a master for seconds.
+fn follow_sentinels(core: &Arc<Core>, node: &Arc<Node>) {
+    let Source::Sentinel(sentinels) = &node.manager.source else { return };
+    for which in 0..sentinels.count() {
+        let (core, node, sentinels) = (core.clone(), node.clone(), sentinels.clone());
+        tokio::spawn(async move {
+            let is_at = |address: &str| {
+                if node.leaves_all_but(address) {
+                    tracing::info!(address, "the sentinels name another master");
+                    core.lease.ends(&node.address);
+                }
+            };
+            sentinels.follow(which, is_at).await;
+        });
+    }
+}
+
 /// Keeps a connection to a master that hears its pushes, for as long as it is one.
 async fn tend(core: Arc<Core>, node: Arc<Node>) {
-    let mut told = false;
+    let (mut told, mut before) = (false, None);
     while !node.is_gone() {
         let config = AsyncConnectionConfig::new().set_push_sender(hearing(&core, &node));
         match node.manager.open(Some(config)).await {
             Ok((connection, server)) => {
                 core.greets(&server);
                 told = false;
-                attend(&core, &node, connection, server).await;
+                let changed = before.replace(server.id).is_some_and(|before| before != server.id);
+                Attending { core: &core, node: &node, connection, server, changed }.attend().await;
                 core.lease.ends(&node.address);
                 node.is_controlled_by(None);
             }
@@ -166,63 +190,190 @@ fn hearing(
     }
 }
 
-/// Asks a master for a sign of life, time and again, until there is none.
-async fn attend(core: &Arc<Core>, node: &Arc<Node>, mut connection: RedisConnection, server: Server) {
-    let leased = core.coherence == Coherence::Leased && tracks(core, &mut connection).await;
-    // In this order: tracking answered, every epoch stepped, and only then is anything trusted.
-    if leased {
-        core.steps_all();
-    }
-    let mut trusted = monotonic();
-    let extend = |until: Nanos| {
-        if leased {
-            core.lease.extends(&node.address, until.saturating_add(core.delta));
-        }
-    };
-    extend(trusted);
-    node.learns(&server);
-    node.is_controlled_by(Some(connection.clone()));
-    if node.breaker.is_open() {
-        probe(node).await;
-    }
-    core.reconnected.notify_waiters();
+/// A connection by which a master is attended to.
+struct Attending<'a> {
+    core: &'a Arc<Core>,
+    node: &'a Arc<Node>,
+    connection: RedisConnection,
+    server: Server,
+    /// It is another server than the one before.
+    changed: bool,
+}
 
-    let every = if leased { core.heartbeat } else { IDLE.max(core.heartbeat) };
-    let mut beats = interval(every);
-    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut same = monotonic();
-    while !node.is_gone() && !connection.is_broken() {
-        tokio::select! {
-            _ = beats.tick() => {}
-            () = node.breaker.opened.notified() => {}
-        }
-        follow_the_wall();
-        let sent = monotonic();
-        if !matches!(timeout(SILENCE, connection.one(&redis::cmd("PING"))).await, Ok(Ok(_))) {
-            break;
-        }
-        extend(trusted);
-        trusted = sent;
-        if node.breaker.is_open() {
-            probe(node).await;
-        }
-        if monotonic().saturating_sub(same) >= nanos(SAME) {
-            same = monotonic();
-            match timeout(SILENCE, connection.server()).await {
-                Ok(Ok(now)) if now.id == server.id && now.role == server.role => {
-                    core.greets(&now);
-                    node.learns(&now);
+/// Whether a master pushes what is invalidated.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pushes {
+    /// It does, and what was told is trusted up to this time.
+    Until(Nanos),
+    /// It refused to at this time.
+    Refused(Nanos),
+    /// No lease is wanted.
+    Unwanted,
+}
+
+/// What came of a heartbeat.
+enum Beat {
+    /// The server would accept an invalidation.
+    Well,
+    /// It would not, for now.
+    Refused,
+    /// It is not the master any more, or is cut off from the others.
+    Replaced,
+    Silent,
+}
+
+impl Attending<'_> {
+    /// Sends heartbeats until one is not answered, or the server is not the master any more.
+    async fn attend(mut self) {
+        if let Some(mut pushes) = self.begins_to_listen(true).await {
+            let mut slot = None;
+            // The lease begins with the first heartbeat, before anybody is told that the master is there.
+            if self.beats(&mut pushes, &mut slot).await {
+                self.node.learns(&self.server);
+                self.node.is_controlled_by(Some(self.connection.clone()));
+                if self.changed {
+                    self.core.invalidates_again();
                 }
-                _ => {
-                    tracing::info!(server = ?node.manager.source, "redis is another server than it was");
-                    node.breaks();
-                    break;
+                self.core.reconnected.notify_waiters();
+                self.keeps_beating(pushes, slot).await;
+            }
+        }
+        self.connection.breaks();
+        self.core.nodes.refresh().await;
+    }
+
+    async fn keeps_beating(&mut self, mut pushes: Pushes, mut slot: Option<u16>) {
+        let every = if pushes == Pushes::Unwanted { IDLE.max(self.core.heartbeat) } else { self.core.heartbeat };
+        let mut beats = interval(every);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut same = monotonic();
+        while !self.node.is_gone() && !self.connection.is_broken() {
+            tokio::select! {
+                _ = beats.tick() => {}
+                () = self.node.breaker.opened.notified() => {}
+            }
+            if !self.beats(&mut pushes, &mut slot).await {
+                return;
+            }
+            if monotonic().saturating_sub(same) >= nanos(SAME) {
+                same = monotonic();
+                match timeout(SILENCE, self.connection.server()).await {
+                    Ok(Ok(now)) if now.id == self.server.id && now.role == self.server.role => {
+                        self.core.greets(&now);
+                        self.node.learns(&now);
+                    }
+                    _ => {
+                        tracing::info!(server = ?self.node.manager.source, "redis is another server than it was");
+                        self.node.breaks();
+                        return;
+                    }
                 }
             }
         }
     }
-    connection.breaks();
-    core.nodes.refresh().await;
+
+    /// One heartbeat, and what follows from it. `false` if the connection is of no use any more.
+    async fn beats(&mut self, pushes: &mut Pushes, slot: &mut Option<u16>) -> bool {
+        follow_the_wall();
+        let sent = monotonic();
+        match self.beat(slot).await {
+            Beat::Well => {
+                if let Pushes::Until(trusted) = pushes
+                    && !self.connection.is_broken()
+                {
+                    self.core.lease.extends(&self.node.address, trusted.saturating_add(self.core.delta));
+                    *trusted = sent;
+                }
+                if self.node.breaker.is_open() {
+                    probe(self.node).await;
+                }
+            }
+            Beat::Refused => {}
+            Beat::Replaced => {
+                self.core.lease.ends(&self.node.address);
+                if self.core.nodes.one().is_some() {
+                    tracing::info!(server = ?self.node.manager.source, "redis is not the master any more");
+                    self.node.breaks();
+                    return false;
+                }
+                if !self.node.breaker.is_open() {
+                    tracing::info!(server = ?self.node.manager.source, "the node is not a master of the cluster any more");
+                }
+                self.node.breaker.open();
+                self.core.nodes.refresh().await;
+            }
+            Beat::Silent => return false,
+        }
+        match *pushes {
+            Pushes::Refused(at) if monotonic().saturating_sub(at) >= nanos(REFUSED) => {
+                match self.begins_to_listen(false).await {
+                    Some(now) => *pushes = now,
+                    None => return false,
+                }
+            }
+            _ => {}
+        }
+        true
+    }
+
+    /// Asks whether the server would accept an invalidation. In a cluster, of a slot of its own.
+    async fn beat(&mut self, slot: &mut Option<u16>) -> Beat {
+        let alone = self.core.nodes.one().is_some();
+        let mut refreshed = false;
+        loop {
+            *slot = self.core.nodes.slot_of(self.node, *slot);
+            if slot.is_none() && !alone {
+                return Beat::Replaced;
+            }
+            let command = node::check(&self.core.names.check(*slot));
+            let Ok(answer) = timeout(SILENCE, self.connection.one(&command)).await else { return Beat::Silent };
+            let error = match answer.map_err(Fault::from) {
+                Ok(_) => return Beat::Well,
+                Err(Fault::Said(error)) => error,
+                Err(_) => return Beat::Silent,
+            };
+            match error.kind() {
+                // The slot is its own, and on its way to another.
+                Some(ServerErrorKind::Ask) => return Beat::Well,
+                Some(ServerErrorKind::Moved) if !refreshed => {
+                    // Only this slot may have gone.
+                    refreshed = true;
+                    self.core.nodes.refresh().await;
+                }
+                Some(
+                    ServerErrorKind::Moved
+                    | ServerErrorKind::ReadOnly
+                    | ServerErrorKind::ClusterDown
+                    | ServerErrorKind::MasterDown,
+                ) => return Beat::Replaced,
+                _ => {
+                    tracing::debug!(%error, server = ?self.node.manager.source, "redis would not accept an invalidation");
+                    return Beat::Refused;
+                }
+            }
+        }
+    }
+
+    /// Asks for pushes, if they are wanted. Nothing if there is no answer: the connection is of no use then.
+    async fn begins_to_listen(&mut self, warns: bool) -> Option<Pushes> {
+        if self.core.coherence != Coherence::Leased {
+            return Some(Pushes::Unwanted);
+        }
+        match timeout(SILENCE, self.connection.one(&tracking(self.core))).await {
+            Ok(Ok(_)) => {
+                // In this order: tracking answered, every epoch stepped, and only then is anything trusted.
+                self.core.steps_all();
+                Some(Pushes::Until(monotonic()))
+            }
+            Ok(Err(error)) if !self.connection.is_broken() => {
+                if warns {
+                    tracing::warn!(%error, "redis does not push invalidations; each hit is validated instead");
+                }
+                Some(Pushes::Refused(monotonic()))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Closes the breaker if connections made anew are answered.
@@ -233,25 +384,29 @@ async fn probe(node: &Node) {
     }
 }
 
-async fn tracks(core: &Core, connection: &mut RedisConnection) -> bool {
+fn tracking(core: &Core) -> redis::Cmd {
     let mut command = redis::cmd("CLIENT");
     command.arg("TRACKING").arg("ON").arg("BCAST");
     for prefix in core.names.pushed() {
         command.arg("PREFIX").arg(prefix);
     }
-    command.arg("NOLOOP");
-    match timeout(SILENCE, connection.one(&command)).await {
-        Ok(Ok(_)) => true,
-        answer => {
-            tracing::warn!(?answer, "redis does not push invalidations; each hit is validated instead");
-            false
-        }
-    }
+    command.arg("NOLOOP").take()
 }
 
 impl Core {
     /// Steps every epoch: all entries belong to the root.
     fn steps_all(&self) {
         self.near.bump_hashes(Namespaces::root().hashes());
+    }
+
+    /// The server has changed, and the one before may have been replaced for a while: what it accepted meanwhile is lost.
+    fn invalidates_again(&self) {
+        let again = self.recent.again();
+        if !again.is_empty() {
+            tracing::info!(count = again.len(), "redis has another master; recent invalidations are delivered again");
+        }
+        for (names, kind) in again {
+            drop(self.deliveries.send(names, kind, None));
+        }
     }
 }

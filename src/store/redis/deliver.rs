@@ -346,6 +346,7 @@ impl Errand {
             if open.is_left_by_one() {
                 // What began after the write, and read the old generation before it was gone, is dead as well.
                 core.near.bump_hashes(open.names.hashes());
+                core.recent.delivered(&open.names, self.kind);
                 core.deliveries.is_done_with(&open.names);
                 for who in open.waiters().drain(..) {
                     let _ = who.send(());

@@ -13,8 +13,11 @@ mod names;
 mod node;
 mod nodes;
 mod read;
+mod recent;
 mod reclaim;
 mod scripts;
+mod sentinel;
+mod slots;
 mod time;
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
@@ -35,6 +38,7 @@ use self::{
     node::Via,
     nodes::Nodes,
     read::Reads,
+    recent::Recent,
 };
 use super::{
     Begun, Bump, Context, Entry, Fence, Life, Lock, Lookup, Memory, Put, Stamp, Store, StoreError, Usage, Wish, codec::Codec,
@@ -62,10 +66,17 @@ use crate::{
 /// was computed, and is served only while all of them are there and equal. To clear a namespace is to delete its generation: one
 /// command, whatever the number of entries, accepted also by a server that is full.
 ///
-/// **Limits.** A failover that loses the last write: entries from before are not served after it, unless you
-/// [trust](Failover::Trust) it. A process that still talks to a master which others have given up: bounded by Redis' own detection
-/// of that. A write whose clearing could not be delivered in time: see [`AfterHold`](crate::AfterHold). A fence that Redis evicts is
-/// none: strict wants `maxmemory-policy noeviction`. Every entry has a lifetime.
+/// **Limits.**
+///
+/// - A failover that loses the last write: entries from before are not served after it, unless you [trust](Failover::Trust) it.
+/// - A process that still talks to a replaced master, until it learns of the replacement. A heartbeat is a command that a replica
+///   refuses, and so does a master that is cut off from its cluster: neither extends a lease. Such a master takes about
+///   `cluster-node-timeout` to notice. Sentinels are asked every 100 ms, and take some seconds to hear of a planned failover. What was
+///   invalidated in the last minute is delivered again when the server changes.
+/// - A fence that is lost, because Redis evicts it (strict wants `maxmemory-policy noeviction`) or because of a failover during the
+///   write: one process may serve the result of that write, and another what was there before, until the write is answered. If its
+///   writer dies as well, until the entry expires. Every entry has a lifetime.
+/// - A write whose clearing could not be delivered in time: see [`AfterHold`](crate::AfterHold).
 ///
 /// **Redis away.** No request waits for longer than the [`budget`](RedisBuilder::budget), 50 ms unless set, and after three of them
 /// none does until a probe has been answered; they are served by the inner service as if nothing were stored. Clearings wait in a
@@ -119,6 +130,8 @@ struct Core {
     known: Known,
     reads: Reads,
     deliveries: Deliveries,
+    /// Invalidations that a server has accepted which may turn out to have been replaced by then.
+    recent: Recent,
     /// Told when a master is there again.
     reconnected: Notify,
     stop: Stop,

@@ -6,6 +6,7 @@
 //! PREFIX:1:e:{db_query:orders}:3f9a…      an entry, under the first of its namespaces
 //! PREFIX:1:l:{db_query:orders}:3f9a…      the lock of its fill
 //! PREFIX:1:seq                            the counter of creations
+//! PREFIX:1:b:{4711}                       a key that never exists, named by heartbeats
 //! ```
 //!
 //! The number is that of the format. Braces are the hash tags of a cluster: an entry and the generation of its first namespace
@@ -88,6 +89,17 @@ impl Names {
 
     pub(super) fn counter(&self) -> String {
         format!("{}seq", self.base)
+    }
+
+    /// The key that heartbeats name, in this slot if one is given. It never exists.
+    pub(super) fn check(&self, in_slot: Option<u16>) -> String {
+        match in_slot {
+            None => format!("{}b", self.base),
+            Some(wanted) => {
+                let tag = (0_u64..).map(|tag| tag.to_string()).find(|tag| slot(tag.as_bytes()) == wanted);
+                format!("{}b:{{{}}}", self.base, tag.unwrap_or_default())
+            }
+        }
     }
 
     /// What the keys begin with whose changes are pushed.

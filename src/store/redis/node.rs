@@ -54,6 +54,13 @@ pub(super) enum Via {
     Control,
 }
 
+/// A command that changes nothing, and that a server answers only if it would accept an invalidation: a replica says `READONLY`, or
+/// `MOVED` in a cluster, and a master that is cut off from its cluster says `CLUSTERDOWN`. A master that is being replaced on
+/// purpose holds it back together with all other writes. The key does not exist.
+pub(super) fn check(key: &str) -> Cmd {
+    redis::cmd("PEXPIREAT").arg(key).arg(1).take()
+}
+
 impl Node {
     pub(super) fn new(address: String, manager: RedisManager, connections: usize) -> Self {
         let pool = Pool::builder()
@@ -216,6 +223,20 @@ impl Node {
             let slot = slot.read().unwrap_or_else(PoisonError::into_inner);
             slot.iter().for_each(RedisConnection::breaks);
         }
+    }
+
+    /// Throws away the connections to servers at other addresses than this.
+    pub(super) fn leaves_all_but(&self, address: &str) -> bool {
+        let elsewhere = |connection: &RedisConnection| &*connection.address != address && !connection.is_broken();
+        let mut left = false;
+        for place in self.at_hand.iter().chain([&self.control]) {
+            let place = place.read().unwrap_or_else(PoisonError::into_inner);
+            for connection in place.iter().filter(|connection| elsewhere(connection)) {
+                connection.breaks();
+                left = true;
+            }
+        }
+        left
     }
 
     /// Whether a connection made anew is answered. It is thrown away: those of the pool are made by who needs them, and driven by

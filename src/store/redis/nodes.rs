@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use redis::{Client, Cmd, ServerErrorKind, Value};
+use redis::{Client, Cmd, Value};
 use tokio::sync::{Notify, mpsc};
 
 use super::{
@@ -19,6 +19,7 @@ use super::{
     fault::Fault,
     lease::Lease,
     node::{Node, Via},
+    slots::{Redirect, Slots, slots_by_first},
 };
 use crate::{namespace::Namespaces, store::Memory};
 
@@ -48,6 +49,10 @@ pub(super) struct Cluster {
     wanted: Notify,
     /// Where new masters are told, to be tended.
     found: mpsc::UnboundedSender<Arc<Node>>,
+    /// Notified when the set of masters has changed after it was first known.
+    changed: Notify,
+    /// The key of the command that a node answers only if it is part of the cluster.
+    check: String,
     all: Mutex<HashMap<String, Arc<Node>>>,
     lease: Arc<Lease>,
     /// Where epochs are stepped.
@@ -80,6 +85,7 @@ impl Nodes {
         found: mpsc::UnboundedSender<Arc<Node>>,
         lease: Arc<Lease>,
         near: Memory,
+        check: String,
     ) -> Self {
         Self::Cluster(Box::new(Cluster {
             seeds,
@@ -90,6 +96,8 @@ impl Nodes {
             untold: AtomicBool::new(false),
             wanted: Notify::new(),
             found,
+            changed: Notify::new(),
+            check,
             all: Mutex::default(),
             lease,
             near,
@@ -140,6 +148,22 @@ impl Nodes {
         }
     }
 
+    /// Waits until the set of masters changes: a replica may have been promoted that has not heard the last invalidations.
+    pub(super) async fn have_changed(&self) {
+        match self {
+            Self::One(_) => std::future::pending().await,
+            Self::Cluster(cluster) => cluster.changed.notified().await,
+        }
+    }
+
+    /// A slot of a master, the given one if that is still its own. `None` where there are no slots, or the master has none.
+    pub(super) fn slot_of(&self, node: &Arc<Node>, before: Option<u16>) -> Option<u16> {
+        match self {
+            Self::One(_) => None,
+            Self::Cluster(cluster) => cluster.table().slot_of(node, before),
+        }
+    }
+
     /// The masters may have changed.
     pub(super) async fn refresh(&self) {
         if let Self::Cluster(cluster) = self {
@@ -169,54 +193,79 @@ impl Cluster {
         self.table.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// All rounds, redirections and look-ups of the slots together take no longer than `limit`.
     async fn ask(&self, asks: Vec<Ask>, via: Via, limit: Duration) -> Vec<Answer> {
+        let deadline = Instant::now() + limit;
         if self.table().nodes.is_empty() && !self.untold.load(Ordering::Relaxed) {
-            self.refresh_within(limit).await;
+            self.refresh_until(deadline).await;
         }
         let mut answers: Vec<Option<Answer>> = asks.iter().map(|_| None).collect();
         let mut open: Vec<usize> = (0..asks.len()).collect();
         for _ in 0..MOVES {
-            let table = self.table();
-            let mut groups: HashMap<u16, Vec<usize>> = HashMap::new();
-            for index in open.drain(..) {
-                groups.entry(table.master_of(asks[index].slot)).or_default().push(index);
+            if left(deadline).is_zero() {
+                break;
             }
-            let sent = groups.into_iter().map(|(master, indices)| {
-                let node = table.nodes.get(usize::from(master)).cloned();
-                let commands = indices.iter().map(|index| asks[*index].command.clone()).collect::<Vec<_>>();
-                async move {
-                    let answers = match node {
-                        Some(node) => pipe(&node, commands, via, limit).await,
-                        None => commands.iter().map(|_| Err(Fault::Away)).collect(),
-                    };
-                    (indices, answers)
-                }
-            });
             let mut outdated = false;
-            for (indices, got) in join_all(sent).await {
-                for (index, answer) in indices.into_iter().zip(got) {
-                    let answer = match Redirect::of(&answer) {
-                        None => answer,
-                        Some(Redirect::Lost) => {
-                            (outdated, _) = (true, open.push(index));
-                            answer
-                        }
-                        Some(Redirect::To { address, asking }) => {
-                            outdated |= !asking;
-                            self.follow(&address, &asks[index].command, asking, limit).await
-                        }
+            for (indices, from, got) in self.send(&asks, std::mem::take(&mut open), via, deadline).await {
+                for (index, mut answer) in indices.into_iter().zip(got) {
+                    let redirect = Redirect::of(&answer, &from);
+                    if let Some(Redirect::To { address, asking }) = &redirect {
+                        outdated |= !asking;
+                        answer = self.follow(address, &asks[index].command, *asking, left(deadline)).await;
+                    }
+                    let lost = match redirect {
+                        None => false,
+                        Some(Redirect::Lost) => true,
+                        Some(Redirect::To { address, .. }) => Redirect::of(&answer, &address).is_some(),
                     };
+                    if lost {
+                        outdated = true;
+                        open.push(index);
+                    }
+                    if matches!(&answer, Err(fault) if fault.is_of_connection() || matches!(fault, Fault::Away)) {
+                        // Its slots may have another master by now.
+                        self.wanted.notify_one();
+                    }
                     answers[index] = Some(answer);
                 }
             }
             if outdated {
-                self.refresh_within(limit).await;
+                self.refresh_until(deadline).await;
             }
             if open.is_empty() {
                 break;
             }
         }
-        answers.into_iter().map(|answer| answer.unwrap_or(Err(Fault::Away))).collect()
+        answers.into_iter().map(|answer| answer.unwrap_or(Err(Fault::Late))).collect()
+    }
+
+    /// Sends these commands to the masters of their slots, all at once. For each master: the commands, its address, its answers.
+    async fn send(
+        &self,
+        asks: &[Ask],
+        which: Vec<usize>,
+        via: Via,
+        deadline: Instant,
+    ) -> Vec<(Vec<usize>, String, Vec<Answer>)> {
+        let table = self.table();
+        let mut groups: HashMap<u16, Vec<usize>> = HashMap::new();
+        for index in which {
+            groups.entry(table.master_of(asks[index].slot)).or_default().push(index);
+        }
+        let sent = groups.into_iter().map(|(master, indices)| {
+            let node = table.nodes.get(usize::from(master)).cloned();
+            let commands = indices.iter().map(|index| asks[*index].command.clone()).collect::<Vec<_>>();
+            async move {
+                match node {
+                    Some(node) => {
+                        let answers = pipe(&node, commands, via, left(deadline)).await;
+                        (indices, node.address.clone(), answers)
+                    }
+                    None => (indices, String::new(), commands.iter().map(|_| Err(Fault::Away)).collect()),
+                }
+            }
+        });
+        join_all(sent).await
     }
 
     /// Asks where the key has gone, or is going.
@@ -250,35 +299,35 @@ impl Cluster {
     }
 
     /// Asks which master has which slot, for no longer than that: to wait for all nodes that do not answer is for who asks behind the scenes.
-    async fn refresh_within(&self, limit: Duration) {
+    async fn refresh_until(&self, deadline: Instant) {
         let refresh: Pin<Box<dyn Future<Output = ()> + Send + '_>> = Box::pin(self.refresh());
-        if tokio::time::timeout(limit, refresh).await.is_err() {
+        if tokio::time::timeout(left(deadline), refresh).await.is_err() {
             self.wanted.notify_one();
         }
     }
 
-    /// Asks whoever answers which master has which slot.
+    /// Asks the nodes which master has which slot, until one tells that is part of the cluster.
     async fn refresh(&self) {
         let mut asked = self.asked.lock().await;
         if asked.is_some_and(|at| at.elapsed() < REFRESH) && !self.table().nodes.is_empty() {
             return;
         }
         *asked = Some(Instant::now());
-        let known = self.table().nodes.iter().map(|node| node.manager.clone()).collect::<Vec<_>>();
+        let mut known = self.table().nodes.clone();
+        if !known.is_empty() {
+            // Not always the same one, whose view may be an old one; those that are not well come last.
+            let first = fastrand::usize(..known.len());
+            known.rotate_left(first);
+            known.sort_by_key(|node| node.breaker.is_open());
+        }
+        let known = known.iter().map(|node| node.manager.clone());
         let seeds =
             self.seeds.iter().map(|client| RedisManager { source: Source::At(Box::new(client.clone())), trust: self.trust });
-        for manager in known.into_iter().chain(seeds) {
-            match slots_by(&manager).await {
-                Ok(ranges) => {
-                    self.untold.store(false, Ordering::Relaxed);
-                    return self.becomes(&ranges);
-                }
-                Err(error) => {
-                    tracing::debug!(%error, server = ?manager.source, "a node does not tell the slots of the cluster")
-                }
-            }
+        let ranges = slots_by_first(known.chain(seeds), &self.check).await;
+        self.untold.store(ranges.is_none(), Ordering::Relaxed);
+        if let Some(ranges) = ranges {
+            self.becomes(&ranges);
         }
-        self.untold.store(true, Ordering::Relaxed);
     }
 
     fn becomes(&self, ranges: &[Slots]) {
@@ -303,6 +352,10 @@ impl Cluster {
                 let _ = self.found.send(node.clone());
             }
         }
+        let is_new = |node: &Arc<Node>| !before.nodes.iter().any(|known| Arc::ptr_eq(known, node));
+        if !before.nodes.is_empty() && table.nodes.iter().any(is_new) {
+            self.changed.notify_one();
+        }
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         for node in &before.nodes {
             if !table.nodes.iter().any(|known| Arc::ptr_eq(known, node)) {
@@ -317,26 +370,18 @@ impl Table {
     fn master_of(&self, slot: u16) -> u16 {
         self.slots.get(usize::from(slot)).copied().unwrap_or(u16::MAX)
     }
-}
 
-enum Redirect {
-    /// To another node: for good, or for this command while its slot is on its way.
-    To { address: String, asking: bool },
-    /// To whoever has the slot now.
-    Lost,
-}
-
-impl Redirect {
-    fn of(answer: &Answer) -> Option<Self> {
-        let Err(Fault::Said(error)) = answer else { return None };
-        let address = || error.details()?.split(' ').nth(1).filter(|address| !address.starts_with(':')).map(str::to_owned);
-        match error.kind()? {
-            ServerErrorKind::Moved => Some(address().map_or(Self::Lost, |address| Self::To { address, asking: false })),
-            ServerErrorKind::Ask => address().map(|address| Self::To { address, asking: true }),
-            ServerErrorKind::ReadOnly => Some(Self::Lost),
-            _ => None,
-        }
+    fn slot_of(&self, node: &Arc<Node>, before: Option<u16>) -> Option<u16> {
+        let index = self.nodes.iter().position(|known| Arc::ptr_eq(known, node))? as u16;
+        before
+            .filter(|slot| self.master_of(*slot) == index)
+            .or_else(|| self.slots.iter().position(|master| *master == index).map(|slot| slot as u16))
     }
+}
+
+/// The time that is left of a command's limit.
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
 }
 
 /// Some commands for one master in one pipeline.
@@ -369,75 +414,9 @@ async fn pipe(node: &Node, mut commands: Vec<Cmd>, via: Via, limit: Duration) ->
     }
 }
 
-fn said(answer: Value) -> Result<Value, Fault> {
+pub(super) fn said(answer: Value) -> Result<Value, Fault> {
     match answer {
         Value::ServerError(error) => Err(Fault::Said(error)),
         answer => Ok(answer),
-    }
-}
-
-/// Slots in a row, and who has them.
-#[derive(Debug, PartialEq, Eq)]
-struct Slots {
-    first: u16,
-    last: u16,
-    master: String,
-}
-
-async fn slots_by(manager: &RedisManager) -> Result<Vec<Slots>, Fault> {
-    let asking = async {
-        let (mut connection, server) = manager.open_any(None).await.map_err(Fault::Connecting)?;
-        if !server.cluster {
-            return Err(Fault::Nonsense("the slots of a cluster: it is none"));
-        }
-        let asked = manager.address().unwrap_or_default();
-        read_slots(&connection.one(redis::cmd("CLUSTER").arg("SLOTS")).await?, &asked)
-    };
-    tokio::time::timeout(connect::CONNECTING, asking).await.unwrap_or(Err(Fault::Late))
-}
-
-/// `CLUSTER SLOTS`: first, last, the master as host, port and more, its replicas. A host that is empty is the one that was asked.
-fn read_slots(answer: &Value, asked: &str) -> Result<Vec<Slots>, Fault> {
-    let nonsense = || Fault::Nonsense("the slots of a cluster");
-    let Value::Array(ranges) = answer else { return Err(nonsense()) };
-    let number = |value: &Value| match value {
-        Value::Int(number) => u16::try_from(*number).ok(),
-        _ => None,
-    };
-    let read = |range: &Value| {
-        let Value::Array(range) = range else { return None };
-        let Value::Array(master) = range.get(2)? else { return None };
-        let host = match master.first()? {
-            Value::BulkString(host) => std::str::from_utf8(host).ok()?,
-            Value::SimpleString(host) => host,
-            Value::Nil => "",
-            _ => return None,
-        };
-        let host = if host.is_empty() || host == "?" { asked } else { host };
-        let master = format!("{host}:{}", number(master.get(1)?)?);
-        Some(Slots { first: number(range.first()?)?, last: number(range.get(1)?)?, master })
-    };
-    ranges.iter().map(read).collect::<Option<_>>().ok_or_else(nonsense)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn slots_are_read_and_an_empty_host_is_the_one_that_was_asked() {
-        let range = |first, last, host: &str| {
-            let node = Value::Array(vec![Value::BulkString(host.into()), Value::Int(7000), Value::BulkString("id".into())]);
-            Value::Array(vec![Value::Int(first), Value::Int(last), node.clone(), node])
-        };
-        let answer = Value::Array(vec![range(0, 5460, "10.0.0.1"), range(5461, 16_383, "")]);
-        let want = [
-            Slots { first: 0, last: 5460, master: "10.0.0.1:7000".into() },
-            Slots { first: 5461, last: 16_383, master: "asked:7000".into() },
-        ];
-        assert_eq!(read_slots(&answer, "asked").expect("slots"), want);
-        for nonsense in [Value::Nil, Value::Array(vec![Value::Int(1)]), Value::Array(vec![range(-1, 70_000, "h")])] {
-            assert!(read_slots(&nonsense, "asked").is_err(), "{nonsense:?}");
-        }
     }
 }
