@@ -234,7 +234,7 @@ fn with_variant<T>(
 ) -> T {
     key::in_scratch(|canonical| {
         key::begin_variant(primary, canonical);
-        write_selecting(secret, vary, headers, canonical, |selecting| vary.write(headers, rule.normalise(), selecting));
+        write_selecting(rule, secret, vary, headers, canonical, |selecting| vary.write(headers, rule.normalise(), selecting));
         then(KeyRef::new(canonical))
     })
 }
@@ -254,7 +254,7 @@ pub(crate) fn language_key(
     let language = language()?;
     let mut canonical = Vec::with_capacity(primary.canonical().len() + 64);
     key::begin_variant(primary, &mut canonical);
-    write_selecting(secret, vary, headers, &mut canonical, |selecting| {
+    write_selecting(rule, secret, vary, headers, &mut canonical, |selecting| {
         vary.write_selected(headers, &language, rule.normalise(), selecting);
     });
     Some(Key::new(canonical))
@@ -268,13 +268,14 @@ fn preferred_key(rule: &Compiled, secret: &Secret, primary: KeyRef<'_>, vary: &V
 /// Writes the fields that select a variant; if some of them are secrets, as a keyed hash of them all.
 #[inline]
 fn write_selecting(
+    rule: &Compiled,
     secret: &Secret,
     vary: &Vary,
     headers: &HeaderMap,
     canonical: &mut Vec<u8>,
     write: impl FnOnce(&mut Vec<u8>),
 ) {
-    let is_secret = |name| key::is_secret(name) || headers.get_all(name).iter().any(HeaderValue::is_sensitive);
+    let is_secret = |name| rule.fields().is_secret(name) || headers.get_all(name).iter().any(HeaderValue::is_sensitive);
     if !vary.names().iter().any(is_secret) {
         return write(canonical);
     }

@@ -81,11 +81,10 @@ use crate::{
     drive::Drive,
     groups::Origin,
     hints::Invalidates,
-    key::{self, Key, RequestView},
+    key::{self, Key, RequestView, overrides_method},
     namespace::{Namespace, Namespaces},
     rules::{Compiled, Found, Rule, Rules, Views},
     semantics::{self, Target},
-    service::overrides_method,
     stats::Count,
     status,
     store::{Bump, Fence, Memory, Store},
@@ -608,7 +607,7 @@ impl<St: Store> Drop for Write<St> {
 fn is_safe<B>(request: &Request<B>) -> bool {
     const SAFE: [&str; 8] = ["GET", "HEAD", "OPTIONS", "TRACE", "QUERY", "PROPFIND", "REPORT", "SEARCH"];
     let safe = |method: &Method| SAFE.contains(&method.as_str());
-    safe(request.method()) && !request.headers().keys().any(|name| overrides_method(name.as_str()))
+    safe(request.method()) && !request.headers().keys().any(overrides_method)
 }
 
 pin_project! {

@@ -58,8 +58,8 @@ pub use self::{
     hints::{Caching, Invalidates},
     invalidate::{AfterHold, Invalidate, InvalidateLayer, Invalidation, OnFenceError},
     key::{
-        And, Cookie, Extracted, Headers, Identity, Key, KeyExtractor, KeyRef, KeyWriter, MAX_KEY_LEN, RequestTarget,
-        RequestView, RouteAndQuery,
+        And, Cookie, CredentialFields, Extracted, Headers, Identity, Key, KeyExtractor, KeyRef, KeyWriter, MAX_KEY_LEN,
+        RequestTarget, RequestView, RouteAndQuery,
     },
     layer::CacheLayer,
     namespace::{InvalidNamespace, MAX_NAMESPACE_LEN, MAX_NAMESPACES, Namespace, Namespaces},

@@ -21,7 +21,7 @@ use crate::{
     fill::{Fill, Held, as_inner_service_knows},
     flight::{Follower, Joined},
     future::ResponseFuture,
-    key::{self, Extracted, HostLine, Key, KeyRef, KeyWriter, RequestView, is_secret},
+    key::{self, Extracted, FieldClass, Forwarding, HostLine, Key, KeyRef, KeyWriter, MAX_KEY_LEN, RequestView, common_field},
     layer::Shared,
     parts,
     recall::{self, Comes, Words},
@@ -231,19 +231,6 @@ fn asked_about(entry: Arc<Entry>) -> Option<Arc<Entry>> {
 
 impl Quest {
     #[inline(always)]
-    fn new<B>(
-        rule: &Arc<Compiled>,
-        key: KeyRef<'_>,
-        view: &RequestView<'_>,
-        request: &Request<B>,
-        less: bool,
-        http: Option<Box<AskedHttp>>,
-    ) -> Self {
-        Self::planned(rule, key.to_owned(), rule.plan(view, key), request, less, http)
-    }
-
-    /// The same, where it is known already what is planned.
-    #[inline]
     fn planned<B>(
         rule: &Arc<Compiled>,
         primary: Key,
@@ -327,6 +314,8 @@ struct Target<'a> {
     rule: &'a Arc<Compiled>,
     asks: Asks<'a>,
     key: KeyRef<'a>,
+    /// The key without the forwarding fields: the name by which all entries of this target are invalidated.
+    base: KeyRef<'a>,
     /// Its key says who is asking.
     identified: bool,
     /// The lot has fallen on it to refresh what it hits.
@@ -352,11 +341,11 @@ fn recalled<St: Store, R: Body>(shared: &Shared<St>, request: &Request<R>) -> Op
     recall::with_known(shared.id, request.uri(), |known, places| {
         let rule = shared.rules.at(known.rule());
         let asks = scan(request, rule).ok().filter(|asks| !asks.query && !asks.less)?;
-        if *request.method() != Method::GET || !known.is_of(Words::of(request.uri(), request.extensions(), asks.host)?) {
+        if *request.method() != Method::GET || !known.is_of(asks.words(request)?) {
             return None;
         }
         let key = known.key().as_ref();
-        let http = asked_http(request, &Target { rule, asks, key, identified: false, early: false }).ok()?;
+        let http = asked_http(request, rule, asks.credentials).ok()?;
         if let Some(response) = known.response() {
             let life = shared.store.still_has(response.entry());
             let now = shared.store.context().clock.nanos();
@@ -404,29 +393,33 @@ fn look_up<St: Store, R: Body>(
     if rule.write_key(&view, &mut writer) == Extracted::Bypass {
         return Err(Bypass::Extractor);
     }
-    if writer.too_long() {
+    let (identified, hashed) = (writer.identified(), writer.has_hashed());
+    let own = scratch.len();
+    asks.forwarding.write(scratch);
+    if scratch.len() > MAX_KEY_LEN {
         return Err(Bypass::KeyTooLong);
     }
-    let (identified, hashed) = (writer.identified(), writer.has_hashed());
     let key = KeyRef::new(scratch);
-    let step = step(shared, request, &Target { rule, asks, key, identified, early }, &view)?;
+    let base = if scratch.len() > own { KeyRef::new(&scratch[..own]) } else { key };
+    let step = step(shared, request, &Target { rule, asks, key, base, identified, early }, &view)?;
     if matches!(step, Step::Whole(..) | Step::Wait(_))
         && rule.is_of_target()
         // Whatever is hashed in the key stands in the target as it is: it is not kept.
         && !hashed
         && !asks.query
-        && let Some(words) = Words::of(request.uri(), request.extensions(), asks.host)
+        && let Some(words) = asks.words(request)
     {
         match &step {
             // The key of the entry, which is compared faster, unless it is that of a variant.
             Step::Whole(entry, _) => recall::remember(shared.id, words, || {
-                let own = entry.key();
-                Comes { rule: *place, key: if own.as_ref() == key { own.clone() } else { key.to_owned() }, plan: None }
+                let of_entry = entry.key();
+                let key = if of_entry.as_ref() == key { of_entry.clone() } else { key.to_owned() };
+                Comes { rule: *place, key, base: own, plan: None }
             }),
             Step::Wait(quest) if rule.plans_by_target() => recall::remember(shared.id, words, || {
                 let plan = quest.plan.clone();
                 let plan = ReadPlan { names: plan.names.shared(), ..plan };
-                Comes { rule: *place, key: quest.primary.clone(), plan: Some(plan) }
+                Comes { rule: *place, key: quest.primary.clone(), base: own, plan: Some(plan) }
             }),
             _ => {}
         }
@@ -436,9 +429,8 @@ fn look_up<St: Store, R: Body>(
 
 /// What is asked under a rule where HTTP decides; elsewhere, credentials that the key does not tell apart are left alone.
 #[inline]
-fn asked_http<R>(request: &Request<R>, target: &Target<'_>) -> Result<Option<AskedHttp>, Bypass> {
-    let Target { rule, asks, identified, .. } = *target;
-    let guarded = asks.credentials && !identified && !rule.ignores_credentials();
+fn asked_http<R>(request: &Request<R>, rule: &Compiled, unkeyed_credentials: bool) -> Result<Option<AskedHttp>, Bypass> {
+    let guarded = unkeyed_credentials && !rule.ignores_credentials();
     match rule.http() {
         // RFC 9111, section 3.5: the response says whether it is for others, too.
         Some(_) => Ok(Some(AskedHttp { directives: CacheControl::of_request(request.headers()), guarded })),
@@ -491,13 +483,13 @@ fn step<St: Store, R>(
     target: &Target<'_>,
     view: &RequestView<'_>,
 ) -> Result<Step<St>, Bypass> {
-    let Target { rule, asks, key, .. } = *target;
-    let mut http = asked_http(request, target)?;
+    let Target { rule, asks, key, base, .. } = *target;
+    let mut http = asked_http(request, rule, asks.credentials && !target.identified)?;
     let (method, headers) = (request.method(), request.headers());
     let quest = |http: &mut Option<AskedHttp>| {
         // Taken only where there is something: it is large.
         let http = if http.is_some() { http.take().map(Box::new) } else { None };
-        Quest::new(rule, key, view, request, asks.less, http)
+        Quest::planned(rule, key.to_owned(), rule.plan(view, base), request, asks.less, http)
     };
     // Put where it stays, and with it the fields of the request if anything can depend on them.
     let sought = |http: &mut Option<AskedHttp>, missed: Missed<St>| {
@@ -567,14 +559,24 @@ pub(crate) fn hit<St: Store>(shared: &Shared<St>, began: Nanos) {
 #[derive(Debug, Clone, Copy, Default)]
 struct Asks<'a> {
     host: HostLine<'a>,
-    /// `Authorization`, or a `Cookie` that the rule does not ignore.
+    /// A field that says who the client is, other than a `Cookie` that the rule ignores.
     credentials: bool,
+    /// Those that the rule does not ignore.
+    forwarding: Forwarding<'a>,
     /// A part of the whole: a stored whole can answer, and nothing else of ours.
     range: bool,
     /// Less than the whole, perhaps: a part of it, or nothing if it is still the same.
     less: bool,
     /// It is a QUERY: its content is part of its key.
     query: bool,
+}
+
+impl<'a> Asks<'a> {
+    /// The target of a request in the words it was sent in, if these are all that its key depends on.
+    #[inline]
+    fn words<R>(&'a self, request: &'a Request<R>) -> Option<Words<'a>> {
+        Words::of(request.uri(), request.extensions(), self.host, &self.forwarding)
+    }
 }
 
 /// What a request carries; or why it is to be left alone. One walk over its fields.
@@ -590,6 +592,8 @@ fn scan<'a, R: Body>(request: &'a Request<R>, rule: &Compiled) -> Result<Asks<'a
     if !query && !request.body().is_end_stream() && request.body().size_hint().exact() != Some(0) {
         return Err(Bypass::RequestBody);
     }
+    let fields = rule.fields();
+    let lists_common = fields.lists_common();
     let mut asks = Asks { query, ..Asks::default() };
     for (name, value) in request.headers() {
         match *name {
@@ -599,38 +603,18 @@ fn scan<'a, R: Body>(request: &'a Request<R>, rule: &Compiled) -> Result<Asks<'a
             header::IF_MATCH | header::IF_UNMODIFIED_SINCE => return Err(Bypass::Precondition),
             header::UPGRADE => return Err(Bypass::Upgrade),
             header::COOKIE if rule.ignores_cookies() => {}
-            header::AUTHORIZATION | header::COOKIE | header::PROXY_AUTHORIZATION => asks.credentials = true,
-            // What browsers send besides is known by its number, without a look at its letters.
-            header::ACCEPT
-            | header::ACCEPT_CHARSET
-            | header::ACCEPT_ENCODING
-            | header::ACCEPT_LANGUAGE
-            | header::CACHE_CONTROL
-            | header::CONNECTION
-            | header::CONTENT_LENGTH
-            | header::CONTENT_TYPE
-            | header::DNT
-            | header::FORWARDED
-            | header::ORIGIN
-            | header::PRAGMA
-            | header::REFERER
-            | header::TE
-            | header::UPGRADE_INSECURE_REQUESTS
-            | header::USER_AGENT
-            | header::VIA => {}
-            // The others that matter begin so.
-            _ if !name.as_str().starts_with("x-") => {}
-            _ if is_secret(name) => asks.credentials = true,
-            _ if overrides_method(name.as_str()) => return Err(Bypass::MethodOverride),
-            _ => {}
+            common_field!() if !lists_common => {}
+            _ => match fields.class(name) {
+                None => {}
+                Some(FieldClass::Credential) => asks.credentials = true,
+                Some(FieldClass::Forwarding(_)) if rule.ignores_forwarded() => {}
+                Some(FieldClass::Forwarding(number)) if !asks.forwarding.push(number, value) => return Err(Bypass::Forwarding),
+                Some(FieldClass::Forwarding(_)) => {}
+                Some(FieldClass::MethodOverride) => return Err(Bypass::MethodOverride),
+            },
         }
     }
     Ok(asks)
-}
-
-#[inline]
-pub(crate) fn overrides_method(name: &str) -> bool {
-    name.starts_with("x-") && matches!(name, "x-http-method-override" | "x-http-method" | "x-method-override")
 }
 
 /// The client's own conditions and its range: we answer them ourselves, and the inner service is to send the whole.

@@ -60,7 +60,7 @@ reasons! {
         Uncached = "uncached",
         /// The request has content, which the key does not hold.
         RequestBody = "request-body",
-        /// Credentials (`Authorization`, `Cookie`, `Proxy-Authorization`, `X-Api-Key`), and the key holds no identity.
+        /// The request has [credentials](crate::CredentialFields), and the key holds no identity.
         Credentials = "credentials",
         /// The rule's key extractor wants the request left alone.
         Extractor = "extractor",
@@ -77,6 +77,8 @@ reasons! {
         /// A parameter of the route holds a dot segment, or a wildcard an encoded slash or a backslash: a handler may resolve them, and so
         /// answer for another route. [`Rule::path_as_text`](crate::Rule::path_as_text) says that it does not.
         AmbiguousPath = "ambiguous-path",
+        /// The request has more than eight [forwarding fields](crate::Rule::ignore_forwarded).
+        Forwarding = "forwarding",
     }
 }
 

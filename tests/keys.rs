@@ -21,8 +21,8 @@ use http_body_util::Full;
 use proptest::prelude::*;
 use tower::Layer;
 use tower_response_cache::{
-    Bypass, CacheLayer, Cookie, Headers, Identity, Key, KeyExtractor, MAX_KEY_LEN, Memory, Miss, Outcome, RequestView,
-    RouteAndQuery, Rule, Rules, Secret, Store,
+    Bypass, CacheLayer, Cookie, CredentialFields, Headers, Identity, InvalidateLayer, Key, KeyExtractor, MAX_KEY_LEN, Memory,
+    Miss, Outcome, RequestView, RouteAndQuery, Rule, Rules, Secret, Store,
 };
 
 // ---- The normalisation, told a second time ---------------------------------------------------------------------------
@@ -735,5 +735,171 @@ async fn what_no_route_matches_passes_unmarked() {
     for request in [get("/u/a"), get("/t"), get("/t/a/b"), post("/t")] {
         let response = send(&service, request).await;
         assert!(response.extensions().get::<tower_response_cache::CacheStatus>().is_none());
+    }
+}
+
+#[tokio::test]
+async fn every_listed_credential_field_bypasses_without_an_identity() {
+    let named = ["x-auth-token", "ApiKey", "Api-Key", "X-Access-Token", "Private-Token", "Cf-Access-Jwt-Assertion"];
+    let list = CredentialFields::default();
+    let names = list.names().map(str::to_owned).chain(named.map(str::to_owned));
+    for name in names {
+        let field: &[(&str, &str)] = &[(&name, "secret")];
+        let got = outcomes(Rule::ttl(MINUTE), &[&[], field, &[]]).await;
+        assert_eq!(got, [ABSENT, CREDENTIALS, HIT], "{name}");
+    }
+}
+
+#[tokio::test]
+async fn owner_extends_and_shortens_the_credential_fields() {
+    let fields = CredentialFields::default().with(["x-tenant-token", "Accept"]).without(["X-Api-Key", "cookie"]);
+    let rules = Rules::new().route("/t/{table}", Rule::ttl(MINUTE)).credential_fields(fields);
+    let (inner, _) = counting(|_, call| ok(format!("call {call}")));
+    let service = CacheLayer::new(Memory::default()).rules(rules).layer(inner);
+    for (name, want) in [
+        ("x-request-id", ABSENT),
+        ("x-tenant-token", CREDENTIALS),
+        ("accept", CREDENTIALS),
+        ("authorization", CREDENTIALS),
+        ("x-api-key", HIT),
+        ("cookie", HIT),
+    ] {
+        let mut request = get("/t/a");
+        request.headers_mut().insert(name, HeaderValue::from_static("a"));
+        assert_eq!(outcome(&send(&service, request).await), want, "{name}");
+    }
+}
+
+#[test]
+fn credential_enters_a_key_only_as_a_hash() {
+    const SECRET: &str = "top-secret-value";
+    let store = Memory::default();
+    for (name, fields) in [
+        ("private-token", CredentialFields::default()),
+        ("x-tenant-token", CredentialFields::default().with(["x-tenant-token"])),
+        ("authorization", CredentialFields::default().without(["authorization"])),
+    ] {
+        let rule = Rule::ttl(MINUTE).key(RouteAndQuery.and(Headers::new([name])));
+        let rules = Rules::new().credential_fields(fields).route("/t/{table}", rule);
+        let key = |value: &str| {
+            let request = Request::get("/t/a").header(name, value).body(()).expect("a request");
+            rules.key(&store, &request).expect("a key")
+        };
+        assert!(!holds(key(SECRET).canonical(), SECRET), "{name}");
+        assert_ne!(key(SECRET), key("another"), "{name}");
+    }
+}
+
+// ---- Forwarding fields -----------------------------------------------------------------------------------------------
+
+/// Answers with each field that a proxy may have set.
+async fn forwarded(rule: Rule, requests: &[&[(&'static str, &'static str)]]) -> Vec<(Outcome, String)> {
+    let (inner, _) = counting(|request, _| {
+        let seen = |name: &&str| request.headers().get_all(*name).iter().map(|value| format!("{value:?}")).collect::<Vec<_>>();
+        ok(FORWARDING.iter().flat_map(seen).collect::<Vec<_>>().join(" "))
+    });
+    let service = CacheLayer::new(Memory::default()).rules(one_rule(rule)).layer(inner);
+    let mut answers = Vec::new();
+    for fields in requests {
+        let mut request = get("/t/a");
+        fields.iter().for_each(|(name, value)| {
+            request.headers_mut().append(*name, HeaderValue::from_static(value));
+        });
+        let response = send(&service, request).await;
+        answers.push((outcome(&response), text(response).await));
+    }
+    answers
+}
+
+const FORWARDING: [&str; 8] = [
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-original-url",
+    "x-rewrite-url",
+    "x-host",
+    "forwarded",
+];
+
+#[tokio::test]
+async fn page_made_for_forwarding_fields_is_served_for_them_alone() {
+    for rule in
+        [Rule::ttl(MINUTE), Rule::http().default_ttl(MINUTE), Rule::ttl(MINUTE).key(|_: &RequestView<'_>| Some(String::new()))]
+    {
+        for name in FORWARDING {
+            let value = if name == "forwarded" { "host=evil.test" } else { "evil.test" };
+            let other = if name == "forwarded" { "host=a.test" } else { "a.test" };
+            let requests: [&[_]; 6] =
+                [&[(name, value)], &[], &[(name, other)], &[(name, value)], &[(name, value), (name, other)], &[]];
+            let got = forwarded(rule.clone(), &requests).await;
+            let outcomes: Vec<_> = got.iter().map(|(outcome, _)| *outcome).collect();
+            assert_eq!(outcomes, [ABSENT, ABSENT, ABSENT, HIT, ABSENT, HIT], "{name}");
+            assert_eq!(got[1].1, "", "{name}");
+            assert_eq!(got[0].1, got[3].1, "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn fields_that_identify_the_client_are_not_in_the_key() {
+    let requests: [&[_]; 4] = [
+        &[("x-forwarded-for", "192.0.2.1"), ("x-forwarded-proto", "https")],
+        &[("x-forwarded-for", "192.0.2.2"), ("x-forwarded-proto", "https")],
+        &[("forwarded", "for=192.0.2.1;proto=https")],
+        &[("forwarded", "for=192.0.2.2;by=192.0.2.9;proto=https")],
+    ];
+    let outcomes: Vec<_> = forwarded(Rule::ttl(MINUTE), &requests).await.into_iter().map(|(outcome, _)| outcome).collect();
+    assert_eq!(outcomes, [ABSENT, HIT, ABSENT, HIT]);
+}
+
+#[tokio::test]
+async fn more_than_eight_forwarding_fields_bypass() {
+    let many = [("x-forwarded-host", "a.test"); 9];
+    let requests: [&[_]; 4] = [&many[..8], &many[..8], &many, &many[..7]];
+    let got = forwarded(Rule::ttl(MINUTE), &requests).await;
+    let outcomes: Vec<_> = got.into_iter().map(|(outcome, _)| outcome).collect();
+    assert_eq!(outcomes, [ABSENT, HIT, Outcome::Bypass(Bypass::Forwarding), ABSENT]);
+}
+
+#[tokio::test]
+async fn rule_that_ignores_forwarded_shares_one_entry() {
+    let requests: [&[_]; 3] = [&[("x-forwarded-host", "a.test")], &[("forwarded", "host=b.test")], &[]];
+    let got = forwarded(Rule::ttl(MINUTE).ignore_forwarded(), &requests).await;
+    assert_eq!(got.into_iter().map(|(outcome, _)| outcome).collect::<Vec<_>>(), [ABSENT, HIT, HIT]);
+}
+
+#[tokio::test]
+async fn write_invalidates_whatever_forwarding_fields_its_readers_sent() {
+    let store = Memory::default();
+    let rules = one_rule(Rule::http().default_ttl(MINUTE));
+    let (inner, _) = counting(|_, call| ok(format!("call {call}")));
+    let service =
+        (CacheLayer::new(store.clone()).rules(rules.clone()), InvalidateLayer::new(store.clone()).rules(rules.clone()));
+    let service = service.layer(inner);
+    let read = async |host: Option<&'static str>| {
+        let mut request = get("/t/a");
+        if let Some(host) = host {
+            request.headers_mut().insert("x-forwarded-host", HeaderValue::from_static(host));
+        }
+        outcome(&send(&service, request).await)
+    };
+    let hosts = [None, Some("a.test"), Some("b.test")];
+    for host in hosts {
+        assert_eq!(read(host).await, ABSENT);
+        assert_eq!(read(host).await, HIT);
+    }
+    let mut write = post("/t/a");
+    write.headers_mut().insert("x-forwarded-host", HeaderValue::from_static("b.test"));
+    send(&service, write).await;
+    for host in hosts {
+        assert!(matches!(read(host).await, Outcome::Miss(_)), "{host:?} after a write");
+        assert_eq!(read(host).await, HIT);
+    }
+    // A key names what it names for every client.
+    let request = Request::get("/t/a").header("x-forwarded-host", "c.test").body(()).expect("a request");
+    store.invalidate_key(&rules.key(&store, &request).expect("a key")).await.expect("in memory");
+    for host in hosts {
+        assert!(matches!(read(host).await, Outcome::Miss(_)), "{host:?} after its key was invalidated");
     }
 }

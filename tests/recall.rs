@@ -73,6 +73,14 @@ const FIELDS: &[&[(&str, &str)]] = &[
     &[("authorization", "Bearer bob")],
     &[("proxy-authorization", "Basic YQ==")],
     &[("x-api-key", "key")],
+    &[("private-token", "key")],
+    &[("x-forwarded-for", "192.0.2.1"), ("x-forwarded-proto", "https")],
+    &[("x-forwarded-proto", "https"), ("accept", "text/html")],
+    &[("x-forwarded-proto", "http")],
+    &[("x-forwarded-host", "one.example"), ("x-forwarded-proto", "https")],
+    &[("x-forwarded-host", "one.example"), ("x-forwarded-host", "https")],
+    &[("forwarded", "for=192.0.2.1;host=one.example")],
+    &[("forwarded", "for=192.0.2.2;host=\"one.example\", host=two.example")],
     &[("range", "bytes=0-1")],
     &[("range", "bytes=0-1"), ("if-range", "\"tag\"")],
     &[("range", "bytes=90000-")],
@@ -153,7 +161,7 @@ fn request(asked: &Asked) -> Request<Plain> {
 struct Ruled {
     life: u8,
     key: u8,
-    options: [bool; 7],
+    options: [bool; 8],
     answers: &'static [(&'static str, &'static str)],
 }
 
@@ -171,7 +179,7 @@ fn ruled() -> impl Strategy<Value = Ruled> {
         &[("set-cookie", "a=b")],
         &[("age", "20"), ("cache-status", "inner; hit")],
     ]);
-    (0..8u8, 0..12u8, any::<[bool; 7]>(), answers).prop_map(|(life, key, options, answers)| Ruled {
+    (0..8u8, 0..12u8, any::<[bool; 8]>(), answers).prop_map(|(life, key, options, answers)| Ruled {
         life,
         key,
         options,
@@ -210,13 +218,16 @@ impl Ruled {
             6 => Rule::http(),
             _ => Rule::uncached(),
         };
-        let [soft, cookies, credentials, tags, by, normalises, identity] = self.options;
+        let [soft, cookies, credentials, tags, by, normalises, identity, forwarded] = self.options;
         let mut rule = self.keyed(rule, remembers);
         if soft {
             rule = rule.stale_while_revalidate(MINUTE / 2).stale_if_error(MINUTE);
         }
         if cookies {
             rule = rule.ignore_cookies();
+        }
+        if forwarded {
+            rule = rule.ignore_forwarded();
         }
         if credentials {
             rule = rule.ignore_credentials();

@@ -20,10 +20,12 @@ const SPAN: &str = "one is written \"250ms\", \"60s\", \"5m\", \"1h30m\" or \"2d
 const OPTIONS: &str = "expected one of `path`, `ttl`, `http`, `uncached`, `default_ttl`, `heuristics`, `targeted`, \
     `stale_if_unreachable`, `keep_for_validation`, `statuses`, `stale_while_revalidate`, `stale_if_error`, `early_refresh`, \
     `jitter`, `soft_timeout`, `fill_across_processes`, `max_body`, `etag`, `normalise`, `cache_groups`, `key`, `identity`, \
-    `ignore_credentials`, `ignore_cookies`, `path_as_text`, `namespaces`, `invalidates`, `invalidates_on`, `invalidates_nothing`, \
-    `invalidates_softly`, `spare_client_errors`, `spare_errors`, `hold`, `on_fence_error`";
+    `ignore_credentials`, `ignore_cookies`, `path_as_text`, `ignore_forwarded`, `namespaces`, `invalidates`, `invalidates_on`, \
+    `invalidates_nothing`, `invalidates_softly`, `spare_client_errors`, `spare_errors`, `hold`, `on_fence_error`";
 
 const EVERY_OPTION: &str = r#"
+credential_fields = { add = ["x-tenant-token"], remove = ["job-token"] }
+
 [[route]]
 path = "/t/{table}"
 ttl = "60s"
@@ -37,6 +39,7 @@ identity = { by = "cookie:session", required = true }
 ignore_credentials = false
 ignore_cookies = false
 path_as_text = true
+ignore_forwarded = false
 namespaces = ["t", "t:{table}", "of:{identity}"]
 invalidates = ["t:{table}"]
 invalidates_on = { DELETE = ["t"], PURGE = ["t"] }
@@ -230,7 +233,7 @@ fn bad_files_are_refused_with_the_line_and_what_is_allowed_there() {
             "line 4: route \"/u\": a rule has exactly one of `ttl = \"60s\"`, `http = true` and `uncached = true`".into(),
         ),
         ("[[route]]\npath = 'u'\nttl = '1s'", "line 4: route \"u\": a pattern begins with `/`, as in `/tables/{table}`".into()),
-        ("[[routes]]\npath = '/u'", "line 4: unknown field `routes`, expected `route` or `fallback`".into()),
+        ("[[routes]]\npath = '/u'", "line 4: unknown field `routes`, expected one of `route`, `fallback`, `credential_fields`".into()),
         ("[fallback]\npath = '/u'\nttl = '1s'", "line 4: `fallback` has no `path`: it covers what no route matches".into()),
         (
             "[fallback]\nttl = '1s'\nnamespaces = ['{table}']",

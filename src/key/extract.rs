@@ -115,6 +115,9 @@ impl<A: KeyExtractor, B: KeyExtractor> KeyExtractor for And<A, B> {
 /// Names of parameters have a case here. A handler that ignores it may tell `?A=1&a=2` from `?a=2&A=1`, which share a key, and may read
 /// `?A=1` where [`only_query`](Self::only_query) names `a`: such a handler needs [`query_as_sent`](Self::query_as_sent).
 ///
+/// Whatever the extractor, fields in which a proxy states what the client sent are in the key if a request has them: see
+/// [`Rule::ignore_forwarded`](crate::Rule::ignore_forwarded).
+///
 /// ```
 /// use http::Request;
 /// use tower_response_cache::{Memory, Rule, Rules, RouteAndQuery};
@@ -275,8 +278,8 @@ impl KeyExtractor for RequestTarget {
 
 /// Header fields: every line of each, in the order in which they came.
 ///
-/// Fields that carry secrets (`Authorization`, `Cookie`, `Proxy-Authorization`, `X-Api-Key`, and every value that is
-/// marked [sensitive](http::HeaderValue::is_sensitive)) enter the key as keyed hashes.
+/// [Credentials](crate::CredentialFields), and every value that is marked [sensitive](http::HeaderValue::is_sensitive), enter the key as
+/// keyed hashes.
 ///
 /// ```
 /// use http::Request;
@@ -314,7 +317,7 @@ impl KeyExtractor for Headers {
         for name in &self.0 {
             key.tagged(Tag::Header, name.as_str().as_bytes());
             for value in request.headers.get_all(name) {
-                if value.is_sensitive() || is_secret(name) {
+                if value.is_sensitive() || request.fields.is_secret(name) {
                     key.secret(value);
                 } else {
                     key.tagged(Tag::HeaderValue, value.as_bytes());
@@ -323,12 +326,6 @@ impl KeyExtractor for Headers {
         }
         Extracted::Key
     }
-}
-
-/// Whether a field says who is asking, by name.
-#[inline]
-pub(crate) fn is_secret(name: &HeaderName) -> bool {
-    matches!(*name, header::AUTHORIZATION | header::COOKIE | header::PROXY_AUTHORIZATION) || name == "x-api-key"
 }
 
 /// One cookie, as a keyed hash. It tells variants apart, not users: [`Identity::cookie`] does that.

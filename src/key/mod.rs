@@ -1,6 +1,7 @@
 //! Keys: what makes two requests the same request.
 
 mod extract;
+mod fields;
 mod identity;
 mod name;
 mod query;
@@ -11,8 +12,9 @@ use std::{cell::Cell, fmt, ptr, sync::Arc};
 use http::{Extensions, HeaderMap, HeaderValue, Method, Uri, request};
 use xxhash_rust::xxh3::xxh3_128;
 
-pub(crate) use extract::is_secret;
 pub use extract::{And, Cookie, Headers, KeyExtractor, RequestTarget, RouteAndQuery};
+pub use fields::CredentialFields;
+pub(crate) use fields::{FieldClass, FieldTable, Forwarding, common_field, default_fields, overrides_method};
 pub use identity::Identity;
 pub(crate) use name::{decoded, normal_host, plain_path, plain_target, with_other_end};
 #[cfg(feature = "config")]
@@ -176,6 +178,7 @@ pub struct RequestView<'a> {
     pub(crate) params: &'a Params<'a>,
     pub(crate) secret: &'a Secret,
     pub(crate) host: HostLine<'a>,
+    pub(crate) fields: &'a FieldTable,
 }
 
 /// What a walk over the fields has found of `Host`.
@@ -204,7 +207,7 @@ impl<'a> HostLine<'a> {
 impl<'a> RequestView<'a> {
     pub(crate) fn of_parts(parts: &'a request::Parts, params: &'a Params<'a>, secret: &'a Secret) -> Self {
         let request::Parts { method, uri, headers, extensions, .. } = parts;
-        Self { method, uri, headers, extensions, params, secret, host: HostLine::Unknown }
+        Self { method, uri, headers, extensions, params, secret, host: HostLine::Unknown, fields: default_fields() }
     }
 
     pub(crate) fn of<B>(request: &'a http::Request<B>, params: &'a Params<'a>, secret: &'a Secret) -> Self {
@@ -216,6 +219,7 @@ impl<'a> RequestView<'a> {
             params,
             secret,
             host: HostLine::Unknown,
+            fields: default_fields(),
         }
     }
 
@@ -223,6 +227,12 @@ impl<'a> RequestView<'a> {
     #[inline]
     pub(crate) fn with_host(self, host: HostLine<'a>) -> Self {
         Self { host, ..self }
+    }
+
+    /// The same under a rule that classifies the fields of its requests by this table.
+    #[inline]
+    pub(crate) fn with_fields(self, fields: &'a FieldTable) -> Self {
+        Self { fields, ..self }
     }
 
     /// The method.

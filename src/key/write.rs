@@ -74,6 +74,7 @@ pub(crate) enum Tag {
     SortedQuery = 19,
     NoneCounts = 20,
     Scheme = 21,
+    Forwarded = 24,
 }
 
 impl<'a> KeyWriter<'a> {
@@ -93,8 +94,8 @@ impl<'a> KeyWriter<'a> {
         self.hashed = true;
     }
 
-    /// Adds who is asking, as a keyed hash. Requests with credentials (`Authorization`, `Cookie`,
-    /// `Proxy-Authorization`, `X-Api-Key`) are cached only if their key holds an identity.
+    /// Adds who is asking, as a keyed hash. Requests with [credentials](crate::CredentialFields) are cached only if their key holds an
+    /// identity.
     pub fn identity(&mut self, secret: impl AsRef<[u8]>) {
         let hash = self.secret.identity(secret.as_ref());
         self.tagged(Tag::Identity, &hash.0);
@@ -119,16 +120,9 @@ impl<'a> KeyWriter<'a> {
         }
     }
 
-    /// The tag of a part, and its length: one byte for a length below 255; a longer one says so and takes eight.
     #[inline]
     fn begin(&mut self, tag: Tag, len: usize) {
-        match u8::try_from(len) {
-            Ok(len) if len < u8::MAX => self.canonical.extend_from_slice(&[tag as u8, len]),
-            _ => {
-                self.canonical.extend_from_slice(&[tag as u8, u8::MAX]);
-                self.canonical.extend_from_slice(&(len as u64).to_le_bytes());
-            }
-        }
+        begin_part(self.canonical, tag, len);
     }
 
     pub(crate) fn identified(&self) -> bool {
@@ -142,6 +136,25 @@ impl<'a> KeyWriter<'a> {
 
     pub(crate) fn too_long(&self) -> bool {
         self.canonical.len() > MAX_KEY_LEN
+    }
+}
+
+/// A part that begins with a number, which stands for a name.
+pub(super) fn numbered(canonical: &mut Vec<u8>, tag: Tag, number: u8, part: &[u8]) {
+    begin_part(canonical, tag, part.len() + 1);
+    canonical.push(number);
+    canonical.extend_from_slice(part);
+}
+
+/// The tag of a part, and its length: one byte for a length below 255; a longer one says so and takes eight.
+#[inline]
+fn begin_part(canonical: &mut Vec<u8>, tag: Tag, len: usize) {
+    match u8::try_from(len) {
+        Ok(len) if len < u8::MAX => canonical.extend_from_slice(&[tag as u8, len]),
+        _ => {
+            canonical.extend_from_slice(&[tag as u8, u8::MAX]);
+            canonical.extend_from_slice(&(len as u64).to_le_bytes());
+        }
     }
 }
 

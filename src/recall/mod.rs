@@ -26,7 +26,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 pub(crate) use self::response::Response;
 use crate::{
-    key::{self, HostLine, Key},
+    key::{self, Forwarding, HostLine, Key},
     rules::ReadPlan,
     store::Entry,
 };
@@ -86,6 +86,8 @@ pub(crate) struct Known {
     scheme: Option<Scheme>,
     rule: usize,
     key: Key,
+    /// Where the forwarding fields begin in the key.
+    base: usize,
     /// For a store that has to be asked.
     plan: Option<Box<ReadPlan>>,
     /// How often it was asked for since it was remembered, or since its response is at hand.
@@ -97,6 +99,8 @@ pub(crate) struct Known {
 pub(crate) struct Comes {
     pub(crate) rule: usize,
     pub(crate) key: Key,
+    /// Where the forwarding fields begin in the key, or its length.
+    pub(crate) base: usize,
     pub(crate) plan: Option<ReadPlan>,
 }
 
@@ -106,13 +110,19 @@ pub(crate) struct Words<'a> {
     target: &'a str,
     scheme: Option<&'a Scheme>,
     host: &'a [u8],
+    forwarding: &'a Forwarding<'a>,
 }
 
 impl<'a> Words<'a> {
     /// `None` if the request says more: with two hosts, with one that is empty, which may be another than none, or where a nested router
     /// has taken the head off its path.
     #[inline]
-    pub(crate) fn of(uri: &'a Uri, extensions: &Extensions, line: HostLine<'a>) -> Option<Self> {
+    pub(crate) fn of(
+        uri: &'a Uri,
+        extensions: &Extensions,
+        line: HostLine<'a>,
+        forwarding: &'a Forwarding<'a>,
+    ) -> Option<Self> {
         let host = match (uri.authority(), line) {
             (None, HostLine::One(line)) if line.is_empty() => return None,
             (None, HostLine::One(line)) => line.as_bytes(),
@@ -121,7 +131,7 @@ impl<'a> Words<'a> {
             (Some(_), HostLine::One(_)) | (_, HostLine::More) => return None,
         };
         let target = uri.path_and_query()?.as_str();
-        key::is_as_sent(uri, extensions).then_some(Self { target, scheme: uri.scheme(), host })
+        key::is_as_sent(uri, extensions).then_some(Self { target, scheme: uri.scheme(), host, forwarding })
     }
 }
 
@@ -129,7 +139,10 @@ impl Known {
     /// Whether these are its words, if the target is.
     #[inline]
     pub(crate) fn is_of(&self, words: Words<'_>) -> bool {
-        &self.words[self.target..] == words.host && self.scheme.as_ref() == words.scheme
+        let key = self.key.canonical();
+        &self.words[self.target..] == words.host
+            && self.scheme.as_ref() == words.scheme
+            && if words.forwarding.is_empty() { self.base == key.len() } else { words.forwarding.is(&key[self.base..]) }
     }
 
     /// The place of its rule in the table of the layer.
@@ -228,13 +241,13 @@ pub(crate) fn remember(layer: u64, words: Words<'_>, to: impl FnOnce() -> Comes)
     let _ = RECALL.try_with(|recall| {
         let Ok(mut recall) = recall.try_borrow_mut() else { return };
         recall.turn = recall.turn.wrapping_add(1);
-        let Words { target, scheme, host } = words;
+        let Words { target, scheme, host, .. } = words;
         // Before an `@` stands a secret.
         let its_turn = recall.turn.is_multiple_of(ONE_IN) || AT_ONCE.load(Ordering::Relaxed);
         if !its_turn || target.len() + host.len() > LONGEST || host.contains(&b'@') {
             return;
         }
-        let Comes { rule, key, plan } = to();
+        let Comes { rule, key, base, plan } = to();
         if key.canonical().len() > LONGEST {
             return;
         }
@@ -243,8 +256,9 @@ pub(crate) fn remember(layer: u64, words: Words<'_>, to: impl FnOnce() -> Comes)
         }
         let words: Box<[u8]> = [target.as_bytes(), host].concat().into();
         let (plan, asked, response) = (plan.map(Box::new), Cell::new(0), Cell::new(None));
+        let (scheme, target_len) = (scheme.cloned(), target.len());
         recall.slots[slot(target)] =
-            Some(Known { layer, words, target: target.len(), scheme: scheme.cloned(), rule, key, plan, asked, response });
+            Some(Known { layer, words, target: target_len, scheme, rule, key, base, plan, asked, response });
     });
 }
 
@@ -288,8 +302,13 @@ mod tests {
 
     /// The store has answered for a target so many times, and each was its turn to be remembered.
     fn answer(target: &Uri, entry: &Arc<Entry>, times: u32) {
-        let words = Words::of(target, &Extensions::new(), HostLine::Unknown).expect("a plain target");
-        let comes = || Comes { rule: 0, key: Key::new(target.path().as_bytes()), plan: None };
+        let forwarding = Forwarding::default();
+        let words = Words::of(target, &Extensions::new(), HostLine::Unknown, &forwarding).expect("a plain target");
+        let comes = || {
+            let key = Key::new(target.path().as_bytes());
+            let base = key.canonical().len();
+            Comes { rule: 0, key, base, plan: None }
+        };
         (0..ONE_IN).for_each(|_| remember(LAYER, words, comes));
         (0..times).for_each(|_| hear(target, entry));
     }

@@ -20,10 +20,9 @@ use crate::{
     content,
     groups::Origin,
     invalidate::{AfterHold, OnFenceError},
-    key::{self, Extracted, Key, KeyExtractor, KeyRef, KeyWriter, RequestView, RouteAndQuery},
+    key::{self, Extracted, FieldTable, Key, KeyExtractor, KeyRef, KeyWriter, RequestView, RouteAndQuery, overrides_method},
     namespace::{MAX_NAMESPACES, Namespace, Namespaces},
     semantics::Normalise,
-    service::overrides_method,
     store::Shape,
 };
 
@@ -32,6 +31,8 @@ use crate::{
 pub(crate) struct Compiled {
     route: Option<Box<str>>,
     rule: Rule,
+    /// Which fields of its requests matter to keys by their names.
+    fields: Arc<FieldTable>,
     /// Its key depends on the target alone.
     of_target: bool,
     /// What is planned for its requests does so as well.
@@ -65,7 +66,7 @@ pub(crate) struct ReadPlan {
 }
 
 impl Compiled {
-    pub(super) fn new(route: Option<&str>, rule: Rule) -> Result<Self, RulesError> {
+    pub(super) fn new(route: Option<&str>, rule: Rule, fields: &Arc<FieldTable>) -> Result<Self, RulesError> {
         let fault = |kind, why: String| Err(RulesError::new(kind, route, why));
         if route.is_some_and(|route| !route.starts_with('/')) {
             return fault(RulesErrorKind::Pattern, "a pattern begins with `/`, as in `/tables/{table}`".into());
@@ -132,6 +133,7 @@ impl Compiled {
             route: route.map(Into::into),
             guards_path: !params.is_empty() && !rule.path_as_text,
             rule,
+            fields: fields.clone(),
             of_target,
             plans_by_target,
             base,
@@ -158,7 +160,7 @@ impl Compiled {
     #[inline]
     fn write_target(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
         key::begin(key, self.http().is_some(), self.route.as_deref(), request);
-        self.rule.key.extract(request, key)
+        self.rule.key.extract(&request.with_fields(&self.fields), key)
     }
 
     /// The key of a request, if it has one that is not too long.
@@ -182,7 +184,17 @@ impl Compiled {
         Some(Key::new(canonical))
     }
 
-    /// Whether the target of a GET says all that its key depends on.
+    /// Which fields of its requests matter to keys by their names.
+    #[inline]
+    pub(crate) fn fields(&self) -> &FieldTable {
+        &self.fields
+    }
+
+    pub(super) fn set_fields(&mut self, fields: &Arc<FieldTable>) {
+        self.fields = fields.clone();
+    }
+
+    /// Whether the target of a GET says all that its key depends on, and forwarding fields beside it.
     #[inline]
     pub(crate) fn is_of_target(&self) -> bool {
         self.of_target
@@ -301,6 +313,11 @@ impl Compiled {
     #[inline]
     pub(crate) fn is_ambiguous(&self, params: &Params<'_>) -> bool {
         self.guards_path && params.are_ambiguous()
+    }
+
+    #[inline]
+    pub(crate) fn ignores_forwarded(&self) -> bool {
+        self.rule.forwarded_ignored
     }
 
     #[inline]
@@ -446,6 +463,6 @@ const STORED: [u16; 8] = [200, 203, 204, 300, 301, 308, 404, 410];
 
 /// What a header overrides the method with is not looked into: it may be any of those that are listed.
 fn concerns(methods: &Methods, request: &RequestView<'_>) -> bool {
-    let overridden = || request.headers().keys().any(|name| overrides_method(name.as_str()));
+    let overridden = || request.headers().keys().any(overrides_method);
     methods.as_ref().is_none_or(|methods| methods.contains(request.method()) || overridden())
 }

@@ -11,7 +11,7 @@ use serde::{
 };
 
 use super::{Rule, Rules, value};
-use crate::key::{Cookie, Headers, KeyExtractor, RequestTarget};
+use crate::key::{Cookie, CredentialFields, Headers, KeyExtractor, RequestTarget};
 
 /// A table of routes as a file has it. Needs the feature `config`.
 ///
@@ -23,6 +23,8 @@ use crate::key::{Cookie, Headers, KeyExtractor, RequestTarget};
 /// use tower_response_cache::Rules;
 ///
 /// let rules = Rules::from_toml(r#"
+///     credential_fields = { add = ["x-tenant-token"], remove = [] }  # `Rules::credential_fields`
+///
 ///     [[route]]
 ///     path = "/t/{table}"
 ///     ttl = "60s"                                     # or: http = true, or: uncached = true
@@ -41,6 +43,7 @@ use crate::key::{Cookie, Headers, KeyExtractor, RequestTarget};
 ///     ignore_credentials = false
 ///     ignore_cookies = false
 ///     path_as_text = false
+///     ignore_forwarded = false
 ///     namespaces = ["t", "t:{table}"]                 # `Rule::namespace`
 ///     invalidates = ["t:{table}"]                     # without it: the rule's namespaces
 ///     invalidates_on = { DELETE = ["t"] }
@@ -73,7 +76,11 @@ use crate::key::{Cookie, Headers, KeyExtractor, RequestTarget};
 #[cfg_attr(docsrs, doc(cfg(feature = "config")))]
 impl<'de> Deserialize<'de> for Rules {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let File { route: Routes(rules), fallback } = File::deserialize(from)?;
+        let File { route: Routes(rules), fallback, credential_fields } = File::deserialize(from)?;
+        let rules = match credential_fields {
+            Some(fields) => rules.credential_fields(fields.list()),
+            None => rules,
+        };
         match fallback {
             Some(Fallback(rule)) => rules.try_fallback(rule).map_err(D::Error::custom),
             None => Ok(rules),
@@ -131,12 +138,28 @@ impl error::Error for RulesFileError {
 
 /// The whole file.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table of `route` and `fallback`")]
+#[serde(deny_unknown_fields, expecting = "a table of `route`, `fallback` and `credential_fields`")]
 struct File {
     #[serde(default)]
     route: Routes,
     #[serde(default)]
     fallback: Option<Fallback>,
+    credential_fields: Option<FileCredentials>,
+}
+
+/// Changes to [`CredentialFields::default`].
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table such as { add = [\"x-tenant-token\"], remove = [\"job-token\"] }")]
+struct FileCredentials {
+    add: Option<value::HeaderNames>,
+    remove: Option<value::HeaderNames>,
+}
+
+impl FileCredentials {
+    fn list(self) -> CredentialFields {
+        let names = |names: Option<value::HeaderNames>| names.map(|names| names.0).unwrap_or_default();
+        CredentialFields::default().with(names(self.add)).without(names(self.remove))
+    }
 }
 
 /// What `[[route]]` and `[fallback]` can say: each option of [`Rule`] that is data, under its own name.
@@ -168,6 +191,7 @@ struct Entry {
     ignore_credentials: Option<bool>,
     ignore_cookies: Option<bool>,
     path_as_text: Option<bool>,
+    ignore_forwarded: Option<bool>,
     namespaces: Option<value::List>,
     invalidates: Option<value::List>,
     invalidates_on: Option<value::ByMethod>,
@@ -230,6 +254,7 @@ impl Entry {
         rule = on(rule, self.ignore_credentials, Rule::ignore_credentials);
         rule = on(rule, self.ignore_cookies, Rule::ignore_cookies);
         rule = on(rule, self.path_as_text, Rule::path_as_text);
+        rule = on(rule, self.ignore_forwarded, Rule::ignore_forwarded);
         rule = self.namespaces.unwrap_or_default().0.iter().fold(rule, |rule, template| rule.namespace(template));
 
         let nothing = self.invalidates_nothing == Some(true);

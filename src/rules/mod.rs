@@ -28,7 +28,7 @@ pub(crate) use views::Views;
 
 use self::router::Router;
 use crate::{
-    key::{self, Key, RequestView},
+    key::{self, CredentialFields, FieldTable, Key, RequestView},
     store::{Secret, Store},
 };
 
@@ -72,6 +72,8 @@ struct Table {
     patterns: Vec<String>,
     fallback: Option<usize>,
     rules: Vec<Arc<Compiled>>,
+    /// Which fields of requests matter to keys by their names.
+    fields: Arc<FieldTable>,
 }
 
 /// The rule that covers a request.
@@ -110,7 +112,7 @@ impl Rules {
     /// If the pattern is not one, if it overlaps with another, if a template names a parameter that the pattern does not
     /// have, if a namespace is empty or too long, or if a setting of the rule is out of range.
     pub fn try_route(mut self, pattern: &str, rule: Rule) -> Result<Self, RulesError> {
-        let compiled = Arc::new(Compiled::new(Some(pattern), rule)?);
+        let compiled = Arc::new(Compiled::new(Some(pattern), rule, &self.table.fields)?);
         let table = Arc::make_mut(&mut self.table);
         table.router.insert(pattern, table.rules.len()).map_err(|why| RulesError::insert(pattern, &why))?;
         table.rules.push(compiled);
@@ -138,14 +140,33 @@ impl Rules {
     ///
     /// As [`try_route`](Self::try_route).
     pub fn try_fallback(mut self, rule: Rule) -> Result<Self, RulesError> {
-        let compiled = Arc::new(Compiled::new(None, rule)?);
+        let compiled = Arc::new(Compiled::new(None, rule, &self.table.fields)?);
         let table = Arc::make_mut(&mut self.table);
         table.fallback = Some(table.rules.len());
         table.rules.push(compiled);
         Ok(self)
     }
 
-    /// The key that a request has, for [`Store::invalidate_key`]. `None` if no rule covers it, its extractor leaves it alone,
+    /// Sets which header fields say who the client is, for all rules of the table, those that are added later too. Defaults to
+    /// [`CredentialFields::default`]. Give all layers over one store the same list.
+    ///
+    /// ```
+    /// use tower_response_cache::{CredentialFields, Rules};
+    ///
+    /// let rules = Rules::new().credential_fields(CredentialFields::default().with(["x-tenant-token"]));
+    /// # drop(rules);
+    /// ```
+    #[must_use]
+    pub fn credential_fields(mut self, fields: CredentialFields) -> Self {
+        let fields = Arc::new(FieldTable::new(&fields));
+        let table = Arc::make_mut(&mut self.table);
+        table.rules.iter_mut().for_each(|rule| Arc::make_mut(rule).set_fields(&fields));
+        table.fields = fields;
+        self
+    }
+
+    /// The key that a request has, for [`Store::invalidate_key`]. It names all entries that differ from each other only in the
+    /// [forwarding fields](Rule::ignore_forwarded) of their requests or in what responses vary by. `None` if no rule covers it, its extractor leaves it alone,
     /// or the key would be too long; a request that bypasses the cache for another reason has a key all the same.
     ///
     /// Its target is the one that the client sends. That names the entries of a nested router, too: `/api/tables/x` finds the pattern

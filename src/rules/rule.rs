@@ -20,7 +20,7 @@ use crate::{
 ///
 /// Responses of GET requests are stored if their status is 200, 203, 204, 300, 301, 308, 404 or 410 (or has a lifetime of
 /// its own, see [`status`](Self::status)), and HEAD requests, and those for a `Range`, are answered from them. A request with
-/// credentials (`Authorization`, `Cookie`, `Proxy-Authorization` or `X-Api-Key`) bypasses the cache unless its key holds an
+/// [credentials](crate::CredentialFields) (`Authorization`, `Cookie` and others) bypasses the cache unless its key holds an
 /// [identity](Self::identity); what else tells users apart, such as a field that a proxy sets, must be in the key.
 ///
 /// ```
@@ -53,6 +53,7 @@ pub struct Rule {
     pub(super) shared: bool,
     pub(super) cookies_ignored: bool,
     pub(super) path_as_text: bool,
+    pub(super) forwarded_ignored: bool,
     pub(super) namespaces: Vec<String>,
     pub(super) namespaces_by: Vec<Arc<NamespacesBy>>,
     pub(super) clears: Clears,
@@ -180,6 +181,7 @@ impl Rule {
             shared: false,
             cookies_ignored: false,
             path_as_text: false,
+            forwarded_ignored: false,
             namespaces: Vec::new(),
             namespaces_by: Vec::new(),
             clears: Clears::Own,
@@ -305,6 +307,27 @@ impl Rule {
     #[must_use]
     pub fn path_as_text(mut self) -> Self {
         self.path_as_text = true;
+        self
+    }
+
+    /// Leaves forwarding fields out of the key: `X-Forwarded-Host`, `X-Forwarded-Proto`, `X-Forwarded-Port`, `X-Forwarded-Prefix`,
+    /// `X-Original-URL`, `X-Rewrite-URL`, `X-Host`, and the parameters `host` and `proto` of `Forwarded` (RFC 7239). **Only where the
+    /// outermost proxy sets or removes all of them, or no handler reads them.**
+    ///
+    /// By default they are in the key of each request that has them, as they were sent: a handler that builds links from them would
+    /// otherwise answer one client with a page made for another's fields. `X-Forwarded-For` and the parameter `for` identify the client and
+    /// are never in the key. An invalidation of a key or a URI applies to all entries that differ only in these fields.
+    ///
+    /// ```
+    /// use tower_response_cache::{Rule, Rules};
+    ///
+    /// // Behind a load balancer that sets `X-Forwarded-Host` itself, for one public host.
+    /// let rule = Rule::ttl(std::time::Duration::from_secs(60)).ignore_forwarded();
+    /// # drop(Rules::new().fallback(rule));
+    /// ```
+    #[must_use]
+    pub fn ignore_forwarded(mut self) -> Self {
+        self.forwarded_ignored = true;
         self
     }
 

@@ -49,6 +49,10 @@ pub const CASES: &[Case] = &[
     case("bound: a correct hit", NOTHING, 5_000, Limit::None, || again(Correct::over(Origin::of(KIB), 64 << 20))),
     case("hit", NOTHING, 5_000, Limit::Times(HIT_BOUND, HIT), || again(ours::warm(Origin::of(KIB), Told::Age))),
     case("hit, 1 MiB", NOTHING, 5_000, Limit::Times(HIT_BOUND, HIT), || again(ours::warm(Origin::of(MIB), Told::Age))),
+    case("hit, behind a load balancer", NOTHING_FORWARDED, 5_000, Limit::Over("hit", 400.0), || {
+        repeating(ours::warm(Origin::of(KIB), Told::Age), forwarded)
+    }),
+    case("a forwarded request and an empty service", "", 5_000, Limit::None, || repeating(Nothing, forwarded)),
     case("hit, target not remembered", NOTHING, 5_000, Limit::Times(HIT_BOUND, WRITTEN), || {
         again(ours::forgetful(Origin::of(KIB)))
     }),
@@ -109,6 +113,7 @@ pub const CASES: &[Case] = &[
     }),
 ];
 
+const NOTHING_FORWARDED: &str = "a forwarded request and an empty service";
 const NOTHING: &str = "a request and an empty service";
 const DISTINCT: &str = "distinct requests and an empty service";
 const HIT_BOUND: &str = "bound: a correct hit";
@@ -119,17 +124,35 @@ const fn case(name: &'static str, less: &'static str, calls: u64, limit: Limit, 
 }
 
 /// The same request again and again.
-pub fn again<S, B>(mut service: S) -> Call
+pub fn again<S, B>(service: S) -> Call
+where
+    S: Service<Request<http_body_util::Empty<bytes::Bytes>>, Response = http::Response<B>> + 'static,
+    B: http_body::Body<Data = bytes::Bytes>,
+{
+    repeating(service, || request(item()))
+}
+
+/// The item's request as a load balancer passes it on.
+fn forwarded() -> Request<http_body_util::Empty<bytes::Bytes>> {
+    let mut request = request(item());
+    for (name, value) in [("x-forwarded-for", "192.0.2.60"), ("x-forwarded-proto", "https"), ("x-forwarded-port", "443")] {
+        request.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    request
+}
+
+/// A request that is made anew each time.
+fn repeating<S, B>(mut service: S, request: fn() -> Request<http_body_util::Empty<bytes::Bytes>>) -> Call
 where
     S: Service<Request<http_body_util::Empty<bytes::Bytes>>, Response = http::Response<B>> + 'static,
     B: http_body::Body<Data = bytes::Bytes>,
 {
     // What the first ones do that no later one does is not counted.
     for _ in 0..100 {
-        drive(&mut service, request(item()));
+        drive(&mut service, request());
     }
     Box::new(move || {
-        black_box(drive(&mut service, request(item())));
+        black_box(drive(&mut service, request()));
     })
 }
 

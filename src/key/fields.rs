@@ -1,0 +1,452 @@
+//! Request fields that decide about keys by their names: credentials, and fields in which a proxy states what the client sent.
+
+use std::{array, sync::LazyLock};
+
+use http::{HeaderName, HeaderValue, header};
+
+use super::{
+    extract::header_name,
+    write::{Tag, numbered},
+};
+
+/// Header fields that say who the client is.
+///
+/// A request with one of these fields bypasses the cache unless the key of its rule holds an [identity](crate::Identity), or the rule
+/// [ignores credentials](crate::Rule::ignore_credentials) or [cookies](crate::Rule::ignore_cookies). Where [HTTP
+/// decides](crate::Rule::http), such a request gets only responses that are explicitly for everybody (RFC 9111, section 3.5). The values
+/// of these fields enter keys only as keyed hashes.
+///
+/// The default list:
+///
+/// - HTTP: `authorization`, `cookie`, `proxy-authorization`, `client-cert`;
+/// - API keys: `api-key`, `apikey`, `x-api-key`, `x-apikey`, `x-goog-api-key`;
+/// - tokens: `x-auth-token`, `x-access-token`, `x-id-token`, `x-session-token`, `x-user-token`, `x-amz-security-token`, `x-vault-token`,
+///   `x-shopify-access-token`, `private-token`, `job-token`, `deploy-token`;
+/// - set by a proxy that authenticates: `cf-access-jwt-assertion`, `cf-access-client-id`, `cf-access-client-secret`, `cf-access-token`,
+///   `x-goog-iap-jwt-assertion`, `x-amzn-oidc-data`, `x-amzn-oidc-accesstoken`, `x-amzn-oidc-identity`, `x-ms-client-principal`,
+///   `x-forwarded-access-token`, `x-forwarded-user`, `x-forwarded-email`, `x-forwarded-client-cert`, `x-auth-request-user`,
+///   `x-auth-request-email`, `x-auth-request-access-token`, `x-remote-user`, `remote-user`.
+///
+/// ```
+/// use tower_response_cache::{CredentialFields, Rules};
+///
+/// let fields = CredentialFields::default().with(["x-tenant-token"]).without(["job-token"]);
+/// let rules = Rules::new().credential_fields(fields);
+/// # drop(rules);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CredentialFields(Vec<HeaderName>);
+
+impl CredentialFields {
+    /// Adds fields by name.
+    ///
+    /// # Panics
+    ///
+    /// If one is not the name of a header field.
+    #[must_use]
+    #[track_caller]
+    pub fn with<I>(mut self, names: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        for name in names {
+            let name = header_name(name.as_ref());
+            if !self.0.contains(&name) {
+                self.0.push(name);
+            }
+        }
+        self
+    }
+
+    /// Removes fields by name. **Only for fields that no handler reads to tell users apart.**
+    ///
+    /// # Panics
+    ///
+    /// If one is not the name of a header field.
+    #[must_use]
+    #[track_caller]
+    pub fn without<I>(mut self, names: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        for name in names {
+            let name = header_name(name.as_ref());
+            self.0.retain(|listed| *listed != name);
+        }
+        self
+    }
+
+    /// The names in the list, in lower case.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(HeaderName::as_str)
+    }
+}
+
+impl Default for CredentialFields {
+    fn default() -> Self {
+        const NAMES: [&str; 35] = [
+            "client-cert",
+            "api-key",
+            "apikey",
+            "x-api-key",
+            "x-apikey",
+            "x-goog-api-key",
+            "x-auth-token",
+            "x-access-token",
+            "x-id-token",
+            "x-session-token",
+            "x-user-token",
+            "x-amz-security-token",
+            "x-vault-token",
+            "x-shopify-access-token",
+            "private-token",
+            "job-token",
+            "deploy-token",
+            "cf-access-jwt-assertion",
+            "cf-access-client-id",
+            "cf-access-client-secret",
+            "cf-access-token",
+            "x-goog-iap-jwt-assertion",
+            "x-amzn-oidc-data",
+            "x-amzn-oidc-accesstoken",
+            "x-amzn-oidc-identity",
+            "x-ms-client-principal",
+            "x-forwarded-access-token",
+            "x-forwarded-user",
+            "x-forwarded-email",
+            "x-forwarded-client-cert",
+            "x-auth-request-user",
+            "x-auth-request-email",
+            "x-auth-request-access-token",
+            "x-remote-user",
+            "remote-user",
+        ];
+        let standard = [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION];
+        Self(standard.into_iter().chain(NAMES.map(HeaderName::from_static)).collect())
+    }
+}
+
+/// Why a field matters to a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FieldClass {
+    /// It says who the client is.
+    Credential,
+    /// A proxy states in it what the client sent. The number stands for the name in keys, so it is part of the stored form.
+    Forwarding(u8),
+    /// It names a method that replaces the request's.
+    MethodOverride,
+}
+
+/// Fields in which a proxy states the host, the scheme, the port or the path that the client sent.
+const FORWARDING: [(HeaderName, u8); 8] = [
+    (header::FORWARDED, FORWARDED),
+    (HeaderName::from_static("x-forwarded-host"), 4),
+    (HeaderName::from_static("x-forwarded-proto"), 5),
+    (HeaderName::from_static("x-forwarded-port"), 6),
+    (HeaderName::from_static("x-forwarded-prefix"), 7),
+    (HeaderName::from_static("x-original-url"), 8),
+    (HeaderName::from_static("x-rewrite-url"), 9),
+    (HeaderName::from_static("x-host"), 10),
+];
+
+/// `Forwarded` (RFC 7239): in a key, a whole line that is not simple has this number, and the parameters of the others have theirs.
+const FORWARDED: u8 = 1;
+const FORWARDED_HOST: u8 = 2;
+const FORWARDED_PROTO: u8 = 3;
+
+const OVERRIDES: [HeaderName; 3] = [
+    HeaderName::from_static("x-http-method-override"),
+    HeaderName::from_static("x-http-method"),
+    HeaderName::from_static("x-method-override"),
+];
+
+/// A pattern of names that most requests carry: `http` knows them by their number. `Host` is not among them, since keys hold it.
+macro_rules! common_field {
+    () => {
+        ::http::header::ACCEPT
+            | ::http::header::ACCEPT_CHARSET
+            | ::http::header::ACCEPT_ENCODING
+            | ::http::header::ACCEPT_LANGUAGE
+            | ::http::header::CACHE_CONTROL
+            | ::http::header::CONNECTION
+            | ::http::header::CONTENT_LENGTH
+            | ::http::header::CONTENT_TYPE
+            | ::http::header::DNT
+            | ::http::header::ORIGIN
+            | ::http::header::PRAGMA
+            | ::http::header::REFERER
+            | ::http::header::TE
+            | ::http::header::UPGRADE_INSECURE_REQUESTS
+            | ::http::header::USER_AGENT
+            | ::http::header::VIA
+    };
+}
+pub(crate) use common_field;
+
+/// Classifies fields by their names. Most names are told apart by one look at a table.
+#[derive(Debug, Clone)]
+pub(crate) struct FieldTable {
+    /// By a hash of the name: where its candidates begin in `fields`. They end where the next ones begin.
+    heads: [u16; 257],
+    /// In the order of their hashes.
+    fields: Box<[(HeaderName, FieldClass)]>,
+    /// Whether a [common field](common_field) is listed.
+    lists_common: bool,
+}
+
+static DEFAULT: LazyLock<FieldTable> = LazyLock::new(|| FieldTable::new(&CredentialFields::default()));
+
+impl FieldTable {
+    pub(crate) fn new(credentials: &CredentialFields) -> Self {
+        let mut fields: Vec<_> = FORWARDING.map(|(name, number)| (name, FieldClass::Forwarding(number))).into();
+        fields.extend(OVERRIDES.map(|name| (name, FieldClass::MethodOverride)));
+        // A name that is listed as a credential counts as one, whatever else it is.
+        fields.retain(|(name, _)| !credentials.0.contains(name));
+        fields.extend(credentials.0.iter().map(|name| (name.clone(), FieldClass::Credential)));
+        fields.sort_by_key(|(name, _)| hash(name.as_str()));
+        let heads = array::from_fn(|of| fields.partition_point(|(name, _)| hash(name.as_str()) < of) as u16);
+        let lists_common =
+            fields.iter().any(|(name, class)| *class == FieldClass::Credential && matches!(*name, common_field!()));
+        Self { heads, fields: fields.into(), lists_common }
+    }
+
+    /// The class of a field.
+    #[inline(never)]
+    pub(crate) fn class(&self, name: &HeaderName) -> Option<FieldClass> {
+        let hash = hash(name.as_str());
+        let candidates = usize::from(self.heads[hash])..usize::from(self.heads[hash + 1]);
+        self.fields[candidates].iter().find(|(listed, _)| listed == name).map(|(_, class)| *class)
+    }
+
+    /// Whether a [common field](common_field) has a class.
+    #[inline]
+    pub(crate) fn lists_common(&self) -> bool {
+        self.lists_common
+    }
+
+    /// Whether the values of a field enter keys only as keyed hashes: also where a rule's owner has taken it off the list.
+    pub(crate) fn is_secret(&self, name: &HeaderName) -> bool {
+        [self, &DEFAULT].iter().any(|table| table.class(name) == Some(FieldClass::Credential))
+    }
+}
+
+impl Default for FieldTable {
+    fn default() -> Self {
+        DEFAULT.clone()
+    }
+}
+
+/// The table of the default list.
+pub(crate) fn default_fields() -> &'static FieldTable {
+    &DEFAULT
+}
+
+/// Whether the field names a method that replaces the request's.
+#[inline]
+pub(crate) fn overrides_method(name: &HeaderName) -> bool {
+    DEFAULT.class(name) == Some(FieldClass::MethodOverride)
+}
+
+/// Hashes a name by its length and two of its letters. The factors were searched for: no name that browsers and proxies commonly send has
+/// the hash of a listed one, but for `x-csrf-token`.
+#[inline]
+fn hash(name: &str) -> usize {
+    let name = name.as_bytes();
+    let letter = |at: usize| usize::from(name.get(at).copied().unwrap_or_default());
+    (name.len() * 49 + letter(name.len() / 2) * 29 + letter(name.len().wrapping_sub(1)) * 23) % 256
+}
+
+/// The most forwarding fields that a key holds.
+const MOST_FORWARDING: usize = 8;
+
+/// The forwarding fields of a request: `X-Forwarded-Host`, `-Proto`, `-Port`, `-Prefix`, `X-Original-URL`, `X-Rewrite-URL`, `X-Host`, and
+/// the parameters `host` and `proto` of `Forwarded`. Their parts stand at the end of a key, in the order in which they came.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Forwarding<'a> {
+    values: [Option<&'a HeaderValue>; MOST_FORWARDING],
+    numbers: [u8; MOST_FORWARDING],
+    len: usize,
+}
+
+impl<'a> Forwarding<'a> {
+    /// Adds a field; `false` if there are too many.
+    #[inline]
+    pub(crate) fn push(&mut self, number: u8, value: &'a HeaderValue) -> bool {
+        let Some(place) = self.values.get_mut(self.len) else { return false };
+        *place = Some(value);
+        self.numbers[self.len] = number;
+        self.len += 1;
+        true
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Calls a function with the number and the value of each part.
+    #[inline]
+    fn for_each(&self, mut part: impl FnMut(u8, &'a [u8])) {
+        for (number, value) in self.numbers.iter().zip(self.values.iter().map_while(|value| *value)) {
+            match *number {
+                FORWARDED => forwarded_parts(value.as_bytes(), &mut part),
+                number => part(number, value.as_bytes()),
+            }
+        }
+    }
+
+    /// Appends the parts to a key.
+    pub(crate) fn write(&self, canonical: &mut Vec<u8>) {
+        self.for_each(|number, value| numbered(canonical, Tag::Forwarded, number, value));
+    }
+
+    /// Whether these are the parts at the end of a key. Parts of 254 bytes and more are not compared: then the answer is no.
+    #[inline]
+    pub(crate) fn is(&self, written: &[u8]) -> bool {
+        let mut rest = Some(written);
+        self.for_each(|number, value| {
+            let expected = u8::try_from(value.len() + 1).ok().filter(|len| *len < u8::MAX);
+            rest = rest.zip(expected).and_then(|(rest, len)| match rest {
+                [tag, of, first, rest @ ..] if (*tag, *of, *first) == (Tag::Forwarded as u8, len, number) => {
+                    rest.strip_prefix(value)
+                }
+                _ => None,
+            });
+        });
+        rest.is_some_and(<[u8]>::is_empty)
+    }
+}
+
+/// The parameters `host` and `proto` of a line of `Forwarded` (RFC 7239, section 4), values as they were sent. `for` and `by` identify the
+/// client and the proxy. A line that parsers may read differently counts as a whole.
+#[cold]
+fn forwarded_parts<'a>(line: &'a [u8], part: &mut impl FnMut(u8, &'a [u8])) {
+    if !is_simple(line) {
+        return part(FORWARDED, line);
+    }
+    for pair in line.split(|byte| matches!(byte, b',' | b';')) {
+        let Some(at) = pair.iter().position(|byte| *byte == b'=') else { continue };
+        let (name, value) = (pair[..at].trim_ascii(), &pair[at + 1..]);
+        if name.eq_ignore_ascii_case(b"host") {
+            part(FORWARDED_HOST, value.trim_ascii());
+        } else if name.eq_ignore_ascii_case(b"proto") {
+            part(FORWARDED_PROTO, value.trim_ascii());
+        }
+    }
+}
+
+/// Whether all quoted strings close, and hold neither a delimiter nor an escape.
+fn is_simple(line: &[u8]) -> bool {
+    let mut quoted = false;
+    let plain = line.iter().all(|byte| match byte {
+        b'"' => {
+            quoted = !quoted;
+            true
+        }
+        b'\\' => false,
+        b',' | b';' | b'=' => !quoted,
+        _ => true,
+    });
+    plain && !quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::*;
+
+    #[test]
+    fn every_listed_field_has_its_class() {
+        let table = FieldTable::default();
+        for name in CredentialFields::default().names() {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            assert_eq!(table.class(&name), Some(FieldClass::Credential), "{name}");
+        }
+        for (name, number) in FORWARDING {
+            assert_eq!(table.class(&name), Some(FieldClass::Forwarding(number)), "{name}");
+        }
+        for name in OVERRIDES {
+            assert!(overrides_method(&name), "{name}");
+        }
+        for name in ["accept", "x-forwarded-for", "x-request-id", "x", "x-", "xx", "sec-ch-ua", "traceparent", "hos"] {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            assert_eq!(table.class(&name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn common_field_that_is_listed_is_a_credential() {
+        let table = FieldTable::new(&CredentialFields::default().with(["User-Agent"]).without(["cookie"]));
+        assert_eq!(table.class(&header::USER_AGENT), Some(FieldClass::Credential));
+        assert_eq!(table.class(&header::COOKIE), None);
+        assert_eq!(table.class(&header::ACCEPT), None);
+        assert!(table.lists_common() && !FieldTable::default().lists_common());
+    }
+
+    #[test]
+    fn rfc7239_4_only_host_and_proto_of_forwarded_count() {
+        for (line, want) in [
+            ("for=192.0.2.60;proto=http;by=203.0.113.43", &[(FORWARDED_PROTO, "http")][..]),
+            (
+                "Host=a.test ; Proto=https, for=1;host=b.test",
+                &[(FORWARDED_HOST, "a.test"), (FORWARDED_PROTO, "https"), (FORWARDED_HOST, "b.test")],
+            ),
+            ("for=\"[2001:db8::1]:4711\"", &[]),
+            ("host=\"a.test:8080\"", &[(FORWARDED_HOST, "\"a.test:8080\"")]),
+            ("", &[]),
+            ("for=\"a;host=b.test\"", &[(FORWARDED, "for=\"a;host=b.test\"")]),
+            ("for=\"a, host=b.test", &[(FORWARDED, "for=\"a, host=b.test")]),
+            ("for=\"\\\"\";host=b", &[(FORWARDED, "for=\"\\\"\";host=b")]),
+        ] {
+            let mut got = Vec::new();
+            forwarded_parts(line.as_bytes(), &mut |number, value| got.push((number, std::str::from_utf8(value).unwrap())));
+            assert_eq!(got, want, "{line}");
+        }
+    }
+
+    #[test]
+    fn forwarding_is_what_was_written_and_nothing_else() {
+        let table = FieldTable::default();
+        let map = |fields: &[(&'static str, &'static str)]| {
+            fields.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect::<HeaderMap>()
+        };
+        let all = [
+            map(&[]),
+            map(&[("x-forwarded-for", "192.0.2.1")]),
+            map(&[("x-forwarded-host", "a")]),
+            map(&[("x-forwarded-host", "b")]),
+            map(&[("x-host", "a")]),
+            map(&[("x-forwarded-host", "a"), ("x-forwarded-proto", "http")]),
+            map(&[("x-forwarded-host", "a"), ("x-forwarded-host", "http")]),
+            map(&[("forwarded", "for=1;host=a")]),
+            map(&[("forwarded", "for=2;host=a")]),
+            map(&[("forwarded", "host=a;proto=http")]),
+        ];
+        fn forwarding<'a>(table: &FieldTable, headers: &'a HeaderMap) -> Forwarding<'a> {
+            let mut forwarding = Forwarding::default();
+            for (name, value) in headers {
+                if let Some(FieldClass::Forwarding(number)) = table.class(name) {
+                    assert!(forwarding.push(number, value));
+                }
+            }
+            forwarding
+        }
+        let written = |headers: &HeaderMap| {
+            let mut canonical = Vec::new();
+            forwarding(&table, headers).write(&mut canonical);
+            canonical
+        };
+        for one in &all {
+            for other in &all {
+                assert_eq!(forwarding(&table, one).is(&written(other)), written(one) == written(other), "{one:?} {other:?}");
+            }
+        }
+        assert_eq!(written(&all[0]), written(&all[1]), "X-Forwarded-For identifies the client");
+        assert_eq!(written(&all[7]), written(&all[8]), "`for` identifies the client");
+        let distinct: std::collections::HashSet<_> = all.iter().map(written).collect();
+        assert_eq!(distinct.len(), all.len() - 2);
+    }
+}
