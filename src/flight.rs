@@ -7,7 +7,7 @@ use std::{
     mem,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -37,6 +37,8 @@ pub(crate) struct Flights {
     flying_of_all: Arc<AtomicUsize>,
     /// How many have landed.
     landings: AtomicU64,
+    /// The same by hash of the key.
+    landings_by_key: Box<[AtomicU32]>,
     /// Whether a key was ever found unfit: most layers never see one.
     any_passes: AtomicBool,
     passes: Cache<u128, Nanos, quick_cache::UnitWeighter, BuildHasherDefault<KeyHasher>>,
@@ -57,6 +59,9 @@ pub(crate) struct Limits {
 }
 
 const SHARDS: usize = 32;
+
+/// How many counters of landings there are: keys that share one cost an extra look at the store.
+const LANDINGS: usize = 1 << 10;
 
 /// How many unfit keys are remembered at most.
 const PASSES: usize = 16 << 10;
@@ -91,6 +96,17 @@ pub(crate) struct Flight {
     waiters: AtomicUsize,
     /// Another flight of the same key has taken its place, and may wait for its end. Set under the lock of the shard.
     has_successor: AtomicBool,
+    /// Who joins from here on only waits for its end, and looks again then. Set under the lock of the shard.
+    is_closed: AtomicBool,
+    /// It is on no list any more, and is put on none. Set under the lock of the shard.
+    has_ended: AtomicBool,
+}
+
+/// How many fills had landed at some moment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Landings {
+    all: u64,
+    of_key: u32,
 }
 
 /// How far a fill is, for those who wait for it.
@@ -152,6 +168,7 @@ impl Flights {
             flying: AtomicUsize::new(0),
             flying_of_all,
             landings: AtomicU64::new(0),
+            landings_by_key: (0..LANDINGS).map(|_| AtomicU32::new(0)).collect(),
             any_passes: AtomicBool::new(false),
             passes: Cache::with(
                 PASSES,
@@ -200,7 +217,7 @@ impl Flights {
             if flight.key != *key {
                 return Joined::Full;
             }
-            if flight.stamp().is_none_or(alive) {
+            if flight.is_closed.load(Ordering::SeqCst) || flight.stamp().is_none_or(alive) {
                 // Counted before the list is let go: who lands takes the flight off it, and knows then who waits.
                 let follower = self.follow(place.get());
                 drop(shard);
@@ -222,6 +239,8 @@ impl Flights {
                 moved: Notify::const_new(),
                 waiters: AtomicUsize::new(0),
                 has_successor: AtomicBool::new(false),
+                is_closed: AtomicBool::new(false),
+                has_ended: AtomicBool::new(false),
             },
         );
         let flight: Arc<dyn Flying> = drive.cell().clone();
@@ -246,7 +265,7 @@ impl Flights {
             flight.waiters.fetch_sub(1, Ordering::SeqCst);
             return None;
         }
-        Some(Follower { flight: flying.clone() })
+        Some(Follower { looks_again: flight.is_closed.load(Ordering::SeqCst), flight: flying.clone() })
     }
 
     /// Whether responses for this key were found unfit a moment ago.
@@ -274,22 +293,39 @@ impl Flights {
         self.landings.load(Ordering::SeqCst)
     }
 
+    /// How many fills have landed, of all keys and of this one.
+    pub(crate) fn landings_at(&self, key: &Key) -> Landings {
+        Landings { all: self.landings(), of_key: self.landings_of(key.hash()).load(Ordering::SeqCst) }
+    }
+
+    /// Whether a fill of this key may have landed since then: the key that was counted, or another of which it is a variant.
+    pub(crate) fn have_landed_since(&self, then: Landings, key: &Key, is_variant: bool) -> bool {
+        let now = self.landings_at(key);
+        if is_variant { now.all != then.all } else { now.of_key != then.of_key }
+    }
+
+    fn landings_of(&self, key: u128) -> &AtomicU32 {
+        &self.landings_by_key[key as usize % LANDINGS]
+    }
+
     fn shard(&self, key: u128) -> MutexGuard<'_, Shard> {
         self.shards[(key >> 64) as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn unlist(&self, flight: &Arc<dyn Flying>) {
+    /// Takes a flight off its list, and puts another that has not ended in its place if one is given.
+    fn remove(&self, flight: &Arc<dyn Flying>, instead: Option<&Arc<dyn Flying>>) {
         let hash = flight.flight().key.hash();
         let mut shard = self.shard(hash);
-        if let Entry::Occupied(place) = shard.entry(hash)
+        flight.flight().has_ended.store(true, Ordering::SeqCst);
+        if let Entry::Occupied(mut place) = shard.entry(hash)
             && Arc::ptr_eq(place.get(), flight)
         {
-            place.remove();
+            match instead.filter(|instead| !instead.flight().has_ended.load(Ordering::SeqCst)) {
+                Some(instead) => _ = place.insert(instead.clone()),
+                None => _ = place.remove(),
+            }
         }
-    }
-
-    fn remove(&self, flight: &Arc<dyn Flying>) {
-        self.unlist(flight);
+        drop(shard);
         self.flying.fetch_sub(1, Ordering::SeqCst);
         self.flying_of_all.fetch_sub(1, Ordering::Relaxed);
     }
@@ -355,9 +391,30 @@ impl Leader {
         }
     }
 
-    /// From here on nobody joins: what is read now says nothing of those who come later.
+    /// From here on nobody joins: what is read now says nothing of those who come later. They wait for the end, and look again.
     pub(crate) fn closes(&self) {
-        self.flights.unlist(&self.flight);
+        let flight = self.flight.flight();
+        let _shard = self.flights.shard(flight.key.hash());
+        flight.is_closed.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the fill before this one has begun under another stamp than the caller `may` share.
+    pub(crate) fn is_after_another(&self, may: impl FnOnce(&Stamp) -> bool) -> bool {
+        self.before.as_ref().and_then(|before| before.flight().stamp()).is_some_and(|stamp| !may(stamp))
+    }
+
+    /// Gives way to the fill before this one, if that has begun under a stamp that the caller `may` share after all: follows it, and puts
+    /// it back in its place. Those who wait for this fill look again, since they may have come after what the caller has read.
+    pub(crate) fn gives_way(&mut self, may: impl FnOnce(&Stamp) -> bool) -> Option<Follower> {
+        let before = self.before.take_if(|before| before.flight().stamp().is_some_and(may))?;
+        let follower = self.flights.follow(&before)?;
+        before.clone().promote();
+        self.landed = true;
+        self.flights.remove(&self.flight, Some(&before));
+        let flight = self.flight.flight();
+        *flight.progress() = Progress::Landed(Landing::Lost);
+        flight.moved.notify_waiters();
+        Some(follower)
     }
 
     /// The flight, for asking who waits for it.
@@ -386,7 +443,8 @@ impl Leader {
     fn end(&self, landing: impl FnOnce() -> Landing) {
         // Before it can be missed in the list: who no longer finds it there sees that one more has landed.
         self.flights.landings.fetch_add(1, Ordering::SeqCst);
-        self.flights.remove(&self.flight);
+        self.flights.landings_of(self.flight.flight().key.hash()).fetch_add(1, Ordering::SeqCst);
+        self.flights.remove(&self.flight, None);
         // From here on nobody joins, and who has was counted before the list was let go.
         let flight = self.flight.flight();
         let landing = match flight.is_awaited() {
@@ -410,6 +468,8 @@ impl Drop for Leader {
 /// Whoever waits.
 pub(crate) struct Follower {
     flight: Arc<dyn Flying>,
+    /// Whatever it comes to, it may not be what this one may have.
+    looks_again: bool,
 }
 
 impl Follower {
@@ -426,7 +486,8 @@ impl Follower {
 
     /// Waits until the fill arrives or lands; `None` if that takes longer than one may wait.
     pub(crate) async fn wait(&self, until: Instant) -> Option<Progress> {
-        self.flight.flight().moves(until).await
+        let progress = self.flight.flight().moves(until).await?;
+        Some(if self.looks_again { Progress::Landed(Landing::Lost) } else { progress })
     }
 }
 

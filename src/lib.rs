@@ -5,6 +5,7 @@
 
 // In the order in which a request meets them.
 mod answer;
+mod begin;
 mod body;
 mod clock;
 mod content;

@@ -3,7 +3,6 @@
 use std::{
     future::{Future, poll_fn},
     sync::Arc,
-    time::Duration,
 };
 
 use http::{HeaderMap, Method, Request, Response, header};
@@ -13,11 +12,12 @@ use tracing::Instrument;
 
 use crate::{
     answer::{self, Asked, Decision, Look},
+    begin::{Begins, begin},
     body::{BoxError, CacheBody},
     clock::Nanos,
     drive::{Awaited, Drive, unless_left},
-    fill::{Answer, Fill, Held},
-    flight::{Flight, Follower, Joined, Landing, Leader, Progress},
+    fill::{Answer, Fill},
+    flight::{Flight, Follower, Joined, Landing, Landings, Leader, Progress},
     key::Key,
     layer::Shared,
     parts,
@@ -25,7 +25,7 @@ use crate::{
     service::{Inner, Missed, Quest, Sought, hit, question},
     stats::Count,
     status::{Bypass, CacheStatus, Miss, Outcome, Stale},
-    store::{Begun, Content, Entry, Stamp, Store, Wish},
+    store::{Content, Stamp, Store},
 };
 
 /// Fills as the leader: in the task of its own request for as long as nobody else depends on it.
@@ -96,6 +96,7 @@ where
     ResB: Body<Error: Into<BoxError>> + Send + 'static,
 {
     let quest = quest.keeping(&request);
+    let landings = shared.flights.landings_at(&quest.primary);
     let Ok(look) = quest.look(&shared).await else { return };
     let missed = match quest.decide(look.found, shared.store.context().clock.nanos()) {
         Decision::Early(entry) => Missed { early: true, ..Missed::renewing(entry, look.stamp, look.varying) },
@@ -104,7 +105,7 @@ where
         Decision::Fresh(_) | Decision::Accepted(_) | Decision::Refused => return,
     };
     if let Joined::Leads(leader, _) = quest.join::<_, ()>(&shared, &missed) {
-        refresh(shared, service, quest, missed, leader, request).await;
+        refresh(shared, service, quest, missed, (leader, landings), request).await;
     }
 }
 
@@ -114,7 +115,7 @@ async fn refresh<S, St, ReqB, ResB>(
     mut service: S,
     quest: Quest,
     mut missed: Missed<St>,
-    mut leader: Leader,
+    (mut leader, landings): (Leader, Landings),
     mut request: Request<ReqB>,
 ) where
     S: Inner<ReqB, ResB>,
@@ -125,8 +126,9 @@ async fn refresh<S, St, ReqB, ResB>(
     shared.store.context().counters.add(Count::Refreshes, 1);
     let until = shared.flights.patience();
     // Whoever refreshes it elsewhere does it for us, too.
-    if let Begins::Answered(_) = begin(&shared, &quest, &mut missed, Some(&mut leader), until).await {
-        return;
+    match begin(&shared, &quest, &mut missed, Some((&mut leader, landings)), until).await {
+        Begins::Call => {}
+        Begins::Answered(_) | Begins::Follows(_) => return,
     }
     if poll_fn(|cx| service.poll_ready(cx)).await.is_ok() {
         let began = shared.store.context().clock.nanos();
@@ -136,102 +138,19 @@ async fn refresh<S, St, ReqB, ResB>(
     }
 }
 
-/// What is known once a fill may begin.
-enum Begins {
-    /// The inner service is to be called.
-    Call,
-    /// Another process has filled meanwhile.
-    Answered(Arc<Entry>),
-}
-
-/// How long the owner of a lock is left alone before one looks again: at first, and at most.
-const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
-
-/// The last steps before the inner service is called: a stamp that is whole, the lock across processes if the rule wants one,
-/// a place among the calls that nothing stands behind.
-async fn begin<St: Store>(
-    shared: &Arc<Shared<St>>,
-    quest: &Quest,
-    missed: &mut Missed<St>,
-    leader: Option<&mut Leader>,
-    until: Instant,
-) -> Begins {
-    let store = &shared.store;
-    if !store.is_shared() {
-        return Begins::Call;
-    }
-    let lock = quest.rule.lock().filter(|_| leader.is_some());
-    let mut wish = Wish { lock, looks: !missed.early, counts: quest.rule.adds_namespaces() };
-    let mut pause = LOOK_AGAIN.0;
-    loop {
-        let stamp = missed.stamp.clone();
-        let begun = match stamp.generations() {
-            // The store could not be asked a moment ago.
-            None => Ok(Begun::Go { stamp, lock: None }),
-            Some(_) => store.begin(missed.key(quest).as_ref(), &quest.plan.names, stamp, wish).await,
-        };
-        match begun {
-            Ok(Begun::Go { stamp, lock }) => {
-                missed.stamp = stamp;
-                missed.lock = lock.map(|lock| Box::new(Held::new(store.clone(), lock)));
-                break;
-            }
-            Ok(Begun::Unfit { stamp }) => {
-                missed.stamp = stamp;
-                break;
-            }
-            Ok(Begun::Held) => {
-                // With jitter, so that those who wait do not all come at the same moment.
-                let nap = pause.mul_f64(0.75 + 0.5 * fastrand::f64());
-                pause = (pause * 2).min(LOOK_AGAIN.1);
-                if tokio::time::timeout_at(until, tokio::time::sleep(nap)).await.is_err() {
-                    wish.lock = None;
-                }
-            }
-            Ok(Begun::Appeared) => {}
-            Err(error) => {
-                tracing::debug!(%error, "a fill begins without the store");
-                missed.stamp = Stamp::local(missed.stamp.epoch());
-                break;
-            }
-        }
-        match quest.look(shared).await {
-            Err(_) => missed.stamp = Stamp::local(missed.stamp.epoch()),
-            Ok(look) => {
-                (missed.stamp, missed.varying) = (look.stamp, look.varying.map(Box::new));
-                let left = match quest.decide(look.found, shared.store.context().clock.nanos()) {
-                    Decision::Fresh(entry) => return Begins::Answered(entry),
-                    Decision::Early(entry) if !missed.early => return Begins::Answered(entry),
-                    Decision::Early(entry) | Decision::Stale(entry) => Some(entry),
-                    Decision::Ask(_, spare) => spare,
-                    Decision::Accepted(_) | Decision::Refused => None,
-                };
-                missed.finds(left);
-            }
-        }
-    }
-    if let Some(leader) = leader {
-        if !missed.stamp.is_whole() {
-            leader.after_the_one_before(until).await;
-        }
-        missed.permit = shared.flights.leave(&missed.stamp).await;
-        leader.begins(&missed.stamp);
-    } else {
-        missed.permit = shared.flights.leave(&missed.stamp).await;
-    }
-    Begins::Call
-}
-
 /// What a look at the store has come to.
 struct Decided {
     decision: Decision,
     stamp: Stamp,
     varying: Option<(Vary, Key)>,
     now: Nanos,
+    /// How many fills had landed before.
+    landings: Landings,
 }
 
 /// Looks into the store, waiting for one that has to be asked.
 async fn look<St: Store>(shared: &Shared<St>, quest: &Quest, headers: &HeaderMap) -> Decided {
+    let landings = shared.flights.landings_at(&quest.primary);
     let look = Look::later(&shared.store, &quest.rule, quest.primary.as_ref(), headers, &quest.plan.names).await;
     let look = look.unwrap_or_else(|error| {
         tracing::debug!(%error, "the store did not answer");
@@ -239,7 +158,7 @@ async fn look<St: Store>(shared: &Shared<St>, quest: &Quest, headers: &HeaderMap
     });
     let now = shared.store.context().clock.nanos();
     let Look { found, stamp, varying } = look;
-    Decided { decision: quest.decide(found, now), stamp, varying, now }
+    Decided { decision: quest.decide(found, now), stamp, varying, now, landings }
 }
 
 /// The road of a request that has to wait.
@@ -310,7 +229,7 @@ where
                 Followed::Again => {}
             }
         }
-        let Decided { decision, stamp, varying, now } = match first.take() {
+        let Decided { decision, stamp, varying, now, landings } = match first.take() {
             Some(decided) => decided,
             None => look(&shared, &quest, headers).await,
         };
@@ -333,7 +252,8 @@ where
                 {
                     // Not awaited by the stale answer, which is to leave at once.
                     let shared = shared.clone();
-                    tokio::spawn(Box::pin(refresh(shared, service, quest, missed, leader, request)).in_current_span());
+                    let refresh = refresh(shared, service, quest, missed, (leader, landings), request);
+                    tokio::spawn(Box::pin(refresh).in_current_span());
                 }
                 return Ok(response);
             }
@@ -387,12 +307,19 @@ where
                         hit(&shared, now);
                         return Ok(answer::from_entry(&shared, &entry, method, headers, Outcome::Hit, now));
                     }
-                    if let Begins::Answered(entry) = begin(&shared, &quest, &mut missed, Some(&mut leader), until).await {
-                        // Those who wait look as well: what was seen now says nothing of who has come since.
-                        drop(leader);
-                        let now = context.clock.nanos();
-                        context.counters.add(Count::Collapsed, 1);
-                        return Ok(answer::from_entry(&shared, &entry, method, headers, Outcome::Collapsed, now));
+                    match begin(&shared, &quest, &mut missed, Some((&mut leader, landings)), until).await {
+                        Begins::Call => {}
+                        Begins::Answered(entry) => {
+                            // Those who wait look as well: what was seen now says nothing of who has come since.
+                            drop(leader);
+                            let now = context.clock.nanos();
+                            context.counters.add(Count::Collapsed, 1);
+                            return Ok(answer::from_entry(&shared, &entry, method, headers, Outcome::Collapsed, now));
+                        }
+                        Begins::Follows(another) => {
+                            follower = Some(another);
+                            continue;
+                        }
                     }
                     context.counters.miss(missed.why);
                     tracing::debug!(reason = missed.why.as_str(), "miss");

@@ -1,6 +1,9 @@
 //! The fixed table of epochs: what makes an invalidation O(1) and a stale fill harmless.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
 
 use crate::namespace::Namespaces;
 
@@ -52,6 +55,8 @@ pub(crate) struct Epochs {
     /// The last hard bump.
     hard: Box<[AtomicU64]>,
     mask: u64,
+    /// Held while slots are written, so that [`renew`](Self::renew) sees either all of a bump or nothing of it.
+    stepping: Mutex<()>,
 }
 
 impl Epochs {
@@ -59,7 +64,7 @@ impl Epochs {
     pub(crate) fn new(slots: usize) -> Self {
         assert!(slots.is_power_of_two());
         let table = || (0..=slots).map(|_| AtomicU64::new(0)).collect();
-        Self { sequence: AtomicU64::new(1), any: table(), hard: table(), mask: slots as u64 - 1 }
+        Self { sequence: AtomicU64::new(1), any: table(), hard: table(), mask: slots as u64 - 1, stepping: Mutex::new(()) }
     }
 
     pub(crate) fn heap(slots: usize) -> usize {
@@ -77,6 +82,11 @@ impl Epochs {
     /// A fill that captures the new number before the slot is written begins after this bump began, and so
     /// after the commit that the bump tells of: it may live.
     pub(crate) fn bump(&self, hashes: impl Iterator<Item = u64>, kind: Bump) {
+        let _stepping = self.lock();
+        self.step(hashes, kind);
+    }
+
+    fn step(&self, hashes: impl Iterator<Item = u64>, kind: Bump) -> u64 {
         let epoch = self.sequence.fetch_add(1, Ordering::SeqCst) + 1;
         for hash in hashes {
             let slot = self.slot(hash);
@@ -85,13 +95,41 @@ impl Epochs {
             }
             self.any[slot].fetch_max(epoch, Ordering::SeqCst);
         }
+        epoch
+    }
+
+    /// Steps the slots of a name whose generation this process has written at some moment after the epoch `sent`. Returns the epoch from
+    /// which that generation can be trusted: the new one, or `sent` if something else has stepped one of the slots since. That may have
+    /// been a bump of the generation just written, so nothing that carries `sent` is alive then.
+    #[cfg(feature = "redis")]
+    pub(crate) fn step_own(&self, hashes: impl Iterator<Item = u64> + Clone, sent: u64) -> u64 {
+        let _stepping = self.lock();
+        let untouched = hashes.clone().all(|hash| self.is_untouched(hash, sent));
+        let epoch = self.step(hashes, Bump::Hard);
+        if untouched { epoch } else { sent }
+    }
+
+    /// The current epoch, as the stamp of names that were read at different epochs: each part is the hash of a name and the epoch before
+    /// its generation was read. None if a slot was stepped after its part.
+    #[cfg(feature = "redis")]
+    pub(crate) fn renew(&self, mut parts: impl Iterator<Item = (u64, u64)>) -> Option<u64> {
+        let _stepping = self.lock();
+        parts.all(|(hash, since)| self.is_untouched(hash, since)).then(|| self.capture())
+    }
+
+    #[inline]
+    fn is_untouched(&self, hash: u64, stamp: u64) -> bool {
+        self.any[self.slot(hash)].load(Ordering::SeqCst) <= stamp
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        self.stepping.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What has become of a stamp under these names.
     #[inline]
     pub(crate) fn life(&self, stamp: u64, hashes: impl Iterator<Item = u64> + Clone) -> Life {
-        let untouched = |hash| self.any[self.slot(hash)].load(Ordering::SeqCst) <= stamp;
-        if hashes.clone().all(untouched) {
+        if hashes.clone().all(|hash| self.is_untouched(hash, stamp)) {
             return Life::Alive;
         }
         let hard = |hash| self.hard[self.slot(hash)].load(Ordering::SeqCst) > stamp;
@@ -144,6 +182,32 @@ mod tests {
         epochs.bump([root].into_iter(), Bump::Hard);
         assert_eq!(life(&epochs, old, &[root]), Life::Dead);
         assert_eq!(life(&epochs, epochs.capture(), &[root]), Life::Alive);
+    }
+
+    #[cfg(feature = "redis")]
+    #[test]
+    fn own_generation_is_trusted_only_if_nothing_stepped_meanwhile() {
+        let epochs = Epochs::new(16);
+        let sent = epochs.capture();
+        let since = epochs.step_own([3].into_iter(), sent);
+        assert_eq!((life(&epochs, sent, &[3]), life(&epochs, since, &[3])), (Life::Dead, Life::Alive));
+        let sent = epochs.capture();
+        epochs.bump([3].into_iter(), Bump::Hard);
+        let since = epochs.step_own([3].into_iter(), sent);
+        assert_eq!((since, life(&epochs, since, &[3])), (sent, Life::Dead));
+    }
+
+    #[cfg(feature = "redis")]
+    #[test]
+    fn stamp_is_renewed_only_while_each_part_is_untouched() {
+        let epochs = Epochs::new(16);
+        let old = epochs.capture();
+        let own = epochs.step_own([3].into_iter(), old);
+        let now = epochs.renew([(3, own), (4, old)].into_iter()).expect("nothing of it was stepped since");
+        assert_eq!(life(&epochs, now, &[3, 4]), Life::Alive);
+        assert_eq!(epochs.renew([(3, old), (4, old)].into_iter()), None);
+        epochs.bump([4].into_iter(), Bump::Soft);
+        assert_eq!(epochs.renew([(3, own), (4, old)].into_iter()), None);
     }
 
     #[test]

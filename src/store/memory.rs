@@ -138,6 +138,16 @@ impl Memory {
         self.0.epochs.bump(hashes, Bump::Hard);
     }
 
+    /// Steps the epochs of a generation that this process has written: see [`Epochs::step_own`].
+    pub(super) fn step_own(&self, hashes: impl Iterator<Item = u64> + Clone, sent: u64) -> u64 {
+        self.0.epochs.step_own(hashes, sent)
+    }
+
+    /// The current epoch, for a stamp of these parts: see [`Epochs::renew`].
+    pub(super) fn renew(&self, parts: impl Iterator<Item = (u64, u64)>) -> Option<u64> {
+        self.0.epochs.renew(parts)
+    }
+
     /// What has become of what began under an epoch.
     #[inline]
     pub(super) fn life_of(&self, epoch: u64, hashes: impl Iterator<Item = u64> + Clone) -> Life {

@@ -383,6 +383,7 @@ impl RedisBuilder {
             recent: Recent::default(),
             reconnected: Notify::new(),
             stop: Stop::default(),
+            runtime: std::sync::OnceLock::new(),
             warned: std::sync::atomic::AtomicBool::new(false),
         });
         control::start(core.clone(), jobs, found).expect("a thread with a runtime can be started");

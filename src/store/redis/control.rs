@@ -76,6 +76,7 @@ pub(super) fn start(
     mut found: mpsc::UnboundedReceiver<Arc<Node>>,
 ) -> io::Result<()> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let _ = core.runtime.set(runtime.handle().clone());
     let work = async move {
         if let Some(node) = core.nodes.one() {
             core.lease.is_of([node.address.as_str()].into_iter(), || ());

@@ -7,18 +7,19 @@ use tokio::{runtime::Handle, sync::oneshot};
 
 use super::{
     Core,
+    change::{Answered, By, Change, Changed},
     fault::Fault,
     millis, millis_of,
-    names::{id, slot},
+    names::slot,
     node::Via,
     nodes::{Answer, Ask},
-    read::{bulk, exists, generation, get},
+    read::{bulk, compared, exists, get},
     scripts,
 };
 use crate::{
     key::KeyRef,
     namespace::{Name, Namespaces},
-    store::{Begun, Bump, Counter, Entry, Fence, Generation, Life, Lock, Put, Stamp, Store, StoreError, Wish, codec::Unstored},
+    store::{Begun, Bump, Counter, Entry, Fence, Life, Lock, Put, Stamp, Store, StoreError, Wish, codec::Unstored},
 };
 
 /// For how long others are told that what a lock was for is not to be shared.
@@ -52,8 +53,13 @@ impl Core {
             asks.extend([take_lock(&self.names.lock(&place), token, millis_of(lease)), get(&place)]);
         }
         let locks = asks.len() / 2;
-        let fresh: Vec<[u8; 24]> = missing.iter().map(|_| fresh()).collect();
-        asks.extend(missing.iter().zip(&fresh).map(|((_, name), fresh)| self.create(*name, fresh)));
+        let mut changes = Vec::with_capacity(missing.len());
+        for (_, name) in &missing {
+            let (key, fresh) = (self.names.generation(*name), fresh());
+            let ask = self.create(&key, &fresh);
+            changes.push(Change::new(asks.len(), *name, key, fresh, By::Set));
+            asks.push(ask);
+        }
         let counters = usize::from(wish.counts);
         if wish.counts {
             asks.push(get(&self.names.counter()));
@@ -62,14 +68,17 @@ impl Core {
         if self.fence.is_some() && !missing.is_empty() {
             asks.extend(names.names().map(|name| exists(&self.names.fence(name))));
         }
-        let epoch = self.near.epoch();
-        let mut answers = self.nodes.ask(asks, self.creates_by(), self.budget).await.into_iter();
+        let (Answered { answers, changed, taking }, changes) = self.change(asks, changes, taking).await?;
+        let mut answers = answers.into_iter();
 
         let held = answers.by_ref().take(locks).next().transpose()?.map(|(value, _)| value);
         let appeared = answers.by_ref().take(locks).next().transpose()?.map(|(value, _)| bulk(value)).transpose()?.flatten();
         let mut generations = known.to_vec();
-        for (((index, _), fresh), answer) in missing.iter().zip(&fresh).zip(answers.by_ref().take(missing.len())) {
-            generations[*index] = created(answer, fresh)?;
+        for (((index, _), changed), answer) in missing.iter().zip(&changed).zip(answers.by_ref().take(missing.len())) {
+            match answer {
+                Ok(_) | Err(Fault::Said(_)) => generations[*index] = changed.generation,
+                Err(fault) => return Err(fault.into()),
+            }
         }
         let counter = answers.by_ref().take(counters).next().and_then(counter);
         let mut fenced = false;
@@ -79,11 +88,11 @@ impl Core {
         if fenced {
             return Ok(Begun::Go { stamp: Stamp::local(stamp.epoch()), lock: None });
         }
-        for (index, name) in &missing {
-            if let Some(generation) = generations[*index] {
-                self.known.learn(id(*name), generation, epoch);
-            }
-        }
+        let stamp = match self.renewed(&stamp, names, &missing, changes.iter().zip(&changed)) {
+            // Everything that was known before the change is as it was, and what was missing is there since.
+            Some(epoch) => stamp.again(epoch, stamp.taken()),
+            None => stamp,
+        };
         let stamp = stamp.with_generations(generations).counted(counter);
         if held == Some(Value::Nil) && appeared.is_some() && wish.looks {
             let now = self.context().clock.nanos();
@@ -100,29 +109,47 @@ impl Core {
         })
     }
 
+    /// The current epoch, if it can stand for a stamp and the generations that it has got since; None if nothing has changed, or if
+    /// something was pushed meanwhile.
+    fn renewed<'a>(
+        &self,
+        stamp: &Stamp,
+        names: &Namespaces,
+        missing: &[(usize, Name<'_>)],
+        changed: impl Iterator<Item = (&'a Change, &'a Changed)>,
+    ) -> Option<u64> {
+        if missing.is_empty() {
+            return None;
+        }
+        let is_known = |(index, _): &(usize, Name<'_>)| !missing.iter().any(|(other, _)| other == index);
+        let known = names.names().enumerate().filter(is_known).map(|(_, name)| (name.hash(), stamp.epoch()));
+        self.near.renew(known.chain(changed.map(|(change, changed)| change.part(changed))))
+    }
+
     /// Makes a generation if it is missing.
-    fn create(&self, name: Name<'_>, fresh: &[u8; 24]) -> Ask {
-        let key = self.names.generation(name);
+    fn create(&self, key: &str, fresh: &[u8; 24]) -> Ask {
         let mut command = redis::cmd("SET");
-        command.arg(&key).arg(&fresh[..]).arg("NX").arg("GET").arg("PX").arg(millis_of(self.generation_ttl));
+        command.arg(key).arg(&fresh[..]).arg("NX").arg("GET").arg("PX").arg(millis_of(self.generation_ttl));
         Ask { slot: slot(key.as_bytes()), command }
     }
 
     /// The names that came with the response are vouched for if each has a generation that is no younger than the counter was
     /// before the inner service was called: it has not been bumped since. Of those that have no number to compare with, one is
     /// written, for the next fill.
-    pub(super) async fn admit(&self, stamp: &Stamp, added: &Namespaces) -> Result<Option<Stamp>, StoreError> {
+    pub(super) async fn admit(self: &Arc<Self>, stamp: &Stamp, added: &Namespaces) -> Result<Option<Stamp>, StoreError> {
         let Some(known) = stamp.generations().filter(|_| stamp.is_whole()) else { return Ok(None) };
-        let admit = |name| {
-            scripts::admit(&self.names.generation(name), &self.names.fence(name), &fresh(), millis_of(self.generation_ttl))
-        };
-        let epoch = self.near.epoch();
-        let answers = self.nodes.ask(added.names().map(admit).collect(), self.creates_by(), self.budget).await;
+        let (mut asks, mut changes) = (Vec::new(), Vec::new());
+        for (at, name) in added.names().enumerate() {
+            let (key, fresh) = (self.names.generation(name), fresh());
+            asks.push(scripts::admit(&key, &self.names.fence(name), &fresh, millis_of(self.generation_ttl)));
+            changes.push(Change::new(at, name, key, fresh, By::Script));
+        }
+        let (Answered { answers, changed, .. }, _) = self.change(asks, changes, None).await?;
         let mut generations = known.to_vec();
         let mut young = Vec::new();
-        for (name, answer) in added.names().zip(answers) {
+        for ((name, answer), changed) in added.names().zip(answers).zip(changed) {
             let (value, server) = answer?;
-            let Some(generation) = generation(&value, server) else {
+            let Some(generation) = changed.generation else {
                 // Fenced.
                 return Ok(None);
             };
@@ -135,9 +162,6 @@ impl Core {
             generations.push(Some(generation));
         }
         if young.is_empty() {
-            for (name, generation) in added.names().zip(&generations[known.len()..]) {
-                self.known.learn(id(name), generation.expect("just read"), epoch);
-            }
             return Ok(Some(stamp.clone().with_generations(generations)));
         }
         self.number(&young).await?;
@@ -154,14 +178,25 @@ impl Core {
         };
         let unnumbered = young.iter().filter(|(_, _, number)| number.is_none_or(|number| number.random != counter.random));
         let asks = unnumbered.map(|(name, hard, _)| write(*name, *hard)).collect();
-        for answer in self.nodes.ask(asks, self.creates_by(), self.budget).await {
+        // By a connection whose changes are pushed to this process as well: what the number hides from it, it is told with the number.
+        for answer in self.nodes.ask(asks, Via::Pool, self.budget).await {
             answer?;
         }
         Ok(())
     }
 
+    /// The entry under a stamp of now, if no generation that it was computed under has changed since. What steps the epochs of its names
+    /// need not have been a bump: a generation that another process creates is pushed as well.
+    async fn vouched(&self, entry: &Arc<Entry>) -> Result<Option<Arc<Entry>>, Fault> {
+        let epoch = self.near.epoch();
+        let Some(then) = entry.stamp().generations() else { return Ok(None) };
+        let Some(now) = self.generations(None, entry.namespaces().names()).await?.1 else { return Ok(None) };
+        let same = compared(then, &now) == Some(Life::Alive);
+        Ok(same.then(|| Arc::new(entry.stamped(entry.stamp().again(epoch, entry.stamp().taken())))))
+    }
+
     /// One command with the time to live; with a lock, the same pipeline gives it back.
-    pub(super) async fn put(&self, entry: Arc<Entry>, lock: Option<Lock>) -> Result<Put, StoreError> {
+    pub(super) async fn put(&self, mut entry: Arc<Entry>, lock: Option<Lock>) -> Result<Put, StoreError> {
         if !entry.stamp().is_whole() || self.deliveries.suspects.touch(entry.namespaces()) {
             if let Some(lock) = lock {
                 self.release(&lock, false).await;
@@ -170,7 +205,13 @@ impl Core {
         }
         let now = self.context().clock.nanos();
         let left = entry.times().expires().saturating_sub(now);
-        let dead = self.near.life(entry.stamp(), entry.namespaces()) == Life::Dead || left == 0;
+        let mut dead = left == 0;
+        if !dead && self.near.life(entry.stamp(), entry.namespaces()) == Life::Dead {
+            match Box::pin(self.vouched(&entry)).await {
+                Ok(Some(vouched)) => entry = vouched,
+                Ok(None) | Err(_) => dead = true,
+            }
+        }
         let mut asks = Vec::with_capacity(2);
         if !dead {
             let bytes = match self.codec.encode(&entry, Some(self.moment(entry.key().as_ref(), entry.namespaces()))) {
@@ -279,7 +320,7 @@ impl Core {
 
 /// A lock that is being taken, given back if nobody comes to have it: because the request has left, there was no answer in time, or
 /// there is nothing to fill. By the same connection, so that it is not given back before it is taken.
-struct Taking {
+pub(super) struct Taking {
     core: Arc<Core>,
     lock: Option<Lock>,
 }
@@ -297,19 +338,6 @@ impl Drop for Taking {
         let core = self.core.clone();
         let ask = scripts::release(&lock.place, lock.token, 0);
         runtime.spawn(async move { core.nodes.ask(vec![ask], core.creates_by(), core.budget).await });
-    }
-}
-
-/// What a generation is now: ours, if there was none before. None if the server would not take it.
-fn created(answer: Answer, fresh: &[u8; 24]) -> Result<Option<Generation>, Fault> {
-    match answer {
-        Ok((Value::Nil, server)) => Ok(generation(&Value::BulkString(fresh.to_vec()), server)),
-        Ok((value, server)) => Ok(generation(&value, server)),
-        Err(Fault::Said(error)) => {
-            tracing::debug!(%error, "redis does not make a generation");
-            Ok(None)
-        }
-        Err(fault) => Err(fault),
     }
 }
 

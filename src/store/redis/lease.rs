@@ -1,10 +1,10 @@
 //! For how long this process may trust what it was told.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     hash::{BuildHasherDefault, Hasher},
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -25,6 +25,21 @@ use crate::{clock::Nanos, store::Generation};
 pub(super) struct Lease {
     parts: Mutex<HashMap<String, Nanos>>,
     until: AtomicU64,
+    /// For changes of this process that are not answered: the end of a lease that trusts what was told up to when each was sent.
+    unsettled: Mutex<BTreeMap<u64, Nanos>>,
+}
+
+/// A change under way that may hide a push from this process until it is settled.
+#[derive(Debug)]
+pub(super) struct Unsettled {
+    lease: Arc<Lease>,
+    id: u64,
+}
+
+impl Drop for Unsettled {
+    fn drop(&mut self) {
+        self.lease.open_changes().remove(&self.id);
+    }
 }
 
 impl Lease {
@@ -48,8 +63,22 @@ impl Lease {
         self.add_up(&parts);
     }
 
-    /// What is told of one master is to be trusted until then.
+    /// A change is sent whose own push, and with it the push of an earlier change of the same key, may not come: until it is settled,
+    /// the lease extends no further than `until`.
+    pub(super) fn unsettled(self: &Arc<Self>, until: Nanos) -> Unsettled {
+        let mut open = self.open_changes();
+        let id = open.last_key_value().map_or(0, |(last, _)| last + 1);
+        open.insert(id, until);
+        Unsettled { lease: self.clone(), id }
+    }
+
+    fn open_changes(&self) -> MutexGuard<'_, BTreeMap<u64, Nanos>> {
+        self.unsettled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is told of one master is to be trusted until then, or until what the oldest unsettled change allows.
     pub(super) fn extends(&self, master: &str, until: Nanos) {
+        let until = self.open_changes().values().copied().fold(until, Nanos::min);
         let mut parts = self.lock();
         if let Some(part) = parts.get_mut(master) {
             *part = until;
@@ -141,6 +170,22 @@ mod tests {
         lease.ends("a");
         assert!(!lease.is_held(1));
     }
+
+    #[test]
+    fn lease_extends_no_further_than_an_unsettled_change_allows() {
+        let lease = Arc::new(Lease::default());
+        lease.is_of(["a"].into_iter(), || ());
+        let (first, second) = (lease.unsettled(10), lease.unsettled(20));
+        lease.extends("a", 30);
+        assert!(lease.is_held(9) && !lease.is_held(10));
+        drop(first);
+        lease.extends("a", 30);
+        assert!(lease.is_held(19) && !lease.is_held(20));
+        drop(second);
+        lease.extends("a", 30);
+        assert!(lease.is_held(29));
+    }
+
     #[test]
     fn what_was_said_by_one_that_is_no_master_is_forgotten_before_there_is_a_lease_again() {
         let lease = Lease::default();

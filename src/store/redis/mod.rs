@@ -2,6 +2,7 @@
 
 mod breaker;
 mod builder;
+mod change;
 mod connect;
 mod control;
 mod deliver;
@@ -135,6 +136,8 @@ struct Core {
     /// Told when a master is there again.
     reconnected: Notify,
     stop: Stop,
+    /// The runtime of the thread behind the store.
+    runtime: std::sync::OnceLock<tokio::runtime::Handle>,
     /// What was last said about a server that evicts fences.
     warned: std::sync::atomic::AtomicBool,
 }
@@ -283,18 +286,15 @@ impl Store for Redis {
         }
     }
 
+    /// The same generations now and then: nothing was bumped between the two. The epochs do not count here. They are also stepped by the
+    /// push for a generation that another process has created, and by names that share a slot, which end no flight.
     fn may_join(&self, stamp: &Stamp, seen: &Stamp, names: &Namespaces) -> bool {
-        let same = match (stamp.generations(), seen.generations()) {
-            (Some(stamp), Some(seen)) => {
-                let count = names.count();
-                stamp.len() >= count
-                    && seen.len() >= count
-                    && stamp[..count] == seen[..count]
-                    && stamp[..count].iter().all(Option::is_some)
-            }
-            _ => false,
+        let count = names.count();
+        let of_names = |stamp: &Stamp| {
+            let generations = stamp.generations()?.get(..count)?;
+            generations.iter().copied().collect::<Option<Vec<_>>>()
         };
-        same && self.life(stamp, names) == Life::Alive
+        of_names(stamp).is_some_and(|generations| of_names(seen) == Some(generations))
     }
 
     fn is_strict(&self) -> bool {

@@ -42,7 +42,7 @@ pub(super) enum Pushed {
 
 impl Pushed {
     /// Hashes that stand for all that it tells of, for a table of epochs with up to 2^16 slots.
-    pub(super) fn hashes(&self) -> impl Iterator<Item = u64> {
+    pub(super) fn hashes(&self) -> impl Iterator<Item = u64> + Clone + use<> {
         let (first, more) = match *self {
             Self::Hash(hash) => (hash, 1),
             Self::Set(low) => (low, 16),

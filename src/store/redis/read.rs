@@ -359,7 +359,7 @@ impl Core {
     }
 
     /// Asks for an entry, if one is wanted, and for generations, in one round trip. No generations if one of the names is fenced.
-    async fn generations<'a>(
+    pub(super) async fn generations<'a>(
         &self,
         entry: Option<(&Namespaces, u128)>,
         names: impl Iterator<Item = Name<'a>> + Clone,
@@ -456,7 +456,7 @@ impl Core {
 }
 
 /// What is left of what was computed under `then`, if `now` holds: dead if one generation is missing or another one.
-fn compared(then: &[Option<Generation>], now: &[Option<Generation>]) -> Option<Life> {
+pub(super) fn compared(then: &[Option<Generation>], now: &[Option<Generation>]) -> Option<Life> {
     let mut life = Life::Alive;
     for (then, now) in then.iter().zip(now) {
         match (then, now) {
