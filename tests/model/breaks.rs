@@ -108,7 +108,7 @@ fn install_without_epochs() {
 #[test]
 fn local_bump_before_that_of_redis() {
     let scope = Scope { readers: &[Near], writers: &[Near], ..LEASED };
-    breaks(scope.but(Broken::LocalBumpFirst), law::ACK_FRESH, 15);
+    breaks(scope.but(Broken::LocalBumpFirst), law::ACK_FRESH, 12);
 }
 
 #[test]
@@ -132,6 +132,18 @@ fn lease_from_the_latest_ping() {
 #[test]
 fn own_deletion_of_a_generation_that_others_share_is_not_heard_of() {
     breaks(LEASED.but(Broken::OwnDeletionUnheard), law::ACK_FRESH, 18);
+}
+
+#[test]
+fn push_lost_to_noloop() {
+    let scope = Scope { readers: &[Near, Near], ..LEASED }.but(Broken::CreationUnstepped);
+    breaks(scope, law::ACK_FRESH, 21);
+    breaks(scope, law::SETTLE, 14);
+}
+
+#[test]
+fn capture_taken_anew_for_other_names_than_the_created_one() {
+    breaks(TWO_NAMES.but(Broken::RestampAllNames), law::SETTLE, 13);
 }
 
 #[test]

@@ -170,7 +170,8 @@ impl Scope {
         process.trusted = None;
     }
 
-    /// `SET g random NX`. The creator's own process is told nothing (NOLOOP).
+    /// `SET g random NX`. The creator's own process is told nothing (NOLOOP): neither of this, nor of an earlier change that falls into the
+    /// same event-loop cycle.
     pub(crate) fn create_generation(&self, state: &mut State, name: usize, near: bool) {
         if state.redis.generations[name] == MISSING {
             state.redis.generations[name] = if self.is(Broken::CounterFromZero) {

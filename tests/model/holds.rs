@@ -65,7 +65,7 @@ fn strict_is_ack_fresh_and_settles_over_a_failover_when_nobody_dies() {
 #[test]
 fn leased_hits_are_ack_fresh_up_to_the_trusted_ping() {
     let scope = Scope { readers: &[Near, Far], collide: true, ..LEASED };
-    holds("leased", scope, law::ALL, LEASES | seen::LEASE_BACK, 390_000);
+    holds("leased", scope, law::ALL, LEASES | seen::LEASE_BACK | seen::LOST_PUSH | seen::VOUCHED, 390_000);
 }
 
 #[test]
@@ -84,7 +84,12 @@ fn leased_hits_are_stale_by_at_most_delta_on_the_clock() {
 fn leased_and_strict_settles_and_is_monotone_up_to_the_trusted_ping() {
     let scope = Scope { strict: true, crash: true, ..LEASED };
     let seen = (LEASES | FENCES | seen::LEASE_BACK) & !seen::DEAD_ON_ARRIVAL;
-    holds("leased, strict", scope, law::ALL, seen, 83_000);
+    holds("leased, strict", scope, law::ALL, seen, 80_000);
+}
+
+#[test]
+fn leased_creation_steps_its_own_name_only() {
+    holds("leased, two names", TWO_NAMES, law::ALL, LEASES | seen::LOST_PUSH | seen::VOUCHED, 170_000);
 }
 
 #[test]

@@ -50,6 +50,10 @@ const STRICT: Scope = Scope { strict: true, crash: true, ..VALIDATED };
 
 const LEASED: Scope = Scope { coherence: Leased, readers: &[Near], disconnect: true, evict_entry: false, ..EVICTING };
 
+/// The write bumps one of two names, of which the other may be missing.
+const TWO_NAMES: Scope =
+    Scope { readers: &[Near], writers: &[Far], namespaces: 2, bumps: [0b01, 0], disconnect: false, ..LEASED };
+
 const ALONE: Scope = Scope {
     coherence: Alone,
     readers: &[Near, Near, Near],

@@ -62,7 +62,11 @@ impl Scope {
                 }
                 for name in self.names().filter(|_| !locking) {
                     if reader.todo & READ << name != 0 {
-                        out.push(Action::Create { reader: id, name: name as u8 });
+                        self.creations(state, near, name, out, |unheard| Action::Create {
+                            reader: id,
+                            name: name as u8,
+                            unheard,
+                        });
                     } else if reader.todo & LOOK << name != 0 && (self.separate() || !creating) {
                         out.push(Action::Look { reader: id, name: name as u8 });
                     }
@@ -71,11 +75,16 @@ impl Scope {
             Step::Wait => out.push(Action::Poll { reader: id }),
             Step::Ask => out.push(Action::Ask { reader: id }),
             Step::Asked => out.push(Action::Arrive { reader: id }),
-            Step::Named => out.push(Action::ReadAdded { reader: id }),
+            Step::Named => self.creations(state, near, ADDED, out, |unheard| Action::ReadAdded { reader: id, unheard }),
             Step::Count => out.push(Action::CountAdded { reader: id }),
             Step::Number => out.push(Action::NumberAdded { reader: id }),
             Step::Store => out.push(Action::Store { reader: id }),
-            Step::Install => out.push(Action::Install { reader: id }),
+            Step::Install => {
+                out.push(Action::Install { reader: id });
+                if self.coherence == Coherence::Leased && reader.stepped & self.all() != 0 {
+                    out.push(Action::Vouch { reader: id });
+                }
+            }
             Step::Follow => {}
             Step::Forming if reader.leader == 0 => out.push(Action::Call { reader: id }),
             Step::Forming => {}
@@ -228,13 +237,18 @@ impl Scope {
                     self.created(state, effects, index);
                 }
             }
-            Action::Create { reader, name } => {
+            Action::Create { reader, name, unheard } => {
                 let (index, name) = (reader as usize, name as usize);
-                self.create_generation(state, name, self.is_near(index));
-                let current = state.redis.generations[name];
+                self.create_for(state, effects, index, name, unheard);
+                let (current, store) = (state.redis.generations[name], state.redis.store);
                 let reader = &mut state.readers[index];
                 reader.todo &= !(READ << name);
                 reader.generations[name] = current;
+                // The server that has answered takes part in the generation.
+                reader.store[name] = store[name];
+                if self.namespaces == 1 {
+                    reader.store = store;
+                }
                 if reader.todo == 0 {
                     self.created(state, effects, index);
                 }
@@ -242,10 +256,11 @@ impl Scope {
             Action::Poll { reader } => state.readers[reader as usize].step = Step::Begun,
             Action::Ask { reader } => self.ask(state, effects, reader as usize),
             Action::Arrive { reader } => self.arrive(state, effects, reader as usize),
-            Action::ReadAdded { reader } => self.read_added(state, effects, reader as usize),
+            Action::ReadAdded { reader, unheard } => self.read_added(state, effects, reader as usize, unheard),
             Action::CountAdded { reader } => self.count_added(state, reader as usize),
             Action::NumberAdded { reader } => self.number_added(state, reader as usize),
             Action::Store { reader } => self.store(state, effects, reader as usize),
+            Action::Vouch { reader } => self.vouch(state, effects, reader as usize),
             Action::Install { reader } => self.install(state, effects, reader as usize),
             Action::Unanswered { reader } => {
                 effects.seen |= seen::AWAY;
@@ -451,12 +466,11 @@ impl Scope {
     }
 
     /// One script: is there a fence, is there a generation, and its number; create it, without one, if there is neither.
-    pub(crate) fn read_added(&self, state: &mut State, effects: &mut Effects, index: usize) {
-        let near = self.is_near(index);
+    pub(crate) fn read_added(&self, state: &mut State, effects: &mut Effects, index: usize, unheard: bool) {
         let fenced = state.redis.fences[ADDED] != 0;
         let missing = state.redis.generations[ADDED] == MISSING;
         if missing && (!fenced || self.is(Broken::CreateAddedInsideFence)) {
-            self.create_generation(state, ADDED, near);
+            self.create_for(state, effects, index, ADDED, unheard);
             if self.is(Broken::NumberBeforeSeen) {
                 state.redis.created = state.redis.counter;
             }
@@ -534,6 +548,45 @@ impl Scope {
             if self.keeps_memory() && self.is_near(index) { Reader { step: Step::Install, ..reader } } else { NOBODY };
     }
 
+    /// `SET g random NX` by a reader. In the process that is told of changes a creation that succeeded steps the epoch of its name, and
+    /// the reader's capture counts for this name from then on.
+    fn create_for(&self, state: &mut State, effects: &mut Effects, index: usize, name: usize, unheard: bool) {
+        let created = state.redis.generations[name] == MISSING;
+        let near = self.is_near(index);
+        self.create_generation(state, name, near);
+        if unheard {
+            state.process.may &= !(1 << name);
+            effects.seen |= seen::LOST_PUSH;
+        }
+        if created && near && self.coherence == Coherence::Leased && !self.is(Broken::CreationUnstepped) {
+            self.step_epochs(state, 1 << name);
+            state.readers[index].stepped &= if self.is(Broken::RestampAllNames) { 0 } else { !(1 << name) };
+        }
+    }
+
+    /// A creation, and the same with the loss of a push that is still to come.
+    fn creations(&self, state: &State, near: bool, name: usize, out: &mut Vec<Action>, creation: impl Fn(bool) -> Action) {
+        out.push(creation(false));
+        let missing = state.redis.generations[name] == MISSING;
+        if near && missing && state.process.may >> name & 1 == 1 {
+            out.push(creation(true));
+        }
+    }
+
+    /// The epochs were stepped since the capture: a new one is taken, and the generations are read again. If they are the same, nothing
+    /// was bumped in between.
+    fn vouch(&self, state: &mut State, effects: &mut Effects, index: usize) {
+        let reader = state.readers[index];
+        let fenced = self.names().any(|name| state.redis.fences[name] != 0);
+        if !fenced && self.servable(&self.entry_of(&reader), &state.redis) {
+            effects.seen |= seen::VOUCHED;
+            state.readers[index].stepped = 0;
+        } else {
+            effects.seen |= seen::DEAD_ON_ARRIVAL;
+            state.readers[index] = NOBODY;
+        }
+    }
+
     /// Into memory, if no epoch was stepped since the capture.
     pub(crate) fn install(&self, state: &mut State, effects: &mut Effects, index: usize) {
         let reader = state.readers[index];
@@ -561,6 +614,15 @@ impl Scope {
             return true;
         }
         match known {
+            // What is called only now is new enough for everybody. Of what has been called, the generations tell.
+            None if self.coherence == Coherence::Leased => {
+                let known = state.process.generations;
+                !matches!(fill.step, Step::Ask | Step::Asked)
+                    || self
+                        .names()
+                        .filter(|name| self.requested() >> name & 1 == 1)
+                        .all(|name| self.vouches(fill.generations[name], known[name]))
+            }
             None => fill.stepped & self.requested() == 0,
             Some(reader) => {
                 self.same_store(fill.store, reader.store)

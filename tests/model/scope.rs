@@ -157,6 +157,11 @@ pub(crate) enum Broken {
     /// A process clears one key of a set, whose generation is deleted by the connection that tells of all deletions but its own, and
     /// does not step the epochs of the other keys of the set.
     OwnDeletionUnheard,
+    /// A generation that a process has created does not step the epochs of its name there, although `NOLOOP` may have hidden from it that
+    /// another process had deleted it.
+    CreationUnstepped,
+    /// A reader that has created one generation takes its capture anew for all names of its stamp.
+    RestampAllNames,
     /// Any generation will do for a namespace known only from the response.
     AnyGenerationForAdded,
     /// The generation of a namespace known only from the response may be created and numbered inside a fence; the fence is looked

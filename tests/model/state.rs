@@ -90,6 +90,10 @@ pub(crate) mod seen {
     pub(crate) const FENCE_EXPIRED: u32 = 1 << 19;
     /// An entry of another key was found under the same hash.
     pub(crate) const OTHER_KEY: u32 = 1 << 20;
+    /// A push was lost, since this process created the generation again in the same moment.
+    pub(crate) const LOST_PUSH: u32 = 1 << 23;
+    /// An entry entered memory although its epochs were stepped: its generations were read again, and were the same.
+    pub(crate) const VOUCHED: u32 = 1 << 24;
     /// RT1 found a body valid that memory had kept, so that none had to be moved.
     pub(crate) const BODY_KEPT: u32 = 1 << 22;
     /// Redis did not answer a reader.
@@ -121,6 +125,8 @@ pub(crate) mod seen {
             (OTHER_KEY, "other key"),
             (AWAY, "away"),
             (BODY_KEPT, "body kept"),
+            (LOST_PUSH, "lost push"),
+            (VOUCHED, "vouched"),
         ];
         let named: Vec<_> = all.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| *name).collect();
         named.join(", ")
@@ -346,54 +352,154 @@ pub(crate) struct State {
 /// One atomic step. The numbers are those of readers, writers and namespaces.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Action {
-    Begin { reader: u8, key: u8 },
-    HitMemory { reader: u8, key: u8 },
-    BeginLeased { reader: u8, key: u8 },
-    BeginJoined { reader: u8, key: u8, leader: u8 },
-    Send { reader: u8 },
-    Read { reader: u8, name: u8, memory: bool },
-    Look { reader: u8, name: u8 },
-    Get { reader: u8 },
-    TakeLock { reader: u8 },
-    Create { reader: u8, name: u8 },
-    Join { reader: u8, leader: u8 },
-    Poll { reader: u8 },
-    Ask { reader: u8 },
-    Arrive { reader: u8 },
-    ReadAdded { reader: u8 },
-    CountAdded { reader: u8 },
-    NumberAdded { reader: u8 },
-    Store { reader: u8 },
-    Install { reader: u8 },
-    Unanswered { reader: u8 },
-    Call { reader: u8 },
-    Return { reader: u8 },
-    Share { reader: u8, leader: u8 },
-    Start { writer: u8 },
-    Fence { writer: u8, name: u8 },
-    Unlink { writer: u8, name: u8 },
-    Commit { writer: u8 },
-    Abort { writer: u8 },
-    Bump { writer: u8, name: u8 },
-    Unfence { writer: u8, name: u8 },
-    Crash { writer: u8 },
-    GiveUp { writer: u8 },
-    FenceExpires { writer: u8, name: u8 },
+    Begin {
+        reader: u8,
+        key: u8,
+    },
+    HitMemory {
+        reader: u8,
+        key: u8,
+    },
+    BeginLeased {
+        reader: u8,
+        key: u8,
+    },
+    BeginJoined {
+        reader: u8,
+        key: u8,
+        leader: u8,
+    },
+    Send {
+        reader: u8,
+    },
+    Read {
+        reader: u8,
+        name: u8,
+        memory: bool,
+    },
+    Look {
+        reader: u8,
+        name: u8,
+    },
+    Get {
+        reader: u8,
+    },
+    TakeLock {
+        reader: u8,
+    },
+    /// `unheard`: in the event-loop cycle of the last change, whose push is lost with it.
+    Create {
+        reader: u8,
+        name: u8,
+        unheard: bool,
+    },
+    Join {
+        reader: u8,
+        leader: u8,
+    },
+    Poll {
+        reader: u8,
+    },
+    Ask {
+        reader: u8,
+    },
+    Arrive {
+        reader: u8,
+    },
+    ReadAdded {
+        reader: u8,
+        unheard: bool,
+    },
+    CountAdded {
+        reader: u8,
+    },
+    NumberAdded {
+        reader: u8,
+    },
+    Store {
+        reader: u8,
+    },
+    Vouch {
+        reader: u8,
+    },
+    Install {
+        reader: u8,
+    },
+    Unanswered {
+        reader: u8,
+    },
+    Call {
+        reader: u8,
+    },
+    Return {
+        reader: u8,
+    },
+    Share {
+        reader: u8,
+        leader: u8,
+    },
+    Start {
+        writer: u8,
+    },
+    Fence {
+        writer: u8,
+        name: u8,
+    },
+    Unlink {
+        writer: u8,
+        name: u8,
+    },
+    Commit {
+        writer: u8,
+    },
+    Abort {
+        writer: u8,
+    },
+    Bump {
+        writer: u8,
+        name: u8,
+    },
+    Unfence {
+        writer: u8,
+        name: u8,
+    },
+    Crash {
+        writer: u8,
+    },
+    GiveUp {
+        writer: u8,
+    },
+    FenceExpires {
+        writer: u8,
+        name: u8,
+    },
     LockExpires,
     EvictEntry,
-    EvictGeneration { name: u8 },
-    EvictFence { name: u8 },
+    EvictGeneration {
+        name: u8,
+    },
+    EvictFence {
+        name: u8,
+    },
     EvictCounter,
     ReplicaStops,
-    Failover { name: u8 },
+    Failover {
+        name: u8,
+    },
     Lose,
     Reconnect,
     TrackingOn,
     StepAll,
     Ping,
-    Pong { behind: bool },
-    DeliverPush { name: u8 },
+    Pong {
+        behind: bool,
+    },
+    DeliverPush {
+        name: u8,
+    },
     DeliverPong,
-    Collide { name: u8 },
+    Collide {
+        name: u8,
+    },
     Tick,
 }

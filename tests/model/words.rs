@@ -75,14 +75,16 @@ fn step(scope: &Scope, before: &State, action: Action, after: &State) -> String 
         Action::TakeLock { reader } => {
             format!("{} RT2: asks for the lock{}", who(reader), ending(reader))
         }
-        Action::Create { reader, name } => {
-            format!("{} RT2: creates g({}) if missing{}", who(reader), ns(name), ending(reader))
+        Action::Create { reader, name, unheard } => {
+            let push = if unheard { ", and the push for its deletion is lost" } else { "" };
+            format!("{} RT2: creates g({}) if missing{push}{}", who(reader), ns(name), ending(reader))
         }
         Action::Poll { reader } => format!("{} polls", who(reader)),
         Action::Ask { reader } => format!("{} inner service reads v{}", who(reader), before.db),
         Action::Arrive { reader } => format!("{} gets the response v{}", who(reader), before.readers[reader as usize].version),
-        Action::ReadAdded { reader } => {
-            format!("{} reads or creates g(n2), named by the response{}", who(reader), ending(reader))
+        Action::ReadAdded { reader, unheard } => {
+            let push = if unheard { ", and the push for its deletion is lost" } else { "" };
+            format!("{} reads or creates g(n2), named by the response{push}{}", who(reader), ending(reader))
         }
         Action::CountAdded { reader } => {
             format!("{} takes number {} from the counter", who(reader), after.redis.counter.number)
@@ -97,6 +99,10 @@ fn step(scope: &Scope, before: &State, action: Action, after: &State) -> String 
         }
         Action::Store { reader } => {
             format!("{} RT3: stores v{}", who(reader), before.readers[reader as usize].version)
+        }
+        Action::Vouch { reader } => {
+            let same = if after.readers[reader as usize].step == Step::Install { "the same" } else { "others, or fenced" };
+            format!("{} reads the generations of its entry again: {same}", who(reader))
         }
         Action::Install { reader } => {
             let version = before.readers[reader as usize].version;
