@@ -1139,3 +1139,14 @@ async fn each_request_is_counted_once_and_as_its_extension_tells() {
         }
     }
 }
+
+/// Runs over an older server alone: tests/servers/run starts it so.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a Redis older than 7.0: tests/servers/run"]
+async fn redis_older_than_7_is_refused() {
+    let server = Server::start().await;
+    let version = server.info("server").await;
+    assert!(version.contains("redis_version:6."), "{version}");
+    let error = builder(&server).build().await.expect_err("Redis 6 is refused").to_string();
+    assert!(error.contains("7.0 or newer, or Valkey, is needed"), "{error}");
+}

@@ -51,8 +51,12 @@ impl Sentinel {
             master.port(),
         );
         fs::write(&file, text).expect("a configuration file");
-        let child =
-            Command::new("redis-server").arg(file).arg("--sentinel").stdout(Stdio::null()).spawn().expect("redis-server");
+        let child = Command::new(super::server::program())
+            .arg(file)
+            .arg("--sentinel")
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server");
         Self { child, port, _dir: dir }
     }
 

@@ -2,6 +2,8 @@
 
 use std::{
     collections::BTreeMap,
+    env,
+    ffi::OsString,
     fs,
     net::TcpListener,
     process::{Child, Command, Stdio},
@@ -263,5 +265,10 @@ fn spawn(dir: &TempDir, port: u16, lines: &[String]) -> Child {
     let file = dir.path().join("redis.conf");
     let text = format!("bind 127.0.0.1\nport {port}\nsave \"\"\ndir \"{}\"\n{}\n", dir.path().display(), lines.join("\n"));
     fs::write(&file, text).expect("a configuration file");
-    Command::new("redis-server").arg(file).stdout(Stdio::null()).spawn().expect("redis-server is installed: see tests/run")
+    Command::new(program()).arg(file).stdout(Stdio::null()).spawn().expect("redis-server is installed: see tests/run")
+}
+
+/// The server that tests start: `redis-server`, or what the environment variable `REDIS_SERVER` names (see tests/servers/run).
+pub(super) fn program() -> OsString {
+    env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into())
 }
