@@ -40,8 +40,8 @@ impl Caching {
         Self { forbidden: true, ..Self::default() }
     }
 
-    /// The response belongs to this namespace as well, with all its ancestors. With those of the rule an entry has at most 8,
-    /// or it is not stored.
+    /// The response belongs to this namespace as well, with all its ancestors. The rule and the handler together may name
+    /// [`MAX_NAMESPACES`](crate::MAX_NAMESPACES) for an entry, ancestors not counted.
     pub fn namespace(mut self, name: Namespace) -> Self {
         self.namespaces.push(name);
         self

@@ -1,6 +1,7 @@
 //! Namespaces: the names under which entries are cleared.
 
 use std::{
+    collections::HashSet,
     error, fmt,
     hash::{BuildHasher, RandomState},
     iter,
@@ -12,8 +13,15 @@ use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128};
 
 use crate::key::{Key, KeyRef};
 
-/// The most namespaces an entry may belong to, ancestors and the root `*` included.
-pub const MAX_NAMESPACES: usize = 8;
+/// The most namespaces that a rule and a handler may name for one entry: 128. Their ancestors and the root `*` come by themselves and do not
+/// count.
+pub const MAX_NAMESPACES: usize = 128;
+
+/// The most levels of a name.
+const MAX_LEVELS: usize = 7;
+
+/// The most names of an entry, ancestors included.
+pub(crate) const MAX_NAMES: usize = 1 + MAX_LEVELS * MAX_NAMESPACES;
 
 /// The longest name, in bytes.
 pub const MAX_NAMESPACE_LEN: usize = 200;
@@ -76,7 +84,7 @@ impl Namespace {
         if name.is_empty() {
             name.push('*');
         }
-        if name.len() > MAX_NAMESPACE_LEN || name.split(':').count() >= MAX_NAMESPACES {
+        if name.len() > MAX_NAMESPACE_LEN || name.split(':').count() > MAX_LEVELS {
             let root = name.split(':').next().unwrap_or_default().to_owned();
             name = format!("{root}:~{:032x}", xxh3_128(name.as_bytes()));
         }
@@ -176,8 +184,8 @@ pub(crate) fn check(name: &str) -> Result<(), InvalidNamespace> {
     if name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '*') {
         return bad("holds white space, a control character or `*`; Namespace::of encodes such values");
     }
-    if name.split(':').count() >= MAX_NAMESPACES {
-        return bad("has more than 7 levels; an entry belongs to at most 8 namespaces, ancestors and `*` included");
+    if name.split(':').count() > MAX_LEVELS {
+        return bad("has more than 7 levels");
     }
     Ok(())
 }
@@ -460,6 +468,19 @@ impl Namespaces {
     /// How many names there are, ancestors included.
     pub fn len(&self) -> usize {
         self.spans.iter().filter(|s| s.end > s.start).count()
+    }
+
+    /// How many names were named: those that are no other's ancestor, without the root.
+    pub(crate) fn named(&self) -> usize {
+        let parents: HashSet<u64> =
+            self.iter().filter_map(|name| name.rsplit_once(':')).map(|(parent, _)| hash_of(parent)).collect();
+        self.spans.iter().filter(|span| span.end > span.start && span.hash != Self::root_hash()).count() - parents.len()
+    }
+
+    /// Whether more than [`MAX_NAMESPACES`] were named.
+    #[inline]
+    pub(crate) fn are_too_many(&self) -> bool {
+        self.count() > MAX_NAMESPACES && self.named() > MAX_NAMESPACES
     }
 
     /// Whether there is none.

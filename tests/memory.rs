@@ -17,8 +17,9 @@ use http_body::{Body, Frame};
 use proptest::prelude::*;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_response_cache::{
-    BoxError, Bump, Bypass, CacheLayer, CacheStatus, Caching, Clock, Context, Entry, Fence, KeyRef, Life, Lock, Lookup, Memory,
-    Miss, Namespace, Namespaces, NoStore, Outcome, Put, Rule, Rules, Stale, Stamp, Store, StoreError, Storing, Usage,
+    BoxError, Bump, Bypass, CacheLayer, CacheStatus, Caching, Clock, Context, Entry, Fence, KeyRef, Life, Lock, Lookup,
+    MAX_NAMESPACES, Memory, Miss, Namespace, Namespaces, NoStore, Outcome, Put, Rule, Rules, Stale, Stamp, Store, StoreError,
+    Storing, Usage,
 };
 
 const ABSENT: Outcome = Outcome::Miss(Miss::Absent);
@@ -411,8 +412,8 @@ fn unfit(why: NoStore) -> Result<Response<Frames>, BoxError> {
         }
         NoStore::Failed => return Err("down".into()),
         NoStore::Namespaces => {
-            let names = ["a", "b", "c", "d", "e", "f", "g", "h"].map(|name| Namespace::new(name).expect("a name"));
-            let hints = names.into_iter().fold(Caching::new(), Caching::namespace);
+            let names = (0..=MAX_NAMESPACES).map(|n| Namespace::new(n.to_string()).expect("a name"));
+            let hints = names.fold(Caching::new(), Caching::namespace);
             response.extensions_mut().insert(hints);
             None
         }

@@ -14,7 +14,8 @@ use common::{MINUTE, Plain, SECOND, counting, get, in_hand, next_call, ok, one_r
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use tower::{Layer, ServiceExt};
 use tower_response_cache::{
-    Bypass, CacheLayer, CacheStatus, Caching, Clock, Memory, Miss, Namespace, NoStore, Outcome, Rule, Stale, Store, Storing,
+    Bypass, CacheLayer, CacheStatus, Caching, Clock, MAX_NAMESPACES, Memory, Miss, Namespace, NoStore, Outcome, Rule, Stale,
+    Store, Storing,
 };
 
 const ABSENT: Outcome = Outcome::Miss(Miss::Absent);
@@ -539,18 +540,36 @@ async fn a_handler_names_what_its_response_belongs_to() {
 }
 
 #[tokio::test]
-async fn what_belongs_to_too_many_namespaces_is_not_stored() {
-    // The root, db, db:a: five more are as many as there may be.
+async fn response_may_name_as_many_namespaces_as_are_allowed() {
+    let rows = |count: usize, levels: &str| (0..count).map(|n| format!("{levels}{n}")).collect::<Vec<_>>();
+    let most = MAX_NAMESPACES - 1;
     for (names, want) in [
-        (&["a", "b", "c", "d", "e"][..], Storing::Stored),
-        (&["a", "b", "c", "d", "e", "a", "db:a", "*"], Storing::Stored),
-        (&["a", "b", "c", "d", "e", "f"], Storing::Not(NoStore::Namespaces)),
-        (&["a:b:c:d:e:f"], Storing::Not(NoStore::Namespaces)),
+        (rows(64, ""), Storing::Stored),
+        (rows(most, ""), Storing::Stored),
+        // Neither ancestors count, nor what is named twice or comes by itself.
+        (rows(most, "a:b:c:d:e:f"), Storing::Stored),
+        (["a", "a:b", "db", "db:a", "*"].map(String::from).into_iter().chain(rows(most, "a:b:c")).collect(), Storing::Stored),
+        (rows(most + 1, ""), Storing::Not(NoStore::Namespaces)),
+        (rows(most + 1, "a:b:c:d:e:f"), Storing::Not(NoStore::Namespaces)),
+        (rows(100_000, "a:"), Storing::Not(NoStore::Namespaces)),
     ] {
         let rule = Rule::ttl(MINUTE).namespace("db:{table}");
-        assert_eq!(hinted(rule, named(names)).await.0, want, "{names:?}");
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        assert_eq!(hinted(rule, named(&names)).await.0, want, "{} such as {:?}", names.len(), names.last());
     }
     let long: Vec<_> = (0..1000).map(|n| format!("{}ä{n}", "n".repeat(190))).collect();
     let long: Vec<_> = long.iter().chain(&long).map(String::as_str).collect();
     assert_eq!(hinted(Rule::ttl(MINUTE), named(&long)).await.0, Storing::Not(NoStore::Namespaces));
+}
+
+#[tokio::test]
+async fn each_of_many_namespaces_and_its_ancestors_invalidate() {
+    let rows: Vec<_> = (0..100).map(|n| format!("row:t{}:{n}", n % 3)).collect();
+    let rows: Vec<_> = rows.iter().map(String::as_str).collect();
+    for (cleared, gone) in [("row:t0:99", true), ("row:t1:1", true), ("row:t2", true), ("row", true), ("row:t0:1", false)] {
+        let (storing, _, _, store, ask) = hinted(Rule::ttl(MINUTE), named(&rows)).await;
+        assert_eq!((storing, ask().await), (Storing::Stored, HIT));
+        store.invalidate([cleared]).await.expect("a name");
+        assert_eq!(ask().await == ABSENT, gone, "{cleared}");
+    }
 }

@@ -11,7 +11,7 @@ use crate::{
     groups::Origin,
     hints::Caching,
     key::{Key, MAX_KEY_LEN},
-    namespace::{MAX_NAMESPACES, Namespaces},
+    namespace::{MAX_NAMES, MAX_NAMESPACES, Namespaces},
     parts,
     rules::HttpOptions,
     semantics::{self, CacheControl, ETag, Exchange, Exchanged, Freshness, SharedRules, Vary},
@@ -128,7 +128,7 @@ impl<St: Store> Fill<St> {
     /// The namespaces of a response that names some itself, with those that are known from its request.
     fn named(&self, response: &HeaderMap, hints: Option<&Caching>) -> Result<Option<Namespaces>, NoStore> {
         let hinted = hints.map_or(&[][..], Caching::namespaces);
-        if hinted.is_empty() && self.of.quest.plan.groups_of.is_none() && self.of.quest.plan.names.count() <= MAX_NAMESPACES {
+        if hinted.is_empty() && self.of.quest.plan.groups_of.is_none() && !self.of.quest.plan.names.are_too_many() {
             return Ok(None);
         }
         // RFC 9875, section 2: groups that cannot be read are groups by which it could not be cleared.
@@ -139,12 +139,12 @@ impl<St: Store> Fill<St> {
         for name in hinted.iter().chain(&groups) {
             let names = names.get_or_insert_with(|| known.clone());
             names.push(name.as_str());
-            if names.len() > MAX_NAMESPACES {
+            if names.len() > MAX_NAMES {
                 break;
             }
         }
-        if names.as_ref().unwrap_or(known).len() > MAX_NAMESPACES {
-            tracing::warn!(names = ?names.as_ref().unwrap_or(known), "not stored: more than 8 namespaces, ancestors included");
+        if names.as_ref().unwrap_or(known).are_too_many() {
+            tracing::warn!(names = ?names.as_ref().unwrap_or(known), "not stored: more than {MAX_NAMESPACES} namespaces");
             return Err(NoStore::Namespaces);
         }
         Ok(names)

@@ -108,9 +108,8 @@ impl Compiled {
         for (i, template) in namespaces.iter().enumerate() {
             all.push(&template.sample(&format!("x{i}")));
         }
-        if all.len() > MAX_NAMESPACES {
-            let names = all.iter().collect::<Vec<_>>().join(", ");
-            let why = format!("its entries would belong to {} namespaces ({names}); at most 8", all.len());
+        if all.named() > MAX_NAMESPACES {
+            let why = format!("it names {} namespaces; at most {MAX_NAMESPACES}", all.named());
             return fault(RulesErrorKind::Namespace, why);
         }
         let clears = match &rule.clears {

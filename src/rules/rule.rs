@@ -333,7 +333,8 @@ impl Rule {
 
     /// Adds a namespace: a template such as `db_query:{table}` over the parameters of the route and `{identity}`.
     ///
-    /// Ancestors (`db_query`, and the root `*`) come by themselves. An entry has at most 8, ancestors included.
+    /// Ancestors (`db_query`, and the root `*`) come by themselves. A rule and its handler may
+    /// name [`MAX_NAMESPACES`](crate::MAX_NAMESPACES) for an entry, ancestors not counted.
     #[must_use]
     pub fn namespace(mut self, template: &str) -> Self {
         self.namespaces.push(template.to_owned());

@@ -24,10 +24,13 @@ use super::{
 use crate::{
     clock::Nanos,
     key::KeyRef,
-    namespace::{MAX_NAMESPACES, Name, Namespaces},
+    namespace::{Name, Namespaces},
     stats::Count,
     store::{Entry, Generation, Life, Lookup, Stamp, StoreError, codec::Damaged},
 };
+
+/// As many names as most requests have.
+const FEW: usize = 10;
 
 /// The reads under way, so that many who look for the same under a lease share one.
 ///
@@ -206,7 +209,7 @@ impl Core {
             // When everything is cleared at once, only the root is stepped; and not all of these sets hold it.
             (self.near.life_of(since, [root, name.hash()].into_iter()) == Life::Alive).then_some(generation)
         };
-        let mut generations = [None; MAX_NAMESPACES + 2];
+        let mut generations = [None; FEW];
         let count = names.count();
         if count > generations.len() {
             let generations = names.names().map(|name| known(name).map(Some)).collect::<Option<_>>()?;
@@ -489,7 +492,7 @@ fn strings(reply: Bytes, entry: bool, kept: bool, server: u128) -> Result<(Optio
     let mut strings = Strings::of(&reply).ok_or(Fault::Nonsense("values"))?;
     let bytes = if entry { strings.next().flatten() } else { None };
     let bytes = bytes.map(|span| if kept { Bytes::copy_from_slice(&reply[span]) } else { reply.slice(span) });
-    let mut generations = Vec::with_capacity(MAX_NAMESPACES);
+    let mut generations = Vec::with_capacity(FEW);
     generations.extend(strings.by_ref().map(|span| generation_of(&reply[span?], server)));
     if strings.are_all() { Ok((bytes, generations)) } else { Err(Fault::Nonsense("values")) }
 }
