@@ -163,6 +163,15 @@ impl Clock {
                 let (instant, wall) = anchor();
                 wall + instant.elapsed().as_nanos() as Nanos + AHEAD.load(Ordering::Relaxed)
             }
+            _ => self.injected(),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn injected(&self) -> Nanos {
+        match &self.0 {
+            Source::System => unreachable!("it was not injected"),
             Source::Manual(manual) => manual.timeline.load(Ordering::SeqCst),
             Source::Tokio(paused) => paused.nanos(),
         }

@@ -18,6 +18,7 @@ use crate::{
     service::Cache,
     status::{self, CACHE_STATUS, CacheStatus, StatusField},
     store::{Memory, Store},
+    switch::Switch,
 };
 
 /// Caches the responses of the services it wraps, as its rules allow.
@@ -75,6 +76,7 @@ pub(crate) struct Options {
     pub(crate) content_length: bool,
     pub(crate) fill_limit: Duration,
     pub(crate) max_in_flight: usize,
+    pub(crate) enabled: Switch,
 }
 
 /// What all services of one layer share.
@@ -102,6 +104,7 @@ impl<St: Store> CacheLayer<St> {
                 content_length: false,
                 fill_limit: Duration::from_secs(60),
                 max_in_flight: 64 << 20,
+                enabled: Switch::default(),
             },
             limits: Limits { flights: 4096, blind: 1024, waiters: 16 << 10, wait: Duration::from_secs(30) },
             shared: Arc::default(),
@@ -145,6 +148,22 @@ impl<St: Store> CacheLayer<St> {
     #[track_caller]
     pub fn route(mut self, pattern: &str, rule: Rule) -> Self {
         self.rules = self.rules.route(pattern, rule);
+        self.changed()
+    }
+
+    /// Turns caching on or off: by a `bool` for good, by a [`Switch`] at run time as well. Defaults to on.
+    ///
+    /// While it is off, every request goes to the inner service and nothing is stored. Invalidations go on, so nothing that a write has
+    /// invalidated meanwhile is served when caching is on again.
+    ///
+    /// ```
+    /// use tower_response_cache::{CacheLayer, Memory};
+    ///
+    /// let layer = CacheLayer::new(Memory::new(1 << 20)).enabled(!cfg!(test));
+    /// # let _ = layer;
+    /// ```
+    pub fn enabled(mut self, enabled: impl Into<Switch>) -> Self {
+        self.options.enabled = enabled.into();
         self.changed()
     }
 

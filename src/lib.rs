@@ -30,6 +30,7 @@ mod service;
 mod stats;
 mod status;
 mod store;
+mod switch;
 mod tape;
 
 #[doc(hidden)]
@@ -72,4 +73,5 @@ pub use self::{
         Begun, Bump, Context, Entry, Fence, Generation, Life, Lock, Lookup, Memory, MemoryBuilder, Put, Secret, Stamp, Store,
         StoreError, Usage, Wish,
     },
+    switch::Switch,
 };

@@ -93,6 +93,9 @@ where
         if !self.shared.rules.may_cover(request.uri(), request.extensions()) {
             return ResponseFuture::pass(self.inner.call(request));
         }
+        if !self.shared.options.enabled.is_on() {
+            return self.call_disabled(request);
+        }
         let early = match recalled(&self.shared, &request) {
             Some(Recalled::Whole(entry, now)) => return ResponseFuture::ready(whole(&self.shared, &entry, now)),
             Some(Recalled::AtHand(response, now)) => return ResponseFuture::ready(at_hand(&self.shared, &response, now)),
@@ -391,7 +394,7 @@ fn look_up<St: Store, R: Body>(
     let view = RequestView::of(request, params, secret).with_host(asks.host);
     let mut writer = KeyWriter::new(scratch, secret);
     if rule.write_key(&view, &mut writer) == Extracted::Bypass {
-        return Err(Bypass::Extractor);
+        return Err(rule.why_bypassed(&view));
     }
     let (identified, hashed) = (writer.identified(), writer.has_hashed());
     let own = scratch.len();
@@ -648,6 +651,22 @@ impl<S, St> Cache<S, St> {
     {
         let next = self.inner.clone();
         mem::replace(&mut self.inner, next)
+    }
+
+    /// Calls the inner service while caching is turned off.
+    #[cold]
+    fn call_disabled<ReqB, ResB>(&mut self, request: Request<ReqB>) -> ResponseFuture<S::Future, St, ResB, S::Error>
+    where
+        S: Inner<ReqB, ResB>,
+        St: Store,
+        ResB: Send + 'static,
+    {
+        if self.shared.rules.find(request.uri(), request.extensions()).is_none() {
+            return ResponseFuture::pass(self.inner.call(request));
+        }
+        self.shared.store.context().counters.bypass(Bypass::Disabled);
+        let status = CacheStatus::new(Outcome::Bypass(Bypass::Disabled));
+        ResponseFuture::bypass(self.inner.call(request), self.shared.clone(), status)
     }
 
     /// Asks the inner service, or waits for who is asking already.

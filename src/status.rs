@@ -79,6 +79,12 @@ reasons! {
         AmbiguousPath = "ambiguous-path",
         /// The request has more than eight [forwarding fields](crate::Rule::ignore_forwarded).
         Forwarding = "forwarding",
+        /// The rule requires an identity, and the request names none.
+        IdentityMissing = "identity-missing",
+        /// The request names its identity more than once, or in a spelling that not every handler takes.
+        IdentityAmbiguous = "identity-ambiguous",
+        /// Caching is [turned off](crate::CacheLayer::enabled).
+        Disabled = "disabled",
     }
 }
 

@@ -17,9 +17,9 @@ use http_body::{Body, Frame};
 use proptest::prelude::*;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_response_cache::{
-    BoxError, Bump, Bypass, CacheLayer, CacheStatus, Caching, Clock, Context, Entry, Fence, KeyRef, Life, Lock, Lookup,
-    MAX_NAMESPACES, Memory, Miss, Namespace, Namespaces, NoStore, Outcome, Put, Rule, Rules, Stale, Stamp, Store, StoreError,
-    Storing, Usage,
+    BoxError, Bump, Bypass, CacheLayer, CacheStatus, Caching, Clock, Context, Entry, Fence, Identity, KeyRef, Life, Lock,
+    Lookup, MAX_NAMESPACES, Memory, Miss, Namespace, Namespaces, NoStore, Outcome, Put, Rule, Rules, Stale, Stamp, Store,
+    StoreError, Storing, Switch, Usage,
 };
 
 const ABSENT: Outcome = Outcome::Miss(Miss::Absent);
@@ -469,8 +469,10 @@ async fn every_reason_for_a_bypass_is_counted() {
     let rules = Rules::new()
         .route("/t/{table}", Rule::ttl(MINUTE))
         .route("/uncached", Rule::uncached())
-        .route("/none", Rule::ttl(MINUTE).key(|_: &tower_response_cache::RequestView<'_>| None));
-    let service = CacheLayer::new(store.clone()).rules(rules).layer(counting(|_, _| ok("x")).0);
+        .route("/none", Rule::ttl(MINUTE).key(|_: &tower_response_cache::RequestView<'_>| None))
+        .route("/identity", Rule::ttl(MINUTE).identity(Identity::header("x-who").required()));
+    let switch = Switch::default();
+    let service = CacheLayer::new(store.clone()).rules(rules).enabled(&switch).layer(counting(|_, _| ok("x")).0);
     let with = |name: &'static str| {
         let mut request = get("/t/a");
         request.headers_mut().insert(name, HeaderValue::from_static("x"));
@@ -488,8 +490,18 @@ async fn every_reason_for_a_bypass_is_counted() {
             Bypass::Precondition => with("if-match"),
             Bypass::MethodOverride => with("x-http-method-override"),
             Bypass::Upgrade => with("upgrade"),
+            Bypass::Disabled => get("/t/a"),
+            Bypass::IdentityMissing => get("/identity"),
+            Bypass::IdentityAmbiguous => {
+                let mut request = get("/identity");
+                for who in ["ada", "bob"] {
+                    request.headers_mut().append("x-who", HeaderValue::from_static(who));
+                }
+                request
+            }
             other => panic!("no request for {other}"),
         };
+        switch.set(why != Bypass::Disabled);
         assert_eq!(of_reason(&store.stats().bypasses, why), 0, "{why}");
         assert_eq!(outcome(&send(&service, request).await), Outcome::Bypass(why));
         assert_eq!(of_reason(&store.stats().bypasses, why), 1, "{why}");

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use http::{HeaderMap, HeaderName, header};
 
 use super::{Extracted, KeyExtractor, KeyWriter, RequestView, write::Tag};
-use crate::store::IdentityHash;
+use crate::{status::Bypass, store::IdentityHash};
 
 /// Where a request says who is asking.
 ///
@@ -111,6 +111,15 @@ impl Identity {
         };
         all.dedup();
         all
+    }
+
+    /// Why a request bypasses the cache by what it says, or does not say, about who is asking; `None` if it does not.
+    pub(crate) fn bypass(&self, request: &RequestView<'_>) -> Option<Bypass> {
+        match self.with(request, |_| ()) {
+            Err(Repeated) => Some(Bypass::IdentityAmbiguous),
+            Ok(None) if self.required => Some(Bypass::IdentityMissing),
+            Ok(_) => None,
+        }
     }
 
     fn with<T>(&self, request: &RequestView<'_>, then: impl FnOnce(&[u8]) -> T) -> Result<Option<T>, Repeated> {

@@ -23,6 +23,7 @@ use crate::{
     key::{self, Extracted, FieldTable, Key, KeyExtractor, KeyRef, KeyWriter, RequestView, RouteAndQuery, overrides_method},
     namespace::{MAX_NAMESPACES, Namespace, Namespaces},
     semantics::Normalise,
+    status::Bypass,
     store::Shape,
 };
 
@@ -153,6 +154,12 @@ impl Compiled {
             content::write(request, key);
         }
         extracted
+    }
+
+    /// Why a request bypasses the cache whose extractor has said so.
+    #[cold]
+    pub(crate) fn why_bypassed(&self, request: &RequestView<'_>) -> Bypass {
+        self.rule.key.identity().and_then(|identity| identity.bypass(request)).unwrap_or(Bypass::Extractor)
     }
 
     /// The same without the content of a QUERY: the key of a GET.

@@ -61,6 +61,12 @@ pub const CASES: &[Case] = &[
         again(ours::warm(Origin::of(KIB), Told::Header))
     }),
     case("hit, extension", NOTHING, 5_000, Limit::Over("hit", 850.0), || again(ours::warm(Origin::of(KIB), Told::Extension))),
+    case("hit, 3 namespaces", NOTHING, 5_000, Limit::None, || again(ours::named(Origin::of(KIB), 3))),
+    case("hit, 8 namespaces", NOTHING, 5_000, Limit::None, || again(ours::named(Origin::of(KIB), 8))),
+    case("hit, 16 namespaces", NOTHING, 5_000, Limit::None, || again(ours::named(Origin::of(KIB), 16))),
+    case("hit, 32 namespaces", NOTHING, 5_000, Limit::None, || again(ours::named(Origin::of(KIB), 32))),
+    case("hit, 64 namespaces", NOTHING, 5_000, Limit::Over("hit", 1_000.0), || again(ours::named(Origin::of(KIB), 64))),
+    case("hit, 128 namespaces", NOTHING, 5_000, Limit::None, || again(ours::named(Origin::of(KIB), 128))),
     case("bypass, no rule", NOTHING, 5_000, Limit::Over("no cache", BYPASS), || {
         let mut cache = ours::warm(Origin::of(KIB), Told::Age);
         let uri = http::Uri::from_static("/other/42?page=3&sort=asc");
@@ -108,8 +114,13 @@ pub const CASES: &[Case] = &[
     }),
     #[cfg(feature = "redis")]
     case("a stored entry, decoded", "a stored entry, copied", 5_000, Limit::Most(5_250.0), || {
-        let (entry, stored) = ours::stored(Origin::of(KIB));
-        Box::new(move || drop(black_box(tower_response_cache::bench_read(stored.clone().into(), &entry).expect("an entry"))))
+        decoded(ours::stored(Origin::of(KIB)))
+    }),
+    #[cfg(feature = "redis")]
+    case("a stored entry of 8 namespaces, decoded", "", 5_000, Limit::None, || decoded(ours::stored_named(Origin::of(KIB), 8))),
+    #[cfg(feature = "redis")]
+    case("a stored entry of 64 namespaces, decoded", "", 5_000, Limit::None, || {
+        decoded(ours::stored_named(Origin::of(KIB), 64))
     }),
 ];
 
@@ -154,6 +165,12 @@ where
     Box::new(move || {
         black_box(drive(&mut service, request()));
     })
+}
+
+/// An entry, read again and again.
+#[cfg(feature = "redis")]
+fn decoded((entry, stored): (tower_response_cache::Entry, Vec<u8>)) -> Call {
+    Box::new(move || drop(black_box(tower_response_cache::bench_read(stored.clone().into(), &entry).expect("an entry"))))
 }
 
 /// Another request each time.

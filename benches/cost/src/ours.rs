@@ -70,6 +70,21 @@ pub fn warm(origin: Origin, told: Told) -> Cache<Origin> {
     cache
 }
 
+/// A minute's rule whose entries belong to so many namespaces, and their two ancestors.
+fn naming(namespaces: usize) -> Rule {
+    (0..namespaces).fold(minute(), |rule, row| rule.namespace(&format!("row:items:{row}")))
+}
+
+/// A cache that holds the item, which belongs to so many namespaces of three levels.
+pub fn named(origin: Origin, namespaces: usize) -> Cache<Origin> {
+    let mut cache = CacheLayer::new(Memory::new(256 << 20))
+        .rules(Rules::new().route("/items/{id}", naming(namespaces)))
+        .status_extension(false)
+        .layer(origin);
+    drive(&mut cache, request(item()));
+    cache
+}
+
 /// The default keys, and never remembered by their targets.
 struct Written;
 
@@ -108,14 +123,26 @@ pub fn stale(origin: Origin) -> (Cache<Origin>, Clock) {
 /// An entry as it comes from Redis, of a kilobyte, seven fields and three names, and the bytes of it.
 #[cfg(feature = "redis")]
 pub fn stored(origin: Origin) -> (tower_response_cache::Entry, Vec<u8>) {
+    // The root, the items, and the key itself.
+    stored_by(rules(minute()), origin, 3)
+}
+
+/// The same, belonging to so many namespaces of three levels.
+#[cfg(feature = "redis")]
+pub fn stored_named(origin: Origin, namespaces: usize) -> (tower_response_cache::Entry, Vec<u8>) {
+    stored_by(Rules::new().route("/items/{id}", naming(namespaces)), origin, namespaces as u128 + 4)
+}
+
+#[cfg(feature = "redis")]
+fn stored_by(rules: Rules, origin: Origin, names: u128) -> (tower_response_cache::Entry, Vec<u8>) {
     use tower_response_cache::{Generation, Store, bench_stored};
 
     let store = Memory::new(1 << 20);
-    drive(&mut layer(store.clone(), minute(), Told::Age).layer(origin), request(item()));
-    let key = rules(minute()).key(&store, &request(item())).expect("a rule covers it");
+    let mut cache = CacheLayer::new(store.clone()).rules(rules.clone()).status_extension(false).layer(origin);
+    drive(&mut cache, request(item()));
+    let key = rules.key(&store, &request(item())).expect("a rule covers it");
     let (entry, _) = store.get_now(key.as_ref()).and_then(|look| look.found).expect("it is stored");
-    // The root, the items, and the key itself.
-    let generations = [1, 2, 3].map(|hard| Some(Generation { hard, soft: 0 }));
+    let generations: Vec<_> = (1..=names).map(|hard| Some(Generation { hard, soft: 0 })).collect();
     let entry = entry.stamped(entry.stamp().clone().with_generations(generations));
     let stored = bench_stored(&entry).expect("it is whole");
     (entry, stored.into())

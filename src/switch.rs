@@ -1,0 +1,73 @@
+//! A switch that turns caching on and off at run time.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+/// Turns the caching of one or several [`CacheLayer`](crate::CacheLayer)s on and off at run time. Its clones share one state.
+///
+/// While it is off, requests go to the inner service and no response is stored; those that a rule covers are marked with
+/// [`Bypass::Disabled`](crate::Bypass::Disabled). Invalidations go on: an entry that a write has invalidated meanwhile is not served when
+/// the switch is on again. Fills that were under way when it was turned off are completed, under the stamp that they began with.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_response_cache::{CacheLayer, Memory, Rule, Switch};
+///
+/// let switch = Switch::new(true);
+/// let layer = CacheLayer::new(Memory::new(1 << 20)).rule(Rule::ttl(Duration::from_secs(60))).enabled(&switch);
+/// # let _ = layer;
+///
+/// // In the handler of an operator's request, say:
+/// switch.set(false);
+/// assert!(!switch.is_on());
+/// ```
+#[derive(Clone)]
+pub struct Switch(Arc<AtomicBool>);
+
+impl Switch {
+    /// A switch that is on, or off.
+    pub fn new(on: bool) -> Self {
+        Self(Arc::new(AtomicBool::new(on)))
+    }
+
+    /// Turns it on or off, for all that share it. Requests that begin later see it.
+    pub fn set(&self, on: bool) {
+        self.0.store(on, Ordering::SeqCst);
+    }
+
+    /// Tells the present state.
+    #[inline]
+    pub fn is_on(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// On.
+impl Default for Switch {
+    fn default() -> Self {
+        Self::new(true)
+    }
+}
+
+impl From<bool> for Switch {
+    fn from(on: bool) -> Self {
+        Self::new(on)
+    }
+}
+
+impl From<&Switch> for Switch {
+    fn from(switch: &Switch) -> Self {
+        switch.clone()
+    }
+}
+
+impl fmt::Debug for Switch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Switch").field(&self.is_on()).finish()
+    }
+}
