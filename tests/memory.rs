@@ -490,6 +490,7 @@ async fn every_reason_for_a_bypass_is_counted() {
             Bypass::Precondition => with("if-match"),
             Bypass::MethodOverride => with("x-http-method-override"),
             Bypass::Upgrade => with("upgrade"),
+            Bypass::AmbiguousPath => get("/t/.."),
             Bypass::Disabled => get("/t/a"),
             Bypass::IdentityMissing => get("/identity"),
             Bypass::IdentityAmbiguous => {
