@@ -491,6 +491,13 @@ async fn every_reason_for_a_bypass_is_counted() {
             Bypass::MethodOverride => with("x-http-method-override"),
             Bypass::Upgrade => with("upgrade"),
             Bypass::AmbiguousPath => get("/t/.."),
+            Bypass::Forwarding => {
+                let mut request = get("/t/a");
+                for host in ["a", "b", "c", "d", "e", "f", "g", "h", "i"] {
+                    request.headers_mut().append("x-forwarded-host", HeaderValue::from_static(host));
+                }
+                request
+            }
             Bypass::Disabled => get("/t/a"),
             Bypass::IdentityMissing => get("/identity"),
             Bypass::IdentityAmbiguous => {
