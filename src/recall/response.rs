@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use crate::store::{Content, Entry};
+use crate::store::{Content, Entry, common};
 
 /// The most bytes that one may take.
 pub(super) const LARGEST: u64 = 8 << 10;
@@ -39,34 +39,6 @@ impl Response {
     }
 }
 
-/// Values that need no counter, since they are in so many responses that they are part of the program.
-const COMMON: [&str; 24] = [
-    "0",
-    "",
-    "application/json",
-    "application/grpc",
-    "application/octet-stream",
-    "text/plain",
-    "text/plain; charset=utf-8",
-    "text/html",
-    "text/html; charset=utf-8",
-    "nosniff",
-    "bytes",
-    "gzip",
-    "br",
-    "zstd",
-    "no-cache",
-    "max-age=60",
-    "max-age=300",
-    "max-age=3600",
-    "public, max-age=60",
-    "public, max-age=300",
-    "public, max-age=3600",
-    "accept",
-    "accept-encoding",
-    "origin",
-];
-
 /// These fields, sharing no counter with them: the values are parts of one piece.
 fn own_fields(headers: &HeaderMap) -> Option<HeaderMap> {
     let all: Bytes = headers.values().flat_map(HeaderValue::as_bytes).copied().collect::<Vec<_>>().into();
@@ -74,7 +46,7 @@ fn own_fields(headers: &HeaderMap) -> Option<HeaderMap> {
     let mut start = 0;
     for (name, value) in headers {
         let end = start + value.len();
-        let mut same = match COMMON.iter().find(|common| common.as_bytes() == value) {
+        let mut same = match common(value) {
             Some(common) => HeaderValue::from_static(common),
             None => HeaderValue::from_maybe_shared(all.slice(start..end)).ok()?,
         };

@@ -13,7 +13,10 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use super::{Life, Stamp, shape::Finished};
+use super::{
+    Life, Stamp,
+    shape::{Finished, own_fields},
+};
 use crate::{
     clock::{MS, Nanos, system_time},
     key::Key,
@@ -169,6 +172,7 @@ impl Entry {
         let Response { mut names, times, status, fields, body, trailers, http } = response;
         names.shrink();
         let (headers, shape, bytes) = fields.into_parts();
+        let trailers = trailers.map(|trailers| Box::new(own_fields(*trailers)));
         let content = bytes + body.len() + PER_ALLOCATION + trailers.as_deref().map_or(0, whole_map);
         let weight = Weight::of(weigh(&key, &names, http.as_deref(), content));
         let content = Content::Response { status, headers, body, trailers };

@@ -36,7 +36,7 @@ pub(crate) use memory::KeyHasher;
 pub use memory::{Memory, MemoryBuilder};
 pub(crate) use secret::IdentityHash;
 pub use secret::Secret;
-pub(crate) use shape::{Finished, Role, Shape, finished, is_event_stream, length_in};
+pub(crate) use shape::{Finished, Role, Shape, common, finished, is_event_stream, length_in};
 
 use crate::{
     clock::Clock,

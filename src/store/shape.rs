@@ -1,6 +1,7 @@
 //! The header maps of stored responses, and what those of one route have in common.
 
 use std::{
+    mem,
     ops::Deref,
     ptr,
     sync::{
@@ -9,6 +10,7 @@ use std::{
     },
 };
 
+use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{self, AGE},
@@ -68,12 +70,100 @@ pub(crate) fn finished(headers: &HeaderMap, tells: bool, more: usize) -> Finishe
     if tells {
         finished.insert(CACHE_STATUS, HeaderValue::from_static(""));
     }
-    for (name, value) in headers {
-        if name != AGE {
-            finished.append(name.clone(), value.clone());
+    let fields = || headers.iter().filter(|(name, _)| *name != AGE);
+    for (name, _) in fields() {
+        finished.append(name.clone(), HeaderValue::from_static(""));
+    }
+    fill_in(&mut finished, 1 + usize::from(tells), || fields().map(|(_, value)| value));
+    Finished::new(finished)
+}
+
+/// Fields that keep no memory but their own.
+pub(crate) fn own_fields(mut fields: HeaderMap) -> HeaderMap {
+    let values: Vec<_> = fields.values().cloned().collect();
+    fill_in(&mut fields, 0, || values.iter());
+    fields
+}
+
+/// Copies values into a map, behind the first `slots` of its places.
+///
+/// The value of a field that was received is a slice of the buffer that it was read into, which may be a thousand times as large and is
+/// counted nowhere. All copies are parts of one piece, but for values that are part of the program.
+#[inline]
+fn fill_in<'a, I: Iterator<Item = &'a HeaderValue>>(map: &mut HeaderMap, slots: usize, values: impl Fn() -> I) {
+    let mut len = 0;
+    for (place, value) in map.values_mut().skip(slots).zip(values()) {
+        let known = common(value).unwrap_or_else(|| {
+            len += value.len();
+            ""
+        });
+        if !ptr::eq(place.as_bytes(), known.as_bytes()) {
+            *place = HeaderValue::from_static(known);
         }
     }
-    Finished::new(finished)
+    if len == 0 {
+        return;
+    }
+    let mut all = Vec::with_capacity(len);
+    for (place, value) in map.values().skip(slots).zip(values()) {
+        if place.is_empty() {
+            all.extend_from_slice(value.as_bytes());
+        }
+    }
+    let mut all = Bytes::from(all);
+    for (place, value) in map.values_mut().skip(slots).zip(values()) {
+        if place.is_empty() && !value.is_empty() {
+            // The last one needs no counter besides that of the piece.
+            let copy = if value.len() == all.len() { mem::take(&mut all) } else { all.split_to(value.len()) };
+            *place = HeaderValue::from_maybe_shared(copy).unwrap_or_else(|_| value.clone());
+            place.set_sensitive(value.is_sensitive());
+        }
+    }
+}
+
+/// Values that need no memory, since they are in so many responses that they are part of the program.
+const COMMON: [&str; 23] = [
+    "application/json",
+    "0",
+    "bytes",
+    "gzip",
+    "br",
+    "zstd",
+    "nosniff",
+    "accept",
+    "origin",
+    "no-cache",
+    "accept-encoding",
+    "text/plain",
+    "text/html",
+    "text/plain; charset=utf-8",
+    "text/html; charset=utf-8",
+    "application/grpc",
+    "application/octet-stream",
+    "max-age=60",
+    "max-age=300",
+    "max-age=3600",
+    "public, max-age=60",
+    "public, max-age=300",
+    "public, max-age=3600",
+];
+
+/// A value that keeps no memory but its own.
+fn copied(value: &HeaderValue) -> HeaderValue {
+    match common(value) {
+        Some(common) => HeaderValue::from_static(common),
+        None => HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone()),
+    }
+}
+
+/// The same value as part of the program.
+#[inline]
+pub(crate) fn common(value: &HeaderValue) -> Option<&'static str> {
+    let bytes = value.as_bytes();
+    if bytes.is_empty() {
+        return Some("").filter(|_| !value.is_sensitive());
+    }
+    COMMON.into_iter().find(|common| common.len() == bytes.len() && common.as_bytes() == bytes && !value.is_sensitive())
 }
 
 /// What a field of a response means to who stores it.
@@ -204,7 +294,7 @@ impl Shape {
         let bytes = header_bytes(&map) + "0".len();
         // What is not kept is the same as no other.
         let known = |role: Role, value: &HeaderValue| match role {
-            Role::Directives | Role::Kind if role.is_plain(value) => value.clone(),
+            Role::Directives | Role::Kind if role.is_plain(value) => copied(value),
             _ => HeaderValue::from_static(""),
         };
         let values = finished.values().skip(1 + usize::from(tells));
@@ -229,7 +319,7 @@ impl Shape {
         for (value, (role, known)) in headers.values().zip(&shape.read) {
             if *role == Role::Length {
                 announced = length_in(value);
-            } else if !is_same(value, known) && !role.is_plain(value) {
+            } else if value != known && !role.is_plain(value) {
                 return None;
             }
         }
@@ -258,21 +348,11 @@ impl Shaped {
             Some(map) => map,
             None => self.map.clone(),
         };
-        let mut bytes = self.bytes;
-        let mut places = map.values_mut();
-        if let Some(age) = places.next() {
+        if let Some(age) = map.values_mut().next() {
             *age = HeaderValue::from_static("0");
         }
-        if self.tells {
-            places.next();
-        }
-        for (place, value) in places.zip(headers.values()) {
-            bytes += value.len();
-            // Many a value is the same each time, and stands in the same place.
-            if !is_same(place, value) {
-                *place = value.clone();
-            }
-        }
+        fill_in(&mut map, 1 + usize::from(self.tells), || headers.values());
+        let bytes = self.bytes + headers.values().map(HeaderValue::len).sum::<usize>();
         Finished { map, shape: self.number, bytes }
     }
 }
@@ -288,12 +368,6 @@ pub(crate) fn is_event_stream(kind: &HeaderValue) -> bool {
 /// The number in a `Content-Length`.
 pub(crate) fn length_in(value: &HeaderValue) -> Option<u64> {
     value.to_str().ok()?.parse().ok()
-}
-
-/// Whether two values are the same bytes in memory.
-#[inline]
-fn is_same(one: &HeaderValue, other: &HeaderValue) -> bool {
-    ptr::eq(one.as_bytes(), other.as_bytes()) && one.is_sensitive() == other.is_sensitive()
 }
 
 #[cfg(test)]
@@ -339,6 +413,29 @@ mod tests {
             }
         }
         assert!(filled > shapes.len(), "{filled}");
+    }
+
+    #[test]
+    fn kept_values_are_no_slices_of_the_buffers_they_came_in() {
+        let buffer = Bytes::from(b"max-age=60;application/xml;\"tag\";secret;".repeat(100));
+        let value = |from: usize, to: usize| HeaderValue::from_maybe_shared(buffer.slice(from..to)).expect("a value");
+        let mut secret = value(33, 39);
+        secret.set_sensitive(true);
+        let fields =
+            [("cache-control", value(0, 10)), ("content-type", value(11, 26)), ("etag", value(27, 32)), ("x-a", secret)];
+        let headers: HeaderMap = fields.into_iter().map(|(name, value)| (HeaderName::from_static(name), value)).collect();
+        let shape = Shape::default();
+        let made = finished(&headers, false, 0);
+        shape.take(&made, false);
+        let taken = shape.0.get().expect("a shape");
+        for kept in [&made, &shape.filled(&headers).expect("a shape").map, &own_fields(headers.clone())] {
+            for (name, value) in &headers {
+                assert_eq!(kept[name], value);
+                assert_eq!(kept[name].is_sensitive(), value.is_sensitive());
+            }
+            let inside = |value: &HeaderValue| buffer.as_ptr_range().contains(&value.as_bytes().as_ptr());
+            assert!(!kept.values().chain(taken.read.iter().map(|(_, value)| value)).any(inside));
+        }
     }
 
     #[test]
