@@ -168,7 +168,9 @@ impl<T: Send + 'static, O: Awaited> Drop for Drive<T, O> {
         let mut place = self.cell.lock();
         let left = match *place {
             Place::Here(..) | Place::Done(_) => mem::replace(&mut *place, Place::Gone),
-            _ => Place::Gone,
+            // In a task it goes on, but with nobody to wake.
+            Place::Away(_) => mem::replace(&mut *place, Place::Away(None)),
+            Place::Gone => Place::Gone,
         };
         drop(place);
         drop(left);
