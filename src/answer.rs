@@ -20,7 +20,6 @@ use crate::{
     semantics::{self, CacheControl, Failure, Multipart, Precondition, Ranges, Role, Selected, Vary},
     status::{self, CacheStatus, Miss, Outcome},
     store::{Content, Entry, Http, Life, Lookup, Secret, Stamp, Store, StoreError, Times},
-    tape::Reader,
 };
 
 /// What is still needed of a request once the inner service has it: how it was asked, and its fields.
@@ -546,19 +545,18 @@ fn part<B>(method: &Method, fields: &HeaderMap, entry: &Entry, now: Nanos) -> Op
     Some(response)
 }
 
-/// The response that a follower gets of a body still on its way.
+/// The response that a follower gets of a body still on its way; `None` if its beginning is gone, since it has grown too large.
 pub(crate) fn from_arriving<St: Store, B>(
     shared: &Shared<St>,
     arriving: &Arriving,
     asked: &Asked,
     now: Nanos,
-) -> Response<CacheBody<B>> {
-    let reader = Reader::new(arriving.tape.clone());
-    let mut response = Response::new(CacheBody::following(reader, Some(arriving.length)));
+) -> Option<Response<CacheBody<B>>> {
+    let mut response = Response::new(CacheBody::coming(arriving.tape.reader()?, arriving.length));
     *response.status_mut() = arriving.status;
     *response.headers_mut() = arriving.headers.clone();
     set_age(response.headers_mut(), now.saturating_sub(arriving.born));
-    shared.marked(asked.conditional(response, now), CacheStatus::new(Outcome::Collapsed))
+    Some(shared.marked(asked.conditional(response, now), CacheStatus::new(Outcome::Collapsed)))
 }
 
 /// Whether a follower may have what was fetched for another: the same variant, and nothing that was known only from the

@@ -3,7 +3,6 @@
 use std::{
     fmt,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
 };
 
@@ -37,61 +36,16 @@ pin_project! {
         // The inner service's, untouched.
         Inner { #[pin] body: B },
         // Boxed: few bodies are, and all the others would be as large.
-        Coming { coming: Box<Coming<B>> },
+        Coming { coming: Box<Coming> },
     }
 }
 
 /// A body on its way.
-struct Coming<B> {
+struct Coming {
     reader: Reader,
-    /// What this request may have to read on by itself, if it is the one that fetched it.
-    rest: Option<Rest<B>>,
     /// How much is still to come, if that is known.
     length: Option<u64>,
-    state: State<B>,
-}
-
-enum State<B> {
-    Reading,
-    /// What was left of it when it grew too large to keep.
-    Tail(Pin<Box<B>>),
-    Done,
-}
-
-/// What the task that reads a body leaves to the request that fetched it.
-pub(crate) struct Rest<B>(Arc<Mutex<Option<Left<B>>>>);
-
-enum Left<B> {
-    Body(Pin<Box<B>>),
-    Error(BoxError),
-}
-
-impl<B> Rest<B> {
-    pub(crate) fn new() -> Self {
-        Self(Arc::new(Mutex::new(None)))
-    }
-
-    pub(crate) fn leave_body(&self, body: Pin<Box<B>>) {
-        self.put(Left::Body(body));
-    }
-
-    pub(crate) fn leave_error(&self, error: BoxError) {
-        self.put(Left::Error(error));
-    }
-
-    fn put(&self, left: Left<B>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(left);
-    }
-
-    fn take(&self) -> Option<Left<B>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
-impl<B> Clone for Rest<B> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
+    done: bool,
 }
 
 impl<B> CacheBody<B> {
@@ -111,16 +65,9 @@ impl<B> CacheBody<B> {
         Self { kind: Kind::Inner { body } }
     }
 
-    pub(crate) fn leading(reader: Reader, rest: Rest<B>, length: Option<u64>) -> Self {
-        Self::coming(Coming { reader, rest: Some(rest), length, state: State::Reading })
-    }
-
-    pub(crate) fn following(reader: Reader, length: Option<u64>) -> Self {
-        Self::coming(Coming { reader, rest: None, length, state: State::Reading })
-    }
-
-    fn coming(coming: Coming<B>) -> Self {
-        Self { kind: Kind::Coming { coming: Box::new(coming) } }
+    /// A body on its way, of so many bytes if that is known.
+    pub(crate) fn coming(reader: Reader, length: Option<u64>) -> Self {
+        Self { kind: Kind::Coming { coming: Box::new(Coming { reader, length, done: false }) } }
     }
 }
 
@@ -150,7 +97,7 @@ where
         match &self.kind {
             Kind::Whole { data, trailers } => data.is_none() && trailers.is_none(),
             Kind::Inner { body } => body.is_end_stream(),
-            Kind::Coming { coming } => coming.is_end_stream(),
+            Kind::Coming { coming } => coming.done,
         }
     }
 
@@ -175,57 +122,29 @@ where
     }
 }
 
-impl<B> Coming<B>
-where
-    B: Body<Error: Into<BoxError>>,
-{
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Polled {
-        loop {
-            match &mut self.state {
-                State::Tail(body) => return body.as_mut().poll_frame(cx).map(|frame| frame.map(ours)),
-                State::Done => return Poll::Ready(None),
-                State::Reading => {}
-            }
-            let end = match ready!(self.reader.poll(cx)) {
-                Heard::Chunk(chunk) => {
-                    self.length = self.length.map(|length| length.saturating_sub(chunk.len() as u64));
-                    return Poll::Ready(Some(Ok(Frame::data(chunk))));
-                }
-                Heard::End(end) => end,
-            };
-            self.state = State::Done;
-            match self.rest.take().and_then(|rest| rest.take()) {
-                Some(Left::Error(error)) => return Poll::Ready(Some(Err(error))),
-                Some(Left::Body(body)) => self.state = State::Tail(body),
-                None => return Poll::Ready(last(end)),
-            }
+impl Coming {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.done {
+            return Poll::Ready(None);
         }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match &self.state {
-            State::Reading => false,
-            State::Tail(body) => body.is_end_stream(),
-            State::Done => true,
-        }
+        let last = match ready!(self.reader.poll(cx)) {
+            Heard::Chunk(chunk) => {
+                self.length = self.length.map(|length| length.saturating_sub(chunk.len() as u64));
+                return Poll::Ready(Some(Ok(Frame::data(chunk))));
+            }
+            Heard::End(End::Whole(trailers)) => trailers.map(|trailers| Ok(Frame::trailers(trailers))),
+            Heard::End(End::Broken(how)) => Some(Err(how.into())),
+            Heard::Failed(error) => Some(Err(error)),
+        };
+        self.done = true;
+        Poll::Ready(last)
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.state {
-            State::Reading => self.length.map_or_else(SizeHint::default, SizeHint::with_exact),
-            State::Tail(body) => body.size_hint(),
-            State::Done => SizeHint::with_exact(0),
+        match self.done {
+            false => self.length.map_or_else(SizeHint::default, SizeHint::with_exact),
+            true => SizeHint::with_exact(0),
         }
-    }
-}
-
-type Polled = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
-
-fn last(end: End) -> Option<Result<Frame<Bytes>, BoxError>> {
-    match end {
-        End::Whole(trailers) => trailers.map(|trailers| Ok(Frame::trailers(trailers))),
-        End::Broken(how) => Some(Err(how.as_ref().into())),
-        End::Rest => Some(Err("the response grew too large to share".into())),
     }
 }
 

@@ -94,6 +94,8 @@ pub(crate) struct Flight {
     progress: Mutex<Progress>,
     moved: Notify,
     waiters: AtomicUsize,
+    /// A body is being read that cannot be shared before its end.
+    reads: AtomicBool,
     /// Another flight of the same key has taken its place, and may wait for its end. Set under the lock of the shard.
     has_successor: AtomicBool,
     /// Who joins from here on only waits for its end, and looks again then. Set under the lock of the shard.
@@ -140,13 +142,16 @@ pub(crate) struct Shareable {
     pub(crate) added: Namespaces,
 }
 
-/// A response that may be shared, while its body is still coming. Its length is known, and not too large.
+/// A response that may be shared, while its body is still coming.
 pub(crate) struct Arriving {
     pub(crate) key: Key,
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) born: Nanos,
-    pub(crate) length: u64,
+    /// The end of its lifetime, if it has any: a body that takes longer is not shared with requests that come after that.
+    pub(crate) fresh_until: Option<Nanos>,
+    /// The length of its body, if that is known.
+    pub(crate) length: Option<u64>,
     pub(crate) tape: Arc<Tape>,
     pub(crate) vary: Vary,
     pub(crate) added: Namespaces,
@@ -189,6 +194,11 @@ impl Flights {
             true => None,
             false => self.blind.clone().acquire_owned().await.ok(),
         }
+    }
+
+    /// How long a request waits for another's response at most.
+    pub(crate) fn longest_wait(&self) -> Duration {
+        self.limits.wait
     }
 
     /// Until when a request that begins to wait now may wait, for however many fills.
@@ -238,6 +248,7 @@ impl Flights {
                 progress: Mutex::new(Progress::Calling),
                 moved: Notify::const_new(),
                 waiters: AtomicUsize::new(0),
+                reads: AtomicBool::new(false),
                 has_successor: AtomicBool::new(false),
                 is_closed: AtomicBool::new(false),
                 has_ended: AtomicBool::new(false),
@@ -422,6 +433,11 @@ impl Leader {
         self.flight.clone()
     }
 
+    /// The response is fit and its body on the way, but whether it may be shared is known at its end.
+    pub(crate) fn reads(&self) {
+        self.flight.flight().reads.store(true, Ordering::Relaxed);
+    }
+
     /// The response is fit, and its body on the way.
     pub(crate) fn arrives(&self, arriving: Arriving) {
         let flight = self.flight.flight();
@@ -482,6 +498,22 @@ impl Follower {
     /// The stamp of the fill that is waited for, if its call has begun.
     pub(crate) fn stamp(&self) -> Option<&Stamp> {
         self.flight.flight().stamp()
+    }
+
+    /// The key of the fill that is waited for.
+    pub(crate) fn key(&self) -> &Key {
+        &self.flight.flight().key
+    }
+
+    /// Nobody joins this fill any more: it has outlived its response's lifetime, or the time that anybody waits for it. It may even be
+    /// one that nothing drives, left on a runtime that is not run.
+    pub(crate) fn gives_up(&self, flights: &Flights) {
+        flights.unlist(&self.flight);
+    }
+
+    /// Whether the inner service has answered with a body whose end has to be waited for.
+    pub(crate) fn waits_for_a_body(&self) -> bool {
+        self.flight.flight().reads.load(Ordering::Relaxed)
     }
 
     /// Waits until the fill arrives or lands; `None` if that takes longer than one may wait.

@@ -350,6 +350,9 @@ where
     }
 }
 
+/// How long nobody waits for a body that has taken longer than anybody waits, and can be shared at its end only.
+const LONG_BODY: Nanos = 60_000_000_000;
+
 /// What waiting for another's response comes to.
 enum Followed<B> {
     Answer(Response<CacheBody<B>>),
@@ -374,7 +377,13 @@ async fn follow<St: Store, B>(shared: &Arc<Shared<St>>, quest: &Quest, follower:
     };
     let now = context.clock.nanos();
     match progress {
-        None => Followed::Alone(Miss::WaitLimit),
+        None => {
+            follower.gives_up(&shared.flights);
+            if follower.waits_for_a_body() {
+                shared.flights.pass(follower.key(), now + LONG_BODY);
+            }
+            Followed::Alone(Miss::WaitLimit)
+        }
         Some(Progress::Landed(Landing::NotShared)) => Followed::Alone(Miss::NotShared),
         Some(Progress::Landed(Landing::Failed(failure))) => match instead(shared, quest, failure, Stale::IfError).await {
             Some(response) => Followed::Answer(response),
@@ -392,6 +401,11 @@ async fn follow<St: Store, B>(shared: &Arc<Shared<St>>, quest: &Quest, follower:
             let (method, conditions) = (&asked.method, asked.conditions());
             Followed::Answer(answer::from_entry(shared, &found.entry, method, conditions, Outcome::Collapsed, now))
         }
+        Some(Progress::Arriving(found)) if found.fresh_until.is_some_and(|until| until <= now) => {
+            // A body that takes longer than its response lives is of no use to who comes now. Another leads.
+            follower.gives_up(&shared.flights);
+            Followed::Again
+        }
         Some(Progress::Arriving(found)) => {
             let primary = quest.primary.as_ref();
             let shares = |stamp| answer::may_share(&shared.store, stamp, &quest.rule, found.terms(), primary, asked);
@@ -399,8 +413,13 @@ async fn follow<St: Store, B>(shared: &Arc<Shared<St>>, quest: &Quest, follower:
                 // On its way, but not for us.
                 return Followed::Alone(Miss::NotShared);
             }
-            context.counters.add(Count::Collapsed, 1);
-            Followed::Answer(answer::from_arriving(shared, &found, &quest.asked, now))
+            match answer::from_arriving(shared, &found, &quest.asked, now) {
+                None => Followed::Alone(Miss::NotShared),
+                Some(response) => {
+                    context.counters.add(Count::Collapsed, 1);
+                    Followed::Answer(response)
+                }
+            }
         }
         Some(Progress::Landed(Landing::Lost) | Progress::Calling) => Followed::Again,
     }

@@ -257,25 +257,6 @@ async fn a_follower_hears_the_first_byte_before_the_last_if_the_length_is_known(
     }
 }
 
-#[tokio::test]
-async fn a_follower_of_unknown_length_gets_the_whole_once_it_is_there() {
-    let (store, layer) = minute();
-    let (cache, mut hand) = in_hand::<Tapped>(&layer);
-    let leader = start(&cache, get("/t/slow")).await;
-    let mut follower = start(&cache, get("/t/slow")).await;
-    let (tap, body) = tapped(None);
-    within(next_call(&mut hand)).await.1.send_response(Response::new(body));
-    let _leader = within(leader).await.unwrap();
-    tap.send("one");
-    assert!(polled(&mut follower).is_pending());
-    tap.send("two");
-    drop(tap);
-    let response = within(follower).await.unwrap();
-    assert_eq!(outcome(&response), Outcome::Collapsed);
-    assert_eq!(text(response).await, "onetwo");
-    assert_eq!(stats(&store).inner_calls, 1);
-}
-
 // ---- Complete at once ------------------------------------------------------------------------------------------------
 
 #[tokio::test]

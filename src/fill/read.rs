@@ -4,7 +4,8 @@ use std::{
     future::poll_fn,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
-    task::Poll,
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
@@ -12,15 +13,15 @@ use http::{HeaderMap, Response, header, response};
 use http_body::Body;
 use tracing::Instrument;
 
-use super::{Answer, Fill, Rest as Left, fit::Fit, store::Kept};
+use super::{Answer, Fill, Rest, fit::Fit, store::Kept};
 use crate::{
-    body::{BoxError, CacheBody, Rest},
+    body::{BoxError, CacheBody},
     drive::{Awaited, unless_left},
     flight::{Arriving, Leader},
     layer::Shared,
     status::{CacheStatus, NoStore, Outcome, Storing},
     store::Store,
-    tape::{End, Reader, Tape, join},
+    tape::{End, Pieces, Tape},
 };
 
 impl<St: Store> Fill<St> {
@@ -34,13 +35,13 @@ impl<St: Store> Fill<St> {
         body: Pin<Box<B>>,
         mut got: Got,
         reading: Reading,
-        left: &mut Option<Left<B, E>>,
+        left: &mut Option<Rest<B, E>>,
     ) -> Poll<Answer<B, E>>
     where
         B: Body<Error: Into<BoxError>> + Send + 'static,
         E: Send + 'static,
     {
-        if matches!(reading, Reading::Whole) && fit.announced.is_none_or(|n| n == got.len as u64) {
+        if matches!(reading, Reading::Whole) && got.is_of(fit.announced) {
             let trailers = got.trailers.take();
             let Exact { sent, kept } = exact(got.whole());
             self.state_length(&mut fit, kept.len(), trailers.is_some());
@@ -70,54 +71,66 @@ impl<St: Store> Fill<St> {
         let length = got.exact.or(fit.announced);
         let mut taken = Taken { shared: self.shared.clone(), bytes: 0, used: 0 };
         let reading = match reading {
-            // Who shares a body that is still coming is promised all of it, so there must be room for all of it.
+            // Who shares a body of a known length is promised all of it, so there must be room for all of it.
             Reading::Pending if length.is_some_and(|length| !taken.reserve(length as usize)) => Reading::TooLarge,
             other => other,
         };
-        let (rest, trailers) = (Rest::new(), got.trailers.take());
-        let tape = Arc::new(Tape::new(got.chunks()));
-        let leading = CacheBody::leading(Reader::new(tape.clone()), rest.clone(), length);
-        let response = Response::from_parts(parts, leading);
+        let (exact, trailers) = (got.exact, got.trailers.take());
+        let (tape, reader) = Tape::new(got.pieces());
+        let response = Response::from_parts(parts, CacheBody::coming(reader, length));
         let (shared, status) = (self.shared.clone(), CacheStatus::new(Outcome::Miss(self.of.missed.why)));
-        let why = reading.why();
-        match reading {
+        let source = Source { body, trailers };
+        let why = match reading {
             Reading::Pending => {
-                // Names that came with the response are asked about at the end, in a store that has to be asked.
-                let known = fit.added().is_none() || !self.shared.store.is_shared();
-                if let (Some(leader), Some(length), true) = (&self.leader, length, known) {
-                    leader.arrives(Arriving {
-                        key: fit.key.clone(),
-                        status: fit.status,
-                        headers: HeaderMap::clone(&fit.headers),
-                        born: fit.times.born,
-                        length,
-                        tape: tape.clone(),
-                        vary: fit.vary.clone(),
-                        added: fit.added().cloned().unwrap_or_default(),
-                        http: fit.http.clone(),
-                    });
-                }
+                self.arrives(&fit, &tape, length);
                 let response = self.of.quest.asked.conditional(response, self.answered);
-                tokio::spawn(Box::pin(self.read_on(fit, body, tape, rest, taken)).in_current_span());
+                tokio::spawn(Box::pin(self.read_on(fit, source, tape, exact, taken)).in_current_span());
                 return Poll::Ready(Ok(shared.marked(response, status.storing(Storing::Pending))));
             }
             // Grown too large, broken, or not as long as it was announced: the client gets it as it comes.
             Reading::TooLarge => {
-                rest.leave_body(body);
-                tape.end(End::Rest);
+                tape.close();
+                let patience = shared.flights.longest_wait();
+                tokio::spawn(Box::pin(async move { source.pass_on(&tape, patience).await }).in_current_span());
+                NoStore::TooLarge
             }
             Reading::Broken(error) => {
-                rest.leave_error(error);
-                tape.end(End::Broken(CUT_OFF.into()));
+                tape.fail(error, CUT_OFF);
+                NoStore::BodyError
             }
-            Reading::Whole => tape.end(End::Whole(trailers.map(|trailers| *trailers))),
-        }
+            Reading::Whole => {
+                tape.end(End::Whole(source.trailers.map(|trailers| *trailers)));
+                NoStore::Truncated
+            }
+        };
         self.not_shared(why, true);
         Poll::Ready(Ok(shared.marked(response, status.storing(Storing::Not(why)))))
     }
 
-    /// Reads a body to its end, whoever is still there to hear it, and stores it then.
-    async fn read_on<B>(self, mut fit: Fit, body: Pin<Box<B>>, tape: Arc<Tape>, rest: Rest<B>, taken: Taken<St>)
+    /// Tells those who wait that the response is fit and its body on its way.
+    fn arrives(&self, fit: &Fit, tape: &Arc<Tape>, length: Option<u64>) {
+        let Some(leader) = &self.leader else { return };
+        // Names that came with the response are asked about at the end, in a store that has to be asked.
+        if fit.added().is_some() && self.shared.store.is_shared() {
+            return leader.reads();
+        }
+        leader.arrives(Arriving {
+            key: fit.key.clone(),
+            status: fit.status,
+            headers: HeaderMap::clone(&fit.headers),
+            born: fit.times.born,
+            fresh_until: Some(fit.times.fresh_until).filter(|until| *until > self.answered),
+            length,
+            tape: tape.clone(),
+            vary: fit.vary.clone(),
+            added: fit.added().cloned().unwrap_or_default(),
+            http: fit.http.clone(),
+        });
+    }
+
+    /// Reads a body to its end, whoever is still there to hear it, and stores it then. One that grows too large is read on for those
+    /// who have begun to read it.
+    async fn read_on<B>(self, mut fit: Fit, mut source: Source<B>, tape: Arc<Tape>, exact: Option<u64>, taken: Taken<St>)
     where
         B: Body<Error: Into<BoxError>> + Send + 'static,
     {
@@ -125,76 +138,133 @@ impl<St: Store> Fill<St> {
         let _end = tape.ends_with(CUT_OFF);
         let limit = Some(shared.options.fill_limit);
         let max = self.of.quest.rule.max_body();
-        let reading = read_to_end(body, &tape, &rest, max, taken);
+        let reading = source.read_to_end(&tape, max as u64, taken);
         let flight = self.leader.as_ref().map(Leader::flight);
         let awaited = || flight.as_ref().is_some_and(|flight| flight.flight().is_awaited());
         let end = unless_left(reading, limit, || !tape.is_heard() && !awaited()).await;
-        let why = match end {
-            Some(Ok(trailers)) if fit.announced.is_none_or(|n| n == tape.len() as u64) => {
+        let trailers = source.trailers.take();
+        match end {
+            Some(Ok(())) if is_length(tape.len(), exact, fit.announced) => {
                 // Stored before its end is told: who has read it to the end finds it in the store.
-                let data = exact(tape.whole()).kept;
+                let data = self::exact(tape.whole()).kept;
                 self.state_length(&mut fit, data.len(), trailers.is_some());
                 self.tag(&mut fit, &data);
-                let _ = self.store(fit, data, trailers.clone().map(Box::new)).await;
-                tape.end(End::Whole(trailers));
-                return;
+                let _ = self.store(fit, data, trailers.clone()).await;
+                tape.end(End::Whole(trailers.map(|trailers| *trailers)));
             }
-            Some(Ok(trailers)) => {
-                tape.end(End::Whole(trailers));
-                NoStore::Truncated
+            Some(Ok(())) => {
+                tape.end(End::Whole(trailers.map(|trailers| *trailers)));
+                self.not_shared(NoStore::Truncated, true);
             }
-            Some(Err(why)) => why,
+            Some(Err(NoStore::TooLarge)) => {
+                tape.close();
+                source.trailers = trailers;
+                self.not_shared(NoStore::TooLarge, true);
+                source.pass_on(&tape, shared.flights.longest_wait()).await;
+            }
+            Some(Err(why)) => self.not_shared(why, true),
             None => {
-                tape.end(End::Broken(CUT_OFF.into()));
-                NoStore::Truncated
+                tape.end(End::Broken(CUT_OFF));
+                self.not_shared(NoStore::Truncated, true);
             }
-        };
-        self.not_shared(why, true);
+        }
     }
 }
 
 const CUT_OFF: &str = "the response that was being fetched broke off";
 
-/// Reads into the tape until the end of the body. What is left when it grows too large, and the error it ends with, go to
-/// whoever fetched it.
-async fn read_to_end<B, St>(
-    mut body: Pin<Box<B>>,
-    tape: &Tape,
-    rest: &Rest<B>,
-    max: usize,
-    mut taken: Taken<St>,
-) -> Result<Option<HeaderMap>, NoStore>
+/// Whether a body of so many bytes is as long as it has said itself, and as its response has.
+fn is_length(len: u64, exact: Option<u64>, announced: Option<u64>) -> bool {
+    [exact, announced].into_iter().flatten().all(|length| length == len)
+}
+
+/// A body that is being read, with its trailers once they have come.
+struct Source<B> {
+    body: Pin<Box<B>>,
+    trailers: Option<Box<HeaderMap>>,
+}
+
+impl<B> Source<B>
 where
     B: Body<Error: Into<BoxError>>,
 {
-    let mut trailers = None;
-    loop {
-        if body.is_end_stream() {
-            return Ok(trailers);
-        }
-        let frame = match poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
-            None => return Ok(trailers),
-            Some(Ok(frame)) => frame,
-            Some(Err(error)) => {
-                rest.leave_error(error.into());
-                tape.end(End::Broken(CUT_OFF.into()));
-                return Err(NoStore::BodyError);
-            }
-        };
-        match frame.into_data() {
-            Ok(mut data) => {
-                let data = data.copy_to_bytes(data.remaining());
-                let fits = taken.take(data.len());
-                tape.push(data);
-                if tape.len() > max || !fits {
-                    rest.leave_body(body);
-                    tape.end(End::Rest);
-                    return Err(NoStore::TooLarge);
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, B::Error>>> {
+        poll_data(self.body.as_mut(), &mut self.trailers, cx)
+    }
+
+    /// Reads into the tape until the end of the body.
+    async fn read_to_end<St>(&mut self, tape: &Tape, max: u64, mut taken: Taken<St>) -> Result<(), NoStore> {
+        loop {
+            match poll_fn(|cx| self.poll(cx)).await {
+                None => return Ok(()),
+                Some(Ok(data)) => {
+                    let fits = taken.take(data.len());
+                    tape.push(data);
+                    if tape.len() > max || !fits {
+                        return Err(NoStore::TooLarge);
+                    }
+                }
+                Some(Err(error)) => {
+                    tape.fail(error.into(), CUT_OFF);
+                    return Err(NoStore::BodyError);
                 }
             }
-            Err(frame) => trailers = frame.into_trailers().ok().or(trailers),
         }
     }
+
+    /// Reads on into a closed tape, at the pace of its slowest reader, until the end of the body or until nobody reads. A reader that
+    /// holds up another for longer than `patience` is cut off.
+    async fn pass_on(mut self, tape: &Tape, patience: Duration) {
+        let _end = tape.ends_with(CUT_OFF);
+        loop {
+            match tokio::time::timeout(patience, poll_fn(|cx| tape.poll_room(cx))).await {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(_) => {
+                    tape.cut_off_the_slow();
+                    continue;
+                }
+            }
+            let data = poll_fn(|cx| match tape.poll_left(cx) {
+                Poll::Ready(()) => Poll::Ready(None),
+                Poll::Pending => self.poll(cx).map(Some),
+            });
+            match data.await {
+                None => return,
+                Some(Some(Ok(data))) => tape.push(data),
+                Some(Some(Err(error))) => return tape.fail(error.into(), CUT_OFF),
+                Some(None) => return tape.end(End::Whole(self.trailers.map(|trailers| *trailers))),
+            }
+        }
+    }
+}
+
+/// How many frames without data are passed over before the others in the same thread have their turn.
+const MOST_EMPTY: usize = 32;
+
+/// The next data of a body. Its trailers are put aside, and frames that are empty are kept nowhere.
+#[inline]
+fn poll_data<B: Body>(
+    mut body: Pin<&mut B>,
+    trailers: &mut Option<Box<HeaderMap>>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Bytes, B::Error>>> {
+    for _ in 0..MOST_EMPTY {
+        if body.is_end_stream() {
+            return Poll::Ready(None);
+        }
+        match ready!(body.as_mut().poll_frame(cx)) {
+            None => return Poll::Ready(None),
+            Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(mut data) if data.has_remaining() => return Poll::Ready(Some(Ok(data.copy_to_bytes(data.remaining())))),
+                Ok(_) => {}
+                Err(frame) => *trailers = frame.into_trailers().ok().map(Box::new).or(trailers.take()),
+            },
+        }
+    }
+    cx.waker().wake_by_ref();
+    Poll::Pending
 }
 
 /// A fill's part of the bytes that may be on tapes, of all fills of a layer: reserved, or taken as they come.
@@ -231,8 +301,8 @@ impl<St> Drop for Taken<St> {
 pub(super) struct Got {
     /// Most bodies are one chunk.
     first: Option<Bytes>,
-    more: Vec<Bytes>,
-    len: usize,
+    more: Option<Box<Pieces>>,
+    len: u64,
     /// The length that the body told of itself before it was read.
     exact: Option<u64>,
     trailers: Option<Box<HeaderMap>>,
@@ -246,25 +316,30 @@ pub(super) enum Reading {
 }
 
 impl Got {
-    fn whole(self) -> Bytes {
-        match self.more.is_empty() {
-            true => self.first.unwrap_or_default(),
-            false => join(self.chunks()),
+    fn whole(mut self) -> Bytes {
+        match self.more.take() {
+            None => self.first.unwrap_or_default(),
+            Some(pieces) => pieces.whole(),
         }
+    }
+
+    /// Whether it is as long as it has said itself, and as was announced.
+    #[inline]
+    fn is_of(&self, announced: Option<u64>) -> bool {
+        is_length(self.len, self.exact, announced)
     }
 
     /// All of it, if it is whole, in one piece, without trailers, and as long as was announced.
     #[inline]
     pub(super) fn only(&mut self, reading: &Reading, announced: Option<u64>) -> Option<Bytes> {
-        let is_only = matches!(reading, Reading::Whole)
-            && self.more.is_empty()
-            && self.trailers.is_none()
-            && announced.is_none_or(|announced| announced == self.len as u64);
-        is_only.then(|| self.first.take().unwrap_or_default())
+        let is_only = matches!(reading, Reading::Whole) && self.more.is_none() && self.trailers.is_none();
+        (is_only && self.is_of(announced)).then(|| self.first.take().unwrap_or_default())
     }
 
-    fn chunks(self) -> Vec<Bytes> {
-        self.first.into_iter().chain(self.more).collect()
+    fn pieces(self) -> Pieces {
+        let mut pieces = self.more.map_or_else(Pieces::default, |more| *more);
+        self.first.into_iter().for_each(|first| pieces.push(first));
+        pieces
     }
 
     /// Nothing yet of this body.
@@ -273,43 +348,37 @@ impl Got {
     }
 
     /// Reads what is there.
-    pub(super) fn read<B>(&mut self, mut body: Pin<&mut B>, cx: &mut std::task::Context<'_>, max: usize) -> Reading
+    pub(super) fn read<B>(&mut self, mut body: Pin<&mut B>, cx: &mut Context<'_>, max: usize) -> Reading
     where
         B: Body<Error: Into<BoxError>>,
     {
         loop {
-            if body.is_end_stream() {
-                return Reading::Whole;
-            }
-            match body.as_mut().poll_frame(cx) {
+            match poll_data(body.as_mut(), &mut self.trailers, cx) {
                 Poll::Pending => return Reading::Pending,
                 Poll::Ready(None) => return Reading::Whole,
                 Poll::Ready(Some(Err(error))) => return Reading::Broken(error.into()),
-                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(mut data) => {
-                        self.len += data.remaining();
-                        let data = data.copy_to_bytes(data.remaining());
-                        match self.first {
-                            None => self.first = Some(data),
-                            Some(_) => self.more.push(data),
-                        }
-                        if self.len > max {
-                            return Reading::TooLarge;
-                        }
+                Poll::Ready(Some(Ok(data))) => {
+                    self.len += data.len() as u64;
+                    self.push(data);
+                    if self.len > max as u64 {
+                        return Reading::TooLarge;
                     }
-                    Err(frame) => self.trailers = frame.into_trailers().ok().map(Box::new).or(self.trailers.take()),
-                },
+                }
             }
         }
     }
-}
 
-impl Reading {
-    fn why(&self) -> NoStore {
-        match self {
-            Self::TooLarge => NoStore::TooLarge,
-            Self::Broken(_) => NoStore::BodyError,
-            Self::Whole | Self::Pending => NoStore::Truncated,
+    #[inline]
+    fn push(&mut self, data: Bytes) {
+        match (&mut self.more, &self.first) {
+            (None, None) => self.first = Some(data),
+            (Some(more), _) => more.push(data),
+            (None, Some(_)) => {
+                let mut more = Pieces::default();
+                self.first.take().into_iter().for_each(|first| more.push(first));
+                more.push(data);
+                self.more = Some(Box::new(more));
+            }
         }
     }
 }
