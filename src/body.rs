@@ -171,3 +171,66 @@ impl<B> fmt::Debug for CacheBody<B> {
         })
     }
 }
+
+pin_project! {
+    /// The body of a response that has passed an [`InvalidateLayer`](crate::InvalidateLayer): that of the inner service, or none in a
+    /// 503 of the layer's own.
+    ///
+    /// Its data and its error are those of the inner body, which needs no default.
+    pub struct InvalidateBody<B> {
+        #[pin]
+        inner: Option<B>,
+    }
+}
+
+impl<B> InvalidateBody<B> {
+    #[inline]
+    pub(crate) fn inner(body: B) -> Self {
+        Self { inner: Some(body) }
+    }
+
+    pub(crate) fn empty() -> Self {
+        Self { inner: None }
+    }
+
+    /// The body of the inner service; `None` in a 503 of the layer's own.
+    pub fn into_inner(self) -> Option<B> {
+        self.inner
+    }
+}
+
+impl<B: Body> Body for InvalidateBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    #[inline]
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        match self.project().inner.as_pin_mut() {
+            Some(body) => body.poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    #[inline]
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(B::is_end_stream)
+    }
+
+    #[inline]
+    fn size_hint(&self) -> SizeHint {
+        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), B::size_hint)
+    }
+}
+
+/// An empty body.
+impl<B> Default for InvalidateBody<B> {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
+impl<B> fmt::Debug for InvalidateBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.inner.is_some() { "InvalidateBody::Inner" } else { "InvalidateBody::Empty" })
+    }
+}

@@ -67,7 +67,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     thread,
     time::Duration,
 };
@@ -78,6 +78,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{
+    body::InvalidateBody,
     drive::Drive,
     groups::Origin,
     hints::Invalidates,
@@ -97,8 +98,8 @@ use crate::{
 /// it must stand *outside* of whatever may answer before the handler has committed, and *inside* of a layer that sends
 /// the response elsewhere.
 ///
-/// The body of the inner service's responses has to have a default, as those of axum, tonic and [`CacheLayer`](crate::CacheLayer)
-/// have: that of a 503, where a shared store and your choice ask for one.
+/// The body of its responses is an [`InvalidateBody`]: that of the inner service, or none in a 503, where a shared store and your choice
+/// ask for one.
 ///
 /// ```
 /// use std::time::Duration;
@@ -251,7 +252,8 @@ impl<St: Store, S> Layer<S> for InvalidateLayer<St> {
     }
 }
 
-/// The service that [`InvalidateLayer`] makes. Requests and responses pass through it as they are.
+/// The service that [`InvalidateLayer`] makes. Requests and responses pass through it as they are; the type of their body is
+/// [`InvalidateBody`].
 #[derive(Clone)]
 pub struct Invalidate<S, St = Memory> {
     inner: S,
@@ -273,9 +275,9 @@ where
     S::Error: Send + 'static,
     St: Store,
     ReqB: Send + 'static,
-    ResB: Default + Send + 'static,
+    ResB: Send + 'static,
 {
-    type Response = Response<ResB>;
+    type Response = Response<InvalidateBody<ResB>>;
     type Error = S::Error;
     type Future = InvalidateFuture<S::Future, ResB, S::Error>;
 
@@ -354,10 +356,9 @@ struct Write<St: Store> {
 
 impl<St: Store> Write<St> {
     /// Sets the fence of a strict store before the handler begins.
-    async fn fenced<F, B, E>(mut self, call: impl FnOnce() -> F + Send) -> Result<Response<B>, E>
+    async fn fenced<F, B, E>(mut self, call: impl FnOnce() -> F + Send) -> Result<Response<InvalidateBody<B>>, E>
     where
         F: Future<Output = Result<Response<B>, E>> + Send,
-        B: Default,
     {
         let names = self.cleared();
         if !names.is_empty() {
@@ -376,10 +377,9 @@ impl<St: Store> Write<St> {
         self.run(call()).await
     }
 
-    async fn run<F, B, E>(mut self, inner: F) -> Result<Response<B>, E>
+    async fn run<F, B, E>(mut self, inner: F) -> Result<Response<InvalidateBody<B>>, E>
     where
         F: Future<Output = Result<Response<B>, E>>,
-        B: Default,
     {
         let outcome = self.outcome(inner).await;
         // Strict: as long as nobody knows whether a statement is still under way, the fence stands, to its deadline.
@@ -403,6 +403,7 @@ impl<St: Store> Write<St> {
                 if by_rule {
                     response = self.clear_by_response(response);
                 }
+                let response = response.map(InvalidateBody::inner);
                 Ok(match self.settle(known).await {
                     None => response,
                     Some(Invalidation::Undelivered) if self.options.hold.1 == AfterHold::Reject => {
@@ -587,8 +588,8 @@ async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> 
 }
 
 /// 503, without content.
-fn unavailable<B: Default>() -> Response<B> {
-    let mut response = Response::new(B::default());
+fn unavailable<B>() -> Response<InvalidateBody<B>> {
+    let mut response = Response::new(InvalidateBody::empty());
     *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     response
 }
@@ -634,7 +635,7 @@ pin_project! {
         E: 'static,
     {
         Pass { #[pin] inner: F },
-        Write { drive: Drive<Result<Response<B>, E>> },
+        Write { drive: Drive<Result<Response<InvalidateBody<B>>, E>> },
     }
 }
 
@@ -644,11 +645,11 @@ where
     B: Send + 'static,
     E: Send + 'static,
 {
-    type Output = F::Output;
+    type Output = Result<Response<InvalidateBody<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
-            StateProj::Pass { inner } => inner.poll(cx),
+            StateProj::Pass { inner } => Poll::Ready(Ok(ready!(inner.poll(cx))?.map(InvalidateBody::inner))),
             StateProj::Write { drive } => Pin::new(drive).poll(cx),
         }
     }

@@ -53,7 +53,7 @@ pub use self::store::{KeyRing, KeyRingError};
 #[doc(hidden)]
 pub use self::store::{bench_read, bench_stored};
 pub use self::{
-    body::{BoxError, CacheBody},
+    body::{BoxError, CacheBody, InvalidateBody},
     clock::Clock,
     content::{Content as ReadContent, ContentBody, ContentFuture, ContentLayer},
     future::ResponseFuture,

@@ -32,8 +32,9 @@ use tower_http::{
     catch_panic::CatchPanicLayer,
     compression::CompressionLayer,
     cors::CorsLayer,
+    metrics::InFlightRequestsLayer,
     request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer},
-    timeout::TimeoutLayer,
+    timeout::{ResponseBodyTimeoutLayer, TimeoutLayer},
     trace::TraceLayer,
 };
 use tower_response_cache::{
@@ -709,6 +710,47 @@ fn yielding_long() -> (
 }
 
 // ---- InvalidateLayer in the same stack ---------------------------------------------------------------------------------
+
+/// What a write brings through an [`InvalidateLayer`] around these bodies, which have no default.
+async fn clears_around<S, B>(inner: S, store: &Memory)
+where
+    S: Service<Request<Plain>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<tower_response_cache::BoxError>,
+{
+    let before = store.stats().bumps;
+    let service = InvalidateLayer::new(store.clone()).rules(one_rule(rule())).layer(inner);
+    for (request, bumps) in [(get("/t/a"), before), (post("/t/a"), before + 1)] {
+        assert_eq!(text(send(&service, request).await).await, "rows");
+        assert_eq!(store.stats().bumps, bumps);
+    }
+}
+
+#[tokio::test]
+async fn invalidate_layer_wraps_bodies_without_a_default() {
+    let store = Memory::new(1 << 20);
+    let handler = || service_fn(async |_: Request<Plain>| Ok::<_, Infallible>(ok("rows")));
+    let (in_flight, _) = InFlightRequestsLayer::pair();
+    clears_around(TraceLayer::new_for_http().layer(handler()), &store).await;
+    clears_around(ResponseBodyTimeoutLayer::new(MINUTE).layer(handler()), &store).await;
+    clears_around(in_flight.layer(handler()), &store).await;
+    clears_around(minute().layer(TraceLayer::new_for_http().layer(handler())), &store).await;
+
+    // As a stack of axum has them.
+    let (in_flight, counter) = InFlightRequestsLayer::pair();
+    let stack = ServiceBuilder::new()
+        .layer(InvalidateLayer::new(store.clone()).rules(one_rule(rule())))
+        .layer(TraceLayer::new_for_http())
+        .layer(in_flight)
+        .layer(ResponseBodyTimeoutLayer::new(MINUTE));
+    let router = Router::new().route("/t/{table}", routing::get(async || "rows").post(async || "rows")).layer(stack);
+    let before = store.stats().bumps;
+    let response = send(&router, Request::post("/t/a").body(AxumBody::empty()).expect("a request")).await;
+    assert_eq!((counter.get(), store.stats().bumps), (1, before + 1));
+    assert_eq!(text(response).await, "rows");
+    assert_eq!(counter.get(), 0, "the body's end is seen");
+}
 
 #[tokio::test]
 async fn a_write_shows_in_the_next_read_whichever_layer_is_outside() {

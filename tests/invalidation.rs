@@ -25,8 +25,8 @@ use tower::{
     util::{BoxCloneService, BoxCloneSyncService},
 };
 use tower_response_cache::{
-    CacheBody, CacheLayer, Caching, Clock, Identity, InvalidateLayer, Invalidates, Memory, Miss, Namespace, Outcome, Rule,
-    Rules, Store, remember_at_once,
+    CacheBody, CacheLayer, Caching, Clock, Identity, InvalidateBody, InvalidateLayer, Invalidates, Memory, Miss, Namespace,
+    Outcome, Rule, Rules, Store, remember_at_once,
 };
 
 fn memory() -> Memory {
@@ -586,6 +586,11 @@ async fn dawdle(random: &mut fastrand::Rng) {
     }
 }
 
+/// The response with the body of the handler.
+fn handlers_own(response: Response<InvalidateBody<Plain>>) -> Response<Plain> {
+    response.map(|body| body.into_inner().expect("it is no 503"))
+}
+
 type Boxed<B> = BoxCloneSyncService<Request<Plain>, Response<B>, Infallible>;
 
 /// Readers and writers at random over one key; answers with the reads that were older than the newest write that had been
@@ -616,7 +621,7 @@ async fn stale_reads(seed: u64, right: bool) -> usize {
     });
     let read: Boxed<_> = Boxed::new(CacheLayer::new(store.clone()).rules(rules.clone()).layer(inner.clone()));
     let write: Boxed<Plain> = match right {
-        true => Boxed::new(InvalidateLayer::new(store.clone()).rules(rules).layer(inner)),
+        true => Boxed::new(InvalidateLayer::new(store.clone()).rules(rules).layer(inner).map_response(handlers_own)),
         false => Boxed::new(ClearsTooEarly { inner, store: store.clone() }),
     };
     let acknowledged = Arc::new(AtomicU64::new(0));
