@@ -58,10 +58,17 @@ pub(crate) struct Sharing {
 }
 
 impl Sharing {
-    /// The same, if its parts go together and this program can do it.
+    /// The same, if this program can do it.
     fn fitting(self) -> Result<Self, String> {
+        match self.urls.is_empty() || cfg!(feature = "redis") {
+            true => Ok(self),
+            false => Err("`--redis`: this program was built without Redis; build it with `--features config,redis`".to_owned()),
+        }
+    }
+
+    /// The flags that were given and have no effect, and the flag without which they have none.
+    pub(crate) fn unused(&self) -> Vec<(&'static str, &'static str)> {
         let given = [
-            ("redis", !self.urls.is_empty()),
             ("coherence", self.coherence.is_some()),
             ("strict", self.strict),
             ("prefix", self.prefix.is_some()),
@@ -69,16 +76,10 @@ impl Sharing {
             ("fence", self.fence.is_some()),
             ("hold", self.hold.is_some()),
         ];
-        let Some((name, _)) = given.iter().find(|(_, given)| *given) else { return Ok(self) };
-        if !cfg!(feature = "redis") {
-            return Err(format!("`--{name}`: this program was built without Redis; build it with `--features config,redis`"));
-        }
-        if self.urls.is_empty() {
-            return Err(format!("`--{name}` says how to share, and needs `--redis URL`"));
-        }
-        match self.fence {
-            Some(_) if !self.strict => Err("`--fence` says how long a fence stands, and needs `--strict`".to_owned()),
-            _ => Ok(self),
+        match self.urls.is_empty() {
+            true => given.into_iter().filter(|(_, given)| *given).map(|(name, _)| (name, "redis")).collect(),
+            false if self.fence.is_some() && !self.strict => vec![("fence", "strict")],
+            false => Vec::new(),
         }
     }
 }

@@ -7,7 +7,7 @@ use http::{
 };
 
 use crate::{
-    fields::{append_via, remove_hop_by_hop},
+    fields::{append_via, members, remove_hop_by_hop},
     upgrade,
 };
 
@@ -74,9 +74,7 @@ fn is_host(host: &HeaderValue) -> bool {
 
 /// Whether content comes in chunks that are coded besides. The server of hyper takes the chunks apart, and nobody the coding.
 fn is_coded(headers: &HeaderMap) -> bool {
-    let lines = headers.get_all(TRANSFER_ENCODING).iter();
-    let mut codings = lines.flat_map(|line| line.as_bytes().split(|b| *b == b',')).map(<[u8]>::trim_ascii);
-    codings.any(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"chunked"))
+    members(headers, TRANSFER_ENCODING).any(|coding| !coding.eq_ignore_ascii_case(b"chunked"))
 }
 
 /// Whether `Max-Forwards` says that the request goes no further; takes one from it otherwise.

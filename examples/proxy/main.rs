@@ -52,6 +52,9 @@ fn fail(code: u8, why: impl Display) -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<(), String> {
+    for (flag, needed) in args.redis.unused() {
+        eprintln!("proxy: `--{flag}` is unused without `--{needed}`");
+    }
     let rules = match &args.rules {
         Some(path) => {
             let text = fs::read_to_string(path).map_err(|why| format!("{}: {why}", path.display()))?;

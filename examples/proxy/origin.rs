@@ -205,7 +205,10 @@ impl Service<Request<Asked>> for Origin {
         Box::pin(async move {
             match timeout(ANSWER, asked).await {
                 Ok(Ok(mut response)) => {
-                    client.join(&mut response);
+                    if client.join(&mut response).is_err() {
+                        eprintln!("proxy: the origin switches to a protocol that was not asked for");
+                        return Err(NoAnswer::Unreachable);
+                    }
                     Ok(received(response).map(|body| body.boxed_unsync()))
                 }
                 Ok(Err(error)) => {
@@ -235,6 +238,10 @@ fn received(mut response: Response<Incoming>) -> Response<Incoming> {
     let version = response.version();
     let protocol = upgrade::wanted(response.headers()).filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS);
     let headers = response.headers_mut();
+    // RFC 9112, section 6.3: the coding frames the content, and the length is none.
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+    }
     remove_hop_by_hop(headers);
     append_via(headers, version);
     match protocol {

@@ -77,7 +77,8 @@ where
             }
         });
         let mut server = auto::Builder::new(TokioExecutor::new()).http1_only();
-        server.http1().timer(TokioTimer::new());
+        // RFC 9112, section 9.6: a client that has sent all it has to say may close its half of the connection, and still reads.
+        server.http1().timer(TokioTimer::new()).half_close(true);
         let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), answer).into_owned();
         let connection = graceful.watch(connection);
         // What fails here is one client's connection, and the client knows.

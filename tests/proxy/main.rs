@@ -1,6 +1,7 @@
 //! HTTP caching as it is seen on the wire: the proxy of the examples as a process, between an origin and a client that speak bytes.
 #![allow(missing_docs, unreachable_pub)]
 
+mod connections;
 mod keys;
 mod parts;
 mod passing;

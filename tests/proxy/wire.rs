@@ -47,10 +47,25 @@ pub struct Proxy {
 
 impl Proxy {
     pub async fn start(origin: &str, flags: &[&str]) -> Self {
+        Self::listening(Self::spawn(origin, flags, Stdio::null())).await
+    }
+
+    /// Starts one, and reads the first line of what it complains about.
+    pub async fn start_complaining(origin: &str, flags: &[&str]) -> (Self, String) {
+        let mut process = Self::spawn(origin, flags, Stdio::piped());
+        let mut lines = BufReader::new(process.stderr.take().expect("its complaints are read")).lines();
+        let proxy = Self::listening(process).await;
+        let line = timeout(PATIENCE, lines.next_line()).await.expect("in time").expect("a line").expect("a line");
+        (proxy, line)
+    }
+
+    fn spawn(origin: &str, flags: &[&str], complaints: Stdio) -> Child {
         let mut command = Command::new(program());
         command.args(["--listen", "127.0.0.1:0", "--origin", &format!("http://{origin}")]).args(flags);
-        let mut process =
-            command.stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true).spawn().expect("the proxy starts");
+        command.stdout(Stdio::piped()).stderr(complaints).kill_on_drop(true).spawn().expect("the proxy starts")
+    }
+
+    async fn listening(mut process: Child) -> Self {
         let mut lines = BufReader::new(process.stdout.take().expect("its output is read")).lines();
         let line = timeout(PATIENCE, lines.next_line()).await.expect("in time").expect("a line").expect("a line");
         let address = line.strip_prefix("listening on ").expect("its first line says where").to_owned();
@@ -92,6 +107,11 @@ impl Client {
             panic!("{end:?} does not come, only {:?}", String::from_utf8_lossy(&got));
         }
         String::from_utf8(got).expect("text")
+    }
+
+    /// Says that nothing more is to come from here.
+    pub async fn finish(&mut self) {
+        self.0.shutdown().await.expect("the connection is open");
     }
 
     /// Reads to the end of the connection.
