@@ -2,7 +2,7 @@
 
 use http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LOCATION, CONTENT_RANGE, ETAG, EXPIRES, HeaderMap, HeaderName,
-    LAST_MODIFIED, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE,
+    LAST_MODIFIED, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE, VARY,
 };
 use http::{Method, StatusCode};
 
@@ -214,7 +214,7 @@ pub fn post_answers_get(target: Target<'_>, response: &HeaderMap, cc: &CacheCont
 /// Takes out what is not kept (RFC 9111 §3.1): the fields of the connection and those that `Connection` names, those of a
 /// proxy's authentication, and the ones in `private="…"` and `no-cache="…"` (§5.2.2.7, §5.2.2.4).
 ///
-/// Read `Vary` and the lifetime before: what a response names here is gone afterwards.
+/// Read the lifetime before: what a response names here is gone afterwards. `Cache-Control` and `Vary` stay.
 pub fn strip_for_storing(headers: &mut HeaderMap, cc: &CacheControl) {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
@@ -223,8 +223,9 @@ pub fn strip_for_storing(headers: &mut HeaderMap, cc: &CacheControl) {
         .filter_map(|name| HeaderName::from_bytes(name).ok())
         .collect();
     let qualified = [&cc.private, &cc.no_cache].into_iter().flatten().flat_map(Scope::fields);
-    // A response's own directives are never taken out of it, whoever names them.
-    for name in named.iter().chain(qualified).filter(|name| *name != CACHE_CONTROL) {
+    // A response's own directives are never taken out of it, whoever names them, and neither is what tells the next cache by which fields
+    // of a request it was chosen.
+    for name in named.iter().chain(qualified).filter(|name| ![CACHE_CONTROL, VARY].contains(name)) {
         headers.remove(name);
     }
     for name in [CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE] {
