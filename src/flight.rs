@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     fmt,
-    hash::BuildHasherDefault,
+    hash::{BuildHasher, RandomState},
     mem,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -18,6 +18,7 @@ use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::Instant,
 };
+use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use crate::{
     clock::Nanos,
@@ -25,7 +26,7 @@ use crate::{
     key::Key,
     namespace::Namespaces,
     semantics::{Failure, Vary},
-    store::{self, Http, KeyHasher, Stamp},
+    store::{self, Http, KeySeed, Stamp},
     tape::Tape,
 };
 
@@ -41,13 +42,17 @@ pub(crate) struct Flights {
     landings_by_key: Box<[AtomicU32]>,
     /// Whether a key was ever found unfit: most layers never see one.
     any_passes: AtomicBool,
-    passes: Cache<u128, Nanos, quick_cache::UnitWeighter, BuildHasherDefault<KeyHasher>>,
+    /// By a hash of this layer's own: nobody can compute a target that is taken for another here.
+    passes: Cache<u128, Nanos, quick_cache::UnitWeighter, KeySeed>,
+    pass_seed: u64,
+    /// Where a key is among the shards.
+    shard_seed: KeySeed,
     /// Inner calls that nothing of a shared store stands behind.
     blind: Arc<Semaphore>,
     limits: Limits,
 }
 
-type Shard = HashMap<u128, Arc<dyn Flying>, BuildHasherDefault<KeyHasher>>;
+type Shard = HashMap<u128, Arc<dyn Flying>, KeySeed>;
 
 /// The bounds of what one layer may have under way.
 #[derive(Debug, Clone, Copy)]
@@ -169,7 +174,7 @@ pub(crate) enum Joined<T: Send + 'static> {
 impl Flights {
     pub(crate) fn new(limits: Limits, flying_of_all: Arc<AtomicUsize>) -> Self {
         Self {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            shards: (0..SHARDS).map(|_| Mutex::new(Shard::with_hasher(KeySeed::random()))).collect(),
             flying: AtomicUsize::new(0),
             flying_of_all,
             landings: AtomicU64::new(0),
@@ -179,9 +184,11 @@ impl Flights {
                 PASSES,
                 PASSES as u64,
                 quick_cache::UnitWeighter,
-                BuildHasherDefault::default(),
+                KeySeed::random(),
                 quick_cache::sync::DefaultLifecycle::default(),
             ),
+            pass_seed: RandomState::new().hash_one(0),
+            shard_seed: KeySeed::random(),
             blind: Arc::new(Semaphore::new(limits.blind.min(Semaphore::MAX_PERMITS))),
             limits,
         }
@@ -281,20 +288,24 @@ impl Flights {
 
     /// Whether responses for this key were found unfit a moment ago.
     pub(crate) fn passes(&self, key: &Key, now: Nanos) -> bool {
-        self.any_passes.load(Ordering::Relaxed) && self.passes.get(&key.hash()).is_some_and(|until| now < until)
+        self.any_passes.load(Ordering::Relaxed) && self.passes.get(&self.passing(key)).is_some_and(|until| now < until)
     }
 
     /// Remembers that nobody should wait for this key.
     pub(crate) fn pass(&self, key: &Key, until: Nanos) {
-        self.passes.insert(key.hash(), until);
+        self.passes.insert(self.passing(key), until);
         self.any_passes.store(true, Ordering::Relaxed);
     }
 
     /// A response for this key was fit after all.
     pub(crate) fn forget_pass(&self, key: &Key) {
         if self.any_passes.load(Ordering::Relaxed) {
-            self.passes.remove(&key.hash());
+            self.passes.remove(&self.passing(key));
         }
+    }
+
+    fn passing(&self, key: &Key) -> u128 {
+        xxh3_128_with_seed(key.canonical(), self.pass_seed)
     }
 
     /// How many fills have landed. Where it is the same before a look at the store and after joining, nothing was stored between
@@ -320,7 +331,7 @@ impl Flights {
     }
 
     fn shard(&self, key: u128) -> MutexGuard<'_, Shard> {
-        self.shards[(key >> 64) as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+        self.shards[self.shard_seed.place(key) as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a flight off its list, and puts another that has not ended in its place if one is given.

@@ -749,6 +749,35 @@ fn a_leader_that_dies_with_its_runtime_leaves_nobody_waiting() {
 }
 
 #[test]
+fn fill_that_nothing_drives_is_waited_for_once() {
+    let runtime = || Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let (ours, theirs) = (runtime(), runtime());
+    let store = memory();
+    let (cache, mut hand) = theirs.block_on(async { in_hand(&layer(&store, Rule::ttl(MINUTE))) });
+    let leads = theirs.block_on(begin(&cache, get("/t/a")));
+    // Its client leaves, and so it is a task of a runtime that is kept and not run.
+    drop(leads);
+    ours.block_on(async {
+        let _lost = next_call(&mut hand).await;
+        let start = Instant::now();
+        let first = tokio::spawn(begin(&cache, get("/t/a")).await);
+        let mut failed = ok("own");
+        *failed.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR;
+        next_call(&mut hand).await.1.send_response(failed);
+        assert_eq!(outcome(&first.await.unwrap().unwrap()), Outcome::Miss(Miss::WaitLimit));
+        let waited = start.elapsed();
+        assert!(waited >= 30 * SECOND);
+        // Whoever comes later leads, is waited for, and stores.
+        let [second, third] = [begin(&cache, get("/t/a")).await, begin(&cache, get("/t/a")).await].map(tokio::spawn);
+        next_call(&mut hand).await.1.send_response(ok("rows"));
+        let outcomes = [second.await.unwrap().unwrap(), third.await.unwrap().unwrap()].map(|response| outcome(&response));
+        assert_eq!(outcomes, [Outcome::Miss(Miss::Absent), Outcome::Collapsed]);
+        assert_eq!(start.elapsed(), waited);
+        assert_eq!(store.stats().stored, 1);
+    });
+}
+
+#[test]
 fn the_end_of_a_followers_runtime_does_not_end_the_leaders_call() {
     let runtime = || Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let (ours, theirs) = (runtime(), runtime());

@@ -14,15 +14,16 @@ mod response;
 
 use std::{
     cell::{Cell, RefCell},
+    hash::{BuildHasher, RandomState},
     rc::Rc,
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicBool, Ordering},
     },
 };
 
 use http::{Extensions, Uri, uri::Scheme};
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 pub(crate) use self::response::Response;
 use crate::{
@@ -31,7 +32,7 @@ use crate::{
     store::Entry,
 };
 
-/// How many targets a thread remembers. One takes the place of another that has the same hash.
+/// How many targets a thread remembers. One takes the place of another that has the same hash, which nobody outside can compute.
 const SLOTS: usize = 512;
 
 /// The longest target that is remembered, its host included, and the longest key.
@@ -264,7 +265,9 @@ pub(crate) fn remember(layer: u64, words: Words<'_>, to: impl FnOnce() -> Comes)
 
 #[inline]
 fn slot(target: &str) -> usize {
-    xxh3_64(target.as_bytes()) as usize % SLOTS
+    // In debug builds always the same, so that tests come out the same.
+    static SEED: LazyLock<u64> = LazyLock::new(|| if cfg!(debug_assertions) { 0 } else { RandomState::new().hash_one(0) });
+    xxh3_64_with_seed(target.as_bytes(), *SEED) as usize % SLOTS
 }
 
 #[cfg(test)]

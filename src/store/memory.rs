@@ -3,7 +3,7 @@
 use std::{
     fmt,
     future::{self, Future},
-    hash::{BuildHasherDefault, Hasher},
+    hash::{BuildHasher, Hasher, RandomState},
     sync::{
         Arc, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -56,7 +56,7 @@ use crate::{clock::Clock, key::KeyRef, namespace::Namespaces, stats::Count};
 pub struct Memory(Arc<Shared>);
 
 struct Shared {
-    entries: Cache<u128, Kept, ByBytes, BuildHasherDefault<KeyHasher>, Leavings>,
+    entries: Cache<u128, Kept, ByBytes, KeySeed, Leavings>,
     epochs: Epochs,
     expiry: Expiry,
     context: Arc<Context>,
@@ -231,7 +231,7 @@ impl MemoryBuilder {
             .expect("all that is needed is set");
         let context = Arc::new(Context::new(self.clock, self.secret.unwrap_or_else(Secret::random)));
         let leavings = Leavings(context.clone());
-        let entries = Cache::with_options(options, ByBytes, BuildHasherDefault::default(), leavings);
+        let entries = Cache::with_options(options, ByBytes, KeySeed::random(), leavings);
         // As the table reckons it: what does not fit in the part for what is asked for often is thrown out at once.
         let largest = (entries.shard_capacity() as f64 * HOT) as u64;
         let shared = Arc::new(Shared {
@@ -447,22 +447,57 @@ impl Lifecycle<u128, Kept> for Leavings {
     }
 }
 
-/// A key is a hash already: half of it is enough for the table.
-#[derive(Default)]
-pub(crate) struct KeyHasher(u64);
+/// Places the hashes of keys in a table. Anybody can compute these hashes, and so targets that share half of one: where they stand in a
+/// table is for a seed of its own to say.
+#[derive(Clone, Copy)]
+pub(crate) struct KeySeed(u64, u64);
 
-impl Hasher for KeyHasher {
-    fn finish(&self) -> u64 {
-        self.0
+impl KeySeed {
+    /// In debug builds always the same, so that tests come out the same.
+    pub(crate) fn random() -> Self {
+        let random = RandomState::new();
+        match cfg!(debug_assertions) {
+            true => Self(0x6b65_7973, 0x7461_626c_6573),
+            false => Self(random.hash_one(0), random.hash_one(1)),
+        }
     }
 
+    /// The place of a key among all.
+    #[inline]
+    pub(crate) fn place(self, key: u128) -> u64 {
+        let product = u128::from(key as u64 ^ self.0) * u128::from((key >> 64) as u64 ^ self.1);
+        (product >> 64) as u64 ^ product as u64
+    }
+}
+
+impl BuildHasher for KeySeed {
+    type Hasher = KeyHasher;
+
+    #[inline]
+    fn build_hasher(&self) -> KeyHasher {
+        KeyHasher { seed: *self, place: 0 }
+    }
+}
+
+pub(crate) struct KeyHasher {
+    seed: KeySeed,
+    place: u64,
+}
+
+impl Hasher for KeyHasher {
+    #[inline]
+    fn finish(&self) -> u64 {
+        self.place
+    }
+
+    #[inline]
     fn write_u128(&mut self, key: u128) {
-        self.0 = key as u64;
+        self.place = self.seed.place(key);
     }
 
     fn write(&mut self, bytes: &[u8]) {
         for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+            self.place = self.place.rotate_left(8) ^ u64::from(*byte);
         }
     }
 }

@@ -32,7 +32,7 @@ pub use codec::{bench_read, bench_stored};
 pub use entry::Entry;
 pub(crate) use entry::{Content, Draft, Http, Response, Times};
 pub use epochs::{Bump, Life};
-pub(crate) use memory::KeyHasher;
+pub(crate) use memory::KeySeed;
 pub use memory::{Memory, MemoryBuilder};
 pub(crate) use secret::IdentityHash;
 pub use secret::Secret;
