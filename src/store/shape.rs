@@ -74,14 +74,14 @@ pub(crate) fn finished(headers: &HeaderMap, tells: bool, more: usize) -> Finishe
     for (name, _) in fields() {
         finished.append(name.clone(), HeaderValue::from_static(""));
     }
-    fill_in(&mut finished, 1 + usize::from(tells), || fields().map(|(_, value)| value));
+    fill_in(&mut finished, 1 + usize::from(tells), fields().map(|(_, value)| value));
     Finished::new(finished)
 }
 
 /// Fields that keep no memory but their own.
 pub(crate) fn own_fields(mut fields: HeaderMap) -> HeaderMap {
     let values: Vec<_> = fields.values().cloned().collect();
-    fill_in(&mut fields, 0, || values.iter());
+    fill_in(&mut fields, 0, values.iter());
     fields
 }
 
@@ -90,63 +90,33 @@ pub(crate) fn own_fields(mut fields: HeaderMap) -> HeaderMap {
 /// The value of a field that was received is a slice of the buffer that it was read into, which may be a thousand times as large and is
 /// counted nowhere. All copies are parts of one piece, but for values that are part of the program.
 #[inline]
-fn fill_in<'a, I: Iterator<Item = &'a HeaderValue>>(map: &mut HeaderMap, slots: usize, values: impl Fn() -> I) {
-    let mut len = 0;
-    for (place, value) in map.values_mut().skip(slots).zip(values()) {
-        let known = common(value).unwrap_or_else(|| {
-            len += value.len();
-            ""
-        });
-        if !ptr::eq(place.as_bytes(), known.as_bytes()) {
-            *place = HeaderValue::from_static(known);
+fn fill_in<'a>(map: &mut HeaderMap, slots: usize, values: impl Iterator<Item = &'a HeaderValue>) {
+    let mut own = [const { None }; MOST];
+    let (mut count, mut len) = (0, 0);
+    for (place, value) in map.values_mut().skip(slots).zip(values) {
+        match common(value) {
+            Some(common) if ptr::eq(place.as_bytes(), common.as_bytes()) => {}
+            Some(common) => *place = HeaderValue::from_static(common),
+            None if count < MOST => {
+                len += value.len();
+                own[count] = Some((place, value));
+                count += 1;
+            }
+            None => *place = copied(value),
         }
     }
-    if len == 0 {
-        return;
-    }
+    let own = &mut own[..count];
     let mut all = Vec::with_capacity(len);
-    for (place, value) in map.values().skip(slots).zip(values()) {
-        if place.is_empty() {
-            all.extend_from_slice(value.as_bytes());
-        }
-    }
+    own.iter().flatten().for_each(|(_, value)| all.extend_from_slice(value.as_bytes()));
     let mut all = Bytes::from(all);
-    for (place, value) in map.values_mut().skip(slots).zip(values()) {
-        if place.is_empty() && !value.is_empty() {
-            // The last one needs no counter besides that of the piece.
-            let copy = if value.len() == all.len() { mem::take(&mut all) } else { all.split_to(value.len()) };
-            *place = HeaderValue::from_maybe_shared(copy).unwrap_or_else(|_| value.clone());
-            place.set_sensitive(value.is_sensitive());
-        }
+    for (place, value) in own.iter_mut().flatten() {
+        // The last one needs no counter besides that of the piece.
+        let copy = if value.len() == all.len() { mem::take(&mut all) } else { all.split_to(value.len()) };
+        let mut copy = HeaderValue::from_maybe_shared(copy).unwrap_or_else(|_| value.clone());
+        copy.set_sensitive(value.is_sensitive());
+        **place = copy;
     }
 }
-
-/// Values that need no memory, since they are in so many responses that they are part of the program.
-const COMMON: [&str; 23] = [
-    "application/json",
-    "0",
-    "bytes",
-    "gzip",
-    "br",
-    "zstd",
-    "nosniff",
-    "accept",
-    "origin",
-    "no-cache",
-    "accept-encoding",
-    "text/plain",
-    "text/html",
-    "text/plain; charset=utf-8",
-    "text/html; charset=utf-8",
-    "application/grpc",
-    "application/octet-stream",
-    "max-age=60",
-    "max-age=300",
-    "max-age=3600",
-    "public, max-age=60",
-    "public, max-age=300",
-    "public, max-age=3600",
-];
 
 /// A value that keeps no memory but its own.
 fn copied(value: &HeaderValue) -> HeaderValue {
@@ -156,14 +126,37 @@ fn copied(value: &HeaderValue) -> HeaderValue {
     }
 }
 
-/// The same value as part of the program.
+/// The same value as part of the program: those that are in so many responses that they need no memory.
 #[inline]
 pub(crate) fn common(value: &HeaderValue) -> Option<&'static str> {
-    let bytes = value.as_bytes();
-    if bytes.is_empty() {
-        return Some("").filter(|_| !value.is_sensitive());
-    }
-    COMMON.into_iter().find(|common| common.len() == bytes.len() && common.as_bytes() == bytes && !value.is_sensitive())
+    let common = match value.as_bytes() {
+        b"" => "",
+        b"0" => "0",
+        b"accept" => "accept",
+        b"accept-encoding" => "accept-encoding",
+        b"application/grpc" => "application/grpc",
+        b"application/json" => "application/json",
+        b"application/octet-stream" => "application/octet-stream",
+        b"br" => "br",
+        b"bytes" => "bytes",
+        b"gzip" => "gzip",
+        b"max-age=300" => "max-age=300",
+        b"max-age=3600" => "max-age=3600",
+        b"max-age=60" => "max-age=60",
+        b"no-cache" => "no-cache",
+        b"nosniff" => "nosniff",
+        b"origin" => "origin",
+        b"public, max-age=300" => "public, max-age=300",
+        b"public, max-age=3600" => "public, max-age=3600",
+        b"public, max-age=60" => "public, max-age=60",
+        b"text/html" => "text/html",
+        b"text/html; charset=utf-8" => "text/html; charset=utf-8",
+        b"text/plain" => "text/plain",
+        b"text/plain; charset=utf-8" => "text/plain; charset=utf-8",
+        b"zstd" => "zstd",
+        _ => return None,
+    };
+    (!value.is_sensitive()).then_some(common)
 }
 
 /// What a field of a response means to who stores it.
@@ -351,7 +344,7 @@ impl Shaped {
         if let Some(age) = map.values_mut().next() {
             *age = HeaderValue::from_static("0");
         }
-        fill_in(&mut map, 1 + usize::from(self.tells), || headers.values());
+        fill_in(&mut map, 1 + usize::from(self.tells), headers.values());
         let bytes = self.bytes + headers.values().map(HeaderValue::len).sum::<usize>();
         Finished { map, shape: self.number, bytes }
     }
