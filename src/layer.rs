@@ -217,7 +217,14 @@ impl<St: Store> CacheLayer<St> {
         self.changed()
     }
 
-    /// How long a request waits for another's fill before it goes alone. Defaults to 30 seconds.
+    /// How long a request waits for another's fill before it goes alone. Nobody joins that fill after that. Defaults to 30 seconds.
+    ///
+    /// It waits for the head of the response. The body is shared while it runs, also one without an end. Only where the handler has named
+    /// namespaces and a shared store has to be asked about them, it waits for the end of the body; once it has waited in vain, requests for
+    /// this key go alone for a minute.
+    ///
+    /// If a shared body grows too large to be stored, all who read it go on at the pace of the slowest; a client that takes nothing for this
+    /// long while another waits is cut off.
     pub fn wait_limit(mut self, limit: Duration) -> Self {
         self.limits.wait = limit;
         self.changed()
@@ -231,7 +238,8 @@ impl<St: Store> CacheLayer<St> {
     }
 
     /// How many bytes of bodies may be on their way into the store at once, besides what the store holds; a body beyond that
-    /// passes unstored. Defaults to 64 MiB.
+    /// passes unstored. Defaults to 64 MiB. A body that grows too large to be stored holds its last 64 KiB and a chunk, once its readers
+    /// have what came before.
     pub fn max_in_flight(mut self, bytes: usize) -> Self {
         self.options.max_in_flight = bytes;
         self.changed()

@@ -138,7 +138,7 @@ reasons! {
         Lifetime = "lifetime",
         /// Its body is larger than the rule, or the store, allows.
         TooLarge = "too-large",
-        /// Its body ended before, or after, the announced length.
+        /// Its body ended before, or after, the length that was announced or that the body itself told as exact.
         Truncated = "truncated",
         /// Its body ended with an error.
         BodyError = "body-error",

@@ -22,8 +22,8 @@ use crate::{clock::Clock, key::KeyRef, namespace::Namespaces, stats::Count};
 /// Entries in this process's memory.
 ///
 /// **Bound.** The capacity is in bytes, and everything counts: bodies, header fields, keys, namespaces, the slots of the
-/// table, the epochs, the records of expiry. An entry larger than a shard's part of the capacity is not kept. One thing is
-/// not seen: a body above 64 KiB that the handler gives as a slice of a larger buffer, and still shares, is kept as that slice
+/// table, the epochs, the records of expiry. An entry larger than a shard's part of the capacity is not kept. Values of header fields
+/// and trailers are copied, since they are slices of the buffers of a client where they come from one. One thing is not seen: a body above 64 KiB that the handler gives as a slice of a larger buffer, and still shares, is kept as that slice
 /// and holds the whole buffer. Smaller ones are copied out of theirs.
 /// Beside the capacity stands what threads keep: each has at hand at most 32 of the responses that it was asked for most, of at most
 /// 8 KiB each, which it may hold for a while longer than the store does; and each that stores keeps aside the last entry that it has

@@ -65,8 +65,10 @@ impl Stored {
         let (parts, body) = response.into_parts();
         let mut headers = HeaderMap::with_capacity(parts.headers.len() + 1);
         headers.insert(header::AGE, HeaderValue::from_static("0"));
+        // A value that was received is a slice of a buffer that may be a thousand times as large: what is kept is a copy.
+        let mut all = Bytes::from(parts.headers.values().map(HeaderValue::as_bytes).collect::<Vec<_>>().concat());
         for (name, value) in &parts.headers {
-            headers.append(name, value.clone());
+            headers.append(name, HeaderValue::from_maybe_shared(all.split_to(value.len())).expect("a value"));
         }
         let body = body.into_inner().unwrap_or_default();
         Self { key, stamp: 0, fresh_until: 60, born: 0, status: parts.status, headers, body }

@@ -94,7 +94,7 @@ pub const CASES: &[Case] = &[
     case("miss, evicting", DISTINCT, 2_000, Limit::Times(MISS_BOUND, MISS), || {
         in_runtime(|| distinct(ours::full(Origin::of(KIB), SMALL, (0..FILLS).map(fresh_item))))
     }),
-    case("stale, and its refresh", NOTHING, 1_000, Limit::Most(17_700.0), stale),
+    case("stale, and its refresh", NOTHING, 1_000, Limit::Most(19_400.0), stale),
     case("invalidate", "", 5_000, Limit::Most(1_950.0), invalidate),
     case("key", "a request", 5_000, Limit::Most(1_550.0), || {
         let (store, rules) = (Memory::new(MIB), ours::rules(ours::minute()));
