@@ -130,6 +130,24 @@ fn lease_from_the_latest_ping() {
 }
 
 #[test]
+fn replaced_master_extends_the_lease() {
+    breaks(REFUSED.but(Broken::ReplacedExtendsLease), law::ACK_FRESH, 19);
+}
+
+#[test]
+fn replaced_master_is_asked_for_generations() {
+    let scope = Scope { coherence: scope::Coherence::Validated, readers: &[Near, Far], ..REFUSED };
+    breaks(scope.but(Broken::ReplacedIsRead), law::ACK_FRESH, 14);
+}
+
+#[test]
+fn invalidation_accepted_by_a_replaced_master_is_not_delivered_again() {
+    let scope = ACCEPTED.but(Broken::NotDeliveredAgain);
+    breaks(scope, law::ACK_FRESH, 15);
+    breaks(scope, law::SETTLE, 12);
+}
+
+#[test]
 fn own_deletion_of_a_generation_that_others_share_is_not_heard_of() {
     breaks(LEASED.but(Broken::OwnDeletionUnheard), law::ACK_FRESH, 18);
 }

@@ -1,7 +1,7 @@
 //! What happens by itself: eviction, deadlines, failover, the tracking connection, epochs, the clock.
 
 use crate::protocol::Effects;
-use crate::scope::{Broken, Coherence, Scope};
+use crate::scope::{Broken, Coherence, Replaced, Scope};
 use crate::state::*;
 
 impl Scope {
@@ -37,6 +37,9 @@ impl Scope {
                 }
             }
         }
+        if state.process.replaced {
+            out.push(Action::Notice);
+        }
         if self.coherence == Coherence::Leased {
             self.tracking_actions(state, out);
         }
@@ -54,6 +57,8 @@ impl Scope {
             Tracking::On => out.push(if early { Action::TrackingOn } else { Action::StepAll }),
             Tracking::Ready => match process.ping {
                 None => out.push(Action::Ping),
+                // A replaced master does not answer what is sent as a PING here.
+                Some(_) if !process.pong && process.replaced && !self.is(Broken::ReplacedExtendsLease) => {}
                 Some(_) if !process.pong => {
                     out.push(Action::Pong { behind: false });
                     if process.may != 0 {
@@ -70,7 +75,7 @@ impl Scope {
                 out.push(Action::DeliverPush { name: name as u8 });
             }
         }
-        if self.disconnect && process.tracking != Tracking::Lost {
+        if self.disconnect && process.tracking != Tracking::Lost && !process.replaced {
             out.push(Action::Lose);
         }
     }
@@ -92,6 +97,7 @@ impl Scope {
                     self.promote(state, replica, name as usize);
                 }
             }
+            Action::Notice => self.notice(state, effects),
             Action::Lose => self.lose_connection(state),
             Action::Reconnect => state.process.tracking = Tracking::Connected,
             Action::TrackingOn => {
@@ -141,6 +147,7 @@ impl Scope {
 
     /// The replica takes over with what it last heard, and with a store id of its own.
     pub(crate) fn promote(&self, state: &mut State, replica: Redis, name: usize) {
+        let before = state.redis;
         if self.split {
             state.redis.generations[name] = replica.generations[name];
             state.redis.fences[name] = replica.fences[name];
@@ -153,9 +160,33 @@ impl Scope {
             state.redis = replica;
             state.redis.store = [1; NAMES];
         }
+        if self.replaced != Replaced::Gone {
+            state.process.replaced = true;
+            state.replica = Some(before).filter(|_| self.is(Broken::ReplacedIsRead));
+        } else if self.coherence == Coherence::Leased {
+            self.lose_connection(state);
+        }
+    }
+
+    /// The process learns that its master was replaced, and goes to the new one. What the replaced one has accepted is delivered again;
+    /// only then does that write count as answered.
+    fn notice(&self, state: &mut State, effects: &mut Effects) {
+        effects.seen |= seen::NOTICED;
+        state.process.replaced = false;
+        state.replica = None;
         if self.coherence == Coherence::Leased {
             self.lose_connection(state);
         }
+        let (lost, version) = (state.process.lost, state.process.lost_version);
+        (state.process.lost, state.process.lost_version) = (0, 0);
+        for name in self.names().filter(|name| lost >> name & 1 == 1) {
+            effects.seen |= seen::DELIVERED_AGAIN;
+            if !self.is(Broken::NotDeliveredAgain) {
+                self.delete_generation(state, name);
+            }
+        }
+        self.step_epochs(state, lost);
+        state.acked = state.acked.max(version);
     }
 
     pub(crate) fn lose_connection(&self, state: &mut State) {
@@ -205,7 +236,7 @@ impl Scope {
     pub(crate) fn push(&self, state: &mut State, name: usize) {
         let process = &mut state.process;
         let tells = if self.is(Broken::FlushBeforeTracking) { Tracking::Ready } else { Tracking::On };
-        if self.coherence == Coherence::Leased && process.tracking >= tells {
+        if self.coherence == Coherence::Leased && process.tracking >= tells && !process.replaced {
             process.may |= 1 << name;
         }
     }

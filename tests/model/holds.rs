@@ -100,6 +100,24 @@ fn leased_survives_a_failover() {
 }
 
 #[test]
+fn leased_hits_are_ack_fresh_though_a_replaced_master_stays_connected() {
+    let seen = LEASES | seen::LEASE_BACK | seen::FAILED_OVER | seen::FOREIGN | seen::NOTICED;
+    holds("leased, replaced", REFUSED, law::ALL, seen, 215_000);
+}
+
+#[test]
+fn validated_hits_are_ack_fresh_though_a_replaced_master_stays_connected() {
+    let scope = Scope { coherence: scope::Coherence::Validated, readers: &[Near, Far], writers: &[Far, Far], ..REFUSED };
+    holds("validated, replaced", scope, law::ALL, PLAIN | seen::FAILED_OVER | seen::NOTICED, 72_000);
+}
+
+#[test]
+fn writes_that_a_replaced_master_accepted_settle_once_that_is_noticed() {
+    let seen = PLAIN | seen::FAILED_OVER | seen::FOREIGN | seen::NOTICED | seen::DELIVERED_AGAIN;
+    holds("replaced, accepting", ACCEPTED, law::ALL, seen, 91_000);
+}
+
+#[test]
 fn leased_flights_are_ack_fresh() {
     let scope = Scope { readers: &[Near, Near], flights: true, disconnect: false, evict_generation: false, ..LEASED };
     holds("leased, flights", scope, law::ALL, LEASES | seen::JOINED, 52_000);

@@ -38,7 +38,7 @@ use std::time::Instant;
 use checker::{Question, explore};
 use scope::Coherence::{Alone, Leased};
 use scope::Place::{Far, Near};
-use scope::{Broken, Scope};
+use scope::{Broken, Replaced, Scope};
 use state::{law, seen};
 
 /// Redis may evict entries and generations whenever it likes.
@@ -65,6 +65,12 @@ const ALONE: Scope = Scope {
 
 /// The second namespace comes with the response, and the writes bump only that one.
 const ADDED: Scope = Scope { added: true, namespaces: 2, bumps: [0b10, 0b10], ..VALIDATED };
+
+/// A master that is replaced refuses what the process asks it from then on.
+const REFUSED: Scope = Scope { failover: true, replaced: Replaced::Refuses, ..LEASED };
+
+/// A master that is replaced still accepts what the process invalidates.
+const ACCEPTED: Scope = Scope { failover: true, replaced: Replaced::Accepts, writers: &[Near, Far], ..VALIDATED };
 
 /// Two masters; one write bumps both namespaces, the other only the second.
 const CLUSTER: Scope = Scope { split: true, namespaces: 2, bumps: [0b11, 0b10], ..VALIDATED };

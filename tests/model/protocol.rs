@@ -6,7 +6,7 @@
 //! once is the harder case for the law in question: then the comment says so.
 
 use crate::checker::{Model, Outcome};
-use crate::scope::{Broken, Coherence, Place, Scope};
+use crate::scope::{Broken, Coherence, Place, Replaced, Scope};
 use crate::state::*;
 use crate::{canonical, words};
 
@@ -38,6 +38,11 @@ impl Scope {
     /// The namespaces that a command addressed to `name` covers.
     pub(crate) fn covers(&self, name: usize) -> u8 {
         if self.separate() { 1 << name } else { self.all() }
+    }
+
+    /// Does this reader talk to a replaced master, which refuses whatever it is asked?
+    pub(crate) fn is_refused(&self, state: &State, reader: usize) -> bool {
+        self.is_near(reader) && state.process.replaced && self.replaced == Replaced::Refuses
     }
 
     pub(crate) fn is_near(&self, reader: usize) -> bool {
@@ -123,6 +128,7 @@ impl Scope {
     /// Nobody writes any more, and everything that a write left behind has run out.
     pub(crate) fn settled(&self, state: &State) -> bool {
         state.redis.fences == [0; NAMES]
+            && state.process.lost == 0
             && state.writers[..self.writers.len()].iter().all(|writer| {
                 matches!(writer.step, Write::Idle | Write::Done | Write::Dead) && writer.statement != Statement::Flying
             })
@@ -149,7 +155,9 @@ impl Scope {
                 Coherence::Alone => true,
                 Coherence::Validated => false,
                 Coherence::Leased => {
+                    // From a replaced master nothing is heard: the lease runs out.
                     self.lease_counts(state)
+                        && !process.replaced
                         && process.tracking == Tracking::Ready
                         && process.ahead | process.must | process.may == 0
                 }
@@ -201,6 +209,9 @@ impl Model for Scope {
                 ping: None,
                 last: sent,
                 trusted: sent,
+                replaced: false,
+                lost: 0,
+                lost_version: 0,
             },
             readers: [NOBODY; READERS],
             writers: [Writer { step: Write::Idle, statement: Statement::None, todo: 0, version: 0, unknown: false }; WRITERS],
@@ -240,6 +251,7 @@ impl Model for Scope {
             | Action::EvictCounter
             | Action::ReplicaStops
             | Action::Failover { .. }
+            | Action::Notice
             | Action::Lose
             | Action::Reconnect
             | Action::TrackingOn

@@ -10,6 +10,14 @@ impl Scope {
         let near = self.is_near(index);
         let id = index as u8;
         let count = self.readers.len();
+        let asks_redis = matches!(
+            reader.step,
+            Step::Read | Step::Get | Step::Create | Step::Wait | Step::Named | Step::Count | Step::Number | Step::Store
+        );
+        if asks_redis && self.is_refused(state, index) && !(reader.step == Step::Read && self.is(Broken::ReplacedIsRead)) {
+            out.push(Action::Unanswered { reader: id });
+            return;
+        }
         match reader.step {
             Step::Idle => {
                 for key in 0..=u8::from(self.two_keys) {
@@ -81,7 +89,7 @@ impl Scope {
             Step::Store => out.push(Action::Store { reader: id }),
             Step::Install => {
                 out.push(Action::Install { reader: id });
-                if self.coherence == Coherence::Leased && reader.stepped & self.all() != 0 {
+                if self.coherence == Coherence::Leased && reader.stepped & self.all() != 0 && !self.is_refused(state, index) {
                     out.push(Action::Vouch { reader: id });
                 }
             }
@@ -108,10 +116,6 @@ impl Scope {
                 }
             }
         }
-        let asks_redis = matches!(
-            reader.step,
-            Step::Read | Step::Get | Step::Create | Step::Wait | Step::Named | Step::Count | Step::Number | Step::Store
-        );
         let patient = self.is(Broken::NoBudget) && reader.step == Step::Read;
         if self.away && asks_redis && !patient {
             out.push(Action::Unanswered { reader: id });
@@ -169,7 +173,8 @@ impl Scope {
             }
             Action::Read { reader, name, memory } => {
                 let (index, name) = (reader as usize, name as usize);
-                let redis = state.redis;
+                let refused = self.is_refused(state, index);
+                let redis = state.replica.filter(|_| refused).unwrap_or(state.redis);
                 let reader = &mut state.readers[index];
                 reader.todo &= !(READ << name);
                 for covered in self.names() {

@@ -20,6 +20,17 @@ pub(crate) enum Place {
     Far,
 }
 
+/// A master whose replica was promoted, as the modelled process sees it until it learns of that.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Replaced {
+    /// It is gone: the connection to it is lost at once.
+    Gone,
+    /// It refuses whatever it is asked: it is a replica, or a cluster node that is cut off from the others.
+    Refuses,
+    /// It accepts invalidations: no sentinel has said yet that it is the master no more.
+    Accepts,
+}
+
 /// One configuration. Start from [`Scope::SMALL`] and say what differs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scope {
@@ -52,6 +63,8 @@ pub(crate) struct Scope {
     pub(crate) evict_counter: bool,
     /// A replica that missed any number of the last writes may be promoted, once.
     pub(crate) failover: bool,
+    /// What the master before does then.
+    pub(crate) replaced: Replaced,
     /// The tracking connection may be lost and made again, at any time.
     pub(crate) disconnect: bool,
     /// An epoch may be stepped for a reason of its own: another name in the same slot, a push that comes twice.
@@ -91,6 +104,7 @@ impl Scope {
         evict_fence: false,
         evict_counter: false,
         failover: false,
+        replaced: Replaced::Gone,
         disconnect: false,
         collide: false,
         flights: false,
@@ -150,6 +164,12 @@ pub(crate) enum Broken {
     InstallWithoutEpochs,
     /// Memory is trusted with or without a lease, and emptied when the connection is back.
     FlushOnReconnectAlone,
+    /// A heartbeat is a PING, which a replaced master answers like any other.
+    ReplacedExtendsLease,
+    /// A replaced master is asked for entries and generations for as long as it answers.
+    ReplacedIsRead,
+    /// An invalidation that a replaced master has accepted is not delivered to the new one.
+    NotDeliveredAgain,
     /// After a reconnect the epochs are stepped before TRACKING ON is answered.
     FlushBeforeTracking,
     /// The lease counts from the sending of the latest acknowledged PING, not of the one before.

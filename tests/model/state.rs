@@ -96,6 +96,10 @@ pub(crate) mod seen {
     pub(crate) const VOUCHED: u32 = 1 << 24;
     /// RT1 found a body valid that memory had kept, so that none had to be moved.
     pub(crate) const BODY_KEPT: u32 = 1 << 22;
+    /// The process learned that its master was replaced.
+    pub(crate) const NOTICED: u32 = 1 << 25;
+    /// An invalidation was delivered once more.
+    pub(crate) const DELIVERED_AGAIN: u32 = 1 << 26;
     /// Redis did not answer a reader.
     pub(crate) const AWAY: u32 = 1 << 21;
 
@@ -127,6 +131,8 @@ pub(crate) mod seen {
             (BODY_KEPT, "body kept"),
             (LOST_PUSH, "lost push"),
             (VOUCHED, "vouched"),
+            (NOTICED, "noticed"),
+            (DELIVERED_AGAIN, "delivered again"),
         ];
         let named: Vec<_> = all.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| *name).collect();
         named.join(", ")
@@ -209,6 +215,11 @@ pub(crate) struct Process {
     /// The last acknowledged PING, and the one that is trusted: the one before.
     pub(crate) last: Option<Sent>,
     pub(crate) trusted: Option<Sent>,
+    /// It still talks to the master that was replaced; what that one holds is kept as the replica.
+    pub(crate) replaced: bool,
+    /// Namespaces whose invalidation that one has accepted, and the version of the write.
+    pub(crate) lost: u8,
+    pub(crate) lost_version: u8,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -483,6 +494,7 @@ pub(crate) enum Action {
     },
     EvictCounter,
     ReplicaStops,
+    Notice,
     Failover {
         name: u8,
     },

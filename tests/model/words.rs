@@ -129,6 +129,9 @@ fn step(scope: &Scope, before: &State, action: Action, after: &State) -> String 
             format!("writer {}: the statement commits{note}", writer + 1)
         }
         Action::Abort { writer } => format!("writer {}: the statement never commits", writer + 1),
+        Action::Bump { writer, name } if after.process.lost != before.process.lost => {
+            format!("writer {} bumps {} at the replaced master", writer + 1, ns(name))
+        }
         Action::Bump { writer, name } => {
             let verb = if scope.strict { "unfences" } else { "bumps" };
             format!("writer {} {verb} {}{}", writer + 1, ns(name), answered(before, after))
@@ -150,6 +153,7 @@ fn step(scope: &Scope, before: &State, action: Action, after: &State) -> String 
             format!("the replica of {}'s master is promoted", ns(name))
         }
         Action::Failover { .. } => "the replica is promoted".to_owned(),
+        Action::Notice => "the process learns of the new master".to_owned(),
         Action::Lose => "the tracking connection is lost".to_owned(),
         Action::Reconnect => "the tracking connection is made again".to_owned(),
         Action::TrackingOn => "TRACKING ON is answered".to_owned(),

@@ -116,7 +116,11 @@ impl Scope {
                 if self.strict && !self.split {
                     self.unfence(state, index, name);
                 }
-                self.bump(state, name);
+                if state.process.replaced && self.writers[index] == Place::Near {
+                    state.process.lost |= 1 << name;
+                } else {
+                    self.bump(state, name);
+                }
                 self.bumped(state, index, 1 << name);
             }
             Action::Unfence { writer, name } => {
@@ -182,7 +186,9 @@ impl Scope {
 
     /// The write is answered as soon as its bump is done: the earlier, the more is promised.
     pub(crate) fn finish(&self, state: &mut State, index: usize) {
-        if !state.writers[index].unknown {
+        if state.process.lost != 0 && self.writers[index] == Place::Near {
+            state.process.lost_version = state.process.lost_version.max(state.writers[index].version);
+        } else if !state.writers[index].unknown {
             self.acknowledge(state, index);
         }
         let writer = &mut state.writers[index];
