@@ -3,7 +3,6 @@
 use std::{
     ops::Range,
     sync::{Arc, LazyLock, OnceLock},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -86,7 +85,9 @@ impl Asked {
             (Some(http), Some(asked)) => {
                 (http.open || !asked.guarded) && http.freshness(life, now).stands_in(failure, &asked.directives, now / MS)
             }
-            _ => now < entry.times().if_error_until,
+            (None, None) => entry.times().may_stand_in(now),
+            // It was stored under another rule.
+            _ => false,
         }
     }
 
@@ -351,11 +352,11 @@ fn judge_by_rule(entry: &Entry, life: Life, rule: &Compiled, now: Nanos) -> Verd
             true => Verdict::Early,
         };
     }
-    if now < times.while_revalidate_until && times.while_revalidate_until > times.fresh_until {
+    if times.may_be_refreshed_behind(now) {
         return Verdict::Stale;
     }
     let why = if life == Life::Soft { Miss::SoftlyCleared } else { Miss::Expired };
-    Verdict::Ask(why, now < times.if_error_until && times.if_error_until > times.fresh_until)
+    Verdict::Ask(why, times.may_stand_in(now))
 }
 
 /// RFC 9111, section 4.
@@ -635,12 +636,4 @@ fn age_value(seconds: u64) -> HeaderValue {
     static FIRST: OnceLock<Box<[HeaderValue]>> = OnceLock::new();
     let first = FIRST.get_or_init(|| status::values((0..60 * MINUTE).map(|seconds| seconds.to_string())));
     first.get(seconds as usize).cloned().unwrap_or_else(|| HeaderValue::from(seconds))
-}
-
-/// The age that a response states; `None` if that is no number (RFC 9111, section 5.1).
-pub(crate) fn stated_age(value: &HeaderValue) -> Option<Duration> {
-    let value = value.to_str().ok()?;
-    let digits = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
-    // RFC 9111, section 1.2.2: a number too large is 2^31.
-    digits.then(|| Duration::from_secs(value.parse().unwrap_or(u64::MAX).min(1 << 31)))
 }

@@ -13,10 +13,11 @@ use crate::{
     fill::Fill,
     key::{self, Key, KeyRef, MAX_KEY_LEN},
     layer::Shared,
+    namespace::{MAX_NAMESPACES, Namespaces},
     semantics::{self, ETag, Part, Ranges, Selected},
     service::{Missed, Quest, hit},
     status::{CacheStatus, Outcome},
-    store::{Content, Entry, Life, Store},
+    store::{Content, Draft, Entry, Life, Stamp, Store},
 };
 
 /// What stands behind the key of the whole in those of its parts. The number of varying fields, which stands there in variants, begins
@@ -102,11 +103,12 @@ fn whole_of(headers: &HeaderMap, body: &Bytes) -> Option<(Part, u64)> {
 
 impl<St: Store> Fill<St> {
     /// Puts a 206 together with what is stored of the same thing: with the whole, if nothing is missing then, as the response to later
-    /// requests for all of it.
+    /// requests for all of it. `known` are the namespaces that were known from the request.
     ///
-    /// What was stored before lives at this moment, later than this fill's stamp was taken: whatever is cleared from then on
-    /// outdates that stamp, and with it what is put together.
-    pub(crate) async fn assemble(&self, entry: &Entry) {
+    /// The result belongs to the namespaces of all its parts. Its stamp is that of the newest part, admitted for the names of the older
+    /// ones: what was stored before lives at this moment, later than that stamp was taken, so that whatever is invalidated from then on
+    /// outdates the result. If the stamp cannot be admitted, or there would be too many names, only the newest part is kept.
+    pub(crate) async fn assemble(&self, entry: &Entry, known: &Namespaces) {
         let Content::Response { headers, body, .. } = entry.content() else { return };
         let Some((part, length)) = whole_of(headers, body) else { return };
         if ETag::of(headers).is_none_or(|tag| tag.is_weak()) || length > self.of.quest.rule.max_body() as u64 {
@@ -114,23 +116,45 @@ impl<St: Store> Fill<St> {
         }
         let whole = self.key().as_ref();
         let at = joined(whole);
-        let before = self.shared.store.get(at.as_ref(), entry.namespaces()).await.ok().and_then(|look| look.found);
-        let grown = before.filter(|(_, life)| *life == Life::Alive).and_then(|(before, _)| join(&before, headers, &part, body));
-        let (part, body) = grown.unwrap_or((part, body.clone()));
+        let before = self.shared.store.get(at.as_ref(), known).await.ok().and_then(|look| look.found);
+        let before = before.filter(|(_, life)| *life == Life::Alive).map(|(before, _)| before);
+        let grown = before.and_then(|before| join(&before, headers, &part, body).map(|grown| (grown, before)));
+        let grown = match grown {
+            Some((grown, before)) => self.vouched(entry, &before).await.map(|vouched| (grown, vouched)),
+            None => None,
+        };
+        let ((part, body), vouched) =
+            grown.unwrap_or_else(|| ((part, body.clone()), (entry.stamp().clone(), entry.namespaces().clone())));
         let mut headers = headers.clone();
         headers.insert(header::CONTENT_LENGTH, (body.len() as u64).into());
         if part.is_complete() {
             headers.remove(header::CONTENT_RANGE);
-            self.put(self.key().clone(), entry, StatusCode::OK, headers, body).await;
+            self.put(self.key().clone(), entry, vouched, (StatusCode::OK, headers, body)).await;
         } else {
             headers = semantics::partial_headers(&headers, &part.range, length);
-            self.put(at, entry, StatusCode::PARTIAL_CONTENT, headers, body).await;
+            self.put(at, entry, vouched, (StatusCode::PARTIAL_CONTENT, headers, body)).await;
         }
     }
 
-    async fn put(&self, key: Key, like: &Entry, status: StatusCode, headers: HeaderMap, body: Bytes) {
-        let entry = like.like(key, Content::Response { status, headers, body, trailers: None });
-        let _ = self.shared.store.put(Arc::new(entry), None).await;
+    /// The stamp and the namespaces of what is made of two entries: those of the newer one, with the names of the older one. `None` if
+    /// that would be too many, or if nobody can say that none of them was invalidated since the stamp was taken.
+    async fn vouched(&self, newer: &Entry, older: &Entry) -> Option<(Stamp, Namespaces)> {
+        let mut names = newer.namespaces().clone();
+        names.extend(older.namespaces());
+        let added = names.since(newer.namespaces().count());
+        let stamp = match names.len() > MAX_NAMESPACES {
+            true => return None,
+            false => self.admitted(newer.stamp(), &added, None).await.ok()?,
+        };
+        Some((stamp, names))
+    }
+
+    /// Stores a part of what two entries were put together to, or all of it.
+    async fn put(&self, key: Key, like: &Entry, vouched: (Stamp, Namespaces), response: (StatusCode, HeaderMap, Bytes)) {
+        let ((stamp, names), (status, headers, body)) = (vouched, response);
+        let content = Content::Response { status, headers, body, trailers: None };
+        let draft = Draft { names, times: *like.times(), content, http: like.http().copied().map(Box::new) };
+        let _ = self.shared.store.put(Arc::new(Entry::new(key, stamp, draft)), None).await;
     }
 }
 

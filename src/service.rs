@@ -305,11 +305,21 @@ fn first_step<St: Store, R: Body>(shared: &Shared<St>, request: &Request<R>, ear
         return Step::Pass;
     };
     let step = key::in_scratch(|scratch| look_up(shared, request, &found, early, scratch));
-    step.unwrap_or_else(|why| {
-        shared.store.context().counters.bypass(why);
-        tracing::debug!(reason = why.as_str(), "cache bypassed");
-        Step::Mark(CacheStatus::new(Outcome::Bypass(why)))
-    })
+    step.unwrap_or_else(|why| bypassed(shared, request, found.rule, why))
+}
+
+/// The inner service is to answer a request that the cache cannot answer; unless that wants a stored response or none (RFC 9111,
+/// section 5.2.1.7). What is not known to be safe goes to the inner service all the same (section 4).
+#[cold]
+fn bypassed<St: Store, R: Body>(shared: &Shared<St>, request: &Request<R>, rule: &Compiled, why: Bypass) -> Step<St> {
+    let overridden = || request.headers().keys().any(|name| overrides_method(name.as_str()));
+    let is_safe = semantics::is_safe(request.method()) && !overridden();
+    if rule.http().is_some() && is_safe && CacheControl::of_request(request.headers()).only_if_cached {
+        return Step::Refused;
+    }
+    shared.store.context().counters.bypass(why);
+    tracing::debug!(reason = why.as_str(), "cache bypassed");
+    Step::Mark(CacheStatus::new(Outcome::Bypass(why)))
 }
 
 /// A request as far as it is known before the store is asked.
@@ -768,9 +778,7 @@ impl<S, St> Cache<S, St> {
         let Ok(runtime) = Handle::try_current() else { return };
         let shared = self.shared.clone();
         let Sought { quest, missed } = &mut *sought;
-        if shared.flights.passes(missed.key(quest), shared.store.context().clock.nanos()) {
-            return;
-        }
+        // Also where nobody waits for the next response of this key: not to wait for it is not a reason not to fetch it.
         if shared.store.is_shared() {
             drop(self.take_ready());
             runtime.spawn(Box::pin(road::renew(shared, self.inner.clone(), sought.quest, request)).in_current_span());

@@ -145,6 +145,10 @@ async fn walk(name: &str, rule: Rule, steps: &[Step]) {
 const FRESH: Fields = &[("cache-control", "max-age=60")];
 const TAGGED: Fields = &[("cache-control", "max-age=60"), ("etag", "\"1\"")];
 const NO_CACHE: Fields = &[("cache-control", "no-cache")];
+const TAGGED_BY_LANGUAGE: Fields = &[("cache-control", "max-age=60"), ("etag", "\"1\""), ("vary", "accept-language")];
+const TAGGED_BY_MODE: Fields = &[("cache-control", "max-age=60"), ("etag", "\"1\""), ("vary", "accept-language, x-mode")];
+const RELOAD_FROM_A: Fields = &[("cache-control", "no-cache"), ("origin", "https://a.example")];
+const ALLOWS_A: (&str, &str) = ("access-control-allow-origin", "https://a.example");
 
 #[tokio::test]
 async fn storing_and_freshness() {
@@ -529,6 +533,55 @@ async fn head() {
             ],
         ),
         (
+            "4.3.5: without a validator it freshens nothing, with or without a length",
+            &[
+                ask(0, &[], Some((200, FRESH, "a")), "miss 200 a"),
+                ask(60, &[], Some((200, FRESH, "")), "miss 200").by("HEAD"),
+                ask(0, &[], Some((200, FRESH, "b")), "miss 200 b"),
+                ask(60, &[], Some((200, &[("cache-control", "max-age=60"), ("content-length", "1")], "")), "miss 200")
+                    .by("HEAD"),
+                ask(0, &[], Some((200, FRESH, "c")), "miss 200 c"),
+            ],
+        ),
+        (
+            "4.3.5: a validator that is none freshens nothing",
+            &[
+                ask(0, &[], Some((200, &[("cache-control", "max-age=60"), ("etag", "1")], "a")), "miss 200 a"),
+                ask(60, &[], Some((200, &[("cache-control", "max-age=60"), ("etag", "1")], "")), "miss 200").by("HEAD"),
+                ask(0, &[], Some((200, FRESH, "b")), "miss 200 b"),
+            ],
+        ),
+        (
+            "4.3.5: another length makes it stale, also without a validator",
+            &[
+                ask(0, &[], Some((200, FRESH, "a")), "miss 200 a"),
+                ask(1, NO_CACHE, Some((200, &[("content-length", "2")], "")), "miss 200").by("HEAD"),
+                ask(0, &[], Some((200, FRESH, "b")), "miss 200 b"),
+            ],
+        ),
+        (
+            "4.1: one that varies by more fields is about another response, and changes nothing",
+            &[
+                ask(0, &[("x-mode", "1")], Some((200, TAGGED_BY_LANGUAGE, "a")), "miss 200 a"),
+                ask(1, &[("cache-control", "no-cache"), ("x-mode", "1")], Some((200, TAGGED_BY_MODE, "")), "miss 200")
+                    .by("HEAD"),
+                ask(0, &[], None, "hit 200 a").has(&[("vary", "accept-language"), ("age", "1")]),
+                ask(0, NO_CACHE, Some((200, &[("etag", "\"2\""), ("vary", "x-mode")], "")), "miss 200").by("HEAD"),
+                ask(0, &[], None, "hit 200 a"),
+            ],
+        ),
+        (
+            "4.1: so is one that was made for an origin, whether its Vary says so or not",
+            &[
+                ask(0, &[], Some((200, TAGGED, "a")), "miss 200 a"),
+                ask(1, RELOAD_FROM_A, Some((200, &[("etag", "\"1\""), ("vary", "origin"), ALLOWS_A], "")), "miss 200")
+                    .by("HEAD"),
+                ask(0, &[], None, "hit 200 a").has(&[("access-control-allow-origin", "-"), ("vary", "-")]),
+                ask(1, RELOAD_FROM_A, Some((200, &[("etag", "\"1\""), ALLOWS_A], "")), "miss 200").by("HEAD"),
+                ask(0, &[], None, "hit 200 a").has(&[("access-control-allow-origin", "-"), ("age", "2")]),
+            ],
+        ),
+        (
             "4.3.5: an error says nothing of it",
             &[
                 ask(0, &[], Some((200, TAGGED, "a")), "miss 200 a"),
@@ -587,6 +640,80 @@ async fn failures() {
     for (name, steps) in cases {
         walk(name, Rule::http(), steps).await;
     }
+}
+
+/// RFC 5861, section 4, and RFC 9111, section 4.2.4: the hour of `stale_if_unreachable` is a default.
+#[tokio::test]
+async fn stated_stale_if_error_narrows_the_window() {
+    const NONE: Fields = &[("cache-control", "max-age=60, stale-if-error=0")];
+    const SHORT: Fields = &[("cache-control", "max-age=60, stale-if-error=30")];
+    let down = |after| ask(after, &[], Some((0, &[], "")), "no answer");
+    let zero = [ask(0, &[], Some((200, NONE, "a")), "miss 200 a"), down(60)];
+    let passed = [
+        ask(0, &[], Some((200, SHORT, "a")), "miss 200 a"),
+        ask(89, &[], Some((0, &[], "")), "instead 200 a"),
+        down(1),
+        ask(0, &[], Some((503, &[], "down")), "miss 503 down"),
+    ];
+    for rule in [Rule::http(), Rule::http().stale_if_error(MINUTE)] {
+        walk("stale-if-error=0", rule.clone(), &zero).await;
+        walk("stale-if-error=30", rule, &passed).await;
+    }
+}
+
+/// RFC 5861, section 3: what is stored stale, but within its window, is served and refreshed at once, not after a while.
+#[tokio::test]
+async fn stale_on_arrival_is_refreshed_by_each_request() {
+    const OLD: Fields = &[("age", "61"), ("cache-control", "max-age=60, stale-while-revalidate=30")];
+    const ALWAYS: Fields = &[("cache-control", "max-age=0, stale-while-revalidate=30")];
+    for fields in [OLD, ALWAYS] {
+        let steps = [
+            ask(0, &[], Some((200, fields, "a")), "miss 200 a"),
+            ask(1, &[], Some((200, fields, "b")), "refreshed 200 a"),
+            ask(0, &[], Some((200, fields, "c")), "refreshed 200 b"),
+            ask(0, &[], Some((200, FRESH, "d")), "refreshed 200 c"),
+            ask(0, &[], None, "hit 200 d"),
+        ];
+        walk("stale-while-revalidate", Rule::http(), &steps).await;
+    }
+}
+
+/// The same where the last response of the key was found unfit: not to wait for the next one is no reason not to fetch it.
+#[tokio::test]
+async fn unfit_answer_does_not_stop_refreshing() {
+    const WINDOW: Fields = &[("cache-control", "max-age=60, stale-while-revalidate=30")];
+    let steps = [
+        ask(0, &[], Some((200, WINDOW, "a")), "miss 200 a"),
+        ask(60, &[], Some((200, &[("cache-control", "no-store")], "b")), "refreshed 200 a"),
+        ask(1, &[], Some((200, FRESH, "c")), "refreshed 200 a"),
+        ask(0, &[], None, "hit 200 c"),
+    ];
+    walk("unfit", Rule::http(), &steps).await;
+}
+
+/// RFC 9111, section 5.2.1.7.
+#[tokio::test]
+async fn only_if_cached_never_reaches_the_origin() {
+    const ONLY: (&str, &str) = ("cache-control", "only-if-cached");
+    let stored = ask(0, &[], Some((200, TAGGED, "a")), "miss 200 a");
+    let refused: [Fields; 6] = [
+        &[ONLY, ("if-match", "\"1\"")],
+        &[ONLY, ("if-unmodified-since", "Thu, 01 Jan 2099 00:00:00 GMT")],
+        &[ONLY, ("upgrade", "websocket")],
+        &[ONLY, ("x-user", "ann"), ("x-user", "bob")],
+        &[("cache-control", "max-age=9"), ("cache-control", "Only-If-Cached"), ("if-match", "*")],
+        &[ONLY, ("range", "bytes=0-0"), ("range", "bytes=1-1"), ("if-match", "*")],
+    ];
+    let rule = Rule::http().identity(Identity::header("x-user"));
+    for asks in refused {
+        walk("refused", rule.clone(), &[stored, ask(0, asks, None, "refused 504")]).await;
+    }
+    // A write goes through (section 4), however it is spelled; and under a rule that sets the lifetime a client has no say.
+    let write = ask(0, &[ONLY], Some((200, &[], "done")), "bypass 200 done");
+    let hidden = ask(0, &[ONLY, ("x-http-method-override", "DELETE")], Some((200, &[], "done")), "bypass 200 done");
+    walk("a write", rule, &[write.by("POST"), hidden]).await;
+    let fixed = ask(0, &[ONLY, ("if-match", "*")], Some((200, &[], "a")), "bypass 200 a");
+    walk("no say", Rule::ttl(MINUTE), &[fixed]).await;
 }
 
 #[tokio::test]

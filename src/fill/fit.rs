@@ -72,7 +72,7 @@ impl<St: Store> Fill<St> {
         let rule = &self.of.quest.rule;
         let tells = self.shared.options.cache_status.is_some();
         let seen = Seen::of(&parts.headers);
-        rule.has_answered(seen.varies);
+        rule.has_answered(seen.varies || seen.negotiated);
         let options = rule.http();
         let control = match options {
             Some(options) => Some(semantics::response_directives(&parts.headers, &options.targets)),
@@ -94,7 +94,8 @@ impl<St: Store> Fill<St> {
         }
         let (vary, key) = match parts.status {
             StatusCode::PARTIAL_CONTENT => (Vary::default(), self.part_key(&parts.headers)?),
-            _ => self.variant(if seen.varies { Vary::of(&parts.headers) } else { Vary::default() })?,
+            _ if seen.varies || seen.negotiated => self.variant(self.vary_of(&parts.headers))?,
+            _ => self.variant(Vary::default())?,
         };
         let language = self.language_key(&vary, &parts.headers);
         let named = self.named(&parts.headers, hints)?.map(|all| Named::new(&self.of.quest.plan.names, all));
@@ -248,11 +249,16 @@ impl<St: Store> Fill<St> {
         Ok((times, Some(Box::new(Http { freshness, open, asks, own_tag: false }))))
     }
 
+    /// The request fields that a response depends on: those of its `Vary`, and those by which it was evidently negotiated.
+    pub(super) fn vary_of(&self, response: &HeaderMap) -> Vary {
+        Vary::of(response).union(&Vary::negotiated(self.of.quest.asked.headers(), response))
+    }
+
     /// The key that a part is stored under. One that varies by more than is known of the whole would not be found again.
     fn part_key(&self, response: &HeaderMap) -> Result<Key, NoStore> {
         let known = self.of.missed.varying.as_deref().map(|(vary, _)| vary.clone()).unwrap_or_default();
         let key = parts::as_asked(self.key().as_ref(), self.of.quest.asked.conditions());
-        key.filter(|_| known.union(&Vary::of(response)) == known).ok_or(NoStore::Partial)
+        key.filter(|_| known.union(&self.vary_of(response)) == known).ok_or(NoStore::Partial)
     }
 
     /// The key that a response is stored under: that of the request, or of its variant.
@@ -290,7 +296,7 @@ impl<St: Store> Fill<St> {
     pub(super) fn times(&self, ttl: Duration, age: Option<&HeaderValue>) -> Times {
         let now = self.answered;
         // RFC 9111, section 4.2.3: an age that a cache below us states goes on from there; so does the time of the call.
-        let age = age.and_then(answer::stated_age).map_or(0, nanos);
+        let age = age.and_then(semantics::stated_age).map_or(0, nanos);
         let fresh_until = now.saturating_add(nanos(ttl));
         Times {
             born: now.saturating_sub(age),
@@ -316,6 +322,8 @@ struct Seen<'a> {
     cookies: bool,
     /// `Vary`.
     varies: bool,
+    /// It may have been chosen by fields of the request, whatever `Vary` says.
+    negotiated: bool,
     /// Fields that are meant for one connection (RFC 9110, section 7.6.1).
     hops: bool,
     /// The first `Content-Type`.
@@ -348,6 +356,9 @@ impl<'a> Seen<'a> {
             Role::Range => self.range = true,
             Role::Cookie => self.cookies = true,
             Role::Varies => self.varies = true,
+            Role::Coding => self.negotiated |= value != "identity",
+            Role::Language => self.negotiated = true,
+            Role::AllowedOrigin => self.negotiated |= value != "*",
             Role::Hop => self.hops = true,
         }
     }

@@ -12,10 +12,10 @@ use crate::{
     key::Key,
     layer::Shared,
     namespace::Namespaces,
-    semantics::Vary,
+    semantics::{CacheControl, Decision, Vary},
     stats::Count,
     status::{NoStore, Storing},
-    store::{Content, Draft, Entry, Lock, Put, Response, Stamp, Store, StoreError},
+    store::{Content, Draft, Entry, Http, Lock, Put, Response, Stamp, Store, StoreError},
 };
 
 /// What storing a response comes to.
@@ -33,7 +33,8 @@ struct Made {
     vary: Vary,
     added: Namespaces,
     never_fresh: bool,
-    is_part: bool,
+    /// Of a part, the namespaces that were known from its request.
+    part_known: Option<Namespaces>,
 }
 
 impl<St: Store> Fill<St> {
@@ -66,7 +67,7 @@ impl<St: Store> Fill<St> {
         let admitted = match fit.added() {
             None => Ok(self.of.missed.stamp.clone()),
             // Boxed as all that only a shared store has to wait for: in memory a fill is small.
-            Some(added) => Box::pin(self.admitted(added, leader.as_ref())).await,
+            Some(added) => Box::pin(self.admitted(&self.of.missed.stamp, added, leader.as_ref())).await,
         };
         let stamp = admitted.as_ref().unwrap_or(&self.of.missed.stamp).clone();
         let (mut made, marker) = self.made(fit, stamp, body, trailers);
@@ -84,8 +85,8 @@ impl<St: Store> Fill<St> {
                 why
             }
         };
-        if made.is_part && matches!(put, Ok(Put::Stored)) {
-            Box::pin(self.assemble(&made.entry)).await;
+        if let (Ok(Put::Stored), Some(known)) = (&put, &made.part_known) {
+            Box::pin(self.assemble(&made.entry, known)).await;
         }
         if let (Ok(Put::Stored), Some(key)) = (&put, made.language.take()) {
             let copy = made.entry.like(key, made.entry.content().clone());
@@ -98,15 +99,18 @@ impl<St: Store> Fill<St> {
         (self.stored(put, never_fresh, leader, unknown, share), entry)
     }
 
-    /// Whether everybody has to ask about it before it serves.
+    /// Whether every request has to ask about it before it is served: nobody gains by waiting for it. One that may be served while it is
+    /// refreshed is worth waiting for, although it is stale.
     fn is_never_fresh(&self, fit: &Fit) -> bool {
-        fit.http.as_ref().is_some_and(|http| !http.freshness.is_fresh(self.now() / MS) || http.freshness.validate_always)
+        let asks = |http: &Http| http.freshness.decide(&CacheControl::default(), self.now() / MS) >= Decision::Revalidate;
+        fit.http.as_deref().is_some_and(asks)
     }
 
     /// The entry of a response; and, where responses of its key differ by fields of the request, what says so under that key.
     fn made(&mut self, fit: Fit, stamp: Stamp, body: Bytes, trailers: Option<Box<HeaderMap>>) -> (Made, Option<Arc<Entry>>) {
         let never_fresh = self.is_never_fresh(&fit);
         let Fit { key, language, status, headers: fields, vary, named, times, http, .. } = fit;
+        let part_known = (status == StatusCode::PARTIAL_CONTENT).then(|| self.of.quest.plan.names.clone());
         let (names, added) = match named {
             None => (mem::take(&mut self.of.quest.plan.names), Namespaces::default()),
             Some(named) => (named.all, named.added),
@@ -116,7 +120,7 @@ impl<St: Store> Fill<St> {
             Arc::new(Entry::new(self.of.quest.primary.clone(), stamp.clone(), draft))
         });
         let entry = Entry::of_response(key, stamp, Response { names, times, status, fields, body, trailers, http });
-        (Made { entry, language, vary, added, never_fresh, is_part: status == StatusCode::PARTIAL_CONTENT }, marker)
+        (Made { entry, language, vary, added, never_fresh, part_known }, marker)
     }
 
     async fn keep(&self, entry: Arc<Entry>, lock: Option<Lock>) -> Result<Put, StoreError> {
@@ -139,17 +143,22 @@ impl<St: Store> Fill<St> {
         told(&self.shared, self.key(), put, never_fresh, leader, unknown, share)
     }
 
-    /// The stamp for a response that named namespaces itself; or what became of storing it.
-    async fn admitted(&self, added: &Namespaces, leader: Option<&Leader>) -> Result<Stamp, Result<Put, StoreError>> {
+    /// The stamp with what it needs to cover namespaces that were not known before the call; or what became of storing under it.
+    pub(crate) async fn admitted(
+        &self,
+        stamp: &Stamp,
+        added: &Namespaces,
+        leader: Option<&Leader>,
+    ) -> Result<Stamp, Result<Put, StoreError>> {
         if added.is_empty() {
-            return Ok(self.of.missed.stamp.clone());
+            return Ok(stamp.clone());
         }
         self.of.quest.rule.has_added_namespaces();
         let store = &self.shared.store;
         if let Some(leader) = leader.filter(|_| store.is_shared()) {
             leader.closes();
         }
-        store.admit(&self.of.missed.stamp, added).await.map_err(Err)?.ok_or(Ok(Put::Dead))
+        store.admit(stamp, added).await.map_err(Err)?.ok_or(Ok(Put::Dead))
     }
 
     /// Has the stored response say how long it is, where that is wished and possible (RFC 9110, section 8.6).

@@ -15,7 +15,8 @@ use crate::{
     clock::MS,
     flight::Landing,
     hints::Caching,
-    semantics::{self, Failure, HeadSays},
+    namespace::MAX_NAMESPACES,
+    semantics::{self, Failure, HeadSays, Vary},
     stats::Count,
     status::{CACHE_STATUS, CacheStatus, NoStore, Outcome, Stale, Storing},
     store::{Content, Draft, Entry, Http, Store, Times},
@@ -63,16 +64,19 @@ impl<St: Store> Fill<St> {
         let (mut head, ()) = Response::new(()).into_parts();
         (head.status, head.headers) = (*status, as_inner_service_knows(ours).into_owned());
         semantics::merge(&mut head.headers, update, self.wall_at(self.answered) / MS);
-        let fit = self.fit(&head, body.len() as u64, hints).map(|mut fit| {
+        let fit = self.fit(&head, body.len() as u64, hints).and_then(|mut fit| {
             let known = &self.of.quest.plan.names;
             let mut all = fit.named.take().map_or_else(|| known.clone(), |named| named.all);
             for name in ours.namespaces().iter() {
                 // What the handler named when it sent the whole is not named again.
                 all.push(name);
             }
+            if all.len() > MAX_NAMESPACES {
+                return Err(NoStore::Namespaces);
+            }
             fit.named = Some(Named::new(known, all));
             self.tag(&mut fit, body);
-            fit
+            Ok(fit)
         });
         (head, fit)
     }
@@ -95,49 +99,51 @@ impl<St: Store> Fill<St> {
         {
             return Ok(response);
         }
-        if let Some(ours) = &self.of.missed.spare
-            && let Content::Response { body, .. } = ours.content()
-        {
-            let known = as_inner_service_knows(ours);
-            match semantics::head_says(&known, body.len() as u64, response.status(), response.headers()) {
-                HeadSays::Freshen => {
-                    if let (_, Ok(fit)) = self.renewed(ours, response.headers(), None) {
-                        self.replace(ours, fit.headers.into_map(), fit.times, fit.http).await;
-                    }
-                }
-                HeadSays::Changed => {
-                    let (now, mut times, mut http) = (self.now(), *ours.times(), ours.http().copied());
-                    times.fresh_until = times.fresh_until.min(now);
-                    if let Some(http) = &mut http {
-                        http.freshness.lifetime = http.freshness.lifetime.min(http.freshness.age(now / MS));
-                        http.freshness.stale_while_revalidate = Duration::ZERO;
-                    }
-                    if let Content::Response { headers, .. } = ours.content() {
-                        self.replace(ours, headers.clone(), times, http.map(Box::new)).await;
-                    }
-                }
-                HeadSays::Nothing => {}
-            }
+        if let Some(ours) = &self.of.missed.spare {
+            self.compare(ours, response.status(), response.headers()).await;
         }
         Ok(self.shared.marked(response.map(CacheBody::inner), CacheStatus::new(Outcome::Miss(self.of.missed.why))))
     }
 
-    /// Puts the same response with something else said about it in its place, if it is still there: under its own stamp, since
-    /// its content has not come anew. So does the copy that is kept for those who prefer its language.
+    /// Compares the answer to a HEAD with the stored response, and freshens that or makes it stale. One that varies by fields by which the
+    /// stored response does not vary is about another response, and changes nothing (RFC 9111, section 4.1).
+    async fn compare(&self, ours: &Entry, status: StatusCode, head: &HeaderMap) {
+        let Content::Response { headers, body, .. } = ours.content() else { return };
+        let known = self.of.missed.varying.as_deref().map(|(vary, _)| vary.clone()).unwrap_or_default();
+        let selects_ours = |vary: &Vary| known.union(vary) == known;
+        let says = semantics::head_says(&as_inner_service_knows(ours), body.len() as u64, status, head);
+        if says == HeadSays::Nothing || !selects_ours(&self.vary_of(head)) {
+            return;
+        }
+        if says == HeadSays::Freshen {
+            if let (_, Ok(fit)) = self.renewed(ours, head, None)
+                && selects_ours(&fit.vary)
+            {
+                self.replace(ours, fit.headers.into_map(), fit.times, fit.http).await;
+            }
+            return;
+        }
+        let (now, mut times, mut http) = (self.now(), *ours.times(), ours.http().copied());
+        times.fresh_until = times.fresh_until.min(now);
+        if let Some(http) = &mut http {
+            http.freshness.lifetime = http.freshness.lifetime.min(http.freshness.age(now / MS));
+            http.freshness.stale_while_revalidate = Duration::ZERO;
+        }
+        self.replace(ours, headers.clone(), times, http.map(Box::new)).await;
+    }
+
+    /// Puts the stored response with other fields and times in its own place, if it is still there: a response that was stored since is
+    /// never overwritten. It keeps its own stamp, since its content has not come anew. The copy that is kept for those who prefer its
+    /// language is replaced as well.
     async fn replace(&self, ours: &Entry, headers: HeaderMap, times: Times, http: Option<Box<Http>>) {
         let Content::Response { status, body, trailers, .. } = ours.content() else { return };
-        let same = |times: &Times| times.are_those_of(ours.times());
         let vary = self.of.missed.varying.as_deref().map(|(vary, _)| vary);
         let copy = vary.and_then(|vary| self.language_key(vary, &headers));
         for key in std::iter::once(ours.key().clone()).chain(copy) {
-            let Ok(found) = self.shared.store.get(key.as_ref(), ours.namespaces()).await else { return };
-            if !found.found.is_some_and(|(found, _)| same(found.times())) {
-                continue;
-            }
             let content =
                 Content::Response { status: *status, headers: headers.clone(), body: body.clone(), trailers: trailers.clone() };
             let draft = Draft { names: ours.namespaces().clone(), times, content, http: http.clone() };
-            let _ = self.shared.store.put(Arc::new(Entry::new(key, ours.stamp().clone(), draft)), None).await;
+            let _ = self.shared.store.replace(ours, Arc::new(Entry::new(key, ours.stamp().clone(), draft))).await;
         }
     }
 

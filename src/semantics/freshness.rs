@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use http::header::{AGE, DATE, EXPIRES, HeaderMap, LAST_MODIFIED};
+use http::header::{AGE, DATE, EXPIRES, HeaderMap, HeaderValue, LAST_MODIFIED};
 
 use super::date::date_field;
 use super::directives::{CacheControl, MaxStale, Scope};
@@ -23,7 +23,8 @@ pub struct FreshnessRules {
     /// Defaults to 0.
     pub stale_if_error: Duration,
     /// How long past its lifetime a response may stand in when the inner service gives no answer at all (RFC 9111 §4.2.4 lets
-    /// a disconnected cache do that); not less than what holds for a 5xx. Defaults to one hour.
+    /// a disconnected cache do that), where the response does not say it: a stated `stale-if-error` holds for no answer as well, also if
+    /// it is shorter. Not less than [`stale_if_error`](Self::stale_if_error). Defaults to one hour.
     pub stale_if_unreachable: Duration,
     /// `s-maxage` forbids stale answers as `proxy-revalidate` does (RFC 9111 §5.2.2.10). Many origins write
     /// `s-maxage=60, stale-while-revalidate=30` and mean both; with this, windows that a response states itself hold beside
@@ -163,13 +164,18 @@ impl Freshness {
             _ => Duration::ZERO,
         };
         let stale_if_error = window(cc.stale_if_error, rules.stale_if_error);
+        // RFC 5861 §4: no answer is an error, too. The default for it counts only where the response states no window (§4.2.4).
+        let stale_if_unreachable = match cc.stale_if_error {
+            Some(_) => stale_if_error,
+            None => window(None, rules.stale_if_unreachable).max(stale_if_error),
+        };
         Freshness {
             received: at.received,
             initial_age: initial_age(response, at),
             lifetime: lifetime(status, response, cc, at.received, rules.silent),
             stale_while_revalidate: window(cc.stale_while_revalidate, rules.stale_while_revalidate),
             stale_if_error,
-            stale_if_unreachable: window(None, rules.stale_if_unreachable).max(stale_if_error),
+            stale_if_unreachable,
             forbids_stale,
             validate_always: cc.no_cache == Some(Scope::Whole),
             immutable: cc.immutable,
@@ -295,9 +301,15 @@ impl Freshness {
     }
 }
 
-/// The value of `Age`: its first member, if that is a whole number (§5.1: what is not is ignored), at most 2^31 seconds.
-pub(super) fn age_field(headers: &HeaderMap) -> Option<Duration> {
-    let first = headers.get(AGE)?.as_bytes().split(|byte| *byte == b',').next()?;
+/// The value of `Age`: that of its first line.
+fn age_field(headers: &HeaderMap) -> Option<Duration> {
+    stated_age(headers.get(AGE)?)
+}
+
+/// The age that a line of `Age` states: its first member, if that is a whole number (§5.1: one that is not is ignored), at most 2^31
+/// seconds.
+pub(crate) fn stated_age(line: &HeaderValue) -> Option<Duration> {
+    let first = line.as_bytes().split(|byte| *byte == b',').next()?;
     list::delta_seconds(first.trim_ascii()).map(|seconds| Duration::from_secs(seconds.into()))
 }
 

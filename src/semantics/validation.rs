@@ -87,7 +87,8 @@ pub fn validated(stored: &[&HeaderMap], not_modified: &HeaderMap) -> Option<usiz
 ///
 /// Each field of the new message replaces the stored lines of that name, except for what belongs to the connection (§3.1) and
 /// what describes the stored content, which has not come anew: `Content-Length`, `Content-Encoding`, `Content-Range`, its digests,
-/// and the entity tag that has just matched. A `Set-Cookie` is not taken over: it is for whoever asked.
+/// and the entity tag that has just matched. A weak tag therefore does not replace a strong one that it matches: the strong tag names
+/// the stored bytes, and they are unchanged. A `Set-Cookie` is not taken over: it is for whoever asked.
 ///
 /// `received` is when the new message arrived, in milliseconds since the Unix epoch: it is the response's `Date` now if the message
 /// has none (RFC 9110 §6.6.1). A stored `Age` that the message does not repeat is gone. Compute the freshness anew, and `Vary`,
@@ -120,21 +121,25 @@ pub fn merge(stored: &mut HeaderMap, update: &HeaderMap, received: u64) {
     }
 }
 
-/// What a HEAD's answer says about a stored GET response (§4.3.5): it is the same, or it is not, or the answer is about neither.
+/// What the answer to a HEAD says of a stored GET response (§4.3.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HeadSays {
-    /// The same is still there: [`merge`] it.
+    /// The stored response is still current: [`merge`] the new fields into it.
     Freshen,
-    /// Something else is there: the stored response is stale from now on, or may be removed.
+    /// The stored response is out of date: it is stale from now on, or may be removed.
     Changed,
-    /// Nothing: the answer was no 200.
+    /// Nothing: the status is not 200, or there is no validator and the length does not differ.
     Nothing,
 }
 
-/// Compares a HEAD's answer with a stored GET response of `length` bytes that it could have been about.
+/// Compares the answer to a HEAD with a stored GET response of `length` bytes that the HEAD could have selected.
 ///
-/// §4.3.5: with matching values for all validators received, and the same `Content-Length` if there is one, it freshens; else
-/// the stored response is out of date.
+/// §4.3.5: the stored response is out of date if a validator or the `Content-Length` that was received differs from its own. It is
+/// freshened only by a validator (`ETag`, or a `Last-Modified` that is a date) that was received and is the same. An answer without any
+/// validator freshens nothing, whatever its `Content-Length`: two versions may be of one length.
+///
+/// A HEAD that selects by other request fields than the stored response ([`Vary`](super::Vary)) is about another response: do not
+/// compare it.
 pub fn head_says(stored: &HeaderMap, length: u64, status: StatusCode, head: &HeaderMap) -> HeadSays {
     if status != StatusCode::OK {
         return HeadSays::Nothing;
@@ -142,7 +147,11 @@ pub fn head_says(stored: &HeaderMap, length: u64, status: StatusCode, head: &Hea
     let same = |name: HeaderName| head.get(&name).is_none_or(|value| stored.get(&name) == Some(value));
     let same_length =
         head.get(CONTENT_LENGTH).is_none_or(|value| value.to_str().is_ok_and(|value| value.parse() == Ok(length)));
-    if same(ETAG) && same(LAST_MODIFIED) && same_length { HeadSays::Freshen } else { HeadSays::Changed }
+    if !(same(ETAG) && same(LAST_MODIFIED) && same_length) {
+        return HeadSays::Changed;
+    }
+    let has_date = head.get(LAST_MODIFIED).is_some_and(|date| parse_date(date.as_bytes(), 0).is_some());
+    if ETag::of(head).is_some() || has_date { HeadSays::Freshen } else { HeadSays::Nothing }
 }
 
 #[cfg(test)]

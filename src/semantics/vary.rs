@@ -2,7 +2,10 @@
 
 use std::cmp::Reverse;
 
-use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONTENT_LANGUAGE, HeaderMap, HeaderName, VARY};
+use http::header::{
+    ACCEPT_ENCODING, ACCEPT_LANGUAGE, ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_ENCODING, CONTENT_LANGUAGE, HeaderMap, HeaderName,
+    ORIGIN, VARY,
+};
 
 use super::list;
 
@@ -94,6 +97,35 @@ impl Vary {
         vary.names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
         vary.names.dedup();
         vary
+    }
+
+    /// The request fields by which a response was evidently chosen, whatever its `Vary` says. A cache that serves it to a request which
+    /// differs in them may give a client what it cannot read, or is not allowed to read.
+    ///
+    /// - `Accept-Encoding`, if the response has a `Content-Encoding` other than `identity`;
+    /// - `Accept-Language`, if it has a `Content-Language`;
+    /// - `Origin`, if `Access-Control-Allow-Origin` repeats that of the request. Without the `request`, any value but `*` counts.
+    ///
+    /// ```
+    /// use http::HeaderMap;
+    /// use tower_response_cache::semantics::Vary;
+    ///
+    /// let (mut request, mut response) = (HeaderMap::new(), HeaderMap::new());
+    /// request.insert("origin", "https://a.example".parse().unwrap());
+    /// response.insert("access-control-allow-origin", "https://a.example".parse().unwrap());
+    /// response.insert("content-encoding", "gzip".parse().unwrap());
+    /// assert_eq!(Vary::negotiated(Some(&request), &response).names(), ["accept-encoding", "origin"]);
+    /// ```
+    pub fn negotiated(request: Option<&HeaderMap>, response: &HeaderMap) -> Vary {
+        let mut codings = response.get_all(CONTENT_ENCODING).iter().flat_map(|line| list::elements(line.as_bytes()));
+        let coded = codings.any(|coding| !coding.eq_ignore_ascii_case(b"identity"));
+        let allowed = response.get(ACCESS_CONTROL_ALLOW_ORIGIN);
+        let echoed = allowed.is_some_and(|allowed| match request {
+            Some(request) => request.get(ORIGIN) == Some(allowed),
+            None => allowed != "*",
+        });
+        let fields = [(coded, ACCEPT_ENCODING), (response.contains_key(CONTENT_LANGUAGE), ACCEPT_LANGUAGE), (echoed, ORIGIN)];
+        Vary { star: false, names: fields.into_iter().filter(|(by, _)| *by).map(|(_, name)| name).collect() }
     }
 
     /// What [`names`](Vary::names) and [`is_star`](Vary::is_star) told of one; `None` if the names are not sorted, each once.

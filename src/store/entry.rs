@@ -100,6 +100,19 @@ impl Times {
         self.born.abs_diff(other.born) < LITTLE && lifetime(self) == lifetime(other)
     }
 
+    /// Whether a rule that sets its own lifetimes lets the response be served while it is refreshed, although it is stale.
+    #[inline]
+    pub(crate) fn may_be_refreshed_behind(&self, now: Nanos) -> bool {
+        now < self.while_revalidate_until && self.while_revalidate_until > self.fresh_until
+    }
+
+    /// Whether a rule that sets its own lifetimes lets the response stand in for a failure, although it is stale. Without a window past its
+    /// lifetime, it may not: not even within the lifetime, where it was invalidated softly.
+    #[inline]
+    pub(crate) fn may_stand_in(&self, now: Nanos) -> bool {
+        now < self.if_error_until && self.if_error_until > self.fresh_until
+    }
+
     /// When nobody may serve it any more.
     pub(crate) fn expires(&self) -> Nanos {
         self.fresh_until.max(self.while_revalidate_until).max(self.if_error_until).max(self.kept_until)
@@ -276,6 +289,18 @@ impl Entry {
     /// When nobody may serve it any more, not even as stale.
     pub fn expires(&self) -> SystemTime {
         system_time(self.times.expires())
+    }
+
+    /// Whether another entry holds this response: the times and the content are those that one fill has stored. Keys and stamps may differ.
+    pub(crate) fn is_same_response(&self, other: &Self) -> bool {
+        let (
+            Content::Response { status, headers, body, trailers },
+            Content::Response { status: s, headers: h, body: b, trailers: t },
+        ) = (&self.content, &other.content)
+        else {
+            return false;
+        };
+        self.times.are_those_of(&other.times) && (status, headers, trailers) == (s, h, t) && body == b
     }
 
     /// The bytes it takes: body, header fields, key, names and the overhead of keeping them.

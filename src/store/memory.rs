@@ -8,9 +8,13 @@ use std::{
         Arc, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
-use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync::Cache};
+use quick_cache::{
+    Lifecycle, OptionsBuilder, Weighter,
+    sync::{Cache, EntryAction, EntryResult},
+};
 
 use super::{
     Bump, Context, Entry, Fence, Life, Lock, Lookup, Put, Secret, Stamp, Store, StoreError, Usage,
@@ -120,6 +124,10 @@ impl Memory {
 
     pub(super) fn keep(&self, entry: Arc<Entry>) -> Put {
         self.0.keep(entry)
+    }
+
+    pub(super) fn replace(&self, old: &Entry, entry: Arc<Entry>) -> bool {
+        self.0.replace(old, entry)
     }
 
     /// What has become of an entry that was found, if it would be found again.
@@ -295,6 +303,38 @@ impl Shared {
         let mut leaving = Leaving { coming: key, entry: address(&entry), ..Leaving::default() };
         let kept = Kept { entry, noted: self.expiry.note(key, expires) };
         self.entries.insert_with_lifecycle(key, kept, &mut leaving);
+        self.let_go(leaving);
+        Put::Stored
+    }
+
+    /// Keeps an entry in the place of another, if that is there. The table is locked for the comparison and holds the place until the new
+    /// entry is in it, unless another entry comes for it: then that stays.
+    fn replace(&self, old: &Entry, entry: Arc<Entry>) -> bool {
+        let key = entry.key().hash();
+        let is_old = |kept: &Kept| kept.entry.key() == entry.key() && kept.entry.is_same_response(old);
+        // Looked at first: to ask for the place of an entry that is gone would make one.
+        if self.life(&entry) == Life::Dead
+            || entry.weight() > self.largest
+            || !self.entries.peek(&key).is_some_and(|kept| is_old(&kept))
+        {
+            return false;
+        }
+        let action = |_: &u128, kept: &mut Kept| match is_old(kept) {
+            true => EntryAction::ReplaceWithGuard,
+            false => EntryAction::Retain(()),
+        };
+        let EntryResult::Replaced(place, before) = self.entries.entry(&key, Some(Duration::ZERO), action) else { return false };
+        before.entry.leave();
+        self.expiry.forget(key, before.noted);
+        let noted = self.expiry.note(key, entry.times().expires());
+        let mut leaving = Leaving { coming: key, entry: address(&entry), ..Leaving::default() };
+        let put = place.insert_with_lifecycle(Kept { entry, noted }, &mut leaving);
+        self.let_go(leaving);
+        put.map_err(|kept| self.expiry.forget(key, kept.noted)).is_ok()
+    }
+
+    /// What has left the table while an entry came.
+    fn let_go(&self, leaving: Leaving) {
         let Leaving { last, more, .. } = leaving;
         for (key, kept) in &more {
             self.expiry.forget(*key, kept.noted);
@@ -303,7 +343,6 @@ impl Shared {
             self.expiry.forget(key, noted);
             Entry::put_aside(entry);
         }
-        Put::Stored
     }
 
     /// Removes the entry of a key, if it is such a one. Every way out of the table tells the entry that it has left.
@@ -371,6 +410,10 @@ impl Store for Memory {
 
     fn put_now(&self, entry: &Arc<Entry>) -> Option<Put> {
         Some(self.0.keep(entry.clone()))
+    }
+
+    fn replace(&self, old: &Entry, entry: Arc<Entry>) -> impl Future<Output = Result<bool, StoreError>> + Send {
+        future::ready(Ok(self.0.replace(old, entry)))
     }
 
     fn fence(&self, _: &Namespaces) -> impl Future<Output = Result<Fence, StoreError>> + Send {

@@ -111,6 +111,16 @@ pub trait Store: Clone + fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// Keeps `entry` in the place of `old`, if that is what is still kept under the key of `entry`; whether it was. A response that was
+    /// stored since `old` was found is never overwritten, whoever has stored it.
+    ///
+    /// For the answer to a HEAD, which changes what is known of a stored response and not the response. The default replaces nothing: a
+    /// store that cannot compare and write in one step keeps what it has.
+    fn replace(&self, old: &Entry, entry: Arc<Entry>) -> impl Future<Output = Result<bool, StoreError>> + Send {
+        let _ = (old, entry);
+        future::ready(Ok(false))
+    }
+
     /// Gives back the lock of a fill that has stored nothing, without waiting; `unfit` if nobody should wait for the next one.
     fn release(&self, lock: Lock, unfit: bool) {
         let _ = (lock, unfit);

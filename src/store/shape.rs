@@ -178,6 +178,12 @@ pub(crate) enum Role {
     Cookie,
     /// `Vary`.
     Varies,
+    /// `Content-Encoding`.
+    Coding,
+    /// `Content-Language`.
+    Language,
+    /// `Access-Control-Allow-Origin`.
+    AllowedOrigin,
     /// It is meant for one connection (RFC 9110, section 7.6.1).
     Hop,
 }
@@ -193,6 +199,9 @@ impl Role {
             header::CONTENT_RANGE => Self::Range,
             header::SET_COOKIE => Self::Cookie,
             header::VARY => Self::Varies,
+            header::CONTENT_ENCODING => Self::Coding,
+            header::CONTENT_LANGUAGE => Self::Language,
+            header::ACCESS_CONTROL_ALLOW_ORIGIN => Self::AllowedOrigin,
             header::CONNECTION
             | header::PROXY_AUTHENTICATE
             | header::PROXY_AUTHORIZATION
@@ -200,9 +209,7 @@ impl Role {
             | header::TRANSFER_ENCODING
             | header::UPGRADE => Self::Hop,
             // What responses often have besides is known by its number, without a look at its letters.
-            header::CONTENT_ENCODING
-            | header::CONTENT_LANGUAGE
-            | header::DATE
+            header::DATE
             | header::ETAG
             | header::EXPIRES
             | header::LAST_MODIFIED
@@ -221,13 +228,14 @@ impl Role {
         match self {
             Self::Directives => !semantics::may_forbid(value.as_bytes()),
             Self::Kind => !is_event_stream(value),
+            Self::AllowedOrigin => value == "*",
             _ => true,
         }
     }
 
     /// Whether all that has to be done about such a field is to read it.
     fn is_simple(self) -> bool {
-        matches!(self, Self::Plain | Self::Directives | Self::Kind | Self::Length)
+        matches!(self, Self::Plain | Self::Directives | Self::Kind | Self::Length | Self::AllowedOrigin)
     }
 }
 
@@ -287,7 +295,7 @@ impl Shape {
         let bytes = header_bytes(&map) + "0".len();
         // What is not kept is the same as no other.
         let known = |role: Role, value: &HeaderValue| match role {
-            Role::Directives | Role::Kind if role.is_plain(value) => copied(value),
+            Role::Directives | Role::Kind | Role::AllowedOrigin if role.is_plain(value) => copied(value),
             _ => HeaderValue::from_static(""),
         };
         let values = finished.values().skip(1 + usize::from(tells));

@@ -152,9 +152,11 @@ fn rfc9111_5_2_2_4_what_an_update_sets_apart_does_not_stay() {
 fn rfc9111_4_3_5_freshening_by_head() {
     let stored = headers(&[("etag", "\"a\""), ("last-modified", THEN)]);
     for (status, head, want) in [
-        (200, &[][..], HeadSays::Freshen),
+        (200, &[][..], HeadSays::Nothing),
+        (200, &[("etag", "\"a\"")], HeadSays::Freshen),
+        (200, &[("last-modified", THEN)], HeadSays::Freshen),
         (200, &[("etag", "\"a\""), ("last-modified", THEN), ("content-length", "5")], HeadSays::Freshen),
-        (200, &[("content-length", "05")], HeadSays::Freshen),
+        (200, &[("content-length", "05")], HeadSays::Nothing),
         (200, &[("content-length", "6")], HeadSays::Changed),
         (200, &[("content-length", "x")], HeadSays::Changed),
         (200, &[("etag", "\"b\"")], HeadSays::Changed),
@@ -166,6 +168,8 @@ fn rfc9111_4_3_5_freshening_by_head() {
         let status = StatusCode::from_u16(status).unwrap();
         assert_eq!(head_says(&stored, 5, status, &headers(head)), want, "{status} {head:?}");
     }
+    let odd = headers(&[("etag", "a"), ("last-modified", "lately")]);
+    assert_eq!(head_says(&odd, 5, StatusCode::OK, &odd), HeadSays::Nothing, "these are no validators");
     let bare = headers(&[]);
     assert_eq!(head_says(&bare, 5, StatusCode::OK, &stored), HeadSays::Changed, "a validator that we never saw");
 }

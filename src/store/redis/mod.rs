@@ -16,6 +16,7 @@ mod nodes;
 mod read;
 mod recent;
 mod reclaim;
+mod replace;
 mod scripts;
 mod sentinel;
 mod slots;
@@ -277,6 +278,10 @@ impl Store for Redis {
 
     async fn put(&self, entry: Arc<Entry>, lock: Option<Lock>) -> Result<Put, StoreError> {
         self.0.core.put(entry, lock).await
+    }
+
+    async fn replace(&self, old: &Entry, entry: Arc<Entry>) -> Result<bool, StoreError> {
+        self.0.core.replace(old, entry).await
     }
 
     fn release(&self, lock: Lock, unfit: bool) {

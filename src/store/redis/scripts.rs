@@ -12,6 +12,7 @@ const ADMIT: &str = include_str!("admit.lua");
 const COUNT: &str = include_str!("count.lua");
 const NUMBER: &str = include_str!("number.lua");
 const RELEASE: &str = include_str!("release.lua");
+const REPLACE: &str = include_str!("replace.lua");
 
 /// Sets a fence, or moves its deadline on; the generation goes at the same moment, if one is given.
 pub(super) fn fence(fences: &str, generation: Option<&str>, token: u128, stands: u64) -> Ask {
@@ -60,6 +61,13 @@ pub(super) fn number(generation: &str, fences: &str, hard: &[u8], number: &str) 
 pub(super) fn release(lock: &str, token: u128, pass: u64) -> Ask {
     script(RELEASE, &[lock], |command| {
         command.arg(text(token)).arg(pass);
+    })
+}
+
+/// Puts an entry in the place of the one that ends with `tail`.
+pub(super) fn replace(place: &str, tail: &[u8], entry: &[u8], left: u64) -> Ask {
+    script(REPLACE, &[place], |command| {
+        command.arg(tail).arg(entry).arg(left);
     })
 }
 
