@@ -1144,3 +1144,35 @@ async fn what_a_head_has_told_of_as_changed_is_not_served_in_its_language_either
         assert_ne!(outcome(&ask(Method::GET, language, "x").await), Outcome::Hit, "{language}");
     }
 }
+
+/// RFC 9111, section 4.3.5, says that a HEAD may change what is stored; not what was stored while it was answered.
+#[tokio::test]
+async fn head_never_overwrites_a_newer_fill() {
+    for told in ["\"1\"", "\"0\""] {
+        let clock = Clock::manual();
+        let store = Memory::builder().clock(clock.clone()).build();
+        let layer = CacheLayer::new(store).rules(Rules::new().fallback(Rule::http()));
+        let (cache, mut hand) = common::in_hand(&layer);
+        let tagged = |tag: &'static str, body: &'static str| {
+            let mut response = ok(body);
+            *response.headers_mut() = fields(&[("cache-control", "max-age=60")]);
+            response.headers_mut().insert("etag", HeaderValue::from_static(tag));
+            response
+        };
+        let first = tokio::spawn(cache.clone().oneshot(get("/")));
+        common::next_call(&mut hand).await.1.send_response(tagged("\"1\"", "v1"));
+        assert_eq!(text(first.await.expect("no panic").expect("an answer")).await, "v1");
+        clock.advance(MINUTE);
+        let mut head = get("/");
+        *head.method_mut() = Method::HEAD;
+        let head = tokio::spawn(cache.clone().oneshot(head));
+        let (_, head_answer) = common::next_call(&mut hand).await;
+        let second = tokio::spawn(cache.clone().oneshot(get("/")));
+        common::next_call(&mut hand).await.1.send_response(tagged("\"2\"", "v2"));
+        assert_eq!(text(second.await.expect("no panic").expect("an answer")).await, "v2");
+        head_answer.send_response(tagged(told, ""));
+        assert_eq!(outcome(&head.await.expect("no panic").expect("an answer")), Outcome::Miss(Miss::Head));
+        let third = send(&cache, get("/")).await;
+        assert_eq!((outcome(&third), text(third).await.as_str()), (Outcome::Hit, "v2"), "{told}");
+    }
+}

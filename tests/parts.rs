@@ -13,7 +13,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use proptest::prelude::*;
 use tower::{ServiceBuilder, ServiceExt, service_fn};
-use tower_response_cache::{CacheLayer, InvalidateLayer, Memory, Outcome, Rule, Rules};
+use tower_response_cache::{CacheLayer, Caching, InvalidateLayer, Memory, Namespace, Outcome, Rule, Rules, Store};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -131,4 +131,42 @@ async fn rfc9111_3_4_parts_in_any_order_make_the_whole_and_then_nobody_is_asked(
     }
     // A piece that touches nothing takes the place of what was there: the whole is asked for, and stored.
     assert_eq!(walk(parts([0, 4, 1, 3, 2])).await.expect("all answers are right"), 1);
+}
+
+/// The bytes that each part was computed from may be invalidated by the name that its own response gave.
+#[tokio::test]
+async fn joined_parts_keep_the_namespaces_of_each() {
+    for (name, whole) in [("row:0", true), ("row:1", true), ("row:0", false), ("row:1", false)] {
+        let thing: Thing = Arc::new(Mutex::new((b"0123456789".to_vec(), 0)));
+        let store = Memory::default();
+        let cache = CacheLayer::new(store.clone()).rules(Rules::new().fallback(Rule::http()));
+        let service = ServiceBuilder::new().layer(cache).service(service_fn({
+            let thing = thing.clone();
+            move |request: Request<Plain>| {
+                let mut response = answer(&thing, &request);
+                let first = request.headers().get("range").is_some_and(|range| range == "bytes=0-4");
+                let row = Namespace::of(["row", if first { "0" } else { "1" }]);
+                response.extensions_mut().insert(Caching::new().namespace(row));
+                async move { Ok::<_, Infallible>(response) }
+            }
+        }));
+        let ask = async |range: Option<&str>| {
+            let mut request = Request::get("http://a.test/x");
+            if let Some(range) = range {
+                request = request.header("range", range);
+            }
+            let request = request.body(Plain::default()).expect("a request");
+            let got = service.clone().oneshot(request).await.expect("an answer");
+            (outcome(&got) == Outcome::Hit, body(got).await)
+        };
+        let last = if whole { "bytes=5-9" } else { "bytes=5-8" };
+        let wanted = if whole { None } else { Some("bytes=3-6") };
+        assert!(!ask(Some("bytes=0-4")).await.0);
+        assert!(!ask(Some(last)).await.0);
+        assert!(ask(wanted).await.0, "{name}: put together");
+        store.invalidate([name]).await.expect("memory is always there");
+        *thing.lock().expect("not poisoned") = (b"abcdefghij".to_vec(), 1);
+        let (hit, got) = ask(wanted).await;
+        assert!(!hit && got.iter().all(u8::is_ascii_lowercase), "{name}: {got:?} after its invalidation");
+    }
 }

@@ -1187,3 +1187,33 @@ async fn a_fill_keeps_the_span_of_the_request_that_began_it() {
     }
     assert_eq!(*seen.lock().unwrap(), [began_in]);
 }
+
+/// `stale_if_error` is zero unless it is set: neither who leads nor who follows gets what was invalidated, however softly.
+#[tokio::test(start_paused = true)]
+async fn softly_invalidated_response_needs_a_window_to_stand_in() {
+    for (rule, stands_in) in [(Rule::ttl(MINUTE), false), (Rule::ttl(MINUTE).stale_if_error(SECOND), true)] {
+        let store = memory();
+        let (cache, mut hand) = in_hand(&layer(&store, rule));
+        let first = begin(&cache, get("/t/a")).await;
+        next_call(&mut hand).await.1.send_response(ok("old"));
+        assert_eq!(text(first.await.unwrap()).await, "old");
+        store.invalidate_softly(["table:a"]).await.unwrap();
+        let (leader, follower) = (begin(&cache, get("/t/a")).await, begin(&cache, get("/t/a")).await);
+        let (leader, follower) = (tokio::spawn(leader), tokio::spawn(follower));
+        let fail = async |hand: &mut Hand| {
+            let mut response = ok("failed");
+            *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+            next_call(hand).await.1.send_response(response);
+        };
+        fail(&mut hand).await;
+        if !stands_in {
+            // Who followed asks for himself.
+            fail(&mut hand).await;
+        }
+        for one in [leader, follower] {
+            let response = one.await.unwrap().unwrap();
+            let stale = outcome(&response) == Outcome::Stale(Stale::IfError);
+            assert_eq!((stale, text(response).await.as_str()), (stands_in, if stands_in { "old" } else { "failed" }));
+        }
+    }
+}

@@ -573,3 +573,92 @@ async fn each_of_many_namespaces_and_its_ancestors_invalidate() {
         assert_eq!(ask().await == ABSENT, gone, "{cleared}");
     }
 }
+
+/// RFC 9111, section 5.1: of a list the first member counts, under whatever rule.
+#[tokio::test]
+async fn first_age_of_a_list_counts() {
+    for (age, want) in [("3, 9", "3"), ("3,9", "3"), ("x, 9", "0"), (", 9", "0"), ("99999999999, 1", "2147483648")] {
+        for rule in [Rule::ttl(MINUTE), Rule::http().status(StatusCode::OK, MINUTE)] {
+            let store = Memory::builder().clock(Clock::manual()).build();
+            let (inner, _) = counting(move |_, _| answering("a", &[("age", age)]));
+            let service = CacheLayer::new(store).rules(one_rule(rule)).layer(inner);
+            send(&service, get("/t/a")).await;
+            let second = send(&service, get("/t/a")).await;
+            assert_eq!((outcome(&second), lines(&second, "age")), (HIT, vec![want.to_owned()]), "{age}");
+        }
+    }
+}
+
+/// The lifetime that a rule sets for a status counts from the arrival; one that it sets where HTTP states none counts as HTTP's do, from
+/// when the response was made.
+#[tokio::test]
+async fn lifetime_of_a_status_counts_from_arrival_and_a_default_from_the_age() {
+    let rules = [
+        (Rule::ttl(MINUTE), true),
+        (Rule::http().status(StatusCode::OK, MINUTE), true),
+        (Rule::http().default_ttl(MINUTE), false),
+    ];
+    for (rule, from_arrival) in rules {
+        let clock = Clock::manual();
+        let store = Memory::builder().clock(clock.clone()).build();
+        let (inner, _) = counting(|_, _| answering("a", &[("age", "40")]));
+        let service = CacheLayer::new(store).rules(one_rule(rule)).layer(inner);
+        send(&service, get("/t/a")).await;
+        clock.advance(19 * SECOND);
+        assert_eq!(outcome(&send(&service, get("/t/a")).await), HIT);
+        clock.advance(SECOND);
+        assert_eq!(outcome(&send(&service, get("/t/a")).await) == HIT, from_arrival);
+    }
+}
+
+/// What was chosen by a field of the request is not for a request that differs in it, whatever `Vary` says.
+#[tokio::test]
+async fn negotiated_response_is_not_shared_without_vary() {
+    let cases: [(&str, &str, &str, &str, &str); 3] = [
+        ("accept-encoding", "gzip, br", "identity", "content-encoding", "gzip"),
+        ("accept-language", "de", "en", "content-language", "de"),
+        ("origin", "https://a.example", "https://b.example", "access-control-allow-origin", "https://a.example"),
+    ];
+    for (asks, one, other, says, value) in cases {
+        for (rule, plain_before) in [(Rule::ttl(MINUTE), 0), (Rule::ttl(MINUTE), 70), (Rule::http().default_ttl(MINUTE), 0)] {
+            // As a handler does that forgets `Vary`.
+            let (inner, _) = counting(move |request, call| {
+                let negotiated = request.headers().get(asks).is_some_and(|asked| asked == one);
+                let fields: Vec<_> = negotiated.then_some((says, value)).into_iter().collect();
+                answering(call.to_string(), &fields)
+            });
+            let service = CacheLayer::new(Memory::default()).rules(one_rule(rule)).layer(inner);
+            for n in 0..plain_before {
+                send(&service, get(&format!("/t/{n}"))).await;
+            }
+            let mut seen = Vec::new();
+            for _ in 0..3 {
+                for fields in [&[(asks, one)][..], &[(asks, other)], &[]] {
+                    let response = send(&service, asking("/t/a", fields)).await;
+                    let negotiated = response.headers().contains_key(says);
+                    assert_eq!(negotiated, fields.first().is_some_and(|(_, value)| *value == one), "{asks}: {fields:?}");
+                    seen.push(outcome(&response));
+                }
+            }
+            assert_eq!(seen[6..], [HIT; 3], "{asks}, {plain_before} before");
+        }
+    }
+}
+
+/// What is the same for every request is shared by all of them.
+#[tokio::test]
+async fn response_that_was_not_negotiated_is_shared() {
+    let fields = [
+        ("content-encoding", "identity"),
+        ("access-control-allow-origin", "*"),
+        ("access-control-allow-origin", "https://c.example"),
+    ];
+    for field in fields {
+        let (inner, calls) = counting(move |_, _| answering("a", &[field]));
+        let service = CacheLayer::new(Memory::default()).rules(one_rule(Rule::ttl(MINUTE))).layer(inner);
+        for asked in [("origin", "https://a.example"), ("accept-encoding", "gzip"), ("origin", "https://b.example")] {
+            send(&service, asking("/t/a", &[asked])).await;
+        }
+        assert_eq!(calls.load(Ordering::SeqCst), 1, "{field:?}");
+    }
+}
