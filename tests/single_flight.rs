@@ -1203,7 +1203,7 @@ async fn softly_invalidated_response_needs_a_window_to_stand_in() {
         let fail = async |hand: &mut Hand| {
             let mut response = ok("failed");
             *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
-            next_call(hand).await.1.send_response(response);
+            within(next_call(hand)).await.1.send_response(response);
         };
         fail(&mut hand).await;
         if !stands_in {
