@@ -9,6 +9,7 @@ use http::header::{
 use http::{Method, StatusCode};
 
 use super::date::{date_field, parse_date};
+use super::list;
 
 /// What a request's conditions make of it; conditions come to nothing else (RFC 9110 §13.2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,7 +166,9 @@ impl<'a> ETag<'a> {
             None => (false, value),
         };
         let inner = quoted.strip_prefix(b"\"")?;
-        let end = inner.iter().position(|byte| *byte == b'"')?;
+        let end = inner.iter().position(|byte| *byte == b'"');
+        list::steps::count(end.unwrap_or(inner.len()));
+        let end = end?;
         let opaque = &inner[..end];
         let allowed = |byte: &u8| matches!(byte, 0x21 | 0x23..=0x7e | 0x80..);
         opaque.iter().all(allowed).then_some((ETag { weak, opaque }, &inner[end + 1..]))
@@ -199,6 +202,7 @@ fn lists(headers: &HeaderMap, name: &http::HeaderName, matches: impl Fn(ETag<'_>
             let tag = ETag::split(rest);
             let after = tag.map_or(rest, |(_, after)| after);
             let comma = after.iter().position(|byte| *byte == b',').unwrap_or(after.len());
+            list::steps::count(comma);
             // A tag with something stuck to it is no tag.
             if let Some((tag, _)) = tag
                 && after[..comma].trim_ascii().is_empty()

@@ -1,5 +1,7 @@
 //! Names by which responses are grouped, and cleared together (RFC 9875).
 
+use std::collections::HashSet;
+
 use http::Method;
 use http::header::{HeaderMap, HeaderName};
 use sfv::{BareItem, List, ListEntry};
@@ -57,12 +59,12 @@ fn strings(headers: &HeaderMap, name: &HeaderName) -> Result<Vec<String>, Malfor
     if !headers.contains_key(name) {
         return Ok(Vec::new());
     }
-    let mut names: Vec<String> = Vec::new();
+    let (mut names, mut seen) = (Vec::new(), HashSet::new());
     for member in structured::field::<List>(headers, name).ok_or(MalformedGroups(()))? {
         match member {
             ListEntry::Item(item) if matches!(item.bare_item, BareItem::String(_)) => {
                 let group = item.bare_item.as_string().map(|group| group.as_str()).unwrap_or_default();
-                if !names.iter().any(|name| name == group) {
+                if seen.insert(group.to_owned()) {
                     names.push(group.to_owned());
                 }
             }

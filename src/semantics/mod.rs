@@ -55,6 +55,15 @@
 //! assert_eq!(freshness.decide(&anyone, t0 + 119_000), Decision::Serve);
 //! ```
 
+//!
+//! # Long fields
+//!
+//! No field is too long to be read: the server sets the limit (hyper's is about 400 KiB for all fields of an HTTP/1.1 request, and 16 KiB in
+//! HTTP/2 unless it is set). All of a field is read, since a directive that stands at its end counts. The time is linear in the length,
+//! whatever the field says; only the sorting of the names of a `Vary` and of weighted preferences takes `n log n`. The following is
+//! bounded beside that: more than 16 ranges of one request are not served as such, a response that varies by more than 8 fields and a key
+//! of more than 8 KiB are not stored.
+
 mod cache_status;
 mod conditional;
 mod date;
@@ -83,6 +92,9 @@ pub(crate) use freshness::stated_age;
 pub use freshness::{Decision, Exchanged, Failure, Freshness, FreshnessRules, Silent};
 pub use groups::{CACHE_GROUP_INVALIDATION, CACHE_GROUPS, MalformedGroups, cache_groups, invalidated_groups};
 pub use invalidation::{Target, invalidated, is_safe};
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use list::steps::of as steps_of;
 pub use no_vary_search::{NO_VARY_SEARCH, NoVarySearch};
 pub use range::{Multipart, Part, Ranges, partial_headers, same_representation, select_ranges, unsatisfiable_headers};
 pub use request::RequestFields;

@@ -26,6 +26,7 @@ pub struct NoVarySearch {
     any_order: bool,
 }
 
+/// The names are sorted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Params {
     Ignoring(Vec<Vec<u8>>),
@@ -94,8 +95,8 @@ impl NoVarySearch {
     /// The parameters that matter, decoded, sorted by name if their order does not.
     fn reduce<'a>(&self, query: Option<&'a str>) -> Vec<Parameter<'a>> {
         let matters = |name: &[u8]| match &self.params {
-            Params::Ignoring(names) => !names.iter().any(|other| other == name),
-            Params::Only(names) => names.iter().any(|other| other == name),
+            Params::Ignoring(names) => !have(names, name),
+            Params::Only(names) => have(names, name),
         };
         let pieces = query.unwrap_or_default().split('&').filter(|piece| !piece.is_empty());
         let mut parameters: Vec<_> = pieces
@@ -114,7 +115,17 @@ impl NoVarySearch {
 type Parameter<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
 
 fn bytes<N: Into<String>>(names: impl IntoIterator<Item = N>) -> Vec<Vec<u8>> {
-    names.into_iter().map(|name| name.into().into_bytes()).collect()
+    sorted(names.into_iter().map(|name| name.into().into_bytes()).collect())
+}
+
+fn sorted(mut names: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    names.sort_unstable();
+    names
+}
+
+/// Whether a sorted list has this name: a query may have as many parameters as the list has names.
+fn have(names: &[Vec<u8>], name: &[u8]) -> bool {
+    names.binary_search_by(|other| other.as_slice().cmp(name)).is_ok()
 }
 
 /// Strict, because what is not understood may only cost hits.
@@ -143,7 +154,7 @@ fn parse(field: &Dictionary) -> Option<NoVarySearch> {
 
 fn keys(names: &InnerList) -> Option<Vec<Vec<u8>>> {
     let key = |item: &BareItem| item.as_string().map(|name| decode(name.as_str()).into_owned());
-    names.items.iter().map(|item| key(&item.bare_item)).collect()
+    names.items.iter().map(|item| key(&item.bare_item)).collect::<Option<_>>().map(sorted)
 }
 
 /// The decoding of application/x-www-form-urlencoded: `+` is a space, and `%` with two hex digits a byte. The bytes are compared as
