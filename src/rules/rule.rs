@@ -138,9 +138,14 @@ impl Rule {
     ///   `Expires`, `Age`, `no-store`, `private`, `must-understand` and their kin. Where it says nothing it is not fresh, unless
     ///   [`default_ttl`](Self::default_ttl) or [`heuristics`](Self::heuristics) says otherwise.
     /// - What a client says counts (section 5.2.1): `no-cache`, `max-age`, `min-fresh`, `max-stale`, `no-store`, `stale-if-error`, and
-    ///   `only-if-cached`, which is answered with 504 where nothing fits.
+    ///   `only-if-cached`, which is answered with 504 where nothing fits, also if the request would bypass the cache. A write goes to the
+    ///   inner service all the same (section 4).
     /// - What is stale and has an `ETag` or `Last-Modified` is validated (section 4.3): the inner service is asked with our own
-    ///   `If-None-Match` and `If-Modified-Since`, and its 304 freshens what is stored. One request asks for all.
+    ///   `If-None-Match` and `If-Modified-Since`, and its 304 freshens what is stored. One request asks for all. A weak tag in the 304
+    ///   does not replace the strong one that it matches, which names the stored bytes.
+    /// - The answer to a HEAD freshens the stored response if it has a validator that matches, and makes it stale if a validator or the
+    ///   length differs (section 4.3.5). If it varies by more fields than the stored response it changes nothing.
+    /// - A part (206) is stored, and joined to others of the same strong tag (section 3.4). The result belongs to the namespaces of all of them.
     /// - [`stale_while_revalidate`](Self::stale_while_revalidate) and [`stale_if_error`](Self::stale_if_error) hold where the response does
     ///   not state them itself, and nothing holds against `must-revalidate`.
     /// - A request with `Authorization` or `Cookie` gets, and leaves, only responses with `public`, `must-revalidate` or
@@ -203,6 +208,9 @@ impl Rule {
     /// Gives responses of a status a lifetime of their own: short ones to errors, say. Zero: not stored. Under
     /// [`http`](Self::http) it holds where the response states none.
     ///
+    /// The lifetime counts from the arrival of the response, whatever `Age` that has: the rule sets it, as [`ttl`](Self::ttl) does. A
+    /// [`default_ttl`](Self::default_ttl) counts from when the response was made.
+    ///
     /// 1xx, 206 and 304 are not responses that can be stored.
     #[must_use]
     pub fn status(mut self, status: StatusCode, ttl: Duration) -> Self {
@@ -212,7 +220,8 @@ impl Rule {
     }
 
     /// For so long after its lifetime a response is still served, while one request refreshes it in the background
-    /// (RFC 5861, section 3). Defaults to zero.
+    /// (RFC 5861, section 3). Defaults to zero. Each request that is served so begins a refresh unless one is under way; a HEAD, which
+    /// brings no content, does not.
     #[must_use]
     pub fn stale_while_revalidate(mut self, window: Duration) -> Self {
         self.while_revalidate = window;
@@ -220,7 +229,7 @@ impl Rule {
     }
 
     /// For so long after its lifetime a response is still served if the inner service answers with 500, 502, 503 or 504,
-    /// or fails (RFC 5861, section 4). Defaults to zero.
+    /// or fails (RFC 5861, section 4). Defaults to zero: then a response that was invalidated softly does not stand in either.
     #[must_use]
     pub fn stale_if_error(mut self, window: Duration) -> Self {
         self.if_error = window;
@@ -352,7 +361,8 @@ impl Rule {
     }
 
     /// The lifetime of a response that states none (RFC 9111, section 4.2.2), for [`http`](Self::http) rules. Defaults to zero:
-    /// it is stale from the start.
+    /// it is stale from the start. It takes the place of a stated lifetime, and counts as one does: from when the response was made, so
+    /// that its `Age` is part of it (section 4.2.3).
     #[must_use]
     pub fn default_ttl(self, ttl: Duration) -> Self {
         self.http_option("default_ttl", |options| options.default_ttl = ttl)
@@ -387,7 +397,8 @@ impl Rule {
     }
 
     /// For so long after its lifetime a response is still served if the inner service fails without any answer
-    /// (RFC 9111, section 4.2.4), for [`http`](Self::http) rules; not less than `stale_if_error`. Defaults to one hour.
+    /// (RFC 9111, section 4.2.4), for [`http`](Self::http) rules; not less than `stale_if_error`. Defaults to one hour. A response that
+    /// states `stale-if-error` is served for that long and no longer, also if it states 0.
     #[must_use]
     pub fn stale_if_unreachable(self, window: Duration) -> Self {
         self.http_option("stale_if_unreachable", |options| options.if_unreachable = window)

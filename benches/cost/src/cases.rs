@@ -17,6 +17,7 @@ use crate::{
     bounds::{BareGet, Correct},
     measure::{Case, Limit},
     ours::{self, Told},
+    parsers,
     work::{Nothing, Origin, drive, fresh_item, item, request},
 };
 
@@ -31,6 +32,9 @@ const WRITTEN: f64 = 1.60;
 const MISS: f64 = 1.24;
 const CACHE_STATUS: f64 = 400.0;
 const BYPASS: f64 = 50.0;
+
+/// For each byte of a field that all parsers of fields read, with all patterns that they are tried with.
+const PARSED: f64 = 12_000.0;
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -107,6 +111,9 @@ pub const CASES: &[Case] = &[
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(control));
         Box::new(move || drop(black_box(CacheControl::of(black_box(&headers)))))
     }),
+    // By the length of the fields, whatever they say: four times the length is four times the instructions.
+    case("hostile fields, 16 KiB", "", 2, Limit::Most(PARSED * 16.0 * KIB as f64), || parsers::hostile(16 * KIB)),
+    case("hostile fields, 64 KiB", "", 1, Limit::Times("hostile fields, 16 KiB", 4.1), || parsers::hostile(64 * KIB)),
     #[cfg(feature = "redis")]
     case("a stored entry, copied", "", 5_000, Limit::None, || {
         let (_, stored) = ours::stored(Origin::of(KIB));

@@ -6,6 +6,7 @@ pub mod bounds;
 pub mod cases;
 pub mod measure;
 pub mod ours;
+pub mod parsers;
 pub mod work;
 
 pub use measure::{Case, Counted, Limit};

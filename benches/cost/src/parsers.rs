@@ -1,0 +1,82 @@
+//! Fields that make a parser work as hard as a client or a handler can: patterns that are repeated up to a length.
+
+use std::hint::black_box;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use tower_response_cache::semantics::{
+    CacheControl, NoVarySearch, Normalise, Part, Role, Selected, Target, Vary, Weights, cache_groups, evaluate, head_says,
+    invalidated, response_directives, select_ranges, strip_for_storing,
+};
+
+/// Quotes that never close, that close and that are escaped; members that are empty, many or long; what each syntax begins with.
+const PATTERNS: &[&str] = &[
+    "\"\\\"", "\\\"", "\"", "\",", "\"\",", ",", " ,", "a,", "\"a\",", "W/\"a\",", "W/\"", "\\", "a=\"", "a=\"b\",", "private=\"a\",", "(", "a;b,",
+    "a;q=0.1,", "0-1,", "-1,", "bytes=0-", "%22&", "a=b&", "../", ":", "a",
+];
+
+const FIELDS: &[&str] = &[
+    "cache-control",
+    "cdn-cache-control",
+    "pragma",
+    "if-none-match",
+    "if-match",
+    "if-range",
+    "if-modified-since",
+    "range",
+    "content-range",
+    "vary",
+    "accept-encoding",
+    "accept-language",
+    "content-encoding",
+    "content-language",
+    "cache-groups",
+    "no-vary-search",
+    "connection",
+    "etag",
+    "age",
+    "location",
+];
+
+/// Everything that reads a field, once for each pattern and for what each field begins with.
+pub fn hostile(length: usize) -> Box<dyn FnMut()> {
+    let heads = ["", "bytes=", "\"", "private=", "max-age="];
+    let inputs: Vec<(HeaderMap, Uri)> = heads
+        .iter()
+        .flat_map(|head| PATTERNS.iter().map(move |pattern| of(head, pattern, length)))
+        .collect();
+    Box::new(move || inputs.iter().for_each(|(fields, uri)| read(black_box(fields), black_box(uri))))
+}
+
+fn of(head: &str, pattern: &str, length: usize) -> (HeaderMap, Uri) {
+    let line: Vec<u8> = head.bytes().chain(pattern.bytes().cycle()).take(length).collect();
+    let value = HeaderValue::from_bytes(&line).expect("a value");
+    let fields = FIELDS.iter().map(|name| (HeaderName::from_static(name), value.clone())).collect();
+    let query: String = pattern.chars().filter(|letter| letter.is_ascii_alphanumeric() || "%&=./".contains(*letter)).collect();
+    // A URI is at most 64 KiB long.
+    let query: String = if query.is_empty() { "a&".to_owned() } else { query }.chars().cycle().take(length / 2).collect();
+    (fields, format!("/x?{query}").parse().expect("a target"))
+}
+
+fn read(fields: &HeaderMap, uri: &Uri) {
+    let selected = Selected { status: StatusCode::OK, headers: fields, received: 0 };
+    let mut normalise = Normalise::rfc();
+    (normalise.accept_encoding, normalise.accept_language) = (Weights::Unordered, Weights::Ordered);
+    let control = CacheControl::of_request(fields);
+    black_box(response_directives(fields, &[HeaderName::from_static("cdn-cache-control")]));
+    black_box(evaluate(&Method::GET, fields, &selected, Role::Origin, 0));
+    black_box(select_ranges(&Method::GET, fields, &selected, 1 << 20, 0));
+    black_box(Part::of(fields));
+    let vary = Vary::of(fields).union(&Vary::negotiated(Some(fields), fields));
+    let mut key = Vec::new();
+    vary.write(fields, normalise, &mut key);
+    black_box(vary.fits(fields, fields, fields, normalise));
+    let _ = black_box(cache_groups(fields));
+    let search = NoVarySearch::of(fields);
+    search.write(uri.query(), &mut key);
+    NoVarySearch::ignoring(["a", "b"]).in_any_order().write(uri.query(), &mut key);
+    black_box(head_says(fields, 1, StatusCode::OK, fields));
+    let target = uri.path_and_query().expect("a target");
+    black_box(invalidated(&Method::PUT, Target { scheme: None, authority: None, path_and_query: target }, StatusCode::OK, fields));
+    strip_for_storing(&mut fields.clone(), &control);
+    black_box(key);
+}
