@@ -312,7 +312,7 @@ fn first_step<St: Store, R: Body>(shared: &Shared<St>, request: &Request<R>, ear
 /// section 5.2.1.7). What is not known to be safe goes to the inner service all the same (section 4).
 #[cold]
 fn bypassed<St: Store, R: Body>(shared: &Shared<St>, request: &Request<R>, rule: &Compiled, why: Bypass) -> Step<St> {
-    let overridden = || request.headers().keys().any(|name| key::overrides_method(name.as_str()));
+    let overridden = || request.headers().keys().any(key::overrides_method);
     let is_safe = semantics::is_safe(request.method()) && !overridden();
     if rule.http().is_some() && is_safe && CacheControl::of_request(request.headers()).only_if_cached {
         return Step::Refused;
