@@ -13,7 +13,7 @@ use crate::{
     fill::Fill,
     key::{self, Key, KeyRef, MAX_KEY_LEN},
     layer::Shared,
-    namespace::{MAX_NAMESPACES, Namespaces},
+    namespace::Namespaces,
     semantics::{self, ETag, Part, Ranges, Selected},
     service::{Missed, Quest, hit},
     status::{CacheStatus, Outcome},
@@ -142,7 +142,7 @@ impl<St: Store> Fill<St> {
         let mut names = newer.namespaces().clone();
         names.extend(older.namespaces());
         let added = names.since(newer.namespaces().count());
-        let stamp = match names.len() > MAX_NAMESPACES {
+        let stamp = match names.are_too_many() {
             true => return None,
             false => self.admitted(newer.stamp(), &added, None).await.ok()?,
         };

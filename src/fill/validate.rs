@@ -15,7 +15,6 @@ use crate::{
     clock::MS,
     flight::Landing,
     hints::Caching,
-    namespace::MAX_NAMESPACES,
     semantics::{self, Failure, HeadSays, Vary},
     stats::Count,
     status::{CACHE_STATUS, CacheStatus, NoStore, Outcome, Stale, Storing},
@@ -71,7 +70,7 @@ impl<St: Store> Fill<St> {
                 // What the handler named when it sent the whole is not named again.
                 all.push(name);
             }
-            if all.len() > MAX_NAMESPACES {
+            if all.are_too_many() {
                 return Err(NoStore::Namespaces);
             }
             fit.named = Some(Named::new(known, all));
