@@ -334,6 +334,16 @@ impl Flights {
         self.shards[self.shard_seed.place(key) as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes a flight off its list: nobody joins it any more. It goes on for those who have joined it.
+    fn unlist(&self, flight: &Arc<dyn Flying>) {
+        let hash = flight.flight().key.hash();
+        if let Entry::Occupied(place) = self.shard(hash).entry(hash)
+            && Arc::ptr_eq(place.get(), flight)
+        {
+            place.remove();
+        }
+    }
+
     /// Takes a flight off its list, and puts another that has not ended in its place if one is given.
     fn remove(&self, flight: &Arc<dyn Flying>, instead: Option<&Arc<dyn Flying>>) {
         let hash = flight.flight().key.hash();

@@ -89,7 +89,7 @@ impl Shape {
             app = BoxCloneSyncService::new(cache.layer(app).map_response(|response| response.map(Body::new)));
         }
         if !self.clear_inside {
-            app = BoxCloneSyncService::new(clear.layer(app));
+            app = BoxCloneSyncService::new(clear.layer(app).map_response(|response| response.map(Body::new)));
         }
         app
     }

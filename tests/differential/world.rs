@@ -75,6 +75,14 @@ async fn redis_store(url: &str, prefix: &str, clock: Clock, leased: bool, memory
     store
 }
 
+/// Makes the bodies of the layers that of Axum.
+fn plain<B>() -> MapResponseLayer<impl FnOnce(Response<B>) -> Response<Body> + Clone>
+where
+    B: http_body::Body<Data = bytes::Bytes, Error: Into<axum::BoxError>> + Send + 'static,
+{
+    MapResponseLayer::new(|response: Response<B>| response.map(Body::new))
+}
+
 fn front<St: Store>(store: St, rules: Rules, origin: Origin, fault: Option<Fault>) -> Front {
     let setup = origin.setup;
     let inner = Inner { inner: origin, fault };
@@ -82,10 +90,9 @@ fn front<St: Store>(store: St, rules: Rules, origin: Origin, fault: Option<Fault
     let cache = CacheLayer::new(store.clone()).rules(rules.clone()).max_flights(flights).cache_status("t");
     let rules = if fault == Some(Fault::IgnoresWrites) { Rules::new() } else { rules };
     let invalidate = InvalidateLayer::new(store).rules(rules);
-    let plain = MapResponseLayer::new(|response: Response<_>| response.map(Body::new));
     let whole = match (setup.nested, setup.invalidate_inside) {
-        (false, false) => boxed(invalidate.layer(plain.layer(cache.layer(inner)))),
-        (false, true) => boxed(plain.layer(cache.layer(invalidate.layer(inner)))),
+        (false, false) => boxed(plain().layer(invalidate.layer(cache.layer(inner)))),
+        (false, true) => boxed(plain().layer(cache.layer(invalidate.layer(inner)))),
         (true, false) => {
             let nested = Router::new().fallback_service(Infallibly(inner)).layer(cache);
             boxed(Router::new().nest("/api", nested).layer(invalidate))
