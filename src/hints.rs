@@ -67,7 +67,7 @@ impl Caching {
 }
 
 /// A handler's word on what it has changed, left in the response's extensions for
-/// [`InvalidateLayer`](crate::InvalidateLayer).
+/// [`InvalidateLayer`](crate::InvalidateLayer), whatever the method of the request.
 ///
 /// ```
 /// use http::Response;

@@ -57,7 +57,9 @@
 //! does, nothing of what it concerns is served or stored anywhere. It stands to its deadline where the outcome is not known: with 5xx
 //! and 408, an error, a panic, or the end of the process.
 //!
-//! What a handler says with [`Invalidates`] counts on every route, also on those that no rule covers, and with every status.
+//! What a handler says with [`Invalidates`] counts on every route, also on those that no rule covers, with every status and with every
+//! method, GET included. A safe request is not continued without its client, though, and no fence stands for it: what changes state belongs
+//! into an unsafe one. A GET that a cache inside answers from its store, or refreshes in the background, says nothing here.
 //! What [`Rule::invalidates_by`](crate::Rule::invalidates_by) computes needs a response: it is not asked if there is none.
 
 use std::{
@@ -279,7 +281,7 @@ where
 {
     type Response = Response<InvalidateBody<ResB>>;
     type Error = S::Error;
-    type Future = InvalidateFuture<S::Future, ResB, S::Error>;
+    type Future = InvalidateFuture<S::Future, St, ResB, S::Error>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -287,20 +289,11 @@ where
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         if is_safe(&request) {
-            return InvalidateFuture { state: State::Pass { inner: self.inner.call(request) } };
+            let said = Some((self.store.clone(), self.options.clone()));
+            return InvalidateFuture { state: State::Pass { inner: self.inner.call(request), said } };
         }
         let secret = &self.store.context().secret;
-        let mut write = Write {
-            store: self.store.clone(),
-            rule: None,
-            head: None,
-            names: Vec::new(),
-            keys: Vec::new(),
-            kind: Bump::Hard,
-            options: self.options.clone(),
-            fence: None,
-            settled: false,
-        };
+        let mut write = Write::new(self.store.clone(), self.options.clone());
         let views = Views::of(request.uri(), request.extensions());
         let mut by_response = false;
         let covering = self.rules.covering(&views);
@@ -355,6 +348,29 @@ struct Write<St: Store> {
 }
 
 impl<St: Store> Write<St> {
+    /// A write of which nothing is known yet.
+    fn new(store: St, options: Options) -> Self {
+        let (names, keys) = (Vec::new(), Vec::new());
+        Self { store, rule: None, head: None, names, keys, kind: Bump::Hard, options, fence: None, settled: false }
+    }
+
+    /// Sends a response once the invalidations that its handler has named are delivered.
+    async fn said<B, E>(mut self, response: Response<B>) -> Result<Response<InvalidateBody<B>>, E> {
+        Ok(self.answered(response, true).await)
+    }
+
+    /// Invalidates, and makes of the handler's response the client's.
+    async fn answered<B>(&mut self, response: Response<B>, known: bool) -> Response<InvalidateBody<B>> {
+        let response = response.map(InvalidateBody::inner);
+        match self.settle(known).await {
+            None => response,
+            Some(Invalidation::Undelivered) if self.options.hold.1 == AfterHold::Reject => {
+                self.marked(unavailable(), Invalidation::Undelivered)
+            }
+            Some(what) => self.marked(response, what),
+        }
+    }
+
     /// Sets the fence of a strict store before the handler begins.
     async fn fenced<F, B, E>(mut self, call: impl FnOnce() -> F + Send) -> Result<Response<InvalidateBody<B>>, E>
     where
@@ -403,14 +419,7 @@ impl<St: Store> Write<St> {
                 if by_rule {
                     response = self.clear_by_response(response);
                 }
-                let response = response.map(InvalidateBody::inner);
-                Ok(match self.settle(known).await {
-                    None => response,
-                    Some(Invalidation::Undelivered) if self.options.hold.1 == AfterHold::Reject => {
-                        self.marked(unavailable(), Invalidation::Undelivered)
-                    }
-                    Some(what) => self.marked(response, what),
-                })
+                Ok(self.answered(response, known).await)
             }
             Ok(Err(error)) => {
                 self.settle(known).await;
@@ -613,7 +622,7 @@ fn is_safe<B>(request: &Request<B>) -> bool {
 
 pin_project! {
     /// The response of an [`Invalidate`].
-    pub struct InvalidateFuture<F, B, E>
+    pub struct InvalidateFuture<F, St, B, E>
     where
         B: Send,
         B: 'static,
@@ -621,41 +630,56 @@ pin_project! {
         E: 'static,
     {
         #[pin]
-        state: State<F, B, E>,
+        state: State<F, St, B, E>,
     }
 }
 
 pin_project! {
     #[project = StateProj]
-    enum State<F, B, E>
+    enum State<F, St, B, E>
     where
         B: Send,
         B: 'static,
         E: Send,
         E: 'static,
     {
-        Pass { #[pin] inner: F },
+        // Safe: only what its handler names is invalidated.
+        Pass { #[pin] inner: F, said: Option<(St, Options)> },
         Write { drive: Drive<Result<Response<InvalidateBody<B>>, E>> },
     }
 }
 
-impl<F, B, E> Future for InvalidateFuture<F, B, E>
+impl<F, St, B, E> Future for InvalidateFuture<F, St, B, E>
 where
     F: Future<Output = Result<Response<B>, E>>,
+    St: Store,
     B: Send + 'static,
     E: Send + 'static,
 {
     type Output = Result<Response<InvalidateBody<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().state.project() {
-            StateProj::Pass { inner } => Poll::Ready(Ok(ready!(inner.poll(cx))?.map(InvalidateBody::inner))),
-            StateProj::Write { drive } => Pin::new(drive).poll(cx),
+        let mut state = self.project().state;
+        loop {
+            let drive = match state.as_mut().project() {
+                StateProj::Write { drive } => return Pin::new(drive).poll(cx),
+                StateProj::Pass { inner, said } => {
+                    let mut response = ready!(inner.poll(cx))?;
+                    let Some(named) = response.extensions_mut().remove::<Invalidates>() else {
+                        return Poll::Ready(Ok(response.map(InvalidateBody::inner)));
+                    };
+                    let (store, options) = said.take().expect("polled after its end");
+                    let mut write = Write::new(store, options);
+                    write.names = named.into_parts().0;
+                    Drive::to_the_end(write.said(response))
+                }
+            };
+            state.set(State::Write { drive });
         }
     }
 }
 
-impl<F, B: Send + 'static, E: Send + 'static> fmt::Debug for InvalidateFuture<F, B, E> {
+impl<F, St, B: Send + 'static, E: Send + 'static> fmt::Debug for InvalidateFuture<F, St, B, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("InvalidateFuture")
     }

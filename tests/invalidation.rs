@@ -25,8 +25,8 @@ use tower::{
     util::{BoxCloneService, BoxCloneSyncService},
 };
 use tower_response_cache::{
-    CacheBody, CacheLayer, Caching, Clock, Identity, InvalidateBody, InvalidateLayer, Invalidates, Memory, Miss, Namespace,
-    Outcome, Rule, Rules, Store, remember_at_once,
+    CacheBody, CacheLayer, Caching, Clock, Identity, InvalidateBody, InvalidateLayer, Invalidates, Invalidation, Memory, Miss,
+    Namespace, Outcome, Rule, Rules, Store, remember_at_once,
 };
 
 fn memory() -> Memory {
@@ -385,6 +385,27 @@ async fn what_a_handler_says_counts_beside_or_in_place_of_its_rule() {
     let mut refused = says(Invalidates::also([name(&["table", "a"])]));
     *refused.status_mut() = StatusCode::CONFLICT;
     assert!(app.clears(post("/t/a"), refused).await);
+}
+
+/// Also one whose response a cache inside has just stored: what it names is invalidated before the response leaves.
+#[tokio::test(start_paused = true)]
+async fn handler_of_a_get_invalidates_what_it_names() {
+    let app = App::filled(one_rule(table())).await;
+    for method in ["GET", "HEAD", "OPTIONS"] {
+        for said in [Invalidates::also([name(&["table", "a"])]), Invalidates::only([name(&["table"])])] {
+            assert!(app.clears(request(method, "/elsewhere"), says(said)).await, "{method}");
+        }
+        assert!(!app.clears(request(method, "/elsewhere"), says(Invalidates::only([name(&["table", "b"])]))).await, "{method}");
+    }
+    let store = memory();
+    let inner = counting(|_, _| says(Invalidates::also([name(&["seen"])]))).0;
+    let cache = CacheLayer::new(store.clone()).rules(one_rule(table())).layer(inner);
+    let service = InvalidateLayer::new(store.clone()).rules(one_rule(table())).layer(cache);
+    let first = send(&service, get("/t/a")).await;
+    assert_eq!(first.extensions().get::<Invalidation>(), Some(&Invalidation::Delivered));
+    let hit = send(&service, get("/t/a")).await;
+    assert_eq!((outcome(&hit), hit.extensions().get::<Invalidation>()), (Outcome::Hit, None), "a hit says nothing");
+    assert_eq!(store.stats().bumps, 1);
 }
 
 #[tokio::test(start_paused = true)]
