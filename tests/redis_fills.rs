@@ -11,10 +11,10 @@ use std::{
 };
 
 use common::{redis::Server, *};
-use http::Request;
+use http::{Request, Response};
 use tokio::task::JoinSet;
 use tower::{Layer, Service};
-use tower_response_cache::{CacheLayer, Coherence, Redis, Rule, Store};
+use tower_response_cache::{CacheLayer, Coherence, Outcome, Redis, Rule, Store};
 
 /// The calls of an inner service by process and target.
 #[derive(Clone, Default)]
@@ -25,7 +25,7 @@ impl Calls {
     fn service(
         &self,
         process: usize,
-    ) -> impl Service<Request<Plain>, Response = http::Response<Plain>, Error = Infallible, Future: Send> + Clone + Send + 'static
+    ) -> impl Service<Request<Plain>, Response = Response<Plain>, Error = Infallible, Future: Send> + Clone + Send + 'static
     {
         let calls = self.clone();
         tower::service_fn(move |request: Request<Plain>| {
@@ -121,4 +121,80 @@ async fn thousand_requests_for_a_cold_key_are_one_call_per_process() {
 async fn each_of_sixty_cold_keys_is_one_call_per_process() {
     let targets: Vec<_> = (0..60).map(|n| format!("/t/{n}")).collect();
     over_all_settings(&targets, 100, 1).await;
+}
+
+// ---- What fills leave in Redis -----------------------------------------------------------------------------------------
+
+/// The rest of the life of each generation whose name begins so, in milliseconds.
+async fn lives(server: &Server, name: &str) -> Vec<i64> {
+    let keys = server.keys(&format!("*:g:{{{name}*")).await;
+    let mut lives = Vec::with_capacity(keys.len());
+    let client = ::redis::Client::open(server.url()).expect("a client");
+    let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
+    for key in keys {
+        lives.push(::redis::cmd("PTTL").arg(key).query_async(&mut connection).await.expect("a number"));
+    }
+    lives
+}
+
+fn missing() -> Response<Plain> {
+    let missing = Response::builder().status(404).header("cache-control", "no-store");
+    missing.body(Plain::default()).expect("a response")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn invented_paths_leave_generations_for_two_minutes_only() {
+    const FIRST: i64 = 120_000;
+    let server = Server::start().await;
+    for (n, coherence) in [Coherence::Leased, Coherence::Validated].into_iter().enumerate() {
+        let builder =
+            Redis::builder(&server.url()).prefix(&format!("run{n}")).budget(Duration::from_secs(5)).coherence(coherence);
+        let store = builder.memory(8 << 20).build().await.expect("a server is there");
+        let (inner, _) = counting(|_, _| missing());
+        let cache = CacheLayer::new(store).rules(one_rule(Rule::ttl(MINUTE).namespace("page:{table}"))).layer(inner);
+        for n in 0..5_000 {
+            send(&cache, get(&format!("/t/{n}"))).await;
+        }
+        let pages = lives(&server, "page").await;
+        assert!(pages.len() > 1_000, "{}", pages.len());
+        assert!(pages.iter().all(|life| *life <= FIRST), "{:?}", pages.iter().max());
+        // The others are the root and sets of keys, of which there are 4,096.
+        let all = lives(&server, "").await;
+        assert!(all.iter().filter(|life| **life > FIRST).count() <= 4_097);
+        server.command(&["FLUSHALL"]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn generation_lives_as_long_as_what_is_stored_under_it() {
+    let server = Server::start().await;
+    for (n, coherence) in [Coherence::Leased, Coherence::Validated].into_iter().enumerate() {
+        let prefix = format!("run{n}");
+        let make = async || {
+            let builder = Redis::builder(&server.url()).prefix(&prefix).budget(Duration::from_secs(5)).coherence(coherence);
+            builder.round_trip(Duration::from_secs(2)).memory(8 << 20).build().await.expect("a server is there")
+        };
+        let (one, two) = (make().await, make().await);
+        let (inner, _) = counting(|request, _| match request.uri().query() {
+            Some("missing") => missing(),
+            _ => ok("found"),
+        });
+        let cache = |store: &Redis| {
+            let rule = Rule::ttl(5 * MINUTE).namespace("page:{table}");
+            CacheLayer::new(store.clone()).rules(one_rule(rule)).layer(inner.clone())
+        };
+        let (a, b) = (cache(&one), cache(&two));
+        let hour = |lives: &[i64]| matches!(lives, [life] if *life > 3_600_000);
+        // One process creates it for nothing, and the other stores something under it.
+        send(&a, get("/t/x?missing")).await;
+        assert!(!hour(&lives(&server, "page:x").await));
+        send(&b, get("/t/x")).await;
+        assert!(hour(&lives(&server, "page:x").await), "{coherence:?}: extended");
+        assert_eq!(outcome(&send(&b, get("/t/x")).await), Outcome::Hit, "{coherence:?}");
+        // A name that something is stored under has its next generation for as long from the start.
+        two.invalidate(["page:x"]).await.expect("it is delivered");
+        send(&b, get("/t/x?missing")).await;
+        assert!(hour(&lives(&server, "page:x").await), "{coherence:?}: created");
+        server.command(&["FLUSHALL"]).await;
+    }
 }

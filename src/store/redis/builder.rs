@@ -12,6 +12,7 @@ use super::{
     control::{self, Stop},
     deliver::Deliveries,
     lease::{Known, Lease},
+    lives::Lives,
     names::Names,
     node::Node,
     nodes::Nodes,
@@ -206,7 +207,16 @@ impl RedisBuilder {
         self
     }
 
-    /// How long generations live in Redis, from one minute on. One that ends costs a miss of each entry under it. Defaults to 7 days.
+    /// The longest life of a generation in Redis, from one minute on. One that ends costs a miss of each entry under it. Defaults to 7 days.
+    ///
+    /// A generation is created before the inner service is called, and then lives for two minutes. Storing a response under it extends its
+    /// life to twice that of the response, and by an hour at least. A response that takes longer than two minutes to come, under a name
+    /// that nothing is stored under, is therefore not served from the store. The generation of the root and those of the 4,096 sets of keys
+    /// have the longest life from the start.
+    ///
+    /// **What a client can make Redis hold.** A request for an invented path whose response is not stored leaves one generation of about
+    /// 150 bytes for two minutes for each namespace that its rule makes of the request. A stored response leaves an entry for its
+    /// lifetime, and its generations for as long as described above.
     pub fn generation_ttl(mut self, ttl: Duration) -> Self {
         self.generation_ttl = ttl;
         self
@@ -375,6 +385,7 @@ impl RedisBuilder {
             delta: nanos(2 * self.heartbeat + self.round_trip),
             budget: self.budget,
             generation_ttl: self.generation_ttl,
+            lives: Lives::new(self.generation_ttl),
             fence: self.strict,
             lease,
             known: Known::new(),

@@ -19,7 +19,11 @@ use super::{
     nodes::{Answer, Ask},
     read::generation,
 };
-use crate::{clock::monotonic, namespace::Name, store::Generation};
+use crate::{
+    clock::{Nanos, monotonic},
+    namespace::Name,
+    store::Generation,
+};
 
 /// How long the answer to a change is awaited before the connection is given up.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -35,15 +39,21 @@ pub(super) struct Change {
     /// The bytes of a generation that is created if there is none.
     fresh: [u8; 24],
     by: By,
+    /// The epoch before the generation was read, if it was read before it is changed.
+    read: Option<u64>,
+    /// The life of a generation that is created.
+    life: Nanos,
 }
 
-/// The command by which a generation is created, and so what its answer means.
+/// The command by which a generation is changed, and so what its answer means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum By {
     /// `SET … NX GET`: nil if it was created, else the generation that was there.
     Set,
     /// A script that returns the generation, and nil if it is fenced.
     Script,
+    /// `PEXPIRE … GT`: 1 if it lives longer now; and after it `GET`.
+    Extend,
 }
 
 /// A generation as it is after a change.
@@ -64,7 +74,17 @@ pub(super) struct Answered {
 
 impl Change {
     pub(super) fn new(at: usize, name: Name<'_>, key: String, fresh: [u8; 24], by: By) -> Self {
-        Self { at, key, id: id(name), hash: name.hash(), fresh, by }
+        Self { at, key, id: id(name), hash: name.hash(), fresh, by, read: None, life: 0 }
+    }
+
+    /// The same of a generation that is created with this life.
+    pub(super) fn lives(self, life: Nanos) -> Self {
+        Self { life, ..self }
+    }
+
+    /// The same of a generation that was read after this epoch.
+    pub(super) fn read_at(self, epoch: u64) -> Self {
+        Self { read: Some(epoch), ..self }
     }
 
     /// The hash of the name, and the epoch from which its generation can be trusted.
@@ -73,7 +93,8 @@ impl Change {
     }
 
     /// Steps the epochs of the name if the generation was written, or may have been. `sent` is the epoch before it was sent.
-    fn settle(&self, core: &Core, answer: &Answer, sent: u64) -> Changed {
+    fn settle(&self, core: &Core, answers: &[Answer], sent: u64) -> Changed {
+        let (answer, sent) = (&answers[self.at], self.read.unwrap_or(sent));
         // Those that the push for this key would step.
         let pushed = core.names.parse(self.key.as_bytes());
         let hashes: Vec<u64> = pushed.iter().flat_map(Pushed::hashes).collect();
@@ -91,12 +112,14 @@ impl Change {
             }
         };
         let fresh = Value::BulkString(self.fresh.to_vec());
-        let created = match self.by {
-            By::Set => *value == Value::Nil,
-            By::Script => *value == fresh,
+        let (changed, now) = match self.by {
+            By::Set if *value == Value::Nil => (true, Some(&fresh)),
+            By::Set => (false, Some(value)),
+            By::Script => (*value == fresh, Some(value)),
+            By::Extend => (*value == Value::Int(1), answers.get(self.at + 1).and_then(|answer| Some(&answer.as_ref().ok()?.0))),
         };
-        let generation = generation(if created { &fresh } else { value }, server);
-        let mut since = if created { core.near.step_own(hashes, sent) } else { sent };
+        let generation = now.and_then(|now| generation(now, server));
+        let mut since = if changed { core.near.step_own(hashes, sent) } else { sent };
         if let Some(generation) = generation {
             // What this process has created, or read, since it was sent vouches for the same generation.
             if let Some((known, at)) = core.known.get(self.id)
@@ -105,6 +128,9 @@ impl Change {
                 since = since.max(at);
             }
             core.known.learn(self.id, generation, since);
+            if changed && self.by != By::Extend {
+                core.lives.lives(self.id, generation, self.life);
+            }
         }
         Changed { generation, since }
     }
@@ -123,7 +149,7 @@ impl Core {
         if by == Via::Pool || changes.is_empty() {
             let sent = self.near.epoch();
             let answers = self.nodes.ask(asks, by, self.budget).await;
-            let changed = changes.iter().map(|change| change.settle(self, &answers[change.at], sent)).collect();
+            let changed = changes.iter().map(|change| change.settle(self, &answers, sent)).collect();
             return Ok((Answered { answers, changed, taking }, changes));
         }
         let (tell, told) = oneshot::channel();
@@ -132,7 +158,7 @@ impl Core {
         let work = async move {
             let sent = core.near.epoch();
             let answers = core.nodes.ask(asks, by, SILENCE).await;
-            let changed = changes.iter().map(|change| change.settle(&core, &answers[change.at], sent)).collect();
+            let changed = changes.iter().map(|change| change.settle(&core, &answers, sent)).collect();
             let is_late = answers.iter().any(|answer| matches!(answer, Err(Fault::Late)));
             let _ = tell.send((Answered { answers, changed, taking }, changes));
             if is_late {

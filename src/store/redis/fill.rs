@@ -17,6 +17,7 @@ use super::{
     scripts,
 };
 use crate::{
+    clock::{Nanos, nanos},
     key::KeyRef,
     namespace::{Name, Namespaces},
     store::{Begun, Bump, Counter, Entry, Fence, Life, Lock, Put, Stamp, Store, StoreError, Wish, codec::Unstored},
@@ -56,8 +57,9 @@ impl Core {
         let mut changes = Vec::with_capacity(missing.len());
         for (_, name) in &missing {
             let (key, fresh) = (self.names.generation(*name), fresh());
-            let ask = self.create(&key, &fresh);
-            changes.push(Change::new(asks.len(), *name, key, fresh, By::Set));
+            let life = self.lives.of_new(*name);
+            let ask = self.create(&key, &fresh, life);
+            changes.push(Change::new(asks.len(), *name, key, fresh, By::Set).lives(life));
             asks.push(ask);
         }
         let counters = usize::from(wish.counts);
@@ -127,9 +129,9 @@ impl Core {
     }
 
     /// Makes a generation if it is missing.
-    fn create(&self, key: &str, fresh: &[u8; 24]) -> Ask {
+    fn create(&self, key: &str, fresh: &[u8; 24], life: Nanos) -> Ask {
         let mut command = redis::cmd("SET");
-        command.arg(key).arg(&fresh[..]).arg("NX").arg("GET").arg("PX").arg(millis_of(self.generation_ttl));
+        command.arg(key).arg(&fresh[..]).arg("NX").arg("GET").arg("PX").arg(millis(life));
         Ask { slot: slot(key.as_bytes()), command }
     }
 
@@ -142,7 +144,7 @@ impl Core {
         for (at, name) in added.names().enumerate() {
             let (key, fresh) = (self.names.generation(name), fresh());
             asks.push(scripts::admit(&key, &self.names.fence(name), &fresh, millis_of(self.generation_ttl)));
-            changes.push(Change::new(at, name, key, fresh, By::Script));
+            changes.push(Change::new(at, name, key, fresh, By::Script).lives(nanos(self.generation_ttl)));
         }
         let (Answered { answers, changed, .. }, _) = self.change(asks, changes, None).await?;
         let mut generations = known.to_vec();
@@ -196,7 +198,7 @@ impl Core {
     }
 
     /// One command with the time to live; with a lock, the same pipeline gives it back.
-    pub(super) async fn put(&self, mut entry: Arc<Entry>, lock: Option<Lock>) -> Result<Put, StoreError> {
+    pub(super) async fn put(self: &Arc<Self>, mut entry: Arc<Entry>, lock: Option<Lock>) -> Result<Put, StoreError> {
         if !entry.stamp().is_whole() || self.deliveries.suspects.touch(entry.namespaces()) {
             if let Some(lock) = lock {
                 self.release(&lock, false).await;
@@ -240,12 +242,22 @@ impl Core {
         }
         // In memory first: who is told that it is stored finds it there, whatever becomes of the rest.
         if self.keeps {
-            self.near.keep(entry);
+            self.near.keep(entry.clone());
         }
-        match self.nodes.ask(asks, Via::Pool, self.budget).await.into_iter().next() {
-            Some(Ok(_)) => Ok(Put::Stored),
+        let (places, lives) = self.asks_for_lives(&entry, left);
+        let more = asks.len() - 1;
+        asks.extend(lives);
+        let mut answers = self.nodes.ask(asks, Via::Pool, self.budget).await.into_iter();
+        let stored = answers.next();
+        let lives = places.into_iter().zip(answers.skip(more));
+        if let Some(extended) = Box::pin(self.extends(&entry, left, lives)).await
+            && self.keeps
+        {
+            self.near.keep(extended);
+        }
+        match stored {
             Some(Err(fault)) => Err(fault.into()),
-            None => Ok(Put::Stored),
+            Some(Ok(_)) | None => Ok(Put::Stored),
         }
     }
 

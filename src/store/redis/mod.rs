@@ -10,6 +10,7 @@ mod fault;
 mod fill;
 mod lease;
 mod line;
+mod lives;
 mod names;
 mod node;
 mod nodes;
@@ -36,6 +37,7 @@ use self::{
     control::Stop,
     deliver::Deliveries,
     lease::{Known, Lease},
+    lives::Lives,
     names::Names,
     node::Via,
     nodes::Nodes,
@@ -126,6 +128,7 @@ struct Core {
     delta: Nanos,
     budget: Duration,
     generation_ttl: Duration,
+    lives: Lives,
     /// How long a fence stands; `None`: not strict.
     fence: Option<Duration>,
     lease: Arc<Lease>,
