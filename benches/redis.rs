@@ -1,9 +1,9 @@
-//! What a hit in Redis costs beside a bare `GET`, what clearing a large namespace does to others, and what requests see of a Redis
-//! that stops.
+//! What a hit in Redis costs beside a bare `GET`, what clearing a large namespace does to others, what requests see of a Redis
+//! that stops, and how many calls cold keys cost.
 //!
 //! ```text
 //! cargo bench --features redis --bench redis                        # all tables below
-//! cargo bench --features redis --bench redis -- hits body           # some of: hits, body, clearing, away
+//! cargo bench --features redis --bench redis -- hits body           # some of: hits, body, clearing, away, fills
 //! cargo bench --features redis --bench redis -- instructions        # counted by valgrind, which has to be there
 //! cargo bench --features redis --bench redis -- count leased 1000   # so many hits and nothing else, to profile
 //! ```
@@ -47,6 +47,9 @@ use rig::{CommandLog, Server};
 #[path = "../tests/common/redis/mod.rs"]
 mod rig;
 
+#[path = "redis/fills.rs"]
+mod fills;
+
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
@@ -71,7 +74,7 @@ fn main() {
 }
 
 async fn tables(words: &[&str]) {
-    let known = ["hits", "body", "clearing", "away"];
+    let known = ["hits", "body", "clearing", "away", "fills"];
     if let Some(word) = words.iter().find(|word| !known.contains(word)) {
         panic!("{word:?} is none of {known:?}, instructions and count");
     }
@@ -87,6 +90,9 @@ async fn tables(words: &[&str]) {
     }
     if wanted("away") {
         away().await;
+    }
+    if wanted("fills") {
+        fills::fills().await;
     }
 }
 
