@@ -33,6 +33,9 @@ pub enum Fault {
     Fill,
     /// `CLIENT KILL` of all connections.
     Hang,
+    /// Clients run slow scripts, so that Redis reads many commands in one event-loop cycle: there, a process that creates a generation is
+    /// not told that another has deleted it.
+    Busy,
     /// The way of a process to Redis, or from it, stalls.
     Stall,
     /// Nothing comes from Redis to one process, while another one writes what it has in memory.
@@ -98,6 +101,7 @@ impl Stage {
                 self.redis().config_set("maxmemory", "0").await;
             }
             Fault::Hang => self.redis().client_kill_all().await,
+            Fault::Busy => self.busy().await,
             Fault::Stall => self.obstruct(Way::Stall, 20..800).await,
             Fault::Lag => self.lag().await,
             Fault::Delay => {
@@ -116,6 +120,17 @@ impl Stage {
             Fault::HandOver => cluster::hand_over(&self.redis, &mut self.random).await,
             Fault::Migrate => cluster::migrate(&self.redis, &mut self.random).await,
         }
+    }
+
+    async fn busy(&mut self) {
+        const SLOW: &str = "local function now() local t = redis.call('TIME') return t[1] * 1000000 + t[2] end
+            local stop = now() + 1500
+            while now() < stop do end";
+        let time = Duration::from_millis(self.random.u64(200..800));
+        let slow = async || loop {
+            self.redis().command(&["EVAL", SLOW, "0"]).await;
+        };
+        let _ = tokio::time::timeout(time, async { tokio::join!(slow(), slow()) }).await;
     }
 
     async fn obstruct(&mut self, fault: Way, time: std::ops::Range<u64>) {

@@ -41,6 +41,8 @@ pub const ALL: &[Test] = tests![
     redis_evicts,
     redis_is_full,
     redis_hangs_up,
+    redis_runs_slow_scripts_leased,
+    redis_runs_slow_scripts_strict,
     the_way_stalls_leased,
     the_way_stalls_strict,
     the_way_is_slow,
@@ -133,6 +135,21 @@ fn clients_leave_strict() {
     leaving(Plan::new(Validated).strict());
 }
 
+/// Many writes, and many fills under the same namespaces, so that pushes are lost.
+fn crowded(mut plan: Plan) -> Plan {
+    plan.mix.writes = 150;
+    plan.mix.clients = 24;
+    plan
+}
+
+fn redis_runs_slow_scripts_leased() {
+    holds(crowded(Plan::new(Leased)), &[Busy], 0.1);
+}
+
+fn redis_runs_slow_scripts_strict() {
+    holds(crowded(Plan::new(Leased).strict()), &[Busy], 0.05);
+}
+
 fn processes_are_killed_leased() {
     holds(Plan::new(Leased), &[Kill, KillWriter], 0.3);
 }
@@ -217,8 +234,8 @@ fn slots_of_a_cluster_migrate_validated() {
     holds(Plan::new(Validated).in_a_cluster(), &[Migrate], 0.1);
 }
 
-const EVERYTHING: [Fault; 14] =
-    [Kill, KillWriter, Shift, Freeze, Forget, Relapse, Evict, Fill, Hang, Stall, Lag, Delay, Cut, Promote];
+const EVERYTHING: [Fault; 15] =
+    [Kill, KillWriter, Shift, Freeze, Forget, Relapse, Evict, Fill, Hang, Busy, Stall, Lag, Delay, Cut, Promote];
 
 fn everything_at_once_leased() {
     holds(Plan::new(Leased).with_losses(), &EVERYTHING, 0.05);
