@@ -2,7 +2,7 @@
 
 use std::{fmt, ptr, sync::Arc};
 
-use http::{HeaderName, header};
+use http::{HeaderName, Uri, header};
 
 use super::{
     Extracted, HostLine, Identity, KeyWriter, RequestView,
@@ -374,7 +374,8 @@ fn write_scheme(request: &RequestView<'_>, key: &mut KeyWriter<'_>) {
 /// The path as the client sent it, and as it is now if a layer has changed it on the way: the handler may go by either.
 #[inline]
 fn write_path(request: &RequestView<'_>, key: &mut KeyWriter<'_>) {
-    let (sent, now) = (request.path(), request.uri.path());
+    let now = request.uri.path();
+    let sent = super::original(request.extensions).map_or(now, Uri::path);
     key.tagged(Tag::Path, sent.as_bytes());
     if !ptr::eq(now, sent) && now != sent {
         key.tagged(Tag::Path, now.as_bytes());

@@ -272,14 +272,20 @@ impl<'a> RequestView<'a> {
     }
 }
 
-/// The target as the client sent it, as far as that is known: with the feature `axum`, a prefix that `Router::nest` has taken off is back on.
+/// The target as the client sent it, as far as that is known and another layer may have changed it since: with the feature `axum` it is
+/// what the outermost router has seen.
+#[inline]
 #[cfg_attr(not(feature = "axum"), allow(unused_variables))]
-pub(crate) fn uri_as_sent<'a>(uri: &'a Uri, extensions: &'a Extensions) -> &'a Uri {
+fn original(extensions: &Extensions) -> Option<&Uri> {
     #[cfg(feature = "axum")]
-    if let Some(original) = extensions.get::<axum::extract::OriginalUri>() {
-        return &original.0;
-    }
-    uri
+    return extensions.get::<axum::extract::OriginalUri>().map(|original| &original.0);
+    #[cfg(not(feature = "axum"))]
+    None
+}
+
+/// The target as the client sent it, as far as that is known.
+pub(crate) fn uri_as_sent<'a>(uri: &'a Uri, extensions: &'a Extensions) -> &'a Uri {
+    original(extensions).unwrap_or(uri)
 }
 
 /// The path as the client sent it, as far as that is known.
@@ -289,12 +295,12 @@ pub(crate) fn path_as_sent<'a>(uri: &'a Uri, extensions: &'a Extensions) -> &'a 
 
 /// Whether the path is what the client sent, as far as that is known.
 #[inline]
-#[cfg_attr(not(feature = "axum"), allow(unused_variables))]
 pub(crate) fn is_as_sent(uri: &Uri, extensions: &Extensions) -> bool {
-    #[cfg(feature = "axum")]
-    return path_as_sent(uri, extensions) == uri.path();
-    #[cfg(not(feature = "axum"))]
-    true
+    original(extensions).is_none_or(|original| {
+        // Mostly they are one piece of memory.
+        let (sent, now) = (original.path(), uri.path());
+        ptr::eq(sent, now) || sent == now
+    })
 }
 
 impl fmt::Debug for RequestView<'_> {

@@ -12,7 +12,7 @@
 //! | port | empty, 80 and 443 left out; without leading zeros |
 //! | `Host` beside another authority | left out |
 //! | path | the path as the client sent it; dot segments removed, percent-decoded, `//` merged, a slash at the end left out |
-//! | query | percent-decoded, its parameters sorted; empty is none |
+//! | query | percent-decoded, its parameters sorted by name; empty is none |
 //! | route | left out if the extractor writes the path |
 //! | forwarding fields | left out |
 //! | what a `No-Vary-Search` leaves, fields, cookies, identities, parts of closures | as in the key |
@@ -22,62 +22,99 @@ use std::borrow::Cow;
 use http::uri::PathAndQuery;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::{KeyRef, write::Tag};
+use super::{
+    KeyRef,
+    write::{Tag, write_part},
+};
 
-/// The hash of the name of a key. `None` if its bytes are no parts.
+/// The hash of the name of a key: that of its parts, normalised. `None` if its bytes are no parts.
 pub(super) fn name_of(key: KeyRef<'_>) -> Option<u64> {
     let mut parts = Parts(key.canonical());
-    let mut name = 0;
     let mut first = parts.next()??;
-    if first.is(Tag::Http) {
-        name = mix(name, first.tag, b"");
+    let is_http = first.is(Tag::Http);
+    if is_http {
         first = parts.next()??;
     }
+    let rest = parts.0;
     // The first part keeps routes apart. Where the path follows, it says as much.
-    let route = first;
-    let mut has_path = false;
-    let mut rest = parts.clone();
-    while let Some(part) = rest.next() {
-        has_path |= part?.is(Tag::Path);
-    }
-    if !has_path || !(route.is(Tag::Route) || route.is(Tag::Path)) {
-        name = add(name, route);
-    }
-    let (mut path, mut of_host, mut last) = (false, false, None::<Part<'_>>);
-    while let Some(part) = parts.next() {
-        let part = part?;
-        let part_of_host = (part.is(Tag::Header) && part.bytes == b"host" && last.is_some_and(|last| last.is(Tag::Host)))
-            || (part.is(Tag::HeaderValue) && of_host);
-        let userinfo = part.is(Tag::Secret) && parts.clone().next().flatten().is_some_and(|next| next.is(Tag::Host));
-        let path_now = part.is(Tag::Path) && path;
-        path |= part.is(Tag::Path);
-        (of_host, last) = (part_of_host, Some(part));
-        if !part_of_host && !userinfo && !path_now && !part.is(Tag::Scheme) {
-            name = add(name, part);
+    match is_plain(parts.clone())? {
+        Plain::WithPath => Some(xxh3_64_with_seed(rest, is_http.into())),
+        plain => {
+            let mut name = Vec::with_capacity(rest.len() + 2 * first.bytes.len());
+            if matches!(plain, Plain::WithoutPath) {
+                add(&mut name, first);
+            }
+            add_normal(&mut name, parts)?;
+            Some(xxh3_64_with_seed(&name, is_http.into()))
         }
     }
-    Some(name)
 }
 
-fn add(name: u64, part: Part<'_>) -> u64 {
+/// What the parts behind the first are like.
+enum Plain {
+    /// Each is its own normal form, and the path is one of them: most are so.
+    WithPath,
+    /// Some may have another normal form, and the path is one of them.
+    Odd,
+    WithoutPath,
+}
+
+#[inline]
+fn is_plain(parts: Parts<'_>) -> Option<Plain> {
+    let (mut paths, mut plain) = (0, true);
+    for part in parts {
+        let Part { tag, bytes } = part?;
+        if tag == Tag::Path as u8 {
+            paths += 1;
+            plain &= is_plain_path(bytes);
+        } else if tag == Tag::Host as u8 {
+            plain &= bytes.iter().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-'));
+        } else if tag == Tag::SortedQuery as u8 {
+            plain &= !bytes.contains(&b'%');
+        } else {
+            plain &= tag == Tag::NoQuery as u8;
+        }
+    }
+    Some(match paths {
+        0 => Plain::WithoutPath,
+        1 if plain => Plain::WithPath,
+        _ => Plain::Odd,
+    })
+}
+
+/// Writes the normal forms of parts, and leaves out those that do not count.
+fn add_normal(name: &mut Vec<u8>, mut parts: Parts<'_>) -> Option<()> {
+    let (mut has_path, mut of_host, mut last) = (false, false, None::<Part<'_>>);
+    while let Some(part) = parts.next() {
+        let part = part?;
+        of_host = (part.is(Tag::Header) && part.bytes == b"host" && last.is_some_and(|last| last.is(Tag::Host)))
+            || (part.is(Tag::HeaderValue) && of_host);
+        let is_userinfo = part.is(Tag::Secret) && parts.clone().next().flatten().is_some_and(|next| next.is(Tag::Host));
+        let is_path_now = part.is(Tag::Path) && has_path;
+        has_path |= part.is(Tag::Path);
+        last = Some(part);
+        if !of_host && !is_userinfo && !is_path_now && !part.is(Tag::Scheme) {
+            add(name, part);
+        }
+    }
+    Some(())
+}
+
+fn add(name: &mut Vec<u8>, part: Part<'_>) {
     let Part { tag, bytes } = part;
     if part.is(Tag::Path) {
-        return mix(name, tag, &normal_path(bytes));
+        return write_part(name, tag, &normal_path(bytes));
     }
     if part.is(Tag::Host) {
-        return mix(name, tag, &normal_host(bytes));
+        return write_part(name, tag, &normal_host(bytes));
     }
     if [Tag::NoQuery, Tag::NoneCounts, Tag::RawQuery, Tag::SortedQuery].iter().any(|query| part.is(*query)) {
         return match normal_query(bytes) {
-            query if query.is_empty() => name,
-            query => mix(name, Tag::SortedQuery as u8, &query),
+            query if query.is_empty() => write_part(name, Tag::NoQuery as u8, &[]),
+            query => write_part(name, Tag::SortedQuery as u8, &query),
         };
     }
-    mix(name, tag, bytes)
-}
-
-fn mix(name: u64, tag: u8, bytes: &[u8]) -> u64 {
-    xxh3_64_with_seed(bytes, name.rotate_left(8) ^ u64::from(tag))
+    write_part(name, tag, bytes);
 }
 
 /// A part of a key.
@@ -214,14 +251,15 @@ fn is_plain_path(path: &[u8]) -> bool {
     last != b'/' || path.len() == 1
 }
 
-fn normal_query(query: &[u8]) -> Cow<'_, [u8]> {
-    let pieces = || query.split(|byte| *byte == b'&');
-    if !query.contains(&b'%') && pieces().all(|piece| !piece.is_empty()) && pieces().is_sorted() {
-        return query.into();
-    }
-    let mut pieces: Vec<_> = pieces().filter(|piece| !piece.is_empty()).map(decoded).collect();
-    pieces.sort();
-    pieces.join(&b'&').into()
+fn normal_query(query: &[u8]) -> Vec<u8> {
+    let mut pieces: Vec<_> = query.split(|byte| *byte == b'&').map(decoded).collect();
+    // As in keys: those of one name keep their order.
+    pieces.sort_by(|one, other| name_in(one).cmp(name_in(other)));
+    pieces.join(&b'&')
+}
+
+fn name_in(piece: &[u8]) -> &[u8] {
+    piece.split(|byte| *byte == b'=').next().unwrap_or_default()
 }
 
 /// RFC 3986, section 2.3.

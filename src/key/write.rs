@@ -104,25 +104,19 @@ impl<'a> KeyWriter<'a> {
 
     #[inline]
     pub(crate) fn tagged(&mut self, tag: Tag, part: &[u8]) {
-        self.begin(tag, part.len());
-        self.canonical.extend_from_slice(part);
+        write_part(self.canonical, tag as u8, part);
     }
 
     /// Adds a part that is made of several, with a byte between them that is in none of them.
     pub(crate) fn joined<'p>(&mut self, tag: Tag, by: u8, parts: impl Iterator<Item = &'p [u8]> + Clone) {
         let len = parts.clone().map(|part| part.len() + 1).sum::<usize>().saturating_sub(1);
-        self.begin(tag, len);
+        begin_part(self.canonical, tag as u8, len);
         for (n, part) in parts.enumerate() {
             if n > 0 {
                 self.canonical.push(by);
             }
             self.canonical.extend_from_slice(part);
         }
-    }
-
-    #[inline]
-    fn begin(&mut self, tag: Tag, len: usize) {
-        begin_part(self.canonical, tag, len);
     }
 
     pub(crate) fn identified(&self) -> bool {
@@ -141,18 +135,25 @@ impl<'a> KeyWriter<'a> {
 
 /// A part that begins with a number, which stands for a name.
 pub(super) fn numbered(canonical: &mut Vec<u8>, tag: Tag, number: u8, part: &[u8]) {
-    begin_part(canonical, tag, part.len() + 1);
+    begin_part(canonical, tag as u8, part.len() + 1);
     canonical.push(number);
+    canonical.extend_from_slice(part);
+}
+
+/// A part: its tag, its length, and itself.
+#[inline]
+pub(super) fn write_part(canonical: &mut Vec<u8>, tag: u8, part: &[u8]) {
+    begin_part(canonical, tag, part.len());
     canonical.extend_from_slice(part);
 }
 
 /// The tag of a part, and its length: one byte for a length below 255; a longer one says so and takes eight.
 #[inline]
-fn begin_part(canonical: &mut Vec<u8>, tag: Tag, len: usize) {
+fn begin_part(canonical: &mut Vec<u8>, tag: u8, len: usize) {
     match u8::try_from(len) {
-        Ok(len) if len < u8::MAX => canonical.extend_from_slice(&[tag as u8, len]),
+        Ok(len) if len < u8::MAX => canonical.extend_from_slice(&[tag, len]),
         _ => {
-            canonical.extend_from_slice(&[tag as u8, u8::MAX]);
+            canonical.extend_from_slice(&[tag, u8::MAX]);
             canonical.extend_from_slice(&(len as u64).to_le_bytes());
         }
     }

@@ -40,13 +40,8 @@ impl<'a> Params<'a> {
     /// backslash.
     #[inline]
     pub(super) fn are_ambiguous(&self) -> bool {
-        let mut last = 0;
         // Most paths hold nothing of the kind.
-        let odd = self.path.bytes().any(|byte| {
-            let odd = byte == b'%' || byte == b'\\' || byte == b'.' && last == b'/';
-            last = byte;
-            odd
-        });
+        let odd = self.path.bytes().any(|byte| matches!(byte, b'%' | b'.' | b'\\'));
         odd && self.resolve_elsewhere()
     }
 

@@ -59,9 +59,14 @@ fn a_host_has_one_normal_form() {
 
 #[test]
 fn a_query_has_one_normal_form() {
-    for (spelled, normal) in
-        [("", ""), ("a=1", "a=1"), ("b=1&a=2", "a=2&b=1"), ("a=%7e", "a=~"), ("&a=1&", "a=1"), ("a=2&a=1", "a=1&a=2")]
-    {
+    for (spelled, normal) in [
+        ("", ""),
+        ("a=1", "a=1"),
+        ("b=1&a=2", "a=2&b=1"),
+        ("a=%7e", "a=~"),
+        ("a%7E=1&A=2", "A=2&a~=1"),
+        ("a=2&b=1&a=1", "a=2&a=1&b=1"),
+    ] {
         assert_eq!(String::from_utf8_lossy(&normal_query(spelled.as_bytes())), normal, "{spelled}");
     }
 }
