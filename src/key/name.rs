@@ -68,9 +68,10 @@ fn is_plain(parts: Parts<'_>) -> Option<Plain> {
             paths += 1;
             plain &= is_plain_path(bytes);
         } else if tag == Tag::Host as u8 {
-            plain &= bytes.iter().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-'));
+            // Capitals and userinfo are known to be none: they are written otherwise.
+            plain &= !has_any(bytes, [b'%', b':']);
         } else if tag == Tag::SortedQuery as u8 {
-            plain &= !bytes.contains(&b'%');
+            plain &= !has_any(bytes, [b'%']);
         } else {
             plain &= tag == Tag::NoQuery as u8;
         }
@@ -80,6 +81,28 @@ fn is_plain(parts: Parts<'_>) -> Option<Plain> {
         1 if plain => Plain::WithPath,
         _ => Plain::Odd,
     })
+}
+
+/// Whether one of these bytes is among others, by a look at eight of them at a time. It may say so of others, and never denies one.
+#[inline]
+pub(crate) fn has_any<const N: usize>(bytes: &[u8], of: [u8; N]) -> bool {
+    eights(bytes).any(|eight| of.iter().any(|byte| places(eight, *byte) != 0))
+}
+
+#[inline]
+fn eights(bytes: &[u8]) -> impl Iterator<Item = u64> {
+    let (eights, rest) = bytes.as_chunks();
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    eights.iter().copied().chain((!rest.is_empty()).then_some(last)).map(u64::from_le_bytes)
+}
+
+/// The highest bit of each byte that is this one, and of some that stand behind such a one.
+#[inline]
+fn places(eight: u64, byte: u8) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let differs = eight ^ (ONES * u64::from(byte));
+    differs.wrapping_sub(ONES) & !differs & (ONES << 7)
 }
 
 /// Writes the normal forms of parts, and leaves out those that do not count.
@@ -239,16 +262,18 @@ fn normal_path(path: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// Whether a path is its own normal form: nothing encoded, no segment that is empty or begins with a dot, no slash at its end.
+/// Whether a path is its own normal form: nothing encoded, no segment that is empty or begins with a dot, no slash at its end. It may deny
+/// one that is.
+#[inline]
 fn is_plain_path(path: &[u8]) -> bool {
-    let mut last = 0;
-    for byte in path {
-        if *byte == b'%' || last == b'/' && (*byte == b'/' || *byte == b'.') {
-            return false;
-        }
-        last = *byte;
-    }
-    last != b'/' || path.len() == 1
+    let mut carried = 0;
+    let odd = eights(path).any(|eight| {
+        let slashes = places(eight, b'/');
+        let behind = slashes << 8 | carried;
+        carried = slashes >> 56;
+        places(eight, b'%') | behind & (slashes | places(eight, b'.')) != 0
+    });
+    !odd && (path.last() != Some(&b'/') || path.len() == 1)
 }
 
 fn normal_query(query: &[u8]) -> Vec<u8> {

@@ -41,7 +41,7 @@ impl<'a> Params<'a> {
     #[inline]
     pub(super) fn are_ambiguous(&self) -> bool {
         // Most paths hold nothing of the kind.
-        let odd = self.path.bytes().any(|byte| matches!(byte, b'%' | b'.' | b'\\'));
+        let odd = key::has_any(self.path.as_bytes(), [b'%', b'.', b'\\']);
         odd && self.resolve_elsewhere()
     }
 

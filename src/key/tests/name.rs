@@ -79,3 +79,16 @@ fn bytes_that_are_no_key_have_a_name() {
     }
     assert_ne!(KeyRef::new(b"one").name(), KeyRef::new(b"two").name());
 }
+
+#[test]
+fn a_plain_path_is_its_own_normal_form() {
+    for n in 0..20 {
+        for (tail, plain) in [("", true), ("/b.c", true), ("/.b", false), ("//b", false), ("/%62", false), ("/", false)] {
+            let path = format!("/{}a{tail}", "x".repeat(n));
+            assert_eq!(is_plain_path(path.as_bytes()), plain, "{path}");
+            let normal = normal_path(path.as_bytes());
+            assert!(!plain || &*normal == path.as_bytes(), "{path}");
+        }
+    }
+    assert!(is_plain_path(b"/") && !is_plain_path(b"//"));
+}
