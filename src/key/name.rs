@@ -38,7 +38,7 @@ pub(super) fn name_of(key: KeyRef<'_>) -> Option<u64> {
     let rest = parts.0;
     // The first part keeps routes apart. Where the path follows, it says as much.
     match is_plain(parts.clone())? {
-        Plain::WithPath => Some(xxh3_64_with_seed(rest, is_http.into())),
+        Plain::WithPath { behind } => Some(xxh3_64_with_seed(&rest[..rest.len() - behind], is_http.into())),
         plain => {
             let mut name = Vec::with_capacity(rest.len() + 2 * first.bytes.len());
             if matches!(plain, Plain::WithoutPath) {
@@ -52,8 +52,10 @@ pub(super) fn name_of(key: KeyRef<'_>) -> Option<u64> {
 
 /// What the parts behind the first are like.
 enum Plain {
-    /// Each is its own normal form, and the path is one of them: most are so.
-    WithPath,
+    /// Each is its own normal form, and the path is one of them: most are so. The bytes of forwarding fields stand behind all others.
+    WithPath {
+        behind: usize,
+    },
     /// Some may have another normal form, and the path is one of them.
     Odd,
     WithoutPath,
@@ -61,9 +63,17 @@ enum Plain {
 
 #[inline]
 fn is_plain(parts: Parts<'_>) -> Option<Plain> {
-    let (mut paths, mut plain) = (0, true);
-    for part in parts {
+    let (mut paths, mut plain, mut behind, mut left) = (0, true, 0, parts.0.len());
+    let mut parts = parts;
+    while let Some(part) = parts.next() {
         let Part { tag, bytes } = part?;
+        let len = left - parts.0.len();
+        left = parts.0.len();
+        if tag == Tag::Forwarded as u8 {
+            behind += len;
+            continue;
+        }
+        plain &= behind == 0;
         if tag == Tag::Path as u8 {
             paths += 1;
             plain &= is_plain_path(bytes);
@@ -78,7 +88,7 @@ fn is_plain(parts: Parts<'_>) -> Option<Plain> {
     }
     Some(match paths {
         0 => Plain::WithoutPath,
-        1 if plain => Plain::WithPath,
+        1 if plain => Plain::WithPath { behind },
         _ => Plain::Odd,
     })
 }
@@ -116,7 +126,8 @@ fn add_normal(name: &mut Vec<u8>, mut parts: Parts<'_>) -> Option<()> {
         let is_path_now = part.is(Tag::Path) && has_path;
         has_path |= part.is(Tag::Path);
         last = Some(part);
-        if !of_host && !is_userinfo && !is_path_now && !part.is(Tag::Scheme) {
+        let is_left_out = part.is(Tag::Scheme) || part.is(Tag::Forwarded);
+        if !of_host && !is_userinfo && !is_path_now && !is_left_out {
             add(name, part);
         }
     }
