@@ -101,13 +101,18 @@ pub(super) fn at(client: &Client, host: &str, port: u16) -> Result<Client, Redis
 #[derive(Clone)]
 pub struct RedisConnection {
     link: Link,
-    /// Where the server is: `host:port`, or a path.
-    pub(super) address: Arc<str>,
     /// The server, as it was when the connection was made.
     pub(super) server: u128,
-    broken: Arc<AtomicBool>,
+    state: Arc<State>,
+}
+
+/// What is known of a connection, by all who hold a clone of it.
+struct State {
+    /// Where the server is: `host:port`, or a path.
+    address: String,
+    broken: AtomicBool,
     /// How often in a row there was no answer in time.
-    silent: Arc<AtomicU32>,
+    silent: AtomicU32,
 }
 
 /// So many questions in a row without an answer, and a connection is of no use any more: it may be one that no packet passes, while
@@ -192,8 +197,8 @@ impl RedisConnection {
 
     /// Notes what says that the connection is of no use any more.
     pub(super) fn seen<T>(&self, answer: Result<T, RedisError>) -> Result<T, RedisError> {
-        if self.silent.load(Ordering::Relaxed) != 0 {
-            self.silent.store(0, Ordering::Relaxed);
+        if self.state.silent.load(Ordering::Relaxed) != 0 {
+            self.state.silent.store(0, Ordering::Relaxed);
         }
         if answer.as_ref().is_err_and(|error| error.is_unrecoverable_error() || error.is_io_error()) {
             self.breaks();
@@ -208,23 +213,27 @@ impl RedisConnection {
 
     /// There was no answer in time.
     pub(super) fn is_silent(&self) {
-        if self.silent.fetch_add(1, Ordering::Relaxed) + 1 >= MOST_SILENT {
+        if self.state.silent.fetch_add(1, Ordering::Relaxed) + 1 >= MOST_SILENT {
             self.breaks();
         }
     }
 
     pub(super) fn breaks(&self) {
-        self.broken.store(true, Ordering::Relaxed);
+        self.state.broken.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_at(&self, address: &str) -> bool {
+        self.state.address == address
     }
 
     pub(super) fn is_broken(&self) -> bool {
-        self.broken.load(Ordering::Relaxed)
+        self.state.broken.load(Ordering::Relaxed)
     }
 }
 
 impl fmt::Debug for RedisConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisConnection").field("broken", &self.broken).finish_non_exhaustive()
+        f.debug_struct("RedisConnection").field("broken", &self.state.broken).finish_non_exhaustive()
     }
 }
 
@@ -292,7 +301,7 @@ impl RedisManager {
     ) -> Result<(RedisConnection, Server), RedisConnectError> {
         let opening = async {
             let client = self.source.client().await?;
-            let address: Arc<str> = client.get_connection_info().addr().to_string().into();
+            let address = client.get_connection_info().addr().to_string();
             let line = if pushes.is_none() { Link::line(&client).await? } else { None };
             let mut link = match line {
                 Some(line) => Link::Line(line),
@@ -308,7 +317,8 @@ impl RedisManager {
         let late = || RedisConnectError::from(format!("no answer within {CONNECTING:?}"));
         let (link, address, server) = tokio::time::timeout(CONNECTING, opening).await.map_err(|_| late())??;
         let id = if self.trust { 0 } else { server.id };
-        Ok((RedisConnection { link, address, server: id, broken: Arc::default(), silent: Arc::default() }, server))
+        let state = Arc::new(State { address, broken: AtomicBool::new(false), silent: AtomicU32::new(0) });
+        Ok((RedisConnection { link, server: id, state }, server))
     }
 }
 

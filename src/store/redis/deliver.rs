@@ -343,10 +343,11 @@ impl Errand {
             core.near.bump_hashes(pushed.hashes());
         }
         for open in self.for_whom {
+            // With its first name, which this server may lose before another server has the others.
+            core.recent.delivered(&open.names, self.kind);
             if open.is_left_by_one() {
                 // What began after the write, and read the old generation before it was gone, is dead as well.
                 core.near.bump_hashes(open.names.hashes());
-                core.recent.delivered(&open.names, self.kind);
                 core.deliveries.is_done_with(&open.names);
                 for who in open.waiters().drain(..) {
                     let _ = who.send(());

@@ -227,7 +227,7 @@ impl Node {
 
     /// Throws away the connections to servers at other addresses than this.
     pub(super) fn leaves_all_but(&self, address: &str) -> bool {
-        let elsewhere = |connection: &RedisConnection| &*connection.address != address && !connection.is_broken();
+        let elsewhere = |connection: &RedisConnection| !connection.is_at(address) && !connection.is_broken();
         let mut left = false;
         for place in self.at_hand.iter().chain([&self.control]) {
             let place = place.read().unwrap_or_else(PoisonError::into_inner);
