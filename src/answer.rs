@@ -135,9 +135,15 @@ pub(crate) fn found_now<St: Store>(
     match entry.content() {
         Content::Response { .. } => Some(Some((entry, life))),
         Content::Variants(vary) => {
-            with_variant(rule, &store.context().secret, primary, vary, headers, |key| Some(store.get_now(key)?.found))
+            with_variant(rule, &store.context().secret, primary, vary, headers, |key| Some(response(store.get_now(key)?.found)))
         }
     }
+}
+
+/// What was found under a variant's key, if it is a response. Stored bytes may say that it is a list of variants once more.
+#[inline]
+fn response(found: Option<(Arc<Entry>, Life)>) -> Option<(Arc<Entry>, Life)> {
+    found.filter(|(entry, _)| matches!(entry.content(), Content::Response { .. }))
 }
 
 impl Look {
@@ -155,7 +161,7 @@ impl Look {
                     second = store.get_now(key.as_ref())?;
                 }
                 // The older stamp: what it covers is what was looked at first.
-                Some(Self { found: second.found, stamp: first.stamp, varying: Some(varying) })
+                Some(Self { found: response(second.found), stamp: first.stamp, varying: Some(varying) })
             }
         }
     }
@@ -168,7 +174,7 @@ impl Look {
         headers: &HeaderMap,
         names: &Namespaces,
     ) -> Result<Self, StoreError> {
-        let first = store.get(primary, names).await?;
+        let first = store.get_up_to(primary, names, rule.max_body()).await?;
         match Self::varying(store, rule, &first, primary, headers) {
             None => Ok(Self { found: first.found, stamp: first.stamp, varying: None }),
             // In a box, so that not every look is as large.
@@ -186,13 +192,13 @@ impl Look {
         headers: &HeaderMap,
         names: &Namespaces,
     ) -> Result<Self, StoreError> {
-        let mut second = store.get(varying.1.as_ref(), names).await?;
+        let mut second = store.get_up_to(varying.1.as_ref(), names, rule.max_body()).await?;
         if second.found.is_none()
             && let Some(key) = preferred_key(rule, &store.context().secret, primary, &varying.0, headers)
         {
-            second = store.get(key.as_ref(), names).await?;
+            second = store.get_up_to(key.as_ref(), names, rule.max_body()).await?;
         }
-        Ok(Self { found: second.found, stamp, varying: Some(varying) })
+        Ok(Self { found: response(second.found), stamp, varying: Some(varying) })
     }
 
     /// Nothing known: the store did not answer. What is fetched now is under a stamp that no bump since the beginning has

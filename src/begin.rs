@@ -49,7 +49,7 @@ pub(crate) async fn begin<St: Store>(
     let mut begins = Beginning {
         shared,
         quest,
-        wish: Wish { lock, looks: !missed.early, counts: quest.rule.adds_namespaces() },
+        wish: Wish { lock, looks: !missed.early, counts: quest.rule.adds_namespaces(), max_body: Some(quest.rule.max_body()) },
         pause: LOOK_AGAIN.0,
         until,
         stamps: 0,
@@ -74,10 +74,10 @@ pub(crate) async fn begin<St: Store>(
         if !missed.stamp.is_whole() {
             leader.after_the_one_before(until).await;
         }
-        missed.permit = shared.flights.leave(&missed.stamp).await;
+        missed.permit = shared.flights.leave(&missed.stamp, until).await;
         leader.begins(&missed.stamp);
     } else {
-        missed.permit = shared.flights.leave(&missed.stamp).await;
+        missed.permit = shared.flights.leave(&missed.stamp, until).await;
     }
     Begins::Call
 }

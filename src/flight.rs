@@ -3,16 +3,20 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     fmt,
+    future::Future,
     hash::{BuildHasher, RandomState},
     mem,
+    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
 use http::{HeaderMap, StatusCode};
+use pin_project_lite::pin_project;
 use quick_cache::sync::Cache;
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
@@ -195,12 +199,15 @@ impl Flights {
     }
 
     /// Leave for an inner call under this stamp. Where the shared store cannot be reached, so many calls are made at a time as may
-    /// be, and no more, however many requests the cache no longer keeps away from the inner service.
-    pub(crate) async fn leave(&self, stamp: &Stamp) -> Option<OwnedSemaphorePermit> {
-        match stamp.is_whole() {
-            true => None,
-            false => self.blind.clone().acquire_owned().await.ok(),
+    /// be, however many requests the cache no longer keeps away from the inner service.
+    ///
+    /// A call from within another takes no place of its own, and nobody waits for a place beyond `until`: each of the calls that have
+    /// the places may depend on one that waits.
+    pub(crate) async fn leave(&self, stamp: &Stamp, until: Instant) -> Option<OwnedSemaphorePermit> {
+        if stamp.is_whole() || Placed::<()>::is_within() {
+            return None;
         }
+        tokio::time::timeout_at(until, self.blind.clone().acquire_owned()).await.ok()?.ok()
     }
 
     /// How long a request waits for another's response at most.
@@ -387,6 +394,53 @@ impl Flight {
 
     fn progress(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+thread_local! {
+    /// Whether an inner call is being polled that has a place.
+    static WITHIN: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+pin_project! {
+    /// An inner call, which may have a place among those that nothing of a shared store stands behind: calls that it makes
+    /// [are within](Self::is_within) it.
+    pub(crate) struct Placed<F> {
+        #[pin]
+        inner: F,
+        has_place: bool,
+    }
+}
+
+impl<F> Placed<F> {
+    pub(crate) fn new(inner: F, permit: Option<&OwnedSemaphorePermit>) -> Self {
+        Self { inner, has_place: permit.is_some() || Placed::<()>::is_within() }
+    }
+}
+
+impl Placed<()> {
+    fn is_within() -> bool {
+        WITHIN.get()
+    }
+}
+
+impl<F: Future> Future for Placed<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let within = Within(WITHIN.get());
+        WITHIN.set(within.0 || *this.has_place);
+        this.inner.poll(cx)
+    }
+}
+
+/// Restores what was before, also when the inner call panics.
+struct Within(bool);
+
+impl Drop for Within {
+    fn drop(&mut self) {
+        WITHIN.set(self.0);
     }
 }
 

@@ -90,7 +90,7 @@ use crate::{
     semantics::{self, Target},
     stats::Count,
     status,
-    store::{Bump, Fence, Memory, Store},
+    store::{self, Bump, Fence, Memory, Store},
 };
 
 /// Clears namespaces when a mutating request has changed something. See the table of outcomes in the
@@ -181,7 +181,7 @@ impl<St: Store> InvalidateLayer<St> {
     }
 
     /// How long the response of a write waits for a shared store to know of it, and what is answered if that takes longer.
-    /// Defaults to one second, then [`AfterHold::Acknowledge`]. [`Rule::hold`] chooses otherwise for a route.
+    /// While the store is known to be away, no response waits. Defaults to one second, then [`AfterHold::Acknowledge`]. [`Rule::hold`] chooses otherwise for a route.
     pub fn hold(mut self, limit: Duration, then: AfterHold) -> Self {
         self.options.hold = (limit, then);
         self
@@ -553,7 +553,7 @@ impl<St: Store> Write<St> {
             let counters = &self.store.context().counters;
             counters.add(Count::Bumps, 1);
             let fence = self.fence.take().map(|(_, fence)| fence).filter(|_| known);
-            what = Some(match within(self.options.hold.0, self.store.bump(&names, self.kind, fence)).await {
+            what = Some(match store::within(self.options.hold.0, self.store.bump(&names, self.kind, fence)).await {
                 Some(Ok(())) => {
                     tracing::debug!(?names, "invalidated");
                     Invalidation::Delivered
@@ -583,16 +583,6 @@ impl<St: Store> Write<St> {
             response.headers_mut().append(status::CACHE_STATUS, value);
         }
         response
-    }
-}
-
-/// Awaits work for so long; what is ready at once needs no timer.
-async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
-    let mut work = pin!(work);
-    let at_once = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
-    match at_once {
-        Poll::Ready(output) => Some(output),
-        Poll::Pending => tokio::time::timeout(limit, work).await.ok(),
     }
 }
 

@@ -206,6 +206,10 @@ impl<St: Store> CacheLayer<St> {
     /// How many calls of the inner service may be under way at once that nothing in a shared store stands behind, because it
     /// cannot be reached or a write is fenced; requests beyond that wait for one to end. Defaults to 1,024. No effect with a
     /// store of this process alone.
+    ///
+    /// A cached handler may itself call a cached route. Such a call is made in the place of the outer one, if it is polled with it.
+    /// One that is made in a task of its own waits for a place like any other. No request waits for a place beyond the
+    /// [`wait_limit`](Self::wait_limit): it then goes to the inner service without one.
     pub fn max_unshared_calls(mut self, calls: usize) -> Self {
         self.limits.blind = calls.max(1);
         self.changed()
@@ -217,7 +221,8 @@ impl<St: Store> CacheLayer<St> {
         self.changed()
     }
 
-    /// How long a request waits for another's fill before it goes alone. Nobody joins that fill after that. Defaults to 30 seconds.
+    /// How long a request waits for another's fill, or for a place among the
+    /// [unshared calls](Self::max_unshared_calls), before it goes alone. Nobody joins that fill after that. Defaults to 30 seconds.
     ///
     /// It waits for the head of the response. The body is shared while it runs, also one without an end. Only where the handler has named
     /// namespaces and a shared store has to be asked about them, it waits for the end of the body; once it has waited in vain, requests for

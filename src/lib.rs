@@ -13,6 +13,8 @@ mod drive;
 mod fill;
 mod flight;
 mod future;
+#[cfg(all(any(test, fuzzing), feature = "redis"))]
+mod fuzz;
 mod groups;
 mod hints;
 pub mod invalidate;
@@ -33,6 +35,9 @@ mod store;
 mod switch;
 mod tape;
 
+#[cfg(all(any(test, fuzzing), feature = "redis"))]
+#[doc(hidden)]
+pub use self::fuzz::fuzz_response;
 #[doc(hidden)]
 pub use self::recall::remember_at_once;
 #[cfg(feature = "config")]

@@ -17,7 +17,7 @@ use crate::{
     clock::Nanos,
     drive::{Awaited, Drive, unless_left},
     fill::{Answer, Fill},
-    flight::{Flight, Follower, Joined, Landing, Landings, Leader, Progress},
+    flight::{Flight, Follower, Joined, Landing, Landings, Leader, Placed, Progress},
     key::Key,
     layer::Shared,
     parts,
@@ -133,7 +133,7 @@ async fn refresh<S, St, ReqB, ResB>(
     if poll_fn(|cx| service.poll_ready(cx)).await.is_ok() {
         let began = shared.store.context().clock.nanos();
         question(&mut request, &quest, &mut missed, false);
-        let inner = service.call(request);
+        let inner = Placed::new(service.call(request), missed.permit.as_ref());
         refreshing(&shared, quest.but(missed), leader, began, inner).await;
     }
 }
@@ -326,7 +326,7 @@ where
                     poll_fn(|cx| service.poll_ready(cx)).await?;
                     let began = context.clock.nanos();
                     question(&mut request, &quest, &mut missed, false);
-                    let inner = service.call(request);
+                    let inner = Placed::new(service.call(request), missed.permit.as_ref());
                     return lead(shared.clone(), quest.but(missed), (leader, drive), began, inner).await;
                 }
                 Joined::Follows(another) => {
@@ -345,7 +345,7 @@ where
         poll_fn(|cx| service.poll_ready(cx)).await?;
         let began = context.clock.nanos();
         question(&mut request, &quest, &mut missed, true);
-        let inner = service.call(request);
+        let inner = Placed::new(service.call(request), missed.permit.as_ref());
         return Fill::new(shared.clone(), quest.but(missed), None, began).run(inner).await;
     }
 }

@@ -17,7 +17,7 @@ use quick_cache::{
 };
 
 use super::{
-    Bump, Context, Entry, Fence, Life, Lock, Lookup, Put, Secret, Stamp, Store, StoreError, Usage,
+    Bump, Context, DELIVERY_TIMEOUT, Entry, Fence, Life, Lock, Lookup, Put, Secret, Stamp, Store, StoreError, Usage,
     epochs::Epochs,
     expiry::{self, Expiry, Noted, Sweep},
 };
@@ -101,7 +101,7 @@ impl Memory {
 
     /// A store with settings of one's own.
     pub fn builder() -> MemoryBuilder {
-        MemoryBuilder { capacity: 64 * MIB, clock: Clock::system(), secret: None }
+        MemoryBuilder { capacity: 64 * MIB, clock: Clock::system(), secret: None, delivery_timeout: DELIVERY_TIMEOUT }
     }
 
     /// Removes what has expired now rather than within the next two seconds. For tests with a [`Clock::manual`].
@@ -191,9 +191,17 @@ pub struct MemoryBuilder {
     capacity: usize,
     clock: Clock,
     secret: Option<Secret>,
+    delivery_timeout: Duration,
 }
 
 impl MemoryBuilder {
+    /// How long an explicit invalidation of the store behind waits.
+    #[cfg(feature = "redis")]
+    pub(super) fn delivery_timeout(mut self, limit: Duration) -> Self {
+        self.delivery_timeout = limit;
+        self
+    }
+
     /// The most bytes it may hold. Defaults to 64 MiB.
     pub fn capacity(mut self, bytes: usize) -> Self {
         self.capacity = bytes;
@@ -237,7 +245,8 @@ impl MemoryBuilder {
             .hot_allocation(HOT)
             .build()
             .expect("all that is needed is set");
-        let context = Arc::new(Context::new(self.clock, self.secret.unwrap_or_else(Secret::random)));
+        let context = Context::new(self.clock, self.secret.unwrap_or_else(Secret::random));
+        let context = Arc::new(Context { delivery_timeout: self.delivery_timeout, ..context });
         let leavings = Leavings(context.clone());
         let entries = Cache::with_options(options, ByBytes, KeySeed::random(), leavings);
         // As the table reckons it: what does not fit in the part for what is asked for often is thrown out at once.

@@ -14,7 +14,9 @@ mod shape;
 use std::{
     error, fmt,
     future::{self, Future},
+    pin::pin,
     sync::Arc,
+    task::Poll,
     time::Duration,
 };
 
@@ -22,10 +24,14 @@ use std::{
 pub use self::redis::{
     Coherence, Failover, Reclaimed, Redis, RedisBuilder, RedisConnectError, RedisConnection, RedisManager, ServerUsage,
 };
+#[cfg(all(test, feature = "redis"))]
+pub(crate) use codec::contents_of_samples;
 #[cfg(all(fuzzing, feature = "redis"))]
 pub use codec::fuzz_stored;
 #[cfg(feature = "encryption")]
 pub use codec::{KeyRing, KeyRingError};
+#[cfg(all(any(test, fuzzing), feature = "redis"))]
+pub(crate) use codec::{Moment, contents_as_entry};
 #[cfg(feature = "redis")]
 #[doc(hidden)]
 pub use codec::{bench_read, bench_stored};
@@ -76,6 +82,20 @@ pub trait Store: Clone + fmt::Debug + Send + Sync + 'static {
     ///
     /// `names` are the namespaces that are known from the request, whose generations the stamp must cover.
     fn get(&self, key: KeyRef<'_>, names: &Namespaces) -> impl Future<Output = Result<Lookup, StoreError>> + Send;
+
+    /// As [`get`](Self::get), for a request whose rule allows bodies of up to `max_body` bytes: an entry with a longer one is as good as
+    /// none.
+    ///
+    /// For a store that decodes what others have written, so that it unpacks no more than that. The default has no limit.
+    fn get_up_to(
+        &self,
+        key: KeyRef<'_>,
+        names: &Namespaces,
+        max_body: usize,
+    ) -> impl Future<Output = Result<Lookup, StoreError>> + Send {
+        let _ = max_body;
+        self.get(key, names)
+    }
 
     /// Whether fills have to [`begin`](Self::begin) here, because other processes fill and clear as well.
     fn is_shared(&self) -> bool {
@@ -192,7 +212,10 @@ pub trait Store: Clone + fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// If a name is not valid (then nothing is cleared), or the store cannot be reached. Memory always can.
+    /// If a name is not valid (then nothing is cleared), or the store cannot be reached; memory always can. A shared store is waited
+    /// for at most for its delivery timeout, one second unless set, and not at all while it is known to be away. The error then
+    /// [is queued](StoreError::is_queued): the invalidation is delivered when the store can be reached again. Until then this
+    /// process serves nothing of these names. Other processes that reach the store may.
     fn invalidate<I>(&self, names: I) -> impl Future<Output = Result<(), StoreError>> + Send
     where
         I: IntoIterator + Send,
@@ -219,10 +242,19 @@ pub trait Store: Clone + fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// If the store cannot be reached. Memory always can.
+    /// As [`invalidate`](Self::invalidate).
     fn invalidate_key(&self, key: &Key) -> impl Future<Output = Result<(), StoreError>> + Send {
         let names = Namespaces::key(key);
-        async move { self.bump(&names, Bump::Hard, None).await }
+        async move { self.bump_in_time(&names, Bump::Hard).await }
+    }
+
+    /// Bumps, and waits for no longer than the store's delivery timeout.
+    #[doc(hidden)]
+    fn bump_in_time(&self, names: &Namespaces, kind: Bump) -> impl Future<Output = Result<(), StoreError>> + Send {
+        async move {
+            let limit = self.context().delivery_timeout;
+            within(limit, self.bump(names, kind, None)).await.unwrap_or_else(|| Err(StoreError::queued()))
+        }
     }
 
     #[doc(hidden)]
@@ -234,7 +266,7 @@ pub trait Store: Clone + fmt::Debug + Send + Sync + 'static {
         let names = names.into_iter().map(|name| name.try_into().map_err(Into::into)).collect::<Result<Vec<_>, _>>();
         async move {
             let names = names.map_err(|error: InvalidNamespace| StoreError::new(error))?;
-            self.bump(&Namespaces::exactly(&names), kind, None).await
+            self.bump_in_time(&Namespaces::exactly(&names), kind).await
         }
     }
 
@@ -259,12 +291,27 @@ pub struct Context {
     pub(crate) clock: Clock,
     pub(crate) secret: Secret,
     pub(crate) counters: Counters,
+    /// How long an explicit invalidation waits.
+    pub(crate) delivery_timeout: Duration,
+}
+
+/// How long an explicit invalidation waits for a shared store, unless set.
+pub(crate) const DELIVERY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Awaits work for no longer than this. Work that is ready at once needs no timer.
+pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    let at_once = future::poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
+    match at_once {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => tokio::time::timeout(limit, work).await.ok(),
+    }
 }
 
 impl Context {
     /// A context with counters at zero. Stores that are to agree on identities need the same secret.
     pub fn new(clock: Clock, secret: Secret) -> Self {
-        Self { clock, secret, counters: Counters::default() }
+        Self { clock, secret, counters: Counters::default(), delivery_timeout: DELIVERY_TIMEOUT }
     }
 
     /// The clock by which entries live and expire.
@@ -302,6 +349,8 @@ pub struct Wish {
     pub looks: bool,
     /// That names known only from the response can be [admitted](Store::admit).
     pub counts: bool,
+    /// The longest body, in bytes, that may have appeared; no limit if there is none.
+    pub max_body: Option<usize>,
 }
 
 /// What [`Store::begin`] comes to.
@@ -514,7 +563,36 @@ impl StoreError {
     pub fn new(cause: impl Into<Box<dyn error::Error + Send + Sync>>) -> Self {
         Self(cause.into())
     }
+
+    /// An invalidation that could not be delivered in time: it waits in the store, and is delivered as soon as that is possible.
+    pub fn queued() -> Self {
+        Self::new(Queued)
+    }
+
+    /// Whether the invalidation waits in the store and will be delivered. The caller has nothing to repeat.
+    ///
+    /// ```
+    /// use tower_response_cache::StoreError;
+    ///
+    /// assert!(StoreError::queued().is_queued());
+    /// assert!(!StoreError::new("no such name").is_queued());
+    /// ```
+    pub fn is_queued(&self) -> bool {
+        self.0.is::<Queued>()
+    }
 }
+
+/// See [`StoreError::queued`].
+#[derive(Debug)]
+struct Queued;
+
+impl fmt::Display for Queued {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("invalidation queued: the store cannot be reached, and will be told as soon as it can")
+    }
+}
+
+impl error::Error for Queued {}
 
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -44,6 +44,8 @@ pub enum Fault {
     Delay,
     /// The connections of a process are cut.
     Cut,
+    /// The same of all processes, while one of them holds the lock of a fill.
+    Orphan,
     /// A replica that has missed the last changes takes the place of its master.
     Promote,
     /// A master of a cluster is killed, and its replica takes over.
@@ -115,6 +117,7 @@ impl Stage {
                 self.pass(10..300).await;
                 self.ways[node].refuse(false);
             }
+            Fault::Orphan => self.orphan().await,
             Fault::Promote => self.promote().await,
             Fault::Failover => cluster::failover(&mut self.redis, &mut self.random).await,
             Fault::HandOver => cluster::hand_over(&self.redis, &mut self.random).await,
@@ -148,6 +151,23 @@ impl Stage {
         set(fault);
         tokio::time::sleep(time).await;
         set(Way::Pass);
+    }
+
+    /// Neither the entry of the fill nor the return of its lock gets through.
+    async fn orphan(&mut self) {
+        let end = Instant::now() + Duration::from_secs(5);
+        while self.redis().keys("history*:l:*").await.is_empty() && Instant::now() < end {
+            tokio::time::sleep(Duration::from_micros(200)).await;
+        }
+        for way in &self.ways {
+            way.refuse(true);
+            way.cut();
+        }
+        self.pass(20..100).await;
+        for way in &self.ways {
+            way.refuse(false);
+        }
+        self.pass(100..300).await;
     }
 
     /// The server, where there is one.

@@ -73,6 +73,8 @@ pub struct Settings {
     pub restamp: bool,
     /// Each target is remembered, and its response at hand, at once.
     pub at_hand: bool,
+    /// How long the lock of a fill stands whose owner is lost.
+    pub lock: Duration,
 }
 
 impl Settings {
@@ -85,6 +87,7 @@ impl Settings {
             Coherence::Ttl(ttl) => format!("--ttl={}", ttl.as_millis()),
             _ => "--leased".into(),
         });
+        words.push(format!("--lock={}", self.lock.as_millis()));
         words.extend(self.strict.map(|deadline| format!("--strict={}", deadline.as_millis())));
         let flags =
             [(self.cluster, "--cluster"), (self.trust, "--trust"), (self.restamp, "--restamp"), (self.at_hand, "--at-hand")];
@@ -102,6 +105,7 @@ impl Settings {
             trust: false,
             restamp: false,
             at_hand: false,
+            lock: Duration::from_secs(1),
         };
         let mut words = lexopt::Parser::from_args(words);
         while let Some(word) = words.next()? {
@@ -113,6 +117,7 @@ impl Settings {
                 Long("validated") => settings.coherence = Coherence::Validated,
                 Long("ttl") => settings.coherence = Coherence::Ttl(Duration::from_millis(words.value()?.parse()?)),
                 Long("strict") => settings.strict = Some(Duration::from_millis(words.value()?.parse()?)),
+                Long("lock") => settings.lock = Duration::from_millis(words.value()?.parse()?),
                 Long("trust") => settings.trust = true,
                 Long("restamp") => settings.restamp = true,
                 Long("at-hand") => settings.at_hand = true,
@@ -153,8 +158,8 @@ pub fn run(words: impl Iterator<Item = OsString>) {
     runtime.block_on(async {
         let store = settings.store().await;
         let app = match settings.restamp {
-            true => app(Restamp(store.clone()), store, settings.database),
-            false => app(store.clone(), store, settings.database),
+            true => app(Restamp(store.clone()), store, &settings),
+            false => app(store.clone(), store, &settings),
         };
         let socket = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         println!("{}", socket.local_addr().expect("its address"));
@@ -167,7 +172,7 @@ pub fn run(words: impl Iterator<Item = OsString>) {
 
 /// The same register under three rules: `/r/{key}`, whose namespace is known from the request; `/v/{key}`, where only the response
 /// knows it; and `/x/{key}`, short-lived, refreshed early and in the background, and filled by one process at a time.
-fn app<St: Store>(store: St, redis: Redis, database: SocketAddr) -> Router {
+fn app<St: Store>(store: St, redis: Redis, settings: &Settings) -> Router {
     let rules = Rules::new()
         .route("/r/{key}", Rule::ttl(Duration::from_secs(60)).namespace("row:{key}"))
         .route("/v/{key}", Rule::ttl(Duration::from_secs(60)))
@@ -176,10 +181,10 @@ fn app<St: Store>(store: St, redis: Redis, database: SocketAddr) -> Router {
             Rule::ttl(Duration::from_millis(300))
                 .stale_while_revalidate(Duration::from_secs(2))
                 .early_refresh(1.0)
-                .fill_across_processes(Duration::from_secs(1))
+                .fill_across_processes(settings.lock)
                 .namespace("row:{key}"),
         );
-    let database: &'static Database = Box::leak(Box::new(Database::at(database)));
+    let database: &'static Database = Box::leak(Box::new(Database::at(settings.database)));
     let row = move |Path(key): Path<u32>| async move { database.read(key).await };
     let view = move |Path(key): Path<u32>| async move {
         let mut response = database.read(key).await;

@@ -47,6 +47,8 @@ pub const ALL: &[Test] = tests![
     the_way_stalls_strict,
     the_way_is_slow,
     the_way_is_cut,
+    locks_are_orphaned_leased,
+    locks_are_orphaned_validated,
     a_replica_that_missed_a_bump_is_promoted,
     a_cluster_fails_over_leased,
     a_cluster_fails_over_strict,
@@ -208,6 +210,15 @@ fn the_way_is_slow() {
 
 fn the_way_is_cut() {
     holds(Plan::new(Leased).with_absences(), &[Cut], 0.1);
+}
+
+/// A lock that nobody gives back would keep its key from being filled, and the run from ending.
+fn locks_are_orphaned_leased() {
+    holds(Plan::new(Leased).with_absences().with_long_locks(), &[Orphan], 0.1);
+}
+
+fn locks_are_orphaned_validated() {
+    holds(Plan::new(Validated).with_absences().with_long_locks(), &[Orphan], 0.1);
 }
 
 fn a_replica_that_missed_a_bump_is_promoted() {

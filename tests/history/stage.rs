@@ -46,6 +46,8 @@ pub struct Plan {
     pub trust: bool,
     pub restamp: bool,
     pub cluster: bool,
+    /// How long the lock of a fill stands whose owner is lost.
+    pub lock: Duration,
     /// Redis is there all the time, for everybody.
     pub redis_is_there: bool,
     /// Redis may lose fences.
@@ -62,6 +64,7 @@ impl Plan {
             trust: false,
             restamp: false,
             cluster: false,
+            lock: Duration::from_secs(1),
             redis_is_there: true,
             loses_fences: false,
             mix: Mix::default(),
@@ -84,6 +87,11 @@ impl Plan {
     /// Redis goes away now and then, and may have lost fences when it is back.
     pub fn with_losses(self) -> Self {
         Self { redis_is_there: false, loses_fences: true, ..self }
+    }
+
+    /// A lock that is left to its lease outlasts the run.
+    pub fn with_long_locks(self) -> Self {
+        Self { lock: Duration::from_secs(300), ..self }
     }
 
     pub fn promise(&self) -> Promise {
@@ -187,6 +195,7 @@ impl Stage {
                 trust: plan.trust,
                 restamp: plan.restamp,
                 at_hand: false,
+                lock: plan.lock,
             })
             .collect();
         let mut nodes = Vec::new();
@@ -286,7 +295,7 @@ impl Stage {
         Report::of(&history, self.plan.promise(), violations)
     }
 
-    /// Waits until no write is under way, no bump waits, no fence stands, and nothing is trusted any more that is older.
+    /// Waits until no write is under way, no bump waits, no fence and no lock stands, and nothing is trusted any more that is older.
     async fn settle(&self) {
         // Twice: what has left one place may not have arrived at the next.
         until("all writers have finished", async || {
@@ -306,7 +315,7 @@ impl Stage {
             }
         }
         for server in &self.redis {
-            if !server.keys("history*:f:*").await.is_empty() {
+            if !server.keys("history*:f:*").await.is_empty() || !server.keys("history*:l:*").await.is_empty() {
                 return false;
             }
         }

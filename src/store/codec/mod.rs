@@ -10,7 +10,8 @@
 //! form      bit 0: sealed, bit 1: the body is compressed; all others are 0
 //! length    of all these bytes
 //! check     xxh3 (64 bits) of all before it
-//! contents  enciphered where sealed, by XChaCha20-Poly1305
+//! contents  enciphered where sealed, by XChaCha20-Poly1305; the tag vouches as well for all before the nonce, the number of the
+//!           database, and the whole Redis key
 //!
 //! contents
 //! +---------------+------+----------------------------+
@@ -49,6 +50,8 @@ mod seal;
 mod shapes;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::contents_of_samples;
 mod write;
 
 use std::{fmt, sync::Arc};
@@ -138,6 +141,19 @@ pub(crate) type Stamped = (Namespaces, Arc<[Option<Generation>]>);
 pub(crate) struct Codec {
     compression: Option<Compression>,
     keys: Option<KeyRing>,
+    /// The number of the database, to which sealed entries are bound.
+    database: i64,
+}
+
+/// The circumstances under which an entry is read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<P> {
+    /// Translates its times. Without one they are as they were written.
+    pub(crate) moment: Option<Moment>,
+    /// The longest body, unpacked. An entry with a longer one is not read.
+    pub(crate) max_body: usize,
+    /// Makes the Redis key under which the bytes were found. Called for sealed entries alone.
+    pub(crate) place: P,
 }
 
 impl Codec {
@@ -153,13 +169,31 @@ impl Codec {
         Self { keys: Some(keys), ..self }
     }
 
-    /// The bytes of an entry. Its times are translated by `moment`; without one they are written as they are.
-    pub(crate) fn encode(&self, entry: &Entry, moment: Option<Moment>) -> Result<Bytes, Unstored> {
-        let nonce = self.keys.as_ref().map_or(Ok([0; seal::NONCE]), |_| seal::nonce())?;
-        self.encode_with(entry, moment, nonce)
+    /// Binds sealed entries to the database with this number.
+    pub(crate) fn in_database(self, database: i64) -> Self {
+        Self { database, ..self }
     }
 
-    fn encode_with(&self, entry: &Entry, moment: Option<Moment>, nonce: [u8; seal::NONCE]) -> Result<Bytes, Unstored> {
+    /// The bytes of an entry that is to be stored under this Redis key.
+    /// Its times are translated by `moment`; without one they are written as they are.
+    pub(crate) fn encode_at(&self, place: &str, entry: &Entry, moment: Option<Moment>) -> Result<Bytes, Unstored> {
+        let nonce = self.keys.as_ref().map_or(Ok([0; seal::NONCE]), |_| seal::nonce())?;
+        self.encode_with(place, entry, moment, nonce)
+    }
+
+    /// The same where the Redis key does not matter.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn encode(&self, entry: &Entry, moment: Option<Moment>) -> Result<Bytes, Unstored> {
+        self.encode_at("", entry, moment)
+    }
+
+    fn encode_with(
+        &self,
+        place: &str,
+        entry: &Entry,
+        moment: Option<Moment>,
+        nonce: [u8; seal::NONCE],
+    ) -> Result<Bytes, Unstored> {
         let packed = self.packed(entry);
         let body = packed.as_deref().unwrap_or_else(|| body(entry));
         let form = if packed.is_some() { COMPRESSED } else { 0 } | if self.keys.is_some() { SEALED } else { 0 };
@@ -174,7 +208,7 @@ impl Codec {
         let length = u32::try_from(out.len() + end).ok().filter(|len| *len as usize <= MAX_LEN).ok_or(Unstored::TooLarge)?;
         out[2..FRAME].copy_from_slice(&length.to_le_bytes());
         match &self.keys {
-            Some(keys) => keys.finish(entry.key().hash(), &mut out)?,
+            Some(keys) => keys.finish(&seal::Place::of(self.database, place), &mut out)?,
             None => out.extend_from_slice(&xxh3_64(&out).to_le_bytes()),
         }
         Ok(out.into())
@@ -188,7 +222,7 @@ impl Codec {
 
     /// The entry that is stored under `key`, if these bytes are one. `seen` is the stamp of now, from before they were asked for:
     /// that of the entry is of the same epoch and time, and shares the generations where they are the same. `names` are those of
-    /// the request, which are mostly those of the entry. Its times are translated by `moment`; without one they are as they were written.
+    /// the request, which are mostly those of the entry.
     ///
     /// Nothing is copied of a body that is neither compressed nor sealed: it is a slice of `bytes`. What is sealed is opened in
     /// place if nobody else has the bytes. The header values are slices, too, unless the body is compressed; what they keep
@@ -199,34 +233,56 @@ impl Codec {
         key: KeyRef<'_>,
         names: &Namespaces,
         seen: &Stamp,
-        moment: Option<Moment>,
+        wanted: Wanted<impl FnOnce() -> String>,
     ) -> Result<Arc<Entry>, Damaged> {
-        let (form, contents) = self.contents(bytes, key.hash())?;
-        read::entry(contents, form & COMPRESSED != 0, key, names, (seen, moment))
+        let (form, contents) = self.contents(bytes, wanted.place)?;
+        read::entry(contents, form & COMPRESSED != 0, key, names, (seen, wanted.moment, wanted.max_body))
     }
 
     /// The same, where only the epoch of this process is known.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn decode(&self, bytes: Bytes, key: KeyRef<'_>, epoch: u64) -> Result<Arc<Entry>, Damaged> {
-        self.decode_seeing(bytes, key, &Namespaces::default(), &Stamp::local(epoch), None)
+        let wanted = Wanted { moment: None, max_body: usize::MAX, place: String::new };
+        self.decode_seeing(bytes, key, &Namespaces::default(), &Stamp::local(epoch), wanted)
     }
 
-    /// The names of the entry that is stored at a place, and their generations: whether it lives can be told without its key.
-    pub(crate) fn generations(&self, bytes: Bytes, place: u128) -> Result<Stamped, Damaged> {
-        let (form, contents) = self.contents(bytes, place)?;
+    /// The names of the entry that is stored under a Redis key, and their generations: whether it lives can be told without its key.
+    pub(crate) fn generations(&self, bytes: Bytes, place: &str) -> Result<Stamped, Damaged> {
+        let (form, contents) = self.contents(bytes, || place.to_owned())?;
         read::generations(&contents, form & COMPRESSED != 0)
     }
 
-    fn contents(&self, bytes: Bytes, place: u128) -> Result<(u8, Bytes), Damaged> {
+    fn contents(&self, bytes: Bytes, place: impl FnOnce() -> String) -> Result<(u8, Bytes), Damaged> {
         let form = form(&bytes)?;
         let contents = match (&self.keys, form & SEALED != 0) {
-            (Some(keys), true) => keys.open(bytes, place)?,
+            (Some(keys), true) => keys.open(bytes, &seal::Place::of(self.database, &place()))?,
             (None, true) => return Err(Damaged::Sealed),
             (Some(_), false) => return Err(Damaged::Unsealed),
             (None, false) => checked(bytes)?,
         };
         Ok((form, contents))
     }
+}
+
+/// Contents behind a key that fits. The last two bytes of the input say how much of the rest is body.
+#[cfg(any(test, fuzzing))]
+fn contents_of(key: KeyRef<'_>, input: &[u8]) -> Option<Vec<u8>> {
+    let (input, tail) = input.split_last_chunk::<2>()?;
+    let head = input.len().saturating_sub(usize::from(u16::from_le_bytes(*tail)));
+    let mut own = Vec::new();
+    write::prefixed(key.canonical(), &mut own).ok()?;
+    let mut contents = ((own.len() + head) as u32).to_le_bytes().to_vec();
+    contents.extend_from_slice(&own);
+    contents.extend_from_slice(input);
+    Some(contents)
+}
+
+/// The entry of a key whose contents behind the key are these, if they are one. It has the stamp of a new store.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn contents_as_entry(key: KeyRef<'_>, input: &[u8], compressed: bool, moment: Moment) -> Option<Arc<Entry>> {
+    let bytes = framed(if compressed { COMPRESSED } else { 0 }, &contents_of(key, input)?);
+    let wanted = Wanted { moment: Some(moment), max_body: 1 << 20, place: String::new };
+    Codec::default().decode_seeing(bytes, key, &Namespaces::default(), &Stamp::local(u64::MAX >> 2), wanted).ok()
 }
 
 /// Contents that are not sealed, in a frame with the right length and checksum, whatever they are.
@@ -242,14 +298,15 @@ fn framed(form: u8, contents: &[u8]) -> Bytes {
 /// For the bench of it: an entry as it is stored.
 #[doc(hidden)]
 pub fn bench_stored(entry: &Entry) -> Option<Bytes> {
-    Codec::default().encode(entry, None).ok()
+    Codec::default().encode_at("", entry, None).ok()
 }
 
 /// For the same: what is stored, read for a request that has found the names and generations of `like`.
 #[doc(hidden)]
 pub fn bench_read(stored: Bytes, like: &Entry) -> Option<Arc<Entry>> {
     let (key, moment) = (like.key().as_ref(), Moment { there: like.times().born, here: like.times().born });
-    Codec::default().decode_seeing(stored, key, like.namespaces(), like.stamp(), Some(moment)).ok()
+    let wanted = Wanted { moment: Some(moment), max_body: usize::MAX, place: String::new };
+    Codec::default().decode_seeing(stored, key, like.namespaces(), like.stamp(), wanted).ok()
 }
 
 /// For the fuzz target `stored`: reads contents that may be anything, behind a key that fits. What is taken for an entry must be
@@ -258,19 +315,15 @@ pub fn bench_read(stored: Bytes, like: &Entry) -> Option<Arc<Entry>> {
 #[doc(hidden)]
 pub fn fuzz_stored(compressed: bool, input: &[u8]) {
     let key = KeyRef::new(b"key");
-    // The last two bytes say how much of the rest is body.
-    let Some((input, tail)) = input.split_last_chunk::<2>() else { return };
-    let head = input.len().saturating_sub(usize::from(u16::from_le_bytes(*tail)));
-    let mut contents = (head as u32 + 4).to_le_bytes().to_vec();
-    contents.extend_from_slice(b"\x03key");
-    contents.extend_from_slice(input);
+    let Some(contents) = contents_of(key, input) else { return };
     let codec = Codec::default();
     let _ = codec.decode(Bytes::copy_from_slice(input), key, 0);
     if let Ok(entry) = codec.decode(framed(if compressed { COMPRESSED } else { 0 }, &contents), key, 0) {
         let again = codec.encode(&entry, None).expect("what was read can be written");
         let entry = codec.decode(again.clone(), key, 0).expect("what was written can be read");
         assert_eq!(codec.encode(&entry, None).expect("and written again"), again);
-        let expected = codec.decode_seeing(again.clone(), key, entry.namespaces(), entry.stamp(), None);
+        let wanted = Wanted { moment: None, max_body: usize::MAX, place: String::new };
+        let expected = codec.decode_seeing(again.clone(), key, entry.namespaces(), entry.stamp(), wanted);
         assert_eq!(codec.encode(&expected.expect("also by who expects it"), None).expect("and written again"), again);
     }
 }
@@ -312,7 +365,8 @@ fn checked(bytes: Bytes) -> Result<Bytes, Damaged> {
     }
 }
 
-/// Why stored bytes are not the entry that was asked for. Each is a miss, and the bytes are to be removed.
+/// Why stored bytes are not the entry that was asked for. Each is a miss, and the bytes are to be removed unless they may be of use to
+/// others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Damaged {
     /// Written by a release that stores in another way.
@@ -333,6 +387,8 @@ pub(crate) enum Damaged {
     Compressed,
     /// Whole, but nothing that this crate writes.
     Malformed,
+    /// Its body is longer than the rule of the request allows. It may be what another rule, or another process, wants.
+    TooLong,
 }
 
 impl Damaged {
@@ -348,6 +404,7 @@ impl Damaged {
             Self::Unsealed => "unsealed",
             Self::Compressed => "compressed",
             Self::Malformed => "malformed",
+            Self::TooLong => "too-long",
         }
     }
 }

@@ -37,14 +37,14 @@ pub(super) fn flag(on: bool, bit: u8) -> u8 {
 
 /// The entry of this key.
 ///
-/// Its times are translated by `moment`. Its stamp is of when `seen` was taken, and shares the generations with it where they are the same. `likely` are the names that it
-/// probably has.
+/// Its times are translated by `moment`. Its stamp is of when `seen` was taken, and shares the generations with it where they are the
+/// same. `likely` are the names that it probably has. A body of more than `max_body` bytes is not unpacked.
 pub(super) fn entry(
     contents: Bytes,
     compressed: bool,
     key: KeyRef<'_>,
     likely: &Namespaces,
-    (seen, moment): (&Stamp, Option<Moment>),
+    (seen, moment, max_body): (&Stamp, Option<Moment>, usize),
 ) -> Result<Arc<Entry>, Damaged> {
     let whole = contents.len();
     let (length, _) = contents.split_first_chunk::<4>().ok_or(Damaged::Truncated)?;
@@ -70,7 +70,7 @@ pub(super) fn entry(
         moment.reads(&mut times, http.as_deref_mut());
     }
     let content = match parts & VARIANTS {
-        0 => at.response(parts, body, outermost(&names))?,
+        0 => at.response(parts, body, outermost(&names), max_body)?,
         _ if body.is_empty() => at.variants(parts)?,
         _ => return Err(Damaged::Trailing),
     };
@@ -236,12 +236,16 @@ impl<'a> Cursor<'a> {
     }
 
     /// What is `likely` the same has the same fields.
-    fn response(&mut self, parts: u8, body: Bytes, likely: u64) -> Result<Content, Damaged> {
+    fn response(&mut self, parts: u8, body: Bytes, likely: u64, max_body: usize) -> Result<Content, Damaged> {
         let status = StatusCode::from_u16(u16::from_le_bytes(self.array()?)).map_err(|_| Damaged::Malformed)?;
         let likely = likely ^ u64::from(status.as_u16());
         let headers = self.fields(likely)?;
         let trailers = if parts & TRAILERS == 0 { None } else { Some(Box::new(self.fields(!likely)?)) };
-        let body = if parts & PACKED == 0 { body } else { compress::unpack(&body, self.number()? as usize)? };
+        let length = if parts & PACKED == 0 { body.len() } else { self.number()? as usize };
+        if length > max_body {
+            return Err(Damaged::TooLong);
+        }
+        let body = if parts & PACKED == 0 { body } else { compress::unpack(&body, length)? };
         Ok(Content::Response { status, headers, body, trailers })
     }
 

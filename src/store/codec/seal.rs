@@ -14,6 +14,20 @@ pub(super) const NONCE: usize = 24;
 /// What the contents end with where they are sealed.
 pub(super) const TAG: usize = 16;
 
+/// Where sealed contents are stored.
+pub(super) struct Place<'a> {
+    #[cfg_attr(not(feature = "encryption"), expect(dead_code))]
+    database: i64,
+    #[cfg_attr(not(feature = "encryption"), expect(dead_code))]
+    key: &'a str,
+}
+
+impl<'a> Place<'a> {
+    pub(super) fn of(database: i64, key: &'a str) -> Self {
+        Self { database, key }
+    }
+}
+
 /// The random bytes of one sealing.
 pub(super) fn nonce() -> Result<[u8; NONCE], Unstored> {
     let mut nonce = [0; NONCE];
@@ -30,7 +44,7 @@ mod with_keys {
 
     use super::{
         super::{Damaged, FRAME, Unstored},
-        NONCE, TAG,
+        NONCE, Place, TAG,
     };
 
     /// A key's name: it stands in the clear before what is sealed with it.
@@ -42,7 +56,7 @@ mod with_keys {
     /// The keys under which entries are encrypted in Redis: the first seals, each of them opens.
     ///
     /// Neither bodies nor header fields nor canonical keys can then be read there, and nothing that was changed, made up, or moved
-    /// from one place in Redis to another is taken for an entry. What remains in sight are the names of the Redis keys, lengths and
+    /// from one place in Redis to another is taken for an entry: another key, another prefix, another database. What remains in sight are the names of the Redis keys, lengths and
     /// times to live. What is not sealed is no entry any more.
     ///
     /// **To rotate.** Put the new key second and deploy; when every process has it, put it first and deploy; when the
@@ -95,7 +109,7 @@ mod with_keys {
         }
 
         /// Enciphers the contents where they are, and appends the tag.
-        pub(in super::super) fn finish(&self, place: u128, out: &mut Vec<u8>) -> Result<(), Unstored> {
+        pub(in super::super) fn finish(&self, place: &Place<'_>, out: &mut Vec<u8>) -> Result<(), Unstored> {
             let (front, contents) = out.split_at_mut(CONTENTS);
             let bound = bound(front, place);
             let nonce = *front.last_chunk::<NONCE>().expect("the front ends with the nonce");
@@ -107,7 +121,7 @@ mod with_keys {
         }
 
         /// The contents of what was sealed for this place; in the same memory, if nobody else has it.
-        pub(in super::super) fn open(&self, sealed: Bytes, place: u128) -> Result<Bytes, Damaged> {
+        pub(in super::super) fn open(&self, sealed: Bytes, place: &Place<'_>) -> Result<Bytes, Damaged> {
             if sealed.len() < CONTENTS + TAG {
                 return Err(Damaged::Truncated);
             }
@@ -124,12 +138,11 @@ mod with_keys {
         }
     }
 
-    /// What the tag vouches for beside the contents: how they are stored, and for which key.
-    fn bound(front: &[u8], place: u128) -> [u8; FRAME + 4 + 16] {
-        let mut bound = [0; FRAME + 4 + 16];
-        bound[..FRAME + 4].copy_from_slice(&front[..FRAME + 4]);
-        bound[FRAME + 4..].copy_from_slice(&place.to_le_bytes());
-        bound
+    /// What the tag vouches for beside the contents: the form in which they are stored, and the place. All but the last part have a fixed
+    /// length.
+    fn bound(front: &[u8], place: &Place<'_>) -> Vec<u8> {
+        let named = &front[..FRAME + size_of::<Id>()];
+        [named, &place.database.to_le_bytes(), place.key.as_bytes()].concat()
     }
 
     fn id(key: &[u8; 32]) -> Id {
@@ -164,7 +177,7 @@ mod without {
 
     use super::{
         super::{Damaged, Unstored},
-        NONCE,
+        NONCE, Place,
     };
 
     /// There is none without the feature.
@@ -176,11 +189,11 @@ mod without {
             match *self {}
         }
 
-        pub(in super::super) fn finish(&self, _: u128, _: &mut Vec<u8>) -> Result<(), Unstored> {
+        pub(in super::super) fn finish(&self, _: &Place<'_>, _: &mut Vec<u8>) -> Result<(), Unstored> {
             match *self {}
         }
 
-        pub(in super::super) fn open(&self, _: Bytes, _: u128) -> Result<Bytes, Damaged> {
+        pub(in super::super) fn open(&self, _: Bytes, _: &Place<'_>) -> Result<Bytes, Damaged> {
             match *self {}
         }
     }

@@ -42,6 +42,10 @@ fn lines(map: &HeaderMap) -> Vec<(&str, &[u8], bool)> {
     map.iter().map(|(name, value)| (name.as_str(), value.as_bytes(), value.is_sensitive())).collect()
 }
 
+fn unlimited() -> Wanted<fn() -> String> {
+    Wanted { moment: None, max_body: usize::MAX, place: String::new }
+}
+
 fn read(codec: &Codec, bytes: &Bytes, entry: &Entry) -> Result<String, Damaged> {
     codec.decode(bytes.clone(), entry.key().as_ref(), EPOCH).map(|entry| told(&entry))
 }
@@ -138,6 +142,18 @@ fn typical() -> Entry {
     entry(some_key(), names_of(&some_key()), response(&headers, vec![b'x'; 1024], None), None)
 }
 
+/// The contents of some entries behind their keys, as the fuzz target `response` takes them: a response, one with trailers, one under a
+/// rule where HTTP decides, and a list of variants.
+pub(crate) fn contents_of_samples() -> [Vec<u8>; 4] {
+    [plain(), with_trailers(), under_http(), variants()].map(|entry| {
+        let bytes = Codec::default().encode(&entry, None).expect("storable");
+        let body = body(&entry).len();
+        let contents = &bytes[FRAME + 4..bytes.len() - CHECK];
+        let own = 1 + entry.key().canonical().len();
+        [&contents[own..], &u16::try_from(body).expect("short").to_le_bytes()].concat()
+    })
+}
+
 fn all() -> [(&'static str, Entry); 5] {
     [
         ("plain", plain()),
@@ -210,7 +226,8 @@ fn times_are_translated_and_no_copy_outlives_its_lifetime() {
         let (key, times) = (entry.key().as_ref(), *entry.times());
         let read = |bytes: &Bytes, moment| {
             let (names, stamp) = (entry.namespaces(), entry.stamp());
-            let read = Codec::default().decode_seeing(bytes.clone(), key, names, stamp, Some(moment)).expect("whole");
+            let wanted = Wanted { moment: Some(moment), ..unlimited() };
+            let read = Codec::default().decode_seeing(bytes.clone(), key, names, stamp, wanted).expect("whole");
             (read.times().born, read.times().fresh_until, read.http().map(|http| http.freshness.received))
         };
         // Written by a process that is an hour ahead of the server, two seconds after the response arrived.
@@ -240,7 +257,7 @@ fn generations_that_are_the_same_are_shared_and_others_are_the_entrys_own() {
     let entry = plain();
     let bytes = Codec::default().encode(&entry, None).expect("storable");
     let read = |stamp: &Stamp| {
-        let read = Codec::default().decode_seeing(bytes.clone(), entry.key().as_ref(), entry.namespaces(), stamp, None);
+        let read = Codec::default().decode_seeing(bytes.clone(), entry.key().as_ref(), entry.namespaces(), stamp, unlimited());
         read.expect("whole").stamp().clone()
     };
     let same = entry.stamp().again(7, 8);
@@ -453,7 +470,7 @@ proptest! {
         let bytes = Codec::default().encode(&entry, None).expect("storable");
         for expected in [&entry, &other] {
             let stamp = expected.stamp();
-            let read = Codec::default().decode_seeing(bytes.clone(), entry.key().as_ref(), expected.namespaces(), stamp, None);
+            let read = Codec::default().decode_seeing(bytes.clone(), entry.key().as_ref(), expected.namespaces(), stamp, unlimited());
             prop_assert_eq!(told(&read.expect("whole")), told(&entry));
         }
     }
@@ -705,7 +722,7 @@ mod sealed {
 
     #[test]
     fn the_sealed_bytes_of_version_1_never_change() {
-        let bytes = codec(&[OLD]).encode_with(&plain(), None, [9; seal::NONCE]).expect("storable");
+        let bytes = codec(&[OLD]).encode_with("", &plain(), None, [9; seal::NONCE]).expect("storable");
         let fixture = include_str!("../../../tests/fixtures/stored/sealed.hex");
         is_stored_as(&codec(&[OLD]), "sealed", &plain(), &bytes, fixture);
     }
@@ -758,9 +775,19 @@ mod sealed {
 
     #[test]
     fn an_entry_that_was_moved_does_not_open() {
-        let bytes = codec(&[OLD]).encode(&plain(), None).expect("storable");
-        let elsewhere = Key::new(*b"another");
-        assert_eq!(codec(&[OLD]).decode(bytes, elsewhere.as_ref(), 0).map(|_| ()), Err(Damaged::Sealed));
+        let at = |database, place: &'static str| {
+            let bytes = codec(&[OLD]).in_database(3).encode_at("app:1:e:{*}:1", &plain(), None).expect("storable");
+            let wanted = Wanted { moment: None, max_body: usize::MAX, place: || place.to_owned() };
+            let (entry, stamp) = (plain(), Stamp::local(EPOCH));
+            let codec = codec(&[OLD]).in_database(database);
+            codec.decode_seeing(bytes, entry.key().as_ref(), entry.namespaces(), &stamp, wanted).map(|_| ())
+        };
+        assert_eq!(at(3, "app:1:e:{*}:1"), Ok(()));
+        for (database, place) in
+            [(3, "app:1:e:{*}:2"), (3, "apq:1:e:{*}:1"), (3, "app:1:e:{a}:1"), (2, "app:1:e:{*}:1"), (3, "")]
+        {
+            assert_eq!(at(database, place), Err(Damaged::Sealed), "{database} {place}");
+        }
     }
 
     #[test]

@@ -144,7 +144,7 @@ fn value(value: &HeaderValue, out: &mut Vec<u8>) -> Result<(), Unstored> {
     Ok(())
 }
 
-fn prefixed(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Unstored> {
+pub(super) fn prefixed(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Unstored> {
     number(bytes.len(), out)?;
     out.extend_from_slice(bytes);
     Ok(())

@@ -1,7 +1,10 @@
 //! Keeps requests away from a server that does not answer.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU32, Ordering},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,6 +23,8 @@ pub(super) struct Breaker {
     failures: AtomicU32,
     open: AtomicBool,
     pub(super) opened: Notify,
+    /// The delivery task, which is told of every change.
+    listener: OnceLock<Arc<Notify>>,
 }
 
 impl Breaker {
@@ -38,7 +43,7 @@ impl Breaker {
     pub(super) fn failed(&self) -> bool {
         let opens = self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= MOST && !self.open.swap(true, Ordering::Relaxed);
         if opens {
-            self.opened.notify_one();
+            self.has_opened();
         }
         opens
     }
@@ -46,14 +51,25 @@ impl Breaker {
     /// Opens at once: no connection can be made.
     pub(super) fn open(&self) {
         if !self.open.swap(true, Ordering::Relaxed) {
-            self.opened.notify_one();
+            self.has_opened();
         }
+    }
+
+    fn has_opened(&self) {
+        self.opened.notify_one();
+        self.listener.get().into_iter().for_each(|listener| listener.notify_one());
+    }
+
+    /// Tells of every change from here on. The first listener stays.
+    pub(super) fn tells(&self, listener: &Arc<Notify>) {
+        let _ = self.listener.set(listener.clone());
     }
 
     /// A probe was answered.
     pub(super) fn close(&self) {
         self.failures.store(0, Ordering::Relaxed);
         self.open.store(false, Ordering::Relaxed);
+        self.listener.get().into_iter().for_each(|listener| listener.notify_one());
     }
 }
 
@@ -72,5 +88,15 @@ mod tests {
         assert!(breaker.is_open());
         breaker.close();
         assert!(!breaker.is_open());
+    }
+
+    #[tokio::test]
+    async fn whoever_listens_is_told_when_it_opens_and_when_it_closes() {
+        let (breaker, told) = (Breaker::default(), Arc::<Notify>::default());
+        breaker.tells(&told);
+        for change in [Breaker::open, Breaker::close] {
+            change(&breaker);
+            told.notified().await;
+        }
     }
 }

@@ -10,12 +10,12 @@ use super::{
     Core, Handle, Redis,
     connect::{self, RedisConnectError, RedisManager, Source},
     control::{self, Stop},
-    deliver::Deliveries,
     lease::{Known, Lease},
     lives::Lives,
     names::Names,
     node::Node,
     nodes::Nodes,
+    outbox::Deliveries,
     read::Reads,
     recent::Recent,
     sentinel::Sentinels,
@@ -83,6 +83,7 @@ pub struct RedisBuilder {
     heartbeat: Duration,
     round_trip: Duration,
     budget: Duration,
+    delivery_timeout: Duration,
     generation_ttl: Duration,
     strict: Option<Duration>,
     failover: Failover,
@@ -118,6 +119,7 @@ impl RedisBuilder {
             heartbeat: Duration::from_millis(50),
             round_trip: Duration::from_millis(20),
             budget: Duration::from_millis(50),
+            delivery_timeout: crate::store::DELIVERY_TIMEOUT,
             generation_ttl: Duration::from_secs(7 * 86_400),
             strict: None,
             failover: Failover::Flush,
@@ -204,6 +206,16 @@ impl RedisBuilder {
     /// How long a request waits for Redis, each time it asks, the redirections of a cluster included. Defaults to 50 milliseconds.
     pub fn budget(mut self, budget: Duration) -> Self {
         self.budget = budget;
+        self
+    }
+
+    /// How long [`invalidate`](Store::invalidate) and its kin wait for Redis to confirm; from zero to an hour. Defaults to one second.
+    ///
+    /// After that they return an error that [is queued](crate::StoreError::is_queued). They do not wait at all while Redis is known
+    /// to be away. The writes of an [`InvalidateLayer`](crate::InvalidateLayer) wait for its
+    /// [`hold`](crate::InvalidateLayer::hold) instead.
+    pub fn delivery_timeout(mut self, limit: Duration) -> Self {
+        self.delivery_timeout = limit;
         self
     }
 
@@ -328,6 +340,7 @@ impl RedisBuilder {
             ("heartbeat", self.heartbeat, Duration::from_millis(5), Duration::from_secs(10)),
             ("round_trip", self.round_trip, Duration::from_millis(1), Duration::from_secs(10)),
             ("budget", self.budget, Duration::from_millis(1), Duration::from_secs(30)),
+            ("delivery_timeout", self.delivery_timeout, Duration::ZERO, Duration::from_secs(3600)),
             ("generation_ttl", self.generation_ttl, Duration::from_secs(60), Duration::from_secs(365 * 86_400)),
             ("strict", self.strict.unwrap_or(Duration::from_secs(30)), Duration::from_secs(1), Duration::from_secs(3600)),
         ];
@@ -347,13 +360,26 @@ impl RedisBuilder {
     pub(super) fn start(self) -> Redis {
         let source = self.source().expect("a place that was checked");
         let clock = self.clock.clone();
-        let memory = Memory::builder().clock(clock).secret(self.secret.clone().unwrap_or_else(|| self.derived_secret()));
+        let memory = Memory::builder()
+            .delivery_timeout(self.delivery_timeout)
+            .clock(clock)
+            .secret(self.secret.clone().unwrap_or_else(|| self.derived_secret()));
         let memory = match self.memory {
             Some(bytes) => memory.capacity(bytes.get()),
             None => memory,
         };
         let near = memory.build();
         let lease = Arc::new(Lease::default());
+        let database = match &source {
+            Sources::One(RedisManager { source: Source::At(client), .. }, _) => {
+                client.get_connection_info().redis_settings().db()
+            }
+            Sources::One(..) => match &self.place {
+                Place::Sentinel { master, .. } => master.db(),
+                _ => 0,
+            },
+            Sources::Cluster(_) => 0,
+        };
         let trust = self.failover == Failover::Trust;
         let names = Names::new(&self.prefix);
         let (tell, found) = tokio::sync::mpsc::unbounded_channel();
@@ -369,13 +395,13 @@ impl RedisBuilder {
                 Nodes::cluster(seeds, trust, self.connections, tell, lease.clone(), near.clone(), names.check(None))
             }
         };
-        let (deliveries, jobs) = Deliveries::new(near.context().counters.waiting.clone());
+        let deliveries = Deliveries::new(near.context().counters.waiting.clone());
         let core = Arc::new(Core {
             near,
             keeps: self.memory.is_some(),
             nodes,
             names,
-            codec: self.codec.clone(),
+            codec: self.codec.clone().in_database(database),
             coherence: self.coherence,
             memory_ttl: match self.coherence {
                 Coherence::Ttl(ttl) => nanos(ttl),
@@ -397,7 +423,7 @@ impl RedisBuilder {
             runtime: std::sync::OnceLock::new(),
             warned: std::sync::atomic::AtomicBool::new(false),
         });
-        control::start(core.clone(), jobs, found).expect("a thread with a runtime can be started");
+        control::start(core.clone(), found).expect("a thread with a runtime can be started");
         Redis(Arc::new(Handle { core, builder: self }))
     }
 

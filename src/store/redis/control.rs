@@ -24,13 +24,14 @@ use super::{
     Coherence, Core,
     breaker::PROBES,
     connect::{RedisConnection, Server, Source},
-    deliver::{self, Job},
+    deliver,
     fault::Fault,
     node::{self, Node},
 };
 use crate::{
     clock::{Nanos, follow_the_wall, monotonic, nanos},
     namespace::Namespaces,
+    store::Bump,
 };
 
 /// How often a master is asked whether it is still the one it was.
@@ -70,11 +71,7 @@ impl Stop {
 }
 
 /// Starts the thread.
-pub(super) fn start(
-    core: Arc<Core>,
-    jobs: mpsc::UnboundedReceiver<Job>,
-    mut found: mpsc::UnboundedReceiver<Arc<Node>>,
-) -> io::Result<()> {
+pub(super) fn start(core: Arc<Core>, mut found: mpsc::UnboundedReceiver<Arc<Node>>) -> io::Result<()> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let _ = core.runtime.set(runtime.handle().clone());
     let work = async move {
@@ -85,19 +82,22 @@ pub(super) fn start(
         } else {
             tokio::spawn(seek(core.clone()));
         }
-        tokio::spawn(deliver::run(core.clone(), jobs));
+        tokio::spawn(deliver::run(core.clone()));
         let stopped = async {
             loop {
                 tokio::select! {
                     () = core.stop.wait() => return,
-                    Some(node) = found.recv() => drop(tokio::spawn(tend(core.clone(), node))),
+                    Some(node) = found.recv() => {
+                        tokio::spawn(tend(core.clone(), node));
+                        core.deliveries.move_on();
+                    }
                     () = core.nodes.have_changed() => core.invalidates_again(),
                 }
             }
         };
         stopped.await;
         let delivered = async {
-            while core.deliveries.waiting() > 0 {
+            while !core.deliveries.is_empty() {
                 sleep(Duration::from_millis(5)).await;
             }
         };
@@ -402,12 +402,14 @@ impl Core {
 
     /// The server has changed, and the one before may have been replaced for a while: what it accepted meanwhile is lost.
     fn invalidates_again(&self) {
-        let again = self.recent.again();
+        let Some(again) = self.recent.again() else {
+            tracing::info!("redis has another master; everything is invalidated again");
+            drop(self.deliveries.send(&self.names, &Namespaces::root(), Bump::Hard, None));
+            return;
+        };
         if !again.is_empty() {
             tracing::info!(count = again.len(), "redis has another master; recent invalidations are delivered again");
         }
-        for (names, kind) in again {
-            drop(self.deliveries.send(names, kind, None));
-        }
+        self.deliveries.send_again(again);
     }
 }

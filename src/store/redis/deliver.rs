@@ -1,319 +1,331 @@
-//! Bumps on their way to Redis, and the names that nothing may be served of until they have arrived.
+//! Sends what waits in the queue to the masters, to each independently of the others.
 
 use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    collections::HashSet,
+    mem,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use tokio::sync::{mpsc, oneshot};
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use redis::Value;
+use tokio::sync::Notify;
 
 use super::{
     Core,
     fault::Fault,
     fill::unlink,
-    names::{Names, id, slot},
-    node::Via,
+    names::slot,
+    node::{Node, Via},
     nodes::{Answer, Ask},
+    outbox::{Errand, Fresh, Release},
     scripts,
 };
-use crate::{
-    namespace::{Name, Namespaces},
-    store::Bump,
-};
+use crate::store::Bump;
 
 /// How long one attempt may take.
 const ATTEMPT: Duration = Duration::from_millis(500);
 
-/// How long to wait before the next: at first, and at most.
+/// The pause after an attempt that has failed: at first, and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 
-/// How many names may wait; more, and everything is cleared instead.
-const MOST: usize = 64 << 10;
+/// The pause before a lock that was not held is given back once more. It doubles with each attempt.
+const AGAIN: Duration = Duration::from_millis(50);
 
-/// The names of writes whose clearing has not arrived yet. In this process nothing is served of them, and nothing stored.
-#[derive(Debug, Default)]
-pub(super) struct Suspects {
-    names: Mutex<HashMap<u64, usize>>,
-    count: AtomicUsize,
+/// The things that wait for one master.
+struct Lane {
+    /// `None` for slots whose master is not known.
+    node: Option<Arc<Node>>,
+    names: Vec<u64>,
+    /// Names with calls that wait.
+    awaited: HashSet<u64>,
+    was_away: bool,
+    releases: Vec<Release>,
+    /// An attempt is under way. Told to give it up.
+    busy: Option<Arc<Notify>>,
+    pause: Duration,
+    /// When the next attempt may begin.
+    at: Instant,
 }
 
-impl Suspects {
-    #[inline]
-    pub(super) fn are_none(&self) -> bool {
-        self.count.load(Ordering::SeqCst) == 0
-    }
-
-    #[inline]
-    pub(super) fn touch(&self, names: &Namespaces) -> bool {
-        !self.are_none() && {
-            let suspects = self.lock();
-            names.names().any(|name| suspects.contains_key(&id(name)))
-        }
-    }
-
-    fn add(&self, names: &Namespaces) {
-        let mut suspects = self.lock();
-        for name in names.names() {
-            *suspects.entry(id(name)).or_default() += 1;
-        }
-        self.count.store(suspects.len(), Ordering::SeqCst);
-    }
-
-    fn remove(&self, names: &Namespaces) {
-        let mut suspects = self.lock();
-        for name in names.names() {
-            if let Some(times) = suspects.get_mut(&id(name)) {
-                *times -= 1;
-                if *times == 0 {
-                    suspects.remove(&id(name));
-                }
-            }
-        }
-        self.count.store(suspects.len(), Ordering::SeqCst);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, usize>> {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// The result of one attempt.
+struct Landed {
+    node: Option<Arc<Node>>,
+    names: Vec<(u64, Errand, Outcome)>,
+    releases: Vec<(Release, Outcome)>,
 }
 
-/// The way of bumps out of this process.
-#[derive(Debug)]
-pub(super) struct Deliveries {
-    jobs: mpsc::UnboundedSender<Job>,
-    pub(super) suspects: Arc<Suspects>,
-    /// Names that wait, for all to see.
-    waiting: Arc<AtomicUsize>,
+/// The result of some commands, from good to bad.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Outcome {
+    Done,
+    /// There was nothing to be done.
+    Nothing,
+    /// It was answered that this cannot be done.
+    Refused,
+    /// No answer, or none that settles it.
+    Failed,
+    /// The master is not asked, because it did not answer a moment ago.
+    Away,
 }
 
-/// A write's bump.
-pub(super) struct Job {
-    names: Namespaces,
-    kind: Bump,
-    fence: Option<u128>,
-    done: oneshot::Sender<()>,
-}
-
-impl Deliveries {
-    pub(super) fn new(waiting: Arc<AtomicUsize>) -> (Self, mpsc::UnboundedReceiver<Job>) {
-        let (jobs, queue) = mpsc::unbounded_channel();
-        (Self { jobs, suspects: Arc::default(), waiting }, queue)
-    }
-
-    /// Sends a bump on its way. It arrives, sooner or later, whether or not the answer is awaited.
-    pub(super) fn send(&self, names: Namespaces, kind: Bump, fence: Option<u128>) -> oneshot::Receiver<()> {
-        let (done, arrived) = oneshot::channel();
-        self.waits(&names);
-        // Without the thread there is no process any more that anything could be served by.
-        let _ = self.jobs.send(Job { names, kind, fence, done });
-        arrived
-    }
-
-    fn waits(&self, names: &Namespaces) {
-        self.suspects.add(names);
-        self.waiting.fetch_add(names.count(), Ordering::Relaxed);
-    }
-
-    /// A job with these names does not wait any more.
-    fn is_done_with(&self, names: &Namespaces) {
-        self.suspects.remove(names);
-        self.waiting.fetch_sub(names.count(), Ordering::Relaxed);
-    }
-
-    pub(super) fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
-    }
-}
-
-/// What is to be done for one name.
-struct Errand {
-    generation: String,
-    fences: String,
-    /// Hard, unless all want it soft.
-    kind: Bump,
-    /// Those of the fences to be taken back, and when that was asked for.
-    tokens: Vec<(u128, Instant)>,
-    for_whom: Vec<Arc<Open>>,
-}
-
-/// A job whose names have not all been delivered.
-struct Open {
-    names: Namespaces,
-    left: AtomicUsize,
-    /// Those who wait for it.
-    done: Mutex<Vec<oneshot::Sender<()>>>,
-}
-
-/// Among so many jobs that were taken last for a name, one with the same names is looked for.
-const RECENT: usize = 16;
-
-/// Delivers until nobody sends any more.
-pub(super) async fn run(core: Arc<Core>, mut queue: mpsc::UnboundedReceiver<Job>) {
-    let mut errands: HashMap<u64, Errand> = HashMap::new();
-    let mut pause = PAUSES.0;
+/// Delivers for as long as the store lives.
+pub(super) async fn run(core: Arc<Core>) {
+    let mut lanes: Vec<Lane> = Vec::new();
+    let mut attempts = FuturesUnordered::new();
     loop {
-        if errands.is_empty() {
-            match queue.recv().await {
-                Some(job) => take(&mut errands, &core, job),
-                None => return,
+        let (names, releases) = core.deliveries.fresh();
+        assign(&core, &mut lanes, names, releases);
+        let now = Instant::now();
+        reassign(&core, &mut lanes, now);
+        let mut next: Option<Instant> = None;
+        for lane in &mut lanes {
+            if let Some(attempt) = lane.next(&core, now, &mut next) {
+                attempts.push(attempt);
             }
         }
-        while let Ok(job) = queue.try_recv() {
-            take(&mut errands, &core, job);
-        }
-        if errands.len() > MOST {
-            gather(&mut errands, &core);
-        }
-        let before = errands.len();
-        errands = attempt(&core, errands).await;
-        if errands.is_empty() {
-            pause = PAUSES.0;
-            continue;
-        }
-        if errands.len() == before {
-            tracing::debug!(waiting = errands.len(), "invalidations wait for redis");
-            pause = (pause * 2).min(PAUSES.1);
-        }
+        lanes.retain(|lane| lane.busy.is_some() || !lane.is_empty());
+        let pause = async {
+            match next {
+                Some(next) => tokio::time::sleep_until(next.into()).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = core.reconnected.notified() => {}
+            Some(landed) = attempts.next(), if !attempts.is_empty() => lands(&core, &mut lanes, landed),
+            () = core.deliveries.told.notified() => {}
+            () = pause => {}
         }
     }
 }
 
-fn take(errands: &mut HashMap<u64, Errand>, core: &Core, job: Job) {
-    let Job { names, kind, fence, done } = job;
-    let before = same_as(errands, &names);
-    let known = before.is_some();
-    let open = before.unwrap_or_else(|| {
-        Arc::new(Open { left: AtomicUsize::new(names.count()), names: names.clone(), done: Mutex::default() })
+/// Distributes names and locks over the masters of their slots.
+fn assign(core: &Core, lanes: &mut Vec<Lane>, names: Vec<Fresh>, releases: Vec<Release>) {
+    for Fresh { id, slot, is_new } in names {
+        let lane = lane_of(core, lanes, slot);
+        lane.awaited.insert(id);
+        if is_new {
+            lane.names.push(id);
+        }
+    }
+    for release in releases {
+        lane_of(core, lanes, slot(release.lock.as_bytes())).releases.push(release);
+    }
+}
+
+fn lane_of<'a>(core: &Core, lanes: &'a mut Vec<Lane>, slot: u16) -> &'a mut Lane {
+    let node = core.nodes.master_of(slot);
+    let index = lanes.iter().position(|lane| same(&lane.node, &node)).unwrap_or_else(|| {
+        if let Some(node) = &node {
+            // So that a breaker that opens or closes is noticed at once.
+            node.breaker.tells(&core.deliveries.told);
+        }
+        lanes.push(Lane::of(node));
+        lanes.len() - 1
     });
-    open.is_awaited_by(done);
-    for name in names.names() {
-        let errand = errands.entry(id(name)).or_insert_with(|| Errand::of(&core.names, name, kind));
-        if kind == Bump::Hard {
-            errand.kind = Bump::Hard;
-        }
-        if let Some(token) = fence {
-            errand.takes_back(token, core.fence.unwrap_or_default());
-        }
-        if !known {
-            errand.for_whom.push(open.clone());
-        }
-    }
-    if known {
-        core.deliveries.is_done_with(&names);
+    &mut lanes[index]
+}
+
+fn same(one: &Option<Arc<Node>>, other: &Option<Arc<Node>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (None, None) => true,
+        _ => false,
     }
 }
 
-/// A job with these names of which nothing is delivered yet: what is cleared again while it waits is cleared once for both, so that what
-/// waits does not grow with every write.
-fn same_as(errands: &HashMap<u64, Errand>, names: &Namespaces) -> Option<Arc<Open>> {
-    let recent = errands.get(&id(names.names().next()?))?.for_whom.iter().rev().take(RECENT);
-    let same = |open: &&Arc<Open>| {
-        open.left.load(Ordering::SeqCst) == names.count() && open.names.names().map(id).eq(names.names().map(id))
-    };
-    recent.into_iter().find(same).cloned()
+/// Before another attempt in a cluster, the slots may have other masters.
+fn reassign(core: &Core, lanes: &mut Vec<Lane>, now: Instant) {
+    if core.nodes.one().is_some() {
+        return;
+    }
+    let all = core.deliveries.have_moved();
+    let (mut names, mut releases) = (Vec::new(), Vec::new());
+    for lane in lanes.iter_mut().filter(|lane| lane.busy.is_none() && (all || lane.at <= now && lane.pause > PAUSES.0)) {
+        names.extend(core.deliveries.again(lane.names.drain(..)));
+        releases.append(&mut lane.releases);
+    }
+    assign(core, lanes, names, releases);
 }
 
-impl Open {
-    fn waiters(&self) -> MutexGuard<'_, Vec<oneshot::Sender<()>>> {
-        self.done.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// One of its names has been delivered, or waits elsewhere; whether that was the last.
-    fn is_left_by_one(&self) -> bool {
-        self.left.fetch_sub(1, Ordering::SeqCst) == 1
-    }
-
-    fn is_awaited_by(&self, who: oneshot::Sender<()>) {
-        let mut done = self.waiters();
-        if done.len() == done.capacity() {
-            done.retain(|who| !who.is_closed());
-        }
-        done.push(who);
-    }
-}
-
-impl Errand {
-    fn of(keys: &Names, name: Name<'_>, kind: Bump) -> Self {
-        let (generation, fences) = (keys.generation(name), keys.fence(name));
-        Self { generation, fences, kind, tokens: Vec::new(), for_whom: Vec::new() }
-    }
-
-    /// One more fence to be taken back. Those that have waited for as long as a fence `stands` are past their deadlines, and end by
-    /// themselves.
-    fn takes_back(&mut self, token: u128, stands: Duration) {
-        if self.tokens.len() == self.tokens.capacity() {
-            self.tokens.retain(|(_, since)| since.elapsed() < stands);
-        }
-        self.tokens.push((token, Instant::now()));
-    }
-}
-
-/// So many names wait that it is as well to clear the root, to which all belong: it waits for all of them, and is suspect in their place.
-/// Fences are left to their deadlines.
-fn gather(errands: &mut HashMap<u64, Errand>, core: &Core) {
-    let root = Namespaces::root();
-    core.deliveries.waits(&root);
-    let open = Open { left: AtomicUsize::new(root.count()), names: root.clone(), done: Mutex::default() };
-    for before in errands.drain().flat_map(|(_, errand)| errand.for_whom) {
-        if before.is_left_by_one() {
-            before.waiters().drain(..).for_each(|who| open.is_awaited_by(who));
-            core.deliveries.is_done_with(&before.names);
+impl Lane {
+    fn of(node: Option<Arc<Node>>) -> Self {
+        let (names, releases) = (Vec::new(), Vec::new());
+        Self {
+            node,
+            names,
+            awaited: HashSet::new(),
+            was_away: false,
+            releases,
+            busy: None,
+            pause: PAUSES.0,
+            at: Instant::now(),
         }
     }
-    tracing::warn!("too many invalidations wait for redis: everything will be cleared");
-    let name = root.names().next().expect("the root");
-    let all = Errand { for_whom: vec![Arc::new(open)], ..Errand::of(&core.names, name, Bump::Hard) };
-    errands.insert(id(name), all);
+
+    fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.releases.is_empty()
+    }
+
+    fn is_away(&self) -> bool {
+        self.node.as_ref().is_some_and(|node| node.breaker.is_open())
+    }
+
+    /// The next attempt, if it may begin now. Otherwise it is noted when to look again.
+    fn next(
+        &mut self,
+        core: &Arc<Core>,
+        now: Instant,
+        next: &mut Option<Instant>,
+    ) -> Option<impl Future<Output = Landed> + use<>> {
+        let mut looks_again = |at| *next = Some(next.map_or(at, |before: Instant| before.min(at)));
+        if let Some(attempt) = &self.busy {
+            if self.is_away() {
+                attempt.notify_one();
+            }
+            return None;
+        }
+        if self.is_away() {
+            // Woken when the breaker closes. Until then nobody waits.
+            core.deliveries.are_queued(self.awaited.drain());
+            self.was_away = true;
+            if self.at <= now {
+                (self.pause, self.at) = (PAUSES.1, now + PAUSES.1);
+            }
+            if !self.is_empty() {
+                looks_again(self.at);
+            }
+            return None;
+        }
+        let due = self.releases.iter().map(|release| release.at).chain((!self.names.is_empty()).then_some(self.at)).min()?;
+        // A breaker that has closed ends the pause.
+        if due > now && !mem::take(&mut self.was_away) {
+            looks_again(due);
+            return None;
+        }
+        self.awaited.clear();
+        let names = core.deliveries.take(self.names.drain(..));
+        let (releases, later) = mem::take(&mut self.releases).into_iter().partition(|release| release.at <= now);
+        self.releases = later;
+        let given_up = Arc::<Notify>::default();
+        self.busy = Some(given_up.clone());
+        Some(attempt(core.clone(), self.node.clone(), names, releases, given_up))
+    }
 }
 
-/// Tries to deliver each, and returns those that could not be.
-async fn attempt(core: &Arc<Core>, errands: HashMap<u64, Errand>) -> HashMap<u64, Errand> {
-    let alone = core.nodes.one().is_some();
-    let asks = |errand: &Errand| errand.first(alone);
-    let (bumped, mut left) = round(core, errands, asks).await;
-    // In a cluster, fences go once the generations have gone.
-    let (fenced, done): (HashMap<_, _>, HashMap<_, _>) =
-        bumped.into_iter().partition(|(_, errand)| !alone && !errand.tokens.is_empty());
-    let (unfenced, still) = round(core, fenced, Errand::second).await;
-    left.extend(still);
-    done.into_values().chain(unfenced.into_values()).for_each(|errand| errand.ends(core));
-    left
-}
-
-/// Sends what each has to send, and parts those that were answered from those that were not.
-async fn round(
-    core: &Core,
-    errands: HashMap<u64, Errand>,
-    asks: impl Fn(&Errand) -> Vec<Ask>,
-) -> (HashMap<u64, Errand>, HashMap<u64, Errand>) {
-    let all: Vec<Vec<Ask>> = errands.values().map(asks).collect();
-    let counts: Vec<usize> = all.iter().map(Vec::len).collect();
-    let mut answers = core.nodes.ask(all.into_iter().flatten().collect(), Via::Control, ATTEMPT).await.into_iter();
-    let (mut done, mut left) = (HashMap::new(), HashMap::new());
-    for ((key, mut errand), count) in errands.into_iter().zip(counts) {
-        let answered: Vec<Answer> = answers.by_ref().take(count).collect();
-        if answered.iter().all(Answer::is_ok) {
-            done.insert(key, errand);
+/// Takes the result of an attempt: what has failed waits again.
+fn lands(core: &Core, lanes: &mut [Lane], landed: Landed) {
+    let Landed { node, names, releases } = landed;
+    let Some(lane) = lanes.iter_mut().find(|lane| same(&lane.node, &node)) else { return };
+    lane.busy = None;
+    let mut failed = false;
+    for (id, mut errand, outcome) in names {
+        if outcome <= Outcome::Nothing {
+            ends(core, id, errand);
             continue;
         }
-        if errand.kind == Bump::Soft && answered.iter().any(|answer| matches!(answer, Err(Fault::Said(_)))) {
-            // Full, it takes no scripts that write. Clearing too much is better than too little.
-            errand.kind = Bump::Hard;
+        failed = true;
+        match outcome {
+            Outcome::Away => errand.is_queued(),
+            // Full, it takes no scripts that write. To invalidate too much is better than too little.
+            Outcome::Refused if errand.kind == Bump::Soft => errand.kind = Bump::Hard,
+            _ => {}
         }
-        left.insert(key, errand);
+        core.deliveries.returns(id, errand);
+        lane.names.push(id);
+        lane.awaited.insert(id);
     }
-    (done, left)
+    for (release, outcome) in releases {
+        match outcome {
+            Outcome::Failed | Outcome::Away => {
+                failed = true;
+                lane.releases.push(Release { at: Instant::now() + lane.pause, ..release });
+            }
+            // Taken by a command that may still be on its way, or refused by a server that is full.
+            Outcome::Nothing | Outcome::Refused if release.again > 0 => {
+                let at = Instant::now() + AGAIN * (1 << release.tries.min(8));
+                lane.releases.push(Release { again: release.again - 1, tries: release.tries + 1, pass: 0, at, ..release });
+            }
+            Outcome::Done | Outcome::Nothing | Outcome::Refused => core.deliveries.released(1),
+        }
+    }
+    if failed {
+        tracing::debug!(names = lane.names.len(), locks = lane.releases.len(), "invalidations wait for redis");
+        (lane.at, lane.pause) = (Instant::now() + lane.pause, (lane.pause * 2).min(PAUSES.1));
+    } else {
+        (lane.at, lane.pause) = (Instant::now(), PAUSES.0);
+    }
+}
+
+/// A name has been invalidated in Redis.
+fn ends(core: &Core, id: u64, errand: Errand) {
+    // It went by the connection of the pushes, and so is not pushed to us. What began after the write, and read the old generation
+    // before it was gone, is dead as well.
+    if let Some(pushed) = core.names.parse(errand.generation.as_bytes()) {
+        core.near.bump_hashes(pushed.hashes());
+    }
+    core.recent.delivered(id, &errand.generation, &errand.fences, errand.kind);
+    core.deliveries.arrived(id, errand);
+}
+
+/// One attempt for one master. Given up when it is told so.
+async fn attempt(
+    core: Arc<Core>,
+    node: Option<Arc<Node>>,
+    names: Vec<(u64, Errand)>,
+    releases: Vec<Release>,
+    given_up: Arc<Notify>,
+) -> Landed {
+    let (of_names, of_releases) = tokio::select! {
+        outcomes = sent(&core, &names, &releases) => outcomes,
+        () = given_up.notified() => (vec![Outcome::Away; names.len()], vec![Outcome::Away; releases.len()]),
+    };
+    let names = names.into_iter().zip(of_names).map(|((id, errand), outcome)| (id, errand, outcome)).collect();
+    Landed { node, names, releases: releases.into_iter().zip(of_releases).collect() }
+}
+
+/// Sends errands and locks in one pipeline.
+async fn sent(core: &Core, names: &[(u64, Errand)], releases: &[Release]) -> (Vec<Outcome>, Vec<Outcome>) {
+    let alone = core.nodes.one().is_some();
+    let groups = names.iter().map(|(_, errand)| errand.first(alone));
+    let back = releases.iter().map(|release| vec![scripts::release(&release.lock, release.token, release.pass)]);
+    let mut outcomes = asked(core, groups.chain(back).collect()).await;
+    let of_releases = outcomes.split_off(names.len());
+    // In a cluster, fences go once the generations have gone.
+    let second = |(index, (_, errand)): (usize, &(u64, Errand))| {
+        (!alone && !errand.tokens.is_empty() && outcomes[index] <= Outcome::Nothing).then(|| (index, errand.second()))
+    };
+    let (indices, groups): (Vec<usize>, Vec<Vec<Ask>>) = names.iter().enumerate().filter_map(second).unzip();
+    if !groups.is_empty() {
+        for (index, outcome) in indices.into_iter().zip(asked(core, groups).await) {
+            outcomes[index] = outcome;
+        }
+    }
+    (outcomes, of_releases)
+}
+
+/// Sends some groups of commands, and says of each group what has become of it: the worst of its outcomes.
+async fn asked(core: &Core, groups: Vec<Vec<Ask>>) -> Vec<Outcome> {
+    let counts: Vec<usize> = groups.iter().map(Vec::len).collect();
+    let mut answers = core.nodes.ask(groups.into_iter().flatten().collect(), Via::Control, ATTEMPT).await.into_iter();
+    let mut worst = |count| answers.by_ref().take(count).map(|answer| Outcome::of(&answer)).max().unwrap_or(Outcome::Done);
+    counts.into_iter().map(&mut worst).collect()
+}
+
+impl Outcome {
+    fn of(answer: &Answer) -> Self {
+        match answer {
+            Ok((Value::Int(0), _)) => Self::Nothing,
+            Ok(_) => Self::Done,
+            Err(Fault::Away) => Self::Away,
+            Err(fault @ Fault::Said(_)) if !fault.is_elsewhere() => Self::Refused,
+            Err(_) => Self::Failed,
+        }
+    }
 }
 
 impl Errand {
-    /// What bumps the name; with one master, what takes its fences back as well.
+    /// The commands that invalidate the name; with one master, those that take its fences back as well.
     fn first(&self, alone: bool) -> Vec<Ask> {
         let Self { generation, fences, kind, tokens, .. } = self;
         match kind {
@@ -325,7 +337,7 @@ impl Errand {
         }
     }
 
-    /// What takes its fences back.
+    /// The commands that take its fences back.
     fn second(&self) -> Vec<Ask> {
         let remove = |(token, _): &(u128, Instant)| {
             let command = redis::cmd("ZREM").arg(&self.fences).arg(scripts::text(*token)).take();
@@ -335,44 +347,32 @@ impl Errand {
     }
 }
 
-impl Errand {
-    fn ends(self, core: &Core) {
-        // It went by the connection of the pushes, and so is not pushed to us. What it has cleared besides, the set of a key, say, is
-        // known here no more than elsewhere: of a generation that is gone, nobody is told that it is cleared once more.
-        if let Some(pushed) = core.names.parse(self.generation.as_bytes()) {
-            core.near.bump_hashes(pushed.hashes());
-        }
-        for open in self.for_whom {
-            // With its first name, which this server may lose before another server has the others.
-            core.recent.delivered(&open.names, self.kind);
-            if open.is_left_by_one() {
-                // What began after the write, and read the old generation before it was gone, is dead as well.
-                core.near.bump_hashes(open.names.hashes());
-                core.deliveries.is_done_with(&open.names);
-                for who in open.waiters().drain(..) {
-                    let _ = who.send(());
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Redis, namespace::Namespaces};
 
-    #[test]
-    fn fences_that_have_ended_by_themselves_do_not_wait_to_be_taken_back() {
-        let errand = || {
-            let keys = Names::new("app");
-            Errand::of(&keys, Namespaces::root().names().next().expect("the root"), Bump::Hard)
+    /// One who is told at once need not wait for the end of a pause.
+    #[tokio::test]
+    async fn a_breaker_that_closes_ends_the_pause() {
+        let store = Redis::builder("redis://127.0.0.1:1").start();
+        let core = store.core();
+        let node = core.nodes.master_of(0).expect("the one");
+        let mut lane = Lane::of(Some(node.clone()));
+        let soon = |lane: &mut Lane, now| {
+            let mut next = None;
+            (lane.next(core, now, &mut next).is_some(), next)
         };
-        let (mut ended, mut standing) = (errand(), errand());
-        for token in 0..1000 {
-            ended.takes_back(token, Duration::ZERO);
-            standing.takes_back(token, Duration::from_secs(3600));
-        }
-        assert!(ended.tokens.len() < 10, "{}", ended.tokens.len());
-        assert_eq!(standing.tokens.len(), 1000);
+        lane.names.push(0);
+        node.breaker.open();
+        let now = Instant::now();
+        assert_eq!(soon(&mut lane, now), (false, Some(now + PAUSES.1)), "nobody is asked");
+        node.breaker.close();
+        assert_eq!(soon(&mut lane, now), (true, None), "at once");
+        lane.busy = None;
+        lane.names.push(0);
+        lane.at = now + PAUSES.1;
+        assert_eq!(soon(&mut lane, now), (false, Some(lane.at)), "a pause that nothing ends");
+        drop(core.deliveries.send(&core.names, &Namespaces::root(), Bump::Hard, None));
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{error, fmt};
 
-use bb8_redis::bb8::RunError;
 use redis::{ErrorKind, RedisError, ServerError, ServerErrorKind};
 
 use super::connect::RedisConnectError;
@@ -25,13 +24,6 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    pub(super) fn connecting(error: RunError<RedisConnectError>) -> Self {
-        match error {
-            RunError::User(error) => Self::Connecting(error),
-            RunError::TimedOut => Self::Late,
-        }
-    }
-
     /// Whether it says something of the connection rather than of what was asked.
     pub(super) fn is_of_connection(&self) -> bool {
         match self {

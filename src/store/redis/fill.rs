@@ -1,6 +1,6 @@
 //! A fill and a write: generations made, the lock taken, an entry stored; fences set, namespaces bumped.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use redis::Value;
 use tokio::{runtime::Handle, sync::oneshot};
@@ -13,7 +13,8 @@ use super::{
     names::slot,
     node::Via,
     nodes::{Answer, Ask},
-    read::{bulk, compared, exists, get},
+    outbox::{Delivery, Release},
+    read::{Wants, bulk, compared, exists, get},
     scripts,
 };
 use crate::{
@@ -98,7 +99,8 @@ impl Core {
         let stamp = stamp.with_generations(generations).counted(counter);
         if held == Some(Value::Nil) && appeared.is_some() && wish.looks {
             let now = self.context().clock.nanos();
-            let found = self.judge(appeared, &key, names, &stamp).await?;
+            let of = Wants { key, names, max_body: wish.max_body.unwrap_or(usize::MAX) };
+            let found = self.judge(appeared, &of, &stamp).await?;
             if found.is_some_and(|(entry, life)| life == Life::Alive && now < entry.times().fresh_until) {
                 return Ok(Begun::Appeared);
             }
@@ -199,9 +201,10 @@ impl Core {
 
     /// One command with the time to live; with a lock, the same pipeline gives it back.
     pub(super) async fn put(self: &Arc<Self>, mut entry: Arc<Entry>, lock: Option<Lock>) -> Result<Put, StoreError> {
-        if !entry.stamp().is_whole() || self.deliveries.suspects.touch(entry.namespaces()) {
-            if let Some(lock) = lock {
-                self.release(&lock, false).await;
+        let returning = lock.map(|lock| Returning::known(self, &lock, 0));
+        if !entry.stamp().is_whole() || self.deliveries.suspects(entry.namespaces()) {
+            if let Some(returning) = returning {
+                self.returns(returning).await;
             }
             return Err(StoreError::new("nothing vouches for a response that was computed while redis could not be asked"));
         }
@@ -216,11 +219,14 @@ impl Core {
         }
         let mut asks = Vec::with_capacity(2);
         if !dead {
-            let bytes = match self.codec.encode(&entry, Some(self.moment(entry.key().as_ref(), entry.namespaces()))) {
+            let place = self.names.entry(entry.namespaces(), entry.key().hash());
+            let bytes = match self.codec.encode_at(&place, &entry, Some(self.moment(entry.key().as_ref(), entry.namespaces())))
+            {
                 Ok(bytes) => bytes,
                 Err(why) => {
-                    if let Some(lock) = lock {
-                        self.release(&lock, true).await;
+                    if let Some(mut returning) = returning {
+                        returning.tells_of_no_use();
+                        self.returns(returning).await;
                     }
                     return match why {
                         Unstored::TooLarge => Ok(Put::TooLarge),
@@ -228,16 +234,14 @@ impl Core {
                     };
                 }
             };
-            let place = self.names.entry(entry.namespaces(), entry.key().hash());
             let mut set = redis::cmd("SET");
             set.arg(&place).arg(&bytes[..]).arg("PX").arg(millis(left));
             asks.push(Ask { slot: slot(place.as_bytes()), command: set });
         }
-        if let Some(lock) = &lock {
-            asks.push(scripts::release(&lock.place, lock.token, 0));
-        }
+        asks.extend(returning.iter().filter_map(Returning::ask));
         if dead {
-            self.nodes.ask(asks, Via::Pool, self.budget).await;
+            let answers = self.nodes.ask(asks, Via::Pool, self.budget).await;
+            returning.into_iter().zip(answers).for_each(|(returning, answer)| returning.answered(&answer));
             return Ok(Put::Dead);
         }
         // In memory first: who is told that it is stored finds it there, whatever becomes of the rest.
@@ -249,7 +253,8 @@ impl Core {
         asks.extend(lives);
         let mut answers = self.nodes.ask(asks, Via::Pool, self.budget).await.into_iter();
         let stored = answers.next();
-        let lives = places.into_iter().zip(answers.skip(more));
+        returning.into_iter().zip(answers.by_ref().take(more)).for_each(|(returning, answer)| returning.answered(&answer));
+        let lives = places.into_iter().zip(answers);
         if let Some(extended) = Box::pin(self.extends(&entry, left, lives)).await
             && self.keeps
         {
@@ -261,11 +266,11 @@ impl Core {
         }
     }
 
-    /// Gives back a lock without an entry.
-    pub(super) async fn release(&self, lock: &Lock, unfit: bool) {
-        let pass = if unfit { PASS } else { 0 };
-        // If it does not arrive, the lock ends by itself.
-        let _ = self.one(scripts::release(&lock.place, lock.token, pass)).await;
+    /// Gives back a lock without an entry. If that does not arrive, the delivery queue goes on with it.
+    pub(super) async fn returns(&self, returning: Returning) {
+        let Some(ask) = returning.ask() else { return };
+        let answer = self.one(ask).await;
+        returning.answered(&answer);
     }
 
     /// A fence on each name; or on none of them for long, if one cannot be set.
@@ -281,7 +286,7 @@ impl Core {
             // Nothing was sent, and nothing is to be taken back.
             Some(Fault::Away) => Err(Fault::Away.into()),
             Some(fault) => {
-                drop(self.deliveries.send(names.clone(), Bump::Hard, Some(token)));
+                drop(self.deliveries.send(&self.names, names, Bump::Hard, Some((token, stands))));
                 Err(fault.into())
             }
         }
@@ -323,15 +328,64 @@ impl Core {
     }
 
     /// Here at once, there as soon as it arrives.
-    pub(super) fn bump(&self, names: &Namespaces, kind: Bump, fence: Option<Fence>) -> oneshot::Receiver<()> {
+    pub(super) fn bump(&self, names: &Namespaces, kind: Bump, fence: Option<Fence>) -> oneshot::Receiver<Delivery> {
         let token = fence.map(|fence| fence.token()).filter(|token| *token != 0);
         self.near.bump_hashes(names.hashes());
-        self.deliveries.send(names.clone(), kind, token)
+        self.deliveries.send(&self.names, names, kind, token.map(|token| (token, self.fence.unwrap_or_default())))
+    }
+}
+
+/// A lock on its way back to Redis. Dropped before Redis has confirmed, whatever the cause, it goes to the delivery queue.
+pub(super) struct Returning {
+    core: Arc<Core>,
+    release: Option<Release>,
+}
+
+/// The number of times that a lock is given back of which nobody knows whether it was taken.
+const TIMES: u8 = 6;
+
+impl Returning {
+    /// A lock that is held. Others are told for `pass` milliseconds that the response is not to be shared.
+    pub(super) fn known(core: &Arc<Core>, lock: &Lock, pass: u64) -> Self {
+        Self::of(core, lock, pass, 0)
+    }
+
+    fn of(core: &Arc<Core>, lock: &Lock, pass: u64, again: u8) -> Self {
+        let release = Release { lock: lock.place.clone(), token: lock.token, pass, again, tries: 0, at: Instant::now() };
+        Self { core: core.clone(), release: Some(release) }
+    }
+
+    pub(super) fn unfit(core: &Arc<Core>, lock: &Lock, unfit: bool) -> Self {
+        Self::known(core, lock, if unfit { PASS } else { 0 })
+    }
+
+    fn tells_of_no_use(&mut self) {
+        self.release.iter_mut().for_each(|release| release.pass = PASS);
+    }
+
+    fn ask(&self) -> Option<Ask> {
+        self.release.as_ref().map(|release| scripts::release(&release.lock, release.token, release.pass))
+    }
+
+    /// Confirmed if the lock was given back; or if it was not held any more, where it is known that it was.
+    fn answered(mut self, answer: &Answer) {
+        let again = self.release.as_ref().map_or(0, |release| release.again);
+        if matches!(answer, Ok((value, _)) if again == 0 || *value == Value::Int(1)) {
+            self.release = None;
+        }
+    }
+}
+
+impl Drop for Returning {
+    fn drop(&mut self) {
+        if let Some(release) = self.release.take() {
+            self.core.deliveries.release(release);
+        }
     }
 }
 
 /// A lock that is being taken, given back if nobody comes to have it: because the request has left, there was no answer in time, or
-/// there is nothing to fill. By the same connection, so that it is not given back before it is taken.
+/// there is nothing to fill. By the same connection first, so that it is not given back before it is taken.
 pub(super) struct Taking {
     core: Arc<Core>,
     lock: Option<Lock>,
@@ -346,10 +400,18 @@ impl Taking {
 
 impl Drop for Taking {
     fn drop(&mut self) {
-        let (Some(lock), Ok(runtime)) = (self.lock.take(), Handle::try_current()) else { return };
+        let Some(lock) = self.lock.take() else { return };
         let core = self.core.clone();
-        let ask = scripts::release(&lock.place, lock.token, 0);
-        runtime.spawn(async move { core.nodes.ask(vec![ask], core.creates_by(), core.budget).await });
+        let returning = Returning::of(&core, &lock, 0, TIMES);
+        // Without a runtime it goes to the queue.
+        let Ok(runtime) = Handle::try_current() else { return };
+        runtime.spawn(async move {
+            let asks = returning.ask().into_iter().collect();
+            let answers = core.nodes.ask(asks, core.creates_by(), core.budget).await;
+            if let Some(answer) = answers.first() {
+                returning.answered(answer);
+            }
+        });
     }
 }
 

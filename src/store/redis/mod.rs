@@ -14,6 +14,7 @@ mod lives;
 mod names;
 mod node;
 mod nodes;
+mod outbox;
 mod read;
 mod recent;
 mod reclaim;
@@ -35,13 +36,14 @@ pub use self::{
 use self::{
     connect::Server,
     control::Stop,
-    deliver::Deliveries,
+    fill::Returning,
     lease::{Known, Lease},
     lives::Lives,
     names::Names,
     node::Via,
     nodes::Nodes,
-    read::Reads,
+    outbox::{Deliveries, Delivery},
+    read::{Reads, Wants},
     recent::Recent,
 };
 use super::{
@@ -231,7 +233,7 @@ impl Core {
         let _ = tokio::time::timeout(Duration::from_secs(1), settled).await;
         for node in self.nodes.all() {
             if !node.breaker.is_open() {
-                let _ = node.fill().await;
+                let _ = tokio::time::timeout(Duration::from_secs(1), node.fill()).await;
             }
         }
     }
@@ -264,7 +266,16 @@ impl Store for Redis {
 
     /// The very future of the core: one around it would only be larger.
     fn get(&self, key: KeyRef<'_>, names: &Namespaces) -> impl Future<Output = Result<Lookup, StoreError>> + Send {
-        self.0.core.get(key, names)
+        self.0.core.get(Wants { key, names, max_body: usize::MAX })
+    }
+
+    fn get_up_to(
+        &self,
+        key: KeyRef<'_>,
+        names: &Namespaces,
+        max_body: usize,
+    ) -> impl Future<Output = Result<Lookup, StoreError>> + Send {
+        self.0.core.get(Wants { key, names, max_body })
     }
 
     fn is_shared(&self) -> bool {
@@ -288,9 +299,11 @@ impl Store for Redis {
     }
 
     fn release(&self, lock: Lock, unfit: bool) {
+        let core = self.0.core.clone();
+        let returning = Returning::unfit(&core, &lock, unfit);
+        // Without a runtime, or at its end, it goes to the delivery queue.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let core = self.0.core.clone();
-            runtime.spawn(async move { core.release(&lock, unfit).await });
+            runtime.spawn(async move { core.returns(returning).await });
         }
     }
 
@@ -324,7 +337,13 @@ impl Store for Redis {
         fence: Option<Fence>,
     ) -> impl Future<Output = Result<(), StoreError>> + Send {
         let arrived = self.0.core.bump(names, kind, fence);
-        async move { arrived.await.map_err(|_| StoreError::new("the store has ended")) }
+        async move {
+            match arrived.await {
+                Ok(Delivery::Delivered) => Ok(()),
+                Ok(Delivery::Queued) => Err(StoreError::queued()),
+                Err(_) => Err(StoreError::new("the store has ended")),
+            }
+        }
     }
 
     fn bump_now(&self, names: &Namespaces) {

@@ -3,15 +3,15 @@
 use std::{
     fmt,
     sync::{
-        PoisonError, RwLock,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bb8_redis::bb8::Pool;
 use redis::{Cmd, Pipeline, Value};
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Notify, watch};
 
 use super::{
     breaker::Breaker,
@@ -27,11 +27,11 @@ pub(super) struct Node {
     /// `host:port`, as the cluster calls it; empty where there is only one.
     pub(super) address: String,
     pub(super) manager: RedisManager,
-    /// Makes, and replaces, what is at hand: taken out, cloned and given back at once, so that commands share a pipeline.
-    pool: Pool<RedisManager>,
-    at_hand: Box<[RwLock<Option<RedisConnection>>]>,
+    /// A pool of the application: connections are taken out, cloned and given back at once, so that commands share a pipeline.
+    pool: Option<Pool<RedisManager>>,
+    at_hand: AtHand,
     next: AtomicUsize,
-    filling: Mutex<()>,
+    filling: Mutex<Option<Filling>>,
     /// The connection by which pushes come, for what they should not tell us of.
     control: RwLock<Option<RedisConnection>>,
     /// Told when that is there again.
@@ -44,6 +44,19 @@ pub(super) struct Node {
     /// It is no master of the cluster any more.
     gone: AtomicBool,
 }
+
+/// The connections that are asked by, each in its place.
+type AtHand = Arc<[RwLock<Option<RedisConnection>>]>;
+
+/// A task that puts connections into their places. It is not the task of a request, so that a connection can take longer to make than
+/// a request may wait; it is of the runtime of a request, and ends with that.
+struct Filling {
+    since: Instant,
+    ended: watch::Receiver<Option<Result<(), String>>>,
+}
+
+/// How long such a task may take. After that it is not waited for: its runtime may be driven by nobody.
+const FILLING: Duration = Duration::from_secs(2);
 
 /// By which connection to ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,18 +76,14 @@ pub(super) fn check(key: &str) -> Cmd {
 
 impl Node {
     pub(super) fn new(address: String, manager: RedisManager, connections: usize) -> Self {
-        let pool = Pool::builder()
-            .max_size(connections as u32)
-            .test_on_check_out(false)
-            .connection_timeout(CONNECTING)
-            .retry_connection(false)
-            .max_lifetime(None)
-            .idle_timeout(None)
-            .build_unchecked(manager.clone());
-        Self::with_pool(address, manager, pool, connections)
+        Self::made(address, manager, None, connections)
     }
 
     pub(super) fn with_pool(address: String, manager: RedisManager, pool: Pool<RedisManager>, connections: usize) -> Self {
+        Self::made(address, manager, Some(pool), connections)
+    }
+
+    fn made(address: String, manager: RedisManager, pool: Option<Pool<RedisManager>>, connections: usize) -> Self {
         Self {
             address,
             manager,
@@ -187,7 +196,7 @@ impl Node {
         }
         // Hardly ever needed, and large: in a box, so that not every command is as large.
         Box::pin(self.fill()).await?;
-        self.at_hand(place).ok_or(Fault::Away)
+        (0..self.at_hand.len()).find_map(|next| self.at_hand((place + next) % self.at_hand.len())).ok_or(Fault::Late)
     }
 
     fn at_hand(&self, place: usize) -> Option<RedisConnection> {
@@ -195,31 +204,44 @@ impl Node {
         connection.as_ref().filter(|connection| !connection.is_broken()).cloned()
     }
 
-    /// Puts connections where there are none, or broken ones.
+    /// Has connections put where there are none, or broken ones, and waits for that.
     pub(super) async fn fill(&self) -> Result<(), Fault> {
-        let _filling = self.filling.lock().await;
-        let mut taken = Vec::with_capacity(self.at_hand.len());
-        // All are taken out at once, so that they are not the same; broken ones are thrown away as they go back.
-        while taken.len() < self.at_hand.len() {
-            match self.pool.get().await {
-                Ok(connection) if connection.is_broken() => drop(connection),
-                Ok(connection) => taken.push(connection),
-                Err(_) if !taken.is_empty() => break,
-                Err(error) => return Err(Fault::connecting(error)),
+        // Once more if the task has ended with a runtime that is not ours.
+        for _ in 0..2 {
+            let mut ended = self.filling();
+            if let Ok(result) = ended.wait_for(Option::is_some).await {
+                let result = result.clone().unwrap_or(Ok(()));
+                return result.map_err(|error| Fault::Connecting(error.into()));
             }
         }
-        for (place, slot) in self.at_hand.iter().enumerate() {
-            let mut slot = slot.write().unwrap_or_else(PoisonError::into_inner);
-            if slot.as_ref().is_none_or(RedisConnection::is_broken) {
-                *slot = taken.get(place % taken.len()).map(|connection| (**connection).clone());
-            }
+        Err(Fault::Late)
+    }
+
+    /// The task that puts connections into their places: the one that is at it, or a new one.
+    fn filling(&self) -> watch::Receiver<Option<Result<(), String>>> {
+        let mut filling = self.filling.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Filling { since, ended }) = &*filling
+            && since.elapsed() < FILLING
+            // Whoever ends without a word has ended with its runtime.
+            && ended.has_changed().is_ok()
+            && ended.borrow().is_none()
+        {
+            return ended.clone();
         }
-        Ok(())
+        let (end, ended) = watch::channel(None);
+        *filling = Some(Filling { since: Instant::now(), ended: ended.clone() });
+        let (manager, pool, at_hand) = (self.manager.clone(), self.pool.clone(), self.at_hand.clone());
+        tokio::spawn(async move {
+            let late = || Err(format!("no connection within {FILLING:?}"));
+            let filled = tokio::time::timeout(FILLING, fill(&manager, pool.as_ref(), &at_hand)).await;
+            let _ = end.send(Some(filled.unwrap_or_else(|_| late())));
+        });
+        ended
     }
 
     /// Throws all connections away: the server they were made to is not there any more, or another.
     pub(super) fn breaks(&self) {
-        for slot in &self.at_hand {
+        for slot in &*self.at_hand {
             let slot = slot.read().unwrap_or_else(PoisonError::into_inner);
             slot.iter().for_each(RedisConnection::breaks);
         }
@@ -276,6 +298,50 @@ impl Node {
     pub(super) fn is_gone(&self) -> bool {
         self.gone.load(Ordering::Relaxed)
     }
+}
+
+/// Puts connections where there are none, or broken ones.
+async fn fill(manager: &RedisManager, pool: Option<&Pool<RedisManager>>, at_hand: &AtHand) -> Result<(), String> {
+    let mut pooled = match pool {
+        Some(pool) => pooled(pool, at_hand.len()).await,
+        None => Vec::new(),
+    };
+    let is_there = |place: &RwLock<Option<RedisConnection>>| {
+        let place = place.read().unwrap_or_else(PoisonError::into_inner);
+        place.as_ref().is_some_and(|connection| !connection.is_broken())
+    };
+    for place in at_hand.iter().filter(|place| !is_there(place)) {
+        let connection = match pooled.pop() {
+            Some(connection) => connection,
+            None => match manager.open(None).await {
+                Ok((connection, _)) => connection,
+                // Those that are there serve for all.
+                Err(_) if at_hand.iter().any(is_there) => break,
+                Err(error) => return Err(error.to_string()),
+            },
+        };
+        *place.write().unwrap_or_else(PoisonError::into_inner) = Some(connection);
+    }
+    Ok(())
+}
+
+/// Connections of a pool, as many as it gives of those that are wanted. All are taken out at once, so that they are not the same; broken
+/// ones are thrown away as they go back.
+///
+/// A pool may give none for ever, after a runtime has ended that was opening one: then they are made without it.
+async fn pooled(pool: &Pool<RedisManager>, wanted: usize) -> Vec<RedisConnection> {
+    let mut taken = Vec::with_capacity(wanted);
+    for _ in 0..2 * wanted {
+        if taken.len() == wanted {
+            break;
+        }
+        match tokio::time::timeout(CONNECTING, pool.get()).await {
+            Ok(Ok(connection)) if connection.is_broken() => drop(connection),
+            Ok(Ok(connection)) => taken.push(connection),
+            _ => break,
+        }
+    }
+    taken.iter().map(|connection| (**connection).clone()).cycle().take(if taken.is_empty() { 0 } else { wanted }).collect()
 }
 
 impl fmt::Debug for Node {

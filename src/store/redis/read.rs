@@ -26,7 +26,10 @@ use crate::{
     key::KeyRef,
     namespace::{Name, Namespaces},
     stats::Count,
-    store::{Entry, Generation, Life, Lookup, Stamp, StoreError, codec::Damaged},
+    store::{
+        Entry, Generation, Life, Lookup, Stamp, StoreError,
+        codec::{Damaged, Wanted},
+    },
 };
 
 /// As many names as most requests have.
@@ -70,9 +73,25 @@ impl Reads {
         Ok(Reader { reads: self, key, read })
     }
 
+    /// Removes a read, if it is still the one under this key.
+    fn ends(&self, key: u128, read: &Arc<Read>) {
+        let mut reads = self.lock();
+        if reads.get(&key).is_some_and(|other| Arc::ptr_eq(other, read)) {
+            reads.remove(&key);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<u128, Arc<Read>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The object of a look-up: a key, the namespaces of its request, and the longest body that its rule allows.
+#[derive(Clone, Copy)]
+pub(super) struct Wants<'k, 'n> {
+    pub(super) key: KeyRef<'k>,
+    pub(super) names: &'n Namespaces,
+    pub(super) max_body: usize,
 }
 
 /// Whoever reads for all. Dropped without having found anything, it leaves them to look again.
@@ -84,7 +103,7 @@ struct Reader<'a> {
 
 impl Drop for Reader<'_> {
     fn drop(&mut self) {
-        self.reads.lock().remove(&self.key);
+        self.reads.ends(self.key, &self.read);
         let _ = self.read.found.set(None);
         self.read.ended.notify_waiters();
     }
@@ -114,7 +133,7 @@ impl Core {
     #[inline]
     fn answers_now(&self) -> bool {
         self.keeps
-            && self.deliveries.suspects.are_none()
+            && self.deliveries.are_none_suspect()
             && match self.coherence {
                 Coherence::Leased => self.is_leased(),
                 Coherence::Ttl(_) => true,
@@ -134,36 +153,51 @@ impl Core {
         !matches!(self.coherence, Coherence::Ttl(_)) || now.saturating_sub(entry.stamp().taken()) < self.memory_ttl
     }
 
-    pub(super) async fn get(&self, key: KeyRef<'_>, names: &Namespaces) -> Result<Lookup, StoreError> {
-        if self.deliveries.suspects.touch(names) {
+    pub(super) async fn get(&self, of: Wants<'_, '_>) -> Result<Lookup, StoreError> {
+        if self.deliveries.suspects(of.names) {
             return Ok(self.nothing());
         }
         if self.keeps
-            && let Some(lookup) = self.get_now(key)
-            && let Some(known) = self.known(names)
+            && let Some(lookup) = self.get_now(of.key)
+            && let Some(known) = self.known(of.names)
         {
             return Ok(Lookup { stamp: self.stamp(known.0, known.1), ..lookup });
         }
         // Those who miss in memory share a read; without memory there is nothing that the first could leave for the next.
         if !self.keeps || !self.is_leased() {
-            return self.counted(self.read(&key, names).await);
+            return self.counted(self.read(&of).await);
         }
-        let of_all = names.hashes().fold(key.hash(), |all, hash| all.rotate_left(5) ^ u128::from(hash));
+        let of_all = of.names.hashes().fold(of.key.hash(), |all, hash| all.rotate_left(5) ^ u128::from(hash));
         loop {
             match self.reads.join(of_all) {
                 Ok(reader) => {
-                    let found = self.counted(self.read(&key, names).await)?;
+                    let found = self.counted(self.read(&of).await)?;
                     let _ = reader.read.found.set(Some(found.clone()));
                     return Ok(found);
                 }
                 Err(read) => {
-                    if let Some(found) = read.ends().await.filter(|found| self.vouches(found, &key, names)) {
-                        return Ok(found.clone());
+                    let Some(found) = Box::pin(self.joined(of_all, &read)).await else {
+                        return self.counted(self.read(&of).await);
+                    };
+                    if let Some(found) = found.filter(|found| self.vouches(found, &of.key, of.names)) {
+                        return Ok(found);
                     }
                     if !self.is_leased() {
-                        return self.counted(self.read(&key, names).await);
+                        return self.counted(self.read(&of).await);
                     }
                 }
+            }
+        }
+    }
+
+    /// What another's read brings. `None` if that takes longer than the budget: the future of its reader may be polled by nobody. Whoever
+    /// comes next then reads anew.
+    async fn joined(&self, of_all: u128, read: &Arc<Read>) -> Option<Option<Lookup>> {
+        match tokio::time::timeout(self.budget, read.ends()).await {
+            Ok(found) => Some(found.cloned()),
+            Err(_) => {
+                self.reads.ends(of_all, read);
+                None
             }
         }
     }
@@ -221,44 +255,43 @@ impl Core {
         Some((generations[..count].into(), epoch))
     }
 
-    async fn read(&self, key: &KeyRef<'_>, names: &Namespaces) -> Result<Lookup, Fault> {
-        if let Some((generations, epoch)) = self.known(names)
-            && let Some(lookup) = self.entry_alone(key, names, generations, epoch).await?
+    async fn read(&self, of: &Wants<'_, '_>) -> Result<Lookup, Fault> {
+        if let Some((generations, epoch)) = self.known(of.names)
+            && let Some(lookup) = self.entry_alone(of, generations, epoch).await?
         {
             return Ok(lookup);
         }
-        Box::pin(self.validated(key, names)).await
+        Box::pin(self.validated(of)).await
     }
 
     /// Under a lease all generations are known: only the entry is fetched. `None` if the lease did not last.
     async fn entry_alone(
         &self,
-        key: &KeyRef<'_>,
-        names: &Namespaces,
+        of: &Wants<'_, '_>,
         generations: Arc<[Option<Generation>]>,
         epoch: u64,
     ) -> Result<Option<Lookup>, Fault> {
         let stamp = self.stamp(generations, epoch);
-        let bytes = bulk(self.entry(key, names).await?.0)?;
-        let judged = self.judge(bytes, key, names, &stamp).await?;
-        let lasted = self.is_leased() && self.near.life_of(epoch, names.hashes()) == Life::Alive;
+        let bytes = bulk(self.entry(&of.key, of.names).await?.0)?;
+        let judged = self.judge(bytes, of, &stamp).await?;
+        let lasted = self.is_leased() && self.near.life_of(epoch, of.names.hashes()) == Life::Alive;
         Ok(lasted.then(|| self.looked(judged, stamp)))
     }
 
     /// Asks for the generations, and for the entry if it is not in memory.
-    async fn validated(&self, key: &KeyRef<'_>, names: &Namespaces) -> Result<Lookup, Fault> {
+    async fn validated(&self, of: &Wants<'_, '_>) -> Result<Lookup, Fault> {
         // Before anything is asked: what is pushed from here on kills what is made of the answers.
         let taken = Stamp::local(self.near.epoch()).at(self.taken());
         let epoch = taken.epoch();
-        let at_hand = if self.keeps { self.near.look(*key).found.filter(|(_, life)| *life == Life::Alive) } else { None };
-        let wanted = at_hand.is_none().then_some((names, key.hash()));
-        let (bytes, generations) = self.generations(wanted, names.names()).await?;
+        let at_hand = if self.keeps { self.near.look(of.key).found.filter(|(_, life)| *life == Life::Alive) } else { None };
+        let wanted = at_hand.is_none().then_some((of.names, of.key.hash()));
+        let (bytes, generations) = self.generations(wanted, of.names.names()).await?;
         let Some(generations) = generations else {
             // Fenced: nothing is served, and nothing is stored.
             return Ok(self.nothing());
         };
         if self.coherence == Coherence::Leased {
-            for (name, generation) in names.names().zip(&generations) {
+            for (name, generation) in of.names.names().zip(&generations) {
                 if let Some(generation) = generation {
                     self.known.learn(id(name), *generation, epoch);
                 }
@@ -266,7 +299,7 @@ impl Core {
         }
         let stamp = taken.with_generations(generations);
         if let Some((entry, _)) = at_hand {
-            if let Some(life) = self.life_under(&entry, names, &stamp).await? {
+            if let Some(life) = self.life_under(&entry, of.names, &stamp).await? {
                 if matches!(self.coherence, Coherence::Ttl(_)) {
                     // Good for another while.
                     self.near.keep(Arc::new(entry.stamped(entry.stamp().again(epoch, stamp.taken()))));
@@ -275,11 +308,11 @@ impl Core {
             }
             // What memory has is of no use; there may be something newer.
             self.near.forget(&entry);
-            let bytes = bulk(Box::pin(self.entry(key, names)).await?.0)?;
-            let judged = self.judge(bytes, key, names, &stamp).await?;
+            let bytes = bulk(Box::pin(self.entry(&of.key, of.names)).await?.0)?;
+            let judged = self.judge(bytes, of, &stamp).await?;
             return Ok(self.looked(judged, stamp));
         }
-        let judged = self.judge(bytes, key, names, &stamp).await?;
+        let judged = self.judge(bytes, of, &stamp).await?;
         Ok(self.looked(judged, stamp))
     }
 
@@ -296,15 +329,16 @@ impl Core {
     pub(super) async fn judge(
         &self,
         bytes: Option<Bytes>,
-        key: &KeyRef<'_>,
-        names: &Namespaces,
+        of: &Wants<'_, '_>,
         stamp: &Stamp,
     ) -> Result<Option<(Arc<Entry>, Life)>, Fault> {
         let Some(bytes) = bytes else { return Ok(None) };
-        match self.codec.decode_seeing(bytes, *key, names, stamp, Some(self.moment(*key, names))) {
-            Ok(entry) => Ok(self.life_under(&entry, names, stamp).await?.map(|life| (entry, life))),
+        let place = || self.names.entry(of.names, of.key.hash());
+        let wanted = Wanted { moment: Some(self.moment(of.key, of.names)), max_body: of.max_body, place };
+        match self.codec.decode_seeing(bytes, of.key, of.names, stamp, wanted) {
+            Ok(entry) => Ok(self.life_under(&entry, of.names, stamp).await?.map(|life| (entry, life))),
             Err(damage) => {
-                Box::pin(self.finds_damage(damage, key, names)).await;
+                Box::pin(self.finds_damage(damage, &of.key, of.names)).await;
                 Ok(None)
             }
         }
@@ -315,8 +349,8 @@ impl Core {
         let place = self.names.entry(names, key.hash());
         self.context().counters.add(Count::Damaged, 1);
         tracing::debug!(reason = damage.as_str(), place, "an entry in redis is of no use");
-        // What another process has sealed with a key that is not known here is not for this one to remove.
-        if damage != Damaged::Sealed {
+        // What another process has sealed with a key that is not known here, or has stored under another rule, is not for this one to remove.
+        if !matches!(damage, Damaged::Sealed | Damaged::TooLong) {
             let _ = self.one(unlink(&place)).await;
         }
     }
@@ -334,7 +368,7 @@ impl Core {
         let Some(mut life) = compared(&of_entry[..count], &of_now[..count]) else { return Ok(None) };
         if own.count() > count {
             // What this process has cleared and has not delivered yet is still there for whoever asks.
-            if self.deliveries.suspects.touch(own) {
+            if self.deliveries.suspects(own) {
                 return Ok(None);
             }
             // Names that only the response knew.
@@ -552,8 +586,7 @@ mod tests {
         type Looked = (&'static Redis, &'static Compiled, KeyRef<'static>, &'static HeaderMap, &'static Namespaces);
         let look = size(|(store, rule, key, headers, names): Looked| Look::later(store, rule, key, headers, names));
         assert!(look <= 960, "{look}");
-        type Asked = (&'static Core, &'static KeyRef<'static>, &'static Namespaces);
-        let validated = size(|(core, key, names): Asked| core.validated(key, names));
+        let validated = size(|(core, of): (&'static Core, &'static Wants<'static, 'static>)| core.validated(of));
         assert!(validated <= 1000, "{validated}");
     }
 }

@@ -9,62 +9,68 @@ use std::{
     time::{Duration, Instant},
 };
 
-use xxhash_rust::xxh3::xxh3_128;
-
-use super::names::id;
-use crate::{namespace::Namespaces, store::Bump};
+use crate::store::Bump;
 
 /// How long a replaced master may go unnoticed: the failover of a sentinel takes some seconds, and a cluster node that is cut off
 /// notices that after its `cluster-node-timeout`, 15 seconds unless set.
 const UNNOTICED: Duration = Duration::from_secs(60);
 
-/// How many sets of names are remembered; if there are more, everything is invalidated when the server changes.
+/// How many names are remembered; if there are more, everything is invalidated when the server changes.
 const MOST: usize = 4096;
 
 /// Names that were invalidated, and when.
 #[derive(Debug, Default)]
 pub(super) struct Recent(Mutex<Kept>);
 
+/// A name that was invalidated.
+#[derive(Debug, Clone)]
+pub(super) struct Invalidated {
+    /// Its identifier.
+    pub(super) id: u64,
+    pub(super) generation: Box<str>,
+    pub(super) fences: Box<str>,
+    pub(super) kind: Bump,
+}
+
 #[derive(Debug, Default)]
 struct Kept {
-    names: HashMap<u128, (Namespaces, Bump, Instant)>,
+    /// By identifier, softly or not.
+    names: HashMap<(u64, bool), (Invalidated, Instant)>,
     /// When there were too many to remember.
     too_many: Option<Instant>,
 }
 
 impl Recent {
-    /// A server has accepted the invalidation of these names.
-    pub(super) fn delivered(&self, names: &Namespaces, kind: Bump) {
-        self.delivered_at(names, kind, Instant::now());
+    /// A server has accepted the invalidation of this name.
+    pub(super) fn delivered(&self, id: u64, generation: &str, fences: &str, kind: Bump) {
+        self.delivered_at(Invalidated { id, generation: generation.into(), fences: fences.into(), kind }, Instant::now());
     }
 
-    fn delivered_at(&self, names: &Namespaces, kind: Bump, now: Instant) {
+    fn delivered_at(&self, name: Invalidated, now: Instant) {
         let mut kept = self.lock();
         if kept.names.len() >= MOST {
-            kept.names.retain(|_, (_, _, at)| now.duration_since(*at) < UNNOTICED);
+            kept.names.retain(|_, (_, at)| now.duration_since(*at) < UNNOTICED);
         }
         if kept.names.len() >= MOST {
             kept.names.clear();
             kept.too_many = Some(now);
         }
-        let ids: Vec<u8> =
-            names.names().flat_map(|name| id(name).to_le_bytes()).chain([u8::from(kind == Bump::Soft)]).collect();
-        kept.names.insert(xxh3_128(&ids), (names.clone(), kind, now));
+        kept.names.insert((name.id, name.kind == Bump::Soft), (name, now));
     }
 
-    /// What has to be delivered to a server that may have been the master for a while.
-    pub(super) fn again(&self) -> Vec<(Namespaces, Bump)> {
+    /// The names to be delivered to a server that may have been the master for a while. `None` if they are too many.
+    pub(super) fn again(&self) -> Option<Vec<Invalidated>> {
         self.again_at(Instant::now())
     }
 
-    fn again_at(&self, now: Instant) -> Vec<(Namespaces, Bump)> {
+    fn again_at(&self, now: Instant) -> Option<Vec<Invalidated>> {
         let mut kept = self.lock();
         let is_recent = |at: Instant| now.duration_since(at) < UNNOTICED;
         if kept.too_many.is_some_and(is_recent) {
-            return vec![(Namespaces::root().clone(), Bump::Hard)];
+            return None;
         }
-        kept.names.retain(|_, (_, _, at)| is_recent(*at));
-        kept.names.values().map(|(names, kind, _)| (names.clone(), *kind)).collect()
+        kept.names.retain(|_, (_, at)| is_recent(*at));
+        Some(kept.names.values().map(|(name, _)| name.clone()).collect())
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
@@ -75,27 +81,26 @@ impl Recent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::namespace::Namespace;
 
-    fn names(name: &str) -> Namespaces {
-        Namespaces::exactly(&[Namespace::new(name).expect("a name")])
+    fn name(id: u64, kind: Bump) -> Invalidated {
+        Invalidated { id, generation: "g".into(), fences: "f".into(), kind }
     }
 
     #[test]
     fn recent_names_are_remembered_once_and_too_many_are_everything() {
         let (recent, begin) = (Recent::default(), Instant::now());
         for _ in 0..3 {
-            recent.delivered_at(&names("a"), Bump::Hard, begin);
+            recent.delivered_at(name(1, Bump::Hard), begin);
         }
-        recent.delivered_at(&names("a"), Bump::Soft, begin);
-        recent.delivered_at(&names("b"), Bump::Hard, begin + UNNOTICED / 2);
-        assert_eq!(recent.again_at(begin).len(), 3);
-        assert_eq!(recent.again_at(begin + UNNOTICED).len(), 1, "the others are too long ago");
+        recent.delivered_at(name(1, Bump::Soft), begin);
+        recent.delivered_at(name(2, Bump::Hard), begin + UNNOTICED / 2);
+        let count = |now| recent.again_at(now).map(|names| names.len());
+        assert_eq!(count(begin), Some(3));
+        assert_eq!(count(begin + UNNOTICED), Some(1), "the others are too long ago");
         for n in 0..MOST {
-            recent.delivered_at(&names(&n.to_string()), Bump::Hard, begin + UNNOTICED);
+            recent.delivered_at(name(10 + n as u64, Bump::Hard), begin + UNNOTICED);
         }
-        let again = recent.again_at(begin + UNNOTICED);
-        assert!(again.len() == 1 && again[0].0.hashes().eq(Namespaces::root().hashes()), "{again:?}");
-        assert!(recent.again_at(begin + 3 * UNNOTICED).is_empty());
+        assert_eq!(count(begin + UNNOTICED), None);
+        assert_eq!(count(begin + 3 * UNNOTICED), Some(0));
     }
 }

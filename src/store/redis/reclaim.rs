@@ -100,7 +100,7 @@ impl Redis {
         Ok(usage)
     }
 
-    fn core(&self) -> &Arc<Core> {
+    pub(super) fn core(&self) -> &Arc<Core> {
         &self.0.core
     }
 }
@@ -131,8 +131,7 @@ impl Core {
         for (key, value) in keys.iter().zip(values) {
             let Value::BulkString(bytes) = value else { continue };
             done.seen += 1;
-            let hash = key.rsplit(':').next().and_then(|hash| u128::from_str_radix(hash, 16).ok()).unwrap_or_default();
-            let carried: Vec<(String, Generation)> = match self.codec.generations(bytes.into(), hash) {
+            let carried: Vec<(String, Generation)> = match self.codec.generations(bytes.into(), key) {
                 Ok((names, of)) => {
                     names.names().map(|name| self.names.generation(name)).zip(of.iter().copied().flatten()).collect()
                 }

@@ -1,0 +1,9 @@
+//! From stored bytes to a response: never a panic, whatever is stored under the keys of a request.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use tower_response_cache::fuzz_response;
+
+fuzz_target!(|input: &[u8]| {
+    fuzz_response(input);
+});
