@@ -344,7 +344,10 @@ impl Flights {
     /// Takes a flight off its list: nobody joins it any more. It goes on for those who have joined it.
     fn unlist(&self, flight: &Arc<dyn Flying>) {
         let hash = flight.flight().key.hash();
-        if let Entry::Occupied(place) = self.shard(hash).entry(hash)
+        let mut shard = self.shard(hash);
+        // Nor does another that gives way put it back.
+        flight.flight().has_ended.store(true, Ordering::SeqCst);
+        if let Entry::Occupied(place) = shard.entry(hash)
             && Arc::ptr_eq(place.get(), flight)
         {
             place.remove();
