@@ -116,14 +116,15 @@ async fn requests_that_differ_where_it_counts_never_share_an_answer() {
             &[asked("GET /x\nx-http-method-override: DELETE", A, "bypass 200 a"), asked("GET /x", B, "uri-miss 200 b")],
         ),
         (
-            "X-Forwarded-Host is part of the key if the response says that it counts",
+            "X-Forwarded-Host is part of the key, whether or not the response says that it counts",
             &[
+                asked("GET /x\nx-forwarded-host: evil.test", "200\ncache-control: max-age=60\n\nevil", "uri-miss 200 evil"),
                 asked(
-                    "GET /x\nx-forwarded-host: evil.test",
-                    "200\ncache-control: max-age=60\nvary: x-forwarded-host\n\nevil",
-                    "uri-miss 200 evil",
+                    "GET /x\nx-forwarded-host: other.test",
+                    "200\ncache-control: max-age=60\nvary: x-forwarded-host\n\nother",
+                    "uri-miss 200 other",
                 ),
-                asked("GET /x", A, "vary-miss 200 a"),
+                asked("GET /x", A, "uri-miss 200 a"),
                 alone("GET /x", "hit 200 a"),
             ],
         ),
