@@ -250,6 +250,7 @@ impl<St: Store, S> Layer<S> for InvalidateLayer<St> {
     type Service = Invalidate<S, St>;
 
     fn layer(&self, inner: S) -> Self::Service {
+        self.store.context().counters.watches(&self.rules);
         Invalidate { inner, store: self.store.clone(), rules: self.rules.clone(), options: self.options.clone() }
     }
 }
@@ -310,6 +311,9 @@ where
             }
         }
         drop(views);
+        if write.rule.is_none() {
+            write.uncovered = Some((request.method().clone(), request.uri().path().into(), !self.rules.are_none()));
+        }
         let request = if by_response {
             let (head, body) = request.into_parts();
             write.head = Some((head.clone(), self.rules.clone()));
@@ -343,6 +347,8 @@ struct Write<St: Store> {
     options: Options,
     /// The fence of a strict store, and the names behind it.
     fence: Option<(Namespaces, Fence)>,
+    /// Method and path, where no rule covers it; and whether the layer has any.
+    uncovered: Option<(Method, Box<str>, bool)>,
     /// Whether what it may have changed is cleared.
     settled: bool,
 }
@@ -351,7 +357,8 @@ impl<St: Store> Write<St> {
     /// A write of which nothing is known yet.
     fn new(store: St, options: Options) -> Self {
         let (names, keys) = (Vec::new(), Vec::new());
-        Self { store, rule: None, head: None, names, keys, kind: Bump::Hard, options, fence: None, settled: false }
+        let (rule, head, fence, uncovered) = (None, None, None, None);
+        Self { store, rule, head, names, keys, kind: Bump::Hard, options, fence, uncovered, settled: false }
     }
 
     /// Sends a response once the invalidations that its handler has named are delivered.
@@ -405,6 +412,9 @@ impl<St: Store> Write<St> {
         match outcome {
             Ok(Ok(mut response)) => {
                 let said = response.extensions_mut().remove::<Invalidates>();
+                if said.is_none() {
+                    self.tells_of_uncovered(response.status());
+                }
                 let (said, only) = said.map(Invalidates::into_parts).unwrap_or_default();
                 let by_rule = !only && self.rule.as_ref().is_none_or(|rule| rule.may_have_changed(response.status()));
                 if !by_rule {
@@ -430,6 +440,17 @@ impl<St: Store> Write<St> {
                 resume_unwind(panic)
             }
         }
+    }
+
+    /// Counts a write that no rule covers, if it has succeeded.
+    fn tells_of_uncovered(&self, status: StatusCode) {
+        let Some((method, path, has_rules)) =
+            self.uncovered.as_ref().filter(|_| status.is_success() || status.is_redirection())
+        else {
+            return;
+        };
+        let context = self.store.context();
+        context.counters.uncovered_write(method.as_str(), path, *has_rules, context.clock.nanos());
     }
 
     /// Awaits the handler, also its panic, and moves the deadline of the fence on meanwhile.

@@ -259,6 +259,7 @@ impl<St: Store> CacheLayer<St> {
     fn shared(&self) -> Arc<Shared<St>> {
         static LAYERS: AtomicU64 = AtomicU64::new(0);
         let make = || {
+            self.store.context().counters.watches(&self.rules);
             Arc::new(Shared {
                 id: LAYERS.fetch_add(1, Ordering::Relaxed),
                 store: self.store.clone(),

@@ -29,6 +29,7 @@ mod road;
 mod rules;
 pub mod semantics;
 mod service;
+mod silent;
 mod stats;
 mod status;
 mod store;
@@ -75,8 +76,8 @@ pub use self::{
     stats::Stats,
     status::{Bypass, CacheStatus, Miss, NoStore, Outcome, Stale, Storing},
     store::{
-        Begun, Bump, Context, Entry, Fence, Generation, Life, Lock, Lookup, Memory, MemoryBuilder, Put, Secret, Stamp, Store,
-        StoreError, Usage, Wish,
+        Admitted, Begun, Bump, Context, Entry, Fence, Generation, Life, Lock, Lookup, Memory, MemoryBuilder, Put, Secret,
+        Stamp, Store, StoreError, Usage, Wish,
     },
     switch::Switch,
 };

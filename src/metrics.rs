@@ -21,6 +21,8 @@ impl Stats {
     /// | `response_cache_not_stored_total` | `reason`: as [`NoStore`](crate::NoStore) | responses not stored |
     /// | `response_cache_evictions_total`, `…_expired_total` | | entries removed |
     /// | `response_cache_invalidations_total`, `…_undelivered_total`, `…_not_fenced_total` | | of writes |
+    /// | `response_cache_uncovered_writes_total`, `…_writes_without_rules_total` | | writes that invalidated nothing |
+    /// | `response_cache_never_invalidated_total` | | entries stored that belong to no namespace |
     /// | `response_cache_damaged_total`, `…_away_total` | | of a shared store |
     /// | `response_cache_refreshes_total`, `response_cache_inner_calls_total` | | calls |
     /// | `response_cache_inner_microseconds_total` | | time to the heads of the responses to those calls |
@@ -30,6 +32,8 @@ impl Stats {
     /// | `response_cache_entries`, `…_bytes`, `…_capacity_bytes` | what the store holds |
     /// | `response_cache_hit_ratio` | [`hit_ratio`](Self::hit_ratio), since the store was made |
     /// | `response_cache_flights`, `response_cache_waiting` | fills under way, names that wait to be cleared |
+    /// | `response_cache_unmatched_rules` | rules that have matched no request so far |
+    /// | `response_cache_reachable`, `response_cache_leased` | 1 or 0, of a shared store |
     /// | `response_cache_seconds_per_hit` | [`cache_time_per_hit`](Self::cache_time_per_hit) |
     ///
     /// ```
@@ -74,6 +78,9 @@ impl Stats {
             ("response_cache_invalidations_total", self.bumps),
             ("response_cache_undelivered_total", self.undelivered),
             ("response_cache_not_fenced_total", self.not_fenced),
+            ("response_cache_uncovered_writes_total", self.uncovered_writes),
+            ("response_cache_writes_without_rules_total", self.writes_without_rules),
+            ("response_cache_never_invalidated_total", self.never_invalidated),
             ("response_cache_damaged_total", self.damaged),
             ("response_cache_away_total", self.away),
             ("response_cache_refreshes_total", self.refreshes),
@@ -89,9 +96,15 @@ impl Stats {
             ("response_cache_hit_ratio", self.hit_ratio()),
             ("response_cache_flights", self.flights as f64),
             ("response_cache_waiting", self.waiting as f64),
+            ("response_cache_unmatched_rules", self.unmatched_rules as f64),
             ("response_cache_seconds_per_hit", self.cache_time_per_hit.as_secs_f64()),
         ] {
             gauge!(name, alone()).set(value);
+        }
+        for (name, state) in [("response_cache_reachable", self.reachable), ("response_cache_leased", self.leased)] {
+            if let Some(state) = state {
+                gauge!(name, alone()).set(f64::from(u8::from(state)));
+            }
         }
     }
 }

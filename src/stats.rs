@@ -12,6 +12,7 @@ use std::{
 };
 
 use crate::{
+    silent::Quiet,
     status::{Bypass, Miss, NoStore},
     store::Usage,
 };
@@ -29,6 +30,9 @@ pub(crate) enum Count {
     Expired,
     Bumps,
     Undelivered,
+    UncoveredWrites,
+    WithoutRules,
+    NeverInvalidated,
     NotFenced,
     Damaged,
     Away,
@@ -56,6 +60,8 @@ pub(crate) struct Counters {
     pub(crate) flying: Arc<AtomicUsize>,
     /// Names that wait to be cleared in a shared store.
     pub(crate) waiting: Arc<AtomicUsize>,
+    /// What would otherwise fail silently.
+    pub(crate) quiet: Quiet,
 }
 
 #[repr(align(128))]
@@ -67,6 +73,7 @@ impl Default for Counters {
             stripes: array::from_fn(|_| Stripe(array::from_fn(|_| AtomicU64::new(0)))),
             flying: Arc::default(),
             waiting: Arc::default(),
+            quiet: Quiet::default(),
         }
     }
 }
@@ -171,6 +178,18 @@ pub struct Stats {
     pub undelivered: u64,
     /// Names that wait at this moment to be cleared in a shared store, which cannot be reached.
     pub waiting: u64,
+    /// Writes that succeeded and invalidated nothing, because no rule covers them and their handlers named nothing.
+    pub uncovered_writes: u64,
+    /// Those of them that went through an [`InvalidateLayer`](crate::InvalidateLayer) without rules.
+    pub writes_without_rules: u64,
+    /// Responses stored that belong to no namespace: only their lifetimes end them.
+    pub never_invalidated: u64,
+    /// Rules of layers over this store that have matched no request so far; [`Rules::unmatched`](crate::Rules::unmatched) names them.
+    pub unmatched_rules: u64,
+    /// Whether a shared store answered when it was last asked: its circuit breaker is closed. `None` for a store of one process.
+    pub reachable: Option<bool>,
+    /// Whether memory is trusted without a round trip at this moment. `None` where no lease is wanted.
+    pub leased: Option<bool>,
     /// Writes for which a strict store could set no fence.
     pub not_fenced: u64,
     /// Entries in a shared store that were damaged, foreign or of another format: misses, and removed.
@@ -213,6 +232,12 @@ impl Stats {
             bumps: count(Count::Bumps),
             undelivered: count(Count::Undelivered),
             waiting: counters.waiting.load(Ordering::Relaxed) as u64,
+            uncovered_writes: count(Count::UncoveredWrites),
+            writes_without_rules: count(Count::WithoutRules),
+            never_invalidated: count(Count::NeverInvalidated),
+            unmatched_rules: counters.unmatched_rules(),
+            reachable: None,
+            leased: None,
             not_fenced: count(Count::NotFenced),
             damaged: count(Count::Damaged),
             away: count(Count::Away),
@@ -254,7 +279,28 @@ impl fmt::Display for Stats {
         let refused: u64 = self.not_stored.iter().map(|(_, n)| n).sum();
         writeln!(f, "stored {stored}, not stored {refused}{}", Reasons(&self.not_stored))?;
         writeln!(f, "entries {entries} in {bytes} of {capacity} bytes; evicted {evictions}, expired {expired}")?;
-        writeln!(f, "invalidations {bumps}, refreshes {refreshes}, fills under way {flights}")?;
+        let Self { undelivered, waiting, not_fenced, uncovered_writes, unmatched_rules, never_invalidated, .. } = self;
+        writeln!(f, "invalidations {bumps}, undelivered {undelivered}, waiting {waiting}, not fenced {not_fenced}")?;
+        if let Some(reachable) = self.reachable {
+            let breaker = if reachable { "closed" } else { "open" };
+            let lease = match self.leased {
+                Some(true) => "held",
+                Some(false) => "lost",
+                None => "none",
+            };
+            writeln!(
+                f,
+                "breaker {breaker}, lease {lease}, unanswered look-ups {}, damaged entries {}",
+                self.away, self.damaged
+            )?;
+        }
+        if uncovered_writes + unmatched_rules + never_invalidated > 0 {
+            writeln!(
+                f,
+                "uncovered writes {uncovered_writes}, unmatched rules {unmatched_rules}, entries never invalidated {never_invalidated}"
+            )?;
+        }
+        writeln!(f, "refreshes {refreshes}, fills under way {flights}")?;
         let mean = inner_time.checked_div(u32::try_from(*inner_calls).unwrap_or(u32::MAX).max(1)).unwrap_or_default();
         write!(f, "inner service {mean:.1?} a call, the cache {cache_time_per_hit:.1?} a hit")
     }

@@ -146,6 +146,8 @@ reasons! {
         Failed = "failed",
         /// Something it belongs to was cleared while it was computed.
         Cleared = "cleared",
+        /// The handler has named a namespace that is new to a shared store: responses of fills that begin from now on are stored.
+        NewNamespace = "new-namespace",
         /// More namespaces than an entry may have.
         Namespaces = "namespaces",
         /// The store could not keep it.

@@ -17,8 +17,8 @@ use http_body::{Body, Frame};
 use proptest::prelude::*;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_response_cache::{
-    BoxError, Bump, Bypass, CacheLayer, CacheStatus, Caching, Clock, Context, Entry, Fence, Identity, KeyRef, Life, Lock,
-    Lookup, MAX_NAMESPACES, Memory, Miss, Namespace, Namespaces, NoStore, Outcome, Put, Rule, Rules, Stale, Stamp, Store,
+    Admitted, BoxError, Bump, Bypass, CacheLayer, CacheStatus, Caching, Clock, Context, Entry, Fence, Identity, KeyRef, Life,
+    Lock, Lookup, MAX_NAMESPACES, Memory, Miss, Namespace, Namespaces, NoStore, Outcome, Put, Rule, Rules, Stale, Stamp, Store,
     StoreError, Storing, Switch, Usage,
 };
 
@@ -411,6 +411,10 @@ fn unfit(why: NoStore) -> Result<Response<Frames>, BoxError> {
             None
         }
         NoStore::Failed => return Err("down".into()),
+        NoStore::NewNamespace => {
+            response.extensions_mut().insert(Caching::new().namespace(Namespace::new("new").expect("a name")));
+            None
+        }
         NoStore::Namespaces => {
             let names = (0..=MAX_NAMESPACES).map(|n| Namespace::new(n.to_string()).expect("a name"));
             let hints = names.fold(Caching::new(), Caching::namespace);
@@ -708,6 +712,13 @@ impl Store for Faulty {
     async fn get(&self, key: KeyRef<'_>, names: &Namespaces) -> Result<Lookup, StoreError> {
         wire(self.get).await?;
         self.memory.get(key, names).await
+    }
+
+    async fn admit(&self, stamp: &Stamp, added: &Namespaces) -> Result<Admitted, StoreError> {
+        match added.iter().any(|name| name == "new") {
+            true => Ok(Admitted::New),
+            false => self.memory.admit(stamp, added).await,
+        }
     }
 
     async fn put(&self, entry: Arc<Entry>, lock: Option<Lock>) -> Result<Put, StoreError> {

@@ -5,13 +5,18 @@ use std::{sync::Arc, task::Poll};
 
 use http::{Response, StatusCode, response};
 
-use super::{Answer, Fill, Rest, fit::Fit, read::Exact, store::told};
+use super::{
+    Answer, Fill, Rest,
+    fit::Fit,
+    read::Exact,
+    store::{NotKept, told},
+};
 use crate::{
     body::CacheBody,
     flight::{Leader, Shareable},
     layer::Shared,
     namespace::MAX_NAMESPACES,
-    rules::ReadPlan,
+    rules::{Compiled, ReadPlan},
     semantics::Vary,
     service::{Missed, Quest, Sought},
     status::{CacheStatus, Outcome, Storing},
@@ -94,14 +99,14 @@ impl<St: Store> Fill<St> {
         let entry = Entry::of_response(primary, stamp, kept);
         match shared.store.put_now(&entry) {
             Some(put) => {
-                let storing = landed(&shared, &entry, leader, Ok(put));
+                let storing = landed(&shared, &entry, &rule, leader, Ok(put));
                 shared.mark(&mut response, || CacheStatus::new(Outcome::Miss(why)).storing(storing));
                 Poll::Ready(Ok(response))
             }
             None => {
                 *rest = Some(Box::pin(async move {
                     let put = shared.store.put(entry.clone(), None).await;
-                    let storing = landed(&shared, &entry, leader, put);
+                    let storing = landed(&shared, &entry, &rule, leader, put);
                     Ok(shared.marked(response, CacheStatus::new(Outcome::Miss(why)).storing(storing)))
                 }));
                 Poll::Pending
@@ -112,6 +117,12 @@ impl<St: Store> Fill<St> {
 
 /// Those who wait are told.
 #[inline]
-fn landed<St: Store>(shared: &Shared<St>, entry: &Arc<Entry>, leader: Option<Leader>, put: Result<Put, StoreError>) -> Storing {
-    told(shared, entry.key(), put, false, leader, false, || Shareable::alone(entry.clone()))
+fn landed<St: Store>(
+    shared: &Shared<St>,
+    entry: &Arc<Entry>,
+    rule: &Compiled,
+    leader: Option<Leader>,
+    put: Result<Put, StoreError>,
+) -> Storing {
+    told(shared, (rule, entry.key()), put.map_err(NotKept::Failed), false, leader, false, || Shareable::alone(entry.clone()))
 }

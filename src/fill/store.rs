@@ -12,10 +12,11 @@ use crate::{
     key::Key,
     layer::Shared,
     namespace::Namespaces,
+    rules::Compiled,
     semantics::{CacheControl, Decision, Vary},
     stats::Count,
     status::{NoStore, Storing},
-    store::{Content, Draft, Entry, Http, Lock, Put, Response, Stamp, Store, StoreError},
+    store::{Admitted, Content, Draft, Entry, Http, Lock, Put, Response, Stamp, Store, StoreError},
 };
 
 /// What storing a response comes to.
@@ -23,6 +24,12 @@ pub(super) enum Kept {
     Now(Storing),
     /// Something has to be waited for.
     Later(Pin<Box<dyn Future<Output = (Storing, Arc<Entry>)> + Send>>),
+}
+
+/// Why a response was not kept.
+pub(crate) enum NotKept {
+    Because(NoStore),
+    Failed(StoreError),
 }
 
 /// An entry, and what is told of it once it is stored.
@@ -54,7 +61,7 @@ impl<St: Store> Fill<St> {
         match self.shared.store.put_now(&entry) {
             Some(put) => Kept::Now(self.stored(Ok(put), never_fresh, leader, false, || Shareable::alone(entry))),
             None => Kept::Later(Box::pin(async move {
-                let put = self.shared.store.put(entry.clone(), None).await;
+                let put = self.shared.store.put(entry.clone(), None).await.map_err(NotKept::Failed);
                 (self.stored(put, never_fresh, leader, false, || Shareable::alone(entry.clone())), entry)
             })),
         }
@@ -76,13 +83,13 @@ impl<St: Store> Fill<St> {
                 if let Some(marker) = marker {
                     let _ = self.keep(marker, None).await;
                 }
-                self.keep(made.entry.clone(), lock).await
+                self.keep(made.entry.clone(), lock).await.map_err(NotKept::Failed)
             }
             Err(why) => {
                 if let Some(lock) = lock {
                     self.shared.store.release(lock, false);
                 }
-                why
+                Err(why)
             }
         };
         if let (Ok(Put::Stored), Some(known)) = (&put, &made.part_known) {
@@ -134,22 +141,17 @@ impl<St: Store> Fill<St> {
     /// `unknown`.
     fn stored(
         &self,
-        put: Result<Put, StoreError>,
+        put: Result<Put, NotKept>,
         never_fresh: bool,
         leader: Option<Leader>,
         unknown: bool,
         share: impl FnOnce() -> Shareable,
     ) -> Storing {
-        told(&self.shared, self.key(), put, never_fresh, leader, unknown, share)
+        told(&self.shared, (&self.of.quest.rule, self.key()), put, never_fresh, leader, unknown, share)
     }
 
     /// The stamp with what it needs to cover namespaces that were not known before the call; or what became of storing under it.
-    pub(crate) async fn admitted(
-        &self,
-        stamp: &Stamp,
-        added: &Namespaces,
-        leader: Option<&Leader>,
-    ) -> Result<Stamp, Result<Put, StoreError>> {
+    pub(crate) async fn admitted(&self, stamp: &Stamp, added: &Namespaces, leader: Option<&Leader>) -> Result<Stamp, NotKept> {
         if added.is_empty() {
             return Ok(stamp.clone());
         }
@@ -158,7 +160,11 @@ impl<St: Store> Fill<St> {
         if let Some(leader) = leader.filter(|_| store.is_shared()) {
             leader.closes();
         }
-        store.admit(stamp, added).await.map_err(Err)?.ok_or(Ok(Put::Dead))
+        match store.admit(stamp, added).await.map_err(NotKept::Failed)? {
+            Admitted::Stamp(stamp) => Ok(stamp),
+            Admitted::Invalidated => Err(NotKept::Because(NoStore::Cleared)),
+            Admitted::New => Err(NotKept::Because(NoStore::NewNamespace)),
+        }
     }
 
     /// Has the stored response say how long it is, where that is wished and possible (RFC 9110, section 8.6).
@@ -199,8 +205,8 @@ impl<St: Store> Fill<St> {
 /// and is `unknown`.
 pub(super) fn told<St: Store>(
     shared: &Shared<St>,
-    key: &Key,
-    put: Result<Put, StoreError>,
+    (rule, key): (&Compiled, &Key),
+    put: Result<Put, NotKept>,
     never_fresh: bool,
     leader: Option<Leader>,
     unknown: bool,
@@ -210,7 +216,8 @@ pub(super) fn told<St: Store>(
         Ok(Put::Stored) => Storing::Stored,
         Ok(Put::Dead) => Storing::Not(NoStore::Cleared),
         Ok(Put::TooLarge) => Storing::Not(NoStore::TooLarge),
-        Err(error) => {
+        Err(NotKept::Because(why)) => Storing::Not(why),
+        Err(NotKept::Failed(error)) => {
             tracing::debug!(%error, "the store did not keep a response");
             Storing::Not(NoStore::Store)
         }
@@ -220,6 +227,9 @@ pub(super) fn told<St: Store>(
         Storing::Not(why) => counters.no_store(why),
         _ => {
             counters.add(Count::Stored, 1);
+            if rule.is_never_invalidated() {
+                counters.never_invalidated(rule.route(), shared.store.context().clock.nanos());
+            }
             match never_fresh {
                 // Everybody has to ask: nobody gains by waiting for another's answer.
                 true => shared.flights.pass(key, shared.store.context().clock.nanos() + PASS),

@@ -49,6 +49,10 @@ pub(crate) struct Compiled {
     clears: Vec<(Methods, Template)>,
     /// Whether a handler was seen to name namespaces in its response.
     adds: Arc<AtomicBool>,
+    /// Whether a request was seen that it covers.
+    matched: Arc<AtomicBool>,
+    /// Nothing that it names invalidates its entries.
+    endless: bool,
     /// How many responses in a row had no `Vary`, as far as that is counted; or that one had.
     plain: Arc<AtomicU32>,
     /// That of the first response that was stored.
@@ -129,6 +133,10 @@ impl Compiled {
         let fixed = namespaces.iter().map_while(Template::fixed).map(|name| base.push(name)).count();
         let (base, namespaces): (_, Vec<_>) = (base.shared(), namespaces.into_iter().skip(fixed).collect());
         let is_plain = namespaces.is_empty() && rule.namespaces_by.is_empty() && !rule.groups;
+        let endless = rule.namespaces.is_empty()
+            && rule.namespaces_by.is_empty()
+            && !rule.groups
+            && !matches!(rule.lifetime, Lifetime::Http(_));
         Ok(Self {
             route: route.map(Into::into),
             guards_path: !params.is_empty() && !rule.path_as_text,
@@ -141,6 +149,8 @@ impl Compiled {
             is_plain,
             clears,
             adds: Arc::default(),
+            matched: Arc::default(),
+            endless,
             plain: Arc::default(),
             shape: Arc::default(),
         })
@@ -243,6 +253,29 @@ impl Compiled {
     /// Whether responses under this rule name namespaces of their own, as far as was seen.
     pub(crate) fn adds_namespaces(&self) -> bool {
         self.adds.load(Ordering::Relaxed)
+    }
+
+    /// It covers a request.
+    #[inline]
+    pub(super) fn matches(&self) {
+        if !self.matched.load(Ordering::Relaxed) {
+            self.matched.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn has_matched(&self) -> bool {
+        self.matched.load(Ordering::Relaxed)
+    }
+
+    /// The pattern that it covers, if it is not the fallback.
+    pub(crate) fn route(&self) -> Option<&str> {
+        self.route.as_deref()
+    }
+
+    /// Whether its entries belong to no namespace, as far as was seen: no write invalidates them.
+    #[inline]
+    pub(crate) fn is_never_invalidated(&self) -> bool {
+        self.endless && !self.adds_namespaces()
     }
 
     /// A response has.

@@ -13,7 +13,13 @@ mod template;
 mod value;
 mod views;
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt, ptr,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use ::http::{Extensions, Uri};
 
@@ -67,6 +73,8 @@ pub struct Rules {
 
 #[derive(Clone, Default)]
 struct Table {
+    /// Whether a request has come.
+    asked: Arc<AtomicBool>,
     /// Their places in the list of rules.
     router: Router,
     patterns: Vec<String>,
@@ -214,7 +222,7 @@ impl Rules {
     /// with the parameters of each.
     pub(crate) fn covering<'a>(&'a self, views: &'a Views<'_>) -> Vec<Found<'a>> {
         let table = &*self.table;
-        let found = |place: usize, params| Found { place, rule: &table.rules[place], params };
+        let found = |place: usize, params| table.found(place, params);
         let route = |path: &'a str| table.router.at(path).map(|(place, params)| found(place, params));
         let paths = || views.paths().map(route);
         let mut all: Vec<_> = paths().flatten().collect();
@@ -232,16 +240,47 @@ impl Rules {
     #[inline]
     pub(crate) fn may_cover(&self, uri: &Uri, extensions: &Extensions) -> bool {
         let table = &*self.table;
-        table.router.may_have(uri.path()) || table.fallback.is_some() || {
+        let may = table.router.may_have(uri.path()) || table.fallback.is_some() || {
             !key::is_as_sent(uri, extensions) && table.router.may_have(key::path_as_sent(uri, extensions))
+        };
+        if !may && !table.asked.load(Ordering::Relaxed) {
+            table.asked.store(true, Ordering::Relaxed);
         }
+        may
+    }
+
+    /// Returns the routes whose rules have matched no request so far, in this table or in a clone of it.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_response_cache::{Rule, Rules};
+    ///
+    /// let rules = Rules::new().route("/tables/{table}", Rule::ttl(Duration::from_secs(60)));
+    /// assert_eq!(rules.unmatched().collect::<Vec<_>>(), ["/tables/{table}"]);
+    /// ```
+    pub fn unmatched(&self) -> impl Iterator<Item = &str> {
+        self.table.rules.iter().filter(|rule| !rule.has_matched()).map(|rule| rule.route().unwrap_or("(fallback)"))
+    }
+
+    /// Whether a request has come, covered or not.
+    pub(crate) fn have_been_asked(&self) -> bool {
+        self.table.asked.load(Ordering::Relaxed) || self.table.rules.iter().any(|rule| rule.has_matched())
+    }
+
+    pub(crate) fn are_none(&self) -> bool {
+        self.table.rules.is_empty()
+    }
+
+    /// The table, for as long as somebody else has it.
+    pub(crate) fn downgrade(&self) -> WeakRules {
+        WeakRules(Arc::downgrade(&self.table))
     }
 
     /// The rule that covers a request.
     #[inline]
     pub(crate) fn find<'a>(&'a self, uri: &'a Uri, extensions: &'a Extensions) -> Option<Found<'a>> {
         let table = &*self.table;
-        let found = |place: usize, params| Found { place, rule: &table.rules[place], params };
+        let found = |place: usize, params| table.found(place, params);
         let route = |path: &'a str| table.router.at(path).map(|(place, params)| found(place, params));
         if let Some(found) = route(uri.path()) {
             return Some(found);
@@ -259,6 +298,39 @@ impl Rules {
     #[inline]
     pub(crate) fn at(&self, place: usize) -> &Arc<Compiled> {
         &self.table.rules[place]
+    }
+}
+
+impl Table {
+    #[inline]
+    fn found<'a>(&'a self, place: usize, params: Params<'a>) -> Found<'a> {
+        let rule = &self.rules[place];
+        rule.matches();
+        Found { place, rule, params }
+    }
+}
+
+/// A table of rules that is not kept alive.
+#[derive(Debug)]
+pub(crate) struct WeakRules(Weak<Table>);
+
+impl WeakRules {
+    pub(crate) fn upgrade(&self) -> Option<Rules> {
+        self.0.upgrade().map(|table| Rules { table })
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+
+    pub(crate) fn are(&self, rules: &Rules) -> bool {
+        ptr::eq(self.0.as_ptr(), Arc::as_ptr(&rules.table))
+    }
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table").finish_non_exhaustive()
     }
 }
 

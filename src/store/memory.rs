@@ -21,7 +21,7 @@ use super::{
     epochs::Epochs,
     expiry::{self, Expiry, Noted, Sweep},
 };
-use crate::{clock::Clock, key::KeyRef, namespace::Namespaces, stats::Count};
+use crate::{clock::Clock, key::KeyRef, namespace::Namespaces, silent::TRIAL, stats::Count};
 
 /// Entries in this process's memory.
 ///
@@ -395,6 +395,7 @@ impl Sweep for Shared {
     fn sweep(&self) {
         self.remove_expired();
         self.remove_dead();
+        self.context.counters.warns_of_unmatched(TRIAL);
     }
 }
 

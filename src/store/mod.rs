@@ -115,11 +115,13 @@ pub trait Store: Clone + fmt::Debug + Send + Sync + 'static {
         future::ready(Ok(Begun::Go { stamp, lock: None }))
     }
 
-    /// The stamp with what it needs to cover names that are known only from the response; `None` if they may have been cleared
-    /// since it was taken, or if that cannot be known.
-    fn admit(&self, stamp: &Stamp, added: &Namespaces) -> impl Future<Output = Result<Option<Stamp>, StoreError>> + Send {
-        let alive = self.life(stamp, added) != Life::Dead;
-        future::ready(Ok(alive.then(|| stamp.clone())))
+    /// Completes a stamp so that it covers names that are known only from the response, unless they may have been invalidated since it was
+    /// taken.
+    fn admit(&self, stamp: &Stamp, added: &Namespaces) -> impl Future<Output = Result<Admitted, StoreError>> + Send {
+        future::ready(Ok(match self.life(stamp, added) {
+            Life::Dead => Admitted::Invalidated,
+            _ => Admitted::Stamp(stamp.clone()),
+        }))
     }
 
     /// Keeps an entry, and gives back the lock of its fill. It carries the stamp that was taken *before* its response was computed.
@@ -372,6 +374,17 @@ pub enum Begun {
         /// As in [`Go`](Self::Go).
         stamp: Stamp,
     },
+}
+
+/// The answer of [`Store::admit`].
+#[derive(Debug)]
+pub enum Admitted {
+    /// The stamp, with what it needs to cover the names.
+    Stamp(Stamp),
+    /// One of the names was invalidated since the stamp was taken.
+    Invalidated,
+    /// One of the names is new to the store: it vouches for the responses of fills that begin from now on.
+    New,
 }
 
 /// The lock of a fill across processes. It only saves work: what is stored is right without it, too.

@@ -4,8 +4,8 @@
 use std::{future::Future, sync::Arc};
 
 use tower_response_cache::{
-    Begun, Bump, Context, Entry, Fence, Key, KeyRef, Life, Lock, Lookup, Namespaces, Put, Redis, Stamp, Store, StoreError,
-    Usage, Wish,
+    Admitted, Begun, Bump, Context, Entry, Fence, Key, KeyRef, Life, Lock, Lookup, Namespaces, Put, Redis, Stamp, Store,
+    StoreError, Usage, Wish,
 };
 
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ impl Store for Restamp {
         self.0.begin(key, names, stamp, wish)
     }
 
-    fn admit(&self, stamp: &Stamp, added: &Namespaces) -> impl Future<Output = Result<Option<Stamp>, StoreError>> + Send {
+    fn admit(&self, stamp: &Stamp, added: &Namespaces) -> impl Future<Output = Result<Admitted, StoreError>> + Send {
         self.0.admit(stamp, added)
     }
 

@@ -21,7 +21,7 @@ use crate::{
     clock::{Nanos, nanos},
     key::KeyRef,
     namespace::{Name, Namespaces},
-    store::{Begun, Bump, Counter, Entry, Fence, Life, Lock, Put, Stamp, Store, StoreError, Wish, codec::Unstored},
+    store::{Admitted, Begun, Bump, Counter, Entry, Fence, Life, Lock, Put, Stamp, Store, StoreError, Wish, codec::Unstored},
 };
 
 /// For how long others are told that what a lock was for is not to be shared.
@@ -140,8 +140,8 @@ impl Core {
     /// The names that came with the response are vouched for if each has a generation that is no younger than the counter was
     /// before the inner service was called: it has not been bumped since. Of those that have no number to compare with, one is
     /// written, for the next fill.
-    pub(super) async fn admit(self: &Arc<Self>, stamp: &Stamp, added: &Namespaces) -> Result<Option<Stamp>, StoreError> {
-        let Some(known) = stamp.generations().filter(|_| stamp.is_whole()) else { return Ok(None) };
+    pub(super) async fn admit(self: &Arc<Self>, stamp: &Stamp, added: &Namespaces) -> Result<Admitted, StoreError> {
+        let Some(known) = stamp.generations().filter(|_| stamp.is_whole()) else { return Ok(Admitted::Invalidated) };
         let (mut asks, mut changes) = (Vec::new(), Vec::new());
         for (at, name) in added.names().enumerate() {
             let (key, fresh) = (self.names.generation(name), fresh());
@@ -155,7 +155,7 @@ impl Core {
             let (value, server) = answer?;
             let Some(generation) = changed.generation else {
                 // Fenced.
-                return Ok(None);
+                return Ok(Admitted::Invalidated);
             };
             let number = numbered(&value);
             let is_older =
@@ -166,10 +166,15 @@ impl Core {
             generations.push(Some(generation));
         }
         if young.is_empty() {
-            return Ok(Some(stamp.clone().with_generations(generations)));
+            return Ok(Admitted::Stamp(stamp.clone().with_generations(generations)));
         }
+        // A number of the same counter that is larger than the one before the call tells of a bump; without one, the name is new here.
+        let bumped = |number: Option<Counter>| {
+            stamp.counter().zip(number).is_some_and(|(counter, at)| at.random == counter.random && at.number > counter.number)
+        };
+        let invalidated = young.iter().any(|(_, _, number)| bumped(*number));
         self.number(&young).await?;
-        Ok(None)
+        Ok(if invalidated { Admitted::Invalidated } else { Admitted::New })
     }
 
     /// Writes a number into those generations that have none of this counter.

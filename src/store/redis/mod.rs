@@ -47,12 +47,14 @@ use self::{
     recent::Recent,
 };
 use super::{
-    Begun, Bump, Context, Entry, Fence, Life, Lock, Lookup, Memory, Put, Stamp, Store, StoreError, Usage, Wish, codec::Codec,
+    Admitted, Begun, Bump, Context, Entry, Fence, Life, Lock, Lookup, Memory, Put, Stamp, Store, StoreError, Usage, Wish,
+    codec::Codec,
 };
 use crate::{
     clock::{Nanos, monotonic, nanos},
     key::KeyRef,
     namespace::Namespaces,
+    stats::Stats,
 };
 
 /// Entries in Redis, shared by many processes, with memory in front if you like. Needs the feature `redis`.
@@ -286,7 +288,7 @@ impl Store for Redis {
         self.0.core.begin(key, names, stamp, wish).await
     }
 
-    async fn admit(&self, stamp: &Stamp, added: &Namespaces) -> Result<Option<Stamp>, StoreError> {
+    async fn admit(&self, stamp: &Stamp, added: &Namespaces) -> Result<Admitted, StoreError> {
         self.0.core.admit(stamp, added).await
     }
 
@@ -357,6 +359,11 @@ impl Store for Redis {
     #[inline]
     fn context(&self) -> &Context {
         self.0.core.context()
+    }
+
+    fn stats(&self) -> Stats {
+        let leased = (self.0.core.coherence == Coherence::Leased).then(|| self.is_leased());
+        Stats { reachable: Some(self.is_reachable()), leased, ..Stats::of(&self.context().counters, self.usage()) }
     }
 
     /// That of the memory in front; what Redis holds, [`Redis::server`] says.
