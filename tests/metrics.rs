@@ -60,7 +60,7 @@ async fn every_count_is_recorded_under_its_name_and_the_name_of_the_cache() {
         assert_eq!(said.get(name), Some(&value), "{name} in {said:#?}");
     }
     // One for each reason, each kind of hit, each other count and each state: none is forgotten when one is added.
-    assert_eq!(said.len(), 3 + Miss::ALL.len() + Bypass::ALL.len() + NoStore::ALL.len() + 12 + 7);
+    assert_eq!(said.len(), 3 + Miss::ALL.len() + Bypass::ALL.len() + NoStore::ALL.len() + 15 + 8);
 }
 
 #[tokio::test]

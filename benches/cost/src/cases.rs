@@ -69,7 +69,7 @@ pub const CASES: &[Case] = &[
     case("hit, 8 namespaces", NOTHING, 5_000, Limit::None, || again(ours::named(Origin::of(KIB), 8))),
     case("hit, 16 namespaces", NOTHING, 5_000, Limit::None, || again(ours::named(Origin::of(KIB), 16))),
     case("hit, 32 namespaces", NOTHING, 5_000, Limit::None, || again(ours::named(Origin::of(KIB), 32))),
-    case("hit, 64 namespaces", NOTHING, 5_000, Limit::Over("hit", 1_000.0), || again(ours::named(Origin::of(KIB), 64))),
+    case("hit, 64 namespaces", NOTHING, 5_000, Limit::Over("hit", 1_250.0), || again(ours::named(Origin::of(KIB), 64))),
     case("hit, 128 namespaces", NOTHING, 5_000, Limit::None, || again(ours::named(Origin::of(KIB), 128))),
     case("bypass, no rule", NOTHING, 5_000, Limit::Over("no cache", BYPASS), || {
         let mut cache = ours::warm(Origin::of(KIB), Told::Age);
