@@ -10,8 +10,32 @@ use tower_response_cache::semantics::{
 
 /// Quotes that never close, that close and that are escaped; members that are empty, many or long; what each syntax begins with.
 const PATTERNS: &[&str] = &[
-    "\"\\\"", "\\\"", "\"", "\",", "\"\",", ",", " ,", "a,", "\"a\",", "W/\"a\",", "W/\"", "\\", "a=\"", "a=\"b\",", "private=\"a\",", "(", "a;b,",
-    "a;q=0.1,", "0-1,", "-1,", "bytes=0-", "%22&", "a=b&", "../", ":", "a",
+    "\"\\\"",
+    "\\\"",
+    "\"",
+    "\",",
+    "\"\",",
+    ",",
+    " ,",
+    "a,",
+    "\"a\",",
+    "W/\"a\",",
+    "W/\"",
+    "\\",
+    "a=\"",
+    "a=\"b\",",
+    "private=\"a\",",
+    "(",
+    "a;b,",
+    "a;q=0.1,",
+    "0-1,",
+    "-1,",
+    "bytes=0-",
+    "%22&",
+    "a=b&",
+    "../",
+    ":",
+    "a",
 ];
 
 const FIELDS: &[&str] = &[
@@ -40,10 +64,8 @@ const FIELDS: &[&str] = &[
 /// Everything that reads a field, once for each pattern and for what each field begins with.
 pub fn hostile(length: usize) -> Box<dyn FnMut()> {
     let heads = ["", "bytes=", "\"", "private=", "max-age="];
-    let inputs: Vec<(HeaderMap, Uri)> = heads
-        .iter()
-        .flat_map(|head| PATTERNS.iter().map(move |pattern| of(head, pattern, length)))
-        .collect();
+    let inputs: Vec<(HeaderMap, Uri)> =
+        heads.iter().flat_map(|head| PATTERNS.iter().map(move |pattern| of(head, pattern, length))).collect();
     Box::new(move || inputs.iter().for_each(|(fields, uri)| read(black_box(fields), black_box(uri))))
 }
 
@@ -76,7 +98,12 @@ fn read(fields: &HeaderMap, uri: &Uri) {
     NoVarySearch::ignoring(["a", "b"]).in_any_order().write(uri.query(), &mut key);
     black_box(head_says(fields, 1, StatusCode::OK, fields));
     let target = uri.path_and_query().expect("a target");
-    black_box(invalidated(&Method::PUT, Target { scheme: None, authority: None, path_and_query: target }, StatusCode::OK, fields));
+    black_box(invalidated(
+        &Method::PUT,
+        Target { scheme: None, authority: None, path_and_query: target },
+        StatusCode::OK,
+        fields,
+    ));
     strip_for_storing(&mut fields.clone(), &control);
     black_box(key);
 }
