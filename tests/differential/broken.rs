@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
 use tower::{BoxError, Service};
 
-use super::{hand::Unreachable, world::Front};
+use super::{hand::Unreachable, routes::FORWARDED, world::Front};
 
 /// How a cache is broken, and the law that it breaks.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,12 +37,16 @@ pub enum Fault {
     NeverNotModified,
     IgnoresOnlyIfCached,
     IgnoresNoCache,
+    /// A write whose URI is spelled in another way invalidates nothing.
+    IgnoresSpellings,
+    /// What a proxy says that the client sent is not in the key.
+    IgnoresForwarded,
     NoCoalescing,
     NeverStores,
 }
 
 impl Fault {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::DropsVary,
         Self::DropsPrivate,
         Self::DropsSetCookie,
@@ -59,6 +63,8 @@ impl Fault {
         Self::NeverNotModified,
         Self::IgnoresOnlyIfCached,
         Self::IgnoresNoCache,
+        Self::IgnoresSpellings,
+        Self::IgnoresForwarded,
         Self::NoCoalescing,
         Self::NeverStores,
     ];
@@ -195,8 +201,15 @@ impl Service<Request<Body>> for Outer {
         match fault {
             Some(Fault::IgnoresOnlyIfCached) if asked(fields, "only-if-cached") => _ = fields.remove(header::CACHE_CONTROL),
             Some(Fault::IgnoresNoCache) if asked(fields, "no-cache") => _ = fields.remove(header::CACHE_CONTROL),
+            Some(Fault::IgnoresForwarded) => {
+                FORWARDED.iter().for_each(|(name, _)| _ = fields.remove(*name));
+            }
             Some(Fault::NeverNotModified) => _ = fields.remove(header::IF_NONE_MATCH),
             _ => {}
+        }
+        let path = request.uri().path();
+        if fault == Some(Fault::IgnoresSpellings) && (path.contains('%') || path.contains("/.") || path.contains("//")) {
+            *request.uri_mut() = http::Uri::from_static("/api/none/0");
         }
         let (inner, bodies) = (self.inner.call(request), self.bodies.clone());
         Box::pin(async move {

@@ -129,7 +129,9 @@ impl Judge<'_> {
                 let again = |call: &Call| {
                     call.begin > self.sent.begin && same_key(self.setup, &self.history.sent[call.ask].ask, &self.sent.ask)
                 };
-                match known::STALE_ON_ARRIVAL_IS_REFRESHED && old && !self.history.calls.iter().any(again) {
+                let terms = Terms::of(self.history, call);
+                let is_stale = call.answered.is_some_and(|(_, at)| self.sent.began as i64 >= at as i64 + terms.fresh.1);
+                match known::STALE_ON_ARRIVAL_IS_REFRESHED && old && is_stale && !self.history.calls.iter().any(again) {
                     true => broken("what is served stale is refreshed", ""),
                     false => Ok(()),
                 }

@@ -11,7 +11,7 @@ use super::{
     history::{Demand, Log, Seen, Sent},
     origin::{ASK, MODE},
     program::{Ask, Credential, IfRange, Since, Tags, Verb},
-    routes::{HOSTS, LANGUAGES, MODES, QUERIES},
+    routes::{FORWARDED, HOSTS, LANGUAGES, MODES, QUERIES},
     shows::{at, date},
     spell,
 };
@@ -77,9 +77,20 @@ impl Driver {
             Verb::Post => "POST",
             Verb::Delete => "DELETE",
         };
-        let target = format!("{}/{}/{}{}", self.setup.prefix(), ask.facts().name, ask.id, QUERIES[ask.query].0);
-        let mut request =
-            Request::builder().method(method).uri(target).header(header::HOST, HOSTS[ask.host].0).header(ASK, number);
+        let (prefix, name, id, query) = (self.setup.prefix(), ask.facts().name, ask.id, QUERIES[ask.query].0);
+        let target = match ask.oddly {
+            1 => format!("{prefix}/{name}/%3{id}{query}"),
+            2 => format!("{prefix}//{name}/{id}{query}"),
+            3 => format!("{prefix}/./{name}/x/../{id}{query}"),
+            _ => format!("{prefix}/{name}/{id}{query}"),
+        };
+        let host = match (HOSTS[ask.host].0, ask.oddly) {
+            (host, 1) if !host.contains(':') => format!("{host}:80"),
+            (host, 2) if !host.contains(':') => format!("{host}:"),
+            (host, 4) => host.to_ascii_uppercase(),
+            (host, _) => host.to_owned(),
+        };
+        let mut request = Request::builder().method(method).uri(target).header(header::HOST, host).header(ASK, number);
         let mut put = |name: &str, line: String| request = std::mem::take(&mut request).header(name, line);
         spell::asked(&ask.directives, &mut rng).into_iter().for_each(|line| put("cache-control", line));
         if ask.tags == Some(Tags::Star) {
@@ -97,16 +108,27 @@ impl Driver {
             spell::language(LANGUAGES[usize::from(*n)], &mut rng).into_iter().for_each(|line| put("accept-language", line))
         });
         ask.mode.iter().for_each(|n| put(MODE.as_str(), MODES[usize::from(*n)].into()));
+        // Who the client is does not change what it gets.
+        if rng.u8(..3) == 0 {
+            put("x-forwarded-for", format!("10.0.0.{}", rng.u8(..)));
+        }
+        if let Some(place) = ask.forwarded {
+            let (name, value) = FORWARDED[place];
+            let client = if name == "forwarded" && rng.bool() { format!("for=10.0.0.{};", rng.u8(..)) } else { String::new() };
+            put(name, format!("{client}{value}"));
+        }
         if let Some((by, user)) = ask.user {
             for user in std::iter::once(user).chain(ask.twice.then_some(user + 1)) {
                 match by {
                     Credential::Bearer => {
-                        put("authorization", format!("{} user{user}", if rng.bool() { "Bearer" } else { "bearer" }))
+                        let scheme = if rng.bool() { "Bearer" } else { "bearer" };
+                        put("authorization", format!("{scheme} {}user{user}", if ask.oddly > 2 { " " } else { "" }));
                     }
-                    Credential::Cookie => put(
-                        "cookie",
-                        [format!("sid=user{user}"), format!("a=b; sid=user{user}")][usize::from(rng.bool())].clone(),
-                    ),
+                    Credential::Cookie => {
+                        let before = if rng.bool() { "a=b; " } else { "" };
+                        let pair = ["sid=user", "sid=user", "sid=user", "sid =user", "sid=\"user"][usize::from(ask.oddly)];
+                        put("cookie", format!("{before}{pair}{user}{}", if ask.oddly == 4 { "\"" } else { "" }));
+                    }
                     Credential::ApiKey => put("x-api-key", format!("user{user}")),
                 }
             }

@@ -7,7 +7,7 @@ use super::program::{
     Answer, Ask, AskDirectives, Body, Credential, Directives, IfRange, Length, Name, Program, Setup, Since, Step, StoreKind,
     Tags, Varies, Verb, Wanted,
 };
-use super::routes::{HOSTS, Kind, LANGUAGES, MODES, QUERIES, ROUTES};
+use super::routes::{FORWARDED, HOSTS, Kind, LANGUAGES, MODES, QUERIES, ROUTES};
 use super::scenes::{again, scene};
 
 const CREDENTIALS: [Credential; 3] = [Credential::Bearer, Credential::Cookie, Credential::ApiKey];
@@ -95,6 +95,7 @@ pub fn ask(rng: &mut Rng, setup: &Setup, routes: [usize; 2]) -> Ask {
         (ask.tags, ask.since, ask.range, ask.if_range, ask.if_match) = (None, None, None, None, false);
         ask.directives = AskDirectives::default();
         ask.answer = write_answer(rng, &ask);
+        ask.oddly = if known::ODD_SPELLINGS && rng.bool() { rng.u8(1..5) } else { 0 };
     }
     ask
 }
@@ -122,6 +123,8 @@ pub fn read(rng: &mut Rng, setup: &Setup, routes: [usize; 2]) -> Ask {
         host: if one_in(rng, 4) { rng.usize(..HOSTS.len()) } else { 0 },
         user,
         twice: user.is_some() && one_in(rng, 12),
+        oddly: 0,
+        forwarded: maybe(rng, if calm { 24 } else { 8 }, |rng| rng.usize(..FORWARDED.len())),
         language: maybe(rng, if calm { 8 } else { 3 }, |rng| rng.u8(..LANGUAGES.len() as u8)),
         mode: maybe(rng, if calm { 12 } else { 4 }, |rng| rng.u8(..MODES.len() as u8)),
         tags: if odd { maybe(rng, 3, |rng| [Tags::Others, Tags::Seen, Tags::Seen, Tags::Star][rng.usize(..4)]) } else { None },
@@ -204,7 +207,7 @@ pub fn calm_answer(rng: &mut Rng, kind: Kind, rows: bool) -> Answer {
         held: one_in(rng, 8),
         obeys_ranges: one_in(rng, 2),
         spelling: rng.u64(..),
-        rows: if rows { (0..rng.usize(..4)).map(|_| rng.u8(..3)).collect() } else { Vec::new() },
+        rows: if rows { row_names(rng) } else { Vec::new() },
         ..Answer::plain()
     }
 }
@@ -230,6 +233,7 @@ fn answer(rng: &mut Rng, kind: Kind, rows: bool, targeted: bool) -> Answer {
         age: maybe(rng, 6, seconds),
         dated: maybe(rng, 10, seconds),
         vary: vary(rng),
+        language: known::LANGUAGE_WITHOUT_VARY && one_in(rng, 16),
         cookie: one_in(rng, 30),
         changes: one_in(rng, 3),
         bare: one_in(rng, 3),
@@ -239,7 +243,7 @@ fn answer(rng: &mut Rng, kind: Kind, rows: bool, targeted: bool) -> Answer {
         held: one_in(rng, 5),
         obeys_ranges: one_in(rng, 2),
         spelling: rng.u64(..),
-        rows: if rows { (0..rng.usize(..4)).map(|_| rng.u8(..3)).collect() } else { Vec::new() },
+        rows: if rows { row_names(rng) } else { Vec::new() },
         ttl: maybe(rng, 20, seconds),
         forbids: one_in(rng, 30),
         invalidates_only: None,
@@ -278,4 +282,12 @@ impl Answer {
         }
         self
     }
+}
+
+/// Few rows, and now and then many.
+fn row_names(rng: &mut Rng) -> Vec<u8> {
+    if known::MANY_ROWS && one_in(rng, 8) {
+        return (0..rng.u8(5..60)).collect();
+    }
+    (0..rng.usize(..4)).map(|_| rng.u8(..3)).collect()
 }

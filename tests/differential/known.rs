@@ -7,7 +7,7 @@ pub const SHORT_BY_SIZE_HINT: bool = false;
 pub const AGE_AS_A_LIST: bool = false;
 
 /// Under `Router::nest`, writes under `Rule::http()` and `Rules::key` name what the nested cache has stored.
-pub const URIS_UNDER_NEST: bool = false;
+pub const URIS_UNDER_NEST: bool = true;
 
 /// What was stale on arrival and may be served while it is revalidated is revalidated.
 pub const STALE_ON_ARRIVAL_IS_REFRESHED: bool = false;
@@ -22,7 +22,7 @@ pub const LATE_FOLLOWERS: bool = false;
 pub const HEAD_OF_OTHERS: bool = false;
 
 /// A burst makes one call over Redis, too.
-pub const ONE_CALL_OVER_REDIS: bool = false;
+pub const ONE_CALL_OVER_REDIS: bool = true;
 
 /// A `stale-if-error` that a response states narrows the window for an origin out of reach as well.
 pub const STATED_WINDOW_NARROWS: bool = false;
@@ -32,3 +32,12 @@ pub const PARTS_WITH_ROWS: bool = false;
 
 /// What was invalidated softly does not stand in where the rule allows no stale response.
 pub const SOFT_WITH_FAILURES: bool = false;
+
+/// A write reaches what is stored under another spelling of its URI or of its user.
+pub const ODD_SPELLINGS: bool = true;
+
+/// A response in some language is kept for who asked for that, also if it has no `Vary`.
+pub const LANGUAGE_WITHOUT_VARY: bool = false;
+
+/// A response may belong to many namespaces.
+pub const MANY_ROWS: bool = false;

@@ -138,6 +138,11 @@ fn general(question: &Ask, call: &Call) -> Result<(), &'static str> {
 
 /// Whether the two name one resource, for one user where the key says so.
 pub fn same_key(setup: &Setup, one: &Ask, other: &Ask) -> bool {
+    one.forwarded == other.forwarded && same_target(setup, one, other)
+}
+
+/// The same, whatever a proxy says that the client sent: what is invalidated by a key.
+fn same_target(setup: &Setup, one: &Ask, other: &Ask) -> bool {
     let same_user = || matches!((one.identity(setup), other.identity(setup)), (Ok(one), Ok(other)) if one == other);
     one.resource() == other.resource() && (!one.facts().identity || same_user())
 }
@@ -153,7 +158,7 @@ pub fn guarded(setup: &Setup, asked: &Ask, made: &Ask, terms: &Terms) -> bool {
 
 /// RFC 9111, section 4.1.
 pub fn same_variant(asked: &Ask, made: &Ask) -> bool {
-    made.answer.vary.iter().all(|field| match field {
+    made.answer.varies().iter().all(|field| match field {
         Varies::Language => asked.language == made.language,
         Varies::Mode => asked.mode == made.mode,
         Varies::Star => false,
@@ -179,8 +184,17 @@ fn names(setup: &Setup, ask: &Ask) -> Vec<Levels> {
 pub fn concerns(setup: &Setup, cleared: &Cleared, ask: &Ask) -> bool {
     match &cleared.scope {
         Scope::Uri(resource) => ask.facts().kind == Kind::Http && *resource == ask.resource(),
-        Scope::Key(key) => same_key(setup, key, ask),
+        Scope::Key(key) => same_target(setup, key, ask),
         Scope::Name(name) => name[0] == "*" || names(setup, ask).iter().any(|own| own.starts_with(name)),
+    }
+}
+
+/// Whether it may reach that, too: an invalidation may be coarser than it has to be.
+fn may_concern(setup: &Setup, cleared: &Cleared, ask: &Ask) -> bool {
+    match &cleared.scope {
+        Scope::Uri(resource) => (resource.route, resource.id) == ask.thing(),
+        Scope::Key(key) => key.thing() == ask.thing(),
+        Scope::Name(_) => concerns(setup, cleared, ask),
     }
 }
 
@@ -219,7 +233,8 @@ pub fn demand(setup: &Setup, history: &History, ask: &Ask) -> Option<Demand> {
     let now = history.now as i64;
     let (_, at) = call.answered?;
     let touched = |call: &Call| {
-        let concerned = |cleared: &&Cleared| concerns(setup, cleared, made) && cleared.ack.is_none_or(|ack| ack > call.begin);
+        let concerned =
+            |cleared: &&Cleared| may_concern(setup, cleared, made) && cleared.ack.is_none_or(|ack| ack > call.begin);
         history.cleared.iter().any(|cleared| concerned(&cleared))
     };
     let fit = is_kept(history, number, &terms) && !touched(call);
@@ -252,7 +267,7 @@ fn is_kept(history: &History, number: usize, terms: &Terms) -> bool {
             let read = |seen: &Seen| seen.read && (answered..call.begin).contains(&seen.end);
             answered < call.begin && (them.ask.answer.body != Body::Held || them.seen.as_ref().is_some_and(read))
         });
-        let other_variant = || them.ask.answer.vary == answer.vary && !same_variant(&them.ask, &sent.ask);
+        let other_variant = || them.ask.answer.varies() == answer.varies() && !same_variant(&them.ask, &sent.ask);
         let apart = match place < number {
             true => ended && !them.ask.answer.vary.contains(&Varies::Star),
             false => place == number || other_variant(),

@@ -94,6 +94,10 @@ pub struct Ask {
     pub user: Option<(Credential, u8)>,
     /// The user is named a second time, and that is another one.
     pub twice: bool,
+    /// A write spells its URI and its user in another way: 1 to 4.
+    pub oddly: u8,
+    /// Place in [`FORWARDED`](super::routes::FORWARDED).
+    pub forwarded: Option<usize>,
     pub language: Option<u8>,
     pub mode: Option<u8>,
     pub tags: Option<Tags>,
@@ -173,6 +177,8 @@ pub struct Answer {
     /// Seconds by which `Date` lies in the past.
     pub dated: Option<u64>,
     pub vary: Vec<Varies>,
+    /// It has a `Content-Language`, with or without a `Vary`.
+    pub language: bool,
     pub cookie: bool,
     /// The thing has changed meanwhile.
     pub changes: bool,
@@ -252,6 +258,12 @@ impl Ask {
 }
 
 impl Answer {
+    /// What it varies by: a response in some language depends on what was asked for, also if it does not say so.
+    pub fn varies(&self) -> Vec<Varies> {
+        let unsaid = self.language && self.status == 200 && !self.vary.contains(&Varies::Language);
+        self.vary.iter().copied().chain(unsaid.then_some(Varies::Language)).collect()
+    }
+
     /// A plain 200.
     pub fn plain() -> Self {
         Self {
@@ -262,6 +274,7 @@ impl Answer {
             age: None,
             dated: None,
             vary: Vec::new(),
+            language: false,
             cookie: false,
             changes: false,
             bare: false,

@@ -79,5 +79,14 @@ pub const QUERIES: [(&str, u8); 9] = [
 /// Hosts, and which of them are the same name.
 pub const HOSTS: [(&str, u8); 4] = [("h.test", 0), ("H.Test", 0), ("other.test", 1), ("h.test:8080", 2)];
 
+/// Fields in which a proxy says what the client sent; a handler may go by them.
+pub const FORWARDED: [(&str, &str); 5] = [
+    ("x-forwarded-host", "a.test"),
+    ("x-forwarded-host", "b.test"),
+    ("x-forwarded-proto", "https"),
+    ("forwarded", "host=a.test;proto=https"),
+    ("x-original-url", "/admin"),
+];
+
 pub const LANGUAGES: [&str; 3] = ["en", "de, en;q=0.5", "fr"];
 pub const MODES: [&str; 2] = ["1", "two words"];

@@ -20,7 +20,8 @@ pub fn shows(question: &Ask, version: u64, number: usize, status: u16) -> Rep {
     let mut text =
         format!("{}/{} host {} query {} version {version}", question.facts().name, question.id, resource.host, resource.query);
     text.extend(question.user.map(|(_, user)| format!(" user {user}")));
-    for field in &question.answer.vary {
+    text.extend(question.forwarded.map(|place| format!(" forwarded {place}")));
+    for field in &question.answer.varies() {
         match field {
             Varies::Language => text.push_str(&format!(" language {:?}", question.language)),
             Varies::Mode => text.push_str(&format!(" mode {:?}", question.mode)),
@@ -93,6 +94,9 @@ pub fn respond(question: &Ask, call: &Call, number: usize, whole: Bytes, prefix:
     answer.expires.filter(|_| answer.bare).into_iter().for_each(|after| put(header::EXPIRES, date(call.date + after)));
     answer.age.into_iter().for_each(|age| put(header::AGE, spell::age(age, &mut rng)));
     spell::vary(&answer.vary, &mut rng).into_iter().for_each(|line| put(header::VARY, line));
+    if answer.language && call.status != 206 {
+        put(header::CONTENT_LANGUAGE, "en".into());
+    }
     if answer.cookie {
         put(header::SET_COOKIE, "visit=1".into());
     }
