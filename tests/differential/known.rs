@@ -40,4 +40,4 @@ pub const ODD_SPELLINGS: bool = true;
 pub const LANGUAGE_WITHOUT_VARY: bool = false;
 
 /// A response may belong to many namespaces.
-pub const MANY_ROWS: bool = false;
+pub const MANY_ROWS: bool = true;

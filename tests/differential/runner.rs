@@ -15,6 +15,15 @@ use super::{
     redis::Server,
 };
 
+/// Laws that a run over Redis may break because the machine is slow: nothing shows that a request waits for another, so that the driver
+/// goes on after a while. Such a failure counts if a replay shows it again.
+const BY_TIMING: [&str; 4] = [
+    "a request that must be a hit is one",
+    "a burst makes one call",
+    "what is served stale is refreshed",
+    "every request is answered",
+];
+
 /// Programs of consecutive seeds agree with the oracle.
 pub fn agree(redis: bool) {
     let number = |name: &str| {
@@ -38,12 +47,18 @@ pub fn agree(redis: bool) {
         total.requests += outcome.requests;
         total.hits += outcome.hits;
         total.demanded += outcome.demanded;
-        if let Some(Violation { law, .. }) = outcome.violation {
+        if let Some(Violation { law, how }) = outcome.violation {
+            if redis && BY_TIMING.contains(&law) && !(0..3).any(|_| fails(&drawn, None, url.as_deref(), law)) {
+                println!("seed {seed}: {law}: {how}; not seen again");
+                seed += 1;
+                continue;
+            }
             match failures.iter_mut().find(|(known, ..)| *known == law) {
                 Some((.., count)) => *count += 1,
                 None => {
                     let small = minimise(drawn, &mut |less| fails(less, None, url.as_deref(), law));
-                    failures.push((law, report(&small, &run(&small, None, url.as_deref()), law, redis), 1));
+                    let report = report(&small, &run(&small, None, url.as_deref()), law, redis);
+                    failures.push((law, format!("{report}\nat first: {how}"), 1));
                 }
             }
         }
