@@ -1137,3 +1137,26 @@ async fn redis_older_than_7_is_refused() {
     let error = builder(&server).build().await.expect_err("Redis 6 is refused").to_string();
     assert!(error.contains("7.0 or newer, or Valkey, is needed"), "{error}");
 }
+
+/// RFC 5861, section 4: without a window there is nothing that may stand in. A store of one process knows this from its own epochs; over Redis the
+/// generations say it, and only to the look that has found the entry.
+#[tokio::test]
+async fn softly_invalidated_response_stands_in_for_nothing_over_redis() {
+    let server = Server::start().await;
+    for coherence in [Coherence::Leased, Coherence::Validated] {
+        let store = builder(&server).prefix(&format!("{coherence:?}")).coherence(coherence).build().await.unwrap();
+        let (inner, _) = counting(|_, n| {
+            let status = if n == 1 { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR };
+            let response = Response::builder().status(status).header("cache-control", "max-age=60").header("etag", "\"a\"");
+            response.body(Plain::from(format!("answer {n}"))).unwrap()
+        });
+        let cache = CacheLayer::new(store.clone()).rules(one_rule(Rule::http().namespace("t:{table}"))).layer(inner);
+        assert_eq!(text(send(&cache, get("/t/x")).await).await, "answer 1");
+        until("the entry is stored", async || outcome(&send(&cache, get("/t/x")).await) == Outcome::Hit).await;
+
+        store.invalidate_softly(["t:x"]).await.unwrap();
+        let response = send(&cache, get("/t/x")).await;
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR, "{coherence:?}");
+        assert_eq!(text(response).await, "answer 2");
+    }
+}

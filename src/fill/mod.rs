@@ -34,8 +34,8 @@ use crate::{
     semantics::{self, Failure},
     service::Sought,
     stats::Count,
-    status::{CacheStatus, NoStore, Outcome, Stale, Storing},
-    store::Store,
+    status::{CacheStatus, Miss, NoStore, Outcome, Stale, Storing},
+    store::{Life, Store},
 };
 
 /// How long it is remembered that responses for a key are not fit to be shared.
@@ -248,9 +248,13 @@ impl<St: Store> Fill<St> {
         let entry = self.of.missed.spare.as_ref()?;
         // It may have been cleared while the inner service was failing.
         let life = self.shared.store.life(entry.stamp(), entry.namespaces());
-        if life == crate::store::Life::Dead {
+        if life == Life::Dead {
             return None;
         }
+        // A shared store tells here what this process has cleared, not what was cleared softly before the look: that the look has found the
+        // entry fresh is known where only the request did not allow its use.
+        let was_fresh = !self.shared.store.is_shared() || self.of.missed.why == Miss::Request;
+        let life = if was_fresh { life } else { Life::Soft };
         if !self.of.quest.asked.may_have_instead(entry, life, failure, now) {
             return None;
         }

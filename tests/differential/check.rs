@@ -221,7 +221,7 @@ impl Judge<'_> {
         let seconds = |seconds: u64| seconds as i64 * 1000;
         let reload = says.max_age == Some(0) && terms.immutable && fresh;
         let young = says.max_age.is_none_or(|oldest| age <= seconds(oldest)) || reload;
-        let lasting = says.min_fresh.is_none_or(|least| -past >= seconds(least));
+        let lasting = says.min_fresh.is_none_or(|least| -past >= seconds(least) || least == 0 && says.max_stale.is_some());
         if fresh && young && lasting {
             return Ok(());
         }
