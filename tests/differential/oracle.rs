@@ -168,7 +168,9 @@ pub fn same_variant(asked: &Ask, made: &Ask) -> bool {
 /// The namespaces of what answers a request.
 fn names(setup: &Setup, ask: &Ask) -> Vec<Levels> {
     let facts = ask.facts();
-    let mut names: Vec<Levels> = ask.answer.rows.iter().map(|row| vec!["row".into(), row.to_string()]).collect();
+    // What a HEAD freshens keeps the rows of its content, which a HEAD has none of.
+    let rows = if ask.verb == Verb::Head { &[] } else { &ask.answer.rows[..] };
+    let mut names: Vec<Levels> = rows.iter().map(|row| vec!["row".into(), row.to_string()]).collect();
     if let Some(family) = facts.family {
         let second = match ask.identity(setup) {
             _ if !facts.identity => ask.id.to_string(),
