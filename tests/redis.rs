@@ -665,6 +665,36 @@ async fn a_name_that_was_cleared_while_its_response_was_computed_is_not_vouched_
     }
 }
 
+/// A namespace that only the response names has no generation from before the call to compare with.
+#[tokio::test(flavor = "multi_thread")]
+async fn fill_overtaken_by_soft_invalidation_of_its_rows_is_not_fresh() {
+    let server = Server::start().await;
+    for coherence in [Coherence::Leased, Coherence::Validated] {
+        let store =
+            builder(&server).prefix(&format!("{coherence:?}")).coherence(coherence).memory(8 << 20).build().await.unwrap();
+        let (inner, mut hand) = tower_test::mock::pair::<Request<Plain>, Response<Plain>>();
+        let cache = CacheLayer::new(store.clone()).rules(one_rule(rule())).layer(inner);
+        for text_of in ["first", "second", "overtaken", "third"] {
+            if text_of == "overtaken" {
+                store.invalidate(["t:x"]).await.unwrap();
+            }
+            let request = tokio::spawn({
+                let cache = cache.clone();
+                async move { text(send(&cache, get("/t/x")).await).await }
+            });
+            // A response that was computed before the soft invalidation would answer the third request, without a call.
+            let (_, answer) = within(next_call(&mut hand)).await;
+            if text_of == "overtaken" {
+                store.invalidate_softly(["row:17"]).await.unwrap();
+            }
+            let mut response = ok(text_of);
+            response.extensions_mut().insert(Caching::new().namespace(Namespace::of(["row", "17"])));
+            answer.send_response(response);
+            assert_eq!(request.await.unwrap(), text_of);
+        }
+    }
+}
+
 // ---- Redis away --------------------------------------------------------------------------------------------------------
 
 /// What the handler has named, the request does not know.
