@@ -116,8 +116,10 @@ impl Origin {
             && call.status == 200
             && question.verb == Verb::Get
             && request.headers().contains_key(header::RANGE);
-        let allowed =
-            request.headers().get(header::IF_RANGE).is_none_or(|tag| call.etag.as_deref().is_some_and(|own| tag == own));
+        let allowed = request
+            .headers()
+            .get(header::IF_RANGE)
+            .is_none_or(|tag| call.etag.as_deref().is_some_and(|own| tag == own && !own.starts_with("W/")));
         if ranged
             && allowed
             && let Some(wanted) = question.range
