@@ -10,6 +10,7 @@ use std::{
 
 use crate::{
     clock::Nanos,
+    namespace::MAX_NAMESPACES,
     rules::{Rules, WeakRules},
     stats::{Count, Counters},
 };
@@ -29,12 +30,14 @@ pub(crate) enum Silent {
     WithoutRules,
     /// An entry that belongs to no namespace.
     NeverInvalidated,
+    /// A response that names more namespaces than an entry may have.
+    TooManyNamespaces,
 }
 
 /// When the next warning of a kind is due.
 #[derive(Debug, Default)]
 pub(crate) struct Quiet {
-    until: [AtomicU64; 3],
+    until: [AtomicU64; 4],
     /// The tables of rules of all layers over the store.
     tables: Mutex<Vec<Watched>>,
 }
@@ -96,6 +99,20 @@ impl Counters {
                 route = route.unwrap_or("(any)"),
                 "responses of this route belong to no namespace: no write invalidates them before their lifetime ends. Add \
                  `.namespace(\"…\")` to the rule, `*` if that is meant"
+            );
+        }
+    }
+
+    /// A response was not stored, because it names too many namespaces.
+    #[cold]
+    pub(crate) fn too_many_namespaces(&self, route: Option<&str>, named: usize, now: Nanos) {
+        if self.quiet.is_due(Silent::TooManyNamespaces, now) {
+            tracing::warn!(
+                route = route.unwrap_or("(any)"),
+                named,
+                most = MAX_NAMESPACES,
+                "a response was not stored: it names more namespaces than an entry may have. Name a common ancestor in their place, and \
+                 invalidate that with each of them"
             );
         }
     }

@@ -148,7 +148,8 @@ reasons! {
         Cleared = "cleared",
         /// The handler has named a namespace that is new to a shared store: responses of fills that begin from now on are stored.
         NewNamespace = "new-namespace",
-        /// More namespaces than an entry may have.
+        /// It names more than [`MAX_NAMESPACES`](crate::MAX_NAMESPACES). It is not stored under a common ancestor in their place: to invalidate
+        /// one of the names would not invalidate the ancestor.
         Namespaces = "namespaces",
         /// The store could not keep it.
         Store = "store",

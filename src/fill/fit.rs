@@ -11,7 +11,7 @@ use crate::{
     groups::Origin,
     hints::Caching,
     key::{Key, MAX_KEY_LEN},
-    namespace::{MAX_NAMES, MAX_NAMESPACES, Namespaces},
+    namespace::{MAX_NAMES, Namespaces},
     parts,
     rules::HttpOptions,
     semantics::{self, CacheControl, ETag, Exchange, Exchanged, Freshness, SharedRules, Vary},
@@ -144,8 +144,10 @@ impl<St: Store> Fill<St> {
                 break;
             }
         }
-        if names.as_ref().unwrap_or(known).are_too_many() {
-            tracing::warn!(names = ?names.as_ref().unwrap_or(known), "not stored: more than {MAX_NAMESPACES} namespaces");
+        let all = names.as_ref().unwrap_or(known);
+        if all.are_too_many() {
+            let (route, context) = (self.of.quest.rule.route(), self.shared.store.context());
+            context.counters.too_many_namespaces(route, all.named(), context.clock.nanos());
             return Err(NoStore::Namespaces);
         }
         Ok(names)
