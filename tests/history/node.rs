@@ -71,6 +71,8 @@ pub struct Settings {
     pub trust: bool,
     /// The broken promise: stamps are taken when an entry is stored.
     pub restamp: bool,
+    /// All registers belong to one namespace, which every write invalidates.
+    pub wide: bool,
     /// Each target is remembered, and its response at hand, at once.
     pub at_hand: bool,
     /// How long the lock of a fill stands whose owner is lost.
@@ -89,8 +91,13 @@ impl Settings {
         });
         words.push(format!("--lock={}", self.lock.as_millis()));
         words.extend(self.strict.map(|deadline| format!("--strict={}", deadline.as_millis())));
-        let flags =
-            [(self.cluster, "--cluster"), (self.trust, "--trust"), (self.restamp, "--restamp"), (self.at_hand, "--at-hand")];
+        let flags = [
+            (self.cluster, "--cluster"),
+            (self.trust, "--trust"),
+            (self.restamp, "--restamp"),
+            (self.wide, "--wide"),
+            (self.at_hand, "--at-hand"),
+        ];
         words.extend(flags.iter().filter(|(is, _)| *is).map(|(_, flag)| (*flag).to_owned()));
         words
     }
@@ -104,6 +111,7 @@ impl Settings {
             strict: None,
             trust: false,
             restamp: false,
+            wide: false,
             at_hand: false,
             lock: Duration::from_secs(1),
         };
@@ -120,6 +128,7 @@ impl Settings {
                 Long("lock") => settings.lock = Duration::from_millis(words.value()?.parse()?),
                 Long("trust") => settings.trust = true,
                 Long("restamp") => settings.restamp = true,
+                Long("wide") => settings.wide = true,
                 Long("at-hand") => settings.at_hand = true,
                 other => return Err(other.unexpected()),
             }
@@ -173,8 +182,9 @@ pub fn run(words: impl Iterator<Item = OsString>) {
 /// The same register under three rules: `/r/{key}`, whose namespace is known from the request; `/v/{key}`, where only the response
 /// knows it; and `/x/{key}`, short-lived, refreshed early and in the background, and filled by one process at a time.
 fn app<St: Store>(store: St, redis: Redis, settings: &Settings) -> Router {
+    let names = if settings.wide { "row" } else { "row:{key}" };
     let rules = Rules::new()
-        .route("/r/{key}", Rule::ttl(Duration::from_secs(60)).namespace("row:{key}"))
+        .route("/r/{key}", Rule::ttl(Duration::from_secs(60)).namespace(names))
         .route("/v/{key}", Rule::ttl(Duration::from_secs(60)))
         .route(
             "/x/{key}",
@@ -182,7 +192,7 @@ fn app<St: Store>(store: St, redis: Redis, settings: &Settings) -> Router {
                 .stale_while_revalidate(Duration::from_secs(2))
                 .early_refresh(1.0)
                 .fill_across_processes(settings.lock)
-                .namespace("row:{key}"),
+                .namespace(names),
         );
     let database: &'static Database = Box::leak(Box::new(Database::at(settings.database)));
     let row = move |Path(key): Path<u32>| async move { database.read(key).await };

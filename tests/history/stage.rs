@@ -45,6 +45,8 @@ pub struct Plan {
     pub judged_by: Option<Promise>,
     pub trust: bool,
     pub restamp: bool,
+    /// All registers belong to one namespace, which every write invalidates.
+    pub wide: bool,
     pub cluster: bool,
     /// How long the lock of a fill stands whose owner is lost.
     pub lock: Duration,
@@ -63,6 +65,7 @@ impl Plan {
             judged_by: None,
             trust: false,
             restamp: false,
+            wide: false,
             cluster: false,
             lock: Duration::from_secs(1),
             redis_is_there: true,
@@ -194,6 +197,7 @@ impl Stage {
                 strict: plan.strict.then_some(FENCE),
                 trust: plan.trust,
                 restamp: plan.restamp,
+                wide: plan.wide,
                 at_hand: false,
                 lock: plan.lock,
             })
