@@ -283,9 +283,10 @@ pub(super) fn id(name: Name<'_>) -> u64 {
     }
 }
 
-/// The name under which an entry stands: the innermost of those that the rule names first, or the root.
+/// The name under which an entry stands: the innermost of those that the rule names first, or the root. A request and the entry that
+/// answers it come to the same: the names that a response has added stand behind the key, and do not count.
 fn first(names: &Namespaces) -> Name<'_> {
-    let texts = names.names().filter_map(|name| match name {
+    let texts = names.names().map_while(|name| match name {
         Name::Text { text, .. } => Some((text, name)),
         Name::Key { .. } => None,
     });
@@ -336,6 +337,21 @@ mod tests {
         assert_eq!(keys.generation(orders), "app:1:g:{db_query:orders}");
         assert_eq!(slot(entry.as_bytes()), slot(keys.generation(orders).as_bytes()));
         assert!(keys.entry(&Namespaces::root(), 1).starts_with("app:1:e:{*}:"));
+    }
+
+    #[test]
+    fn an_entry_stands_where_its_request_looks_whatever_its_response_adds() {
+        let keys = Names::new("app");
+        for of_rule in [&[] as &[&str], &["t"], &["t:x"], &["a", "t:x"]] {
+            let mut of_request = Namespaces::root();
+            of_rule.iter().for_each(|name| of_request.push(name));
+            of_request.push_key(Key::new(*b"key").as_ref());
+            for added in ["u", "t", "t:x", "t:x:17", "a:b"] {
+                let mut of_entry = of_request.clone();
+                of_entry.push(added);
+                assert_eq!(keys.entry(&of_entry, 1), keys.entry(&of_request, 1), "{of_rule:?} {added}");
+            }
+        }
     }
 
     #[test]

@@ -1,0 +1,159 @@
+//! Entries in Redis whose namespaces come with the response: where they stand, and how they are replaced.
+#![cfg(feature = "redis")]
+
+mod common;
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use common::{redis::Server, *};
+use tower::Layer;
+use tower_response_cache::{CacheLayer, Caching, Coherence, Namespace, Outcome, Redis, Rule, Rules, Store};
+
+const COHERENCE: [Coherence; 3] = [Coherence::Leased, Coherence::Validated, Coherence::Ttl(MINUTE)];
+
+async fn store(server: &Server, prefix: &str, coherence: Coherence, memory: bool) -> Redis {
+    let builder = Redis::builder(&server.url()).prefix(prefix).coherence(coherence).budget(Duration::from_secs(5));
+    let builder = builder.heartbeat(Duration::from_millis(50)).round_trip(Duration::from_secs(2));
+    if memory { builder.memory(8 << 20).build().await } else { builder.build().await }.expect("a server is there")
+}
+
+/// The first fill names a namespace that is new, the next one is stored, and the one after that is a hit; also in another process.
+#[tokio::test(flavor = "multi_thread")]
+async fn entry_is_found_whatever_namespaces_its_response_adds() {
+    let server = Server::start().await;
+    let rules: [(&str, Rule); 4] = [
+        ("none", Rule::ttl(MINUTE)),
+        ("parent", Rule::ttl(MINUTE).namespace("t:{table}")),
+        ("template", Rule::ttl(MINUTE).namespace("t")),
+        ("two", Rule::ttl(MINUTE).namespace("a").namespace("t:{table}")),
+    ];
+    for (name, rule) in rules {
+        for added in ["t:x:17", "u", "t:x:17:a", "a:b", "t"] {
+            for (n, memory) in [false, true].into_iter().enumerate() {
+                let prefix = format!("{name}{n}{added}");
+                let (inner, calls) = counting(move |_, n| {
+                    let mut response = ok(format!("answer {n}"));
+                    response.extensions_mut().insert(Caching::new().namespace(Namespace::new(added).unwrap()));
+                    response
+                });
+                let one = store(&server, &prefix, Coherence::Validated, memory).await;
+                let two = store(&server, &prefix, Coherence::Validated, memory).await;
+                let a = CacheLayer::new(one.clone()).rules(one_rule(rule.clone())).layer(inner.clone());
+                let b = CacheLayer::new(two.clone()).rules(one_rule(rule.clone())).layer(inner);
+                for _ in 0..3 {
+                    send(&a, get("/t/x")).await;
+                }
+                let before = calls.load(Ordering::SeqCst);
+                for cache in [&a, &b] {
+                    assert_eq!(outcome(&send(cache, get("/t/x")).await), Outcome::Hit, "{name} {added} {memory}");
+                }
+                assert_eq!(calls.load(Ordering::SeqCst), before);
+                one.invalidate([added]).await.unwrap();
+                for cache in [&a, &b] {
+                    let body = text(send(cache, get("/t/x")).await).await;
+                    assert_ne!(body, format!("answer {before}"), "{name} {added} {memory}");
+                }
+            }
+        }
+    }
+}
+
+fn tagged(tag: &'static str, version: usize, body: bool) -> http::Response<Plain> {
+    let mut response = ok(if body { format!("v{version}") } else { String::new() });
+    let headers = response.headers_mut();
+    headers.insert("etag", tag.parse().unwrap());
+    headers.insert("cache-control", "max-age=60".parse().unwrap());
+    headers.insert("x-version", version.into());
+    response
+}
+
+fn head(target: &str) -> http::Request<Plain> {
+    let mut request = get(target);
+    *request.method_mut() = http::Method::HEAD;
+    request.headers_mut().insert("cache-control", "no-cache".parse().unwrap());
+    request
+}
+
+/// RFC 9111, section 4.3.5, by the script that compares and replaces.
+#[tokio::test(flavor = "multi_thread")]
+async fn head_freshens_the_response_that_redis_has() {
+    let server = Server::start().await;
+    for (n, coherence) in COHERENCE.into_iter().enumerate() {
+        for memory in [false, true] {
+            let prefix = format!("h{n}{memory}");
+            let (inner, calls) = counting(|request, n| tagged("\"1\"", n, request.method() == http::Method::GET));
+            let one = store(&server, &prefix, coherence, memory).await;
+            let two = store(&server, &prefix, coherence, memory).await;
+            let rules = || Rules::new().route("/t/{table}", Rule::http().namespace("t:{table}"));
+            let a = CacheLayer::new(one.clone()).rules(rules()).layer(inner.clone());
+            let b = CacheLayer::new(two.clone()).rules(rules()).layer(inner);
+            send(&a, get("/t/x")).await;
+            assert_eq!(outcome(&send(&a, get("/t/x")).await), Outcome::Hit);
+            send(&a, head("/t/x")).await;
+            assert_eq!(calls.load(Ordering::SeqCst), 2, "the HEAD was asked");
+            for cache in [&a, &b] {
+                let hit = send(cache, get("/t/x")).await;
+                assert_eq!(outcome(&hit), Outcome::Hit, "{coherence:?} {memory}");
+                assert_eq!(hit.headers()["x-version"], "2", "{coherence:?} {memory}");
+                assert_eq!(text(hit).await, "v1");
+            }
+            // What was freshened is invalidated like what was stored.
+            two.invalidate(["t:x"]).await.unwrap();
+            assert_eq!(text(send(&b, get("/t/x")).await).await, "v3");
+        }
+    }
+}
+
+/// The answer to a HEAD that comes after a newer response was stored changes nothing of that, and brings nothing back.
+#[tokio::test(flavor = "multi_thread")]
+async fn late_head_neither_overwrites_nor_revives_in_redis() {
+    let server = Server::start().await;
+    for (n, coherence) in COHERENCE.into_iter().enumerate() {
+        for memory in [false, true] {
+            for refill in [false, true] {
+                let prefix = format!("l{n}{memory}{refill}");
+                let (inner, mut hand) = tower_test::mock::pair();
+                let one = store(&server, &prefix, coherence, memory).await;
+                let two = store(&server, &prefix, coherence, memory).await;
+                let rules = || Rules::new().route("/t/{table}", Rule::http().namespace("t:{table}"));
+                let a = CacheLayer::new(one.clone()).rules(rules()).layer(inner.clone());
+                let b = CacheLayer::new(two.clone()).rules(rules()).layer(inner);
+                let first = tokio::spawn({
+                    let a = a.clone();
+                    async move { send(&a, get("/t/x")).await }
+                });
+                next_call(&mut hand).await.1.send_response(tagged("\"1\"", 1, true));
+                first.await.unwrap();
+                let late = tokio::spawn({
+                    let a = a.clone();
+                    async move { send(&a, head("/t/x")).await }
+                });
+                let held = next_call(&mut hand).await.1;
+                two.invalidate(["t:x"]).await.unwrap();
+                if refill {
+                    let second = tokio::spawn({
+                        let b = b.clone();
+                        async move { send(&b, get("/t/x")).await }
+                    });
+                    next_call(&mut hand).await.1.send_response(tagged("\"1\"", 2, true));
+                    second.await.unwrap();
+                }
+                held.send_response(tagged("\"1\"", 9, false));
+                late.await.unwrap();
+                let asked = tokio::spawn({
+                    let b = b.clone();
+                    async move { send(&b, get("/t/x")).await }
+                });
+                if refill {
+                    let hit = asked.await.unwrap();
+                    assert_eq!(outcome(&hit), Outcome::Hit, "{prefix}");
+                    assert_eq!(hit.headers()["x-version"], "2", "{prefix}");
+                    assert_eq!(text(hit).await, "v2", "{prefix}");
+                } else {
+                    next_call(&mut hand).await.1.send_response(tagged("\"1\"", 3, true));
+                    assert_eq!(text(asked.await.unwrap()).await, "v3", "{prefix}");
+                }
+            }
+        }
+    }
+}
