@@ -91,7 +91,7 @@ pub(super) fn start(core: Arc<Core>, mut found: mpsc::UnboundedReceiver<Arc<Node
                         tokio::spawn(tend(core.clone(), node));
                         core.deliveries.move_on();
                     }
-                    () = core.nodes.have_changed() => core.invalidates_again(),
+                    () = core.nodes.have_changed() => invalidate_again(&core),
                 }
             }
         };
@@ -233,7 +233,7 @@ impl Attending<'_> {
                 self.node.learns(&self.server);
                 self.node.is_controlled_by(Some(self.connection.clone()));
                 if self.changed {
-                    self.core.invalidates_again();
+                    invalidate_again(self.core);
                 }
                 self.core.reconnected.notify_waiters();
                 self.keeps_beating(pushes, slot).await;
@@ -392,6 +392,16 @@ fn tracking(core: &Core) -> redis::Cmd {
         command.arg("PREFIX").arg(prefix);
     }
     command.arg("NOLOOP").take()
+}
+
+/// Delivers recent invalidations once more, and again when the server before has answered what was on its way to it.
+fn invalidate_again(core: &Arc<Core>) {
+    core.invalidates_again();
+    let core = core.clone();
+    tokio::spawn(async move {
+        sleep(SILENCE).await;
+        core.invalidates_again();
+    });
 }
 
 impl Core {

@@ -159,14 +159,16 @@ impl Deliveries {
     pub(super) fn send_again(&self, names: Vec<Invalidated>) {
         let mut queue = self.lock();
         for Invalidated { id, generation, fences, kind } in names {
-            if !queue.names.contains_key(&id) {
-                let errand = Errand { noted: true, ..Errand::with_keys(generation.into(), fences.into(), kind) };
-                queue.names.insert(id, errand);
-                queue.fresh.push(id);
-                *queue.suspects.entry(id).or_default() += 1;
-            } else if let Some(errand) = queue.names.get_mut(&id).filter(|_| kind == Bump::Hard) {
-                errand.kind = Bump::Hard;
+            if let Some(errand) = queue.names.get_mut(&id) {
+                if kind == Bump::Hard {
+                    errand.kind = Bump::Hard;
+                }
+                continue;
             }
+            let errand = Errand { noted: true, ..Errand::with_keys(generation.into(), fences.into(), kind) };
+            queue.names.insert(id, errand);
+            queue.fresh.push(id);
+            *queue.suspects.entry(id).or_default() += 1;
         }
         self.counted(queue);
         self.told.notify_one();
