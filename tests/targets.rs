@@ -530,3 +530,42 @@ async fn a_spaced_cookie_beside_a_plain_one_is_nobody_known() {
         assert_eq!(outcome(&send(&cache, request).await), Outcome::Bypass(Bypass::IdentityAmbiguous), "{value}");
     }
 }
+
+/// The documented table of equivalent targets: an empty query is none.
+#[tokio::test]
+async fn write_reaches_every_spelling_of_its_query() {
+    let same: [&[&str]; 4] = [
+        &["/t/x", "/t/x?", "/t//x?", "/t/%78?", "/t/x/?"],
+        &["/t/x?a=1", "/t/x?a=%31", "/t//x?%61=1"],
+        &["/t/x?a=1&b=2", "/t/x?b=2&a=1", "/t/x?b=%32&a=1", "/t//x?%62=2&a=1"],
+        &["/t/x?a[]=1&b=2", "/t/x?b=2&a[]=1", "/t/x?a%5B%5D=1&b=2"],
+    ];
+    for rule in [Rule::http(), Rule::http().key(RouteAndQuery.without_query(["utm_*"]))] {
+        for route in [None, Some("/t/{*path}")] {
+            for spellings in same {
+                for read in spellings {
+                    for write in spellings {
+                        let rules = match route {
+                            None => Rules::new().fallback(rule.clone()),
+                            Some(route) => Rules::new().route(route, rule.clone()),
+                        };
+                        let store = Memory::default();
+                        let (inner, _) = counting(|_, n| {
+                            let mut response = ok(format!("{n}"));
+                            response.headers_mut().insert("cache-control", "max-age=60".parse().unwrap());
+                            response
+                        });
+                        let cache = CacheLayer::new(store.clone()).rules(rules.clone()).layer(inner);
+                        let app = InvalidateLayer::new(store).rules(rules).layer(cache);
+                        send(&app, get(read)).await;
+                        assert_eq!(outcome(&send(&app, get(read)).await), HIT, "{read}");
+                        let mut put = get(write);
+                        *put.method_mut() = http::Method::PUT;
+                        send(&app, put).await;
+                        assert_ne!(outcome(&send(&app, get(read)).await), HIT, "GET {read}, PUT {write}, {route:?}");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -81,7 +81,8 @@ fn is_plain(parts: Parts<'_>) -> Option<Plain> {
             // Capitals and userinfo are known to be none: they are written otherwise.
             plain &= !has_any(bytes, [b'%', b':']);
         } else if tag == Tag::SortedQuery as u8 {
-            plain &= !has_any(bytes, [b'%']);
+            // An empty one is none.
+            plain &= !bytes.is_empty() && !has_any(bytes, [b'%']);
         } else {
             plain &= tag == Tag::NoQuery as u8;
         }
