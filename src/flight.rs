@@ -141,6 +141,9 @@ pub(crate) enum Landing {
     Failed(Failure),
     /// Its leader was lost: look again, and elect another.
     Lost,
+    /// Nobody could say whether those who wait may have it, since the namespaces that came with it are new, or were invalidated: look again.
+    /// Who hears this time and again goes alone.
+    Unvouched,
 }
 
 /// A response that may be shared, with what a follower must check before it takes it.

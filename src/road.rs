@@ -219,6 +219,7 @@ where
     let until = shared.flights.patience();
     let context = shared.store.context();
     let Asked { method, http, .. } = &quest.asked;
+    let mut unvouched = 0;
     loop {
         let headers = request.headers();
         let mut alone = None;
@@ -227,6 +228,10 @@ where
                 Followed::Answer(response) => return Ok(response),
                 Followed::Alone(why) => alone = Some(why),
                 Followed::Again => {}
+                Followed::Unvouched => {
+                    unvouched += 1;
+                    alone = (unvouched == MOST_UNVOUCHED).then_some(Miss::NotShared);
+                }
             }
         }
         let Decided { decision, stamp, varying, now, landings } = match first.take() {
@@ -353,6 +358,10 @@ where
 /// How long nobody waits for a body that has taken longer than anybody waits, and can be shared at its end only.
 const LONG_BODY: Nanos = 60_000_000_000;
 
+/// How many responses that nobody vouches for a request waits for. The first makes a new namespace known, and the second is stored, unless
+/// something was invalidated meanwhile. Where that goes on, requests would wait one behind another.
+const MOST_UNVOUCHED: u32 = 3;
+
 /// What waiting for another's response comes to.
 enum Followed<B> {
     Answer(Response<CacheBody<B>>),
@@ -360,6 +369,8 @@ enum Followed<B> {
     Alone(Miss),
     /// Look again.
     Again,
+    /// The same, since nobody could say whether this response may be shared.
+    Unvouched,
 }
 
 async fn follow<St: Store, B>(shared: &Arc<Shared<St>>, quest: &Quest, follower: &Follower, until: Instant) -> Followed<B> {
@@ -421,6 +432,7 @@ async fn follow<St: Store, B>(shared: &Arc<Shared<St>>, quest: &Quest, follower:
                 }
             }
         }
+        Some(Progress::Landed(Landing::Unvouched)) => Followed::Unvouched,
         Some(Progress::Landed(Landing::Lost) | Progress::Calling) => Followed::Again,
     }
 }

@@ -157,3 +157,40 @@ async fn late_head_neither_overwrites_nor_revives_in_redis() {
         }
     }
 }
+
+/// A response whose rows are written all the time is never vouched for. Those who wait for it do not wait one behind another: each would
+/// wait for as many calls as there are requests before it.
+#[tokio::test]
+async fn followers_of_unvouched_fills_do_not_queue() {
+    const REQUESTS: usize = 12;
+    let server = Server::start().await;
+    let store = store(&server, "queue", Coherence::Validated, false).await;
+    let (inner, mut hand) = tower_test::mock::pair::<http::Request<Plain>, http::Response<Plain>>();
+    let cache = CacheLayer::new(store.clone()).rules(one_rule(Rule::ttl(MINUTE))).layer(inner);
+    let requests: Vec<_> = (0..REQUESTS)
+        .map(|_| {
+            let cache = cache.clone();
+            tokio::spawn(async move { text(send(&cache, get("/t/x")).await).await })
+        })
+        .collect();
+    let mut rounds = 0;
+    while !requests.iter().all(tokio::task::JoinHandle::is_finished) {
+        let mut calls = vec![tokio::time::timeout(20 * SECOND, hand.next_request()).await.expect("a call").unwrap().1];
+        // All that come by themselves.
+        while let Ok(Some((_, call))) = tokio::time::timeout(SECOND / 4, hand.next_request()).await {
+            calls.push(call);
+        }
+        rounds += 1;
+        store.invalidate(["hot"]).await.unwrap();
+        for call in calls {
+            let mut response = ok("rows");
+            response.extensions_mut().insert(Caching::new().namespace(Namespace::new("hot").unwrap()));
+            call.send_response(response);
+        }
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::sleep(SECOND / 4).await;
+    }
+    assert!(rounds <= 5, "{rounds} calls, one after the other, for {REQUESTS} requests at a time");
+}

@@ -137,8 +137,8 @@ impl<St: Store> Fill<St> {
         }
     }
 
-    /// The end of a fill that was to be stored: it is counted, and those who wait are told; that it is lost if it was not stored and is
-    /// `unknown`.
+    /// The end of a fill that was to be stored: it is counted, and those who wait are told; that nobody vouches for it if it was not stored
+    /// and is `unknown`.
     fn stored(
         &self,
         put: Result<Put, NotKept>,
@@ -201,8 +201,8 @@ impl<St: Store> Fill<St> {
     }
 }
 
-/// The end of a fill that was to be stored under a key: it is counted, and those who wait are told; that it is lost if it was not stored
-/// and is `unknown`.
+/// The end of a fill that was to be stored under a key: it is counted, and those who wait are told; that nobody vouches for it if it was
+/// not stored and is `unknown`.
 pub(super) fn told<St: Store>(
     shared: &Shared<St>,
     (rule, key): (&Compiled, &Key),
@@ -239,7 +239,7 @@ pub(super) fn told<St: Store>(
     }
     if let Some(leader) = leader {
         leader.land_with(|| match unknown && storing != Storing::Stored {
-            true => Landing::Lost,
+            true => Landing::Unvouched,
             false => Landing::Stored(Arc::new(share())),
         });
     }
