@@ -1,0 +1,87 @@
+//! Bodies that are still running are shared over Redis as well, and never past an invalidation.
+#![cfg(feature = "redis")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{redis::Server, *};
+use http::Response;
+use tower::Layer;
+use tower_response_cache::{CacheLayer, Caching, Coherence, Namespace, Outcome, Redis, Rule, Store};
+
+async fn store(server: &Server, prefix: &str, coherence: Coherence, memory: bool) -> Redis {
+    let builder = Redis::builder(&server.url()).prefix(prefix).coherence(coherence).budget(Duration::from_secs(5));
+    let builder = builder.heartbeat(Duration::from_millis(50)).round_trip(Duration::from_secs(2));
+    if memory { builder.memory(8 << 20).build().await } else { builder.build().await }.expect("a server is there")
+}
+
+fn answer(name: Option<&str>) -> (Tap, Response<Tapped>) {
+    let (tap, body) = tapped(None);
+    let mut response = Response::new(body);
+    if let Some(name) = name {
+        response.extensions_mut().insert(Caching::new().namespace(Namespace::new(name).unwrap()));
+    }
+    (tap, response)
+}
+
+/// Those who ask after an invalidation by this process, or where each is validated by any, get what was computed after it: whether the rule
+/// or the response named what was invalidated.
+#[tokio::test(flavor = "multi_thread")]
+async fn request_after_an_invalidation_does_not_join_a_running_body() {
+    let server = Server::start().await;
+    for (n, coherence) in [Coherence::Leased, Coherence::Validated].into_iter().enumerate() {
+        for memory in [false, true] {
+            for named in [None, Some("row")] {
+                for elsewhere in [false, true] {
+                    if elsewhere && coherence == Coherence::Leased {
+                        continue;
+                    }
+                    let prefix = format!("r{n}{memory}{}{elsewhere}", named.is_some());
+                    let one = store(&server, &prefix, coherence, memory).await;
+                    let two = store(&server, &prefix, coherence, memory).await;
+                    let (inner, mut hand) = tower_test::mock::pair();
+                    let rule = Rule::ttl(MINUTE).namespace("t:{table}");
+                    let cache = CacheLayer::new(one.clone()).rules(one_rule(rule)).layer(inner);
+                    if named.is_some() {
+                        // Until the name is known, nothing of it is stored.
+                        for _ in 0..2 {
+                            let first = tokio::spawn(begin(&cache, get("/t/y")).await);
+                            let (tap, response) = answer(named);
+                            tap.send("y");
+                            drop(tap);
+                            next_call(&mut hand).await.1.send_response(response);
+                            first.await.unwrap().unwrap();
+                        }
+                    }
+                    let leader = tokio::spawn(begin(&cache, get("/t/x")).await);
+                    let (old, response) = answer(named);
+                    next_call(&mut hand).await.1.send_response(response);
+                    let leader = leader.await.unwrap().unwrap();
+                    old.send("old");
+                    let cleared = named.unwrap_or("t:x");
+                    if elsewhere { two.invalidate([cleared]).await } else { one.invalidate([cleared]).await }.unwrap();
+                    let late = tokio::spawn(begin(&cache, get("/t/x")).await);
+                    let mut old = Some(old);
+                    let mut leader = Some(leader);
+                    if named.is_some() {
+                        // Known at its end: who waits for it looks again then.
+                        for _ in 0..1000 {
+                            tokio::task::yield_now().await;
+                        }
+                        drop(old.take());
+                        assert_eq!(text(leader.take().unwrap()).await, "old");
+                    }
+                    let (new, response) = answer(named);
+                    next_call(&mut hand).await.1.send_response(response);
+                    new.send("new");
+                    drop(new);
+                    let late = late.await.unwrap().unwrap();
+                    assert_ne!(outcome(&late), Outcome::Collapsed, "{prefix}");
+                    assert_eq!(text(late).await, "new", "{prefix}");
+                    drop((old, leader));
+                }
+            }
+        }
+    }
+}
