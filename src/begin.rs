@@ -10,6 +10,7 @@ use crate::{
     flight::{Follower, Landings, Leader},
     layer::Shared,
     service::{Missed, Quest},
+    status::Miss,
     store::{Begun, Entry, Life, Stamp, Store, Wish},
 };
 
@@ -144,7 +145,7 @@ impl<St: Store> Beginning<'_, St> {
     }
 
     /// Looks at the store again. An entry that answers the request is returned; else the stamp is that of this look.
-    async fn looks_again(&self, missed: &mut Missed<St>) -> Option<Arc<Entry>> {
+    async fn looks_again(&mut self, missed: &mut Missed<St>) -> Option<Arc<Entry>> {
         let Ok(look) = self.quest.look(self.shared).await else {
             missed.stamp = Stamp::local(missed.stamp.epoch());
             return None;
@@ -154,8 +155,15 @@ impl<St: Store> Beginning<'_, St> {
             Decision::Fresh(entry) => return Some(entry),
             Decision::Early(entry) if !missed.early => return Some(entry),
             Decision::Early(entry) | Decision::Stale(entry) => Some(entry),
-            Decision::Ask(_, spare) => spare,
-            Decision::Accepted(_) | Decision::Refused => None,
+            Decision::Ask(why, spare) => {
+                // What is fresh and is not for this request would be found each time that the lock is taken.
+                self.wish.looks &= why != Miss::Request;
+                spare
+            }
+            Decision::Accepted(_) | Decision::Refused => {
+                self.wish.looks = false;
+                None
+            }
         };
         missed.finds(left);
         None

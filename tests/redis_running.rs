@@ -85,3 +85,34 @@ async fn request_after_an_invalidation_does_not_join_a_running_body() {
         }
     }
 }
+
+/// A request that waits for the lock of a fill in another process, and may not have what that stores, calls the inner service then.
+#[tokio::test(flavor = "multi_thread")]
+async fn request_that_may_not_have_what_appeared_is_called_for() {
+    let server = Server::start().await;
+    for (n, (field, value)) in [("authorization", "Basic YQ=="), ("cache-control", "min-fresh=3600")].into_iter().enumerate() {
+        let rules = || one_rule(Rule::http().namespace("t:{table}").fill_across_processes(20 * SECOND));
+        let (one_inner, mut one_hand) = tower_test::mock::pair::<http::Request<Plain>, Response<Plain>>();
+        let (two_inner, mut two_hand) = tower_test::mock::pair::<http::Request<Plain>, Response<Plain>>();
+        let one = store(&server, &n.to_string(), Coherence::Validated, false).await;
+        let two = store(&server, &n.to_string(), Coherence::Validated, false).await;
+        let one = CacheLayer::new(one).rules(rules()).layer(one_inner);
+        let cache = CacheLayer::new(two.clone()).rules(rules()).layer(two_inner);
+        let first = tokio::spawn(begin(&one, get("/t/x")).await);
+        let answer = next_call(&mut one_hand).await.1;
+        let mut request = get("/t/x");
+        request.headers_mut().insert(field, value.parse().unwrap());
+        let before = two.round_trips();
+        let second = tokio::spawn(begin(&cache, request).await);
+        // It has looked, has not got the lock, and has looked again.
+        common::redis::until("it waits", async || two.round_trips() > before + 3).await;
+        let mut response = ok("first");
+        response.headers_mut().insert("cache-control", "max-age=60".parse().unwrap());
+        answer.send_response(response);
+        first.await.unwrap().unwrap();
+        let call = tokio::time::timeout(10 * SECOND, next_call(&mut two_hand)).await;
+        let (_, answer) = call.unwrap_or_else(|_| panic!("{field}: nobody calls, after {} round trips", two.round_trips()));
+        answer.send_response(ok("second"));
+        assert_eq!(text(second.await.unwrap().unwrap()).await, "second");
+    }
+}
