@@ -143,7 +143,7 @@ struct Changed {
 
 fn swapped(piece: Bytes, last: &Last) -> Bytes {
     let last = std::mem::replace(&mut *last.lock().unwrap_or_else(PoisonError::into_inner), piece.clone());
-    if piece.len() % 5 == 0 { last } else { piece }
+    if piece.len().is_multiple_of(5) { last } else { piece }
 }
 
 impl http_body::Body for Changed {

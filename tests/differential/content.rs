@@ -88,9 +88,7 @@ impl Judge<'_> {
             if !right && !own_short {
                 return broken(LAW, format!("{first}-{end}/{stated} of {total}: {bytes:?}"));
             }
-            if !wants.iter().any(|want| *want == (first, end))
-                && matches!(wanted, Wanted::Two(..)) == text(header::CONTENT_RANGE).is_none()
-            {
+            if !wants.contains(&(first, end)) && matches!(wanted, Wanted::Two(..)) == text(header::CONTENT_RANGE).is_none() {
                 return broken("a part is the one that was asked for", format!("{first}-{end} for {wants:?}"));
             }
             if call.part.is_some() && call.ask != self.number {

@@ -5,23 +5,21 @@ use std::{
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
-use axum::body::Body;
-use http::Request;
 use tokio::{runtime::Builder, task::JoinHandle};
-use tower_response_cache::{Clock, Namespace, Store};
+use tower_response_cache::Clock;
 
 use super::{
     broken::Fault,
     check::{Violation, check},
     hand::Held,
-    history::{Call, Cleared, Demand, History, Log, Scope, Sent, levels},
+    history::{Call, Demand, History, Log, Sent},
     known,
     oracle::{self, Terms},
     origin::{CALL, Origin},
-    program::{self, Ask, Name, Program, Setup, Step, StoreKind, Verb},
+    program::{self, Ask, Program, Setup, Step, StoreKind, Verb},
     routes::Kind,
     shows::is_big,
-    world::{AnyStore, Process},
+    world::Process,
 };
 
 /// What a run has come to.
@@ -180,36 +178,6 @@ impl Driver {
         }
     }
 
-    async fn invalidate(&mut self, names: &Name, soft: bool, process: u8) {
-        let process = self.processes[usize::from(process) % self.processes.len()].clone();
-        let commit = self.log.lock().next();
-        if self.fault != Some(Fault::IgnoresInvalidation) {
-            match &process.store {
-                AnyStore::Memory(store) => by_hand(store, names, soft).await,
-                AnyStore::Redis(store) => by_hand(store, names, soft).await,
-            }
-        }
-        let mut log = self.log.lock();
-        let ack = Some(log.next());
-        log.cleared.push(Cleared { scope: Scope::Name(levels(names)), soft, commit, ack });
-    }
-
-    async fn invalidate_key(&mut self, ask: &Ask) {
-        let (number, request) = self.request(ask, None);
-        self.log.lock().sent[number].left = true;
-        let process = self.processes[usize::from(ask.process) % self.processes.len()].clone();
-        let commit = self.log.lock().next();
-        let cleared = match &process.store {
-            AnyStore::Memory(store) => one_key(store, &process, &request).await,
-            AnyStore::Redis(store) => one_key(store, &process, &request).await,
-        };
-        if cleared {
-            let mut log = self.log.lock();
-            let ack = Some(log.next());
-            log.cleared.push(Cleared { scope: Scope::Key(Box::new(ask.clone())), soft: false, commit, ack });
-        }
-    }
-
     /// Lets everything run until nothing moves any more.
     async fn settle(&mut self) {
         let StoreKind::Redis { .. } = self.setup.store else { return self.settle_here().await };
@@ -292,22 +260,4 @@ impl Driver {
 fn described(call: &Call) -> String {
     let Call { ask, begin, answered, status, rep, part, etag, .. } = call;
     format!("for request {ask}, from {begin} to {answered:?}: {status} {etag:?} {part:?} {rep:?}")
-}
-
-async fn by_hand<St: Store>(store: &St, names: &Name, soft: bool) {
-    let name = match names {
-        Name::Everything => Namespace::new("*").expect("a namespace"),
-        Name::Family(family) => Namespace::of([family]),
-        Name::Member(family, id) => Namespace::of([*family, &id.to_string()]),
-        Name::User(user) => Namespace::of(["u", &store.identity(format!("user{user}"))]),
-    };
-    let done = if soft { store.invalidate_softly([name]).await } else { store.invalidate([name]).await };
-    done.expect("the store can be reached");
-}
-
-async fn one_key<St: Store>(store: &St, process: &Process, request: &Request<Body>) -> bool {
-    match process.rules.key(store, request) {
-        Some(key) => store.invalidate_key(&key).await.is_ok(),
-        None => false,
-    }
 }

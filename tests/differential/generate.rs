@@ -175,8 +175,8 @@ fn asked(rng: &mut Rng) -> AskDirectives {
 
 fn directives(rng: &mut Rng) -> Directives {
     Directives {
-        max_age: maybe(rng, 2, |rng| seconds(rng)),
-        s_maxage: maybe(rng, 6, |rng| seconds(rng)),
+        max_age: maybe(rng, 2, seconds),
+        s_maxage: maybe(rng, 6, seconds),
         no_store: one_in(rng, 20),
         private: one_in(rng, 16),
         no_cache: one_in(rng, 16),
@@ -184,8 +184,8 @@ fn directives(rng: &mut Rng) -> Directives {
         must_revalidate: one_in(rng, 10),
         proxy_revalidate: one_in(rng, 20),
         immutable: one_in(rng, 10),
-        stale_while_revalidate: maybe(rng, 5, |rng| seconds(rng)),
-        stale_if_error: maybe(rng, 6, |rng| seconds(rng)),
+        stale_while_revalidate: maybe(rng, 5, seconds),
+        stale_if_error: maybe(rng, 6, seconds),
     }
 }
 

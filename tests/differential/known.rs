@@ -1,4 +1,5 @@
-//! Behaviour that the generator leaves out because a fault there is known and not fixed yet. Each is switched on with its fix.
+//! Switches of the generator and the check, one for each fault that was found and took a while to fix: off, the test leaves that behaviour out.
+//! All are on.
 
 /// A body that ends before its exact `size_hint`, without a `Content-Length`, is no whole.
 pub const SHORT_BY_SIZE_HINT: bool = true;

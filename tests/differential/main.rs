@@ -3,6 +3,7 @@
 #![allow(unreachable_pub)]
 
 mod broken;
+mod by_hand;
 mod check;
 mod client;
 mod content;
