@@ -1,6 +1,6 @@
 //! Request fields that decide about keys by their names: credentials, and fields in which a proxy states what the client sent.
 
-use std::{array, sync::LazyLock};
+use std::{array, mem, sync::LazyLock};
 
 use http::{HeaderName, HeaderValue, header};
 
@@ -337,17 +337,26 @@ fn forwarded_parts<'a>(line: &'a [u8], part: &mut impl FnMut(u8, &'a [u8])) {
     }
 }
 
-/// Whether all quoted strings close, and hold neither a delimiter nor an escape.
+/// Whether all quoted strings close, and hold neither a delimiter nor an escape; and each pair has one `=`, and no white space within its
+/// value. Where a delimiter is missing, as in `for=1 host=a`, some parsers see a host.
 fn is_simple(line: &[u8]) -> bool {
-    let mut quoted = false;
+    let (mut quoted, mut ends_value, mut has_equals) = (false, false, false);
     let plain = line.iter().all(|byte| match byte {
         b'"' => {
             quoted = !quoted;
-            true
+            !ends_value
         }
         b'\\' => false,
-        b',' | b';' | b'=' => !quoted,
-        _ => true,
+        b',' | b';' => {
+            (ends_value, has_equals) = (false, false);
+            !quoted
+        }
+        b'=' => !quoted && !mem::replace(&mut has_equals, true),
+        b' ' | b'\t' => {
+            ends_value = has_equals && !quoted;
+            true
+        }
+        _ => !ends_value,
     });
     plain && !quoted
 }
@@ -399,6 +408,11 @@ mod tests {
             ("", &[]),
             ("for=\"a;host=b.test\"", &[(FORWARDED, "for=\"a;host=b.test\"")]),
             ("for=\"a, host=b.test", &[(FORWARDED, "for=\"a, host=b.test")]),
+            // A parser that looks for `host=` finds it.
+            ("for=1 host=b", &[(FORWARDED, "for=1 host=b")]),
+            ("for=1=host=b", &[(FORWARDED, "for=1=host=b")]),
+            ("for=1\thost=b;proto=http", &[(FORWARDED, "for=1\thost=b;proto=http")]),
+            ("for=\"1\" host=b", &[(FORWARDED, "for=\"1\" host=b")]),
             ("for=\"\\\"\";host=b", &[(FORWARDED, "for=\"\\\"\";host=b")]),
         ] {
             let mut got = Vec::new();
