@@ -194,3 +194,68 @@ async fn followers_of_unvouched_fills_do_not_queue() {
     }
     assert!(rounds <= 5, "{rounds} calls, one after the other, for {REQUESTS} requests at a time");
 }
+
+/// Readers and writers of two processes at once, where only responses name what the writers invalidate.
+#[tokio::test(flavor = "multi_thread")]
+async fn validated_hit_is_never_older_than_an_acknowledged_write_of_its_rows() {
+    use std::sync::{Arc, atomic::AtomicUsize};
+    const ROWS: usize = 3;
+    let server = Server::start().await;
+    for memory in [false, true] {
+        let database: Arc<[AtomicUsize; ROWS]> = Arc::default();
+        let acknowledged: Arc<[AtomicUsize; ROWS]> = Arc::default();
+        let hits = Arc::new(AtomicUsize::new(0));
+        let mut tasks = tokio::task::JoinSet::new();
+        for process in 0..2 {
+            let store = store(&server, &format!("stress{memory}"), Coherence::Validated, memory).await;
+            let handler = {
+                let database = database.clone();
+                tower::service_fn(move |request: http::Request<Plain>| {
+                    let row: usize = request.uri().path()[3..].parse().unwrap();
+                    let version = database[row].load(Ordering::SeqCst);
+                    async move {
+                        tokio::time::sleep(Duration::from_micros(random_below(2_000))).await;
+                        let mut response = ok(version.to_string());
+                        let name = Namespace::of(["t", &row.to_string(), "row"]);
+                        response.extensions_mut().insert(Caching::new().namespace(name));
+                        Ok::<_, std::convert::Infallible>(response)
+                    }
+                })
+            };
+            let cache = CacheLayer::new(store.clone()).rules(one_rule(Rule::ttl(MINUTE))).layer(handler);
+            for _ in 0..4 {
+                let (cache, acknowledged, hits) = (cache.clone(), acknowledged.clone(), hits.clone());
+                tasks.spawn(async move {
+                    for n in 0..300 {
+                        let row = n % ROWS;
+                        let least = acknowledged[row].load(Ordering::SeqCst);
+                        let response = send(&cache, get(&format!("/t/{row}"))).await;
+                        let outcome = outcome(&response);
+                        let version: usize = text(response).await.parse().unwrap();
+                        assert!(version >= least, "{outcome:?} of version {version}, after {least} was acknowledged");
+                        hits.fetch_add(usize::from(outcome == Outcome::Hit), Ordering::SeqCst);
+                    }
+                });
+            }
+            let (store, database, acknowledged) = (store.clone(), database.clone(), acknowledged.clone());
+            tasks.spawn(async move {
+                for n in 0..60 {
+                    tokio::time::sleep(Duration::from_micros(random_below(20_000))).await;
+                    let row = (n + process) % ROWS;
+                    let version = database[row].fetch_add(1, Ordering::SeqCst) + 1;
+                    store.invalidate([Namespace::of(["t", &row.to_string(), "row"])]).await.unwrap();
+                    acknowledged[row].fetch_max(version, Ordering::SeqCst);
+                }
+            });
+        }
+        while let Some(task) = tasks.join_next().await {
+            task.unwrap();
+        }
+        assert!(hits.load(Ordering::SeqCst) > 0, "nothing was stored");
+    }
+}
+
+fn random_below(most: u64) -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0) % most
+}
