@@ -283,7 +283,10 @@ impl Core {
         // Before anything is asked: what is pushed from here on kills what is made of the answers.
         let taken = Stamp::local(self.near.epoch()).at(self.taken());
         let epoch = taken.epoch();
-        let at_hand = if self.keeps { self.near.look(of.key).found.filter(|(_, life)| *life == Life::Alive) } else { None };
+        let near = if self.keeps { self.near.look(of.key).found.filter(|(_, life)| *life == Life::Alive) } else { None };
+        // Another process may have stored a newer response in the place of one whose lifetime has passed.
+        let is_fresh = |(entry, _): &(Arc<Entry>, Life)| self.context().clock.nanos() < entry.times().fresh_until;
+        let (at_hand, expired) = if near.as_ref().is_some_and(is_fresh) { (near, None) } else { (None, near) };
         let wanted = at_hand.is_none().then_some((of.names, of.key.hash()));
         let (bytes, generations) = self.generations(wanted, of.names.names()).await?;
         let Some(generations) = generations else {
@@ -313,6 +316,14 @@ impl Core {
             return Ok(self.looked(judged, stamp));
         }
         let judged = self.judge(bytes, of, &stamp).await?;
+        if let Some((expired, _)) = expired
+            && judged.as_ref().is_none_or(|(entry, _)| entry.times().fresh_until <= expired.times().fresh_until)
+        {
+            match Box::pin(self.life_under(&expired, of.names, &stamp)).await? {
+                Some(life) => return Ok(Lookup { found: Some((expired, life)), stamp }),
+                None => self.near.forget(&expired),
+            }
+        }
         Ok(self.looked(judged, stamp))
     }
 
