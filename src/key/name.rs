@@ -94,26 +94,10 @@ fn is_plain(parts: Parts<'_>) -> Option<Plain> {
     })
 }
 
-/// Whether one of these bytes is among others, by a look at eight of them at a time. It may say so of others, and never denies one.
+/// Whether one of these bytes is among others.
 #[inline]
 pub(crate) fn has_any<const N: usize>(bytes: &[u8], of: [u8; N]) -> bool {
-    eights(bytes).any(|eight| of.iter().any(|byte| places(eight, *byte) != 0))
-}
-
-#[inline]
-fn eights(bytes: &[u8]) -> impl Iterator<Item = u64> {
-    let (eights, rest) = bytes.as_chunks();
-    let mut last = [0; 8];
-    last[..rest.len()].copy_from_slice(rest);
-    eights.iter().copied().chain((!rest.is_empty()).then_some(last)).map(u64::from_le_bytes)
-}
-
-/// The highest bit of each byte that is this one, and of some that stand behind such a one.
-#[inline]
-fn places(eight: u64, byte: u8) -> u64 {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    let differs = eight ^ (ONES * u64::from(byte));
-    differs.wrapping_sub(ONES) & !differs & (ONES << 7)
+    bytes.iter().fold(false, |found, byte| found | of.contains(byte))
 }
 
 /// Writes the normal forms of parts, and leaves out those that do not count.
@@ -278,14 +262,12 @@ fn normal_path(path: &[u8]) -> Cow<'_, [u8]> {
 /// one that is.
 #[inline]
 fn is_plain_path(path: &[u8]) -> bool {
-    let mut carried = 0;
-    let odd = eights(path).any(|eight| {
-        let slashes = places(eight, b'/');
-        let behind = slashes << 8 | carried;
-        carried = slashes >> 56;
-        places(eight, b'%') | behind & (slashes | places(eight, b'.')) != 0
-    });
-    !odd && (path.last() != Some(&b'/') || path.len() == 1)
+    let (mut odd, mut behind_slash) = (false, false);
+    for byte in path {
+        odd |= *byte == b'%' || behind_slash && matches!(byte, b'/' | b'.');
+        behind_slash = *byte == b'/';
+    }
+    !odd && (!behind_slash || path.len() == 1)
 }
 
 fn normal_query(query: &[u8]) -> Vec<u8> {
