@@ -40,7 +40,9 @@ const MOST_BETWEEN: Duration = Duration::from_millis(10);
 /// more than 100 ms, the machine may have been suspended, and that time counts as passed.
 ///
 /// Tests use one of the others: [`Clock::manual`] moves only when it is told to, [`Clock::tokio`] follows `tokio::time::pause` and
-/// `tokio::time::advance`.
+/// `tokio::time::advance`. A store takes its clock when it is built, and the layers over it use the same one:
+/// `Memory::builder().clock(clock.clone()).build()`. The five minutes before a rule is reported as unmatched are real time under every
+/// clock.
 ///
 /// ```
 /// use std::time::Duration;
@@ -100,17 +102,29 @@ impl Clock {
     /// A clock that follows Tokio's: it stands still after `tokio::time::pause` and moves with `tokio::time::advance`.
     ///
     /// It starts at the present time, and is for tests of a current-thread runtime with Tokio's feature `test-util`. Without a pause it
-    /// runs as Tokio's clock does. Threads outside of a runtime read the time that was last read within one.
+    /// runs as Tokio's clock does. Threads outside of a runtime read the time that was last read within one. A paused runtime that has
+    /// nothing to do but wait for a timer moves its clock to that timer, and entries age by it.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
-    /// use std::time::Duration;
-    /// use tower_response_cache::Clock;
+    /// use std::{convert::Infallible, time::Duration};
+    /// use http::{Request, Response};
+    /// use tower::{Layer, ServiceExt, service_fn};
+    /// use tower_response_cache::{CacheLayer, CacheStatus, Clock, Memory, Outcome, Rule};
     ///
-    /// let clock = Clock::tokio();
-    /// let before = clock.now();
-    /// tokio::time::advance(Duration::from_secs(60)).await;
-    /// assert_eq!(clock.now().duration_since(before).unwrap(), Duration::from_secs(60));
+    /// let store = Memory::builder().clock(Clock::tokio()).build();
+    /// let layer = CacheLayer::new(store).rule(Rule::ttl(Duration::from_secs(60)).namespace("rows"));
+    /// let service = layer.layer(service_fn(async |_: Request<String>| Ok::<_, Infallible>(Response::new(String::from("rows")))));
+    /// let outcome = async || {
+    ///     let response = service.clone().oneshot(Request::new(String::new())).await.unwrap();
+    ///     response.extensions().get::<CacheStatus>().unwrap().outcome()
+    /// };
+    ///
+    /// assert!(matches!(outcome().await, Outcome::Miss(_)));
+    /// tokio::time::advance(Duration::from_secs(59)).await;
+    /// assert_eq!(outcome().await, Outcome::Hit);
+    /// tokio::time::advance(Duration::from_secs(2)).await;
+    /// assert!(matches!(outcome().await, Outcome::Miss(_)));
     /// # });
     /// ```
     pub fn tokio() -> Self {

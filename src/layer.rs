@@ -93,7 +93,8 @@ pub(crate) struct Shared<St> {
 }
 
 impl<St: Store> CacheLayer<St> {
-    /// A layer over a store. Without rules it touches nothing.
+    /// Returns a layer over a store. Without rules every request passes untouched. [`InvalidateLayer`](crate::InvalidateLayer) takes a clone
+    /// of the same store: writes through a layer with another store invalidate nothing here.
     pub fn new(store: St) -> Self {
         Self {
             store,
@@ -120,6 +121,21 @@ impl<St: Store> CacheLayer<St> {
     /// One rule for every request that reaches this layer: for use on a single route.
     ///
     /// The route is not known here, so a template can name `{identity}` and no parameter; [`route`](Self::route) knows it.
+    ///
+    /// axum's `MethodRouter::layer` cannot infer the error type between two calls. Give it both layers in one call, as a tuple whose first
+    /// layer is the outer one:
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use axum::{Router, routing::get};
+    /// use tower_response_cache::{CacheLayer, InvalidateLayer, Memory, Rule};
+    ///
+    /// let store = Memory::new(16 << 20);
+    /// let rule = Rule::ttl(Duration::from_secs(60)).namespace("orders");
+    /// let layers = (InvalidateLayer::new(store.clone()).rule(rule.clone()), CacheLayer::new(store).rule(rule));
+    /// let app: Router = Router::new().route("/orders", get(async || "rows").post(async || ()).layer(layers));
+    /// # drop(app);
+    /// ```
     ///
     /// # Panics
     ///
@@ -153,8 +169,8 @@ impl<St: Store> CacheLayer<St> {
 
     /// Turns caching on or off: by a `bool` for good, by a [`Switch`] at run time as well. Defaults to on.
     ///
-    /// While it is off, every request goes to the inner service and nothing is stored. Invalidations go on, so nothing that a write has
-    /// invalidated meanwhile is served when caching is on again.
+    /// While it is off, every request goes to the inner service and its response is not stored. Fills that were under way when it was turned
+    /// off are completed. Invalidations go on, so nothing that a write has invalidated meanwhile is served when caching is on again.
     ///
     /// ```
     /// use tower_response_cache::{CacheLayer, Memory};

@@ -172,7 +172,8 @@ pub struct Stats {
     pub evictions: u64,
     /// Entries removed because their time was over.
     pub expired: u64,
-    /// Bumps by [`InvalidateLayer`](crate::InvalidateLayer).
+    /// Invalidations by [`InvalidateLayer`](crate::InvalidateLayer): one for each response that invalidates something, however many
+    /// namespaces it names. Calls of [`Store::invalidate`](crate::Store::invalidate) are not counted.
     pub bumps: u64,
     /// Those that a shared store could not be told of in time.
     pub undelivered: u64,

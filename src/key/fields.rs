@@ -16,6 +16,9 @@ use super::{
 /// decides](crate::Rule::http), such a request gets only responses that are explicitly for everybody (RFC 9111, section 3.5). The values
 /// of these fields enter keys only as keyed hashes.
 ///
+/// A field that is not in the list does not tell users apart, unless the key of the rule or a `Vary` names it. To store a response for each value of a
+/// field, give the rule [`Identity::header`](crate::Identity::header).
+///
 /// The default list:
 ///
 /// - HTTP: `authorization`, `cookie`, `proxy-authorization`, `client-cert`;

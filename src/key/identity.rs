@@ -16,6 +16,9 @@ use crate::{status::Bypass, store::IdentityHash};
 /// space around the `=` of its cookie. A write that does so invalidates what belongs to the first and to the last that it names, and what
 /// belongs to nobody where a handler may not see either.
 ///
+/// A request that has this identity does not bypass the cache for its other credentials, and these are not part of its key. If handlers
+/// read them as well, join them in [`Identity::by`].
+///
 /// Keys compare an identity byte by byte. In namespaces it has one name for all its spellings: with white space or double quotes around it,
 /// and percent-encoded. A write therefore invalidates what was stored under another spelling of its identity.
 ///

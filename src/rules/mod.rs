@@ -44,7 +44,8 @@ use crate::{
 /// follows, and where several match, the most specific wins. Requests that no pattern matches pass untouched.
 ///
 /// What is matched is the path as the layer sees it. A layer inside of a router that is nested under `/api` sees `/tables/x`
-/// where the client has sent `/api/tables/x`; with the feature `axum` it takes the patterns of either, the shorter path first.
+/// where the client has sent `/api/tables/x`; with the feature `axum` it takes the patterns of either, the shorter path first. A
+/// [`CacheLayer`](crate::CacheLayer) outside of the nested router sees `/api/tables/x` alone: its patterns need the prefix.
 ///
 /// A write finds what any reader of its target may have found, so that one table serves layers on both sides of a nested router: also the
 /// patterns of the path without dot segments, without encodings of unreserved characters, and without empty segments, and where none
@@ -249,7 +250,8 @@ impl Rules {
         may
     }
 
-    /// Returns the routes whose rules have matched no request so far, in this table or in a clone of it.
+    /// Returns the routes whose rules have matched no request so far, in this table or in a clone of it. A write counts as a request, so a
+    /// route is left out here if only writes have matched it.
     ///
     /// ```
     /// use std::time::Duration;

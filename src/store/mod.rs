@@ -53,8 +53,8 @@ use crate::{
 
 /// A keeper of entries, of the stamps that say whether they may still be served, and of the bumps that end them.
 ///
-/// A store is a handle: clones share everything. [`Memory`] is the store of this release; the trait is made so
-/// that one shared by many processes fits it, and a tier in front of another store is a store again.
+/// A store is a handle: clones share everything. [`Memory`] is the store of one process. With the feature `redis`, `Redis` is a store that
+/// many processes share.
 ///
 /// The protocol, in the order of a request: [`get`](Self::get) answers with what may be served *and with the stamp
 /// as seen now*. If the inner service has to be called, that stamp, made whole by [`begin`](Self::begin), goes back with
