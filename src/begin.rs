@@ -10,7 +10,6 @@ use crate::{
     flight::{Follower, Landings, Leader},
     layer::Shared,
     service::{Missed, Quest},
-    status::Miss,
     store::{Begun, Entry, Life, Stamp, Store, Wish},
 };
 
@@ -29,6 +28,9 @@ const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(5), Duration::fr
 
 /// How often a stamp that is dead before the inner service is called is taken again.
 const MOST_STAMPS: u32 = 3;
+
+/// How often an entry may appear and not answer the request.
+const MOST_APPEARED: u32 = 2;
 
 /// Makes the stamp of a fill whole, takes the lock across processes if the rule wants one, and a permit if the call is not backed by the
 /// shared store.
@@ -54,6 +56,7 @@ pub(crate) async fn begin<St: Store>(
         pause: LOOK_AGAIN.0,
         until,
         stamps: 0,
+        appeared: 0,
     };
     // A fill that has landed since the look may have stored what was not found.
     let landed = |since| shared.flights.have_landed_since(since, missed.key(quest), missed.varying.is_some());
@@ -93,6 +96,8 @@ struct Beginning<'a, St: Store> {
     until: Instant,
     /// How often the stamp was taken again.
     stamps: u32,
+    /// How often an entry has appeared.
+    appeared: u32,
 }
 
 /// Whether a stamp was overtaken before the inner service was called.
@@ -135,7 +140,12 @@ impl<St: Store> Beginning<'_, St> {
                 }
                 return false;
             }
-            Ok(Begun::Appeared) => return false,
+            Ok(Begun::Appeared) => {
+                // What is of no use to this request would appear each time that the lock is taken.
+                self.appeared += 1;
+                self.wish.looks &= self.appeared < MOST_APPEARED;
+                return false;
+            }
             Err(error) => {
                 tracing::debug!(%error, "a fill begins without the store");
                 missed.stamp = Stamp::local(missed.stamp.epoch());
@@ -145,7 +155,7 @@ impl<St: Store> Beginning<'_, St> {
     }
 
     /// Looks at the store again. An entry that answers the request is returned; else the stamp is that of this look.
-    async fn looks_again(&mut self, missed: &mut Missed<St>) -> Option<Arc<Entry>> {
+    async fn looks_again(&self, missed: &mut Missed<St>) -> Option<Arc<Entry>> {
         let Ok(look) = self.quest.look(self.shared).await else {
             missed.stamp = Stamp::local(missed.stamp.epoch());
             return None;
@@ -155,15 +165,8 @@ impl<St: Store> Beginning<'_, St> {
             Decision::Fresh(entry) => return Some(entry),
             Decision::Early(entry) if !missed.early => return Some(entry),
             Decision::Early(entry) | Decision::Stale(entry) => Some(entry),
-            Decision::Ask(why, spare) => {
-                // What is fresh and is not for this request would be found each time that the lock is taken.
-                self.wish.looks &= why != Miss::Request;
-                spare
-            }
-            Decision::Accepted(_) | Decision::Refused => {
-                self.wish.looks = false;
-                None
-            }
+            Decision::Ask(_, spare) => spare,
+            Decision::Accepted(_) | Decision::Refused => None,
         };
         missed.finds(left);
         None

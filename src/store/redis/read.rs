@@ -301,30 +301,46 @@ impl Core {
             }
         }
         let stamp = taken.with_generations(generations);
-        if let Some((entry, _)) = at_hand {
-            if let Some(life) = self.life_under(&entry, of.names, &stamp).await? {
-                if matches!(self.coherence, Coherence::Ttl(_)) {
-                    // Good for another while.
-                    self.near.keep(Arc::new(entry.stamped(entry.stamp().again(epoch, stamp.taken()))));
-                }
-                return Ok(Lookup { found: Some((entry, life)), stamp });
-            }
-            // What memory has is of no use; there may be something newer.
-            self.near.forget(&entry);
-            let bytes = bulk(Box::pin(self.entry(&of.key, of.names)).await?.0)?;
+        let Some((copy, _)) = at_hand.or(expired) else {
             let judged = self.judge(bytes, of, &stamp).await?;
             return Ok(self.looked(judged, stamp));
-        }
-        let judged = self.judge(bytes, of, &stamp).await?;
-        if let Some((expired, _)) = expired
-            && judged.as_ref().is_none_or(|(entry, _)| entry.times().fresh_until <= expired.times().fresh_until)
-        {
-            match Box::pin(self.life_under(&expired, of.names, &stamp)).await? {
-                Some(life) => return Ok(Lookup { found: Some((expired, life)), stamp }),
-                None => self.near.forget(&expired),
+        };
+        let life = self.life_under(&copy, of.names, &stamp).await?;
+        if life == Some(Life::Alive) && wanted.is_none() {
+            if matches!(self.coherence, Coherence::Ttl(_)) {
+                // Good for another while.
+                self.near.keep(Arc::new(copy.stamped(copy.stamp().again(epoch, stamp.taken()))));
             }
+            return Ok(Lookup { found: Some((copy, Life::Alive)), stamp });
         }
-        Ok(self.looked(judged, stamp))
+        Box::pin(self.beside((copy, life), wanted.map(|_| bytes), of, stamp)).await
+    }
+
+    /// What Redis has in place of a copy in memory that is stale or dead; the copy if that is nothing newer. `bytes` are those of the entry,
+    /// if it was asked for.
+    async fn beside(
+        &self,
+        (copy, life): (Arc<Entry>, Option<Life>),
+        bytes: Option<Option<Bytes>>,
+        of: &Wants<'_, '_>,
+        stamp: Stamp,
+    ) -> Result<Lookup, Fault> {
+        if life.is_none() {
+            self.near.forget(&copy);
+        }
+        let bytes = match bytes {
+            Some(bytes) => bytes,
+            None => bulk(self.entry(&of.key, of.names).await?.0)?,
+        };
+        let judged = self.judge(bytes, of, &stamp).await?;
+        let rank = |entry: &Entry, life| (life == Life::Alive, entry.times().fresh_until);
+        Ok(match (life, judged) {
+            (Some(life), None) => Lookup { found: Some((copy, life)), stamp },
+            (Some(life), Some((entry, of_entry))) if rank(&entry, of_entry) <= rank(&copy, life) => {
+                Lookup { found: Some((copy, life)), stamp }
+            }
+            (_, judged) => self.looked(judged, stamp),
+        })
     }
 
     fn looked(&self, found: Option<(Arc<Entry>, Life)>, stamp: Stamp) -> Lookup {
