@@ -27,7 +27,7 @@
 //! # Equivalent targets
 //!
 //! A key holds the bytes of the target, so that two spellings of one URI have two entries. A write, and
-//! [`Store::invalidate_key`](crate::Store::invalidate_key), reach the entries of all spellings (RFC 9110, section 4.2.3; RFC 3986, section
+//! [`Store::invalidate_key`], reach the entries of all spellings (RFC 9110, section 4.2.3; RFC 3986, section
 //! 6.2.2 and 6.2.3; RFC 9111, section 4.4). The target is the one that the client has sent: under axum's `Router::nest` and
 //! `nest_service` it is the whole path (feature `axum`), so that layers on both sides of a nested router mean the same by it.
 //!
@@ -172,8 +172,8 @@ pub enum Invalidation {
 }
 
 impl<St: Store> InvalidateLayer<St> {
-    /// A layer over a store: the one, or a clone of it, that the cache layers have. Without rules it clears what handlers
-    /// name.
+    /// Returns a layer over a store, which has to be a clone of the store of the cache layers. With another store nothing of theirs is
+    /// invalidated, and no warning says so. Without rules the layer invalidates only what handlers name.
     pub fn new(store: St) -> Self {
         let hold = (Duration::from_secs(1), AfterHold::Acknowledge);
         let options = Options { hold, on_fence_error: OnFenceError::Reject, cache_status: None };

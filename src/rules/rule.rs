@@ -168,7 +168,8 @@ impl Rule {
         Self::new(Lifetime::Http(Box::default()))
     }
 
-    /// A rule that caches nothing: for a route that only clears, such as a logout.
+    /// Returns a rule that caches nothing: for a route that only invalidates, such as a logout. Give it a [namespace](Self::namespace), or say
+    /// what it [invalidates](Self::invalidates). Without either its writes invalidate nothing, and no warning says so.
     pub fn uncached() -> Self {
         Self::new(Lifetime::Uncached)
     }
