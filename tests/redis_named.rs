@@ -259,3 +259,52 @@ fn random_below(most: u64) -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(0) % most
 }
+
+/// RFC 9111, section 3.4: the whole that was put together of two parts is found, and goes with the rows of either.
+#[tokio::test(flavor = "multi_thread")]
+async fn whole_of_parts_in_redis_is_invalidated_by_the_rows_of_each() {
+    let server = Server::start().await;
+    for memory in [false, true] {
+        for cleared in ["row:0", "row:5"] {
+            let prefix = format!("parts{memory}{cleared}");
+            let one = store(&server, &prefix, Coherence::Validated, memory).await;
+            let two = store(&server, &prefix, Coherence::Validated, memory).await;
+            let (inner, calls) = counting(|request, n| {
+                let first = request.headers().get("range").map(|range| range.as_bytes()[6] - b'0');
+                let mut response = ok(if first.is_some() { "01234" } else { "0123456789" });
+                let fields = response.headers_mut();
+                fields.insert("etag", "\"1\"".parse().unwrap());
+                fields.insert("cache-control", "max-age=60".parse().unwrap());
+                fields.insert("x-call", n.into());
+                if let Some(first) = first {
+                    fields.insert("content-range", format!("bytes {first}-{}/10", first + 4).parse().unwrap());
+                    *response.status_mut() = http::StatusCode::PARTIAL_CONTENT;
+                }
+                let row = Namespace::new(format!("row:{}", first.unwrap_or(9))).unwrap();
+                response.extensions_mut().insert(Caching::new().namespace(row));
+                response
+            });
+            let a = CacheLayer::new(one.clone()).rules(one_rule(Rule::http())).layer(inner.clone());
+            let b = CacheLayer::new(two.clone()).rules(one_rule(Rule::http())).layer(inner);
+            let part = |range: &'static str| {
+                let mut request = get("/t/x");
+                request.headers_mut().insert("range", range.parse().unwrap());
+                request
+            };
+            // The first of each makes its row known.
+            for range in ["bytes=0-4", "bytes=5-9", "bytes=0-4", "bytes=5-9"] {
+                assert_eq!(send(&a, part(range)).await.status(), 206);
+            }
+            let before = calls.load(Ordering::SeqCst);
+            for cache in [&a, &b] {
+                let whole = send(cache, get("/t/x")).await;
+                assert_eq!((outcome(&whole), whole.status().as_u16()), (Outcome::Hit, 200), "{prefix}");
+            }
+            assert_eq!(calls.load(Ordering::SeqCst), before, "{prefix}");
+            two.invalidate([cleared]).await.unwrap();
+            for cache in [&a, &b] {
+                assert_ne!(outcome(&send(cache, get("/t/x")).await), Outcome::Hit, "{prefix}");
+            }
+        }
+    }
+}
