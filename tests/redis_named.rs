@@ -308,3 +308,28 @@ async fn whole_of_parts_in_redis_is_invalidated_by_the_rows_of_each() {
         }
     }
 }
+
+/// A path that nobody has asked for before leaves little behind, also where the handler makes a namespace of it.
+#[tokio::test]
+async fn name_under_which_nothing_is_stored_leaves_redis_soon() {
+    let server = Server::start().await;
+    let store = store(&server, "soon", Coherence::Leased, true).await;
+    let (inner, _) = counting(|request, _| {
+        let mut response = ok("no such row");
+        *response.status_mut() = http::StatusCode::NOT_FOUND;
+        response.extensions_mut().insert(Caching::new().namespace(Namespace::of(["row", &request.uri().path()[3..]])));
+        response
+    });
+    let rule = Rule::ttl(24 * 60 * MINUTE).namespace("t:{table}");
+    let cache = CacheLayer::new(store.clone()).rules(one_rule(rule)).layer(inner);
+    let life = async |name: &str| match server.command(&["PTTL", &format!("soon:1:g:{{{name}}}")]).await {
+        ::redis::Value::Int(life) => Duration::from_millis(u64::try_from(life).expect("it lives, and not for ever")),
+        other => panic!("{other:?}"),
+    };
+    send(&cache, get("/t/7")).await;
+    assert!(life("row:7").await <= 60 * MINUTE && life("t:7").await <= 2 * MINUTE);
+    // What is stored has its generations for as long as it lives.
+    send(&cache, get("/t/7")).await;
+    assert_eq!(outcome(&send(&cache, get("/t/7")).await), Outcome::Hit);
+    assert!(life("row:7").await >= 23 * 60 * MINUTE && life("t:7").await >= 23 * 60 * MINUTE);
+}

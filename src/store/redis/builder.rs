@@ -224,10 +224,12 @@ impl RedisBuilder {
     /// A generation is created before the inner service is called, and then lives for two minutes. Storing a response under it extends its
     /// life to twice that of the response, and by an hour at least. A response that takes longer than two minutes to come, under a name
     /// that nothing is stored under, is therefore not served from the store. The generation of the root and those of the 4,096 sets of keys
-    /// have the longest life from the start.
+    /// have the longest life from the start. One that only a response has named lives for an hour at first: responses that name it are stored
+    /// from the second one on, if that comes within this time.
     ///
     /// **What a client can make Redis hold.** A request for an invented path whose response is not stored leaves one generation of about
-    /// 150 bytes for two minutes for each namespace that its rule makes of the request. A stored response leaves an entry for its
+    /// 150 bytes for two minutes for each namespace that its rule makes of the request, and for an hour for each that its handler names. A
+    /// stored response leaves an entry for its
     /// lifetime, and its generations for as long as described above.
     pub fn generation_ttl(mut self, ttl: Duration) -> Self {
         self.generation_ttl = ttl;
@@ -410,7 +412,6 @@ impl RedisBuilder {
             heartbeat: self.heartbeat,
             delta: nanos(2 * self.heartbeat + self.round_trip),
             budget: self.budget,
-            generation_ttl: self.generation_ttl,
             lives: Lives::new(self.generation_ttl),
             fence: self.strict,
             lease,

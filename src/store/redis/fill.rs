@@ -18,7 +18,7 @@ use super::{
     scripts,
 };
 use crate::{
-    clock::{Nanos, nanos},
+    clock::Nanos,
     key::KeyRef,
     namespace::{Name, Namespaces},
     store::{Admitted, Begun, Bump, Counter, Entry, Fence, Life, Lock, Put, Stamp, Store, StoreError, Wish, codec::Unstored},
@@ -145,8 +145,9 @@ impl Core {
         let (mut asks, mut changes) = (Vec::new(), Vec::new());
         for (at, name) in added.names().enumerate() {
             let (key, fresh) = (self.names.generation(name), fresh());
-            asks.push(scripts::admit(&key, &self.names.fence(name), &fresh, millis_of(self.generation_ttl)));
-            changes.push(Change::new(at, name, key, fresh, By::Script).lives(nanos(self.generation_ttl)));
+            let life = self.lives.of_named(name);
+            asks.push(scripts::admit(&key, &self.names.fence(name), &fresh, millis(life)));
+            changes.push(Change::new(at, name, key, fresh, By::Script).lives(life));
         }
         let (Answered { answers, changed, .. }, _) = self.change(asks, changes, None).await?;
         let mut generations = known.to_vec();

@@ -2,7 +2,7 @@
 //!
 //! A fill has to create the generations that are missing before anybody knows if its response will be stored, and names come from
 //! requests. So a new generation lives only for as long as a fill may take, and is extended once something is stored that needs it for
-//! longer. An extension is pushed like every change, so it reaches far enough that few are needed. The root and the 4,096 sets of keys are
+//! longer. One that only a response names lives for an hour at first. An extension is pushed like every change, so it reaches far enough that few are needed. The root and the 4,096 sets of keys are
 //! few, and live long from the start.
 
 use std::{hash::BuildHasherDefault, sync::Arc, time::Duration};
@@ -77,6 +77,12 @@ impl Lives {
             Some(life) if monotonic() < life.until => life.extended.max(FIRST).min(self.longest),
             _ => FIRST.min(self.longest),
         }
+    }
+
+    /// The life of a generation that is created now, for a name that only a response has named. Nothing is stored under it before the next
+    /// fill, which may come later than it takes.
+    pub(super) fn of_named(&self, name: Name<'_>) -> Nanos {
+        self.of_new(name).max(AHEAD).min(self.longest)
     }
 
     /// A generation of this name lives for so long from now.

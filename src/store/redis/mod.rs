@@ -131,7 +131,6 @@ struct Core {
     /// How stale a hit may be under a lease.
     delta: Nanos,
     budget: Duration,
-    generation_ttl: Duration,
     lives: Lives,
     /// How long a fence stands; `None`: not strict.
     fence: Option<Duration>,
