@@ -241,7 +241,7 @@ impl<St: Store> CacheLayer<St> {
     /// [unshared calls](Self::max_unshared_calls), before it goes alone. Nobody joins that fill after that. Defaults to 30 seconds.
     ///
     /// It waits for the head of the response. The body is shared while it runs, also one without an end. Only where the handler has named
-    /// namespaces and a shared store has to be asked about them, it waits for the end of the body; once it has waited in vain, requests for
+    /// namespaces and a shared store has to be asked about them, it waits for the end of the body, of up to three responses that cannot be shared; once it has waited in vain, requests for
     /// this key go alone for a minute.
     ///
     /// If a shared body grows too large to be stored, all who read it go on at the pace of the slowest; a client that takes nothing for this
