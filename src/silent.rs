@@ -143,8 +143,8 @@ impl Counters {
                 warned += routes.len();
                 tracing::warn!(
                     ?routes,
-                    "these rules have matched no request so far. Compare their patterns with the paths that the layer sees: a nested \
-                     router takes its prefix off"
+                    "these rules have matched no request so far. Compare their patterns with the paths that the layer sees: outside of a nested \
+                     router, with its prefix"
                 );
             }
         }

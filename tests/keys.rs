@@ -813,7 +813,7 @@ async fn forwarded(rule: Rule, requests: &[&[(&'static str, &'static str)]]) -> 
     answers
 }
 
-const FORWARDING: [&str; 8] = [
+const FORWARDING: [&str; 14] = [
     "x-forwarded-host",
     "x-forwarded-proto",
     "x-forwarded-port",
@@ -821,6 +821,12 @@ const FORWARDING: [&str; 8] = [
     "x-original-url",
     "x-rewrite-url",
     "x-host",
+    "x-forwarded-scheme",
+    "x-forwarded-ssl",
+    "x-forwarded-server",
+    "x-scheme",
+    "x-original-host",
+    "x-http-host-override",
     "forwarded",
 ];
 

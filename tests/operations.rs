@@ -218,6 +218,22 @@ async fn rule_that_has_never_matched_is_counted() {
     assert!(store.stats().to_string().contains("unmatched rules 1"), "{}", store.stats());
 }
 
+#[tokio::test]
+async fn write_does_not_hide_a_rule_that_matches_no_read() {
+    let store = Memory::new(1 << 20);
+    let rules =
+        Rules::new().route("/tables/{table}", Rule::ttl(MINUTE).namespace("t:{table}")).route("/logout", Rule::uncached());
+    let layers =
+        (CacheLayer::new(store.clone()).rules(rules.clone()), InvalidateLayer::new(store.clone()).rules(rules.clone()));
+    let service = layers.layer(counting(|_, _| ok("x")).0);
+    // The layers stand outside of a nested router, and the pattern lacks its prefix.
+    send(&service, get("/api/tables/x")).await;
+    send(&service, post("/api/tables/x")).await;
+    send(&service, post("/logout")).await;
+    assert_eq!(rules.unmatched().collect::<Vec<_>>(), ["/tables/{table}"]);
+    assert_eq!(store.stats().unmatched_rules, 1);
+}
+
 #[cfg(feature = "redis")]
 #[tokio::test(flavor = "multi_thread")]
 async fn stats_show_breaker_lease_and_what_waits() {

@@ -143,7 +143,7 @@ pub(crate) enum FieldClass {
 }
 
 /// Fields in which a proxy states the host, the scheme, the port or the path that the client sent.
-const FORWARDING: [(HeaderName, u8); 8] = [
+const FORWARDING: [(HeaderName, u8); 14] = [
     (header::FORWARDED, FORWARDED),
     (HeaderName::from_static("x-forwarded-host"), 4),
     (HeaderName::from_static("x-forwarded-proto"), 5),
@@ -152,6 +152,12 @@ const FORWARDING: [(HeaderName, u8); 8] = [
     (HeaderName::from_static("x-original-url"), 8),
     (HeaderName::from_static("x-rewrite-url"), 9),
     (HeaderName::from_static("x-host"), 10),
+    (HeaderName::from_static("x-forwarded-scheme"), 11),
+    (HeaderName::from_static("x-forwarded-ssl"), 12),
+    (HeaderName::from_static("x-forwarded-server"), 13),
+    (HeaderName::from_static("x-scheme"), 14),
+    (HeaderName::from_static("x-original-host"), 15),
+    (HeaderName::from_static("x-http-host-override"), 16),
 ];
 
 /// `Forwarded` (RFC 7239): in a key, a whole line that is not simple has this number, and the parameters of the others have theirs.
@@ -264,8 +270,8 @@ fn hash(name: &str) -> usize {
 /// The most forwarding fields that a key holds.
 const MOST_FORWARDING: usize = 8;
 
-/// The forwarding fields of a request: `X-Forwarded-Host`, `-Proto`, `-Port`, `-Prefix`, `X-Original-URL`, `X-Rewrite-URL`, `X-Host`, and
-/// the parameters `host` and `proto` of `Forwarded`. Their parts stand at the end of a key, in the order in which they came.
+/// The forwarding fields of a request: those in [`FORWARDING`], and of `Forwarded` the
+/// parameters `host` and `proto` of `Forwarded`. Their parts stand at the end of a key, in the order in which they came.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Forwarding<'a> {
     values: [Option<&'a HeaderValue>; MOST_FORWARDING],

@@ -223,7 +223,7 @@ impl Rules {
     /// with the parameters of each.
     pub(crate) fn covering<'a>(&'a self, views: &'a Views<'_>) -> Vec<Found<'a>> {
         let table = &*self.table;
-        let found = |place: usize, params| table.found(place, params);
+        let found = |place: usize, params| table.found_for_write(place, params);
         let route = |path: &'a str| table.router.at(path).map(|(place, params)| found(place, params));
         let paths = || views.paths().map(route);
         let mut all: Vec<_> = paths().flatten().collect();
@@ -250,8 +250,8 @@ impl Rules {
         may
     }
 
-    /// Returns the routes whose rules have matched no request so far, in this table or in a clone of it. A write counts as a request, so a
-    /// route is left out here if only writes have matched it.
+    /// Returns the routes whose rules have matched no request so far, in this table or in a clone of it. A write counts for a rule that
+    /// [caches nothing](Rule::uncached) alone: [`InvalidateLayer`](crate::InvalidateLayer) finds rules by more paths than a read does.
     ///
     /// ```
     /// use std::time::Duration;
@@ -308,6 +308,18 @@ impl Table {
     fn found<'a>(&'a self, place: usize, params: Params<'a>) -> Found<'a> {
         let rule = &self.rules[place];
         rule.matches();
+        Found { place, rule, params }
+    }
+
+    /// A write finds a rule by more paths than a read does. It does not show that the pattern of a rule that caches matches any read.
+    fn found_for_write<'a>(&'a self, place: usize, params: Params<'a>) -> Found<'a> {
+        let rule = &self.rules[place];
+        if rule.is_uncached() {
+            rule.matches();
+        }
+        if !self.asked.load(Ordering::Relaxed) {
+            self.asked.store(true, Ordering::Relaxed);
+        }
         Found { place, rule, params }
     }
 }

@@ -321,7 +321,8 @@ impl Rule {
     }
 
     /// Leaves forwarding fields out of the key: `X-Forwarded-Host`, `X-Forwarded-Proto`, `X-Forwarded-Port`, `X-Forwarded-Prefix`,
-    /// `X-Original-URL`, `X-Rewrite-URL`, `X-Host`, and the parameters `host` and `proto` of `Forwarded` (RFC 7239). **Only where the
+    /// `X-Forwarded-Scheme`, `X-Forwarded-Ssl`, `X-Forwarded-Server`, `X-Scheme`, `X-Original-URL`, `X-Original-Host`, `X-Rewrite-URL`,
+    /// `X-Host`, `X-HTTP-Host-Override`, and the parameters `host` and `proto` of `Forwarded` (RFC 7239). **Only where the
     /// outermost proxy sets or removes all of them, or no handler reads them.**
     ///
     /// By default they are in the key of each request that has them, as they were sent: a handler that builds links from them would
