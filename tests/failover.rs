@@ -232,7 +232,8 @@ async fn one_budget_covers_all_redirections_of_a_command() {
     to.command(&["CLIENT", "PAUSE", "60000", "ALL"]).await;
     let begin = Instant::now();
     assert!(!ask!(cache, "/t/x").1);
-    assert!(begin.elapsed() < BUDGET + 3 * SECOND / 2, "{:?}", begin.elapsed());
+    // A budget for each round would be three of them. The rest is left to a slow machine.
+    assert!(begin.elapsed() < 2 * BUDGET, "{:?}", begin.elapsed());
 }
 
 /// CRC-16/XMODEM, modulo the number of slots.

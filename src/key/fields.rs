@@ -270,8 +270,8 @@ fn hash(name: &str) -> usize {
 /// The most forwarding fields that a key holds.
 const MOST_FORWARDING: usize = 8;
 
-/// The forwarding fields of a request: those in [`FORWARDING`], and of `Forwarded` the
-/// parameters `host` and `proto` of `Forwarded`. Their parts stand at the end of a key, in the order in which they came.
+/// The forwarding fields of a request, those in [`FORWARDING`]; of `Forwarded` its parameters `host` and `proto`. Their parts stand at the
+/// end of a key, in the order in which they came.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Forwarding<'a> {
     values: [Option<&'a HeaderValue>; MOST_FORWARDING],
