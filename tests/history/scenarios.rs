@@ -236,7 +236,8 @@ fn a_cluster_fails_over_strict() {
 }
 
 fn a_cluster_hands_over() {
-    holds(Plan::new(Leased).in_a_cluster().with_losses(), &[HandOver], 0.1);
+    // An agreement that does not come about holds writes back for five seconds, and with them the heartbeat: no lease, and few hits.
+    holds(Plan::new(Leased).in_a_cluster().with_losses(), &[HandOver], 0.02);
 }
 
 fn slots_of_a_cluster_migrate_leased() {
