@@ -160,9 +160,11 @@ async fn created_generation_ends_entries_whose_push_was_lost() {
             async move { send(&fills, get(&target)).await }
         });
         until("the fill has looked", async || !held.holds.load(Ordering::SeqCst)).await;
-        // Meanwhile another fill creates it, and its entry is in memory.
+        // Meanwhile another fill creates it, and its entry is in memory. A hit before that is of the entry before, whose push is on its way.
+        let asks = connect().await;
         until("the entry is in memory", async || {
-            outcome(&send(&reads, get("/t/x")).await) == Outcome::Hit && store.is_leased()
+            let is_hit = outcome(&send(&reads, get("/t/x")).await) == Outcome::Hit;
+            is_hit && store.is_leased() && ask(&mut asks.clone(), &["GET", &generation]).await != Value::Nil
         })
         .await;
         let before = text(send(&reads, get("/t/x")).await).await;
