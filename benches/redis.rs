@@ -38,7 +38,7 @@ use http_body_util::{BodyExt, Full};
 use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
 use tokio::task::JoinSet;
 use tower::{Layer, Service, ServiceExt, service_fn, util::ServiceFn};
-use tower_response_cache::{Cache, CacheLayer, CacheStatus, Coherence, Outcome, Redis, RedisBuilder, Rule, Store};
+use tower_response_cache::{CacheLayer, CacheService, CacheStatus, Coherence, Outcome, Redis, RedisBuilder, Rule, Store};
 
 use rig::{CommandLog, Server};
 
@@ -110,7 +110,7 @@ trait Contender: Clone + Send + 'static {
 
 /// Hits through the layer.
 #[derive(Clone)]
-struct Cached(Cache<Inner, Redis>);
+struct Cached(CacheService<Inner, Redis>);
 
 impl Cached {
     fn new(store: Redis, inner: fn(Request<Plain>) -> Answered) -> Self {
@@ -231,9 +231,9 @@ fn patient(server: &Server, prefix: &str, coherence: Coherence) -> RedisBuilder 
     Redis::builder(&server.url())
         .prefix(prefix)
         .coherence(coherence)
-        .budget(Duration::from_secs(5))
-        .round_trip(Duration::from_secs(2))
-        .must_be_there()
+        .command_timeout(Duration::from_secs(5))
+        .max_round_trip(Duration::from_secs(2))
+        .require_connection()
 }
 
 async fn connection(server: &Server) -> MultiplexedConnection {
@@ -636,8 +636,9 @@ fn count(who: &str, hits: usize) {
         let server = Server::start().await;
         let coherence = if who == "validated" { Coherence::Validated } else { Coherence::Leased };
         // Heartbeats are not what is counted, and under valgrind everything takes long.
-        let builder = patient(&server, "count", coherence).budget(Duration::from_secs(30)).heartbeat(Duration::from_secs(1));
-        let store = builder.round_trip(Duration::from_secs(10)).build().await.expect("a store");
+        let builder =
+            patient(&server, "count", coherence).command_timeout(Duration::from_secs(30)).heartbeat(Duration::from_secs(1));
+        let store = builder.max_round_trip(Duration::from_secs(10)).build().await.expect("a store");
         rig::until("the lease is held", async || store.is_leased() || coherence == Coherence::Validated).await;
         let mut cached = Cached::new(store, small);
         rig::until("the entry is stored", async || cached.outcome(42).await == Outcome::Hit).await;

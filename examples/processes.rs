@@ -58,13 +58,13 @@ async fn main() -> Result<(), Fault> {
 
 async fn serve(redis: &str, database: &Path, prefix: &str) -> Result<(), Fault> {
     // More than the default of 50 ms, so that nothing that is asserted below hangs on how busy the machine is.
-    let builder = Redis::builder(redis).prefix(prefix).memory(64 << 20).budget(Duration::from_secs(2));
-    let store = builder.must_be_there().build().await?;
+    let builder = Redis::builder(redis).prefix(prefix).memory(64 << 20).command_timeout(Duration::from_secs(2));
+    let store = builder.require_connection().build().await?;
     let db = Connection::open(database)?;
     db.busy_timeout(Duration::from_secs(5))?;
 
     // The handlers do not ask for the host, and it is another one in each process.
-    let rule = Rule::ttl(MINUTE).key(RouteAndQuery.without_host()).namespace("notes").fill_across_processes(LEASE);
+    let rule = Rule::ttl(MINUTE).key(RouteAndQuery.without_host()).namespace("notes").distributed_lock(LEASE);
     let rules = Rules::new().route("/notes", rule);
     let app = Router::new()
         .route("/notes", get(list).post(add))

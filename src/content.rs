@@ -31,11 +31,11 @@ use crate::key::{KeyWriter, RequestView, Tag};
 /// use http::{Request, Response};
 /// use http_body_util::{BodyExt, Full};
 /// use tower::{ServiceBuilder, ServiceExt, service_fn};
-/// use tower_response_cache::{CacheLayer, ContentBody, ContentLayer, Memory, Rule, Rules};
+/// use tower_response_cache::{CacheLayer, ContentBody, QueryLayer, Memory, Rule, Rules};
 ///
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
 /// let service = ServiceBuilder::new()
-///     .layer(ContentLayer::new())
+///     .layer(QueryLayer::new())
 ///     .layer(CacheLayer::new(Memory::new(1 << 20)).rule(Rule::ttl(Duration::from_secs(60))))
 ///     .service(service_fn(async |request: Request<ContentBody<Full<Bytes>>>| {
 ///         let asked = request.into_body().collect().await.unwrap().to_bytes();
@@ -53,11 +53,11 @@ use crate::key::{KeyWriter, RequestView, Tag};
 /// ```
 #[derive(Debug, Clone)]
 #[must_use]
-pub struct ContentLayer {
+pub struct QueryLayer {
     max: usize,
 }
 
-impl ContentLayer {
+impl QueryLayer {
     /// Reads up to 64 KiB.
     pub fn new() -> Self {
         Self { max: 64 << 10 }
@@ -70,13 +70,13 @@ impl ContentLayer {
     }
 }
 
-impl Default for ContentLayer {
+impl Default for QueryLayer {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<S> Layer<S> for ContentLayer {
+impl<S> Layer<S> for QueryLayer {
     type Service = Content<S>;
 
     fn layer(&self, inner: S) -> Content<S> {
@@ -84,7 +84,7 @@ impl<S> Layer<S> for ContentLayer {
     }
 }
 
-/// The service that [`ContentLayer`] makes.
+/// The service that [`QueryLayer`] makes.
 #[derive(Debug, Clone)]
 pub struct Content<S> {
     inner: S,
@@ -191,7 +191,7 @@ impl<F, T, E> fmt::Debug for ContentFuture<F, T, E> {
 }
 
 pin_project_lite::pin_project! {
-    /// The body of a request that has passed a [`ContentLayer`]: as it came, or read already. Its data are [`Bytes`]; trailers are kept.
+    /// The body of a request that has passed a [`QueryLayer`]: as it came, or read already. Its data are [`Bytes`]; trailers are kept.
     pub struct ContentBody<B: Body> {
         #[pin]
         kind: Kind<B>,

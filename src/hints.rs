@@ -9,27 +9,27 @@ use crate::namespace::{InvalidNamespace, Namespace};
 /// ```
 /// use std::time::Duration;
 /// use http::Response;
-/// use tower_response_cache::{Caching, Namespace};
+/// use tower_response_cache::{CachePolicy, Namespace};
 ///
 /// let mut response = Response::new("rows 17 and 42");
 /// response.extensions_mut().insert(
-///     Caching::new()
+///     CachePolicy::new()
 ///         .namespace(Namespace::of(["row", "orders", "17"]))
 ///         .namespace(Namespace::of(["row", "orders", "42"]))
 ///         .ttl(Duration::from_secs(30)),
 /// );
 /// ```
 ///
-/// In axum, `Extension(Caching::…)` as a part of the returned tuple does the same.
+/// In axum, `Extension(CachePolicy::…)` as a part of the returned tuple does the same.
 #[derive(Debug, Clone, Default)]
 #[must_use]
-pub struct Caching {
+pub struct CachePolicy {
     namespaces: Vec<Namespace>,
     ttl: Option<Duration>,
     forbidden: bool,
 }
 
-impl Caching {
+impl CachePolicy {
     /// Nothing said yet.
     pub fn new() -> Self {
         Self::default()
@@ -71,19 +71,19 @@ impl Caching {
 ///
 /// ```
 /// use http::Response;
-/// use tower_response_cache::{Invalidates, Namespace};
+/// use tower_response_cache::{Invalidations, Namespace};
 ///
 /// let mut response = Response::new(());
-/// response.extensions_mut().insert(Invalidates::only([Namespace::of(["orders_by_customer", "7"])]));
+/// response.extensions_mut().insert(Invalidations::only([Namespace::of(["orders_by_customer", "7"])]));
 /// ```
 #[derive(Debug, Clone)]
 #[must_use]
-pub struct Invalidates {
+pub struct Invalidations {
     names: Vec<Namespace>,
     only: bool,
 }
 
-impl Invalidates {
+impl Invalidations {
     /// These namespaces besides those that the rule names.
     pub fn also(names: impl IntoIterator<Item = Namespace>) -> Self {
         Self { names: names.into_iter().collect(), only: false }

@@ -10,7 +10,7 @@
 //! | outcome | cleared |
 //! |---|---|
 //! | 1xx, 2xx, 3xx | yes |
-//! | 4xx | yes, unless the rule says [`spare_client_errors`](crate::Rule::spare_client_errors) |
+//! | 4xx | yes, unless the rule says [`skip_on_client_error`](crate::Rule::skip_on_client_error) |
 //! | 5xx | yes |
 //! | the inner service fails (`Err`) | yes |
 //! | the handler panics | yes; then the panic goes on its way |
@@ -53,11 +53,11 @@
 //! namespaces.
 //!
 //! In a store that is shared with other processes, the response of a write waits until that store knows of it, for so long as
-//! [`InvalidateLayer::hold`] says. In one that is strict, a fence stands from before the handler until after the clearing: while it
+//! [`InvalidateLayer::delivery_timeout`] says. In one that is strict, a fence stands from before the handler until after the clearing: while it
 //! does, nothing of what it concerns is served or stored anywhere. It stands to its deadline where the outcome is not known: with 5xx
 //! and 408, an error, a panic, or the end of the process.
 //!
-//! What a handler says with [`Invalidates`] counts on every route, also on those that no rule covers, with every status and with every
+//! What a handler says with [`Invalidations`] counts on every route, also on those that no rule covers, with every status and with every
 //! method, GET included. A safe request is not continued without its client, though, and no fence stands for it: what changes state belongs
 //! into an unsafe one. A GET that a cache inside answers from its store, or refreshes in the background, says nothing here.
 //! What [`Rule::invalidates_by`](crate::Rule::invalidates_by) computes needs a response: it is not asked if there is none.
@@ -83,7 +83,7 @@ use crate::{
     body::InvalidateBody,
     drive::Drive,
     groups::Origin,
-    hints::Invalidates,
+    hints::Invalidations,
     key::{self, Key, RequestView, overrides_method},
     namespace::{Namespace, Namespaces},
     rules::{Compiled, Found, Rule, Rules, Views},
@@ -130,7 +130,7 @@ pub struct InvalidateLayer<St = Memory> {
 /// What the owner of a layer has chosen; a rule may choose otherwise.
 #[derive(Debug, Clone)]
 struct Options {
-    hold: (Duration, AfterHold),
+    delivery_timeout: (Duration, OnDeliveryTimeout),
     on_fence_error: OnFenceError,
     cache_status: Option<Arc<str>>,
 }
@@ -141,9 +141,9 @@ struct Options {
 /// Other processes that reach the store meanwhile do not know of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum AfterHold {
+pub enum OnDeliveryTimeout {
     /// The handler's response, marked with [`Invalidation::Undelivered`]: availability. The default.
-    Acknowledge,
+    Respond,
     /// 503 in place of the handler's response, although the write was done: consistency.
     Reject,
 }
@@ -175,15 +175,15 @@ impl<St: Store> InvalidateLayer<St> {
     /// Returns a layer over a store, which has to be a clone of the store of the cache layers. With another store nothing of theirs is
     /// invalidated, and no warning says so. Without rules the layer invalidates only what handlers name.
     pub fn new(store: St) -> Self {
-        let hold = (Duration::from_secs(1), AfterHold::Acknowledge);
-        let options = Options { hold, on_fence_error: OnFenceError::Reject, cache_status: None };
+        let delivery_timeout = (Duration::from_secs(1), OnDeliveryTimeout::Respond);
+        let options = Options { delivery_timeout, on_fence_error: OnFenceError::Reject, cache_status: None };
         Self { store, rules: Rules::new(), options }
     }
 
     /// How long the response of a write waits for a shared store to know of it, and what is answered if that takes longer.
-    /// While the store is known to be away, no response waits. Defaults to one second, then [`AfterHold::Acknowledge`]. [`Rule::hold`] chooses otherwise for a route.
-    pub fn hold(mut self, limit: Duration, then: AfterHold) -> Self {
-        self.options.hold = (limit, then);
+    /// While the store is known to be away, no response waits. Defaults to one second, then [`OnDeliveryTimeout::Respond`]. [`Rule::delivery_timeout`] chooses otherwise for a route.
+    pub fn delivery_timeout(mut self, limit: Duration, then: OnDeliveryTimeout) -> Self {
+        self.options.delivery_timeout = (limit, then);
         self
     }
 
@@ -247,31 +247,31 @@ impl<St: Store> fmt::Debug for InvalidateLayer<St> {
 }
 
 impl<St: Store, S> Layer<S> for InvalidateLayer<St> {
-    type Service = Invalidate<S, St>;
+    type Service = InvalidateService<S, St>;
 
     fn layer(&self, inner: S) -> Self::Service {
         self.store.context().counters.watches(&self.rules);
-        Invalidate { inner, store: self.store.clone(), rules: self.rules.clone(), options: self.options.clone() }
+        InvalidateService { inner, store: self.store.clone(), rules: self.rules.clone(), options: self.options.clone() }
     }
 }
 
 /// The service that [`InvalidateLayer`] makes. Requests and responses pass through it as they are; the type of their body is
 /// [`InvalidateBody`].
 #[derive(Clone)]
-pub struct Invalidate<S, St = Memory> {
+pub struct InvalidateService<S, St = Memory> {
     inner: S,
     store: St,
     rules: Rules,
     options: Options,
 }
 
-impl<S: fmt::Debug, St> fmt::Debug for Invalidate<S, St> {
+impl<S: fmt::Debug, St> fmt::Debug for InvalidateService<S, St> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Invalidate").field("inner", &self.inner).finish_non_exhaustive()
+        f.debug_struct("InvalidateService").field("inner", &self.inner).finish_non_exhaustive()
     }
 }
 
-impl<S, St, ReqB, ResB> Service<Request<ReqB>> for Invalidate<S, St>
+impl<S, St, ReqB, ResB> Service<Request<ReqB>> for InvalidateService<S, St>
 where
     S: Service<Request<ReqB>, Response = Response<ResB>> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -305,7 +305,7 @@ where
             write.names.extend(rule.clears(&RequestView::of(&request, &params, secret)));
             by_response |= rule.clears_by_response() || rule.http().is_some() || rule.has_groups();
             if write.rule.is_none() {
-                write.options.hold = rule.hold().unwrap_or(write.options.hold);
+                write.options.delivery_timeout = rule.delivery_timeout().unwrap_or(write.options.delivery_timeout);
                 write.options.on_fence_error = rule.on_fence_error().unwrap_or(write.options.on_fence_error);
                 write.rule = Some(rule.clone());
             }
@@ -371,7 +371,7 @@ impl<St: Store> Write<St> {
         let response = response.map(InvalidateBody::inner);
         match self.settle(known).await {
             None => response,
-            Some(Invalidation::Undelivered) if self.options.hold.1 == AfterHold::Reject => {
+            Some(Invalidation::Undelivered) if self.options.delivery_timeout.1 == OnDeliveryTimeout::Reject => {
                 self.marked(unavailable(), Invalidation::Undelivered)
             }
             Some(what) => self.marked(response, what),
@@ -411,11 +411,11 @@ impl<St: Store> Write<St> {
         let known = matches!(&outcome, Ok(Ok(response)) if is_known(response));
         match outcome {
             Ok(Ok(mut response)) => {
-                let said = response.extensions_mut().remove::<Invalidates>();
+                let said = response.extensions_mut().remove::<Invalidations>();
                 if said.is_none() {
                     self.tells_of_uncovered(response.status());
                 }
-                let (said, only) = said.map(Invalidates::into_parts).unwrap_or_default();
+                let (said, only) = said.map(Invalidations::into_parts).unwrap_or_default();
                 let by_rule = !only && self.rule.as_ref().is_none_or(|rule| rule.may_have_changed(response.status()));
                 if !by_rule {
                     self.names.clear();
@@ -574,18 +574,19 @@ impl<St: Store> Write<St> {
             let counters = &self.store.context().counters;
             counters.add(Count::Bumps, 1);
             let fence = self.fence.take().map(|(_, fence)| fence).filter(|_| known);
-            what = Some(match store::within(self.options.hold.0, self.store.bump(&names, self.kind, fence)).await {
-                Some(Ok(())) => {
-                    tracing::debug!(?names, "invalidated");
-                    Invalidation::Delivered
-                }
-                late => {
-                    counters.add(Count::Undelivered, 1);
-                    let error = late.and_then(Result::err);
-                    tracing::error!(?names, ?error, "a write could not be followed by its invalidation in time");
-                    Invalidation::Undelivered
-                }
-            });
+            what =
+                Some(match store::within(self.options.delivery_timeout.0, self.store.bump(&names, self.kind, fence)).await {
+                    Some(Ok(())) => {
+                        tracing::debug!(?names, "invalidated");
+                        Invalidation::Delivered
+                    }
+                    late => {
+                        counters.add(Count::Undelivered, 1);
+                        let error = late.and_then(Result::err);
+                        tracing::error!(?names, ?error, "a write could not be followed by its invalidation in time");
+                        Invalidation::Undelivered
+                    }
+                });
         }
         self.settled = true;
         what
@@ -632,7 +633,7 @@ fn is_safe<B>(request: &Request<B>) -> bool {
 }
 
 pin_project! {
-    /// The response of an [`Invalidate`].
+    /// The response of an [`InvalidateService`].
     pub struct InvalidateFuture<F, St, B, E>
     where
         B: Send,
@@ -676,7 +677,7 @@ where
                 StateProj::Write { drive } => return Pin::new(drive).poll(cx),
                 StateProj::Pass { inner, said } => {
                     let mut response = ready!(inner.poll(cx))?;
-                    let Some(named) = response.extensions_mut().remove::<Invalidates>() else {
+                    let Some(named) = response.extensions_mut().remove::<Invalidations>() else {
                         return Poll::Ready(Ok(response.map(InvalidateBody::inner)));
                     };
                     let (store, options) = said.take().expect("polled after its end");

@@ -15,7 +15,7 @@ use tower_layer::Layer;
 use crate::{
     flight::{Flights, Limits},
     rules::{Rule, Rules, RulesError},
-    service::Cache,
+    service::CacheService,
     status::{self, CACHE_STATUS, CacheStatus, StatusField},
     store::{Memory, Store},
     switch::Switch,
@@ -75,7 +75,7 @@ pub(crate) struct Options {
     /// Whether stored responses say how long their bodies are.
     pub(crate) content_length: bool,
     pub(crate) fill_limit: Duration,
-    pub(crate) max_in_flight: usize,
+    pub(crate) max_buffered_bytes: usize,
     pub(crate) enabled: Switch,
 }
 
@@ -104,7 +104,7 @@ impl<St: Store> CacheLayer<St> {
                 extension: true,
                 content_length: false,
                 fill_limit: Duration::from_secs(60),
-                max_in_flight: 64 << 20,
+                max_buffered_bytes: 64 << 20,
                 enabled: Switch::default(),
             },
             limits: Limits { flights: 4096, blind: 1024, waiters: 16 << 10, wait: Duration::from_secs(30) },
@@ -183,7 +183,7 @@ impl<St: Store> CacheLayer<St> {
         self.changed()
     }
 
-    /// Sends a `Cache-Status` field (RFC 9211) under this name with every response that a rule covers. Off by default.
+    /// Sends a `CacheService-Status` field (RFC 9211) under this name with every response that a rule covers. Off by default.
     ///
     /// # Panics
     ///
@@ -214,7 +214,7 @@ impl<St: Store> CacheLayer<St> {
     }
 
     /// How many fills may be under way at once; requests beyond that go to the inner service alone. Defaults to 4,096.
-    pub fn max_flights(mut self, flights: usize) -> Self {
+    pub fn max_concurrent_fills(mut self, flights: usize) -> Self {
         self.limits.flights = flights;
         self.changed()
     }
@@ -226,7 +226,7 @@ impl<St: Store> CacheLayer<St> {
     /// A cached handler may itself call a cached route. Such a call is made in the place of the outer one, if it is polled with it.
     /// One that is made in a task of its own waits for a place like any other. No request waits for a place beyond the
     /// [`wait_limit`](Self::wait_limit): it then goes to the inner service without one.
-    pub fn max_unshared_calls(mut self, calls: usize) -> Self {
+    pub fn max_uncoordinated_fills(mut self, calls: usize) -> Self {
         self.limits.blind = calls.max(1);
         self.changed()
     }
@@ -238,7 +238,7 @@ impl<St: Store> CacheLayer<St> {
     }
 
     /// How long a request waits for another's fill, or for a place among the
-    /// [unshared calls](Self::max_unshared_calls), before it goes alone. Nobody joins that fill after that. Defaults to 30 seconds.
+    /// [unshared calls](Self::max_uncoordinated_fills), before it goes alone. Nobody joins that fill after that. Defaults to 30 seconds.
     ///
     /// It waits for the head of the response. The body is shared while it runs, also one without an end. Only where the handler has named
     /// namespaces and a shared store has to be asked about them, it waits for the end of the body, of up to three responses that cannot be shared; once it has waited in vain, requests for
@@ -261,8 +261,8 @@ impl<St: Store> CacheLayer<St> {
     /// How many bytes of bodies may be on their way into the store at once, besides what the store holds; a body beyond that
     /// passes unstored. Defaults to 64 MiB. A body that grows too large to be stored holds its last 64 KiB and a chunk, once its readers
     /// have what came before.
-    pub fn max_in_flight(mut self, bytes: usize) -> Self {
-        self.options.max_in_flight = bytes;
+    pub fn max_buffered_bytes(mut self, bytes: usize) -> Self {
+        self.options.max_buffered_bytes = bytes;
         self.changed()
     }
 
@@ -290,10 +290,10 @@ impl<St: Store> CacheLayer<St> {
 }
 
 impl<St: Store, S> Layer<S> for CacheLayer<St> {
-    type Service = Cache<S, St>;
+    type Service = CacheService<S, St>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Cache::new(inner, self.shared())
+        CacheService::new(inner, self.shared())
     }
 }
 

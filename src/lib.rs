@@ -52,8 +52,8 @@ pub use self::store::fuzz_stored;
 pub use self::store::{
     Coherence, Failover, Reclaimed, Redis, RedisBuilder, RedisConnectError, RedisConnection, RedisManager, ServerUsage,
 };
-#[cfg(feature = "encryption")]
-#[cfg_attr(docsrs, doc(cfg(feature = "encryption")))]
+#[cfg(feature = "redis-encryption")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis-encryption")))]
 pub use self::store::{KeyRing, KeyRingError};
 #[cfg(feature = "redis")]
 #[doc(hidden)]
@@ -61,18 +61,18 @@ pub use self::store::{bench_read, bench_stored};
 pub use self::{
     body::{BoxError, CacheBody, InvalidateBody},
     clock::Clock,
-    content::{Content as ReadContent, ContentBody, ContentFuture, ContentLayer},
+    content::{Content as ReadContent, ContentBody, ContentFuture, QueryLayer},
     future::ResponseFuture,
-    hints::{Caching, Invalidates},
-    invalidate::{AfterHold, Invalidate, InvalidateLayer, Invalidation, OnFenceError},
+    hints::{CachePolicy, Invalidations},
+    invalidate::{InvalidateLayer, InvalidateService, Invalidation, OnDeliveryTimeout, OnFenceError},
     key::{
         And, Cookie, CredentialFields, Extracted, Headers, Identity, Key, KeyExtractor, KeyRef, KeyWriter, MAX_KEY_LEN,
-        RequestTarget, RequestView, RouteAndQuery,
+        RequestView, RouteAndQuery,
     },
     layer::CacheLayer,
     namespace::{InvalidNamespace, MAX_NAMESPACE_LEN, MAX_NAMESPACES, Namespace, Namespaces},
     rules::{Rule, Rules, RulesError, RulesErrorKind},
-    service::Cache,
+    service::CacheService,
     stats::Stats,
     status::{Bypass, CacheStatus, Miss, NoStore, Outcome, Stale, Storing},
     store::{

@@ -71,7 +71,7 @@ impl Stats {
         }
         let inner_time = u64::try_from(self.inner_time.as_micros()).unwrap_or(u64::MAX);
         for (name, count) in [
-            ("response_cache_stood_in_total", self.stood_in),
+            ("response_cache_stood_in_total", self.stale_if_error),
             ("response_cache_stored_total", self.stored),
             ("response_cache_evictions_total", self.evictions),
             ("response_cache_expired_total", self.expired),

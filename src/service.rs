@@ -39,12 +39,12 @@ use crate::{
 /// response gives it back first. A hit leaves it as it is, ready for the next call: as with every service that may answer
 /// by itself, a caller that keeps an idle service keeps what it was promised, a permit of a `ConcurrencyLimit`, say. Servers
 /// drop theirs after each request.
-pub struct Cache<S, St = Memory> {
+pub struct CacheService<S, St = Memory> {
     inner: S,
     shared: Arc<Shared<St>>,
 }
 
-impl<S, St> Cache<S, St> {
+impl<S, St> CacheService<S, St> {
     pub(crate) fn new(inner: S, shared: Arc<Shared<St>>) -> Self {
         Self { inner, shared }
     }
@@ -60,19 +60,19 @@ impl<S, St> Cache<S, St> {
     }
 }
 
-impl<S: Clone, St> Clone for Cache<S, St> {
+impl<S: Clone, St> Clone for CacheService<S, St> {
     fn clone(&self) -> Self {
         Self { inner: self.inner.clone(), shared: self.shared.clone() }
     }
 }
 
-impl<S: fmt::Debug, St> fmt::Debug for Cache<S, St> {
+impl<S: fmt::Debug, St> fmt::Debug for CacheService<S, St> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cache").field("inner", &self.inner).finish_non_exhaustive()
+        f.debug_struct("CacheService").field("inner", &self.inner).finish_non_exhaustive()
     }
 }
 
-impl<S, St, ReqB, ResB> Service<Request<ReqB>> for Cache<S, St>
+impl<S, St, ReqB, ResB> Service<Request<ReqB>> for CacheService<S, St>
 where
     S: Service<Request<ReqB>, Response = Response<ResB>> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -416,7 +416,7 @@ fn look_up<St: Store, R: Body>(
     let base = if scratch.len() > own { KeyRef::new(&scratch[..own]) } else { key };
     let step = step(shared, request, &Target { rule, asks, key, base, identified, early }, &view)?;
     if matches!(step, Step::Whole(..) | Step::Wait(_))
-        && rule.is_of_target()
+        && rule.depends_only_on_target()
         // Whatever is hashed in the key stands in the target as it is: it is not kept.
         && !hashed
         && !asks.query
@@ -653,7 +653,7 @@ pub(crate) fn question<B, St: Store>(request: &mut Request<B>, quest: &Quest, mi
     }
 }
 
-impl<S, St> Cache<S, St> {
+impl<S, St> CacheService<S, St> {
     /// The ready instance, for a call that comes now or in the background.
     fn take_ready(&mut self) -> S
     where

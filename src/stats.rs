@@ -135,7 +135,7 @@ impl Counters {
 ///
 /// A request that a rule covers is a hit, a stale hit, collapsed, a miss or a bypass, and counted as one of these. Two are not: one that
 /// is answered with a stale response because the inner service has failed, or is slow, after it was asked, is a miss and a stale hit, and
-/// [`stood_in`](Self::stood_in) says how many these are; and one that wants a stored response or none, and gets 504, is nothing of all
+/// [`stale_if_error`](Self::stale_if_error) says how many these are; and one that wants a stored response or none, and gets 504, is nothing of all
 /// this.
 ///
 /// The counters are read one after the other, not at one moment.
@@ -157,7 +157,7 @@ pub struct Stats {
     /// Answered with a stale stored response, as the rule allowed.
     pub stale_hits: u64,
     /// Those of them that stood in for an inner service which was asked and has failed, or was slow: their requests are misses, too.
-    pub stood_in: u64,
+    pub stale_if_error: u64,
     /// Answered with the response that another request was already fetching.
     pub collapsed: u64,
     /// The inner service was asked, by reason; every reason is listed, also with zero.
@@ -222,7 +222,7 @@ impl Stats {
         Self {
             hits: count(Count::Hit),
             stale_hits: count(Count::Stale),
-            stood_in: count(Count::StoodIn),
+            stale_if_error: count(Count::StoodIn),
             collapsed: count(Count::Collapsed),
             misses: Miss::ALL.iter().map(|why| (*why, counters.sum(MISSES + *why as usize))).collect(),
             bypasses: Bypass::ALL.iter().map(|why| (*why, counters.sum(BYPASSES + *why as usize))).collect(),
@@ -263,7 +263,7 @@ impl Stats {
     pub fn hit_ratio(&self) -> f64 {
         let served = self.hits + self.stale_hits + self.collapsed;
         // The counters are not of one moment.
-        let all = (served + self.misses()).saturating_sub(self.stood_in).max(served);
+        let all = (served + self.misses()).saturating_sub(self.stale_if_error).max(served);
         if all == 0 { 0.0 } else { served as f64 / all as f64 }
     }
 }

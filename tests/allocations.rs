@@ -14,7 +14,7 @@ use http::{HeaderValue, Request, Response, header};
 use http_body::Body;
 use http_body_util::{Empty, Full};
 use tower::{Layer, Service};
-use tower_response_cache::{Cache, CacheLayer, Memory, Rule, Rules, Store};
+use tower_response_cache::{CacheLayer, CacheService, Memory, Rule, Rules, Store};
 
 /// Answers at once, with the same body.
 #[derive(Clone)]
@@ -84,7 +84,7 @@ where
 
 const WARM: u64 = 24;
 
-fn cache(bytes: usize, extension: bool) -> (Cache<Origin>, Memory) {
+fn cache(bytes: usize, extension: bool) -> (CacheService<Origin>, Memory) {
     let (layer, store) = layer(extension);
     (layer.layer(Origin(vec![b'7'; bytes].into())), store)
 }

@@ -210,8 +210,8 @@ mod over_redis {
 
     /// Two stores on one Redis, as two processes have them.
     async fn stores(server: &RedisServer, coherence: Coherence) -> Vec<Redis> {
-        let builder = Redis::builder(&server.url()).memory(16 << 20).coherence(coherence).must_be_there();
-        let builder = builder.heartbeat(HEARTBEAT).round_trip(ROUND_TRIP).budget(Duration::from_secs(2));
+        let builder = Redis::builder(&server.url()).memory(16 << 20).coherence(coherence).require_connection();
+        let builder = builder.heartbeat(HEARTBEAT).max_round_trip(ROUND_TRIP).command_timeout(Duration::from_secs(2));
         let one = builder.clone().build().await.expect("a store");
         vec![one, builder.build().await.expect("a store")]
     }

@@ -535,7 +535,7 @@ async fn a_follower_never_takes_a_broken_body_for_a_whole_one() {
 #[tokio::test]
 async fn a_follower_is_not_cut_off_because_too_much_is_in_flight() {
     let store = Memory::new(16 << 20);
-    let layer = CacheLayer::new(store.clone()).rules(one_rule(Rule::ttl(MINUTE))).max_in_flight(8);
+    let layer = CacheLayer::new(store.clone()).rules(one_rule(Rule::ttl(MINUTE))).max_buffered_bytes(8);
     let (cache, mut hand) = in_hand::<Tapped>(&layer);
     let leader = tokio::spawn(start(&cache, get("/t/large")).await);
     let follower = tokio::spawn(start(&cache, get("/t/large")).await);

@@ -26,7 +26,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const COHERENCES: [Coherence; 3] = [Coherence::Leased, Coherence::Validated, Coherence::Ttl(HOUR)];
 
 fn builder(url: &str, coherence: Coherence) -> RedisBuilder {
-    Redis::builder(url).coherence(coherence).memory(8 << 20).budget(5 * SECOND).round_trip(5 * SECOND)
+    Redis::builder(url).coherence(coherence).memory(8 << 20).command_timeout(5 * SECOND).max_round_trip(5 * SECOND)
 }
 
 /// A rule whose entries stay in Redis for long after they have expired.

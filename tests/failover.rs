@@ -20,7 +20,10 @@ use tower_response_cache::{CacheLayer, Coherence, Failover, Outcome, Redis, Redi
 const DELTA: Duration = Duration::from_millis(2 * 10 + 50);
 
 fn patient(builder: RedisBuilder) -> RedisBuilder {
-    builder.budget(Duration::from_secs(2)).heartbeat(Duration::from_millis(10)).round_trip(Duration::from_millis(50))
+    builder
+        .command_timeout(Duration::from_secs(2))
+        .heartbeat(Duration::from_millis(10))
+        .max_round_trip(Duration::from_millis(50))
 }
 
 fn rule() -> Rule {
@@ -217,7 +220,7 @@ async fn one_budget_covers_all_redirections_of_a_command() {
     const BUDGET: Duration = Duration::from_secs(4);
     let cluster = Cluster::start(3, 0).await;
     // No heartbeat finds out what happens here.
-    let builder = RedisBuilder::cluster(cluster.urls()).heartbeat(Duration::from_secs(10)).budget(BUDGET);
+    let builder = RedisBuilder::cluster(cluster.urls()).heartbeat(Duration::from_secs(10)).command_timeout(BUDGET);
     let store = builder.coherence(Coherence::Validated).build().await.unwrap();
     let cache = cache!(store);
     ask!(cache, "/t/x");

@@ -893,7 +893,7 @@ async fn invalidation() {
         let got = gone(Rules::new().fallback(Rule::http()), stored, write(method, own), status, said).await;
         assert_eq!(got, want, "{name}");
     }
-    let spared = || Rules::new().fallback(Rule::http().spare_errors());
+    let spared = || Rules::new().fallback(Rule::http().skip_on_error());
     for (name, status, want) in [
         ("4.4: no error", 200, true),
         ("4.4: a server error", 500, false),
@@ -989,7 +989,7 @@ async fn one_validation_for_all_who_wait() {
     let clock = Clock::manual();
     let store = Memory::builder().clock(clock.clone()).build();
     let (service, mut hand) = common::in_hand::<Plain>(&CacheLayer::new(store).rules(one_rule(Rule::http())));
-    let asking = |service: &tower_response_cache::Cache<_, _>| tokio::spawn(service.clone().oneshot(get("/t/a")));
+    let asking = |service: &tower_response_cache::CacheService<_, _>| tokio::spawn(service.clone().oneshot(get("/t/a")));
     let first = asking(&service);
     let (_, answer) = common::next_call(&mut hand).await;
     let mut whole = ok("a");

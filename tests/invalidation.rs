@@ -25,8 +25,8 @@ use tower::{
     util::{BoxCloneService, BoxCloneSyncService},
 };
 use tower_response_cache::{
-    CacheBody, CacheLayer, Caching, Clock, Identity, InvalidateBody, InvalidateLayer, Invalidates, Invalidation, Memory, Miss,
-    Namespace, Outcome, Rule, Rules, Store, remember_at_once,
+    CacheBody, CacheLayer, CachePolicy, Clock, Identity, InvalidateBody, InvalidateLayer, Invalidation, Invalidations, Memory,
+    Miss, Namespace, Outcome, Rule, Rules, Store, remember_at_once,
 };
 
 fn memory() -> Memory {
@@ -58,7 +58,7 @@ fn rule(from: From) -> Rule {
 
 fn answered<B>(from: From, mut response: Response<B>) -> Response<B> {
     if from == From::Response {
-        response.extensions_mut().insert(Caching::new().namespace(name(&["table", "a"])));
+        response.extensions_mut().insert(CachePolicy::new().namespace(name(&["table", "a"])));
     }
     response
 }
@@ -160,7 +160,7 @@ async fn a_bump_during_a_background_refresh_makes_it_worthless() {
         let rule = Rule::ttl(10 * SECOND).namespace("table:{table}");
         let rule = match early {
             // So eager that any hit refreshes whose response has cost anything.
-            true => rule.early_refresh(1e12),
+            true => rule.refresh_ahead(1e12),
             false => rule.stale_while_revalidate(MINUTE),
         };
         let (cache, mut hand) = in_hand(&CacheLayer::new(store.clone()).rules(one_rule(rule)));
@@ -255,7 +255,7 @@ fn status(status: u16) -> Response<Plain> {
     response
 }
 
-fn says(said: Invalidates) -> Response<Plain> {
+fn says(said: Invalidations) -> Response<Plain> {
     let mut response = ok("");
     response.extensions_mut().insert(said);
     response
@@ -286,7 +286,7 @@ async fn every_outcome_that_may_have_committed_clears() {
     for code in [200, 201, 204, 302, 303, 400, 404, 409, 422, 500, 502, 503] {
         let app = App::filled(one_rule(table())).await;
         assert!(app.clears(post("/t/a"), status(code)).await, "{code}");
-        let app = App::filled(one_rule(table().spare_client_errors())).await;
+        let app = App::filled(one_rule(table().skip_on_client_error())).await;
         let spared = (400..500).contains(&code);
         assert_eq!(app.clears(post("/t/a"), status(code)).await, !spared, "{code}");
     }
@@ -372,17 +372,17 @@ async fn what_a_handler_says_counts_beside_or_in_place_of_its_rule() {
     let other = || post("/t/other");
     let app = App::filled(one_rule(table())).await;
     assert!(!app.clears(other(), ok("")).await);
-    assert!(app.clears(other(), says(Invalidates::also([name(&["table", "a"])]))).await);
-    assert!(app.clears(post("/t/a"), says(Invalidates::also([name(&["table", "b"])]))).await);
-    assert!(!app.clears(post("/t/a"), says(Invalidates::only([name(&["table", "b"])]))).await);
-    assert!(app.clears(other(), says(Invalidates::only([name(&["table"])]))).await);
-    assert!(app.clears(other(), says(Invalidates::try_only(["*"]).unwrap())).await);
+    assert!(app.clears(other(), says(Invalidations::also([name(&["table", "a"])]))).await);
+    assert!(app.clears(post("/t/a"), says(Invalidations::also([name(&["table", "b"])]))).await);
+    assert!(!app.clears(post("/t/a"), says(Invalidations::only([name(&["table", "b"])]))).await);
+    assert!(app.clears(other(), says(Invalidations::only([name(&["table"])]))).await);
+    assert!(app.clears(other(), says(Invalidations::try_only(["*"]).unwrap())).await);
     // On a route that no rule covers, with a rule that clears nothing, and with a status that is spared.
-    assert!(app.clears(post("/elsewhere"), says(Invalidates::also([name(&["table", "a"])]))).await);
+    assert!(app.clears(post("/elsewhere"), says(Invalidations::also([name(&["table", "a"])]))).await);
     assert!(!app.clears(post("/elsewhere"), ok("")).await);
-    let app = App::filled(one_rule(table().invalidates_nothing().spare_client_errors())).await;
+    let app = App::filled(one_rule(table().invalidates_nothing().skip_on_client_error())).await;
     assert!(!app.clears(post("/t/a"), ok("")).await);
-    let mut refused = says(Invalidates::also([name(&["table", "a"])]));
+    let mut refused = says(Invalidations::also([name(&["table", "a"])]));
     *refused.status_mut() = StatusCode::CONFLICT;
     assert!(app.clears(post("/t/a"), refused).await);
 }
@@ -392,13 +392,16 @@ async fn what_a_handler_says_counts_beside_or_in_place_of_its_rule() {
 async fn handler_of_a_get_invalidates_what_it_names() {
     let app = App::filled(one_rule(table())).await;
     for method in ["GET", "HEAD", "OPTIONS"] {
-        for said in [Invalidates::also([name(&["table", "a"])]), Invalidates::only([name(&["table"])])] {
+        for said in [Invalidations::also([name(&["table", "a"])]), Invalidations::only([name(&["table"])])] {
             assert!(app.clears(request(method, "/elsewhere"), says(said)).await, "{method}");
         }
-        assert!(!app.clears(request(method, "/elsewhere"), says(Invalidates::only([name(&["table", "b"])]))).await, "{method}");
+        assert!(
+            !app.clears(request(method, "/elsewhere"), says(Invalidations::only([name(&["table", "b"])]))).await,
+            "{method}"
+        );
     }
     let store = memory();
-    let inner = counting(|_, _| says(Invalidates::also([name(&["seen"])]))).0;
+    let inner = counting(|_, _| says(Invalidations::also([name(&["seen"])]))).0;
     let cache = CacheLayer::new(store.clone()).rules(one_rule(table())).layer(inner);
     let service = InvalidateLayer::new(store.clone()).rules(one_rule(table())).layer(cache);
     let first = send(&service, get("/t/a")).await;
@@ -620,7 +623,7 @@ async fn stale_reads(seed: u64, right: bool) -> usize {
     const READERS: u64 = 6;
     const WRITERS: u64 = 3;
     let store = memory();
-    let rules = one_rule(table().stale_while_revalidate(MINUTE).early_refresh(1.0));
+    let rules = one_rule(table().stale_while_revalidate(MINUTE).refresh_ahead(1.0));
     let database = Arc::new(Mutex::new(0_u64));
     let turns = Arc::new(AtomicU64::new(seed));
     let inner = service_fn({

@@ -17,9 +17,9 @@ use http_body::{Body, Frame};
 use proptest::prelude::*;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_response_cache::{
-    Admitted, BoxError, Bump, Bypass, CacheLayer, CacheStatus, Caching, Clock, Context, Entry, Fence, Identity, KeyRef, Life,
-    Lock, Lookup, MAX_NAMESPACES, Memory, Miss, Namespace, Namespaces, NoStore, Outcome, Put, Rule, Rules, Stale, Stamp, Store,
-    StoreError, Storing, Switch, Usage,
+    Admitted, BoxError, Bump, Bypass, CacheLayer, CachePolicy, CacheStatus, Clock, Context, Entry, Fence, Identity, KeyRef,
+    Life, Lock, Lookup, MAX_NAMESPACES, Memory, Miss, Namespace, Namespaces, NoStore, Outcome, Put, Rule, Rules, Stale, Stamp,
+    Store, StoreError, Storing, Switch, Usage,
 };
 
 const ABSENT: Outcome = Outcome::Miss(Miss::Absent);
@@ -232,7 +232,7 @@ async fn what_was_replaced_expires_by_its_own_time() {
     let (inner, _) = counting(|_, call| {
         let mut response = ok("x");
         let ttl = if call == 1 { SECOND } else { 100 * SECOND };
-        response.extensions_mut().insert(Caching::new().ttl(ttl));
+        response.extensions_mut().insert(CachePolicy::new().ttl(ttl));
         response
     });
     let service = CacheLayer::new(store.clone()).rules(one_rule(Rule::ttl(MINUTE))).layer(inner);
@@ -399,7 +399,7 @@ fn unfit(why: NoStore) -> Result<Response<Frames>, BoxError> {
         NoStore::EventStream => Some(("content-type", "Text/Event-Stream; charset=utf-8")),
         NoStore::Truncated => Some(("content-length", "5")),
         NoStore::Lifetime => {
-            response.extensions_mut().insert(Caching::new().ttl(Duration::ZERO));
+            response.extensions_mut().insert(CachePolicy::new().ttl(Duration::ZERO));
             None
         }
         NoStore::TooLarge => {
@@ -412,12 +412,12 @@ fn unfit(why: NoStore) -> Result<Response<Frames>, BoxError> {
         }
         NoStore::Failed => return Err("down".into()),
         NoStore::NewNamespace => {
-            response.extensions_mut().insert(Caching::new().namespace(Namespace::new("new").expect("a name")));
+            response.extensions_mut().insert(CachePolicy::new().namespace(Namespace::new("new").expect("a name")));
             None
         }
         NoStore::Namespaces => {
             let names = (0..=MAX_NAMESPACES).map(|n| Namespace::new(n.to_string()).expect("a name"));
-            let hints = names.fold(Caching::new(), Caching::namespace);
+            let hints = names.fold(CachePolicy::new(), CachePolicy::namespace);
             response.extensions_mut().insert(hints);
             None
         }
@@ -528,7 +528,7 @@ async fn every_reason_for_a_miss_is_counted() {
         let rule = if why == Miss::Request { Rule::http() } else { Rule::ttl(MINUTE) };
         let mut layer = CacheLayer::new(store.clone()).rules(one_rule(rule));
         if why == Miss::FlightLimit {
-            layer = layer.max_flights(0);
+            layer = layer.max_concurrent_fills(0);
         }
         let (service, mut hand) = in_hand::<Plain>(&layer);
         let ask = |request| tokio::spawn(service.clone().oneshot(request));
@@ -668,7 +668,7 @@ async fn the_hit_ratio_counts_each_request_once_also_where_a_stale_response_stan
         assert_eq!(outcome(&send(&service, get("/t/a")).await), Outcome::Stale(Stale::IfError));
     }
     let stats = store.stats();
-    assert_eq!((stats.hits, stats.stale_hits, stats.stood_in, stats.misses(), stats.inner_calls), (0, 3, 3, 4, 4));
+    assert_eq!((stats.hits, stats.stale_hits, stats.stale_if_error, stats.misses(), stats.inner_calls), (0, 3, 3, 4, 4));
     assert!((stats.hit_ratio() - 0.75).abs() < 1e-9, "{}", stats.hit_ratio());
 }
 
@@ -822,7 +822,7 @@ async fn with_a_slow_store_a_refresh_waits_for_the_inner_service_behind_the_back
     for early in [true, false] {
         let (clock, memory) = timed(1 << 20);
         let rule = match early {
-            true => Rule::ttl(MINUTE).early_refresh(1e9),
+            true => Rule::ttl(MINUTE).refresh_ahead(1e9),
             false => Rule::ttl(MINUTE).stale_while_revalidate(MINUTE),
         };
         let layer = CacheLayer::new(Faulty::slow(&memory)).rules(one_rule(rule));

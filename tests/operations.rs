@@ -11,8 +11,8 @@ use common::*;
 use http::{Request, Response};
 use tower::{Layer, ServiceExt};
 use tower_response_cache::{
-    Bypass, CacheLayer, CacheStatus, Caching, InvalidateLayer, Invalidates, Memory, Namespace, Outcome, Rule, Rules, Store,
-    Storing, Switch,
+    Bypass, CacheLayer, CachePolicy, CacheStatus, InvalidateLayer, Invalidations, Memory, Namespace, Outcome, Rule, Rules,
+    Store, Storing, Switch,
 };
 
 const OFF: Outcome = Outcome::Bypass(Bypass::Disabled);
@@ -149,7 +149,7 @@ fn uncovered_write_is_counted_and_warned_of_once() {
             let mut response = ok("");
             match request.uri().path() {
                 "/refused" => *response.status_mut() = http::StatusCode::CONFLICT,
-                "/said" => _ = response.extensions_mut().insert(Invalidates::only([])),
+                "/said" => _ = response.extensions_mut().insert(Invalidations::only([])),
                 _ => {}
             }
             response
@@ -190,7 +190,7 @@ fn entry_that_nothing_invalidates_is_counted_and_warned_of() {
         let (inner, _) = counting(|request, _| {
             let mut response = ok("x");
             if request.uri().path().starts_with("/named") {
-                response.extensions_mut().insert(Caching::new().namespace(Namespace::new("row:7").expect("a name")));
+                response.extensions_mut().insert(CachePolicy::new().namespace(Namespace::new("row:7").expect("a name")));
             }
             response
         });
@@ -256,11 +256,11 @@ async fn stats_show_breaker_lease_and_what_waits() {
 async fn first_fill_of_a_new_handler_named_namespace_says_so() {
     use tower_response_cache::{NoStore, Redis};
     let server = common::redis::Server::start().await;
-    let store = Redis::builder(&server.url()).budget(5 * SECOND).build().await.unwrap();
+    let store = Redis::builder(&server.url()).command_timeout(5 * SECOND).build().await.unwrap();
     let (inner, _) = counting(|request, n| {
         let mut response = ok(format!("answer {n}"));
         let row = request.uri().query().unwrap_or_default();
-        response.extensions_mut().insert(Caching::new().namespace(Namespace::of(["row", row])));
+        response.extensions_mut().insert(CachePolicy::new().namespace(Namespace::of(["row", row])));
         response
     });
     let cache = CacheLayer::new(store.clone()).rules(one_rule(Rule::ttl(MINUTE).namespace("t:{table}"))).layer(inner);

@@ -13,7 +13,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use proptest::prelude::*;
 use tower::{ServiceBuilder, ServiceExt, service_fn};
-use tower_response_cache::{CacheLayer, Caching, InvalidateLayer, Memory, Namespace, Outcome, Rule, Rules, Store};
+use tower_response_cache::{CacheLayer, CachePolicy, InvalidateLayer, Memory, Namespace, Outcome, Rule, Rules, Store};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -146,7 +146,7 @@ async fn joined_parts_keep_the_namespaces_of_each() {
                 let mut response = answer(&thing, &request);
                 let first = request.headers().get("range").is_some_and(|range| range == "bytes=0-4");
                 let row = Namespace::of(["row", if first { "0" } else { "1" }]);
-                response.extensions_mut().insert(Caching::new().namespace(row));
+                response.extensions_mut().insert(CachePolicy::new().namespace(row));
                 async move { Ok::<_, Infallible>(response) }
             }
         }));

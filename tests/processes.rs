@@ -25,8 +25,8 @@ fn features() -> String {
         ("axum", cfg!(feature = "axum")),
         ("config", cfg!(feature = "config")),
         ("redis", cfg!(feature = "redis")),
-        ("compression", cfg!(feature = "compression")),
-        ("encryption", cfg!(feature = "encryption")),
+        ("compression", cfg!(feature = "redis-compression")),
+        ("encryption", cfg!(feature = "redis-encryption")),
     ];
     all.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect::<Vec<_>>().join(",")
 }

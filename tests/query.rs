@@ -14,7 +14,7 @@ use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
-use tower_response_cache::{Bypass, CacheLayer, ContentBody, ContentLayer, Memory, Miss, Outcome, Rule};
+use tower_response_cache::{Bypass, CacheLayer, ContentBody, Memory, Miss, Outcome, QueryLayer, Rule};
 
 /// Content that comes in these pieces, and then its trailers or an error.
 struct Pieces(Vec<&'static str>, Option<Result<HeaderMap, &'static str>>);
@@ -34,7 +34,7 @@ impl Body for Pieces {
 /// What a service that sends back its content, and the number of its trailers, answers under this rule and limit.
 async fn ask(service_max: usize, method: &str, times: usize, content: impl Fn() -> Pieces) -> Vec<(Outcome, String)> {
     let service = ServiceBuilder::new()
-        .layer(ContentLayer::new().max(service_max))
+        .layer(QueryLayer::new().max(service_max))
         .layer(CacheLayer::new(Memory::default()).rule(Rule::ttl(MINUTE)))
         .service(service_fn(|request: Request<ContentBody<Pieces>>| async {
             let said = match request.into_body().collect().await {

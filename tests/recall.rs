@@ -199,7 +199,7 @@ impl KeyExtractor for Authority {
         Extracted::Key
     }
 
-    fn is_of_target(&self) -> bool {
+    fn depends_only_on_target(&self) -> bool {
         true
     }
 }
@@ -383,11 +383,11 @@ async fn layers_with_other_rules_for_a_target_remember_it_each_for_itself() {
 
 #[tokio::test]
 async fn a_key_that_depends_on_more_than_the_target_is_never_remembered_by_it() {
-    assert!(RouteAndQuery.is_of_target());
-    assert!(RouteAndQuery.without_host().is_of_target());
-    assert!(RouteAndQuery.and(RouteAndQuery.without_query(["utm_*"])).is_of_target());
-    assert!(!RouteAndQuery.and(Headers::new(["accept-language"])).is_of_target());
-    assert!(!(|_: &RequestView<'_>| None::<String>).is_of_target());
+    assert!(RouteAndQuery.depends_only_on_target());
+    assert!(RouteAndQuery.without_host().depends_only_on_target());
+    assert!(RouteAndQuery.and(RouteAndQuery.without_query(["utm_*"])).depends_only_on_target());
+    assert!(!RouteAndQuery.and(Headers::new(["accept-language"])).depends_only_on_target());
+    assert!(!(|_: &RequestView<'_>| None::<String>).depends_only_on_target());
 
     let rule = Rule::ttl(MINUTE).key(RouteAndQuery.and(Headers::new(["x-tenant"])));
     let (inner, _) = counting(|request, _| ok(request.headers()["x-tenant"].as_bytes().to_vec()));
@@ -434,7 +434,7 @@ impl KeyExtractor for Feed {
         Extracted::Key
     }
 
-    fn is_of_target(&self) -> bool {
+    fn depends_only_on_target(&self) -> bool {
         true
     }
 }
@@ -486,7 +486,7 @@ async fn a_target_that_is_remembered_is_refreshed_early_as_often_as_one_that_is_
                 ok("x")
             }
         });
-        let layer = CacheLayer::new(store.clone()).rules(Rules::new().route("/t/{x}", rule.early_refresh(10.0)));
+        let layer = CacheLayer::new(store.clone()).rules(Rules::new().route("/t/{x}", rule.refresh_ahead(10.0)));
         let cache = layer.layer(inner);
         send(&cache, get("/t/a")).await;
         for _ in 0..ENOUGH {

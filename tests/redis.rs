@@ -20,15 +20,15 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use tower::Layer;
 use tower_response_cache::{
-    AfterHold, CacheLayer, CacheStatus, Caching, Clock, Coherence, Extracted, InvalidateLayer, Invalidation, KeyExtractor,
-    KeyWriter, Miss, Namespace, OnFenceError, Outcome, Redis, RedisBuilder, RequestView, Rule, Store,
+    CacheLayer, CachePolicy, CacheStatus, Clock, Coherence, Extracted, InvalidateLayer, Invalidation, KeyExtractor, KeyWriter,
+    Miss, Namespace, OnDeliveryTimeout, OnFenceError, Outcome, Redis, RedisBuilder, RequestView, Rule, Store,
 };
 
 fn builder(server: &Server) -> RedisBuilder {
     Redis::builder(&server.url())
-        .budget(Duration::from_secs(2))
+        .command_timeout(Duration::from_secs(2))
         .heartbeat(Duration::from_millis(20))
-        .round_trip(Duration::from_millis(500))
+        .max_round_trip(Duration::from_millis(500))
 }
 
 fn rule() -> Rule {
@@ -176,7 +176,7 @@ async fn a_thousand_cold_requests_in_each_of_three_processes_are_one_call() {
                 Ok::<_, std::convert::Infallible>(ok("once"))
             }
         });
-        let rule = rule().fill_across_processes(Duration::from_secs(20));
+        let rule = rule().distributed_lock(Duration::from_secs(20));
         all.push(CacheLayer::new(make().await.unwrap()).rules(one_rule(rule)).layer(inner));
     }
     let mut tasks = tokio::task::JoinSet::new();
@@ -197,9 +197,9 @@ async fn when_the_owner_of_a_cold_key_dies_one_of_the_others_takes_over_and_make
     let server = Server::start().await;
     let forwarder = Forwarder::start(([127, 0, 0, 1], server.port()).into());
     let (inner, mut hand) = tower_test::mock::pair::<Request<Plain>, Response<Plain>>();
-    let rules = || one_rule(rule().fill_across_processes(Duration::from_millis(500)));
+    let rules = || one_rule(rule().distributed_lock(Duration::from_millis(500)));
     let process = async |url: String| {
-        let store = Redis::builder(&url).budget(Duration::from_secs(2)).memory(8 << 20).build().await.unwrap();
+        let store = Redis::builder(&url).command_timeout(Duration::from_secs(2)).memory(8 << 20).build().await.unwrap();
         CacheLayer::new(store).rules(rules()).layer(inner.clone())
     };
     let thousand = |cache: &_| {
@@ -238,7 +238,7 @@ async fn what_was_cleared_while_another_process_was_filling_is_not_asked_about()
     let process = async || {
         let (inner, hand) = tower_test::mock::pair::<Request<Plain>, Response<Plain>>();
         let store = builder(&server).coherence(Coherence::Validated).clock(clock.clone()).build().await.unwrap();
-        let rule = Rule::http().namespace("t:{table}").fill_across_processes(Duration::from_secs(60));
+        let rule = Rule::http().namespace("t:{table}").distributed_lock(Duration::from_secs(60));
         let cache = CacheLayer::new(store.clone()).rules(one_rule(rule)).layer(inner);
         (store, cache, hand)
     };
@@ -277,10 +277,14 @@ async fn what_was_cleared_while_another_process_was_filling_is_not_asked_about()
 async fn a_client_that_leaves_while_the_lock_is_taken_leaves_no_lock_behind() {
     let server = Server::start().await;
     let forwarder = Forwarder::start(([127, 0, 0, 1], server.port()).into());
-    let store =
-        Redis::builder(&forwarder.url()).budget(Duration::from_secs(5)).coherence(Coherence::Validated).build().await.unwrap();
+    let store = Redis::builder(&forwarder.url())
+        .command_timeout(Duration::from_secs(5))
+        .coherence(Coherence::Validated)
+        .build()
+        .await
+        .unwrap();
     let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
-    let rules = one_rule(rule().fill_across_processes(Duration::from_secs(200)));
+    let rules = one_rule(rule().distributed_lock(Duration::from_secs(200)));
     let cache = CacheLayer::new(store).rules(rules).layer(inner);
     // All generations are there, so that what is sent next is the lock alone.
     send(&cache, get("/t/x?n=0")).await;
@@ -294,7 +298,7 @@ async fn a_client_that_leaves_while_the_lock_is_taken_leaves_no_lock_behind() {
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_away_is_no_error_and_hits_come_back_by_themselves() {
     let server = Server::start().await;
-    let store = builder(&server).budget(Duration::from_millis(50)).memory(8 << 20).build().await.unwrap();
+    let store = builder(&server).command_timeout(Duration::from_millis(50)).memory(8 << 20).build().await.unwrap();
     let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
     let cache = CacheLayer::new(store.clone()).rules(one_rule(rule())).layer(inner);
     assert_eq!(text(send(&cache, get("/t/x")).await).await, "answer 1");
@@ -320,26 +324,29 @@ fn cleared<B>(response: &Response<B>) -> Option<Invalidation> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_that_cannot_be_delivered_is_held_then_acknowledged_or_rejected_and_delivered_later() {
     let server = Server::start().await;
-    let store = builder(&server).memory(8 << 20).budget(Duration::from_millis(100)).build().await.unwrap();
+    let store = builder(&server).memory(8 << 20).command_timeout(Duration::from_millis(100)).build().await.unwrap();
     let other = builder(&server).coherence(Coherence::Validated).build().await.unwrap();
     let (inner, calls) = counting(|_, n| ok(format!("answer {n}")));
     let reads = CacheLayer::new(store.clone()).rules(one_rule(rule())).layer(inner.clone());
     let others = CacheLayer::new(other).rules(one_rule(rule())).layer(inner.clone());
     let held = |then| {
-        InvalidateLayer::new(store.clone()).rules(one_rule(rule())).hold(Duration::from_millis(50), then).cache_status("test")
+        InvalidateLayer::new(store.clone())
+            .rules(one_rule(rule()))
+            .delivery_timeout(Duration::from_millis(50), then)
+            .cache_status("test")
     };
     assert_eq!(text(send(&reads, get("/t/x")).await).await, "answer 1");
 
-    let delivered = send(&held(AfterHold::Reject).layer(inner.clone()), post("/t/x")).await;
+    let delivered = send(&held(OnDeliveryTimeout::Reject).layer(inner.clone()), post("/t/x")).await;
     assert_eq!((delivered.status(), cleared(&delivered)), (StatusCode::OK, Some(Invalidation::Delivered)));
     assert_eq!(text(send(&reads, get("/t/x")).await).await, "answer 3");
     assert_eq!(text(send(&others, get("/t/x")).await).await, "answer 3");
 
     server.pause();
-    let acknowledged = send(&held(AfterHold::Acknowledge).layer(inner.clone()), post("/t/x")).await;
+    let acknowledged = send(&held(OnDeliveryTimeout::Respond).layer(inner.clone()), post("/t/x")).await;
     assert_eq!((acknowledged.status(), cleared(&acknowledged)), (StatusCode::OK, Some(Invalidation::Undelivered)));
     assert_eq!(acknowledged.headers()["cache-status"], "test; detail=undelivered");
-    let rejected = send(&held(AfterHold::Reject).layer(inner.clone()), post("/t/x")).await;
+    let rejected = send(&held(OnDeliveryTimeout::Reject).layer(inner.clone()), post("/t/x")).await;
     assert_eq!((rejected.status(), cleared(&rejected)), (StatusCode::SERVICE_UNAVAILABLE, Some(Invalidation::Undelivered)));
     assert_eq!(calls.load(Ordering::SeqCst), 5);
     assert_eq!((store.stats().undelivered, store.waiting() > 0), (2, true));
@@ -478,9 +485,10 @@ async fn a_full_redis_takes_bumps_and_fences_and_no_request_fails() {
 async fn a_write_without_its_fence_is_rejected_before_the_handler_unless_it_is_to_proceed() {
     let server = Server::start().await;
     let budget = Duration::from_millis(50);
-    let strict = builder(&server).strict(Duration::from_secs(2)).budget(budget).build().await.unwrap();
+    let strict = builder(&server).strict(Duration::from_secs(2)).command_timeout(budget).build().await.unwrap();
     let (inner, calls) = counting(|_, n| ok(format!("answer {n}")));
-    let writes = InvalidateLayer::new(strict.clone()).rules(one_rule(rule())).hold(budget, AfterHold::Acknowledge);
+    let writes =
+        InvalidateLayer::new(strict.clone()).rules(one_rule(rule())).delivery_timeout(budget, OnDeliveryTimeout::Respond);
     server.pause();
     let rejected = send(&writes.clone().layer(inner.clone()), post("/t/x")).await;
     assert_eq!((rejected.status(), cleared(&rejected)), (StatusCode::SERVICE_UNAVAILABLE, Some(Invalidation::NotFenced)));
@@ -499,7 +507,7 @@ async fn a_write_without_its_fence_is_rejected_before_the_handler_unless_it_is_t
 async fn writes_that_are_rejected_while_redis_is_away_leave_nothing_to_be_delivered() {
     let server = Server::start().await;
     let budget = Duration::from_millis(50);
-    let strict = builder(&server).strict(Duration::from_secs(1)).budget(budget).build().await.unwrap();
+    let strict = builder(&server).strict(Duration::from_secs(1)).command_timeout(budget).build().await.unwrap();
     let (inner, calls) = counting(|_, n| ok(format!("answer {n}")));
     let writes = InvalidateLayer::new(strict.clone()).rules(one_rule(rule())).layer(inner);
     server.pause();
@@ -619,7 +627,7 @@ async fn names_that_came_with_the_response_are_vouched_for_from_the_second_fill_
         let (one, two) = (make().await.unwrap(), make().await.unwrap());
         let (inner, _) = counting(|_, n| {
             let mut response = ok(format!("answer {n}"));
-            response.extensions_mut().insert(Caching::new().namespace(Namespace::of(["row", "17"])));
+            response.extensions_mut().insert(CachePolicy::new().namespace(Namespace::of(["row", "17"])));
             response
         });
         let a = CacheLayer::new(one.clone()).rules(one_rule(rule())).layer(inner.clone());
@@ -659,7 +667,7 @@ async fn a_name_that_was_cleared_while_its_response_was_computed_is_not_vouched_
             two.invalidate(["row:17"]).await.unwrap();
         }
         let mut response = ok(answers.next().unwrap());
-        response.extensions_mut().insert(Caching::new().namespace(Namespace::of(["row", "17"])));
+        response.extensions_mut().insert(CachePolicy::new().namespace(Namespace::of(["row", "17"])));
         answer.send_response(response);
         request.await.unwrap();
     }
@@ -688,7 +696,7 @@ async fn fill_overtaken_by_soft_invalidation_of_its_rows_is_not_fresh() {
                 store.invalidate_softly(["row:17"]).await.unwrap();
             }
             let mut response = ok(text_of);
-            response.extensions_mut().insert(Caching::new().namespace(Namespace::of(["row", "17"])));
+            response.extensions_mut().insert(CachePolicy::new().namespace(Namespace::of(["row", "17"])));
             answer.send_response(response);
             assert_eq!(request.await.unwrap(), text_of);
         }
@@ -704,10 +712,10 @@ async fn until_a_clearing_has_arrived_its_process_serves_nothing_of_it_that_only
     let forwarder = Forwarder::start(([127, 0, 0, 1], server.port()).into());
     for coherence in [Coherence::Validated, Coherence::Leased] {
         let make = Redis::builder(&forwarder.url()).prefix(&format!("{coherence:?}")).coherence(coherence).memory(8 << 20);
-        let store = make.budget(Duration::from_secs(2)).build().await.unwrap();
+        let store = make.command_timeout(Duration::from_secs(2)).build().await.unwrap();
         let (inner, _) = counting(|_, n| {
             let mut response = ok(format!("answer {n}"));
-            response.extensions_mut().insert(Caching::new().namespace(Namespace::of(["row", "1"])));
+            response.extensions_mut().insert(CachePolicy::new().namespace(Namespace::of(["row", "1"])));
             response
         });
         let cache = CacheLayer::new(store.clone()).rules(one_rule(rule())).layer(inner);
@@ -732,7 +740,7 @@ async fn until_a_clearing_has_arrived_its_process_serves_nothing_of_it_that_only
 #[tokio::test]
 async fn without_redis_one_call_runs_and_one_forms_and_there_is_no_third() {
     let server = Server::start().await;
-    let store = builder(&server).budget(Duration::from_millis(20)).build().await.unwrap();
+    let store = builder(&server).command_timeout(Duration::from_millis(20)).build().await.unwrap();
     let (inner, mut hand) = tower_test::mock::pair::<Request<Plain>, Response<Plain>>();
     let cache = CacheLayer::new(store.clone()).rules(one_rule(rule())).layer(inner);
     server.pause();
@@ -758,7 +766,7 @@ async fn without_redis_one_call_runs_and_one_forms_and_there_is_no_third() {
 async fn a_store_is_made_without_redis_unless_it_must_be_there() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let url = format!("redis://127.0.0.1:{port}");
-    let error = Redis::builder(&url).must_be_there().build().await.unwrap_err().to_string();
+    let error = Redis::builder(&url).require_connection().build().await.unwrap_err().to_string();
     assert!(error.contains("refused"), "{error}");
     let store = Redis::connect(&url).await.unwrap();
     assert!(!store.is_reachable());
@@ -801,8 +809,8 @@ async fn a_socket_of_the_file_system_and_another_database_are_the_same_store_to_
     for coherence in [Coherence::Leased, Coherence::Validated] {
         let prefix = format!("{coherence:?}");
         let make = async |url: &str| {
-            let builder = Redis::builder(url).prefix(&prefix).coherence(coherence).budget(Duration::from_secs(2));
-            builder.must_be_there().build().await.unwrap()
+            let builder = Redis::builder(url).prefix(&prefix).coherence(coherence).command_timeout(Duration::from_secs(2));
+            builder.require_connection().build().await.unwrap()
         };
         let (inner, calls) = counting(|_, n| ok(format!("answer {n}")));
         let one = CacheLayer::new(make(&by_socket).await).rules(one_rule(rule())).layer(inner.clone());
@@ -929,7 +937,7 @@ async fn round_trips_are_as_the_protocol_states_them() {
     assert_eq!(cost!(store, log, plain, "/t/x?n=2"), cost(true, 1, "mget 1"));
 
     // With a lock: the entry is read behind it, and the script that gives it back runs two commands.
-    let locked = cache(&store, rule().fill_across_processes(Duration::from_secs(10)));
+    let locked = cache(&store, rule().distributed_lock(Duration::from_secs(10)));
     store.invalidate(["t:x"]).await.unwrap();
     assert_eq!(cost!(store, log, locked, "/t/x?n=1"), cost(false, 3, "eval 1, get 2, mget 1, set 3, unlink 1"));
     assert_eq!(cost!(store, log, locked, "/t/x?n=1"), cost(true, 1, "mget 1"));
@@ -1009,7 +1017,7 @@ async fn who_joins_a_read_gets_what_is_of_his_own_key_and_not_of_one_with_the_sa
     let rules = one_rule(Rule::ttl(MINUTE).namespace("t").key(Twins));
     let (inner, _) = counting(|request, _| ok(request.uri().to_string()));
     let two = CacheLayer::new(builder(&server).build().await.unwrap()).rules(rules.clone()).layer(inner.clone());
-    let one = Redis::builder(&forwarder.url()).budget(Duration::from_secs(2)).round_trip(Duration::from_secs(5));
+    let one = Redis::builder(&forwarder.url()).command_timeout(Duration::from_secs(2)).max_round_trip(Duration::from_secs(5));
     let one = one.memory(8 << 20).build().await.unwrap();
     let keys = ["/t/0", "/t/1"].map(|target| rules.key(&one, &get(target)).unwrap());
     assert!(keys[0] != keys[1] && keys[0].hash() == keys[1].hash());
@@ -1033,9 +1041,9 @@ async fn a_client_and_a_pool_of_ones_own_share_entries_with_a_url() {
     let (inner, calls) = counting(|_, n| ok(format!("answer {n}")));
     let budget = Duration::from_secs(2);
     for store in [
-        Redis::builder(&server.url()).budget(budget).build().await.unwrap(),
-        RedisBuilder::client(client).budget(budget).build().await.unwrap(),
-        RedisBuilder::pool(manager, pool).budget(budget).build().await.unwrap(),
+        Redis::builder(&server.url()).command_timeout(budget).build().await.unwrap(),
+        RedisBuilder::client(client).command_timeout(budget).build().await.unwrap(),
+        RedisBuilder::pool(manager, pool).command_timeout(budget).build().await.unwrap(),
     ] {
         let cache = CacheLayer::new(store).rules(one_rule(rule())).layer(inner.clone());
         assert_eq!(text(send(&cache, get("/t/x")).await).await, "answer 1");
@@ -1043,7 +1051,7 @@ async fn a_client_and_a_pool_of_ones_own_share_entries_with_a_url() {
     assert_eq!(calls.load(Ordering::SeqCst), 1);
 }
 
-#[cfg(all(feature = "compression", feature = "encryption"))]
+#[cfg(all(feature = "redis-compression", feature = "redis-encryption"))]
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_sealed_cannot_be_read_in_redis_and_keys_are_rotated_without_a_miss() {
     use tower_response_cache::KeyRing;
@@ -1103,7 +1111,7 @@ async fn each_request_is_counted_once_and_as_its_extension_tells() {
     let rules = [
         rule().stale_while_revalidate(MINUTE),
         Rule::http().default_ttl(MINUTE).namespace("t:{table}"),
-        rule().fill_across_processes(SECOND),
+        rule().distributed_lock(SECOND),
     ];
     let setups = rules.into_iter().flat_map(|rule| {
         let setup = |(coherence, memory)| (rule.clone(), coherence, memory);

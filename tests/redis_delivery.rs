@@ -12,7 +12,7 @@ use common::{
 use http::{Request, Response, StatusCode};
 use tower::Layer;
 use tower_response_cache::{
-    AfterHold, CacheLayer, Coherence, InvalidateLayer, Invalidation, Outcome, Redis, RedisBuilder, Rule, Store,
+    CacheLayer, Coherence, InvalidateLayer, Invalidation, OnDeliveryTimeout, Outcome, Redis, RedisBuilder, Rule, Store,
 };
 
 /// Longer than any wait that is tested, so that a test which would wait for ever fails.
@@ -39,7 +39,7 @@ async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_explicit_invalidation_ends_while_redis_is_down() {
     let server = Server::start().await;
-    let store = Redis::builder(&server.url()).delivery_timeout(Duration::from_millis(20)).build().await.unwrap();
+    let store = Redis::builder(&server.url()).invalidate_timeout(Duration::from_millis(20)).build().await.unwrap();
     let other = Redis::builder(&server.url()).coherence(Coherence::Validated).build().await.unwrap();
     let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
     let cache = CacheLayer::new(other).rules(one_rule(rule())).layer(inner);
@@ -64,16 +64,16 @@ async fn an_explicit_invalidation_ends_while_redis_is_down() {
 async fn no_write_is_held_while_redis_is_known_to_be_down() {
     let server = Server::start().await;
     let forwarder = forwarder(&server);
-    let store = Redis::builder(&forwarder.url()).delivery_timeout(HOUR).build().await.unwrap();
+    let store = Redis::builder(&forwarder.url()).invalidate_timeout(HOUR).build().await.unwrap();
     forwarder.refuse(true);
     forwarder.cut();
     until("it is known", async || !store.is_reachable()).await;
     let (inner, calls) = counting(|_, _| ok("written"));
     let writes = InvalidateLayer::new(store.clone()).rules(one_rule(rule()));
-    let acknowledged = writes.clone().hold(HOUR, AfterHold::Acknowledge).layer(inner.clone());
+    let acknowledged = writes.clone().delivery_timeout(HOUR, OnDeliveryTimeout::Respond).layer(inner.clone());
     let response = in_time("a write", send(&acknowledged, post("/t/x"))).await;
     assert_eq!((response.status(), cleared(&response)), (StatusCode::OK, Some(Invalidation::Undelivered)));
-    let rejected = writes.hold(HOUR, AfterHold::Reject).layer(inner);
+    let rejected = writes.delivery_timeout(HOUR, OnDeliveryTimeout::Reject).layer(inner);
     let response = in_time("a write", send(&rejected, post("/t/x"))).await;
     assert_eq!((response.status(), cleared(&response)), (StatusCode::SERVICE_UNAVAILABLE, Some(Invalidation::Undelivered)));
     assert_eq!((calls.load(Ordering::SeqCst), store.waiting()), (2, 1));
@@ -88,7 +88,7 @@ async fn a_breaker_that_opens_ends_the_hold_of_writes() {
     let server = Server::start().await;
     let store = Redis::builder(&server.url()).build().await.unwrap();
     let (inner, _) = counting(|_, _| ok("written"));
-    let writes = InvalidateLayer::new(store.clone()).rules(one_rule(rule())).hold(HOUR, AfterHold::Acknowledge);
+    let writes = InvalidateLayer::new(store.clone()).rules(one_rule(rule())).delivery_timeout(HOUR, OnDeliveryTimeout::Respond);
     let writes = writes.layer(inner.clone());
     let cache = CacheLayer::new(store.clone()).rules(one_rule(rule())).layer(inner);
     server.pause();
@@ -129,7 +129,7 @@ fn crc16(bytes: &[u8]) -> u16 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hung_master_does_not_delay_invalidations_at_others() {
     let cluster = Cluster::start(3, 0).await;
-    let store = RedisBuilder::cluster(cluster.urls()).delivery_timeout(HOUR).build().await.unwrap();
+    let store = RedisBuilder::cluster(cluster.urls()).invalidate_timeout(HOUR).build().await.unwrap();
     let [hung, well, ..] = cluster.servers() else { panic!("three masters") };
     let (there, here) = (name_at(&cluster, hung).await, name_at(&cluster, well).await);
     store.invalidate([there.as_str(), here.as_str()]).await.unwrap();
@@ -161,7 +161,7 @@ async fn a_lock_whose_release_is_lost_is_given_back_later() {
     let server = Server::start().await;
     let forwarder = forwarder(&server);
     for coherence in [Coherence::Leased, Coherence::Validated] {
-        let rules = || one_rule(rule().fill_across_processes(LEASE));
+        let rules = || one_rule(rule().distributed_lock(LEASE));
         let make = |url: String| Redis::builder(&url).prefix(&format!("{coherence:?}")).coherence(coherence).build();
         let (owner, other) = (make(forwarder.url()).await.unwrap(), make(server.url()).await.unwrap());
         let (inner, mut hand) = tower_test::mock::pair::<Request<Plain>, Response<Plain>>();
@@ -190,7 +190,7 @@ async fn a_lock_that_is_taken_too_late_is_given_back() {
     let server = Server::start().await;
     let store = Redis::builder(&server.url()).coherence(Coherence::Validated).build().await.unwrap();
     let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
-    let cache = CacheLayer::new(store.clone()).rules(one_rule(rule().fill_across_processes(LEASE))).layer(inner);
+    let cache = CacheLayer::new(store.clone()).rules(one_rule(rule().distributed_lock(LEASE))).layer(inner);
     // All generations are there, so that the look succeeds from them alone and the lock is what hangs.
     send(&cache, get("/t/x?n=0")).await;
     for n in 1..20 {
@@ -215,7 +215,7 @@ async fn a_lock_is_given_back_after_the_runtime_of_its_fill_has_ended() {
     let (inner, mut hand) = tower_test::mock::pair::<Request<Plain>, Response<Plain>>();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let store = Redis::builder(&url).build().await.unwrap();
-    let cache = CacheLayer::new(store.clone()).rules(one_rule(rule().fill_across_processes(LEASE))).layer(inner);
+    let cache = CacheLayer::new(store.clone()).rules(one_rule(rule().distributed_lock(LEASE))).layer(inner);
     runtime.spawn(async move { send(&cache, get("/t/x")).await.status() });
     let (_, _answer) = next_call(&mut hand).await;
     assert_eq!(server.keys("*:l:*").await.len(), 1);
@@ -229,7 +229,7 @@ async fn a_lock_is_given_back_after_the_runtime_of_its_fill_has_ended() {
 async fn a_reader_that_nobody_polls_holds_up_nobody_who_reads_the_same() {
     let server = Server::start().await;
     let forwarder = forwarder(&server);
-    let store = Redis::builder(&forwarder.url()).memory(8 << 20).round_trip(Duration::from_secs(5)).build().await.unwrap();
+    let store = Redis::builder(&forwarder.url()).memory(8 << 20).max_round_trip(Duration::from_secs(5)).build().await.unwrap();
     let (inner, calls) = counting(|_, n| ok(format!("answer {n}")));
     let cache = CacheLayer::new(store.clone()).rules(one_rule(rule())).layer(inner);
     until("it is leased", async || store.is_leased()).await;
@@ -251,7 +251,7 @@ async fn a_cached_call_within_another_never_waits_for_its_place() {
     let server = Server::start().await;
     let store = Redis::builder(&server.url()).build().await.unwrap();
     for in_a_task in [false, true] {
-        let layer = CacheLayer::new(store.clone()).rules(one_rule(rule())).max_unshared_calls(4);
+        let layer = CacheLayer::new(store.clone()).rules(one_rule(rule())).max_uncoordinated_fills(4);
         // In a task of its own nobody sees within which call it is made.
         let layer = layer.wait_limit(if in_a_task { Duration::from_millis(100) } else { HOUR });
         let part = layer.layer(tower::service_fn(async |_: Request<Plain>| Ok::<_, std::convert::Infallible>(ok("part"))));
@@ -300,7 +300,7 @@ async fn a_runtime_that_ends_while_a_connection_is_made_takes_redis_from_no_othe
                 false => Redis::builder(&url),
                 true => RedisBuilder::pool(manager.clone(), Pool::builder().max_size(1).build(manager).await.unwrap()),
             };
-            builder.budget(Duration::from_secs(1)).build().await.unwrap()
+            builder.command_timeout(Duration::from_secs(1)).build().await.unwrap()
         });
         let store = store.await.unwrap();
         let cache = CacheLayer::new(store.clone()).rules(one_rule(rule())).layer(inner);
@@ -329,7 +329,7 @@ async fn a_runtime_that_ends_while_a_connection_is_made_takes_redis_from_no_othe
 // ---- Stored bytes --------------------------------------------------------------------------------------------------------
 
 /// Whoever can write to Redis, and has no key of the ring, can copy what is there.
-#[cfg(feature = "encryption")]
+#[cfg(feature = "redis-encryption")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sealed_entry_is_of_no_use_under_another_prefix_or_in_another_database() {
     use tower_response_cache::KeyRing;
@@ -357,13 +357,13 @@ async fn a_sealed_entry_is_of_no_use_under_another_prefix_or_in_another_database
     assert_eq!(outcome(&send(&own, get("/t/x")).await), Outcome::Hit);
 }
 
-#[cfg(feature = "compression")]
+#[cfg(feature = "redis-compression")]
 #[tokio::test(flavor = "multi_thread")]
 async fn no_body_is_unpacked_beyond_the_rule_of_the_request() {
     let server = Server::start().await;
     let make = async |max_body: usize, length: usize, packed: bool| {
         let builder = Redis::builder(&server.url()).prefix(&packed.to_string()).coherence(Coherence::Validated);
-        let builder = builder.budget(Duration::from_secs(20));
+        let builder = builder.command_timeout(Duration::from_secs(20));
         let builder = if packed { builder.compression(1 << 10, 1) } else { builder };
         let (inner, _) = counting(move |_, _| ok(vec![b'a'; length]));
         let store = builder.build().await.unwrap();

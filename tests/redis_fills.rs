@@ -76,9 +76,11 @@ async fn over_all_settings(targets: &[String], clients: usize, writes: usize) {
         let mut stores = Vec::new();
         let mut caches = Vec::new();
         for process in 0..setting.processes {
-            let builder = Redis::builder(&server.url()).prefix(&format!("run{n}")).budget(Duration::from_secs(5));
-            let builder =
-                builder.heartbeat(Duration::from_millis(50)).round_trip(Duration::from_secs(2)).coherence(setting.coherence);
+            let builder = Redis::builder(&server.url()).prefix(&format!("run{n}")).command_timeout(Duration::from_secs(5));
+            let builder = builder
+                .heartbeat(Duration::from_millis(50))
+                .max_round_trip(Duration::from_secs(2))
+                .coherence(setting.coherence);
             let store = match setting.memory {
                 true => builder.memory(8 << 20).build().await,
                 false => builder.build().await,
@@ -147,8 +149,10 @@ async fn invented_paths_leave_generations_for_two_minutes_only() {
     const FIRST: i64 = 120_000;
     let server = Server::start().await;
     for (n, coherence) in [Coherence::Leased, Coherence::Validated].into_iter().enumerate() {
-        let builder =
-            Redis::builder(&server.url()).prefix(&format!("run{n}")).budget(Duration::from_secs(5)).coherence(coherence);
+        let builder = Redis::builder(&server.url())
+            .prefix(&format!("run{n}"))
+            .command_timeout(Duration::from_secs(5))
+            .coherence(coherence);
         let store = builder.memory(8 << 20).build().await.expect("a server is there");
         let (inner, _) = counting(|_, _| missing());
         let cache = CacheLayer::new(store).rules(one_rule(Rule::ttl(MINUTE).namespace("page:{table}"))).layer(inner);
@@ -171,8 +175,9 @@ async fn generation_lives_as_long_as_what_is_stored_under_it() {
     for (n, coherence) in [Coherence::Leased, Coherence::Validated].into_iter().enumerate() {
         let prefix = format!("run{n}");
         let make = async || {
-            let builder = Redis::builder(&server.url()).prefix(&prefix).budget(Duration::from_secs(5)).coherence(coherence);
-            builder.round_trip(Duration::from_secs(2)).memory(8 << 20).build().await.expect("a server is there")
+            let builder =
+                Redis::builder(&server.url()).prefix(&prefix).command_timeout(Duration::from_secs(5)).coherence(coherence);
+            builder.max_round_trip(Duration::from_secs(2)).memory(8 << 20).build().await.expect("a server is there")
         };
         let (one, two) = (make().await, make().await);
         let (inner, _) = counting(|request, _| match request.uri().query() {

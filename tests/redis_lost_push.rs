@@ -135,8 +135,8 @@ async fn created_generation_ends_entries_whose_push_was_lost() {
     let (busy, mut other) = (connect().await, connect().await);
     let (mut witness, pushed) = witness(&server).await;
 
-    let builder = Redis::builder(&server.url()).memory(8 << 20).budget(Duration::from_secs(5));
-    let store = builder.round_trip(Duration::from_secs(2)).build().await.expect("a server is there");
+    let builder = Redis::builder(&server.url()).memory(8 << 20).command_timeout(Duration::from_secs(5));
+    let store = builder.max_round_trip(Duration::from_secs(2)).build().await.expect("a server is there");
     let held = Held { store: store.clone(), holds: Arc::default(), go: Arc::default() };
     let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
     let rules = || one_rule(Rule::ttl(MINUTE).namespace("t:{table}"));

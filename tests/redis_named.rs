@@ -7,13 +7,13 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use common::{redis::Server, *};
 use tower::Layer;
-use tower_response_cache::{CacheLayer, Caching, Coherence, Namespace, Outcome, Redis, Rule, Rules, Store};
+use tower_response_cache::{CacheLayer, CachePolicy, Coherence, Namespace, Outcome, Redis, Rule, Rules, Store};
 
 const COHERENCE: [Coherence; 3] = [Coherence::Leased, Coherence::Validated, Coherence::Ttl(MINUTE)];
 
 async fn store(server: &Server, prefix: &str, coherence: Coherence, memory: bool) -> Redis {
-    let builder = Redis::builder(&server.url()).prefix(prefix).coherence(coherence).budget(Duration::from_secs(5));
-    let builder = builder.heartbeat(Duration::from_millis(50)).round_trip(Duration::from_secs(2));
+    let builder = Redis::builder(&server.url()).prefix(prefix).coherence(coherence).command_timeout(Duration::from_secs(5));
+    let builder = builder.heartbeat(Duration::from_millis(50)).max_round_trip(Duration::from_secs(2));
     if memory { builder.memory(8 << 20).build().await } else { builder.build().await }.expect("a server is there")
 }
 
@@ -33,7 +33,7 @@ async fn entry_is_found_whatever_namespaces_its_response_adds() {
                 let prefix = format!("{name}{n}{added}");
                 let (inner, calls) = counting(move |_, n| {
                     let mut response = ok(format!("answer {n}"));
-                    response.extensions_mut().insert(Caching::new().namespace(Namespace::new(added).unwrap()));
+                    response.extensions_mut().insert(CachePolicy::new().namespace(Namespace::new(added).unwrap()));
                     response
                 });
                 let one = store(&server, &prefix, Coherence::Validated, memory).await;
@@ -184,7 +184,7 @@ async fn followers_of_unvouched_fills_do_not_queue() {
         store.invalidate(["hot"]).await.unwrap();
         for call in calls {
             let mut response = ok("rows");
-            response.extensions_mut().insert(Caching::new().namespace(Namespace::new("hot").unwrap()));
+            response.extensions_mut().insert(CachePolicy::new().namespace(Namespace::new("hot").unwrap()));
             call.send_response(response);
         }
         for _ in 0..100 {
@@ -217,7 +217,7 @@ async fn validated_hit_is_never_older_than_an_acknowledged_write_of_its_rows() {
                         tokio::time::sleep(Duration::from_micros(random_below(2_000))).await;
                         let mut response = ok(version.to_string());
                         let name = Namespace::of(["t", &row.to_string(), "row"]);
-                        response.extensions_mut().insert(Caching::new().namespace(name));
+                        response.extensions_mut().insert(CachePolicy::new().namespace(name));
                         Ok::<_, std::convert::Infallible>(response)
                     }
                 })
@@ -281,7 +281,7 @@ async fn whole_of_parts_in_redis_is_invalidated_by_the_rows_of_each() {
                     *response.status_mut() = http::StatusCode::PARTIAL_CONTENT;
                 }
                 let row = Namespace::new(format!("row:{}", first.unwrap_or(9))).unwrap();
-                response.extensions_mut().insert(Caching::new().namespace(row));
+                response.extensions_mut().insert(CachePolicy::new().namespace(row));
                 response
             });
             let a = CacheLayer::new(one.clone()).rules(one_rule(Rule::http())).layer(inner.clone());
@@ -317,7 +317,7 @@ async fn name_under_which_nothing_is_stored_leaves_redis_soon() {
     let (inner, _) = counting(|request, _| {
         let mut response = ok("no such row");
         *response.status_mut() = http::StatusCode::NOT_FOUND;
-        response.extensions_mut().insert(Caching::new().namespace(Namespace::of(["row", &request.uri().path()[3..]])));
+        response.extensions_mut().insert(CachePolicy::new().namespace(Namespace::of(["row", &request.uri().path()[3..]])));
         response
     });
     let rule = Rule::ttl(24 * 60 * MINUTE).namespace("t:{table}");

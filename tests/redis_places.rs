@@ -16,7 +16,10 @@ use tower_response_cache::{
 };
 
 fn patient(builder: RedisBuilder) -> RedisBuilder {
-    builder.budget(Duration::from_secs(2)).heartbeat(Duration::from_millis(20)).round_trip(Duration::from_millis(500))
+    builder
+        .command_timeout(Duration::from_secs(2))
+        .heartbeat(Duration::from_millis(20))
+        .max_round_trip(Duration::from_millis(500))
 }
 
 fn rule() -> Rule {
@@ -110,8 +113,8 @@ async fn pushes_that_do_not_come_end_the_lease_and_hits_are_validated() {
     let leased = Redis::builder(&forwarder.url())
         .memory(8 << 20)
         .heartbeat(Duration::from_millis(20))
-        .round_trip(Duration::from_millis(100))
-        .budget(Duration::from_millis(100));
+        .max_round_trip(Duration::from_millis(100))
+        .command_timeout(Duration::from_millis(100));
     let store = leased.build().await.unwrap();
     let writer = patient(Redis::builder(&server.url())).build().await.unwrap();
     let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
@@ -157,8 +160,8 @@ async fn connections_that_are_cut_or_killed_are_replaced_and_no_request_fails() 
 async fn a_connection_on_which_nothing_is_answered_any_more_is_replaced_though_others_are_answered() {
     let server = Server::start().await;
     let forwarder = Forwarder::start(local(server.port()));
-    let builder = Redis::builder(&forwarder.url()).budget(Duration::from_millis(100)).memory(8 << 20);
-    let store = builder.heartbeat(Duration::from_millis(20)).round_trip(Duration::from_millis(500)).build().await.unwrap();
+    let builder = Redis::builder(&forwarder.url()).command_timeout(Duration::from_millis(100)).memory(8 << 20);
+    let store = builder.heartbeat(Duration::from_millis(20)).max_round_trip(Duration::from_millis(500)).build().await.unwrap();
     let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
     let cache = CacheLayer::new(store.clone()).rules(one_rule(rule())).layer(inner);
     until("hits are there", async || ask!(cache, "/t/x").1).await;
@@ -203,7 +206,7 @@ async fn a_sentinel_that_says_nothing_does_not_hide_the_master_that_another_name
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let urls = [format!("redis://{}", silent.local_addr().unwrap()), sentinel.url()];
     let builder = RedisBuilder::sentinel(urls, Sentinel::SERVICE, ::redis::RedisConnectionInfo::default());
-    let store = patient(builder).must_be_there().build().await.expect("the other sentinel knows the master");
+    let store = patient(builder).require_connection().build().await.expect("the other sentinel knows the master");
     let cache = CacheLayer::new(store.clone()).rules(one_rule(rule())).layer(counting(|_, _| ok("answer")).0);
     until("hits are there", async || ask!(cache, "/t/x").1).await;
 }
@@ -232,7 +235,7 @@ async fn a_user_who_may_no_more_than_needed_comes_by_tls_with_a_certificate_of_o
         .start()
         .await;
     let place = |password: &str| Redis::builder(&format!("rediss://app:{password}@localhost:{port}")).prefix("shop");
-    let error = place("secret").must_be_there().build().await.unwrap_err().to_string();
+    let error = place("secret").require_connection().build().await.unwrap_err().to_string();
     assert!(error.to_lowercase().contains("certificate"), "{error}");
     let error = place("wrong").root_certificate(pem.clone()).build().await.unwrap_err().to_string();
     assert!(error.contains("WRONGPASS") || error.to_lowercase().contains("password"), "{error}");
@@ -328,7 +331,7 @@ async fn no_read_waits_longer_than_its_budget_for_a_cluster_that_nobody_can_tell
     // It takes connections, and says nothing.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("redis://{}", silent.local_addr().unwrap());
-    let store = RedisBuilder::cluster([url.clone(), url]).budget(Duration::from_millis(20)).build().await.unwrap();
+    let store = RedisBuilder::cluster([url.clone(), url]).command_timeout(Duration::from_millis(20)).build().await.unwrap();
     let (inner, calls) = counting(|_, n| ok(format!("answer {n}")));
     let cache = CacheLayer::new(store).rules(one_rule(rule())).layer(inner);
     // A second is what one of its nodes is asked for at most.

@@ -8,11 +8,11 @@ use std::time::Duration;
 use common::{redis::Server, *};
 use http::Response;
 use tower::Layer;
-use tower_response_cache::{CacheLayer, Caching, Clock, Coherence, Namespace, Outcome, Redis, Rule, Store};
+use tower_response_cache::{CacheLayer, CachePolicy, Clock, Coherence, Namespace, Outcome, Redis, Rule, Store};
 
 async fn store(server: &Server, prefix: &str, coherence: Coherence, memory: bool) -> Redis {
-    let builder = Redis::builder(&server.url()).prefix(prefix).coherence(coherence).budget(Duration::from_secs(5));
-    let builder = builder.heartbeat(Duration::from_millis(50)).round_trip(Duration::from_secs(2));
+    let builder = Redis::builder(&server.url()).prefix(prefix).coherence(coherence).command_timeout(Duration::from_secs(5));
+    let builder = builder.heartbeat(Duration::from_millis(50)).max_round_trip(Duration::from_secs(2));
     if memory { builder.memory(8 << 20).build().await } else { builder.build().await }.expect("a server is there")
 }
 
@@ -20,7 +20,7 @@ fn answer(name: Option<&str>) -> (Tap, Response<Tapped>) {
     let (tap, body) = tapped(None);
     let mut response = Response::new(body);
     if let Some(name) = name {
-        response.extensions_mut().insert(Caching::new().namespace(Namespace::new(name).unwrap()));
+        response.extensions_mut().insert(CachePolicy::new().namespace(Namespace::new(name).unwrap()));
     }
     (tap, response)
 }
@@ -91,7 +91,7 @@ async fn request_after_an_invalidation_does_not_join_a_running_body() {
 async fn request_that_may_not_have_what_appeared_is_called_for() {
     let server = Server::start().await;
     for (n, (field, value)) in [("authorization", "Basic YQ=="), ("cache-control", "min-fresh=3600")].into_iter().enumerate() {
-        let rules = || one_rule(Rule::http().namespace("t:{table}").fill_across_processes(20 * SECOND));
+        let rules = || one_rule(Rule::http().namespace("t:{table}").distributed_lock(20 * SECOND));
         let (one_inner, mut one_hand) = tower_test::mock::pair::<http::Request<Plain>, Response<Plain>>();
         let (two_inner, mut two_hand) = tower_test::mock::pair::<http::Request<Plain>, Response<Plain>>();
         let one = store(&server, &n.to_string(), Coherence::Validated, false).await;
@@ -129,15 +129,15 @@ async fn stale_copy_in_memory_hides_no_newer_response_in_redis() {
                 continue;
             }
             let rule = Rule::ttl(5 * SECOND).stale_if_error(10 * MINUTE).namespace("t:{table}");
-            let rule = if lock { rule.fill_across_processes(20 * SECOND) } else { rule };
+            let rule = if lock { rule.distributed_lock(20 * SECOND) } else { rule };
             let clock = Clock::manual();
             let (inner, calls) = counting(|_, n| ok(format!("answer {n}")));
             let (mut caches, mut stores) = (Vec::new(), Vec::new());
             for _ in 0..2 {
                 let prefix = format!("e{n}{lock}{softly}");
                 let builder = Redis::builder(&server.url()).prefix(&prefix).coherence(coherence).clock(clock.clone());
-                let builder = builder.budget(Duration::from_secs(5)).heartbeat(Duration::from_millis(50));
-                let store = builder.round_trip(Duration::from_secs(2)).memory(8 << 20).build().await.unwrap();
+                let builder = builder.command_timeout(Duration::from_secs(5)).heartbeat(Duration::from_millis(50));
+                let store = builder.max_round_trip(Duration::from_secs(2)).memory(8 << 20).build().await.unwrap();
                 caches.push(CacheLayer::new(store.clone()).rules(one_rule(rule.clone())).layer(inner.clone()));
                 stores.push(store);
             }

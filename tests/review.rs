@@ -11,8 +11,8 @@ use common::{MINUTE, Plain, counting, get, in_hand, next_call, ok, one_rule, out
 use http::{Request, Response, header};
 use tower::{Layer, service_fn};
 use tower_response_cache::{
-    Bump, Bypass, CacheLayer, Caching, Context, Entry, Fence, InvalidateLayer, Invalidates, KeyRef, Life, Lock, Lookup, Memory,
-    Miss, Namespace, Namespaces, Outcome, Put, Rule, Rules, RulesErrorKind, Stamp, Store, StoreError, Usage,
+    Bump, Bypass, CacheLayer, CachePolicy, Context, Entry, Fence, InvalidateLayer, Invalidations, KeyRef, Life, Lock, Lookup,
+    Memory, Miss, Namespace, Namespaces, Outcome, Put, Rule, Rules, RulesErrorKind, Stamp, Store, StoreError, Usage,
 };
 
 const ABSENT: Outcome = Outcome::Miss(Miss::Absent);
@@ -243,7 +243,7 @@ async fn a_closure_that_panics_loses_nothing_of_what_the_handler_names() {
     assert_eq!(outcome(&send(&reads, get("/t/a")).await), ABSENT);
     let writes = InvalidateLayer::new(store).rules(rules).layer(service_fn(async |_: Request<Plain>| {
         let mut response = ok("");
-        response.extensions_mut().insert(Invalidates::also([Namespace::of(["db", "a"])]));
+        response.extensions_mut().insert(Invalidations::also([Namespace::of(["db", "a"])]));
         Ok::<_, std::convert::Infallible>(response)
     }));
     let written = tokio::spawn(async move { send(&writes, post("/t/a")).await.status() }).await;
@@ -262,7 +262,7 @@ async fn many_names_take_time_in_proportion() {
     Memory::default().invalidate(many.clone()).await.expect("memory can");
     let writes = InvalidateLayer::new(Memory::default()).layer(service_fn(move |_: Request<Plain>| {
         let mut response = ok("");
-        response.extensions_mut().insert(Invalidates::only(many.clone()));
+        response.extensions_mut().insert(Invalidations::only(many.clone()));
         std::future::ready(Ok::<_, std::convert::Infallible>(response))
     }));
     send(&writes, post("/t/a")).await;
@@ -270,7 +270,7 @@ async fn many_names_take_time_in_proportion() {
     let many = names(100_000);
     let (inner, _) = counting(move |_, _| {
         let mut response = ok("");
-        response.extensions_mut().insert(many.iter().cloned().fold(Caching::new(), Caching::namespace));
+        response.extensions_mut().insert(many.iter().cloned().fold(CachePolicy::new(), CachePolicy::namespace));
         response
     });
     let service = CacheLayer::new(Memory::default()).rules(one_rule(Rule::ttl(MINUTE))).layer(inner);

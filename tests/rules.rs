@@ -14,8 +14,8 @@ use common::{Hand, MINUTE, Plain, SECOND, counting, get, in_hand, next_call, ok,
 use http::{HeaderValue, Request, Response, StatusCode};
 use tower::Layer;
 use tower_response_cache::{
-    BoxError, Cache, CacheLayer, Clock, Identity, Memory, Miss, NoStore, Outcome, Rule, Rules, RulesErrorKind, Stale, Store,
-    Storing,
+    BoxError, CacheLayer, CacheService, Clock, Identity, Memory, Miss, NoStore, Outcome, Rule, Rules, RulesErrorKind, Stale,
+    Store, Storing,
 };
 use tower_test::mock;
 
@@ -80,9 +80,9 @@ fn refused() -> Vec<(&'static str, Rule, RulesErrorKind, &'static [&'static str]
         (table, rule().jitter(1.5), Setting, &["jitter is 1.5", "from 0 to 1"]),
         (table, rule().jitter(-0.5), Setting, &["jitter is -0.5"]),
         (table, rule().jitter(f64::NAN), Setting, &["jitter is NaN"]),
-        (table, rule().early_refresh(-1.0), Setting, &["early_refresh is -1"]),
-        (table, rule().early_refresh(f64::NAN), Setting, &["early_refresh is NaN"]),
-        (table, rule().early_refresh(f64::INFINITY), Setting, &["early_refresh is inf"]),
+        (table, rule().refresh_ahead(-1.0), Setting, &["early_refresh is -1"]),
+        (table, rule().refresh_ahead(f64::NAN), Setting, &["early_refresh is NaN"]),
+        (table, rule().refresh_ahead(f64::INFINITY), Setting, &["early_refresh is inf"]),
     ]
 }
 
@@ -168,7 +168,7 @@ fn what_is_at_the_edge_of_the_possible_is_taken() {
         ("/b", rule().namespace("a:b:c:d:e:f:g")),
         ("/c/{a}", rule().namespace(&format!("{}:{{a}}", "n".repeat(135)))),
         ("/d", rule().namespace("*").namespace("käse:brot")),
-        ("/e", rule().jitter(0.0).jitter(1.0).early_refresh(0.0).early_refresh(f64::MAX)),
+        ("/e", rule().jitter(0.0).jitter(1.0).refresh_ahead(0.0).refresh_ahead(f64::MAX)),
         ("/f", Rule::ttl(Duration::MAX).stale_while_revalidate(Duration::MAX).stale_if_error(Duration::MAX)),
         ("/g/{a}", rule().identity(Identity::bearer()).namespace("{identity}:{a}")),
     ] {
@@ -322,7 +322,7 @@ async fn no_lifetime_is_too_long_for_jitter_or_for_the_clock() {
 
 // ---- Refreshing ------------------------------------------------------------------------------------------------------
 
-type Held = (Cache<mock::Mock<Request<Plain>, Response<Plain>>>, Hand);
+type Held = (CacheService<mock::Mock<Request<Plain>, Response<Plain>>>, Hand);
 
 fn held(store: &Memory, rule: Rule) -> Held {
     in_hand(&CacheLayer::new(store.clone()).rules(one_rule(rule)))
@@ -554,7 +554,7 @@ async fn those_who_wait_for_a_fill_that_failed_do_not_queue_for_the_next_failure
 #[tokio::test]
 async fn early_refresh_goes_to_the_inner_service_once_while_everybody_is_served() {
     let (clock, store) = timed();
-    let mut service = held(&store, Rule::ttl(MINUTE).early_refresh(1e9));
+    let mut service = held(&store, Rule::ttl(MINUTE).refresh_ahead(1e9));
     let asking = ask(&service);
     let (_, call) = next_call(&mut service.1).await;
     clock.advance(SECOND);
@@ -575,7 +575,7 @@ async fn early_refresh_goes_to_the_inner_service_once_while_everybody_is_served(
 
 #[tokio::test]
 async fn early_refresh_is_off_unless_asked_for() {
-    for rule in [Rule::ttl(MINUTE), Rule::ttl(MINUTE).early_refresh(0.0)] {
+    for rule in [Rule::ttl(MINUTE), Rule::ttl(MINUTE).refresh_ahead(0.0)] {
         let (clock, store) = timed();
         let mut service = held(&store, rule);
         let asking = ask(&service);
@@ -594,7 +594,7 @@ async fn early_refresh_is_off_unless_asked_for() {
 #[tokio::test]
 async fn early_refresh_leaves_alone_what_has_long_to_live() {
     let (clock, store) = timed();
-    let mut service = held(&store, Rule::ttl(1000 * MINUTE).early_refresh(1.0));
+    let mut service = held(&store, Rule::ttl(1000 * MINUTE).refresh_ahead(1.0));
     let asking = ask(&service);
     let (_, call) = next_call(&mut service.1).await;
     clock.advance(SECOND);

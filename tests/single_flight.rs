@@ -24,7 +24,7 @@ use tokio::{
 };
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_response_cache::{
-    BoxError, CacheLayer, CacheStatus, Caching, Clock, Memory, Miss, NoStore, Outcome, Rule, Stale, Store, Storing,
+    BoxError, CacheLayer, CachePolicy, CacheStatus, Clock, Memory, Miss, NoStore, Outcome, Rule, Stale, Store, Storing,
 };
 use tower_test::mock;
 
@@ -294,7 +294,7 @@ fn unfit() -> Vec<(&'static str, Change)> {
         ("no-store", |response| control(response, "No-Store")),
         ("no-cache", |response| control(response, "max-age=60, no-cache")),
         ("vary", |response| drop(response.headers_mut().insert(header::VARY, HeaderValue::from_static("*")))),
-        ("handler", |response| drop(response.extensions_mut().insert(Caching::no_store()))),
+        ("handler", |response| drop(response.extensions_mut().insert(CachePolicy::no_store()))),
         ("status", |response| *response.status_mut() = http::StatusCode::IM_A_TEAPOT),
     ]
 }
@@ -532,7 +532,7 @@ async fn a_body_that_breaks_off_is_an_error_for_all_and_is_not_stored() {
 /// The budget for bodies on their way says which may *begin* to be shared; it cuts off nobody who was promised a whole one.
 #[tokio::test(start_paused = true)]
 async fn a_body_that_is_shared_already_is_not_cut_off_by_the_budget() {
-    let (cache, mut hand) = in_hand::<Piped>(&layer(&memory(), Rule::ttl(MINUTE)).max_in_flight(10));
+    let (cache, mut hand) = in_hand::<Piped>(&layer(&memory(), Rule::ttl(MINUTE)).max_buffered_bytes(10));
     let leads = begin(&cache, get("/t/a")).await;
     let follows = begin(&cache, get("/t/a")).await;
     let (response, first) = piped(Some(8));
@@ -796,7 +796,7 @@ fn the_end_of_a_followers_runtime_does_not_end_the_leaders_call() {
 
 #[tokio::test(start_paused = true)]
 async fn fills_beyond_the_cap_go_alone_at_once() {
-    let layer = layer(&memory(), Rule::ttl(MINUTE)).max_flights(1);
+    let layer = layer(&memory(), Rule::ttl(MINUTE)).max_concurrent_fills(1);
     let (cache, mut hand) = in_hand(&layer);
     let leads = begin(&cache, get("/t/a")).await;
     let (_, held) = next_call(&mut hand).await;

@@ -14,8 +14,8 @@ use common::{MINUTE, Plain, SECOND, counting, get, in_hand, next_call, ok, one_r
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use tower::{Layer, ServiceExt};
 use tower_response_cache::{
-    Bypass, CacheLayer, CacheStatus, Caching, Clock, MAX_NAMESPACES, Memory, Miss, Namespace, NoStore, Outcome, Rule, Stale,
-    Store, Storing,
+    Bypass, CacheLayer, CachePolicy, CacheStatus, Clock, MAX_NAMESPACES, Memory, Miss, Namespace, NoStore, Outcome, Rule,
+    Stale, Store, Storing,
 };
 
 const ABSENT: Outcome = Outcome::Miss(Miss::Absent);
@@ -487,7 +487,7 @@ async fn a_hit_carries_every_header_and_repeated_ones_in_their_order() {
 
 // ---- What a handler says ---------------------------------------------------------------------------------------------
 
-async fn hinted(rule: Rule, hints: Caching) -> (Storing, bool, Clock, Memory, impl AsyncFn() -> Outcome) {
+async fn hinted(rule: Rule, hints: CachePolicy) -> (Storing, bool, Clock, Memory, impl AsyncFn() -> Outcome) {
     let clock = Clock::manual();
     let store = Memory::builder().clock(clock.clone()).build();
     let (inner, _) = counting(move |_, _| {
@@ -497,32 +497,32 @@ async fn hinted(rule: Rule, hints: Caching) -> (Storing, bool, Clock, Memory, im
     });
     let service = CacheLayer::new(store.clone()).rules(one_rule(rule)).layer(inner);
     let first = send(&service, get("/t/a")).await;
-    let leaks = first.extensions().get::<Caching>().is_some();
+    let leaks = first.extensions().get::<CachePolicy>().is_some();
     let ask = async move || outcome(&send(&service, get("/t/a")).await);
     (stored(&first).expect("asked"), leaks, clock, store, ask)
 }
 
-fn named(names: &[&str]) -> Caching {
-    names.iter().fold(Caching::new(), |hints, name| hints.namespace(Namespace::new(name).expect("a name")))
+fn named(names: &[&str]) -> CachePolicy {
+    names.iter().fold(CachePolicy::new(), |hints, name| hints.namespace(Namespace::new(name).expect("a name")))
 }
 
 #[tokio::test]
 async fn a_handler_says_how_long_its_response_lives() {
     for (by_rule, ttl) in [(MINUTE, 5 * MINUTE), (5 * MINUTE, SECOND), (Duration::ZERO, SECOND)] {
-        let (storing, leaks, clock, _, ask) = hinted(Rule::ttl(by_rule), Caching::new().ttl(ttl)).await;
+        let (storing, leaks, clock, _, ask) = hinted(Rule::ttl(by_rule), CachePolicy::new().ttl(ttl)).await;
         assert_eq!((storing, leaks), (Storing::Stored, false));
         clock.advance(ttl - Duration::from_nanos(1));
         assert_eq!(ask().await, HIT);
         clock.advance(Duration::from_nanos(1));
         assert_eq!(ask().await, Outcome::Miss(Miss::Expired));
     }
-    let (storing, ..) = hinted(Rule::ttl(MINUTE), Caching::new().ttl(Duration::ZERO)).await;
+    let (storing, ..) = hinted(Rule::ttl(MINUTE), CachePolicy::new().ttl(Duration::ZERO)).await;
     assert_eq!(storing, Storing::Not(NoStore::Lifetime));
 }
 
 #[tokio::test]
 async fn a_handler_forbids_storing() {
-    let (storing, leaks, _, store, ask) = hinted(Rule::ttl(MINUTE), Caching::no_store()).await;
+    let (storing, leaks, _, store, ask) = hinted(Rule::ttl(MINUTE), CachePolicy::no_store()).await;
     assert_eq!((storing, leaks), (Storing::Not(NoStore::NoStore), false));
     assert!(matches!(ask().await, Outcome::Miss(_)));
     assert_eq!(store.usage().entries, 0);

@@ -69,8 +69,8 @@ async fn counted(
     let calls = Calls::default();
     let (mut stores, mut caches) = (Vec::new(), Vec::new());
     for process in 0..processes {
-        let builder = Redis::builder(&server.url()).prefix(prefix).coherence(coherence).budget(Duration::from_secs(5));
-        let builder = builder.round_trip(Duration::from_secs(2));
+        let builder = Redis::builder(&server.url()).prefix(prefix).coherence(coherence).command_timeout(Duration::from_secs(5));
+        let builder = builder.max_round_trip(Duration::from_secs(2));
         let store = if memory { builder.memory(8 * MIB) } else { builder }.build().await.expect("a server is there");
         let layer = CacheLayer::new(store.clone()).route("/items/{id}", Rule::ttl(HOUR).namespace("items:{id}"));
         caches.push(layer.layer(inner(process, calls.clone())));

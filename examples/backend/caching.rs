@@ -13,7 +13,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use tower_response_cache::{
-    CacheLayer, Caching, Identity, InvalidateLayer, Invalidates, Namespace, RequestView, RouteAndQuery, Rule, Rules, Store,
+    CacheLayer, CachePolicy, Identity, InvalidateLayer, Invalidations, Namespace, RequestView, RouteAndQuery, Rule, Rules,
+    Store,
 };
 
 use super::{query, schema::Table};
@@ -64,11 +65,11 @@ fn parsed(names: Vec<String>) -> Vec<Namespace> {
 
 /// The answer to a read, and what it hangs on that only its handler knows.
 pub(crate) fn reads(response: impl IntoResponse, namespaces: Vec<String>) -> Response {
-    let hints = parsed(namespaces).into_iter().fold(Caching::new(), Caching::namespace);
+    let hints = parsed(namespaces).into_iter().fold(CachePolicy::new(), CachePolicy::namespace);
     (Extension(hints), response).into_response()
 }
 
 /// The answer to a write, and what it has made old: that and nothing else.
 pub(crate) fn wrote(response: impl IntoResponse, namespaces: Vec<String>) -> Response {
-    (Extension(Invalidates::only(parsed(namespaces))), response).into_response()
+    (Extension(Invalidations::only(parsed(namespaces))), response).into_response()
 }

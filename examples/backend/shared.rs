@@ -37,7 +37,7 @@ pub(crate) async fn open(sharing: &Sharing, memory: usize, home: &Path) -> Resul
         [url] => Redis::builder(url),
         urls => RedisBuilder::cluster(urls),
     };
-    let builder = builder.prefix(&prefix).memory(memory).coherence(coherence).budget(BUDGET).must_be_there();
+    let builder = builder.prefix(&prefix).memory(memory).coherence(coherence).command_timeout(BUDGET).require_connection();
     let builder = if sharing.strict { builder.strict(FENCE) } else { builder };
     let store = builder.build().await.map_err(|error| format!("cannot use Redis: {error}"))?;
     println!("Cache in Redis under {prefix}, {coherence:?}{}", if sharing.strict { ", strict" } else { "" });

@@ -23,7 +23,7 @@ use origin::Origin;
 use tokio::net::TcpListener;
 use tower::ServiceBuilder;
 use tower_response_cache::{
-    AfterHold, CacheLayer, ContentLayer, InvalidateLayer, Memory, Rule, Rules, Store,
+    CacheLayer, InvalidateLayer, Memory, OnDeliveryTimeout, QueryLayer, Rule, Rules, Store,
     semantics::{Normalise, Weights},
 };
 
@@ -72,9 +72,12 @@ async fn run(args: Args) -> Result<(), String> {
 
 async fn serve_from(store: impl Store, rules: Rules, args: Args) -> Result<(), String> {
     let hold = args.redis.hold.unwrap_or(Duration::from_secs(1));
-    let writes = InvalidateLayer::new(store.clone()).rules(rules.clone()).hold(hold, AfterHold::Acknowledge).cache_status(NAME);
+    let writes = InvalidateLayer::new(store.clone())
+        .rules(rules.clone())
+        .delivery_timeout(hold, OnDeliveryTimeout::Respond)
+        .cache_status(NAME);
     let service = ServiceBuilder::new()
-        .layer(ContentLayer::new())
+        .layer(QueryLayer::new())
         .layer(writes)
         .layer(CacheLayer::new(store).rules(rules).cache_status(NAME))
         .service(Origin::new(args.origin));
@@ -93,6 +96,7 @@ async fn serve_from(store: impl Store, rules: Rules, args: Args) -> Result<(), S
 fn rules_without_a_file() -> Rules {
     let mut normalise = Normalise::rfc();
     (normalise.accept_encoding, normalise.accept_language) = (Weights::Ordered, Weights::Unordered);
-    let rule = Rule::http().targeted(["cdn-cache-control"]).heuristics(true).normalise(normalise).cache_groups().spare_errors();
+    let rule =
+        Rule::http().targeted(["cdn-cache-control"]).heuristics(true).normalise(normalise).cache_groups().skip_on_error();
     Rules::new().fallback(rule)
 }

@@ -9,7 +9,7 @@ use crate::{
     answer,
     clock::{MS, nanos},
     groups::Origin,
-    hints::Caching,
+    hints::CachePolicy,
     key::{Key, MAX_KEY_LEN},
     namespace::{MAX_NAMES, Namespaces},
     parts,
@@ -65,8 +65,8 @@ type Terms = (Times, Option<Box<Http>>);
 
 impl<St: Store> Fill<St> {
     /// Whether a response may be stored, and as what; or why not. Its body has at least so many bytes.
-    pub(super) fn fit(&self, parts: &response::Parts, least: u64, hints: Option<&Caching>) -> Result<Fit, NoStore> {
-        if hints.is_some_and(Caching::forbids) {
+    pub(super) fn fit(&self, parts: &response::Parts, least: u64, hints: Option<&CachePolicy>) -> Result<Fit, NoStore> {
+        if hints.is_some_and(CachePolicy::forbids) {
             return Err(NoStore::NoStore);
         }
         let rule = &self.of.quest.rule;
@@ -127,8 +127,8 @@ impl<St: Store> Fill<St> {
     }
 
     /// The namespaces of a response that names some itself, with those that are known from its request.
-    fn named(&self, response: &HeaderMap, hints: Option<&Caching>) -> Result<Option<Namespaces>, NoStore> {
-        let hinted = hints.map_or(&[][..], Caching::namespaces);
+    fn named(&self, response: &HeaderMap, hints: Option<&CachePolicy>) -> Result<Option<Namespaces>, NoStore> {
+        let hinted = hints.map_or(&[][..], CachePolicy::namespaces);
         if hinted.is_empty() && self.of.quest.plan.groups_of.is_none() && !self.of.quest.plan.names.are_too_many() {
             return Ok(None);
         }
@@ -159,7 +159,7 @@ impl<St: Store> Fill<St> {
         parts: &response::Parts,
         seen: &Seen<'_>,
         control: Option<&CacheControl>,
-        hints: Option<&Caching>,
+        hints: Option<&CachePolicy>,
     ) -> Result<Terms, NoStore> {
         match seen.cookies || seen.varies {
             true => semantics::safe_to_store(parts.status, &parts.headers, control.unwrap_or(&CacheControl::default())),
@@ -170,7 +170,7 @@ impl<St: Store> Fill<St> {
             return Err(NoStore::EventStream);
         }
         let ttl = self.of.quest.rule.lifetime(&self.of.quest.plan, parts).ok_or(NoStore::Status)?;
-        let ttl = hints.and_then(Caching::lifetime).map_or(ttl, |ttl| self.of.quest.rule.jittered(ttl));
+        let ttl = hints.and_then(CachePolicy::lifetime).map_or(ttl, |ttl| self.of.quest.rule.jittered(ttl));
         if ttl.is_zero() {
             return Err(NoStore::Lifetime);
         }
@@ -184,14 +184,14 @@ impl<St: Store> Fill<St> {
         parts: &response::Parts,
         seen: &Seen<'_>,
         control: &CacheControl,
-        hints: Option<&Caching>,
+        hints: Option<&CachePolicy>,
     ) -> Result<Terms, NoStore> {
         let (status, response) = (parts.status, &parts.headers);
         let stated = control.s_maxage.is_some()
             || control.max_age.is_some()
             || !control.targeted && response.contains_key(header::EXPIRES);
         let by_status = || self.of.quest.rule.status_lifetime(status).filter(|_| !stated);
-        let own = hints.and_then(Caching::lifetime).or_else(by_status);
+        let own = hints.and_then(CachePolicy::lifetime).or_else(by_status);
         if own.is_some_and(|own| own.is_zero()) {
             return Err(NoStore::Lifetime);
         }

@@ -27,7 +27,7 @@ use crate::{
     body::{BoxError, CacheBody},
     clock::{MS, Nanos},
     flight::{Landing, Leader},
-    hints::Caching,
+    hints::CachePolicy,
     key::Key,
     layer::Shared,
     parts,
@@ -152,7 +152,7 @@ impl<St: Store> Fill<St> {
             return Poll::Ready(Ok(response));
         }
         let (mut parts, body) = response.into_parts();
-        let hints = parts.extensions.remove::<Caching>();
+        let hints = parts.extensions.remove::<CachePolicy>();
         let least = body.size_hint().lower();
         let plain = if hints.is_none() { self.plainly(&parts, least) } else { None };
         let Some(plain) = plain else {
@@ -177,7 +177,7 @@ impl<St: Store> Fill<St> {
         mut self,
         mut parts: response::Parts,
         body: B,
-        hints: Option<Caching>,
+        hints: Option<CachePolicy>,
         cx: &mut Context<'_>,
         rest: &mut Option<Rest<B, E>>,
     ) -> Poll<Answer<B, E>>

@@ -279,7 +279,7 @@ impl<St> Taken<St> {
     fn reserve(&mut self, bytes: usize) -> bool {
         self.bytes += bytes;
         let all = self.shared.taping.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
-        all <= self.shared.options.max_in_flight
+        all <= self.shared.options.max_buffered_bytes
     }
 
     /// Whether there is room for so many that have come; what was reserved has it.

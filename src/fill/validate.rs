@@ -14,7 +14,7 @@ use crate::{
     body::{BoxError, CacheBody},
     clock::MS,
     flight::Landing,
-    hints::Caching,
+    hints::CachePolicy,
     semantics::{self, Failure, HeadSays, Vary},
     stats::Count,
     status::{CACHE_STATUS, CacheStatus, NoStore, Outcome, Stale, Storing},
@@ -27,7 +27,7 @@ impl<St: Store> Fill<St> {
         self,
         ours: &Entry,
         parts: &response::Parts,
-        hints: Option<&Caching>,
+        hints: Option<&CachePolicy>,
     ) -> Response<CacheBody<B>>
     where
         B: Body<Error: Into<BoxError>> + Send + 'static,
@@ -58,7 +58,12 @@ impl<St: Store> Fill<St> {
 
     /// The head of a stored response with what a 304, or the answer to a HEAD, says anew (RFC 9111, section 3.2); and whether, and
     /// as what, it may still be stored.
-    fn renewed(&self, ours: &Entry, update: &HeaderMap, hints: Option<&Caching>) -> (response::Parts, Result<Fit, NoStore>) {
+    fn renewed(
+        &self,
+        ours: &Entry,
+        update: &HeaderMap,
+        hints: Option<&CachePolicy>,
+    ) -> (response::Parts, Result<Fit, NoStore>) {
         let Content::Response { status, body, .. } = ours.content() else { unreachable!("only responses are asked about") };
         let (mut head, ()) = Response::new(()).into_parts();
         (head.status, head.headers) = (*status, as_inner_service_knows(ours).into_owned());

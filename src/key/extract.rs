@@ -42,7 +42,7 @@ pub trait KeyExtractor: Send + Sync + 'static {
     /// one, are the same to it, as they are to HTTP.
     ///
     /// Defaults to no. [`RouteAndQuery`] and what its methods make of it say yes.
-    fn is_of_target(&self) -> bool {
+    fn depends_only_on_target(&self) -> bool {
         false
     }
 
@@ -79,8 +79,8 @@ impl KeyExtractor for Arc<dyn KeyExtractor> {
         (**self).identity()
     }
 
-    fn is_of_target(&self) -> bool {
-        (**self).is_of_target()
+    fn depends_only_on_target(&self) -> bool {
+        (**self).depends_only_on_target()
     }
 }
 
@@ -100,8 +100,8 @@ impl<A: KeyExtractor, B: KeyExtractor> KeyExtractor for And<A, B> {
         self.0.identity().or(self.1.identity())
     }
 
-    fn is_of_target(&self) -> bool {
-        self.0.is_of_target() && self.1.is_of_target()
+    fn depends_only_on_target(&self) -> bool {
+        self.0.depends_only_on_target() && self.1.depends_only_on_target()
     }
 }
 
@@ -133,99 +133,34 @@ impl<A: KeyExtractor, B: KeyExtractor> KeyExtractor for And<A, B> {
 /// let rules = Rules::new().route("/rows", Rule::ttl(minute).key(RouteAndQuery.without_query(["utm_*"])));
 /// assert_eq!(key(&rules, "/rows?a=1&utm_source=mail"), key(&rules, "/rows?a=1"));
 /// ```
-#[derive(Debug, Clone, Copy, Default)]
-pub struct RouteAndQuery;
-
-impl RouteAndQuery {
-    /// Without the authority: for a service that answers the same under every name it has.
-    pub fn without_host(self) -> RequestTarget {
-        RequestTarget::default().without_host()
-    }
-
-    /// With these query parameters alone; `utm_*` names all that begin so.
-    ///
-    /// # Panics
-    ///
-    /// If a name is empty, encoded, or has a `*` anywhere but at its end.
-    #[track_caller]
-    pub fn only_query<I>(self, names: I) -> RequestTarget
-    where
-        I: IntoIterator,
-        I::Item: AsRef<str>,
-    {
-        RequestTarget::default().only_query(names)
-    }
-
-    /// Without these query parameters; `utm_*` names all that begin so.
-    ///
-    /// # Panics
-    ///
-    /// As [`only_query`](Self::only_query).
-    #[track_caller]
-    pub fn without_query<I>(self, names: I) -> RequestTarget
-    where
-        I: IntoIterator,
-        I::Item: AsRef<str>,
-    {
-        RequestTarget::default().without_query(names)
-    }
-
-    /// With what `No-Vary-Search` leaves of the query: names and values are compared decoded, and their order counts unless it is
-    /// said that it does not. The rule says it here, once for all its responses; what these say in that field is not asked.
-    ///
-    /// ```
-    /// use tower_response_cache::{RouteAndQuery, Rule, semantics::NoVarySearch};
-    ///
-    /// let same = NoVarySearch::ignoring(["utm_source"]).in_any_order();
-    /// let rule = Rule::http().key(RouteAndQuery.no_vary_search(same));
-    /// # drop(rule);
-    /// ```
-    pub fn no_vary_search(self, variance: NoVarySearch) -> RequestTarget {
-        RequestTarget::default().no_vary_search(variance)
-    }
-
-    /// With the query as it was sent, unsorted: for a handler that reads it raw.
-    pub fn query_as_sent(self) -> RequestTarget {
-        RequestTarget::default().query_as_sent()
-    }
-}
-
-impl KeyExtractor for RouteAndQuery {
-    #[inline]
-    fn extract(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
-        write_scheme(request, key);
-        write_host(request, key);
-        write_path(request, key);
-        Query::Sorted.write(request.query(), key);
-        Extracted::Key
-    }
-
-    fn is_of_target(&self) -> bool {
-        true
-    }
-}
-
-/// [`RouteAndQuery`] with choices made: what its methods return.
 #[derive(Debug, Clone)]
-pub struct RequestTarget {
+pub struct RouteAndQuery {
     host: bool,
     query: Query,
 }
 
-impl Default for RequestTarget {
+/// The default value of [`struct@RouteAndQuery`], so that a rule can say `RouteAndQuery.without_host()`.
+#[allow(non_upper_case_globals)]
+pub const RouteAndQuery: RouteAndQuery = RouteAndQuery { host: true, query: Query::Sorted };
+
+impl Default for RouteAndQuery {
     fn default() -> Self {
-        Self { host: true, query: Query::Sorted }
+        RouteAndQuery
     }
 }
 
-impl RequestTarget {
-    /// As [`RouteAndQuery::without_host`].
+impl RouteAndQuery {
+    /// Leaves the authority out of the key, for a service that answers the same under every host name.
     pub fn without_host(mut self) -> Self {
         self.host = false;
         self
     }
 
-    /// As [`RouteAndQuery::only_query`].
+    /// Keeps only these query parameters. `utm_*` names all parameters that begin with `utm_`.
+    ///
+    /// # Panics
+    ///
+    /// If a name is empty, percent-encoded, or has a `*` anywhere but at its end.
     #[track_caller]
     pub fn only_query<I>(mut self, names: I) -> Self
     where
@@ -236,7 +171,11 @@ impl RequestTarget {
         self
     }
 
-    /// As [`RouteAndQuery::without_query`].
+    /// Leaves these query parameters out of the key. `utm_*` names all parameters that begin with `utm_`.
+    ///
+    /// # Panics
+    ///
+    /// If a name is empty, percent-encoded, or has a `*` anywhere but at its end.
     #[track_caller]
     pub fn without_query<I>(mut self, names: I) -> Self
     where
@@ -247,20 +186,30 @@ impl RequestTarget {
         self
     }
 
-    /// As [`RouteAndQuery::no_vary_search`].
+    /// Reduces the query as `No-Vary-Search` describes. Names and values are compared decoded. Their order counts unless the variance says
+    /// that it does not. The rule states the variance for all its responses; the field in a response is not read.
+    ///
+    /// ```
+    /// use tower_response_cache::{RouteAndQuery, Rule, semantics::NoVarySearch};
+    ///
+    /// let same = NoVarySearch::ignoring(["utm_source"]).in_any_order();
+    /// let rule = Rule::http().key(RouteAndQuery.no_vary_search(same));
+    /// # drop(rule);
+    /// ```
     pub fn no_vary_search(mut self, variance: NoVarySearch) -> Self {
         self.query = Query::By(variance);
         self
     }
 
-    /// As [`RouteAndQuery::query_as_sent`].
+    /// Keeps the query as it was sent, unsorted, for a handler that reads it raw.
     pub fn query_as_sent(mut self) -> Self {
         self.query = Query::AsSent;
         self
     }
 }
 
-impl KeyExtractor for RequestTarget {
+impl KeyExtractor for RouteAndQuery {
+    #[inline]
     fn extract(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
         write_scheme(request, key);
         if self.host {
@@ -271,7 +220,7 @@ impl KeyExtractor for RequestTarget {
         Extracted::Key
     }
 
-    fn is_of_target(&self) -> bool {
+    fn depends_only_on_target(&self) -> bool {
         true
     }
 }

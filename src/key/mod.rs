@@ -12,7 +12,7 @@ use std::{cell::Cell, fmt, ptr, sync::Arc};
 use http::{Extensions, HeaderMap, HeaderValue, Method, Uri, request};
 use xxhash_rust::xxh3::xxh3_128;
 
-pub use extract::{And, Cookie, Headers, KeyExtractor, RequestTarget, RouteAndQuery};
+pub use extract::{And, Cookie, Headers, KeyExtractor, RouteAndQuery};
 pub use fields::CredentialFields;
 pub(crate) use fields::{FieldClass, FieldTable, Forwarding, common_field, default_fields, overrides_method};
 pub use identity::Identity;

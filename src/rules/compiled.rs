@@ -19,7 +19,7 @@ use crate::{
     clock::{Nanos, nanos},
     content,
     groups::Origin,
-    invalidate::{AfterHold, OnFenceError},
+    invalidate::{OnDeliveryTimeout, OnFenceError},
     key::{self, Extracted, FieldTable, Key, KeyExtractor, KeyRef, KeyWriter, RequestView, RouteAndQuery, overrides_method},
     namespace::{MAX_NAMESPACES, Namespace, Namespaces},
     semantics::Normalise,
@@ -123,7 +123,7 @@ impl Compiled {
                 list.iter().map(|(methods, source)| Ok((methods.clone(), parse(source)?))).collect::<Result<_, RulesError>>()?
             }
         };
-        let of_target = rule.key.is_of_target();
+        let of_target = rule.key.depends_only_on_target();
         let plans_by_target = of_target
             && !identified
             && rule.namespaces_by.is_empty()
@@ -212,7 +212,7 @@ impl Compiled {
 
     /// Whether the target of a GET says all that its key depends on, and forwarding fields beside it.
     #[inline]
-    pub(crate) fn is_of_target(&self) -> bool {
+    pub(crate) fn depends_only_on_target(&self) -> bool {
         self.of_target
     }
 
@@ -331,8 +331,8 @@ impl Compiled {
         (self.rule.while_revalidate, self.rule.if_error)
     }
 
-    pub(crate) fn hold(&self) -> Option<(Duration, AfterHold)> {
-        self.rule.hold
+    pub(crate) fn delivery_timeout(&self) -> Option<(Duration, OnDeliveryTimeout)> {
+        self.rule.delivery_timeout
     }
 
     pub(crate) fn on_fence_error(&self) -> Option<OnFenceError> {
@@ -486,7 +486,7 @@ impl Compiled {
 
     /// Whether a response of this status may have changed something.
     pub(crate) fn may_have_changed(&self, status: StatusCode) -> bool {
-        !(self.rule.spare_client_errors && status.is_client_error()
+        !(self.rule.skip_on_client_error && status.is_client_error()
             || self.rule.spare_server_errors && status.is_server_error())
     }
 }

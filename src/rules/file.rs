@@ -11,7 +11,7 @@ use serde::{
 };
 
 use super::{Rule, Rules, value};
-use crate::key::{Cookie, CredentialFields, Headers, KeyExtractor, RequestTarget};
+use crate::key::{Cookie, CredentialFields, Headers, KeyExtractor, RouteAndQuery};
 
 /// A table of routes as a file has it. Needs the feature `config`.
 ///
@@ -31,11 +31,11 @@ use crate::key::{Cookie, CredentialFields, Headers, KeyExtractor, RequestTarget}
 ///     statuses = { 404 = "5s" }                       # `Rule::status`
 ///     stale_while_revalidate = "5s"
 ///     stale_if_error = "1h"
-///     early_refresh = 1.0
+///     refresh_ahead = 1.0
 ///     jitter = 0.1
 ///     max_body = "1MiB"
 ///     soft_timeout = "2s"
-///     fill_across_processes = "30s"
+///     distributed_lock = "30s"
 ///     etag = false
 ///     normalise = { accept_encoding = "ordered", select_language = true } # also accept_language: "verbatim", "unordered"; lists
 ///     cache_groups = false
@@ -49,8 +49,8 @@ use crate::key::{Cookie, CredentialFields, Headers, KeyExtractor, RequestTarget}
 ///     invalidates_on = { DELETE = ["t"] }
 ///     invalidates_nothing = false
 ///     invalidates_softly = false
-///     spare_client_errors = false
-///     spare_errors = false
+///     skip_on_client_error = false
+///     skip_on_error = false
 ///     hold = { limit = "500ms", then = "acknowledge" } # "reject"
 ///     on_fence_error = "reject"                       # "proceed"
 ///
@@ -178,10 +178,10 @@ struct Entry {
     statuses: Option<value::Statuses>,
     stale_while_revalidate: Option<value::Span>,
     stale_if_error: Option<value::Span>,
-    early_refresh: Option<value::Number>,
+    refresh_ahead: Option<value::Number>,
     jitter: Option<value::Number>,
     soft_timeout: Option<value::Span>,
-    fill_across_processes: Option<value::Span>,
+    distributed_lock: Option<value::Span>,
     max_body: Option<value::Size>,
     etag: Option<bool>,
     normalise: Option<value::Normal>,
@@ -197,8 +197,8 @@ struct Entry {
     invalidates_on: Option<value::ByMethod>,
     invalidates_nothing: Option<bool>,
     invalidates_softly: Option<bool>,
-    spare_client_errors: Option<bool>,
-    spare_errors: Option<bool>,
+    skip_on_client_error: Option<bool>,
+    skip_on_error: Option<bool>,
     hold: Option<value::Hold>,
     on_fence_error: Option<value::NoFence>,
 }
@@ -235,7 +235,7 @@ impl Entry {
         }
         rule = with(rule, self.stale_while_revalidate, |rule, window| rule.stale_while_revalidate(window.0));
         rule = with(rule, self.stale_if_error, |rule, window| rule.stale_if_error(window.0));
-        rule = with(rule, self.early_refresh, |rule, beta| rule.early_refresh(beta.0));
+        rule = with(rule, self.refresh_ahead, |rule, beta| rule.refresh_ahead(beta.0));
         rule = with(rule, self.jitter, |rule, share| rule.jitter(share.0));
         rule = with(rule, self.max_body, |rule, bytes| rule.max_body(bytes.0));
         rule = with(rule, self.default_ttl, |rule, ttl| rule.default_ttl(ttl.0));
@@ -244,7 +244,7 @@ impl Entry {
         rule = with(rule, self.stale_if_unreachable, |rule, window| rule.stale_if_unreachable(window.0));
         rule = with(rule, self.keep_for_validation, |rule, window| rule.keep_for_validation(window.0));
         rule = with(rule, self.soft_timeout, |rule, limit| rule.soft_timeout(limit.0));
-        rule = with(rule, self.fill_across_processes, |rule, lease| rule.fill_across_processes(lease.0));
+        rule = with(rule, self.distributed_lock, |rule, lease| rule.distributed_lock(lease.0));
         rule = on(rule, self.etag, Rule::etag);
         rule = with(rule, self.normalise, |rule, normal| rule.normalise(normal.0));
         rule = on(rule, self.cache_groups, Rule::cache_groups);
@@ -270,9 +270,9 @@ impl Entry {
             rule = templates.0.iter().fold(rule, |rule, template| rule.invalidates_on([method.clone()], template));
         }
         rule = on(rule, self.invalidates_softly, Rule::invalidates_softly);
-        rule = on(rule, self.spare_client_errors, Rule::spare_client_errors);
-        rule = on(rule, self.spare_errors, Rule::spare_errors);
-        rule = with(rule, self.hold, |rule, hold| rule.hold(hold.limit, hold.then));
+        rule = on(rule, self.skip_on_client_error, Rule::skip_on_client_error);
+        rule = on(rule, self.skip_on_error, Rule::skip_on_error);
+        rule = with(rule, self.hold, |rule, hold| rule.delivery_timeout(hold.limit, hold.then));
         Ok(with(rule, self.on_fence_error, |rule, then| rule.on_fence_error(then.0)))
     }
 }
@@ -294,11 +294,11 @@ fn on(rule: Rule, option: Option<bool>, set: impl FnOnce(Rule) -> Rule) -> Rule 
 impl FileKey {
     fn extractor(self) -> Arc<dyn KeyExtractor> {
         let mut target = match self.query {
-            None | Some(value::Params::Sorted) => RequestTarget::default(),
-            Some(value::Params::AsSent) => RequestTarget::default().query_as_sent(),
-            Some(value::Params::Only(names)) => RequestTarget::default().only_query(names),
-            Some(value::Params::Without(names)) => RequestTarget::default().without_query(names),
-            Some(value::Params::By(variance)) => RequestTarget::default().no_vary_search(variance),
+            None | Some(value::Params::Sorted) => RouteAndQuery,
+            Some(value::Params::AsSent) => RouteAndQuery.query_as_sent(),
+            Some(value::Params::Only(names)) => RouteAndQuery.only_query(names),
+            Some(value::Params::Without(names)) => RouteAndQuery.without_query(names),
+            Some(value::Params::By(variance)) => RouteAndQuery.no_vary_search(variance),
         };
         if self.host == Some(false) {
             target = target.without_host();

@@ -6,7 +6,7 @@ use http::{HeaderName, Method, StatusCode, response};
 
 use super::HttpOptions;
 use crate::{
-    invalidate::{AfterHold, OnFenceError},
+    invalidate::{OnDeliveryTimeout, OnFenceError},
     key::{And, Identity, KeyExtractor, RequestView, RouteAndQuery},
     namespace::Namespace,
     semantics::Normalise,
@@ -59,14 +59,14 @@ pub struct Rule {
     pub(super) clears: Clears,
     pub(super) clears_by: Vec<(Methods, Arc<ClearsBy>)>,
     pub(super) soft: bool,
-    pub(super) spare_client_errors: bool,
+    pub(super) skip_on_client_error: bool,
     pub(super) spare_server_errors: bool,
     pub(super) normalise: Normalise,
     pub(super) etag: bool,
     pub(super) groups: bool,
     pub(super) soft_timeout: Option<Duration>,
     pub(super) lock: Option<Duration>,
-    pub(super) hold: Option<(Duration, AfterHold)>,
+    pub(super) delivery_timeout: Option<(Duration, OnDeliveryTimeout)>,
     pub(super) on_fence_error: Option<OnFenceError>,
     /// An option of HTTP rules that another rule was given.
     pub(super) misplaced: Option<&'static str>,
@@ -193,14 +193,14 @@ impl Rule {
             clears: Clears::Own,
             clears_by: Vec::new(),
             soft: false,
-            spare_client_errors: false,
+            skip_on_client_error: false,
             spare_server_errors: false,
             normalise: Normalise::rfc(),
             etag: false,
             groups: false,
             soft_timeout: None,
             lock: None,
-            hold: None,
+            delivery_timeout: None,
             on_fence_error: None,
             misplaced: None,
         }
@@ -240,7 +240,7 @@ impl Rule {
     /// Refreshes a response in the background shortly before its end, the sooner the longer it takes to compute (XFetch):
     /// when `-cost · beta · ln(random)` reaches the time left. 1 is a good `beta`. Defaults to 0, which is off.
     #[must_use]
-    pub fn early_refresh(mut self, beta: f64) -> Self {
+    pub fn refresh_ahead(mut self, beta: f64) -> Self {
         self.early = beta;
         self
     }
@@ -469,7 +469,7 @@ impl Rule {
     /// milliseconds to 5 minutes, which should be more than the inner service takes. If that process dies, another takes over after
     /// this time. No effect with a store of this process alone. Defaults to off: each process makes one call.
     #[must_use]
-    pub fn fill_across_processes(mut self, lease: Duration) -> Self {
+    pub fn distributed_lock(mut self, lease: Duration) -> Self {
         self.lock = Some(lease);
         self
     }
@@ -526,8 +526,8 @@ impl Rule {
     ///
     /// By default they clear, as every outcome does that may have committed something.
     #[must_use]
-    pub fn spare_client_errors(mut self) -> Self {
-        self.spare_client_errors = true;
+    pub fn skip_on_client_error(mut self) -> Self {
+        self.skip_on_client_error = true;
         self
     }
 
@@ -536,16 +536,16 @@ impl Rule {
     ///
     /// By default they clear. What ends without a response clears in any case.
     #[must_use]
-    pub fn spare_errors(mut self) -> Self {
-        (self.spare_client_errors, self.spare_server_errors) = (true, true);
+    pub fn skip_on_error(mut self) -> Self {
+        (self.skip_on_client_error, self.spare_server_errors) = (true, true);
         self
     }
 
     /// How long the response of a write on this route waits for a shared store to know of it, and what is answered if that takes
-    /// longer. Defaults to what [`InvalidateLayer::hold`](crate::InvalidateLayer::hold) says.
+    /// longer. Defaults to what [`InvalidateLayer::delivery_timeout`](crate::InvalidateLayer::delivery_timeout) says.
     #[must_use]
-    pub fn hold(mut self, limit: Duration, then: AfterHold) -> Self {
-        self.hold = Some((limit, then));
+    pub fn delivery_timeout(mut self, limit: Duration, then: OnDeliveryTimeout) -> Self {
+        self.delivery_timeout = Some((limit, then));
         self
     }
 

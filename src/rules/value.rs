@@ -9,7 +9,7 @@ use serde::{
 };
 
 use crate::{
-    invalidate::{AfterHold, OnFenceError},
+    invalidate::{OnDeliveryTimeout, OnFenceError},
     key::{Identity, is_query_name},
     semantics::{NoVarySearch, Normalise, Weights},
 };
@@ -57,7 +57,7 @@ pub(super) struct Normal(pub(super) Normalise);
 /// How long a write waits for a shared store, and what comes then.
 pub(super) struct Hold {
     pub(super) limit: Duration,
-    pub(super) then: AfterHold,
+    pub(super) then: OnDeliveryTimeout,
 }
 
 /// What becomes of a write without a fence.
@@ -450,11 +450,11 @@ impl<'de> Deserialize<'de> for Normal {
 
 impl<'de> Deserialize<'de> for Hold {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Then(AfterHold);
+        struct Then(OnDeliveryTimeout);
 
         impl<'de> Deserialize<'de> for Then {
             fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-                let words = [("acknowledge", AfterHold::Acknowledge), ("reject", AfterHold::Reject)];
+                let words = [("acknowledge", OnDeliveryTimeout::Respond), ("reject", OnDeliveryTimeout::Reject)];
                 word(from, "\"acknowledge\", \"reject\"", &words).map(Self)
             }
         }

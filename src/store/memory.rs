@@ -17,7 +17,7 @@ use quick_cache::{
 };
 
 use super::{
-    Bump, Context, DELIVERY_TIMEOUT, Entry, Fence, Life, Lock, Lookup, Put, Secret, Stamp, Store, StoreError, Usage,
+    Bump, Context, Entry, Fence, INVALIDATE_TIMEOUT, Life, Lock, Lookup, Put, Secret, Stamp, Store, StoreError, Usage,
     epochs::Epochs,
     expiry::{self, Expiry, Noted, Sweep},
 };
@@ -101,7 +101,7 @@ impl Memory {
 
     /// A store with settings of one's own.
     pub fn builder() -> MemoryBuilder {
-        MemoryBuilder { capacity: 64 * MIB, clock: Clock::system(), secret: None, delivery_timeout: DELIVERY_TIMEOUT }
+        MemoryBuilder { capacity: 64 * MIB, clock: Clock::system(), secret: None, invalidate_timeout: INVALIDATE_TIMEOUT }
     }
 
     /// Removes what has expired now rather than within the next two seconds. For tests with a [`Clock::manual`].
@@ -191,14 +191,14 @@ pub struct MemoryBuilder {
     capacity: usize,
     clock: Clock,
     secret: Option<Secret>,
-    delivery_timeout: Duration,
+    invalidate_timeout: Duration,
 }
 
 impl MemoryBuilder {
     /// How long an explicit invalidation of the store behind waits.
     #[cfg(feature = "redis")]
-    pub(super) fn delivery_timeout(mut self, limit: Duration) -> Self {
-        self.delivery_timeout = limit;
+    pub(super) fn invalidate_timeout(mut self, limit: Duration) -> Self {
+        self.invalidate_timeout = limit;
         self
     }
 
@@ -246,7 +246,7 @@ impl MemoryBuilder {
             .build()
             .expect("all that is needed is set");
         let context = Context::new(self.clock, self.secret.unwrap_or_else(Secret::random));
-        let context = Arc::new(Context { delivery_timeout: self.delivery_timeout, ..context });
+        let context = Arc::new(Context { invalidate_timeout: self.invalidate_timeout, ..context });
         let leavings = Leavings(context.clone());
         let entries = Cache::with_options(options, ByBytes, KeySeed::random(), leavings);
         // As the table reckons it: what does not fit in the part for what is asked for often is thrown out at once.

@@ -28,7 +28,7 @@ pub use self::redis::{
 pub(crate) use codec::contents_of_samples;
 #[cfg(all(fuzzing, feature = "redis"))]
 pub use codec::fuzz_stored;
-#[cfg(feature = "encryption")]
+#[cfg(feature = "redis-encryption")]
 pub use codec::{KeyRing, KeyRingError};
 #[cfg(all(any(test, fuzzing), feature = "redis"))]
 pub(crate) use codec::{Moment, contents_as_entry};
@@ -254,7 +254,7 @@ pub trait Store: Clone + fmt::Debug + Send + Sync + 'static {
     #[doc(hidden)]
     fn bump_in_time(&self, names: &Namespaces, kind: Bump) -> impl Future<Output = Result<(), StoreError>> + Send {
         async move {
-            let limit = self.context().delivery_timeout;
+            let limit = self.context().invalidate_timeout;
             within(limit, self.bump(names, kind, None)).await.unwrap_or_else(|| Err(StoreError::queued()))
         }
     }
@@ -294,11 +294,11 @@ pub struct Context {
     pub(crate) secret: Secret,
     pub(crate) counters: Counters,
     /// How long an explicit invalidation waits.
-    pub(crate) delivery_timeout: Duration,
+    pub(crate) invalidate_timeout: Duration,
 }
 
 /// How long an explicit invalidation waits for a shared store, unless set.
-pub(crate) const DELIVERY_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const INVALIDATE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Awaits work for no longer than this. Work that is ready at once needs no timer.
 pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
@@ -313,7 +313,7 @@ pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = T>) ->
 impl Context {
     /// A context with counters at zero. Stores that are to agree on identities need the same secret.
     pub fn new(clock: Clock, secret: Secret) -> Self {
-        Self { clock, secret, counters: Counters::default(), delivery_timeout: DELIVERY_TIMEOUT }
+        Self { clock, secret, counters: Counters::default(), invalidate_timeout: INVALIDATE_TIMEOUT }
     }
 
     /// The clock by which entries live and expire.

@@ -24,7 +24,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
 use tokio::sync::mpsc;
 use tower::{Layer, Service, ServiceExt};
-use tower_response_cache::{BoxError, Cache, CacheLayer, CacheStatus, Memory, Outcome, Rule, Rules};
+use tower_response_cache::{BoxError, CacheLayer, CacheService, CacheStatus, Memory, Outcome, Rule, Rules};
 use tower_test::mock;
 
 pub type Plain = Full<Bytes>;
@@ -105,7 +105,9 @@ where
 pub type Hand<B = Plain> = mock::Handle<Request<Plain>, Response<B>>;
 
 /// A cache over a service that is held in the hand.
-pub fn in_hand<B: Send + 'static>(layer: &CacheLayer<Memory>) -> (Cache<mock::Mock<Request<Plain>, Response<B>>>, Hand<B>) {
+pub fn in_hand<B: Send + 'static>(
+    layer: &CacheLayer<Memory>,
+) -> (CacheService<mock::Mock<Request<Plain>, Response<B>>>, Hand<B>) {
     let (inner, hand) = mock::pair();
     (layer.layer(inner), hand)
 }

@@ -189,11 +189,11 @@ pub struct Answer {
     pub held: bool,
     pub obeys_ranges: bool,
     pub spelling: u64,
-    /// What the handler says with `Caching`: rows, a lifetime in seconds, or that it is not to be stored.
+    /// What the handler says with `CachePolicy`: rows, a lifetime in seconds, or that it is not to be stored.
     pub rows: Vec<u8>,
     pub ttl: Option<u64>,
     pub forbids: bool,
-    /// What a write says with `Invalidates::only`.
+    /// What a write says with `Invalidations::only`.
     pub invalidates_only: Option<u8>,
     /// `Location` of a write: the id it names on the same route.
     pub location: Option<u8>,

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use fastrand::Rng;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
-use tower_response_cache::{Caching, Invalidates, Namespace};
+use tower_response_cache::{CachePolicy, Invalidations, Namespace};
 
 use super::{
     history::{Call, Rep},
@@ -115,7 +115,7 @@ pub fn respond(question: &Ask, call: &Call, number: usize, whole: Bytes, prefix:
         put(header::CONTENT_LENGTH, body.len().to_string());
     }
     let mut response = response.body(body).expect("a response");
-    let mut caching = if answer.forbids { Caching::no_store() } else { Caching::new() };
+    let mut caching = if answer.forbids { CachePolicy::no_store() } else { CachePolicy::new() };
     for row in &answer.rows {
         caching = caching.namespace(Namespace::of(["row", &row.to_string()]));
     }
@@ -124,7 +124,7 @@ pub fn respond(question: &Ask, call: &Call, number: usize, whole: Bytes, prefix:
     }
     response.extensions_mut().insert(caching);
     if let Some(row) = answer.invalidates_only.filter(|_| !question.reads()) {
-        response.extensions_mut().insert(Invalidates::only([Namespace::of(["row", &row.to_string()])]));
+        response.extensions_mut().insert(Invalidations::only([Namespace::of(["row", &row.to_string()])]));
     }
     response
 }

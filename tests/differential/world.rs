@@ -64,11 +64,12 @@ impl Process {
 async fn redis_store(url: &str, prefix: &str, clock: Clock, leased: bool, memory: bool) -> Redis {
     let coherence = if leased { Coherence::Leased } else { Coherence::Validated };
     // Nothing here is a test of time: the machine may be slow.
-    let mut builder = Redis::builder(url).prefix(prefix).clock(clock).coherence(coherence).budget(Duration::from_secs(10));
+    let mut builder =
+        Redis::builder(url).prefix(prefix).clock(clock).coherence(coherence).command_timeout(Duration::from_secs(10));
     if memory {
         builder = builder.memory(8 << 20);
     }
-    let store = builder.must_be_there().build().await.expect("a Redis");
+    let store = builder.require_connection().build().await.expect("a Redis");
     while leased && !store.is_leased() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -87,7 +88,7 @@ fn front<St: Store>(store: St, rules: Rules, origin: Origin, fault: Option<Fault
     let setup = origin.setup;
     let inner = Inner { inner: origin, fault };
     let flights = if fault == Some(Fault::NoCoalescing) { 0 } else { 4096 };
-    let cache = CacheLayer::new(store.clone()).rules(rules.clone()).max_flights(flights).cache_status("t");
+    let cache = CacheLayer::new(store.clone()).rules(rules.clone()).max_concurrent_fills(flights).cache_status("t");
     let rules = if fault == Some(Fault::IgnoresWrites) { Rules::new() } else { rules };
     let invalidate = InvalidateLayer::new(store).rules(rules);
     let whole = match (setup.nested, setup.invalidate_inside) {

@@ -25,7 +25,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 use tower_response_cache::{
-    CacheLayer, CacheStatus, Caching, Coherence, Failover, InvalidateLayer, Invalidation, Namespace, Outcome, Redis, Rule,
+    CacheLayer, CachePolicy, CacheStatus, Coherence, Failover, InvalidateLayer, Invalidation, Namespace, Outcome, Redis, Rule,
     Rules, Store, remember_at_once,
 };
 
@@ -146,8 +146,8 @@ impl Settings {
             .memory(8 << 20)
             .coherence(self.coherence)
             .heartbeat(HEARTBEAT)
-            .round_trip(ROUND_TRIP)
-            .budget(BUDGET)
+            .max_round_trip(ROUND_TRIP)
+            .command_timeout(BUDGET)
             .failover(if self.trust { Failover::Trust } else { Failover::Flush });
         let builder = match self.strict {
             Some(deadline) => builder.strict(deadline),
@@ -190,15 +190,15 @@ fn app<St: Store>(store: St, redis: Redis, settings: &Settings) -> Router {
             "/x/{key}",
             Rule::ttl(Duration::from_millis(300))
                 .stale_while_revalidate(Duration::from_secs(2))
-                .early_refresh(1.0)
-                .fill_across_processes(settings.lock)
+                .refresh_ahead(1.0)
+                .distributed_lock(settings.lock)
                 .namespace(names),
         );
     let database: &'static Database = Box::leak(Box::new(Database::at(settings.database)));
     let row = move |Path(key): Path<u32>| async move { database.read(key).await };
     let view = move |Path(key): Path<u32>| async move {
         let mut response = database.read(key).await;
-        response.extensions_mut().insert(Caching::new().namespace(Namespace::of(["row", &key.to_string()])));
+        response.extensions_mut().insert(CachePolicy::new().namespace(Namespace::of(["row", &key.to_string()])));
         response
     };
     let write = move |Path(key): Path<u32>, headers: HeaderMap| async move {
@@ -210,7 +210,9 @@ fn app<St: Store>(store: St, redis: Redis, settings: &Settings) -> Router {
         .route("/v/{key}", get(view))
         .route("/x/{key}", get(row))
         .layer(CacheLayer::new(store.clone()).rules(rules.clone()))
-        .layer(InvalidateLayer::new(store).rules(rules).hold(HOLD, tower_response_cache::AfterHold::Acknowledge))
+        .layer(
+            InvalidateLayer::new(store).rules(rules).delivery_timeout(HOLD, tower_response_cache::OnDeliveryTimeout::Respond),
+        )
         .layer(from_fn(mark))
         // Not before the last layer: this one is about the process, not of the application.
         .route("/waiting", get(move || async move { (database.at_work() + redis.waiting()).to_string() }))

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tower_layer::Layer;
 use tower_response_cache::{
-    Cache, CacheLayer, Clock, Extracted, KeyExtractor, KeyWriter, Memory, RequestView, RouteAndQuery, Rule, Rules,
+    CacheService, CacheLayer, Clock, Extracted, KeyExtractor, KeyWriter, Memory, RequestView, RouteAndQuery, Rule, Rules,
 };
 
 use crate::work::{Origin, drive, item, request};
@@ -43,7 +43,7 @@ pub fn rules(rule: Rule) -> Rules {
 pub enum Told {
     /// Nothing but `Age`.
     Age,
-    /// `Cache-Status` as well.
+    /// `CacheService-Status` as well.
     Header,
     /// An extension, as is the default.
     Extension,
@@ -61,7 +61,7 @@ pub fn minute() -> Rule {
 }
 
 /// A cache that holds the item, by the system's clock.
-pub fn warm(origin: Origin, told: Told) -> Cache<Origin> {
+pub fn warm(origin: Origin, told: Told) -> CacheService<Origin> {
     let mut cache = layer(Memory::new(256 << 20), minute(), told).layer(origin);
     // A response that varies shows so only once it is stored.
     for _ in 0..2 {
@@ -76,7 +76,7 @@ fn naming(namespaces: usize) -> Rule {
 }
 
 /// A cache that holds the item, which belongs to so many namespaces of three levels.
-pub fn named(origin: Origin, namespaces: usize) -> Cache<Origin> {
+pub fn named(origin: Origin, namespaces: usize) -> CacheService<Origin> {
     let mut cache = CacheLayer::new(Memory::new(256 << 20))
         .rules(Rules::new().route("/items/{id}", naming(namespaces)))
         .status_extension(false)
@@ -95,14 +95,14 @@ impl KeyExtractor for Written {
 }
 
 /// A cache that holds the item, and finds its route and writes its key for each request.
-pub fn forgetful(origin: Origin) -> Cache<Origin> {
+pub fn forgetful(origin: Origin) -> CacheService<Origin> {
     let mut cache = layer(Memory::new(256 << 20), minute().key(Written), Told::Age).layer(origin);
     drive(&mut cache, request(item()));
     cache
 }
 
 /// A cache that has no room left.
-pub fn full(origin: Origin, bytes: usize, first: impl Iterator<Item = http::Uri>) -> Cache<Origin> {
+pub fn full(origin: Origin, bytes: usize, first: impl Iterator<Item = http::Uri>) -> CacheService<Origin> {
     let mut cache = layer(Memory::new(bytes), minute(), Told::Age).layer(origin);
     for uri in first {
         drive(&mut cache, request(uri));
@@ -111,7 +111,7 @@ pub fn full(origin: Origin, bytes: usize, first: impl Iterator<Item = http::Uri>
 }
 
 /// A cache whose entry is stale whenever the clock has gone on by two minutes, and is served all the same.
-pub fn stale(origin: Origin) -> (Cache<Origin>, Clock) {
+pub fn stale(origin: Origin) -> (CacheService<Origin>, Clock) {
     let clock = Clock::manual();
     let store = Memory::builder().clock(clock.clone()).build();
     let rule = minute().stale_while_revalidate(Duration::from_secs(3600));

@@ -1,19 +1,19 @@
 //! Bodies, compressed with zstd.
 
-#[cfg(feature = "compression")]
+#[cfg(feature = "redis-compression")]
 pub(crate) use with_zstd::Compression;
-#[cfg(feature = "compression")]
+#[cfg(feature = "redis-compression")]
 pub(super) use with_zstd::unpack;
-#[cfg(not(feature = "compression"))]
+#[cfg(not(feature = "redis-compression"))]
 pub(crate) use without::Compression;
-#[cfg(not(feature = "compression"))]
+#[cfg(not(feature = "redis-compression"))]
 pub(super) use without::unpack;
 
 /// No body longer than this is compressed, nor believed to be: so much can be allocated for a lie of the stored bytes.
-#[cfg(feature = "compression")]
+#[cfg(feature = "redis-compression")]
 pub(super) const MAX_UNPACKED: usize = 64 << 20;
 
-#[cfg(feature = "compression")]
+#[cfg(feature = "redis-compression")]
 mod with_zstd {
     use bytes::Bytes;
     use http::{HeaderMap, header::CONTENT_ENCODING};
@@ -70,7 +70,7 @@ mod with_zstd {
     }
 }
 
-#[cfg(not(feature = "compression"))]
+#[cfg(not(feature = "redis-compression"))]
 mod without {
     use bytes::Bytes;
     use http::HeaderMap;

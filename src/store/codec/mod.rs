@@ -60,9 +60,9 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
 pub(crate) use compress::Compression;
-#[cfg(not(feature = "encryption"))]
+#[cfg(not(feature = "redis-encryption"))]
 pub(crate) use seal::KeyRing;
-#[cfg(feature = "encryption")]
+#[cfg(feature = "redis-encryption")]
 pub use seal::{KeyRing, KeyRingError};
 
 use super::{Content, Entry, Generation, Http, Stamp, Times};
@@ -158,13 +158,13 @@ pub(crate) struct Wanted<P> {
 
 impl Codec {
     /// Compresses bodies. What is compressed is read also without this.
-    #[cfg(feature = "compression")]
+    #[cfg(feature = "redis-compression")]
     pub(crate) fn compress(self, compression: Compression) -> Self {
         Self { compression: Some(compression), ..self }
     }
 
     /// Seals what is written, and reads nothing else: what is not sealed could be anybody's.
-    #[cfg(feature = "encryption")]
+    #[cfg(feature = "redis-encryption")]
     pub(crate) fn seal(self, keys: KeyRing) -> Self {
         Self { keys: Some(keys), ..self }
     }

@@ -1,8 +1,8 @@
 //! Entries that only who has a key can read, or make.
 
-#[cfg(feature = "encryption")]
+#[cfg(feature = "redis-encryption")]
 pub use with_keys::{KeyRing, KeyRingError};
-#[cfg(not(feature = "encryption"))]
+#[cfg(not(feature = "redis-encryption"))]
 pub(crate) use without::KeyRing;
 
 use super::Unstored;
@@ -16,9 +16,9 @@ pub(super) const TAG: usize = 16;
 
 /// Where sealed contents are stored.
 pub(super) struct Place<'a> {
-    #[cfg_attr(not(feature = "encryption"), expect(dead_code))]
+    #[cfg_attr(not(feature = "redis-encryption"), expect(dead_code))]
     database: i64,
-    #[cfg_attr(not(feature = "encryption"), expect(dead_code))]
+    #[cfg_attr(not(feature = "redis-encryption"), expect(dead_code))]
     key: &'a str,
 }
 
@@ -35,7 +35,7 @@ pub(super) fn nonce() -> Result<[u8; NONCE], Unstored> {
     Ok(nonce)
 }
 
-#[cfg(feature = "encryption")]
+#[cfg(feature = "redis-encryption")]
 mod with_keys {
     use std::{error, fmt, sync::Arc};
 
@@ -171,7 +171,7 @@ mod with_keys {
     impl error::Error for KeyRingError {}
 }
 
-#[cfg(not(feature = "encryption"))]
+#[cfg(not(feature = "redis-encryption"))]
 mod without {
     use bytes::Bytes;
 

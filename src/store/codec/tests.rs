@@ -634,7 +634,7 @@ fn any_fields() -> impl Strategy<Value = HeaderMap> {
     })
 }
 
-#[cfg(feature = "compression")]
+#[cfg(feature = "redis-compression")]
 mod compressed {
     use super::*;
 
@@ -702,14 +702,14 @@ mod compressed {
     }
 }
 
-#[cfg(not(feature = "compression"))]
+#[cfg(not(feature = "redis-compression"))]
 #[test]
 fn what_is_compressed_is_no_entry_without_the_feature() {
     let fixture = undump(include_str!("../../../tests/fixtures/stored/compressed.hex"));
     assert_eq!(Codec::default().decode(fixture, some_key().as_ref(), 0).map(|_| ()), Err(Damaged::Compressed));
 }
 
-#[cfg(feature = "encryption")]
+#[cfg(feature = "redis-encryption")]
 mod sealed {
     use super::*;
 
@@ -821,7 +821,7 @@ mod sealed {
         assert!(shown.starts_with("KeyRing[\"") && !shown.contains("abab") && !shown.contains("171, 171"), "{shown}");
     }
 
-    #[cfg(feature = "compression")]
+    #[cfg(feature = "redis-compression")]
     #[test]
     fn what_is_compressed_is_sealed_as_well() {
         let entry = entry(some_key(), Namespaces::root(), response(&HeaderMap::new(), vec![b'a'; 9000], None), None);

@@ -81,14 +81,14 @@ pub struct RedisBuilder {
     memory: Option<NonZeroUsize>,
     coherence: Coherence,
     heartbeat: Duration,
-    round_trip: Duration,
-    budget: Duration,
-    delivery_timeout: Duration,
+    max_round_trip: Duration,
+    command_timeout: Duration,
+    invalidate_timeout: Duration,
     generation_ttl: Duration,
     strict: Option<Duration>,
     failover: Failover,
     connections: usize,
-    must_be_there: bool,
+    require_connection: bool,
     secret: Option<Secret>,
     clock: Clock,
     codec: Codec,
@@ -117,14 +117,14 @@ impl RedisBuilder {
             memory: None,
             coherence: Coherence::Leased,
             heartbeat: Duration::from_millis(50),
-            round_trip: Duration::from_millis(20),
-            budget: Duration::from_millis(50),
-            delivery_timeout: crate::store::DELIVERY_TIMEOUT,
+            max_round_trip: Duration::from_millis(20),
+            command_timeout: Duration::from_millis(50),
+            invalidate_timeout: crate::store::INVALIDATE_TIMEOUT,
             generation_ttl: Duration::from_secs(7 * 86_400),
             strict: None,
             failover: Failover::Flush,
             connections: 1,
-            must_be_there: false,
+            require_connection: false,
             secret: None,
             clock: Clock::system(),
             codec: Codec::default(),
@@ -198,14 +198,14 @@ impl RedisBuilder {
 
     /// What the answer to a heartbeat may take: with two heartbeats it makes Δ, by which a leased hit may be stale. A slower answer
     /// ends the lease for a moment. Defaults to 20 milliseconds.
-    pub fn round_trip(mut self, time: Duration) -> Self {
-        self.round_trip = time;
+    pub fn max_round_trip(mut self, time: Duration) -> Self {
+        self.max_round_trip = time;
         self
     }
 
     /// How long a request waits for Redis, each time it asks, the redirections of a cluster included. Defaults to 50 milliseconds.
-    pub fn budget(mut self, budget: Duration) -> Self {
-        self.budget = budget;
+    pub fn command_timeout(mut self, command_timeout: Duration) -> Self {
+        self.command_timeout = command_timeout;
         self
     }
 
@@ -214,8 +214,8 @@ impl RedisBuilder {
     /// After that they return an error that [is queued](crate::StoreError::is_queued). They do not wait at all while Redis is known
     /// to be away. The writes of an [`InvalidateLayer`](crate::InvalidateLayer) wait for its
     /// [`hold`](crate::InvalidateLayer::hold) instead.
-    pub fn delivery_timeout(mut self, limit: Duration) -> Self {
-        self.delivery_timeout = limit;
+    pub fn invalidate_timeout(mut self, limit: Duration) -> Self {
+        self.invalidate_timeout = limit;
         self
     }
 
@@ -261,8 +261,8 @@ impl RedisBuilder {
     }
 
     /// Fails at once if Redis cannot be reached. By default the store is made, and requests go on without it.
-    pub fn must_be_there(mut self) -> Self {
-        self.must_be_there = true;
+    pub fn require_connection(mut self) -> Self {
+        self.require_connection = true;
         self
     }
 
@@ -276,20 +276,20 @@ impl RedisBuilder {
     }
 
     /// Compresses bodies of more than so many bytes with zstd, at this level, before they go to Redis, unless they have a content
-    /// coding. 4 KiB and level 1 are good choices. Defaults to off. Needs the feature `compression`.
+    /// coding. 4 KiB and level 1 are good choices. Defaults to off. Needs the feature `redis-compression`.
     ///
     /// A compressed length tells something of the contents, also where they are encrypted.
-    #[cfg(feature = "compression")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "compression")))]
+    #[cfg(feature = "redis-compression")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "redis-compression")))]
     pub fn compression(mut self, above: usize, level: i32) -> Self {
         self.codec = self.codec.compress(crate::store::codec::Compression::default().above(above).level(level));
         self
     }
 
     /// Encrypts what goes to Redis, so that neither bodies nor header fields nor canonical keys can be read there; the names of
-    /// namespaces can. What is not encrypted is not served then. Defaults to off. Needs the feature `encryption`.
-    #[cfg(feature = "encryption")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "encryption")))]
+    /// namespaces can. What is not encrypted is not served then. Defaults to off. Needs the feature `redis-encryption`.
+    #[cfg(feature = "redis-encryption")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "redis-encryption")))]
     pub fn encryption(mut self, keys: crate::store::KeyRing) -> Self {
         self.codec = self.codec.seal(keys);
         self
@@ -306,7 +306,7 @@ impl RedisBuilder {
     /// # Errors
     ///
     /// If a setting is not what it may be, or the server is too old, or no master; if it cannot be reached, only with
-    /// [`must_be_there`](Self::must_be_there).
+    /// [`require_connection`](Self::require_connection).
     ///
     /// # Panics
     ///
@@ -319,7 +319,7 @@ impl RedisBuilder {
             Sources::Cluster(clients) => first_of(clients).await,
         };
         match reached {
-            Err(error) if self.must_be_there || error.is_final() => return Err(error),
+            Err(error) if self.require_connection || error.is_final() => return Err(error),
             Err(error) => tracing::warn!(%error, "redis cannot be reached; requests go on without it until it can"),
             Ok(()) => {}
         }
@@ -340,9 +340,9 @@ impl RedisBuilder {
         }
         let times = [
             ("heartbeat", self.heartbeat, Duration::from_millis(5), Duration::from_secs(10)),
-            ("round_trip", self.round_trip, Duration::from_millis(1), Duration::from_secs(10)),
-            ("budget", self.budget, Duration::from_millis(1), Duration::from_secs(30)),
-            ("delivery_timeout", self.delivery_timeout, Duration::ZERO, Duration::from_secs(3600)),
+            ("max_round_trip", self.max_round_trip, Duration::from_millis(1), Duration::from_secs(10)),
+            ("command_timeout", self.command_timeout, Duration::from_millis(1), Duration::from_secs(30)),
+            ("invalidate_timeout", self.invalidate_timeout, Duration::ZERO, Duration::from_secs(3600)),
             ("generation_ttl", self.generation_ttl, Duration::from_secs(60), Duration::from_secs(365 * 86_400)),
             ("strict", self.strict.unwrap_or(Duration::from_secs(30)), Duration::from_secs(1), Duration::from_secs(3600)),
         ];
@@ -363,7 +363,7 @@ impl RedisBuilder {
         let source = self.source().expect("a place that was checked");
         let clock = self.clock.clone();
         let memory = Memory::builder()
-            .delivery_timeout(self.delivery_timeout)
+            .invalidate_timeout(self.invalidate_timeout)
             .clock(clock)
             .secret(self.secret.clone().unwrap_or_else(|| self.derived_secret()));
         let memory = match self.memory {
@@ -410,8 +410,8 @@ impl RedisBuilder {
                 _ => 0,
             },
             heartbeat: self.heartbeat,
-            delta: nanos(2 * self.heartbeat + self.round_trip),
-            budget: self.budget,
+            delta: nanos(2 * self.heartbeat + self.max_round_trip),
+            command_timeout: self.command_timeout,
             lives: Lives::new(self.generation_ttl),
             fence: self.strict,
             lease,

@@ -148,7 +148,7 @@ impl Core {
         let by = self.creates_by();
         if by == Via::Pool || changes.is_empty() {
             let sent = self.near.epoch();
-            let answers = self.nodes.ask(asks, by, self.budget).await;
+            let answers = self.nodes.ask(asks, by, self.command_timeout).await;
             let changed = changes.iter().map(|change| change.settle(self, &answers, sent)).collect();
             return Ok((Answered { answers, changed, taking }, changes));
         }
@@ -171,7 +171,7 @@ impl Core {
         if let Some(runtime) = self.runtime.get() {
             runtime.spawn(work);
         }
-        match tokio::time::timeout(self.budget, told).await {
+        match tokio::time::timeout(self.command_timeout, told).await {
             Ok(answered) => answered.map_err(|_| Fault::Away),
             Err(_) => Err(Fault::Late),
         }

@@ -189,7 +189,7 @@ impl Core {
         let unnumbered = young.iter().filter(|(_, _, number)| number.is_none_or(|number| number.random != counter.random));
         let asks = unnumbered.map(|(name, hard, _)| write(*name, *hard)).collect();
         // By a connection whose changes are pushed to this process as well: what the number hides from it, it is told with the number.
-        for answer in self.nodes.ask(asks, Via::Pool, self.budget).await {
+        for answer in self.nodes.ask(asks, Via::Pool, self.command_timeout).await {
             answer?;
         }
         Ok(())
@@ -246,7 +246,7 @@ impl Core {
         }
         asks.extend(returning.iter().filter_map(Returning::ask));
         if dead {
-            let answers = self.nodes.ask(asks, Via::Pool, self.budget).await;
+            let answers = self.nodes.ask(asks, Via::Pool, self.command_timeout).await;
             returning.into_iter().zip(answers).for_each(|(returning, answer)| returning.answered(&answer));
             return Ok(Put::Dead);
         }
@@ -257,7 +257,7 @@ impl Core {
         let (places, lives) = self.asks_for_lives(&entry, left);
         let more = asks.len() - 1;
         asks.extend(lives);
-        let mut answers = self.nodes.ask(asks, Via::Pool, self.budget).await.into_iter();
+        let mut answers = self.nodes.ask(asks, Via::Pool, self.command_timeout).await.into_iter();
         let stored = answers.next();
         returning.into_iter().zip(answers.by_ref().take(more)).for_each(|(returning, answer)| returning.answered(&answer));
         let lives = places.into_iter().zip(answers);
@@ -325,7 +325,7 @@ impl Core {
 
     /// All of these, or a fault: [`Fault::Away`] only if none was asked for.
     async fn all(&self, asks: Vec<Ask>) -> Result<(), Fault> {
-        let answers = self.nodes.ask(asks, Via::Pool, self.budget).await;
+        let answers = self.nodes.ask(asks, Via::Pool, self.command_timeout).await;
         let asked = answers.iter().any(|answer| !matches!(answer, Err(Fault::Away)));
         for answer in answers {
             answer.map(drop).map_err(|fault| if asked && matches!(fault, Fault::Away) { Fault::Late } else { fault })?;
@@ -413,7 +413,7 @@ impl Drop for Taking {
         let Ok(runtime) = Handle::try_current() else { return };
         runtime.spawn(async move {
             let asks = returning.ask().into_iter().collect();
-            let answers = core.nodes.ask(asks, core.creates_by(), core.budget).await;
+            let answers = core.nodes.ask(asks, core.creates_by(), core.command_timeout).await;
             if let Some(answer) = answers.first() {
                 returning.answered(answer);
             }

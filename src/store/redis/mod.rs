@@ -84,9 +84,9 @@ use crate::{
 /// - A fence that is lost, because Redis evicts it (strict wants `maxmemory-policy noeviction`) or because of a failover during the
 ///   write: one process may serve the result of that write, and another what was there before, until the write is answered. If its
 ///   writer dies as well, until the entry expires. Every entry has a lifetime.
-/// - A write whose clearing could not be delivered in time: see [`AfterHold`](crate::AfterHold).
+/// - A write whose clearing could not be delivered in time: see [`OnDeliveryTimeout`](crate::OnDeliveryTimeout).
 ///
-/// **Redis away.** No request waits for longer than the [`budget`](RedisBuilder::budget), 50 ms unless set, and after three of them
+/// **Redis away.** No request waits for longer than the [`command_timeout`](RedisBuilder::command_timeout), 50 ms unless set, and after three of them
 /// none does until a probe has been answered; they are served by the inner service as if nothing were stored. Clearings wait in a
 /// bounded queue and are delivered when Redis is back; what they concern is not served by this process meanwhile.
 ///
@@ -130,7 +130,7 @@ struct Core {
     heartbeat: Duration,
     /// How stale a hit may be under a lease.
     delta: Nanos,
-    budget: Duration,
+    command_timeout: Duration,
     lives: Lives,
     /// How long a fence stands; `None`: not strict.
     fence: Option<Duration>,
@@ -156,7 +156,7 @@ impl Redis {
     /// # Errors
     ///
     /// If the URL is none, or the server is too old. A server that cannot be reached is no error: requests go on without it. To fail
-    /// then, see [`RedisBuilder::must_be_there`].
+    /// then, see [`RedisBuilder::require_connection`].
     pub async fn connect(url: &str) -> Result<Self, RedisConnectError> {
         Self::builder(url).build().await
     }

@@ -193,7 +193,7 @@ impl Core {
     /// What another's read brings. `None` if that takes longer than the budget: the future of its reader may be polled by nobody. Whoever
     /// comes next then reads anew.
     async fn joined(&self, of_all: u128, read: &Arc<Read>) -> Option<Option<Lookup>> {
-        match tokio::time::timeout(self.budget, read.ends()).await {
+        match tokio::time::timeout(self.command_timeout, read.ends()).await {
             Ok(found) => Some(found.cloned()),
             Err(_) => {
                 self.reads.ends(of_all, read);
@@ -447,11 +447,11 @@ impl Core {
             names.for_each(|name| _ = exists.arg(self.names.fence(name)));
             let mut pipeline = redis::Pipeline::with_capacity(2);
             pipeline.add_command(mget.unpacked()).add_command(exists);
-            let (mut answers, server) = Box::pin(node.all(&pipeline, Via::Pool, self.budget)).await?;
+            let (mut answers, server) = Box::pin(node.all(&pipeline, Via::Pool, self.command_timeout)).await?;
             let fenced = answers.pop().ok_or(Fault::Nonsense("a number of fences"))?;
             (Told::Value(answers.pop().unwrap_or(Value::Nil)), server, !matches!(fenced, Value::Int(0)))
         } else {
-            let (values, server) = node.packed(mget, self.budget).await?;
+            let (values, server) = node.packed(mget, self.command_timeout).await?;
             (values, server, false)
         };
         let (bytes, generations) = match values {
@@ -482,7 +482,7 @@ impl Core {
         if self.fence.is_some() {
             asks.extend(names.map(|name| exists(&self.names.fence(name))));
         }
-        let mut answers = self.nodes.ask(asks, Via::Pool, self.budget).await.into_iter();
+        let mut answers = self.nodes.ask(asks, Via::Pool, self.command_timeout).await.into_iter();
         let bytes = match entry {
             Some(_) => bulk(answers.next().ok_or(Fault::Nonsense("an entry"))??.0)?,
             None => None,
@@ -502,7 +502,7 @@ impl Core {
     /// The entry of a key, within the budget.
     async fn entry(&self, key: &KeyRef<'_>, names: &Namespaces) -> Answer {
         match self.nodes.one() {
-            Some(node) => match node.packed(self.names.get(names, key.hash()), self.budget).await? {
+            Some(node) => match node.packed(self.names.get(names, key.hash()), self.command_timeout).await? {
                 (Told::Value(value), server) => Ok((value, server)),
                 (Told::Many(_), _) => Err(Fault::Nonsense("an entry")),
             },
@@ -513,8 +513,10 @@ impl Core {
     /// The answer to one command, within the budget.
     pub(super) async fn one(&self, ask: Ask) -> Answer {
         match self.nodes.one() {
-            Some(node) => node.one(&ask.command, Via::Pool, self.budget).await,
-            None => Box::pin(self.nodes.ask(vec![ask], Via::Pool, self.budget)).await.pop().unwrap_or(Err(Fault::Away)),
+            Some(node) => node.one(&ask.command, Via::Pool, self.command_timeout).await,
+            None => {
+                Box::pin(self.nodes.ask(vec![ask], Via::Pool, self.command_timeout)).await.pop().unwrap_or(Err(Fault::Away))
+            }
         }
     }
 }

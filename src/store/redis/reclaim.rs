@@ -85,8 +85,8 @@ impl Redis {
         let mut usage = ServerUsage::default();
         let mut limited = true;
         for node in core.nodes.all() {
-            let server = node.server(core.budget.max(LIMIT / 5)).await?;
-            let (keys, _) = node.one(&redis::cmd("DBSIZE"), Via::Pool, core.budget).await?;
+            let server = node.server(core.command_timeout.max(LIMIT / 5)).await?;
+            let (keys, _) = node.one(&redis::cmd("DBSIZE"), Via::Pool, core.command_timeout).await?;
             usage.masters += 1;
             usage.bytes += server.memory;
             usage.capacity += server.max_memory;
