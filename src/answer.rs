@@ -11,37 +11,37 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use crate::{
     body::CacheBody,
     clock::{MS, Nanos},
-    flight::{Arriving, Shareable},
+    flight::{ArrivingResponse, SharedResponse},
     key::{self, Key, KeyRef, KeyWriter},
-    layer::Shared,
+    layer::LayerState,
     namespace::Namespaces,
-    rules::Compiled,
+    rules::Policy,
     semantics::{self, CacheControl, Failure, Multipart, Precondition, Ranges, Role, Selected, Vary},
     status::{self, CacheStatus, Miss, Outcome},
-    store::{Content, Entry, Http, Life, Lookup, Secret, Stamp, Store, StoreError, Times},
+    store::{Content, Entry, Http, Secret, Stamp, Store, StoreError, StoreLookup, Times, Validity},
 };
 
 /// What is still needed of a request once the inner service has it: how it was asked, and its fields.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Asked {
+pub(crate) struct RequestInfo {
     pub(crate) method: Method,
     /// Its fields, if they were kept.
     fields: Option<Box<HeaderMap>>,
     /// Whether it may want less than the whole: a part of it, or nothing if it is still the same.
     pub(crate) less: bool,
     /// Present under a rule where HTTP decides.
-    pub(crate) http: Option<Box<AskedHttp>>,
+    pub(crate) http: Option<Box<RequestDirectives>>,
 }
 
 /// What a request says to a cache that asks it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct AskedHttp {
+pub(crate) struct RequestDirectives {
     pub(crate) directives: CacheControl,
     /// It has credentials that are not in the key.
     pub(crate) guarded: bool,
 }
 
-impl AskedHttp {
+impl RequestDirectives {
     /// Whether it may be answered with this, which another has asked for.
     fn may_have(&self, http: &Http, now: Nanos) -> bool {
         (http.open || !self.guarded) && http.freshness.decide(&self.directives, now / MS) <= semantics::Decision::ServeStale
@@ -53,10 +53,10 @@ impl AskedHttp {
     }
 }
 
-impl Asked {
+impl RequestInfo {
     /// Its fields are still to be [kept](Self::keep).
     #[inline]
-    pub(crate) fn of<B>(request: &http::Request<B>, less: bool, http: Option<Box<AskedHttp>>) -> Self {
+    pub(crate) fn of<B>(request: &http::Request<B>, less: bool, http: Option<Box<RequestDirectives>>) -> Self {
         Self { method: request.method().clone(), fields: None, less, http }
     }
 
@@ -80,7 +80,7 @@ impl Asked {
     }
 
     /// Whether a stale response may stand in for a failure (RFC 9111, section 4.2.4; RFC 5861, section 4).
-    pub(crate) fn may_have_instead(&self, entry: &Entry, life: Life, failure: Failure, now: Nanos) -> bool {
+    pub(crate) fn may_have_instead(&self, entry: &Entry, life: Validity, failure: Failure, now: Nanos) -> bool {
         match (entry.http(), &self.http) {
             (Some(http), Some(asked)) => {
                 (http.open || !asked.guarded) && http.freshness(life, now).stands_in(failure, &asked.directives, now / MS)
@@ -113,9 +113,9 @@ impl Asked {
 }
 
 /// What the store knows of a request.
-pub(crate) struct Look {
+pub(crate) struct Lookup {
     /// A response that may be served, fresh or not.
-    pub(crate) found: Option<(Arc<Entry>, Life)>,
+    pub(crate) found: Option<(Arc<Entry>, Validity)>,
     /// Taken before anything else.
     pub(crate) stamp: Stamp,
     /// The fields by which the responses of this key are known to differ, and the key with their values.
@@ -127,10 +127,10 @@ pub(crate) struct Look {
 #[inline]
 pub(crate) fn found_now<St: Store>(
     store: &St,
-    rule: &Compiled,
+    rule: &Policy,
     primary: KeyRef<'_>,
     headers: &HeaderMap,
-) -> Option<Option<(Arc<Entry>, Life)>> {
+) -> Option<Option<(Arc<Entry>, Validity)>> {
     let Some((entry, life)) = store.get_now(primary)?.found else { return Some(None) };
     match entry.content() {
         Content::Response { .. } => Some(Some((entry, life))),
@@ -142,14 +142,14 @@ pub(crate) fn found_now<St: Store>(
 
 /// What was found under a variant's key, if it is a response. Stored bytes may say that it is a list of variants once more.
 #[inline]
-fn response(found: Option<(Arc<Entry>, Life)>) -> Option<(Arc<Entry>, Life)> {
+fn response(found: Option<(Arc<Entry>, Validity)>) -> Option<(Arc<Entry>, Validity)> {
     found.filter(|(entry, _)| matches!(entry.content(), Content::Response { .. }))
 }
 
-impl Look {
+impl Lookup {
     /// The look that answers without waiting, if the store can.
     #[inline]
-    pub(crate) fn now<St: Store>(store: &St, rule: &Compiled, primary: KeyRef<'_>, headers: &HeaderMap) -> Option<Self> {
+    pub(crate) fn now<St: Store>(store: &St, rule: &Policy, primary: KeyRef<'_>, headers: &HeaderMap) -> Option<Self> {
         let first = store.get_now(primary)?;
         match Self::varying(store, rule, &first, primary, headers) {
             None => Some(Self { found: first.found, stamp: first.stamp, varying: None }),
@@ -169,7 +169,7 @@ impl Look {
     /// The same, waiting for a store that has to be asked.
     pub(crate) async fn later<St: Store>(
         store: &St,
-        rule: &Compiled,
+        rule: &Policy,
         primary: KeyRef<'_>,
         headers: &HeaderMap,
         names: &Namespaces,
@@ -185,7 +185,7 @@ impl Look {
     /// The look at the variant for these fields, after that at what says by which of them there are variants.
     async fn variant<St: Store>(
         store: &St,
-        rule: &Compiled,
+        rule: &Policy,
         stamp: Stamp,
         varying: (Vary, Key),
         primary: KeyRef<'_>,
@@ -209,8 +209,8 @@ impl Look {
 
     fn varying<St: Store>(
         store: &St,
-        rule: &Compiled,
-        first: &Lookup,
+        rule: &Policy,
+        first: &StoreLookup,
         primary: KeyRef<'_>,
         headers: &HeaderMap,
     ) -> Option<(Vary, Key)> {
@@ -224,14 +224,14 @@ impl Look {
 }
 
 /// The key under which the variant for these request fields is stored (RFC 9111, section 4.1).
-pub(crate) fn variant_key(rule: &Compiled, secret: &Secret, primary: KeyRef<'_>, vary: &Vary, headers: &HeaderMap) -> Key {
+pub(crate) fn variant_key(rule: &Policy, secret: &Secret, primary: KeyRef<'_>, vary: &Vary, headers: &HeaderMap) -> Key {
     with_variant(rule, secret, primary, vary, headers, |key| key.to_owned())
 }
 
 /// Does something with that key.
 #[inline]
 fn with_variant<T>(
-    rule: &Compiled,
+    rule: &Policy,
     secret: &Secret,
     primary: KeyRef<'_>,
     vary: &Vary,
@@ -247,7 +247,7 @@ fn with_variant<T>(
 
 /// The key under which a variant in this language is stored besides, if the rule has languages selected.
 pub(crate) fn language_key(
-    rule: &Compiled,
+    rule: &Policy,
     secret: &Secret,
     primary: KeyRef<'_>,
     vary: &Vary,
@@ -267,14 +267,14 @@ pub(crate) fn language_key(
 }
 
 /// That of the language which a request prefers to all others.
-fn preferred_key(rule: &Compiled, secret: &Secret, primary: KeyRef<'_>, vary: &Vary, headers: &HeaderMap) -> Option<Key> {
+fn preferred_key(rule: &Policy, secret: &Secret, primary: KeyRef<'_>, vary: &Vary, headers: &HeaderMap) -> Option<Key> {
     language_key(rule, secret, primary, vary, headers, || semantics::preferred_language(headers))
 }
 
 /// Writes the fields that select a variant; if some of them are secrets, as a keyed hash of them all.
 #[inline]
 fn write_selecting(
-    rule: &Compiled,
+    rule: &Policy,
     secret: &Secret,
     vary: &Vary,
     headers: &HeaderMap,
@@ -308,7 +308,12 @@ pub(crate) enum Decision {
 
 /// What to do with what was found, for a request that has `asked` so where HTTP decides.
 #[inline]
-pub(crate) fn decide(found: Option<(Arc<Entry>, Life)>, rule: &Compiled, asked: Option<&AskedHttp>, now: Nanos) -> Decision {
+pub(crate) fn decide(
+    found: Option<(Arc<Entry>, Validity)>,
+    rule: &Policy,
+    asked: Option<&RequestDirectives>,
+    now: Nanos,
+) -> Decision {
     let only_if_cached = || asked.is_some_and(|asked| asked.directives.only_if_cached);
     let Some((entry, life)) = found.filter(|(entry, _)| matches!(entry.content(), Content::Response { .. })) else {
         return if only_if_cached() { Decision::Refused } else { Decision::Ask(Miss::Absent, None) };
@@ -342,7 +347,7 @@ pub(crate) enum Verdict {
 
 /// What this response may be used for by a request that has `asked` so where HTTP decides.
 #[inline]
-pub(crate) fn judge(entry: &Entry, life: Life, rule: &Compiled, asked: Option<&AskedHttp>, now: Nanos) -> Verdict {
+pub(crate) fn judge(entry: &Entry, life: Validity, rule: &Policy, asked: Option<&RequestDirectives>, now: Nanos) -> Verdict {
     match asked {
         None => judge_by_rule(entry, life, rule, now),
         Some(asked) => judge_by_http(entry, life, rule, asked, now),
@@ -350,9 +355,9 @@ pub(crate) fn judge(entry: &Entry, life: Life, rule: &Compiled, asked: Option<&A
 }
 
 #[inline]
-fn judge_by_rule(entry: &Entry, life: Life, rule: &Compiled, now: Nanos) -> Verdict {
+fn judge_by_rule(entry: &Entry, life: Validity, rule: &Policy, now: Nanos) -> Verdict {
     let times = entry.times();
-    if life == Life::Alive && now < times.fresh_until {
+    if life == Validity::Valid && now < times.fresh_until {
         return match rule.refresh_early(times.fresh_until - now, times.cost) {
             false => Verdict::Fresh,
             true => Verdict::Early,
@@ -361,12 +366,12 @@ fn judge_by_rule(entry: &Entry, life: Life, rule: &Compiled, now: Nanos) -> Verd
     if times.may_be_refreshed_behind(now) {
         return Verdict::Stale;
     }
-    let why = if life == Life::Soft { Miss::SoftlyCleared } else { Miss::Expired };
+    let why = if life == Validity::Stale { Miss::SoftlyCleared } else { Miss::Expired };
     Verdict::Ask(why, times.may_stand_in(now))
 }
 
 /// RFC 9111, section 4.
-fn judge_by_http(entry: &Entry, life: Life, rule: &Compiled, asked: &AskedHttp, now: Nanos) -> Verdict {
+fn judge_by_http(entry: &Entry, life: Validity, rule: &Policy, asked: &RequestDirectives, now: Nanos) -> Verdict {
     let ask = |why| if asked.directives.only_if_cached { Verdict::Refused } else { Verdict::Ask(why, false) };
     let Some(http) = entry.http() else {
         // Stored under another rule.
@@ -389,7 +394,7 @@ fn judge_by_http(entry: &Entry, life: Life, rule: &Compiled, asked: &AskedHttp, 
         semantics::Decision::GatewayTimeout => Verdict::Refused,
         semantics::Decision::Revalidate => {
             let why = match life {
-                Life::Soft => Miss::SoftlyCleared,
+                Validity::Stale => Miss::SoftlyCleared,
                 _ if freshness.is_fresh(now / MS) && !freshness.validate_always => Miss::Request,
                 _ => Miss::Expired,
             };
@@ -399,7 +404,7 @@ fn judge_by_http(entry: &Entry, life: Life, rule: &Compiled, asked: &AskedHttp, 
 }
 
 /// Nothing but a stored response was wanted (RFC 9111, section 5.2.1.7).
-pub(crate) fn only_if_cached<St: Store, B>(shared: &Shared<St>) -> Response<CacheBody<B>> {
+pub(crate) fn only_if_cached<St: Store, B>(shared: &LayerState<St>) -> Response<CacheBody<B>> {
     let mut response = Response::new(CacheBody::empty());
     *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
     shared.marked(response, CacheStatus::new(Outcome::OnlyIfCached))
@@ -408,7 +413,7 @@ pub(crate) fn only_if_cached<St: Store, B>(shared: &Shared<St>) -> Response<Cach
 /// The response that an entry makes for a request.
 #[inline]
 pub(crate) fn from_entry<St: Store, B>(
-    shared: &Shared<St>,
+    shared: &LayerState<St>,
     entry: &Entry,
     method: &Method,
     fields: &HeaderMap,
@@ -421,7 +426,7 @@ pub(crate) fn from_entry<St: Store, B>(
 /// The same, with more to say of it.
 #[inline]
 pub(crate) fn from_entry_as<St: Store, B>(
-    shared: &Shared<St>,
+    shared: &LayerState<St>,
     entry: &Entry,
     method: &Method,
     fields: &HeaderMap,
@@ -462,7 +467,7 @@ pub(crate) fn from_entry_as<St: Store, B>(
 /// The whole response, for a GET that asks for nothing less.
 #[inline]
 pub(crate) fn from_whole<St: Store, B>(
-    shared: &Shared<St>,
+    shared: &LayerState<St>,
     entry: &Entry,
     status_of: CacheStatus,
     now: Nanos,
@@ -476,7 +481,7 @@ pub(crate) fn from_whole<St: Store, B>(
 /// The same, of its parts.
 #[inline]
 pub(crate) fn whole_of<St: Store, B>(
-    shared: &Shared<St>,
+    shared: &LayerState<St>,
     (status, headers, body): (StatusCode, &HeaderMap, &Bytes),
     trailers: Option<Box<HeaderMap>>,
     times: &Times,
@@ -492,7 +497,7 @@ pub(crate) fn whole_of<St: Store, B>(
 
 /// The same of an entry that is let go: where nobody else has it, nothing of it is copied.
 pub(crate) fn from_last<St: Store, B>(
-    shared: &Shared<St>,
+    shared: &LayerState<St>,
     mut entry: Arc<Entry>,
     status_of: CacheStatus,
     now: Nanos,
@@ -510,7 +515,7 @@ pub(crate) fn from_last<St: Store, B>(
 /// What every response from the store is given: its age, and what its owner wants to see on it.
 #[inline]
 fn finish<St: Store, B>(
-    shared: &Shared<St>,
+    shared: &LayerState<St>,
     response: &mut Response<CacheBody<B>>,
     times: &Times,
     status_of: CacheStatus,
@@ -554,9 +559,9 @@ fn part<B>(method: &Method, fields: &HeaderMap, entry: &Entry, now: Nanos) -> Op
 
 /// The response that a follower gets of a body still on its way; `None` if its beginning is gone, since it has grown too large.
 pub(crate) fn from_arriving<St: Store, B>(
-    shared: &Shared<St>,
-    arriving: &Arriving,
-    asked: &Asked,
+    shared: &LayerState<St>,
+    arriving: &ArrivingResponse,
+    asked: &RequestInfo,
     now: Nanos,
 ) -> Option<Response<CacheBody<B>>> {
     let mut response = Response::new(CacheBody::coming(arriving.tape.reader()?, arriving.length));
@@ -571,20 +576,20 @@ pub(crate) fn from_arriving<St: Store, B>(
 pub(crate) fn may_share<St: Store>(
     store: &St,
     stamp: &Stamp,
-    rule: &Compiled,
+    rule: &Policy,
     (key, vary, added): (&Key, &Vary, &Namespaces),
     primary: KeyRef<'_>,
-    asked: &Asked,
+    asked: &RequestInfo,
 ) -> bool {
     let variant = |headers| variant_key(rule, &store.context().secret, primary, vary, headers);
     let same = match vary.is_empty() {
         true => key.as_ref() == primary,
         false => asked.headers().is_some_and(|headers| *key == variant(headers)),
     };
-    same && (added.is_empty() || store.life(stamp, added) == Life::Alive)
+    same && (added.is_empty() || store.life(stamp, added) == Validity::Valid)
 }
 
-impl Shareable {
+impl SharedResponse {
     /// The only response of its key, of which everything was known from the request.
     pub(crate) fn alone(entry: Arc<Entry>) -> Self {
         Self { entry, vary: Vary::default(), added: Namespaces::default() }
@@ -595,7 +600,7 @@ impl Shareable {
     }
 }
 
-impl Arriving {
+impl ArrivingResponse {
     pub(crate) fn terms(&self) -> (&Key, &Vary, &Namespaces) {
         (&self.key, &self.vary, &self.added)
     }

@@ -6,11 +6,11 @@ use tokio::time::Instant;
 
 use crate::{
     answer::Decision,
-    fill::Held,
-    flight::{Follower, Landings, Leader},
-    layer::Shared,
-    service::{Missed, Quest},
-    store::{Begun, Entry, Life, Stamp, Store, Wish},
+    fill::LockGuard,
+    flight::{CompletionCount, Follower, Leader},
+    layer::LayerState,
+    service::{CacheRequest, LookupMiss},
+    store::{BeginFill, Entry, FillOptions, Stamp, Store, Validity},
 };
 
 /// The state of a fill that may begin.
@@ -38,10 +38,10 @@ const MOST_APPEARED: u32 = 2;
 /// A leader gives way to another fill of this process wherever the store shows that nothing was invalidated since that began. A request
 /// that found a generation missing may not join a fill that has created it since. Once it has read the same generation, it may.
 pub(crate) async fn begin<St: Store>(
-    shared: &Arc<Shared<St>>,
-    quest: &Quest,
-    missed: &mut Missed<St>,
-    mut leads: Option<(&mut Leader, Landings)>,
+    shared: &Arc<LayerState<St>>,
+    quest: &CacheRequest,
+    missed: &mut LookupMiss<St>,
+    mut leads: Option<(&mut Leader, CompletionCount)>,
     until: Instant,
 ) -> Begins {
     let store = &shared.store;
@@ -52,7 +52,12 @@ pub(crate) async fn begin<St: Store>(
     let mut begins = Beginning {
         shared,
         quest,
-        wish: Wish { lock, looks: !missed.early, counts: quest.rule.adds_namespaces(), max_body: Some(quest.rule.max_body()) },
+        wish: FillOptions {
+            lock,
+            looks: !missed.early,
+            counts: quest.rule.adds_namespaces(),
+            max_body: Some(quest.rule.max_body()),
+        },
         pause: LOOK_AGAIN.0,
         until,
         stamps: 0,
@@ -88,9 +93,9 @@ pub(crate) async fn begin<St: Store>(
 
 /// A fill that is about to begin.
 struct Beginning<'a, St: Store> {
-    shared: &'a Arc<Shared<St>>,
-    quest: &'a Quest,
-    wish: Wish,
+    shared: &'a Arc<LayerState<St>>,
+    quest: &'a CacheRequest,
+    wish: FillOptions,
     /// How long the owner of the lock is left alone the next time.
     pause: Duration,
     until: Instant,
@@ -111,27 +116,27 @@ enum Outdated {
 
 impl<St: Store> Beginning<'_, St> {
     /// Asks the store to let the fill begin. False if the store has to be looked at again first.
-    async fn asks(&mut self, missed: &mut Missed<St>) -> bool {
+    async fn asks(&mut self, missed: &mut LookupMiss<St>) -> bool {
         let store = &self.shared.store;
         let stamp = missed.stamp.clone();
         let begun = match stamp.generations() {
             // The store could not be asked a moment ago.
-            None => Ok(Begun::Go { stamp, lock: None }),
+            None => Ok(BeginFill::Proceed { stamp, lock: None }),
             Some(_) => store.begin(missed.key(self.quest).as_ref(), &self.quest.plan.names, stamp, self.wish).await,
         };
         match begun {
-            Ok(Begun::Go { stamp, lock }) => {
+            Ok(BeginFill::Proceed { stamp, lock }) => {
                 missed.stamp = stamp;
                 if let Some(lock) = lock {
-                    missed.lock = Some(Box::new(Held::new(store.clone(), lock)));
+                    missed.lock = Some(Box::new(LockGuard::new(store.clone(), lock)));
                     self.wish.lock = None;
                 }
             }
-            Ok(Begun::Unfit { stamp }) => {
+            Ok(BeginFill::Uncacheable { stamp }) => {
                 missed.stamp = stamp;
                 self.wish.lock = None;
             }
-            Ok(Begun::Held) => {
+            Ok(BeginFill::Locked) => {
                 // With jitter, so that those who wait do not all come at the same moment.
                 let nap = self.pause.mul_f64(0.75 + 0.5 * fastrand::f64());
                 self.pause = (self.pause * 2).min(LOOK_AGAIN.1);
@@ -140,7 +145,7 @@ impl<St: Store> Beginning<'_, St> {
                 }
                 return false;
             }
-            Ok(Begun::Appeared) => {
+            Ok(BeginFill::AlreadyStored) => {
                 // What is of no use to this request would appear each time that the lock is taken.
                 self.appeared += 1;
                 self.wish.looks &= self.appeared < MOST_APPEARED;
@@ -155,7 +160,7 @@ impl<St: Store> Beginning<'_, St> {
     }
 
     /// Looks at the store again. An entry that answers the request is returned; else the stamp is that of this look.
-    async fn looks_again(&self, missed: &mut Missed<St>) -> Option<Arc<Entry>> {
+    async fn looks_again(&self, missed: &mut LookupMiss<St>) -> Option<Arc<Entry>> {
         let Ok(look) = self.quest.look(self.shared).await else {
             missed.stamp = Stamp::local(missed.stamp.epoch());
             return None;
@@ -173,14 +178,14 @@ impl<St: Store> Beginning<'_, St> {
     }
 
     /// Whether the stamp that the fill would begin under was overtaken, as far as this process can know.
-    fn is_outdated(&mut self, missed: &Missed<St>, leader: Option<&mut Leader>) -> Outdated {
+    fn is_outdated(&mut self, missed: &LookupMiss<St>, leader: Option<&mut Leader>) -> Outdated {
         let (store, names) = (&self.shared.store, &self.quest.plan.names);
         let Some(leader) = leader.filter(|_| missed.stamp.is_whole()) else { return Outdated::No };
         let may = |stamp: &Stamp| store.may_join(stamp, &missed.stamp, names);
         if let Some(follower) = leader.gives_way(may) {
             return Outdated::Follows(follower);
         }
-        let is_dead = store.life(&missed.stamp, names) == Life::Dead;
+        let is_dead = store.life(&missed.stamp, names) == Validity::Invalidated;
         // One of two fills with different stamps is outdated: once is enough to see which.
         let is_other = self.stamps == 0 && leader.is_after_another(may);
         if self.stamps == MOST_STAMPS || !is_dead && !is_other {

@@ -11,7 +11,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use crate::tape::{End, Heard, Reader};
+use crate::tape::{BodyEnd, BodyEvent, BodyReader};
 
 /// A boxed error, as tower and axum use it.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -42,7 +42,7 @@ pin_project! {
 
 /// A body on its way.
 struct Coming {
-    reader: Reader,
+    reader: BodyReader,
     /// How much is still to come, if that is known.
     length: Option<u64>,
     done: bool,
@@ -66,7 +66,7 @@ impl<B> CacheBody<B> {
     }
 
     /// A body on its way, of so many bytes if that is known.
-    pub(crate) fn coming(reader: Reader, length: Option<u64>) -> Self {
+    pub(crate) fn coming(reader: BodyReader, length: Option<u64>) -> Self {
         Self { kind: Kind::Coming { coming: Box::new(Coming { reader, length, done: false }) } }
     }
 }
@@ -128,13 +128,13 @@ impl Coming {
             return Poll::Ready(None);
         }
         let last = match ready!(self.reader.poll(cx)) {
-            Heard::Chunk(chunk) => {
+            BodyEvent::Chunk(chunk) => {
                 self.length = self.length.map(|length| length.saturating_sub(chunk.len() as u64));
                 return Poll::Ready(Some(Ok(Frame::data(chunk))));
             }
-            Heard::End(End::Whole(trailers)) => trailers.map(|trailers| Ok(Frame::trailers(trailers))),
-            Heard::End(End::Broken(how)) => Some(Err(how.into())),
-            Heard::Failed(error) => Some(Err(error)),
+            BodyEvent::End(BodyEnd::Complete(trailers)) => trailers.map(|trailers| Ok(Frame::trailers(trailers))),
+            BodyEvent::End(BodyEnd::Failed(how)) => Some(Err(how.into())),
+            BodyEvent::Failed(error) => Some(Err(error)),
         };
         self.done = true;
         Poll::Ready(last)

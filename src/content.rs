@@ -206,7 +206,7 @@ pin_project_lite::pin_project! {
         // All of it.
         Read { content: Option<Bytes>, trailers: Option<HeaderMap> },
         // More than is read, or broken: what has been read, how that ended, and what is still to come.
-        Begun { read: VecDeque<Bytes>, end: Option<B::Error>, body: Pin<Box<B>> },
+        BeginFill { read: VecDeque<Bytes>, end: Option<B::Error>, body: Pin<Box<B>> },
     }
 }
 
@@ -218,7 +218,7 @@ impl<B: Body> ContentBody<B> {
     async fn read(body: B, max: usize) -> Self {
         let mut body = Box::pin(body);
         let (mut read, mut len, mut trailers) = (VecDeque::new(), 0, None);
-        let begun = |read, end, body| Self { kind: Kind::Begun { read, end, body } };
+        let begun = |read, end, body| Self { kind: Kind::BeginFill { read, end, body } };
         if body.size_hint().lower() > max as u64 {
             return begun(read, None, body);
         }
@@ -263,7 +263,7 @@ impl<B: Body> Body for ContentBody<B> {
                 let next = content.take().map(Frame::data).or_else(|| trailers.take().map(Frame::trailers));
                 Poll::Ready(next.map(Ok))
             }
-            KindProj::Begun { read, end, body } => match (read.pop_front(), end.take()) {
+            KindProj::BeginFill { read, end, body } => match (read.pop_front(), end.take()) {
                 (Some(data), broken) => {
                     *end = broken;
                     Poll::Ready(Some(Ok(Frame::data(data))))
@@ -278,7 +278,7 @@ impl<B: Body> Body for ContentBody<B> {
         match &self.kind {
             Kind::Untouched { body } => body.is_end_stream(),
             Kind::Read { content, trailers } => content.is_none() && trailers.is_none(),
-            Kind::Begun { read, end, body } => read.is_empty() && end.is_none() && body.is_end_stream(),
+            Kind::BeginFill { read, end, body } => read.is_empty() && end.is_none() && body.is_end_stream(),
         }
     }
 
@@ -286,7 +286,7 @@ impl<B: Body> Body for ContentBody<B> {
         match &self.kind {
             Kind::Untouched { body } => body.size_hint(),
             Kind::Read { content, .. } => SizeHint::with_exact(content.as_ref().map_or(0, Bytes::len) as u64),
-            Kind::Begun { read, body, .. } => {
+            Kind::BeginFill { read, body, .. } => {
                 let (before, rest) = (read.iter().map(Bytes::len).sum::<usize>() as u64, body.size_hint());
                 let mut hint = SizeHint::new();
                 hint.set_lower(before + rest.lower());

@@ -27,15 +27,15 @@ pub(crate) type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Awaits the work. Dropped before its end, it leaves the work to a task.
 #[must_use]
-pub(crate) struct Drive<T: Send + 'static, O: Awaited = ()> {
-    cell: Arc<Cell<T, O>>,
+pub(crate) struct Detachable<T: Send + 'static, O: AwaitCount = ()> {
+    cell: Arc<Task<T, O>>,
     /// The output was handed out: there is nothing left.
     ended: bool,
 }
 
 /// Work, and what it is done for.
-pub(crate) struct Cell<T, O> {
-    place: Mutex<Place<T>>,
+pub(crate) struct Task<T, O> {
+    place: Mutex<TaskState<T>>,
     /// Somebody depends on it: to a task with it at the next opportunity.
     wanted: AtomicBool,
     /// Nobody awaits it any more.
@@ -50,7 +50,7 @@ pub(crate) struct Cell<T, O> {
     span: Span,
 }
 
-enum Place<T> {
+enum TaskState<T> {
     /// With its awaiter, whose waker is the one it was polled with last.
     Here(Work<T>, Option<Waker>),
     /// In a task; the awaiter is to be woken at its end.
@@ -62,19 +62,19 @@ enum Place<T> {
 }
 
 /// What work is done for: others than its awaiter may wait for it, too.
-pub(crate) trait Awaited: Send + Sync + 'static {
+pub(crate) trait AwaitCount: Send + Sync + 'static {
     /// Whether somebody waits.
     fn is_awaited(&self) -> bool;
 }
 
 /// Nobody else.
-impl Awaited for () {
+impl AwaitCount for () {
     fn is_awaited(&self) -> bool {
         false
     }
 }
 
-impl<T: Send + 'static> Drive<T> {
+impl<T: Send + 'static> Detachable<T> {
     /// Work that goes on to its end, whether or not somebody awaits it.
     pub(crate) fn to_the_end(work: impl Future<Output = T> + Send + 'static) -> Self {
         let drive = Self::new(None, ());
@@ -83,7 +83,7 @@ impl<T: Send + 'static> Drive<T> {
     }
 }
 
-impl<T: Send + 'static, O: Awaited> Drive<T, O> {
+impl<T: Send + 'static, O: AwaitCount> Detachable<T, O> {
     /// Work still to [begin](Self::begin) that, once its awaiter has left and no other waits for it, is given up after `limit`.
     #[inline(always)]
     pub(crate) fn limited(limit: Duration, others: O) -> Self {
@@ -92,8 +92,8 @@ impl<T: Send + 'static, O: Awaited> Drive<T, O> {
 
     #[inline(always)]
     fn new(limit: Option<Duration>, others: O) -> Self {
-        let cell = Cell {
-            place: Mutex::new(Place::Gone),
+        let cell = Task {
+            place: Mutex::new(TaskState::Gone),
             wanted: AtomicBool::new(false),
             left: AtomicBool::new(false),
             limit,
@@ -107,45 +107,45 @@ impl<T: Send + 'static, O: Awaited> Drive<T, O> {
 
     /// Begins the work. It moves to a task at once if somebody wants it already.
     pub(crate) fn begin(&self, work: Work<T>) {
-        *self.cell.lock() = Place::Here(work, None);
+        *self.cell.lock() = TaskState::Here(work, None);
         if self.cell.wanted.load(Ordering::SeqCst) {
             self.cell.send_away();
         }
     }
 
     /// The work with what it is done for: others have it moved to a task by that.
-    pub(crate) fn cell(&self) -> &Arc<Cell<T, O>> {
+    pub(crate) fn cell(&self) -> &Arc<Task<T, O>> {
         &self.cell
     }
 }
 
-impl<T: Send + 'static, O: Awaited> Future for Drive<T, O> {
+impl<T: Send + 'static, O: AwaitCount> Future for Detachable<T, O> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
         let Self { cell, ended } = &mut *self;
         let mut place = cell.lock();
         // Taken out while it is polled: should it panic, what is left of it is dropped by the unwinding and not kept here.
-        let polled = match mem::replace(&mut *place, Place::Gone) {
-            Place::Here(mut work, waker) => match work.as_mut().poll(cx) {
+        let polled = match mem::replace(&mut *place, TaskState::Gone) {
+            TaskState::Here(mut work, waker) => match work.as_mut().poll(cx) {
                 Poll::Ready(output) => {
                     *ended = true;
                     return Poll::Ready(output);
                 }
                 Poll::Pending => {
                     let waker = waker.filter(|waker| waker.will_wake(cx.waker()));
-                    Place::Here(work, Some(waker.unwrap_or_else(|| cx.waker().clone())))
+                    TaskState::Here(work, Some(waker.unwrap_or_else(|| cx.waker().clone())))
                 }
             },
-            Place::Away(_) => Place::Away(Some(cx.waker().clone())),
-            Place::Done(end) => match *end {
+            TaskState::Away(_) => TaskState::Away(Some(cx.waker().clone())),
+            TaskState::Done(end) => match *end {
                 Ok(output) => {
                     *ended = true;
                     return Poll::Ready(output);
                 }
                 Err(panic) => resume_unwind(panic),
             },
-            Place::Gone => panic!("awaited after its end, or its runtime was shut down"),
+            TaskState::Gone => panic!("awaited after its end, or its runtime was shut down"),
         };
         *place = polled;
         drop(place);
@@ -157,7 +157,7 @@ impl<T: Send + 'static, O: Awaited> Future for Drive<T, O> {
     }
 }
 
-impl<T: Send + 'static, O: Awaited> Drop for Drive<T, O> {
+impl<T: Send + 'static, O: AwaitCount> Drop for Detachable<T, O> {
     fn drop(&mut self) {
         if self.ended {
             return;
@@ -167,31 +167,31 @@ impl<T: Send + 'static, O: Awaited> Drop for Drive<T, O> {
         // Nowhere to go: what is still here ends here, and says so to those who wait for it. What has come of it is for nobody.
         let mut place = self.cell.lock();
         let left = match *place {
-            Place::Here(..) | Place::Done(_) => mem::replace(&mut *place, Place::Gone),
+            TaskState::Here(..) | TaskState::Done(_) => mem::replace(&mut *place, TaskState::Gone),
             // In a task it goes on, but with nobody to wake.
-            Place::Away(_) => mem::replace(&mut *place, Place::Away(None)),
-            Place::Gone => Place::Gone,
+            TaskState::Away(_) => mem::replace(&mut *place, TaskState::Away(None)),
+            TaskState::Gone => TaskState::Gone,
         };
         drop(place);
         drop(left);
     }
 }
 
-impl<T, O> Cell<T, O> {
+impl<T, O> Task<T, O> {
     /// What the work is done for.
     pub(crate) fn others(&self) -> &O {
         &self.others
     }
 }
 
-impl<T: Send + 'static, O: Awaited> Cell<T, O> {
+impl<T: Send + 'static, O: AwaitCount> Task<T, O> {
     /// Somebody depends on this work now.
     pub(crate) fn promote(self: &Arc<Self>) {
         self.wanted.store(true, Ordering::SeqCst);
         self.send_away();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Place<T>> {
+    fn lock(&self) -> MutexGuard<'_, TaskState<T>> {
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -199,9 +199,9 @@ impl<T: Send + 'static, O: Awaited> Cell<T, O> {
     fn send_away(self: &Arc<Self>) {
         let Some(runtime) = self.runtime.clone().or_else(|| Handle::try_current().ok()) else { return };
         let Ok(mut place) = self.place.try_lock() else { return };
-        match mem::replace(&mut *place, Place::Gone) {
-            Place::Here(work, awaiter) => {
-                *place = Place::Away(awaiter);
+        match mem::replace(&mut *place, TaskState::Gone) {
+            TaskState::Here(work, awaiter) => {
+                *place = TaskState::Away(awaiter);
                 drop(place);
                 runtime.spawn(self.clone().run(work).instrument(self.span.clone()));
             }
@@ -227,20 +227,20 @@ impl<T: Send + 'static, O: Awaited> Cell<T, O> {
 }
 
 /// Reports the end of the task to the awaiter, also if that end is the runtime's.
-struct Report<T: Send + 'static, O: Awaited>(Arc<Cell<T, O>>);
+struct Report<T: Send + 'static, O: AwaitCount>(Arc<Task<T, O>>);
 
-impl<T: Send + 'static, O: Awaited> Report<T, O> {
+impl<T: Send + 'static, O: AwaitCount> Report<T, O> {
     fn done(self, result: Result<T, Box<dyn Any + Send>>) {
-        self.put(Place::Done(Box::new(result)));
+        self.put(TaskState::Done(Box::new(result)));
     }
 
-    fn put(&self, end: Place<T>) {
+    fn put(&self, end: TaskState<T>) {
         let mut place = self.0.lock();
-        if let Place::Away(awaiter) = &mut *place {
+        if let TaskState::Away(awaiter) = &mut *place {
             let awaiter = awaiter.take();
             // For nobody, it is not kept: a body in it would count as being read.
             let left = self.0.left.load(Ordering::SeqCst);
-            *place = if left { Place::Gone } else { end };
+            *place = if left { TaskState::Gone } else { end };
             drop(place);
             if let Some(awaiter) = awaiter {
                 awaiter.wake();
@@ -249,9 +249,9 @@ impl<T: Send + 'static, O: Awaited> Report<T, O> {
     }
 }
 
-impl<T: Send + 'static, O: Awaited> Drop for Report<T, O> {
+impl<T: Send + 'static, O: AwaitCount> Drop for Report<T, O> {
     fn drop(&mut self) {
-        self.put(Place::Gone);
+        self.put(TaskState::Gone);
     }
 }
 

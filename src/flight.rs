@@ -26,12 +26,12 @@ use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use crate::{
     clock::Nanos,
-    drive::{Awaited, Cell, Drive},
+    drive::{AwaitCount, Detachable, Task},
     key::Key,
     namespace::Namespaces,
     semantics::{Failure, Vary},
     store::{self, Http, KeySeed, Stamp},
-    tape::Tape,
+    tape::SharedBody,
 };
 
 /// The fills of a layer that are under way, and the keys for which it is not worth while to wait for one.
@@ -56,7 +56,7 @@ pub(crate) struct Flights {
     limits: Limits,
 }
 
-type Shard = HashMap<u128, Arc<dyn Flying>, KeySeed>;
+type Shard = HashMap<u128, Arc<dyn AnyFlight>, KeySeed>;
 
 /// The bounds of what one layer may have under way.
 #[derive(Debug, Clone, Copy)]
@@ -76,14 +76,14 @@ const LANDINGS: usize = 1 << 10;
 const PASSES: usize = 16 << 10;
 
 /// A fill under way, with its work whatever that makes.
-pub(crate) trait Flying: Send + Sync {
+pub(crate) trait AnyFlight: Send + Sync {
     fn flight(&self) -> &Flight;
 
     /// Somebody depends on its work now.
     fn promote(self: Arc<Self>);
 }
 
-impl<T: Send + 'static> Flying for Cell<T, Flight> {
+impl<T: Send + 'static> AnyFlight for Task<T, Flight> {
     fn flight(&self) -> &Flight {
         self.others()
     }
@@ -115,7 +115,7 @@ pub(crate) struct Flight {
 
 /// How many fills had landed at some moment.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Landings {
+pub(crate) struct CompletionCount {
     all: u64,
     of_key: u32,
 }
@@ -126,28 +126,28 @@ pub(crate) enum Progress {
     /// The inner service has not answered, or its answer is not known to be fit yet.
     Calling,
     /// It is fit, and on its way.
-    Arriving(Arc<Arriving>),
-    Landed(Landing),
+    Arriving(Arc<ArrivingResponse>),
+    Landed(FlightOutcome),
 }
 
 /// The fate of a fill.
 #[derive(Clone)]
-pub(crate) enum Landing {
+pub(crate) enum FlightOutcome {
     /// Whoever waits may have it.
-    Stored(Arc<Shareable>),
+    Stored(Arc<SharedResponse>),
     /// Not to be shared: all go alone, at once.
-    NotShared,
+    NotShareable,
     /// The inner service has failed so: who may have something in place of that does not ask it; all others go alone, at once.
     Failed(Failure),
     /// Its leader was lost: look again, and elect another.
-    Lost,
+    LeaderLost,
     /// Nobody could say whether those who wait may have it, since the namespaces that came with it are new, or were invalidated: look again.
     /// Who hears this time and again goes alone.
-    Unvouched,
+    Unverified,
 }
 
 /// A response that may be shared, with what a follower must check before it takes it.
-pub(crate) struct Shareable {
+pub(crate) struct SharedResponse {
     pub(crate) entry: Arc<store::Entry>,
     pub(crate) vary: Vary,
     /// Namespaces that were known only from the response: whether they live is asked at landing.
@@ -155,7 +155,7 @@ pub(crate) struct Shareable {
 }
 
 /// A response that may be shared, while its body is still coming.
-pub(crate) struct Arriving {
+pub(crate) struct ArrivingResponse {
     pub(crate) key: Key,
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
@@ -164,16 +164,16 @@ pub(crate) struct Arriving {
     pub(crate) fresh_until: Option<Nanos>,
     /// The length of its body, if that is known.
     pub(crate) length: Option<u64>,
-    pub(crate) tape: Arc<Tape>,
+    pub(crate) tape: Arc<SharedBody>,
     pub(crate) vary: Vary,
     pub(crate) added: Namespaces,
     pub(crate) http: Option<Box<Http>>,
 }
 
 /// What became of the wish to join, for one whose fill would make a `T`.
-pub(crate) enum Joined<T: Send + 'static> {
-    Leads(Leader, Drive<T, Flight>),
-    Follows(Follower),
+pub(crate) enum Join<T: Send + 'static> {
+    Lead(Leader, Detachable<T, Flight>),
+    Follow(Follower),
     /// There are as many flights, or waiters on this one, as there may be.
     Full,
 }
@@ -207,7 +207,7 @@ impl Flights {
     /// A call from within another takes no place of its own, and nobody waits for a place beyond `until`: each of the calls that have
     /// the places may depend on one that waits.
     pub(crate) async fn leave(&self, stamp: &Stamp, until: Instant) -> Option<OwnedSemaphorePermit> {
-        if stamp.is_whole() || Placed::<()>::is_within() {
+        if stamp.is_whole() || WithPermit::<()>::is_within() {
             return None;
         }
         tokio::time::timeout_at(until, self.blind.clone().acquire_owned()).await.ok()?.ok()
@@ -236,27 +236,27 @@ impl Flights {
         stamp: Option<&Stamp>,
         limit: Duration,
         alive: impl Fn(&Stamp) -> bool,
-    ) -> Joined<T> {
+    ) -> Join<T> {
         let mut shard = self.shard(key.hash());
         let place = shard.entry(key.hash());
         if let Entry::Occupied(place) = &place {
             let flight = place.get().flight();
             if flight.key != *key {
-                return Joined::Full;
+                return Join::Full;
             }
             if flight.is_closed.load(Ordering::SeqCst) || flight.stamp().is_none_or(alive) {
                 // Counted before the list is let go: who lands takes the flight off it, and knows then who waits.
                 let follower = self.follow(place.get());
                 drop(shard);
-                return follower.map_or(Joined::Full, Follower::joined);
+                return follower.map_or(Join::Full, Follower::joined);
             }
         }
         if self.flying.fetch_add(1, Ordering::SeqCst) >= self.limits.flights {
             self.flying.fetch_sub(1, Ordering::SeqCst);
-            return Joined::Full;
+            return Join::Full;
         }
         self.flying_of_all.fetch_add(1, Ordering::Relaxed);
-        let drive = Drive::limited(
+        let drive = Detachable::limited(
             limit,
             Flight {
                 key: key.clone(),
@@ -271,7 +271,7 @@ impl Flights {
                 has_ended: AtomicBool::new(false),
             },
         );
-        let flight: Arc<dyn Flying> = drive.cell().clone();
+        let flight: Arc<dyn AnyFlight> = drive.cell().clone();
         let before = match place {
             Entry::Vacant(place) => {
                 place.insert(flight.clone());
@@ -283,11 +283,11 @@ impl Flights {
             }
         };
         drop(shard);
-        Joined::Leads(Leader { flights: self.clone(), flight, before, landed: false }, drive)
+        Join::Lead(Leader { flights: self.clone(), flight, before, landed: false }, drive)
     }
 
     /// One more who waits for this flight, if so many may.
-    fn follow(&self, flying: &Arc<dyn Flying>) -> Option<Follower> {
+    fn follow(&self, flying: &Arc<dyn AnyFlight>) -> Option<Follower> {
         let flight = flying.flight();
         if flight.waiters.fetch_add(1, Ordering::SeqCst) >= self.limits.waiters {
             flight.waiters.fetch_sub(1, Ordering::SeqCst);
@@ -326,12 +326,12 @@ impl Flights {
     }
 
     /// How many fills have landed, of all keys and of this one.
-    pub(crate) fn landings_at(&self, key: &Key) -> Landings {
-        Landings { all: self.landings(), of_key: self.landings_of(key.hash()).load(Ordering::SeqCst) }
+    pub(crate) fn landings_at(&self, key: &Key) -> CompletionCount {
+        CompletionCount { all: self.landings(), of_key: self.landings_of(key.hash()).load(Ordering::SeqCst) }
     }
 
     /// Whether a fill of this key may have landed since then: the key that was counted, or another of which it is a variant.
-    pub(crate) fn have_landed_since(&self, then: Landings, key: &Key, is_variant: bool) -> bool {
+    pub(crate) fn have_landed_since(&self, then: CompletionCount, key: &Key, is_variant: bool) -> bool {
         let now = self.landings_at(key);
         if is_variant { now.all != then.all } else { now.of_key != then.of_key }
     }
@@ -345,7 +345,7 @@ impl Flights {
     }
 
     /// Takes a flight off its list: nobody joins it any more. It goes on for those who have joined it.
-    fn unlist(&self, flight: &Arc<dyn Flying>) {
+    fn unlist(&self, flight: &Arc<dyn AnyFlight>) {
         let hash = flight.flight().key.hash();
         let mut shard = self.shard(hash);
         // Nor does another that gives way put it back.
@@ -358,7 +358,7 @@ impl Flights {
     }
 
     /// Takes a flight off its list, and puts another that has not ended in its place if one is given.
-    fn remove(&self, flight: &Arc<dyn Flying>, instead: Option<&Arc<dyn Flying>>) {
+    fn remove(&self, flight: &Arc<dyn AnyFlight>, instead: Option<&Arc<dyn AnyFlight>>) {
         let hash = flight.flight().key.hash();
         let mut shard = self.shard(hash);
         flight.flight().has_ended.store(true, Ordering::SeqCst);
@@ -411,26 +411,26 @@ thread_local! {
 pin_project! {
     /// An inner call, which may have a place among those that nothing of a shared store stands behind: calls that it makes
     /// [are within](Self::is_within) it.
-    pub(crate) struct Placed<F> {
+    pub(crate) struct WithPermit<F> {
         #[pin]
         inner: F,
         has_place: bool,
     }
 }
 
-impl<F> Placed<F> {
+impl<F> WithPermit<F> {
     pub(crate) fn new(inner: F, permit: Option<&OwnedSemaphorePermit>) -> Self {
-        Self { inner, has_place: permit.is_some() || Placed::<()>::is_within() }
+        Self { inner, has_place: permit.is_some() || WithPermit::<()>::is_within() }
     }
 }
 
-impl Placed<()> {
+impl WithPermit<()> {
     fn is_within() -> bool {
         WITHIN.get()
     }
 }
 
-impl<F: Future> Future for Placed<F> {
+impl<F: Future> Future for WithPermit<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
@@ -451,7 +451,7 @@ impl Drop for Within {
 }
 
 /// Whether somebody waits for it besides its leader.
-impl Awaited for Flight {
+impl AwaitCount for Flight {
     fn is_awaited(&self) -> bool {
         self.waiters.load(Ordering::SeqCst) > 0
     }
@@ -460,9 +460,9 @@ impl Awaited for Flight {
 /// Whoever fills. Dropped without a landing, it passes the baton: those who wait look again.
 pub(crate) struct Leader {
     flights: Arc<Flights>,
-    flight: Arc<dyn Flying>,
+    flight: Arc<dyn AnyFlight>,
     /// The fill of the same key that could not be joined.
-    before: Option<Arc<dyn Flying>>,
+    before: Option<Arc<dyn AnyFlight>>,
     landed: bool,
 }
 
@@ -504,13 +504,13 @@ impl Leader {
         self.landed = true;
         self.flights.remove(&self.flight, Some(&before));
         let flight = self.flight.flight();
-        *flight.progress() = Progress::Landed(Landing::Lost);
+        *flight.progress() = Progress::Landed(FlightOutcome::LeaderLost);
         flight.moved.notify_waiters();
         Some(follower)
     }
 
     /// The flight, for asking who waits for it.
-    pub(crate) fn flight(&self) -> Arc<dyn Flying> {
+    pub(crate) fn flight(&self) -> Arc<dyn AnyFlight> {
         self.flight.clone()
     }
 
@@ -520,24 +520,24 @@ impl Leader {
     }
 
     /// The response is fit, and its body on the way.
-    pub(crate) fn arrives(&self, arriving: Arriving) {
+    pub(crate) fn arrives(&self, arriving: ArrivingResponse) {
         let flight = self.flight.flight();
         *flight.progress() = Progress::Arriving(Arc::new(arriving));
         flight.moved.notify_waiters();
     }
 
     /// The end of the fill. To be called after the entry is stored: who comes later finds it there.
-    pub(crate) fn land(self, landing: Landing) {
+    pub(crate) fn land(self, landing: FlightOutcome) {
         self.land_with(|| landing);
     }
 
     /// The same, with what only those need who wait.
-    pub(crate) fn land_with(mut self, landing: impl FnOnce() -> Landing) {
+    pub(crate) fn land_with(mut self, landing: impl FnOnce() -> FlightOutcome) {
         self.landed = true;
         self.end(landing);
     }
 
-    fn end(&self, landing: impl FnOnce() -> Landing) {
+    fn end(&self, landing: impl FnOnce() -> FlightOutcome) {
         // Before it can be missed in the list: who no longer finds it there sees that one more has landed.
         self.flights.landings.fetch_add(1, Ordering::SeqCst);
         self.flights.landings_of(self.flight.flight().key.hash()).fetch_add(1, Ordering::SeqCst);
@@ -546,7 +546,7 @@ impl Leader {
         let flight = self.flight.flight();
         let landing = match flight.is_awaited() {
             true => landing(),
-            false if flight.has_successor.load(Ordering::SeqCst) => Landing::Lost,
+            false if flight.has_successor.load(Ordering::SeqCst) => FlightOutcome::LeaderLost,
             false => return,
         };
         *flight.progress() = Progress::Landed(landing);
@@ -557,23 +557,23 @@ impl Leader {
 impl Drop for Leader {
     fn drop(&mut self) {
         if !mem::replace(&mut self.landed, true) {
-            self.end(|| Landing::Lost);
+            self.end(|| FlightOutcome::LeaderLost);
         }
     }
 }
 
 /// Whoever waits.
 pub(crate) struct Follower {
-    flight: Arc<dyn Flying>,
+    flight: Arc<dyn AnyFlight>,
     /// Whatever it comes to, it may not be what this one may have.
     looks_again: bool,
 }
 
 impl Follower {
     /// Has the work moved to a task: it is not to be held up by how often who began it is polled.
-    fn joined<T: Send + 'static>(self) -> Joined<T> {
+    fn joined<T: Send + 'static>(self) -> Join<T> {
         self.flight.clone().promote();
-        Joined::Follows(self)
+        Join::Follow(self)
     }
 
     /// The stamp of the fill that is waited for, if its call has begun.
@@ -600,7 +600,7 @@ impl Follower {
     /// Waits until the fill arrives or lands; `None` if that takes longer than one may wait.
     pub(crate) async fn wait(&self, until: Instant) -> Option<Progress> {
         let progress = self.flight.flight().moves(until).await?;
-        Some(if self.looks_again { Progress::Landed(Landing::Lost) } else { progress })
+        Some(if self.looks_again { Progress::Landed(FlightOutcome::LeaderLost) } else { progress })
     }
 }
 

@@ -14,10 +14,10 @@ use pin_project_lite::pin_project;
 
 use crate::{
     body::{BoxError, CacheBody},
-    drive::Drive,
+    drive::Detachable,
     fill::Answer,
     flight::Flight,
-    layer::Shared,
+    layer::LayerState,
     status::CacheStatus,
     store::Store,
 };
@@ -50,9 +50,9 @@ pin_project! {
         // Not ours.
         Pass { #[pin] inner: F },
         // Ours, but left alone, and marked so.
-        Bypass { #[pin] inner: F, mark: Option<(Arc<Shared<St>>, CacheStatus)> },
+        Bypass { #[pin] inner: F, mark: Option<(Arc<LayerState<St>>, CacheStatus)> },
         // Fills; goes on without us if we are dropped.
-        Lead { fill: Drive<Answer<B, E>, Flight> },
+        Lead { fill: Detachable<Answer<B, E>, Flight> },
         // Everything that waits.
         Work { work: Pin<Box<dyn Future<Output = Answer<B, E>> + Send>> },
     }
@@ -69,11 +69,11 @@ impl<F, St, B: Send + 'static, E: Send + 'static> ResponseFuture<F, St, B, E> {
         Self { state: State::Pass { inner } }
     }
 
-    pub(crate) fn bypass(inner: F, shared: Arc<Shared<St>>, status: CacheStatus) -> Self {
+    pub(crate) fn bypass(inner: F, shared: Arc<LayerState<St>>, status: CacheStatus) -> Self {
         Self { state: State::Bypass { inner, mark: Some((shared, status)) } }
     }
 
-    pub(crate) fn lead(fill: Drive<Answer<B, E>, Flight>) -> Self {
+    pub(crate) fn lead(fill: Detachable<Answer<B, E>, Flight>) -> Self {
         Self { state: State::Lead { fill } }
     }
 

@@ -19,9 +19,9 @@ const MOST: usize = 32;
 
 /// The origin of a request, within which its groups mean something (RFC 9875, section 2.1).
 #[derive(Debug, Clone)]
-pub(crate) struct Origin(Box<str>);
+pub(crate) struct GroupOrigin(Box<str>);
 
-impl Origin {
+impl GroupOrigin {
     /// By the authority that the request names, normalised as in the names of keys; without any, all such requests are of one origin.
     pub(crate) fn of(uri: &Uri, headers: &HeaderMap) -> Self {
         let host = || headers.get(header::HOST).and_then(|host| host.to_str().ok());
@@ -74,7 +74,7 @@ impl Namespace {
     /// # });
     /// ```
     pub fn of_cache_group(authority: &str, group: &str) -> [Self; 2] {
-        let origin = Origin::named(authority);
+        let origin = GroupOrigin::named(authority);
         [origin.group(group), origin.many()]
     }
 }
@@ -95,8 +95,9 @@ mod tests {
     #[test]
     fn rfc9875_2_1_a_group_is_one_of_its_origin_alone() {
         let response = headers("cache-groups", r#""a", "a b", "a:b""#);
-        let of =
-            |uri: &str, host: &str| names(Origin::of(&uri.parse().unwrap(), &headers("host", host)).joined(&response).unwrap());
+        let of = |uri: &str, host: &str| {
+            names(GroupOrigin::of(&uri.parse().unwrap(), &headers("host", host)).joined(&response).unwrap())
+        };
         assert_eq!(
             of("/", "Shop.example"),
             ["cache-groups:shop.example:a", "cache-groups:shop.example:a%20b", "cache-groups:shop.example:a%3Ab"]
@@ -108,7 +109,7 @@ mod tests {
     /// RFC 9875, section 2: 32 groups of 32 characters at least. What is cleared by one of many is cleared by each.
     #[test]
     fn rfc9875_2_a_response_of_many_groups_is_cleared_by_each_of_them() {
-        let origin = Origin::named("a");
+        let origin = GroupOrigin::named("a");
         let list = |count: usize| (0..count).map(|n| format!("\"{n:032}\"")).collect::<Vec<_>>().join(", ");
         for count in [1, 4, MOST, MOST + 1] {
             let joined = origin.joined(&headers("cache-groups", &list(count))).unwrap();
@@ -123,7 +124,7 @@ mod tests {
 
     #[test]
     fn no_group_is_named_as_the_many_are() {
-        let origin = Origin::named("a");
+        let origin = GroupOrigin::named("a");
         assert_ne!(origin.group(MANY), origin.many());
         assert_eq!(origin.many().to_string(), "cache-groups:a:%many");
     }
@@ -131,7 +132,10 @@ mod tests {
     #[test]
     fn rfc9875_3_a_safe_request_clears_no_group() {
         let response = headers("cache-group-invalidation", "\"a\"");
-        assert_eq!(Origin::named("a").cleared(&Method::GET, &response), Ok(Vec::new()));
-        assert_eq!(Namespace::of_cache_group("A", "a").to_vec(), Origin::named("a").cleared(&Method::PUT, &response).unwrap());
+        assert_eq!(GroupOrigin::named("a").cleared(&Method::GET, &response), Ok(Vec::new()));
+        assert_eq!(
+            Namespace::of_cache_group("A", "a").to_vec(),
+            GroupOrigin::named("a").cleared(&Method::PUT, &response).unwrap()
+        );
     }
 }

@@ -81,16 +81,16 @@ use tower_service::Service;
 
 use crate::{
     body::InvalidateBody,
-    drive::Drive,
-    groups::Origin,
+    drive::Detachable,
+    groups::GroupOrigin,
     hints::Invalidations,
     key::{self, Key, RequestView, overrides_method},
     namespace::{Namespace, Namespaces},
-    rules::{Compiled, Found, Rule, Rules, Views},
+    rules::{Policy, RouteMatch, Rule, Rules, Views},
     semantics::{self, Target},
     stats::Count,
     status,
-    store::{self, Bump, Fence, Memory, Store},
+    store::{self, Fence, InvalidationKind, Memory, Store},
 };
 
 /// Clears namespaces when a mutating request has changed something. See the table of outcomes in the
@@ -300,8 +300,8 @@ where
         let covering = self.rules.covering(&views);
         // Softly only if all of them say so.
         let soft = !covering.is_empty() && covering.iter().all(|found| found.rule.clears_softly());
-        write.kind = if soft { Bump::Soft } else { Bump::Hard };
-        for Found { rule, params, .. } in covering {
+        write.kind = if soft { InvalidationKind::Soft } else { InvalidationKind::Hard };
+        for RouteMatch { rule, params, .. } in covering {
             write.names.extend(rule.clears(&RequestView::of(&request, &params, secret)));
             by_response |= rule.clears_by_response() || rule.http().is_some() || rule.has_groups();
             if write.rule.is_none() {
@@ -326,9 +326,9 @@ where
         let drive = if self.store.is_strict() {
             let next = self.inner.clone();
             let mut ready = mem::replace(&mut self.inner, next);
-            Drive::to_the_end(write.fenced(move || ready.call(request)))
+            Detachable::to_the_end(write.fenced(move || ready.call(request)))
         } else {
-            Drive::to_the_end(write.run(self.inner.call(request)))
+            Detachable::to_the_end(write.run(self.inner.call(request)))
         };
         InvalidateFuture { state: State::Write { drive } }
     }
@@ -337,13 +337,13 @@ where
 /// A write under way.
 struct Write<St: Store> {
     store: St,
-    rule: Option<Arc<Compiled>>,
+    rule: Option<Arc<Policy>>,
     /// The head of the request, if what is cleared depends on the response as well.
     head: Option<(request::Parts, Rules)>,
     names: Vec<Namespace>,
     /// Single keys besides, where HTTP decides.
     keys: Vec<Key>,
-    kind: Bump,
+    kind: InvalidationKind,
     options: Options,
     /// The fence of a strict store, and the names behind it.
     fence: Option<(Namespaces, Fence)>,
@@ -358,7 +358,7 @@ impl<St: Store> Write<St> {
     fn new(store: St, options: Options) -> Self {
         let (names, keys) = (Vec::new(), Vec::new());
         let (rule, head, fence, uncovered) = (None, None, None, None);
-        Self { store, rule, head, names, keys, kind: Bump::Hard, options, fence, uncovered, settled: false }
+        Self { store, rule, head, names, keys, kind: InvalidationKind::Hard, options, fence, uncovered, settled: false }
     }
 
     /// Sends a response once the invalidations that its handler has named are delivered.
@@ -481,7 +481,7 @@ impl<St: Store> Write<St> {
     fn clear_by_response<B>(&mut self, response: Response<B>) -> Response<B> {
         let Some((head, rules)) = &self.head else { return response };
         let (parts, body) = response.into_parts();
-        for Found { rule, params, .. } in rules.covering(&Views::of(&head.uri, &head.extensions)) {
+        for RouteMatch { rule, params, .. } in rules.covering(&Views::of(&head.uri, &head.extensions)) {
             let view = RequestView::of_parts(head, &params, &self.store.context().secret);
             self.names.extend(rule.cleared_by(&view, &parts));
         }
@@ -490,12 +490,12 @@ impl<St: Store> Write<St> {
 
     /// The cache groups that the response names, where the rule obeys them (RFC 9875, section 3).
     fn groups(&self, response: &response::Parts) -> Vec<Namespace> {
-        let Some((head, _)) = self.head.as_ref().filter(|_| self.covered_by(Compiled::has_groups)) else {
+        let Some((head, _)) = self.head.as_ref().filter(|_| self.covered_by(Policy::has_groups)) else {
             return Vec::new();
         };
         // With a method-override header, the method is not the one that counts.
         let method = if semantics::is_safe(&head.method) { &Method::POST } else { &head.method };
-        Origin::of(&head.uri, &head.headers).cleared(method, &response.headers).unwrap_or_else(|error| {
+        GroupOrigin::of(&head.uri, &head.headers).cleared(method, &response.headers).unwrap_or_else(|error| {
             tracing::warn!(%error, "a response clears groups that cannot be read");
             Vec::new()
         })
@@ -551,7 +551,7 @@ impl<St: Store> Write<St> {
     }
 
     /// Whether a rule by which a reader may have found the target is such a one.
-    fn covered_by(&self, is: impl Fn(&Compiled) -> bool) -> bool {
+    fn covered_by(&self, is: impl Fn(&Policy) -> bool) -> bool {
         let Some((head, rules)) = &self.head else { return false };
         rules.covering(&Views::of(&head.uri, &head.extensions)).iter().any(|found| is(found.rule))
     }
@@ -657,7 +657,7 @@ pin_project! {
     {
         // Safe: only what its handler names is invalidated.
         Pass { #[pin] inner: F, said: Option<(St, Options)> },
-        Write { drive: Drive<Result<Response<InvalidateBody<B>>, E>> },
+        Write { drive: Detachable<Result<Response<InvalidateBody<B>>, E>> },
     }
 }
 
@@ -683,7 +683,7 @@ where
                     let (store, options) = said.take().expect("polled after its end");
                     let mut write = Write::new(store, options);
                     write.names = named.into_parts().0;
-                    Drive::to_the_end(write.said(response))
+                    Detachable::to_the_end(write.said(response))
                 }
             };
             state.set(State::Write { drive });

@@ -62,7 +62,7 @@ pub struct CacheLayer<St = Memory> {
     rules: Rules,
     options: Options,
     limits: Limits,
-    shared: Arc<std::sync::OnceLock<Arc<Shared<St>>>>,
+    shared: Arc<std::sync::OnceLock<Arc<LayerState<St>>>>,
 }
 
 /// What the owner of a layer has chosen.
@@ -81,7 +81,7 @@ pub(crate) struct Options {
 
 /// What all services of one layer share.
 #[derive(Debug)]
-pub(crate) struct Shared<St> {
+pub(crate) struct LayerState<St> {
     /// Its number, which no other of this process has.
     pub(crate) id: u64,
     pub(crate) store: St,
@@ -272,11 +272,11 @@ impl<St: Store> CacheLayer<St> {
         self
     }
 
-    fn shared(&self) -> Arc<Shared<St>> {
+    fn shared(&self) -> Arc<LayerState<St>> {
         static LAYERS: AtomicU64 = AtomicU64::new(0);
         let make = || {
             self.store.context().counters.watches(&self.rules);
-            Arc::new(Shared {
+            Arc::new(LayerState {
                 id: LAYERS.fetch_add(1, Ordering::Relaxed),
                 store: self.store.clone(),
                 rules: self.rules.clone(),
@@ -319,7 +319,7 @@ impl<St: Store> fmt::Debug for CacheLayer<St> {
     }
 }
 
-impl<St: Store> Shared<St> {
+impl<St: Store> LayerState<St> {
     /// The response with what its owner wants to see on it.
     #[inline]
     pub(crate) fn marked<B>(&self, mut response: Response<B>, status: CacheStatus) -> Response<B> {

@@ -76,8 +76,8 @@ pub use self::{
     stats::Stats,
     status::{Bypass, CacheStatus, Miss, NoStore, Outcome, Stale, Storing},
     store::{
-        Admitted, Begun, Bump, Context, Entry, Fence, Generation, Life, Lock, Lookup, Memory, MemoryBuilder, Put, Secret,
-        Stamp, Store, StoreError, Usage, Wish,
+        Admitted, BeginFill, Context, Entry, Fence, FillOptions, Generation, InvalidationKind, Lock, Memory, MemoryBuilder,
+        Put, Secret, Stamp, Store, StoreError, StoreLookup, Usage, Validity,
     },
     switch::Switch,
 };

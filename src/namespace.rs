@@ -227,7 +227,7 @@ pub struct Namespaces {
 /// The text of a set: its own, or the same for all sets that were made from one.
 #[derive(Clone)]
 enum Text {
-    Shared(Arc<str>),
+    LayerState(Arc<str>),
     Own(String),
 }
 
@@ -253,21 +253,21 @@ const FEW: usize = 4;
 impl Text {
     fn as_str(&self) -> &str {
         match self {
-            Self::Shared(text) => text,
+            Self::LayerState(text) => text,
             Self::Own(text) => text,
         }
     }
 
     /// The text, to be changed.
     fn own(&mut self) -> &mut String {
-        if let Self::Shared(text) = self {
+        if let Self::LayerState(text) = self {
             let mut own = String::with_capacity(ROOM.max(text.len()));
             own.push_str(text);
             *self = Self::Own(own);
         }
         match self {
             Self::Own(text) => text,
-            Self::Shared(_) => unreachable!("it was made its own"),
+            Self::LayerState(_) => unreachable!("it was made its own"),
         }
     }
 }
@@ -368,7 +368,7 @@ impl Namespaces {
 
     /// The same set, whose text those share that are made from it.
     pub(crate) fn shared(self) -> Self {
-        Self { text: Text::Shared(self.text.as_str().into()), spans: self.spans }
+        Self { text: Text::LayerState(self.text.as_str().into()), spans: self.spans }
     }
 
     /// The hash of the root, in every process.
@@ -561,7 +561,7 @@ impl Namespaces {
     #[inline]
     pub(crate) fn heap(&self) -> usize {
         let text = match &self.text {
-            Text::Shared(text) => text.len(),
+            Text::LayerState(text) => text.len(),
             Text::Own(text) => text.capacity(),
         };
         let spans = match &self.spans {

@@ -12,12 +12,12 @@ use crate::{
     clock::{MS, Nanos},
     fill::Fill,
     key::{self, Key, KeyRef, MAX_KEY_LEN},
-    layer::Shared,
+    layer::LayerState,
     namespace::Namespaces,
     semantics::{self, ETag, Part, Ranges, Selected},
-    service::{Missed, Quest, hit},
+    service::{CacheRequest, LookupMiss, hit},
     status::{CacheStatus, Outcome},
-    store::{Content, Draft, Entry, Life, Stamp, Store},
+    store::{Content, Draft, Entry, Stamp, Store, Validity},
 };
 
 /// What stands behind the key of the whole in those of its parts. The number of varying fields, which stands there in variants, begins
@@ -26,7 +26,7 @@ use crate::{
 #[repr(u8)]
 enum Kind {
     AsAsked = 1,
-    Joined = 2,
+    Join = 2,
 }
 
 /// The key of what a request with this `Range` and `If-Range` was answered; `None` if it would be too long.
@@ -45,14 +45,14 @@ pub(crate) fn as_asked(whole: KeyRef<'_>, request: &HeaderMap) -> Option<Key> {
 
 /// The key of the longest part that could be put together.
 fn joined(whole: KeyRef<'_>) -> Key {
-    key::variant(whole, &[Kind::Joined as u8])
+    key::variant(whole, &[Kind::Join as u8])
 }
 
 /// The answer to a request for a part of something that is not stored as a whole, if what is stored of it has it.
 pub(crate) async fn stored<St: Store, B>(
-    shared: &Shared<St>,
-    quest: &Quest,
-    missed: &Missed<St>,
+    shared: &LayerState<St>,
+    quest: &CacheRequest,
+    missed: &LookupMiss<St>,
 ) -> Option<Response<CacheBody<B>>> {
     let whole = missed.key(quest).as_ref();
     let same = as_asked(whole, quest.asked.conditions())?;
@@ -68,7 +68,7 @@ pub(crate) async fn stored<St: Store, B>(
 }
 
 /// What is stored under a key, if it may answer as it is.
-async fn fresh<St: Store>(shared: &Shared<St>, quest: &Quest, key: &Key) -> Option<(Arc<Entry>, Nanos)> {
+async fn fresh<St: Store>(shared: &LayerState<St>, quest: &CacheRequest, key: &Key) -> Option<(Arc<Entry>, Nanos)> {
     let found = shared.store.get(key.as_ref(), &quest.plan.names).await.ok()?.found;
     let now = shared.store.context().clock.nanos();
     match quest.decide(found, now) {
@@ -117,7 +117,7 @@ impl<St: Store> Fill<St> {
         let whole = self.key().as_ref();
         let at = joined(whole);
         let before = self.shared.store.get(at.as_ref(), known).await.ok().and_then(|look| look.found);
-        let before = before.filter(|(_, life)| *life == Life::Alive).map(|(before, _)| before);
+        let before = before.filter(|(_, life)| *life == Validity::Valid).map(|(before, _)| before);
         let grown = before.and_then(|before| join(&before, headers, &part, body).map(|grown| (grown, before)));
         let grown = match grown {
             Some((grown, before)) => self.vouched(entry, &before).await.map(|vouched| (grown, vouched)),

@@ -11,18 +11,18 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::{
-    answer::{self, Asked, Decision, Look},
+    answer::{self, Decision, Lookup, RequestInfo},
     begin::{Begins, begin},
     body::{BoxError, CacheBody},
     clock::Nanos,
-    drive::{Awaited, Drive, unless_left},
+    drive::{AwaitCount, Detachable, unless_left},
     fill::{Answer, Fill},
-    flight::{Flight, Follower, Joined, Landing, Landings, Leader, Placed, Progress},
+    flight::{CompletionCount, Flight, FlightOutcome, Follower, Join, Leader, Progress, WithPermit},
     key::Key,
-    layer::Shared,
+    layer::LayerState,
     parts,
     semantics::{Failure, Vary},
-    service::{Inner, Missed, Quest, Sought, hit, question},
+    service::{CacheRequest, InnerService, LookupMiss, MissedRequest, hit, question},
     stats::Count,
     status::{Bypass, CacheStatus, Miss, Outcome, Stale},
     store::{Content, Stamp, Store},
@@ -31,12 +31,12 @@ use crate::{
 /// Fills as the leader: in the task of its own request for as long as nobody else depends on it.
 #[inline]
 pub(crate) fn lead<St, F, B, E>(
-    shared: Arc<Shared<St>>,
-    sought: Box<Sought<St>>,
-    (leader, drive): (Leader, Drive<Answer<B, E>, Flight>),
+    shared: Arc<LayerState<St>>,
+    sought: Box<MissedRequest<St>>,
+    (leader, drive): (Leader, Detachable<Answer<B, E>, Flight>),
     began: Nanos,
     inner: F,
-) -> Drive<Answer<B, E>, Flight>
+) -> Detachable<Answer<B, E>, Flight>
 where
     St: Store,
     F: Future<Output = Result<Response<B>, E>> + Send + 'static,
@@ -49,8 +49,8 @@ where
 
 /// What may be served in place of another's response to one who waits for that, where the inner service is slow or has failed.
 async fn instead<St: Store, B>(
-    shared: &Shared<St>,
-    quest: &Quest,
+    shared: &LayerState<St>,
+    quest: &CacheRequest,
     failure: Failure,
     why: Stale,
 ) -> Option<Response<CacheBody<B>>> {
@@ -68,8 +68,8 @@ async fn instead<St: Store, B>(
 /// Fills as the leader, in the background, by a call that `began` before this: what is answered is for nobody, what is stored is for
 /// all. It ends when it takes too long, unless somebody waits for it by then.
 pub(crate) fn refreshing<St, F, B, E>(
-    shared: &Arc<Shared<St>>,
-    sought: Box<Sought<St>>,
+    shared: &Arc<LayerState<St>>,
+    sought: Box<MissedRequest<St>>,
     leader: Leader,
     began: Nanos,
     inner: F,
@@ -88,9 +88,13 @@ where
 }
 
 /// Looks into a shared store whether an entry that has been served still wants refreshing, and refreshes it then.
-pub(crate) async fn renew<S, St, ReqB, ResB>(shared: Arc<Shared<St>>, service: S, quest: Quest, request: Request<ReqB>)
-where
-    S: Inner<ReqB, ResB>,
+pub(crate) async fn renew<S, St, ReqB, ResB>(
+    shared: Arc<LayerState<St>>,
+    service: S,
+    quest: CacheRequest,
+    request: Request<ReqB>,
+) where
+    S: InnerService<ReqB, ResB>,
     St: Store,
     ReqB: Send + 'static,
     ResB: Body<Error: Into<BoxError>> + Send + 'static,
@@ -99,26 +103,26 @@ where
     let landings = shared.flights.landings_at(&quest.primary);
     let Ok(look) = quest.look(&shared).await else { return };
     let missed = match quest.decide(look.found, shared.store.context().clock.nanos()) {
-        Decision::Early(entry) => Missed { early: true, ..Missed::renewing(entry, look.stamp, look.varying) },
-        Decision::Stale(entry) => Missed::renewing(entry, look.stamp, look.varying),
-        Decision::Ask(why, spare) => Missed::asking(why, spare, look.stamp, look.varying),
+        Decision::Early(entry) => LookupMiss { early: true, ..LookupMiss::renewing(entry, look.stamp, look.varying) },
+        Decision::Stale(entry) => LookupMiss::renewing(entry, look.stamp, look.varying),
+        Decision::Ask(why, spare) => LookupMiss::asking(why, spare, look.stamp, look.varying),
         Decision::Fresh(_) | Decision::Accepted(_) | Decision::Refused => return,
     };
-    if let Joined::Leads(leader, _) = quest.join::<_, ()>(&shared, &missed) {
+    if let Join::Lead(leader, _) = quest.join::<_, ()>(&shared, &missed) {
         refresh(shared, service, quest, missed, (leader, landings), request).await;
     }
 }
 
 /// Calls the inner service in the background, and stores what it answers.
 async fn refresh<S, St, ReqB, ResB>(
-    shared: Arc<Shared<St>>,
+    shared: Arc<LayerState<St>>,
     mut service: S,
-    quest: Quest,
-    mut missed: Missed<St>,
-    (mut leader, landings): (Leader, Landings),
+    quest: CacheRequest,
+    mut missed: LookupMiss<St>,
+    (mut leader, landings): (Leader, CompletionCount),
     mut request: Request<ReqB>,
 ) where
-    S: Inner<ReqB, ResB>,
+    S: InnerService<ReqB, ResB>,
     St: Store,
     ReqB: Send + 'static,
     ResB: Body<Error: Into<BoxError>> + Send + 'static,
@@ -133,7 +137,7 @@ async fn refresh<S, St, ReqB, ResB>(
     if poll_fn(|cx| service.poll_ready(cx)).await.is_ok() {
         let began = shared.store.context().clock.nanos();
         question(&mut request, &quest, &mut missed, false);
-        let inner = Placed::new(service.call(request), missed.permit.as_ref());
+        let inner = WithPermit::new(service.call(request), missed.permit.as_ref());
         refreshing(&shared, quest.but(missed), leader, began, inner).await;
     }
 }
@@ -145,19 +149,19 @@ struct Decided {
     varying: Option<(Vary, Key)>,
     now: Nanos,
     /// How many fills had landed before.
-    landings: Landings,
+    landings: CompletionCount,
 }
 
 /// Looks into the store, waiting for one that has to be asked.
-async fn look<St: Store>(shared: &Shared<St>, quest: &Quest, headers: &HeaderMap) -> Decided {
+async fn look<St: Store>(shared: &LayerState<St>, quest: &CacheRequest, headers: &HeaderMap) -> Decided {
     let landings = shared.flights.landings_at(&quest.primary);
-    let look = Look::later(&shared.store, &quest.rule, quest.primary.as_ref(), headers, &quest.plan.names).await;
+    let look = Lookup::later(&shared.store, &quest.rule, quest.primary.as_ref(), headers, &quest.plan.names).await;
     let look = look.unwrap_or_else(|error| {
         tracing::debug!(%error, "the store did not answer");
-        Look::nothing()
+        Lookup::nothing()
     });
     let now = shared.store.context().clock.nanos();
-    let Look { found, stamp, varying } = look;
+    let Lookup { found, stamp, varying } = look;
     Decided { decision: quest.decide(found, now), stamp, varying, now, landings }
 }
 
@@ -168,14 +172,14 @@ async fn look<St: Store>(shared: &Shared<St>, quest: &Quest, headers: &HeaderMap
 /// what it is given twice.
 #[allow(clippy::manual_async_fn)]
 pub(crate) fn wait<S, St, ReqB, ResB>(
-    shared: Arc<Shared<St>>,
+    shared: Arc<LayerState<St>>,
     service: S,
-    mut quest: Box<Quest>,
+    mut quest: Box<CacheRequest>,
     request: Request<ReqB>,
     follower: Option<Follower>,
 ) -> impl Future<Output = Result<Response<CacheBody<ResB>>, S::Error>> + Send + 'static
 where
-    S: Inner<ReqB, ResB>,
+    S: InnerService<ReqB, ResB>,
     St: Store,
     ReqB: Send + 'static,
     ResB: Body<Error: Into<BoxError>> + Send + 'static,
@@ -203,22 +207,22 @@ where
 
 /// The road beyond the first look, or that of a follower, who has not looked yet.
 async fn further<S, St, ReqB, ResB>(
-    shared: Arc<Shared<St>>,
+    shared: Arc<LayerState<St>>,
     mut service: S,
-    quest: Quest,
+    quest: CacheRequest,
     mut request: Request<ReqB>,
     mut follower: Option<Follower>,
     mut first: Option<Decided>,
 ) -> Result<Response<CacheBody<ResB>>, S::Error>
 where
-    S: Inner<ReqB, ResB>,
+    S: InnerService<ReqB, ResB>,
     St: Store,
     ReqB: Send + 'static,
     ResB: Body<Error: Into<BoxError>> + Send + 'static,
 {
     let until = shared.flights.patience();
     let context = shared.store.context();
-    let Asked { method, http, .. } = &quest.asked;
+    let RequestInfo { method, http, .. } = &quest.asked;
     let mut unvouched = 0;
     loop {
         let headers = request.headers();
@@ -251,9 +255,9 @@ where
                     false => _ = context.counters.add(Count::Stale, 1),
                 }
                 let response = answer::from_entry(&shared, &entry, method, headers, outcome, now);
-                let missed = Missed { early, ..Missed::renewing(entry, stamp, varying) };
+                let missed = LookupMiss { early, ..LookupMiss::renewing(entry, stamp, varying) };
                 if *method != Method::HEAD
-                    && let Joined::Leads(leader, _) = quest.join::<_, ()>(&shared, &missed)
+                    && let Join::Lead(leader, _) = quest.join::<_, ()>(&shared, &missed)
                 {
                     // Not awaited by the stale answer, which is to leave at once.
                     let shared = shared.clone();
@@ -268,12 +272,12 @@ where
                 return Ok(answer::from_entry(&shared, &entry, method, headers, outcome, now));
             }
             Decision::Refused => return Ok(answer::only_if_cached(&shared)),
-            Decision::Early(entry) | Decision::Stale(entry) => Missed::asking(Miss::Expired, Some(entry), stamp, varying),
+            Decision::Early(entry) | Decision::Stale(entry) => LookupMiss::asking(Miss::Expired, Some(entry), stamp, varying),
             // As at the first look: a response without its content is no answer for the GETs of this key.
             Decision::Ask(_, Some(entry)) if *method == Method::HEAD && entry.http().is_some() => {
                 context.counters.miss(Miss::Head);
                 poll_fn(|cx| service.poll_ready(cx)).await?;
-                let missed = Missed::asking(Miss::Head, Some(entry), stamp, varying);
+                let missed = LookupMiss::asking(Miss::Head, Some(entry), stamp, varying);
                 let inner = service.call(request);
                 return Fill::new(shared.clone(), quest.but(missed), None, now).head(inner).await;
             }
@@ -283,7 +287,7 @@ where
                 let response = service.call(request).await?.map(CacheBody::inner);
                 return Ok(shared.marked(response, CacheStatus::new(Outcome::Miss(Miss::Head))));
             }
-            Decision::Ask(why, spare) => Missed::asking(why, spare, stamp, varying),
+            Decision::Ask(why, spare) => LookupMiss::asking(why, spare, stamp, varying),
         };
         if alone.is_none() && (missed.why == Miss::Request || http.as_ref().is_some_and(|asked| asked.goes_alone())) {
             alone = Some(missed.why);
@@ -306,7 +310,7 @@ where
         }
         if alone.is_none() {
             match quest.join(&shared, &missed) {
-                Joined::Leads(mut leader, drive) => {
+                Join::Lead(mut leader, drive) => {
                     if let Some(entry) = quest.fresh_by_now(&shared, headers) {
                         drop(leader);
                         hit(&shared, now);
@@ -331,14 +335,14 @@ where
                     poll_fn(|cx| service.poll_ready(cx)).await?;
                     let began = context.clock.nanos();
                     question(&mut request, &quest, &mut missed, false);
-                    let inner = Placed::new(service.call(request), missed.permit.as_ref());
+                    let inner = WithPermit::new(service.call(request), missed.permit.as_ref());
                     return lead(shared.clone(), quest.but(missed), (leader, drive), began, inner).await;
                 }
-                Joined::Follows(another) => {
+                Join::Follow(another) => {
                     follower = Some(another);
                     continue;
                 }
-                Joined::Full => alone = Some(Miss::FlightLimit),
+                Join::Full => alone = Some(Miss::FlightLimit),
             }
         }
         if let Some(alone) = alone.filter(|_| missed.ours.is_none()) {
@@ -350,7 +354,7 @@ where
         poll_fn(|cx| service.poll_ready(cx)).await?;
         let began = context.clock.nanos();
         question(&mut request, &quest, &mut missed, true);
-        let inner = Placed::new(service.call(request), missed.permit.as_ref());
+        let inner = WithPermit::new(service.call(request), missed.permit.as_ref());
         return Fill::new(shared.clone(), quest.but(missed), None, began).run(inner).await;
     }
 }
@@ -373,7 +377,12 @@ enum Followed<B> {
     Unvouched,
 }
 
-async fn follow<St: Store, B>(shared: &Arc<Shared<St>>, quest: &Quest, follower: &Follower, until: Instant) -> Followed<B> {
+async fn follow<St: Store, B>(
+    shared: &Arc<LayerState<St>>,
+    quest: &CacheRequest,
+    follower: &Follower,
+    until: Instant,
+) -> Followed<B> {
     let asked = &quest.asked;
     let context = shared.store.context();
     let progress = match quest.rule.soft_timeout() {
@@ -395,12 +404,12 @@ async fn follow<St: Store, B>(shared: &Arc<Shared<St>>, quest: &Quest, follower:
             }
             Followed::Alone(Miss::WaitLimit)
         }
-        Some(Progress::Landed(Landing::NotShared)) => Followed::Alone(Miss::NotShared),
-        Some(Progress::Landed(Landing::Failed(failure))) => match instead(shared, quest, failure, Stale::IfError).await {
+        Some(Progress::Landed(FlightOutcome::NotShareable)) => Followed::Alone(Miss::NotShared),
+        Some(Progress::Landed(FlightOutcome::Failed(failure))) => match instead(shared, quest, failure, Stale::IfError).await {
             Some(response) => Followed::Answer(response),
             None => Followed::Alone(Miss::NotShared),
         },
-        Some(Progress::Landed(Landing::Stored(found))) => {
+        Some(Progress::Landed(FlightOutcome::Stored(found))) => {
             if !quest.asked.may_have(found.entry.http(), now) {
                 return Followed::Alone(Miss::NotShared);
             }
@@ -432,7 +441,7 @@ async fn follow<St: Store, B>(shared: &Arc<Shared<St>>, quest: &Quest, follower:
                 }
             }
         }
-        Some(Progress::Landed(Landing::Unvouched)) => Followed::Unvouched,
-        Some(Progress::Landed(Landing::Lost) | Progress::Calling) => Followed::Again,
+        Some(Progress::Landed(FlightOutcome::Unverified)) => Followed::Unvouched,
+        Some(Progress::Landed(FlightOutcome::LeaderLost) | Progress::Calling) => Followed::Again,
     }
 }

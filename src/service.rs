@@ -14,23 +14,23 @@ use tower_service::Service;
 use tracing::Instrument;
 
 use crate::{
-    answer::{self, Asked, AskedHttp, Decision, Look, Verdict, decide},
+    answer::{self, Decision, Lookup, RequestDirectives, RequestInfo, Verdict, decide},
     body::{BoxError, CacheBody},
     clock::Nanos,
     content,
-    fill::{Fill, Held, as_inner_service_knows},
-    flight::{Follower, Joined},
+    fill::{Fill, LockGuard, as_inner_service_knows},
+    flight::{Follower, Join},
     future::ResponseFuture,
     key::{self, Extracted, FieldClass, Forwarding, HostLine, Key, KeyRef, KeyWriter, MAX_KEY_LEN, RequestView, common_field},
-    layer::Shared,
+    layer::LayerState,
     parts,
-    recall::{self, Comes, Words},
+    recall::{self, Resolution, TargetId},
     road,
-    rules::{Compiled, Found, ReadPlan},
+    rules::{Policy, ReadPlan, RouteMatch},
     semantics::{self, CacheControl, Vary},
     stats::Count,
     status::{Bypass, CacheStatus, Miss, Outcome, Stale},
-    store::{Context, Entry, Life, Memory, Stamp, Store, StoreError},
+    store::{Context, Entry, Memory, Stamp, Store, StoreError, Validity},
 };
 
 /// The service that [`CacheLayer`](crate::CacheLayer) makes.
@@ -41,11 +41,11 @@ use crate::{
 /// drop theirs after each request.
 pub struct CacheService<S, St = Memory> {
     inner: S,
-    shared: Arc<Shared<St>>,
+    shared: Arc<LayerState<St>>,
 }
 
 impl<S, St> CacheService<S, St> {
-    pub(crate) fn new(inner: S, shared: Arc<Shared<St>>) -> Self {
+    pub(crate) fn new(inner: S, shared: Arc<LayerState<St>>) -> Self {
         Self { inner, shared }
     }
 
@@ -127,12 +127,12 @@ where
 }
 
 /// What the inner service must be for its calls to go on without the request that they were made for.
-pub(crate) trait Inner<ReqB, ResB>:
+pub(crate) trait InnerService<ReqB, ResB>:
     Service<Request<ReqB>, Response = Response<ResB>, Future: Send + 'static, Error: Send + 'static> + Send + 'static
 {
 }
 
-impl<S, ReqB, ResB> Inner<ReqB, ResB> for S where
+impl<S, ReqB, ResB> InnerService<ReqB, ResB> for S where
     S: Service<Request<ReqB>, Response = Response<ResB>, Future: Send + 'static, Error: Send + 'static> + Send + 'static
 {
 }
@@ -148,41 +148,41 @@ enum Step<St: Store> {
     /// What of an entry was asked for answers.
     Serve(Arc<Entry>, Outcome, Nanos),
     /// It answers, and wants refreshing.
-    Refresh(Arc<Entry>, Outcome, Nanos, Box<Sought<St>>),
+    Refresh(Arc<Entry>, Outcome, Nanos, Box<MissedRequest<St>>),
     /// Only what is stored was wanted, and nothing is.
     Refused,
     /// The inner service is to answer a HEAD, and what it says is compared with what is stored.
-    Head(Box<Sought<St>>),
+    Head(Box<MissedRequest<St>>),
     /// The inner service is to be asked.
-    Ask(Box<Sought<St>>, Looked),
+    Ask(Box<MissedRequest<St>>, LookupTime),
     /// The store has to be asked first.
-    Wait(Box<Quest>),
+    Wait(Box<CacheRequest>),
 }
 
 /// When the store was looked at.
 #[derive(Clone, Copy)]
-struct Looked {
+struct LookupTime {
     at: Nanos,
     /// How many fills had landed before.
     landings: u64,
 }
 
 /// All that is known of a request before anybody is asked.
-pub(crate) struct Quest {
-    pub(crate) rule: Arc<Compiled>,
+pub(crate) struct CacheRequest {
+    pub(crate) rule: Arc<Policy>,
     pub(crate) primary: Key,
     pub(crate) plan: ReadPlan,
-    pub(crate) asked: Asked,
+    pub(crate) asked: RequestInfo,
 }
 
 /// What was asked for and not found. In one place: what moves along the road of a fill is a pointer to it.
-pub(crate) struct Sought<St: Store> {
-    pub(crate) quest: Quest,
-    pub(crate) missed: Missed<St>,
+pub(crate) struct MissedRequest<St: Store> {
+    pub(crate) quest: CacheRequest,
+    pub(crate) missed: LookupMiss<St>,
 }
 
 /// A look that did not answer the request.
-pub(crate) struct Missed<St: Store> {
+pub(crate) struct LookupMiss<St: Store> {
     pub(crate) why: Miss,
     /// What may be served if the inner service fails.
     pub(crate) spare: Option<Arc<Entry>>,
@@ -193,12 +193,12 @@ pub(crate) struct Missed<St: Store> {
     /// What was found is fresh, and is renewed all the same.
     pub(crate) early: bool,
     /// The lock across processes, once the fill begins.
-    pub(crate) lock: Option<Box<Held<St>>>,
+    pub(crate) lock: Option<Box<LockGuard<St>>>,
     /// A place among the calls that nothing in a shared store stands behind.
     pub(crate) permit: Option<OwnedSemaphorePermit>,
 }
 
-impl<St: Store> Missed<St> {
+impl<St: Store> LookupMiss<St> {
     /// What was found may stand in, and be asked about.
     #[inline(always)]
     pub(crate) fn asking(why: Miss, spare: Option<Arc<Entry>>, stamp: Stamp, varying: Option<(Vary, Key)>) -> Self {
@@ -222,7 +222,7 @@ impl<St: Store> Missed<St> {
     }
 
     /// The key that was looked up.
-    pub(crate) fn key<'a>(&'a self, quest: &'a Quest) -> &'a Key {
+    pub(crate) fn key<'a>(&'a self, quest: &'a CacheRequest) -> &'a Key {
         self.varying.as_deref().map_or(&quest.primary, |(_, key)| key)
     }
 }
@@ -232,17 +232,17 @@ fn asked_about(entry: Arc<Entry>) -> Option<Arc<Entry>> {
     entry.http().is_some_and(|http| http.asks).then_some(entry)
 }
 
-impl Quest {
+impl CacheRequest {
     #[inline(always)]
     fn planned<B>(
-        rule: &Arc<Compiled>,
+        rule: &Arc<Policy>,
         primary: Key,
         plan: ReadPlan,
         request: &Request<B>,
         less: bool,
-        http: Option<Box<AskedHttp>>,
+        http: Option<Box<RequestDirectives>>,
     ) -> Self {
-        Self { rule: rule.clone(), primary, plan, asked: Asked::of(request, less, http) }
+        Self { rule: rule.clone(), primary, plan, asked: RequestInfo::of(request, less, http) }
     }
 
     /// The same, which needs the fields of the request no longer.
@@ -253,36 +253,36 @@ impl Quest {
 
     /// With the look that has not answered it.
     #[inline(always)]
-    pub(crate) fn but<St: Store>(self, missed: Missed<St>) -> Box<Sought<St>> {
-        Box::new(Sought { quest: self, missed })
+    pub(crate) fn but<St: Store>(self, missed: LookupMiss<St>) -> Box<MissedRequest<St>> {
+        Box::new(MissedRequest { quest: self, missed })
     }
 
     /// What the store has for this request, waiting for one that has to be asked.
-    pub(crate) async fn look<St: Store>(&self, shared: &Shared<St>) -> Result<Look, StoreError> {
+    pub(crate) async fn look<St: Store>(&self, shared: &LayerState<St>) -> Result<Lookup, StoreError> {
         match self.asked.headers() {
             Some(headers) => self.look_for(shared, headers).await,
-            None => Ok(Look::nothing()),
+            None => Ok(Lookup::nothing()),
         }
     }
 
     /// The same, where the fields of the request are still with the request.
-    pub(crate) async fn look_for<St: Store>(&self, shared: &Shared<St>, headers: &HeaderMap) -> Result<Look, StoreError> {
-        Look::later(&shared.store, &self.rule, self.primary.as_ref(), headers, &self.plan.names).await
+    pub(crate) async fn look_for<St: Store>(&self, shared: &LayerState<St>, headers: &HeaderMap) -> Result<Lookup, StoreError> {
+        Lookup::later(&shared.store, &self.rule, self.primary.as_ref(), headers, &self.plan.names).await
     }
 
     /// What to do with what was found.
-    pub(crate) fn decide(&self, found: Option<(Arc<Entry>, Life)>, now: Nanos) -> Decision {
+    pub(crate) fn decide(&self, found: Option<(Arc<Entry>, Validity)>, now: Nanos) -> Decision {
         decide(found, &self.rule, self.asked.http.as_deref(), now)
     }
 
     /// What the store has for this request by now, if it answers at once.
-    fn look_again<St: Store>(&self, shared: &Shared<St>, headers: &HeaderMap) -> Option<Arc<Entry>> {
-        Some(Look::now(&shared.store, &self.rule, self.primary.as_ref(), headers)?.found?.0)
+    fn look_again<St: Store>(&self, shared: &LayerState<St>, headers: &HeaderMap) -> Option<Arc<Entry>> {
+        Some(Lookup::now(&shared.store, &self.rule, self.primary.as_ref(), headers)?.found?.0)
     }
 
     /// The same, if it is fresh.
-    pub(crate) fn fresh_by_now<St: Store>(&self, shared: &Shared<St>, headers: &HeaderMap) -> Option<Arc<Entry>> {
-        let found = Look::now(&shared.store, &self.rule, self.primary.as_ref(), headers)?.found;
+    pub(crate) fn fresh_by_now<St: Store>(&self, shared: &LayerState<St>, headers: &HeaderMap) -> Option<Arc<Entry>> {
+        let found = Lookup::now(&shared.store, &self.rule, self.primary.as_ref(), headers)?.found;
         match self.decide(found, shared.store.context().clock.nanos()) {
             Decision::Fresh(entry) | Decision::Early(entry) => Some(entry),
             Decision::Stale(_) | Decision::Accepted(_) | Decision::Refused | Decision::Ask(..) => None,
@@ -290,7 +290,7 @@ impl Quest {
     }
 
     /// Joins the fill of this key, or leads one: under the stamp of the look, or, in a shared store, under one still to come.
-    pub(crate) fn join<St: Store, T: Send + 'static>(&self, shared: &Shared<St>, missed: &Missed<St>) -> Joined<T> {
+    pub(crate) fn join<St: Store, T: Send + 'static>(&self, shared: &LayerState<St>, missed: &LookupMiss<St>) -> Join<T> {
         let store = &shared.store;
         let alive = |stamp: &Stamp| store.may_join(stamp, &missed.stamp, &self.plan.names);
         let stamp = (!store.is_shared()).then_some(&missed.stamp);
@@ -300,7 +300,7 @@ impl Quest {
 
 /// The whole way: a hit on a target that is not remembered, and the beginning of everything else.
 #[inline(never)]
-fn first_step<St: Store, R: Body>(shared: &Shared<St>, request: &Request<R>, early: bool) -> Step<St> {
+fn first_step<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>, early: bool) -> Step<St> {
     let Some(found) = shared.rules.find(request.uri(), request.extensions()) else {
         return Step::Pass;
     };
@@ -311,7 +311,7 @@ fn first_step<St: Store, R: Body>(shared: &Shared<St>, request: &Request<R>, ear
 /// The inner service is to answer a request that the cache cannot answer; unless that wants a stored response or none (RFC 9111,
 /// section 5.2.1.7). What is not known to be safe goes to the inner service all the same (section 4).
 #[cold]
-fn bypassed<St: Store, R: Body>(shared: &Shared<St>, request: &Request<R>, rule: &Compiled, why: Bypass) -> Step<St> {
+fn bypassed<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>, rule: &Policy, why: Bypass) -> Step<St> {
     let overridden = || request.headers().keys().any(key::overrides_method);
     let is_safe = semantics::is_safe(request.method()) && !overridden();
     if rule.http().is_some() && is_safe && CacheControl::of_request(request.headers()).only_if_cached {
@@ -324,8 +324,8 @@ fn bypassed<St: Store, R: Body>(shared: &Shared<St>, request: &Request<R>, rule:
 
 /// A request as far as it is known before the store is asked.
 struct Target<'a> {
-    rule: &'a Arc<Compiled>,
-    asks: Asks<'a>,
+    rule: &'a Arc<Policy>,
+    asks: RequestTraits<'a>,
     key: KeyRef<'a>,
     /// The key without the forwarding fields: the name by which all entries of this target are invalidated.
     base: KeyRef<'a>,
@@ -344,13 +344,13 @@ enum Recalled {
     /// The lot has fallen on this hit to refresh its entry. It is drawn once.
     Early,
     /// The store has to be asked first.
-    Wait(Box<Quest>),
+    Wait(Box<CacheRequest>),
 }
 
 /// The short way: a fresh hit on a target that is remembered, asked for as a whole, or the question to a store that has to be asked.
 /// All else goes the whole way.
 #[inline]
-fn recalled<St: Store, R: Body>(shared: &Shared<St>, request: &Request<R>) -> Option<Recalled> {
+fn recalled<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>) -> Option<Recalled> {
     recall::with_known(shared.id, request.uri(), |known, places| {
         let rule = shared.rules.at(known.rule());
         let asks = scan(request, rule).ok().filter(|asks| !asks.query && !asks.less)?;
@@ -371,7 +371,14 @@ fn recalled<St: Store, R: Body>(shared: &Shared<St>, request: &Request<R>) -> Op
         let Some(found) = answer::found_now(&shared.store, rule, key, request.headers()) else {
             let plan = known.plan()?.clone();
             let http = http.map(Box::new);
-            return Some(Recalled::Wait(Box::new(Quest::planned(rule, known.key().clone(), plan, request, false, http))));
+            return Some(Recalled::Wait(Box::new(CacheRequest::planned(
+                rule,
+                known.key().clone(),
+                plan,
+                request,
+                false,
+                http,
+            ))));
         };
         let (entry, life) = found?;
         let now = shared.store.context().clock.nanos();
@@ -389,13 +396,13 @@ fn recalled<St: Store, R: Body>(shared: &Shared<St>, request: &Request<R>) -> Op
 /// The whole way: writes the key.
 #[inline]
 fn look_up<St: Store, R: Body>(
-    shared: &Shared<St>,
+    shared: &LayerState<St>,
     request: &Request<R>,
-    found: &Found<'_>,
+    found: &RouteMatch<'_>,
     early: bool,
     scratch: &mut Vec<u8>,
 ) -> Result<Step<St>, Bypass> {
-    let Found { rule, params, place } = found;
+    let RouteMatch { rule, params, place } = found;
     let asks = scan(request, rule)?;
     if rule.is_ambiguous(params) {
         return Err(Bypass::AmbiguousPath);
@@ -427,12 +434,12 @@ fn look_up<St: Store, R: Body>(
             Step::Whole(entry, _) => recall::remember(shared.id, words, || {
                 let of_entry = entry.key();
                 let key = if of_entry.as_ref() == key { of_entry.clone() } else { key.to_owned() };
-                Comes { rule: *place, key, base: own, plan: None }
+                Resolution { rule: *place, key, base: own, plan: None }
             }),
             Step::Wait(quest) if rule.plans_by_target() => recall::remember(shared.id, words, || {
                 let plan = quest.plan.clone();
                 let plan = ReadPlan { names: plan.names.shared(), ..plan };
-                Comes { rule: *place, key: quest.primary.clone(), base: own, plan: Some(plan) }
+                Resolution { rule: *place, key: quest.primary.clone(), base: own, plan: Some(plan) }
             }),
             _ => {}
         }
@@ -442,11 +449,11 @@ fn look_up<St: Store, R: Body>(
 
 /// What is asked under a rule where HTTP decides; elsewhere, credentials that the key does not tell apart are left alone.
 #[inline]
-fn asked_http<R>(request: &Request<R>, rule: &Compiled, unkeyed_credentials: bool) -> Result<Option<AskedHttp>, Bypass> {
+fn asked_http<R>(request: &Request<R>, rule: &Policy, unkeyed_credentials: bool) -> Result<Option<RequestDirectives>, Bypass> {
     let guarded = unkeyed_credentials && !rule.ignores_credentials();
     match rule.http() {
         // RFC 9111, section 3.5: the response says whether it is for others, too.
-        Some(_) => Ok(Some(AskedHttp { directives: CacheControl::of_request(request.headers()), guarded })),
+        Some(_) => Ok(Some(RequestDirectives { directives: CacheControl::of_request(request.headers()), guarded })),
         None if guarded => Err(Bypass::Credentials),
         None => Ok(None),
     }
@@ -454,7 +461,7 @@ fn asked_http<R>(request: &Request<R>, rule: &Compiled, unkeyed_credentials: boo
 
 /// The whole of a fresh entry: a hit.
 #[inline]
-fn whole<St: Store, B>(shared: &Shared<St>, entry: &Entry, now: Nanos) -> Response<CacheBody<B>> {
+fn whole<St: Store, B>(shared: &LayerState<St>, entry: &Entry, now: Nanos) -> Response<CacheBody<B>> {
     let response = answer::from_whole(shared, entry, CacheStatus::new(Outcome::Hit), now);
     hit(shared, now);
     response
@@ -462,7 +469,7 @@ fn whole<St: Store, B>(shared: &Shared<St>, entry: &Entry, now: Nanos) -> Respon
 
 /// The response that the thread has at hand: a hit.
 #[inline]
-fn at_hand<St: Store, B>(shared: &Shared<St>, response: &recall::Response, now: Nanos) -> Response<CacheBody<B>> {
+fn at_hand<St: Store, B>(shared: &LayerState<St>, response: &recall::Response, now: Nanos) -> Response<CacheBody<B>> {
     let times = response.entry().times();
     let response = answer::whole_of(shared, response.parts(), None, times, CacheStatus::new(Outcome::Hit), now);
     hit(shared, now);
@@ -471,7 +478,7 @@ fn at_hand<St: Store, B>(shared: &Shared<St>, response: &recall::Response, now: 
 
 /// What of an entry a request asks for: a hit, or a stale one.
 fn serve<St: Store, B, R>(
-    shared: &Shared<St>,
+    shared: &LayerState<St>,
     request: &Request<R>,
     entry: &Entry,
     outcome: Outcome,
@@ -491,7 +498,7 @@ fn serve<St: Store, B, R>(
 /// What is to be done for a request whose key is known.
 #[inline]
 fn step<St: Store, R>(
-    shared: &Shared<St>,
+    shared: &LayerState<St>,
     request: &Request<R>,
     target: &Target<'_>,
     view: &RequestView<'_>,
@@ -499,13 +506,13 @@ fn step<St: Store, R>(
     let Target { rule, asks, key, base, .. } = *target;
     let mut http = asked_http(request, rule, asks.credentials && !target.identified)?;
     let (method, headers) = (request.method(), request.headers());
-    let quest = |http: &mut Option<AskedHttp>| {
+    let quest = |http: &mut Option<RequestDirectives>| {
         // Taken only where there is something: it is large.
         let http = if http.is_some() { http.take().map(Box::new) } else { None };
-        Quest::planned(rule, key.to_owned(), rule.plan(view, base), request, asks.less, http)
+        CacheRequest::planned(rule, key.to_owned(), rule.plan(view, base), request, asks.less, http)
     };
     // Put where it stays, and with it the fields of the request if anything can depend on them.
-    let sought = |http: &mut Option<AskedHttp>, missed: Missed<St>| {
+    let sought = |http: &mut Option<RequestDirectives>, missed: LookupMiss<St>| {
         let keeps = asks.less || http.is_some() || missed.varying.is_some() || rule.may_vary();
         let mut sought = quest(http).but(missed);
         if keeps {
@@ -514,7 +521,7 @@ fn step<St: Store, R>(
         sought
     };
     let landings = shared.flights.landings();
-    let Some(Look { found, stamp, varying }) = Look::now(&shared.store, rule, key, headers) else {
+    let Some(Lookup { found, stamp, varying }) = Lookup::now(&shared.store, rule, key, headers) else {
         return Ok(Step::Wait(Box::new(quest(&mut http))));
     };
     let Context { clock, counters, .. } = shared.store.context();
@@ -532,7 +539,7 @@ fn step<St: Store, R>(
         Decision::Fresh(entry) => Step::Serve(entry, outcome, now),
         Decision::Early(entry) | Decision::Stale(entry) if *method == Method::HEAD => Step::Serve(entry, outcome, now),
         Decision::Early(entry) | Decision::Stale(entry) => {
-            let missed = Missed::renewing(entry.clone(), stamp, varying);
+            let missed = LookupMiss::renewing(entry.clone(), stamp, varying);
             Step::Refresh(entry, outcome, now, sought(&mut http, missed))
         }
         Decision::Accepted(entry) => Step::Serve(entry, Outcome::Stale(Stale::MaxStale), now),
@@ -544,7 +551,7 @@ fn step<St: Store, R>(
         Decision::Ask(..) if asks.range && *method == Method::GET => return Err(Bypass::Range),
         Decision::Ask(_, Some(entry)) if *method == Method::HEAD && entry.http().is_some() => {
             counters.miss(Miss::Head);
-            Step::Head(sought(&mut http, Missed::asking(Miss::Head, Some(entry), stamp, varying)))
+            Step::Head(sought(&mut http, LookupMiss::asking(Miss::Head, Some(entry), stamp, varying)))
         }
         // Only a response to GET is stored: a HEAD goes its way.
         Decision::Ask(..) if *method == Method::HEAD => {
@@ -552,14 +559,14 @@ fn step<St: Store, R>(
             Step::Mark(CacheStatus::new(Outcome::Miss(Miss::Head)))
         }
         Decision::Ask(why, spare) => {
-            Step::Ask(sought(&mut http, Missed::asking(why, spare, stamp, varying)), Looked { at: now, landings })
+            Step::Ask(sought(&mut http, LookupMiss::asking(why, spare, stamp, varying)), LookupTime { at: now, landings })
         }
     })
 }
 
 /// Counts a hit, and on one in 64 the time it took.
 #[inline]
-pub(crate) fn hit<St: Store>(shared: &Shared<St>, began: Nanos) {
+pub(crate) fn hit<St: Store>(shared: &LayerState<St>, began: Nanos) {
     let context = shared.store.context();
     if context.counters.add(Count::Hit, 1).is_multiple_of(64) {
         context.counters.add(Count::Timed, 1);
@@ -570,7 +577,7 @@ pub(crate) fn hit<St: Store>(shared: &Shared<St>, began: Nanos) {
 
 /// What a walk over the fields of a request has found.
 #[derive(Debug, Clone, Copy, Default)]
-struct Asks<'a> {
+struct RequestTraits<'a> {
     host: HostLine<'a>,
     /// A field that says who the client is, other than a `Cookie` that the rule ignores.
     credentials: bool,
@@ -584,17 +591,17 @@ struct Asks<'a> {
     query: bool,
 }
 
-impl<'a> Asks<'a> {
+impl<'a> RequestTraits<'a> {
     /// The target of a request in the words it was sent in, if these are all that its key depends on.
     #[inline]
-    fn words<R>(&'a self, request: &'a Request<R>) -> Option<Words<'a>> {
-        Words::of(request.uri(), request.extensions(), self.host, &self.forwarding)
+    fn words<R>(&'a self, request: &'a Request<R>) -> Option<TargetId<'a>> {
+        TargetId::of(request.uri(), request.extensions(), self.host, &self.forwarding)
     }
 }
 
 /// What a request carries; or why it is to be left alone. One walk over its fields.
 #[inline]
-fn scan<'a, R: Body>(request: &'a Request<R>, rule: &Compiled) -> Result<Asks<'a>, Bypass> {
+fn scan<'a, R: Body>(request: &'a Request<R>, rule: &Policy) -> Result<RequestTraits<'a>, Bypass> {
     if rule.is_uncached() {
         return Err(Bypass::Uncached);
     }
@@ -607,7 +614,7 @@ fn scan<'a, R: Body>(request: &'a Request<R>, rule: &Compiled) -> Result<Asks<'a
     }
     let fields = rule.fields();
     let lists_common = fields.lists_common();
-    let mut asks = Asks { query, ..Asks::default() };
+    let mut asks = RequestTraits { query, ..RequestTraits::default() };
     for (name, value) in request.headers() {
         match *name {
             header::HOST => asks.host = asks.host.and(value),
@@ -642,7 +649,7 @@ fn without_conditions(headers: &mut HeaderMap) {
 /// Makes of a request what the inner service is to see: one with our own conditions where we have something to ask about, else one
 /// without any; alone, it goes as it came.
 #[inline]
-pub(crate) fn question<B, St: Store>(request: &mut Request<B>, quest: &Quest, missed: &mut Missed<St>, alone: bool) {
+pub(crate) fn question<B, St: Store>(request: &mut Request<B>, quest: &CacheRequest, missed: &mut LookupMiss<St>, alone: bool) {
     if let Some(ours) = &missed.ours {
         // RFC 9111, section 4.3.1: ours and not the client's, so that a 304 is about what is stored here.
         if !semantics::condition(request.headers_mut(), &[&as_inner_service_knows(ours)]) {
@@ -667,7 +674,7 @@ impl<S, St> CacheService<S, St> {
     #[cold]
     fn call_disabled<ReqB, ResB>(&mut self, request: Request<ReqB>) -> ResponseFuture<S::Future, St, ResB, S::Error>
     where
-        S: Inner<ReqB, ResB>,
+        S: InnerService<ReqB, ResB>,
         St: Store,
         ResB: Send + 'static,
     {
@@ -683,12 +690,12 @@ impl<S, St> CacheService<S, St> {
     #[inline(always)]
     fn ask<ReqB, ResB>(
         &mut self,
-        mut sought: Box<Sought<St>>,
-        looked: Looked,
+        mut sought: Box<MissedRequest<St>>,
+        looked: LookupTime,
         mut request: Request<ReqB>,
     ) -> ResponseFuture<S::Future, St, ResB, S::Error>
     where
-        S: Inner<ReqB, ResB> + Clone,
+        S: InnerService<ReqB, ResB> + Clone,
         St: Store,
         ReqB: Send + 'static,
         ResB: Body<Error: Into<BoxError>> + Send + 'static,
@@ -696,7 +703,7 @@ impl<S, St> CacheService<S, St> {
         let shared = self.shared.clone();
         let counters = &shared.store.context().counters;
         let now = looked.at;
-        let Sought { quest, missed } = &mut *sought;
+        let MissedRequest { quest, missed } = &mut *sought;
         let by_itself = missed.why == Miss::Request || quest.asked.http.as_ref().is_some_and(|asked| asked.goes_alone());
         if by_itself || shared.flights.passes(missed.key(quest), now) {
             if !by_itself && missed.ours.is_none() {
@@ -705,7 +712,7 @@ impl<S, St> CacheService<S, St> {
             return self.ask_alone(sought, now, request);
         }
         match quest.join(&shared, missed) {
-            Joined::Leads(leader, drive) => {
+            Join::Lead(leader, drive) => {
                 // Another fill may have landed between our look and our joining.
                 if shared.flights.landings() != looked.landings
                     && let Some(entry) = quest.fresh_by_now(&shared, request.headers())
@@ -722,8 +729,8 @@ impl<S, St> CacheService<S, St> {
                 let inner = self.take_ready().call(request);
                 ResponseFuture::lead(road::lead(shared, sought, (leader, drive), now, inner))
             }
-            Joined::Follows(follower) => self.wait(Box::new(sought.quest), request, Some(follower)),
-            Joined::Full => {
+            Join::Follow(follower) => self.wait(Box::new(sought.quest), request, Some(follower)),
+            Join::Full => {
                 missed.why = Miss::FlightLimit;
                 self.ask_alone(sought, now, request)
             }
@@ -733,16 +740,16 @@ impl<S, St> CacheService<S, St> {
     /// Asks the inner service for this request alone.
     fn ask_alone<ReqB, ResB>(
         &mut self,
-        mut sought: Box<Sought<St>>,
+        mut sought: Box<MissedRequest<St>>,
         now: Nanos,
         mut request: Request<ReqB>,
     ) -> ResponseFuture<S::Future, St, ResB, S::Error>
     where
-        S: Inner<ReqB, ResB> + Clone,
+        S: InnerService<ReqB, ResB> + Clone,
         St: Store,
         ResB: Body<Error: Into<BoxError>> + Send + 'static,
     {
-        let Sought { quest, missed } = &mut *sought;
+        let MissedRequest { quest, missed } = &mut *sought;
         self.shared.store.context().counters.miss(missed.why);
         question(&mut request, quest, missed, true);
         let inner = self.take_ready().call(request);
@@ -753,12 +760,12 @@ impl<S, St> CacheService<S, St> {
     /// it starves nobody meanwhile.
     fn wait<ReqB, ResB>(
         &mut self,
-        quest: Box<Quest>,
+        quest: Box<CacheRequest>,
         request: Request<ReqB>,
         follower: Option<Follower>,
     ) -> ResponseFuture<S::Future, St, ResB, S::Error>
     where
-        S: Inner<ReqB, ResB> + Clone,
+        S: InnerService<ReqB, ResB> + Clone,
         St: Store,
         ReqB: Send + 'static,
         ResB: Body<Error: Into<BoxError>> + Send + 'static,
@@ -768,23 +775,23 @@ impl<S, St> CacheService<S, St> {
     }
 
     /// Has an entry refreshed behind its back, unless somebody is at it.
-    fn refresh<ReqB, ResB>(&mut self, mut sought: Box<Sought<St>>, seen: &Arc<Entry>, mut request: Request<ReqB>)
+    fn refresh<ReqB, ResB>(&mut self, mut sought: Box<MissedRequest<St>>, seen: &Arc<Entry>, mut request: Request<ReqB>)
     where
-        S: Inner<ReqB, ResB> + Clone,
+        S: InnerService<ReqB, ResB> + Clone,
         St: Store,
         ReqB: Send + 'static,
         ResB: Body<Error: Into<BoxError>> + Send + 'static,
     {
         let Ok(runtime) = Handle::try_current() else { return };
         let shared = self.shared.clone();
-        let Sought { quest, missed } = &mut *sought;
+        let MissedRequest { quest, missed } = &mut *sought;
         // Also where nobody waits for the next response of this key: not to wait for it is not a reason not to fetch it.
         if shared.store.is_shared() {
             drop(self.take_ready());
             runtime.spawn(Box::pin(road::renew(shared, self.inner.clone(), sought.quest, request)).in_current_span());
             return;
         }
-        if let Joined::Leads(leader, _) = quest.join::<_, ()>(&shared, missed) {
+        if let Join::Lead(leader, _) = quest.join::<_, ()>(&shared, missed) {
             // Whoever was at it may have landed between our look and our joining.
             if quest.look_again(&shared, request.headers()).is_some_and(|found| !Arc::ptr_eq(&found, seen)) {
                 return;

@@ -23,7 +23,7 @@ pub(crate) const TRIAL: Duration = Duration::from_secs(300);
 
 /// What may be wrong without anybody noticing.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Silent {
+pub(crate) enum Misconfiguration {
     /// A write that no rule covers.
     UncoveredWrite,
     /// A write through a layer that has no rules.
@@ -36,7 +36,7 @@ pub(crate) enum Silent {
 
 /// When the next warning of a kind is due.
 #[derive(Debug, Default)]
-pub(crate) struct Quiet {
+pub(crate) struct WarningLimits {
     until: [AtomicU64; 4],
     /// The tables of rules of all layers over the store.
     tables: Mutex<Vec<Watched>>,
@@ -49,9 +49,9 @@ struct Watched {
     told: bool,
 }
 
-impl Quiet {
+impl WarningLimits {
     /// Whether a warning of this kind is due; the next one is due after a pause.
-    fn is_due(&self, kind: Silent, now: Nanos) -> bool {
+    fn is_due(&self, kind: Misconfiguration, now: Nanos) -> bool {
         let until = &self.until[kind as usize];
         let before = until.load(Ordering::Relaxed);
         let next = now.saturating_add(crate::clock::nanos(PAUSE));
@@ -69,7 +69,7 @@ impl Counters {
     pub(crate) fn uncovered_write(&self, method: &str, path: &str, has_rules: bool, now: Nanos) {
         self.add(Count::UncoveredWrites, 1);
         if has_rules {
-            if self.quiet.is_due(Silent::UncoveredWrite, now) {
+            if self.quiet.is_due(Misconfiguration::UncoveredWrite, now) {
                 tracing::warn!(
                     method,
                     path,
@@ -80,7 +80,7 @@ impl Counters {
             return;
         }
         self.add(Count::WithoutRules, 1);
-        if self.quiet.is_due(Silent::WithoutRules, now) {
+        if self.quiet.is_due(Misconfiguration::WithoutRules, now) {
             tracing::warn!(
                 method,
                 path,
@@ -94,7 +94,7 @@ impl Counters {
     #[cold]
     pub(crate) fn never_invalidated(&self, route: Option<&str>, now: Nanos) {
         self.add(Count::NeverInvalidated, 1);
-        if self.quiet.is_due(Silent::NeverInvalidated, now) {
+        if self.quiet.is_due(Misconfiguration::NeverInvalidated, now) {
             tracing::warn!(
                 route = route.unwrap_or("(any)"),
                 "responses of this route belong to no namespace: no write invalidates them before their lifetime ends. Add \
@@ -106,7 +106,7 @@ impl Counters {
     /// A response was not stored, because it names too many namespaces.
     #[cold]
     pub(crate) fn too_many_namespaces(&self, route: Option<&str>, named: usize, now: Nanos) {
-        if self.quiet.is_due(Silent::TooManyNamespaces, now) {
+        if self.quiet.is_due(Misconfiguration::TooManyNamespaces, now) {
             tracing::warn!(
                 route = route.unwrap_or("(any)"),
                 named,
@@ -161,11 +161,11 @@ mod tests {
 
     #[test]
     fn one_warning_of_a_kind_is_due_in_a_pause() {
-        let quiet = Quiet::default();
-        assert!(quiet.is_due(Silent::UncoveredWrite, 1));
-        assert!(!quiet.is_due(Silent::UncoveredWrite, 2));
-        assert!(quiet.is_due(Silent::WithoutRules, 2));
-        assert!(quiet.is_due(Silent::UncoveredWrite, 1 + crate::clock::nanos(PAUSE)));
+        let quiet = WarningLimits::default();
+        assert!(quiet.is_due(Misconfiguration::UncoveredWrite, 1));
+        assert!(!quiet.is_due(Misconfiguration::UncoveredWrite, 2));
+        assert!(quiet.is_due(Misconfiguration::WithoutRules, 2));
+        assert!(quiet.is_due(Misconfiguration::UncoveredWrite, 1 + crate::clock::nanos(PAUSE)));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    silent::Quiet,
+    silent::WarningLimits,
     status::{Bypass, Miss, NoStore},
     store::Usage,
 };
@@ -61,7 +61,7 @@ pub(crate) struct Counters {
     /// Names that wait to be cleared in a shared store.
     pub(crate) waiting: Arc<AtomicUsize>,
     /// What would otherwise fail silently.
-    pub(crate) quiet: Quiet,
+    pub(crate) quiet: WarningLimits,
 }
 
 #[repr(align(128))]
@@ -73,7 +73,7 @@ impl Default for Counters {
             stripes: array::from_fn(|_| Stripe(array::from_fn(|_| AtomicU64::new(0)))),
             flying: Arc::default(),
             waiting: Arc::default(),
-            quiet: Quiet::default(),
+            quiet: WarningLimits::default(),
         }
     }
 }

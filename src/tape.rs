@@ -16,16 +16,16 @@ use crate::body::BoxError;
 ///
 /// As long as the body may still be stored, all of it is kept, so that the writer waits for no reader. Once it is
 /// [closed](Self::close), pieces that all readers have are dropped, and the writer waits for the slowest of them.
-pub(crate) struct Tape {
+pub(crate) struct SharedBody {
     state: Mutex<State>,
 }
 
 struct State {
     pieces: Pieces,
-    end: Option<End>,
+    end: Option<BodyEnd>,
     /// The error of the inner body, for the reader that fetched it.
     error: Option<BoxError>,
-    readers: HashMap<u64, Place>,
+    readers: HashMap<u64, ReaderPosition>,
     /// How many readers there ever were: the first is the one that fetched the body.
     numbered: u64,
     closed: bool,
@@ -35,7 +35,7 @@ struct State {
 
 /// Where a reader is.
 #[derive(Default)]
-struct Place {
+struct ReaderPosition {
     at: u64,
     /// Present while it waits.
     waker: Option<Waker>,
@@ -43,17 +43,17 @@ struct Place {
 
 /// How a body ended.
 #[derive(Clone)]
-pub(crate) enum End {
+pub(crate) enum BodyEnd {
     /// Whole, with its trailers.
-    Whole(Option<HeaderMap>),
+    Complete(Option<HeaderMap>),
     /// It broke off; the text says how.
-    Broken(&'static str),
+    Failed(&'static str),
 }
 
 /// What a reader hears next.
-pub(crate) enum Heard {
+pub(crate) enum BodyEvent {
     Chunk(Bytes),
-    End(End),
+    End(BodyEnd),
     /// The error of the inner body.
     Failed(BoxError),
 }
@@ -63,9 +63,9 @@ const AHEAD: u64 = 64 << 10;
 
 const TOO_SLOW: &str = "this client was too slow for the others that share its response";
 
-impl Tape {
+impl SharedBody {
     /// A tape with what had arrived before anybody had to wait, and the reader that fetches it.
-    pub(crate) fn new(pieces: Pieces) -> (Arc<Self>, Reader) {
+    pub(crate) fn new(pieces: Pieces) -> (Arc<Self>, BodyReader) {
         let state = State {
             pieces: pieces.into_own(),
             end: None,
@@ -81,16 +81,16 @@ impl Tape {
     }
 
     /// One more reader, from the beginning; `None` if that is gone.
-    pub(crate) fn reader(self: &Arc<Self>) -> Option<Reader> {
+    pub(crate) fn reader(self: &Arc<Self>) -> Option<BodyReader> {
         let mut state = self.lock();
         if state.closed {
             return None;
         }
         let number = state.numbered;
         state.numbered += 1;
-        state.readers.insert(number, Place::default());
+        state.readers.insert(number, ReaderPosition::default());
         drop(state);
-        Some(Reader { tape: self.clone(), number })
+        Some(BodyReader { tape: self.clone(), number })
     }
 
     pub(crate) fn push(&self, chunk: Bytes) {
@@ -98,7 +98,7 @@ impl Tape {
     }
 
     /// The end, unless it has ended before.
-    pub(crate) fn end(&self, end: End) {
+    pub(crate) fn end(&self, end: BodyEnd) {
         self.change(|state| _ = state.end.get_or_insert(end));
     }
 
@@ -106,7 +106,7 @@ impl Tape {
     pub(crate) fn fail(&self, error: BoxError, text: &'static str) {
         self.change(|state| {
             state.error = Some(error);
-            state.end.get_or_insert(End::Broken(text));
+            state.end.get_or_insert(BodyEnd::Failed(text));
         });
     }
 
@@ -184,25 +184,27 @@ impl Tape {
     }
 }
 
-struct EndsWith<'a>(&'a Tape, &'static str);
+struct EndsWith<'a>(&'a SharedBody, &'static str);
 
 impl Drop for EndsWith<'_> {
     fn drop(&mut self) {
-        self.0.end(End::Broken(self.1));
+        self.0.end(BodyEnd::Failed(self.1));
     }
 }
 
 /// A place on a tape.
-pub(crate) struct Reader {
-    tape: Arc<Tape>,
+pub(crate) struct BodyReader {
+    tape: Arc<SharedBody>,
     number: u64,
 }
 
-impl Reader {
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
+impl BodyReader {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<BodyEvent> {
         let mut state = self.tape.lock();
         let State { pieces, end, error, readers, writer, .. } = &mut *state;
-        let Some(place) = readers.get_mut(&self.number) else { return Poll::Ready(Heard::End(End::Broken(TOO_SLOW))) };
+        let Some(place) = readers.get_mut(&self.number) else {
+            return Poll::Ready(BodyEvent::End(BodyEnd::Failed(TOO_SLOW)));
+        };
         if let Some(piece) = pieces.after(place.at) {
             let waits = writer.take_if(|(least, _)| place.at < *least);
             place.at += piece.len() as u64;
@@ -210,12 +212,12 @@ impl Reader {
             if let Some((_, writer)) = waits {
                 writer.wake();
             }
-            return Poll::Ready(Heard::Chunk(piece));
+            return Poll::Ready(BodyEvent::Chunk(piece));
         }
         if let Some(end) = end {
             return Poll::Ready(match error.take_if(|_| self.number == 0) {
-                Some(error) => Heard::Failed(error),
-                None => Heard::End(end.clone()),
+                Some(error) => BodyEvent::Failed(error),
+                None => BodyEvent::End(end.clone()),
             });
         }
         if !place.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
@@ -225,7 +227,7 @@ impl Reader {
     }
 }
 
-impl Drop for Reader {
+impl Drop for BodyReader {
     fn drop(&mut self) {
         let mut state = self.tape.lock();
         // Its waker goes with it.
@@ -239,7 +241,7 @@ impl Drop for Reader {
     }
 }
 
-impl fmt::Debug for Reader {
+impl fmt::Debug for BodyReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reader").field("number", &self.number).finish_non_exhaustive()
     }
@@ -322,9 +324,9 @@ mod tests {
 
     use super::*;
 
-    fn heard(reader: &mut Reader) -> Vec<u8> {
+    fn heard(reader: &mut BodyReader) -> Vec<u8> {
         let mut all = Vec::new();
-        while let Poll::Ready(Heard::Chunk(chunk)) = reader.poll(&mut Context::from_waker(Waker::noop())) {
+        while let Poll::Ready(BodyEvent::Chunk(chunk)) = reader.poll(&mut Context::from_waker(Waker::noop())) {
             all.extend_from_slice(&chunk);
         }
         all
@@ -332,7 +334,7 @@ mod tests {
 
     #[test]
     fn pieces_of_all_sizes_are_read_as_they_were_written() {
-        let (tape, mut first) = Tape::new(Pieces::default());
+        let (tape, mut first) = SharedBody::new(Pieces::default());
         let (mut written, mut read, mut second) = (Vec::new(), Vec::new(), Vec::new());
         let mut late = None;
         for n in 0..2_000_usize {
@@ -372,10 +374,10 @@ mod tests {
         let inside = |piece: &Bytes| buffer.as_ptr_range().contains(&piece.as_ptr());
         let mut pieces = Pieces::default();
         pieces.push(buffer.slice(..100));
-        let (tape, mut reader) = Tape::new(pieces);
+        let (tape, mut reader) = SharedBody::new(pieces);
         tape.push(buffer.slice(200..300));
         for _ in 0..2 {
-            let Poll::Ready(Heard::Chunk(chunk)) = reader.poll(&mut Context::from_waker(Waker::noop())) else {
+            let Poll::Ready(BodyEvent::Chunk(chunk)) = reader.poll(&mut Context::from_waker(Waker::noop())) else {
                 panic!("a chunk")
             };
             assert!(!inside(&chunk));
@@ -390,7 +392,7 @@ mod tests {
                 self.0.fetch_add(1, Ordering::SeqCst);
             }
         }
-        let (tape, _leader) = Tape::new(Pieces::default());
+        let (tape, _leader) = SharedBody::new(Pieces::default());
         for _ in 0..100 {
             let counted = Arc::new(Counted(AtomicUsize::new(0)));
             let waker = Waker::from(counted.clone());
@@ -403,7 +405,7 @@ mod tests {
 
     #[test]
     fn a_closed_tape_waits_for_its_slowest_reader_and_drops_what_all_have() {
-        let (tape, mut fast) = Tape::new(Pieces::default());
+        let (tape, mut fast) = SharedBody::new(Pieces::default());
         let mut slow = tape.reader().expect("it is not closed");
         let cx = &mut Context::from_waker(Waker::noop());
         tape.close();
@@ -423,7 +425,7 @@ mod tests {
 
     #[test]
     fn a_reader_is_cut_off_only_if_another_waits_for_it() {
-        let (tape, mut fast) = Tape::new(Pieces::default());
+        let (tape, mut fast) = SharedBody::new(Pieces::default());
         let mut slow = tape.reader().expect("it is not closed");
         tape.close();
         for _ in 0..3 {
@@ -434,7 +436,7 @@ mod tests {
         heard(&mut fast);
         tape.cut_off_the_slow();
         let cx = &mut Context::from_waker(Waker::noop());
-        assert!(matches!(slow.poll(cx), Poll::Ready(Heard::End(End::Broken(TOO_SLOW)))));
+        assert!(matches!(slow.poll(cx), Poll::Ready(BodyEvent::End(BodyEnd::Failed(TOO_SLOW)))));
         assert!(fast.poll(cx).is_pending());
     }
 }

@@ -17,9 +17,9 @@ use http_body::{Body, Frame};
 use proptest::prelude::*;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_response_cache::{
-    Admitted, BoxError, Bump, Bypass, CacheLayer, CachePolicy, CacheStatus, Clock, Context, Entry, Fence, Identity, KeyRef,
-    Life, Lock, Lookup, MAX_NAMESPACES, Memory, Miss, Namespace, Namespaces, NoStore, Outcome, Put, Rule, Rules, Stale, Stamp,
-    Store, StoreError, Storing, Switch, Usage,
+    Admitted, BoxError, Bypass, CacheLayer, CachePolicy, CacheStatus, Clock, Context, Entry, Fence, Identity, InvalidationKind,
+    KeyRef, Lock, MAX_NAMESPACES, Memory, Miss, Namespace, Namespaces, NoStore, Outcome, Put, Rule, Rules, Stale, Stamp, Store,
+    StoreError, StoreLookup, Storing, Switch, Usage, Validity,
 };
 
 const ABSENT: Outcome = Outcome::Miss(Miss::Absent);
@@ -705,11 +705,11 @@ async fn wire(up: bool) -> Result<(), StoreError> {
 }
 
 impl Store for Faulty {
-    fn get_now(&self, _: KeyRef<'_>) -> Option<Lookup> {
+    fn get_now(&self, _: KeyRef<'_>) -> Option<StoreLookup> {
         None
     }
 
-    async fn get(&self, key: KeyRef<'_>, names: &Namespaces) -> Result<Lookup, StoreError> {
+    async fn get(&self, key: KeyRef<'_>, names: &Namespaces) -> Result<StoreLookup, StoreError> {
         wire(self.get).await?;
         self.memory.get(key, names).await
     }
@@ -731,7 +731,7 @@ impl Store for Faulty {
         self.memory.fence(names).await
     }
 
-    async fn bump(&self, names: &Namespaces, kind: Bump, fence: Option<Fence>) -> Result<(), StoreError> {
+    async fn bump(&self, names: &Namespaces, kind: InvalidationKind, fence: Option<Fence>) -> Result<(), StoreError> {
         wire(self.put).await?;
         self.memory.bump(names, kind, fence).await
     }
@@ -740,7 +740,7 @@ impl Store for Faulty {
         self.memory.bump_now(names);
     }
 
-    fn life(&self, stamp: &Stamp, names: &Namespaces) -> Life {
+    fn life(&self, stamp: &Stamp, names: &Namespaces) -> Validity {
         self.memory.life(stamp, names)
     }
 

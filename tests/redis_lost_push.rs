@@ -19,8 +19,8 @@ use common::{
 use tokio::sync::Notify;
 use tower::Layer;
 use tower_response_cache::{
-    Begun, Bump, CacheLayer, Context, Entry, Fence, KeyRef, Life, Lock, Lookup, Namespaces, Outcome, Put, Redis, Rule, Stamp,
-    Store, StoreError, Usage, Wish,
+    BeginFill, CacheLayer, Context, Entry, Fence, FillOptions, InvalidationKind, KeyRef, Lock, Namespaces, Outcome, Put, Redis,
+    Rule, Stamp, Store, StoreError, StoreLookup, Usage, Validity,
 };
 
 /// How often the push has to be lost, and how many attempts that may take.
@@ -42,11 +42,11 @@ struct Held {
 }
 
 impl Store for Held {
-    fn get_now(&self, key: KeyRef<'_>) -> Option<Lookup> {
+    fn get_now(&self, key: KeyRef<'_>) -> Option<StoreLookup> {
         self.store.get_now(key)
     }
 
-    async fn get(&self, key: KeyRef<'_>, names: &Namespaces) -> Result<Lookup, StoreError> {
+    async fn get(&self, key: KeyRef<'_>, names: &Namespaces) -> Result<StoreLookup, StoreError> {
         self.store.get(key, names).await
     }
 
@@ -54,7 +54,13 @@ impl Store for Held {
         true
     }
 
-    async fn begin(&self, key: KeyRef<'_>, names: &Namespaces, stamp: Stamp, wish: Wish) -> Result<Begun, StoreError> {
+    async fn begin(
+        &self,
+        key: KeyRef<'_>,
+        names: &Namespaces,
+        stamp: Stamp,
+        wish: FillOptions,
+    ) -> Result<BeginFill, StoreError> {
         let go = self.go.notified();
         if self.holds.swap(false, Ordering::SeqCst) {
             go.await;
@@ -74,7 +80,7 @@ impl Store for Held {
         self.store.fence(names).await
     }
 
-    async fn bump(&self, names: &Namespaces, kind: Bump, fence: Option<Fence>) -> Result<(), StoreError> {
+    async fn bump(&self, names: &Namespaces, kind: InvalidationKind, fence: Option<Fence>) -> Result<(), StoreError> {
         self.store.bump(names, kind, fence).await
     }
 
@@ -82,7 +88,7 @@ impl Store for Held {
         self.store.bump_now(names);
     }
 
-    fn life(&self, stamp: &Stamp, names: &Namespaces) -> Life {
+    fn life(&self, stamp: &Stamp, names: &Namespaces) -> Validity {
         self.store.life(stamp, names)
     }
 

@@ -11,8 +11,9 @@ use common::{MINUTE, Plain, counting, get, in_hand, next_call, ok, one_rule, out
 use http::{Request, Response, header};
 use tower::{Layer, service_fn};
 use tower_response_cache::{
-    Bump, Bypass, CacheLayer, CachePolicy, Context, Entry, Fence, InvalidateLayer, Invalidations, KeyRef, Life, Lock, Lookup,
-    Memory, Miss, Namespace, Namespaces, Outcome, Put, Rule, Rules, RulesErrorKind, Stamp, Store, StoreError, Usage,
+    Bypass, CacheLayer, CachePolicy, Context, Entry, Fence, InvalidateLayer, InvalidationKind, Invalidations, KeyRef, Lock,
+    Memory, Miss, Namespace, Namespaces, Outcome, Put, Rule, Rules, RulesErrorKind, Stamp, Store, StoreError, StoreLookup,
+    Usage, Validity,
 };
 
 const ABSENT: Outcome = Outcome::Miss(Miss::Absent);
@@ -88,12 +89,12 @@ struct Spy {
 }
 
 impl Store for Spy {
-    fn get_now(&self, key: KeyRef<'_>) -> Option<Lookup> {
+    fn get_now(&self, key: KeyRef<'_>) -> Option<StoreLookup> {
         self.keys.lock().expect("no panic").push(key.canonical().to_vec());
         self.memory.get_now(key)
     }
 
-    async fn get(&self, key: KeyRef<'_>, names: &Namespaces) -> Result<Lookup, StoreError> {
+    async fn get(&self, key: KeyRef<'_>, names: &Namespaces) -> Result<StoreLookup, StoreError> {
         self.memory.get(key, names).await
     }
 
@@ -106,7 +107,7 @@ impl Store for Spy {
         self.memory.fence(names).await
     }
 
-    async fn bump(&self, names: &Namespaces, kind: Bump, fence: Option<Fence>) -> Result<(), StoreError> {
+    async fn bump(&self, names: &Namespaces, kind: InvalidationKind, fence: Option<Fence>) -> Result<(), StoreError> {
         self.memory.bump(names, kind, fence).await
     }
 
@@ -114,7 +115,7 @@ impl Store for Spy {
         self.memory.bump_now(names);
     }
 
-    fn life(&self, stamp: &Stamp, names: &Namespaces) -> Life {
+    fn life(&self, stamp: &Stamp, names: &Namespaces) -> Validity {
         self.memory.life(stamp, names)
     }
 

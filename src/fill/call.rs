@@ -10,7 +10,7 @@ use http::Response;
 use http_body::Body;
 use pin_project_lite::pin_project;
 
-use super::{Answer, Fill, Rest};
+use super::{Answer, Fill, RestFuture};
 use crate::{body::BoxError, stats::Count, store::Store};
 
 pin_project! {
@@ -19,18 +19,18 @@ pin_project! {
     /// What has to be waited for after the answer is a future of its own, made only when it is needed: this one is as small as the
     /// inner service's allows, since it is moved to where it is kept.
     #[must_use]
-    pub(crate) struct Call<F, St, B, E>
+    pub(crate) struct FillFuture<F, St, B, E>
     where
         St: Store,
     {
         #[pin]
         inner: Option<F>,
         fill: Option<Fill<St>>,
-        rest: Option<Rest<B, E>>,
+        rest: Option<RestFuture<B, E>>,
     }
 }
 
-impl<F, St, B, E> Call<F, St, B, E>
+impl<F, St, B, E> FillFuture<F, St, B, E>
 where
     F: Future<Output = Result<Response<B>, E>> + Send + 'static,
     St: Store,
@@ -47,7 +47,7 @@ where
     }
 }
 
-impl<F, St, B, E> Future for Call<F, St, B, E>
+impl<F, St, B, E> Future for FillFuture<F, St, B, E>
 where
     F: Future<Output = Result<Response<B>, E>>,
     St: Store,

@@ -8,23 +8,23 @@ use super::Fill;
 use crate::{
     answer,
     clock::{MS, nanos},
-    groups::Origin,
+    groups::GroupOrigin,
     hints::CachePolicy,
     key::{Key, MAX_KEY_LEN},
     namespace::{MAX_NAMES, Namespaces},
     parts,
     rules::HttpOptions,
     semantics::{self, CacheControl, ETag, Exchange, Exchanged, Freshness, SharedRules, Vary},
-    service::Quest,
+    service::CacheRequest,
     status::NoStore,
-    store::{Finished, Http, Role, Store, Times, finished, is_event_stream, length_in},
+    store::{HeaderKind, Http, Store, StoredHeaders, Times, finished, is_event_stream, length_in},
 };
 
 /// How many request fields variants may differ by.
 const MOST_VARYING: usize = 8;
 
 /// What is learned from the head of a response that may be stored.
-pub(super) struct Fit {
+pub(super) struct Admission {
     pub(super) key: Key,
     /// The key of its language, for those who prefer that to all others.
     pub(super) language: Option<Key>,
@@ -32,46 +32,46 @@ pub(super) struct Fit {
     /// `Content-Length`, which the body must keep to.
     pub(super) announced: Option<u64>,
     /// The fields as hits will have them.
-    pub(super) headers: Finished,
+    pub(super) headers: StoredHeaders,
     pub(super) vary: Vary,
     /// Present where the response named namespaces itself.
-    pub(super) named: Option<Box<Named>>,
+    pub(super) named: Option<Box<ResponseNamespaces>>,
     pub(super) times: Times,
     pub(super) http: Option<Box<Http>>,
 }
 
 /// The namespaces of a response that named some itself.
-pub(super) struct Named {
+pub(super) struct ResponseNamespaces {
     pub(super) all: Namespaces,
     /// Those among them that were not known before it came.
     pub(super) added: Namespaces,
 }
 
-impl Named {
+impl ResponseNamespaces {
     /// The names that were known from the request, and those that came with the response.
     pub(super) fn new(known: &Namespaces, all: Namespaces) -> Box<Self> {
         Box::new(Self { added: all.since(known.count()), all })
     }
 }
 
-impl Fit {
+impl Admission {
     /// The namespaces that were not known before the response came; none if there are none.
     pub(super) fn added(&self) -> Option<&Namespaces> {
         self.named.as_ref().map(|named| &named.added).filter(|added| !added.is_empty())
     }
 }
 
-type Terms = (Times, Option<Box<Http>>);
+type Lifetimes = (Times, Option<Box<Http>>);
 
 impl<St: Store> Fill<St> {
     /// Whether a response may be stored, and as what; or why not. Its body has at least so many bytes.
-    pub(super) fn fit(&self, parts: &response::Parts, least: u64, hints: Option<&CachePolicy>) -> Result<Fit, NoStore> {
+    pub(super) fn fit(&self, parts: &response::Parts, least: u64, hints: Option<&CachePolicy>) -> Result<Admission, NoStore> {
         if hints.is_some_and(CachePolicy::forbids) {
             return Err(NoStore::NoStore);
         }
         let rule = &self.of.quest.rule;
         let tells = self.shared.options.cache_status.is_some();
-        let seen = Seen::of(&parts.headers);
+        let seen = HeaderScan::of(&parts.headers);
         rule.has_answered(seen.varies || seen.negotiated);
         let options = rule.http();
         let control = match options {
@@ -98,7 +98,7 @@ impl<St: Store> Fill<St> {
             _ => self.variant(Vary::default())?,
         };
         let language = self.language_key(&vary, &parts.headers);
-        let named = self.named(&parts.headers, hints)?.map(|all| Named::new(&self.of.quest.plan.names, all));
+        let named = self.named(&parts.headers, hints)?.map(|all| ResponseNamespaces::new(&self.of.quest.plan.names, all));
         let strips = |control: &CacheControl| control.private.is_some() || control.no_cache.is_some();
         let plain = rule.shape().fits(&parts.headers, tells)
             && !control.as_ref().is_some_and(strips)
@@ -108,12 +108,12 @@ impl<St: Store> Fill<St> {
             Some(headers) => headers,
             None => self.finished(&parts.headers, &seen, control),
         };
-        Ok(Fit { key, language, status: parts.status, announced, headers, vary, named, times, http })
+        Ok(Admission { key, language, status: parts.status, announced, headers, vary, named, times, http })
     }
 
     /// The fields of a response as hits will have them, where they are not those of most responses under its rule.
     #[inline(never)]
-    fn finished(&self, headers: &HeaderMap, seen: &Seen<'_>, control: Option<CacheControl>) -> Finished {
+    fn finished(&self, headers: &HeaderMap, seen: &HeaderScan<'_>, control: Option<CacheControl>) -> StoredHeaders {
         let control = control.unwrap_or_default();
         let mut headers = Cow::Borrowed(headers);
         if seen.hops || control.private.is_some() || control.no_cache.is_some() {
@@ -133,7 +133,7 @@ impl<St: Store> Fill<St> {
             return Ok(None);
         }
         // RFC 9875, section 2: groups that cannot be read are groups by which it could not be cleared.
-        let joined = |origin: &Origin| origin.joined(response).map_err(|_| NoStore::Namespaces);
+        let joined = |origin: &GroupOrigin| origin.joined(response).map_err(|_| NoStore::Namespaces);
         let groups = self.of.quest.plan.groups_of.as_deref().map(joined).transpose()?.unwrap_or_default();
         let known = &self.of.quest.plan.names;
         let mut names = None;
@@ -157,10 +157,10 @@ impl<St: Store> Fill<St> {
     fn by_rule(
         &self,
         parts: &response::Parts,
-        seen: &Seen<'_>,
+        seen: &HeaderScan<'_>,
         control: Option<&CacheControl>,
         hints: Option<&CachePolicy>,
-    ) -> Result<Terms, NoStore> {
+    ) -> Result<Lifetimes, NoStore> {
         match seen.cookies || seen.varies {
             true => semantics::safe_to_store(parts.status, &parts.headers, control.unwrap_or(&CacheControl::default())),
             false => semantics::plainly_safe_to_store(parts.status, seen.range, control),
@@ -182,10 +182,10 @@ impl<St: Store> Fill<St> {
         &self,
         options: &HttpOptions,
         parts: &response::Parts,
-        seen: &Seen<'_>,
+        seen: &HeaderScan<'_>,
         control: &CacheControl,
         hints: Option<&CachePolicy>,
-    ) -> Result<Terms, NoStore> {
+    ) -> Result<Lifetimes, NoStore> {
         let (status, response) = (parts.status, &parts.headers);
         let stated = control.s_maxage.is_some()
             || control.max_age.is_some()
@@ -278,7 +278,7 @@ impl<St: Store> Fill<St> {
             return Err(NoStore::Vary);
         }
         let secret = &self.shared.store.context().secret;
-        let Quest { rule, primary, asked, .. } = &self.of.quest;
+        let CacheRequest { rule, primary, asked, .. } = &self.of.quest;
         let key = answer::variant_key(rule, secret, primary.as_ref(), &vary, asked.headers().ok_or(NoStore::Vary)?);
         match key.canonical().len() > MAX_KEY_LEN {
             true => Err(NoStore::Vary),
@@ -289,7 +289,7 @@ impl<St: Store> Fill<St> {
     /// The key of a variant's language, if the rule wants that.
     pub(super) fn language_key(&self, vary: &Vary, response: &HeaderMap) -> Option<Key> {
         let (secret, language) = (&self.shared.store.context().secret, || semantics::language_of(response));
-        let Quest { rule, primary, asked, .. } = &self.of.quest;
+        let CacheRequest { rule, primary, asked, .. } = &self.of.quest;
         let key = answer::language_key(rule, secret, primary.as_ref(), vary, asked.headers()?, language);
         key.filter(|key| key.canonical().len() <= MAX_KEY_LEN)
     }
@@ -314,7 +314,7 @@ impl<St: Store> Fill<St> {
 /// What a walk over the fields of a response has found: most have few of those that matter, and one walk costs less than to ask for
 /// each by name.
 #[derive(Default)]
-struct Seen<'a> {
+struct HeaderScan<'a> {
     /// The first `Cache-Control`, and how many there are.
     directives: Option<&'a HeaderValue>,
     lines: usize,
@@ -337,31 +337,31 @@ struct Seen<'a> {
     lengths: usize,
 }
 
-impl<'a> Seen<'a> {
+impl<'a> HeaderScan<'a> {
     fn of(headers: &'a HeaderMap) -> Self {
         let mut seen = Self::default();
-        headers.iter().for_each(|(name, value)| seen.note(Role::of(name), value));
+        headers.iter().for_each(|(name, value)| seen.note(HeaderKind::of(name), value));
         seen
     }
 
     #[inline]
-    fn note(&mut self, role: Role, value: &'a HeaderValue) {
+    fn note(&mut self, role: HeaderKind, value: &'a HeaderValue) {
         match role {
-            Role::Plain => {}
-            Role::Directives => {
+            HeaderKind::Plain => {}
+            HeaderKind::Directives => {
                 self.directives.get_or_insert(value);
                 self.lines += 1;
             }
-            Role::Kind => _ = self.kind.get_or_insert(value),
-            Role::Length => (self.length, self.lengths) = (Some(value), self.lengths + 1),
-            Role::Age => _ = self.age.get_or_insert(value),
-            Role::Range => self.range = true,
-            Role::Cookie => self.cookies = true,
-            Role::Varies => self.varies = true,
-            Role::Coding => self.negotiated |= value != "identity",
-            Role::Language => self.negotiated = true,
-            Role::AllowedOrigin => self.negotiated |= value != "*",
-            Role::Hop => self.hops = true,
+            HeaderKind::Kind => _ = self.kind.get_or_insert(value),
+            HeaderKind::Length => (self.length, self.lengths) = (Some(value), self.lengths + 1),
+            HeaderKind::Age => _ = self.age.get_or_insert(value),
+            HeaderKind::Range => self.range = true,
+            HeaderKind::Cookie => self.cookies = true,
+            HeaderKind::Varies => self.varies = true,
+            HeaderKind::Coding => self.negotiated |= value != "identity",
+            HeaderKind::Language => self.negotiated = true,
+            HeaderKind::AllowedOrigin => self.negotiated |= value != "*",
+            HeaderKind::Hop => self.hops = true,
         }
     }
 

@@ -3,12 +3,12 @@
 use crate::store::{Lock, Store};
 
 /// The lock of a fill, given back whatever becomes of the fill.
-pub(crate) struct Held<St: Store> {
+pub(crate) struct LockGuard<St: Store> {
     store: St,
     lock: Option<Lock>,
 }
 
-impl<St: Store> Held<St> {
+impl<St: Store> LockGuard<St> {
     pub(crate) fn new(store: St, lock: Lock) -> Self {
         Self { store, lock: Some(lock) }
     }
@@ -26,7 +26,7 @@ impl<St: Store> Held<St> {
     }
 }
 
-impl<St: Store> Drop for Held<St> {
+impl<St: Store> Drop for LockGuard<St> {
     fn drop(&mut self) {
         if let Some(lock) = self.lock.take() {
             self.store.release(lock, false);

@@ -20,22 +20,22 @@ use http::{Response, StatusCode, header, response};
 use http_body::Body;
 use tracing::Instrument;
 
-use self::read::{Got, exact};
-pub(crate) use self::{call::Call, held::Held, validate::as_inner_service_knows};
+use self::read::{BodyPrefix, exact};
+pub(crate) use self::{call::FillFuture, held::LockGuard, validate::as_inner_service_knows};
 use crate::{
     answer,
     body::{BoxError, CacheBody},
     clock::{MS, Nanos},
-    flight::{Landing, Leader},
+    flight::{FlightOutcome, Leader},
     hints::CachePolicy,
     key::Key,
-    layer::Shared,
+    layer::LayerState,
     parts,
     semantics::{self, Failure},
-    service::Sought,
+    service::MissedRequest,
     stats::Count,
     status::{CacheStatus, Miss, NoStore, Outcome, Stale, Storing},
-    store::{Life, Store},
+    store::{Store, Validity},
 };
 
 /// How long it is remembered that responses for a key are not fit to be shared.
@@ -45,13 +45,13 @@ const PASS: Nanos = 5_000_000_000;
 pub(crate) type Answer<B, E> = Result<Response<CacheBody<B>>, E>;
 
 /// What is left to do where something has to be waited for.
-type Rest<B, E> = Pin<Box<dyn Future<Output = Answer<B, E>> + Send>>;
+type RestFuture<B, E> = Pin<Box<dyn Future<Output = Answer<B, E>> + Send>>;
 
 /// What becomes of the answer to a call of the inner service.
 pub(crate) struct Fill<St: Store> {
-    pub(crate) shared: Arc<Shared<St>>,
+    pub(crate) shared: Arc<LayerState<St>>,
     /// What was asked for and not found.
-    pub(crate) of: Box<Sought<St>>,
+    pub(crate) of: Box<MissedRequest<St>>,
     /// When the inner service was called.
     began: Nanos,
     /// When it had answered; until then the same.
@@ -62,19 +62,19 @@ pub(crate) struct Fill<St: Store> {
 
 impl<St: Store> Fill<St> {
     #[inline]
-    pub(crate) fn new(shared: Arc<Shared<St>>, of: Box<Sought<St>>, leader: Option<Leader>, began: Nanos) -> Self {
+    pub(crate) fn new(shared: Arc<LayerState<St>>, of: Box<MissedRequest<St>>, leader: Option<Leader>, began: Nanos) -> Self {
         Self { shared, of, began, answered: began, leader }
     }
 
     /// Takes the answer of this call.
     #[inline]
-    pub(crate) fn run<F, B, E>(self, inner: F) -> Call<F, St, B, E>
+    pub(crate) fn run<F, B, E>(self, inner: F) -> FillFuture<F, St, B, E>
     where
         F: Future<Output = Result<Response<B>, E>> + Send + 'static,
         B: Body<Error: Into<BoxError>> + Send + 'static,
         E: Send + 'static,
     {
-        Call::new(self, inner)
+        FillFuture::new(self, inner)
     }
 
     /// Awaits the inner service, and makes of its answer the client's and, if it is fit, an entry. Where something stale may be
@@ -129,7 +129,7 @@ impl<St: Store> Fill<St> {
         mut self,
         answer: Result<Response<B>, E>,
         cx: &mut Context<'_>,
-        rest: &mut Option<Rest<B, E>>,
+        rest: &mut Option<RestFuture<B, E>>,
     ) -> Poll<Answer<B, E>>
     where
         B: Body<Error: Into<BoxError>> + Send + 'static,
@@ -160,7 +160,7 @@ impl<St: Store> Fill<St> {
         };
         // A response to GET without content need not be polled to be known as complete.
         let mut body = Box::pin(body);
-        let mut got = Got::of(&*body);
+        let mut got = BodyPrefix::of(&*body);
         let reading = got.read(body.as_mut(), cx, self.of.quest.rule.max_body());
         match got.only(&reading, plain.announced) {
             Some(data) => self.kept_plainly(plain, parts, exact(data), rest),
@@ -179,7 +179,7 @@ impl<St: Store> Fill<St> {
         body: B,
         hints: Option<CachePolicy>,
         cx: &mut Context<'_>,
-        rest: &mut Option<Rest<B, E>>,
+        rest: &mut Option<RestFuture<B, E>>,
     ) -> Poll<Answer<B, E>>
     where
         B: Body<Error: Into<BoxError>> + Send + 'static,
@@ -200,7 +200,7 @@ impl<St: Store> Fill<St> {
             Err(why) => return Poll::Ready(Ok(self.unfit(why, parts, body))),
         };
         let mut body = Box::pin(body);
-        let mut got = Got::of(&*body);
+        let mut got = BodyPrefix::of(&*body);
         let reading = got.read(body.as_mut(), cx, self.of.quest.rule.max_body());
         self.kept(fit, parts, body, got, reading, rest)
     }
@@ -248,13 +248,13 @@ impl<St: Store> Fill<St> {
         let entry = self.of.missed.spare.as_ref()?;
         // It may have been cleared while the inner service was failing.
         let life = self.shared.store.life(entry.stamp(), entry.namespaces());
-        if life == Life::Dead {
+        if life == Validity::Invalidated {
             return None;
         }
         // A shared store tells here what this process has cleared, not what was cleared softly before the look: that the look has found the
         // entry fresh is known where only the request did not allow its use.
         let was_fresh = !self.shared.store.is_shared() || self.of.missed.why == Miss::Request;
-        let life = if was_fresh { life } else { Life::Soft };
+        let life = if was_fresh { life } else { Validity::Stale };
         if !self.of.quest.asked.may_have_instead(entry, life, failure, now) {
             return None;
         }
@@ -268,16 +268,16 @@ impl<St: Store> Fill<St> {
     /// The end of a fill whose response is not for the store: those who wait go alone, at once.
     fn not_shared(self, why: NoStore, pass: bool) {
         // Where it varies by fields that were not kept, the next who asks keeps them, and the others can wait for that.
-        let landing = if self.varies_unawares(why) { Landing::Lost } else { Landing::NotShared };
+        let landing = if self.varies_unawares(why) { FlightOutcome::LeaderLost } else { FlightOutcome::NotShareable };
         self.ends(why, pass, landing);
     }
 
     /// The same where the inner service has failed: who waits may have something in place of what it would say to him.
     fn failed(self, why: NoStore, failure: Failure) {
-        self.ends(why, false, Landing::Failed(failure));
+        self.ends(why, false, FlightOutcome::Failed(failure));
     }
 
-    fn ends(mut self, why: NoStore, pass: bool, landing: Landing) {
+    fn ends(mut self, why: NoStore, pass: bool, landing: FlightOutcome) {
         self.shared.store.context().counters.no_store(why);
         tracing::debug!(reason = why.as_str(), "response not stored");
         if pass {

@@ -6,25 +6,25 @@ use std::{sync::Arc, task::Poll};
 use http::{Response, StatusCode, response};
 
 use super::{
-    Answer, Fill, Rest,
-    fit::Fit,
-    read::Exact,
-    store::{NotKept, told},
+    Answer, Fill, RestFuture,
+    fit::Admission,
+    read::ExactLength,
+    store::{NotStored, told},
 };
 use crate::{
     body::CacheBody,
-    flight::{Leader, Shareable},
-    layer::Shared,
+    flight::{Leader, SharedResponse},
+    layer::LayerState,
     namespace::MAX_NAMESPACES,
-    rules::{Compiled, ReadPlan},
+    rules::{Policy, ReadPlan},
     semantics::Vary,
-    service::{Missed, Quest, Sought},
+    service::{CacheRequest, LookupMiss, MissedRequest},
     status::{CacheStatus, Outcome, Storing},
     store::{self, Entry, Put, Store, StoreError, Times},
 };
 
 /// What is known of a response that goes the short way.
-pub(super) struct Plain {
+pub(super) struct FastPath {
     times: Times,
     /// `Content-Length`, which the body must keep to.
     pub(super) announced: Option<u64>,
@@ -34,8 +34,8 @@ impl<St: Store> Fill<St> {
     /// What is known of a response that is plainly to be stored; `None` of one that is not, or not plainly. Its body has at least so
     /// many bytes.
     #[inline]
-    pub(super) fn plainly(&self, parts: &response::Parts, least: u64) -> Option<Plain> {
-        let Sought { quest, missed } = &*self.of;
+    pub(super) fn plainly(&self, parts: &response::Parts, least: u64) -> Option<FastPath> {
+        let MissedRequest { quest, missed } = &*self.of;
         let (rule, options) = (&quest.rule, &self.shared.options);
         let may_be = parts.status == StatusCode::OK
             && rule.http().is_none()
@@ -55,14 +55,14 @@ impl<St: Store> Fill<St> {
         }
         let ttl = rule.lifetime(&quest.plan, parts).filter(|ttl| !ttl.is_zero())?;
         rule.has_answered(false);
-        Some(Plain { times: self.times(ttl, None), announced })
+        Some(FastPath { times: self.times(ttl, None), announced })
     }
 
     /// The same as what the whole way would learn of it.
     #[inline(never)]
-    pub(super) fn fit_plainly(&self, plain: Plain, parts: &response::Parts) -> Fit {
-        let Quest { rule, primary, .. } = &self.of.quest;
-        Fit {
+    pub(super) fn fit_plainly(&self, plain: FastPath, parts: &response::Parts) -> Admission {
+        let CacheRequest { rule, primary, .. } = &self.of.quest;
+        Admission {
             key: primary.clone(),
             language: None,
             status: parts.status,
@@ -79,21 +79,23 @@ impl<St: Store> Fill<St> {
     #[inline]
     pub(super) fn kept_plainly<B, E>(
         self,
-        plain: Plain,
+        plain: FastPath,
         parts: response::Parts,
-        body: Exact,
-        rest: &mut Option<Rest<B, E>>,
+        body: ExactLength,
+        rest: &mut Option<RestFuture<B, E>>,
     ) -> Poll<Answer<B, E>>
     where
         B: Send + 'static,
         E: Send + 'static,
     {
         let Self { shared, of, leader, .. } = self;
-        let Sought { quest: Quest { rule, primary, plan: ReadPlan { names, .. }, .. }, missed: Missed { why, stamp, .. } } =
-            *of;
+        let MissedRequest {
+            quest: CacheRequest { rule, primary, plan: ReadPlan { names, .. }, .. },
+            missed: LookupMiss { why, stamp, .. },
+        } = *of;
         let fields = rule.shape().filled(&parts.headers).expect("it has this shape");
         let status = parts.status;
-        let Exact { sent, kept } = body;
+        let ExactLength { sent, kept } = body;
         let mut response = Response::from_parts(parts, CacheBody::whole(sent, None));
         let kept = store::Response { names, times: plain.times, status, fields, body: kept, trailers: None, http: None };
         let entry = Entry::of_response(primary, stamp, kept);
@@ -118,11 +120,13 @@ impl<St: Store> Fill<St> {
 /// Those who wait are told.
 #[inline]
 fn landed<St: Store>(
-    shared: &Shared<St>,
+    shared: &LayerState<St>,
     entry: &Arc<Entry>,
-    rule: &Compiled,
+    rule: &Policy,
     leader: Option<Leader>,
     put: Result<Put, StoreError>,
 ) -> Storing {
-    told(shared, (rule, entry.key()), put.map_err(NotKept::Failed), false, leader, false, || Shareable::alone(entry.clone()))
+    told(shared, (rule, entry.key()), put.map_err(NotStored::Failed), false, leader, false, || {
+        SharedResponse::alone(entry.clone())
+    })
 }

@@ -13,15 +13,15 @@ use http::{HeaderMap, Response, header, response};
 use http_body::Body;
 use tracing::Instrument;
 
-use super::{Answer, Fill, Rest, fit::Fit, store::Kept};
+use super::{Answer, Fill, RestFuture, fit::Admission, store::Commit};
 use crate::{
     body::{BoxError, CacheBody},
-    drive::{Awaited, unless_left},
-    flight::{Arriving, Leader},
-    layer::Shared,
+    drive::{AwaitCount, unless_left},
+    flight::{ArrivingResponse, Leader},
+    layer::LayerState,
     status::{CacheStatus, NoStore, Outcome, Storing},
     store::Store,
-    tape::{End, Pieces, Tape},
+    tape::{BodyEnd, Pieces, SharedBody},
 };
 
 impl<St: Store> Fill<St> {
@@ -30,20 +30,20 @@ impl<St: Store> Fill<St> {
     #[inline(never)]
     pub(super) fn kept<B, E>(
         self,
-        mut fit: Fit,
+        mut fit: Admission,
         mut parts: response::Parts,
         body: Pin<Box<B>>,
-        mut got: Got,
-        reading: Reading,
-        left: &mut Option<Rest<B, E>>,
+        mut got: BodyPrefix,
+        reading: ReadOutcome,
+        left: &mut Option<RestFuture<B, E>>,
     ) -> Poll<Answer<B, E>>
     where
         B: Body<Error: Into<BoxError>> + Send + 'static,
         E: Send + 'static,
     {
-        if matches!(reading, Reading::Whole) && got.is_of(fit.announced) {
+        if matches!(reading, ReadOutcome::Whole) && got.is_of(fit.announced) {
             let trailers = got.trailers.take();
-            let Exact { sent, kept } = exact(got.whole());
+            let ExactLength { sent, kept } = exact(got.whole());
             self.state_length(&mut fit, kept.len(), trailers.is_some());
             if let Some(tag) = self.tag(&mut fit, &kept) {
                 parts.headers.insert(header::ETAG, tag);
@@ -55,11 +55,11 @@ impl<St: Store> Fill<St> {
             let (shared, miss) = (self.shared.clone(), self.of.missed.why);
             let status = move |storing| CacheStatus::new(Outcome::Miss(miss)).storing(storing);
             return match self.store_now(fit, kept, trailers) {
-                Kept::Now(storing) => {
+                Commit::Now(storing) => {
                     shared.mark(&mut response, || status(storing));
                     Poll::Ready(Ok(response))
                 }
-                Kept::Later(storing) => {
+                Commit::Later(storing) => {
                     *left = Some(Box::pin(async move {
                         let (storing, _) = storing.await;
                         Ok(shared.marked(response, status(storing)))
@@ -69,37 +69,37 @@ impl<St: Store> Fill<St> {
             };
         }
         let length = got.exact.or(fit.announced);
-        let mut taken = Taken { shared: self.shared.clone(), bytes: 0, used: 0 };
+        let mut taken = BufferReservation { shared: self.shared.clone(), bytes: 0, used: 0 };
         let reading = match reading {
             // Who shares a body of a known length is promised all of it, so there must be room for all of it.
-            Reading::Pending if length.is_some_and(|length| !taken.reserve(length as usize)) => Reading::TooLarge,
+            ReadOutcome::Pending if length.is_some_and(|length| !taken.reserve(length as usize)) => ReadOutcome::TooLarge,
             other => other,
         };
         let (exact, trailers) = (got.exact, got.trailers.take());
-        let (tape, reader) = Tape::new(got.pieces());
+        let (tape, reader) = SharedBody::new(got.pieces());
         let response = Response::from_parts(parts, CacheBody::coming(reader, length));
         let (shared, status) = (self.shared.clone(), CacheStatus::new(Outcome::Miss(self.of.missed.why)));
         let source = Source { body, trailers };
         let why = match reading {
-            Reading::Pending => {
+            ReadOutcome::Pending => {
                 self.arrives(&fit, &tape, length);
                 let response = self.of.quest.asked.conditional(response, self.answered);
                 tokio::spawn(Box::pin(self.read_on(fit, source, tape, exact, taken)).in_current_span());
                 return Poll::Ready(Ok(shared.marked(response, status.storing(Storing::Pending))));
             }
             // Grown too large, broken, or not as long as it was announced: the client gets it as it comes.
-            Reading::TooLarge => {
+            ReadOutcome::TooLarge => {
                 tape.close();
                 let patience = shared.flights.longest_wait();
                 tokio::spawn(Box::pin(async move { source.pass_on(&tape, patience).await }).in_current_span());
                 NoStore::TooLarge
             }
-            Reading::Broken(error) => {
+            ReadOutcome::Broken(error) => {
                 tape.fail(error, CUT_OFF);
                 NoStore::BodyError
             }
-            Reading::Whole => {
-                tape.end(End::Whole(source.trailers.map(|trailers| *trailers)));
+            ReadOutcome::Whole => {
+                tape.end(BodyEnd::Complete(source.trailers.map(|trailers| *trailers)));
                 NoStore::Truncated
             }
         };
@@ -108,13 +108,13 @@ impl<St: Store> Fill<St> {
     }
 
     /// Tells those who wait that the response is fit and its body on its way.
-    fn arrives(&self, fit: &Fit, tape: &Arc<Tape>, length: Option<u64>) {
+    fn arrives(&self, fit: &Admission, tape: &Arc<SharedBody>, length: Option<u64>) {
         let Some(leader) = &self.leader else { return };
         // Names that came with the response are asked about at the end, in a store that has to be asked.
         if fit.added().is_some() && self.shared.store.is_shared() {
             return leader.reads();
         }
-        leader.arrives(Arriving {
+        leader.arrives(ArrivingResponse {
             key: fit.key.clone(),
             status: fit.status,
             headers: HeaderMap::clone(&fit.headers),
@@ -130,8 +130,14 @@ impl<St: Store> Fill<St> {
 
     /// Reads a body to its end, whoever is still there to hear it, and stores it then. One that grows too large is read on for those
     /// who have begun to read it.
-    async fn read_on<B>(self, mut fit: Fit, mut source: Source<B>, tape: Arc<Tape>, exact: Option<u64>, taken: Taken<St>)
-    where
+    async fn read_on<B>(
+        self,
+        mut fit: Admission,
+        mut source: Source<B>,
+        tape: Arc<SharedBody>,
+        exact: Option<u64>,
+        taken: BufferReservation<St>,
+    ) where
         B: Body<Error: Into<BoxError>> + Send + 'static,
     {
         let shared = self.shared.clone();
@@ -150,10 +156,10 @@ impl<St: Store> Fill<St> {
                 self.state_length(&mut fit, data.len(), trailers.is_some());
                 self.tag(&mut fit, &data);
                 let _ = self.store(fit, data, trailers.clone()).await;
-                tape.end(End::Whole(trailers.map(|trailers| *trailers)));
+                tape.end(BodyEnd::Complete(trailers.map(|trailers| *trailers)));
             }
             Some(Ok(())) => {
-                tape.end(End::Whole(trailers.map(|trailers| *trailers)));
+                tape.end(BodyEnd::Complete(trailers.map(|trailers| *trailers)));
                 self.not_shared(NoStore::Truncated, true);
             }
             Some(Err(NoStore::TooLarge)) => {
@@ -164,7 +170,7 @@ impl<St: Store> Fill<St> {
             }
             Some(Err(why)) => self.not_shared(why, true),
             None => {
-                tape.end(End::Broken(CUT_OFF));
+                tape.end(BodyEnd::Failed(CUT_OFF));
                 self.not_shared(NoStore::Truncated, true);
             }
         }
@@ -193,7 +199,7 @@ where
     }
 
     /// Reads into the tape until the end of the body.
-    async fn read_to_end<St>(&mut self, tape: &Tape, max: u64, mut taken: Taken<St>) -> Result<(), NoStore> {
+    async fn read_to_end<St>(&mut self, tape: &SharedBody, max: u64, mut taken: BufferReservation<St>) -> Result<(), NoStore> {
         loop {
             match poll_fn(|cx| self.poll(cx)).await {
                 None => return Ok(()),
@@ -214,7 +220,7 @@ where
 
     /// Reads on into a closed tape, at the pace of its slowest reader, until the end of the body or until nobody reads. A reader that
     /// holds up another for longer than `patience` is cut off.
-    async fn pass_on(mut self, tape: &Tape, patience: Duration) {
+    async fn pass_on(mut self, tape: &SharedBody, patience: Duration) {
         let _end = tape.ends_with(CUT_OFF);
         loop {
             match tokio::time::timeout(patience, poll_fn(|cx| tape.poll_room(cx))).await {
@@ -233,7 +239,7 @@ where
                 None => return,
                 Some(Some(Ok(data))) => tape.push(data),
                 Some(Some(Err(error))) => return tape.fail(error.into(), CUT_OFF),
-                Some(None) => return tape.end(End::Whole(self.trailers.map(|trailers| *trailers))),
+                Some(None) => return tape.end(BodyEnd::Complete(self.trailers.map(|trailers| *trailers))),
             }
         }
     }
@@ -268,13 +274,13 @@ fn poll_data<B: Body>(
 }
 
 /// A fill's part of the bytes that may be on tapes, of all fills of a layer: reserved, or taken as they come.
-struct Taken<St> {
-    shared: Arc<Shared<St>>,
+struct BufferReservation<St> {
+    shared: Arc<LayerState<St>>,
     bytes: usize,
     used: usize,
 }
 
-impl<St> Taken<St> {
+impl<St> BufferReservation<St> {
     /// Whether there is room for so many more.
     fn reserve(&mut self, bytes: usize) -> bool {
         self.bytes += bytes;
@@ -290,7 +296,7 @@ impl<St> Taken<St> {
     }
 }
 
-impl<St> Drop for Taken<St> {
+impl<St> Drop for BufferReservation<St> {
     fn drop(&mut self) {
         self.shared.taping.fetch_sub(self.bytes, Ordering::Relaxed);
     }
@@ -298,7 +304,7 @@ impl<St> Drop for Taken<St> {
 
 /// What came of a body without waiting.
 #[derive(Default)]
-pub(super) struct Got {
+pub(super) struct BodyPrefix {
     /// Most bodies are one chunk.
     first: Option<Bytes>,
     more: Option<Box<Pieces>>,
@@ -308,14 +314,14 @@ pub(super) struct Got {
     trailers: Option<Box<HeaderMap>>,
 }
 
-pub(super) enum Reading {
+pub(super) enum ReadOutcome {
     Whole,
     Pending,
     TooLarge,
     Broken(BoxError),
 }
 
-impl Got {
+impl BodyPrefix {
     fn whole(mut self) -> Bytes {
         match self.more.take() {
             None => self.first.unwrap_or_default(),
@@ -331,8 +337,8 @@ impl Got {
 
     /// All of it, if it is whole, in one piece, without trailers, and as long as was announced.
     #[inline]
-    pub(super) fn only(&mut self, reading: &Reading, announced: Option<u64>) -> Option<Bytes> {
-        let is_only = matches!(reading, Reading::Whole) && self.more.is_none() && self.trailers.is_none();
+    pub(super) fn only(&mut self, reading: &ReadOutcome, announced: Option<u64>) -> Option<Bytes> {
+        let is_only = matches!(reading, ReadOutcome::Whole) && self.more.is_none() && self.trailers.is_none();
         (is_only && self.is_of(announced)).then(|| self.first.take().unwrap_or_default())
     }
 
@@ -348,20 +354,20 @@ impl Got {
     }
 
     /// Reads what is there.
-    pub(super) fn read<B>(&mut self, mut body: Pin<&mut B>, cx: &mut Context<'_>, max: usize) -> Reading
+    pub(super) fn read<B>(&mut self, mut body: Pin<&mut B>, cx: &mut Context<'_>, max: usize) -> ReadOutcome
     where
         B: Body<Error: Into<BoxError>>,
     {
         loop {
             match poll_data(body.as_mut(), &mut self.trailers, cx) {
-                Poll::Pending => return Reading::Pending,
-                Poll::Ready(None) => return Reading::Whole,
-                Poll::Ready(Some(Err(error))) => return Reading::Broken(error.into()),
+                Poll::Pending => return ReadOutcome::Pending,
+                Poll::Ready(None) => return ReadOutcome::Whole,
+                Poll::Ready(Some(Err(error))) => return ReadOutcome::Broken(error.into()),
                 Poll::Ready(Some(Ok(data))) => {
                     self.len += data.len() as u64;
                     self.push(data);
                     if self.len > max as u64 {
-                        return Reading::TooLarge;
+                        return ReadOutcome::TooLarge;
                     }
                 }
             }
@@ -384,16 +390,16 @@ impl Got {
 }
 
 /// A body as it is sent, and as it is kept.
-pub(super) struct Exact {
+pub(super) struct ExactLength {
     pub(super) sent: Bytes,
     pub(super) kept: Bytes,
 }
 
 /// What is kept holds on to little more memory than it shows: a small slice of a large buffer is copied out of it. Large ones are kept
 /// as they are. What is sent is what has come: a copy made for the store is the store's alone until a hit shares it.
-pub(super) fn exact(data: Bytes) -> Exact {
+pub(super) fn exact(data: Bytes) -> ExactLength {
     const SMALL: usize = 64 << 10;
-    let same = |data: Bytes| Exact { sent: data.clone(), kept: data };
+    let same = |data: Bytes| ExactLength { sent: data.clone(), kept: data };
     if data.is_empty() {
         return same(Bytes::new());
     }
@@ -401,7 +407,7 @@ pub(super) fn exact(data: Bytes) -> Exact {
     match data.try_into_mut() {
         Ok(sole) if sole.capacity() <= len + len / 8 + 64 => same(sole.freeze()),
         Ok(sole) => same(Bytes::copy_from_slice(&sole)),
-        Err(shared) if len <= SMALL => Exact { kept: Bytes::copy_from_slice(&shared), sent: shared },
+        Err(shared) if len <= SMALL => ExactLength { kept: Bytes::copy_from_slice(&shared), sent: shared },
         Err(shared) => same(shared),
     }
 }

@@ -5,14 +5,14 @@ use std::{future::Future, mem, pin::Pin, sync::Arc};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use super::{Fill, PASS, fit::Fit};
+use super::{Fill, PASS, fit::Admission};
 use crate::{
     clock::MS,
-    flight::{Landing, Leader, Shareable},
+    flight::{FlightOutcome, Leader, SharedResponse},
     key::Key,
-    layer::Shared,
+    layer::LayerState,
     namespace::Namespaces,
-    rules::Compiled,
+    rules::Policy,
     semantics::{CacheControl, Decision, Vary},
     stats::Count,
     status::{NoStore, Storing},
@@ -20,14 +20,14 @@ use crate::{
 };
 
 /// What storing a response comes to.
-pub(super) enum Kept {
+pub(super) enum Commit {
     Now(Storing),
     /// Something has to be waited for.
     Later(Pin<Box<dyn Future<Output = (Storing, Arc<Entry>)> + Send>>),
 }
 
 /// Why a response was not kept.
-pub(crate) enum NotKept {
+pub(crate) enum NotStored {
     Because(NoStore),
     Failed(StoreError),
 }
@@ -47,28 +47,33 @@ struct Made {
 impl<St: Store> Fill<St> {
     /// Makes the entry, stores it, and lands: at once, where the response is all there is to store and the store does not have to be
     /// waited for.
-    pub(super) fn store_now(mut self, fit: Fit, body: Bytes, trailers: Option<Box<HeaderMap>>) -> Kept {
+    pub(super) fn store_now(mut self, fit: Admission, body: Bytes, trailers: Option<Box<HeaderMap>>) -> Commit {
         let alone = fit.vary.is_empty() && fit.status != StatusCode::PARTIAL_CONTENT;
         if !alone || fit.added().is_some() || self.shared.store.is_shared() {
-            return Kept::Later(Box::pin(self.store(fit, body, trailers)));
+            return Commit::Later(Box::pin(self.store(fit, body, trailers)));
         }
         let leader = self.leader.take();
         let never_fresh = self.is_never_fresh(&fit);
-        let Fit { key, status, headers: fields, named, times, http, .. } = fit;
+        let Admission { key, status, headers: fields, named, times, http, .. } = fit;
         let names = named.map_or_else(|| mem::take(&mut self.of.quest.plan.names), |named| named.all);
         let stamp = mem::take(&mut self.of.missed.stamp);
         let entry = Entry::of_response(key, stamp, Response { names, times, status, fields, body, trailers, http });
         match self.shared.store.put_now(&entry) {
-            Some(put) => Kept::Now(self.stored(Ok(put), never_fresh, leader, false, || Shareable::alone(entry))),
-            None => Kept::Later(Box::pin(async move {
-                let put = self.shared.store.put(entry.clone(), None).await.map_err(NotKept::Failed);
-                (self.stored(put, never_fresh, leader, false, || Shareable::alone(entry.clone())), entry)
+            Some(put) => Commit::Now(self.stored(Ok(put), never_fresh, leader, false, || SharedResponse::alone(entry))),
+            None => Commit::Later(Box::pin(async move {
+                let put = self.shared.store.put(entry.clone(), None).await.map_err(NotStored::Failed);
+                (self.stored(put, never_fresh, leader, false, || SharedResponse::alone(entry.clone())), entry)
             })),
         }
     }
 
     /// Makes the entry, stores it, and lands.
-    pub(super) async fn store(mut self, fit: Fit, body: Bytes, trailers: Option<Box<HeaderMap>>) -> (Storing, Arc<Entry>) {
+    pub(super) async fn store(
+        mut self,
+        fit: Admission,
+        body: Bytes,
+        trailers: Option<Box<HeaderMap>>,
+    ) -> (Storing, Arc<Entry>) {
         let leader = self.leader.take();
         let lock = self.of.missed.lock.take().and_then(|mut lock| lock.with_entry());
         let admitted = match fit.added() {
@@ -83,7 +88,7 @@ impl<St: Store> Fill<St> {
                 if let Some(marker) = marker {
                     let _ = self.keep(marker, None).await;
                 }
-                self.keep(made.entry.clone(), lock).await.map_err(NotKept::Failed)
+                self.keep(made.entry.clone(), lock).await.map_err(NotStored::Failed)
             }
             Err(why) => {
                 if let Some(lock) = lock {
@@ -102,21 +107,27 @@ impl<St: Store> Fill<St> {
         let Made { entry, vary, added, never_fresh, .. } = made;
         // Nobody knows whether those who wait may have it if its names could not be vouched for.
         let unknown = self.shared.store.is_shared() && !added.is_empty();
-        let share = || Shareable { entry: entry.clone(), vary, added };
+        let share = || SharedResponse { entry: entry.clone(), vary, added };
         (self.stored(put, never_fresh, leader, unknown, share), entry)
     }
 
     /// Whether every request has to ask about it before it is served: nobody gains by waiting for it. One that may be served while it is
     /// refreshed is worth waiting for, although it is stale.
-    fn is_never_fresh(&self, fit: &Fit) -> bool {
+    fn is_never_fresh(&self, fit: &Admission) -> bool {
         let asks = |http: &Http| http.freshness.decide(&CacheControl::default(), self.now() / MS) >= Decision::Revalidate;
         fit.http.as_deref().is_some_and(asks)
     }
 
     /// The entry of a response; and, where responses of its key differ by fields of the request, what says so under that key.
-    fn made(&mut self, fit: Fit, stamp: Stamp, body: Bytes, trailers: Option<Box<HeaderMap>>) -> (Made, Option<Arc<Entry>>) {
+    fn made(
+        &mut self,
+        fit: Admission,
+        stamp: Stamp,
+        body: Bytes,
+        trailers: Option<Box<HeaderMap>>,
+    ) -> (Made, Option<Arc<Entry>>) {
         let never_fresh = self.is_never_fresh(&fit);
-        let Fit { key, language, status, headers: fields, vary, named, times, http, .. } = fit;
+        let Admission { key, language, status, headers: fields, vary, named, times, http, .. } = fit;
         let part_known = (status == StatusCode::PARTIAL_CONTENT).then(|| self.of.quest.plan.names.clone());
         let (names, added) = match named {
             None => (mem::take(&mut self.of.quest.plan.names), Namespaces::default()),
@@ -141,17 +152,22 @@ impl<St: Store> Fill<St> {
     /// and is `unknown`.
     fn stored(
         &self,
-        put: Result<Put, NotKept>,
+        put: Result<Put, NotStored>,
         never_fresh: bool,
         leader: Option<Leader>,
         unknown: bool,
-        share: impl FnOnce() -> Shareable,
+        share: impl FnOnce() -> SharedResponse,
     ) -> Storing {
         told(&self.shared, (&self.of.quest.rule, self.key()), put, never_fresh, leader, unknown, share)
     }
 
     /// The stamp with what it needs to cover namespaces that were not known before the call; or what became of storing under it.
-    pub(crate) async fn admitted(&self, stamp: &Stamp, added: &Namespaces, leader: Option<&Leader>) -> Result<Stamp, NotKept> {
+    pub(crate) async fn admitted(
+        &self,
+        stamp: &Stamp,
+        added: &Namespaces,
+        leader: Option<&Leader>,
+    ) -> Result<Stamp, NotStored> {
         if added.is_empty() {
             return Ok(stamp.clone());
         }
@@ -160,15 +176,15 @@ impl<St: Store> Fill<St> {
         if let Some(leader) = leader.filter(|_| store.is_shared()) {
             leader.closes();
         }
-        match store.admit(stamp, added).await.map_err(NotKept::Failed)? {
+        match store.admit(stamp, added).await.map_err(NotStored::Failed)? {
             Admitted::Stamp(stamp) => Ok(stamp),
-            Admitted::Invalidated => Err(NotKept::Because(NoStore::Cleared)),
-            Admitted::New => Err(NotKept::Because(NoStore::NewNamespace)),
+            Admitted::Invalidated => Err(NotStored::Because(NoStore::Cleared)),
+            Admitted::New => Err(NotStored::Because(NoStore::NewNamespace)),
         }
     }
 
     /// Has the stored response say how long it is, where that is wished and possible (RFC 9110, section 8.6).
-    pub(super) fn state_length(&self, fit: &mut Fit, length: usize, trailers: bool) {
+    pub(super) fn state_length(&self, fit: &mut Admission, length: usize, trailers: bool) {
         if self.shared.options.content_length
             && !trailers
             && fit.status != StatusCode::NO_CONTENT
@@ -180,7 +196,7 @@ impl<St: Store> Fill<St> {
 
     /// Gives a response without `ETag` a strong one, if the rule wants that: it differs wherever the content does, or how it is
     /// to be read (RFC 9110, section 8.8.1 and section 8.8.3.3).
-    pub(super) fn tag(&self, fit: &mut Fit, data: &[u8]) -> Option<HeaderValue> {
+    pub(super) fn tag(&self, fit: &mut Admission, data: &[u8]) -> Option<HeaderValue> {
         if !self.of.quest.rule.tags() || fit.status != StatusCode::OK || fit.headers.contains_key(header::ETAG) {
             return None;
         }
@@ -204,20 +220,20 @@ impl<St: Store> Fill<St> {
 /// The end of a fill that was to be stored under a key: it is counted, and those who wait are told; that nobody vouches for it if it was
 /// not stored and is `unknown`.
 pub(super) fn told<St: Store>(
-    shared: &Shared<St>,
-    (rule, key): (&Compiled, &Key),
-    put: Result<Put, NotKept>,
+    shared: &LayerState<St>,
+    (rule, key): (&Policy, &Key),
+    put: Result<Put, NotStored>,
     never_fresh: bool,
     leader: Option<Leader>,
     unknown: bool,
-    share: impl FnOnce() -> Shareable,
+    share: impl FnOnce() -> SharedResponse,
 ) -> Storing {
     let storing = match put {
         Ok(Put::Stored) => Storing::Stored,
         Ok(Put::Dead) => Storing::Not(NoStore::Cleared),
         Ok(Put::TooLarge) => Storing::Not(NoStore::TooLarge),
-        Err(NotKept::Because(why)) => Storing::Not(why),
-        Err(NotKept::Failed(error)) => {
+        Err(NotStored::Because(why)) => Storing::Not(why),
+        Err(NotStored::Failed(error)) => {
             tracing::debug!(%error, "the store did not keep a response");
             Storing::Not(NoStore::Store)
         }
@@ -239,8 +255,8 @@ pub(super) fn told<St: Store>(
     }
     if let Some(leader) = leader {
         leader.land_with(|| match unknown && storing != Storing::Stored {
-            true => Landing::Unvouched,
-            false => Landing::Stored(Arc::new(share())),
+            true => FlightOutcome::Unverified,
+            false => FlightOutcome::Stored(Arc::new(share())),
         });
     }
     storing

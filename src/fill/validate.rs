@@ -7,13 +7,13 @@ use http_body::Body;
 
 use super::{
     Fill,
-    fit::{Fit, Named},
+    fit::{Admission, ResponseNamespaces},
 };
 use crate::{
     answer,
     body::{BoxError, CacheBody},
     clock::MS,
-    flight::Landing,
+    flight::FlightOutcome,
     hints::CachePolicy,
     semantics::{self, Failure, HeadSays, Vary},
     stats::Count,
@@ -63,7 +63,7 @@ impl<St: Store> Fill<St> {
         ours: &Entry,
         update: &HeaderMap,
         hints: Option<&CachePolicy>,
-    ) -> (response::Parts, Result<Fit, NoStore>) {
+    ) -> (response::Parts, Result<Admission, NoStore>) {
         let Content::Response { status, body, .. } = ours.content() else { unreachable!("only responses are asked about") };
         let (mut head, ()) = Response::new(()).into_parts();
         (head.status, head.headers) = (*status, as_inner_service_knows(ours).into_owned());
@@ -78,7 +78,7 @@ impl<St: Store> Fill<St> {
             if all.are_too_many() {
                 return Err(NoStore::Namespaces);
             }
-            fit.named = Some(Named::new(known, all));
+            fit.named = Some(ResponseNamespaces::new(known, all));
             self.tag(&mut fit, body);
             Ok(fit)
         });
@@ -162,7 +162,7 @@ impl<St: Store> Fill<St> {
         let shared = self.shared.clone();
         let status = CacheStatus::new(Outcome::Miss(self.of.missed.why)).storing(Storing::Not(NoStore::Failed));
         if let Some(leader) = self.leader.take() {
-            leader.land(Landing::Lost);
+            leader.land(FlightOutcome::LeaderLost);
         }
         self.shared.store.context().counters.no_store(NoStore::Failed);
         response.unwrap_or_else(|| {

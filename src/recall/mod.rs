@@ -61,25 +61,25 @@ pub fn remember_at_once() {
 }
 
 thread_local! {
-    static RECALL: RefCell<Recall> = const { RefCell::new(Recall::new()) };
+    static RECALL: RefCell<ThreadCache> = const { RefCell::new(ThreadCache::new()) };
 }
 
-struct Recall {
-    slots: Vec<Option<Known>>,
+struct ThreadCache {
+    slots: Vec<Option<CachedTarget>>,
     turn: u32,
     /// The slots of those that have their response at hand, or had it. The next one to get it takes the place of the oldest.
     places: [Cell<u16>; AT_HAND],
     next_place: Cell<u8>,
 }
 
-impl Recall {
+impl ThreadCache {
     const fn new() -> Self {
         Self { slots: Vec::new(), turn: 0, places: [const { Cell::new(0) }; AT_HAND], next_place: Cell::new(0) }
     }
 }
 
 /// A target that is remembered.
-pub(crate) struct Known {
+pub(crate) struct CachedTarget {
     layer: u64,
     /// The target, and behind it the host.
     words: Box<[u8]>,
@@ -97,7 +97,7 @@ pub(crate) struct Known {
 }
 
 /// What a target has come to.
-pub(crate) struct Comes {
+pub(crate) struct Resolution {
     pub(crate) rule: usize,
     pub(crate) key: Key,
     /// Where the forwarding fields begin in the key, or its length.
@@ -107,14 +107,14 @@ pub(crate) struct Comes {
 
 /// What of a request its target is, as far as rules and keys go.
 #[derive(Clone, Copy)]
-pub(crate) struct Words<'a> {
+pub(crate) struct TargetId<'a> {
     target: &'a str,
     scheme: Option<&'a Scheme>,
     host: &'a [u8],
     forwarding: &'a Forwarding<'a>,
 }
 
-impl<'a> Words<'a> {
+impl<'a> TargetId<'a> {
     /// `None` if the request says more: with two hosts, with one that is empty, which may be another than none, or where a nested router
     /// has taken the head off its path.
     #[inline]
@@ -136,10 +136,10 @@ impl<'a> Words<'a> {
     }
 }
 
-impl Known {
+impl CachedTarget {
     /// Whether these are its words, if the target is.
     #[inline]
-    pub(crate) fn is_of(&self, words: Words<'_>) -> bool {
+    pub(crate) fn is_of(&self, words: TargetId<'_>) -> bool {
         let key = self.key.canonical();
         &self.words[self.target..] == words.host
             && self.scheme.as_ref() == words.scheme
@@ -182,9 +182,9 @@ impl Known {
 }
 
 /// Does something with what is remembered of a layer under the target of a request. It may be that of another host: ask whether it
-/// [is](Known::is_of) of this one.
+/// [is](CachedTarget::is_of) of this one.
 #[inline]
-pub(crate) fn with_known<T>(layer: u64, uri: &Uri, then: impl FnOnce(&Known, &Places<'_>) -> Option<T>) -> Option<T> {
+pub(crate) fn with_known<T>(layer: u64, uri: &Uri, then: impl FnOnce(&CachedTarget, &HotSlots<'_>) -> Option<T>) -> Option<T> {
     let known = RECALL.try_with(|recall| {
         // In use above us: by a layer outside of this one that is remembering just now.
         let recall = recall.try_borrow().ok()?;
@@ -192,7 +192,7 @@ pub(crate) fn with_known<T>(layer: u64, uri: &Uri, then: impl FnOnce(&Known, &Pl
         let slot = slot(target);
         let known = recall.slots.get(slot)?.as_ref()?;
         if known.layer == layer && &known.words[..known.target] == target.as_bytes() {
-            then(known, &Places { recall: &recall, slot })
+            then(known, &HotSlots { recall: &recall, slot })
         } else {
             None
         }
@@ -202,15 +202,15 @@ pub(crate) fn with_known<T>(layer: u64, uri: &Uri, then: impl FnOnce(&Known, &Pl
 }
 
 /// The places at hand of a thread.
-pub(crate) struct Places<'a> {
-    recall: &'a Recall,
+pub(crate) struct HotSlots<'a> {
+    recall: &'a ThreadCache,
     slot: usize,
 }
 
-impl Places<'_> {
+impl HotSlots<'_> {
     /// Told that the store has answered with this for a target: takes it at hand if that was often.
     #[inline]
-    pub(crate) fn heard(&self, known: &Known, entry: &Arc<Entry>) {
+    pub(crate) fn heard(&self, known: &CachedTarget, entry: &Arc<Entry>) {
         let asked = known.asked.get() + 1;
         if asked < OFTEN && !AT_ONCE.load(Ordering::Relaxed) {
             known.asked.set(asked);
@@ -220,14 +220,14 @@ impl Places<'_> {
     }
 
     #[cold]
-    fn take(&self, known: &Known, entry: &Arc<Entry>) {
+    fn take(&self, known: &CachedTarget, entry: &Arc<Entry>) {
         known.asked.set(0);
         // To another request the answer may be another variant.
         if entry.key() != &known.key {
             return;
         }
         let Some(response) = Response::of(entry) else { return };
-        let Recall { slots, places, next_place, .. } = self.recall;
+        let ThreadCache { slots, places, next_place, .. } = self.recall;
         let next = usize::from(next_place.get());
         next_place.set(((next + 1) % AT_HAND) as u8);
         if let Some(Some(oldest)) = slots.get(usize::from(places[next].replace(self.slot as u16))) {
@@ -238,17 +238,17 @@ impl Places<'_> {
 }
 
 /// Remembers what a target has come to, if it is its turn.
-pub(crate) fn remember(layer: u64, words: Words<'_>, to: impl FnOnce() -> Comes) {
+pub(crate) fn remember(layer: u64, words: TargetId<'_>, to: impl FnOnce() -> Resolution) {
     let _ = RECALL.try_with(|recall| {
         let Ok(mut recall) = recall.try_borrow_mut() else { return };
         recall.turn = recall.turn.wrapping_add(1);
-        let Words { target, scheme, host, .. } = words;
+        let TargetId { target, scheme, host, .. } = words;
         // Before an `@` stands a secret.
         let its_turn = recall.turn.is_multiple_of(ONE_IN) || AT_ONCE.load(Ordering::Relaxed);
         if !its_turn || target.len() + host.len() > LONGEST || host.contains(&b'@') {
             return;
         }
-        let Comes { rule, key, base, plan } = to();
+        let Resolution { rule, key, base, plan } = to();
         if key.canonical().len() > LONGEST {
             return;
         }
@@ -259,7 +259,7 @@ pub(crate) fn remember(layer: u64, words: Words<'_>, to: impl FnOnce() -> Comes)
         let (plan, asked, response) = (plan.map(Box::new), Cell::new(0), Cell::new(None));
         let (scheme, target_len) = (scheme.cloned(), target.len());
         recall.slots[slot(target)] =
-            Some(Known { layer, words, target: target_len, scheme, rule, key, base, plan, asked, response });
+            Some(CachedTarget { layer, words, target: target_len, scheme, rule, key, base, plan, asked, response });
     });
 }
 
@@ -306,11 +306,11 @@ mod tests {
     /// The store has answered for a target so many times, and each was its turn to be remembered.
     fn answer(target: &Uri, entry: &Arc<Entry>, times: u32) {
         let forwarding = Forwarding::default();
-        let words = Words::of(target, &Extensions::new(), HostLine::Unknown, &forwarding).expect("a plain target");
+        let words = TargetId::of(target, &Extensions::new(), HostLine::Unknown, &forwarding).expect("a plain target");
         let comes = || {
             let key = Key::new(target.path().as_bytes());
             let base = key.canonical().len();
-            Comes { rule: 0, key, base, plan: None }
+            Resolution { rule: 0, key, base, plan: None }
         };
         (0..ONE_IN).for_each(|_| remember(LAYER, words, comes));
         (0..times).for_each(|_| hear(target, entry));
@@ -321,7 +321,7 @@ mod tests {
     }
 
     fn at_hand() -> usize {
-        let has = |known: &Known| {
+        let has = |known: &CachedTarget| {
             let response = known.response.take();
             let has = response.is_some();
             known.response.set(response);

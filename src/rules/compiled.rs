@@ -12,24 +12,24 @@ use http::{Method, StatusCode, response};
 
 use super::{
     HttpOptions, Params, Rule, RulesError, RulesErrorKind,
-    rule::{Clears, Lifetime, Methods},
+    rule::{InvalidationRule, Lifetime, Methods},
     template::{self, Template},
 };
 use crate::{
     clock::{Nanos, nanos},
     content,
-    groups::Origin,
+    groups::GroupOrigin,
     invalidate::{OnDeliveryTimeout, OnFenceError},
     key::{self, Extracted, FieldTable, Key, KeyExtractor, KeyRef, KeyWriter, RequestView, RouteAndQuery, overrides_method},
     namespace::{MAX_NAMESPACES, Namespace, Namespaces},
     semantics::Normalise,
     status::Bypass,
-    store::Shape,
+    store::HeaderTemplate,
 };
 
 /// A rule that has been checked against its route.
 #[derive(Clone)]
-pub(crate) struct Compiled {
+pub(crate) struct Policy {
     route: Option<Box<str>>,
     rule: Rule,
     /// Which fields of its requests matter to keys by their names.
@@ -56,7 +56,7 @@ pub(crate) struct Compiled {
     /// How many responses in a row had no `Vary`, as far as that is counted; or that one had.
     plain: Arc<AtomicU32>,
     /// That of the first response that was stored.
-    shape: Arc<Shape>,
+    shape: Arc<HeaderTemplate>,
 }
 
 /// What has to be known of a request before it is handed to the inner service, for its response to be stored.
@@ -67,10 +67,10 @@ pub(crate) struct ReadPlan {
     /// The lifetime, where the request decides it.
     pub(crate) ttl: Option<Duration>,
     /// The origin of its cache groups, if the rule obeys them.
-    pub(crate) groups_of: Option<Box<Origin>>,
+    pub(crate) groups_of: Option<Box<GroupOrigin>>,
 }
 
-impl Compiled {
+impl Policy {
     pub(super) fn new(route: Option<&str>, rule: Rule, fields: &Arc<FieldTable>) -> Result<Self, RulesError> {
         let fault = |kind, why: String| Err(RulesError::new(kind, route, why));
         if route.is_some_and(|route| !route.starts_with('/')) {
@@ -118,8 +118,8 @@ impl Compiled {
             return fault(RulesErrorKind::Namespace, why);
         }
         let clears = match &rule.clears {
-            Clears::Own => namespaces.iter().map(|template| (None, template.clone())).collect(),
-            Clears::Listed(list) => {
+            InvalidationRule::Own => namespaces.iter().map(|template| (None, template.clone())).collect(),
+            InvalidationRule::Listed(list) => {
                 list.iter().map(|(methods, source)| Ok((methods.clone(), parse(source)?))).collect::<Result<_, RulesError>>()?
             }
         };
@@ -307,7 +307,7 @@ impl Compiled {
 
     /// What most responses are shaped like.
     #[inline]
-    pub(crate) fn shape(&self) -> &Shape {
+    pub(crate) fn shape(&self) -> &HeaderTemplate {
         &self.shape
     }
 
@@ -413,7 +413,7 @@ impl Compiled {
             Lifetime::ByRequest(ttl) => Some(ttl(request)),
             Lifetime::ByResponse(_) | Lifetime::Http(_) | Lifetime::Uncached => None,
         };
-        let groups_of = self.rule.groups.then(|| Box::new(Origin::of(request.uri(), request.headers())));
+        let groups_of = self.rule.groups.then(|| Box::new(GroupOrigin::of(request.uri(), request.headers())));
         ReadPlan { names, ttl, groups_of }
     }
 
@@ -462,7 +462,7 @@ impl Compiled {
             .filter(|(methods, _)| concerns(methods, request))
             .flat_map(|(_, template)| template.render(request, identity))
             .collect();
-        if matches!(self.rule.clears, Clears::Own) {
+        if matches!(self.rule.clears, InvalidationRule::Own) {
             names.extend(self.rule.namespaces_by.iter().flat_map(|by| by(request)));
         }
         names

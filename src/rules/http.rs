@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, header};
 
-use crate::semantics::{FreshnessRules, Silent};
+use crate::semantics::{FreshnessRules, Misconfiguration};
 
 /// The options of a [`Rule::http`](super::Rule::http), and nothing else.
 #[derive(Clone, Debug)]
@@ -38,11 +38,11 @@ impl HttpOptions {
     pub(crate) fn freshness(&self, response: &HeaderMap, while_revalidate: Duration, if_error: Duration) -> FreshnessRules {
         let silent = if self.heuristics && response.contains_key(header::LAST_MODIFIED) {
             // RFC 9111, section 4.2.2: a tenth of the time since its last change is typical; a day is plenty.
-            Silent::Heuristic { percent: 10, at_most: Duration::from_secs(24 * 3600) }
+            Misconfiguration::Heuristic { percent: 10, at_most: Duration::from_secs(24 * 3600) }
         } else if self.default_ttl.is_zero() {
-            Silent::Stale
+            Misconfiguration::Stale
         } else {
-            Silent::For(self.default_ttl)
+            Misconfiguration::For(self.default_ttl)
         };
         FreshnessRules {
             silent,

@@ -23,7 +23,7 @@ use std::{
 
 use ::http::{Extensions, Uri};
 
-pub(crate) use compiled::{Compiled, ReadPlan};
+pub(crate) use compiled::{Policy, ReadPlan};
 pub use error::{RulesError, RulesErrorKind};
 #[cfg(feature = "config")]
 pub use file::RulesFileError;
@@ -80,16 +80,16 @@ struct Table {
     router: Router,
     patterns: Vec<String>,
     fallback: Option<usize>,
-    rules: Vec<Arc<Compiled>>,
+    rules: Vec<Arc<Policy>>,
     /// Which fields of requests matter to keys by their names.
     fields: Arc<FieldTable>,
 }
 
 /// The rule that covers a request.
-pub(crate) struct Found<'a> {
+pub(crate) struct RouteMatch<'a> {
     /// Its place in the table.
     pub(crate) place: usize,
-    pub(crate) rule: &'a Arc<Compiled>,
+    pub(crate) rule: &'a Arc<Policy>,
     /// The parameters of its route.
     pub(crate) params: Params<'a>,
 }
@@ -121,7 +121,7 @@ impl Rules {
     /// If the pattern is not one, if it overlaps with another, if a template names a parameter that the pattern does not
     /// have, if a namespace is empty or too long, or if a setting of the rule is out of range.
     pub fn try_route(mut self, pattern: &str, rule: Rule) -> Result<Self, RulesError> {
-        let compiled = Arc::new(Compiled::new(Some(pattern), rule, &self.table.fields)?);
+        let compiled = Arc::new(Policy::new(Some(pattern), rule, &self.table.fields)?);
         let table = Arc::make_mut(&mut self.table);
         table.router.insert(pattern, table.rules.len()).map_err(|why| RulesError::insert(pattern, &why))?;
         table.rules.push(compiled);
@@ -149,7 +149,7 @@ impl Rules {
     ///
     /// As [`try_route`](Self::try_route).
     pub fn try_fallback(mut self, rule: Rule) -> Result<Self, RulesError> {
-        let compiled = Arc::new(Compiled::new(None, rule, &self.table.fields)?);
+        let compiled = Arc::new(Policy::new(None, rule, &self.table.fields)?);
         let table = Arc::make_mut(&mut self.table);
         table.fallback = Some(table.rules.len());
         table.rules.push(compiled);
@@ -200,18 +200,18 @@ impl Rules {
     /// ```
     pub fn key<St: Store, B>(&self, store: &St, request: &::http::Request<B>) -> Option<Key> {
         let secret = &store.context().secret;
-        if let Some(Found { rule, params, .. }) = self.find(request.uri(), request.extensions()) {
+        if let Some(RouteMatch { rule, params, .. }) = self.find(request.uri(), request.extensions()) {
             return rule.key(&RequestView::of(request, &params, secret));
         }
         let views = Views::of(request.uri(), request.extensions());
-        let Found { rule, params, .. } = self.covering(&views).into_iter().next()?;
+        let RouteMatch { rule, params, .. } = self.covering(&views).into_iter().next()?;
         rule.key(&RequestView::of(request, &params, secret))
     }
 
     /// The keys by which what is stored for a URI is cleared with a write to it: that which this request would have as a GET, and that of
     /// the URI itself, under each rule by which a reader may have found it.
     pub(crate) fn keys_of_uri<B>(&self, secret: &Secret, request: &::http::Request<B>, views: &Views<'_>) -> Vec<Key> {
-        let keys = |Found { rule, params, .. }: Found<'_>| {
+        let keys = |RouteMatch { rule, params, .. }: RouteMatch<'_>| {
             let view = RequestView::of(request, &params, secret);
             [rule.key(&view), rule.key_of_uri(&view)]
         };
@@ -221,7 +221,7 @@ impl Rules {
     /// The rules by which a reader may have found what is stored for a target, whichever layer it was and however the target was spelled.
     /// The first is that of the target as this layer sees it, if there is one. A rule that several paths of the target lead to is there
     /// with the parameters of each.
-    pub(crate) fn covering<'a>(&'a self, views: &'a Views<'_>) -> Vec<Found<'a>> {
+    pub(crate) fn covering<'a>(&'a self, views: &'a Views<'_>) -> Vec<RouteMatch<'a>> {
         let table = &*self.table;
         let found = |place: usize, params| table.found_for_write(place, params);
         let route = |path: &'a str| table.router.at(path).map(|(place, params)| found(place, params));
@@ -280,7 +280,7 @@ impl Rules {
 
     /// The rule that covers a request.
     #[inline]
-    pub(crate) fn find<'a>(&'a self, uri: &'a Uri, extensions: &'a Extensions) -> Option<Found<'a>> {
+    pub(crate) fn find<'a>(&'a self, uri: &'a Uri, extensions: &'a Extensions) -> Option<RouteMatch<'a>> {
         let table = &*self.table;
         let found = |place: usize, params| table.found(place, params);
         let route = |path: &'a str| table.router.at(path).map(|(place, params)| found(place, params));
@@ -298,21 +298,21 @@ impl Rules {
 
     /// The rule at a place in the table.
     #[inline]
-    pub(crate) fn at(&self, place: usize) -> &Arc<Compiled> {
+    pub(crate) fn at(&self, place: usize) -> &Arc<Policy> {
         &self.table.rules[place]
     }
 }
 
 impl Table {
     #[inline]
-    fn found<'a>(&'a self, place: usize, params: Params<'a>) -> Found<'a> {
+    fn found<'a>(&'a self, place: usize, params: Params<'a>) -> RouteMatch<'a> {
         let rule = &self.rules[place];
         rule.matches();
-        Found { place, rule, params }
+        RouteMatch { place, rule, params }
     }
 
     /// A write finds a rule by more paths than a read does. It does not show that the pattern of a rule that caches matches any read.
-    fn found_for_write<'a>(&'a self, place: usize, params: Params<'a>) -> Found<'a> {
+    fn found_for_write<'a>(&'a self, place: usize, params: Params<'a>) -> RouteMatch<'a> {
         let rule = &self.rules[place];
         if rule.is_uncached() {
             rule.matches();
@@ -320,7 +320,7 @@ impl Table {
         if !self.asked.load(Ordering::Relaxed) {
             self.asked.store(true, Ordering::Relaxed);
         }
-        Found { place, rule, params }
+        RouteMatch { place, rule, params }
     }
 }
 

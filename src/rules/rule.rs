@@ -56,8 +56,8 @@ pub struct Rule {
     pub(super) forwarded_ignored: bool,
     pub(super) namespaces: Vec<String>,
     pub(super) namespaces_by: Vec<Arc<NamespacesBy>>,
-    pub(super) clears: Clears,
-    pub(super) clears_by: Vec<(Methods, Arc<ClearsBy>)>,
+    pub(super) clears: InvalidationRule,
+    pub(super) clears_by: Vec<(Methods, Arc<InvalidationsBy>)>,
     pub(super) soft: bool,
     pub(super) skip_on_client_error: bool,
     pub(super) spare_server_errors: bool,
@@ -86,11 +86,11 @@ pub(crate) enum Lifetime {
 type TtlByRequest = dyn Fn(&RequestView<'_>) -> Duration + Send + Sync;
 type TtlByResponse = dyn Fn(&response::Parts) -> Option<Duration> + Send + Sync;
 type NamespacesBy = dyn Fn(&RequestView<'_>) -> Vec<Namespace> + Send + Sync;
-type ClearsBy = dyn Fn(&RequestView<'_>, &response::Parts) -> Vec<Namespace> + Send + Sync;
+type InvalidationsBy = dyn Fn(&RequestView<'_>, &response::Parts) -> Vec<Namespace> + Send + Sync;
 
 /// What unsafe methods on the route clear.
 #[derive(Clone)]
-pub(super) enum Clears {
+pub(super) enum InvalidationRule {
     /// Nothing was said: the rule's own namespaces.
     Own,
     Listed(Vec<(Methods, String)>),
@@ -190,7 +190,7 @@ impl Rule {
             forwarded_ignored: false,
             namespaces: Vec::new(),
             namespaces_by: Vec::new(),
-            clears: Clears::Own,
+            clears: InvalidationRule::Own,
             clears_by: Vec::new(),
             soft: false,
             skip_on_client_error: false,
@@ -510,7 +510,7 @@ impl Rule {
     /// Unsafe methods on this route clear nothing but what the handler's response names.
     #[must_use]
     pub fn invalidates_nothing(mut self) -> Self {
-        self.clears = Clears::Listed(Vec::new());
+        self.clears = InvalidationRule::Listed(Vec::new());
         self.clears_by.clear();
         self
     }
@@ -563,12 +563,12 @@ impl Rule {
     }
 
     fn clears_listed(&mut self) -> &mut Vec<(Methods, String)> {
-        if matches!(self.clears, Clears::Own) {
-            self.clears = Clears::Listed(Vec::new());
+        if matches!(self.clears, InvalidationRule::Own) {
+            self.clears = InvalidationRule::Listed(Vec::new());
         }
         match &mut self.clears {
-            Clears::Listed(list) => list,
-            Clears::Own => unreachable!("just replaced"),
+            InvalidationRule::Listed(list) => list,
+            InvalidationRule::Own => unreachable!("just replaced"),
         }
     }
 }

@@ -234,7 +234,7 @@ fn first<T>(slot: &mut Option<T>, value: T) {
 /// durations are whole seconds of at most 2^31 (others are cut).
 impl Display for CacheControl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut out = Joined { f, begun: false };
+        let mut out = Join { f, begun: false };
         let flags = [
             (self.no_store, "no-store"),
             (self.public, "public"),
@@ -277,12 +277,12 @@ impl Display for CacheControl {
 }
 
 /// Writes `, ` between elements.
-struct Joined<'a, 'f> {
+struct Join<'a, 'f> {
     f: &'a mut fmt::Formatter<'f>,
     begun: bool,
 }
 
-impl<'f> Joined<'_, 'f> {
+impl<'f> Join<'_, 'f> {
     fn next(&mut self) -> Result<&mut fmt::Formatter<'f>, fmt::Error> {
         if std::mem::replace(&mut self.begun, true) {
             self.f.write_str(", ")?;

@@ -14,8 +14,8 @@ use super::storable::heuristically_cacheable;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FreshnessRules {
-    /// The lifetime of a response that states none. Defaults to [`Silent::Stale`].
-    pub silent: Silent,
+    /// The lifetime of a response that states none. Defaults to [`Misconfiguration::Stale`].
+    pub silent: Misconfiguration,
     /// How long past its lifetime a response may be served without waiting, while it is validated, where the response does
     /// not say it (`stale-while-revalidate`). Defaults to 0.
     pub stale_while_revalidate: Duration,
@@ -35,7 +35,7 @@ pub struct FreshnessRules {
 impl Default for FreshnessRules {
     fn default() -> FreshnessRules {
         FreshnessRules {
-            silent: Silent::Stale,
+            silent: Misconfiguration::Stale,
             stale_while_revalidate: Duration::ZERO,
             stale_if_error: Duration::ZERO,
             stale_if_unreachable: Duration::from_secs(3600),
@@ -48,7 +48,7 @@ impl Default for FreshnessRules {
 /// (RFC 9111 §4.2.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Silent {
+pub enum Misconfiguration {
     /// None: it is stale from the start.
     #[default]
     Stale,
@@ -328,7 +328,7 @@ fn initial_age(response: &HeaderMap, at: Exchanged) -> Duration {
 }
 
 /// §4.2.1: s-maxage, else max-age, else Expires less Date, else what the rule says.
-fn lifetime(status: StatusCode, response: &HeaderMap, cc: &CacheControl, received: u64, silent: Silent) -> Duration {
+fn lifetime(status: StatusCode, response: &HeaderMap, cc: &CacheControl, received: u64, silent: Misconfiguration) -> Duration {
     if let Some(stated) = cc.s_maxage.or(cc.max_age) {
         return stated;
     }
@@ -343,9 +343,9 @@ fn lifetime(status: StatusCode, response: &HeaderMap, cc: &CacheControl, receive
         return Duration::ZERO;
     }
     match silent {
-        Silent::Stale => Duration::ZERO,
-        Silent::For(lifetime) => lifetime,
-        Silent::Heuristic { percent, at_most } => match date_field(response, LAST_MODIFIED, received) {
+        Misconfiguration::Stale => Duration::ZERO,
+        Misconfiguration::For(lifetime) => lifetime,
+        Misconfiguration::Heuristic { percent, at_most } => match date_field(response, LAST_MODIFIED, received) {
             Some(modified) => (since(modified, date) / 100).saturating_mul(percent.into()).min(at_most),
             None => Duration::ZERO,
         },

@@ -89,7 +89,7 @@ pub use date::{parse_date, print_date};
 pub(crate) use directives::may_forbid;
 pub use directives::{CacheControl, MaxStale, Scope};
 pub(crate) use freshness::stated_age;
-pub use freshness::{Decision, Exchanged, Failure, Freshness, FreshnessRules, Silent};
+pub use freshness::{Decision, Exchanged, Failure, Freshness, FreshnessRules, Misconfiguration};
 pub use groups::{CACHE_GROUP_INVALIDATION, CACHE_GROUPS, MalformedGroups, cache_groups, invalidated_groups};
 pub use invalidation::{Target, invalidated, is_safe};
 #[cfg(fuzzing)]

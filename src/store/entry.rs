@@ -14,8 +14,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::{
-    Life, Stamp,
-    shape::{Finished, own_fields},
+    Stamp, Validity,
+    shape::{StoredHeaders, own_fields},
 };
 use crate::{
     clock::{MS, Nanos, system_time},
@@ -65,9 +65,9 @@ pub(crate) struct Http {
 
 impl Http {
     /// Its freshness, where what was cleared softly is fresh no longer.
-    pub(crate) fn freshness(&self, life: Life, now: Nanos) -> Freshness {
+    pub(crate) fn freshness(&self, life: Validity, now: Nanos) -> Freshness {
         let mut freshness = self.freshness;
-        if life == Life::Soft {
+        if life == Validity::Stale {
             freshness.lifetime = freshness.lifetime.min(freshness.age(now / MS));
         }
         freshness
@@ -149,7 +149,7 @@ pub(crate) struct Response {
     pub(crate) names: Namespaces,
     pub(crate) times: Times,
     pub(crate) status: StatusCode,
-    pub(crate) fields: Finished,
+    pub(crate) fields: StoredHeaders,
     pub(crate) body: Bytes,
     pub(crate) trailers: Option<Box<HeaderMap>>,
     pub(crate) http: Option<Box<Http>>,
@@ -402,14 +402,14 @@ mod tests {
     use http::header::{AGE, CONTENT_TYPE, ETAG};
 
     use super::*;
-    use crate::store::Shape;
+    use crate::store::HeaderTemplate;
 
     fn fields(kind: &str, tag: &str) -> HeaderMap {
         let value = |value: &str| HeaderValue::from_str(value).expect("a value");
         HeaderMap::from_iter([(CONTENT_TYPE, value(kind)), (ETAG, value(tag))])
     }
 
-    fn entry(shape: &Shape, key: &str, fields: &HeaderMap, body: &str) -> Arc<Entry> {
+    fn entry(shape: &HeaderTemplate, key: &str, fields: &HeaderMap, body: &str) -> Arc<Entry> {
         let names = Namespaces::root();
         let times = Times {
             born: 1,
@@ -425,8 +425,8 @@ mod tests {
         Entry::of_response(Key::new(key.as_bytes()), Stamp::local(key.len() as u64), response)
     }
 
-    fn shape_of(fields: &HeaderMap) -> Shape {
-        let shape = Shape::default();
+    fn shape_of(fields: &HeaderMap) -> HeaderTemplate {
+        let shape = HeaderTemplate::default();
         shape.take(&crate::store::finished(fields, false, 0), false);
         shape
     }

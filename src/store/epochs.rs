@@ -9,7 +9,7 @@ use crate::namespace::Namespaces;
 
 /// How strongly entries are cleared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bump {
+pub enum InvalidationKind {
     /// Entries from before are never served again. What a write wants.
     Hard,
     /// Entries from before are stale: still served where a rule allows stale answers, refreshed otherwise.
@@ -22,7 +22,7 @@ pub enum Bump {
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
 /// use std::time::Duration;
 /// use http::Request;
-/// use tower_response_cache::{Life, Memory, Rule, Rules, Store};
+/// use tower_response_cache::{Validity, Memory, Rule, Rules, Store};
 ///
 /// let store = Memory::default();
 /// let rules = Rules::new().route("/", Rule::ttl(Duration::from_secs(60)));
@@ -34,13 +34,13 @@ pub enum Bump {
 /// # });
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Life {
+pub enum Validity {
     /// Nothing it belongs to was cleared.
-    Alive,
+    Valid,
     /// Something it belongs to was cleared softly: as good as past its lifetime.
-    Soft,
+    Stale,
     /// Something it belongs to was cleared: never servable again.
-    Dead,
+    Invalidated,
 }
 
 /// One sequence for the process and a fixed array with a slot per hash of a name.
@@ -81,16 +81,16 @@ impl Epochs {
     ///
     /// A fill that captures the new number before the slot is written begins after this bump began, and so
     /// after the commit that the bump tells of: it may live.
-    pub(crate) fn bump(&self, hashes: impl Iterator<Item = u64>, kind: Bump) {
+    pub(crate) fn bump(&self, hashes: impl Iterator<Item = u64>, kind: InvalidationKind) {
         let _stepping = self.lock();
         self.step(hashes, kind);
     }
 
-    fn step(&self, hashes: impl Iterator<Item = u64>, kind: Bump) -> u64 {
+    fn step(&self, hashes: impl Iterator<Item = u64>, kind: InvalidationKind) -> u64 {
         let epoch = self.sequence.fetch_add(1, Ordering::SeqCst) + 1;
         for hash in hashes {
             let slot = self.slot(hash);
-            if kind == Bump::Hard {
+            if kind == InvalidationKind::Hard {
                 self.hard[slot].fetch_max(epoch, Ordering::SeqCst);
             }
             self.any[slot].fetch_max(epoch, Ordering::SeqCst);
@@ -105,7 +105,7 @@ impl Epochs {
     pub(crate) fn step_own(&self, hashes: impl Iterator<Item = u64> + Clone, sent: u64) -> u64 {
         let _stepping = self.lock();
         let untouched = hashes.clone().all(|hash| self.is_untouched(hash, sent));
-        let epoch = self.step(hashes, Bump::Hard);
+        let epoch = self.step(hashes, InvalidationKind::Hard);
         if untouched { epoch } else { sent }
     }
 
@@ -128,12 +128,12 @@ impl Epochs {
 
     /// What has become of a stamp under these names.
     #[inline]
-    pub(crate) fn life(&self, stamp: u64, hashes: impl Iterator<Item = u64> + Clone) -> Life {
+    pub(crate) fn life(&self, stamp: u64, hashes: impl Iterator<Item = u64> + Clone) -> Validity {
         if hashes.clone().all(|hash| self.is_untouched(hash, stamp)) {
-            return Life::Alive;
+            return Validity::Valid;
         }
         let hard = |hash| self.hard[self.slot(hash)].load(Ordering::SeqCst) > stamp;
-        if hashes.into_iter().any(hard) { Life::Dead } else { Life::Soft }
+        if hashes.into_iter().any(hard) { Validity::Invalidated } else { Validity::Stale }
     }
 
     #[inline]
@@ -146,7 +146,7 @@ impl Epochs {
 mod tests {
     use super::*;
 
-    fn life(epochs: &Epochs, stamp: u64, hashes: &[u64]) -> Life {
+    fn life(epochs: &Epochs, stamp: u64, hashes: &[u64]) -> Validity {
         epochs.life(stamp, hashes.iter().copied())
     }
 
@@ -154,34 +154,34 @@ mod tests {
     fn a_stamp_dies_with_any_of_its_names_and_never_comes_back() {
         let epochs = Epochs::new(16);
         let old = epochs.capture();
-        assert_eq!(life(&epochs, old, &[1, 2]), Life::Alive);
-        epochs.bump([2].into_iter(), Bump::Hard);
-        assert_eq!(life(&epochs, old, &[1, 2]), Life::Dead);
-        assert_eq!(life(&epochs, old, &[1]), Life::Alive);
-        epochs.bump([2].into_iter(), Bump::Soft);
-        assert_eq!(life(&epochs, old, &[1, 2]), Life::Dead);
-        assert_eq!(life(&epochs, epochs.capture(), &[1, 2]), Life::Alive);
+        assert_eq!(life(&epochs, old, &[1, 2]), Validity::Valid);
+        epochs.bump([2].into_iter(), InvalidationKind::Hard);
+        assert_eq!(life(&epochs, old, &[1, 2]), Validity::Invalidated);
+        assert_eq!(life(&epochs, old, &[1]), Validity::Valid);
+        epochs.bump([2].into_iter(), InvalidationKind::Soft);
+        assert_eq!(life(&epochs, old, &[1, 2]), Validity::Invalidated);
+        assert_eq!(life(&epochs, epochs.capture(), &[1, 2]), Validity::Valid);
     }
 
     #[test]
     fn a_soft_bump_only_softens() {
         let epochs = Epochs::new(16);
         let old = epochs.capture();
-        epochs.bump([3].into_iter(), Bump::Soft);
-        assert_eq!(life(&epochs, old, &[3]), Life::Soft);
-        epochs.bump([3].into_iter(), Bump::Hard);
-        assert_eq!(life(&epochs, old, &[3]), Life::Dead);
+        epochs.bump([3].into_iter(), InvalidationKind::Soft);
+        assert_eq!(life(&epochs, old, &[3]), Validity::Stale);
+        epochs.bump([3].into_iter(), InvalidationKind::Hard);
+        assert_eq!(life(&epochs, old, &[3]), Validity::Invalidated);
     }
 
     #[test]
     fn no_other_name_clears_what_only_the_root_would() {
         let epochs = Epochs::new(16);
         let (old, root) = (epochs.capture(), Namespaces::root_hash());
-        epochs.bump(1..=64, Bump::Hard);
-        assert_eq!(life(&epochs, old, &[root]), Life::Alive);
-        epochs.bump([root].into_iter(), Bump::Hard);
-        assert_eq!(life(&epochs, old, &[root]), Life::Dead);
-        assert_eq!(life(&epochs, epochs.capture(), &[root]), Life::Alive);
+        epochs.bump(1..=64, InvalidationKind::Hard);
+        assert_eq!(life(&epochs, old, &[root]), Validity::Valid);
+        epochs.bump([root].into_iter(), InvalidationKind::Hard);
+        assert_eq!(life(&epochs, old, &[root]), Validity::Invalidated);
+        assert_eq!(life(&epochs, epochs.capture(), &[root]), Validity::Valid);
     }
 
     #[cfg(feature = "redis")]
@@ -190,11 +190,11 @@ mod tests {
         let epochs = Epochs::new(16);
         let sent = epochs.capture();
         let since = epochs.step_own([3].into_iter(), sent);
-        assert_eq!((life(&epochs, sent, &[3]), life(&epochs, since, &[3])), (Life::Dead, Life::Alive));
+        assert_eq!((life(&epochs, sent, &[3]), life(&epochs, since, &[3])), (Validity::Invalidated, Validity::Valid));
         let sent = epochs.capture();
-        epochs.bump([3].into_iter(), Bump::Hard);
+        epochs.bump([3].into_iter(), InvalidationKind::Hard);
         let since = epochs.step_own([3].into_iter(), sent);
-        assert_eq!((since, life(&epochs, since, &[3])), (sent, Life::Dead));
+        assert_eq!((since, life(&epochs, since, &[3])), (sent, Validity::Invalidated));
     }
 
     #[cfg(feature = "redis")]
@@ -204,9 +204,9 @@ mod tests {
         let old = epochs.capture();
         let own = epochs.step_own([3].into_iter(), old);
         let now = epochs.renew([(3, own), (4, old)].into_iter()).expect("nothing of it was stepped since");
-        assert_eq!(life(&epochs, now, &[3, 4]), Life::Alive);
+        assert_eq!(life(&epochs, now, &[3, 4]), Validity::Valid);
         assert_eq!(epochs.renew([(3, old), (4, old)].into_iter()), None);
-        epochs.bump([4].into_iter(), Bump::Soft);
+        epochs.bump([4].into_iter(), InvalidationKind::Soft);
         assert_eq!(epochs.renew([(3, own), (4, old)].into_iter()), None);
     }
 
@@ -214,7 +214,7 @@ mod tests {
     fn a_collision_clears_too_much_never_too_little() {
         let epochs = Epochs::new(16);
         let old = epochs.capture();
-        epochs.bump([5].into_iter(), Bump::Hard);
-        assert_eq!(life(&epochs, old, &[5 + 16]), Life::Dead);
+        epochs.bump([5].into_iter(), InvalidationKind::Hard);
+        assert_eq!(life(&epochs, old, &[5 + 16]), Validity::Invalidated);
     }
 }

@@ -17,7 +17,8 @@ use quick_cache::{
 };
 
 use super::{
-    Bump, Context, Entry, Fence, INVALIDATE_TIMEOUT, Life, Lock, Lookup, Put, Secret, Stamp, Store, StoreError, Usage,
+    Context, Entry, Fence, INVALIDATE_TIMEOUT, InvalidationKind, Lock, Put, Secret, Stamp, Store, StoreError, StoreLookup,
+    Usage, Validity,
     epochs::Epochs,
     expiry::{self, Expiry, Noted, Sweep},
 };
@@ -57,10 +58,10 @@ use crate::{clock::Clock, key::KeyRef, namespace::Namespaces, silent::TRIAL, sta
 ///
 /// A `Memory` is a handle: its clones share the entries. Give one to every layer that belongs together.
 #[derive(Clone)]
-pub struct Memory(Arc<Shared>);
+pub struct Memory(Arc<MemoryInner>);
 
-struct Shared {
-    entries: Cache<u128, Kept, ByBytes, KeySeed, Leavings>,
+struct MemoryInner {
+    entries: Cache<u128, StoredEntry, ByBytes, KeySeed, EvictionListener>,
     epochs: Epochs,
     expiry: Expiry,
     context: Arc<Context>,
@@ -75,7 +76,7 @@ struct Shared {
 
 /// An entry as the table has it.
 #[derive(Clone)]
-struct Kept {
+struct StoredEntry {
     entry: Arc<Entry>,
     noted: Noted,
 }
@@ -118,7 +119,7 @@ impl Memory {
     }
 
     #[inline]
-    pub(super) fn look(&self, key: KeyRef<'_>) -> Lookup {
+    pub(super) fn look(&self, key: KeyRef<'_>) -> StoreLookup {
         self.0.look(key)
     }
 
@@ -132,7 +133,7 @@ impl Memory {
 
     /// What has become of an entry that was found, if it would be found again.
     #[inline]
-    pub(super) fn still_has(&self, entry: &Arc<Entry>) -> Option<Life> {
+    pub(super) fn still_has(&self, entry: &Arc<Entry>) -> Option<Validity> {
         self.0.still_has(entry)
     }
 
@@ -143,7 +144,7 @@ impl Memory {
 
     /// Steps the epochs of all that have one of these hashes.
     pub(super) fn bump_hashes(&self, hashes: impl Iterator<Item = u64>) {
-        self.0.epochs.bump(hashes, Bump::Hard);
+        self.0.epochs.bump(hashes, InvalidationKind::Hard);
     }
 
     /// Steps the epochs of a generation that this process has written: see [`Epochs::step_own`].
@@ -158,7 +159,7 @@ impl Memory {
 
     /// What has become of what began under an epoch.
     #[inline]
-    pub(super) fn life_of(&self, epoch: u64, hashes: impl Iterator<Item = u64> + Clone) -> Life {
+    pub(super) fn life_of(&self, epoch: u64, hashes: impl Iterator<Item = u64> + Clone) -> Validity {
         self.0.epochs.life(epoch, hashes)
     }
 }
@@ -247,11 +248,11 @@ impl MemoryBuilder {
             .expect("all that is needed is set");
         let context = Context::new(self.clock, self.secret.unwrap_or_else(Secret::random));
         let context = Arc::new(Context { invalidate_timeout: self.invalidate_timeout, ..context });
-        let leavings = Leavings(context.clone());
+        let leavings = EvictionListener(context.clone());
         let entries = Cache::with_options(options, ByBytes, KeySeed::random(), leavings);
         // As the table reckons it: what does not fit in the part for what is asked for often is thrown out at once.
         let largest = (entries.shard_capacity() as f64 * HOT) as u64;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(MemoryInner {
             entries,
             epochs: Epochs::new(slots),
             expiry: Expiry::new(estimate),
@@ -268,22 +269,22 @@ impl MemoryBuilder {
     }
 }
 
-impl Shared {
+impl MemoryInner {
     #[inline]
-    fn look(&self, key: KeyRef<'_>) -> Lookup {
+    fn look(&self, key: KeyRef<'_>) -> StoreLookup {
         // Before the entry is looked for: what the stamp is compared with later must not be newer than what was seen.
         let stamp = Stamp::local(self.epochs.capture());
         let found = self.entries.get(&key.hash()).and_then(|kept| self.judge(key, kept.entry));
-        Lookup { found, stamp }
+        StoreLookup { found, stamp }
     }
 
     #[inline]
-    fn judge(&self, key: KeyRef<'_>, entry: Arc<Entry>) -> Option<(Arc<Entry>, Life)> {
+    fn judge(&self, key: KeyRef<'_>, entry: Arc<Entry>) -> Option<(Arc<Entry>, Validity)> {
         if entry.key().as_ref() != key {
             return None;
         }
         match self.life(&entry) {
-            Life::Dead => {
+            Validity::Invalidated => {
                 self.remove_if(key.hash(), |other| Arc::ptr_eq(other, &entry));
                 None
             }
@@ -292,25 +293,25 @@ impl Shared {
     }
 
     #[inline]
-    fn life(&self, entry: &Entry) -> Life {
+    fn life(&self, entry: &Entry) -> Validity {
         self.epochs.life(entry.stamp().epoch(), entry.namespaces().hashes())
     }
 
     #[inline]
-    fn still_has(&self, entry: &Entry) -> Option<Life> {
-        if entry.has_left() { None } else { Some(self.life(entry)).filter(|life| *life != Life::Dead) }
+    fn still_has(&self, entry: &Entry) -> Option<Validity> {
+        if entry.has_left() { None } else { Some(self.life(entry)).filter(|life| *life != Validity::Invalidated) }
     }
 
     fn keep(&self, entry: Arc<Entry>) -> Put {
-        if self.life(&entry) == Life::Dead {
+        if self.life(&entry) == Validity::Invalidated {
             return Put::Dead;
         }
         if entry.weight() > self.largest {
             return Put::TooLarge;
         }
         let (key, expires) = (entry.key().hash(), entry.times().expires());
-        let mut leaving = Leaving { coming: key, entry: address(&entry), ..Leaving::default() };
-        let kept = Kept { entry, noted: self.expiry.note(key, expires) };
+        let mut leaving = Evicted { coming: key, entry: address(&entry), ..Evicted::default() };
+        let kept = StoredEntry { entry, noted: self.expiry.note(key, expires) };
         self.entries.insert_with_lifecycle(key, kept, &mut leaving);
         self.let_go(leaving);
         Put::Stored
@@ -320,15 +321,15 @@ impl Shared {
     /// entry is in it, unless another entry comes for it: then that stays.
     fn replace(&self, old: &Entry, entry: Arc<Entry>) -> bool {
         let key = entry.key().hash();
-        let is_old = |kept: &Kept| kept.entry.key() == entry.key() && kept.entry.is_same_response(old);
+        let is_old = |kept: &StoredEntry| kept.entry.key() == entry.key() && kept.entry.is_same_response(old);
         // Looked at first: to ask for the place of an entry that is gone would make one.
-        if self.life(&entry) == Life::Dead
+        if self.life(&entry) == Validity::Invalidated
             || entry.weight() > self.largest
             || !self.entries.peek(&key).is_some_and(|kept| is_old(&kept))
         {
             return false;
         }
-        let action = |_: &u128, kept: &mut Kept| match is_old(kept) {
+        let action = |_: &u128, kept: &mut StoredEntry| match is_old(kept) {
             true => EntryAction::ReplaceWithGuard,
             false => EntryAction::Retain(()),
         };
@@ -336,19 +337,19 @@ impl Shared {
         before.entry.leave();
         self.expiry.forget(key, before.noted);
         let noted = self.expiry.note(key, entry.times().expires());
-        let mut leaving = Leaving { coming: key, entry: address(&entry), ..Leaving::default() };
-        let put = place.insert_with_lifecycle(Kept { entry, noted }, &mut leaving);
+        let mut leaving = Evicted { coming: key, entry: address(&entry), ..Evicted::default() };
+        let put = place.insert_with_lifecycle(StoredEntry { entry, noted }, &mut leaving);
         self.let_go(leaving);
         put.map_err(|kept| self.expiry.forget(key, kept.noted)).is_ok()
     }
 
     /// What has left the table while an entry came.
-    fn let_go(&self, leaving: Leaving) {
-        let Leaving { last, more, .. } = leaving;
+    fn let_go(&self, leaving: Evicted) {
+        let Evicted { last, more, .. } = leaving;
         for (key, kept) in &more {
             self.expiry.forget(*key, kept.noted);
         }
-        if let Some((key, Kept { entry, noted })) = last {
+        if let Some((key, StoredEntry { entry, noted })) = last {
             self.expiry.forget(key, noted);
             Entry::put_aside(entry);
         }
@@ -382,7 +383,7 @@ impl Shared {
             return;
         }
         for key in self.expiry.part(part) {
-            self.remove_if(key, |entry| self.life(entry) == Life::Dead);
+            self.remove_if(key, |entry| self.life(entry) == Validity::Invalidated);
         }
         if part == 0 {
             self.swept.store(epoch, Ordering::Relaxed);
@@ -391,7 +392,7 @@ impl Shared {
     }
 }
 
-impl Sweep for Shared {
+impl Sweep for MemoryInner {
     fn sweep(&self) {
         self.remove_expired();
         self.remove_dead();
@@ -401,16 +402,16 @@ impl Sweep for Shared {
 
 impl Store for Memory {
     #[inline]
-    fn get_now(&self, key: KeyRef<'_>) -> Option<Lookup> {
+    fn get_now(&self, key: KeyRef<'_>) -> Option<StoreLookup> {
         Some(self.0.look(key))
     }
 
     #[inline]
-    fn still_has(&self, entry: &Arc<Entry>) -> Option<Life> {
+    fn still_has(&self, entry: &Arc<Entry>) -> Option<Validity> {
         self.0.still_has(entry)
     }
 
-    fn get(&self, key: KeyRef<'_>, _: &Namespaces) -> impl Future<Output = Result<Lookup, StoreError>> + Send {
+    fn get(&self, key: KeyRef<'_>, _: &Namespaces) -> impl Future<Output = Result<StoreLookup, StoreError>> + Send {
         future::ready(Ok(self.0.look(key)))
     }
 
@@ -431,16 +432,21 @@ impl Store for Memory {
         future::ready(Ok(Fence::none()))
     }
 
-    fn bump(&self, names: &Namespaces, kind: Bump, _: Option<Fence>) -> impl Future<Output = Result<(), StoreError>> + Send {
+    fn bump(
+        &self,
+        names: &Namespaces,
+        kind: InvalidationKind,
+        _: Option<Fence>,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send {
         self.0.epochs.bump(names.hashes(), kind);
         future::ready(Ok(()))
     }
 
     fn bump_now(&self, names: &Namespaces) {
-        self.0.epochs.bump(names.hashes(), Bump::Hard);
+        self.0.epochs.bump(names.hashes(), InvalidationKind::Hard);
     }
 
-    fn life(&self, stamp: &Stamp, names: &Namespaces) -> Life {
+    fn life(&self, stamp: &Stamp, names: &Namespaces) -> Validity {
         self.0.epochs.life(stamp.epoch(), names.hashes())
     }
 
@@ -461,35 +467,35 @@ impl Store for Memory {
 #[derive(Clone)]
 struct ByBytes;
 
-impl Weighter<u128, Kept> for ByBytes {
-    fn weight(&self, _: &u128, kept: &Kept) -> u64 {
+impl Weighter<u128, StoredEntry> for ByBytes {
+    fn weight(&self, _: &u128, kept: &StoredEntry) -> u64 {
         kept.entry.weight()
     }
 }
 
 /// Tells entries that they have left, and counts those that have made room.
 #[derive(Clone)]
-struct Leavings(Arc<Context>);
+struct EvictionListener(Arc<Context>);
 
 /// What leaves the table while an entry comes: under its key that is what it replaces, unless it is the very entry. It is let go once the
 /// table is unlocked.
 #[derive(Default)]
-struct Leaving {
+struct Evicted {
     coming: u128,
     entry: usize,
-    last: Option<(u128, Kept)>,
-    more: Vec<(u128, Kept)>,
+    last: Option<(u128, StoredEntry)>,
+    more: Vec<(u128, StoredEntry)>,
 }
 
 fn address(entry: &Arc<Entry>) -> usize {
     Arc::as_ptr(entry).addr()
 }
 
-impl Lifecycle<u128, Kept> for Leavings {
-    type RequestState = Leaving;
+impl Lifecycle<u128, StoredEntry> for EvictionListener {
+    type RequestState = Evicted;
 
     #[inline]
-    fn on_evict(&self, leaving: &mut Leaving, key: u128, kept: Kept) {
+    fn on_evict(&self, leaving: &mut Evicted, key: u128, kept: StoredEntry) {
         kept.entry.leave();
         if key != leaving.coming || address(&kept.entry) == leaving.entry {
             self.0.counters.add(Count::Evicted, 1);
@@ -610,7 +616,7 @@ mod tests {
         let store = Memory::new(MIB);
         let (entry, key) = (entry(&store, 1), Key::new(*b"other").hash());
         let noted = store.0.expiry.note(key, entry.times().expires());
-        store.0.entries.insert(key, Kept { entry, noted });
+        store.0.entries.insert(key, StoredEntry { entry, noted });
         assert!(store.0.look(Key::new(*b"other").as_ref()).found.is_none());
     }
 }

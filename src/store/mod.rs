@@ -37,12 +37,12 @@ pub(crate) use codec::{Moment, contents_as_entry};
 pub use codec::{bench_read, bench_stored};
 pub use entry::Entry;
 pub(crate) use entry::{Content, Draft, Http, Response, Times};
-pub use epochs::{Bump, Life};
+pub use epochs::{InvalidationKind, Validity};
 pub(crate) use memory::KeySeed;
 pub use memory::{Memory, MemoryBuilder};
 pub(crate) use secret::IdentityHash;
 pub use secret::Secret;
-pub(crate) use shape::{Finished, Role, Shape, common, finished, is_event_stream, length_in};
+pub(crate) use shape::{HeaderKind, HeaderTemplate, StoredHeaders, common, finished, is_event_stream, length_in};
 
 use crate::{
     clock::Clock,
@@ -66,14 +66,14 @@ pub trait Store: Clone + fmt::Debug + Send + Sync + 'static {
     /// Answers at once, or says with `None` that the answer needs [`get`](Self::get).
     ///
     /// Memory always answers here, and a hit then takes no future at all.
-    fn get_now(&self, key: KeyRef<'_>) -> Option<Lookup>;
+    fn get_now(&self, key: KeyRef<'_>) -> Option<StoreLookup>;
 
     /// What has become of an entry that [`get_now`](Self::get_now) has answered with before, if it would do so again now: never that it
     /// is dead.
     ///
     /// For a thread that keeps at hand what it is asked for often. `None`, the default, sends it to `get_now`.
     #[inline]
-    fn still_has(&self, entry: &Arc<Entry>) -> Option<Life> {
+    fn still_has(&self, entry: &Arc<Entry>) -> Option<Validity> {
         let _ = entry;
         None
     }
@@ -81,7 +81,7 @@ pub trait Store: Clone + fmt::Debug + Send + Sync + 'static {
     /// The entry of this key, if there is one that may be served or at least shown to be stale, and the stamp of now.
     ///
     /// `names` are the namespaces that are known from the request, whose generations the stamp must cover.
-    fn get(&self, key: KeyRef<'_>, names: &Namespaces) -> impl Future<Output = Result<Lookup, StoreError>> + Send;
+    fn get(&self, key: KeyRef<'_>, names: &Namespaces) -> impl Future<Output = Result<StoreLookup, StoreError>> + Send;
 
     /// As [`get`](Self::get), for a request whose rule allows bodies of up to `max_body` bytes: an entry with a longer one is as good as
     /// none.
@@ -92,7 +92,7 @@ pub trait Store: Clone + fmt::Debug + Send + Sync + 'static {
         key: KeyRef<'_>,
         names: &Namespaces,
         max_body: usize,
-    ) -> impl Future<Output = Result<Lookup, StoreError>> + Send {
+    ) -> impl Future<Output = Result<StoreLookup, StoreError>> + Send {
         let _ = max_body;
         self.get(key, names)
     }
@@ -109,17 +109,17 @@ pub trait Store: Clone + fmt::Debug + Send + Sync + 'static {
         key: KeyRef<'_>,
         names: &Namespaces,
         stamp: Stamp,
-        wish: Wish,
-    ) -> impl Future<Output = Result<Begun, StoreError>> + Send {
+        wish: FillOptions,
+    ) -> impl Future<Output = Result<BeginFill, StoreError>> + Send {
         let _ = (key, names, wish);
-        future::ready(Ok(Begun::Go { stamp, lock: None }))
+        future::ready(Ok(BeginFill::Proceed { stamp, lock: None }))
     }
 
     /// Completes a stamp so that it covers names that are known only from the response, unless they may have been invalidated since it was
     /// taken.
     fn admit(&self, stamp: &Stamp, added: &Namespaces) -> impl Future<Output = Result<Admitted, StoreError>> + Send {
         future::ready(Ok(match self.life(stamp, added) {
-            Life::Dead => Admitted::Invalidated,
+            Validity::Invalidated => Admitted::Invalidated,
             _ => Admitted::Stamp(stamp.clone()),
         }))
     }
@@ -152,7 +152,7 @@ pub trait Store: Clone + fmt::Debug + Send + Sync + 'static {
     /// between the two.
     fn may_join(&self, stamp: &Stamp, seen: &Stamp, names: &Namespaces) -> bool {
         let _ = seen;
-        self.life(stamp, names) == Life::Alive
+        self.life(stamp, names) == Validity::Valid
     }
 
     /// Whether writes are to set a [`fence`](Self::fence) before they begin.
@@ -171,22 +171,26 @@ pub trait Store: Clone + fmt::Debug + Send + Sync + 'static {
     }
 
     /// A write may have committed: what carries an older stamp of these names is no longer servable (or, with
-    /// [`Bump::Soft`], stale) once this is done. Idempotent, O(1), and walks over no entries.
+    /// [`InvalidationKind::Soft`], stale) once this is done. Idempotent, O(1), and walks over no entries.
     ///
     /// In a store that has to be reached, what could not be done goes on behind the scenes, also if this is dropped or has
     /// returned an error, and what it concerns is served to nobody in this process meanwhile.
-    fn bump(&self, names: &Namespaces, kind: Bump, fence: Option<Fence>)
-    -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn bump(
+        &self,
+        names: &Namespaces,
+        kind: InvalidationKind,
+        fence: Option<Fence>,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// As much of a hard [`bump`](Self::bump) as can be done without waiting: for the end of a write that was dropped.
     fn bump_now(&self, names: &Namespaces);
 
     /// Whether what began under `stamp` may still answer a request that arrives now and belongs to `names`.
-    fn life(&self, stamp: &Stamp, names: &Namespaces) -> Life;
+    fn life(&self, stamp: &Stamp, names: &Namespaces) -> Validity;
 
     /// Whether what began under `stamp` has not been cleared by [`invalidate_key`](Self::invalidate_key) since.
     fn key_lives(&self, stamp: &Stamp, key: &Key) -> bool {
-        self.life(stamp, &Namespaces::key(key)) == Life::Alive
+        self.life(stamp, &Namespaces::key(key)) == Validity::Valid
     }
 
     /// What every store shares with the layers over it: the clock, the secret, the counters.
@@ -223,7 +227,7 @@ pub trait Store: Clone + fmt::Debug + Send + Sync + 'static {
         I: IntoIterator + Send,
         I::Item: TryInto<Namespace, Error: Into<InvalidNamespace>>,
     {
-        self.clear(names, Bump::Hard)
+        self.clear(names, InvalidationKind::Hard)
     }
 
     /// Makes the entries of these namespaces stale: they are refreshed, but still served where a rule allows it
@@ -237,7 +241,7 @@ pub trait Store: Clone + fmt::Debug + Send + Sync + 'static {
         I: IntoIterator + Send,
         I::Item: TryInto<Namespace, Error: Into<InvalidNamespace>>,
     {
-        self.clear(names, Bump::Soft)
+        self.clear(names, InvalidationKind::Soft)
     }
 
     /// Clears one key, which [`Rules::key`](crate::Rules::key) tells of a request.
@@ -247,12 +251,12 @@ pub trait Store: Clone + fmt::Debug + Send + Sync + 'static {
     /// As [`invalidate`](Self::invalidate).
     fn invalidate_key(&self, key: &Key) -> impl Future<Output = Result<(), StoreError>> + Send {
         let names = Namespaces::key(key);
-        async move { self.bump_in_time(&names, Bump::Hard).await }
+        async move { self.bump_in_time(&names, InvalidationKind::Hard).await }
     }
 
     /// Bumps, and waits for no longer than the store's delivery timeout.
     #[doc(hidden)]
-    fn bump_in_time(&self, names: &Namespaces, kind: Bump) -> impl Future<Output = Result<(), StoreError>> + Send {
+    fn bump_in_time(&self, names: &Namespaces, kind: InvalidationKind) -> impl Future<Output = Result<(), StoreError>> + Send {
         async move {
             let limit = self.context().invalidate_timeout;
             within(limit, self.bump(names, kind, None)).await.unwrap_or_else(|| Err(StoreError::queued()))
@@ -260,7 +264,7 @@ pub trait Store: Clone + fmt::Debug + Send + Sync + 'static {
     }
 
     #[doc(hidden)]
-    fn clear<I>(&self, names: I, kind: Bump) -> impl Future<Output = Result<(), StoreError>> + Send
+    fn clear<I>(&self, names: I, kind: InvalidationKind) -> impl Future<Output = Result<(), StoreError>> + Send
     where
         I: IntoIterator + Send,
         I::Item: TryInto<Namespace, Error: Into<InvalidNamespace>>,
@@ -335,19 +339,19 @@ pub struct Usage {
 
 /// The answer of [`Store::get`].
 #[derive(Debug, Clone)]
-pub struct Lookup {
+pub struct StoreLookup {
     /// The entry, and whether it was cleared softly. Never one that is dead.
-    pub found: Option<(Arc<Entry>, Life)>,
+    pub found: Option<(Arc<Entry>, Validity)>,
     /// The stamp as seen now: what a fill that begins after this lookup must carry.
     pub stamp: Stamp,
 }
 
 /// What a fill wishes for when it begins.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Wish {
+pub struct FillOptions {
     /// To be the only one of all processes for so long at most.
     pub lock: Option<Duration>,
-    /// With the lock: to be told if something fresh [has appeared](Begun::Appeared) since the look.
+    /// With the lock: to be told if something fresh [has appeared](BeginFill::AlreadyStored) since the look.
     pub looks: bool,
     /// That names known only from the response can be [admitted](Store::admit).
     pub counts: bool,
@@ -357,21 +361,21 @@ pub struct Wish {
 
 /// What [`Store::begin`] comes to.
 #[derive(Debug)]
-pub enum Begun {
+pub enum BeginFill {
     /// Call the inner service.
-    Go {
+    Proceed {
         /// What the fill must carry. One that is not [whole](Stamp::is_whole) keeps its response out of a shared store.
         stamp: Stamp,
         /// To be given back with the entry.
         lock: Option<Lock>,
     },
     /// Another process is at it: look again in a moment.
-    Held,
+    Locked,
     /// Another process has stored something since the look: look again now.
-    Appeared,
+    AlreadyStored,
     /// Another process has found a moment ago that what is stored under this key is not to be shared.
-    Unfit {
-        /// As in [`Go`](Self::Go).
+    Uncacheable {
+        /// As in [`Proceed`](Self::Proceed).
         stamp: Stamp,
     },
 }

@@ -20,7 +20,7 @@ use super::entry::{Entry, header_bytes};
 use crate::semantics::{self, CACHE_STATUS};
 
 /// A finished header map, with what was learned while it was made.
-pub(crate) struct Finished {
+pub(crate) struct StoredHeaders {
     map: HeaderMap,
     /// The number of the shape that it was filled into; 0 if there was none.
     shape: u64,
@@ -28,7 +28,7 @@ pub(crate) struct Finished {
     bytes: usize,
 }
 
-impl Finished {
+impl StoredHeaders {
     fn new(map: HeaderMap) -> Self {
         Self { shape: 0, bytes: header_bytes(&map), map }
     }
@@ -51,7 +51,7 @@ impl Finished {
     }
 }
 
-impl Deref for Finished {
+impl Deref for StoredHeaders {
     type Target = HeaderMap;
 
     fn deref(&self) -> &HeaderMap {
@@ -63,7 +63,7 @@ impl Deref for Finished {
 /// say something there. Behind what caches before this one have said there it would not be found: there it is put on each hit anew.
 ///
 /// There is room for so many fields `more`.
-pub(crate) fn finished(headers: &HeaderMap, tells: bool, more: usize) -> Finished {
+pub(crate) fn finished(headers: &HeaderMap, tells: bool, more: usize) -> StoredHeaders {
     let tells = tells && !headers.contains_key(CACHE_STATUS);
     let mut finished = HeaderMap::with_capacity(headers.keys_len() + 1 + usize::from(tells) + more);
     finished.insert(AGE, HeaderValue::from_static("0"));
@@ -75,7 +75,7 @@ pub(crate) fn finished(headers: &HeaderMap, tells: bool, more: usize) -> Finishe
         finished.append(name.clone(), HeaderValue::from_static(""));
     }
     fill_in(&mut finished, 1 + usize::from(tells), fields().map(|(_, value)| value));
-    Finished::new(finished)
+    StoredHeaders::new(finished)
 }
 
 /// Fields that keep no memory but their own.
@@ -161,7 +161,7 @@ pub(crate) fn common(value: &HeaderValue) -> Option<&'static str> {
 
 /// What a field of a response means to who stores it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role {
+pub(crate) enum HeaderKind {
     /// Nothing.
     Plain,
     /// `Cache-Control`.
@@ -188,7 +188,7 @@ pub(crate) enum Role {
     Hop,
 }
 
-impl Role {
+impl HeaderKind {
     #[inline]
     pub(crate) fn of(name: &HeaderName) -> Self {
         match *name {
@@ -257,11 +257,11 @@ pub(super) fn emptied(map: &HeaderMap, kept: impl Fn(&HeaderName, &HeaderValue) 
 /// The fields of a finished map, without their values. Responses to requests of one route mostly have the same: they are known by one
 /// comparison, and to fill in a map costs less than to find a place for each field anew.
 #[derive(Debug, Default)]
-pub(crate) struct Shape(OnceLock<Shaped>);
+pub(crate) struct HeaderTemplate(OnceLock<TemplateParts>);
 
 /// A shape that was taken.
 #[derive(Debug)]
-struct Shaped {
+struct TemplateParts {
     /// Its number, which no other of this process has.
     number: u64,
     map: HeaderMap,
@@ -270,12 +270,12 @@ struct Shaped {
     /// How many fields there are behind the slots.
     fields: usize,
     /// What the first of them are, up to the last that means something, and the value of those that do, if it was plain.
-    read: Box<[(Role, HeaderValue)]>,
+    read: Box<[(HeaderKind, HeaderValue)]>,
     /// What the map takes beside itself and the text of the values.
     bytes: usize,
 }
 
-impl Shape {
+impl HeaderTemplate {
     /// Takes the shape of a finished map, if none was taken yet, no field of it is there twice, and none needs more than to be read.
     pub(crate) fn take(&self, finished: &HeaderMap, tells: bool) {
         if self.0.get().is_none() {
@@ -287,22 +287,22 @@ impl Shape {
     fn take_first(&self, finished: &HeaderMap, tells: bool) {
         static SHAPES: AtomicU64 = AtomicU64::new(1);
         let tells = tells && finished.iter().nth(1).is_some_and(|(name, slot)| *name == CACHE_STATUS && slot.is_empty());
-        let roles = || finished.keys().skip(1 + usize::from(tells)).map(Role::of);
-        if !roles().all(Role::is_simple) {
+        let roles = || finished.keys().skip(1 + usize::from(tells)).map(HeaderKind::of);
+        if !roles().all(HeaderKind::is_simple) {
             return;
         }
         let Some(map) = emptied(finished, |_, _| None) else { return };
         let bytes = header_bytes(&map) + "0".len();
         // What is not kept is the same as no other.
-        let known = |role: Role, value: &HeaderValue| match role {
-            Role::Directives | Role::Kind | Role::AllowedOrigin if role.is_plain(value) => copied(value),
+        let known = |role: HeaderKind, value: &HeaderValue| match role {
+            HeaderKind::Directives | HeaderKind::Kind | HeaderKind::AllowedOrigin if role.is_plain(value) => copied(value),
             _ => HeaderValue::from_static(""),
         };
         let values = finished.values().skip(1 + usize::from(tells));
         let mut read: Vec<_> = roles().zip(values).map(|(role, value)| (role, known(role, value))).collect();
         let (number, fields) = (SHAPES.fetch_add(1, Ordering::Relaxed), read.len());
-        read.truncate(read.iter().rposition(|(role, _)| *role != Role::Plain).map_or(0, |last| last + 1));
-        let _ = self.0.set(Shaped { number, map, tells, fields, read: read.into(), bytes });
+        read.truncate(read.iter().rposition(|(role, _)| *role != HeaderKind::Plain).map_or(0, |last| last + 1));
+        let _ = self.0.set(TemplateParts { number, map, tells, fields, read: read.into(), bytes });
     }
 
     /// Whether the finished map of this response will have this shape.
@@ -318,7 +318,7 @@ impl Shape {
         let shape = self.0.get().filter(|shape| shape.fits(headers, tells))?;
         let mut announced = None;
         for (value, (role, known)) in headers.values().zip(&shape.read) {
-            if *role == Role::Length {
+            if *role == HeaderKind::Length {
                 announced = length_in(value);
             } else if value != known && !role.is_plain(value) {
                 return None;
@@ -329,12 +329,12 @@ impl Shape {
 
     /// The finished map of a response that has this shape, if there is one.
     #[inline]
-    pub(crate) fn filled(&self, headers: &HeaderMap) -> Option<Finished> {
+    pub(crate) fn filled(&self, headers: &HeaderMap) -> Option<StoredHeaders> {
         Some(self.0.get()?.filled(headers))
     }
 }
 
-impl Shaped {
+impl TemplateParts {
     #[inline]
     fn fits(&self, headers: &HeaderMap, tells: bool) -> bool {
         self.tells == tells
@@ -344,7 +344,7 @@ impl Shaped {
     }
 
     #[inline]
-    fn filled(&self, headers: &HeaderMap) -> Finished {
+    fn filled(&self, headers: &HeaderMap) -> StoredHeaders {
         let mut map = match Entry::map_aside(self.number) {
             Some(map) => map,
             None => self.map.clone(),
@@ -354,7 +354,7 @@ impl Shaped {
         }
         fill_in(&mut map, 1 + usize::from(self.tells), headers.values());
         let bytes = self.bytes + headers.values().map(HeaderValue::len).sum::<usize>();
-        Finished { map, shape: self.number, bytes }
+        StoredHeaders { map, shape: self.number, bytes }
     }
 }
 
@@ -401,7 +401,7 @@ mod tests {
         let lines = |map: &HeaderMap| map.iter().map(|(name, value)| (name.clone(), value.clone())).collect::<Vec<_>>();
         let mut filled = 0;
         for (taken, told) in shapes.iter().flat_map(|taken| [(taken, false), (taken, true)]) {
-            let shape = Shape::default();
+            let shape = HeaderTemplate::default();
             shape.take(&finished(taken, told, 0), told);
             for (headers, tells) in shapes.iter().flat_map(|headers| [(headers, false), (headers, true)]) {
                 if !shape.fits(headers, tells) {
@@ -425,7 +425,7 @@ mod tests {
         let fields =
             [("cache-control", value(0, 10)), ("content-type", value(11, 26)), ("etag", value(27, 32)), ("x-a", secret)];
         let headers: HeaderMap = fields.into_iter().map(|(name, value)| (HeaderName::from_static(name), value)).collect();
-        let shape = Shape::default();
+        let shape = HeaderTemplate::default();
         let made = finished(&headers, false, 0);
         shape.take(&made, false);
         let taken = shape.0.get().expect("a shape");
@@ -443,7 +443,7 @@ mod tests {
     fn what_needs_more_than_to_be_read_is_of_no_shape() {
         for name in ["vary", "set-cookie", "content-range", "connection", "keep-alive"] {
             let headers = map(&[("content-type", "a"), (name, "b")]);
-            let shape = Shape::default();
+            let shape = HeaderTemplate::default();
             shape.take(&finished(&headers, false, 0), false);
             assert!(!shape.fits(&headers, false), "{name}");
         }
@@ -456,7 +456,7 @@ mod tests {
         let forbidden =
             [("no-store", "a"), ("private", "a"), ("max-age=60, no-cache", "a"), ("max-age=60", "text/event-stream")];
         for first in [with("max-age=60", "a"), with("private=\"x-c\"", "text/event-stream")] {
-            let shape = Shape::default();
+            let shape = HeaderTemplate::default();
             shape.take(&finished(&first, false, 0), false);
             for (control, kind) in forbidden {
                 assert_eq!(shape.plainly(&with(control, kind), false), None, "{control}, {kind}");
@@ -465,7 +465,7 @@ mod tests {
             assert_eq!(shape.plainly(&with("max-age=5", "b"), false), Some(None));
         }
         let long = map(&[("content-length", "7"), ("x-c", "c")]);
-        let shape = Shape::default();
+        let shape = HeaderTemplate::default();
         shape.take(&finished(&long, false, 0), false);
         assert_eq!(shape.plainly(&long, false), Some(Some(7)));
     }

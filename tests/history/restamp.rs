@@ -4,8 +4,8 @@
 use std::{future::Future, sync::Arc};
 
 use tower_response_cache::{
-    Admitted, Begun, Bump, Context, Entry, Fence, Key, KeyRef, Life, Lock, Lookup, Namespaces, Put, Redis, Stamp, Store,
-    StoreError, Usage, Wish,
+    Admitted, BeginFill, Context, Entry, Fence, FillOptions, InvalidationKind, Key, KeyRef, Lock, Namespaces, Put, Redis,
+    Stamp, Store, StoreError, StoreLookup, Usage, Validity,
 };
 
 #[derive(Clone, Debug)]
@@ -15,17 +15,17 @@ impl Store for Restamp {
     async fn put(&self, entry: Arc<Entry>, lock: Option<Lock>) -> Result<Put, StoreError> {
         let (key, names) = (entry.key().as_ref(), entry.namespaces());
         let now = self.0.get(key, names).await?.stamp;
-        match self.0.begin(key, names, now, Wish::default()).await? {
-            Begun::Go { stamp, .. } => self.0.put(Arc::new(entry.stamped(stamp)), lock).await,
+        match self.0.begin(key, names, now, FillOptions::default()).await? {
+            BeginFill::Proceed { stamp, .. } => self.0.put(Arc::new(entry.stamped(stamp)), lock).await,
             _ => self.0.put(entry, lock).await,
         }
     }
 
-    fn get_now(&self, key: KeyRef<'_>) -> Option<Lookup> {
+    fn get_now(&self, key: KeyRef<'_>) -> Option<StoreLookup> {
         self.0.get_now(key)
     }
 
-    fn get(&self, key: KeyRef<'_>, names: &Namespaces) -> impl Future<Output = Result<Lookup, StoreError>> + Send {
+    fn get(&self, key: KeyRef<'_>, names: &Namespaces) -> impl Future<Output = Result<StoreLookup, StoreError>> + Send {
         self.0.get(key, names)
     }
 
@@ -38,8 +38,8 @@ impl Store for Restamp {
         key: KeyRef<'_>,
         names: &Namespaces,
         stamp: Stamp,
-        wish: Wish,
-    ) -> impl Future<Output = Result<Begun, StoreError>> + Send {
+        wish: FillOptions,
+    ) -> impl Future<Output = Result<BeginFill, StoreError>> + Send {
         self.0.begin(key, names, stamp, wish)
     }
 
@@ -70,7 +70,7 @@ impl Store for Restamp {
     fn bump(
         &self,
         names: &Namespaces,
-        kind: Bump,
+        kind: InvalidationKind,
         fence: Option<Fence>,
     ) -> impl Future<Output = Result<(), StoreError>> + Send {
         self.0.bump(names, kind, fence)
@@ -80,7 +80,7 @@ impl Store for Restamp {
         self.0.bump_now(names);
     }
 
-    fn life(&self, stamp: &Stamp, names: &Namespaces) -> Life {
+    fn life(&self, stamp: &Stamp, names: &Namespaces) -> Validity {
         self.0.life(stamp, names)
     }
 

@@ -43,7 +43,7 @@ impl Scope {
                     }
                 }
             }
-            Step::Begun => out.push(Action::Send { reader: id }),
+            Step::BeginFill => out.push(Action::Send { reader: id }),
             Step::Read => {
                 for name in self.names() {
                     let first = name == 0 || !self.added || reader.todo & (READ | LOOK) == 0;
@@ -126,7 +126,7 @@ impl Scope {
         match action {
             Action::Begin { reader, key } => {
                 state.readers[reader as usize] =
-                    Reader { step: Step::Begun, key, floor: state.acked, floor_returned: state.returned, ..NOBODY };
+                    Reader { step: Step::BeginFill, key, floor: state.acked, floor_returned: state.returned, ..NOBODY };
             }
             Action::HitMemory { key, .. } => {
                 let floor = match self.coherence {
@@ -258,7 +258,7 @@ impl Scope {
                     self.created(state, effects, index);
                 }
             }
-            Action::Poll { reader } => state.readers[reader as usize].step = Step::Begun,
+            Action::Poll { reader } => state.readers[reader as usize].step = Step::BeginFill,
             Action::Ask { reader } => self.ask(state, effects, reader as usize),
             Action::Arrive { reader } => self.arrive(state, effects, reader as usize),
             Action::ReadAdded { reader, unheard } => self.read_added(state, effects, reader as usize, unheard),
@@ -422,7 +422,7 @@ impl Scope {
                 && self.names().all(|name| self.vouches(entry.generations[name], known[name]))
         });
         let Some(entry) = entry else {
-            state.readers[index].step = Step::Begun;
+            state.readers[index].step = Step::BeginFill;
             return;
         };
         if entry.key != reader.key {
@@ -610,7 +610,7 @@ impl Scope {
         let fill = &state.readers[leader];
         let under_way = match self.coherence {
             Coherence::Validated => matches!(fill.step, Step::Ask | Step::Asked),
-            _ => matches!(fill.step, Step::Begun | Step::Read | Step::Create | Step::Ask | Step::Asked),
+            _ => matches!(fill.step, Step::BeginFill | Step::Read | Step::Create | Step::Ask | Step::Asked),
         };
         if !under_way || fill.key != key {
             return false;
@@ -650,7 +650,7 @@ impl Scope {
                 if bumped && !(since_joining && self.is(Broken::LandingAgainstJoin)) {
                     effects.seen |= seen::TURNED_AWAY;
                     state.readers[index] = Reader {
-                        step: Step::Begun,
+                        step: Step::BeginFill,
                         key: follower.key,
                         floor: follower.floor,
                         floor_returned: follower.floor_returned,
@@ -673,7 +673,7 @@ impl Scope {
         for reader in &mut state.readers {
             if reader.step == Step::Follow && reader.leader as usize == leader {
                 *reader = Reader {
-                    step: Step::Begun,
+                    step: Step::BeginFill,
                     key: reader.key,
                     floor: reader.floor,
                     floor_returned: reader.floor_returned,

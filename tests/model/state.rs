@@ -226,7 +226,7 @@ pub(crate) struct Process {
 pub(crate) enum Step {
     Idle,
     /// The request has come, the epochs are captured.
-    Begun,
+    BeginFill,
     /// RT1 is under way.
     Read,
     /// Leased: the entry alone is on its way.

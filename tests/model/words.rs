@@ -36,7 +36,7 @@ fn step(scope: &Scope, before: &State, action: Action, after: &State) -> String 
             (Step::Named, Step::Idle) => " → not stored".to_owned(),
             (Step::Named, Step::Store) => " → may be stored".to_owned(),
             (Step::Named, Step::Count) => ": it has no number → not stored".to_owned(),
-            (Step::Get, Step::Begun) => " → no match".to_owned(),
+            (Step::Get, Step::BeginFill) => " → no match".to_owned(),
             _ => String::new(),
         }
     };

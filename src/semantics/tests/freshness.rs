@@ -64,7 +64,7 @@ fn rfc9111_4_2_1_lifetime() {
 #[test]
 fn rfc9111_4_2_2_only_where_the_response_is_silent_and_may_be_kept() {
     let day_old = date(-86_400);
-    let heuristic = Silent::Heuristic { percent: 10, at_most: s(3600) };
+    let heuristic = Misconfiguration::Heuristic { percent: 10, at_most: s(3600) };
     let silent = |silent| FreshnessRules { silent, ..FreshnessRules::default() };
     for (status, cc, want) in [
         (200, "x", 3600),
@@ -88,9 +88,9 @@ fn rfc9111_4_2_2_only_where_the_response_is_silent_and_may_be_kept() {
         let response = [(CC, cc), ("last-modified", day_old.as_str()), ("date", &date(0))];
         assert_eq!(of(status, &response, &silent(heuristic)).lifetime, s(want), "{status} {cc}");
         let fixed = if want == 3600 { 77 } else { want };
-        assert_eq!(of(status, &response, &silent(Silent::For(s(77)))).lifetime, s(fixed), "{status} {cc}");
+        assert_eq!(of(status, &response, &silent(Misconfiguration::For(s(77)))).lifetime, s(fixed), "{status} {cc}");
         let none = if want == 3600 { 0 } else { want };
-        assert_eq!(of(status, &response, &silent(Silent::Stale)).lifetime, s(none), "{status} {cc}");
+        assert_eq!(of(status, &response, &silent(Misconfiguration::Stale)).lifetime, s(none), "{status} {cc}");
     }
     for (modified, want) in [(date(-1000), 100), (date(0), 0), (date(1000), 0), ("?".to_owned(), 0)] {
         let response = [("last-modified", modified.as_str()), ("date", &date(0))];
@@ -363,7 +363,7 @@ proptest! {
         age in "[0-9]{0,30}", cc in "(s-maxage|max-age|stale-if-error|stale-while-revalidate)=[0-9]{0,30}", expires in "[ -~]{0,40}",
         requested: u64, received: u64, now: u64, percent: u8,
     ) {
-        let silent = Silent::Heuristic { percent, at_most: Duration::MAX };
+        let silent = Misconfiguration::Heuristic { percent, at_most: Duration::MAX };
         let rules = FreshnessRules { silent, ..FreshnessRules::default() };
         let at = Exchanged { requested, received };
         for response in [

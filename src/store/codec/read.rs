@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::{
     Damaged, Moment, compress, names,
-    shapes::{self, Known, Written},
+    shapes::{self, CachedHeaders, Written},
 };
 use crate::{
     key::KeyRef,
@@ -265,7 +265,7 @@ impl<'a> Cursor<'a> {
 
     /// The fields, if they have the names of those that are known; where they are damaged before that is told, they are damaged.
     #[inline]
-    fn filled(&mut self, known: &Known, count: usize) -> Result<Option<HeaderMap>, Damaged> {
+    fn filled(&mut self, known: &CachedHeaders, count: usize) -> Result<Option<HeaderMap>, Damaged> {
         if known.names.len() != count {
             return Ok(None);
         }

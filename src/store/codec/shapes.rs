@@ -21,16 +21,16 @@ const LONGEST: usize = 0x7f;
 const LONGEST_VALUE: usize = 64;
 
 thread_local! {
-    static SHAPES: RefCell<Shapes> = const { RefCell::new(Shapes { slots: [const { None }; SLOTS], turn: 0 }) };
+    static SHAPES: RefCell<HeaderCache> = const { RefCell::new(HeaderCache { slots: [const { None }; SLOTS], turn: 0 }) };
 }
 
-struct Shapes {
-    slots: [Option<Known>; SLOTS],
+struct HeaderCache {
+    slots: [Option<CachedHeaders>; SLOTS],
     turn: u32,
 }
 
 /// Fields that were read, and how their names are written.
-pub(super) struct Known {
+pub(super) struct CachedHeaders {
     pub(super) names: Box<[Written]>,
     /// A map to be filled in, with the values that are likely to be the same.
     pub(super) shape: HeaderMap,
@@ -43,7 +43,7 @@ pub(super) enum Written {
     Text(Box<[u8]>),
 }
 
-impl Known {
+impl CachedHeaders {
     fn of(map: &HeaderMap) -> Option<Self> {
         let names = map.keys().map(Written::of).collect::<Option<_>>()?;
         Some(Self { names, shape: emptied(map, lasting)? })
@@ -83,7 +83,7 @@ fn lasting(name: &HeaderName, value: &HeaderValue) -> Option<HeaderValue> {
 
 /// Does something with what was read lately of what is so likely to be the same.
 #[inline]
-pub(super) fn with_known<T>(likely: u64, then: impl FnOnce(&Known) -> Option<T>) -> Option<T> {
+pub(super) fn with_known<T>(likely: u64, then: impl FnOnce(&CachedHeaders) -> Option<T>) -> Option<T> {
     let known = SHAPES.try_with(|shapes| then(shapes.try_borrow().ok()?.slots[slot(likely)].as_ref()?));
     // Gone at the end of a thread.
     known.ok().flatten()
@@ -97,7 +97,7 @@ pub(super) fn learn(likely: u64, map: &HeaderMap) {
         let turn = shapes.turn;
         let place = &mut shapes.slots[slot(likely)];
         if (place.is_none() || turn.is_multiple_of(ONE_IN))
-            && let Some(known) = Known::of(map)
+            && let Some(known) = CachedHeaders::of(map)
         {
             *place = Some(known);
         }

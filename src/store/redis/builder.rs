@@ -7,15 +7,15 @@ use redis::{Client, RedisConnectionInfo, TlsCertificates};
 use tokio::sync::Notify;
 
 use super::{
-    Core, Handle, Redis,
+    Handle, Redis, RedisInner,
     connect::{self, RedisConnectError, RedisManager, Source},
     control::{self, Stop},
-    lease::{Known, Lease},
+    lease::{KnownGenerations, Lease},
     lives::Lives,
-    names::Names,
+    names::RedisKeys,
     node::Node,
-    nodes::Nodes,
-    outbox::Deliveries,
+    nodes::Topology,
+    outbox::Outbox,
     read::Reads,
     recent::Recent,
     sentinel::Sentinels,
@@ -383,10 +383,10 @@ impl RedisBuilder {
             Sources::Cluster(_) => 0,
         };
         let trust = self.failover == Failover::Trust;
-        let names = Names::new(&self.prefix);
+        let names = RedisKeys::new(&self.prefix);
         let (tell, found) = tokio::sync::mpsc::unbounded_channel();
         let nodes = match source {
-            Sources::One(manager, pool) => Nodes::One(Arc::new(match pool {
+            Sources::One(manager, pool) => Topology::One(Arc::new(match pool {
                 None => Node::new(String::new(), manager, self.connections),
                 Some(pool) => {
                     let connections = pool.state().connections.max(1) as usize;
@@ -394,11 +394,11 @@ impl RedisBuilder {
                 }
             })),
             Sources::Cluster(seeds) => {
-                Nodes::cluster(seeds, trust, self.connections, tell, lease.clone(), near.clone(), names.check(None))
+                Topology::cluster(seeds, trust, self.connections, tell, lease.clone(), near.clone(), names.check(None))
             }
         };
-        let deliveries = Deliveries::new(near.context().counters.waiting.clone());
-        let core = Arc::new(Core {
+        let deliveries = Outbox::new(near.context().counters.waiting.clone());
+        let core = Arc::new(RedisInner {
             near,
             keeps: self.memory.is_some(),
             nodes,
@@ -415,7 +415,7 @@ impl RedisBuilder {
             lives: Lives::new(self.generation_ttl),
             fence: self.strict,
             lease,
-            known: Known::new(),
+            known: KnownGenerations::new(),
             reads: Reads::default(),
             deliveries,
             recent: Recent::default(),

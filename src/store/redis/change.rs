@@ -11,12 +11,12 @@ use redis::Value;
 use tokio::{sync::oneshot, time::sleep};
 
 use super::{
-    Core,
-    fault::Fault,
+    RedisInner,
+    fault::CommandError,
     fill::Taking,
     names::{Pushed, id},
-    node::Via,
-    nodes::{Answer, Ask},
+    node::Route,
+    nodes::{Answer, Command},
     read::generation,
 };
 use crate::{
@@ -93,7 +93,7 @@ impl Change {
     }
 
     /// Steps the epochs of the name if the generation was written, or may have been. `sent` is the epoch before it was sent.
-    fn settle(&self, core: &Core, answers: &[Answer], sent: u64) -> Changed {
+    fn settle(&self, core: &RedisInner, answers: &[Answer], sent: u64) -> Changed {
         let (answer, sent) = (&answers[self.at], self.read.unwrap_or(sent));
         // Those that the push for this key would step.
         let pushed = core.names.parse(self.key.as_bytes());
@@ -101,11 +101,11 @@ impl Change {
         let hashes = hashes.iter().copied();
         let (value, server) = match answer {
             Ok((value, server)) => (value, *server),
-            Err(Fault::Said(error)) => {
+            Err(CommandError::Server(error)) => {
                 tracing::debug!(%error, "redis does not create a generation");
                 return Changed { generation: None, since: sent };
             }
-            Err(Fault::Away) => return Changed { generation: None, since: sent },
+            Err(CommandError::Unavailable) => return Changed { generation: None, since: sent },
             Err(_) => {
                 core.near.bump_hashes(hashes);
                 return Changed { generation: None, since: sent };
@@ -136,17 +136,17 @@ impl Change {
     }
 }
 
-impl Core {
+impl RedisInner {
     /// Sends commands, some of which may write generations. A lock that is taken by one of them is given back if nobody waits for the
     /// answers any more.
     pub(super) async fn change(
         self: &Arc<Self>,
-        asks: Vec<Ask>,
+        asks: Vec<Command>,
         changes: Vec<Change>,
         taking: Option<Taking>,
-    ) -> Result<(Answered, Vec<Change>), Fault> {
+    ) -> Result<(Answered, Vec<Change>), CommandError> {
         let by = self.creates_by();
-        if by == Via::Pool || changes.is_empty() {
+        if by == Route::Pool || changes.is_empty() {
             let sent = self.near.epoch();
             let answers = self.nodes.ask(asks, by, self.command_timeout).await;
             let changed = changes.iter().map(|change| change.settle(self, &answers, sent)).collect();
@@ -159,7 +159,7 @@ impl Core {
             let sent = core.near.epoch();
             let answers = core.nodes.ask(asks, by, SILENCE).await;
             let changed = changes.iter().map(|change| change.settle(&core, &answers, sent)).collect();
-            let is_late = answers.iter().any(|answer| matches!(answer, Err(Fault::Late)));
+            let is_late = answers.iter().any(|answer| matches!(answer, Err(CommandError::Timeout)));
             let _ = tell.send((Answered { answers, changed, taking }, changes));
             if is_late {
                 // It may still be carried out, and by then nobody hears of it: without this connection there is no lease.
@@ -172,8 +172,8 @@ impl Core {
             runtime.spawn(work);
         }
         match tokio::time::timeout(self.command_timeout, told).await {
-            Ok(answered) => answered.map_err(|_| Fault::Away),
-            Err(_) => Err(Fault::Late),
+            Ok(answered) => answered.map_err(|_| CommandError::Unavailable),
+            Err(_) => Err(CommandError::Timeout),
         }
     }
 }

@@ -12,8 +12,8 @@ use std::{
 
 use bb8_redis::bb8::ManageConnection;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo, Pipeline, ProtocolVersion, RedisConnectionInfo,
-    RedisError, TlsCertificates, Value, aio::MultiplexedConnection,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo, Pipeline as CommandPipeline, ProtocolVersion,
+    RedisConnectionInfo, RedisError, TlsCertificates, Value, aio::MultiplexedConnection,
 };
 #[cfg(unix)]
 use tokio::net::UnixStream;
@@ -25,7 +25,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
     builder::Failover,
-    line::{Answer, Line},
+    line::{Answer, Pipeline},
     sentinel::Sentinels,
     time::Reading,
 };
@@ -122,7 +122,7 @@ const MOST_SILENT: u32 = 3;
 /// By what a server is asked.
 #[derive(Clone)]
 enum Link {
-    Line(Line),
+    Pipeline(Pipeline),
     /// Where there are pushes to be heard, or TLS is spoken.
     Client(Box<MultiplexedConnection>),
 }
@@ -130,13 +130,13 @@ enum Link {
 impl Link {
     async fn ask(&mut self, command: &Cmd) -> Answer {
         match self {
-            Self::Line(line) => line.ask(command.get_packed_command()).await,
+            Self::Pipeline(line) => line.ask(command.get_packed_command()).await,
             Self::Client(client) => client.send_packed_command(command).await,
         }
     }
 
     /// A line to a server that is greeted by the client, who knows all its ways; `None` where it takes more than a line.
-    async fn line(client: &Client) -> Result<Option<Line>, RedisError> {
+    async fn line(client: &Client) -> Result<Option<Pipeline>, RedisError> {
         let info = client.get_connection_info();
         match info.addr() {
             ConnectionAddr::Tcp(host, port) => {
@@ -156,8 +156,8 @@ impl Link {
         }
     }
 
-    fn driven(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Line {
-        let (line, driver) = Line::new(stream);
+    fn driven(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Pipeline {
+        let (line, driver) = Pipeline::new(stream);
         tokio::spawn(driver);
         line
     }
@@ -178,9 +178,9 @@ impl RedisConnection {
     }
 
     /// The answers to some commands, errors of the server among them.
-    pub(super) async fn all(&mut self, commands: &Pipeline) -> Result<Vec<Value>, RedisError> {
+    pub(super) async fn all(&mut self, commands: &CommandPipeline) -> Result<Vec<Value>, RedisError> {
         let answers = match &mut self.link {
-            Link::Line(line) => line.ask_many(commands.get_packed_pipeline(), commands.len()).await,
+            Link::Pipeline(line) => line.ask_many(commands.get_packed_pipeline(), commands.len()).await,
             Link::Client(client) => client.send_packed_commands(commands, 0, commands.len()).await,
         };
         self.seen(answers)
@@ -188,9 +188,9 @@ impl RedisConnection {
 
     /// The line, if it is one.
     #[inline]
-    pub(super) fn line(&self) -> Option<&Line> {
+    pub(super) fn line(&self) -> Option<&Pipeline> {
         match &self.link {
-            Link::Line(line) => Some(line),
+            Link::Pipeline(line) => Some(line),
             Link::Client(_) => None,
         }
     }
@@ -304,7 +304,7 @@ impl RedisManager {
             let address = client.get_connection_info().addr().to_string();
             let line = if pushes.is_none() { Link::line(&client).await? } else { None };
             let mut link = match line {
-                Some(line) => Link::Line(line),
+                Some(line) => Link::Pipeline(line),
                 None => {
                     let config = pushes.unwrap_or_default();
                     let config = config.set_connection_timeout(Some(CONNECTING)).set_response_timeout(None);

@@ -21,17 +21,17 @@ use tokio::{
 };
 
 use super::{
-    Coherence, Core,
+    Coherence, RedisInner,
     breaker::PROBES,
     connect::{RedisConnection, Server, Source},
     deliver,
-    fault::Fault,
+    fault::CommandError,
     node::{self, Node},
 };
 use crate::{
     clock::{Nanos, follow_the_wall, monotonic, nanos},
     namespace::Namespaces,
-    store::Bump,
+    store::InvalidationKind,
 };
 
 /// How often a master is asked whether it is still the one it was.
@@ -71,7 +71,7 @@ impl Stop {
 }
 
 /// Starts the thread.
-pub(super) fn start(core: Arc<Core>, mut found: mpsc::UnboundedReceiver<Arc<Node>>) -> io::Result<()> {
+pub(super) fn start(core: Arc<RedisInner>, mut found: mpsc::UnboundedReceiver<Arc<Node>>) -> io::Result<()> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let _ = core.runtime.set(runtime.handle().clone());
     let work = async move {
@@ -107,7 +107,7 @@ pub(super) fn start(core: Arc<Core>, mut found: mpsc::UnboundedReceiver<Arc<Node
 }
 
 /// Asks for the masters of a cluster until they are known, and now and then whether they still are those.
-async fn seek(core: Arc<Core>) {
+async fn seek(core: Arc<RedisInner>) {
     loop {
         core.nodes.refresh().await;
         let well = core.nodes.are_known() && core.nodes.all().iter().all(|node| !node.breaker.is_open());
@@ -120,7 +120,7 @@ async fn seek(core: Arc<Core>) {
 }
 
 /// Leaves a master as soon as the sentinels name another: it would go on as a master for seconds.
-fn follow_sentinels(core: &Arc<Core>, node: &Arc<Node>) {
+fn follow_sentinels(core: &Arc<RedisInner>, node: &Arc<Node>) {
     let Source::Sentinel(sentinels) = &node.manager.source else { return };
     for which in 0..sentinels.count() {
         let (core, node, sentinels) = (core.clone(), node.clone(), sentinels.clone());
@@ -137,7 +137,7 @@ fn follow_sentinels(core: &Arc<Core>, node: &Arc<Node>) {
 }
 
 /// Keeps a connection to a master that hears its pushes, for as long as it is one.
-async fn tend(core: Arc<Core>, node: Arc<Node>) {
+async fn tend(core: Arc<RedisInner>, node: Arc<Node>) {
     let (mut told, mut before) = (false, None);
     while !node.is_gone() {
         let config = AsyncConnectionConfig::new().set_push_sender(hearing(&core, &node));
@@ -166,7 +166,7 @@ async fn tend(core: Arc<Core>, node: Arc<Node>) {
 
 /// What is done with what a master sends of itself: inline, in the order in which it comes.
 fn hearing(
-    core: &Arc<Core>,
+    core: &Arc<RedisInner>,
     node: &Arc<Node>,
 ) -> impl Fn(PushInfo) -> Result<(), redis::aio::SendError> + Send + Sync + 'static {
     let (core, node) = (Arc::downgrade(core), Arc::downgrade(node));
@@ -193,7 +193,7 @@ fn hearing(
 
 /// A connection by which a master is attended to.
 struct Attending<'a> {
-    core: &'a Arc<Core>,
+    core: &'a Arc<RedisInner>,
     node: &'a Arc<Node>,
     connection: RedisConnection,
     server: Server,
@@ -220,7 +220,7 @@ enum Beat {
     Refused,
     /// It is not the master any more, or is cut off from the others.
     Replaced,
-    Silent,
+    Misconfiguration,
 }
 
 impl Attending<'_> {
@@ -303,7 +303,7 @@ impl Attending<'_> {
                 self.node.breaker.open();
                 self.core.nodes.refresh().await;
             }
-            Beat::Silent => return false,
+            Beat::Misconfiguration => return false,
         }
         match *pushes {
             Pushes::Refused(at) if monotonic().saturating_sub(at) >= nanos(REFUSED) => {
@@ -327,11 +327,11 @@ impl Attending<'_> {
                 return Beat::Replaced;
             }
             let command = node::check(&self.core.names.check(*slot));
-            let Ok(answer) = timeout(SILENCE, self.connection.one(&command)).await else { return Beat::Silent };
-            let error = match answer.map_err(Fault::from) {
+            let Ok(answer) = timeout(SILENCE, self.connection.one(&command)).await else { return Beat::Misconfiguration };
+            let error = match answer.map_err(CommandError::from) {
                 Ok(_) => return Beat::Well,
-                Err(Fault::Said(error)) => error,
-                Err(_) => return Beat::Silent,
+                Err(CommandError::Server(error)) => error,
+                Err(_) => return Beat::Misconfiguration,
             };
             match error.kind() {
                 // The slot is its own, and on its way to another.
@@ -385,7 +385,7 @@ async fn probe(node: &Node) {
     }
 }
 
-fn tracking(core: &Core) -> redis::Cmd {
+fn tracking(core: &RedisInner) -> redis::Cmd {
     let mut command = redis::cmd("CLIENT");
     command.arg("TRACKING").arg("ON").arg("BCAST");
     for prefix in core.names.pushed() {
@@ -395,7 +395,7 @@ fn tracking(core: &Core) -> redis::Cmd {
 }
 
 /// Delivers recent invalidations once more, and again when the server before has answered what was on its way to it.
-fn invalidate_again(core: &Arc<Core>) {
+fn invalidate_again(core: &Arc<RedisInner>) {
     core.invalidates_again();
     let core = core.clone();
     tokio::spawn(async move {
@@ -404,7 +404,7 @@ fn invalidate_again(core: &Arc<Core>) {
     });
 }
 
-impl Core {
+impl RedisInner {
     /// Steps every epoch: all entries belong to the root.
     fn steps_all(&self) {
         self.near.bump_hashes(Namespaces::root().hashes());
@@ -414,7 +414,7 @@ impl Core {
     fn invalidates_again(&self) {
         let Some(again) = self.recent.again() else {
             tracing::info!("redis has another master; everything is invalidated again");
-            drop(self.deliveries.send(&self.names, &Namespaces::root(), Bump::Hard, None));
+            drop(self.deliveries.send(&self.names, &Namespaces::root(), InvalidationKind::Hard, None));
             return;
         };
         if !again.is_empty() {

@@ -12,16 +12,16 @@ use redis::Value;
 use tokio::sync::Notify;
 
 use super::{
-    Core,
-    fault::Fault,
+    RedisInner,
+    fault::CommandError,
     fill::unlink,
     names::slot,
-    node::{Node, Via},
-    nodes::{Answer, Ask},
-    outbox::{Errand, Fresh, Release},
+    node::{Node, Route},
+    nodes::{Answer, Command},
+    outbox::{Delivery, Fresh, Release},
     scripts,
 };
-use crate::store::Bump;
+use crate::store::InvalidationKind;
 
 /// How long one attempt may take.
 const ATTEMPT: Duration = Duration::from_millis(500);
@@ -51,7 +51,7 @@ struct Lane {
 /// The result of one attempt.
 struct Landed {
     node: Option<Arc<Node>>,
-    names: Vec<(u64, Errand, Outcome)>,
+    names: Vec<(u64, Delivery, Outcome)>,
     releases: Vec<(Release, Outcome)>,
 }
 
@@ -70,7 +70,7 @@ enum Outcome {
 }
 
 /// Delivers for as long as the store lives.
-pub(super) async fn run(core: Arc<Core>) {
+pub(super) async fn run(core: Arc<RedisInner>) {
     let mut lanes: Vec<Lane> = Vec::new();
     let mut attempts = FuturesUnordered::new();
     loop {
@@ -100,7 +100,7 @@ pub(super) async fn run(core: Arc<Core>) {
 }
 
 /// Distributes names and locks over the masters of their slots.
-fn assign(core: &Core, lanes: &mut Vec<Lane>, names: Vec<Fresh>, releases: Vec<Release>) {
+fn assign(core: &RedisInner, lanes: &mut Vec<Lane>, names: Vec<Fresh>, releases: Vec<Release>) {
     for Fresh { id, slot, is_new } in names {
         let lane = lane_of(core, lanes, slot);
         lane.awaited.insert(id);
@@ -113,7 +113,7 @@ fn assign(core: &Core, lanes: &mut Vec<Lane>, names: Vec<Fresh>, releases: Vec<R
     }
 }
 
-fn lane_of<'a>(core: &Core, lanes: &'a mut Vec<Lane>, slot: u16) -> &'a mut Lane {
+fn lane_of<'a>(core: &RedisInner, lanes: &'a mut Vec<Lane>, slot: u16) -> &'a mut Lane {
     let node = core.nodes.master_of(slot);
     let index = lanes.iter().position(|lane| same(&lane.node, &node)).unwrap_or_else(|| {
         if let Some(node) = &node {
@@ -135,7 +135,7 @@ fn same(one: &Option<Arc<Node>>, other: &Option<Arc<Node>>) -> bool {
 }
 
 /// Before another attempt in a cluster, the slots may have other masters.
-fn reassign(core: &Core, lanes: &mut Vec<Lane>, now: Instant) {
+fn reassign(core: &RedisInner, lanes: &mut Vec<Lane>, now: Instant) {
     if core.nodes.one().is_some() {
         return;
     }
@@ -174,7 +174,7 @@ impl Lane {
     /// The next attempt, if it may begin now. Otherwise it is noted when to look again.
     fn next(
         &mut self,
-        core: &Arc<Core>,
+        core: &Arc<RedisInner>,
         now: Instant,
         next: &mut Option<Instant>,
     ) -> Option<impl Future<Output = Landed> + use<>> {
@@ -214,7 +214,7 @@ impl Lane {
 }
 
 /// Takes the result of an attempt: what has failed waits again.
-fn lands(core: &Core, lanes: &mut [Lane], landed: Landed) {
+fn lands(core: &RedisInner, lanes: &mut [Lane], landed: Landed) {
     let Landed { node, names, releases } = landed;
     let Some(lane) = lanes.iter_mut().find(|lane| same(&lane.node, &node)) else { return };
     lane.busy = None;
@@ -228,7 +228,7 @@ fn lands(core: &Core, lanes: &mut [Lane], landed: Landed) {
         match outcome {
             Outcome::Away => errand.is_queued(),
             // Full, it takes no scripts that write. To invalidate too much is better than too little.
-            Outcome::Refused if errand.kind == Bump::Soft => errand.kind = Bump::Hard,
+            Outcome::Refused if errand.kind == InvalidationKind::Soft => errand.kind = InvalidationKind::Hard,
             _ => {}
         }
         core.deliveries.returns(id, errand);
@@ -258,7 +258,7 @@ fn lands(core: &Core, lanes: &mut [Lane], landed: Landed) {
 }
 
 /// A name has been invalidated in Redis.
-fn ends(core: &Core, id: u64, errand: Errand) {
+fn ends(core: &RedisInner, id: u64, errand: Delivery) {
     // It went by the connection of the pushes, and so is not pushed to us. What began after the write, and read the old generation
     // before it was gone, is dead as well.
     if let Some(pushed) = core.names.parse(errand.generation.as_bytes()) {
@@ -270,9 +270,9 @@ fn ends(core: &Core, id: u64, errand: Errand) {
 
 /// One attempt for one master. Given up when it is told so.
 async fn attempt(
-    core: Arc<Core>,
+    core: Arc<RedisInner>,
     node: Option<Arc<Node>>,
-    names: Vec<(u64, Errand)>,
+    names: Vec<(u64, Delivery)>,
     releases: Vec<Release>,
     given_up: Arc<Notify>,
 ) -> Landed {
@@ -285,17 +285,17 @@ async fn attempt(
 }
 
 /// Sends errands and locks in one pipeline.
-async fn sent(core: &Core, names: &[(u64, Errand)], releases: &[Release]) -> (Vec<Outcome>, Vec<Outcome>) {
+async fn sent(core: &RedisInner, names: &[(u64, Delivery)], releases: &[Release]) -> (Vec<Outcome>, Vec<Outcome>) {
     let alone = core.nodes.one().is_some();
     let groups = names.iter().map(|(_, errand)| errand.first(alone));
     let back = releases.iter().map(|release| vec![scripts::release(&release.lock, release.token, release.pass)]);
     let mut outcomes = asked(core, groups.chain(back).collect()).await;
     let of_releases = outcomes.split_off(names.len());
     // In a cluster, fences go once the generations have gone.
-    let second = |(index, (_, errand)): (usize, &(u64, Errand))| {
+    let second = |(index, (_, errand)): (usize, &(u64, Delivery))| {
         (!alone && !errand.tokens.is_empty() && outcomes[index] <= Outcome::Nothing).then(|| (index, errand.second()))
     };
-    let (indices, groups): (Vec<usize>, Vec<Vec<Ask>>) = names.iter().enumerate().filter_map(second).unzip();
+    let (indices, groups): (Vec<usize>, Vec<Vec<Command>>) = names.iter().enumerate().filter_map(second).unzip();
     if !groups.is_empty() {
         for (index, outcome) in indices.into_iter().zip(asked(core, groups).await) {
             outcomes[index] = outcome;
@@ -305,9 +305,9 @@ async fn sent(core: &Core, names: &[(u64, Errand)], releases: &[Release]) -> (Ve
 }
 
 /// Sends some groups of commands, and says of each group what has become of it: the worst of its outcomes.
-async fn asked(core: &Core, groups: Vec<Vec<Ask>>) -> Vec<Outcome> {
+async fn asked(core: &RedisInner, groups: Vec<Vec<Command>>) -> Vec<Outcome> {
     let counts: Vec<usize> = groups.iter().map(Vec::len).collect();
-    let mut answers = core.nodes.ask(groups.into_iter().flatten().collect(), Via::Control, ATTEMPT).await.into_iter();
+    let mut answers = core.nodes.ask(groups.into_iter().flatten().collect(), Route::Control, ATTEMPT).await.into_iter();
     let mut worst = |count| answers.by_ref().take(count).map(|answer| Outcome::of(&answer)).max().unwrap_or(Outcome::Done);
     counts.into_iter().map(&mut worst).collect()
 }
@@ -317,31 +317,31 @@ impl Outcome {
         match answer {
             Ok((Value::Int(0), _)) => Self::Nothing,
             Ok(_) => Self::Done,
-            Err(Fault::Away) => Self::Away,
-            Err(fault @ Fault::Said(_)) if !fault.is_elsewhere() => Self::Refused,
+            Err(CommandError::Unavailable) => Self::Away,
+            Err(fault @ CommandError::Server(_)) if !fault.is_elsewhere() => Self::Refused,
             Err(_) => Self::Failed,
         }
     }
 }
 
-impl Errand {
+impl Delivery {
     /// The commands that invalidate the name; with one master, those that take its fences back as well.
-    fn first(&self, alone: bool) -> Vec<Ask> {
+    fn first(&self, alone: bool) -> Vec<Command> {
         let Self { generation, fences, kind, tokens, .. } = self;
         match kind {
             _ if alone && !tokens.is_empty() => {
                 tokens.iter().map(|(token, _)| scripts::unfence(fences, generation, *token)).collect()
             }
-            Bump::Soft if tokens.is_empty() => vec![scripts::soften(generation, fastrand::u64(..))],
+            InvalidationKind::Soft if tokens.is_empty() => vec![scripts::soften(generation, fastrand::u64(..))],
             _ => vec![unlink(generation)],
         }
     }
 
     /// The commands that take its fences back.
-    fn second(&self) -> Vec<Ask> {
+    fn second(&self) -> Vec<Command> {
         let remove = |(token, _): &(u128, Instant)| {
             let command = redis::cmd("ZREM").arg(&self.fences).arg(scripts::text(*token)).take();
-            Ask { slot: slot(self.fences.as_bytes()), command }
+            Command { slot: slot(self.fences.as_bytes()), command }
         };
         self.tokens.iter().map(remove).collect()
     }
@@ -373,6 +373,6 @@ mod tests {
         lane.names.push(0);
         lane.at = now + PAUSES.1;
         assert_eq!(soon(&mut lane, now), (false, Some(lane.at)), "a pause that nothing ends");
-        drop(core.deliveries.send(&core.names, &Namespaces::root(), Bump::Hard, None));
+        drop(core.deliveries.send(&core.names, &Namespaces::root(), InvalidationKind::Hard, None));
     }
 }

@@ -6,28 +6,31 @@ use redis::Value;
 use tokio::{runtime::Handle, sync::oneshot};
 
 use super::{
-    Core,
+    RedisInner,
     change::{Answered, By, Change, Changed},
-    fault::Fault,
+    fault::CommandError,
     millis, millis_of,
     names::slot,
-    node::Via,
-    nodes::{Answer, Ask},
-    outbox::{Delivery, Release},
-    read::{Wants, bulk, compared, exists, get},
+    node::Route,
+    nodes::{Answer, Command},
+    outbox::{DeliveryResult, Release},
+    read::{ReadRequest, bulk, compared, exists, get},
     scripts,
 };
 use crate::{
     clock::Nanos,
     key::KeyRef,
     namespace::{Name, Namespaces},
-    store::{Admitted, Begun, Bump, Counter, Entry, Fence, Life, Lock, Put, Stamp, Store, StoreError, Wish, codec::Unstored},
+    store::{
+        Admitted, BeginFill, Counter, Entry, Fence, FillOptions, InvalidationKind, Lock, Put, Stamp, Store, StoreError,
+        Validity, codec::Unstored,
+    },
 };
 
 /// For how long others are told that what a lock was for is not to be shared.
 const PASS: u64 = 5_000;
 
-impl Core {
+impl RedisInner {
     /// One pipeline: the lock, each generation that is missing, the counter; and a second look at the fences. Without that look, a
     /// generation that was made inside of a fence would outlive the crash of its writer.
     pub(super) async fn begin(
@@ -35,14 +38,14 @@ impl Core {
         key: KeyRef<'_>,
         names: &Namespaces,
         stamp: Stamp,
-        wish: Wish,
-    ) -> Result<Begun, StoreError> {
+        wish: FillOptions,
+    ) -> Result<BeginFill, StoreError> {
         let Some(known) = stamp.generations().filter(|known| known.len() == names.count()) else {
-            return Ok(Begun::Go { stamp: Stamp::local(stamp.epoch()), lock: None });
+            return Ok(BeginFill::Proceed { stamp: Stamp::local(stamp.epoch()), lock: None });
         };
         let missing: Vec<(usize, Name<'_>)> = names.names().enumerate().filter(|(index, _)| known[*index].is_none()).collect();
         if missing.is_empty() && wish.lock.is_none() && !wish.counts {
-            return Ok(Begun::Go { stamp, lock: None });
+            return Ok(BeginFill::Proceed { stamp, lock: None });
         }
         let place = self.names.entry(names, key.hash());
         let mut asks = Vec::with_capacity(missing.len() + 2);
@@ -79,7 +82,7 @@ impl Core {
         let mut generations = known.to_vec();
         for (((index, _), changed), answer) in missing.iter().zip(&changed).zip(answers.by_ref().take(missing.len())) {
             match answer {
-                Ok(_) | Err(Fault::Said(_)) => generations[*index] = changed.generation,
+                Ok(_) | Err(CommandError::Server(_)) => generations[*index] = changed.generation,
                 Err(fault) => return Err(fault.into()),
             }
         }
@@ -89,7 +92,7 @@ impl Core {
             fenced |= !matches!(answer?.0, Value::Int(0));
         }
         if fenced {
-            return Ok(Begun::Go { stamp: Stamp::local(stamp.epoch()), lock: None });
+            return Ok(BeginFill::Proceed { stamp: Stamp::local(stamp.epoch()), lock: None });
         }
         let stamp = match self.renewed(&stamp, names, &missing, changes.iter().zip(&changed)) {
             // Everything that was known before the change is as it was, and what was missing is there since.
@@ -99,17 +102,17 @@ impl Core {
         let stamp = stamp.with_generations(generations).counted(counter);
         if held == Some(Value::Nil) && appeared.is_some() && wish.looks {
             let now = self.context().clock.nanos();
-            let of = Wants { key, names, max_body: wish.max_body.unwrap_or(usize::MAX) };
+            let of = ReadRequest { key, names, max_body: wish.max_body.unwrap_or(usize::MAX) };
             let found = self.judge(appeared, &of, &stamp).await?;
-            if found.is_some_and(|(entry, life)| life == Life::Alive && now < entry.times().fresh_until) {
-                return Ok(Begun::Appeared);
+            if found.is_some_and(|(entry, life)| life == Validity::Valid && now < entry.times().fresh_until) {
+                return Ok(BeginFill::AlreadyStored);
             }
         }
         let lock = taking.and_then(Taking::taken);
         Ok(match held {
-            None | Some(Value::Nil) => Begun::Go { stamp, lock },
-            Some(Value::BulkString(text)) if text == b"pass" => Begun::Unfit { stamp },
-            Some(_) => Begun::Held,
+            None | Some(Value::Nil) => BeginFill::Proceed { stamp, lock },
+            Some(Value::BulkString(text)) if text == b"pass" => BeginFill::Uncacheable { stamp },
+            Some(_) => BeginFill::Locked,
         })
     }
 
@@ -131,10 +134,10 @@ impl Core {
     }
 
     /// Makes a generation if it is missing.
-    fn create(&self, key: &str, fresh: &[u8; 24], life: Nanos) -> Ask {
+    fn create(&self, key: &str, fresh: &[u8; 24], life: Nanos) -> Command {
         let mut command = redis::cmd("SET");
         command.arg(key).arg(&fresh[..]).arg("NX").arg("GET").arg("PX").arg(millis(life));
-        Ask { slot: slot(key.as_bytes()), command }
+        Command { slot: slot(key.as_bytes()), command }
     }
 
     /// The names that came with the response are vouched for if each has a generation that is no younger than the counter was
@@ -179,9 +182,9 @@ impl Core {
     }
 
     /// Writes a number into those generations that have none of this counter.
-    async fn number(&self, young: &[(Name<'_>, u128, Option<Counter>)]) -> Result<(), Fault> {
+    async fn number(&self, young: &[(Name<'_>, u128, Option<Counter>)]) -> Result<(), CommandError> {
         let answer = self.one(scripts::count(&self.names.counter(), fresh_random() as u64)).await;
-        let Some(counter) = counter(answer) else { return Err(Fault::Nonsense("a number")) };
+        let Some(counter) = counter(answer) else { return Err(CommandError::Protocol("a number")) };
         let text = format!("{:016x}:{}", counter.random, counter.number);
         let write = |name, hard: u128| {
             scripts::number(&self.names.generation(name), &self.names.fence(name), &hard.to_be_bytes(), &text)
@@ -189,7 +192,7 @@ impl Core {
         let unnumbered = young.iter().filter(|(_, _, number)| number.is_none_or(|number| number.random != counter.random));
         let asks = unnumbered.map(|(name, hard, _)| write(*name, *hard)).collect();
         // By a connection whose changes are pushed to this process as well: what the number hides from it, it is told with the number.
-        for answer in self.nodes.ask(asks, Via::Pool, self.command_timeout).await {
+        for answer in self.nodes.ask(asks, Route::Pool, self.command_timeout).await {
             answer?;
         }
         Ok(())
@@ -197,11 +200,11 @@ impl Core {
 
     /// The entry under a stamp of now, if no generation that it was computed under has changed since. What steps the epochs of its names
     /// need not have been a bump: a generation that another process creates is pushed as well.
-    async fn vouched(&self, entry: &Arc<Entry>) -> Result<Option<Arc<Entry>>, Fault> {
+    async fn vouched(&self, entry: &Arc<Entry>) -> Result<Option<Arc<Entry>>, CommandError> {
         let epoch = self.near.epoch();
         let Some(then) = entry.stamp().generations() else { return Ok(None) };
         let Some(now) = self.generations(None, entry.namespaces().names()).await?.1 else { return Ok(None) };
-        let same = compared(then, &now) == Some(Life::Alive);
+        let same = compared(then, &now) == Some(Validity::Valid);
         Ok(same.then(|| Arc::new(entry.stamped(entry.stamp().again(epoch, entry.stamp().taken())))))
     }
 
@@ -217,7 +220,7 @@ impl Core {
         let now = self.context().clock.nanos();
         let left = entry.times().expires().saturating_sub(now);
         let mut dead = left == 0;
-        if !dead && self.near.life(entry.stamp(), entry.namespaces()) == Life::Dead {
+        if !dead && self.near.life(entry.stamp(), entry.namespaces()) == Validity::Invalidated {
             match Box::pin(self.vouched(&entry)).await {
                 Ok(Some(vouched)) => entry = vouched,
                 Ok(None) | Err(_) => dead = true,
@@ -242,11 +245,11 @@ impl Core {
             };
             let mut set = redis::cmd("SET");
             set.arg(&place).arg(&bytes[..]).arg("PX").arg(millis(left));
-            asks.push(Ask { slot: slot(place.as_bytes()), command: set });
+            asks.push(Command { slot: slot(place.as_bytes()), command: set });
         }
         asks.extend(returning.iter().filter_map(Returning::ask));
         if dead {
-            let answers = self.nodes.ask(asks, Via::Pool, self.command_timeout).await;
+            let answers = self.nodes.ask(asks, Route::Pool, self.command_timeout).await;
             returning.into_iter().zip(answers).for_each(|(returning, answer)| returning.answered(&answer));
             return Ok(Put::Dead);
         }
@@ -257,7 +260,7 @@ impl Core {
         let (places, lives) = self.asks_for_lives(&entry, left);
         let more = asks.len() - 1;
         asks.extend(lives);
-        let mut answers = self.nodes.ask(asks, Via::Pool, self.command_timeout).await.into_iter();
+        let mut answers = self.nodes.ask(asks, Route::Pool, self.command_timeout).await.into_iter();
         let stored = answers.next();
         returning.into_iter().zip(answers.by_ref().take(more)).for_each(|(returning, answer)| returning.answered(&answer));
         let lives = places.into_iter().zip(answers);
@@ -290,9 +293,9 @@ impl Core {
         match fault {
             None => Ok(Fence::with_token(token).renewed_every(stands / 3)),
             // Nothing was sent, and nothing is to be taken back.
-            Some(Fault::Away) => Err(Fault::Away.into()),
+            Some(CommandError::Unavailable) => Err(CommandError::Unavailable.into()),
             Some(fault) => {
-                drop(self.deliveries.send(&self.names, names, Bump::Hard, Some((token, stands))));
+                drop(self.deliveries.send(&self.names, names, InvalidationKind::Hard, Some((token, stands))));
                 Err(fault.into())
             }
         }
@@ -305,36 +308,44 @@ impl Core {
         }
     }
 
-    /// A fence on each name, and then no generation. [`Fault::Away`] if no fence was set, nor asked for.
-    async fn set_fences(&self, names: &Namespaces, token: u128) -> Result<(), Fault> {
+    /// A fence on each name, and then no generation. [`CommandError::Unavailable`] if no fence was set, nor asked for.
+    async fn set_fences(&self, names: &Namespaces, token: u128) -> Result<(), CommandError> {
         if self.nodes.one().is_none() {
             self.fences_alone(names, token).await?;
             let gone = self.all(names.names().map(|name| unlink(&self.names.generation(name))).collect()).await;
             // The fences stand.
-            return gone.map_err(|fault| if matches!(fault, Fault::Away) { Fault::Late } else { fault });
+            return gone
+                .map_err(|fault| if matches!(fault, CommandError::Unavailable) { CommandError::Timeout } else { fault });
         }
         let stands = millis_of(self.fence.unwrap_or_default());
         let fence = |name| scripts::fence(&self.names.fence(name), Some(&self.names.generation(name)), token, stands);
         self.all(names.names().map(fence).collect()).await
     }
 
-    async fn fences_alone(&self, names: &Namespaces, token: u128) -> Result<(), Fault> {
+    async fn fences_alone(&self, names: &Namespaces, token: u128) -> Result<(), CommandError> {
         let stands = millis_of(self.fence.unwrap_or_default());
         self.all(names.names().map(|name| scripts::fence(&self.names.fence(name), None, token, stands)).collect()).await
     }
 
-    /// All of these, or a fault: [`Fault::Away`] only if none was asked for.
-    async fn all(&self, asks: Vec<Ask>) -> Result<(), Fault> {
-        let answers = self.nodes.ask(asks, Via::Pool, self.command_timeout).await;
-        let asked = answers.iter().any(|answer| !matches!(answer, Err(Fault::Away)));
+    /// All of these, or a fault: [`CommandError::Unavailable`] only if none was asked for.
+    async fn all(&self, asks: Vec<Command>) -> Result<(), CommandError> {
+        let answers = self.nodes.ask(asks, Route::Pool, self.command_timeout).await;
+        let asked = answers.iter().any(|answer| !matches!(answer, Err(CommandError::Unavailable)));
         for answer in answers {
-            answer.map(drop).map_err(|fault| if asked && matches!(fault, Fault::Away) { Fault::Late } else { fault })?;
+            answer.map(drop).map_err(|fault| {
+                if asked && matches!(fault, CommandError::Unavailable) { CommandError::Timeout } else { fault }
+            })?;
         }
         Ok(())
     }
 
     /// Here at once, there as soon as it arrives.
-    pub(super) fn bump(&self, names: &Namespaces, kind: Bump, fence: Option<Fence>) -> oneshot::Receiver<Delivery> {
+    pub(super) fn bump(
+        &self,
+        names: &Namespaces,
+        kind: InvalidationKind,
+        fence: Option<Fence>,
+    ) -> oneshot::Receiver<DeliveryResult> {
         let token = fence.map(|fence| fence.token()).filter(|token| *token != 0);
         self.near.bump_hashes(names.hashes());
         self.deliveries.send(&self.names, names, kind, token.map(|token| (token, self.fence.unwrap_or_default())))
@@ -343,7 +354,7 @@ impl Core {
 
 /// A lock on its way back to Redis. Dropped before Redis has confirmed, whatever the cause, it goes to the delivery queue.
 pub(super) struct Returning {
-    core: Arc<Core>,
+    core: Arc<RedisInner>,
     release: Option<Release>,
 }
 
@@ -352,16 +363,16 @@ const TIMES: u8 = 6;
 
 impl Returning {
     /// A lock that is held. Others are told for `pass` milliseconds that the response is not to be shared.
-    pub(super) fn known(core: &Arc<Core>, lock: &Lock, pass: u64) -> Self {
+    pub(super) fn known(core: &Arc<RedisInner>, lock: &Lock, pass: u64) -> Self {
         Self::of(core, lock, pass, 0)
     }
 
-    fn of(core: &Arc<Core>, lock: &Lock, pass: u64, again: u8) -> Self {
+    fn of(core: &Arc<RedisInner>, lock: &Lock, pass: u64, again: u8) -> Self {
         let release = Release { lock: lock.place.clone(), token: lock.token, pass, again, tries: 0, at: Instant::now() };
         Self { core: core.clone(), release: Some(release) }
     }
 
-    pub(super) fn unfit(core: &Arc<Core>, lock: &Lock, unfit: bool) -> Self {
+    pub(super) fn unfit(core: &Arc<RedisInner>, lock: &Lock, unfit: bool) -> Self {
         Self::known(core, lock, if unfit { PASS } else { 0 })
     }
 
@@ -369,7 +380,7 @@ impl Returning {
         self.release.iter_mut().for_each(|release| release.pass = PASS);
     }
 
-    fn ask(&self) -> Option<Ask> {
+    fn ask(&self) -> Option<Command> {
         self.release.as_ref().map(|release| scripts::release(&release.lock, release.token, release.pass))
     }
 
@@ -393,7 +404,7 @@ impl Drop for Returning {
 /// A lock that is being taken, given back if nobody comes to have it: because the request has left, there was no answer in time, or
 /// there is nothing to fill. By the same connection first, so that it is not given back before it is taken.
 pub(super) struct Taking {
-    core: Arc<Core>,
+    core: Arc<RedisInner>,
     lock: Option<Lock>,
 }
 
@@ -441,14 +452,14 @@ fn read_number(text: &[u8]) -> Option<(u64, u64)> {
     Some((u64::from_str_radix(random, 16).ok()?, number.parse().ok()?))
 }
 
-fn take_lock(lock: &str, token: u128, lease: u64) -> Ask {
+fn take_lock(lock: &str, token: u128, lease: u64) -> Command {
     let mut command = redis::cmd("SET");
     command.arg(lock).arg(scripts::text(token)).arg("NX").arg("GET").arg("PX").arg(lease);
-    Ask { slot: slot(lock.as_bytes()), command }
+    Command { slot: slot(lock.as_bytes()), command }
 }
 
-pub(super) fn unlink(key: &str) -> Ask {
-    Ask { slot: slot(key.as_bytes()), command: redis::cmd("UNLINK").arg(key).take() }
+pub(super) fn unlink(key: &str) -> Command {
+    Command { slot: slot(key.as_bytes()), command: redis::cmd("UNLINK").arg(key).take() }
 }
 
 /// A generation that never was: 16 bytes for life and death, 8 for freshness.

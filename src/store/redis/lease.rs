@@ -108,7 +108,7 @@ impl Lease {
 
 /// Generations as they were read, so that under a lease only the entry has to be fetched. Each is known together with the epoch
 /// before it was read: once the slot of its name holds a later one, it is known no more.
-pub(super) struct Known(Cache<u64, (Generation, u64), UnitWeighter, BuildHasherDefault<IdHasher>>);
+pub(super) struct KnownGenerations(Cache<u64, (Generation, u64), UnitWeighter, BuildHasherDefault<IdHasher>>);
 
 /// What names are known by is a hash already, or a small number in its low bits: all of them are to take part in all of it.
 #[derive(Default)]
@@ -133,7 +133,7 @@ impl Hasher for IdHasher {
 /// How many generations are known at most.
 const MOST: usize = 64 << 10;
 
-impl Known {
+impl KnownGenerations {
     pub(super) fn new() -> Self {
         Self(Cache::with(MOST, MOST as u64, UnitWeighter, BuildHasherDefault::default(), DefaultLifecycle::default()))
     }

@@ -32,7 +32,7 @@ const MOST_KEPT: usize = 2 << 20;
 
 /// A handle: its clones share the connection, which ends with the last of them.
 #[derive(Clone)]
-pub(super) struct Line(Arc<Handle>);
+pub(super) struct Pipeline(Arc<Handle>);
 
 struct Handle(Arc<Questions>);
 
@@ -53,14 +53,14 @@ struct Questions {
 
 #[derive(Default)]
 struct Queue {
-    asked: Vec<Asked>,
+    asked: Vec<QueuedCommand>,
     /// Nobody asks any more, or nobody answers.
     ended: bool,
 }
 
 impl Questions {
     #[inline]
-    fn ask(&self, asked: Asked) {
+    fn ask(&self, asked: QueuedCommand) {
         let mut queue = self.lock();
         // Where nobody takes it, whoever waits for its answer is dropped with it, and so told.
         if queue.ended {
@@ -81,7 +81,7 @@ impl Questions {
 
     /// Moves what was asked into `taken`, which is empty, if there is room; `false` if there will be nothing any more.
     #[inline]
-    fn take(&self, taken: &mut Vec<Asked>, room: bool) -> bool {
+    fn take(&self, taken: &mut Vec<QueuedCommand>, room: bool) -> bool {
         let mut queue = self.lock();
         if room {
             mem::swap(&mut queue.asked, taken);
@@ -102,14 +102,14 @@ impl Questions {
     }
 }
 
-struct Asked {
+struct QueuedCommand {
     packed: Vec<u8>,
-    answers: Waiting,
+    answers: ResponseSlot,
 }
 
 /// Who waits for answers.
-enum Waiting {
-    One(oneshot::Sender<Result<Told, RedisError>>),
+enum ResponseSlot {
+    One(oneshot::Sender<Result<FastReply, RedisError>>),
     Many { count: usize, so_far: Vec<Value>, for_whom: oneshot::Sender<Result<Vec<Value>, RedisError>> },
 }
 
@@ -118,14 +118,14 @@ pub(super) type Answer = Result<Value, RedisError>;
 
 /// An answer as a hit wants it.
 #[derive(Debug)]
-pub(super) enum Told {
+pub(super) enum FastReply {
     /// The reply to a question for many strings, in one piece.
     Many(Vec<u8>),
     /// What else was answered.
     Value(Value),
 }
 
-impl Told {
+impl FastReply {
     #[inline]
     fn of(reply: &[u8]) -> Result<Self, RedisError> {
         Ok(if reply.first() == Some(&b'*') { Self::Many(reply.to_vec()) } else { Self::Value(value(reply)?) })
@@ -140,13 +140,13 @@ impl Told {
 }
 
 /// Where the strings of a reply are, one after the other.
-pub(super) struct Strings<'a> {
+pub(super) struct BulkStrings<'a> {
     reply: &'a [u8],
     at: usize,
     left: usize,
 }
 
-impl<'a> Strings<'a> {
+impl<'a> BulkStrings<'a> {
     /// `None` if it has none.
     pub(super) fn of(reply: &'a [u8]) -> Option<Self> {
         let (count, at) = number(reply, 1).ok()??;
@@ -159,7 +159,7 @@ impl<'a> Strings<'a> {
     }
 }
 
-impl Iterator for Strings<'_> {
+impl Iterator for BulkStrings<'_> {
     /// Nothing where there is no string.
     type Item = Option<Range<usize>>;
 
@@ -172,7 +172,7 @@ impl Iterator for Strings<'_> {
     }
 }
 
-impl Line {
+impl Pipeline {
     /// On a connection where all greetings are done. The future is what drives it.
     pub(super) fn new<S>(stream: S) -> (Self, impl Future<Output = ()> + Send)
     where
@@ -199,9 +199,9 @@ impl Line {
     }
 
     /// The same, for a hit.
-    pub(super) fn ask_plainly(&self, packed: Vec<u8>) -> Reply<Told> {
+    pub(super) fn ask_plainly(&self, packed: Vec<u8>) -> Reply<FastReply> {
         let (sender, reply) = oneshot::channel();
-        self.0.0.ask(Asked { packed, answers: Waiting::One(sender) });
+        self.0.0.ask(QueuedCommand { packed, answers: ResponseSlot::One(sender) });
         Reply(reply)
     }
 
@@ -213,8 +213,8 @@ impl Line {
             let _ = for_whom.send(Ok(Vec::new()));
             return Reply(reply);
         }
-        let answers = Waiting::Many { count, so_far: Vec::with_capacity(count), for_whom };
-        self.0.0.ask(Asked { packed, answers });
+        let answers = ResponseSlot::Many { count, so_far: Vec::with_capacity(count), for_whom };
+        self.0.0.ask(QueuedCommand { packed, answers });
         Reply(reply)
     }
 }
@@ -236,7 +236,7 @@ fn broken(kind: io::ErrorKind) -> RedisError {
     io::Error::from(kind).into()
 }
 
-impl Waiting {
+impl ResponseSlot {
     fn is_given_up(&self) -> bool {
         match self {
             Self::One(sender) => sender.is_closed(),
@@ -248,7 +248,7 @@ impl Waiting {
     #[inline]
     fn given(self, reply: &[u8]) -> Result<Option<Self>, (RedisError, Self)> {
         match self {
-            Self::One(sender) => match Told::of(reply) {
+            Self::One(sender) => match FastReply::of(reply) {
                 Ok(told) => drop(sender.send(Ok(told))),
                 Err(error) => return Err((error, Self::One(sender))),
             },
@@ -278,11 +278,11 @@ impl Waiting {
 struct Driver<S> {
     stream: S,
     questions: Arc<Questions>,
-    taken: Vec<Asked>,
+    taken: Vec<QueuedCommand>,
     unwritten: Vec<u8>,
     /// How much of that is written.
     written: usize,
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<ResponseSlot>,
     read: Incoming,
     /// How many were answered since something was written.
     answered: usize,
@@ -341,7 +341,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             if !self.questions.take(&mut self.taken, room) {
                 return Poll::Ready(Ok(()));
             }
-            for Asked { packed, answers } in self.taken.drain(..) {
+            for QueuedCommand { packed, answers } in self.taken.drain(..) {
                 if answers.is_given_up() {
                     continue;
                 }
@@ -574,9 +574,9 @@ mod tests {
     }
 
     /// A line, and the server's end of it.
-    fn line() -> (Line, DuplexStream) {
+    fn line() -> (Pipeline, DuplexStream) {
         let (ours, theirs) = duplex(1 << 20);
-        let (line, driver) = Line::new(ours);
+        let (line, driver) = Pipeline::new(ours);
         tokio::spawn(driver);
         (line, theirs)
     }
@@ -604,7 +604,7 @@ mod tests {
     #[test]
     fn the_strings_of_a_reply_are_those_that_the_client_finds() {
         for reply in REPLIES.iter().filter(|reply| reply.starts_with(b"*")) {
-            let found = Strings::of(reply).map(|mut strings| {
+            let found = BulkStrings::of(reply).map(|mut strings| {
                 let found: Vec<_> = strings.by_ref().map(|span| span.map(|span| reply[span].to_vec())).collect();
                 strings.are_all().then_some(found)
             });
@@ -650,7 +650,7 @@ mod tests {
         fn bytes_that_are_anything_make_nothing_panic(bytes in vec(prop_oneof![any::<u8>(), Just(b'\n'), Just(b'\r'), Just(b'*'), Just(b'$'), Just(b'1')], 0..60)) {
             let mut incoming = incoming(&bytes);
             while let Ok(Some(reply)) = incoming.next() {
-                let _ = Strings::of(reply).map(Iterator::count);
+                let _ = BulkStrings::of(reply).map(Iterator::count);
                 let _ = value(reply);
             }
         }
@@ -712,13 +712,13 @@ mod tests {
     /// What somebody asks: commands that are answered by so many bytes each, and whether he stays to hear it; or the driver has its turn.
     #[derive(Debug, Clone)]
     enum Step {
-        Ask(Vec<usize>, bool),
+        Command(Vec<usize>, bool),
         Turn,
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let length = prop_oneof![4 => 0..40_usize, 1 => 0..70_000_usize];
-        let ask = (vec(length, 1..4), any::<bool>()).prop_map(|(lengths, stays)| Step::Ask(lengths, stays));
+        let ask = (vec(length, 1..4), any::<bool>()).prop_map(|(lengths, stays)| Step::Command(lengths, stays));
         vec(prop_oneof![3 => ask, 1 => Just(Step::Turn)], 1..60)
     }
 
@@ -730,7 +730,7 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
             runtime.block_on(async {
                 let (ours, theirs) = duplex(room);
-                let (line, driver) = Line::new(ours);
+                let (line, driver) = Pipeline::new(ours);
                 tokio::spawn(driver);
                 // Answers each line by what is asked for in it, behind its number.
                 tokio::spawn(async move {
@@ -744,7 +744,7 @@ mod tests {
                 });
                 let mut stay = Vec::new();
                 for (number, step) in steps.into_iter().enumerate() {
-                    let Step::Ask(lengths, stays) = step else {
+                    let Step::Command(lengths, stays) = step else {
                         tokio::task::yield_now().await;
                         continue;
                     };
@@ -832,7 +832,7 @@ mod tests {
     #[tokio::test]
     async fn no_more_is_taken_than_a_server_reads() {
         let (ours, mut server) = duplex(16);
-        let (line, driver) = Line::new(ours);
+        let (line, driver) = Pipeline::new(ours);
         let mut driver = Box::pin(driver);
         let cx = &mut Context::from_waker(Waker::noop());
         let _first = line.ask(vec![b'a'; MOST_UNWRITTEN + 16]);
@@ -847,7 +847,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_driver_nobody_waits() {
-        let (line, driver) = Line::new(duplex(1).0);
+        let (line, driver) = Pipeline::new(duplex(1).0);
         let before = line.ask(b"a".to_vec());
         drop(driver);
         assert!(before.await.is_err() && line.ask(b"b".to_vec()).await.is_err());
@@ -867,7 +867,7 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_does_not_read_is_read_from() {
         let (ours, mut server) = duplex(16);
-        let (line, driver) = Line::new(ours);
+        let (line, driver) = Pipeline::new(ours);
         let mut driver = std::pin::pin!(driver);
         let cx = &mut Context::from_waker(Waker::noop());
         let (first, second) = (line.ask(vec![b'a'; 16]), line.ask(vec![b'b'; 16]));
@@ -886,7 +886,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_given_up_is_not_kept_while_the_server_does_not_read() {
         let (ours, _server) = duplex(16);
-        let (line, driver) = Line::new(ours);
+        let (line, driver) = Pipeline::new(ours);
         tokio::spawn(driver);
         let _first = line.ask(vec![b'a'; MOST_UNWRITTEN + 16]);
         tokio::task::yield_now().await;
@@ -901,7 +901,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_asked_leaves_a_stream_that_keeps_it_back() {
         let (ours, mut server) = duplex(1 << 20);
-        let (line, driver) = Line::new(tokio::io::BufStream::new(ours));
+        let (line, driver) = Pipeline::new(tokio::io::BufStream::new(ours));
         tokio::spawn(driver);
         let asked = line.ask(b"a".to_vec());
         tokio::time::timeout(std::time::Duration::from_secs(20), is_asked(&mut server, b"a")).await.expect("flushed");

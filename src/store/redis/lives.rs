@@ -14,12 +14,12 @@ use quick_cache::{
 use redis::Value;
 
 use super::{
-    Core,
+    RedisInner,
     change::{Answered, By, Change},
     lease::IdHasher,
     millis,
     names::{id, slot},
-    nodes::{Answer, Ask},
+    nodes::{Answer, Command},
     read::get,
 };
 use crate::{
@@ -124,13 +124,13 @@ fn parts(entry: &Entry) -> impl Iterator<Item = (Name<'_>, Generation)> {
     entry.namespaces().names().zip(generations.iter().copied()).filter_map(|(name, generation)| Some((name, generation?)))
 }
 
-impl Core {
+impl RedisInner {
     /// The places of those generations of an entry that other processes have created, and questions for how long they live.
-    pub(super) fn asks_for_lives(&self, entry: &Entry, left: Nanos) -> (Vec<usize>, Vec<Ask>) {
+    pub(super) fn asks_for_lives(&self, entry: &Entry, left: Nanos) -> (Vec<usize>, Vec<Command>) {
         let is_unknown = |(name, generation)| matches!(self.lives.reach(name, generation, left), Reach::Unknown);
         let ask = |(place, (name, _)): (usize, (Name<'_>, Generation))| {
             let key = self.names.generation(name);
-            (place, Ask { slot: slot(key.as_bytes()), command: redis::cmd("PTTL").arg(&key).take() })
+            (place, Command { slot: slot(key.as_bytes()), command: redis::cmd("PTTL").arg(&key).take() })
         };
         parts(entry).enumerate().filter(|(_, part)| is_unknown(*part)).map(ask).unzip()
     }
@@ -167,7 +167,7 @@ impl Core {
             let command = redis::cmd("PEXPIRE").arg(&key).arg(millis(*span)).arg("GT").take();
             let change = Change::new(asks.len(), *name, key.clone(), [0; 24], By::Extend);
             changes.push(change.read_at(entry.stamp().epoch()));
-            asks.extend([Ask { slot: slot(key.as_bytes()), command }, get(&key)]);
+            asks.extend([Command { slot: slot(key.as_bytes()), command }, get(&key)]);
         }
         let Ok((Answered { changed, .. }, changes)) = self.change(asks, changes, None).await else { return None };
         let same = short.iter().zip(&changed).all(|((_, generation, _), changed)| changed.generation == Some(*generation));

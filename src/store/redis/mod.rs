@@ -37,18 +37,18 @@ use self::{
     connect::Server,
     control::Stop,
     fill::Returning,
-    lease::{Known, Lease},
+    lease::{KnownGenerations, Lease},
     lives::Lives,
-    names::Names,
-    node::Via,
-    nodes::Nodes,
-    outbox::{Deliveries, Delivery},
-    read::{Reads, Wants},
+    names::RedisKeys,
+    node::Route,
+    nodes::Topology,
+    outbox::{DeliveryResult, Outbox},
+    read::{ReadRequest, Reads},
     recent::Recent,
 };
 use super::{
-    Admitted, Begun, Bump, Context, Entry, Fence, Life, Lock, Lookup, Memory, Put, Stamp, Store, StoreError, Usage, Wish,
-    codec::Codec,
+    Admitted, BeginFill, Context, Entry, Fence, FillOptions, InvalidationKind, Lock, Memory, Put, Stamp, Store, StoreError,
+    StoreLookup, Usage, Validity, codec::Codec,
 };
 use crate::{
     clock::{Nanos, monotonic, nanos},
@@ -106,7 +106,7 @@ pub struct Redis(Arc<Handle>);
 
 /// Ends the thread behind a store when the last handle is dropped.
 struct Handle {
-    core: Arc<Core>,
+    core: Arc<RedisInner>,
     builder: RedisBuilder,
 }
 
@@ -117,13 +117,13 @@ impl Drop for Handle {
 }
 
 /// What all of a store share.
-struct Core {
+struct RedisInner {
     /// The memory in front, whose epochs, clock and counters are those of the whole.
     near: Memory,
     /// Whether entries are kept in it.
     keeps: bool,
-    nodes: Nodes,
-    names: Names,
+    nodes: Topology,
+    names: RedisKeys,
     codec: Codec,
     coherence: Coherence,
     memory_ttl: Nanos,
@@ -135,9 +135,9 @@ struct Core {
     /// How long a fence stands; `None`: not strict.
     fence: Option<Duration>,
     lease: Arc<Lease>,
-    known: Known,
+    known: KnownGenerations,
     reads: Reads,
-    deliveries: Deliveries,
+    deliveries: Outbox,
     /// Invalidations that a server has accepted which may turn out to have been replaced by then.
     recent: Recent,
     /// Told when a master is there again.
@@ -200,7 +200,7 @@ impl Redis {
     }
 }
 
-impl Core {
+impl RedisInner {
     #[inline]
     fn is_leased(&self) -> bool {
         self.coherence == Coherence::Leased && self.lease.is_held(monotonic())
@@ -211,10 +211,10 @@ impl Core {
     }
 
     /// By which connection generations are created: with a lease, by that of the pushes, which are then not for us.
-    fn creates_by(&self) -> Via {
+    fn creates_by(&self) -> Route {
         match self.coherence {
-            Coherence::Leased => Via::Control,
-            _ => Via::Pool,
+            Coherence::Leased => Route::Control,
+            _ => Route::Pool,
         }
     }
 
@@ -256,18 +256,18 @@ impl Core {
 impl Store for Redis {
     /// What is in memory and may be served without asking.
     #[inline]
-    fn get_now(&self, key: KeyRef<'_>) -> Option<Lookup> {
+    fn get_now(&self, key: KeyRef<'_>) -> Option<StoreLookup> {
         self.0.core.get_now(key)
     }
 
     #[inline]
-    fn still_has(&self, entry: &Arc<Entry>) -> Option<Life> {
+    fn still_has(&self, entry: &Arc<Entry>) -> Option<Validity> {
         self.0.core.still_has(entry)
     }
 
     /// The very future of the core: one around it would only be larger.
-    fn get(&self, key: KeyRef<'_>, names: &Namespaces) -> impl Future<Output = Result<Lookup, StoreError>> + Send {
-        self.0.core.get(Wants { key, names, max_body: usize::MAX })
+    fn get(&self, key: KeyRef<'_>, names: &Namespaces) -> impl Future<Output = Result<StoreLookup, StoreError>> + Send {
+        self.0.core.get(ReadRequest { key, names, max_body: usize::MAX })
     }
 
     fn get_up_to(
@@ -275,15 +275,21 @@ impl Store for Redis {
         key: KeyRef<'_>,
         names: &Namespaces,
         max_body: usize,
-    ) -> impl Future<Output = Result<Lookup, StoreError>> + Send {
-        self.0.core.get(Wants { key, names, max_body })
+    ) -> impl Future<Output = Result<StoreLookup, StoreError>> + Send {
+        self.0.core.get(ReadRequest { key, names, max_body })
     }
 
     fn is_shared(&self) -> bool {
         true
     }
 
-    async fn begin(&self, key: KeyRef<'_>, names: &Namespaces, stamp: Stamp, wish: Wish) -> Result<Begun, StoreError> {
+    async fn begin(
+        &self,
+        key: KeyRef<'_>,
+        names: &Namespaces,
+        stamp: Stamp,
+        wish: FillOptions,
+    ) -> Result<BeginFill, StoreError> {
         self.0.core.begin(key, names, stamp, wish).await
     }
 
@@ -334,24 +340,24 @@ impl Store for Redis {
     fn bump(
         &self,
         names: &Namespaces,
-        kind: Bump,
+        kind: InvalidationKind,
         fence: Option<Fence>,
     ) -> impl Future<Output = Result<(), StoreError>> + Send {
         let arrived = self.0.core.bump(names, kind, fence);
         async move {
             match arrived.await {
-                Ok(Delivery::Delivered) => Ok(()),
-                Ok(Delivery::Queued) => Err(StoreError::queued()),
+                Ok(DeliveryResult::Delivered) => Ok(()),
+                Ok(DeliveryResult::Queued) => Err(StoreError::queued()),
                 Err(_) => Err(StoreError::new("the store has ended")),
             }
         }
     }
 
     fn bump_now(&self, names: &Namespaces) {
-        drop(self.0.core.bump(names, Bump::Hard, None));
+        drop(self.0.core.bump(names, InvalidationKind::Hard, None));
     }
 
-    fn life(&self, stamp: &Stamp, names: &Namespaces) -> Life {
+    fn life(&self, stamp: &Stamp, names: &Namespaces) -> Validity {
         self.0.core.near.life(stamp, names)
     }
 

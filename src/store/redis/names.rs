@@ -26,7 +26,7 @@ const TOGETHER: &str = "*keys:";
 
 /// The names of one application's keys.
 #[derive(Debug, Clone)]
-pub(super) struct Names {
+pub(super) struct RedisKeys {
     /// `PREFIX:1:`
     base: Box<str>,
 }
@@ -51,7 +51,7 @@ impl Pushed {
     }
 }
 
-impl Names {
+impl RedisKeys {
     pub(super) fn new(prefix: &str) -> Self {
         Self { base: format!("{prefix}:{FORMAT}:").into() }
     }
@@ -328,7 +328,7 @@ mod tests {
 
     #[test]
     fn an_entry_stands_beside_the_generation_of_its_first_namespace() {
-        let keys = Names::new("app");
+        let keys = RedisKeys::new("app");
         let entry = keys.entry(&names(), 0x3f9a);
         assert_eq!(entry, format!("app:1:e:{{db_query:orders}}:{:032x}", 0x3f9a));
         assert_eq!(keys.lock(&entry), format!("app:1:l:{{db_query:orders}}:{:032x}", 0x3f9a));
@@ -341,7 +341,7 @@ mod tests {
 
     #[test]
     fn an_entry_stands_where_its_request_looks_whatever_its_response_adds() {
-        let keys = Names::new("app");
+        let keys = RedisKeys::new("app");
         for of_rule in [&[] as &[&str], &["t"], &["t:x"], &["a", "t:x"]] {
             let mut of_request = Namespaces::root();
             of_rule.iter().for_each(|name| of_request.push(name));
@@ -356,7 +356,7 @@ mod tests {
 
     #[test]
     fn a_push_tells_the_hash_of_the_name_that_was_pushed() {
-        let keys = Names::new("app");
+        let keys = RedisKeys::new("app");
         for name in names().names() {
             for key in [keys.generation(name), keys.fence(name)] {
                 let pushed = keys.parse(key.as_bytes()).expect("one of ours");
@@ -372,7 +372,7 @@ mod tests {
     fn a_command_is_packed_as_the_client_packs_it() {
         // A prefix may be anything.
         for prefix in ["app", "", "a\r\nb", "ä"] {
-            let keys = Names::new(prefix);
+            let keys = RedisKeys::new(prefix);
             let mut set = names();
             set.push_key(Key::new(*b"\x10of http").as_ref());
             for set in [set, Namespaces::root()] {
@@ -399,7 +399,7 @@ mod tests {
 
     #[test]
     fn room_is_made_once_for_a_command() {
-        let keys = Names::new("app");
+        let keys = RedisKeys::new("app");
         let packed = keys.mget(Some((&names(), 1)), names().names());
         let room = names().names().map(|name| keys.generation(name).len() + Packed::AROUND).sum::<usize>();
         let of_entry = keys.entry(&names(), 1).len() + Packed::AROUND;

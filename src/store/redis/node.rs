@@ -16,8 +16,8 @@ use tokio::sync::{Notify, watch};
 use super::{
     breaker::Breaker,
     connect::{CONNECTING, RedisConnection, RedisManager, Server},
-    fault::Fault,
-    line::Told,
+    fault::CommandError,
+    line::FastReply,
     names::Packed,
     time::ServerTime,
 };
@@ -60,7 +60,7 @@ const FILLING: Duration = Duration::from_secs(2);
 
 /// By which connection to ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Via {
+pub(super) enum Route {
     /// One of the pool.
     Pool,
     /// That of the pushes, or one of the pool if there is none.
@@ -101,7 +101,7 @@ impl Node {
     }
 
     /// The answer to one command.
-    pub(super) async fn one(&self, command: &Cmd, via: Via, limit: Duration) -> Result<(Value, u128), Fault> {
+    pub(super) async fn one(&self, command: &Cmd, via: Route, limit: Duration) -> Result<(Value, u128), CommandError> {
         self.within(limit, async |by| {
             let connection = by.insert(self.connection(via).await?);
             Ok((connection.one(command).await?, connection.server))
@@ -110,22 +110,22 @@ impl Node {
     }
 
     /// The answer to one command that is packed already: the way of a hit.
-    pub(super) async fn packed(&self, packed: Packed, limit: Duration) -> Result<(Told, u128), Fault> {
+    pub(super) async fn packed(&self, packed: Packed, limit: Duration) -> Result<(FastReply, u128), CommandError> {
         let connection = match self.line() {
             Some(connection) if !self.breaker.is_open() => connection,
             _ => {
-                let (value, server) = Box::pin(self.one(&packed.unpacked(), Via::Pool, limit)).await?;
-                return Ok((Told::Value(value), server));
+                let (value, server) = Box::pin(self.one(&packed.unpacked(), Route::Pool, limit)).await?;
+                return Ok((FastReply::Value(value), server));
             }
         };
         self.trips.fetch_add(1, Ordering::Relaxed);
         let reply = connection.line().expect("it is one").ask_plainly(packed.into_bytes());
         let answer = match tokio::time::timeout(limit, reply).await {
-            Ok(Ok(Told::Value(Value::ServerError(error)))) => Err(Fault::Said(error)),
-            Ok(answer) => connection.seen(answer).map_err(Fault::from),
+            Ok(Ok(FastReply::Value(Value::ServerError(error)))) => Err(CommandError::Server(error)),
+            Ok(answer) => connection.seen(answer).map_err(CommandError::from),
             Err(_) => {
                 connection.is_silent();
-                Err(Fault::Late)
+                Err(CommandError::Timeout)
             }
         };
         Ok((self.noted(answer)?, connection.server))
@@ -139,7 +139,12 @@ impl Node {
     }
 
     /// The answers to some commands in one pipeline, errors of the server among them.
-    pub(super) async fn all(&self, commands: &Pipeline, via: Via, limit: Duration) -> Result<(Vec<Value>, u128), Fault> {
+    pub(super) async fn all(
+        &self,
+        commands: &Pipeline,
+        via: Route,
+        limit: Duration,
+    ) -> Result<(Vec<Value>, u128), CommandError> {
         self.within(limit, async |by| {
             let connection = by.insert(self.connection(via).await?);
             Ok((connection.all(commands).await?, connection.server))
@@ -148,31 +153,33 @@ impl Node {
     }
 
     /// What the server says of itself now.
-    pub(super) async fn server(&self, limit: Duration) -> Result<Server, Fault> {
-        self.within(limit, async |by| by.insert(self.connection(Via::Pool).await?).server().await.map_err(Fault::Connecting))
-            .await
+    pub(super) async fn server(&self, limit: Duration) -> Result<Server, CommandError> {
+        self.within(limit, async |by| {
+            by.insert(self.connection(Route::Pool).await?).server().await.map_err(CommandError::Connecting)
+        })
+        .await
     }
 
     async fn within<T>(
         &self,
         limit: Duration,
-        asking: impl AsyncFnOnce(&mut Option<RedisConnection>) -> Result<T, Fault>,
-    ) -> Result<T, Fault> {
+        asking: impl AsyncFnOnce(&mut Option<RedisConnection>) -> Result<T, CommandError>,
+    ) -> Result<T, CommandError> {
         if self.breaker.is_open() {
-            return Err(Fault::Away);
+            return Err(CommandError::Unavailable);
         }
         self.trips.fetch_add(1, Ordering::Relaxed);
         // The connection that is asked by, once there is one.
         let mut by = None;
         let answer = tokio::time::timeout(limit, asking(&mut by)).await.unwrap_or_else(|_| {
             by.iter().for_each(RedisConnection::is_silent);
-            Err(Fault::Late)
+            Err(CommandError::Timeout)
         });
         self.noted(answer)
     }
 
     /// Notes whether the server answers.
-    fn noted<T>(&self, answer: Result<T, Fault>) -> Result<T, Fault> {
+    fn noted<T>(&self, answer: Result<T, CommandError>) -> Result<T, CommandError> {
         match &answer {
             Err(fault) if fault.is_of_connection() => {
                 if self.breaker.failed() {
@@ -184,8 +191,8 @@ impl Node {
         answer
     }
 
-    async fn connection(&self, via: Via) -> Result<RedisConnection, Fault> {
-        if via == Via::Control
+    async fn connection(&self, via: Route) -> Result<RedisConnection, CommandError> {
+        if via == Route::Control
             && let Some(connection) = self.control().filter(|connection| !connection.is_broken())
         {
             return Ok(connection);
@@ -196,7 +203,7 @@ impl Node {
         }
         // Hardly ever needed, and large: in a box, so that not every command is as large.
         Box::pin(self.fill()).await?;
-        (0..self.at_hand.len()).find_map(|next| self.at_hand((place + next) % self.at_hand.len())).ok_or(Fault::Late)
+        (0..self.at_hand.len()).find_map(|next| self.at_hand((place + next) % self.at_hand.len())).ok_or(CommandError::Timeout)
     }
 
     fn at_hand(&self, place: usize) -> Option<RedisConnection> {
@@ -205,16 +212,16 @@ impl Node {
     }
 
     /// Has connections put where there are none, or broken ones, and waits for that.
-    pub(super) async fn fill(&self) -> Result<(), Fault> {
+    pub(super) async fn fill(&self) -> Result<(), CommandError> {
         // Once more if the task has ended with a runtime that is not ours.
         for _ in 0..2 {
             let mut ended = self.filling();
             if let Ok(result) = ended.wait_for(Option::is_some).await {
                 let result = result.clone().unwrap_or(Ok(()));
-                return result.map_err(|error| Fault::Connecting(error.into()));
+                return result.map_err(|error| CommandError::Connecting(error.into()));
             }
         }
-        Err(Fault::Late)
+        Err(CommandError::Timeout)
     }
 
     /// The task that puts connections into their places: the one that is at it, or a new one.
@@ -265,8 +272,8 @@ impl Node {
     /// their runtime.
     pub(super) async fn answers(&self, limit: Duration) -> bool {
         let probe = async {
-            let (mut connection, _) = self.manager.open(None).await.map_err(Fault::Connecting)?;
-            Ok::<_, Fault>(connection.one(&redis::cmd("PING")).await?)
+            let (mut connection, _) = self.manager.open(None).await.map_err(CommandError::Connecting)?;
+            Ok::<_, CommandError>(connection.one(&redis::cmd("PING")).await?)
         };
         matches!(tokio::time::timeout(limit, probe).await, Ok(Ok(_)))
     }

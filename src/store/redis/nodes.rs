@@ -16,9 +16,9 @@ use tokio::sync::{Notify, mpsc};
 
 use super::{
     connect::{self, RedisManager, Source},
-    fault::Fault,
+    fault::CommandError,
     lease::Lease,
-    node::{Node, Via},
+    node::{Node, Route},
     slots::{Redirect, Slots, slots_by_first},
 };
 use crate::{namespace::Namespaces, store::Memory};
@@ -32,7 +32,7 @@ const REFRESH: Duration = Duration::from_millis(100);
 const SLOTS: usize = 16_384;
 
 /// The masters.
-pub(super) enum Nodes {
+pub(super) enum Topology {
     One(Arc<Node>),
     Cluster(Box<Cluster>),
 }
@@ -69,15 +69,15 @@ struct Table {
 
 /// A command, and the slot of its key.
 #[derive(Clone)]
-pub(super) struct Ask {
+pub(super) struct Command {
     pub(super) slot: u16,
     pub(super) command: Cmd,
 }
 
 /// What was answered, and by which server.
-pub(super) type Answer = Result<(Value, u128), Fault>;
+pub(super) type Answer = Result<(Value, u128), CommandError>;
 
-impl Nodes {
+impl Topology {
     pub(super) fn cluster(
         seeds: Vec<Client>,
         trust: bool,
@@ -173,7 +173,7 @@ impl Nodes {
 
     /// Sends each command to the master of its key, all at once, and follows keys that have moved. One answer for each, in their
     /// order.
-    pub(super) async fn ask(&self, asks: Vec<Ask>, via: Via, limit: Duration) -> Vec<Answer> {
+    pub(super) async fn ask(&self, asks: Vec<Command>, via: Route, limit: Duration) -> Vec<Answer> {
         match self {
             Self::One(node) => {
                 let answers = pipe(node, asks.into_iter().map(|ask| ask.command).collect(), via, limit).await;
@@ -194,7 +194,7 @@ impl Cluster {
     }
 
     /// All rounds, redirections and look-ups of the slots together take no longer than `limit`.
-    async fn ask(&self, asks: Vec<Ask>, via: Via, limit: Duration) -> Vec<Answer> {
+    async fn ask(&self, asks: Vec<Command>, via: Route, limit: Duration) -> Vec<Answer> {
         let deadline = Instant::now() + limit;
         if self.table().nodes.is_empty() && !self.untold.load(Ordering::Relaxed) {
             self.refresh_until(deadline).await;
@@ -222,7 +222,7 @@ impl Cluster {
                         outdated = true;
                         open.push(index);
                     }
-                    if matches!(&answer, Err(fault) if fault.is_of_connection() || matches!(fault, Fault::Away)) {
+                    if matches!(&answer, Err(fault) if fault.is_of_connection() || matches!(fault, CommandError::Unavailable)) {
                         // Its slots may have another master by now.
                         self.wanted.notify_one();
                     }
@@ -236,15 +236,15 @@ impl Cluster {
                 break;
             }
         }
-        answers.into_iter().map(|answer| answer.unwrap_or(Err(Fault::Late))).collect()
+        answers.into_iter().map(|answer| answer.unwrap_or(Err(CommandError::Timeout))).collect()
     }
 
     /// Sends these commands to the masters of their slots, all at once. For each master: the commands, its address, its answers.
     async fn send(
         &self,
-        asks: &[Ask],
+        asks: &[Command],
         which: Vec<usize>,
-        via: Via,
+        via: Route,
         deadline: Instant,
     ) -> Vec<(Vec<usize>, String, Vec<Answer>)> {
         let table = self.table();
@@ -261,7 +261,7 @@ impl Cluster {
                         let answers = pipe(&node, commands, via, left(deadline)).await;
                         (indices, node.address.clone(), answers)
                     }
-                    None => (indices, String::new(), commands.iter().map(|_| Err(Fault::Away)).collect()),
+                    None => (indices, String::new(), commands.iter().map(|_| Err(CommandError::Unavailable)).collect()),
                 }
             }
         });
@@ -270,18 +270,18 @@ impl Cluster {
 
     /// Asks where the key has gone, or is going.
     async fn follow(&self, address: &str, command: &Cmd, asking: bool, limit: Duration) -> Answer {
-        let node = self.node(address).ok_or(Fault::Nonsense("the address of a node"))?;
+        let node = self.node(address).ok_or(CommandError::Protocol("the address of a node"))?;
         if !self.table().nodes.iter().any(|known| Arc::ptr_eq(known, &node)) {
             // It has no slot yet, or none that we know of: what it says now, it may clear without our hearing of it.
             self.lease.lacks(address);
         }
         if !asking {
-            return node.one(command, Via::Pool, limit).await;
+            return node.one(command, Route::Pool, limit).await;
         }
         let mut commands = redis::pipe();
         commands.cmd("ASKING").add_command(command.clone());
-        let (mut answers, server) = node.all(&commands, Via::Pool, limit).await?;
-        let answer = answers.pop().ok_or(Fault::Nonsense("one answer for each command"))?;
+        let (mut answers, server) = node.all(&commands, Route::Pool, limit).await?;
+        let answer = answers.pop().ok_or(CommandError::Protocol("one answer for each command"))?;
         said(answer).map(|answer| (answer, server))
     }
 
@@ -385,7 +385,7 @@ fn left(deadline: Instant) -> Duration {
 }
 
 /// Some commands for one master in one pipeline.
-async fn pipe(node: &Node, mut commands: Vec<Cmd>, via: Via, limit: Duration) -> Vec<Answer> {
+async fn pipe(node: &Node, mut commands: Vec<Cmd>, via: Route, limit: Duration) -> Vec<Answer> {
     let count = commands.len();
     match count {
         0 => return Vec::new(),
@@ -403,20 +403,21 @@ async fn pipe(node: &Node, mut commands: Vec<Cmd>, via: Via, limit: Duration) ->
         Ok((answers, server)) if answers.len() == count => {
             answers.into_iter().map(|answer| Ok((said(answer)?, server))).collect()
         }
-        Ok(_) => (0..count).map(|_| Err(Fault::Nonsense("one answer for each command"))).collect(),
+        Ok(_) => (0..count).map(|_| Err(CommandError::Protocol("one answer for each command"))).collect(),
         Err(fault) => {
             // One fault for all of them, and each is told.
-            let mut answers: Vec<_> =
-                (1..count).map(|_| Err(if fault.is_of_connection() { Fault::Late } else { Fault::Away })).collect();
+            let mut answers: Vec<_> = (1..count)
+                .map(|_| Err(if fault.is_of_connection() { CommandError::Timeout } else { CommandError::Unavailable }))
+                .collect();
             answers.push(Err(fault));
             answers
         }
     }
 }
 
-pub(super) fn said(answer: Value) -> Result<Value, Fault> {
+pub(super) fn said(answer: Value) -> Result<Value, CommandError> {
     match answer {
-        Value::ServerError(error) => Err(Fault::Said(error)),
+        Value::ServerError(error) => Err(CommandError::Server(error)),
         answer => Ok(answer),
     }
 }

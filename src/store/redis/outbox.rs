@@ -16,12 +16,12 @@ use std::{
 use tokio::sync::{Notify, oneshot};
 
 use super::{
-    names::{Names, id, slot},
+    names::{RedisKeys, id, slot},
     recent::Invalidated,
 };
 use crate::{
     namespace::{Name, Namespaces},
-    store::Bump,
+    store::InvalidationKind,
 };
 
 /// The largest number of names that wait. If there are more, everything is invalidated instead.
@@ -35,7 +35,7 @@ const MOST_RELEASES: usize = 4096;
 
 /// The outcome that a waiting call is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Delivery {
+pub(super) enum DeliveryResult {
     /// Every master concerned has confirmed.
     Delivered,
     /// A master cannot be reached. The invalidation stays in the queue.
@@ -44,7 +44,7 @@ pub(super) enum Delivery {
 
 /// The queue, shared by writes, reads and the delivery task.
 #[derive(Debug)]
-pub(super) struct Deliveries {
+pub(super) struct Outbox {
     queue: Mutex<Queue>,
     /// The number of names under suspicion, for reads.
     count: AtomicUsize,
@@ -61,7 +61,7 @@ pub(super) struct Deliveries {
 #[derive(Debug, Default)]
 struct Queue {
     /// By the identifier of the name. Those that are being sent are not here.
-    names: HashMap<u64, Errand>,
+    names: HashMap<u64, Delivery>,
     /// Identifiers that are new, or have new calls that wait, since the delivery task last looked.
     fresh: Vec<u64>,
     releases: Vec<Release>,
@@ -72,11 +72,11 @@ struct Queue {
 
 /// The invalidation of one name.
 #[derive(Debug)]
-pub(super) struct Errand {
+pub(super) struct Delivery {
     pub(super) generation: String,
     pub(super) fences: String,
     /// Hard, unless all writes want it soft.
-    pub(super) kind: Bump,
+    pub(super) kind: InvalidationKind,
     /// Fences to be taken back, and the time at which that was asked for.
     pub(super) tokens: Vec<(u128, Instant)>,
     waiters: Vec<Arc<Waiter>>,
@@ -98,7 +98,7 @@ pub(super) struct Fresh {
 #[derive(Debug)]
 struct Waiter {
     left: AtomicUsize,
-    done: Mutex<Option<oneshot::Sender<Delivery>>>,
+    done: Mutex<Option<oneshot::Sender<DeliveryResult>>>,
 }
 
 /// A lock to be given back.
@@ -116,7 +116,7 @@ pub(super) struct Release {
     pub(super) at: Instant,
 }
 
-impl Deliveries {
+impl Outbox {
     pub(super) fn new(gauge: Arc<AtomicUsize>) -> Self {
         Self {
             queue: Mutex::default(),
@@ -132,14 +132,14 @@ impl Deliveries {
     /// and the time for which its fence stands.
     pub(super) fn send(
         &self,
-        keys: &Names,
+        keys: &RedisKeys,
         names: &Namespaces,
-        kind: Bump,
+        kind: InvalidationKind,
         fence: Option<(u128, Duration)>,
-    ) -> oneshot::Receiver<Delivery> {
+    ) -> oneshot::Receiver<DeliveryResult> {
         let (done, arrived) = oneshot::channel();
         if names.count() == 0 {
-            let _ = done.send(Delivery::Delivered);
+            let _ = done.send(DeliveryResult::Delivered);
             return arrived;
         }
         let waiter = Arc::new(Waiter { left: AtomicUsize::new(names.count()), done: Mutex::new(Some(done)) });
@@ -160,12 +160,12 @@ impl Deliveries {
         let mut queue = self.lock();
         for Invalidated { id, generation, fences, kind } in names {
             if let Some(errand) = queue.names.get_mut(&id) {
-                if kind == Bump::Hard {
-                    errand.kind = Bump::Hard;
+                if kind == InvalidationKind::Hard {
+                    errand.kind = InvalidationKind::Hard;
                 }
                 continue;
             }
-            let errand = Errand { noted: true, ..Errand::with_keys(generation.into(), fences.into(), kind) };
+            let errand = Delivery { noted: true, ..Delivery::with_keys(generation.into(), fences.into(), kind) };
             queue.names.insert(id, errand);
             queue.fresh.push(id);
             *queue.suspects.entry(id).or_default() += 1;
@@ -245,7 +245,7 @@ impl Deliveries {
     }
 
     /// Takes errands out, to be sent. Each goes to [`arrived`](Self::arrived) or [`returns`](Self::returns).
-    pub(super) fn take(&self, ids: impl Iterator<Item = u64>) -> Vec<(u64, Errand)> {
+    pub(super) fn take(&self, ids: impl Iterator<Item = u64>) -> Vec<(u64, Delivery)> {
         let mut queue = self.lock();
         ids.filter_map(|id| Some((id, queue.names.remove(&id)?))).collect()
     }
@@ -258,11 +258,11 @@ impl Deliveries {
             waiters.extend(queue.names.get_mut(&id).into_iter().flat_map(|errand| errand.waiters.drain(..)));
         }
         drop(queue);
-        waiters.iter().for_each(|waiter| waiter.is_told(Delivery::Queued));
+        waiters.iter().for_each(|waiter| waiter.is_told(DeliveryResult::Queued));
     }
 
     /// An errand has been confirmed. The caller has stepped the epoch of its name before.
-    pub(super) fn arrived(&self, id: u64, errand: Errand) {
+    pub(super) fn arrived(&self, id: u64, errand: Delivery) {
         let mut queue = self.lock();
         queue.trusts(id);
         self.counted(queue);
@@ -270,10 +270,10 @@ impl Deliveries {
     }
 
     /// An errand has not been confirmed, and waits again. The delivery task still knows of it.
-    pub(super) fn returns(&self, id: u64, errand: Errand) {
+    pub(super) fn returns(&self, id: u64, errand: Delivery) {
         let mut queue = self.lock();
         match queue.names.get_mut(&id) {
-            None => _ = queue.names.insert(id, Errand { noted: false, ..errand }),
+            None => _ = queue.names.insert(id, Delivery { noted: false, ..errand }),
             Some(newer) => {
                 newer.takes_over(errand);
                 queue.trusts(id);
@@ -294,20 +294,27 @@ impl Deliveries {
 }
 
 impl Queue {
-    fn add(&mut self, keys: &Names, name: Name<'_>, kind: Bump, fence: Option<(u128, Duration)>, waiter: Arc<Waiter>) {
+    fn add(
+        &mut self,
+        keys: &RedisKeys,
+        name: Name<'_>,
+        kind: InvalidationKind,
+        fence: Option<(u128, Duration)>,
+        waiter: Arc<Waiter>,
+    ) {
         let id = id(name);
         let errand = match self.names.entry(id) {
             std::collections::hash_map::Entry::Occupied(errand) => errand.into_mut(),
             std::collections::hash_map::Entry::Vacant(place) => {
                 *self.suspects.entry(id).or_default() += 1;
-                place.insert(Errand::of(keys, name, kind))
+                place.insert(Delivery::of(keys, name, kind))
             }
         };
         if !mem::replace(&mut errand.noted, true) {
             self.fresh.push(id);
         }
-        if kind == Bump::Hard {
-            errand.kind = Bump::Hard;
+        if kind == InvalidationKind::Hard {
+            errand.kind = InvalidationKind::Hard;
         }
         if let Some((token, stands)) = fence {
             errand.takes_back(token, stands);
@@ -327,7 +334,7 @@ impl Queue {
 
     /// Replaces all names that wait by the root, to which every entry belongs. Their calls wait for the root, which is suspect in
     /// their place. Fences are left to their deadlines.
-    fn gather(&mut self, keys: &Names) {
+    fn gather(&mut self, keys: &RedisKeys) {
         tracing::warn!("too many invalidations wait for redis: everything will be invalidated");
         self.fresh.clear();
         let mut waiters = Vec::new();
@@ -341,18 +348,18 @@ impl Queue {
             *self.suspects.entry(id(name)).or_default() += 1;
             self.names.insert(
                 id(name),
-                Errand { waiters: mem::take(&mut waiters), noted: true, ..Errand::of(keys, name, Bump::Hard) },
+                Delivery { waiters: mem::take(&mut waiters), noted: true, ..Delivery::of(keys, name, InvalidationKind::Hard) },
             );
         }
     }
 }
 
-impl Errand {
-    fn of(keys: &Names, name: Name<'_>, kind: Bump) -> Self {
+impl Delivery {
+    fn of(keys: &RedisKeys, name: Name<'_>, kind: InvalidationKind) -> Self {
         Self::with_keys(keys.generation(name), keys.fence(name), kind)
     }
 
-    fn with_keys(generation: String, fences: String, kind: Bump) -> Self {
+    fn with_keys(generation: String, fences: String, kind: InvalidationKind) -> Self {
         Self { generation, fences, kind, tokens: Vec::new(), waiters: Vec::new(), known: false, noted: false }
     }
 
@@ -380,8 +387,8 @@ impl Errand {
 
     /// Adds what an earlier errand of the name has not done.
     fn takes_over(&mut self, earlier: Self) {
-        if earlier.kind == Bump::Hard {
-            self.kind = Bump::Hard;
+        if earlier.kind == InvalidationKind::Hard {
+            self.kind = InvalidationKind::Hard;
         }
         self.tokens.extend(earlier.tokens);
         self.waiters.extend(earlier.waiters.into_iter().filter(|waiter| !waiter.has_left()));
@@ -389,18 +396,18 @@ impl Errand {
 
     /// Tells the calls that wait that the master cannot be reached.
     pub(super) fn is_queued(&mut self) {
-        self.waiters.drain(..).for_each(|waiter| waiter.is_told(Delivery::Queued));
+        self.waiters.drain(..).for_each(|waiter| waiter.is_told(DeliveryResult::Queued));
     }
 }
 
 impl Waiter {
     fn has_one_less(&self) {
         if self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.is_told(Delivery::Delivered);
+            self.is_told(DeliveryResult::Delivered);
         }
     }
 
-    fn is_told(&self, outcome: Delivery) {
+    fn is_told(&self, outcome: DeliveryResult) {
         if let Some(done) = self.lock().take() {
             let _ = done.send(outcome);
         }
@@ -411,7 +418,7 @@ impl Waiter {
         self.lock().as_ref().is_none_or(oneshot::Sender::is_closed)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<oneshot::Sender<Delivery>>> {
+    fn lock(&self) -> MutexGuard<'_, Option<oneshot::Sender<DeliveryResult>>> {
         self.done.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -427,10 +434,15 @@ mod tests {
 
     #[test]
     fn pairs_of_few_names_wait_as_few_names() {
-        let (keys, outbox) = (Names::new("app"), Deliveries::new(Arc::default()));
+        let (keys, outbox) = (RedisKeys::new("app"), Outbox::new(Arc::default()));
         let mut waits = Vec::new();
         for n in 0..200_000 {
-            let wait = outbox.send(&keys, &set(&[format!("a:{}", n % 20), format!("b:{}", n / 20 % 20)]), Bump::Hard, None);
+            let wait = outbox.send(
+                &keys,
+                &set(&[format!("a:{}", n % 20), format!("b:{}", n / 20 % 20)]),
+                InvalidationKind::Hard,
+                None,
+            );
             if n < 10 {
                 waits.push(wait);
             }
@@ -444,60 +456,60 @@ mod tests {
         for (id, errand) in outbox.take(outbox.fresh().0.into_iter().map(|fresh| fresh.id)) {
             outbox.arrived(id, errand);
         }
-        assert!(waits.iter_mut().all(|wait| wait.try_recv() == Ok(Delivery::Delivered)));
+        assert!(waits.iter_mut().all(|wait| wait.try_recv() == Ok(DeliveryResult::Delivered)));
         assert!(outbox.is_empty() && outbox.are_none_suspect());
     }
 
     #[test]
     fn a_name_is_suspect_until_its_last_errand_arrives() {
-        let (keys, outbox) = (Names::new("app"), Deliveries::new(Arc::default()));
+        let (keys, outbox) = (RedisKeys::new("app"), Outbox::new(Arc::default()));
         let name = set(&["a".into()]);
-        let mut first = outbox.send(&keys, &name, Bump::Soft, None);
+        let mut first = outbox.send(&keys, &name, InvalidationKind::Soft, None);
         let ids = || outbox.fresh().0.into_iter().map(|fresh| fresh.id);
         let (id, sent) = outbox.take(ids()).pop().expect("one");
-        let mut second = outbox.send(&keys, &name, Bump::Hard, None);
+        let mut second = outbox.send(&keys, &name, InvalidationKind::Hard, None);
         outbox.returns(id, sent);
         assert_eq!((outbox.waiting(), outbox.suspects(&name)), (1, true));
         let (id, sent) = outbox.take(ids()).pop().expect("both in one");
-        assert_eq!(sent.kind, Bump::Hard);
-        let mut third = outbox.send(&keys, &name, Bump::Hard, None);
+        assert_eq!(sent.kind, InvalidationKind::Hard);
+        let mut third = outbox.send(&keys, &name, InvalidationKind::Hard, None);
         outbox.arrived(id, sent);
-        assert_eq!((first.try_recv(), second.try_recv()), (Ok(Delivery::Delivered), Ok(Delivery::Delivered)));
+        assert_eq!((first.try_recv(), second.try_recv()), (Ok(DeliveryResult::Delivered), Ok(DeliveryResult::Delivered)));
         assert!(third.try_recv().is_err() && outbox.suspects(&name), "a command sent before a write says nothing of it");
     }
 
     #[test]
     fn a_call_for_a_name_that_waits_is_told_that_it_is_queued() {
-        let (keys, outbox) = (Names::new("app"), Deliveries::new(Arc::default()));
+        let (keys, outbox) = (RedisKeys::new("app"), Outbox::new(Arc::default()));
         for is_new in [true, false, false] {
-            let mut wait = outbox.send(&keys, &set(&["a".into()]), Bump::Hard, None);
+            let mut wait = outbox.send(&keys, &set(&["a".into()]), InvalidationKind::Hard, None);
             let (names, _) = outbox.fresh();
             assert!(matches!(names[..], [fresh] if fresh.is_new == is_new), "{names:?}");
             outbox.are_queued(names.iter().map(|fresh| fresh.id));
-            assert_eq!(wait.try_recv(), Ok(Delivery::Queued));
+            assert_eq!(wait.try_recv(), Ok(DeliveryResult::Queued));
         }
         assert_eq!(outbox.waiting(), 1);
     }
 
     #[test]
     fn beyond_the_bound_the_root_waits_for_all() {
-        let (keys, outbox) = (Names::new("app"), Deliveries::new(Arc::default()));
-        let mut first = outbox.send(&keys, &set(&["first".into()]), Bump::Hard, None);
+        let (keys, outbox) = (RedisKeys::new("app"), Outbox::new(Arc::default()));
+        let mut first = outbox.send(&keys, &set(&["first".into()]), InvalidationKind::Hard, None);
         for n in 0..=MOST {
-            drop(outbox.send(&keys, &set(&[format!("row:{n}")]), Bump::Hard, None));
+            drop(outbox.send(&keys, &set(&[format!("row:{n}")]), InvalidationKind::Hard, None));
         }
         assert!(outbox.waiting() < 10 && outbox.suspects(&Namespaces::root()));
         for (id, errand) in outbox.take(outbox.fresh().0.into_iter().map(|fresh| fresh.id)) {
             outbox.arrived(id, errand);
         }
-        assert_eq!(first.try_recv(), Ok(Delivery::Delivered));
+        assert_eq!(first.try_recv(), Ok(DeliveryResult::Delivered));
     }
 
     #[test]
     fn fences_that_have_ended_by_themselves_do_not_wait_to_be_taken_back() {
         let errand = || {
-            let keys = Names::new("app");
-            Errand::of(&keys, Namespaces::root().names().next().expect("the root"), Bump::Hard)
+            let keys = RedisKeys::new("app");
+            Delivery::of(&keys, Namespaces::root().names().next().expect("the root"), InvalidationKind::Hard)
         };
         let (mut ended, mut standing) = (errand(), errand());
         for token in 0..1000 {

@@ -13,13 +13,13 @@ use redis::{Cmd, Value};
 use tokio::sync::Notify;
 
 use super::{
-    Coherence, Core,
-    fault::Fault,
+    Coherence, RedisInner,
+    fault::CommandError,
     fill::unlink,
-    line::{Strings, Told},
+    line::{BulkStrings, FastReply},
     names::{id, slot},
-    node::Via,
-    nodes::{Answer, Ask},
+    node::Route,
+    nodes::{Answer, Command},
 };
 use crate::{
     clock::Nanos,
@@ -27,7 +27,7 @@ use crate::{
     namespace::{Name, Namespaces},
     stats::Count,
     store::{
-        Entry, Generation, Life, Lookup, Stamp, StoreError,
+        Entry, Generation, Stamp, StoreError, StoreLookup, Validity,
         codec::{Damaged, Wanted},
     },
 };
@@ -45,12 +45,12 @@ pub(super) struct Reads(Mutex<HashMap<u128, Arc<Read>>>);
 #[derive(Default)]
 struct Read {
     /// What it has brought; nothing, if its reader was lost.
-    found: OnceLock<Option<Lookup>>,
+    found: OnceLock<Option<StoreLookup>>,
     ended: Notify,
 }
 
 impl Read {
-    async fn ends(&self) -> Option<&Lookup> {
+    async fn ends(&self) -> Option<&StoreLookup> {
         loop {
             let ended = self.ended.notified();
             if let Some(found) = self.found.get() {
@@ -88,7 +88,7 @@ impl Reads {
 
 /// The object of a look-up: a key, the namespaces of its request, and the longest body that its rule allows.
 #[derive(Clone, Copy)]
-pub(super) struct Wants<'k, 'n> {
+pub(super) struct ReadRequest<'k, 'n> {
     pub(super) key: KeyRef<'k>,
     pub(super) names: &'n Namespaces,
     pub(super) max_body: usize,
@@ -109,9 +109,9 @@ impl Drop for Reader<'_> {
     }
 }
 
-impl Core {
+impl RedisInner {
     #[inline]
-    pub(super) fn get_now(&self, key: KeyRef<'_>) -> Option<Lookup> {
+    pub(super) fn get_now(&self, key: KeyRef<'_>) -> Option<StoreLookup> {
         // The lease before the table: what is pushed between the two is then in the table.
         if !self.answers_now() {
             return None;
@@ -122,7 +122,7 @@ impl Core {
     }
 
     #[inline]
-    pub(super) fn still_has(&self, entry: &Arc<Entry>) -> Option<Life> {
+    pub(super) fn still_has(&self, entry: &Arc<Entry>) -> Option<Validity> {
         if !self.answers_now() {
             return None;
         }
@@ -143,9 +143,9 @@ impl Core {
 
     /// Whether an entry of the memory may answer so.
     #[inline]
-    fn is_good(&self, entry: &Entry, life: Life) -> bool {
+    fn is_good(&self, entry: &Entry, life: Validity) -> bool {
         let now = self.context().clock.nanos();
-        life == Life::Alive && now < entry.times().fresh_until && self.is_recent(entry, now)
+        life == Validity::Valid && now < entry.times().fresh_until && self.is_recent(entry, now)
     }
 
     /// Whether an entry is recent enough where its time alone counts.
@@ -153,7 +153,7 @@ impl Core {
         !matches!(self.coherence, Coherence::Ttl(_)) || now.saturating_sub(entry.stamp().taken()) < self.memory_ttl
     }
 
-    pub(super) async fn get(&self, of: Wants<'_, '_>) -> Result<Lookup, StoreError> {
+    pub(super) async fn get(&self, of: ReadRequest<'_, '_>) -> Result<StoreLookup, StoreError> {
         if self.deliveries.suspects(of.names) {
             return Ok(self.nothing());
         }
@@ -161,7 +161,7 @@ impl Core {
             && let Some(lookup) = self.get_now(of.key)
             && let Some(known) = self.known(of.names)
         {
-            return Ok(Lookup { stamp: self.stamp(known.0, known.1), ..lookup });
+            return Ok(StoreLookup { stamp: self.stamp(known.0, known.1), ..lookup });
         }
         // Those who miss in memory share a read; without memory there is nothing that the first could leave for the next.
         if !self.keeps || !self.is_leased() {
@@ -192,7 +192,7 @@ impl Core {
 
     /// What another's read brings. `None` if that takes longer than the budget: the future of its reader may be polled by nobody. Whoever
     /// comes next then reads anew.
-    async fn joined(&self, of_all: u128, read: &Arc<Read>) -> Option<Option<Lookup>> {
+    async fn joined(&self, of_all: u128, read: &Arc<Read>) -> Option<Option<StoreLookup>> {
         match tokio::time::timeout(self.command_timeout, read.ends()).await {
             Ok(found) => Some(found.cloned()),
             Err(_) => {
@@ -202,7 +202,7 @@ impl Core {
         }
     }
 
-    fn counted(&self, found: Result<Lookup, Fault>) -> Result<Lookup, StoreError> {
+    fn counted(&self, found: Result<StoreLookup, CommandError>) -> Result<StoreLookup, StoreError> {
         if found.is_err() {
             self.context().counters.add(Count::Away, 1);
         }
@@ -211,15 +211,15 @@ impl Core {
 
     /// Whether what a read brought that began before we came is as good as what one would bring that begins now: it is for this very
     /// key, and nothing was pushed since, of those names neither that only the entry knows.
-    fn vouches(&self, found: &Lookup, key: &KeyRef<'_>, names: &Namespaces) -> bool {
-        let lives = |names: &Namespaces| self.near.life_of(found.stamp.epoch(), names.hashes()) == Life::Alive;
-        let same = |(entry, _): &(Arc<Entry>, Life)| entry.key().as_ref() == *key && lives(entry.namespaces());
+    fn vouches(&self, found: &StoreLookup, key: &KeyRef<'_>, names: &Namespaces) -> bool {
+        let lives = |names: &Namespaces| self.near.life_of(found.stamp.epoch(), names.hashes()) == Validity::Valid;
+        let same = |(entry, _): &(Arc<Entry>, Validity)| entry.key().as_ref() == *key && lives(entry.namespaces());
         self.is_leased() && lives(names) && found.found.as_ref().is_none_or(same)
     }
 
     /// Nothing is known, and nothing can be stored.
-    pub(super) fn nothing(&self) -> Lookup {
-        Lookup { found: None, stamp: Stamp::local(self.near.epoch()) }
+    pub(super) fn nothing(&self) -> StoreLookup {
+        StoreLookup { found: None, stamp: Stamp::local(self.near.epoch()) }
     }
 
     /// The stamp of now, with generations that are known without asking.
@@ -241,7 +241,7 @@ impl Core {
         let known = |name: Name<'_>| {
             let (generation, since) = self.known.get(id(name))?;
             // When everything is cleared at once, only the root is stepped; and not all of these sets hold it.
-            (self.near.life_of(since, [root, name.hash()].into_iter()) == Life::Alive).then_some(generation)
+            (self.near.life_of(since, [root, name.hash()].into_iter()) == Validity::Valid).then_some(generation)
         };
         let mut generations = [None; FEW];
         let count = names.count();
@@ -255,7 +255,7 @@ impl Core {
         Some((generations[..count].into(), epoch))
     }
 
-    async fn read(&self, of: &Wants<'_, '_>) -> Result<Lookup, Fault> {
+    async fn read(&self, of: &ReadRequest<'_, '_>) -> Result<StoreLookup, CommandError> {
         if let Some((generations, epoch)) = self.known(of.names)
             && let Some(lookup) = self.entry_alone(of, generations, epoch).await?
         {
@@ -267,25 +267,25 @@ impl Core {
     /// Under a lease all generations are known: only the entry is fetched. `None` if the lease did not last.
     async fn entry_alone(
         &self,
-        of: &Wants<'_, '_>,
+        of: &ReadRequest<'_, '_>,
         generations: Arc<[Option<Generation>]>,
         epoch: u64,
-    ) -> Result<Option<Lookup>, Fault> {
+    ) -> Result<Option<StoreLookup>, CommandError> {
         let stamp = self.stamp(generations, epoch);
         let bytes = bulk(self.entry(&of.key, of.names).await?.0)?;
         let judged = self.judge(bytes, of, &stamp).await?;
-        let lasted = self.is_leased() && self.near.life_of(epoch, of.names.hashes()) == Life::Alive;
+        let lasted = self.is_leased() && self.near.life_of(epoch, of.names.hashes()) == Validity::Valid;
         Ok(lasted.then(|| self.looked(judged, stamp)))
     }
 
     /// Asks for the generations, and for the entry if it is not in memory.
-    async fn validated(&self, of: &Wants<'_, '_>) -> Result<Lookup, Fault> {
+    async fn validated(&self, of: &ReadRequest<'_, '_>) -> Result<StoreLookup, CommandError> {
         // Before anything is asked: what is pushed from here on kills what is made of the answers.
         let taken = Stamp::local(self.near.epoch()).at(self.taken());
         let epoch = taken.epoch();
-        let near = if self.keeps { self.near.look(of.key).found.filter(|(_, life)| *life == Life::Alive) } else { None };
+        let near = if self.keeps { self.near.look(of.key).found.filter(|(_, life)| *life == Validity::Valid) } else { None };
         // Another process may have stored a newer response in the place of one whose lifetime has passed.
-        let is_fresh = |(entry, _): &(Arc<Entry>, Life)| self.context().clock.nanos() < entry.times().fresh_until;
+        let is_fresh = |(entry, _): &(Arc<Entry>, Validity)| self.context().clock.nanos() < entry.times().fresh_until;
         let (at_hand, expired) = if near.as_ref().is_some_and(is_fresh) { (near, None) } else { (None, near) };
         let wanted = at_hand.is_none().then_some((of.names, of.key.hash()));
         let (bytes, generations) = self.generations(wanted, of.names.names()).await?;
@@ -306,12 +306,12 @@ impl Core {
             return Ok(self.looked(judged, stamp));
         };
         let life = self.life_under(&copy, of.names, &stamp).await?;
-        if life == Some(Life::Alive) && wanted.is_none() {
+        if life == Some(Validity::Valid) && wanted.is_none() {
             if matches!(self.coherence, Coherence::Ttl(_)) {
                 // Good for another while.
                 self.near.keep(Arc::new(copy.stamped(copy.stamp().again(epoch, stamp.taken()))));
             }
-            return Ok(Lookup { found: Some((copy, Life::Alive)), stamp });
+            return Ok(StoreLookup { found: Some((copy, Validity::Valid)), stamp });
         }
         Box::pin(self.beside((copy, life), wanted.map(|_| bytes), of, stamp)).await
     }
@@ -320,11 +320,11 @@ impl Core {
     /// if it was asked for.
     async fn beside(
         &self,
-        (copy, life): (Arc<Entry>, Option<Life>),
+        (copy, life): (Arc<Entry>, Option<Validity>),
         bytes: Option<Option<Bytes>>,
-        of: &Wants<'_, '_>,
+        of: &ReadRequest<'_, '_>,
         stamp: Stamp,
-    ) -> Result<Lookup, Fault> {
+    ) -> Result<StoreLookup, CommandError> {
         if life.is_none() {
             self.near.forget(&copy);
         }
@@ -333,32 +333,32 @@ impl Core {
             None => bulk(self.entry(&of.key, of.names).await?.0)?,
         };
         let judged = self.judge(bytes, of, &stamp).await?;
-        let rank = |entry: &Entry, life| (life == Life::Alive, entry.times().fresh_until);
+        let rank = |entry: &Entry, life| (life == Validity::Valid, entry.times().fresh_until);
         Ok(match (life, judged) {
-            (Some(life), None) => Lookup { found: Some((copy, life)), stamp },
+            (Some(life), None) => StoreLookup { found: Some((copy, life)), stamp },
             (Some(life), Some((entry, of_entry))) if rank(&entry, of_entry) <= rank(&copy, life) => {
-                Lookup { found: Some((copy, life)), stamp }
+                StoreLookup { found: Some((copy, life)), stamp }
             }
             (_, judged) => self.looked(judged, stamp),
         })
     }
 
-    fn looked(&self, found: Option<(Arc<Entry>, Life)>, stamp: Stamp) -> Lookup {
-        if let Some((entry, Life::Alive)) = &found
+    fn looked(&self, found: Option<(Arc<Entry>, Validity)>, stamp: Stamp) -> StoreLookup {
+        if let Some((entry, Validity::Valid)) = &found
             && self.keeps
         {
             self.near.keep(entry.clone());
         }
-        Lookup { found, stamp }
+        StoreLookup { found, stamp }
     }
 
     /// What the bytes of an entry come to under the generations of now.
     pub(super) async fn judge(
         &self,
         bytes: Option<Bytes>,
-        of: &Wants<'_, '_>,
+        of: &ReadRequest<'_, '_>,
         stamp: &Stamp,
-    ) -> Result<Option<(Arc<Entry>, Life)>, Fault> {
+    ) -> Result<Option<(Arc<Entry>, Validity)>, CommandError> {
         let Some(bytes) = bytes else { return Ok(None) };
         let place = || self.names.entry(of.names, of.key.hash());
         let wanted = Wanted { moment: Some(self.moment(of.key, of.names)), max_body: of.max_body, place };
@@ -384,7 +384,7 @@ impl Core {
 
     /// What has become of an entry under the generations of now; `None` if it is dead. It must carry each name of the request, and
     /// each name that it carries must have the generation that it carries.
-    async fn life_under(&self, entry: &Entry, names: &Namespaces, now: &Stamp) -> Result<Option<Life>, Fault> {
+    async fn life_under(&self, entry: &Entry, names: &Namespaces, now: &Stamp) -> Result<Option<Validity>, CommandError> {
         let (Some(of_entry), Some(of_now)) = (entry.stamp().generations(), now.generations()) else { return Ok(None) };
         let count = names.count();
         let own = entry.namespaces();
@@ -415,8 +415,8 @@ impl Core {
                 }
             };
             let Some(more) = generations.and_then(|now| compared(&of_entry[count..], &now)) else { return Ok(None) };
-            if more == Life::Soft {
-                life = Life::Soft;
+            if more == Validity::Stale {
+                life = Validity::Stale;
             }
         }
         Ok(Some(life))
@@ -427,7 +427,7 @@ impl Core {
         &self,
         entry: Option<(&Namespaces, u128)>,
         names: impl Iterator<Item = Name<'a>> + Clone,
-    ) -> Result<(Option<Bytes>, Option<Vec<Option<Generation>>>), Fault> {
+    ) -> Result<(Option<Bytes>, Option<Vec<Option<Generation>>>), CommandError> {
         match self.nodes.one() {
             Some(_) => self.generations_of_one(entry, names).await,
             None => Box::pin(self.generations_of_many(entry, names)).await,
@@ -439,7 +439,7 @@ impl Core {
         &self,
         entry: Option<(&Namespaces, u128)>,
         names: impl Iterator<Item = Name<'a>> + Clone,
-    ) -> Result<(Option<Bytes>, Option<Vec<Option<Generation>>>), Fault> {
+    ) -> Result<(Option<Bytes>, Option<Vec<Option<Generation>>>), CommandError> {
         let node = self.nodes.one().expect("asked for");
         let mget = self.names.mget(entry, names.clone());
         let (values, server, fenced) = if self.fence.is_some() {
@@ -447,16 +447,16 @@ impl Core {
             names.for_each(|name| _ = exists.arg(self.names.fence(name)));
             let mut pipeline = redis::Pipeline::with_capacity(2);
             pipeline.add_command(mget.unpacked()).add_command(exists);
-            let (mut answers, server) = Box::pin(node.all(&pipeline, Via::Pool, self.command_timeout)).await?;
-            let fenced = answers.pop().ok_or(Fault::Nonsense("a number of fences"))?;
-            (Told::Value(answers.pop().unwrap_or(Value::Nil)), server, !matches!(fenced, Value::Int(0)))
+            let (mut answers, server) = Box::pin(node.all(&pipeline, Route::Pool, self.command_timeout)).await?;
+            let fenced = answers.pop().ok_or(CommandError::Protocol("a number of fences"))?;
+            (FastReply::Value(answers.pop().unwrap_or(Value::Nil)), server, !matches!(fenced, Value::Int(0)))
         } else {
             let (values, server) = node.packed(mget, self.command_timeout).await?;
             (values, server, false)
         };
         let (bytes, generations) = match values {
-            Told::Many(reply) => strings(reply.into(), entry.is_some(), self.keeps, server)?,
-            Told::Value(Value::Array(values)) => {
+            FastReply::Many(reply) => strings(reply.into(), entry.is_some(), self.keeps, server)?,
+            FastReply::Value(Value::Array(values)) => {
                 let mut values = values.into_iter();
                 let bytes = match entry {
                     Some(_) => bulk(values.next().unwrap_or_default())?,
@@ -464,8 +464,8 @@ impl Core {
                 };
                 (bytes, values.map(|value| generation(&value, server)).collect())
             }
-            Told::Value(Value::ServerError(error)) => return Err(Fault::Said(error)),
-            Told::Value(_) => return Err(Fault::Nonsense("values")),
+            FastReply::Value(Value::ServerError(error)) => return Err(CommandError::Server(error)),
+            FastReply::Value(_) => return Err(CommandError::Protocol("values")),
         };
         Ok((bytes, (!fenced).then_some(generations)))
     }
@@ -475,16 +475,16 @@ impl Core {
         &self,
         entry: Option<(&Namespaces, u128)>,
         names: impl Iterator<Item = Name<'a>> + Clone,
-    ) -> Result<(Option<Bytes>, Option<Vec<Option<Generation>>>), Fault> {
-        let mut asks: Vec<Ask> = entry.iter().map(|(names, hash)| get(&self.names.entry(names, *hash))).collect();
+    ) -> Result<(Option<Bytes>, Option<Vec<Option<Generation>>>), CommandError> {
+        let mut asks: Vec<Command> = entry.iter().map(|(names, hash)| get(&self.names.entry(names, *hash))).collect();
         asks.extend(names.clone().map(|name| get(&self.names.generation(name))));
         let count = names.clone().count();
         if self.fence.is_some() {
             asks.extend(names.map(|name| exists(&self.names.fence(name))));
         }
-        let mut answers = self.nodes.ask(asks, Via::Pool, self.command_timeout).await.into_iter();
+        let mut answers = self.nodes.ask(asks, Route::Pool, self.command_timeout).await.into_iter();
         let bytes = match entry {
-            Some(_) => bulk(answers.next().ok_or(Fault::Nonsense("an entry"))??.0)?,
+            Some(_) => bulk(answers.next().ok_or(CommandError::Protocol("an entry"))??.0)?,
             None => None,
         };
         let mut generations = Vec::with_capacity(count);
@@ -503,32 +503,33 @@ impl Core {
     async fn entry(&self, key: &KeyRef<'_>, names: &Namespaces) -> Answer {
         match self.nodes.one() {
             Some(node) => match node.packed(self.names.get(names, key.hash()), self.command_timeout).await? {
-                (Told::Value(value), server) => Ok((value, server)),
-                (Told::Many(_), _) => Err(Fault::Nonsense("an entry")),
+                (FastReply::Value(value), server) => Ok((value, server)),
+                (FastReply::Many(_), _) => Err(CommandError::Protocol("an entry")),
             },
             None => Box::pin(self.one(get(&self.names.entry(names, key.hash())))).await,
         }
     }
 
     /// The answer to one command, within the budget.
-    pub(super) async fn one(&self, ask: Ask) -> Answer {
+    pub(super) async fn one(&self, ask: Command) -> Answer {
         match self.nodes.one() {
-            Some(node) => node.one(&ask.command, Via::Pool, self.command_timeout).await,
-            None => {
-                Box::pin(self.nodes.ask(vec![ask], Via::Pool, self.command_timeout)).await.pop().unwrap_or(Err(Fault::Away))
-            }
+            Some(node) => node.one(&ask.command, Route::Pool, self.command_timeout).await,
+            None => Box::pin(self.nodes.ask(vec![ask], Route::Pool, self.command_timeout))
+                .await
+                .pop()
+                .unwrap_or(Err(CommandError::Unavailable)),
         }
     }
 }
 
 /// What is left of what was computed under `then`, if `now` holds: dead if one generation is missing or another one.
-pub(super) fn compared(then: &[Option<Generation>], now: &[Option<Generation>]) -> Option<Life> {
-    let mut life = Life::Alive;
+pub(super) fn compared(then: &[Option<Generation>], now: &[Option<Generation>]) -> Option<Validity> {
+    let mut life = Validity::Valid;
     for (then, now) in then.iter().zip(now) {
         match (then, now) {
             (Some(then), Some(now)) if then.hard == now.hard => {
                 if then.soft != now.soft {
-                    life = Life::Soft;
+                    life = Validity::Stale;
                 }
             }
             _ => return None,
@@ -551,28 +552,33 @@ fn generation_of(bytes: &[u8], server: u128) -> Option<Generation> {
 
 /// An entry, if one was asked for, and generations, as they are in one reply. The entry is a slice of it, unless it may be kept, and would
 /// keep the others alive.
-fn strings(reply: Bytes, entry: bool, kept: bool, server: u128) -> Result<(Option<Bytes>, Vec<Option<Generation>>), Fault> {
-    let mut strings = Strings::of(&reply).ok_or(Fault::Nonsense("values"))?;
+fn strings(
+    reply: Bytes,
+    entry: bool,
+    kept: bool,
+    server: u128,
+) -> Result<(Option<Bytes>, Vec<Option<Generation>>), CommandError> {
+    let mut strings = BulkStrings::of(&reply).ok_or(CommandError::Protocol("values"))?;
     let bytes = if entry { strings.next().flatten() } else { None };
     let bytes = bytes.map(|span| if kept { Bytes::copy_from_slice(&reply[span]) } else { reply.slice(span) });
     let mut generations = Vec::with_capacity(FEW);
     generations.extend(strings.by_ref().map(|span| generation_of(&reply[span?], server)));
-    if strings.are_all() { Ok((bytes, generations)) } else { Err(Fault::Nonsense("values")) }
+    if strings.are_all() { Ok((bytes, generations)) } else { Err(CommandError::Protocol("values")) }
 }
 
-pub(super) fn get(key: &str) -> Ask {
-    Ask { slot: slot(key.as_bytes()), command: Cmd::new().arg("GET").arg(key).take() }
+pub(super) fn get(key: &str) -> Command {
+    Command { slot: slot(key.as_bytes()), command: Cmd::new().arg("GET").arg(key).take() }
 }
 
-pub(super) fn exists(key: &str) -> Ask {
-    Ask { slot: slot(key.as_bytes()), command: Cmd::new().arg("EXISTS").arg(key).take() }
+pub(super) fn exists(key: &str) -> Command {
+    Command { slot: slot(key.as_bytes()), command: Cmd::new().arg("EXISTS").arg(key).take() }
 }
 
-pub(super) fn bulk(value: Value) -> Result<Option<Bytes>, Fault> {
+pub(super) fn bulk(value: Value) -> Result<Option<Bytes>, CommandError> {
     match value {
         Value::BulkString(bytes) => Ok(Some(bytes.into())),
         Value::Nil => Ok(None),
-        _ => Err(Fault::Nonsense("an entry")),
+        _ => Err(CommandError::Protocol("an entry")),
     }
 }
 
@@ -581,7 +587,7 @@ mod tests {
     use http::HeaderMap;
 
     use super::*;
-    use crate::{Redis, answer::Look, rules::Compiled};
+    use crate::{Redis, answer::Lookup, rules::Policy};
 
     fn size<A, F>(_: impl Fn(A) -> F) -> usize {
         size_of::<F>()
@@ -612,10 +618,10 @@ mod tests {
     /// What a hit waits in is allocated for each: up to 1 KiB, that is quick.
     #[test]
     fn the_futures_of_a_hit_are_no_larger_than_what_is_allocated_quickly() {
-        type Looked = (&'static Redis, &'static Compiled, KeyRef<'static>, &'static HeaderMap, &'static Namespaces);
-        let look = size(|(store, rule, key, headers, names): Looked| Look::later(store, rule, key, headers, names));
+        type Looked = (&'static Redis, &'static Policy, KeyRef<'static>, &'static HeaderMap, &'static Namespaces);
+        let look = size(|(store, rule, key, headers, names): Looked| Lookup::later(store, rule, key, headers, names));
         assert!(look <= 960, "{look}");
-        let validated = size(|(core, of): (&'static Core, &'static Wants<'static, 'static>)| core.validated(of));
+        let validated = size(|(core, of): (&'static RedisInner, &'static ReadRequest<'static, 'static>)| core.validated(of));
         assert!(validated <= 1000, "{validated}");
     }
 }

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::store::Bump;
+use crate::store::InvalidationKind;
 
 /// How long a replaced master may go unnoticed: the failover of a sentinel takes some seconds, and a cluster node that is cut off
 /// notices that after its `cluster-node-timeout`, 15 seconds unless set.
@@ -29,7 +29,7 @@ pub(super) struct Invalidated {
     pub(super) id: u64,
     pub(super) generation: Box<str>,
     pub(super) fences: Box<str>,
-    pub(super) kind: Bump,
+    pub(super) kind: InvalidationKind,
 }
 
 #[derive(Debug, Default)]
@@ -42,7 +42,7 @@ struct Kept {
 
 impl Recent {
     /// A server has accepted the invalidation of this name.
-    pub(super) fn delivered(&self, id: u64, generation: &str, fences: &str, kind: Bump) {
+    pub(super) fn delivered(&self, id: u64, generation: &str, fences: &str, kind: InvalidationKind) {
         self.delivered_at(Invalidated { id, generation: generation.into(), fences: fences.into(), kind }, Instant::now());
     }
 
@@ -55,7 +55,7 @@ impl Recent {
             kept.names.clear();
             kept.too_many = Some(now);
         }
-        kept.names.insert((name.id, name.kind == Bump::Soft), (name, now));
+        kept.names.insert((name.id, name.kind == InvalidationKind::Soft), (name, now));
     }
 
     /// The names to be delivered to a server that may have been the master for a while. `None` if they are too many.
@@ -82,7 +82,7 @@ impl Recent {
 mod tests {
     use super::*;
 
-    fn name(id: u64, kind: Bump) -> Invalidated {
+    fn name(id: u64, kind: InvalidationKind) -> Invalidated {
         Invalidated { id, generation: "g".into(), fences: "f".into(), kind }
     }
 
@@ -90,15 +90,15 @@ mod tests {
     fn recent_names_are_remembered_once_and_too_many_are_everything() {
         let (recent, begin) = (Recent::default(), Instant::now());
         for _ in 0..3 {
-            recent.delivered_at(name(1, Bump::Hard), begin);
+            recent.delivered_at(name(1, InvalidationKind::Hard), begin);
         }
-        recent.delivered_at(name(1, Bump::Soft), begin);
-        recent.delivered_at(name(2, Bump::Hard), begin + UNNOTICED / 2);
+        recent.delivered_at(name(1, InvalidationKind::Soft), begin);
+        recent.delivered_at(name(2, InvalidationKind::Hard), begin + UNNOTICED / 2);
         let count = |now| recent.again_at(now).map(|names| names.len());
         assert_eq!(count(begin), Some(3));
         assert_eq!(count(begin + UNNOTICED), Some(1), "the others are too long ago");
         for n in 0..MOST {
-            recent.delivered_at(name(10 + n as u64, Bump::Hard), begin + UNNOTICED);
+            recent.delivered_at(name(10 + n as u64, InvalidationKind::Hard), begin + UNNOTICED);
         }
         assert_eq!(count(begin + UNNOTICED), None);
         assert_eq!(count(begin + 3 * UNNOTICED), Some(0));

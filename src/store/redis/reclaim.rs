@@ -5,11 +5,11 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use redis::Value;
 
 use super::{
-    Core, Redis,
-    fault::Fault,
+    Redis, RedisInner,
+    fault::CommandError,
     fill::unlink,
-    node::{Node, Via},
-    nodes::Ask,
+    node::{Node, Route},
+    nodes::Command,
 };
 use crate::store::{Generation, StoreError, codec::Damaged};
 
@@ -86,7 +86,7 @@ impl Redis {
         let mut limited = true;
         for node in core.nodes.all() {
             let server = node.server(core.command_timeout.max(LIMIT / 5)).await?;
-            let (keys, _) = node.one(&redis::cmd("DBSIZE"), Via::Pool, core.command_timeout).await?;
+            let (keys, _) = node.one(&redis::cmd("DBSIZE"), Route::Pool, core.command_timeout).await?;
             usage.masters += 1;
             usage.bytes += server.memory;
             usage.capacity += server.max_memory;
@@ -100,18 +100,18 @@ impl Redis {
         Ok(usage)
     }
 
-    pub(super) fn core(&self) -> &Arc<Core> {
+    pub(super) fn core(&self) -> &Arc<RedisInner> {
         &self.0.core
     }
 }
 
 /// One step of a walk over the keys of entries.
-async fn scan(core: &Core, node: &Node, cursor: &[u8]) -> Result<(Vec<u8>, Vec<String>), Fault> {
+async fn scan(core: &RedisInner, node: &Node, cursor: &[u8]) -> Result<(Vec<u8>, Vec<String>), CommandError> {
     let mut command = redis::cmd("SCAN");
     // The prefix holds no character that a pattern knows.
     command.arg(cursor).arg("MATCH").arg(format!("{}e:*", core.names.base())).arg("COUNT").arg(STEP);
-    let nonsense = || Fault::Nonsense("a step of a scan");
-    let (Value::Array(step), _) = node.one(&command, Via::Pool, LIMIT).await? else { return Err(nonsense()) };
+    let nonsense = || CommandError::Protocol("a step of a scan");
+    let (Value::Array(step), _) = node.one(&command, Route::Pool, LIMIT).await? else { return Err(nonsense()) };
     let [Value::BulkString(next), Value::Array(keys)] = step.as_slice() else { return Err(nonsense()) };
     let text = |key: &Value| match key {
         Value::BulkString(key) => String::from_utf8(key.clone()).ok(),
@@ -120,12 +120,12 @@ async fn scan(core: &Core, node: &Node, cursor: &[u8]) -> Result<(Vec<u8>, Vec<S
     Ok((next.clone(), keys.iter().filter_map(text).collect()))
 }
 
-impl Core {
+impl RedisInner {
     /// Removes those of some entries that are dead.
-    async fn reclaim(&self, node: &Node, keys: &[String], done: &mut Reclaimed) -> Result<(), Fault> {
+    async fn reclaim(&self, node: &Node, keys: &[String], done: &mut Reclaimed) -> Result<(), CommandError> {
         let mut gets = redis::pipe();
         keys.iter().for_each(|key| _ = gets.cmd("GET").arg(key));
-        let (values, _) = node.all(&gets, Via::Pool, LIMIT).await?;
+        let (values, _) = node.all(&gets, Route::Pool, LIMIT).await?;
         let mut known: HashMap<String, Option<Generation>> = HashMap::new();
         let mut entries = Vec::new();
         for (key, value) in keys.iter().zip(values) {
@@ -144,7 +144,7 @@ impl Core {
         }
         let names: Vec<String> = known.keys().cloned().collect();
         let asks = names.iter().map(|name| super::read::get(name)).collect();
-        for (name, answer) in names.into_iter().zip(self.nodes.ask(asks, Via::Pool, LIMIT).await) {
+        for (name, answer) in names.into_iter().zip(self.nodes.ask(asks, Route::Pool, LIMIT).await) {
             let (value, server) = answer?;
             known.insert(name, super::read::generation(&value, server));
         }
@@ -154,9 +154,9 @@ impl Core {
             };
             carried.is_empty() || !carried.iter().all(lives)
         });
-        let unlinks: Vec<Ask> = dead.map(|(key, _)| unlink(key)).collect();
+        let unlinks: Vec<Command> = dead.map(|(key, _)| unlink(key)).collect();
         done.removed += unlinks.len() as u64;
-        for answer in self.nodes.ask(unlinks, Via::Pool, LIMIT).await {
+        for answer in self.nodes.ask(unlinks, Route::Pool, LIMIT).await {
             answer?;
         }
         Ok(())

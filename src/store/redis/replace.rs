@@ -5,7 +5,7 @@ use std::sync::Arc;
 use redis::Value;
 
 use super::{
-    Core, millis,
+    RedisInner, millis,
     read::{bulk, get},
     scripts,
 };
@@ -15,7 +15,7 @@ use crate::store::{Content, Entry, StoreError, codec::Wanted};
 /// before that.
 const TAIL: usize = 16;
 
-impl Core {
+impl RedisInner {
     /// Two round trips: the entry is read, and the other put in its place if the bytes are still those that were read.
     pub(super) async fn replace(&self, old: &Entry, entry: Arc<Entry>) -> Result<bool, StoreError> {
         let left = entry.times().expires().saturating_sub(self.context().clock.nanos());

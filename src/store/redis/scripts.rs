@@ -3,7 +3,7 @@
 use redis::Cmd;
 
 use super::names::slot;
-use super::nodes::Ask;
+use super::nodes::Command;
 
 const FENCE: &str = include_str!("fence.lua");
 const UNFENCE: &str = include_str!("unfence.lua");
@@ -15,7 +15,7 @@ const RELEASE: &str = include_str!("release.lua");
 const REPLACE: &str = include_str!("replace.lua");
 
 /// Sets a fence, or moves its deadline on; the generation goes at the same moment, if one is given.
-pub(super) fn fence(fences: &str, generation: Option<&str>, token: u128, stands: u64) -> Ask {
+pub(super) fn fence(fences: &str, generation: Option<&str>, token: u128, stands: u64) -> Command {
     let keys: Vec<&str> = [fences].into_iter().chain(generation).collect();
     script(FENCE, &keys, |command| {
         command.arg(text(token)).arg(stands);
@@ -23,60 +23,60 @@ pub(super) fn fence(fences: &str, generation: Option<&str>, token: u128, stands:
 }
 
 /// Takes a fence back and bumps.
-pub(super) fn unfence(fences: &str, generation: &str, token: u128) -> Ask {
+pub(super) fn unfence(fences: &str, generation: &str, token: u128) -> Command {
     script(UNFENCE, &[fences, generation], |command| {
         command.arg(text(token));
     })
 }
 
 /// Bumps softly.
-pub(super) fn soften(generation: &str, soft: u64) -> Ask {
+pub(super) fn soften(generation: &str, soft: u64) -> Command {
     script(SOFTEN, &[generation], |command| {
         command.arg(&soft.to_be_bytes()[..]);
     })
 }
 
 /// Takes the next number of the counter.
-pub(super) fn count(counter: &str, random: u64) -> Ask {
+pub(super) fn count(counter: &str, random: u64) -> Command {
     script(COUNT, &[counter], |command| {
         command.arg(format!("{random:016x}"));
     })
 }
 
 /// Reads, or makes, the generation of a name that is known only from a response.
-pub(super) fn admit(generation: &str, fences: &str, fresh: &[u8; 24], lives: u64) -> Ask {
+pub(super) fn admit(generation: &str, fences: &str, fresh: &[u8; 24], lives: u64) -> Command {
     script(ADMIT, &[generation, fences], |command| {
         command.arg(&fresh[..]).arg(lives);
     })
 }
 
 /// Numbers a generation.
-pub(super) fn number(generation: &str, fences: &str, hard: &[u8], number: &str) -> Ask {
+pub(super) fn number(generation: &str, fences: &str, hard: &[u8], number: &str) -> Command {
     script(NUMBER, &[generation, fences], |command| {
         command.arg(hard).arg(number);
     })
 }
 
 /// Gives back the lock of a fill.
-pub(super) fn release(lock: &str, token: u128, pass: u64) -> Ask {
+pub(super) fn release(lock: &str, token: u128, pass: u64) -> Command {
     script(RELEASE, &[lock], |command| {
         command.arg(text(token)).arg(pass);
     })
 }
 
 /// Puts an entry in the place of the one that ends with `tail`.
-pub(super) fn replace(place: &str, tail: &[u8], entry: &[u8], left: u64) -> Ask {
+pub(super) fn replace(place: &str, tail: &[u8], entry: &[u8], left: u64) -> Command {
     script(REPLACE, &[place], |command| {
         command.arg(tail).arg(entry).arg(left);
     })
 }
 
 /// Whole, so that it needs no other command before it on whatever node it comes to: they are run by writes, which are few.
-fn script(body: &str, keys: &[&str], arguments: impl FnOnce(&mut Cmd)) -> Ask {
+fn script(body: &str, keys: &[&str], arguments: impl FnOnce(&mut Cmd)) -> Command {
     let mut command = redis::cmd("EVAL");
     command.arg(body).arg(keys.len()).arg(keys);
     arguments(&mut command);
-    Ask { slot: slot(keys[0].as_bytes()), command }
+    Command { slot: slot(keys[0].as_bytes()), command }
 }
 
 /// A token as Redis has it.

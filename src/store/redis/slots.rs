@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{
     connect::{self, RedisManager},
-    fault::Fault,
+    fault::CommandError,
     node,
     nodes::{Answer, said},
 };
@@ -25,7 +25,7 @@ pub(super) enum Redirect {
 impl Redirect {
     /// `from` is the address of the node that answered.
     pub(super) fn of(answer: &Answer, from: &str) -> Option<Self> {
-        let Err(Fault::Said(error)) = answer else { return None };
+        let Err(CommandError::Server(error)) = answer else { return None };
         let address = || address_in(error.details()?.split(' ').nth(1)?, from);
         match error.kind()? {
             ServerErrorKind::Moved => Some(address().map_or(Self::Lost, |address| Self::To { address, asking: false })),
@@ -70,31 +70,31 @@ pub(super) async fn slots_by_first(managers: impl Iterator<Item = RedisManager>,
     }
 }
 
-async fn slots_by(manager: &RedisManager, check: &str) -> Result<Vec<Slots>, Fault> {
+async fn slots_by(manager: &RedisManager, check: &str) -> Result<Vec<Slots>, CommandError> {
     let asking = async {
-        let (mut connection, server) = manager.open_any(None).await.map_err(Fault::Connecting)?;
+        let (mut connection, server) = manager.open_any(None).await.map_err(CommandError::Connecting)?;
         if !server.cluster {
-            return Err(Fault::Nonsense("the slots of a cluster: it is none"));
+            return Err(CommandError::Protocol("the slots of a cluster: it is none"));
         }
         let mut commands = redis::pipe();
         commands.cmd("CLUSTER").arg("SLOTS").add_command(node::check(check));
         let answers = connection.all(&commands).await?;
-        let [slots, checked] = &answers[..] else { return Err(Fault::Nonsense("one answer for each command")) };
+        let [slots, checked] = &answers[..] else { return Err(CommandError::Protocol("one answer for each command")) };
         // What a node tells that is cut off from the others is what was.
         if let Value::ServerError(error) = checked
             && error.kind() == Some(ServerErrorKind::ClusterDown)
         {
-            return Err(Fault::Said(error.clone()));
+            return Err(CommandError::Server(error.clone()));
         }
         let asked = manager.address().unwrap_or_default();
         read_slots(&said(slots.clone())?, &asked)
     };
-    tokio::time::timeout(connect::CONNECTING, asking).await.unwrap_or(Err(Fault::Late))
+    tokio::time::timeout(connect::CONNECTING, asking).await.unwrap_or(Err(CommandError::Timeout))
 }
 
 /// `CLUSTER SLOTS`: first, last, the master as host, port and more, its replicas. A host that is empty is the one that was asked.
-fn read_slots(answer: &Value, asked: &str) -> Result<Vec<Slots>, Fault> {
-    let nonsense = || Fault::Nonsense("the slots of a cluster");
+fn read_slots(answer: &Value, asked: &str) -> Result<Vec<Slots>, CommandError> {
+    let nonsense = || CommandError::Protocol("the slots of a cluster");
     let Value::Array(ranges) = answer else { return Err(nonsense()) };
     let number = |value: &Value| match value {
         Value::Int(number) => u16::try_from(*number).ok(),

@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use super::Core;
+use super::RedisInner;
 use crate::{
     clock::{self, Nanos},
     key::KeyRef,
@@ -56,7 +56,7 @@ fn difference(one: Nanos, other: Nanos) -> i64 {
     i64::try_from(i128::from(one) - i128::from(other)).unwrap_or(0)
 }
 
-impl Core {
+impl RedisInner {
     /// The present moment, by the clock that the stored times of a key count by and by that of this process.
     ///
     /// Until the clock of the server is known, this process's wall clock stands for it. A clock that was injected does not run with the
