@@ -1,0 +1,526 @@
+//! Targets that are remembered: what they save, nobody can see. A layer that remembers and one that never does answer alike.
+
+use std::{sync::atomic::Ordering::SeqCst, time::Duration};
+
+use crate::common::{MINUTE, Plain, SECOND, counting, get, ok, outcome, send, text, until};
+use http::{HeaderName, HeaderValue, Method, Request, header};
+use http_body_util::BodyExt;
+use proptest::prelude::*;
+use tower::Layer;
+use tower_response_cache::{
+    CacheLayer, CacheStatus, Clock, Extracted, Headers, Identity, KeyExtractor, KeyWriter, Memory, Namespace, Outcome,
+    RequestView, RouteAndQuery, Rule, Rules, Stale, Store, remember_at_once, semantics::Normalise,
+};
+
+/// The same keys as another extractor writes, which are not remembered.
+struct Forgotten<K>(K);
+
+impl<K: KeyExtractor> KeyExtractor for Forgotten<K> {
+    fn extract(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
+        self.0.extract(request, key)
+    }
+
+    fn identity(&self) -> Option<&Identity> {
+        self.0.identity()
+    }
+}
+
+/// A hit is remembered in its turn, one in eight: after so many every target that nothing else displaces is.
+const ENOUGH: usize = 40;
+
+const TARGETS: &[&str] = &[
+    "/t/a?x=1&y=2",
+    "/t/a?y=2&x=1",
+    "/t/a?x=1",
+    "/t/a?y=2",
+    "/t/a?x=1&x=2",
+    "/t/a?x=2&x=1",
+    "/t/a?x[]=1",
+    "/t/a",
+    "/t/a?",
+    "/t/a/",
+    "/t//",
+    "/t/b",
+    "/t/%61",
+    "http://one.example/t/a",
+    "https://one.example/t/a",
+    "http://ONE.example/t/a",
+    "http://ada@one.example/t/a",
+    "http://two.example/t/a",
+    "/f/a",
+    "/",
+];
+
+const HOSTS: &[&[&str]] = &[
+    &[],
+    &["one.example"],
+    &["ONE.example"],
+    &["two.example"],
+    &["ada@one.example"],
+    &["one.example:80"],
+    &[""],
+    &["one.example", "one.example"],
+    &["one.example", "two.example"],
+];
+
+const FIELDS: &[&[(&str, &str)]] = &[
+    &[],
+    &[("accept", "text/html"), ("user-agent", "test")],
+    &[("cookie", "session=1")],
+    &[("authorization", "Bearer ada")],
+    &[("authorization", "Bearer bob")],
+    &[("proxy-authorization", "Basic YQ==")],
+    &[("x-api-key", "key")],
+    &[("private-token", "key")],
+    &[("x-forwarded-for", "192.0.2.1"), ("x-forwarded-proto", "https")],
+    &[("x-forwarded-proto", "https"), ("accept", "text/html")],
+    &[("x-forwarded-proto", "http")],
+    &[("x-forwarded-host", "one.example"), ("x-forwarded-proto", "https")],
+    &[("x-forwarded-host", "one.example"), ("x-forwarded-host", "https")],
+    &[("forwarded", "for=192.0.2.1;host=one.example")],
+    &[("forwarded", "for=192.0.2.2;host=\"one.example\", host=two.example")],
+    &[("range", "bytes=0-1")],
+    &[("range", "bytes=0-1"), ("if-range", "\"tag\"")],
+    &[("range", "bytes=90000-")],
+    &[("if-none-match", "\"tag\"")],
+    &[("if-none-match", "\"other\"")],
+    &[("if-modified-since", "Thu, 01 Jan 2099 00:00:00 GMT")],
+    &[("if-match", "\"tag\"")],
+    &[("cache-control", "no-cache")],
+    &[("cache-control", "no-store")],
+    &[("cache-control", "max-age=5")],
+    &[("cache-control", "max-stale=60")],
+    &[("cache-control", "min-fresh=20")],
+    &[("cache-control", "only-if-cached")],
+    &[("pragma", "no-cache")],
+    &[("accept-language", "de")],
+    &[("accept-language", "en, de;q=0.5")],
+    &[("accept-encoding", "gzip")],
+    &[("x-tenant", "acme")],
+    &[("x-answer", "500")],
+    &[("x-answer", "404")],
+    &[("x-http-method-override", "DELETE")],
+    &[("upgrade", "websocket")],
+];
+
+const METHODS: &[&str] = &["GET", "GET", "GET", "GET", "HEAD", "POST", "OPTIONS", "QUERY"];
+
+#[derive(Debug, Clone)]
+struct Asked {
+    target: &'static str,
+    method: &'static str,
+    hosts: &'static [&'static str],
+    fields: &'static [(&'static str, &'static str)],
+    content: &'static str,
+    again: usize,
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Ask(Asked),
+    Clear(&'static str, bool),
+    Wait(u64),
+}
+
+/// Few of them, so that they are asked for again.
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let some = |all: &'static [&'static str]| prop::sample::subsequence(all, 1..4);
+    let fields = prop::sample::subsequence(FIELDS, 1..5);
+    (some(TARGETS), prop::sample::subsequence(HOSTS, 1..3), fields).prop_flat_map(|(targets, hosts, fields)| {
+        let again = prop::sample::select(vec![1, 1, 2, ENOUGH]);
+        let fields = prop_oneof![1 => Just(&[] as &[(&str, &str)]), 1 => prop::sample::select(fields)];
+        let (targets, hosts, method) =
+            (prop::sample::select(targets), prop::sample::select(hosts), prop::sample::select(METHODS));
+        let content = prop_oneof![12 => Just(""), 1 => Just("content")];
+        let asked =
+            (targets, method, hosts, fields, content, again).prop_map(|(target, method, hosts, fields, content, again)| {
+                Step::Ask(Asked { target, method, hosts, fields, content, again })
+            });
+        let clear = (prop::sample::select(vec!["t:a", "t:b", "acme", "other"]), any::<bool>());
+        let clear = clear.prop_map(|(name, softly)| Step::Clear(name, softly));
+        prop::collection::vec(prop_oneof![10 => asked, 1 => clear, 2 => (1..90u64).prop_map(Step::Wait)], 1..24)
+    })
+}
+
+fn request(asked: &Asked) -> Request<Plain> {
+    let mut request = get(asked.target).map(|_| Plain::from(asked.content));
+    *request.method_mut() = asked.method.parse().expect("a method");
+    for host in asked.hosts {
+        request.headers_mut().append(header::HOST, HeaderValue::from_static(host));
+    }
+    for (name, value) in asked.fields {
+        request.headers_mut().insert(*name, HeaderValue::from_static(value));
+    }
+    request
+}
+
+/// What a rule, and the service inside, may be like.
+#[derive(Debug, Clone)]
+struct Ruled {
+    life: u8,
+    key: u8,
+    options: [bool; 8],
+    answers: &'static [(&'static str, &'static str)],
+}
+
+fn ruled() -> impl Strategy<Value = Ruled> {
+    let answers = prop::sample::select(vec![
+        &[("etag", "\"tag\""), ("cache-control", "max-age=30"), ("vary", "accept-language")] as &[(&str, &str)],
+        &[],
+        &[],
+        &[("cache-control", "public, max-age=30, stale-while-revalidate=20"), ("etag", "\"tag\"")],
+        &[("cache-control", "max-age=30, must-revalidate"), ("last-modified", "Thu, 01 Jan 2015 00:00:00 GMT")],
+        &[("cache-control", "private")],
+        &[("vary", "accept-encoding, accept-language"), ("content-language", "de")],
+        &[("vary", "cookie")],
+        &[("vary", "*")],
+        &[("set-cookie", "a=b")],
+        &[("age", "20"), ("cache-status", "inner; hit")],
+    ]);
+    (0..8u8, 0..12u8, any::<[bool; 8]>(), answers).prop_map(|(life, key, options, answers)| Ruled {
+        life,
+        key,
+        options,
+        answers,
+    })
+}
+
+/// A key of the authority, whichever way it is stated, and of the path.
+struct Authority;
+
+impl KeyExtractor for Authority {
+    fn extract(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
+        let host = request.headers().get_all(header::HOST).iter().map(HeaderValue::as_bytes);
+        let stated = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+        stated.into_iter().chain(host).for_each(|authority| key.part(authority));
+        key.part(request.path());
+        Extracted::Key
+    }
+
+    fn depends_only_on_target(&self) -> bool {
+        true
+    }
+}
+
+impl Ruled {
+    fn rules(&self, remembers: bool) -> Rules {
+        Rules::new().route("/t/{table}", self.rule(remembers).namespace("t:{table}")).fallback(self.rule(remembers))
+    }
+
+    fn rule(&self, remembers: bool) -> Rule {
+        let rule = match self.life {
+            0 | 1 => Rule::ttl(MINUTE),
+            2 => Rule::ttl_by(|request| Duration::from_secs(20 * request.headers().len() as u64)),
+            3 => Rule::ttl_by_response(|response| Some(Duration::from_secs(10 * response.headers.len() as u64))),
+            4 | 5 => Rule::http().default_ttl(MINUTE),
+            6 => Rule::http(),
+            _ => Rule::uncached(),
+        };
+        let [soft, cookies, credentials, tags, by, normalises, identity, forwarded] = self.options;
+        let mut rule = self.keyed(rule, remembers);
+        if soft {
+            rule = rule.stale_while_revalidate(MINUTE / 2).stale_if_error(MINUTE);
+        }
+        if cookies {
+            rule = rule.ignore_cookies();
+        }
+        if forwarded {
+            rule = rule.ignore_forwarded();
+        }
+        if credentials {
+            rule = rule.ignore_credentials();
+        }
+        if tags {
+            rule = rule.etag();
+        }
+        if by {
+            rule = rule.namespaces_by(|request| {
+                let tenant = request.headers().get("x-tenant");
+                tenant.map(|tenant| Namespace::of([tenant.to_str().expect("text")])).into_iter().collect::<Vec<_>>()
+            });
+        }
+        if normalises {
+            rule = rule.normalise(Normalise::rfc());
+        }
+        match identity {
+            true => rule.identity(Identity::bearer()),
+            false => rule,
+        }
+    }
+
+    fn keyed(&self, rule: Rule, remembers: bool) -> Rule {
+        let target = RouteAndQuery.without_query([] as [&str; 0]);
+        match (self.key, remembers) {
+            (0..4, true) => rule.key(RouteAndQuery),
+            (0..4, false) => rule.key(Forgotten(RouteAndQuery)),
+            (4, true) => rule.key(target.without_host()),
+            (4, false) => rule.key(Forgotten(target.without_host())),
+            (5, true) => rule.key(target.only_query(["x"])),
+            (5, false) => rule.key(Forgotten(target.only_query(["x"]))),
+            (6, true) => rule.key(target.without_query(["y"])),
+            (6, false) => rule.key(Forgotten(target.without_query(["y"]))),
+            (7, true) => rule.key(target.query_as_sent()),
+            (7, false) => rule.key(Forgotten(target.query_as_sent())),
+            (8, true) => rule.key(RouteAndQuery.and(Headers::new(["x-tenant", "authorization"]))),
+            (8, false) => rule.key(Forgotten(RouteAndQuery.and(Headers::new(["x-tenant", "authorization"])))),
+            (9, true) => rule.key(Authority),
+            (9, false) => rule.key(Forgotten(Authority)),
+            (10, true) => rule.key(Feed),
+            (10, false) => rule.key(Forgotten(Feed)),
+            // A closure is never remembered.
+            _ => rule.key(|request: &RequestView<'_>| {
+                Some(format!("{} {:?}", request.uri(), request.headers().get("x-tenant"))).filter(|_| request.query().is_none())
+            }),
+        }
+    }
+}
+
+/// How many requests were answered in each way: fresh, stale, together with another, by the inner service, and without a look.
+fn ways<St: Store>(store: &St) -> [u64; 5] {
+    let stats = store.stats();
+    [stats.hits, stats.stale_hits, stats.collapsed, stats.misses(), stats.bypasses.iter().map(|(_, n)| n).sum()]
+}
+
+/// The way that a request was answered by, and the count of it.
+fn way(outcome: Outcome) -> [u64; 5] {
+    match outcome {
+        Outcome::Hit => [1, 0, 0, 0, 0],
+        // The inner service was asked, in vain.
+        Outcome::Stale(Stale::IfError) => [0, 1, 0, 1, 0],
+        Outcome::Stale(_) => [0, 1, 0, 0, 0],
+        Outcome::Collapsed => [0, 0, 1, 0, 0],
+        Outcome::Miss(_) | Outcome::Revalidated => [0, 0, 0, 1, 0],
+        Outcome::Bypass(_) => [0, 0, 0, 0, 1],
+        _ => [0; 5],
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn a_layer_that_remembers_targets_answers_and_counts_as_one_that_does_not(ruled in ruled(), steps in steps()) {
+        remember_at_once();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        runtime.block_on(async {
+            let clock = Clock::manual();
+            let new = |remembers| {
+                let store = Memory::builder().clock(clock.clone()).build();
+                let answers = ruled.answers;
+                // What it makes of a request; a response to one language is another than that to the next.
+                let (inner, calls) = counting(move |request: &Request<Plain>, call| {
+                    let mut response = ok(format!("{} {:?} {call}", request.uri(), request.headers()));
+                    response.headers_mut().extend(answers.iter().map(|(name, value)| {
+                        (HeaderName::from_static(name), HeaderValue::from_static(value))
+                    }));
+                    if let Some(status) = request.headers().get("x-answer") {
+                        *response.status_mut() = status.as_bytes().try_into().expect("a status");
+                    }
+                    response
+                });
+                let layer = CacheLayer::new(store.clone()).rules(ruled.rules(remembers)).cache_status("c");
+                (store, layer.layer(inner), calls)
+            };
+            let ((one_store, one, one_calls), (other_store, other, other_calls)) = (new(true), new(false));
+            for step in &steps {
+                match step {
+                    Step::Ask(asked) => for _ in 0..asked.again {
+                        let mut both = Vec::new();
+                        for (store, cache) in [(&one_store, &one), (&other_store, &other)] {
+                            let before = ways(store);
+                            let (head, body) = send(cache, request(asked)).await.into_parts();
+                            let status = head.extensions.get::<CacheStatus>().copied();
+                            let counted = status.map_or([0; 5], |status| way(status.outcome()));
+                            let body = body.collect().await.expect("a body");
+                            let trailers = body.trailers().cloned();
+                            // What goes on behind its back is over before the next.
+                            until("it is settled", || store.stats().flights == 0).await;
+                            let after = ways(store);
+                            prop_assert_eq!(
+                                std::array::from_fn::<_, 5, _>(|way| after[way] - before[way]), counted, "{:?} {:?}", status, asked
+                            );
+                            both.push((head.status, head.headers, format!("{status:?}"), body.to_bytes(), trailers));
+                        }
+                        prop_assert_eq!(&both[0], &both[1], "{:?}", asked);
+                    },
+                    Step::Clear(name, softly) => for store in [&one_store, &other_store] {
+                        match softly {
+                            true => store.invalidate_softly([*name]).await.expect("memory can be cleared"),
+                            false => store.invalidate([*name]).await.expect("memory can be cleared"),
+                        }
+                    },
+                    Step::Wait(seconds) => clock.advance(Duration::from_secs(*seconds)),
+                }
+            }
+            prop_assert_eq!(one_calls.load(SeqCst), other_calls.load(SeqCst));
+            // Where HTTP decides, entries whose key may be of more than the target have a name more.
+            let [one, other] = [&one_store, &other_store].map(|store| {
+                let mut stats = store.stats();
+                stats.bytes = 0;
+                format!("{stats:?}")
+            });
+            prop_assert_eq!(one, other);
+            Ok(())
+        })?;
+    }
+}
+
+#[tokio::test]
+async fn layers_with_other_rules_for_a_target_remember_it_each_for_itself() {
+    let store = Memory::new(1 << 20);
+    let (inner, _) = counting(|request, _| ok(request.uri().to_string()));
+    let sorted = CacheLayer::new(store.clone()).route("/t/{table}", Rule::ttl(MINUTE)).layer(inner.clone());
+    let bare = Rule::ttl(MINUTE).key(RouteAndQuery.only_query(["page"]));
+    let paged = CacheLayer::new(store).route("/t/{table}", bare).layer(inner);
+    for _ in 0..ENOUGH {
+        assert_eq!(text(send(&sorted, get("/t/a?x=1")).await).await, "/t/a?x=1");
+        assert_eq!(text(send(&paged, get("/t/a?x=2")).await).await, "/t/a?x=2");
+        assert_eq!(text(send(&paged, get("/t/a?x=1")).await).await, "/t/a?x=2");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_depends_on_more_than_the_target_is_never_remembered_by_it() {
+    assert!(RouteAndQuery.depends_only_on_target());
+    assert!(RouteAndQuery.without_host().depends_only_on_target());
+    assert!(RouteAndQuery.and(RouteAndQuery.without_query(["utm_*"])).depends_only_on_target());
+    assert!(!RouteAndQuery.and(Headers::new(["accept-language"])).depends_only_on_target());
+    assert!(!(|_: &RequestView<'_>| None::<String>).depends_only_on_target());
+
+    let rule = Rule::ttl(MINUTE).key(RouteAndQuery.and(Headers::new(["x-tenant"])));
+    let (inner, _) = counting(|request, _| ok(request.headers()["x-tenant"].as_bytes().to_vec()));
+    let cache = CacheLayer::new(Memory::new(1 << 20)).route("/t/{table}", rule).layer(inner);
+    for _ in 0..ENOUGH {
+        for tenant in ["acme", "other"] {
+            let mut request = get("/t/a");
+            request.headers_mut().insert("x-tenant", HeaderValue::from_static(tenant));
+            assert_eq!(text(send(&cache, request).await).await, tenant);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_remembered_target_is_refreshed_with_the_parameters_of_its_route() {
+    let (store, clock) = {
+        let clock = Clock::manual();
+        (Memory::builder().clock(clock.clone()).build(), clock)
+    };
+    let (inner, calls) = counting(|_, call| ok(call.to_string()));
+    let cache = CacheLayer::new(store.clone()).route("/t/{table}", Rule::ttl(MINUTE).namespace("t:{table}")).layer(inner);
+    for _ in 0..ENOUGH {
+        assert_eq!(text(send(&cache, get("/t/a")).await).await, "1");
+    }
+    // Found to be over on the short way, and fetched again under its own namespaces.
+    clock.advance(MINUTE);
+    assert_eq!(text(send(&cache, get("/t/a")).await).await, "2");
+    store.invalidate(["t:b"]).await.expect("memory can be cleared");
+    assert_eq!(outcome(&send(&cache, get("/t/a")).await), Outcome::Hit);
+    store.invalidate(["t:a"]).await.expect("memory can be cleared");
+    assert_eq!(text(send(&cache, get("/t/a")).await).await, "3");
+    assert_eq!(calls.load(SeqCst), 3);
+    let mut post = get("/t/a");
+    *post.method_mut() = Method::POST;
+    assert_eq!(text(send(&cache, post).await).await, "4");
+}
+
+/// The key of a feed whose address is a secret.
+struct Feed;
+
+impl KeyExtractor for Feed {
+    fn extract(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
+        key.identity(request.param("token"));
+        Extracted::Key
+    }
+
+    fn depends_only_on_target(&self) -> bool {
+        true
+    }
+}
+
+#[tokio::test]
+async fn a_target_that_says_who_is_asking_goes_on_saying_it() {
+    let (inner, _) = counting(|_, call| ok(call.to_string()));
+    let cache = CacheLayer::new(Memory::new(1 << 20)).route("/feeds/{token}", Rule::ttl(MINUTE).key(Feed)).layer(inner);
+    for _ in 0..ENOUGH {
+        let mut request = get("/feeds/ada");
+        request.headers_mut().insert(header::COOKIE, HeaderValue::from_static("theme=dark"));
+        assert_eq!(text(send(&cache, request).await).await, "1");
+    }
+}
+
+#[tokio::test]
+async fn a_rule_that_asks_another_cache_on_the_short_way_does_not_panic() {
+    let (inner, _) = counting(|_, call| ok(call.to_string()));
+    let other = CacheLayer::new(Memory::new(1 << 20)).rule(Rule::ttl(MINUTE)).layer(inner.clone());
+    let rule = Rule::ttl(MINUTE).namespace("t:{table}").namespaces_by(move |_| {
+        for n in 0..ENOUGH {
+            let mut other = other.clone();
+            drop(tower::Service::call(&mut other, get(&format!("/o/{}", n % 3))));
+        }
+        Vec::new()
+    });
+    let store = Memory::new(1 << 20);
+    let cache = CacheLayer::new(store.clone()).route("/t/{table}", rule).layer(inner);
+    for _ in 0..3 {
+        for _ in 0..ENOUGH {
+            send(&cache, get("/t/a")).await;
+        }
+        // What comes next is known by its target, found to be cleared, and fetched again.
+        store.invalidate(["t:a"]).await.expect("memory can be cleared");
+    }
+}
+
+/// XFetch draws once for each hit: a target that is remembered is not drawn for twice, which would refresh it more seldom.
+#[tokio::test]
+async fn a_target_that_is_remembered_is_refreshed_early_as_often_as_one_that_is_not() {
+    let refreshes = async |rule: Rule| {
+        fastrand::seed(20);
+        let clock = Clock::manual();
+        let store = Memory::builder().clock(clock.clone()).build();
+        let (inner, _) = counting({
+            let clock = clock.clone();
+            move |_, _| {
+                clock.advance(SECOND);
+                ok("x")
+            }
+        });
+        let layer = CacheLayer::new(store.clone()).rules(Rules::new().route("/t/{x}", rule.refresh_ahead(10.0)));
+        let cache = layer.layer(inner);
+        send(&cache, get("/t/a")).await;
+        for _ in 0..ENOUGH {
+            send(&cache, get("/t/a")).await;
+        }
+        let mut seen = store.stats().refreshes;
+        let mut early = 0;
+        // Where half of the hits are early: e^(-left / 10 s) is one half.
+        let half = Duration::from_secs_f64(600.0 - 10.0 * std::f64::consts::LN_2);
+        clock.advance(half);
+        for _ in 0..400 {
+            assert_eq!(outcome(&send(&cache, get("/t/a")).await), Outcome::Hit);
+            if store.stats().refreshes > seen {
+                (seen, early) = (store.stats().refreshes, early + 1);
+                until("it is renewed", || store.stats().stored == seen + 1).await;
+                clock.advance(half);
+            }
+        }
+        early
+    };
+    let rule = || Rule::ttl(10 * MINUTE);
+    for early in [refreshes(rule()).await, refreshes(rule().key(Forgotten(RouteAndQuery))).await] {
+        assert!((160..240).contains(&early), "{early} of 400");
+    }
+}
+
+/// To the keys of this crate they are the same, to those of others perhaps not.
+#[tokio::test]
+async fn a_host_that_is_empty_is_not_taken_for_none() {
+    let (inner, _) = counting(|request, _| ok(format!("{:?}", request.headers().get(header::HOST))));
+    let rule = Rule::ttl(MINUTE).key(Authority);
+    let cache = CacheLayer::new(Memory::new(1 << 20)).route("/t/{table}", rule).layer(inner);
+    for _ in 0..ENOUGH {
+        assert_eq!(text(send(&cache, get("/t/a")).await).await, "None");
+        let mut request = get("/t/a");
+        request.headers_mut().insert(header::HOST, HeaderValue::from_static(""));
+        assert_eq!(text(send(&cache, request).await).await, "Some(\"\")");
+    }
+}

@@ -1,0 +1,214 @@
+//! Responses that a thread has at hand since they were asked for often. They are what the store would have answered with, and end when it
+//! would have answered otherwise.
+
+use std::{sync::atomic::Ordering, thread};
+
+use crate::common::{MINUTE, Plain, SECOND, counting, get, ok, one_rule, outcome, send, text, until};
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Request, Response, header};
+use http_body_util::BodyExt;
+use tower::Layer;
+use tower_response_cache::{CacheLayer, Clock, Memory, Miss, Outcome, Rule, Rules, Store};
+
+/// After so many hits a response is at hand. Of more than sixteen in a row, most are then answered with it.
+const OFTEN: usize = 200;
+
+const ABSENT: Outcome = Outcome::Miss(Miss::Absent);
+
+fn timed(capacity: usize) -> (Clock, Memory) {
+    let clock = Clock::manual();
+    let store = Memory::builder().capacity(capacity).clock(clock.clone()).build();
+    (clock, store)
+}
+
+/// The call that the answer was made by.
+fn numbered(_: &Request<Plain>, call: usize) -> Response<Plain> {
+    ok(call.to_string())
+}
+
+#[tokio::test]
+async fn what_is_at_hand_is_what_was_stored() {
+    let mut stored = ok("the body");
+    for (name, value) in [
+        ("content-type", "application/json"),
+        ("x-twice", "first"),
+        ("x-own-name", ""),
+        ("x-twice", "second"),
+        ("etag", "\"7\""),
+        ("content-language", "de"),
+    ] {
+        stored.headers_mut().append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
+    }
+    let mut token = HeaderValue::from_static("whose");
+    token.set_sensitive(true);
+    stored.headers_mut().insert("x-token", token);
+    let (inner, calls) = counting(move |_, _| stored.clone());
+    let cache = CacheLayer::new(Memory::new(1 << 20)).rules(one_rule(Rule::ttl(MINUTE))).cache_status("c").layer(inner);
+    send(&cache, get("/t/a")).await;
+
+    let first = send(&cache, get("/t/a")).await.into_parts();
+    let body = first.1.collect().await.expect("a body").to_bytes();
+    for _ in 0..OFTEN {
+        let (parts, content) = send(&cache, get("/t/a")).await.into_parts();
+        assert_eq!(parts.status, first.0.status);
+        let fields = |headers: &http::HeaderMap| {
+            let but_age = headers.iter().filter(|(name, _)| *name != header::AGE && *name != "cache-status");
+            but_age.map(|(name, value)| (name.clone(), value.clone(), value.is_sensitive())).collect::<Vec<_>>()
+        };
+        assert_eq!(fields(&parts.headers), fields(&first.0.headers));
+        assert_eq!(parts.headers.len(), first.0.headers.len());
+        let same: Bytes = content.collect().await.expect("a body").to_bytes();
+        assert_eq!((same.as_ptr(), same.len()), (body.as_ptr(), body.len()), "the body is not copied");
+    }
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn what_is_at_hand_grows_old_and_ends_with_its_lifetime() {
+    let (clock, store) = timed(1 << 20);
+    let cache = CacheLayer::new(store).rules(one_rule(Rule::ttl(MINUTE))).layer(counting(numbered).0);
+    for round in 1..4 {
+        for second in 0..60 {
+            for _ in 0..20 {
+                let response = send(&cache, get("/t/a")).await;
+                assert_eq!(response.headers().get(header::AGE).map_or("0", |age| age.to_str().unwrap()), second.to_string());
+                assert_eq!(text(response).await, round.to_string());
+            }
+            clock.advance(SECOND);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_at_hand_is_cleared_whoever_clears_it_and_however() {
+    for rule in [Rule::ttl(MINUTE), Rule::http().default_ttl(MINUTE)] {
+        let store = Memory::new(1 << 20);
+        let rules = Rules::new().route("/t/{table}", rule.namespace("t:{table}"));
+        let cache = CacheLayer::new(store.clone()).rules(rules.clone()).layer(counting(numbered).0);
+        let key = rules.key(&store, &get("/t/a")).expect("a rule covers it");
+        for call in 1..9 {
+            for _ in 0..OFTEN {
+                assert_eq!(text(send(&cache, get("/t/a")).await).await, call.to_string());
+            }
+            match call % 4 {
+                0 => store.invalidate(["t:a"]).await.unwrap(),
+                1 => store.invalidate_key(&key).await.unwrap(),
+                2 => store.invalidate_softly(["t:a"]).await.unwrap(),
+                _ => {
+                    let store = store.clone();
+                    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                    thread::spawn(move || runtime.block_on(store.invalidate(["t:a"]))).join().unwrap().unwrap();
+                }
+            }
+        }
+    }
+}
+
+/// A client may ask for a new response although the old one is fresh: from then on the new one answers, in all threads.
+#[tokio::test]
+async fn what_is_at_hand_gives_way_to_what_has_replaced_it() {
+    let (inner, _) = counting(|_, call| {
+        let mut response = ok(call.to_string());
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("max-age=60"));
+        response
+    });
+    let store = Memory::new(1 << 20);
+    let cache = CacheLayer::new(store).rules(one_rule(Rule::http())).layer(inner);
+    for call in 1..5 {
+        let cache_there = cache.clone();
+        let there = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let mut anew = get("/t/a");
+            anew.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+            runtime.block_on(async { text(send(&cache_there, anew).await).await })
+        });
+        assert_eq!(there.join().unwrap(), call.to_string());
+        for _ in 0..OFTEN {
+            assert_eq!(text(send(&cache, get("/t/a")).await).await, call.to_string());
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_at_hand_of_one_variant_answers_for_no_other() {
+    let (inner, _) = counting(|request, _| {
+        let mut response = ok(request.headers()[header::ACCEPT_LANGUAGE].as_bytes().to_vec());
+        response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept-language"));
+        response
+    });
+    let cache = CacheLayer::new(Memory::new(1 << 20)).rules(one_rule(Rule::ttl(MINUTE))).layer(inner);
+    for language in ["de", "en", "de", "fr"] {
+        for _ in 0..OFTEN {
+            let mut request = get("/t/a");
+            request.headers_mut().insert(header::ACCEPT_LANGUAGE, HeaderValue::from_static(language));
+            assert_eq!(text(send(&cache, request).await).await, language);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_at_hand_ends_when_the_store_evicts_it() {
+    let (_, store) = timed(64 << 10);
+    let rules = one_rule(Rule::ttl(MINUTE));
+    let (inner, calls) = counting(numbered);
+    let cache = CacheLayer::new(store.clone()).rules(rules.clone()).layer(inner);
+    for _ in 0..OFTEN {
+        send(&cache, get("/t/hot")).await;
+    }
+    let key = rules.key(&store, &get("/t/hot")).expect("a rule covers it");
+    let mut others = 0;
+    while store.get_now(key.as_ref()).expect("memory answers at once").found.is_some() {
+        for n in others..others + 1_000 {
+            for _ in 0..4 {
+                send(&cache, get(&format!("/t/{n}"))).await;
+            }
+        }
+        others += 1_000;
+        assert!(others < 100_000, "never evicted");
+    }
+    let before = calls.load(Ordering::SeqCst);
+    assert_eq!(outcome(&send(&cache, get("/t/hot")).await), ABSENT);
+    assert_eq!(calls.load(Ordering::SeqCst), before + 1);
+}
+
+#[tokio::test]
+async fn what_is_at_hand_is_kept_by_the_store_for_as_long_as_it_is_asked_for() {
+    let (_, store) = timed(64 << 10);
+    let cache = CacheLayer::new(store.clone()).rules(one_rule(Rule::ttl(MINUTE))).layer(counting(numbered).0);
+    send(&cache, get("/t/hot")).await;
+    for n in 0..2_000 {
+        for _ in 0..20 {
+            assert_eq!(outcome(&send(&cache, get("/t/hot")).await), Outcome::Hit, "after {n}");
+        }
+        for _ in 0..3 {
+            send(&cache, get(&format!("/t/{n}"))).await;
+        }
+    }
+    assert!(store.stats().evictions > 1_000);
+}
+
+#[tokio::test]
+async fn hits_of_what_is_at_hand_are_counted() {
+    let store = Memory::new(1 << 20);
+    let cache = CacheLayer::new(store.clone()).rules(one_rule(Rule::ttl(MINUTE))).layer(counting(numbered).0);
+    send(&cache, get("/t/a")).await;
+    for n in 1..=OFTEN as u64 {
+        assert_eq!(outcome(&send(&cache, get("/t/a")).await), Outcome::Hit);
+        assert_eq!((store.stats().hits, store.stats().misses()), (n, 1));
+    }
+}
+
+#[tokio::test]
+async fn what_is_at_hand_is_refreshed_when_it_is_stale() {
+    let (clock, store) = timed(1 << 20);
+    let rule = Rule::ttl(MINUTE).stale_while_revalidate(MINUTE);
+    let cache = CacheLayer::new(store.clone()).rules(one_rule(rule)).layer(counting(numbered).0);
+    for round in 1..4 {
+        for _ in 0..OFTEN {
+            assert_eq!(text(send(&cache, get("/t/a")).await).await, round.to_string());
+        }
+        clock.advance(MINUTE);
+        assert_eq!(text(send(&cache, get("/t/a")).await).await, round.to_string());
+        until("it is refreshed", || store.stats().stored == round + 1).await;
+    }
+}

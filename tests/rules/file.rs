@@ -1,0 +1,401 @@
+//! Rules from a file: every option has its effect, and what is refused is refused in words that help.
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use tower::{ServiceBuilder, ServiceExt, service_fn};
+use tower_response_cache::{CacheLayer, Clock, InvalidateLayer, Memory, Rules};
+
+const SPAN: &str = "one is written \"250ms\", \"60s\", \"5m\", \"1h30m\" or \"2d\"";
+const OPTIONS: &str = "expected one of `path`, `ttl`, `http`, `uncached`, `default_ttl`, `heuristics`, `targeted`, \
+    `stale_if_unreachable`, `keep_for_validation`, `statuses`, `stale_while_revalidate`, `stale_if_error`, `early_refresh`, \
+    `jitter`, `soft_timeout`, `fill_across_processes`, `max_body`, `etag`, `normalise`, `cache_groups`, `key`, `identity`, \
+    `ignore_credentials`, `ignore_cookies`, `path_as_text`, `ignore_forwarded`, `namespaces`, `invalidates`, `invalidates_on`, \
+    `invalidates_nothing`, `invalidates_softly`, `spare_client_errors`, `spare_errors`, `hold`, `on_fence_error`";
+
+const EVERY_OPTION: &str = r#"
+credential_fields = { add = ["x-tenant-token"], remove = ["job-token"] }
+
+[[route]]
+path = "/t/{table}"
+ttl = "60s"
+statuses = { 404 = "5s", 500 = "250ms" }
+stale_while_revalidate = "5s"
+stale_if_error = "1h30m"
+early_refresh = 1
+jitter = 0.1
+max_body = "1MiB"
+identity = { by = "cookie:session", required = true }
+ignore_credentials = false
+ignore_cookies = false
+path_as_text = true
+ignore_forwarded = false
+namespaces = ["t", "t:{table}", "of:{identity}"]
+invalidates = ["t:{table}"]
+invalidates_on = { DELETE = ["t"], PURGE = ["t"] }
+invalidates_nothing = false
+invalidates_softly = true
+spare_client_errors = true
+spare_errors = true
+etag = true
+cache_groups = true
+normalise = { lists = false, accept_encoding = "ordered", accept_language = "unordered", select_language = false }
+soft_timeout = "2s"
+fill_across_processes = "30s"
+hold = { limit = "500ms", then = "reject" }
+on_fence_error = "proceed"
+key = { query = { without = ["utm_*"] }, headers = ["accept-language"], cookies = ["theme"], host = false }
+
+[[route]]
+path = "/logout"
+uncached = true
+identity = "bearer"
+invalidates = ["auth:{identity}"]
+
+[[route]]
+path = "/raw/{*path}"
+ttl = "0s"
+max_body = 65536
+key = { query = "as-sent" }
+identity = "header:x-api-key"
+invalidates_nothing = true
+
+[[route]]
+path = "/http"
+http = true
+default_ttl = "1s"
+heuristics = true
+targeted = ["cdn-cache-control", "x-own"]
+stale_if_unreachable = "1h"
+keep_for_validation = "2d"
+key.query.no_vary_search = 'key-order, params=("utm_source")'
+
+[fallback]
+ttl = "1s"
+key.query = "sorted"
+"#;
+
+#[test]
+fn good_files_are_read() {
+    for (what, text) in [
+        ("an empty file", ""),
+        ("a fallback alone", "[fallback]\nttl = '2d'"),
+        ("every option", EVERY_OPTION),
+        ("routes as one list", "route = [{ path = '/a', ttl = '1s' }, { path = '/b', ttl = '1m1ms' }]"),
+        ("an empty key", "[[route]]\npath = '/a'\nttl = '1s'\nkey = {}"),
+    ] {
+        Rules::from_toml(text).unwrap_or_else(|error| panic!("{what}: {error}"));
+    }
+}
+
+#[test]
+fn bad_files_are_refused_with_the_line_and_what_is_allowed_there() {
+    let route = |line: &str| format!("[[route]]\npath = \"/t/{{table}}\"\nttl = \"60s\"\n{line}\n");
+    for (line, want) in [
+        ("tll = '5s'", format!("line 4: unknown field `tll`, {OPTIONS}")),
+        ("jitter = 0.1\njitter = 0.2", "line 5: duplicate key".into()),
+        ("jitter = ", "line 4: string values must be quoted, expected literal string".into()),
+        // HTTP.
+        (
+            "http = true",
+            "line 1: route \"/t/{table}\": a rule has exactly one of `ttl = \"60s\"`, `http = true` and `uncached = true`"
+                .into(),
+        ),
+        (
+            "heuristics = true",
+            "line 1: route \"/t/{table}\": heuristics is an option of HTTP rules alone: of Rule::http(), or with `http = true`"
+                .into(),
+        ),
+        ("targeted = ['a b']", "line 4: `a b` is not the name of a header field, such as accept-language".into()),
+        (
+            "normalise = { accept_language = 'none' }",
+            "line 4: `none` is none of \"verbatim\", \"ordered\", \"unordered\"".into(),
+        ),
+        (
+            "normalise = { user_agent = 'ordered' }",
+            "line 4: unknown field `user_agent`, expected one of `lists`, `accept_encoding`, `accept_language`, `select_language`".into(),
+        ),
+        ("hold = { limit = '1s', then = 'wait' }", "line 4: `wait` is none of \"acknowledge\", \"reject\"".into()),
+        ("hold = { limit = '1s' }", "line 4: missing field `then`".into()),
+        ("on_fence_error = 'ignore'", "line 4: `ignore` is none of \"reject\", \"proceed\"".into()),
+        (
+            "key.query.no_vary_search = 'params=1'",
+            "line 4: `params=1` is no value of No-Vary-Search, such as 'key-order, params=(\"utm_source\")'".into(),
+        ),
+        (
+            "fill_across_processes = '1ms'",
+            "line 1: route \"/t/{table}\": fill_across_processes is 1ms; it is a time from 100 milliseconds to 5 minutes"
+                .into(),
+        ),
+        // Lengths of time.
+        ("stale_if_error = 5", "line 4: invalid type: integer `5`, expected a length of time such as \"60s\"".into()),
+        ("stale_if_error = '5'", format!("line 4: `5` is not a length of time; {SPAN}")),
+        ("stale_if_error = '5 minutes'", format!("line 4: `5 minutes` is not a length of time; {SPAN}")),
+        ("stale_while_revalidate = '30m1h'", format!("line 4: `30m1h` is not a length of time; {SPAN}")),
+        // Numbers.
+        ("jitter = 'a bit'", "line 4: invalid type: string \"a bit\", expected a number such as 0.5".into()),
+        ("jitter = 1.5", "line 1: route \"/t/{table}\": jitter is 1.5; it is a share from 0 to 1".into()),
+        (
+            "early_refresh = -1",
+            "line 1: route \"/t/{table}\": beta of early_refresh is -1; it is 0 (off) or a positive number".into(),
+        ),
+        (
+            "max_body = '1 MiB'",
+            "line 4: `1 MiB` is not a size; one is a whole number, alone or with KiB, MiB, GiB, KB, MB or GB".into(),
+        ),
+        (
+            "max_body = -1",
+            "line 4: invalid value: integer `-1`, expected a size such as \"1MiB\", or a whole number of bytes".into(),
+        ),
+        // Statuses.
+        ("statuses = [404]", "line 4: invalid type: sequence, expected a table of statuses such as { 404 = \"5s\" }".into()),
+        ("statuses = { 404 = 5 }", "line 4: invalid type: integer `5`, expected a length of time such as \"60s\"".into()),
+        ("statuses = { 4xx = '5s' }", "line 4: `4xx` is not a status; one is a number from 100 to 999, such as 404".into()),
+        ("statuses = { 206 = '5s' }", "line 1: route \"/t/{table}\": a 206 response cannot be stored".into()),
+        // Namespaces.
+        (
+            "namespaces = 't'",
+            "line 4: invalid type: string \"t\", expected a list of namespaces such as [\"t\", \"t:{table}\"]".into(),
+        ),
+        (
+            "namespaces = ['t:{tabel}']",
+            "line 1: route \"/t/{table}\": template \"t:{tabel}\": the route has no parameter `{tabel}`; \
+             it knows `{table}`, `{identity}`"
+                .into(),
+        ),
+        (
+            "invalidates_on = { delete = ['t'] }",
+            "line 4: `delete` is not a method; one is written in capitals, such as DELETE".into(),
+        ),
+        (
+            "invalidates = ['t']\ninvalidates_nothing = true",
+            "line 1: route \"/t/{table}\": `invalidates_nothing` stands beside `invalidates` or `invalidates_on`; \
+             only one can hold"
+                .into(),
+        ),
+        ("invalidates_softly = 'yes'", "line 4: invalid type: string \"yes\", expected a boolean".into()),
+        // Lifetimes.
+        (
+            "uncached = true",
+            "line 1: route \"/t/{table}\": a rule has exactly one of `ttl = \"60s\"`, `http = true` and `uncached = true`"
+                .into(),
+        ),
+        // Keys.
+        (
+            "key = { query = 'unsorted' }",
+            "line 4: invalid value: string \"unsorted\", expected \"sorted\", \"as-sent\", { only = [\"page\"] }, \
+             { without = [\"utm_*\"] } or { no_vary_search = \"key-order\" }"
+                .into(),
+        ),
+        (
+            "key.query = { only = ['a'], without = ['b'] }",
+            "line 4: invalid value: a table of several or none, expected \"sorted\", \"as-sent\", { only = [\"page\"] }, \
+             { without = [\"utm_*\"] } or { no_vary_search = \"key-order\" }"
+                .into(),
+        ),
+        (
+            "key.query.only = ['a*b']",
+            "line 4: `a*b` names no query parameter: decoded, with at most one `*`, at its end".into(),
+        ),
+        ("key.headers = ['a b']", "line 4: `a b` is not the name of a header field, such as accept-language".into()),
+        ("key.cookies = ['a=b']", "line 4: `a=b` is not the name of a cookie, such as theme".into()),
+        ("key.path = true", "line 4: unknown field `path`, expected one of `query`, `headers`, `cookies`, `host`".into()),
+        (
+            "identity = 'basic'",
+            "line 4: invalid value: string \"basic\", expected \"bearer\", \"cookie:NAME\", \"header:NAME\", \
+             or { by = one of these, required = true }"
+                .into(),
+        ),
+        (
+            "identity = 'header:'",
+            "line 4: invalid value: string \"header:\", expected \"bearer\", \"cookie:NAME\", \"header:NAME\", \
+             or { by = one of these, required = true }"
+                .into(),
+        ),
+        // What stands around the routes.
+        (
+            "[[route]]\npath = '/t/{name}'\nttl = '1s'",
+            "line 4: route \"/t/{name}\" overlaps with \"/t/{table}\", which is there already".into(),
+        ),
+        ("[[route]]\nttl = '1s'", "line 4: a route has a `path`, such as \"/t/{table}\"".into()),
+        (
+            "[[route]]\npath = '/u'",
+            "line 4: route \"/u\": a rule has exactly one of `ttl = \"60s\"`, `http = true` and `uncached = true`".into(),
+        ),
+        ("[[route]]\npath = 'u'\nttl = '1s'", "line 4: route \"u\": a pattern begins with `/`, as in `/tables/{table}`".into()),
+        ("[[routes]]\npath = '/u'", "line 4: unknown field `routes`, expected one of `route`, `fallback`, `credential_fields`".into()),
+        ("[fallback]\npath = '/u'\nttl = '1s'", "line 4: `fallback` has no `path`: it covers what no route matches".into()),
+        (
+            "[fallback]\nttl = '1s'\nnamespaces = ['{table}']",
+            "line 4: rule without a route: template \"{table}\": `{table}` needs a route that has it: use \
+             `.route(\"/…/{table}\", rule)`; without one there is only `{identity}`"
+                .into(),
+        ),
+    ] {
+        let error = Rules::from_toml(&route(line)).expect_err(line);
+        assert_eq!(error.to_string(), want, "{line}");
+    }
+    let error = Rules::from_toml("[route]\npath = '/t'").unwrap_err();
+    assert_eq!(error.to_string(), "line 1: invalid type: map, expected a list of routes; in TOML each begins with `[[route]]`");
+    assert_eq!(error.line(), Some(1));
+}
+
+#[test]
+fn json_says_the_same() {
+    let rules = r#"{ "route": [{ "path": "/t/{table}", "ttl": "60s", "statuses": { "404": "5s" }, "max_body": 10 }],
+        "fallback": { "uncached": true } }"#;
+    serde_json::from_str::<Rules>(rules).unwrap();
+
+    for (text, want) in [
+        (
+            "{\"route\": [{\"path\": \"/t\",\n\"ttl\": 60}]}",
+            "invalid type: integer `60`, expected a length of time such as \"60s\" at line 2 column 9",
+        ),
+        (
+            "{\"route\": [{\"path\": \"/t\", \"ttl\": \"1s\", \"statuses\": {\"404\": \"1s\", \"404\": \"2s\"}}]}",
+            "`404` stands here twice at line 1 column 70",
+        ),
+    ] {
+        assert_eq!(serde_json::from_str::<Rules>(text).unwrap_err().to_string(), want);
+    }
+}
+
+/// What reaches the handler of a service under these rules, each request after so many seconds.
+async fn calls(rules: &str, requests: &[(&str, &str, u64)]) -> Vec<usize> {
+    let clock = Clock::manual();
+    let store = Memory::builder().clock(clock.clone()).build();
+    let rules = Rules::from_toml(rules).unwrap();
+    let count = Arc::new(AtomicUsize::new(0));
+    let service = ServiceBuilder::new()
+        .layer(CacheLayer::new(store.clone()).rules(rules.clone()))
+        .layer(InvalidateLayer::new(store).rules(rules))
+        .service(service_fn({
+            let count = count.clone();
+            move |request: Request<Full<Bytes>>| {
+                count.fetch_add(1, Ordering::Relaxed);
+                let status = if request.uri().path().ends_with("/none") { StatusCode::NOT_FOUND } else { StatusCode::OK };
+                let body = Full::<Bytes>::from("x".repeat(100));
+                async move { Ok::<_, Infallible>(Response::builder().status(status).body(body).unwrap()) }
+            }
+        }));
+    let mut seen = Vec::new();
+    for (method, target, seconds) in requests {
+        clock.advance(Duration::from_secs(*seconds));
+        let (target, field) = target.split_once(' ').unwrap_or((target, "x-none=1"));
+        let (name, value) = field.split_once('=').unwrap();
+        let request = Request::builder().method(method.parse::<Method>().unwrap()).uri(target).header(name, value);
+        let response = service.clone().oneshot(request.body(Full::default()).unwrap()).await.unwrap();
+        response.into_body().collect().await.unwrap();
+        seen.push(count.load(Ordering::Relaxed));
+    }
+    seen
+}
+
+#[tokio::test]
+async fn each_option_does_what_it_does_in_code() {
+    let route = |options: &str| format!("[[route]]\npath = '/t/{{table}}'\nttl = '60s'\n{options}\n");
+    for (options, requests, want) in [
+        ("", vec![("GET", "/t/a", 0), ("GET", "/t/a", 59), ("GET", "/t/a", 2)], [1, 1, 2]),
+        ("statuses.404 = '5s'", vec![("GET", "/t/none", 0), ("GET", "/t/none", 4), ("GET", "/t/none", 2)], [1, 1, 2]),
+        ("max_body = 99", vec![("GET", "/t/a", 0), ("GET", "/t/a", 0), ("GET", "/t/a", 0)], [1, 2, 3]),
+        ("key.query = 'as-sent'", vec![("GET", "/t/a?x=1&y=2", 0), ("GET", "/t/a?y=2&x=1", 0), ("GET", "/t/a", 0)], [1, 2, 3]),
+        ("key.query = 'sorted'", vec![("GET", "/t/a?x=1&y=2", 0), ("GET", "/t/a?y=2&x=1", 0), ("GET", "/t/a", 0)], [1, 1, 2]),
+        ("key.query.only = ['x']", vec![("GET", "/t/a?x=1&y=2", 0), ("GET", "/t/a?x=1", 0), ("GET", "/t/a?x=2", 0)], [1, 1, 2]),
+        (
+            "key.query.without = ['utm_*']",
+            vec![("GET", "/t/a?x=1&utm_b=2", 0), ("GET", "/t/a?x=1", 0), ("GET", "/t/a", 0)],
+            [1, 1, 2],
+        ),
+        (
+            "key.headers = ['x-v']",
+            vec![("GET", "/t/a x-v=1", 0), ("GET", "/t/a x-v=1", 0), ("GET", "/t/a x-v=2", 0)],
+            [1, 1, 2],
+        ),
+        (
+            "key.query.no_vary_search = 'key-order'",
+            vec![("GET", "/t/a?%78=1&y=2", 0), ("GET", "/t/a?y=2&x=1", 0), ("GET", "/t/a?x=2", 0)],
+            [1, 1, 2],
+        ),
+        ("key.host = false", vec![("GET", "/t/a host=a", 0), ("GET", "/t/a host=b", 0), ("GET", "/t/a", 0)], [1, 1, 1]),
+        ("", vec![("GET", "/t/a host=a", 0), ("GET", "/t/a host=b", 0), ("GET", "/t/a host=A", 0)], [1, 2, 2]),
+        ("", vec![("GET", "/t/a cookie=s=1", 0), ("GET", "/t/a cookie=s=1", 0), ("GET", "/t/a", 0)], [1, 2, 3]),
+        (
+            "ignore_credentials = true",
+            vec![("GET", "/t/a cookie=s=1", 0), ("GET", "/t/a cookie=s=2", 0), ("GET", "/t/a", 0)],
+            [1, 1, 1],
+        ),
+        (
+            "ignore_cookies = true",
+            vec![("GET", "/t/a cookie=s=1", 0), ("GET", "/t/a cookie=s=2", 0), ("GET", "/t/a authorization=x", 0)],
+            [1, 1, 2],
+        ),
+        (
+            "identity = 'cookie:s'",
+            vec![("GET", "/t/a cookie=s=1", 0), ("GET", "/t/a cookie=s=1", 0), ("GET", "/t/a cookie=s=2", 0)],
+            [1, 1, 2],
+        ),
+        (
+            "identity = { by = 'header:x-id', required = true }",
+            vec![("GET", "/t/a x-id=1", 0), ("GET", "/t/a x-id=1", 0), ("GET", "/t/a", 0)],
+            [1, 1, 2],
+        ),
+        ("namespaces = ['t']", vec![("GET", "/t/a", 0), ("POST", "/t/b", 0), ("GET", "/t/a", 0)], [1, 2, 3]),
+        ("namespaces = ['t:{table}']", vec![("GET", "/t/a", 0), ("POST", "/t/b", 0), ("GET", "/t/a", 0)], [1, 2, 2]),
+        (
+            "namespaces = ['t:{table}']\ninvalidates = ['t']",
+            vec![("GET", "/t/a", 0), ("POST", "/t/b", 0), ("GET", "/t/a", 0)],
+            [1, 2, 3],
+        ),
+        (
+            "namespaces = ['t']\ninvalidates_nothing = true",
+            vec![("GET", "/t/a", 0), ("POST", "/t/a", 0), ("GET", "/t/a", 0)],
+            [1, 2, 2],
+        ),
+        ("namespaces = ['t']\ninvalidates = []", vec![("GET", "/t/a", 0), ("POST", "/t/a", 0), ("GET", "/t/a", 0)], [1, 2, 2]),
+        (
+            "namespaces = ['t']\ninvalidates_on = { DELETE = ['t'] }",
+            vec![("GET", "/t/a", 0), ("POST", "/t/a", 0), ("GET", "/t/a", 0)],
+            [1, 2, 2],
+        ),
+        (
+            "namespaces = ['t']\ninvalidates_on = { DELETE = ['t'] }",
+            vec![("GET", "/t/a", 0), ("DELETE", "/t/a", 0), ("GET", "/t/a", 0)],
+            [1, 2, 3],
+        ),
+        (
+            "namespaces = ['t']\nspare_client_errors = true",
+            vec![("GET", "/t/a", 0), ("POST", "/t/none", 0), ("GET", "/t/a", 0)],
+            [1, 2, 2],
+        ),
+        (
+            "namespaces = ['t']\nspare_errors = true",
+            vec![("GET", "/t/a", 0), ("POST", "/t/none", 0), ("GET", "/t/a", 0)],
+            [1, 2, 2],
+        ),
+    ] {
+        assert_eq!(calls(&route(options), &requests).await, want, "{options}: {requests:?}");
+    }
+    let http = |options: &str| format!("[[route]]\npath = '/t/{{table}}'\nhttp = true\n{options}\n");
+    let twice = |later: u64| [("GET", "/t/a", 0), ("GET", "/t/a", later), ("GET", "/t/a", 0)];
+    for (options, later, want) in [
+        ("", 0, [1, 2, 3]),
+        ("default_ttl = '5s'", 4, [1, 1, 1]),
+        ("default_ttl = '5s'", 5, [1, 2, 2]),
+        ("default_ttl = '5s'\nstale_while_revalidate = '5s'", 0, [1, 1, 1]),
+        ("targeted = ['x-own']", 0, [1, 2, 3]),
+        ("statuses = { 200 = '5s' }", 4, [1, 1, 1]),
+    ] {
+        assert_eq!(calls(&http(options), &twice(later)).await, want, "{options}, after {later} s");
+    }
+    let fallback = "[[route]]\npath = '/t'\nuncached = true\n[fallback]\nttl = '1s'";
+    assert_eq!(calls(fallback, &[("GET", "/t", 0), ("GET", "/t", 0), ("GET", "/u", 0), ("GET", "/u", 0)]).await, [1, 2, 3, 3]);
+}
