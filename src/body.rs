@@ -11,10 +11,10 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use crate::tape::{BodyEnd, BodyEvent, BodyReader};
-
-/// A boxed error, as tower and axum use it.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+use crate::{
+    error::BoxError,
+    single_flight::shared_body::{BodyEnd, BodyEvent, BodyReader},
+};
 
 pin_project! {
     /// The body of a response that has passed a [`CacheLayer`](crate::CacheLayer): stored bytes, the inner service's own

@@ -13,13 +13,13 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 
 use crate::{
-    body::{BoxError, CacheBody},
-    drive::Detachable,
+    body::CacheBody,
+    error::BoxError,
     fill::Answer,
-    flight::Flight,
-    layer::LayerState,
+    single_flight::{detach::Detachable, flight::Flight},
+    state::LayerState,
     status::CacheStatus,
-    store::Store,
+    store::backend::Store,
 };
 
 pin_project! {

@@ -20,13 +20,15 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{
-    answer,
     body::CacheBody,
     clock::{Clock, Nanos},
+    codec::{Moment, contents_as_entry},
+    entry::Content,
     key::KeyRef,
     layer::CacheLayer,
-    rules::{Rule, Rules},
-    store::{Content, Memory, Moment, Store, contents_as_entry},
+    lookup::variant,
+    rules::{Rules, rule::Rule},
+    store::{backend::Store, memory::Memory},
 };
 
 /// A body without content.
@@ -74,7 +76,7 @@ pub fn fuzz_response(input: &[u8]) -> usize {
         && let Some(found) = rules.find(asked.uri(), asked.extensions())
     {
         let secret = &store.context().secret;
-        let variant = answer::variant_key(found.rule, secret, key.as_ref(), vary, asked.headers());
+        let variant = variant::variant_key(found.rule, secret, key.as_ref(), vary, asked.headers());
         if let Some(entry) = contents_as_entry(KeyRef::new(variant.canonical()), second, choice & 4 != 0, moment) {
             store.put_now(&entry);
         }
@@ -156,7 +158,7 @@ impl Service<Request<Empty>> for Origin {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::contents_of_samples;
+    use crate::codec::tests::contents_of_samples;
 
     /// `choice`, the contents under the key of the target, and those under the key of the variant.
     fn input(choice: u8, first: &[u8], second: &[u8]) -> Vec<u8> {

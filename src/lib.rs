@@ -3,81 +3,105 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-// In the order in which a request meets them.
-mod answer;
-mod begin;
+// In the order of the layers: a module uses modules below it.
+mod action;
 mod body;
 mod clock;
-mod content;
-mod drive;
+#[cfg(feature = "redis")]
+mod codec;
+mod entry;
+mod error;
+mod extensions;
 mod fill;
-mod flight;
 mod future;
 #[cfg(all(any(test, fuzzing), feature = "redis"))]
 mod fuzz;
-mod groups;
-mod hints;
 pub mod invalidate;
 mod key;
 mod layer;
+mod lookup;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod namespace;
-mod parts;
-mod recall;
-mod road;
+mod query;
+#[cfg(feature = "redis")]
+mod redis;
+mod refresh;
+mod respond;
+mod route;
 mod rules;
+mod secret;
 pub mod semantics;
 mod service;
-mod silent;
+mod single_flight;
+mod slow_path;
+mod state;
 mod stats;
 mod status;
 mod store;
 mod switch;
-mod tape;
+mod target_cache;
 
+#[cfg(feature = "redis-encryption")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis-encryption")))]
+pub use self::codec::encryption::{KeyRing, KeyRingError};
+#[cfg(all(fuzzing, feature = "redis"))]
+#[doc(hidden)]
+pub use self::codec::fuzz_stored;
+#[cfg(feature = "redis")]
+#[doc(hidden)]
+pub use self::codec::{bench_read, bench_stored};
 #[cfg(all(any(test, fuzzing), feature = "redis"))]
 #[doc(hidden)]
 pub use self::fuzz::fuzz_response;
-#[doc(hidden)]
-pub use self::recall::remember_at_once;
-#[cfg(feature = "config")]
-#[cfg_attr(docsrs, doc(cfg(feature = "config")))]
-pub use self::rules::RulesFileError;
-#[cfg(all(fuzzing, feature = "redis"))]
-#[doc(hidden)]
-pub use self::store::fuzz_stored;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
-pub use self::store::{
-    Coherence, Failover, Reclaimed, Redis, RedisBuilder, RedisConnectError, RedisConnection, RedisManager, ServerUsage,
+pub use self::redis::{
+    Redis,
+    builder::{Coherence, Failover, RedisBuilder},
+    connection::{RedisConnectError, RedisConnection, RedisManager},
+    reclaim::{Reclaimed, ServerUsage},
 };
-#[cfg(feature = "redis-encryption")]
-#[cfg_attr(docsrs, doc(cfg(feature = "redis-encryption")))]
-pub use self::store::{KeyRing, KeyRingError};
-#[cfg(feature = "redis")]
+#[cfg(feature = "config")]
+#[cfg_attr(docsrs, doc(cfg(feature = "config")))]
+pub use self::rules::file::RulesFileError;
 #[doc(hidden)]
-pub use self::store::{bench_read, bench_stored};
+pub use self::target_cache::remember_at_once;
 pub use self::{
-    body::{BoxError, CacheBody, InvalidateBody},
+    body::{CacheBody, InvalidateBody},
     clock::Clock,
-    content::{Content as ReadContent, ContentBody, ContentFuture, QueryLayer},
+    entry::{
+        Entry,
+        stamp::{Generation, Stamp},
+        validity::Validity,
+    },
+    error::BoxError,
+    extensions::{CachePolicy, Invalidations},
     future::ResponseFuture,
-    hints::{CachePolicy, Invalidations},
-    invalidate::{InvalidateLayer, InvalidateService, Invalidation, OnDeliveryTimeout, OnFenceError},
+    invalidate::{layer::InvalidateLayer, outcome::Invalidation, service::InvalidateService},
     key::{
         And, Cookie, CredentialFields, Extracted, Headers, Identity, Key, KeyExtractor, KeyRef, KeyWriter, MAX_KEY_LEN,
         RequestView, RouteAndQuery,
     },
     layer::CacheLayer,
-    namespace::{InvalidNamespace, MAX_NAMESPACE_LEN, MAX_NAMESPACES, Namespace, Namespaces},
-    rules::{Rule, Rules, RulesError, RulesErrorKind},
+    namespace::{InvalidNamespace, MAX_NAMESPACE_LEN, MAX_NAMESPACES, Namespace, set::Namespaces},
+    query::{Content as ReadContent, ContentBody, ContentFuture, QueryLayer},
+    rules::{
+        Rules,
+        error::{RulesError, RulesErrorKind},
+        failure::{OnDeliveryTimeout, OnFenceError},
+        rule::Rule,
+    },
+    secret::Secret,
     service::CacheService,
-    stats::Stats,
+    stats::{Stats, usage::Usage},
     status::{Bypass, CacheStatus, Miss, NoStore, Outcome, Stale, Storing},
     store::{
-        Admitted, BeginFill, Context, Entry, Fence, FillOptions, Generation, InvalidationKind, Lock, Memory, MemoryBuilder,
-        Put, Secret, Stamp, Store, StoreError, StoreLookup, Usage, Validity,
+        backend::{Admitted, BeginFill, Context, Fence, FillOptions, Put, Store, StoreLookup},
+        epochs::InvalidationKind,
+        error::StoreError,
+        lock::Lock,
+        memory::{Memory, MemoryBuilder},
     },
     switch::Switch,
 };

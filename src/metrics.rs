@@ -2,9 +2,10 @@
 
 use metrics::{Label, SharedString, counter, gauge};
 
-#[cfg(feature = "redis")]
-use crate::store::ServerUsage;
 use crate::{stats::Stats, status::Reason};
+
+#[cfg(feature = "redis")]
+use crate::redis::reclaim::ServerUsage;
 
 /// Feature `metrics`.
 impl Stats {

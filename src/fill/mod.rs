@@ -1,12 +1,14 @@
 //! The whole road of a fill: from the inner service's answer to the client and into the store.
 
-mod call;
-mod fit;
-mod held;
-mod plain;
-mod read;
-mod store;
-mod validate;
+pub(crate) mod admission;
+pub(crate) mod begin;
+pub(crate) mod body;
+pub(crate) mod commit;
+pub(crate) mod fast_path;
+pub(crate) mod future;
+pub(crate) mod partial;
+pub(crate) mod revalidate;
+pub(crate) mod upstream;
 
 use std::{
     future::{Future, poll_fn},
@@ -20,32 +22,34 @@ use http::{Response, StatusCode, header, response};
 use http_body::Body;
 use tracing::Instrument;
 
-use self::read::{BodyPrefix, exact};
-pub(crate) use self::{call::FillFuture, held::LockGuard, validate::as_inner_service_knows};
+use self::body::{BodyPrefix, exact};
 use crate::{
-    answer,
-    body::{BoxError, CacheBody},
+    body::CacheBody,
     clock::{MS, Nanos},
-    flight::{FlightOutcome, Leader},
-    hints::CachePolicy,
+    entry::validity::Validity,
+    error::BoxError,
+    extensions::CachePolicy,
     key::Key,
-    layer::LayerState,
-    parts,
+    lookup::{partial::asks_for_one, request::MissedRequest},
+    respond,
     semantics::{self, Failure},
-    service::MissedRequest,
-    stats::Count,
+    single_flight::{Leader, outcome::FlightOutcome},
+    state::LayerState,
+    stats::counters::Count,
     status::{CacheStatus, Miss, NoStore, Outcome, Stale, Storing},
-    store::{Store, Validity},
+    store::backend::Store,
 };
 
+pub(crate) use crate::fill::future::FillFuture;
+
 /// How long it is remembered that responses for a key are not fit to be shared.
-const PASS: Nanos = 5_000_000_000;
+pub(crate) const PASS: Nanos = 5_000_000_000;
 
 /// What a request that waits, or sets out for the inner service, is answered.
 pub(crate) type Answer<B, E> = Result<Response<CacheBody<B>>, E>;
 
 /// What is left to do where something has to be waited for.
-type RestFuture<B, E> = Pin<Box<dyn Future<Output = Answer<B, E>> + Send>>;
+pub(crate) type RestFuture<B, E> = Pin<Box<dyn Future<Output = Answer<B, E>> + Send>>;
 
 /// What becomes of the answer to a call of the inner service.
 pub(crate) struct Fill<St: Store> {
@@ -212,7 +216,7 @@ impl<St: Store> Fill<St> {
         let pass = parts.status != StatusCode::NOT_MODIFIED
             && !about_the_request(why)
             && !self.varies_unawares(why)
-            && !parts::asks_for_one(&self.of.quest.asked.method, self.of.quest.asked.conditions());
+            && !asks_for_one(&self.of.quest.asked.method, self.of.quest.asked.conditions());
         let shared = self.shared.clone();
         let status = CacheStatus::new(Outcome::Miss(self.of.missed.why)).storing(Storing::Not(why));
         match failure {
@@ -262,7 +266,7 @@ impl<St: Store> Fill<St> {
         counters.add(Count::Stale, 1);
         counters.add(Count::StoodIn, 1);
         let asked = &self.of.quest.asked;
-        Some(answer::from_entry(&self.shared, entry, &asked.method, asked.conditions(), Outcome::Stale(why), now))
+        Some(respond::from_entry(&self.shared, entry, &asked.method, asked.conditions(), Outcome::Stale(why), now))
     }
 
     /// The end of a fill whose response is not for the store: those who wait go alone, at once.

@@ -162,7 +162,9 @@ const FORWARDING: [(HeaderName, u8); 14] = [
 
 /// `Forwarded` (RFC 7239): in a key, a whole line that is not simple has this number, and the parameters of the others have theirs.
 const FORWARDED: u8 = 1;
+
 const FORWARDED_HOST: u8 = 2;
+
 const FORWARDED_PROTO: u8 = 3;
 
 const OVERRIDES: [HeaderName; 3] = [
@@ -192,6 +194,7 @@ macro_rules! common_field {
             | ::http::header::VIA
     };
 }
+
 pub(crate) use common_field;
 
 /// Classifies fields by their names. Most names are told apart by one look at a table.

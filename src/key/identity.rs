@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use http::{HeaderMap, HeaderName, header};
 
 use super::{Extracted, KeyExtractor, KeyWriter, RequestView, write::Tag};
-use crate::{status::Bypass, store::IdentityHash};
+use crate::{secret::IdentityHash, status::Bypass};
 
 /// Where a request says who is asking.
 ///

@@ -1,10 +1,15 @@
 //! Keys: what makes two requests the same request.
 
 mod extract;
+
 mod fields;
+
 mod identity;
+
 mod name;
+
 mod query;
+
 mod write;
 
 use std::{cell::Cell, fmt, ptr, sync::Arc};
@@ -12,17 +17,24 @@ use std::{cell::Cell, fmt, ptr, sync::Arc};
 use http::{Extensions, HeaderMap, HeaderValue, Method, Uri, request};
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::{route::params::Params, secret::Secret};
+
 pub use extract::{And, Cookie, Headers, KeyExtractor, RouteAndQuery};
+
 pub use fields::CredentialFields;
+
 pub(crate) use fields::{FieldClass, FieldTable, Forwarding, common_field, default_fields, overrides_method};
+
 pub use identity::Identity;
+
 pub(crate) use name::{decoded, has_any, normal_host, plain_path, plain_target, with_other_end};
+
 #[cfg(feature = "config")]
 pub(crate) use query::is_name as is_query_name;
-pub use write::{Extracted, KeyWriter};
-pub(crate) use write::{Tag, begin, begin_variant, variant};
 
-use crate::{rules::Params, store::Secret};
+pub use write::{Extracted, KeyWriter};
+
+pub(crate) use write::{Tag, begin, begin_variant, variant};
 
 thread_local! {
     /// Where keys are written that are only looked up; taken while it is in use.

@@ -2,7 +2,7 @@
 
 use crate::{
     key::{Key, KeyRef, MAX_KEY_LEN, RequestView},
-    store::Secret,
+    secret::Secret,
 };
 
 /// What an extractor says of a request.

@@ -10,7 +10,7 @@ use serde::{
     de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
 
-use super::{Rule, Rules, value};
+use super::{Rules, rule::Rule, value};
 use crate::key::{Cookie, CredentialFields, Headers, KeyExtractor, RouteAndQuery};
 
 /// A table of routes as a file has it. Needs the feature `config`.

@@ -1,17 +1,16 @@
 //! Rules: what a route allows, and the table of them.
 
-mod compiled;
-mod error;
+pub(crate) mod error;
+pub(crate) mod failure;
 #[cfg(feature = "config")]
-mod file;
-mod http;
-mod params;
-mod router;
-mod rule;
-mod template;
+pub(crate) mod file;
+pub(crate) mod http;
+pub(crate) mod policy;
+pub(crate) mod rule;
+pub(crate) mod template;
 #[cfg(feature = "config")]
-mod value;
-mod views;
+pub(crate) mod value;
+pub(crate) mod views;
 
 use std::{
     fmt, ptr,
@@ -23,19 +22,12 @@ use std::{
 
 use ::http::{Extensions, Uri};
 
-pub(crate) use compiled::{Policy, ReadPlan};
-pub use error::{RulesError, RulesErrorKind};
-#[cfg(feature = "config")]
-pub use file::RulesFileError;
-pub(crate) use http::HttpOptions;
-pub(crate) use params::Params;
-pub use rule::Rule;
-pub(crate) use views::Views;
-
-use self::router::Router;
 use crate::{
     key::{self, CredentialFields, FieldTable, Key, RequestView},
-    store::{Secret, Store},
+    route::{params::Params, router::Router},
+    rules::{error::RulesError, policy::Policy, rule::Rule, views::Views},
+    secret::Secret,
+    store::backend::Store,
 };
 
 /// A table of routes with the rule of each, for one layer or several.

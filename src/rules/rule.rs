@@ -4,9 +4,11 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use http::{HeaderName, Method, StatusCode, response};
 
-use super::HttpOptions;
+use super::{
+    failure::{OnDeliveryTimeout, OnFenceError},
+    http::HttpOptions,
+};
 use crate::{
-    invalidate::{OnDeliveryTimeout, OnFenceError},
     key::{And, Identity, KeyExtractor, RequestView, RouteAndQuery},
     namespace::Namespace,
     semantics::Normalise,
@@ -84,20 +86,23 @@ pub(crate) enum Lifetime {
 }
 
 type TtlByRequest = dyn Fn(&RequestView<'_>) -> Duration + Send + Sync;
+
 type TtlByResponse = dyn Fn(&response::Parts) -> Option<Duration> + Send + Sync;
+
 type NamespacesBy = dyn Fn(&RequestView<'_>) -> Vec<Namespace> + Send + Sync;
+
 type InvalidationsBy = dyn Fn(&RequestView<'_>, &response::Parts) -> Vec<Namespace> + Send + Sync;
 
 /// What unsafe methods on the route clear.
 #[derive(Clone)]
-pub(super) enum InvalidationRule {
+pub(crate) enum InvalidationRule {
     /// Nothing was said: the rule's own namespaces.
     Own,
     Listed(Vec<(Methods, String)>),
 }
 
 /// `None`: every unsafe method.
-pub(super) type Methods = Option<Vec<Method>>;
+pub(crate) type Methods = Option<Vec<Method>>;
 
 impl Rule {
     /// A rule under which responses live for so long.

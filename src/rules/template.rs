@@ -1,15 +1,15 @@
 //! Templates of namespaces: `db_query:{table}`.
 
-use super::{RulesError, RulesErrorKind};
+use super::error::{RulesError, RulesErrorKind};
 use crate::{
     key::{Identity, RequestView},
     namespace::{self, MAX_NAMESPACE_LEN, Namespace, push_value},
-    store::IdentityHash,
+    secret::IdentityHash,
 };
 
 /// A namespace with the parameters of a route, and who is asking, in it.
 #[derive(Debug, Clone)]
-pub(super) struct Template {
+pub(crate) struct Template {
     source: Box<str>,
     pieces: Box<[Piece]>,
 }
@@ -122,7 +122,7 @@ fn unknown(name: &str, route: Option<&str>, params: &[String]) -> String {
 }
 
 /// The names of the parameters of a pattern.
-pub(super) fn params_of(pattern: &str) -> Vec<String> {
+pub(crate) fn params_of(pattern: &str) -> Vec<String> {
     let plain = pattern.replace("{{", "").replace("}}", "");
     plain
         .split('{')

@@ -8,37 +8,37 @@ use serde::{
     de::{Error, MapAccess, Unexpected, Visitor, value::MapAccessDeserializer},
 };
 
+use super::failure::{OnDeliveryTimeout, OnFenceError};
 use crate::{
-    invalidate::{OnDeliveryTimeout, OnFenceError},
     key::{Identity, is_query_name},
     semantics::{NoVarySearch, Normalise, Weights},
 };
 
 /// A length of time.
-pub(super) struct Span(pub(super) Duration);
+pub(crate) struct Span(pub(super) Duration);
 
 /// A number of bytes.
-pub(super) struct Size(pub(super) usize);
+pub(crate) struct Size(pub(super) usize);
 
 /// A share or a factor.
-pub(super) struct Number(pub(super) f64);
+pub(crate) struct Number(pub(super) f64);
 
 /// Statuses that have a lifetime of their own.
 #[derive(Default)]
-pub(super) struct Statuses(pub(super) Vec<(StatusCode, Duration)>);
+pub(crate) struct Statuses(pub(super) Vec<(StatusCode, Duration)>);
 
 /// Templates of namespaces.
 #[derive(Default)]
-pub(super) struct List(pub(super) Vec<String>);
+pub(crate) struct List(pub(super) Vec<String>);
 
 /// What a method clears.
 #[derive(Default)]
-pub(super) struct ByMethod(pub(super) Vec<(Method, List)>);
+pub(crate) struct ByMethod(pub(super) Vec<(Method, List)>);
 
-pub(super) struct Who(pub(super) Identity);
+pub(crate) struct Who(pub(super) Identity);
 
 /// Which parameters of the query count.
-pub(super) enum Params {
+pub(crate) enum Params {
     Sorted,
     AsSent,
     Only(Vec<String>),
@@ -46,22 +46,22 @@ pub(super) enum Params {
     By(NoVarySearch),
 }
 
-pub(super) struct HeaderNames(pub(super) Vec<String>);
+pub(crate) struct HeaderNames(pub(super) Vec<String>);
 
 #[derive(Default)]
-pub(super) struct CookieNames(pub(super) Vec<String>);
+pub(crate) struct CookieNames(pub(super) Vec<String>);
 
 /// How far request fields are reduced.
-pub(super) struct Normal(pub(super) Normalise);
+pub(crate) struct Normal(pub(super) Normalise);
 
 /// How long a write waits for a shared store, and what comes then.
-pub(super) struct Hold {
+pub(crate) struct Hold {
     pub(super) limit: Duration,
     pub(super) then: OnDeliveryTimeout,
 }
 
 /// What becomes of a write without a fence.
-pub(super) struct NoFence(pub(super) OnFenceError);
+pub(crate) struct NoFence(pub(super) OnFenceError);
 
 /// A type that is written as a string.
 fn text<'de, D, T>(from: D, form: &'static str, read: impl FnOnce(&str) -> Result<T, String>) -> Result<T, D::Error>
@@ -505,7 +505,7 @@ fn is_token(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{size, span};
+    use crate::rules::value::{size, span};
 
     #[test]
     fn lengths_of_time_have_units_the_larger_first() {

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use crate::namespace::Namespaces;
+use crate::{entry::validity::Validity, namespace::set::Namespaces};
 
 /// How strongly entries are cleared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,33 +14,6 @@ pub enum InvalidationKind {
     Hard,
     /// Entries from before are stale: still served where a rule allows stale answers, refreshed otherwise.
     Soft,
-}
-
-/// What has become of an entry, or of a fill, since its stamp was taken.
-///
-/// ```
-/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// use std::time::Duration;
-/// use http::Request;
-/// use tower_response_cache::{Validity, Memory, Rule, Rules, Store};
-///
-/// let store = Memory::default();
-/// let rules = Rules::new().route("/", Rule::ttl(Duration::from_secs(60)));
-/// let key = rules.key(&store, &Request::get("/").body(()).unwrap()).unwrap();
-/// let stamp = store.get_now(key.as_ref()).unwrap().stamp;
-/// assert!(store.key_lives(&stamp, &key));
-/// store.invalidate_key(&key).await.unwrap();
-/// assert!(!store.key_lives(&stamp, &key));
-/// # });
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Validity {
-    /// Nothing it belongs to was cleared.
-    Valid,
-    /// Something it belongs to was cleared softly: as good as past its lifetime.
-    Stale,
-    /// Something it belongs to was cleared: never servable again.
-    Invalidated,
 }
 
 /// One sequence for the process and a fixed array with a slot per hash of a name.

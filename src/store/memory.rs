@@ -17,12 +17,20 @@ use quick_cache::{
 };
 
 use super::{
-    Context, Entry, Fence, INVALIDATE_TIMEOUT, InvalidationKind, Lock, Put, Secret, Stamp, Store, StoreError, StoreLookup,
-    Usage, Validity,
-    epochs::Epochs,
+    backend::{Context, Fence, INVALIDATE_TIMEOUT, Put, Store, StoreLookup},
+    epochs::{Epochs, InvalidationKind},
+    error::StoreError,
     expiry::{self, Expiry, Noted, Sweep},
+    lock::Lock,
 };
-use crate::{clock::Clock, key::KeyRef, namespace::Namespaces, silent::TRIAL, stats::Count};
+use crate::{
+    clock::Clock,
+    entry::{Entry, stamp::Stamp, validity::Validity},
+    key::KeyRef,
+    namespace::set::Namespaces,
+    secret::Secret,
+    stats::{counters::Count, usage::Usage, warnings::TRIAL},
+};
 
 /// Entries in this process's memory.
 ///
@@ -114,52 +122,52 @@ impl Memory {
 /// What a store needs of the memory in front of it.
 #[cfg(feature = "redis")]
 impl Memory {
-    pub(super) fn epoch(&self) -> u64 {
+    pub(crate) fn epoch(&self) -> u64 {
         self.0.epochs.capture()
     }
 
     #[inline]
-    pub(super) fn look(&self, key: KeyRef<'_>) -> StoreLookup {
+    pub(crate) fn look(&self, key: KeyRef<'_>) -> StoreLookup {
         self.0.look(key)
     }
 
-    pub(super) fn keep(&self, entry: Arc<Entry>) -> Put {
+    pub(crate) fn keep(&self, entry: Arc<Entry>) -> Put {
         self.0.keep(entry)
     }
 
-    pub(super) fn replace(&self, old: &Entry, entry: Arc<Entry>) -> bool {
+    pub(crate) fn replace(&self, old: &Entry, entry: Arc<Entry>) -> bool {
         self.0.replace(old, entry)
     }
 
     /// What has become of an entry that was found, if it would be found again.
     #[inline]
-    pub(super) fn still_has(&self, entry: &Arc<Entry>) -> Option<Validity> {
+    pub(crate) fn still_has(&self, entry: &Arc<Entry>) -> Option<Validity> {
         self.0.still_has(entry)
     }
 
     /// Removes an entry, if it is still there.
-    pub(super) fn forget(&self, entry: &Arc<Entry>) {
+    pub(crate) fn forget(&self, entry: &Arc<Entry>) {
         self.0.remove_if(entry.key().hash(), |other| Arc::ptr_eq(other, entry));
     }
 
     /// Steps the epochs of all that have one of these hashes.
-    pub(super) fn bump_hashes(&self, hashes: impl Iterator<Item = u64>) {
+    pub(crate) fn bump_hashes(&self, hashes: impl Iterator<Item = u64>) {
         self.0.epochs.bump(hashes, InvalidationKind::Hard);
     }
 
     /// Steps the epochs of a generation that this process has written: see [`Epochs::step_own`].
-    pub(super) fn step_own(&self, hashes: impl Iterator<Item = u64> + Clone, sent: u64) -> u64 {
+    pub(crate) fn step_own(&self, hashes: impl Iterator<Item = u64> + Clone, sent: u64) -> u64 {
         self.0.epochs.step_own(hashes, sent)
     }
 
     /// The current epoch, for a stamp of these parts: see [`Epochs::renew`].
-    pub(super) fn renew(&self, parts: impl Iterator<Item = (u64, u64)>) -> Option<u64> {
+    pub(crate) fn renew(&self, parts: impl Iterator<Item = (u64, u64)>) -> Option<u64> {
         self.0.epochs.renew(parts)
     }
 
     /// What has become of what began under an epoch.
     #[inline]
-    pub(super) fn life_of(&self, epoch: u64, hashes: impl Iterator<Item = u64> + Clone) -> Validity {
+    pub(crate) fn life_of(&self, epoch: u64, hashes: impl Iterator<Item = u64> + Clone) -> Validity {
         self.0.epochs.life(epoch, hashes)
     }
 }
@@ -198,7 +206,7 @@ pub struct MemoryBuilder {
 impl MemoryBuilder {
     /// How long an explicit invalidation of the store behind waits.
     #[cfg(feature = "redis")]
-    pub(super) fn invalidate_timeout(mut self, limit: Duration) -> Self {
+    pub(crate) fn invalidate_timeout(mut self, limit: Duration) -> Self {
         self.invalidate_timeout = limit;
         self
     }
@@ -567,8 +575,8 @@ mod tests {
 
     use super::*;
     use crate::{
+        entry::{Content, Draft, times::Times},
         key::Key,
-        store::{Content, Draft, Times},
     };
 
     fn entry(store: &Memory, n: u64) -> Arc<Entry> {
@@ -596,14 +604,14 @@ mod tests {
         for n in 0..1_000 {
             assert_eq!(store.0.keep(entry(&store, n)), Put::Stored);
         }
-        store.bump_now(&Namespaces::exactly(&[crate::Namespace::new("even").expect("a name")]));
+        store.bump_now(&Namespaces::exactly(&[crate::namespace::Namespace::new("even").expect("a name")]));
         for _ in 0..2 * store.0.expiry.parts() {
             store.0.sweep();
         }
         assert_eq!(store.usage().entries, 500);
         // The next round finds those that a bump in the middle of a round has killed.
         store.0.sweep();
-        store.bump_now(&Namespaces::exactly(&[crate::Namespace::root()]));
+        store.bump_now(&Namespaces::exactly(&[crate::namespace::Namespace::root()]));
         for _ in 0..2 * store.0.expiry.parts() {
             store.0.sweep();
         }

@@ -1,0 +1,442 @@
+//! Entries as Redis keeps them: bytes with a version.
+//!
+//! ```text
+//!   0         1      2        6
+//! +---------+------+--------+-----------------------------------------------+
+//! | version | form | length | clear:   contents | check 8                    |
+//! |   01    |      | u32    | sealed:  key id 4 | nonce 24 | contents | tag 16 |
+//! +---------+------+--------+-----------------------------------------------+
+//!
+//! form      bit 0: sealed, bit 1: the body is compressed; all others are 0
+//! length    of all these bytes
+//! check     xxh3 (64 bits) of all before it
+//! contents  enciphered where sealed, by XChaCha20-Poly1305; the tag vouches as well for all before the nonce, the number of the
+//!           database, and the whole Redis key
+//!
+//! contents
+//! +---------------+------+----------------------------+
+//! | head's length | head | body, or its zstd frame    |
+//! | u32           |      | (nothing for a `Variants`) |
+//! +---------------+------+----------------------------+
+//!
+//! head
+//!   key         n, bytes          canonical, whole
+//!   times       6 × u64           born, fresh, while revalidate, if error, kept (until), cost: nanoseconds, by the clock of the server
+//!   parts       u8                bit 0: variants, bit 1: their star, bit 2: http, bit 3: trailers, bit 4: an unpacked length
+//!   namespaces  n, text; n, names     a name: start and length in the text, or 0 or 1, length 0 and u64 for one of a key
+//!   stamp       24 × names        hard u128, soft u64
+//!   [http]      u8, u64, 5 × (u64, u32)    flags; received; age, lifetime and three windows as seconds and nanoseconds
+//!   variants:   n, names          fields, sorted
+//!   response:   u16, fields, [fields], [n]    status, headers, trailers, the length of the body unpacked
+//!
+//! fields        n, then for each name: tag u8, [n, text], [n], values
+//!   tag         bits 0–6: the name's number in `names.rs`, or 0 and its text follows; bit 7: there are several values, and how many
+//!   value       n, bytes          n is twice the length, and one more if it is sensitive
+//! ```
+//!
+//! Fixed numbers are little-endian; `n` is a LEB128 number of at most 32 bits in its shortest form. The first byte is the
+//! version for ever, whatever follows.
+//!
+//! **To add a field.** Processes of two versions share a Redis during a deployment, and an unknown version is a miss and is
+//! removed, so each would remove the other's entries. Therefore: first release a reader that takes both versions (a `match` on the
+//! version here, the new field optional in `read.rs`) and still writes the old one; then, a release later, write the new
+//! one; then drop the old. A number in `names.rs` may be added in the same way, and is never given to another name. The files in
+//! `tests/fixtures/stored` hold what each version looks like: those of an old version stay while it is read.
+
+pub(crate) mod compression;
+pub(crate) mod decode;
+pub(crate) mod encode;
+pub(crate) mod encryption;
+pub(crate) mod header_cache;
+pub(crate) mod header_names;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::{
+    clock::{MS, Nanos},
+    codec::{compression::Compression, encryption::KeyRing},
+    entry::{
+        Content, Entry,
+        stamp::{Generation, Stamp},
+        times::{Http, Times},
+    },
+    key::KeyRef,
+    namespace::set::Namespaces,
+};
+
+/// The first byte of all that is stored.
+const VERSION: u8 = 1;
+
+/// Version, form and length.
+pub(crate) const FRAME: usize = 6;
+
+/// The checksum of what is not sealed.
+const CHECK: usize = 8;
+
+/// Redis takes no longer value.
+const MAX_LEN: usize = 512 << 20;
+
+/// Bits of the form.
+const SEALED: u8 = 1;
+
+const COMPRESSED: u8 = 2;
+
+/// The present moment by two clocks: that by which stored times count, and that of this process.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment {
+    pub(crate) there: Nanos,
+    pub(crate) here: Nanos,
+}
+
+impl Moment {
+    /// Translates a time by the clock of the store to the clock of this process.
+    #[inline]
+    fn here(self, there: Nanos) -> Nanos {
+        match there.checked_sub(self.there) {
+            Some(left) => self.here.saturating_add(left),
+            None => self.here.saturating_sub(self.there - there),
+        }
+    }
+
+    /// Translates the times of an entry to the clock by which stored times count.
+    fn stores(self, times: &Times, http: Option<&Http>) -> (Times, Option<Http>) {
+        let (mut times, mut http) = (*times, http.copied());
+        Self { there: self.here, here: self.there }.shifts(&mut times, http.as_mut());
+        (times, http)
+    }
+
+    fn shifts(self, times: &mut Times, http: Option<&mut Http>) {
+        let Times { born, fresh_until, while_revalidate_until, if_error_until, kept_until, cost: _ } = times;
+        for time in [born, fresh_until, while_revalidate_until, if_error_until, kept_until] {
+            *time = self.here(*time);
+        }
+        if let Some(http) = http {
+            http.freshness.received = self.here(http.freshness.received.saturating_mul(MS)) / MS;
+        }
+    }
+
+    /// Translates the times of a stored entry to the clock of this process.
+    ///
+    /// An entry whose response arrived only after the present moment comes from a clock that was set since, or is not this one: it counts
+    /// as just arrived, so that no copy lives for longer than the entry was to live when it was made.
+    #[inline]
+    fn reads(self, times: &mut Times, http: Option<&mut Http>) {
+        let arrived = http.as_ref().map_or(times.born, |http| http.freshness.received.saturating_mul(MS).max(times.born));
+        Self { there: self.there.max(arrived), ..self }.shifts(times, http);
+    }
+}
+
+/// The names of an entry, and a generation for each of them.
+pub(crate) type Stamped = (Namespaces, Arc<[Option<Generation>]>);
+
+/// Writes entries as bytes, and reads them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Codec {
+    compression: Option<Compression>,
+    keys: Option<KeyRing>,
+    /// The number of the database, to which sealed entries are bound.
+    database: i64,
+}
+
+/// The circumstances under which an entry is read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<P> {
+    /// Translates its times. Without one they are as they were written.
+    pub(crate) moment: Option<Moment>,
+    /// The longest body, unpacked. An entry with a longer one is not read.
+    pub(crate) max_body: usize,
+    /// Makes the Redis key under which the bytes were found. Called for sealed entries alone.
+    pub(crate) place: P,
+}
+
+impl Codec {
+    /// Compresses bodies. What is compressed is read also without this.
+    #[cfg(feature = "redis-compression")]
+    pub(crate) fn compress(self, compression: Compression) -> Self {
+        Self { compression: Some(compression), ..self }
+    }
+
+    /// Seals what is written, and reads nothing else: what is not sealed could be anybody's.
+    #[cfg(feature = "redis-encryption")]
+    pub(crate) fn seal(self, keys: KeyRing) -> Self {
+        Self { keys: Some(keys), ..self }
+    }
+
+    /// Binds sealed entries to the database with this number.
+    pub(crate) fn in_database(self, database: i64) -> Self {
+        Self { database, ..self }
+    }
+
+    /// The bytes of an entry that is to be stored under this Redis key.
+    /// Its times are translated by `moment`; without one they are written as they are.
+    pub(crate) fn encode_at(&self, place: &str, entry: &Entry, moment: Option<Moment>) -> Result<Bytes, Unstored> {
+        let nonce = self.keys.as_ref().map_or(Ok([0; encryption::NONCE]), |_| encryption::nonce())?;
+        self.encode_with(place, entry, moment, nonce)
+    }
+
+    /// The same where the Redis key does not matter.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn encode(&self, entry: &Entry, moment: Option<Moment>) -> Result<Bytes, Unstored> {
+        self.encode_at("", entry, moment)
+    }
+
+    fn encode_with(
+        &self,
+        place: &str,
+        entry: &Entry,
+        moment: Option<Moment>,
+        nonce: [u8; encryption::NONCE],
+    ) -> Result<Bytes, Unstored> {
+        let packed = self.packed(entry);
+        let body = packed.as_deref().unwrap_or_else(|| body(entry));
+        let form = if packed.is_some() { COMPRESSED } else { 0 } | if self.keys.is_some() { SEALED } else { 0 };
+
+        let mut out = Vec::with_capacity(body.len() + 1024);
+        out.extend_from_slice(&[VERSION, form, 0, 0, 0, 0]);
+        if let Some(keys) = &self.keys {
+            keys.begin(nonce, &mut out);
+        }
+        encode::contents(entry, moment, body, packed.is_some(), &mut out)?;
+        let end = if self.keys.is_some() { encryption::TAG } else { CHECK };
+        let length = u32::try_from(out.len() + end).ok().filter(|len| *len as usize <= MAX_LEN).ok_or(Unstored::TooLarge)?;
+        out[2..FRAME].copy_from_slice(&length.to_le_bytes());
+        match &self.keys {
+            Some(keys) => keys.finish(&encryption::Place::of(self.database, place), &mut out)?,
+            None => out.extend_from_slice(&xxh3_64(&out).to_le_bytes()),
+        }
+        Ok(out.into())
+    }
+
+    /// The body compressed, if that is wished for and makes it smaller.
+    fn packed(&self, entry: &Entry) -> Option<Vec<u8>> {
+        let Content::Response { headers, body, .. } = entry.content() else { return None };
+        self.compression.as_ref()?.pack(headers, body)
+    }
+
+    /// The entry that is stored under `key`, if these bytes are one. `seen` is the stamp of now, from before they were asked for:
+    /// that of the entry is of the same epoch and time, and shares the generations where they are the same. `names` are those of
+    /// the request, which are mostly those of the entry.
+    ///
+    /// Nothing is copied of a body that is neither compressed nor sealed: it is a slice of `bytes`. What is sealed is opened in
+    /// place if nobody else has the bytes. The header values are slices, too, unless the body is compressed; what they keep
+    /// alive counts in the entry's weight.
+    pub(crate) fn decode_seeing(
+        &self,
+        bytes: Bytes,
+        key: KeyRef<'_>,
+        names: &Namespaces,
+        seen: &Stamp,
+        wanted: Wanted<impl FnOnce() -> String>,
+    ) -> Result<Arc<Entry>, Damaged> {
+        let (form, contents) = self.contents(bytes, wanted.place)?;
+        decode::entry(contents, form & COMPRESSED != 0, key, names, (seen, wanted.moment, wanted.max_body))
+    }
+
+    /// The same, where only the epoch of this process is known.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn decode(&self, bytes: Bytes, key: KeyRef<'_>, epoch: u64) -> Result<Arc<Entry>, Damaged> {
+        let wanted = Wanted { moment: None, max_body: usize::MAX, place: String::new };
+        self.decode_seeing(bytes, key, &Namespaces::default(), &Stamp::local(epoch), wanted)
+    }
+
+    /// The names of the entry that is stored under a Redis key, and their generations: whether it lives can be told without its key.
+    pub(crate) fn generations(&self, bytes: Bytes, place: &str) -> Result<Stamped, Damaged> {
+        let (form, contents) = self.contents(bytes, || place.to_owned())?;
+        decode::generations(&contents, form & COMPRESSED != 0)
+    }
+
+    fn contents(&self, bytes: Bytes, place: impl FnOnce() -> String) -> Result<(u8, Bytes), Damaged> {
+        let form = form(&bytes)?;
+        let contents = match (&self.keys, form & SEALED != 0) {
+            (Some(keys), true) => keys.open(bytes, &encryption::Place::of(self.database, &place()))?,
+            (None, true) => return Err(Damaged::Sealed),
+            (Some(_), false) => return Err(Damaged::Unsealed),
+            (None, false) => checked(bytes)?,
+        };
+        Ok((form, contents))
+    }
+}
+
+/// Contents behind a key that fits. The last two bytes of the input say how much of the rest is body.
+#[cfg(any(test, fuzzing))]
+fn contents_of(key: KeyRef<'_>, input: &[u8]) -> Option<Vec<u8>> {
+    let (input, tail) = input.split_last_chunk::<2>()?;
+    let head = input.len().saturating_sub(usize::from(u16::from_le_bytes(*tail)));
+    let mut own = Vec::new();
+    encode::prefixed(key.canonical(), &mut own).ok()?;
+    let mut contents = ((own.len() + head) as u32).to_le_bytes().to_vec();
+    contents.extend_from_slice(&own);
+    contents.extend_from_slice(input);
+    Some(contents)
+}
+
+/// The entry of a key whose contents behind the key are these, if they are one. It has the stamp of a new store.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn contents_as_entry(key: KeyRef<'_>, input: &[u8], compressed: bool, moment: Moment) -> Option<Arc<Entry>> {
+    let bytes = framed(if compressed { COMPRESSED } else { 0 }, &contents_of(key, input)?);
+    let wanted = Wanted { moment: Some(moment), max_body: 1 << 20, place: String::new };
+    Codec::default().decode_seeing(bytes, key, &Namespaces::default(), &Stamp::local(u64::MAX >> 2), wanted).ok()
+}
+
+/// Contents that are not sealed, in a frame with the right length and checksum, whatever they are.
+#[cfg(any(test, fuzzing))]
+fn framed(form: u8, contents: &[u8]) -> Bytes {
+    let mut out = vec![VERSION, form];
+    out.extend_from_slice(&((FRAME + contents.len() + CHECK) as u32).to_le_bytes());
+    out.extend_from_slice(contents);
+    out.extend_from_slice(&xxh3_64(&out).to_le_bytes());
+    out.into()
+}
+
+/// For the bench of it: an entry as it is stored.
+#[doc(hidden)]
+pub fn bench_stored(entry: &Entry) -> Option<Bytes> {
+    Codec::default().encode_at("", entry, None).ok()
+}
+
+/// For the same: what is stored, read for a request that has found the names and generations of `like`.
+#[doc(hidden)]
+pub fn bench_read(stored: Bytes, like: &Entry) -> Option<Arc<Entry>> {
+    let (key, moment) = (like.key().as_ref(), Moment { there: like.times().born, here: like.times().born });
+    let wanted = Wanted { moment: Some(moment), max_body: usize::MAX, place: String::new };
+    Codec::default().decode_seeing(stored, key, like.namespaces(), like.stamp(), wanted).ok()
+}
+
+/// For the fuzz target `stored`: reads contents that may be anything, behind a key that fits. What is taken for an entry must be
+/// written as bytes from which it is read again.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub fn fuzz_stored(compressed: bool, input: &[u8]) {
+    let key = KeyRef::new(b"key");
+    let Some(contents) = contents_of(key, input) else { return };
+    let codec = Codec::default();
+    let _ = codec.decode(Bytes::copy_from_slice(input), key, 0);
+    if let Ok(entry) = codec.decode(framed(if compressed { COMPRESSED } else { 0 }, &contents), key, 0) {
+        let again = codec.encode(&entry, None).expect("what was read can be written");
+        let entry = codec.decode(again.clone(), key, 0).expect("what was written can be read");
+        assert_eq!(codec.encode(&entry, None).expect("and written again"), again);
+        let wanted = Wanted { moment: None, max_body: usize::MAX, place: String::new };
+        let expected = codec.decode_seeing(again.clone(), key, entry.namespaces(), entry.stamp(), wanted);
+        assert_eq!(codec.encode(&expected.expect("also by who expects it"), None).expect("and written again"), again);
+    }
+}
+
+fn body(entry: &Entry) -> &[u8] {
+    match entry.content() {
+        Content::Response { body, .. } => body,
+        Content::Variants(_) => &[],
+    }
+}
+
+/// The form, if the frame is whole and says what is there.
+fn form(bytes: &[u8]) -> Result<u8, Damaged> {
+    let Some((version, rest)) = bytes.split_first() else { return Err(Damaged::Truncated) };
+    if *version != VERSION {
+        return Err(Damaged::Version);
+    }
+    let Some(([form, length @ ..], _)) = rest.split_first_chunk::<5>() else { return Err(Damaged::Truncated) };
+    if form & !(SEALED | COMPRESSED) != 0 {
+        return Err(Damaged::Malformed);
+    }
+    match bytes.len().cmp(&(u32::from_le_bytes(*length) as usize)) {
+        std::cmp::Ordering::Less => Err(Damaged::Truncated),
+        std::cmp::Ordering::Equal => Ok(*form),
+        std::cmp::Ordering::Greater => Err(Damaged::Trailing),
+    }
+}
+
+/// The contents of what is clear, if the checksum is right.
+fn checked(bytes: Bytes) -> Result<Bytes, Damaged> {
+    match bytes.split_last_chunk::<CHECK>() {
+        Some((before, _)) if before.len() < FRAME => Err(Damaged::Truncated),
+        Some((before, check)) if xxh3_64(before) == u64::from_le_bytes(*check) => {
+            let end = before.len();
+            Ok(bytes.slice(FRAME..end))
+        }
+        Some(_) => Err(Damaged::Checksum),
+        None => Err(Damaged::Truncated),
+    }
+}
+
+/// Why stored bytes are not the entry that was asked for. Each is a miss, and the bytes are to be removed unless they may be of use to
+/// others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Damaged {
+    /// Written by a release that stores in another way.
+    Version,
+    /// Shorter than it says.
+    Truncated,
+    /// Longer than it says.
+    Trailing,
+    /// Changed since it was written.
+    Checksum,
+    /// The entry of another key.
+    Foreign,
+    /// Sealed, and no key of the ring opens it here: of a key that is gone, changed, or moved from where it was stored.
+    Sealed,
+    /// Clear, where everything has to be sealed.
+    Unsealed,
+    /// Its body does not come out of its compression, or cannot without the feature.
+    Compressed,
+    /// Whole, but nothing that this crate writes.
+    Malformed,
+    /// Its body is longer than the rule of the request allows. It may be what another rule, or another process, wants.
+    TooLong,
+}
+
+impl Damaged {
+    /// The word for it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Version => "version",
+            Self::Truncated => "truncated",
+            Self::Trailing => "trailing",
+            Self::Checksum => "checksum",
+            Self::Foreign => "foreign",
+            Self::Sealed => "sealed",
+            Self::Unsealed => "unsealed",
+            Self::Compressed => "compressed",
+            Self::Malformed => "malformed",
+            Self::TooLong => "too-long",
+        }
+    }
+}
+
+impl fmt::Display for Damaged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why an entry has no stored form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Unstored {
+    /// Its stamp has not one generation for each of its namespaces: nobody could tell whether it may be served.
+    Stamp,
+    /// Redis takes no value of this length.
+    TooLarge,
+    /// The operating system gave no random bytes to seal it with.
+    Randomness,
+}
+
+impl Unstored {
+    /// The word for it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Stamp => "stamp",
+            Self::TooLarge => "too-large",
+            Self::Randomness => "randomness",
+        }
+    }
+}
+
+impl fmt::Display for Unstored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,472 @@
+//! The header maps of stored responses, and what those of one route have in common.
+
+use std::{
+    mem,
+    ops::Deref,
+    ptr,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{self, AGE},
+};
+
+use super::{Entry, header_bytes};
+use crate::semantics::{self, CACHE_STATUS};
+
+/// A finished header map, with what was learned while it was made.
+pub(crate) struct StoredHeaders {
+    map: HeaderMap,
+    /// The number of the shape that it was filled into; 0 if there was none.
+    shape: u64,
+    /// What it takes beside itself.
+    bytes: usize,
+}
+
+impl StoredHeaders {
+    fn new(map: HeaderMap) -> Self {
+        Self { shape: 0, bytes: header_bytes(&map), map }
+    }
+
+    /// With one field more.
+    pub(crate) fn insert(&mut self, name: HeaderName, value: HeaderValue) {
+        self.map.insert(name, value);
+        (self.shape, self.bytes) = (0, header_bytes(&self.map));
+    }
+
+    /// The map alone.
+    pub(crate) fn into_map(self) -> HeaderMap {
+        self.map
+    }
+
+    /// The map, the number of its shape, and what it takes beside itself.
+    #[inline]
+    pub(super) fn into_parts(self) -> (HeaderMap, u64, usize) {
+        (self.map, self.shape, self.bytes)
+    }
+}
+
+impl Deref for StoredHeaders {
+    type Target = HeaderMap;
+
+    fn deref(&self) -> &HeaderMap {
+        &self.map
+    }
+}
+
+/// The header map as hits will clone it: of exact size, the slot for `Age` in front, and behind it one for `Cache-Status` if hits will
+/// say something there. Behind what caches before this one have said there it would not be found: there it is put on each hit anew.
+///
+/// There is room for so many fields `more`.
+pub(crate) fn finished(headers: &HeaderMap, tells: bool, more: usize) -> StoredHeaders {
+    let tells = tells && !headers.contains_key(CACHE_STATUS);
+    let mut finished = HeaderMap::with_capacity(headers.keys_len() + 1 + usize::from(tells) + more);
+    finished.insert(AGE, HeaderValue::from_static("0"));
+    if tells {
+        finished.insert(CACHE_STATUS, HeaderValue::from_static(""));
+    }
+    let fields = || headers.iter().filter(|(name, _)| *name != AGE);
+    for (name, _) in fields() {
+        finished.append(name.clone(), HeaderValue::from_static(""));
+    }
+    fill_in(&mut finished, 1 + usize::from(tells), fields().map(|(_, value)| value));
+    StoredHeaders::new(finished)
+}
+
+/// Fields that keep no memory but their own.
+pub(crate) fn own_fields(mut fields: HeaderMap) -> HeaderMap {
+    let values: Vec<_> = fields.values().cloned().collect();
+    fill_in(&mut fields, 0, values.iter());
+    fields
+}
+
+/// Copies values into a map, behind the first `slots` of its places.
+///
+/// The value of a field that was received is a slice of the buffer that it was read into, which may be a thousand times as large and is
+/// counted nowhere. All copies are parts of one piece, but for values that are part of the program.
+#[inline]
+fn fill_in<'a>(map: &mut HeaderMap, slots: usize, values: impl Iterator<Item = &'a HeaderValue>) {
+    let mut own = [const { None }; MOST];
+    let (mut count, mut len) = (0, 0);
+    for (place, value) in map.values_mut().skip(slots).zip(values) {
+        match common(value) {
+            Some(common) if ptr::eq(place.as_bytes(), common.as_bytes()) => {}
+            Some(common) => *place = HeaderValue::from_static(common),
+            None if count < MOST => {
+                len += value.len();
+                own[count] = Some((place, value));
+                count += 1;
+            }
+            None => *place = copied(value),
+        }
+    }
+    let own = &mut own[..count];
+    let mut all = Vec::with_capacity(len);
+    own.iter().flatten().for_each(|(_, value)| all.extend_from_slice(value.as_bytes()));
+    let mut all = Bytes::from(all);
+    for (place, value) in own.iter_mut().flatten() {
+        // The last one needs no counter besides that of the piece.
+        let copy = if value.len() == all.len() { mem::take(&mut all) } else { all.split_to(value.len()) };
+        let mut copy = HeaderValue::from_maybe_shared(copy).unwrap_or_else(|_| value.clone());
+        copy.set_sensitive(value.is_sensitive());
+        **place = copy;
+    }
+}
+
+/// A value that keeps no memory but its own.
+fn copied(value: &HeaderValue) -> HeaderValue {
+    match common(value) {
+        Some(common) => HeaderValue::from_static(common),
+        None => HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone()),
+    }
+}
+
+/// The same value as part of the program: those that are in so many responses that they need no memory.
+#[inline]
+pub(crate) fn common(value: &HeaderValue) -> Option<&'static str> {
+    let common = match value.as_bytes() {
+        b"" => "",
+        b"0" => "0",
+        b"accept" => "accept",
+        b"accept-encoding" => "accept-encoding",
+        b"application/grpc" => "application/grpc",
+        b"application/json" => "application/json",
+        b"application/octet-stream" => "application/octet-stream",
+        b"br" => "br",
+        b"bytes" => "bytes",
+        b"gzip" => "gzip",
+        b"max-age=300" => "max-age=300",
+        b"max-age=3600" => "max-age=3600",
+        b"max-age=60" => "max-age=60",
+        b"no-cache" => "no-cache",
+        b"nosniff" => "nosniff",
+        b"origin" => "origin",
+        b"public, max-age=300" => "public, max-age=300",
+        b"public, max-age=3600" => "public, max-age=3600",
+        b"public, max-age=60" => "public, max-age=60",
+        b"text/html" => "text/html",
+        b"text/html; charset=utf-8" => "text/html; charset=utf-8",
+        b"text/plain" => "text/plain",
+        b"text/plain; charset=utf-8" => "text/plain; charset=utf-8",
+        b"zstd" => "zstd",
+        _ => return None,
+    };
+    (!value.is_sensitive()).then_some(common)
+}
+
+/// What a field of a response means to who stores it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HeaderKind {
+    /// Nothing.
+    Plain,
+    /// `Cache-Control`.
+    Directives,
+    /// `Content-Type`.
+    Kind,
+    /// `Content-Length`.
+    Length,
+    /// `Age`.
+    Age,
+    /// `Content-Range`.
+    Range,
+    /// `Set-Cookie`.
+    Cookie,
+    /// `Vary`.
+    Varies,
+    /// `Content-Encoding`.
+    Coding,
+    /// `Content-Language`.
+    Language,
+    /// `Access-Control-Allow-Origin`.
+    AllowedOrigin,
+    /// It is meant for one connection (RFC 9110, section 7.6.1).
+    Hop,
+}
+
+impl HeaderKind {
+    #[inline]
+    pub(crate) fn of(name: &HeaderName) -> Self {
+        match *name {
+            header::CACHE_CONTROL => Self::Directives,
+            header::CONTENT_TYPE => Self::Kind,
+            header::CONTENT_LENGTH => Self::Length,
+            header::AGE => Self::Age,
+            header::CONTENT_RANGE => Self::Range,
+            header::SET_COOKIE => Self::Cookie,
+            header::VARY => Self::Varies,
+            header::CONTENT_ENCODING => Self::Coding,
+            header::CONTENT_LANGUAGE => Self::Language,
+            header::ACCESS_CONTROL_ALLOW_ORIGIN => Self::AllowedOrigin,
+            header::CONNECTION
+            | header::PROXY_AUTHENTICATE
+            | header::PROXY_AUTHORIZATION
+            | header::TE
+            | header::TRANSFER_ENCODING
+            | header::UPGRADE => Self::Hop,
+            // What responses often have besides is known by its number, without a look at its letters.
+            header::DATE
+            | header::ETAG
+            | header::EXPIRES
+            | header::LAST_MODIFIED
+            | header::LINK
+            | header::LOCATION
+            | header::SERVER
+            | header::X_CONTENT_TYPE_OPTIONS => Self::Plain,
+            _ if matches!(name.as_str(), "keep-alive" | "proxy-authentication-info" | "proxy-connection") => Self::Hop,
+            _ => Self::Plain,
+        }
+    }
+
+    /// Whether what such a field says changes nothing of what becomes of its response under a rule that says so itself.
+    #[inline]
+    fn is_plain(self, value: &HeaderValue) -> bool {
+        match self {
+            Self::Directives => !semantics::may_forbid(value.as_bytes()),
+            Self::Kind => !is_event_stream(value),
+            Self::AllowedOrigin => value == "*",
+            _ => true,
+        }
+    }
+
+    /// Whether all that has to be done about such a field is to read it.
+    fn is_simple(self) -> bool {
+        matches!(self, Self::Plain | Self::Directives | Self::Kind | Self::Length | Self::AllowedOrigin)
+    }
+}
+
+/// The most fields that are kept in mind.
+const MOST: usize = 24;
+
+/// A copy of a map to be filled in, with what of its values is `kept`, and the others empty; if its fields are few, and none is there
+/// twice.
+pub(crate) fn emptied(map: &HeaderMap, kept: impl Fn(&HeaderName, &HeaderValue) -> Option<HeaderValue>) -> Option<HeaderMap> {
+    (map.len() == map.keys_len() && map.len() <= MOST).then(|| {
+        let mut emptied = map.clone();
+        for (name, value) in &mut emptied {
+            *value = kept(name, value).unwrap_or(HeaderValue::from_static(""));
+        }
+        emptied
+    })
+}
+
+/// The fields of a finished map, without their values. Responses to requests of one route mostly have the same: they are known by one
+/// comparison, and to fill in a map costs less than to find a place for each field anew.
+#[derive(Debug, Default)]
+pub(crate) struct HeaderTemplate(OnceLock<TemplateParts>);
+
+/// A shape that was taken.
+#[derive(Debug)]
+struct TemplateParts {
+    /// Its number, which no other of this process has.
+    number: u64,
+    map: HeaderMap,
+    /// Whether there is a slot for `Cache-Status`.
+    tells: bool,
+    /// How many fields there are behind the slots.
+    fields: usize,
+    /// What the first of them are, up to the last that means something, and the value of those that do, if it was plain.
+    read: Box<[(HeaderKind, HeaderValue)]>,
+    /// What the map takes beside itself and the text of the values.
+    bytes: usize,
+}
+
+impl HeaderTemplate {
+    /// Takes the shape of a finished map, if none was taken yet, no field of it is there twice, and none needs more than to be read.
+    pub(crate) fn take(&self, finished: &HeaderMap, tells: bool) {
+        if self.0.get().is_none() {
+            self.take_first(finished, tells);
+        }
+    }
+
+    #[cold]
+    fn take_first(&self, finished: &HeaderMap, tells: bool) {
+        static SHAPES: AtomicU64 = AtomicU64::new(1);
+        let tells = tells && finished.iter().nth(1).is_some_and(|(name, slot)| *name == CACHE_STATUS && slot.is_empty());
+        let roles = || finished.keys().skip(1 + usize::from(tells)).map(HeaderKind::of);
+        if !roles().all(HeaderKind::is_simple) {
+            return;
+        }
+        let Some(map) = emptied(finished, |_, _| None) else { return };
+        let bytes = header_bytes(&map) + "0".len();
+        // What is not kept is the same as no other.
+        let known = |role: HeaderKind, value: &HeaderValue| match role {
+            HeaderKind::Directives | HeaderKind::Kind | HeaderKind::AllowedOrigin if role.is_plain(value) => copied(value),
+            _ => HeaderValue::from_static(""),
+        };
+        let values = finished.values().skip(1 + usize::from(tells));
+        let mut read: Vec<_> = roles().zip(values).map(|(role, value)| (role, known(role, value))).collect();
+        let (number, fields) = (SHAPES.fetch_add(1, Ordering::Relaxed), read.len());
+        read.truncate(read.iter().rposition(|(role, _)| *role != HeaderKind::Plain).map_or(0, |last| last + 1));
+        let _ = self.0.set(TemplateParts { number, map, tells, fields, read: read.into(), bytes });
+    }
+
+    /// Whether the finished map of this response will have this shape.
+    #[inline]
+    pub(crate) fn fits(&self, headers: &HeaderMap, tells: bool) -> bool {
+        self.0.get().is_some_and(|shape| shape.fits(headers, tells))
+    }
+
+    /// Whether the finished map of this response will have this shape, and whoever stores it has nothing more to do about what it says.
+    /// Tells the length that it announces.
+    #[inline]
+    pub(crate) fn plainly(&self, headers: &HeaderMap, tells: bool) -> Option<Option<u64>> {
+        let shape = self.0.get().filter(|shape| shape.fits(headers, tells))?;
+        let mut announced = None;
+        for (value, (role, known)) in headers.values().zip(&shape.read) {
+            if *role == HeaderKind::Length {
+                announced = length_in(value);
+            } else if value != known && !role.is_plain(value) {
+                return None;
+            }
+        }
+        Some(announced)
+    }
+
+    /// The finished map of a response that has this shape, if there is one.
+    #[inline]
+    pub(crate) fn filled(&self, headers: &HeaderMap) -> Option<StoredHeaders> {
+        Some(self.0.get()?.filled(headers))
+    }
+}
+
+impl TemplateParts {
+    #[inline]
+    fn fits(&self, headers: &HeaderMap, tells: bool) -> bool {
+        self.tells == tells
+            && headers.len() == self.fields
+            && headers.keys_len() == headers.len()
+            && headers.keys().eq(self.map.keys().skip(1 + usize::from(tells)))
+    }
+
+    #[inline]
+    fn filled(&self, headers: &HeaderMap) -> StoredHeaders {
+        let mut map = match Entry::map_aside(self.number) {
+            Some(map) => map,
+            None => self.map.clone(),
+        };
+        if let Some(age) = map.values_mut().next() {
+            *age = HeaderValue::from_static("0");
+        }
+        fill_in(&mut map, 1 + usize::from(self.tells), headers.values());
+        let bytes = self.bytes + headers.values().map(HeaderValue::len).sum::<usize>();
+        StoredHeaders { map, shape: self.number, bytes }
+    }
+}
+
+/// Whether a `Content-Type` is that of events, whose end nobody waits for.
+#[inline]
+pub(crate) fn is_event_stream(kind: &HeaderValue) -> bool {
+    const EVENTS: &[u8] = b"text/event-stream";
+    let kind = kind.as_bytes();
+    kind.get(..EVENTS.len()).is_some_and(|start| start.eq_ignore_ascii_case(EVENTS))
+}
+
+/// The number in a `Content-Length`.
+pub(crate) fn length_in(value: &HeaderValue) -> Option<u64> {
+    value.to_str().ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in fields {
+            map.append(*name, HeaderValue::from_static(value));
+        }
+        map
+    }
+
+    #[test]
+    fn a_map_that_is_filled_in_is_the_one_that_is_made_anew() {
+        let one = [("content-type", "a"), ("etag", "b"), ("x-c", "c")];
+        let shapes = [
+            map(&one),
+            map(&[("content-type", "x"), ("etag", "y"), ("x-c", "z")]),
+            map(&[("etag", "y"), ("content-type", "x"), ("x-c", "z")]),
+            map(&[("content-type", "x"), ("etag", "y"), ("etag", "y2"), ("x-c", "z")]),
+            map(&[("age", "7"), ("content-type", "x"), ("etag", "y"), ("x-c", "z")]),
+            map(&[("cache-status", "before"), ("content-type", "x"), ("etag", "y"), ("x-c", "z")]),
+            map(&[("cache-status", "before")]),
+            map(&[("content-type", "x"), ("etag", "y"), ("x-d", "z")]),
+            map(&[("content-type", "x")]),
+            map(&[]),
+        ];
+        let lines = |map: &HeaderMap| map.iter().map(|(name, value)| (name.clone(), value.clone())).collect::<Vec<_>>();
+        let mut filled = 0;
+        for (taken, told) in shapes.iter().flat_map(|taken| [(taken, false), (taken, true)]) {
+            let shape = HeaderTemplate::default();
+            shape.take(&finished(taken, told, 0), told);
+            for (headers, tells) in shapes.iter().flat_map(|headers| [(headers, false), (headers, true)]) {
+                if !shape.fits(headers, tells) {
+                    continue;
+                }
+                let (made, anew) = (shape.filled(headers).expect("a shape"), finished(headers, tells, 0));
+                assert_eq!(lines(&made), lines(&anew), "{headers:?}, {taken:?}");
+                assert_eq!(made.bytes, anew.bytes, "{headers:?}");
+                filled += 1;
+            }
+        }
+        assert!(filled > shapes.len(), "{filled}");
+    }
+
+    #[test]
+    fn kept_values_are_no_slices_of_the_buffers_they_came_in() {
+        let buffer = Bytes::from(b"max-age=60;application/xml;\"tag\";secret;".repeat(100));
+        let value = |from: usize, to: usize| HeaderValue::from_maybe_shared(buffer.slice(from..to)).expect("a value");
+        let mut secret = value(33, 39);
+        secret.set_sensitive(true);
+        let fields =
+            [("cache-control", value(0, 10)), ("content-type", value(11, 26)), ("etag", value(27, 32)), ("x-a", secret)];
+        let headers: HeaderMap = fields.into_iter().map(|(name, value)| (HeaderName::from_static(name), value)).collect();
+        let shape = HeaderTemplate::default();
+        let made = finished(&headers, false, 0);
+        shape.take(&made, false);
+        let taken = shape.0.get().expect("a shape");
+        for kept in [&made, &shape.filled(&headers).expect("a shape").map, &own_fields(headers.clone())] {
+            for (name, value) in &headers {
+                assert_eq!(kept[name], value);
+                assert_eq!(kept[name].is_sensitive(), value.is_sensitive());
+            }
+            let inside = |value: &HeaderValue| buffer.as_ptr_range().contains(&value.as_bytes().as_ptr());
+            assert!(!kept.values().chain(taken.read.iter().map(|(_, value)| value)).any(inside));
+        }
+    }
+
+    #[test]
+    fn what_needs_more_than_to_be_read_is_of_no_shape() {
+        for name in ["vary", "set-cookie", "content-range", "connection", "keep-alive"] {
+            let headers = map(&[("content-type", "a"), (name, "b")]);
+            let shape = HeaderTemplate::default();
+            shape.take(&finished(&headers, false, 0), false);
+            assert!(!shape.fits(&headers, false), "{name}");
+        }
+    }
+    #[test]
+    fn what_is_said_otherwise_than_before_is_read_again() {
+        let with = |control: &'static str, kind: &'static str| {
+            map(&[("cache-control", control), ("content-type", kind), ("x-c", "c")])
+        };
+        let forbidden =
+            [("no-store", "a"), ("private", "a"), ("max-age=60, no-cache", "a"), ("max-age=60", "text/event-stream")];
+        for first in [with("max-age=60", "a"), with("private=\"x-c\"", "text/event-stream")] {
+            let shape = HeaderTemplate::default();
+            shape.take(&finished(&first, false, 0), false);
+            for (control, kind) in forbidden {
+                assert_eq!(shape.plainly(&with(control, kind), false), None, "{control}, {kind}");
+            }
+            assert_eq!(shape.plainly(&with("max-age=60", "a"), false), Some(None));
+            assert_eq!(shape.plainly(&with("max-age=5", "b"), false), Some(None));
+        }
+        let long = map(&[("content-length", "7"), ("x-c", "c")]);
+        let shape = HeaderTemplate::default();
+        shape.take(&finished(&long, false, 0), false);
+        assert_eq!(shape.plainly(&long, false), Some(Some(7)));
+    }
+}

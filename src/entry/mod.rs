@@ -1,0 +1,408 @@
+//! What is stored: a response as it will be sent, and what says whether it may be.
+
+pub(crate) mod header_template;
+pub(crate) mod stamp;
+pub(crate) mod times;
+pub(crate) mod validity;
+
+use std::{
+    cell::Cell,
+    fmt, mem,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::SystemTime,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use self::{
+    header_template::{StoredHeaders, own_fields},
+    stamp::Stamp,
+    times::{Http, Times},
+};
+use crate::{clock::system_time, key::Key, namespace::set::Namespaces, semantics::Vary};
+
+/// A stored response with its key, its stamp, its namespaces and its times. Never changed once made, but for being let go.
+pub struct Entry {
+    key: Key,
+    stamp: Stamp,
+    names: Namespaces,
+    times: Times,
+    content: Content,
+    http: Option<Box<Http>>,
+    weight: Weight,
+    gone: AtomicBool,
+    /// The number of the shape that its header map was filled into; 0 if there was none.
+    shape: u64,
+}
+
+/// What an entry weighs; or, as long as nobody has asked, what it keeps alive besides what it is made of.
+#[derive(Debug)]
+struct Weight(AtomicU64);
+
+/// The bit that says that nobody has asked.
+const UNASKED: u64 = 1 << 63;
+
+impl Weight {
+    fn of(bytes: u64) -> Self {
+        Self(AtomicU64::new(bytes))
+    }
+}
+
+/// What an entry says.
+#[derive(Clone)]
+pub(crate) enum Content {
+    /// A response, its header map finished: the first field is `Age`, a slot for the age of the moment; the second may be an empty
+    /// `Cache-Status`, a slot for what a hit says of itself.
+    Response { status: StatusCode, headers: HeaderMap, body: Bytes, trailers: Option<Box<HeaderMap>> },
+    /// No response: those of this key differ by these request fields (`Vary`) and are stored under keys that hold them.
+    Variants(Vary),
+}
+
+impl Content {
+    /// The bytes that it takes beside the entry.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Response { headers, body, trailers, .. } => {
+                header_bytes(headers) + body.len() + PER_ALLOCATION + trailers.as_deref().map_or(0, whole_map)
+            }
+            Self::Variants(fields) => {
+                let names = fields.names().iter();
+                names.map(|name| size_of::<HeaderName>() + name.as_str().len()).sum::<usize>() + PER_ALLOCATION
+            }
+        }
+    }
+}
+
+/// A response before its key and stamp: what a fill has learned of it.
+pub(crate) struct Response {
+    pub(crate) names: Namespaces,
+    pub(crate) times: Times,
+    pub(crate) status: StatusCode,
+    pub(crate) fields: StoredHeaders,
+    pub(crate) body: Bytes,
+    pub(crate) trailers: Option<Box<HeaderMap>>,
+    pub(crate) http: Option<Box<Http>>,
+}
+
+thread_local! {
+    /// What this thread has made leave a store last, without its body: one that is full lets about one go for each that comes.
+    static ASIDE: Cell<Option<Arc<Entry>>> = const { Cell::new(None) };
+}
+
+/// The most bytes that are put aside.
+const MOST_ASIDE: u64 = 4 << 10;
+
+/// An entry before its key and stamp.
+pub(crate) struct Draft {
+    pub(crate) names: Namespaces,
+    pub(crate) times: Times,
+    pub(crate) content: Content,
+    pub(crate) http: Option<Box<Http>>,
+}
+
+impl Entry {
+    pub(crate) fn new(key: Key, stamp: Stamp, draft: Draft) -> Self {
+        let Draft { mut names, times, content, http } = draft;
+        names.shrink();
+        let weight = Weight::of(weigh(&key, &names, http.as_deref(), content.bytes()));
+        Self { key, stamp, names, times, content, http, weight, gone: AtomicBool::new(false), shape: 0 }
+    }
+
+    /// The entry of a response, in the place of one that was [put aside](Self::put_aside) if there is one.
+    #[inline]
+    pub(crate) fn of_response(key: Key, stamp: Stamp, response: Response) -> Arc<Self> {
+        let Response { mut names, times, status, fields, body, trailers, http } = response;
+        names.shrink();
+        let (headers, shape, bytes) = fields.into_parts();
+        let trailers = trailers.map(|trailers| Box::new(own_fields(*trailers)));
+        let content = bytes + body.len() + PER_ALLOCATION + trailers.as_deref().map_or(0, whole_map);
+        let weight = Weight::of(weigh(&key, &names, http.as_deref(), content));
+        let content = Content::Response { status, headers, body, trailers };
+        let entry = Self { key, stamp, names, times, content, http, weight, gone: AtomicBool::new(false), shape };
+        let aside = ASIDE.try_with(Cell::take).ok().flatten();
+        match aside {
+            Some(mut place) => match Arc::get_mut(&mut place) {
+                Some(sole) => {
+                    *sole = entry;
+                    place
+                }
+                None => Arc::new(entry),
+            },
+            None => Arc::new(entry),
+        }
+    }
+
+    /// Puts aside an entry that has left its store: the next that this thread makes takes its place, and its header map if the two are
+    /// of one shape. Its body is let go, and so is all of one that is large without, that is of no shape, or that somebody still reads.
+    pub(crate) fn put_aside(mut entry: Arc<Self>) {
+        let Some(sole) = Arc::get_mut(&mut entry).filter(|sole| sole.shape != 0) else { return };
+        let whole = sole.weight();
+        let Content::Response { body, trailers: None, .. } = &mut sole.content else { return };
+        if whole - body.len() as u64 > MOST_ASIDE {
+            return;
+        }
+        drop(mem::take(body));
+        let _ = ASIDE.try_with(|aside| aside.set(Some(entry)));
+    }
+
+    /// The header map of the entry that was put aside, if it was filled into this shape.
+    #[inline]
+    pub(super) fn map_aside(shape: u64) -> Option<HeaderMap> {
+        ASIDE
+            .try_with(|aside| {
+                let mut entry = aside.take()?;
+                let map = match Arc::get_mut(&mut entry) {
+                    Some(Self { content: Content::Response { headers, .. }, shape: known, .. }) if *known == shape => {
+                        *known = 0;
+                        Some(mem::take(headers))
+                    }
+                    _ => None,
+                };
+                aside.set(Some(entry));
+                map
+            })
+            .ok()?
+    }
+
+    /// An entry of the same origin under another key: of its stamp, its names and its times.
+    pub(crate) fn like(&self, key: Key, content: Content) -> Self {
+        let Self { stamp, names, times, http, .. } = self;
+        Self::new(key, stamp.clone(), Draft { names: names.clone(), times: *times, content, http: http.clone() })
+    }
+
+    /// A copy of it under another stamp; the body is not copied. Breaks the promise of every store if that stamp was not taken
+    /// before the response was computed: tests show with it that they notice.
+    #[cfg(feature = "redis")]
+    #[doc(hidden)]
+    pub fn stamped(&self, stamp: Stamp) -> Self {
+        let Self { key, names, times, content, http, weight, shape, .. } = self;
+        Self {
+            key: key.clone(),
+            stamp,
+            names: names.clone(),
+            times: *times,
+            content: content.clone(),
+            http: http.clone(),
+            weight: Weight::of(weight.0.load(Ordering::Relaxed)),
+            gone: AtomicBool::new(false),
+            shape: *shape,
+        }
+    }
+
+    /// One that was read from bytes that it keeps alive: `held` of them are not its body. Most are served and kept by nobody: it is
+    /// weighed when somebody asks.
+    #[cfg(feature = "redis")]
+    #[inline]
+    pub(crate) fn held(key: Key, stamp: Stamp, draft: Draft, held: usize) -> Self {
+        let Draft { mut names, times, content, http } = draft;
+        names.shrink();
+        let weight = Weight::of(UNASKED | held as u64);
+        Self { key, stamp, names, times, content, http, weight, gone: AtomicBool::new(false), shape: 0 }
+    }
+
+    /// The key it answers; compared in full before it is served.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// The stamp, taken before the response was computed.
+    pub fn stamp(&self) -> &Stamp {
+        &self.stamp
+    }
+
+    /// The namespaces it belongs to.
+    pub fn namespaces(&self) -> &Namespaces {
+        &self.names
+    }
+
+    /// When nobody may serve it any more, not even as stale.
+    pub fn expires(&self) -> SystemTime {
+        system_time(self.times.expires())
+    }
+
+    /// Whether another entry holds this response: the times and the content are those that one fill has stored. Keys and stamps may differ.
+    pub(crate) fn is_same_response(&self, other: &Self) -> bool {
+        let (
+            Content::Response { status, headers, body, trailers },
+            Content::Response { status: s, headers: h, body: b, trailers: t },
+        ) = (&self.content, &other.content)
+        else {
+            return false;
+        };
+        self.times.are_those_of(&other.times) && (status, headers, trailers) == (s, h, t) && body == b
+    }
+
+    /// The bytes it takes: body, header fields, key, names and the overhead of keeping them.
+    pub fn weight(&self) -> u64 {
+        let weight = self.weight.0.load(Ordering::Relaxed);
+        if weight & UNASKED == 0 {
+            return weight;
+        }
+        let held = weight & !UNASKED;
+        let weight = weigh(&self.key, &self.names, self.http(), self.content.bytes()) + held;
+        self.weight.0.store(weight, Ordering::Relaxed);
+        weight
+    }
+
+    /// A store has let it go, or something else is in its place.
+    pub(crate) fn leave(&self) {
+        self.gone.store(true, Ordering::Release);
+    }
+
+    /// Whether a store has let it go: whoever has kept it at hand looks for it again.
+    #[inline]
+    pub(crate) fn has_left(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    #[inline]
+    pub(crate) fn times(&self) -> &Times {
+        &self.times
+    }
+
+    /// Present if it was stored under a rule where HTTP decides.
+    #[inline]
+    pub(crate) fn http(&self) -> Option<&Http> {
+        self.http.as_deref()
+    }
+
+    #[inline]
+    pub(crate) fn content(&self) -> &Content {
+        &self.content
+    }
+
+    /// The response, taken out of an entry that nobody else has and nobody will look at again.
+    #[inline]
+    pub(crate) fn take_response(&mut self) -> Option<(StatusCode, HeaderMap, Bytes, Option<Box<HeaderMap>>)> {
+        match &mut self.content {
+            Content::Response { status, headers, body, trailers } => {
+                Some((*status, mem::take(headers), mem::take(body), trailers.take()))
+            }
+            Content::Variants(_) => None,
+        }
+    }
+}
+
+/// Shows what a log may: no field and no byte of the response, which may be one user's alone.
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, stamp, names, times, .. } = self;
+        let weight = &self.weight();
+        let mut entry = f.debug_struct("Entry");
+        entry.field("key", key).field("stamp", stamp).field("namespaces", names).field("times", times).field("weight", weight);
+        match &self.content {
+            Content::Response { status, body, .. } => entry.field("status", status).field("body", &body.len()),
+            Content::Variants(vary) => entry.field("varies_by", vary),
+        };
+        entry.finish_non_exhaustive()
+    }
+}
+
+/// What a store keeps for each entry besides the entry: its slot in the table, its index, its share of ghosts, and the record of its
+/// expiry.
+const PER_ENTRY: usize = 160;
+
+/// An allocation's own overhead, rounding included, on the average of common allocators.
+const PER_ALLOCATION: usize = 16;
+
+#[inline]
+fn weigh(key: &Key, names: &Namespaces, http: Option<&Http>, content: usize) -> u64 {
+    let http = http.map_or(0, |http| size_of_val(http) + PER_ALLOCATION);
+    let fixed = size_of::<Entry>() + PER_ENTRY + 4 * PER_ALLOCATION;
+    (fixed + key.heap() + names.heap() + http + content) as u64
+}
+
+fn whole_map(map: &HeaderMap) -> usize {
+    size_of::<HeaderMap>() + header_bytes(map)
+}
+
+/// The bytes of a header map beside itself.
+pub(crate) fn header_bytes(map: &HeaderMap) -> usize {
+    // A field in the map: its name, its value, its hash and link; and its share of the index.
+    const FIELD: usize = size_of::<HeaderName>() + size_of::<HeaderValue>() + 24 + 8;
+    let text: usize = map.iter().map(|(name, value)| name.as_str().len() + value.len() + PER_ALLOCATION).sum();
+    map.capacity() * FIELD + text + 2 * PER_ALLOCATION
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ptr;
+
+    use http::header::{AGE, CONTENT_TYPE, ETAG};
+
+    use super::*;
+    use crate::entry::header_template::HeaderTemplate;
+
+    fn fields(kind: &str, tag: &str) -> HeaderMap {
+        let value = |value: &str| HeaderValue::from_str(value).expect("a value");
+        HeaderMap::from_iter([(CONTENT_TYPE, value(kind)), (ETAG, value(tag))])
+    }
+
+    fn entry(shape: &HeaderTemplate, key: &str, fields: &HeaderMap, body: &str) -> Arc<Entry> {
+        let names = Namespaces::root();
+        let times = Times {
+            born: 1,
+            fresh_until: 2,
+            while_revalidate_until: 3,
+            if_error_until: 4,
+            kept_until: 5,
+            cost: key.len() as u64,
+        };
+        let (status, body) = (StatusCode::OK, Bytes::copy_from_slice(body.as_bytes()));
+        let fields = shape.filled(fields).expect("a shape");
+        let response = Response { names, times, status, fields, body, trailers: None, http: None };
+        Entry::of_response(Key::new(key.as_bytes()), Stamp::local(key.len() as u64), response)
+    }
+
+    fn shape_of(fields: &HeaderMap) -> HeaderTemplate {
+        let shape = HeaderTemplate::default();
+        shape.take(&crate::entry::header_template::finished(fields, false, 0), false);
+        shape
+    }
+
+    /// All there is of it.
+    fn told(entry: &Entry) -> String {
+        let Content::Response { headers, body, .. } = entry.content() else { unreachable!("a response") };
+        let names: Vec<_> = headers.keys().collect();
+        format!("{entry:?} {:?} {names:?} {headers:?} {body:?}", entry.key().canonical())
+    }
+
+    #[test]
+    fn what_takes_the_place_of_another_is_what_it_would_be_anew() {
+        let shape = shape_of(&fields("a", "b"));
+        let second = fields("text/html", "\"2\"");
+        let anew = entry(&shape, "/second", &second, "two");
+        let first = entry(&shape, "/the-first", &fields("application/json", "\"1\""), "one, which is longer");
+        let at = Arc::as_ptr(&first);
+        Entry::put_aside(first);
+        let again = entry(&shape, "/second", &second, "two");
+        assert!(ptr::eq(at, Arc::as_ptr(&again)), "it has taken its place");
+        assert_eq!(told(&again), told(&anew));
+    }
+
+    #[test]
+    fn what_somebody_still_reads_is_not_touched() {
+        let shape = shape_of(&fields("a", "b"));
+        let first = entry(&shape, "/first", &fields("a", "\"1\""), "one");
+        let before = told(&first);
+        Entry::put_aside(first.clone());
+        let second = entry(&shape, "/second", &fields("b", "\"2\""), "two");
+        assert!(!Arc::ptr_eq(&first, &second));
+        assert_eq!(told(&first), before);
+    }
+
+    #[test]
+    fn a_map_of_another_shape_is_not_taken() {
+        let tag = |tag| HeaderMap::from_iter([(ETAG, HeaderValue::from_static(tag))]);
+        let (one, other) = (shape_of(&fields("a", "b")), shape_of(&tag("c")));
+        Entry::put_aside(entry(&one, "/first", &fields("a", "\"1\""), "one"));
+        let second = entry(&other, "/second", &tag("d"), "two");
+        let Content::Response { headers, .. } = second.content() else { unreachable!("a response") };
+        assert_eq!(headers.keys().collect::<Vec<_>>(), [AGE, ETAG]);
+        assert_eq!(headers[ETAG], "d");
+    }
+}

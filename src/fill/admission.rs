@@ -1,0 +1,395 @@
+//! Whether a response may be stored, and as what.
+
+use std::{borrow::Cow, time::Duration};
+
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header, response};
+
+use super::Fill;
+use crate::{
+    clock::{MS, nanos},
+    entry::{
+        header_template::{HeaderKind, StoredHeaders, finished, is_event_stream, length_in},
+        times::{Http, Times},
+    },
+    extensions::CachePolicy,
+    key::{Key, MAX_KEY_LEN},
+    lookup::{partial, request::CacheRequest, variant},
+    namespace::{
+        cache_groups::GroupOrigin,
+        set::{MAX_NAMES, Namespaces},
+    },
+    rules::http::HttpOptions,
+    semantics::{self, CacheControl, ETag, Exchange, Exchanged, Freshness, SharedRules, Vary},
+    status::NoStore,
+    store::backend::Store,
+};
+
+/// How many request fields variants may differ by.
+const MOST_VARYING: usize = 8;
+
+/// What is learned from the head of a response that may be stored.
+pub(crate) struct Admission {
+    pub(super) key: Key,
+    /// The key of its language, for those who prefer that to all others.
+    pub(super) language: Option<Key>,
+    pub(super) status: StatusCode,
+    /// `Content-Length`, which the body must keep to.
+    pub(super) announced: Option<u64>,
+    /// The fields as hits will have them.
+    pub(super) headers: StoredHeaders,
+    pub(super) vary: Vary,
+    /// Present where the response named namespaces itself.
+    pub(super) named: Option<Box<ResponseNamespaces>>,
+    pub(super) times: Times,
+    pub(super) http: Option<Box<Http>>,
+}
+
+/// The namespaces of a response that named some itself.
+pub(crate) struct ResponseNamespaces {
+    pub(super) all: Namespaces,
+    /// Those among them that were not known before it came.
+    pub(super) added: Namespaces,
+}
+
+impl ResponseNamespaces {
+    /// The names that were known from the request, and those that came with the response.
+    pub(super) fn new(known: &Namespaces, all: Namespaces) -> Box<Self> {
+        Box::new(Self { added: all.since(known.count()), all })
+    }
+}
+
+impl Admission {
+    /// The namespaces that were not known before the response came; none if there are none.
+    pub(super) fn added(&self) -> Option<&Namespaces> {
+        self.named.as_ref().map(|named| &named.added).filter(|added| !added.is_empty())
+    }
+}
+
+type Lifetimes = (Times, Option<Box<Http>>);
+
+impl<St: Store> Fill<St> {
+    /// Whether a response may be stored, and as what; or why not. Its body has at least so many bytes.
+    pub(super) fn fit(&self, parts: &response::Parts, least: u64, hints: Option<&CachePolicy>) -> Result<Admission, NoStore> {
+        if hints.is_some_and(CachePolicy::forbids) {
+            return Err(NoStore::NoStore);
+        }
+        let rule = &self.of.quest.rule;
+        let tells = self.shared.options.cache_status.is_some();
+        let seen = HeaderScan::of(&parts.headers);
+        rule.has_answered(seen.varies || seen.negotiated);
+        let options = rule.http();
+        let control = match options {
+            Some(options) => Some(semantics::response_directives(&parts.headers, &options.targets)),
+            None if seen.lines > 1 => Some(CacheControl::of(&parts.headers)),
+            None => {
+                seen.directives.map(HeaderValue::as_bytes).filter(|line| semantics::may_forbid(line)).map(CacheControl::of_line)
+            }
+        };
+        let (times, http) = match options {
+            None => self.by_rule(parts, &seen, control.as_ref(), hints)?,
+            Some(options) => {
+                self.by_http(options, parts, &seen, control.as_ref().unwrap_or(&CacheControl::default()), hints)?
+            }
+        };
+        let max = self.of.quest.rule.max_body();
+        let announced = seen.announced();
+        if least.max(announced.unwrap_or(0)) > max as u64 {
+            return Err(NoStore::TooLarge);
+        }
+        let (vary, key) = match parts.status {
+            StatusCode::PARTIAL_CONTENT => (Vary::default(), self.part_key(&parts.headers)?),
+            _ if seen.varies || seen.negotiated => self.variant(self.vary_of(&parts.headers))?,
+            _ => self.variant(Vary::default())?,
+        };
+        let language = self.language_key(&vary, &parts.headers);
+        let named = self.named(&parts.headers, hints)?.map(|all| ResponseNamespaces::new(&self.of.quest.plan.names, all));
+        let strips = |control: &CacheControl| control.private.is_some() || control.no_cache.is_some();
+        let plain = rule.shape().fits(&parts.headers, tells)
+            && !control.as_ref().is_some_and(strips)
+            && !self.shared.options.content_length;
+        let filled = if plain { rule.shape().filled(&parts.headers) } else { None };
+        let headers = match filled {
+            Some(headers) => headers,
+            None => self.finished(&parts.headers, &seen, control),
+        };
+        Ok(Admission { key, language, status: parts.status, announced, headers, vary, named, times, http })
+    }
+
+    /// The fields of a response as hits will have them, where they are not those of most responses under its rule.
+    #[inline(never)]
+    fn finished(&self, headers: &HeaderMap, seen: &HeaderScan<'_>, control: Option<CacheControl>) -> StoredHeaders {
+        let control = control.unwrap_or_default();
+        let mut headers = Cow::Borrowed(headers);
+        if seen.hops || control.private.is_some() || control.no_cache.is_some() {
+            semantics::strip_for_storing(headers.to_mut(), &control);
+        }
+        let options = &self.shared.options;
+        let tells = options.cache_status.is_some();
+        let finished = finished(&headers, tells, usize::from(options.content_length));
+        self.of.quest.rule.shape().take(&finished, tells);
+        finished
+    }
+
+    /// The namespaces of a response that names some itself, with those that are known from its request.
+    fn named(&self, response: &HeaderMap, hints: Option<&CachePolicy>) -> Result<Option<Namespaces>, NoStore> {
+        let hinted = hints.map_or(&[][..], CachePolicy::namespaces);
+        if hinted.is_empty() && self.of.quest.plan.groups_of.is_none() && !self.of.quest.plan.names.are_too_many() {
+            return Ok(None);
+        }
+        // RFC 9875, section 2: groups that cannot be read are groups by which it could not be cleared.
+        let joined = |origin: &GroupOrigin| origin.joined(response).map_err(|_| NoStore::Namespaces);
+        let groups = self.of.quest.plan.groups_of.as_deref().map(joined).transpose()?.unwrap_or_default();
+        let known = &self.of.quest.plan.names;
+        let mut names = None;
+        for name in hinted.iter().chain(&groups) {
+            let names = names.get_or_insert_with(|| known.clone());
+            names.push(name.as_str());
+            if names.len() > MAX_NAMES {
+                break;
+            }
+        }
+        let all = names.as_ref().unwrap_or(known);
+        if all.are_too_many() {
+            let (route, context) = (self.of.quest.rule.route(), self.shared.store.context());
+            context.counters.too_many_namespaces(route, all.named(), context.clock.nanos());
+            return Err(NoStore::Namespaces);
+        }
+        Ok(names)
+    }
+
+    /// Whether and how long a response is kept where the rule decides.
+    fn by_rule(
+        &self,
+        parts: &response::Parts,
+        seen: &HeaderScan<'_>,
+        control: Option<&CacheControl>,
+        hints: Option<&CachePolicy>,
+    ) -> Result<Lifetimes, NoStore> {
+        match seen.cookies || seen.varies {
+            true => semantics::safe_to_store(parts.status, &parts.headers, control.unwrap_or(&CacheControl::default())),
+            false => semantics::plainly_safe_to_store(parts.status, seen.range, control),
+        }
+        .map_err(no_store)?;
+        if seen.is_event_stream() {
+            return Err(NoStore::EventStream);
+        }
+        let ttl = self.of.quest.rule.lifetime(&self.of.quest.plan, parts).ok_or(NoStore::Status)?;
+        let ttl = hints.and_then(CachePolicy::lifetime).map_or(ttl, |ttl| self.of.quest.rule.jittered(ttl));
+        if ttl.is_zero() {
+            return Err(NoStore::Lifetime);
+        }
+        Ok((self.times(ttl, seen.age), None))
+    }
+
+    /// The same where HTTP decides (RFC 9111, section 3 and section 4.2).
+    fn by_http(
+        &self,
+        options: &HttpOptions,
+        parts: &response::Parts,
+        seen: &HeaderScan<'_>,
+        control: &CacheControl,
+        hints: Option<&CachePolicy>,
+    ) -> Result<Lifetimes, NoStore> {
+        let (status, response) = (parts.status, &parts.headers);
+        let stated = control.s_maxage.is_some()
+            || control.max_age.is_some()
+            || !control.targeted && response.contains_key(header::EXPIRES);
+        let by_status = || self.of.quest.rule.status_lifetime(status).filter(|_| !stated);
+        let own = hints.and_then(CachePolicy::lifetime).or_else(by_status);
+        if own.is_some_and(|own| own.is_zero()) {
+            return Err(NoStore::Lifetime);
+        }
+        let rules = SharedRules {
+            silent_is_fresh: options.fills_silence(),
+            // That is asked below, of cookies as well.
+            identity_in_key: true,
+            keep_partial: partial::asks_for_one(&self.of.quest.asked.method, self.of.quest.asked.conditions()),
+            ..SharedRules::default()
+        };
+        let request = self.of.quest.asked.headers().ok_or(NoStore::Vary)?;
+        let exchange = Exchange { method: &Method::GET, request, status, response };
+        match semantics::shared_storable(&exchange, control, rules) {
+            Err(semantics::NoStore::NotAllowed | semantics::NoStore::NothingToReuse) if own.is_some() => {}
+            other => other.map_err(no_store)?,
+        }
+        let open = control.public || control.must_revalidate || control.s_maxage.is_some();
+        if !open && self.of.quest.asked.http.as_ref().is_some_and(|asked| asked.guarded) {
+            return Err(NoStore::Authorization);
+        }
+        if seen.is_event_stream() {
+            return Err(NoStore::EventStream);
+        }
+        let now = self.answered;
+        // Dates in the response are compared with the wall clock; what is kept counts on the timeline.
+        let at = Exchanged { requested: self.wall_at(self.began) / MS, received: self.wall_at(now) / MS };
+        let (while_revalidate, if_error) = self.of.quest.rule.windows();
+        let rules = options.freshness(response, while_revalidate, if_error);
+        let mut freshness = Freshness::shared(status, response, control, at, &rules);
+        freshness.received = now / MS;
+        if let Some(own) = own {
+            freshness.lifetime = freshness.initial_age.saturating_add(own);
+        }
+        freshness.lifetime = self.of.quest.rule.jittered(freshness.lifetime);
+        let asks = ETag::of(response).is_some() || response.contains_key(header::LAST_MODIFIED);
+        let useful_until = freshness.useful_until().saturating_mul(MS);
+        if !asks && useful_until <= now {
+            return Err(NoStore::Lifetime);
+        }
+        let fresh_until = match freshness.validate_always {
+            true => now,
+            false => freshness.fresh_until().saturating_mul(MS),
+        };
+        // A part is not asked about again.
+        let asks = asks && status != StatusCode::PARTIAL_CONTENT;
+        if status == StatusCode::PARTIAL_CONTENT && fresh_until <= now {
+            return Err(NoStore::Lifetime);
+        }
+        let times = Times {
+            born: now.saturating_sub(nanos(freshness.initial_age)),
+            fresh_until,
+            while_revalidate_until: fresh_until.saturating_add(nanos(freshness.stale_while_revalidate)),
+            if_error_until: useful_until,
+            kept_until: if asks { fresh_until.saturating_add(nanos(options.keep)) } else { useful_until },
+            cost: self.took(),
+        };
+        Ok((times, Some(Box::new(Http { freshness, open, asks, own_tag: false }))))
+    }
+
+    /// The request fields that a response depends on: those of its `Vary`, and those by which it was evidently negotiated.
+    pub(super) fn vary_of(&self, response: &HeaderMap) -> Vary {
+        Vary::of(response).union(&Vary::negotiated(self.of.quest.asked.headers(), response))
+    }
+
+    /// The key that a part is stored under. One that varies by more than is known of the whole would not be found again.
+    fn part_key(&self, response: &HeaderMap) -> Result<Key, NoStore> {
+        let known = self.of.missed.varying.as_deref().map(|(vary, _)| vary.clone()).unwrap_or_default();
+        let key = partial::as_asked(self.key().as_ref(), self.of.quest.asked.conditions());
+        key.filter(|_| known.union(&self.vary_of(response)) == known).ok_or(NoStore::Partial)
+    }
+
+    /// The key that a response is stored under: that of the request, or of its variant.
+    fn variant(&self, vary: Vary) -> Result<(Vary, Key), NoStore> {
+        // A response without the field may come from a handler that forgets it where it answers by default (RFC 9111,
+        // section 4.1): it must not take the place of those that are known to vary.
+        let vary = match self.of.missed.varying.as_deref() {
+            Some((known, _)) => known.union(&vary),
+            None => vary,
+        };
+        if vary.is_empty() {
+            return Ok((vary, self.of.quest.primary.clone()));
+        }
+        if vary.names().len() > MOST_VARYING {
+            return Err(NoStore::Vary);
+        }
+        let secret = &self.shared.store.context().secret;
+        let CacheRequest { rule, primary, asked, .. } = &self.of.quest;
+        let key = variant::variant_key(rule, secret, primary.as_ref(), &vary, asked.headers().ok_or(NoStore::Vary)?);
+        match key.canonical().len() > MAX_KEY_LEN {
+            true => Err(NoStore::Vary),
+            false => Ok((vary, key)),
+        }
+    }
+
+    /// The key of a variant's language, if the rule wants that.
+    pub(super) fn language_key(&self, vary: &Vary, response: &HeaderMap) -> Option<Key> {
+        let (secret, language) = (&self.shared.store.context().secret, || semantics::language_of(response));
+        let CacheRequest { rule, primary, asked, .. } = &self.of.quest;
+        let key = variant::language_key(rule, secret, primary.as_ref(), vary, asked.headers()?, language);
+        key.filter(|key| key.canonical().len() <= MAX_KEY_LEN)
+    }
+
+    #[inline]
+    pub(super) fn times(&self, ttl: Duration, age: Option<&HeaderValue>) -> Times {
+        let now = self.answered;
+        // RFC 9111, section 4.2.3: an age that a cache below us states goes on from there; so does the time of the call.
+        let age = age.and_then(semantics::stated_age).map_or(0, nanos);
+        let fresh_until = now.saturating_add(nanos(ttl));
+        Times {
+            born: now.saturating_sub(age),
+            fresh_until,
+            while_revalidate_until: fresh_until.saturating_add(self.of.quest.rule.while_revalidate()),
+            if_error_until: fresh_until.saturating_add(self.of.quest.rule.if_error()),
+            kept_until: fresh_until,
+            cost: self.took(),
+        }
+    }
+}
+
+/// What a walk over the fields of a response has found: most have few of those that matter, and one walk costs less than to ask for
+/// each by name.
+#[derive(Default)]
+struct HeaderScan<'a> {
+    /// The first `Cache-Control`, and how many there are.
+    directives: Option<&'a HeaderValue>,
+    lines: usize,
+    /// `Content-Range`.
+    range: bool,
+    /// `Set-Cookie`.
+    cookies: bool,
+    /// `Vary`.
+    varies: bool,
+    /// It may have been chosen by fields of the request, whatever `Vary` says.
+    negotiated: bool,
+    /// Fields that are meant for one connection (RFC 9110, section 7.6.1).
+    hops: bool,
+    /// The first `Content-Type`.
+    kind: Option<&'a HeaderValue>,
+    /// The first `Age`.
+    age: Option<&'a HeaderValue>,
+    /// `Content-Length`, and how often it is there.
+    length: Option<&'a HeaderValue>,
+    lengths: usize,
+}
+
+impl<'a> HeaderScan<'a> {
+    fn of(headers: &'a HeaderMap) -> Self {
+        let mut seen = Self::default();
+        headers.iter().for_each(|(name, value)| seen.note(HeaderKind::of(name), value));
+        seen
+    }
+
+    #[inline]
+    fn note(&mut self, role: HeaderKind, value: &'a HeaderValue) {
+        match role {
+            HeaderKind::Plain => {}
+            HeaderKind::Directives => {
+                self.directives.get_or_insert(value);
+                self.lines += 1;
+            }
+            HeaderKind::Kind => _ = self.kind.get_or_insert(value),
+            HeaderKind::Length => (self.length, self.lengths) = (Some(value), self.lengths + 1),
+            HeaderKind::Age => _ = self.age.get_or_insert(value),
+            HeaderKind::Range => self.range = true,
+            HeaderKind::Cookie => self.cookies = true,
+            HeaderKind::Varies => self.varies = true,
+            HeaderKind::Coding => self.negotiated |= value != "identity",
+            HeaderKind::Language => self.negotiated = true,
+            HeaderKind::AllowedOrigin => self.negotiated |= value != "*",
+            HeaderKind::Hop => self.hops = true,
+        }
+    }
+
+    fn is_event_stream(&self) -> bool {
+        self.kind.is_some_and(is_event_stream)
+    }
+
+    /// The announced length; none if it is absent, repeated or no number.
+    fn announced(&self) -> Option<u64> {
+        self.length.filter(|_| self.lengths == 1).and_then(length_in)
+    }
+}
+
+fn no_store(why: semantics::NoStore) -> NoStore {
+    match why {
+        semantics::NoStore::Private => NoStore::Private,
+        semantics::NoStore::NoCache => NoStore::NoCache,
+        semantics::NoStore::SetCookie => NoStore::SetCookie,
+        semantics::NoStore::VaryStar => NoStore::Vary,
+        semantics::NoStore::Partial => NoStore::Partial,
+        semantics::NoStore::Status => NoStore::Status,
+        semantics::NoStore::RequestNoStore => NoStore::RequestNoStore,
+        semantics::NoStore::Authorization => NoStore::Authorization,
+        semantics::NoStore::NotAllowed | semantics::NoStore::NothingToReuse => NoStore::NotAllowed,
+        _ => NoStore::NoStore,
+    }
+}

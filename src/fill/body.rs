@@ -1,0 +1,417 @@
+//! The body of a fit response: complete at once, or read on while it passes.
+
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes};
+use http::{HeaderMap, Response, header, response};
+use http_body::Body;
+use tracing::Instrument;
+
+use super::{Answer, Fill, RestFuture, admission::Admission, commit::Commit};
+use crate::{
+    body::CacheBody,
+    error::BoxError,
+    single_flight::{
+        Leader,
+        detach::{AwaitCount, unless_left},
+        outcome::ArrivingResponse,
+        shared_body::{BodyEnd, Pieces, SharedBody},
+    },
+    state::LayerState,
+    status::{CacheStatus, NoStore, Outcome, Storing},
+    store::backend::Store,
+};
+
+impl<St: Store> Fill<St> {
+    /// The client's response where the inner service's is fit. If its body is complete, it is stored first; else it is read on, and
+    /// stored, while it passes.
+    #[inline(never)]
+    pub(super) fn kept<B, E>(
+        self,
+        mut fit: Admission,
+        mut parts: response::Parts,
+        body: Pin<Box<B>>,
+        mut got: BodyPrefix,
+        reading: ReadOutcome,
+        left: &mut Option<RestFuture<B, E>>,
+    ) -> Poll<Answer<B, E>>
+    where
+        B: Body<Error: Into<BoxError>> + Send + 'static,
+        E: Send + 'static,
+    {
+        if matches!(reading, ReadOutcome::Whole) && got.is_of(fit.announced) {
+            let trailers = got.trailers.take();
+            let ExactLength { sent, kept } = exact(got.whole());
+            self.state_length(&mut fit, kept.len(), trailers.is_some());
+            if let Some(tag) = self.tag(&mut fit, &kept) {
+                parts.headers.insert(header::ETAG, tag);
+            }
+            let mut response = Response::from_parts(parts, CacheBody::whole(sent, trailers.clone()));
+            if self.of.quest.asked.less {
+                response = self.of.quest.asked.conditional(response, self.answered);
+            }
+            let (shared, miss) = (self.shared.clone(), self.of.missed.why);
+            let status = move |storing| CacheStatus::new(Outcome::Miss(miss)).storing(storing);
+            return match self.store_now(fit, kept, trailers) {
+                Commit::Now(storing) => {
+                    shared.mark(&mut response, || status(storing));
+                    Poll::Ready(Ok(response))
+                }
+                Commit::Later(storing) => {
+                    *left = Some(Box::pin(async move {
+                        let (storing, _) = storing.await;
+                        Ok(shared.marked(response, status(storing)))
+                    }));
+                    Poll::Pending
+                }
+            };
+        }
+        let length = got.exact.or(fit.announced);
+        let mut taken = BufferReservation { shared: self.shared.clone(), bytes: 0, used: 0 };
+        let reading = match reading {
+            // Who shares a body of a known length is promised all of it, so there must be room for all of it.
+            ReadOutcome::Pending if length.is_some_and(|length| !taken.reserve(length as usize)) => ReadOutcome::TooLarge,
+            other => other,
+        };
+        let (exact, trailers) = (got.exact, got.trailers.take());
+        let (tape, reader) = SharedBody::new(got.pieces());
+        let response = Response::from_parts(parts, CacheBody::coming(reader, length));
+        let (shared, status) = (self.shared.clone(), CacheStatus::new(Outcome::Miss(self.of.missed.why)));
+        let source = Source { body, trailers };
+        let why = match reading {
+            ReadOutcome::Pending => {
+                self.arrives(&fit, &tape, length);
+                let response = self.of.quest.asked.conditional(response, self.answered);
+                tokio::spawn(Box::pin(self.read_on(fit, source, tape, exact, taken)).in_current_span());
+                return Poll::Ready(Ok(shared.marked(response, status.storing(Storing::Pending))));
+            }
+            // Grown too large, broken, or not as long as it was announced: the client gets it as it comes.
+            ReadOutcome::TooLarge => {
+                tape.close();
+                let patience = shared.flights.longest_wait();
+                tokio::spawn(Box::pin(async move { source.pass_on(&tape, patience).await }).in_current_span());
+                NoStore::TooLarge
+            }
+            ReadOutcome::Broken(error) => {
+                tape.fail(error, CUT_OFF);
+                NoStore::BodyError
+            }
+            ReadOutcome::Whole => {
+                tape.end(BodyEnd::Complete(source.trailers.map(|trailers| *trailers)));
+                NoStore::Truncated
+            }
+        };
+        self.not_shared(why, true);
+        Poll::Ready(Ok(shared.marked(response, status.storing(Storing::Not(why)))))
+    }
+
+    /// Tells those who wait that the response is fit and its body on its way.
+    fn arrives(&self, fit: &Admission, tape: &Arc<SharedBody>, length: Option<u64>) {
+        let Some(leader) = &self.leader else { return };
+        // Names that came with the response are asked about at the end, in a store that has to be asked.
+        if fit.added().is_some() && self.shared.store.is_shared() {
+            return leader.reads();
+        }
+        leader.arrives(ArrivingResponse {
+            key: fit.key.clone(),
+            status: fit.status,
+            headers: HeaderMap::clone(&fit.headers),
+            born: fit.times.born,
+            fresh_until: Some(fit.times.fresh_until).filter(|until| *until > self.answered),
+            length,
+            tape: tape.clone(),
+            vary: fit.vary.clone(),
+            added: fit.added().cloned().unwrap_or_default(),
+            http: fit.http.clone(),
+        });
+    }
+
+    /// Reads a body to its end, whoever is still there to hear it, and stores it then. One that grows too large is read on for those
+    /// who have begun to read it.
+    async fn read_on<B>(
+        self,
+        mut fit: Admission,
+        mut source: Source<B>,
+        tape: Arc<SharedBody>,
+        exact: Option<u64>,
+        taken: BufferReservation<St>,
+    ) where
+        B: Body<Error: Into<BoxError>> + Send + 'static,
+    {
+        let shared = self.shared.clone();
+        let _end = tape.ends_with(CUT_OFF);
+        let limit = Some(shared.options.fill_limit);
+        let max = self.of.quest.rule.max_body();
+        let reading = source.read_to_end(&tape, max as u64, taken);
+        let flight = self.leader.as_ref().map(Leader::flight);
+        let awaited = || flight.as_ref().is_some_and(|flight| flight.flight().is_awaited());
+        let end = unless_left(reading, limit, || !tape.is_heard() && !awaited()).await;
+        let trailers = source.trailers.take();
+        match end {
+            Some(Ok(())) if is_length(tape.len(), exact, fit.announced) => {
+                // Stored before its end is told: who has read it to the end finds it in the store.
+                let data = self::exact(tape.whole()).kept;
+                self.state_length(&mut fit, data.len(), trailers.is_some());
+                self.tag(&mut fit, &data);
+                let _ = self.store(fit, data, trailers.clone()).await;
+                tape.end(BodyEnd::Complete(trailers.map(|trailers| *trailers)));
+            }
+            Some(Ok(())) => {
+                tape.end(BodyEnd::Complete(trailers.map(|trailers| *trailers)));
+                self.not_shared(NoStore::Truncated, true);
+            }
+            Some(Err(NoStore::TooLarge)) => {
+                tape.close();
+                source.trailers = trailers;
+                self.not_shared(NoStore::TooLarge, true);
+                source.pass_on(&tape, shared.flights.longest_wait()).await;
+            }
+            Some(Err(why)) => self.not_shared(why, true),
+            None => {
+                tape.end(BodyEnd::Failed(CUT_OFF));
+                self.not_shared(NoStore::Truncated, true);
+            }
+        }
+    }
+}
+
+const CUT_OFF: &str = "the response that was being fetched broke off";
+
+/// Whether a body of so many bytes is as long as it has said itself, and as its response has.
+fn is_length(len: u64, exact: Option<u64>, announced: Option<u64>) -> bool {
+    [exact, announced].into_iter().flatten().all(|length| length == len)
+}
+
+/// A body that is being read, with its trailers once they have come.
+struct Source<B> {
+    body: Pin<Box<B>>,
+    trailers: Option<Box<HeaderMap>>,
+}
+
+impl<B> Source<B>
+where
+    B: Body<Error: Into<BoxError>>,
+{
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, B::Error>>> {
+        poll_data(self.body.as_mut(), &mut self.trailers, cx)
+    }
+
+    /// Reads into the tape until the end of the body.
+    async fn read_to_end<St>(&mut self, tape: &SharedBody, max: u64, mut taken: BufferReservation<St>) -> Result<(), NoStore> {
+        loop {
+            match poll_fn(|cx| self.poll(cx)).await {
+                None => return Ok(()),
+                Some(Ok(data)) => {
+                    let fits = taken.take(data.len());
+                    tape.push(data);
+                    if tape.len() > max || !fits {
+                        return Err(NoStore::TooLarge);
+                    }
+                }
+                Some(Err(error)) => {
+                    tape.fail(error.into(), CUT_OFF);
+                    return Err(NoStore::BodyError);
+                }
+            }
+        }
+    }
+
+    /// Reads on into a closed tape, at the pace of its slowest reader, until the end of the body or until nobody reads. A reader that
+    /// holds up another for longer than `patience` is cut off.
+    async fn pass_on(mut self, tape: &SharedBody, patience: Duration) {
+        let _end = tape.ends_with(CUT_OFF);
+        loop {
+            match tokio::time::timeout(patience, poll_fn(|cx| tape.poll_room(cx))).await {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(_) => {
+                    tape.cut_off_the_slow();
+                    continue;
+                }
+            }
+            let data = poll_fn(|cx| match tape.poll_left(cx) {
+                Poll::Ready(()) => Poll::Ready(None),
+                Poll::Pending => self.poll(cx).map(Some),
+            });
+            match data.await {
+                None => return,
+                Some(Some(Ok(data))) => tape.push(data),
+                Some(Some(Err(error))) => return tape.fail(error.into(), CUT_OFF),
+                Some(None) => return tape.end(BodyEnd::Complete(self.trailers.map(|trailers| *trailers))),
+            }
+        }
+    }
+}
+
+/// How many frames without data are passed over before the others in the same thread have their turn.
+const MOST_EMPTY: usize = 32;
+
+/// The next data of a body. Its trailers are put aside, and frames that are empty are kept nowhere.
+#[inline]
+fn poll_data<B: Body>(
+    mut body: Pin<&mut B>,
+    trailers: &mut Option<Box<HeaderMap>>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Bytes, B::Error>>> {
+    for _ in 0..MOST_EMPTY {
+        if body.is_end_stream() {
+            return Poll::Ready(None);
+        }
+        match ready!(body.as_mut().poll_frame(cx)) {
+            None => return Poll::Ready(None),
+            Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(mut data) if data.has_remaining() => return Poll::Ready(Some(Ok(data.copy_to_bytes(data.remaining())))),
+                Ok(_) => {}
+                Err(frame) => *trailers = frame.into_trailers().ok().map(Box::new).or(trailers.take()),
+            },
+        }
+    }
+    cx.waker().wake_by_ref();
+    Poll::Pending
+}
+
+/// A fill's part of the bytes that may be on tapes, of all fills of a layer: reserved, or taken as they come.
+struct BufferReservation<St> {
+    shared: Arc<LayerState<St>>,
+    bytes: usize,
+    used: usize,
+}
+
+impl<St> BufferReservation<St> {
+    /// Whether there is room for so many more.
+    fn reserve(&mut self, bytes: usize) -> bool {
+        self.bytes += bytes;
+        let all = self.shared.taping.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        all <= self.shared.options.max_buffered_bytes
+    }
+
+    /// Whether there is room for so many that have come; what was reserved has it.
+    fn take(&mut self, bytes: usize) -> bool {
+        self.used += bytes;
+        let more = self.used.saturating_sub(self.bytes);
+        more == 0 || self.reserve(more)
+    }
+}
+
+impl<St> Drop for BufferReservation<St> {
+    fn drop(&mut self) {
+        self.shared.taping.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// What came of a body without waiting.
+#[derive(Default)]
+pub(crate) struct BodyPrefix {
+    /// Most bodies are one chunk.
+    first: Option<Bytes>,
+    more: Option<Box<Pieces>>,
+    len: u64,
+    /// The length that the body told of itself before it was read.
+    exact: Option<u64>,
+    trailers: Option<Box<HeaderMap>>,
+}
+
+pub(super) enum ReadOutcome {
+    Whole,
+    Pending,
+    TooLarge,
+    Broken(BoxError),
+}
+
+impl BodyPrefix {
+    fn whole(mut self) -> Bytes {
+        match self.more.take() {
+            None => self.first.unwrap_or_default(),
+            Some(pieces) => pieces.whole(),
+        }
+    }
+
+    /// Whether it is as long as it has said itself, and as was announced.
+    #[inline]
+    fn is_of(&self, announced: Option<u64>) -> bool {
+        is_length(self.len, self.exact, announced)
+    }
+
+    /// All of it, if it is whole, in one piece, without trailers, and as long as was announced.
+    #[inline]
+    pub(super) fn only(&mut self, reading: &ReadOutcome, announced: Option<u64>) -> Option<Bytes> {
+        let is_only = matches!(reading, ReadOutcome::Whole) && self.more.is_none() && self.trailers.is_none();
+        (is_only && self.is_of(announced)).then(|| self.first.take().unwrap_or_default())
+    }
+
+    fn pieces(self) -> Pieces {
+        let mut pieces = self.more.map_or_else(Pieces::default, |more| *more);
+        self.first.into_iter().for_each(|first| pieces.push(first));
+        pieces
+    }
+
+    /// Nothing yet of this body.
+    pub(super) fn of<B: Body>(body: &B) -> Self {
+        Self { exact: body.size_hint().exact(), ..Self::default() }
+    }
+
+    /// Reads what is there.
+    pub(super) fn read<B>(&mut self, mut body: Pin<&mut B>, cx: &mut Context<'_>, max: usize) -> ReadOutcome
+    where
+        B: Body<Error: Into<BoxError>>,
+    {
+        loop {
+            match poll_data(body.as_mut(), &mut self.trailers, cx) {
+                Poll::Pending => return ReadOutcome::Pending,
+                Poll::Ready(None) => return ReadOutcome::Whole,
+                Poll::Ready(Some(Err(error))) => return ReadOutcome::Broken(error.into()),
+                Poll::Ready(Some(Ok(data))) => {
+                    self.len += data.len() as u64;
+                    self.push(data);
+                    if self.len > max as u64 {
+                        return ReadOutcome::TooLarge;
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, data: Bytes) {
+        match (&mut self.more, &self.first) {
+            (None, None) => self.first = Some(data),
+            (Some(more), _) => more.push(data),
+            (None, Some(_)) => {
+                let mut more = Pieces::default();
+                self.first.take().into_iter().for_each(|first| more.push(first));
+                more.push(data);
+                self.more = Some(Box::new(more));
+            }
+        }
+    }
+}
+
+/// A body as it is sent, and as it is kept.
+pub(crate) struct ExactLength {
+    pub(super) sent: Bytes,
+    pub(super) kept: Bytes,
+}
+
+/// What is kept holds on to little more memory than it shows: a small slice of a large buffer is copied out of it. Large ones are kept
+/// as they are. What is sent is what has come: a copy made for the store is the store's alone until a hit shares it.
+pub(crate) fn exact(data: Bytes) -> ExactLength {
+    const SMALL: usize = 64 << 10;
+    let same = |data: Bytes| ExactLength { sent: data.clone(), kept: data };
+    if data.is_empty() {
+        return same(Bytes::new());
+    }
+    let len = data.len();
+    match data.try_into_mut() {
+        Ok(sole) if sole.capacity() <= len + len / 8 + 64 => same(sole.freeze()),
+        Ok(sole) => same(Bytes::copy_from_slice(&sole)),
+        Err(shared) if len <= SMALL => ExactLength { kept: Bytes::copy_from_slice(&shared), sent: shared },
+        Err(shared) => same(shared),
+    }
+}

@@ -1,0 +1,271 @@
+//! A fit response and its body become an entry, and those who wait are told.
+
+use std::{future::Future, mem, pin::Pin, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+
+use super::{Fill, PASS, admission::Admission};
+use crate::{
+    clock::MS,
+    entry::{Content, Draft, Entry, Response, stamp::Stamp, times::Http},
+    key::Key,
+    namespace::set::Namespaces,
+    rules::policy::Policy,
+    semantics::{CacheControl, Decision, Vary},
+    single_flight::{
+        Leader,
+        outcome::{FlightOutcome, SharedResponse},
+    },
+    state::LayerState,
+    stats::counters::Count,
+    status::{NoStore, Storing},
+    store::{
+        backend::{Admitted, Put, Store},
+        error::StoreError,
+        lock::Lock,
+    },
+};
+
+/// What storing a response comes to.
+pub(crate) enum Commit {
+    Now(Storing),
+    /// Something has to be waited for.
+    Later(Pin<Box<dyn Future<Output = (Storing, Arc<Entry>)> + Send>>),
+}
+
+/// Why a response was not kept.
+pub(crate) enum NotStored {
+    Because(NoStore),
+    Failed(StoreError),
+}
+
+/// An entry, and what is told of it once it is stored.
+struct Made {
+    entry: Arc<Entry>,
+    /// The key that it is stored under besides.
+    language: Option<Key>,
+    vary: Vary,
+    added: Namespaces,
+    never_fresh: bool,
+    /// Of a part, the namespaces that were known from its request.
+    part_known: Option<Namespaces>,
+}
+
+impl<St: Store> Fill<St> {
+    /// Makes the entry, stores it, and lands: at once, where the response is all there is to store and the store does not have to be
+    /// waited for.
+    pub(super) fn store_now(mut self, fit: Admission, body: Bytes, trailers: Option<Box<HeaderMap>>) -> Commit {
+        let alone = fit.vary.is_empty() && fit.status != StatusCode::PARTIAL_CONTENT;
+        if !alone || fit.added().is_some() || self.shared.store.is_shared() {
+            return Commit::Later(Box::pin(self.store(fit, body, trailers)));
+        }
+        let leader = self.leader.take();
+        let never_fresh = self.is_never_fresh(&fit);
+        let Admission { key, status, headers: fields, named, times, http, .. } = fit;
+        let names = named.map_or_else(|| mem::take(&mut self.of.quest.plan.names), |named| named.all);
+        let stamp = mem::take(&mut self.of.missed.stamp);
+        let entry = Entry::of_response(key, stamp, Response { names, times, status, fields, body, trailers, http });
+        match self.shared.store.put_now(&entry) {
+            Some(put) => Commit::Now(self.stored(Ok(put), never_fresh, leader, false, || SharedResponse::alone(entry))),
+            None => Commit::Later(Box::pin(async move {
+                let put = self.shared.store.put(entry.clone(), None).await.map_err(NotStored::Failed);
+                (self.stored(put, never_fresh, leader, false, || SharedResponse::alone(entry.clone())), entry)
+            })),
+        }
+    }
+
+    /// Makes the entry, stores it, and lands.
+    pub(super) async fn store(
+        mut self,
+        fit: Admission,
+        body: Bytes,
+        trailers: Option<Box<HeaderMap>>,
+    ) -> (Storing, Arc<Entry>) {
+        let leader = self.leader.take();
+        let lock = self.of.missed.lock.take().and_then(|mut lock| lock.with_entry());
+        let admitted = match fit.added() {
+            None => Ok(self.of.missed.stamp.clone()),
+            // Boxed as all that only a shared store has to wait for: in memory a fill is small.
+            Some(added) => Box::pin(self.admitted(&self.of.missed.stamp, added, leader.as_ref())).await,
+        };
+        let stamp = admitted.as_ref().unwrap_or(&self.of.missed.stamp).clone();
+        let (mut made, marker) = self.made(fit, stamp, body, trailers);
+        let put = match admitted {
+            Ok(_) => {
+                if let Some(marker) = marker {
+                    let _ = self.keep(marker, None).await;
+                }
+                self.keep(made.entry.clone(), lock).await.map_err(NotStored::Failed)
+            }
+            Err(why) => {
+                if let Some(lock) = lock {
+                    self.shared.store.release(lock, false);
+                }
+                Err(why)
+            }
+        };
+        if let (Ok(Put::Stored), Some(known)) = (&put, &made.part_known) {
+            Box::pin(self.assemble(&made.entry, known)).await;
+        }
+        if let (Ok(Put::Stored), Some(key)) = (&put, made.language.take()) {
+            let copy = made.entry.like(key, made.entry.content().clone());
+            let _ = self.keep(Arc::new(copy), None).await;
+        }
+        let Made { entry, vary, added, never_fresh, .. } = made;
+        // Nobody knows whether those who wait may have it if its names could not be vouched for.
+        let unknown = self.shared.store.is_shared() && !added.is_empty();
+        let share = || SharedResponse { entry: entry.clone(), vary, added };
+        (self.stored(put, never_fresh, leader, unknown, share), entry)
+    }
+
+    /// Whether every request has to ask about it before it is served: nobody gains by waiting for it. One that may be served while it is
+    /// refreshed is worth waiting for, although it is stale.
+    fn is_never_fresh(&self, fit: &Admission) -> bool {
+        let asks = |http: &Http| http.freshness.decide(&CacheControl::default(), self.now() / MS) >= Decision::Revalidate;
+        fit.http.as_deref().is_some_and(asks)
+    }
+
+    /// The entry of a response; and, where responses of its key differ by fields of the request, what says so under that key.
+    fn made(
+        &mut self,
+        fit: Admission,
+        stamp: Stamp,
+        body: Bytes,
+        trailers: Option<Box<HeaderMap>>,
+    ) -> (Made, Option<Arc<Entry>>) {
+        let never_fresh = self.is_never_fresh(&fit);
+        let Admission { key, language, status, headers: fields, vary, named, times, http, .. } = fit;
+        let part_known = (status == StatusCode::PARTIAL_CONTENT).then(|| self.of.quest.plan.names.clone());
+        let (names, added) = match named {
+            None => (mem::take(&mut self.of.quest.plan.names), Namespaces::default()),
+            Some(named) => (named.all, named.added),
+        };
+        let marker = (!vary.is_empty()).then(|| {
+            let draft = Draft { names: names.clone(), times, content: Content::Variants(vary.clone()), http: None };
+            Arc::new(Entry::new(self.of.quest.primary.clone(), stamp.clone(), draft))
+        });
+        let entry = Entry::of_response(key, stamp, Response { names, times, status, fields, body, trailers, http });
+        (Made { entry, language, vary, added, never_fresh, part_known }, marker)
+    }
+
+    async fn keep(&self, entry: Arc<Entry>, lock: Option<Lock>) -> Result<Put, StoreError> {
+        match self.shared.store.put_now(&entry) {
+            Some(put) => Ok(put),
+            None => Box::pin(self.shared.store.put(entry, lock)).await,
+        }
+    }
+
+    /// The end of a fill that was to be stored: it is counted, and those who wait are told; that nobody vouches for it if it was not stored
+    /// and is `unknown`.
+    fn stored(
+        &self,
+        put: Result<Put, NotStored>,
+        never_fresh: bool,
+        leader: Option<Leader>,
+        unknown: bool,
+        share: impl FnOnce() -> SharedResponse,
+    ) -> Storing {
+        told(&self.shared, (&self.of.quest.rule, self.key()), put, never_fresh, leader, unknown, share)
+    }
+
+    /// The stamp with what it needs to cover namespaces that were not known before the call; or what became of storing under it.
+    pub(crate) async fn admitted(
+        &self,
+        stamp: &Stamp,
+        added: &Namespaces,
+        leader: Option<&Leader>,
+    ) -> Result<Stamp, NotStored> {
+        if added.is_empty() {
+            return Ok(stamp.clone());
+        }
+        self.of.quest.rule.has_added_namespaces();
+        let store = &self.shared.store;
+        if let Some(leader) = leader.filter(|_| store.is_shared()) {
+            leader.closes();
+        }
+        match store.admit(stamp, added).await.map_err(NotStored::Failed)? {
+            Admitted::Stamp(stamp) => Ok(stamp),
+            Admitted::Invalidated => Err(NotStored::Because(NoStore::Cleared)),
+            Admitted::New => Err(NotStored::Because(NoStore::NewNamespace)),
+        }
+    }
+
+    /// Has the stored response say how long it is, where that is wished and possible (RFC 9110, section 8.6).
+    pub(super) fn state_length(&self, fit: &mut Admission, length: usize, trailers: bool) {
+        if self.shared.options.content_length
+            && !trailers
+            && fit.status != StatusCode::NO_CONTENT
+            && !fit.headers.contains_key(header::CONTENT_LENGTH)
+        {
+            fit.headers.insert(header::CONTENT_LENGTH, length.into());
+        }
+    }
+
+    /// Gives a response without `ETag` a strong one, if the rule wants that: it differs wherever the content does, or how it is
+    /// to be read (RFC 9110, section 8.8.1 and section 8.8.3.3).
+    pub(super) fn tag(&self, fit: &mut Admission, data: &[u8]) -> Option<HeaderValue> {
+        if !self.of.quest.rule.tags() || fit.status != StatusCode::OK || fit.headers.contains_key(header::ETAG) {
+            return None;
+        }
+        let mut hash = blake3::Hasher::new();
+        for name in [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_LANGUAGE] {
+            for value in fit.headers.get_all(name) {
+                hash.update(&(value.len() as u64).to_le_bytes()).update(value.as_bytes());
+            }
+            hash.update(&u64::MAX.to_le_bytes());
+        }
+        let hash = hash.update(data).finalize().to_hex();
+        let tag = HeaderValue::try_from(format!("\"{}\"", &hash[..32])).expect("hexadecimal digits in quotes");
+        fit.headers.insert(header::ETAG, tag.clone());
+        if let Some(http) = &mut fit.http {
+            http.own_tag = true;
+        }
+        Some(tag)
+    }
+}
+
+/// The end of a fill that was to be stored under a key: it is counted, and those who wait are told; that nobody vouches for it if it was
+/// not stored and is `unknown`.
+pub(crate) fn told<St: Store>(
+    shared: &LayerState<St>,
+    (rule, key): (&Policy, &Key),
+    put: Result<Put, NotStored>,
+    never_fresh: bool,
+    leader: Option<Leader>,
+    unknown: bool,
+    share: impl FnOnce() -> SharedResponse,
+) -> Storing {
+    let storing = match put {
+        Ok(Put::Stored) => Storing::Stored,
+        Ok(Put::Dead) => Storing::Not(NoStore::Cleared),
+        Ok(Put::TooLarge) => Storing::Not(NoStore::TooLarge),
+        Err(NotStored::Because(why)) => Storing::Not(why),
+        Err(NotStored::Failed(error)) => {
+            tracing::debug!(%error, "the store did not keep a response");
+            Storing::Not(NoStore::Store)
+        }
+    };
+    let counters = &shared.store.context().counters;
+    match storing {
+        Storing::Not(why) => counters.no_store(why),
+        _ => {
+            counters.add(Count::Stored, 1);
+            if rule.is_never_invalidated() {
+                counters.never_invalidated(rule.route(), shared.store.context().clock.nanos());
+            }
+            match never_fresh {
+                // Everybody has to ask: nobody gains by waiting for another's answer.
+                true => shared.flights.pass(key, shared.store.context().clock.nanos() + PASS),
+                false => shared.flights.forget_pass(key),
+            }
+        }
+    }
+    if let Some(leader) = leader {
+        leader.land_with(|| match unknown && storing != Storing::Stored {
+            true => FlightOutcome::Unverified,
+            false => FlightOutcome::Stored(Arc::new(share())),
+        });
+    }
+    storing
+}

@@ -1,0 +1,136 @@
+//! The short way of a fill. Most responses are as those before them under the same rule, and say nothing that would change what becomes
+//! of them: these are known at a glance, and stored without a word more. All others take the whole way.
+
+use std::{sync::Arc, task::Poll};
+
+use http::{Response, StatusCode, response};
+
+use super::{
+    Answer, Fill, RestFuture,
+    admission::Admission,
+    body::ExactLength,
+    commit::{NotStored, told},
+};
+use crate::{
+    body::CacheBody,
+    entry::{self, Entry, times::Times},
+    lookup::request::{CacheRequest, LookupMiss, MissedRequest},
+    namespace::MAX_NAMESPACES,
+    rules::policy::{Policy, ReadPlan},
+    semantics::Vary,
+    single_flight::{Leader, outcome::SharedResponse},
+    state::LayerState,
+    status::{CacheStatus, Outcome, Storing},
+    store::{
+        backend::{Put, Store},
+        error::StoreError,
+    },
+};
+
+/// What is known of a response that goes the short way.
+pub(super) struct FastPath {
+    times: Times,
+    /// `Content-Length`, which the body must keep to.
+    pub(super) announced: Option<u64>,
+}
+
+impl<St: Store> Fill<St> {
+    /// What is known of a response that is plainly to be stored; `None` of one that is not, or not plainly. Its body has at least so
+    /// many bytes.
+    #[inline]
+    pub(super) fn plainly(&self, parts: &response::Parts, least: u64) -> Option<FastPath> {
+        let MissedRequest { quest, missed } = &*self.of;
+        let (rule, options) = (&quest.rule, &self.shared.options);
+        let may_be = parts.status == StatusCode::OK
+            && rule.http().is_none()
+            && !rule.tags()
+            && !quest.asked.less
+            && missed.varying.is_none()
+            && quest.plan.groups_of.is_none()
+            && quest.plan.names.count() <= MAX_NAMESPACES
+            && !options.content_length
+            && !self.shared.store.is_shared();
+        if !may_be {
+            return None;
+        }
+        let announced = rule.shape().plainly(&parts.headers, options.cache_status.is_some())?;
+        if least.max(announced.unwrap_or(0)) > rule.max_body() as u64 {
+            return None;
+        }
+        let ttl = rule.lifetime(&quest.plan, parts).filter(|ttl| !ttl.is_zero())?;
+        rule.has_answered(false);
+        Some(FastPath { times: self.times(ttl, None), announced })
+    }
+
+    /// The same as what the whole way would learn of it.
+    #[inline(never)]
+    pub(super) fn fit_plainly(&self, plain: FastPath, parts: &response::Parts) -> Admission {
+        let CacheRequest { rule, primary, .. } = &self.of.quest;
+        Admission {
+            key: primary.clone(),
+            language: None,
+            status: parts.status,
+            announced: plain.announced,
+            headers: rule.shape().filled(&parts.headers).expect("it has this shape"),
+            vary: Vary::default(),
+            named: None,
+            times: plain.times,
+            http: None,
+        }
+    }
+
+    /// Makes the entry, stores it, lands, and answers.
+    #[inline]
+    pub(super) fn kept_plainly<B, E>(
+        self,
+        plain: FastPath,
+        parts: response::Parts,
+        body: ExactLength,
+        rest: &mut Option<RestFuture<B, E>>,
+    ) -> Poll<Answer<B, E>>
+    where
+        B: Send + 'static,
+        E: Send + 'static,
+    {
+        let Self { shared, of, leader, .. } = self;
+        let MissedRequest {
+            quest: CacheRequest { rule, primary, plan: ReadPlan { names, .. }, .. },
+            missed: LookupMiss { why, stamp, .. },
+        } = *of;
+        let fields = rule.shape().filled(&parts.headers).expect("it has this shape");
+        let status = parts.status;
+        let ExactLength { sent, kept } = body;
+        let mut response = Response::from_parts(parts, CacheBody::whole(sent, None));
+        let kept = entry::Response { names, times: plain.times, status, fields, body: kept, trailers: None, http: None };
+        let entry = Entry::of_response(primary, stamp, kept);
+        match shared.store.put_now(&entry) {
+            Some(put) => {
+                let storing = landed(&shared, &entry, &rule, leader, Ok(put));
+                shared.mark(&mut response, || CacheStatus::new(Outcome::Miss(why)).storing(storing));
+                Poll::Ready(Ok(response))
+            }
+            None => {
+                *rest = Some(Box::pin(async move {
+                    let put = shared.store.put(entry.clone(), None).await;
+                    let storing = landed(&shared, &entry, &rule, leader, put);
+                    Ok(shared.marked(response, CacheStatus::new(Outcome::Miss(why)).storing(storing)))
+                }));
+                Poll::Pending
+            }
+        }
+    }
+}
+
+/// Those who wait are told.
+#[inline]
+fn landed<St: Store>(
+    shared: &LayerState<St>,
+    entry: &Arc<Entry>,
+    rule: &Policy,
+    leader: Option<Leader>,
+    put: Result<Put, StoreError>,
+) -> Storing {
+    told(shared, (rule, entry.key()), put.map_err(NotStored::Failed), false, leader, false, || {
+        SharedResponse::alone(entry.clone())
+    })
+}

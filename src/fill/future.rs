@@ -1,0 +1,72 @@
+//! A call of the inner service, with the fill that takes its answer.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use http::Response;
+use http_body::Body;
+use pin_project_lite::pin_project;
+
+use super::{Answer, Fill, RestFuture};
+use crate::{error::BoxError, stats::counters::Count, store::backend::Store};
+
+pin_project! {
+    /// Awaits the inner service, and makes of its answer the client's and, if it is fit, an entry.
+    ///
+    /// What has to be waited for after the answer is a future of its own, made only when it is needed: this one is as small as the
+    /// inner service's allows, since it is moved to where it is kept.
+    #[must_use]
+    pub(crate) struct FillFuture<F, St, B, E>
+    where
+        St: Store,
+    {
+        #[pin]
+        inner: Option<F>,
+        fill: Option<Fill<St>>,
+        rest: Option<RestFuture<B, E>>,
+    }
+}
+
+impl<F, St, B, E> FillFuture<F, St, B, E>
+where
+    F: Future<Output = Result<Response<B>, E>> + Send + 'static,
+    St: Store,
+    B: Body<Error: Into<BoxError>> + Send + 'static,
+    E: Send + 'static,
+{
+    #[inline]
+    pub(super) fn new(fill: Fill<St>, inner: F) -> Self {
+        fill.shared.store.context().counters.add(Count::InnerCalls, 1);
+        match fill.of.quest.rule.soft_timeout().filter(|_| fill.of.missed.spare.is_some()) {
+            None => Self { inner: Some(inner), fill: Some(fill), rest: None },
+            Some(limit) => Self { inner: None, fill: None, rest: Some(Box::pin(fill.run_softly(inner, limit))) },
+        }
+    }
+}
+
+impl<F, St, B, E> Future for FillFuture<F, St, B, E>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    St: Store,
+    B: Body<Error: Into<BoxError>> + Send + 'static,
+    E: Send + 'static,
+{
+    type Output = Answer<B, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if let Some(inner) = this.inner.as_mut().as_pin_mut() {
+            let answer = ready!(inner.poll(cx));
+            // What it holds is given back before anything else is waited for.
+            this.inner.set(None);
+            let fill = this.fill.take().expect("it is there as long as the call");
+            if let Poll::Ready(answer) = fill.answered(answer, cx, this.rest) {
+                return Poll::Ready(answer);
+            }
+        }
+        this.rest.as_mut().expect("polled after its end").as_mut().poll(cx)
+    }
+}

@@ -1,0 +1,194 @@
+//! Where something is stored already: a 304, or the answer to a HEAD, says what has become of it.
+
+use std::{borrow::Cow, future::Future, sync::Arc, time::Duration};
+
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header, response};
+use http_body::Body;
+
+use super::{
+    Fill,
+    admission::{Admission, ResponseNamespaces},
+};
+use crate::{
+    body::CacheBody,
+    clock::MS,
+    entry::{
+        Content, Draft, Entry,
+        times::{Http, Times},
+    },
+    error::BoxError,
+    extensions::CachePolicy,
+    respond,
+    semantics::{self, Failure, HeadSays, Vary},
+    single_flight::outcome::FlightOutcome,
+    stats::counters::Count,
+    status::{CACHE_STATUS, CacheStatus, NoStore, Outcome, Stale, Storing},
+    store::backend::Store,
+};
+
+impl<St: Store> Fill<St> {
+    /// The inner service says that what is stored is still good: it is brought up to date, and serves (RFC 9111, section 4.3.4).
+    pub(super) async fn freshen<B>(
+        self,
+        ours: &Entry,
+        parts: &response::Parts,
+        hints: Option<&CachePolicy>,
+    ) -> Response<CacheBody<B>>
+    where
+        B: Body<Error: Into<BoxError>> + Send + 'static,
+    {
+        let Content::Response { body, trailers, .. } = ours.content() else { unreachable!("only responses are asked about") };
+        if semantics::validated(&[&as_inner_service_knows(ours)], &parts.headers).is_none() {
+            return self.not_ours(ours).await;
+        }
+        let (head, fit) = self.renewed(ours, &parts.headers, hints);
+        let validated = CacheStatus::validated(self.of.missed.why);
+        let (shared, asked, now) = (self.shared.clone(), self.of.quest.asked.clone(), self.now());
+        match fit {
+            Ok(fit) => {
+                let (storing, entry) = self.store(fit, body.clone(), trailers.clone()).await;
+                tracing::debug!("validated");
+                let status = validated.storing(storing);
+                respond::from_entry_as(&shared, &entry, &asked.method, asked.conditions(), status, now)
+            }
+            Err(why) => {
+                let response = Response::from_parts(head, CacheBody::whole(body.clone(), trailers.clone()));
+                // Kept it may not be any more, but it has been validated for this request.
+                let status = validated.storing(Storing::Not(why));
+                self.not_shared(why, false);
+                shared.marked(asked.conditional(response, now), status)
+            }
+        }
+    }
+
+    /// The head of a stored response with what a 304, or the answer to a HEAD, says anew (RFC 9111, section 3.2); and whether, and
+    /// as what, it may still be stored.
+    fn renewed(
+        &self,
+        ours: &Entry,
+        update: &HeaderMap,
+        hints: Option<&CachePolicy>,
+    ) -> (response::Parts, Result<Admission, NoStore>) {
+        let Content::Response { status, body, .. } = ours.content() else { unreachable!("only responses are asked about") };
+        let (mut head, ()) = Response::new(()).into_parts();
+        (head.status, head.headers) = (*status, as_inner_service_knows(ours).into_owned());
+        semantics::merge(&mut head.headers, update, self.wall_at(self.answered) / MS);
+        let fit = self.fit(&head, body.len() as u64, hints).and_then(|mut fit| {
+            let known = &self.of.quest.plan.names;
+            let mut all = fit.named.take().map_or_else(|| known.clone(), |named| named.all);
+            for name in ours.namespaces().iter() {
+                // What the handler named when it sent the whole is not named again.
+                all.push(name);
+            }
+            if all.are_too_many() {
+                return Err(NoStore::Namespaces);
+            }
+            fit.named = Some(ResponseNamespaces::new(known, all));
+            self.tag(&mut fit, body);
+            Ok(fit)
+        });
+        (head, fit)
+    }
+
+    /// Passes on the answer to a HEAD, and learns from it what has become of the stored response to GET (RFC 9111, section 4.3.5).
+    pub(crate) async fn head<F, B, E>(mut self, inner: F) -> Result<Response<CacheBody<B>>, E>
+    where
+        F: Future<Output = Result<Response<B>, E>>,
+        B: Body<Error: Into<BoxError>> + Send + 'static,
+    {
+        self.shared.store.context().counters.add(Count::InnerCalls, 1);
+        let answer = inner.await;
+        self.has_answered();
+        let response = match answer {
+            Ok(response) => response,
+            Err(error) => return self.stale_instead(Failure::Unreachable, Stale::IfError).ok_or(error),
+        };
+        if let Some(failure) = Failure::of_status(response.status())
+            && let Some(response) = self.stale_instead(failure, Stale::IfError)
+        {
+            return Ok(response);
+        }
+        if let Some(ours) = &self.of.missed.spare {
+            self.compare(ours, response.status(), response.headers()).await;
+        }
+        Ok(self.shared.marked(response.map(CacheBody::inner), CacheStatus::new(Outcome::Miss(self.of.missed.why))))
+    }
+
+    /// Compares the answer to a HEAD with the stored response, and freshens that or makes it stale. One that varies by fields by which the
+    /// stored response does not vary is about another response, and changes nothing (RFC 9111, section 4.1).
+    async fn compare(&self, ours: &Entry, status: StatusCode, head: &HeaderMap) {
+        let Content::Response { headers, body, .. } = ours.content() else { return };
+        let known = self.of.missed.varying.as_deref().map(|(vary, _)| vary.clone()).unwrap_or_default();
+        let selects_ours = |vary: &Vary| known.union(vary) == known;
+        let says = semantics::head_says(&as_inner_service_knows(ours), body.len() as u64, status, head);
+        if says == HeadSays::Nothing || !selects_ours(&self.vary_of(head)) {
+            return;
+        }
+        if says == HeadSays::Freshen {
+            if let (_, Ok(fit)) = self.renewed(ours, head, None)
+                && selects_ours(&fit.vary)
+            {
+                self.replace(ours, fit.headers.into_map(), fit.times, fit.http).await;
+            }
+            return;
+        }
+        let (now, mut times, mut http) = (self.now(), *ours.times(), ours.http().copied());
+        times.fresh_until = times.fresh_until.min(now);
+        if let Some(http) = &mut http {
+            http.freshness.lifetime = http.freshness.lifetime.min(http.freshness.age(now / MS));
+            http.freshness.stale_while_revalidate = Duration::ZERO;
+        }
+        self.replace(ours, headers.clone(), times, http.map(Box::new)).await;
+    }
+
+    /// Puts the stored response with other fields and times in its own place, if it is still there: a response that was stored since is
+    /// never overwritten. It keeps its own stamp, since its content has not come anew. The copy that is kept for those who prefer its
+    /// language is replaced as well.
+    async fn replace(&self, ours: &Entry, headers: HeaderMap, times: Times, http: Option<Box<Http>>) {
+        let Content::Response { status, body, trailers, .. } = ours.content() else { return };
+        let vary = self.of.missed.varying.as_deref().map(|(vary, _)| vary);
+        let copy = vary.and_then(|vary| self.language_key(vary, &headers));
+        for key in std::iter::once(ours.key().clone()).chain(copy) {
+            let content =
+                Content::Response { status: *status, headers: headers.clone(), body: body.clone(), trailers: trailers.clone() };
+            let draft = Draft { names: ours.namespaces().clone(), times, content, http: http.clone() };
+            let _ = self.shared.store.replace(ours, Arc::new(Entry::new(key, ours.stamp().clone(), draft))).await;
+        }
+    }
+
+    /// A 304 that is about something we do not have: it freshens nothing, and what it was asked about is not asked about again
+    /// (RFC 9111, section 4.3.4). The request cannot be repeated here.
+    async fn not_ours<B>(mut self, ours: &Entry) -> Response<CacheBody<B>> {
+        if let (Content::Response { headers, .. }, Some(http)) = (ours.content(), ours.http()) {
+            let http = Some(Box::new(Http { asks: false, ..*http }));
+            self.replace(ours, headers.clone(), *ours.times(), http).await;
+        }
+        let response = self.stale_instead(Failure::ServerError, Stale::IfError);
+        let shared = self.shared.clone();
+        let status = CacheStatus::new(Outcome::Miss(self.of.missed.why)).storing(Storing::Not(NoStore::Failed));
+        if let Some(leader) = self.leader.take() {
+            leader.land(FlightOutcome::LeaderLost);
+        }
+        self.shared.store.context().counters.no_store(NoStore::Failed);
+        response.unwrap_or_else(|| {
+            let mut response = Response::new(CacheBody::empty());
+            *response.status_mut() = StatusCode::BAD_GATEWAY;
+            shared.marked(response, status)
+        })
+    }
+}
+
+/// The fields of a stored response without what the inner service does not know of.
+pub(crate) fn as_inner_service_knows(entry: &Entry) -> Cow<'_, HeaderMap> {
+    let Content::Response { headers, .. } = entry.content() else {
+        return Cow::Owned(HeaderMap::new());
+    };
+    let mut known = Cow::Borrowed(headers);
+    if headers.get(CACHE_STATUS).is_some_and(HeaderValue::is_empty) {
+        known.to_mut().remove(CACHE_STATUS);
+    }
+    if entry.http().is_some_and(|http| http.own_tag) {
+        known.to_mut().remove(header::ETAG);
+    }
+    known
+}

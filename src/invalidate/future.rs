@@ -1,0 +1,79 @@
+//! The future of `InvalidateService`.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use http::Response;
+use pin_project_lite::pin_project;
+
+use super::write::{Options, Write};
+use crate::{body::InvalidateBody, extensions::Invalidations, single_flight::detach::Detachable, store::backend::Store};
+
+pin_project! {
+    /// The response of an [`InvalidateService`].
+    pub struct InvalidateFuture<F, St, B, E>
+    where
+        B: Send,
+        B: 'static,
+        E: Send,
+        E: 'static,
+    {
+        #[pin]
+        pub(crate) state: State<F, St, B, E>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    pub(crate) enum State<F, St, B, E>
+    where
+        B: Send,
+        B: 'static,
+        E: Send,
+        E: 'static,
+    {
+        // Safe: only what its handler names is invalidated.
+        Pass { #[pin] inner: F, said: Option<(St, Options)> },
+        Write { drive: Detachable<Result<Response<InvalidateBody<B>>, E>> },
+    }
+}
+
+impl<F, St, B, E> Future for InvalidateFuture<F, St, B, E>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    St: Store,
+    B: Send + 'static,
+    E: Send + 'static,
+{
+    type Output = Result<Response<InvalidateBody<B>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        loop {
+            let drive = match state.as_mut().project() {
+                StateProj::Write { drive } => return Pin::new(drive).poll(cx),
+                StateProj::Pass { inner, said } => {
+                    let mut response = ready!(inner.poll(cx))?;
+                    let Some(named) = response.extensions_mut().remove::<Invalidations>() else {
+                        return Poll::Ready(Ok(response.map(InvalidateBody::inner)));
+                    };
+                    let (store, options) = said.take().expect("polled after its end");
+                    let mut write = Write::new(store, options);
+                    write.names = named.into_parts().0;
+                    Detachable::to_the_end(write.said(response))
+                }
+            };
+            state.set(State::Write { drive });
+        }
+    }
+}
+
+impl<F, St, B: Send + 'static, E: Send + 'static> fmt::Debug for InvalidateFuture<F, St, B, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("InvalidateFuture")
+    }
+}

@@ -1,0 +1,134 @@
+//! `InvalidateLayer`: every option and its default.
+
+use std::{fmt, time::Duration};
+
+use tower_layer::Layer;
+
+use super::{service::InvalidateService, write::Options};
+use crate::{
+    rules::{
+        Rules,
+        failure::{OnDeliveryTimeout, OnFenceError},
+        rule::Rule,
+    },
+    status,
+    store::{backend::Store, memory::Memory},
+};
+
+/// Clears namespaces when a mutating request has changed something. See the table of outcomes in the
+/// [module's documentation](self).
+///
+/// Where it stands in the stack does not matter to [`CacheLayer`](crate::CacheLayer), which leaves mutating requests alone;
+/// it must stand *outside* of whatever may answer before the handler has committed, and *inside* of a layer that sends
+/// the response elsewhere.
+///
+/// The body of its responses is an [`InvalidateBody`]: that of the inner service, or none in a 503, where a shared store and your choice
+/// ask for one.
+///
+/// ```
+/// use std::time::Duration;
+/// use http::{Request, Response};
+/// use tower::{Layer, ServiceExt, service_fn};
+/// use tower_response_cache::{InvalidateLayer, Memory, Rule, Rules, Store};
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// let store = Memory::new(1 << 20);
+/// let rules = Rules::new().route("/tables/{table}", Rule::ttl(Duration::from_secs(60)).namespace("db_query:{table}"));
+/// let service = InvalidateLayer::new(store.clone()).rules(rules).layer(service_fn(async |_: Request<()>| {
+///     Ok::<_, std::convert::Infallible>(Response::new(()))
+/// }));
+///
+/// service.oneshot(Request::post("/tables/orders").body(()).unwrap()).await.unwrap();
+/// assert_eq!(store.stats().bumps, 1);
+/// # });
+/// ```
+#[must_use]
+pub struct InvalidateLayer<St = Memory> {
+    store: St,
+    rules: Rules,
+    options: Options,
+}
+
+impl<St: Store> InvalidateLayer<St> {
+    /// Returns a layer over a store, which has to be a clone of the store of the cache layers. With another store nothing of theirs is
+    /// invalidated, and no warning says so. Without rules the layer invalidates only what handlers name.
+    pub fn new(store: St) -> Self {
+        let delivery_timeout = (Duration::from_secs(1), OnDeliveryTimeout::Respond);
+        let options = Options { delivery_timeout, on_fence_error: OnFenceError::Reject, cache_status: None };
+        Self { store, rules: Rules::new(), options }
+    }
+
+    /// How long the response of a write waits for a shared store to know of it, and what is answered if that takes longer.
+    /// While the store is known to be away, no response waits. Defaults to one second, then [`OnDeliveryTimeout::Respond`]. [`Rule::delivery_timeout`] chooses otherwise for a route.
+    pub fn delivery_timeout(mut self, limit: Duration, then: OnDeliveryTimeout) -> Self {
+        self.options.delivery_timeout = (limit, then);
+        self
+    }
+
+    /// What becomes of a write for which no fence can be set, in a store that is strict. Defaults to [`OnFenceError::Reject`].
+    /// [`Rule::on_fence_error`] chooses otherwise for a route.
+    pub fn on_fence_error(mut self, then: OnFenceError) -> Self {
+        self.options.on_fence_error = then;
+        self
+    }
+
+    /// Says in a `Cache-Status` field (RFC 9211) under this name if a write's clearing could not be delivered, or no fence be set.
+    /// Off by default.
+    ///
+    /// # Panics
+    ///
+    /// As [`CacheLayer::cache_status`](crate::CacheLayer::cache_status).
+    #[track_caller]
+    pub fn cache_status(mut self, name: &str) -> Self {
+        self.options.cache_status = Some(status::name_of_cache(name));
+        self
+    }
+
+    /// A table of routes: the same as that of the cache layers. Replaces what was given before.
+    pub fn rules(mut self, rules: Rules) -> Self {
+        self.rules = rules;
+        self
+    }
+
+    /// One rule for every request that reaches this layer: for use on a single route.
+    ///
+    /// # Panics
+    ///
+    /// If the rule cannot be; the message says why.
+    #[track_caller]
+    pub fn rule(self, rule: Rule) -> Self {
+        self.rules(Rules::new().fallback(rule))
+    }
+
+    /// Adds a route and its rule.
+    ///
+    /// # Panics
+    ///
+    /// As [`Rules::route`].
+    #[track_caller]
+    pub fn route(mut self, pattern: &str, rule: Rule) -> Self {
+        self.rules = self.rules.route(pattern, rule);
+        self
+    }
+}
+
+impl<St: Store> Clone for InvalidateLayer<St> {
+    fn clone(&self) -> Self {
+        Self { store: self.store.clone(), rules: self.rules.clone(), options: self.options.clone() }
+    }
+}
+
+impl<St: Store> fmt::Debug for InvalidateLayer<St> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InvalidateLayer").field("store", &self.store).field("rules", &self.rules).finish_non_exhaustive()
+    }
+}
+
+impl<St: Store, S> Layer<S> for InvalidateLayer<St> {
+    type Service = InvalidateService<S, St>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        self.store.context().counters.watches(&self.rules);
+        InvalidateService { inner, store: self.store.clone(), rules: self.rules.clone(), options: self.options.clone() }
+    }
+}

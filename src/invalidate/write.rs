@@ -1,0 +1,334 @@
+//! One write: fence, inner service, invalidation.
+
+use std::{
+    future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    thread,
+    time::Duration,
+};
+
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header, request, response, uri::PathAndQuery};
+
+use super::outcome::Invalidation;
+use crate::{
+    body::InvalidateBody,
+    extensions::Invalidations,
+    key::{self, Key, RequestView},
+    namespace::{Namespace, cache_groups::GroupOrigin, set::Namespaces},
+    rules::{
+        RouteMatch, Rules,
+        failure::{OnDeliveryTimeout, OnFenceError},
+        policy::Policy,
+        views::Views,
+    },
+    semantics::{self, Target},
+    stats::counters::Count,
+    status,
+    store::{
+        backend::{self, Fence, Store},
+        epochs::InvalidationKind,
+    },
+};
+
+/// What the owner of a layer has chosen; a rule may choose otherwise.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    pub(crate) delivery_timeout: (Duration, OnDeliveryTimeout),
+    pub(crate) on_fence_error: OnFenceError,
+    pub(crate) cache_status: Option<Arc<str>>,
+}
+
+/// A write under way.
+pub(crate) struct Write<St: Store> {
+    store: St,
+    pub(crate) rule: Option<Arc<Policy>>,
+    /// The head of the request, if what is cleared depends on the response as well.
+    pub(crate) head: Option<(request::Parts, Rules)>,
+    pub(crate) names: Vec<Namespace>,
+    /// Single keys besides, where HTTP decides.
+    pub(crate) keys: Vec<Key>,
+    pub(crate) kind: InvalidationKind,
+    pub(crate) options: Options,
+    /// The fence of a strict store, and the names behind it.
+    fence: Option<(Namespaces, Fence)>,
+    /// Method and path, where no rule covers it; and whether the layer has any.
+    pub(crate) uncovered: Option<(Method, Box<str>, bool)>,
+    /// Whether what it may have changed is cleared.
+    settled: bool,
+}
+
+impl<St: Store> Write<St> {
+    /// A write of which nothing is known yet.
+    pub(crate) fn new(store: St, options: Options) -> Self {
+        let (names, keys) = (Vec::new(), Vec::new());
+        let (rule, head, fence, uncovered) = (None, None, None, None);
+        Self { store, rule, head, names, keys, kind: InvalidationKind::Hard, options, fence, uncovered, settled: false }
+    }
+
+    /// Sends a response once the invalidations that its handler has named are delivered.
+    pub(crate) async fn said<B, E>(mut self, response: Response<B>) -> Result<Response<InvalidateBody<B>>, E> {
+        Ok(self.answered(response, true).await)
+    }
+
+    /// Invalidates, and makes of the handler's response the client's.
+    async fn answered<B>(&mut self, response: Response<B>, known: bool) -> Response<InvalidateBody<B>> {
+        let response = response.map(InvalidateBody::inner);
+        match self.settle(known).await {
+            None => response,
+            Some(Invalidation::Undelivered) if self.options.delivery_timeout.1 == OnDeliveryTimeout::Reject => {
+                self.marked(unavailable(), Invalidation::Undelivered)
+            }
+            Some(what) => self.marked(response, what),
+        }
+    }
+
+    /// Sets the fence of a strict store before the handler begins.
+    pub(crate) async fn fenced<F, B, E>(mut self, call: impl FnOnce() -> F + Send) -> Result<Response<InvalidateBody<B>>, E>
+    where
+        F: Future<Output = Result<Response<B>, E>> + Send,
+    {
+        let names = self.cleared();
+        if !names.is_empty() {
+            match self.store.fence(&names).await {
+                Ok(fence) => self.fence = Some((names, fence)),
+                Err(error) => {
+                    self.store.context().counters.add(Count::NotFenced, 1);
+                    tracing::warn!(?names, %error, "no fence could be set for a write");
+                    if self.options.on_fence_error == OnFenceError::Reject {
+                        self.settled = true;
+                        return Ok(self.marked(unavailable(), Invalidation::NotFenced));
+                    }
+                }
+            }
+        }
+        self.run(call()).await
+    }
+
+    pub(crate) async fn run<F, B, E>(mut self, inner: F) -> Result<Response<InvalidateBody<B>>, E>
+    where
+        F: Future<Output = Result<Response<B>, E>>,
+    {
+        let outcome = self.outcome(inner).await;
+        // Strict: as long as nobody knows whether a statement is still under way, the fence stands, to its deadline.
+        let is_known =
+            |response: &Response<B>| !response.status().is_server_error() && response.status() != StatusCode::REQUEST_TIMEOUT;
+        let known = matches!(&outcome, Ok(Ok(response)) if is_known(response));
+        match outcome {
+            Ok(Ok(mut response)) => {
+                let said = response.extensions_mut().remove::<Invalidations>();
+                if said.is_none() {
+                    self.tells_of_uncovered(response.status());
+                }
+                let (said, only) = said.map(Invalidations::into_parts).unwrap_or_default();
+                let by_rule = !only && self.rule.as_ref().is_none_or(|rule| rule.may_have_changed(response.status()));
+                if !by_rule {
+                    self.names.clear();
+                }
+                // Before anything that may panic.
+                self.names.extend(said);
+                let (parts, body) = response.into_parts();
+                self.names.extend(self.groups(&parts));
+                self.keys = self.keys(Some(&parts));
+                response = Response::from_parts(parts, body);
+                if by_rule {
+                    response = self.clear_by_response(response);
+                }
+                Ok(self.answered(response, known).await)
+            }
+            Ok(Err(error)) => {
+                self.settle(known).await;
+                Err(error)
+            }
+            Err(panic) => {
+                self.settle(known).await;
+                resume_unwind(panic)
+            }
+        }
+    }
+
+    /// Counts a write that no rule covers, if it has succeeded.
+    fn tells_of_uncovered(&self, status: StatusCode) {
+        let Some((method, path, has_rules)) =
+            self.uncovered.as_ref().filter(|_| status.is_success() || status.is_redirection())
+        else {
+            return;
+        };
+        let context = self.store.context();
+        context.counters.uncovered_write(method.as_str(), path, *has_rules, context.clock.nanos());
+    }
+
+    /// Awaits the handler, also its panic, and moves the deadline of the fence on meanwhile.
+    async fn outcome<F: Future>(&self, inner: F) -> thread::Result<F::Output> {
+        let mut inner = pin!(inner);
+        let guarded = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll(cx))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(outcome)) => Poll::Ready(Ok(outcome)),
+            Err(panic) => Poll::Ready(Err(panic)),
+        });
+        let Some((names, fence)) = &self.fence else { return guarded.await };
+        let Some(after) = fence.renew_after() else { return guarded.await };
+        let renewing = async {
+            loop {
+                tokio::time::sleep(after).await;
+                self.store.renew(names, fence).await;
+            }
+        };
+        let (mut guarded, mut renewing) = (pin!(guarded), pin!(renewing));
+        poll_fn(|cx| match guarded.as_mut().poll(cx) {
+            Poll::Pending => renewing.as_mut().poll(cx),
+            ready => ready,
+        })
+        .await
+    }
+
+    /// Adds what the rule names once it sees the response.
+    fn clear_by_response<B>(&mut self, response: Response<B>) -> Response<B> {
+        let Some((head, rules)) = &self.head else { return response };
+        let (parts, body) = response.into_parts();
+        for RouteMatch { rule, params, .. } in rules.covering(&Views::of(&head.uri, &head.extensions)) {
+            let view = RequestView::of_parts(head, &params, &self.store.context().secret);
+            self.names.extend(rule.cleared_by(&view, &parts));
+        }
+        Response::from_parts(parts, body)
+    }
+
+    /// The cache groups that the response names, where the rule obeys them (RFC 9875, section 3).
+    fn groups(&self, response: &response::Parts) -> Vec<Namespace> {
+        let Some((head, _)) = self.head.as_ref().filter(|_| self.covered_by(Policy::has_groups)) else {
+            return Vec::new();
+        };
+        // With a method-override header, the method is not the one that counts.
+        let method = if semantics::is_safe(&head.method) { &Method::POST } else { &head.method };
+        GroupOrigin::of(&head.uri, &head.headers).cleared(method, &response.headers).unwrap_or_else(|error| {
+            tracing::warn!(%error, "a response clears groups that cannot be read");
+            Vec::new()
+        })
+    }
+
+    /// The keys of the stored responses that a write makes out of date, where HTTP decides (RFC 9111, section 4.4): that of its
+    /// own URI, unless the response says that nothing was done, and with a success those that the response names.
+    pub(crate) fn keys(&self, response: Option<&response::Parts>) -> Vec<Key> {
+        let Some((head, rules)) = self.head.as_ref().filter(|_| self.covered_by(|rule| rule.http().is_some())) else {
+            return Vec::new();
+        };
+        // The target as the client sent it: that is what it means by a reference, too.
+        let sent = key::uri_as_sent(&head.uri, &head.extensions);
+        let own = sent.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let may_have_changed = |status| self.rule.as_ref().is_none_or(|rule| rule.may_have_changed(status));
+        let paths = match response {
+            Some(parts) if !parts.status.is_server_error() || !may_have_changed(parts.status) => {
+                let host = || head.headers.get(header::HOST)?.to_str().ok()?.parse().ok();
+                let authority = head.uri.authority().cloned().or_else(host);
+                // With a method-override header, the method is not the one that counts.
+                let method = if semantics::is_safe(&head.method) { &Method::POST } else { &head.method };
+                // A layer outside may have changed the slash at the end, on which a relative reference depends.
+                let bases = [Some(own.clone()), key::with_other_end(&own)];
+                let named = bases.iter().flatten().flat_map(|base| {
+                    let target = Target { scheme: head.uri.scheme(), authority: authority.as_ref(), path_and_query: base };
+                    semantics::invalidated(method, target, parts.status, &parts.headers)
+                });
+                let mut paths: Vec<PathAndQuery> = Vec::new();
+                named.for_each(|path| {
+                    if !paths.contains(&path) {
+                        paths.push(path)
+                    }
+                });
+                paths
+            }
+            _ => vec![own.clone()],
+        };
+        let secret = &self.store.context().secret;
+        let keys = |path: PathAndQuery| {
+            let mut get = Request::new(());
+            let mut uri = head.uri.clone().into_parts();
+            uri.path_and_query = Some(key::plain_target(&path)?);
+            *get.uri_mut() = Uri::from_parts(uri).ok()?;
+            *get.headers_mut() = head.headers.clone();
+            if path != own {
+                let views = Views::of(get.uri(), get.extensions());
+                return Some(rules.keys_of_uri(secret, &get, &views));
+            }
+            *get.extensions_mut() = head.extensions.clone();
+            Some(rules.keys_of_uri(secret, &get, &Views::of(&head.uri, &head.extensions)))
+        };
+        paths.into_iter().filter_map(keys).flatten().collect()
+    }
+
+    /// Whether a rule by which a reader may have found the target is such a one.
+    fn covered_by(&self, is: impl Fn(&Policy) -> bool) -> bool {
+        let Some((head, rules)) = &self.head else { return false };
+        rules.covering(&Views::of(&head.uri, &head.extensions)).iter().any(|found| is(found.rule))
+    }
+
+    /// All that is to be cleared, as far as is known, and what is behind the fence in any case.
+    fn cleared(&self) -> Namespaces {
+        let mut cleared = Namespaces::exactly(&self.names);
+        self.keys.iter().for_each(|key| cleared.push_key(key.as_ref()));
+        if let Some((fenced, _)) = &self.fence {
+            cleared.extend(fenced);
+        }
+        cleared
+    }
+
+    /// Clears, and waits for as long as it may until all know of it. `known`: the outcome is, so that the fence can be taken back.
+    async fn settle(&mut self, known: bool) -> Option<Invalidation> {
+        let names = self.cleared();
+        let mut what = None;
+        if !names.is_empty() {
+            let counters = &self.store.context().counters;
+            counters.add(Count::Bumps, 1);
+            let fence = self.fence.take().map(|(_, fence)| fence).filter(|_| known);
+            what =
+                Some(match backend::within(self.options.delivery_timeout.0, self.store.bump(&names, self.kind, fence)).await {
+                    Some(Ok(())) => {
+                        tracing::debug!(?names, "invalidated");
+                        Invalidation::Delivered
+                    }
+                    late => {
+                        counters.add(Count::Undelivered, 1);
+                        let error = late.and_then(Result::err);
+                        tracing::error!(?names, ?error, "a write could not be followed by its invalidation in time");
+                        Invalidation::Undelivered
+                    }
+                });
+        }
+        self.settled = true;
+        what
+    }
+
+    /// The response with what became of its clearing.
+    fn marked<B>(&self, mut response: Response<B>, what: Invalidation) -> Response<B> {
+        response.extensions_mut().insert(what);
+        let detail = match what {
+            Invalidation::Delivered => return response,
+            Invalidation::Undelivered => "undelivered",
+            Invalidation::NotFenced => "not-fenced",
+        };
+        if let Some(name) = &self.options.cache_status {
+            let value = HeaderValue::from_str(&format!("{name}; detail={detail}")).expect("the name was checked");
+            response.headers_mut().append(status::CACHE_STATUS, value);
+        }
+        response
+    }
+}
+
+/// 503, without content.
+fn unavailable<B>() -> Response<InvalidateBody<B>> {
+    let mut response = Response::new(InvalidateBody::empty());
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    response
+}
+
+/// Should a write be dropped before its end, by a panic of the inner service's `call` or with its runtime, polled or not,
+/// what can be done at once is done.
+impl<St: Store> Drop for Write<St> {
+    fn drop(&mut self) {
+        let names = self.cleared();
+        if !self.settled && !names.is_empty() {
+            self.store.bump_now(&names);
+        }
+    }
+}

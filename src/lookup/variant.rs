@@ -1,0 +1,105 @@
+//! Keys of variants.
+
+use http::{HeaderMap, HeaderValue};
+
+use super::request::RequestInfo;
+use crate::{
+    entry::{stamp::Stamp, validity::Validity},
+    key::{self, Key, KeyRef, KeyWriter},
+    namespace::set::Namespaces,
+    rules::policy::Policy,
+    secret::Secret,
+    semantics::{self, Vary},
+    store::backend::Store,
+};
+
+/// The key under which the variant for these request fields is stored (RFC 9111, section 4.1).
+pub(crate) fn variant_key(rule: &Policy, secret: &Secret, primary: KeyRef<'_>, vary: &Vary, headers: &HeaderMap) -> Key {
+    with_variant(rule, secret, primary, vary, headers, |key| key.to_owned())
+}
+
+/// Does something with that key.
+#[inline]
+pub(crate) fn with_variant<T>(
+    rule: &Policy,
+    secret: &Secret,
+    primary: KeyRef<'_>,
+    vary: &Vary,
+    headers: &HeaderMap,
+    then: impl FnOnce(KeyRef<'_>) -> T,
+) -> T {
+    key::in_scratch(|canonical| {
+        key::begin_variant(primary, canonical);
+        write_selecting(rule, secret, vary, headers, canonical, |selecting| vary.write(headers, rule.normalise(), selecting));
+        then(KeyRef::new(canonical))
+    })
+}
+
+/// The key under which a variant in this language is stored besides, if the rule has languages selected.
+pub(crate) fn language_key(
+    rule: &Policy,
+    secret: &Secret,
+    primary: KeyRef<'_>,
+    vary: &Vary,
+    headers: &HeaderMap,
+    language: impl FnOnce() -> Option<Vec<u8>>,
+) -> Option<Key> {
+    if !vary.selects(rule.normalise()) {
+        return None;
+    }
+    let language = language()?;
+    let mut canonical = Vec::with_capacity(primary.canonical().len() + 64);
+    key::begin_variant(primary, &mut canonical);
+    write_selecting(rule, secret, vary, headers, &mut canonical, |selecting| {
+        vary.write_selected(headers, &language, rule.normalise(), selecting);
+    });
+    Some(Key::new(canonical))
+}
+
+/// That of the language which a request prefers to all others.
+pub(crate) fn preferred_key(
+    rule: &Policy,
+    secret: &Secret,
+    primary: KeyRef<'_>,
+    vary: &Vary,
+    headers: &HeaderMap,
+) -> Option<Key> {
+    language_key(rule, secret, primary, vary, headers, || semantics::preferred_language(headers))
+}
+
+/// Writes the fields that select a variant; if some of them are secrets, as a keyed hash of them all.
+#[inline]
+fn write_selecting(
+    rule: &Policy,
+    secret: &Secret,
+    vary: &Vary,
+    headers: &HeaderMap,
+    canonical: &mut Vec<u8>,
+    write: impl FnOnce(&mut Vec<u8>),
+) {
+    let is_secret = |name| rule.fields().is_secret(name) || headers.get_all(name).iter().any(HeaderValue::is_sensitive);
+    if !vary.names().iter().any(is_secret) {
+        return write(canonical);
+    }
+    let mut selecting = Vec::with_capacity(64);
+    write(&mut selecting);
+    KeyWriter::new(canonical, secret).secret(selecting);
+}
+
+/// Whether a follower may have what was fetched for another: the same variant, and nothing that was known only from the
+/// response has been cleared meanwhile.
+pub(crate) fn may_share<St: Store>(
+    store: &St,
+    stamp: &Stamp,
+    rule: &Policy,
+    (key, vary, added): (&Key, &Vary, &Namespaces),
+    primary: KeyRef<'_>,
+    asked: &RequestInfo,
+) -> bool {
+    let variant = |headers| variant_key(rule, &store.context().secret, primary, vary, headers);
+    let same = match vary.is_empty() {
+        true => key.as_ref() == primary,
+        false => asked.headers().is_some_and(|headers| *key == variant(headers)),
+    };
+    same && (added.is_empty() || store.life(stamp, added) == Validity::Valid)
+}

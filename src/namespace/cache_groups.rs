@@ -1,0 +1,141 @@
+//! Cache groups (RFC 9875) as namespaces: what belongs to a group of an origin is cleared by its name.
+
+use http::{HeaderMap, Method, Uri, header, uri::Authority};
+
+use super::Namespace;
+use crate::{
+    key,
+    semantics::{self, MalformedGroups},
+};
+
+/// The first level of the namespaces of all groups.
+const GROUPS: &str = "cache-groups";
+
+/// The last level for responses of more groups than an entry has namespaces for. `%` stands nowhere else in a name without two digits.
+const MANY: &str = "%many";
+
+/// More groups than this are not told apart (RFC 9875, section 2, has 32 of them supported).
+const MOST: usize = 32;
+
+/// The origin of a request, within which its groups mean something (RFC 9875, section 2.1).
+#[derive(Debug, Clone)]
+pub(crate) struct GroupOrigin(Box<str>);
+
+impl GroupOrigin {
+    /// By the authority that the request names, normalised as in the names of keys; without any, all such requests are of one origin.
+    pub(crate) fn of(uri: &Uri, headers: &HeaderMap) -> Self {
+        let host = || headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        Self::named(uri.authority().map(Authority::as_str).or_else(host).unwrap_or_default())
+    }
+
+    fn named(authority: &str) -> Self {
+        Self(String::from_utf8_lossy(&key::normal_host(authority.as_bytes())).into())
+    }
+
+    /// The namespaces to which a response belongs by its `Cache-Groups`.
+    pub(crate) fn joined(&self, response: &HeaderMap) -> Result<Vec<Namespace>, MalformedGroups> {
+        let groups = semantics::cache_groups(response)?;
+        Ok(match groups.len() > MOST {
+            true => vec![self.many()],
+            false => groups.iter().map(|group| self.group(group)).collect(),
+        })
+    }
+
+    /// The namespaces that a response clears by its `Cache-Group-Invalidation`.
+    pub(crate) fn cleared(&self, method: &Method, response: &HeaderMap) -> Result<Vec<Namespace>, MalformedGroups> {
+        let groups = semantics::invalidated_groups(method, response)?;
+        let mut names: Vec<_> = groups.iter().map(|group| self.group(group)).collect();
+        if !names.is_empty() {
+            names.push(self.many());
+        }
+        Ok(names)
+    }
+
+    fn group(&self, group: &str) -> Namespace {
+        Namespace::of([GROUPS, &*self.0, group])
+    }
+
+    fn many(&self) -> Namespace {
+        let host = Namespace::of([GROUPS, &*self.0]);
+        Namespace::rendered(format!("{host}:{MANY}"))
+    }
+}
+
+impl Namespace {
+    /// The namespaces to clear for a cache group (RFC 9875) of an origin, named by its authority as requests name it: what
+    /// [`Rule::cache_groups`](crate::Rule::cache_groups) clears when a response to an unsafe request names the group.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// use tower_response_cache::{Memory, Namespace, Store};
+    ///
+    /// let store = Memory::new(1 << 20);
+    /// store.invalidate(Namespace::of_cache_group("shop.example", "orders")).await.unwrap();
+    /// # });
+    /// ```
+    pub fn of_cache_group(authority: &str, group: &str) -> [Self; 2] {
+        let origin = GroupOrigin::named(authority);
+        [origin.group(group), origin.many()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: &'static str, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(http::HeaderName::from_static(name), value.parse().unwrap())])
+    }
+
+    fn names(of: Vec<Namespace>) -> Vec<String> {
+        of.iter().map(ToString::to_string).collect()
+    }
+
+    /// RFC 9875, section 2.1: "the same group within one origin".
+    #[test]
+    fn rfc9875_2_1_a_group_is_one_of_its_origin_alone() {
+        let response = headers("cache-groups", r#""a", "a b", "a:b""#);
+        let of = |uri: &str, host: &str| {
+            names(GroupOrigin::of(&uri.parse().unwrap(), &headers("host", host)).joined(&response).unwrap())
+        };
+        assert_eq!(
+            of("/", "Shop.example"),
+            ["cache-groups:shop.example:a", "cache-groups:shop.example:a%20b", "cache-groups:shop.example:a%3Ab"]
+        );
+        assert_eq!(of("/", "shop.example"), of("http://SHOP.example/", "other.example"));
+        assert_ne!(of("/", "shop.example"), of("/", "shop.example:8080"));
+    }
+
+    /// RFC 9875, section 2: 32 groups of 32 characters at least. What is cleared by one of many is cleared by each.
+    #[test]
+    fn rfc9875_2_a_response_of_many_groups_is_cleared_by_each_of_them() {
+        let origin = GroupOrigin::named("a");
+        let list = |count: usize| (0..count).map(|n| format!("\"{n:032}\"")).collect::<Vec<_>>().join(", ");
+        for count in [1, 4, MOST, MOST + 1] {
+            let joined = origin.joined(&headers("cache-groups", &list(count))).unwrap();
+            assert!(joined.len() <= MOST);
+            for n in 0..count {
+                let one = headers("cache-group-invalidation", &format!("\"{n:032}\""));
+                let cleared = origin.cleared(&Method::POST, &one).unwrap();
+                assert!(cleared.iter().any(|name| joined.contains(name)), "{n} of {count}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_group_is_named_as_the_many_are() {
+        let origin = GroupOrigin::named("a");
+        assert_ne!(origin.group(MANY), origin.many());
+        assert_eq!(origin.many().to_string(), "cache-groups:a:%many");
+    }
+
+    #[test]
+    fn rfc9875_3_a_safe_request_clears_no_group() {
+        let response = headers("cache-group-invalidation", "\"a\"");
+        assert_eq!(GroupOrigin::named("a").cleared(&Method::GET, &response), Ok(Vec::new()));
+        assert_eq!(
+            Namespace::of_cache_group("A", "a").to_vec(),
+            GroupOrigin::named("a").cleared(&Method::PUT, &response).unwrap()
+        );
+    }
+}

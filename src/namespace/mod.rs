@@ -1,0 +1,206 @@
+//! Namespaces: the names under which entries are cleared.
+
+pub(crate) mod cache_groups;
+pub(crate) mod set;
+
+use std::{error, fmt};
+
+use xxhash_rust::xxh3::xxh3_128;
+
+/// The most namespaces that a rule and a handler may name for one entry: 128. Their ancestors and the root `*` come by themselves and do not
+/// count.
+pub const MAX_NAMESPACES: usize = 128;
+
+/// The most levels of a name.
+pub(crate) const MAX_LEVELS: usize = 7;
+
+/// The longest name, in bytes.
+pub const MAX_NAMESPACE_LEN: usize = 200;
+
+/// A value longer than this takes part in a name as its hash, so that no request can make a name too long.
+const MAX_VALUE_LEN: usize = 64;
+
+/// The name of a set of entries that are cleared together, such as `db_query:orders`.
+///
+/// Levels are separated by `:`, and an entry of `db_query:orders` belongs to `db_query` and to the root
+/// `*` as well: clearing an ancestor clears all below it.
+///
+/// A name is 1 to [`MAX_NAMESPACE_LEN`] bytes of UTF-8 whose levels are not empty and hold no control
+/// character, no white space and no `*`; the root alone is written `*`.
+///
+/// ```
+/// use tower_response_cache::Namespace;
+///
+/// let orders = Namespace::new("db_query:orders")?;
+/// assert_eq!(orders.as_str(), "db_query:orders");
+/// assert!(Namespace::new("db_query:").is_err());
+///
+/// // Values from outside are made safe by `of`, as the templates of a rule do it:
+/// assert_eq!(Namespace::of(["db_query", "a:b"]).as_str(), "db_query:a%3Ab");
+/// # Ok::<(), tower_response_cache::InvalidNamespace>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Namespace(Box<str>);
+
+impl Namespace {
+    /// A name as written.
+    ///
+    /// # Errors
+    ///
+    /// If the name is empty or too long, or a level of it is empty or holds a character that no level may.
+    pub fn new(name: impl AsRef<str>) -> Result<Self, InvalidNamespace> {
+        let name = name.as_ref();
+        check(name)?;
+        Ok(Self(name.into()))
+    }
+
+    /// The name whose levels are these values, each made safe.
+    ///
+    /// `:`, `*`, `%`, white space and control characters are percent-encoded, an empty value becomes `%`,
+    /// and a value longer than 64 bytes becomes `~` and its hash. The templates of a rule treat path
+    /// parameters in the same way, so a job that clears what a request has filled comes to the same name.
+    /// Levels that would make the whole too long, or that are more than 7, are folded into a hash of them.
+    pub fn of<I>(levels: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        let mut name = String::new();
+        for level in levels {
+            if !name.is_empty() {
+                name.push(':');
+            }
+            push_value(&mut name, level.as_ref());
+        }
+        if name.is_empty() {
+            name.push('*');
+        }
+        if name.len() > MAX_NAMESPACE_LEN || name.split(':').count() > MAX_LEVELS {
+            let root = name.split(':').next().unwrap_or_default().to_owned();
+            name = format!("{root}:~{:032x}", xxh3_128(name.as_bytes()));
+        }
+        Self(name.into())
+    }
+
+    /// What a template made: its text was checked when it was built, its values when they were put in.
+    pub(crate) fn rendered(name: String) -> Self {
+        debug_assert!(check(&name).is_ok(), "{name:?}");
+        Self(name.into())
+    }
+
+    /// The root `*`, to which every entry belongs.
+    pub fn root() -> Self {
+        Self("*".into())
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl TryFrom<&str> for Namespace {
+    type Error = InvalidNamespace;
+
+    fn try_from(name: &str) -> Result<Self, Self::Error> {
+        Self::new(name)
+    }
+}
+
+impl TryFrom<String> for Namespace {
+    type Error = InvalidNamespace;
+
+    fn try_from(name: String) -> Result<Self, Self::Error> {
+        Self::new(name)
+    }
+}
+
+impl From<&Namespace> for Namespace {
+    fn from(name: &Namespace) -> Self {
+        name.clone()
+    }
+}
+
+/// A name that no namespace can have; its text says which name and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidNamespace {
+    name: String,
+    why: &'static str,
+}
+
+impl fmt::Display for InvalidNamespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "namespace {:?} {}", self.name, self.why)
+    }
+}
+
+impl error::Error for InvalidNamespace {}
+
+/// For `TryInto<Namespace>` of what is a namespace already.
+impl From<std::convert::Infallible> for InvalidNamespace {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
+pub(crate) fn check(name: &str) -> Result<(), InvalidNamespace> {
+    let bad = |why| {
+        let name = name.chars().take(80).collect();
+        Err(InvalidNamespace { name, why })
+    };
+    if name == "*" {
+        return Ok(());
+    }
+    if name.is_empty() {
+        return bad("is empty; give it a name such as `db_query:orders`, or `*` for everything");
+    }
+    if name.len() > MAX_NAMESPACE_LEN {
+        return bad("is longer than 200 bytes; Namespace::of shortens long values by hashing them");
+    }
+    if name.split(':').any(str::is_empty) {
+        return bad("has an empty level; levels are separated by single colons, as in `db_query:orders`");
+    }
+    if name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '*') {
+        return bad("holds white space, a control character or `*`; Namespace::of encodes such values");
+    }
+    if name.split(':').count() > MAX_LEVELS {
+        return bad("has more than 7 levels");
+    }
+    Ok(())
+}
+
+/// Appends a value to a name so that it stays one level of it, and different values stay different.
+pub(crate) fn push_value(name: &mut String, value: &str) {
+    if value.is_empty() {
+        name.push('%');
+        return;
+    }
+    let start = name.len();
+    for c in value.chars() {
+        if c == ':' || c == '*' || c == '%' || c == '~' && name.len() == start || c.is_whitespace() || c.is_control() {
+            let mut utf8 = [0; 4];
+            for byte in c.encode_utf8(&mut utf8).bytes() {
+                name.push_str(&format!("%{byte:02X}"));
+            }
+        } else {
+            name.push(c);
+        }
+        if name.len() - start > MAX_VALUE_LEN {
+            name.truncate(start);
+            name.push_str(&format!("~{:032x}", xxh3_128(value.as_bytes())));
+            return;
+        }
+    }
+}

@@ -1,0 +1,489 @@
+//! A set of namespaces.
+
+use std::{
+    collections::HashSet,
+    fmt,
+    hash::{BuildHasher, RandomState},
+    iter,
+    ops::Deref,
+    sync::{Arc, LazyLock},
+};
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::{MAX_LEVELS, MAX_NAMESPACES, Namespace, check};
+use crate::key::{Key, KeyRef};
+
+/// The most names of an entry, ancestors included.
+pub(crate) const MAX_NAMES: usize = 1 + MAX_LEVELS * MAX_NAMESPACES;
+
+/// A small set of namespaces, with every ancestor in it and each name hashed once.
+///
+/// What a store is given beside a key, and what an entry keeps.
+#[derive(Clone, Default)]
+pub struct Namespaces {
+    /// The names one after the other; an ancestor is a prefix of its descendant and takes no room.
+    text: Text,
+    spans: Spans,
+}
+
+/// The text of a set: its own, or the same for all sets that were made from one.
+#[derive(Clone)]
+enum Text {
+    LayerState(Arc<str>),
+    Own(String),
+}
+
+/// Where a name stands in the text. A name that exists only inside the store has no text: an empty span, which begins at 0 for
+/// a key, and at 1 for one that is cleared for itself alone, with every write to its URI.
+#[derive(Clone, Copy, Default)]
+struct Span {
+    start: u32,
+    end: u32,
+    hash: u64,
+}
+
+/// The spans of a set. Few of them, as most sets have, take no memory of their own.
+#[derive(Clone)]
+enum Spans {
+    Few(u8, [Span; FEW]),
+    Many(Vec<Span>),
+}
+
+/// The root, a name with its ancestor, and the key.
+const FEW: usize = 4;
+
+impl Text {
+    fn as_str(&self) -> &str {
+        match self {
+            Self::LayerState(text) => text,
+            Self::Own(text) => text,
+        }
+    }
+
+    /// The text, to be changed.
+    fn own(&mut self) -> &mut String {
+        if let Self::LayerState(text) = self {
+            let mut own = String::with_capacity(ROOM.max(text.len()));
+            own.push_str(text);
+            *self = Self::Own(own);
+        }
+        match self {
+            Self::Own(text) => text,
+            Self::LayerState(_) => unreachable!("it was made its own"),
+        }
+    }
+}
+
+impl Default for Text {
+    fn default() -> Self {
+        Self::Own(String::new())
+    }
+}
+
+impl Spans {
+    #[cfg(feature = "redis")]
+    fn with_capacity(count: usize) -> Self {
+        if count <= FEW { Self::default() } else { Self::Many(Vec::with_capacity(count)) }
+    }
+
+    #[inline]
+    fn push(&mut self, span: Span) {
+        match self {
+            Self::Few(len, few) => match few.get_mut(usize::from(*len)) {
+                Some(place) => {
+                    *place = span;
+                    *len += 1;
+                }
+                None => {
+                    let mut many = Vec::with_capacity(2 * FEW);
+                    many.extend_from_slice(few);
+                    many.push(span);
+                    *self = Self::Many(many);
+                }
+            },
+            Self::Many(many) => many.push(span),
+        }
+    }
+}
+
+impl Default for Spans {
+    fn default() -> Self {
+        Self::Few(0, [Span::default(); FEW])
+    }
+}
+
+impl Deref for Spans {
+    type Target = [Span];
+
+    #[inline]
+    fn deref(&self) -> &[Span] {
+        match self {
+            Self::Few(len, few) => &few[..usize::from(*len).min(FEW)],
+            Self::Many(many) => many,
+        }
+    }
+}
+
+/// A name in a set.
+#[cfg(feature = "redis")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Name<'a> {
+    /// A namespace.
+    Text { text: &'a str, hash: u64 },
+    /// A key, known by a hash; cleared for itself alone if writes to its URI clear it.
+    Key { hash: u64, alone: bool },
+}
+
+#[cfg(feature = "redis")]
+impl Name<'_> {
+    pub(crate) fn hash(&self) -> u64 {
+        match self {
+            Self::Text { hash, .. } | Self::Key { hash, .. } => *hash,
+        }
+    }
+}
+
+/// A name as the stored form has it.
+#[cfg(feature = "redis")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A piece of the text.
+    Text { start: u32, len: u32 },
+    /// A name that exists only inside the store. It may be that of another key than the entry's, of which it is a variant, so that
+    /// the hash is all there is of it.
+    Key { of_http: bool, hash: u64 },
+}
+
+const ROOT: &str = "*";
+
+/// The room that the text of a set takes at first.
+const ROOM: usize = 48;
+
+impl Namespaces {
+    /// The set that holds only the root, to which every entry belongs.
+    pub(crate) fn root() -> Self {
+        let mut set = Self { text: Text::Own(String::with_capacity(ROOM)), spans: Spans::default() };
+        set.text.own().push_str(ROOT);
+        set.spans.push(Span { start: 0, end: 1, hash: hash_of(ROOT) });
+        set
+    }
+
+    /// The same set, whose text those share that are made from it.
+    pub(crate) fn shared(self) -> Self {
+        Self { text: Text::LayerState(self.text.as_str().into()), spans: self.spans }
+    }
+
+    /// The hash of the root, in every process.
+    #[inline]
+    pub(crate) const fn root_hash() -> u64 {
+        0
+    }
+
+    /// Just these names, without their ancestors: what is to be bumped. There may be many, so that none is looked for
+    /// among the others; one that is there twice is bumped twice.
+    pub(crate) fn exactly<'a>(names: impl IntoIterator<Item = &'a Namespace>) -> Self {
+        let mut set = Self::default();
+        for name in names {
+            set.push_text(name.as_str(), false);
+        }
+        set
+    }
+
+    /// Adds a name with its ancestors. The name must have passed [`check`].
+    pub(crate) fn push(&mut self, name: &str) {
+        debug_assert!(check(name).is_ok(), "{name:?}");
+        self.push_text(name, true);
+    }
+
+    /// Adds the name of a key, which [`Store::invalidate_key`](crate::Store::invalidate_key) and writes to its URI bump. Keys share the
+    /// table of epochs with names; a collision clears too much, never too little.
+    #[inline]
+    pub(crate) fn push_key(&mut self, key: KeyRef<'_>) {
+        let end = u32::from(key.is_of_http());
+        self.spans.push(Span { start: end, end, hash: key.name() });
+    }
+
+    /// The set of one key.
+    pub(crate) fn key(key: &Key) -> Self {
+        let mut set = Self::default();
+        set.push_key(key.as_ref());
+        set
+    }
+
+    /// Adds what another set has and this one does not.
+    pub(crate) fn extend(&mut self, other: &Self) {
+        for span in other.spans.iter() {
+            if self.spans.iter().any(|known| known.hash == span.hash) {
+                continue;
+            }
+            match other.slice(span) {
+                "" => self.spans.push(*span),
+                name => self.push_text(name, false),
+            }
+        }
+    }
+
+    fn push_text(&mut self, name: &str, ancestors: bool) {
+        if name == ROOT && ancestors {
+            return;
+        }
+        let start = self.text.as_str().len();
+        let mut kept = 0;
+        let levels = name.match_indices(':').map(|(at, _)| at).filter(|_| ancestors);
+        for end in levels.chain(iter::once(name.len())) {
+            let level = &name[..end];
+            let hash = hash_of(level);
+            if ancestors && self.spans.iter().any(|s| s.hash == hash && self.slice(s) == level) {
+                continue;
+            }
+            kept = end;
+            self.spans.push(Span { start: start as u32, end: (start + end) as u32, hash });
+            // Later levels slice the text, so it must be there before the next comparison.
+            let text = self.text.own();
+            let have = text.len() - start;
+            text.push_str(&name[have..end]);
+        }
+        if self.text.as_str().len() > start + kept {
+            self.text.own().truncate(start + kept);
+        }
+    }
+
+    /// The names, ancestors included. Names that exist only inside the store are left out.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.spans.iter().filter(|s| s.end > s.start).map(|s| self.slice(s))
+    }
+
+    /// How many names there are, those that exist only inside the store included.
+    #[inline]
+    pub(crate) fn count(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// The names without the first `count`.
+    pub(crate) fn since(&self, count: usize) -> Self {
+        let Some(since) = self.spans.get(count..).filter(|since| !since.is_empty()) else { return Self::default() };
+        let mut spans = Spans::default();
+        since.iter().for_each(|span| spans.push(*span));
+        Self { text: self.text.clone(), spans }
+    }
+
+    /// How many names there are, ancestors included.
+    pub fn len(&self) -> usize {
+        self.spans.iter().filter(|s| s.end > s.start).count()
+    }
+
+    /// How many names were named: those that are no other's ancestor, without the root.
+    pub(crate) fn named(&self) -> usize {
+        let parents: HashSet<u64> =
+            self.iter().filter_map(|name| name.rsplit_once(':')).map(|(parent, _)| hash_of(parent)).collect();
+        self.spans.iter().filter(|span| span.end > span.start && span.hash != Self::root_hash()).count() - parents.len()
+    }
+
+    /// Whether more than [`MAX_NAMESPACES`] were named.
+    #[inline]
+    pub(crate) fn are_too_many(&self) -> bool {
+        self.count() > MAX_NAMESPACES && self.named() > MAX_NAMESPACES
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    /// Each name, those that exist only inside the store included.
+    #[cfg(feature = "redis")]
+    pub(crate) fn names(&self) -> impl Iterator<Item = Name<'_>> + Clone {
+        self.spans.iter().map(|span| match (span.start, span.end) {
+            (0, 0) => Name::Key { hash: span.hash, alone: false },
+            (1, 1) => Name::Key { hash: span.hash, alone: true },
+            _ => Name::Text { text: self.slice(span), hash: span.hash },
+        })
+    }
+
+    /// One hash for each name, those that exist only inside the store included.
+    #[inline]
+    pub(crate) fn hashes(&self) -> impl Iterator<Item = u64> + Clone {
+        self.spans.iter().map(|s| s.hash)
+    }
+
+    /// The names one after the other, as [`places`](Self::places) refers to them.
+    #[cfg(feature = "redis")]
+    pub(crate) fn text(&self) -> &str {
+        self.text.as_str()
+    }
+
+    /// What each name is, in order: with the text all there is of the set.
+    #[cfg(feature = "redis")]
+    pub(crate) fn places(&self) -> impl Iterator<Item = Place> {
+        self.spans.iter().map(|span| match span.end - span.start {
+            0 => Place::Key { of_http: span.end == 1, hash: span.hash },
+            len => Place::Text { start: span.start, len },
+        })
+    }
+
+    /// A set to which `count` names are added by [`push_place`](Self::push_place).
+    #[cfg(feature = "redis")]
+    pub(crate) fn with_text(text: &str, count: usize) -> Self {
+        Self { text: Text::Own(text.to_owned()), spans: Spans::with_capacity(count) }
+    }
+
+    /// Adds a name; `false` if there is no such one in the text.
+    #[cfg(feature = "redis")]
+    #[must_use]
+    pub(crate) fn push_place(&mut self, place: Place) -> bool {
+        let span = match place {
+            Place::Key { of_http, hash } => Span { start: of_http.into(), end: of_http.into(), hash },
+            Place::Text { start, len } => {
+                let Some(end) = start.checked_add(len) else { return false };
+                let Some(name) = self.text.as_str().get(start as usize..end as usize).filter(|name| !name.is_empty()) else {
+                    return false;
+                };
+                Span { start, end, hash: hash_of(name) }
+            }
+        };
+        self.spans.push(span);
+        true
+    }
+
+    /// Gives back what growing took. What is left of the room that every set takes at first stays: to move the text out of it would
+    /// cost more than it is worth.
+    #[inline]
+    pub(crate) fn shrink(&mut self) {
+        if let Text::Own(text) = &mut self.text
+            && text.capacity() > ROOM
+        {
+            text.shrink_to_fit();
+        }
+        if let Spans::Many(many) = &mut self.spans {
+            many.shrink_to_fit();
+        }
+    }
+
+    /// The memory held behind this value, in bytes: a text that is shared as if it were not.
+    #[inline]
+    pub(crate) fn heap(&self) -> usize {
+        let text = match &self.text {
+            Text::LayerState(text) => text.len(),
+            Text::Own(text) => text.capacity(),
+        };
+        let spans = match &self.spans {
+            Spans::Few(..) => 0,
+            Spans::Many(many) => many.capacity() * size_of::<Span>(),
+        };
+        text + spans
+    }
+
+    fn slice(&self, span: &Span) -> &str {
+        self.text.as_str().get(span.start as usize..span.end as usize).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Namespaces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
+
+/// The hash of a name, by which it is known in this process, and nowhere else. Of no use to whoever looks for two names that have the same
+/// one: in another process, they have not. In debug builds they are always the same, so that tests come out the same.
+#[inline]
+pub(crate) fn hash_of(name: impl AsRef<[u8]>) -> u64 {
+    static SEED: LazyLock<u64> = LazyLock::new(|| match cfg!(debug_assertions) {
+        true => 0x7465_7374,
+        false => RandomState::new().hash_one(0),
+    });
+    match name.as_ref() {
+        name if name == ROOT.as_bytes() => Namespaces::root_hash(),
+        name => xxh3_64_with_seed(name, *SEED),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_cannot_be_is_refused_with_the_reason() {
+        let long = "x".repeat(201);
+        for (name, why) in [
+            ("", "is empty"),
+            (long.as_str(), "longer than 200"),
+            ("a::b", "empty level"),
+            (":a", "empty level"),
+            ("a:", "empty level"),
+            ("a b", "white space"),
+            ("a:*", "`*`"),
+            ("a\n", "white space"),
+            ("a:b:c:d:e:f:g:h", "7 levels"),
+        ] {
+            let error = Namespace::new(name).expect_err(name).to_string();
+            assert!(error.contains(why), "{name:?}: {error}");
+        }
+        for name in ["*", "a", "a:b", "käse:brot", "a:b:c:d:e:f:g"] {
+            assert_eq!(Namespace::new(name).expect(name).as_str(), name);
+        }
+    }
+
+    #[test]
+    fn a_value_stays_one_level_and_two_values_stay_two() {
+        let values = ["a", "a:b", "a%3Ab", "*", "%2A", "", "%", " ", "~x", &"y".repeat(65), &"y".repeat(66)];
+        let mut seen = std::collections::HashSet::new();
+        for value in values {
+            let name = Namespace::of(["t", value]);
+            assert_eq!(Namespace::new(name.as_str()).expect("valid"), name);
+            assert_eq!(name.as_str().matches(':').count(), 1, "{name}");
+            assert!(seen.insert(name), "{value:?} met another value");
+        }
+    }
+
+    #[test]
+    fn whatever_the_values_what_is_made_of_them_is_a_name_and_of_others_it_is_another() {
+        let long = "z".repeat(60);
+        let mut seen = std::collections::HashSet::new();
+        for levels in [vec!["a"; 7], vec!["a"; 8], vec!["a"; 9], vec!["b"; 9], vec![&long; 3], vec![&long; 4], vec![&long; 40]]
+        {
+            let name = Namespace::of(&levels);
+            assert_eq!(Namespace::new(name.as_str()).as_ref(), Ok(&name));
+            assert!(name.as_str().starts_with(levels[0]), "{name}");
+            assert!(seen.insert(name), "{levels:?} met others");
+        }
+    }
+
+    #[test]
+    fn ancestors_count_and_are_listed_once() {
+        let mut set = Namespaces::root();
+        set.push("db_query:orders");
+        set.push("db_query:orders:42");
+        set.push("auth");
+        let names: Vec<_> = set.iter().collect();
+        assert_eq!(names, ["*", "db_query", "db_query:orders", "db_query:orders:42", "auth"]);
+        assert_eq!(set.hashes().count(), 5);
+    }
+
+    #[test]
+    fn a_set_made_from_another_has_its_names_and_leaves_it_as_it_is() {
+        let base = {
+            let mut base = Namespaces::root();
+            base.push("a");
+            base.shared()
+        };
+        let mut made = base.clone();
+        for name in ["a:b", "a", "c:d", "e:f"] {
+            made.push(name);
+        }
+        let all = ["*", "a", "a:b", "c", "c:d", "e", "e:f"];
+        assert_eq!(made.iter().collect::<Vec<_>>(), all);
+        assert_eq!((base.iter().collect::<Vec<_>>(), base.count()), (vec!["*", "a"], 2));
+        for count in 0..=all.len() {
+            assert_eq!(made.since(count).iter().collect::<Vec<_>>(), all[count..]);
+        }
+    }
+
+    #[test]
+    fn what_is_bumped_is_the_name_alone() {
+        let names = [Namespace::new("a:b").expect("valid"), Namespace::root()];
+        let set = Namespaces::exactly(&names);
+        assert_eq!(set.iter().collect::<Vec<_>>(), ["a:b", "*"]);
+    }
+}

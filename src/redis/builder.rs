@@ -1,0 +1,504 @@
+//! The settings of a store in Redis.
+
+use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
+
+use bb8_redis::bb8::Pool;
+use redis::{Client, RedisConnectionInfo, TlsCertificates};
+use tokio::sync::Notify;
+
+use super::{
+    Redis,
+    cluster::Topology,
+    connection::{self, RedisConnectError, RedisManager, Source},
+    generation_times::Lives,
+    inner::{Handle, RedisInner},
+    keys::RedisKeys,
+    lease::{KnownGenerations, Lease},
+    node::Node,
+    outbox::Outbox,
+    read::Reads,
+    recent::Recent,
+    sentinel::Sentinels,
+    worker::{self, Stop},
+};
+use crate::{
+    clock::{Clock, nanos},
+    codec::{Codec, compression::Compression, encryption::KeyRing},
+    secret::Secret,
+    store::{backend::Store, memory::Memory},
+};
+
+/// How new what memory serves must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Coherence {
+    /// Stale by at most the time that is given, counted from when Redis was asked last. No round trip for a hit in memory.
+    ///
+    /// What this process clears itself shows at once.
+    Ttl(Duration),
+    /// Stale by at most Δ = 2 heartbeats and a round trip, whatever the network does, and typically by less than a millisecond: masters
+    /// push what is cleared. No round trip for a hit in memory. While a master is not heard of, as [`Validated`](Self::Validated).
+    Leased,
+    /// Never stale: each hit in memory asks Redis for the generations, without the body.
+    Validated,
+}
+
+/// What becomes of entries from before a failover, or from before a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Failover {
+    /// They are not served: the new master may have missed a clearing. The default.
+    Flush,
+    /// They are. A clearing that the new master has missed is then never heard of again; entries are stale by up to their lifetimes.
+    Trust,
+}
+
+/// The settings of a [`Redis`].
+///
+/// The user that signs in needs the keys `PREFIX:1:*`, no channels, and the commands `GET`, `MGET`, `SET`, `STRLEN`, `SETRANGE`, `EXISTS`,
+/// `UNLINK`, `EVAL`, `ZADD`, `ZREM`, `ZRANGE`, `ZCARD`, `ZREMRANGEBYSCORE`, `PEXPIREAT`, `TIME`, `INFO`, `PING`, `HELLO`, `AUTH`,
+/// `CLIENT TRACKING`; for [`Redis::reclaim`] and [`Redis::server`] `SCAN` and `DBSIZE`; in a cluster `CLUSTER SLOTS` and `ASKING`.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use tower_response_cache::{Coherence, Redis, Secret};
+///
+/// let store = Redis::builder("rediss://app:secret@redis.internal:6380")
+///     .prefix("shop")
+///     .memory(256 << 20)
+///     .coherence(Coherence::Leased)
+///     .strict(Duration::from_secs(30))
+///     .secret(Secret::new([7; 32]))
+///     .root_certificate(std::fs::read("ca.pem")?)
+///     .build()
+///     .await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct RedisBuilder {
+    place: Place,
+    root: Option<Vec<u8>>,
+    prefix: String,
+    memory: Option<NonZeroUsize>,
+    coherence: Coherence,
+    heartbeat: Duration,
+    max_round_trip: Duration,
+    command_timeout: Duration,
+    invalidate_timeout: Duration,
+    generation_ttl: Duration,
+    strict: Option<Duration>,
+    failover: Failover,
+    connections: usize,
+    require_connection: bool,
+    secret: Option<Secret>,
+    clock: Clock,
+    codec: Codec,
+}
+
+/// Where Redis is.
+#[derive(Clone)]
+enum Place {
+    Url(String),
+    Client(Client),
+    Pool(RedisManager, Pool<RedisManager>),
+    Cluster(Vec<String>),
+    Sentinel { urls: Vec<String>, service: String, master: RedisConnectionInfo },
+}
+
+impl RedisBuilder {
+    pub(super) fn new(url: &str) -> Self {
+        Self::at(Place::Url(url.to_owned()))
+    }
+
+    fn at(place: Place) -> Self {
+        Self {
+            place,
+            root: None,
+            prefix: "cache".into(),
+            memory: None,
+            coherence: Coherence::Leased,
+            heartbeat: Duration::from_millis(50),
+            max_round_trip: Duration::from_millis(20),
+            command_timeout: Duration::from_millis(50),
+            invalidate_timeout: crate::store::backend::INVALIDATE_TIMEOUT,
+            generation_ttl: Duration::from_secs(7 * 86_400),
+            strict: None,
+            failover: Failover::Flush,
+            connections: 1,
+            require_connection: false,
+            secret: None,
+            clock: Clock::system(),
+            codec: Codec::default(),
+        }
+    }
+
+    /// At the server of a client.
+    pub fn client(client: Client) -> Self {
+        Self::at(Place::Client(client))
+    }
+
+    /// By the connections of a pool of one's own. Those that hear pushes are made besides, by the same manager.
+    pub fn pool(manager: RedisManager, pool: Pool<RedisManager>) -> Self {
+        Self::at(Place::Pool(manager, pool))
+    }
+
+    /// In a cluster, of which some nodes are at these URLs.
+    pub fn cluster<I>(urls: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<String>,
+    {
+        Self::at(Place::Cluster(urls.into_iter().map(Into::into).collect()))
+    }
+
+    /// At the master of a service that the sentinels at these URLs name. All are asked, at first and then every 100 ms, and the one with
+    /// the newest configuration is believed: a master that it does not name any more is left, although it answers. `master` says how to
+    /// sign in there; without a sign-in, `RedisConnectionInfo::default()`. The master is spoken to without TLS. A user of the sentinels
+    /// needs the commands `SENTINEL GET-MASTER-ADDR-BY-NAME` and `SENTINEL MASTER`.
+    pub fn sentinel<I>(urls: I, service: &str, master: RedisConnectionInfo) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<String>,
+    {
+        let urls = urls.into_iter().map(Into::into).collect();
+        Self::at(Place::Sentinel { urls, service: service.to_owned(), master })
+    }
+
+    /// A certificate authority to trust with `rediss://`, in place of those of the system: PEM. For one server or a cluster at URLs; a
+    /// client or a pool of one's own has been given its own, and behind sentinels there is no TLS.
+    pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.root = Some(pem.into());
+        self
+    }
+
+    /// What all keys begin with, one for each application: letters, digits, `-`, `_`, `.` and `:`. Defaults to `cache`.
+    pub fn prefix(mut self, prefix: &str) -> Self {
+        self.prefix = prefix.to_owned();
+        self
+    }
+
+    /// Keeps entries in so many bytes of memory in front of Redis. Defaults to none.
+    pub fn memory(mut self, bytes: usize) -> Self {
+        self.memory = NonZeroUsize::new(bytes);
+        self
+    }
+
+    /// How new what memory serves must be. Defaults to [`Coherence::Leased`].
+    pub fn coherence(mut self, coherence: Coherence) -> Self {
+        self.coherence = coherence;
+        self
+    }
+
+    /// How often masters are sent a heartbeat under [`Coherence::Leased`], from 5 milliseconds to 10 seconds. Defaults to 50 milliseconds.
+    ///
+    /// The heartbeat is `PEXPIREAT` of a key that does not exist: only a server that would accept an invalidation extends the lease.
+    pub fn heartbeat(mut self, every: Duration) -> Self {
+        self.heartbeat = every;
+        self
+    }
+
+    /// What the answer to a heartbeat may take: with two heartbeats it makes Δ, by which a leased hit may be stale. A slower answer
+    /// ends the lease for a moment. Defaults to 20 milliseconds.
+    pub fn max_round_trip(mut self, time: Duration) -> Self {
+        self.max_round_trip = time;
+        self
+    }
+
+    /// How long a request waits for Redis, each time it asks, the redirections of a cluster included. Defaults to 50 milliseconds.
+    pub fn command_timeout(mut self, command_timeout: Duration) -> Self {
+        self.command_timeout = command_timeout;
+        self
+    }
+
+    /// How long [`invalidate`](Store::invalidate) and its kin wait for Redis to confirm; from zero to an hour. Defaults to one second.
+    ///
+    /// After that they return an error that [is queued](crate::StoreError::is_queued). They do not wait at all while Redis is known
+    /// to be away. The writes of an [`InvalidateLayer`](crate::InvalidateLayer) wait for its
+    /// [`hold`](crate::InvalidateLayer::hold) instead.
+    pub fn invalidate_timeout(mut self, limit: Duration) -> Self {
+        self.invalidate_timeout = limit;
+        self
+    }
+
+    /// The longest life of a generation in Redis, from one minute on. One that ends costs a miss of each entry under it. Defaults to 7 days.
+    ///
+    /// A generation is created before the inner service is called, and then lives for two minutes. Storing a response under it extends its
+    /// life to twice that of the response, and by an hour at least. A response that takes longer than two minutes to come, under a name
+    /// that nothing is stored under, is therefore not served from the store. The generation of the root and those of the 4,096 sets of keys
+    /// have the longest life from the start. One that only a response has named lives for an hour at first: responses that name it are stored
+    /// from the second one on, if that comes within this time.
+    ///
+    /// **What a client can make Redis hold.** A request for an invented path whose response is not stored leaves one generation of about
+    /// 150 bytes for two minutes for each namespace that its rule makes of the request, and for an hour for each that its handler names. A
+    /// stored response leaves an entry for its
+    /// lifetime, and its generations for as long as described above.
+    pub fn generation_ttl(mut self, ttl: Duration) -> Self {
+        self.generation_ttl = ttl;
+        self
+    }
+
+    /// Sets a fence before each write, so that what it changes is not served even if this process dies before it could say so. All
+    /// processes that share the store must have this on.
+    ///
+    /// The fence stands for `deadline` after the process has died, and is renewed while the handler runs: from one second on; it must
+    /// be longer than a statement of the handler's can go on without it. Wants a server whose `maxmemory-policy` is `noeviction`.
+    /// Defaults to off.
+    pub fn strict(mut self, deadline: Duration) -> Self {
+        self.strict = Some(deadline);
+        self
+    }
+
+    /// What becomes of entries from before a failover. Defaults to [`Failover::Flush`].
+    pub fn failover(mut self, failover: Failover) -> Self {
+        self.failover = failover;
+        self
+    }
+
+    /// How many connections there are to each master, besides the one that hears its pushes; all commands share them. Defaults to 1,
+    /// which is the fastest unless bodies are large.
+    pub fn connections(mut self, connections: usize) -> Self {
+        self.connections = connections;
+        self
+    }
+
+    /// Fails at once if Redis cannot be reached. By default the store is made, and requests go on without it.
+    pub fn require_connection(mut self) -> Self {
+        self.require_connection = true;
+        self
+    }
+
+    /// The key under which tokens are hashed, the same in all processes.
+    ///
+    /// Defaults to one that is made of the prefix and of the password in the URL, if there is one: the same in all processes, and
+    /// secret as far as that is.
+    pub fn secret(mut self, secret: Secret) -> Self {
+        self.secret = Some(secret);
+        self
+    }
+
+    /// Compresses bodies of more than so many bytes with zstd, at this level, before they go to Redis, unless they have a content
+    /// coding. 4 KiB and level 1 are good choices. Defaults to off. Needs the feature `redis-compression`.
+    ///
+    /// A compressed length tells something of the contents, also where they are encrypted.
+    #[cfg(feature = "redis-compression")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "redis-compression")))]
+    pub fn compression(mut self, above: usize, level: i32) -> Self {
+        self.codec = self.codec.compress(Compression::default().above(above).level(level));
+        self
+    }
+
+    /// Encrypts what goes to Redis, so that neither bodies nor header fields nor canonical keys can be read there; the names of
+    /// namespaces can. What is not encrypted is not served then. Defaults to off. Needs the feature `redis-encryption`.
+    #[cfg(feature = "redis-encryption")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "redis-encryption")))]
+    pub fn encryption(mut self, keys: KeyRing) -> Self {
+        self.codec = self.codec.seal(keys);
+        self
+    }
+
+    /// The clock by which entries expire. Defaults to [`Clock::system`].
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// The store.
+    ///
+    /// # Errors
+    ///
+    /// If a setting is not what it may be, or the server is too old, or no master; if it cannot be reached, only with
+    /// [`require_connection`](Self::require_connection).
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime, and as [`Memory::new`].
+    pub async fn build(self) -> Result<Redis, RedisConnectError> {
+        self.check()?;
+        let source = self.source()?;
+        let reached = match &source {
+            Sources::One(manager, _) => manager.open(None).await.map(drop),
+            Sources::Cluster(clients) => first_of(clients).await,
+        };
+        match reached {
+            Err(error) if self.require_connection || error.is_final() => return Err(error),
+            Err(error) => tracing::warn!(%error, "redis cannot be reached; requests go on without it until it can"),
+            Ok(()) => {}
+        }
+        let store = self.start();
+        // So that the first request does not find it unknown; whoever cannot be reached keeps nobody waiting.
+        store.0.core.is_settled().await;
+        Ok(store)
+    }
+
+    fn check(&self) -> Result<(), RedisConnectError> {
+        let fault = |text: String| Err(RedisConnectError::settled(text));
+        let fits = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
+        if self.prefix.is_empty() || !self.prefix.chars().all(fits) {
+            return fault(format!("the prefix is {:?}; it is letters, digits and - _ . :, at least one", self.prefix));
+        }
+        if self.root.is_some() && !matches!(self.place, Place::Url(_) | Place::Cluster(_)) {
+            return fault("root_certificate counts for one server or a cluster at URLs, and for nothing else".into());
+        }
+        let times = [
+            ("heartbeat", self.heartbeat, Duration::from_millis(5), Duration::from_secs(10)),
+            ("max_round_trip", self.max_round_trip, Duration::from_millis(1), Duration::from_secs(10)),
+            ("command_timeout", self.command_timeout, Duration::from_millis(1), Duration::from_secs(30)),
+            ("invalidate_timeout", self.invalidate_timeout, Duration::ZERO, Duration::from_secs(3600)),
+            ("generation_ttl", self.generation_ttl, Duration::from_secs(60), Duration::from_secs(365 * 86_400)),
+            ("strict", self.strict.unwrap_or(Duration::from_secs(30)), Duration::from_secs(1), Duration::from_secs(3600)),
+        ];
+        for (name, time, least, most) in times {
+            if time < least || time > most {
+                return fault(format!("{name} is {time:?}; it is from {least:?} to {most:?}"));
+            }
+        }
+        if !(1..=64).contains(&self.connections) {
+            return fault(format!("connections is {}; it is from 1 to 64", self.connections));
+        }
+        Ok(())
+    }
+
+    /// The store, whether or not Redis is there. All settings have been checked.
+    #[track_caller]
+    pub(super) fn start(self) -> Redis {
+        let source = self.source().expect("a place that was checked");
+        let clock = self.clock.clone();
+        let memory = Memory::builder()
+            .invalidate_timeout(self.invalidate_timeout)
+            .clock(clock)
+            .secret(self.secret.clone().unwrap_or_else(|| self.derived_secret()));
+        let memory = match self.memory {
+            Some(bytes) => memory.capacity(bytes.get()),
+            None => memory,
+        };
+        let near = memory.build();
+        let lease = Arc::new(Lease::default());
+        let database = match &source {
+            Sources::One(RedisManager { source: Source::At(client), .. }, _) => {
+                client.get_connection_info().redis_settings().db()
+            }
+            Sources::One(..) => match &self.place {
+                Place::Sentinel { master, .. } => master.db(),
+                _ => 0,
+            },
+            Sources::Cluster(_) => 0,
+        };
+        let trust = self.failover == Failover::Trust;
+        let names = RedisKeys::new(&self.prefix);
+        let (tell, found) = tokio::sync::mpsc::unbounded_channel();
+        let nodes = match source {
+            Sources::One(manager, pool) => Topology::One(Arc::new(match pool {
+                None => Node::new(String::new(), manager, self.connections),
+                Some(pool) => {
+                    let connections = pool.state().connections.max(1) as usize;
+                    Node::with_pool(String::new(), manager, pool, connections)
+                }
+            })),
+            Sources::Cluster(seeds) => {
+                Topology::cluster(seeds, trust, self.connections, tell, lease.clone(), near.clone(), names.check(None))
+            }
+        };
+        let deliveries = Outbox::new(near.context().counters.waiting.clone());
+        let core = Arc::new(RedisInner {
+            near,
+            keeps: self.memory.is_some(),
+            nodes,
+            names,
+            codec: self.codec.clone().in_database(database),
+            coherence: self.coherence,
+            memory_ttl: match self.coherence {
+                Coherence::Ttl(ttl) => nanos(ttl),
+                _ => 0,
+            },
+            heartbeat: self.heartbeat,
+            delta: nanos(2 * self.heartbeat + self.max_round_trip),
+            command_timeout: self.command_timeout,
+            lives: Lives::new(self.generation_ttl),
+            fence: self.strict,
+            lease,
+            known: KnownGenerations::new(),
+            reads: Reads::default(),
+            deliveries,
+            recent: Recent::default(),
+            reconnected: Notify::new(),
+            stop: Stop::default(),
+            runtime: std::sync::OnceLock::new(),
+            warned: std::sync::atomic::AtomicBool::new(false),
+        });
+        worker::start(core.clone(), found).expect("a thread with a runtime can be started");
+        Redis(Arc::new(Handle { core, builder: self }))
+    }
+
+    fn source(&self) -> Result<Sources, RedisConnectError> {
+        let trust = self.failover == Failover::Trust;
+        let certificates = || self.root.clone().map(|root| TlsCertificates { client_tls: None, root_cert: Some(root) });
+        let one = |source| Ok(Sources::One(RedisManager { source, trust }, None));
+        match &self.place {
+            Place::Url(url) => one(Source::At(Box::new(connection::client(url, certificates())?))),
+            Place::Client(client) => one(Source::At(Box::new(connection::prepared(client.clone())?))),
+            Place::Pool(manager, _) if manager.trust != trust => {
+                Err(RedisConnectError::settled("with a pool, failover is to be set on its manager as well".into()))
+            }
+            Place::Pool(manager, pool) => Ok(Sources::One(manager.clone(), Some(pool.clone()))),
+            Place::Cluster(urls) if urls.is_empty() => {
+                Err(RedisConnectError::settled("a cluster needs the URL of at least one node".into()))
+            }
+            Place::Cluster(urls) => {
+                let clients = urls.iter().map(|url| connection::client(url, certificates())).collect::<Result<_, _>>()?;
+                Ok(Sources::Cluster(clients))
+            }
+            Place::Sentinel { urls, .. } if urls.is_empty() => {
+                Err(RedisConnectError::settled("sentinels need the URL of at least one".into()))
+            }
+            Place::Sentinel { urls, service, master } => {
+                let clients = urls.iter().map(|url| connection::client(url, None)).collect::<Result<_, _>>()?;
+                one(Source::Sentinel(Arc::new(Sentinels::new(clients, service, master.clone()))))
+            }
+        }
+    }
+
+    /// A secret that all processes with the same settings come to.
+    fn derived_secret(&self) -> Secret {
+        let password = match self.source() {
+            Ok(Sources::One(RedisManager { source: Source::At(client), .. }, _)) => password_of(&client),
+            Ok(Sources::Cluster(clients)) => clients.first().map(password_of).unwrap_or_default(),
+            _ => match &self.place {
+                Place::Sentinel { master, .. } => master.password().unwrap_or_default().to_owned(),
+                _ => String::new(),
+            },
+        };
+        let of = format!("{}:{}{password}", self.prefix.len(), self.prefix);
+        Secret::new(blake3::derive_key("tower-response-cache 1 identities in a shared store", of.as_bytes()))
+    }
+}
+
+fn password_of(client: &Client) -> String {
+    client.get_connection_info().redis_settings().password().unwrap_or_default().to_owned()
+}
+
+enum Sources {
+    One(RedisManager, Option<Pool<RedisManager>>),
+    Cluster(Vec<Client>),
+}
+
+/// Whether one of the nodes answers.
+async fn first_of(clients: &[Client]) -> Result<(), RedisConnectError> {
+    let mut last = None;
+    for client in clients {
+        let manager = RedisManager { source: Source::At(Box::new(client.clone())), trust: false };
+        match manager.open_any(None).await {
+            Ok((_, server)) if server.cluster => return Ok(()),
+            Ok(_) => last = Some(RedisConnectError::settled("the server is not a node of a cluster".into())),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.expect("at least one node"))
+}
+
+impl fmt::Debug for RedisBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisBuilder").field("prefix", &self.prefix).field("coherence", &self.coherence).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,179 @@
+//! Generations that this process writes by the connection that is not told of its own changes.
+//!
+//! Redis keeps only the last modifier of a key per event-loop cycle. With `NOLOOP`, a generation that this process creates right after
+//! another client has deleted it is not pushed to this process at all. So a write that succeeded steps the epochs of its name, as the
+//! push would have. The answer is awaited whatever becomes of the request that wants it, and until it is there the lease does not
+//! extend past the moment of sending.
+
+use std::{sync::Arc, time::Duration};
+
+use redis::Value;
+use tokio::{sync::oneshot, time::sleep};
+
+use super::{
+    cluster::{Answer, Command},
+    error::CommandError,
+    inner::RedisInner,
+    keys::{Pushed, id},
+    node::Route,
+    read::generation,
+    write::Taking,
+};
+use crate::{
+    clock::{Nanos, monotonic},
+    entry::stamp::Generation,
+    namespace::set::Name,
+};
+
+/// How long the answer to a change is awaited before the connection is given up.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// A command that may write a generation, one of those that are sent together.
+pub(crate) struct Change {
+    /// Its place among the commands.
+    at: usize,
+    /// The key of the generation.
+    key: String,
+    id: u64,
+    hash: u64,
+    /// The bytes of a generation that is created if there is none.
+    fresh: [u8; 24],
+    by: By,
+    /// The epoch before the generation was read, if it was read before it is changed.
+    read: Option<u64>,
+    /// The life of a generation that is created.
+    life: Nanos,
+}
+
+/// The command by which a generation is changed, and so what its answer means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    /// `SET … NX GET`: nil if it was created, else the generation that was there.
+    Set,
+    /// A script that returns the generation, and nil if it is fenced.
+    Script,
+    /// `PEXPIRE … GT`: 1 if it lives longer now; and after it `GET`.
+    Extend,
+}
+
+/// A generation as it is after a change.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Changed {
+    /// None if the server did not create it.
+    pub(super) generation: Option<Generation>,
+    /// The epoch from which it can be trusted.
+    pub(super) since: u64,
+}
+
+/// The answers to commands that were sent together with changes.
+pub(crate) struct Answered {
+    pub(super) answers: Vec<Answer>,
+    pub(super) changed: Vec<Changed>,
+    pub(super) taking: Option<Taking>,
+}
+
+impl Change {
+    pub(super) fn new(at: usize, name: Name<'_>, key: String, fresh: [u8; 24], by: By) -> Self {
+        Self { at, key, id: id(name), hash: name.hash(), fresh, by, read: None, life: 0 }
+    }
+
+    /// The same of a generation that is created with this life.
+    pub(super) fn lives(self, life: Nanos) -> Self {
+        Self { life, ..self }
+    }
+
+    /// The same of a generation that was read after this epoch.
+    pub(super) fn read_at(self, epoch: u64) -> Self {
+        Self { read: Some(epoch), ..self }
+    }
+
+    /// The hash of the name, and the epoch from which its generation can be trusted.
+    pub(super) fn part(&self, changed: &Changed) -> (u64, u64) {
+        (self.hash, changed.since)
+    }
+
+    /// Steps the epochs of the name if the generation was written, or may have been. `sent` is the epoch before it was sent.
+    fn settle(&self, core: &RedisInner, answers: &[Answer], sent: u64) -> Changed {
+        let (answer, sent) = (&answers[self.at], self.read.unwrap_or(sent));
+        // Those that the push for this key would step.
+        let pushed = core.names.parse(self.key.as_bytes());
+        let hashes: Vec<u64> = pushed.iter().flat_map(Pushed::hashes).collect();
+        let hashes = hashes.iter().copied();
+        let (value, server) = match answer {
+            Ok((value, server)) => (value, *server),
+            Err(CommandError::Server(error)) => {
+                tracing::debug!(%error, "redis does not create a generation");
+                return Changed { generation: None, since: sent };
+            }
+            Err(CommandError::Unavailable) => return Changed { generation: None, since: sent },
+            Err(_) => {
+                core.near.bump_hashes(hashes);
+                return Changed { generation: None, since: sent };
+            }
+        };
+        let fresh = Value::BulkString(self.fresh.to_vec());
+        let (changed, now) = match self.by {
+            By::Set if *value == Value::Nil => (true, Some(&fresh)),
+            By::Set => (false, Some(value)),
+            By::Script => (*value == fresh, Some(value)),
+            By::Extend => (*value == Value::Int(1), answers.get(self.at + 1).and_then(|answer| Some(&answer.as_ref().ok()?.0))),
+        };
+        let generation = now.and_then(|now| generation(now, server));
+        let mut since = if changed { core.near.step_own(hashes, sent) } else { sent };
+        if let Some(generation) = generation {
+            // What this process has created, or read, since it was sent vouches for the same generation.
+            if let Some((known, at)) = core.known.get(self.id)
+                && known == generation
+            {
+                since = since.max(at);
+            }
+            core.known.learn(self.id, generation, since);
+            if changed && self.by != By::Extend {
+                core.lives.lives(self.id, generation, self.life);
+            }
+        }
+        Changed { generation, since }
+    }
+}
+
+impl RedisInner {
+    /// Sends commands, some of which may write generations. A lock that is taken by one of them is given back if nobody waits for the
+    /// answers any more.
+    pub(super) async fn change(
+        self: &Arc<Self>,
+        asks: Vec<Command>,
+        changes: Vec<Change>,
+        taking: Option<Taking>,
+    ) -> Result<(Answered, Vec<Change>), CommandError> {
+        let by = self.creates_by();
+        if by == Route::Pool || changes.is_empty() {
+            let sent = self.near.epoch();
+            let answers = self.nodes.ask(asks, by, self.command_timeout).await;
+            let changed = changes.iter().map(|change| change.settle(self, &answers, sent)).collect();
+            return Ok((Answered { answers, changed, taking }, changes));
+        }
+        let (tell, told) = oneshot::channel();
+        let core = self.clone();
+        let unsettled = self.lease.unsettled(monotonic().saturating_add(self.delta));
+        let work = async move {
+            let sent = core.near.epoch();
+            let answers = core.nodes.ask(asks, by, SILENCE).await;
+            let changed = changes.iter().map(|change| change.settle(&core, &answers, sent)).collect();
+            let is_late = answers.iter().any(|answer| matches!(answer, Err(CommandError::Timeout)));
+            let _ = tell.send((Answered { answers, changed, taking }, changes));
+            if is_late {
+                // It may still be carried out, and by then nobody hears of it: without this connection there is no lease.
+                core.nodes.all().iter().filter_map(|node| node.control()).for_each(|connection| connection.breaks());
+                sleep(2 * SILENCE).await;
+            }
+            drop(unsettled);
+        };
+        if let Some(runtime) = self.runtime.get() {
+            runtime.spawn(work);
+        }
+        match tokio::time::timeout(self.command_timeout, told).await {
+            Ok(answered) => answered.map_err(|_| CommandError::Unavailable),
+            Err(_) => Err(CommandError::Timeout),
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Keeps requests away from a server that does not answer.
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::Notify;
+
+/// So many failures in a row, and nobody asks any more until a probe has been answered.
+const MOST: u32 = 3;
+
+/// How long to wait between two probes.
+pub(crate) const PROBES: Duration = Duration::from_millis(100);
+
+/// Closed while the server answers. It is not closed by requests that try their luck, which would cost each of them the whole
+/// budget, but by a probe behind the scenes.
+#[derive(Debug, Default)]
+pub(crate) struct Breaker {
+    failures: AtomicU32,
+    open: AtomicBool,
+    pub(super) opened: Notify,
+    /// The delivery task, which is told of every change.
+    listener: OnceLock<Arc<Notify>>,
+}
+
+impl Breaker {
+    #[inline]
+    pub(super) fn is_open(&self) -> bool {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn succeeded(&self) {
+        if self.failures.load(Ordering::Relaxed) != 0 {
+            self.failures.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether this was the one that has opened it.
+    pub(super) fn failed(&self) -> bool {
+        let opens = self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= MOST && !self.open.swap(true, Ordering::Relaxed);
+        if opens {
+            self.has_opened();
+        }
+        opens
+    }
+
+    /// Opens at once: no connection can be made.
+    pub(super) fn open(&self) {
+        if !self.open.swap(true, Ordering::Relaxed) {
+            self.has_opened();
+        }
+    }
+
+    fn has_opened(&self) {
+        self.opened.notify_one();
+        self.listener.get().into_iter().for_each(|listener| listener.notify_one());
+    }
+
+    /// Tells of every change from here on. The first listener stays.
+    pub(super) fn tells(&self, listener: &Arc<Notify>) {
+        let _ = self.listener.set(listener.clone());
+    }
+
+    /// A probe was answered.
+    pub(super) fn close(&self) {
+        self.failures.store(0, Ordering::Relaxed);
+        self.open.store(false, Ordering::Relaxed);
+        self.listener.get().into_iter().for_each(|listener| listener.notify_one());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_failures_in_a_row_open_it_and_only_a_probe_closes_it() {
+        let breaker = Breaker::default();
+        assert!(!breaker.failed() && !breaker.failed());
+        breaker.succeeded();
+        assert!(!breaker.failed() && !breaker.failed() && !breaker.is_open());
+        assert!(breaker.failed() && breaker.is_open());
+        breaker.succeeded();
+        assert!(breaker.is_open());
+        breaker.close();
+        assert!(!breaker.is_open());
+    }
+
+    #[tokio::test]
+    async fn whoever_listens_is_told_when_it_opens_and_when_it_closes() {
+        let (breaker, told) = (Breaker::default(), Arc::<Notify>::default());
+        breaker.tells(&told);
+        for change in [Breaker::open, Breaker::close] {
+            change(&breaker);
+            told.notified().await;
+        }
+    }
+}

@@ -1,0 +1,505 @@
+//! Connections: how they are made, and what is learned of a server before it is trusted.
+
+use std::{
+    collections::HashMap,
+    error, fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use bb8_redis::bb8::ManageConnection;
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo, Pipeline as CommandPipeline, ProtocolVersion,
+    RedisConnectionInfo, RedisError, TlsCertificates, Value, aio::MultiplexedConnection,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::{
+    builder::Failover,
+    pipeline::{Answer, Pipeline},
+    sentinel::Sentinels,
+    time::Reading,
+};
+use crate::clock::{Clock, Nanos};
+
+#[cfg(unix)]
+use tokio::net::UnixStream;
+
+/// How long making a connection may take.
+pub(crate) const CONNECTING: Duration = Duration::from_secs(1);
+
+/// Where a server is found.
+#[derive(Clone)]
+pub(crate) enum Source {
+    /// At an address.
+    At(Box<Client>),
+    /// Where the sentinels say.
+    Sentinel(Arc<Sentinels>),
+}
+
+impl Source {
+    async fn client(&self) -> Result<Client, RedisError> {
+        match self {
+            Self::At(client) => Ok((**client).clone()),
+            Self::Sentinel(sentinels) => prepared(sentinels.client().await?),
+        }
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At(client) => write!(f, "{}", client.get_connection_info().addr()),
+            Self::Sentinel(_) => f.write_str("the master that the sentinels name"),
+        }
+    }
+}
+
+/// A client for a URL: `redis://[user:password@]host[:port][/db]`, `rediss://` for TLS, `unix:///path`.
+pub(crate) fn client(url: &str, certificates: Option<TlsCertificates>) -> Result<Client, RedisError> {
+    let info = url.into_connection_info()?;
+    if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
+        // Where the application has not chosen its cryptography, rustls has to be given one.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    }
+    let client = match certificates {
+        Some(certificates) => Client::build_with_tls(info, certificates)?,
+        None => Client::open(info)?,
+    };
+    prepared(client)
+}
+
+/// The client as we need it: RESP3, for pushes, and no waiting in the kernel for more to send.
+pub(crate) fn prepared(client: Client) -> Result<Client, RedisError> {
+    let info = client.get_connection_info().clone();
+    let tcp = info.tcp_settings().clone().set_nodelay(true);
+    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+    Client::open(info.set_tcp_settings(tcp).set_redis_settings(settings))
+}
+
+/// The same client for another address: a node of a cluster.
+pub(crate) fn at(client: &Client, host: &str, port: u16) -> Result<Client, RedisError> {
+    let info = client.get_connection_info().clone();
+    let address = match info.addr() {
+        ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
+            ConnectionAddr::TcpTls { host: host.into(), port, insecure: *insecure, tls_params: tls_params.clone() }
+        }
+        _ => ConnectionAddr::Tcp(host.into(), port),
+    };
+    Client::open(info.set_addr(address))
+}
+
+/// A connection to a master, shared by all who hold a clone of it; commands of all share a pipeline.
+///
+/// What [`RedisManager`] makes.
+#[derive(Clone)]
+pub struct RedisConnection {
+    link: Link,
+    /// The server, as it was when the connection was made.
+    pub(super) server: u128,
+    state: Arc<State>,
+}
+
+/// What is known of a connection, by all who hold a clone of it.
+struct State {
+    /// Where the server is: `host:port`, or a path.
+    address: String,
+    broken: AtomicBool,
+    /// How often in a row there was no answer in time.
+    silent: AtomicU32,
+}
+
+/// So many questions in a row without an answer, and a connection is of no use any more: it may be one that no packet passes, while
+/// others to the same server are well.
+const MOST_SILENT: u32 = 3;
+
+/// By what a server is asked.
+#[derive(Clone)]
+enum Link {
+    Pipeline(Pipeline),
+    /// Where there are pushes to be heard, or TLS is spoken.
+    Client(Box<MultiplexedConnection>),
+}
+
+impl Link {
+    async fn ask(&mut self, command: &Cmd) -> Answer {
+        match self {
+            Self::Pipeline(line) => line.ask(command.get_packed_command()).await,
+            Self::Client(client) => client.send_packed_command(command).await,
+        }
+    }
+
+    /// A line to a server that is greeted by the client, who knows all its ways; `None` where it takes more than a line.
+    async fn line(client: &Client) -> Result<Option<Pipeline>, RedisError> {
+        let info = client.get_connection_info();
+        match info.addr() {
+            ConnectionAddr::Tcp(host, port) => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                stream.set_nodelay(true)?;
+                let stream = stream.into_std()?;
+                greet(info.redis_settings(), TcpStream::from_std(stream.try_clone()?)?).await?;
+                Ok(Some(Self::driven(TcpStream::from_std(stream)?)))
+            }
+            #[cfg(unix)]
+            ConnectionAddr::Unix(path) => {
+                let stream = UnixStream::connect(path).await?.into_std()?;
+                greet(info.redis_settings(), UnixStream::from_std(stream.try_clone()?)?).await?;
+                Ok(Some(Self::driven(UnixStream::from_std(stream)?)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn driven(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Pipeline {
+        let (line, driver) = Pipeline::new(stream);
+        tokio::spawn(driver);
+        line
+    }
+}
+
+/// Says who we are, by a copy of the socket that is closed then.
+async fn greet(
+    settings: &RedisConnectionInfo,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+) -> Result<(), RedisError> {
+    MultiplexedConnection::new_with_config(settings, stream, AsyncConnectionConfig::new()).await.map(drop)
+}
+
+impl RedisConnection {
+    pub(super) async fn one(&mut self, command: &Cmd) -> Result<Value, RedisError> {
+        let answer = self.link.ask(command).await;
+        self.seen(answer.and_then(Value::extract_error))
+    }
+
+    /// The answers to some commands, errors of the server among them.
+    pub(super) async fn all(&mut self, commands: &CommandPipeline) -> Result<Vec<Value>, RedisError> {
+        let answers = match &mut self.link {
+            Link::Pipeline(line) => line.ask_many(commands.get_packed_pipeline(), commands.len()).await,
+            Link::Client(client) => client.send_packed_commands(commands, 0, commands.len()).await,
+        };
+        self.seen(answers)
+    }
+
+    /// The line, if it is one.
+    #[inline]
+    pub(super) fn line(&self) -> Option<&Pipeline> {
+        match &self.link {
+            Link::Pipeline(line) => Some(line),
+            Link::Client(_) => None,
+        }
+    }
+
+    /// Notes what says that the connection is of no use any more.
+    pub(super) fn seen<T>(&self, answer: Result<T, RedisError>) -> Result<T, RedisError> {
+        if self.state.silent.load(Ordering::Relaxed) != 0 {
+            self.state.silent.store(0, Ordering::Relaxed);
+        }
+        if answer.as_ref().is_err_and(|error| error.is_unrecoverable_error() || error.is_io_error()) {
+            self.breaks();
+        }
+        answer
+    }
+
+    /// What the server says of itself now.
+    pub(super) async fn server(&mut self) -> Result<Server, RedisConnectError> {
+        Server::ask(&mut self.link).await
+    }
+
+    /// There was no answer in time.
+    pub(super) fn is_silent(&self) {
+        if self.state.silent.fetch_add(1, Ordering::Relaxed) + 1 >= MOST_SILENT {
+            self.breaks();
+        }
+    }
+
+    pub(super) fn breaks(&self) {
+        self.state.broken.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_at(&self, address: &str) -> bool {
+        self.state.address == address
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.state.broken.load(Ordering::Relaxed)
+    }
+}
+
+impl fmt::Debug for RedisConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisConnection").field("broken", &self.state.broken).finish_non_exhaustive()
+    }
+}
+
+/// Makes connections for a pool of one's own: [`RedisBuilder::pool`](super::RedisBuilder::pool).
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use bb8_redis::bb8::Pool;
+/// use tower_response_cache::{RedisBuilder, RedisManager};
+///
+/// let manager = RedisManager::new("redis://127.0.0.1")?;
+/// let pool = Pool::builder().max_size(4).test_on_check_out(false).build(manager.clone()).await?;
+/// let store = RedisBuilder::pool(manager, pool).build().await?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+pub struct RedisManager {
+    pub(super) source: Source,
+    pub(super) trust: bool,
+}
+
+impl RedisManager {
+    /// For the server at a URL.
+    ///
+    /// # Errors
+    ///
+    /// If it is not the URL of a Redis server.
+    pub fn new(url: &str) -> Result<Self, RedisConnectError> {
+        Ok(Self { source: Source::At(Box::new(client(url, None)?)), trust: false })
+    }
+
+    /// What becomes of entries from before a failover. Defaults to [`Failover::Flush`].
+    #[must_use]
+    pub fn failover(self, failover: Failover) -> Self {
+        Self { trust: failover == Failover::Trust, ..self }
+    }
+
+    /// The host that it connects to, if that is known.
+    pub(super) fn address(&self) -> Option<String> {
+        match &self.source {
+            Source::At(client) => match client.get_connection_info().addr() {
+                ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => Some(host.clone()),
+                _ => None,
+            },
+            Source::Sentinel(_) => None,
+        }
+    }
+
+    /// A connection to a master, and what was learned of it. What the server sends of itself is heard as `pushes` has it.
+    pub(super) async fn open(
+        &self,
+        pushes: Option<AsyncConnectionConfig>,
+    ) -> Result<(RedisConnection, Server), RedisConnectError> {
+        let (connection, server) = self.open_any(pushes).await?;
+        match server.role == "master" {
+            true => Ok((connection, server)),
+            false => Err(format!("the server is a {}; only a master says which generations are current", server.role).into()),
+        }
+    }
+
+    /// The same of any server, for what all of them know.
+    pub(super) async fn open_any(
+        &self,
+        pushes: Option<AsyncConnectionConfig>,
+    ) -> Result<(RedisConnection, Server), RedisConnectError> {
+        let opening = async {
+            let client = self.source.client().await?;
+            let address = client.get_connection_info().addr().to_string();
+            let line = if pushes.is_none() { Link::line(&client).await? } else { None };
+            let mut link = match line {
+                Some(line) => Link::Pipeline(line),
+                None => {
+                    let config = pushes.unwrap_or_default();
+                    let config = config.set_connection_timeout(Some(CONNECTING)).set_response_timeout(None);
+                    Link::Client(Box::new(client.get_multiplexed_async_connection_with_config(&config).await?))
+                }
+            };
+            let server = Server::ask(&mut link).await?;
+            Ok::<_, RedisConnectError>((link, address, server))
+        };
+        let late = || RedisConnectError::from(format!("no answer within {CONNECTING:?}"));
+        let (link, address, server) = tokio::time::timeout(CONNECTING, opening).await.map_err(|_| late())??;
+        let id = if self.trust { 0 } else { server.id };
+        let state = Arc::new(State { address, broken: AtomicBool::new(false), silent: AtomicU32::new(0) });
+        Ok((RedisConnection { link, server: id, state }, server))
+    }
+}
+
+impl ManageConnection for RedisManager {
+    type Connection = RedisConnection;
+    type Error = RedisConnectError;
+
+    async fn connect(&self) -> Result<Self::Connection, Self::Error> {
+        Ok(self.open(None).await?.0)
+    }
+
+    async fn is_valid(&self, connection: &mut Self::Connection) -> Result<(), Self::Error> {
+        connection.one(&redis::cmd("PING")).await?;
+        Ok(())
+    }
+
+    fn has_broken(&self, connection: &mut Self::Connection) -> bool {
+        connection.is_broken()
+    }
+}
+
+/// What is learned of a server on connect.
+#[derive(Debug, Clone)]
+pub(crate) struct Server {
+    /// Made of the identifier of its run and that of its replication: a restart makes it another, and so does a promotion.
+    pub(super) id: u128,
+    pub(super) role: String,
+    /// What it does when its memory is full.
+    pub(super) eviction: String,
+    pub(super) memory: u64,
+    pub(super) max_memory: u64,
+    pub(super) cluster: bool,
+    /// Its clock, as it was read.
+    pub(super) time: Option<Reading>,
+}
+
+/// The oldest version that is any use: `SET … NX GET`.
+const OLDEST: u64 = 7;
+
+impl Server {
+    async fn ask(link: &mut Link) -> Result<Self, RedisConnectError> {
+        let mut ask = redis::cmd("INFO");
+        ask.arg(&["server", "replication", "memory", "cluster"]);
+        let asked = Clock::system().nanos();
+        match link.ask(&ask).await.and_then(Value::extract_error) {
+            Ok(answer) => Self::read(&answer).map(|server| server.read_between(asked, Clock::system().nanos())),
+            // Before 7.0, INFO took one section. What it says then is not enough, but says which version it is.
+            Err(error) if error.code() == Some("ERR") => {
+                let answer = link.ask(redis::cmd("INFO").arg("server")).await;
+                Self::read(&answer.and_then(Value::extract_error)?)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn read(answer: &Value) -> Result<Self, RedisConnectError> {
+        let text = match answer {
+            Value::VerbatimString { text, .. } => text.as_str(),
+            Value::BulkString(bytes) => std::str::from_utf8(bytes).unwrap_or_default(),
+            _ => "",
+        };
+        let fields: HashMap<&str, &str> = text.lines().filter_map(|line| line.split_once(':')).collect();
+        let field = |name: &str| fields.get(name).copied().unwrap_or_default();
+        let version = field("redis_version");
+        let major = version.split('.').next().and_then(|major| major.parse::<u64>().ok());
+        if major.is_none_or(|major| major < OLDEST) {
+            let version = if version.is_empty() { "of an unknown version" } else { version };
+            let why = format!("the server is Redis {version}; 7.0 or newer, or Valkey, is needed");
+            return Err(RedisConnectError::settled(why));
+        }
+        let told = field("server_time_usec").parse().ok().and_then(|micros: Nanos| micros.checked_mul(1_000));
+        let id = format!("{} {}", field("run_id"), field("master_replid"));
+        Ok(Self {
+            id: xxh3_128(id.as_bytes()),
+            role: field("role").into(),
+            eviction: field("maxmemory_policy").into(),
+            memory: field("used_memory").parse().unwrap_or_default(),
+            max_memory: field("maxmemory").parse().unwrap_or_default(),
+            cluster: field("cluster_enabled") == "1",
+            time: told.map(|told| Reading { told, asked: 0, answered: 0 }),
+        })
+    }
+
+    fn read_between(mut self, asked: Nanos, answered: Nanos) -> Self {
+        self.time = self.time.map(|reading| Reading { asked, answered, ..reading });
+        self
+    }
+}
+
+/// Why there is no connection to Redis.
+#[derive(Debug)]
+pub struct RedisConnectError(Cause);
+
+#[derive(Debug)]
+enum Cause {
+    Redis(RedisError),
+    /// May be otherwise in a moment.
+    Said(String),
+    /// Will be the same the next time.
+    Settled(String),
+}
+
+impl RedisConnectError {
+    pub(super) fn settled(text: String) -> Self {
+        Self(Cause::Settled(text))
+    }
+
+    /// Whether trying again is of no use.
+    pub(super) fn is_final(&self) -> bool {
+        use redis::ErrorKind;
+        match &self.0 {
+            Cause::Settled(_) => true,
+            Cause::Said(_) => false,
+            Cause::Redis(error) => {
+                let refused = ["WRONGPASS", "NOAUTH", "NOPERM"].iter().any(|code| error.to_string().contains(code));
+                let kinds = [ErrorKind::AuthenticationFailed, ErrorKind::InvalidClientConfig, ErrorKind::RESP3NotSupported];
+                refused || kinds.contains(&error.kind())
+            }
+        }
+    }
+}
+
+impl From<RedisError> for RedisConnectError {
+    fn from(error: RedisError) -> Self {
+        Self(Cause::Redis(error))
+    }
+}
+
+impl From<String> for RedisConnectError {
+    fn from(text: String) -> Self {
+        Self(Cause::Said(text))
+    }
+}
+
+impl fmt::Display for RedisConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Cause::Redis(error) => error.fmt(f),
+            Cause::Said(text) | Cause::Settled(text) => f.write_str(text),
+        }
+    }
+}
+
+impl error::Error for RedisConnectError {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match &self.0 {
+            Cause::Redis(error) => Some(error),
+            Cause::Said(_) | Cause::Settled(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(info: &str) -> Result<Server, String> {
+        Server::read(&Value::BulkString(info.replace(' ', "\r\n").into_bytes())).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_server_that_is_too_old_is_refused_with_the_reason() {
+        for (info, why) in [
+            ("redis_version:6.2.14 role:master", "the server is Redis 6.2.14; 7.0 or newer, or Valkey, is needed"),
+            ("", "of an unknown version"),
+        ] {
+            let error = read(info).expect_err(info);
+            assert!(error.contains(why), "{info}: {error}");
+        }
+        let valkey = "redis_version:7.2.4 server_name:valkey valkey_version:8.1.0 role:master run_id:a master_replid:b";
+        assert!(read(valkey).is_ok());
+    }
+
+    #[test]
+    fn a_restart_and_a_promotion_make_it_another_server() {
+        let id = |run: &str, replication: &str| {
+            read(&format!("redis_version:7.0.15 role:master run_id:{run} master_replid:{replication}")).expect("a server").id
+        };
+        assert_eq!(id("a", "b"), id("a", "b"));
+        assert_ne!(id("a", "b"), id("c", "b"));
+        assert_ne!(id("a", "b"), id("a", "c"));
+    }
+}

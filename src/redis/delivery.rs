@@ -1,0 +1,378 @@
+//! Sends what waits in the queue to the masters, to each independently of the others.
+
+use std::{
+    collections::HashSet,
+    mem,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use redis::Value;
+use tokio::sync::Notify;
+
+use super::{
+    cluster::{Answer, Command},
+    error::CommandError,
+    inner::RedisInner,
+    keys::slot,
+    node::{Node, Route},
+    outbox::{Delivery, Fresh, Release},
+    scripts,
+    write::unlink,
+};
+use crate::store::epochs::InvalidationKind;
+
+/// How long one attempt may take.
+const ATTEMPT: Duration = Duration::from_millis(500);
+
+/// The pause after an attempt that has failed: at first, and at most.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
+
+/// The pause before a lock that was not held is given back once more. It doubles with each attempt.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// The things that wait for one master.
+struct Lane {
+    /// `None` for slots whose master is not known.
+    node: Option<Arc<Node>>,
+    names: Vec<u64>,
+    /// Names with calls that wait.
+    awaited: HashSet<u64>,
+    was_away: bool,
+    releases: Vec<Release>,
+    /// An attempt is under way. Told to give it up.
+    busy: Option<Arc<Notify>>,
+    pause: Duration,
+    /// When the next attempt may begin.
+    at: Instant,
+}
+
+/// The result of one attempt.
+struct Landed {
+    node: Option<Arc<Node>>,
+    names: Vec<(u64, Delivery, Outcome)>,
+    releases: Vec<(Release, Outcome)>,
+}
+
+/// The result of some commands, from good to bad.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Outcome {
+    Done,
+    /// There was nothing to be done.
+    Nothing,
+    /// It was answered that this cannot be done.
+    Refused,
+    /// No answer, or none that settles it.
+    Failed,
+    /// The master is not asked, because it did not answer a moment ago.
+    Away,
+}
+
+/// Delivers for as long as the store lives.
+pub(crate) async fn run(core: Arc<RedisInner>) {
+    let mut lanes: Vec<Lane> = Vec::new();
+    let mut attempts = FuturesUnordered::new();
+    loop {
+        let (names, releases) = core.deliveries.fresh();
+        assign(&core, &mut lanes, names, releases);
+        let now = Instant::now();
+        reassign(&core, &mut lanes, now);
+        let mut next: Option<Instant> = None;
+        for lane in &mut lanes {
+            if let Some(attempt) = lane.next(&core, now, &mut next) {
+                attempts.push(attempt);
+            }
+        }
+        lanes.retain(|lane| lane.busy.is_some() || !lane.is_empty());
+        let pause = async {
+            match next {
+                Some(next) => tokio::time::sleep_until(next.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Some(landed) = attempts.next(), if !attempts.is_empty() => lands(&core, &mut lanes, landed),
+            () = core.deliveries.told.notified() => {}
+            () = pause => {}
+        }
+    }
+}
+
+/// Distributes names and locks over the masters of their slots.
+fn assign(core: &RedisInner, lanes: &mut Vec<Lane>, names: Vec<Fresh>, releases: Vec<Release>) {
+    for Fresh { id, slot, is_new } in names {
+        let lane = lane_of(core, lanes, slot);
+        lane.awaited.insert(id);
+        if is_new {
+            lane.names.push(id);
+        }
+    }
+    for release in releases {
+        lane_of(core, lanes, slot(release.lock.as_bytes())).releases.push(release);
+    }
+}
+
+fn lane_of<'a>(core: &RedisInner, lanes: &'a mut Vec<Lane>, slot: u16) -> &'a mut Lane {
+    let node = core.nodes.master_of(slot);
+    let index = lanes.iter().position(|lane| same(&lane.node, &node)).unwrap_or_else(|| {
+        if let Some(node) = &node {
+            // So that a breaker that opens or closes is noticed at once.
+            node.breaker.tells(&core.deliveries.told);
+        }
+        lanes.push(Lane::of(node));
+        lanes.len() - 1
+    });
+    &mut lanes[index]
+}
+
+fn same(one: &Option<Arc<Node>>, other: &Option<Arc<Node>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+/// Before another attempt in a cluster, the slots may have other masters.
+fn reassign(core: &RedisInner, lanes: &mut Vec<Lane>, now: Instant) {
+    if core.nodes.one().is_some() {
+        return;
+    }
+    let all = core.deliveries.have_moved();
+    let (mut names, mut releases) = (Vec::new(), Vec::new());
+    for lane in lanes.iter_mut().filter(|lane| lane.busy.is_none() && (all || lane.at <= now && lane.pause > PAUSES.0)) {
+        names.extend(core.deliveries.again(lane.names.drain(..)));
+        releases.append(&mut lane.releases);
+    }
+    assign(core, lanes, names, releases);
+}
+
+impl Lane {
+    fn of(node: Option<Arc<Node>>) -> Self {
+        let (names, releases) = (Vec::new(), Vec::new());
+        Self {
+            node,
+            names,
+            awaited: HashSet::new(),
+            was_away: false,
+            releases,
+            busy: None,
+            pause: PAUSES.0,
+            at: Instant::now(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.releases.is_empty()
+    }
+
+    fn is_away(&self) -> bool {
+        self.node.as_ref().is_some_and(|node| node.breaker.is_open())
+    }
+
+    /// The next attempt, if it may begin now. Otherwise it is noted when to look again.
+    fn next(
+        &mut self,
+        core: &Arc<RedisInner>,
+        now: Instant,
+        next: &mut Option<Instant>,
+    ) -> Option<impl Future<Output = Landed> + use<>> {
+        let mut looks_again = |at| *next = Some(next.map_or(at, |before: Instant| before.min(at)));
+        if let Some(attempt) = &self.busy {
+            if self.is_away() {
+                attempt.notify_one();
+            }
+            return None;
+        }
+        if self.is_away() {
+            // Woken when the breaker closes. Until then nobody waits.
+            core.deliveries.are_queued(self.awaited.drain());
+            self.was_away = true;
+            if self.at <= now {
+                (self.pause, self.at) = (PAUSES.1, now + PAUSES.1);
+            }
+            if !self.is_empty() {
+                looks_again(self.at);
+            }
+            return None;
+        }
+        let due = self.releases.iter().map(|release| release.at).chain((!self.names.is_empty()).then_some(self.at)).min()?;
+        // A breaker that has closed ends the pause.
+        if due > now && !mem::take(&mut self.was_away) {
+            looks_again(due);
+            return None;
+        }
+        self.awaited.clear();
+        let names = core.deliveries.take(self.names.drain(..));
+        let (releases, later) = mem::take(&mut self.releases).into_iter().partition(|release| release.at <= now);
+        self.releases = later;
+        let given_up = Arc::<Notify>::default();
+        self.busy = Some(given_up.clone());
+        Some(attempt(core.clone(), self.node.clone(), names, releases, given_up))
+    }
+}
+
+/// Takes the result of an attempt: what has failed waits again.
+fn lands(core: &RedisInner, lanes: &mut [Lane], landed: Landed) {
+    let Landed { node, names, releases } = landed;
+    let Some(lane) = lanes.iter_mut().find(|lane| same(&lane.node, &node)) else { return };
+    lane.busy = None;
+    let mut failed = false;
+    for (id, mut errand, outcome) in names {
+        if outcome <= Outcome::Nothing {
+            ends(core, id, errand);
+            continue;
+        }
+        failed = true;
+        match outcome {
+            Outcome::Away => errand.is_queued(),
+            // Full, it takes no scripts that write. To invalidate too much is better than too little.
+            Outcome::Refused if errand.kind == InvalidationKind::Soft => errand.kind = InvalidationKind::Hard,
+            _ => {}
+        }
+        core.deliveries.returns(id, errand);
+        lane.names.push(id);
+        lane.awaited.insert(id);
+    }
+    for (release, outcome) in releases {
+        match outcome {
+            Outcome::Failed | Outcome::Away => {
+                failed = true;
+                lane.releases.push(Release { at: Instant::now() + lane.pause, ..release });
+            }
+            // Taken by a command that may still be on its way, or refused by a server that is full.
+            Outcome::Nothing | Outcome::Refused if release.again > 0 => {
+                let at = Instant::now() + AGAIN * (1 << release.tries.min(8));
+                lane.releases.push(Release { again: release.again - 1, tries: release.tries + 1, pass: 0, at, ..release });
+            }
+            Outcome::Done | Outcome::Nothing | Outcome::Refused => core.deliveries.released(1),
+        }
+    }
+    if failed {
+        tracing::debug!(names = lane.names.len(), locks = lane.releases.len(), "invalidations wait for redis");
+        (lane.at, lane.pause) = (Instant::now() + lane.pause, (lane.pause * 2).min(PAUSES.1));
+    } else {
+        (lane.at, lane.pause) = (Instant::now(), PAUSES.0);
+    }
+}
+
+/// A name has been invalidated in Redis.
+fn ends(core: &RedisInner, id: u64, errand: Delivery) {
+    // It went by the connection of the pushes, and so is not pushed to us. What began after the write, and read the old generation
+    // before it was gone, is dead as well.
+    if let Some(pushed) = core.names.parse(errand.generation.as_bytes()) {
+        core.near.bump_hashes(pushed.hashes());
+    }
+    core.recent.delivered(id, &errand.generation, &errand.fences, errand.kind);
+    core.deliveries.arrived(id, errand);
+}
+
+/// One attempt for one master. Given up when it is told so.
+async fn attempt(
+    core: Arc<RedisInner>,
+    node: Option<Arc<Node>>,
+    names: Vec<(u64, Delivery)>,
+    releases: Vec<Release>,
+    given_up: Arc<Notify>,
+) -> Landed {
+    let (of_names, of_releases) = tokio::select! {
+        outcomes = sent(&core, &names, &releases) => outcomes,
+        () = given_up.notified() => (vec![Outcome::Away; names.len()], vec![Outcome::Away; releases.len()]),
+    };
+    let names = names.into_iter().zip(of_names).map(|((id, errand), outcome)| (id, errand, outcome)).collect();
+    Landed { node, names, releases: releases.into_iter().zip(of_releases).collect() }
+}
+
+/// Sends errands and locks in one pipeline.
+async fn sent(core: &RedisInner, names: &[(u64, Delivery)], releases: &[Release]) -> (Vec<Outcome>, Vec<Outcome>) {
+    let alone = core.nodes.one().is_some();
+    let groups = names.iter().map(|(_, errand)| errand.first(alone));
+    let back = releases.iter().map(|release| vec![scripts::release(&release.lock, release.token, release.pass)]);
+    let mut outcomes = asked(core, groups.chain(back).collect()).await;
+    let of_releases = outcomes.split_off(names.len());
+    // In a cluster, fences go once the generations have gone.
+    let second = |(index, (_, errand)): (usize, &(u64, Delivery))| {
+        (!alone && !errand.tokens.is_empty() && outcomes[index] <= Outcome::Nothing).then(|| (index, errand.second()))
+    };
+    let (indices, groups): (Vec<usize>, Vec<Vec<Command>>) = names.iter().enumerate().filter_map(second).unzip();
+    if !groups.is_empty() {
+        for (index, outcome) in indices.into_iter().zip(asked(core, groups).await) {
+            outcomes[index] = outcome;
+        }
+    }
+    (outcomes, of_releases)
+}
+
+/// Sends some groups of commands, and says of each group what has become of it: the worst of its outcomes.
+async fn asked(core: &RedisInner, groups: Vec<Vec<Command>>) -> Vec<Outcome> {
+    let counts: Vec<usize> = groups.iter().map(Vec::len).collect();
+    let mut answers = core.nodes.ask(groups.into_iter().flatten().collect(), Route::Control, ATTEMPT).await.into_iter();
+    let mut worst = |count| answers.by_ref().take(count).map(|answer| Outcome::of(&answer)).max().unwrap_or(Outcome::Done);
+    counts.into_iter().map(&mut worst).collect()
+}
+
+impl Outcome {
+    fn of(answer: &Answer) -> Self {
+        match answer {
+            Ok((Value::Int(0), _)) => Self::Nothing,
+            Ok(_) => Self::Done,
+            Err(CommandError::Unavailable) => Self::Away,
+            Err(fault @ CommandError::Server(_)) if !fault.is_elsewhere() => Self::Refused,
+            Err(_) => Self::Failed,
+        }
+    }
+}
+
+impl Delivery {
+    /// The commands that invalidate the name; with one master, those that take its fences back as well.
+    fn first(&self, alone: bool) -> Vec<Command> {
+        let Self { generation, fences, kind, tokens, .. } = self;
+        match kind {
+            _ if alone && !tokens.is_empty() => {
+                tokens.iter().map(|(token, _)| scripts::unfence(fences, generation, *token)).collect()
+            }
+            InvalidationKind::Soft if tokens.is_empty() => vec![scripts::soften(generation, fastrand::u64(..))],
+            _ => vec![unlink(generation)],
+        }
+    }
+
+    /// The commands that take its fences back.
+    fn second(&self) -> Vec<Command> {
+        let remove = |(token, _): &(u128, Instant)| {
+            let command = redis::cmd("ZREM").arg(&self.fences).arg(scripts::text(*token)).take();
+            Command { slot: slot(self.fences.as_bytes()), command }
+        };
+        self.tokens.iter().map(remove).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{namespace::set::Namespaces, redis::Redis};
+
+    /// One who is told at once need not wait for the end of a pause.
+    #[tokio::test]
+    async fn a_breaker_that_closes_ends_the_pause() {
+        let store = Redis::builder("redis://127.0.0.1:1").start();
+        let core = store.core();
+        let node = core.nodes.master_of(0).expect("the one");
+        let mut lane = Lane::of(Some(node.clone()));
+        let soon = |lane: &mut Lane, now| {
+            let mut next = None;
+            (lane.next(core, now, &mut next).is_some(), next)
+        };
+        lane.names.push(0);
+        node.breaker.open();
+        let now = Instant::now();
+        assert_eq!(soon(&mut lane, now), (false, Some(now + PAUSES.1)), "nobody is asked");
+        node.breaker.close();
+        assert_eq!(soon(&mut lane, now), (true, None), "at once");
+        lane.busy = None;
+        lane.names.push(0);
+        lane.at = now + PAUSES.1;
+        assert_eq!(soon(&mut lane, now), (false, Some(lane.at)), "a pause that nothing ends");
+        drop(core.deliveries.send(&core.names, &Namespaces::root(), InvalidationKind::Hard, None));
+    }
+}

@@ -1,0 +1,135 @@
+//! State shared by the clones of a Redis store.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::Notify;
+
+use super::{
+    cluster::Topology,
+    connection::Server,
+    generation_times::Lives,
+    keys::RedisKeys,
+    lease::{KnownGenerations, Lease},
+    node::Route,
+    outbox::Outbox,
+    read::Reads,
+    recent::Recent,
+    worker::Stop,
+};
+use crate::{
+    clock::{Nanos, monotonic, nanos},
+    codec::Codec,
+    store::{
+        backend::{Context, Store},
+        memory::Memory,
+    },
+};
+
+pub(crate) use crate::redis::builder::{Coherence, RedisBuilder};
+
+/// Ends the thread behind a store when the last handle is dropped.
+pub(crate) struct Handle {
+    pub(crate) core: Arc<RedisInner>,
+    pub(crate) builder: RedisBuilder,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.core.stop.tell();
+    }
+}
+
+/// What all of a store share.
+pub(crate) struct RedisInner {
+    /// The memory in front, whose epochs, clock and counters are those of the whole.
+    pub(crate) near: Memory,
+    /// Whether entries are kept in it.
+    pub(crate) keeps: bool,
+    pub(crate) nodes: Topology,
+    pub(crate) names: RedisKeys,
+    pub(crate) codec: Codec,
+    pub(crate) coherence: Coherence,
+    pub(crate) memory_ttl: Nanos,
+    pub(crate) heartbeat: Duration,
+    /// How stale a hit may be under a lease.
+    pub(crate) delta: Nanos,
+    pub(crate) command_timeout: Duration,
+    pub(crate) lives: Lives,
+    /// How long a fence stands; `None`: not strict.
+    pub(crate) fence: Option<Duration>,
+    pub(crate) lease: Arc<Lease>,
+    pub(crate) known: KnownGenerations,
+    pub(crate) reads: Reads,
+    pub(crate) deliveries: Outbox,
+    /// Invalidations that a server has accepted which may turn out to have been replaced by then.
+    pub(crate) recent: Recent,
+    /// Told when a master is there again.
+    pub(crate) reconnected: Notify,
+    pub(crate) stop: Stop,
+    /// The runtime of the thread behind the store.
+    pub(crate) runtime: std::sync::OnceLock<tokio::runtime::Handle>,
+    /// What was last said about a server that evicts fences.
+    pub(crate) warned: std::sync::atomic::AtomicBool,
+}
+
+impl RedisInner {
+    #[inline]
+    pub(crate) fn is_leased(&self) -> bool {
+        self.coherence == Coherence::Leased && self.lease.is_held(monotonic())
+    }
+
+    pub(crate) fn context(&self) -> &Context {
+        self.near.context()
+    }
+
+    /// By which connection generations are created: with a lease, by that of the pushes, which are then not for us.
+    pub(crate) fn creates_by(&self) -> Route {
+        match self.coherence {
+            Coherence::Leased => Route::Control,
+            _ => Route::Pool,
+        }
+    }
+
+    /// Waits until all masters are heard of, or one is known to be away; for a second at most.
+    pub(crate) async fn is_settled(&self) {
+        let settled = async {
+            loop {
+                let told = self.reconnected.notified();
+                let nodes = self.nodes.all();
+                let heard = self.nodes.are_known() && nodes.iter().all(|node| node.control().is_some());
+                if heard || nodes.iter().any(|node| node.breaker.is_open()) {
+                    return;
+                }
+                let _ = tokio::time::timeout(Duration::from_millis(20), told).await;
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(1), settled).await;
+        for node in self.nodes.all() {
+            if !node.breaker.is_open() {
+                let _ = tokio::time::timeout(Duration::from_secs(1), node.fill()).await;
+            }
+        }
+    }
+
+    /// Says once what is not as it should be with a server.
+    pub(crate) fn greets(&self, server: &Server) {
+        use std::sync::atomic::Ordering;
+        if self.fence.is_some() && server.eviction != "noeviction" {
+            if !self.warned.swap(true, Ordering::Relaxed) {
+                let policy = &server.eviction;
+                tracing::warn!(%policy, "strict invalidation wants maxmemory-policy noeviction: a fence that is evicted is none");
+            }
+        } else {
+            self.warned.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A span as Redis takes it: whole milliseconds, at least one.
+pub(crate) fn millis(span: Nanos) -> u64 {
+    (span / 1_000_000).max(1)
+}
+
+pub(crate) fn millis_of(span: Duration) -> u64 {
+    millis(nanos(span))
+}

@@ -1,0 +1,419 @@
+//! What keys are called in Redis, readable by an operator.
+//!
+//! ```text
+//! PREFIX:1:g:{db_query:orders}            the generation of a namespace
+//! PREFIX:1:f:{db_query:orders}            its fences
+//! PREFIX:1:e:{db_query:orders}:3f9a…      an entry, under the first of its namespaces
+//! PREFIX:1:l:{db_query:orders}:3f9a…      the lock of its fill
+//! PREFIX:1:seq                            the counter of creations
+//! PREFIX:1:b:{4711}                       a key that never exists, named by heartbeats
+//! ```
+//!
+//! The number is that of the format. Braces are the hash tags of a cluster: an entry and the generation of its first namespace
+//! stand on one node. Keys are namespaces, too: `{*key:…}` is one that writes to its URI clear, `{*keys:…}` is one of 4,096 sets
+//! of all others, so that keys which are hardly ever cleared one by one do not need a generation each.
+
+use crate::namespace::set::{Name, Namespaces, hash_of};
+
+/// The format of what is stored: another one is another set of keys.
+const FORMAT: u32 = 1;
+
+/// How many sets there are of keys that are hardly ever cleared one by one.
+const SETS: u64 = 4096;
+
+const ALONE: &str = "*key:";
+
+const TOGETHER: &str = "*keys:";
+
+/// The names of one application's keys.
+#[derive(Debug, Clone)]
+pub(crate) struct RedisKeys {
+    /// `PREFIX:1:`
+    base: Box<str>,
+}
+
+/// What a push tells of.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Pushed {
+    /// The names with this hash.
+    Hash(u64),
+    /// All keys whose hash has these low bits.
+    Set(u64),
+}
+
+impl Pushed {
+    /// Hashes that stand for all that it tells of, for a table of epochs with up to 2^16 slots.
+    pub(super) fn hashes(&self) -> impl Iterator<Item = u64> + Clone + use<> {
+        let (first, more) = match *self {
+            Self::Hash(hash) => (hash, 1),
+            Self::Set(low) => (low, 16),
+        };
+        (0..more).map(move |i| first | (i * SETS * u64::from(more > 1)))
+    }
+}
+
+impl RedisKeys {
+    pub(super) fn new(prefix: &str) -> Self {
+        Self { base: format!("{prefix}:{FORMAT}:").into() }
+    }
+
+    /// What all keys begin with.
+    pub(super) fn base(&self) -> &str {
+        &self.base
+    }
+
+    pub(super) fn generation(&self, name: Name<'_>) -> String {
+        self.tagged(b'g', name)
+    }
+
+    pub(super) fn fence(&self, name: Name<'_>) -> String {
+        self.tagged(b'f', name)
+    }
+
+    /// The key of an entry, and that of the lock of its fill.
+    pub(super) fn entry(&self, names: &Namespaces, hash: u128) -> String {
+        let first = first(names);
+        let mut key = Vec::with_capacity(self.length(first) + ENTRY);
+        self.write_entry(first, hash, &mut key);
+        text(key)
+    }
+
+    /// The slot of an entry in a cluster.
+    pub(super) fn slot_of_entry(&self, names: &Namespaces, hash: u128) -> u16 {
+        slot(self.entry(names, hash).as_bytes())
+    }
+
+    /// The lock of an entry's fill.
+    pub(super) fn lock(&self, entry: &str) -> String {
+        format!("{}l{}", self.base, &entry[self.base.len() + 1..])
+    }
+
+    pub(super) fn counter(&self) -> String {
+        format!("{}seq", self.base)
+    }
+
+    /// The key that heartbeats name, in this slot if one is given. It never exists.
+    pub(super) fn check(&self, in_slot: Option<u16>) -> String {
+        match in_slot {
+            None => format!("{}b", self.base),
+            Some(wanted) => {
+                let tag = (0_u64..).map(|tag| tag.to_string()).find(|tag| slot(tag.as_bytes()) == wanted);
+                format!("{}b:{{{}}}", self.base, tag.unwrap_or_default())
+            }
+        }
+    }
+
+    /// What the keys begin with whose changes are pushed.
+    pub(super) fn pushed(&self) -> [String; 2] {
+        [format!("{}g:", self.base), format!("{}f:", self.base)]
+    }
+
+    /// What the key in a push stands for, if it is one of ours.
+    pub(super) fn parse(&self, key: &[u8]) -> Option<Pushed> {
+        let rest = key.strip_prefix(self.base.as_bytes())?;
+        let name = rest.strip_prefix(b"g:{").or_else(|| rest.strip_prefix(b"f:{"))?.strip_suffix(b"}")?;
+        let number = |digits: &[u8]| u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok();
+        if let Some(digits) = name.strip_prefix(ALONE.as_bytes()) {
+            return number(digits).map(Pushed::Hash);
+        }
+        if let Some(digits) = name.strip_prefix(TOGETHER.as_bytes()) {
+            return number(digits).map(Pushed::Set);
+        }
+        Some(Pushed::Hash(hash_of(name)))
+    }
+
+    fn tagged(&self, kind: u8, name: Name<'_>) -> String {
+        let mut key = Vec::with_capacity(self.length(name) + ENTRY);
+        self.write(kind, name, &mut key);
+        text(key)
+    }
+
+    fn write(&self, kind: u8, name: Name<'_>, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.base.as_bytes());
+        out.extend_from_slice(&[kind, b':', b'{']);
+        match name {
+            Name::Text { text, .. } => out.extend_from_slice(text.as_bytes()),
+            Name::Key { hash, alone: true } => {
+                out.extend_from_slice(ALONE.as_bytes());
+                push_hex::<16>(u128::from(hash), out);
+            }
+            Name::Key { hash, alone: false } => {
+                out.extend_from_slice(TOGETHER.as_bytes());
+                push_hex::<3>(u128::from(hash % SETS), out);
+            }
+        }
+        out.push(b'}');
+    }
+
+    fn write_entry(&self, first: Name<'_>, hash: u128, out: &mut Vec<u8>) {
+        self.write(b'e', first, out);
+        out.push(b':');
+        push_hex::<32>(hash, out);
+    }
+
+    /// How long the key of a generation is.
+    fn length(&self, name: Name<'_>) -> usize {
+        let name = match name {
+            Name::Text { text, .. } => text.len(),
+            Name::Key { alone: true, .. } => ALONE.len() + 16,
+            Name::Key { alone: false, .. } => TOGETHER.len() + 3,
+        };
+        self.base.len() + "g:{}".len() + name
+    }
+
+    /// `GET` of an entry.
+    pub(super) fn get(&self, names: &Namespaces, hash: u128) -> Packed {
+        let first = first(names);
+        let mut packed = Packed::of(b"$3\r\nGET\r\n", 1, self.length(first) + ENTRY);
+        self.pack_entry(first, hash, &mut packed);
+        packed
+    }
+
+    /// `MGET` of an entry, if one is wanted, and of generations.
+    pub(super) fn mget<'a>(&self, entry: Option<(&Namespaces, u128)>, names: impl Iterator<Item = Name<'a>> + Clone) -> Packed {
+        let (count, room) =
+            names.clone().fold((0, 0), |(count, room), name| (count + 1, room + self.length(name) + Packed::AROUND));
+        let entry = entry.map(|(names, hash)| (first(names), hash));
+        let of_entry = entry.map_or(0, |(first, _)| self.length(first) + ENTRY + Packed::AROUND);
+        let mut packed = Packed::of(b"$4\r\nMGET\r\n", count + usize::from(entry.is_some()), room + of_entry);
+        if let Some((first, hash)) = entry {
+            self.pack_entry(first, hash, &mut packed);
+        }
+        for name in names {
+            packed.begins(self.length(name));
+            self.write(b'g', name, &mut packed.bytes);
+            packed.ends();
+        }
+        packed
+    }
+
+    fn pack_entry(&self, first: Name<'_>, hash: u128, packed: &mut Packed) {
+        packed.begins(self.length(first) + ENTRY);
+        self.write_entry(first, hash, &mut packed.bytes);
+        packed.ends();
+    }
+}
+
+/// What the key of an entry has more than that of a generation.
+const ENTRY: usize = 1 + 32;
+
+/// A key as text: it is written of texts.
+fn text(key: Vec<u8>) -> String {
+    String::from_utf8(key).expect("it is written of texts")
+}
+
+/// Appends the last `N` hexadecimal digits of a number.
+fn push_hex<const N: usize>(number: u128, out: &mut Vec<u8>) {
+    let bytes = number.to_be_bytes();
+    let mut digits = [0; N];
+    for (at, digit) in digits.iter_mut().enumerate() {
+        let at = 2 * bytes.len() - N + at;
+        let nibble = if at.is_multiple_of(2) { bytes[at / 2] >> 4 } else { bytes[at / 2] & 0xf };
+        *digit = b"0123456789abcdef"[usize::from(nibble)];
+    }
+    out.extend_from_slice(&digits);
+}
+
+/// A command as it is sent, written key by key into one piece of memory.
+#[derive(Debug)]
+pub(crate) struct Packed {
+    bytes: Vec<u8>,
+}
+
+impl Packed {
+    /// What stands around a key, at most.
+    const AROUND: usize = "$1234567890\r\n\r\n".len();
+
+    /// A command with so many keys, which take so much room.
+    fn of(command: &[u8], keys: usize, room: usize) -> Self {
+        let mut packed = Self { bytes: Vec::with_capacity(room + 3 * Self::AROUND) };
+        packed.counted(b'*', keys + 1);
+        packed.bytes.extend_from_slice(command);
+        packed
+    }
+
+    fn begins(&mut self, length: usize) {
+        self.counted(b'$', length);
+    }
+
+    fn ends(&mut self) {
+        self.bytes.extend_from_slice(b"\r\n");
+    }
+
+    fn counted(&mut self, kind: u8, count: usize) {
+        self.bytes.push(kind);
+        self.number(count);
+        self.ends();
+    }
+
+    fn number(&mut self, number: usize) {
+        if number > 9 {
+            self.number(number / 10);
+        }
+        self.bytes.push(b'0' + (number % 10) as u8);
+    }
+
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    /// The same for who packs himself.
+    pub(super) fn unpacked(&self) -> redis::Cmd {
+        let mut command = redis::Cmd::new();
+        let mut rest = &self.bytes[..];
+        let line = |bytes: &mut &[u8]| {
+            let end = bytes.windows(2).position(|two| two == b"\r\n")?;
+            let line = str::from_utf8(bytes.get(1..end)?).ok()?.parse::<usize>().ok();
+            *bytes = &bytes[end + 2..];
+            line
+        };
+        let _ = line(&mut rest);
+        while let Some((part, after)) = line(&mut rest).and_then(|length| rest.split_at_checked(length)) {
+            command.arg(part);
+            rest = after.get(2..).unwrap_or_default();
+        }
+        command
+    }
+}
+
+/// By what the generation of a name is known in this process.
+pub(crate) fn id(name: Name<'_>) -> u64 {
+    match name {
+        Name::Key { hash, alone: false } => 0x6b65_7973_0000_0000 | (hash % SETS),
+        other => other.hash(),
+    }
+}
+
+/// The name under which an entry stands: the innermost of those that the rule names first, or the root. A request and the entry that
+/// answers it come to the same: the names that a response has added stand behind the key, and do not count.
+fn first(names: &Namespaces) -> Name<'_> {
+    let texts = names.names().map_while(|name| match name {
+        Name::Text { text, .. } => Some((text, name)),
+        Name::Key { .. } => None,
+    });
+    let mut found = Name::Text { text: "*", hash: Namespaces::root_hash() };
+    let mut level = "";
+    // Ancestors stand before what they are ancestors of.
+    for (text, name) in texts.skip(1) {
+        let is_below = text.strip_prefix(level).is_some_and(|rest| level.is_empty() || rest.starts_with(':'));
+        if !is_below {
+            break;
+        }
+        (found, level) = (name, text);
+    }
+    found
+}
+
+/// The slot of a key in a cluster: CRC-16/XMODEM of its hash tag, modulo 16,384.
+pub(crate) fn slot(key: &[u8]) -> u16 {
+    let tag = key.iter().position(|b| *b == b'{').and_then(|open| {
+        let rest = &key[open + 1..];
+        let close = rest.iter().position(|b| *b == b'}')?;
+        (close > 0).then(|| &rest[..close])
+    });
+    crc16::State::<crc16::XMODEM>::calculate(tag.unwrap_or(key)) % 16_384
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::Key;
+
+    fn names() -> Namespaces {
+        let mut set = Namespaces::root();
+        set.push("db_query:orders");
+        set.push("auth");
+        set.push_key(Key::new(*b"key").as_ref());
+        set
+    }
+
+    #[test]
+    fn an_entry_stands_beside_the_generation_of_its_first_namespace() {
+        let keys = RedisKeys::new("app");
+        let entry = keys.entry(&names(), 0x3f9a);
+        assert_eq!(entry, format!("app:1:e:{{db_query:orders}}:{:032x}", 0x3f9a));
+        assert_eq!(keys.lock(&entry), format!("app:1:l:{{db_query:orders}}:{:032x}", 0x3f9a));
+        let set = names();
+        let orders = set.names().nth(2).expect("three names");
+        assert_eq!(keys.generation(orders), "app:1:g:{db_query:orders}");
+        assert_eq!(slot(entry.as_bytes()), slot(keys.generation(orders).as_bytes()));
+        assert!(keys.entry(&Namespaces::root(), 1).starts_with("app:1:e:{*}:"));
+    }
+
+    #[test]
+    fn an_entry_stands_where_its_request_looks_whatever_its_response_adds() {
+        let keys = RedisKeys::new("app");
+        for of_rule in [&[] as &[&str], &["t"], &["t:x"], &["a", "t:x"]] {
+            let mut of_request = Namespaces::root();
+            of_rule.iter().for_each(|name| of_request.push(name));
+            of_request.push_key(Key::new(*b"key").as_ref());
+            for added in ["u", "t", "t:x", "t:x:17", "a:b"] {
+                let mut of_entry = of_request.clone();
+                of_entry.push(added);
+                assert_eq!(keys.entry(&of_entry, 1), keys.entry(&of_request, 1), "{of_rule:?} {added}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_push_tells_the_hash_of_the_name_that_was_pushed() {
+        let keys = RedisKeys::new("app");
+        for name in names().names() {
+            for key in [keys.generation(name), keys.fence(name)] {
+                let pushed = keys.parse(key.as_bytes()).expect("one of ours");
+                assert!(pushed.hashes().any(|hash| hash & 0xffff == name.hash() & 0xffff), "{key}");
+            }
+        }
+        for foreign in ["app:1:e:{a}:00", "app:1:seq", "app:2:g:{a}", "other:1:g:{a}", "app:1:g:{*key:zz}", "app:1:g:a"] {
+            assert_eq!(keys.parse(foreign.as_bytes()), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn a_command_is_packed_as_the_client_packs_it() {
+        // A prefix may be anything.
+        for prefix in ["app", "", "a\r\nb", "ä"] {
+            let keys = RedisKeys::new(prefix);
+            let mut set = names();
+            set.push_key(Key::new(*b"\x10of http").as_ref());
+            for set in [set, Namespaces::root()] {
+                let hash = 0x3f9a << 100;
+                let entry = keys.entry(&set, hash);
+                let generations: Vec<_> = set.names().map(|name| keys.generation(name)).collect();
+                let mut get = redis::cmd("GET");
+                get.arg(&entry);
+                let mut all = redis::cmd("MGET");
+                all.arg(&entry).arg(&generations);
+                let mut some = redis::cmd("MGET");
+                some.arg(&generations);
+                for (packed, want) in [
+                    (keys.get(&set, hash), get),
+                    (keys.mget(Some((&set, hash)), set.names()), all),
+                    (keys.mget(None, set.names()), some),
+                ] {
+                    assert_eq!(packed.unpacked().get_packed_command(), want.get_packed_command(), "{packed:?}");
+                    assert_eq!(packed.into_bytes(), want.get_packed_command(), "{prefix:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn room_is_made_once_for_a_command() {
+        let keys = RedisKeys::new("app");
+        let packed = keys.mget(Some((&names(), 1)), names().names());
+        let room = names().names().map(|name| keys.generation(name).len() + Packed::AROUND).sum::<usize>();
+        let of_entry = keys.entry(&names(), 1).len() + Packed::AROUND;
+        assert_eq!(packed.bytes.capacity(), room + of_entry + 3 * Packed::AROUND, "it did not grow");
+    }
+
+    #[test]
+    fn slots_are_those_of_the_cluster_specification() {
+        for (key, want) in
+            [("123456789", 12_739), ("{user1000}.following", slot(b"user1000")), ("foo{}{bar}", slot(b"foo{}{bar}"))]
+        {
+            assert_eq!(slot(key.as_bytes()), want, "{key}");
+        }
+        assert_ne!(slot(b"foo{}{bar}"), slot(b"bar"));
+    }
+}

@@ -1,0 +1,526 @@
+//! Invalidations and returned locks that Redis has not confirmed yet.
+//!
+//! Writes leave no jobs here, only the names that they invalidate: a name waits once, however many writes have named it. Memory is
+//! bounded by the number of names, and by the number of calls that wait at this moment.
+
+use std::{
+    collections::HashMap,
+    mem,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{Notify, oneshot};
+
+use super::{
+    keys::{RedisKeys, id, slot},
+    recent::Invalidated,
+};
+use crate::{
+    namespace::set::{Name, Namespaces},
+    store::epochs::InvalidationKind,
+};
+
+/// The largest number of names that wait. If there are more, everything is invalidated instead.
+const MOST: usize = 64 << 10;
+
+/// The largest number of fences of one name that are taken back. The oldest are left to their deadlines.
+const MOST_TOKENS: usize = 4096;
+
+/// The largest number of locks that wait to be given back. Those beyond end with their leases.
+const MOST_RELEASES: usize = 4096;
+
+/// The outcome that a waiting call is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DeliveryResult {
+    /// Every master concerned has confirmed.
+    Delivered,
+    /// A master cannot be reached. The invalidation stays in the queue.
+    Queued,
+}
+
+/// The queue, shared by writes, reads and the delivery task.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    queue: Mutex<Queue>,
+    /// The number of names under suspicion, for reads.
+    count: AtomicUsize,
+    /// The number of locks that wait.
+    releases: AtomicUsize,
+    /// The gauge of the statistics.
+    gauge: Arc<AtomicUsize>,
+    /// Slots have other masters.
+    moved: AtomicBool,
+    /// Told when there is something new, and when a circuit breaker changes. Awaited by the delivery task alone.
+    pub(super) told: Arc<Notify>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// By the identifier of the name. Those that are being sent are not here.
+    names: HashMap<u64, Delivery>,
+    /// Identifiers that are new, or have new calls that wait, since the delivery task last looked.
+    fresh: Vec<u64>,
+    releases: Vec<Release>,
+    /// Names with an errand that waits or is being sent, and the number of these. In this process nothing is served of them, and
+    /// nothing stored.
+    suspects: HashMap<u64, u32>,
+}
+
+/// The invalidation of one name.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    pub(super) generation: String,
+    pub(super) fences: String,
+    /// Hard, unless all writes want it soft.
+    pub(super) kind: InvalidationKind,
+    /// Fences to be taken back, and the time at which that was asked for.
+    pub(super) tokens: Vec<(u128, Instant)>,
+    waiters: Vec<Arc<Waiter>>,
+    /// Whether the delivery task knows of it, and whether it is to look at it.
+    known: bool,
+    noted: bool,
+}
+
+/// A name that the delivery task is to look at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fresh {
+    pub(super) id: u64,
+    pub(super) slot: u16,
+    /// Otherwise it waits already, and there are new calls that wait for it.
+    pub(super) is_new: bool,
+}
+
+/// A call that waits for some names.
+#[derive(Debug)]
+struct Waiter {
+    left: AtomicUsize,
+    done: Mutex<Option<oneshot::Sender<DeliveryResult>>>,
+}
+
+/// A lock to be given back.
+#[derive(Debug, Clone)]
+pub(crate) struct Release {
+    pub(super) lock: Arc<str>,
+    pub(super) token: u128,
+    /// How long, in milliseconds, others are told that the response is not to be shared.
+    pub(super) pass: u64,
+    /// The number of further attempts after Redis has answered that the lock is not held by this token. Not zero if the command
+    /// that takes the lock may still be on its way.
+    pub(super) again: u8,
+    /// The number of such attempts so far.
+    pub(super) tries: u32,
+    pub(super) at: Instant,
+}
+
+impl Outbox {
+    pub(super) fn new(gauge: Arc<AtomicUsize>) -> Self {
+        Self {
+            queue: Mutex::default(),
+            count: AtomicUsize::new(0),
+            releases: AtomicUsize::new(0),
+            gauge,
+            moved: AtomicBool::new(false),
+            told: Arc::default(),
+        }
+    }
+
+    /// Queues the invalidation of some names. It arrives sooner or later, whether or not the answer is awaited. `fence` is a token
+    /// and the time for which its fence stands.
+    pub(super) fn send(
+        &self,
+        keys: &RedisKeys,
+        names: &Namespaces,
+        kind: InvalidationKind,
+        fence: Option<(u128, Duration)>,
+    ) -> oneshot::Receiver<DeliveryResult> {
+        let (done, arrived) = oneshot::channel();
+        if names.count() == 0 {
+            let _ = done.send(DeliveryResult::Delivered);
+            return arrived;
+        }
+        let waiter = Arc::new(Waiter { left: AtomicUsize::new(names.count()), done: Mutex::new(Some(done)) });
+        let mut queue = self.lock();
+        for name in names.names() {
+            queue.add(keys, name, kind, fence, waiter.clone());
+        }
+        if queue.names.len() > MOST {
+            queue.gather(keys);
+        }
+        self.counted(queue);
+        self.told.notify_one();
+        arrived
+    }
+
+    /// Queues names once more that have been delivered.
+    pub(super) fn send_again(&self, names: Vec<Invalidated>) {
+        let mut queue = self.lock();
+        for Invalidated { id, generation, fences, kind } in names {
+            if let Some(errand) = queue.names.get_mut(&id) {
+                if kind == InvalidationKind::Hard {
+                    errand.kind = InvalidationKind::Hard;
+                }
+                continue;
+            }
+            let errand = Delivery { noted: true, ..Delivery::with_keys(generation.into(), fences.into(), kind) };
+            queue.names.insert(id, errand);
+            queue.fresh.push(id);
+            *queue.suspects.entry(id).or_default() += 1;
+        }
+        self.counted(queue);
+        self.told.notify_one();
+    }
+
+    /// Queues the return of a lock.
+    pub(super) fn release(&self, release: Release) {
+        if self.releases.fetch_add(1, Ordering::SeqCst) >= MOST_RELEASES {
+            self.released(1);
+            tracing::debug!("too many locks wait to be given back: one is left to its lease");
+            return;
+        }
+        self.lock().releases.push(release);
+        self.told.notify_one();
+    }
+
+    /// Some locks wait no longer.
+    pub(super) fn released(&self, count: usize) {
+        self.releases.fetch_sub(count, Ordering::SeqCst);
+    }
+
+    #[inline]
+    pub(super) fn are_none_suspect(&self) -> bool {
+        self.count.load(Ordering::SeqCst) == 0
+    }
+
+    /// Whether the invalidation of one of these names has not arrived yet.
+    #[inline]
+    pub(super) fn suspects(&self, names: &Namespaces) -> bool {
+        !self.are_none_suspect() && {
+            let queue = self.lock();
+            names.names().any(|name| queue.suspects.contains_key(&id(name)))
+        }
+    }
+
+    /// The number of names whose invalidation has not arrived yet.
+    pub(super) fn waiting(&self) -> usize {
+        self.count.load(Ordering::SeqCst)
+    }
+
+    /// Whether neither a name nor a lock waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting() == 0 && self.releases.load(Ordering::SeqCst) == 0
+    }
+
+    /// Slots may have other masters now: what waits for the old ones goes to the new ones at once.
+    pub(super) fn move_on(&self) {
+        self.moved.store(true, Ordering::SeqCst);
+        self.told.notify_one();
+    }
+
+    /// Whether that was told since the last call.
+    pub(super) fn have_moved(&self) -> bool {
+        self.moved.swap(false, Ordering::SeqCst)
+    }
+
+    /// The names and the locks to look at since the last call.
+    pub(super) fn fresh(&self) -> (Vec<Fresh>, Vec<Release>) {
+        let mut queue = self.lock();
+        let fresh = mem::take(&mut queue.fresh);
+        let look = |id: u64| {
+            let errand = queue.names.get_mut(&id)?;
+            errand.noted = false;
+            Some(Fresh { id, slot: errand.slot(), is_new: !mem::replace(&mut errand.known, true) })
+        };
+        let names = fresh.into_iter().filter_map(look).collect();
+        (names, mem::take(&mut queue.releases))
+    }
+
+    /// Those of these names that still wait, to be looked at anew.
+    pub(super) fn again(&self, ids: impl Iterator<Item = u64>) -> Vec<Fresh> {
+        let queue = self.lock();
+        ids.filter_map(|id| Some(Fresh { id, slot: queue.names.get(&id)?.slot(), is_new: true })).collect()
+    }
+
+    /// Takes errands out, to be sent. Each goes to [`arrived`](Self::arrived) or [`returns`](Self::returns).
+    pub(super) fn take(&self, ids: impl Iterator<Item = u64>) -> Vec<(u64, Delivery)> {
+        let mut queue = self.lock();
+        ids.filter_map(|id| Some((id, queue.names.remove(&id)?))).collect()
+    }
+
+    /// Tells the calls that wait for these names that they wait for a master that cannot be reached.
+    pub(super) fn are_queued(&self, ids: impl Iterator<Item = u64>) {
+        let mut waiters = Vec::new();
+        let mut queue = self.lock();
+        for id in ids {
+            waiters.extend(queue.names.get_mut(&id).into_iter().flat_map(|errand| errand.waiters.drain(..)));
+        }
+        drop(queue);
+        waiters.iter().for_each(|waiter| waiter.is_told(DeliveryResult::Queued));
+    }
+
+    /// An errand has been confirmed. The caller has stepped the epoch of its name before.
+    pub(super) fn arrived(&self, id: u64, errand: Delivery) {
+        let mut queue = self.lock();
+        queue.trusts(id);
+        self.counted(queue);
+        errand.waiters.iter().for_each(|waiter| waiter.has_one_less());
+    }
+
+    /// An errand has not been confirmed, and waits again. The delivery task still knows of it.
+    pub(super) fn returns(&self, id: u64, errand: Delivery) {
+        let mut queue = self.lock();
+        match queue.names.get_mut(&id) {
+            None => _ = queue.names.insert(id, Delivery { noted: false, ..errand }),
+            Some(newer) => {
+                newer.takes_over(errand);
+                queue.trusts(id);
+            }
+        }
+        self.counted(queue);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Publishes the number of suspects while the queue is still locked.
+    fn counted(&self, queue: MutexGuard<'_, Queue>) {
+        self.count.store(queue.suspects.len(), Ordering::SeqCst);
+        self.gauge.store(queue.suspects.len(), Ordering::Relaxed);
+    }
+}
+
+impl Queue {
+    fn add(
+        &mut self,
+        keys: &RedisKeys,
+        name: Name<'_>,
+        kind: InvalidationKind,
+        fence: Option<(u128, Duration)>,
+        waiter: Arc<Waiter>,
+    ) {
+        let id = id(name);
+        let errand = match self.names.entry(id) {
+            std::collections::hash_map::Entry::Occupied(errand) => errand.into_mut(),
+            std::collections::hash_map::Entry::Vacant(place) => {
+                *self.suspects.entry(id).or_default() += 1;
+                place.insert(Delivery::of(keys, name, kind))
+            }
+        };
+        if !mem::replace(&mut errand.noted, true) {
+            self.fresh.push(id);
+        }
+        if kind == InvalidationKind::Hard {
+            errand.kind = InvalidationKind::Hard;
+        }
+        if let Some((token, stands)) = fence {
+            errand.takes_back(token, stands);
+        }
+        errand.is_awaited_by(waiter);
+    }
+
+    /// An errand of this name is no more.
+    fn trusts(&mut self, id: u64) {
+        if let Some(errands) = self.suspects.get_mut(&id) {
+            *errands -= 1;
+            if *errands == 0 {
+                self.suspects.remove(&id);
+            }
+        }
+    }
+
+    /// Replaces all names that wait by the root, to which every entry belongs. Their calls wait for the root, which is suspect in
+    /// their place. Fences are left to their deadlines.
+    fn gather(&mut self, keys: &RedisKeys) {
+        tracing::warn!("too many invalidations wait for redis: everything will be invalidated");
+        self.fresh.clear();
+        let mut waiters = Vec::new();
+        for (id, errand) in mem::take(&mut self.names) {
+            self.trusts(id);
+            waiters.extend(errand.waiters.into_iter().filter(|waiter| !waiter.has_left()));
+        }
+        let root = Namespaces::root();
+        for name in root.names() {
+            self.fresh.push(id(name));
+            *self.suspects.entry(id(name)).or_default() += 1;
+            self.names.insert(
+                id(name),
+                Delivery { waiters: mem::take(&mut waiters), noted: true, ..Delivery::of(keys, name, InvalidationKind::Hard) },
+            );
+        }
+    }
+}
+
+impl Delivery {
+    fn of(keys: &RedisKeys, name: Name<'_>, kind: InvalidationKind) -> Self {
+        Self::with_keys(keys.generation(name), keys.fence(name), kind)
+    }
+
+    fn with_keys(generation: String, fences: String, kind: InvalidationKind) -> Self {
+        Self { generation, fences, kind, tokens: Vec::new(), waiters: Vec::new(), known: false, noted: false }
+    }
+
+    fn slot(&self) -> u16 {
+        slot(self.generation.as_bytes())
+    }
+
+    /// Adds a fence to be taken back. Fences that have waited for the time that they `stand` have passed their deadlines.
+    fn takes_back(&mut self, token: u128, stands: Duration) {
+        if self.tokens.len() == self.tokens.capacity() {
+            self.tokens.retain(|(_, since)| since.elapsed() < stands);
+            let beyond = (self.tokens.len() + 1).saturating_sub(MOST_TOKENS);
+            self.tokens.drain(..beyond);
+        }
+        self.tokens.push((token, Instant::now()));
+    }
+
+    /// Calls that have given up are removed before the list grows.
+    fn is_awaited_by(&mut self, waiter: Arc<Waiter>) {
+        if self.waiters.len() == self.waiters.capacity() {
+            self.waiters.retain(|waiter| !waiter.has_left());
+        }
+        self.waiters.push(waiter);
+    }
+
+    /// Adds what an earlier errand of the name has not done.
+    fn takes_over(&mut self, earlier: Self) {
+        if earlier.kind == InvalidationKind::Hard {
+            self.kind = InvalidationKind::Hard;
+        }
+        self.tokens.extend(earlier.tokens);
+        self.waiters.extend(earlier.waiters.into_iter().filter(|waiter| !waiter.has_left()));
+    }
+
+    /// Tells the calls that wait that the master cannot be reached.
+    pub(super) fn is_queued(&mut self) {
+        self.waiters.drain(..).for_each(|waiter| waiter.is_told(DeliveryResult::Queued));
+    }
+}
+
+impl Waiter {
+    fn has_one_less(&self) {
+        if self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.is_told(DeliveryResult::Delivered);
+        }
+    }
+
+    fn is_told(&self, outcome: DeliveryResult) {
+        if let Some(done) = self.lock().take() {
+            let _ = done.send(outcome);
+        }
+    }
+
+    /// Whether it has been told, or its call has given up.
+    fn has_left(&self) -> bool {
+        self.lock().as_ref().is_none_or(oneshot::Sender::is_closed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<oneshot::Sender<DeliveryResult>>> {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::namespace::Namespace;
+
+    fn set(names: &[String]) -> Namespaces {
+        Namespaces::exactly(&names.iter().map(|name| Namespace::new(name.as_str()).expect("a name")).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn pairs_of_few_names_wait_as_few_names() {
+        let (keys, outbox) = (RedisKeys::new("app"), Outbox::new(Arc::default()));
+        let mut waits = Vec::new();
+        for n in 0..200_000 {
+            let wait = outbox.send(
+                &keys,
+                &set(&[format!("a:{}", n % 20), format!("b:{}", n / 20 % 20)]),
+                InvalidationKind::Hard,
+                None,
+            );
+            if n < 10 {
+                waits.push(wait);
+            }
+        }
+        assert_eq!(outbox.waiting(), 40);
+        let queue = outbox.lock();
+        let waiters: usize = queue.names.values().map(|errand| errand.waiters.capacity()).sum();
+        assert!(waiters < 40 * 64, "{waiters} places for 10 calls that still wait");
+        assert_eq!(queue.fresh.len(), 40);
+        drop(queue);
+        for (id, errand) in outbox.take(outbox.fresh().0.into_iter().map(|fresh| fresh.id)) {
+            outbox.arrived(id, errand);
+        }
+        assert!(waits.iter_mut().all(|wait| wait.try_recv() == Ok(DeliveryResult::Delivered)));
+        assert!(outbox.is_empty() && outbox.are_none_suspect());
+    }
+
+    #[test]
+    fn a_name_is_suspect_until_its_last_errand_arrives() {
+        let (keys, outbox) = (RedisKeys::new("app"), Outbox::new(Arc::default()));
+        let name = set(&["a".into()]);
+        let mut first = outbox.send(&keys, &name, InvalidationKind::Soft, None);
+        let ids = || outbox.fresh().0.into_iter().map(|fresh| fresh.id);
+        let (id, sent) = outbox.take(ids()).pop().expect("one");
+        let mut second = outbox.send(&keys, &name, InvalidationKind::Hard, None);
+        outbox.returns(id, sent);
+        assert_eq!((outbox.waiting(), outbox.suspects(&name)), (1, true));
+        let (id, sent) = outbox.take(ids()).pop().expect("both in one");
+        assert_eq!(sent.kind, InvalidationKind::Hard);
+        let mut third = outbox.send(&keys, &name, InvalidationKind::Hard, None);
+        outbox.arrived(id, sent);
+        assert_eq!((first.try_recv(), second.try_recv()), (Ok(DeliveryResult::Delivered), Ok(DeliveryResult::Delivered)));
+        assert!(third.try_recv().is_err() && outbox.suspects(&name), "a command sent before a write says nothing of it");
+    }
+
+    #[test]
+    fn a_call_for_a_name_that_waits_is_told_that_it_is_queued() {
+        let (keys, outbox) = (RedisKeys::new("app"), Outbox::new(Arc::default()));
+        for is_new in [true, false, false] {
+            let mut wait = outbox.send(&keys, &set(&["a".into()]), InvalidationKind::Hard, None);
+            let (names, _) = outbox.fresh();
+            assert!(matches!(names[..], [fresh] if fresh.is_new == is_new), "{names:?}");
+            outbox.are_queued(names.iter().map(|fresh| fresh.id));
+            assert_eq!(wait.try_recv(), Ok(DeliveryResult::Queued));
+        }
+        assert_eq!(outbox.waiting(), 1);
+    }
+
+    #[test]
+    fn beyond_the_bound_the_root_waits_for_all() {
+        let (keys, outbox) = (RedisKeys::new("app"), Outbox::new(Arc::default()));
+        let mut first = outbox.send(&keys, &set(&["first".into()]), InvalidationKind::Hard, None);
+        for n in 0..=MOST {
+            drop(outbox.send(&keys, &set(&[format!("row:{n}")]), InvalidationKind::Hard, None));
+        }
+        assert!(outbox.waiting() < 10 && outbox.suspects(&Namespaces::root()));
+        for (id, errand) in outbox.take(outbox.fresh().0.into_iter().map(|fresh| fresh.id)) {
+            outbox.arrived(id, errand);
+        }
+        assert_eq!(first.try_recv(), Ok(DeliveryResult::Delivered));
+    }
+
+    #[test]
+    fn fences_that_have_ended_by_themselves_do_not_wait_to_be_taken_back() {
+        let errand = || {
+            let keys = RedisKeys::new("app");
+            Delivery::of(&keys, Namespaces::root().names().next().expect("the root"), InvalidationKind::Hard)
+        };
+        let (mut ended, mut standing) = (errand(), errand());
+        for token in 0..1000 {
+            ended.takes_back(token, Duration::ZERO);
+            standing.takes_back(token, Duration::from_secs(3600));
+        }
+        assert!(ended.tokens.len() < 10, "{}", ended.tokens.len());
+        assert_eq!(standing.tokens.len(), 1000);
+        for token in 0..100_000 {
+            standing.takes_back(token, Duration::from_secs(3600));
+        }
+        assert!(standing.tokens.len() <= 2 * MOST_TOKENS, "{}", standing.tokens.len());
+    }
+}

@@ -1,0 +1,912 @@
+//! A connection to one server that many ask by: what is asked goes out together, and answers come in the order of the questions.
+//!
+//! Hits ask by it, so it is thin. One task writes and reads; a question is bytes and a place for its answer; a reply is found by its
+//! lengths, and what is not a string or some strings is left to the parser of the `redis` crate, as are the greeting, TLS and pushes.
+
+use std::{
+    collections::VecDeque,
+    future::Future,
+    io, mem,
+    ops::Range,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+use futures_util::task::AtomicWaker;
+use redis::{ErrorKind, RedisError, Value};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::oneshot,
+};
+
+/// How much may wait to be written before no more questions are taken.
+const MOST_UNWRITTEN: usize = 64 << 10;
+
+/// From so many on, those that nobody waits for any more are thrown away before there is made room for more.
+const MOST_ASKED: usize = 64;
+
+/// How much is read into at first, and how much is kept of what a long reply has made of it.
+const BUFFER: usize = 16 << 10;
+
+const MOST_KEPT: usize = 2 << 20;
+
+/// A handle: its clones share the connection, which ends with the last of them.
+#[derive(Clone)]
+pub(crate) struct Pipeline(Arc<Handle>);
+
+struct Handle(Arc<Questions>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.end();
+        self.0.told.wake();
+    }
+}
+
+/// What was asked and is not taken yet.
+#[derive(Default)]
+struct Questions {
+    asked: Mutex<Queue>,
+    /// Told when something is asked, and of the end.
+    told: AtomicWaker,
+}
+
+#[derive(Default)]
+struct Queue {
+    asked: Vec<QueuedCommand>,
+    /// Nobody asks any more, or nobody answers.
+    ended: bool,
+}
+
+impl Questions {
+    #[inline]
+    fn ask(&self, asked: QueuedCommand) {
+        let mut queue = self.lock();
+        // Where nobody takes it, whoever waits for its answer is dropped with it, and so told.
+        if queue.ended {
+            return;
+        }
+        // A server that does not read is asked time and again by those who give up.
+        if queue.asked.len() >= MOST_ASKED && queue.asked.len() == queue.asked.capacity() {
+            queue.asked.retain(|asked| !asked.answers.is_given_up());
+        }
+        queue.asked.push(asked);
+        let first = queue.asked.len() == 1;
+        drop(queue);
+        // Who has been told, and has not looked yet, need not be told again.
+        if first {
+            self.told.wake();
+        }
+    }
+
+    /// Moves what was asked into `taken`, which is empty, if there is room; `false` if there will be nothing any more.
+    #[inline]
+    fn take(&self, taken: &mut Vec<QueuedCommand>, room: bool) -> bool {
+        let mut queue = self.lock();
+        if room {
+            mem::swap(&mut queue.asked, taken);
+        }
+        !queue.ended
+    }
+
+    fn end(&self) {
+        let mut queue = self.lock();
+        queue.ended = true;
+        let left = mem::take(&mut queue.asked);
+        drop(queue);
+        drop(left);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct QueuedCommand {
+    packed: Vec<u8>,
+    answers: ResponseSlot,
+}
+
+/// Who waits for answers.
+enum ResponseSlot {
+    One(oneshot::Sender<Result<FastReply, RedisError>>),
+    Many { count: usize, so_far: Vec<Value>, for_whom: oneshot::Sender<Result<Vec<Value>, RedisError>> },
+}
+
+/// An answer, which may be an error of the server's.
+pub(crate) type Answer = Result<Value, RedisError>;
+
+/// An answer as a hit wants it.
+#[derive(Debug)]
+pub(crate) enum FastReply {
+    /// The reply to a question for many strings, in one piece.
+    Many(Vec<u8>),
+    /// What else was answered.
+    Value(Value),
+}
+
+impl FastReply {
+    #[inline]
+    fn of(reply: &[u8]) -> Result<Self, RedisError> {
+        Ok(if reply.first() == Some(&b'*') { Self::Many(reply.to_vec()) } else { Self::Value(value(reply)?) })
+    }
+
+    fn into_value(self) -> Answer {
+        match self {
+            Self::Many(reply) => value(&reply),
+            Self::Value(value) => Ok(value),
+        }
+    }
+}
+
+/// Where the strings of a reply are, one after the other.
+pub(crate) struct BulkStrings<'a> {
+    reply: &'a [u8],
+    at: usize,
+    left: usize,
+}
+
+impl<'a> BulkStrings<'a> {
+    /// `None` if it has none.
+    pub(super) fn of(reply: &'a [u8]) -> Option<Self> {
+        let (count, at) = number(reply, 1).ok()??;
+        Some(Self { reply, at, left: usize::try_from(count).ok()? })
+    }
+
+    /// Whether all that the reply has were strings.
+    pub(super) fn are_all(&self) -> bool {
+        self.left == 0
+    }
+}
+
+impl Iterator for BulkStrings<'_> {
+    /// Nothing where there is no string.
+    type Item = Option<Range<usize>>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let rest = self.left.checked_sub(1)?;
+        let (span, end) = span(self.reply, self.at)?;
+        (self.left, self.at) = (rest, end);
+        Some(span)
+    }
+}
+
+impl Pipeline {
+    /// On a connection where all greetings are done. The future is what drives it.
+    pub(super) fn new<S>(stream: S) -> (Self, impl Future<Output = ()> + Send)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin,
+    {
+        let questions = Arc::<Questions>::default();
+        let driver = Driver {
+            stream,
+            questions: questions.clone(),
+            taken: Vec::new(),
+            unwritten: Vec::new(),
+            written: 0,
+            waiting: VecDeque::new(),
+            read: Incoming::default(),
+            answered: 0,
+        };
+        (Self(Arc::new(Handle(questions))), driver)
+    }
+
+    /// Asks one packed command.
+    pub(super) fn ask(&self, packed: Vec<u8>) -> impl Future<Output = Answer> + Send + use<> {
+        let reply = self.ask_plainly(packed);
+        async move { reply.await?.into_value() }
+    }
+
+    /// The same, for a hit.
+    pub(super) fn ask_plainly(&self, packed: Vec<u8>) -> Reply<FastReply> {
+        let (sender, reply) = oneshot::channel();
+        self.0.0.ask(QueuedCommand { packed, answers: ResponseSlot::One(sender) });
+        Reply(reply)
+    }
+
+    /// Asks so many commands, packed one after the other.
+    pub(super) fn ask_many(&self, packed: Vec<u8>, count: usize) -> Reply<Vec<Value>> {
+        let (for_whom, reply) = oneshot::channel();
+        if count == 0 {
+            // Nothing would come that could answer it.
+            let _ = for_whom.send(Ok(Vec::new()));
+            return Reply(reply);
+        }
+        let answers = ResponseSlot::Many { count, so_far: Vec::with_capacity(count), for_whom };
+        self.0.0.ask(QueuedCommand { packed, answers });
+        Reply(reply)
+    }
+}
+
+/// What is answered; an error if the connection breaks before.
+pub(super) struct Reply<T>(oneshot::Receiver<Result<T, RedisError>>);
+
+impl<T> Future for Reply<T> {
+    type Output = Result<T, RedisError>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let reply = ready!(Pin::new(&mut self.0).poll(cx));
+        Poll::Ready(reply.unwrap_or_else(|_| Err(broken(io::ErrorKind::BrokenPipe))))
+    }
+}
+
+fn broken(kind: io::ErrorKind) -> RedisError {
+    io::Error::from(kind).into()
+}
+
+impl ResponseSlot {
+    fn is_given_up(&self) -> bool {
+        match self {
+            Self::One(sender) => sender.is_closed(),
+            Self::Many { for_whom, .. } => for_whom.is_closed(),
+        }
+    }
+
+    /// Gives a reply. Returned if it waits for more; an error if it is none, which is not told yet.
+    #[inline]
+    fn given(self, reply: &[u8]) -> Result<Option<Self>, (RedisError, Self)> {
+        match self {
+            Self::One(sender) => match FastReply::of(reply) {
+                Ok(told) => drop(sender.send(Ok(told))),
+                Err(error) => return Err((error, Self::One(sender))),
+            },
+            Self::Many { count, mut so_far, for_whom } => {
+                match value(reply) {
+                    Ok(value) => so_far.push(value),
+                    Err(error) => return Err((error, Self::Many { count, so_far, for_whom })),
+                }
+                if so_far.len() < count {
+                    return Ok(Some(Self::Many { count, so_far, for_whom }));
+                }
+                let _ = for_whom.send(Ok(so_far));
+            }
+        }
+        Ok(None)
+    }
+
+    fn fails(self, error: RedisError) {
+        match self {
+            Self::One(sender) => drop(sender.send(Err(error))),
+            Self::Many { for_whom, .. } => drop(for_whom.send(Err(error))),
+        }
+    }
+}
+
+/// Writes and reads for all, until they are gone or the connection is.
+struct Driver<S> {
+    stream: S,
+    questions: Arc<Questions>,
+    taken: Vec<QueuedCommand>,
+    unwritten: Vec<u8>,
+    /// How much of that is written.
+    written: usize,
+    waiting: VecDeque<ResponseSlot>,
+    read: Incoming,
+    /// How many were answered since something was written.
+    answered: usize,
+}
+
+impl<S> Drop for Driver<S> {
+    fn drop(&mut self) {
+        self.questions.end();
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        let Err(error) = ready!(this.advance(cx)) else { return Poll::Ready(()) };
+        this.waiting.drain(..).for_each(|waiting| waiting.fails(error.clone()));
+        Poll::Ready(())
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
+    /// As far as it goes without waiting. Reads also where it cannot write: the server may have to be read from before it reads.
+    fn advance(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RedisError>> {
+        while let Poll::Ready(filled) = self.read.fill(&mut self.stream, cx) {
+            if filled? == 0 {
+                return Poll::Ready(Err(broken(io::ErrorKind::UnexpectedEof)));
+            }
+            while let Some(reply) = self.read.next()? {
+                // Nobody has asked for a push.
+                if reply.first() == Some(&b'>') {
+                    continue;
+                }
+                // Had it come a moment later, it would have been taken for the answer to the next question, and so on for ever.
+                let Some(waiting) = self.waiting.pop_front() else { return Poll::Ready(Err(unasked())) };
+                self.answered += 1;
+                match waiting.given(reply) {
+                    Ok(None) => {}
+                    Ok(Some(waiting)) => self.waiting.push_front(waiting),
+                    Err((error, waiting)) => {
+                        self.waiting.push_front(waiting);
+                        return Poll::Ready(Err(error));
+                    }
+                }
+            }
+        }
+        // Those who were answered together may ask again together: then one write is enough for them.
+        if mem::take(&mut self.answered) > 1 {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.questions.told.register(cx.waker());
+        loop {
+            let room = self.unwritten.len() - self.written < MOST_UNWRITTEN;
+            if !self.questions.take(&mut self.taken, room) {
+                return Poll::Ready(Ok(()));
+            }
+            for QueuedCommand { packed, answers } in self.taken.drain(..) {
+                if answers.is_given_up() {
+                    continue;
+                }
+                match self.unwritten.is_empty() {
+                    true => self.unwritten = packed,
+                    false => self.unwritten.extend_from_slice(&packed),
+                }
+                self.waiting.push_back(answers);
+            }
+            while self.written < self.unwritten.len() {
+                let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.unwritten[self.written..]))?;
+                if written == 0 {
+                    return Poll::Ready(Err(broken(io::ErrorKind::WriteZero)));
+                }
+                self.written += written;
+            }
+            if self.unwritten.is_empty() {
+                // A stream may keep back what it has taken.
+                ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+                return Poll::Pending;
+            }
+            self.unwritten.clear();
+            self.written = 0;
+        }
+    }
+}
+
+/// What has come in and is not read yet.
+#[derive(Default)]
+struct Incoming {
+    bytes: Vec<u8>,
+    from: usize,
+    to: usize,
+}
+
+impl Incoming {
+    /// Reads what is there. How much that was: nothing if there will be nothing any more.
+    fn fill<S: AsyncRead + Unpin>(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.from == self.to {
+            (self.from, self.to) = (0, 0);
+            if self.bytes.is_empty() || self.bytes.len() > MOST_KEPT {
+                self.bytes = vec![0; BUFFER];
+            }
+        } else if self.to == self.bytes.len() {
+            self.bytes.copy_within(self.from..self.to, 0);
+            (self.from, self.to) = (0, self.to - self.from);
+            if self.to > self.bytes.len() / 2 {
+                self.bytes.resize(self.bytes.len() * 2, 0);
+            }
+        }
+        let mut buffer = ReadBuf::new(&mut self.bytes[self.to..]);
+        ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
+        let filled = buffer.filled().len();
+        self.to += filled;
+        Poll::Ready(Ok(filled))
+    }
+
+    /// The next reply, if it is whole.
+    fn next(&mut self) -> Result<Option<&[u8]>, RedisError> {
+        let bytes = &self.bytes[self.from..self.to];
+        let Some(end) = end(bytes)? else { return Ok(None) };
+        self.from += end;
+        Ok(Some(&bytes[..end]))
+    }
+}
+
+/// What a whole reply says.
+#[inline]
+fn value(reply: &[u8]) -> Answer {
+    match strings(reply) {
+        Some(value) => Ok(value),
+        None => redis::parse_redis_value(reply),
+    }
+}
+
+fn nonsense() -> RedisError {
+    (ErrorKind::Parse, "no reply begins so").into()
+}
+
+fn unasked() -> RedisError {
+    (ErrorKind::Parse, "nobody has asked for this reply").into()
+}
+
+/// The number with which a line begins behind the kind of what has a length, and where the line ends; `None` if it is not all there.
+#[inline]
+fn number(bytes: &[u8], from: usize) -> Result<Option<(i64, usize)>, RedisError> {
+    let Some(line) = bytes[from..].iter().position(|byte| *byte == b'\n') else { return Ok(None) };
+    let end = from + line + 1;
+    let is_negative = bytes[from] == b'-';
+    let digits = bytes.get(from + usize::from(is_negative)..end - 2).unwrap_or_default();
+    // No length takes more.
+    if digits.is_empty() || digits.len() > 10 || bytes[end - 2] != b'\r' {
+        return Err(nonsense());
+    }
+    let mut number = 0;
+    for digit in digits {
+        if !digit.is_ascii_digit() {
+            return Err(nonsense());
+        }
+        number = number * 10 + i64::from(digit - b'0');
+    }
+    Ok(Some((if is_negative { -number } else { number }, end)))
+}
+
+/// Where the first reply ends; `None` if it is not all there.
+fn end(bytes: &[u8]) -> Result<Option<usize>, RedisError> {
+    let (mut at, mut left) = (0, 1_u64);
+    while left > 0 {
+        left -= 1;
+        let Some(kind) = bytes.get(at) else { return Ok(None) };
+        match kind {
+            b'$' | b'!' | b'=' => {
+                let Some((length, end)) = number(bytes, at + 1)? else { return Ok(None) };
+                at = match usize::try_from(length) {
+                    Ok(length) => end.checked_add(length + 2).ok_or_else(nonsense)?,
+                    Err(_) if length < 0 => end,
+                    Err(_) => return Err(nonsense()),
+                };
+                if at > bytes.len() {
+                    return Ok(None);
+                }
+                if !bytes[..at].ends_with(b"\r\n") {
+                    return Err(nonsense());
+                }
+            }
+            b'*' | b'~' | b'>' | b'%' | b'|' => {
+                let Some((length, end)) = number(bytes, at + 1)? else { return Ok(None) };
+                let length = length.max(0) as u64;
+                left += match kind {
+                    b'%' => 2 * length,
+                    // What it is an attribute of follows.
+                    b'|' => 2 * length + 1,
+                    _ => length,
+                };
+                at = end;
+            }
+            b'+' | b'-' | b':' | b'_' | b',' | b'#' | b'(' => {
+                let Some(line) = bytes[at..].iter().position(|byte| *byte == b'\n') else { return Ok(None) };
+                at += line + 1;
+            }
+            _ => return Err(nonsense()),
+        }
+    }
+    Ok(Some(at))
+}
+
+/// A whole reply that is a string, or none, or some of those.
+#[inline]
+fn strings(reply: &[u8]) -> Option<Value> {
+    if reply.first() != Some(&b'*') {
+        return string(reply).map(|(value, _)| value);
+    }
+    let (count, mut at) = number(reply, 1).ok()??;
+    // Each takes three bytes at least.
+    let count = usize::try_from(count).ok().filter(|count| *count <= reply.len() / 3)?;
+    let mut values = Vec::with_capacity(count);
+    for _ in 0..count {
+        let (value, length) = string(&reply[at..])?;
+        values.push(value);
+        at += length;
+    }
+    Some(Value::Array(values))
+}
+
+/// A string or none, and how long it is here.
+#[inline]
+fn string(reply: &[u8]) -> Option<(Value, usize)> {
+    let (span, end) = span(reply, 0)?;
+    Some((span.map_or(Value::Nil, |span| Value::BulkString(reply[span].to_vec())), end))
+}
+
+/// Where a string is that begins here, or none, and where it ends.
+#[inline]
+fn span(reply: &[u8], at: usize) -> Option<(Option<Range<usize>>, usize)> {
+    match reply.get(at)? {
+        b'_' if reply.get(at + 1..at + 3)? == b"\r\n" => Some((None, at + 3)),
+        b'$' => {
+            let (length, start) = number(reply, at + 1).ok()??;
+            let Ok(length) = usize::try_from(length) else { return Some((None, start)) };
+            let end = start + length;
+            (reply.get(end..end + 2)? == b"\r\n").then_some((Some(start..end), end + 2))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use proptest::{collection::vec, prelude::*};
+    use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+
+    /// Replies of every kind.
+    const REPLIES: &[&[u8]] = &[
+        b"$5\r\nhello\r\n",
+        b"$0\r\n\r\n",
+        b"$4\r\na\r\nb\r\n",
+        b"$-1\r\n",
+        b"_\r\n",
+        b"*0\r\n",
+        b"*-1\r\n",
+        b"*3\r\n$1\r\na\r\n_\r\n$2\r\nbc\r\n",
+        b"*3\r\n$1\r\na\r\n$-1\r\n:7\r\n",
+        b"*2\r\n*1\r\n$1\r\na\r\n*0\r\n",
+        b"+OK\r\n",
+        b"+PONG\r\n",
+        b":-42\r\n",
+        b",1.5\r\n",
+        b"#t\r\n",
+        b"(123456789012345678901234567890\r\n",
+        b"-MOVED 3999 127.0.0.1:6381\r\n",
+        b"-ERR unknown\r\n",
+        b"!9\r\nERR wrong\r\n",
+        b"=8\r\ntxt:text\r\n",
+        b"%1\r\n$1\r\na\r\n:1\r\n",
+        b"~2\r\n:1\r\n:2\r\n",
+        b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\na\r\n",
+        b"|1\r\n+a\r\n+b\r\n:1\r\n",
+    ];
+
+    fn is_push(reply: &[u8]) -> bool {
+        reply.starts_with(b">")
+    }
+
+    fn incoming(bytes: &[u8]) -> Incoming {
+        Incoming { bytes: bytes.to_vec(), from: 0, to: bytes.len() }
+    }
+
+    /// A line, and the server's end of it.
+    fn line() -> (Pipeline, DuplexStream) {
+        let (ours, theirs) = duplex(1 << 20);
+        let (line, driver) = Pipeline::new(ours);
+        tokio::spawn(driver);
+        (line, theirs)
+    }
+
+    async fn is_asked(server: &mut DuplexStream, what: &[u8]) {
+        let mut asked = vec![0; what.len()];
+        server.read_exact(&mut asked).await.expect("the line is there");
+        assert_eq!(asked.escape_ascii().to_string(), what.escape_ascii().to_string());
+    }
+
+    fn text(text: &str) -> Value {
+        Value::BulkString(text.into())
+    }
+
+    #[test]
+    fn a_reply_of_any_kind_is_what_the_client_takes_it_for() {
+        for reply in REPLIES {
+            let mut incoming = incoming(reply);
+            let ours = incoming.next().expect("a reply").map(|reply| value(reply).expect("a reply"));
+            assert_eq!(ours, redis::parse_redis_value(reply).ok(), "{}", reply.escape_ascii());
+            assert_eq!(incoming.from, reply.len());
+        }
+    }
+
+    #[test]
+    fn the_strings_of_a_reply_are_those_that_the_client_finds() {
+        for reply in REPLIES.iter().filter(|reply| reply.starts_with(b"*")) {
+            let found = BulkStrings::of(reply).map(|mut strings| {
+                let found: Vec<_> = strings.by_ref().map(|span| span.map(|span| reply[span].to_vec())).collect();
+                strings.are_all().then_some(found)
+            });
+            let theirs = match redis::parse_redis_value(reply).expect("a reply") {
+                Value::Array(values) => Some(
+                    values
+                        .into_iter()
+                        .map(|value| match value {
+                            Value::BulkString(bytes) => Some(Some(bytes)),
+                            Value::Nil => Some(None),
+                            _ => None,
+                        })
+                        .collect::<Option<Vec<_>>>(),
+                ),
+                _ => None,
+            };
+            assert_eq!(found, theirs, "{}", reply.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn no_beginning_of_a_reply_is_one() {
+        for reply in REPLIES {
+            for len in 0..reply.len() {
+                let mut incoming = incoming(&reply[..len]);
+                let found = incoming.next().expect("it may go on");
+                assert_eq!(found, None, "{} of {}", len, reply.escape_ascii());
+            }
+        }
+    }
+
+    #[test]
+    fn what_begins_no_reply_is_an_error() {
+        for nonsense in
+            [&b"HTTP/1.1 400\r\n"[..], b"$a\r\n", b"$\r\n", b"$-\r\n", b"$5\n", b"\n", b"$99999999999\r\n", b"$1\r\nab\r\n"]
+        {
+            assert!(incoming(nonsense).next().is_err(), "{}", nonsense.escape_ascii());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_that_are_anything_make_nothing_panic(bytes in vec(prop_oneof![any::<u8>(), Just(b'\n'), Just(b'\r'), Just(b'*'), Just(b'$'), Just(b'1')], 0..60)) {
+            let mut incoming = incoming(&bytes);
+            while let Ok(Some(reply)) = incoming.next() {
+                let _ = BulkStrings::of(reply).map(Iterator::count);
+                let _ = value(reply);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn each_gets_the_answer_to_his_own_question_in_whatever_pieces_it_comes() {
+        let (line, mut server) = line();
+        let replies: Vec<_> = REPLIES.iter().filter(|reply| !is_push(reply)).collect();
+        let asked: Vec<_> = replies.iter().map(|_| line.ask(b"q".to_vec())).collect();
+        is_asked(&mut server, &vec![b'q'; replies.len()]).await;
+        tokio::spawn(async move {
+            for byte in REPLIES.concat() {
+                server.write_all(&[byte]).await.expect("the line is there");
+                tokio::task::yield_now().await;
+            }
+            server
+        });
+        for (asked, reply) in asked.into_iter().zip(replies) {
+            assert_eq!(asked.await.expect("answered"), redis::parse_redis_value(reply).expect("a reply"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_long_answer_is_whole_and_so_is_what_comes_after_it() {
+        let (line, mut server) = line();
+        for length in [BUFFER, 3 * BUFFER + 1, 2 * MOST_KEPT, 7] {
+            let (long, short) = (line.ask(b"a".to_vec()), line.ask(b"b".to_vec()));
+            is_asked(&mut server, b"ab").await;
+            let body = vec![b'x'; length];
+            let answer = [format!("${length}\r\n").as_bytes(), &body, b"\r\n$1\r\ny\r\n"].concat();
+            server.write_all(&answer).await.expect("the line is there");
+            assert_eq!(long.await.expect("answered"), Value::BulkString(body));
+            assert_eq!(short.await.expect("answered"), text("y"));
+        }
+    }
+
+    #[tokio::test]
+    async fn some_commands_are_answered_together_errors_among_them() {
+        let (line, mut server) = line();
+        let (many, one) = (line.ask_many(b"ab".to_vec(), 2), line.ask(b"c".to_vec()));
+        is_asked(&mut server, b"abc").await;
+        server.write_all(b"-ERR no\r\n$1\r\nb\r\n$1\r\nc\r\n").await.expect("the line is there");
+        let many = many.await.expect("answered");
+        assert!(matches!(&many[..], [Value::ServerError(_), b] if *b == text("b")), "{many:?}");
+        assert_eq!(one.await.expect("answered"), text("c"));
+    }
+
+    #[tokio::test]
+    async fn no_commands_are_answered_by_nothing_and_take_nobodys_answer() {
+        let (line, mut server) = line();
+        let (none, one) = (line.ask_many(Vec::new(), 0), line.ask(b"a".to_vec()));
+        assert_eq!(none.await.expect("answered"), Vec::new());
+        is_asked(&mut server, b"a").await;
+        server.write_all(b"$1\r\na\r\n").await.expect("the line is there");
+        assert_eq!(one.await.expect("answered"), text("a"));
+    }
+
+    /// What somebody asks: commands that are answered by so many bytes each, and whether he stays to hear it; or the driver has its turn.
+    #[derive(Debug, Clone)]
+    enum Step {
+        Command(Vec<usize>, bool),
+        Turn,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let length = prop_oneof![4 => 0..40_usize, 1 => 0..70_000_usize];
+        let ask = (vec(length, 1..4), any::<bool>()).prop_map(|(lengths, stays)| Step::Command(lengths, stays));
+        vec(prop_oneof![3 => ask, 1 => Just(Step::Turn)], 1..60)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn whoever_stays_gets_the_answers_to_his_own_questions_whoever_leaves(steps in steps(), room in 1..5_000_usize) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+            runtime.block_on(async {
+                let (ours, theirs) = duplex(room);
+                let (line, driver) = Pipeline::new(ours);
+                tokio::spawn(driver);
+                // Answers each line by what is asked for in it, behind its number.
+                tokio::spawn(async move {
+                    let (asked, mut answers) = tokio::io::split(theirs);
+                    let mut asked = tokio::io::BufReader::new(asked).lines();
+                    while let Ok(Some(asked)) = asked.next_line().await {
+                        let (number, length) = asked.split_once(' ').expect("two words");
+                        let text = format!("{number} {}", "a".repeat(length.parse().expect("a length")));
+                        let _ = answers.write_all(format!("${}\r\n{text}\r\n", text.len()).as_bytes()).await;
+                    }
+                });
+                let mut stay = Vec::new();
+                for (number, step) in steps.into_iter().enumerate() {
+                    let Step::Command(lengths, stays) = step else {
+                        tokio::task::yield_now().await;
+                        continue;
+                    };
+                    let packed = lengths.iter().map(|length| format!("{number} {length}\n")).collect::<String>().into_bytes();
+                    let want: Vec<_> = lengths.iter().map(|length| text(&format!("{number} {}", "a".repeat(*length)))).collect();
+                    if want.len() == 1 {
+                        let reply = line.ask(packed);
+                        stay.extend(stays.then_some((Ok(reply), want)));
+                    } else {
+                        let reply = line.ask_many(packed, want.len());
+                        stay.extend(stays.then_some((Err(reply), want)));
+                    }
+                }
+                for (reply, want) in stay {
+                    let got = match reply {
+                        Ok(one) => one.await.map(|answer| vec![answer]),
+                        Err(many) => many.await,
+                    };
+                    prop_assert!(got.expect("answered") == want);
+                }
+                Ok(())
+            })?;
+        }
+    }
+
+    #[tokio::test]
+    async fn the_answer_to_one_who_has_gone_is_nobody_elses() {
+        let (line, mut server) = line();
+        let (gone, stays) = (line.ask(b"a".to_vec()), line.ask(b"b".to_vec()));
+        is_asked(&mut server, b"ab").await;
+        drop(gone);
+        server.write_all(b"$1\r\na\r\n$1\r\nb\r\n").await.expect("the line is there");
+        assert_eq!(stays.await.expect("answered"), text("b"));
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_any_more_is_not_asked() {
+        let (line, mut server) = line();
+        drop(line.ask(b"a".to_vec()));
+        let stays = line.ask(b"b".to_vec());
+        is_asked(&mut server, b"b").await;
+        server.write_all(b"$1\r\nb\r\n").await.expect("the line is there");
+        assert_eq!(stays.await.expect("answered"), text("b"));
+    }
+
+    #[tokio::test]
+    async fn a_push_is_no_answer() {
+        let (line, mut server) = line();
+        let asked = line.ask(b"a".to_vec());
+        is_asked(&mut server, b"a").await;
+        server.write_all(b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\na\r\n$1\r\na\r\n").await.expect("the line is there");
+        assert_eq!(asked.await.expect("answered"), text("a"));
+    }
+
+    #[tokio::test]
+    async fn when_the_connection_ends_all_who_wait_are_told_and_all_who_come() {
+        let (line, mut server) = line();
+        let (one, many) = (line.ask(b"a".to_vec()), line.ask_many(b"bc".to_vec(), 2));
+        is_asked(&mut server, b"abc").await;
+        server.write_all(b"$5\r\nhel").await.expect("the line is there");
+        drop(server);
+        assert!(one.await.expect_err("broken").is_io_error());
+        assert!(many.await.expect_err("broken").is_io_error());
+        assert!(line.ask(b"d".to_vec()).await.expect_err("broken").is_io_error());
+    }
+
+    #[tokio::test]
+    async fn after_nonsense_nothing_is_believed() {
+        let (line, mut server) = line();
+        let (first, second) = (line.ask(b"a".to_vec()), line.ask(b"b".to_vec()));
+        is_asked(&mut server, b"ab").await;
+        server.write_all(b"?\r\n$1\r\nb\r\n").await.expect("the line is there");
+        assert!(first.await.is_err() && second.await.is_err());
+        assert!(line.ask(b"c".to_vec()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn after_an_answer_that_nobody_has_asked_for_nothing_is_believed() {
+        let (line, mut server) = line();
+        server.write_all(b"$1\r\na\r\n").await.expect("the line is there");
+        assert!(line.ask(b"b".to_vec()).await.is_err());
+        assert!(line.ask(b"c".to_vec()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn no_more_is_taken_than_a_server_reads() {
+        let (ours, mut server) = duplex(16);
+        let (line, driver) = Pipeline::new(ours);
+        let mut driver = Box::pin(driver);
+        let cx = &mut Context::from_waker(Waker::noop());
+        let _first = line.ask(vec![b'a'; MOST_UNWRITTEN + 16]);
+        assert!(driver.as_mut().poll(cx).is_pending());
+        drop(line.ask(b"b".to_vec()));
+        let _third = line.ask(b"c".to_vec());
+        assert!(driver.as_mut().poll(cx).is_pending());
+        tokio::spawn(driver);
+        is_asked(&mut server, &vec![b'a'; MOST_UNWRITTEN + 16]).await;
+        is_asked(&mut server, b"c").await;
+    }
+
+    #[tokio::test]
+    async fn without_a_driver_nobody_waits() {
+        let (line, driver) = Pipeline::new(duplex(1).0);
+        let before = line.ask(b"a".to_vec());
+        drop(driver);
+        assert!(before.await.is_err() && line.ask(b"b".to_vec()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn the_connection_ends_with_its_last_handle() {
+        let (line, mut server) = line();
+        let other = line.clone();
+        drop(line);
+        let asked = other.ask(b"a".to_vec());
+        is_asked(&mut server, b"a").await;
+        drop((asked, other));
+        assert_eq!(server.read(&mut [0]).await.expect("an end"), 0);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_read_is_read_from() {
+        let (ours, mut server) = duplex(16);
+        let (line, driver) = Pipeline::new(ours);
+        let mut driver = std::pin::pin!(driver);
+        let cx = &mut Context::from_waker(Waker::noop());
+        let (first, second) = (line.ask(vec![b'a'; 16]), line.ask(vec![b'b'; 16]));
+        assert!(driver.as_mut().poll(cx).is_pending(), "no room for the second");
+        server.write_all(b"$1\r\na\r\n").await.expect("the line is there");
+        assert!(driver.as_mut().poll(cx).is_pending());
+        assert_eq!(first.await.expect("answered"), text("a"));
+        is_asked(&mut server, &[b'a'; 16]).await;
+        assert!(driver.as_mut().poll(cx).is_pending());
+        is_asked(&mut server, &[b'b'; 16]).await;
+        server.write_all(b"$1\r\nb\r\n").await.expect("the line is there");
+        assert!(driver.as_mut().poll(cx).is_pending());
+        assert_eq!(second.await.expect("answered"), text("b"));
+    }
+
+    #[tokio::test]
+    async fn what_is_given_up_is_not_kept_while_the_server_does_not_read() {
+        let (ours, _server) = duplex(16);
+        let (line, driver) = Pipeline::new(ours);
+        tokio::spawn(driver);
+        let _first = line.ask(vec![b'a'; MOST_UNWRITTEN + 16]);
+        tokio::task::yield_now().await;
+        for _ in 0..10_000 {
+            drop(line.ask(vec![b'b'; 100]));
+            tokio::task::yield_now().await;
+        }
+        let kept = line.0.0.lock().asked.len();
+        assert!(kept < 1_000, "{kept} questions are kept that nobody waits for");
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_leaves_a_stream_that_keeps_it_back() {
+        let (ours, mut server) = duplex(1 << 20);
+        let (line, driver) = Pipeline::new(tokio::io::BufStream::new(ours));
+        tokio::spawn(driver);
+        let asked = line.ask(b"a".to_vec());
+        tokio::time::timeout(std::time::Duration::from_secs(20), is_asked(&mut server, b"a")).await.expect("flushed");
+        server.write_all(b"$1\r\na\r\n").await.expect("the line is there");
+        assert_eq!(asked.await.expect("answered"), text("a"));
+    }
+}

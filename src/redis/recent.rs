@@ -1,0 +1,106 @@
+//! Invalidations that were delivered a short while ago.
+//!
+//! A master that has been replaced may accept commands for seconds before this process can know. What it accepted then is lost, so
+//! it is delivered once more when the server has changed. To invalidate twice costs misses and nothing else.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::store::epochs::InvalidationKind;
+
+/// How long a replaced master may go unnoticed: the failover of a sentinel takes some seconds, and a cluster node that is cut off
+/// notices that after its `cluster-node-timeout`, 15 seconds unless set.
+const UNNOTICED: Duration = Duration::from_secs(60);
+
+/// How many names are remembered; if there are more, everything is invalidated when the server changes.
+const MOST: usize = 4096;
+
+/// Names that were invalidated, and when.
+#[derive(Debug, Default)]
+pub(crate) struct Recent(Mutex<Kept>);
+
+/// A name that was invalidated.
+#[derive(Debug, Clone)]
+pub(crate) struct Invalidated {
+    /// Its identifier.
+    pub(super) id: u64,
+    pub(super) generation: Box<str>,
+    pub(super) fences: Box<str>,
+    pub(super) kind: InvalidationKind,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    /// By identifier, softly or not.
+    names: HashMap<(u64, bool), (Invalidated, Instant)>,
+    /// When there were too many to remember.
+    too_many: Option<Instant>,
+}
+
+impl Recent {
+    /// A server has accepted the invalidation of this name.
+    pub(super) fn delivered(&self, id: u64, generation: &str, fences: &str, kind: InvalidationKind) {
+        self.delivered_at(Invalidated { id, generation: generation.into(), fences: fences.into(), kind }, Instant::now());
+    }
+
+    fn delivered_at(&self, name: Invalidated, now: Instant) {
+        let mut kept = self.lock();
+        if kept.names.len() >= MOST {
+            kept.names.retain(|_, (_, at)| now.duration_since(*at) < UNNOTICED);
+        }
+        if kept.names.len() >= MOST {
+            kept.names.clear();
+            kept.too_many = Some(now);
+        }
+        kept.names.insert((name.id, name.kind == InvalidationKind::Soft), (name, now));
+    }
+
+    /// The names to be delivered to a server that may have been the master for a while. `None` if they are too many.
+    pub(super) fn again(&self) -> Option<Vec<Invalidated>> {
+        self.again_at(Instant::now())
+    }
+
+    fn again_at(&self, now: Instant) -> Option<Vec<Invalidated>> {
+        let mut kept = self.lock();
+        let is_recent = |at: Instant| now.duration_since(at) < UNNOTICED;
+        if kept.too_many.is_some_and(is_recent) {
+            return None;
+        }
+        kept.names.retain(|_, (_, at)| is_recent(*at));
+        Some(kept.names.values().map(|(name, _)| name.clone()).collect())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(id: u64, kind: InvalidationKind) -> Invalidated {
+        Invalidated { id, generation: "g".into(), fences: "f".into(), kind }
+    }
+
+    #[test]
+    fn recent_names_are_remembered_once_and_too_many_are_everything() {
+        let (recent, begin) = (Recent::default(), Instant::now());
+        for _ in 0..3 {
+            recent.delivered_at(name(1, InvalidationKind::Hard), begin);
+        }
+        recent.delivered_at(name(1, InvalidationKind::Soft), begin);
+        recent.delivered_at(name(2, InvalidationKind::Hard), begin + UNNOTICED / 2);
+        let count = |now| recent.again_at(now).map(|names| names.len());
+        assert_eq!(count(begin), Some(3));
+        assert_eq!(count(begin + UNNOTICED), Some(1), "the others are too long ago");
+        for n in 0..MOST {
+            recent.delivered_at(name(10 + n as u64, InvalidationKind::Hard), begin + UNNOTICED);
+        }
+        assert_eq!(count(begin + UNNOTICED), None);
+        assert_eq!(count(begin + 3 * UNNOTICED), Some(0));
+    }
+}

@@ -1,0 +1,165 @@
+//! For those who want the memory of dead entries back at once, and what a server holds.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use redis::Value;
+
+use super::{
+    Redis,
+    cluster::Command,
+    error::CommandError,
+    inner::RedisInner,
+    node::{Node, Route},
+    write::unlink,
+};
+use crate::{codec::Damaged, entry::stamp::Generation, store::error::StoreError};
+
+/// How many keys one step looks at.
+const STEP: usize = 100;
+
+/// How long a step may take.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// What [`Redis::reclaim`] has done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Reclaimed {
+    /// Entries looked at.
+    pub seen: u64,
+    /// Entries removed, which nobody could have been served any more.
+    pub removed: u64,
+}
+
+/// What the servers of a store hold: of all applications that share them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ServerUsage {
+    /// Masters.
+    pub masters: u64,
+    /// Bytes in use.
+    pub bytes: u64,
+    /// The most bytes there may be; 0 if one master has no limit.
+    pub capacity: u64,
+    /// Keys, those of other applications included.
+    pub keys: u64,
+}
+
+impl Redis {
+    /// Walks over all entries of this application and removes those that nobody can be served any more, because something they
+    /// belong to was cleared. They would end by their lifetimes in any case: this is for those who want the memory back at once.
+    ///
+    /// Off the request path: in steps of about a hundred keys, no more than `per_second` keys in a second, at least 100. Run it in one
+    /// process, now and then.
+    ///
+    /// # Errors
+    ///
+    /// If Redis cannot be reached; what was removed until then stays removed.
+    pub async fn reclaim(&self, per_second: u32) -> Result<Reclaimed, StoreError> {
+        let core = self.core();
+        let pause = Duration::from_secs_f64(STEP as f64 / f64::from(per_second.max(STEP as u32)));
+        let mut done = Reclaimed::default();
+        for node in core.nodes.all() {
+            let mut cursor = b"0".to_vec();
+            loop {
+                let (next, keys) = scan(core, &node, &cursor).await?;
+                // A few at a time, since they have bodies.
+                for keys in keys.chunks(8) {
+                    core.reclaim(&node, keys, &mut done).await?;
+                }
+                if next == b"0" {
+                    break;
+                }
+                cursor = next;
+                tokio::time::sleep(pause).await;
+            }
+        }
+        Ok(done)
+    }
+
+    /// What the servers hold at this moment.
+    ///
+    /// # Errors
+    ///
+    /// If one of them cannot be reached.
+    pub async fn server(&self) -> Result<ServerUsage, StoreError> {
+        let core = self.core();
+        let mut usage = ServerUsage::default();
+        let mut limited = true;
+        for node in core.nodes.all() {
+            let server = node.server(core.command_timeout.max(LIMIT / 5)).await?;
+            let (keys, _) = node.one(&redis::cmd("DBSIZE"), Route::Pool, core.command_timeout).await?;
+            usage.masters += 1;
+            usage.bytes += server.memory;
+            usage.capacity += server.max_memory;
+            limited &= server.max_memory > 0;
+            usage.keys += match keys {
+                Value::Int(keys) => keys.max(0) as u64,
+                _ => 0,
+            };
+        }
+        usage.capacity = if limited { usage.capacity } else { 0 };
+        Ok(usage)
+    }
+
+    pub(super) fn core(&self) -> &Arc<RedisInner> {
+        &self.0.core
+    }
+}
+
+/// One step of a walk over the keys of entries.
+async fn scan(core: &RedisInner, node: &Node, cursor: &[u8]) -> Result<(Vec<u8>, Vec<String>), CommandError> {
+    let mut command = redis::cmd("SCAN");
+    // The prefix holds no character that a pattern knows.
+    command.arg(cursor).arg("MATCH").arg(format!("{}e:*", core.names.base())).arg("COUNT").arg(STEP);
+    let nonsense = || CommandError::Protocol("a step of a scan");
+    let (Value::Array(step), _) = node.one(&command, Route::Pool, LIMIT).await? else { return Err(nonsense()) };
+    let [Value::BulkString(next), Value::Array(keys)] = step.as_slice() else { return Err(nonsense()) };
+    let text = |key: &Value| match key {
+        Value::BulkString(key) => String::from_utf8(key.clone()).ok(),
+        _ => None,
+    };
+    Ok((next.clone(), keys.iter().filter_map(text).collect()))
+}
+
+impl RedisInner {
+    /// Removes those of some entries that are dead.
+    async fn reclaim(&self, node: &Node, keys: &[String], done: &mut Reclaimed) -> Result<(), CommandError> {
+        let mut gets = redis::pipe();
+        keys.iter().for_each(|key| _ = gets.cmd("GET").arg(key));
+        let (values, _) = node.all(&gets, Route::Pool, LIMIT).await?;
+        let mut known: HashMap<String, Option<Generation>> = HashMap::new();
+        let mut entries = Vec::new();
+        for (key, value) in keys.iter().zip(values) {
+            let Value::BulkString(bytes) = value else { continue };
+            done.seen += 1;
+            let carried: Vec<(String, Generation)> = match self.codec.generations(bytes.into(), key) {
+                Ok((names, of)) => {
+                    names.names().map(|name| self.names.generation(name)).zip(of.iter().copied().flatten()).collect()
+                }
+                // Another process may have the key.
+                Err(Damaged::Sealed) => continue,
+                Err(_) => Vec::new(),
+            };
+            carried.iter().for_each(|(name, _)| _ = known.entry(name.clone()).or_default());
+            entries.push((key, carried));
+        }
+        let names: Vec<String> = known.keys().cloned().collect();
+        let asks = names.iter().map(|name| super::read::get(name)).collect();
+        for (name, answer) in names.into_iter().zip(self.nodes.ask(asks, Route::Pool, LIMIT).await) {
+            let (value, server) = answer?;
+            known.insert(name, super::read::generation(&value, server));
+        }
+        let dead = entries.iter().filter(|(_, carried)| {
+            let lives = |(name, then): &(String, Generation)| {
+                known.get(name).copied().flatten().is_some_and(|now| now.hard == then.hard)
+            };
+            carried.is_empty() || !carried.iter().all(lives)
+        });
+        let unlinks: Vec<Command> = dead.map(|(key, _)| unlink(key)).collect();
+        done.removed += unlinks.len() as u64;
+        for answer in self.nodes.ask(unlinks, Route::Pool, LIMIT).await {
+            answer?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,50 @@
+//! An entry in the place of another: compared and written in one step.
+
+use std::sync::Arc;
+
+use redis::Value;
+
+use super::{
+    inner::{RedisInner, millis},
+    read::{bulk, get},
+    scripts,
+};
+use crate::{
+    codec::Wanted,
+    entry::{Content, Entry},
+    store::error::StoreError,
+};
+
+/// How many bytes at the end of a stored entry tell it from every other: the tag of its encryption, or its checksum and what stands
+/// before that.
+const TAIL: usize = 16;
+
+impl RedisInner {
+    /// Two round trips: the entry is read, and the other put in its place if the bytes are still those that were read.
+    pub(super) async fn replace(&self, old: &Entry, entry: Arc<Entry>) -> Result<bool, StoreError> {
+        let left = entry.times().expires().saturating_sub(self.context().clock.nanos());
+        if !entry.stamp().is_whole() || left == 0 || self.deliveries.suspects(entry.namespaces()) {
+            return Ok(false);
+        }
+        // This process serves what it has in memory: that is replaced whatever Redis says.
+        let near = self.keeps && self.near.replace(old, entry.clone());
+        let (names, key) = (entry.namespaces(), entry.key().as_ref());
+        let place = self.names.entry(names, key.hash());
+        let Some(bytes) = bulk(self.one(get(&place)).await?.0)? else { return Ok(near) };
+        let Some(tail) = bytes.last_chunk::<TAIL>().copied() else { return Ok(near) };
+        let moment = Some(self.moment(key, names));
+        // A longer one is not the same response.
+        let max_body = match old.content() {
+            Content::Response { body, .. } => body.len(),
+            Content::Variants(_) => 0,
+        };
+        let wanted = Wanted { moment, max_body, place: || place.clone() };
+        let found = self.codec.decode_seeing(bytes, key, names, entry.stamp(), wanted);
+        if !found.is_ok_and(|found| found.is_same_response(old)) {
+            return Ok(near);
+        }
+        let Ok(bytes) = self.codec.encode_at(&place, &entry, moment) else { return Ok(near) };
+        let answer = self.one(scripts::replace(&place, &tail, &bytes, millis(left))).await?.0;
+        Ok(near || answer == Value::Int(1))
+    }
+}

@@ -1,0 +1,91 @@
+//! Scripts, by a typed door. Each says in its file what it takes, does and returns.
+
+use redis::Cmd;
+
+use super::{cluster::Command, keys::slot};
+
+const FENCE: &str = include_str!("fence.lua");
+
+const UNFENCE: &str = include_str!("unfence.lua");
+
+const SOFTEN: &str = include_str!("soften.lua");
+
+const ADMIT: &str = include_str!("admit.lua");
+
+const COUNT: &str = include_str!("count.lua");
+
+const NUMBER: &str = include_str!("number.lua");
+
+const RELEASE: &str = include_str!("release.lua");
+
+const REPLACE: &str = include_str!("replace.lua");
+
+/// Sets a fence, or moves its deadline on; the generation goes at the same moment, if one is given.
+pub(crate) fn fence(fences: &str, generation: Option<&str>, token: u128, stands: u64) -> Command {
+    let keys: Vec<&str> = [fences].into_iter().chain(generation).collect();
+    script(FENCE, &keys, |command| {
+        command.arg(text(token)).arg(stands);
+    })
+}
+
+/// Takes a fence back and bumps.
+pub(crate) fn unfence(fences: &str, generation: &str, token: u128) -> Command {
+    script(UNFENCE, &[fences, generation], |command| {
+        command.arg(text(token));
+    })
+}
+
+/// Bumps softly.
+pub(crate) fn soften(generation: &str, soft: u64) -> Command {
+    script(SOFTEN, &[generation], |command| {
+        command.arg(&soft.to_be_bytes()[..]);
+    })
+}
+
+/// Takes the next number of the counter.
+pub(crate) fn count(counter: &str, random: u64) -> Command {
+    script(COUNT, &[counter], |command| {
+        command.arg(format!("{random:016x}"));
+    })
+}
+
+/// Reads, or makes, the generation of a name that is known only from a response.
+pub(crate) fn admit(generation: &str, fences: &str, fresh: &[u8; 24], lives: u64) -> Command {
+    script(ADMIT, &[generation, fences], |command| {
+        command.arg(&fresh[..]).arg(lives);
+    })
+}
+
+/// Numbers a generation.
+pub(crate) fn number(generation: &str, fences: &str, hard: &[u8], number: &str) -> Command {
+    script(NUMBER, &[generation, fences], |command| {
+        command.arg(hard).arg(number);
+    })
+}
+
+/// Gives back the lock of a fill.
+pub(crate) fn release(lock: &str, token: u128, pass: u64) -> Command {
+    script(RELEASE, &[lock], |command| {
+        command.arg(text(token)).arg(pass);
+    })
+}
+
+/// Puts an entry in the place of the one that ends with `tail`.
+pub(crate) fn replace(place: &str, tail: &[u8], entry: &[u8], left: u64) -> Command {
+    script(REPLACE, &[place], |command| {
+        command.arg(tail).arg(entry).arg(left);
+    })
+}
+
+/// Whole, so that it needs no other command before it on whatever node it comes to: they are run by writes, which are few.
+fn script(body: &str, keys: &[&str], arguments: impl FnOnce(&mut Cmd)) -> Command {
+    let mut command = redis::cmd("EVAL");
+    command.arg(body).arg(keys.len()).arg(keys);
+    arguments(&mut command);
+    Command { slot: slot(keys[0].as_bytes()), command }
+}
+
+/// A token as Redis has it.
+pub(crate) fn text(token: u128) -> String {
+    format!("{token:032x}")
+}

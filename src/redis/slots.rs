@@ -1,0 +1,156 @@
+//! The slots of a cluster as its nodes tell them, and redirections.
+
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use redis::{ServerErrorKind, Value};
+
+use super::{
+    cluster::{Answer, said},
+    connection::{self, RedisManager},
+    error::CommandError,
+    node,
+};
+
+/// How long one node may take to tell the slots before another is asked as well.
+const HEDGE: Duration = Duration::from_millis(100);
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Redirect {
+    /// To another node: for good, or for this command while its slot is on its way.
+    To { address: String, asking: bool },
+    /// To the master that has the slot now: the one that was asked is none, or is cut off from the cluster.
+    Lost,
+}
+
+impl Redirect {
+    /// `from` is the address of the node that answered.
+    pub(super) fn of(answer: &Answer, from: &str) -> Option<Self> {
+        let Err(CommandError::Server(error)) = answer else { return None };
+        let address = || address_in(error.details()?.split(' ').nth(1)?, from);
+        match error.kind()? {
+            ServerErrorKind::Moved => Some(address().map_or(Self::Lost, |address| Self::To { address, asking: false })),
+            ServerErrorKind::Ask => address().map(|address| Self::To { address, asking: true }),
+            ServerErrorKind::ReadOnly | ServerErrorKind::ClusterDown => Some(Self::Lost),
+            _ => None,
+        }
+    }
+}
+
+/// The `host:port` of a redirection. An empty host, or `?`, is the host of the node that answered.
+fn address_in(text: &str, from: &str) -> Option<String> {
+    let (host, port) = text.rsplit_once(':')?;
+    let host = if host.is_empty() || host == "?" { from.rsplit_once(':')?.0 } else { host };
+    Some(format!("{host}:{port}"))
+}
+
+/// Slots in a row, and who has them.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Slots {
+    pub(super) first: u16,
+    pub(super) last: u16,
+    pub(super) master: String,
+}
+
+/// The slots as the first node tells them that is part of the cluster. Each is asked once the one before has failed, or has not
+/// answered for a moment.
+pub(crate) async fn slots_by_first(managers: impl Iterator<Item = RedisManager>, check: &str) -> Option<Vec<Slots>> {
+    let (mut managers, mut asked) = (managers, FuturesUnordered::new());
+    loop {
+        if let Some(manager) = managers.next() {
+            asked.push(async move { (slots_by(&manager, check).await, manager) });
+        }
+        match tokio::time::timeout(HEDGE, asked.next()).await {
+            Ok(Some((Ok(slots), _))) => return Some(slots),
+            Ok(Some((Err(error), manager))) => {
+                tracing::debug!(%error, server = ?manager.source, "a node does not tell the slots of the cluster")
+            }
+            Ok(None) => return None,
+            Err(_) => {}
+        }
+    }
+}
+
+async fn slots_by(manager: &RedisManager, check: &str) -> Result<Vec<Slots>, CommandError> {
+    let asking = async {
+        let (mut connection, server) = manager.open_any(None).await.map_err(CommandError::Connecting)?;
+        if !server.cluster {
+            return Err(CommandError::Protocol("the slots of a cluster: it is none"));
+        }
+        let mut commands = redis::pipe();
+        commands.cmd("CLUSTER").arg("SLOTS").add_command(node::check(check));
+        let answers = connection.all(&commands).await?;
+        let [slots, checked] = &answers[..] else { return Err(CommandError::Protocol("one answer for each command")) };
+        // What a node tells that is cut off from the others is what was.
+        if let Value::ServerError(error) = checked
+            && error.kind() == Some(ServerErrorKind::ClusterDown)
+        {
+            return Err(CommandError::Server(error.clone()));
+        }
+        let asked = manager.address().unwrap_or_default();
+        read_slots(&said(slots.clone())?, &asked)
+    };
+    tokio::time::timeout(connection::CONNECTING, asking).await.unwrap_or(Err(CommandError::Timeout))
+}
+
+/// `CLUSTER SLOTS`: first, last, the master as host, port and more, its replicas. A host that is empty is the one that was asked.
+fn read_slots(answer: &Value, asked: &str) -> Result<Vec<Slots>, CommandError> {
+    let nonsense = || CommandError::Protocol("the slots of a cluster");
+    let Value::Array(ranges) = answer else { return Err(nonsense()) };
+    let number = |value: &Value| match value {
+        Value::Int(number) => u16::try_from(*number).ok(),
+        _ => None,
+    };
+    let read = |range: &Value| {
+        let Value::Array(range) = range else { return None };
+        let Value::Array(master) = range.get(2)? else { return None };
+        let host = match master.first()? {
+            Value::BulkString(host) => std::str::from_utf8(host).ok()?,
+            Value::SimpleString(host) => host,
+            Value::Nil => "",
+            _ => return None,
+        };
+        let host = if host.is_empty() || host == "?" { asked } else { host };
+        let master = format!("{host}:{}", number(master.get(1)?)?);
+        Some(Slots { first: number(range.first()?)?, last: number(range.get(1)?)?, master })
+    };
+    ranges.iter().map(read).collect::<Option<_>>().ok_or_else(nonsense)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redirection_without_a_host_is_to_the_host_that_answered() {
+        let told = |text: &str| {
+            let value = redis::parse_redis_value(format!("-{text}\r\n").as_bytes()).expect("an error");
+            Redirect::of(&said(value).map(|value| (value, 0)), "10.0.0.7:7000")
+        };
+        let to = |address: &str, asking| Some(Redirect::To { address: address.to_owned(), asking });
+        assert_eq!(told("MOVED 3999 10.0.0.1:6381"), to("10.0.0.1:6381", false));
+        assert_eq!(told("MOVED 3999 :6381"), to("10.0.0.7:6381", false));
+        assert_eq!(told("ASK 3999 :6381"), to("10.0.0.7:6381", true));
+        assert_eq!(told("ASK 3999 ?:6381"), to("10.0.0.7:6381", true));
+        assert_eq!(told("ASK 3999 ::1:6381"), to("::1:6381", true));
+        assert_eq!(told("CLUSTERDOWN The cluster is down"), Some(Redirect::Lost));
+        assert_eq!(told("ERR something else"), None);
+    }
+
+    #[test]
+    fn slots_are_read_and_an_empty_host_is_the_one_that_was_asked() {
+        let range = |first, last, host: &str| {
+            let node = Value::Array(vec![Value::BulkString(host.into()), Value::Int(7000), Value::BulkString("id".into())]);
+            Value::Array(vec![Value::Int(first), Value::Int(last), node.clone(), node])
+        };
+        let answer = Value::Array(vec![range(0, 5460, "10.0.0.1"), range(5461, 16_383, "")]);
+        let want = [
+            Slots { first: 0, last: 5460, master: "10.0.0.1:7000".into() },
+            Slots { first: 5461, last: 16_383, master: "asked:7000".into() },
+        ];
+        assert_eq!(read_slots(&answer, "asked").expect("slots"), want);
+        for nonsense in [Value::Nil, Value::Array(vec![Value::Int(1)]), Value::Array(vec![range(-1, 70_000, "h")])] {
+            assert!(read_slots(&nonsense, "asked").is_err(), "{nonsense:?}");
+        }
+    }
+}

@@ -1,0 +1,483 @@
+//! A fill and a write: generations made, the lock taken, an entry stored; fences set, namespaces bumped.
+
+use std::{sync::Arc, time::Instant};
+
+use redis::Value;
+use tokio::{runtime::Handle, sync::oneshot};
+
+use super::{
+    change::{Answered, By, Change, Changed},
+    cluster::{Answer, Command},
+    error::CommandError,
+    inner::{RedisInner, millis, millis_of},
+    keys::slot,
+    node::Route,
+    outbox::{DeliveryResult, Release},
+    read::{ReadRequest, bulk, compared, exists, get},
+    scripts,
+};
+use crate::{
+    clock::Nanos,
+    codec::Unstored,
+    entry::{
+        Entry,
+        stamp::{Counter, Stamp},
+        validity::Validity,
+    },
+    key::KeyRef,
+    namespace::set::{Name, Namespaces},
+    store::{
+        backend::{Admitted, BeginFill, Fence, FillOptions, Put, Store},
+        epochs::InvalidationKind,
+        error::StoreError,
+        lock::Lock,
+    },
+};
+
+/// For how long others are told that what a lock was for is not to be shared.
+const PASS: u64 = 5_000;
+
+impl RedisInner {
+    /// One pipeline: the lock, each generation that is missing, the counter; and a second look at the fences. Without that look, a
+    /// generation that was made inside of a fence would outlive the crash of its writer.
+    pub(super) async fn begin(
+        self: &Arc<Self>,
+        key: KeyRef<'_>,
+        names: &Namespaces,
+        stamp: Stamp,
+        wish: FillOptions,
+    ) -> Result<BeginFill, StoreError> {
+        let Some(known) = stamp.generations().filter(|known| known.len() == names.count()) else {
+            return Ok(BeginFill::Proceed { stamp: Stamp::local(stamp.epoch()), lock: None });
+        };
+        let missing: Vec<(usize, Name<'_>)> = names.names().enumerate().filter(|(index, _)| known[*index].is_none()).collect();
+        if missing.is_empty() && wish.lock.is_none() && !wish.counts {
+            return Ok(BeginFill::Proceed { stamp, lock: None });
+        }
+        let place = self.names.entry(names, key.hash());
+        let mut asks = Vec::with_capacity(missing.len() + 2);
+        let mut taking = None;
+        if let Some(lease) = wish.lock {
+            let token = fresh_random();
+            let lock = Lock { key: key.hash(), token, place: self.names.lock(&place).into() };
+            taking = Some(Taking { core: self.clone(), lock: Some(lock) });
+            // The entry once more: its owner stores before he gives the lock back, so whoever gets it sees what was stored.
+            asks.extend([take_lock(&self.names.lock(&place), token, millis_of(lease)), get(&place)]);
+        }
+        let locks = asks.len() / 2;
+        let mut changes = Vec::with_capacity(missing.len());
+        for (_, name) in &missing {
+            let (key, fresh) = (self.names.generation(*name), fresh());
+            let life = self.lives.of_new(*name);
+            let ask = self.create(&key, &fresh, life);
+            changes.push(Change::new(asks.len(), *name, key, fresh, By::Set).lives(life));
+            asks.push(ask);
+        }
+        let counters = usize::from(wish.counts);
+        if wish.counts {
+            asks.push(get(&self.names.counter()));
+        }
+        // With a lock wanted and nothing missing, the fences were looked at with the entry, after which no generation was made.
+        if self.fence.is_some() && !missing.is_empty() {
+            asks.extend(names.names().map(|name| exists(&self.names.fence(name))));
+        }
+        let (Answered { answers, changed, taking }, changes) = self.change(asks, changes, taking).await?;
+        let mut answers = answers.into_iter();
+
+        let held = answers.by_ref().take(locks).next().transpose()?.map(|(value, _)| value);
+        let appeared = answers.by_ref().take(locks).next().transpose()?.map(|(value, _)| bulk(value)).transpose()?.flatten();
+        let mut generations = known.to_vec();
+        for (((index, _), changed), answer) in missing.iter().zip(&changed).zip(answers.by_ref().take(missing.len())) {
+            match answer {
+                Ok(_) | Err(CommandError::Server(_)) => generations[*index] = changed.generation,
+                Err(fault) => return Err(fault.into()),
+            }
+        }
+        let counter = answers.by_ref().take(counters).next().and_then(counter);
+        let mut fenced = false;
+        for answer in answers {
+            fenced |= !matches!(answer?.0, Value::Int(0));
+        }
+        if fenced {
+            return Ok(BeginFill::Proceed { stamp: Stamp::local(stamp.epoch()), lock: None });
+        }
+        let stamp = match self.renewed(&stamp, names, &missing, changes.iter().zip(&changed)) {
+            // Everything that was known before the change is as it was, and what was missing is there since.
+            Some(epoch) => stamp.again(epoch, stamp.taken()),
+            None => stamp,
+        };
+        let stamp = stamp.with_generations(generations).counted(counter);
+        if held == Some(Value::Nil) && appeared.is_some() && wish.looks {
+            let now = self.context().clock.nanos();
+            let of = ReadRequest { key, names, max_body: wish.max_body.unwrap_or(usize::MAX) };
+            let found = self.judge(appeared, &of, &stamp).await?;
+            if found.is_some_and(|(entry, life)| life == Validity::Valid && now < entry.times().fresh_until) {
+                return Ok(BeginFill::AlreadyStored);
+            }
+        }
+        let lock = taking.and_then(Taking::taken);
+        Ok(match held {
+            None | Some(Value::Nil) => BeginFill::Proceed { stamp, lock },
+            Some(Value::BulkString(text)) if text == b"pass" => BeginFill::Uncacheable { stamp },
+            Some(_) => BeginFill::Locked,
+        })
+    }
+
+    /// The current epoch, if it can stand for a stamp and the generations that it has got since; None if nothing has changed, or if
+    /// something was pushed meanwhile.
+    fn renewed<'a>(
+        &self,
+        stamp: &Stamp,
+        names: &Namespaces,
+        missing: &[(usize, Name<'_>)],
+        changed: impl Iterator<Item = (&'a Change, &'a Changed)>,
+    ) -> Option<u64> {
+        if missing.is_empty() {
+            return None;
+        }
+        let is_known = |(index, _): &(usize, Name<'_>)| !missing.iter().any(|(other, _)| other == index);
+        let known = names.names().enumerate().filter(is_known).map(|(_, name)| (name.hash(), stamp.epoch()));
+        self.near.renew(known.chain(changed.map(|(change, changed)| change.part(changed))))
+    }
+
+    /// Makes a generation if it is missing.
+    fn create(&self, key: &str, fresh: &[u8; 24], life: Nanos) -> Command {
+        let mut command = redis::cmd("SET");
+        command.arg(key).arg(&fresh[..]).arg("NX").arg("GET").arg("PX").arg(millis(life));
+        Command { slot: slot(key.as_bytes()), command }
+    }
+
+    /// The names that came with the response are vouched for if each has a generation that is no younger than the counter was
+    /// before the inner service was called: it has not been bumped since. Of those that have no number to compare with, one is
+    /// written, for the next fill.
+    pub(super) async fn admit(self: &Arc<Self>, stamp: &Stamp, added: &Namespaces) -> Result<Admitted, StoreError> {
+        let Some(known) = stamp.generations().filter(|_| stamp.is_whole()) else { return Ok(Admitted::Invalidated) };
+        let (mut asks, mut changes) = (Vec::new(), Vec::new());
+        for (at, name) in added.names().enumerate() {
+            let (key, fresh) = (self.names.generation(name), fresh());
+            let life = self.lives.of_named(name);
+            asks.push(scripts::admit(&key, &self.names.fence(name), &fresh, millis(life)));
+            changes.push(Change::new(at, name, key, fresh, By::Script).lives(life));
+        }
+        let (Answered { answers, changed, .. }, _) = self.change(asks, changes, None).await?;
+        let mut generations = known.to_vec();
+        let mut young = Vec::new();
+        for ((name, answer), changed) in added.names().zip(answers).zip(changed) {
+            let (value, server) = answer?;
+            let Some(generation) = changed.generation else {
+                // Fenced.
+                return Ok(Admitted::Invalidated);
+            };
+            let number = numbered(&value);
+            let is_older =
+                |counter: Counter| number.is_some_and(|at| at.random == counter.random && at.number <= counter.number);
+            if !stamp.counter().is_some_and(is_older) {
+                young.push((name, generation.hard ^ server, number));
+            }
+            generations.push(Some(generation));
+        }
+        if young.is_empty() {
+            return Ok(Admitted::Stamp(stamp.clone().with_generations(generations)));
+        }
+        // A number of the same counter that is larger than the one before the call tells of a bump; without one, the name is new here.
+        let bumped = |number: Option<Counter>| {
+            stamp.counter().zip(number).is_some_and(|(counter, at)| at.random == counter.random && at.number > counter.number)
+        };
+        let invalidated = young.iter().any(|(_, _, number)| bumped(*number));
+        self.number(&young).await?;
+        Ok(if invalidated { Admitted::Invalidated } else { Admitted::New })
+    }
+
+    /// Writes a number into those generations that have none of this counter.
+    async fn number(&self, young: &[(Name<'_>, u128, Option<Counter>)]) -> Result<(), CommandError> {
+        let answer = self.one(scripts::count(&self.names.counter(), fresh_random() as u64)).await;
+        let Some(counter) = counter(answer) else { return Err(CommandError::Protocol("a number")) };
+        let text = format!("{:016x}:{}", counter.random, counter.number);
+        let write = |name, hard: u128| {
+            scripts::number(&self.names.generation(name), &self.names.fence(name), &hard.to_be_bytes(), &text)
+        };
+        let unnumbered = young.iter().filter(|(_, _, number)| number.is_none_or(|number| number.random != counter.random));
+        let asks = unnumbered.map(|(name, hard, _)| write(*name, *hard)).collect();
+        // By a connection whose changes are pushed to this process as well: what the number hides from it, it is told with the number.
+        for answer in self.nodes.ask(asks, Route::Pool, self.command_timeout).await {
+            answer?;
+        }
+        Ok(())
+    }
+
+    /// The entry under a stamp of now, if no generation that it was computed under has changed since. What steps the epochs of its names
+    /// need not have been a bump: a generation that another process creates is pushed as well.
+    async fn vouched(&self, entry: &Arc<Entry>) -> Result<Option<Arc<Entry>>, CommandError> {
+        let epoch = self.near.epoch();
+        let Some(then) = entry.stamp().generations() else { return Ok(None) };
+        let Some(now) = self.generations(None, entry.namespaces().names()).await?.1 else { return Ok(None) };
+        let same = compared(then, &now) == Some(Validity::Valid);
+        Ok(same.then(|| Arc::new(entry.stamped(entry.stamp().again(epoch, entry.stamp().taken())))))
+    }
+
+    /// One command with the time to live; with a lock, the same pipeline gives it back.
+    pub(super) async fn put(self: &Arc<Self>, mut entry: Arc<Entry>, lock: Option<Lock>) -> Result<Put, StoreError> {
+        let returning = lock.map(|lock| Returning::known(self, &lock, 0));
+        if !entry.stamp().is_whole() || self.deliveries.suspects(entry.namespaces()) {
+            if let Some(returning) = returning {
+                self.returns(returning).await;
+            }
+            return Err(StoreError::new("nothing vouches for a response that was computed while redis could not be asked"));
+        }
+        let now = self.context().clock.nanos();
+        let left = entry.times().expires().saturating_sub(now);
+        let mut dead = left == 0;
+        if !dead && self.near.life(entry.stamp(), entry.namespaces()) == Validity::Invalidated {
+            match Box::pin(self.vouched(&entry)).await {
+                Ok(Some(vouched)) => entry = vouched,
+                Ok(None) | Err(_) => dead = true,
+            }
+        }
+        let mut asks = Vec::with_capacity(2);
+        if !dead {
+            let place = self.names.entry(entry.namespaces(), entry.key().hash());
+            let bytes = match self.codec.encode_at(&place, &entry, Some(self.moment(entry.key().as_ref(), entry.namespaces())))
+            {
+                Ok(bytes) => bytes,
+                Err(why) => {
+                    if let Some(mut returning) = returning {
+                        returning.tells_of_no_use();
+                        self.returns(returning).await;
+                    }
+                    return match why {
+                        Unstored::TooLarge => Ok(Put::TooLarge),
+                        why => Err(StoreError::new(format!("an entry has no stored form: {why}"))),
+                    };
+                }
+            };
+            let mut set = redis::cmd("SET");
+            set.arg(&place).arg(&bytes[..]).arg("PX").arg(millis(left));
+            asks.push(Command { slot: slot(place.as_bytes()), command: set });
+        }
+        asks.extend(returning.iter().filter_map(Returning::ask));
+        if dead {
+            let answers = self.nodes.ask(asks, Route::Pool, self.command_timeout).await;
+            returning.into_iter().zip(answers).for_each(|(returning, answer)| returning.answered(&answer));
+            return Ok(Put::Dead);
+        }
+        // In memory first: who is told that it is stored finds it there, whatever becomes of the rest.
+        if self.keeps {
+            self.near.keep(entry.clone());
+        }
+        let (places, lives) = self.asks_for_lives(&entry, left);
+        let more = asks.len() - 1;
+        asks.extend(lives);
+        let mut answers = self.nodes.ask(asks, Route::Pool, self.command_timeout).await.into_iter();
+        let stored = answers.next();
+        returning.into_iter().zip(answers.by_ref().take(more)).for_each(|(returning, answer)| returning.answered(&answer));
+        let lives = places.into_iter().zip(answers);
+        if let Some(extended) = Box::pin(self.extends(&entry, left, lives)).await
+            && self.keeps
+        {
+            self.near.keep(extended);
+        }
+        match stored {
+            Some(Err(fault)) => Err(fault.into()),
+            Some(Ok(_)) | None => Ok(Put::Stored),
+        }
+    }
+
+    /// Gives back a lock without an entry. If that does not arrive, the delivery queue goes on with it.
+    pub(super) async fn returns(&self, returning: Returning) {
+        let Some(ask) = returning.ask() else { return };
+        let answer = self.one(ask).await;
+        returning.answered(&answer);
+    }
+
+    /// A fence on each name; or on none of them for long, if one cannot be set.
+    pub(super) async fn fence(&self, names: &Namespaces) -> Result<Fence, StoreError> {
+        let Some(stands) = self.fence else { return Ok(Fence::none()) };
+        let token = fresh_random();
+        // What this process has in memory is not to be served from now on either.
+        self.near.bump_hashes(names.hashes());
+        let fault = self.set_fences(names, token).await.err();
+        self.near.bump_hashes(names.hashes());
+        match fault {
+            None => Ok(Fence::with_token(token).renewed_every(stands / 3)),
+            // Nothing was sent, and nothing is to be taken back.
+            Some(CommandError::Unavailable) => Err(CommandError::Unavailable.into()),
+            Some(fault) => {
+                drop(self.deliveries.send(&self.names, names, InvalidationKind::Hard, Some((token, stands))));
+                Err(fault.into())
+            }
+        }
+    }
+
+    /// Moves the deadline of a fence on.
+    pub(super) async fn renew(&self, names: &Namespaces, fence: &Fence) {
+        if let Err(fault) = self.fences_alone(names, fence.token()).await {
+            tracing::warn!(?names, error = %fault, "the deadline of a fence could not be moved on");
+        }
+    }
+
+    /// A fence on each name, and then no generation. [`CommandError::Unavailable`] if no fence was set, nor asked for.
+    async fn set_fences(&self, names: &Namespaces, token: u128) -> Result<(), CommandError> {
+        if self.nodes.one().is_none() {
+            self.fences_alone(names, token).await?;
+            let gone = self.all(names.names().map(|name| unlink(&self.names.generation(name))).collect()).await;
+            // The fences stand.
+            return gone
+                .map_err(|fault| if matches!(fault, CommandError::Unavailable) { CommandError::Timeout } else { fault });
+        }
+        let stands = millis_of(self.fence.unwrap_or_default());
+        let fence = |name| scripts::fence(&self.names.fence(name), Some(&self.names.generation(name)), token, stands);
+        self.all(names.names().map(fence).collect()).await
+    }
+
+    async fn fences_alone(&self, names: &Namespaces, token: u128) -> Result<(), CommandError> {
+        let stands = millis_of(self.fence.unwrap_or_default());
+        self.all(names.names().map(|name| scripts::fence(&self.names.fence(name), None, token, stands)).collect()).await
+    }
+
+    /// All of these, or a fault: [`CommandError::Unavailable`] only if none was asked for.
+    async fn all(&self, asks: Vec<Command>) -> Result<(), CommandError> {
+        let answers = self.nodes.ask(asks, Route::Pool, self.command_timeout).await;
+        let asked = answers.iter().any(|answer| !matches!(answer, Err(CommandError::Unavailable)));
+        for answer in answers {
+            answer.map(drop).map_err(|fault| {
+                if asked && matches!(fault, CommandError::Unavailable) { CommandError::Timeout } else { fault }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Here at once, there as soon as it arrives.
+    pub(super) fn bump(
+        &self,
+        names: &Namespaces,
+        kind: InvalidationKind,
+        fence: Option<Fence>,
+    ) -> oneshot::Receiver<DeliveryResult> {
+        let token = fence.map(|fence| fence.token()).filter(|token| *token != 0);
+        self.near.bump_hashes(names.hashes());
+        self.deliveries.send(&self.names, names, kind, token.map(|token| (token, self.fence.unwrap_or_default())))
+    }
+}
+
+/// A lock on its way back to Redis. Dropped before Redis has confirmed, whatever the cause, it goes to the delivery queue.
+pub(crate) struct Returning {
+    core: Arc<RedisInner>,
+    release: Option<Release>,
+}
+
+/// The number of times that a lock is given back of which nobody knows whether it was taken.
+const TIMES: u8 = 6;
+
+impl Returning {
+    /// A lock that is held. Others are told for `pass` milliseconds that the response is not to be shared.
+    pub(super) fn known(core: &Arc<RedisInner>, lock: &Lock, pass: u64) -> Self {
+        Self::of(core, lock, pass, 0)
+    }
+
+    fn of(core: &Arc<RedisInner>, lock: &Lock, pass: u64, again: u8) -> Self {
+        let release = Release { lock: lock.place.clone(), token: lock.token, pass, again, tries: 0, at: Instant::now() };
+        Self { core: core.clone(), release: Some(release) }
+    }
+
+    pub(super) fn unfit(core: &Arc<RedisInner>, lock: &Lock, unfit: bool) -> Self {
+        Self::known(core, lock, if unfit { PASS } else { 0 })
+    }
+
+    fn tells_of_no_use(&mut self) {
+        self.release.iter_mut().for_each(|release| release.pass = PASS);
+    }
+
+    fn ask(&self) -> Option<Command> {
+        self.release.as_ref().map(|release| scripts::release(&release.lock, release.token, release.pass))
+    }
+
+    /// Confirmed if the lock was given back; or if it was not held any more, where it is known that it was.
+    fn answered(mut self, answer: &Answer) {
+        let again = self.release.as_ref().map_or(0, |release| release.again);
+        if matches!(answer, Ok((value, _)) if again == 0 || *value == Value::Int(1)) {
+            self.release = None;
+        }
+    }
+}
+
+impl Drop for Returning {
+    fn drop(&mut self) {
+        if let Some(release) = self.release.take() {
+            self.core.deliveries.release(release);
+        }
+    }
+}
+
+/// A lock that is being taken, given back if nobody comes to have it: because the request has left, there was no answer in time, or
+/// there is nothing to fill. By the same connection first, so that it is not given back before it is taken.
+pub(crate) struct Taking {
+    core: Arc<RedisInner>,
+    lock: Option<Lock>,
+}
+
+impl Taking {
+    /// Somebody has it now: who began, or, if it was not free, another.
+    fn taken(mut self) -> Option<Lock> {
+        self.lock.take()
+    }
+}
+
+impl Drop for Taking {
+    fn drop(&mut self) {
+        let Some(lock) = self.lock.take() else { return };
+        let core = self.core.clone();
+        let returning = Returning::of(&core, &lock, 0, TIMES);
+        // Without a runtime it goes to the queue.
+        let Ok(runtime) = Handle::try_current() else { return };
+        runtime.spawn(async move {
+            let asks = returning.ask().into_iter().collect();
+            let answers = core.nodes.ask(asks, core.creates_by(), core.command_timeout).await;
+            if let Some(answer) = answers.first() {
+                returning.answered(answer);
+            }
+        });
+    }
+}
+
+/// The counter as it was answered. The server that has it takes part in its random: after a failover it is another one.
+fn counter(answer: Answer) -> Option<Counter> {
+    let (value, server) = answer.ok()?;
+    let Value::BulkString(text) = value else { return None };
+    let (random, number) = read_number(&text)?;
+    Some(Counter { random: random ^ server as u64 ^ (server >> 64) as u64, number })
+}
+
+/// The number in the text of a generation.
+fn numbered(generation: &Value) -> Option<Counter> {
+    let Value::BulkString(text) = generation else { return None };
+    let (random, number) = read_number(text.get(24..)?)?;
+    Some(Counter { random, number })
+}
+
+fn read_number(text: &[u8]) -> Option<(u64, u64)> {
+    let (random, number) = std::str::from_utf8(text).ok()?.split_once(':')?;
+    Some((u64::from_str_radix(random, 16).ok()?, number.parse().ok()?))
+}
+
+fn take_lock(lock: &str, token: u128, lease: u64) -> Command {
+    let mut command = redis::cmd("SET");
+    command.arg(lock).arg(scripts::text(token)).arg("NX").arg("GET").arg("PX").arg(lease);
+    Command { slot: slot(lock.as_bytes()), command }
+}
+
+pub(crate) fn unlink(key: &str) -> Command {
+    Command { slot: slot(key.as_bytes()), command: redis::cmd("UNLINK").arg(key).take() }
+}
+
+/// A generation that never was: 16 bytes for life and death, 8 for freshness.
+fn fresh() -> [u8; 24] {
+    let mut fresh = [0; 24];
+    getrandom::fill(&mut fresh).expect("the operating system gives random bytes");
+    fresh
+}
+
+fn fresh_random() -> u128 {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).expect("the operating system gives random bytes");
+    u128::from_be_bytes(random) | 1
+}

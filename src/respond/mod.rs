@@ -1,0 +1,232 @@
+//! Responses from entries.
+
+pub(crate) mod age;
+pub(crate) mod partial;
+pub(crate) mod range;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+
+use self::{age::set_age, range::part};
+use crate::{
+    body::CacheBody,
+    clock::{MS, Nanos},
+    entry::{Content, Entry, times::Times},
+    lookup::request::RequestInfo,
+    semantics::{self, Precondition, Role, Selected},
+    single_flight::outcome::ArrivingResponse,
+    state::LayerState,
+    stats::counters::Count,
+    status::{CacheStatus, Outcome},
+    store::backend::Store,
+    target_cache::hot,
+};
+
+/// Nothing but a stored response was wanted (RFC 9111, section 5.2.1.7).
+pub(crate) fn only_if_cached<St: Store, B>(shared: &LayerState<St>) -> Response<CacheBody<B>> {
+    let mut response = Response::new(CacheBody::empty());
+    *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
+    shared.marked(response, CacheStatus::new(Outcome::OnlyIfCached))
+}
+
+/// The response that an entry makes for a request.
+#[inline]
+pub(crate) fn from_entry<St: Store, B>(
+    shared: &LayerState<St>,
+    entry: &Entry,
+    method: &Method,
+    fields: &HeaderMap,
+    outcome: Outcome,
+    now: Nanos,
+) -> Response<CacheBody<B>> {
+    from_entry_as(shared, entry, method, fields, CacheStatus::new(outcome), now)
+}
+
+/// The same, with more to say of it.
+#[inline]
+pub(crate) fn from_entry_as<St: Store, B>(
+    shared: &LayerState<St>,
+    entry: &Entry,
+    method: &Method,
+    fields: &HeaderMap,
+    status_of: CacheStatus,
+    now: Nanos,
+) -> Response<CacheBody<B>> {
+    let Content::Response { status, headers, body, trailers } = entry.content() else {
+        unreachable!("a list of variants is never served")
+    };
+    let times = entry.times();
+    let mut response = if wants_not_modified(method, fields, *status, headers, times.born, now) {
+        not_modified(headers, http::Extensions::new())
+    } else if let Some(part) = part(method, fields, entry, now) {
+        part
+    } else {
+        let body = match *method == Method::HEAD {
+            true => CacheBody::empty(),
+            false => CacheBody::whole(body.clone(), trailers.clone()),
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = *status;
+        *response.headers_mut() = headers.clone();
+        // RFC 9110, section 8.6: the length that a GET would be answered with, and a 204 has none to state.
+        let stated = *status != StatusCode::NO_CONTENT && trailers.is_none() && !headers.contains_key(header::CONTENT_LENGTH);
+        if *method == Method::HEAD && stated {
+            let length = match entry.content() {
+                Content::Response { body, .. } => body.len(),
+                Content::Variants(_) => 0,
+            };
+            response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+        }
+        response
+    };
+    finish(shared, &mut response, times, status_of, now);
+    response
+}
+
+/// The whole response, for a GET that asks for nothing less.
+#[inline]
+pub(crate) fn from_whole<St: Store, B>(
+    shared: &LayerState<St>,
+    entry: &Entry,
+    status_of: CacheStatus,
+    now: Nanos,
+) -> Response<CacheBody<B>> {
+    let Content::Response { status, headers, body, trailers } = entry.content() else {
+        unreachable!("a list of variants is never served")
+    };
+    whole_of(shared, (*status, headers, body), trailers.clone(), entry.times(), status_of, now)
+}
+
+/// The same, of its parts.
+#[inline]
+pub(crate) fn whole_of<St: Store, B>(
+    shared: &LayerState<St>,
+    (status, headers, body): (StatusCode, &HeaderMap, &Bytes),
+    trailers: Option<Box<HeaderMap>>,
+    times: &Times,
+    status_of: CacheStatus,
+    now: Nanos,
+) -> Response<CacheBody<B>> {
+    let mut response = Response::new(CacheBody::whole(body.clone(), trailers));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers.clone();
+    finish(shared, &mut response, times, status_of, now);
+    response
+}
+
+/// The same of an entry that is let go: where nobody else has it, nothing of it is copied.
+pub(crate) fn from_last<St: Store, B>(
+    shared: &LayerState<St>,
+    mut entry: Arc<Entry>,
+    status_of: CacheStatus,
+    now: Nanos,
+) -> Response<CacheBody<B>> {
+    let Some((status, headers, body, trailers)) = Arc::get_mut(&mut entry).and_then(Entry::take_response) else {
+        return from_whole(shared, &entry, status_of, now);
+    };
+    let mut response = Response::new(CacheBody::whole(body, trailers));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    finish(shared, &mut response, entry.times(), status_of, now);
+    response
+}
+
+/// What every response from the store is given: its age, and what its owner wants to see on it.
+#[inline]
+fn finish<St: Store, B>(
+    shared: &LayerState<St>,
+    response: &mut Response<CacheBody<B>>,
+    times: &Times,
+    status_of: CacheStatus,
+    now: Nanos,
+) {
+    set_age(response.headers_mut(), now.saturating_sub(times.born));
+    shared.mark(response, || status_of.until(times.fresh_until, now));
+}
+
+/// The response that a follower gets of a body still on its way; `None` if its beginning is gone, since it has grown too large.
+pub(crate) fn from_arriving<St: Store, B>(
+    shared: &LayerState<St>,
+    arriving: &ArrivingResponse,
+    asked: &RequestInfo,
+    now: Nanos,
+) -> Option<Response<CacheBody<B>>> {
+    let mut response = Response::new(CacheBody::coming(arriving.tape.reader()?, arriving.length));
+    *response.status_mut() = arriving.status;
+    *response.headers_mut() = arriving.headers.clone();
+    set_age(response.headers_mut(), now.saturating_sub(arriving.born));
+    Some(shared.marked(asked.conditional(response, now), CacheStatus::new(Outcome::Collapsed)))
+}
+
+#[inline]
+pub(crate) fn wants_not_modified(
+    method: &Method,
+    request: &HeaderMap,
+    status: StatusCode,
+    stored: &HeaderMap,
+    received: Nanos,
+    now: Nanos,
+) -> bool {
+    if !request.contains_key(header::IF_NONE_MATCH) && !request.contains_key(header::IF_MODIFIED_SINCE) {
+        return false;
+    }
+    let selected = Selected { status, headers: stored, received: received / MS };
+    semantics::evaluate(method, request, &selected, Role::Cache, now / MS) == Precondition::NotModified
+}
+
+pub(crate) fn not_modified<B>(headers: &HeaderMap, extensions: http::Extensions) -> Response<CacheBody<B>> {
+    let mut response = Response::new(CacheBody::empty());
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    *response.headers_mut() = semantics::not_modified_headers(headers);
+    *response.extensions_mut() = extensions;
+    response
+}
+
+/// The whole of a fresh entry: a hit.
+#[inline]
+pub(crate) fn whole<St: Store, B>(shared: &LayerState<St>, entry: &Entry, now: Nanos) -> Response<CacheBody<B>> {
+    let response = from_whole(shared, entry, CacheStatus::new(Outcome::Hit), now);
+    hit(shared, now);
+    response
+}
+
+/// The response that the thread has at hand: a hit.
+#[inline]
+pub(crate) fn at_hand<St: Store, B>(shared: &LayerState<St>, response: &hot::Response, now: Nanos) -> Response<CacheBody<B>> {
+    let times = response.entry().times();
+    let response = whole_of(shared, response.parts(), None, times, CacheStatus::new(Outcome::Hit), now);
+    hit(shared, now);
+    response
+}
+
+/// What of an entry a request asks for: a hit, or a stale one.
+pub(crate) fn serve<St: Store, B, R>(
+    shared: &LayerState<St>,
+    request: &Request<R>,
+    entry: &Entry,
+    outcome: Outcome,
+    now: Nanos,
+) -> Response<CacheBody<B>> {
+    let response = from_entry(shared, entry, request.method(), request.headers(), outcome, now);
+    match outcome {
+        Outcome::Hit => hit(shared, now),
+        _ => {
+            shared.store.context().counters.add(Count::Stale, 1);
+            tracing::debug!("stale hit");
+        }
+    }
+    response
+}
+
+/// Counts a hit, and on one in 64 the time it took.
+#[inline]
+pub(crate) fn hit<St: Store>(shared: &LayerState<St>, began: Nanos) {
+    let context = shared.store.context();
+    if context.counters.add(Count::Hit, 1).is_multiple_of(64) {
+        context.counters.add(Count::Timed, 1);
+        context.counters.add(Count::TimedNanos, context.clock.nanos().saturating_sub(began));
+    }
+    tracing::debug!("hit");
+}

@@ -1,0 +1,77 @@
+//! Responses from stored parts.
+
+use std::{ops::Range, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Response, StatusCode, header};
+
+use super::{age, hit};
+use crate::{
+    body::CacheBody,
+    clock::{MS, Nanos},
+    entry::{Content, Entry},
+    key::Key,
+    lookup::{
+        decision::Decision,
+        partial::{as_asked, joined},
+        request::{CacheRequest, LookupMiss},
+    },
+    respond,
+    semantics::{self, Part, Ranges, Selected},
+    state::LayerState,
+    status::{CacheStatus, Outcome},
+    store::backend::Store,
+};
+
+/// The answer to a request for a part of something that is not stored as a whole, if what is stored of it has it.
+pub(crate) async fn stored<St: Store, B>(
+    shared: &LayerState<St>,
+    quest: &CacheRequest,
+    missed: &LookupMiss<St>,
+) -> Option<Response<CacheBody<B>>> {
+    let whole = missed.key(quest).as_ref();
+    let same = as_asked(whole, quest.asked.conditions())?;
+    if let Some((entry, now)) = fresh(shared, quest, &same).await {
+        let asked = &quest.asked;
+        hit(shared, now);
+        return Some(respond::from_entry(shared, &entry, &asked.method, asked.conditions(), Outcome::Hit, now));
+    }
+    let (entry, now) = fresh(shared, quest, &joined(whole)).await?;
+    let cut = cut(&entry, quest.asked.conditions(), now)?;
+    hit(shared, now);
+    Some(shared.marked(cut, CacheStatus::new(Outcome::Hit).until(entry.times().fresh_until, now)))
+}
+
+/// What is stored under a key, if it may answer as it is.
+async fn fresh<St: Store>(shared: &LayerState<St>, quest: &CacheRequest, key: &Key) -> Option<(Arc<Entry>, Nanos)> {
+    let found = shared.store.get(key.as_ref(), &quest.plan.names).await.ok()?.found;
+    let now = shared.store.context().clock.nanos();
+    match quest.decide(found, now) {
+        Decision::Fresh(entry) | Decision::Early(entry) => Some((entry, now)),
+        _ => None,
+    }
+}
+
+/// A smaller part of a stored one, as if the whole were stored; `None` if it is not all there.
+fn cut<B>(entry: &Entry, request: &HeaderMap, now: Nanos) -> Option<Response<CacheBody<B>>> {
+    let Content::Response { headers, body, .. } = entry.content() else { return None };
+    let (part, length) = whole_of(headers, body)?;
+    let selected = Selected { status: StatusCode::OK, headers, received: entry.times().born / MS };
+    let conditional = [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE].iter().any(|name| request.contains_key(name));
+    let Ranges::Single(wanted) = semantics::select_ranges(&Method::GET, request, &selected, length, now / MS) else {
+        return None;
+    };
+    let Range { start, end } = part.slice(&wanted).filter(|_| !conditional)?;
+    let mut response = Response::new(CacheBody::whole(body.slice(start as usize..end as usize), None));
+    *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    *response.headers_mut() = semantics::partial_headers(headers, &wanted, length);
+    age::set_age(response.headers_mut(), now.saturating_sub(entry.times().born));
+    Some(response)
+}
+
+/// The one part that a 206 brings, and how long its whole is: if its content is what its `Content-Range` says.
+pub(crate) fn whole_of(headers: &HeaderMap, body: &Bytes) -> Option<(Part, u64)> {
+    let part = Part::of(headers)?;
+    let length = part.length?;
+    (part.range.end - part.range.start == body.len() as u64).then_some((part, length))
+}

@@ -1,0 +1,4 @@
+//! Routes: patterns, and the parameters of a request.
+
+pub(crate) mod params;
+pub(crate) mod router;

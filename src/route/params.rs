@@ -1,0 +1,121 @@
+//! The parameters of a route, as handlers see them: percent-decoded.
+
+use std::{borrow::Cow, sync::OnceLock};
+
+use super::router::Pattern;
+use crate::key;
+
+/// The parameters of the route that matched. They are looked for when one is asked for.
+#[derive(Clone)]
+pub(crate) struct Params<'a> {
+    path: &'a str,
+    route: Route<'a>,
+    /// Filled once a value is asked for that holds a `%`.
+    decoded: OnceLock<Vec<(String, String)>>,
+}
+
+#[derive(Clone)]
+enum Route<'a> {
+    None,
+    Pattern(&'a Pattern),
+    Tree(&'a matchit::Router<usize>, &'a [bool]),
+}
+
+impl<'a> Params<'a> {
+    pub(crate) fn none() -> Self {
+        Self { path: "", route: Route::None, decoded: OnceLock::new() }
+    }
+
+    #[inline]
+    pub(super) fn of_pattern(pattern: &'a Pattern, path: &'a str) -> Self {
+        Self { path, route: Route::Pattern(pattern), decoded: OnceLock::new() }
+    }
+
+    #[inline]
+    pub(super) fn of_tree(tree: &'a matchit::Router<usize>, wildcards: &'a [bool], path: &'a str) -> Self {
+        Self { path, route: Route::Tree(tree, wildcards), decoded: OnceLock::new() }
+    }
+
+    /// Whether a handler may take the path for that of another route: a parameter holds a dot segment, or a wildcard an encoded slash or a
+    /// backslash.
+    #[inline]
+    pub(crate) fn are_ambiguous(&self) -> bool {
+        // Most paths hold nothing of the kind.
+        let odd = key::has_any(self.path.as_bytes(), [b'%', b'.', b'\\']);
+        odd && self.resolve_elsewhere()
+    }
+
+    #[cold]
+    fn resolve_elsewhere(&self) -> bool {
+        let mut found = false;
+        self.each(|_, sent, rest| {
+            let decoded = key::decoded(sent.as_bytes());
+            let mut segments = decoded.split(|byte| b"/\\".contains(byte));
+            let text = |segment: &[u8]| {
+                segment.split(|byte| *byte == b';').next().is_some_and(|text| [b"." as &[u8], b".."].contains(&text))
+            };
+            let slashes = |text: &[u8]| text.iter().filter(|byte| **byte == b'/').count();
+            found |= segments.any(text) || rest && (decoded.contains(&b'\\') || slashes(&decoded) > slashes(sent.as_bytes()));
+        });
+        found
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        let mut value = None;
+        self.each(|known, sent, _| value = value.or((known == name).then_some(sent)));
+        let value = value?;
+        if !value.contains('%') {
+            return Some(value);
+        }
+        let decoded = self.decoded.get_or_init(|| {
+            let mut decoded = Vec::new();
+            self.each(|name, sent, _| decoded.push((name.to_owned(), decode(sent).into_owned())));
+            decoded
+        });
+        decoded.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Does something with each name and value, as it was sent, and whether a wildcard has matched it.
+    fn each(&self, mut then: impl FnMut(&'a str, &'a str, bool)) {
+        match &self.route {
+            Route::None => {}
+            Route::Pattern(pattern) => pattern.params(self.path).for_each(|(name, value, rest)| then(name, value, rest)),
+            Route::Tree(tree, wildcards) => {
+                if let Ok(at) = tree.at(self.path) {
+                    let wildcard = wildcards.get(*at.value).copied().unwrap_or_default();
+                    let last = at.params.len().checked_sub(1);
+                    at.params.iter().enumerate().for_each(|(n, (name, value))| then(name, value, wildcard && Some(n) == last));
+                }
+            }
+        }
+    }
+}
+
+/// Percent-decodes; what would not be UTF-8 stays as it was sent.
+fn decode(value: &str) -> Cow<'_, str> {
+    match key::decoded(value.as_bytes()) {
+        Cow::Borrowed(_) => Cow::Borrowed(value),
+        Cow::Owned(decoded) => String::from_utf8(decoded).map_or(Cow::Borrowed(value), Cow::Owned),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::route::params::decode;
+
+    #[test]
+    fn decodes_as_handlers_do_and_keeps_what_is_not_text() {
+        for (sent, seen) in [
+            ("orders", "orders"),
+            ("caf%C3%A9", "café"),
+            ("a%3Ab", "a:b"),
+            ("100%", "100%"),
+            ("%4", "%4"),
+            ("%zz", "%zz"),
+            ("%FF", "%FF"),
+            ("%25", "%"),
+        ] {
+            assert_eq!(decode(sent), seen, "{sent}");
+        }
+    }
+}

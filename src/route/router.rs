@@ -1,0 +1,272 @@
+//! Which pattern a path has. Most paths are known by their first segment, or known to have none; the others are looked for in a tree.
+
+use matchit::InsertError;
+
+use super::params::Params;
+
+/// The patterns of a table, by their places in it.
+#[derive(Clone, Default)]
+pub(crate) struct Router {
+    /// All of them: what it says holds.
+    tree: matchit::Router<usize>,
+    /// Which of them end in a wildcard, by their places.
+    wildcards: Vec<bool>,
+    /// The cell of a first segment tells where its group is, and 0 that there is none.
+    cells: Cells,
+    groups: Vec<Group>,
+    /// There is a pattern whose first segment is not all text.
+    any: bool,
+}
+
+#[derive(Clone)]
+struct Cells(Box<[u16; 256]>);
+
+/// The patterns with one first segment.
+#[derive(Clone)]
+struct Group {
+    first: Box<[u8]>,
+    patterns: Vec<Pattern>,
+    /// One of its patterns is not made of whole segments.
+    doubtful: bool,
+}
+
+/// A pattern made of whole segments.
+#[derive(Clone)]
+pub(crate) struct Pattern {
+    place: usize,
+    /// Behind the first.
+    segments: Box<[Segment]>,
+}
+
+#[derive(Clone)]
+enum Segment {
+    Text(Box<str>),
+    Param(Box<str>),
+    /// All that follows.
+    Rest(Box<str>),
+}
+
+impl Default for Cells {
+    fn default() -> Self {
+        Self(Box::new([0; 256]))
+    }
+}
+
+impl Router {
+    pub(crate) fn insert(&mut self, pattern: &str, place: usize) -> Result<(), InsertError> {
+        self.tree.insert(pattern, place)?;
+        self.wildcards.resize(self.wildcards.len().max(place + 1), false);
+        self.wildcards[place] = pattern.rsplit('/').next().is_some_and(|last| last.starts_with("{*"));
+        // A brace within the first segment may be escaped, or begin a parameter: either way the text is not what is asked for.
+        let Some(first) = first_segment(pattern).filter(|first| !first.iter().any(|byte| b"{}".contains(byte))) else {
+            self.any = true;
+            return Ok(());
+        };
+        let at = self.groups.iter().position(|group| *group.first == *first).unwrap_or_else(|| {
+            self.groups.push(Group { first: first.into(), patterns: Vec::new(), doubtful: false });
+            self.groups.len() - 1
+        });
+        // With more groups than can be told apart here, the tree is asked.
+        self.cells.0[cell(first)] = u16::try_from(at + 1).unwrap_or(u16::MAX);
+        let group = &mut self.groups[at];
+        match pattern[1 + first.len()..].split('/').skip(1).map(Segment::of).collect() {
+            Some(segments) => group.patterns.push(Pattern { place, segments }),
+            None => group.doubtful = true,
+        }
+        Ok(())
+    }
+
+    /// Whether a pattern may match this path. It may take one for another, and never denies one that is there.
+    #[inline]
+    pub(crate) fn may_have(&self, path: &str) -> bool {
+        self.any || first_segment(path).is_none_or(|first| self.cells.0[cell(first)] != 0)
+    }
+
+    /// The pattern of a path, and the parameters in it.
+    #[inline]
+    pub(crate) fn at<'a>(&'a self, path: &'a str) -> Option<(usize, Params<'a>)> {
+        let first = first_segment(path);
+        let known = first.map(|first| self.cells.0[cell(first)]);
+        if !self.any && known == Some(0) {
+            return None;
+        }
+        match first.zip(known).and_then(|(first, known)| self.only(path, first, known)) {
+            Some(pattern) => Some((pattern.place, Params::of_pattern(pattern, path))),
+            None => Some((*self.tree.at(path).ok()?.value, Params::of_tree(&self.tree, &self.wildcards, path))),
+        }
+    }
+
+    /// The pattern of a path whose first segment is `known` by its cell, where there is no other that it might have.
+    #[inline]
+    fn only(&self, path: &str, first: &[u8], known: u16) -> Option<&Pattern> {
+        let group = self.groups.get(usize::from(known).checked_sub(1)?)?;
+        if self.any || group.doubtful || *group.first != *first {
+            return None;
+        }
+        let rest = &path[1 + first.len()..];
+        let mut matching = group.patterns.iter().filter(|pattern| pattern.matches(rest));
+        matching.next().filter(|_| matching.next().is_none())
+    }
+}
+
+impl Pattern {
+    #[inline]
+    fn matches(&self, rest: &str) -> bool {
+        let mut rest = rest.as_bytes();
+        for segment in &self.segments {
+            let Some(from) = rest.strip_prefix(b"/") else { return false };
+            let end = from.iter().position(|byte| *byte == b'/').unwrap_or(from.len());
+            let matches = match segment {
+                Segment::Text(text) => from[..end] == *text.as_bytes(),
+                Segment::Param(_) => end > 0,
+                Segment::Rest(_) => return !from.is_empty(),
+            };
+            if !matches {
+                return false;
+            }
+            rest = &from[end..];
+        }
+        rest.is_empty()
+    }
+
+    /// The parameters in a path that matches: name, value, and whether it is all that follows.
+    pub(super) fn params<'a>(&'a self, path: &'a str) -> impl Iterator<Item = (&'a str, &'a str, bool)> {
+        let mut rest = path.split_at(1 + first_segment(path).map_or(0, <[u8]>::len)).1;
+        self.segments.iter().filter_map(move |segment| {
+            let from = rest.get(1..)?;
+            let (value, tail) = from.split_at(from.find('/').unwrap_or(from.len()));
+            rest = tail;
+            match segment {
+                Segment::Text(_) => None,
+                Segment::Param(name) => Some((&**name, value, false)),
+                Segment::Rest(name) => Some((&**name, from, true)),
+            }
+        })
+    }
+}
+
+impl Segment {
+    /// `None` if a part of it is a parameter, or a brace is escaped.
+    fn of(segment: &str) -> Option<Self> {
+        let within = |text: &str| !text.contains(['{', '}']);
+        match segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
+            None => within(segment).then(|| Self::Text(segment.into())),
+            Some(name) if !within(name) => None,
+            Some(name) => Some(name.strip_prefix('*').map_or_else(|| Self::Param(name.into()), |name| Self::Rest(name.into()))),
+        }
+    }
+}
+
+/// What stands between the first slash and the next, or the end.
+#[inline]
+fn first_segment(path: &str) -> Option<&[u8]> {
+    let rest = path.as_bytes().strip_prefix(b"/")?;
+    Some(rest.iter().position(|byte| *byte == b'/').map_or(rest, |end| &rest[..end]))
+}
+
+#[inline]
+fn cell(segment: &[u8]) -> usize {
+    let (first, last) = (segment.first().copied().unwrap_or(0), segment.last().copied().unwrap_or(0));
+    (usize::from(first) * 31 + usize::from(last) * 7 + segment.len()) % 256
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use crate::route::router::Router;
+
+    fn of(patterns: &[&str]) -> Router {
+        let mut router = Router::default();
+        for (place, pattern) in patterns.iter().enumerate() {
+            router.insert(pattern, place).expect("a pattern");
+        }
+        router
+    }
+
+    #[test]
+    fn what_a_pattern_may_match_is_never_denied() {
+        let patterns = ["/", "/items", "/items/{id}", "/files/{*path}", "/a/b/c"];
+        let router = of(&patterns);
+        for path in ["/", "/items", "/items/", "/items/42", "/files/a/b", "/a/b/c"] {
+            assert!(router.may_have(path), "{path}");
+        }
+        for pattern in ["/{table}", "/{*rest}", "/{{literal}}", "/v{version}/x"] {
+            let router = of(&[pattern]);
+            for path in ["/orders", "/a/b", "/{literal}", "/v2/x", "/", "*"] {
+                assert!(router.may_have(path), "{pattern} {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_beginnings_are_told_apart() {
+        let router = of(&["/items/{id}", "/orders"]);
+        for path in ["/other", "/", "/health", "/item/42", "/static/app.js"] {
+            assert!(!router.may_have(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn patterns_of_whole_segments_are_known_without_the_tree() {
+        let only = |router: &Router, path: &str| {
+            let first = super::first_segment(path).expect("a path");
+            router.only(path, first, router.cells.0[super::cell(first)]).map(|pattern| pattern.place)
+        };
+        let router = of(&["/items", "/items/{id}", "/items/{id}/parts/{part}", "/files/{*path}", "/v{version}/x"]);
+        assert!(only(&router, "/items/42").is_none(), "a pattern may begin in any way");
+        let router = of(&["/items", "/items/{id}", "/items/new", "/items/{id}/parts/{part}", "/files/{*path}", "/w/{a}.js"]);
+        for (path, wanted) in [
+            ("/items", Some(0)),
+            ("/items/42", Some(1)),
+            ("/items/new", None),
+            ("/items/42/parts/7", Some(3)),
+            ("/files/a/b", Some(4)),
+            ("/files/", None),
+            ("/w/x.js", None),
+        ] {
+            assert_eq!(only(&router, path), wanted, "{path}");
+        }
+    }
+
+    fn segment() -> impl Strategy<Value = &'static str> {
+        prop::sample::select(vec!["a", "b", "items", "{x}", "{y}", "p{x}", "{x}s", "{{a}}", "", "{*rest}"])
+    }
+
+    fn pattern() -> impl Strategy<Value = String> {
+        prop::collection::vec(segment(), 1..4).prop_map(|segments| format!("/{}", segments.join("/")))
+    }
+
+    fn path() -> impl Strategy<Value = String> {
+        let segment = prop::sample::select(vec!["a", "b", "items", "pa", "as", "{a}", "", "ä", "%41"]);
+        prop::collection::vec(segment, 0..5).prop_map(|segments| format!("/{}", segments.join("/")))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+        /// The tree is axum's own, and what it says holds: for the pattern, and for each parameter.
+        #[test]
+        fn every_path_has_the_pattern_and_the_parameters_that_the_tree_says(
+            patterns in prop::collection::vec(pattern(), 1..8),
+            paths in prop::collection::vec(path(), 1..12),
+        ) {
+            let mut router = Router::default();
+            for (place, pattern) in patterns.iter().enumerate() {
+                // One that is no pattern, or overlaps with another, leaves no trace.
+                let _ = router.insert(pattern, place);
+            }
+            for path in paths.iter().map(String::as_str).chain(["*", ""]) {
+                let said = router.tree.at(path).ok();
+                let found = router.at(path);
+                prop_assert_eq!(said.as_ref().map(|at| *at.value), found.as_ref().map(|(place, _)| *place), "{}", path);
+                if let (Some(said), Some((_, params))) = (said, found) {
+                    for name in ["x", "y", "rest", "z"] {
+                        let raw = said.params.get(name).map(|value| value.replace("%41", "A"));
+                        prop_assert_eq!(raw.as_deref(), params.get(name), "{} in {}", name, path);
+                    }
+                }
+            }
+        }
+    }
+}

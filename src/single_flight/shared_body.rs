@@ -1,0 +1,443 @@
+//! A body on its way, read once and heard by many.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use crate::error::BoxError;
+
+/// What has arrived of a body so far. One task writes it; each reader reads at its own pace, and one that leaves ends nothing.
+///
+/// As long as the body may still be stored, all of it is kept, so that the writer waits for no reader. Once it is
+/// [closed](Self::close), pieces that all readers have are dropped, and the writer waits for the slowest of them.
+pub(crate) struct SharedBody {
+    state: Mutex<State>,
+}
+
+struct State {
+    pieces: Pieces,
+    end: Option<BodyEnd>,
+    /// The error of the inner body, for the reader that fetched it.
+    error: Option<BoxError>,
+    readers: HashMap<u64, ReaderPosition>,
+    /// How many readers there ever were: the first is the one that fetched the body.
+    numbered: u64,
+    closed: bool,
+    /// The writer, while it waits for readers that are before this place.
+    writer: Option<(u64, Waker)>,
+}
+
+/// Where a reader is.
+#[derive(Default)]
+struct ReaderPosition {
+    at: u64,
+    /// Present while it waits.
+    waker: Option<Waker>,
+}
+
+/// How a body ended.
+#[derive(Clone)]
+pub(crate) enum BodyEnd {
+    /// Whole, with its trailers.
+    Complete(Option<HeaderMap>),
+    /// It broke off; the text says how.
+    Failed(&'static str),
+}
+
+/// What a reader hears next.
+pub(crate) enum BodyEvent {
+    Chunk(Bytes),
+    End(BodyEnd),
+    /// The error of the inner body.
+    Failed(BoxError),
+}
+
+/// How far the writer of a closed tape may be ahead of its slowest reader, in bytes, before it reads the next chunk.
+const AHEAD: u64 = 64 << 10;
+
+const TOO_SLOW: &str = "this client was too slow for the others that share its response";
+
+impl SharedBody {
+    /// A tape with what had arrived before anybody had to wait, and the reader that fetches it.
+    pub(crate) fn new(pieces: Pieces) -> (Arc<Self>, BodyReader) {
+        let state = State {
+            pieces: pieces.into_own(),
+            end: None,
+            error: None,
+            readers: HashMap::new(),
+            numbered: 0,
+            closed: false,
+            writer: None,
+        };
+        let tape = Arc::new(Self { state: Mutex::new(state) });
+        let reader = tape.reader().expect("it is not closed");
+        (tape, reader)
+    }
+
+    /// One more reader, from the beginning; `None` if that is gone.
+    pub(crate) fn reader(self: &Arc<Self>) -> Option<BodyReader> {
+        let mut state = self.lock();
+        if state.closed {
+            return None;
+        }
+        let number = state.numbered;
+        state.numbered += 1;
+        state.readers.insert(number, ReaderPosition::default());
+        drop(state);
+        Some(BodyReader { tape: self.clone(), number })
+    }
+
+    pub(crate) fn push(&self, chunk: Bytes) {
+        self.change(|state| state.pieces.push(own(chunk)));
+    }
+
+    /// The end, unless it has ended before.
+    pub(crate) fn end(&self, end: BodyEnd) {
+        self.change(|state| _ = state.end.get_or_insert(end));
+    }
+
+    /// The end by an error, which goes to the reader that fetched the body; all others get the text.
+    pub(crate) fn fail(&self, error: BoxError, text: &'static str) {
+        self.change(|state| {
+            state.error = Some(error);
+            state.end.get_or_insert(BodyEnd::Failed(text));
+        });
+    }
+
+    /// Ends the tape as broken off, unless it has ended, once what this returns is dropped: no reader waits for a writer that
+    /// is gone, be it by a panic.
+    pub(crate) fn ends_with(&self, how: &'static str) -> impl Drop {
+        EndsWith(self, how)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.lock();
+        change(&mut state);
+        let wakers: Vec<_> = state.readers.values_mut().filter_map(|place| place.waker.take()).collect();
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        self.lock().pieces.len
+    }
+
+    /// All of it in one piece. Only one piece is not copied.
+    pub(crate) fn whole(&self) -> Bytes {
+        self.lock().pieces.whole()
+    }
+
+    /// Whether somebody is reading.
+    pub(crate) fn is_heard(&self) -> bool {
+        !self.lock().readers.is_empty()
+    }
+
+    /// From here on nobody joins, and pieces that all have read are dropped.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+    }
+
+    /// Ready once the slowest reader of a closed tape has read nearly all there is, or with `false` once nobody reads.
+    pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<bool> {
+        let mut state = self.lock();
+        let Some(slowest) = state.readers.values().map(|place| place.at).min() else { return Poll::Ready(false) };
+        state.pieces.forget(slowest);
+        let least = state.pieces.len.saturating_sub(AHEAD);
+        if slowest >= least {
+            return Poll::Ready(true);
+        }
+        state.writer = Some((least, cx.waker().clone()));
+        Poll::Pending
+    }
+
+    /// Ready once nobody reads.
+    pub(crate) fn poll_left(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if state.readers.is_empty() {
+            return Poll::Ready(());
+        }
+        state.writer = Some((0, cx.waker().clone()));
+        Poll::Pending
+    }
+
+    /// Ends the tape for the readers that the writer waits for, if another has read all there is and waits for more.
+    pub(crate) fn cut_off_the_slow(&self) {
+        let mut state = self.lock();
+        let (len, least) = (state.pieces.len, state.pieces.len.saturating_sub(AHEAD));
+        if !state.readers.values().any(|place| place.at == len) {
+            return;
+        }
+        let slow = state.readers.extract_if(|_, place| place.at < least);
+        let wakers: Vec<_> = slow.filter_map(|(_, place)| place.waker).collect();
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct EndsWith<'a>(&'a SharedBody, &'static str);
+
+impl Drop for EndsWith<'_> {
+    fn drop(&mut self) {
+        self.0.end(BodyEnd::Failed(self.1));
+    }
+}
+
+/// A place on a tape.
+pub(crate) struct BodyReader {
+    tape: Arc<SharedBody>,
+    number: u64,
+}
+
+impl BodyReader {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<BodyEvent> {
+        let mut state = self.tape.lock();
+        let State { pieces, end, error, readers, writer, .. } = &mut *state;
+        let Some(place) = readers.get_mut(&self.number) else {
+            return Poll::Ready(BodyEvent::End(BodyEnd::Failed(TOO_SLOW)));
+        };
+        if let Some(piece) = pieces.after(place.at) {
+            let waits = writer.take_if(|(least, _)| place.at < *least);
+            place.at += piece.len() as u64;
+            drop(state);
+            if let Some((_, writer)) = waits {
+                writer.wake();
+            }
+            return Poll::Ready(BodyEvent::Chunk(piece));
+        }
+        if let Some(end) = end {
+            return Poll::Ready(match error.take_if(|_| self.number == 0) {
+                Some(error) => BodyEvent::Failed(error),
+                None => BodyEvent::End(end.clone()),
+            });
+        }
+        if !place.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            place.waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for BodyReader {
+    fn drop(&mut self) {
+        let mut state = self.tape.lock();
+        // Its waker goes with it.
+        let place = state.readers.remove(&self.number);
+        let writer = state.writer.take();
+        drop(state);
+        drop(place);
+        if let Some((_, writer)) = writer {
+            writer.wake();
+        }
+    }
+}
+
+impl fmt::Debug for BodyReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+/// The bytes of a body in the pieces in which they came. Small ones that follow each other are joined, so that all of them take little
+/// more memory than their bytes.
+#[derive(Default)]
+pub(crate) struct Pieces {
+    /// Each with the place of its end.
+    pieces: VecDeque<(u64, Bytes)>,
+    len: u64,
+    /// How many of the last ones are small.
+    small: usize,
+}
+
+/// A piece is small below so many bytes, and so many of them are joined.
+const SMALL: usize = 256;
+
+const JOINED: usize = 32;
+
+/// A piece below so many bytes is copied out of the buffer that it came in. That may be a hundred times as large, and is counted nowhere.
+const COPIED: usize = 64 << 10;
+
+fn own(piece: Bytes) -> Bytes {
+    if piece.len() < COPIED { Bytes::copy_from_slice(&piece) } else { piece }
+}
+
+impl Pieces {
+    pub(crate) fn push(&mut self, piece: Bytes) {
+        if piece.is_empty() {
+            return;
+        }
+        self.small = if piece.len() < SMALL { self.small + 1 } else { 0 };
+        self.len += piece.len() as u64;
+        self.pieces.push_back((self.len, piece));
+        if self.small == JOINED {
+            self.small = 0;
+            let small = self.pieces.drain(self.pieces.len() - JOINED..);
+            let joined: Vec<u8> = small.flat_map(|(_, piece)| piece).collect();
+            self.pieces.push_back((self.len, joined.into()));
+        }
+    }
+
+    /// The bytes of a piece from this place on.
+    fn after(&self, at: u64) -> Option<Bytes> {
+        let next = self.pieces.partition_point(|(end, _)| *end <= at);
+        let (end, piece) = self.pieces.get(next)?;
+        Some(piece.slice(piece.len() - (end - at) as usize..))
+    }
+
+    /// Drops the pieces before this place.
+    fn forget(&mut self, at: u64) {
+        while self.pieces.pop_front_if(|(end, _)| *end <= at).is_some() {}
+        self.small = self.small.min(self.pieces.len());
+    }
+
+    /// The same bytes in buffers of their own.
+    fn into_own(mut self) -> Self {
+        self.pieces.iter_mut().for_each(|(_, piece)| *piece = own(std::mem::take(piece)));
+        self
+    }
+
+    /// All that is there in one piece.
+    pub(crate) fn whole(&self) -> Bytes {
+        match self.pieces.len() {
+            0 => Bytes::new(),
+            1 => self.pieces[0].1.clone(),
+            _ => {
+                let mut whole = Vec::with_capacity(self.len as usize);
+                self.pieces.iter().for_each(|(_, piece)| whole.extend_from_slice(piece));
+                whole.into()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    fn heard(reader: &mut BodyReader) -> Vec<u8> {
+        let mut all = Vec::new();
+        while let Poll::Ready(BodyEvent::Chunk(chunk)) = reader.poll(&mut Context::from_waker(Waker::noop())) {
+            all.extend_from_slice(&chunk);
+        }
+        all
+    }
+
+    #[test]
+    fn pieces_of_all_sizes_are_read_as_they_were_written() {
+        let (tape, mut first) = SharedBody::new(Pieces::default());
+        let (mut written, mut read, mut second) = (Vec::new(), Vec::new(), Vec::new());
+        let mut late = None;
+        for n in 0..2_000_usize {
+            let chunk = vec![n as u8; [0, 1, 1, 1, 300, 2, 7][n % 7] * usize::from(n % 1_000 > 100) + usize::from(n < 100)];
+            written.extend_from_slice(&chunk);
+            tape.push(chunk.into());
+            if n % 13 == 0 {
+                read.extend(heard(&mut first));
+            }
+            if n == 55 {
+                late = tape.reader();
+            }
+        }
+        read.extend(heard(&mut first));
+        second.extend(heard(&mut late.expect("it is not closed")));
+        assert_eq!(written, read);
+        assert_eq!(written, second);
+        assert_eq!(tape.whole(), written);
+    }
+
+    #[test]
+    fn empty_and_tiny_pieces_take_little_more_than_their_bytes() {
+        let mut pieces = Pieces::default();
+        for _ in 0..100_000 {
+            pieces.push(Bytes::new());
+        }
+        assert_eq!(pieces.pieces.capacity(), 0);
+        for _ in 0..32_000 {
+            pieces.push(Bytes::from_static(b"x"));
+        }
+        assert!(pieces.pieces.len() <= 32_000 / JOINED, "{}", pieces.pieces.len());
+    }
+
+    #[test]
+    fn a_piece_keeps_no_buffer_but_its_own() {
+        let buffer = Bytes::from(vec![7; 400 << 10]);
+        let inside = |piece: &Bytes| buffer.as_ptr_range().contains(&piece.as_ptr());
+        let mut pieces = Pieces::default();
+        pieces.push(buffer.slice(..100));
+        let (tape, mut reader) = SharedBody::new(pieces);
+        tape.push(buffer.slice(200..300));
+        for _ in 0..2 {
+            let Poll::Ready(BodyEvent::Chunk(chunk)) = reader.poll(&mut Context::from_waker(Waker::noop())) else {
+                panic!("a chunk")
+            };
+            assert!(!inside(&chunk));
+        }
+    }
+
+    #[test]
+    fn a_reader_that_leaves_takes_its_waker_with_it() {
+        struct Counted(AtomicUsize);
+        impl std::task::Wake for Counted {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        let (tape, _leader) = SharedBody::new(Pieces::default());
+        for _ in 0..100 {
+            let counted = Arc::new(Counted(AtomicUsize::new(0)));
+            let waker = Waker::from(counted.clone());
+            let mut reader = tape.reader().expect("it is not closed");
+            assert!(reader.poll(&mut Context::from_waker(&waker)).is_pending());
+            drop((waker, reader));
+            assert_eq!(Arc::strong_count(&counted), 1, "the tape keeps no waker");
+        }
+    }
+
+    #[test]
+    fn a_closed_tape_waits_for_its_slowest_reader_and_drops_what_all_have() {
+        let (tape, mut fast) = SharedBody::new(Pieces::default());
+        let mut slow = tape.reader().expect("it is not closed");
+        let cx = &mut Context::from_waker(Waker::noop());
+        tape.close();
+        assert!(tape.reader().is_none());
+        for _ in 0..3 {
+            tape.push(vec![0; 60 << 10].into());
+        }
+        heard(&mut fast);
+        assert!(tape.poll_room(cx).is_pending());
+        heard(&mut slow);
+        assert_eq!(tape.poll_room(cx), Poll::Ready(true));
+        assert!(tape.lock().pieces.pieces.is_empty());
+        drop((fast, slow));
+        assert_eq!(tape.poll_room(cx), Poll::Ready(false));
+        assert!(tape.poll_left(cx).is_ready());
+    }
+
+    #[test]
+    fn a_reader_is_cut_off_only_if_another_waits_for_it() {
+        let (tape, mut fast) = SharedBody::new(Pieces::default());
+        let mut slow = tape.reader().expect("it is not closed");
+        tape.close();
+        for _ in 0..3 {
+            tape.push(vec![0; 60 << 10].into());
+        }
+        tape.cut_off_the_slow();
+        assert_eq!(tape.lock().readers.len(), 2, "neither waits for the other");
+        heard(&mut fast);
+        tape.cut_off_the_slow();
+        let cx = &mut Context::from_waker(Waker::noop());
+        assert!(matches!(slow.poll(cx), Poll::Ready(BodyEvent::End(BodyEnd::Failed(TOO_SLOW)))));
+        assert!(fast.poll(cx).is_pending());
+    }
+}

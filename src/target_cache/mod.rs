@@ -1,0 +1,371 @@
+//! Targets that were asked for lately, with the rule and the key that they came to.
+//!
+//! Most requests ask for what was asked for a moment ago, in the same words. Each thread remembers some of these words, so that such a
+//! request neither looks for its route nor writes its key again. What a target comes to depends on the target alone, for as long as its
+//! layer exists: nothing that is remembered can become wrong. Whether what is stored may be served is asked as it always is.
+//!
+//! Of what it is asked for most a thread keeps the response at hand as well. Where many threads answer with one entry, each would
+//! otherwise write to the lock of its shard and to the counters of its owners, and the processors would hand these around among
+//! themselves. Here a hit writes to nothing that another thread reads. It still asks the store whether this is what it has.
+//!
+//! Of a store that has to be asked, the names to ask with are remembered as well, where they depend on the target alone.
+
+pub(crate) mod hot;
+
+use std::{
+    cell::{Cell, RefCell},
+    hash::{BuildHasher, RandomState},
+    rc::Rc,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use http::{Extensions, Uri, uri::Scheme};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::{
+    entry::Entry,
+    key::{self, Forwarding, HostLine, Key},
+    rules::policy::ReadPlan,
+};
+
+pub(crate) use crate::target_cache::hot::Response;
+
+/// How many targets a thread remembers. One takes the place of another that has the same hash, which nobody outside can compute.
+const SLOTS: usize = 512;
+
+/// The longest target that is remembered, its host included, and the longest key.
+const LONGEST: usize = 512;
+
+/// One hit in so many is remembered, or one question to a store that has to be asked: what is asked for often gets its turn, and what is
+/// not costs next to nothing.
+const ONE_IN: u32 = 8;
+
+/// How many responses a thread has at hand.
+const AT_HAND: usize = 32;
+
+/// How often the store is to answer for a target before its response is at hand.
+const OFTEN: u32 = 64;
+
+/// One hit in so many asks the store for what is at hand: it has to learn what is asked for, to know what to keep.
+const TOLD_ONE_IN: u32 = 16;
+
+/// Every hit is remembered, and at hand from the second on.
+static AT_ONCE: AtomicBool = AtomicBool::new(false);
+
+/// Has targets remembered at once, for tests of what is remembered: in all of the process, from now on.
+#[doc(hidden)]
+pub fn remember_at_once() {
+    AT_ONCE.store(true, Ordering::Relaxed);
+}
+
+thread_local! {
+    static RECALL: RefCell<ThreadCache> = const { RefCell::new(ThreadCache::new()) };
+}
+
+struct ThreadCache {
+    slots: Vec<Option<CachedTarget>>,
+    turn: u32,
+    /// The slots of those that have their response at hand, or had it. The next one to get it takes the place of the oldest.
+    places: [Cell<u16>; AT_HAND],
+    next_place: Cell<u8>,
+}
+
+impl ThreadCache {
+    const fn new() -> Self {
+        Self { slots: Vec::new(), turn: 0, places: [const { Cell::new(0) }; AT_HAND], next_place: Cell::new(0) }
+    }
+}
+
+/// A target that is remembered.
+pub(crate) struct CachedTarget {
+    layer: u64,
+    /// The target, and behind it the host.
+    words: Box<[u8]>,
+    target: usize,
+    scheme: Option<Scheme>,
+    rule: usize,
+    key: Key,
+    /// Where the forwarding fields begin in the key.
+    base: usize,
+    /// For a store that has to be asked.
+    plan: Option<Box<ReadPlan>>,
+    /// How often it was asked for since it was remembered, or since its response is at hand.
+    asked: Cell<u32>,
+    response: Cell<Option<Rc<Response>>>,
+}
+
+/// What a target has come to.
+pub(crate) struct Resolution {
+    pub(crate) rule: usize,
+    pub(crate) key: Key,
+    /// Where the forwarding fields begin in the key, or its length.
+    pub(crate) base: usize,
+    pub(crate) plan: Option<ReadPlan>,
+}
+
+/// What of a request its target is, as far as rules and keys go.
+#[derive(Clone, Copy)]
+pub(crate) struct TargetId<'a> {
+    target: &'a str,
+    scheme: Option<&'a Scheme>,
+    host: &'a [u8],
+    forwarding: &'a Forwarding<'a>,
+}
+
+impl<'a> TargetId<'a> {
+    /// `None` if the request says more: with two hosts, with one that is empty, which may be another than none, or where a nested router
+    /// has taken the head off its path.
+    #[inline]
+    pub(crate) fn of(
+        uri: &'a Uri,
+        extensions: &Extensions,
+        line: HostLine<'a>,
+        forwarding: &'a Forwarding<'a>,
+    ) -> Option<Self> {
+        let host = match (uri.authority(), line) {
+            (None, HostLine::One(line)) if line.is_empty() => return None,
+            (None, HostLine::One(line)) => line.as_bytes(),
+            (None, HostLine::Unknown) => &[],
+            (Some(authority), HostLine::Unknown) => authority.as_str().as_bytes(),
+            (Some(_), HostLine::One(_)) | (_, HostLine::More) => return None,
+        };
+        let target = uri.path_and_query()?.as_str();
+        key::is_as_sent(uri, extensions).then_some(Self { target, scheme: uri.scheme(), host, forwarding })
+    }
+}
+
+impl CachedTarget {
+    /// Whether these are its words, if the target is.
+    #[inline]
+    pub(crate) fn is_of(&self, words: TargetId<'_>) -> bool {
+        let key = self.key.canonical();
+        &self.words[self.target..] == words.host
+            && self.scheme.as_ref() == words.scheme
+            && if words.forwarding.is_empty() { self.base == key.len() } else { words.forwarding.is(&key[self.base..]) }
+    }
+
+    /// The place of its rule in the table of the layer.
+    #[inline]
+    pub(crate) fn rule(&self) -> usize {
+        self.rule
+    }
+
+    #[inline]
+    pub(crate) fn key(&self) -> &Key {
+        &self.key
+    }
+
+    #[inline]
+    pub(crate) fn plan(&self) -> Option<&ReadPlan> {
+        self.plan.as_deref()
+    }
+
+    /// Its response, if it is at hand and the store need not learn that it is asked for.
+    #[inline]
+    pub(crate) fn response(&self) -> Option<Rc<Response>> {
+        let response = self.response.take()?;
+        let asked = self.asked.get() + 1;
+        self.asked.set(asked % TOLD_ONE_IN);
+        let at_hand = (asked < TOLD_ONE_IN).then(|| response.clone());
+        self.response.set(Some(response));
+        at_hand
+    }
+
+    /// Lets its response go.
+    #[cold]
+    pub(crate) fn let_go(&self) {
+        self.response.take();
+        self.asked.set(0);
+    }
+}
+
+/// Does something with what is remembered of a layer under the target of a request. It may be that of another host: ask whether it
+/// [is](CachedTarget::is_of) of this one.
+#[inline]
+pub(crate) fn with_known<T>(layer: u64, uri: &Uri, then: impl FnOnce(&CachedTarget, &HotSlots<'_>) -> Option<T>) -> Option<T> {
+    let known = RECALL.try_with(|recall| {
+        // In use above us: by a layer outside of this one that is remembering just now.
+        let recall = recall.try_borrow().ok()?;
+        let target = uri.path_and_query()?.as_str();
+        let slot = slot(target);
+        let known = recall.slots.get(slot)?.as_ref()?;
+        if known.layer == layer && &known.words[..known.target] == target.as_bytes() {
+            then(known, &HotSlots { recall: &recall, slot })
+        } else {
+            None
+        }
+    });
+    // Gone at the end of a thread.
+    known.ok().flatten()
+}
+
+/// The places at hand of a thread.
+pub(crate) struct HotSlots<'a> {
+    recall: &'a ThreadCache,
+    slot: usize,
+}
+
+impl HotSlots<'_> {
+    /// Told that the store has answered with this for a target: takes it at hand if that was often.
+    #[inline]
+    pub(crate) fn heard(&self, known: &CachedTarget, entry: &Arc<Entry>) {
+        let asked = known.asked.get() + 1;
+        if asked < OFTEN && !AT_ONCE.load(Ordering::Relaxed) {
+            known.asked.set(asked);
+        } else {
+            self.take(known, entry);
+        }
+    }
+
+    #[cold]
+    fn take(&self, known: &CachedTarget, entry: &Arc<Entry>) {
+        known.asked.set(0);
+        // To another request the answer may be another variant.
+        if entry.key() != &known.key {
+            return;
+        }
+        let Some(response) = Response::of(entry) else { return };
+        let ThreadCache { slots, places, next_place, .. } = self.recall;
+        let next = usize::from(next_place.get());
+        next_place.set(((next + 1) % AT_HAND) as u8);
+        if let Some(Some(oldest)) = slots.get(usize::from(places[next].replace(self.slot as u16))) {
+            oldest.let_go();
+        }
+        known.response.set(Some(Rc::new(response)));
+    }
+}
+
+/// Remembers what a target has come to, if it is its turn.
+pub(crate) fn remember(layer: u64, words: TargetId<'_>, to: impl FnOnce() -> Resolution) {
+    let _ = RECALL.try_with(|recall| {
+        let Ok(mut recall) = recall.try_borrow_mut() else { return };
+        recall.turn = recall.turn.wrapping_add(1);
+        let TargetId { target, scheme, host, .. } = words;
+        // Before an `@` stands a secret.
+        let its_turn = recall.turn.is_multiple_of(ONE_IN) || AT_ONCE.load(Ordering::Relaxed);
+        if !its_turn || target.len() + host.len() > LONGEST || host.contains(&b'@') {
+            return;
+        }
+        let Resolution { rule, key, base, plan } = to();
+        if key.canonical().len() > LONGEST {
+            return;
+        }
+        if recall.slots.is_empty() {
+            recall.slots.resize_with(SLOTS, || None);
+        }
+        let words: Box<[u8]> = [target.as_bytes(), host].concat().into();
+        let (plan, asked, response) = (plan.map(Box::new), Cell::new(0), Cell::new(None));
+        let (scheme, target_len) = (scheme.cloned(), target.len());
+        recall.slots[slot(target)] =
+            Some(CachedTarget { layer, words, target: target_len, scheme, rule, key, base, plan, asked, response });
+    });
+}
+
+#[inline]
+fn slot(target: &str) -> usize {
+    // In debug builds always the same, so that tests come out the same.
+    static SEED: LazyLock<u64> = LazyLock::new(|| if cfg!(debug_assertions) { 0 } else { RandomState::new().hash_one(0) });
+    xxh3_64_with_seed(target.as_bytes(), *SEED) as usize % SLOTS
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, StatusCode};
+
+    use super::*;
+    use crate::target_cache::hot::LARGEST;
+    use crate::{
+        entry::{Content, Draft, stamp::Stamp, times::Times},
+        namespace::set::Namespaces,
+    };
+
+    const LAYER: u64 = u64::MAX;
+
+    fn target(n: usize) -> Uri {
+        format!("/t/{n}").try_into().expect("a target")
+    }
+
+    /// A response of so many bytes, stored for a target.
+    fn entry(target: &Uri, bytes: usize) -> Arc<Entry> {
+        let times = Times { born: 0, fresh_until: 1, while_revalidate_until: 1, if_error_until: 1, kept_until: 1, cost: 0 };
+        let (status, headers) = (StatusCode::OK, HeaderMap::new());
+        let content = Content::Response { status, headers, body: vec![0; bytes].into(), trailers: None };
+        let draft = Draft { names: Namespaces::root(), times, content, http: None };
+        Arc::new(Entry::new(Key::new(target.path().as_bytes()), Stamp::local(1), draft))
+    }
+
+    fn hear(target: &Uri, entry: &Arc<Entry>) {
+        let heard = with_known(LAYER, target, |known, places| {
+            places.heard(known, entry);
+            Some(())
+        });
+        assert!(heard.is_some(), "{target} is remembered");
+    }
+
+    /// The store has answered for a target so many times, and each was its turn to be remembered.
+    fn answer(target: &Uri, entry: &Arc<Entry>, times: u32) {
+        let forwarding = Forwarding::default();
+        let words = TargetId::of(target, &Extensions::new(), HostLine::Unknown, &forwarding).expect("a plain target");
+        let comes = || {
+            let key = Key::new(target.path().as_bytes());
+            let base = key.canonical().len();
+            Resolution { rule: 0, key, base, plan: None }
+        };
+        (0..ONE_IN).for_each(|_| remember(LAYER, words, comes));
+        (0..times).for_each(|_| hear(target, entry));
+    }
+
+    fn is_at_hand(target: &Uri) -> bool {
+        with_known(LAYER, target, |known, _| known.response()).is_some()
+    }
+
+    fn at_hand() -> usize {
+        let has = |known: &CachedTarget| {
+            let response = known.response.take();
+            let has = response.is_some();
+            known.response.set(response);
+            has
+        };
+        RECALL.with_borrow(|recall| recall.slots.iter().flatten().filter(|known| has(known)).count())
+    }
+
+    #[test]
+    fn a_response_is_at_hand_once_the_store_has_given_it_often() {
+        let target = target(0);
+        answer(&target, &entry(&target, 100), OFTEN - 1);
+        assert!(!is_at_hand(&target));
+        hear(&target, &entry(&target, 100));
+        assert!(is_at_hand(&target));
+    }
+
+    #[test]
+    fn of_so_many_uses_of_what_is_at_hand_one_is_the_stores() {
+        let target = target(0);
+        answer(&target, &entry(&target, 100), OFTEN);
+        let uses = (0..TOLD_ONE_IN * 10).filter(|_| is_at_hand(&target)).count();
+        assert_eq!(uses as u32, TOLD_ONE_IN * 10 - 10);
+    }
+
+    #[test]
+    fn no_more_than_a_few_small_responses_are_at_hand_and_the_latest_of_them() {
+        for n in 0..4 * AT_HAND {
+            answer(&target(n), &entry(&target(n), 100), OFTEN);
+            assert!(at_hand() <= AT_HAND);
+            assert!(is_at_hand(&target(n)));
+        }
+        assert!(at_hand() > AT_HAND / 2);
+        let large = target(usize::MAX);
+        answer(&large, &entry(&large, LARGEST as usize), OFTEN);
+        assert!(!is_at_hand(&large));
+    }
+
+    #[test]
+    fn what_the_store_has_given_for_another_key_is_not_at_hand() {
+        let target = target(0);
+        answer(&target, &entry(&"/other".parse().expect("a target"), 100), 2 * OFTEN);
+        assert!(!is_at_hand(&target));
+    }
+}
