@@ -324,7 +324,6 @@ mod tests {
         clock.advance(HOUR);
         assert_eq!((clock.nanos(), clock.now()), (timeline + nanos(HOUR), wall));
     }
-
     #[test]
     fn wall_clock_set_ahead_counts_as_time_passed() {
         let clock = Clock::manual();
@@ -332,7 +331,6 @@ mod tests {
         clock.set(wall + HOUR);
         assert_eq!((clock.nanos(), clock.now()), (timeline + nanos(HOUR), wall + HOUR));
     }
-
     #[test]
     fn only_a_step_is_a_divergence() {
         let at = 1_000_000 * MS;
@@ -341,7 +339,6 @@ mod tests {
         assert_eq!(diverged(at, at + TOLERANCE + 1), Diverged::Ahead(TOLERANCE + 1));
         assert_eq!(diverged(at + TOLERANCE + 1, at), Diverged::Back(TOLERANCE + 1));
     }
-
     #[test]
     fn thread_outside_of_the_runtime_reads_the_paused_time() {
         let runtime =

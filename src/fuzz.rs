@@ -172,7 +172,6 @@ mod tests {
             std::fs::write(std::path::Path::new(&directory).join(format!("seed-{number}")), input).expect("a directory");
         }
     }
-
     #[test]
     fn stored_bytes_become_responses_and_lists_of_variants_never_do() {
         let [response, trailers, http, variants] = contents_of_samples();

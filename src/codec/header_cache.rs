@@ -18,7 +18,6 @@ const ONE_IN: u32 = 8;
 
 /// The longest name that is remembered, and the longest value.
 const LONGEST: usize = 0x7f;
-
 const LONGEST_VALUE: usize = 64;
 
 thread_local! {

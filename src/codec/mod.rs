@@ -83,7 +83,6 @@ const MAX_LEN: usize = 512 << 20;
 
 /// Bits of the form.
 const SEALED: u8 = 1;
-
 const COMPRESSED: u8 = 2;
 
 /// The present moment by two clocks: that by which stored times count, and that of this process.

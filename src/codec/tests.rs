@@ -469,7 +469,6 @@ proptest! {
         let again = Codec::default().decode(bytes.clone(), entry.key().as_ref(), EPOCH).expect("whole");
         prop_assert_eq!(Codec::default().encode(&again, None), Ok(bytes));
     }
-
     #[test]
     fn what_an_entry_is_expected_to_have_changes_nothing_of_it(entry in any_entry(), other in any_entry()) {
         let bytes = Codec::default().encode(&entry, None).expect("storable");
@@ -479,7 +478,6 @@ proptest! {
             prop_assert_eq!(told(&read.expect("whole")), told(&entry));
         }
     }
-
     #[test]
     fn bytes_that_are_anything_are_no_entry(bytes in vec(any::<u8>(), 0..400), head in vec(any::<u8>(), 0..200)) {
         let key = Key::new(*b"k");
@@ -663,7 +661,6 @@ mod compressed {
         assert_eq!(fixture[1], COMPRESSED);
         assert_eq!(read(&Codec::default(), &fixture, &orders()), Ok(told(&orders())));
     }
-
     #[test]
     fn a_compressed_body_comes_back_as_it_was_also_where_none_is_compressed() {
         let bytes = codec().encode(&orders(), None).expect("storable");
@@ -673,7 +670,6 @@ mod compressed {
         }
         every_flip_is_damage(&codec(), &orders(), &bytes);
     }
-
     #[test]
     fn nothing_of_the_packed_bytes_is_kept_alive() {
         let bytes = codec().encode(&orders(), None).expect("storable");
@@ -681,7 +677,6 @@ mod compressed {
         assert!(bytes.is_unique(), "the entry still holds them");
         assert!(read.weight() < orders().weight() + bytes.len() as u64);
     }
-
     #[test]
     fn only_what_gains_by_it_is_compressed() {
         let of =
@@ -694,7 +689,6 @@ mod compressed {
         assert!(!is_packed(&of(&fields(&[("content-encoding", "br")]), vec![b'a'; 5000])), "has a coding");
         assert!(!is_packed(&variants()));
     }
-
     #[test]
     fn a_frame_that_is_not_as_long_as_it_says_is_refused_and_none_is_believed_to_be_huge() {
         let frame = zstd::bulk::compress(&[0; 10_000], 1).expect("compresses");
@@ -724,14 +718,12 @@ mod sealed {
     fn codec(keys: &[[u8; 32]]) -> Codec {
         Codec::default().seal(KeyRing::new(keys.iter().copied()).expect("a ring"))
     }
-
     #[test]
     fn the_sealed_bytes_of_version_1_never_change() {
         let bytes = codec(&[OLD]).encode_with("", &plain(), None, [9; encryption::NONCE]).expect("storable");
         let fixture = include_str!("../../tests/fixtures/stored/sealed.hex");
         is_stored_as(&codec(&[OLD]), "sealed", &plain(), &bytes, fixture);
     }
-
     #[test]
     fn a_sealed_entry_comes_back_as_it_was_and_is_opened_in_place() {
         for (name, entry) in all() {
@@ -744,13 +736,11 @@ mod sealed {
         let Content::Response { body, .. } = read.content() else { panic!("a response") };
         assert!(whole.contains(&body.as_ptr()));
     }
-
     #[test]
     fn no_two_sealings_are_alike() {
         let codec = codec(&[OLD]);
         assert_ne!(codec.encode(&plain(), None), codec.encode(&plain(), None));
     }
-
     #[test]
     fn nothing_of_a_sealed_entry_is_in_the_clear() {
         let entry = with_trailers();
@@ -765,7 +755,6 @@ mod sealed {
             assert!(!finds(&sealed, secret), "{}", secret.escape_ascii());
         }
     }
-
     #[test]
     fn keys_can_be_rotated() {
         let old = codec(&[OLD]).encode(&plain(), None).expect("storable");
@@ -777,7 +766,6 @@ mod sealed {
         assert_eq!(read(&codec(&[NEW]), &old, &plain()), Err(Damaged::Sealed), "the old key is gone");
         assert_eq!(read(&codec(&[OLD]), &new, &plain()), Err(Damaged::Sealed), "the new key is not there yet");
     }
-
     #[test]
     fn an_entry_that_was_moved_does_not_open() {
         let at = |database, place: &'static str| {
@@ -794,7 +782,6 @@ mod sealed {
             assert_eq!(at(database, place), Err(Damaged::Sealed), "{database} {place}");
         }
     }
-
     #[test]
     fn every_flipped_bit_and_every_beginning_of_what_is_sealed_is_damage() {
         let (codec, entry) = (codec(&[OLD]), plain());
@@ -810,7 +797,6 @@ mod sealed {
             assert!(read(&codec, &cut.into(), &entry).is_err(), "{len} bytes");
         }
     }
-
     #[test]
     fn what_is_clear_is_no_entry_where_everything_is_sealed_and_the_other_way_round() {
         let clear = Codec::default().encode(&plain(), None).expect("storable");
@@ -818,7 +804,6 @@ mod sealed {
         assert_eq!(read(&codec(&[OLD]), &clear, &plain()), Err(Damaged::Unsealed));
         assert_eq!(read(&Codec::default(), &sealed, &plain()), Err(Damaged::Sealed));
     }
-
     #[test]
     fn debug_shows_no_key() {
         let ring = KeyRing::new([[0xab; 32]]).expect("a ring");

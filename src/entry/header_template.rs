@@ -382,7 +382,6 @@ mod tests {
         }
         map
     }
-
     #[test]
     fn a_map_that_is_filled_in_is_the_one_that_is_made_anew() {
         let one = [("content-type", "a"), ("etag", "b"), ("x-c", "c")];
@@ -415,7 +414,6 @@ mod tests {
         }
         assert!(filled > shapes.len(), "{filled}");
     }
-
     #[test]
     fn kept_values_are_no_slices_of_the_buffers_they_came_in() {
         let buffer = Bytes::from(b"max-age=60;application/xml;\"tag\";secret;".repeat(100));
@@ -438,7 +436,6 @@ mod tests {
             assert!(!kept.values().chain(taken.read.iter().map(|(_, value)| value)).any(inside));
         }
     }
-
     #[test]
     fn what_needs_more_than_to_be_read_is_of_no_shape() {
         for name in ["vary", "set-cookie", "content-range", "connection", "keep-alive"] {

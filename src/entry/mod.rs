@@ -370,7 +370,6 @@ mod tests {
         let names: Vec<_> = headers.keys().collect();
         format!("{entry:?} {:?} {names:?} {headers:?} {body:?}", entry.key().canonical())
     }
-
     #[test]
     fn what_takes_the_place_of_another_is_what_it_would_be_anew() {
         let shape = shape_of(&fields("a", "b"));
@@ -383,7 +382,6 @@ mod tests {
         assert!(ptr::eq(at, Arc::as_ptr(&again)), "it has taken its place");
         assert_eq!(told(&again), told(&anew));
     }
-
     #[test]
     fn what_somebody_still_reads_is_not_touched() {
         let shape = shape_of(&fields("a", "b"));
@@ -394,7 +392,6 @@ mod tests {
         assert!(!Arc::ptr_eq(&first, &second));
         assert_eq!(told(&first), before);
     }
-
     #[test]
     fn a_map_of_another_shape_is_not_taken() {
         let tag = |tag| HeaderMap::from_iter([(ETAG, HeaderValue::from_static(tag))]);

@@ -162,9 +162,7 @@ const FORWARDING: [(HeaderName, u8); 14] = [
 
 /// `Forwarded` (RFC 7239): in a key, a whole line that is not simple has this number, and the parameters of the others have theirs.
 const FORWARDED: u8 = 1;
-
 const FORWARDED_HOST: u8 = 2;
-
 const FORWARDED_PROTO: u8 = 3;
 
 const OVERRIDES: [HeaderName; 3] = [
@@ -397,7 +395,6 @@ mod tests {
             assert_eq!(table.class(&name), None, "{name}");
         }
     }
-
     #[test]
     fn common_field_that_is_listed_is_a_credential() {
         let table = FieldTable::new(&CredentialFields::default().with(["User-Agent"]).without(["cookie"]));
@@ -406,7 +403,6 @@ mod tests {
         assert_eq!(table.class(&header::ACCEPT), None);
         assert!(table.lists_common() && !FieldTable::default().lists_common());
     }
-
     #[test]
     fn rfc7239_4_only_host_and_proto_of_forwarded_count() {
         for (line, want) in [
@@ -432,7 +428,6 @@ mod tests {
             assert_eq!(got, want, "{line}");
         }
     }
-
     #[test]
     fn forwarding_is_what_was_written_and_nothing_else() {
         let table = FieldTable::default();

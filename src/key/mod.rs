@@ -1,15 +1,10 @@
 //! Keys: what makes two requests the same request.
 
 mod extract;
-
 mod fields;
-
 mod identity;
-
 mod name;
-
 mod query;
-
 mod write;
 
 use std::{cell::Cell, fmt, ptr, sync::Arc};
@@ -20,20 +15,13 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::{route::params::Params, secret::Secret};
 
 pub use extract::{And, Cookie, Headers, KeyExtractor, RouteAndQuery};
-
 pub use fields::CredentialFields;
-
 pub(crate) use fields::{FieldClass, FieldTable, Forwarding, common_field, default_fields, overrides_method};
-
 pub use identity::Identity;
-
 pub(crate) use name::{decoded, has_any, normal_host, plain_path, plain_target, with_other_end};
-
 #[cfg(feature = "config")]
 pub(crate) use query::is_name as is_query_name;
-
 pub use write::{Extracted, KeyWriter};
-
 pub(crate) use write::{Tag, begin, begin_variant, variant};
 
 thread_local! {

@@ -183,18 +183,13 @@ pub(crate) fn normal_host(authority: &[u8]) -> Cow<'_, [u8]> {
     let host = authority.rsplit(|byte| *byte == b'@').next().unwrap_or_default();
     // Behind a literal address, which holds colons itself.
     let literal = host.iter().rposition(|byte| *byte == b']').map_or(0, |end| end + 1);
-
     let (name, port) = match host[literal..].iter().position(|byte| *byte == b':') {
         Some(colon) => (&host[..literal + colon], &host[literal + colon + 1..]),
         None => (host, &[] as &[u8]),
     };
-
     let zeros = port.iter().take_while(|byte| **byte == b'0').count();
-
     let port = if port.iter().all(u8::is_ascii_digit) { &port[zeros..] } else { port };
-
     let port = if [b"80" as &[u8], b"443"].contains(&port) { &[] } else { port };
-
     if !name.iter().any(|byte| *byte == b'%' || byte.is_ascii_uppercase()) {
         if port.is_empty() {
             return name.into();
@@ -203,14 +198,11 @@ pub(crate) fn normal_host(authority: &[u8]) -> Cow<'_, [u8]> {
             return host.into();
         }
     }
-
     let mut normal = decoded(name).to_ascii_lowercase();
-
     if !port.is_empty() {
         normal.push(b':');
         normal.extend_from_slice(port);
     }
-
     normal.into()
 }
 
@@ -220,9 +212,7 @@ pub(crate) fn plain_path(path: &str) -> Cow<'_, str> {
     if is_plain_path(path.as_bytes()) || !path.starts_with('/') {
         return path.into();
     }
-
     let mut segments: Vec<String> = Vec::new();
-
     for segment in path[1..].split('/') {
         let segment = with_unreserved_decoded(segment);
         match segment.as_str() {
@@ -232,16 +222,13 @@ pub(crate) fn plain_path(path: &str) -> Cow<'_, str> {
             _ => segments.push(segment),
         }
     }
-
     segments.retain(|segment| !segment.is_empty());
-
     format!("/{}", segments.join("/")).into()
 }
 
 /// A path and a query without what is a matter of spelling.
 pub(crate) fn plain_target(target: &PathAndQuery) -> Option<PathAndQuery> {
     let path = plain_path(target.path());
-
     match target.query() {
         Some(query) => format!("{path}?{}", with_unreserved_decoded(query)).parse().ok(),
         None => path.parse().ok(),
@@ -255,7 +242,6 @@ pub(crate) fn with_other_end(target: &PathAndQuery) -> Option<PathAndQuery> {
         Some(path) => path.to_owned(),
         None => format!("{}/", target.path()),
     };
-
     match target.query() {
         Some(query) => format!("{path}?{query}").parse().ok(),
         None => path.parse().ok(),
@@ -266,7 +252,6 @@ fn normal_path(path: &[u8]) -> Cow<'_, [u8]> {
     if is_plain_path(path) {
         return path.into();
     }
-
     match std::str::from_utf8(path) {
         Ok(path) => decoded(plain_path(path).as_bytes()).into_owned().into(),
         Err(_) => path.into(),
@@ -278,21 +263,17 @@ fn normal_path(path: &[u8]) -> Cow<'_, [u8]> {
 #[inline]
 fn is_plain_path(path: &[u8]) -> bool {
     let (mut odd, mut behind_slash) = (false, false);
-
     for byte in path {
         odd |= *byte == b'%' || behind_slash && matches!(byte, b'/' | b'.');
         behind_slash = *byte == b'/';
     }
-
     !odd && (!behind_slash || path.len() == 1)
 }
 
 fn normal_query(query: &[u8]) -> Vec<u8> {
     let mut pieces: Vec<_> = query.split(|byte| *byte == b'&').map(decoded).collect();
-
     // As in keys: those of one name keep their order.
     pieces.sort_by(|one, other| name_in(one).cmp(name_in(other)));
-
     pieces.join(&b'&')
 }
 
@@ -308,9 +289,7 @@ fn is_unreserved(byte: u8) -> bool {
 /// The byte that `%` and two digits at the beginning stand for.
 fn encoded(text: &[u8]) -> Option<u8> {
     let [b'%', high, low, ..] = text else { return None };
-
     let digit = |digit: u8| char::from(digit).to_digit(16);
-
     u8::try_from(digit(*high)? * 16 + digit(*low)?).ok()
 }
 
@@ -318,11 +297,8 @@ pub(crate) fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
     if !text.contains(&b'%') {
         return text.into();
     }
-
     let mut plain = Vec::with_capacity(text.len());
-
     let mut rest = text;
-
     while let [byte, tail @ ..] = rest {
         match encoded(rest) {
             Some(byte) => {
@@ -335,15 +311,12 @@ pub(crate) fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
             }
         }
     }
-
     plain.into()
 }
 
 fn with_unreserved_decoded(segment: &str) -> String {
     let mut plain = String::with_capacity(segment.len());
-
     let mut rest = segment;
-
     while let Some(c) = rest.chars().next() {
         let taken = match encoded(rest.as_bytes()) {
             Some(byte) if is_unreserved(byte) => {
@@ -361,7 +334,6 @@ fn with_unreserved_decoded(segment: &str) -> String {
         };
         rest = &rest[taken..];
     }
-
     plain
 }
 

@@ -121,14 +121,12 @@ mod tests {
             }
         }
     }
-
     #[test]
     fn no_group_is_named_as_the_many_are() {
         let origin = GroupOrigin::named("a");
         assert_ne!(origin.group(MANY), origin.many());
         assert_eq!(origin.many().to_string(), "cache-groups:a:%many");
     }
-
     #[test]
     fn rfc9875_3_a_safe_request_clears_no_group() {
         let response = headers("cache-group-invalidation", "\"a\"");

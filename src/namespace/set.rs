@@ -424,7 +424,6 @@ mod tests {
             assert_eq!(Namespace::new(name).expect(name).as_str(), name);
         }
     }
-
     #[test]
     fn a_value_stays_one_level_and_two_values_stay_two() {
         let values = ["a", "a:b", "a%3Ab", "*", "%2A", "", "%", " ", "~x", &"y".repeat(65), &"y".repeat(66)];
@@ -436,7 +435,6 @@ mod tests {
             assert!(seen.insert(name), "{value:?} met another value");
         }
     }
-
     #[test]
     fn whatever_the_values_what_is_made_of_them_is_a_name_and_of_others_it_is_another() {
         let long = "z".repeat(60);
@@ -449,7 +447,6 @@ mod tests {
             assert!(seen.insert(name), "{levels:?} met others");
         }
     }
-
     #[test]
     fn ancestors_count_and_are_listed_once() {
         let mut set = Namespaces::root();
@@ -460,7 +457,6 @@ mod tests {
         assert_eq!(names, ["*", "db_query", "db_query:orders", "db_query:orders:42", "auth"]);
         assert_eq!(set.hashes().count(), 5);
     }
-
     #[test]
     fn a_set_made_from_another_has_its_names_and_leaves_it_as_it_is() {
         let base = {
@@ -479,7 +475,6 @@ mod tests {
             assert_eq!(made.since(count).iter().collect::<Vec<_>>(), all[count..]);
         }
     }
-
     #[test]
     fn what_is_bumped_is_the_name_alone() {
         let names = [Namespace::new("a:b").expect("valid"), Namespace::root()];

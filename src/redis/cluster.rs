@@ -28,7 +28,6 @@ const MOVES: usize = 4;
 
 /// How long to leave a table of slots alone that was just asked for.
 const REFRESH: Duration = Duration::from_millis(100);
-
 const SLOTS: usize = 16_384;
 
 /// The masters.

@@ -479,7 +479,6 @@ mod tests {
     fn read(info: &str) -> Result<Server, String> {
         Server::read(&Value::BulkString(info.replace(' ', "\r\n").into_bytes())).map_err(|error| error.to_string())
     }
-
     #[test]
     fn a_server_that_is_too_old_is_refused_with_the_reason() {
         for (info, why) in [
@@ -492,7 +491,6 @@ mod tests {
         let valkey = "redis_version:7.2.4 server_name:valkey valkey_version:8.1.0 role:master run_id:a master_replid:b";
         assert!(read(valkey).is_ok());
     }
-
     #[test]
     fn a_restart_and_a_promotion_make_it_another_server() {
         let id = |run: &str, replication: &str| {

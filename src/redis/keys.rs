@@ -20,9 +20,7 @@ const FORMAT: u32 = 1;
 
 /// How many sets there are of keys that are hardly ever cleared one by one.
 const SETS: u64 = 4096;
-
 const ALONE: &str = "*key:";
-
 const TOGETHER: &str = "*keys:";
 
 /// The names of one application's keys.
@@ -326,7 +324,6 @@ mod tests {
         set.push_key(Key::new(*b"key").as_ref());
         set
     }
-
     #[test]
     fn an_entry_stands_beside_the_generation_of_its_first_namespace() {
         let keys = RedisKeys::new("app");
@@ -339,7 +336,6 @@ mod tests {
         assert_eq!(slot(entry.as_bytes()), slot(keys.generation(orders).as_bytes()));
         assert!(keys.entry(&Namespaces::root(), 1).starts_with("app:1:e:{*}:"));
     }
-
     #[test]
     fn an_entry_stands_where_its_request_looks_whatever_its_response_adds() {
         let keys = RedisKeys::new("app");
@@ -354,7 +350,6 @@ mod tests {
             }
         }
     }
-
     #[test]
     fn a_push_tells_the_hash_of_the_name_that_was_pushed() {
         let keys = RedisKeys::new("app");
@@ -368,7 +363,6 @@ mod tests {
             assert_eq!(keys.parse(foreign.as_bytes()), None, "{foreign}");
         }
     }
-
     #[test]
     fn a_command_is_packed_as_the_client_packs_it() {
         // A prefix may be anything.
@@ -397,7 +391,6 @@ mod tests {
             }
         }
     }
-
     #[test]
     fn room_is_made_once_for_a_command() {
         let keys = RedisKeys::new("app");
@@ -406,7 +399,6 @@ mod tests {
         let of_entry = keys.entry(&names(), 1).len() + Packed::AROUND;
         assert_eq!(packed.bytes.capacity(), room + of_entry + 3 * Packed::AROUND, "it did not grow");
     }
-
     #[test]
     fn slots_are_those_of_the_cluster_specification() {
         for (key, want) in

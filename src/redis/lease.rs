@@ -170,7 +170,6 @@ mod tests {
         lease.ends("a");
         assert!(!lease.is_held(1));
     }
-
     #[test]
     fn lease_extends_no_further_than_an_unsettled_change_allows() {
         let lease = Arc::new(Lease::default());
@@ -185,7 +184,6 @@ mod tests {
         lease.extends("a", 30);
         assert!(lease.is_held(29));
     }
-
     #[test]
     fn what_was_said_by_one_that_is_no_master_is_forgotten_before_there_is_a_lease_again() {
         let lease = Lease::default();

@@ -431,7 +431,6 @@ mod tests {
     fn set(names: &[String]) -> Namespaces {
         Namespaces::exactly(&names.iter().map(|name| Namespace::new(name.as_str()).expect("a name")).collect::<Vec<_>>())
     }
-
     #[test]
     fn pairs_of_few_names_wait_as_few_names() {
         let (keys, outbox) = (RedisKeys::new("app"), Outbox::new(Arc::default()));
@@ -459,7 +458,6 @@ mod tests {
         assert!(waits.iter_mut().all(|wait| wait.try_recv() == Ok(DeliveryResult::Delivered)));
         assert!(outbox.is_empty() && outbox.are_none_suspect());
     }
-
     #[test]
     fn a_name_is_suspect_until_its_last_errand_arrives() {
         let (keys, outbox) = (RedisKeys::new("app"), Outbox::new(Arc::default()));
@@ -477,7 +475,6 @@ mod tests {
         assert_eq!((first.try_recv(), second.try_recv()), (Ok(DeliveryResult::Delivered), Ok(DeliveryResult::Delivered)));
         assert!(third.try_recv().is_err() && outbox.suspects(&name), "a command sent before a write says nothing of it");
     }
-
     #[test]
     fn a_call_for_a_name_that_waits_is_told_that_it_is_queued() {
         let (keys, outbox) = (RedisKeys::new("app"), Outbox::new(Arc::default()));
@@ -490,7 +487,6 @@ mod tests {
         }
         assert_eq!(outbox.waiting(), 1);
     }
-
     #[test]
     fn beyond_the_bound_the_root_waits_for_all() {
         let (keys, outbox) = (RedisKeys::new("app"), Outbox::new(Arc::default()));
@@ -504,7 +500,6 @@ mod tests {
         }
         assert_eq!(first.try_recv(), Ok(DeliveryResult::Delivered));
     }
-
     #[test]
     fn fences_that_have_ended_by_themselves_do_not_wait_to_be_taken_back() {
         let errand = || {

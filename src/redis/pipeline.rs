@@ -28,7 +28,6 @@ const MOST_ASKED: usize = 64;
 
 /// How much is read into at first, and how much is kept of what a long reply has made of it.
 const BUFFER: usize = 16 << 10;
-
 const MOST_KEPT: usize = 2 << 20;
 
 /// A handle: its clones share the connection, which ends with the last of them.
@@ -591,7 +590,6 @@ mod tests {
     fn text(text: &str) -> Value {
         Value::BulkString(text.into())
     }
-
     #[test]
     fn a_reply_of_any_kind_is_what_the_client_takes_it_for() {
         for reply in REPLIES {
@@ -601,7 +599,6 @@ mod tests {
             assert_eq!(incoming.from, reply.len());
         }
     }
-
     #[test]
     fn the_strings_of_a_reply_are_those_that_the_client_finds() {
         for reply in REPLIES.iter().filter(|reply| reply.starts_with(b"*")) {
@@ -625,7 +622,6 @@ mod tests {
             assert_eq!(found, theirs, "{}", reply.escape_ascii());
         }
     }
-
     #[test]
     fn no_beginning_of_a_reply_is_one() {
         for reply in REPLIES {
@@ -636,7 +632,6 @@ mod tests {
             }
         }
     }
-
     #[test]
     fn what_begins_no_reply_is_an_error() {
         for nonsense in

@@ -596,7 +596,6 @@ mod tests {
     fn size<A, F>(_: impl Fn(A) -> F) -> usize {
         size_of::<F>()
     }
-
     #[test]
     fn what_may_be_kept_keeps_the_generations_beside_it_not_alive() {
         let reply = Bytes::from_static(b"*3\r\n$2\r\nan\r\n$24\r\n0123456789abcdef01234567\r\n$-1\r\n");
@@ -610,7 +609,6 @@ mod tests {
         let (bytes, generations) = strings(reply, false, false, 0).expect("strings");
         assert_eq!((bytes, generations.len()), (None, 3));
     }
-
     #[test]
     fn a_reply_of_other_things_than_strings_is_no_entry_and_no_generations() {
         for reply in [&b"*2\r\n$1\r\na\r\n:1\r\n"[..], b"*1\r\n*0\r\n", b"*-1\r\n", b"*1\r\n-ERR\r\n"] {

@@ -85,7 +85,6 @@ mod tests {
     fn name(id: u64, kind: InvalidationKind) -> Invalidated {
         Invalidated { id, generation: "g".into(), fences: "f".into(), kind }
     }
-
     #[test]
     fn recent_names_are_remembered_once_and_too_many_are_everything() {
         let (recent, begin) = (Recent::default(), Instant::now());

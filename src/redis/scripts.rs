@@ -5,19 +5,12 @@ use redis::Cmd;
 use super::{cluster::Command, keys::slot};
 
 const FENCE: &str = include_str!("fence.lua");
-
 const UNFENCE: &str = include_str!("unfence.lua");
-
 const SOFTEN: &str = include_str!("soften.lua");
-
 const ADMIT: &str = include_str!("admit.lua");
-
 const COUNT: &str = include_str!("count.lua");
-
 const NUMBER: &str = include_str!("number.lua");
-
 const RELEASE: &str = include_str!("release.lua");
-
 const REPLACE: &str = include_str!("replace.lua");
 
 /// Sets a fence, or moves its deadline on; the generation goes at the same moment, if one is given.

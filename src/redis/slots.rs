@@ -136,7 +136,6 @@ mod tests {
         assert_eq!(told("CLUSTERDOWN The cluster is down"), Some(Redirect::Lost));
         assert_eq!(told("ERR something else"), None);
     }
-
     #[test]
     fn slots_are_read_and_an_empty_host_is_the_one_that_was_asked() {
         let range = |first, last, host: &str| {

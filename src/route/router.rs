@@ -183,7 +183,6 @@ mod tests {
         }
         router
     }
-
     #[test]
     fn what_a_pattern_may_match_is_never_denied() {
         let patterns = ["/", "/items", "/items/{id}", "/files/{*path}", "/a/b/c"];
@@ -198,7 +197,6 @@ mod tests {
             }
         }
     }
-
     #[test]
     fn other_beginnings_are_told_apart() {
         let router = of(&["/items/{id}", "/orders"]);
@@ -206,7 +204,6 @@ mod tests {
             assert!(!router.may_have(path), "{path}");
         }
     }
-
     #[test]
     fn patterns_of_whole_segments_are_known_without_the_tree() {
         let only = |router: &Router, path: &str| {

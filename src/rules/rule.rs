@@ -86,11 +86,8 @@ pub(crate) enum Lifetime {
 }
 
 type TtlByRequest = dyn Fn(&RequestView<'_>) -> Duration + Send + Sync;
-
 type TtlByResponse = dyn Fn(&response::Parts) -> Option<Duration> + Send + Sync;
-
 type NamespacesBy = dyn Fn(&RequestView<'_>) -> Vec<Namespace> + Send + Sync;
-
 type InvalidationsBy = dyn Fn(&RequestView<'_>, &response::Parts) -> Vec<Namespace> + Send + Sync;
 
 /// What unsafe methods on the route clear.

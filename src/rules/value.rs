@@ -533,7 +533,6 @@ mod tests {
             assert_eq!(span(text).map(|span| span.as_millis()), millis, "{text:?}");
         }
     }
-
     #[test]
     fn sizes_are_whole_numbers_with_or_without_a_unit() {
         for (text, bytes) in [

@@ -60,7 +60,6 @@ pub(crate) enum BodyEvent {
 
 /// How far the writer of a closed tape may be ahead of its slowest reader, in bytes, before it reads the next chunk.
 const AHEAD: u64 = 64 << 10;
-
 const TOO_SLOW: &str = "this client was too slow for the others that share its response";
 
 impl SharedBody {
@@ -260,7 +259,6 @@ pub(crate) struct Pieces {
 
 /// A piece is small below so many bytes, and so many of them are joined.
 const SMALL: usize = 256;
-
 const JOINED: usize = 32;
 
 /// A piece below so many bytes is copied out of the buffer that it came in. That may be a hundred times as large, and is counted nowhere.
@@ -332,7 +330,6 @@ mod tests {
         }
         all
     }
-
     #[test]
     fn pieces_of_all_sizes_are_read_as_they_were_written() {
         let (tape, mut first) = SharedBody::new(Pieces::default());
@@ -355,7 +352,6 @@ mod tests {
         assert_eq!(written, second);
         assert_eq!(tape.whole(), written);
     }
-
     #[test]
     fn empty_and_tiny_pieces_take_little_more_than_their_bytes() {
         let mut pieces = Pieces::default();
@@ -368,7 +364,6 @@ mod tests {
         }
         assert!(pieces.pieces.len() <= 32_000 / JOINED, "{}", pieces.pieces.len());
     }
-
     #[test]
     fn a_piece_keeps_no_buffer_but_its_own() {
         let buffer = Bytes::from(vec![7; 400 << 10]);
@@ -384,7 +379,6 @@ mod tests {
             assert!(!inside(&chunk));
         }
     }
-
     #[test]
     fn a_reader_that_leaves_takes_its_waker_with_it() {
         struct Counted(AtomicUsize);
@@ -403,7 +397,6 @@ mod tests {
             assert_eq!(Arc::strong_count(&counted), 1, "the tape keeps no waker");
         }
     }
-
     #[test]
     fn a_closed_tape_waits_for_its_slowest_reader_and_drops_what_all_have() {
         let (tape, mut fast) = SharedBody::new(Pieces::default());
@@ -423,7 +416,6 @@ mod tests {
         assert_eq!(tape.poll_room(cx), Poll::Ready(false));
         assert!(tape.poll_left(cx).is_ready());
     }
-
     #[test]
     fn a_reader_is_cut_off_only_if_another_waits_for_it() {
         let (tape, mut fast) = SharedBody::new(Pieces::default());

@@ -167,7 +167,6 @@ mod tests {
         assert!(quiet.is_due(Misconfiguration::WithoutRules, 2));
         assert!(quiet.is_due(Misconfiguration::UncoveredWrite, 1 + crate::clock::nanos(PAUSE)));
     }
-
     #[test]
     fn rules_that_have_matched_nothing_are_told_once_requests_have_come() {
         let counters = Counters::default();
@@ -184,7 +183,6 @@ mod tests {
         drop(rules);
         assert_eq!(counters.unmatched_rules(), 0);
     }
-
     #[test]
     fn requests_that_no_rule_covers_count_as_requests() {
         let counters = Counters::default();

@@ -122,7 +122,6 @@ mod tests {
     fn life(epochs: &Epochs, stamp: u64, hashes: &[u64]) -> Validity {
         epochs.life(stamp, hashes.iter().copied())
     }
-
     #[test]
     fn a_stamp_dies_with_any_of_its_names_and_never_comes_back() {
         let epochs = Epochs::new(16);
@@ -135,7 +134,6 @@ mod tests {
         assert_eq!(life(&epochs, old, &[1, 2]), Validity::Invalidated);
         assert_eq!(life(&epochs, epochs.capture(), &[1, 2]), Validity::Valid);
     }
-
     #[test]
     fn a_soft_bump_only_softens() {
         let epochs = Epochs::new(16);
@@ -145,7 +143,6 @@ mod tests {
         epochs.bump([3].into_iter(), InvalidationKind::Hard);
         assert_eq!(life(&epochs, old, &[3]), Validity::Invalidated);
     }
-
     #[test]
     fn no_other_name_clears_what_only_the_root_would() {
         let epochs = Epochs::new(16);
@@ -182,7 +179,6 @@ mod tests {
         epochs.bump([4].into_iter(), InvalidationKind::Soft);
         assert_eq!(epochs.renew([(3, own), (4, old)].into_iter()), None);
     }
-
     #[test]
     fn a_collision_clears_too_much_never_too_little() {
         let epochs = Epochs::new(16);

@@ -279,7 +279,6 @@ mod tests {
         let places: usize = (0..expiry.parts()).map(|index| expiry.shard(index).records.len()).sum();
         assert!(places <= 100 + SHARDS, "{places}");
     }
-
     #[test]
     fn what_is_due_is_told_until_its_entry_has_gone_and_not_before() {
         let expiry = Expiry::new(0);
@@ -295,7 +294,6 @@ mod tests {
         assert_eq!(expiry.due(u64::MAX), []);
         assert_eq!(expiry.records(), 0);
     }
-
     #[test]
     fn what_is_noted_late_is_told_with_the_next_bucket() {
         let expiry = Expiry::new(0);
@@ -303,7 +301,6 @@ mod tests {
         expiry.note(1, 5 * BUCKET);
         assert_eq!(expiry.due(1_001 * BUCKET), [1]);
     }
-
     #[test]
     fn each_is_told_in_its_bucket_however_far_away_that_is() {
         let expiry = Expiry::new(0);

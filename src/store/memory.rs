@@ -597,7 +597,6 @@ mod tests {
         let stamp = Stamp::local(store.0.epochs.capture());
         Arc::new(Entry::new(Key::new(n.to_le_bytes()), stamp, Draft { names, times, content, http: None }))
     }
-
     #[test]
     fn what_was_cleared_leaves_within_two_rounds_although_nobody_asks_for_it() {
         let store = Memory::new(4 * MIB);
@@ -618,7 +617,6 @@ mod tests {
         assert_eq!((store.usage().entries, store.usage().bytes), (0, store.0.overhead));
         assert_eq!(store.0.expiry.records(), 0);
     }
-
     #[test]
     fn a_key_with_the_hash_of_another_is_not_answered() {
         let store = Memory::new(MIB);

@@ -331,7 +331,6 @@ mod tests {
         };
         RECALL.with_borrow(|recall| recall.slots.iter().flatten().filter(|known| has(known)).count())
     }
-
     #[test]
     fn a_response_is_at_hand_once_the_store_has_given_it_often() {
         let target = target(0);
@@ -340,7 +339,6 @@ mod tests {
         hear(&target, &entry(&target, 100));
         assert!(is_at_hand(&target));
     }
-
     #[test]
     fn of_so_many_uses_of_what_is_at_hand_one_is_the_stores() {
         let target = target(0);
@@ -348,7 +346,6 @@ mod tests {
         let uses = (0..TOLD_ONE_IN * 10).filter(|_| is_at_hand(&target)).count();
         assert_eq!(uses as u32, TOLD_ONE_IN * 10 - 10);
     }
-
     #[test]
     fn no_more_than_a_few_small_responses_are_at_hand_and_the_latest_of_them() {
         for n in 0..4 * AT_HAND {
@@ -361,7 +358,6 @@ mod tests {
         answer(&large, &entry(&large, LARGEST as usize), OFTEN);
         assert!(!is_at_hand(&large));
     }
-
     #[test]
     fn what_the_store_has_given_for_another_key_is_not_at_hand() {
         let target = target(0);
