@@ -17,7 +17,7 @@ fn headers(lines: &[(&str, &str)]) -> HeaderMap {
 }
 
 fn date(seconds: i64) -> String {
-    print_date(T0.saturating_add_signed(seconds * 1000)).to_str().unwrap().to_owned()
+    format_date(T0.saturating_add_signed(seconds * 1000)).to_str().unwrap().to_owned()
 }
 
 /// For how many seconds a shared cache may answer with this without asking; `None` if it may not keep it.
@@ -27,7 +27,7 @@ fn kept_for(status: u16, response: &[(&str, &str)]) -> Option<u64> {
     let cc = response_directives(&response, &[]);
     let exchange = Exchange { method: &Method::GET, request: &HeaderMap::new(), status, response: &response };
     shared_storable(&exchange, &cc, SharedRules::default()).ok()?;
-    let at = Exchanged { requested: T0, received: T0 };
+    let at = ExchangeTimes { requested: T0, received: T0 };
     let freshness = Freshness::shared(status, &response, &cc, at, &FreshnessRules::default());
     let anyone = CacheControl::default();
     (0..100_000).find(|age| freshness.decide(&anyone, T0 + age * 1000) != Decision::Serve)
@@ -74,7 +74,7 @@ fn rfc9111_what_is_kept_and_for_how_long() {
 #[test]
 fn rfc9111_4_3_a_validated_response_is_young_again() {
     let mut stored = headers(&[(CC, "max-age=60"), ("etag", "\"a\""), ("date", &date(0)), ("age", "30"), ("x-version", "1")]);
-    let at = |seconds: u64| Exchanged { requested: T0 + seconds * 1000, received: T0 + seconds * 1000 };
+    let at = |seconds: u64| ExchangeTimes { requested: T0 + seconds * 1000, received: T0 + seconds * 1000 };
     let of = |stored: &HeaderMap, seconds| {
         Freshness::shared(StatusCode::OK, stored, &CacheControl::of(stored), at(seconds), &FreshnessRules::default())
     };
@@ -92,9 +92,9 @@ fn rfc9111_4_3_a_validated_response_is_young_again() {
 #[test]
 fn rfc9111_4_2_4_nothing_answers_at_any_age() {
     let response = headers(&[(CC, "max-age=60")]);
-    let at = Exchanged { requested: T0, received: T0 };
+    let at = ExchangeTimes { requested: T0, received: T0 };
     let freshness = Freshness::shared(StatusCode::OK, &response, &CacheControl::of(&response), at, &FreshnessRules::default());
     let late = freshness.useful_until();
-    assert!(freshness.stands_in(Failure::Unreachable, &CacheControl::default(), late - 1));
-    assert!(!freshness.stands_in(Failure::Unreachable, &CacheControl::default(), late));
+    assert!(freshness.usable_on_failure(Failure::Unreachable, &CacheControl::default(), late - 1));
+    assert!(!freshness.usable_on_failure(Failure::Unreachable, &CacheControl::default(), late));
 }

@@ -21,10 +21,10 @@ fuzz_target!(|input: &[u8]| {
         assert_eq!(ETag::parse(stored["etag"].as_bytes()), Some(tag));
         assert_eq!(validated(&[&stored], &stored), Some(0));
     }
-    let _ = head_says(&stored, 5, StatusCode::OK, &request);
+    let _ = compare_head(&stored, 5, StatusCode::OK, &request);
     let update = request.clone();
     merge(&mut stored, &update, 0);
-    if condition(&mut request, &[&stored]) {
+    if make_conditional(&mut request, &[&stored]) {
         let selected = Selected { status: StatusCode::OK, headers: &stored, received: 0 };
         assert_eq!(evaluate(&Method::GET, &request, &selected, Role::Cache, 0), Precondition::NotModified);
     }

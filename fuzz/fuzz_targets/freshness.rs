@@ -16,17 +16,17 @@ fuzz_target!(|input: &[u8]| {
     let (mut response, request) = (lines::fields(response), lines::fields(request));
     let time = |at: usize| lines::number(times.get(at * 8..).unwrap_or_default());
     let (requested, received, now, later) = (time(0), time(1), time(2), time(3));
-    let at = Exchanged { requested, received };
+    let at = ExchangeTimes { requested, received };
 
     let mut rules = FreshnessRules::default();
-    rules.silent = Silent::Heuristic { percent: 10, at_most: Duration::MAX };
+    rules.default_lifetime = DefaultLifetime::Heuristic { percent: 10, at_most: Duration::MAX };
     let cc = CacheControl::of(&response);
     let freshness = Freshness::shared(StatusCode::OK, &response, &cc, at, &rules);
     let (now, then) = (now, now.saturating_add(later));
     assert!(freshness.age(now) <= freshness.age(then));
     for asks in [CacheControl::of_request(&request), CacheControl::default()] {
         assert!(freshness.decide(&asks, now) <= freshness.decide(&asks, then));
-        let _ = freshness.stands_in(Failure::Unreachable, &asks, now);
+        let _ = freshness.usable_on_failure(Failure::Unreachable, &asks, now);
     }
     assert!(freshness.fresh_until() <= freshness.useful_until());
 

@@ -5,7 +5,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use libfuzzer_sys::fuzz_target;
 use tower_response_cache::semantics::{
-    CacheControl, Normalise, Role, Selected, Vary, Weights, cache_groups, evaluate, response_directives, select_ranges, steps_of,
+    CacheControl, Normalise, Role, Selected, Vary, Weights, cache_groups, evaluate, response_directives, select_ranges, count_steps,
     strip_for_storing,
 };
 
@@ -47,7 +47,7 @@ fuzz_target!(|input: &[u8]| {
     let fields: HeaderMap =
         names.iter().chain(&more).map(|name| (HeaderName::from_static(name), value.clone())).collect();
     for (name, parse) in parsers(&fields) {
-        let steps = steps_of(parse);
+        let steps = count_steps(parse);
         // A field may be read several times, and several of the fields by one parser.
         assert!(steps <= TIMES * length + FREE, "{name}: {steps} steps for {length} bytes");
     }

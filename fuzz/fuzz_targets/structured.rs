@@ -19,7 +19,7 @@ fuzz_target!(|input: &[u8]| {
         let (mut first, mut second) = (Vec::new(), Vec::new());
         variance.write(Some(one), &mut first);
         variance.write(Some(two), &mut second);
-        assert_eq!(variance.same(Some(one), Some(two)), first == second);
+        assert_eq!(variance.equivalent(Some(one), Some(two)), first == second);
         let mut status = CacheStatus::hit(one);
         (status.key, status.detail) = (Some(two), Some(one));
         let _ = status.value();

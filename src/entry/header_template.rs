@@ -226,7 +226,7 @@ impl HeaderKind {
     #[inline]
     fn is_plain(self, value: &HeaderValue) -> bool {
         match self {
-            Self::Directives => !semantics::may_forbid(value.as_bytes()),
+            Self::Directives => !semantics::may_restrict_storing(value.as_bytes()),
             Self::Kind => !is_event_stream(value),
             Self::AllowedOrigin => value == "*",
             _ => true,

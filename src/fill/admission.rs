@@ -19,7 +19,7 @@ use crate::{
         set::{MAX_NAMES, Namespaces},
     },
     rules::http::HttpOptions,
-    semantics::{self, CacheControl, ETag, Exchange, Exchanged, Freshness, SharedRules, Vary},
+    semantics::{self, CacheControl, ETag, Exchange, ExchangeTimes, Freshness, SharedRules, Vary},
     status::NoStore,
     store::backend::Store,
 };
@@ -81,9 +81,11 @@ impl<St: Store> Fill<St> {
         let control = match options {
             Some(options) => Some(semantics::response_directives(&parts.headers, &options.targets)),
             None if seen.lines > 1 => Some(CacheControl::of(&parts.headers)),
-            None => {
-                seen.directives.map(HeaderValue::as_bytes).filter(|line| semantics::may_forbid(line)).map(CacheControl::of_line)
-            }
+            None => seen
+                .directives
+                .map(HeaderValue::as_bytes)
+                .filter(|line| semantics::may_restrict_storing(line))
+                .map(CacheControl::of_line),
         };
         let (times, http) = match options {
             None => self.by_rule(parts, &seen, control.as_ref(), hints)?,
@@ -167,7 +169,7 @@ impl<St: Store> Fill<St> {
     ) -> Result<Lifetimes, NoStore> {
         match seen.cookies || seen.varies {
             true => semantics::safe_to_store(parts.status, &parts.headers, control.unwrap_or(&CacheControl::default())),
-            false => semantics::plainly_safe_to_store(parts.status, seen.range, control),
+            false => semantics::safe_status_and_directives(parts.status, seen.range, control),
         }
         .map_err(no_store)?;
         if seen.is_event_stream() {
@@ -200,10 +202,10 @@ impl<St: Store> Fill<St> {
             return Err(NoStore::Lifetime);
         }
         let rules = SharedRules {
-            silent_is_fresh: options.fills_silence(),
+            has_default_lifetime: options.fills_silence(),
             // That is asked below, of cookies as well.
             identity_in_key: true,
-            keep_partial: partial::asks_for_one(&self.of.quest.asked.method, self.of.quest.asked.conditions()),
+            store_partial: partial::asks_for_one(&self.of.quest.asked.method, self.of.quest.asked.conditions()),
             ..SharedRules::default()
         };
         let request = self.of.quest.asked.headers().ok_or(NoStore::Vary)?;
@@ -221,7 +223,7 @@ impl<St: Store> Fill<St> {
         }
         let now = self.answered;
         // Dates in the response are compared with the wall clock; what is kept counts on the timeline.
-        let at = Exchanged { requested: self.wall_at(self.began) / MS, received: self.wall_at(now) / MS };
+        let at = ExchangeTimes { requested: self.wall_at(self.began) / MS, received: self.wall_at(now) / MS };
         let (while_revalidate, if_error) = self.of.quest.rule.windows();
         let rules = options.freshness(response, while_revalidate, if_error);
         let mut freshness = Freshness::shared(status, response, control, at, &rules);
@@ -292,7 +294,7 @@ impl<St: Store> Fill<St> {
 
     /// The key of a variant's language, if the rule wants that.
     pub(super) fn language_key(&self, vary: &Vary, response: &HeaderMap) -> Option<Key> {
-        let (secret, language) = (&self.shared.store.context().secret, || semantics::language_of(response));
+        let (secret, language) = (&self.shared.store.context().secret, || semantics::content_language(response));
         let CacheRequest { rule, primary, asked, .. } = &self.of.quest;
         let key = variant::language_key(rule, secret, primary.as_ref(), vary, asked.headers()?, language);
         key.filter(|key| key.canonical().len() <= MAX_KEY_LEN)
@@ -302,7 +304,7 @@ impl<St: Store> Fill<St> {
     pub(super) fn times(&self, ttl: Duration, age: Option<&HeaderValue>) -> Times {
         let now = self.answered;
         // RFC 9111, section 4.2.3: an age that a cache below us states goes on from there; so does the time of the call.
-        let age = age.and_then(semantics::stated_age).map_or(0, nanos);
+        let age = age.and_then(semantics::parse_age).map_or(0, nanos);
         let fresh_until = now.saturating_add(nanos(ttl));
         Times {
             born: now.saturating_sub(age),

@@ -191,7 +191,7 @@ impl<St: Store> Fill<St> {
     {
         if self.of.quest.rule.http().is_some() && !parts.headers.contains_key(header::DATE) {
             // RFC 9110, section 6.6.1: what comes without a date is given that of its arrival.
-            parts.headers.insert(header::DATE, semantics::print_date(self.wall_at(self.answered) / MS));
+            parts.headers.insert(header::DATE, semantics::format_date(self.wall_at(self.answered) / MS));
         }
         if parts.status == StatusCode::NOT_MODIFIED
             && let Some(ours) = self.of.missed.ours.take()

@@ -19,7 +19,7 @@ use crate::{
     error::BoxError,
     extensions::CachePolicy,
     respond,
-    semantics::{self, Failure, HeadSays, Vary},
+    semantics::{self, Failure, HeadResult, Vary},
     single_flight::outcome::FlightOutcome,
     stats::counters::Count,
     status::{CACHE_STATUS, CacheStatus, NoStore, Outcome, Stale, Storing},
@@ -120,11 +120,11 @@ impl<St: Store> Fill<St> {
         let Content::Response { headers, body, .. } = ours.content() else { return };
         let known = self.of.missed.varying.as_deref().map(|(vary, _)| vary.clone()).unwrap_or_default();
         let selects_ours = |vary: &Vary| known.union(vary) == known;
-        let says = semantics::head_says(&as_inner_service_knows(ours), body.len() as u64, status, head);
-        if says == HeadSays::Nothing || !selects_ours(&self.vary_of(head)) {
+        let says = semantics::compare_head(&as_inner_service_knows(ours), body.len() as u64, status, head);
+        if says == HeadResult::Ignored || !selects_ours(&self.vary_of(head)) {
             return;
         }
-        if says == HeadSays::Freshen {
+        if says == HeadResult::Freshen {
             if let (_, Ok(fit)) = self.renewed(ours, head, None)
                 && selects_ours(&fit.vary)
             {

@@ -36,7 +36,7 @@ fn without_conditions(headers: &mut HeaderMap) {
 pub(crate) fn question<B, St: Store>(request: &mut Request<B>, quest: &CacheRequest, missed: &mut LookupMiss<St>, alone: bool) {
     if let Some(ours) = &missed.ours {
         // RFC 9111, section 4.3.1: ours and not the client's, so that a 304 is about what is stored here.
-        if !semantics::condition(request.headers_mut(), &[&as_inner_service_knows(ours)]) {
+        if !semantics::make_conditional(request.headers_mut(), &[&as_inner_service_knows(ours)]) {
             missed.ours = None;
         }
     } else if !alone && quest.asked.less {

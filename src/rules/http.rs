@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, header};
 
-use crate::semantics::{FreshnessRules, Misconfiguration};
+use crate::semantics::{DefaultLifetime, FreshnessRules};
 
 /// The options of a [`Rule::http`](super::Rule::http), and nothing else.
 #[derive(Clone, Debug)]
@@ -36,16 +36,16 @@ impl HttpOptions {
 
     /// What is added where this response is silent.
     pub(crate) fn freshness(&self, response: &HeaderMap, while_revalidate: Duration, if_error: Duration) -> FreshnessRules {
-        let silent = if self.heuristics && response.contains_key(header::LAST_MODIFIED) {
+        let default_lifetime = if self.heuristics && response.contains_key(header::LAST_MODIFIED) {
             // RFC 9111, section 4.2.2: a tenth of the time since its last change is typical; a day is plenty.
-            Misconfiguration::Heuristic { percent: 10, at_most: Duration::from_secs(24 * 3600) }
+            DefaultLifetime::Heuristic { percent: 10, at_most: Duration::from_secs(24 * 3600) }
         } else if self.default_ttl.is_zero() {
-            Misconfiguration::Stale
+            DefaultLifetime::Stale
         } else {
-            Misconfiguration::For(self.default_ttl)
+            DefaultLifetime::Fixed(self.default_ttl)
         };
         FreshnessRules {
-            silent,
+            default_lifetime,
             stale_while_revalidate: while_revalidate,
             stale_if_error: if_error,
             stale_if_unreachable: self.if_unreachable.max(if_error),

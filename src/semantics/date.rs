@@ -29,9 +29,9 @@ pub fn parse_date(value: &[u8], now: u64) -> Option<u64> {
 /// Writes the preferred form, cutting to whole seconds; what lies beyond the year 9999 becomes its last second.
 ///
 /// ```
-/// assert_eq!(tower_response_cache::semantics::print_date(784_111_777_999), "Sun, 06 Nov 1994 08:49:37 GMT");
+/// assert_eq!(tower_response_cache::semantics::format_date(784_111_777_999), "Sun, 06 Nov 1994 08:49:37 GMT");
 /// ```
-pub fn print_date(millis: u64) -> HeaderValue {
+pub fn format_date(millis: u64) -> HeaderValue {
     let at = UNIX_EPOCH + Duration::from_secs((millis / 1000).min(END_OF_9999.unsigned_abs()));
     HeaderValue::try_from(httpdate::fmt_http_date(at)).expect("a date is visible ASCII")
 }

@@ -72,7 +72,7 @@ pub struct CacheControl {
 
 /// Whether a line may say `no-store`, `no-cache` or `private`, by a look at a few of its letters: where it says no, there is none of them.
 #[inline]
-pub(crate) fn may_forbid(line: &[u8]) -> bool {
+pub(crate) fn may_restrict_storing(line: &[u8]) -> bool {
     // None of the three is without a `v`, or a hyphen before a `c` or an `s`.
     let mut before = 0;
     line.iter().any(|byte| {

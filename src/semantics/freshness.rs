@@ -14,8 +14,8 @@ use super::storable::heuristically_cacheable;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FreshnessRules {
-    /// The lifetime of a response that states none. Defaults to [`Misconfiguration::Stale`].
-    pub silent: Misconfiguration,
+    /// The lifetime of a response that states none. Defaults to [`DefaultLifetime::Stale`].
+    pub default_lifetime: DefaultLifetime,
     /// How long past its lifetime a response may be served without waiting, while it is validated, where the response does
     /// not say it (`stale-while-revalidate`). Defaults to 0.
     pub stale_while_revalidate: Duration,
@@ -29,17 +29,17 @@ pub struct FreshnessRules {
     /// `s-maxage` forbids stale answers as `proxy-revalidate` does (RFC 9111 §5.2.2.10). Many origins write
     /// `s-maxage=60, stale-while-revalidate=30` and mean both; with this, windows that a response states itself hold beside
     /// `s-maxage`. Defaults to no.
-    pub windows_beside_s_maxage: bool,
+    pub stale_windows_with_s_maxage: bool,
 }
 
 impl Default for FreshnessRules {
     fn default() -> FreshnessRules {
         FreshnessRules {
-            silent: Misconfiguration::Stale,
+            default_lifetime: DefaultLifetime::Stale,
             stale_while_revalidate: Duration::ZERO,
             stale_if_error: Duration::ZERO,
             stale_if_unreachable: Duration::from_secs(3600),
-            windows_beside_s_maxage: false,
+            stale_windows_with_s_maxage: false,
         }
     }
 }
@@ -48,12 +48,12 @@ impl Default for FreshnessRules {
 /// (RFC 9111 §4.2.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Misconfiguration {
+pub enum DefaultLifetime {
     /// None: it is stale from the start.
     #[default]
     Stale,
     /// Always this.
-    For(Duration),
+    Fixed(Duration),
     /// A share of the time since `Last-Modified`, which is typically a tenth.
     Heuristic {
         /// Of that time, in percent.
@@ -68,12 +68,12 @@ pub enum Misconfiguration {
 /// ```
 /// use std::time::Duration;
 /// use http::{HeaderMap, StatusCode};
-/// use tower_response_cache::semantics::{CacheControl, Decision, Exchanged, Freshness, FreshnessRules};
+/// use tower_response_cache::semantics::{CacheControl, Decision, ExchangeTimes, Freshness, FreshnessRules};
 ///
 /// let mut response = HeaderMap::new();
 /// response.insert("cache-control", "max-age=60, stale-while-revalidate=30".parse().unwrap());
 /// let cc = CacheControl::of(&response);
-/// let sent = Exchanged { requested: 1_000_000, received: 1_000_000 };
+/// let sent = ExchangeTimes { requested: 1_000_000, received: 1_000_000 };
 /// let freshness = Freshness::shared(StatusCode::OK, &response, &cc, sent, &FreshnessRules::default());
 ///
 /// let anyone = CacheControl::default();
@@ -106,7 +106,7 @@ pub struct Freshness {
 
 /// When a request was sent on and its response arrived, in milliseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Exchanged {
+pub struct ExchangeTimes {
     /// When the request left.
     pub requested: u64,
     /// When the response's header section was there.
@@ -123,7 +123,7 @@ pub enum Decision {
     ServeAndRefresh,
     /// Answer with it, although it is stale: the client takes that (`max-stale`).
     ServeStale,
-    /// Validate it first. If that fails, [`Freshness::stands_in`] says whether it may answer nevertheless.
+    /// Validate it first. If that fails, [`Freshness::usable_on_failure`] says whether it may answer nevertheless.
     Revalidate,
     /// Answer 504: the client wants no other answer than a stored one (`only-if-cached`).
     GatewayTimeout,
@@ -152,12 +152,12 @@ impl Freshness {
         status: StatusCode,
         response: &HeaderMap,
         cc: &CacheControl,
-        at: Exchanged,
+        at: ExchangeTimes,
         rules: &FreshnessRules,
     ) -> Freshness {
         let forbids_stale = cc.forbids_stale();
         // Only s-maxage stands in the way, and the rule lets the response's own windows hold beside it.
-        let lenient = rules.windows_beside_s_maxage && !cc.says_revalidate();
+        let lenient = rules.stale_windows_with_s_maxage && !cc.says_revalidate();
         let window = |stated: Option<Duration>, rule: Duration| match stated {
             Some(stated) if !forbids_stale || lenient => stated,
             None if !forbids_stale => rule,
@@ -172,7 +172,7 @@ impl Freshness {
         Freshness {
             received: at.received,
             initial_age: initial_age(response, at),
-            lifetime: lifetime(status, response, cc, at.received, rules.silent),
+            lifetime: lifetime(status, response, cc, at.received, rules.default_lifetime),
             stale_while_revalidate: window(cc.stale_while_revalidate, rules.stale_while_revalidate),
             stale_if_error,
             stale_if_unreachable,
@@ -242,7 +242,7 @@ impl Freshness {
     /// §4.2.4 and RFC 5861 §4: not where a directive forbids it, else within the window for that failure, which a request's
     /// `stale-if-error` may widen. A response that is still fresh may, unless the response itself (`no-cache`) says that it is
     /// always to be validated.
-    pub fn stands_in(&self, failure: Failure, request: &CacheControl, now: u64) -> bool {
+    pub fn usable_on_failure(&self, failure: Failure, request: &CacheControl, now: u64) -> bool {
         // A client that asked for the origin's own answer (a reload) gets its failure rather than an answer it refused.
         if self.validate_always || request.no_cache.is_some() {
             return false;
@@ -303,19 +303,19 @@ impl Freshness {
 
 /// The value of `Age`: that of its first line.
 fn age_field(headers: &HeaderMap) -> Option<Duration> {
-    stated_age(headers.get(AGE)?)
+    parse_age(headers.get(AGE)?)
 }
 
 /// The age that a line of `Age` states: its first member, if that is a whole number (§5.1: one that is not is ignored), at most 2^31
 /// seconds.
-pub(crate) fn stated_age(line: &HeaderValue) -> Option<Duration> {
+pub(crate) fn parse_age(line: &HeaderValue) -> Option<Duration> {
     let first = line.as_bytes().split(|byte| *byte == b',').next()?;
     list::delta_seconds(first.trim_ascii()).map(|seconds| Duration::from_secs(seconds.into()))
 }
 
 /// §4.2.3: the larger of what the two clocks say (in the whole seconds that `Date` is written in) and what caches on the way
 /// say, corrected by how long the answer took.
-fn initial_age(response: &HeaderMap, at: Exchanged) -> Duration {
+fn initial_age(response: &HeaderMap, at: ExchangeTimes) -> Duration {
     let apparent = match date_field(response, DATE, at.received) {
         Some(date) => Duration::from_secs(since(date, at.received).as_secs()),
         None => Duration::ZERO,
@@ -328,7 +328,13 @@ fn initial_age(response: &HeaderMap, at: Exchanged) -> Duration {
 }
 
 /// §4.2.1: s-maxage, else max-age, else Expires less Date, else what the rule says.
-fn lifetime(status: StatusCode, response: &HeaderMap, cc: &CacheControl, received: u64, silent: Misconfiguration) -> Duration {
+fn lifetime(
+    status: StatusCode,
+    response: &HeaderMap,
+    cc: &CacheControl,
+    received: u64,
+    default_lifetime: DefaultLifetime,
+) -> Duration {
     if let Some(stated) = cc.s_maxage.or(cc.max_age) {
         return stated;
     }
@@ -342,10 +348,10 @@ fn lifetime(status: StatusCode, response: &HeaderMap, cc: &CacheControl, receive
     if !(heuristically_cacheable(status) || cc.public) {
         return Duration::ZERO;
     }
-    match silent {
-        Misconfiguration::Stale => Duration::ZERO,
-        Misconfiguration::For(lifetime) => lifetime,
-        Misconfiguration::Heuristic { percent, at_most } => match date_field(response, LAST_MODIFIED, received) {
+    match default_lifetime {
+        DefaultLifetime::Stale => Duration::ZERO,
+        DefaultLifetime::Fixed(lifetime) => lifetime,
+        DefaultLifetime::Heuristic { percent, at_most } => match date_field(response, LAST_MODIFIED, received) {
             Some(modified) => (since(modified, date) / 100).saturating_mul(percent.into()).min(at_most),
             None => Duration::ZERO,
         },

@@ -12,9 +12,9 @@
 //! | responses are stored for its URI | [`Vary::fits`] or, with the fields in the key, [`Vary::write`]; [`NoVarySearch`] |
 //! | one fits: may it answer? | [`Freshness::decide`] |
 //! | it answers | [`evaluate`] the client's conditions, then [`select_ranges`]; [`not_modified_headers`], [`partial_headers`], [`Multipart`] |
-//! | it is to be validated | [`condition`] the request; on a 304 [`validated`], then [`merge`]; on failure [`Freshness::stands_in`] |
+//! | it is to be validated | [`make_conditional`] the request; on a 304 [`validated`], then [`merge`]; on failure [`Freshness::usable_on_failure`] |
 //! | a response comes | [`response_directives`], [`safe_to_store`] or [`shared_storable`], [`Freshness::shared`], [`strip_for_storing`] |
-//! | … to a HEAD | [`head_says`] |
+//! | … to a HEAD | [`compare_head`] |
 //! | … to anything unsafe | [`invalidated`], [`invalidated_groups`]; [`post_answers_get`] |
 //! | the answer leaves | [`Freshness::age_seconds`], [`CacheStatus`] |
 //!
@@ -34,7 +34,7 @@
 //! let cc = response_directives(&response, &[]);
 //! let exchange = Exchange { method: &Method::GET, request: &request, status: StatusCode::OK, response: &response };
 //! assert_eq!(shared_storable(&exchange, &cc, SharedRules::default()), Ok(()));
-//! let at = Exchanged { requested: t0, received: t0 };
+//! let at = ExchangeTimes { requested: t0, received: t0 };
 //! let freshness = Freshness::shared(StatusCode::OK, &response, &cc, at, &FreshnessRules::default());
 //!
 //! // Half a minute later it answers; a minute later it is asked about.
@@ -42,7 +42,7 @@
 //! assert_eq!(freshness.decide(&anyone, t0 + 30_000), Decision::Serve);
 //! assert_eq!(freshness.decide(&anyone, t0 + 60_000), Decision::Revalidate);
 //! let mut question = request.clone();
-//! assert!(condition(&mut question, &[&response]));
+//! assert!(make_conditional(&mut question, &[&response]));
 //! assert_eq!(question["if-none-match"], "\"v1\"");
 //!
 //! // The answer is a 304 with the same tag: what is stored is good for another minute.
@@ -50,7 +50,7 @@
 //! not_modified.insert("etag", "\"v1\"".parse().unwrap());
 //! assert_eq!(validated(&[&response], &not_modified), Some(0));
 //! merge(&mut response, &not_modified, t0 + 60_000);
-//! let at = Exchanged { requested: t0 + 60_000, received: t0 + 60_000 };
+//! let at = ExchangeTimes { requested: t0 + 60_000, received: t0 + 60_000 };
 //! let freshness = Freshness::shared(StatusCode::OK, &response, &cc, at, &FreshnessRules::default());
 //! assert_eq!(freshness.decide(&anyone, t0 + 119_000), Decision::Serve);
 //! ```
@@ -85,25 +85,25 @@ mod vary;
 
 pub use cache_status::{CACHE_STATUS, CacheStatus, Forwarded};
 pub use conditional::{ETag, Precondition, Role, Selected, evaluate, not_modified_headers};
-pub use date::{parse_date, print_date};
-pub(crate) use directives::may_forbid;
+pub use date::{format_date, parse_date};
+pub(crate) use directives::may_restrict_storing;
 pub use directives::{CacheControl, MaxStale, Scope};
-pub(crate) use freshness::stated_age;
-pub use freshness::{Decision, Exchanged, Failure, Freshness, FreshnessRules, Misconfiguration};
+pub(crate) use freshness::parse_age;
+pub use freshness::{Decision, DefaultLifetime, ExchangeTimes, Failure, Freshness, FreshnessRules};
 pub use groups::{CACHE_GROUP_INVALIDATION, CACHE_GROUPS, MalformedGroups, cache_groups, invalidated_groups};
 pub use invalidation::{Target, invalidated, is_safe};
 #[cfg(fuzzing)]
 #[doc(hidden)]
-pub use list::steps::of as steps_of;
+pub use list::steps::of as count_steps;
 pub use no_vary_search::{NO_VARY_SEARCH, NoVarySearch};
 pub use range::{Multipart, Part, Ranges, partial_headers, same_representation, select_ranges, unsatisfiable_headers};
 pub use request::RequestFields;
-pub(crate) use storable::plainly_safe_to_store;
+pub(crate) use storable::safe_status_and_directives;
 pub use storable::{
     Exchange, NoStore, SharedRules, heuristically_cacheable, post_answers_get, safe_to_store, shared_storable,
     strip_for_storing,
 };
 pub use targeted::response_directives;
-pub use validation::{HeadSays, condition, head_says, merge, validated};
+pub use validation::{HeadResult, compare_head, make_conditional, merge, validated};
 pub use vary::{Normalise, Vary, Weights};
-pub(crate) use vary::{language_of, preferred_language};
+pub(crate) use vary::{content_language, preferred_language};

@@ -16,9 +16,9 @@ pub const NO_VARY_SEARCH: HeaderName = HeaderName::from_static("no-vary-search")
 /// use tower_response_cache::semantics::NoVarySearch;
 ///
 /// let variance = NoVarySearch::ignoring(["utm_source"]).in_any_order();
-/// assert!(variance.same(Some("b=2&a=1&utm_source=x"), Some("a=1&b=2")));
-/// assert!(!variance.same(Some("a=1&a=2"), Some("a=2&a=1")));
-/// assert!(!NoVarySearch::default().same(Some("a=1&b=2"), Some("b=2&a=1")));
+/// assert!(variance.equivalent(Some("b=2&a=1&utm_source=x"), Some("a=1&b=2")));
+/// assert!(!variance.equivalent(Some("a=1&a=2"), Some("a=2&a=1")));
+/// assert!(!NoVarySearch::default().equivalent(Some("a=1&b=2"), Some("b=2&a=1")));
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NoVarySearch {
@@ -67,12 +67,12 @@ impl NoVarySearch {
     }
 
     /// Whether two queries (without their `?`; `None` where there is none) ask for the same.
-    pub fn same(&self, one: Option<&str>, two: Option<&str>) -> bool {
+    pub fn equivalent(&self, one: Option<&str>, two: Option<&str>) -> bool {
         if *self == NoVarySearch::default() { one == two } else { self.reduce(one) == self.reduce(two) }
     }
 
     /// Appends what matters of a query to a cache key, tagged and with lengths (big-endian, 4 bytes), so that queries which are not
-    /// [the same](NoVarySearch::same) never write the same bytes.
+    /// [the same](NoVarySearch::equivalent) never write the same bytes.
     pub fn write(&self, query: Option<&str>, key: &mut Vec<u8>) {
         if *self == NoVarySearch::default() {
             return match query {

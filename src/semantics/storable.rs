@@ -81,7 +81,7 @@ pub struct Exchange<'a> {
 pub struct SharedRules {
     /// A lifetime is made up where the response states none and the RFC allows it (a heuristic, or the rule's own default).
     /// Defaults to no.
-    pub silent_is_fresh: bool,
+    pub has_default_lifetime: bool,
     /// Who asks is part of the key, so nobody else is served: `Authorization` then does not stand in the way. Defaults to no.
     pub identity_in_key: bool,
     /// A response that sets cookies may be kept, as RFC 9111 §7.3 permits. Defaults to no, for they are replayed to others.
@@ -110,14 +110,18 @@ pub struct SharedRules {
 /// assert_eq!(safe_to_store(StatusCode::OK, &response, &cc), Err(NoStore::SetCookie));
 /// ```
 pub fn safe_to_store(status: StatusCode, response: &HeaderMap, cc: &CacheControl) -> Result<(), NoStore> {
-    plainly_safe_to_store(status, response.contains_key(CONTENT_RANGE), Some(cc))?;
+    safe_status_and_directives(status, response.contains_key(CONTENT_RANGE), Some(cc))?;
     cookies(response, cc)?;
     vary(response)
 }
 
 /// The same for a response of which it is known that it has neither `Set-Cookie` nor `Vary`, and whether it has `Content-Range`. Without
-/// directives if none [may forbid](super::may_forbid) it.
-pub(crate) fn plainly_safe_to_store(status: StatusCode, has_range: bool, cc: Option<&CacheControl>) -> Result<(), NoStore> {
+/// directives if none [may forbid](super::may_restrict_storing) it.
+pub(crate) fn safe_status_and_directives(
+    status: StatusCode,
+    has_range: bool,
+    cc: Option<&CacheControl>,
+) -> Result<(), NoStore> {
     final_status(status)?;
     // What looks like a part is not kept as the whole.
     if has_range || status == StatusCode::PARTIAL_CONTENT {
@@ -187,7 +191,7 @@ pub fn shared_storable(exchange: &Exchange<'_>, cc: &CacheControl, rules: Shared
     if cc.no_cache == Some(Scope::Whole) && !validator {
         return Err(NoStore::NoCache);
     }
-    if !(explicit || validator || rules.silent_is_fresh) {
+    if !(explicit || validator || rules.has_default_lifetime) {
         return Err(NoStore::NothingToReuse);
     }
     Ok(())

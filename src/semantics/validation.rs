@@ -7,7 +7,7 @@ use http::header::{
 };
 
 use super::conditional::ETag;
-use super::date::{parse_date, print_date};
+use super::date::{format_date, parse_date};
 use super::directives::CacheControl;
 use super::storable::strip_for_storing;
 
@@ -23,17 +23,17 @@ use super::storable::strip_for_storing;
 ///
 /// ```
 /// use http::HeaderMap;
-/// use tower_response_cache::semantics::condition;
+/// use tower_response_cache::semantics::make_conditional;
 ///
 /// let mut stored = HeaderMap::new();
 /// stored.insert("etag", "\"ours\"".parse().unwrap());
 /// let mut request = HeaderMap::new();
 /// request.insert("if-none-match", "\"the client's\"".parse().unwrap());
 ///
-/// assert!(condition(&mut request, &[&stored]));
+/// assert!(make_conditional(&mut request, &[&stored]));
 /// assert_eq!(request["if-none-match"], "\"ours\"");
 /// ```
-pub fn condition(request: &mut HeaderMap, stored: &[&HeaderMap]) -> bool {
+pub fn make_conditional(request: &mut HeaderMap, stored: &[&HeaderMap]) -> bool {
     for name in [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_MATCH, IF_UNMODIFIED_SINCE, IF_RANGE, RANGE] {
         request.remove(name);
     }
@@ -59,7 +59,7 @@ pub fn condition(request: &mut HeaderMap, stored: &[&HeaderMap]) -> bool {
     request.contains_key(IF_NONE_MATCH) || request.contains_key(IF_MODIFIED_SINCE)
 }
 
-/// Which of the stored responses asked about ([`condition`]) a 304 validates, as an index; none if it answers another question,
+/// Which of the stored responses asked about ([`make_conditional`]) a 304 validates, as an index; none if it answers another question,
 /// and then the request must be sent again without conditions (§4.3.3, §4.3.4).
 ///
 /// A 304 to the client's own condition must not come here: it says nothing of what we have.
@@ -103,7 +103,7 @@ pub fn merge(stored: &mut HeaderMap, update: &HeaderMap, received: u64) {
     }
     stored.remove(AGE);
     if !update.contains_key(DATE) {
-        update.insert(DATE, print_date(received));
+        update.insert(DATE, format_date(received));
     }
     let names: Vec<HeaderName> = update.keys().cloned().collect();
     for name in names {
@@ -123,13 +123,13 @@ pub fn merge(stored: &mut HeaderMap, update: &HeaderMap, received: u64) {
 
 /// What the answer to a HEAD says of a stored GET response (§4.3.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum HeadSays {
+pub enum HeadResult {
     /// The stored response is still current: [`merge`] the new fields into it.
     Freshen,
     /// The stored response is out of date: it is stale from now on, or may be removed.
-    Changed,
+    Outdated,
     /// Nothing: the status is not 200, or there is no validator and the length does not differ.
-    Nothing,
+    Ignored,
 }
 
 /// Compares the answer to a HEAD with a stored GET response of `length` bytes that the HEAD could have selected.
@@ -140,18 +140,18 @@ pub enum HeadSays {
 ///
 /// A HEAD that selects by other request fields than the stored response ([`Vary`](super::Vary)) is about another response: do not
 /// compare it.
-pub fn head_says(stored: &HeaderMap, length: u64, status: StatusCode, head: &HeaderMap) -> HeadSays {
+pub fn compare_head(stored: &HeaderMap, length: u64, status: StatusCode, head: &HeaderMap) -> HeadResult {
     if status != StatusCode::OK {
-        return HeadSays::Nothing;
+        return HeadResult::Ignored;
     }
     let same = |name: HeaderName| head.get(&name).is_none_or(|value| stored.get(&name) == Some(value));
     let same_length =
         head.get(CONTENT_LENGTH).is_none_or(|value| value.to_str().is_ok_and(|value| value.parse() == Ok(length)));
     if !(same(ETAG) && same(LAST_MODIFIED) && same_length) {
-        return HeadSays::Changed;
+        return HeadResult::Outdated;
     }
     let has_date = head.get(LAST_MODIFIED).is_some_and(|date| parse_date(date.as_bytes(), 0).is_some());
-    if ETag::of(head).is_some() || has_date { HeadSays::Freshen } else { HeadSays::Nothing }
+    if ETag::of(head).is_some() || has_date { HeadResult::Freshen } else { HeadResult::Ignored }
 }
 
 #[cfg(test)]

@@ -183,7 +183,7 @@ impl Vary {
     /// Whether a stored response fits a new request: that and the request it answered agree in all nominated fields, except that a
     /// language may also be [selected](Normalise::select_language).
     pub fn fits(&self, asked: &HeaderMap, response: &HeaderMap, new: &HeaderMap, normalise: Normalise) -> bool {
-        let preferred = || preferred_language(new).is_some_and(|language| language_of(response) == Some(language));
+        let preferred = || preferred_language(new).is_some_and(|language| content_language(response) == Some(language));
         if self.selects(normalise) && preferred() {
             let names = self.names.iter().filter(|name| **name != ACCEPT_LANGUAGE).cloned().collect();
             return Vary { star: self.star, names }.matches(asked, new, normalise);
@@ -273,7 +273,7 @@ fn write_field(name: &HeaderName, request: &HeaderMap, normalise: Normalise, key
 }
 
 /// The one language that a response is in, in small letters; none if it names none or several.
-pub(crate) fn language_of(response: &HeaderMap) -> Option<Vec<u8>> {
+pub(crate) fn content_language(response: &HeaderMap) -> Option<Vec<u8>> {
     let mut languages = response.get_all(CONTENT_LANGUAGE).iter().flat_map(|line| list::elements(line.as_bytes()));
     let (Some(language), None) = (languages.next(), languages.next()) else { return None };
     Some(language.to_ascii_lowercase())

@@ -88,14 +88,14 @@ fn rfc9110_5_6_7_fifty_years_to_the_second_are_not_more() {
 proptest! {
     #[test]
     fn printed_dates_are_read_again(seconds in 0..=END_OF_9999.unsigned_abs()) {
-        prop_assert_eq!(parse_date(print_date(seconds * 1000).as_bytes(), NOW), Some(seconds * 1000));
+        prop_assert_eq!(parse_date(format_date(seconds * 1000).as_bytes(), NOW), Some(seconds * 1000));
     }
 
     #[test]
     fn what_is_read_is_printed_as_the_same_moment(day in 1_u8..=28, year in 0_u8..=99, now: u64) {
         let date = format!("Sunday, {day:02}-Nov-{year:02} 08:49:37 GMT");
         let at = parse_date(date.as_bytes(), now).unwrap();
-        prop_assert_eq!(parse_date(print_date(at).as_bytes(), now), Some(at));
+        prop_assert_eq!(parse_date(format_date(at).as_bytes(), now), Some(at));
     }
 
     #[test]

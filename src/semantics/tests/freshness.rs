@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::super::testing::headers;
 use super::*;
-use crate::semantics::print_date;
+use crate::semantics::format_date;
 
 const T0: u64 = 1_790_000_000_000;
 const CC: &str = "cache-control";
@@ -13,12 +13,12 @@ fn s(seconds: u64) -> Duration {
 
 fn date(seconds: i64) -> String {
     let at = T0.saturating_add_signed(seconds * 1000);
-    print_date(at).to_str().unwrap().to_owned()
+    format_date(at).to_str().unwrap().to_owned()
 }
 
 fn of(status: u16, response: &[(&str, &str)], rules: &FreshnessRules) -> Freshness {
     let response = headers(response);
-    let at = Exchanged { requested: T0, received: T0 };
+    let at = ExchangeTimes { requested: T0, received: T0 };
     let status = StatusCode::from_u16(status).unwrap();
     Freshness::shared(status, &response, &CacheControl::of(&response), at, rules)
 }
@@ -57,15 +57,15 @@ fn rfc9111_4_2_1_lifetime() {
     }
     let response = headers(&[("expires", &later)]);
     let cc = CacheControl { targeted: true, ..CacheControl::default() };
-    let at = Exchanged { requested: T0, received: T0 };
+    let at = ExchangeTimes { requested: T0, received: T0 };
     assert_eq!(Freshness::shared(StatusCode::OK, &response, &cc, at, &rules).lifetime, s(0), "RFC 9213 §2.2");
 }
 
 #[test]
 fn rfc9111_4_2_2_only_where_the_response_is_silent_and_may_be_kept() {
     let day_old = date(-86_400);
-    let heuristic = Misconfiguration::Heuristic { percent: 10, at_most: s(3600) };
-    let silent = |silent| FreshnessRules { silent, ..FreshnessRules::default() };
+    let heuristic = DefaultLifetime::Heuristic { percent: 10, at_most: s(3600) };
+    let silent = |default_lifetime| FreshnessRules { default_lifetime, ..FreshnessRules::default() };
     for (status, cc, want) in [
         (200, "x", 3600),
         (203, "x", 3600),
@@ -88,9 +88,9 @@ fn rfc9111_4_2_2_only_where_the_response_is_silent_and_may_be_kept() {
         let response = [(CC, cc), ("last-modified", day_old.as_str()), ("date", &date(0))];
         assert_eq!(of(status, &response, &silent(heuristic)).lifetime, s(want), "{status} {cc}");
         let fixed = if want == 3600 { 77 } else { want };
-        assert_eq!(of(status, &response, &silent(Misconfiguration::For(s(77)))).lifetime, s(fixed), "{status} {cc}");
+        assert_eq!(of(status, &response, &silent(DefaultLifetime::Fixed(s(77)))).lifetime, s(fixed), "{status} {cc}");
         let none = if want == 3600 { 0 } else { want };
-        assert_eq!(of(status, &response, &silent(Misconfiguration::Stale)).lifetime, s(none), "{status} {cc}");
+        assert_eq!(of(status, &response, &silent(DefaultLifetime::Stale)).lifetime, s(none), "{status} {cc}");
     }
     for (modified, want) in [(date(-1000), 100), (date(0), 0), (date(1000), 0), ("?".to_owned(), 0)] {
         let response = [("last-modified", modified.as_str()), ("date", &date(0))];
@@ -141,7 +141,7 @@ fn rfc9111_4_2_3_corrected_age() {
         let mut response = HeaderMap::new();
         age.map(|age| response.insert(AGE, age.parse().unwrap()));
         sent_date.map(|seconds: i64| response.insert(DATE, date(seconds).parse().unwrap()));
-        let at = Exchanged { requested: T0 - delay * 1000, received: T0 };
+        let at = ExchangeTimes { requested: T0 - delay * 1000, received: T0 };
         let freshness = Freshness::shared(StatusCode::OK, &response, &CacheControl::default(), at, &rules);
         assert_eq!(freshness.age(T0 + resident * 1000), s(want), "{case}");
     }
@@ -229,7 +229,7 @@ fn rfc9111_5_2_1_request_directives() {
         let freshness = of(200, &[(CC, response)], &rules);
         assert_eq!(freshness.decide(&says(request), T0 + age * 1000), want, "{response} | {request} | {age}");
     }
-    let lenient = FreshnessRules { windows_beside_s_maxage: true, ..rules };
+    let lenient = FreshnessRules { stale_windows_with_s_maxage: true, ..rules };
     for (response, want) in [
         ("s-maxage=60, stale-while-revalidate=30", ServeAndRefresh),
         ("s-maxage=60, stale-while-revalidate=30, must-revalidate", Revalidate),
@@ -266,7 +266,7 @@ fn rfc5861_4_and_rfc9111_4_2_4_what_stands_in_for_a_failure() {
         ("max-age=2, s-maxage=2", "", 2, Unreachable, false),
     ] {
         let freshness = of(200, &[(CC, response)], &rules);
-        let got = freshness.stands_in(failure, &says(request), T0 + age * 1000);
+        let got = freshness.usable_on_failure(failure, &says(request), T0 + age * 1000);
         assert_eq!(got, want, "{response} | {request} | {age} | {failure:?}");
     }
     for (status, want) in
@@ -338,7 +338,7 @@ proptest! {
         let (now, then) = (freshness.received + after, freshness.received + after + later);
         prop_assert!(freshness.decide(&request, now) <= freshness.decide(&request, then));
         for failure in [Failure::ServerError, Failure::Unreachable] {
-            prop_assert!(freshness.stands_in(failure, &request, now) || !freshness.stands_in(failure, &request, then));
+            prop_assert!(freshness.usable_on_failure(failure, &request, now) || !freshness.usable_on_failure(failure, &request, then));
         }
     }
 
@@ -354,7 +354,7 @@ proptest! {
         let now = freshness.received + after;
         if freshness.forbids_stale && !freshness.is_fresh(now) || freshness.validate_always {
             prop_assert!(freshness.decide(&request, now) >= Decision::Revalidate);
-            prop_assert!(!freshness.stands_in(Failure::Unreachable, &request, now));
+            prop_assert!(!freshness.usable_on_failure(Failure::Unreachable, &request, now));
         }
     }
 
@@ -363,9 +363,9 @@ proptest! {
         age in "[0-9]{0,30}", cc in "(s-maxage|max-age|stale-if-error|stale-while-revalidate)=[0-9]{0,30}", expires in "[ -~]{0,40}",
         requested: u64, received: u64, now: u64, percent: u8,
     ) {
-        let silent = Misconfiguration::Heuristic { percent, at_most: Duration::MAX };
-        let rules = FreshnessRules { silent, ..FreshnessRules::default() };
-        let at = Exchanged { requested, received };
+        let default_lifetime = DefaultLifetime::Heuristic { percent, at_most: Duration::MAX };
+        let rules = FreshnessRules { default_lifetime, ..FreshnessRules::default() };
+        let at = ExchangeTimes { requested, received };
         for response in [
             headers(&[("age", &age), (CC, &cc), ("last-modified", &date(-5))]),
             headers(&[("age", &age), ("expires", &expires), ("date", &expires)]),
@@ -373,7 +373,7 @@ proptest! {
         ] {
             let freshness = Freshness::shared(StatusCode::OK, &response, &CacheControl::of(&response), at, &rules);
             let _ = (freshness.decide(&CacheControl::default(), now), freshness.useful_until(), freshness.fresh_until());
-            let _ = freshness.stands_in(Failure::Unreachable, &CacheControl::default(), now);
+            let _ = freshness.usable_on_failure(Failure::Unreachable, &CacheControl::default(), now);
         }
     }
 

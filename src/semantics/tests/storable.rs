@@ -73,7 +73,7 @@ fn rfc9111_3_methods_and_statuses() {
 #[test]
 fn rfc9111_3_something_must_allow_it() {
     let none = SharedRules::default();
-    let silent = SharedRules { silent_is_fresh: true, ..none };
+    let silent = SharedRules { has_default_lifetime: true, ..none };
     for (status, response, want, want_silent) in [
         (200, &[][..], Err(NoStore::NothingToReuse), Ok(())),
         (200, &[("etag", "\"a\"")], Ok(()), Ok(())),
@@ -145,7 +145,7 @@ fn rfc6585_and_rfc9110_statuses_that_answer_how_it_was_asked() {
     for status in [100, 103, 304, 407, 412, 416, 428, 429, 431, 511] {
         let response = [(CC, "public, max-age=60")];
         assert_eq!(safe(status, &response), Err(NoStore::Status), "{status}");
-        let rules = SharedRules { keep_partial: true, silent_is_fresh: true, ..SharedRules::default() };
+        let rules = SharedRules { keep_partial: true, has_default_lifetime: true, ..SharedRules::default() };
         assert_eq!(shared("GET", &[], status, &response, rules), Err(NoStore::Status), "{status}");
     }
 }

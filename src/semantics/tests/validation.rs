@@ -35,7 +35,7 @@ fn rfc9111_4_3_1_our_own_question() {
             ("range", "bytes=0-1"),
             ("accept", "*/*"),
         ]);
-        let asked = condition(&mut request, &stored.iter().collect::<Vec<_>>());
+        let asked = make_conditional(&mut request, &stored.iter().collect::<Vec<_>>());
         assert_eq!(asked, inm.is_some() || ims.is_some(), "{case}");
         let mut want = headers(&[("accept", "*/*")]);
         inm.map(|tag| want.insert(IF_NONE_MATCH, tag.parse().unwrap()));
@@ -152,26 +152,26 @@ fn rfc9111_5_2_2_4_what_an_update_sets_apart_does_not_stay() {
 fn rfc9111_4_3_5_freshening_by_head() {
     let stored = headers(&[("etag", "\"a\""), ("last-modified", THEN)]);
     for (status, head, want) in [
-        (200, &[][..], HeadSays::Nothing),
-        (200, &[("etag", "\"a\"")], HeadSays::Freshen),
-        (200, &[("last-modified", THEN)], HeadSays::Freshen),
-        (200, &[("etag", "\"a\""), ("last-modified", THEN), ("content-length", "5")], HeadSays::Freshen),
-        (200, &[("content-length", "05")], HeadSays::Nothing),
-        (200, &[("content-length", "6")], HeadSays::Changed),
-        (200, &[("content-length", "x")], HeadSays::Changed),
-        (200, &[("etag", "\"b\"")], HeadSays::Changed),
-        (200, &[("etag", "\"a\""), ("last-modified", LATER)], HeadSays::Changed),
-        (206, &[("etag", "\"b\"")], HeadSays::Nothing),
-        (404, &[], HeadSays::Nothing),
-        (410, &[], HeadSays::Nothing),
+        (200, &[][..], HeadResult::Ignored),
+        (200, &[("etag", "\"a\"")], HeadResult::Freshen),
+        (200, &[("last-modified", THEN)], HeadResult::Freshen),
+        (200, &[("etag", "\"a\""), ("last-modified", THEN), ("content-length", "5")], HeadResult::Freshen),
+        (200, &[("content-length", "05")], HeadResult::Ignored),
+        (200, &[("content-length", "6")], HeadResult::Outdated),
+        (200, &[("content-length", "x")], HeadResult::Outdated),
+        (200, &[("etag", "\"b\"")], HeadResult::Outdated),
+        (200, &[("etag", "\"a\""), ("last-modified", LATER)], HeadResult::Outdated),
+        (206, &[("etag", "\"b\"")], HeadResult::Ignored),
+        (404, &[], HeadResult::Ignored),
+        (410, &[], HeadResult::Ignored),
     ] {
         let status = StatusCode::from_u16(status).unwrap();
-        assert_eq!(head_says(&stored, 5, status, &headers(head)), want, "{status} {head:?}");
+        assert_eq!(compare_head(&stored, 5, status, &headers(head)), want, "{status} {head:?}");
     }
     let odd = headers(&[("etag", "a"), ("last-modified", "lately")]);
-    assert_eq!(head_says(&odd, 5, StatusCode::OK, &odd), HeadSays::Nothing, "these are no validators");
+    assert_eq!(compare_head(&odd, 5, StatusCode::OK, &odd), HeadResult::Ignored, "these are no validators");
     let bare = headers(&[]);
-    assert_eq!(head_says(&bare, 5, StatusCode::OK, &stored), HeadSays::Changed, "a validator that we never saw");
+    assert_eq!(compare_head(&bare, 5, StatusCode::OK, &stored), HeadResult::Outdated, "a validator that we never saw");
 }
 
 proptest! {
@@ -195,7 +195,7 @@ proptest! {
         let stored: Vec<_> = others.iter().chain([&tag]).map(|tag| headers(&[("etag", tag)])).collect();
         let stored: Vec<_> = stored.iter().collect();
         let mut request = HeaderMap::new();
-        prop_assert!(condition(&mut request, &stored));
+        prop_assert!(make_conditional(&mut request, &stored));
         prop_assert!(request[IF_NONE_MATCH].to_str().unwrap().contains(&tag));
         prop_assert!(validated(&stored, &headers(&[("etag", &tag)])).is_some());
     }

@@ -165,7 +165,7 @@ fn rfc9110_12_5_4_a_language_selected() {
         let [own, selected, sought, preferred] = &mut keys;
         vary.write(&asked, select, own);
         vary.write(&request("1"), select, sought);
-        language_of(&response).inspect(|language| vary.write_selected(&asked, language, select, selected));
+        content_language(&response).inspect(|language| vary.write_selected(&asked, language, select, selected));
         preferred_language(&request("1")).inspect(|language| vary.write_selected(&request("1"), language, select, preferred));
         assert_eq!(own == sought || !preferred.is_empty() && selected == preferred, want, "{language} {new}");
         assert!(!vary.fits(&asked, &response, &request("2"), select), "the other fields count as ever");
