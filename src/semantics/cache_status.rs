@@ -1,4 +1,4 @@
-//! `Cache-Status`: what this cache did, told to whoever reads the response (RFC 9211).
+//! `Cache-Status`: reports to the reader of a response how the cache handled the request (RFC 9211).
 
 use std::fmt::Write as _;
 
@@ -7,33 +7,33 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::structured;
 
-/// `Cache-Status`.
+/// The field name `Cache-Status`.
 pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
-/// Why a request went on to the inner service (RFC 9211 §2.2).
+/// The reason for which a request was forwarded to the inner service: the parameter `fwd` (RFC 9211 §2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Forwarded {
-    /// The cache was told not to handle it.
+    /// The cache was configured not to handle the request.
     Bypass,
-    /// Its method is one that is passed on.
+    /// The semantics of the method require the request to be forwarded.
     Method,
-    /// Nothing is stored for its URI.
+    /// No response is stored for the URI.
     UriMiss,
-    /// What is stored for its URI does not fit its header fields.
+    /// A response is stored for the URI, but its `Vary` selects no match for this request.
     VaryMiss,
-    /// Nothing that fits is stored, for whichever reason.
+    /// No stored response matches. The cache does not distinguish `uri-miss` and `vary-miss`.
     Miss,
-    /// Something fresh is stored, but the request's own directives do not allow it.
+    /// A fresh response is stored, but directives of the request do not allow it.
     Request,
-    /// What is stored is stale.
+    /// The stored response is stale.
     Stale,
-    /// Only a part of what was asked for is stored.
+    /// The stored response is incomplete for the requested range.
     Partial,
 }
 
 impl Forwarded {
-    /// The token that stands in the field.
+    /// Returns the token written as the value of `fwd`.
     pub fn as_str(&self) -> &'static str {
         match self {
             Forwarded::Bypass => "bypass",
@@ -48,7 +48,7 @@ impl Forwarded {
     }
 }
 
-/// One cache's part of the field.
+/// One member of the field: the report of one cache.
 ///
 /// ```
 /// use http::HeaderMap;
@@ -68,37 +68,38 @@ impl Forwarded {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CacheStatus<'a> {
-    /// Which cache speaks; written as a token if it is one, else as a string.
+    /// The name of the cache. It is written as a Token if it is one, else as a String.
     pub name: &'a str,
-    /// Why the request went on (§2.2); `None` for a hit (§2.1), served from the store.
+    /// The reason for which the request was forwarded (`fwd`, §2.2). `None` is a hit (`hit`, §2.1).
     pub forwarded: Option<Forwarded>,
-    /// With which status the inner service answered, where another was sent (§2.3).
+    /// The status of the inner service's response, if it differs from the status sent (`fwd-status`, §2.3). Written only for a forwarded
+    /// request.
     pub forwarded_status: Option<StatusCode>,
-    /// For how many seconds the response stays fresh; negative once it is stale (§2.4).
+    /// The remaining freshness lifetime in seconds, negative for a stale response (`ttl`, §2.4). Clamped to 15 digits.
     pub ttl: Option<i64>,
-    /// The response was stored (§2.5); counts only for a request that went on.
+    /// True if the response was stored (`stored`, §2.5). Written only for a forwarded request.
     pub stored: bool,
-    /// The request waited for another one's answer (§2.6); counts only for a request that went on.
+    /// True if the request was collapsed with another one (`collapsed`, §2.6). Written only for a forwarded request.
     pub collapsed: bool,
-    /// The cache key, as far as it may be shown (§2.7).
+    /// The cache key, if it may be disclosed (`key`, §2.7).
     pub key: Option<&'a str>,
-    /// What else there is to say (§2.8).
+    /// Additional information specific to the cache (`detail`, §2.8).
     pub detail: Option<&'a str>,
 }
 
 impl<'a> CacheStatus<'a> {
-    /// Answered from the store.
+    /// Returns the status of a response served from the store. All optional parameters are absent.
     pub fn hit(name: &'a str) -> CacheStatus<'a> {
         let (forwarded, forwarded_status, ttl, key, detail) = (None, None, None, None, None);
         CacheStatus { name, forwarded, forwarded_status, ttl, stored: false, collapsed: false, key, detail }
     }
 
-    /// Answered by the inner service.
-    pub fn forwarded(name: &'a str, why: Forwarded) -> CacheStatus<'a> {
-        CacheStatus { forwarded: Some(why), ..CacheStatus::hit(name) }
+    /// Returns the status of a response fetched from the inner service for this reason. All optional parameters are absent.
+    pub fn forwarded(name: &'a str, reason: Forwarded) -> CacheStatus<'a> {
+        CacheStatus { forwarded: Some(reason), ..CacheStatus::hit(name) }
     }
 
-    /// The value, printed. What its strings cannot hold (anything but printable ASCII) becomes `?`.
+    /// Returns the member as a field value. In `key`, `detail` and a quoted name, `?` replaces each character outside of printable ASCII.
     pub fn value(&self) -> HeaderValue {
         let mut out = String::with_capacity(64);
         if is_token(self.name) {
@@ -108,9 +109,9 @@ impl<'a> CacheStatus<'a> {
         }
         match self.forwarded {
             None => out.push_str("; hit"),
-            Some(why) => {
+            Some(reason) => {
                 out.push_str("; fwd=");
-                out.push_str(why.as_str());
+                out.push_str(reason.as_str());
                 if let Some(status) = self.forwarded_status {
                     out.push_str("; fwd-status=");
                     out.push_str(status.as_str());
@@ -134,13 +135,13 @@ impl<'a> CacheStatus<'a> {
         HeaderValue::try_from(out).expect("printable ASCII")
     }
 
-    /// Adds the value behind those of the caches nearer to the origin (§2).
+    /// Appends the member as a new field line, after the members of caches nearer to the origin (§2).
     pub fn append(&self, response: &mut HeaderMap) {
         response.append(CACHE_STATUS, self.value());
     }
 }
 
-/// RFC 9651 §3.3.4.
+/// Returns true if a name is a Token (RFC 9651 §3.3.4).
 fn is_token(name: &str) -> bool {
     name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '*')
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~:/".contains(&byte))

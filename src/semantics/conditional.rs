@@ -1,4 +1,4 @@
-//! The client's own conditions, put to what we have (RFC 9110 §13).
+//! A client's conditional request, evaluated against a stored response (RFC 9110 §13).
 
 use std::fmt::{self, Display};
 
@@ -11,40 +11,40 @@ use http::{Method, StatusCode};
 use super::date::{date_field, parse_date};
 use super::list;
 
-/// What a request's conditions make of it; conditions come to nothing else (RFC 9110 §13.2.2).
+/// The result of evaluating the conditions of a request. The enum is complete: RFC 9110 §13.2.2 defines no other result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precondition {
-    /// Answer as if there were none.
+    /// Respond as if the request had no conditions.
     Proceed,
-    /// Answer 304 with [`not_modified_headers`].
+    /// Respond with status 304 and [`not_modified_headers`].
     NotModified,
-    /// Answer 412.
+    /// Respond with status 412.
     PreconditionFailed,
 }
 
-/// On whose behalf conditions are evaluated: there is a cache, or there is an origin.
+/// The role of the evaluating server. The enum is complete: RFC 9110 §13 distinguishes only caches and origins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// A cache: `If-Match` and `If-Unmodified-Since` are not applicable to it (RFC 9111 §4.3.2) and are passed over.
+    /// A cache. `If-Match` and `If-Unmodified-Since` do not apply to it and are ignored (RFC 9111 §4.3.2).
     Cache,
-    /// The origin itself, where the validators are our own: all conditions count.
+    /// The origin server. All conditions apply.
     Origin,
 }
 
-/// The stored response that would answer.
+/// The stored response selected for a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Selected<'a> {
-    /// Its status.
+    /// The status code.
     pub status: StatusCode,
-    /// Its header fields.
+    /// The header fields.
     pub headers: &'a HeaderMap,
-    /// When it was received, in milliseconds since the Unix epoch: its date if it carries none.
+    /// The time of receipt, in milliseconds since the Unix epoch. It replaces a missing `Date`.
     pub received: u64,
 }
 
 /// Evaluates the conditions of a request in the order of RFC 9110 §13.2.2.
 ///
-/// `now` (milliseconds since the Unix epoch) only settles the century of two-digit years.
+/// `now`, in milliseconds since the Unix epoch, determines only the century of two-digit years.
 ///
 /// ```
 /// use http::{HeaderMap, Method, StatusCode};
@@ -60,37 +60,37 @@ pub struct Selected<'a> {
 /// ```
 pub fn evaluate(method: &Method, request: &HeaderMap, selected: &Selected<'_>, role: Role, now: u64) -> Precondition {
     let conditional = [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_MATCH, IF_UNMODIFIED_SINCE];
-    // §13.2.1: conditions count only where the answer without them would be a 2xx (or 412).
+    // §13.2.1: conditions apply only if the response without them would be a 2xx (or 412).
     if !selected.status.is_success() || !conditional.iter().any(|name| request.contains_key(name)) {
         return Precondition::Proceed;
     }
-    let reads = method == Method::GET || method == Method::HEAD || method.as_str() == "QUERY";
+    let is_read = method == Method::GET || method == Method::HEAD || method.as_str() == "QUERY";
     let tag = ETag::of(selected.headers);
 
     if role == Role::Origin {
         if request.contains_key(IF_MATCH) {
-            // §13.1.1: strong comparison; `*` matches whatever there is.
-            if !lists(request, &IF_MATCH, |other| tag.is_some_and(|tag| tag.strong_eq(&other))) {
+            // §13.1.1: strong comparison. `*` matches any current representation.
+            if !any_tag(request, &IF_MATCH, |other| tag.is_some_and(|tag| tag.strong_eq(&other))) {
                 return Precondition::PreconditionFailed;
             }
-        } else if let Some(limit) = one_date(request, IF_UNMODIFIED_SINCE, now) {
-            // §13.1.4: passed over where no modification date is known.
+        } else if let Some(limit) = single_date(request, IF_UNMODIFIED_SINCE, now) {
+            // §13.1.4: ignored if the modification date is unknown.
             if date_field(selected.headers, LAST_MODIFIED, now).is_some_and(|modified| modified > limit) {
                 return Precondition::PreconditionFailed;
             }
         }
     }
     if request.contains_key(IF_NONE_MATCH) {
-        // §13.1.2: weak comparison; with this field present, `If-Modified-Since` does not count, whatever comes out.
-        return match lists(request, &IF_NONE_MATCH, |other| tag.is_some_and(|tag| tag.weak_eq(&other))) {
-            true if reads => Precondition::NotModified,
+        // §13.1.2: weak comparison. With this field present, `If-Modified-Since` is ignored.
+        return match any_tag(request, &IF_NONE_MATCH, |other| tag.is_some_and(|tag| tag.weak_eq(&other))) {
+            true if is_read => Precondition::NotModified,
             true => Precondition::PreconditionFailed,
             false => Precondition::Proceed,
         };
     }
-    // §13.1.3: only for reads, and only if it is one valid date.
-    if reads && let Some(since) = one_date(request, IF_MODIFIED_SINCE, now) {
-        // RFC 9111 §4.3.2: against Last-Modified, without it against Date, without both against when it was received.
+    // §13.1.3: ignored unless the method is a read and the value is one valid date.
+    if is_read && let Some(since) = single_date(request, IF_MODIFIED_SINCE, now) {
+        // RFC 9111 §4.3.2: compare with Last-Modified, else with Date, else with the time of receipt.
         let modified = date_field(selected.headers, LAST_MODIFIED, now)
             .or_else(|| date_field(selected.headers, DATE, now))
             .unwrap_or(selected.received);
@@ -101,8 +101,9 @@ pub fn evaluate(method: &Method, request: &HeaderMap, selected: &Selected<'_>, r
     Precondition::Proceed
 }
 
-/// The fields of a stored response that its 304 carries (RFC 9110 §15.4.5): all but what describes content that is not
-/// sent, and `Last-Modified` where an `ETag` says more.
+/// Returns the header fields of a 304 for a stored response (RFC 9110 §15.4.5).
+///
+/// Fields that describe the omitted content are left out, and so is `Last-Modified` if there is an `ETag`.
 pub fn not_modified_headers(stored: &HeaderMap) -> HeaderMap {
     let mut headers = stored.clone();
     for name in [CONTENT_LENGTH, CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_RANGE] {
@@ -114,7 +115,7 @@ pub fn not_modified_headers(stored: &HeaderMap) -> HeaderMap {
     headers
 }
 
-/// An entity tag (RFC 9110 §8.8.3), borrowed from the field it stands in.
+/// An entity tag (RFC 9110 §8.8.3), borrowed from a field value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ETag<'a> {
     weak: bool,
@@ -122,7 +123,7 @@ pub struct ETag<'a> {
 }
 
 impl<'a> ETag<'a> {
-    /// Reads one tag, `"…"` or `W/"…"`, and nothing else: not `w/`, not a tag without quotes.
+    /// Parses exactly one tag, `"…"` or `W/"…"`. Returns `None` for any other syntax, such as `w/"…"` or a tag without quotes.
     pub fn parse(value: &'a [u8]) -> Option<ETag<'a>> {
         match ETag::split(value)? {
             (tag, []) => Some(tag),
@@ -130,7 +131,7 @@ impl<'a> ETag<'a> {
         }
     }
 
-    /// The tag of a message; none if it has several `ETag` lines, or one that is malformed.
+    /// Returns the tag of a message, or `None` if it has several `ETag` lines or a malformed one.
     pub fn of(headers: &'a HeaderMap) -> Option<ETag<'a>> {
         let mut lines = headers.get_all(ETAG).iter();
         match (lines.next(), lines.next()) {
@@ -139,27 +140,27 @@ impl<'a> ETag<'a> {
         }
     }
 
-    /// Whether this is a weak tag.
+    /// Returns true for a weak tag.
     pub fn is_weak(&self) -> bool {
         self.weak
     }
 
-    /// What stands between the quotes.
+    /// Returns the bytes between the quotes.
     pub fn opaque(&self) -> &'a [u8] {
         self.opaque
     }
 
-    /// §8.8.3.2: both strong, and the same.
+    /// Compares strongly: both tags are strong and equal (§8.8.3.2).
     pub fn strong_eq(&self, other: &ETag<'_>) -> bool {
         !self.weak && !other.weak && self.opaque == other.opaque
     }
 
-    /// §8.8.3.2: the same, weak or not.
+    /// Compares weakly: the tags are equal apart from `W/` (§8.8.3.2).
     pub fn weak_eq(&self, other: &ETag<'_>) -> bool {
         self.opaque == other.opaque
     }
 
-    /// A tag at the beginning, and what follows it. A backslash escapes nothing in a tag, and a comma is one of its bytes.
+    /// Splits a value after its leading tag. A backslash escapes nothing inside a tag, and a tag may contain commas.
     fn split(value: &'a [u8]) -> Option<(ETag<'a>, &'a [u8])> {
         let (weak, quoted) = match value.strip_prefix(b"W/") {
             Some(rest) => (true, rest),
@@ -177,13 +178,13 @@ impl<'a> ETag<'a> {
 
 impl Display for ETag<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mark = if self.weak { "W/" } else { "" };
-        write!(f, "{mark}\"{}\"", String::from_utf8_lossy(self.opaque))
+        let prefix = if self.weak { "W/" } else { "" };
+        write!(f, "{prefix}\"{}\"", String::from_utf8_lossy(self.opaque))
     }
 }
 
-/// The date of a condition, if it is one line that is a date; else the condition does not count (§13.1.3, §13.1.4).
-fn one_date(request: &HeaderMap, name: http::HeaderName, now: u64) -> Option<u64> {
+/// Returns the date of a condition, or `None` unless the field is one line with a valid date (§13.1.3, §13.1.4).
+fn single_date(request: &HeaderMap, name: http::HeaderName, now: u64) -> Option<u64> {
     let mut lines = request.get_all(name).iter();
     match (lines.next(), lines.next()) {
         (Some(line), None) => parse_date(line.as_bytes(), now),
@@ -191,8 +192,8 @@ fn one_date(request: &HeaderMap, name: http::HeaderName, now: u64) -> Option<u64
     }
 }
 
-/// Whether the lines of a field are `*`, or list a tag that `matches`. Elements that are no tags match nothing.
-fn lists(headers: &HeaderMap, name: &http::HeaderName, matches: impl Fn(ETag<'_>) -> bool) -> bool {
+/// Returns true if a line is `*` or lists a tag for which `matches` holds. Malformed members match nothing.
+fn any_tag(headers: &HeaderMap, name: &http::HeaderName, matches: impl Fn(ETag<'_>) -> bool) -> bool {
     headers.get_all(name).iter().any(|line| {
         let mut rest = line.as_bytes().trim_ascii();
         if rest == b"*" {
@@ -203,7 +204,7 @@ fn lists(headers: &HeaderMap, name: &http::HeaderName, matches: impl Fn(ETag<'_>
             let after = tag.map_or(rest, |(_, after)| after);
             let comma = after.iter().position(|byte| *byte == b',').unwrap_or(after.len());
             list::steps::count(comma);
-            // A tag with something stuck to it is no tag.
+            // A tag followed by other bytes before the comma is malformed.
             if let Some((tag, _)) = tag
                 && after[..comma].trim_ascii().is_empty()
                 && matches(tag)

@@ -1,4 +1,4 @@
-//! `Cache-Control`, in and out (RFC 9111 §5.2).
+//! `Cache-Control`: parsing and printing (RFC 9111 §5.2).
 
 use std::fmt::{self, Display, Write as _};
 use std::time::Duration;
@@ -7,14 +7,15 @@ use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, PRAGMA};
 
 use super::list;
 
-/// What the `Cache-Control` lines of one message say, request and response directives together.
+/// The `Cache-Control` directives of one message, for requests and responses alike.
 ///
-/// Names are read in any case, arguments as token or quoted string, over all lines of the field. What is not known is
-/// ignored. Where one directive is repeated, the first counts (RFC 9111 §4.2.1), except that a bare `private` or
-/// `no-cache` outweighs one with field names. A number of seconds saturates at 2^31; one that is no whole number is read in the
-/// careful direction: as 0, or for `min-fresh` as 2^31.
+/// All lines of the field are read. Names are case-insensitive, and arguments are tokens or quoted strings. Unknown directives are
+/// ignored. The first of several occurrences counts (RFC 9111 §4.2.1), except that a bare `private` or `no-cache` overrides one with field
+/// names.
 ///
-/// Parsing allocates only for field names after `private` or `no-cache`.
+/// A number of seconds saturates at 2^31. An invalid number is read as the most restrictive value: 0, or 2^31 for `min-fresh`.
+///
+/// The default value has no directives. Parsing allocates only for field names after `private` or `no-cache`.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -65,35 +66,35 @@ pub struct CacheControl {
     pub min_fresh: Option<Duration>,
     /// `max-stale`, in requests (§5.2.1.2).
     pub max_stale: Option<MaxStale>,
-    /// Not a directive, and not printed: these stood in a field targeted at this cache, so that `Expires` does not count
-    /// (RFC 9213 §2.2).
+    /// True if the directives come from a targeted field. `Expires` is then ignored (RFC 9213 §2.2). This is not a directive and is not
+    /// printed.
     pub targeted: bool,
 }
 
-/// Whether a line may say `no-store`, `no-cache` or `private`, by a look at a few of its letters: where it says no, there is none of them.
+/// Returns false only if a line contains none of `no-store`, `no-cache` and `private`. It may return true for other lines.
 #[inline]
 pub(crate) fn may_restrict_storing(line: &[u8]) -> bool {
-    // None of the three is without a `v`, or a hyphen before a `c` or an `s`.
+    // Each of the three contains a `v`, or a hyphen before `c` or `s`.
     let mut before = 0;
     line.iter().any(|byte| {
         let byte = byte | 0x20;
-        let odd = byte == b'v' || before == b'-' && matches!(byte, b'c' | b's');
+        let found = byte == b'v' || before == b'-' && matches!(byte, b'c' | b's');
         before = byte;
-        odd
+        found
     })
 }
 
-/// How much of a response a `private` or `no-cache` covers; the grammar knows these two forms.
+/// The part of a response covered by `private` or `no-cache`. The enum is complete: the grammar has no other form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// The bare directive: all of it.
+    /// The bare directive, which covers the whole response.
     Whole,
-    /// `="field, field"`: only these fields, never an empty list.
+    /// The form `="field, field"`, which covers these fields. The list is never empty.
     Fields(Vec<HeaderName>),
 }
 
 impl Scope {
-    /// The fields listed; none for [`Scope::Whole`].
+    /// Returns the listed fields. [`Scope::Whole`] lists none.
     pub fn fields(&self) -> &[HeaderName] {
         match self {
             Scope::Whole => &[],
@@ -101,12 +102,12 @@ impl Scope {
         }
     }
 
-    /// A list that is empty or not of field names is read as the bare, stricter form.
+    /// Parses an argument. An empty list and a list with an invalid field name are read as the bare, stricter form.
     fn parse(argument: Option<&[u8]>) -> Scope {
         argument.and_then(list::unquote).map_or(Scope::Whole, Scope::of_names)
     }
 
-    /// The same of the names alone, without quotes.
+    /// Parses a list of field names without quotes, as [`parse`](Self::parse) does.
     pub(super) fn of_names(names: &[u8]) -> Scope {
         let names: Option<Vec<_>> = list::elements(names).map(|name| HeaderName::from_bytes(name).ok()).collect();
         match names {
@@ -115,7 +116,7 @@ impl Scope {
         }
     }
 
-    /// Of two, the wider.
+    /// Returns the scope covered by two occurrences of a directive together.
     fn widen(old: Option<Scope>, new: Scope) -> Option<Scope> {
         match (old, new) {
             (Some(Scope::Fields(mut names)), Scope::Fields(more)) => {
@@ -128,22 +129,22 @@ impl Scope {
     }
 }
 
-/// How stale a response a request takes; the grammar knows these two forms.
+/// The argument of `max-stale`. The enum is complete: the grammar has no other form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MaxStale {
-    /// `max-stale` alone: any age will do.
+    /// The bare `max-stale`: staleness of any length is accepted.
     Any,
-    /// `max-stale=…`: past its lifetime by no more than this.
+    /// `max-stale=…`: staleness up to this length is accepted.
     Within(Duration),
 }
 
 impl CacheControl {
-    /// Reads all `Cache-Control` lines of a message.
+    /// Parses all `Cache-Control` lines of a message.
     pub fn of(headers: &HeaderMap) -> CacheControl {
         CacheControl::of_lines(headers.get_all(CACHE_CONTROL).iter().map(|line| line.as_bytes()))
     }
 
-    /// Reads those of a request; where there are none, `Pragma: no-cache` means `no-cache` (RFC 9111 §5.4).
+    /// Parses the directives of a request. Without `Cache-Control`, `Pragma: no-cache` is read as `no-cache` (RFC 9111 §5.4).
     pub fn of_request(headers: &HeaderMap) -> CacheControl {
         if headers.contains_key(CACHE_CONTROL) || !headers.contains_key(PRAGMA) {
             return CacheControl::of(headers);
@@ -153,32 +154,33 @@ impl CacheControl {
         CacheControl { no_cache: no_cache.then_some(Scope::Whole), ..CacheControl::default() }
     }
 
-    /// Reads the lines of a field with this syntax, whatever its name.
+    /// Parses the lines of a field with the syntax of `Cache-Control`.
     pub fn of_lines<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> CacheControl {
         let mut cc = CacheControl::default();
         for directive in lines.into_iter().flat_map(list::elements) {
-            cc.take(directive);
+            cc.add(directive);
         }
         cc
     }
 
-    /// Reads one line.
+    /// Parses one line.
     pub(crate) fn of_line(line: &[u8]) -> CacheControl {
         CacheControl::of_lines([line])
     }
 
-    /// Whether any directive forbids serving a response past its lifetime without asking the origin (RFC 9111 §4.2.4): for
-    /// a shared cache `must-revalidate`, `proxy-revalidate`, `no-cache`, and `s-maxage`, which implies the second (§5.2.2.10).
+    /// Returns true if a directive forbids a shared cache to serve the response stale without validation (RFC 9111 §4.2.4).
+    ///
+    /// The directives are `must-revalidate`, `proxy-revalidate`, `no-cache` and `s-maxage`, which implies `proxy-revalidate` (§5.2.2.10).
     pub fn forbids_stale(&self) -> bool {
-        self.s_maxage.is_some() || self.says_revalidate()
+        self.s_maxage.is_some() || self.forbids_stale_without_s_maxage()
     }
 
-    /// The same without `s-maxage`.
-    pub(super) fn says_revalidate(&self) -> bool {
+    /// Returns true if a directive other than `s-maxage` forbids serving the response stale.
+    pub(super) fn forbids_stale_without_s_maxage(&self) -> bool {
         self.must_revalidate || self.proxy_revalidate || self.no_cache == Some(Scope::Whole)
     }
 
-    fn take(&mut self, directive: &[u8]) {
+    fn add(&mut self, directive: &[u8]) {
         let (name, argument) = match directive.iter().position(|byte| *byte == b'=') {
             Some(at) => (&directive[..at], Some(&directive[at + 1..])),
             None => (directive, None),
@@ -191,12 +193,12 @@ impl CacheControl {
         lower.copy_from_slice(trimmed);
         lower.make_ascii_lowercase();
 
-        // No whitespace belongs around `=`: with it, and with anything else that is no number, the seconds are unknown.
+        // Whitespace around `=` is not allowed. Such an argument is an invalid number.
         let seconds = match argument {
             Some(argument) if name.len() == trimmed.len() => list::unquote(argument).and_then(list::delta_seconds),
             _ => None,
         };
-        let or = |careful| Duration::from_secs(u64::from(seconds.unwrap_or(careful)));
+        let seconds_or = |restrictive| Duration::from_secs(u64::from(seconds.unwrap_or(restrictive)));
         match &*lower {
             b"no-store" => self.no_store = true,
             b"private" => self.private = Scope::widen(self.private.take(), Scope::parse(argument)),
@@ -208,33 +210,34 @@ impl CacheControl {
             b"no-transform" => self.no_transform = true,
             b"immutable" => self.immutable = true,
             b"only-if-cached" => self.only_if_cached = true,
-            b"max-age" => first(&mut self.max_age, or(0)),
-            b"s-maxage" => first(&mut self.s_maxage, or(0)),
-            b"stale-while-revalidate" => first(&mut self.stale_while_revalidate, or(0)),
-            b"stale-if-error" => first(&mut self.stale_if_error, or(0)),
-            b"min-fresh" => first(&mut self.min_fresh, or(list::MAX_DELTA)),
+            b"max-age" => set_first(&mut self.max_age, seconds_or(0)),
+            b"s-maxage" => set_first(&mut self.s_maxage, seconds_or(0)),
+            b"stale-while-revalidate" => set_first(&mut self.stale_while_revalidate, seconds_or(0)),
+            b"stale-if-error" => set_first(&mut self.stale_if_error, seconds_or(0)),
+            b"min-fresh" => set_first(&mut self.min_fresh, seconds_or(list::MAX_DELTA)),
             b"max-stale" => {
                 let bare = argument.is_none();
-                first(&mut self.max_stale, if bare { MaxStale::Any } else { MaxStale::Within(or(0)) });
+                set_first(&mut self.max_stale, if bare { MaxStale::Any } else { MaxStale::Within(seconds_or(0)) });
             }
             _ => {}
         }
     }
 }
 
-/// The length of `stale-while-revalidate`.
+/// The length of `stale-while-revalidate`, the longest known directive.
 const LONGEST_NAME: usize = 22;
 
-/// RFC 9111 §4.2.1: of several values the first is used.
-fn first<T>(slot: &mut Option<T>, value: T) {
+/// Sets a value unless an earlier occurrence has set it (RFC 9111 §4.2.1).
+fn set_first<T>(slot: &mut Option<T>, value: T) {
     slot.get_or_insert(value);
 }
 
-/// The directives in one fixed order, separated by `, `; nothing for none. Reading this again gives the same value, if its
-/// durations are whole seconds of at most 2^31 (others are cut).
+/// Writes the directives in a fixed order, separated by `, `. Without directives the text is empty.
+///
+/// Parsing the text gives an equal value if all durations are whole seconds of at most 2^31. Fractions of a second are cut off.
 impl Display for CacheControl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut out = Join { f, begun: false };
+        let mut out = CommaSeparated { f, started: false };
         let flags = [
             (self.no_store, "no-store"),
             (self.public, "public"),
@@ -271,20 +274,20 @@ impl Display for CacheControl {
         match self.max_stale {
             None => Ok(()),
             Some(MaxStale::Any) => out.next()?.write_str("max-stale"),
-            Some(MaxStale::Within(by)) => write!(out.next()?, "max-stale={}", by.as_secs()),
+            Some(MaxStale::Within(limit)) => write!(out.next()?, "max-stale={}", limit.as_secs()),
         }
     }
 }
 
 /// Writes `, ` between elements.
-struct Join<'a, 'f> {
+struct CommaSeparated<'a, 'f> {
     f: &'a mut fmt::Formatter<'f>,
-    begun: bool,
+    started: bool,
 }
 
-impl<'f> Join<'_, 'f> {
+impl<'f> CommaSeparated<'_, 'f> {
     fn next(&mut self) -> Result<&mut fmt::Formatter<'f>, fmt::Error> {
-        if std::mem::replace(&mut self.begun, true) {
+        if std::mem::replace(&mut self.started, true) {
             self.f.write_str(", ")?;
         }
         Ok(self.f)

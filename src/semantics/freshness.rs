@@ -1,4 +1,4 @@
-//! How old a response is, how long it is fresh, and what may be done with it now (RFC 9111 §4.2).
+//! Age, freshness lifetime, and the decision whether a stored response can be served (RFC 9111 §4.2).
 
 use std::time::Duration;
 
@@ -10,25 +10,27 @@ use super::directives::{CacheControl, MaxStale, Scope};
 use super::list;
 use super::storable::heuristically_cacheable;
 
-/// What a rule adds where a response is silent, and what it makes of stale responses.
+/// Values of a rule that apply where a response states none, and the rule's treatment of stale responses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FreshnessRules {
     /// The lifetime of a response that states none. Defaults to [`DefaultLifetime::Stale`].
     pub default_lifetime: DefaultLifetime,
-    /// How long past its lifetime a response may be served without waiting, while it is validated, where the response does
-    /// not say it (`stale-while-revalidate`). Defaults to 0.
+    /// The time past its lifetime for which a response without `stale-while-revalidate` may be served while it is validated in the
+    /// background. Defaults to 0.
     pub stale_while_revalidate: Duration,
-    /// How long past its lifetime a response may stand in for a 5xx, where the response does not say it (`stale-if-error`).
-    /// Defaults to 0.
+    /// The time past its lifetime for which a response without `stale-if-error` may replace a 500, 502, 503 or 504. Defaults to 0.
     pub stale_if_error: Duration,
-    /// How long past its lifetime a response may stand in when the inner service gives no answer at all (RFC 9111 §4.2.4 lets
-    /// a disconnected cache do that), where the response does not say it: a stated `stale-if-error` holds for no answer as well, also if
-    /// it is shorter. Not less than [`stale_if_error`](Self::stale_if_error). Defaults to one hour.
+    /// The time past its lifetime for which a response without `stale-if-error` may be served if the inner service does not respond
+    /// (RFC 9111 §4.2.4, disconnected caches). Defaults to one hour.
+    ///
+    /// A stated `stale-if-error` replaces this value, even if it is shorter. A value below [`stale_if_error`](Self::stale_if_error) is
+    /// raised to it.
     pub stale_if_unreachable: Duration,
-    /// `s-maxage` forbids stale answers as `proxy-revalidate` does (RFC 9111 §5.2.2.10). Many origins write
-    /// `s-maxage=60, stale-while-revalidate=30` and mean both; with this, windows that a response states itself hold beside
-    /// `s-maxage`. Defaults to no.
+    /// True if windows stated by a response apply in spite of its `s-maxage`. Defaults to false.
+    ///
+    /// `s-maxage` forbids stale responses as `proxy-revalidate` does (RFC 9111 §5.2.2.10). Yet many origins send
+    /// `s-maxage=60, stale-while-revalidate=30` and intend both.
     pub stale_windows_with_s_maxage: bool,
 }
 
@@ -44,26 +46,25 @@ impl Default for FreshnessRules {
     }
 }
 
-/// The lifetime of a response that states none, and whose status may be kept by default or that is `public`
-/// (RFC 9111 §4.2.2).
+/// The lifetime of a response that states none and is cacheable by default, by its status or by `public` (RFC 9111 §4.2.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DefaultLifetime {
-    /// None: it is stale from the start.
+    /// No lifetime: the response is stale on receipt.
     #[default]
     Stale,
-    /// Always this.
+    /// A fixed lifetime.
     Fixed(Duration),
-    /// A share of the time since `Last-Modified`, which is typically a tenth.
+    /// A fraction of the time since `Last-Modified`, typically 10 %. Without `Last-Modified` the response is stale on receipt.
     Heuristic {
-        /// Of that time, in percent.
+        /// The fraction, in percent.
         percent: u8,
-        /// And never longer.
+        /// The upper limit of the lifetime.
         at_most: Duration,
     },
 }
 
-/// The age and the lifetime of one response: everything about time that has to be stored with it.
+/// The age and lifetime of a stored response, and the windows in which it may be served stale.
 ///
 /// ```
 /// use std::time::Duration;
@@ -84,70 +85,70 @@ pub enum DefaultLifetime {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Freshness {
-    /// When the response arrived, in milliseconds since the Unix epoch.
+    /// The time of receipt, in milliseconds since the Unix epoch.
     pub received: u64,
-    /// How old it was by then.
+    /// The age on receipt (§4.2.3).
     pub initial_age: Duration,
-    /// At which age it stops being fresh.
+    /// The freshness lifetime (§4.2.1). The response is stale from this age on.
     pub lifetime: Duration,
-    /// How long past its lifetime it may be served while it is validated; zero if not.
+    /// The time past the lifetime for which the response may be served while it is validated in the background. Zero means never.
     pub stale_while_revalidate: Duration,
-    /// How long past its lifetime it may stand in for a 5xx; zero if not.
+    /// The time past the lifetime for which the response may replace a 500, 502, 503 or 504. Zero means never.
     pub stale_if_error: Duration,
-    /// How long past its lifetime it may stand in for no answer; zero if not.
+    /// The time past the lifetime for which the response may be served if the inner service does not respond. Zero means never.
     pub stale_if_unreachable: Duration,
-    /// Past its lifetime it is not served without validation, whatever a client takes (RFC 9111 §4.2.4).
+    /// True if a directive forbids serving the response stale without validation, even to a request with `max-stale` (§4.2.4).
     pub forbids_stale: bool,
-    /// It is never served without validation (`no-cache`, §5.2.2.4).
+    /// True if the response is never served without validation (`no-cache`, §5.2.2.4).
     pub validate_always: bool,
-    /// While it is fresh, a reload does not ask for it again (RFC 8246).
+    /// True if a reload does not validate the response while it is fresh (`immutable`, RFC 8246).
     pub immutable: bool,
 }
 
-/// When a request was sent on and its response arrived, in milliseconds since the Unix epoch.
+/// The times at which a request was sent and its response received, in milliseconds since the Unix epoch (§4.2.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExchangeTimes {
-    /// When the request left.
+    /// The time at which the request was sent to the inner service (`request_time`).
     pub requested: u64,
-    /// When the response's header section was there.
+    /// The time at which the header section of the response was received (`response_time`).
     pub received: u64,
 }
 
-/// What to do with a stored response, from best to worst. As a response ages it only ever moves down.
+/// The treatment of a stored response, ordered from the most to the least favourable. As a response ages, it only moves down this list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Decision {
-    /// Answer with it; it is fresh.
+    /// Serve the fresh response.
     Serve,
-    /// Answer with it, and validate it meanwhile (RFC 5861 §3).
+    /// Serve the stale response and validate it in the background (RFC 5861 §3).
     ServeAndRefresh,
-    /// Answer with it, although it is stale: the client takes that (`max-stale`).
+    /// Serve the stale response, because the request accepts it (`max-stale`).
     ServeStale,
-    /// Validate it first. If that fails, [`Freshness::usable_on_failure`] says whether it may answer nevertheless.
+    /// Validate before serving. If the validation fails, [`Freshness::usable_on_failure`] decides whether to serve the response.
     Revalidate,
-    /// Answer 504: the client wants no other answer than a stored one (`only-if-cached`).
+    /// Respond with status 504, because the request accepts only a stored response (`only-if-cached`).
     GatewayTimeout,
 }
 
-/// How asking the inner service failed.
+/// The way in which a call of the inner service failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Failure {
-    /// It answered 500, 502, 503 or 504 (RFC 5861 §4).
+    /// A response with status 500, 502, 503 or 504 (RFC 5861 §4).
     ServerError,
-    /// It gave no answer, or none in time.
+    /// No response, or none within the time limit.
     Unreachable,
 }
 
 impl Failure {
-    /// The failure that a status stands for, if it is one.
+    /// Returns the failure that a status stands for, or `None` for other statuses.
     pub fn of_status(status: StatusCode) -> Option<Failure> {
         matches!(status.as_u16(), 500 | 502 | 503 | 504).then_some(Failure::ServerError)
     }
 }
 
 impl Freshness {
-    /// As RFC 9111 §4.2 has it for a shared cache. `cc` is the response's.
+    /// Computes the freshness of a response for a shared cache (RFC 9111 §4.2). `cc` holds the directives of the response.
     pub fn shared(
         status: StatusCode,
         response: &HeaderMap,
@@ -156,15 +157,15 @@ impl Freshness {
         rules: &FreshnessRules,
     ) -> Freshness {
         let forbids_stale = cc.forbids_stale();
-        // Only s-maxage stands in the way, and the rule lets the response's own windows hold beside it.
-        let lenient = rules.stale_windows_with_s_maxage && !cc.says_revalidate();
+        // With the rule's exception, windows stated by the response are allowed if nothing but s-maxage forbids them.
+        let stated_only = rules.stale_windows_with_s_maxage && !cc.forbids_stale_without_s_maxage();
         let window = |stated: Option<Duration>, rule: Duration| match stated {
-            Some(stated) if !forbids_stale || lenient => stated,
+            Some(stated) if !forbids_stale || stated_only => stated,
             None if !forbids_stale => rule,
             _ => Duration::ZERO,
         };
         let stale_if_error = window(cc.stale_if_error, rules.stale_if_error);
-        // RFC 5861 §4: no answer is an error, too. The default for it counts only where the response states no window (§4.2.4).
+        // RFC 5861 §4: no response is an error, too. The rule's window applies only if the response states none (§4.2.4).
         let stale_if_unreachable = match cc.stale_if_error {
             Some(_) => stale_if_error,
             None => window(None, rules.stale_if_unreachable).max(stale_if_error),
@@ -182,8 +183,9 @@ impl Freshness {
         }
     }
 
-    /// As a rule has it that sets the lifetime itself, from the moment of arrival. There are no windows past it, and nothing
-    /// is asked by a client or the response; set the fields for that.
+    /// Returns the freshness of a response whose lifetime is set by a rule and counts from the time of receipt.
+    ///
+    /// It has no initial age, no windows and no directives. Change the public fields to add them.
     pub fn fixed(lifetime: Duration, received: u64) -> Freshness {
         Freshness {
             received,
@@ -198,79 +200,82 @@ impl Freshness {
         }
     }
 
-    /// The current age (§4.2.3): what it was on arrival and the time since. A clock that went back adds nothing.
+    /// Returns the current age: the initial age and the time since receipt (§4.2.3). A clock set back before the receipt adds nothing.
     pub fn age(&self, now: u64) -> Duration {
         self.initial_age.saturating_add(since(self.received, now))
     }
 
-    /// The number for the `Age` field (§5.1): whole seconds, at most 2^31.
+    /// Returns the value of the `Age` field, in whole seconds and at most 2^31 (§5.1).
     pub fn age_seconds(&self, now: u64) -> u32 {
         u32::try_from(self.age(now).as_secs()).map_or(list::MAX_DELTA, |age| age.min(list::MAX_DELTA))
     }
 
-    /// §4.2: fresh while its age is less than its lifetime.
+    /// Returns true while the age is less than the lifetime (§4.2).
     pub fn is_fresh(&self, now: u64) -> bool {
         self.age(now) < self.lifetime
     }
 
-    /// How long it stays fresh; zero once it is stale.
+    /// Returns the remaining lifetime, or zero for a stale response.
     pub fn remaining(&self, now: u64) -> Duration {
         self.lifetime.saturating_sub(self.age(now))
     }
 
-    /// When it stops being fresh, in milliseconds since the Unix epoch: the first that is too late.
+    /// Returns the first time at which the response is stale, in milliseconds since the Unix epoch.
     pub fn fresh_until(&self) -> u64 {
-        self.until(Duration::ZERO)
+        self.end_of_window(Duration::ZERO)
     }
 
-    /// When it can no longer be served without being validated, whatever window applies. With a validator it may be worth keeping
-    /// longer.
+    /// Returns the end of the last window, in milliseconds since the Unix epoch. From then on the response must be validated before use.
+    ///
+    /// A response with a validator may be worth storing for longer.
     pub fn useful_until(&self) -> u64 {
-        self.until(self.stale_while_revalidate.max(self.stale_if_error).max(self.stale_if_unreachable))
+        self.end_of_window(self.stale_while_revalidate.max(self.stale_if_error).max(self.stale_if_unreachable))
     }
 
-    /// What to do for a request with these directives ([`CacheControl::of_request`]). For a rule under which a client has no
-    /// say, pass those of no request at all, [`CacheControl::default`].
+    /// Decides how to treat the response for a request with these directives ([`CacheControl::of_request`]).
+    ///
+    /// Pass [`CacheControl::default`] to ignore the directives of the request.
     pub fn decide(&self, request: &CacheControl, now: u64) -> Decision {
-        let decision = self.decide_online(request, now);
-        // §5.2.1.7: from the store, or a 504.
+        let decision = self.decide_ignoring_only_if_cached(request, now);
+        // §5.2.1.7: a stored response or a 504.
         if request.only_if_cached && decision >= Decision::Revalidate { Decision::GatewayTimeout } else { decision }
     }
 
-    /// Whether it may answer in place of a failure, although [`decide`](Freshness::decide) said to validate it.
+    /// Returns true if the response may be served because the inner service failed, after [`decide`](Freshness::decide) returned
+    /// [`Decision::Revalidate`] (§4.2.4, RFC 5861 §4).
     ///
-    /// §4.2.4 and RFC 5861 §4: not where a directive forbids it, else within the window for that failure, which a request's
-    /// `stale-if-error` may widen. A response that is still fresh may, unless the response itself (`no-cache`) says that it is
-    /// always to be validated.
+    /// A fresh response may be served. A stale one may be served within the window for this failure. The request's own `stale-if-error`
+    /// extends the window, unless a directive of the response forbids stale responses. With `no-cache` in the request or the response the
+    /// result is false.
     pub fn usable_on_failure(&self, failure: Failure, request: &CacheControl, now: u64) -> bool {
-        // A client that asked for the origin's own answer (a reload) gets its failure rather than an answer it refused.
+        // A reload asks for the origin's current response, so the client receives the failure.
         if self.validate_always || request.no_cache.is_some() {
             return false;
         }
         if self.is_fresh(now) {
             return true;
         }
-        let own = match failure {
+        let window = match failure {
             Failure::ServerError => self.stale_if_error,
             Failure::Unreachable => self.stale_if_unreachable,
         };
-        let asked = request.stale_if_error.filter(|_| !self.forbids_stale).unwrap_or_default();
-        self.staleness(now) < own.max(asked)
+        let requested = request.stale_if_error.filter(|_| !self.forbids_stale).unwrap_or_default();
+        self.staleness(now) < window.max(requested)
     }
 
-    fn decide_online(&self, request: &CacheControl, now: u64) -> Decision {
-        // §5.2.1.4 and §5.2.2.4: not without successful validation.
+    fn decide_ignoring_only_if_cached(&self, request: &CacheControl, now: u64) -> Decision {
+        // §5.2.1.4 and §5.2.2.4: only after successful validation.
         if self.validate_always || request.no_cache.is_some() {
             return Decision::Revalidate;
         }
         let fresh = self.is_fresh(now);
-        // RFC 8246 §2: while fresh, an immutable response is not validated on a reload; no-cache (above) still is.
+        // RFC 8246 §2: a reload does not validate a fresh immutable response. `no-cache` still does.
         let reload = request.max_age == Some(Duration::ZERO) && fresh && self.immutable;
-        // §5.2.1.1: prefers no response older than this.
+        // §5.2.1.1: the request accepts no response older than this.
         if request.max_age.is_some_and(|oldest| self.age(now) > oldest) && !reload {
             return Decision::Revalidate;
         }
-        // §5.2.1.3: prefers one that stays fresh for at least this long.
+        // §5.2.1.3: the request accepts only a response that stays fresh for this long.
         if request.min_fresh.is_some_and(|least| self.remaining(now) < least) {
             return Decision::Revalidate;
         }
@@ -278,43 +283,42 @@ impl Freshness {
             return Decision::Serve;
         }
         let staleness = self.staleness(now);
-        // §5.2.1.1: a client that names an age takes nothing stale, unless it says max-stale, too.
+        // §5.2.1.1: a request with max-age accepts nothing stale, unless it has max-stale, too.
         if staleness < self.stale_while_revalidate && (request.max_age.is_none() || request.max_stale.is_some()) {
             return Decision::ServeAndRefresh;
         }
-        // §5.2.1.2: past its lifetime by no more than this; §4.2.4: unless the response forbids it.
-        let takes = match request.max_stale {
+        // §5.2.1.2: the staleness that the request accepts. §4.2.4: unless the response forbids it.
+        let accepted = match request.max_stale {
             None => false,
             Some(MaxStale::Any) => true,
-            Some(MaxStale::Within(by)) => staleness <= by,
+            Some(MaxStale::Within(limit)) => staleness <= limit,
         };
-        if takes && !self.forbids_stale { Decision::ServeStale } else { Decision::Revalidate }
+        if accepted && !self.forbids_stale { Decision::ServeStale } else { Decision::Revalidate }
     }
 
     fn staleness(&self, now: u64) -> Duration {
         self.age(now).saturating_sub(self.lifetime)
     }
 
-    fn until(&self, beyond: Duration) -> u64 {
-        let left = self.lifetime.saturating_add(beyond).saturating_sub(self.initial_age);
+    fn end_of_window(&self, window: Duration) -> u64 {
+        let left = self.lifetime.saturating_add(window).saturating_sub(self.initial_age);
         self.received.saturating_add(u64::try_from(left.as_millis()).unwrap_or(u64::MAX))
     }
 }
 
-/// The value of `Age`: that of its first line.
+/// Returns the age stated by the first `Age` line.
 fn age_field(headers: &HeaderMap) -> Option<Duration> {
     parse_age(headers.get(AGE)?)
 }
 
-/// The age that a line of `Age` states: its first member, if that is a whole number (§5.1: one that is not is ignored), at most 2^31
-/// seconds.
+/// Parses the first member of an `Age` line, which saturates at 2^31 seconds. An invalid age is ignored (§5.1).
 pub(crate) fn parse_age(line: &HeaderValue) -> Option<Duration> {
     let first = line.as_bytes().split(|byte| *byte == b',').next()?;
     list::delta_seconds(first.trim_ascii()).map(|seconds| Duration::from_secs(seconds.into()))
 }
 
-/// §4.2.3: the larger of what the two clocks say (in the whole seconds that `Date` is written in) and what caches on the way
-/// say, corrected by how long the answer took.
+/// Computes the age on receipt (§4.2.3): the larger of the apparent age, in whole seconds because `Date` has no fractions, and the stated
+/// age corrected by the response delay.
 fn initial_age(response: &HeaderMap, at: ExchangeTimes) -> Duration {
     let apparent = match date_field(response, DATE, at.received) {
         Some(date) => Duration::from_secs(since(date, at.received).as_secs()),
@@ -322,12 +326,12 @@ fn initial_age(response: &HeaderMap, at: ExchangeTimes) -> Duration {
     };
     let delay = since(at.requested, at.received);
     let corrected = age_field(response).unwrap_or_default().saturating_add(delay);
-    // Without Age nobody on the way has kept it, and a delay below a second would turn `max-age=1` into less than one.
+    // Without Age there is probably no cache in between. Ignoring a delay below a second keeps `max-age=1` usable.
     let corrected = if response.contains_key(AGE) { corrected } else { Duration::from_secs(delay.as_secs()) };
     apparent.max(corrected)
 }
 
-/// §4.2.1: s-maxage, else max-age, else Expires less Date, else what the rule says.
+/// Returns the lifetime (§4.2.1): s-maxage, else max-age, else Expires minus Date, else the rule's default.
 fn lifetime(
     status: StatusCode,
     response: &HeaderMap,
@@ -340,11 +344,11 @@ fn lifetime(
     }
     let date = date_field(response, DATE, received).unwrap_or(received);
     if !cc.targeted && response.contains_key(EXPIRES) {
-        // §5.3: what is no date, `0` above all, lies in the past.
+        // §5.3: an invalid date, especially `0`, lies in the past.
         let expires = date_field(response, EXPIRES, received).unwrap_or(0);
         return since(date, expires).min(Duration::from_secs(list::MAX_DELTA.into()));
     }
-    // §4.2.2: only where keeping it is allowed without a stated lifetime.
+    // §4.2.2: only for responses that are cacheable without a stated lifetime.
     if !(heuristically_cacheable(status) || cc.public) {
         return Duration::ZERO;
     }

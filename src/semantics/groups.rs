@@ -1,4 +1,4 @@
-//! Names by which responses are grouped, and cleared together (RFC 9875).
+//! Cache groups: names shared by responses that are invalidated together (RFC 9875).
 
 use std::collections::HashSet;
 
@@ -9,20 +9,20 @@ use sfv::{BareItem, List, ListEntry};
 use super::invalidation::is_safe;
 use super::structured;
 
-/// `Cache-Groups`: the groups that a response belongs to (§2).
+/// The field name `Cache-Groups`, which lists the groups of a response (§2).
 pub const CACHE_GROUPS: HeaderName = HeaderName::from_static("cache-groups");
 
-/// `Cache-Group-Invalidation`: the groups that a response to an unsafe request clears (§3).
+/// The field name `Cache-Group-Invalidation`, which lists the groups invalidated by the response to an unsafe request (§3).
 pub const CACHE_GROUP_INVALIDATION: HeaderName = HeaderName::from_static("cache-group-invalidation");
 
-/// The groups that a response belongs to, each once, in the order of the field; none if there is no such field.
+/// Returns the groups of a response, without duplicates, in the order of the field. Without the field the list is empty.
 ///
-/// A group means the same only within one origin (§2.1); its name is compared byte for byte. Parameters count for nothing.
+/// A group is scoped to one origin (§2.1). Names are compared byte for byte. Parameters are ignored.
 ///
 /// # Errors
 ///
-/// [`MalformedGroups`] if the field is no List of Strings: the response cannot be cleared by its groups, so it is better not
-/// stored where a rule relies on them.
+/// Returns [`MalformedGroups`] if the field is not a List of Strings. Such a response cannot be invalidated by its groups, so a rule that
+/// relies on groups should not store it.
 ///
 /// ```
 /// let mut response = http::HeaderMap::new();
@@ -30,20 +30,19 @@ pub const CACHE_GROUP_INVALIDATION: HeaderName = HeaderName::from_static("cache-
 /// assert_eq!(tower_response_cache::semantics::cache_groups(&response).unwrap(), ["orders", "shop"]);
 /// ```
 pub fn cache_groups(response: &HeaderMap) -> Result<Vec<String>, MalformedGroups> {
-    strings(response, &CACHE_GROUPS)
+    parse_groups(response, &CACHE_GROUPS)
 }
 
-/// The groups that a response clears: what `Cache-Group-Invalidation` lists, and nothing if the method is safe, for then the
-/// field must be ignored (§3).
+/// Returns the groups listed in `Cache-Group-Invalidation`. For a safe method the field is ignored and the list is empty (§3).
 ///
 /// # Errors
 ///
-/// [`MalformedGroups`] if the field is no List of Strings: it names something, nobody knows what.
+/// Returns [`MalformedGroups`] if the field is not a List of Strings. The groups to invalidate are then unknown.
 pub fn invalidated_groups(method: &Method, response: &HeaderMap) -> Result<Vec<String>, MalformedGroups> {
-    if is_safe(method) { Ok(Vec::new()) } else { strings(response, &CACHE_GROUP_INVALIDATION) }
+    if is_safe(method) { Ok(Vec::new()) } else { parse_groups(response, &CACHE_GROUP_INVALIDATION) }
 }
 
-/// A field of groups that is no List of Strings.
+/// The error for a groups field that is not a List of Strings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MalformedGroups(());
 
@@ -55,7 +54,7 @@ impl std::fmt::Display for MalformedGroups {
 
 impl std::error::Error for MalformedGroups {}
 
-fn strings(headers: &HeaderMap, name: &HeaderName) -> Result<Vec<String>, MalformedGroups> {
+fn parse_groups(headers: &HeaderMap, name: &HeaderName) -> Result<Vec<String>, MalformedGroups> {
     if !headers.contains_key(name) {
         return Ok(Vec::new());
     }

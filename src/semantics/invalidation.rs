@@ -1,32 +1,33 @@
-//! Which stored responses an unsafe request makes out of date (RFC 9111 §4.4).
+//! Invalidation of stored responses by an unsafe request (RFC 9111 §4.4).
 
 use http::header::{CONTENT_LOCATION, HeaderMap, LOCATION};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, StatusCode, Uri};
 
-/// Whether a method changes nothing, by definition. One that is not known may change anything (§4.4: also methods whose safety is
-/// unknown invalidate).
+/// Returns true for the methods registered with IANA as safe: GET, HEAD, OPTIONS, TRACE, QUERY, PROPFIND, REPORT, SEARCH and PRI.
 ///
-/// Of the methods registered with IANA as safe: GET, HEAD, OPTIONS, TRACE, QUERY, PROPFIND, REPORT, SEARCH, and PRI.
+/// An unknown method counts as unsafe (§4.4).
 pub fn is_safe(method: &Method) -> bool {
     matches!(method.as_str(), "GET" | "HEAD" | "OPTIONS" | "TRACE" | "QUERY" | "PROPFIND" | "REPORT" | "SEARCH" | "PRI")
 }
 
-/// The target URI of a request, as far as it is known.
+/// The known components of the target URI of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Target<'a> {
-    /// Its scheme; `None` if this server cannot tell, and then http and https of one authority are taken for the same origin.
+    /// The scheme. With `None`, http and https of one authority count as the same origin.
     pub scheme: Option<&'a Scheme>,
-    /// Its authority, from the URI or from `Host`; `None` if there was neither, and then no absolute URI is of the same origin.
+    /// The authority, from the URI or from `Host`. With `None`, no absolute URI has the same origin.
     pub authority: Option<&'a Authority>,
-    /// Its path and query.
+    /// The path and query.
     pub path_and_query: &'a PathAndQuery,
 }
 
-/// The URIs of the target's own origin whose stored responses an exchange makes out of date, as paths and queries: the target
-/// itself, then those of `Location` and `Content-Location`. None if the method is safe or the response an error.
+/// Returns the URIs invalidated by a request and its response, as paths and queries of the target's origin (§4.4).
 ///
-/// Where the request was cancelled nothing came back, and it may have been carried out all the same: treat that as a success.
+/// The list contains the target and the same-origin URIs of `Location` and `Content-Location`, without duplicates. It is empty if the method
+/// is safe or the status is an error.
+///
+/// A cancelled request may have taken effect. Pass a success status for it.
 ///
 /// ```
 /// use http::{HeaderMap, Method, StatusCode, uri::PathAndQuery};
@@ -42,13 +43,13 @@ pub struct Target<'a> {
 /// assert_eq!(paths, ["/orders?sort=new", "/orders/7"]);
 /// ```
 pub fn invalidated(method: &Method, target: Target<'_>, status: StatusCode, response: &HeaderMap) -> Vec<PathAndQuery> {
-    // §4.4: a non-error response, 2xx or 3xx, to an unsafe method.
+    // §4.4: a non-error response (2xx or 3xx) to an unsafe method.
     if is_safe(method) || !(status.is_success() || status.is_redirection()) {
         return Vec::new();
     }
     let mut paths = vec![target.path_and_query.clone()];
     for line in [LOCATION, CONTENT_LOCATION].iter().flat_map(|name| response.get_all(name)) {
-        if let Some(path) = line.to_str().ok().and_then(|reference| same_origin(target, reference))
+        if let Some(path) = line.to_str().ok().and_then(|reference| resolve_same_origin(target, reference))
             && !paths.contains(&path)
         {
             paths.push(path);
@@ -57,35 +58,35 @@ pub fn invalidated(method: &Method, target: Target<'_>, status: StatusCode, resp
     paths
 }
 
-/// Resolves a reference against the target (RFC 3986 §5.2); none if it leaves the target's origin, so that no site can clear
-/// another's responses (§4.4).
-pub(super) fn same_origin(target: Target<'_>, reference: &str) -> Option<PathAndQuery> {
+/// Resolves a URI reference against the target (RFC 3986 §5.2). Returns `None` for another origin, so that no origin can invalidate the
+/// responses of another (§4.4).
+pub(super) fn resolve_same_origin(target: Target<'_>, reference: &str) -> Option<PathAndQuery> {
     let reference = reference.split('#').next()?.trim();
     if has_scheme(reference) {
         let uri: Uri = reference.parse().ok()?;
         same_authority(target, uri.scheme()?, uri.authority()?)?;
-        return normal(uri.path(), uri.query());
+        return normalize(uri.path(), uri.query());
     }
     if let Some(rest) = reference.strip_prefix("//") {
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
-        // Of the scheme of the target, whichever that is.
+        // A reference without a scheme has the target's scheme.
         same_authority(target, target.scheme.unwrap_or(&Scheme::HTTPS), &rest[..end].parse().ok()?)?;
         let (path, query) = split_query(&rest[end..]);
-        return normal(path, query);
+        return normalize(path, query);
     }
     let base = target.path_and_query;
     let (path, query) = split_query(reference);
     if path.is_empty() {
-        return normal(base.path(), query.or(base.query()));
+        return normalize(base.path(), query.or(base.query()));
     }
     if path.starts_with('/') {
-        return normal(path, query);
+        return normalize(path, query);
     }
-    let folder = &base.path()[..base.path().rfind('/')? + 1];
-    normal(&format!("{folder}{path}"), query)
+    let directory = &base.path()[..base.path().rfind('/')? + 1];
+    normalize(&format!("{directory}{path}"), query)
 }
 
-/// RFC 3986 §3.1: a letter, then letters, digits and `+-.`, up to a colon.
+/// Returns true if a reference begins with a scheme (RFC 3986 §3.1): a letter, then letters, digits and `+-.`, up to a colon.
 fn has_scheme(reference: &str) -> bool {
     reference.split_once(':').is_some_and(|(scheme, _)| {
         scheme.starts_with(|first: char| first.is_ascii_alphabetic())
@@ -100,7 +101,7 @@ fn split_query(reference: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// RFC 9110 §4.3.1: the same scheme, host and port.
+/// Returns `Some` if scheme, host and port equal the target's (RFC 9110 §4.3.1).
 fn same_authority(target: Target<'_>, scheme: &Scheme, authority: &Authority) -> Option<()> {
     let own = target.authority?;
     let own_scheme = target.scheme.unwrap_or(scheme);
@@ -116,27 +117,27 @@ fn same_authority(target: Target<'_>, scheme: &Scheme, authority: &Authority) ->
     same.then_some(())
 }
 
-/// Puts path and query together, without `.` and `..` (RFC 3986 §5.2.4).
-fn normal(path: &str, query: Option<&str>) -> Option<PathAndQuery> {
+/// Joins path and query and removes dot segments (RFC 3986 §5.2.4).
+fn normalize(path: &str, query: Option<&str>) -> Option<PathAndQuery> {
     let mut segments: Vec<&str> = Vec::new();
-    let mut folder = false;
+    let mut directory = false;
     for segment in path.strip_prefix('/').unwrap_or(path).split('/') {
-        folder = matches!(segment, "." | "..");
+        directory = matches!(segment, "." | "..");
         match segment {
             "." => {}
             ".." => drop(segments.pop()),
             _ => segments.push(segment),
         }
     }
-    if folder {
+    if directory {
         segments.push("");
     }
-    let mut whole = format!("/{}", segments.join("/"));
+    let mut target = format!("/{}", segments.join("/"));
     if let Some(query) = query {
-        whole.push('?');
-        whole.push_str(query);
+        target.push('?');
+        target.push_str(query);
     }
-    whole.parse().ok()
+    target.parse().ok()
 }
 
 #[cfg(test)]

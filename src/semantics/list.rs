@@ -1,16 +1,16 @@
-//! Comma-separated lists, the shape of most HTTP fields (RFC 9110 §5.6.1).
+//! Comma-separated lists, the syntax of most HTTP fields (RFC 9110 §5.6.1).
 //!
-//! Everything here looks at each byte of a line a bounded number of times, whatever the line says.
+//! Every function reads each byte of a line a bounded number of times, for every input.
 
-/// The elements of one field line: split at commas outside quoted strings, trimmed, empty ones left out.
+/// Returns the non-empty elements of one field line, split at commas outside of quoted strings and trimmed.
 ///
-/// A quote that never closes cannot hide anything: it counts as an ordinary byte, and the commas after it separate.
-/// That way `ext="oops, no-store` still says `no-store`.
+/// A quote without a closing quote counts as an ordinary byte, so that it hides nothing: the line `ext="oops, no-store` contains the element
+/// `no-store`.
 pub(super) fn elements(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     members(line).filter(|element| !element.is_empty())
 }
 
-/// The same with the empty ones: the commas plus one, so an empty line has one empty member.
+/// Returns all members of a line, split as in [`elements`] and including empty ones. An empty line has one empty member.
 pub(super) fn members(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(line);
     let mut quotes_close = true;
@@ -22,10 +22,10 @@ pub(super) fn members(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Where the first element ends: at a comma outside quotes, or at the end of the line.
+/// Returns the end of the first element: the first comma outside of quotes, or the end of the line.
 ///
-/// A quote that never closes is searched for its end once. No quote after it closes either: each of them was passed over as an escaped
-/// byte, and the search goes on behind it as it would if that quote had opened. `quotes_close` remembers this for the rest of the line.
+/// The search for a missing closing quote runs once per line. It skips every later quote as an escaped byte, so none of those closes either.
+/// `quotes_close` stores that result for the rest of the line.
 fn element_end(line: &[u8], quotes_close: &mut bool) -> usize {
     let mut at = 0;
     while let Some(next) = line[at..].iter().position(|byte| matches!(byte, b',' | b'"')) {
@@ -42,7 +42,7 @@ fn element_end(line: &[u8], quotes_close: &mut bool) -> usize {
     line.len()
 }
 
-/// The index after the quoted string that opens at `open`, or `None` if it never closes (RFC 9110 §5.6.4).
+/// Returns the index after the quoted string that opens at `open`, or `None` without a closing quote (RFC 9110 §5.6.4).
 pub(super) fn quoted_end(line: &[u8], open: usize) -> Option<usize> {
     let mut at = open + 1;
     while at < line.len() {
@@ -56,7 +56,7 @@ pub(super) fn quoted_end(line: &[u8], open: usize) -> Option<usize> {
     None
 }
 
-/// Whether every quoted string of a line closes.
+/// Returns true if every quoted string of a line is closed.
 pub(super) fn quotes_balance(line: &[u8]) -> bool {
     let Some(mut at) = line.iter().position(|byte| *byte == b'"') else { return true };
     while at < line.len() {
@@ -72,7 +72,7 @@ pub(super) fn quotes_balance(line: &[u8]) -> bool {
     true
 }
 
-/// `token` or `"token"`: the bytes inside, without undoing escapes. `None` for anything with a stray quote.
+/// Returns the content of a token or a quoted string, with escapes left in place. Returns `None` for any other use of quotes.
 pub(super) fn unquote(value: &[u8]) -> Option<&[u8]> {
     match value {
         [b'"', inner @ .., b'"'] if !inner.contains(&b'"') => Some(inner),
@@ -81,7 +81,7 @@ pub(super) fn unquote(value: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// A whole number of seconds, saturating at 2^31 (RFC 9111 §1.2.2). `None` unless it is digits alone.
+/// Parses a whole number of seconds, which saturates at 2^31 (RFC 9111 §1.2.2). Returns `None` unless all bytes are digits.
 pub(super) fn delta_seconds(digits: &[u8]) -> Option<u32> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
@@ -90,17 +90,17 @@ pub(super) fn delta_seconds(digits: &[u8]) -> Option<u32> {
     Some(seconds.unwrap_or(MAX_DELTA).min(MAX_DELTA))
 }
 
-/// What an overflowing number of seconds is taken for (RFC 9111 §1.2.2): 2^31.
+/// The largest number of seconds, to which larger ones are reduced (RFC 9111 §1.2.2): 2^31.
 pub(super) const MAX_DELTA: u32 = 1 << 31;
 
-/// Counts the bytes that a parser looks at, for tests of how that grows with its input. Elsewhere it counts nothing.
+/// Counts the bytes read by a parser, for tests of its complexity. In other builds it counts nothing.
 pub(crate) mod steps {
     #[cfg(any(test, fuzzing))]
     thread_local! {
         static STEPS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
     }
 
-    /// So many bytes were looked at.
+    /// Adds bytes to the count.
     #[inline(always)]
     pub(crate) fn count(bytes: usize) {
         #[cfg(any(test, fuzzing))]
@@ -109,10 +109,10 @@ pub(crate) mod steps {
         let _ = bytes;
     }
 
-    /// How many bytes are looked at during a call.
+    /// Returns the number of bytes read during a call.
     #[cfg(any(test, fuzzing))]
     #[cfg_attr(not(fuzzing), allow(unreachable_pub))]
-    pub fn of(call: impl FnOnce()) -> usize {
+    pub fn during(call: impl FnOnce()) -> usize {
         STEPS.with(|steps| steps.set(0));
         call();
         STEPS.with(std::cell::Cell::get)
@@ -123,8 +123,8 @@ pub(crate) mod steps {
 mod tests {
     use super::*;
 
-    /// The lists of a line, by a search that starts anew at each quote.
-    fn members_by_definition(line: &[u8]) -> Vec<&[u8]> {
+    /// Splits a line by a search that starts anew at each quote.
+    fn members_by_naive_search(line: &[u8]) -> Vec<&[u8]> {
         let (mut members, mut start, mut at) = (Vec::new(), 0, 0);
         while at < line.len() {
             match line[at] {
@@ -142,17 +142,17 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn quotes_that_never_close_hide_nothing(line in "[\"\\\\,a ]{0,40}") {
-            proptest::prop_assert_eq!(members(line.as_bytes()).collect::<Vec<_>>(), members_by_definition(line.as_bytes()));
+        fn unclosed_quotes_hide_nothing(line in "[\"\\\\,a ]{0,40}") {
+            proptest::prop_assert_eq!(members(line.as_bytes()).collect::<Vec<_>>(), members_by_naive_search(line.as_bytes()));
         }
     }
 
     #[test]
-    fn each_byte_of_a_list_is_looked_at_a_bounded_number_of_times() {
+    fn list_parsing_is_linear() {
         for pattern in ["\"\\\"", "\\\"", "\"", "\",", ",", "a,\"b", "\"a\",", "\\", "\"\\\\\"\\\",", "a"] {
             for length in [1 << 10, 1 << 14, 1 << 18] {
                 let line: Vec<u8> = pattern.bytes().cycle().take(length).collect();
-                let steps = steps::of(|| _ = members(&line).count()) + steps::of(|| _ = quotes_balance(&line));
+                let steps = steps::during(|| _ = members(&line).count()) + steps::during(|| _ = quotes_balance(&line));
                 assert!(steps <= 4 * length + 4, "{pattern:?}: {steps} steps for {length} bytes");
             }
         }
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn rfc9111_4_1_members_keep_the_empty_ones() {
+    fn rfc9111_4_1_members_include_empty_ones() {
         for (line, want) in [("", &[""][..]), ("a,,b ,", &["a", "", "b", ""]), ("\",\",", &["\",\"", ""])] {
             let got: Vec<_> = members(line.as_bytes()).map(|e| std::str::from_utf8(e).unwrap()).collect();
             assert_eq!(got, want, "{line}");

@@ -1,22 +1,22 @@
-//! The rules of HTTP caching as pure functions: headers and `now` in, a decision out.
+//! HTTP caching rules as pure functions of header fields and a timestamp.
 //!
-//! Nothing here reads a clock, does I/O, or waits. Points in time are milliseconds since the Unix epoch (`u64`, named `now` or
-//! `received`); lengths of time are [`Duration`](std::time::Duration)s. Beside each condition stands the section of the RFC that asks
-//! for it, RFC 9111 where no number is named.
+//! No function of this module reads a clock, does I/O or waits. Timestamps are milliseconds since the Unix epoch (`u64`, named `now` or
+//! `received`). Durations are [`Duration`](std::time::Duration)s. Each condition names the section of the RFC that requires it. A section
+//! without an RFC number belongs to RFC 9111.
 //!
 //! # In the order of a request
 //!
-//! | when | ask |
+//! | step | functions |
 //! |---|---|
-//! | a request comes | [`RequestFields`], [`CacheControl::of_request`] |
-//! | responses are stored for its URI | [`Vary::fits`] or, with the fields in the key, [`Vary::write`]; [`NoVarySearch`] |
-//! | one fits: may it answer? | [`Freshness::decide`] |
-//! | it answers | [`evaluate`] the client's conditions, then [`select_ranges`]; [`not_modified_headers`], [`partial_headers`], [`Multipart`] |
-//! | it is to be validated | [`make_conditional`] the request; on a 304 [`validated`], then [`merge`]; on failure [`Freshness::usable_on_failure`] |
-//! | a response comes | [`response_directives`], [`safe_to_store`] or [`shared_storable`], [`Freshness::shared`], [`strip_for_storing`] |
-//! | … to a HEAD | [`compare_head`] |
-//! | … to anything unsafe | [`invalidated`], [`invalidated_groups`]; [`post_answers_get`] |
-//! | the answer leaves | [`Freshness::age_seconds`], [`CacheStatus`] |
+//! | receive a request | [`RequestFields`], [`CacheControl::of_request`] |
+//! | look up a stored response for its URI | [`Vary::fits`] or, with the fields in the key, [`Vary::write`]; [`NoVarySearch`] |
+//! | decide how to use it | [`Freshness::decide`] |
+//! | serve it | [`evaluate`], then [`select_ranges`]; [`not_modified_headers`], [`partial_headers`], [`Multipart`] |
+//! | validate it | [`make_conditional`]; after a 304 [`validated`], then [`merge`]; after a failure [`Freshness::usable_on_failure`] |
+//! | receive a response | [`response_directives`], [`safe_to_store`] or [`shared_storable`], [`Freshness::shared`], [`strip_for_storing`] |
+//! | receive the response to a HEAD | [`compare_head`] |
+//! | receive the response to an unsafe method | [`invalidated`], [`invalidated_groups`]; [`post_answers_get`] |
+//! | send a response | [`Freshness::age_seconds`], [`CacheStatus`] |
 //!
 //! # Example
 //!
@@ -30,39 +30,39 @@
 //! response.insert("cache-control", "max-age=60".parse().unwrap());
 //! response.insert("etag", "\"v1\"".parse().unwrap());
 //!
-//! // A response came: may it be kept, and for how long?
+//! // The response may be stored, and is fresh for a minute.
 //! let cc = response_directives(&response, &[]);
 //! let exchange = Exchange { method: &Method::GET, request: &request, status: StatusCode::OK, response: &response };
 //! assert_eq!(shared_storable(&exchange, &cc, SharedRules::default()), Ok(()));
 //! let at = ExchangeTimes { requested: t0, received: t0 };
 //! let freshness = Freshness::shared(StatusCode::OK, &response, &cc, at, &FreshnessRules::default());
 //!
-//! // Half a minute later it answers; a minute later it is asked about.
-//! let anyone = CacheControl::of_request(&request);
-//! assert_eq!(freshness.decide(&anyone, t0 + 30_000), Decision::Serve);
-//! assert_eq!(freshness.decide(&anyone, t0 + 60_000), Decision::Revalidate);
-//! let mut question = request.clone();
-//! assert!(make_conditional(&mut question, &[&response]));
-//! assert_eq!(question["if-none-match"], "\"v1\"");
+//! // It is served for a minute. Then it must be validated.
+//! let directives = CacheControl::of_request(&request);
+//! assert_eq!(freshness.decide(&directives, t0 + 30_000), Decision::Serve);
+//! assert_eq!(freshness.decide(&directives, t0 + 60_000), Decision::Revalidate);
+//! let mut validation = request.clone();
+//! assert!(make_conditional(&mut validation, &[&response]));
+//! assert_eq!(validation["if-none-match"], "\"v1\"");
 //!
-//! // The answer is a 304 with the same tag: what is stored is good for another minute.
+//! // A 304 with the same tag makes the stored response fresh for another minute.
 //! let mut not_modified = HeaderMap::new();
 //! not_modified.insert("etag", "\"v1\"".parse().unwrap());
 //! assert_eq!(validated(&[&response], &not_modified), Some(0));
 //! merge(&mut response, &not_modified, t0 + 60_000);
 //! let at = ExchangeTimes { requested: t0 + 60_000, received: t0 + 60_000 };
 //! let freshness = Freshness::shared(StatusCode::OK, &response, &cc, at, &FreshnessRules::default());
-//! assert_eq!(freshness.decide(&anyone, t0 + 119_000), Decision::Serve);
+//! assert_eq!(freshness.decide(&directives, t0 + 119_000), Decision::Serve);
 //! ```
-
 //!
 //! # Long fields
 //!
-//! No field is too long to be read: the server sets the limit (hyper's is about 400 KiB for all fields of an HTTP/1.1 request, and 16 KiB in
-//! HTTP/2 unless it is set). All of a field is read, since a directive that stands at its end counts. The time is linear in the length,
-//! whatever the field says; only the sorting of the names of a `Vary` and of weighted preferences takes `n log n`. The following is
-//! bounded beside that: more than 16 ranges of one request are not served as such, a response that varies by more than 8 fields and a key
-//! of more than 8 KiB are not stored.
+//! This module does not limit the length of a field. The server does: hyper's defaults are about 400 KiB for all fields of an HTTP/1.1
+//! request and 16 KiB in HTTP/2. A field is read to its end, because a directive at the end counts. Parsing takes time linear in the
+//! length. Only sorting the names of a `Vary` and weighted preferences takes `n log n`.
+//!
+//! Three limits bound the work that follows: a request for more than 16 ranges receives the whole response, and the cache stores no response
+//! that varies by more than 8 fields or has a key of more than 8 KiB.
 
 mod cache_status;
 mod conditional;
@@ -94,7 +94,7 @@ pub use groups::{CACHE_GROUP_INVALIDATION, CACHE_GROUPS, MalformedGroups, cache_
 pub use invalidation::{Target, invalidated, is_safe};
 #[cfg(fuzzing)]
 #[doc(hidden)]
-pub use list::steps::of as count_steps;
+pub use list::steps::during as count_steps;
 pub use no_vary_search::{NO_VARY_SEARCH, NoVarySearch};
 pub use range::{Multipart, Part, Ranges, partial_headers, same_representation, select_ranges, unsatisfiable_headers};
 pub use request::RequestFields;

@@ -1,16 +1,17 @@
-//! Which parts of a query do not matter (draft-ietf-httpbis-no-vary-search).
+//! Queries compared without their irrelevant parts (`No-Vary-Search`, draft-ietf-httpbis-no-vary-search).
 
 use std::borrow::Cow;
 
 use http::header::{HeaderMap, HeaderName};
+use percent_encoding::percent_decode_str;
 use sfv::{BareItem, Dictionary, InnerList, ListEntry};
 
 use super::structured;
 
-/// `No-Vary-Search`.
+/// The field name `No-Vary-Search`.
 pub const NO_VARY_SEARCH: HeaderName = HeaderName::from_static("no-vary-search");
 
-/// How queries are compared. The default tells apart whatever differs by a byte.
+/// A comparison of queries: the URL search variance of the draft. The default compares queries byte for byte.
 ///
 /// ```
 /// use tower_response_cache::semantics::NoVarySearch;
@@ -26,7 +27,7 @@ pub struct NoVarySearch {
     any_order: bool,
 }
 
-/// The names are sorted.
+/// The relevant parameters. Both lists of names are sorted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Params {
     Ignoring(Vec<Vec<u8>>),
@@ -40,69 +41,74 @@ impl Default for Params {
 }
 
 impl NoVarySearch {
-    /// These parameters do not matter. Names are the decoded ones.
+    /// Ignores these parameters. The names are percent-decoded ones.
     pub fn ignoring<N: Into<String>>(names: impl IntoIterator<Item = N>) -> NoVarySearch {
-        NoVarySearch { params: Params::Ignoring(bytes(names)), any_order: false }
+        NoVarySearch { params: Params::Ignoring(name_bytes(names)), any_order: false }
     }
 
-    /// No other parameters matter than these. Names are the decoded ones.
+    /// Ignores all parameters other than these. The names are percent-decoded ones.
     pub fn only<N: Into<String>>(names: impl IntoIterator<Item = N>) -> NoVarySearch {
-        NoVarySearch { params: Params::Only(bytes(names)), any_order: false }
+        NoVarySearch { params: Params::Only(name_bytes(names)), any_order: false }
     }
 
-    /// The order of parameters with different names does not matter, either.
+    /// Also ignores the order of parameters with different names.
     #[must_use]
     pub fn in_any_order(self) -> NoVarySearch {
         NoVarySearch { any_order: true, ..self }
     }
 
-    /// Reads the field of a response. Absent or malformed, it is the default; entries that are not known count for nothing.
+    /// Parses the field of a response. An absent or malformed field gives the default. Unknown members are ignored.
     pub fn of(response: &HeaderMap) -> NoVarySearch {
         structured::field(response, &NO_VARY_SEARCH).and_then(|field| parse(&field)).unwrap_or_default()
     }
 
-    /// Reads the value of a field, such as `key-order, params=("utm_source")`; `None` if it is malformed.
+    /// Parses a field value, such as `key-order, params=("utm_source")`. Returns `None` if it is malformed.
     pub fn parse(value: &str) -> Option<NoVarySearch> {
         sfv::Parser::new(value).parse::<Dictionary>().ok().and_then(|field| parse(&field))
     }
 
-    /// Whether two queries (without their `?`; `None` where there is none) ask for the same.
+    /// Returns true if two queries are equivalent. Pass a query without its `?`, and `None` for a URI without a query.
     pub fn equivalent(&self, one: Option<&str>, two: Option<&str>) -> bool {
-        if *self == NoVarySearch::default() { one == two } else { self.reduce(one) == self.reduce(two) }
+        if *self == NoVarySearch::default() {
+            one == two
+        } else {
+            self.relevant_parameters(one) == self.relevant_parameters(two)
+        }
     }
 
-    /// Appends what matters of a query to a cache key, tagged and with lengths (big-endian, 4 bytes), so that queries which are not
-    /// [the same](NoVarySearch::equivalent) never write the same bytes.
+    /// Appends the relevant part of a query to a cache key, with a type tag and lengths (big-endian, 4 bytes).
+    ///
+    /// The bytes are equal if and only if the queries are [equivalent](NoVarySearch::equivalent).
     pub fn write(&self, query: Option<&str>, key: &mut Vec<u8>) {
         if *self == NoVarySearch::default() {
             return match query {
                 None => key.push(b'-'),
                 Some(query) => {
                     key.push(b'q');
-                    part(query.as_bytes(), key);
+                    write_part(query.as_bytes(), key);
                 }
             };
         }
         key.push(b'p');
-        let parameters = self.reduce(query);
+        let parameters = self.relevant_parameters(query);
         key.extend(length(parameters.len()));
         for (name, value) in parameters {
-            part(&name, key);
-            part(&value, key);
+            write_part(&name, key);
+            write_part(&value, key);
         }
     }
 
-    /// The parameters that matter, decoded, sorted by name if their order does not.
-    fn reduce<'a>(&self, query: Option<&'a str>) -> Vec<Parameter<'a>> {
-        let matters = |name: &[u8]| match &self.params {
-            Params::Ignoring(names) => !have(names, name),
-            Params::Only(names) => have(names, name),
+    /// Returns the relevant parameters, decoded, and sorted by name if their order is ignored.
+    fn relevant_parameters<'a>(&self, query: Option<&'a str>) -> Vec<Parameter<'a>> {
+        let is_relevant = |name: &[u8]| match &self.params {
+            Params::Ignoring(names) => !contains_name(names, name),
+            Params::Only(names) => contains_name(names, name),
         };
         let pieces = query.unwrap_or_default().split('&').filter(|piece| !piece.is_empty());
         let mut parameters: Vec<_> = pieces
             .map(|piece| piece.split_once('=').unwrap_or((piece, "")))
             .map(|(name, value)| (decode(name), decode(value)))
-            .filter(|(name, _)| matters(name))
+            .filter(|(name, _)| is_relevant(name))
             .collect();
         if self.any_order {
             parameters.sort_by(|(one, _), (two, _)| one.cmp(two));
@@ -114,7 +120,7 @@ impl NoVarySearch {
 /// A decoded name and value.
 type Parameter<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
 
-fn bytes<N: Into<String>>(names: impl IntoIterator<Item = N>) -> Vec<Vec<u8>> {
+fn name_bytes<N: Into<String>>(names: impl IntoIterator<Item = N>) -> Vec<Vec<u8>> {
     sorted(names.into_iter().map(|name| name.into().into_bytes()).collect())
 }
 
@@ -123,12 +129,12 @@ fn sorted(mut names: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
     names
 }
 
-/// Whether a sorted list has this name: a query may have as many parameters as the list has names.
-fn have(names: &[Vec<u8>], name: &[u8]) -> bool {
+/// Returns true if a sorted list contains a name. The search is binary, because both the query and the list may be long.
+fn contains_name(names: &[Vec<u8>], name: &[u8]) -> bool {
     names.binary_search_by(|other| other.as_slice().cmp(name)).is_ok()
 }
 
-/// Strict, because what is not understood may only cost hits.
+/// Parses the members of the field. Any unexpected value makes the field malformed, which costs only hits.
 fn parse(field: &Dictionary) -> Option<NoVarySearch> {
     let boolean = |entry: &ListEntry| match entry {
         ListEntry::Item(item) => item.bare_item.as_boolean(),
@@ -138,7 +144,7 @@ fn parse(field: &Dictionary) -> Option<NoVarySearch> {
     let (mut params, mut all) = (Params::default(), false);
     match field.get("params") {
         None => {}
-        Some(ListEntry::InnerList(names)) => params = Params::Ignoring(keys(names)?),
+        Some(ListEntry::InnerList(names)) => params = Params::Ignoring(decoded_names(names)?),
         Some(entry) => all = boolean(entry)?,
     }
     if all {
@@ -146,42 +152,28 @@ fn parse(field: &Dictionary) -> Option<NoVarySearch> {
     }
     match field.get("except") {
         None => {}
-        Some(ListEntry::InnerList(names)) if all => params = Params::Only(keys(names)?),
+        Some(ListEntry::InnerList(names)) if all => params = Params::Only(decoded_names(names)?),
         Some(_) => return None,
     }
     Some(NoVarySearch { params, any_order })
 }
 
-fn keys(names: &InnerList) -> Option<Vec<Vec<u8>>> {
+fn decoded_names(names: &InnerList) -> Option<Vec<Vec<u8>>> {
     let key = |item: &BareItem| item.as_string().map(|name| decode(name.as_str()).into_owned());
     names.items.iter().map(|item| key(&item.bare_item)).collect::<Option<_>>().map(sorted)
 }
 
-/// The decoding of application/x-www-form-urlencoded: `+` is a space, and `%` with two hex digits a byte. The bytes are compared as
-/// they are: replacing those that are no UTF-8, as the draft does, would make different queries the same.
+/// Decodes application/x-www-form-urlencoded: `+` is a space, `%` and two hex digits are a byte.
+///
+/// The bytes are not converted to UTF-8. Unlike the draft's replacement of invalid sequences, this keeps different queries different.
 fn decode(text: &str) -> Cow<'_, [u8]> {
-    let bytes = text.as_bytes();
-    if !bytes.iter().any(|byte| matches!(byte, b'+' | b'%')) {
-        return Cow::Borrowed(bytes);
+    if text.contains('+') {
+        return Cow::Owned(percent_decode_str(&text.replace('+', " ")).collect());
     }
-    let hex = |at: usize| bytes.get(at).and_then(|digit| char::from(*digit).to_digit(16));
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(byte) = bytes.get(at) {
-        match (byte, hex(at + 1), hex(at + 2)) {
-            (b'%', Some(high), Some(low)) => {
-                decoded.extend(u8::try_from(high * 16 + low));
-                at += 2;
-            }
-            (b'+', ..) => decoded.push(b' '),
-            _ => decoded.push(*byte),
-        }
-        at += 1;
-    }
-    Cow::Owned(decoded)
+    percent_decode_str(text).into()
 }
 
-fn part(bytes: &[u8], key: &mut Vec<u8>) {
+fn write_part(bytes: &[u8], key: &mut Vec<u8>) {
     key.extend(length(bytes.len()));
     key.extend(bytes);
 }

@@ -1,4 +1,4 @@
-//! A part of a stored whole (RFC 9110 §14), and parts put together to one (§15.3.7.3, RFC 9111 §3.4).
+//! Range requests for a stored response (RFC 9110 §14), and the combination of partial responses (§15.3.7.3, RFC 9111 §3.4).
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -10,31 +10,32 @@ use super::conditional::{ETag, Selected};
 use super::date::{date_field, parse_date};
 use super::list;
 
-/// What a request gets of a stored whole; RFC 9110 §14 knows no other outcome.
+/// The result of a range request for a stored response. The enum is complete: RFC 9110 §14 defines no other result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ranges {
-    /// All of it: no range was asked for, or one that does not count.
+    /// The whole response: there is no range, or it must be ignored.
     Whole,
-    /// A 206 with this one part ([`partial_headers`]).
+    /// A 206 with this one range ([`partial_headers`]).
     Single(Range<u64>),
-    /// A 206 with these parts, at least two, which do not overlap ([`Multipart`]).
+    /// A 206 with two or more ranges, which do not overlap ([`Multipart`]).
     Multiple(Vec<Range<u64>>),
     /// A 416 ([`unsatisfiable_headers`]).
     NotSatisfiable,
 }
 
-/// More ranges than this in one request are taken for an attack, and get the whole (RFC 9110 §14.2).
-const MOST_RANGES: usize = 16;
+/// The limit of ranges in one request. A request with more of them may be an attack and receives the whole response (RFC 9110 §14.2).
+const MAX_RANGES: usize = 16;
 
-/// Which bytes of a stored response of `length` bytes a request asks for. Evaluate its conditions first
+/// Selects the bytes of a stored response of `length` bytes that a request asks for. Evaluate the conditions of the request first
 /// ([`evaluate`](super::evaluate)).
 ///
-/// A stored 206 answers the same request again as it is, if it is kept under its `Range` ([`Vary::and`](super::Vary::and)). To cut
-/// something else out of one, ask here as if the whole were stored (status 200, the length of the whole), and then
-/// [`Part::slice`] whether that is there.
+/// Ranges that overlap or touch are joined. If several ranges together cover all bytes, the result is [`Ranges::Whole`].
 ///
-/// `now` (milliseconds since the Unix epoch) only settles the century of two-digit years. Ranges that overlap or touch are joined; where
-/// they cover everything, the whole is sent, since nothing is saved.
+/// `now`, in milliseconds since the Unix epoch, determines only the century of two-digit years.
+///
+/// A stored 206 can serve the same request unchanged if `Range` is part of its key ([`Vary::and`](super::Vary::and)). To take another range
+/// from a stored 206, pass status 200 and the length of the complete representation, then call [`Part::slice`].
+///
 ///
 /// ```
 /// use http::{HeaderMap, Method, StatusCode};
@@ -48,25 +49,25 @@ const MOST_RANGES: usize = 16;
 /// ```
 pub fn select_ranges(method: &Method, request: &HeaderMap, selected: &Selected<'_>, length: u64, now: u64) -> Ranges {
     let mut lines = request.get_all(RANGE).iter();
-    // §14.2: defined for GET, and where the answer without it would be a 200.
+    // §14.2: defined for GET, and only if the response without the range would be a 200.
     let (Some(line), None) = (lines.next(), lines.next()) else {
         return Ranges::Whole;
     };
-    if method != Method::GET || selected.status != StatusCode::OK || !if_range(request, selected, now) {
+    if method != Method::GET || selected.status != StatusCode::OK || !if_range_matches(request, selected, now) {
         return Ranges::Whole;
     }
-    // §14.2: a field that is malformed, or of a unit that is not known, is passed over.
-    let Some(specs) = parse(line.as_bytes()) else {
+    // §14.2: a malformed field or an unknown unit is ignored.
+    let Some(specs) = parse_ranges(line.as_bytes()) else {
         return Ranges::Whole;
     };
-    if specs.len() > MOST_RANGES {
+    if specs.len() > MAX_RANGES {
         return Ranges::Whole;
     }
     let asked = specs.len();
     let wanted: Vec<Range<u64>> = specs.into_iter().filter_map(|spec| spec.within(length)).collect();
     if wanted.is_empty() {
-        // There is no way to write a part of nothing.
-        return if length == 0 && line_asks_for_a_suffix(line.as_bytes()) { Ranges::Whole } else { Ranges::NotSatisfiable };
+        // No `Content-Range` can express a range of an empty response.
+        return if length == 0 && has_suffix_range(line.as_bytes()) { Ranges::Whole } else { Ranges::NotSatisfiable };
     }
     let mut parts = join_overlapping(wanted);
     match parts.len() {
@@ -76,8 +77,9 @@ pub fn select_ranges(method: &Method, request: &HeaderMap, selected: &Selected<'
     }
 }
 
-/// The header fields of a 206 with one part of a stored whole of `length` bytes (§15.3.7): the stored ones, `Content-Range`, and
-/// the part's `Content-Length`.
+/// Returns the header fields of a 206 with one range of a stored response of `length` bytes (§15.3.7).
+///
+/// They are the stored fields with the `Content-Range` and `Content-Length` of the range.
 pub fn partial_headers(stored: &HeaderMap, part: &Range<u64>, length: u64) -> HeaderMap {
     let mut headers = stored.clone();
     headers.insert(CONTENT_RANGE, value(content_range(part, length)));
@@ -85,7 +87,7 @@ pub fn partial_headers(stored: &HeaderMap, part: &Range<u64>, length: u64) -> He
     headers
 }
 
-/// The header fields of a 416 (§15.5.17): how long the whole is. Nothing of the stored ones, for it is another response.
+/// Returns the header fields of a 416 for a response of `length` bytes (§15.5.17). They contain no stored field.
 pub fn unsatisfiable_headers(length: u64) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_RANGE, value(format!("bytes */{length}")));
@@ -93,9 +95,9 @@ pub fn unsatisfiable_headers(length: u64) -> HeaderMap {
     headers
 }
 
-/// A 206 with several parts, as `multipart/byteranges` (RFC 9110 §14.6).
+/// A 206 with several ranges, as `multipart/byteranges` (RFC 9110 §14.6).
 ///
-/// The content is, for each part, [`head`](Multipart::head) and its bytes, and then [`end`](Multipart::end).
+/// The content consists of [`head`](Multipart::head) and the bytes of each range, followed by [`end`](Multipart::end).
 #[derive(Clone, Debug)]
 pub struct Multipart<'a> {
     parts: &'a [Range<u64>],
@@ -105,12 +107,14 @@ pub struct Multipart<'a> {
 }
 
 impl<'a> Multipart<'a> {
-    /// Of a stored response of `length` bytes. The boundary, of 1 to 70 letters and digits, must not occur in its content: take a random one.
+    /// Describes ranges of a stored response of `length` bytes.
+    ///
+    /// The boundary consists of 1 to 70 letters and digits and must not occur in the content. Use a random one.
     pub fn new(stored: &HeaderMap, parts: &'a [Range<u64>], length: u64, boundary: &'a str) -> Multipart<'a> {
         Multipart { parts, length, boundary, content_type: stored.get(CONTENT_TYPE).cloned() }
     }
 
-    /// What stands before the bytes of one part.
+    /// Returns the bytes before the content of one range: boundary, `Content-Type` and `Content-Range`.
     pub fn head(&self, part: &Range<u64>) -> Vec<u8> {
         let mut head = format!("\r\n--{}\r\n", self.boundary).into_bytes();
         if let Some(content_type) = &self.content_type {
@@ -122,12 +126,12 @@ impl<'a> Multipart<'a> {
         head
     }
 
-    /// What stands behind the last part.
+    /// Returns the bytes after the last range: the closing boundary.
     pub fn end(&self) -> Vec<u8> {
         format!("\r\n--{}--\r\n", self.boundary).into_bytes()
     }
 
-    /// The header fields: those stored, the type of the whole message and its length, and no `Content-Range` (§15.3.7.2).
+    /// Returns the header fields: the stored ones with the type and length of the multipart content, without `Content-Range` (§15.3.7.2).
     pub fn headers(&self, stored: &HeaderMap) -> HeaderMap {
         let mut headers = stored.clone();
         headers.remove(CONTENT_RANGE);
@@ -138,17 +142,17 @@ impl<'a> Multipart<'a> {
     }
 }
 
-/// A part of something, as `Content-Range` says (RFC 9110 §14.4).
+/// A byte range of a representation, as stated by `Content-Range` (RFC 9110 §14.4).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
-    /// The bytes it has; never empty.
+    /// The byte positions, with an exclusive end. The range is never empty.
     pub range: Range<u64>,
-    /// How long the whole is, if that is known.
+    /// The length of the complete representation in bytes, or `None` if it is unknown.
     pub length: Option<u64>,
 }
 
 impl Part {
-    /// What a 206 with a single part says of itself; `None` if its `Content-Range` is missing, repeated or malformed.
+    /// Returns the range of a 206 with a single part, or `None` if `Content-Range` is missing, repeated or malformed.
     pub fn of(headers: &HeaderMap) -> Option<Part> {
         let mut lines = headers.get_all(CONTENT_RANGE).iter();
         let (Some(line), None) = (lines.next(), lines.next()) else {
@@ -164,19 +168,20 @@ impl Part {
         (unit.eq_ignore_ascii_case("bytes") && possible).then_some(Part { range, length })
     }
 
-    /// Where in this part the wanted bytes of the whole stand, if it has all of them.
+    /// Returns the position of these bytes of the representation within the part, or `None` if the part does not contain all of them.
     pub fn slice(&self, wanted: &Range<u64>) -> Option<Range<u64>> {
         let has = self.range.start <= wanted.start && wanted.end <= self.range.end;
         has.then(|| wanted.start - self.range.start..wanted.end - self.range.start)
     }
 
-    /// Whether it is the whole.
+    /// Returns true if the part is the complete representation.
     pub fn is_complete(&self) -> bool {
         self.range.start == 0 && Some(self.range.end) == self.length
     }
 
-    /// The two put together, if nothing is missing between them and they agree on the length of the whole. Whether they are parts
-    /// of the same thing is for [`same_representation`] to say.
+    /// Combines two parts. Returns `None` if bytes between them are missing or if they state different complete lengths.
+    ///
+    /// Check with [`same_representation`] that both belong to one representation.
     pub fn join(&self, other: &Part) -> Option<Part> {
         let length = match (self.length, other.length) {
             (Some(one), Some(two)) if one != two => return None,
@@ -187,8 +192,9 @@ impl Part {
         (touch && length.is_none_or(|length| end <= length)).then_some(Part { range: start..end, length })
     }
 
-    /// The `Range` that asks for what is missing, if that is one piece: the beginning or the end. Send it with the stored strong
-    /// validator in `If-Range`.
+    /// Returns the `Range` of the missing bytes, if they are one range at the beginning or at the end.
+    ///
+    /// Send it with the stored strong validator in `If-Range`.
     pub fn missing(&self) -> Option<HeaderValue> {
         match (self.range.start, self.length) {
             (0, Some(length)) if self.range.end >= length => None,
@@ -199,14 +205,15 @@ impl Part {
     }
 }
 
-/// Whether two responses are parts of the same thing, so that they may be put together: they share a strong validator
-/// (RFC 9110 §15.3.7.3, RFC 9111 §3.4). A date is none here, for nobody knows how fast the thing changes.
+/// Returns true if two partial responses may be combined, because they have the same strong entity tag (RFC 9110 §15.3.7.3, RFC 9111 §3.4).
+///
+/// `Last-Modified` is not compared, because two versions may have the same date.
 pub fn same_representation(one: &HeaderMap, two: &HeaderMap) -> bool {
     matches!((ETag::of(one), ETag::of(two)), (Some(one), Some(two)) if one.strong_eq(&two))
 }
 
-/// §13.1.5: whether `If-Range` lets the range count: it is absent, or what it names is what we have, exactly and strongly.
-fn if_range(request: &HeaderMap, selected: &Selected<'_>, now: u64) -> bool {
+/// Returns true if `If-Range` is absent or matches the stored response by strong comparison (§13.1.5).
+fn if_range_matches(request: &HeaderMap, selected: &Selected<'_>, now: u64) -> bool {
     let mut lines = request.get_all(IF_RANGE).iter();
     let line = match (lines.next(), lines.next()) {
         (None, _) => return true,
@@ -214,63 +221,63 @@ fn if_range(request: &HeaderMap, selected: &Selected<'_>, now: u64) -> bool {
         _ => return false,
     };
     if line.contains(&b'"') {
-        let ours = ETag::of(selected.headers);
-        return matches!((ETag::parse(line), ours), (Some(theirs), Some(ours)) if theirs.strong_eq(&ours));
+        let stored = ETag::of(selected.headers);
+        return matches!((ETag::parse(line), stored), (Some(requested), Some(stored)) if requested.strong_eq(&stored));
     }
-    // §8.8.2.2: a date is strong only if the response was made at least a second later.
+    // §8.8.2.2: a date is a strong validator only if the response was generated at least a second later.
     let modified = date_field(selected.headers, LAST_MODIFIED, now);
     let made = date_field(selected.headers, DATE, now);
     matches!(
         (parse_date(line, now), modified, made),
-        (Some(theirs), Some(ours), Some(made)) if theirs == ours && made >= ours.saturating_add(1000)
+        (Some(requested), Some(stored), Some(made)) if requested == stored && made >= stored.saturating_add(1000)
     )
 }
 
-/// One of the ranges asked for, both ends included.
+/// One requested range, with inclusive ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Spec {
+enum RangeSpec {
     Between(u64, u64),
     Last(u64),
 }
 
-impl Spec {
-    /// The bytes of it that there are (§14.1.2); `None` if there are none.
+impl RangeSpec {
+    /// Returns the satisfiable bytes of the range (§14.1.2), or `None` if there are none.
     fn within(self, length: u64) -> Option<Range<u64>> {
         let range = match self {
-            Spec::Between(first, last) => first..last.saturating_add(1).min(length),
-            Spec::Last(count) => length.saturating_sub(count)..length,
+            RangeSpec::Between(first, last) => first..last.saturating_add(1).min(length),
+            RangeSpec::Last(count) => length.saturating_sub(count)..length,
         };
         (!range.is_empty()).then_some(range)
     }
 }
 
-/// `bytes=0-1, 5-, -3` (§14.1.1, §14.1.2); `None` if any of it is malformed.
-fn parse(line: &[u8]) -> Option<Vec<Spec>> {
+/// Parses `bytes=0-1, 5-, -3` (§14.1.1, §14.1.2). Returns `None` if any part is malformed.
+fn parse_ranges(line: &[u8]) -> Option<Vec<RangeSpec>> {
     let equals = line.iter().position(|byte| *byte == b'=')?;
     if !line[..equals].trim_ascii().eq_ignore_ascii_case(b"bytes") {
         return None;
     }
-    let specs: Vec<Spec> = list::elements(&line[equals + 1..]).map(spec).collect::<Option<_>>()?;
+    let specs: Vec<RangeSpec> = list::elements(&line[equals + 1..]).map(parse_range).collect::<Option<_>>()?;
     (!specs.is_empty()).then_some(specs)
 }
 
-fn spec(element: &[u8]) -> Option<Spec> {
+fn parse_range(element: &[u8]) -> Option<RangeSpec> {
     let dash = element.iter().position(|byte| *byte == b'-')?;
     match (&element[..dash], &element[dash + 1..]) {
-        (b"", count) => number(count).map(Spec::Last),
-        (first, b"") => number(first).map(|first| Spec::Between(first, u64::MAX)),
+        (b"", count) => number(count).map(RangeSpec::Last),
+        (first, b"") => number(first).map(|first| RangeSpec::Between(first, u64::MAX)),
         (first, last) => {
             let (first, last) = (number(first)?, number(last)?);
-            (first <= last).then_some(Spec::Between(first, last))
+            (first <= last).then_some(RangeSpec::Between(first, last))
         }
     }
 }
 
-fn line_asks_for_a_suffix(line: &[u8]) -> bool {
-    parse(line).is_some_and(|specs| specs.iter().any(|spec| matches!(spec, Spec::Last(count) if *count > 0)))
+fn has_suffix_range(line: &[u8]) -> bool {
+    parse_ranges(line).is_some_and(|specs| specs.iter().any(|spec| matches!(spec, RangeSpec::Last(count) if *count > 0)))
 }
 
-/// Digits alone; what is too large for any content stays too large.
+/// Parses digits, saturating at the largest number. Returns `None` for other bytes.
 fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
@@ -279,12 +286,12 @@ fn number(digits: &[u8]) -> Option<u64> {
     Some(digits.iter().fold(0, sum))
 }
 
-/// Joins what overlaps or touches, each at the place of its first piece (§14.2 lets a server do that).
+/// Joins ranges that overlap or touch, at the position of the first of them (§14.2).
 fn join_overlapping(ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
     let mut joined: Vec<Range<u64>> = Vec::with_capacity(ranges.len());
     for mut range in ranges {
         let mut place = joined.len();
-        // A range that grew may now touch others.
+        // An extended range may touch further ranges.
         while let Some(at) = joined.iter().position(|other| range.start <= other.end && other.start <= range.end) {
             let other = joined.remove(at);
             range = range.start.min(other.start)..range.end.max(other.end);

@@ -1,12 +1,13 @@
-//! What a request's header section holds that matters to a cache, found in one walk.
+//! The request header fields relevant to a cache, found in one pass.
 
 use http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, COOKIE, HeaderMap, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
     IF_UNMODIFIED_SINCE, PRAGMA, RANGE, TRANSFER_ENCODING, UPGRADE,
 };
 
-/// Which of the fields that matter to a cache a request has. Most have none, and one walk over what is there costs a hit less than
-/// asking for each by name.
+/// The presence of the request fields that are relevant to a cache. The default has none of them.
+///
+/// Most requests have none of the fields. One pass over the header section is cheaper than a lookup for each name.
 ///
 /// ```
 /// use tower_response_cache::semantics::RequestFields;
@@ -28,16 +29,16 @@ pub struct RequestFields {
     pub directives: bool,
     /// `Authorization` (RFC 9111 §3.5).
     pub authorization: bool,
-    /// `Cookie`.
+    /// `Cookie` (RFC 6265 §5.4).
     pub cookie: bool,
-    /// `Content-Length` other than 0, or `Transfer-Encoding`: there is content, at least in HTTP/1.
+    /// `Content-Length` other than 0, or `Transfer-Encoding`: in HTTP/1 the request has content (RFC 9112 §6).
     pub content: bool,
-    /// `Upgrade`: another protocol is asked for.
+    /// `Upgrade`: the client offers another protocol (RFC 9110 §7.8).
     pub upgrade: bool,
 }
 
 impl RequestFields {
-    /// Walks over the fields once.
+    /// Reads the header fields once.
     pub fn of(request: &HeaderMap) -> RequestFields {
         let mut found = RequestFields::default();
         for (name, value) in request {
@@ -63,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_field_is_seen() {
+    fn each_field_is_found() {
         let none = RequestFields::default();
         for (name, value, want) in [
             ("if-none-match", "*", RequestFields { conditional: true, ..none }),

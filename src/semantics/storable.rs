@@ -1,4 +1,4 @@
-//! May a response be kept by a shared cache, and what of it (RFC 9111 §3)?
+//! The conditions under which a shared cache may store a response, and the fields that it must not store (RFC 9111 §3).
 
 use http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LOCATION, CONTENT_RANGE, ETAG, EXPIRES, HeaderMap, HeaderName,
@@ -7,43 +7,45 @@ use http::header::{
 use http::{Method, StatusCode};
 
 use super::directives::{CacheControl, Scope};
-use super::invalidation::{Target, same_origin};
+use super::invalidation::{Target, resolve_same_origin};
 use super::list;
 use super::vary::Vary;
 
-/// Why a response is not kept.
+/// The reason for which a response is not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum NoStore {
-    /// The answers to this method are not kept; only those to GET and QUERY are.
+    /// The method is neither GET nor QUERY.
     Method,
-    /// An interim response; a status that answers the request's own conditions, range or rate rather than what it asks for (304,
-    /// 407, 412, 416, 428, 429, 431, 511); or, with `must-understand`, one that is not understood.
+    /// The status is not storable.
+    ///
+    /// It is interim (1xx), depends on the request's conditions, range or rate (304, 407, 412, 416, 428, 429, 431, 511), or is not understood
+    /// although the response says `must-understand`.
     Status,
-    /// The response said `no-store`.
+    /// The response has `no-store`.
     NoStoreDirective,
-    /// The request said `no-store`.
+    /// The request has `no-store`.
     RequestNoStore,
-    /// The response said `private`, for all of it.
+    /// The response has a bare `private`.
     Private,
-    /// The response said `no-cache`, and there is no validator, or the rule does not validate.
+    /// The response has a bare `no-cache` and either no validator or a rule that does not validate.
     NoCache,
-    /// The response sets a cookie.
+    /// The response has `Set-Cookie`.
     SetCookie,
-    /// The response varies on what no header field shows: `Vary: *`, or a `Vary` that cannot be read.
+    /// The response has `Vary: *` or a malformed `Vary`.
     VaryStar,
-    /// The request carried `Authorization`, and the response does not say that others may have it.
+    /// The request has `Authorization`, and the response does not allow sharing.
     Authorization,
-    /// A 206, or a response with `Content-Range`.
+    /// The response is a 206 or has `Content-Range`.
     Partial,
-    /// Nothing in the response allows keeping it: no lifetime, not `public`, not a status that may be kept by default.
+    /// The response has no lifetime, is not `public`, and its status is not cacheable by default.
     NotAllowed,
-    /// It could never be used: no lifetime, and no validator with which to ask again.
+    /// The response has neither a lifetime nor a validator, so it could never be used.
     NothingToReuse,
 }
 
 impl NoStore {
-    /// A short name of the reason, in lower case with hyphens, for logs and `Cache-Status` details.
+    /// Returns a short name of the reason in lower case with hyphens, for logs and the `detail` of `Cache-Status`.
     pub fn as_str(&self) -> &'static str {
         match self {
             NoStore::Method => "method",
@@ -62,7 +64,7 @@ impl NoStore {
     }
 }
 
-/// A request and its response, as far as storing depends on them.
+/// A request and its response, as far as they determine whether the response is stored.
 #[derive(Clone, Copy, Debug)]
 pub struct Exchange<'a> {
     /// The method of the request.
@@ -75,30 +77,30 @@ pub struct Exchange<'a> {
     pub response: &'a HeaderMap,
 }
 
-/// What a rule adds to RFC 9111 §3. The default adds nothing.
+/// The rule's additions to RFC 9111 §3. The default adds none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SharedRules {
-    /// A lifetime is made up where the response states none and the RFC allows it (a heuristic, or the rule's own default).
-    /// Defaults to no.
+    /// True if the rule provides a lifetime for a response that states none (RFC 9111 §4.2.2). Defaults to false.
     pub has_default_lifetime: bool,
-    /// Who asks is part of the key, so nobody else is served: `Authorization` then does not stand in the way. Defaults to no.
+    /// True if the key contains the user's identity. `Authorization` is then no obstacle, because the response is not shared between users.
+    /// Defaults to false.
     pub identity_in_key: bool,
-    /// A response that sets cookies may be kept, as RFC 9111 §7.3 permits. Defaults to no, for they are replayed to others.
-    pub keep_set_cookie: bool,
-    /// The store can keep parts (206) and serve and combine them as such. Defaults to no.
-    pub keep_partial: bool,
+    /// True if a response with `Set-Cookie` is stored (RFC 9111 §7.3). The cookie is then sent to other users. Defaults to false.
+    pub store_set_cookie: bool,
+    /// True if the store supports partial responses: it can store, serve and combine 206 responses (RFC 9111 §3.3). Defaults to false.
+    pub store_partial: bool,
 }
 
-/// What holds for every rule, also one that sets its own lifetime: whether the response itself can be shared at all.
+/// Checks the requirements that apply to every rule, including rules that set the lifetime themselves.
 ///
-/// `cc` is the response's. Fields named by a qualified `private` or `no-cache` do not stand in the way, because
-/// [`strip_for_storing`] takes them out; the statuses worth keeping are the rule's own choice.
+/// `cc` holds the directives of the response. Fields named by a qualified `private` or `no-cache` are no obstacle, because
+/// [`strip_for_storing`] removes them. The rule decides which statuses to store.
 ///
 /// # Errors
 ///
-/// The first reason against it: a status as in [`NoStore::Status`], 206 or `Content-Range`, `no-store`, bare `private` or `no-cache`, `Set-Cookie`,
-/// `Vary: *`.
+/// Returns the first obstacle: a status as in [`NoStore::Status`], 206 or `Content-Range`, `no-store`, a bare `private` or `no-cache`,
+/// `Set-Cookie`, or `Vary: *`.
 ///
 /// ```
 /// use http::{HeaderMap, StatusCode};
@@ -111,19 +113,21 @@ pub struct SharedRules {
 /// ```
 pub fn safe_to_store(status: StatusCode, response: &HeaderMap, cc: &CacheControl) -> Result<(), NoStore> {
     safe_status_and_directives(status, response.contains_key(CONTENT_RANGE), Some(cc))?;
-    cookies(response, cc)?;
-    vary(response)
+    check_set_cookie(response, cc)?;
+    check_vary(response)
 }
 
-/// The same for a response of which it is known that it has neither `Set-Cookie` nor `Vary`, and whether it has `Content-Range`. Without
-/// directives if none [may forbid](super::may_restrict_storing) it.
+/// Performs the checks of [`safe_to_store`] for a response without `Set-Cookie` and `Vary`.
+///
+/// `has_range` tells if the response has `Content-Range`. `cc` may be `None` if [`may_restrict_storing`](super::may_restrict_storing) is false for
+/// each line.
 pub(crate) fn safe_status_and_directives(
     status: StatusCode,
     has_range: bool,
     cc: Option<&CacheControl>,
 ) -> Result<(), NoStore> {
-    final_status(status)?;
-    // What looks like a part is not kept as the whole.
+    check_status(status)?;
+    // A part must not be stored as the complete representation.
     if has_range || status == StatusCode::PARTIAL_CONTENT {
         return Err(NoStore::Partial);
     }
@@ -136,100 +140,99 @@ pub(crate) fn safe_status_and_directives(
     }
 }
 
-/// Whether a shared cache may keep the response, by RFC 9111 §3. `cc` is the response's (or that of a targeted field,
-/// RFC 9213).
+/// Checks if a shared cache may store a response (RFC 9111 §3).
 ///
-/// A response that is stale from the start, or says `no-cache`, is kept if it can be validated later. [`strip_for_storing`]
-/// says what of it is kept.
+/// `cc` holds the directives of the response, from `Cache-Control` or a targeted field (RFC 9213). A response that is stale on receipt or has
+/// `no-cache` may be stored if it has a validator. Call [`strip_for_storing`] before storing.
 ///
 /// # Errors
 ///
-/// The first reason against it.
+/// Returns the first obstacle.
 pub fn shared_storable(exchange: &Exchange<'_>, cc: &CacheControl, rules: SharedRules) -> Result<(), NoStore> {
     let Exchange { method, request, status, response } = *exchange;
-    // §3: the method is understood by the cache. A HEAD brings no content, and is used to freshen only (§4.3.5).
+    // §3: the cache understands the method. A HEAD has no content and only freshens stored responses (§4.3.5).
     if method != Method::GET && method.as_str() != "QUERY" {
         return Err(NoStore::Method);
     }
-    final_status(status)?;
-    // §3.3: only a cache that knows parts keeps them. With another status, `Content-Range` means nothing (RFC 9110 §14.4).
-    if status == StatusCode::PARTIAL_CONTENT && !rules.keep_partial {
+    check_status(status)?;
+    // §3.3: a 206 needs a cache that supports parts. With other statuses `Content-Range` has no meaning (RFC 9110 §14.4).
+    if status == StatusCode::PARTIAL_CONTENT && !rules.store_partial {
         return Err(NoStore::Partial);
     }
-    // §5.2.2.3: with must-understand, an understood status lets no-store be passed over, and another may not be stored.
-    if cc.must_understand && !understood(status, rules) {
+    // §5.2.2.3: must-understand overrides no-store for a status that is understood and forbids storing any other.
+    if cc.must_understand && !is_understood(status, rules) {
         return Err(NoStore::Status);
     }
     if cc.no_store && !cc.must_understand {
         return Err(NoStore::NoStoreDirective);
     }
-    // §5.2.1.5: neither this request nor any response to it.
+    // §5.2.1.5: the response to a request with no-store is not stored.
     if CacheControl::of(request).no_store {
         return Err(NoStore::RequestNoStore);
     }
-    // §5.2.2.7: not by a shared cache; with field names, only those fields are not kept.
+    // §5.2.2.7: not in a shared cache. With field names, only those fields are not stored.
     if cc.private == Some(Scope::Whole) {
         return Err(NoStore::Private);
     }
-    if !rules.keep_set_cookie {
-        cookies(response, cc)?;
+    if !rules.store_set_cookie {
+        check_set_cookie(response, cc)?;
     }
-    // §4.1: `*` always fails to match, so that such a response could never be used.
-    vary(response)?;
-    // §3.5: only where the response says that it is meant for others, too.
-    let shared_anyway = cc.public || cc.must_revalidate || cc.s_maxage.is_some();
-    if request.contains_key(AUTHORIZATION) && !shared_anyway && !rules.identity_in_key {
+    // §4.1: `*` never matches, so such a response could not be used.
+    check_vary(response)?;
+    // §3.5: the response allows sharing explicitly.
+    let allows_sharing = cc.public || cc.must_revalidate || cc.s_maxage.is_some();
+    if request.contains_key(AUTHORIZATION) && !allows_sharing && !rules.identity_in_key {
         return Err(NoStore::Authorization);
     }
-    // §3: at least one of these allows it.
+    // §3: at least one of these permits storing.
     let expires = !cc.targeted && response.contains_key(EXPIRES);
-    let explicit = cc.s_maxage.is_some() || cc.max_age.is_some() || expires;
-    if !(explicit || cc.public || heuristically_cacheable(status)) {
+    let has_lifetime = cc.s_maxage.is_some() || cc.max_age.is_some() || expires;
+    if !(has_lifetime || cc.public || heuristically_cacheable(status)) {
         return Err(NoStore::NotAllowed);
     }
     let validator = response.contains_key(ETAG) || response.contains_key(LAST_MODIFIED);
     if cc.no_cache == Some(Scope::Whole) && !validator {
         return Err(NoStore::NoCache);
     }
-    if !(explicit || validator || rules.has_default_lifetime) {
+    if !(has_lifetime || validator || rules.has_default_lifetime) {
         return Err(NoStore::NothingToReuse);
     }
     Ok(())
 }
 
-/// Whether a response with this status may be kept, and be given a lifetime, where it states none (RFC 9110 §15.1).
+/// Returns true if responses with this status are cacheable without a stated lifetime (RFC 9110 §15.1).
 pub fn heuristically_cacheable(status: StatusCode) -> bool {
     matches!(status.as_u16(), 200 | 203 | 204 | 206 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
 }
 
-/// Whether the response to a POST may be kept as the answer to later GETs of the same URI (RFC 9110 §9.3.3): it states its
-/// lifetime, and its `Content-Location` is the target itself. Whether it may be stored at all is for [`shared_storable`] to say, asked
-/// about a GET. It never answers another POST.
+/// Returns true if the response to a POST may be stored for later GETs of the target (RFC 9110 §9.3.3).
+///
+/// It must state a lifetime, and its `Content-Location` must equal the target. Check with [`shared_storable`], passing GET as the method, that
+/// it may be stored at all. A stored response never serves another POST.
 pub fn post_answers_get(target: Target<'_>, response: &HeaderMap, cc: &CacheControl) -> bool {
     let mut lines = response.get_all(CONTENT_LOCATION).iter();
     let (Some(line), None) = (lines.next(), lines.next()) else {
         return false;
     };
     let expires = !cc.targeted && response.contains_key(EXPIRES);
-    let explicit = cc.s_maxage.is_some() || cc.max_age.is_some() || expires;
-    explicit && line.to_str().is_ok_and(|line| same_origin(target, line).as_ref() == Some(target.path_and_query))
+    let has_lifetime = cc.s_maxage.is_some() || cc.max_age.is_some() || expires;
+    has_lifetime && line.to_str().is_ok_and(|line| resolve_same_origin(target, line).as_ref() == Some(target.path_and_query))
 }
 
-/// Takes out what is not kept (RFC 9111 §3.1): the fields of the connection and those that `Connection` names, those of a
-/// proxy's authentication, and the ones in `private="…"` and `no-cache="…"` (§5.2.2.7, §5.2.2.4).
+/// Removes the fields that must not be stored (RFC 9111 §3.1): connection-specific fields, fields of proxy authentication, and the fields
+/// listed in `private="…"` and `no-cache="…"` (§5.2.2.7, §5.2.2.4).
 ///
-/// Read the lifetime before: what a response names here is gone afterwards. `Cache-Control` and `Vary` stay.
+/// Compute the freshness first, because a response may list a field that determines it. `Cache-Control` and `Vary` always stay.
 pub fn strip_for_storing(headers: &mut HeaderMap, cc: &CacheControl) {
-    let named: Vec<HeaderName> = headers
+    let connection_fields: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
         .flat_map(|line| list::elements(line.as_bytes()))
         .filter_map(|name| HeaderName::from_bytes(name).ok())
         .collect();
-    let qualified = [&cc.private, &cc.no_cache].into_iter().flatten().flat_map(Scope::fields);
-    // A response's own directives are never taken out of it, whoever names them, and neither is what tells the next cache by which fields
-    // of a request it was chosen.
-    for name in named.iter().chain(qualified).filter(|name| ![CACHE_CONTROL, VARY].contains(name)) {
+    let excluded_fields = [&cc.private, &cc.no_cache].into_iter().flatten().flat_map(Scope::fields);
+    // The directives and the selecting fields stay for the next cache, even if the response lists them.
+    for name in connection_fields.iter().chain(excluded_fields).filter(|name| ![CACHE_CONTROL, VARY].contains(name)) {
         headers.remove(name);
     }
     for name in [CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE] {
@@ -240,30 +243,32 @@ pub fn strip_for_storing(headers: &mut HeaderMap, cc: &CacheControl) {
     }
 }
 
-/// §3: the status code is final. And it is about what was asked for, not about how: a 304, 412 and 416 answer the
-/// request's own conditions and range, a 407 its connection, and 428, 429, 431 and 511 must not be stored (RFC 6585 §3 to §6).
-fn final_status(status: StatusCode) -> Result<(), NoStore> {
-    let about_the_request = matches!(status.as_u16(), 304 | 407 | 412 | 416 | 428 | 429 | 431 | 511);
-    if status.is_informational() || about_the_request { Err(NoStore::Status) } else { Ok(()) }
+/// Checks that the status is final (§3) and describes the target rather than this request.
+///
+/// 304, 412 and 416 depend on the request's conditions and range, and 407 on its connection. 428, 429, 431 and 511 must not be stored
+/// (RFC 6585 §3 to §6).
+fn check_status(status: StatusCode) -> Result<(), NoStore> {
+    let depends_on_request = matches!(status.as_u16(), 304 | 407 | 412 | 416 | 428 | 429 | 431 | 511);
+    if status.is_informational() || depends_on_request { Err(NoStore::Status) } else { Ok(()) }
 }
 
-/// §7.3: a stored cookie is set for everybody. One that the response itself sets apart is not stored with it.
-fn cookies(response: &HeaderMap, cc: &CacheControl) -> Result<(), NoStore> {
-    let apart = |scope: &Option<Scope>| scope.as_ref().is_some_and(|scope| scope.fields().contains(&SET_COOKIE));
-    if response.contains_key(SET_COOKIE) && !apart(&cc.private) && !apart(&cc.no_cache) {
+/// Rejects `Set-Cookie`, which would reach other users (§7.3), unless the response excludes it from storage.
+fn check_set_cookie(response: &HeaderMap, cc: &CacheControl) -> Result<(), NoStore> {
+    let excludes = |scope: &Option<Scope>| scope.as_ref().is_some_and(|scope| scope.fields().contains(&SET_COOKIE));
+    if response.contains_key(SET_COOKIE) && !excludes(&cc.private) && !excludes(&cc.no_cache) {
         return Err(NoStore::SetCookie);
     }
     Ok(())
 }
 
-fn vary(response: &HeaderMap) -> Result<(), NoStore> {
+fn check_vary(response: &HeaderMap) -> Result<(), NoStore> {
     if Vary::of(response).is_star() { Err(NoStore::VaryStar) } else { Ok(()) }
 }
 
-/// The statuses whose rules for caching are implemented here (RFC 9110 §15): all that it defines with plain content.
-fn understood(status: StatusCode, rules: SharedRules) -> bool {
+/// Returns true for the statuses whose caching requirements are implemented: all that RFC 9110 §15 defines with ordinary content.
+fn is_understood(status: StatusCode, rules: SharedRules) -> bool {
     match status.as_u16() {
-        206 => rules.keep_partial,
+        206 => rules.store_partial,
         200..=205 | 300..=303 | 307 | 308 | 400..=417 | 421 | 422 | 426 | 500..=505 => true,
         _ => false,
     }

@@ -1,9 +1,9 @@
-//! Structured fields (RFC 9651), read by the `sfv` crate: all lines of a field as one value.
+//! Structured fields (RFC 9651), parsed by the `sfv` crate from all lines of a field.
 
 use http::{HeaderMap, HeaderName};
 use sfv::{FieldType, Parser};
 
-/// A field's lines joined by commas (RFC 9651 §4.2) and parsed; `None` if it is absent or malformed.
+/// Parses the lines of a field, joined by commas (RFC 9651 §4.2). Returns `None` if the field is absent or malformed.
 pub(super) fn field<T: FieldType>(headers: &HeaderMap, name: &HeaderName) -> Option<T> {
     let mut lines = headers.get_all(name).iter().map(|line| line.as_bytes());
     let (first, second) = (lines.next()?, lines.next());
@@ -16,7 +16,7 @@ pub(super) fn field<T: FieldType>(headers: &HeaderMap, name: &HeaderName) -> Opt
     }
 }
 
-/// Appends text as a quoted String (RFC 9651 §4.1.6); what a String cannot hold becomes `?`.
+/// Appends a quoted String (RFC 9651 §4.1.6). `?` replaces each character that a String cannot contain.
 pub(super) fn quote(text: &str, out: &mut String) {
     out.push('"');
     for letter in text.chars() {

@@ -1,4 +1,4 @@
-//! Cache directives for this cache alone, in a field of their own (RFC 9213).
+//! Targeted cache control: directives for one class of caches in a field of their own (RFC 9213).
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use super::directives::{CacheControl, Scope};
 use super::list;
 use super::structured;
 
-/// The directives that decide how this cache treats a response: those of the first field in `targets` that is there, valid and not
-/// empty, else those of `Cache-Control` (RFC 9213 §2.2).
+/// Returns the directives that apply to a response: those of the first valid, non-empty field in `targets`, else those of `Cache-Control`
+/// (RFC 9213 §2.2).
 ///
-/// A targeted field is obeyed only where it is configured: `CDN-Cache-Control` is for caches that act for the origin. If one
-/// decides, neither `Cache-Control` nor `Expires` counts ([`CacheControl::targeted`]).
+/// Configure only the targeted fields that address this cache. `CDN-Cache-Control` addresses caches operated for the origin. With a targeted
+/// field, both `Cache-Control` and `Expires` are ignored ([`CacheControl::targeted`]).
 ///
-/// A malformed field is passed over as a whole. A directive with a value of another type than its own is read in the careful
-/// direction: `max-age="60"` as 0, `no-store=1` as `no-store`, `public=1` as nothing.
+/// A malformed field is ignored completely. A value of the wrong type is read as the more restrictive directive: `max-age="60"` as
+/// `max-age=0`, `no-store=1` as `no-store`. A permission of the wrong type, such as `public=1`, is ignored.
 ///
 /// ```
 /// use std::time::Duration;
@@ -41,7 +41,7 @@ pub fn response_directives(response: &HeaderMap, targets: &[HeaderName]) -> Cach
 
 fn of_dictionary(field: &Dictionary) -> CacheControl {
     let mut cc = CacheControl { targeted: true, ..CacheControl::default() };
-    // A dictionary has each key once: of repeated ones the last (RFC 9651 §4.2.2).
+    // A Dictionary contains each key once, with the last of repeated values (RFC 9651 §4.2.2).
     for (name, value) in field {
         match name.as_str() {
             "no-store" => cc.no_store = restricts(value),
@@ -70,17 +70,17 @@ fn bare(value: &ListEntry) -> Option<&BareItem> {
     }
 }
 
-/// For a directive that takes something away: anything but false.
+/// Returns true unless a restricting directive has the value false.
 fn restricts(value: &ListEntry) -> bool {
     bare(value).and_then(BareItem::as_boolean) != Some(false)
 }
 
-/// For a directive that allows something: nothing but true.
+/// Returns true only if a permitting directive has the value true.
 fn permits(value: &ListEntry) -> bool {
     bare(value).and_then(BareItem::as_boolean) == Some(true)
 }
 
-/// `private` or `no-cache`: true for all of it, a String (or a Token, if it is but one) for some fields (RFC 9213 §2.1).
+/// Reads `private` or `no-cache`: true covers the whole response, a String or a Token lists fields (RFC 9213 §2.1).
 fn scope(value: &ListEntry) -> Option<Scope> {
     let names = match bare(value) {
         Some(BareItem::Boolean(false)) => return None,
@@ -91,7 +91,7 @@ fn scope(value: &ListEntry) -> Option<Scope> {
     Some(Scope::of_names(names.as_bytes()))
 }
 
-/// An Integer, from 0 to 2^31; anything else is 0.
+/// Reads an Integer between 0 and 2^31. Any other value is 0.
 fn seconds(value: &ListEntry) -> Duration {
     let seconds = bare(value).and_then(BareItem::as_integer).map_or(0, i64::from);
     Duration::from_secs(seconds.clamp(0, list::MAX_DELTA.into()).unsigned_abs())

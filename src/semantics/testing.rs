@@ -1,8 +1,8 @@
-//! What the tests of this module share.
+//! Helpers for the tests of this module.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// Header fields from names and values; a name that comes twice is on two lines.
+/// Builds header fields from names and values. A repeated name gives several lines.
 pub(super) fn headers(lines: &[(&str, &str)]) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, value) in lines {

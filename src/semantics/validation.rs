@@ -1,4 +1,4 @@
-//! Our own question to the inner service about a stored response, and what its answer does to it (RFC 9111 §4.3).
+//! Validation of stored responses by a conditional request to the inner service (RFC 9111 §4.3).
 
 use http::StatusCode;
 use http::header::{
@@ -11,15 +11,15 @@ use super::date::{format_date, parse_date};
 use super::directives::CacheControl;
 use super::storable::strip_for_storing;
 
-/// Turns the header section of a client's request into a question about stored responses (§4.3.1). Returns whether there is
-/// anything to ask with; if not, the request asks for a whole new response.
+/// Turns the header section of a client's request into a conditional request that validates stored responses (§4.3.1).
 ///
-/// `stored` are the variants that the answer may pick from, the one that this request would select first. All of their
-/// entity tags go into `If-None-Match`. `Last-Modified` becomes `If-Modified-Since` only where there is but one variant, since a date
-/// does not tell several apart.
+/// Returns true if the request now has a condition. Otherwise it asks for a complete new response.
 ///
-/// The client's own conditions and its `Range` are taken out: the answer is about *our* responses, whole ones, and the client's
-/// conditions are put to what comes of it ([`evaluate`](super::evaluate)).
+/// `stored` holds the variants that the inner service may select, beginning with the one that this request selects. All their entity tags are
+/// sent in `If-None-Match`. `Last-Modified` is sent in `If-Modified-Since` only for a single variant, because a date does not identify one of
+/// several.
+///
+/// The client's own conditions and its `Range` are removed. Evaluate the conditions afterwards ([`evaluate`](super::evaluate)).
 ///
 /// ```
 /// use http::HeaderMap;
@@ -37,7 +37,7 @@ pub fn make_conditional(request: &mut HeaderMap, stored: &[&HeaderMap]) -> bool 
     for name in [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_MATCH, IF_UNMODIFIED_SINCE, IF_RANGE, RANGE] {
         request.remove(name);
     }
-    // A malformed tag is not sent: it would be one in nobody's grammar, and could match nothing.
+    // A malformed tag is not sent, because it could match nothing.
     let mut tags = Vec::new();
     for value in stored.iter().filter_map(|response| ETag::of(response).and(response.get(ETAG))) {
         if !tags.contains(&value) {
@@ -59,16 +59,16 @@ pub fn make_conditional(request: &mut HeaderMap, stored: &[&HeaderMap]) -> bool 
     request.contains_key(IF_NONE_MATCH) || request.contains_key(IF_MODIFIED_SINCE)
 }
 
-/// Which of the stored responses asked about ([`make_conditional`]) a 304 validates, as an index; none if it answers another question,
-/// and then the request must be sent again without conditions (§4.3.3, §4.3.4).
+/// Returns the index of the stored response that a 304 validates (§4.3.3, §4.3.4).
 ///
-/// A 304 to the client's own condition must not come here: it says nothing of what we have.
+/// `stored` holds the responses passed to [`make_conditional`]. If none is validated, send the request again without conditions. Do not pass
+/// a 304 that answers the client's own condition, because it does not refer to a stored response.
 pub fn validated(stored: &[&HeaderMap], not_modified: &HeaderMap) -> Option<usize> {
     let tag = not_modified.get(ETAG);
     if let Some(tag) = tag.and_then(|tag| ETag::parse(tag.as_bytes())) {
-        // A strong validator selects the responses with the same strong validator; a weak one those with the same tag.
-        let matches = |ours: ETag<'_>| {
-            if tag.is_weak() { ours.weak_eq(&tag) } else { ours.strong_eq(&tag) }
+        // A strong tag selects the response with the same strong tag, a weak one the response with an equal tag.
+        let matches = |stored_tag: ETag<'_>| {
+            if tag.is_weak() { stored_tag.weak_eq(&tag) } else { stored_tag.strong_eq(&tag) }
         };
         return stored.iter().position(|response| ETag::of(response).is_some_and(matches));
     }
@@ -78,21 +78,24 @@ pub fn validated(stored: &[&HeaderMap], not_modified: &HeaderMap) -> Option<usiz
     if let Some(modified) = not_modified.get(LAST_MODIFIED) {
         return stored.iter().position(|response| response.get(LAST_MODIFIED) == Some(modified));
     }
-    // Without any validator the RFC has it update only a stored response that has none either. Here it is the answer to a
-    // question that we put together ourselves: with one response asked about, no other can be meant. Many origins leave them out.
+    // Without a validator, RFC 9111 updates only a stored response that has no validator either. Many origins omit the validator, though,
+    // and with a single candidate the 304 can mean no other.
     (stored.len() == 1).then_some(0)
 }
 
-/// Brings the header fields of a stored response up to date with those of a 304, or of a HEAD's 200 (§3.2).
+/// Updates the header fields of a stored response with those of a 304, or of a 200 to HEAD (§3.2).
 ///
-/// Each field of the new message replaces the stored lines of that name, except for what belongs to the connection (§3.1) and
-/// what describes the stored content, which has not come anew: `Content-Length`, `Content-Encoding`, `Content-Range`, its digests,
-/// and the entity tag that has just matched. A weak tag therefore does not replace a strong one that it matches: the strong tag names
-/// the stored bytes, and they are unchanged. A `Set-Cookie` is not taken over: it is for whoever asked.
+/// Each field of the update replaces the stored lines of that name, with these exceptions:
 ///
-/// `received` is when the new message arrived, in milliseconds since the Unix epoch: it is the response's `Date` now if the message
-/// has none (RFC 9110 §6.6.1). A stored `Age` that the message does not repeat is gone. Compute the freshness anew, and `Vary`,
-/// and whether it may still be stored.
+/// - Connection-specific fields are not stored (§3.1).
+/// - `Content-Length`, `Content-Encoding`, `Content-Range` and digests describe the stored content and stay.
+/// - `ETag` stays, because the update has matched it. A weak tag does not replace a strong one.
+/// - `Set-Cookie` is not stored.
+///
+/// A stored `Age` is removed. `received`, the time at which the update arrived in milliseconds since the Unix epoch, becomes the `Date` if the
+/// update has none (RFC 9110 §6.6.1).
+///
+/// Afterwards compute the freshness and `Vary` again, and check if the response may still be stored.
 pub fn merge(stored: &mut HeaderMap, update: &HeaderMap, received: u64) {
     let mut update = update.clone();
     let cc = CacheControl::of(&update);
@@ -115,31 +118,30 @@ pub fn merge(stored: &mut HeaderMap, update: &HeaderMap, received: u64) {
             });
         }
     }
-    // What the update newly sets apart must not stay from before (§5.2.2.4, §5.2.2.7).
+    // Fields that the update excludes from storage must not stay (§5.2.2.4, §5.2.2.7).
     if update.contains_key(CACHE_CONTROL) {
         strip_for_storing(stored, &cc);
     }
 }
 
-/// What the answer to a HEAD says of a stored GET response (§4.3.5).
+/// The effect of the response to a HEAD on a stored GET response. The enum is complete: §4.3.5 defines no other effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HeadResult {
-    /// The stored response is still current: [`merge`] the new fields into it.
+    /// The stored response is current. Update it with [`merge`].
     Freshen,
-    /// The stored response is out of date: it is stale from now on, or may be removed.
+    /// The stored response is outdated. Treat it as stale or remove it.
     Outdated,
-    /// Nothing: the status is not 200, or there is no validator and the length does not differ.
+    /// No effect: the status is not 200, or there is no validator and the length does not differ.
     Ignored,
 }
 
-/// Compares the answer to a HEAD with a stored GET response of `length` bytes that the HEAD could have selected.
+/// Compares the response to a HEAD with a stored GET response of `length` bytes (§4.3.5).
 ///
-/// §4.3.5: the stored response is out of date if a validator or the `Content-Length` that was received differs from its own. It is
-/// freshened only by a validator (`ETag`, or a `Last-Modified` that is a date) that was received and is the same. An answer without any
-/// validator freshens nothing, whatever its `Content-Length`: two versions may be of one length.
+/// The stored response is outdated if a received validator or `Content-Length` differs from its own. It is current only if a received
+/// validator (`ETag`, or a valid `Last-Modified`) is equal. An equal `Content-Length` alone has no effect, because two versions may have the
+/// same length.
 ///
-/// A HEAD that selects by other request fields than the stored response ([`Vary`](super::Vary)) is about another response: do not
-/// compare it.
+/// Do not compare a HEAD whose request would not select the stored response ([`Vary`](super::Vary)).
 pub fn compare_head(stored: &HeaderMap, length: u64, status: StatusCode, head: &HeaderMap) -> HeadResult {
     if status != StatusCode::OK {
         return HeadResult::Ignored;

@@ -1,4 +1,4 @@
-//! Which request fields a response depends on, and whether two requests agree in them (RFC 9111 §4.1).
+//! `Vary`: the request fields that select a stored response (RFC 9111 §4.1).
 
 use std::cmp::Reverse;
 
@@ -9,7 +9,7 @@ use http::header::{
 
 use super::list;
 
-/// The request fields that the `Vary` lines of a response nominate.
+/// The request fields nominated by the `Vary` lines of a response. The default nominates none.
 ///
 /// ```
 /// use http::HeaderMap;
@@ -35,40 +35,44 @@ pub struct Vary {
     names: Vec<HeaderName>,
 }
 
-/// How far the values of nominated fields are reduced before they are compared. Everything here keeps the field's meaning
-/// under HTTP; [`Normalise::none`], the default, keeps every byte.
+/// The normalization of nominated fields before their comparison. It preserves the meaning of the fields under HTTP.
+///
+/// The default is [`Normalise::none`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Normalise {
-    /// A field on several lines equals one with the lines joined by commas, and whitespace around commas does not count
-    /// (RFC 9111 §4.1). Not applied to fields known not to be lists, nor inside quoted strings. Defaults to no.
+    /// True if several lines of a field equal one line joined by commas, and whitespace around commas is ignored (RFC 9111 §4.1).
+    ///
+    /// This does not apply inside quoted strings and to fields that are not lists. Defaults to false.
     pub lists: bool,
-    /// What may change in `Accept-Encoding`. Defaults to [`Weights::Verbatim`].
+    /// The normalization of `Accept-Encoding`. Defaults to [`Weights::Verbatim`].
     pub accept_encoding: Weights,
-    /// What may change in `Accept-Language`. Defaults to [`Weights::Verbatim`].
+    /// The normalization of `Accept-Language`. Defaults to [`Weights::Verbatim`].
     pub accept_language: Weights,
-    /// A response whose one `Content-Language` is what a request prefers above all else fits it, whatever else either request
-    /// accepts ([`Vary::fits`] alone, not [`Vary::matches`]: it takes a look at the response). For an inner service that picks the most
-    /// preferred of the languages it has. A cache keeps such a response twice. Defaults to no.
+    /// True if a response also matches a request that prefers the response's only `Content-Language` to every other language.
+    ///
+    /// Use it for an inner service that selects the most preferred of its languages. It affects [`Vary::fits`] only. A cache with keys stores
+    /// such a response twice. Defaults to false.
     pub select_language: bool,
 }
 
-/// How a list of weighted preferences (RFC 9110 §12.4.2) is reduced.
+/// The normalization of a list with quality values (RFC 9110 §12.4.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Weights {
-    /// Not at all.
+    /// No normalization.
     #[default]
     Verbatim,
-    /// Letters in lower case, `x-gzip` as `gzip`, weights in one notation, preferred first; the order of equals is kept, as some
-    /// recipients follow it (RFC 9110 §12.5.4).
+    /// Names are in lower case, `x-gzip` becomes `gzip`, weights have one notation, and members are sorted by weight.
+    ///
+    /// Members of equal weight keep their order, because some recipients follow it (RFC 9110 §12.5.4).
     Ordered,
-    /// The same, and the order of equals does not count. For an inner service that does not follow it.
+    /// [`Ordered`](Self::Ordered), but members of equal weight are sorted by name. Use it if the inner service ignores their order.
     Unordered,
 }
 
 impl Normalise {
-    /// Nothing is reduced.
+    /// Compares all fields byte for byte.
     pub const fn none() -> Normalise {
         Normalise {
             lists: false,
@@ -78,14 +82,14 @@ impl Normalise {
         }
     }
 
-    /// What RFC 9111 §4.1 allows for every field: lists joined, whitespace around their commas dropped.
+    /// Enables the normalization that RFC 9111 §4.1 allows for every field: [`lists`](Self::lists).
     pub const fn rfc() -> Normalise {
         Normalise { lists: true, ..Normalise::none() }
     }
 }
 
 impl Vary {
-    /// Reads all `Vary` lines of a response. A member that is no field name counts as `*`.
+    /// Parses all `Vary` lines of a response. A member that is not a field name counts as `*`.
     pub fn of(response: &HeaderMap) -> Vary {
         let mut vary = Vary::default();
         for member in response.get_all(VARY).iter().flat_map(|line| list::elements(line.as_bytes())) {
@@ -99,12 +103,13 @@ impl Vary {
         vary
     }
 
-    /// The request fields by which a response was evidently chosen, whatever its `Vary` says. A cache that serves it to a request which
-    /// differs in them may give a client what it cannot read, or is not allowed to read.
+    /// Returns the request fields that evidently selected a response, even if its `Vary` omits them.
+    ///
+    /// Serving the response to a request with other values may send content that the client cannot decode or must not read.
     ///
     /// - `Accept-Encoding`, if the response has a `Content-Encoding` other than `identity`;
     /// - `Accept-Language`, if it has a `Content-Language`;
-    /// - `Origin`, if `Access-Control-Allow-Origin` repeats that of the request. Without the `request`, any value but `*` counts.
+    /// - `Origin`, if `Access-Control-Allow-Origin` equals the `Origin` of the request. Without a `request`, any value but `*` counts.
     ///
     /// ```
     /// use http::HeaderMap;
@@ -118,23 +123,25 @@ impl Vary {
     /// ```
     pub fn negotiated(request: Option<&HeaderMap>, response: &HeaderMap) -> Vary {
         let mut codings = response.get_all(CONTENT_ENCODING).iter().flat_map(|line| list::elements(line.as_bytes()));
-        let coded = codings.any(|coding| !coding.eq_ignore_ascii_case(b"identity"));
+        let is_encoded = codings.any(|coding| !coding.eq_ignore_ascii_case(b"identity"));
         let allowed = response.get(ACCESS_CONTROL_ALLOW_ORIGIN);
-        let echoed = allowed.is_some_and(|allowed| match request {
+        let is_echoed = allowed.is_some_and(|allowed| match request {
             Some(request) => request.get(ORIGIN) == Some(allowed),
             None => allowed != "*",
         });
-        let fields = [(coded, ACCEPT_ENCODING), (response.contains_key(CONTENT_LANGUAGE), ACCEPT_LANGUAGE), (echoed, ORIGIN)];
-        Vary { star: false, names: fields.into_iter().filter(|(by, _)| *by).map(|(_, name)| name).collect() }
+        let fields =
+            [(is_encoded, ACCEPT_ENCODING), (response.contains_key(CONTENT_LANGUAGE), ACCEPT_LANGUAGE), (is_echoed, ORIGIN)];
+        Vary { star: false, names: fields.into_iter().filter(|(selects, _)| *selects).map(|(_, name)| name).collect() }
     }
 
-    /// What [`names`](Vary::names) and [`is_star`](Vary::is_star) told of one; `None` if the names are not sorted, each once.
+    /// Builds a `Vary` from the results of [`is_star`](Vary::is_star) and [`names`](Vary::names). Returns `None` unless the names are sorted
+    /// and unique.
     #[cfg(feature = "redis")]
     pub(crate) fn of_names(star: bool, names: Vec<HeaderName>) -> Option<Vary> {
         names.is_sorted_by(|a, b| a.as_str() < b.as_str()).then_some(Vary { star, names })
     }
 
-    /// The same, and one more field. A 206 that is kept as such depends on `Range` and `If-Range`, too, which `Vary` does not say.
+    /// Adds a field. A 206 stored as such depends on `Range` and `If-Range`, which its `Vary` does not nominate.
     #[must_use]
     pub fn and(mut self, name: HeaderName) -> Vary {
         self.names.push(name);
@@ -143,7 +150,7 @@ impl Vary {
         self
     }
 
-    /// The fields that this or the other nominates.
+    /// Returns the union of the nominated fields.
     pub fn union(&self, other: &Vary) -> Vary {
         let mut names = self.names.clone();
         names.extend(other.names.iter().cloned());
@@ -152,22 +159,22 @@ impl Vary {
         Vary { star: self.star || other.star, names }
     }
 
-    /// Whether a member is `*`: no other request ever matches.
+    /// Returns true if a member is `*`, so that no request matches.
     pub fn is_star(&self) -> bool {
         self.star
     }
 
-    /// Whether the response depends on no request field.
+    /// Returns true if the response depends on no request field.
     pub fn is_empty(&self) -> bool {
         !self.star && self.names.is_empty()
     }
 
-    /// The nominated fields, sorted, each once.
+    /// Returns the nominated fields, sorted and without duplicates.
     pub fn names(&self) -> &[HeaderName] {
         &self.names
     }
 
-    /// Whether two requests agree in all nominated fields: a field absent from one must be absent from the other.
+    /// Returns true if two requests have equal nominated fields. An absent field equals only an absent field.
     pub fn matches(&self, stored: &HeaderMap, new: &HeaderMap, normalise: Normalise) -> bool {
         let (mut one, mut two) = (Vec::new(), Vec::new());
         let same = |name: &HeaderName| {
@@ -180,8 +187,10 @@ impl Vary {
         !self.star && self.names.iter().all(same)
     }
 
-    /// Whether a stored response fits a new request: that and the request it answered agree in all nominated fields, except that a
-    /// language may also be [selected](Normalise::select_language).
+    /// Returns true if a stored response may be used for the request `new` (RFC 9111 §4.1).
+    ///
+    /// `asked` is the request that the response answered. Both requests must [match](Vary::matches), or match apart from a
+    /// [selected language](Normalise::select_language).
     pub fn fits(&self, asked: &HeaderMap, response: &HeaderMap, new: &HeaderMap, normalise: Normalise) -> bool {
         let preferred = || preferred_language(new).is_some_and(|language| content_language(response) == Some(language));
         if self.selects(normalise) && preferred() {
@@ -191,32 +200,32 @@ impl Vary {
         self.matches(asked, new, normalise)
     }
 
-    /// Whether a language may be selected.
+    /// Returns true if a language may be selected.
     pub(crate) fn selects(&self, normalise: Normalise) -> bool {
         normalise.select_language && self.names.contains(&ACCEPT_LANGUAGE)
     }
 
-    /// Appends the nominated fields of a request to a cache key: each with its name, tagged, every part with its length before it
-    /// (big-endian, 4 bytes), so that requests which do not [match](Vary::matches) never write the same bytes.
+    /// Appends the nominated fields of a request to a cache key, each with its name, a type tag and lengths (big-endian, 4 bytes).
     ///
-    /// A star is not written; nothing that has one is stored.
+    /// Requests that do not [match](Vary::matches) have different bytes. `*` is not written, because a response with it is not stored.
     pub fn write(&self, request: &HeaderMap, normalise: Normalise, key: &mut Vec<u8>) {
-        count(self.names.len(), key);
+        write_count(self.names.len(), key);
         for name in &self.names {
             write_field(name, request, normalise, key);
         }
     }
 
-    /// The same with a language in place of what the request says of languages: for two requests of which one was answered in this
-    /// language and the other prefers it to all others, the bytes are the same if the response [fits](Vary::fits). [`Vary::write`] never
-    /// writes them.
+    /// Appends the nominated fields with this language in place of `Accept-Language`.
+    ///
+    /// The bytes are equal for two requests if the response to one is in this language, the other prefers it to all others, and the response
+    /// [fits](Vary::fits). They differ from all bytes written by [`Vary::write`].
     pub(crate) fn write_selected(&self, request: &HeaderMap, language: &[u8], normalise: Normalise, key: &mut Vec<u8>) {
-        count(self.names.len(), key);
+        write_count(self.names.len(), key);
         for name in &self.names {
             if *name == ACCEPT_LANGUAGE {
-                part(name.as_str().as_bytes(), key);
+                write_part(name.as_str().as_bytes(), key);
                 key.push(b's');
-                part(language, key);
+                write_part(language, key);
             } else {
                 write_field(name, request, normalise, key);
             }
@@ -224,8 +233,8 @@ impl Vary {
     }
 }
 
-/// Fields of one value, in which a comma is just a comma. Their lines are kept apart, byte for byte.
-const SINGLE: [&str; 14] = [
+/// Fields that are not lists. A comma in them is an ordinary byte, and their lines are compared one by one.
+const NOT_LISTS: [&str; 14] = [
     "authorization",
     "content-type",
     "cookie",
@@ -243,7 +252,7 @@ const SINGLE: [&str; 14] = [
 ];
 
 fn write_field(name: &HeaderName, request: &HeaderMap, normalise: Normalise, key: &mut Vec<u8>) {
-    part(name.as_str().as_bytes(), key);
+    write_part(name.as_str().as_bytes(), key);
     let all = request.get_all(name);
     let lines = || all.iter().map(|line| line.as_bytes());
     if lines().next().is_none() {
@@ -259,33 +268,33 @@ fn write_field(name: &HeaderName, request: &HeaderMap, normalise: Normalise, key
         && let Some(preferences) = preferences(lines().flat_map(list::elements), weights)
     {
         key.push(b'w');
-        counted(key, preferences, |preference, key| {
-            part(&preference.name, key);
+        write_counted(key, preferences, |preference, key| {
+            write_part(&preference.name, key);
             key.extend(preference.thousandths.to_be_bytes());
         });
-    } else if normalise.lists && !SINGLE.contains(&name.as_str()) && lines().all(list::quotes_balance) {
+    } else if normalise.lists && !NOT_LISTS.contains(&name.as_str()) && lines().all(list::quotes_balance) {
         key.push(b'l');
-        counted(key, lines().flat_map(list::members), part);
+        write_counted(key, lines().flat_map(list::members), write_part);
     } else {
         key.push(b'v');
-        counted(key, lines(), part);
+        write_counted(key, lines(), write_part);
     }
 }
 
-/// The one language that a response is in, in small letters; none if it names none or several.
+/// Returns the only `Content-Language` of a response in lower case, or `None` if it has none or several.
 pub(crate) fn content_language(response: &HeaderMap) -> Option<Vec<u8>> {
     let mut languages = response.get_all(CONTENT_LANGUAGE).iter().flat_map(|line| list::elements(line.as_bytes()));
     let (Some(language), None) = (languages.next(), languages.next()) else { return None };
     Some(language.to_ascii_lowercase())
 }
 
-/// The language that a request prefers to all others, in small letters.
+/// Returns the language that a request prefers to all others, in lower case.
 pub(crate) fn preferred_language(request: &HeaderMap) -> Option<Vec<u8>> {
     let members = request.get_all(ACCEPT_LANGUAGE).iter().flat_map(|line| list::elements(line.as_bytes()));
     let mut preferences = preferences(members, Weights::Ordered)?.into_iter();
     let first = preferences.next()?;
-    let above_all = preferences.next().is_none_or(|second| second.thousandths < first.thousandths);
-    (first.thousandths > 0 && above_all).then_some(first.name)
+    let is_preferred = preferences.next().is_none_or(|second| second.thousandths < first.thousandths);
+    (first.thousandths > 0 && is_preferred).then_some(first.name)
 }
 
 struct Preference {
@@ -293,7 +302,7 @@ struct Preference {
     thousandths: u16,
 }
 
-/// The members, if each is a token (or `*`, or a language range) with at most a weight.
+/// Parses members that each consist of a token, `*` or a language range, and at most a weight. Returns `None` for other members.
 fn preferences<'a>(members: impl Iterator<Item = &'a [u8]>, weights: Weights) -> Option<Vec<Preference>> {
     let mut preferences: Vec<Preference> = members.map(preference).collect::<Option<_>>()?;
     match weights {
@@ -310,16 +319,16 @@ fn preference(member: &[u8]) -> Option<Preference> {
         None => 1000,
         Some(weight) => quality(weight.trim_ascii())?,
     };
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_*.+".contains(byte);
-    if name.is_empty() || !name.iter().all(plain) {
+    let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_*.+".contains(byte);
+    if name.is_empty() || !name.iter().all(is_allowed) {
         return None;
     }
-    // RFC 9110 §8.4.1.3: x-gzip is equivalent to gzip.
+    // RFC 9110 §8.4.1.3: x-gzip equals gzip.
     let name = if name == b"x-gzip" { b"gzip".to_vec() } else { name };
     Some(Preference { name, thousandths })
 }
 
-/// `q=` and a weight of at most three decimals between 0 and 1 (RFC 9110 §12.4.2), in thousandths.
+/// Parses `q=` and a weight between 0 and 1 with at most three decimals, in thousandths (RFC 9110 §12.4.2).
 fn quality(weight: &[u8]) -> Option<u16> {
     let [b'q' | b'Q', b'=', whole @ (b'0' | b'1'), fraction @ ..] = weight else {
         return None;
@@ -336,28 +345,28 @@ fn quality(weight: &[u8]) -> Option<u16> {
     (thousandths <= 1000).then_some(thousandths)
 }
 
-fn part(bytes: &[u8], key: &mut Vec<u8>) {
-    count(bytes.len(), key);
+fn write_part(bytes: &[u8], key: &mut Vec<u8>) {
+    write_count(bytes.len(), key);
     key.extend(bytes);
 }
 
-/// All items, with their number before them.
-fn counted<T>(key: &mut Vec<u8>, items: impl IntoIterator<Item = T>, write: impl Fn(T, &mut Vec<u8>)) {
+/// Appends the number of items, then the items.
+fn write_counted<T>(key: &mut Vec<u8>, items: impl IntoIterator<Item = T>, write: impl Fn(T, &mut Vec<u8>)) {
     let (at, mut number) = (key.len(), 0);
-    count(0, key);
+    write_count(0, key);
     for item in items {
         write(item, key);
         number += 1;
     }
-    key[at..at + 4].copy_from_slice(&be(number));
+    key[at..at + 4].copy_from_slice(&encode_length(number));
 }
 
-fn count(number: usize, key: &mut Vec<u8>) {
-    key.extend(be(number));
+fn write_count(number: usize, key: &mut Vec<u8>) {
+    key.extend(encode_length(number));
 }
 
-/// Header sections are far below 4 GiB; one that is not must not become equal to another.
-fn be(number: usize) -> [u8; 4] {
+/// Encodes a length. Header fields are far below 4 GiB. A longer one must not become equal to another.
+fn encode_length(number: usize) -> [u8; 4] {
     u32::try_from(number).expect("a header field below 4 GiB").to_be_bytes()
 }
 

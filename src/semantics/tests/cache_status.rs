@@ -44,7 +44,7 @@ fn rfc9211_2_values() {
 
 proptest! {
     #[test]
-    fn every_value_is_a_structured_list_of_one(name: String, key: Option<String>, detail: Option<String>, ttl: Option<i64>, stored: bool, hit: bool) {
+    fn every_value_is_a_list_with_one_member(name: String, key: Option<String>, detail: Option<String>, ttl: Option<i64>, stored: bool, hit: bool) {
         let status = CacheStatus {
             key: key.as_deref(), detail: detail.as_deref(), ttl, stored, forwarded: (!hit).then_some(Forwarded::Request), ..CacheStatus::hit(&name)
         };

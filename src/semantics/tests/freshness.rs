@@ -23,7 +23,7 @@ fn of(status: u16, response: &[(&str, &str)], rules: &FreshnessRules) -> Freshne
     Freshness::shared(status, &response, &CacheControl::of(&response), at, rules)
 }
 
-fn says(line: &str) -> CacheControl {
+fn directives(line: &str) -> CacheControl {
     CacheControl::of_request(&headers(&[(CC, line)]))
 }
 
@@ -32,7 +32,7 @@ fn rfc9111_4_2_1_lifetime() {
     let (later, past, now) = (date(2_592_000), date(-2_592_000), date(0));
     let rules = FreshnessRules::default();
     for (case, response, want) in [
-        ("nothing", &[][..], 0),
+        ("no field", &[][..], 0),
         ("max-age", &[(CC, "max-age=60")], 60),
         ("s-maxage before max-age", &[(CC, "max-age=60, s-maxage=90")], 90),
         ("s-maxage before max-age, shorter", &[(CC, "s-maxage=1, max-age=60")], 1),
@@ -44,13 +44,13 @@ fn rfc9111_4_2_1_lifetime() {
         ("Expires in the past", &[("expires", &past), ("date", &now)], 0),
         ("Expires now", &[("expires", &now), ("date", &now)], 0),
         ("Expires before Date", &[("expires", &date(300)), ("date", &date(400))], 0),
-        ("Expires less Date, not less now", &[("expires", &date(20)), ("date", &date(10))], 10),
+        ("Expires minus Date, not minus now", &[("expires", &date(20)), ("date", &date(10))], 10),
         ("Expires without Date", &[("expires", &date(30))], 30),
         ("Expires with an invalid Date", &[("expires", &date(30)), ("date", "foo")], 30),
         ("Expires: 0", &[("expires", "0"), ("date", &now)], 0),
-        ("Expires twice: the first", &[("expires", &date(30)), ("expires", &later), ("date", &now)], 30),
-        ("Expires twice, the first invalid", &[("expires", "?"), ("expires", &later), ("date", &now)], 0),
-        ("Expires far away", &[("expires", "Fri, 31 Dec 9999 23:59:59 GMT")], 1 << 31),
+        ("two Expires lines: the first", &[("expires", &date(30)), ("expires", &later), ("date", &now)], 30),
+        ("two Expires lines, the first invalid", &[("expires", "?"), ("expires", &later), ("date", &now)], 0),
+        ("Expires in the far future", &[("expires", "Fri, 31 Dec 9999 23:59:59 GMT")], 1 << 31),
         ("max-age overflows", &[(CC, "max-age=99999999999999999999")], 1 << 31),
     ] {
         assert_eq!(of(200, response, &rules).lifetime, s(want), "{case}");
@@ -62,7 +62,7 @@ fn rfc9111_4_2_1_lifetime() {
 }
 
 #[test]
-fn rfc9111_4_2_2_only_where_the_response_is_silent_and_may_be_kept() {
+fn rfc9111_4_2_2_default_lifetime_needs_a_cacheable_status() {
     let day_old = date(-86_400);
     let heuristic = DefaultLifetime::Heuristic { percent: 10, at_most: s(3600) };
     let silent = |default_lifetime| FreshnessRules { default_lifetime, ..FreshnessRules::default() };
@@ -127,15 +127,15 @@ fn rfc9111_5_1_age_field() {
 fn rfc9111_4_2_3_corrected_age() {
     let rules = FreshnessRules::default();
     for (case, age, sent_date, delay, resident, want) in [
-        ("nothing known", None, None, 0, 0, 0),
-        ("time in the store", None, None, 0, 10, 10),
-        ("Age is carried on", Some("30"), Some(0), 0, 5, 35),
+        ("no Age and no Date", None, None, 0, 0, 0),
+        ("resident time", None, None, 0, 10, 10),
+        ("Age and resident time", Some("30"), Some(0), 0, 5, 35),
         ("apparent age by Date", None, Some(-20), 0, 5, 25),
-        ("a Date ahead of ours adds nothing", None, Some(20), 0, 5, 5),
-        ("the larger counts, Age", Some("30"), Some(-20), 0, 0, 30),
-        ("the larger counts, Date", Some("10"), Some(-20), 0, 0, 20),
-        ("the answer took time", Some("10"), Some(0), 3, 0, 13),
-        ("the answer took time, without Age", None, Some(0), 3, 1, 4),
+        ("a Date in the future adds nothing", None, Some(20), 0, 5, 5),
+        ("the larger value: Age", Some("30"), Some(-20), 0, 0, 30),
+        ("the larger value: Date", Some("10"), Some(-20), 0, 0, 20),
+        ("response delay with Age", Some("10"), Some(0), 3, 0, 13),
+        ("response delay without Age", None, Some(0), 3, 1, 4),
         ("an invalid Age is ignored", Some("x"), Some(-20), 0, 0, 20),
     ] {
         let mut response = HeaderMap::new();
@@ -145,18 +145,18 @@ fn rfc9111_4_2_3_corrected_age() {
         let freshness = Freshness::shared(StatusCode::OK, &response, &CacheControl::default(), at, &rules);
         assert_eq!(freshness.age(T0 + resident * 1000), s(want), "{case}");
     }
-    let back = Freshness::fixed(s(60), T0);
-    assert_eq!(back.age(T0 - 5000), s(0), "a clock that went back");
+    let fixed = Freshness::fixed(s(60), T0);
+    assert_eq!(fixed.age(T0 - 5000), s(0), "a clock set back adds no age");
     let old = of(200, &[("age", "2147483648"), (CC, "max-age=2147483648")], &rules);
-    assert!(!old.is_fresh(T0), "both saturate, and equal is stale");
+    assert!(!old.is_fresh(T0), "age and lifetime saturate at the same value, which is stale");
     assert_eq!(old.age_seconds(u64::MAX), 1 << 31);
     assert_eq!(old.age_seconds(T0), 1 << 31);
-    assert_eq!(Freshness::fixed(s(60), T0).age_seconds(T0 + 4_294_967_295_000), 1 << 31, "a u32, but too much");
+    assert_eq!(Freshness::fixed(s(60), T0).age_seconds(T0 + 4_294_967_295_000), 1 << 31, "fits u32, but exceeds 2^31");
     assert_eq!(old.age(u64::MAX).as_secs(), (1 << 31) + (u64::MAX - T0) / 1000);
 }
 
 #[test]
-fn rfc9111_4_2_fresh_while_younger_than_its_lifetime() {
+fn rfc9111_4_2_fresh_below_the_lifetime() {
     let rules = FreshnessRules::default();
     for (response, fresh_for) in [
         (&[(CC, "max-age=60")][..], 60),
@@ -227,22 +227,22 @@ fn rfc9111_5_2_1_request_directives() {
         ("max-age=60, immutable", "no-cache", 1, Revalidate),
     ] {
         let freshness = of(200, &[(CC, response)], &rules);
-        assert_eq!(freshness.decide(&says(request), T0 + age * 1000), want, "{response} | {request} | {age}");
+        assert_eq!(freshness.decide(&directives(request), T0 + age * 1000), want, "{response} | {request} | {age}");
     }
-    let lenient = FreshnessRules { stale_windows_with_s_maxage: true, ..rules };
+    let with_windows = FreshnessRules { stale_windows_with_s_maxage: true, ..rules };
     for (response, want) in [
         ("s-maxage=60, stale-while-revalidate=30", ServeAndRefresh),
         ("s-maxage=60, stale-while-revalidate=30, must-revalidate", Revalidate),
         ("s-maxage=60", Revalidate),
     ] {
-        let freshness = of(200, &[(CC, response)], &lenient);
-        assert_eq!(freshness.decide(&says(""), T0 + 60_000), want, "{response}");
-        assert_eq!(freshness.decide(&says("max-stale"), T0 + 100_000), Revalidate, "{response}");
+        let freshness = of(200, &[(CC, response)], &with_windows);
+        assert_eq!(freshness.decide(&directives(""), T0 + 60_000), want, "{response}");
+        assert_eq!(freshness.decide(&directives("max-stale"), T0 + 100_000), Revalidate, "{response}");
     }
 }
 
 #[test]
-fn rfc5861_4_and_rfc9111_4_2_4_what_stands_in_for_a_failure() {
+fn rfc5861_4_usable_on_failure() {
     use Failure::{ServerError, Unreachable};
     let rules = FreshnessRules::default();
     for (response, request, age, failure, want) in [
@@ -266,7 +266,7 @@ fn rfc5861_4_and_rfc9111_4_2_4_what_stands_in_for_a_failure() {
         ("max-age=2, s-maxage=2", "", 2, Unreachable, false),
     ] {
         let freshness = of(200, &[(CC, response)], &rules);
-        let got = freshness.usable_on_failure(failure, &says(request), T0 + age * 1000);
+        let got = freshness.usable_on_failure(failure, &directives(request), T0 + age * 1000);
         assert_eq!(got, want, "{response} | {request} | {age} | {failure:?}");
     }
     for (status, want) in
@@ -277,7 +277,7 @@ fn rfc5861_4_and_rfc9111_4_2_4_what_stands_in_for_a_failure() {
 }
 
 #[test]
-fn a_fixed_lifetime_has_no_windows_and_asks_nothing() {
+fn fixed_lifetime_has_no_windows_and_no_directives() {
     let fixed = Freshness::fixed(s(60), T0);
     assert!(!fixed.forbids_stale && !fixed.validate_always && !fixed.immutable);
     assert_eq!((fixed.fresh_until(), fixed.useful_until()), (T0 + 60_000, T0 + 60_000));
@@ -287,7 +287,7 @@ fn a_fixed_lifetime_has_no_windows_and_asks_nothing() {
 }
 
 #[test]
-fn useful_until_is_the_end_of_the_longest_window() {
+fn useful_until_ends_the_longest_window() {
     for (swr, sie, gone) in [(1, 2, 3), (3, 2, 1), (2, 3, 1), (0, 0, 0)] {
         let windows = Freshness {
             stale_while_revalidate: s(swr),
@@ -322,19 +322,19 @@ fn any_request() -> impl Strategy<Value = CacheControl> {
         (0_u64..300).prop_map(|n| format!("max-stale={n}")),
         (0_u64..300).prop_map(|n| format!("stale-if-error={n}")),
     ];
-    prop::collection::vec(part, 0..3).prop_map(|parts| says(&parts.join(", ")))
+    prop::collection::vec(part, 0..3).prop_map(|parts| directives(&parts.join(", ")))
 }
 
 proptest! {
     #[test]
-    fn an_age_never_decreases(freshness in any_freshness(), now: u64, later: u64) {
+    fn age_never_decreases(freshness in any_freshness(), now: u64, later: u64) {
         prop_assert!(freshness.age(now) <= freshness.age(now.saturating_add(later)));
         prop_assert!(freshness.age(now) >= freshness.initial_age);
         prop_assert!(freshness.age_seconds(now) <= freshness.age_seconds(now.saturating_add(later)));
     }
 
     #[test]
-    fn staleness_never_heals(freshness in any_freshness(), request in any_request(), after in 0_u64..500_000, later in 0_u64..500_000) {
+    fn decision_never_improves_with_age(freshness in any_freshness(), request in any_request(), after in 0_u64..500_000, later in 0_u64..500_000) {
         let (now, then) = (freshness.received + after, freshness.received + after + later);
         prop_assert!(freshness.decide(&request, now) <= freshness.decide(&request, then));
         for failure in [Failure::ServerError, Failure::Unreachable] {
@@ -343,14 +343,14 @@ proptest! {
     }
 
     #[test]
-    fn a_request_that_asks_for_nothing_gets_the_best(freshness in any_freshness(), request in any_request(), after in 0_u64..500_000) {
+    fn request_without_directives_gets_the_best_decision(freshness in any_freshness(), request in any_request(), after in 0_u64..500_000) {
         let now = freshness.received + after;
         let request = CacheControl { max_stale: None, ..request };
         prop_assert!(freshness.decide(&CacheControl::default(), now) <= freshness.decide(&request, now));
     }
 
     #[test]
-    fn nothing_stale_is_served_where_that_is_forbidden(freshness in any_freshness(), request in any_request(), after in 0_u64..500_000) {
+    fn forbidden_stale_response_is_never_served(freshness in any_freshness(), request in any_request(), after in 0_u64..500_000) {
         let now = freshness.received + after;
         if freshness.forbids_stale && !freshness.is_fresh(now) || freshness.validate_always {
             prop_assert!(freshness.decide(&request, now) >= Decision::Revalidate);
@@ -359,7 +359,7 @@ proptest! {
     }
 
     #[test]
-    fn no_header_makes_the_arithmetic_panic(
+    fn arithmetic_never_panics(
         age in "[0-9]{0,30}", cc in "(s-maxage|max-age|stale-if-error|stale-while-revalidate)=[0-9]{0,30}", expires in "[ -~]{0,40}",
         requested: u64, received: u64, now: u64, percent: u8,
     ) {
@@ -378,7 +378,7 @@ proptest! {
     }
 
     #[test]
-    fn fresh_until_is_the_first_moment_that_is_too_late(freshness in any_freshness()) {
+    fn fresh_until_is_the_first_stale_time(freshness in any_freshness()) {
         let end = freshness.fresh_until();
         prop_assert!(!freshness.is_fresh(end));
         prop_assert!(end <= freshness.received || freshness.is_fresh(end - 1));

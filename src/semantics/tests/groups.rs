@@ -4,7 +4,7 @@ use super::super::testing::headers;
 use super::*;
 
 #[test]
-fn rfc9875_2_and_3_lists_of_strings() {
+fn rfc9875_2_lists_of_strings() {
     for (lines, want) in [
         (&[][..], Some(&[][..])),
         (&["\"a\""], Some(&["a"])),
@@ -47,7 +47,7 @@ fn rfc9875_2_at_least_32_groups_of_32_letters() {
 
 proptest! {
     #[test]
-    fn what_is_quoted_is_read_again(groups in prop::collection::hash_set("[ -~]{0,10}", 0..5)) {
+    fn quoted_groups_are_parsed_again(groups in prop::collection::hash_set("[ -~]{0,10}", 0..5)) {
         let mut value = String::new();
         for group in &groups {
             value.push_str(if value.is_empty() { "" } else { ", " });

@@ -92,30 +92,30 @@ fn rfc9111_4_4_locations_of_the_same_origin() {
     }
     let response = headers(&[("location", "http://example.com/x"), ("content-location", "/y")]);
     let got = invalidated(&Method::POST, at(None, None, &path), StatusCode::OK, &response);
-    assert_eq!(got, ["/a/b?c", "/y"], "without an authority no absolute URI is ours");
+    assert_eq!(got, ["/a/b?c", "/y"], "without an authority no absolute URI has the same origin");
     let got = invalidated(
         &Method::POST,
         at(None, None, &path),
         StatusCode::OK,
         &headers(&[("location", ""), ("content-location", "/a/b?c")]),
     );
-    assert_eq!(got, ["/a/b?c"], "each once");
+    assert_eq!(got, ["/a/b?c"], "no duplicates");
 }
 
 proptest! {
     #[test]
-    fn no_reference_panics_or_leaves_the_origin(reference in "[ -~]{0,30}") {
+    fn reference_never_panics_or_leaves_the_origin(reference in "[ -~]{0,30}") {
         let (path, authority) = (PathAndQuery::from_static("/a/b"), "example.com".parse().unwrap());
-        let got = same_origin(at(None, Some(&authority), &path), &reference);
+        let got = resolve_same_origin(at(None, Some(&authority), &path), &reference);
         prop_assert!(got.is_none_or(|got| got.path().starts_with('/') && !got.path().split('/').any(|segment| segment == "..")));
     }
 
     #[test]
-    fn other_hosts_are_never_ours(host in "[a-z]{1,8}\\.[a-z]{2,4}", path in "[a-z/?.]{0,10}") {
+    fn other_host_is_never_the_same_origin(host in "[a-z]{1,8}\\.[a-z]{2,4}", path in "[a-z/?.]{0,10}") {
         prop_assume!(host != "example.com");
         let (base, authority) = (PathAndQuery::from_static("/a/b"), "example.com".parse().unwrap());
         for reference in [format!("https://{host}/{path}"), format!("//{host}/{path}"), format!("http://{host}")] {
-            prop_assert_eq!(same_origin(at(None, Some(&authority), &base), &reference), None);
+            prop_assert_eq!(resolve_same_origin(at(None, Some(&authority), &base), &reference), None);
         }
     }
 }

@@ -6,7 +6,7 @@ use super::*;
 const THEN: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 const LATER: &str = "Sun, 06 Nov 1994 08:49:38 GMT";
 
-fn ask(length: u64, request: &[(&str, &str)], stored: &[(&str, &str)]) -> Ranges {
+fn selected(length: u64, request: &[(&str, &str)], stored: &[(&str, &str)]) -> Ranges {
     let (request, stored) = (headers(request), headers(stored));
     let selected = Selected { status: StatusCode::OK, headers: &stored, received: 0 };
     select_ranges(&Method::GET, &request, &selected, length, 0)
@@ -55,17 +55,17 @@ fn rfc9110_14_1_2_byte_ranges() {
         ("items=0-1", Whole),
         ("0-1", Whole),
     ] {
-        assert_eq!(ask(11, &[("range", range)], &[]), want, "{range}");
+        assert_eq!(selected(11, &[("range", range)], &[]), want, "{range}");
     }
-    assert_eq!(ask(11, &[], &[]), Whole);
-    assert_eq!(ask(11, &[("range", "bytes=0-1"), ("range", "bytes=0-1")], &[]), Whole, "two lines are no range");
-    assert_eq!(ask(0, &[("range", "bytes=0-")], &[]), NotSatisfiable);
-    assert_eq!(ask(0, &[("range", "bytes=-5")], &[]), Whole);
-    assert_eq!(ask(0, &[("range", "bytes=-0")], &[]), NotSatisfiable);
+    assert_eq!(selected(11, &[], &[]), Whole);
+    assert_eq!(selected(11, &[("range", "bytes=0-1"), ("range", "bytes=0-1")], &[]), Whole, "repeated lines are ignored");
+    assert_eq!(selected(0, &[("range", "bytes=0-")], &[]), NotSatisfiable);
+    assert_eq!(selected(0, &[("range", "bytes=-5")], &[]), Whole);
+    assert_eq!(selected(0, &[("range", "bytes=-0")], &[]), NotSatisfiable);
     let many = format!("bytes={}", (0..17).map(|n| format!("{}-{}", 2 * n, 2 * n)).collect::<Vec<_>>().join(","));
-    assert_eq!(ask(100, &[("range", &many)], &[]), Whole, "too many");
+    assert_eq!(selected(100, &[("range", &many)], &[]), Whole, "too many ranges");
     let fewer = many.rsplit_once(',').unwrap().0;
-    assert!(matches!(ask(100, &[("range", fewer)], &[]), Multiple(parts) if parts.len() == MOST_RANGES));
+    assert!(matches!(selected(100, &[("range", fewer)], &[]), Multiple(parts) if parts.len() == MAX_RANGES));
 }
 
 #[test]
@@ -103,10 +103,10 @@ fn rfc9110_13_1_5_if_range() {
         ("", &[("etag", "\"a\"")], false),
     ] {
         let want = if counts { Ranges::Single(0..2) } else { Ranges::Whole };
-        assert_eq!(ask(9, &[("range", "bytes=0-1"), ("if-range", condition)], stored), want, "{condition} {stored:?}");
+        assert_eq!(selected(9, &[("range", "bytes=0-1"), ("if-range", condition)], stored), want, "{condition} {stored:?}");
     }
     let twice = [("range", "bytes=0-1"), ("if-range", "\"a\""), ("if-range", "\"a\"")];
-    assert_eq!(ask(9, &twice, &[("etag", "\"a\"")]), Ranges::Whole);
+    assert_eq!(selected(9, &twice, &[("etag", "\"a\"")]), Ranges::Whole);
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn rfc9110_14_4_content_range() {
 }
 
 #[test]
-fn rfc9110_15_3_7_3_parts_put_together() {
+fn rfc9110_15_3_7_3_combined_parts() {
     let part = |range: Range<u64>, length: Option<u64>| Part { range, length };
     for (one, two, want) in [
         (part(0..5, Some(10)), part(5..10, Some(10)), Some(part(0..10, Some(10)))),
@@ -207,7 +207,7 @@ fn rfc9110_15_3_7_3_parts_put_together() {
 
 proptest! {
     #[test]
-    fn the_bytes_sent_are_those_asked_for(specs in prop::collection::vec((0_u64..30, 0_u64..30, 0_u8..3), 1..6), length in 1_u64..25) {
+    fn sent_bytes_equal_the_requested_bytes(specs in prop::collection::vec((0_u64..30, 0_u64..30, 0_u8..3), 1..6), length in 1_u64..25) {
         let mut wanted = vec![false; 25];
         let texts: Vec<_> = specs.iter().map(|(one, two, kind)| {
             let (first, last) = (*one.min(two), *one.max(two));
@@ -219,7 +219,7 @@ proptest! {
             (range.start..range.end.min(length)).for_each(|at| wanted[usize::try_from(at).unwrap()] = true);
             text
         }).collect();
-        let parts = match ask(length, &[("range", &format!("bytes={}", texts.join(",")))], &[]) {
+        let parts = match selected(length, &[("range", &format!("bytes={}", texts.join(",")))], &[]) {
             Ranges::Whole => std::iter::once(0..length).collect(),
             Ranges::Single(part) => std::iter::once(part).collect(),
             Ranges::Multiple(parts) => {
@@ -231,7 +231,7 @@ proptest! {
         let mut sent = vec![false; 25];
         for at in parts.into_iter().flatten() {
             let at = usize::try_from(at).unwrap();
-            prop_assert!(!sent[at], "twice");
+            prop_assert!(!sent[at], "byte sent twice");
             sent[at] = true;
         }
         prop_assert_eq!(sent, wanted);
@@ -239,14 +239,14 @@ proptest! {
 
     #[test]
     fn parsing_never_panics(range in "(bytes=)?[ -~]{0,30}", length: u64, part in "(bytes )?[0-9*/-]{0,30}") {
-        let _ = ask(length, &[("range", &range), ("if-range", &part)], &[]);
+        let _ = selected(length, &[("range", &range), ("if-range", &part)], &[]);
         if let Some(part) = Part::of(&headers(&[("content-range", &part)])) {
             let _ = (part.missing(), part.is_complete(), part.join(&part));
         }
     }
 
     #[test]
-    fn what_we_print_we_read(start in 0_u64..100, size in 1_u64..100, more in 0_u64..100) {
+    fn printed_content_range_is_parsed_again(start in 0_u64..100, size in 1_u64..100, more in 0_u64..100) {
         let part = start..start + size;
         let length = part.end + more;
         let printed = partial_headers(&HeaderMap::new(), &part, length);
@@ -254,7 +254,7 @@ proptest! {
     }
 
     #[test]
-    fn joining_leaves_no_two_that_touch(ranges in prop::collection::vec((0_u64..40, 1_u64..10), 0..10)) {
+    fn joined_ranges_neither_overlap_nor_touch(ranges in prop::collection::vec((0_u64..40, 1_u64..10), 0..10)) {
         let joined = join_overlapping(ranges.into_iter().map(|(start, size)| start..start + size).collect());
         for (at, one) in joined.iter().enumerate() {
             for two in &joined[at + 1..] {

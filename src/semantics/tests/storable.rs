@@ -25,13 +25,13 @@ const CC: &str = "cache-control";
 const FRESH: (&str, &str) = (CC, "max-age=60");
 
 #[test]
-fn safety_everywhere() {
+fn safe_to_store_for_every_rule() {
     for (case, status, response, want) in [
         ("a plain 200", 200, &[][..], Ok(())),
-        ("any final status is the rule's choice", 503, &[], Ok(())),
-        ("public does not outweigh a cookie", 200, &[(CC, "public"), ("set-cookie", "a=b")], Err(NoStore::SetCookie)),
-        ("a cookie set apart", 200, &[(CC, "private=\"set-cookie\""), ("set-cookie", "a=b")], Ok(())),
-        ("another field set apart", 200, &[(CC, "private=\"x\""), ("set-cookie", "a=b")], Err(NoStore::SetCookie)),
+        ("any other final status", 503, &[], Ok(())),
+        ("public does not permit a cookie", 200, &[(CC, "public"), ("set-cookie", "a=b")], Err(NoStore::SetCookie)),
+        ("an excluded cookie", 200, &[(CC, "private=\"set-cookie\""), ("set-cookie", "a=b")], Ok(())),
+        ("another excluded field", 200, &[(CC, "private=\"x\""), ("set-cookie", "a=b")], Err(NoStore::SetCookie)),
         ("no-store", 200, &[(CC, "No-Store")], Err(NoStore::NoStoreDirective)),
         ("no-store on a second line", 200, &[FRESH, (CC, "no-store")], Err(NoStore::NoStoreDirective)),
         ("private", 200, &[(CC, "max-age=60, PRIVATE")], Err(NoStore::Private)),
@@ -66,12 +66,12 @@ fn rfc9111_3_methods_and_statuses() {
     for (status, want) in [(103, NoStore::Status), (304, NoStore::Status), (206, NoStore::Partial)] {
         assert_eq!(shared("GET", &[], status, &[FRESH], none), Err(want), "{status}");
     }
-    let parts = SharedRules { keep_partial: true, ..none };
+    let parts = SharedRules { store_partial: true, ..none };
     assert_eq!(shared("GET", &[], 206, &[FRESH], parts), Ok(()));
 }
 
 #[test]
-fn rfc9111_3_something_must_allow_it() {
+fn rfc9111_3_storing_needs_a_permission() {
     let none = SharedRules::default();
     let silent = SharedRules { has_default_lifetime: true, ..none };
     for (status, response, want, want_silent) in [
@@ -111,7 +111,7 @@ fn rfc9111_5_2_directives() {
     ] {
         assert_eq!(shared("GET", request, status, &[(CC, cc)], none), want, "{section} {cc}");
     }
-    assert_eq!(shared("GET", &[], 200, &[(CC, "no-cache"), ("etag", "\"a\"")], none), Ok(()), "kept to be validated");
+    assert_eq!(shared("GET", &[], 200, &[(CC, "no-cache"), ("etag", "\"a\"")], none), Ok(()), "stored for validation");
 }
 
 #[test]
@@ -137,28 +137,28 @@ fn rfc9111_7_3_cookies() {
     let none = SharedRules::default();
     let response = [FRESH, ("set-cookie", "a=b")];
     assert_eq!(shared("GET", &[], 200, &response, none), Err(NoStore::SetCookie));
-    assert_eq!(shared("GET", &[], 200, &response, SharedRules { keep_set_cookie: true, ..none }), Ok(()));
+    assert_eq!(shared("GET", &[], 200, &response, SharedRules { store_set_cookie: true, ..none }), Ok(()));
 }
 
 #[test]
-fn rfc6585_and_rfc9110_statuses_that_answer_how_it_was_asked() {
+fn statuses_that_depend_on_the_request_are_not_stored() {
     for status in [100, 103, 304, 407, 412, 416, 428, 429, 431, 511] {
         let response = [(CC, "public, max-age=60")];
         assert_eq!(safe(status, &response), Err(NoStore::Status), "{status}");
-        let rules = SharedRules { keep_partial: true, has_default_lifetime: true, ..SharedRules::default() };
+        let rules = SharedRules { store_partial: true, has_default_lifetime: true, ..SharedRules::default() };
         assert_eq!(shared("GET", &[], status, &response, rules), Err(NoStore::Status), "{status}");
     }
 }
 
 #[test]
-fn rfc9110_14_4_content_range_means_nothing_on_a_200() {
+fn rfc9110_14_4_content_range_is_ignored_on_a_200() {
     let response = [FRESH, ("content-range", "bytes 0-1/2")];
     assert_eq!(shared("GET", &[], 200, &response, SharedRules::default()), Ok(()));
     assert_eq!(shared("GET", &[], 206, &response, SharedRules::default()), Err(NoStore::Partial));
 }
 
 #[test]
-fn rfc9110_9_3_3_a_post_may_answer_a_get() {
+fn rfc9110_9_3_3_post_response_for_later_gets() {
     let (path, authority) = (PathAndQuery::from_static("/a?b"), "example.com".parse().unwrap());
     let target = Target { scheme: None, authority: Some(&authority), path_and_query: &path };
     for (response, want) in [
@@ -177,7 +177,7 @@ fn rfc9110_9_3_3_a_post_may_answer_a_get() {
 }
 
 #[test]
-fn rfc9111_3_1_what_is_not_kept() {
+fn rfc9111_3_1_fields_not_stored() {
     let mut response = headers(&[
         ("connection", "close, A"),
         ("connection", "b"),

@@ -14,26 +14,26 @@ fn read(value: &str) -> CacheControl {
 }
 
 #[test]
-fn rfc9213_2_2_the_first_valid_field_that_is_not_empty_decides() {
+fn rfc9213_2_2_first_valid_nonempty_field_applies() {
     for (case, response, max_age, targeted) in [
         ("none", &[("cache-control", "max-age=1")][..], s(1), false),
-        ("cdn", &[("cache-control", "max-age=1"), ("cdn-cache-control", "max-age=2")], s(2), true),
-        ("the more specific", &[("my-cache-control", "max-age=3"), ("cdn-cache-control", "max-age=2")], s(3), true),
-        ("an empty one", &[("my-cache-control", ""), ("cdn-cache-control", "max-age=2")], s(2), true),
-        ("a malformed one", &[("my-cache-control", "max-age=3,"), ("cdn-cache-control", "max-age=2")], s(2), true),
+        ("one field", &[("cache-control", "max-age=1"), ("cdn-cache-control", "max-age=2")], s(2), true),
+        ("the first field", &[("my-cache-control", "max-age=3"), ("cdn-cache-control", "max-age=2")], s(3), true),
+        ("an empty field", &[("my-cache-control", ""), ("cdn-cache-control", "max-age=2")], s(2), true),
+        ("a malformed field", &[("my-cache-control", "max-age=3,"), ("cdn-cache-control", "max-age=2")], s(2), true),
         ("all malformed", &[("cdn-cache-control", "max-age=10000, &&&&&"), ("cache-control", "max-age=1")], s(1), false),
         ("keys are lower case", &[("cdn-cache-control", "Max-Age=2"), ("cache-control", "max-age=1")], s(1), false),
         ("space before =", &[("cdn-cache-control", "max-age =2"), ("cache-control", "max-age=1")], s(1), false),
         ("space after =", &[("cdn-cache-control", "max-age= 2"), ("cache-control", "max-age=1")], s(1), false),
         ("no known directive", &[("cdn-cache-control", "none"), ("cache-control", "max-age=1")], None, true),
-        ("not on the list", &[("other-cache-control", "max-age=2"), ("cache-control", "max-age=1")], s(1), false),
+        ("not configured", &[("other-cache-control", "max-age=2"), ("cache-control", "max-age=1")], s(1), false),
         ("two lines", &[("cdn-cache-control", "foo"), ("cdn-cache-control", "max-age=2")], s(2), true),
-        ("of repeated ones the last", &[("cdn-cache-control", "max-age=1, max-age=2")], s(2), true),
+        ("repeated directive: the last", &[("cdn-cache-control", "max-age=1, max-age=2")], s(2), true),
     ] {
         let cc = response_directives(&headers(response), &TARGETS);
         assert_eq!((cc.max_age, cc.targeted), (max_age, targeted), "{case}");
     }
-    assert!(!response_directives(&headers(&[("cdn-cache-control", "no-store")]), &[]).no_store, "only where configured");
+    assert!(!response_directives(&headers(&[("cdn-cache-control", "no-store")]), &[]).no_store, "ignored unless configured");
 }
 
 #[test]
@@ -91,7 +91,7 @@ proptest! {
     }
 
     #[test]
-    fn what_cache_control_prints_means_the_same_here(
+    fn printed_directives_mean_the_same_as_targeted(
         no_store: bool, public: bool, private: bool, max_age in prop::option::of(0_u64..=1 << 31),
     ) {
         let cc = CacheControl {

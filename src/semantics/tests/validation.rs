@@ -8,22 +8,22 @@ const LATER: &str = "Sun, 06 Nov 1994 08:49:38 GMT";
 const LATER_MS: u64 = 784_111_778_000;
 
 #[test]
-fn rfc9111_4_3_1_our_own_question() {
+fn rfc9111_4_3_1_validation_request() {
     for (case, stored, inm, ims) in [
         ("a tag", &[&[("etag", "\"a\"")][..]][..], Some("\"a\""), None),
         ("a weak tag", &[&[("etag", "W/\"a\"")]], Some("W/\"a\""), None),
         ("a date", &[&[("last-modified", THEN)]], None, Some(THEN)),
         ("both", &[&[("etag", "\"a\""), ("last-modified", THEN)]], Some("\"a\""), Some(THEN)),
-        ("nothing", &[&[]], None, None),
-        ("no tag in the grammar", &[&[("etag", "a")]], None, None),
-        ("no date", &[&[("last-modified", "yesterday")]], None, None),
+        ("no validator", &[&[]], None, None),
+        ("malformed tag", &[&[("etag", "a")]], None, None),
+        ("malformed date", &[&[("last-modified", "yesterday")]], None, None),
         (
             "variants",
             &[&[("etag", "\"a\""), ("last-modified", THEN)], &[("etag", "\"b\"")], &[("etag", "\"a\"")]],
             Some("\"a\", \"b\""),
             None,
         ),
-        ("variants, one without", &[&[("etag", "\"a\"")], &[("last-modified", THEN)]], Some("\"a\""), None),
+        ("variants, one without a tag", &[&[("etag", "\"a\"")], &[("last-modified", THEN)]], Some("\"a\""), None),
     ] {
         let stored: Vec<_> = stored.iter().map(|stored| headers(stored)).collect();
         let mut request = headers(&[
@@ -45,7 +45,7 @@ fn rfc9111_4_3_1_our_own_question() {
 }
 
 #[test]
-fn rfc9111_4_3_4_which_response_a_304_is_about() {
+fn rfc9111_4_3_4_response_validated_by_a_304() {
     for (stored, answer, want) in [
         (&[("etag", "\"a\"")][..], &[("etag", "\"a\"")][..], Some(0)),
         (&[("etag", "\"a\"")], &[("etag", "\"b\"")], None),
@@ -60,7 +60,7 @@ fn rfc9111_4_3_4_which_response_a_304_is_about() {
         (&[("last-modified", THEN)], &[("last-modified", THEN)], Some(0)),
         (&[("last-modified", THEN)], &[("last-modified", LATER)], None),
         (&[("etag", "\"a\"")], &[("last-modified", LATER)], None),
-        (&[("etag", "\"a\"")], &[], Some(0)), // our own question, about one response
+        (&[("etag", "\"a\"")], &[], Some(0)), // the only candidate
         (&[("last-modified", THEN)], &[], Some(0)),
     ] {
         assert_eq!(validated(&[&headers(stored)], &headers(answer)), want, "{stored:?} {answer:?}");
@@ -69,11 +69,11 @@ fn rfc9111_4_3_4_which_response_a_304_is_about() {
     for (answer, want) in [("\"a\"", Some(0)), ("W/\"b\"", Some(1)), ("\"b\"", None), ("\"c\"", None)] {
         assert_eq!(validated(&[&one, &two], &headers(&[("etag", answer)])), want, "{answer}");
     }
-    assert_eq!(validated(&[&one, &two], &headers(&[])), None, "of several, nobody knows which");
+    assert_eq!(validated(&[&one, &two], &headers(&[])), None, "ambiguous among several");
 }
 
 #[test]
-fn rfc9111_3_2_fields_updated() {
+fn rfc9111_3_2_updated_fields() {
     let mut stored = headers(&[
         ("cache-control", "max-age=1"),
         ("date", THEN),
@@ -133,7 +133,7 @@ fn rfc9111_3_2_fields_updated() {
 }
 
 #[test]
-fn rfc9110_6_6_1_an_update_without_date_is_of_now() {
+fn rfc9110_6_6_1_update_without_date_gets_its_time() {
     let mut stored = headers(&[("date", THEN), ("age", "7")]);
     merge(&mut stored, &headers(&[]), LATER_MS);
     assert_eq!(stored, headers(&[("date", LATER)]));
@@ -142,7 +142,7 @@ fn rfc9110_6_6_1_an_update_without_date_is_of_now() {
 }
 
 #[test]
-fn rfc9111_5_2_2_4_what_an_update_sets_apart_does_not_stay() {
+fn rfc9111_5_2_2_4_fields_excluded_by_update_are_removed() {
     let mut stored = headers(&[("date", THEN), ("x-user", "7")]);
     merge(&mut stored, &headers(&[("date", LATER), ("cache-control", "no-cache=\"x-user\"")]), LATER_MS);
     assert_eq!(stored, headers(&[("date", LATER), ("cache-control", "no-cache=\"x-user\"")]));
@@ -169,14 +169,14 @@ fn rfc9111_4_3_5_freshening_by_head() {
         assert_eq!(compare_head(&stored, 5, status, &headers(head)), want, "{status} {head:?}");
     }
     let odd = headers(&[("etag", "a"), ("last-modified", "lately")]);
-    assert_eq!(compare_head(&odd, 5, StatusCode::OK, &odd), HeadResult::Ignored, "these are no validators");
+    assert_eq!(compare_head(&odd, 5, StatusCode::OK, &odd), HeadResult::Ignored, "malformed validators");
     let bare = headers(&[]);
-    assert_eq!(compare_head(&bare, 5, StatusCode::OK, &stored), HeadResult::Outdated, "a validator that we never saw");
+    assert_eq!(compare_head(&bare, 5, StatusCode::OK, &stored), HeadResult::Outdated, "an unknown validator");
 }
 
 proptest! {
     #[test]
-    fn merging_twice_is_merging_once(
+    fn merging_twice_equals_merging_once(
         old in prop::collection::vec(("[a-d]", "[a-z]{0,3}"), 0..6), new in prop::collection::vec(("[a-d]", "[a-z]{0,3}"), 0..6),
     ) {
         let of = |lines: &[(String, String)]| headers(&lines.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect::<Vec<_>>());
@@ -191,7 +191,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_is_asked_with_validates_itself(tag in "(W/)?\"[a-z]{0,5}\"", others in prop::collection::vec("(W/)?\"[a-z]{0,5}\"", 0..3)) {
+    fn sent_tag_validates_its_response(tag in "(W/)?\"[a-z]{0,5}\"", others in prop::collection::vec("(W/)?\"[a-z]{0,5}\"", 0..3)) {
         let stored: Vec<_> = others.iter().chain([&tag]).map(|tag| headers(&[("etag", tag)])).collect();
         let stored: Vec<_> = stored.iter().collect();
         let mut request = HeaderMap::new();

@@ -3,19 +3,19 @@ use proptest::prelude::*;
 use super::super::testing::headers;
 use super::*;
 
-fn agree(name: &str, one: &[&str], two: &[&str], normalise: Normalise) -> bool {
+fn equal(name: &str, one: &[&str], two: &[&str], normalise: Normalise) -> bool {
     let vary = Vary::of(&headers(&[("vary", name)]));
     let request = |lines: &[&str]| headers(&lines.iter().map(|line| (name, *line)).collect::<Vec<_>>());
     let answer = vary.matches(&request(one), &request(two), normalise);
     let (mut first, mut second) = (Vec::new(), Vec::new());
     vary.write(&request(one), normalise, &mut first);
     vary.write(&request(two), normalise, &mut second);
-    assert_eq!(answer, first == second, "keys and matching say the same");
+    assert_eq!(answer, first == second, "keys and matching agree");
     answer
 }
 
 #[test]
-fn rfc9110_12_5_5_vary_parsed() {
+fn rfc9110_12_5_5_parsed_vary() {
     for (lines, star, names) in [
         (&[][..], false, &[][..]),
         (&["*"], true, &[]),
@@ -39,7 +39,7 @@ fn rfc9110_12_5_5_vary_parsed() {
 }
 
 #[test]
-fn rfc9111_3_3_a_part_depends_on_its_range() {
+fn rfc9111_3_3_part_depends_on_its_range() {
     let vary = Vary::of(&headers(&[("vary", "foo")])).and(http::header::RANGE).and(http::header::RANGE);
     assert_eq!(vary.names(), ["foo", "range"]);
     let asked = headers(&[("range", "bytes=-5")]);
@@ -49,7 +49,7 @@ fn rfc9111_3_3_a_part_depends_on_its_range() {
 }
 
 #[test]
-fn rfc9111_4_1_a_union_nominates_what_either_does() {
+fn rfc9111_4_1_union_nominates_all_fields() {
     let of = |value| Vary::of(&headers(&[("vary", value)]));
     assert_eq!(of("foo, bar").union(&of("baz, foo")), of("bar, baz, foo"));
     assert!(of("foo").union(&of("*")).is_star() && of("*").union(&of("foo")).is_star());
@@ -63,8 +63,8 @@ fn rfc9111_4_1_star_never_matches() {
 }
 
 #[test]
-fn rfc9111_4_1_values_compared() {
-    // one, two, agree byte for byte, agree under what the RFC allows for all
+fn rfc9111_4_1_compared_values() {
+    // one, two, equal byte for byte, equal with Normalise::rfc
     for (one, two, none, rfc) in [
         (&["1"][..], &["1"][..], true, true),
         (&["1"], &["2"], false, false),
@@ -83,14 +83,14 @@ fn rfc9111_4_1_values_compared() {
         (&["\"1", "2\""], &["\"1,2\""], false, false),
         (&["\"1, 2"], &["\"1,2"], false, false),
     ] {
-        assert_eq!(agree("foo", one, two, Normalise::none()), none, "{one:?} {two:?}");
-        assert_eq!(agree("foo", one, two, Normalise::rfc()), rfc, "{one:?} {two:?}");
+        assert_eq!(equal("foo", one, two, Normalise::none()), none, "{one:?} {two:?}");
+        assert_eq!(equal("foo", one, two, Normalise::rfc()), rfc, "{one:?} {two:?}");
     }
-    assert!(!agree("user-agent", &["a (b, c)"], &["a (b,c)"], Normalise::rfc()), "a comment is no list");
+    assert!(!equal("user-agent", &["a (b, c)"], &["a (b,c)"], Normalise::rfc()), "a comment is not a list");
 }
 
 #[test]
-fn rfc9111_4_1_all_nominated_fields_count() {
+fn rfc9111_4_1_all_nominated_fields_must_match() {
     let vary = Vary::of(&headers(&[("vary", "Foo, Bar"), ("vary", "Baz")]));
     let stored = headers(&[("foo", "1"), ("bar", "abc"), ("baz", "7"), ("other", "2")]);
     for (new, want) in [
@@ -129,23 +129,23 @@ fn rfc9110_12_5_3_and_12_5_4_weights() {
     ] {
         for (weights, want) in [(Verbatim, verbatim), (Ordered, ordered), (Unordered, unordered)] {
             let normalise = Normalise { accept_language: weights, ..Normalise::none() };
-            assert_eq!(agree("accept-language", &[one], &[two], normalise), want, "{one} | {two} | {weights:?}");
-            assert_eq!(agree("foo", &[one], &[two], normalise), one == two, "other fields are left alone");
+            assert_eq!(equal("accept-language", &[one], &[two], normalise), want, "{one} | {two} | {weights:?}");
+            assert_eq!(equal("foo", &[one], &[two], normalise), one == two, "other fields are not normalised");
         }
     }
     let normalise = Normalise { accept_encoding: Ordered, ..Normalise::none() };
-    assert!(agree("accept-encoding", &["X-Gzip, br"], &["gzip", "br"], normalise));
-    assert!(!agree("accept-encoding", &["gzip, br"], &["br, gzip"], normalise));
+    assert!(equal("accept-encoding", &["X-Gzip, br"], &["gzip", "br"], normalise));
+    assert!(!equal("accept-encoding", &["gzip, br"], &["br, gzip"], normalise));
 }
 
 #[test]
-fn rfc9110_12_5_4_a_language_selected() {
+fn rfc9110_12_5_4_selected_language() {
     let vary = Vary::of(&headers(&[("vary", "accept-language, foo")]));
     let asked = headers(&[("accept-language", "en, de"), ("foo", "1")]);
     for (language, new, want) in [
         ("de", "fr;q=0.5, de;q=1.0", true),
         ("DE", "de", true),
-        ("de", "en, de", true), // the same as before
+        ("de", "en, de", true), // equal to the stored request
         ("de", "de, en", false),
         ("de", "de;q=0.5, en;q=0.5", false),
         ("de", "de;q=0.4, en;q=0.5", false),
@@ -160,7 +160,7 @@ fn rfc9110_12_5_4_a_language_selected() {
         let request = |foo| headers(&[("accept-language", new), ("foo", foo)]);
         let select = Normalise { select_language: true, ..Normalise::rfc() };
         assert_eq!(vary.fits(&asked, &response, &request("1"), select), want, "{language} {new}");
-        // A cache that looks for keys finds the same: that of the request, and that of the language.
+        // Keys give the same result: the key of the request, or the key of the language.
         let mut keys = [const { Vec::new() }; 4];
         let [own, selected, sought, preferred] = &mut keys;
         vary.write(&asked, select, own);
@@ -168,18 +168,18 @@ fn rfc9110_12_5_4_a_language_selected() {
         content_language(&response).inspect(|language| vary.write_selected(&asked, language, select, selected));
         preferred_language(&request("1")).inspect(|language| vary.write_selected(&request("1"), language, select, preferred));
         assert_eq!(own == sought || !preferred.is_empty() && selected == preferred, want, "{language} {new}");
-        assert!(!vary.fits(&asked, &response, &request("2"), select), "the other fields count as ever");
-        assert_eq!(vary.fits(&asked, &response, &request("1"), Normalise::rfc()), new == "en, de", "only by choice");
+        assert!(!vary.fits(&asked, &response, &request("2"), select), "the other fields must match");
+        assert_eq!(vary.fits(&asked, &response, &request("1"), Normalise::rfc()), new == "en, de", "disabled by default");
     }
 }
 
-/// Lines of the bytes that matter here.
+/// Generates lines of the syntactically relevant bytes.
 fn lines() -> impl Strategy<Value = Vec<String>> {
     prop::collection::vec("[ab,; =q01.\"*]{0,6}", 0..3)
         .prop_map(|lines| lines.into_iter().map(|line| line.trim().to_owned()).collect())
 }
 
-/// What RFC 9111 §4.1 says, done naively: lines joined, then whitespace around commas dropped.
+/// Applies RFC 9111 §4.1 naively: joins the lines and removes whitespace around commas.
 fn naive(lines: &[String]) -> Option<String> {
     (!lines.is_empty()).then(|| lines.join(",").split(',').map(str::trim).collect::<Vec<_>>().join(","))
 }
@@ -190,13 +190,13 @@ fn request(lines: &[String]) -> HeaderMap {
 
 proptest! {
     #[test]
-    fn without_normalisation_only_equal_lines_agree(one in lines(), two in lines()) {
+    fn only_equal_lines_match_without_normalisation(one in lines(), two in lines()) {
         let vary = Vary::of(&headers(&[("vary", "foo")]));
         prop_assert_eq!(vary.matches(&request(&one), &request(&two), Normalise::none()), one == two);
     }
 
     #[test]
-    fn lists_merge_nothing_that_the_rfc_keeps_apart(one in lines(), two in lines()) {
+    fn lists_merge_only_equal_lists(one in lines(), two in lines()) {
         let vary = Vary::of(&headers(&[("vary", "foo")]));
         let merged = vary.matches(&request(&one), &request(&two), Normalise::rfc());
         prop_assert!(!merged || naive(&one) == naive(&two));
@@ -205,7 +205,7 @@ proptest! {
     }
 
     #[test]
-    fn two_fields_never_write_the_bytes_of_two_others(
+    fn different_fields_write_different_keys(
         a in lines(), b in lines(), c in lines(), d in lines(), lists: bool,
     ) {
         let vary = Vary::of(&headers(&[("vary", "foo, bar")]));
@@ -221,7 +221,7 @@ proptest! {
     }
 
     #[test]
-    fn weights_merge_only_the_same_set_of_preferences(one in lines(), two in lines()) {
+    fn weights_merge_only_equal_preferences(one in lines(), two in lines()) {
         let set = |lines: &[String]| -> Option<Vec<(Vec<u8>, u16)>> {
             let mut all = preferences(lines.iter().flat_map(|line| list::elements(line.as_bytes())), Weights::Ordered)?
                 .into_iter().map(|p| (p.name, p.thousandths)).collect::<Vec<_>>();
