@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs every fuzz target for a while, without cargo-fuzz: all it takes is a C++ compiler.
-#   fuzz/run.sh [SECONDS [TARGET…]]      60 seconds each by default; a crash is left in fuzz/artifacts
+# Runs the fuzz targets without cargo-fuzz. Needs a C++ compiler.
+#   fuzz/run.sh [SECONDS [TARGET…]]      60 seconds each by default; crashes are written to fuzz/artifacts
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 seconds=${1:-60}; shift || true

@@ -1,4 +1,4 @@
-//! The client's conditions, our own question, and the answer to it: never a panic; a tag always matches itself.
+//! Conditions of the client, validation requests and their responses: no panic, and each tag matches itself.
 #![no_main]
 
 use http::{Method, StatusCode};

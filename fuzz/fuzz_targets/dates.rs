@@ -1,4 +1,4 @@
-//! HTTP dates: never a panic, and what is read is printed as the same moment.
+//! HTTP dates: no panic, and a parsed date is formatted as the same time.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

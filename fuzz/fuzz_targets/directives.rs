@@ -1,4 +1,4 @@
-//! `Cache-Control`: never a panic, and what is printed means the same again.
+//! `Cache-Control`: no panic, and printed directives are parsed to the same value.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! Freshness: no arithmetic overflows, an age never decreases, and staleness never heals.
+//! Freshness: no arithmetic overflow, the age never decreases, and the decision never improves with age.
 #![no_main]
 
 use std::time::Duration;
@@ -24,9 +24,9 @@ fuzz_target!(|input: &[u8]| {
     let freshness = Freshness::shared(StatusCode::OK, &response, &cc, at, &rules);
     let (now, then) = (now, now.saturating_add(later));
     assert!(freshness.age(now) <= freshness.age(then));
-    for asks in [CacheControl::of_request(&request), CacheControl::default()] {
-        assert!(freshness.decide(&asks, now) <= freshness.decide(&asks, then));
-        let _ = freshness.usable_on_failure(Failure::Unreachable, &asks, now);
+    for directives in [CacheControl::of_request(&request), CacheControl::default()] {
+        assert!(freshness.decide(&directives, now) <= freshness.decide(&directives, then));
+        let _ = freshness.usable_on_failure(Failure::Unreachable, &directives, now);
     }
     assert!(freshness.fresh_until() <= freshness.useful_until());
 

@@ -1,5 +1,4 @@
-//! The parsers of lists, tags, ranges and directives look at each byte a bounded number of times, however long the field is and whatever
-//! it says.
+//! Parsers of lists, tags, ranges and directives: each byte is read a bounded number of times, for fields of every length and content.
 #![no_main]
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
@@ -9,12 +8,12 @@ use tower_response_cache::semantics::{
     strip_for_storing,
 };
 
-/// As long as the fields of a request may be in hyper.
-const LONGEST: usize = 400 << 10;
+/// hyper's limit for all fields of a request.
+const MAX_LENGTH: usize = 400 << 10;
 
-/// How often a byte may be looked at, and what is free.
-const TIMES: usize = 8;
-const FREE: usize = 64;
+/// The limit of steps is `STEPS_PER_BYTE` for each byte and `CONSTANT_STEPS` in addition.
+const STEPS_PER_BYTE: usize = 8;
+const CONSTANT_STEPS: usize = 64;
 
 fn parsers(fields: &HeaderMap) -> [(&'static str, Box<dyn Fn() + '_>); 7] {
     let selected = || Selected { status: StatusCode::OK, headers: fields, received: 0 };
@@ -28,18 +27,18 @@ fn parsers(fields: &HeaderMap) -> [(&'static str, Box<dyn Fn() + '_>); 7] {
         ("ranges", Box::new(move || drop(select_ranges(&Method::GET, fields, &selected(), 1 << 20, 0)))),
         ("vary", Box::new(move || Vary::of(fields).write(fields, normalise, &mut Vec::new()))),
         ("groups", Box::new(|| drop(cache_groups(fields)))),
-        ("hops", Box::new(|| strip_for_storing(&mut fields.clone(), &CacheControl::of(fields)))),
+        ("connection", Box::new(|| strip_for_storing(&mut fields.clone(), &CacheControl::of(fields)))),
     ]
 }
 
 fuzz_target!(|input: &[u8]| {
-    // A head that stands once, and a pattern that is repeated.
+    // The line is a head followed by repetitions of a pattern.
     let Some((cut, rest)) = input.split_first() else { return };
     let (head, pattern) = rest.split_at(usize::from(*cut).min(rest.len()));
     if pattern.is_empty() {
         return;
     }
-    let length = LONGEST >> (pattern.len() % 5 * 2);
+    let length = MAX_LENGTH >> (pattern.len() % 5 * 2);
     let line: Vec<u8> = head.iter().chain(pattern.iter().cycle()).copied().take(length).collect();
     let Ok(value) = HeaderValue::from_bytes(&line) else { return };
     let names = ["cache-control", "cdn-cache-control", "pragma", "if-none-match", "if-match", "range", "vary", "accept-encoding"];
@@ -48,7 +47,7 @@ fuzz_target!(|input: &[u8]| {
         names.iter().chain(&more).map(|name| (HeaderName::from_static(name), value.clone())).collect();
     for (name, parse) in parsers(&fields) {
         let steps = count_steps(parse);
-        // A field may be read several times, and several of the fields by one parser.
-        assert!(steps <= TIMES * length + FREE, "{name}: {steps} steps for {length} bytes");
+        // A parser may read several fields, and a field several times.
+        assert!(steps <= STEPS_PER_BYTE * length + CONSTANT_STEPS, "{name}: {steps} steps for {length} bytes");
     }
 });

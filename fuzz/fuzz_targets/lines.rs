@@ -1,8 +1,8 @@
-//! What all targets share: an input read as header fields.
+//! Shared by the targets: reads an input as header fields and numbers.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// Each line of the input is a field `name: value`; what is no field is left out.
+/// Reads each line of the input as a field `name: value`. Other lines are skipped.
 pub fn fields(input: &[u8]) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for line in input.split(|byte| *byte == b'\n').take(64) {
@@ -16,7 +16,7 @@ pub fn fields(input: &[u8]) -> HeaderMap {
     headers
 }
 
-/// The input in two, at its first NUL.
+/// Splits the input at its first NUL.
 pub fn halves(input: &[u8]) -> (&[u8], &[u8]) {
     match input.iter().position(|byte| *byte == 0) {
         Some(at) => (&input[..at], &input[at + 1..]),
@@ -24,7 +24,7 @@ pub fn halves(input: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// Any number there is in the input: its first eight bytes, or fewer.
+/// Reads a number from up to eight bytes at the start of the input.
 pub fn number(input: &[u8]) -> u64 {
     input.iter().take(8).fold(0, |sum, byte| sum << 8 | u64::from(*byte))
 }

@@ -1,4 +1,4 @@
-//! `Location` and `Content-Location`: never a panic, and nothing but clean paths of our own.
+//! `Location` and `Content-Location`: no panic, and every path is normalised and of the same origin.
 #![no_main]
 
 use http::uri::{Authority, PathAndQuery};

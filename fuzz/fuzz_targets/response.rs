@@ -1,4 +1,4 @@
-//! From stored bytes to a response: never a panic, whatever is stored under the keys of a request.
+//! Responses from stored bytes: no panic for any bytes stored under the keys of a request.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

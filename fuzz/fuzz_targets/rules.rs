@@ -1,4 +1,4 @@
-//! A file of rules: never a panic, and an error names a line that is there, or none.
+//! Rules from a file: no panic, and an error names an existing line or none.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! Entries from bytes: never a panic, and what is taken for an entry is written and read again as the same.
+//! Entries from bytes: no panic, and a decoded entry is encoded and decoded again to the same entry.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! Structured fields: targeted directives, groups, `No-Vary-Search`, and our own `Cache-Status`.
+//! Structured fields: targeted directives, cache groups, `No-Vary-Search` and `Cache-Status`.
 #![no_main]
 
 use http::{HeaderName, Method};

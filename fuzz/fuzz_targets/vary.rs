@@ -1,4 +1,4 @@
-//! `Vary`: matching is the same as writing equal keys, and reducing less never matches more.
+//! `Vary`: requests match if and only if their keys are equal, and less normalisation never matches more.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -12,10 +12,10 @@ fuzz_target!(|input: &[u8]| {
     let (one, two) = lines::halves(rest);
     let (response, one, two) = (lines::fields(response), lines::fields(one), lines::fields(two));
     let vary = Vary::of(&response);
-    let mut loose = Normalise::rfc();
-    (loose.accept_language, loose.accept_encoding) = (Weights::Unordered, Weights::Ordered);
+    let mut most = Normalise::rfc();
+    (most.accept_language, most.accept_encoding) = (Weights::Unordered, Weights::Ordered);
     let mut matched = true;
-    for normalise in [loose, Normalise::rfc(), Normalise::none()] {
+    for normalise in [most, Normalise::rfc(), Normalise::none()] {
         let (mut first, mut second) = (Vec::new(), Vec::new());
         vary.write(&one, normalise, &mut first);
         vary.write(&two, normalise, &mut second);
