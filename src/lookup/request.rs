@@ -85,7 +85,8 @@ impl RequestInfo {
     pub(crate) fn may_have_instead(&self, entry: &Entry, life: Validity, failure: Failure, now: Nanos) -> bool {
         match (entry.http(), &self.http) {
             (Some(http), Some(asked)) => {
-                (http.open || !asked.guarded) && http.freshness(life, now).usable_on_failure(failure, &asked.directives, now / MS)
+                (http.open || !asked.guarded)
+                    && http.freshness(life, now).usable_on_failure(failure, &asked.directives, now / MS)
             }
             (None, None) => entry.times().may_stand_in(now),
             // It was stored under another rule.
