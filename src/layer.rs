@@ -248,7 +248,7 @@ impl<St: Store> CacheLayer<St> {
     fn shared(&self) -> Arc<LayerState<St>> {
         static LAYERS: AtomicU64 = AtomicU64::new(0);
         let make = || {
-            self.store.context().counters.watches(&self.rules);
+            self.store.context().counters.watches(&self.rules.usage());
             Arc::new(LayerState {
                 id: LAYERS.fetch_add(1, Ordering::Relaxed),
                 store: self.store.clone(),

@@ -3,44 +3,63 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-// In the order of the layers: a module uses modules below it.
+// The modules stand in layers, the highest first. A module imports from its own layer's leaves and from lower layers only;
+// `tests/architecture.rs` checks that.
+
+// Layer 7: the services, and the path of a request through them.
 mod action;
+mod future;
+pub mod invalidate;
+mod layer;
+mod refresh;
+mod service;
+mod slow_path;
+
+// Layer 6: one call of the inner service and its result.
+mod fill;
+
+// Layer 5: responses from entries, and the targets that each thread remembers.
+mod respond;
+mod target_cache;
+
+// Layer 4: lookups, and fills shared by concurrent requests.
 mod body;
-mod clock;
+mod lookup;
+mod single_flight;
+mod state;
+
+// Layer 3: rules, and the Redis store.
 #[cfg(feature = "redis")]
 mod codec;
-mod entry;
-mod error;
-mod extensions;
-mod fill;
-mod future;
-#[cfg(all(any(test, fuzzing), feature = "redis"))]
-mod fuzz;
-pub mod invalidate;
-mod key;
-mod layer;
-mod lookup;
 #[cfg(feature = "metrics")]
 mod metrics;
-mod namespace;
-mod query;
 #[cfg(feature = "redis")]
 mod redis;
-mod refresh;
-mod respond;
-mod route;
 mod rules;
-mod secret;
-pub mod semantics;
-mod service;
-mod single_flight;
-mod slow_path;
-mod state;
+
+// Layer 2: the protocol between the layers and a store, and the memory store.
+mod extensions;
+mod query;
+mod store;
+
+// Layer 1: keys, namespaces, entries, routes, statistics.
+mod entry;
+mod key;
+mod namespace;
+mod route;
 mod stats;
 mod status;
-mod store;
+
+// Layer 0: leaves.
+mod clock;
+mod error;
+mod percent;
+mod secret;
+pub mod semantics;
 mod switch;
-mod target_cache;
+
+#[cfg(all(any(test, fuzzing), feature = "redis"))]
+mod fuzz;
 
 #[cfg(feature = "redis-encryption")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis-encryption")))]

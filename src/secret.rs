@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::key;
+use crate::percent;
 
 /// The key under which tokens, cookies and other secrets are hashed before they enter a cache key or a namespace.
 ///
@@ -42,7 +42,7 @@ impl Secret {
     pub(crate) fn name(&self, secret: &[u8]) -> IdentityHash {
         let secret = secret.trim_ascii();
         let quoted = secret.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
-        self.identity(&key::decoded(quoted.unwrap_or(secret)))
+        self.identity(&percent::decoded(quoted.unwrap_or(secret)))
     }
 
     /// The first 128 bits of a keyed BLAKE3.

@@ -128,7 +128,7 @@ impl<St: Store, S> Layer<S> for InvalidateLayer<St> {
     type Service = InvalidateService<S, St>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        self.store.context().counters.watches(&self.rules);
+        self.store.context().counters.watches(&self.rules.usage());
         InvalidateService { inner, store: self.store.clone(), rules: self.rules.clone(), options: self.options.clone() }
     }
 }

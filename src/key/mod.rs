@@ -18,7 +18,7 @@ pub use extract::{And, Cookie, Headers, KeyExtractor, RouteAndQuery};
 pub use fields::CredentialFields;
 pub(crate) use fields::{FieldClass, FieldTable, Forwarding, common_field, default_fields, overrides_method};
 pub use identity::Identity;
-pub(crate) use name::{decoded, has_any, normal_host, plain_path, plain_target, with_other_end};
+pub(crate) use name::{normal_host, plain_path, plain_target, with_other_end};
 #[cfg(feature = "config")]
 pub(crate) use query::is_name as is_query_name;
 pub use write::{Extracted, KeyWriter};

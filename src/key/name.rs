@@ -22,6 +22,8 @@ use std::borrow::Cow;
 use http::uri::PathAndQuery;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::percent::{decoded, has_any};
+
 use super::{
     KeyRef,
     write::{Tag, write_part},
@@ -92,12 +94,6 @@ fn is_plain(parts: Parts<'_>) -> Option<Plain> {
         1 if plain => Plain::WithPath { behind },
         _ => Plain::Odd,
     })
-}
-
-/// Whether one of these bytes is among others.
-#[inline]
-pub(crate) fn has_any<const N: usize>(bytes: &[u8], of: [u8; N]) -> bool {
-    bytes.iter().fold(false, |found, byte| found | of.contains(byte))
 }
 
 /// Writes the normal forms of parts, and leaves out those that do not count.
@@ -291,27 +287,6 @@ fn encoded(text: &[u8]) -> Option<u8> {
     let [b'%', high, low, ..] = text else { return None };
     let digit = |digit: u8| char::from(digit).to_digit(16);
     u8::try_from(digit(*high)? * 16 + digit(*low)?).ok()
-}
-
-pub(crate) fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
-    if !text.contains(&b'%') {
-        return text.into();
-    }
-    let mut plain = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let [byte, tail @ ..] = rest {
-        match encoded(rest) {
-            Some(byte) => {
-                plain.push(byte);
-                rest = &rest[3..];
-            }
-            None => {
-                plain.push(*byte);
-                rest = tail;
-            }
-        }
-    }
-    plain.into()
 }
 
 fn with_unreserved_decoded(segment: &str) -> String {

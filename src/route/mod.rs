@@ -1,4 +1,5 @@
 //! Routes: patterns, and the parameters of a request.
 
 pub(crate) mod params;
+pub(crate) mod pattern;
 pub(crate) mod router;

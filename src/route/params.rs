@@ -2,8 +2,8 @@
 
 use std::{borrow::Cow, sync::OnceLock};
 
-use super::router::Pattern;
-use crate::key;
+use super::pattern::Pattern;
+use crate::percent;
 
 /// The parameters of the route that matched. They are looked for when one is asked for.
 #[derive(Clone)]
@@ -41,7 +41,7 @@ impl<'a> Params<'a> {
     #[inline]
     pub(crate) fn are_ambiguous(&self) -> bool {
         // Most paths hold nothing of the kind.
-        let odd = key::has_any(self.path.as_bytes(), [b'%', b'.', b'\\']);
+        let odd = percent::has_any(self.path.as_bytes(), [b'%', b'.', b'\\']);
         odd && self.resolve_elsewhere()
     }
 
@@ -49,7 +49,7 @@ impl<'a> Params<'a> {
     fn resolve_elsewhere(&self) -> bool {
         let mut found = false;
         self.each(|_, sent, rest| {
-            let decoded = key::decoded(sent.as_bytes());
+            let decoded = percent::decoded(sent.as_bytes());
             let mut segments = decoded.split(|byte| b"/\\".contains(byte));
             let text = |segment: &[u8]| {
                 segment.split(|byte| *byte == b';').next().is_some_and(|text| [b"." as &[u8], b".."].contains(&text))
@@ -93,7 +93,7 @@ impl<'a> Params<'a> {
 
 /// Percent-decodes; what would not be UTF-8 stays as it was sent.
 fn decode(value: &str) -> Cow<'_, str> {
-    match key::decoded(value.as_bytes()) {
+    match percent::decoded(value.as_bytes()) {
         Cow::Borrowed(_) => Cow::Borrowed(value),
         Cow::Owned(decoded) => String::from_utf8(decoded).map_or(Cow::Borrowed(value), Cow::Owned),
     }

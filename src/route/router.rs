@@ -2,7 +2,10 @@
 
 use matchit::InsertError;
 
-use super::params::Params;
+use super::{
+    params::Params,
+    pattern::{Pattern, Segment, first_segment},
+};
 
 /// The patterns of a table, by their places in it.
 #[derive(Clone, Default)]
@@ -28,22 +31,6 @@ struct Group {
     patterns: Vec<Pattern>,
     /// One of its patterns is not made of whole segments.
     doubtful: bool,
-}
-
-/// A pattern made of whole segments.
-#[derive(Clone)]
-pub(crate) struct Pattern {
-    place: usize,
-    /// Behind the first.
-    segments: Box<[Segment]>,
-}
-
-#[derive(Clone)]
-enum Segment {
-    Text(Box<str>),
-    Param(Box<str>),
-    /// All that follows.
-    Rest(Box<str>),
 }
 
 impl Default for Cells {
@@ -107,61 +94,6 @@ impl Router {
         let mut matching = group.patterns.iter().filter(|pattern| pattern.matches(rest));
         matching.next().filter(|_| matching.next().is_none())
     }
-}
-
-impl Pattern {
-    #[inline]
-    fn matches(&self, rest: &str) -> bool {
-        let mut rest = rest.as_bytes();
-        for segment in &self.segments {
-            let Some(from) = rest.strip_prefix(b"/") else { return false };
-            let end = from.iter().position(|byte| *byte == b'/').unwrap_or(from.len());
-            let matches = match segment {
-                Segment::Text(text) => from[..end] == *text.as_bytes(),
-                Segment::Param(_) => end > 0,
-                Segment::Rest(_) => return !from.is_empty(),
-            };
-            if !matches {
-                return false;
-            }
-            rest = &from[end..];
-        }
-        rest.is_empty()
-    }
-
-    /// The parameters in a path that matches: name, value, and whether it is all that follows.
-    pub(super) fn params<'a>(&'a self, path: &'a str) -> impl Iterator<Item = (&'a str, &'a str, bool)> {
-        let mut rest = path.split_at(1 + first_segment(path).map_or(0, <[u8]>::len)).1;
-        self.segments.iter().filter_map(move |segment| {
-            let from = rest.get(1..)?;
-            let (value, tail) = from.split_at(from.find('/').unwrap_or(from.len()));
-            rest = tail;
-            match segment {
-                Segment::Text(_) => None,
-                Segment::Param(name) => Some((&**name, value, false)),
-                Segment::Rest(name) => Some((&**name, from, true)),
-            }
-        })
-    }
-}
-
-impl Segment {
-    /// `None` if a part of it is a parameter, or a brace is escaped.
-    fn of(segment: &str) -> Option<Self> {
-        let within = |text: &str| !text.contains(['{', '}']);
-        match segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
-            None => within(segment).then(|| Self::Text(segment.into())),
-            Some(name) if !within(name) => None,
-            Some(name) => Some(name.strip_prefix('*').map_or_else(|| Self::Param(name.into()), |name| Self::Rest(name.into()))),
-        }
-    }
-}
-
-/// What stands between the first slash and the next, or the end.
-#[inline]
-fn first_segment(path: &str) -> Option<&[u8]> {
-    let rest = path.as_bytes().strip_prefix(b"/")?;
-    Some(rest.iter().position(|byte| *byte == b'/').map_or(rest, |end| &rest[..end]))
 }
 
 #[inline]

@@ -13,9 +13,9 @@ pub(crate) mod value;
 pub(crate) mod views;
 
 use std::{
-    fmt, ptr,
+    fmt,
     sync::{
-        Arc, Weak,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -27,6 +27,7 @@ use crate::{
     route::{params::Params, router::Router},
     rules::{error::RulesError, policy::Policy, rule::Rule, views::Views},
     secret::Secret,
+    stats::warnings::RuleUsage,
     store::backend::Store,
 };
 
@@ -253,21 +254,16 @@ impl Rules {
     /// assert_eq!(rules.unmatched().collect::<Vec<_>>(), ["/tables/{table}"]);
     /// ```
     pub fn unmatched(&self) -> impl Iterator<Item = &str> {
-        self.table.rules.iter().filter(|rule| !rule.has_matched()).map(|rule| rule.route().unwrap_or("(fallback)"))
-    }
-
-    /// Whether a request has come, covered or not.
-    pub(crate) fn have_been_asked(&self) -> bool {
-        self.table.asked.load(Ordering::Relaxed) || self.table.rules.iter().any(|rule| rule.has_matched())
+        self.table.unmatched()
     }
 
     pub(crate) fn are_none(&self) -> bool {
         self.table.rules.is_empty()
     }
 
-    /// The table, for as long as somebody else has it.
-    pub(crate) fn downgrade(&self) -> WeakRules {
-        WeakRules(Arc::downgrade(&self.table))
+    /// Returns the table as the statistics watch it.
+    pub(crate) fn usage(&self) -> Arc<dyn RuleUsage> {
+        self.table.clone()
     }
 
     /// The rule that covers a request.
@@ -296,6 +292,10 @@ impl Rules {
 }
 
 impl Table {
+    fn unmatched(&self) -> impl Iterator<Item = &str> {
+        self.rules.iter().filter(|rule| !rule.has_matched()).map(|rule| rule.route().unwrap_or("(fallback)"))
+    }
+
     #[inline]
     fn found<'a>(&'a self, place: usize, params: Params<'a>) -> RouteMatch<'a> {
         let rule = &self.rules[place];
@@ -316,21 +316,13 @@ impl Table {
     }
 }
 
-/// A table of rules that is not kept alive.
-#[derive(Debug)]
-pub(crate) struct WeakRules(Weak<Table>);
-
-impl WeakRules {
-    pub(crate) fn upgrade(&self) -> Option<Rules> {
-        self.0.upgrade().map(|table| Rules { table })
+impl RuleUsage for Table {
+    fn has_been_used(&self) -> bool {
+        self.asked.load(Ordering::Relaxed) || self.rules.iter().any(|rule| rule.has_matched())
     }
 
-    pub(crate) fn is_alive(&self) -> bool {
-        self.0.strong_count() > 0
-    }
-
-    pub(crate) fn are(&self, rules: &Rules) -> bool {
-        ptr::eq(self.0.as_ptr(), Arc::as_ptr(&rules.table))
+    fn unmatched_routes(&self) -> Vec<String> {
+        self.unmatched().map(str::to_owned).collect()
     }
 }
 
@@ -343,5 +335,47 @@ impl fmt::Debug for Table {
 impl fmt::Debug for Rules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Rules").field("routes", &self.table.patterns).field("fallback", &self.table.fallback.is_some()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::stats::warnings::{Misconfiguration, PAUSE, WarningLimits};
+    use ::http::{Extensions, Uri};
+
+    use super::*;
+    use crate::rules::rule::Rule;
+
+    #[test]
+    fn one_warning_of_a_kind_is_due_in_a_pause() {
+        let quiet = WarningLimits::default();
+        assert!(quiet.is_due(Misconfiguration::UncoveredWrite, 1));
+        assert!(!quiet.is_due(Misconfiguration::UncoveredWrite, 2));
+        assert!(quiet.is_due(Misconfiguration::WithoutRules, 2));
+        assert!(quiet.is_due(Misconfiguration::UncoveredWrite, 1 + crate::clock::nanos(PAUSE)));
+    }
+    #[test]
+    fn rules_that_have_matched_nothing_are_told_once_requests_have_come() {
+        let counters = Counters::default();
+        let rules = Rules::new().route("/a", Rule::uncached()).route("/b/{id}", Rule::uncached());
+        counters.watches(&rules.usage());
+        counters.watches(&rules.clone().usage());
+        assert_eq!((counters.unmatched_rules(), counters.warns_of_unmatched(Duration::ZERO)), (2, 0), "nothing was asked");
+        let extensions = Extensions::new();
+        assert!(rules.find(&Uri::from_static("/b/7"), &extensions).is_some());
+        assert_eq!(rules.unmatched().collect::<Vec<_>>(), ["/a"]);
+        assert_eq!(counters.warns_of_unmatched(Duration::from_secs(3600)), 0, "too early");
+        assert_eq!((counters.unmatched_rules(), counters.warns_of_unmatched(Duration::ZERO)), (1, 1));
+        assert_eq!(counters.warns_of_unmatched(Duration::ZERO), 0, "once");
+        drop(rules);
+        assert_eq!(counters.unmatched_rules(), 0);
+    }
+    #[test]
+    fn requests_that_no_rule_covers_count_as_requests() {
+        let counters = Counters::default();
+        let rules = Rules::new().route("/api/a", Rule::uncached());
+        counters.watches(&rules.usage());
+        assert!(!rules.may_cover(&Uri::from_static("/a"), &Extensions::new()));
+        assert_eq!(counters.warns_of_unmatched(Duration::ZERO), 1);
     }
 }

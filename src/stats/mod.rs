@@ -1,6 +1,7 @@
 //! What has happened, counted without a shared cache line.
 
 pub(crate) mod counters;
+mod misconfiguration;
 pub(crate) mod usage;
 pub(crate) mod warnings;
 

@@ -1,0 +1,102 @@
+//! Warnings about configuration that would otherwise fail silently. Each names the route and the remedy, and is counted.
+
+use std::{
+    ptr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    counters::{Count, Counters},
+    warnings::{Misconfiguration, RuleUsage, Watched},
+};
+use crate::{clock::Nanos, namespace::MAX_NAMESPACES};
+
+impl Counters {
+    /// A write has succeeded, no rule covers it, and its handler has named nothing.
+    #[cold]
+    pub(crate) fn uncovered_write(&self, method: &str, path: &str, has_rules: bool, now: Nanos) {
+        self.add(Count::UncoveredWrites, 1);
+        if has_rules {
+            if self.quiet.is_due(Misconfiguration::UncoveredWrite, now) {
+                tracing::warn!(
+                    method,
+                    path,
+                    "a write has invalidated nothing: no rule covers its route. Add a route to the rules of InvalidateLayer, or have the \
+                     handler say `Invalidates`; `Invalidates::only([])` says that it changes nothing that is cached"
+                );
+            }
+            return;
+        }
+        self.add(Count::WithoutRules, 1);
+        if self.quiet.is_due(Misconfiguration::WithoutRules, now) {
+            tracing::warn!(
+                method,
+                path,
+                "a write has invalidated nothing: this InvalidateLayer has no rules. Give it the rules of CacheLayer, or have the handler \
+                 say `Invalidates`"
+            );
+        }
+    }
+
+    /// An entry was stored that nothing but its own key and the root invalidate.
+    #[cold]
+    pub(crate) fn never_invalidated(&self, route: Option<&str>, now: Nanos) {
+        self.add(Count::NeverInvalidated, 1);
+        if self.quiet.is_due(Misconfiguration::NeverInvalidated, now) {
+            tracing::warn!(
+                route = route.unwrap_or("(any)"),
+                "responses of this route belong to no namespace: no write invalidates them before their lifetime ends. Add \
+                 `.namespace(\"…\")` to the rule, `*` if that is meant"
+            );
+        }
+    }
+
+    /// A response was not stored, because it names too many namespaces.
+    #[cold]
+    pub(crate) fn too_many_namespaces(&self, route: Option<&str>, named: usize, now: Nanos) {
+        if self.quiet.is_due(Misconfiguration::TooManyNamespaces, now) {
+            tracing::warn!(
+                route = route.unwrap_or("(any)"),
+                named,
+                most = MAX_NAMESPACES,
+                "a response was not stored: it names more namespaces than an entry may have. Name a common ancestor in their place, and \
+                 invalidate that with each of them"
+            );
+        }
+    }
+
+    /// The rules of a layer over the store.
+    pub(crate) fn watches(&self, rules: &Arc<dyn RuleUsage>) {
+        let mut tables = self.quiet.tables();
+        tables.retain(|watched| watched.rules.strong_count() > 0);
+        if !tables.iter().any(|watched| ptr::addr_eq(watched.rules.as_ptr(), Arc::as_ptr(rules))) {
+            tables.push(Watched { rules: Arc::downgrade(rules), since: Instant::now(), reported: false });
+        }
+    }
+
+    /// How many rules have not matched a request so far.
+    pub(crate) fn unmatched_rules(&self) -> u64 {
+        let tables = self.quiet.tables();
+        tables.iter().filter_map(|watched| watched.rules.upgrade()).map(|rules| rules.unmatched_routes().len() as u64).sum()
+    }
+
+    /// Warns of the rules that have matched nothing in a table that has got requests for so long. Returns how many those are.
+    pub(crate) fn warns_of_unmatched(&self, after: Duration) -> usize {
+        let mut warned = 0;
+        for watched in self.quiet.tables().iter_mut().filter(|watched| !watched.reported && watched.since.elapsed() >= after) {
+            let Some(rules) = watched.rules.upgrade().filter(|rules| rules.has_been_used()) else { continue };
+            watched.reported = true;
+            let routes = rules.unmatched_routes();
+            if !routes.is_empty() {
+                warned += routes.len();
+                tracing::warn!(
+                    ?routes,
+                    "these rules have matched no request so far. Compare their patterns with the paths that the layer sees: outside of a nested \
+                     router, with its prefix"
+                );
+            }
+        }
+        warned
+    }
+}
