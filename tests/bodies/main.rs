@@ -3,5 +3,9 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod clients;
+mod endings;
 mod running;
+mod setup;
 mod streaming;
+mod unstored;

@@ -1,4 +1,4 @@
-//! What the tests share: the inner service held in the hand, and short words for requests and answers.
+//! Helpers of the integration tests: a mocked inner service, bodies that a test sends piece by piece, short requests.
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::type_complexity)]
 
 #[cfg(feature = "redis")]
@@ -14,12 +14,12 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
 use tokio::sync::mpsc;
@@ -32,32 +32,32 @@ pub type Plain = Full<Bytes>;
 pub const SECOND: Duration = Duration::from_secs(1);
 pub const MINUTE: Duration = Duration::from_secs(60);
 
-/// A GET without content.
+/// Returns a GET without content.
 pub fn get(target: &str) -> Request<Plain> {
     Request::get(target).body(Plain::default()).expect("a valid request")
 }
 
-/// A POST without content.
+/// Returns a POST without content.
 pub fn post(target: &str) -> Request<Plain> {
     Request::post(target).body(Plain::default()).expect("a valid request")
 }
 
-/// A response of 200.
+/// Returns a response with status 200.
 pub fn ok(body: impl Into<Bytes>) -> Response<Plain> {
     Response::new(Full::new(body.into()))
 }
 
-/// A rule for all of `/t/{table}`, and nothing else.
+/// Returns a table with one rule, for `/t/{table}`.
 pub fn one_rule(rule: Rule) -> Rules {
     Rules::new().route("/t/{table}", rule)
 }
 
-/// What the cache says that it did.
+/// Returns the outcome that the cache reports.
 pub fn outcome<B>(response: &Response<B>) -> Outcome {
     response.extensions().get::<CacheStatus>().expect("a rule covers the request").outcome()
 }
 
-/// The whole body of a response.
+/// Reads the whole body of a response.
 pub async fn text<B>(response: Response<B>) -> String
 where
     B: Body<Error: Into<BoxError>>,
@@ -66,16 +66,10 @@ where
     String::from_utf8(body.to_bytes().to_vec()).expect("text")
 }
 
-/// One request through a clone of a service that is made ready for it.
-pub async fn send<S, B, R>(service: &S, request: Request<B>) -> Response<R>
-where
-    S: Service<Request<B>, Response = Response<R>> + Clone,
-    S::Error: std::fmt::Debug,
-{
-    service.clone().oneshot(request).await.expect("the inner service does not fail")
-}
+// ---- The inner service -----------------------------------------------------------------------------------------------
 
-/// An inner service that counts its calls and answers at once with what a closure makes of the request and the count.
+/// Returns an inner service that counts its calls and answers at once: a closure makes the response from the request and the
+/// count.
 pub fn counting<F>(
     answer: F,
 ) -> (
@@ -101,39 +95,57 @@ where
     (service, calls)
 }
 
-/// The inner service held in the hand: each call waits for the test to answer it.
-pub type Hand<B = Plain> = mock::Handle<Request<Plain>, Response<B>>;
+/// The inner service under the control of the test: each call waits until the test answers it.
+pub type Handle<B = Plain> = mock::Handle<Request<Plain>, Response<B>>;
 
-/// A cache over a service that is held in the hand.
-pub fn in_hand<B: Send + 'static>(
+/// Returns a cache over a mocked inner service, and the handle of the mock.
+pub fn mocked<B: Send + 'static>(
     layer: &CacheLayer<Memory>,
-) -> (CacheService<mock::Mock<Request<Plain>, Response<B>>>, Hand<B>) {
-    let (inner, hand) = mock::pair();
-    (layer.layer(inner), hand)
+) -> (CacheService<mock::Mock<Request<Plain>, Response<B>>>, Handle<B>) {
+    let (inner, handle) = mock::pair();
+    (layer.layer(inner), handle)
 }
 
-/// The next call that arrives at the hand.
-pub async fn next_call<B>(hand: &mut Hand<B>) -> (Request<Plain>, mock::SendResponse<Response<B>>) {
-    hand.next_request().await.expect("the cache calls the inner service")
+/// Waits for the next call of the inner service.
+pub async fn next_call<B>(handle: &mut Handle<B>) -> (Request<Plain>, mock::SendResponse<Response<B>>) {
+    handle.next_request().await.expect("the cache calls the inner service")
 }
 
-/// A request that has begun: the service was ready and has been called, its future has not been polled.
-pub async fn begin<S, B>(service: &S, request: Request<B>) -> std::pin::Pin<Box<S::Future>>
+/// Fails if the inner service has been called, after every other task had its turn.
+pub async fn no_call<B>(handle: &mut Handle<B>) {
+    for _ in 0..16 {
+        tokio::task::yield_now().await;
+    }
+    let next = std::pin::pin!(handle.next_request()).poll(&mut Context::from_waker(Waker::noop()));
+    assert!(!matches!(next, Poll::Ready(Some(_))), "unexpected call of the inner service");
+}
+
+// ---- Requests and futures --------------------------------------------------------------------------------------------
+
+/// Sends a request through a clone of a service, and waits for the response.
+pub async fn send<S, B, R>(service: &S, request: Request<B>) -> Response<R>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone,
+    S::Error: std::fmt::Debug,
+{
+    service.clone().oneshot(request).await.expect("the inner service does not fail")
+}
+
+/// Calls a clone of a service that is ready. The returned future has not been polled.
+pub async fn begin<S, B>(service: &S, request: Request<B>) -> Pin<Box<S::Future>>
 where
     S: Service<Request<B>> + Clone,
     S::Error: std::fmt::Debug,
 {
-    let mut service = service.clone();
-    service.ready().await.expect("the inner service is ready");
-    Box::pin(service.call(request))
+    Box::pin(service.clone().ready().await.expect("the inner service is ready").call(request))
 }
 
-/// One look at a future, which nothing wakes.
-pub fn poll_once<F: Future + Unpin>(future: &mut F) -> std::task::Poll<F::Output> {
-    std::pin::Pin::new(future).poll(&mut std::task::Context::from_waker(std::task::Waker::noop()))
+/// Polls a future once, with a waker that does nothing.
+pub fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// Lets the other tasks run until something has come true; fails if they cannot bring it about.
+/// Lets other tasks run until a condition is true. Fails if they cannot bring it about.
 pub async fn until(what: &str, mut is_true: impl FnMut() -> bool) {
     for _ in 0..100_000 {
         if is_true() {
@@ -144,61 +156,26 @@ pub async fn until(what: &str, mut is_true: impl FnMut() -> bool) {
     panic!("never came true: {what}");
 }
 
-/// No call waits in the hand, also after every other task had its turn.
-pub async fn no_call<B>(hand: &mut Hand<B>) {
-    for _ in 0..16 {
-        tokio::task::yield_now().await;
-    }
-    let polled = std::pin::pin!(hand.next_request()).poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
-    assert!(!matches!(polled, std::task::Poll::Ready(Some(_))), "a call that nobody expected");
+/// Fails if a future does not end by itself within twenty seconds.
+pub async fn within<F: Future>(work: F) -> F::Output {
+    tokio::time::timeout(20 * SECOND, work).await.expect("this ends by itself")
 }
 
-/// A body that a test sends piece by piece.
-pub struct Piped {
-    frames: tokio::sync::mpsc::UnboundedReceiver<Result<http_body::Frame<Bytes>, BoxError>>,
+/// Lets other tasks run until a condition is true. Fails after twenty seconds.
+pub async fn eventually(mut is_true: impl FnMut() -> bool) {
+    within(async {
+        while !is_true() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
-/// The other end of a [`Piped`] body: dropped, it ends the body.
-pub struct Pipe(tokio::sync::mpsc::UnboundedSender<Result<http_body::Frame<Bytes>, BoxError>>);
-
-/// A response of 200 whose body is still to come, of an announced length or none.
-pub fn piped(length: Option<usize>) -> (Response<Piped>, Pipe) {
-    let (sender, frames) = tokio::sync::mpsc::unbounded_channel();
-    let mut response = Response::new(Piped { frames });
-    if let Some(length) = length {
-        response.headers_mut().insert(http::header::CONTENT_LENGTH, length.into());
-    }
-    (response, Pipe(sender))
-}
-
-impl Pipe {
-    pub fn send(&self, chunk: &'static str) {
-        // Nobody there to read it: the test will see that.
-        let _ = self.0.send(Ok(http_body::Frame::data(Bytes::from_static(chunk.as_bytes()))));
-    }
-
-    pub fn break_off(self) {
-        let _ = self.0.send(Err("the upstream broke off".into()));
-    }
-}
-
-impl Body for Piped {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, BoxError>>> {
-        self.frames.poll_recv(cx)
-    }
-}
-
-// ---- Bodies held in the hand -----------------------------------------------------------------------------------------
+// ---- Bodies ------------------------------------------------------------------------------------------------------------
 
 pin_project_lite::pin_project! {
-    /// A body whose frames come from a [`Tap`]. It is `Send`, and neither `Sync` nor `Unpin`.
-    pub struct Tapped {
+    /// A body whose frames come from a [`BodySource`]. It is `Send`, and neither `Sync` nor `Unpin`.
+    pub struct ChannelBody {
         frames: mpsc::UnboundedReceiver<Result<Frame<Bytes>, BoxError>>,
         length: Option<u64>,
         not_sync: PhantomData<Cell<()>>,
@@ -207,30 +184,41 @@ pin_project_lite::pin_project! {
     }
 }
 
-/// The hand that a [`Tapped`] body is held in. Dropped, it ends the body.
-pub struct Tap(mpsc::UnboundedSender<Result<Frame<Bytes>, BoxError>>);
+/// The sender of a [`ChannelBody`]. Dropping it ends the body.
+pub struct BodySource(mpsc::UnboundedSender<Result<Frame<Bytes>, BoxError>>);
 
-/// A body whose size hint is this, and its hand.
-pub fn tapped(length: Option<u64>) -> (Tap, Tapped) {
+/// Returns a body whose size hint is exact if a length is given, and its source.
+pub fn channel_body(length: Option<u64>) -> (BodySource, ChannelBody) {
     let (sender, frames) = mpsc::unbounded_channel();
-    (Tap(sender), Tapped { frames, length, not_sync: PhantomData, not_unpin: PhantomPinned })
+    (BodySource(sender), ChannelBody { frames, length, not_sync: PhantomData, not_unpin: PhantomPinned })
 }
 
-impl Tap {
+/// Returns a response with status 200 and a body still to come, whose `Content-Length` is the given length.
+pub fn channel_response(length: Option<usize>) -> (Response<ChannelBody>, BodySource) {
+    let (source, body) = channel_body(None);
+    let mut response = Response::new(body);
+    if let Some(length) = length {
+        response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+    }
+    (response, source)
+}
+
+impl BodySource {
+    /// Sends a piece of the body. Does nothing if the body was dropped.
     pub fn send(&self, data: impl Into<Bytes>) {
         let _ = self.0.send(Ok(Frame::data(data.into())));
     }
 
     pub fn trailers(&self, name: &'static str, value: &'static str) {
-        let trailers = http::HeaderMap::from_iter([(name.parse().unwrap(), value.parse().unwrap())]);
+        let trailers = HeaderMap::from_iter([(name.parse().unwrap(), value.parse().unwrap())]);
         let _ = self.0.send(Ok(Frame::trailers(trailers)));
     }
 
-    pub fn fail(&self, why: &'static str) {
-        let _ = self.0.send(Err(why.into()));
+    pub fn fail(&self, reason: &'static str) {
+        let _ = self.0.send(Err(reason.into()));
     }
 
-    /// Waits until nobody reads the body any more.
+    /// Waits until the body is dropped.
     pub async fn dropped(&self) {
         self.0.closed().await;
     }
@@ -240,7 +228,7 @@ impl Tap {
     }
 }
 
-impl Body for Tapped {
+impl Body for ChannelBody {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -253,45 +241,16 @@ impl Body for Tapped {
     }
 }
 
-/// The body of a response, to be read piece by piece.
+/// Returns the body of a response, to be read piece by piece.
 pub fn opened<B>(response: Response<B>) -> Pin<Box<B>> {
     Box::pin(response.into_body())
 }
 
-/// The next piece of a body; `None` at a clean end, and the words of the error at another.
+/// Reads the next piece of a body: `None` at a clean end, the text of the error at another.
 pub async fn piece<B>(body: &mut Pin<Box<B>>) -> Option<Result<String, String>>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>>,
 {
     let frame = body.frame().await?.map_err(|error| error.into().to_string());
     Some(frame.map(|frame| String::from_utf8(frame.into_data().expect("data").to_vec()).expect("text")))
-}
-
-/// One request through a clone of a service that is made ready for it: called, and not polled yet.
-pub async fn start<S, B>(service: &S, request: Request<B>) -> S::Future
-where
-    S: Service<Request<B>> + Clone,
-    S::Error: std::fmt::Debug,
-{
-    service.clone().ready().await.expect("the inner service does not fail").call(request)
-}
-
-/// What comes of a future that is polled once.
-pub fn polled<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
-    Pin::new(future).poll(&mut Context::from_waker(std::task::Waker::noop()))
-}
-
-/// What must end by itself, and fails the test if it does not.
-pub async fn within<F: Future>(work: F) -> F::Output {
-    tokio::time::timeout(20 * SECOND, work).await.expect("this ends by itself")
-}
-
-/// Lets other tasks run until it is so.
-pub async fn eventually(mut so: impl FnMut() -> bool) {
-    within(async {
-        while !so() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
 }

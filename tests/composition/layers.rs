@@ -160,10 +160,10 @@ async fn one_layer_on_many_routes_has_one_store_and_a_hit_in_every_clone() {
 async fn services_of_one_layer_share_one_fill() {
     let cache = minute();
     let (inner, calls) = counting(|_, call| ok(format!("call {call}")));
-    let (held, mut hand) = in_hand::<Plain>(&cache);
-    let leader = start(&held, get("/t/a")).await;
-    let follower = start(&cache.layer(inner), get("/t/a")).await;
-    within(next_call(&mut hand)).await.1.send_response(ok("the one"));
+    let (held, mut handle) = mocked::<Plain>(&cache);
+    let leader = begin(&held, get("/t/a")).await;
+    let follower = begin(&cache.layer(inner), get("/t/a")).await;
+    within(next_call(&mut handle)).await.1.send_response(ok("the one"));
     assert_eq!(text(within(follower).await.unwrap()).await, "the one");
     assert_eq!(text(within(leader).await.unwrap()).await, "the one");
     assert_eq!(calls.load(Ordering::SeqCst), 0);
@@ -246,8 +246,8 @@ async fn a_hit_does_not_need_the_inner_service_to_be_sync() {
 #[tokio::test]
 async fn a_response_body_need_be_neither_sync_nor_unpin() {
     let cache = minute().layer(service_fn(async |_: Request<Plain>| {
-        let (tap, body) = tapped(None);
-        tap.send("rows");
+        let (source, body) = channel_body(None);
+        source.send("rows");
         Ok::<_, Infallible>(Response::new(body))
     }));
     // In a task, and as a body of axum's.
@@ -259,24 +259,24 @@ async fn a_response_body_need_be_neither_sync_nor_unpin() {
 
 #[tokio::test]
 async fn a_request_that_cannot_be_cloned_passes_while_its_body_is_still_coming() {
-    let inner = service_fn(async |request: Request<Tapped>| {
+    let inner = service_fn(async |request: Request<ChannelBody>| {
         let mut body = Box::pin(request.into_body());
         let first = piece(&mut body).await.unwrap().unwrap();
-        let (tap, answer) = tapped(None);
-        tap.send(first);
-        tap.send(body.collect().await.unwrap().to_bytes());
+        let (source, answer) = channel_body(None);
+        source.send(first);
+        source.send(body.collect().await.unwrap().to_bytes());
         Ok::<_, Infallible>(Response::new(answer))
     });
     let cache = minute().layer(inner);
     for method in [Method::POST, Method::GET] {
-        let (tap, body) = tapped(None);
+        let (source, body) = channel_body(None);
         let request = Request::builder().method(method.clone()).uri("/t/a").body(body).unwrap();
-        let mut call = Box::pin(start(&cache, request).await);
-        assert!(polled(&mut call).is_pending());
-        tap.send("one");
-        assert!(polled(&mut call).is_pending());
-        tap.send("two");
-        drop(tap);
+        let mut call = Box::pin(begin(&cache, request).await);
+        assert!(poll_once(&mut call).is_pending());
+        source.send("one");
+        assert!(poll_once(&mut call).is_pending());
+        source.send("two");
+        drop(source);
         let response = within(call).await.unwrap();
         let why = if method == Method::GET { Bypass::RequestBody } else { Bypass::Method };
         assert_eq!(outcome(&response), Outcome::Bypass(why));
@@ -287,64 +287,64 @@ async fn a_request_that_cannot_be_cloned_passes_while_its_body_is_still_coming()
 #[tokio::test]
 async fn requests_that_no_rule_covers_pass_untouched() {
     let cache = minute().cache_status("cache");
-    let (service, mut hand) = in_hand::<Tapped>(&cache);
+    let (service, mut handle) = mocked::<ChannelBody>(&cache);
     let mut request = get("/other?x=1");
     request.headers_mut().insert(header::IF_NONE_MATCH, "\"a\"".parse().unwrap());
     request.extensions_mut().insert(Tenant("acme"));
-    let call = start(&service, request).await;
-    let (seen, answer) = within(next_call(&mut hand)).await;
+    let call = begin(&service, request).await;
+    let (seen, answer) = within(next_call(&mut handle)).await;
     assert_eq!(
         (seen.uri().to_string().as_str(), seen.headers()[header::IF_NONE_MATCH].as_bytes()),
         ("/other?x=1", &b"\"a\""[..])
     );
     assert_eq!(seen.extensions().get::<Tenant>().unwrap().0, "acme");
-    let (tap, body) = tapped(None);
+    let (source, body) = channel_body(None);
     answer.send_response(Response::new(body));
     let response = within(call).await.unwrap();
     assert!(response.headers().is_empty());
     assert!(response.extensions().get::<CacheStatus>().is_none());
     let mut body = opened(response);
-    tap.send("one");
+    source.send("one");
     assert_eq!(within(piece(&mut body)).await.unwrap().unwrap(), "one", "while the body is open");
     drop(body);
-    assert!(tap.is_dropped());
+    assert!(source.is_dropped());
 }
 
 #[tokio::test]
 async fn the_inner_service_is_not_called_before_the_look_up() {
-    let (service, mut hand) = in_hand::<Plain>(&minute());
-    let miss = start(&service, get("/t/a")).await;
-    within(next_call(&mut hand)).await.1.send_response(ok("rows"));
+    let (service, mut handle) = mocked::<Plain>(&minute());
+    let miss = begin(&service, get("/t/a")).await;
+    within(next_call(&mut handle)).await.1.send_response(ok("rows"));
     drop(within(miss).await.unwrap());
     for _ in 0..3 {
-        let hit = within(start(&service, get("/t/a")).await).await.unwrap();
+        let hit = within(begin(&service, get("/t/a")).await).await.unwrap();
         assert_eq!(outcome(&hit), Outcome::Hit);
     }
     drop(service);
-    assert!(within(hand.next_request()).await.is_none(), "only the first request came through");
+    assert!(within(handle.next_request()).await.is_none(), "only the first request came through");
 }
 
 #[tokio::test]
 async fn dropping_one_clone_stops_nothing() {
     let (clock, layer) = with_clock(Rule::ttl(MINUTE).stale_while_revalidate(MINUTE));
-    let (service, mut hand) = in_hand::<Plain>(&layer);
+    let (service, mut handle) = mocked::<Plain>(&layer);
     drop(layer.clone());
     let one = service.clone();
-    let leader = start(&one, get("/t/a")).await;
-    let follower = start(&service, get("/t/a")).await;
+    let leader = begin(&one, get("/t/a")).await;
+    let follower = begin(&service, get("/t/a")).await;
     drop((one, leader));
     drop(layer);
-    within(next_call(&mut hand)).await.1.send_response(ok("one"));
+    within(next_call(&mut handle)).await.1.send_response(ok("one"));
     assert_eq!(text(within(follower).await.unwrap()).await, "one");
     // A refresh goes on although the clone that began it is gone.
     clock.advance(MINUTE + SECOND);
     let last = service.clone();
-    let stale = within(start(&last, get("/t/a")).await).await.unwrap();
+    let stale = within(begin(&last, get("/t/a")).await).await.unwrap();
     drop(last);
     assert_eq!(outcome(&stale), Outcome::Stale(Stale::WhileRevalidate));
-    within(next_call(&mut hand)).await.1.send_response(ok("two"));
+    within(next_call(&mut handle)).await.1.send_response(ok("two"));
     within(async {
-        while text(within(start(&service, get("/t/a")).await).await.unwrap()).await != "two" {
+        while text(within(begin(&service, get("/t/a")).await).await.unwrap()).await != "two" {
             tokio::task::yield_now().await;
         }
     })
@@ -427,15 +427,15 @@ async fn all_requests_finish_with_buffers_inside_and_outside() {
 
 #[tokio::test]
 async fn followers_give_their_permit_back_while_they_wait() {
-    let (mock, mut hand) = tower_test::mock::pair::<Request<Plain>, Response<Plain>>();
+    let (mock, mut handle) = tower_test::mock::pair::<Request<Plain>, Response<Plain>>();
     let cache = ServiceBuilder::new().layer(minute()).concurrency_limit(2).service(mock);
-    let leader = start(&cache, get("/t/a")).await;
+    let leader = begin(&cache, get("/t/a")).await;
     // It keeps its service, as a connection does.
     let mut kept = cache.clone();
     let follower = within(kept.ready()).await.unwrap().call(get("/t/a"));
-    let other = within(start(&cache, get("/t/b"))).await;
-    let (_, first) = within(next_call(&mut hand)).await;
-    let (request, second) = within(next_call(&mut hand)).await;
+    let other = within(begin(&cache, get("/t/b"))).await;
+    let (_, first) = within(next_call(&mut handle)).await;
+    let (request, second) = within(next_call(&mut handle)).await;
     assert_eq!(request.uri(), "/t/b");
     second.send_response(ok("b"));
     assert_eq!(text(within(other).await.unwrap()).await, "b");
@@ -464,20 +464,20 @@ async fn what_was_made_ready_for_a_hit_serves_the_next_call_and_is_given_back_wi
 
 #[tokio::test]
 async fn load_shed_inside_sheds_misses_and_never_hits() {
-    let (mock, mut hand) = tower_test::mock::pair::<Request<Plain>, Response<Plain>>();
+    let (mock, mut handle) = tower_test::mock::pair::<Request<Plain>, Response<Plain>>();
     let cache = ServiceBuilder::new().layer(minute()).layer(LoadShedLayer::new()).concurrency_limit(1).service(mock);
-    let first = start(&cache, get("/t/a")).await;
-    within(next_call(&mut hand)).await.1.send_response(ok("a"));
+    let first = begin(&cache, get("/t/a")).await;
+    within(next_call(&mut handle)).await.1.send_response(ok("a"));
     drop(within(first).await.unwrap());
-    let busy = start(&cache, get("/t/b")).await;
-    let shed = within(start(&cache, get("/t/c")).await).await.unwrap_err();
+    let busy = begin(&cache, get("/t/b")).await;
+    let shed = within(begin(&cache, get("/t/c")).await).await.unwrap_err();
     assert!(shed.is::<tower::load_shed::error::Overloaded>());
-    assert_eq!(text(within(start(&cache, get("/t/a")).await).await.unwrap()).await, "a");
-    within(next_call(&mut hand)).await.1.send_response(ok("b"));
+    assert_eq!(text(within(begin(&cache, get("/t/a")).await).await.unwrap()).await, "a");
+    within(next_call(&mut handle)).await.1.send_response(ok("b"));
     drop(within(busy).await.unwrap());
     // What was shed is not remembered.
-    let again = start(&cache, get("/t/c")).await;
-    within(next_call(&mut hand)).await.1.send_response(ok("c"));
+    let again = begin(&cache, get("/t/c")).await;
+    within(next_call(&mut handle)).await.1.send_response(ok("c"));
     assert_eq!(text(within(again).await.unwrap()).await, "c");
 }
 
@@ -500,26 +500,26 @@ async fn trace_works_inside_and_outside() {
 #[tokio::test(start_paused = true)]
 async fn a_timeout_inside_answers_all_who_wait_and_is_not_stored() {
     let layer = minute();
-    let (mock, mut hand) = tower_test::mock::pair::<Request<Plain>, Response<Plain>>();
+    let (mock, mut handle) = tower_test::mock::pair::<Request<Plain>, Response<Plain>>();
     let timeout = TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, 5 * SECOND);
     let cache = ServiceBuilder::new().layer(layer).layer(timeout).service(mock);
-    let leader = tokio::spawn(start(&cache, get("/t/a")).await);
-    let follower = tokio::spawn(start(&cache, get("/t/a")).await);
-    let _held = next_call(&mut hand).await;
+    let leader = tokio::spawn(begin(&cache, get("/t/a")).await);
+    let follower = tokio::spawn(begin(&cache, get("/t/a")).await);
+    let _held = next_call(&mut handle).await;
     assert_eq!(leader.await.unwrap().unwrap().status(), StatusCode::GATEWAY_TIMEOUT);
-    next_call(&mut hand).await.1.send_response(ok("rows"));
+    next_call(&mut handle).await.1.send_response(ok("rows"));
     assert_eq!(text(follower.await.unwrap().unwrap()).await, "rows");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_timeout_outside_ends_the_wait_and_not_the_fill() {
-    let (mock, mut hand) = tower_test::mock::pair::<Request<Plain>, Response<Plain>>();
+    let (mock, mut handle) = tower_test::mock::pair::<Request<Plain>, Response<Plain>>();
     let timeout = TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, 5 * SECOND);
     let cache = ServiceBuilder::new().layer(timeout).layer(minute()).service(mock);
-    let leader = start(&cache, get("/t/a")).await;
+    let leader = begin(&cache, get("/t/a")).await;
     assert_eq!(leader.await.unwrap().status(), StatusCode::GATEWAY_TIMEOUT);
-    let (_, answer) = next_call(&mut hand).await;
-    let follower = start(&cache, get("/t/a")).await;
+    let (_, answer) = next_call(&mut handle).await;
+    let follower = begin(&cache, get("/t/a")).await;
     answer.send_response(ok("rows"));
     assert_eq!(text(follower.await.unwrap()).await, "rows");
 }
@@ -688,7 +688,7 @@ async fn compression_inside_gives_clients_that_come_together_their_own_encoding(
     let mut clients = Vec::new();
     for _ in 0..4 {
         for (asked, expected) in ENCODINGS {
-            clients.push((tokio::spawn(start(&cache, encoded(asked)).await), expected));
+            clients.push((tokio::spawn(begin(&cache, encoded(asked)).await), expected));
         }
     }
     for (client, expected) in clients {
@@ -846,7 +846,7 @@ async fn hits_over_one_kept_connection() {
 
 #[tokio::test]
 async fn a_client_that_disconnects_in_the_middle_takes_nothing_from_the_next() {
-    let (tap, body) = tapped(None);
+    let (source, body) = channel_body(None);
     let body = Arc::new(std::sync::Mutex::new(Some(body)));
     let calls = Arc::new(AtomicUsize::new(0));
     let count = calls.clone();
@@ -859,7 +859,7 @@ async fn a_client_that_disconnects_in_the_middle_takes_nothing_from_the_next() {
     let (address, _) = serve(Router::new().route("/t/{table}", routing::get(handler)).layer(cache)).await;
 
     let leaver = bare(&address, "/t/a").await;
-    tap.send("first part, ");
+    source.send("first part, ");
     let mut seen = Vec::new();
     while !seen.ends_with(b"first part, \r\n") {
         within(leaver.readable()).await.unwrap();
@@ -875,8 +875,8 @@ async fn a_client_that_disconnects_in_the_middle_takes_nothing_from_the_next() {
     drop(leaver);
     let client = client();
     let next = tokio::spawn(client.request(over_http(Method::GET, &address, "/t/a")));
-    tap.send("second part");
-    drop(tap);
+    source.send("second part");
+    drop(source);
     assert_eq!(within(text(within(next).await.unwrap().unwrap())).await, "first part, second part");
     assert_eq!((calls.load(Ordering::SeqCst), store.stats().stored), (1, 1));
 }
@@ -902,16 +902,16 @@ async fn a_client_that_disconnects_during_the_call_does_not_end_it() {
 
 #[tokio::test]
 async fn a_streamed_response_begins_over_http_before_it_ends() {
-    let (tap, body) = tapped(None);
+    let (source, body) = channel_body(None);
     let body = Arc::new(std::sync::Mutex::new(Some(body)));
     let handler = async move || AxumBody::new(body.lock().unwrap().take().expect("only one call"));
     let (address, _) = serve(Router::new().route("/t/{table}", routing::get(handler)).layer(minute())).await;
     let response = within(client().request(over_http(Method::GET, &address, "/t/a"))).await.unwrap();
     let mut body = opened(response);
-    tap.send("one");
+    source.send("one");
     assert_eq!(within(piece(&mut body)).await.unwrap().unwrap(), "one");
-    tap.send("two");
-    drop(tap);
+    source.send("two");
+    drop(source);
     assert_eq!(within(piece(&mut body)).await.unwrap().unwrap(), "two");
     assert!(within(piece(&mut body)).await.is_none());
 }
@@ -942,43 +942,44 @@ async fn a_request_that_looked_before_a_fill_landed_does_not_begin_another() {
 
 #[tokio::test]
 async fn stored_responses_say_how_long_they_are_where_that_is_wished() {
-    let length =
-        |response: &Response<tower_response_cache::CacheBody<Tapped>>| response.headers().get(header::CONTENT_LENGTH).cloned();
+    let length = |response: &Response<tower_response_cache::CacheBody<ChannelBody>>| {
+        response.headers().get(header::CONTENT_LENGTH).cloned()
+    };
     for (wished, says) in [(false, None), (true, Some("4"))] {
-        let (service, mut hand) = in_hand::<Tapped>(&minute().content_length(wished));
-        let call = start(&service, get("/t/a")).await;
-        let (_, answer) = within(next_call(&mut hand)).await;
-        let (tap, body) = tapped(None);
-        tap.send("rows");
-        drop(tap);
+        let (service, mut handle) = mocked::<ChannelBody>(&minute().content_length(wished));
+        let call = begin(&service, get("/t/a")).await;
+        let (_, answer) = within(next_call(&mut handle)).await;
+        let (source, body) = channel_body(None);
+        source.send("rows");
+        drop(source);
         answer.send_response(Response::new(body));
         let miss = within(call).await.unwrap();
         assert_eq!(length(&miss), None, "the inner service's response is as it was");
-        let hit = within(start(&service, get("/t/a")).await).await.unwrap();
+        let hit = within(begin(&service, get("/t/a")).await).await.unwrap();
         assert_eq!(length(&hit), says.map(HeaderValue::from_static));
         assert_eq!(within(text(hit)).await, "rows");
         // Where it is needed it is said in any case.
         let mut head = get("/t/a");
         *head.method_mut() = Method::HEAD;
-        assert_eq!(length(&within(start(&service, head).await).await.unwrap()), Some(HeaderValue::from_static("4")));
+        assert_eq!(length(&within(begin(&service, head).await).await.unwrap()), Some(HeaderValue::from_static("4")));
         let mut part = get("/t/a");
         part.headers_mut().insert(header::RANGE, HeaderValue::from_static("bytes=1-2"));
-        assert_eq!(length(&within(start(&service, part).await).await.unwrap()), Some(HeaderValue::from_static("2")));
+        assert_eq!(length(&within(begin(&service, part).await).await.unwrap()), Some(HeaderValue::from_static("2")));
     }
 }
 
 #[tokio::test]
 async fn no_length_is_stated_where_there_must_be_none() {
-    let (service, mut hand) = in_hand::<Tapped>(&minute().content_length(true));
+    let (service, mut handle) = mocked::<ChannelBody>(&minute().content_length(true));
     for (target, status, trailers) in [("/t/a", StatusCode::OK, true), ("/t/b", StatusCode::NO_CONTENT, false)] {
-        let call = start(&service, get(target)).await;
-        let (_, answer) = within(next_call(&mut hand)).await;
-        let (tap, body) = tapped(None);
+        let call = begin(&service, get(target)).await;
+        let (_, answer) = within(next_call(&mut handle)).await;
+        let (source, body) = channel_body(None);
         if trailers {
-            tap.send("rows");
-            tap.trailers("grpc-status", "0");
+            source.send("rows");
+            source.trailers("grpc-status", "0");
         }
-        drop(tap);
+        drop(source);
         let mut response = Response::new(body);
         *response.status_mut() = status;
         answer.send_response(response);
@@ -986,7 +987,7 @@ async fn no_length_is_stated_where_there_must_be_none() {
         for method in [Method::GET, Method::HEAD] {
             let mut request = get(target);
             *request.method_mut() = method.clone();
-            let hit = within(start(&service, request).await).await.unwrap();
+            let hit = within(begin(&service, request).await).await.unwrap();
             assert_eq!((hit.status(), hit.headers().get(header::CONTENT_LENGTH)), (status, None), "{method} {target}");
         }
     }

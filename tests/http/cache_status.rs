@@ -1,6 +1,6 @@
 //! `Cache-Status` on responses from the store (RFC 9211): one line of ours, behind those of caches before this one.
 
-use crate::common::{MINUTE, Plain, SECOND, counting, get, ok, one_rule, piped, send, text};
+use crate::common::{MINUTE, Plain, SECOND, channel_response, counting, get, ok, one_rule, send, text};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_response_cache::{CacheLayer, Clock, Memory, Rule, Rules};
@@ -150,12 +150,12 @@ async fn who_waits_for_another_response_is_told_so_once() {
     for _ in 0..16 {
         tokio::task::yield_now().await;
     }
-    let (response, pipe) = piped(Some(4));
+    let (response, source) = channel_response(Some(4));
     assert!(sender.send(response).is_ok());
     let (leader, follower) =
         (leader.await.expect("no panic").expect("no error"), follower.await.expect("no panic").expect("no error"));
-    pipe.send("done");
-    drop(pipe);
+    source.send("done");
+    drop(source);
     assert_eq!(lines(&leader), ["c; fwd=uri-miss"]);
     assert_eq!(lines(&follower), ["c; fwd=uri-miss; collapsed"]);
     assert_eq!((text(leader).await, text(follower).await), ("done".to_owned(), "done".to_owned()));

@@ -986,17 +986,17 @@ async fn cache_groups_in_and_out() {
 async fn one_validation_for_all_who_wait() {
     let clock = Clock::manual();
     let store = Memory::builder().clock(clock.clone()).build();
-    let (service, mut hand) = crate::common::in_hand::<Plain>(&CacheLayer::new(store).rules(one_rule(Rule::http())));
+    let (service, mut handle) = crate::common::mocked::<Plain>(&CacheLayer::new(store).rules(one_rule(Rule::http())));
     let asking = |service: &tower_response_cache::CacheService<_, _>| tokio::spawn(service.clone().oneshot(get("/t/a")));
     let first = asking(&service);
-    let (_, answer) = crate::common::next_call(&mut hand).await;
+    let (_, answer) = crate::common::next_call(&mut handle).await;
     let mut whole = ok("a");
     whole.headers_mut().extend(fields(TAGGED));
     answer.send_response(whole);
     first.await.expect("no panic").expect("an answer");
     clock.advance(MINUTE);
     let all: Vec<_> = (0..10).map(|_| asking(&service)).collect();
-    let (request, answer) = crate::common::next_call(&mut hand).await;
+    let (request, answer) = crate::common::next_call(&mut handle).await;
     assert_eq!(request.headers()["if-none-match"], "\"1\"");
     for _ in 0..20 {
         tokio::task::yield_now().await;
@@ -1020,17 +1020,17 @@ async fn what_is_cleared_while_it_is_validated_is_not_stored() {
     let clock = Clock::manual();
     let store = Memory::builder().clock(clock.clone()).build();
     let rule = Rule::http().namespace("t:{table}");
-    let (service, mut hand) = crate::common::in_hand::<Plain>(&CacheLayer::new(store.clone()).rules(one_rule(rule)));
+    let (service, mut handle) = crate::common::mocked::<Plain>(&CacheLayer::new(store.clone()).rules(one_rule(rule)));
     let asking = || tokio::spawn(service.clone().oneshot(get("/t/a")));
     let first = asking();
-    let (_, answer) = crate::common::next_call(&mut hand).await;
+    let (_, answer) = crate::common::next_call(&mut handle).await;
     let mut whole = ok("a");
     whole.headers_mut().extend(fields(TAGGED));
     answer.send_response(whole);
     first.await.expect("no panic").expect("an answer");
     clock.advance(MINUTE);
     let second = asking();
-    let (_, answer) = crate::common::next_call(&mut hand).await;
+    let (_, answer) = crate::common::next_call(&mut handle).await;
     // The stamp is older than this: the 304 may have been sent before the write.
     store.invalidate(["t:a"]).await.expect("valid");
     let mut not_modified: Response<Plain> = Response::new(Full::default());
@@ -1042,7 +1042,7 @@ async fn what_is_cleared_while_it_is_validated_is_not_stored() {
     assert_eq!(status.outcome(), Outcome::Revalidated);
     assert!(matches!(status.stored(), Some(Storing::Not(tower_response_cache::NoStore::Cleared))), "{status}");
     let third = asking();
-    let (request, answer) = crate::common::next_call(&mut hand).await;
+    let (request, answer) = crate::common::next_call(&mut handle).await;
     assert!(!request.headers().contains_key("if-none-match"), "what is cleared is not asked about");
     answer.send_response(ok("b"));
     let response = third.await.expect("no panic").expect("an answer");
@@ -1054,15 +1054,15 @@ async fn a_slow_inner_service_is_not_waited_for() {
     let clock = Clock::manual();
     let store = Memory::builder().clock(clock.clone()).build();
     let rule = Rule::ttl(MINUTE).stale_if_error(MINUTE).soft_timeout(SECOND);
-    let (service, mut hand) = crate::common::in_hand::<Plain>(&CacheLayer::new(store).rules(one_rule(rule)));
+    let (service, mut handle) = crate::common::mocked::<Plain>(&CacheLayer::new(store).rules(one_rule(rule)));
     let asking = || tokio::spawn(service.clone().oneshot(get("/t/a")));
     let first = asking();
-    let (_, answer) = crate::common::next_call(&mut hand).await;
+    let (_, answer) = crate::common::next_call(&mut handle).await;
     answer.send_response(ok("a"));
     first.await.expect("no panic").expect("an answer");
     clock.advance(MINUTE);
     let (second, third) = (asking(), asking());
-    let (_, answer) = crate::common::next_call(&mut hand).await;
+    let (_, answer) = crate::common::next_call(&mut handle).await;
     for one in [second, third] {
         let response = one.await.expect("no panic").expect("an answer");
         assert_eq!(outcome(&response), Outcome::Stale(Stale::SoftTimeout));
@@ -1078,17 +1078,17 @@ async fn a_slow_inner_service_is_not_waited_for() {
 #[tokio::test]
 async fn what_is_stale_at_once_holds_nobody_up() {
     // Section 4: responses that may not be reused are asked for by each, and not one after the other.
-    let (service, mut hand) =
-        crate::common::in_hand::<Plain>(&CacheLayer::new(Memory::default()).rules(one_rule(Rule::http())));
+    let (service, mut handle) =
+        crate::common::mocked::<Plain>(&CacheLayer::new(Memory::default()).rules(one_rule(Rule::http())));
     let all: Vec<_> = (0..3).map(|_| tokio::spawn(service.clone().oneshot(get("/t/a")))).collect();
     let respond = || {
         let mut response = ok("a");
         response.headers_mut().extend(fields(&[("cache-control", "max-age=0"), ("etag", "\"1\"")]));
         response
     };
-    crate::common::next_call(&mut hand).await.1.send_response(respond());
+    crate::common::next_call(&mut handle).await.1.send_response(respond());
     // Both at once.
-    let (two, three) = (crate::common::next_call(&mut hand).await, crate::common::next_call(&mut hand).await);
+    let (two, three) = (crate::common::next_call(&mut handle).await, crate::common::next_call(&mut handle).await);
     two.1.send_response(respond());
     three.1.send_response(respond());
     for one in all {
@@ -1151,7 +1151,7 @@ async fn head_never_overwrites_a_newer_fill() {
         let clock = Clock::manual();
         let store = Memory::builder().clock(clock.clone()).build();
         let layer = CacheLayer::new(store).rules(Rules::new().fallback(Rule::http()));
-        let (cache, mut hand) = crate::common::in_hand(&layer);
+        let (cache, mut handle) = crate::common::mocked(&layer);
         let tagged = |tag: &'static str, body: &'static str| {
             let mut response = ok(body);
             *response.headers_mut() = fields(&[("cache-control", "max-age=60")]);
@@ -1159,15 +1159,15 @@ async fn head_never_overwrites_a_newer_fill() {
             response
         };
         let first = tokio::spawn(cache.clone().oneshot(get("/")));
-        crate::common::next_call(&mut hand).await.1.send_response(tagged("\"1\"", "v1"));
+        crate::common::next_call(&mut handle).await.1.send_response(tagged("\"1\"", "v1"));
         assert_eq!(text(first.await.expect("no panic").expect("an answer")).await, "v1");
         clock.advance(MINUTE);
         let mut head = get("/");
         *head.method_mut() = Method::HEAD;
         let head = tokio::spawn(cache.clone().oneshot(head));
-        let (_, head_answer) = crate::common::next_call(&mut hand).await;
+        let (_, head_answer) = crate::common::next_call(&mut handle).await;
         let second = tokio::spawn(cache.clone().oneshot(get("/")));
-        crate::common::next_call(&mut hand).await.1.send_response(tagged("\"2\"", "v2"));
+        crate::common::next_call(&mut handle).await.1.send_response(tagged("\"2\"", "v2"));
         assert_eq!(text(second.await.expect("no panic").expect("an answer")).await, "v2");
         head_answer.send_response(tagged(told, ""));
         assert_eq!(outcome(&head.await.expect("no panic").expect("an answer")), Outcome::Miss(Miss::Head));

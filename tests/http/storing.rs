@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use crate::common::{MINUTE, Plain, SECOND, counting, get, in_hand, next_call, ok, one_rule, outcome, send, text};
+use crate::common::{MINUTE, Plain, SECOND, counting, get, mocked, next_call, ok, one_rule, outcome, send, text};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use tower::{Layer, ServiceExt};
 use tower_response_cache::{
@@ -95,12 +95,12 @@ async fn no_directive_makes_a_cookie_reach_another_client() {
 async fn no_directive_makes_a_cookie_reach_a_client_that_waited() {
     for directive in TEMPTING {
         let layer = CacheLayer::new(Memory::default()).rules(one_rule(Rule::ttl(MINUTE)));
-        let (service, mut hand) = in_hand::<Plain>(&layer);
+        let (service, mut handle) = mocked::<Plain>(&layer);
         let ask = || tokio::spawn(service.clone().oneshot(get("/t/a")));
         let asking: Vec<_> = (0..4).map(|_| ask()).collect();
         let server = tokio::spawn(async move {
             for n in 0.. {
-                let Some((_, call)) = hand.next_request().await else { return };
+                let Some((_, call)) = handle.next_request().await else { return };
                 call.send_response(answering("x", &[("cache-control", directive), ("set-cookie", &format!("session={n}"))]));
             }
         });
@@ -439,9 +439,9 @@ async fn the_age_of_a_hit_is_that_of_its_response_and_grows_with_the_clock() {
 async fn an_age_counts_from_before_the_body_was_stored_and_a_lifetime_from_after_the_answer() {
     let clock = Clock::manual();
     let layer = CacheLayer::new(Memory::builder().clock(clock.clone()).build()).rules(one_rule(Rule::ttl(MINUTE)));
-    let (service, mut hand) = in_hand::<Plain>(&layer);
+    let (service, mut handle) = mocked::<Plain>(&layer);
     let asking = tokio::spawn(service.clone().oneshot(get("/t/a")));
-    let (_, call) = next_call(&mut hand).await;
+    let (_, call) = next_call(&mut handle).await;
     clock.advance(30 * SECOND);
     call.send_response(ok("x"));
     asking.await.expect("no panic").expect("an answer");

@@ -78,16 +78,16 @@ async fn none_that_began_after_a_bump_gets_what_was_begun_before_it() {
             let case = format!("{from:?}, {how}");
             let store = memory();
             let rules = one_rule(rule(from));
-            let (cache, mut hand) = in_hand(&CacheLayer::new(store.clone()).rules(rules.clone()));
+            let (cache, mut handle) = mocked(&CacheLayer::new(store.clone()).rules(rules.clone()));
             let leads = begin(&cache, get("/t/a")).await;
             let before = begin(&cache, get("/t/a")).await;
-            let (_, old) = next_call(&mut hand).await;
+            let (_, old) = next_call(&mut handle).await;
             clear(&store, &rules, how).await;
             let after = [begin(&cache, get("/t/a")).await, begin(&cache, get("/t/a")).await];
             // Names known only from the response say at landing whom it is not for.
             let known = from != From::Response || ["*", "key"].contains(&how);
             let early = if known {
-                Some(timeout(SECOND, hand.next_request()).await.expect("a second call, at once").unwrap())
+                Some(timeout(SECOND, handle.next_request()).await.expect("a second call, at once").unwrap())
             } else {
                 None
             };
@@ -97,7 +97,7 @@ async fn none_that_began_after_a_bump_gets_what_was_begun_before_it() {
             let after: Vec<_> = after.into_iter().map(|one| tokio::spawn(one)).collect();
             let (_, new) = match early {
                 Some(call) => call,
-                None => next_call(&mut hand).await,
+                None => next_call(&mut handle).await,
             };
             new.send_response(answered(from, ok("new")));
             // Where a handler named it, who waited is served anew as well.
@@ -110,7 +110,7 @@ async fn none_that_began_after_a_bump_gets_what_was_begun_before_it() {
             let hit = begin(&cache, get("/t/a")).await.await.unwrap();
             assert_eq!(outcome(&hit), Outcome::Hit, "{case}");
             assert_eq!(text(hit).await, "new", "{case}");
-            no_call(&mut hand).await;
+            no_call(&mut handle).await;
         }
     }
 }
@@ -122,15 +122,15 @@ async fn a_bump_while_a_response_streams_ends_its_sharing_and_its_storing() {
             let case = format!("{from:?}, {how}");
             let store = memory();
             let rules = one_rule(rule(from));
-            let (cache, mut hand) = in_hand::<Piped>(&CacheLayer::new(store.clone()).rules(rules.clone()));
+            let (cache, mut handle) = mocked::<ChannelBody>(&CacheLayer::new(store.clone()).rules(rules.clone()));
             let leads = begin(&cache, get("/t/a")).await;
-            let (response, old) = piped(Some(3));
-            next_call(&mut hand).await.1.send_response(answered(from, response));
+            let (response, old) = channel_response(Some(3));
+            next_call(&mut handle).await.1.send_response(answered(from, response));
             let leads = leads.await.unwrap();
             clear(&store, &rules, how).await;
             let after = tokio::spawn(begin(&cache, get("/t/a")).await);
-            let (_, answer) = timeout(SECOND, hand.next_request()).await.expect("a second call, at once").unwrap();
-            let (response, new) = piped(Some(3));
+            let (_, answer) = timeout(SECOND, handle.next_request()).await.expect("a second call, at once").unwrap();
+            let (response, new) = channel_response(Some(3));
             answer.send_response(answered(from, response));
             old.send("old");
             drop(old);
@@ -140,8 +140,8 @@ async fn a_bump_while_a_response_streams_ends_its_sharing_and_its_storing() {
             new.send("new");
             drop(new);
             assert_eq!(text(after.await.unwrap().unwrap()).await, "new", "{case}");
-            if let Ok(Some((_, answer))) = timeout(SECOND, hand.next_request()).await {
-                let (response, new) = piped(Some(3));
+            if let Ok(Some((_, answer))) = timeout(SECOND, handle.next_request()).await {
+                let (response, new) = channel_response(Some(3));
                 new.send("new");
                 answer.send_response(answered(from, response));
             }
@@ -161,18 +161,18 @@ async fn a_bump_during_a_background_refresh_makes_it_worthless() {
             true => rule.refresh_ahead(1e12),
             false => rule.stale_while_revalidate(MINUTE),
         };
-        let (cache, mut hand) = in_hand(&CacheLayer::new(store.clone()).rules(one_rule(rule)));
+        let (cache, mut handle) = mocked(&CacheLayer::new(store.clone()).rules(one_rule(rule)));
         let first = begin(&cache, get("/t/a")).await;
-        let (_, answer) = next_call(&mut hand).await;
+        let (_, answer) = next_call(&mut handle).await;
         clock.advance(SECOND);
         answer.send_response(ok("1"));
         first.await.unwrap();
         clock.advance(if early { SECOND } else { 11 * SECOND });
         assert_eq!(text(begin(&cache, get("/t/a")).await.await.unwrap()).await, "1");
-        let (_, refresh) = next_call(&mut hand).await;
+        let (_, refresh) = next_call(&mut handle).await;
         store.invalidate(["table:a"]).await.unwrap();
         let after = tokio::spawn(begin(&cache, get("/t/a")).await);
-        let (_, new) = timeout(SECOND, hand.next_request()).await.expect("a call of its own").unwrap();
+        let (_, new) = timeout(SECOND, handle.next_request()).await.expect("a call of its own").unwrap();
         refresh.send_response(ok("2"));
         until("the refresh ends", || store.stats().flights == 1).await;
         let also = tokio::spawn(begin(&cache, get("/t/a")).await);
@@ -187,12 +187,12 @@ async fn a_bump_during_a_background_refresh_makes_it_worthless() {
 async fn bumps_of_other_namespaces_do_not_break_coalescing() {
     let store = memory();
     let rules = one_rule(rule(From::Template));
-    let (cache, mut hand) = in_hand(&CacheLayer::new(store.clone()).rules(rules.clone()));
+    let (cache, mut handle) = mocked(&CacheLayer::new(store.clone()).rules(rules.clone()));
     let leads = begin(&cache, get("/t/a")).await;
     store.invalidate(["table:b", "tab", "table:a:row", "other"]).await.unwrap();
     store.invalidate_key(&rules.key(&store, &get("/t/b")).unwrap()).await.unwrap();
     let follows = begin(&cache, get("/t/a")).await;
-    next_call(&mut hand).await.1.send_response(ok("rows"));
+    next_call(&mut handle).await.1.send_response(ok("rows"));
     leads.await.unwrap();
     assert_eq!(outcome(&follows.await.unwrap()), Outcome::Collapsed);
     assert_eq!(outcome(&begin(&cache, get("/t/a")).await.await.unwrap()), Outcome::Hit);
@@ -266,10 +266,10 @@ fn table() -> Rule {
 #[tokio::test(start_paused = true)]
 async fn a_write_is_followed_by_its_bump_before_its_response_is_there() {
     let app = App::filled(one_rule(table())).await;
-    let (inner, mut hand) = tower_test::mock::pair::<Request<Plain>, Response<Plain>>();
+    let (inner, mut handle) = tower_test::mock::pair::<Request<Plain>, Response<Plain>>();
     let mut write = begin(&app.layer.layer(inner), post("/t/a")).await;
     assert!(poll_once(&mut write).is_pending());
-    let (_, answer) = hand.next_request().await.unwrap();
+    let (_, answer) = handle.next_request().await.unwrap();
     assert!(app.hits("/t/a").await, "nothing is cleared before the handler has answered");
     answer.send_response(ok(""));
     assert!(app.hits("/t/a").await);
@@ -317,12 +317,12 @@ async fn a_write_that_fails_or_panics_clears_too() {
 async fn a_handler_whose_client_has_left_goes_on_and_its_bump_comes_after_its_end() {
     for polled in [false, true] {
         let app = App::filled(one_rule(table())).await;
-        let (inner, mut hand) = tower_test::mock::pair::<Request<Plain>, Response<Plain>>();
+        let (inner, mut handle) = tower_test::mock::pair::<Request<Plain>, Response<Plain>>();
         let mut write = begin(&app.layer.layer(inner), post("/t/a")).await;
         if polled {
             assert!(poll_once(&mut write).is_pending());
         }
-        let (_, commit) = hand.next_request().await.unwrap();
+        let (_, commit) = handle.next_request().await.unwrap();
         drop(write);
         tokio::task::yield_now().await;
         assert!(app.hits("/t/a").await, "it has not committed");

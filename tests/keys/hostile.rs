@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::common::{MINUTE, Plain, counting, get, in_hand, next_call, ok, one_rule, outcome, post, send, text};
+use crate::common::{MINUTE, Plain, counting, get, mocked, next_call, ok, one_rule, outcome, post, send, text};
 use http::{Request, Response, header};
 use tower::{Layer, service_fn};
 use tower_response_cache::{
@@ -283,13 +283,13 @@ async fn many_names_take_time_in_proportion() {
 #[tokio::test(start_paused = true)]
 async fn a_fill_has_its_whole_limit_from_when_nobody_is_left() {
     let layer = CacheLayer::new(Memory::default()).rules(one_rule(Rule::ttl(MINUTE))).fill_limit(MINUTE);
-    let (service, mut hand) = in_hand::<Plain>(&layer);
+    let (service, mut handle) = mocked::<Plain>(&layer);
     let ask = || {
         let service = service.clone();
         tokio::spawn(async move { send(&service, get("/t/a")).await })
     };
     let first = ask();
-    let (_, call) = next_call(&mut hand).await;
+    let (_, call) = next_call(&mut handle).await;
     let second = ask();
     tokio::time::sleep(MINUTE - Duration::from_secs(1)).await;
     first.abort();

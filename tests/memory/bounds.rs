@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::common::{Hand, MINUTE, Plain, SECOND, counting, get, in_hand, next_call, ok, one_rule, outcome, post, send, text};
+use crate::common::{Handle, MINUTE, Plain, SECOND, counting, get, mocked, next_call, ok, one_rule, outcome, post, send, text};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
 use http_body::{Body, Frame};
@@ -528,49 +528,49 @@ async fn every_reason_for_a_miss_is_counted() {
         if why == Miss::FlightLimit {
             layer = layer.max_concurrent_fills(0);
         }
-        let (service, mut hand) = in_hand::<Plain>(&layer);
+        let (service, mut handle) = mocked::<Plain>(&layer);
         let ask = |request| tokio::spawn(service.clone().oneshot(request));
         let no_store = || {
             let mut response = ok("x");
             response.headers_mut().insert("cache-control", HeaderValue::from_static("no-store"));
             response
         };
-        let answered = async |hand: &mut Hand, response| {
+        let answered = async |handle: &mut Handle, response| {
             let asking = ask(get("/t/a"));
-            next_call(hand).await.1.send_response(response);
+            next_call(handle).await.1.send_response(response);
             outcome(&asking.await.expect("no panic").expect("an answer"))
         };
         let got = match why {
-            Miss::Absent | Miss::FlightLimit => answered(&mut hand, ok("x")).await,
+            Miss::Absent | Miss::FlightLimit => answered(&mut handle, ok("x")).await,
             Miss::Expired => {
-                answered(&mut hand, ok("x")).await;
+                answered(&mut handle, ok("x")).await;
                 clock.advance(MINUTE);
-                answered(&mut hand, ok("x")).await
+                answered(&mut handle, ok("x")).await
             }
             Miss::SoftlyCleared => {
-                answered(&mut hand, ok("x")).await;
+                answered(&mut handle, ok("x")).await;
                 store.invalidate_softly(["*"]).await.expect("a name");
-                answered(&mut hand, ok("x")).await
+                answered(&mut handle, ok("x")).await
             }
             Miss::HitForMiss => {
-                answered(&mut hand, no_store()).await;
-                answered(&mut hand, ok("x")).await
+                answered(&mut handle, no_store()).await;
+                answered(&mut handle, ok("x")).await
             }
             Miss::NotShared | Miss::WaitLimit => {
                 let first = ask(get("/t/a"));
-                let (_, call) = next_call(&mut hand).await;
+                let (_, call) = next_call(&mut handle).await;
                 let second = ask(get("/t/a"));
                 settle().await;
                 let own = match why {
                     // Nothing is answered, and the paused time runs out.
                     Miss::WaitLimit => {
-                        let own = next_call(&mut hand).await.1;
+                        let own = next_call(&mut handle).await.1;
                         call.send_response(ok("x"));
                         own
                     }
                     _ => {
                         call.send_response(no_store());
-                        next_call(&mut hand).await.1
+                        next_call(&mut handle).await.1
                     }
                 };
                 own.send_response(ok("x"));
@@ -579,7 +579,7 @@ async fn every_reason_for_a_miss_is_counted() {
             }
             Miss::Head => {
                 let asking = ask(Request::head("/t/a").body(Plain::default()).expect("valid"));
-                next_call(&mut hand).await.1.send_response(ok(""));
+                next_call(&mut handle).await.1.send_response(ok(""));
                 outcome(&asking.await.expect("no panic").expect("an answer"))
             }
             Miss::Request => {
@@ -588,11 +588,11 @@ async fn every_reason_for_a_miss_is_counted() {
                     response.headers_mut().insert("cache-control", HeaderValue::from_static("max-age=60"));
                     response
                 };
-                answered(&mut hand, fresh()).await;
+                answered(&mut handle, fresh()).await;
                 let mut reload = get("/t/a");
                 reload.headers_mut().insert("cache-control", HeaderValue::from_static("no-cache"));
                 let asking = ask(reload);
-                next_call(&mut hand).await.1.send_response(fresh());
+                next_call(&mut handle).await.1.send_response(fresh());
                 outcome(&asking.await.expect("no panic").expect("an answer"))
             }
             Miss::Variant => {
@@ -601,11 +601,11 @@ async fn every_reason_for_a_miss_is_counted() {
                     response.headers_mut().insert("vary", HeaderValue::from_static("accept-language"));
                     response
                 };
-                answered(&mut hand, varying()).await;
+                answered(&mut handle, varying()).await;
                 let mut other = get("/t/a");
                 other.headers_mut().insert("accept-language", HeaderValue::from_static("de"));
                 let asking = ask(other);
-                next_call(&mut hand).await.1.send_response(varying());
+                next_call(&mut handle).await.1.send_response(varying());
                 outcome(&asking.await.expect("no panic").expect("an answer"))
             }
             other => panic!("no way to {other}"),
@@ -622,11 +622,11 @@ async fn every_reason_for_a_miss_is_counted() {
 async fn hits_waiters_times_and_what_is_held_are_counted() {
     let (clock, store) = timed(1 << 20);
     let rule = Rule::ttl(MINUTE).stale_while_revalidate(MINUTE);
-    let (service, mut hand) = in_hand::<Plain>(&CacheLayer::new(store.clone()).rules(one_rule(rule)));
+    let (service, mut handle) = mocked::<Plain>(&CacheLayer::new(store.clone()).rules(one_rule(rule)));
     let ask = || tokio::spawn(service.clone().oneshot(get("/t/a")));
     let asking: Vec<_> = (0..5).map(|_| ask()).collect();
     settle().await;
-    let (_, call) = next_call(&mut hand).await;
+    let (_, call) = next_call(&mut handle).await;
     assert_eq!(store.stats().flights, 1);
     clock.advance(3 * SECOND);
     call.send_response(ok("x"));
@@ -645,7 +645,7 @@ async fn hits_waiters_times_and_what_is_held_are_counted() {
 
     clock.advance(MINUTE);
     assert_eq!(outcome(&send(&service, get("/t/a")).await), Outcome::Stale(Stale::WhileRevalidate));
-    next_call(&mut hand).await.1.send_response(ok("y"));
+    next_call(&mut handle).await.1.send_response(ok("y"));
     settle().await;
     let stats = store.stats();
     assert_eq!((stats.stale_hits, stats.refreshes, stats.stored, stats.inner_calls, stats.flights), (1, 1, 2, 2, 0));
@@ -802,12 +802,12 @@ async fn a_head_is_never_stored_for_a_get_whatever_the_store() {
 async fn of_many_requests_to_a_slow_store_one_asks_the_inner_service() {
     let memory = timed(1 << 20).1;
     let layer = CacheLayer::new(Faulty::slow(&memory)).rules(one_rule(Rule::ttl(MINUTE)));
-    let (inner, mut hand) = tower_test::mock::pair::<Request<Plain>, Response<Plain>>();
+    let (inner, mut handle) = tower_test::mock::pair::<Request<Plain>, Response<Plain>>();
     let service = layer.layer(inner);
     let asking: Vec<_> = (0..20).map(|_| tokio::spawn(service.clone().oneshot(get("/t/a")))).collect();
     settle().await;
-    let (_, call) = next_call(&mut hand).await;
-    assert!(hand.poll_request().is_pending());
+    let (_, call) = next_call(&mut handle).await;
+    assert!(handle.poll_request().is_pending());
     call.send_response(ok("x"));
     for answer in asking {
         assert_eq!(text(answer.await.expect("no panic").expect("an answer")).await, "x");
@@ -824,16 +824,16 @@ async fn with_a_slow_store_a_refresh_waits_for_the_inner_service_behind_the_back
             false => Rule::ttl(MINUTE).stale_while_revalidate(MINUTE),
         };
         let layer = CacheLayer::new(Faulty::slow(&memory)).rules(one_rule(rule));
-        let (inner, mut hand) = tower_test::mock::pair::<Request<Plain>, Response<Plain>>();
+        let (inner, mut handle) = tower_test::mock::pair::<Request<Plain>, Response<Plain>>();
         let service = layer.layer(inner);
         let asking = tokio::spawn(service.clone().oneshot(get("/t/a")));
-        let (_, call) = next_call(&mut hand).await;
+        let (_, call) = next_call(&mut handle).await;
         clock.advance(SECOND);
         call.send_response(ok("old"));
         asking.await.expect("no panic").expect("an answer");
         clock.advance(if early { SECOND } else { MINUTE });
         // From here on the inner service is not ready.
-        hand.allow(0);
+        handle.allow(0);
         let want = if early { HIT } else { Outcome::Stale(Stale::WhileRevalidate) };
         for _ in 0..3 {
             // One that is not ready yet: a clone of what has not been polled.
@@ -844,10 +844,10 @@ async fn with_a_slow_store_a_refresh_waits_for_the_inner_service_behind_the_back
             let response = asking.await.expect("no panic").expect("an answer");
             assert_eq!((outcome(&response), text(response).await.as_str()), (want, "old"));
         }
-        hand.allow(1);
-        next_call(&mut hand).await.1.send_response(ok("new"));
+        handle.allow(1);
+        next_call(&mut handle).await.1.send_response(ok("new"));
         settle().await;
-        hand.allow(9);
+        handle.allow(9);
         assert_eq!(text(send(&service, get("/t/a")).await).await, "new");
         assert_eq!(memory.stats().refreshes, 1);
     }

@@ -1,8 +1,10 @@
-//! Single flight over Redis without the distributed lock: one inner call per cold key and process, in every coherence mode.
+//! Request coalescing over Redis without the distributed lock: one inner call per cold key and process, in every coherence
+//! mode.
 
 use std::{
     collections::HashMap,
     convert::Infallible,
+    fmt::Debug,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -13,12 +15,12 @@ use tokio::task::JoinSet;
 use tower::{Layer, Service};
 use tower_response_cache::{CacheLayer, Coherence, Outcome, Redis, Rule, Store};
 
-/// The calls of an inner service by process and target.
+/// Calls of an inner service by process and target.
 #[derive(Clone, Default)]
 struct Calls(Arc<Mutex<HashMap<(usize, String), usize>>>);
 
 impl Calls {
-    /// The inner service of one process. It takes up to some milliseconds, so that fills overlap in different ways.
+    /// Returns the inner service of one process. It takes up to six milliseconds, so that fills overlap in different ways.
     fn service(
         &self,
         process: usize,
@@ -35,13 +37,14 @@ impl Calls {
         })
     }
 
-    /// Fails if a process has called for one target more than `most` times, or if nobody has called for a target. Forgets all calls.
+    /// Fails if a process has called for one target more than `most` times, or if no process has called for a target. Forgets
+    /// all calls.
     fn were_at_most(&self, most: usize, targets: &[String], what: &str) {
         let calls = std::mem::take(&mut *self.0.lock().unwrap());
         let many: Vec<_> = calls.iter().filter(|(_, count)| **count > most).collect();
         assert!(many.is_empty(), "{what}: more than {most} inner call per key and process: {many:?}");
         for target in targets {
-            assert!(calls.keys().any(|(_, called)| called == target), "{what}: nobody called for {target}");
+            assert!(calls.keys().any(|(_, called)| called == target), "{what}: no call for {target}");
         }
     }
 }
@@ -51,7 +54,7 @@ fn rand(below: u32) -> u32 {
     (RandomState::new().hash_one(0) % u64::from(below)) as u32
 }
 
-/// How a run is set up: what a process keeps, and how many there are.
+/// Setup of a run: coherence mode, memory in front of Redis, number of processes.
 #[derive(Debug, Clone, Copy)]
 struct Setting {
     coherence: Coherence,
@@ -104,7 +107,7 @@ async fn over_all_settings(targets: &[String], clients: usize, writes: usize) {
         for _ in 0..writes {
             stores[0].invalidate(["t"]).await.expect("it is delivered");
             run().await;
-            // A process that may serve what is stale need not call at all.
+            // A process that may serve stale entries need not call at all.
             let all = if matches!(setting.coherence, Coherence::Ttl(_)) && setting.processes > 1 { &[] } else { targets };
             calls.were_at_most(1, all, &format!("after a write, {setting:?}"));
         }
@@ -112,19 +115,19 @@ async fn over_all_settings(targets: &[String], clients: usize, writes: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn thousand_requests_for_a_cold_key_are_one_call_per_process() {
+async fn thousand_cold_requests_make_one_call_per_process() {
     over_all_settings(&["/t/x".to_owned()], 1_000, 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_of_sixty_cold_keys_is_one_call_per_process() {
+async fn sixty_cold_keys_make_sixty_calls_per_process() {
     let targets: Vec<_> = (0..60).map(|n| format!("/t/{n}")).collect();
     over_all_settings(&targets, 100, 1).await;
 }
 
-// ---- What fills leave in Redis -----------------------------------------------------------------------------------------
+// ---- Generations that fills leave in Redis ------------------------------------------------------------------------------
 
-/// The rest of the life of each generation whose name begins so, in milliseconds.
+/// Returns the remaining lifetime of each generation whose name has a prefix, in milliseconds.
 async fn lives(server: &Server, name: &str) -> Vec<i64> {
     let keys = server.keys(&format!("*:g:{{{name}*")).await;
     let mut lives = Vec::with_capacity(keys.len());
@@ -142,7 +145,7 @@ fn missing() -> Response<Plain> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn invented_paths_leave_generations_for_two_minutes_only() {
+async fn generations_of_invented_paths_expire_in_two_minutes() {
     const FIRST: i64 = 120_000;
     let server = Server::start().await;
     for (n, coherence) in [Coherence::Leased, Coherence::Validated].into_iter().enumerate() {
@@ -159,7 +162,7 @@ async fn invented_paths_leave_generations_for_two_minutes_only() {
         let pages = lives(&server, "page").await;
         assert!(pages.len() > 1_000, "{}", pages.len());
         assert!(pages.iter().all(|life| *life <= FIRST), "{:?}", pages.iter().max());
-        // The others are the root and sets of keys, of which there are 4,096.
+        // The others are those of the root and of 4,096 sets of keys.
         let all = lives(&server, "").await;
         assert!(all.iter().filter(|life| **life > FIRST).count() <= 4_097);
         server.command(&["FLUSHALL"]).await;
@@ -167,7 +170,7 @@ async fn invented_paths_leave_generations_for_two_minutes_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn generation_lives_as_long_as_what_is_stored_under_it() {
+async fn generation_lives_as_long_as_its_entries() {
     let server = Server::start().await;
     for (n, coherence) in [Coherence::Leased, Coherence::Validated].into_iter().enumerate() {
         let prefix = format!("run{n}");
@@ -187,13 +190,13 @@ async fn generation_lives_as_long_as_what_is_stored_under_it() {
         };
         let (a, b) = (cache(&one), cache(&two));
         let hour = |lives: &[i64]| matches!(lives, [life] if *life > 3_600_000);
-        // One process creates it for nothing, and the other stores something under it.
+        // One process creates the generation and stores nothing, the other stores an entry under it.
         send(&a, get("/t/x?missing")).await;
         assert!(!hour(&lives(&server, "page:x").await));
         send(&b, get("/t/x")).await;
         assert!(hour(&lives(&server, "page:x").await), "{coherence:?}: extended");
         assert_eq!(outcome(&send(&b, get("/t/x")).await), Outcome::Hit, "{coherence:?}");
-        // A name that something is stored under has its next generation for as long from the start.
+        // The next generation of a name with entries lives that long from the start.
         two.invalidate(["page:x"]).await.expect("it is delivered");
         send(&b, get("/t/x?missing")).await;
         assert!(hour(&lives(&server, "page:x").await), "{coherence:?}: created");

@@ -1,4 +1,5 @@
-//! A push that `NOLOOP` suppresses: another client deletes a generation in the event-loop cycle in which this process creates it again.
+//! A push that `NOLOOP` suppresses: another client deletes a generation in the event-loop cycle in which this process creates
+//! it again.
 
 use std::{
     sync::{
@@ -24,21 +25,21 @@ use tower_response_cache::{
 const ENOUGH: usize = 20;
 const ATTEMPTS: usize = 500;
 
-/// Keeps the server busy for ten milliseconds, so that what is sent meanwhile is read in one cycle.
+/// Keeps the server busy for ten milliseconds, so that commands sent meanwhile are read in one cycle.
 const SLOW: &str = "local function now() local t = redis.call('TIME') return t[1] * 1000000 + t[2] end
     local stop = now() + 10000
     while now() < stop do end";
 
-/// A store whose fill waits before it begins, until it is let go.
+/// A store whose fill waits before it begins, until the test releases it.
 #[derive(Debug, Clone)]
-struct Held {
+struct PausedFill {
     store: Redis,
-    /// Whether the next fill is to wait.
-    holds: Arc<AtomicBool>,
-    go: Arc<Notify>,
+    /// Whether the next fill has to wait.
+    pauses: Arc<AtomicBool>,
+    release: Arc<Notify>,
 }
 
-impl Store for Held {
+impl Store for PausedFill {
     fn get_now(&self, key: KeyRef<'_>) -> Option<StoreLookup> {
         self.store.get_now(key)
     }
@@ -58,9 +59,9 @@ impl Store for Held {
         stamp: Stamp,
         wish: FillOptions,
     ) -> Result<BeginFill, StoreError> {
-        let go = self.go.notified();
-        if self.holds.swap(false, Ordering::SeqCst) {
-            go.await;
+        let release = self.release.notified();
+        if self.pauses.swap(false, Ordering::SeqCst) {
+            release.await;
         }
         self.store.begin(key, names, stamp, wish).await
     }
@@ -98,7 +99,7 @@ impl Store for Held {
     }
 }
 
-/// A connection like that of the store, which counts what is pushed to it.
+/// A connection with the settings of the store, which counts its pushes.
 async fn witness(server: &Server) -> (MultiplexedConnection, Arc<AtomicUsize>) {
     let info = ::redis::IntoConnectionInfo::into_connection_info(server.url()).expect("an address");
     let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
@@ -112,20 +113,21 @@ async fn witness(server: &Server) -> (MultiplexedConnection, Arc<AtomicUsize>) {
     let config = AsyncConnectionConfig::new().set_push_sender(hears);
     let mut connection = client.get_multiplexed_async_connection_with_config(&config).await.expect("a connection");
     let tracking = "CLIENT TRACKING ON BCAST PREFIX witness NOLOOP";
-    ask(&mut connection, &tracking.split(' ').collect::<Vec<_>>()).await;
+    command(&mut connection, &tracking.split(' ').collect::<Vec<_>>()).await;
     (connection, pushed)
 }
 
-async fn ask(connection: &mut MultiplexedConnection, words: &[&str]) -> Value {
-    let mut command = ::redis::cmd(words[0]);
-    command.arg(&words[1..]);
+async fn command(connection: &mut MultiplexedConnection, arguments: &[&str]) -> Value {
+    let mut command = ::redis::cmd(arguments[0]);
+    command.arg(&arguments[1..]);
     command.query_async(connection).await.expect("an answer")
 }
 
-/// Sends a command at once; the answer comes whenever it comes.
-async fn sent(connection: &MultiplexedConnection, words: Vec<String>) -> tokio::task::JoinHandle<Value> {
+/// Sends a command at once, without waiting for the reply.
+async fn send_now(connection: &MultiplexedConnection, arguments: Vec<String>) -> tokio::task::JoinHandle<Value> {
     let mut connection = connection.clone();
-    let answer = tokio::spawn(async move { ask(&mut connection, &words.iter().map(String::as_str).collect::<Vec<_>>()).await });
+    let answer =
+        tokio::spawn(async move { command(&mut connection, &arguments.iter().map(String::as_str).collect::<Vec<_>>()).await });
     tokio::time::sleep(Duration::from_millis(1)).await;
     answer
 }
@@ -140,12 +142,12 @@ async fn created_generation_ends_entries_whose_push_was_lost() {
 
     let builder = Redis::builder(&server.url()).memory(8 << 20).command_timeout(Duration::from_secs(5));
     let store = builder.max_round_trip(Duration::from_secs(2)).build().await.expect("a server is there");
-    let held = Held { store: store.clone(), holds: Arc::default(), go: Arc::default() };
+    let paused = PausedFill { store: store.clone(), pauses: Arc::default(), release: Arc::default() };
     let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
     let rules = || one_rule(Rule::ttl(MINUTE).namespace("t:{table}"));
     let reads = CacheLayer::new(store.clone()).rules(rules()).layer(inner.clone());
-    let fills = CacheLayer::new(held.clone()).rules(rules()).layer(inner);
-    // The other generations are there from now on.
+    let fills = CacheLayer::new(paused.clone()).rules(rules()).layer(inner);
+    // The other generations exist from now on.
     send(&reads, get("/t/x?first")).await;
     let generation = server.keys("*:g:{t:x}").await.pop().expect("a generation");
 
@@ -153,45 +155,46 @@ async fn created_generation_ends_entries_whose_push_was_lost() {
     while lost < ENOUGH {
         attempts += 1;
         assert!(attempts <= ATTEMPTS, "the push was lost only {lost} times in {ATTEMPTS} attempts");
-        // A fill has seen that the generation is missing, and is held before it creates it.
-        ask(&mut other, &["UNLINK", &generation]).await;
-        ask(&mut other, &["SET", "witness", "before"]).await;
-        held.holds.store(true, Ordering::SeqCst);
+        // A fill has seen that the generation is missing, and is paused before it creates it.
+        command(&mut other, &["UNLINK", &generation]).await;
+        command(&mut other, &["SET", "witness", "before"]).await;
+        paused.pauses.store(true, Ordering::SeqCst);
         let target = format!("/t/x?fill={attempts}");
         let fill = tokio::spawn({
             let fills = fills.clone();
             async move { send(&fills, get(&target)).await }
         });
-        until("the fill has looked", async || !held.holds.load(Ordering::SeqCst)).await;
-        // Meanwhile another fill creates it, and its entry is in memory. A hit before that is of the entry before, whose push is on its way.
-        let asks = connect().await;
+        until("the fill has read", async || !paused.pauses.load(Ordering::SeqCst)).await;
+        // Meanwhile another fill creates it, and its entry is in memory. An earlier hit is of the previous entry, whose push is
+        // on its way.
+        let reader = connect().await;
         until("the entry is in memory", async || {
             let is_hit = outcome(&send(&reads, get("/t/x")).await) == Outcome::Hit;
-            is_hit && store.is_leased() && ask(&mut asks.clone(), &["GET", &generation]).await != Value::Nil
+            is_hit && store.is_leased() && command(&mut reader.clone(), &["GET", &generation]).await != Value::Nil
         })
         .await;
         let before = text(send(&reads, get("/t/x")).await).await;
-        let old = ask(&mut other, &["GET", &generation]).await;
+        let old = command(&mut other, &["GET", &generation]).await;
         assert_ne!(old, Value::Nil);
 
-        let heard = pushed.load(Ordering::SeqCst);
-        let slow = sent(&busy, ["EVAL", SLOW, "0"].map(str::to_owned).into()).await;
-        let gone = sent(&other, vec!["UNLINK".into(), generation.clone(), "witness".into()]).await;
-        let seen = sent(&witness, ["SET", "witness", "after", "NX", "GET"].map(str::to_owned).into()).await;
-        held.go.notify_waiters();
+        let pushes = pushed.load(Ordering::SeqCst);
+        let slow = send_now(&busy, ["EVAL", SLOW, "0"].map(str::to_owned).into()).await;
+        let gone = send_now(&other, vec!["UNLINK".into(), generation.clone(), "witness".into()]).await;
+        let seen = send_now(&witness, ["SET", "witness", "after", "NX", "GET"].map(str::to_owned).into()).await;
+        paused.release.notify_waiters();
         assert_eq!(fill.await.expect("an answer").status(), 200);
         slow.await.expect("it ends");
         gone.await.expect("it is deleted");
-        let is_created = ask(&mut other, &["GET", &generation]).await != old;
+        let is_created = command(&mut other, &["GET", &generation]).await != old;
         if is_created {
             // The invalidation was acknowledged, and this process knows of it, whether or not it was pushed.
             let after = text(send(&reads, get("/t/x")).await).await;
             assert_ne!(after, before, "attempt {attempts}: an entry from before the generation was created");
         }
-        // What the witness was not told by two answers later, it never is.
+        // A push that the witness has not received two replies later is lost.
         let is_created_there = seen.await.expect("an answer") == Value::Nil;
-        ask(&mut witness, &["PING"]).await;
-        ask(&mut witness, &["PING"]).await;
-        lost += usize::from(is_created && is_created_there && pushed.load(Ordering::SeqCst) == heard);
+        command(&mut witness, &["PING"]).await;
+        command(&mut witness, &["PING"]).await;
+        lost += usize::from(is_created && is_created_there && pushed.load(Ordering::SeqCst) == pushes);
     }
 }

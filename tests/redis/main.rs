@@ -1,15 +1,25 @@
 //! The store in Redis: real servers, one store per process, and faults between them.
+//!
+//! `cargo test --all-features --test redis delivery::` runs the tests of one module.
 #![cfg(feature = "redis")]
 
 #[path = "../common/mod.rs"]
 mod common;
 
-mod coherence;
+mod connecting;
+mod counts;
 mod delivery;
+#[cfg(any(feature = "redis-compression", feature = "redis-encryption"))]
+mod encoding;
 mod failover;
 mod fills;
+mod locks;
+mod losses;
 mod lost_push;
 mod named;
 mod places;
 mod rig;
 mod running;
+mod setup;
+mod sharing;
+mod writes;

@@ -1,22 +1,29 @@
-//! Entries in Redis whose namespaces come with the response: where they stand, and how they are replaced.
+//! Entries whose namespaces come with the response: where they are stored, and how they are replaced.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
-use crate::common::{redis::Server, *};
+use crate::{
+    common::{
+        redis::{Server, until},
+        *,
+    },
+    setup::{builder, rule, store},
+};
+use http::{Request, Response};
 use tower::Layer;
-use tower_response_cache::{CacheLayer, CachePolicy, Coherence, Namespace, Outcome, Redis, Rule, Rules, Store};
+use tower_response_cache::{CacheLayer, CachePolicy, Coherence, Namespace, Outcome, Rule, Rules, Store};
 
 const COHERENCE: [Coherence; 3] = [Coherence::Leased, Coherence::Validated, Coherence::Ttl(MINUTE)];
 
-async fn store(server: &Server, prefix: &str, coherence: Coherence, memory: bool) -> Redis {
-    let builder = Redis::builder(&server.url()).prefix(prefix).coherence(coherence).command_timeout(Duration::from_secs(5));
-    let builder = builder.heartbeat(Duration::from_millis(50)).max_round_trip(Duration::from_secs(2));
-    if memory { builder.memory(8 << 20).build().await } else { builder.build().await }.expect("a server is there")
-}
-
-/// The first fill names a namespace that is new, the next one is stored, and the one after that is a hit; also in another process.
+/// The first fill names a new namespace, the second fill is stored, and the next request is a hit, also in another process.
 #[tokio::test(flavor = "multi_thread")]
-async fn entry_is_found_whatever_namespaces_its_response_adds() {
+async fn entry_is_found_with_any_added_namespaces() {
     let server = Server::start().await;
     let rules: [(&str, Rule); 4] = [
         ("none", Rule::ttl(MINUTE)),
@@ -71,9 +78,9 @@ fn head(target: &str) -> http::Request<Plain> {
     request
 }
 
-/// RFC 9111, section 4.3.5, by the script that compares and replaces.
+/// RFC 9111, section 4.3.5, through the script that compares and replaces.
 #[tokio::test(flavor = "multi_thread")]
-async fn head_freshens_the_response_that_redis_has() {
+async fn head_freshens_the_entry_in_redis() {
     let server = Server::start().await;
     for (n, coherence) in COHERENCE.into_iter().enumerate() {
         for memory in [false, true] {
@@ -87,21 +94,22 @@ async fn head_freshens_the_response_that_redis_has() {
             send(&a, get("/t/x")).await;
             assert_eq!(outcome(&send(&a, get("/t/x")).await), Outcome::Hit);
             send(&a, head("/t/x")).await;
-            assert_eq!(calls.load(Ordering::SeqCst), 2, "the HEAD was asked");
+            assert_eq!(calls.load(Ordering::SeqCst), 2, "the HEAD reached the inner service");
             for cache in [&a, &b] {
                 let hit = send(cache, get("/t/x")).await;
                 assert_eq!(outcome(&hit), Outcome::Hit, "{coherence:?} {memory}");
                 assert_eq!(hit.headers()["x-version"], "2", "{coherence:?} {memory}");
                 assert_eq!(text(hit).await, "v1");
             }
-            // What was freshened is invalidated like what was stored.
+            // A freshened entry is invalidated like a stored one.
             two.invalidate(["t:x"]).await.unwrap();
             assert_eq!(text(send(&b, get("/t/x")).await).await, "v3");
         }
     }
 }
 
-/// The answer to a HEAD that comes after a newer response was stored changes nothing of that, and brings nothing back.
+/// The response to a HEAD that arrives after a newer response was stored neither changes the newer one nor revives an older
+/// one.
 #[tokio::test(flavor = "multi_thread")]
 async fn late_head_neither_overwrites_nor_revives_in_redis() {
     let server = Server::start().await;
@@ -109,7 +117,7 @@ async fn late_head_neither_overwrites_nor_revives_in_redis() {
         for memory in [false, true] {
             for refill in [false, true] {
                 let prefix = format!("l{n}{memory}{refill}");
-                let (inner, mut hand) = tower_test::mock::pair();
+                let (inner, mut handle) = tower_test::mock::pair();
                 let one = store(&server, &prefix, coherence, memory).await;
                 let two = store(&server, &prefix, coherence, memory).await;
                 let rules = || Rules::new().route("/t/{table}", Rule::http().namespace("t:{table}"));
@@ -119,20 +127,20 @@ async fn late_head_neither_overwrites_nor_revives_in_redis() {
                     let a = a.clone();
                     async move { send(&a, get("/t/x")).await }
                 });
-                next_call(&mut hand).await.1.send_response(tagged("\"1\"", 1, true));
+                next_call(&mut handle).await.1.send_response(tagged("\"1\"", 1, true));
                 first.await.unwrap();
                 let late = tokio::spawn({
                     let a = a.clone();
                     async move { send(&a, head("/t/x")).await }
                 });
-                let held = next_call(&mut hand).await.1;
+                let held = next_call(&mut handle).await.1;
                 two.invalidate(["t:x"]).await.unwrap();
                 if refill {
                     let second = tokio::spawn({
                         let b = b.clone();
                         async move { send(&b, get("/t/x")).await }
                     });
-                    next_call(&mut hand).await.1.send_response(tagged("\"1\"", 2, true));
+                    next_call(&mut handle).await.1.send_response(tagged("\"1\"", 2, true));
                     second.await.unwrap();
                 }
                 held.send_response(tagged("\"1\"", 9, false));
@@ -147,7 +155,7 @@ async fn late_head_neither_overwrites_nor_revives_in_redis() {
                     assert_eq!(hit.headers()["x-version"], "2", "{prefix}");
                     assert_eq!(text(hit).await, "v2", "{prefix}");
                 } else {
-                    next_call(&mut hand).await.1.send_response(tagged("\"1\"", 3, true));
+                    next_call(&mut handle).await.1.send_response(tagged("\"1\"", 3, true));
                     assert_eq!(text(asked.await.unwrap()).await, "v3", "{prefix}");
                 }
             }
@@ -155,14 +163,14 @@ async fn late_head_neither_overwrites_nor_revives_in_redis() {
     }
 }
 
-/// A response whose rows are written all the time is never vouched for. Those who wait for it do not wait one behind another: each would
+/// A response whose rows are written all the time is never stored. Its followers do not wait one after the other: each would
 /// wait for as many calls as there are requests before it.
 #[tokio::test]
-async fn followers_of_unvouched_fills_do_not_queue() {
+async fn followers_of_unstorable_rows_do_not_queue() {
     const REQUESTS: usize = 12;
     let server = Server::start().await;
     let store = store(&server, "queue", Coherence::Validated, false).await;
-    let (inner, mut hand) = tower_test::mock::pair::<http::Request<Plain>, http::Response<Plain>>();
+    let (inner, mut handle) = tower_test::mock::pair::<http::Request<Plain>, http::Response<Plain>>();
     let cache = CacheLayer::new(store.clone()).rules(one_rule(Rule::ttl(MINUTE))).layer(inner);
     let requests: Vec<_> = (0..REQUESTS)
         .map(|_| {
@@ -172,9 +180,9 @@ async fn followers_of_unvouched_fills_do_not_queue() {
         .collect();
     let mut rounds = 0;
     while !requests.iter().all(tokio::task::JoinHandle::is_finished) {
-        let mut calls = vec![tokio::time::timeout(20 * SECOND, hand.next_request()).await.expect("a call").unwrap().1];
-        // All that come by themselves.
-        while let Ok(Some((_, call))) = tokio::time::timeout(SECOND / 4, hand.next_request()).await {
+        let mut calls = vec![tokio::time::timeout(20 * SECOND, handle.next_request()).await.expect("a call").unwrap().1];
+        // All calls that come by themselves.
+        while let Ok(Some((_, call))) = tokio::time::timeout(SECOND / 4, handle.next_request()).await {
             calls.push(call);
         }
         rounds += 1;
@@ -189,13 +197,12 @@ async fn followers_of_unvouched_fills_do_not_queue() {
         }
         tokio::time::sleep(SECOND / 4).await;
     }
-    assert!(rounds <= 5, "{rounds} calls, one after the other, for {REQUESTS} requests at a time");
+    assert!(rounds <= 5, "{rounds} consecutive calls for {REQUESTS} concurrent requests");
 }
 
-/// Readers and writers of two processes at once, where only responses name what the writers invalidate.
+/// Readers and writers of two processes run at once, and only responses name the namespaces that the writers invalidate.
 #[tokio::test(flavor = "multi_thread")]
-async fn validated_hit_is_never_older_than_an_acknowledged_write_of_its_rows() {
-    use std::sync::{Arc, atomic::AtomicUsize};
+async fn validated_hit_reflects_acknowledged_writes_of_its_rows() {
     const ROWS: usize = 3;
     let server = Server::start().await;
     for memory in [false, true] {
@@ -248,7 +255,7 @@ async fn validated_hit_is_never_older_than_an_acknowledged_write_of_its_rows() {
         while let Some(task) = tasks.join_next().await {
             task.unwrap();
         }
-        assert!(hits.load(Ordering::SeqCst) > 0, "nothing was stored");
+        assert!(hits.load(Ordering::SeqCst) > 0, "no response was stored");
     }
 }
 
@@ -257,13 +264,13 @@ fn random_below(most: u64) -> u64 {
     RandomState::new().hash_one(0) % most
 }
 
-/// RFC 9111, section 3.4: the whole that was put together of two parts is found, and goes with the rows of either.
+/// RFC 9111, section 3.4: a whole response combined from two parts is a hit, and is invalidated with the rows of either part.
 #[tokio::test(flavor = "multi_thread")]
-async fn whole_of_parts_in_redis_is_invalidated_by_the_rows_of_each() {
+async fn combined_parts_are_invalidated_by_rows_of_either() {
     let server = Server::start().await;
     for memory in [false, true] {
-        for cleared in ["row:0", "row:5"] {
-            let prefix = format!("parts{memory}{cleared}");
+        for invalidated in ["row:0", "row:5"] {
+            let prefix = format!("parts{memory}{invalidated}");
             let one = store(&server, &prefix, Coherence::Validated, memory).await;
             let two = store(&server, &prefix, Coherence::Validated, memory).await;
             let (inner, calls) = counting(|request, n| {
@@ -288,7 +295,7 @@ async fn whole_of_parts_in_redis_is_invalidated_by_the_rows_of_each() {
                 request.headers_mut().insert("range", range.parse().unwrap());
                 request
             };
-            // The first of each makes its row known.
+            // The first request of each range makes its row known.
             for range in ["bytes=0-4", "bytes=5-9", "bytes=0-4", "bytes=5-9"] {
                 assert_eq!(send(&a, part(range)).await.status(), 206);
             }
@@ -298,7 +305,7 @@ async fn whole_of_parts_in_redis_is_invalidated_by_the_rows_of_each() {
                 assert_eq!((outcome(&whole), whole.status().as_u16()), (Outcome::Hit, 200), "{prefix}");
             }
             assert_eq!(calls.load(Ordering::SeqCst), before, "{prefix}");
-            two.invalidate([cleared]).await.unwrap();
+            two.invalidate([invalidated]).await.unwrap();
             for cache in [&a, &b] {
                 assert_ne!(outcome(&send(cache, get("/t/x")).await), Outcome::Hit, "{prefix}");
             }
@@ -306,9 +313,9 @@ async fn whole_of_parts_in_redis_is_invalidated_by_the_rows_of_each() {
     }
 }
 
-/// A path that nobody has asked for before leaves little behind, also where the handler makes a namespace of it.
+/// A path that was never requested before leaves little behind, even if the handler makes a namespace of it.
 #[tokio::test]
-async fn name_under_which_nothing_is_stored_leaves_redis_soon() {
+async fn unused_generation_expires_soon() {
     let server = Server::start().await;
     let store = store(&server, "soon", Coherence::Leased, true).await;
     let (inner, _) = counting(|request, _| {
@@ -320,13 +327,98 @@ async fn name_under_which_nothing_is_stored_leaves_redis_soon() {
     let rule = Rule::ttl(24 * 60 * MINUTE).namespace("t:{table}");
     let cache = CacheLayer::new(store.clone()).rules(one_rule(rule)).layer(inner);
     let life = async |name: &str| match server.command(&["PTTL", &format!("soon:1:g:{{{name}}}")]).await {
-        ::redis::Value::Int(life) => Duration::from_millis(u64::try_from(life).expect("it lives, and not for ever")),
+        ::redis::Value::Int(life) => Duration::from_millis(u64::try_from(life).expect("the generation has a time to live")),
         other => panic!("{other:?}"),
     };
     send(&cache, get("/t/7")).await;
     assert!(life("row:7").await <= 60 * MINUTE && life("t:7").await <= 2 * MINUTE);
-    // What is stored has its generations for as long as it lives.
+    // A stored entry keeps its generations for as long as it lives.
     send(&cache, get("/t/7")).await;
     assert_eq!(outcome(&send(&cache, get("/t/7")).await), Outcome::Hit);
     assert!(life("row:7").await >= 23 * 60 * MINUTE && life("t:7").await >= 23 * 60 * MINUTE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn response_named_namespaces_are_stored_from_the_second_fill() {
+    let server = Server::start().await;
+    for coherence in [Coherence::Leased, Coherence::Validated] {
+        let prefix = format!("{coherence:?}");
+        let make = || builder(&server).prefix(&prefix).coherence(coherence).memory(8 << 20).build();
+        let (one, two) = (make().await.unwrap(), make().await.unwrap());
+        let (inner, _) = counting(|_, n| {
+            let mut response = ok(format!("answer {n}"));
+            response.extensions_mut().insert(CachePolicy::new().namespace(Namespace::of(["row", "17"])));
+            response
+        });
+        let a = CacheLayer::new(one.clone()).rules(one_rule(rule())).layer(inner.clone());
+        let b = CacheLayer::new(two.clone()).rules(one_rule(rule())).layer(inner);
+        assert_eq!(text(send(&a, get("/t/x")).await).await, "answer 1");
+        assert_eq!(text(send(&a, get("/t/x")).await).await, "answer 2");
+        // The creation number that the first fill wrote is pushed back to its own process, which may cost one more fill.
+        until("the response is stored", async || outcome(&send(&a, get("/t/x")).await) == Outcome::Hit).await;
+        let kept = text(send(&a, get("/t/x")).await).await;
+        let from_b = send(&b, get("/t/x")).await;
+        assert_eq!((outcome(&from_b), text(from_b).await), (Outcome::Hit, kept.clone()));
+        two.invalidate(["row:17"]).await.unwrap();
+        assert_ne!(text(send(&b, get("/t/x")).await).await, kept);
+        until("the other process sees the invalidation", async || text(send(&a, get("/t/x")).await).await != kept).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_invalidated_during_its_fill_is_not_stored() {
+    let server = Server::start().await;
+    let make = || builder(&server).coherence(Coherence::Validated).build();
+    let (one, two) = (make().await.unwrap(), make().await.unwrap());
+    let (inner, mut handle) = tower_test::mock::pair::<Request<Plain>, Response<Plain>>();
+    let cache = CacheLayer::new(one).rules(one_rule(rule())).layer(inner);
+    let mut answers = ["first", "second", "stale", "fresh"].into_iter();
+    for (round, invalidates) in [false, false, true, false].into_iter().enumerate() {
+        if round == 2 {
+            // The entry of the second round is invalidated, so that there is a third round.
+            two.invalidate(["t:x"]).await.unwrap();
+        }
+        let request = tokio::spawn({
+            let cache = cache.clone();
+            async move { text(send(&cache, get("/t/x")).await).await }
+        });
+        let (_, answer) = next_call(&mut handle).await;
+        if invalidates {
+            two.invalidate(["row:17"]).await.unwrap();
+        }
+        let mut response = ok(answers.next().unwrap());
+        response.extensions_mut().insert(CachePolicy::new().namespace(Namespace::of(["row", "17"])));
+        answer.send_response(response);
+        request.await.unwrap();
+    }
+}
+
+/// For a namespace that only the response names, there is no generation from before the call to compare with.
+#[tokio::test(flavor = "multi_thread")]
+async fn fill_overtaken_by_a_soft_invalidation_is_not_fresh() {
+    let server = Server::start().await;
+    for coherence in [Coherence::Leased, Coherence::Validated] {
+        let store =
+            builder(&server).prefix(&format!("{coherence:?}")).coherence(coherence).memory(8 << 20).build().await.unwrap();
+        let (inner, mut handle) = tower_test::mock::pair::<Request<Plain>, Response<Plain>>();
+        let cache = CacheLayer::new(store.clone()).rules(one_rule(rule())).layer(inner);
+        for text_of in ["first", "second", "overtaken", "third"] {
+            if text_of == "overtaken" {
+                store.invalidate(["t:x"]).await.unwrap();
+            }
+            let request = tokio::spawn({
+                let cache = cache.clone();
+                async move { text(send(&cache, get("/t/x")).await).await }
+            });
+            // A response that was computed before the soft invalidation would be served to the third request, without a call.
+            let (_, answer) = within(next_call(&mut handle)).await;
+            if text_of == "overtaken" {
+                store.invalidate_softly(["row:17"]).await.unwrap();
+            }
+            let mut response = ok(text_of);
+            response.extensions_mut().insert(CachePolicy::new().namespace(Namespace::of(["row", "17"])));
+            answer.send_response(response);
+            assert_eq!(request.await.unwrap(), text_of);
+        }
+    }
 }

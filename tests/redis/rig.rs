@@ -1,6 +1,6 @@
-//! The rig that the tests of Redis stand on does what it says.
+//! The servers, forwarders and logs that the Redis tests use.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use crate::common::redis::{Fault, Forwarder, Options, Server, until};
 
@@ -12,12 +12,8 @@ async fn ping(connection: &mut ::redis::aio::MultiplexedConnection) -> Result<St
     ::redis::cmd("PING").query_async(connection).await
 }
 
-fn addr(server: &Server) -> SocketAddr {
-    ([127, 0, 0, 1], server.port()).into()
-}
-
 #[tokio::test]
-async fn the_log_counts_what_others_send_and_nothing_else() {
+async fn log_counts_only_commands_of_clients() {
     let server = Server::start().await;
     let mut client = connect(server.url()).await;
     let mut log = server.command_log().await;
@@ -30,7 +26,7 @@ async fn the_log_counts_what_others_send_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_restart_keeps_what_was_persisted_or_forgets_it() {
+async fn restart_keeps_or_drops_persisted_data() {
     let mut server = Options::default().password("secret").appendonly().start().await;
     server.command(&["SET", "k", "v"]).await;
     server.restart(true).await;
@@ -42,28 +38,28 @@ async fn a_restart_keeps_what_was_persisted_or_forgets_it() {
 #[tokio::test]
 async fn stalled_bytes_arrive_once_the_stall_ends() {
     let server = Server::start().await;
-    let forwarder = Forwarder::start(addr(&server));
+    let forwarder = Forwarder::to(&server);
     let mut client = connect(forwarder.url()).await;
     for set in [Forwarder::requests, Forwarder::answers] {
         let (up, down) = forwarder.bytes();
         set(&forwarder, Fault::Stall);
         let mut asking = client.clone();
         let answer = tokio::spawn(async move { ping(&mut asking).await });
-        until("the bytes were taken", async || forwarder.bytes().0 > up).await;
+        until("the bytes were read", async || forwarder.bytes().0 > up).await;
         assert!(!answer.is_finished());
         set(&forwarder, Fault::Pass);
-        // The client may have lost patience on a slow machine; what was kept has arrived nevertheless.
+        // On a slow machine the client may have timed out. The stalled bytes have arrived nevertheless.
         let _ = answer.await.unwrap();
-        until("the answer was taken", async || forwarder.bytes().1 > down).await;
+        until("the reply was read", async || forwarder.bytes().1 > down).await;
     }
     forwarder.requests(Fault::Delay(Duration::from_millis(1)));
     ping(&mut client).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_cut_closes_what_is_open_and_a_refusal_what_is_new() {
+async fn cut_closes_open_connections_and_refusal_new_ones() {
     let (one, two) = (Server::start().await, Server::start().await);
-    let forwarder = Forwarder::start(addr(&one));
+    let forwarder = Forwarder::to(&one);
     let mut client = connect(forwarder.url()).await;
     forwarder.cut();
     until("the connection is closed", async || forwarder.open() == 0).await;
@@ -72,7 +68,7 @@ async fn a_cut_closes_what_is_open_and_a_refusal_what_is_new() {
     let client = ::redis::Client::open(forwarder.url()).unwrap();
     assert!(client.get_multiplexed_async_connection().await.is_err());
     forwarder.refuse(false);
-    forwarder.retarget(addr(&two));
+    forwarder.retarget(two.addr());
     two.command(&["SET", "here", "1"]).await;
     let mut client = connect(forwarder.url()).await;
     let here: u8 = ::redis::cmd("EXISTS").arg("here").query_async(&mut client).await.unwrap();

@@ -1,29 +1,26 @@
-//! Bodies that are still running are shared over Redis as well, and never past an invalidation.
+//! Running bodies are shared over Redis as well, and never past an invalidation.
 
 use std::time::Duration;
 
-use crate::common::{redis::Server, *};
+use crate::{
+    common::{redis::Server, *},
+    setup::store,
+};
 use http::Response;
 use tower::Layer;
 use tower_response_cache::{CacheLayer, CachePolicy, Clock, Coherence, Namespace, Outcome, Redis, Rule, Store};
 
-async fn store(server: &Server, prefix: &str, coherence: Coherence, memory: bool) -> Redis {
-    let builder = Redis::builder(&server.url()).prefix(prefix).coherence(coherence).command_timeout(Duration::from_secs(5));
-    let builder = builder.heartbeat(Duration::from_millis(50)).max_round_trip(Duration::from_secs(2));
-    if memory { builder.memory(8 << 20).build().await } else { builder.build().await }.expect("a server is there")
-}
-
-fn answer(name: Option<&str>) -> (Tap, Response<Tapped>) {
-    let (tap, body) = tapped(None);
+fn answer(name: Option<&str>) -> (BodySource, Response<ChannelBody>) {
+    let (source, body) = channel_body(None);
     let mut response = Response::new(body);
     if let Some(name) = name {
         response.extensions_mut().insert(CachePolicy::new().namespace(Namespace::new(name).unwrap()));
     }
-    (tap, response)
+    (source, response)
 }
 
-/// Those who ask after an invalidation by this process, or where each is validated by any, get what was computed after it: whether the rule
-/// or the response named what was invalidated.
+/// A request that begins after an invalidation gets a response that was computed after it, whether the rule or the response
+/// named the invalidated namespace. Leased coherence guarantees this for invalidations by the same process.
 #[tokio::test(flavor = "multi_thread")]
 async fn request_after_an_invalidation_does_not_join_a_running_body() {
     let server = Server::start().await;
@@ -37,32 +34,32 @@ async fn request_after_an_invalidation_does_not_join_a_running_body() {
                     let prefix = format!("r{n}{memory}{}{elsewhere}", named.is_some());
                     let one = store(&server, &prefix, coherence, memory).await;
                     let two = store(&server, &prefix, coherence, memory).await;
-                    let (inner, mut hand) = tower_test::mock::pair();
+                    let (inner, mut handle) = tower_test::mock::pair();
                     let rule = Rule::ttl(MINUTE).namespace("t:{table}");
                     let cache = CacheLayer::new(one.clone()).rules(one_rule(rule)).layer(inner);
                     if named.is_some() {
-                        // Until the name is known, nothing of it is stored.
+                        // The namespace becomes known with the first fill, which is not stored.
                         for _ in 0..2 {
                             let first = tokio::spawn(begin(&cache, get("/t/y")).await);
-                            let (tap, response) = answer(named);
-                            tap.send("y");
-                            drop(tap);
-                            next_call(&mut hand).await.1.send_response(response);
+                            let (source, response) = answer(named);
+                            source.send("y");
+                            drop(source);
+                            next_call(&mut handle).await.1.send_response(response);
                             first.await.unwrap().unwrap();
                         }
                     }
                     let leader = tokio::spawn(begin(&cache, get("/t/x")).await);
                     let (old, response) = answer(named);
-                    next_call(&mut hand).await.1.send_response(response);
+                    next_call(&mut handle).await.1.send_response(response);
                     let leader = leader.await.unwrap().unwrap();
                     old.send("old");
-                    let cleared = named.unwrap_or("t:x");
-                    if elsewhere { two.invalidate([cleared]).await } else { one.invalidate([cleared]).await }.unwrap();
+                    let invalidated = named.unwrap_or("t:x");
+                    if elsewhere { two.invalidate([invalidated]).await } else { one.invalidate([invalidated]).await }.unwrap();
                     let late = tokio::spawn(begin(&cache, get("/t/x")).await);
                     let mut old = Some(old);
                     let mut leader = Some(leader);
                     if named.is_some() {
-                        // Known at its end: who waits for it looks again then.
+                        // The namespaces are known at the end of the body: a waiting request looks it up again then.
                         for _ in 0..1000 {
                             tokio::task::yield_now().await;
                         }
@@ -70,7 +67,7 @@ async fn request_after_an_invalidation_does_not_join_a_running_body() {
                         assert_eq!(text(leader.take().unwrap()).await, "old");
                     }
                     let (new, response) = answer(named);
-                    next_call(&mut hand).await.1.send_response(response);
+                    next_call(&mut handle).await.1.send_response(response);
                     new.send("new");
                     drop(new);
                     let late = late.await.unwrap().unwrap();
@@ -83,45 +80,46 @@ async fn request_after_an_invalidation_does_not_join_a_running_body() {
     }
 }
 
-/// A request that waits for the lock of a fill in another process, and may not have what that stores, calls the inner service then.
+/// A request waits for the lock of a fill in another process. If it may not use the stored response, it calls the inner
+/// service.
 #[tokio::test(flavor = "multi_thread")]
-async fn request_that_may_not_have_what_appeared_is_called_for() {
+async fn request_that_may_not_use_the_stored_response_calls() {
     let server = Server::start().await;
     for (n, (field, value)) in [("authorization", "Basic YQ=="), ("cache-control", "min-fresh=3600")].into_iter().enumerate() {
         let rules = || one_rule(Rule::http().namespace("t:{table}").distributed_lock(20 * SECOND));
-        let (one_inner, mut one_hand) = tower_test::mock::pair::<http::Request<Plain>, Response<Plain>>();
-        let (two_inner, mut two_hand) = tower_test::mock::pair::<http::Request<Plain>, Response<Plain>>();
+        let (one_inner, mut one_handle) = tower_test::mock::pair::<http::Request<Plain>, Response<Plain>>();
+        let (two_inner, mut two_handle) = tower_test::mock::pair::<http::Request<Plain>, Response<Plain>>();
         let one = store(&server, &n.to_string(), Coherence::Validated, false).await;
         let two = store(&server, &n.to_string(), Coherence::Validated, false).await;
         let one = CacheLayer::new(one).rules(rules()).layer(one_inner);
         let cache = CacheLayer::new(two.clone()).rules(rules()).layer(two_inner);
         let first = tokio::spawn(begin(&one, get("/t/x")).await);
-        let answer = next_call(&mut one_hand).await.1;
+        let answer = next_call(&mut one_handle).await.1;
         let mut request = get("/t/x");
         request.headers_mut().insert(field, value.parse().unwrap());
         let before = two.round_trips();
         let second = tokio::spawn(begin(&cache, request).await);
-        // It has looked, has not got the lock, and has looked again.
-        crate::common::redis::until("it waits", async || two.round_trips() > before + 3).await;
+        // The request has read, has not got the lock, and has read again.
+        crate::common::redis::until("the request waits", async || two.round_trips() > before + 3).await;
         let mut response = ok("first");
         response.headers_mut().insert("cache-control", "max-age=60".parse().unwrap());
         answer.send_response(response);
         first.await.unwrap().unwrap();
-        let call = tokio::time::timeout(10 * SECOND, next_call(&mut two_hand)).await;
-        let (_, answer) = call.unwrap_or_else(|_| panic!("{field}: nobody calls, after {} round trips", two.round_trips()));
+        let call = tokio::time::timeout(10 * SECOND, next_call(&mut two_handle)).await;
+        let (_, answer) = call.unwrap_or_else(|_| panic!("{field}: no call after {} round trips", two.round_trips()));
         answer.send_response(ok("second"));
         assert_eq!(text(second.await.unwrap().unwrap()).await, "second");
     }
 }
 
-/// A copy in memory that is stale hides no newer response that another process has stored: whether its lifetime has passed, or it was
+/// A stale copy in memory hides no newer response that another process has stored, whether its lifetime has passed or it was
 /// invalidated softly.
 #[tokio::test(flavor = "multi_thread")]
 async fn stale_copy_in_memory_hides_no_newer_response_in_redis() {
     let server = Server::start().await;
     for (n, coherence) in [Coherence::Leased, Coherence::Validated, Coherence::Ttl(MINUTE)].into_iter().enumerate() {
         for (lock, softly) in [(true, true), (false, false), (true, false), (false, true)] {
-            // Without the push of a lease, nobody tells the other process of it.
+            // Without the pushes of a lease, the other process is not informed.
             if softly && coherence != Coherence::Validated {
                 continue;
             }

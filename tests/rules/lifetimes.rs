@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use crate::common::{Hand, MINUTE, Plain, SECOND, counting, get, in_hand, next_call, ok, one_rule, outcome, send, text};
+use crate::common::{Handle, MINUTE, Plain, SECOND, counting, get, mocked, next_call, ok, one_rule, outcome, send, text};
 use http::{HeaderValue, Request, Response, StatusCode};
 use tower::Layer;
 use tower_response_cache::{
@@ -320,10 +320,10 @@ async fn no_lifetime_is_too_long_for_jitter_or_for_the_clock() {
 
 // ---- Refreshing ------------------------------------------------------------------------------------------------------
 
-type Held = (CacheService<mock::Mock<Request<Plain>, Response<Plain>>>, Hand);
+type Held = (CacheService<mock::Mock<Request<Plain>, Response<Plain>>>, Handle);
 
 fn held(store: &Memory, rule: Rule) -> Held {
-    in_hand(&CacheLayer::new(store.clone()).rules(one_rule(rule)))
+    mocked(&CacheLayer::new(store.clone()).rules(one_rule(rule)))
 }
 
 /// Asks in a task of its own, as a server does.
@@ -357,8 +357,8 @@ async fn at_once(service: &Held) -> (Outcome, String) {
     (outcome, body)
 }
 
-fn is_idle(hand: &mut Hand) -> bool {
-    matches!(hand.poll_request(), Poll::Pending)
+fn is_idle(handle: &mut Handle) -> bool {
+    matches!(handle.poll_request(), Poll::Pending)
 }
 
 #[tokio::test]

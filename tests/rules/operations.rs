@@ -56,9 +56,9 @@ async fn fill_across_an_off_and_a_write_is_not_served() {
     let store = Memory::new(1 << 20);
     let layer =
         CacheLayer::new(store.clone()).rules(one_rule(Rule::ttl(MINUTE).namespace("t:{table}"))).enabled(switch.clone());
-    let (cache, mut hand) = in_hand::<Plain>(&layer);
+    let (cache, mut handle) = mocked::<Plain>(&layer);
     let first = begin(&cache, get("/t/x")).await;
-    let (_, call) = next_call(&mut hand).await;
+    let (_, call) = next_call(&mut handle).await;
     switch.set(false);
     store.invalidate(["t:x"]).await.unwrap();
     switch.set(true);
@@ -66,7 +66,7 @@ async fn fill_across_an_off_and_a_write_is_not_served() {
     let response = first.await.unwrap();
     assert!(matches!(response.extensions().get::<CacheStatus>().unwrap().stored(), Some(Storing::Not(_))));
     let second = begin(&cache, get("/t/x")).await;
-    next_call(&mut hand).await.1.send_response(ok("new"));
+    next_call(&mut handle).await.1.send_response(ok("new"));
     assert_eq!(text(second.await.unwrap()).await, "new");
 }
 

@@ -55,13 +55,13 @@ fn user(request: &Request<Plain>) -> String {
 #[tokio::test(start_paused = true)]
 async fn a_thousand_requests_to_a_cold_key_are_one_call() {
     let store = memory();
-    let (cache, mut hand) = in_hand(&layer(&store, Rule::ttl(MINUTE)));
+    let (cache, mut handle) = mocked(&layer(&store, Rule::ttl(MINUTE)));
     let mut crowd = Vec::new();
     for _ in 0..CROWD {
         crowd.push(begin(&cache, get("/t/a")).await);
     }
-    let (_, answer) = next_call(&mut hand).await;
-    no_call(&mut hand).await;
+    let (_, answer) = next_call(&mut handle).await;
+    no_call(&mut handle).await;
     answer.send_response(ok("rows"));
     let mut collapsed = 0;
     for one in crowd {
@@ -70,7 +70,7 @@ async fn a_thousand_requests_to_a_cold_key_are_one_call() {
         assert_eq!(text(response).await, "rows");
     }
     assert_eq!(collapsed, CROWD - 1);
-    no_call(&mut hand).await;
+    no_call(&mut handle).await;
     assert_eq!(store.stats().inner_calls, 1);
     assert_eq!(store.stats().flights, 0);
 }
@@ -166,12 +166,12 @@ async fn however_the_requests_race_a_stale_entry_is_refreshed_once() {
 
 #[tokio::test(start_paused = true)]
 async fn two_keys_do_not_wait_for_each_other() {
-    let (cache, mut hand) = in_hand(&layer(&memory(), Rule::ttl(MINUTE)));
+    let (cache, mut handle) = mocked(&layer(&memory(), Rule::ttl(MINUTE)));
     let first = begin(&cache, get("/t/a")).await;
     let second = begin(&cache, get("/t/b")).await;
     let also_second = begin(&cache, get("/t/b")).await;
-    let (_, answer_a) = next_call(&mut hand).await;
-    let (request, answer_b) = next_call(&mut hand).await;
+    let (_, answer_a) = next_call(&mut handle).await;
+    let (request, answer_b) = next_call(&mut handle).await;
     assert_eq!(request.uri().path(), "/t/b");
     answer_b.send_response(ok("b"));
     assert_eq!(text(second.await.unwrap()).await, "b");
@@ -238,10 +238,10 @@ async fn each_variant_of_a_cold_key_gets_its_own() {
 #[tokio::test(start_paused = true)]
 async fn where_nothing_has_varied_for_long_the_first_that_does_is_not_stored_and_those_who_wait_elect_another() {
     let store = memory();
-    let (cache, mut hand) = in_hand(&layer(&store, Rule::ttl(MINUTE)));
+    let (cache, mut handle) = mocked(&layer(&store, Rule::ttl(MINUTE)));
     for n in 0..200 {
         let plain = begin(&cache, get(&format!("/t/plain-{n}"))).await;
-        next_call(&mut hand).await.1.send_response(ok("plain"));
+        next_call(&mut handle).await.1.send_response(ok("plain"));
         assert_eq!(text(plain.await.unwrap()).await, "plain");
     }
     let in_language = |language: &str| {
@@ -255,7 +255,7 @@ async fn where_nothing_has_varied_for_long_the_first_that_does_is_not_stored_and
     let leads = begin(&cache, in_language("de")).await;
     let same = begin(&cache, in_language("de")).await;
     let other = begin(&cache, in_language("fr")).await;
-    next_call(&mut hand).await.1.send_response(varying("eins"));
+    next_call(&mut handle).await.1.send_response(varying("eins"));
     let response = leads.await.unwrap();
     let not_stored = response.extensions().get::<CacheStatus>().expect("a rule covers it").stored();
     assert_eq!(not_stored, Some(Storing::Not(NoStore::Vary)));
@@ -263,7 +263,7 @@ async fn where_nothing_has_varied_for_long_the_first_that_does_is_not_stored_and
     // One of the two who have waited asks for both, and the other for itself once it sees that they differ.
     let (same, other) = (tokio::spawn(same), tokio::spawn(other));
     for _ in 0..2 {
-        let (asked, answers) = next_call(&mut hand).await;
+        let (asked, answers) = next_call(&mut handle).await;
         let de = asked.headers()[header::ACCEPT_LANGUAGE] == "de";
         answers.send_response(varying(if de { "zwei" } else { "deux" }));
     }
@@ -273,7 +273,7 @@ async fn where_nothing_has_varied_for_long_the_first_that_does_is_not_stored_and
         let hit = send(&cache, in_language(language)).await;
         assert_eq!((outcome(&hit), text(hit).await.as_str()), (Outcome::Hit, want));
     }
-    no_call(&mut hand).await;
+    no_call(&mut handle).await;
 }
 
 // ---- what may not be shared
@@ -363,19 +363,19 @@ async fn what_may_not_be_stored_is_fetched_by_all_at_once_on_many_threads_too() 
 #[tokio::test(start_paused = true)]
 async fn after_an_unfit_response_nobody_queues_and_a_fit_one_is_stored_again() {
     let store = memory();
-    let (cache, mut hand) = in_hand(&layer(&store, Rule::ttl(MINUTE)));
+    let (cache, mut handle) = mocked(&layer(&store, Rule::ttl(MINUTE)));
     let private = || {
         let mut response = ok("mine");
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private"));
         response
     };
     let first = begin(&cache, get("/t/a")).await;
-    next_call(&mut hand).await.1.send_response(private());
+    next_call(&mut handle).await.1.send_response(private());
     assert_eq!(outcome(&first.await.unwrap()), Outcome::Miss(Miss::Absent));
 
     let second = begin(&cache, get("/t/a")).await;
     let third = begin(&cache, get("/t/a")).await;
-    let answers = [next_call(&mut hand).await.1, next_call(&mut hand).await.1];
+    let answers = [next_call(&mut handle).await.1, next_call(&mut handle).await.1];
     answers.into_iter().for_each(|answer| answer.send_response(ok("ours")));
     for one in [second, third] {
         assert_eq!(outcome(&one.await.unwrap()), Outcome::Miss(Miss::HitForMiss));
@@ -385,7 +385,7 @@ async fn after_an_unfit_response_nobody_queues_and_a_fit_one_is_stored_again() {
     store.invalidate(["table:a"]).await.unwrap();
     let leads = begin(&cache, get("/t/a")).await;
     let follows = begin(&cache, get("/t/a")).await;
-    next_call(&mut hand).await.1.send_response(ok("new"));
+    next_call(&mut handle).await.1.send_response(ok("new"));
     assert_eq!(outcome(&leads.await.unwrap()), Outcome::Miss(Miss::Absent));
     assert_eq!(outcome(&follows.await.unwrap()), Outcome::Collapsed);
 }
@@ -394,12 +394,12 @@ async fn after_an_unfit_response_nobody_queues_and_a_fit_one_is_stored_again() {
 #[tokio::test(start_paused = true)]
 async fn a_not_modified_to_a_client_that_went_alone_does_not_end_coalescing() {
     let layer = layer(&memory(), Rule::ttl(MINUTE)).max_waiters(0);
-    let (cache, mut hand) = in_hand(&layer);
+    let (cache, mut handle) = mocked(&layer);
     let leads = begin(&cache, get("/t/a")).await;
     let asks = Request::get("/t/a").header(header::IF_NONE_MATCH, "\"1\"").body(Plain::default()).unwrap();
     let alone = begin(&cache, asks).await;
-    let (_, first) = next_call(&mut hand).await;
-    let (_, second) = next_call(&mut hand).await;
+    let (_, first) = next_call(&mut handle).await;
+    let (_, second) = next_call(&mut handle).await;
     let mut not_modified = ok("");
     *not_modified.status_mut() = http::StatusCode::NOT_MODIFIED;
     second.send_response(not_modified);
@@ -408,7 +408,7 @@ async fn a_not_modified_to_a_client_that_went_alone_does_not_end_coalescing() {
     leads.await.unwrap_err();
 
     let leads = begin(&cache, get("/t/a")).await;
-    next_call(&mut hand).await.1.send_response(ok("rows"));
+    next_call(&mut handle).await.1.send_response(ok("rows"));
     assert_eq!(outcome(&leads.await.unwrap()), Outcome::Miss(Miss::Absent));
 }
 
@@ -418,7 +418,7 @@ async fn a_not_modified_to_a_client_that_went_alone_does_not_end_coalescing() {
 async fn the_first_client_leaves_in_the_middle_of_the_call_and_the_rest_get_that_call() {
     for polled in [false, true] {
         let store = memory();
-        let (cache, mut hand) = in_hand(&layer(&store, Rule::ttl(MINUTE)));
+        let (cache, mut handle) = mocked(&layer(&store, Rule::ttl(MINUTE)));
         let mut first = begin(&cache, get("/t/a")).await;
         if polled {
             assert!(poll_once(&mut first).is_pending());
@@ -426,7 +426,7 @@ async fn the_first_client_leaves_in_the_middle_of_the_call_and_the_rest_get_that
         let before = begin(&cache, get("/t/a")).await;
         drop(first);
         let after = begin(&cache, get("/t/a")).await;
-        next_call(&mut hand).await.1.send_response(ok("rows"));
+        next_call(&mut handle).await.1.send_response(ok("rows"));
         for one in [before, after] {
             let response = one.await.unwrap();
             assert_eq!(outcome(&response), Outcome::Collapsed);
@@ -440,19 +440,19 @@ async fn the_first_client_leaves_in_the_middle_of_the_call_and_the_rest_get_that
 async fn the_first_client_leaves_in_the_middle_of_the_body_and_the_rest_get_all_of_it() {
     for length in [Some(9), None] {
         let store = memory();
-        let (cache, mut hand) = in_hand::<Piped>(&layer(&store, Rule::ttl(MINUTE)));
+        let (cache, mut handle) = mocked::<ChannelBody>(&layer(&store, Rule::ttl(MINUTE)));
         let first = begin(&cache, get("/t/a")).await;
         let before = begin(&cache, get("/t/a")).await;
-        let (response, pipe) = piped(length);
-        next_call(&mut hand).await.1.send_response(response);
-        let mut body = first.await.unwrap().into_body();
-        pipe.send("one");
-        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "one");
+        let (response, source) = channel_response(length);
+        next_call(&mut handle).await.1.send_response(response);
+        let mut body = opened(first.await.unwrap());
+        source.send("one");
+        assert_eq!(piece(&mut body).await, Some(Ok("one".to_owned())));
         drop(body);
         let after = begin(&cache, get("/t/a")).await;
-        pipe.send("two");
-        pipe.send("end");
-        drop(pipe);
+        source.send("two");
+        source.send("end");
+        drop(source);
         for one in [before, after] {
             let response = one.await.unwrap();
             assert_eq!(outcome(&response), Outcome::Collapsed, "{length:?}");
@@ -466,26 +466,26 @@ async fn the_first_client_leaves_in_the_middle_of_the_body_and_the_rest_get_all_
 #[tokio::test(start_paused = true)]
 async fn when_all_clients_leave_the_fill_ends_all_the_same_and_is_stored() {
     let store = memory();
-    let (cache, mut hand) = in_hand::<Piped>(&layer(&store, Rule::ttl(MINUTE)));
+    let (cache, mut handle) = mocked::<ChannelBody>(&layer(&store, Rule::ttl(MINUTE)));
     // In the middle of the call.
     let crowd = [begin(&cache, get("/t/a")).await, begin(&cache, get("/t/a")).await];
-    let (_, answer) = next_call(&mut hand).await;
+    let (_, answer) = next_call(&mut handle).await;
     drop(crowd);
-    let (response, pipe) = piped(Some(4));
-    pipe.send("rows");
-    drop(pipe);
+    let (response, source) = channel_response(Some(4));
+    source.send("rows");
+    drop(source);
     answer.send_response(response);
     until("stored", || store.stats().stored == 1).await;
     assert_eq!(text(begin(&cache, get("/t/a")).await.await.unwrap()).await, "rows");
     // In the middle of the body.
     let leads = begin(&cache, get("/t/b")).await;
     let follows = begin(&cache, get("/t/b")).await;
-    let (response, pipe) = piped(None);
-    next_call(&mut hand).await.1.send_response(response);
+    let (response, source) = channel_response(None);
+    next_call(&mut handle).await.1.send_response(response);
     drop((leads.await.unwrap(), follows));
-    pipe.send("more ");
-    pipe.send("rows");
-    drop(pipe);
+    source.send("more ");
+    source.send("rows");
+    drop(source);
     until("stored", || store.stats().stored == 2).await;
     assert_eq!(text(begin(&cache, get("/t/b")).await.await.unwrap()).await, "more rows");
     assert_eq!(store.stats().inner_calls, 2);
@@ -493,33 +493,33 @@ async fn when_all_clients_leave_the_fill_ends_all_the_same_and_is_stored() {
 
 #[tokio::test(start_paused = true)]
 async fn a_follower_gets_the_first_byte_of_an_announced_body_before_its_last() {
-    let (cache, mut hand) = in_hand::<Piped>(&layer(&memory(), Rule::ttl(MINUTE)));
+    let (cache, mut handle) = mocked::<ChannelBody>(&layer(&memory(), Rule::ttl(MINUTE)));
     let leads = begin(&cache, get("/t/a")).await;
     let follows = begin(&cache, get("/t/a")).await;
-    let (response, pipe) = piped(Some(6));
-    next_call(&mut hand).await.1.send_response(response);
+    let (response, source) = channel_response(Some(6));
+    next_call(&mut handle).await.1.send_response(response);
     // Held, and its body never read.
     let _leader = leads.await.unwrap();
-    let mut body = follows.await.unwrap().into_body();
-    pipe.send("one");
-    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "one");
-    pipe.send("two");
-    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "two");
-    drop(pipe);
-    assert!(body.frame().await.is_none());
+    let mut body = opened(follows.await.unwrap());
+    source.send("one");
+    assert_eq!(piece(&mut body).await, Some(Ok("one".to_owned())));
+    source.send("two");
+    assert_eq!(piece(&mut body).await, Some(Ok("two".to_owned())));
+    drop(source);
+    assert_eq!(piece(&mut body).await, None);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_body_that_breaks_off_is_an_error_for_all_and_is_not_stored() {
     let store = memory();
-    let (cache, mut hand) = in_hand::<Piped>(&layer(&store, Rule::ttl(MINUTE)));
+    let (cache, mut handle) = mocked::<ChannelBody>(&layer(&store, Rule::ttl(MINUTE)));
     let leads = begin(&cache, get("/t/a")).await;
     let follows = begin(&cache, get("/t/a")).await;
-    let (response, pipe) = piped(Some(6));
-    next_call(&mut hand).await.1.send_response(response);
-    pipe.send("one");
+    let (response, source) = channel_response(Some(6));
+    next_call(&mut handle).await.1.send_response(response);
+    source.send("one");
     let (leads, follows) = (leads.await.unwrap(), follows.await.unwrap());
-    pipe.break_off();
+    source.fail("the upstream broke off");
     let error = leads.into_body().collect().await.unwrap_err();
     assert_eq!(error.to_string(), "the upstream broke off");
     follows.into_body().collect().await.unwrap_err();
@@ -530,23 +530,23 @@ async fn a_body_that_breaks_off_is_an_error_for_all_and_is_not_stored() {
 /// The budget for bodies on their way says which may *begin* to be shared; it cuts off nobody who was promised a whole one.
 #[tokio::test(start_paused = true)]
 async fn a_body_that_is_shared_already_is_not_cut_off_by_the_budget() {
-    let (cache, mut hand) = in_hand::<Piped>(&layer(&memory(), Rule::ttl(MINUTE)).max_buffered_bytes(10));
+    let (cache, mut handle) = mocked::<ChannelBody>(&layer(&memory(), Rule::ttl(MINUTE)).max_buffered_bytes(10));
     let leads = begin(&cache, get("/t/a")).await;
     let follows = begin(&cache, get("/t/a")).await;
-    let (response, first) = piped(Some(8));
-    next_call(&mut hand).await.1.send_response(response);
+    let (response, first) = channel_response(Some(8));
+    next_call(&mut handle).await.1.send_response(response);
     let bodies = [leads.await.unwrap(), follows.await.unwrap()];
     first.send("1234");
     // A second one, which does not fit in beside the first: whoever wants it goes alone.
     let leads = begin(&cache, get("/t/b")).await;
     let follows = tokio::spawn(begin(&cache, get("/t/b")).await);
-    let (response, second) = piped(Some(8));
-    next_call(&mut hand).await.1.send_response(response);
+    let (response, second) = channel_response(Some(8));
+    next_call(&mut handle).await.1.send_response(response);
     let second_body = leads.await.unwrap();
     second.send("12345678");
-    let (response, alone) = piped(Some(8));
+    let (response, alone) = channel_response(Some(8));
     alone.send("12345678");
-    next_call(&mut hand).await.1.send_response(response);
+    next_call(&mut handle).await.1.send_response(response);
     drop((second, alone));
     let follows = follows.await.unwrap().unwrap();
     assert_eq!(outcome(&follows), Outcome::Miss(Miss::NotShared));
@@ -562,13 +562,13 @@ async fn a_body_that_is_shared_already_is_not_cut_off_by_the_budget() {
 #[tokio::test(start_paused = true)]
 async fn a_leader_that_is_not_polled_holds_up_no_follower() {
     for polled in [false, true] {
-        let (cache, mut hand) = in_hand(&layer(&memory(), Rule::ttl(MINUTE)));
+        let (cache, mut handle) = mocked(&layer(&memory(), Rule::ttl(MINUTE)));
         let mut leads = begin(&cache, get("/t/a")).await;
         if polled {
             assert!(poll_once(&mut leads).is_pending());
         }
         let follows = begin(&cache, get("/t/a")).await;
-        next_call(&mut hand).await.1.send_response(ok("rows"));
+        next_call(&mut handle).await.1.send_response(ok("rows"));
         let response = follows.await.unwrap();
         assert_eq!(outcome(&response), Outcome::Collapsed);
         assert_eq!(text(response).await, "rows");
@@ -578,11 +578,11 @@ async fn a_leader_that_is_not_polled_holds_up_no_follower() {
 
 #[tokio::test(start_paused = true)]
 async fn a_leader_that_is_polled_again_late_still_gets_its_answer() {
-    let (cache, mut hand) = in_hand(&layer(&memory(), Rule::ttl(MINUTE)));
+    let (cache, mut handle) = mocked(&layer(&memory(), Rule::ttl(MINUTE)));
     let mut leads = tokio::spawn(begin(&cache, get("/t/a")).await);
     let follows = begin(&cache, get("/t/a")).await;
     assert!(poll_once(&mut leads).is_pending());
-    next_call(&mut hand).await.1.send_response(ok("rows"));
+    next_call(&mut handle).await.1.send_response(ok("rows"));
     assert_eq!(text(follows.await.unwrap()).await, "rows");
     assert_eq!(text(timeout(SECOND, leads).await.expect("woken at the end of its fill").unwrap().unwrap()).await, "rows");
 }
@@ -590,18 +590,18 @@ async fn a_leader_that_is_polled_again_late_still_gets_its_answer() {
 #[tokio::test(start_paused = true)]
 async fn when_the_inner_service_fails_those_who_wait_go_alone_at_once() {
     let store = memory();
-    let (cache, mut hand) = in_hand(&layer(&store, Rule::ttl(MINUTE)));
+    let (cache, mut handle) = mocked(&layer(&store, Rule::ttl(MINUTE)));
     let leads = begin(&cache, get("/t/a")).await;
     let mut rest = Vec::new();
     for _ in 0..10 {
         rest.push(tokio::spawn(begin(&cache, get("/t/a")).await));
     }
     let start = Instant::now();
-    next_call(&mut hand).await.1.send_error("away");
+    next_call(&mut handle).await.1.send_error("away");
     assert_eq!(leads.await.unwrap_err().to_string(), "away");
     let mut answers = Vec::new();
     for _ in 0..10 {
-        answers.push(next_call(&mut hand).await.1);
+        answers.push(next_call(&mut handle).await.1);
     }
     answers.into_iter().for_each(|answer| answer.send_response(ok("rows")));
     for one in rest {
@@ -620,17 +620,17 @@ async fn when_the_inner_service_fails_those_who_wait_get_what_may_stand_in_witho
     for fails in fails {
         let (store, clock) = by_hand();
         let rule = Rule::ttl(MINUTE).stale_if_error(MINUTE);
-        let (cache, mut hand) = in_hand(&layer(&store, rule));
+        let (cache, mut handle) = mocked(&layer(&store, rule));
         let first = tokio::spawn(begin(&cache, get("/t/a")).await);
-        next_call(&mut hand).await.1.send_response(ok("old rows"));
+        next_call(&mut handle).await.1.send_response(ok("old rows"));
         assert_eq!(text(first.await.unwrap().unwrap()).await, "old rows");
         clock.advance(MINUTE);
         let mut crowd = Vec::new();
         for _ in 0..10 {
             crowd.push(tokio::spawn(begin(&cache, get("/t/a")).await));
         }
-        fails(next_call(&mut hand).await.1);
-        no_call(&mut hand).await;
+        fails(next_call(&mut handle).await.1);
+        no_call(&mut handle).await;
         for one in crowd {
             let response = timeout(SECOND, one).await.expect("nobody waits any more").unwrap().unwrap();
             assert_eq!((outcome(&response), text(response).await.as_str()), (Outcome::Stale(Stale::IfError), "old rows"));
@@ -643,19 +643,19 @@ async fn when_the_inner_service_fails_those_who_wait_get_what_may_stand_in_witho
 #[tokio::test(start_paused = true)]
 async fn when_the_inner_service_fails_those_who_wait_do_not_get_what_was_cleared_meanwhile() {
     let (store, clock) = by_hand();
-    let (cache, mut hand) = in_hand(&layer(&store, Rule::ttl(MINUTE).stale_if_error(MINUTE)));
+    let (cache, mut handle) = mocked(&layer(&store, Rule::ttl(MINUTE).stale_if_error(MINUTE)));
     let first = tokio::spawn(begin(&cache, get("/t/a")).await);
-    next_call(&mut hand).await.1.send_response(ok("old rows"));
+    next_call(&mut handle).await.1.send_response(ok("old rows"));
     first.await.unwrap().unwrap();
     clock.advance(MINUTE);
     let leads = tokio::spawn(begin(&cache, get("/t/a")).await);
-    let (_, call) = next_call(&mut hand).await;
+    let (_, call) = next_call(&mut handle).await;
     let follows = tokio::spawn(begin(&cache, get("/t/a")).await);
-    no_call(&mut hand).await;
+    no_call(&mut handle).await;
     store.invalidate(["table:a"]).await.unwrap();
     call.send_error("away");
     assert!(leads.await.unwrap().is_err());
-    next_call(&mut hand).await.1.send_response(ok("new rows"));
+    next_call(&mut handle).await.1.send_response(ok("new rows"));
     assert_eq!(text(follows.await.unwrap().unwrap()).await, "new rows");
 }
 
@@ -751,23 +751,23 @@ fn fill_that_nothing_drives_is_waited_for_once() {
     let runtime = || Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let (ours, theirs) = (runtime(), runtime());
     let store = memory();
-    let (cache, mut hand) = theirs.block_on(async { in_hand(&layer(&store, Rule::ttl(MINUTE))) });
+    let (cache, mut handle) = theirs.block_on(async { mocked(&layer(&store, Rule::ttl(MINUTE))) });
     let leads = theirs.block_on(begin(&cache, get("/t/a")));
     // Its client leaves, and so it is a task of a runtime that is kept and not run.
     drop(leads);
     ours.block_on(async {
-        let _lost = next_call(&mut hand).await;
+        let _lost = next_call(&mut handle).await;
         let start = Instant::now();
         let first = tokio::spawn(begin(&cache, get("/t/a")).await);
         let mut failed = ok("own");
         *failed.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR;
-        next_call(&mut hand).await.1.send_response(failed);
+        next_call(&mut handle).await.1.send_response(failed);
         assert_eq!(outcome(&first.await.unwrap().unwrap()), Outcome::Miss(Miss::WaitLimit));
         let waited = start.elapsed();
         assert!(waited >= 30 * SECOND);
         // Whoever comes later leads, is waited for, and stores.
         let [second, third] = [begin(&cache, get("/t/a")).await, begin(&cache, get("/t/a")).await].map(tokio::spawn);
-        next_call(&mut hand).await.1.send_response(ok("rows"));
+        next_call(&mut handle).await.1.send_response(ok("rows"));
         let outcomes = [second.await.unwrap().unwrap(), third.await.unwrap().unwrap()].map(|response| outcome(&response));
         assert_eq!(outcomes, [Outcome::Miss(Miss::Absent), Outcome::Collapsed]);
         assert_eq!(start.elapsed(), waited);
@@ -779,13 +779,13 @@ fn fill_that_nothing_drives_is_waited_for_once() {
 fn the_end_of_a_followers_runtime_does_not_end_the_leaders_call() {
     let runtime = || Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let (ours, theirs) = (runtime(), runtime());
-    let (cache, mut hand) = ours.block_on(async { in_hand(&layer(&memory(), Rule::ttl(MINUTE))) });
+    let (cache, mut handle) = ours.block_on(async { mocked(&layer(&memory(), Rule::ttl(MINUTE))) });
     let leads = ours.block_on(begin(&cache, get("/t/a")));
     let follows = theirs.block_on(begin(&cache, get("/t/a")));
     drop(follows);
     drop(theirs);
     ours.block_on(async {
-        next_call(&mut hand).await.1.send_response(ok("rows"));
+        next_call(&mut handle).await.1.send_response(ok("rows"));
         assert_eq!(text(leads.await.unwrap()).await, "rows");
     });
 }
@@ -795,11 +795,11 @@ fn the_end_of_a_followers_runtime_does_not_end_the_leaders_call() {
 #[tokio::test(start_paused = true)]
 async fn fills_beyond_the_cap_go_alone_at_once() {
     let layer = layer(&memory(), Rule::ttl(MINUTE)).max_concurrent_fills(1);
-    let (cache, mut hand) = in_hand(&layer);
+    let (cache, mut handle) = mocked(&layer);
     let leads = begin(&cache, get("/t/a")).await;
-    let (_, held) = next_call(&mut hand).await;
+    let (_, held) = next_call(&mut handle).await;
     let beyond = begin(&cache, get("/t/b")).await;
-    next_call(&mut hand).await.1.send_response(ok("b"));
+    next_call(&mut handle).await.1.send_response(ok("b"));
     let response = beyond.await.unwrap();
     assert_eq!(outcome(&response), Outcome::Miss(Miss::FlightLimit));
     // It is stored all the same.
@@ -807,19 +807,19 @@ async fn fills_beyond_the_cap_go_alone_at_once() {
     held.send_response(ok("a"));
     leads.await.unwrap();
     let next = begin(&cache, get("/t/c")).await;
-    next_call(&mut hand).await.1.send_response(ok("c"));
+    next_call(&mut handle).await.1.send_response(ok("c"));
     assert_eq!(outcome(&next.await.unwrap()), Outcome::Miss(Miss::Absent));
 }
 
 #[tokio::test(start_paused = true)]
 async fn waiters_beyond_the_cap_go_alone_at_once() {
     let layer = layer(&memory(), Rule::ttl(MINUTE)).max_waiters(1);
-    let (cache, mut hand) = in_hand(&layer);
+    let (cache, mut handle) = mocked(&layer);
     let leads = begin(&cache, get("/t/a")).await;
     let waits = begin(&cache, get("/t/a")).await;
-    let (_, held) = next_call(&mut hand).await;
+    let (_, held) = next_call(&mut handle).await;
     let beyond = begin(&cache, get("/t/a")).await;
-    next_call(&mut hand).await.1.send_response(ok("alone"));
+    next_call(&mut handle).await.1.send_response(ok("alone"));
     let response = beyond.await.unwrap();
     assert_eq!(outcome(&response), Outcome::Miss(Miss::FlightLimit));
     assert_eq!(text(response).await, "alone");
@@ -846,12 +846,12 @@ async fn store_is_not_asked_to_wait<S, F>(
 #[tokio::test(start_paused = true)]
 async fn whoever_has_waited_long_enough_goes_alone() {
     let layer = layer(&memory(), Rule::ttl(MINUTE)).wait_limit(10 * SECOND);
-    let (cache, mut hand) = in_hand(&layer);
+    let (cache, mut handle) = mocked(&layer);
     let _leads = begin(&cache, get("/t/a")).await;
     let waits = tokio::spawn(begin(&cache, get("/t/a")).await);
-    let _held = next_call(&mut hand).await;
+    let _held = next_call(&mut handle).await;
     let start = Instant::now();
-    let (_, answer) = next_call(&mut hand).await;
+    let (_, answer) = next_call(&mut handle).await;
     assert_eq!(start.elapsed().as_secs(), 10);
     answer.send_response(ok("alone"));
     let response = waits.await.unwrap().unwrap();
@@ -920,11 +920,11 @@ async fn a_fill_that_somebody_still_waits_for_is_not_given_up_with_its_first_cli
     for arrived in [false, true] {
         let store = memory();
         let layer = layer(&store, Rule::ttl(MINUTE)).fill_limit(SECOND).wait_limit(30 * SECOND);
-        let (cache, mut hand) = in_hand::<Piped>(&layer);
+        let (cache, mut handle) = mocked::<ChannelBody>(&layer);
         let leads = begin(&cache, get("/t/a")).await;
-        let (_, answer) = next_call(&mut hand).await;
+        let (_, answer) = next_call(&mut handle).await;
         let follows = tokio::spawn(begin(&cache, get("/t/a")).await);
-        let (response, pipe) = piped(None);
+        let (response, source) = channel_response(None);
         if arrived {
             answer.send_response(response);
             drop(leads.await.unwrap());
@@ -934,8 +934,8 @@ async fn a_fill_that_somebody_still_waits_for_is_not_given_up_with_its_first_cli
             tokio::time::sleep(5 * SECOND).await;
             answer.send_response(response);
         }
-        pipe.send("rows");
-        drop(pipe);
+        source.send("rows");
+        drop(source);
         let response = timeout(SECOND, follows).await.expect("it has its answer").unwrap().unwrap();
         assert_eq!(outcome(&response), Outcome::Collapsed);
         assert_eq!(text(response).await, "rows");
@@ -946,14 +946,14 @@ async fn a_fill_that_somebody_still_waits_for_is_not_given_up_with_its_first_cli
 #[tokio::test(start_paused = true)]
 async fn a_fill_that_nobody_waits_for_is_given_up_at_its_limit() {
     let store = memory();
-    let (cache, mut hand) = in_hand(&layer(&store, Rule::ttl(MINUTE)).fill_limit(SECOND));
+    let (cache, mut handle) = mocked(&layer(&store, Rule::ttl(MINUTE)).fill_limit(SECOND));
     drop(begin(&cache, get("/t/a")).await);
-    let _held = next_call(&mut hand).await;
+    let _held = next_call(&mut handle).await;
     assert_eq!(store.stats().flights, 1);
     tokio::time::sleep(3 * SECOND).await;
     assert_eq!(store.stats().flights, 0);
     let again = begin(&cache, get("/t/a")).await;
-    next_call(&mut hand).await.1.send_response(ok("rows"));
+    next_call(&mut handle).await.1.send_response(ok("rows"));
     assert_eq!(outcome(&again.await.unwrap()), Outcome::Miss(Miss::Absent));
 }
 
@@ -961,10 +961,10 @@ async fn a_fill_that_nobody_waits_for_is_given_up_at_its_limit() {
 async fn a_body_that_does_not_end_and_nobody_reads_is_given_up_at_the_limit() {
     for leaves_early in [false, true] {
         let store = memory();
-        let (cache, mut hand) = in_hand::<Piped>(&layer(&store, Rule::ttl(MINUTE)).fill_limit(SECOND));
+        let (cache, mut handle) = mocked::<ChannelBody>(&layer(&store, Rule::ttl(MINUTE)).fill_limit(SECOND));
         let leads = begin(&cache, get("/t/a")).await;
-        let (_, answer) = next_call(&mut hand).await;
-        let (response, _pipe) = piped(Some(9));
+        let (_, answer) = next_call(&mut handle).await;
+        let (response, _pipe) = channel_response(Some(9));
         if leaves_early {
             drop(leads);
             answer.send_response(response);
@@ -983,9 +983,9 @@ async fn a_body_that_does_not_end_and_nobody_reads_is_given_up_at_the_limit() {
 #[tokio::test(start_paused = true)]
 async fn a_thousand_requests_on_a_stale_entry_are_answered_at_once_and_make_one_refresh() {
     let (store, clock) = by_hand();
-    let (cache, mut hand) = in_hand(&layer(&store, Rule::ttl(SECOND).stale_while_revalidate(MINUTE)));
+    let (cache, mut handle) = mocked(&layer(&store, Rule::ttl(SECOND).stale_while_revalidate(MINUTE)));
     let first = begin(&cache, get("/t/a")).await;
-    next_call(&mut hand).await.1.send_response(ok("old"));
+    next_call(&mut handle).await.1.send_response(ok("old"));
     first.await.unwrap();
     clock.advance(2 * SECOND);
     for _ in 0..CROWD {
@@ -996,8 +996,8 @@ async fn a_thousand_requests_on_a_stale_entry_are_answered_at_once_and_make_one_
         assert_eq!(outcome(&response), Outcome::Stale(Stale::WhileRevalidate));
         assert_eq!(text(response).await, "old");
     }
-    let (_, answer) = next_call(&mut hand).await;
-    no_call(&mut hand).await;
+    let (_, answer) = next_call(&mut handle).await;
+    no_call(&mut handle).await;
     answer.send_response(ok("new"));
     until("refreshed", || store.stats().stored == 2).await;
     assert_eq!(text(begin(&cache, get("/t/a")).await.await.unwrap()).await, "new");
@@ -1063,39 +1063,39 @@ async fn a_refresh_that_panicked_or_failed_does_not_block_its_key() {
 async fn a_refresh_that_hangs_is_given_up_at_its_limit() {
     let (store, clock) = by_hand();
     let layer = layer(&store, Rule::ttl(SECOND).stale_while_revalidate(MINUTE)).fill_limit(10 * SECOND);
-    let (cache, mut hand) = in_hand(&layer);
+    let (cache, mut handle) = mocked(&layer);
     let first = begin(&cache, get("/t/a")).await;
-    next_call(&mut hand).await.1.send_response(ok("old"));
+    next_call(&mut handle).await.1.send_response(ok("old"));
     first.await.unwrap();
     clock.advance(2 * SECOND);
     begin(&cache, get("/t/a")).await.await.unwrap();
-    let _hangs = next_call(&mut hand).await;
+    let _hangs = next_call(&mut handle).await;
     tokio::time::sleep(30 * SECOND).await;
     assert_eq!(store.stats().flights, 0);
     begin(&cache, get("/t/a")).await.await.unwrap();
-    let (_, answer) = timeout(SECOND, hand.next_request()).await.expect("another refresh").unwrap();
+    let (_, answer) = timeout(SECOND, handle.next_request()).await.expect("another refresh").unwrap();
     answer.send_response(ok("new"));
     until("refreshed", || store.stats().stored == 2).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_full_body_of_a_shared_response_is_the_same_for_each_reader() {
-    let (cache, mut hand) = in_hand::<Piped>(&layer(&memory(), Rule::ttl(MINUTE)));
+    let (cache, mut handle) = mocked::<ChannelBody>(&layer(&memory(), Rule::ttl(MINUTE)));
     let mut crowd = Vec::new();
     for _ in 0..100 {
         crowd.push(tokio::spawn(begin(&cache, get("/t/a")).await));
     }
-    let (response, pipe) = piped(Some(3000));
-    next_call(&mut hand).await.1.send_response(response);
+    let (response, source) = channel_response(Some(3000));
+    next_call(&mut handle).await.1.send_response(response);
     let mut readers = Vec::new();
     for one in crowd {
         readers.push(tokio::spawn(text(one.await.unwrap().unwrap())));
     }
     for _ in 0..1000 {
-        pipe.send("abc");
+        source.send("abc");
         tokio::task::yield_now().await;
     }
-    drop(pipe);
+    drop(source);
     for reader in readers {
         assert_eq!(reader.await.unwrap(), "abc".repeat(1000));
     }
@@ -1103,10 +1103,10 @@ async fn a_full_body_of_a_shared_response_is_the_same_for_each_reader() {
 
 #[tokio::test]
 async fn a_response_of_an_empty_body_is_shared_too() {
-    let (cache, mut hand) = in_hand::<Full<Bytes>>(&layer(&memory(), Rule::ttl(MINUTE)));
+    let (cache, mut handle) = mocked::<Full<Bytes>>(&layer(&memory(), Rule::ttl(MINUTE)));
     let leads = begin(&cache, get("/t/a")).await;
     let follows = begin(&cache, get("/t/a")).await;
-    next_call(&mut hand).await.1.send_response(ok(""));
+    next_call(&mut handle).await.1.send_response(ok(""));
     assert_eq!(text(leads.await.unwrap()).await, "");
     let response = follows.await.unwrap();
     assert_eq!(outcome(&response), Outcome::Collapsed);
@@ -1191,22 +1191,22 @@ async fn a_fill_keeps_the_span_of_the_request_that_began_it() {
 async fn softly_invalidated_response_needs_a_window_to_stand_in() {
     for (rule, stands_in) in [(Rule::ttl(MINUTE), false), (Rule::ttl(MINUTE).stale_if_error(SECOND), true)] {
         let store = memory();
-        let (cache, mut hand) = in_hand(&layer(&store, rule));
+        let (cache, mut handle) = mocked(&layer(&store, rule));
         let first = begin(&cache, get("/t/a")).await;
-        next_call(&mut hand).await.1.send_response(ok("old"));
+        next_call(&mut handle).await.1.send_response(ok("old"));
         assert_eq!(text(first.await.unwrap()).await, "old");
         store.invalidate_softly(["table:a"]).await.unwrap();
         let (leader, follower) = (begin(&cache, get("/t/a")).await, begin(&cache, get("/t/a")).await);
         let (leader, follower) = (tokio::spawn(leader), tokio::spawn(follower));
-        let fail = async |hand: &mut Hand| {
+        let fail = async |handle: &mut Handle| {
             let mut response = ok("failed");
             *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
-            within(next_call(hand)).await.1.send_response(response);
+            within(next_call(handle)).await.1.send_response(response);
         };
-        fail(&mut hand).await;
+        fail(&mut handle).await;
         if !stands_in {
             // Who followed asks for himself.
-            fail(&mut hand).await;
+            fail(&mut handle).await;
         }
         for one in [leader, follower] {
             let response = one.await.unwrap().unwrap();

@@ -1,4 +1,4 @@
-//! Real servers that are a cluster, on the loopback interface.
+//! A cluster of real servers on the loopback interface.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -13,25 +13,26 @@ use super::{
 /// A running cluster; dropping this kills its servers.
 pub struct Cluster {
     servers: Vec<Server>,
-    /// The forwarders before the ports of the bus, in the order of the servers.
+    /// Forwarders in front of the cluster bus ports, in the order of the servers.
     buses: Vec<Forwarder>,
     masters: usize,
 }
 
-/// How many slots a cluster has.
+/// Number of slots in a cluster.
 const SLOTS: usize = 16_384;
 
 impl Cluster {
-    /// So many masters, each with so many replicas. All know all, every slot is served, and replicas are linked, when this returns.
+    /// Starts masters and replicas. When this returns, all servers know each other, every slot is served, and replicas are
+    /// linked.
     pub async fn start(masters: usize, replicas: usize) -> Self {
         Self::start_with(masters, replicas, &[]).await
     }
 
-    /// The same, each server with these lines in its configuration.
+    /// Starts a cluster whose servers have additional configuration lines.
     pub async fn start_with(masters: usize, replicas: usize, lines: &[&str]) -> Self {
         let (mut servers, mut buses) = (Vec::new(), Vec::new());
         for index in 0..masters * (1 + replicas) {
-            let (server, bus) = alone(index, lines).await;
+            let (server, bus) = start_server(index, lines).await;
             servers.push(server);
             buses.push(bus);
         }
@@ -45,7 +46,11 @@ impl Cluster {
         }
         let cluster = Self { servers, buses, masters };
         let count = cluster.servers.len();
-        cluster.all("all know all", async |server| server.cluster_says(&format!("cluster_known_nodes:{count}\r")).await).await;
+        cluster
+            .every("all servers know each other", async |server| {
+                server.cluster_info_has(&format!("cluster_known_nodes:{count}\r")).await
+            })
+            .await;
         for (index, server) in cluster.servers[masters..].iter().enumerate() {
             let id = cluster.servers[index % masters].id().await;
             until("the master is known to its replica", async || {
@@ -54,20 +59,23 @@ impl Cluster {
             .await;
             server.linked().await;
         }
-        cluster.all("every slot is served", async |server| server.cluster_says("cluster_state:ok").await).await;
+        cluster.every("every slot is served", async |server| server.cluster_info_has("cluster_state:ok").await).await;
         cluster
     }
 
-    /// One server more, a master without slots. All know it when this returns.
-    pub async fn joins(&mut self) {
-        let (server, forwarder) = alone(self.servers.len(), &[]).await;
+    /// Adds a master without slots. When this returns, all servers know it.
+    pub async fn add_server(&mut self) {
+        let (server, forwarder) = start_server(self.servers.len(), &[]).await;
         let (port, bus) = (server.port().to_string(), forwarder.addr().port().to_string());
         self.servers[0].command(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]).await;
         self.servers.push(server);
         self.buses.push(forwarder);
         let count = self.servers.len();
-        self.all("all know all", async |server| server.cluster_says(&format!("cluster_known_nodes:{count}\r")).await).await;
-        self.all("every slot is served", async |server| server.cluster_says("cluster_state:ok").await).await;
+        self.every("all servers know each other", async |server| {
+            server.cluster_info_has(&format!("cluster_known_nodes:{count}\r")).await
+        })
+        .await;
+        self.every("every slot is served", async |server| server.cluster_info_has("cluster_state:ok").await).await;
     }
 
     pub fn servers(&self) -> &[Server] {
@@ -78,10 +86,18 @@ impl Cluster {
         self.servers.iter().map(Server::url).collect()
     }
 
-    /// The server that is the master of a slot, as most of the others say.
+    /// Returns the slot of a key or hash tag: CRC-16/XMODEM, modulo the number of slots.
+    pub fn slot_of(tag: &str) -> u16 {
+        let step = |crc: u16, byte: u8| {
+            (0..8).fold(crc ^ u16::from(byte) << 8, |crc, _| if crc & 0x8000 == 0 { crc << 1 } else { crc << 1 ^ 0x1021 })
+        };
+        tag.bytes().fold(0, step) % SLOTS as u16
+    }
+
+    /// Returns the master of a slot.
     pub async fn master_of(&self, slot: u16) -> &Server {
         let mut found = None;
-        until("somebody is the master of the slot", async || {
+        until("the slot has a master", async || {
             for server in &self.servers {
                 if let Ok(Value::Array(ranges)) = server.try_command(&["CLUSTER", "SLOTS"]).await
                     && let Some(port) = ranges.iter().find_map(|range| master_in(range, slot))
@@ -98,30 +114,30 @@ impl Cluster {
         &self.servers[found.expect("just found")]
     }
 
-    /// Cuts the bus of a server in both directions: clients still reach it, and the rest of the cluster does not.
-    pub fn isolates(&self, index: usize) {
+    /// Cuts the bus of a server in both directions: clients still reach it, the rest of the cluster does not.
+    pub fn isolate(&self, index: usize) {
         for (at, bus) in self.buses.iter().enumerate() {
             match at == index {
                 true => {
                     bus.refuse(true);
                     bus.cut();
                 }
-                false => bus.shuts_out(Some(source(index))),
+                false => bus.block_client(Some(source(index))),
             }
         }
     }
 
-    /// Ends that.
-    pub fn heals(&self, index: usize) {
+    /// Reconnects the bus of an isolated server.
+    pub fn heal(&self, index: usize) {
         self.buses[index].refuse(false);
-        self.buses.iter().for_each(|bus| bus.shuts_out(None));
+        self.buses.iter().for_each(|bus| bus.block_client(None));
     }
 
-    /// Waits until all servers but this one say that a slot has another master.
-    pub async fn have_replaced(&self, index: usize, slot: u16) {
+    /// Waits until all other servers report another master for a slot.
+    pub async fn wait_until_replaced(&self, index: usize, slot: u16) {
         let port = self.servers[index].port();
         for (_, server) in self.servers.iter().enumerate().filter(|(at, _)| *at != index) {
-            until("all the others know the new master", async || {
+            until("all other servers know the new master", async || {
                 let Ok(Value::Array(ranges)) = server.try_command(&["CLUSTER", "SLOTS"]).await else { return false };
                 ranges.iter().any(|range| master_in(range, slot).is_some_and(|new| new != port))
             })
@@ -129,7 +145,7 @@ impl Cluster {
         }
     }
 
-    /// Kills one of the first masters, and waits until a replica has its slots.
+    /// Kills a master, and waits until a replica serves its slots.
     pub async fn failover(&mut self, master: usize) {
         let slot = (master * SLOTS / self.masters) as u16;
         let port = self.servers[master].port();
@@ -150,14 +166,14 @@ impl Cluster {
         .await;
     }
 
-    /// Begins to move a slot from its master to another: keys that are not there are asked for at the other from now on.
+    /// Begins to migrate a slot: its master redirects requests for missing keys from now on.
     pub async fn begin_to_move(&self, slot: u16, to: &Server) {
         let (from, text) = (self.master_of(slot).await, slot.to_string());
         to.command(&["CLUSTER", "SETSLOT", &text, "IMPORTING", &from.id().await]).await;
         from.command(&["CLUSTER", "SETSLOT", &text, "MIGRATING", &to.id().await]).await;
     }
 
-    /// Moves some keys of a slot that is on its way; how many were moved.
+    /// Moves some keys of a migrating slot, and returns their number.
     pub async fn move_keys(&self, slot: u16, from: &Server, to: &Server, most: usize) -> usize {
         let keys: Vec<String> =
             ::redis::from_redis_value(from.command(&["CLUSTER", "GETKEYSINSLOT", &slot.to_string(), &most.to_string()]).await)
@@ -171,22 +187,23 @@ impl Cluster {
         keys.len()
     }
 
-    /// The slot has arrived.
+    /// Ends the migration of a slot.
     pub async fn end_move(&self, slot: u16, from: &Server, to: &Server) {
         let (text, id) = (slot.to_string(), to.id().await);
         to.command(&["CLUSTER", "SETSLOT", &text, "NODE", &id]).await;
         from.command(&["CLUSTER", "SETSLOT", &text, "NODE", &id]).await;
     }
 
-    async fn all(&self, what: &str, is: impl AsyncFn(&Server) -> bool) {
+    async fn every(&self, what: &str, is: impl AsyncFn(&Server) -> bool) {
         for server in &self.servers {
             until(what, async || is(server).await).await;
         }
     }
 }
 
-/// A server that is to be in a cluster, and the forwarder before its bus. It has a source address of its own on the bus of others.
-async fn alone(index: usize, lines: &[&str]) -> (Server, Forwarder) {
+/// Starts a server for a cluster, and the forwarder in front of its bus. Its connections to the buses of others have a source
+/// address\n/// of their own.
+async fn start_server(index: usize, lines: &[&str]) -> (Server, Forwarder) {
     let bus = free_port();
     let forwarder = Forwarder::start(SocketAddr::from(([127, 0, 0, 1], bus)));
     let options = Options::default()
@@ -195,7 +212,7 @@ async fn alone(index: usize, lines: &[&str]) -> (Server, Forwarder) {
         .line(format!("cluster-announce-bus-port {}", forwarder.addr().port()))
         .line("cluster-announce-ip 127.0.0.1")
         .line(format!("bind-source-addr {}", source(index)))
-        // Another source address than 127.0.0.1 is a stranger otherwise.
+        // Protected mode rejects source addresses other than 127.0.0.1.
         .line("protected-mode no")
         .line("cluster-node-timeout 1500")
         .line("cluster-replica-validity-factor 0")
@@ -213,13 +230,13 @@ impl Server {
         ::redis::from_redis_value(self.command(&["CLUSTER", "MYID"]).await).expect("an identifier")
     }
 
-    async fn cluster_says(&self, text: &str) -> bool {
+    async fn cluster_info_has(&self, text: &str) -> bool {
         let info: String = ::redis::from_redis_value(self.command(&["CLUSTER", "INFO"]).await).expect("text");
         info.contains(text)
     }
 }
 
-/// The port of the master, if the slot is in this range of `CLUSTER SLOTS`.
+/// Returns the port of the master if the slot is in this range of `CLUSTER SLOTS`.
 fn master_in(range: &Value, slot: u16) -> Option<u16> {
     let Value::Array(range) = range else { return None };
     let number = |value: &Value| match value {

@@ -17,14 +17,16 @@ use tokio::{
     sync::watch,
 };
 
-/// What happens to the bytes of one direction.
+use super::Server;
+
+/// Treatment of the bytes of one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// They are delivered.
+    /// Delivers bytes at once.
     Pass,
-    /// They are kept, and delivered when the fault ends.
+    /// Holds bytes back, and delivers them when the fault ends.
     Stall,
-    /// Each chunk is delivered so much later.
+    /// Delivers each chunk later.
     Delay(Duration),
 }
 
@@ -35,9 +37,9 @@ struct State {
     up: Fault,
     down: Fault,
     cuts: u64,
-    deaf_to: Option<&'static [u8]>,
-    shuts_out: Option<IpAddr>,
-    holds: Option<&'static [u8]>,
+    swallowed: Option<&'static [u8]>,
+    blocked: Option<IpAddr>,
+    held_back: Option<&'static [u8]>,
 }
 
 #[derive(Default)]
@@ -49,7 +51,7 @@ struct Counts {
     down: AtomicU64,
 }
 
-/// Forwards connections in a thread of its own until it is dropped.
+/// Forwards connections in its own thread until it is dropped.
 pub struct Forwarder {
     addr: SocketAddr,
     state: Option<watch::Sender<State>>,
@@ -66,9 +68,9 @@ impl Forwarder {
             up: Fault::Pass,
             down: Fault::Pass,
             cuts: 0,
-            deaf_to: None,
-            shuts_out: None,
-            holds: None,
+            swallowed: None,
+            blocked: None,
+            held_back: None,
         });
         let counts = Arc::new(Counts::default());
         let (ready, started) = mpsc::channel();
@@ -87,77 +89,83 @@ impl Forwarder {
         Self { addr, state: Some(state), counts, thread: Some(thread) }
     }
 
+    /// Starts a forwarder to a server.
+    pub fn to(server: &Server) -> Self {
+        Self::start(server.addr())
+    }
+
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// The address for a Redis client.
+    /// Returns the URL for a Redis client.
     pub fn url(&self) -> String {
         format!("redis://{}", self.addr)
     }
 
-    /// The fault on the way from the client to the server.
+    /// Sets the fault from the client to the server.
     pub fn requests(&self, fault: Fault) {
         self.change(|state| state.up = fault);
     }
 
-    /// The fault on the way from the server to the client.
+    /// Sets the fault from the server to the client.
     pub fn answers(&self, fault: Fault) {
         self.change(|state| state.down = fault);
     }
 
-    /// Whoever asks this from now on is on a connection by which nothing arrives any more, though it stays open.
-    pub fn is_deaf_to(&self, what: Option<&'static [u8]>) {
-        self.change(|state| state.deaf_to = what);
+    /// Swallows all bytes of a connection from the first chunk on that contains these bytes. The connection stays open.
+    pub fn swallow(&self, bytes: Option<&'static [u8]>) {
+        self.change(|state| state.swallowed = bytes);
     }
 
-    /// Holds back the first request that contains these bytes, and all that follow on its connection, until this is called with `None`.
-    pub fn holds(&self, what: Option<&'static [u8]>) {
-        self.change(|state| state.holds = what);
+    /// Holds back the first chunk that contains these bytes, and all that follow on its connection, until this is called with
+    /// `None`.
+    pub fn hold(&self, bytes: Option<&'static [u8]>) {
+        self.change(|state| state.held_back = bytes);
     }
 
-    /// How many connections are or were held back.
+    /// Number of connections that are or were held back.
     pub fn held(&self) -> u64 {
         self.counts.held.load(SeqCst)
     }
 
-    /// Closes the connections of clients at this address, and takes no new ones from there.
-    pub fn shuts_out(&self, client: Option<IpAddr>) {
-        self.change(|state| state.shuts_out = client);
+    /// Closes the connections of clients at this address, and accepts no new ones from there.
+    pub fn block_client(&self, client: Option<IpAddr>) {
+        self.change(|state| state.blocked = client);
     }
 
-    /// Closes every connection that is open now.
+    /// Closes every open connection.
     pub fn cut(&self) {
         self.change(|state| state.cuts += 1);
     }
 
-    /// Whether new connections are closed at once.
+    /// Sets whether new connections are closed at once.
     pub fn refuse(&self, refuse: bool) {
         self.change(|state| state.refuse = refuse);
     }
 
-    /// New connections go to `target`; those that are open stay where they are.
+    /// Forwards new connections to `target`. Open connections stay where they are.
     pub fn retarget(&self, target: SocketAddr) {
         self.change(|state| state.target = target);
     }
 
-    /// How many connections were accepted, those refused included.
+    /// Number of accepted connections, including refused ones.
     pub fn connections(&self) -> u64 {
         self.counts.connections.load(SeqCst)
     }
 
-    /// How many connections are open now.
+    /// Number of open connections.
     pub fn open(&self) -> u64 {
         self.counts.open.load(SeqCst)
     }
 
-    /// Bytes taken from clients, and bytes taken from servers.
+    /// Bytes read from clients, and bytes read from servers.
     pub fn bytes(&self) -> (u64, u64) {
         (self.counts.up.load(SeqCst), self.counts.down.load(SeqCst))
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
-        self.state.as_ref().expect("it is there until dropped").send_modify(change);
+        self.state.as_ref().expect("the state exists until the drop").send_modify(change);
     }
 }
 
@@ -180,8 +188,8 @@ async fn accept(socket: TcpListener, mut state: watch::Receiver<State>, counts: 
         };
         counts.connections.fetch_add(1, SeqCst);
         let from = client.peer_addr().ok().map(|from| from.ip());
-        let State { refuse, shuts_out, .. } = *state.borrow();
-        if !refuse && (shuts_out.is_none() || shuts_out != from) {
+        let State { refuse, blocked, .. } = *state.borrow();
+        if !refuse && (blocked.is_none() || blocked != from) {
             tokio::spawn(forward(client, state.clone(), counts.clone()));
         }
     }
@@ -198,7 +206,7 @@ async fn forward(client: TcpStream, mut state: watch::Receiver<State>, counts: A
         tokio::select! {
             () = carry(client_read, server_write, state.clone(), |state| state.up, &counts.up, Some(&counts.held)) => {}
             () = carry(server_read, client_write, state.clone(), |state| state.down, &counts.down, None) => {}
-            _ = state.wait_for(|state| state.cuts != cuts || (state.shuts_out.is_some() && state.shuts_out == from)) => {}
+            _ = state.wait_for(|state| state.cuts != cuts || (state.blocked.is_some() && state.blocked == from)) => {}
         }
     }
     counts.open.fetch_sub(1, SeqCst);
@@ -216,16 +224,16 @@ async fn carry(
     let mut chunk = vec![0; 16 << 10];
     while let Ok(length @ 1..) = from.read(&mut chunk).await {
         count.fetch_add(length as u64, SeqCst);
-        let State { deaf_to, holds, .. } = *state.borrow();
-        let is_in = |what: &[u8]| chunk[..length].windows(what.len()).any(|window| window == what);
-        if deaf_to.is_some_and(is_in) {
+        let State { swallowed, held_back, .. } = *state.borrow();
+        let is_in = |bytes: &[u8]| chunk[..length].windows(bytes.len()).any(|window| window == bytes);
+        if swallowed.is_some_and(is_in) {
             return std::future::pending().await;
         }
-        // Only the first one.
+        // Only the first chunk.
         if let Some(held) = held
-            && holds.is_some_and(is_in)
+            && held_back.is_some_and(is_in)
             && held.fetch_add(1, SeqCst) == 0
-            && state.wait_for(|state| state.holds.is_none()).await.is_err()
+            && state.wait_for(|state| state.held_back.is_none()).await.is_err()
         {
             return;
         }

@@ -1,6 +1,6 @@
 //! Real Redis servers for tests, and faults on the way to them.
 //!
-//! Beside `use common::*` the crate of the same name is `::redis`.
+//! Next to `use common::*`, the crate of the same name is `::redis`.
 
 #![allow(unused_imports)]
 
@@ -17,10 +17,10 @@ pub use server::{CommandLog, Options, Server};
 
 use std::time::{Duration, Instant};
 
-/// How long a state is waited for, on a machine that is busy with other things.
+/// Longest wait for a state, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Asks again and again until `is` says yes; panics with `what` when it never does.
+/// Polls a condition until it is true. Panics with `what` if it never is.
 pub async fn until(what: &str, mut is: impl AsyncFnMut() -> bool) {
     let begin = Instant::now();
     while !is().await {

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::SocketAddr,
     process::{Child, Command, Stdio},
 };
 
@@ -21,17 +22,18 @@ pub struct Sentinel {
 }
 
 impl Sentinel {
-    /// What the master is called.
+    /// Name of the master in the configuration.
     pub const SERVICE: &str = "mymaster";
 
-    /// A sentinel that knows the master and its replica when this returns, and needs no other to depose it.
+    /// Starts a sentinel that can replace the master alone. When this returns, it knows the master and its replica.
     pub async fn start(master: &Server) -> Self {
         let sentinel = Self::spawn(master, 1);
         sentinel.knows_all(0).await;
         sentinel
     }
 
-    /// Three sentinels that know the master, its replica and each other when this returns; two of them depose it.
+    /// Starts three sentinels, two of which can replace the master. When this returns, they know the master, its replica and
+    /// each other.
     pub async fn three(master: &Server) -> [Self; 3] {
         let sentinels = [(); 3].map(|()| Self::spawn(master, 2));
         for sentinel in &sentinels {
@@ -61,7 +63,7 @@ impl Sentinel {
     }
 
     async fn knows_all(&self, others: usize) {
-        let count = async |what| match self.ask(&["SENTINEL", what, Self::SERVICE]).await {
+        let count = async |what| match self.command(&["SENTINEL", what, Self::SERVICE]).await {
             Some(Value::Array(known)) => known.len(),
             _ => 0,
         };
@@ -71,10 +73,10 @@ impl Sentinel {
         .await;
     }
 
-    /// Replaces the master by its replica, although it is well.
+    /// Replaces the master by its replica, although the master works.
     pub async fn fail_over(&self) {
         until("the sentinel agrees to fail over", async || {
-            matches!(self.ask(&["SENTINEL", "FAILOVER", Self::SERVICE]).await, Some(Value::Okay))
+            matches!(self.command(&["SENTINEL", "FAILOVER", Self::SERVICE]).await, Some(Value::Okay))
         })
         .await;
     }
@@ -83,24 +85,28 @@ impl Sentinel {
         self.port
     }
 
+    pub fn addr(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Waits until it says that the master is the server with this port.
-    pub async fn names(&self, port: u16) {
+    /// Waits until the sentinel names the server with this port as the master.
+    pub async fn wait_for_master(&self, port: u16) {
         until("the sentinel names the new master", async || {
-            let address = self.ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", Self::SERVICE]).await;
+            let address = self.command(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", Self::SERVICE]).await;
             let address: Option<Vec<String>> = address.and_then(|address| ::redis::from_redis_value(address).ok());
             address.is_some_and(|address| address.get(1).is_some_and(|named| *named == port.to_string()))
         })
         .await;
     }
 
-    async fn ask(&self, words: &[&str]) -> Option<Value> {
+    async fn command(&self, arguments: &[&str]) -> Option<Value> {
         let mut connection = Client::open(self.url()).ok()?.get_multiplexed_async_connection().await.ok()?;
         let mut command = ::redis::Cmd::new();
-        command.arg(words);
+        command.arg(arguments);
         command.query_async(&mut connection).await.ok()
     }
 }

@@ -5,7 +5,7 @@ use std::{
     env,
     ffi::OsString,
     fs,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use super::{PATIENCE, until};
 
-/// How a server is started; by default open to everybody, and without persistence.
+/// Configuration of a server; by default without password and without persistence.
 #[derive(Clone, Default)]
 pub struct Options {
     lines: Vec<String>,
@@ -23,41 +23,41 @@ pub struct Options {
 }
 
 impl Options {
-    /// One more line of the server's configuration.
+    /// Adds a line of configuration.
     pub fn line(mut self, line: impl Into<String>) -> Self {
         self.lines.push(line.into());
         self
     }
 
-    /// The default user needs this password, which is one word.
+    /// Sets the password of the default user, a single word.
     pub fn password(mut self, password: &str) -> Self {
         self.password = Some(password.to_owned());
         self.line(format!("requirepass {password}")).line(format!("masterauth {password}"))
     }
 
-    /// Every write goes to an append-only file before it is answered.
+    /// Appends every write to a file before it is answered.
     pub fn appendonly(self) -> Self {
         self.line("appendonly yes").line("appendfsync always")
     }
 
-    /// At most so many bytes, and what is evicted at that bound, such as `noeviction`.
+    /// Limits the memory, with an eviction policy such as `noeviction`.
     pub fn maxmemory(self, bytes: u64, policy: &str) -> Self {
         self.line(format!("maxmemory {bytes}")).line(format!("maxmemory-policy {policy}"))
     }
 
-    /// A replica of `master`.
+    /// Makes the server a replica of `master`.
     pub fn replica_of(self, master: &Server) -> Self {
         self.line(format!("replicaof 127.0.0.1 {}", master.port))
     }
 
-    /// Starts the server; it answers when this returns. Panics when it never does.
+    /// Starts the server, and returns when it answers. Panics if it never does.
     pub async fn start(self) -> Server {
         for _ in 0..20 {
             let dir = tempfile::tempdir().expect("a temporary directory");
             let port = free_port();
             let child = spawn(&dir, port, &self.lines);
             let mut server = Server { child, port, dir, options: self.clone() };
-            // The port may have been taken in the meantime: then the server ends by itself.
+            // If another process has taken the port in the meantime, the server ends by itself.
             if server.ready().await {
                 return server;
             }
@@ -75,7 +75,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server with the default options.
+    /// Starts a server with the default options.
     pub async fn start() -> Self {
         Options::default().start().await
     }
@@ -84,7 +84,11 @@ impl Server {
         self.port
     }
 
-    /// The address for a client, the password included.
+    pub fn addr(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
+    /// Returns the URL for a client, including the password.
     pub fn url(&self) -> String {
         match &self.options.password {
             Some(password) => format!("redis://:{password}@127.0.0.1:{}", self.port),
@@ -92,12 +96,12 @@ impl Server {
         }
     }
 
-    /// Stops the process where it is; its connections stay open and nothing is answered.
+    /// Suspends the process: its connections stay open and nothing is answered.
     pub fn pause(&self) {
         self.signal("-STOP");
     }
 
-    /// Ends a pause.
+    /// Resumes the process.
     pub fn resume(&self) {
         self.signal("-CONT");
     }
@@ -114,7 +118,7 @@ impl Server {
         self.child.wait().expect("the server ends");
     }
 
-    /// Starts again on the same port: with what a persistent server had written, or with nothing.
+    /// Starts the server again on the same port, with its persisted data or without data.
     pub async fn restart(&mut self, keep_data: bool) {
         self.kill();
         if !keep_data {
@@ -144,14 +148,14 @@ impl Server {
         self.command(&["CONFIG", "SET", name, value]).await;
     }
 
-    /// Sends one command over a connection of its own; panics on an error.
-    pub async fn command(&self, words: &[&str]) -> Value {
-        self.try_command(words).await.unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    /// Sends one command over a new connection. Panics on an error.
+    pub async fn command(&self, arguments: &[&str]) -> Value {
+        self.try_command(arguments).await.unwrap_or_else(|error| panic!("{arguments:?}: {error}"))
     }
 
-    /// Sends one command over a connection of its own.
-    pub async fn try_command(&self, words: &[&str]) -> Result<Value, RedisError> {
-        query(&mut self.connection().await?, words).await
+    /// Sends one command over a new connection.
+    pub async fn try_command(&self, arguments: &[&str]) -> Result<Value, RedisError> {
+        query(&mut self.connection().await?, arguments).await
     }
 
     pub async fn keys(&self, pattern: &str) -> Vec<String> {
@@ -162,14 +166,14 @@ impl Server {
         read(self.command(&["INFO", section]).await)
     }
 
-    /// How many commands the server has executed, those of the rig included.
+    /// Number of commands that the server has executed, including those of the test.
     pub async fn commands_processed(&self) -> u64 {
         let info = self.info("stats").await;
         let line = info.lines().find_map(|line| line.strip_prefix("total_commands_processed:"));
         line.expect("the server counts commands").trim().parse().expect("a number")
     }
 
-    /// Counts from here on what clients send.
+    /// Counts the commands of clients from now on.
     pub async fn command_log(&self) -> CommandLog {
         let mut connection = self.connection().await.expect("the server answers");
         let before = calls(&mut connection).await;
@@ -180,14 +184,14 @@ impl Server {
         Client::open(self.url())?.get_multiplexed_async_connection().await
     }
 
-    /// Waits until the server answers; says no when it ended instead.
+    /// Waits until the server answers. Returns false if it has ended instead.
     async fn ready(&mut self) -> bool {
         let begin = Instant::now();
         while begin.elapsed() < PATIENCE {
             if self.child.try_wait().expect("a child of this process").is_some() {
                 return false;
             }
-            // Another server on this port would answer too: only the one asked for has this process id.
+            // Another server on this port would answer too, but with another process id.
             let id = format!("process_id:{}\r", self.child.id());
             let asked = tokio::time::timeout(Duration::from_secs(5), self.try_command(&["INFO", "server"])).await;
             if let Ok(Ok(info)) = asked
@@ -212,22 +216,22 @@ impl Drop for Server {
     }
 }
 
-/// What a server was sent since this was made, by the name of the command; its own question is not counted.
+/// Commands that a server has received since this was created, by name, without those of the log itself.
 ///
-/// A command inside a script counts too, beside the script. What a client sends on connecting counts as well: connect before.
+/// Commands inside a script count in addition to the script. Commands that a client sends on connecting count as well.
 pub struct CommandLog {
     connection: MultiplexedConnection,
     before: BTreeMap<String, u64>,
 }
 
 impl CommandLog {
-    /// How often each command was called since the start or the last time that this was asked, names in lower case.
+    /// Returns the number of calls of each command since the last call or the creation. Names are in lower case.
     pub async fn take(&mut self) -> BTreeMap<String, u64> {
         let now = calls(&mut self.connection).await;
         let mut since = now.clone();
         for (name, count) in &mut since {
             *count -= self.before.get(name).copied().unwrap_or(0);
-            // A question is counted once it is answered: the one now known is that of the last time.
+            // `INFO` is counted after its reply: this reply includes the `INFO` of the previous call.
             *count -= u64::from(name == "info");
         }
         self.before = now;
@@ -236,7 +240,7 @@ impl CommandLog {
     }
 }
 
-/// The calls of each command that the server has seen.
+/// Returns the number of calls of each command.
 async fn calls(connection: &mut MultiplexedConnection) -> BTreeMap<String, u64> {
     let info: String = read(query(connection, &["INFO", "commandstats"]).await.expect("the server answers"));
     info.lines()
@@ -247,14 +251,14 @@ async fn calls(connection: &mut MultiplexedConnection) -> BTreeMap<String, u64> 
         .collect()
 }
 
-async fn query(connection: &mut MultiplexedConnection, words: &[&str]) -> Result<Value, RedisError> {
+async fn query(connection: &mut MultiplexedConnection, arguments: &[&str]) -> Result<Value, RedisError> {
     let mut command = ::redis::Cmd::new();
-    command.arg(words);
+    command.arg(arguments);
     command.query_async(connection).await
 }
 
 fn read<T: FromRedisValue>(value: Value) -> T {
-    ::redis::from_redis_value(value).unwrap_or_else(|_| panic!("an answer of another type"))
+    ::redis::from_redis_value(value).unwrap_or_else(|_| panic!("a reply of another type"))
 }
 
 pub(super) fn free_port() -> u16 {
@@ -268,7 +272,8 @@ fn spawn(dir: &TempDir, port: u16, lines: &[String]) -> Child {
     Command::new(program()).arg(file).stdout(Stdio::null()).spawn().expect("redis-server is installed: see tests/run")
 }
 
-/// The server that tests start: `redis-server`, or what the environment variable `REDIS_SERVER` names (see tests/servers/run).
+/// Returns the program to start: `redis-server`, or the one that the environment variable `REDIS_SERVER` names (see
+/// tests/servers/run).
 pub(super) fn program() -> OsString {
     env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into())
 }
