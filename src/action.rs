@@ -13,8 +13,9 @@ use crate::{
         self, Lookup,
         classify::{RequestTraits, asked_http, scan},
         decision::{self, Decision, Verdict, decide},
+        info::RequestDirectives,
         partial,
-        request::{CacheRequest, LookupMiss, MissedRequest, RequestDirectives},
+        request::{CacheRequest, LookupMiss, MissedRequest},
     },
     rules::{
         RouteMatch,

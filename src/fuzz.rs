@@ -22,7 +22,7 @@ use tower_service::Service;
 use crate::{
     body::CacheBody,
     clock::{Clock, Nanos},
-    codec::{Moment, contents_as_entry},
+    codec::{contents_as_entry, frame::Moment},
     entry::Content,
     key::KeyRef,
     layer::CacheLayer,

@@ -14,7 +14,7 @@ use tower_layer::Layer;
 use crate::{
     rules::{Rules, error::RulesError, rule::Rule},
     service::CacheService,
-    single_flight::{Flights, Limits},
+    single_flight::flights::{Flights, Limits},
     state::{LayerState, Options},
     status::StatusField,
     store::{backend::Store, memory::Memory},

@@ -24,9 +24,9 @@ use crate::{
     lookup::{
         Lookup,
         decision::Decision,
+        info::{self, RequestInfo},
         partial::asks_for_one,
-        request::{CacheRequest, LookupMiss, MissedRequest, RequestInfo},
-        variant,
+        request::{CacheRequest, LookupMiss, MissedRequest},
     },
     refresh::refresh,
     respond::{self, hit, partial},
@@ -354,7 +354,7 @@ async fn follow<St: Store, B>(
                 return Followed::Alone(Miss::NotShared);
             }
             let (primary, stamp) = (quest.primary.as_ref(), found.entry.stamp());
-            if !variant::may_share(&shared.store, stamp, &quest.rule, found.terms(), primary, asked) {
+            if !info::may_share(&shared.store, stamp, &quest.rule, found.terms(), primary, asked) {
                 return Followed::Again;
             }
             context.counters.add(Count::Collapsed, 1);
@@ -368,7 +368,7 @@ async fn follow<St: Store, B>(
         }
         Some(Progress::Arriving(found)) => {
             let primary = quest.primary.as_ref();
-            let shares = |stamp| variant::may_share(&shared.store, stamp, &quest.rule, found.terms(), primary, asked);
+            let shares = |stamp| info::may_share(&shared.store, stamp, &quest.rule, found.terms(), primary, asked);
             if !quest.asked.may_have(found.http.as_deref(), now) || !follower.stamp().is_some_and(shares) {
                 // On its way, but not for us.
                 return Followed::Alone(Miss::NotShared);

@@ -9,7 +9,7 @@ use http::Response;
 
 use crate::{
     rules::Rules,
-    single_flight::Flights,
+    single_flight::flights::Flights,
     status::{self, CACHE_STATUS, CacheStatus, StatusField},
     store::backend::Store,
     switch::Switch,

@@ -18,7 +18,8 @@ mod with_zstd {
     use bytes::Bytes;
     use http::{HeaderMap, header::CONTENT_ENCODING};
 
-    use crate::codec::{Damaged, compression::MAX_UNPACKED};
+    use crate::codec::compression::MAX_UNPACKED;
+    use crate::codec::frame::Damaged;
 
     /// Which bodies are compressed, and how hard.
     ///
@@ -75,7 +76,7 @@ mod without {
     use bytes::Bytes;
     use http::HeaderMap;
 
-    use crate::codec::Damaged;
+    use crate::codec::frame::Damaged;
 
     /// There is none without the feature.
     #[derive(Debug, Clone, Copy)]

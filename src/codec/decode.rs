@@ -7,11 +7,12 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::{
-    Damaged, Moment, compression,
+    compression,
     header_cache::{self, CachedHeaders, Written},
     header_names,
 };
 use crate::{
+    codec::frame::{Damaged, Moment},
     entry::{
         Content, Draft, Entry,
         stamp::{Generation, Stamp},
@@ -90,7 +91,7 @@ pub(super) fn entry(
 }
 
 /// The names of an entry and their generations, whatever its key.
-pub(super) fn generations(contents: &Bytes, compressed: bool) -> Result<super::Stamped, Damaged> {
+pub(super) fn generations(contents: &Bytes, compressed: bool) -> Result<super::frame::Stamped, Damaged> {
     let (length, _) = contents.split_first_chunk::<4>().ok_or(Damaged::Truncated)?;
     let end = (u32::from_le_bytes(*length) as usize).checked_add(4).filter(|end| *end <= contents.len());
     let head = contents.slice(4..end.ok_or(Damaged::Truncated)?);

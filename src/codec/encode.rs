@@ -5,11 +5,11 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
-    Moment, Unstored,
     decode::{HTTP, PACKED, REPEATED, STAR, TRAILERS, VARIANTS, flag},
     header_names,
 };
 use crate::{
+    codec::frame::{Moment, Unstored},
     entry::{
         Content, Entry,
         stamp::Stamp,

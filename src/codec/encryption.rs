@@ -1,6 +1,6 @@
 //! Entries that only who has a key can read, or make.
 
-use super::Unstored;
+use crate::codec::frame::Unstored;
 
 #[cfg(feature = "redis-encryption")]
 pub use with_keys::{KeyRing, KeyRingError};
@@ -42,10 +42,12 @@ mod with_keys {
     use bytes::{Bytes, BytesMut};
     use chacha20poly1305::{AeadInOut, KeyInit, XChaCha20Poly1305};
 
-    use crate::codec::{
-        Damaged, FRAME, Unstored,
-        encryption::{NONCE, Place, TAG},
-    };
+    use crate::codec::encryption::NONCE;
+    use crate::codec::encryption::Place;
+    use crate::codec::encryption::TAG;
+    use crate::codec::frame::Damaged;
+    use crate::codec::frame::FRAME;
+    use crate::codec::frame::Unstored;
 
     /// A key's name: it stands in the clear before what is sealed with it.
     type Id = [u8; 4];
@@ -175,10 +177,10 @@ mod with_keys {
 mod without {
     use bytes::Bytes;
 
-    use crate::codec::{
-        Damaged, Unstored,
-        encryption::{NONCE, Place},
-    };
+    use crate::codec::encryption::NONCE;
+    use crate::codec::encryption::Place;
+    use crate::codec::frame::Damaged;
+    use crate::codec::frame::Unstored;
 
     /// There is none without the feature.
     #[derive(Debug, Clone)]

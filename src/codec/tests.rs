@@ -1,6 +1,6 @@
 //! The laws of the stored form, and how each version looks, byte for byte.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use proptest::{collection::vec, option, prelude::*};

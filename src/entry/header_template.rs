@@ -16,7 +16,6 @@ use http::{
     header::{self, AGE},
 };
 
-use super::{Entry, header_bytes};
 use crate::semantics::{self, CACHE_STATUS};
 
 /// A finished header map, with what was learned while it was made.
@@ -329,8 +328,8 @@ impl HeaderTemplate {
 
     /// The finished map of a response that has this shape, if there is one.
     #[inline]
-    pub(crate) fn filled(&self, headers: &HeaderMap) -> Option<StoredHeaders> {
-        Some(self.0.get()?.filled(headers))
+    pub(crate) fn filled(&self, headers: &HeaderMap, recycled: impl FnOnce(u64) -> Option<HeaderMap>) -> Option<StoredHeaders> {
+        Some(self.0.get()?.filled(headers, recycled))
     }
 }
 
@@ -344,8 +343,8 @@ impl TemplateParts {
     }
 
     #[inline]
-    fn filled(&self, headers: &HeaderMap) -> StoredHeaders {
-        let mut map = match Entry::map_aside(self.number) {
+    fn filled(&self, headers: &HeaderMap, recycled: impl FnOnce(u64) -> Option<HeaderMap>) -> StoredHeaders {
+        let mut map = match recycled(self.number) {
             Some(map) => map,
             None => self.map.clone(),
         };
@@ -406,7 +405,7 @@ mod tests {
                 if !shape.fits(headers, tells) {
                     continue;
                 }
-                let (made, anew) = (shape.filled(headers).expect("a shape"), finished(headers, tells, 0));
+                let (made, anew) = (shape.filled(headers, |_| None).expect("a shape"), finished(headers, tells, 0));
                 assert_eq!(lines(&made), lines(&anew), "{headers:?}, {taken:?}");
                 assert_eq!(made.bytes, anew.bytes, "{headers:?}");
                 filled += 1;
@@ -427,7 +426,7 @@ mod tests {
         let made = finished(&headers, false, 0);
         shape.take(&made, false);
         let taken = shape.0.get().expect("a shape");
-        for kept in [&made, &shape.filled(&headers).expect("a shape").map, &own_fields(headers.clone())] {
+        for kept in [&made, &shape.filled(&headers, |_| None).expect("a shape").map, &own_fields(headers.clone())] {
             for (name, value) in &headers {
                 assert_eq!(kept[name], value);
                 assert_eq!(kept[name].is_sensitive(), value.is_sensitive());
@@ -466,4 +465,19 @@ mod tests {
         shape.take(&finished(&long, false, 0), false);
         assert_eq!(shape.plainly(&long, false), Some(Some(7)));
     }
+}
+
+/// An allocation's own overhead, rounding included, on the average of common allocators.
+pub(crate) const PER_ALLOCATION: usize = 16;
+
+pub(crate) fn whole_map(map: &HeaderMap) -> usize {
+    size_of::<HeaderMap>() + header_bytes(map)
+}
+
+/// The bytes of a header map beside itself.
+pub(crate) fn header_bytes(map: &HeaderMap) -> usize {
+    // A field in the map: its name, its value, its hash and link; and its share of the index.
+    const FIELD: usize = size_of::<HeaderName>() + size_of::<HeaderValue>() + 24 + 8;
+    let text: usize = map.iter().map(|(name, value)| name.as_str().len() + value.len() + PER_ALLOCATION).sum();
+    map.capacity() * FIELD + text + 2 * PER_ALLOCATION
 }

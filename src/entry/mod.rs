@@ -1,8 +1,11 @@
 //! What is stored: a response as it will be sent, and what says whether it may be.
 
 pub(crate) mod header_template;
+
 pub(crate) mod stamp;
+
 pub(crate) mod times;
+
 pub(crate) mod validity;
 
 use std::{
@@ -16,10 +19,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 
 use self::{
-    header_template::{StoredHeaders, own_fields},
+    header_template::{PER_ALLOCATION, StoredHeaders, header_bytes, own_fields, whole_map},
     stamp::Stamp,
     times::{Http, Times},
 };
@@ -151,7 +154,7 @@ impl Entry {
 
     /// The header map of the entry that was put aside, if it was filled into this shape.
     #[inline]
-    pub(super) fn map_aside(shape: u64) -> Option<HeaderMap> {
+    pub(crate) fn map_aside(shape: u64) -> Option<HeaderMap> {
         ASIDE
             .try_with(|aside| {
                 let mut entry = aside.take()?;
@@ -306,26 +309,11 @@ impl fmt::Debug for Entry {
 /// expiry.
 const PER_ENTRY: usize = 160;
 
-/// An allocation's own overhead, rounding included, on the average of common allocators.
-const PER_ALLOCATION: usize = 16;
-
 #[inline]
 fn weigh(key: &Key, names: &Namespaces, http: Option<&Http>, content: usize) -> u64 {
     let http = http.map_or(0, |http| size_of_val(http) + PER_ALLOCATION);
     let fixed = size_of::<Entry>() + PER_ENTRY + 4 * PER_ALLOCATION;
     (fixed + key.heap() + names.heap() + http + content) as u64
-}
-
-fn whole_map(map: &HeaderMap) -> usize {
-    size_of::<HeaderMap>() + header_bytes(map)
-}
-
-/// The bytes of a header map beside itself.
-pub(crate) fn header_bytes(map: &HeaderMap) -> usize {
-    // A field in the map: its name, its value, its hash and link; and its share of the index.
-    const FIELD: usize = size_of::<HeaderName>() + size_of::<HeaderValue>() + 24 + 8;
-    let text: usize = map.iter().map(|(name, value)| name.as_str().len() + value.len() + PER_ALLOCATION).sum();
-    map.capacity() * FIELD + text + 2 * PER_ALLOCATION
 }
 
 #[cfg(test)]
@@ -353,7 +341,7 @@ mod tests {
             cost: key.len() as u64,
         };
         let (status, body) = (StatusCode::OK, Bytes::copy_from_slice(body.as_bytes()));
-        let fields = shape.filled(fields).expect("a shape");
+        let fields = shape.filled(fields, Entry::map_aside).expect("a shape");
         let response = Response { names, times, status, fields, body, trailers: None, http: None };
         Entry::of_response(Key::new(key.as_bytes()), Stamp::local(key.len() as u64), response)
     }

@@ -8,6 +8,7 @@ use super::Fill;
 use crate::{
     clock::{MS, nanos},
     entry::{
+        Entry,
         header_template::{HeaderKind, StoredHeaders, finished, is_event_stream, length_in},
         times::{Http, Times},
     },
@@ -109,7 +110,7 @@ impl<St: Store> Fill<St> {
         let plain = rule.shape().fits(&parts.headers, tells)
             && !control.as_ref().is_some_and(strips)
             && !self.shared.options.content_length;
-        let filled = if plain { rule.shape().filled(&parts.headers) } else { None };
+        let filled = if plain { rule.shape().filled(&parts.headers, Entry::map_aside) } else { None };
         let headers = match filled {
             Some(headers) => headers,
             None => self.finished(&parts.headers, &seen, control),

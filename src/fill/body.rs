@@ -17,6 +17,7 @@ use super::{Answer, Fill, RestFuture, admission::Admission, commit::Commit};
 use crate::{
     body::CacheBody,
     error::BoxError,
+    respond,
     single_flight::{
         Leader,
         detach::{AwaitCount, unless_left},
@@ -54,7 +55,7 @@ impl<St: Store> Fill<St> {
             }
             let mut response = Response::from_parts(parts, CacheBody::whole(sent, trailers.clone()));
             if self.of.quest.asked.less {
-                response = self.of.quest.asked.conditional(response, self.answered);
+                response = respond::conditional(&self.of.quest.asked, response, self.answered);
             }
             let (shared, miss) = (self.shared.clone(), self.of.missed.why);
             let status = move |storing| CacheStatus::new(Outcome::Miss(miss)).storing(storing);
@@ -87,7 +88,7 @@ impl<St: Store> Fill<St> {
         let why = match reading {
             ReadOutcome::Pending => {
                 self.arrives(&fit, &tape, length);
-                let response = self.of.quest.asked.conditional(response, self.answered);
+                let response = respond::conditional(&self.of.quest.asked, response, self.answered);
                 tokio::spawn(Box::pin(self.read_on(fit, source, tape, exact, taken)).in_current_span());
                 return Poll::Ready(Ok(shared.marked(response, status.storing(Storing::Pending))));
             }

@@ -71,7 +71,7 @@ impl<St: Store> Fill<St> {
             language: None,
             status: parts.status,
             announced: plain.announced,
-            headers: rule.shape().filled(&parts.headers).expect("it has this shape"),
+            headers: rule.shape().filled(&parts.headers, Entry::map_aside).expect("it has this shape"),
             vary: Vary::default(),
             named: None,
             times: plain.times,
@@ -97,7 +97,7 @@ impl<St: Store> Fill<St> {
             quest: CacheRequest { rule, primary, plan: ReadPlan { names, .. }, .. },
             missed: LookupMiss { why, stamp, .. },
         } = *of;
-        let fields = rule.shape().filled(&parts.headers).expect("it has this shape");
+        let fields = rule.shape().filled(&parts.headers, Entry::map_aside).expect("it has this shape");
         let status = parts.status;
         let ExactLength { sent, kept } = body;
         let mut response = Response::from_parts(parts, CacheBody::whole(sent, None));

@@ -56,7 +56,7 @@ impl<St: Store> Fill<St> {
                 // Kept it may not be any more, but it has been validated for this request.
                 let status = validated.storing(Storing::Not(why));
                 self.not_shared(why, false);
-                shared.marked(asked.conditional(response, now), status)
+                shared.marked(respond::conditional(&asked, response, now), status)
             }
         }
     }

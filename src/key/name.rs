@@ -22,12 +22,11 @@ use std::borrow::Cow;
 use http::uri::PathAndQuery;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::percent::{decoded, has_any};
-
 use super::{
     KeyRef,
     write::{Tag, write_part},
 };
+use crate::percent::{decoded, has_any};
 
 /// The hash of the name of a key: that of its parts, normalised. `None` if its bytes are no parts.
 pub(super) fn name_of(key: KeyRef<'_>) -> Option<u64> {

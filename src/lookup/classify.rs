@@ -3,9 +3,9 @@
 use http::{Method, Request, header};
 use http_body::Body;
 
-use super::request::RequestDirectives;
 use crate::{
     key::{FieldClass, Forwarding, HostLine, common_field},
+    lookup::info::RequestDirectives,
     query,
     rules::policy::Policy,
     semantics::CacheControl,

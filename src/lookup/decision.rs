@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::request::RequestDirectives;
 use crate::{
     clock::{MS, Nanos},
     entry::{Content, Entry, validity::Validity},
+    lookup::info::RequestDirectives,
     rules::policy::Policy,
     semantics,
     status::Miss,

@@ -2,6 +2,7 @@
 
 pub(crate) mod classify;
 pub(crate) mod decision;
+pub(crate) mod info;
 pub(crate) mod partial;
 pub(crate) mod request;
 pub(crate) mod variant;

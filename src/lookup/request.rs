@@ -1,8 +1,8 @@
 //! A request, and its lookup.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, Request};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
@@ -10,110 +10,17 @@ use super::{
     decision::{Decision, decide},
 };
 use crate::{
-    body::CacheBody,
-    clock::{MS, Nanos},
-    entry::{Entry, stamp::Stamp, times::Http, validity::Validity},
+    clock::Nanos,
+    entry::{Entry, stamp::Stamp, validity::Validity},
     key::Key,
-    respond::{not_modified, wants_not_modified},
+    lookup::info::{RequestDirectives, RequestInfo},
     rules::policy::{Policy, ReadPlan},
-    semantics::{self, CacheControl, Failure, Vary},
+    semantics::Vary,
     single_flight::Join,
     state::LayerState,
     status::Miss,
     store::{backend::Store, error::StoreError, lock_guard::LockGuard},
 };
-
-/// What is still needed of a request once the inner service has it: how it was asked, and its fields.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct RequestInfo {
-    pub(crate) method: Method,
-    /// Its fields, if they were kept.
-    fields: Option<Box<HeaderMap>>,
-    /// Whether it may want less than the whole: a part of it, or nothing if it is still the same.
-    pub(crate) less: bool,
-    /// Present under a rule where HTTP decides.
-    pub(crate) http: Option<Box<RequestDirectives>>,
-}
-
-/// What a request says to a cache that asks it.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct RequestDirectives {
-    pub(crate) directives: CacheControl,
-    /// It has credentials that are not in the key.
-    pub(crate) guarded: bool,
-}
-
-impl RequestDirectives {
-    /// Whether it may be answered with this, which another has asked for.
-    fn may_have(&self, http: &Http, now: Nanos) -> bool {
-        (http.open || !self.guarded) && http.freshness.decide(&self.directives, now / MS) <= semantics::Decision::ServeStale
-    }
-
-    /// Whether it is to be asked without regard to others.
-    pub(crate) fn goes_alone(&self) -> bool {
-        self.directives.no_cache.is_some() || self.directives.no_store
-    }
-}
-
-impl RequestInfo {
-    /// Its fields are still to be [kept](Self::keep).
-    #[inline]
-    pub(crate) fn of<B>(request: &http::Request<B>, less: bool, http: Option<Box<RequestDirectives>>) -> Self {
-        Self { method: request.method().clone(), fields: None, less, http }
-    }
-
-    /// Keeps the fields of the request, which goes its way now, unless it has them.
-    pub(crate) fn keep<B>(&mut self, request: &http::Request<B>) {
-        self.fields.get_or_insert_with(|| Box::new(request.headers().clone()));
-    }
-
-    /// All fields of the request, if they were kept: nothing may be stored by what they are where they were not.
-    pub(crate) fn headers(&self) -> Option<&HeaderMap> {
-        self.fields.as_deref()
-    }
-
-    /// Its fields as far as its conditions and its range go: one that has any is always kept.
-    pub(crate) fn conditions(&self) -> &HeaderMap {
-        static NONE: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
-        self.fields.as_deref().unwrap_or_else(|| {
-            debug_assert!(!self.less);
-            &NONE
-        })
-    }
-
-    /// Whether a stale response may stand in for a failure (RFC 9111, section 4.2.4; RFC 5861, section 4).
-    pub(crate) fn may_have_instead(&self, entry: &Entry, life: Validity, failure: Failure, now: Nanos) -> bool {
-        match (entry.http(), &self.http) {
-            (Some(http), Some(asked)) => {
-                (http.open || !asked.guarded)
-                    && http.freshness(life, now).usable_on_failure(failure, &asked.directives, now / MS)
-            }
-            (None, None) => entry.times().may_stand_in(now),
-            // It was stored under another rule.
-            _ => false,
-        }
-    }
-
-    /// Whether it may be answered with what another has fetched just now.
-    pub(crate) fn may_have(&self, http: Option<&Http>, now: Nanos) -> bool {
-        match (&self.http, http) {
-            (Some(asked), Some(http)) => asked.may_have(http, now),
-            (None, None) => true,
-            _ => false,
-        }
-    }
-
-    /// A fresh response as the client's own conditions want it: they were not for the inner service to see.
-    pub(crate) fn conditional<B>(&self, response: Response<CacheBody<B>>, now: Nanos) -> Response<CacheBody<B>> {
-        if !self.less {
-            return response;
-        }
-        match wants_not_modified(&self.method, self.conditions(), response.status(), response.headers(), now, now) {
-            true => not_modified(response.headers(), response.extensions().clone()),
-            false => response,
-        }
-    }
-}
 
 /// All that is known of a request before anybody is asked.
 pub(crate) struct CacheRequest {

@@ -2,15 +2,11 @@
 
 use http::{HeaderMap, HeaderValue};
 
-use super::request::RequestInfo;
 use crate::{
-    entry::{stamp::Stamp, validity::Validity},
     key::{self, Key, KeyRef, KeyWriter},
-    namespace::set::Namespaces,
     rules::policy::Policy,
     secret::Secret,
     semantics::{self, Vary},
-    store::backend::Store,
 };
 
 /// The key under which the variant for these request fields is stored (RFC 9111, section 4.1).
@@ -84,22 +80,4 @@ fn write_selecting(
     let mut selecting = Vec::with_capacity(64);
     write(&mut selecting);
     KeyWriter::new(canonical, secret).secret(selecting);
-}
-
-/// Whether a follower may have what was fetched for another: the same variant, and nothing that was known only from the
-/// response has been cleared meanwhile.
-pub(crate) fn may_share<St: Store>(
-    store: &St,
-    stamp: &Stamp,
-    rule: &Policy,
-    (key, vary, added): (&Key, &Vary, &Namespaces),
-    primary: KeyRef<'_>,
-    asked: &RequestInfo,
-) -> bool {
-    let variant = |headers| variant_key(rule, &store.context().secret, primary, vary, headers);
-    let same = match vary.is_empty() {
-        true => key.as_ref() == primary,
-        false => asked.headers().is_some_and(|headers| *key == variant(headers)),
-    };
-    same && (added.is_empty() || store.life(stamp, added) == Validity::Valid)
 }

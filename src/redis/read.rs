@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     clock::Nanos,
-    codec::{Damaged, Wanted},
+    codec::{Wanted, frame::Damaged},
     entry::{
         Entry,
         stamp::{Generation, Stamp},

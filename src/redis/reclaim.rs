@@ -12,7 +12,7 @@ use super::{
     node::{Node, Route},
     write::unlink,
 };
-use crate::{codec::Damaged, entry::stamp::Generation, store::error::StoreError};
+use crate::{codec::frame::Damaged, entry::stamp::Generation, store::error::StoreError};
 
 /// How many keys one step looks at.
 const STEP: usize = 100;

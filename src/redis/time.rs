@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use super::inner::RedisInner;
 use crate::{
     clock::{self, Nanos},
-    codec::Moment,
+    codec::frame::Moment,
     key::KeyRef,
     namespace::set::Namespaces,
 };

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     clock::Nanos,
-    codec::Unstored,
+    codec::frame::Unstored,
     entry::{
         Entry,
         stamp::{Counter, Stamp},

@@ -14,7 +14,7 @@ use crate::{
     body::CacheBody,
     clock::{MS, Nanos},
     entry::{Content, Entry, times::Times},
-    lookup::request::RequestInfo,
+    lookup::info::RequestInfo,
     semantics::{self, Precondition, Role, Selected},
     single_flight::outcome::ArrivingResponse,
     state::LayerState,
@@ -146,6 +146,17 @@ fn finish<St: Store, B>(
     shared.mark(response, || status_of.until(times.fresh_until, now));
 }
 
+/// Returns a fresh response as the client's own conditions require it. The inner service did not see these conditions.
+pub(crate) fn conditional<B>(info: &RequestInfo, response: Response<CacheBody<B>>, now: Nanos) -> Response<CacheBody<B>> {
+    if !info.less {
+        return response;
+    }
+    match wants_not_modified(&info.method, info.conditions(), response.status(), response.headers(), now, now) {
+        true => not_modified(response.headers(), response.extensions().clone()),
+        false => response,
+    }
+}
+
 /// The response that a follower gets of a body still on its way; `None` if its beginning is gone, since it has grown too large.
 pub(crate) fn from_arriving<St: Store, B>(
     shared: &LayerState<St>,
@@ -157,7 +168,7 @@ pub(crate) fn from_arriving<St: Store, B>(
     *response.status_mut() = arriving.status;
     *response.headers_mut() = arriving.headers.clone();
     set_age(response.headers_mut(), now.saturating_sub(arriving.born));
-    Some(shared.marked(asked.conditional(response, now), CacheStatus::new(Outcome::Collapsed)))
+    Some(shared.marked(conditional(asked, response, now), CacheStatus::new(Outcome::Collapsed)))
 }
 
 #[inline]

@@ -340,7 +340,12 @@ impl fmt::Debug for Rules {
 
 #[cfg(test)]
 mod tests {
-    use crate::stats::warnings::{Misconfiguration, PAUSE, WarningLimits};
+    use std::time::Duration;
+
+    use crate::stats::{
+        counters::Counters,
+        warnings::{Misconfiguration, PAUSE, WarningLimits},
+    };
     use ::http::{Extensions, Uri};
 
     use super::*;

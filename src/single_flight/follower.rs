@@ -5,11 +5,10 @@ use std::sync::{Arc, atomic::Ordering};
 use tokio::time::Instant;
 
 use super::{
-    Flights, Join,
     flight::AnyFlight,
     outcome::{FlightOutcome, Progress},
 };
-use crate::{entry::stamp::Stamp, key::Key};
+use crate::{entry::stamp::Stamp, key::Key, single_flight::flights::Flights};
 
 /// Whoever waits.
 pub(crate) struct Follower {
@@ -19,12 +18,6 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
-    /// Has the work moved to a task: it is not to be held up by how often who began it is polled.
-    pub(crate) fn joined<T: Send + 'static>(self) -> Join<T> {
-        self.flight.clone().promote();
-        Join::Follow(self)
-    }
-
     /// The stamp of the fill that is waited for, if its call has begun.
     pub(crate) fn stamp(&self) -> Option<&Stamp> {
         self.flight.flight().stamp()

@@ -1,0 +1,281 @@
+//! The course of a fill: from the answer of the inner service to the client and into the store.
+
+use std::{
+    future::{Future, poll_fn},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{Response, StatusCode, header, response};
+use http_body::Body;
+use tracing::Instrument;
+
+use crate::{
+    body::CacheBody,
+    clock::{MS, Nanos},
+    entry::validity::Validity,
+    error::BoxError,
+    extensions::CachePolicy,
+    fill::{
+        Answer, Fill, PASS, RestFuture,
+        body::{BodyPrefix, exact},
+        future::FillFuture,
+    },
+    key::Key,
+    lookup::{partial::asks_for_one, request::MissedRequest},
+    respond,
+    semantics::{self, Failure},
+    single_flight::{Leader, outcome::FlightOutcome},
+    state::LayerState,
+    stats::counters::Count,
+    status::{CacheStatus, Miss, NoStore, Outcome, Stale, Storing},
+    store::backend::Store,
+};
+
+impl<St: Store> Fill<St> {
+    #[inline]
+    pub(crate) fn new(shared: Arc<LayerState<St>>, of: Box<MissedRequest<St>>, leader: Option<Leader>, began: Nanos) -> Self {
+        Self { shared, of, began, answered: began, leader }
+    }
+
+    /// Takes the answer of this call.
+    #[inline]
+    pub(crate) fn run<F, B, E>(self, inner: F) -> FillFuture<F, St, B, E>
+    where
+        F: Future<Output = Result<Response<B>, E>> + Send + 'static,
+        B: Body<Error: Into<BoxError>> + Send + 'static,
+        E: Send + 'static,
+    {
+        FillFuture::new(self, inner)
+    }
+
+    /// Awaits the inner service, and makes of its answer the client's and, if it is fit, an entry. Where something stale may be
+    /// served, that is served if the inner service takes longer than this.
+    pub(crate) async fn run_softly<F, B, E>(mut self, inner: F, limit: Duration) -> Answer<B, E>
+    where
+        F: Future<Output = Result<Response<B>, E>> + Send + 'static,
+        B: Body<Error: Into<BoxError>> + Send + 'static,
+        E: Send + 'static,
+    {
+        let mut inner = Box::pin(inner);
+        let answer = match tokio::time::timeout(limit, &mut inner).await {
+            Ok(answer) => {
+                drop(inner);
+                answer
+            }
+            Err(_) => {
+                if let Some(response) = self.stale_instead(Failure::Unreachable, Stale::SoftTimeout) {
+                    self.of.missed.spare = None;
+                    let limit = self.shared.options.fill_limit;
+                    let rest = async move { self.answered_so(inner.await).await };
+                    tokio::spawn(async move { drop(tokio::time::timeout(limit, rest).await) }.in_current_span());
+                    return Ok(response);
+                }
+                inner.await
+            }
+        };
+        self.answered_so(answer).await
+    }
+
+    /// Makes of the inner service's answer the client's, waiting for what has to be waited for.
+    pub(crate) async fn answered_so<B, E>(self, answer: Result<Response<B>, E>) -> Answer<B, E>
+    where
+        B: Body<Error: Into<BoxError>> + Send + 'static,
+        E: Send + 'static,
+    {
+        let mut answered = Some((self, answer));
+        let mut rest = None;
+        poll_fn(|cx| {
+            if let Some((fill, answer)) = answered.take()
+                && let Poll::Ready(answer) = fill.answered(answer, cx, &mut rest)
+            {
+                return Poll::Ready(answer);
+            }
+            rest.as_mut().expect("something is left").as_mut().poll(cx)
+        })
+        .await
+    }
+
+    /// Makes of the inner service's answer the client's and, if it is fit, an entry; or says what is left to be waited for.
+    pub(crate) fn answered<B, E>(
+        mut self,
+        answer: Result<Response<B>, E>,
+        cx: &mut Context<'_>,
+        rest: &mut Option<RestFuture<B, E>>,
+    ) -> Poll<Answer<B, E>>
+    where
+        B: Body<Error: Into<BoxError>> + Send + 'static,
+        E: Send + 'static,
+    {
+        self.of.missed.permit = None;
+        self.has_answered();
+        let response = match answer {
+            Ok(response) => response,
+            Err(error) => {
+                let stale = self.stale_instead(Failure::Unreachable, Stale::IfError);
+                self.failed(NoStore::Failed, Failure::Unreachable);
+                return Poll::Ready(stale.ok_or(error));
+            }
+        };
+        if let Some(failure) = Failure::of_status(response.status())
+            && let Some(response) = self.stale_instead(failure, Stale::IfError)
+        {
+            self.failed(NoStore::Failed, failure);
+            return Poll::Ready(Ok(response));
+        }
+        let (mut parts, body) = response.into_parts();
+        let hints = parts.extensions.remove::<CachePolicy>();
+        let least = body.size_hint().lower();
+        let plain = if hints.is_none() { self.plainly(&parts, least) } else { None };
+        let Some(plain) = plain else {
+            return self.answered_otherwise(parts, body, hints, cx, rest);
+        };
+        // A response to GET without content need not be polled to be known as complete.
+        let mut body = Box::pin(body);
+        let mut got = BodyPrefix::of(&*body);
+        let reading = got.read(body.as_mut(), cx, self.of.quest.rule.max_body());
+        match got.only(&reading, plain.announced) {
+            Some(data) => self.kept_plainly(plain, parts, exact(data), rest),
+            None => {
+                let fit = self.fit_plainly(plain, &parts);
+                self.kept(fit, parts, body, got, reading, rest)
+            }
+        }
+    }
+
+    /// The same of a response that is not plainly to be stored.
+    #[inline(never)]
+    pub(crate) fn answered_otherwise<B, E>(
+        mut self,
+        mut parts: response::Parts,
+        body: B,
+        hints: Option<CachePolicy>,
+        cx: &mut Context<'_>,
+        rest: &mut Option<RestFuture<B, E>>,
+    ) -> Poll<Answer<B, E>>
+    where
+        B: Body<Error: Into<BoxError>> + Send + 'static,
+        E: Send + 'static,
+    {
+        if self.of.quest.rule.http().is_some() && !parts.headers.contains_key(header::DATE) {
+            // RFC 9110, section 6.6.1: what comes without a date is given that of its arrival.
+            parts.headers.insert(header::DATE, semantics::format_date(self.wall_at(self.answered) / MS));
+        }
+        if parts.status == StatusCode::NOT_MODIFIED
+            && let Some(ours) = self.of.missed.ours.take()
+        {
+            *rest = Some(Box::pin(async move { Ok(self.freshen(&ours, &parts, hints.as_ref()).await) }));
+            return Poll::Pending;
+        }
+        let fit = match self.fit(&parts, body.size_hint().lower(), hints.as_ref()) {
+            Ok(fit) => fit,
+            Err(why) => return Poll::Ready(Ok(self.unfit(why, parts, body))),
+        };
+        let mut body = Box::pin(body);
+        let mut got = BodyPrefix::of(&*body);
+        let reading = got.read(body.as_mut(), cx, self.of.quest.rule.max_body());
+        self.kept(fit, parts, body, got, reading, rest)
+    }
+
+    /// The end of a fill whose response is not for the store.
+    pub(crate) fn unfit<B>(self, why: NoStore, parts: response::Parts, body: B) -> Response<CacheBody<B>> {
+        let failure = Failure::of_status(parts.status);
+        // A 304 to the client's own conditions says nothing of what the whole would be.
+        let pass = parts.status != StatusCode::NOT_MODIFIED
+            && !about_the_request(why)
+            && !self.varies_unawares(why)
+            && !asks_for_one(&self.of.quest.asked.method, self.of.quest.asked.conditions());
+        let shared = self.shared.clone();
+        let status = CacheStatus::new(Outcome::Miss(self.of.missed.why)).storing(Storing::Not(why));
+        match failure {
+            None => self.not_shared(why, pass),
+            Some(failure) => self.failed(why, failure),
+        }
+        shared.marked(Response::from_parts(parts, CacheBody::inner(body)), status)
+    }
+
+    /// The inner service has answered, with whatever it is.
+    pub(crate) fn has_answered(&mut self) {
+        self.answered = self.now();
+        self.shared.store.context().counters.add(Count::InnerNanos, self.took());
+    }
+
+    /// How long the inner service took.
+    pub(crate) fn took(&self) -> Nanos {
+        self.answered.saturating_sub(self.began)
+    }
+
+    pub(crate) fn now(&self) -> Nanos {
+        self.shared.store.context().clock.nanos()
+    }
+
+    /// The wall clock at a moment of the timeline: HTTP dates count by it.
+    pub(crate) fn wall_at(&self, moment: Nanos) -> Nanos {
+        self.shared.store.context().clock.wall_at(moment)
+    }
+
+    /// The stale response, where the rule allows it because the inner service has failed (RFC 5861, section 4).
+    pub(crate) fn stale_instead<B>(&self, failure: Failure, why: Stale) -> Option<Response<CacheBody<B>>> {
+        let now = self.now();
+        let entry = self.of.missed.spare.as_ref()?;
+        // It may have been cleared while the inner service was failing.
+        let life = self.shared.store.life(entry.stamp(), entry.namespaces());
+        if life == Validity::Invalidated {
+            return None;
+        }
+        // A shared store tells here what this process has cleared, not what was cleared softly before the look: that the look has found the
+        // entry fresh is known where only the request did not allow its use.
+        let was_fresh = !self.shared.store.is_shared() || self.of.missed.why == Miss::Request;
+        let life = if was_fresh { life } else { Validity::Stale };
+        if !self.of.quest.asked.may_have_instead(entry, life, failure, now) {
+            return None;
+        }
+        let counters = &self.shared.store.context().counters;
+        counters.add(Count::Stale, 1);
+        counters.add(Count::StoodIn, 1);
+        let asked = &self.of.quest.asked;
+        Some(respond::from_entry(&self.shared, entry, &asked.method, asked.conditions(), Outcome::Stale(why), now))
+    }
+
+    /// The end of a fill whose response is not for the store: those who wait go alone, at once.
+    pub(crate) fn not_shared(self, why: NoStore, pass: bool) {
+        // Where it varies by fields that were not kept, the next who asks keeps them, and the others can wait for that.
+        let landing = if self.varies_unawares(why) { FlightOutcome::LeaderLost } else { FlightOutcome::NotShareable };
+        self.ends(why, pass, landing);
+    }
+
+    /// The same where the inner service has failed: who waits may have something in place of what it would say to him.
+    pub(crate) fn failed(self, why: NoStore, failure: Failure) {
+        self.ends(why, false, FlightOutcome::Failed(failure));
+    }
+
+    pub(crate) fn ends(mut self, why: NoStore, pass: bool, landing: FlightOutcome) {
+        self.shared.store.context().counters.no_store(why);
+        tracing::debug!(reason = why.as_str(), "response not stored");
+        if pass {
+            self.shared.flights.pass(self.key(), self.now() + PASS);
+        }
+        if let Some(lock) = self.of.missed.lock.take() {
+            lock.without_entry(pass);
+        }
+        if let Some(leader) = self.leader.take() {
+            leader.land(landing);
+        }
+    }
+
+    /// Whether a response is not stored because the fields of its request were not kept.
+    pub(crate) fn varies_unawares(&self, why: NoStore) -> bool {
+        why == NoStore::Vary && self.of.quest.asked.headers().is_none()
+    }
+
+    /// The key that was looked up and not found.
+    pub(crate) fn key(&self) -> &Key {
+        self.of.missed.key(&self.of.quest)
+    }
+}
+
+/// Whether a response is not stored for what its request was, which says nothing of the next.
+fn about_the_request(why: NoStore) -> bool {
+    matches!(why, NoStore::RequestNoStore | NoStore::Authorization)
+}
