@@ -83,7 +83,7 @@ pub use self::redis::{
 };
 #[cfg(feature = "config")]
 #[cfg_attr(docsrs, doc(cfg(feature = "config")))]
-pub use self::rules::file::RulesFileError;
+pub use self::rules::config::RulesFileError;
 #[doc(hidden)]
 pub use self::target_cache::remember_at_once;
 pub use self::{

@@ -1,15 +1,13 @@
 //! Rules: what a route allows, and the table of them.
 
+#[cfg(feature = "config")]
+pub(crate) mod config;
 pub(crate) mod error;
 pub(crate) mod failure;
-#[cfg(feature = "config")]
-pub(crate) mod file;
 pub(crate) mod http;
 pub(crate) mod policy;
 pub(crate) mod rule;
 pub(crate) mod template;
-#[cfg(feature = "config")]
-pub(crate) mod value;
 pub(crate) mod views;
 
 use std::{

@@ -15,12 +15,13 @@ use http_body_util::{BodyExt, Full};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_response_cache::{CacheLayer, Clock, InvalidateLayer, Memory, Rules};
 
-const SPAN: &str = "one is written \"250ms\", \"60s\", \"5m\", \"1h30m\" or \"2d\"";
+const DURATION: &str = "expected a duration: \"250ms\", \"60s\", \"5m\", \"1h30m\" or \"2d\"";
+const SIZE: &str = "expected a size: a whole number of bytes, or one with KiB, MiB, GiB, KB, MB or GB such as \"1MiB\"";
 const OPTIONS: &str = "expected one of `path`, `ttl`, `http`, `uncached`, `default_ttl`, `heuristics`, `targeted`, \
-    `stale_if_unreachable`, `keep_for_validation`, `statuses`, `stale_while_revalidate`, `stale_if_error`, `early_refresh`, \
-    `jitter`, `soft_timeout`, `fill_across_processes`, `max_body`, `etag`, `normalise`, `cache_groups`, `key`, `identity`, \
+    `stale_if_unreachable`, `keep_for_validation`, `statuses`, `stale_while_revalidate`, `stale_if_error`, `early_refresh`, `refresh_ahead`, \
+    `jitter`, `soft_timeout`, `distributed_lock`, `fill_across_processes`, `max_body`, `etag`, `normalise`, `cache_groups`, `key`, `identity`, \
     `ignore_credentials`, `ignore_cookies`, `path_as_text`, `ignore_forwarded`, `namespaces`, `invalidates`, `invalidates_on`, \
-    `invalidates_nothing`, `invalidates_softly`, `spare_client_errors`, `spare_errors`, `hold`, `on_fence_error`";
+    `invalidates_nothing`, `invalidates_softly`, `skip_on_client_error`, `spare_client_errors`, `skip_on_error`, `spare_errors`, `delivery_timeout`, `hold`, `on_fence_error`";
 
 const EVERY_OPTION: &str = r#"
 credential_fields = { add = ["x-tenant-token"], remove = ["job-token"] }
@@ -31,7 +32,7 @@ ttl = "60s"
 statuses = { 404 = "5s", 500 = "250ms" }
 stale_while_revalidate = "5s"
 stale_if_error = "1h30m"
-early_refresh = 1
+refresh_ahead = 1
 jitter = 0.1
 max_body = "1MiB"
 identity = { by = "cookie:session", required = true }
@@ -44,14 +45,14 @@ invalidates = ["t:{table}"]
 invalidates_on = { DELETE = ["t"], PURGE = ["t"] }
 invalidates_nothing = false
 invalidates_softly = true
-spare_client_errors = true
-spare_errors = true
+skip_on_client_error = true
+skip_on_error = true
 etag = true
 cache_groups = true
 normalise = { lists = false, accept_encoding = "ordered", accept_language = "unordered", select_language = false }
 soft_timeout = "2s"
-fill_across_processes = "30s"
-hold = { limit = "500ms", then = "reject" }
+distributed_lock = "30s"
+delivery_timeout = { limit = "500ms", then = "reject" }
 on_fence_error = "proceed"
 key = { query = { without = ["utm_*"] }, headers = ["accept-language"], cookies = ["theme"], host = false }
 
@@ -115,56 +116,56 @@ fn bad_files_are_refused_with_the_line_and_what_is_allowed_there() {
             "line 1: route \"/t/{table}\": heuristics is an option of HTTP rules alone: of Rule::http(), or with `http = true`"
                 .into(),
         ),
-        ("targeted = ['a b']", "line 4: `a b` is not the name of a header field, such as accept-language".into()),
+        ("targeted = ['a b']", "line 4: invalid value: string \"a b\", expected the name of a header field, such as \"accept-language\"".into()),
         (
             "normalise = { accept_language = 'none' }",
-            "line 4: `none` is none of \"verbatim\", \"ordered\", \"unordered\"".into(),
+            "line 4: unknown variant `none`, expected one of `verbatim`, `ordered`, `unordered`".into(),
         ),
         (
             "normalise = { user_agent = 'ordered' }",
             "line 4: unknown field `user_agent`, expected one of `lists`, `accept_encoding`, `accept_language`, `select_language`".into(),
         ),
-        ("hold = { limit = '1s', then = 'wait' }", "line 4: `wait` is none of \"acknowledge\", \"reject\"".into()),
-        ("hold = { limit = '1s' }", "line 4: missing field `then`".into()),
-        ("on_fence_error = 'ignore'", "line 4: `ignore` is none of \"reject\", \"proceed\"".into()),
+        ("delivery_timeout = { limit = '1s', then = 'wait' }", "line 4: unknown variant `wait`, expected one of `acknowledge`, `respond`, `reject`".into()),
+        ("delivery_timeout = { limit = '1s' }", "line 4: missing field `then`".into()),
+        ("on_fence_error = 'ignore'", "line 4: unknown variant `ignore`, expected `reject` or `proceed`".into()),
         (
             "key.query.no_vary_search = 'params=1'",
-            "line 4: `params=1` is no value of No-Vary-Search, such as 'key-order, params=(\"utm_source\")'".into(),
+            "line 4: invalid value: string \"params=1\", expected a value of No-Vary-Search such as 'key-order, params=(\"utm_source\")'".into(),
         ),
         (
-            "fill_across_processes = '1ms'",
+            "distributed_lock = '1ms'",
             "line 1: route \"/t/{table}\": fill_across_processes is 1ms; it is a time from 100 milliseconds to 5 minutes"
                 .into(),
         ),
-        // Lengths of time.
-        ("stale_if_error = 5", "line 4: invalid type: integer `5`, expected a length of time such as \"60s\"".into()),
-        ("stale_if_error = '5'", format!("line 4: `5` is not a length of time; {SPAN}")),
-        ("stale_if_error = '5 minutes'", format!("line 4: `5 minutes` is not a length of time; {SPAN}")),
-        ("stale_while_revalidate = '30m1h'", format!("line 4: `30m1h` is not a length of time; {SPAN}")),
+        // Durations.
+        ("stale_if_error = 5", format!("line 4: invalid value: integer `5`, {DURATION}")),
+        ("stale_if_error = '5'", format!("line 4: invalid value: string \"5\", {DURATION}")),
+        ("stale_if_error = '5 minutes'", format!("line 4: invalid value: string \"5 minutes\", {DURATION}")),
+        ("stale_while_revalidate = '30m1h'", format!("line 4: invalid value: string \"30m1h\", {DURATION}")),
         // Numbers.
-        ("jitter = 'a bit'", "line 4: invalid type: string \"a bit\", expected a number such as 0.5".into()),
+        ("jitter = 'a bit'", "line 4: invalid value: string \"a bit\", expected a number such as 0.5".into()),
         ("jitter = 1.5", "line 1: route \"/t/{table}\": jitter is 1.5; it is a share from 0 to 1".into()),
         (
-            "early_refresh = -1",
+            "refresh_ahead = -1",
             "line 1: route \"/t/{table}\": beta of early_refresh is -1; it is 0 (off) or a positive number".into(),
         ),
         (
             "max_body = '1 MiB'",
-            "line 4: `1 MiB` is not a size; one is a whole number, alone or with KiB, MiB, GiB, KB, MB or GB".into(),
+            format!("line 4: invalid value: string \"1 MiB\", {SIZE}"),
         ),
         (
             "max_body = -1",
-            "line 4: invalid value: integer `-1`, expected a size such as \"1MiB\", or a whole number of bytes".into(),
+            format!("line 4: invalid value: integer `-1`, {SIZE}"),
         ),
         // Statuses.
         ("statuses = [404]", "line 4: invalid type: sequence, expected a table of statuses such as { 404 = \"5s\" }".into()),
-        ("statuses = { 404 = 5 }", "line 4: invalid type: integer `5`, expected a length of time such as \"60s\"".into()),
-        ("statuses = { 4xx = '5s' }", "line 4: `4xx` is not a status; one is a number from 100 to 999, such as 404".into()),
+        ("statuses = { 404 = 5 }", format!("line 4: invalid value: integer `5`, {DURATION}")),
+        ("statuses = { 4xx = '5s' }", "line 4: invalid value: string \"4xx\", expected a status from 100 to 999, such as 404".into()),
         ("statuses = { 206 = '5s' }", "line 1: route \"/t/{table}\": a 206 response cannot be stored".into()),
         // Namespaces.
         (
             "namespaces = 't'",
-            "line 4: invalid type: string \"t\", expected a list of namespaces such as [\"t\", \"t:{table}\"]".into(),
+            "line 4: invalid value: string \"t\", expected a list of namespaces such as [\"t\", \"t:{table}\"]".into(),
         ),
         (
             "namespaces = ['t:{tabel}']",
@@ -174,7 +175,7 @@ fn bad_files_are_refused_with_the_line_and_what_is_allowed_there() {
         ),
         (
             "invalidates_on = { delete = ['t'] }",
-            "line 4: `delete` is not a method; one is written in capitals, such as DELETE".into(),
+            "line 4: invalid value: string \"delete\", expected a method in capital letters, such as DELETE".into(),
         ),
         (
             "invalidates = ['t']\ninvalidates_nothing = true",
@@ -204,10 +205,10 @@ fn bad_files_are_refused_with_the_line_and_what_is_allowed_there() {
         ),
         (
             "key.query.only = ['a*b']",
-            "line 4: `a*b` names no query parameter: decoded, with at most one `*`, at its end".into(),
+            "line 4: invalid value: string \"a*b\", expected the decoded name of a query parameter, with at most one `*`, at its end".into(),
         ),
-        ("key.headers = ['a b']", "line 4: `a b` is not the name of a header field, such as accept-language".into()),
-        ("key.cookies = ['a=b']", "line 4: `a=b` is not the name of a cookie, such as theme".into()),
+        ("key.headers = ['a b']", "line 4: invalid value: string \"a b\", expected the name of a header field, such as \"accept-language\"".into()),
+        ("key.cookies = ['a=b']", "line 4: invalid value: string \"a=b\", expected the name of a cookie, such as \"theme\"".into()),
         ("key.path = true", "line 4: unknown field `path`, expected one of `query`, `headers`, `cookies`, `host`".into()),
         (
             "identity = 'basic'",
@@ -250,6 +251,23 @@ fn bad_files_are_refused_with_the_line_and_what_is_allowed_there() {
 }
 
 #[test]
+fn former_names_are_accepted() {
+    let read = |line: &str| Rules::from_toml(&format!("[[route]]\npath = '/t'\nttl = '60s'\n{line}\n"));
+    for (former, name, value) in [
+        ("early_refresh", "refresh_ahead", "1.0"),
+        ("fill_across_processes", "distributed_lock", "'30s'"),
+        ("spare_client_errors", "skip_on_client_error", "true"),
+        ("spare_errors", "skip_on_error", "true"),
+        ("hold", "delivery_timeout", "{ limit = '1s', then = 'acknowledge' }"),
+    ] {
+        read(&format!("{former} = {value}")).unwrap_or_else(|error| panic!("{former}: {error}"));
+        read(&format!("{name} = {value}")).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let both = read(&format!("{former} = {value}\n{name} = {value}")).unwrap_err();
+        assert!(both.to_string().contains(&format!("duplicate field `{name}`")), "{both}");
+    }
+}
+
+#[test]
 fn json_says_the_same() {
     let rules = r#"{ "route": [{ "path": "/t/{table}", "ttl": "60s", "statuses": { "404": "5s" }, "max_body": 10 }],
         "fallback": { "uncached": true } }"#;
@@ -258,11 +276,11 @@ fn json_says_the_same() {
     for (text, want) in [
         (
             "{\"route\": [{\"path\": \"/t\",\n\"ttl\": 60}]}",
-            "invalid type: integer `60`, expected a length of time such as \"60s\" at line 2 column 9",
+            format!("invalid value: integer `60`, {DURATION} at line 2 column 9"),
         ),
         (
             "{\"route\": [{\"path\": \"/t\", \"ttl\": \"1s\", \"statuses\": {\"404\": \"1s\", \"404\": \"2s\"}}]}",
-            "`404` stands here twice at line 1 column 70",
+            "duplicate key `404` at line 1 column 70".into(),
         ),
     ] {
         assert_eq!(serde_json::from_str::<Rules>(text).unwrap_err().to_string(), want);
@@ -372,7 +390,12 @@ async fn each_option_does_what_it_does_in_code() {
             [1, 2, 3],
         ),
         (
-            "namespaces = ['t']\nspare_client_errors = true",
+            "namespaces = ['t']\nskip_on_client_error = true",
+            vec![("GET", "/t/a", 0), ("POST", "/t/none", 0), ("GET", "/t/a", 0)],
+            [1, 2, 2],
+        ),
+        (
+            "namespaces = ['t']\nskip_on_error = true",
             vec![("GET", "/t/a", 0), ("POST", "/t/none", 0), ("GET", "/t/a", 0)],
             [1, 2, 2],
         ),

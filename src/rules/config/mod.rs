@@ -1,0 +1,431 @@
+//! Rules from a file, through serde.
+//!
+//! A value is checked as it is read: its error names its own line. A rule is checked once its table is complete: its error names
+//! the line where the table begins.
+
+mod form;
+
+use std::{error, fmt, sync::Arc, time::Duration};
+
+use http::{HeaderName, Method, StatusCode};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
+};
+
+use self::form::{As, Form};
+use super::{
+    Rules,
+    failure::{OnDeliveryTimeout, OnFenceError},
+    rule::Rule,
+};
+use crate::{
+    key::{Cookie, CredentialFields, Headers, Identity, KeyExtractor, RouteAndQuery},
+    semantics::{Normalise, Weights},
+};
+
+/// Reads a table of routes from any format of serde. Needs the feature `config`.
+///
+/// Each option of [`Rule`] that is data has the name of its method. Options that take closures cannot be set in a file. A duration is
+/// written `"250ms"`, `"60s"`, `"5m"`, `"1h30m"` or `"2d"`. A size is a whole number of bytes, or `"64KiB"`, `"1MiB"`, `"1GiB"` or
+/// `"1MB"`. `[fallback]` is the rule of all requests that no route matches.
+///
+/// ```
+/// use tower_response_cache::Rules;
+///
+/// let rules = Rules::from_toml(r#"
+///     credential_fields = { add = ["x-tenant-token"], remove = [] }  # `Rules::credential_fields`
+///
+///     [[route]]
+///     path = "/t/{table}"
+///     ttl = "60s"                                     # or: http = true, or: uncached = true
+///     statuses = { 404 = "5s" }                       # `Rule::status`
+///     stale_while_revalidate = "5s"
+///     stale_if_error = "1h"
+///     refresh_ahead = 1.0
+///     jitter = 0.1
+///     max_body = "1MiB"
+///     soft_timeout = "2s"
+///     distributed_lock = "30s"
+///     etag = false
+///     normalise = { accept_encoding = "ordered", select_language = true } # also accept_language: "verbatim", "unordered"; lists
+///     cache_groups = false
+///     identity = "bearer"                             # "cookie:NAME", "header:NAME"; { by = "bearer", required = true }
+///     ignore_credentials = false
+///     ignore_cookies = false
+///     path_as_text = false
+///     ignore_forwarded = false
+///     namespaces = ["t", "t:{table}"]                 # `Rule::namespace`
+///     invalidates = ["t:{table}"]                     # without it: the rule's namespaces
+///     invalidates_on = { DELETE = ["t"] }
+///     invalidates_nothing = false
+///     invalidates_softly = false
+///     skip_on_client_error = false
+///     skip_on_error = false
+///     delivery_timeout = { limit = "500ms", then = "respond" } # "reject"
+///     on_fence_error = "reject"                       # "proceed"
+///
+///     [route.key]
+///     query = { without = ["utm_*"] }                 # "sorted" (the default), "as-sent", { only = [...] }
+///     headers = ["accept-language"]
+///     cookies = ["theme"]
+///     host = true
+///
+///     [fallback]
+///     http = true                                     # allows these options:
+///     default_ttl = "0s"
+///     heuristics = false
+///     targeted = ["cdn-cache-control"]
+///     stale_if_unreachable = "1h"
+///     keep_for_validation = "1d"
+/// "#);
+/// assert!(rules.is_ok());
+///
+/// let error = Rules::from_toml("[[route]]\npath = '/t'\nttl = '60'\n").unwrap_err();
+/// assert_eq!(error.line(), Some(3));
+/// ```
+///
+/// # Old names
+///
+/// Version 0.1 also accepts the former names of some options. A table must not use both names of one option.
+///
+/// | name | former name |
+/// |---|---|
+/// | `refresh_ahead` | `early_refresh` |
+/// | `distributed_lock` | `fill_across_processes` |
+/// | `skip_on_client_error` | `spare_client_errors` |
+/// | `skip_on_error` | `spare_errors` |
+/// | `delivery_timeout` | `hold` |
+/// | `delivery_timeout.then = "respond"` | `then = "acknowledge"` |
+#[cfg_attr(docsrs, doc(cfg(feature = "config")))]
+impl<'de> Deserialize<'de> for Rules {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let FileTable { route, fallback, credential_fields } = FileTable::deserialize(from)?;
+        let mut rules = route.map_or_else(Rules::new, |As(Routes(rules))| rules);
+        if let Some(fields) = credential_fields {
+            rules = rules.credential_fields(CredentialFields::default().with(list(fields.add)).without(list(fields.remove)));
+        }
+        match fallback {
+            Some(As(Fallback(rule))) => rules.try_fallback(rule).map_err(D::Error::custom),
+            None => Ok(rules),
+        }
+    }
+}
+
+#[cfg_attr(docsrs, doc(cfg(feature = "config")))]
+impl Rules {
+    /// Reads a table of routes from TOML; see [its form](#impl-Deserialize%3C'de%3E-for-Rules). Needs the feature `config`.
+    ///
+    /// # Errors
+    ///
+    /// If the text is not TOML, if it has an unknown name or a value in a wrong form, and where [`try_route`](Self::try_route) returns an
+    /// error. The error names the line and the allowed values.
+    pub fn from_toml(text: &str) -> Result<Self, RulesFileError> {
+        toml::from_str(text).map_err(|error| RulesFileError::new(text, error))
+    }
+}
+
+/// An error in a file of rules. Its text is one line that names the line of the file and the allowed values.
+#[derive(Debug, Clone)]
+#[cfg_attr(docsrs, doc(cfg(feature = "config")))]
+pub struct RulesFileError {
+    line: Option<usize>,
+    toml: toml::de::Error,
+}
+
+impl RulesFileError {
+    fn new(text: &str, toml: toml::de::Error) -> Self {
+        let line = toml.span().map(|span| 1 + text.as_bytes().iter().take(span.start).filter(|b| **b == b'\n').count());
+        Self { line, toml }
+    }
+
+    /// Returns the line, counted from 1, if the error has a place.
+    pub fn line(&self) -> Option<usize> {
+        self.line
+    }
+}
+
+impl fmt::Display for RulesFileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(line) = self.line {
+            write!(f, "line {line}: ")?;
+        }
+        f.write_str(self.toml.message())
+    }
+}
+
+impl error::Error for RulesFileError {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        Some(&self.toml)
+    }
+}
+
+/// The whole file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table of `route`, `fallback` and `credential_fields`")]
+struct FileTable {
+    route: Option<As<Routes>>,
+    fallback: Option<As<Fallback>>,
+    credential_fields: Option<FileCredentials>,
+}
+
+/// Changes to [`CredentialFields::default`].
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table such as { add = [\"x-tenant-token\"], remove = [\"job-token\"] }")]
+struct FileCredentials {
+    add: Option<As<Vec<HeaderName>>>,
+    remove: Option<As<Vec<HeaderName>>>,
+}
+
+/// The options of `[[route]]` and `[fallback]`: each option of [`Rule`] that is data.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table such as { path = \"/t/{table}\", ttl = \"60s\" }")]
+struct FileRule {
+    path: Option<String>,
+    ttl: Option<As<Duration>>,
+    http: Option<bool>,
+    uncached: Option<bool>,
+    default_ttl: Option<As<Duration>>,
+    heuristics: Option<bool>,
+    targeted: Option<As<Vec<HeaderName>>>,
+    stale_if_unreachable: Option<As<Duration>>,
+    keep_for_validation: Option<As<Duration>>,
+    statuses: Option<As<Vec<(StatusCode, Duration)>>>,
+    stale_while_revalidate: Option<As<Duration>>,
+    stale_if_error: Option<As<Duration>>,
+    #[serde(alias = "early_refresh")]
+    refresh_ahead: Option<As<f64>>,
+    jitter: Option<As<f64>>,
+    soft_timeout: Option<As<Duration>>,
+    #[serde(alias = "fill_across_processes")]
+    distributed_lock: Option<As<Duration>>,
+    max_body: Option<As<usize>>,
+    etag: Option<bool>,
+    normalise: Option<FileNormalise>,
+    cache_groups: Option<bool>,
+    key: Option<FileKey>,
+    identity: Option<As<Identity>>,
+    ignore_credentials: Option<bool>,
+    ignore_cookies: Option<bool>,
+    path_as_text: Option<bool>,
+    ignore_forwarded: Option<bool>,
+    namespaces: Option<As<Vec<String>>>,
+    invalidates: Option<As<Vec<String>>>,
+    invalidates_on: Option<As<TemplatesByMethod>>,
+    invalidates_nothing: Option<bool>,
+    invalidates_softly: Option<bool>,
+    #[serde(alias = "spare_client_errors")]
+    skip_on_client_error: Option<bool>,
+    #[serde(alias = "spare_errors")]
+    skip_on_error: Option<bool>,
+    #[serde(alias = "hold")]
+    delivery_timeout: Option<FileDeliveryTimeout>,
+    on_fence_error: Option<FileOnFenceError>,
+}
+
+type TemplatesByMethod = Vec<(Method, Vec<String>)>;
+
+/// Calls the method of a rule for each option that the file has.
+macro_rules! set {
+    ($rule:ident, $file:ident: $($option:ident),*) => {
+        $(if let Some(As(value)) = $file.$option.take() { $rule = $rule.$option(value); })*
+    };
+}
+
+/// Calls the method of a rule for each option that is `true` in the file.
+macro_rules! turn_on {
+    ($rule:ident, $file:ident: $($option:ident),*) => {
+        $(if $file.$option == Some(true) { $rule = $rule.$option(); })*
+    };
+}
+
+impl FileRule {
+    fn rule(mut self) -> Result<Rule, String> {
+        let mut rule = self.lifetime()?;
+        set!(rule, self: stale_while_revalidate, stale_if_error, refresh_ahead, jitter, max_body, soft_timeout, distributed_lock);
+        set!(rule, self: default_ttl, targeted, stale_if_unreachable, keep_for_validation);
+        if let Some(on) = self.heuristics {
+            rule = rule.heuristics(on);
+        }
+        if let Some(FileNormalise(normalise)) = self.normalise {
+            rule = rule.normalise(normalise);
+        }
+        // The key first: an identity is added to it.
+        if let Some(key) = self.key.take() {
+            rule = rule.key(key.extractor());
+        }
+        set!(rule, self: identity);
+        turn_on!(rule, self: etag, cache_groups, ignore_credentials, ignore_cookies, path_as_text, ignore_forwarded);
+        rule = list(self.statuses.take()).into_iter().fold(rule, |rule, (status, ttl)| rule.status(status, ttl));
+        rule = list(self.namespaces.take()).iter().fold(rule, |rule, template| rule.namespace(template));
+        self.writes(rule)
+    }
+
+    /// The rule without options: it says where the lifetime of its responses comes from.
+    fn lifetime(&self) -> Result<Rule, String> {
+        match (&self.ttl, self.http == Some(true), self.uncached == Some(true)) {
+            (Some(As(ttl)), false, false) => Ok(Rule::ttl(*ttl)),
+            (None, true, false) => Ok(Rule::http()),
+            (None, false, true) => Ok(Rule::uncached()),
+            _ => Err("a rule has exactly one of `ttl = \"60s\"`, `http = true` and `uncached = true`".into()),
+        }
+    }
+
+    /// Adds the options of writes.
+    fn writes(self, mut rule: Rule) -> Result<Rule, String> {
+        let lists = self.invalidates.is_some() || self.invalidates_on.is_some();
+        if lists && self.invalidates_nothing == Some(true) {
+            return Err("`invalidates_nothing` stands beside `invalidates` or `invalidates_on`; only one can hold".into());
+        }
+        // An empty list invalidates nothing. Without a list, a write invalidates the rule's own namespaces.
+        if lists {
+            rule = rule.invalidates_nothing();
+        }
+        turn_on!(rule, self: invalidates_nothing, invalidates_softly, skip_on_client_error, skip_on_error);
+        rule = list(self.invalidates).iter().fold(rule, |rule, template| rule.invalidates(template));
+        for (method, templates) in list(self.invalidates_on) {
+            rule = templates.iter().fold(rule, |rule, template| rule.invalidates_on([method.clone()], template));
+        }
+        if let Some(FileDeliveryTimeout { limit: As(limit), then }) = self.delivery_timeout {
+            rule = rule.delivery_timeout(limit, then);
+        }
+        if let Some(FileOnFenceError(then)) = self.on_fence_error {
+            rule = rule.on_fence_error(then);
+        }
+        Ok(rule)
+    }
+}
+
+fn list<T>(option: Option<As<Vec<T>>>) -> Vec<T> {
+    option.map(|As(list)| list).unwrap_or_default()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table such as { query = \"sorted\", headers = [\"accept-language\"] }")]
+struct FileKey {
+    query: Option<As<RouteAndQuery>>,
+    headers: Option<As<Vec<HeaderName>>>,
+    cookies: Option<As<Vec<Cookie>>>,
+    host: Option<bool>,
+}
+
+impl FileKey {
+    fn extractor(self) -> Arc<dyn KeyExtractor> {
+        let mut target = self.query.map_or(RouteAndQuery, |As(target)| target);
+        if self.host == Some(false) {
+            target = target.without_host();
+        }
+        let mut key: Arc<dyn KeyExtractor> = Arc::new(target);
+        if let Some(As(names)) = self.headers {
+            key = Arc::new(key.and(Headers::new(names)));
+        }
+        list(self.cookies).into_iter().fold(key, |key, cookie| Arc::new(key.and(cookie)))
+    }
+}
+
+#[derive(Deserialize)]
+struct FileNormalise(#[serde(with = "NormaliseTable")] Normalise);
+
+#[derive(Deserialize)]
+#[serde(remote = "Normalise", default = "Normalise::rfc", deny_unknown_fields)]
+#[serde(expecting = "a table such as { accept_encoding = \"ordered\" }")]
+struct NormaliseTable {
+    lists: bool,
+    #[serde(with = "WeightsName")]
+    accept_encoding: Weights,
+    #[serde(with = "WeightsName")]
+    accept_language: Weights,
+    select_language: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(remote = "Weights", rename_all = "lowercase")]
+enum WeightsName {
+    Verbatim,
+    Ordered,
+    Unordered,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table such as { limit = \"500ms\", then = \"reject\" }")]
+struct FileDeliveryTimeout {
+    limit: As<Duration>,
+    #[serde(with = "OnDeliveryTimeoutName")]
+    then: OnDeliveryTimeout,
+}
+
+#[derive(Deserialize)]
+#[serde(remote = "OnDeliveryTimeout", rename_all = "lowercase")]
+enum OnDeliveryTimeoutName {
+    #[serde(alias = "acknowledge")]
+    Respond,
+    Reject,
+}
+
+#[derive(Deserialize)]
+struct FileOnFenceError(#[serde(with = "OnFenceErrorName")] OnFenceError);
+
+#[derive(Deserialize)]
+#[serde(remote = "OnFenceError", rename_all = "lowercase")]
+enum OnFenceErrorName {
+    Reject,
+    Proceed,
+}
+
+/// Adds a route to the table of those before it, so that an error has the place of the route.
+struct Route<'a>(&'a Rules);
+
+impl<'de> DeserializeSeed<'de> for Route<'_> {
+    type Value = Rules;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Rules, D::Error> {
+        from.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Route<'_> {
+    type Value = Rules;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a table such as { path = \"/t/{table}\", ttl = \"60s\" }")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Rules, A::Error> {
+        let mut file = FileRule::deserialize(MapAccessDeserializer::new(map))?;
+        let Some(path) = file.path.take() else {
+            return Err(A::Error::custom("a route has a `path`, such as \"/t/{table}\""));
+        };
+        let rule = file.rule().map_err(|why| A::Error::custom(format_args!("route {path:?}: {why}")))?;
+        self.0.clone().try_route(&path, rule).map_err(A::Error::custom)
+    }
+}
+
+struct Routes(Rules);
+
+impl<'de> Form<'de> for Routes {
+    const EXPECTED: &'static str = "a list of routes; in TOML each begins with `[[route]]`";
+
+    fn list<A: SeqAccess<'de>>(mut routes: A) -> Result<Self, A::Error> {
+        let mut rules = Rules::new();
+        while let Some(longer) = routes.next_element_seed(Route(&rules))? {
+            rules = longer;
+        }
+        Ok(Self(rules))
+    }
+}
+
+struct Fallback(Rule);
+
+impl<'de> Form<'de> for Fallback {
+    const EXPECTED: &'static str = "a table such as { ttl = \"60s\" }";
+
+    fn table<A: MapAccess<'de>>(table: A) -> Result<Self, A::Error> {
+        let file = FileRule::deserialize(MapAccessDeserializer::new(table))?;
+        if file.path.is_some() {
+            return Err(A::Error::custom("`fallback` has no `path`: it covers what no route matches"));
+        }
+        let rule = file.rule().map_err(|why| A::Error::custom(format_args!("fallback: {why}")))?;
+        Rules::new().try_fallback(rule.clone()).map_err(A::Error::custom)?;
+        Ok(Self(rule))
+    }
+}
