@@ -20,6 +20,7 @@
 use std::borrow::Cow;
 
 use http::uri::PathAndQuery;
+use percent_encoding::percent_decode;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{
@@ -283,9 +284,9 @@ fn is_unreserved(byte: u8) -> bool {
 
 /// The byte that `%` and two digits at the beginning stand for.
 fn encoded(text: &[u8]) -> Option<u8> {
-    let [b'%', high, low, ..] = text else { return None };
-    let digit = |digit: u8| char::from(digit).to_digit(16);
-    u8::try_from(digit(*high)? * 16 + digit(*low)?).ok()
+    let mut decoded = percent_decode(text.get(..3)?);
+    let byte = decoded.next()?;
+    decoded.next().is_none().then_some(byte)
 }
 
 fn with_unreserved_decoded(segment: &str) -> String {

@@ -5,6 +5,7 @@ pub(crate) mod set;
 
 use std::{error, fmt};
 
+use percent_encoding::percent_encode_byte;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// The most namespaces that a rule and a handler may name for one entry: 128. Their ancestors and the root `*` come by themselves and do not
@@ -191,9 +192,7 @@ pub(crate) fn push_value(name: &mut String, value: &str) {
     for c in value.chars() {
         if c == ':' || c == '*' || c == '%' || c == '~' && name.len() == start || c.is_whitespace() || c.is_control() {
             let mut utf8 = [0; 4];
-            for byte in c.encode_utf8(&mut utf8).bytes() {
-                name.push_str(&format!("%{byte:02X}"));
-            }
+            name.extend(c.encode_utf8(&mut utf8).bytes().map(percent_encode_byte));
         } else {
             name.push(c);
         }

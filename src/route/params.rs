@@ -2,6 +2,8 @@
 
 use std::{borrow::Cow, sync::OnceLock};
 
+use percent_encoding::percent_decode_str;
+
 use super::pattern::Pattern;
 use crate::percent;
 
@@ -93,10 +95,7 @@ impl<'a> Params<'a> {
 
 /// Percent-decodes; what would not be UTF-8 stays as it was sent.
 fn decode(value: &str) -> Cow<'_, str> {
-    match percent::decoded(value.as_bytes()) {
-        Cow::Borrowed(_) => Cow::Borrowed(value),
-        Cow::Owned(decoded) => String::from_utf8(decoded).map_or(Cow::Borrowed(value), Cow::Owned),
-    }
+    percent_decode_str(value).decode_utf8().unwrap_or(Cow::Borrowed(value))
 }
 
 #[cfg(test)]
