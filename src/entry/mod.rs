@@ -320,7 +320,10 @@ fn weigh(key: &Key, names: &Namespaces, http: Option<&Http>, content: usize) -> 
 mod tests {
     use std::ptr;
 
-    use http::header::{AGE, CONTENT_TYPE, ETAG};
+    use http::{
+        HeaderValue,
+        header::{AGE, CONTENT_TYPE, ETAG},
+    };
 
     use super::*;
     use crate::entry::header_template::HeaderTemplate;
