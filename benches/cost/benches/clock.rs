@@ -1,4 +1,4 @@
-//! The cases of `src/cases.rs` by the clock: what they take in one run beside their lower bounds, making the request included.
+//! The time of each case in `src/cases.rs`, including the creation of the request.
 
 use divan::Bencher;
 use tower_response_cache_cost::cases::CASES;

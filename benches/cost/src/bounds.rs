@@ -1,5 +1,6 @@
-//! Lower bounds: what nobody who does the same can do much cheaper. They leave out everything that makes a cache usable by
-//! others, and no duty of a single correct answer.
+//! Lower bounds: the cheapest known implementations of the same work.
+//!
+//! They perform every step that a correct response needs, and leave out everything else that makes a cache usable.
 
 use std::{
     convert::Infallible,
@@ -20,20 +21,20 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::work::{Origin, Respond};
 
-/// A get of a prepared response, by the bare target.
+/// Looks up a prepared response by its target alone.
 #[derive(Clone)]
-pub struct BareGet(Arc<Cache<String, Arc<Stored>>>);
+pub struct TargetLookup(Arc<Cache<String, Arc<Stored>>>);
 
-impl BareGet {
-    /// With one entry in it.
-    pub fn holding(target: &str, origin: &Origin) -> Self {
+impl TargetLookup {
+    /// Creates a cache with one entry.
+    pub fn with_entry(target: &str, origin: &Origin) -> Self {
         let cache = Cache::new(1_000);
         cache.insert(target.to_owned(), Arc::new(Stored::of(Vec::new(), origin.respond())));
         Self(Arc::new(cache))
     }
 }
 
-impl<B> Service<Request<B>> for BareGet {
+impl<B> Service<Request<B>> for TargetLookup {
     type Response = Response<Full<Bytes>>;
     type Error = Infallible;
     type Future = Ready<Result<Self::Response, Infallible>>;
@@ -44,12 +45,12 @@ impl<B> Service<Request<B>> for BareGet {
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let target = request.uri().path_and_query().expect("a target").as_str();
-        let stored = self.0.get(target).expect("it is there");
+        let stored = self.0.get(target).expect("the entry is stored");
         ready(Ok(stored.response()))
     }
 }
 
-/// A response as it is kept: its fields finished, a slot for `Age` in front.
+/// A stored response. Its fields are complete, with a slot for `Age` in front.
 pub struct Stored {
     key: Vec<u8>,
     stamp: u64,
@@ -65,7 +66,7 @@ impl Stored {
         let (parts, body) = response.into_parts();
         let mut headers = HeaderMap::with_capacity(parts.headers.len() + 1);
         headers.insert(header::AGE, HeaderValue::from_static("0"));
-        // A value that was received is a slice of a buffer that may be a thousand times as large: what is kept is a copy.
+        // A received value may be a slice of a much larger buffer, so it is copied.
         let mut all = Bytes::from(parts.headers.values().map(HeaderValue::as_bytes).collect::<Vec<_>>().concat());
         for (name, value) in &parts.headers {
             headers.append(name, HeaderValue::from_maybe_shared(all.split_to(value.len())).expect("a value"));
@@ -87,10 +88,12 @@ impl Stored {
     }
 }
 
-/// Every duty of a correct hit, each done as cheaply as it can be: one walk over the request's fields, a canonical key on the
-/// stack, a stored key compared in full, two epochs, a coarse clock, a finished map, `Age` from a table.
+/// A cache that performs every step of a correct hit as cheaply as possible.
+///
+/// The steps are: one pass over the request fields, a canonical key on the stack, comparison of the complete stored key, two epochs, a coarse
+/// clock, a complete header map, and `Age` from a table.
 #[derive(Clone)]
-pub struct Correct<O = Origin> {
+pub struct CorrectCache<O = Origin> {
     shared: Arc<Shared>,
     origin: O,
 }
@@ -111,8 +114,8 @@ impl Weighter<u128, Arc<Stored>> for ByWeight {
     }
 }
 
-impl<O> Correct<O> {
-    /// One over this service, with room for so many bytes.
+impl<O> CorrectCache<O> {
+    /// Creates a cache of this capacity in bytes over a service.
     pub fn over(origin: O, bytes: u64) -> Self {
         let shared = Shared {
             entries: Cache::with_weighter((bytes / 1024) as usize, bytes, ByWeight),
@@ -123,8 +126,8 @@ impl<O> Correct<O> {
         Self { shared: Arc::new(shared), origin }
     }
 
-    /// How many entries it holds, and their bytes.
-    pub fn held(&self) -> (u64, u64) {
+    /// Returns the number of entries and their total weight in bytes.
+    pub fn usage(&self) -> (u64, u64) {
         (self.shared.entries.len() as u64, self.shared.entries.weight())
     }
 }
@@ -139,12 +142,12 @@ impl Shared {
         }
         let mut response = stored.response();
         let age = self.ages[(now - stored.born) as usize].clone();
-        *response.headers_mut().values_mut().next().expect("the slot") = age;
+        *response.headers_mut().values_mut().next().expect("a slot for Age") = age;
         Some(response)
     }
 }
 
-impl<O: Respond, B> Service<Request<B>> for Correct<O> {
+impl<O: Respond, B> Service<Request<B>> for CorrectCache<O> {
     type Response = Response<Full<Bytes>>;
     type Error = Infallible;
     type Future = Ready<Result<Self::Response, Infallible>>;
@@ -172,7 +175,7 @@ impl<O: Respond, B> Service<Request<B>> for Correct<O> {
     }
 }
 
-/// Method, host, path and sorted query; `None` for what is to be left alone.
+/// Writes method, host, path and sorted query. Returns `None` for a request that bypasses the cache.
 fn canonical<'a, B>(request: &Request<B>, room: &'a mut [u8; 512]) -> Option<&'a [u8]> {
     if *request.method() != Method::GET {
         return None;

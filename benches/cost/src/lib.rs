@@ -1,12 +1,13 @@
-//! What a request costs, in instructions: counted by callgrind, the same on every machine of a kind, and quiet where a clock is
-//! not. Each case runs n times and then 2 n times in a process of its own; what lies between is n requests, and the
-//! beginning of the process is not in it.
+//! The cost of a request in instructions, counted by callgrind.
+//!
+//! The count is the same on all machines of one kind and is not disturbed by other processes. Each case runs n and then 2 n calls, each time in
+//! a new process. The difference is the cost of n calls without the start of the process.
 
 pub mod bounds;
 pub mod cases;
 pub mod measure;
-pub mod ours;
+pub mod setup;
 pub mod parsers;
 pub mod work;
 
-pub use measure::{Case, Counted, Limit};
+pub use measure::{Case, Measurement, Limit};

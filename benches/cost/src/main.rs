@@ -1,4 +1,4 @@
-//! The table of this crate and its lower bounds; see the library.
+//! Prints the table of this crate and its lower bounds.
 
 fn main() {
     tower_response_cache_cost::measure::main(tower_response_cache_cost::cases::CASES);

@@ -1,4 +1,4 @@
-//! Counts, by processes of this very program under valgrind.
+//! Measurement of cases by running this program under valgrind.
 
 use std::{
     env,
@@ -7,54 +7,56 @@ use std::{
     time::Instant,
 };
 
-/// Something that is measured.
+/// A measured case.
 #[derive(Clone, Copy)]
 pub struct Case {
     pub name: &'static str,
-    /// What is taken off: the case that does the same without the part of interest. Empty for none.
-    pub less: &'static str,
-    /// How many calls are counted.
+    /// The name of a case whose cost is subtracted, or an empty string.
+    pub subtract: &'static str,
+    /// The number of counted calls.
     pub calls: u64,
     pub limit: Limit,
-    /// Makes what is called again and again.
+    /// Creates the measured function.
     pub make: fn() -> Box<dyn FnMut()>,
 }
 
-/// What a case may cost.
+/// The limit of a case's instructions.
 #[derive(Debug, Clone, Copy)]
 pub enum Limit {
-    /// It is only shown.
+    /// No limit.
     None,
-    /// So many instructions.
-    Most(f64),
-    /// So many times what another case costs.
+    /// A number of instructions.
+    AtMost(f64),
+    /// A multiple of another case.
     Times(&'static str, f64),
-    /// So many more than another case.
-    Over(&'static str, f64),
+    /// A number of instructions above another case.
+    Above(&'static str, f64),
 }
 
 impl Limit {
-    /// In instructions.
+    /// Returns the limit in instructions.
     fn of(self, costs: impl Fn(&str) -> f64) -> Option<f64> {
         match self {
             Self::None => None,
-            Self::Most(most) => Some(most),
+            Self::AtMost(most) => Some(most),
             Self::Times(other, times) => Some(times * costs(other)),
-            Self::Over(other, more) => Some(costs(other) + more),
+            Self::Above(other, more) => Some(costs(other) + more),
         }
     }
 }
 
-/// What one call of a case costs.
+/// The cost of one call.
 #[derive(Debug, Clone, Copy)]
-pub struct Counted {
+pub struct Measurement {
     pub instructions: f64,
     pub allocations: Option<f64>,
     pub nanoseconds: Option<f64>,
 }
 
-/// The program: without arguments a table of all cases, with `limits` the counts alone and an error if one is over its limit, with
-/// `run NAME CALLS` what is counted. Further words name the cases wanted; those that they need are counted as well.
+/// Runs the program with its command-line arguments.
+///
+/// Without arguments it prints a table of all cases. `limits` counts only instructions and fails if a case exceeds its limit. Names of cases
+/// restrict both to these cases and to those that they are compared with. `run NAME CALLS` makes the calls to be counted.
 pub fn main(cases: &[Case]) {
     let arguments: Vec<_> = env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
@@ -65,7 +67,7 @@ pub fn main(cases: &[Case]) {
 }
 
 fn case<'a>(cases: &'a [Case], name: &str) -> &'a Case {
-    cases.iter().find(|case| case.name == name).unwrap_or_else(|| panic!("no case is called {name:?}"))
+    cases.iter().find(|case| case.name == name).unwrap_or_else(|| panic!("unknown case {name:?}"))
 }
 
 fn run(case: &Case, calls: u64) {
@@ -75,27 +77,27 @@ fn run(case: &Case, calls: u64) {
     }
 }
 
-fn table(cases: &[Case], names: &[&str], limits_alone: bool) {
-    let wanted: Vec<_> = cases.iter().filter(|case| names.is_empty() || needed(cases, names, case.name)).collect();
-    let counted: Vec<_> = wanted.iter().map(|case| (*case, count(case, limits_alone))).collect();
+fn table(cases: &[Case], names: &[&str], limits_only: bool) {
+    let wanted: Vec<_> = cases.iter().filter(|case| names.is_empty() || is_needed(cases, names, case.name)).collect();
+    let counted: Vec<_> = wanted.iter().map(|case| (*case, count(case, limits_only))).collect();
     let raw = |name: &str| counted.iter().find(|(case, _)| case.name == name).map(|(_, counted)| *counted);
     let costs =
-        |case: &Case| raw(case.name).map_or(0.0, |own| own.instructions - raw(case.less).map_or(0.0, |less| less.instructions));
+        |case: &Case| raw(case.name).map_or(0.0, |own| own.instructions - raw(case.subtract).map_or(0.0, |less| less.instructions));
     let costs_of = |name: &str| costs(self::case(cases, name));
 
     println!("| per request | instructions | at most | allocations | ns |\n|---|---:|---:|---:|---:|");
     let mut over = Vec::new();
     for (case, own) in &counted {
-        let less = raw(case.less);
+        let less = raw(case.subtract);
         let limit = case.limit.of(costs_of);
         let difference = |own: Option<f64>, less: Option<Option<f64>>| own.map(|own| own - less.flatten().unwrap_or(0.0));
         println!(
             "| {} | {:.0} | {} | {} | {} |",
             case.name,
             costs(case),
-            shown(limit),
-            shown(difference(own.allocations, less.map(|less| less.allocations))),
-            shown(difference(own.nanoseconds, less.map(|less| less.nanoseconds))),
+            format_figure(limit),
+            format_figure(difference(own.allocations, less.map(|less| less.allocations))),
+            format_figure(difference(own.nanoseconds, less.map(|less| less.nanoseconds))),
         );
         if limit.is_some_and(|limit| costs(case) > limit) {
             over.push(case.name);
@@ -107,36 +109,36 @@ fn table(cases: &[Case], names: &[&str], limits_alone: bool) {
     }
 }
 
-fn shown(figure: Option<f64>) -> String {
+fn format_figure(figure: Option<f64>) -> String {
     figure.map_or_else(String::new, |figure| format!("{figure:.0}"))
 }
 
-/// Whether a case is among those named, or is what one of them is compared with.
-fn needed(cases: &[Case], names: &[&str], name: &str) -> bool {
+/// Returns true if a case is named, or if a named case is compared with it.
+fn is_needed(cases: &[Case], names: &[&str], name: &str) -> bool {
     let other = |limit| match limit {
-        Limit::Times(other, _) | Limit::Over(other, _) => other,
-        Limit::None | Limit::Most(_) => "",
+        Limit::Times(other, _) | Limit::Above(other, _) => other,
+        Limit::None | Limit::AtMost(_) => "",
     };
     names.contains(&name)
         || cases.iter().any(|case| {
-            (case.less == name || other(case.limit) == name) && case.name != name && needed(cases, names, case.name)
+            (case.subtract == name || other(case.limit) == name) && case.name != name && is_needed(cases, names, case.name)
         })
 }
 
-/// Counts a case, or its instructions alone, in processes of this program, whose `main` has to be the one above if it is told `run`.
-pub fn count(case: &Case, instructions_alone: bool) -> Counted {
+/// Measures a case by running this program with `run`. The program must call [`main`].
+pub fn count(case: &Case, instructions_only: bool) -> Measurement {
     let per_call = |tool: &Tool, calls: u64| {
         let (once, twice) = (tool.count(case.name, calls), tool.count(case.name, 2 * calls));
         (twice as f64 - once as f64) / calls as f64
     };
-    Counted {
+    Measurement {
         instructions: per_call(&INSTRUCTIONS, case.calls),
-        allocations: (!instructions_alone).then(|| per_call(&ALLOCATIONS, case.calls.div_ceil(4))),
-        nanoseconds: (!instructions_alone).then(|| nanoseconds(case)),
+        allocations: (!instructions_only).then(|| per_call(&ALLOCATIONS, case.calls.div_ceil(4))),
+        nanoseconds: (!instructions_only).then(|| nanoseconds(case)),
     }
 }
 
-/// The best of five runs.
+/// Returns the fastest of five runs.
 fn nanoseconds(case: &Case) -> f64 {
     let mut call = (case.make)();
     let calls = 20 * case.calls;
@@ -151,7 +153,7 @@ fn nanoseconds(case: &Case) -> f64 {
     best
 }
 
-/// A tool of valgrind, and the words before and after the figure that it ends with.
+/// A tool of valgrind and the text before the figure in its output.
 struct Tool {
     arguments: &'static [&'static str],
     before: &'static str,
@@ -169,11 +171,11 @@ impl Tool {
             .arg(program)
             .args(["run", name, &calls.to_string()])
             .output()
-            .unwrap_or_else(|why| panic!("valgrind does not run: {why}"));
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{name} did not end well:\n{said}");
-        let figure = said.split(self.before).nth(1).and_then(|rest| rest.split_whitespace().next());
-        let figure = figure.unwrap_or_else(|| panic!("valgrind said nothing of {:?}:\n{said}", self.before));
+            .unwrap_or_else(|error| panic!("cannot run valgrind: {error}"));
+        let output_text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{name} failed:\n{output_text}");
+        let figure = output_text.split(self.before).nth(1).and_then(|rest| rest.split_whitespace().next());
+        let figure = figure.unwrap_or_else(|| panic!("valgrind did not print {:?}:\n{output_text}", self.before));
         figure.replace(',', "").parse().expect("a number")
     }
 }

@@ -1,4 +1,4 @@
-//! Fields that make a parser work as hard as a client or a handler can: patterns that are repeated up to a length.
+//! Fields that maximise the work of parsers: patterns repeated up to a length.
 
 use std::hint::black_box;
 
@@ -8,7 +8,7 @@ use tower_response_cache::semantics::{
     invalidated, response_directives, select_ranges, strip_for_storing,
 };
 
-/// Quotes that never close, that close and that are escaped; members that are empty, many or long; what each syntax begins with.
+/// Unclosed, closed and escaped quotes; empty, numerous and long members; the beginnings of each syntax.
 const PATTERNS: &[&str] = &[
     "\"\\\"",
     "\\\"",
@@ -61,12 +61,12 @@ const FIELDS: &[&str] = &[
     "location",
 ];
 
-/// Everything that reads a field, once for each pattern and for what each field begins with.
+/// Parses every field for each combination of a head and a pattern.
 pub fn hostile(length: usize) -> Box<dyn FnMut()> {
     let heads = ["", "bytes=", "\"", "private=", "max-age="];
     let inputs: Vec<(HeaderMap, Uri)> =
         heads.iter().flat_map(|head| PATTERNS.iter().map(move |pattern| of(head, pattern, length))).collect();
-    Box::new(move || inputs.iter().for_each(|(fields, uri)| read(black_box(fields), black_box(uri))))
+    Box::new(move || inputs.iter().for_each(|(fields, uri)| parse_all(black_box(fields), black_box(uri))))
 }
 
 fn of(head: &str, pattern: &str, length: usize) -> (HeaderMap, Uri) {
@@ -74,12 +74,12 @@ fn of(head: &str, pattern: &str, length: usize) -> (HeaderMap, Uri) {
     let value = HeaderValue::from_bytes(&line).expect("a value");
     let fields = FIELDS.iter().map(|name| (HeaderName::from_static(name), value.clone())).collect();
     let query: String = pattern.chars().filter(|letter| letter.is_ascii_alphanumeric() || "%&=./".contains(*letter)).collect();
-    // A URI is at most 64 KiB long.
+    // A URI is limited to 64 KiB.
     let query: String = if query.is_empty() { "a&".to_owned() } else { query }.chars().cycle().take(length / 2).collect();
     (fields, format!("/x?{query}").parse().expect("a target"))
 }
 
-fn read(fields: &HeaderMap, uri: &Uri) {
+fn parse_all(fields: &HeaderMap, uri: &Uri) {
     let selected = Selected { status: StatusCode::OK, headers: fields, received: 0 };
     let mut normalise = Normalise::rfc();
     (normalise.accept_encoding, normalise.accept_language) = (Weights::Unordered, Weights::Ordered);
@@ -93,8 +93,8 @@ fn read(fields: &HeaderMap, uri: &Uri) {
     vary.write(fields, normalise, &mut key);
     black_box(vary.fits(fields, fields, fields, normalise));
     let _ = black_box(cache_groups(fields));
-    let search = NoVarySearch::of(fields);
-    search.write(uri.query(), &mut key);
+    let variance = NoVarySearch::of(fields);
+    variance.write(uri.query(), &mut key);
     NoVarySearch::ignoring(["a", "b"]).in_any_order().write(uri.query(), &mut key);
     black_box(compare_head(fields, 1, StatusCode::OK, fields));
     let target = uri.path_and_query().expect("a target");

@@ -1,4 +1,4 @@
-//! The work on which everything is measured: one request, one response, and how they are driven.
+//! The common workload: one request, one response, and a function that sends the request.
 
 use std::{
     convert::Infallible,
@@ -14,8 +14,8 @@ use http_body::Body;
 use http_body_util::{Empty, Full};
 use tower_service::Service;
 
-/// What a browser sends with a request for an item.
-static ASKED: [(HeaderName, HeaderValue); 8] = [
+/// The fields that a browser sends with a request for an item.
+static REQUEST_FIELDS: [(HeaderName, HeaderValue); 8] = [
     (header::HOST, HeaderValue::from_static("api.example.com")),
     (header::USER_AGENT, HeaderValue::from_static("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0")),
     (header::ACCEPT, HeaderValue::from_static("application/json,text/html;q=0.9,*/*;q=0.8")),
@@ -26,8 +26,8 @@ static ASKED: [(HeaderName, HeaderValue); 8] = [
     (header::DNT, HeaderValue::from_static("1")),
 ];
 
-/// What the inner service answers with.
-static ANSWERED: [(HeaderName, HeaderValue); 6] = [
+/// The fields of the inner service's response.
+static RESPONSE_FIELDS: [(HeaderName, HeaderValue); 6] = [
     (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
     (header::CACHE_CONTROL, HeaderValue::from_static("max-age=60")),
     (header::ETAG, HeaderValue::from_static("\"5f3a9c0b7d21\"")),
@@ -36,10 +36,10 @@ static ANSWERED: [(HeaderName, HeaderValue); 6] = [
     (header::SERVER, HeaderValue::from_static("items/1.4")),
 ];
 
-/// A request as all of them are, to this target.
+/// Creates a request for this target.
 pub fn request(uri: Uri) -> Request<Empty<Bytes>> {
-    let mut headers = HeaderMap::with_capacity(ASKED.len());
-    for (name, value) in &ASKED {
+    let mut headers = HeaderMap::with_capacity(REQUEST_FIELDS.len());
+    for (name, value) in &REQUEST_FIELDS {
         headers.insert(name, value.clone());
     }
     let mut request = Request::new(Empty::new());
@@ -48,23 +48,23 @@ pub fn request(uri: Uri) -> Request<Empty<Bytes>> {
     request
 }
 
-/// The target of the request that is asked again and again.
+/// Returns the target of the repeated request.
 pub fn item() -> Uri {
     Uri::from_static("/items/42?page=3&sort=asc")
 }
 
-/// A target that was never asked for.
-pub fn fresh_item(n: u64) -> Uri {
+/// Returns the target of another item.
+pub fn nth_item(n: u64) -> Uri {
     format!("/items/{n}?page=3&sort=asc").try_into().expect("a target")
 }
 
-/// What computes responses.
+/// A service that computes responses.
 pub trait Respond {
-    /// One of them.
+    /// Computes a response.
     fn respond(&self) -> Response<Full<Bytes>>;
 }
 
-/// An inner service that answers at once: six fields, and a body that is there.
+/// An inner service that responds at once, with six fields and a complete body.
 #[derive(Debug, Clone)]
 pub struct Origin {
     body: Bytes,
@@ -72,20 +72,20 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// One that answers with so many bytes.
+    /// Creates a service whose body has this number of bytes.
     pub fn of(bytes: usize) -> Self {
         Self { body: vec![b'7'; bytes].into(), varies: false }
     }
 
-    /// The same, where the fifth field says that responses vary by `Accept-Encoding`.
+    /// Replaces the fifth field by `Vary: accept-encoding`.
     pub fn varying(self) -> Self {
         Self { varies: true, ..self }
     }
 
-    /// The response that is computed.
+    /// Computes the response.
     pub fn respond(&self) -> Response<Full<Bytes>> {
-        let mut headers = HeaderMap::with_capacity(ANSWERED.len());
-        for (name, value) in &ANSWERED {
+        let mut headers = HeaderMap::with_capacity(RESPONSE_FIELDS.len());
+        for (name, value) in &RESPONSE_FIELDS {
             headers.insert(name, value.clone());
         }
         if self.varies {
@@ -119,11 +119,11 @@ impl<B> Service<Request<B>> for Origin {
     }
 }
 
-/// A service that does nothing: what is subtracted from every figure.
+/// A service that does nothing. Its cost is subtracted from every figure.
 #[derive(Debug, Clone)]
-pub struct Nothing;
+pub struct EmptyService;
 
-impl<B> Service<Request<B>> for Nothing {
+impl<B> Service<Request<B>> for EmptyService {
     type Response = Response<Full<Bytes>>;
     type Error = Infallible;
     type Future = Ready<Result<Self::Response, Infallible>>;
@@ -138,8 +138,8 @@ impl<B> Service<Request<B>> for Nothing {
     }
 }
 
-/// Sends one request through a service that answers at once, and reads the body to its end. Returns the bytes read.
-pub fn drive<S, R, B>(service: &mut S, request: Request<R>) -> usize
+/// Sends one request through a service that responds at once, and reads the body to its end. Returns the length of the body.
+pub fn send_ready<S, R, B>(service: &mut S, request: Request<R>) -> usize
 where
     S: Service<Request<R>, Response = Response<B>>,
     B: Body<Data = Bytes>,
@@ -147,7 +147,7 @@ where
     let cx = &mut Context::from_waker(Waker::noop());
     assert!(service.poll_ready(cx).is_ready());
     let Poll::Ready(Ok(response)) = pin!(service.call(black_box(request))).poll(cx) else {
-        panic!("the service did not answer at once")
+        panic!("the service was not ready at once")
     };
     let (parts, body) = response.into_parts();
     black_box(&parts);

@@ -1,4 +1,4 @@
-//! What is counted of each peer, and what must be so for the count to mean anything.
+//! The counted cases of each peer, and checks that the peer really serves hits and misses in them.
 
 use std::{hint::black_box, thread};
 
@@ -11,13 +11,13 @@ use http_body_util::Empty;
 use tokio::runtime::Runtime;
 use tower_response_cache_cost::{
     Case, Limit,
-    work::{Nothing, Origin, drive, fresh_item, item, request},
+    work::{EmptyService, Origin, send_ready, nth_item, item, request},
 };
 use tower_service::Service;
 
 use crate::{
-    drive::{drive_in, response_in, runtime},
-    inner::{Asked, Inner, asked},
+    client::{send_in, response_in, runtime},
+    inner::{CallCount, Inner, call_count},
     peers::{self, MINUTE},
 };
 
@@ -26,40 +26,40 @@ type Call = Box<dyn FnMut()>;
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
-/// Room that no hit needs, in entries.
-const AMPLE: u64 = 1_000;
-/// Room in which misses evict: about as many entries as the bytes that this crate has for its own misses hold of its own.
-const FEW: u64 = 5_000;
-/// How many misses fill that room.
+/// A capacity in entries that hits never exceed.
+const UNLIMITED: u64 = 1_000;
+/// A capacity in entries in which misses evict. This crate's own misses have room for about as many entries.
+const CAPACITY: u64 = 5_000;
+/// The number of misses that fill the cache.
 const FILLS: u64 = 12_000;
 
 /// A line of the table.
 pub struct Line {
     pub name: &'static str,
-    /// The packages whose versions are told.
+    /// The packages whose versions are printed.
     pub packages: &'static [&'static str],
     pub hit: &'static str,
     pub large: &'static str,
     pub miss: &'static str,
 }
 
-/// The lines of the table: what the cases of `benches/cost` say of this crate and of its bounds, and the peers.
+/// The lines of the table: the cases of `benches/cost` for this crate and its bounds, and the peers.
 pub const LINES: &[Line] = &[
     line("no cache", &[], "no cache", "", "no cache, distinct"),
-    line("bound: `quick_cache`, by the bare target", &["quick_cache"], "bound: get by bare target", "", ""),
-    line("bound: each duty of a correct hit", &[], "bound: a correct hit", "", "bound: a miss"),
-    line("tower-response-cache", &["tower-response-cache"], OURS, "hit, 1 MiB", "miss, evicting"),
-    line("hitbox, rkyv", &["hitbox", "hitbox-moka"], "rkyv", "rkyv, 1 MiB", "rkyv, miss"),
-    line("hitbox, bincode", &["hitbox", "hitbox-moka"], "bincode", "bincode, 1 MiB", "bincode, miss"),
-    line("hitbox, JSON (its default)", &["hitbox", "hitbox-moka"], "json", "json, 1 MiB", "json, miss"),
-    line("tower-http-cache", &["tower-http-cache"], "thc", "thc, 1 MiB", "thc, miss"),
-    line("axum-response-cache", &["axum-response-cache"], "arc", "arc, 1 MiB", "arc, miss"),
-    line("the same, over a service that works in `call`", &["axum-response-cache"], "arc, eager", "", ""),
-    line("http-cache-tower-server, moka", &["http-cache-tower-server", "http-cache"], "hcts", "hcts, 1 MiB", "hcts, miss"),
+    line("bound: `quick_cache`, lookup by target", &["quick_cache"], "bound: lookup by target", "", ""),
+    line("bound: every step of a correct hit", &[], "bound: correct hit", "", "bound: miss"),
+    line("tower-response-cache", &["tower-response-cache"], CACHE_HIT, "hit, 1 MiB", "miss, evicting"),
+    line("hitbox, rkyv", &["hitbox", "hitbox-moka"], "hitbox rkyv", "hitbox rkyv, 1 MiB", "hitbox rkyv, miss"),
+    line("hitbox, bincode", &["hitbox", "hitbox-moka"], "hitbox bincode", "hitbox bincode, 1 MiB", "hitbox bincode, miss"),
+    line("hitbox, JSON (its default)", &["hitbox", "hitbox-moka"], "hitbox json", "hitbox json, 1 MiB", "hitbox json, miss"),
+    line("tower-http-cache", &["tower-http-cache"], "tower-http-cache", "tower-http-cache, 1 MiB", "tower-http-cache, miss"),
+    line("axum-response-cache", &["axum-response-cache"], "axum-response-cache", "axum-response-cache, 1 MiB", "axum-response-cache, miss"),
+    line("axum-response-cache over a service that computes in `call`", &["axum-response-cache"], "axum-response-cache, eager", "", ""),
+    line("http-cache-tower-server, moka", &["http-cache-tower-server", "http-cache"], "http-cache-tower-server", "http-cache-tower-server, 1 MiB", "http-cache-tower-server, miss"),
 ];
 
-/// The case that all are compared with.
-pub const OURS: &str = "hit";
+/// The case that all others are compared with.
+pub const CACHE_HIT: &str = "hit";
 
 const fn line(
     name: &'static str,
@@ -73,119 +73,119 @@ const fn line(
 
 /// The cases of the peers.
 pub const PEERS: &[Case] = &[
-    case("an axum request and an empty service", "", 5_000, || {
-        let mut nothing = Nothing;
+    case("axum request and empty service", "", 5_000, || {
+        let mut nothing = EmptyService;
         Box::new(move || {
-            black_box(drive(&mut nothing, axum(request(item()))));
+            black_box(send_ready(&mut nothing, axum(request(item()))));
         })
     }),
-    case("distinct axum requests and an empty service", "", 2_000, || {
-        let (mut nothing, mut n) = (Nothing, FIRST);
-        Box::new(move || {
-            n += 1;
-            black_box(drive(&mut nothing, axum(request(fresh_item(n)))));
-        })
-    }),
-    case("distinct requests, an empty service and a runtime", "", 2_000, || {
-        let (runtime, mut nothing, mut n) = (entered(), Nothing, FIRST);
+    case("distinct axum requests and empty service", "", 2_000, || {
+        let (mut nothing, mut n) = (EmptyService, FIRST);
         Box::new(move || {
             n += 1;
-            black_box(drive_in(runtime, &mut nothing, request(fresh_item(n))));
+            black_box(send_ready(&mut nothing, axum(request(nth_item(n)))));
         })
     }),
-    case("rkyv", NOTHING, 2_000, || {
-        hit(peers::hitbox(Inner::of(KIB), AMPLE, MINUTE, RkyvFormat::new()), KIB, plain, Asks::Never)
+    case("distinct requests, empty service and runtime", "", 2_000, || {
+        let (runtime, mut nothing, mut n) = (entered(), EmptyService, FIRST);
+        Box::new(move || {
+            n += 1;
+            black_box(send_in(runtime, &mut nothing, request(nth_item(n))));
+        })
     }),
-    case("rkyv, 1 MiB", NOTHING, 20, || {
-        hit(peers::hitbox(Inner::of(MIB), AMPLE, MINUTE, RkyvFormat::new()), MIB, plain, Asks::Never)
+    case("hitbox rkyv", BASE, 2_000, || {
+        hit(peers::hitbox(Inner::of(KIB), UNLIMITED, MINUTE, RkyvFormat::new()), KIB, plain, InnerCalls::None)
     }),
-    case("rkyv, miss", DISTINCT, 1_000, || miss(peers::hitbox(Inner::of(KIB), FEW, MINUTE, RkyvFormat::new()), plain)),
-    case("bincode", NOTHING, 2_000, || {
-        hit(peers::hitbox(Inner::of(KIB), AMPLE, MINUTE, BincodeFormat), KIB, plain, Asks::Never)
+    case("hitbox rkyv, 1 MiB", BASE, 20, || {
+        hit(peers::hitbox(Inner::of(MIB), UNLIMITED, MINUTE, RkyvFormat::new()), MIB, plain, InnerCalls::None)
     }),
-    case("bincode, 1 MiB", NOTHING, 20, || {
-        hit(peers::hitbox(Inner::of(MIB), AMPLE, MINUTE, BincodeFormat), MIB, plain, Asks::Never)
+    case("hitbox rkyv, miss", DISTINCT_BASE, 1_000, || miss(peers::hitbox(Inner::of(KIB), CAPACITY, MINUTE, RkyvFormat::new()), plain)),
+    case("hitbox bincode", BASE, 2_000, || {
+        hit(peers::hitbox(Inner::of(KIB), UNLIMITED, MINUTE, BincodeFormat), KIB, plain, InnerCalls::None)
     }),
-    case("bincode, miss", DISTINCT, 1_000, || miss(peers::hitbox(Inner::of(KIB), FEW, MINUTE, BincodeFormat), plain)),
-    case("json", NOTHING, 1_000, || hit(peers::hitbox(Inner::of(KIB), AMPLE, MINUTE, JsonFormat), KIB, plain, Asks::Never)),
-    case("json, 1 MiB", NOTHING, 5, || hit(peers::hitbox(Inner::of(MIB), AMPLE, MINUTE, JsonFormat), MIB, plain, Asks::Never)),
-    case("json, miss", DISTINCT, 1_000, || miss(peers::hitbox(Inner::of(KIB), FEW, MINUTE, JsonFormat), plain)),
-    case("thc", NOTHING, 2_000, || hit(peers::tower_http_cache(Inner::of(KIB), AMPLE, MINUTE), KIB, plain, Asks::Never)),
-    case("thc, 1 MiB", NOTHING, 2_000, || hit(peers::tower_http_cache(Inner::of(MIB), AMPLE, MINUTE), MIB, plain, Asks::Never)),
-    case("thc, miss", DISTINCT, 1_000, || miss(peers::tower_http_cache(Inner::of(KIB), FEW, MINUTE), plain)),
-    case("arc", AXUM_NOTHING, 2_000, || hit(peers::axum_response_cache(Inner::of(KIB).axum(), MINUTE), KIB, axum, Asks::Calls)),
-    case("arc, 1 MiB", AXUM_NOTHING, 2_000, || {
-        hit(peers::axum_response_cache(Inner::of(MIB).axum(), MINUTE), MIB, axum, Asks::Calls)
+    case("hitbox bincode, 1 MiB", BASE, 20, || {
+        hit(peers::hitbox(Inner::of(MIB), UNLIMITED, MINUTE, BincodeFormat), MIB, plain, InnerCalls::None)
     }),
-    case("arc, miss", AXUM_DISTINCT, 1_000, || {
-        miss(peers::axum_response_cache_bounded(Inner::of(KIB).axum(), FEW as usize, MINUTE), axum)
+    case("hitbox bincode, miss", DISTINCT_BASE, 1_000, || miss(peers::hitbox(Inner::of(KIB), CAPACITY, MINUTE, BincodeFormat), plain)),
+    case("hitbox json", BASE, 1_000, || hit(peers::hitbox(Inner::of(KIB), UNLIMITED, MINUTE, JsonFormat), KIB, plain, InnerCalls::None)),
+    case("hitbox json, 1 MiB", BASE, 5, || hit(peers::hitbox(Inner::of(MIB), UNLIMITED, MINUTE, JsonFormat), MIB, plain, InnerCalls::None)),
+    case("hitbox json, miss", DISTINCT_BASE, 1_000, || miss(peers::hitbox(Inner::of(KIB), CAPACITY, MINUTE, JsonFormat), plain)),
+    case("tower-http-cache", BASE, 2_000, || hit(peers::tower_http_cache(Inner::of(KIB), UNLIMITED, MINUTE), KIB, plain, InnerCalls::None)),
+    case("tower-http-cache, 1 MiB", BASE, 2_000, || hit(peers::tower_http_cache(Inner::of(MIB), UNLIMITED, MINUTE), MIB, plain, InnerCalls::None)),
+    case("tower-http-cache, miss", DISTINCT_BASE, 1_000, || miss(peers::tower_http_cache(Inner::of(KIB), CAPACITY, MINUTE), plain)),
+    case("axum-response-cache", AXUM_BASE, 2_000, || hit(peers::axum_response_cache(Inner::of(KIB).axum(), MINUTE), KIB, axum, InnerCalls::Called)),
+    case("axum-response-cache, 1 MiB", AXUM_BASE, 2_000, || {
+        hit(peers::axum_response_cache(Inner::of(MIB).axum(), MINUTE), MIB, axum, InnerCalls::Called)
     }),
-    case("arc, eager", AXUM_NOTHING, 2_000, || {
-        hit(peers::axum_response_cache(Inner::of(KIB).axum().eager(), MINUTE), KIB, axum, Asks::Computes)
+    case("axum-response-cache, miss", AXUM_DISTINCT_BASE, 1_000, || {
+        miss(peers::axum_response_cache_bounded(Inner::of(KIB).axum(), CAPACITY as usize, MINUTE), axum)
     }),
-    case("hcts", NOTHING, 500, || hit(peers::http_cache_tower_server(Inner::of(KIB), AMPLE), KIB, plain, Asks::Never)),
-    case("hcts, 1 MiB", NOTHING, 5, || hit(peers::http_cache_tower_server(Inner::of(MIB), AMPLE), MIB, plain, Asks::Never)),
-    case("hcts, miss", RUNTIME_DISTINCT, 500, || miss_in(entered(), peers::http_cache_tower_server(Inner::of(KIB), FEW))),
+    case("axum-response-cache, eager", AXUM_BASE, 2_000, || {
+        hit(peers::axum_response_cache(Inner::of(KIB).axum().eager(), MINUTE), KIB, axum, InnerCalls::Computed)
+    }),
+    case("http-cache-tower-server", BASE, 500, || hit(peers::http_cache_tower_server(Inner::of(KIB), UNLIMITED), KIB, plain, InnerCalls::None)),
+    case("http-cache-tower-server, 1 MiB", BASE, 5, || hit(peers::http_cache_tower_server(Inner::of(MIB), UNLIMITED), MIB, plain, InnerCalls::None)),
+    case("http-cache-tower-server, miss", RUNTIME_DISTINCT_BASE, 500, || miss_in(entered(), peers::http_cache_tower_server(Inner::of(KIB), CAPACITY))),
 ];
 
-const NOTHING: &str = "a request and an empty service";
-const DISTINCT: &str = "distinct requests and an empty service";
-const AXUM_NOTHING: &str = "an axum request and an empty service";
-const AXUM_DISTINCT: &str = "distinct axum requests and an empty service";
-const RUNTIME_DISTINCT: &str = "distinct requests, an empty service and a runtime";
+const BASE: &str = "request and empty service";
+const DISTINCT_BASE: &str = "distinct requests and empty service";
+const AXUM_BASE: &str = "axum request and empty service";
+const AXUM_DISTINCT_BASE: &str = "distinct axum requests and empty service";
+const RUNTIME_DISTINCT_BASE: &str = "distinct requests, empty service and runtime";
 
-const fn case(name: &'static str, less: &'static str, calls: u64, make: fn() -> Call) -> Case {
-    Case { name, less, calls, limit: Limit::None, make }
+const fn case(name: &'static str, subtract: &'static str, calls: u64, make: fn() -> Call) -> Case {
+    Case { name, subtract, calls, limit: Limit::None, make }
 }
 
-/// What a request goes to the peer as: the request itself.
+/// Returns the request itself, for peers that accept any body.
 pub fn plain(request: Request<Empty<Bytes>>) -> Request<Empty<Bytes>> {
     request
 }
 
-/// With a body of axum's type.
+/// Gives the request a body of axum's type.
 pub fn axum(request: Request<Empty<Bytes>>) -> Request<AxumBody> {
     request.map(AxumBody::new)
 }
 
-/// What a hit asks of the inner service.
+/// The use that a peer makes of the inner service on a hit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asks {
-    /// It does not know of it.
-    Never,
-    /// It is called, and what it returns is never polled.
-    Calls,
-    /// It is called, and has computed a response that nobody takes.
-    Computes,
+enum InnerCalls {
+    /// The inner service is not called.
+    None,
+    /// The inner service is called, but its future is never polled.
+    Called,
+    /// The inner service is called and computes a response that is discarded.
+    Computed,
 }
 
-/// A runtime that this thread stays in.
+/// Returns a runtime that this thread has entered.
 fn entered() -> &'static Runtime {
     let runtime: &'static Runtime = Box::leak(Box::new(runtime()));
     std::mem::forget(runtime.enter());
     runtime
 }
 
-/// The same request again and again, all of them hits: checked before, and by what the inner service was asked meanwhile.
-fn hit<S, R, B>(mut service: S, bytes: usize, send: fn(Request<Empty<Bytes>>) -> Request<R>, asks: Asks) -> Call
+/// Sends the same request repeatedly and checks that each one is a hit.
+fn hit<S, R, B>(mut service: S, bytes: usize, send: fn(Request<Empty<Bytes>>) -> Request<R>, inner_calls: InnerCalls) -> Call
 where
     S: Service<Request<R>, Response = Response<B>> + 'static,
     R: 'static,
     B: Body<Data = Bytes>,
 {
-    check(entered(), &mut service, bytes, send, asks);
-    // What the first ones do that no later one does is not counted.
+    check(entered(), &mut service, bytes, send, inner_calls);
+    // Excludes the work of the first calls.
     for _ in 0..if bytes > KIB { 3 } else { 100 } {
-        drive(&mut service, send(request(item())));
+        send_ready(&mut service, send(request(item())));
     }
-    let mut watch = Watch::hits(asks);
+    let mut check = CallCheck::hits(inner_calls);
     Box::new(move || {
-        watch.call();
-        black_box(drive(&mut service, send(request(item()))));
+        check.call();
+        black_box(send_ready(&mut service, send(request(item()))));
     })
 }
 
-/// Another request each time, over a cache that is full.
+/// Sends a different request each time through a full cache.
 fn miss<S, R, B>(mut service: S, send: fn(Request<Empty<Bytes>>) -> Request<R>) -> Call
 where
     S: Service<Request<R>, Response = Response<B>> + 'static,
@@ -194,92 +194,92 @@ where
 {
     let runtime = entered();
     for n in 0..FILLS {
-        drive_in(runtime, &mut service, send(request(fresh_item(n))));
+        send_in(runtime, &mut service, send(request(nth_item(n))));
     }
     let mut n = FIRST;
-    let mut watch = Watch::misses();
+    let mut check = CallCheck::misses();
     Box::new(move || {
-        watch.call();
+        check.call();
         n += 1;
-        black_box(drive(&mut service, send(request(fresh_item(n)))));
+        black_box(send_ready(&mut service, send(request(nth_item(n)))));
     })
 }
 
-/// The same, where a task of the runtime stores what was missing.
+/// Sends a different request each time through a full cache that stores responses in a spawned task.
 fn miss_in<S, B>(runtime: &'static Runtime, mut service: S) -> Call
 where
     S: Service<Request<Empty<Bytes>>, Response = Response<B>> + 'static,
     B: Body<Data = Bytes>,
 {
     for n in 0..FILLS {
-        drive_in(runtime, &mut service, request(fresh_item(n)));
+        send_in(runtime, &mut service, request(nth_item(n)));
     }
     let mut n = FIRST;
-    let mut watch = Watch::misses();
+    let mut check = CallCheck::misses();
     Box::new(move || {
-        watch.call();
+        check.call();
         n += 1;
-        black_box(drive_in(runtime, &mut service, request(fresh_item(n))));
+        black_box(send_in(runtime, &mut service, request(nth_item(n))));
     })
 }
 
-/// The targets of misses, all of one length.
+/// The number of the first missing target. All targets of misses have the same length.
 const FIRST: u64 = 1_000_000;
 
-/// That a first request is answered by the inner service, a second one by the cache with all that the first one was answered, and
-/// one for another page not by it.
-fn check<S, R, B>(runtime: &Runtime, service: &mut S, bytes: usize, send: fn(Request<Empty<Bytes>>) -> Request<R>, asks: Asks)
+/// Checks that the inner service responds to a first request, that the cache responds equally to a second one, and that a request for another
+/// page is not served from the cache.
+fn check<S, R, B>(runtime: &Runtime, service: &mut S, bytes: usize, send: fn(Request<Empty<Bytes>>) -> Request<R>, inner_calls: InnerCalls)
 where
     S: Service<Request<R>, Response = Response<B>>,
     B: Body<Data = Bytes>,
 {
     let mut respond = |uri| {
-        let before = asked();
+        let before = call_count();
         let (parts, body) = response_in(runtime, service, send(request(uri)));
         assert_eq!(parts.status, StatusCode::OK);
         for (name, value) in Origin::of(bytes).respond().headers() {
             assert_eq!(parts.headers.get(name), Some(value), "{name}");
         }
-        assert!(body == vec![b'7'; bytes], "the body is another");
-        asked().since(before)
+        assert!(body == vec![b'7'; bytes], "the body differs");
+        call_count().since(before)
     };
-    let missed = Asked { called: 1, answered: 1 };
+    let missed = CallCount { called: 1, responded: 1 };
     assert_eq!(respond(item()), missed, "the first request");
-    assert_eq!(respond(item()), asks.of(1), "the second request");
+    assert_eq!(respond(item()), inner_calls.of(1), "the second request");
     assert_eq!(respond(Uri::from_static("/items/42?page=4&sort=asc")), missed, "a request for another page");
 }
 
-impl Asks {
-    fn of(self, hits: u64) -> Asked {
-        let (called, answered) = match self {
-            Self::Never => (0, 0),
-            Self::Calls => (hits, 0),
-            Self::Computes => (hits, hits),
+impl InnerCalls {
+    fn of(self, hits: u64) -> CallCount {
+        let (called, responded) = match self {
+            Self::None => (0, 0),
+            Self::Called => (hits, 0),
+            Self::Computed => (hits, hits),
         };
-        Asked { called, answered }
+        CallCount { called, responded }
     }
 }
 
-impl Asked {
+impl CallCount {
     fn since(self, before: Self) -> Self {
-        Self { called: self.called - before.called, answered: self.answered - before.answered }
+        Self { called: self.called - before.called, responded: self.responded - before.responded }
     }
 }
 
-/// Compares in the end what the inner service was asked with what it should have been.
-struct Watch {
-    before: Asked,
+/// Compares the calls of the inner service with the expected calls when it is dropped.
+struct CallCheck {
+    before: CallCount,
     calls: u64,
-    asks: Asks,
+    inner_calls: InnerCalls,
 }
 
-impl Watch {
-    fn hits(asks: Asks) -> Self {
-        Self { before: asked(), calls: 0, asks }
+impl CallCheck {
+    fn hits(inner_calls: InnerCalls) -> Self {
+        Self { before: call_count(), calls: 0, inner_calls }
     }
 
     fn misses() -> Self {
-        Self::hits(Asks::Computes)
+        Self::hits(InnerCalls::Computed)
     }
 
     fn call(&mut self) {
@@ -287,10 +287,10 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for CallCheck {
     fn drop(&mut self) {
         if !thread::panicking() {
-            assert_eq!(asked().since(self.before), self.asks.of(self.calls), "what the inner service was asked");
+            assert_eq!(call_count().since(self.before), self.inner_calls.of(self.calls), "calls of the inner service");
         }
     }
 }

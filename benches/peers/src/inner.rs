@@ -1,4 +1,4 @@
-//! The inner service of the peers, which says how often it was asked: a cache that is told to have answered must not have asked it.
+//! The inner service of the peers. It counts its calls, so that a hit can be verified.
 
 use std::{
     cell::Cell,
@@ -17,24 +17,24 @@ use tower_service::Service;
 
 thread_local! {
     static CALLED: Cell<u64> = const { Cell::new(0) };
-    static ANSWERED: Cell<u64> = const { Cell::new(0) };
+    static RESPONDED: Cell<u64> = const { Cell::new(0) };
 }
 
-/// What inner services were asked on this thread.
+/// The calls of inner services on this thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Asked {
-    /// How often `call` was called.
+pub struct CallCount {
+    /// The number of calls of `call`.
     pub called: u64,
-    /// How often a response was computed.
-    pub answered: u64,
+    /// The number of computed responses.
+    pub responded: u64,
 }
 
-/// Until now.
-pub fn asked() -> Asked {
-    Asked { called: CALLED.get(), answered: ANSWERED.get() }
+/// Returns the calls so far.
+pub fn call_count() -> CallCount {
+    CallCount { called: CALLED.get(), responded: RESPONDED.get() }
 }
 
-/// Answers as [`Origin`] does, but within its future, as handlers do: who calls it and never polls has not asked for a response.
+/// An inner service with the response of [`Origin`], computed inside its future as in a handler.
 pub struct Inner<B = Full<Bytes>> {
     origin: Origin,
     eager: bool,
@@ -44,30 +44,30 @@ pub struct Inner<B = Full<Bytes>> {
 }
 
 impl Inner {
-    /// One that answers with so many bytes.
+    /// Creates a service whose body has this number of bytes.
     pub fn of(bytes: usize) -> Self {
         Self { origin: Origin::of(bytes), eager: false, own_bodies: false, max_age: None, body: |body| body }
     }
 }
 
 impl<B> Inner<B> {
-    /// The same, with bodies of axum's type.
+    /// Changes the body to axum's type.
     pub fn axum(self) -> Inner<Body> {
         let Self { origin, eager, own_bodies, max_age, .. } = self;
         Inner { origin, eager, own_bodies, max_age, body: Body::new }
     }
 
-    /// The same, computed in `call` already.
+    /// Computes the response in `call` rather than in the future.
     pub fn eager(self) -> Self {
         Self { eager: true, ..self }
     }
 
-    /// The same, where no two responses share a body: what two threads count up and down is not one counter for all entries.
+    /// Gives each response a body of its own, so that threads do not share one reference count.
     pub fn own_bodies(self) -> Self {
         Self { own_bodies: true, ..self }
     }
 
-    /// The same, where `Cache-Control` allows so many seconds instead of a minute.
+    /// Sets the `max-age` of the response, which is a minute otherwise.
     pub fn max_age(self, seconds: u64) -> Self {
         let value = format!("max-age={seconds}").try_into().expect("a value");
         Self { max_age: Some(value), ..self }
@@ -83,7 +83,7 @@ impl<B> Clone for Inner<B> {
 
 impl<B> Respond for Inner<B> {
     fn respond(&self) -> Response<Full<Bytes>> {
-        ANSWERED.set(ANSWERED.get() + 1);
+        RESPONDED.set(RESPONDED.get() + 1);
         let mut response = self.origin.respond();
         if let Some(max_age) = &self.max_age {
             response.headers_mut().insert(header::CACHE_CONTROL, max_age.clone());
@@ -98,41 +98,41 @@ impl<B> Respond for Inner<B> {
 impl<B, R> Service<Request<R>> for Inner<B> {
     type Response = Response<B>;
     type Error = Infallible;
-    type Future = Answer<B>;
+    type Future = ResponseFuture<B>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<R>) -> Answer<B> {
+    fn call(&mut self, request: Request<R>) -> ResponseFuture<B> {
         CALLED.set(CALLED.get() + 1);
         drop(std::hint::black_box(request));
         if self.eager {
-            return Answer(Step::Computed(self.respond().map(self.body)));
+            return ResponseFuture(Step::Computed(self.respond().map(self.body)));
         }
-        Answer(Step::Asked(self.clone()))
+        ResponseFuture(Step::Called(self.clone()))
     }
 }
 
-/// The response to come.
-pub struct Answer<B>(Step<B>);
+/// The future of [`Inner`].
+pub struct ResponseFuture<B>(Step<B>);
 
 enum Step<B> {
-    Asked(Inner<B>),
+    CallCount(Inner<B>),
     Computed(Response<B>),
-    Answered,
+    Done,
 }
 
-impl<B> Unpin for Answer<B> {}
+impl<B> Unpin for ResponseFuture<B> {}
 
-impl<B> Future for Answer<B> {
+impl<B> Future for ResponseFuture<B> {
     type Output = Result<Response<B>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
-        match std::mem::replace(&mut self.0, Step::Answered) {
-            Step::Asked(inner) => Poll::Ready(Ok(inner.respond().map(inner.body))),
+        match std::mem::replace(&mut self.0, Step::Done) {
+            Step::Called(inner) => Poll::Ready(Ok(inner.respond().map(inner.body))),
             Step::Computed(response) => Poll::Ready(Ok(response)),
-            Step::Answered => panic!("polled after it had answered"),
+            Step::Done => panic!("polled after completion"),
         }
     }
 }

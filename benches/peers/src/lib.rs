@@ -1,9 +1,8 @@
-//! Other published caches on exactly the work of `benches/cost`, so that anyone can repeat the comparison: the same request, the same
-//! response, the same count.
+//! Other published caches on the workload of `benches/cost`: the same request, the same response, and the same method of counting.
 
-pub mod among;
+pub mod scale;
 pub mod cases;
-pub mod drive;
+pub mod client;
 pub mod inner;
 pub mod load;
 pub mod peers;

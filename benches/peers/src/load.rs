@@ -1,4 +1,4 @@
-//! Many tasks on one or two threads, and what they cost: CPU time, which a busy machine disturbs least, and requests a second.
+//! Load by many tasks on one or two threads, measured in requests per second and in CPU time, which other processes disturb least.
 
 use std::{
     cell::Cell,
@@ -18,29 +18,29 @@ use http_body::Body;
 use http_body_util::Empty;
 use rustix::time::ClockId;
 use tokio::task::{LocalSet, yield_now};
-use tower_response_cache_cost::work::{fresh_item, request};
+use tower_response_cache_cost::work::{nth_item, request};
 use tower_service::Service;
 
 use crate::{
-    drive::{runtime, send},
-    inner::asked,
+    client::{runtime, send},
+    inner::call_count,
     times::processor,
 };
 
-/// How many tasks each thread has.
+/// The number of tasks of each thread.
 pub const TASKS: usize = 64;
 
-/// How many requests are made up beforehand; then they come again.
-const MADE_UP: usize = 1 << 20;
+/// The number of requests generated in advance. The sequence then repeats.
+const ORDER_LENGTH: usize = 1 << 20;
 
-/// What one thread asks for. Its targets are its own: threads share nothing but the cache.
-pub struct Asks {
+/// The requests of one thread. Threads share nothing but the cache.
+pub struct Workload {
     targets: Vec<Uri>,
     order: Vec<u32>,
 }
 
-impl Asks {
-    /// Key `k` is asked for in proportion to `1 / (k + 1)^exponent`; an exponent of 0 asks for all alike.
+impl Workload {
+    /// Generates requests for key `k` in proportion to `1 / (k + 1)^exponent`. An exponent of 0 is a uniform distribution.
     pub fn zipf(keys: u64, exponent: f64, seed: u64) -> Self {
         let mut sum = 0.0;
         let mut upto = Vec::new();
@@ -53,78 +53,78 @@ impl Asks {
             let point = random.f64() * sum;
             upto.partition_point(|&end| end <= point).min(upto.len() - 1) as u32
         };
-        Self { targets: (0..keys).map(fresh_item).collect(), order: (0..MADE_UP).map(|_| draw()).collect() }
+        Self { targets: (0..keys).map(nth_item).collect(), order: (0..ORDER_LENGTH).map(|_| draw()).collect() }
     }
 
     fn target(&self, n: usize) -> Uri {
-        self.targets[self.order[n % MADE_UP] as usize].clone()
+        self.targets[self.order[n % ORDER_LENGTH] as usize].clone()
     }
 }
 
-/// For how long, and who asks for what.
+/// A period of load.
 pub struct Round<'a> {
-    pub span: Duration,
-    /// What each thread asks for, from which of its requests on.
-    pub threads: &'a [Arc<Asks>],
+    pub duration: Duration,
+    /// The requests of each thread, and the position of its first request.
+    pub threads: &'a [Arc<Workload>],
     pub from: usize,
 }
 
-/// What came of a round.
+/// The result of a round.
 #[derive(Debug, Clone, Copy)]
-pub struct Tally {
+pub struct RoundResult {
     pub requests: u64,
-    /// How many of them the inner service answered.
-    pub answered: u64,
+    /// The number of responses computed by the inner service.
+    pub responded: u64,
     pub wall: Duration,
     pub cpu: Duration,
 }
 
-impl Tally {
-    /// Nanoseconds of the process for one request.
+impl RoundResult {
+    /// Returns the CPU time of the process per request, in nanoseconds.
     pub fn cpu_ns(&self) -> f64 {
         self.cpu.as_nanos() as f64 / self.requests as f64
     }
 
-    /// Requests a second.
+    /// Returns the requests per second.
     pub fn rate(&self) -> f64 {
         self.requests as f64 / self.wall.as_secs_f64()
     }
 
-    /// The share of its processors that each thread had: less than all of it if others used them too.
+    /// Returns the CPU share of each thread. It is less than 1 if other processes used the processors, too.
     pub fn share(&self, threads: usize) -> f64 {
         self.cpu.as_secs_f64() / self.wall.as_secs_f64() / threads as f64
     }
 
-    /// The share of requests that the inner service did not answer.
+    /// Returns the share of requests without a response from the inner service.
     pub fn hit_ratio(&self) -> f64 {
-        1.0 - self.answered as f64 / self.requests as f64
+        1.0 - self.responded as f64 / self.requests as f64
     }
 }
 
 /// A service under load.
 pub struct Candidate {
     pub name: &'static str,
-    run: Box<dyn Fn(&Round) -> Tally>,
+    run: Box<dyn Fn(&Round) -> RoundResult>,
 }
 
 impl Candidate {
-    /// One of this name, which is sent such requests.
-    pub fn new<S, R, B>(name: &'static str, service: S, ask: fn(Request<Empty<Bytes>>) -> Request<R>) -> Self
+    /// Creates a candidate. `convert` adapts the request to the service.
+    pub fn new<S, R, B>(name: &'static str, service: S, convert: fn(Request<Empty<Bytes>>) -> Request<R>) -> Self
     where
         S: Service<Request<R>, Response = Response<B>> + Clone + Send + 'static,
         R: 'static,
         B: Body<Data = Bytes>,
     {
-        Self { name, run: Box::new(move |round| run(round, &service, ask)) }
+        Self { name, run: Box::new(move |round| run(round, &service, convert)) }
     }
 
-    /// Goes through a round.
-    pub fn run(&self, round: &Round) -> Tally {
+    /// Runs a round.
+    pub fn run(&self, round: &Round) -> RoundResult {
         (self.run)(round)
     }
 }
 
-fn run<S, R, B>(round: &Round, service: &S, ask: fn(Request<Empty<Bytes>>) -> Request<R>) -> Tally
+fn run<S, R, B>(round: &Round, service: &S, convert: fn(Request<Empty<Bytes>>) -> Request<R>) -> RoundResult
 where
     S: Service<Request<R>, Response = Response<B>> + Clone + Send + 'static,
     R: 'static,
@@ -132,53 +132,53 @@ where
 {
     let (barrier, stop) = (Barrier::new(round.threads.len() + 1), Arc::new(AtomicBool::new(false)));
     let cpu = processor(ClockId::ProcessCPUTime);
-    let (mut requests, mut answered, mut wall) = (0, 0, Duration::ZERO);
+    let (mut requests, mut responded, mut wall) = (0, 0, Duration::ZERO);
     thread::scope(|scope| {
         let mut workers = Vec::new();
-        for asks in round.threads {
+        for workload in round.threads {
             let (service, barrier, stop) = (service.clone(), &barrier, stop.clone());
             workers.push(scope.spawn(move || {
                 barrier.wait();
-                work(asks, round.from, &stop, service, ask)
+                work(workload, round.from, &stop, service, convert)
             }));
         }
         barrier.wait();
         let began = Instant::now();
-        thread::sleep(round.span);
+        thread::sleep(round.duration);
         stop.store(true, Ordering::Relaxed);
         for worker in workers {
-            let (made, seen) = worker.join().expect("a worker ended well");
+            let (made, seen) = worker.join().expect("a worker ended without a panic");
             requests += made;
-            answered += seen;
+            responded += seen;
         }
         wall = began.elapsed();
     });
-    Tally { requests, answered, wall, cpu: processor(ClockId::ProcessCPUTime) - cpu }
+    RoundResult { requests, responded, wall, cpu: processor(ClockId::ProcessCPUTime) - cpu }
 }
 
-/// What one thread does. Returns how many requests it made, and how many of them the inner service answered.
+/// Runs the tasks of one thread. Returns the number of requests and of responses computed by the inner service.
 fn work<S, R, B>(
-    asks: &Arc<Asks>,
+    workload: &Arc<Workload>,
     from: usize,
     stop: &Arc<AtomicBool>,
     service: S,
-    ask: fn(Request<Empty<Bytes>>) -> Request<R>,
+    convert: fn(Request<Empty<Bytes>>) -> Request<R>,
 ) -> (u64, u64)
 where
     S: Service<Request<R>, Response = Response<B>> + Clone + 'static,
     R: 'static,
     B: Body<Data = Bytes>,
 {
-    let before = asked().answered;
+    let before = call_count().responded;
     let (next, made) = (Rc::new(Cell::new(from)), Rc::new(Cell::new(0)));
     let (runtime, local) = (runtime(), LocalSet::new());
     let task = |_| {
-        let (asks, stop, mut service) = (asks.clone(), stop.clone(), service.clone());
+        let (workload, stop, mut service) = (workload.clone(), stop.clone(), service.clone());
         let (next, made) = (next.clone(), made.clone());
         local.spawn_local(async move {
             while !stop.load(Ordering::Relaxed) {
                 let n = next.replace(next.get() + 1);
-                send(&mut service, ask(request(asks.target(n)))).await;
+                send(&mut service, convert(request(workload.target(n)))).await;
                 made.set(made.get() + 1);
                 yield_now().await;
             }
@@ -187,8 +187,8 @@ where
     let tasks: Vec<_> = (0..TASKS).map(task).collect();
     local.block_on(&runtime, async {
         for task in tasks {
-            task.await.expect("a task ended well");
+            task.await.expect("a task ended without a panic");
         }
     });
-    (made.get(), asked().answered - before)
+    (made.get(), call_count().responded - before)
 }

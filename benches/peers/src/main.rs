@@ -1,94 +1,94 @@
-//! The table of all peers, beside this crate and its lower bounds: `benches/peers/README.md` says what is compared.
+//! Prints the table of all peers, this crate and its lower bounds. `benches/peers/README.md` describes the comparison.
 
 use std::{collections::BTreeSet, env};
 
-use tower_response_cache_cost::{Case, Counted, cases::CASES, measure};
+use tower_response_cache_cost::{Case, Measurement, cases::CASES, measure};
 use tower_response_cache_peers::{
-    cases::{LINES, OURS, PEERS},
+    cases::{LINES, CACHE_HIT, PEERS},
     times::Times,
     versions,
 };
 
 fn main() {
     let cases: Vec<Case> = CASES.iter().chain(PEERS).copied().collect();
-    // Words are what the program says to itself, or the names of cases that one wants to see as `benches/cost` shows its own.
+    // The arguments name cases for a table in the form of `benches/cost`, or come from the program itself.
     if env::args().len() > 1 {
         return measure::main(&cases);
     }
     let hits: BTreeSet<_> = LINES.iter().map(|line| line.hit).collect();
-    let hits: BTreeSet<_> = hits.iter().flat_map(|hit| [*hit, case(&cases, hit).less]).collect();
+    let hits: BTreeSet<_> = hits.iter().flat_map(|hit| [*hit, case(&cases, hit).subtract]).collect();
     let timed: Vec<_> = hits.into_iter().map(|name| case(&cases, name)).collect();
     let times = Times::of(&timed, ROUNDS, |case| case.calls);
-    let mut counts = Counts { cases, counted: Vec::new() };
-    let ours = counts.of(OURS, false).instructions;
+    let mut measured = Measured { cases, counted: Vec::new() };
+    let cache = measured.of(CACHE_HIT, false).instructions;
     println!(
-        "| | version | hit | of ours | allocations | ns | hit, 1 MiB | miss, evicting |\n|---|---|---:|---:|---:|---:|---:|---:|"
+        "| | version | hit | × this crate | allocations | ns | hit, 1 MiB | miss, evicting |\n|---|---|---:|---:|---:|---:|---:|---:|"
     );
     for line in LINES {
         let versions: Vec<_> = line.packages.iter().map(|package| versions::of(package)).collect();
-        let hit = counts.of(line.hit, false);
-        let nanoseconds = times.less(line.hit, case(&counts.cases, line.hit).less);
+        let hit = measured.of(line.hit, false);
+        let nanoseconds = times.difference(line.hit, case(&measured.cases, line.hit).subtract);
         let mut instructions = |name: &str| match name {
             "" => "–".to_owned(),
-            _ => grouped(counts.of(name, true).instructions),
+            _ => with_commas(measured.of(name, true).instructions),
         };
         println!(
             "| {} | {} | {} | {:.2} | {} | {} | {} | {} |",
             line.name,
             versions.join(", "),
-            grouped(hit.instructions),
-            hit.instructions / ours,
-            hit.allocations.map_or_else(String::new, grouped),
-            grouped(nanoseconds),
+            with_commas(hit.instructions),
+            hit.instructions / cache,
+            hit.allocations.map_or_else(String::new, with_commas),
+            with_commas(nanoseconds),
             instructions(line.large),
             instructions(line.miss),
         );
     }
 }
 
-/// How often all hits are timed, in turn.
+/// The number of rounds. Each round times all hits in turn.
 const ROUNDS: usize = 25;
 
 fn case(cases: &[Case], name: &str) -> Case {
-    *cases.iter().find(|case| case.name == name).unwrap_or_else(|| panic!("no case is called {name:?}"))
+    *cases.iter().find(|case| case.name == name).unwrap_or_else(|| panic!("unknown case {name:?}"))
 }
 
-/// What was counted, so that nothing is counted twice.
-struct Counts {
+/// The measured cases, so that none is measured twice.
+struct Measured {
     cases: Vec<Case>,
-    counted: Vec<(&'static str, bool, Counted)>,
+    counted: Vec<(&'static str, bool, Measurement)>,
 }
 
-impl Counts {
-    /// What a case costs, less what is to be taken off.
-    fn of(&mut self, name: &str, instructions_alone: bool) -> Counted {
+impl Measured {
+    /// Returns the cost of a case after subtraction.
+    fn of(&mut self, name: &str, instructions_only: bool) -> Measurement {
         let case = case(&self.cases, name);
-        let own = self.raw(case, instructions_alone);
-        if case.less.is_empty() {
+        let own = self.raw(case, instructions_only);
+        if case.subtract.is_empty() {
             return own;
         }
-        let less = self.of(case.less, instructions_alone);
+        let less = self.of(case.subtract, instructions_only);
         let difference = |own: Option<f64>, less: Option<f64>| own.zip(less).map(|(own, less)| own - less);
-        Counted {
+        Measurement {
             instructions: own.instructions - less.instructions,
             allocations: difference(own.allocations, less.allocations),
             nanoseconds: difference(own.nanoseconds, less.nanoseconds),
         }
     }
 
-    fn raw(&mut self, case: Case, instructions_alone: bool) -> Counted {
-        let known = self.counted.iter().find(|(name, alone, _)| *name == case.name && (*alone <= instructions_alone));
-        if let Some((_, _, counted)) = known {
-            return *counted;
+    fn raw(&mut self, case: Case, instructions_only: bool) -> Measurement {
+        let known = self.counted.iter().find(|(name, without_allocations, _)| *name == case.name && (*without_allocations <= instructions_only));
+        if let Some((_, _, measurement)) = known {
+            return *measurement;
         }
-        let counted = measure::count(&case, instructions_alone);
-        self.counted.push((case.name, instructions_alone, counted));
-        counted
+        let measurement = measure::count(&case, instructions_only);
+        self.counted.push((case.name, instructions_only, measurement));
+        measurement
     }
 }
 
-/// A whole number with commas.
-fn grouped(figure: f64) -> String {
+/// Formats a whole number with commas.
+fn with_commas(figure: f64) -> String {
     let digits = format!("{figure:.0}");
     let (sign, digits) = digits.split_at(usize::from(digits.starts_with('-')));
     let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).expect("digits")).collect();

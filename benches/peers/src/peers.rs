@@ -1,4 +1,4 @@
-//! Each peer as its own documentation sets it up to keep responses to `GET` in memory for a while.
+//! Each peer, configured as in its own documentation for responses to `GET` in memory.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use tower_service::Service;
 
 use crate::inner::Inner;
 
-/// A minute, which is what responses allow.
+/// The lifetime that the responses allow: one minute.
 pub const MINUTE: Duration = Duration::from_secs(60);
 
-/// axum-response-cache as its first example has it, without a bound on what it keeps.
+/// Creates axum-response-cache as in its first example, without a limit of entries.
 pub fn axum_response_cache(
     inner: Inner<AxumBody>,
     ttl: Duration,
@@ -25,7 +25,7 @@ pub fn axum_response_cache(
     axum_response_cache::CacheLayer::with_lifespan(ttl).layer(inner)
 }
 
-/// axum-response-cache with the store that its documentation names to bound it.
+/// Creates axum-response-cache with the bounded store named in its documentation.
 pub fn axum_response_cache_bounded(
     inner: Inner<AxumBody>,
     entries: usize,
@@ -34,7 +34,7 @@ pub fn axum_response_cache_bounded(
     axum_response_cache::CacheLayer::with(cached::stores::LruTtlCache::with_size_and_ttl(entries, ttl)).layer(inner)
 }
 
-/// tower-http-cache with its store in memory; all else is its default.
+/// Creates tower-http-cache with its store in memory and its defaults.
 pub fn tower_http_cache(
     inner: Inner,
     entries: u64,
@@ -44,7 +44,7 @@ pub fn tower_http_cache(
     CacheLayer::builder(InMemoryBackend::new(entries)).ttl(ttl).build().layer(inner)
 }
 
-/// hitbox as hitbox-http sets it up, over hitbox-moka: the key is the method, the item and the two parameters of the query.
+/// Creates hitbox as hitbox-http shows it, over hitbox-moka. The key consists of method, item and the two query parameters.
 pub fn hitbox<F>(
     inner: Inner,
     entries: u64,
@@ -71,7 +71,7 @@ where
     hitbox_tower::Cache::builder().backend(backend).config(config).build().layer(inner)
 }
 
-/// http-cache-tower-server over http-cache's moka manager, with the keys that hold the query.
+/// Creates http-cache-tower-server over http-cache's moka manager, with keys that contain the query.
 pub fn http_cache_tower_server(
     inner: Inner,
     entries: u64,

@@ -1,4 +1,4 @@
-//! What is compared, and how each is started.
+//! The measured servers and their start.
 
 use std::{
     env, fs,
@@ -17,111 +17,111 @@ use rustix::{
 
 use crate::wire::Client;
 
-/// A server that is measured.
+/// A measured server.
 #[derive(Clone, Copy)]
 pub struct Candidate {
     pub name: &'static str,
-    /// What it is called in the table.
+    /// Its name in the table.
     pub title: &'static str,
-    pub how: How,
-    pub hits: Hits,
+    pub runs: Program,
+    pub evidence: HitEvidence,
 }
 
-/// What is started.
+/// The program that serves.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum How {
+pub enum Program {
     /// This program, in a process of its own.
-    Own,
+    This,
     Nginx,
     Varnish,
 }
 
-/// What shows that the second answer is a hit.
+/// The observation that proves a hit.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Hits {
-    /// It is none: the handler answers each time.
-    Never,
-    /// The same, and there is nothing else that it could be asked.
-    Untold,
-    /// `Age`, which the first has not; calls of what is behind it cannot be counted.
-    ByAge,
+pub enum HitEvidence {
+    /// There is no cache: the handler responds each time.
+    NoCache,
+    /// There is no cache, and the calls of the handler cannot be counted.
+    NoCacheUncounted,
+    /// `Age`, which only a hit has. The calls of the handler cannot be counted.
+    Age,
     /// `Age`, and the handler in the same process is not called.
-    Here,
-    /// The origin is not asked.
-    Behind,
+    OwnCalls,
+    /// The origin is not called.
+    OriginCalls,
 }
 
-/// All of them; the first is also the origin of those that need one.
+/// All candidates. The first is also the origin of those that need one.
 pub const CANDIDATES: &[Candidate] = &[
-    own("constant", "axum, answering from a constant", Hits::Never),
-    own("layered", "axum, the constant behind a layer that does nothing", Hits::Never),
-    own("bound", "axum, lower bound of a correct hit", Hits::ByAge),
-    own("cache", "axum, hit of `Router::layer(CacheLayer)`", Hits::Here),
-    own("extension", "axum, the same hit with the extension, as is the default", Hits::Here),
-    own("bare", "no router, answering from a constant", Hits::Untold),
-    own("outside", "axum, hit of a cache around the router", Hits::Here),
-    Candidate { name: "nginx", title: "nginx, hit of `proxy_cache`", how: How::Nginx, hits: Hits::Behind },
-    Candidate { name: "varnish", title: "Varnish, hit", how: How::Varnish, hits: Hits::Behind },
+    own("constant", "axum, constant handler", HitEvidence::NoCache),
+    own("layered", "axum, constant handler behind an identity layer", HitEvidence::NoCache),
+    own("bound", "axum, lower bound of a correct hit", HitEvidence::Age),
+    own("cache", "axum, hit of `Router::layer(CacheLayer)`", HitEvidence::OwnCalls),
+    own("extension", "axum, hit of `Router::layer(CacheLayer)` with the extension (default)", HitEvidence::OwnCalls),
+    own("bare", "constant handler without a router", HitEvidence::NoCacheUncounted),
+    own("outside", "axum, hit of a cache outside the router", HitEvidence::OwnCalls),
+    Candidate { name: "nginx", title: "nginx, hit of `proxy_cache`", runs: Program::Nginx, evidence: HitEvidence::OriginCalls },
+    Candidate { name: "varnish", title: "Varnish, hit", runs: Program::Varnish, evidence: HitEvidence::OriginCalls },
 ];
 
-const fn own(name: &'static str, title: &'static str, hits: Hits) -> Candidate {
-    Candidate { name, title, how: How::Own, hits }
+const fn own(name: &'static str, title: &'static str, evidence: HitEvidence) -> Candidate {
+    Candidate { name, title, runs: Program::This, evidence }
 }
 
-/// Whether there is such a program.
+/// Returns true if a program is in the `PATH`.
 pub fn is_installed(program: &str) -> bool {
-    env::split_paths(&env::var_os("PATH").unwrap_or_default()).any(|folder| folder.join(program).is_file())
+    env::split_paths(&env::var_os("PATH").unwrap_or_default()).any(|directory| directory.join(program).is_file())
 }
 
 impl Candidate {
-    /// The program that it is, unless it is this one.
+    /// Returns the name of the external program, or `None` for this program.
     pub fn program(&self) -> Option<&'static str> {
-        match self.how {
-            How::Own => None,
-            How::Nginx => Some("nginx"),
-            How::Varnish => Some("varnishd"),
+        match self.runs {
+            Program::This => None,
+            Program::Nginx => Some("nginx"),
+            Program::Varnish => Some("varnishd"),
         }
     }
 
-    /// How often the handler was called that hits spare, where that can be asked: on this connection, or of the origin.
+    /// Returns the number of calls that hits avoid, of the handler behind this connection or of the origin. Returns `None` if it is unknown.
     fn calls(&self, client: &mut Client, origin: &Server) -> Option<u64> {
-        match self.hits {
-            Hits::Never | Hits::Here => Some(client.count()),
-            Hits::Behind => Some(origin.connect().count()),
-            Hits::Untold | Hits::ByAge => None,
+        match self.evidence {
+            HitEvidence::NoCache | HitEvidence::OwnCalls => Some(client.count()),
+            HitEvidence::OriginCalls => Some(origin.connect().count()),
+            HitEvidence::NoCacheUncounted | HitEvidence::Age => None,
         }
     }
 
-    /// Does this, and makes sure that it was hits which were measured.
-    pub fn by_hits<T>(&self, client: &mut Client, origin: &Server, act: impl FnOnce(&mut Client) -> T) -> T {
+    /// Runs a measurement and checks that it consisted of hits.
+    pub fn verifying_hits<T>(&self, client: &mut Client, origin: &Server, act: impl FnOnce(&mut Client) -> T) -> T {
         let before = self.calls(client, origin);
         let done = act(client);
         let calls = before.zip(self.calls(client, origin)).map_or(0, |(before, after)| after - before);
-        // Once a minute it is stale, and whoever comes then may fetch it.
-        assert!(self.hits == Hits::Never || calls <= 32, "{}: the handler was called {calls} times", self.name);
+        // The response expires once a minute, and several connections may then miss.
+        assert!(self.evidence == HitEvidence::NoCache || calls <= 32, "{}: the handler was called {calls} times", self.name);
         done
     }
 
-    /// Starts it, by a program that starts others, and waits until it listens. What it writes goes into the folder.
-    pub fn start(&self, by: &[String], origin: Option<SocketAddr>, folder: &Path) -> Server {
-        fs::create_dir_all(folder).expect("a folder");
+    /// Starts the server by a command prefix and waits until it listens. Its output goes to the directory.
+    pub fn start(&self, by: &[String], origin: Option<SocketAddr>, directory: &Path) -> Server {
+        fs::create_dir_all(directory).expect("a directory");
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-        let written = |name: &str, text: String| {
-            let file = folder.join(name);
+        let write_file = |name: &str, text: String| {
+            let file = directory.join(name);
             fs::write(&file, text).expect("a file");
             file.display().to_string()
         };
-        let (program, arguments): (PathBuf, _) = match self.how {
-            How::Own => (env::current_exe().expect("the path of this program"), words(&["serve", self.name])),
-            How::Nginx => {
-                let file = written("nginx.conf", nginx(&folder.display().to_string(), address, origin.expect("an origin")));
-                let (prefix, log) = (folder.display().to_string(), written("error.log", String::new()));
+        let (program, arguments): (PathBuf, _) = match self.runs {
+            Program::This => (env::current_exe().expect("the path of this program"), words(&["serve", self.name])),
+            Program::Nginx => {
+                let file = write_file("nginx.conf", nginx(&directory.display().to_string(), address, origin.expect("an origin")));
+                let (prefix, log) = (directory.display().to_string(), write_file("error.log", String::new()));
                 ("nginx".into(), words(&["-p", &prefix, "-e", &log, "-c", &file]))
             }
-            How::Varnish => {
-                let file = written("varnish.vcl", vcl(origin.expect("an origin")));
-                let (name, address) = (folder.join("varnish").display().to_string(), address.to_string());
+            Program::Varnish => {
+                let file = write_file("varnish.vcl", vcl(origin.expect("an origin")));
+                let (name, address) = (directory.join("varnish").display().to_string(), address.to_string());
                 let mut arguments = words(&["-F", "-j", "none", "-T", "none", "-s", "malloc,64m", "-p", "thread_pools=1"]);
                 arguments.extend(words(&["-n", &name, "-f", &file, "-a", &address]));
                 ("varnishd".into(), arguments)
@@ -136,33 +136,33 @@ impl Candidate {
             }
         };
         command.args(arguments);
-        if self.how == How::Own {
-            return Server::told(&mut command);
+        if self.runs == Program::This {
+            return Server::announcing_address(&mut command);
         }
-        let said = fs::File::create(folder.join("said")).expect("a file");
-        command.stdout(said.try_clone().expect("a file")).stderr(said);
-        Server::probed(&mut command, address, folder)
+        let output = fs::File::create(directory.join("output")).expect("a file");
+        command.stdout(output.try_clone().expect("a file")).stderr(output);
+        Server::listening_on(&mut command, address, directory)
     }
 }
 
-/// One process for all requests, what it keeps in files, and nothing written of a request.
-fn nginx(folder: &str, address: SocketAddr, origin: SocketAddr) -> String {
+/// Returns a configuration with one process, the cache in files, and no access log.
+fn nginx(directory: &str, address: SocketAddr, origin: SocketAddr) -> String {
     let folders: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .map(|name| format!("    {name}_temp_path {folder}/{name};\n"))
+        .map(|name| format!("    {name}_temp_path {directory}/{name};\n"))
         .concat();
     format!(
         "daemon off;
 master_process off;
 worker_processes 1;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log crit;
+pid {directory}/nginx.pid;
+error_log {directory}/error.log crit;
 events {{ worker_connections 512; }}
 http {{
 {folders}    access_log off;
     sendfile on;
     tcp_nodelay on;
     keepalive_requests 1000000000;
-    proxy_cache_path {folder}/kept levels=1:2 keys_zone=kept:10m inactive=1h use_temp_path=off;
+    proxy_cache_path {directory}/kept levels=1:2 keys_zone=kept:10m inactive=1h use_temp_path=off;
     server {{
         listen {address};
         location / {{
@@ -180,62 +180,62 @@ fn vcl(origin: SocketAddr) -> String {
     format!("vcl 4.1;\nbackend origin {{ .host = \"{}\"; .port = \"{}\"; }}\n", origin.ip(), origin.port())
 }
 
-/// One that was free just now.
+/// Returns an unused port.
 fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     listener.local_addr().expect("an address").port()
 }
 
-/// A process that serves, until it is dropped.
+/// A server process, which ends when it is dropped.
 pub struct Server {
     process: Child,
     pub address: SocketAddr,
 }
 
 impl Server {
-    /// One that says itself where it listens.
-    fn told(command: &mut Command) -> Self {
+    /// Starts a server that prints its address.
+    fn announcing_address(command: &mut Command) -> Self {
         let mut process = spawn(command.stdout(Stdio::piped()));
         let mut line = String::new();
-        let output = process.stdout.take().expect("it is piped");
+        let output = process.stdout.take().expect("piped output");
         BufReader::new(output).read_line(&mut line).expect("a line");
-        let address = line.trim().parse().unwrap_or_else(|_| panic!("{command:?} did not say where it listens"));
+        let address = line.trim().parse().unwrap_or_else(|_| panic!("{command:?} did not print its address"));
         Self { process, address }
     }
 
-    /// One that was told where to listen.
-    fn probed(command: &mut Command, address: SocketAddr, folder: &Path) -> Self {
+    /// Starts a server on a given address.
+    fn listening_on(command: &mut Command, address: SocketAddr, directory: &Path) -> Self {
         let mut server = Self { process: spawn(command), address };
         let began = Instant::now();
         while TcpStream::connect(address).is_err() {
             let ended = server.process.try_wait().expect("a process");
             if ended.is_some() || began.elapsed() > Duration::from_secs(60) {
-                let said = ["said", "error.log"].map(|name| fs::read_to_string(folder.join(name)).unwrap_or_default()).concat();
-                panic!("{command:?} does not listen:\n{said}");
+                let output = ["output", "error.log"].map(|name| fs::read_to_string(directory.join(name)).unwrap_or_default()).concat();
+                panic!("{command:?} does not listen:\n{output}");
             }
             thread::sleep(Duration::from_millis(20));
         }
         server
     }
 
-    /// A new connection to it.
+    /// Opens a new connection.
     pub fn connect(&self) -> Client {
         Client::connect(self.address).expect("a connection")
     }
 
-    /// The seconds that it and its children have run so far.
+    /// Returns the CPU time of the server and its children, in seconds.
     pub fn cpu(&self) -> f64 {
         let own = self.process.id();
         let ticks: u64 = fs::read_dir("/proc")
             .expect("a list of processes")
-            .filter_map(|folder| Times::of(&folder.ok()?.path().join("stat")))
+            .filter_map(|directory| Times::of(&directory.ok()?.path().join("stat")))
             .filter(|times| times.process == own || times.parent == own)
             .map(|times| times.ticks)
             .sum();
         ticks as f64 / param::clock_ticks_per_second() as f64
     }
 
-    /// Ends it, as one ends a server.
+    /// Terminates the server.
     pub fn end(&mut self) {
         let id = Pid::from_child(&self.process);
         if let Ok(None) = self.process.try_wait() {
@@ -252,10 +252,10 @@ impl Drop for Server {
 }
 
 fn spawn(command: &mut Command) -> Child {
-    command.stdin(Stdio::null()).spawn().unwrap_or_else(|why| panic!("{command:?} does not start: {why}"))
+    command.stdin(Stdio::null()).spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"))
 }
 
-/// What the system knows of a process.
+/// The CPU time and the parent of a process, from `/proc`.
 struct Times {
     process: u32,
     parent: u32,
@@ -265,7 +265,7 @@ struct Times {
 impl Times {
     fn of(file: &Path) -> Option<Self> {
         let text = fs::read_to_string(file).ok()?;
-        // The name, in brackets, may hold anything.
+        // The process name, in brackets, may contain any byte.
         let (process, rest) = (text.split(' ').next()?, text.rsplit_once(") ")?.1);
         let fields: Vec<_> = rest.split(' ').collect();
         let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
@@ -273,24 +273,24 @@ impl Times {
     }
 }
 
-/// Asks twice: the answer must be right, and the second one a hit.
+/// Sends two requests and checks that both responses are correct and the second one is a hit.
 pub fn check(candidate: &Candidate, client: &mut Client, origin: &Server) {
     let name = candidate.name;
-    let mut ask = || {
+    let mut send = || {
         let before = candidate.calls(client, origin);
-        let answer = client.ask().expect("an answer");
-        assert!(answer.is_right(), "{name}: not the answer that was expected:\n{}", answer.head);
+        let response = client.send().expect("a response");
+        assert!(response.is_right(), "{name}: unexpected response:\n{}", response.head);
         let calls = before.zip(candidate.calls(client, origin)).map(|(before, after)| after - before);
-        (answer.field("age").is_some(), calls)
+        (response.field("age").is_some(), calls)
     };
-    let (first, second) = (ask(), ask());
-    // Varnish says `Age` each time, nginx never.
-    let right = match candidate.hits {
-        Hits::Never => (first, second) == ((false, Some(1)), (false, Some(1))),
-        Hits::Untold => !first.0 && !second.0,
-        Hits::ByAge => !first.0 && second.0,
-        Hits::Here => (first, second) == ((false, Some(1)), (true, Some(0))),
-        Hits::Behind => (first.1, second.1) == (Some(1), Some(0)),
+    let (first, second) = (send(), send());
+    // Varnish sends `Age` with each response, nginx with none.
+    let right = match candidate.evidence {
+        HitEvidence::NoCache => (first, second) == ((false, Some(1)), (false, Some(1))),
+        HitEvidence::NoCacheUncounted => !first.0 && !second.0,
+        HitEvidence::Age => !first.0 && second.0,
+        HitEvidence::OwnCalls => (first, second) == ((false, Some(1)), (true, Some(0))),
+        HitEvidence::OriginCalls => (first.1, second.1) == (Some(1), Some(0)),
     };
-    assert!(right, "{name}: the second answer is not what it should be: `Age` and calls were {first:?}, then {second:?}");
+    assert!(right, "{name}: expected a hit, but `Age` and calls were {first:?}, then {second:?}");
 }

@@ -1,27 +1,28 @@
-//! Instructions in user space, counted by callgrind: n requests and then 2 n, each time in a new process; what lies between is
-//! n requests, and the beginning of the process is not in it.
+//! Instructions in user space, counted by callgrind.
+//!
+//! A server answers n and then 2 n requests, each time in a new process. The difference is the cost of n requests without the start.
 
 use std::{fs, path::Path};
 
 use crate::candidates::{Candidate, Server, check};
 
-/// What one request costs, on one kept connection.
-pub fn per_request(candidate: &Candidate, requests: u64, origin: &Server, folder: &Path) -> f64 {
-    let count = |requests: u64| count(candidate, requests, origin, &folder.join(format!("{}-{requests}", candidate.name)));
+/// Returns the instructions of one request on one persistent connection.
+pub fn per_request(candidate: &Candidate, requests: u64, origin: &Server, directory: &Path) -> f64 {
+    let count = |requests: u64| count(candidate, requests, origin, &directory.join(format!("{}-{requests}", candidate.name)));
     (count(2 * requests) - count(requests)) as f64 / requests as f64
 }
 
-fn count(candidate: &Candidate, requests: u64, origin: &Server, folder: &Path) -> i64 {
-    fs::create_dir_all(folder).expect("a folder");
-    let log = folder.join("counted");
-    let mut server = candidate.start(&callgrind(&log), Some(origin.address), folder);
-    // One connection for everything: another would leave its mark in the heap, now here and now there.
+fn count(candidate: &Candidate, requests: u64, origin: &Server, directory: &Path) -> i64 {
+    fs::create_dir_all(directory).expect("a directory");
+    let log = directory.join("counted");
+    let mut server = candidate.start(&callgrind(&log), Some(origin.address), directory);
+    // A second connection would change the heap by a varying amount.
     let mut client = server.connect();
     check(candidate, &mut client, origin);
-    candidate.by_hits(&mut client, origin, |client| client.ask_again(requests));
+    candidate.verifying_hits(&mut client, origin, |client| client.send_repeatedly(requests));
     server.end();
-    let text = fs::read_to_string(&log).expect("what was counted");
-    // One for each process, where one starts others.
+    let text = fs::read_to_string(&log).expect("the log of callgrind");
+    // A server with several processes has several figures.
     text.split("Collected : ").skip(1).map(figure).sum()
 }
 

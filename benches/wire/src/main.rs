@@ -1,12 +1,12 @@
-//! A hit of 1 KiB over HTTP/1.1, from end to end: a handler that answers from a constant, the lower bound of a correct hit, this
-//! crate, nginx and Varnish, each in a process of its own on the loopback interface.
+//! The cost of a hit of 1 KiB over HTTP/1.1: a constant handler, the lower bound of a correct hit, this crate, nginx and Varnish, each in a
+//! process of its own on the loopback interface.
 //!
 //! ```text
 //! cargo run --release --manifest-path benches/wire/Cargo.toml                      # the table
 //! cargo run --release --manifest-path benches/wire/Cargo.toml -- cache nginx 2000  # some rows, counted by 2,000 requests
 //! ```
 //!
-//! To look closer at one: `serve NAME` serves it and prints its address, `ask ADDR REQUESTS` sends so many on one connection.
+//! For profiling, `serve NAME` serves one candidate and prints its address. `send ADDR REQUESTS` sends requests on one connection.
 
 mod candidates;
 mod instructions;
@@ -20,7 +20,7 @@ use candidates::{CANDIDATES, Candidate, is_installed};
 use rounds::{CORES, Speed, pinned};
 use wire::Client;
 
-/// How many requests are counted, and twice as many.
+/// The smaller of the two numbers of counted requests. The other is twice as large.
 const REQUESTS: u64 = 10_000;
 
 fn main() {
@@ -28,59 +28,59 @@ fn main() {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["serve", name] => serve::serve(name),
         ["load", address] => rounds::own_load(address.parse().expect("an address")),
-        ["ask", address, requests] => {
+        ["send", address, requests] => {
             let mut client = Client::connect(address.parse().expect("an address")).expect("a connection");
-            client.ask_again(requests.parse().expect("a number"));
+            client.send_repeatedly(requests.parse().expect("a number"));
         }
-        ref words => table(words),
+        ref arguments => table(arguments),
     }
 }
 
-/// One of the table.
+/// A row of the table.
 struct Row<'a> {
     candidate: &'a Candidate,
     instructions: Option<f64>,
     speed: Speed,
 }
 
-fn table(words: &[&str]) {
+fn table(arguments: &[&str]) {
     let (numbers, names): (Vec<&str>, Vec<&str>) = words.iter().partition(|word| word.parse::<u64>().is_ok());
     let requests = numbers.first().map_or(REQUESTS, |number| number.parse().expect("a number"));
     if let Some(unknown) = names.iter().find(|name| CANDIDATES.iter().all(|candidate| candidate.name != **name)) {
-        panic!("no candidate is called {unknown:?}");
+        panic!("unknown candidate {unknown:?}");
     }
     let wanted: Vec<_> = CANDIDATES
         .iter()
         .filter(|candidate| names.is_empty() || names.contains(&candidate.name))
-        .filter(|candidate| candidate.program().is_none_or(|program| is_there(program, "its row is left out")))
+        .filter(|candidate| candidate.program().is_none_or(|program| is_available(program, "its row is omitted")))
         .collect();
-    let counted = is_there("valgrind", "instructions are not counted");
+    let counted = is_available("valgrind", "instructions are not counted");
     if !is_installed("wrk") {
-        eprintln!("there is no wrk: the load is this program's own");
+        eprintln!("wrk not found: this program generates the load");
     }
 
     let memory = Path::new("/dev/shm");
     let parent = if memory.is_dir() { memory.to_owned() } else { env::temp_dir() };
-    let folder = tempfile::Builder::new().prefix("wire-").tempdir_in(parent).expect("a folder");
-    // Only what is not served from a cache asks it: it shares the core of the load.
-    let origin = CANDIDATES[0].start(&pinned(CORES[1]), None, folder.path());
+    let directory = tempfile::Builder::new().prefix("wire-").tempdir_in(parent).expect("a directory");
+    // Only candidates without a cache call the origin during the measurement, so it shares the core of the load.
+    let origin = CANDIDATES[0].start(&pinned(CORES[1]), None, directory.path());
     let instructions: Vec<_> = wanted
         .iter()
         .map(|candidate| {
-            let instructions = counted.then(|| instructions::per_request(candidate, requests, &origin, folder.path()))?;
+            let instructions = counted.then(|| instructions::per_request(candidate, requests, &origin, directory.path()))?;
             eprintln!("{}: {instructions:.0} instructions", candidate.name);
             Some(instructions)
         })
         .collect();
-    let speeds = rounds::measure(&wanted, &origin, folder.path());
+    let speeds = rounds::measure(&wanted, &origin, directory.path());
     let rows = wanted.iter().zip(instructions).zip(speeds);
     print(&rows.map(|((candidate, instructions), speed)| Row { candidate, instructions, speed }).collect::<Vec<_>>());
 }
 
-fn is_there(program: &str, otherwise: &str) -> bool {
+fn is_available(program: &str, consequence: &str) -> bool {
     let there = is_installed(program);
     if !there {
-        eprintln!("there is no {program}: {otherwise}");
+        eprintln!("{program} not found: {consequence}");
     }
     there
 }
@@ -88,14 +88,14 @@ fn is_there(program: &str, otherwise: &str) -> bool {
 fn print(rows: &[Row]) {
     let instructions = |name: &str| rows.iter().find(|row| row.candidate.name == name).and_then(|row| row.instructions);
     let (constant, nginx) = (instructions("constant"), instructions("nginx"));
-    let times = |own: Option<f64>, other: Option<f64>| shown(own.zip(other).map(|(own, other)| own / other), 3);
-    println!("| | instructions | × constant | × nginx | requests a second | CPU µs | of its core |");
+    let times = |own: Option<f64>, other: Option<f64>| format_figure(own.zip(other).map(|(own, other)| own / other), 3);
+    println!("| | instructions | × constant | × nginx | requests per second | CPU µs | share of core |");
     println!("|---|---:|---:|---:|---:|---:|---:|");
     for Row { candidate, instructions, speed } in rows {
         println!(
             "| {} | {} | {} | {} | {:.0} | {:.2} | {:.0} % |",
             candidate.title,
-            shown(*instructions, 0),
+            format_figure(*instructions, 0),
             times(*instructions, constant),
             times(*instructions, nginx),
             speed.rate,
@@ -106,26 +106,26 @@ fn print(rows: &[Row]) {
     println!("\n{}", versions().join(", "));
 }
 
-fn shown(figure: Option<f64>, digits: usize) -> String {
+fn format_figure(figure: Option<f64>, digits: usize) -> String {
     figure.map_or_else(String::new, |figure| format!("{figure:.digits$}"))
 }
 
-/// Of everything that has a part in the figures.
+/// Returns the versions of all programs and crates that influence the figures.
 fn versions() -> Vec<String> {
     let locked = |name: &str| {
         let lines = include_str!("../Cargo.lock").split_once(&format!("name = \"{name}\"\nversion = \""))?.1;
         Some(format!("{name} {}", lines.split('"').next()?))
     };
-    let asked = |program: &str, flag: &str| {
+    let first_line = |program: &str, flag: &str| {
         let output = Command::new(program).arg(flag).output().ok()?;
-        let said = [output.stdout, output.stderr].concat();
-        Some(String::from_utf8_lossy(&said).lines().next()?.to_owned())
+        let output = [output.stdout, output.stderr].concat();
+        Some(String::from_utf8_lossy(&output).lines().next()?.to_owned())
     };
-    // The first number with a point in what it says of itself.
+    // The version is the first number with a point in the output.
     let installed = |program: &str, flag: &str| {
-        let said = asked(program, flag)?;
+        let output = first_line(program, flag)?;
         let version =
-            said.split(|c: char| !c.is_ascii_digit() && c != '.').find(|word| word.contains('.') && word.len() > 2)?;
+            output.split(|c: char| !c.is_ascii_digit() && c != '.').find(|word| word.contains('.') && word.len() > 2)?;
         Some(format!("{program} {version}"))
     };
     let programs = [("nginx", "-v"), ("varnishd", "-V"), ("wrk", "-v"), ("valgrind", "--version"), ("rustc", "--version")];

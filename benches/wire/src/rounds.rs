@@ -1,5 +1,5 @@
-//! Requests a second, and the time that the server's core spends on one: the server on one core, the load on another, every
-//! candidate in turn in each round.
+//! Requests per second and CPU time per request, with the server on one core and the load on another. Each round measures all candidates in
+//! turn.
 
 use std::{
     env,
@@ -13,7 +13,7 @@ use std::{
 
 use crate::{
     candidates::{Candidate, Server, check, is_installed},
-    wire::{Client, asked},
+    wire::{Client, request_parts},
 };
 
 const ROUNDS: usize = 9;
@@ -23,28 +23,28 @@ const CONNECTIONS: u64 = 16;
 /// The cores of the servers and of the load.
 pub const CORES: [u32; 2] = [0, 1];
 
-/// What was measured of one.
+/// The speed of one server.
 #[derive(Debug, Clone, Copy)]
 pub struct Speed {
-    /// Requests a second.
+    /// Requests per second.
     pub rate: f64,
-    /// Microseconds of the processor for each.
+    /// CPU time per request, in microseconds.
     pub cpu: f64,
-    /// How much of its core it used.
+    /// The used share of the core.
     pub busy: f64,
 }
 
-/// What starts a program on this core alone.
+/// Returns a command prefix that starts a program on this core.
 pub fn pinned(core: u32) -> Vec<String> {
     ["taskset", "-c", &core.to_string()].map(String::from).into()
 }
 
-/// The medians of all rounds.
-pub fn measure(candidates: &[&Candidate], origin: &Server, folder: &Path) -> Vec<Speed> {
+/// Returns the medians of all rounds.
+pub fn measure(candidates: &[&Candidate], origin: &Server, directory: &Path) -> Vec<Speed> {
     let servers: Vec<_> = candidates
         .iter()
         .map(|candidate| {
-            let server = candidate.start(&pinned(CORES[0]), Some(origin.address), &folder.join(candidate.name));
+            let server = candidate.start(&pinned(CORES[0]), Some(origin.address), &directory.join(candidate.name));
             check(candidate, &mut server.connect(), origin);
             server
         })
@@ -52,12 +52,12 @@ pub fn measure(candidates: &[&Candidate], origin: &Server, folder: &Path) -> Vec
     let mut rounds: Vec<Vec<Speed>> = vec![Vec::new(); servers.len()];
     for round in 0..ROUNDS {
         for ((candidate, server), speeds) in candidates.iter().zip(&servers).zip(&mut rounds) {
-            // What has grown stale meanwhile is fetched.
+            // Fetches a response that has expired since the last round.
             let mut client = server.connect();
-            client.ask_again(1);
-            speeds.push(candidate.by_hits(&mut client, origin, |_| speed(server)));
+            client.send_repeatedly(1);
+            speeds.push(candidate.verifying_hits(&mut client, origin, |_| speed(server)));
         }
-        eprintln!("round {} of {ROUNDS} is done", round + 1);
+        eprintln!("finished round {} of {ROUNDS}", round + 1);
     }
     let medians = |speeds: Vec<Speed>| Speed {
         rate: median(speeds.iter().map(|speed| speed.rate)),
@@ -85,13 +85,13 @@ struct Load {
     rate: f64,
 }
 
-/// As many requests as are answered in a while, by wrk or by what is below.
+/// Sends requests for a while, by wrk or by this program.
 fn load(address: SocketAddr) -> Load {
     let pinned = pinned(CORES[1]);
     let mut command = Command::new(&pinned[0]);
     command.args(&pinned[1..]);
     let url = if is_installed("wrk") {
-        let (target, fields) = asked();
+        let (target, fields) = request_parts();
         command.args(["wrk", "-t", "1", "-c", &CONNECTIONS.to_string(), "-d", &SECONDS.to_string()]);
         command.args(fields.iter().flat_map(|(name, value)| ["-H".to_owned(), format!("{name}: {value}")]));
         format!("http://{address}{target}")
@@ -99,18 +99,18 @@ fn load(address: SocketAddr) -> Load {
         command.arg(env::current_exe().expect("the path of this program")).arg("load");
         address.to_string()
     };
-    let output = command.arg(url).output().unwrap_or_else(|why| panic!("{command:?} does not run: {why}"));
-    let said = String::from_utf8_lossy(&output.stdout);
-    let well = output.status.success() && !said.contains("Non-2xx") && !said.contains("Socket errors");
-    let requests = said.split(" requests in ").next().and_then(|before| before.split_whitespace().last()?.parse().ok());
-    let rate = said.split("Requests/sec:").nth(1).and_then(|after| after.split_whitespace().next()?.parse().ok());
+    let output = command.arg(url).output().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
+    let output = String::from_utf8_lossy(&output.stdout);
+    let well = output.status.success() && !output.contains("Non-2xx") && !output.contains("Socket errors");
+    let requests = output.split(" requests in ").next().and_then(|before| before.split_whitespace().last()?.parse().ok());
+    let rate = output.split("Requests/sec:").nth(1).and_then(|after| after.split_whitespace().next()?.parse().ok());
     match (well, requests, rate) {
         (true, Some(requests), Some(rate)) => Load { requests, rate },
-        _ => panic!("{command:?} did not end well:\n{said}{}", String::from_utf8_lossy(&output.stderr)),
+        _ => panic!("{command:?} failed:\n{output}{}", String::from_utf8_lossy(&output.stderr)),
     }
 }
 
-/// The load where there is no wrk: it says the same in the same words.
+/// Generates the load without wrk, and prints the result in wrk's format.
 pub fn own_load(address: SocketAddr) {
     let (requests, began) = (AtomicU64::new(0), Instant::now());
     let end = Duration::from_secs(SECONDS);
@@ -119,7 +119,7 @@ pub fn own_load(address: SocketAddr) {
             scope.spawn(|| {
                 let mut client = Client::connect(address).expect("a connection");
                 while began.elapsed() < end {
-                    assert!(client.ask().expect("an answer").is_right());
+                    assert!(client.send().expect("a response").is_right());
                     requests.fetch_add(1, Ordering::Relaxed);
                 }
             });

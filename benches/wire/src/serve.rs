@@ -1,4 +1,4 @@
-//! The servers that are written here: axum, in a process of one thread.
+//! The servers of this program: axum in a process with one thread.
 
 use std::{
     convert::Infallible,
@@ -25,79 +25,79 @@ use tokio::{net::TcpListener, runtime::Builder};
 use tower::{Layer, Service, layer::util::Identity, util::MapResponse};
 use tower_response_cache::{CacheLayer, Memory};
 use tower_response_cache_cost::{
-    bounds::Correct,
-    ours::{self, Told},
+    bounds::CorrectCache,
+    setup::{self, StatusReport},
     work::Origin,
 };
 
 use crate::wire::BODY;
 
-/// A request as axum hands it on.
-type Asked = axum::extract::Request;
+/// The type of axum's requests.
+type AxumRequest = axum::extract::Request;
 
 const ROOM: usize = 256 << 20;
 
-/// Where the servers are asked how often the handler was called.
+/// The path that returns the number of calls of the handler.
 pub const COUNT: &str = "/count";
 
-/// Serves one of them for as long as the process lives; the first line that is printed says where.
+/// Serves one candidate until the process ends. The first line of output is the address.
 pub fn serve(name: &str) {
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         println!("{}", listener.local_addr().expect("an address"));
-        io::stdout().flush().expect("somebody reads it");
-        let listener = listener.tap_io(|io| io.set_nodelay(true).expect("an option of every socket"));
+        io::stdout().flush().expect("a reader");
+        let listener = listener.tap_io(|io| io.set_nodelay(true).expect("a socket option"));
 
-        let handler = Counting { origin: Origin::of(BODY), asked: Arc::default() };
-        let count = count(handler.asked.clone());
+        let handler = Counting { origin: Origin::of(BODY), calls: Arc::default() };
+        let count = count(handler.calls.clone());
         let served = match name {
             "constant" => axum::serve(listener, items(handler).merge(count)).await,
             "layered" => axum::serve(listener, items(handler).layer(Identity::new()).merge(count)).await,
-            "bound" => axum::serve(listener, items(Correct::over(handler.origin, ROOM as u64)).merge(count)).await,
-            "cache" => axum::serve(listener, items(handler).layer(cache(Told::Age)).merge(count)).await,
-            "extension" => axum::serve(listener, items(handler).layer(cache(Told::Extension)).merge(count)).await,
-            "outside" => alone(listener, cache(Told::Age).layer(items(handler).merge(count))).await,
-            "bare" => alone(listener, handler).await,
-            _ => panic!("no server is called {name:?}"),
+            "bound" => axum::serve(listener, items(CorrectCache::over(handler.origin, ROOM as u64)).merge(count)).await,
+            "cache" => axum::serve(listener, items(handler).layer(cache(StatusReport::None)).merge(count)).await,
+            "extension" => axum::serve(listener, items(handler).layer(cache(StatusReport::Extension)).merge(count)).await,
+            "outside" => without_router(listener, cache(StatusReport::None).layer(items(handler).merge(count))).await,
+            "bare" => without_router(listener, handler).await,
+            _ => panic!("unknown server {name:?}"),
         };
-        served.expect("it serves until it is ended");
+        served.expect("a running server");
     });
 }
 
 fn items<S>(service: S) -> Router
 where
-    S: Service<Asked, Response = Response<Full<Bytes>>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S: Service<AxumRequest, Response = Response<Full<Bytes>>, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send,
 {
     Router::new().route("/items/{id}", get_service(service))
 }
 
-/// Serves without a router around it.
-async fn alone<L, S, B>(listener: L, service: S) -> io::Result<()>
+/// Serves a service without a router.
+async fn without_router<L, S, B>(listener: L, service: S) -> io::Result<()>
 where
     L: Listener<Addr: Debug>,
-    S: Service<Asked, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S: Service<AxumRequest, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
     B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     let boxed = MapResponse::new(service, |response: Response<B>| response.map(Body::new));
-    axum::serve(listener, ServiceExt::<Asked>::into_make_service(boxed)).await
+    axum::serve(listener, ServiceExt::<AxumRequest>::into_make_service(boxed)).await
 }
 
-fn count(asked: Arc<AtomicU64>) -> Router {
-    Router::new().route(COUNT, get(move || ready(asked.load(Ordering::Relaxed).to_string())))
+fn count(calls: Arc<AtomicU64>) -> Router {
+    Router::new().route(COUNT, get(move || ready(calls.load(Ordering::Relaxed).to_string())))
 }
 
-fn cache(told: Told) -> CacheLayer {
-    ours::layer(Memory::new(ROOM), ours::minute(), told).content_length(true)
+fn cache(report: StatusReport) -> CacheLayer {
+    setup::layer(Memory::new(ROOM), setup::minute(), report).content_length(true)
 }
 
-/// A handler that answers from a constant, and counts how often.
+/// A handler with a constant response, which counts its calls.
 #[derive(Clone)]
 struct Counting {
     origin: Origin,
-    asked: Arc<AtomicU64>,
+    calls: Arc<AtomicU64>,
 }
 
 impl<B> Service<Request<B>> for Counting {
@@ -110,7 +110,7 @@ impl<B> Service<Request<B>> for Counting {
     }
 
     fn call(&mut self, _: Request<B>) -> Self::Future {
-        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.calls.fetch_add(1, Ordering::Relaxed);
         ready(Ok(self.origin.respond()))
     }
 }

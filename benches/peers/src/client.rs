@@ -1,4 +1,4 @@
-//! How peers are driven: as in `benches/cost` if they answer at once, or within a runtime that also does what they leave to it.
+//! Functions that send requests inside a runtime, for peers that do not respond at once or that spawn tasks.
 
 use std::{future::poll_fn, hint::black_box, pin::pin};
 
@@ -8,12 +8,12 @@ use http_body::Body;
 use tokio::runtime::{Builder, Runtime};
 use tower_service::Service;
 
-/// A runtime on this thread.
+/// Creates a runtime for this thread.
 pub fn runtime() -> Runtime {
     Builder::new_current_thread().enable_time().build().expect("a runtime")
 }
 
-/// Sends one request and reads the body to its end. Returns the bytes read.
+/// Sends one request and reads the body to its end. Returns the length of the body.
 pub async fn send<S, R, B>(service: &mut S, request: Request<R>) -> usize
 where
     S: Service<Request<R>, Response = Response<B>>,
@@ -38,8 +38,8 @@ where
     response
 }
 
-/// Sends one request, and lets the runtime do what was spawned meanwhile.
-pub fn drive_in<S, R, B>(runtime: &Runtime, service: &mut S, request: Request<R>) -> usize
+/// Sends one request and then lets the runtime poll spawned tasks once.
+pub fn send_in<S, R, B>(runtime: &Runtime, service: &mut S, request: Request<R>) -> usize
 where
     S: Service<Request<R>, Response = Response<B>>,
     B: Body<Data = Bytes>,
@@ -51,7 +51,7 @@ where
     })
 }
 
-/// Sends one request as [`drive_in`] does, and returns all of the response.
+/// Sends one request as [`send_in`] does. Returns the complete response.
 pub fn response_in<S, R, B>(runtime: &Runtime, service: &mut S, request: Request<R>) -> (Parts, Vec<u8>)
 where
     S: Service<Request<R>, Response = Response<B>>,
