@@ -1,25 +1,21 @@
-//! Which eviction policy keeps the most useful bytes? Every policy gets the same requests and the same room, and one
-//! table says how many of the requests it answered.
+//! Hit ratios of eviction policies on the same requests and with the same capacity.
 //!
 //! ```text
 //! cargo bench --bench hit_ratio
-//! CACHE_TRACES=<directory> cargo bench --bench hit_ratio      # two recorded traces besides
+//! CACHE_TRACES=<directory> cargo bench --bench hit_ratio      # also two recorded traces
 //! ```
 //!
-//! A request is looked up and, where it is missing, inserted; the room is bounded by the bytes of the values alone, so
-//! that the policies are compared and not their bookkeeping. The first quarter of every trace fills the cache and does
-//! not count. The made traces come from a printed seed, hashers are fixed, and one thread does it all, so that two runs
-//! print the same table.
+//! Each request looks up a key and inserts it if it is missing. The capacity limits only the bytes of the values, so that bookkeeping does not
+//! influence the comparison. The first quarter of a trace fills the cache and is not counted. Generated traces use a fixed seed, which is printed.
+//! Hashers are fixed and one thread does all work, so that two runs print the same table.
 //!
-//! The recorded traces are the samples inside the source archive of `libcachesim` 0.3.5 on PyPI
-//! (`pip download --no-deps --no-binary :all: libcachesim==0.3.5`, which builds its tools for minutes; then unpack; the directory is
-//! `src/libCacheSim/data`): a million requests to cluster 52 of Twitter's caches, and the block reads and writes of
-//! one virtual machine by CloudPhysics. They are not shipped here. The first is what a response cache sees; the second,
-//! where two in five requests are for something new, shows a policy at its worst.
+//! The recorded traces are the samples in the source archive of `libcachesim` 0.3.5 on PyPI, in the directory `src/libCacheSim/data`
+//! (`pip download --no-deps --no-binary :all: libcachesim==0.3.5`, which builds its tools for minutes; then unpack). They are not included here.
+//! One has a million requests to cluster 52 of Twitter's caches, which resemble the requests to a response cache. The other has the block reads
+//! and writes of one virtual machine, recorded by CloudPhysics. Two in five of its requests are for a new key, the worst case for a policy.
 //!
-//! The last row is no policy: it knows the counted requests beforehand and keeps one choice of entries throughout, those
-//! with the most hits per byte. On independent requests (zipf) nobody does better. Where the popular changes with
-//! time, a policy can.
+//! The last row is not a policy. It knows the counted requests in advance and keeps a fixed set of entries, those with the most hits per byte. For
+//! independent requests (zipf) this is the optimum. A policy can exceed it if the popular keys change over time.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque, hash_map::Entry},
@@ -34,24 +30,24 @@ use quick_cache::{OptionsBuilder, Weighter, sync::DefaultLifecycle};
 const SEED: u64 = 0x5eed_2026;
 const KEYS: u64 = 100_000;
 const REQUESTS: usize = 2_000_000;
-/// One byte of room for so many bytes of everything that may be asked for.
-const TIGHTNESS: u64 = 10;
+/// The ratio of the bytes of all keys to the capacity.
+const CAPACITY_DIVISOR: u64 = 10;
 
 type Fixed = BuildHasherDefault<DefaultHasher>;
 type Map<V> = HashMap<u64, V, Fixed>;
 
 fn main() {
-    // `cargo bench` passes this; anything else, such as `cargo test --benches`, only wants to know that it builds.
+    // `cargo bench` passes this argument. `cargo test --benches` only checks that the program starts.
     if !std::env::args().any(|argument| argument == "--bench") {
-        println!("run me with: cargo bench --bench hit_ratio");
+        println!("run: cargo bench --bench hit_ratio");
         return;
     }
     let start = Instant::now();
     let mut traces = vec![
-        Trace::made("zipf 0.8", uniform, zipf(0.8)),
-        Trace::made("zipf 0.99", uniform, zipf(0.99)),
-        Trace::made("zipf 0.99, mixed sizes", mixed, zipf(0.99)),
-        Trace::made("zipf 0.99, a third scans", uniform, scanned(0.99)),
+        Trace::generated("zipf 0.8", uniform, zipf(0.8)),
+        Trace::generated("zipf 0.99", uniform, zipf(0.99)),
+        Trace::generated("zipf 0.99, mixed sizes", mixed, zipf(0.99)),
+        Trace::generated("zipf 0.99, a third scans", uniform, scanned(0.99)),
     ];
     match std::env::var_os("CACHE_TRACES") {
         Some(directory) => traces.extend(recorded(Path::new(&directory))),
@@ -61,12 +57,12 @@ fn main() {
     println!("seed {SEED:#x}");
     for trace in &traces {
         println!(
-            "{}: {} requests, {} counted, {} keys, {} bytes of room",
+            "{}: {} requests, {} counted, {} keys, {} bytes of capacity",
             trace.name,
             trace.requests.len(),
             trace.requests.len() - trace.warm_up(),
             trace.keys,
-            trace.room,
+            trace.capacity,
         );
     }
 
@@ -83,7 +79,7 @@ fn main() {
     row("quick_cache, guess 1/4", &|t| t.replay(&mut Quick::tuned(t, None, 0.5, 0.25)));
     row("moka (TinyLFU)", &|t| t.replay(&mut Moka::new(t, Bound::Bytes)));
     row("moka, bounded by entries", &|t| {
-        // Only where all entries are of one size do so many entries mean so many bytes.
+        // A number of entries equals a number of bytes only if all entries have the same size.
         if t.one_size() { t.replay(&mut Moka::new(t, Bound::Entries)) } else { f64::NAN }
     });
     row("S3-FIFO, main after 2 hits", &|t| t.replay(&mut S3Fifo::new(t, 2)));
@@ -93,7 +89,7 @@ fn main() {
 
     println!("\n{}", table(&traces, &rows));
     println!("default shards on this machine: {}", Quick::new(&traces[0], None).0.num_shards());
-    println!("took {:.1} s", start.elapsed().as_secs_f32());
+    println!("duration: {:.1} s", start.elapsed().as_secs_f32());
 }
 
 fn table(traces: &[Trace], rows: &[(String, Vec<f64>)]) -> String {
@@ -125,18 +121,18 @@ struct Trace {
     name: String,
     requests: Vec<Request>,
     keys: usize,
-    room: u64,
+    capacity: u64,
 }
 
 impl Trace {
-    /// The room is a part of the recurring keys' bytes; what is asked for only once has no claim to any.
-    fn made(name: &str, size: Size, mut next: impl FnMut() -> u64) -> Self {
+    /// Generates a trace. The capacity is a fraction of the bytes of the recurring keys.
+    fn generated(name: &str, size: Size, mut next: impl FnMut() -> u64) -> Self {
         let requests = (0..REQUESTS).map(|_| next()).map(|key| Request { key, size: size(key) }).collect();
-        let room = (0..KEYS).map(|key| u64::from(size(key))).sum::<u64>() / TIGHTNESS;
-        Self { name: name.to_owned(), requests, keys: KEYS as usize, room }
+        let capacity = (0..KEYS).map(|key| u64::from(size(key))).sum::<u64>() / CAPACITY_DIVISOR;
+        Self { name: name.to_owned(), requests, keys: KEYS as usize, capacity }
     }
 
-    /// Lines of comma-separated numbers; `key` and `size` are columns counted from 0.
+    /// Reads lines of comma-separated numbers. `key` and `size` are column numbers, counted from 0.
     fn read(name: &str, path: &Path, key: usize, size: usize) -> Option<Self> {
         let text = fs::read_to_string(path).ok()?;
         let mut requests = Vec::new();
@@ -151,11 +147,11 @@ impl Trace {
             sizes.entry(request.key).or_insert(request.size);
             requests.push(request);
         }
-        let room = sizes.values().map(|&size| u64::from(size)).sum::<u64>() / TIGHTNESS;
-        Some(Self { name: name.to_owned(), requests, keys: sizes.len(), room })
+        let capacity = sizes.values().map(|&size| u64::from(size)).sum::<u64>() / CAPACITY_DIVISOR;
+        Some(Self { name: name.to_owned(), requests, keys: sizes.len(), capacity })
     }
 
-    /// How many requests at the beginning only fill the cache.
+    /// Returns the number of requests at the beginning that only fill the cache.
     fn warm_up(&self) -> usize {
         self.requests.len() / 4
     }
@@ -187,7 +183,7 @@ fn recorded(directory: &Path) -> Vec<Trace> {
     for (name, file, key, size) in known {
         match Trace::read(name, &directory.join(file), key, size) {
             Some(trace) => found.push(trace),
-            None => println!("recorded traces: {file} is not there or cannot be read"),
+            None => println!("recorded traces: {file} cannot be read"),
         }
     }
     found
@@ -199,13 +195,13 @@ fn uniform(_key: u64) -> u32 {
     1024
 }
 
-/// 200 B to 64 KiB, each doubling as likely as the next, and no bond between size and popularity.
+/// Returns a log-uniform size between 200 B and 64 KiB, independent of popularity.
 fn mixed(key: u64) -> u32 {
     let (low, high) = (200f64.ln(), 65_536f64.ln());
     (low + (high - low) * fastrand::Rng::with_seed(SEED ^ key).f64()).exp() as u32
 }
 
-/// Key `k` is asked for in proportion to `1 / (k + 1)^exponent`.
+/// Generates key `k` in proportion to `1 / (k + 1)^exponent`.
 fn zipf(exponent: f64) -> impl FnMut() -> u64 {
     let mut sum = 0.0;
     let mut upto = Vec::new();
@@ -220,27 +216,27 @@ fn zipf(exponent: f64) -> impl FnMut() -> u64 {
     }
 }
 
-/// Zipf, and after every 10,000 to 30,000 requests a run half as long through keys that nobody asks for again.
+/// Generates a zipf distribution, interrupted after every 10,000 to 30,000 requests by half as many requests for keys that occur once.
 fn scanned(exponent: f64) -> impl FnMut() -> u64 {
     let mut ordinary = zipf(exponent);
     let mut random = fastrand::Rng::with_seed(SEED + 1);
     let mut fresh = KEYS..;
-    let (mut calm, mut scan) = (0usize, 0usize);
+    let (mut regular, mut scan) = (0usize, 0usize);
     move || {
-        if calm == 0 && scan == 0 {
+        if regular == 0 && scan == 0 {
             scan = random.usize(5_000..15_000);
-            calm = 2 * scan;
+            regular = 2 * scan;
         }
-        if calm > 0 {
-            calm -= 1;
+        if regular > 0 {
+            regular -= 1;
             return ordinary();
         }
         scan -= 1;
-        fresh.next().expect("keys do not run out")
+        fresh.next().expect("another key")
     }
 }
 
-/// Filled once with what has the most counted requests per byte; the entry that no longer fits counts in part.
+/// Returns the hit ratio of the entries with the most counted requests per byte. The last one, which fits only in part, counts in part.
 fn best_static(trace: &Trace) -> f64 {
     let mut wanted: Map<(u64, u32)> = Map::default();
     for request in &trace.requests[trace.warm_up()..] {
@@ -248,11 +244,11 @@ fn best_static(trace: &Trace) -> f64 {
     }
     let mut wanted: Vec<_> = wanted.into_values().collect();
     wanted.sort_by(|(a_hits, a_size), (b_hits, b_size)| (b_hits * u64::from(*a_size)).cmp(&(a_hits * u64::from(*b_size))));
-    let (mut hits, mut room) = (0.0, trace.room as f64);
+    let (mut hits, mut capacity) = (0.0, trace.capacity as f64);
     for (count, size) in wanted {
-        let part = (room / f64::from(size)).min(1.0);
+        let part = (capacity / f64::from(size)).min(1.0);
         hits += part * count as f64;
-        room -= part * f64::from(size);
+        capacity -= part * f64::from(size);
     }
     hits / (trace.requests.len() - trace.warm_up()) as f64
 }
@@ -261,11 +257,11 @@ fn best_static(trace: &Trace) -> f64 {
 
 trait Policy {
     fn get(&mut self, key: u64) -> bool;
-    /// `get` has just said no.
+    /// Inserts a key for which `get` has just returned false.
     fn insert(&mut self, request: Request);
 }
 
-/// The value is its own size, for both libraries: only the weight matters here.
+/// Weighs a value, which is its own size.
 #[derive(Clone)]
 struct BySize;
 
@@ -280,17 +276,17 @@ type Lifecycle = DefaultLifecycle<u64, u32>;
 struct Quick(quick_cache::sync::Cache<u64, u32, BySize, Fixed, Lifecycle>);
 
 impl Quick {
-    /// As the library is without tuning, told truly how many entries there will be.
+    /// Creates a cache with the defaults of the library and an exact estimate of the number of entries.
     fn new(trace: &Trace, shards: Option<usize>) -> Self {
         Self::tuned(trace, shards, 0.5, 1.0)
     }
 
-    /// `ghosts`: how many of the evicted are remembered by key, as a part of how many entries are expected.
-    /// `guess`: how many times as many are expected as there will be.
+    /// Creates a tuned cache. `ghosts` is the number of remembered evicted keys, as a fraction of the estimated entries. `guess` is the ratio of
+    /// the estimate to the real number of entries.
     fn tuned(trace: &Trace, shards: Option<usize>, ghosts: f64, guess: f64) -> Self {
-        let entries = (trace.room / trace.mean_size()) as f64;
+        let entries = (trace.capacity / trace.mean_size()) as f64;
         let mut options = OptionsBuilder::new();
-        options.weight_capacity(trace.room).estimated_items_capacity((entries * guess) as usize).ghost_allocation(ghosts);
+        options.weight_capacity(trace.capacity).estimated_items_capacity((entries * guess) as usize).ghost_allocation(ghosts);
         if let Some(shards) = shards {
             options.shards(shards);
         }
@@ -309,7 +305,7 @@ impl Policy for Quick {
     }
 }
 
-/// Told bytes, moka sizes its sketch of frequencies for a quarter of the entries; told entries, for all of them.
+/// The unit of the capacity. With bytes, moka sizes its frequency sketch for a quarter of the entries; with entries, for all of them.
 enum Bound {
     Bytes,
     Entries,
@@ -324,13 +320,13 @@ impl Moka {
     fn new(trace: &Trace, bound: Bound) -> Self {
         let builder = moka::sync::Cache::builder();
         let builder = match bound {
-            Bound::Bytes => builder.max_capacity(trace.room).weigher(|_key, size| *size),
-            Bound::Entries => builder.max_capacity(trace.room / trace.mean_size()),
+            Bound::Bytes => builder.max_capacity(trace.capacity).weigher(|_key, size| *size),
+            Bound::Entries => builder.max_capacity(trace.capacity / trace.mean_size()),
         };
         Self { cache: builder.build_with_hasher(Fixed::default()), calls: 0 }
     }
 
-    /// Its bookkeeping waits for 64 reads or writes, or for the clock; kept ahead of the clock, every run is the same.
+    /// Runs the maintenance after every 64 calls, before the clock triggers it, so that every run is the same.
     fn called(&mut self) {
         self.calls += 1;
         if self.calls.is_multiple_of(64) {
@@ -352,17 +348,17 @@ impl Policy for Moka {
 }
 
 struct Lru {
-    room: u64,
+    capacity: u64,
     used: u64,
     now: u64,
-    /// When last used, and how large.
+    /// The time of last use and the size of each key.
     entries: Map<(u64, u32)>,
     by_age: BTreeMap<u64, u64>,
 }
 
 impl Lru {
     fn new(trace: &Trace) -> Self {
-        Self { room: trace.room, used: 0, now: 0, entries: Map::default(), by_age: BTreeMap::new() }
+        Self { capacity: trace.capacity, used: 0, now: 0, entries: Map::default(), by_age: BTreeMap::new() }
     }
 }
 
@@ -379,12 +375,12 @@ impl Policy for Lru {
     }
 
     fn insert(&mut self, Request { key, size }: Request) {
-        if u64::from(size) > self.room {
+        if u64::from(size) > self.capacity {
             return;
         }
-        while self.used + u64::from(size) > self.room {
-            let (_, oldest) = self.by_age.pop_first().expect("what is used is listed");
-            let (_, size) = self.entries.remove(&oldest).expect("what is listed is kept");
+        while self.used + u64::from(size) > self.capacity {
+            let (_, oldest) = self.by_age.pop_first().expect("an entry by age");
+            let (_, size) = self.entries.remove(&oldest).expect("a resident entry");
             self.used -= u64::from(size);
         }
         self.now += 1;
@@ -394,20 +390,21 @@ impl Policy for Lru {
     }
 }
 
-/// Three queues (Yang and others, "FIFO queues are all you need for cache eviction", SOSP 2023): the newcomers get a tenth
-/// of the room; those asked for again move on to the main queue, where each hit buys another round, three at most;
-/// newcomers that leave are remembered by key for as long as the main queue is, and come back straight into it. The
-/// paper's rule wants two hits for the move; many ports want one.
+/// S3-FIFO with three queues (Yang and others, "FIFO queues are all you need for cache eviction", SOSP 2023).
+///
+/// New keys enter the small queue, which has a tenth of the capacity. Keys that are requested again move to the main queue. There each hit, up to
+/// three, saves a key from one eviction. Keys evicted from the small queue are remembered in a ghost queue as long as the main queue, and return
+/// directly to the main queue. The paper requires two hits for the move to the main queue. Many implementations require one.
 struct S3Fifo {
-    room: u64,
+    capacity: u64,
     threshold: u8,
-    /// The hits of every resident key since it last changed its place.
+    /// The hits of each resident key since its last move.
     resident: Map<u8>,
     small: Queue,
     main: Queue,
     ghosts: Queue,
-    /// Which turn of a key in `ghosts` is the living one; older turns of it are passed over.
-    haunting: Map<u64>,
+    /// The current turn of each key in `ghosts`. Older turns of the key are ignored.
+    current_turns: Map<u64>,
     turn: u64,
 }
 
@@ -433,19 +430,19 @@ impl Queue {
 impl S3Fifo {
     fn new(trace: &Trace, threshold: u8) -> Self {
         Self {
-            room: trace.room,
+            capacity: trace.capacity,
             threshold,
             resident: Map::default(),
             small: Queue::default(),
             main: Queue::default(),
             ghosts: Queue::default(),
-            haunting: Map::default(),
+            current_turns: Map::default(),
             turn: 0,
         }
     }
 
     fn evict(&mut self) {
-        if self.small.bytes >= self.room / 10 || self.main.line.is_empty() {
+        if self.small.bytes >= self.capacity / 10 || self.main.line.is_empty() {
             self.evict_small();
         } else {
             self.evict_main();
@@ -462,7 +459,7 @@ impl S3Fifo {
             }
             *entry.get_mut() = 0;
             self.main.push(key, size, 0);
-            if self.main.bytes > self.room - self.room / 10 {
+            if self.main.bytes > self.capacity - self.capacity / 10 {
                 self.evict_main();
                 return;
             }
@@ -484,13 +481,13 @@ impl S3Fifo {
     fn remember(&mut self, key: u64, size: u32) {
         self.turn += 1;
         self.ghosts.push(key, size, self.turn);
-        self.haunting.insert(key, self.turn);
-        while self.ghosts.bytes > self.room - self.room / 10 {
+        self.current_turns.insert(key, self.turn);
+        while self.ghosts.bytes > self.capacity - self.capacity / 10 {
             let Some((key, _, turn)) = self.ghosts.pop() else {
                 return;
             };
-            if self.haunting.get(&key) == Some(&turn) {
-                self.haunting.remove(&key);
+            if self.current_turns.get(&key) == Some(&turn) {
+                self.current_turns.remove(&key);
             }
         }
     }
@@ -506,13 +503,13 @@ impl Policy for S3Fifo {
     }
 
     fn insert(&mut self, Request { key, size }: Request) {
-        if u64::from(size) > self.room {
+        if u64::from(size) > self.capacity {
             return;
         }
-        while self.small.bytes + self.main.bytes + u64::from(size) > self.room {
+        while self.small.bytes + self.main.bytes + u64::from(size) > self.capacity {
             self.evict();
         }
-        let known = self.haunting.remove(&key).is_some();
+        let known = self.current_turns.remove(&key).is_some();
         if known { &mut self.main } else { &mut self.small }.push(key, size, 0);
         self.resident.insert(key, 0);
     }

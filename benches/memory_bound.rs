@@ -1,8 +1,8 @@
-//! How much memory a store of 64 MiB takes for real, as the kernel counts it.
+//! The resident memory of a store of 64 MiB, as counted by the kernel.
 //!
-//! 100,000 responses of 1 KiB are offered through the layer, then ten times as many; each to a key of its own. What the
-//! process has grown by since before the store was made is compared with the capacity. Linux only: it reads
-//! `/proc/self/status`. Fails if either ratio is above 1.2.
+//! The benchmark sends 100,000 responses of 1 KiB through the layer, each for a different key, and then ten times as many. It compares the growth
+//! of the process since before the creation of the store with the capacity. It needs Linux, because it reads `/proc/self/status`. It fails if a
+//! ratio is above 1.2.
 //!
 //! ```text
 //! cargo bench --bench memory_bound
@@ -29,14 +29,14 @@ fn main() -> ExitCode {
 
 async fn run() -> ExitCode {
     let Some(before) = resident() else {
-        println!("no /proc/self/status here: nothing measured");
+        println!("/proc/self/status not found: skipped");
         return ExitCode::SUCCESS;
     };
     println!("resident before: {}", mib(before));
     let store = Memory::new(CAPACITY);
     let layer = CacheLayer::new(store.clone()).route("/t/{id}", Rule::ttl(Duration::from_secs(3600)).namespace("db:{id}"));
     let mut service = layer.layer(service_fn(async |request: Request<Full<Bytes>>| {
-        // Not one shared body: each is an allocation of its own, as a handler makes it.
+        // Each body is a separate allocation, as in a handler.
         let mut body = vec![b'.'; BODY];
         let path = request.uri().path().as_bytes();
         body[..path.len()].copy_from_slice(path);
@@ -47,10 +47,10 @@ async fn run() -> ExitCode {
     }));
     let mut worst = 0.0_f64;
     let mut next = 0_u64;
-    for offered in [100_000, 1_000_000] {
-        for _ in 0..offered {
+    for count in [100_000, 1_000_000] {
+        for _ in 0..count {
             let request = Request::get(format!("/t/{next}")).body(Full::default()).expect("valid");
-            let _ = service.ready().await.expect("ready").call(request).await.expect("an answer");
+            let _ = service.ready().await.expect("ready").call(request).await.expect("a response");
             next += 1;
         }
         let usage = store.usage();
@@ -58,7 +58,7 @@ async fn run() -> ExitCode {
         let ratio = grown as f64 / CAPACITY as f64;
         worst = worst.max(ratio);
         println!(
-            "after {next:>9} offered: {} entries, {} counted of {}; resident grew by {}: ratio {ratio:.3} (limit {LIMIT})",
+            "after {next:>9} responses: {} entries, {} of {} used; resident grew by {}: ratio {ratio:.3} (limit {LIMIT})",
             usage.entries,
             mib(usage.bytes as usize),
             mib(CAPACITY),
@@ -67,13 +67,13 @@ async fn run() -> ExitCode {
     }
     println!("bytes of bodies alone: {}", mib(store.usage().entries as usize * BODY));
     if worst > LIMIT {
-        println!("above the limit");
+        println!("ratio above the limit");
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
 }
 
-/// The resident memory of this process in bytes.
+/// Returns the resident memory of this process in bytes.
 fn resident() -> Option<usize> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

@@ -1,20 +1,20 @@
-//! What a hit in Redis costs beside a bare `GET`, what clearing a large namespace does to others, what requests see of a Redis
-//! that stops, and how many calls cold keys cost.
+//! Benchmarks of the Redis store: hits compared with a bare `GET`, invalidation of a large namespace, requests during an outage of Redis, and
+//! calls of the inner service for cold keys.
 //!
 //! ```text
-//! cargo bench --features redis --bench redis                        # all tables below
-//! cargo bench --features redis --bench redis -- hits body           # some of: hits, body, clearing, away, fills
-//! cargo bench --features redis --bench redis -- instructions        # counted by valgrind, which has to be there
-//! cargo bench --features redis --bench redis -- count leased 1000   # so many hits and nothing else, to profile
+//! cargo bench --features redis --bench redis                        # all tables
+//! cargo bench --features redis --bench redis -- hits body           # some of: hits, body, invalidation, outage, fills
+//! cargo bench --features redis --bench redis -- instructions        # counted by valgrind, which must be installed
+//! cargo bench --features redis --bench redis -- count leased 1000   # only this number of hits, for profiling
 //! ```
 //!
-//! It starts its own `redis-server` on a free port of the loopback interface. A hit is a whole request through `CacheLayer`: eight
-//! header fields, a key made of path and query, a rule with a namespace, a response of 1 KiB whose body is read; each is checked
-//! to be a hit. Unless a table says otherwise there is no memory in front, so each goes to Redis, by one command; where many
-//! tasks ask, each asks for an entry of its own, so that no two share a command.
+//! The benchmark starts its own `redis-server` on a free port of the loopback interface. A hit is a complete request through `CacheLayer`, with
+//! eight header fields, a key of path and query, a rule with a namespace, and a response of 1 KiB whose body is read. Each request is checked to
+//! be a hit. Unless a table says otherwise, there is no memory in front of Redis, so each hit sends one command. Concurrent tasks request
+//! different entries, so that no two share a command.
 //!
-//! Contenders take turns in short rounds, and what is printed is the median of the ratios within a round: a machine that is
-//! slow for a while is slow for all of them. Every task is in this process, on two threads; Redis has one of its own.
+//! Contenders take turns in short rounds. The tables show the median of the ratios within a round, so that a slow machine affects all of them
+//! equally. The tasks run on two threads of this process. Redis has a thread of its own.
 #![allow(missing_docs)]
 
 use std::{
@@ -42,7 +42,7 @@ use tower_response_cache::{CacheLayer, CacheService, CacheStatus, Coherence, Out
 
 use rig::{CommandLog, Server};
 
-/// The servers of the tests.
+/// The Redis servers of the tests.
 #[allow(dead_code, unreachable_pub)]
 #[path = "../tests/common/redis/mod.rs"]
 mod rig;
@@ -59,12 +59,12 @@ const ROUND: Duration = Duration::from_millis(300);
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn main() {
-    let asked: Vec<String> = env::args().skip(1).collect();
-    let words: Vec<&str> = asked.iter().map(String::as_str).filter(|word| *word != "--bench").collect();
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).filter(|word| *word != "--bench").collect();
     match words[..] {
-        // `cargo bench` says so; anything else, such as `cargo test --benches`, only wants to know that it builds.
-        [] if asked.is_empty() => println!("run me with: cargo bench --features redis --bench redis"),
-        ["count", who, hits] => count(who, hits.parse().expect("a number of hits")),
+        // `cargo bench` passes `--bench`. `cargo test --benches` only checks that the program starts.
+        [] if arguments.is_empty() => println!("run: cargo bench --features redis --bench redis"),
+        ["count", name, hits] => count(name, hits.parse().expect("a number of hits")),
         ["instructions"] => instructions(),
         _ => {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -74,9 +74,9 @@ fn main() {
 }
 
 async fn tables(words: &[&str]) {
-    let known = ["hits", "body", "clearing", "away", "fills"];
+    let known = ["hits", "body", "invalidation", "outage", "fills"];
     if let Some(word) = words.iter().find(|word| !known.contains(word)) {
-        panic!("{word:?} is none of {known:?}, instructions and count");
+        panic!("{word:?} is not one of {known:?}, instructions and count");
     }
     let wanted = |table| words.is_empty() || words.contains(&table);
     if wanted("hits") {
@@ -85,73 +85,73 @@ async fn tables(words: &[&str]) {
     if wanted("body") {
         body().await;
     }
-    if wanted("clearing") {
-        clearing().await;
+    if wanted("invalidation") {
+        invalidation().await;
     }
-    if wanted("away") {
-        away().await;
+    if wanted("outage") {
+        outage().await;
     }
     if wanted("fills") {
         fills::fills().await;
     }
 }
 
-// ---- Who is measured ---------------------------------------------------------------------------------------------------
+// ---- Contenders --------------------------------------------------------------------------------------------------------
 
 type Plain = Full<Bytes>;
-type Answered = Ready<Result<Response<Plain>, Infallible>>;
-type Inner = ServiceFn<fn(Request<Plain>) -> Answered>;
+type InnerFuture = Ready<Result<Response<Plain>, Infallible>>;
+type Inner = ServiceFn<fn(Request<Plain>) -> InnerFuture>;
 
-/// One who asks for the same again and again.
+/// A client that requests one entry repeatedly.
 trait Contender: Clone + Send + 'static {
-    /// Asks for entry `of`, and panics if it is not what was expected.
-    fn ask(&mut self, of: usize) -> impl Future<Output = ()> + Send;
+    /// Requests the entry with this number. Panics on an unexpected response.
+    fn request_entry(&mut self, entry: usize) -> impl Future<Output = ()> + Send;
 }
 
-/// Hits through the layer.
+/// A client that makes hits through the layer.
 #[derive(Clone)]
 struct Cached(CacheService<Inner, Redis>);
 
 impl Cached {
-    fn new(store: Redis, inner: fn(Request<Plain>) -> Answered) -> Self {
+    fn new(store: Redis, inner: fn(Request<Plain>) -> InnerFuture) -> Self {
         let layer = CacheLayer::new(store).route("/items/{id}", Rule::ttl(HOUR).namespace("items").max_body(2 * MIB));
         Self(layer.layer(service_fn(inner)))
     }
 
-    /// What becomes of a request for this entry, read to its end.
-    async fn outcome(&mut self, of: usize) -> Outcome {
-        let response = self.0.ready().await.expect("ready").call(request(of)).await.expect("the inner service does not fail");
+    /// Sends a request for the entry, reads the response to its end, and returns the outcome.
+    async fn outcome(&mut self, entry: usize) -> Outcome {
+        let response = self.0.ready().await.expect("ready").call(request(entry)).await.expect("an infallible service");
         assert_eq!(response.status(), StatusCode::OK);
-        let outcome = response.extensions().get::<CacheStatus>().expect("a rule covers it").outcome();
-        let body = response.into_body().collect().await.expect("a whole body").to_bytes();
+        let outcome = response.extensions().get::<CacheStatus>().expect("a matching rule").outcome();
+        let body = response.into_body().collect().await.expect("a complete body").to_bytes();
         assert!(body.len() >= KIB);
         outcome
     }
 
-    /// Asks until the first `entries` are hits: what is stored goes on in the background.
+    /// Sends requests until the first `entries` are hits. Responses are stored in the background.
     async fn warm(&mut self, entries: usize) {
-        for of in 0..entries {
-            rig::until("the entry is stored", async || self.outcome(of).await == Outcome::Hit).await;
+        for entry in 0..entries {
+            rig::until("the entry is stored", async || self.outcome(entry).await == Outcome::Hit).await;
         }
     }
 }
 
 impl Contender for Cached {
-    async fn ask(&mut self, of: usize) {
-        assert_eq!(self.outcome(of).await, Outcome::Hit);
+    async fn request_entry(&mut self, entry: usize) {
+        assert_eq!(self.outcome(entry).await, Outcome::Hit);
     }
 }
 
-/// The client alone, as it comes, its own time limit included: no pool, nothing decoded.
+/// A client of the `redis` crate with its default response timeout, without a pool and without decoding.
 #[derive(Clone)]
 struct Bare {
     connection: MultiplexedConnection,
-    /// What is fetched by one command: for each entry, its key and perhaps others.
+    /// The keys from_redis by each command, one command per entry.
     keys: Arc<[Vec<String>]>,
 }
 
 impl Bare {
-    /// Fetches what is stored for `cached` under this prefix; besides each entry `others`, by `MGET`.
+    /// Finds the entries stored under this prefix. With `others`, each command is an `MGET` of an entry and these keys.
     async fn new(server: &Server, prefix: &str, others: &[String]) -> Self {
         let keys = server.keys(&format!("{prefix}:*:e:*")).await;
         let keys = keys.into_iter().map(|key| [&[key], others].concat()).collect();
@@ -160,33 +160,33 @@ impl Bare {
 }
 
 impl Contender for Bare {
-    async fn ask(&mut self, of: usize) {
-        let keys = &self.keys[of % self.keys.len()];
+    async fn request_entry(&mut self, entry: usize) {
+        let keys = &self.keys[entry % self.keys.len()];
         let entry: Vec<u8> = match &keys[..] {
-            [key] => redis::cmd("GET").arg(key).query_async(&mut self.connection).await.expect("an answer"),
+            [key] => redis::cmd("GET").arg(key).query_async(&mut self.connection).await.expect("a reply"),
             keys => {
-                let all: Vec<Vec<u8>> = redis::cmd("MGET").arg(keys).query_async(&mut self.connection).await.expect("answers");
-                all.into_iter().next().expect("as many answers as keys")
+                let all: Vec<Vec<u8>> = redis::cmd("MGET").arg(keys).query_async(&mut self.connection).await.expect("replies");
+                all.into_iter().next().expect("a value for each key")
             }
         };
         assert!(entry.len() >= KIB);
     }
 }
 
-/// No cache: the same request, and the inner service's response.
+/// The inner service without a cache.
 #[derive(Clone)]
-struct Nothing(Inner);
+struct NoCache(Inner);
 
-impl Contender for Nothing {
-    async fn ask(&mut self, of: usize) {
-        let response = self.0.ready().await.expect("ready").call(request(of)).await.expect("it does not fail");
+impl Contender for NoCache {
+    async fn request_entry(&mut self, entry: usize) {
+        let response = self.0.ready().await.expect("ready").call(request(entry)).await.expect("an infallible service");
         assert_eq!(response.status(), StatusCode::OK);
         drop(response.into_body().collect().await);
     }
 }
 
-/// What a browser might send: a clone, so that making it costs little beside what is measured.
-fn request(of: usize) -> Request<Plain> {
+/// Creates a request like a browser's. The fields are cloned, so that creating it costs little.
+fn request(entry: usize) -> Request<Plain> {
     static HEADERS: LazyLock<HeaderMap> = LazyLock::new(|| {
         let fields = [
             (header::HOST, "shop.example.com"),
@@ -201,16 +201,16 @@ fn request(of: usize) -> Request<Plain> {
         fields.into_iter().map(|(name, value)| (name, HeaderValue::from_static(value))).collect()
     });
     let mut request = Request::new(Plain::default());
-    *request.uri_mut() = format!("/items/{of}?page=3&sort=asc").parse().expect("a valid target");
+    *request.uri_mut() = format!("/items/{entry}?page=3&sort=asc").parse().expect("a valid target");
     *request.headers_mut() = HEADERS.clone();
     request
 }
 
-fn small(_: Request<Plain>) -> Answered {
+fn small(_: Request<Plain>) -> InnerFuture {
     ready(Ok(response(Bytes::from_static(&[b'.'; KIB]))))
 }
 
-fn large(_: Request<Plain>) -> Answered {
+fn large(_: Request<Plain>) -> InnerFuture {
     ready(Ok(response(Bytes::from_static(&[b'.'; MIB]))))
 }
 
@@ -226,8 +226,8 @@ fn response(body: Bytes) -> Response<Plain> {
     response
 }
 
-/// Every answer in its time and every lease held, however busy the machine: what is measured is hits.
-fn patient(server: &Server, prefix: &str, coherence: Coherence) -> RedisBuilder {
+/// Sets long timeouts, so that leases are held and commands complete even on a busy machine.
+fn with_long_timeouts(server: &Server, prefix: &str, coherence: Coherence) -> RedisBuilder {
     Redis::builder(&server.url())
         .prefix(prefix)
         .coherence(coherence)
@@ -238,134 +238,134 @@ fn patient(server: &Server, prefix: &str, coherence: Coherence) -> RedisBuilder 
 
 async fn connection(server: &Server) -> MultiplexedConnection {
     let client = redis::Client::open(server.url()).expect("an address");
-    client.get_multiplexed_async_connection().await.expect("the server answers")
+    client.get_multiplexed_async_connection().await.expect("a connection")
 }
 
 // ---- Hits --------------------------------------------------------------------------------------------------------------
 
-/// How many a second 64 tasks get done.
+/// Returns the requests per second of 64 tasks.
 async fn rate(contender: &impl Contender) -> f64 {
-    let begin = Instant::now();
+    let start = Instant::now();
     let mut tasks = JoinSet::new();
-    for of in 0..TASKS {
+    for entry in 0..TASKS {
         let mut contender = contender.clone();
         tasks.spawn(async move {
             let mut done = 0_u64;
-            while begin.elapsed() < ROUND {
-                contender.ask(of).await;
+            while start.elapsed() < ROUND {
+                contender.request_entry(entry).await;
                 done += 1;
             }
             done
         });
     }
     let done: u64 = tasks.join_all().await.into_iter().sum();
-    done as f64 / begin.elapsed().as_secs_f64()
+    done as f64 / start.elapsed().as_secs_f64()
 }
 
 async fn hits() {
     let server = Server::start().await;
-    let leased = patient(&server, "leased", Coherence::Leased).build().await.expect("a store");
-    let validated = patient(&server, "validated", Coherence::Validated).build().await.expect("a store");
+    let leased = with_long_timeouts(&server, "leased", Coherence::Leased).build().await.expect("a store");
+    let validated = with_long_timeouts(&server, "validated", Coherence::Validated).build().await.expect("a store");
     let (mut leased, mut validated) = (Cached::new(leased, small), Cached::new(validated, small));
     leased.warm(TASKS).await;
     validated.warm(TASKS).await;
-    // Without those of the sets of keys, which differ from entry to entry.
+    // The generations of key sets are excluded, because they differ between entries.
     let generations: Vec<String> =
         server.keys("validated:*:g:*").await.into_iter().filter(|key| !key.contains("*keys:")).collect();
     let get = Bare::new(&server, "leased", &[]).await;
     let mget = Bare::new(&server, "validated", &generations).await;
 
-    let mut table = Paired::new(&["bare GET", "bare MGET", "leased", "validated"]);
+    let mut table = RoundTable::new(&["bare GET", "bare MGET", "leased", "validated"]);
     let mut log = server.command_log().await;
     let mut leased_by: BTreeMap<String, u64> = BTreeMap::new();
     for round in 0..ROUNDS {
         for turn in 0..4 {
-            let who = (round + turn) % 4;
+            let contender = (round + turn) % 4;
             log.take().await;
-            let rate = match who {
+            let rate = match contender {
                 0 => rate(&get).await,
                 1 => rate(&mget).await,
                 2 => rate(&leased).await,
                 _ => rate(&validated).await,
             };
-            if who == 2 {
+            if contender == 2 {
                 log.take().await.into_iter().for_each(|(command, calls)| *leased_by.entry(command).or_default() += calls);
             }
-            table.add(who, rate);
+            table.add(contender, rate);
         }
     }
     println!(
-        "\nHits of 1 KiB by {TASKS} tasks, each a command to Redis; MGET: the entry and {} generations",
+        "\nHits of 1 KiB by {TASKS} tasks, one command per hit; MGET reads the entry and {} generations",
         generations.len()
     );
-    table.print("a second");
+    table.print("per second");
     let gets = leased_by.get("get").copied().unwrap_or(0);
     let mgets = leased_by.get("mget").copied().unwrap_or(0);
-    println!("leased hits that were a GET of the entry alone: {:.2} %", 100.0 * gets as f64 / (gets + mgets) as f64);
+    println!("leased hits with a GET of the entry only: {:.2} %", 100.0 * gets as f64 / (gets + mgets) as f64);
     one_command(&mut log, &mut leased, "get").await;
     one_command(&mut log, &mut validated, "mget").await;
 }
 
-/// Panics unless each hit is one command of this name.
+/// Checks that each hit sends exactly one command, of this name.
 async fn one_command(log: &mut CommandLog, contender: &mut Cached, name: &str) {
     const HITS: u64 = 100;
     log.take().await;
     for _ in 0..HITS {
-        contender.ask(0).await;
+        contender.request_entry(0).await;
     }
     let mut sent = log.take().await;
-    // Heartbeats, and this question itself.
+    // Ignores heartbeats and the query of the log itself.
     sent.retain(|command, _| command != "pexpireat" && command != "info");
-    assert_eq!(sent, BTreeMap::from([(name.to_owned(), HITS)]), "one command a hit");
+    assert_eq!(sent, BTreeMap::from([(name.to_owned(), HITS)]), "one command per hit");
 }
 
 async fn body() {
     let server = Server::start().await;
-    let make = |prefix: &'static str| patient(&server, prefix, Coherence::Validated);
-    let kept = make("kept").memory(64 * MIB).build().await.expect("a store");
-    let fetched = make("fetched").build().await.expect("a store");
-    let (mut kept, mut fetched) = (Cached::new(kept, large), Cached::new(fetched, large));
-    kept.warm(1).await;
-    fetched.warm(1).await;
-    let mut get = Bare::new(&server, "fetched", &[]).await;
-    let mut table = Paired::new(&["bare GET of 1 MiB", "fetched", "validated, in memory"]);
+    let make = |prefix: &'static str| with_long_timeouts(&server, prefix, Coherence::Validated);
+    let in_memory = make("memory").memory(64 * MIB).build().await.expect("a store");
+    let from_redis = make("redis").build().await.expect("a store");
+    let (mut in_memory, mut from_redis) = (Cached::new(in_memory, large), Cached::new(from_redis, large));
+    in_memory.warm(1).await;
+    from_redis.warm(1).await;
+    let mut get = Bare::new(&server, "redis", &[]).await;
+    let mut table = RoundTable::new(&["bare GET of 1 MiB", "redis", "validated, in memory"]);
     for round in 0..ROUNDS {
         for turn in 0..3 {
-            let who = (round + turn) % 3;
-            let time = match who {
-                0 => in_a_row(&mut get, 20).await,
-                1 => in_a_row(&mut fetched, 20).await,
-                _ => in_a_row(&mut kept, 20).await,
+            let contender = (round + turn) % 3;
+            let time = match contender {
+                0 => average_time(&mut get, 20).await,
+                1 => average_time(&mut from_redis, 20).await,
+                _ => average_time(&mut in_memory, 20).await,
             };
-            table.add(who, time.as_secs_f64() * 1e6);
+            table.add(contender, time.as_secs_f64() * 1e6);
         }
     }
-    println!("\nA hit of 1 MiB, one after the other");
+    println!("\nSequential hits of 1 MiB");
     table.print("µs");
 }
 
-/// What one takes, of some in a row.
-async fn in_a_row(contender: &mut impl Contender, count: u32) -> Duration {
-    let begin = Instant::now();
+/// Returns the average time of sequential requests.
+async fn average_time(contender: &mut impl Contender, count: u32) -> Duration {
+    let start = Instant::now();
     for _ in 0..count {
-        contender.ask(0).await;
+        contender.request_entry(0).await;
     }
-    begin.elapsed() / count
+    start.elapsed() / count
 }
 
-/// What contenders came to in rounds that are compared with the first one's.
-struct Paired {
+/// Results of contenders by round, compared with the first contender's.
+struct RoundTable {
     names: Vec<&'static str>,
     rounds: Vec<Vec<f64>>,
 }
 
-impl Paired {
+impl RoundTable {
     fn new(names: &[&'static str]) -> Self {
         Self { names: names.to_vec(), rounds: names.iter().map(|_| Vec::new()).collect() }
     }
 
-    fn add(&mut self, who: usize, value: f64) {
-        self.rounds[who].push(value);
+    fn add(&mut self, contender: usize, value: f64) {
+        self.rounds[contender].push(value);
     }
 
     fn print(&self, unit: &str) {
@@ -384,62 +384,62 @@ fn quantile(values: &[f64], part: f64) -> f64 {
     sorted[((sorted.len() - 1) as f64 * part).round() as usize]
 }
 
-// ---- Clearing ----------------------------------------------------------------------------------------------------------
+// ---- Invalidation ------------------------------------------------------------------------------------------------------
 
 const ENTRIES: usize = 100_000;
 
-async fn clearing() {
+async fn invalidation() {
     let server = Server::start().await;
-    let store = patient(&server, "clearing", Coherence::Leased).build().await.expect("a store");
+    let store = with_long_timeouts(&server, "invalidation", Coherence::Leased).build().await.expect("a store");
     let mut cached = Cached::new(store.clone(), small);
     let client = redis::Client::open(server.url()).expect("an address");
-    // `KEYS` takes longer than the client waits for by default.
+    // `KEYS` takes longer than the default response timeout.
     let unhurried = AsyncConnectionConfig::new().set_response_timeout(None);
     let connection = client.get_multiplexed_async_connection_with_config(&unhurried).await;
-    let mut connection = connection.expect("the server answers");
-    println!("\nA namespace of {ENTRIES} entries cleared, and a GET of another client meanwhile, in ms");
+    let mut connection = connection.expect("a connection");
+    println!("\nInvalidation of a namespace of {ENTRIES} entries, and the latency of another client's GET, in ms");
     println!("{:<26} {:>12} {:>10} {:>10} {:>10}", "", "took", "GET p50", "p99", "worst");
 
     fill(&cached).await;
-    let (took, others) = beside(&server, async || tokio::time::sleep(Duration::from_millis(100)).await).await;
-    row("nothing", took, &others);
+    let (duration, others) = with_probe(&server, async || tokio::time::sleep(Duration::from_millis(100)).await).await;
+    row("no operation", duration, &others);
 
     assert_eq!(cached.outcome(0).await, Outcome::Hit);
-    let (took, others) = beside(&server, async || store.invalidate(["items"]).await.expect("cleared")).await;
-    row("invalidate", took, &others);
-    assert!(matches!(cached.outcome(0).await, Outcome::Miss(_)), "nothing of it is served any more");
+    let (duration, others) = with_probe(&server, async || store.invalidate(["items"]).await.expect("an invalidation")).await;
+    row("invalidate", duration, &others);
+    assert!(matches!(cached.outcome(0).await, Outcome::Miss(_)), "no invalidated entry is served");
 
     fill(&cached).await;
-    let (took, others) = beside(&server, async || {
-        let keys: Vec<String> = redis::cmd("KEYS").arg("clearing:*:e:*").query_async(&mut connection).await.expect("keys");
-        let gone: usize = redis::cmd("DEL").arg(&keys).query_async(&mut connection).await.expect("deleted");
-        assert!(gone >= ENTRIES);
+    let (duration, others) = with_probe(&server, async || {
+        let keys: Vec<String> = redis::cmd("KEYS").arg("invalidation:*:e:*").query_async(&mut connection).await.expect("keys");
+        let deleted: usize = redis::cmd("DEL").arg(&keys).query_async(&mut connection).await.expect("a count");
+        assert!(deleted >= ENTRIES);
     })
     .await;
-    row("KEYS and DEL", took, &others);
+    row("KEYS and DEL", duration, &others);
 
     fill(&cached).await;
-    let (took, others) = beside(&server, async || {
-        let (mut cursor, mut gone) = (0_u64, 0_usize);
+    let (duration, others) = with_probe(&server, async || {
+        let (mut cursor, mut deleted) = (0_u64, 0_usize);
         loop {
             let mut scan = redis::cmd("SCAN");
-            scan.arg(cursor).arg("MATCH").arg("clearing:*:e:*").arg("COUNT").arg(1000);
+            scan.arg(cursor).arg("MATCH").arg("invalidation:*:e:*").arg("COUNT").arg(1000);
             let (next, keys): (u64, Vec<String>) = scan.query_async(&mut connection).await.expect("keys");
             if !keys.is_empty() {
-                gone += redis::cmd("UNLINK").arg(&keys).query_async::<usize>(&mut connection).await.expect("unlinked");
+                deleted += redis::cmd("UNLINK").arg(&keys).query_async::<usize>(&mut connection).await.expect("unlinked");
             }
             cursor = next;
             if cursor == 0 {
                 break;
             }
         }
-        assert!(gone >= ENTRIES);
+        assert!(deleted >= ENTRIES);
     })
     .await;
-    row("SCAN 1000 and UNLINK", took, &others);
+    row("SCAN 1000 and UNLINK", duration, &others);
 }
 
-/// Has all of the namespace stored.
+/// Fills the namespace.
 async fn fill(cached: &Cached) {
     let next = Arc::new(AtomicUsize::new(0));
     let mut tasks = JoinSet::new();
@@ -447,11 +447,11 @@ async fn fill(cached: &Cached) {
         let (mut cached, next) = (cached.clone(), next.clone());
         tasks.spawn(async move {
             loop {
-                let of = next.fetch_add(1, Ordering::Relaxed);
-                if of >= ENTRIES {
+                let entry = next.fetch_add(1, Ordering::Relaxed);
+                if entry >= ENTRIES {
                     return;
                 }
-                while cached.outcome(of).await != Outcome::Hit {
+                while cached.outcome(entry).await != Outcome::Hit {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
             }
@@ -460,55 +460,55 @@ async fn fill(cached: &Cached) {
     tasks.join_all().await;
 }
 
-/// What something takes, and how long each `GET` of another client took that was sent meanwhile and in the 100 ms after it.
-async fn beside(server: &Server, work: impl AsyncFnOnce()) -> (Duration, Histogram<u64>) {
+/// Returns the duration of `work`, and the latencies of another client's `GET`s during the work and 100 ms after it.
+async fn with_probe(server: &Server, work: impl AsyncFnOnce()) -> (Duration, Histogram<u64>) {
     const PAUSE: Duration = Duration::from_micros(100);
     let stop = Arc::new(AtomicBool::new(false));
     let client = redis::Client::open(server.url()).expect("an address");
-    let (told, begun) = tokio::sync::oneshot::channel();
+    let (ready, started) = tokio::sync::oneshot::channel();
     let probe = thread::spawn({
         let stop = stop.clone();
         move || {
-            let mut connection = client.get_connection().expect("the server answers");
+            let mut connection = client.get_connection().expect("a connection");
             let mut times = Histogram::<u64>::new(3).expect("a histogram");
-            let _ = told.send(());
+            let _ = ready.send(());
             while !stop.load(Ordering::Relaxed) {
-                let begin = Instant::now();
-                redis::cmd("GET").arg("elsewhere").exec(&mut connection).expect("an answer");
-                // As many as would have been sent if this one had not been waited for.
-                times.record_correct(nanos(begin), 2 * PAUSE.as_nanos() as u64).expect("in range");
+                let start = Instant::now();
+                redis::cmd("GET").arg("elsewhere").exec(&mut connection).expect("a reply");
+                // Corrects for coordinated omission.
+                times.record_correct(nanos(start), 2 * PAUSE.as_nanos() as u64).expect("in range");
                 thread::sleep(PAUSE);
             }
             times
         }
     });
-    begun.await.expect("the probe is connected");
-    let begin = Instant::now();
+    started.await.expect("a connected probe");
+    let start = Instant::now();
     work().await;
-    let took = begin.elapsed();
+    let duration = start.elapsed();
     tokio::time::sleep(Duration::from_millis(100)).await;
     stop.store(true, Ordering::Relaxed);
-    (took, probe.join().expect("the probe ends"))
+    (duration, probe.join().expect("a result of the probe"))
 }
 
 fn nanos(since: Instant) -> u64 {
     since.elapsed().as_nanos() as u64
 }
 
-fn row(name: &str, took: Duration, others: &Histogram<u64>) {
+fn row(name: &str, duration: Duration, others: &Histogram<u64>) {
     let ms = |nanos: u64| nanos as f64 / 1e6;
     let (p50, p99) = (ms(others.value_at_quantile(0.5)), ms(others.value_at_quantile(0.99)));
-    println!("{name:<26} {:>12.3} {p50:>10.3} {p99:>10.3} {:>10.3}", took.as_secs_f64() * 1e3, ms(others.max()));
+    println!("{name:<26} {:>12.3} {p50:>10.3} {p99:>10.3} {:>10.3}", duration.as_secs_f64() * 1e3, ms(others.max()));
 }
 
-// ---- Redis away --------------------------------------------------------------------------------------------------------
+// ---- Outage ------------------------------------------------------------------------------------------------------------
 
-/// How long Redis is away.
-const AWAY: Duration = Duration::from_secs(2);
+/// The duration of the outage.
+const OUTAGE: Duration = Duration::from_secs(2);
 
-async fn away() {
+async fn outage() {
     println!(
-        "\nRedis away for {AWAY:?} under {TASKS} tasks that pause for 1 ms between requests; all settings at their defaults; in ms"
+        "\nRedis unavailable for {OUTAGE:?}, {TASKS} tasks with a pause of 1 ms between requests, default settings; in ms"
     );
     println!("{:<36} {:>9} {:>7} {:>8} {:>8} {:>8} {:>8}", "", "requests", "errors", "hits", "p50", "p99", "worst");
     for memory in [0, 64 * MIB] {
@@ -519,34 +519,34 @@ async fn away() {
         let load = Load::start(&cached);
         let front = if memory == 0 { "no memory" } else { "memory" };
 
-        load.watched(&format!("{front}: there"), async || tokio::time::sleep(AWAY).await).await;
+        load.report(&format!("{front}: running"), async || tokio::time::sleep(OUTAGE).await).await;
         server.pause();
-        load.watched(&format!("{front}: stopped (SIGSTOP)"), async || tokio::time::sleep(AWAY).await).await;
+        load.report(&format!("{front}: stopped (SIGSTOP)"), async || tokio::time::sleep(OUTAGE).await).await;
         server.resume();
-        load.watched(&format!("{front}: until hits are back"), async || load.hits_again().await).await;
-        load.watched(&format!("{front}: there again"), async || tokio::time::sleep(AWAY).await).await;
+        load.report(&format!("{front}: until hits are back"), async || load.until_hits_return().await).await;
+        load.report(&format!("{front}: running again"), async || tokio::time::sleep(OUTAGE).await).await;
         server.kill();
-        load.watched(&format!("{front}: killed"), async || tokio::time::sleep(AWAY).await).await;
+        load.report(&format!("{front}: killed"), async || tokio::time::sleep(OUTAGE).await).await;
         server.restart(false).await;
-        load.watched(&format!("{front}: until hits are back, empty"), async || load.hits_again().await).await;
+        load.report(&format!("{front}: until hits are back, empty"), async || load.until_hits_return().await).await;
         load.end().await;
     }
 }
 
-/// Tasks that ask all the time.
+/// Tasks that send requests continuously.
 struct Load {
-    seen: Arc<std::sync::Mutex<Seen>>,
+    observed: Arc<std::sync::Mutex<Observed>>,
     stop: Arc<AtomicBool>,
     tasks: JoinSet<()>,
 }
 
-struct Seen {
+struct Observed {
     times: Histogram<u64>,
     hits: u64,
     errors: u64,
 }
 
-impl Default for Seen {
+impl Default for Observed {
     fn default() -> Self {
         Self { times: Histogram::new(3).expect("a histogram"), hits: 0, errors: 0 }
     }
@@ -554,57 +554,57 @@ impl Default for Seen {
 
 impl Load {
     fn start(cached: &Cached) -> Self {
-        let (seen, stop) = (Arc::<std::sync::Mutex<Seen>>::default(), Arc::<AtomicBool>::default());
+        let (observed, stop) = (Arc::<std::sync::Mutex<Observed>>::default(), Arc::<AtomicBool>::default());
         let mut tasks = JoinSet::new();
-        for of in 0..TASKS {
-            let (mut cached, seen, stop) = (cached.clone(), seen.clone(), stop.clone());
+        for entry in 0..TASKS {
+            let (mut cached, observed, stop) = (cached.clone(), observed.clone(), stop.clone());
             tasks.spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
-                    let begin = Instant::now();
-                    let answer = cached.0.ready().await.expect("ready").call(request(of)).await.expect("no error");
-                    let status = answer.status();
-                    let outcome = answer.extensions().get::<CacheStatus>().map(CacheStatus::outcome);
-                    let whole = answer.into_body().collect().await.is_ok_and(|body| body.to_bytes().len() == KIB);
-                    let time = nanos(begin);
+                    let start = Instant::now();
+                    let response = cached.0.ready().await.expect("ready").call(request(entry)).await.expect("no error");
+                    let status = response.status();
+                    let outcome = response.extensions().get::<CacheStatus>().map(CacheStatus::outcome);
+                    let complete = response.into_body().collect().await.is_ok_and(|body| body.to_bytes().len() == KIB);
+                    let time = nanos(start);
                     {
-                        let mut seen = seen.lock().expect("no task panics");
-                        seen.times.record(time).expect("in range");
-                        seen.hits += u64::from(outcome == Some(Outcome::Hit));
-                        seen.errors += u64::from(status != StatusCode::OK || !whole);
+                        let mut observed = observed.lock().expect("no poisoned lock");
+                        observed.times.record(time).expect("in range");
+                        observed.hits += u64::from(outcome == Some(Outcome::Hit));
+                        observed.errors += u64::from(status != StatusCode::OK || !complete);
                     }
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
             });
         }
-        Self { seen, stop, tasks }
+        Self { observed, stop, tasks }
     }
 
-    /// Prints what requests saw that ended meanwhile, and how long it took.
-    async fn watched(&self, name: &str, work: impl AsyncFnOnce()) {
+    /// Prints the results of the requests that ended during `work`, and the duration of `work`.
+    async fn report(&self, name: &str, work: impl AsyncFnOnce()) {
         self.take();
-        let begin = Instant::now();
+        let start = Instant::now();
         work().await;
-        let took = begin.elapsed();
-        let Seen { times, hits, errors } = self.take();
+        let duration = start.elapsed();
+        let Observed { times, hits, errors } = self.take();
         let [p50, p99] = [0.5, 0.99].map(|part| times.value_at_quantile(part) as f64 / 1e6);
         let (requests, worst) = (times.len(), times.max() as f64 / 1e6);
         let share = 100.0 * hits as f64 / requests.max(1) as f64;
         println!(
             "{name:<36} {requests:>9} {errors:>7} {share:>6.1} % {p50:>8.3} {p99:>8.3} {worst:>8.3}   took {:.0} ms",
-            took.as_secs_f64() * 1e3
+            duration.as_secs_f64() * 1e3
         );
-        assert_eq!(errors, 0, "an error");
+        assert_eq!(errors, 0, "unexpected errors");
     }
 
-    fn take(&self) -> Seen {
-        std::mem::take(&mut *self.seen.lock().expect("no task panics"))
+    fn take(&self) -> Observed {
+        std::mem::take(&mut *self.observed.lock().expect("no poisoned lock"))
     }
 
-    /// Waits until of the requests of 5 ms nine in ten are hits, and leaves the count of what came before.
-    async fn hits_again(&self) {
+    /// Waits until nine in ten requests within 5 ms are hits.
+    async fn until_hits_return(&self) {
         let counted = || {
-            let seen = self.seen.lock().expect("no task panics");
-            (seen.times.len(), seen.hits)
+            let observed = self.observed.lock().expect("no poisoned lock");
+            (observed.times.len(), observed.hits)
         };
         loop {
             let before = counted();
@@ -624,74 +624,72 @@ impl Load {
 
 // ---- Instructions ------------------------------------------------------------------------------------------------------
 
-/// What is asked once, and then so many times, each as soon as the one before is answered.
-fn count(who: &str, hits: usize) {
+/// Makes sequential hits in a process that callgrind observes.
+fn count(name: &str, hits: usize) {
     async fn repeat(mut contender: impl Contender, hits: usize) {
         for _ in 0..hits {
-            contender.ask(42).await;
+            contender.request_entry(42).await;
         }
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let server = Server::start().await;
-        let coherence = if who == "validated" { Coherence::Validated } else { Coherence::Leased };
-        // Heartbeats are not what is counted, and under valgrind everything takes long.
-        let builder =
-            patient(&server, "count", coherence).command_timeout(Duration::from_secs(30)).heartbeat(Duration::from_secs(1));
+        let coherence = if name == "validated" { Coherence::Validated } else { Coherence::Leased };
+        // Long timeouts and rare heartbeats, because callgrind slows everything down.
+        let builder = with_long_timeouts(&server, "count", coherence)
+            .command_timeout(Duration::from_secs(30))
+            .heartbeat(Duration::from_secs(1));
         let store = builder.max_round_trip(Duration::from_secs(10)).build().await.expect("a store");
         rig::until("the lease is held", async || store.is_leased() || coherence == Coherence::Validated).await;
         let mut cached = Cached::new(store, small);
         rig::until("the entry is stored", async || cached.outcome(42).await == Outcome::Hit).await;
         let mut log = server.command_log().await;
-        match who {
-            "nothing" => repeat(Nothing(service_fn(small)), hits).await,
+        match name {
+            "inner" => repeat(NoCache(service_fn(small)), hits).await,
             "bare" => repeat(Bare::new(&server, "count", &[]).await, hits).await,
             "leased" | "validated" => repeat(cached, hits).await,
-            _ => panic!("{who:?} is none of nothing, bare, leased, validated"),
+            _ => panic!("{name:?} is not one of inner, bare, leased, validated"),
         }
         let sent = log.take().await;
-        let of = |command| sent.get(command).copied().unwrap_or(0) as usize;
-        match who {
-            "bare" | "leased" => assert_eq!((of("get"), of("mget")), (hits, 0), "one GET a hit"),
-            "validated" => assert_eq!((of("get"), of("mget")), (0, hits), "one MGET a hit"),
+        let sent_count = |command| sent.get(command).copied().unwrap_or(0) as usize;
+        match name {
+            "bare" | "leased" => assert_eq!((sent_count("get"), sent_count("mget")), (hits, 0), "one GET per hit"),
+            "validated" => assert_eq!((sent_count("get"), sent_count("mget")), (0, hits), "one MGET per hit"),
             _ => {}
         }
     });
 }
 
-/// Instructions of this process for one hit, as callgrind counts them: two runs with different numbers of hits, so that what is
-/// done once is subtracted.
+/// Counts the instructions of one hit in this process. Two runs with different numbers of hits exclude the start of the process.
 fn instructions() {
     const FEW: u64 = 500;
     const MANY: u64 = 2500;
-    let each = |who: &str| {
-        let [few, many] = [FEW, MANY].map(|hits| collected(who, hits));
+    let each = |name: &str| {
+        let [few, many] = [FEW, MANY].map(|hits| collected(name, hits));
         many.saturating_sub(few) / (MANY - FEW)
     };
-    let nothing = each("nothing");
-    println!(
-        "\nInstructions of this process a hit of 1 KiB, one after the other; the request made and the response read: {nothing}"
-    );
-    println!("{:<26} {:>12} {:>12} {:>10}", "", "whole", "less those", "aim");
+    let base = each("inner");
+    println!("\nInstructions per sequential hit of 1 KiB; the request and reading the response take {base}");
+    println!("{:<26} {:>12} {:>12} {:>10}", "", "total", "net", "goal");
     let bare = each("bare");
     println!("{:<26} {bare:>12} {bare:>12}", "bare GET");
-    for (who, aim) in [("leased", 18_500), ("validated", 22_000)] {
-        let whole = each(who);
-        println!("{who:<26} {whole:>12} {:>12} {aim:>10}", whole - nothing);
+    for (name, goal) in [("leased", 18_500), ("validated", 22_000)] {
+        let total = each(name);
+        println!("{name:<26} {total:>12} {:>12} {goal:>10}", total - base);
     }
 }
 
-/// What callgrind counts of a run of this very program.
-fn collected(who: &str, hits: u64) -> u64 {
+/// Returns the instructions that callgrind counts in a run of this program.
+fn collected(name: &str, hits: u64) -> u64 {
     let this = env::current_exe().expect("this program");
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg(this)
-        .args(["count", who, &hits.to_string()])
+        .args(["count", name, &hits.to_string()])
         .output()
         .expect("valgrind is installed");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
-    let line = said.lines().find_map(|line| line.split_once("Collected :")).expect("callgrind says what it collected");
+    let output_text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{output_text}");
+    let line = output_text.lines().find_map(|line| line.split_once("Collected :")).expect("a figure of callgrind");
     line.1.trim().parse().expect("a number")
 }

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# What it takes to build a small axum application with a cache, beside one without: the crates that come in addition, the time of a
-# clean release build, and the size of the program. Prints a table in Markdown. Builds in a scratch directory, which it removes.
+# Measures the build of a small axum application with each cache and without one: additional crates, time of a clean release build, and
+# program size. Prints a Markdown table. Builds in a temporary directory.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 export CARGO_TARGET_DIR=$scratch/target CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0
 
-# `application NAME DEPENDENCIES`, with what is laid over the route on standard input.
+# `application NAME DEPENDENCIES` creates an application. Standard input is the code that adds the cache to the route.
 application() {
     mkdir -p "$scratch/$1/src"
     cat >"$scratch/$1/Cargo.toml" <<END
@@ -26,7 +26,7 @@ $2
 [profile.release]
 strip = true
 END
-    # The versions are those of the other measurements.
+    # The versions of the other measurements.
     cp "$here/Cargo.lock" "$scratch/$1/Cargo.lock"
     cat >"$scratch/$1/src/main.rs" <<END
 #[tokio::main]
@@ -40,7 +40,7 @@ END
     (cd "$scratch/$1" && cargo fetch --quiet)
 }
 
-# The crates of an application, its own aside.
+# Counts the dependencies of an application.
 crates() {
     (cd "$scratch/$1" && cargo tree --edges normal,build --prefix none --no-dedupe --format '{p}') |
         sed -e 's/ (.*//' | sort -u | grep -vc "^$1 "
@@ -51,22 +51,22 @@ measure() {
     more=$(($(crates "$name") - $(crates plain)))
     rm -rf "$CARGO_TARGET_DIR"
     TIMEFORMAT='%0R %0U'
-    seconds=$({ time cargo build --release --quiet --manifest-path "$scratch/$name/Cargo.toml" 2>"$scratch/said"; } 2>&1) ||
-        { cat "$scratch/said" >&2 && return 1; }
+    seconds=$({ time cargo build --release --quiet --manifest-path "$scratch/$name/Cargo.toml" 2>"$scratch/output"; } 2>&1) ||
+        { cat "$scratch/output" >&2 && return 1; }
     printf '| %s | %s | %s | %s | %s |\n' "$2" "$more" "${seconds% *}" "${seconds#* }" \
         "$(($(stat -c %s "$CARGO_TARGET_DIR/release/$name") / 1024))"
 }
 
 application plain "" </dev/null
 
-application ours "tower-response-cache = { path = \"$here/../..\" }" <<'END'
+application this "tower-response-cache = { path = \"$here/../..\" }" <<'END'
     use tower_response_cache::{CacheLayer, Memory, Rule};
     let rule = Rule::ttl(std::time::Duration::from_secs(60));
     let app = app.layer(CacheLayer::new(Memory::new(64 << 20)).route("/items/{id}", rule));
 END
 
-# It cannot be laid over a route of axum: its errors are boxed, and it demands bodies that are `Sync`.
-application thc 'http-body-util = "0.1.5"
+# This layer does not fit axum's routes, because its errors are boxed and it requires `Sync` bodies.
+application tower_http_cache 'http-body-util = "0.1.5"
 tower = { version = "0.5", features = ["util"] }
 tower-http-cache = "0.6"' <<'END'
     use axum::{error_handling::HandleError, extract::Request, http::StatusCode, response::Response};
@@ -94,9 +94,9 @@ hitbox-tower = "0.2"' <<'END'
     let app = app.layer(hitbox_tower::Cache::builder().backend(backend).config(config).build());
 END
 
-printf 'Clean release builds on %s cores; load averages before:%s\n\n' "$(nproc)" "$(uptime | sed 's/.*load average://')"
-printf '| | crates more | seconds | processor seconds | KiB of program |\n|---|---:|---:|---:|---:|\n'
+printf 'Clean release builds on %s cores; load averages before the builds:%s\n\n' "$(nproc)" "$(uptime | sed 's/.*load average://')"
+printf '| | additional crates | seconds | CPU seconds | program size in KiB |\n|---|---:|---:|---:|---:|\n'
 measure plain "axum alone"
-measure ours "tower-response-cache, default features"
-measure thc "tower-http-cache"
+measure this "tower-response-cache, default features"
+measure tower_http_cache "tower-http-cache"
 measure hitbox "hitbox, hitbox-tower, hitbox-http, hitbox-moka"

@@ -1,4 +1,4 @@
-//! How many calls of the inner service cold keys cost: the law is one for each key and process.
+//! Calls of the inner service for cold keys. The expected number is one per key and process.
 
 use std::{
     collections::HashMap,
@@ -15,21 +15,21 @@ use tower_response_cache::{CacheLayer, Coherence, Redis, Rule, Store};
 
 use super::{HOUR, MIB, Plain, rig::Server};
 
-/// How many keys are asked for, and how often each in each process.
+/// The number of keys, and the number of requests for each key in each process.
 const LOADS: [(usize, usize); 2] = [(1, 1_000), (60, 100)];
 
-/// How often each number is counted; the worst is printed.
+/// The number of runs. The largest count is printed.
 const RUNS: usize = 5;
 
-/// The calls by process and target.
+/// The number of calls by process and target.
 type Calls = Arc<Mutex<HashMap<(usize, String), usize>>>;
 
-/// Prints, for each setting, the calls for the worst key of a process, and those of all keys and processes.
+/// Prints, for each setting, the calls for the key with the largest_key calls in one process, and all calls.
 pub(super) async fn fills() {
     let server = Server::start().await;
     let mut runs = 0;
     println!(
-        "\n## Calls of the inner service, without a lock across processes: worst key of a process (all calls), worst of {RUNS} runs\n"
+        "\n## Calls of the inner service without a distributed lock: key with the most calls in one process (all calls), maximum of {RUNS} runs\n"
     );
     println!("| coherence | memory | processes | 1 key × 1,000, cold | after a write | 60 keys × 100, cold | after a write |");
     println!("|---|---|---:|---:|---:|---:|---:|");
@@ -37,18 +37,18 @@ pub(super) async fn fills() {
         for (memory, processes) in [(false, 1), (false, 2), (true, 1), (true, 2)] {
             let mut row = String::new();
             for load in LOADS {
-                let mut worst = [(0, 0); 2];
+                let mut largest = [(0, 0); 2];
                 for _ in 0..RUNS {
                     runs += 1;
                     let prefix = format!("run{runs}");
-                    for (worst, counted) in
-                        worst.iter_mut().zip(counted(&server, &prefix, coherence, memory, processes, load).await)
+                    for (largest, counted) in
+                        largest.iter_mut().zip(counted(&server, &prefix, coherence, memory, processes, load).await)
                     {
-                        *worst = (*worst).max(counted);
+                        *largest = (*largest).max(counted);
                     }
                 }
-                for (most, all) in worst {
-                    row += &format!(" {most} ({all}) |");
+                for (largest_key, all) in largest {
+                    row += &format!(" {largest_key} ({all}) |");
                 }
             }
             let coherence = format!("{coherence:?}");
@@ -57,7 +57,7 @@ pub(super) async fn fills() {
     }
 }
 
-/// The calls for the worst key of a process and all calls: cold, and directly after a write.
+/// Returns the largest number of calls for a key in one process and the number of all calls: cold, and directly after a write.
 async fn counted(
     server: &Server,
     prefix: &str,
@@ -71,7 +71,7 @@ async fn counted(
     for process in 0..processes {
         let builder = Redis::builder(&server.url()).prefix(prefix).coherence(coherence).command_timeout(Duration::from_secs(5));
         let builder = builder.max_round_trip(Duration::from_secs(2));
-        let store = if memory { builder.memory(8 * MIB) } else { builder }.build().await.expect("a server is there");
+        let store = if memory { builder.memory(8 * MIB) } else { builder }.build().await.expect("a store");
         let layer = CacheLayer::new(store.clone()).route("/items/{id}", Rule::ttl(HOUR).namespace("items:{id}"));
         caches.push(layer.layer(inner(process, calls.clone())));
         stores.push(store);
@@ -83,29 +83,29 @@ async fn counted(
                 let request = Request::get(&target).body(Plain::default()).expect("a request");
                 let cache = cache.clone();
                 requests.spawn(async move {
-                    let response = cache.oneshot(request).await.expect("the inner service does not fail");
-                    response.into_body().collect().await.expect("a whole body")
+                    let response = cache.oneshot(request).await.expect("an infallible service");
+                    response.into_body().collect().await.expect("a complete body")
                 });
             }
         }
-        while let Some(answered) = requests.join_next().await {
-            answered.expect("an answer");
+        while let Some(result) = requests.join_next().await {
+            result.expect("a response");
         }
-        let calls = std::mem::take(&mut *calls.lock().expect("no panic"));
+        let calls = std::mem::take(&mut *calls.lock().expect("no poisoned lock"));
         (calls.values().copied().max().unwrap_or(0), calls.values().sum())
     };
     let cold = run().await;
-    stores[0].invalidate(["items"]).await.expect("it is delivered");
+    stores[0].invalidate(["items"]).await.expect("a delivered invalidation");
     [cold, run().await]
 }
 
-/// An inner service that takes two milliseconds.
+/// Returns an inner service with a latency of two milliseconds.
 fn inner(
     process: usize,
     calls: Calls,
 ) -> impl Service<Request<Plain>, Response = Response<Plain>, Error = Infallible, Future: Send> + Clone + Send + 'static {
     tower::service_fn(move |request: Request<Plain>| {
-        *calls.lock().expect("no panic").entry((process, request.uri().to_string())).or_default() += 1;
+        *calls.lock().expect("no poisoned lock").entry((process, request.uri().to_string())).or_default() += 1;
         async {
             tokio::time::sleep(Duration::from_millis(2)).await;
             Ok(Response::new(Plain::from("an item")))

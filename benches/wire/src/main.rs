@@ -44,7 +44,7 @@ struct Row<'a> {
 }
 
 fn table(arguments: &[&str]) {
-    let (numbers, names): (Vec<&str>, Vec<&str>) = words.iter().partition(|word| word.parse::<u64>().is_ok());
+    let (numbers, names): (Vec<&str>, Vec<&str>) = arguments.iter().partition(|argument| argument.parse::<u64>().is_ok());
     let requests = numbers.first().map_or(REQUESTS, |number| number.parse().expect("a number"));
     if let Some(unknown) = names.iter().find(|name| CANDIDATES.iter().all(|candidate| candidate.name != **name)) {
         panic!("unknown candidate {unknown:?}");

@@ -100,13 +100,13 @@ fn load(address: SocketAddr) -> Load {
         address.to_string()
     };
     let output = command.arg(url).output().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
-    let output = String::from_utf8_lossy(&output.stdout);
-    let well = output.status.success() && !output.contains("Non-2xx") && !output.contains("Socket errors");
-    let requests = output.split(" requests in ").next().and_then(|before| before.split_whitespace().last()?.parse().ok());
-    let rate = output.split("Requests/sec:").nth(1).and_then(|after| after.split_whitespace().next()?.parse().ok());
-    match (well, requests, rate) {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let succeeded = output.status.success() && !text.contains("Non-2xx") && !text.contains("Socket errors");
+    let requests = text.split(" requests in ").next().and_then(|before| before.split_whitespace().last()?.parse().ok());
+    let rate = text.split("Requests/sec:").nth(1).and_then(|after| after.split_whitespace().next()?.parse().ok());
+    match (succeeded, requests, rate) {
         (true, Some(requests), Some(rate)) => Load { requests, rate },
-        _ => panic!("{command:?} failed:\n{output}{}", String::from_utf8_lossy(&output.stderr)),
+        _ => panic!("{command:?} failed:\n{text}{}", String::from_utf8_lossy(&output.stderr)),
     }
 }
 

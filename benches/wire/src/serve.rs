@@ -90,7 +90,7 @@ fn count(calls: Arc<AtomicU64>) -> Router {
 }
 
 fn cache(report: StatusReport) -> CacheLayer {
-    setup::layer(Memory::new(ROOM), setup::minute(), report).content_length(true)
+    setup::layer(Memory::new(ROOM), setup::minute_rule(), report).content_length(true)
 }
 
 /// A handler with a constant response, which counts its calls.
