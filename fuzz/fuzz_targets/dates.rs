@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tower_response_cache::semantics::{parse_date, format_date};
+use tower_response_cache::semantics::{format_date, parse_date};
 
 #[path = "lines.rs"]
 mod lines;

@@ -4,8 +4,8 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use libfuzzer_sys::fuzz_target;
 use tower_response_cache::semantics::{
-    CacheControl, Normalise, Role, Selected, Vary, Weights, cache_groups, evaluate, response_directives, select_ranges, count_steps,
-    strip_for_storing,
+    CacheControl, Normalise, Role, Selected, Vary, Weights, cache_groups, count_steps, evaluate, response_directives,
+    select_ranges, strip_for_storing,
 };
 
 /// hyper's limit for all fields of a request.
@@ -41,10 +41,10 @@ fuzz_target!(|input: &[u8]| {
     let length = MAX_LENGTH >> (pattern.len() % 5 * 2);
     let line: Vec<u8> = head.iter().chain(pattern.iter().cycle()).copied().take(length).collect();
     let Ok(value) = HeaderValue::from_bytes(&line) else { return };
-    let names = ["cache-control", "cdn-cache-control", "pragma", "if-none-match", "if-match", "range", "vary", "accept-encoding"];
+    let names =
+        ["cache-control", "cdn-cache-control", "pragma", "if-none-match", "if-match", "range", "vary", "accept-encoding"];
     let more = ["accept-language", "cache-groups", "connection", "etag", "accept"];
-    let fields: HeaderMap =
-        names.iter().chain(&more).map(|name| (HeaderName::from_static(name), value.clone())).collect();
+    let fields: HeaderMap = names.iter().chain(&more).map(|name| (HeaderName::from_static(name), value.clone())).collect();
     for (name, parse) in parsers(&fields) {
         let steps = count_steps(parse);
         // A parser may read several fields, and a field several times.

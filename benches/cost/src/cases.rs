@@ -14,11 +14,11 @@ use tower_response_cache::{Memory, Store, semantics::CacheControl};
 use tower_service::Service;
 
 use crate::{
-    bounds::{TargetLookup, CorrectCache},
+    bounds::{CorrectCache, TargetLookup},
     measure::{Case, Limit},
-    setup::{self, StatusReport},
     parsers,
-    work::{EmptyService, Origin, send_ready, nth_item, item, request},
+    setup::{self, StatusReport},
+    work::{EmptyService, Origin, item, nth_item, request, send_ready},
 };
 
 type Call = Box<dyn FnMut()>;
@@ -48,7 +48,9 @@ pub const CASES: &[Case] = &[
     }),
     case("bound: correct hit", BASE, 5_000, Limit::None, || repeat_item(CorrectCache::over(Origin::of(KIB), 64 << 20))),
     case("hit", BASE, 5_000, Limit::Times(HIT_BOUND, HIT), || repeat_item(setup::warm(Origin::of(KIB), StatusReport::None))),
-    case("hit, 1 MiB", BASE, 5_000, Limit::Times(HIT_BOUND, LARGE_HIT), || repeat_item(setup::warm(Origin::of(MIB), StatusReport::None))),
+    case("hit, 1 MiB", BASE, 5_000, Limit::Times(HIT_BOUND, LARGE_HIT), || {
+        repeat_item(setup::warm(Origin::of(MIB), StatusReport::None))
+    }),
     case("hit, behind a load balancer", FORWARDED_BASE, 5_000, Limit::Above("hit", 950.0), || {
         repeat(setup::warm(Origin::of(KIB), StatusReport::None), forwarded)
     }),
@@ -56,16 +58,22 @@ pub const CASES: &[Case] = &[
     case("hit, target not cached", BASE, 5_000, Limit::Times(HIT_BOUND, UNCACHED_TARGET), || {
         repeat_item(setup::without_target_cache(Origin::of(KIB)))
     }),
-    case("hit, varying", BASE, 5_000, Limit::AtMost(4_750.0), || repeat_item(setup::warm(Origin::of(KIB).varying(), StatusReport::None))),
+    case("hit, varying", BASE, 5_000, Limit::AtMost(4_750.0), || {
+        repeat_item(setup::warm(Origin::of(KIB).varying(), StatusReport::None))
+    }),
     case("hit, Cache-Status", BASE, 5_000, Limit::Above("hit", CACHE_STATUS), || {
         repeat_item(setup::warm(Origin::of(KIB), StatusReport::Header))
     }),
-    case("hit, extension", BASE, 5_000, Limit::Above("hit", 850.0), || repeat_item(setup::warm(Origin::of(KIB), StatusReport::Extension))),
+    case("hit, extension", BASE, 5_000, Limit::Above("hit", 850.0), || {
+        repeat_item(setup::warm(Origin::of(KIB), StatusReport::Extension))
+    }),
     case("hit, 3 namespaces", BASE, 5_000, Limit::None, || repeat_item(setup::with_namespaces(Origin::of(KIB), 3))),
     case("hit, 8 namespaces", BASE, 5_000, Limit::None, || repeat_item(setup::with_namespaces(Origin::of(KIB), 8))),
     case("hit, 16 namespaces", BASE, 5_000, Limit::None, || repeat_item(setup::with_namespaces(Origin::of(KIB), 16))),
     case("hit, 32 namespaces", BASE, 5_000, Limit::None, || repeat_item(setup::with_namespaces(Origin::of(KIB), 32))),
-    case("hit, 64 namespaces", BASE, 5_000, Limit::Above("hit", 1_250.0), || repeat_item(setup::with_namespaces(Origin::of(KIB), 64))),
+    case("hit, 64 namespaces", BASE, 5_000, Limit::Above("hit", 1_250.0), || {
+        repeat_item(setup::with_namespaces(Origin::of(KIB), 64))
+    }),
     case("hit, 128 namespaces", BASE, 5_000, Limit::None, || repeat_item(setup::with_namespaces(Origin::of(KIB), 128))),
     case("bypass, no rule", BASE, 5_000, Limit::Above("no cache", BYPASS), || {
         let mut cache = setup::warm(Origin::of(KIB), StatusReport::None);
@@ -120,7 +128,9 @@ pub const CASES: &[Case] = &[
         decoded(setup::stored(Origin::of(KIB)))
     }),
     #[cfg(feature = "redis")]
-    case("a stored entry of 8 namespaces, decoded", "", 5_000, Limit::None, || decoded(setup::stored_with_namespaces(Origin::of(KIB), 8))),
+    case("a stored entry of 8 namespaces, decoded", "", 5_000, Limit::None, || {
+        decoded(setup::stored_with_namespaces(Origin::of(KIB), 8))
+    }),
     #[cfg(feature = "redis")]
     case("a stored entry of 64 namespaces, decoded", "", 5_000, Limit::None, || {
         decoded(setup::stored_with_namespaces(Origin::of(KIB), 64))
@@ -161,7 +171,7 @@ where
     S: Service<Request<http_body_util::Empty<bytes::Bytes>>, Response = http::Response<B>> + 'static,
     B: http_body::Body<Data = bytes::Bytes>,
 {
-        // Excludes the work of the first calls.
+    // Excludes the work of the first calls.
     for _ in 0..100 {
         send_ready(&mut service, request());
     }

@@ -6,8 +6,8 @@
 pub mod bounds;
 pub mod cases;
 pub mod measure;
-pub mod setup;
 pub mod parsers;
+pub mod setup;
 pub mod work;
 
-pub use measure::{Case, Measurement, Limit};
+pub use measure::{Case, Limit, Measurement};

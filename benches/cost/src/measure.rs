@@ -81,8 +81,9 @@ fn table(cases: &[Case], names: &[&str], limits_only: bool) {
     let wanted: Vec<_> = cases.iter().filter(|case| names.is_empty() || is_needed(cases, names, case.name)).collect();
     let counted: Vec<_> = wanted.iter().map(|case| (*case, count(case, limits_only))).collect();
     let raw = |name: &str| counted.iter().find(|(case, _)| case.name == name).map(|(_, counted)| *counted);
-    let costs =
-        |case: &Case| raw(case.name).map_or(0.0, |own| own.instructions - raw(case.subtract).map_or(0.0, |less| less.instructions));
+    let costs = |case: &Case| {
+        raw(case.name).map_or(0.0, |own| own.instructions - raw(case.subtract).map_or(0.0, |less| less.instructions))
+    };
     let costs_of = |name: &str| costs(self::case(cases, name));
 
     println!("| per request | instructions | at most | allocations | ns |\n|---|---:|---:|---:|---:|");

@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use tower_response_cache::semantics::{
-    CacheControl, NoVarySearch, Normalise, Part, Role, Selected, Target, Vary, Weights, cache_groups, evaluate, compare_head,
+    CacheControl, NoVarySearch, Normalise, Part, Role, Selected, Target, Vary, Weights, cache_groups, compare_head, evaluate,
     invalidated, response_directives, select_ranges, strip_for_storing,
 };
 

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use tower_layer::Layer;
 use tower_response_cache::{
-    CacheService, CacheLayer, Clock, Extracted, KeyExtractor, KeyWriter, Memory, RequestView, RouteAndQuery, Rule, Rules,
+    CacheLayer, CacheService, Clock, Extracted, KeyExtractor, KeyWriter, Memory, RequestView, RouteAndQuery, Rule, Rules,
 };
 
-use crate::work::{Origin, send_ready, item, request};
+use crate::work::{Origin, item, request, send_ready};
 
 const ROUTES: [&str; 19] = [
     "/auth/user",

@@ -11,12 +11,12 @@ use http_body_util::Empty;
 use tokio::runtime::Runtime;
 use tower_response_cache_cost::{
     Case, Limit,
-    work::{EmptyService, Origin, send_ready, nth_item, item, request},
+    work::{EmptyService, Origin, item, nth_item, request, send_ready},
 };
 use tower_service::Service;
 
 use crate::{
-    client::{send_in, response_in, runtime},
+    client::{response_in, runtime, send_in},
     inner::{CallCount, Inner, call_count},
     peers::{self, MINUTE},
 };
@@ -53,9 +53,27 @@ pub const LINES: &[Line] = &[
     line("hitbox, bincode", &["hitbox", "hitbox-moka"], "hitbox bincode", "hitbox bincode, 1 MiB", "hitbox bincode, miss"),
     line("hitbox, JSON (its default)", &["hitbox", "hitbox-moka"], "hitbox json", "hitbox json, 1 MiB", "hitbox json, miss"),
     line("tower-http-cache", &["tower-http-cache"], "tower-http-cache", "tower-http-cache, 1 MiB", "tower-http-cache, miss"),
-    line("axum-response-cache", &["axum-response-cache"], "axum-response-cache", "axum-response-cache, 1 MiB", "axum-response-cache, miss"),
-    line("axum-response-cache over a service that computes in `call`", &["axum-response-cache"], "axum-response-cache, eager", "", ""),
-    line("http-cache-tower-server, moka", &["http-cache-tower-server", "http-cache"], "http-cache-tower-server", "http-cache-tower-server, 1 MiB", "http-cache-tower-server, miss"),
+    line(
+        "axum-response-cache",
+        &["axum-response-cache"],
+        "axum-response-cache",
+        "axum-response-cache, 1 MiB",
+        "axum-response-cache, miss",
+    ),
+    line(
+        "axum-response-cache over a service that computes in `call`",
+        &["axum-response-cache"],
+        "axum-response-cache, eager",
+        "",
+        "",
+    ),
+    line(
+        "http-cache-tower-server, moka",
+        &["http-cache-tower-server", "http-cache"],
+        "http-cache-tower-server",
+        "http-cache-tower-server, 1 MiB",
+        "http-cache-tower-server, miss",
+    ),
 ];
 
 /// The case that all others are compared with.
@@ -99,21 +117,39 @@ pub const PEERS: &[Case] = &[
     case("hitbox rkyv, 1 MiB", BASE, 20, || {
         hit(peers::hitbox(Inner::of(MIB), UNLIMITED, MINUTE, RkyvFormat::new()), MIB, plain, InnerCalls::None)
     }),
-    case("hitbox rkyv, miss", DISTINCT_BASE, 1_000, || miss(peers::hitbox(Inner::of(KIB), CAPACITY, MINUTE, RkyvFormat::new()), plain)),
+    case("hitbox rkyv, miss", DISTINCT_BASE, 1_000, || {
+        miss(peers::hitbox(Inner::of(KIB), CAPACITY, MINUTE, RkyvFormat::new()), plain)
+    }),
     case("hitbox bincode", BASE, 2_000, || {
         hit(peers::hitbox(Inner::of(KIB), UNLIMITED, MINUTE, BincodeFormat), KIB, plain, InnerCalls::None)
     }),
     case("hitbox bincode, 1 MiB", BASE, 20, || {
         hit(peers::hitbox(Inner::of(MIB), UNLIMITED, MINUTE, BincodeFormat), MIB, plain, InnerCalls::None)
     }),
-    case("hitbox bincode, miss", DISTINCT_BASE, 1_000, || miss(peers::hitbox(Inner::of(KIB), CAPACITY, MINUTE, BincodeFormat), plain)),
-    case("hitbox json", BASE, 1_000, || hit(peers::hitbox(Inner::of(KIB), UNLIMITED, MINUTE, JsonFormat), KIB, plain, InnerCalls::None)),
-    case("hitbox json, 1 MiB", BASE, 5, || hit(peers::hitbox(Inner::of(MIB), UNLIMITED, MINUTE, JsonFormat), MIB, plain, InnerCalls::None)),
-    case("hitbox json, miss", DISTINCT_BASE, 1_000, || miss(peers::hitbox(Inner::of(KIB), CAPACITY, MINUTE, JsonFormat), plain)),
-    case("tower-http-cache", BASE, 2_000, || hit(peers::tower_http_cache(Inner::of(KIB), UNLIMITED, MINUTE), KIB, plain, InnerCalls::None)),
-    case("tower-http-cache, 1 MiB", BASE, 2_000, || hit(peers::tower_http_cache(Inner::of(MIB), UNLIMITED, MINUTE), MIB, plain, InnerCalls::None)),
-    case("tower-http-cache, miss", DISTINCT_BASE, 1_000, || miss(peers::tower_http_cache(Inner::of(KIB), CAPACITY, MINUTE), plain)),
-    case("axum-response-cache", AXUM_BASE, 2_000, || hit(peers::axum_response_cache(Inner::of(KIB).axum(), MINUTE), KIB, axum, InnerCalls::Called)),
+    case("hitbox bincode, miss", DISTINCT_BASE, 1_000, || {
+        miss(peers::hitbox(Inner::of(KIB), CAPACITY, MINUTE, BincodeFormat), plain)
+    }),
+    case("hitbox json", BASE, 1_000, || {
+        hit(peers::hitbox(Inner::of(KIB), UNLIMITED, MINUTE, JsonFormat), KIB, plain, InnerCalls::None)
+    }),
+    case("hitbox json, 1 MiB", BASE, 5, || {
+        hit(peers::hitbox(Inner::of(MIB), UNLIMITED, MINUTE, JsonFormat), MIB, plain, InnerCalls::None)
+    }),
+    case("hitbox json, miss", DISTINCT_BASE, 1_000, || {
+        miss(peers::hitbox(Inner::of(KIB), CAPACITY, MINUTE, JsonFormat), plain)
+    }),
+    case("tower-http-cache", BASE, 2_000, || {
+        hit(peers::tower_http_cache(Inner::of(KIB), UNLIMITED, MINUTE), KIB, plain, InnerCalls::None)
+    }),
+    case("tower-http-cache, 1 MiB", BASE, 2_000, || {
+        hit(peers::tower_http_cache(Inner::of(MIB), UNLIMITED, MINUTE), MIB, plain, InnerCalls::None)
+    }),
+    case("tower-http-cache, miss", DISTINCT_BASE, 1_000, || {
+        miss(peers::tower_http_cache(Inner::of(KIB), CAPACITY, MINUTE), plain)
+    }),
+    case("axum-response-cache", AXUM_BASE, 2_000, || {
+        hit(peers::axum_response_cache(Inner::of(KIB).axum(), MINUTE), KIB, axum, InnerCalls::Called)
+    }),
     case("axum-response-cache, 1 MiB", AXUM_BASE, 2_000, || {
         hit(peers::axum_response_cache(Inner::of(MIB).axum(), MINUTE), MIB, axum, InnerCalls::Called)
     }),
@@ -123,9 +159,15 @@ pub const PEERS: &[Case] = &[
     case("axum-response-cache, eager", AXUM_BASE, 2_000, || {
         hit(peers::axum_response_cache(Inner::of(KIB).axum().eager(), MINUTE), KIB, axum, InnerCalls::Computed)
     }),
-    case("http-cache-tower-server", BASE, 500, || hit(peers::http_cache_tower_server(Inner::of(KIB), UNLIMITED), KIB, plain, InnerCalls::None)),
-    case("http-cache-tower-server, 1 MiB", BASE, 5, || hit(peers::http_cache_tower_server(Inner::of(MIB), UNLIMITED), MIB, plain, InnerCalls::None)),
-    case("http-cache-tower-server, miss", RUNTIME_DISTINCT_BASE, 500, || miss_in(entered(), peers::http_cache_tower_server(Inner::of(KIB), CAPACITY))),
+    case("http-cache-tower-server", BASE, 500, || {
+        hit(peers::http_cache_tower_server(Inner::of(KIB), UNLIMITED), KIB, plain, InnerCalls::None)
+    }),
+    case("http-cache-tower-server, 1 MiB", BASE, 5, || {
+        hit(peers::http_cache_tower_server(Inner::of(MIB), UNLIMITED), MIB, plain, InnerCalls::None)
+    }),
+    case("http-cache-tower-server, miss", RUNTIME_DISTINCT_BASE, 500, || {
+        miss_in(entered(), peers::http_cache_tower_server(Inner::of(KIB), CAPACITY))
+    }),
 ];
 
 const BASE: &str = "request and empty service";
@@ -228,8 +270,13 @@ const FIRST: u64 = 1_000_000;
 
 /// Checks that the inner service responds to a first request, that the cache responds equally to a second one, and that a request for another
 /// page is not served from the cache.
-fn check<S, R, B>(runtime: &Runtime, service: &mut S, bytes: usize, send: fn(Request<Empty<Bytes>>) -> Request<R>, inner_calls: InnerCalls)
-where
+fn check<S, R, B>(
+    runtime: &Runtime,
+    service: &mut S,
+    bytes: usize,
+    send: fn(Request<Empty<Bytes>>) -> Request<R>,
+    inner_calls: InnerCalls,
+) where
     S: Service<Request<R>, Response = Response<B>>,
     B: Body<Data = Bytes>,
 {

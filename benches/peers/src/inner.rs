@@ -118,7 +118,7 @@ impl<B, R> Service<Request<R>> for Inner<B> {
 pub struct ResponseFuture<B>(Step<B>);
 
 enum Step<B> {
-    CallCount(Inner<B>),
+    Called(Inner<B>),
     Computed(Response<B>),
     Done,
 }

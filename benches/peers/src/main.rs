@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, env};
 
 use tower_response_cache_cost::{Case, Measurement, cases::CASES, measure};
 use tower_response_cache_peers::{
-    cases::{LINES, CACHE_HIT, PEERS},
+    cases::{CACHE_HIT, LINES, PEERS},
     times::Times,
     versions,
 };
@@ -77,7 +77,10 @@ impl Measured {
     }
 
     fn raw(&mut self, case: Case, instructions_only: bool) -> Measurement {
-        let known = self.counted.iter().find(|(name, without_allocations, _)| *name == case.name && (*without_allocations <= instructions_only));
+        let known = self
+            .counted
+            .iter()
+            .find(|(name, without_allocations, _)| *name == case.name && (*without_allocations <= instructions_only));
         if let Some((_, _, measurement)) = known {
             return *measurement;
         }

@@ -13,7 +13,7 @@ use tower_response_cache_cost::{
     bounds::CorrectCache,
     cases::in_runtime,
     setup::{self, StatusReport},
-    work::{EmptyService, send_ready, request},
+    work::{EmptyService, request, send_ready},
 };
 use tower_service::Service;
 
@@ -45,7 +45,12 @@ pub const SCALES: &[Scale] = &[
     Scale { entries: 1_000, empty_service: "empty service, 1,000", bound: "bound, 1,000", cache: "cache, 1,000" },
     Scale { entries: 10_000, empty_service: "empty service, 10,000", bound: "bound, 10,000", cache: "cache, 10,000" },
     Scale { entries: 100_000, empty_service: "empty service, 100,000", bound: "bound, 100,000", cache: "cache, 100,000" },
-    Scale { entries: 1_000_000, empty_service: "empty service, 1,000,000", bound: "bound, 1,000,000", cache: "cache, 1,000,000" },
+    Scale {
+        entries: 1_000_000,
+        empty_service: "empty service, 1,000,000",
+        bound: "bound, 1,000,000",
+        cache: "cache, 1,000,000",
+    },
 ];
 
 /// The cases of namespaces: the empty service, one namespace for all entries, and one for each.

@@ -115,7 +115,8 @@ impl Candidate {
         let (program, arguments): (PathBuf, _) = match self.runs {
             Program::This => (env::current_exe().expect("the path of this program"), words(&["serve", self.name])),
             Program::Nginx => {
-                let file = write_file("nginx.conf", nginx(&directory.display().to_string(), address, origin.expect("an origin")));
+                let file =
+                    write_file("nginx.conf", nginx(&directory.display().to_string(), address, origin.expect("an origin")));
                 let (prefix, log) = (directory.display().to_string(), write_file("error.log", String::new()));
                 ("nginx".into(), words(&["-p", &prefix, "-e", &log, "-c", &file]))
             }
@@ -210,7 +211,8 @@ impl Server {
         while TcpStream::connect(address).is_err() {
             let ended = server.process.try_wait().expect("a process");
             if ended.is_some() || began.elapsed() > Duration::from_secs(60) {
-                let output = ["output", "error.log"].map(|name| fs::read_to_string(directory.join(name)).unwrap_or_default()).concat();
+                let output =
+                    ["output", "error.log"].map(|name| fs::read_to_string(directory.join(name)).unwrap_or_default()).concat();
                 panic!("{command:?} does not listen:\n{output}");
             }
             thread::sleep(Duration::from_millis(20));

@@ -10,15 +10,15 @@ use tower_response_cache::{Memory, Rule, Store};
 use tower_response_cache_cost::{
     bounds::CorrectCache,
     setup::{self, StatusReport},
-    work::{EmptyService, send_ready, nth_item, request},
+    work::{EmptyService, nth_item, request, send_ready},
 };
 use tower_response_cache_peers::{
-    scale::{self, SCALES, NAMESPACES, NAMESPACE_CASES},
     cases::{axum, plain},
     client::runtime,
     inner::Inner,
-    load::{Workload, Candidate, Round, TASKS, RoundResult},
+    load::{Candidate, Round, RoundResult, TASKS, Workload},
     peers,
+    scale::{self, NAMESPACE_CASES, NAMESPACES, SCALES},
     times::{Times, median},
 };
 
@@ -190,11 +190,10 @@ fn scaling(contenders: Contenders) {
             "\nHits on one thread and on two threads of {TASKS} tasks, {distribution}. Requests per second of CPU time. Medians of {ROUNDS} \
              rounds, ratios within a round.\n"
         );
-        println!(
-            "| | one thread | two threads | ratio | share of two processors | hits |\n|---|---:|---:|---:|---:|---:|"
-        );
+        println!("| | one thread | two threads | ratio | share of two processors | hits |\n|---|---:|---:|---:|---:|---:|");
         for (candidate, pairs) in candidates.iter().zip(&pairs) {
-            let median_of = |figure: fn(&RoundResult, &RoundResult) -> f64| median(pairs.iter().map(|(one, two)| figure(one, two)));
+            let median_of =
+                |figure: fn(&RoundResult, &RoundResult) -> f64| median(pairs.iter().map(|(one, two)| figure(one, two)));
             println!(
                 "| {} | {:.0} | {:.0} | {:.2} | {:.2} | {} |",
                 candidate.name,
@@ -258,6 +257,10 @@ fn namespaces(_: Contenders) {
     println!("| namespaces in use | instructions | ns |\n|---:|---:|---:|");
     let empty_service = scale::instructions(NAMESPACE_CASES[0]);
     for (count, name) in [(1, NAMESPACE_CASES[1]), (NAMESPACES, NAMESPACE_CASES[2])] {
-        println!("| {count} | {:.0} | {:.0} |", scale::instructions(name) - empty_service, times.difference(name, NAMESPACE_CASES[0]));
+        println!(
+            "| {count} | {:.0} | {:.0} |",
+            scale::instructions(name) - empty_service,
+            times.difference(name, NAMESPACE_CASES[0])
+        );
     }
 }
