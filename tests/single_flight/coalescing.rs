@@ -1,59 +1,30 @@
-//! One fill per key and living stamp: who waits, who goes alone, and that nobody waits for ever.
+//! One call for all requests of a key, and one for each variant.
 
 use std::{
     convert::Infallible,
-    future::pending,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
-    task::Poll,
     time::Duration,
 };
 
-use crate::common::*;
+use crate::{
+    common::*,
+    setup::{CROWD, layer, memory, with_manual_clock},
+};
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header};
-use http_body_util::{BodyExt, Full};
+use http::{HeaderValue, Request, header};
+use http_body_util::Full;
 use tokio::{
-    runtime::Builder,
-    sync::{Barrier, Notify, Semaphore},
-    time::{Instant, timeout},
+    sync::{Barrier, Semaphore},
+    time::Instant,
 };
-use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
-use tower_response_cache::{
-    BoxError, CacheLayer, CachePolicy, CacheStatus, Clock, Memory, Miss, NoStore, Outcome, Rule, Stale, Store, Storing,
-};
-use tower_test::mock;
-
-const CROWD: usize = 1000;
-
-fn memory() -> Memory {
-    Memory::new(16 << 20)
-}
-
-fn layer(store: &Memory, rule: Rule) -> CacheLayer {
-    CacheLayer::new(store.clone()).rules(one_rule(rule.namespace("table:{table}")))
-}
-
-/// A store with a clock that the test moves.
-fn by_hand() -> (Memory, Clock) {
-    let clock = Clock::manual();
-    (Memory::builder().capacity(16 << 20).clock(clock.clone()).build(), clock)
-}
-
-fn of_user(target: &str, user: usize) -> Request<Plain> {
-    Request::get(target).header("x-user", user).body(Plain::default()).expect("a valid request")
-}
-
-fn user(request: &Request<Plain>) -> String {
-    request.headers().get("x-user").expect("every request says whose it is").to_str().expect("text").to_owned()
-}
-
-// ---- one call for all
+use tower::{Layer, ServiceBuilder, service_fn};
+use tower_response_cache::{CacheLayer, CacheStatus, Memory, NoStore, Outcome, Rule, Store, Storing};
 
 #[tokio::test(start_paused = true)]
-async fn a_thousand_requests_to_a_cold_key_are_one_call() {
+async fn thousand_requests_to_a_cold_key_make_one_call() {
     let store = memory();
     let (cache, mut handle) = mocked(&layer(&store, Rule::ttl(MINUTE)));
     let mut crowd = Vec::new();
@@ -76,7 +47,7 @@ async fn a_thousand_requests_to_a_cold_key_are_one_call() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_thousand_requests_on_many_threads_are_one_call() {
+async fn thousand_requests_on_many_threads_make_one_call() {
     let calls = Arc::new(AtomicUsize::new(0));
     let open = Arc::new(Semaphore::new(0));
     let inner = service_fn({
@@ -110,10 +81,10 @@ async fn a_thousand_requests_on_many_threads_are_one_call() {
     assert_eq!(calls.load(Ordering::SeqCst), 1);
 }
 
-/// Nothing holds the inner service here: a request that looked before the entry was there and joins after its flight has
-/// landed must find the entry all the same.
+/// The inner service answers at once: a request that looked up before the entry existed, and joins after the flight has
+/// landed, must still find the entry.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn however_the_requests_race_a_cold_key_is_filled_once() {
+async fn racing_requests_fill_a_cold_key_once() {
     const KEYS: usize = 400;
     const EACH: usize = 16;
     let (inner, calls) = counting(|_, _| ok("rows"));
@@ -137,10 +108,10 @@ async fn however_the_requests_race_a_cold_key_is_filled_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn however_the_requests_race_a_stale_entry_is_refreshed_once() {
+async fn racing_requests_refresh_a_stale_entry_once() {
     const ROUNDS: usize = 400;
     const EACH: usize = 16;
-    let (store, clock) = by_hand();
+    let (store, clock) = with_manual_clock();
     let (inner, calls) = counting(|_, _| ok("rows"));
     let cache = layer(&store, Rule::ttl(SECOND).stale_while_revalidate(MINUTE)).layer(inner);
     send(&cache, get("/t/a")).await;
@@ -165,7 +136,7 @@ async fn however_the_requests_race_a_stale_entry_is_refreshed_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_keys_do_not_wait_for_each_other() {
+async fn different_keys_do_not_wait_for_each_other() {
     let (cache, mut handle) = mocked(&layer(&memory(), Rule::ttl(MINUTE)));
     let first = begin(&cache, get("/t/a")).await;
     let second = begin(&cache, get("/t/b")).await;
@@ -181,7 +152,7 @@ async fn two_keys_do_not_wait_for_each_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_follower_holds_no_readiness_of_the_inner_service() {
+async fn follower_holds_no_readiness_of_the_inner_service() {
     let gate = Arc::new(Semaphore::new(0));
     let inner = service_fn({
         let gate = gate.clone();
@@ -214,7 +185,7 @@ async fn a_follower_holds_no_readiness_of_the_inner_service() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_variant_of_a_cold_key_gets_its_own() {
+async fn followers_get_their_own_variant() {
     let (inner, calls) = counting(|request, _| {
         let language = request.headers()[header::ACCEPT_LANGUAGE].clone();
         let mut response = ok(Bytes::copy_from_slice(language.as_bytes()));
@@ -234,9 +205,9 @@ async fn each_variant_of_a_cold_key_gets_its_own() {
     assert_eq!(calls.load(Ordering::SeqCst), 3);
 }
 
-/// The fields of requests are not kept where responses have not varied for long; the first that does is for its own request.
+/// Request fields are not kept while responses have not varied for long: the first varying response belongs to its own request.
 #[tokio::test(start_paused = true)]
-async fn where_nothing_has_varied_for_long_the_first_that_does_is_not_stored_and_those_who_wait_elect_another() {
+async fn first_varying_response_after_long_is_not_shared() {
     let store = memory();
     let (cache, mut handle) = mocked(&layer(&store, Rule::ttl(MINUTE)));
     for n in 0..200 {
@@ -252,15 +223,15 @@ async fn where_nothing_has_varied_for_long_the_first_that_does_is_not_stored_and
         response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept-language"));
         response
     };
-    let leads = begin(&cache, in_language("de")).await;
+    let leader = begin(&cache, in_language("de")).await;
     let same = begin(&cache, in_language("de")).await;
     let other = begin(&cache, in_language("fr")).await;
     next_call(&mut handle).await.1.send_response(varying("eins"));
-    let response = leads.await.unwrap();
+    let response = leader.await.unwrap();
     let not_stored = response.extensions().get::<CacheStatus>().expect("a rule covers it").stored();
     assert_eq!(not_stored, Some(Storing::Not(NoStore::Vary)));
     assert_eq!(text(response).await, "eins");
-    // One of the two who have waited asks for both, and the other for itself once it sees that they differ.
+    // One of the two followers leads, and the other calls for itself once the responses differ.
     let (same, other) = (tokio::spawn(same), tokio::spawn(other));
     for _ in 0..2 {
         let (asked, answers) = next_call(&mut handle).await;
@@ -276,810 +247,8 @@ async fn where_nothing_has_varied_for_long_the_first_that_does_is_not_stored_and
     no_call(&mut handle).await;
 }
 
-// ---- what may not be shared
-
-/// Makes a response unfit for storing.
-type Change = fn(&mut Response<Plain>);
-
-/// Responses that belong to one request alone.
-fn unfit() -> Vec<(&'static str, Change)> {
-    fn control(response: &mut Response<Plain>, value: &'static str) {
-        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(value));
-    }
-    vec![
-        ("set-cookie", |_| ()),
-        ("private", |response| control(response, "private")),
-        ("no-store", |response| control(response, "No-Store")),
-        ("no-cache", |response| control(response, "max-age=60, no-cache")),
-        ("vary", |response| drop(response.headers_mut().insert(header::VARY, HeaderValue::from_static("*")))),
-        ("handler", |response| drop(response.extensions_mut().insert(CachePolicy::no_store()))),
-        ("status", |response| *response.status_mut() = http::StatusCode::IM_A_TEAPOT),
-    ]
-}
-
-/// The first call is let through when all have begun; the others are held until every one of them is inside.
-async fn everybody_goes_alone_and_together(name: &'static str, spoil: fn(&mut Response<Plain>)) {
-    let store = memory();
-    let calls = Arc::new(AtomicUsize::new(0));
-    let begun = Arc::new(Semaphore::new(0));
-    let inside = [Arc::new(Barrier::new(CROWD - 1)), Arc::new(Barrier::new(CROWD))];
-    let inner = service_fn({
-        let (calls, begun) = (calls.clone(), begun.clone());
-        move |request: Request<Plain>| {
-            let call = calls.fetch_add(1, Ordering::SeqCst);
-            let (begun, inside) = (begun.clone(), inside.clone());
-            async move {
-                match call {
-                    0 => drop(begun.acquire().await),
-                    1..CROWD => _ = inside[0].wait().await,
-                    _ => _ = inside[1].wait().await,
-                }
-                let user = user(&request);
-                let mut response = ok(user.clone());
-                spoil(&mut response);
-                // Only what must not be stored anyway may carry it: else it would be the reason in every case.
-                if name == "set-cookie" {
-                    response.headers_mut().insert(header::SET_COOKIE, format!("session={user}").parse().unwrap());
-                }
-                Ok::<_, Infallible>(response)
-            }
-        }
-    });
-    let cache = layer(&store, Rule::ttl(MINUTE)).layer(inner);
-    for (round, why) in [(0, Miss::NotShared), (1, Miss::HitForMiss)] {
-        let mut crowd = Vec::new();
-        for user in 0..CROWD {
-            let mine = begin(&cache, of_user("/t/a", user)).await;
-            crowd.push(tokio::spawn(async move { (user, mine.await.unwrap()) }));
-        }
-        begun.add_permits(1);
-        for (i, one) in crowd.into_iter().enumerate() {
-            let (user, response) = timeout(20 * SECOND, one).await.expect("all are inside at once").unwrap();
-            let expected = if i == 0 && round == 0 { Miss::Absent } else { why };
-            assert_eq!(outcome(&response), Outcome::Miss(expected), "{name}");
-            if name == "set-cookie" {
-                assert_eq!(response.headers()[header::SET_COOKIE], format!("session={user}"));
-                assert_eq!(response.headers().get_all(header::SET_COOKIE).iter().count(), 1);
-            }
-            assert_eq!(text(response).await, user.to_string(), "{name}");
-        }
-    }
-    assert_eq!(calls.load(Ordering::SeqCst), 2 * CROWD, "{name}");
-    assert_eq!(store.stats().stored, 0, "{name}");
-}
-
 #[tokio::test(start_paused = true)]
-async fn what_may_not_be_stored_is_fetched_by_each_alone_and_by_all_at_once() {
-    for (name, spoil) in unfit() {
-        everybody_goes_alone_and_together(name, spoil).await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_may_not_be_stored_is_fetched_by_all_at_once_on_many_threads_too() {
-    everybody_goes_alone_and_together("set-cookie", |_| ()).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn after_an_unfit_response_nobody_queues_and_a_fit_one_is_stored_again() {
-    let store = memory();
-    let (cache, mut handle) = mocked(&layer(&store, Rule::ttl(MINUTE)));
-    let private = || {
-        let mut response = ok("mine");
-        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private"));
-        response
-    };
-    let first = begin(&cache, get("/t/a")).await;
-    next_call(&mut handle).await.1.send_response(private());
-    assert_eq!(outcome(&first.await.unwrap()), Outcome::Miss(Miss::Absent));
-
-    let second = begin(&cache, get("/t/a")).await;
-    let third = begin(&cache, get("/t/a")).await;
-    let answers = [next_call(&mut handle).await.1, next_call(&mut handle).await.1];
-    answers.into_iter().for_each(|answer| answer.send_response(ok("ours")));
-    for one in [second, third] {
-        assert_eq!(outcome(&one.await.unwrap()), Outcome::Miss(Miss::HitForMiss));
-    }
-    assert_eq!(outcome(&begin(&cache, get("/t/a")).await.await.unwrap()), Outcome::Hit);
-
-    store.invalidate(["table:a"]).await.unwrap();
-    let leads = begin(&cache, get("/t/a")).await;
-    let follows = begin(&cache, get("/t/a")).await;
-    next_call(&mut handle).await.1.send_response(ok("new"));
-    assert_eq!(outcome(&leads.await.unwrap()), Outcome::Miss(Miss::Absent));
-    assert_eq!(outcome(&follows.await.unwrap()), Outcome::Collapsed);
-}
-
-/// A 304 to the client's own conditions says nothing of what a whole response would be.
-#[tokio::test(start_paused = true)]
-async fn a_not_modified_to_a_client_that_went_alone_does_not_end_coalescing() {
-    let layer = layer(&memory(), Rule::ttl(MINUTE)).max_waiters(0);
-    let (cache, mut handle) = mocked(&layer);
-    let leads = begin(&cache, get("/t/a")).await;
-    let asks = Request::get("/t/a").header(header::IF_NONE_MATCH, "\"1\"").body(Plain::default()).unwrap();
-    let alone = begin(&cache, asks).await;
-    let (_, first) = next_call(&mut handle).await;
-    let (_, second) = next_call(&mut handle).await;
-    let mut not_modified = ok("");
-    *not_modified.status_mut() = http::StatusCode::NOT_MODIFIED;
-    second.send_response(not_modified);
-    assert_eq!(alone.await.unwrap().status(), http::StatusCode::NOT_MODIFIED);
-    first.send_error("away");
-    leads.await.unwrap_err();
-
-    let leads = begin(&cache, get("/t/a")).await;
-    next_call(&mut handle).await.1.send_response(ok("rows"));
-    assert_eq!(outcome(&leads.await.unwrap()), Outcome::Miss(Miss::Absent));
-}
-
-// ---- clients that leave, leaders that end badly
-
-#[tokio::test(start_paused = true)]
-async fn the_first_client_leaves_in_the_middle_of_the_call_and_the_rest_get_that_call() {
-    for polled in [false, true] {
-        let store = memory();
-        let (cache, mut handle) = mocked(&layer(&store, Rule::ttl(MINUTE)));
-        let mut first = begin(&cache, get("/t/a")).await;
-        if polled {
-            assert!(poll_once(&mut first).is_pending());
-        }
-        let before = begin(&cache, get("/t/a")).await;
-        drop(first);
-        let after = begin(&cache, get("/t/a")).await;
-        next_call(&mut handle).await.1.send_response(ok("rows"));
-        for one in [before, after] {
-            let response = one.await.unwrap();
-            assert_eq!(outcome(&response), Outcome::Collapsed);
-            assert_eq!(text(response).await, "rows");
-        }
-        assert_eq!(store.stats().inner_calls, 1);
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_first_client_leaves_in_the_middle_of_the_body_and_the_rest_get_all_of_it() {
-    for length in [Some(9), None] {
-        let store = memory();
-        let (cache, mut handle) = mocked::<ChannelBody>(&layer(&store, Rule::ttl(MINUTE)));
-        let first = begin(&cache, get("/t/a")).await;
-        let before = begin(&cache, get("/t/a")).await;
-        let (response, source) = channel_response(length);
-        next_call(&mut handle).await.1.send_response(response);
-        let mut body = opened(first.await.unwrap());
-        source.send("one");
-        assert_eq!(piece(&mut body).await, Some(Ok("one".to_owned())));
-        drop(body);
-        let after = begin(&cache, get("/t/a")).await;
-        source.send("two");
-        source.send("end");
-        drop(source);
-        for one in [before, after] {
-            let response = one.await.unwrap();
-            assert_eq!(outcome(&response), Outcome::Collapsed, "{length:?}");
-            assert_eq!(text(response).await, "onetwoend", "{length:?}");
-        }
-        assert_eq!(outcome(&begin(&cache, get("/t/a")).await.await.unwrap()), Outcome::Hit);
-        assert_eq!(store.stats().inner_calls, 1);
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn when_all_clients_leave_the_fill_ends_all_the_same_and_is_stored() {
-    let store = memory();
-    let (cache, mut handle) = mocked::<ChannelBody>(&layer(&store, Rule::ttl(MINUTE)));
-    // In the middle of the call.
-    let crowd = [begin(&cache, get("/t/a")).await, begin(&cache, get("/t/a")).await];
-    let (_, answer) = next_call(&mut handle).await;
-    drop(crowd);
-    let (response, source) = channel_response(Some(4));
-    source.send("rows");
-    drop(source);
-    answer.send_response(response);
-    until("stored", || store.stats().stored == 1).await;
-    assert_eq!(text(begin(&cache, get("/t/a")).await.await.unwrap()).await, "rows");
-    // In the middle of the body.
-    let leads = begin(&cache, get("/t/b")).await;
-    let follows = begin(&cache, get("/t/b")).await;
-    let (response, source) = channel_response(None);
-    next_call(&mut handle).await.1.send_response(response);
-    drop((leads.await.unwrap(), follows));
-    source.send("more ");
-    source.send("rows");
-    drop(source);
-    until("stored", || store.stats().stored == 2).await;
-    assert_eq!(text(begin(&cache, get("/t/b")).await.await.unwrap()).await, "more rows");
-    assert_eq!(store.stats().inner_calls, 2);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_follower_gets_the_first_byte_of_an_announced_body_before_its_last() {
-    let (cache, mut handle) = mocked::<ChannelBody>(&layer(&memory(), Rule::ttl(MINUTE)));
-    let leads = begin(&cache, get("/t/a")).await;
-    let follows = begin(&cache, get("/t/a")).await;
-    let (response, source) = channel_response(Some(6));
-    next_call(&mut handle).await.1.send_response(response);
-    // Held, and its body never read.
-    let _leader = leads.await.unwrap();
-    let mut body = opened(follows.await.unwrap());
-    source.send("one");
-    assert_eq!(piece(&mut body).await, Some(Ok("one".to_owned())));
-    source.send("two");
-    assert_eq!(piece(&mut body).await, Some(Ok("two".to_owned())));
-    drop(source);
-    assert_eq!(piece(&mut body).await, None);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_body_that_breaks_off_is_an_error_for_all_and_is_not_stored() {
-    let store = memory();
-    let (cache, mut handle) = mocked::<ChannelBody>(&layer(&store, Rule::ttl(MINUTE)));
-    let leads = begin(&cache, get("/t/a")).await;
-    let follows = begin(&cache, get("/t/a")).await;
-    let (response, source) = channel_response(Some(6));
-    next_call(&mut handle).await.1.send_response(response);
-    source.send("one");
-    let (leads, follows) = (leads.await.unwrap(), follows.await.unwrap());
-    source.fail("the upstream broke off");
-    let error = leads.into_body().collect().await.unwrap_err();
-    assert_eq!(error.to_string(), "the upstream broke off");
-    follows.into_body().collect().await.unwrap_err();
-    assert_eq!(store.stats().stored, 0);
-    assert_eq!(store.stats().flights, 0);
-}
-
-/// The budget for bodies on their way says which may *begin* to be shared; it cuts off nobody who was promised a whole one.
-#[tokio::test(start_paused = true)]
-async fn a_body_that_is_shared_already_is_not_cut_off_by_the_budget() {
-    let (cache, mut handle) = mocked::<ChannelBody>(&layer(&memory(), Rule::ttl(MINUTE)).max_buffered_bytes(10));
-    let leads = begin(&cache, get("/t/a")).await;
-    let follows = begin(&cache, get("/t/a")).await;
-    let (response, first) = channel_response(Some(8));
-    next_call(&mut handle).await.1.send_response(response);
-    let bodies = [leads.await.unwrap(), follows.await.unwrap()];
-    first.send("1234");
-    // A second one, which does not fit in beside the first: whoever wants it goes alone.
-    let leads = begin(&cache, get("/t/b")).await;
-    let follows = tokio::spawn(begin(&cache, get("/t/b")).await);
-    let (response, second) = channel_response(Some(8));
-    next_call(&mut handle).await.1.send_response(response);
-    let second_body = leads.await.unwrap();
-    second.send("12345678");
-    let (response, alone) = channel_response(Some(8));
-    alone.send("12345678");
-    next_call(&mut handle).await.1.send_response(response);
-    drop((second, alone));
-    let follows = follows.await.unwrap().unwrap();
-    assert_eq!(outcome(&follows), Outcome::Miss(Miss::NotShared));
-    assert_eq!(text(follows).await, "12345678");
-    assert_eq!(text(second_body).await, "12345678");
-    first.send("5678");
-    drop(first);
-    for body in bodies {
-        assert_eq!(text(body).await, "12345678");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_leader_that_is_not_polled_holds_up_no_follower() {
-    for polled in [false, true] {
-        let (cache, mut handle) = mocked(&layer(&memory(), Rule::ttl(MINUTE)));
-        let mut leads = begin(&cache, get("/t/a")).await;
-        if polled {
-            assert!(poll_once(&mut leads).is_pending());
-        }
-        let follows = begin(&cache, get("/t/a")).await;
-        next_call(&mut handle).await.1.send_response(ok("rows"));
-        let response = follows.await.unwrap();
-        assert_eq!(outcome(&response), Outcome::Collapsed);
-        assert_eq!(text(response).await, "rows");
-        assert_eq!(text(leads.await.unwrap()).await, "rows");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_leader_that_is_polled_again_late_still_gets_its_answer() {
-    let (cache, mut handle) = mocked(&layer(&memory(), Rule::ttl(MINUTE)));
-    let mut leads = tokio::spawn(begin(&cache, get("/t/a")).await);
-    let follows = begin(&cache, get("/t/a")).await;
-    assert!(poll_once(&mut leads).is_pending());
-    next_call(&mut handle).await.1.send_response(ok("rows"));
-    assert_eq!(text(follows.await.unwrap()).await, "rows");
-    assert_eq!(text(timeout(SECOND, leads).await.expect("woken at the end of its fill").unwrap().unwrap()).await, "rows");
-}
-
-#[tokio::test(start_paused = true)]
-async fn when_the_inner_service_fails_those_who_wait_go_alone_at_once() {
-    let store = memory();
-    let (cache, mut handle) = mocked(&layer(&store, Rule::ttl(MINUTE)));
-    let leads = begin(&cache, get("/t/a")).await;
-    let mut rest = Vec::new();
-    for _ in 0..10 {
-        rest.push(tokio::spawn(begin(&cache, get("/t/a")).await));
-    }
-    let start = Instant::now();
-    next_call(&mut handle).await.1.send_error("away");
-    assert_eq!(leads.await.unwrap_err().to_string(), "away");
-    let mut answers = Vec::new();
-    for _ in 0..10 {
-        answers.push(next_call(&mut handle).await.1);
-    }
-    answers.into_iter().for_each(|answer| answer.send_response(ok("rows")));
-    for one in rest {
-        assert_eq!(text(one.await.unwrap().unwrap()).await, "rows");
-    }
-    assert_eq!(start.elapsed(), Duration::ZERO);
-}
-
-#[tokio::test(start_paused = true)]
-async fn when_the_inner_service_fails_those_who_wait_get_what_may_stand_in_without_asking_it_again() {
-    type Fails = fn(mock::SendResponse<Response<Plain>>);
-    let fails: [Fails; 2] = [
-        |call| call.send_error("away"),
-        |call| call.send_response(Response::builder().status(503).body(Plain::default()).expect("a response")),
-    ];
-    for fails in fails {
-        let (store, clock) = by_hand();
-        let rule = Rule::ttl(MINUTE).stale_if_error(MINUTE);
-        let (cache, mut handle) = mocked(&layer(&store, rule));
-        let first = tokio::spawn(begin(&cache, get("/t/a")).await);
-        next_call(&mut handle).await.1.send_response(ok("old rows"));
-        assert_eq!(text(first.await.unwrap().unwrap()).await, "old rows");
-        clock.advance(MINUTE);
-        let mut crowd = Vec::new();
-        for _ in 0..10 {
-            crowd.push(tokio::spawn(begin(&cache, get("/t/a")).await));
-        }
-        fails(next_call(&mut handle).await.1);
-        no_call(&mut handle).await;
-        for one in crowd {
-            let response = timeout(SECOND, one).await.expect("nobody waits any more").unwrap().unwrap();
-            assert_eq!((outcome(&response), text(response).await.as_str()), (Outcome::Stale(Stale::IfError), "old rows"));
-        }
-        assert_eq!(store.stats().inner_calls, 2);
-    }
-}
-
-/// What was cleared by a write stands in for nothing, also for those who began to wait before that.
-#[tokio::test(start_paused = true)]
-async fn when_the_inner_service_fails_those_who_wait_do_not_get_what_was_cleared_meanwhile() {
-    let (store, clock) = by_hand();
-    let (cache, mut handle) = mocked(&layer(&store, Rule::ttl(MINUTE).stale_if_error(MINUTE)));
-    let first = tokio::spawn(begin(&cache, get("/t/a")).await);
-    next_call(&mut handle).await.1.send_response(ok("old rows"));
-    first.await.unwrap().unwrap();
-    clock.advance(MINUTE);
-    let leads = tokio::spawn(begin(&cache, get("/t/a")).await);
-    let (_, call) = next_call(&mut handle).await;
-    let follows = tokio::spawn(begin(&cache, get("/t/a")).await);
-    no_call(&mut handle).await;
-    store.invalidate(["table:a"]).await.unwrap();
-    call.send_error("away");
-    assert!(leads.await.unwrap().is_err());
-    next_call(&mut handle).await.1.send_response(ok("new rows"));
-    assert_eq!(text(follows.await.unwrap().unwrap()).await, "new rows");
-}
-
-/// How an inner service dies: in its future, or before there is one.
-#[tokio::test(start_paused = true)]
-async fn when_the_leader_panics_another_is_elected_and_nobody_hangs() {
-    for in_call in [false, true] {
-        let calls = Arc::new(AtomicUsize::new(0));
-        let gate = Arc::new(Semaphore::new(0));
-        let inner = service_fn({
-            let (calls, gate) = (calls.clone(), gate.clone());
-            move |_: Request<Plain>| {
-                let first = calls.fetch_add(1, Ordering::SeqCst) == 0;
-                assert!(!(first && in_call), "the handler panics");
-                let gate = gate.clone();
-                async move {
-                    let _ = gate.acquire().await;
-                    assert!(!first, "the handler panics");
-                    Ok::<_, Infallible>(ok("rows"))
-                }
-            }
-        });
-        let cache = layer(&memory(), Rule::ttl(MINUTE)).layer(inner);
-        let start = Instant::now();
-        if in_call {
-            let cache = cache.clone();
-            tokio::spawn(async move { begin(&cache, get("/t/a")).await.await }).await.unwrap_err();
-        }
-        let leads = begin(&cache, get("/t/a")).await;
-        let mut rest = Vec::new();
-        for _ in 0..10 {
-            rest.push(tokio::spawn(begin(&cache, get("/t/a")).await));
-        }
-        let leads = tokio::spawn(leads);
-        gate.add_permits(1);
-        for one in rest {
-            assert_eq!(text(one.await.unwrap().unwrap()).await, "rows");
-        }
-        assert_eq!(leads.await.is_err(), !in_call, "the panic reaches whoever began the call");
-        assert_eq!(calls.load(Ordering::SeqCst), 2);
-        assert_eq!(start.elapsed(), Duration::ZERO);
-    }
-}
-
-#[test]
-fn a_leader_that_dies_with_its_runtime_leaves_nobody_waiting() {
-    let runtime = || Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    // Who has begun to depend on the leader before its runtime goes: somebody of its own runtime, of another, nobody.
-    for depends in ["own", "other", "nobody"] {
-        let (ours, theirs) = (runtime(), runtime());
-        let (inner, calls) = counting(|_, _| ok("rows"));
-        let hold = Arc::new(AtomicBool::new(true));
-        let inner = service_fn({
-            let hold = hold.clone();
-            move |request: Request<Plain>| {
-                let (held, answer) = (hold.swap(false, Ordering::SeqCst), inner.clone().call(request));
-                async move {
-                    if held {
-                        pending::<()>().await;
-                    }
-                    answer.await
-                }
-            }
-        });
-        let cache = theirs.block_on(async { layer(&memory(), Rule::ttl(MINUTE)).layer(inner) });
-        theirs.block_on(async {
-            tokio::spawn(begin(&cache, get("/t/a")).await);
-            tokio::task::yield_now().await;
-            if depends == "own" {
-                tokio::spawn(begin(&cache, get("/t/a")).await);
-                tokio::task::yield_now().await;
-            }
-        });
-        ours.block_on(async {
-            let start = Instant::now();
-            let early = match depends {
-                "nobody" => None,
-                _ => Some(begin(&cache, get("/t/a")).await),
-            };
-            std::thread::spawn(move || drop(theirs)).join().unwrap();
-            let late = begin(&cache, get("/t/a")).await;
-            for one in early.into_iter().chain([late]) {
-                assert_eq!(text(one.await.unwrap()).await, "rows", "{depends}");
-            }
-            assert_eq!(start.elapsed(), Duration::ZERO, "{depends}");
-        });
-        assert_eq!(calls.load(Ordering::SeqCst), 2, "{depends}");
-    }
-}
-
-#[test]
-fn fill_that_nothing_drives_is_waited_for_once() {
-    let runtime = || Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    let (ours, theirs) = (runtime(), runtime());
-    let store = memory();
-    let (cache, mut handle) = theirs.block_on(async { mocked(&layer(&store, Rule::ttl(MINUTE))) });
-    let leads = theirs.block_on(begin(&cache, get("/t/a")));
-    // Its client leaves, and so it is a task of a runtime that is kept and not run.
-    drop(leads);
-    ours.block_on(async {
-        let _lost = next_call(&mut handle).await;
-        let start = Instant::now();
-        let first = tokio::spawn(begin(&cache, get("/t/a")).await);
-        let mut failed = ok("own");
-        *failed.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR;
-        next_call(&mut handle).await.1.send_response(failed);
-        assert_eq!(outcome(&first.await.unwrap().unwrap()), Outcome::Miss(Miss::WaitLimit));
-        let waited = start.elapsed();
-        assert!(waited >= 30 * SECOND);
-        // Whoever comes later leads, is waited for, and stores.
-        let [second, third] = [begin(&cache, get("/t/a")).await, begin(&cache, get("/t/a")).await].map(tokio::spawn);
-        next_call(&mut handle).await.1.send_response(ok("rows"));
-        let outcomes = [second.await.unwrap().unwrap(), third.await.unwrap().unwrap()].map(|response| outcome(&response));
-        assert_eq!(outcomes, [Outcome::Miss(Miss::Absent), Outcome::Collapsed]);
-        assert_eq!(start.elapsed(), waited);
-        assert_eq!(store.stats().stored, 1);
-    });
-}
-
-#[test]
-fn the_end_of_a_followers_runtime_does_not_end_the_leaders_call() {
-    let runtime = || Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    let (ours, theirs) = (runtime(), runtime());
-    let (cache, mut handle) = ours.block_on(async { mocked(&layer(&memory(), Rule::ttl(MINUTE))) });
-    let leads = ours.block_on(begin(&cache, get("/t/a")));
-    let follows = theirs.block_on(begin(&cache, get("/t/a")));
-    drop(follows);
-    drop(theirs);
-    ours.block_on(async {
-        next_call(&mut handle).await.1.send_response(ok("rows"));
-        assert_eq!(text(leads.await.unwrap()).await, "rows");
-    });
-}
-
-// ---- bounds
-
-#[tokio::test(start_paused = true)]
-async fn fills_beyond_the_cap_go_alone_at_once() {
-    let layer = layer(&memory(), Rule::ttl(MINUTE)).max_concurrent_fills(1);
-    let (cache, mut handle) = mocked(&layer);
-    let leads = begin(&cache, get("/t/a")).await;
-    let (_, held) = next_call(&mut handle).await;
-    let beyond = begin(&cache, get("/t/b")).await;
-    next_call(&mut handle).await.1.send_response(ok("b"));
-    let response = beyond.await.unwrap();
-    assert_eq!(outcome(&response), Outcome::Miss(Miss::FlightLimit));
-    // It is stored all the same.
-    assert_eq!(outcome(&begin(&cache, get("/t/b")).await.await.unwrap()), Outcome::Hit);
-    held.send_response(ok("a"));
-    leads.await.unwrap();
-    let next = begin(&cache, get("/t/c")).await;
-    next_call(&mut handle).await.1.send_response(ok("c"));
-    assert_eq!(outcome(&next.await.unwrap()), Outcome::Miss(Miss::Absent));
-}
-
-#[tokio::test(start_paused = true)]
-async fn waiters_beyond_the_cap_go_alone_at_once() {
-    let layer = layer(&memory(), Rule::ttl(MINUTE)).max_waiters(1);
-    let (cache, mut handle) = mocked(&layer);
-    let leads = begin(&cache, get("/t/a")).await;
-    let waits = begin(&cache, get("/t/a")).await;
-    let (_, held) = next_call(&mut handle).await;
-    let beyond = begin(&cache, get("/t/a")).await;
-    next_call(&mut handle).await.1.send_response(ok("alone"));
-    let response = beyond.await.unwrap();
-    assert_eq!(outcome(&response), Outcome::Miss(Miss::FlightLimit));
-    assert_eq!(text(response).await, "alone");
-    drop(waits);
-    store_is_not_asked_to_wait(&cache, held, leads).await;
-}
-
-/// The place of a waiter that has left is free again.
-async fn store_is_not_asked_to_wait<S, F>(
-    cache: &S,
-    held: tower_test::mock::SendResponse<Response<Plain>>,
-    leads: std::pin::Pin<Box<F>>,
-) where
-    S: Service<Request<Plain>, Response = Response<tower_response_cache::CacheBody<Plain>>, Error = BoxError, Future = F>
-        + Clone,
-    F: Future<Output = Result<S::Response, BoxError>>,
-{
-    // The lone request has stored its answer meanwhile: a hit needs no place.
-    assert_eq!(outcome(&begin(cache, get("/t/a")).await.await.unwrap()), Outcome::Hit);
-    held.send_response(ok("rows"));
-    assert_eq!(text(leads.await.unwrap()).await, "rows");
-}
-
-#[tokio::test(start_paused = true)]
-async fn whoever_has_waited_long_enough_goes_alone() {
-    let layer = layer(&memory(), Rule::ttl(MINUTE)).wait_limit(10 * SECOND);
-    let (cache, mut handle) = mocked(&layer);
-    let _leads = begin(&cache, get("/t/a")).await;
-    let waits = tokio::spawn(begin(&cache, get("/t/a")).await);
-    let _held = next_call(&mut handle).await;
-    let start = Instant::now();
-    let (_, answer) = next_call(&mut handle).await;
-    assert_eq!(start.elapsed().as_secs(), 10);
-    answer.send_response(ok("alone"));
-    let response = waits.await.unwrap().unwrap();
-    assert_eq!(outcome(&response), Outcome::Miss(Miss::WaitLimit));
-    assert_eq!(text(response).await, "alone");
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_limit_of_waiting_is_one_for_all_the_leaders_that_were_waited_for() {
-    let calls = Arc::new(AtomicUsize::new(0));
-    let inner = service_fn({
-        let calls = calls.clone();
-        move |request: Request<Plain>| {
-            calls.fetch_add(1, Ordering::SeqCst);
-            async move {
-                match user(&request).as_str() {
-                    "last" => Ok::<_, Infallible>(ok("rows")),
-                    _ => {
-                        tokio::time::sleep(6 * SECOND).await;
-                        panic!("the handler panics")
-                    }
-                }
-            }
-        }
-    });
-    let cache = layer(&memory(), Rule::ttl(MINUTE)).wait_limit(10 * SECOND).layer(inner);
-    let start = Instant::now();
-    let mut doomed = Vec::new();
-    for i in 0..5 {
-        doomed.push(tokio::spawn(begin(&cache, of_user("/t/a", i)).await));
-    }
-    let last = Request::get("/t/a").header("x-user", "last").body(Plain::default()).unwrap();
-    let response = tokio::spawn(begin(&cache, last).await).await.unwrap().unwrap();
-    assert!(start.elapsed() <= 11 * SECOND, "waited {:?}", start.elapsed());
-    assert_eq!(text(response).await, "rows");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_handler_that_asks_for_its_own_route_through_the_cache_is_not_locked_for_ever() {
-    type Own = tower::util::BoxCloneService<Request<Plain>, Response<tower_response_cache::CacheBody<Plain>>, Infallible>;
-    let own: Arc<std::sync::OnceLock<std::sync::Mutex<Own>>> = Arc::default();
-    let depth = Arc::new(AtomicUsize::new(0));
-    let inner = service_fn({
-        let own = own.clone();
-        move |_: Request<Plain>| {
-            let (own, outermost) = (own.clone(), depth.fetch_add(1, Ordering::SeqCst) == 0);
-            async move {
-                if !outermost {
-                    return Ok::<_, Infallible>(ok("inner"));
-                }
-                let service = own.get().unwrap().lock().unwrap().clone();
-                let answer = text(service.oneshot(get("/t/a")).await?).await;
-                Ok(ok(format!("outer of {answer}")))
-            }
-        }
-    });
-    let cache = layer(&memory(), Rule::ttl(MINUTE)).wait_limit(5 * SECOND).layer(inner);
-    own.set(std::sync::Mutex::new(cache.clone().boxed_clone())).ok().unwrap();
-    let start = Instant::now();
-    assert_eq!(text(send(&cache, get("/t/a")).await).await, "outer of inner");
-    assert_eq!(start.elapsed().as_secs(), 5);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_fill_that_somebody_still_waits_for_is_not_given_up_with_its_first_client() {
-    for arrived in [false, true] {
-        let store = memory();
-        let layer = layer(&store, Rule::ttl(MINUTE)).fill_limit(SECOND).wait_limit(30 * SECOND);
-        let (cache, mut handle) = mocked::<ChannelBody>(&layer);
-        let leads = begin(&cache, get("/t/a")).await;
-        let (_, answer) = next_call(&mut handle).await;
-        let follows = tokio::spawn(begin(&cache, get("/t/a")).await);
-        let (response, source) = channel_response(None);
-        if arrived {
-            answer.send_response(response);
-            drop(leads.await.unwrap());
-            tokio::time::sleep(5 * SECOND).await;
-        } else {
-            drop(leads);
-            tokio::time::sleep(5 * SECOND).await;
-            answer.send_response(response);
-        }
-        source.send("rows");
-        drop(source);
-        let response = timeout(SECOND, follows).await.expect("it has its answer").unwrap().unwrap();
-        assert_eq!(outcome(&response), Outcome::Collapsed);
-        assert_eq!(text(response).await, "rows");
-        assert_eq!(store.stats().inner_calls, 1);
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_fill_that_nobody_waits_for_is_given_up_at_its_limit() {
-    let store = memory();
-    let (cache, mut handle) = mocked(&layer(&store, Rule::ttl(MINUTE)).fill_limit(SECOND));
-    drop(begin(&cache, get("/t/a")).await);
-    let _held = next_call(&mut handle).await;
-    assert_eq!(store.stats().flights, 1);
-    tokio::time::sleep(3 * SECOND).await;
-    assert_eq!(store.stats().flights, 0);
-    let again = begin(&cache, get("/t/a")).await;
-    next_call(&mut handle).await.1.send_response(ok("rows"));
-    assert_eq!(outcome(&again.await.unwrap()), Outcome::Miss(Miss::Absent));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_body_that_does_not_end_and_nobody_reads_is_given_up_at_the_limit() {
-    for leaves_early in [false, true] {
-        let store = memory();
-        let (cache, mut handle) = mocked::<ChannelBody>(&layer(&store, Rule::ttl(MINUTE)).fill_limit(SECOND));
-        let leads = begin(&cache, get("/t/a")).await;
-        let (_, answer) = next_call(&mut handle).await;
-        let (response, _pipe) = channel_response(Some(9));
-        if leaves_early {
-            drop(leads);
-            answer.send_response(response);
-        } else {
-            answer.send_response(response);
-            drop(leads.await.unwrap());
-        }
-        assert_eq!(store.stats().flights, 1);
-        tokio::time::sleep(4 * SECOND).await;
-        assert_eq!(store.stats().flights, 0, "left in the middle of the call: {leaves_early}");
-    }
-}
-
-// ---- refreshes
-
-#[tokio::test(start_paused = true)]
-async fn a_thousand_requests_on_a_stale_entry_are_answered_at_once_and_make_one_refresh() {
-    let (store, clock) = by_hand();
-    let (cache, mut handle) = mocked(&layer(&store, Rule::ttl(SECOND).stale_while_revalidate(MINUTE)));
-    let first = begin(&cache, get("/t/a")).await;
-    next_call(&mut handle).await.1.send_response(ok("old"));
-    first.await.unwrap();
-    clock.advance(2 * SECOND);
-    for _ in 0..CROWD {
-        let Poll::Ready(response) = poll_once(&mut begin(&cache, get("/t/a")).await) else {
-            panic!("a stale answer waits for nobody")
-        };
-        let response = response.unwrap();
-        assert_eq!(outcome(&response), Outcome::Stale(Stale::WhileRevalidate));
-        assert_eq!(text(response).await, "old");
-    }
-    let (_, answer) = next_call(&mut handle).await;
-    no_call(&mut handle).await;
-    answer.send_response(ok("new"));
-    until("refreshed", || store.stats().stored == 2).await;
-    assert_eq!(text(begin(&cache, get("/t/a")).await.await.unwrap()).await, "new");
-    assert_eq!(store.stats().refreshes, 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_stale_entry_is_refreshed_under_a_concurrency_limit_of_one() {
-    let (store, clock) = by_hand();
-    let (inner, calls) = counting(|_, call| ok(call.to_string()));
-    let inner = ServiceBuilder::new().concurrency_limit(1).service(inner);
-    let cache = layer(&store, Rule::ttl(SECOND).stale_while_revalidate(MINUTE)).layer(inner);
-    assert_eq!(text(send(&cache, get("/t/a")).await).await, "1");
-    for round in 1..5_usize {
-        clock.advance(2 * SECOND);
-        assert_eq!(text(send(&cache, get("/t/a")).await).await, round.to_string());
-        until("refreshed", || store.stats().stored as usize == round + 1).await;
-        let fresh = send(&cache, get("/t/a")).await;
-        assert_eq!(outcome(&fresh), Outcome::Hit);
-        assert_eq!(text(fresh).await, (round + 1).to_string());
-    }
-    assert_eq!(calls.load(Ordering::SeqCst), 5);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_refresh_that_panicked_or_failed_does_not_block_its_key() {
-    for panics in [true, false] {
-        let (store, clock) = by_hand();
-        let ended = Arc::new(Notify::new());
-        let calls = Arc::new(AtomicUsize::new(0));
-        let inner = service_fn({
-            let (calls, ended) = (calls.clone(), ended.clone());
-            move |_: Request<Plain>| {
-                let (call, ended) = (calls.fetch_add(1, Ordering::SeqCst), ended.clone());
-                async move {
-                    match call {
-                        1 if panics => {
-                            ended.notify_one();
-                            panic!("the handler panics")
-                        }
-                        1 => {
-                            ended.notify_one();
-                            Err("away")
-                        }
-                        call => Ok(ok(call.to_string())),
-                    }
-                }
-            }
-        });
-        let cache = layer(&store, Rule::ttl(SECOND).stale_while_revalidate(MINUTE)).layer(inner);
-        send(&cache, get("/t/a")).await;
-        clock.advance(2 * SECOND);
-        assert_eq!(text(send(&cache, get("/t/a")).await).await, "0");
-        ended.notified().await;
-        tokio::task::yield_now().await;
-        assert_eq!(text(send(&cache, get("/t/a")).await).await, "0");
-        until("refreshed", || store.stats().stored == 2).await;
-        assert_eq!(text(send(&cache, get("/t/a")).await).await, "2");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_refresh_that_hangs_is_given_up_at_its_limit() {
-    let (store, clock) = by_hand();
-    let layer = layer(&store, Rule::ttl(SECOND).stale_while_revalidate(MINUTE)).fill_limit(10 * SECOND);
-    let (cache, mut handle) = mocked(&layer);
-    let first = begin(&cache, get("/t/a")).await;
-    next_call(&mut handle).await.1.send_response(ok("old"));
-    first.await.unwrap();
-    clock.advance(2 * SECOND);
-    begin(&cache, get("/t/a")).await.await.unwrap();
-    let _hangs = next_call(&mut handle).await;
-    tokio::time::sleep(30 * SECOND).await;
-    assert_eq!(store.stats().flights, 0);
-    begin(&cache, get("/t/a")).await.await.unwrap();
-    let (_, answer) = timeout(SECOND, handle.next_request()).await.expect("another refresh").unwrap();
-    answer.send_response(ok("new"));
-    until("refreshed", || store.stats().stored == 2).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_full_body_of_a_shared_response_is_the_same_for_each_reader() {
+async fn readers_of_a_shared_response_get_equal_bodies() {
     let (cache, mut handle) = mocked::<ChannelBody>(&layer(&memory(), Rule::ttl(MINUTE)));
     let mut crowd = Vec::new();
     for _ in 0..100 {
@@ -1102,25 +271,23 @@ async fn a_full_body_of_a_shared_response_is_the_same_for_each_reader() {
 }
 
 #[tokio::test]
-async fn a_response_of_an_empty_body_is_shared_too() {
+async fn empty_response_is_shared() {
     let (cache, mut handle) = mocked::<Full<Bytes>>(&layer(&memory(), Rule::ttl(MINUTE)));
-    let leads = begin(&cache, get("/t/a")).await;
-    let follows = begin(&cache, get("/t/a")).await;
+    let leader = begin(&cache, get("/t/a")).await;
+    let follower = begin(&cache, get("/t/a")).await;
     next_call(&mut handle).await.1.send_response(ok(""));
-    assert_eq!(text(leads.await.unwrap()).await, "");
-    let response = follows.await.unwrap();
+    assert_eq!(text(leader.await.unwrap()).await, "");
+    let response = follower.await.unwrap();
     assert_eq!(outcome(&response), Outcome::Collapsed);
     assert_eq!(text(response).await, "");
 }
 
-// ---- what is seen in logs
-
-/// Work that a follower has moved to a task goes on in the span of the request that began it.
+/// A call that was moved to a task continues in the span of the request that began it.
 #[tokio::test]
-async fn a_fill_keeps_the_span_of_the_request_that_began_it() {
+async fn fill_keeps_the_span_of_its_first_request() {
     use tracing::{Instrument, Subscriber, span};
 
-    /// Numbers spans, and keeps which is entered on this thread.
+    /// Numbers spans, and records the entered span of this thread.
     #[derive(Default)]
     struct Spans {
         entered: std::sync::Mutex<Vec<u64>>,
@@ -1184,34 +351,4 @@ async fn a_fill_keeps_the_span_of_the_request_that_began_it() {
         assert_eq!(task.await.unwrap(), "x");
     }
     assert_eq!(*seen.lock().unwrap(), [began_in]);
-}
-
-/// `stale_if_error` is zero unless it is set: neither who leads nor who follows gets what was invalidated, however softly.
-#[tokio::test(start_paused = true)]
-async fn softly_invalidated_response_needs_a_window_to_stand_in() {
-    for (rule, stands_in) in [(Rule::ttl(MINUTE), false), (Rule::ttl(MINUTE).stale_if_error(SECOND), true)] {
-        let store = memory();
-        let (cache, mut handle) = mocked(&layer(&store, rule));
-        let first = begin(&cache, get("/t/a")).await;
-        next_call(&mut handle).await.1.send_response(ok("old"));
-        assert_eq!(text(first.await.unwrap()).await, "old");
-        store.invalidate_softly(["table:a"]).await.unwrap();
-        let (leader, follower) = (begin(&cache, get("/t/a")).await, begin(&cache, get("/t/a")).await);
-        let (leader, follower) = (tokio::spawn(leader), tokio::spawn(follower));
-        let fail = async |handle: &mut Handle| {
-            let mut response = ok("failed");
-            *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
-            within(next_call(handle)).await.1.send_response(response);
-        };
-        fail(&mut handle).await;
-        if !stands_in {
-            // Who followed asks for himself.
-            fail(&mut handle).await;
-        }
-        for one in [leader, follower] {
-            let response = one.await.unwrap().unwrap();
-            let stale = outcome(&response) == Outcome::Stale(Stale::IfError);
-            assert_eq!((stale, text(response).await.as_str()), (stands_in, if stands_in { "old" } else { "failed" }));
-        }
-    }
 }
