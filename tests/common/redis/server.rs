@@ -196,6 +196,8 @@ impl Server {
             let asked = tokio::time::timeout(Duration::from_secs(5), self.try_command(&["INFO", "server"])).await;
             if let Ok(Ok(info)) = asked
                 && read::<String>(info).contains(&id)
+                // While it loads its data, it answers `INFO` and little else.
+                && self.try_command(&["PING"]).await.is_ok()
             {
                 return true;
             }
