@@ -13,7 +13,7 @@ fi
 host=$(rustc -vV | sed -n 's/^host: //p')
 export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
 -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 -Cdebug-assertions -Coverflow-checks"
-cargo build --release --target "$host" --bins
+cargo build --locked --release --target "$host" --bins
 mkdir -p artifacts
 for name in "${targets[@]}"; do
   echo "== $name"
