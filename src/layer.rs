@@ -156,7 +156,7 @@ impl<St: Store> CacheLayer<St> {
         self.changed()
     }
 
-    /// Sends a `CacheService-Status` field (RFC 9211) under this name with every response that a rule covers. Off by default.
+    /// Sends a `Cache-Status` field (RFC 9211) under this name with every response that a rule covers. Off by default.
     ///
     /// # Panics
     ///
