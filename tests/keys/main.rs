@@ -6,5 +6,3 @@ mod common;
 mod extractors;
 mod hostile;
 mod query;
-mod remembered;
-mod spellings;
