@@ -1,4 +1,4 @@
-//! `Cache-Status` on responses from the store (RFC 9211): one line of ours, behind those of caches before this one.
+//! `Cache-Status` on responses from the store (RFC 9211): one line of this cache, after those of caches closer to the origin.
 
 use crate::common::{MINUTE, Plain, SECOND, channel_response, counting, get, ok, one_rule, send, text};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -28,7 +28,7 @@ fn rules() -> Rules {
 }
 
 #[tokio::test]
-async fn every_kind_of_hit_says_once_what_it_is() {
+async fn every_kind_of_hit_has_one_status_line() {
     let clock = Clock::manual();
     let store = Memory::builder().clock(clock.clone()).build();
     let (inner, _) = counting(|_, _| tagged("0123456789", &[]));
@@ -53,8 +53,8 @@ async fn every_kind_of_hit_says_once_what_it_is() {
 }
 
 #[tokio::test]
-async fn what_is_left_of_a_lifetime_is_told_in_seconds_however_long_it_is() {
-    for (lifetime, waited, says) in [
+async fn remaining_lifetime_is_stated_in_seconds() {
+    for (lifetime, waited, expected) in [
         (1, 0, "c; hit; ttl=1"),
         (1800, 0, "c; hit; ttl=1800"),
         (1801, 0, "c; hit; ttl=1801"),
@@ -67,12 +67,12 @@ async fn what_is_left_of_a_lifetime_is_told_in_seconds_however_long_it_is() {
         let cache = CacheLayer::new(store).route("/t/{table}", Rule::ttl(lifetime * SECOND)).cache_status("c").layer(inner);
         send(&cache, get("/t/a")).await;
         clock.advance(waited * SECOND);
-        assert_eq!(lines(&send(&cache, get("/t/a")).await), [says]);
+        assert_eq!(lines(&send(&cache, get("/t/a")).await), [expected]);
     }
 }
 
 #[tokio::test]
-async fn a_hit_appends_to_what_caches_before_it_have_said() {
+async fn hit_appends_to_the_lines_of_other_caches() {
     let (inner, _) = counting(|_, _| tagged("x", &[("cache-status", "near; hit"), ("cache-status", "far; fwd=stale")]));
     let store = Memory::builder().clock(Clock::manual()).build();
     let cache = CacheLayer::new(store).rules(rules()).cache_status("c").layer(inner);
@@ -83,7 +83,7 @@ async fn a_hit_appends_to_what_caches_before_it_have_said() {
 }
 
 #[tokio::test]
-async fn of_layers_over_one_store_each_says_what_it_was_told_to_say() {
+async fn layers_over_one_store_use_their_own_names() {
     let clock = Clock::manual();
     let store = Memory::builder().clock(clock).build();
     let (inner, calls) = counting(|_, _| tagged("x", &[]));
@@ -105,7 +105,7 @@ async fn of_layers_over_one_store_each_says_what_it_was_told_to_say() {
 }
 
 #[tokio::test]
-async fn a_response_that_was_validated_says_so_once_and_is_not_asked_about_with_ours() {
+async fn validated_response_has_one_status_line() {
     let clock = Clock::manual();
     let store = Memory::builder().clock(clock.clone()).build();
     let (inner, _) = counting(|request, _| {
@@ -125,23 +125,23 @@ async fn a_response_that_was_validated_says_so_once_and_is_not_asked_about_with_
         clock.advance(61 * SECOND);
         let validated = send(&cache, get("/t/a")).await;
         let hit = send(&cache, get("/t/a")).await;
-        for (response, says) in [(&validated, "c; fwd=stale; fwd-status=304; stored; ttl="), (&hit, "c; hit; ttl=")] {
+        for (response, expected) in [(&validated, "c; fwd=stale; fwd-status=304; stored; ttl="), (&hit, "c; hit; ttl=")] {
             let lines = lines(response);
-            assert!(lines.len() == 1 && lines[0].starts_with(says), "{lines:?}");
+            assert!(lines.len() == 1 && lines[0].starts_with(expected), "{lines:?}");
         }
         assert_eq!(text(validated).await, "x");
     }
 }
 
 #[tokio::test]
-async fn who_waits_for_another_response_is_told_so_once() {
+async fn follower_has_one_status_line() {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     let receiver = std::sync::Arc::new(tokio::sync::Mutex::new(Some(receiver)));
     let inner = service_fn(move |_: Request<Plain>| {
         let receiver = receiver.clone();
         async move {
             let receiver = receiver.lock().await.take().expect("one call");
-            Ok::<_, std::convert::Infallible>(receiver.await.expect("an answer"))
+            Ok::<_, std::convert::Infallible>(receiver.await.expect("a response"))
         }
     });
     let cache = CacheLayer::new(Memory::new(1 << 20)).rules(rules()).cache_status("c").layer(inner);
@@ -162,18 +162,18 @@ async fn who_waits_for_another_response_is_told_so_once() {
 }
 
 #[tokio::test]
-async fn no_empty_line_is_seen_where_the_response_takes_its_age_off() {
+async fn response_without_age_has_no_empty_line() {
     let (inner, _) = counting(|_, _| tagged("x", &[("connection", "age"), ("cache-control", "private=\"age\"")]));
     let store = Memory::builder().clock(Clock::manual()).build();
-    let tells = CacheLayer::new(store.clone()).rules(rules()).cache_status("c").layer(inner.clone());
+    let named = CacheLayer::new(store.clone()).rules(rules()).cache_status("c").layer(inner.clone());
     let silent = CacheLayer::new(store).rules(rules()).layer(inner);
-    send(&tells, get("/t/a")).await;
-    assert_eq!(lines(&send(&tells, get("/t/a")).await), ["c; hit; ttl=60"]);
+    send(&named, get("/t/a")).await;
+    assert_eq!(lines(&send(&named, get("/t/a")).await), ["c; hit; ttl=60"]);
     assert!(lines(&send(&silent, get("/t/a")).await).is_empty());
 }
 
 #[tokio::test]
-async fn a_layer_that_says_nothing_leaves_what_the_inner_service_says() {
+async fn layer_without_a_name_leaves_other_lines() {
     let (inner, _) = counting(|_, _| {
         let mut response = ok("x");
         for (name, value) in [("server", "s"), ("cache-status", ""), ("cache-status", "origin; hit")] {

@@ -1,9 +1,15 @@
-//! `Rule::http()` and the rules of HTTP caching that hold for every rule: storing, freshness, validation, ranges, `Cache-Status`.
+//! HTTP caching by `Rule::http()`, and the rules that hold for every rule: storing, freshness, validation, ranges, `Cache-Status`.
 
 #[path = "../common/mod.rs"]
 mod common;
 
 mod cache_status;
+mod freshness;
 mod partial;
-mod rule;
+mod policies;
+mod ranges;
+mod script;
 mod storing;
+mod validation;
+mod variants;
+mod writes;

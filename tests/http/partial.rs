@@ -1,4 +1,4 @@
-//! Parts: whatever is asked for and written in whatever order, an answer is what the inner service would have said.
+//! Partial content: after any sequence of ranges and writes, a response equals the one of the inner service.
 
 use std::{
     convert::Infallible,
@@ -15,9 +15,9 @@ use tower_response_cache::{CacheLayer, CachePolicy, InvalidateLayer, Memory, Nam
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// Bytes from, and how many.
+    /// A range of bytes: its start and length.
     Part(usize, usize),
-    /// Bytes from, to the end.
+    /// A range of bytes from a start to the end.
     Rest(usize),
     Whole,
     Write(Vec<u8>),
@@ -33,12 +33,12 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What the origin has, and how often that has changed.
-type Thing = Arc<Mutex<(Vec<u8>, u32)>>;
+/// Content of the origin, and the count of its changes.
+type Content = Arc<Mutex<(Vec<u8>, u32)>>;
 
-/// A handler that serves parts by itself, with a strong tag for each state of the thing.
-fn answer(thing: &Thing, request: &Request<Plain>) -> Response<Plain> {
-    let (content, version) = thing.lock().expect("not poisoned").clone();
+/// Responds to ranges, with a strong tag for each version of the content.
+fn respond(origin: &Content, request: &Request<Plain>) -> Response<Plain> {
+    let (content, version) = origin.lock().expect("not poisoned").clone();
     let response = Response::builder().header("cache-control", "max-age=60").header("etag", format!("\"{version}\""));
     let range = request.headers().get("range").map(|range| range.to_str().expect("text").trim_start_matches("bytes="));
     let Some((first, last)) = range.and_then(|range| range.split_once('-')) else {
@@ -49,22 +49,26 @@ fn answer(thing: &Thing, request: &Request<Plain>) -> Response<Plain> {
     if first >= end {
         return response.status(StatusCode::RANGE_NOT_SATISFIABLE).body(Full::default()).expect("a response");
     }
-    let said = format!("bytes {first}-{}/{}", end - 1, content.len());
+    let content_range = format!("bytes {first}-{}/{}", end - 1, content.len());
     let part = Bytes::copy_from_slice(&content[first..end]);
-    response.status(StatusCode::PARTIAL_CONTENT).header("content-range", said).body(Full::new(part)).expect("a response")
+    response
+        .status(StatusCode::PARTIAL_CONTENT)
+        .header("content-range", content_range)
+        .body(Full::new(part))
+        .expect("a response")
 }
 
 async fn walk(steps: Vec<Step>) -> Result<usize, TestCaseError> {
-    let thing: Thing = Arc::new(Mutex::new((b"0123456789".to_vec(), 0)));
+    let origin: Content = Arc::new(Mutex::new((b"0123456789".to_vec(), 0)));
     let rules = Rules::new().fallback(Rule::http());
     let store = Memory::default();
     let service = ServiceBuilder::new()
         .layer(InvalidateLayer::new(store.clone()).rules(rules.clone()))
         .layer(CacheLayer::new(store).rules(rules))
         .service(service_fn({
-            let thing = thing.clone();
+            let origin = origin.clone();
             move |request: Request<Plain>| {
-                let response = answer(&thing, &request);
+                let response = respond(&origin, &request);
                 async move { Ok::<_, Infallible>(response) }
             }
         }));
@@ -76,14 +80,14 @@ async fn walk(steps: Vec<Step>) -> Result<usize, TestCaseError> {
             Step::Rest(from) => request.header("range", format!("bytes={from}-")),
             Step::Whole => request,
             Step::Write(content) => {
-                let mut thing = thing.lock().expect("not poisoned");
-                *thing = (content.clone(), thing.1 + 1);
+                let mut origin = origin.lock().expect("not poisoned");
+                *origin = (content.clone(), origin.1 + 1);
                 Request::put("http://a.test/x")
             }
         };
         let request = request.body(Plain::default()).expect("a request");
-        let want = answer(&thing, &request);
-        let got = service.clone().oneshot(request).await.expect("an answer");
+        let want = respond(&origin, &request);
+        let got = service.clone().oneshot(request).await.expect("a response");
         if matches!(step, Step::Write(_)) {
             continue;
         }
@@ -114,34 +118,34 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn rfc9111_3_4_an_answer_is_what_the_inner_service_would_have_said(steps in prop::collection::vec(step(), 1..24)) {
+    fn rfc9111_3_4_responses_equal_those_of_the_origin(steps in prop::collection::vec(step(), 1..24)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(walk(steps))?;
     }
 }
 
 #[tokio::test]
-async fn rfc9111_3_4_parts_in_any_order_make_the_whole_and_then_nobody_is_asked() {
+async fn rfc9111_3_4_parts_combine_in_any_order() {
     let parts =
         |order: [usize; 5]| order.into_iter().map(|at| Step::Part(at * 2, 2)).chain([Step::Whole, Step::Rest(3)]).collect();
     for order in [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 1, 3, 0, 4]] {
-        assert_eq!(walk(parts(order)).await.expect("all answers are right"), 2, "{order:?}");
+        assert_eq!(walk(parts(order)).await.expect("all responses are right"), 2, "{order:?}");
     }
-    // A piece that touches nothing takes the place of what was there: the whole is asked for, and stored.
-    assert_eq!(walk(parts([0, 4, 1, 3, 2])).await.expect("all answers are right"), 1);
+    // A part that does not adjoin the stored part replaces it: the whole is requested, and stored.
+    assert_eq!(walk(parts([0, 4, 1, 3, 2])).await.expect("all responses are right"), 1);
 }
 
-/// The bytes that each part was computed from may be invalidated by the name that its own response gave.
+/// A part may be invalidated by a namespace that only its own response named.
 #[tokio::test]
-async fn joined_parts_keep_the_namespaces_of_each() {
+async fn combined_parts_keep_the_namespaces_of_each() {
     for (name, whole) in [("row:0", true), ("row:1", true), ("row:0", false), ("row:1", false)] {
-        let thing: Thing = Arc::new(Mutex::new((b"0123456789".to_vec(), 0)));
+        let origin: Content = Arc::new(Mutex::new((b"0123456789".to_vec(), 0)));
         let store = Memory::default();
         let cache = CacheLayer::new(store.clone()).rules(Rules::new().fallback(Rule::http()));
         let service = ServiceBuilder::new().layer(cache).service(service_fn({
-            let thing = thing.clone();
+            let origin = origin.clone();
             move |request: Request<Plain>| {
-                let mut response = answer(&thing, &request);
+                let mut response = respond(&origin, &request);
                 let first = request.headers().get("range").is_some_and(|range| range == "bytes=0-4");
                 let row = Namespace::of(["row", if first { "0" } else { "1" }]);
                 response.extensions_mut().insert(CachePolicy::new().namespace(row));
@@ -154,16 +158,16 @@ async fn joined_parts_keep_the_namespaces_of_each() {
                 request = request.header("range", range);
             }
             let request = request.body(Plain::default()).expect("a request");
-            let got = service.clone().oneshot(request).await.expect("an answer");
+            let got = service.clone().oneshot(request).await.expect("a response");
             (outcome(&got) == Outcome::Hit, body(got).await)
         };
         let last = if whole { "bytes=5-9" } else { "bytes=5-8" };
         let wanted = if whole { None } else { Some("bytes=3-6") };
         assert!(!ask(Some("bytes=0-4")).await.0);
         assert!(!ask(Some(last)).await.0);
-        assert!(ask(wanted).await.0, "{name}: put together");
-        store.invalidate([name]).await.expect("memory is always there");
-        *thing.lock().expect("not poisoned") = (b"abcdefghij".to_vec(), 1);
+        assert!(ask(wanted).await.0, "{name}: combined");
+        store.invalidate([name]).await.expect("memory is always reachable");
+        *origin.lock().expect("not poisoned") = (b"abcdefghij".to_vec(), 1);
         let (hit, got) = ask(wanted).await;
         assert!(!hit && got.iter().all(u8::is_ascii_lowercase), "{name}: {got:?} after its invalidation");
     }

@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use crate::common::{MINUTE, outcome, text};
+use crate::common::{MINUTE, counting, outcome, text};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame};
@@ -91,7 +91,7 @@ async fn content_of_other_methods_is_not_touched() {
 
 #[tokio::test]
 async fn without_the_layer_a_query_passes_the_cache_by() {
-    let (inner, _) = crate::common::counting(|_, _| crate::common::ok("x"));
+    let (inner, _) = counting(|_, _| crate::common::ok("x"));
     let service = ServiceBuilder::new().layer(CacheLayer::new(Memory::default()).rule(Rule::ttl(MINUTE))).service(inner);
     let request = Request::builder().method("QUERY").uri("/q").body(Full::from("a")).expect("a request");
     assert_eq!(outcome(&service.oneshot(request).await.expect("an answer")), LEFT_ALONE);
