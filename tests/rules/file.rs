@@ -1,4 +1,4 @@
-//! Rules from a file: every option has its effect, and what is refused is refused in words that help.
+//! Rules from a file: every option has its effect, and errors name the line and the allowed values.
 
 use std::{
     convert::Infallible,
@@ -99,7 +99,7 @@ fn good_files_are_read() {
 }
 
 #[test]
-fn bad_files_are_refused_with_the_line_and_what_is_allowed_there() {
+fn bad_files_are_refused_with_line_and_alternatives() {
     let route = |line: &str| format!("[[route]]\npath = \"/t/{{table}}\"\nttl = \"60s\"\n{line}\n");
     for (line, want) in [
         ("tll = '5s'", format!("line 4: unknown field `tll`, {OPTIONS}")),
@@ -222,7 +222,7 @@ fn bad_files_are_refused_with_the_line_and_what_is_allowed_there() {
              or { by = one of these, required = true }"
                 .into(),
         ),
-        // What stands around the routes.
+        // Tables around the routes.
         (
             "[[route]]\npath = '/t/{name}'\nttl = '1s'",
             "line 4: route \"/t/{name}\" overlaps with \"/t/{table}\", which is there already".into(),
@@ -268,7 +268,7 @@ fn former_names_are_accepted() {
 }
 
 #[test]
-fn json_says_the_same() {
+fn json_is_read_like_toml() {
     let rules = r#"{ "route": [{ "path": "/t/{table}", "ttl": "60s", "statuses": { "404": "5s" }, "max_body": 10 }],
         "fallback": { "uncached": true } }"#;
     serde_json::from_str::<Rules>(rules).unwrap();
@@ -287,7 +287,7 @@ fn json_says_the_same() {
     }
 }
 
-/// What reaches the handler of a service under these rules, each request after so many seconds.
+/// Returns the number of calls of the handler after each request, sent some seconds after the previous one.
 async fn calls(rules: &str, requests: &[(&str, &str, u64)]) -> Vec<usize> {
     let clock = Clock::manual();
     let store = Memory::builder().clock(clock.clone()).build();
@@ -319,7 +319,7 @@ async fn calls(rules: &str, requests: &[(&str, &str, u64)]) -> Vec<usize> {
 }
 
 #[tokio::test]
-async fn each_option_does_what_it_does_in_code() {
+async fn each_file_option_has_its_effect() {
     let route = |options: &str| format!("[[route]]\npath = '/t/{{table}}'\nttl = '60s'\n{options}\n");
     for (options, requests, want) in [
         ("", vec![("GET", "/t/a", 0), ("GET", "/t/a", 59), ("GET", "/t/a", 2)], [1, 1, 2]),

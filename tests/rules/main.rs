@@ -7,3 +7,4 @@ mod common;
 mod file;
 mod lifetimes;
 mod operations;
+mod tables;

@@ -1,4 +1,4 @@
-//! What an operator needs: to turn caching off and on, and to be told of what would otherwise fail silently.
+//! Operations: the off switch, warnings about silent failures, and statistics.
 
 use std::{
     fmt,
@@ -30,7 +30,7 @@ async fn layer_that_is_turned_off_calls_the_inner_service() {
 }
 
 #[tokio::test]
-async fn what_a_write_invalidated_while_off_is_not_served_later() {
+async fn write_while_off_invalidates_for_later() {
     let switch = Switch::default();
     let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
     let store = Memory::new(1 << 20);
@@ -46,12 +46,12 @@ async fn what_a_write_invalidated_while_off_is_not_served_later() {
     let response = send(&service, get("/t/x")).await;
     assert!(matches!(outcome(&response), Outcome::Miss(_)));
     assert_eq!(text(response).await, "answer 5");
-    assert_eq!(outcome(&send(&service, get("/t/y")).await), Outcome::Hit, "nothing has invalidated it");
+    assert_eq!(outcome(&send(&service, get("/t/y")).await), Outcome::Hit, "no write has invalidated it");
 }
 
-/// A fill that was under way when caching was turned off is stored under the stamp that it began with.
+/// A fill that runs while caching is turned off is stored under the stamp of its beginning.
 #[tokio::test]
-async fn fill_across_an_off_and_a_write_is_not_served() {
+async fn fill_overtaken_while_off_is_not_served() {
     let switch = Switch::default();
     let store = Memory::new(1 << 20);
     let layer =
@@ -87,7 +87,7 @@ async fn clones_of_a_layer_share_their_switch() {
 
 // ---- Silent failures -------------------------------------------------------------------------------------------------
 
-/// Writes down the fields of warnings.
+/// Records the fields of warnings.
 #[derive(Clone, Default)]
 struct Warnings(Arc<Mutex<Vec<String>>>);
 
@@ -97,9 +97,9 @@ impl Warnings {
     }
 }
 
-struct Pen<'a>(&'a mut String);
+struct FieldVisitor<'a>(&'a mut String);
 
-impl tracing::field::Visit for Pen<'_> {
+impl tracing::field::Visit for FieldVisitor<'_> {
     fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn fmt::Debug) {
         *self.0 += &format!("{field}={value:?} ");
     }
@@ -120,7 +120,7 @@ impl tracing::Subscriber for Warnings {
 
     fn event(&self, event: &tracing::Event<'_>) {
         let mut warning = String::new();
-        event.record(&mut Pen(&mut warning));
+        event.record(&mut FieldVisitor(&mut warning));
         self.0.lock().unwrap().push(warning);
     }
 
@@ -129,7 +129,7 @@ impl tracing::Subscriber for Warnings {
     fn exit(&self, _: &tracing::span::Id) {}
 }
 
-/// Does something on a runtime, and returns what it was warned of.
+/// Runs a future on a runtime, and returns its warnings.
 fn warned(work: impl Future<Output = ()>) -> Warnings {
     let warnings = Warnings::default();
     tracing::subscriber::with_default(warnings.clone(), || {
@@ -224,7 +224,7 @@ async fn write_does_not_hide_a_rule_that_matches_no_read() {
     let layers =
         (CacheLayer::new(store.clone()).rules(rules.clone()), InvalidateLayer::new(store.clone()).rules(rules.clone()));
     let service = layers.layer(counting(|_, _| ok("x")).0);
-    // The layers stand outside of a nested router, and the pattern lacks its prefix.
+    // The layers are outside of a nested router, and the pattern lacks its prefix.
     send(&service, get("/api/tables/x")).await;
     send(&service, post("/api/tables/x")).await;
     send(&service, post("/logout")).await;
@@ -234,16 +234,17 @@ async fn write_does_not_hide_a_rule_that_matches_no_read() {
 
 #[cfg(feature = "redis")]
 #[tokio::test(flavor = "multi_thread")]
-async fn stats_show_breaker_lease_and_what_waits() {
+async fn stats_show_breaker_lease_and_waiting_names() {
     use tower_response_cache::{Coherence, Redis};
     let mut server = crate::common::redis::Server::start().await;
     let store = Redis::builder(&server.url()).build().await.unwrap();
-    crate::common::redis::until("a lease", async || store.is_leased()).await;
+    crate::common::redis::until("the lease is held", async || store.is_leased()).await;
     assert!(store.stats().to_string().contains("breaker closed, lease held"), "{}", store.stats());
     let validated = Redis::builder(&server.url()).coherence(Coherence::Validated).build().await.unwrap();
     assert!(validated.stats().to_string().contains("breaker closed, lease none"), "{}", validated.stats());
     server.kill();
-    crate::common::redis::until("Redis is known to be away", async || !store.is_reachable() && !store.is_leased()).await;
+    crate::common::redis::until("the store knows that Redis is down", async || !store.is_reachable() && !store.is_leased())
+        .await;
     assert!(store.stats().to_string().contains("breaker open, lease lost"), "{}", store.stats());
     let _ = tokio::time::timeout(std::time::Duration::from_millis(1), store.invalidate(["t:x"])).await;
     crate::common::redis::until("a name waits", async || store.stats().to_string().contains("waiting 1")).await;
@@ -251,7 +252,7 @@ async fn stats_show_breaker_lease_and_what_waits() {
 
 #[cfg(feature = "redis")]
 #[tokio::test(flavor = "multi_thread")]
-async fn first_fill_of_a_new_handler_named_namespace_says_so() {
+async fn unstored_first_fill_of_a_new_name_is_reported() {
     use tower_response_cache::{NoStore, Redis};
     let server = crate::common::redis::Server::start().await;
     let store = Redis::builder(&server.url()).command_timeout(5 * SECOND).build().await.unwrap();
@@ -268,7 +269,7 @@ async fn first_fill_of_a_new_handler_named_namespace_says_so() {
     };
     let new = Some(Storing::Not(NoStore::NewNamespace));
     assert_eq!(stored("/t/x?7").await, new);
-    crate::common::redis::until("it is stored", async || stored("/t/x?7").await.is_none()).await;
+    crate::common::redis::until("the response is stored", async || stored("/t/x?7").await.is_none()).await;
     assert_eq!(stored("/t/x?8").await, new, "another name is new");
     let refused = store.stats().not_stored;
     let of = |why| refused.iter().find(|(reason, _)| *reason == why).map(|(_, count)| *count);
