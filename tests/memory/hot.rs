@@ -1,5 +1,5 @@
-//! Responses that a thread has at hand since they were asked for often. They are what the store would have answered with, and end when it
-//! would have answered otherwise.
+//! Hot responses: a thread keeps responses that are requested often. They equal those of the store, and end when the store
+//! would respond differently.
 
 use std::{sync::atomic::Ordering, thread};
 
@@ -10,24 +10,24 @@ use http_body_util::BodyExt;
 use tower::Layer;
 use tower_response_cache::{CacheLayer, Clock, Memory, Miss, Outcome, Rule, Rules, Store};
 
-/// After so many hits a response is at hand. Of more than sixteen in a row, most are then answered with it.
+/// Number of hits after which a response is hot. Of more than sixteen following hits, most are then served from the thread.
 const OFTEN: usize = 200;
 
 const ABSENT: Outcome = Outcome::Miss(Miss::Absent);
 
-fn timed(capacity: usize) -> (Clock, Memory) {
+fn with_manual_clock(capacity: usize) -> (Clock, Memory) {
     let clock = Clock::manual();
     let store = Memory::builder().capacity(capacity).clock(clock.clone()).build();
     (clock, store)
 }
 
-/// The call that the answer was made by.
+/// Responds with the number of the call.
 fn numbered(_: &Request<Plain>, call: usize) -> Response<Plain> {
     ok(call.to_string())
 }
 
 #[tokio::test]
-async fn what_is_at_hand_is_what_was_stored() {
+async fn hot_response_equals_the_stored_one() {
     let mut stored = ok("the body");
     for (name, value) in [
         ("content-type", "application/json"),
@@ -64,8 +64,8 @@ async fn what_is_at_hand_is_what_was_stored() {
 }
 
 #[tokio::test]
-async fn what_is_at_hand_grows_old_and_ends_with_its_lifetime() {
-    let (clock, store) = timed(1 << 20);
+async fn hot_response_ages_and_expires() {
+    let (clock, store) = with_manual_clock(1 << 20);
     let cache = CacheLayer::new(store).rules(one_rule(Rule::ttl(MINUTE))).layer(counting(numbered).0);
     for round in 1..4 {
         for second in 0..60 {
@@ -80,7 +80,7 @@ async fn what_is_at_hand_grows_old_and_ends_with_its_lifetime() {
 }
 
 #[tokio::test]
-async fn what_is_at_hand_is_cleared_whoever_clears_it_and_however() {
+async fn hot_response_is_invalidated_in_every_way() {
     for rule in [Rule::ttl(MINUTE), Rule::http().default_ttl(MINUTE)] {
         let store = Memory::new(1 << 20);
         let rules = Rules::new().route("/t/{table}", rule.namespace("t:{table}"));
@@ -104,9 +104,9 @@ async fn what_is_at_hand_is_cleared_whoever_clears_it_and_however() {
     }
 }
 
-/// A client may ask for a new response although the old one is fresh: from then on the new one answers, in all threads.
+/// A client may request a new response although the old one is fresh. From then on the new one is served, in all threads.
 #[tokio::test]
-async fn what_is_at_hand_gives_way_to_what_has_replaced_it() {
+async fn hot_response_is_replaced_with_its_entry() {
     let (inner, _) = counting(|_, call| {
         let mut response = ok(call.to_string());
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("max-age=60"));
@@ -130,7 +130,7 @@ async fn what_is_at_hand_gives_way_to_what_has_replaced_it() {
 }
 
 #[tokio::test]
-async fn what_is_at_hand_of_one_variant_answers_for_no_other() {
+async fn hot_response_serves_no_other_variant() {
     let (inner, _) = counting(|request, _| {
         let mut response = ok(request.headers()[header::ACCEPT_LANGUAGE].as_bytes().to_vec());
         response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept-language"));
@@ -147,8 +147,8 @@ async fn what_is_at_hand_of_one_variant_answers_for_no_other() {
 }
 
 #[tokio::test]
-async fn what_is_at_hand_ends_when_the_store_evicts_it() {
-    let (_, store) = timed(64 << 10);
+async fn hot_response_ends_with_its_evicted_entry() {
+    let (_, store) = with_manual_clock(64 << 10);
     let rules = one_rule(Rule::ttl(MINUTE));
     let (inner, calls) = counting(numbered);
     let cache = CacheLayer::new(store.clone()).rules(rules.clone()).layer(inner);
@@ -164,7 +164,7 @@ async fn what_is_at_hand_ends_when_the_store_evicts_it() {
             }
         }
         others += 1_000;
-        assert!(others < 100_000, "never evicted");
+        assert!(others < 100_000, "the entry is never evicted");
     }
     let before = calls.load(Ordering::SeqCst);
     assert_eq!(outcome(&send(&cache, get("/t/hot")).await), ABSENT);
@@ -172,8 +172,8 @@ async fn what_is_at_hand_ends_when_the_store_evicts_it() {
 }
 
 #[tokio::test]
-async fn what_is_at_hand_is_kept_by_the_store_for_as_long_as_it_is_asked_for() {
-    let (_, store) = timed(64 << 10);
+async fn requested_hot_response_is_not_evicted() {
+    let (_, store) = with_manual_clock(64 << 10);
     let cache = CacheLayer::new(store.clone()).rules(one_rule(Rule::ttl(MINUTE))).layer(counting(numbered).0);
     send(&cache, get("/t/hot")).await;
     for n in 0..2_000 {
@@ -188,7 +188,7 @@ async fn what_is_at_hand_is_kept_by_the_store_for_as_long_as_it_is_asked_for() {
 }
 
 #[tokio::test]
-async fn hits_of_what_is_at_hand_are_counted() {
+async fn hits_of_hot_responses_are_counted() {
     let store = Memory::new(1 << 20);
     let cache = CacheLayer::new(store.clone()).rules(one_rule(Rule::ttl(MINUTE))).layer(counting(numbered).0);
     send(&cache, get("/t/a")).await;
@@ -199,8 +199,8 @@ async fn hits_of_what_is_at_hand_are_counted() {
 }
 
 #[tokio::test]
-async fn what_is_at_hand_is_refreshed_when_it_is_stale() {
-    let (clock, store) = timed(1 << 20);
+async fn stale_hot_response_is_refreshed() {
+    let (clock, store) = with_manual_clock(1 << 20);
     let rule = Rule::ttl(MINUTE).stale_while_revalidate(MINUTE);
     let cache = CacheLayer::new(store.clone()).rules(one_rule(rule)).layer(counting(numbered).0);
     for round in 1..4 {
@@ -209,6 +209,6 @@ async fn what_is_at_hand_is_refreshed_when_it_is_stale() {
         }
         clock.advance(MINUTE);
         assert_eq!(text(send(&cache, get("/t/a")).await).await, round.to_string());
-        until("it is refreshed", || store.stats().stored == round + 1).await;
+        until("the entry is refreshed", || store.stats().stored == round + 1).await;
     }
 }

@@ -1,9 +1,43 @@
-//! The memory store: bounds, expiry, invalidation, counts, and stores defined by a user.
+//! The memory store: capacity, expiry, invalidation, statistics, and stores defined by a test.
 
 #[path = "../common/mod.rs"]
 mod common;
 
 mod bounds;
+mod counts;
+mod custom;
 mod hot;
+mod invalidation;
 #[cfg(feature = "metrics")]
 mod metrics;
+
+use common::*;
+use http::{Request, Response};
+use tower_response_cache::{CacheStatus, Clock, Memory, Miss, Outcome, Storing};
+
+const ABSENT: Outcome = Outcome::Miss(Miss::Absent);
+
+const HIT: Outcome = Outcome::Hit;
+
+fn stored<B>(response: &Response<B>) -> Option<Storing> {
+    response.extensions().get::<CacheStatus>().expect("a rule covers it").stored()
+}
+
+fn with_manual_clock(capacity: usize) -> (Clock, Memory) {
+    let clock = Clock::manual();
+    let store = Memory::builder().capacity(capacity).clock(clock.clone()).build();
+    (clock, store)
+}
+
+/// Responds with a body whose length is the last part of the path.
+fn sized(request: &Request<Plain>, _: usize) -> Response<Plain> {
+    let len = request.uri().path().rsplit('-').next().and_then(|len| len.parse().ok()).expect("a length");
+    ok(vec![b'.'; len])
+}
+
+/// Lets every task run that can run.
+async fn settle() {
+    for _ in 0..64 {
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,4 +1,4 @@
-//! What is handed to the recorder of the `metrics` facade.
+//! Values that are passed to the recorder of the `metrics` facade.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tower::Layer;
 use tower_response_cache::{Bypass, CacheLayer, Memory, Miss, NoStore, Rule, Store};
 
-/// All that one call of `record` says: the name with its labels, and the value.
+/// Returns the values that one call of `record` passes, by name and labels.
 fn recorded(record: impl FnOnce()) -> BTreeMap<String, f64> {
     let recorder = DebuggingRecorder::new();
     let snapshots = recorder.snapshotter();
@@ -17,7 +17,7 @@ fn recorded(record: impl FnOnce()) -> BTreeMap<String, f64> {
         let value = match value {
             DebugValue::Counter(count) => count as f64,
             DebugValue::Gauge(value) => value.into_inner(),
-            DebugValue::Histogram(_) => panic!("there is none"),
+            DebugValue::Histogram(_) => panic!("no histogram is recorded"),
         };
         (format!("{} {}", key.key().name(), labels.join(" ")), value)
     });
@@ -25,7 +25,7 @@ fn recorded(record: impl FnOnce()) -> BTreeMap<String, f64> {
 }
 
 #[tokio::test]
-async fn every_count_is_recorded_under_its_name_and_the_name_of_the_cache() {
+async fn every_count_is_recorded_with_the_cache_name() {
     let store = Memory::new(1 << 20);
     let (inner, _) = counting(|request, _| {
         let mut response = ok("rows");
@@ -56,12 +56,12 @@ async fn every_count_is_recorded_under_its_name_and_the_name_of_the_cache() {
     ] {
         assert_eq!(said.get(name), Some(&value), "{name} in {said:#?}");
     }
-    // One for each reason, each kind of hit, each other count and each state: none is forgotten when one is added.
+    // One value for each reason, each kind of hit, each other count and each state: a new one must be recorded, too.
     assert_eq!(said.len(), 3 + Miss::ALL.len() + Bypass::ALL.len() + NoStore::ALL.len() + 15 + 8);
 }
 
 #[tokio::test]
-async fn what_is_recorded_later_takes_the_place_of_what_was_recorded_before() {
+async fn later_record_replaces_the_earlier_one() {
     let store = Memory::new(1 << 20);
     let (inner, _) = counting(|_, _| ok("rows"));
     let cache = CacheLayer::new(store.clone()).rules(one_rule(Rule::ttl(MINUTE))).layer(inner);
@@ -74,5 +74,5 @@ async fn what_is_recorded_later_takes_the_place_of_what_was_recorded_before() {
     let hits = snapshots.snapshot().into_vec().into_iter().find(|(key, ..)| {
         key.key().name() == "response_cache_hits_total" && key.key().labels().any(|label| label.value() == "fresh")
     });
-    assert_eq!(hits.expect("it is recorded").3, DebugValue::Counter(2));
+    assert_eq!(hits.expect("the counter is recorded").3, DebugValue::Counter(2));
 }
