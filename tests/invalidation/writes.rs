@@ -4,6 +4,7 @@ use std::{
     convert::Infallible,
     sync::{Arc, Mutex},
     task::Poll,
+    time::{Duration, Instant},
 };
 
 use super::{memory, name, table};
@@ -11,7 +12,8 @@ use crate::common::*;
 use http::{Method, Request, Response, StatusCode};
 use tower::{Layer, ServiceExt, service_fn, util::BoxCloneService};
 use tower_response_cache::{
-    CacheBody, CacheLayer, Identity, InvalidateLayer, Invalidation, Invalidations, Memory, Miss, Outcome, Rule, Rules, Store,
+    CacheBody, CacheLayer, CachePolicy, Identity, InvalidateLayer, Invalidation, Invalidations, Memory, Miss, Namespace,
+    Outcome, Rule, Rules, Store,
 };
 
 /// Reads through a cache and writes through an `InvalidateLayer` over the same store and rules.
@@ -326,4 +328,48 @@ async fn encoded_and_plain_parameters_invalidate_the_same() {
         send(&app.layer.layer(inner), post(written)).await;
         assert!(!app.hits(read).await, "{read} after a write to {written}");
     }
+}
+
+/// The namespaces of the handler are invalidated even if the closure of the rule panics.
+#[tokio::test]
+async fn panicking_closure_keeps_the_namespaces_of_the_handler() {
+    let rules = Rules::new().route("/t/{table}", Rule::uncached().invalidates_by(|_, _| panic!("a fault in the rule")));
+    let store = Memory::default();
+    let reads = CacheLayer::new(store.clone())
+        .rules(one_rule(Rule::ttl(MINUTE).namespace("db:{table}")))
+        .layer(counting(|_, _| ok("rows")).0);
+    assert_eq!(outcome(&send(&reads, get("/t/a")).await), Outcome::Miss(Miss::Absent));
+    let writes = InvalidateLayer::new(store).rules(rules).layer(service_fn(async |_: Request<Plain>| {
+        let mut response = ok("");
+        response.extensions_mut().insert(Invalidations::also([Namespace::of(["db", "a"])]));
+        Ok::<_, std::convert::Infallible>(response)
+    }));
+    let written = tokio::spawn(async move { send(&writes, post("/t/a")).await.status() }).await;
+    assert!(written.expect_err("the closure panics").is_panic());
+    assert_eq!(outcome(&send(&reads, get("/t/a")).await), Outcome::Miss(Miss::Absent));
+}
+
+/// The names of a large import take time in proportion to their number, not to its square.
+#[tokio::test]
+async fn many_names_take_linear_time() {
+    let names = |n: usize| (0..n).map(|row| Namespace::of(["row", &row.to_string()])).collect::<Vec<_>>();
+    let many = names(100_000);
+    let began = Instant::now();
+    Memory::default().invalidate(many.clone()).await.expect("memory can");
+    let writes = InvalidateLayer::new(Memory::default()).layer(service_fn(move |_: Request<Plain>| {
+        let mut response = ok("");
+        response.extensions_mut().insert(Invalidations::only(many.clone()));
+        std::future::ready(Ok::<_, std::convert::Infallible>(response))
+    }));
+    send(&writes, post("/t/a")).await;
+
+    let many = names(100_000);
+    let (inner, _) = counting(move |_, _| {
+        let mut response = ok("");
+        response.extensions_mut().insert(many.iter().cloned().fold(CachePolicy::new(), CachePolicy::namespace));
+        response
+    });
+    let service = CacheLayer::new(Memory::default()).rules(one_rule(Rule::ttl(MINUTE))).layer(inner);
+    assert_eq!(outcome(&send(&service, get("/t/a")).await), Outcome::Miss(Miss::Absent));
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
 }

@@ -14,7 +14,7 @@ use http_body_util::{BodyExt, Full};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_response_cache::{Bypass, CacheLayer, ContentBody, Memory, Miss, Outcome, QueryLayer, Rule};
 
-/// Content that comes in these pieces, and then its trailers or an error.
+/// Content that comes in pieces, followed by trailers or an error.
 struct Pieces(Vec<&'static str>, Option<Result<HeaderMap, &'static str>>);
 
 impl Body for Pieces {
@@ -29,7 +29,7 @@ impl Body for Pieces {
     }
 }
 
-/// What a service that sends back its content, and the number of its trailers, answers under this rule and limit.
+/// Sends content to a service that returns it with the number of its trailers. Returns outcomes and bodies.
 async fn ask(service_max: usize, method: &str, times: usize, content: impl Fn() -> Pieces) -> Vec<(Outcome, String)> {
     let service = ServiceBuilder::new()
         .layer(QueryLayer::new().max(service_max))
@@ -47,17 +47,17 @@ async fn ask(service_max: usize, method: &str, times: usize, content: impl Fn() 
     let mut answers = Vec::new();
     for _ in 0..times {
         let request = Request::builder().method(method).uri("/q").body(content()).expect("a request");
-        let response = service.clone().oneshot(request).await.expect("an answer");
+        let response = service.clone().oneshot(request).await.expect("a response");
         answers.push((outcome(&response), text(response).await));
     }
     answers
 }
 
 const MISS: Outcome = Outcome::Miss(Miss::Absent);
-const LEFT_ALONE: Outcome = Outcome::Bypass(Bypass::Method);
+const BYPASS: Outcome = Outcome::Bypass(Bypass::Method);
 
 #[tokio::test]
-async fn content_within_the_limit_is_part_of_the_key_and_reaches_the_handler_whole() {
+async fn content_within_the_limit_is_part_of_the_key() {
     let trailers = || Some(Ok(HeaderMap::from_iter([(http::header::AGE, http::HeaderValue::from_static("1"))])));
     for pieces in [vec![], vec!["abcd"], vec!["ab", "", "cd"]] {
         let want = format!("{} +1", pieces.concat());
@@ -67,32 +67,32 @@ async fn content_within_the_limit_is_part_of_the_key_and_reaches_the_handler_who
 }
 
 #[tokio::test]
-async fn content_beyond_the_limit_reaches_the_handler_whole_and_nothing_is_stored() {
+async fn content_beyond_the_limit_passes_uncached() {
     for pieces in [vec!["abcde"], vec!["abcd", "e"], vec!["ab", "cde", "fgh"]] {
         let want = format!("{} +0", pieces.concat());
         let got = ask(4, "QUERY", 2, || Pieces(pieces.clone(), None)).await;
-        assert_eq!(got, [(LEFT_ALONE, want.clone()), (LEFT_ALONE, want)], "{pieces:?}");
+        assert_eq!(got, [(BYPASS, want.clone()), (BYPASS, want)], "{pieces:?}");
     }
 }
 
 #[tokio::test]
-async fn content_that_breaks_off_is_no_content() {
+async fn failed_content_is_an_error_for_the_handler() {
     let got = ask(4, "QUERY", 2, || Pieces(vec!["ab"], Some(Err("broken")))).await;
-    assert_eq!(got, [(LEFT_ALONE, "broken".into()), (LEFT_ALONE, "broken".into())]);
+    assert_eq!(got, [(BYPASS, "broken".into()), (BYPASS, "broken".into())]);
 }
 
 #[tokio::test]
-async fn content_of_other_methods_is_not_touched() {
+async fn content_of_other_methods_is_not_read() {
     for method in ["POST", "query", "REPORT"] {
         let got = ask(4, method, 2, || Pieces(vec!["ab"], None)).await;
-        assert_eq!(got, [(LEFT_ALONE, "ab +0".into()), (LEFT_ALONE, "ab +0".into())], "{method}");
+        assert_eq!(got, [(BYPASS, "ab +0".into()), (BYPASS, "ab +0".into())], "{method}");
     }
 }
 
 #[tokio::test]
-async fn without_the_layer_a_query_passes_the_cache_by() {
+async fn query_bypasses_without_the_query_layer() {
     let (inner, _) = counting(|_, _| crate::common::ok("x"));
     let service = ServiceBuilder::new().layer(CacheLayer::new(Memory::default()).rule(Rule::ttl(MINUTE))).service(inner);
     let request = Request::builder().method("QUERY").uri("/q").body(Full::from("a")).expect("a request");
-    assert_eq!(outcome(&service.oneshot(request).await.expect("an answer")), LEFT_ALONE);
+    assert_eq!(outcome(&service.oneshot(request).await.expect("a response")), BYPASS);
 }

@@ -186,3 +186,14 @@ fn most_specific_matching_route_counts() {
         assert!(key.canonical().ends_with(route.as_bytes()), "{target}");
     }
 }
+
+/// The notation of axum before 0.8 would be a literal that matches no request.
+#[test]
+fn parameter_in_the_old_notation_is_refused() {
+    for (pattern, instead) in [("/users/:id", "`{id}`"), ("/files/*path", "`{*path}`"), ("/:a/b", "`{a}`")] {
+        let error = Rules::new().try_route(pattern, Rule::ttl(MINUTE)).expect_err(pattern);
+        assert_eq!(error.kind(), RulesErrorKind::Pattern);
+        assert!(error.to_string().contains(pattern) && error.to_string().contains(instead), "{error}");
+    }
+    assert!(Rules::new().try_route("/a:b/c*", Rule::ttl(MINUTE)).is_ok());
+}

@@ -1,11 +1,13 @@
 //! Clients that leave, and leaders that are not polled.
 
+use std::time::Duration;
+
 use crate::{
     common::*,
     setup::{layer, memory},
 };
 use tokio::time::timeout;
-use tower_response_cache::{Miss, Outcome, Rule, Store};
+use tower_response_cache::{CacheLayer, Memory, Miss, Outcome, Rule, Store};
 
 #[tokio::test(start_paused = true)]
 async fn followers_share_the_call_of_a_leader_that_left() {
@@ -194,4 +196,26 @@ async fn abandoned_endless_body_is_dropped_at_the_limit() {
         tokio::time::sleep(4 * SECOND).await;
         assert_eq!(store.stats().flights, 0, "left during the call: {leaves_early}");
     }
+}
+
+/// The limit counts from the moment when the last client has left, not from when the fill moved to a task.
+#[tokio::test(start_paused = true)]
+async fn fill_limit_begins_when_the_last_client_has_left() {
+    let layer = CacheLayer::new(Memory::default()).rules(one_rule(Rule::ttl(MINUTE))).fill_limit(MINUTE);
+    let (service, mut handle) = mocked::<Plain>(&layer);
+    let ask = || {
+        let service = service.clone();
+        tokio::spawn(async move { send(&service, get("/t/a")).await })
+    };
+    let first = ask();
+    let (_, call) = next_call(&mut handle).await;
+    let second = ask();
+    tokio::time::sleep(MINUTE - Duration::from_secs(1)).await;
+    first.abort();
+    second.abort();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    call.send_response(ok("in time"));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let again = tokio::time::timeout(MINUTE, send(&service, get("/t/a"))).await.expect("the fill was dropped too early");
+    assert_eq!(outcome(&again), Outcome::Hit);
 }

@@ -1,4 +1,4 @@
-//! Targets that are remembered: what they save, nobody can see. A layer that remembers and one that never does answer alike.
+//! Remembered targets: a layer that remembers targets responds and counts like one that never does.
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
@@ -12,10 +12,10 @@ use tower_response_cache::{
     RequestView, RouteAndQuery, Rule, Rules, Stale, Store, remember_at_once, semantics::Normalise,
 };
 
-/// The same keys as another extractor writes, which are not remembered.
-struct Forgotten<K>(K);
+/// Writes the keys of another extractor, which are not remembered.
+struct Unremembered<K>(K);
 
-impl<K: KeyExtractor> KeyExtractor for Forgotten<K> {
+impl<K: KeyExtractor> KeyExtractor for Unremembered<K> {
     fn extract(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
         self.0.extract(request, key)
     }
@@ -25,7 +25,7 @@ impl<K: KeyExtractor> KeyExtractor for Forgotten<K> {
     }
 }
 
-/// A hit is remembered in its turn, one in eight: after so many every target that nothing else displaces is.
+/// One hit in eight is remembered: after this number of hits, every target is remembered that no other displaces.
 const ENOUGH: usize = 40;
 
 const TARGETS: &[&str] = &[
@@ -106,7 +106,7 @@ const FIELDS: &[&[(&str, &str)]] = &[
 const METHODS: &[&str] = &["GET", "GET", "GET", "GET", "HEAD", "POST", "OPTIONS", "QUERY"];
 
 #[derive(Debug, Clone)]
-struct Asked {
+struct TargetRequest {
     target: &'static str,
     method: &'static str,
     hosts: &'static [&'static str],
@@ -117,12 +117,12 @@ struct Asked {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Ask(Asked),
-    Clear(&'static str, bool),
+    Request(TargetRequest),
+    Invalidate(&'static str, bool),
     Wait(u64),
 }
 
-/// Few of them, so that they are asked for again.
+/// Returns steps over few targets, so that they are requested again.
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let some = |all: &'static [&'static str]| prop::sample::subsequence(all, 1..4);
     let fields = prop::sample::subsequence(FIELDS, 1..5);
@@ -132,38 +132,38 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         let (targets, hosts, method) =
             (prop::sample::select(targets), prop::sample::select(hosts), prop::sample::select(METHODS));
         let content = prop_oneof![12 => Just(""), 1 => Just("content")];
-        let asked =
+        let target =
             (targets, method, hosts, fields, content, again).prop_map(|(target, method, hosts, fields, content, again)| {
-                Step::Ask(Asked { target, method, hosts, fields, content, again })
+                Step::Request(TargetRequest { target, method, hosts, fields, content, again })
             });
         let clear = (prop::sample::select(vec!["t:a", "t:b", "acme", "other"]), any::<bool>());
-        let clear = clear.prop_map(|(name, softly)| Step::Clear(name, softly));
-        prop::collection::vec(prop_oneof![10 => asked, 1 => clear, 2 => (1..90u64).prop_map(Step::Wait)], 1..24)
+        let clear = clear.prop_map(|(name, softly)| Step::Invalidate(name, softly));
+        prop::collection::vec(prop_oneof![10 => target, 1 => clear, 2 => (1..90u64).prop_map(Step::Wait)], 1..24)
     })
 }
 
-fn request(asked: &Asked) -> Request<Plain> {
-    let mut request = get(asked.target).map(|_| Plain::from(asked.content));
-    *request.method_mut() = asked.method.parse().expect("a method");
-    for host in asked.hosts {
+fn request(target: &TargetRequest) -> Request<Plain> {
+    let mut request = get(target.target).map(|_| Plain::from(target.content));
+    *request.method_mut() = target.method.parse().expect("a method");
+    for host in target.hosts {
         request.headers_mut().append(header::HOST, HeaderValue::from_static(host));
     }
-    for (name, value) in asked.fields {
+    for (name, value) in target.fields {
         request.headers_mut().insert(*name, HeaderValue::from_static(value));
     }
     request
 }
 
-/// What a rule, and the service inside, may be like.
+/// A rule, and the responses of the inner service.
 #[derive(Debug, Clone)]
-struct Ruled {
-    life: u8,
+struct Setup {
+    lifetime: u8,
     key: u8,
     options: [bool; 8],
     answers: &'static [(&'static str, &'static str)],
 }
 
-fn ruled() -> impl Strategy<Value = Ruled> {
+fn setup() -> impl Strategy<Value = Setup> {
     let answers = prop::sample::select(vec![
         &[("etag", "\"tag\""), ("cache-control", "max-age=30"), ("vary", "accept-language")] as &[(&str, &str)],
         &[],
@@ -177,15 +177,15 @@ fn ruled() -> impl Strategy<Value = Ruled> {
         &[("set-cookie", "a=b")],
         &[("age", "20"), ("cache-status", "inner; hit")],
     ]);
-    (0..8u8, 0..12u8, any::<[bool; 8]>(), answers).prop_map(|(life, key, options, answers)| Ruled {
-        life,
+    (0..8u8, 0..12u8, any::<[bool; 8]>(), answers).prop_map(|(lifetime, key, options, answers)| Setup {
+        lifetime,
         key,
         options,
         answers,
     })
 }
 
-/// A key of the authority, whichever way it is stated, and of the path.
+/// A key of the authority, from the target and from `Host`, and of the path.
 struct Authority;
 
 impl KeyExtractor for Authority {
@@ -202,13 +202,13 @@ impl KeyExtractor for Authority {
     }
 }
 
-impl Ruled {
+impl Setup {
     fn rules(&self, remembers: bool) -> Rules {
         Rules::new().route("/t/{table}", self.rule(remembers).namespace("t:{table}")).fallback(self.rule(remembers))
     }
 
     fn rule(&self, remembers: bool) -> Rule {
-        let rule = match self.life {
+        let rule = match self.lifetime {
             0 | 1 => Rule::ttl(MINUTE),
             2 => Rule::ttl_by(|request| Duration::from_secs(20 * request.headers().len() as u64)),
             3 => Rule::ttl_by_response(|response| Some(Duration::from_secs(10 * response.headers.len() as u64))),
@@ -252,21 +252,21 @@ impl Ruled {
         let target = RouteAndQuery.without_query([] as [&str; 0]);
         match (self.key, remembers) {
             (0..4, true) => rule.key(RouteAndQuery),
-            (0..4, false) => rule.key(Forgotten(RouteAndQuery)),
+            (0..4, false) => rule.key(Unremembered(RouteAndQuery)),
             (4, true) => rule.key(target.without_host()),
-            (4, false) => rule.key(Forgotten(target.without_host())),
+            (4, false) => rule.key(Unremembered(target.without_host())),
             (5, true) => rule.key(target.only_query(["x"])),
-            (5, false) => rule.key(Forgotten(target.only_query(["x"]))),
+            (5, false) => rule.key(Unremembered(target.only_query(["x"]))),
             (6, true) => rule.key(target.without_query(["y"])),
-            (6, false) => rule.key(Forgotten(target.without_query(["y"]))),
+            (6, false) => rule.key(Unremembered(target.without_query(["y"]))),
             (7, true) => rule.key(target.query_as_sent()),
-            (7, false) => rule.key(Forgotten(target.query_as_sent())),
+            (7, false) => rule.key(Unremembered(target.query_as_sent())),
             (8, true) => rule.key(RouteAndQuery.and(Headers::new(["x-tenant", "authorization"]))),
-            (8, false) => rule.key(Forgotten(RouteAndQuery.and(Headers::new(["x-tenant", "authorization"])))),
+            (8, false) => rule.key(Unremembered(RouteAndQuery.and(Headers::new(["x-tenant", "authorization"])))),
             (9, true) => rule.key(Authority),
-            (9, false) => rule.key(Forgotten(Authority)),
+            (9, false) => rule.key(Unremembered(Authority)),
             (10, true) => rule.key(Feed),
-            (10, false) => rule.key(Forgotten(Feed)),
+            (10, false) => rule.key(Unremembered(Feed)),
             // A closure is never remembered.
             _ => rule.key(|request: &RequestView<'_>| {
                 Some(format!("{} {:?}", request.uri(), request.headers().get("x-tenant"))).filter(|_| request.query().is_none())
@@ -275,17 +275,17 @@ impl Ruled {
     }
 }
 
-/// How many requests were answered in each way: fresh, stale, together with another, by the inner service, and without a look.
-fn ways<St: Store>(store: &St) -> [u64; 5] {
+/// Returns requests by outcome: fresh hits, stale hits, collapsed, misses, bypasses.
+fn outcomes<St: Store>(store: &St) -> [u64; 5] {
     let stats = store.stats();
     [stats.hits, stats.stale_hits, stats.collapsed, stats.misses(), stats.bypasses.iter().map(|(_, n)| n).sum()]
 }
 
-/// The way that a request was answered by, and the count of it.
-fn way(outcome: Outcome) -> [u64; 5] {
+/// Returns the counts that an outcome adds.
+fn counted_as(outcome: Outcome) -> [u64; 5] {
     match outcome {
         Outcome::Hit => [1, 0, 0, 0, 0],
-        // The inner service was asked, in vain.
+        // The inner service was called and failed.
         Outcome::Stale(Stale::IfError) => [0, 1, 0, 1, 0],
         Outcome::Stale(_) => [0, 1, 0, 0, 0],
         Outcome::Collapsed => [0, 0, 1, 0, 0],
@@ -299,15 +299,15 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn a_layer_that_remembers_targets_answers_and_counts_as_one_that_does_not(ruled in ruled(), steps in steps()) {
+    fn remembering_layer_responds_and_counts_as_any_other(setup in setup(), steps in steps()) {
         remember_at_once();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         runtime.block_on(async {
             let clock = Clock::manual();
             let new = |remembers| {
                 let store = Memory::builder().clock(clock.clone()).build();
-                let answers = ruled.answers;
-                // What it makes of a request; a response to one language is another than that to the next.
+                let answers = setup.answers;
+                // The response contains the request, so that different requests get different responses.
                 let (inner, calls) = counting(move |request: &Request<Plain>, call| {
                     let mut response = ok(format!("{} {:?} {call}", request.uri(), request.headers()));
                     response.headers_mut().extend(answers.iter().map(|(name, value)| {
@@ -318,42 +318,42 @@ proptest! {
                     }
                     response
                 });
-                let layer = CacheLayer::new(store.clone()).rules(ruled.rules(remembers)).cache_status("c");
+                let layer = CacheLayer::new(store.clone()).rules(setup.rules(remembers)).cache_status("c");
                 (store, layer.layer(inner), calls)
             };
             let ((one_store, one, one_calls), (other_store, other, other_calls)) = (new(true), new(false));
             for step in &steps {
                 match step {
-                    Step::Ask(asked) => for _ in 0..asked.again {
+                    Step::Request(target) => for _ in 0..target.again {
                         let mut both = Vec::new();
                         for (store, cache) in [(&one_store, &one), (&other_store, &other)] {
-                            let before = ways(store);
-                            let (head, body) = send(cache, request(asked)).await.into_parts();
+                            let before = outcomes(store);
+                            let (head, body) = send(cache, request(target)).await.into_parts();
                             let status = head.extensions.get::<CacheStatus>().copied();
-                            let counted = status.map_or([0; 5], |status| way(status.outcome()));
+                            let counted = status.map_or([0; 5], |status| counted_as(status.outcome()));
                             let body = body.collect().await.expect("a body");
                             let trailers = body.trailers().cloned();
-                            // What goes on behind its back is over before the next.
-                            until("it is settled", || store.stats().flights == 0).await;
-                            let after = ways(store);
+                            // Background work ends before the next request.
+                            until("no fill is running", || store.stats().flights == 0).await;
+                            let after = outcomes(store);
                             prop_assert_eq!(
-                                std::array::from_fn::<_, 5, _>(|way| after[way] - before[way]), counted, "{:?} {:?}", status, asked
+                                std::array::from_fn::<_, 5, _>(|at| after[at] - before[at]), counted, "{:?} {:?}", status, target
                             );
                             both.push((head.status, head.headers, format!("{status:?}"), body.to_bytes(), trailers));
                         }
-                        prop_assert_eq!(&both[0], &both[1], "{:?}", asked);
+                        prop_assert_eq!(&both[0], &both[1], "{:?}", target);
                     },
-                    Step::Clear(name, softly) => for store in [&one_store, &other_store] {
+                    Step::Invalidate(name, softly) => for store in [&one_store, &other_store] {
                         match softly {
-                            true => store.invalidate_softly([*name]).await.expect("memory can be cleared"),
-                            false => store.invalidate([*name]).await.expect("memory can be cleared"),
+                            true => store.invalidate_softly([*name]).await.expect("memory can be invalidated"),
+                            false => store.invalidate([*name]).await.expect("memory can be invalidated"),
                         }
                     },
                     Step::Wait(seconds) => clock.advance(Duration::from_secs(*seconds)),
                 }
             }
             prop_assert_eq!(one_calls.load(SeqCst), other_calls.load(SeqCst));
-            // Where HTTP decides, entries whose key may be of more than the target have a name more.
+            // Under HTTP rules, entries whose key may depend on more than the target have one more namespace.
             let [one, other] = [&one_store, &other_store].map(|store| {
                 let mut stats = store.stats();
                 stats.bytes = 0;
@@ -366,7 +366,7 @@ proptest! {
 }
 
 #[tokio::test]
-async fn layers_with_other_rules_for_a_target_remember_it_each_for_itself() {
+async fn layers_remember_targets_under_their_own_rules() {
     let store = Memory::new(1 << 20);
     let (inner, _) = counting(|request, _| ok(request.uri().to_string()));
     let sorted = CacheLayer::new(store.clone()).route("/t/{table}", Rule::ttl(MINUTE)).layer(inner.clone());
@@ -380,7 +380,7 @@ async fn layers_with_other_rules_for_a_target_remember_it_each_for_itself() {
 }
 
 #[tokio::test]
-async fn a_key_that_depends_on_more_than_the_target_is_never_remembered_by_it() {
+async fn key_of_more_than_the_target_is_not_remembered() {
     assert!(RouteAndQuery.depends_only_on_target());
     assert!(RouteAndQuery.without_host().depends_only_on_target());
     assert!(RouteAndQuery.and(RouteAndQuery.without_query(["utm_*"])).depends_only_on_target());
@@ -400,7 +400,7 @@ async fn a_key_that_depends_on_more_than_the_target_is_never_remembered_by_it() 
 }
 
 #[tokio::test]
-async fn a_remembered_target_is_refreshed_with_the_parameters_of_its_route() {
+async fn remembered_target_keeps_the_parameters_of_its_route() {
     let (store, clock) = {
         let clock = Clock::manual();
         (Memory::builder().clock(clock.clone()).build(), clock)
@@ -410,12 +410,12 @@ async fn a_remembered_target_is_refreshed_with_the_parameters_of_its_route() {
     for _ in 0..ENOUGH {
         assert_eq!(text(send(&cache, get("/t/a")).await).await, "1");
     }
-    // Found to be over on the short way, and fetched again under its own namespaces.
+    // The fast path finds the entry expired, and it is filled again under its own namespaces.
     clock.advance(MINUTE);
     assert_eq!(text(send(&cache, get("/t/a")).await).await, "2");
-    store.invalidate(["t:b"]).await.expect("memory can be cleared");
+    store.invalidate(["t:b"]).await.expect("memory can be invalidated");
     assert_eq!(outcome(&send(&cache, get("/t/a")).await), Outcome::Hit);
-    store.invalidate(["t:a"]).await.expect("memory can be cleared");
+    store.invalidate(["t:a"]).await.expect("memory can be invalidated");
     assert_eq!(text(send(&cache, get("/t/a")).await).await, "3");
     assert_eq!(calls.load(SeqCst), 3);
     let mut post = get("/t/a");
@@ -423,7 +423,7 @@ async fn a_remembered_target_is_refreshed_with_the_parameters_of_its_route() {
     assert_eq!(text(send(&cache, post).await).await, "4");
 }
 
-/// The key of a feed whose address is a secret.
+/// The key of a feed whose URL is a secret.
 struct Feed;
 
 impl KeyExtractor for Feed {
@@ -438,7 +438,7 @@ impl KeyExtractor for Feed {
 }
 
 #[tokio::test]
-async fn a_target_that_says_who_is_asking_goes_on_saying_it() {
+async fn target_with_an_identity_keeps_it() {
     let (inner, _) = counting(|_, call| ok(call.to_string()));
     let cache = CacheLayer::new(Memory::new(1 << 20)).route("/feeds/{token}", Rule::ttl(MINUTE).key(Feed)).layer(inner);
     for _ in 0..ENOUGH {
@@ -449,7 +449,7 @@ async fn a_target_that_says_who_is_asking_goes_on_saying_it() {
 }
 
 #[tokio::test]
-async fn a_rule_that_asks_another_cache_on_the_short_way_does_not_panic() {
+async fn rule_may_call_another_cache_on_the_fast_path() {
     let (inner, _) = counting(|_, call| ok(call.to_string()));
     let other = CacheLayer::new(Memory::new(1 << 20)).rule(Rule::ttl(MINUTE)).layer(inner.clone());
     let rule = Rule::ttl(MINUTE).namespace("t:{table}").namespaces_by(move |_| {
@@ -465,14 +465,14 @@ async fn a_rule_that_asks_another_cache_on_the_short_way_does_not_panic() {
         for _ in 0..ENOUGH {
             send(&cache, get("/t/a")).await;
         }
-        // What comes next is known by its target, found to be cleared, and fetched again.
-        store.invalidate(["t:a"]).await.expect("memory can be cleared");
+        // The next request is found by its target, is invalidated, and is filled again.
+        store.invalidate(["t:a"]).await.expect("memory can be invalidated");
     }
 }
 
-/// XFetch draws once for each hit: a target that is remembered is not drawn for twice, which would refresh it more seldom.
+/// XFetch draws one random number per hit. Two draws for a remembered target would change its rate of refreshes.
 #[tokio::test]
-async fn a_target_that_is_remembered_is_refreshed_early_as_often_as_one_that_is_not() {
+async fn remembered_target_is_refreshed_ahead_at_the_same_rate() {
     let refreshes = async |rule: Rule| {
         fastrand::seed(20);
         let clock = Clock::manual();
@@ -491,29 +491,29 @@ async fn a_target_that_is_remembered_is_refreshed_early_as_often_as_one_that_is_
             send(&cache, get("/t/a")).await;
         }
         let mut seen = store.stats().refreshes;
-        let mut early = 0;
-        // Where half of the hits are early: e^(-left / 10 s) is one half.
+        let mut refreshed = 0;
+        // At this moment half of the hits refresh ahead: e^(-left / 10 s) is one half.
         let half = Duration::from_secs_f64(600.0 - 10.0 * std::f64::consts::LN_2);
         clock.advance(half);
         for _ in 0..400 {
             assert_eq!(outcome(&send(&cache, get("/t/a")).await), Outcome::Hit);
             if store.stats().refreshes > seen {
-                (seen, early) = (store.stats().refreshes, early + 1);
-                until("it is renewed", || store.stats().stored == seen + 1).await;
+                (seen, refreshed) = (store.stats().refreshes, refreshed + 1);
+                until("the entry is refreshed", || store.stats().stored == seen + 1).await;
                 clock.advance(half);
             }
         }
-        early
+        refreshed
     };
     let rule = || Rule::ttl(10 * MINUTE);
-    for early in [refreshes(rule()).await, refreshes(rule().key(Forgotten(RouteAndQuery))).await] {
-        assert!((160..240).contains(&early), "{early} of 400");
+    for refreshed in [refreshes(rule()).await, refreshes(rule().key(Unremembered(RouteAndQuery))).await] {
+        assert!((160..240).contains(&refreshed), "{refreshed} of 400");
     }
 }
 
-/// To the keys of this crate they are the same, to those of others perhaps not.
+/// The keys of this crate treat both alike, those of other extractors perhaps not.
 #[tokio::test]
-async fn a_host_that_is_empty_is_not_taken_for_none() {
+async fn empty_host_differs_from_an_absent_one() {
     let (inner, _) = counting(|request, _| ok(format!("{:?}", request.headers().get(header::HOST))));
     let rule = Rule::ttl(MINUTE).key(Authority);
     let cache = CacheLayer::new(Memory::new(1 << 20)).route("/t/{table}", rule).layer(inner);

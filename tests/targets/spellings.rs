@@ -1,4 +1,4 @@
-//! One target has many spellings and many views: a write invalidates what was stored under any of them.
+//! One target has many spellings, and layers at different places see it differently: a write invalidates the entries of all.
 
 use std::convert::Infallible;
 
@@ -18,7 +18,7 @@ const HIT: Outcome = Outcome::Hit;
 
 type App = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
-/// How the routes of an application are nested.
+/// Nesting of the routes of an application.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Nest {
     Flat,
@@ -26,13 +26,13 @@ enum Nest {
     Service,
 }
 
-/// Where the layers of an application stand.
+/// Positions of the layers of an application.
 #[derive(Debug, Clone, Copy)]
 struct Shape {
     nest: Nest,
     cache_inside: bool,
     clear_inside: bool,
-    /// Between the inner and the outer layers; `true` takes slashes off the end, `false` puts one there.
+    /// A layer between the inner and the outer layers: `true` trims trailing slashes, `false` appends one.
     normalize: Option<bool>,
 }
 
@@ -49,7 +49,7 @@ impl Shape {
         })
     }
 
-    /// Without the feature `axum` no layer knows that a prefix was taken off.
+    /// Without the feature `axum`, no layer knows that the router removed a prefix.
     fn is_known(&self) -> bool {
         cfg!(feature = "axum") || self.nest == Nest::Flat || !self.cache_inside && !self.clear_inside
     }
@@ -58,7 +58,7 @@ impl Shape {
         if self.nest == Nest::Flat { "" } else { "/api" }
     }
 
-    /// The application: every path answers everything, and a POST names `t/7` as the place of what it has made.
+    /// Builds the application: every path responds to every method, and a POST has the `Location` `t/7`.
     fn app(&self, store: &Memory, rules: &Rules) -> App {
         let cache = CacheLayer::new(store.clone()).rules(rules.clone());
         let clear = InvalidateLayer::new(store.clone()).rules(rules.clone());
@@ -100,7 +100,7 @@ async fn ask(app: &App, method: &str, host: &str, target: &str) -> Option<Outcom
     response.extensions().get::<CacheStatus>().map(|status| status.outcome())
 }
 
-/// Stores what a GET gets, and says whether a write has invalidated it.
+/// Stores the response to a GET, and returns whether a write has invalidated it.
 async fn invalidates(app: &App, read: (&str, &str), method: &str, write: (&str, &str)) -> bool {
     assert_eq!(ask(app, "GET", read.0, read.1).await, Some(ABSENT), "{read:?}");
     assert_eq!(ask(app, "GET", read.0, read.1).await, Some(HIT), "{read:?}");
@@ -108,7 +108,7 @@ async fn invalidates(app: &App, read: (&str, &str), method: &str, write: (&str, 
     ask(app, "GET", read.0, read.1).await != Some(HIT)
 }
 
-// ---- Views -----------------------------------------------------------------------------------------------------------
+// ---- Nested routers ----------------------------------------------------------------------------------------------------
 
 /// RFC 9111, section 4.4.
 #[tokio::test]
@@ -132,7 +132,7 @@ async fn write_under_nest_invalidates_its_own_uri() {
 }
 
 #[tokio::test]
-async fn a_slash_that_a_layer_between_normalises_hides_nothing() {
+async fn normalised_slash_hides_no_entry() {
     for shape in Shape::all().filter(Shape::is_known) {
         let app = shape.app(&Memory::default(), &Rules::new().fallback(Rule::http()));
         let at = |tail: &str| format!("{}/t/{tail}", shape.prefix());
@@ -142,9 +142,9 @@ async fn a_slash_that_a_layer_between_normalises_hides_nothing() {
     }
 }
 
-/// The same table inside and outside of a nested router, with the patterns of either.
+/// One table is used inside and outside of a nested router, with the patterns of either.
 #[tokio::test]
-async fn a_nested_table_says_what_a_write_outside_invalidates() {
+async fn nested_table_is_used_for_outer_writes() {
     for shape in Shape::all().filter(|shape| shape.is_known() && shape.cache_inside && shape.normalize.is_none()) {
         for pattern in ["/t/{id}", "/api/t/{id}"] {
             if shape.nest == Nest::Flat && pattern != "/t/{id}" {
@@ -160,7 +160,7 @@ async fn a_nested_table_says_what_a_write_outside_invalidates() {
 }
 
 #[tokio::test]
-async fn a_key_names_the_entry_of_a_nested_router() {
+async fn key_names_the_entry_of_a_nested_router() {
     for shape in Shape::all().filter(|shape| shape.is_known() && shape.normalize.is_none()) {
         for rule in [Rule::ttl(MINUTE), Rule::http(), Rule::http().key(RouteAndQuery.without_query(["utm_*"]))] {
             for rules in [
@@ -175,7 +175,10 @@ async fn a_key_names_the_entry_of_a_nested_router() {
                     assert_eq!(ask(&app, "GET", "s.test", &read).await, Some(ABSENT));
                     assert_eq!(ask(&app, "GET", "s.test", &read).await, Some(HIT));
                     let request = Request::get(&named).header("host", "s.test:80").body(()).expect("a request");
-                    store.invalidate_key(&rules.key(&store, &request).expect("a rule covers it")).await.expect("memory can");
+                    store
+                        .invalidate_key(&rules.key(&store, &request).expect("a rule covers it"))
+                        .await
+                        .expect("memory is reachable");
                     assert_eq!(ask(&app, "GET", "s.test", &read).await, Some(ABSENT), "{shape:?} {rules:?} {named}");
                 }
             }
@@ -183,25 +186,25 @@ async fn a_key_names_the_entry_of_a_nested_router() {
     }
 }
 
-/// A table with the patterns of the nested router alone.
+/// The table has only the patterns of the nested router.
 #[cfg(feature = "axum")]
 #[tokio::test]
-async fn a_nested_table_names_the_entries_of_its_router() {
+async fn nested_table_names_the_entries_of_its_router() {
     for nest in [Nest::Router, Nest::Service] {
         let shape = Shape { nest, cache_inside: true, clear_inside: false, normalize: None };
         let (store, rules) = (Memory::default(), Rules::new().route("/t/{id}", Rule::ttl(MINUTE)));
         let app = shape.app(&store, &rules);
         ask(&app, "GET", "s.test", "/api/t/1").await;
         let key = rules.key(&store, &Request::get("/api/t/1").header("host", "s.test").body(()).expect("a request"));
-        store.invalidate_key(&key.expect("the pattern is found")).await.expect("memory can");
+        store.invalidate_key(&key.expect("the pattern is found")).await.expect("memory is reachable");
         assert_eq!(ask(&app, "GET", "s.test", "/api/t/1").await, Some(ABSENT), "{nest:?}");
     }
 }
 
-/// Its bytes are those that every build with the feature `axum` writes: what else features change has no part in them.
+/// The bytes of the key are equal in every build with the feature `axum`: no other feature changes them.
 #[cfg(feature = "axum")]
 #[test]
-fn a_nested_key_is_one_in_all_builds() {
+fn nested_key_is_equal_in_all_builds() {
     let mut request = Request::get("/t/1?b=1&a=2").header("host", "s.test").body(()).expect("a request");
     request.extensions_mut().insert(axum::extract::OriginalUri("/api/t/1?b=1&a=2".parse().expect("a target")));
     let rules = Rules::new().route("/t/{id}", Rule::ttl(MINUTE));
@@ -248,7 +251,7 @@ async fn write_invalidates_every_spelling_of_its_uri() {
 }
 
 #[tokio::test]
-async fn a_query_that_does_not_count_hides_no_spelling() {
+async fn uncounted_query_hides_no_entry() {
     let shape = Shape { nest: Nest::Flat, cache_inside: false, clear_inside: false, normalize: None };
     let rule = Rule::http().key(RouteAndQuery.without_query(["utm_*"]));
     let app = shape.app(&Memory::default(), &Rules::new().fallback(rule));
@@ -262,9 +265,9 @@ async fn a_query_that_does_not_count_hides_no_spelling() {
     }
 }
 
-/// Where a router behind the cache serves them, a write that is spelled so has changed the same.
+/// If a router behind the cache serves these spellings, a write to them has changed the same resource.
 #[tokio::test]
-async fn a_write_finds_its_route_in_every_spelling() {
+async fn write_matches_its_route_in_every_spelling() {
     let shape = Shape { nest: Nest::Flat, cache_inside: false, clear_inside: false, normalize: None };
     let rules = Rules::new()
         .route("/orders/{id}", Rule::ttl(MINUTE).namespace("order:{id}"))
@@ -284,9 +287,9 @@ async fn a_write_finds_its_route_in_every_spelling() {
     }
 }
 
-/// What a proxy says of the request has a part in the key, and none in what a write invalidates.
+/// Forwarding fields are part of the key, and do not limit the invalidations of a write.
 #[tokio::test]
-async fn a_write_invalidates_whatever_was_forwarded_for_its_uri() {
+async fn write_invalidates_its_uri_for_all_forwarding_fields() {
     let shape = Shape { nest: Nest::Flat, cache_inside: false, clear_inside: false, normalize: None };
     let (store, rules) = (Memory::default(), Rules::new().fallback(Rule::http()));
     let app = shape.app(&store, &rules);
@@ -310,7 +313,7 @@ async fn a_write_invalidates_whatever_was_forwarded_for_its_uri() {
             assert_eq!(ask("GET", target, fields).await, Some(ABSENT), "{target}");
         }
         let key = rules.key(&store, &Request::get(target).header("host", "s.test").body(()).expect("a request"));
-        store.invalidate_key(&key.expect("a key")).await.expect("memory can");
+        store.invalidate_key(&key.expect("a key")).await.expect("memory is reachable");
         for fields in [forwarded, &[]] {
             assert_eq!(ask("GET", target, fields).await, Some(ABSENT), "{target}");
         }
@@ -323,7 +326,7 @@ struct Spelling {
     path: String,
 }
 
-/// A path under the prefix, and spellings of it that RFC 3986 calls equivalent.
+/// Returns a path under the prefix, in spellings that RFC 3986 calls equivalent.
 fn spelling(segments: Vec<&'static str>) -> impl Strategy<Value = Spelling> {
     let hosts = prop::sample::select(&["s.test", "S.test", "s.test:80", "s.test:", "s.TEST:0080", "%73.test"][..]);
     let odd = prop::collection::vec((0..5_u8, any::<prop::sample::Index>()), segments.len());
@@ -358,7 +361,7 @@ fn shapes() -> impl Strategy<Value = Shape> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(600))]
 
-    /// Through real routers: whichever layer reads and whichever writes, and however either spells the target.
+    /// Through real routers: any layer reads, any layer writes, and both use any spelling of the target.
     #[test]
     fn equivalent_targets_are_invalidated_together(
         shape in shapes().prop_filter("known", Shape::is_known),
@@ -377,7 +380,7 @@ proptest! {
 // ---- Scheme ----------------------------------------------------------------------------------------------------------
 
 #[tokio::test]
-async fn a_redirect_to_https_is_not_served_there() {
+async fn redirect_to_https_is_not_served_over_https() {
     let redirect = |request: &Request<Plain>, _: usize| match request.uri().scheme_str() {
         Some("http") => {
             Response::builder().status(301).header("location", "https://shop.test/").body(Plain::default()).unwrap()
@@ -398,7 +401,7 @@ async fn a_redirect_to_https_is_not_served_there() {
 
 // ---- Semicolons in a query -------------------------------------------------------------------------------------------
 
-/// What a handler that splits at `;` as well takes for the parameter `a`: the last.
+/// A handler that splits the query at `;` too, and responds with the last parameter `a`.
 fn last_a(request: &Request<Plain>, _: usize) -> Response<Plain> {
     let query = request.uri().query().unwrap_or_default().to_owned();
     let last = query.split(['&', ';']).filter_map(|piece| piece.strip_prefix("a=")).next_back().unwrap_or_default().to_owned();
@@ -406,7 +409,7 @@ fn last_a(request: &Request<Plain>, _: usize) -> Response<Plain> {
 }
 
 #[tokio::test]
-async fn a_semicolon_in_a_value_poisons_no_other_query() {
+async fn semicolon_in_a_value_poisons_no_other_query() {
     type Make = fn() -> Rule;
     let rules: [(&str, Make); 4] = [
         ("sorted", || Rule::ttl(MINUTE)),
@@ -428,12 +431,12 @@ async fn a_semicolon_in_a_value_poisons_no_other_query() {
 
 // ---- Dot segments ----------------------------------------------------------------------------------------------------
 
-/// What a handler may resolve to the path of another route belongs to no cache, unless the rule states that it is text.
+/// A path that a handler may resolve to another route is not cached, unless the rule states that it is text.
 #[tokio::test]
-async fn a_wildcard_that_may_leave_its_route_bypasses() {
+async fn wildcard_that_may_leave_its_route_bypasses() {
     let rules = |text: bool| {
         let rule = || if text { Rule::http().path_as_text() } else { Rule::http() }.ignore_cookies();
-        // The second is not made of whole segments: it is looked for in the tree.
+        // The second pattern does not consist of whole segments: it is matched by the tree.
         Rules::new().route("/static/{*path}", rule()).route("/t/{id}", rule()).route("/v{version}/{*path}", rule())
     };
     let inner = service_fn(async |_: Request<Plain>| {
@@ -512,9 +515,9 @@ async fn write_invalidates_every_spelling_of_its_identity() {
     }
 }
 
-/// A handler that trims names takes the first of these, and one that does not the second.
+/// A handler that trims names uses the first cookie, a handler that does not trim uses the second.
 #[tokio::test]
-async fn a_spaced_cookie_beside_a_plain_one_is_nobody_known() {
+async fn spaced_cookie_beside_a_plain_one_is_ambiguous() {
     let inner = service_fn(async |_: Request<Plain>| Ok::<_, Infallible>(ok("x")));
     for (identity, field, value) in [
         (Identity::cookie("sid"), "cookie", "sid =ada; sid=bob"),
@@ -529,7 +532,7 @@ async fn a_spaced_cookie_beside_a_plain_one_is_nobody_known() {
     }
 }
 
-/// The documented table of equivalent targets: an empty query is none.
+/// The documented table of equivalent targets: an empty query equals an absent one.
 #[tokio::test]
 async fn write_reaches_every_spelling_of_its_query() {
     let same: [&[&str]; 4] = [
