@@ -13,7 +13,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hdrhistogram::Histogram;
 use tokio::task::JoinSet;
 
 use super::{Fault, client::Reply, progress::Progress, user::User};
@@ -28,11 +27,11 @@ pub(crate) enum Until {
 }
 
 /// What was seen on one route.
+#[derive(Default)]
 pub(crate) struct Seen {
-    pub(crate) requests: u64,
     pub(crate) hits: u64,
-    /// In microseconds.
-    pub(crate) latency: Histogram<u64>,
+    /// One for each request, in microseconds.
+    pub(crate) latencies: Vec<u32>,
 }
 
 #[derive(Default)]
@@ -85,9 +84,8 @@ impl Outcome {
     /// Notes an answer on a route.
     pub(crate) fn saw(&mut self, route: String, reply: &Reply) {
         let seen = self.routes.entry(route).or_default();
-        seen.requests += 1;
         seen.hits += u64::from(reply.hit());
-        seen.latency.saturating_record(reply.took.as_micros() as u64);
+        seen.latencies.push(u32::try_from(reply.took.as_micros()).unwrap_or(u32::MAX));
     }
 
     /// Notes whether a read right after a write has shown it.
@@ -99,9 +97,8 @@ impl Outcome {
     fn add(&mut self, client: usize, part: Self) {
         for (route, seen) in part.routes {
             let sum = self.routes.entry(route).or_default();
-            sum.requests += seen.requests;
             sum.hits += seen.hits;
-            sum.latency += seen.latency;
+            sum.latencies.extend(seen.latencies);
         }
         self.deeds[client] = part.deeds.iter().sum();
         self.checked += part.checked;
@@ -109,9 +106,8 @@ impl Outcome {
     }
 }
 
-impl Default for Seen {
-    fn default() -> Self {
-        let latency = Histogram::new_with_bounds(1, 60_000_000, 3).expect("these bounds are in order");
-        Self { requests: 0, hits: 0, latency }
+impl Seen {
+    pub(crate) fn requests(&self) -> u64 {
+        self.latencies.len() as u64
     }
 }

@@ -1,10 +1,11 @@
 //! What the database keeps of passwords and tokens: PBKDF2 with SHA-256, salted and slow on purpose.
 
-use pbkdf2::pbkdf2_hmac_array;
-use sha2::Sha256;
+use std::num::NonZeroU32;
+
+use ring::pbkdf2::{PBKDF2_HMAC_SHA256, derive, verify};
 
 /// Rounds of PBKDF2: some milliseconds of one processor. A service that guards more than flight delays would take more.
-const ROUNDS: u32 = 20_000;
+const ROUNDS: NonZeroU32 = NonZeroU32::new(20_000).unwrap();
 
 /// A secret as it is kept.
 pub(crate) struct Slow {
@@ -15,14 +16,14 @@ pub(crate) struct Slow {
 impl Slow {
     /// Seals a secret with a new salt.
     pub(crate) fn new(secret: &str) -> Self {
-        let salt = random();
-        Self { salt, hash: pbkdf2_hmac_array::<Sha256, 32>(secret.as_bytes(), &salt, ROUNDS) }
+        let mut sealed = Self { salt: random(), hash: [0; 32] };
+        derive(PBKDF2_HMAC_SHA256, ROUNDS, &sealed.salt, secret.as_bytes(), &mut sealed.hash);
+        sealed
     }
 
     /// Whether this is the secret that was sealed; takes as long for "yes" as for "no".
     pub(crate) fn matches(&self, secret: &str) -> bool {
-        let hash = pbkdf2_hmac_array::<Sha256, 32>(secret.as_bytes(), &self.salt, ROUNDS);
-        hash.iter().zip(self.hash).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+        verify(PBKDF2_HMAC_SHA256, ROUNDS, &self.salt, secret.as_bytes(), &self.hash).is_ok()
     }
 }
 

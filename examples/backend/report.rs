@@ -21,17 +21,17 @@ pub(crate) fn table(without: &Outcome, with: &Outcome, calls: &Counts) -> String
     for (route, seen) in &with.routes {
         let before = without.routes.get(route).unwrap_or(&nothing);
         let made = calls.get(route).copied().unwrap_or_default();
-        total = (total.0 + seen.requests, total.1 + seen.hits, total.2 + made);
-        let ratio = if route.starts_with("GET") { percent(seen.hits, seen.requests) } else { "-".into() };
+        total = (total.0 + seen.requests(), total.1 + seen.hits, total.2 + made);
+        let ratio = if route.starts_with("GET") { percent(seen.hits, seen.requests()) } else { "-".into() };
         let _ = writeln!(
             text,
             "{route:<32}{:>9}{ratio:>8}   {:>8}{:>8}   {:>8}{:>8}   {made:>8}{:>8}",
-            seen.requests,
+            seen.requests(),
             milliseconds(before, 0.5),
             milliseconds(seen, 0.5),
             milliseconds(before, 0.99),
             milliseconds(seen, 0.99),
-            seen.requests.saturating_sub(made),
+            seen.requests().saturating_sub(made),
         );
     }
     let (requests, hits, made) = total;
@@ -55,8 +55,10 @@ fn percent(part: u64, whole: u64) -> String {
 }
 
 fn milliseconds(seen: &Seen, quantile: f64) -> String {
-    if seen.requests == 0 {
+    let mut latencies = seen.latencies.clone();
+    let Some(last) = latencies.len().checked_sub(1) else {
         return "-".into();
-    }
-    format!("{:.2}", seen.latency.value_at_quantile(quantile) as f64 / 1000.0)
+    };
+    let (_, latency, _) = latencies.select_nth_unstable((last as f64 * quantile).round() as usize);
+    format!("{:.2}", f64::from(*latency) / 1000.0)
 }

@@ -27,7 +27,7 @@ pub fn root() -> PathBuf {
 pub fn listing() -> PublicApi {
     let target = root().join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
     let status = Command::new(env!("CARGO"))
-        .args(["rustdoc", "--quiet", "--locked", "--lib", "--all-features"])
+        .args(["rustdoc", "--quiet", "--locked", "--package", "tower-response-cache", "--lib", "--all-features"])
         .args(["--", "-Zunstable-options", "--output-format", "json", "--cap-lints", "allow"])
         .current_dir(root())
         .env("CARGO_TARGET_DIR", &target)

@@ -1,11 +1,12 @@
 //! The example application itself: whatever is written and read in whatever order, what comes from the cache is, byte for
 //! byte, what the application without it answers. Over Redis, whichever process is asked.
-#![allow(dead_code, missing_docs)]
+#![allow(dead_code, missing_docs, unreachable_pub)]
 
-#[path = "../examples/backend/main.rs"]
+#[path = "../main.rs"]
 mod backend;
 #[cfg(feature = "redis")]
-mod common;
+#[path = "../../../tests/common/redis/mod.rs"]
+mod redis;
 
 use std::{
     sync::Arc,
@@ -199,8 +200,10 @@ fn flags_of_sharing_without_anything_to_share_in_are_refused() {
 
 #[cfg(feature = "redis")]
 mod over_redis {
+    use std::process::Command;
+
+    use super::redis::Server as RedisServer;
     use super::*;
-    use common::redis::Server as RedisServer;
     use tower_response_cache::{Coherence, Redis};
 
     /// A heartbeat and a round trip that a busy machine keeps, and Δ by them.
@@ -243,5 +246,23 @@ mod over_redis {
         assert_eq!(stores[0].identity("a token"), stores[1].identity("a token"));
         let elsewhere = Redis::builder(&server.url()).prefix("another").build().await.expect("a store");
         assert_ne!(stores[0].identity("a token"), elsewhere.identity("a token"));
+    }
+
+    /// The example `processes`: three processes over one Redis, each of which sees what the others write.
+    #[test]
+    fn three_processes_see_what_each_of_them_writes() {
+        let mut cargo = Command::new(env!("CARGO"));
+        // In the root of the workspace and with all features, as the tests are built, so that nothing is built twice.
+        cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+        cargo.args(["run", "--quiet", "--locked", "--all-features", "--example", "processes"]);
+        if !cfg!(debug_assertions) {
+            cargo.arg("--release");
+        }
+        let output = cargo.output().expect("cargo");
+        let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{said}\n{complained}");
+        assert_eq!(said.matches("then processes; hit").count(), 3, "{said}");
+        assert_eq!(said.matches("has written").count(), 3, "{said}");
+        assert_eq!(said.matches("seen by process").count(), 6, "{said}");
     }
 }
