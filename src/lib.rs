@@ -8,6 +8,9 @@
 
 // Layer 7: the services, and the path of a request through them.
 mod action;
+mod fast_path;
+mod finish;
+mod follow;
 mod future;
 pub mod invalidate;
 mod layer;

@@ -1,20 +1,25 @@
-//! Background refresh.
+//! Background refresh: of stale entries that were served (`stale-while-revalidate`), and of fresh entries that expire soon.
 
 use std::{
     future::{Future, poll_fn},
+    mem,
     sync::Arc,
 };
 
 use http::{Request, Response};
 use http_body::Body;
+use tokio::runtime::Handle;
+use tracing::Instrument;
 
 use crate::{
+    action::LookupTime,
     clock::Nanos,
+    entry::Entry,
     error::BoxError,
     fill::{
         Fill,
-        begin::{Begins, begin},
-        upstream::{InnerService, question},
+        begin::begin,
+        upstream::{InnerService, prepare_upstream_request},
     },
     lookup::{
         decision::Decision,
@@ -28,17 +33,72 @@ use crate::{
     },
     state::LayerState,
     stats::counters::Count,
-    store::backend::Store,
+    store::backend::{Context, Store},
 };
 
-/// Fills as the leader, in the background, by a call that `began` before this: what is answered is for nobody, what is stored is for
-/// all. It ends when it takes too long, unless somebody waits for it by then.
-pub(crate) fn refreshing<St, F, B, E>(
+/// Starts the refresh of `entry`, which has answered the request, unless another refresh of its key is in progress. The answer does not
+/// wait for it. An entry is also refreshed where requests for its key do not wait for each other.
+pub(crate) fn start<S, St, ReqB, ResB>(
+    inner: &mut S,
     shared: &Arc<LayerState<St>>,
-    sought: Box<MissedRequest<St>>,
+    missed: Box<MissedRequest<St>>,
+    time: LookupTime,
+    entry: &Arc<Entry>,
+    request: Request<ReqB>,
+) where
+    S: InnerService<ReqB, ResB> + Clone,
+    St: Store,
+    ReqB: Send + 'static,
+    ResB: Body<Error: Into<BoxError>> + Send + 'static,
+{
+    let Ok(runtime) = Handle::try_current() else { return };
+    let shared = shared.clone();
+    if time.has_queried {
+        let MissedRequest { request: cache_request, miss } = *missed;
+        if let Join::Lead(leader, _) = cache_request.join::<_, ()>(&shared, &miss) {
+            let refresh = refresh(shared, inner.clone(), cache_request, miss, (leader, time.completions), request);
+            runtime.spawn(Box::pin(refresh).in_current_span());
+        }
+    } else if shared.store.is_shared() {
+        // The ready instance is given back first, since other callers may need it meanwhile.
+        let next = inner.clone();
+        drop(mem::replace(inner, next));
+        runtime.spawn(Box::pin(look_up_and_refresh(shared, inner.clone(), missed.request, request)).in_current_span());
+    } else if let Some((began, leader)) = begin_in_memory(&shared, &missed, entry, &request) {
+        let (mut missed, mut request) = (missed, request);
+        let MissedRequest { request: cache_request, miss } = &mut *missed;
+        prepare_upstream_request(&mut request, cache_request, miss, false);
+        let next = inner.clone();
+        let call = mem::replace(inner, next).call(request);
+        runtime.spawn(run(&shared, missed, leader, began, call).in_current_span());
+    }
+}
+
+/// Begins the refresh of an entry of a store in memory. Returns `None` if another refresh is in progress, or has ended since the lookup.
+fn begin_in_memory<St: Store, ReqB>(
+    shared: &LayerState<St>,
+    missed: &MissedRequest<St>,
+    entry: &Arc<Entry>,
+    request: &Request<ReqB>,
+) -> Option<(Nanos, Leader)> {
+    let MissedRequest { request: cache_request, miss } = missed;
+    let Join::Lead(leader, _) = cache_request.join::<_, ()>(shared, miss) else { return None };
+    if cache_request.current_entry(shared, request.headers()).is_some_and(|found| !Arc::ptr_eq(&found, entry)) {
+        return None;
+    }
+    let Context { clock, counters, .. } = shared.store.context();
+    counters.add(Count::Refreshes, 1);
+    Some((clock.nanos(), leader))
+}
+
+/// Runs a fill in the background. Its call `began` before. The response goes to nobody; the entry serves all. The fill ends when it takes
+/// too long, unless a request waits for it by then.
+fn run<St, F, B, E>(
+    shared: &Arc<LayerState<St>>,
+    missed: Box<MissedRequest<St>>,
     leader: Leader,
     began: Nanos,
-    inner: F,
+    call: F,
 ) -> impl Future<Output = ()> + Send + 'static
 where
     St: Store,
@@ -48,16 +108,16 @@ where
 {
     let flight = leader.flight();
     let limit = Some(shared.options.fill_limit);
-    // Boxed, as is what is spawned: a future is copied whole each time it is handed on.
-    let fill = Box::pin(Fill::new(shared.clone(), sought, Some(leader), began).run(inner));
+    // Boxed, since a spawned future is copied whole each time it is moved.
+    let fill = Box::pin(Fill::new(shared.clone(), missed, Some(leader), began).run(call));
     async move { drop(unless_left(fill, limit, || !flight.flight().is_awaited()).await) }
 }
 
-/// Looks into a shared store whether an entry that has been served still wants refreshing, and refreshes it then.
-pub(crate) async fn renew<S, St, ReqB, ResB>(
+/// Looks an entry up in a shared store, and refreshes it if it still needs that.
+async fn look_up_and_refresh<S, St, ReqB, ResB>(
     shared: Arc<LayerState<St>>,
     service: S,
-    quest: CacheRequest,
+    cache_request: CacheRequest,
     request: Request<ReqB>,
 ) where
     S: InnerService<ReqB, ResB>,
@@ -65,27 +125,34 @@ pub(crate) async fn renew<S, St, ReqB, ResB>(
     ReqB: Send + 'static,
     ResB: Body<Error: Into<BoxError>> + Send + 'static,
 {
-    let quest = quest.keeping(&request);
-    let landings = shared.flights.landings_at(&quest.primary);
-    let Ok(look) = quest.look(&shared).await else { return };
-    let missed = match quest.decide(look.found, shared.store.context().clock.nanos()) {
-        Decision::Early(entry) => LookupMiss { early: true, ..LookupMiss::renewing(entry, look.stamp, look.varying) },
-        Decision::Stale(entry) => LookupMiss::renewing(entry, look.stamp, look.varying),
-        Decision::Ask(why, spare) => LookupMiss::asking(why, spare, look.stamp, look.varying),
-        Decision::Fresh(_) | Decision::Accepted(_) | Decision::Refused => return,
+    let cache_request = cache_request.keeping(request.headers());
+    let completions = shared.flights.landings_at(cache_request.primary.hash());
+    let Ok(lookup) = cache_request.look_up(&shared).await else { return };
+    let decision = cache_request.decide(lookup.found.as_ref(), shared.store.context().clock.nanos());
+    let found = lookup.found.map(|(entry, _)| entry);
+    let miss = match (decision, found) {
+        (Decision::RefreshAhead | Decision::Stale, Some(entry)) => {
+            let mut miss = LookupMiss::refreshing(entry, lookup.stamp, lookup.varying);
+            miss.refresh_ahead = decision == Decision::RefreshAhead;
+            miss
+        }
+        (Decision::Fetch { reason, fallback }, found) => {
+            LookupMiss::new(reason, found.filter(|_| fallback), lookup.stamp, lookup.varying)
+        }
+        _ => return,
     };
-    if let Join::Lead(leader, _) = quest.join::<_, ()>(&shared, &missed) {
-        refresh(shared, service, quest, missed, (leader, landings), request).await;
+    if let Join::Lead(leader, _) = cache_request.join::<_, ()>(&shared, &miss) {
+        refresh(shared, service, cache_request, miss, (leader, completions), request).await;
     }
 }
 
-/// Calls the inner service in the background, and stores what it answers.
-pub(crate) async fn refresh<S, St, ReqB, ResB>(
+/// Calls the inner service in the background, and stores its response.
+async fn refresh<S, St, ReqB, ResB>(
     shared: Arc<LayerState<St>>,
     mut service: S,
-    quest: CacheRequest,
-    mut missed: LookupMiss<St>,
-    (mut leader, landings): (Leader, CompletionCount),
+    cache_request: CacheRequest,
+    mut miss: LookupMiss<St>,
+    (mut leader, completions): (Leader, CompletionCount),
     mut request: Request<ReqB>,
 ) where
     S: InnerService<ReqB, ResB>,
@@ -95,15 +162,14 @@ pub(crate) async fn refresh<S, St, ReqB, ResB>(
 {
     shared.store.context().counters.add(Count::Refreshes, 1);
     let until = shared.flights.patience();
-    // Whoever refreshes it elsewhere does it for us, too.
-    match begin(&shared, &quest, &mut missed, Some((&mut leader, landings)), until).await {
-        Begins::Call => {}
-        Begins::Answered(_) | Begins::Follows(_) => return,
+    // A refresh elsewhere serves this process, too.
+    if begin(&shared, &cache_request, &mut miss, Some((&mut leader, completions)), until).await.is_some() {
+        return;
     }
     if poll_fn(|cx| service.poll_ready(cx)).await.is_ok() {
         let began = shared.store.context().clock.nanos();
-        question(&mut request, &quest, &mut missed, false);
-        let inner = WithPermit::new(service.call(request), missed.permit.as_ref());
-        refreshing(&shared, quest.but(missed), leader, began, inner).await;
+        prepare_upstream_request(&mut request, &cache_request, &mut miss, false);
+        let call = WithPermit::new(service.call(request), miss.permit.as_ref());
+        run(&shared, cache_request.missed(miss), leader, began, call).await;
     }
 }

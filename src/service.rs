@@ -1,4 +1,4 @@
-//! The service: leaves a request alone, answers it at once, or sets out to have it answered.
+//! The service: the first lookup, and one match on the action that follows.
 
 use std::{
     fmt, mem,
@@ -8,33 +8,27 @@ use std::{
 
 use http::{Request, Response};
 use http_body::Body;
-use tokio::runtime::Handle;
 use tower_service::Service;
-use tracing::Instrument;
 
 use crate::{
-    action::{LookupTime, Recalled, Step, first_step, recalled},
+    action::{self, Action, LookupTime},
     body::CacheBody,
     clock::Nanos,
-    entry::Entry,
     error::BoxError,
+    fast_path::first_action,
     fill::{
         Fill,
-        upstream::{InnerService, question},
+        upstream::{self, InnerService, prepare_upstream_request},
     },
+    finish::finish,
     future::ResponseFuture,
     lookup::request::{CacheRequest, MissedRequest},
-    refresh,
-    respond::{self, at_hand, hit, serve, whole},
+    respond::serve,
     single_flight::{Join, follower::Follower},
     slow_path,
     state::LayerState,
-    stats::counters::Count,
-    status::{Bypass, CacheStatus, Miss, Outcome},
-    store::{
-        backend::{Context, Store},
-        memory::Memory,
-    },
+    status::{Bypass, Miss, Outcome},
+    store::{backend::Store, memory::Memory},
 };
 
 /// The service that [`CacheLayer`](crate::CacheLayer) makes.
@@ -100,38 +94,18 @@ where
         if !self.shared.options.enabled.is_on() {
             return self.call_disabled(request);
         }
-        let early = match recalled(&self.shared, &request) {
-            Some(Recalled::Whole(entry, now)) => return ResponseFuture::ready(whole(&self.shared, &entry, now)),
-            Some(Recalled::AtHand(response, now)) => return ResponseFuture::ready(at_hand(&self.shared, &response, now)),
-            Some(Recalled::Wait(quest)) => return self.wait(quest, request, None),
-            Some(Recalled::Early) => true,
-            None => false,
-        };
-        match first_step(&self.shared, &request, early) {
-            Step::Pass => ResponseFuture::pass(self.inner.call(request)),
-            Step::Mark(status) => ResponseFuture::bypass(self.inner.call(request), self.shared.clone(), status),
-            Step::Whole(entry, now) => ResponseFuture::ready(whole(&self.shared, &entry, now)),
-            Step::Serve(entry, outcome, now) => ResponseFuture::ready(serve(&self.shared, &request, &entry, outcome, now)),
-            Step::Refresh(entry, outcome, now, sought) => {
-                let response = serve(&self.shared, &request, &entry, outcome, now);
-                self.refresh(sought, &entry, request);
-                ResponseFuture::ready(response)
-            }
-            Step::Refused => ResponseFuture::ready(respond::only_if_cached(&self.shared)),
-            Step::Head(sought) => {
-                let fill = Fill::new(self.shared.clone(), sought, None, self.shared.store.context().clock.nanos());
-                ResponseFuture::work(fill.head(self.inner.call(request)))
-            }
-            // Where other processes fill and clear as well, the stamp of a look at what is near is not enough.
-            Step::Ask(sought, _) if self.shared.store.is_shared() => self.wait(Box::new(sought.quest), request, None),
-            Step::Ask(sought, looked) => self.ask(sought, looked, request),
-            Step::Wait(quest) => self.wait(quest, request, None),
+        match first_action(&self.shared, &request) {
+            Action::Finish(step) => finish(&mut self.inner, &self.shared, step, request),
+            Action::Fetch(missed, time) if !self.shared.store.is_shared() => self.fetch(missed, time, request),
+            // Other processes fill and invalidate as well, so that a lookup in memory alone is not enough to begin a fill.
+            Action::Fetch(missed, _) | Action::FetchPart(missed, _) => self.wait(Box::new(missed.request), request, None),
+            Action::Wait(cache_request) => self.wait(cache_request, request, None),
         }
     }
 }
 
 impl<S, St> CacheService<S, St> {
-    /// The ready instance, for a call that comes now or in the background.
+    /// Takes the ready instance, for a call that is made now or in the background.
     fn take_ready(&mut self) -> S
     where
         S: Clone,
@@ -144,24 +118,24 @@ impl<S, St> CacheService<S, St> {
     #[cold]
     fn call_disabled<ReqB, ResB>(&mut self, request: Request<ReqB>) -> ResponseFuture<S::Future, St, ResB, S::Error>
     where
-        S: InnerService<ReqB, ResB>,
+        S: InnerService<ReqB, ResB> + Clone,
         St: Store,
-        ResB: Send + 'static,
+        ReqB: Send + 'static,
+        ResB: Body<Error: Into<BoxError>> + Send + 'static,
     {
         if self.shared.rules.find(request.uri(), request.extensions()).is_none() {
             return ResponseFuture::pass(self.inner.call(request));
         }
-        self.shared.store.context().counters.bypass(Bypass::Disabled);
-        let status = CacheStatus::new(Outcome::Bypass(Bypass::Disabled));
-        ResponseFuture::bypass(self.inner.call(request), self.shared.clone(), status)
+        let step = action::bypass(self.shared.store.context(), Bypass::Disabled);
+        finish(&mut self.inner, &self.shared, step, request)
     }
 
-    /// Asks the inner service, or waits for who is asking already.
+    /// Calls the inner service, or waits for the response of a call that is in progress.
     #[inline(always)]
-    fn ask<ReqB, ResB>(
+    fn fetch<ReqB, ResB>(
         &mut self,
-        mut sought: Box<MissedRequest<St>>,
-        looked: LookupTime,
+        mut missed: Box<MissedRequest<St>>,
+        time: LookupTime,
         mut request: Request<ReqB>,
     ) -> ResponseFuture<S::Future, St, ResB, S::Error>
     where
@@ -170,47 +144,41 @@ impl<S, St> CacheService<S, St> {
         ReqB: Send + 'static,
         ResB: Body<Error: Into<BoxError>> + Send + 'static,
     {
-        let shared = self.shared.clone();
-        let counters = &shared.store.context().counters;
-        let now = looked.at;
-        let MissedRequest { quest, missed } = &mut *sought;
-        let by_itself = missed.why == Miss::Request || quest.asked.http.as_ref().is_some_and(|asked| asked.goes_alone());
-        if by_itself || shared.flights.passes(missed.key(quest), now) {
-            if !by_itself && missed.ours.is_none() {
-                missed.why = Miss::HitForMiss;
-            }
-            return self.ask_alone(sought, now, request);
+        let now = time.at;
+        if action::requires_own_response(&missed) {
+            let reason = missed.miss.reason;
+            return self.fetch_alone(missed, reason, now, request);
         }
-        match quest.join(&shared, missed) {
-            Join::Lead(leader, drive) => {
-                // Another fill may have landed between our look and our joining.
-                if shared.flights.landings() != looked.landings
-                    && let Some(entry) = quest.fresh_by_now(&shared, request.headers())
+        if action::is_hit_for_miss(&self.shared, &missed, now) {
+            return self.fetch_alone(missed, Miss::HitForMiss, now, request);
+        }
+        let MissedRequest { request: cache_request, miss } = &mut *missed;
+        match cache_request.join(&self.shared, miss) {
+            Join::Lead(leader, task) => {
+                // Another fill may have ended between the lookup and the join.
+                let is_variant = miss.varying.is_some();
+                if self.shared.flights.have_landed_since(time.completions, miss.key(cache_request), is_variant)
+                    && let Some(entry) = cache_request.fresh_entry(&self.shared, request.headers())
                 {
                     drop(leader);
-                    let (method, headers) = (request.method(), request.headers());
-                    let response = respond::from_entry(&shared, &entry, method, headers, Outcome::Hit, now);
-                    hit(&shared, now);
-                    return ResponseFuture::ready(response);
+                    return ResponseFuture::ready(serve(&self.shared, &request, &entry, Outcome::Hit, now));
                 }
-                counters.miss(missed.why);
-                tracing::debug!(reason = missed.why.as_str(), "miss");
-                question(&mut request, quest, missed, false);
-                let inner = self.take_ready().call(request);
-                ResponseFuture::lead(slow_path::lead(shared, sought, (leader, drive), now, inner))
+                upstream::count_miss(&self.shared, miss.reason);
+                prepare_upstream_request(&mut request, cache_request, miss, false);
+                let call = self.take_ready().call(request);
+                task.begin(Box::pin(Fill::new(self.shared.clone(), missed, Some(leader), now).run(call)));
+                ResponseFuture::lead(task)
             }
-            Join::Follow(follower) => self.wait(Box::new(sought.quest), request, Some(follower)),
-            Join::Full => {
-                missed.why = Miss::FlightLimit;
-                self.ask_alone(sought, now, request)
-            }
+            Join::Follow(follower) => self.wait(Box::new(missed.request), request, Some(follower)),
+            Join::Full => self.fetch_alone(missed, Miss::FlightLimit, now, request),
         }
     }
 
-    /// Asks the inner service for this request alone.
-    fn ask_alone<ReqB, ResB>(
+    /// Calls the inner service for this request alone. `reason` is the reason of the miss, unless an entry is revalidated.
+    fn fetch_alone<ReqB, ResB>(
         &mut self,
-        mut sought: Box<MissedRequest<St>>,
+        mut missed: Box<MissedRequest<St>>,
+        reason: Miss,
         now: Nanos,
         mut request: Request<ReqB>,
     ) -> ResponseFuture<S::Future, St, ResB, S::Error>
@@ -219,18 +187,21 @@ impl<S, St> CacheService<S, St> {
         St: Store,
         ResB: Body<Error: Into<BoxError>> + Send + 'static,
     {
-        let MissedRequest { quest, missed } = &mut *sought;
-        self.shared.store.context().counters.miss(missed.why);
-        question(&mut request, quest, missed, true);
-        let inner = self.take_ready().call(request);
-        ResponseFuture::work(Fill::new(self.shared.clone(), sought, None, now).run(inner))
+        let MissedRequest { request: cache_request, miss } = &mut *missed;
+        if reason == Miss::FlightLimit || miss.revalidatable.is_none() {
+            miss.reason = reason;
+        }
+        self.shared.store.context().counters.miss(miss.reason);
+        prepare_upstream_request(&mut request, cache_request, miss, true);
+        let call = self.take_ready().call(request);
+        ResponseFuture::work(Fill::new(self.shared.clone(), missed, None, now).run(call))
     }
 
-    /// Waits: for a store that has to be asked, or for another's response. The ready instance is given back first, so that
-    /// it starves nobody meanwhile.
+    /// Waits for a store that has to be queried, or for the response of another fill. The ready instance is given back first, since other
+    /// callers may need it meanwhile.
     fn wait<ReqB, ResB>(
         &mut self,
-        quest: Box<CacheRequest>,
+        cache_request: Box<CacheRequest>,
         request: Request<ReqB>,
         follower: Option<Follower>,
     ) -> ResponseFuture<S::Future, St, ResB, S::Error>
@@ -241,37 +212,6 @@ impl<S, St> CacheService<S, St> {
         ResB: Body<Error: Into<BoxError>> + Send + 'static,
     {
         drop(self.take_ready());
-        ResponseFuture::work(slow_path::wait(self.shared.clone(), self.inner.clone(), quest, request, follower))
-    }
-
-    /// Has an entry refreshed behind its back, unless somebody is at it.
-    fn refresh<ReqB, ResB>(&mut self, mut sought: Box<MissedRequest<St>>, seen: &Arc<Entry>, mut request: Request<ReqB>)
-    where
-        S: InnerService<ReqB, ResB> + Clone,
-        St: Store,
-        ReqB: Send + 'static,
-        ResB: Body<Error: Into<BoxError>> + Send + 'static,
-    {
-        let Ok(runtime) = Handle::try_current() else { return };
-        let shared = self.shared.clone();
-        let MissedRequest { quest, missed } = &mut *sought;
-        // Also where nobody waits for the next response of this key: not to wait for it is not a reason not to fetch it.
-        if shared.store.is_shared() {
-            drop(self.take_ready());
-            runtime.spawn(Box::pin(refresh::renew(shared, self.inner.clone(), sought.quest, request)).in_current_span());
-            return;
-        }
-        if let Join::Lead(leader, _) = quest.join::<_, ()>(&shared, missed) {
-            // Whoever was at it may have landed between our look and our joining.
-            if quest.look_again(&shared, request.headers()).is_some_and(|found| !Arc::ptr_eq(&found, seen)) {
-                return;
-            }
-            let Context { clock, counters, .. } = shared.store.context();
-            counters.add(Count::Refreshes, 1);
-            let began = clock.nanos();
-            question(&mut request, quest, missed, false);
-            let inner = self.take_ready().call(request);
-            runtime.spawn(refresh::refreshing(&shared, sought, leader, began, inner).in_current_span());
-        }
+        ResponseFuture::work(slow_path::wait(self.shared.clone(), self.inner.clone(), cache_request, request, follower))
     }
 }

@@ -1,387 +1,274 @@
-//! The road of a request that has to wait: for a store that has to be asked, or for another's response.
+//! Requests that await: a store that must be queried, another request's fill, or a distributed lock.
 
 use std::{
     future::{Future, poll_fn},
     sync::Arc,
 };
 
-use http::{HeaderMap, Method, Request, Response, header};
+use http::{HeaderMap, Request, Response, header};
 use http_body::Body;
 use tokio::time::Instant;
-use tracing::Instrument;
 
 use crate::{
+    action::{self, Action, Finish, LookupTime, Wanted},
     body::CacheBody,
-    clock::Nanos,
-    entry::{Content, stamp::Stamp},
+    entry::Entry,
     error::BoxError,
     fill::{
         Answer, Fill,
-        begin::{Begins, begin},
-        upstream::{InnerService, question},
+        begin::{FilledElsewhere, begin},
+        upstream::{InnerService, count_miss, prepare_upstream_request},
     },
-    key::Key,
+    finish::finish,
+    follow::{Followed, follow},
     lookup::{
         Lookup,
         decision::Decision,
-        info::{self, RequestInfo},
-        partial::asks_for_one,
-        request::{CacheRequest, LookupMiss, MissedRequest},
+        request::{CacheRequest, MissedRequest},
     },
-    refresh::refresh,
-    respond::{self, hit, partial},
-    semantics::{Failure, Vary},
-    single_flight::{
-        Join, Leader,
-        detach::Detachable,
-        flight::Flight,
-        follower::Follower,
-        outcome::{CompletionCount, FlightOutcome, Progress},
-        permit::WithPermit,
-    },
+    respond::{self, partial, serve},
+    single_flight::{Join, Leader, detach::Detachable, flight::Flight, follower::Follower, permit::WithPermit},
     state::LayerState,
     stats::counters::Count,
-    status::{Bypass, CacheStatus, Miss, Outcome, Stale},
+    status::{Miss, Outcome},
     store::backend::Store,
 };
 
-/// Fills as the leader: in the task of its own request for as long as nobody else depends on it.
-#[inline]
-pub(crate) fn lead<St, F, B, E>(
-    shared: Arc<LayerState<St>>,
-    sought: Box<MissedRequest<St>>,
-    (leader, drive): (Leader, Detachable<Answer<B, E>, Flight>),
-    began: Nanos,
-    inner: F,
-) -> Detachable<Answer<B, E>, Flight>
-where
-    St: Store,
-    F: Future<Output = Result<Response<B>, E>> + Send + 'static,
-    B: Body<Error: Into<BoxError>> + Send + 'static,
-    E: Send + 'static,
-{
-    drive.begin(Box::pin(Fill::new(shared, sought, Some(leader), began).run(inner)));
-    drive
-}
+/// The number of responses that a request waits for although nobody could verify that they may be shared. The first makes a new namespace
+/// known. The second is stored, unless a namespace was invalidated meanwhile. Without a limit, requests would wait one behind another.
+const MAX_UNVERIFIED: u32 = 3;
 
-/// What may be served in place of another's response to one who waits for that, where the inner service is slow or has failed.
-async fn instead<St: Store, B>(
+/// Queries the store and returns the action that follows. Without `serves_stale`, a stale entry is a fallback only.
+async fn look_up<St: Store>(
     shared: &LayerState<St>,
-    quest: &CacheRequest,
-    failure: Failure,
-    why: Stale,
-) -> Option<Response<CacheBody<B>>> {
-    let look = quest.look(shared).await.ok()?;
-    let (entry, life) = look.found.filter(|(entry, _)| matches!(entry.content(), Content::Response { .. }))?;
-    let now = shared.store.context().clock.nanos();
-    if !quest.asked.may_have_instead(&entry, life, failure, now) {
-        return None;
-    }
-    shared.store.context().counters.add(Count::Stale, 1);
-    let asked = &quest.asked;
-    Some(respond::from_entry(shared, &entry, &asked.method, asked.conditions(), Outcome::Stale(why), now))
-}
-
-/// What a look at the store has come to.
-pub(crate) struct Decided {
-    decision: Decision,
-    stamp: Stamp,
-    varying: Option<(Vary, Key)>,
-    now: Nanos,
-    /// How many fills had landed before.
-    landings: CompletionCount,
-}
-
-/// Looks into the store, waiting for one that has to be asked.
-pub(crate) async fn look<St: Store>(shared: &LayerState<St>, quest: &CacheRequest, headers: &HeaderMap) -> Decided {
-    let landings = shared.flights.landings_at(&quest.primary);
-    let look = Lookup::later(&shared.store, &quest.rule, quest.primary.as_ref(), headers, &quest.plan.names).await;
-    let look = look.unwrap_or_else(|error| {
-        tracing::debug!(%error, "the store did not answer");
+    cache_request: Box<CacheRequest>,
+    headers: &HeaderMap,
+    serves_stale: bool,
+) -> Action<St> {
+    let completions = shared.flights.landings_at(cache_request.primary.hash());
+    let lookup = cache_request.look_up_with(shared, headers).await.unwrap_or_else(|error| {
+        tracing::debug!(%error, "lookup failed: the store did not answer");
         Lookup::nothing()
     });
-    let now = shared.store.context().clock.nanos();
-    let Lookup { found, stamp, varying } = look;
-    Decided { decision: quest.decide(found, now), stamp, varying, now, landings }
+    let context = shared.store.context();
+    let time = LookupTime { at: context.clock.nanos(), completions, has_queried: true };
+    let decision = match cache_request.decide(lookup.found.as_ref(), time.at) {
+        Decision::Stale if !serves_stale => Decision::Fetch { reason: Miss::Expired, fallback: true },
+        decision => decision,
+    };
+    let method = cache_request.info.method.clone();
+    let wanted = Wanted {
+        method: &method,
+        headers,
+        has_range: headers.contains_key(header::RANGE),
+        is_conditional_or_range: cache_request.info.is_conditional_or_range,
+        by_http: cache_request.info.directives.is_some(),
+    };
+    action::after(decision, lookup, time, &wanted, context, |miss| cache_request.keeping(headers).missed(miss))
 }
 
-/// The road of a request that has to wait.
+/// The next step of a request on the slow path.
+enum Next<St: Store> {
+    LookUp(Box<CacheRequest>),
+    Follow(Box<CacheRequest>, Follower),
+    Act(Action<St>),
+}
+
+/// Runs the slow path.
 ///
-/// A hit goes no further than the first look. All the rest is a future of its own, many times as large, that is made only when it is
-/// needed: a future is moved to where it is kept, byte by byte. For the same reason this is no `async fn`, which would have room for
-/// what it is given twice.
+/// A hit goes no further than the first lookup. All the rest is a future of its own, many times as large, and is made only when it is
+/// needed: a future is copied to the place where it is kept. This is no `async fn`, because that would reserve room for its arguments
+/// twice.
 #[allow(clippy::manual_async_fn)]
 pub(crate) fn wait<S, St, ReqB, ResB>(
     shared: Arc<LayerState<St>>,
     service: S,
-    mut quest: Box<CacheRequest>,
+    cache_request: Box<CacheRequest>,
     request: Request<ReqB>,
     follower: Option<Follower>,
 ) -> impl Future<Output = Result<Response<CacheBody<ResB>>, S::Error>> + Send + 'static
 where
-    S: InnerService<ReqB, ResB>,
+    S: InnerService<ReqB, ResB> + Clone,
     St: Store,
     ReqB: Send + 'static,
     ResB: Body<Error: Into<BoxError>> + Send + 'static,
 {
     async move {
-        let first = match &follower {
-            Some(_) => None,
-            None => Some(Box::pin(look(&shared, &quest, request.headers())).await),
+        let next = match follower {
+            Some(follower) => Next::Follow(cache_request, follower),
+            None => match Box::pin(look_up(&shared, cache_request, request.headers(), true)).await {
+                Action::Finish(Finish::Complete(entry, now)) => return Ok(respond::complete_owned(&shared, entry, now)),
+                action => Next::Act(action),
+            },
         };
-        let first = match first {
-            Some(Decided { decision: Decision::Fresh(entry), now, .. }) => {
-                hit(&shared, now);
-                let (method, headers) = (request.method(), request.headers());
-                return Ok(match quest.asked.less || *method == Method::HEAD {
-                    false => respond::from_last(&shared, entry, CacheStatus::new(Outcome::Hit), now),
-                    true => respond::from_entry(&shared, &entry, method, headers, Outcome::Hit, now),
-                });
-            }
-            first => first,
-        };
-        quest.asked.keep(&request);
-        Box::pin(further(shared, service, *quest, request, follower, first)).await
+        Box::pin(run(shared, service, next, request)).await
     }
 }
 
-/// The road beyond the first look, or that of a follower, who has not looked yet.
-async fn further<S, St, ReqB, ResB>(
+/// Looks up, follows other fills, and fetches, until there is a response.
+async fn run<S, St, ReqB, ResB>(
     shared: Arc<LayerState<St>>,
     mut service: S,
-    quest: CacheRequest,
-    mut request: Request<ReqB>,
-    mut follower: Option<Follower>,
-    mut first: Option<Decided>,
-) -> Result<Response<CacheBody<ResB>>, S::Error>
+    mut next: Next<St>,
+    request: Request<ReqB>,
+) -> Answer<ResB, S::Error>
 where
-    S: InnerService<ReqB, ResB>,
+    S: InnerService<ReqB, ResB> + Clone,
     St: Store,
     ReqB: Send + 'static,
     ResB: Body<Error: Into<BoxError>> + Send + 'static,
 {
     let until = shared.flights.patience();
-    let context = shared.store.context();
-    let RequestInfo { method, http, .. } = &quest.asked;
-    let mut unvouched = 0;
+    let mut unverified = 0;
     loop {
-        let headers = request.headers();
         let mut alone = None;
-        if let Some(follower) = follower.take() {
-            match follow(&shared, &quest, &follower, until).await {
-                Followed::Answer(response) => return Ok(response),
-                Followed::Alone(why) => alone = Some(why),
-                Followed::Again => {}
-                Followed::Unvouched => {
-                    unvouched += 1;
-                    alone = (unvouched == MOST_UNVOUCHED).then_some(Miss::NotShared);
+        let action = match next {
+            Next::Act(action) => action,
+            Next::LookUp(cache_request) => look_up(&shared, cache_request, request.headers(), true).await,
+            Next::Follow(cache_request, follower) => {
+                match follow(&shared, &cache_request, &follower, until).await {
+                    Followed::Respond(response) => return Ok(response),
+                    Followed::FetchAlone(reason) => alone = Some(reason),
+                    Followed::LookUp => {}
+                    Followed::Unverified => {
+                        unverified += 1;
+                        alone = (unverified == MAX_UNVERIFIED).then_some(Miss::NotShared);
+                    }
                 }
+                drop(follower);
+                look_up(&shared, cache_request, request.headers(), alone.is_none()).await
             }
-        }
-        let Decided { decision, stamp, varying, now, landings } = match first.take() {
-            Some(decided) => decided,
-            None => look(&shared, &quest, headers).await,
         };
-        let early = matches!(decision, Decision::Early(_));
-        let mut missed = match decision {
-            Decision::Fresh(entry) => {
-                hit(&shared, now);
-                return Ok(respond::from_entry(&shared, &entry, method, headers, Outcome::Hit, now));
-            }
-            Decision::Early(entry) | Decision::Stale(entry) if early || alone.is_none() => {
-                let outcome = if early { Outcome::Hit } else { Outcome::Stale(Stale::WhileRevalidate) };
-                match early {
-                    true => hit(&shared, now),
-                    false => _ = context.counters.add(Count::Stale, 1),
+        let (mut missed, time) = match action {
+            Action::Finish(step) => {
+                if step.calls_inner() {
+                    poll_fn(|cx| service.poll_ready(cx)).await?;
                 }
-                let response = respond::from_entry(&shared, &entry, method, headers, outcome, now);
-                let missed = LookupMiss { early, ..LookupMiss::renewing(entry, stamp, varying) };
-                if *method != Method::HEAD
-                    && let Join::Lead(leader, _) = quest.join::<_, ()>(&shared, &missed)
-                {
-                    // Not awaited by the stale answer, which is to leave at once.
-                    let shared = shared.clone();
-                    let refresh = refresh(shared, service, quest, missed, (leader, landings), request);
-                    tokio::spawn(Box::pin(refresh).in_current_span());
+                return finish(&mut service, &shared, step, request).await;
+            }
+            Action::Wait(cache_request) => {
+                next = Next::LookUp(cache_request);
+                continue;
+            }
+            Action::FetchPart(mut missed, time) => {
+                if let Some(response) = partial::stored(&shared, &missed.request, &missed.miss).await {
+                    return Ok(response);
                 }
-                return Ok(response);
+                // No request waits for a part, and a stored part is not revalidated.
+                missed.miss.revalidatable = None;
+                alone = Some(missed.miss.reason);
+                (missed, time)
             }
-            Decision::Accepted(entry) => {
-                context.counters.add(Count::Stale, 1);
-                let outcome = Outcome::Stale(Stale::MaxStale);
-                return Ok(respond::from_entry(&shared, &entry, method, headers, outcome, now));
-            }
-            Decision::Refused => return Ok(respond::only_if_cached(&shared)),
-            Decision::Early(entry) | Decision::Stale(entry) => LookupMiss::asking(Miss::Expired, Some(entry), stamp, varying),
-            // As at the first look: a response without its content is no answer for the GETs of this key.
-            Decision::Ask(_, Some(entry)) if *method == Method::HEAD && entry.http().is_some() => {
-                context.counters.miss(Miss::Head);
-                poll_fn(|cx| service.poll_ready(cx)).await?;
-                let missed = LookupMiss::asking(Miss::Head, Some(entry), stamp, varying);
-                let inner = service.call(request);
-                return Fill::new(shared.clone(), quest.but(missed), None, now).head(inner).await;
-            }
-            Decision::Ask(..) if *method == Method::HEAD => {
-                context.counters.miss(Miss::Head);
-                poll_fn(|cx| service.poll_ready(cx)).await?;
-                let response = service.call(request).await?.map(CacheBody::inner);
-                return Ok(shared.marked(response, CacheStatus::new(Outcome::Miss(Miss::Head))));
-            }
-            Decision::Ask(why, spare) => LookupMiss::asking(why, spare, stamp, varying),
+            Action::Fetch(missed, time) => (missed, time),
         };
-        if alone.is_none() && (missed.why == Miss::Request || http.as_ref().is_some_and(|asked| asked.goes_alone())) {
-            alone = Some(missed.why);
+        if alone.is_none() && action::requires_own_response(&missed) {
+            alone = Some(missed.miss.reason);
         }
-        if alone.is_none() && shared.store.is_shared() && shared.flights.passes(missed.key(&quest), now) {
+        if alone.is_none() && shared.store.is_shared() && action::is_hit_for_miss(&shared, &missed, time.at) {
             alone = Some(Miss::HitForMiss);
         }
-        if http.is_some() && asks_for_one(method, headers) {
-            if let Some(response) = partial::stored(&shared, &quest, &missed).await {
-                return Ok(response);
-            }
-            // The whole was not asked for, so nobody waits for this answer, and what is stored of it is not asked about.
-            missed.ours = None;
-            alone = Some(missed.why);
-        } else if *method == Method::GET && headers.contains_key(header::RANGE) {
-            context.counters.bypass(Bypass::Range);
-            poll_fn(|cx| service.poll_ready(cx)).await?;
-            let response = service.call(request).await?.map(CacheBody::inner);
-            return Ok(shared.marked(response, CacheStatus::new(Outcome::Bypass(Bypass::Range))));
-        }
-        if alone.is_none() {
-            match quest.join(&shared, &missed) {
-                Join::Lead(mut leader, drive) => {
-                    if let Some(entry) = quest.fresh_by_now(&shared, headers) {
-                        drop(leader);
-                        hit(&shared, now);
-                        return Ok(respond::from_entry(&shared, &entry, method, headers, Outcome::Hit, now));
-                    }
-                    match begin(&shared, &quest, &mut missed, Some((&mut leader, landings)), until).await {
-                        Begins::Call => {}
-                        Begins::Answered(entry) => {
-                            // Those who wait look as well: what was seen now says nothing of who has come since.
-                            drop(leader);
-                            let now = context.clock.nanos();
-                            context.counters.add(Count::Collapsed, 1);
-                            return Ok(respond::from_entry(&shared, &entry, method, headers, Outcome::Collapsed, now));
-                        }
-                        Begins::Follows(another) => {
-                            follower = Some(another);
-                            continue;
-                        }
-                    }
-                    context.counters.miss(missed.why);
-                    tracing::debug!(reason = missed.why.as_str(), "miss");
-                    poll_fn(|cx| service.poll_ready(cx)).await?;
-                    let began = context.clock.nanos();
-                    question(&mut request, &quest, &mut missed, false);
-                    let inner = WithPermit::new(service.call(request), missed.permit.as_ref());
-                    return lead(shared.clone(), quest.but(missed), (leader, drive), began, inner).await;
+        let join = if alone.is_some() { Join::Full } else { missed.request.join(&shared, &missed.miss) };
+        match join {
+            Join::Lead(leader, task) => match begin_to_lead(&shared, &mut missed, leader, time, request.headers(), until).await
+            {
+                Begun::Fetch(leader) => return fetch_as_leader(shared, service, missed, leader, task, request).await,
+                Begun::Hit(entry) => return Ok(serve(&shared, &request, &entry, Outcome::Hit, time.at)),
+                Begun::Stored(entry) => {
+                    let (now, outcome) = (shared.store.context().clock.nanos(), Outcome::Collapsed);
+                    shared.store.context().counters.add(Count::Collapsed, 1);
+                    return Ok(respond::from_entry(&shared, &entry, request.method(), request.headers(), outcome, now));
                 }
-                Join::Follow(another) => {
-                    follower = Some(another);
-                    continue;
-                }
-                Join::Full => alone = Some(Miss::FlightLimit),
-            }
-        }
-        if let Some(alone) = alone.filter(|_| missed.ours.is_none()) {
-            missed.why = alone;
-        }
-        context.counters.miss(missed.why);
-        // Without a leader to be, nobody is waited for, so there is nothing to be answered with.
-        let _ = begin(&shared, &quest, &mut missed, None, until).await;
-        poll_fn(|cx| service.poll_ready(cx)).await?;
-        let began = context.clock.nanos();
-        question(&mut request, &quest, &mut missed, true);
-        let inner = WithPermit::new(service.call(request), missed.permit.as_ref());
-        return Fill::new(shared.clone(), quest.but(missed), None, began).run(inner).await;
-    }
-}
-
-/// How long nobody waits for a body that has taken longer than anybody waits, and can be shared at its end only.
-const LONG_BODY: Nanos = 60_000_000_000;
-
-/// How many responses that nobody vouches for a request waits for. The first makes a new namespace known, and the second is stored, unless
-/// something was invalidated meanwhile. Where that goes on, requests would wait one behind another.
-const MOST_UNVOUCHED: u32 = 3;
-
-/// What waiting for another's response comes to.
-enum Followed<B> {
-    Answer(Response<CacheBody<B>>),
-    /// To the inner service, without waiting any more.
-    Alone(Miss),
-    /// Look again.
-    Again,
-    /// The same, since nobody could say whether this response may be shared.
-    Unvouched,
-}
-
-async fn follow<St: Store, B>(
-    shared: &Arc<LayerState<St>>,
-    quest: &CacheRequest,
-    follower: &Follower,
-    until: Instant,
-) -> Followed<B> {
-    let asked = &quest.asked;
-    let context = shared.store.context();
-    let progress = match quest.rule.soft_timeout() {
-        None => follower.wait(until).await,
-        Some(limit) => match tokio::time::timeout(limit, follower.wait(until)).await {
-            Ok(progress) => progress,
-            Err(_) => match instead(shared, quest, Failure::Unreachable, Stale::SoftTimeout).await {
-                Some(response) => return Followed::Answer(response),
-                None => follower.wait(until).await,
+                Begun::Follow(follower) => next = Next::Follow(Box::new(missed.request), follower),
             },
-        },
-    };
-    let now = context.clock.nanos();
-    match progress {
-        None => {
-            follower.gives_up(&shared.flights);
-            if follower.waits_for_a_body() {
-                shared.flights.pass(follower.key(), now + LONG_BODY);
-            }
-            Followed::Alone(Miss::WaitLimit)
-        }
-        Some(Progress::Landed(FlightOutcome::NotShareable)) => Followed::Alone(Miss::NotShared),
-        Some(Progress::Landed(FlightOutcome::Failed(failure))) => match instead(shared, quest, failure, Stale::IfError).await {
-            Some(response) => Followed::Answer(response),
-            None => Followed::Alone(Miss::NotShared),
-        },
-        Some(Progress::Landed(FlightOutcome::Stored(found))) => {
-            if !quest.asked.may_have(found.entry.http(), now) {
-                return Followed::Alone(Miss::NotShared);
-            }
-            let (primary, stamp) = (quest.primary.as_ref(), found.entry.stamp());
-            if !info::may_share(&shared.store, stamp, &quest.rule, found.terms(), primary, asked) {
-                return Followed::Again;
-            }
-            context.counters.add(Count::Collapsed, 1);
-            let (method, conditions) = (&asked.method, asked.conditions());
-            Followed::Answer(respond::from_entry(shared, &found.entry, method, conditions, Outcome::Collapsed, now))
-        }
-        Some(Progress::Arriving(found)) if found.fresh_until.is_some_and(|until| until <= now) => {
-            // A body that takes longer than its response lives is of no use to who comes now. Another leads.
-            follower.gives_up(&shared.flights);
-            Followed::Again
-        }
-        Some(Progress::Arriving(found)) => {
-            let primary = quest.primary.as_ref();
-            let shares = |stamp| info::may_share(&shared.store, stamp, &quest.rule, found.terms(), primary, asked);
-            if !quest.asked.may_have(found.http.as_deref(), now) || !follower.stamp().is_some_and(shares) {
-                // On its way, but not for us.
-                return Followed::Alone(Miss::NotShared);
-            }
-            match respond::from_arriving(shared, &found, &quest.asked, now) {
-                None => Followed::Alone(Miss::NotShared),
-                Some(response) => {
-                    context.counters.add(Count::Collapsed, 1);
-                    Followed::Answer(response)
-                }
+            Join::Follow(follower) => next = Next::Follow(Box::new(missed.request), follower),
+            Join::Full => {
+                let reason = alone.unwrap_or(Miss::FlightLimit);
+                return fetch_alone(shared, service, missed, reason, request, until).await;
             }
         }
-        Some(Progress::Landed(FlightOutcome::Unverified)) => Followed::Unvouched,
-        Some(Progress::Landed(FlightOutcome::LeaderLost) | Progress::Calling) => Followed::Again,
     }
+}
+
+/// The state of a leader after the last lookup before its call.
+enum Begun {
+    Fetch(Leader),
+    /// A fill that ended between the lookup and the join has stored a fresh entry.
+    Hit(Arc<Entry>),
+    /// Another fill has stored a fresh entry meanwhile.
+    Stored(Arc<Entry>),
+    Follow(Follower),
+}
+
+/// Begins a fill as its leader, unless another fill has stored an entry or is in progress.
+async fn begin_to_lead<St: Store>(
+    shared: &Arc<LayerState<St>>,
+    missed: &mut MissedRequest<St>,
+    mut leader: Leader,
+    time: LookupTime,
+    headers: &HeaderMap,
+    until: Instant,
+) -> Begun {
+    let MissedRequest { request: cache_request, miss } = missed;
+    if let Some(entry) = cache_request.fresh_entry(shared, headers) {
+        return Begun::Hit(entry);
+    }
+    match begin(shared, cache_request, miss, Some((&mut leader, time.completions)), until).await {
+        None => Begun::Fetch(leader),
+        // The leader is dropped first: its followers look up as well.
+        Some(FilledElsewhere::Stored(entry)) => Begun::Stored(entry),
+        Some(FilledElsewhere::InProgress(follower)) => Begun::Follow(follower),
+    }
+}
+
+/// Calls the inner service, and shares the response with the followers.
+async fn fetch_as_leader<S, St, ReqB, ResB>(
+    shared: Arc<LayerState<St>>,
+    mut service: S,
+    mut missed: Box<MissedRequest<St>>,
+    leader: Leader,
+    task: Detachable<Answer<ResB, S::Error>, Flight>,
+    mut request: Request<ReqB>,
+) -> Answer<ResB, S::Error>
+where
+    S: InnerService<ReqB, ResB>,
+    St: Store,
+    ResB: Body<Error: Into<BoxError>> + Send + 'static,
+{
+    count_miss(&shared, missed.miss.reason);
+    poll_fn(|cx| service.poll_ready(cx)).await?;
+    let began = shared.store.context().clock.nanos();
+    let MissedRequest { request: cache_request, miss } = &mut *missed;
+    prepare_upstream_request(&mut request, cache_request, miss, false);
+    let call = WithPermit::new(service.call(request), miss.permit.as_ref());
+    task.begin(Box::pin(Fill::new(shared, missed, Some(leader), began).run(call)));
+    task.await
+}
+
+/// Calls the inner service for this request alone. `reason` is the reason of the miss, unless an entry is revalidated.
+async fn fetch_alone<S, St, ReqB, ResB>(
+    shared: Arc<LayerState<St>>,
+    mut service: S,
+    mut missed: Box<MissedRequest<St>>,
+    reason: Miss,
+    mut request: Request<ReqB>,
+    until: Instant,
+) -> Answer<ResB, S::Error>
+where
+    S: InnerService<ReqB, ResB>,
+    St: Store,
+    ResB: Body<Error: Into<BoxError>> + Send + 'static,
+{
+    let MissedRequest { request: cache_request, miss } = &mut *missed;
+    if miss.revalidatable.is_none() {
+        miss.reason = reason;
+    }
+    let context = shared.store.context();
+    context.counters.miss(miss.reason);
+    // Without a leader, no other fill is waited for.
+    let _ = begin(&shared, cache_request, miss, None, until).await;
+    poll_fn(|cx| service.poll_ready(cx)).await?;
+    let began = context.clock.nanos();
+    prepare_upstream_request(&mut request, cache_request, miss, true);
+    let call = WithPermit::new(service.call(request), miss.permit.as_ref());
+    Fill::new(shared.clone(), missed, None, began).run(call).await
 }

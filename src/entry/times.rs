@@ -57,14 +57,14 @@ impl Times {
 
     /// Whether a rule that sets its own lifetimes lets the response be served while it is refreshed, although it is stale.
     #[inline]
-    pub(crate) fn may_be_refreshed_behind(&self, now: Nanos) -> bool {
+    pub(crate) fn allows_stale_while_revalidate(&self, now: Nanos) -> bool {
         now < self.while_revalidate_until && self.while_revalidate_until > self.fresh_until
     }
 
     /// Whether a rule that sets its own lifetimes lets the response stand in for a failure, although it is stale. Without a window past its
     /// lifetime, it may not: not even within the lifetime, where it was invalidated softly.
     #[inline]
-    pub(crate) fn may_stand_in(&self, now: Nanos) -> bool {
+    pub(crate) fn allows_stale_if_error(&self, now: Nanos) -> bool {
         now < self.if_error_until && self.if_error_until > self.fresh_until
     }
 

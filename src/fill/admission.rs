@@ -74,7 +74,7 @@ impl<St: Store> Fill<St> {
         if hints.is_some_and(CachePolicy::forbids) {
             return Err(NoStore::NoStore);
         }
-        let rule = &self.of.quest.rule;
+        let rule = &self.request.rule;
         let tells = self.shared.options.cache_status.is_some();
         let seen = HeaderScan::of(&parts.headers);
         rule.has_answered(seen.varies || seen.negotiated);
@@ -94,7 +94,7 @@ impl<St: Store> Fill<St> {
                 self.by_http(options, parts, &seen, control.as_ref().unwrap_or(&CacheControl::default()), hints)?
             }
         };
-        let max = self.of.quest.rule.max_body();
+        let max = self.request.rule.max_body();
         let announced = seen.announced();
         if least.max(announced.unwrap_or(0)) > max as u64 {
             return Err(NoStore::TooLarge);
@@ -105,7 +105,7 @@ impl<St: Store> Fill<St> {
             _ => self.variant(Vary::default())?,
         };
         let language = self.language_key(&vary, &parts.headers);
-        let named = self.named(&parts.headers, hints)?.map(|all| ResponseNamespaces::new(&self.of.quest.plan.names, all));
+        let named = self.named(&parts.headers, hints)?.map(|all| ResponseNamespaces::new(&self.request.plan.names, all));
         let strips = |control: &CacheControl| control.private.is_some() || control.no_cache.is_some();
         let plain = rule.shape().fits(&parts.headers, tells)
             && !control.as_ref().is_some_and(strips)
@@ -129,20 +129,20 @@ impl<St: Store> Fill<St> {
         let options = &self.shared.options;
         let tells = options.cache_status.is_some();
         let finished = finished(&headers, tells, usize::from(options.content_length));
-        self.of.quest.rule.shape().take(&finished, tells);
+        self.request.rule.shape().take(&finished, tells);
         finished
     }
 
     /// The namespaces of a response that names some itself, with those that are known from its request.
     fn named(&self, response: &HeaderMap, hints: Option<&CachePolicy>) -> Result<Option<Namespaces>, NoStore> {
         let hinted = hints.map_or(&[][..], CachePolicy::namespaces);
-        if hinted.is_empty() && self.of.quest.plan.groups_of.is_none() && !self.of.quest.plan.names.are_too_many() {
+        if hinted.is_empty() && self.request.plan.groups_of.is_none() && !self.request.plan.names.are_too_many() {
             return Ok(None);
         }
         // RFC 9875, section 2: groups that cannot be read are groups by which it could not be cleared.
         let joined = |origin: &GroupOrigin| origin.joined(response).map_err(|_| NoStore::Namespaces);
-        let groups = self.of.quest.plan.groups_of.as_deref().map(joined).transpose()?.unwrap_or_default();
-        let known = &self.of.quest.plan.names;
+        let groups = self.request.plan.groups_of.as_deref().map(joined).transpose()?.unwrap_or_default();
+        let known = &self.request.plan.names;
         let mut names = None;
         for name in hinted.iter().chain(&groups) {
             let names = names.get_or_insert_with(|| known.clone());
@@ -153,7 +153,7 @@ impl<St: Store> Fill<St> {
         }
         let all = names.as_ref().unwrap_or(known);
         if all.are_too_many() {
-            let (route, context) = (self.of.quest.rule.route(), self.shared.store.context());
+            let (route, context) = (self.request.rule.route(), self.shared.store.context());
             context.counters.too_many_namespaces(route, all.named(), context.clock.nanos());
             return Err(NoStore::Namespaces);
         }
@@ -176,8 +176,8 @@ impl<St: Store> Fill<St> {
         if seen.is_event_stream() {
             return Err(NoStore::EventStream);
         }
-        let ttl = self.of.quest.rule.lifetime(&self.of.quest.plan, parts).ok_or(NoStore::Status)?;
-        let ttl = hints.and_then(CachePolicy::lifetime).map_or(ttl, |ttl| self.of.quest.rule.jittered(ttl));
+        let ttl = self.request.rule.lifetime(&self.request.plan, parts).ok_or(NoStore::Status)?;
+        let ttl = hints.and_then(CachePolicy::lifetime).map_or(ttl, |ttl| self.request.rule.jittered(ttl));
         if ttl.is_zero() {
             return Err(NoStore::Lifetime);
         }
@@ -197,7 +197,7 @@ impl<St: Store> Fill<St> {
         let stated = control.s_maxage.is_some()
             || control.max_age.is_some()
             || !control.targeted && response.contains_key(header::EXPIRES);
-        let by_status = || self.of.quest.rule.status_lifetime(status).filter(|_| !stated);
+        let by_status = || self.request.rule.status_lifetime(status).filter(|_| !stated);
         let own = hints.and_then(CachePolicy::lifetime).or_else(by_status);
         if own.is_some_and(|own| own.is_zero()) {
             return Err(NoStore::Lifetime);
@@ -206,17 +206,17 @@ impl<St: Store> Fill<St> {
             has_default_lifetime: options.fills_silence(),
             // That is asked below, of cookies as well.
             identity_in_key: true,
-            store_partial: partial::asks_for_one(&self.of.quest.asked.method, self.of.quest.asked.conditions()),
+            store_partial: partial::asks_for_one(&self.request.info.method, self.request.info.conditions()),
             ..SharedRules::default()
         };
-        let request = self.of.quest.asked.headers().ok_or(NoStore::Vary)?;
+        let request = self.request.info.headers().ok_or(NoStore::Vary)?;
         let exchange = Exchange { method: &Method::GET, request, status, response };
         match semantics::shared_storable(&exchange, control, rules) {
             Err(semantics::NoStore::NotAllowed | semantics::NoStore::NothingToReuse) if own.is_some() => {}
             other => other.map_err(no_store)?,
         }
         let open = control.public || control.must_revalidate || control.s_maxage.is_some();
-        if !open && self.of.quest.asked.http.as_ref().is_some_and(|asked| asked.guarded) {
+        if !open && self.request.info.directives.as_ref().is_some_and(|asked| asked.has_unkeyed_credentials) {
             return Err(NoStore::Authorization);
         }
         if seen.is_event_stream() {
@@ -225,14 +225,14 @@ impl<St: Store> Fill<St> {
         let now = self.answered;
         // Dates in the response are compared with the wall clock; what is kept counts on the timeline.
         let at = ExchangeTimes { requested: self.wall_at(self.began) / MS, received: self.wall_at(now) / MS };
-        let (while_revalidate, if_error) = self.of.quest.rule.windows();
+        let (while_revalidate, if_error) = self.request.rule.windows();
         let rules = options.freshness(response, while_revalidate, if_error);
         let mut freshness = Freshness::shared(status, response, control, at, &rules);
         freshness.received = now / MS;
         if let Some(own) = own {
             freshness.lifetime = freshness.initial_age.saturating_add(own);
         }
-        freshness.lifetime = self.of.quest.rule.jittered(freshness.lifetime);
+        freshness.lifetime = self.request.rule.jittered(freshness.lifetime);
         let asks = ETag::of(response).is_some() || response.contains_key(header::LAST_MODIFIED);
         let useful_until = freshness.useful_until().saturating_mul(MS);
         if !asks && useful_until <= now {
@@ -260,13 +260,13 @@ impl<St: Store> Fill<St> {
 
     /// The request fields that a response depends on: those of its `Vary`, and those by which it was evidently negotiated.
     pub(super) fn vary_of(&self, response: &HeaderMap) -> Vary {
-        Vary::of(response).union(&Vary::negotiated(self.of.quest.asked.headers(), response))
+        Vary::of(response).union(&Vary::negotiated(self.request.info.headers(), response))
     }
 
     /// The key that a part is stored under. One that varies by more than is known of the whole would not be found again.
     fn part_key(&self, response: &HeaderMap) -> Result<Key, NoStore> {
-        let known = self.of.missed.varying.as_deref().map(|(vary, _)| vary.clone()).unwrap_or_default();
-        let key = partial::as_asked(self.key().as_ref(), self.of.quest.asked.conditions());
+        let known = self.miss.varying.as_deref().map(|(vary, _)| vary.clone()).unwrap_or_default();
+        let key = partial::as_asked(self.key().as_ref(), self.request.info.conditions());
         key.filter(|_| known.union(&self.vary_of(response)) == known).ok_or(NoStore::Partial)
     }
 
@@ -274,19 +274,19 @@ impl<St: Store> Fill<St> {
     fn variant(&self, vary: Vary) -> Result<(Vary, Key), NoStore> {
         // A response without the field may come from a handler that forgets it where it answers by default (RFC 9111,
         // section 4.1): it must not take the place of those that are known to vary.
-        let vary = match self.of.missed.varying.as_deref() {
+        let vary = match self.miss.varying.as_deref() {
             Some((known, _)) => known.union(&vary),
             None => vary,
         };
         if vary.is_empty() {
-            return Ok((vary, self.of.quest.primary.clone()));
+            return Ok((vary, self.request.primary.clone()));
         }
         if vary.names().len() > MOST_VARYING {
             return Err(NoStore::Vary);
         }
         let secret = &self.shared.store.context().secret;
-        let CacheRequest { rule, primary, asked, .. } = &self.of.quest;
-        let key = variant::variant_key(rule, secret, primary.as_ref(), &vary, asked.headers().ok_or(NoStore::Vary)?);
+        let CacheRequest { rule, primary, info, .. } = &self.request;
+        let key = variant::variant_key(rule, secret, primary.as_ref(), &vary, info.headers().ok_or(NoStore::Vary)?);
         match key.canonical().len() > MAX_KEY_LEN {
             true => Err(NoStore::Vary),
             false => Ok((vary, key)),
@@ -296,8 +296,8 @@ impl<St: Store> Fill<St> {
     /// The key of a variant's language, if the rule wants that.
     pub(super) fn language_key(&self, vary: &Vary, response: &HeaderMap) -> Option<Key> {
         let (secret, language) = (&self.shared.store.context().secret, || semantics::content_language(response));
-        let CacheRequest { rule, primary, asked, .. } = &self.of.quest;
-        let key = variant::language_key(rule, secret, primary.as_ref(), vary, asked.headers()?, language);
+        let CacheRequest { rule, primary, info, .. } = &self.request;
+        let key = variant::language_key(rule, secret, primary.as_ref(), vary, info.headers()?, language);
         key.filter(|key| key.canonical().len() <= MAX_KEY_LEN)
     }
 
@@ -310,8 +310,8 @@ impl<St: Store> Fill<St> {
         Times {
             born: now.saturating_sub(age),
             fresh_until,
-            while_revalidate_until: fresh_until.saturating_add(self.of.quest.rule.while_revalidate()),
-            if_error_until: fresh_until.saturating_add(self.of.quest.rule.if_error()),
+            while_revalidate_until: fresh_until.saturating_add(self.request.rule.while_revalidate()),
+            if_error_until: fresh_until.saturating_add(self.request.rule.if_error()),
             kept_until: fresh_until,
             cost: self.took(),
         }

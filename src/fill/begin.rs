@@ -18,14 +18,12 @@ use crate::{
     },
 };
 
-/// The state of a fill that may begin.
-pub(crate) enum Begins {
-    /// The inner service is to be called.
-    Call,
-    /// Another fill has stored something fresh meanwhile, in this process or in another.
-    Answered(Arc<Entry>),
-    /// Another fill of this process has begun under the same stamp: its response is waited for.
-    Follows(Follower),
+/// Another fill makes the call of the inner service unnecessary.
+pub(crate) enum FilledElsewhere {
+    /// A fill of this process or of another process has stored a fresh entry.
+    Stored(Arc<Entry>),
+    /// A fill of this process has begun under the same stamp.
+    InProgress(Follower),
 }
 
 /// How long the owner of a lock is left alone before the store is looked at again: at first, and at most.
@@ -44,24 +42,24 @@ const MOST_APPEARED: u32 = 2;
 /// that found a generation missing may not join a fill that has created it since. Once it has read the same generation, it may.
 pub(crate) async fn begin<St: Store>(
     shared: &Arc<LayerState<St>>,
-    quest: &CacheRequest,
-    missed: &mut LookupMiss<St>,
+    request: &CacheRequest,
+    miss: &mut LookupMiss<St>,
     mut leads: Option<(&mut Leader, CompletionCount)>,
     until: Instant,
-) -> Begins {
+) -> Option<FilledElsewhere> {
     let store = &shared.store;
     if !store.is_shared() {
-        return Begins::Call;
+        return None;
     }
-    let lock = quest.rule.lock().filter(|_| leads.is_some());
+    let lock = request.rule.lock().filter(|_| leads.is_some());
     let mut begins = Beginning {
         shared,
-        quest,
+        request,
         wish: FillOptions {
             lock,
-            looks: !missed.early,
-            counts: quest.rule.adds_namespaces(),
-            max_body: Some(quest.rule.max_body()),
+            looks: !miss.refresh_ahead,
+            counts: request.rule.adds_namespaces(),
+            max_body: Some(request.rule.max_body()),
         },
         pause: LOOK_AGAIN.0,
         until,
@@ -69,37 +67,37 @@ pub(crate) async fn begin<St: Store>(
         appeared: 0,
     };
     // A fill that has landed since the look may have stored what was not found.
-    let landed = |since| shared.flights.have_landed_since(since, missed.key(quest), missed.varying.is_some());
+    let landed = |since| shared.flights.have_landed_since(since, miss.key(request), miss.varying.is_some());
     let mut looks = leads.as_ref().is_some_and(|(_, landings)| landed(*landings));
     loop {
-        if !looks && begins.asks(missed).await {
-            match begins.is_outdated(missed, leads.as_mut().map(|(leader, _)| &mut **leader)) {
+        if !looks && begins.asks(miss).await {
+            match begins.is_outdated(miss, leads.as_mut().map(|(leader, _)| &mut **leader)) {
                 Outdated::No => break,
-                Outdated::Follows(follower) => return Begins::Follows(follower),
+                Outdated::Follows(follower) => return Some(FilledElsewhere::InProgress(follower)),
                 Outdated::Perhaps => {}
             }
         }
-        if let Some(entry) = begins.looks_again(missed).await {
-            return Begins::Answered(entry);
+        if let Some(entry) = begins.looks_again(miss).await {
+            return Some(FilledElsewhere::Stored(entry));
         }
         looks = false;
     }
     if let Some((leader, _)) = leads {
-        if !missed.stamp.is_whole() {
+        if !miss.stamp.is_whole() {
             leader.after_the_one_before(until).await;
         }
-        missed.permit = shared.flights.leave(&missed.stamp, until).await;
-        leader.begins(&missed.stamp);
+        miss.permit = shared.flights.leave(&miss.stamp, until).await;
+        leader.begins(&miss.stamp);
     } else {
-        missed.permit = shared.flights.leave(&missed.stamp, until).await;
+        miss.permit = shared.flights.leave(&miss.stamp, until).await;
     }
-    Begins::Call
+    None
 }
 
 /// A fill that is about to begin.
 struct Beginning<'a, St: Store> {
     shared: &'a Arc<LayerState<St>>,
-    quest: &'a CacheRequest,
+    request: &'a CacheRequest,
     wish: FillOptions,
     /// How long the owner of the lock is left alone the next time.
     pause: Duration,
@@ -121,24 +119,24 @@ enum Outdated {
 
 impl<St: Store> Beginning<'_, St> {
     /// Asks the store to let the fill begin. False if the store has to be looked at again first.
-    async fn asks(&mut self, missed: &mut LookupMiss<St>) -> bool {
+    async fn asks(&mut self, miss: &mut LookupMiss<St>) -> bool {
         let store = &self.shared.store;
-        let stamp = missed.stamp.clone();
+        let stamp = miss.stamp.clone();
         let begun = match stamp.generations() {
             // The store could not be asked a moment ago.
             None => Ok(BeginFill::Proceed { stamp, lock: None }),
-            Some(_) => store.begin(missed.key(self.quest).as_ref(), &self.quest.plan.names, stamp, self.wish).await,
+            Some(_) => store.begin(miss.key(self.request).as_ref(), &self.request.plan.names, stamp, self.wish).await,
         };
         match begun {
             Ok(BeginFill::Proceed { stamp, lock }) => {
-                missed.stamp = stamp;
+                miss.stamp = stamp;
                 if let Some(lock) = lock {
-                    missed.lock = Some(Box::new(LockGuard::new(store.clone(), lock)));
+                    miss.lock = Some(Box::new(LockGuard::new(store.clone(), lock)));
                     self.wish.lock = None;
                 }
             }
             Ok(BeginFill::Uncacheable { stamp }) => {
-                missed.stamp = stamp;
+                miss.stamp = stamp;
                 self.wish.lock = None;
             }
             Ok(BeginFill::Locked) => {
@@ -158,39 +156,41 @@ impl<St: Store> Beginning<'_, St> {
             }
             Err(error) => {
                 tracing::debug!(%error, "a fill begins without the store");
-                missed.stamp = Stamp::local(missed.stamp.epoch());
+                miss.stamp = Stamp::local(miss.stamp.epoch());
             }
         }
         true
     }
 
     /// Looks at the store again. An entry that answers the request is returned; else the stamp is that of this look.
-    async fn looks_again(&self, missed: &mut LookupMiss<St>) -> Option<Arc<Entry>> {
-        let Ok(look) = self.quest.look(self.shared).await else {
-            missed.stamp = Stamp::local(missed.stamp.epoch());
+    async fn looks_again(&self, miss: &mut LookupMiss<St>) -> Option<Arc<Entry>> {
+        let Ok(lookup) = self.request.look_up(self.shared).await else {
+            miss.stamp = Stamp::local(miss.stamp.epoch());
             return None;
         };
-        (missed.stamp, missed.varying) = (look.stamp, look.varying.map(Box::new));
-        let left = match self.quest.decide(look.found, self.shared.store.context().clock.nanos()) {
-            Decision::Fresh(entry) => return Some(entry),
-            Decision::Early(entry) if !missed.early => return Some(entry),
-            Decision::Early(entry) | Decision::Stale(entry) => Some(entry),
-            Decision::Ask(_, spare) => spare,
-            Decision::Accepted(_) | Decision::Refused => None,
+        (miss.stamp, miss.varying) = (lookup.stamp, lookup.varying.map(Box::new));
+        let decision = self.request.decide(lookup.found.as_ref(), self.shared.store.context().clock.nanos());
+        let found = lookup.found.map(|(entry, _)| entry);
+        let left = match decision {
+            Decision::Fresh => return found,
+            Decision::RefreshAhead if !miss.refresh_ahead => return found,
+            Decision::RefreshAhead | Decision::Stale => found,
+            Decision::Fetch { fallback, .. } => found.filter(|_| fallback),
+            Decision::AcceptedStale | Decision::OnlyIfCached => None,
         };
-        missed.finds(left);
+        miss.replace_found(left);
         None
     }
 
     /// Whether the stamp that the fill would begin under was overtaken, as far as this process can know.
-    fn is_outdated(&mut self, missed: &LookupMiss<St>, leader: Option<&mut Leader>) -> Outdated {
-        let (store, names) = (&self.shared.store, &self.quest.plan.names);
-        let Some(leader) = leader.filter(|_| missed.stamp.is_whole()) else { return Outdated::No };
-        let may = |stamp: &Stamp| store.may_join(stamp, &missed.stamp, names);
+    fn is_outdated(&mut self, miss: &LookupMiss<St>, leader: Option<&mut Leader>) -> Outdated {
+        let (store, names) = (&self.shared.store, &self.request.plan.names);
+        let Some(leader) = leader.filter(|_| miss.stamp.is_whole()) else { return Outdated::No };
+        let may = |stamp: &Stamp| store.may_join(stamp, &miss.stamp, names);
         if let Some(follower) = leader.gives_way(may) {
             return Outdated::Follows(follower);
         }
-        let is_dead = store.life(&missed.stamp, names) == Validity::Invalidated;
+        let is_dead = store.life(&miss.stamp, names) == Validity::Invalidated;
         // One of two fills with different stamps is outdated: once is enough to see which.
         let is_other = self.stamps == 0 && leader.is_after_another(may);
         if self.stamps == MOST_STAMPS || !is_dead && !is_other {

@@ -54,10 +54,10 @@ impl<St: Store> Fill<St> {
                 parts.headers.insert(header::ETAG, tag);
             }
             let mut response = Response::from_parts(parts, CacheBody::whole(sent, trailers.clone()));
-            if self.of.quest.asked.less {
-                response = respond::conditional(&self.of.quest.asked, response, self.answered);
+            if self.request.info.is_conditional_or_range {
+                response = respond::conditional(&self.request.info, response, self.answered);
             }
-            let (shared, miss) = (self.shared.clone(), self.of.missed.why);
+            let (shared, miss) = (self.shared.clone(), self.miss.reason);
             let status = move |storing| CacheStatus::new(Outcome::Miss(miss)).storing(storing);
             return match self.store_now(fit, kept, trailers) {
                 Commit::Now(storing) => {
@@ -83,12 +83,12 @@ impl<St: Store> Fill<St> {
         let (exact, trailers) = (got.exact, got.trailers.take());
         let (tape, reader) = SharedBody::new(got.pieces());
         let response = Response::from_parts(parts, CacheBody::coming(reader, length));
-        let (shared, status) = (self.shared.clone(), CacheStatus::new(Outcome::Miss(self.of.missed.why)));
+        let (shared, status) = (self.shared.clone(), CacheStatus::new(Outcome::Miss(self.miss.reason)));
         let source = Source { body, trailers };
         let why = match reading {
             ReadOutcome::Pending => {
                 self.arrives(&fit, &tape, length);
-                let response = respond::conditional(&self.of.quest.asked, response, self.answered);
+                let response = respond::conditional(&self.request.info, response, self.answered);
                 tokio::spawn(Box::pin(self.read_on(fit, source, tape, exact, taken)).in_current_span());
                 return Poll::Ready(Ok(shared.marked(response, status.storing(Storing::Pending))));
             }
@@ -148,7 +148,7 @@ impl<St: Store> Fill<St> {
         let shared = self.shared.clone();
         let _end = tape.ends_with(CUT_OFF);
         let limit = Some(shared.options.fill_limit);
-        let max = self.of.quest.rule.max_body();
+        let max = self.request.rule.max_body();
         let reading = source.read_to_end(&tape, max as u64, taken);
         let flight = self.leader.as_ref().map(Leader::flight);
         let awaited = || flight.as_ref().is_some_and(|flight| flight.flight().is_awaited());

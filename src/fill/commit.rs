@@ -63,8 +63,8 @@ impl<St: Store> Fill<St> {
         let leader = self.leader.take();
         let never_fresh = self.is_never_fresh(&fit);
         let Admission { key, status, headers: fields, named, times, http, .. } = fit;
-        let names = named.map_or_else(|| mem::take(&mut self.of.quest.plan.names), |named| named.all);
-        let stamp = mem::take(&mut self.of.missed.stamp);
+        let names = named.map_or_else(|| mem::take(&mut self.request.plan.names), |named| named.all);
+        let stamp = mem::take(&mut self.miss.stamp);
         let entry = Entry::of_response(key, stamp, Response { names, times, status, fields, body, trailers, http });
         match self.shared.store.put_now(&entry) {
             Some(put) => Commit::Now(self.stored(Ok(put), never_fresh, leader, false, || SharedResponse::alone(entry))),
@@ -83,13 +83,13 @@ impl<St: Store> Fill<St> {
         trailers: Option<Box<HeaderMap>>,
     ) -> (Storing, Arc<Entry>) {
         let leader = self.leader.take();
-        let lock = self.of.missed.lock.take().and_then(|mut lock| lock.with_entry());
+        let lock = self.miss.lock.take().and_then(|mut lock| lock.with_entry());
         let admitted = match fit.added() {
-            None => Ok(self.of.missed.stamp.clone()),
+            None => Ok(self.miss.stamp.clone()),
             // Boxed as all that only a shared store has to wait for: in memory a fill is small.
-            Some(added) => Box::pin(self.admitted(&self.of.missed.stamp, added, leader.as_ref())).await,
+            Some(added) => Box::pin(self.admitted(&self.miss.stamp, added, leader.as_ref())).await,
         };
-        let stamp = admitted.as_ref().unwrap_or(&self.of.missed.stamp).clone();
+        let stamp = admitted.as_ref().unwrap_or(&self.miss.stamp).clone();
         let (mut made, marker) = self.made(fit, stamp, body, trailers);
         let put = match admitted {
             Ok(_) => {
@@ -136,14 +136,14 @@ impl<St: Store> Fill<St> {
     ) -> (Made, Option<Arc<Entry>>) {
         let never_fresh = self.is_never_fresh(&fit);
         let Admission { key, language, status, headers: fields, vary, named, times, http, .. } = fit;
-        let part_known = (status == StatusCode::PARTIAL_CONTENT).then(|| self.of.quest.plan.names.clone());
+        let part_known = (status == StatusCode::PARTIAL_CONTENT).then(|| self.request.plan.names.clone());
         let (names, added) = match named {
-            None => (mem::take(&mut self.of.quest.plan.names), Namespaces::default()),
+            None => (mem::take(&mut self.request.plan.names), Namespaces::default()),
             Some(named) => (named.all, named.added),
         };
         let marker = (!vary.is_empty()).then(|| {
             let draft = Draft { names: names.clone(), times, content: Content::Variants(vary.clone()), http: None };
-            Arc::new(Entry::new(self.of.quest.primary.clone(), stamp.clone(), draft))
+            Arc::new(Entry::new(self.request.primary.clone(), stamp.clone(), draft))
         });
         let entry = Entry::of_response(key, stamp, Response { names, times, status, fields, body, trailers, http });
         (Made { entry, language, vary, added, never_fresh, part_known }, marker)
@@ -166,7 +166,7 @@ impl<St: Store> Fill<St> {
         unknown: bool,
         share: impl FnOnce() -> SharedResponse,
     ) -> Storing {
-        told(&self.shared, (&self.of.quest.rule, self.key()), put, never_fresh, leader, unknown, share)
+        told(&self.shared, (&self.request.rule, self.key()), put, never_fresh, leader, unknown, share)
     }
 
     /// The stamp with what it needs to cover namespaces that were not known before the call; or what became of storing under it.
@@ -179,7 +179,7 @@ impl<St: Store> Fill<St> {
         if added.is_empty() {
             return Ok(stamp.clone());
         }
-        self.of.quest.rule.has_added_namespaces();
+        self.request.rule.has_added_namespaces();
         let store = &self.shared.store;
         if let Some(leader) = leader.filter(|_| store.is_shared()) {
             leader.closes();
@@ -205,7 +205,7 @@ impl<St: Store> Fill<St> {
     /// Gives a response without `ETag` a strong one, if the rule wants that: it differs wherever the content does, or how it is
     /// to be read (RFC 9110, section 8.8.1 and section 8.8.3.3).
     pub(super) fn tag(&self, fit: &mut Admission, data: &[u8]) -> Option<HeaderValue> {
-        if !self.of.quest.rule.tags() || fit.status != StatusCode::OK || fit.headers.contains_key(header::ETAG) {
+        if !self.request.rule.tags() || fit.status != StatusCode::OK || fit.headers.contains_key(header::ETAG) {
             return None;
         }
         let mut hash = blake3::Hasher::new();

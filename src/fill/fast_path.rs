@@ -39,15 +39,15 @@ impl<St: Store> Fill<St> {
     /// many bytes.
     #[inline]
     pub(super) fn plainly(&self, parts: &response::Parts, least: u64) -> Option<FastPath> {
-        let MissedRequest { quest, missed } = &*self.of;
-        let (rule, options) = (&quest.rule, &self.shared.options);
+        let MissedRequest { request, miss } = &*self.missed;
+        let (rule, options) = (&request.rule, &self.shared.options);
         let may_be = parts.status == StatusCode::OK
             && rule.http().is_none()
             && !rule.tags()
-            && !quest.asked.less
-            && missed.varying.is_none()
-            && quest.plan.groups_of.is_none()
-            && quest.plan.names.count() <= MAX_NAMESPACES
+            && !request.info.is_conditional_or_range
+            && miss.varying.is_none()
+            && request.plan.groups_of.is_none()
+            && request.plan.names.count() <= MAX_NAMESPACES
             && !options.content_length
             && !self.shared.store.is_shared();
         if !may_be {
@@ -57,7 +57,7 @@ impl<St: Store> Fill<St> {
         if least.max(announced.unwrap_or(0)) > rule.max_body() as u64 {
             return None;
         }
-        let ttl = rule.lifetime(&quest.plan, parts).filter(|ttl| !ttl.is_zero())?;
+        let ttl = rule.lifetime(&request.plan, parts).filter(|ttl| !ttl.is_zero())?;
         rule.has_answered(false);
         Some(FastPath { times: self.times(ttl, None), announced })
     }
@@ -65,7 +65,7 @@ impl<St: Store> Fill<St> {
     /// The same as what the whole way would learn of it.
     #[inline(never)]
     pub(super) fn fit_plainly(&self, plain: FastPath, parts: &response::Parts) -> Admission {
-        let CacheRequest { rule, primary, .. } = &self.of.quest;
+        let CacheRequest { rule, primary, .. } = &self.request;
         Admission {
             key: primary.clone(),
             language: None,
@@ -92,11 +92,11 @@ impl<St: Store> Fill<St> {
         B: Send + 'static,
         E: Send + 'static,
     {
-        let Self { shared, of, leader, .. } = self;
+        let Self { shared, missed, leader, .. } = self;
         let MissedRequest {
-            quest: CacheRequest { rule, primary, plan: ReadPlan { names, .. }, .. },
-            missed: LookupMiss { why, stamp, .. },
-        } = *of;
+            request: CacheRequest { rule, primary, plan: ReadPlan { names, .. }, .. },
+            miss: LookupMiss { reason, stamp, .. },
+        } = *missed;
         let fields = rule.shape().filled(&parts.headers, Entry::map_aside).expect("it has this shape");
         let status = parts.status;
         let ExactLength { sent, kept } = body;
@@ -106,14 +106,14 @@ impl<St: Store> Fill<St> {
         match shared.store.put_now(&entry) {
             Some(put) => {
                 let storing = landed(&shared, &entry, &rule, leader, Ok(put));
-                shared.mark(&mut response, || CacheStatus::new(Outcome::Miss(why)).storing(storing));
+                shared.mark(&mut response, || CacheStatus::new(Outcome::Miss(reason)).storing(storing));
                 Poll::Ready(Ok(response))
             }
             None => {
                 *rest = Some(Box::pin(async move {
                     let put = shared.store.put(entry.clone(), None).await;
                     let storing = landed(&shared, &entry, &rule, leader, put);
-                    Ok(shared.marked(response, CacheStatus::new(Outcome::Miss(why)).storing(storing)))
+                    Ok(shared.marked(response, CacheStatus::new(Outcome::Miss(reason)).storing(storing)))
                 }));
                 Poll::Pending
             }

@@ -40,7 +40,7 @@ where
     #[inline]
     pub(super) fn new(fill: Fill<St>, inner: F) -> Self {
         fill.shared.store.context().counters.add(Count::InnerCalls, 1);
-        match fill.of.quest.rule.soft_timeout().filter(|_| fill.of.missed.spare.is_some()) {
+        match fill.request.rule.soft_timeout().filter(|_| fill.miss.fallback.is_some()) {
             None => Self { inner: Some(inner), fill: Some(fill), rest: None },
             Some(limit) => Self { inner: None, fill: None, rest: Some(Box::pin(fill.run_softly(inner, limit))) },
         }

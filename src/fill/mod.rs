@@ -19,7 +19,12 @@ pub(crate) mod run;
 
 pub(crate) mod upstream;
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{
+    future::Future,
+    ops::{Deref, DerefMut},
+    pin::Pin,
+    sync::Arc,
+};
 
 use http::Response;
 
@@ -40,12 +45,28 @@ pub(crate) type RestFuture<B, E> = Pin<Box<dyn Future<Output = Answer<B, E>> + S
 /// What becomes of the answer to a call of the inner service.
 pub(crate) struct Fill<St: Store> {
     pub(crate) shared: Arc<LayerState<St>>,
-    /// What was asked for and not found.
-    pub(crate) of: Box<MissedRequest<St>>,
+    pub(crate) missed: Box<MissedRequest<St>>,
     /// When the inner service was called.
     pub(crate) began: Nanos,
     /// When it had answered; until then the same.
     pub(crate) answered: Nanos,
     /// None if nobody waits for this fill.
     pub(crate) leader: Option<Leader>,
+}
+
+/// The request and its lookup, as `self.request` and `self.miss`.
+impl<St: Store> Deref for Fill<St> {
+    type Target = MissedRequest<St>;
+
+    #[inline(always)]
+    fn deref(&self) -> &MissedRequest<St> {
+        &self.missed
+    }
+}
+
+impl<St: Store> DerefMut for Fill<St> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut MissedRequest<St> {
+        &mut self.missed
+    }
 }

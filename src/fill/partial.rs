@@ -26,7 +26,7 @@ impl<St: Store> Fill<St> {
     pub(crate) async fn assemble(&self, entry: &Entry, known: &Namespaces) {
         let Content::Response { headers, body, .. } = entry.content() else { return };
         let Some((part, length)) = whole_of(headers, body) else { return };
-        if ETag::of(headers).is_none_or(|tag| tag.is_weak()) || length > self.of.quest.rule.max_body() as u64 {
+        if ETag::of(headers).is_none_or(|tag| tag.is_weak()) || length > self.request.rule.max_body() as u64 {
             return;
         }
         let whole = self.key().as_ref();

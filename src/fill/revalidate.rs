@@ -42,8 +42,8 @@ impl<St: Store> Fill<St> {
             return self.not_ours(ours).await;
         }
         let (head, fit) = self.renewed(ours, &parts.headers, hints);
-        let validated = CacheStatus::validated(self.of.missed.why);
-        let (shared, asked, now) = (self.shared.clone(), self.of.quest.asked.clone(), self.now());
+        let validated = CacheStatus::validated(self.miss.reason);
+        let (shared, asked, now) = (self.shared.clone(), self.request.info.clone(), self.now());
         match fit {
             Ok(fit) => {
                 let (storing, entry) = self.store(fit, body.clone(), trailers.clone()).await;
@@ -74,7 +74,7 @@ impl<St: Store> Fill<St> {
         (head.status, head.headers) = (*status, as_inner_service_knows(ours).into_owned());
         semantics::merge(&mut head.headers, update, self.wall_at(self.answered) / MS);
         let fit = self.fit(&head, body.len() as u64, hints).and_then(|mut fit| {
-            let known = &self.of.quest.plan.names;
+            let known = &self.request.plan.names;
             let mut all = fit.named.take().map_or_else(|| known.clone(), |named| named.all);
             for name in ours.namespaces().iter() {
                 // What the handler named when it sent the whole is not named again.
@@ -108,17 +108,17 @@ impl<St: Store> Fill<St> {
         {
             return Ok(response);
         }
-        if let Some(ours) = &self.of.missed.spare {
+        if let Some(ours) = &self.miss.fallback {
             self.compare(ours, response.status(), response.headers()).await;
         }
-        Ok(self.shared.marked(response.map(CacheBody::inner), CacheStatus::new(Outcome::Miss(self.of.missed.why))))
+        Ok(self.shared.marked(response.map(CacheBody::inner), CacheStatus::new(Outcome::Miss(self.miss.reason))))
     }
 
     /// Compares the answer to a HEAD with the stored response, and freshens that or makes it stale. One that varies by fields by which the
     /// stored response does not vary is about another response, and changes nothing (RFC 9111, section 4.1).
     async fn compare(&self, ours: &Entry, status: StatusCode, head: &HeaderMap) {
         let Content::Response { headers, body, .. } = ours.content() else { return };
-        let known = self.of.missed.varying.as_deref().map(|(vary, _)| vary.clone()).unwrap_or_default();
+        let known = self.miss.varying.as_deref().map(|(vary, _)| vary.clone()).unwrap_or_default();
         let selects_ours = |vary: &Vary| known.union(vary) == known;
         let says = semantics::compare_head(&as_inner_service_knows(ours), body.len() as u64, status, head);
         if says == HeadResult::Ignored || !selects_ours(&self.vary_of(head)) {
@@ -146,7 +146,7 @@ impl<St: Store> Fill<St> {
     /// language is replaced as well.
     async fn replace(&self, ours: &Entry, headers: HeaderMap, times: Times, http: Option<Box<Http>>) {
         let Content::Response { status, body, trailers, .. } = ours.content() else { return };
-        let vary = self.of.missed.varying.as_deref().map(|(vary, _)| vary);
+        let vary = self.miss.varying.as_deref().map(|(vary, _)| vary);
         let copy = vary.and_then(|vary| self.language_key(vary, &headers));
         for key in std::iter::once(ours.key().clone()).chain(copy) {
             let content =
@@ -165,7 +165,7 @@ impl<St: Store> Fill<St> {
         }
         let response = self.stale_instead(Failure::ServerError, Stale::IfError);
         let shared = self.shared.clone();
-        let status = CacheStatus::new(Outcome::Miss(self.of.missed.why)).storing(Storing::Not(NoStore::Failed));
+        let status = CacheStatus::new(Outcome::Miss(self.miss.reason)).storing(Storing::Not(NoStore::Failed));
         if let Some(leader) = self.leader.take() {
             leader.land(FlightOutcome::LeaderLost);
         }

@@ -35,8 +35,13 @@ use crate::{
 
 impl<St: Store> Fill<St> {
     #[inline]
-    pub(crate) fn new(shared: Arc<LayerState<St>>, of: Box<MissedRequest<St>>, leader: Option<Leader>, began: Nanos) -> Self {
-        Self { shared, of, began, answered: began, leader }
+    pub(crate) fn new(
+        shared: Arc<LayerState<St>>,
+        missed: Box<MissedRequest<St>>,
+        leader: Option<Leader>,
+        began: Nanos,
+    ) -> Self {
+        Self { shared, missed, began, answered: began, leader }
     }
 
     /// Takes the answer of this call.
@@ -66,7 +71,7 @@ impl<St: Store> Fill<St> {
             }
             Err(_) => {
                 if let Some(response) = self.stale_instead(Failure::Unreachable, Stale::SoftTimeout) {
-                    self.of.missed.spare = None;
+                    self.miss.fallback = None;
                     let limit = self.shared.options.fill_limit;
                     let rest = async move { self.answered_so(inner.await).await };
                     tokio::spawn(async move { drop(tokio::time::timeout(limit, rest).await) }.in_current_span());
@@ -108,7 +113,7 @@ impl<St: Store> Fill<St> {
         B: Body<Error: Into<BoxError>> + Send + 'static,
         E: Send + 'static,
     {
-        self.of.missed.permit = None;
+        self.miss.permit = None;
         self.has_answered();
         let response = match answer {
             Ok(response) => response,
@@ -134,7 +139,7 @@ impl<St: Store> Fill<St> {
         // A response to GET without content need not be polled to be known as complete.
         let mut body = Box::pin(body);
         let mut got = BodyPrefix::of(&*body);
-        let reading = got.read(body.as_mut(), cx, self.of.quest.rule.max_body());
+        let reading = got.read(body.as_mut(), cx, self.request.rule.max_body());
         match got.only(&reading, plain.announced) {
             Some(data) => self.kept_plainly(plain, parts, exact(data), rest),
             None => {
@@ -158,12 +163,12 @@ impl<St: Store> Fill<St> {
         B: Body<Error: Into<BoxError>> + Send + 'static,
         E: Send + 'static,
     {
-        if self.of.quest.rule.http().is_some() && !parts.headers.contains_key(header::DATE) {
+        if self.request.rule.http().is_some() && !parts.headers.contains_key(header::DATE) {
             // RFC 9110, section 6.6.1: what comes without a date is given that of its arrival.
             parts.headers.insert(header::DATE, semantics::format_date(self.wall_at(self.answered) / MS));
         }
         if parts.status == StatusCode::NOT_MODIFIED
-            && let Some(ours) = self.of.missed.ours.take()
+            && let Some(ours) = self.miss.revalidatable.take()
         {
             *rest = Some(Box::pin(async move { Ok(self.freshen(&ours, &parts, hints.as_ref()).await) }));
             return Poll::Pending;
@@ -174,7 +179,7 @@ impl<St: Store> Fill<St> {
         };
         let mut body = Box::pin(body);
         let mut got = BodyPrefix::of(&*body);
-        let reading = got.read(body.as_mut(), cx, self.of.quest.rule.max_body());
+        let reading = got.read(body.as_mut(), cx, self.request.rule.max_body());
         self.kept(fit, parts, body, got, reading, rest)
     }
 
@@ -185,9 +190,9 @@ impl<St: Store> Fill<St> {
         let pass = parts.status != StatusCode::NOT_MODIFIED
             && !about_the_request(why)
             && !self.varies_unawares(why)
-            && !asks_for_one(&self.of.quest.asked.method, self.of.quest.asked.conditions());
+            && !asks_for_one(&self.request.info.method, self.request.info.conditions());
         let shared = self.shared.clone();
-        let status = CacheStatus::new(Outcome::Miss(self.of.missed.why)).storing(Storing::Not(why));
+        let status = CacheStatus::new(Outcome::Miss(self.miss.reason)).storing(Storing::Not(why));
         match failure {
             None => self.not_shared(why, pass),
             Some(failure) => self.failed(why, failure),
@@ -218,7 +223,7 @@ impl<St: Store> Fill<St> {
     /// The stale response, where the rule allows it because the inner service has failed (RFC 5861, section 4).
     pub(crate) fn stale_instead<B>(&self, failure: Failure, why: Stale) -> Option<Response<CacheBody<B>>> {
         let now = self.now();
-        let entry = self.of.missed.spare.as_ref()?;
+        let entry = self.miss.fallback.as_ref()?;
         // It may have been cleared while the inner service was failing.
         let life = self.shared.store.life(entry.stamp(), entry.namespaces());
         if life == Validity::Invalidated {
@@ -226,15 +231,15 @@ impl<St: Store> Fill<St> {
         }
         // A shared store tells here what this process has cleared, not what was cleared softly before the look: that the look has found the
         // entry fresh is known where only the request did not allow its use.
-        let was_fresh = !self.shared.store.is_shared() || self.of.missed.why == Miss::Request;
+        let was_fresh = !self.shared.store.is_shared() || self.miss.reason == Miss::Request;
         let life = if was_fresh { life } else { Validity::Stale };
-        if !self.of.quest.asked.may_have_instead(entry, life, failure, now) {
+        if !self.request.info.allows_stale_if_error(entry, life, failure, now) {
             return None;
         }
         let counters = &self.shared.store.context().counters;
         counters.add(Count::Stale, 1);
         counters.add(Count::StoodIn, 1);
-        let asked = &self.of.quest.asked;
+        let asked = &self.request.info;
         Some(respond::from_entry(&self.shared, entry, &asked.method, asked.conditions(), Outcome::Stale(why), now))
     }
 
@@ -256,7 +261,7 @@ impl<St: Store> Fill<St> {
         if pass {
             self.shared.flights.pass(self.key(), self.now() + PASS);
         }
-        if let Some(lock) = self.of.missed.lock.take() {
+        if let Some(lock) = self.miss.lock.take() {
             lock.without_entry(pass);
         }
         if let Some(leader) = self.leader.take() {
@@ -266,12 +271,12 @@ impl<St: Store> Fill<St> {
 
     /// Whether a response is not stored because the fields of its request were not kept.
     pub(crate) fn varies_unawares(&self, why: NoStore) -> bool {
-        why == NoStore::Vary && self.of.quest.asked.headers().is_none()
+        why == NoStore::Vary && self.request.info.headers().is_none()
     }
 
     /// The key that was looked up and not found.
     pub(crate) fn key(&self) -> &Key {
-        self.of.missed.key(&self.of.quest)
+        self.miss.key(&self.request)
     }
 }
 

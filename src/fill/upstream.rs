@@ -7,6 +7,8 @@ use super::revalidate::as_inner_service_knows;
 use crate::{
     lookup::request::{CacheRequest, LookupMiss},
     semantics,
+    state::LayerState,
+    status::Miss,
     store::backend::Store,
 };
 
@@ -21,25 +23,36 @@ impl<S, ReqB, ResB> InnerService<ReqB, ResB> for S where
 {
 }
 
-/// The client's own conditions and its range: we answer them ourselves, and the inner service is to send the whole.
-fn without_conditions(headers: &mut HeaderMap) {
+/// Counts a miss whose response may be shared.
+pub(crate) fn count_miss<St: Store>(shared: &LayerState<St>, reason: Miss) {
+    shared.store.context().counters.miss(reason);
+    tracing::debug!(reason = reason.as_str(), "miss");
+}
+
+/// Removes the client's conditions and its range. The cache answers them itself, and the inner service returns the complete response.
+fn remove_conditions(headers: &mut HeaderMap) {
     for name in [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::RANGE, header::IF_RANGE] {
         if headers.remove(&name).is_some() {
-            tracing::trace!(%name, "taken off");
+            tracing::trace!(%name, "request field removed");
         }
     }
 }
 
-/// Makes of a request what the inner service is to see: one with our own conditions where we have something to ask about, else one
-/// without any; alone, it goes as it came.
+/// Makes the request that the inner service sees. If an entry can be revalidated, the request has the conditions for that. If not, it has
+/// no condition, or those of the client if it is fetched `alone`.
 #[inline]
-pub(crate) fn question<B, St: Store>(request: &mut Request<B>, quest: &CacheRequest, missed: &mut LookupMiss<St>, alone: bool) {
-    if let Some(ours) = &missed.ours {
-        // RFC 9111, section 4.3.1: ours and not the client's, so that a 304 is about what is stored here.
-        if !semantics::make_conditional(request.headers_mut(), &[&as_inner_service_knows(ours)]) {
-            missed.ours = None;
+pub(crate) fn prepare_upstream_request<B, St: Store>(
+    request: &mut Request<B>,
+    cache_request: &CacheRequest,
+    miss: &mut LookupMiss<St>,
+    alone: bool,
+) {
+    if let Some(entry) = &miss.revalidatable {
+        // RFC 9111, section 4.3.1: the conditions are those of the cache, so that a 304 is about the stored response.
+        if !semantics::make_conditional(request.headers_mut(), &[&as_inner_service_knows(entry)]) {
+            miss.revalidatable = None;
         }
-    } else if !alone && quest.asked.less {
-        without_conditions(request.headers_mut());
+    } else if !alone && cache_request.info.is_conditional_or_range {
+        remove_conditions(request.headers_mut());
     }
 }

@@ -6,6 +6,7 @@ use http::{HeaderName, Uri, header};
 
 use super::{
     Extracted, HostLine, Identity, KeyWriter, RequestView,
+    header_name::header_name,
     identity::cookie,
     query::{Names, Query},
     write::Tag,
@@ -393,14 +394,6 @@ fn write_odd_name(tag: Tag, host: &[u8], key: &mut KeyWriter<'_>) {
         }
     };
     key.tagged(tag, &host.to_ascii_lowercase());
-}
-
-#[track_caller]
-pub(super) fn header_name(name: &str) -> HeaderName {
-    match HeaderName::from_bytes(name.as_bytes()) {
-        Ok(name) => name,
-        Err(_) => panic!("{name:?} is not the name of a header field: letters, digits and -, such as accept-language"),
-    }
 }
 
 impl fmt::Debug for dyn KeyExtractor {

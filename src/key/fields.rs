@@ -5,7 +5,7 @@ use std::{array, mem, sync::LazyLock};
 use http::{HeaderName, HeaderValue, header};
 
 use super::{
-    extract::header_name,
+    header_name::header_name,
     write::{Tag, numbered},
 };
 

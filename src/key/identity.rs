@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use http::{HeaderMap, HeaderName, header};
 
-use super::{Extracted, KeyExtractor, KeyWriter, RequestView, write::Tag};
+use super::{Extracted, KeyExtractor, KeyWriter, RequestView, header_name::header_name, write::Tag};
 use crate::{secret::IdentityHash, status::Bypass};
 
 /// Where a request says who is asking.
@@ -65,7 +65,7 @@ impl Identity {
     /// If that is not the name of a field.
     #[track_caller]
     pub fn header(name: &str) -> Self {
-        Self::from_source(Source::Header(super::extract::header_name(name)))
+        Self::from_source(Source::Header(header_name(name)))
     }
 
     /// The value of a cookie.

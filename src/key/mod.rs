@@ -2,6 +2,7 @@
 
 mod extract;
 mod fields;
+mod header_name;
 mod identity;
 mod name;
 mod query;

@@ -1,125 +1,111 @@
-//! The decision about a stored response.
+//! The decision about a stored response: one function, for the fast path, the slow path and the background refresh.
 
 use std::sync::Arc;
 
+use super::info::RequestDirectives;
 use crate::{
     clock::{MS, Nanos},
     entry::{Content, Entry, validity::Validity},
-    lookup::info::RequestDirectives,
     rules::policy::Policy,
     semantics,
     status::Miss,
 };
 
-/// What to do with what was found.
+/// The use of a stored response for one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Decision {
-    /// Serve it.
-    Fresh(Arc<Entry>),
-    /// Serve it, and refresh it in the background: its end is near.
-    Early(Arc<Entry>),
-    /// Serve it although it is stale, and refresh it in the background.
-    Stale(Arc<Entry>),
-    /// Serve it although it is stale: the client takes that.
-    Accepted(Arc<Entry>),
-    /// Answer 504: the client wants a stored response or none.
-    Refused,
-    /// Ask the inner service; what was found may serve if that fails.
-    Ask(Miss, Option<Arc<Entry>>),
+    /// The entry answers.
+    Fresh,
+    /// The entry answers, and is refreshed in the background because it expires soon.
+    RefreshAhead,
+    /// The entry answers although it is stale, and is refreshed in the background.
+    Stale,
+    /// The entry answers although it is stale, because the client accepts that (`max-stale`).
+    AcceptedStale,
+    /// The response is 504: the client accepts a stored response only (`only-if-cached`), and no stored response may answer.
+    OnlyIfCached,
+    /// The inner service is called. The entry may be served if that fails and `fallback` is set.
+    Fetch { reason: Miss, fallback: bool },
 }
 
-/// What to do with what was found, for a request that has `asked` so where HTTP decides.
+/// Decides about the result of a lookup. `directives` are those of the request, under a rule where HTTP decides.
 #[inline]
 pub(crate) fn decide(
-    found: Option<(Arc<Entry>, Validity)>,
+    found: Option<&(Arc<Entry>, Validity)>,
     rule: &Policy,
-    asked: Option<&RequestDirectives>,
+    directives: Option<&RequestDirectives>,
     now: Nanos,
 ) -> Decision {
-    let only_if_cached = || asked.is_some_and(|asked| asked.directives.only_if_cached);
-    let Some((entry, life)) = found.filter(|(entry, _)| matches!(entry.content(), Content::Response { .. })) else {
-        return if only_if_cached() { Decision::Refused } else { Decision::Ask(Miss::Absent, None) };
-    };
-    match judge(&entry, life, rule, asked, now) {
-        Verdict::Fresh => Decision::Fresh(entry),
-        Verdict::Early => Decision::Early(entry),
-        Verdict::Stale => Decision::Stale(entry),
-        Verdict::Accepted => Decision::Accepted(entry),
-        Verdict::Refused => Decision::Refused,
-        Verdict::Ask(why, spare) => Decision::Ask(why, spare.then_some(entry)),
+    match found {
+        Some((entry, validity)) if matches!(entry.content(), Content::Response { .. }) => {
+            decide_entry(entry, *validity, rule, directives, now)
+        }
+        _ if directives.is_some_and(|request| request.cache_control.only_if_cached) => Decision::OnlyIfCached,
+        _ => Decision::Fetch { reason: Miss::Absent, fallback: false },
     }
 }
 
-/// What a stored response may be used for.
-#[derive(Clone, Copy)]
-pub(crate) enum Verdict {
-    /// It answers.
-    Fresh,
-    /// It answers, and is refreshed in the background: its end is near.
-    Early,
-    /// It answers although it is stale, and is refreshed in the background.
-    Stale,
-    /// It answers although it is stale: the client takes that.
-    Accepted,
-    /// Neither it nor the inner service may answer.
-    Refused,
-    /// The inner service is to be asked; whether this may serve if that fails.
-    Ask(Miss, bool),
-}
-
-/// What this response may be used for by a request that has `asked` so where HTTP decides.
+/// Decides about a stored response.
 #[inline]
-pub(crate) fn judge(entry: &Entry, life: Validity, rule: &Policy, asked: Option<&RequestDirectives>, now: Nanos) -> Verdict {
-    match asked {
-        None => judge_by_rule(entry, life, rule, now),
-        Some(asked) => judge_by_http(entry, life, rule, asked, now),
+pub(crate) fn decide_entry(
+    entry: &Entry,
+    validity: Validity,
+    rule: &Policy,
+    directives: Option<&RequestDirectives>,
+    now: Nanos,
+) -> Decision {
+    match directives {
+        None => decide_by_rule(entry, validity, rule, now),
+        Some(directives) => decide_by_http(entry, validity, rule, directives, now),
     }
 }
 
 #[inline]
-fn judge_by_rule(entry: &Entry, life: Validity, rule: &Policy, now: Nanos) -> Verdict {
+fn decide_by_rule(entry: &Entry, validity: Validity, rule: &Policy, now: Nanos) -> Decision {
     let times = entry.times();
-    if life == Validity::Valid && now < times.fresh_until {
-        return match rule.refresh_early(times.fresh_until - now, times.cost) {
-            false => Verdict::Fresh,
-            true => Verdict::Early,
+    if validity == Validity::Valid && now < times.fresh_until {
+        return match rule.refreshes_ahead(times.fresh_until - now, times.cost) {
+            false => Decision::Fresh,
+            true => Decision::RefreshAhead,
         };
     }
-    if times.may_be_refreshed_behind(now) {
-        return Verdict::Stale;
+    if times.allows_stale_while_revalidate(now) {
+        return Decision::Stale;
     }
-    let why = if life == Validity::Stale { Miss::SoftlyCleared } else { Miss::Expired };
-    Verdict::Ask(why, times.may_stand_in(now))
+    let reason = if validity == Validity::Stale { Miss::SoftlyCleared } else { Miss::Expired };
+    Decision::Fetch { reason, fallback: times.allows_stale_if_error(now) }
 }
 
-/// RFC 9111, section 4.
-fn judge_by_http(entry: &Entry, life: Validity, rule: &Policy, asked: &RequestDirectives, now: Nanos) -> Verdict {
-    let ask = |why| if asked.directives.only_if_cached { Verdict::Refused } else { Verdict::Ask(why, false) };
-    let Some(http) = entry.http() else {
-        // Stored under another rule.
-        return ask(Miss::Expired);
+/// Decides by RFC 9111, section 4.
+fn decide_by_http(entry: &Entry, validity: Validity, rule: &Policy, request: &RequestDirectives, now: Nanos) -> Decision {
+    let fetch = |reason| match request.cache_control.only_if_cached {
+        true => Decision::OnlyIfCached,
+        false => Decision::Fetch { reason, fallback: false },
     };
-    if asked.guarded && !http.open {
-        return ask(Miss::Request);
+    // An entry without these data was stored under another rule.
+    let Some(http) = entry.http() else { return fetch(Miss::Expired) };
+    if request.has_unkeyed_credentials && !http.open {
+        return fetch(Miss::Request);
     }
-    let freshness = http.freshness(life, now);
-    match freshness.decide(&asked.directives, now / MS) {
+    let freshness = http.freshness(validity, now);
+    match freshness.decide(&request.cache_control, now / MS) {
         semantics::Decision::Serve => {
             let times = entry.times();
-            match rule.refresh_early(times.fresh_until.saturating_sub(now), times.cost) {
-                false => Verdict::Fresh,
-                true => Verdict::Early,
+            match rule.refreshes_ahead(times.fresh_until.saturating_sub(now), times.cost) {
+                false => Decision::Fresh,
+                true => Decision::RefreshAhead,
             }
         }
-        semantics::Decision::ServeAndRefresh => Verdict::Stale,
-        semantics::Decision::ServeStale => Verdict::Accepted,
-        semantics::Decision::GatewayTimeout => Verdict::Refused,
+        semantics::Decision::ServeAndRefresh => Decision::Stale,
+        semantics::Decision::ServeStale => Decision::AcceptedStale,
+        semantics::Decision::GatewayTimeout => Decision::OnlyIfCached,
         semantics::Decision::Revalidate => {
-            let why = match life {
+            let reason = match validity {
                 Validity::Stale => Miss::SoftlyCleared,
                 _ if freshness.is_fresh(now / MS) && !freshness.validate_always => Miss::Request,
                 _ => Miss::Expired,
             };
-            Verdict::Ask(why, true)
+            Decision::Fetch { reason, fallback: true }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A request, and its lookup.
+//! A request on its way through the cache, and its lookup.
 
 use std::sync::Arc;
 
@@ -8,12 +8,12 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{
     Lookup,
     decision::{Decision, decide},
+    info::{RequestDirectives, RequestInfo},
 };
 use crate::{
     clock::Nanos,
     entry::{Entry, stamp::Stamp, validity::Validity},
     key::Key,
-    lookup::info::{RequestDirectives, RequestInfo},
     rules::policy::{Policy, ReadPlan},
     semantics::Vary,
     single_flight::Join,
@@ -22,133 +22,141 @@ use crate::{
     store::{backend::Store, error::StoreError, lock_guard::LockGuard},
 };
 
-/// All that is known of a request before anybody is asked.
+/// A request that the cache may answer: its rule, its key, its namespaces and its conditions.
 pub(crate) struct CacheRequest {
     pub(crate) rule: Arc<Policy>,
+    /// The key, before the request fields named by `Vary` are added.
     pub(crate) primary: Key,
     pub(crate) plan: ReadPlan,
-    pub(crate) asked: RequestInfo,
+    pub(crate) info: RequestInfo,
 }
 
-/// What was asked for and not found. In one place: what moves along the road of a fill is a pointer to it.
+/// A request, and the lookup that did not answer it. It stays in one box from the lookup to the end of the fill.
 pub(crate) struct MissedRequest<St: Store> {
-    pub(crate) quest: CacheRequest,
-    pub(crate) missed: LookupMiss<St>,
+    pub(crate) request: CacheRequest,
+    pub(crate) miss: LookupMiss<St>,
 }
 
-/// A look that did not answer the request.
+/// A lookup that did not answer the request, or whose entry is to be refreshed.
 pub(crate) struct LookupMiss<St: Store> {
-    pub(crate) why: Miss,
-    /// What may be served if the inner service fails.
-    pub(crate) spare: Option<Arc<Entry>>,
-    /// What the inner service can be asked about.
-    pub(crate) ours: Option<Arc<Entry>>,
+    pub(crate) reason: Miss,
+    /// The entry that may be served if the inner service fails.
+    pub(crate) fallback: Option<Arc<Entry>>,
+    /// The entry that the inner service can revalidate.
+    pub(crate) revalidatable: Option<Arc<Entry>>,
     pub(crate) stamp: Stamp,
+    /// The fields by which the responses of the key vary, and the key with their values.
     pub(crate) varying: Option<Box<(Vary, Key)>>,
-    /// What was found is fresh, and is renewed all the same.
-    pub(crate) early: bool,
-    /// The lock across processes, once the fill begins.
+    /// The entry is fresh, and is refreshed before it expires.
+    pub(crate) refresh_ahead: bool,
+    /// The distributed lock, once the fill has begun.
     pub(crate) lock: Option<Box<LockGuard<St>>>,
-    /// A place among the calls that nothing in a shared store stands behind.
+    /// The permit of a fill that the shared store does not coordinate.
     pub(crate) permit: Option<OwnedSemaphorePermit>,
 }
 
 impl<St: Store> LookupMiss<St> {
-    /// What was found may stand in, and be asked about.
+    /// Returns a miss. `found` may be served as a fallback, and revalidated.
     #[inline(always)]
-    pub(crate) fn asking(why: Miss, spare: Option<Arc<Entry>>, stamp: Stamp, varying: Option<(Vary, Key)>) -> Self {
-        let ours = spare.clone().and_then(asked_about);
-        let why = if why == Miss::Absent && varying.is_some() { Miss::Variant } else { why };
-        Self { why, spare, ours, stamp, varying: varying.map(Box::new), early: false, lock: None, permit: None }
-    }
-
-    /// What was found has answered already, and is to be renewed.
-    pub(crate) fn renewing(entry: Arc<Entry>, stamp: Stamp, varying: Option<(Vary, Key)>) -> Self {
-        let ours = asked_about(entry);
+    pub(crate) fn new(reason: Miss, found: Option<Arc<Entry>>, stamp: Stamp, varying: Option<(Vary, Key)>) -> Self {
+        let revalidatable = found.clone().and_then(with_validator);
+        let reason = if reason == Miss::Absent && varying.is_some() { Miss::Variant } else { reason };
         let varying = varying.map(Box::new);
-        Self { why: Miss::Expired, spare: None, ours, stamp, varying, early: false, lock: None, permit: None }
+        Self { reason, fallback: found, revalidatable, stamp, varying, refresh_ahead: false, lock: None, permit: None }
     }
 
-    /// Another look has found this, or nothing that may be used any more: what was found before was cleared, perhaps, and under the
-    /// stamp of this look a response about that would pass for a new one.
-    pub(crate) fn finds(&mut self, left: Option<Arc<Entry>>) {
-        self.spare = self.spare.take().and(left.clone());
-        self.ours = self.ours.take().and(left).and_then(asked_about);
+    /// Returns the state for refreshing an entry that has answered.
+    pub(crate) fn refreshing(entry: Arc<Entry>, stamp: Stamp, varying: Option<(Vary, Key)>) -> Self {
+        let (reason, varying) = (Miss::Expired, varying.map(Box::new));
+        let revalidatable = with_validator(entry);
+        Self { reason, fallback: None, revalidatable, stamp, varying, refresh_ahead: false, lock: None, permit: None }
     }
 
-    /// The key that was looked up.
-    pub(crate) fn key<'a>(&'a self, quest: &'a CacheRequest) -> &'a Key {
-        self.varying.as_deref().map_or(&quest.primary, |(_, key)| key)
+    /// Replaces the entries by the one of a second lookup. An entry of the first lookup may have been invalidated meanwhile: under the
+    /// newer stamp, its revalidated response would count as new.
+    pub(crate) fn replace_found(&mut self, found: Option<Arc<Entry>>) {
+        self.fallback = self.fallback.take().and(found.clone());
+        self.revalidatable = self.revalidatable.take().and(found).and_then(with_validator);
+    }
+
+    /// Returns the key that was looked up.
+    pub(crate) fn key<'a>(&'a self, request: &'a CacheRequest) -> &'a Key {
+        self.varying.as_deref().map_or(&request.primary, |(_, key)| key)
     }
 }
 
-/// The entry, if there is a validator by which to ask about it.
-fn asked_about(entry: Arc<Entry>) -> Option<Arc<Entry>> {
+/// Returns the entry if it has a validator that the inner service knows.
+fn with_validator(entry: Arc<Entry>) -> Option<Arc<Entry>> {
     entry.http().is_some_and(|http| http.asks).then_some(entry)
 }
 
 impl CacheRequest {
     #[inline(always)]
-    pub(crate) fn planned<B>(
+    pub(crate) fn new<B>(
         rule: &Arc<Policy>,
         primary: Key,
         plan: ReadPlan,
         request: &Request<B>,
-        less: bool,
-        http: Option<Box<RequestDirectives>>,
+        is_conditional_or_range: bool,
+        directives: Option<Box<RequestDirectives>>,
     ) -> Self {
-        Self { rule: rule.clone(), primary, plan, asked: RequestInfo::of(request, less, http) }
+        Self { rule: rule.clone(), primary, plan, info: RequestInfo::new(request, is_conditional_or_range, directives) }
     }
 
-    /// The same, which needs the fields of the request no longer.
-    pub(crate) fn keeping<B>(mut self, request: &Request<B>) -> Self {
-        self.asked.keep(request);
+    /// Keeps the fields of the request, for the time after the request was passed on.
+    pub(crate) fn keeping(mut self, headers: &HeaderMap) -> Self {
+        self.info.keep(headers);
         self
     }
 
-    /// With the look that has not answered it.
+    /// Joins the request with the lookup that did not answer it.
     #[inline(always)]
-    pub(crate) fn but<St: Store>(self, missed: LookupMiss<St>) -> Box<MissedRequest<St>> {
-        Box::new(MissedRequest { quest: self, missed })
+    pub(crate) fn missed<St: Store>(self, miss: LookupMiss<St>) -> Box<MissedRequest<St>> {
+        Box::new(MissedRequest { request: self, miss })
     }
 
-    /// What the store has for this request, waiting for one that has to be asked.
-    pub(crate) async fn look<St: Store>(&self, shared: &LayerState<St>) -> Result<Lookup, StoreError> {
-        match self.asked.headers() {
-            Some(headers) => self.look_for(shared, headers).await,
+    /// Looks the request up. Requires that the fields of the request were kept; without them, nothing is found.
+    pub(crate) async fn look_up<St: Store>(&self, shared: &LayerState<St>) -> Result<Lookup, StoreError> {
+        match self.info.headers() {
+            Some(headers) => self.look_up_with(shared, headers).await,
             None => Ok(Lookup::nothing()),
         }
     }
 
-    /// The same, where the fields of the request are still with the request.
-    pub(crate) async fn look_for<St: Store>(&self, shared: &LayerState<St>, headers: &HeaderMap) -> Result<Lookup, StoreError> {
+    /// Looks the request up with the fields of the request.
+    pub(crate) async fn look_up_with<St: Store>(
+        &self,
+        shared: &LayerState<St>,
+        headers: &HeaderMap,
+    ) -> Result<Lookup, StoreError> {
         Lookup::later(&shared.store, &self.rule, self.primary.as_ref(), headers, &self.plan.names).await
     }
 
-    /// What to do with what was found.
-    pub(crate) fn decide(&self, found: Option<(Arc<Entry>, Validity)>, now: Nanos) -> Decision {
-        decide(found, &self.rule, self.asked.http.as_deref(), now)
+    /// Decides about the result of a lookup.
+    pub(crate) fn decide(&self, found: Option<&(Arc<Entry>, Validity)>, now: Nanos) -> Decision {
+        decide(found, &self.rule, self.info.directives.as_deref(), now)
     }
 
-    /// What the store has for this request by now, if it answers at once.
-    pub(crate) fn look_again<St: Store>(&self, shared: &LayerState<St>, headers: &HeaderMap) -> Option<Arc<Entry>> {
+    /// Returns the entry that the store has now, if the store answers at once.
+    pub(crate) fn current_entry<St: Store>(&self, shared: &LayerState<St>, headers: &HeaderMap) -> Option<Arc<Entry>> {
         Some(Lookup::now(&shared.store, &self.rule, self.primary.as_ref(), headers)?.found?.0)
     }
 
-    /// The same, if it is fresh.
-    pub(crate) fn fresh_by_now<St: Store>(&self, shared: &LayerState<St>, headers: &HeaderMap) -> Option<Arc<Entry>> {
+    /// Returns the entry that the store has now if it is fresh and the store answers at once.
+    pub(crate) fn fresh_entry<St: Store>(&self, shared: &LayerState<St>, headers: &HeaderMap) -> Option<Arc<Entry>> {
         let found = Lookup::now(&shared.store, &self.rule, self.primary.as_ref(), headers)?.found;
-        match self.decide(found, shared.store.context().clock.nanos()) {
-            Decision::Fresh(entry) | Decision::Early(entry) => Some(entry),
-            Decision::Stale(_) | Decision::Accepted(_) | Decision::Refused | Decision::Ask(..) => None,
+        match self.decide(found.as_ref(), shared.store.context().clock.nanos()) {
+            Decision::Fresh | Decision::RefreshAhead => found.map(|(entry, _)| entry),
+            _ => None,
         }
     }
 
-    /// Joins the fill of this key, or leads one: under the stamp of the look, or, in a shared store, under one still to come.
-    pub(crate) fn join<St: Store, T: Send + 'static>(&self, shared: &LayerState<St>, missed: &LookupMiss<St>) -> Join<T> {
+    /// Joins the fill of the key, or leads one: under the stamp of the lookup, or, with a shared store, under a stamp that is still to
+    /// come.
+    pub(crate) fn join<St: Store, T: Send + 'static>(&self, shared: &LayerState<St>, miss: &LookupMiss<St>) -> Join<T> {
         let store = &shared.store;
-        let alive = |stamp: &Stamp| store.may_join(stamp, &missed.stamp, &self.plan.names);
-        let stamp = (!store.is_shared()).then_some(&missed.stamp);
-        shared.flights.join(missed.key(self), stamp, shared.options.fill_limit, alive)
+        let may_join = |stamp: &Stamp| store.may_join(stamp, &miss.stamp, &self.plan.names);
+        let stamp = (!store.is_shared()).then_some(&miss.stamp);
+        shared.flights.join(miss.key(self), stamp, shared.options.fill_limit, may_join)
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     stats::counters::Count,
     status::{CacheStatus, Outcome},
     store::backend::Store,
-    target_cache::hot,
+    target_cache::hot::HotResponse,
 };
 
 /// Nothing but a stored response was wanted (RFC 9111, section 5.2.1.7).
@@ -148,7 +148,7 @@ fn finish<St: Store, B>(
 
 /// Returns a fresh response as the client's own conditions require it. The inner service did not see these conditions.
 pub(crate) fn conditional<B>(info: &RequestInfo, response: Response<CacheBody<B>>, now: Nanos) -> Response<CacheBody<B>> {
-    if !info.less {
+    if !info.is_conditional_or_range {
         return response;
     }
     match wants_not_modified(&info.method, info.conditions(), response.status(), response.headers(), now, now) {
@@ -197,7 +197,7 @@ pub(crate) fn not_modified<B>(headers: &HeaderMap, extensions: http::Extensions)
 
 /// The whole of a fresh entry: a hit.
 #[inline]
-pub(crate) fn whole<St: Store, B>(shared: &LayerState<St>, entry: &Entry, now: Nanos) -> Response<CacheBody<B>> {
+pub(crate) fn complete<St: Store, B>(shared: &LayerState<St>, entry: &Entry, now: Nanos) -> Response<CacheBody<B>> {
     let response = from_whole(shared, entry, CacheStatus::new(Outcome::Hit), now);
     hit(shared, now);
     response
@@ -205,7 +205,7 @@ pub(crate) fn whole<St: Store, B>(shared: &LayerState<St>, entry: &Entry, now: N
 
 /// The response that the thread has at hand: a hit.
 #[inline]
-pub(crate) fn at_hand<St: Store, B>(shared: &LayerState<St>, response: &hot::Response, now: Nanos) -> Response<CacheBody<B>> {
+pub(crate) fn hot<St: Store, B>(shared: &LayerState<St>, response: &HotResponse, now: Nanos) -> Response<CacheBody<B>> {
     let times = response.entry().times();
     let response = whole_of(shared, response.parts(), None, times, CacheStatus::new(Outcome::Hit), now);
     hit(shared, now);
@@ -228,6 +228,13 @@ pub(crate) fn serve<St: Store, B, R>(
             tracing::debug!("stale hit");
         }
     }
+    response
+}
+
+/// The same, from an entry that is given up: if nobody else holds it, nothing of it is copied.
+pub(crate) fn complete_owned<St: Store, B>(shared: &LayerState<St>, entry: Arc<Entry>, now: Nanos) -> Response<CacheBody<B>> {
+    let response = from_last(shared, entry, CacheStatus::new(Outcome::Hit), now);
+    hit(shared, now);
     response
 }
 

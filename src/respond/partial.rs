@@ -26,28 +26,28 @@ use crate::{
 /// The answer to a request for a part of something that is not stored as a whole, if what is stored of it has it.
 pub(crate) async fn stored<St: Store, B>(
     shared: &LayerState<St>,
-    quest: &CacheRequest,
-    missed: &LookupMiss<St>,
+    request: &CacheRequest,
+    miss: &LookupMiss<St>,
 ) -> Option<Response<CacheBody<B>>> {
-    let whole = missed.key(quest).as_ref();
-    let same = as_asked(whole, quest.asked.conditions())?;
-    if let Some((entry, now)) = fresh(shared, quest, &same).await {
-        let asked = &quest.asked;
+    let whole = miss.key(request).as_ref();
+    let same = as_asked(whole, request.info.conditions())?;
+    if let Some((entry, now)) = fresh(shared, request, &same).await {
+        let asked = &request.info;
         hit(shared, now);
         return Some(respond::from_entry(shared, &entry, &asked.method, asked.conditions(), Outcome::Hit, now));
     }
-    let (entry, now) = fresh(shared, quest, &joined(whole)).await?;
-    let cut = cut(&entry, quest.asked.conditions(), now)?;
+    let (entry, now) = fresh(shared, request, &joined(whole)).await?;
+    let cut = cut(&entry, request.info.conditions(), now)?;
     hit(shared, now);
     Some(shared.marked(cut, CacheStatus::new(Outcome::Hit).until(entry.times().fresh_until, now)))
 }
 
 /// What is stored under a key, if it may answer as it is.
-async fn fresh<St: Store>(shared: &LayerState<St>, quest: &CacheRequest, key: &Key) -> Option<(Arc<Entry>, Nanos)> {
-    let found = shared.store.get(key.as_ref(), &quest.plan.names).await.ok()?.found;
+async fn fresh<St: Store>(shared: &LayerState<St>, request: &CacheRequest, key: &Key) -> Option<(Arc<Entry>, Nanos)> {
+    let found = shared.store.get(key.as_ref(), &request.plan.names).await.ok()?.found;
     let now = shared.store.context().clock.nanos();
-    match quest.decide(found, now) {
-        Decision::Fresh(entry) | Decision::Early(entry) => Some((entry, now)),
+    match request.decide(found.as_ref(), now) {
+        Decision::Fresh | Decision::RefreshAhead => found.map(|(entry, _)| (entry, now)),
         _ => None,
     }
 }

@@ -445,7 +445,7 @@ impl Policy {
 
     /// XFetch: whether this request should refresh an entry that has so much time left and cost so much to compute.
     #[inline]
-    pub(crate) fn refresh_early(&self, left: Nanos, cost: Nanos) -> bool {
+    pub(crate) fn refreshes_ahead(&self, left: Nanos, cost: Nanos) -> bool {
         if self.rule.early == 0.0 {
             return false;
         }

@@ -143,13 +143,13 @@ impl Flights {
     }
 
     /// How many fills have landed, of all keys and of this one.
-    pub(crate) fn landings_at(&self, key: &Key) -> CompletionCount {
-        CompletionCount { all: self.landings(), of_key: self.landings_of(key.hash()).load(Ordering::SeqCst) }
+    pub(crate) fn landings_at(&self, key: u128) -> CompletionCount {
+        CompletionCount { all: self.landings(), of_key: self.landings_of(key).load(Ordering::SeqCst) }
     }
 
     /// Whether a fill of this key may have landed since then: the key that was counted, or another of which it is a variant.
     pub(crate) fn have_landed_since(&self, then: CompletionCount, key: &Key, is_variant: bool) -> bool {
-        let now = self.landings_at(key);
+        let now = self.landings_at(key.hash());
         if is_variant { now.all != then.all } else { now.of_key != then.of_key }
     }
 

@@ -11,14 +11,14 @@ use crate::entry::{Content, Entry, header_template::common};
 pub(crate) const LARGEST: u64 = 8 << 10;
 
 /// A response at hand: what is counted in it is counted by this thread alone, as long as its clients are served by it.
-pub(crate) struct Response {
+pub(crate) struct HotResponse {
     entry: Arc<Entry>,
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
 }
 
-impl Response {
+impl HotResponse {
     /// `None` if it is too large for that, or has trailers.
     pub(super) fn of(entry: &Arc<Entry>) -> Option<Self> {
         let Content::Response { status, headers, body, trailers: None } = entry.content() else { return None };

@@ -15,7 +15,6 @@ pub(crate) mod hot;
 use std::{
     cell::{Cell, RefCell},
     hash::{BuildHasher, RandomState},
-    rc::Rc,
     sync::{
         Arc, LazyLock,
         atomic::{AtomicBool, Ordering},
@@ -31,7 +30,7 @@ use crate::{
     rules::policy::ReadPlan,
 };
 
-pub(crate) use crate::target_cache::hot::Response;
+use self::hot::HotResponse;
 
 /// How many targets a thread remembers. One takes the place of another that has the same hash, which nobody outside can compute.
 const SLOTS: usize = 512;
@@ -94,7 +93,7 @@ pub(crate) struct CachedTarget {
     plan: Option<Box<ReadPlan>>,
     /// How often it was asked for since it was remembered, or since its response is at hand.
     asked: Cell<u32>,
-    response: Cell<Option<Rc<Response>>>,
+    response: Cell<Option<Arc<HotResponse>>>,
 }
 
 /// What a target has come to.
@@ -165,7 +164,7 @@ impl CachedTarget {
 
     /// Its response, if it is at hand and the store need not learn that it is asked for.
     #[inline]
-    pub(crate) fn response(&self) -> Option<Rc<Response>> {
+    pub(crate) fn response(&self) -> Option<Arc<HotResponse>> {
         let response = self.response.take()?;
         let asked = self.asked.get() + 1;
         self.asked.set(asked % TOLD_ONE_IN);
@@ -227,14 +226,14 @@ impl HotSlots<'_> {
         if entry.key() != &known.key {
             return;
         }
-        let Some(response) = Response::of(entry) else { return };
+        let Some(response) = HotResponse::of(entry) else { return };
         let ThreadCache { slots, places, next_place, .. } = self.recall;
         let next = usize::from(next_place.get());
         next_place.set(((next + 1) % AT_HAND) as u8);
         if let Some(Some(oldest)) = slots.get(usize::from(places[next].replace(self.slot as u16))) {
             oldest.let_go();
         }
-        known.response.set(Some(Rc::new(response)));
+        known.response.set(Some(Arc::new(response)));
     }
 }
 

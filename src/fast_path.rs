@@ -1,0 +1,228 @@
+//! The first lookup of a request, without waiting: the fast path for targets that the thread remembers, and the full path for all others.
+
+use std::sync::Arc;
+
+use http::{Method, Request};
+use http_body::Body;
+
+use crate::{
+    action::{self, Action, Finish, LookupTime, Wanted},
+    key::{self, Extracted, KeyRef, KeyWriter, MAX_KEY_LEN, RequestView},
+    lookup::{
+        self, Lookup,
+        classify::{RequestTraits, classify, directives},
+        decision::{Decision, decide, decide_entry},
+        info::RequestDirectives,
+        request::{CacheRequest, LookupMiss},
+    },
+    rules::{
+        RouteMatch,
+        policy::{Policy, ReadPlan},
+    },
+    semantics::{self, CacheControl},
+    state::LayerState,
+    status::Bypass,
+    store::backend::Store,
+    target_cache::{self, Resolution, TargetId},
+};
+
+/// Returns the action for a request, as far as it can be known without waiting.
+#[inline]
+pub(crate) fn first_action<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>) -> Action<St> {
+    match remembered(shared, request) {
+        Ok(action) => action,
+        Err(refresh_ahead) => full_path(shared, request, refresh_ahead),
+    }
+}
+
+/// Returns the action for a remembered target: a hit on its complete response, or the query of a store that has to be asked. All other
+/// requests take the full path. An error says if this hit was chosen to refresh its entry ahead; the choice is random, and made once.
+#[inline]
+fn remembered<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>) -> Result<Action<St>, bool> {
+    let mut refresh_ahead = false;
+    let action = target_cache::with_known(shared.id, request.uri(), |known, hot| {
+        let rule = shared.rules.at(known.rule());
+        let traits = classify(request, rule).ok().filter(|traits| !traits.is_query && !traits.is_conditional_or_range)?;
+        if *request.method() != Method::GET || !known.is_of(target_id(&traits, request)?) {
+            return None;
+        }
+        let key = known.key().as_ref();
+        let directives = directives(request, rule, traits.has_credentials).ok()?;
+        if let Some(response) = known.response() {
+            let validity = shared.store.still_has(response.entry());
+            let now = shared.store.context().clock.nanos();
+            match validity.map(|validity| decide_entry(response.entry(), validity, rule, directives.as_ref(), now)) {
+                Some(Decision::Fresh) => return Some(Action::Finish(Finish::Hot(response, now))),
+                Some(Decision::RefreshAhead) => {
+                    refresh_ahead = true;
+                    return None;
+                }
+                _ => known.let_go(),
+            }
+        }
+        let Some(found) = lookup::found_now(&shared.store, rule, key, request.headers()) else {
+            let plan = known.plan()?.clone();
+            let request = CacheRequest::new(rule, known.key().clone(), plan, request, false, directives.map(Box::new));
+            return Some(Action::Wait(Box::new(request)));
+        };
+        let (entry, validity) = found?;
+        let now = shared.store.context().clock.nanos();
+        match decide_entry(&entry, validity, rule, directives.as_ref(), now) {
+            Decision::Fresh => {
+                hot.heard(known, &entry);
+                Some(Action::Finish(Finish::Complete(entry, now)))
+            }
+            decision => {
+                refresh_ahead = decision == Decision::RefreshAhead;
+                None
+            }
+        }
+    });
+    action.ok_or(refresh_ahead)
+}
+
+/// Returns the parts of a target that its key depends on, unless the key depends on more.
+#[inline]
+fn target_id<'a, R>(traits: &'a RequestTraits<'a>, request: &'a Request<R>) -> Option<TargetId<'a>> {
+    TargetId::of(request.uri(), request.extensions(), traits.host, &traits.forwarding)
+}
+
+/// Finds the rule, writes the key and looks the request up.
+#[inline(never)]
+fn full_path<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>, refresh_ahead: bool) -> Action<St> {
+    let Some(found) = shared.rules.find(request.uri(), request.extensions()) else {
+        return Action::Finish(Finish::Pass);
+    };
+    let action = key::in_scratch(|scratch| look_up(shared, request, &found, refresh_ahead, scratch));
+    action.unwrap_or_else(|reason| bypassed(shared, request, found.rule, reason))
+}
+
+/// Returns the action for a request that the cache cannot answer. The response is 504 if the request accepts a stored response only (RFC
+/// 9111, section 5.2.1.7). A request that is not known to be safe goes to the inner service all the same (section 4).
+#[cold]
+fn bypassed<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>, rule: &Policy, reason: Bypass) -> Action<St> {
+    let overridden = || request.headers().keys().any(key::overrides_method);
+    let is_safe = semantics::is_safe(request.method()) && !overridden();
+    let only_if_cached = || CacheControl::of_request(request.headers()).only_if_cached;
+    Action::Finish(match rule.http().is_some() && is_safe && only_if_cached() {
+        true => Finish::OnlyIfCached,
+        false => action::bypass(shared.store.context(), reason),
+    })
+}
+
+/// A request whose key is written.
+struct KeyedRequest<'a> {
+    rule: &'a Arc<Policy>,
+    traits: RequestTraits<'a>,
+    key: KeyRef<'a>,
+    /// The key without the forwarding fields: the name by which all entries of the target are invalidated.
+    base: KeyRef<'a>,
+    /// The key holds an identity.
+    is_identified: bool,
+    /// This hit was chosen to refresh its entry ahead.
+    refresh_ahead: bool,
+}
+
+/// Writes the key, looks it up, and remembers the target.
+#[inline]
+fn look_up<St: Store, R: Body>(
+    shared: &LayerState<St>,
+    request: &Request<R>,
+    found: &RouteMatch<'_>,
+    refresh_ahead: bool,
+    scratch: &mut Vec<u8>,
+) -> Result<Action<St>, Bypass> {
+    let RouteMatch { rule, params, place } = found;
+    let traits = classify(request, rule)?;
+    if rule.is_ambiguous(params) {
+        return Err(Bypass::AmbiguousPath);
+    }
+    let secret = &shared.store.context().secret;
+    let view = RequestView::of(request, params, secret).with_host(traits.host);
+    let mut writer = KeyWriter::new(scratch, secret);
+    if rule.write_key(&view, &mut writer) == Extracted::Bypass {
+        return Err(rule.why_bypassed(&view));
+    }
+    let (is_identified, has_hashed) = (writer.identified(), writer.has_hashed());
+    let base_len = scratch.len();
+    traits.forwarding.write(scratch);
+    if scratch.len() > MAX_KEY_LEN {
+        return Err(Bypass::KeyTooLong);
+    }
+    let key = KeyRef::new(scratch);
+    let base = if scratch.len() > base_len { KeyRef::new(&scratch[..base_len]) } else { key };
+    let action = decided(shared, request, &KeyedRequest { rule, traits, key, base, is_identified, refresh_ahead }, &view)?;
+    // A hashed part of the key stands in the target as it was sent, so that the target is not remembered.
+    if rule.depends_only_on_target()
+        && !has_hashed
+        && !traits.is_query
+        && let Some(target) = target_id(&traits, request)
+    {
+        remember(shared.id, target, &action, key, (*place, base_len));
+    }
+    Ok(action)
+}
+
+/// Remembers the key of a target, if its action may be the same the next time.
+#[inline]
+fn remember<St: Store>(layer: u64, target: TargetId<'_>, action: &Action<St>, key: KeyRef<'_>, (rule, base): (usize, usize)) {
+    match action {
+        // The key of the entry is compared faster, unless it is the key of a variant.
+        Action::Finish(Finish::Complete(entry, _)) => target_cache::remember(layer, target, || {
+            let of_entry = entry.key();
+            let key = if of_entry.as_ref() == key { of_entry.clone() } else { key.to_owned() };
+            Resolution { rule, key, base, plan: None }
+        }),
+        Action::Wait(request) if request.rule.plans_by_target() => target_cache::remember(layer, target, || {
+            let plan = request.plan.clone();
+            let plan = ReadPlan { names: plan.names.shared(), ..plan };
+            Resolution { rule, key: request.primary.clone(), base, plan: Some(plan) }
+        }),
+        _ => {}
+    }
+}
+
+/// Looks a key up in memory and returns the action that follows.
+#[inline]
+fn decided<St: Store, R>(
+    shared: &LayerState<St>,
+    request: &Request<R>,
+    keyed: &KeyedRequest<'_>,
+    view: &RequestView<'_>,
+) -> Result<Action<St>, Bypass> {
+    let KeyedRequest { rule, traits, key, base, .. } = *keyed;
+    let mut directives = directives(request, rule, traits.has_credentials && !keyed.is_identified)?;
+    let (method, headers) = (request.method(), request.headers());
+    let cache_request = |directives: &mut Option<RequestDirectives>| {
+        // Taken only if there is a value, since it is large.
+        let directives = if directives.is_some() { directives.take().map(Box::new) } else { None };
+        CacheRequest::new(rule, key.to_owned(), rule.plan(view, base), request, traits.is_conditional_or_range, directives)
+    };
+    let completions = shared.flights.landings_at(key.hash());
+    let Some(lookup) = Lookup::now(&shared.store, rule, key, headers) else {
+        return Ok(Action::Wait(Box::new(cache_request(&mut directives))));
+    };
+    let context = shared.store.context();
+    let time = LookupTime { at: context.clock.nanos(), completions, has_queried: false };
+    let decision = match decide(lookup.found.as_ref(), rule, directives.as_ref(), time.at) {
+        Decision::Fresh if keyed.refresh_ahead => Decision::RefreshAhead,
+        decision => decision,
+    };
+    let wanted = Wanted {
+        method,
+        headers,
+        has_range: traits.has_range,
+        is_conditional_or_range: traits.is_conditional_or_range,
+        by_http: directives.is_some(),
+    };
+    // The fields of the request are kept if the response can depend on them.
+    let missed = |miss: LookupMiss<St>| {
+        let keeps = traits.is_conditional_or_range || directives.is_some() || miss.varying.is_some() || rule.may_vary();
+        let mut missed = cache_request(&mut directives).missed(miss);
+        if keeps {
+            missed.request.info.keep(headers);
+        }
+        missed
+    };
+    Ok(action::after(decision, lookup, time, &wanted, context, missed))
+}

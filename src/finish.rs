@@ -1,0 +1,50 @@
+//! The end of a request that needs no further lookup: its response, or the call that will bring it.
+
+use std::sync::Arc;
+
+use http::Request;
+use http_body::Body;
+
+use crate::{
+    action::Finish,
+    error::BoxError,
+    fill::{Fill, upstream::InnerService},
+    future::ResponseFuture,
+    refresh,
+    respond::{self, serve},
+    state::LayerState,
+    store::backend::Store,
+};
+
+/// Carries out the last step for a request. `inner` is ready if the step [calls it](Finish::calls_inner).
+#[inline]
+pub(crate) fn finish<S, St, ReqB, ResB>(
+    inner: &mut S,
+    shared: &Arc<LayerState<St>>,
+    step: Finish<St>,
+    request: Request<ReqB>,
+) -> ResponseFuture<S::Future, St, ResB, S::Error>
+where
+    S: InnerService<ReqB, ResB> + Clone,
+    St: Store,
+    ReqB: Send + 'static,
+    ResB: Body<Error: Into<BoxError>> + Send + 'static,
+{
+    ResponseFuture::ready(match step {
+        Finish::Complete(entry, now) => respond::complete(shared, &entry, now),
+        Finish::Hot(response, now) => respond::hot(shared, &response, now),
+        Finish::Respond(entry, outcome, now) => serve(shared, &request, &entry, outcome, now),
+        Finish::RespondAndRefresh(entry, outcome, time, missed) => {
+            let response = serve(shared, &request, &entry, outcome, time.at);
+            refresh::start(inner, shared, missed, time, &entry, request);
+            response
+        }
+        Finish::OnlyIfCached => respond::only_if_cached(shared),
+        Finish::Pass => return ResponseFuture::pass(inner.call(request)),
+        Finish::Forward(status) => return ResponseFuture::bypass(inner.call(request), shared.clone(), status),
+        Finish::Head(missed) => {
+            let fill = Fill::new(shared.clone(), missed, None, shared.store.context().clock.nanos());
+            return ResponseFuture::work(fill.head(inner.call(request)));
+        }
+    })
+}
