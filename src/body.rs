@@ -9,35 +9,32 @@ use std::{
 use bytes::{Buf, Bytes};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use pin_project_lite::pin_project;
+use pin_project::pin_project;
 
 use crate::{
     error::BoxError,
     single_flight::shared_body::{BodyEnd, BodyEvent, BodyReader},
 };
 
-pin_project! {
-    /// The body of a response that has passed a [`CacheLayer`](crate::CacheLayer): stored bytes, the inner service's own
-    /// body, or one that is on its way to a client and to the store at once.
-    ///
-    /// Its data are [`Bytes`], its error is a [`BoxError`], and it is `Send` if the inner body is; it asks for neither `Sync`
-    /// nor `Unpin`. Trailers are kept.
-    pub struct CacheBody<B> {
-        #[pin]
-        kind: Kind<B>,
-    }
+/// The body of a response that has passed a [`CacheLayer`](crate::CacheLayer): stored bytes, the inner service's own
+/// body, or one that is on its way to a client and to the store at once.
+///
+/// Its data are [`Bytes`], its error is a [`BoxError`], and it is `Send` if the inner body is; it asks for neither `Sync`
+/// nor `Unpin`. Trailers are kept.
+#[pin_project]
+pub struct CacheBody<B> {
+    #[pin]
+    kind: Kind<B>,
 }
 
-pin_project! {
-    #[project = KindProj]
-    enum Kind<B> {
-        // Complete: stored, or just fetched whole.
-        Whole { data: Option<Bytes>, trailers: Option<Box<HeaderMap>> },
-        // The inner service's, untouched.
-        Inner { #[pin] body: B },
-        // Boxed: few bodies are, and all the others would be as large.
-        Coming { coming: Box<Coming> },
-    }
+#[pin_project(project = KindProj)]
+enum Kind<B> {
+    // Complete: stored, or just fetched whole.
+    Whole { data: Option<Bytes>, trailers: Option<Box<HeaderMap>> },
+    // The inner service's, untouched.
+    Inner(#[pin] B),
+    // Boxed: few bodies are, and all the others would be as large.
+    Coming(Box<Coming>),
 }
 
 /// A body on its way.
@@ -62,12 +59,12 @@ impl<B> CacheBody<B> {
 
     #[inline]
     pub(crate) fn inner(body: B) -> Self {
-        Self { kind: Kind::Inner { body } }
+        Self { kind: Kind::Inner(body) }
     }
 
     /// A body on its way, of so many bytes if that is known.
     pub(crate) fn coming(reader: BodyReader, length: Option<u64>) -> Self {
-        Self { kind: Kind::Coming { coming: Box::new(Coming { reader, length, done: false }) } }
+        Self { kind: Kind::Coming(Box::new(Coming { reader, length, done: false })) }
     }
 }
 
@@ -87,8 +84,8 @@ where
                 }
                 Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(*trailers))))
             }
-            KindProj::Inner { body } => body.poll_frame(cx).map(|frame| frame.map(ours)),
-            KindProj::Coming { coming } => coming.poll_frame(cx),
+            KindProj::Inner(body) => body.poll_frame(cx).map(|frame| frame.map(ours)),
+            KindProj::Coming(coming) => coming.poll_frame(cx),
         }
     }
 
@@ -96,8 +93,8 @@ where
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Whole { data, trailers } => data.is_none() && trailers.is_none(),
-            Kind::Inner { body } => body.is_end_stream(),
-            Kind::Coming { coming } => coming.done,
+            Kind::Inner(body) => body.is_end_stream(),
+            Kind::Coming(coming) => coming.done,
         }
     }
 
@@ -116,8 +113,8 @@ where
                     }
                 }
             }
-            Kind::Inner { body } => body.size_hint(),
-            Kind::Coming { coming } => coming.size_hint(),
+            Kind::Inner(body) => body.size_hint(),
+            Kind::Coming(coming) => coming.size_hint(),
         }
     }
 }
@@ -166,21 +163,20 @@ impl<B> fmt::Debug for CacheBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.kind {
             Kind::Whole { .. } => "CacheBody::Whole",
-            Kind::Inner { .. } => "CacheBody::Inner",
-            Kind::Coming { .. } => "CacheBody::Coming",
+            Kind::Inner(_) => "CacheBody::Inner",
+            Kind::Coming(_) => "CacheBody::Coming",
         })
     }
 }
 
-pin_project! {
-    /// The body of a response that has passed an [`InvalidateLayer`](crate::InvalidateLayer): that of the inner service, or none in a
-    /// 503 of the layer's own.
-    ///
-    /// Its data and its error are those of the inner body, which needs no default.
-    pub struct InvalidateBody<B> {
-        #[pin]
-        inner: Option<B>,
-    }
+/// The body of a response that has passed an [`InvalidateLayer`](crate::InvalidateLayer): that of the inner service, or none in a
+/// 503 of the layer's own.
+///
+/// Its data and its error are those of the inner body, which needs no default.
+#[pin_project]
+pub struct InvalidateBody<B> {
+    #[pin]
+    inner: Option<B>,
 }
 
 impl<B> InvalidateBody<B> {

@@ -10,7 +10,7 @@ use std::{
 
 use http::Response;
 use http_body::Body;
-use pin_project_lite::pin_project;
+use pin_project::pin_project;
 
 use crate::{
     body::CacheBody,
@@ -22,51 +22,40 @@ use crate::{
     store::backend::Store,
 };
 
-pin_project! {
-    /// The response of a [`Cache`](crate::Cache). A hit is ready at once.
-    pub struct ResponseFuture<F, St, B, E>
-    where
-        B: Send,
-        B: 'static,
-        E: Send,
-        E: 'static,
-    {
-        #[pin]
-        state: State<F, St, B, E>,
-    }
+/// The response of a [`Cache`](crate::Cache). A hit is ready at once.
+#[pin_project]
+pub struct ResponseFuture<F, St, B: Send + 'static, E: Send + 'static> {
+    #[pin]
+    state: State<F, St, B, E>,
 }
 
-pin_project! {
-    #[project = StateProj]
-    enum State<F, St, B, E>
-    where
-        B: Send,
-        B: 'static,
-        E: Send,
-        E: 'static,
-    {
-        // Answered from the store.
-        Ready { response: Option<Response<CacheBody<B>>> },
-        // Not ours.
-        Pass { #[pin] inner: F },
-        // Ours, but left alone, and marked so.
-        Bypass { #[pin] inner: F, mark: Option<(Arc<LayerState<St>>, CacheStatus)> },
-        // Fills; goes on without us if we are dropped.
-        Lead { fill: Detachable<Answer<B, E>, Flight> },
-        // Everything that waits.
-        Work { work: Pin<Box<dyn Future<Output = Answer<B, E>> + Send>> },
-    }
+#[pin_project(project = StateProj)]
+enum State<F, St, B: Send + 'static, E: Send + 'static> {
+    // Answered from the store.
+    Ready(Option<Response<CacheBody<B>>>),
+    // Not ours.
+    Pass(#[pin] F),
+    // Ours, but left alone, and marked so.
+    Bypass {
+        #[pin]
+        inner: F,
+        mark: Option<(Arc<LayerState<St>>, CacheStatus)>,
+    },
+    // Fills; goes on without us if we are dropped.
+    Lead(Detachable<Answer<B, E>, Flight>),
+    // Everything that waits.
+    Work(Pin<Box<dyn Future<Output = Answer<B, E>> + Send>>),
 }
 
 impl<F, St, B: Send + 'static, E: Send + 'static> ResponseFuture<F, St, B, E> {
     #[inline]
     pub(crate) fn ready(response: Response<CacheBody<B>>) -> Self {
-        Self { state: State::Ready { response: Some(response) } }
+        Self { state: State::Ready(Some(response)) }
     }
 
     #[inline]
     pub(crate) fn pass(inner: F) -> Self {
-        Self { state: State::Pass { inner } }
+        Self { state: State::Pass(inner) }
     }
 
     pub(crate) fn bypass(inner: F, shared: Arc<LayerState<St>>, status: CacheStatus) -> Self {
@@ -74,11 +63,11 @@ impl<F, St, B: Send + 'static, E: Send + 'static> ResponseFuture<F, St, B, E> {
     }
 
     pub(crate) fn lead(fill: Detachable<Answer<B, E>, Flight>) -> Self {
-        Self { state: State::Lead { fill } }
+        Self { state: State::Lead(fill) }
     }
 
     pub(crate) fn work(work: impl Future<Output = Answer<B, E>> + Send + 'static) -> Self {
-        Self { state: State::Work { work: Box::pin(work) } }
+        Self { state: State::Work(Box::pin(work)) }
     }
 }
 
@@ -93,8 +82,8 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
-            StateProj::Ready { response } => Poll::Ready(Ok(response.take().expect("polled after its end"))),
-            StateProj::Pass { inner } => {
+            StateProj::Ready(response) => Poll::Ready(Ok(response.take().expect("polled after its end"))),
+            StateProj::Pass(inner) => {
                 let response = ready!(inner.poll(cx))?;
                 Poll::Ready(Ok(response.map(CacheBody::inner)))
             }
@@ -103,8 +92,8 @@ where
                 let (shared, status) = mark.take().expect("polled after its end");
                 Poll::Ready(Ok(shared.marked(response, status)))
             }
-            StateProj::Lead { fill } => Pin::new(fill).poll(cx),
-            StateProj::Work { work } => work.as_mut().poll(cx),
+            StateProj::Lead(fill) => Pin::new(fill).poll(cx),
+            StateProj::Work(work) => work.as_mut().poll(cx),
         }
     }
 }

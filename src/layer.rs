@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use tower_layer::Layer;
+use tower::Layer;
 
 use crate::{
     rules::{Rules, error::RulesError, rule::Rule},

@@ -12,8 +12,8 @@ use std::{
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, Method, Request, header};
 use http_body::{Body, Frame, SizeHint};
-use tower_layer::Layer;
-use tower_service::Service;
+use pin_project::pin_project;
+use tower::{Layer, Service};
 
 use crate::key::{KeyWriter, RequestView, Tag};
 
@@ -114,7 +114,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         if !is_query(request.method()) {
-            return ContentFuture { state: State::Pass { inner: self.inner.call(request.map(ContentBody::untouched)) } };
+            return ContentFuture { state: State::Pass(self.inner.call(request.map(ContentBody::untouched))) };
         }
         let next = self.inner.clone();
         let mut ready = mem::replace(&mut self.inner, next);
@@ -127,7 +127,7 @@ where
             }
             ready.call(Request::from_parts(head, body)).await
         });
-        ContentFuture { state: State::Read { work } }
+        ContentFuture { state: State::Read(work) }
     }
 }
 
@@ -157,20 +157,17 @@ pub(crate) fn write(request: &RequestView<'_>, key: &mut KeyWriter<'_>) {
     }
 }
 
-pin_project_lite::pin_project! {
-    /// The future of a [`Content`] service.
-    pub struct ContentFuture<F, T, E> {
-        #[pin]
-        state: State<F, T, E>,
-    }
+/// The future of a [`Content`] service.
+#[pin_project]
+pub struct ContentFuture<F, T, E> {
+    #[pin]
+    state: State<F, T, E>,
 }
 
-pin_project_lite::pin_project! {
-    #[project = StateProj]
-    enum State<F, T, E> {
-        Pass { #[pin] inner: F },
-        Read { work: Answer<T, E> },
-    }
+#[pin_project(project = StateProj)]
+enum State<F, T, E> {
+    Pass(#[pin] F),
+    Read(Answer<T, E>),
 }
 
 impl<F: Future<Output = Result<T, E>>, T, E> Future for ContentFuture<F, T, E> {
@@ -178,8 +175,8 @@ impl<F: Future<Output = Result<T, E>>, T, E> Future for ContentFuture<F, T, E> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, E>> {
         match self.project().state.project() {
-            StateProj::Pass { inner } => inner.poll(cx),
-            StateProj::Read { work } => work.as_mut().poll(cx),
+            StateProj::Pass(inner) => inner.poll(cx),
+            StateProj::Read(work) => work.as_mut().poll(cx),
         }
     }
 }
@@ -190,35 +187,32 @@ impl<F, T, E> fmt::Debug for ContentFuture<F, T, E> {
     }
 }
 
-pin_project_lite::pin_project! {
-    /// The body of a request that has passed a [`QueryLayer`]: as it came, or read already. Its data are [`Bytes`]; trailers are kept.
-    pub struct ContentBody<B: Body> {
-        #[pin]
-        kind: Kind<B>,
-    }
+/// The body of a request that has passed a [`QueryLayer`]: as it came, or read already. Its data are [`Bytes`]; trailers are kept.
+#[pin_project]
+pub struct ContentBody<B: Body> {
+    #[pin]
+    kind: Kind<B>,
 }
 
-pin_project_lite::pin_project! {
-    #[project = KindProj]
-    enum Kind<B: Body> {
-        // As it came.
-        Untouched { #[pin] body: B },
-        // All of it.
-        Read { content: Option<Bytes>, trailers: Option<HeaderMap> },
-        // More than is read, or broken: what has been read, how that ended, and what is still to come.
-        BeginFill { read: VecDeque<Bytes>, end: Option<B::Error>, body: Pin<Box<B>> },
-    }
+#[pin_project(project = KindProj)]
+enum Kind<B: Body> {
+    // As it came.
+    Untouched(#[pin] B),
+    // All of it.
+    Read { content: Option<Bytes>, trailers: Option<HeaderMap> },
+    // More than is read, or broken: what has been read, how that ended, and what is still to come.
+    Begun { read: VecDeque<Bytes>, end: Option<B::Error>, body: Pin<Box<B>> },
 }
 
 impl<B: Body> ContentBody<B> {
     fn untouched(body: B) -> Self {
-        Self { kind: Kind::Untouched { body } }
+        Self { kind: Kind::Untouched(body) }
     }
 
     async fn read(body: B, max: usize) -> Self {
         let mut body = Box::pin(body);
         let (mut read, mut len, mut trailers) = (VecDeque::new(), 0, None);
-        let begun = |read, end, body| Self { kind: Kind::BeginFill { read, end, body } };
+        let begun = |read, end, body| Self { kind: Kind::Begun { read, end, body } };
         if body.size_hint().lower() > max as u64 {
             return begun(read, None, body);
         }
@@ -258,12 +252,12 @@ impl<B: Body> Body for ContentBody<B> {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let to_bytes = |frame: Frame<B::Data>| frame.map_data(|mut data| data.copy_to_bytes(data.remaining()));
         match self.project().kind.project() {
-            KindProj::Untouched { body } => body.poll_frame(cx).map_ok(to_bytes),
+            KindProj::Untouched(body) => body.poll_frame(cx).map_ok(to_bytes),
             KindProj::Read { content, trailers } => {
                 let next = content.take().map(Frame::data).or_else(|| trailers.take().map(Frame::trailers));
                 Poll::Ready(next.map(Ok))
             }
-            KindProj::BeginFill { read, end, body } => match (read.pop_front(), end.take()) {
+            KindProj::Begun { read, end, body } => match (read.pop_front(), end.take()) {
                 (Some(data), broken) => {
                     *end = broken;
                     Poll::Ready(Some(Ok(Frame::data(data))))
@@ -276,17 +270,17 @@ impl<B: Body> Body for ContentBody<B> {
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            Kind::Untouched { body } => body.is_end_stream(),
+            Kind::Untouched(body) => body.is_end_stream(),
             Kind::Read { content, trailers } => content.is_none() && trailers.is_none(),
-            Kind::BeginFill { read, end, body } => read.is_empty() && end.is_none() && body.is_end_stream(),
+            Kind::Begun { read, end, body } => read.is_empty() && end.is_none() && body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Untouched { body } => body.size_hint(),
+            Kind::Untouched(body) => body.size_hint(),
             Kind::Read { content, .. } => SizeHint::with_exact(content.as_ref().map_or(0, Bytes::len) as u64),
-            Kind::BeginFill { read, body, .. } => {
+            Kind::Begun { read, body, .. } => {
                 let (before, rest) = (read.iter().map(Bytes::len).sum::<usize>() as u64, body.size_hint());
                 let mut hint = SizeHint::new();
                 hint.set_lower(before + rest.lower());

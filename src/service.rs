@@ -8,7 +8,7 @@ use std::{
 
 use http::{Request, Response};
 use http_body::Body;
-use tower_service::Service;
+use tower::Service;
 
 use crate::{
     action::{self, Action, LookupTime},

@@ -8,26 +8,22 @@ use std::{
 
 use http::Response;
 use http_body::Body;
-use pin_project_lite::pin_project;
+use pin_project::pin_project;
 
 use super::{Answer, Fill, RestFuture};
 use crate::{error::BoxError, stats::counters::Count, store::backend::Store};
 
-pin_project! {
-    /// Awaits the inner service, and makes of its answer the client's and, if it is fit, an entry.
-    ///
-    /// What has to be waited for after the answer is a future of its own, made only when it is needed: this one is as small as the
-    /// inner service's allows, since it is moved to where it is kept.
-    #[must_use]
-    pub(crate) struct FillFuture<F, St, B, E>
-    where
-        St: Store,
-    {
-        #[pin]
-        inner: Option<F>,
-        fill: Option<Fill<St>>,
-        rest: Option<RestFuture<B, E>>,
-    }
+/// Awaits the inner service, and makes of its answer the client's and, if it is fit, an entry.
+///
+/// What has to be waited for after the answer is a future of its own, made only when it is needed: this one is as small as the
+/// inner service's allows, since it is moved to where it is kept.
+#[must_use]
+#[pin_project]
+pub(crate) struct FillFuture<F, St: Store, B, E> {
+    #[pin]
+    inner: Option<F>,
+    fill: Option<Fill<St>>,
+    rest: Option<RestFuture<B, E>>,
 }
 
 impl<F, St, B, E> FillFuture<F, St, B, E>

@@ -1,7 +1,7 @@
 //! The request that the inner service sees.
 
 use http::{HeaderMap, Request, Response, header};
-use tower_service::Service;
+use tower::Service;
 
 use super::revalidate::as_inner_service_knows;
 use crate::{

@@ -8,38 +8,27 @@ use std::{
 };
 
 use http::Response;
-use pin_project_lite::pin_project;
+use pin_project::pin_project;
 
 use super::write::{Options, Write};
 use crate::{body::InvalidateBody, extensions::Invalidations, single_flight::detach::Detachable, store::backend::Store};
 
-pin_project! {
-    /// The response of an [`InvalidateService`].
-    pub struct InvalidateFuture<F, St, B, E>
-    where
-        B: Send,
-        B: 'static,
-        E: Send,
-        E: 'static,
-    {
-        #[pin]
-        pub(crate) state: State<F, St, B, E>,
-    }
+/// The response of an [`InvalidateService`].
+#[pin_project]
+pub struct InvalidateFuture<F, St, B: Send + 'static, E: Send + 'static> {
+    #[pin]
+    pub(crate) state: State<F, St, B, E>,
 }
 
-pin_project! {
-    #[project = StateProj]
-    pub(crate) enum State<F, St, B, E>
-    where
-        B: Send,
-        B: 'static,
-        E: Send,
-        E: 'static,
-    {
-        // Safe: only what its handler names is invalidated.
-        Pass { #[pin] inner: F, said: Option<(St, Options)> },
-        Write { drive: Detachable<Result<Response<InvalidateBody<B>>, E>> },
-    }
+#[pin_project(project = StateProj)]
+pub(crate) enum State<F, St, B: Send + 'static, E: Send + 'static> {
+    // Safe: only what its handler names is invalidated.
+    Pass {
+        #[pin]
+        inner: F,
+        said: Option<(St, Options)>,
+    },
+    Write(Detachable<Result<Response<InvalidateBody<B>>, E>>),
 }
 
 impl<F, St, B, E> Future for InvalidateFuture<F, St, B, E>
@@ -55,7 +44,7 @@ where
         let mut state = self.project().state;
         loop {
             let drive = match state.as_mut().project() {
-                StateProj::Write { drive } => return Pin::new(drive).poll(cx),
+                StateProj::Write(drive) => return Pin::new(drive).poll(cx),
                 StateProj::Pass { inner, said } => {
                     let mut response = ready!(inner.poll(cx))?;
                     let Some(named) = response.extensions_mut().remove::<Invalidations>() else {
@@ -67,7 +56,7 @@ where
                     Detachable::to_the_end(write.said(response))
                 }
             };
-            state.set(State::Write { drive });
+            state.set(State::Write(drive));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use tower_layer::Layer;
+use tower::Layer;
 
 use super::{service::InvalidateService, write::Options};
 use crate::{

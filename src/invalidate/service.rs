@@ -6,7 +6,7 @@ use std::{
 };
 
 use http::{Method, Request, Response};
-use tower_service::Service;
+use tower::Service;
 
 use super::{
     future::{InvalidateFuture, State},
@@ -95,7 +95,7 @@ where
         } else {
             Detachable::to_the_end(write.run(self.inner.call(request)))
         };
-        InvalidateFuture { state: State::Write { drive } }
+        InvalidateFuture { state: State::Write(drive) }
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use pin_project_lite::pin_project;
+use pin_project::pin_project;
 use tokio::sync::OwnedSemaphorePermit;
 
 thread_local! {
@@ -14,14 +14,13 @@ thread_local! {
     static WITHIN: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
-pin_project! {
-    /// An inner call, which may have a place among those that nothing of a shared store stands behind: calls that it makes
-    /// [are within](Self::is_within) it.
-    pub(crate) struct WithPermit<F> {
-        #[pin]
-        inner: F,
-        has_place: bool,
-    }
+/// An inner call, which may have a place among those that nothing of a shared store stands behind: calls that it makes
+/// [are within](Self::is_within) it.
+#[pin_project]
+pub(crate) struct WithPermit<F> {
+    #[pin]
+    inner: F,
+    has_place: bool,
 }
 
 impl<F> WithPermit<F> {

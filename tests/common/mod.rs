@@ -173,15 +173,14 @@ pub async fn eventually(mut is_true: impl FnMut() -> bool) {
 
 // ---- Bodies ------------------------------------------------------------------------------------------------------------
 
-pin_project_lite::pin_project! {
-    /// A body whose frames come from a [`BodySource`]. It is `Send`, and neither `Sync` nor `Unpin`.
-    pub struct ChannelBody {
-        frames: mpsc::UnboundedReceiver<Result<Frame<Bytes>, BoxError>>,
-        length: Option<u64>,
-        not_sync: PhantomData<Cell<()>>,
-        #[pin]
-        not_unpin: PhantomPinned,
-    }
+/// A body whose frames come from a [`BodySource`]. It is `Send`, and neither `Sync` nor `Unpin`.
+#[pin_project::pin_project]
+pub struct ChannelBody {
+    frames: mpsc::UnboundedReceiver<Result<Frame<Bytes>, BoxError>>,
+    length: Option<u64>,
+    not_sync: PhantomData<Cell<()>>,
+    #[pin]
+    not_unpin: PhantomPinned,
 }
 
 /// The sender of a [`ChannelBody`]. Dropping it ends the body.

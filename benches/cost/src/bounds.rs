@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use quick_cache::{Weighter, sync::Cache};
-use tower_service::Service;
+use tower::Service;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::work::{Origin, Respond};

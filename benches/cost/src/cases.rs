@@ -9,9 +9,8 @@ use std::{
 
 use http::{HeaderMap, HeaderValue, Method, Request, header};
 use tokio::runtime::{Builder, Runtime};
-use tower_layer::Layer;
+use tower::{Layer, Service};
 use tower_response_cache::{Memory, Store, semantics::CacheControl};
-use tower_service::Service;
 
 use crate::{
     bounds::{CorrectCache, TargetLookup},

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tower_layer::Layer;
+use tower::Layer;
 use tower_response_cache::{
     CacheLayer, CacheService, Clock, Extracted, KeyExtractor, KeyWriter, Memory, RequestView, RouteAndQuery, Rule, Rules,
 };

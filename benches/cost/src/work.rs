@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, header};
 use http_body::Body;
 use http_body_util::{Empty, Full};
-use tower_service::Service;
+use tower::Service;
 
 /// The fields that a browser sends with a request for an item.
 static REQUEST_FIELDS: [(HeaderName, HeaderValue); 8] = [

@@ -9,11 +9,11 @@ use http::{Request, Response, StatusCode, Uri};
 use http_body::Body;
 use http_body_util::Empty;
 use tokio::runtime::Runtime;
+use tower::Service;
 use tower_response_cache_cost::{
     Case, Limit,
     work::{EmptyService, Origin, item, nth_item, request, send_ready},
 };
-use tower_service::Service;
 
 use crate::{
     client::{response_in, runtime, send_in},

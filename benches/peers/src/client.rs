@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Request, Response, response::Parts};
 use http_body::Body;
 use tokio::runtime::{Builder, Runtime};
-use tower_service::Service;
+use tower::Service;
 
 /// Creates a runtime for this thread.
 pub fn runtime() -> Runtime {

@@ -12,8 +12,8 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
 use http_body_util::Full;
+use tower::Service;
 use tower_response_cache_cost::work::{Origin, Respond};
-use tower_service::Service;
 
 thread_local! {
     static CALLED: Cell<u64> = const { Cell::new(0) };

@@ -18,8 +18,8 @@ use http_body::Body;
 use http_body_util::Empty;
 use rustix::time::ClockId;
 use tokio::task::{LocalSet, yield_now};
+use tower::Service;
 use tower_response_cache_cost::work::{nth_item, request};
-use tower_service::Service;
 
 use crate::{
     client::{runtime, send},

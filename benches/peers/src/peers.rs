@@ -9,8 +9,7 @@ use hitbox_backend::format::Format;
 use http::{Request, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::Empty;
-use tower_layer::Layer;
-use tower_service::Service;
+use tower::{Layer, Service};
 
 use crate::inner::Inner;
 

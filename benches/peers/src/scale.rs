@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Request, Response, Uri};
 use http_body::Body;
 use http_body_util::Empty;
-use tower_layer::Layer;
+use tower::{Layer, Service};
 use tower_response_cache::{CacheLayer, Memory, Rule};
 use tower_response_cache_cost::{
     Case, Limit,
@@ -15,7 +15,6 @@ use tower_response_cache_cost::{
     setup::{self, StatusReport},
     work::{EmptyService, request, send_ready},
 };
-use tower_service::Service;
 
 use crate::inner::Inner;
 

@@ -28,7 +28,7 @@ const FOREIGN: &[(&str, &str)] = &[
     ("http_body", "1.x; bodies"),
     ("tower_layer", "0.3 since 2019; the `Layer` trait that makes this a layer"),
     ("tower_service", "0.3 since 2019; the `Service` trait that makes this a service"),
-    ("pin_project_lite", "0.2; only inside the `Unpin` bounds that its macro writes, which no caller names"),
+    ("pin_project", "1.x; only inside the `Unpin` bounds that its macro writes, which no caller names"),
     ("serde_core", "1.x; `Rules` is a serde type with the feature `config`"),
     ("metrics", "0.24; prefixes of metric names, with the feature `metrics`, whose recorder must be of the same version"),
     ("redis", "1.x; connection settings, with the feature `redis`"),

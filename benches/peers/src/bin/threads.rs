@@ -5,7 +5,7 @@
 use std::{env, iter, sync::Arc, time::Duration};
 
 use hitbox_backend::format::{BincodeFormat, JsonFormat, RkyvFormat};
-use tower_layer::Layer;
+use tower::Layer;
 use tower_response_cache::{Memory, Rule, Store};
 use tower_response_cache_cost::{
     bounds::CorrectCache,
