@@ -65,25 +65,25 @@ pub(super) fn resolve_same_origin(target: Target<'_>, reference: &str) -> Option
     if has_scheme(reference) {
         let uri: Uri = reference.parse().ok()?;
         same_authority(target, uri.scheme()?, uri.authority()?)?;
-        return normalize(uri.path(), uri.query());
+        return normalise(uri.path(), uri.query());
     }
     if let Some(rest) = reference.strip_prefix("//") {
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
         // A reference without a scheme has the target's scheme.
         same_authority(target, target.scheme.unwrap_or(&Scheme::HTTPS), &rest[..end].parse().ok()?)?;
         let (path, query) = split_query(&rest[end..]);
-        return normalize(path, query);
+        return normalise(path, query);
     }
     let base = target.path_and_query;
     let (path, query) = split_query(reference);
     if path.is_empty() {
-        return normalize(base.path(), query.or(base.query()));
+        return normalise(base.path(), query.or(base.query()));
     }
     if path.starts_with('/') {
-        return normalize(path, query);
+        return normalise(path, query);
     }
     let directory = &base.path()[..base.path().rfind('/')? + 1];
-    normalize(&format!("{directory}{path}"), query)
+    normalise(&format!("{directory}{path}"), query)
 }
 
 /// Returns true if a reference begins with a scheme (RFC 3986 §3.1): a letter, then letters, digits and `+-.`, up to a colon.
@@ -118,7 +118,7 @@ fn same_authority(target: Target<'_>, scheme: &Scheme, authority: &Authority) ->
 }
 
 /// Joins path and query and removes dot segments (RFC 3986 §5.2.4).
-fn normalize(path: &str, query: Option<&str>) -> Option<PathAndQuery> {
+fn normalise(path: &str, query: Option<&str>) -> Option<PathAndQuery> {
     let mut segments: Vec<&str> = Vec::new();
     let mut directory = false;
     for segment in path.strip_prefix('/').unwrap_or(path).split('/') {

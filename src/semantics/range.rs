@@ -63,7 +63,7 @@ pub fn select_ranges(method: &Method, request: &HeaderMap, selected: &Selected<'
     if specs.len() > MAX_RANGES {
         return Ranges::Whole;
     }
-    let asked = specs.len();
+    let requested = specs.len();
     let wanted: Vec<Range<u64>> = specs.into_iter().filter_map(|spec| spec.within(length)).collect();
     if wanted.is_empty() {
         // No `Content-Range` can express a range of an empty response.
@@ -71,7 +71,7 @@ pub fn select_ranges(method: &Method, request: &HeaderMap, selected: &Selected<'
     }
     let mut parts = join_overlapping(wanted);
     match parts.len() {
-        1 if asked > 1 && parts[0] == (0..length) => Ranges::Whole,
+        1 if requested > 1 && parts[0] == (0..length) => Ranges::Whole,
         1 => Ranges::Single(parts.remove(0)),
         _ => Ranges::Multiple(parts),
     }
@@ -226,10 +226,10 @@ fn if_range_matches(request: &HeaderMap, selected: &Selected<'_>, now: u64) -> b
     }
     // §8.8.2.2: a date is a strong validator only if the response was generated at least a second later.
     let modified = date_field(selected.headers, LAST_MODIFIED, now);
-    let made = date_field(selected.headers, DATE, now);
+    let generated = date_field(selected.headers, DATE, now);
     matches!(
-        (parse_date(line, now), modified, made),
-        (Some(requested), Some(stored), Some(made)) if requested == stored && made >= stored.saturating_add(1000)
+        (parse_date(line, now), modified, generated),
+        (Some(requested), Some(stored), Some(generated)) if requested == stored && generated >= stored.saturating_add(1000)
     )
 }
 

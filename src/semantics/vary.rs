@@ -35,19 +35,19 @@ pub struct Vary {
     names: Vec<HeaderName>,
 }
 
-/// The normalization of nominated fields before their comparison. It preserves the meaning of the fields under HTTP.
+/// The normalisation of nominated fields before their comparison. It preserves the meaning of the fields under HTTP.
 ///
 /// The default is [`Normalise::none`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Normalise {
-    /// True if several lines of a field equal one line joined by commas, and whitespace around commas is ignored (RFC 9111 §4.1).
+    /// True if the lines of a field are joined by commas, and whitespace around commas is ignored (RFC 9111 §4.1).
     ///
     /// This does not apply inside quoted strings and to fields that are not lists. Defaults to false.
     pub lists: bool,
-    /// The normalization of `Accept-Encoding`. Defaults to [`Weights::Verbatim`].
+    /// The normalisation of `Accept-Encoding`. Defaults to [`Weights::Verbatim`].
     pub accept_encoding: Weights,
-    /// The normalization of `Accept-Language`. Defaults to [`Weights::Verbatim`].
+    /// The normalisation of `Accept-Language`. Defaults to [`Weights::Verbatim`].
     pub accept_language: Weights,
     /// True if a response also matches a request that prefers the response's only `Content-Language` to every other language.
     ///
@@ -56,11 +56,11 @@ pub struct Normalise {
     pub select_language: bool,
 }
 
-/// The normalization of a list with quality values (RFC 9110 §12.4.2).
+/// The normalisation of a list with quality values (RFC 9110 §12.4.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Weights {
-    /// No normalization.
+    /// No normalisation.
     #[default]
     Verbatim,
     /// Names are in lower case, `x-gzip` becomes `gzip`, weights have one notation, and members are sorted by weight.
@@ -82,7 +82,7 @@ impl Normalise {
         }
     }
 
-    /// Enables the normalization that RFC 9111 §4.1 allows for every field: [`lists`](Self::lists).
+    /// Enables the normalisation that RFC 9111 §4.1 allows for every field: [`lists`](Self::lists).
     pub const fn rfc() -> Normalise {
         Normalise { lists: true, ..Normalise::none() }
     }
@@ -189,15 +189,15 @@ impl Vary {
 
     /// Returns true if a stored response may be used for the request `new` (RFC 9111 §4.1).
     ///
-    /// `asked` is the request that the response answered. Both requests must [match](Vary::matches), or match apart from a
+    /// `stored` is the request that the response answered. Both requests must [match](Vary::matches), or match apart from a
     /// [selected language](Normalise::select_language).
-    pub fn fits(&self, asked: &HeaderMap, response: &HeaderMap, new: &HeaderMap, normalise: Normalise) -> bool {
+    pub fn fits(&self, stored: &HeaderMap, response: &HeaderMap, new: &HeaderMap, normalise: Normalise) -> bool {
         let preferred = || preferred_language(new).is_some_and(|language| content_language(response) == Some(language));
         if self.selects(normalise) && preferred() {
             let names = self.names.iter().filter(|name| **name != ACCEPT_LANGUAGE).cloned().collect();
-            return Vary { star: self.star, names }.matches(asked, new, normalise);
+            return Vary { star: self.star, names }.matches(stored, new, normalise);
         }
-        self.matches(asked, new, normalise)
+        self.matches(stored, new, normalise)
     }
 
     /// Returns true if a language may be selected.
