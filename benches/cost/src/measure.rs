@@ -4,6 +4,8 @@ use std::{
     env,
     hint::black_box,
     process::{self, Command},
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
     time::Instant,
 };
 
@@ -79,7 +81,7 @@ fn run(case: &Case, calls: u64) {
 
 fn table(cases: &[Case], names: &[&str], limits_only: bool) {
     let wanted: Vec<_> = cases.iter().filter(|case| names.is_empty() || is_needed(cases, names, case.name)).collect();
-    let counted: Vec<_> = wanted.iter().map(|case| (*case, count(case, limits_only))).collect();
+    let counted = count_all(&wanted, limits_only);
     let raw = |name: &str| counted.iter().find(|(case, _)| case.name == name).map(|(_, counted)| *counted);
     let costs = |case: &Case| {
         raw(case.name).map_or(0.0, |own| own.instructions - raw(case.subtract).map_or(0.0, |less| less.instructions))
@@ -124,6 +126,20 @@ fn is_needed(cases: &[Case], names: &[&str], name: &str) -> bool {
         || cases.iter().any(|case| {
             (case.subtract == name || other(case.limit) == name) && case.name != name && is_needed(cases, names, case.name)
         })
+}
+
+/// Measures the cases, one at a time for each processor if only instructions are counted: these do not depend on other processes.
+fn count_all<'a>(cases: &[&'a Case], instructions_only: bool) -> Vec<(&'a Case, Measurement)> {
+    let workers = if instructions_only { thread::available_parallelism().map_or(1, usize::from) } else { 1 };
+    let next = AtomicUsize::new(0);
+    let take = || cases.get(next.fetch_add(1, Ordering::Relaxed));
+    let work = || std::iter::from_fn(take).map(|case| (*case, count(case, instructions_only))).collect::<Vec<_>>();
+    let mut counted: Vec<_> = thread::scope(|scope| {
+        let running: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        running.into_iter().flat_map(|worker| worker.join().expect("a measured case")).collect()
+    });
+    counted.sort_by_key(|(case, _)| cases.iter().position(|other| other.name == case.name));
+    counted
 }
 
 /// Measures a case by running this program with `run`. The program must call [`main`].
