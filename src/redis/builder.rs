@@ -21,9 +21,13 @@ use super::{
     sentinel::Sentinels,
     worker::{self, Stop},
 };
+#[cfg(feature = "redis-compression")]
+use crate::codec::compression::Compression;
+#[cfg(feature = "redis-encryption")]
+use crate::codec::encryption::KeyRing;
 use crate::{
     clock::{Clock, nanos},
-    codec::{Codec, compression::Compression, encryption::KeyRing},
+    codec::Codec,
     secret::Secret,
     store::{backend::Store, memory::Memory},
 };
