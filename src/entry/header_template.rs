@@ -370,6 +370,21 @@ pub(crate) fn length_in(value: &HeaderValue) -> Option<u64> {
     value.to_str().ok()?.parse().ok()
 }
 
+/// An allocation's own overhead, rounding included, on the average of common allocators.
+pub(crate) const PER_ALLOCATION: usize = 16;
+
+pub(crate) fn whole_map(map: &HeaderMap) -> usize {
+    size_of::<HeaderMap>() + header_bytes(map)
+}
+
+/// The bytes of a header map beside itself.
+pub(crate) fn header_bytes(map: &HeaderMap) -> usize {
+    // A field in the map: its name, its value, its hash and link; and its share of the index.
+    const FIELD: usize = size_of::<HeaderName>() + size_of::<HeaderValue>() + 24 + 8;
+    let text: usize = map.iter().map(|(name, value)| name.as_str().len() + value.len() + PER_ALLOCATION).sum();
+    map.capacity() * FIELD + text + 2 * PER_ALLOCATION
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -465,19 +480,4 @@ mod tests {
         shape.take(&finished(&long, false, 0), false);
         assert_eq!(shape.plainly(&long, false), Some(Some(7)));
     }
-}
-
-/// An allocation's own overhead, rounding included, on the average of common allocators.
-pub(crate) const PER_ALLOCATION: usize = 16;
-
-pub(crate) fn whole_map(map: &HeaderMap) -> usize {
-    size_of::<HeaderMap>() + header_bytes(map)
-}
-
-/// The bytes of a header map beside itself.
-pub(crate) fn header_bytes(map: &HeaderMap) -> usize {
-    // A field in the map: its name, its value, its hash and link; and its share of the index.
-    const FIELD: usize = size_of::<HeaderName>() + size_of::<HeaderValue>() + 24 + 8;
-    let text: usize = map.iter().map(|(name, value)| name.as_str().len() + value.len() + PER_ALLOCATION).sum();
-    map.capacity() * FIELD + text + 2 * PER_ALLOCATION
 }
