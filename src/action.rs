@@ -11,9 +11,8 @@ use crate::{
         Lookup,
         decision::Decision,
         partial,
-        request::{CacheRequest, LookupMiss, MissedRequest},
+        request::{CacheRequest, LookupMiss, LookupTime, MissedRequest},
     },
-    single_flight::outcome::CompletionCount,
     state::LayerState,
     status::{Bypass, CacheStatus, Miss, Outcome, Stale},
     store::backend::{Context, Store},
@@ -25,9 +24,9 @@ pub(crate) enum Action<St: Store> {
     /// The request needs no further lookup.
     Finish(Finish<St>),
     /// The inner service is called, for a response that may be stored.
-    Fetch(Box<MissedRequest<St>>, LookupTime),
+    Fetch(Box<MissedRequest<St>>),
     /// The same for a request with one `Range`, which a stored part may answer.
-    FetchPart(Box<MissedRequest<St>>, LookupTime),
+    FetchPart(Box<MissedRequest<St>>),
     /// The store has to be queried first.
     Wait(Box<CacheRequest>),
 }
@@ -45,7 +44,7 @@ pub(crate) enum Finish<St: Store> {
     /// The entry as the request asks for it: complete, a part of it, its head, or a 304.
     Respond(Arc<Entry>, Outcome, Nanos),
     /// The same, and the entry is refreshed in the background.
-    RespondAndRefresh(Arc<Entry>, Outcome, LookupTime, Box<MissedRequest<St>>),
+    RespondAndRefresh(Arc<Entry>, Outcome, Box<MissedRequest<St>>),
     /// The response is 504 (RFC 9111, section 5.2.1.7).
     OnlyIfCached,
     /// The inner service answers a HEAD, and its response updates the stored one.
@@ -59,16 +58,6 @@ impl<St: Store> Finish<St> {
     }
 }
 
-/// The time of a lookup.
-#[derive(Clone, Copy)]
-pub(crate) struct LookupTime {
-    pub(crate) at: Nanos,
-    /// The number of fills that had ended before.
-    pub(crate) completions: CompletionCount,
-    /// The store itself was queried, and not only its memory.
-    pub(crate) has_queried: bool,
-}
-
 /// The parts of a request that decide about the action, beside its entry.
 pub(crate) struct Wanted<'a> {
     pub(crate) method: &'a Method,
@@ -80,7 +69,7 @@ pub(crate) struct Wanted<'a> {
 }
 
 /// Returns the action that follows a decision. `missed` joins the request with its lookup; it is called only if both are needed.
-#[inline]
+#[inline(always)]
 pub(crate) fn after<St: Store>(
     decision: Decision,
     lookup: Lookup,
@@ -101,9 +90,9 @@ pub(crate) fn after<St: Store>(
             match is_head {
                 true => Finish::Respond(entry, outcome, time.at),
                 false => {
-                    let mut miss = LookupMiss::refreshing(entry.clone(), stamp, varying);
+                    let mut miss = LookupMiss::refreshing(entry.clone(), stamp, varying, time);
                     miss.refresh_ahead = refresh_ahead;
-                    Finish::RespondAndRefresh(entry, outcome, time, missed(miss))
+                    Finish::RespondAndRefresh(entry, outcome, missed(miss))
                 }
             }
         }
@@ -118,12 +107,12 @@ pub(crate) fn after<St: Store>(
                 context.counters.miss(Miss::Head);
                 // Only the response to a GET is stored. A HEAD can update it.
                 match found.filter(|entry| entry.http().is_some()) {
-                    Some(entry) => Finish::Head(missed(LookupMiss::new(Miss::Head, Some(entry), stamp, varying))),
+                    Some(entry) => Finish::Head(missed(LookupMiss::new(Miss::Head, Some(entry), stamp, varying, time))),
                     None => Finish::Forward(CacheStatus::new(Outcome::Miss(Miss::Head))),
                 }
             } else {
-                let missed = missed(LookupMiss::new(reason, found, stamp, varying));
-                return if is_get_of_range { Action::FetchPart(missed, time) } else { Action::Fetch(missed, time) };
+                let missed = missed(LookupMiss::new(reason, found, stamp, varying, time));
+                return if is_get_of_range { Action::FetchPart(missed) } else { Action::Fetch(missed) };
             }
         }
         (Decision::Fresh | Decision::RefreshAhead | Decision::Stale | Decision::AcceptedStale, None) => {

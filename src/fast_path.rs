@@ -6,14 +6,14 @@ use http::{Method, Request};
 use http_body::Body;
 
 use crate::{
-    action::{self, Action, Finish, LookupTime, Wanted},
+    action::{self, Action, Finish, Wanted},
     key::{self, Extracted, KeyRef, KeyWriter, MAX_KEY_LEN, RequestView},
     lookup::{
         self, Lookup,
         classify::{RequestTraits, classify, directives},
         decision::{Decision, decide, decide_entry},
         info::RequestDirectives,
-        request::{CacheRequest, LookupMiss},
+        request::{CacheRequest, LookupMiss, LookupTime},
     },
     rules::{
         RouteMatch,

@@ -30,21 +30,21 @@ where
     ReqB: Send + 'static,
     ResB: Body<Error: Into<BoxError>> + Send + 'static,
 {
-    ResponseFuture::ready(match step {
-        Finish::Complete(entry, now) => respond::complete(shared, &entry, now),
-        Finish::Hot(response, now) => respond::hot(shared, &response, now),
-        Finish::Respond(entry, outcome, now) => serve(shared, &request, &entry, outcome, now),
-        Finish::RespondAndRefresh(entry, outcome, time, missed) => {
-            let response = serve(shared, &request, &entry, outcome, time.at);
-            refresh::start(inner, shared, missed, time, &entry, request);
-            response
+    match step {
+        Finish::Complete(entry, now) => ResponseFuture::ready(respond::complete(shared, &entry, now)),
+        Finish::Hot(response, now) => ResponseFuture::ready(respond::hot(shared, &response, now)),
+        Finish::Respond(entry, outcome, now) => ResponseFuture::ready(serve(shared, &request, &entry, outcome, now)),
+        Finish::RespondAndRefresh(entry, outcome, missed) => {
+            let response = serve(shared, &request, &entry, outcome, missed.miss.time.at);
+            refresh::start(inner, shared, missed, &entry, request);
+            ResponseFuture::ready(response)
         }
-        Finish::OnlyIfCached => respond::only_if_cached(shared),
-        Finish::Pass => return ResponseFuture::pass(inner.call(request)),
-        Finish::Forward(status) => return ResponseFuture::bypass(inner.call(request), shared.clone(), status),
+        Finish::OnlyIfCached => ResponseFuture::ready(respond::only_if_cached(shared)),
+        Finish::Pass => ResponseFuture::pass(inner.call(request)),
+        Finish::Forward(status) => ResponseFuture::bypass(inner.call(request), shared.clone(), status),
         Finish::Head(missed) => {
             let fill = Fill::new(shared.clone(), missed, None, shared.store.context().clock.nanos());
-            return ResponseFuture::work(fill.head(inner.call(request)));
+            ResponseFuture::work(fill.head(inner.call(request)))
         }
-    })
+    }
 }

@@ -12,7 +12,6 @@ use tokio::runtime::Handle;
 use tracing::Instrument;
 
 use crate::{
-    action::LookupTime,
     clock::Nanos,
     entry::Entry,
     error::BoxError,
@@ -23,7 +22,7 @@ use crate::{
     },
     lookup::{
         decision::Decision,
-        request::{CacheRequest, LookupMiss, MissedRequest},
+        request::{CacheRequest, LookupMiss, LookupTime, MissedRequest},
     },
     single_flight::{
         Join, Leader,
@@ -38,11 +37,11 @@ use crate::{
 
 /// Starts the refresh of `entry`, which has answered the request, unless another refresh of its key is in progress. The answer does not
 /// wait for it. An entry is also refreshed where requests for its key do not wait for each other.
+#[inline(never)]
 pub(crate) fn start<S, St, ReqB, ResB>(
     inner: &mut S,
     shared: &Arc<LayerState<St>>,
     missed: Box<MissedRequest<St>>,
-    time: LookupTime,
     entry: &Arc<Entry>,
     request: Request<ReqB>,
 ) where
@@ -52,7 +51,7 @@ pub(crate) fn start<S, St, ReqB, ResB>(
     ResB: Body<Error: Into<BoxError>> + Send + 'static,
 {
     let Ok(runtime) = Handle::try_current() else { return };
-    let shared = shared.clone();
+    let (shared, time) = (shared.clone(), missed.miss.time);
     if time.has_queried {
         let MissedRequest { request: cache_request, miss } = *missed;
         if let Join::Lead(leader, _) = cache_request.join::<_, ()>(&shared, &miss) {
@@ -128,16 +127,17 @@ async fn look_up_and_refresh<S, St, ReqB, ResB>(
     let cache_request = cache_request.keeping(request.headers());
     let completions = shared.flights.landings_at(cache_request.primary.hash());
     let Ok(lookup) = cache_request.look_up(&shared).await else { return };
-    let decision = cache_request.decide(lookup.found.as_ref(), shared.store.context().clock.nanos());
+    let time = LookupTime { at: shared.store.context().clock.nanos(), completions, has_queried: true };
+    let decision = cache_request.decide(lookup.found.as_ref(), time.at);
     let found = lookup.found.map(|(entry, _)| entry);
     let miss = match (decision, found) {
         (Decision::RefreshAhead | Decision::Stale, Some(entry)) => {
-            let mut miss = LookupMiss::refreshing(entry, lookup.stamp, lookup.varying);
+            let mut miss = LookupMiss::refreshing(entry, lookup.stamp, lookup.varying, time);
             miss.refresh_ahead = decision == Decision::RefreshAhead;
             miss
         }
         (Decision::Fetch { reason, fallback }, found) => {
-            LookupMiss::new(reason, found.filter(|_| fallback), lookup.stamp, lookup.varying)
+            LookupMiss::new(reason, found.filter(|_| fallback), lookup.stamp, lookup.varying, time)
         }
         _ => return,
     };

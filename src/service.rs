@@ -11,7 +11,7 @@ use http_body::Body;
 use tower::Service;
 
 use crate::{
-    action::{self, Action, LookupTime},
+    action::{self, Action},
     body::CacheBody,
     clock::Nanos,
     error::BoxError,
@@ -96,9 +96,9 @@ where
         }
         match first_action(&self.shared, &request) {
             Action::Finish(step) => finish(&mut self.inner, &self.shared, step, request),
-            Action::Fetch(missed, time) if !self.shared.store.is_shared() => self.fetch(missed, time, request),
+            Action::Fetch(missed) if !self.shared.store.is_shared() => self.fetch(missed, request),
             // Other processes fill and invalidate as well, so that a lookup in memory alone is not enough to begin a fill.
-            Action::Fetch(missed, _) | Action::FetchPart(missed, _) => self.wait(Box::new(missed.request), request, None),
+            Action::Fetch(missed) | Action::FetchPart(missed) => self.wait(Box::new(missed.request), request, None),
             Action::Wait(cache_request) => self.wait(cache_request, request, None),
         }
     }
@@ -135,7 +135,6 @@ impl<S, St> CacheService<S, St> {
     fn fetch<ReqB, ResB>(
         &mut self,
         mut missed: Box<MissedRequest<St>>,
-        time: LookupTime,
         mut request: Request<ReqB>,
     ) -> ResponseFuture<S::Future, St, ResB, S::Error>
     where
@@ -144,7 +143,7 @@ impl<S, St> CacheService<S, St> {
         ReqB: Send + 'static,
         ResB: Body<Error: Into<BoxError>> + Send + 'static,
     {
-        let now = time.at;
+        let now = missed.miss.time.at;
         if action::requires_own_response(&missed) {
             let reason = missed.miss.reason;
             return self.fetch_alone(missed, reason, now, request);
@@ -157,7 +156,7 @@ impl<S, St> CacheService<S, St> {
             Join::Lead(leader, task) => {
                 // Another fill may have ended between the lookup and the join.
                 let is_variant = miss.varying.is_some();
-                if self.shared.flights.have_landed_since(time.completions, miss.key(cache_request), is_variant)
+                if self.shared.flights.have_landed_since(miss.time.completions, miss.key(cache_request), is_variant)
                     && let Some(entry) = cache_request.fresh_entry(&self.shared, request.headers())
                 {
                     drop(leader);

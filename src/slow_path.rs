@@ -10,7 +10,7 @@ use http_body::Body;
 use tokio::time::Instant;
 
 use crate::{
-    action::{self, Action, Finish, LookupTime, Wanted},
+    action::{self, Action, Finish, Wanted},
     body::CacheBody,
     entry::Entry,
     error::BoxError,
@@ -24,7 +24,7 @@ use crate::{
     lookup::{
         Lookup,
         decision::Decision,
-        request::{CacheRequest, MissedRequest},
+        request::{CacheRequest, LookupTime, MissedRequest},
     },
     respond::{self, partial, serve},
     single_flight::{Join, Leader, detach::Detachable, flight::Flight, follower::Follower, permit::WithPermit},
@@ -139,7 +139,7 @@ where
                 look_up(&shared, cache_request, request.headers(), alone.is_none()).await
             }
         };
-        let (mut missed, time) = match action {
+        let mut missed = match action {
             Action::Finish(step) => {
                 if step.calls_inner() {
                     poll_fn(|cx| service.poll_ready(cx)).await?;
@@ -150,29 +150,28 @@ where
                 next = Next::LookUp(cache_request);
                 continue;
             }
-            Action::FetchPart(mut missed, time) => {
+            Action::FetchPart(mut missed) => {
                 if let Some(response) = partial::stored(&shared, &missed.request, &missed.miss).await {
                     return Ok(response);
                 }
                 // No request waits for a part, and a stored part is not revalidated.
                 missed.miss.revalidatable = None;
                 alone = Some(missed.miss.reason);
-                (missed, time)
+                missed
             }
-            Action::Fetch(missed, time) => (missed, time),
+            Action::Fetch(missed) => missed,
         };
         if alone.is_none() && action::requires_own_response(&missed) {
             alone = Some(missed.miss.reason);
         }
-        if alone.is_none() && shared.store.is_shared() && action::is_hit_for_miss(&shared, &missed, time.at) {
+        if alone.is_none() && shared.store.is_shared() && action::is_hit_for_miss(&shared, &missed, missed.miss.time.at) {
             alone = Some(Miss::HitForMiss);
         }
         let join = if alone.is_some() { Join::Full } else { missed.request.join(&shared, &missed.miss) };
         match join {
-            Join::Lead(leader, task) => match begin_to_lead(&shared, &mut missed, leader, time, request.headers(), until).await
-            {
+            Join::Lead(leader, task) => match begin_to_lead(&shared, &mut missed, leader, request.headers(), until).await {
                 Begun::Fetch(leader) => return fetch_as_leader(shared, service, missed, leader, task, request).await,
-                Begun::Hit(entry) => return Ok(serve(&shared, &request, &entry, Outcome::Hit, time.at)),
+                Begun::Hit(entry) => return Ok(serve(&shared, &request, &entry, Outcome::Hit, missed.miss.time.at)),
                 Begun::Stored(entry) => {
                     let (now, outcome) = (shared.store.context().clock.nanos(), Outcome::Collapsed);
                     shared.store.context().counters.add(Count::Collapsed, 1);
@@ -204,7 +203,6 @@ async fn begin_to_lead<St: Store>(
     shared: &Arc<LayerState<St>>,
     missed: &mut MissedRequest<St>,
     mut leader: Leader,
-    time: LookupTime,
     headers: &HeaderMap,
     until: Instant,
 ) -> Begun {
@@ -212,7 +210,8 @@ async fn begin_to_lead<St: Store>(
     if let Some(entry) = cache_request.fresh_entry(shared, headers) {
         return Begun::Hit(entry);
     }
-    match begin(shared, cache_request, miss, Some((&mut leader, time.completions)), until).await {
+    let completions = miss.time.completions;
+    match begin(shared, cache_request, miss, Some((&mut leader, completions)), until).await {
         None => Begun::Fetch(leader),
         // The leader is dropped first: its followers look up as well.
         Some(FilledElsewhere::Stored(entry)) => Begun::Stored(entry),

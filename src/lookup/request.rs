@@ -16,7 +16,7 @@ use crate::{
     key::Key,
     rules::policy::{Policy, ReadPlan},
     semantics::Vary,
-    single_flight::Join,
+    single_flight::{Join, outcome::CompletionCount},
     state::LayerState,
     status::Miss,
     store::{backend::Store, error::StoreError, lock_guard::LockGuard},
@@ -37,6 +37,16 @@ pub(crate) struct MissedRequest<St: Store> {
     pub(crate) miss: LookupMiss<St>,
 }
 
+/// The time of a lookup.
+#[derive(Clone, Copy)]
+pub(crate) struct LookupTime {
+    pub(crate) at: Nanos,
+    /// The number of fills that had ended before.
+    pub(crate) completions: CompletionCount,
+    /// The store itself was queried, and not only its memory.
+    pub(crate) has_queried: bool,
+}
+
 /// A lookup that did not answer the request, or whose entry is to be refreshed.
 pub(crate) struct LookupMiss<St: Store> {
     pub(crate) reason: Miss,
@@ -45,6 +55,7 @@ pub(crate) struct LookupMiss<St: Store> {
     /// The entry that the inner service can revalidate.
     pub(crate) revalidatable: Option<Arc<Entry>>,
     pub(crate) stamp: Stamp,
+    pub(crate) time: LookupTime,
     /// The fields by which the responses of the key vary, and the key with their values.
     pub(crate) varying: Option<Box<(Vary, Key)>>,
     /// The entry is fresh, and is refreshed before it expires.
@@ -58,18 +69,24 @@ pub(crate) struct LookupMiss<St: Store> {
 impl<St: Store> LookupMiss<St> {
     /// Returns a miss. `found` may be served as a fallback, and revalidated.
     #[inline(always)]
-    pub(crate) fn new(reason: Miss, found: Option<Arc<Entry>>, stamp: Stamp, varying: Option<(Vary, Key)>) -> Self {
+    pub(crate) fn new(
+        reason: Miss,
+        found: Option<Arc<Entry>>,
+        stamp: Stamp,
+        varying: Option<(Vary, Key)>,
+        time: LookupTime,
+    ) -> Self {
         let revalidatable = found.clone().and_then(with_validator);
         let reason = if reason == Miss::Absent && varying.is_some() { Miss::Variant } else { reason };
         let varying = varying.map(Box::new);
-        Self { reason, fallback: found, revalidatable, stamp, varying, refresh_ahead: false, lock: None, permit: None }
+        Self { reason, fallback: found, revalidatable, stamp, time, varying, refresh_ahead: false, lock: None, permit: None }
     }
 
     /// Returns the state for refreshing an entry that has answered.
-    pub(crate) fn refreshing(entry: Arc<Entry>, stamp: Stamp, varying: Option<(Vary, Key)>) -> Self {
+    pub(crate) fn refreshing(entry: Arc<Entry>, stamp: Stamp, varying: Option<(Vary, Key)>, time: LookupTime) -> Self {
         let (reason, varying) = (Miss::Expired, varying.map(Box::new));
         let revalidatable = with_validator(entry);
-        Self { reason, fallback: None, revalidatable, stamp, varying, refresh_ahead: false, lock: None, permit: None }
+        Self { reason, fallback: None, revalidatable, stamp, time, varying, refresh_ahead: false, lock: None, permit: None }
     }
 
     /// Replaces the entries by the one of a second lookup. An entry of the first lookup may have been invalidated meanwhile: under the

@@ -25,8 +25,8 @@ type Call = Box<dyn FnMut()>;
 // Each limit is about 3 % above the count of 2026-11-28. The allocator, the compiler and build paths change counts by up to 2 %. README.md has
 // the goals, the counts, and the reasons for raised limits.
 const HIT: f64 = 1.10;
-const LARGE_HIT: f64 = 1.15;
-const UNCACHED_TARGET: f64 = 1.72;
+const LARGE_HIT: f64 = 1.18;
+const UNCACHED_TARGET: f64 = 1.77;
 const MISS: f64 = 1.34;
 const CACHE_STATUS: f64 = 400.0;
 const BYPASS: f64 = 50.0;
