@@ -1,4 +1,4 @@
-//! The application: its routes and what they share. It knows nothing of how it is served, or of what stands in front of it.
+//! The application: its routes and their shared state. It does not depend on the server or on the cache.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::{auth, buckets::Buckets, db::Db, error::Error, storage, tables};
 
-/// What the handlers work with.
+/// State of the handlers.
 pub(crate) struct Backend {
     pub(crate) db: Db,
     pub(crate) buckets: Arc<Buckets>,
@@ -25,13 +25,13 @@ pub(crate) struct Backend {
 
 pub(crate) type Shared = Arc<Backend>;
 
-/// The routes over a backend.
+/// Makes the router.
 pub(crate) fn app(backend: Shared) -> Router {
     Router::new()
         .route("/", get(index))
         .route("/auth/login", post(auth::login))
         .route("/auth/logout", post(auth::logout))
-        .route("/auth/user", get(auth::who_am_i).patch(auth::change_profile))
+        .route("/auth/user", get(auth::current_user).patch(auth::change_profile))
         .route("/tables", get(tables::describe))
         .route("/tables/{table}", get(tables::list).post(tables::insert))
         .route("/tables/{table}/{id}", patch(tables::update).delete(tables::delete))
@@ -42,7 +42,7 @@ pub(crate) fn app(backend: Shared) -> Router {
         )
         .method_not_allowed_fallback(async || Error::MethodNotAllowed)
         .route_layer(middleware::from_fn_with_state(Arc::clone(&backend), count))
-        .fallback(async || Error::NotFound("there is nothing here; `/` names what there is".into()))
+        .fallback(async || Error::NotFound("no such path: `/` lists the paths".into()))
         .with_state(backend)
 }
 
@@ -57,13 +57,13 @@ async fn index() -> Json<Value> {
     }))
 }
 
-/// How often each handler has been called. It is counted here, inside of any cache, so nothing that a cache answers is in it.
+/// Counts the calls of each handler. The counter is inside any cache, so a hit is not counted.
 #[derive(Default)]
 pub(crate) struct Calls(Mutex<BTreeMap<String, u64>>);
 
 impl Calls {
-    /// Calls by `METHOD /route/{as}/{declared}`.
-    pub(crate) fn so_far(&self) -> BTreeMap<String, u64> {
+    /// Returns the calls by `METHOD /route/{pattern}`.
+    pub(crate) fn counts(&self) -> BTreeMap<String, u64> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -11,27 +11,26 @@ use self::flags::{COHERENCE, PREFIX, SIZE, bytes, coherence, value};
 mod flags;
 
 pub(crate) const HELP: &str = "\
-An application with a response cache: flights of January 2013 in SQLite, accounts, and buckets on disk.
+An application with a response cache: flights of January 2013 in SQLite, user accounts, and files on disk.
 
-Drives traffic against itself without and with the cache, compares the two, shows that writes are seen
-at once, and then goes on serving. Its accounts and their passwords are public: keep it on loopback.
+Runs the same load without and with the cache, compares the two, shows that each write is visible in the next
+read, and then keeps serving. Its accounts and passwords are public, so serve it on loopback only.
 
 Usage: cargo run --release --example backend -- [FLAGS]
 
-  --listen ADDR     where to serve; port 0 takes a free one   [127.0.0.1:3000, or a free port if that is taken]
-  --db DIR          keep the database and the buckets here    [a new temporary directory, removed at the end]
-  --memory BYTES    room for the cache, such as 64MiB         [64MiB]
-  --redis URL       keep the cache in Redis as well, shared by all processes with the same --db; --memory is then what
-                    each has in front of it. Given several times: nodes of a cluster. Of several processes, one at a time
-                    may demonstrate; begin the others with --serve  [memory alone]
-  --coherence HOW   how new what memory serves must be, with --redis: `leased`, at most 120 ms stale; `validated`, never
-                    stale, by a round trip for each hit; `ttl`, at most one second stale  [leased]
-  --strict          with --redis: a fence before each write, so that it shows even if the process dies in the middle of
-                    it; all processes with the same --prefix must have it, or none
-  --prefix P        with --redis: what all keys begin with  [backend- and a number that is kept with the database]
-  --seconds N       length of the run without the cache       [6]
-  --serve           no demonstration, only serve
-  --help            this text
+  --listen ADDR     address of the server; port 0 means a free port [127.0.0.1:3000, or a free port if that is in use]
+  --db DIR          directory of the database and the files         [a temporary directory, removed at exit]
+  --memory BYTES    size of the cache in memory, such as 64MiB      [64MiB]
+  --redis URL       also store responses in Redis, shared by all processes with the same --db. Repeat the flag for the
+                    nodes of a cluster. Start every process but one with --serve  [memory only]
+  --coherence HOW   with --redis, how stale a hit in memory may be: `leased`, at most 120 ms; `validated`, never, for one
+                    round trip for each hit; `ttl`, at most one second  [leased]
+  --strict          with --redis, set a fence before each write, so that the write is visible even if the process crashes
+                    during it. All processes with the same --prefix need the same setting
+  --prefix P        with --redis, prefix of all keys  [backend- and a random number, which is stored in --db]
+  --seconds N       duration of the load without the cache          [6]
+  --serve           serve without the demonstration
+  --help            print this text
 ";
 
 const ALLOWED: &str = "--listen ADDR, --db DIR, --memory BYTES, --redis URL, --coherence HOW, --strict, --prefix P, \
@@ -42,15 +41,15 @@ pub(crate) struct Args {
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) db: Option<PathBuf>,
     pub(crate) memory: usize,
-    pub(crate) redis: Sharing,
+    pub(crate) redis: RedisArgs,
     pub(crate) measure: Duration,
     pub(crate) serve: bool,
     pub(crate) help: bool,
 }
 
-/// How the cache is shared with other processes; not at all while there is no URL.
+/// Flags of the store in Redis. Without a URL the store is in memory.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Sharing {
+pub(crate) struct RedisArgs {
     pub(crate) urls: Vec<String>,
     pub(crate) coherence: Option<Coherence>,
     pub(crate) strict: bool,
@@ -58,15 +57,15 @@ pub(crate) struct Sharing {
 }
 
 impl Args {
-    /// Reads the arguments that follow the program's name.
+    /// Parses the arguments after the program name.
     pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, String> {
         let mut args = Self { memory: 64 << 20, measure: Duration::from_secs(6), ..Self::default() };
         let mut parser = Parser::from_args(arguments);
-        let refused = |what: String| Err(format!("{what}; there are: {ALLOWED}"));
+        let refused = |error: String| Err(format!("{error}; expected {ALLOWED}"));
         loop {
             let argument = match parser.next() {
                 Ok(Some(argument)) => argument,
-                Ok(None) => return args.fitting(),
+                Ok(None) => return args.validated(),
                 Err(error) => return refused(error.to_string()),
             };
             match argument {
@@ -80,18 +79,18 @@ impl Args {
                 Arg::Long("seconds") => args.measure = value(&mut parser, SECONDS, seconds)?,
                 Arg::Long("serve") => args.serve = true,
                 Arg::Long("help") | Arg::Short('h') => args.help = true,
-                Arg::Long(name) => return refused(format!("there is no flag `--{name}`")),
-                Arg::Short(name) => return refused(format!("there is no flag `-{name}`")),
+                Arg::Long(name) => return refused(format!("unknown flag `--{name}`")),
+                Arg::Short(name) => return refused(format!("unknown flag `-{name}`")),
                 Arg::Value(text) => {
-                    return refused(format!("`{}` belongs to no flag", text.to_string_lossy()));
+                    return refused(format!("unexpected argument `{}`", text.to_string_lossy()));
                 }
             }
         }
     }
 
-    /// The arguments, if they can go together and this program can do what they ask.
-    fn fitting(self) -> Result<Self, String> {
-        let Sharing { urls, coherence, strict, prefix } = &self.redis;
+    /// Returns an error if flags contradict each other or need a feature that is off.
+    fn validated(self) -> Result<Self, String> {
+        let RedisArgs { urls, coherence, strict, prefix } = &self.redis;
         let given = [
             ("redis", !urls.is_empty()),
             ("coherence", coherence.is_some()),
@@ -102,9 +101,9 @@ impl Args {
             None => Ok(self),
             Some(_) if self.help => Ok(self),
             Some((name, _)) if !cfg!(feature = "redis") => {
-                Err(format!("`--{name}`: this program was built without Redis; build it with `--features redis`"))
+                Err(format!("`--{name}`: built without Redis; build with `--features redis`"))
             }
-            Some((name, _)) if urls.is_empty() => Err(format!("`--{name}` says how to share, and needs `--redis URL`")),
+            Some((name, _)) if urls.is_empty() => Err(format!("`--{name}` needs `--redis URL`")),
             Some(_) => Ok(self),
         }
     }

@@ -1,8 +1,7 @@
-//! Who is asking: login, logout, who-am-I and a change of profile.
+//! Accounts: login, logout, and reading and changing one's profile.
 //!
-//! A token is `{session}.{secret}`. The session finds its row; of the secret the database keeps what it keeps of a password, a slow
-//! salted hash, so that a stolen database opens no door. The price is that "who is this token?" takes milliseconds of a processor
-//! every time it is asked, and that is the first thing this application wants a cache for.
+//! A token is `{session}.{secret}`. The database stores a slow salted hash of the secret, as of a password, so that a stolen database
+//! contains no usable token. Verifying a token therefore takes milliseconds of processor time. The cache avoids this work.
 
 use axum::{Json, extract::State, http::StatusCode, response::Response};
 use rusqlite::{OptionalExtension, params};
@@ -13,30 +12,30 @@ use super::{
     caching,
     db::blocking,
     error::{Error, bad_request},
-    extract::Object,
-    hash::{Slow, random_hex},
+    extract::JsonObject,
+    hash::{SecretHash, random_hex},
     session::Session,
 };
 
 /// `POST /auth/login`
-pub(crate) async fn login(State(backend): State<Shared>, body: Object) -> Result<Json<Value>, Error> {
+pub(crate) async fn login(State(backend): State<Shared>, body: JsonObject) -> Result<Json<Value>, Error> {
     let (name, password) = (body.string("name")?.to_owned(), body.string("password")?.to_owned());
     let account = backend.db.run(move |db| {
         let sql = "SELECT id, salt, hash FROM users WHERE name = ?";
         let account = db
             .prepare_cached(sql)?
-            .query_row([name], |row| Ok((row.get::<_, i64>(0)?, Slow { salt: row.get(1)?, hash: row.get(2)? })));
+            .query_row([name], |row| Ok((row.get::<_, i64>(0)?, SecretHash { salt: row.get(1)?, hash: row.get(2)? })));
         Ok(account.optional()?)
     });
-    // A name that nobody has takes as long to refuse as a wrong password.
-    let (user, kept) = match account.await? {
-        Some((user, kept)) => (Some(user), kept),
-        None => (None, Slow { salt: [0; 16], hash: [0; 32] }),
+    // An unknown name takes as long as a wrong password.
+    let (user, stored) = match account.await? {
+        Some((user, stored)) => (Some(user), stored),
+        None => (None, SecretHash { salt: [0; 16], hash: [0; 32] }),
     };
     let secret = random_hex();
-    let sealed = secret.clone();
-    let (right, hash) = blocking(move || Ok((kept.matches(&password), Slow::new(&sealed)))).await?;
-    let user = user.filter(|_| right).ok_or(Error::Unauthorized("name or password is wrong"))?;
+    let text = secret.clone();
+    let (right, hash) = blocking(move || Ok((stored.matches(&password), SecretHash::new(&text)))).await?;
+    let user = user.filter(|_| right).ok_or(Error::Unauthorized("wrong name or password"))?;
 
     let session = random_hex();
     let token = format!("{session}.{secret}");
@@ -54,20 +53,24 @@ pub(crate) async fn logout(State(backend): State<Shared>, session: Session) -> R
     let [this_session, _] = session.namespaces();
     let close = backend.db.write(move |db| Ok(db.execute("DELETE FROM sessions WHERE id = ?", [session.id])?));
     close.await?;
-    Ok(caching::wrote(StatusCode::NO_CONTENT, vec![this_session]))
+    Ok(caching::with_invalidations(StatusCode::NO_CONTENT, vec![this_session]))
 }
 
 /// `GET /auth/user`
-pub(crate) async fn who_am_i(State(backend): State<Shared>, session: Session) -> Result<Response, Error> {
+pub(crate) async fn current_user(State(backend): State<Shared>, session: Session) -> Result<Response, Error> {
     let profile = profile(&backend, session.user).await?;
-    Ok(caching::reads(Json(profile), session.namespaces().into()))
+    Ok(caching::with_namespaces(Json(profile), session.namespaces().into()))
 }
 
 /// `PATCH /auth/user`
-pub(crate) async fn change_profile(State(backend): State<Shared>, session: Session, body: Object) -> Result<Response, Error> {
+pub(crate) async fn change_profile(
+    State(backend): State<Shared>,
+    session: Session,
+    body: JsonObject,
+) -> Result<Response, Error> {
     let known = ["display_name", "email"];
     if body.0.is_empty() || body.0.keys().any(|name| !known.contains(&name.as_str())) {
-        return Err(bad_request(format!("a profile has: {}", known.join(", "))));
+        return Err(bad_request(format!("a profile has the members {}", known.join(", "))));
     }
     let [name, email] =
         [body.optional_string("display_name")?, body.optional_string("email")?].map(|new| new.map(str::to_owned));
@@ -78,7 +81,7 @@ pub(crate) async fn change_profile(State(backend): State<Shared>, session: Sessi
     });
     change.await?;
     let [_, account] = session.namespaces();
-    Ok(caching::wrote(Json(profile(&backend, user).await?), vec![account]))
+    Ok(caching::with_invalidations(Json(profile(&backend, user).await?), vec![account]))
 }
 
 async fn profile(backend: &Shared, user: i64) -> Result<Value, Error> {

@@ -1,10 +1,10 @@
-//! Where the cache joins the application. Everything else in this directory would be the same without it.
+//! The cache of the application.
 //!
-//! | read | key | lives | cleared by |
+//! | read | key | lifetime | invalidated by |
 //! |---|---|---|---|
-//! | `/auth/user` | path, hash of the token | 30 min | logout of that session; a change of that account |
-//! | `/tables/{table}` | path, query | 60–300 s | insert: lists that could show the row; update, delete: the table |
-//! | `/storage/{bucket}` | path, query | 5 min | upload, move, delete in that bucket |
+//! | `/auth/user` | path, hash of the token | 30 min | logout of the session, change of the account |
+//! | `/tables/{table}` | path, query | 60–300 s | insert: the lists that could contain the row; update, delete: the table |
+//! | `/storage/{bucket}` | path, query | 5 min | upload, move or delete in the bucket |
 
 use std::time::Duration;
 
@@ -21,24 +21,24 @@ use super::{query, schema::Table};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// The application, with a cache in front.
+/// Puts the cache in front of the application.
 pub(crate) fn cached(app: Router, store: &impl Store) -> Router {
     let rules = rules();
     app.layer(CacheLayer::new(store.clone()).rules(rules.clone()).cache_status("tower-response-cache"))
         .layer(InvalidateLayer::new(store.clone()).rules(rules))
 }
 
-/// What is cached, and what clears it even if its handler says nothing: if it fails, or panics.
+/// The rules. The namespaces of the writes are invalidated even if the handler fails or panics.
 fn rules() -> Rules {
-    // No handler asks by which name it was reached, so that processes on several ports share what they store.
+    // No handler reads `Host`, so processes on several ports can share entries.
     let key = || RouteAndQuery.without_host();
-    let who_am_i = Rule::ttl(30 * MINUTE).key(key()).identity(Identity::bearer()).namespace("auth:user:{identity}");
+    let current_user = Rule::ttl(30 * MINUTE).key(key()).identity(Identity::bearer()).namespace("auth:user:{identity}");
     let logout = Rule::uncached().identity(Identity::bearer()).invalidates("auth:user:{identity}");
     let table = Rule::ttl_by(lifetime).key(key()).jitter(0.1).namespace("db_query:{table}").namespaces_by(namespaces);
     let row = Rule::uncached().invalidates("db_query:{table}").invalidates("db_query:joined");
     let list = Rule::ttl(5 * MINUTE).key(key()).stale_if_error(60 * MINUTE).namespace("storage:list:{bucket}");
     Rules::new()
-        .route("/auth/user", who_am_i)
+        .route("/auth/user", current_user)
         .route("/auth/logout", logout)
         .route("/tables/{table}", table)
         .route("/tables/{table}/{id}", row)
@@ -54,22 +54,22 @@ fn namespaces(request: &RequestView<'_>) -> Vec<Namespace> {
     parsed(query::namespaces(request.param("table"), request.query().unwrap_or_default()))
 }
 
-/// The name of a namespace, its levels made safe.
-pub(crate) fn name(levels: &[&str]) -> String {
+/// Returns the name of a namespace with these levels, each of them encoded.
+pub(crate) fn namespace(levels: &[&str]) -> String {
     Namespace::of(levels).to_string()
 }
 
 fn parsed(names: Vec<String>) -> Vec<Namespace> {
-    names.into_iter().map(|name| Namespace::new(name).expect("made by `name`")).collect()
+    names.into_iter().map(|name| Namespace::new(name).expect("made by `namespace`")).collect()
 }
 
-/// The answer to a read, and what it hangs on that only its handler knows.
-pub(crate) fn reads(response: impl IntoResponse, namespaces: Vec<String>) -> Response {
-    let hints = parsed(namespaces).into_iter().fold(CachePolicy::new(), CachePolicy::namespace);
-    (Extension(hints), response).into_response()
+/// Adds namespaces that only the handler knows to the response to a read.
+pub(crate) fn with_namespaces(response: impl IntoResponse, namespaces: Vec<String>) -> Response {
+    let policy = parsed(namespaces).into_iter().fold(CachePolicy::new(), CachePolicy::namespace);
+    (Extension(policy), response).into_response()
 }
 
-/// The answer to a write, and what it has made old: that and nothing else.
-pub(crate) fn wrote(response: impl IntoResponse, namespaces: Vec<String>) -> Response {
+/// Replaces the namespaces that the response to a write invalidates.
+pub(crate) fn with_invalidations(response: impl IntoResponse, namespaces: Vec<String>) -> Response {
     (Extension(Invalidations::only(parsed(namespaces))), response).into_response()
 }

@@ -1,4 +1,4 @@
-//! A plain HTTP client, one for each simulated user of the demonstration, which takes the time of every exchange.
+//! An HTTP client that measures the duration of every exchange.
 
 use std::{
     net::SocketAddr,
@@ -16,19 +16,19 @@ use hyper_util::{
 };
 use serde_json::Value;
 
-use super::{Fault, seed};
+use super::{BoxError, seed};
 
 pub(crate) struct Client {
     http: Legacy<HttpConnector, Full<Bytes>>,
     server: SocketAddr,
 }
 
-/// An answer, read to its end.
+/// A response with its whole body.
 pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
-    /// From the request's first byte to the answer's last.
+    /// Time from the first byte of the request to the last byte of the response.
     pub(crate) took: Duration,
 }
 
@@ -45,7 +45,7 @@ impl Client {
         path: &str,
         token: Option<&str>,
         body: impl Into<Bytes>,
-    ) -> Result<Reply, Fault> {
+    ) -> Result<Reply, BoxError> {
         let mut request = Request::builder().method(method).uri(format!("http://{}{path}", self.server));
         if let Some(token) = token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
@@ -57,8 +57,8 @@ impl Client {
         Ok(Reply { status: head.status, headers: head.headers, body, took: begun.elapsed() })
     }
 
-    /// A new token for one of the accounts of [`seed`].
-    pub(crate) async fn login(&self, user: usize) -> Result<String, Fault> {
+    /// Logs in with one of the accounts of [`seed`] and returns the token.
+    pub(crate) async fn login(&self, user: usize) -> Result<String, BoxError> {
         let body = serde_json::json!({ "name": format!("user{user}"), "password": seed::password(user) });
         let reply = self.send(Method::POST, "/auth/login", None, body.to_string()).await?;
         let token = reply.json()["token"].as_str().map(str::to_owned);
@@ -67,17 +67,17 @@ impl Client {
 }
 
 impl Reply {
-    /// What the cache says of this answer, in its own words (RFC 9211); empty if no cache spoke.
+    /// Returns `Cache-Status` (RFC 9211), or an empty text.
     pub(crate) fn cache_status(&self) -> &str {
         self.headers.get("cache-status").and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
-    /// Whether a cache has answered: `Cache-Status: name; hit`.
+    /// Returns whether the response is a hit: `Cache-Status: name; hit`.
     pub(crate) fn hit(&self) -> bool {
         self.cache_status().split(';').skip(1).any(|parameter| parameter.trim() == "hit")
     }
 
-    /// The body as JSON, or null.
+    /// Parses the body as JSON; null if it is not JSON.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! SQLite behind a small pool. A query runs on tokio's blocking threads, on one of a few connections that are never shared.
+//! A small pool of SQLite connections. Queries run on the blocking threads of Tokio.
 
 use std::{
     path::Path,
@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::Error;
 
-/// A handle to the pool; clones share it.
+/// A handle of the pool. Clones share the pool.
 #[derive(Clone)]
 pub(crate) struct Db {
     idle: Arc<Mutex<Vec<Connection>>>,
@@ -19,33 +19,33 @@ pub(crate) struct Db {
 }
 
 impl Db {
-    /// Opens `connections` connections to the file, which is created if it is absent.
+    /// Opens connections to the file, and creates the file if it is absent.
     pub(crate) fn open(file: &Path, connections: usize) -> Result<Self, Error> {
         let idle = (0..connections).map(|_| connect(file)).collect::<Result<Vec<_>, _>>()?;
         Ok(Self { idle: Arc::new(Mutex::new(idle)), free: Arc::new(Semaphore::new(connections)) })
     }
 
-    /// Runs `work` with a connection of its own, when one is free.
+    /// Waits for a free connection and runs `work` with it.
     ///
-    /// The work runs to its end even if the caller stops waiting: a client that hangs up does not undo what it has ordered.
+    /// The work runs to its end even if the future is dropped because the client disconnects.
     pub(crate) async fn run<T, F>(&self, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: FnOnce(&mut Connection) -> Result<T, Error> + Send + 'static,
     {
         let permit = Arc::clone(&self.free).acquire_owned().await.expect("the semaphore is never closed");
-        let mut loan = Loan::take(Arc::clone(&self.idle), permit);
+        let mut loan = PooledConnection::take(Arc::clone(&self.idle), permit);
         blocking(move || work(loan.connection())).await
     }
 
-    /// The same in one transaction, which is committed if the work succeeds and rolled back if it does not.
+    /// Runs `work` in a transaction, which is committed if the work succeeds and otherwise rolled back.
     pub(crate) async fn write<T, F>(&self, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: FnOnce(&Transaction<'_>) -> Result<T, Error> + Send + 'static,
     {
         let whole = |db: &mut Connection| {
-            // Taking the lock at once, and not at the first change, lets a writer wait its turn instead of failing half-way.
+            // With a deferred transaction, a writer that waits for the lock would fail at its first change.
             let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let outcome = work(&transaction)?;
             transaction.commit()?;
@@ -55,7 +55,7 @@ impl Db {
     }
 }
 
-/// Runs work that takes a processor or a disk for milliseconds where it holds up no other request.
+/// Runs work that blocks a thread for milliseconds, without delaying other requests.
 pub(crate) async fn blocking<T, F>(work: F) -> Result<T, Error>
 where
     T: Send + 'static,
@@ -73,15 +73,15 @@ fn connect(file: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// A connection on loan, which finds its way back also when the work panics.
-struct Loan {
+/// A connection that returns to the pool when it is dropped, also if the work panics.
+struct PooledConnection {
     connection: Option<Connection>,
     idle: Arc<Mutex<Vec<Connection>>>,
-    // Dropped after `drop` below has run, so that whoever is woken by it finds the connection there.
+    // Dropped after `Drop::drop` below, so that the next task finds the connection in the pool.
     _permit: OwnedSemaphorePermit,
 }
 
-impl Loan {
+impl PooledConnection {
     fn take(idle: Arc<Mutex<Vec<Connection>>>, permit: OwnedSemaphorePermit) -> Self {
         let connection = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         Self { connection, idle, _permit: permit }
@@ -92,7 +92,7 @@ impl Loan {
     }
 }
 
-impl Drop for Loan {
+impl Drop for PooledConnection {
     fn drop(&mut self) {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).extend(self.connection.take());
     }

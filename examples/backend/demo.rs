@@ -1,51 +1,56 @@
-//! The demonstration: the same traffic without the cache and with it, the two compared, then a few writes to watch.
+//! The demonstration: the same load without and with the cache, a comparison, and a few writes.
 
 use std::{sync::Arc, time::Duration};
 
 use tower_response_cache::Store;
 
 use super::{
-    Fault,
+    BoxError,
     app::Calls,
     client::Client,
-    drive::{self, CLIENTS, Until},
+    load_test::{self, CLIENTS, Limit},
     report, seed,
     serve::Server,
-    tour,
+    walkthrough,
 };
 
-/// `bare` and `cached` are two servers over the same data; `calls` counts the handlers behind the cached one, in front of which
-/// `store` is.
-pub(crate) async fn run(bare: Server, cached: &Server, store: &impl Store, calls: &Calls, time: Duration) -> Result<(), Fault> {
-    let client = Client::new(bare.address());
+/// Runs the demonstration. `uncached` and `cached` are two servers over the same data. `calls` counts the handlers of the cached one.
+pub(crate) async fn run(
+    uncached: Server,
+    cached: &Server,
+    store: &impl Store,
+    calls: &Calls,
+    time: Duration,
+) -> Result<(), BoxError> {
+    let client = Client::new(uncached.address());
     let mut tokens = Vec::new();
     for user in 0..seed::USERS {
         tokens.push(client.login(user).await?);
     }
     let tokens: Arc<[String]> = tokens.into();
 
-    println!("{CLIENTS} clients, first on the bare application, then the same requests with the cache in front\n");
-    let without = drive::run(bare.address(), Arc::clone(&tokens), Until::Time(time), "without the cache").await?;
-    bare.stop().await;
-    // It has written past the cache, which other processes may have filled meanwhile.
+    println!("{CLIENTS} clients, first without the cache, then the same requests with the cache\n");
+    let without = load_test::run(uncached.address(), Arc::clone(&tokens), Limit::Time(time), "without the cache").await?;
+    uncached.stop().await;
+    // These writes have not passed through the cache, which other processes may have filled.
     store.invalidate(["*"]).await?;
-    let again = Until::SameAs(without.deeds.clone());
-    let with = drive::run(cached.address(), tokens, again, "with the cache").await?;
-    println!("\n{}", report::table(&without, &with, &calls.so_far()));
+    let again = Limit::Operations(without.operations.clone());
+    let with = load_test::run(cached.address(), tokens, again, "with the cache").await?;
+    println!("\n{}", report::table(&without, &with, &calls.counts()));
     if with.stale > 0 {
-        return Err("the cache has given stale answers".into());
+        return Err("the cache has served stale responses".into());
     }
 
-    println!("A write shows in the very next read");
-    tour::walk(&Client::new(cached.address()), store.is_shared()).await
+    println!("Each write is visible in the next read");
+    walkthrough::run(&Client::new(cached.address()), store.is_shared()).await
 }
 
-/// Says what to try now, with a token that works.
-pub(crate) async fn invite(server: &Server) -> Result<(), Fault> {
+/// Prints requests to try, with a valid token.
+pub(crate) async fn print_examples(server: &Server) -> Result<(), BoxError> {
     let address = server.address();
     let token = Client::new(address).login(1).await?;
     println!(
-        "\nServing on http://{address} until Ctrl-C. To try:
+        "\nServing on http://{address} until Ctrl-C. Requests to try:
 
   T={token}
   curl -i 'http://{address}/tables/flights?stats=carrier'

@@ -1,6 +1,6 @@
-//! Every way a request can fail, and the JSON a client sees of it: `{"error": "..."}`.
+//! Errors of requests and their JSON: `{"error": "..."}`.
 //!
-//! What the client can mend is told in full. What only we can mend goes to standard error, and the client learns no more than that.
+//! The text of an internal error is written to standard error and not sent to the client.
 
 use axum::{
     Json,
@@ -9,7 +9,7 @@ use axum::{
 };
 use serde_json::json;
 
-/// Why a request was refused.
+/// The reason why a request failed.
 #[derive(Debug)]
 pub(crate) enum Error {
     BadRequest(String),
@@ -22,7 +22,7 @@ pub(crate) enum Error {
     Internal(String),
 }
 
-/// `Err(bad_request("..."))`, the commonest ending.
+/// Makes an error with status 400.
 pub(crate) fn bad_request(message: impl Into<String>) -> Error {
     Error::BadRequest(message.into())
 }
@@ -42,9 +42,9 @@ impl IntoResponse for Error {
         let message = match &self {
             Self::Internal(cause) => {
                 eprintln!("internal error: {cause}");
-                "something went wrong on our side".into()
+                "internal error".into()
             }
-            told => told.to_string(),
+            other => other.to_string(),
         };
         let mut response = (status, Json(json!({ "error": message }))).into_response();
         if status == StatusCode::UNAUTHORIZED {
@@ -57,7 +57,7 @@ impl IntoResponse for Error {
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::ConstraintViolation) => Self::Conflict(format!("the database refuses this row: {error}")),
+            Some(rusqlite::ErrorCode::ConstraintViolation) => Self::Conflict(format!("the row violates a constraint: {error}")),
             _ => Self::Internal(error.to_string()),
         }
     }
@@ -76,7 +76,7 @@ impl std::fmt::Display for Error {
             Self::BadRequest(message) | Self::NotFound(message) | Self::Conflict(message) | Self::TooLarge(message) => {
                 f.write_str(message)
             }
-            Self::MethodNotAllowed => f.write_str("this path has no such method; see the Allow header"),
+            Self::MethodNotAllowed => f.write_str("method not allowed: see the header `Allow`"),
             Self::Internal(cause) => f.write_str(cause),
         }
     }

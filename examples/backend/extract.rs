@@ -1,4 +1,4 @@
-//! Parts of a request, taken so that a malformed one is answered in JSON like every other error.
+//! Extractors whose errors are JSON.
 
 use axum::{
     body::Bytes,
@@ -10,10 +10,10 @@ use serde_json::{Map, Value};
 
 use super::error::{Error, bad_request};
 
-/// The parameters in the path. One parameter is a `String`, two are a pair of them.
-pub(crate) struct Segments<T>(pub(crate) T);
+/// The parameters of the path: a `String`, or two of them.
+pub(crate) struct PathParams<T>(pub(crate) T);
 
-impl<S: Send + Sync> FromRequestParts<S> for Segments<String> {
+impl<S: Send + Sync> FromRequestParts<S> for PathParams<String> {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
@@ -21,7 +21,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Segments<String> {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Segments<(String, String)> {
+impl<S: Send + Sync> FromRequestParts<S> for PathParams<(String, String)> {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
@@ -39,10 +39,10 @@ fn unreadable(rejection: PathRejection) -> Error {
     }
 }
 
-/// The body, whole, within axum's limit of 2 MB.
-pub(crate) struct Payload(pub(crate) Bytes);
+/// The whole body, up to the limit of axum (2 MB).
+pub(crate) struct BodyBytes(pub(crate) Bytes);
 
-impl<S: Send + Sync> FromRequest<S> for Payload {
+impl<S: Send + Sync> FromRequest<S> for BodyBytes {
     type Rejection = Error;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Error> {
@@ -57,13 +57,13 @@ impl<S: Send + Sync> FromRequest<S> for Payload {
 }
 
 /// The body as a JSON object.
-pub(crate) struct Object(pub(crate) Map<String, Value>);
+pub(crate) struct JsonObject(pub(crate) Map<String, Value>);
 
-impl<S: Send + Sync> FromRequest<S> for Object {
+impl<S: Send + Sync> FromRequest<S> for JsonObject {
     type Rejection = Error;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Error> {
-        let Payload(bytes) = Payload::from_request(request, state).await?;
+        let BodyBytes(bytes) = BodyBytes::from_request(request, state).await?;
         match serde_json::from_slice(&bytes) {
             Ok(Value::Object(map)) => Ok(Self(map)),
             Ok(_) => Err(bad_request("the body must be a JSON object")),
@@ -72,13 +72,13 @@ impl<S: Send + Sync> FromRequest<S> for Object {
     }
 }
 
-impl Object {
-    /// A member that must be there and must be a string.
+impl JsonObject {
+    /// Returns a required member, which must be a string.
     pub(crate) fn string(&self, name: &str) -> Result<&str, Error> {
         self.optional_string(name)?.ok_or_else(|| bad_request(format!("`{name}` is missing")))
     }
 
-    /// A member that may be absent, but must be a string if it is there.
+    /// Returns an optional member, which must be a string.
     pub(crate) fn optional_string(&self, name: &str) -> Result<Option<&str>, Error> {
         match self.0.get(name) {
             None => Ok(None),

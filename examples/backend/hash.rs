@@ -1,39 +1,39 @@
-//! What the database keeps of passwords and tokens: PBKDF2 with SHA-256, salted and slow on purpose.
+//! Hashes of passwords and tokens: PBKDF2 with SHA-256 and a salt, deliberately slow.
 
 use std::num::NonZeroU32;
 
 use ring::pbkdf2::{PBKDF2_HMAC_SHA256, derive, verify};
 
-/// Rounds of PBKDF2: some milliseconds of one processor. A service that guards more than flight delays would take more.
+/// Rounds of PBKDF2, a few milliseconds of processor time. A real service would use more.
 const ROUNDS: NonZeroU32 = NonZeroU32::new(20_000).unwrap();
 
-/// A secret as it is kept.
-pub(crate) struct Slow {
+/// The stored form of a secret.
+pub(crate) struct SecretHash {
     pub(crate) salt: [u8; 16],
     pub(crate) hash: [u8; 32],
 }
 
-impl Slow {
-    /// Seals a secret with a new salt.
+impl SecretHash {
+    /// Hashes a secret with a new salt.
     pub(crate) fn new(secret: &str) -> Self {
-        let mut sealed = Self { salt: random(), hash: [0; 32] };
-        derive(PBKDF2_HMAC_SHA256, ROUNDS, &sealed.salt, secret.as_bytes(), &mut sealed.hash);
-        sealed
+        let mut hashed = Self { salt: random(), hash: [0; 32] };
+        derive(PBKDF2_HMAC_SHA256, ROUNDS, &hashed.salt, secret.as_bytes(), &mut hashed.hash);
+        hashed
     }
 
-    /// Whether this is the secret that was sealed; takes as long for "yes" as for "no".
+    /// Returns whether this is the hash of the secret, in constant time.
     pub(crate) fn matches(&self, secret: &str) -> bool {
         verify(PBKDF2_HMAC_SHA256, ROUNDS, &self.salt, secret.as_bytes(), &self.hash).is_ok()
     }
 }
 
-/// 128 bits that nobody can guess, as text.
+/// Returns 128 random bits in hexadecimal.
 pub(crate) fn random_hex() -> String {
     random().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn random() -> [u8; 16] {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+    getrandom::fill(&mut bytes).expect("the operating system provides random bytes");
     bytes
 }

@@ -1,10 +1,13 @@
-//! An application that a response cache was made for: an axum service over SQLite and a disk, which measures itself without and with
-//! the cache. `cargo run --release --example backend`, and `-- --help` for its flags. With the feature `redis`, several processes over
-//! one database can share the cache.
+//! An axum service over SQLite and files, which measures itself without and with the cache.
 //!
-//! Read [`caching`] for how a cache joins an application, [`app`] for the routes, [`auth`], [`tables`] and [`storage`] for what is
-//! behind them, and [`drive`] for how the figures come about. A test can include this file as a module, which is why the modules
-//! below are open to the crate and never say `crate::`.
+//! ```sh
+//! cargo run --release --example backend              # -- --help prints the flags
+//! ```
+//!
+//! With the feature `redis`, several processes over one database can share the cache.
+//!
+//! [`caching`] has the rules of the cache, [`app`] the routes, [`auth`], [`tables`] and [`storage`] the handlers, [`load_test`] the
+//! measurement. `tests/backend.rs` includes this file as a module. Therefore the modules do not use `crate::` paths.
 
 pub(crate) mod app;
 pub(crate) mod args;
@@ -14,25 +17,25 @@ pub(crate) mod caching;
 pub(crate) mod client;
 pub(crate) mod db;
 pub(crate) mod demo;
-pub(crate) mod drive;
 pub(crate) mod error;
 pub(crate) mod extract;
 pub(crate) mod hash;
-pub(crate) mod plan;
+pub(crate) mod load_test;
 pub(crate) mod progress;
 pub(crate) mod query;
+#[cfg(feature = "redis")]
+pub(crate) mod redis_store;
 pub(crate) mod report;
 pub(crate) mod schema;
 pub(crate) mod seed;
 pub(crate) mod serve;
 pub(crate) mod session;
-#[cfg(feature = "redis")]
-pub(crate) mod shared;
 pub(crate) mod stats;
 pub(crate) mod storage;
 pub(crate) mod tables;
-pub(crate) mod tour;
 pub(crate) mod user;
+pub(crate) mod walkthrough;
+pub(crate) mod workload;
 
 use std::{
     fmt,
@@ -54,8 +57,8 @@ use buckets::Buckets;
 use db::Db;
 use serve::Server;
 
-/// What ends the program early.
-pub(crate) type Fault = Box<dyn std::error::Error + Send + Sync>;
+/// An error that ends the program.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 const CONNECTIONS: usize = 4;
 
@@ -71,7 +74,7 @@ fn main() -> ExitCode {
         print!("{}", args::HELP);
         return ExitCode::SUCCESS;
     }
-    match Runtime::new().map_err(Fault::from).and_then(|runtime| runtime.block_on(run(args))) {
+    match Runtime::new().map_err(BoxError::from).and_then(|runtime| runtime.block_on(run(args))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {
             eprintln!("{fault}");
@@ -80,14 +83,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// Everything from the first file to the last, whether it ends by itself or by Ctrl-C.
-async fn run(args: Args) -> Result<(), Fault> {
-    let home = Home::new(args.db.as_deref())?;
-    println!("Data in {home}");
+/// Runs until Ctrl-C or an error, and then stops the server.
+async fn run(args: Args) -> Result<(), BoxError> {
+    let data = DataDir::new(args.db.as_deref())?;
+    println!("Data in {data}");
     let mut server = None;
     let outcome = tokio::select! {
-        outcome = work(&args, home.path(), &mut server) => outcome,
-        () = interrupted() => Ok(()),
+        outcome = start(&args, data.path(), &mut server) => outcome,
+        () = shutdown_signal() => Ok(()),
     };
     if let Some(server) = server {
         println!("\nStopping");
@@ -96,54 +99,54 @@ async fn run(args: Args) -> Result<(), Fault> {
     outcome
 }
 
-/// Chooses the store, and goes on with it.
-async fn work(args: &Args, home: &Path, server: &mut Option<Server>) -> Result<(), Fault> {
+/// Opens the store and serves with it.
+async fn start(args: &Args, home: &Path, server: &mut Option<Server>) -> Result<(), BoxError> {
     let listener = listen(args.listen).await?;
-    let turn = turn(home).await?;
+    let lock = lock(home).await?;
     #[cfg(feature = "redis")]
     if !args.redis.urls.is_empty() {
-        let store = shared::open(&args.redis, args.memory, home).await?;
-        return work_with(store, args, listener, home, turn, server).await;
+        let store = redis_store::open(&args.redis, args.memory, home).await?;
+        return serve(store, args, listener, home, lock, server).await;
     }
-    work_with(Memory::new(args.memory), args, listener, home, turn, server).await
+    serve(Memory::new(args.memory), args, listener, home, lock, server).await
 }
 
-/// Sets up, demonstrates unless told not to, and serves for ever.
-async fn work_with(
+/// Fills the database, runs the demonstration unless `--serve` is given, and serves forever.
+async fn serve(
     store: impl Store,
     args: &Args,
     listener: TcpListener,
     home: &Path,
-    turn: File,
+    lock: File,
     server: &mut Option<Server>,
-) -> Result<(), Fault> {
+) -> Result<(), BoxError> {
     let db = Db::open(&home.join("app.db"), CONNECTIONS)?;
     let buckets = Arc::new(Buckets::open(&home.join("buckets"))?);
     seed::fill(&db, Arc::clone(&buckets)).await?;
-    drop(turn);
+    drop(lock);
     let backend = || Arc::new(Backend { db: db.clone(), buckets: Arc::clone(&buckets), calls: Calls::default() });
 
     let measured = backend();
     let cached = caching::cached(app::app(Arc::clone(&measured)), &store);
     let server = server.insert(Server::start(listener, cached)?);
     if !args.serve {
-        let bare = Server::start(TcpListener::bind("127.0.0.1:0").await?, app::app(backend()))?;
-        demo::run(bare, server, &store, &measured.calls, args.measure).await?;
-        println!("\nWhat the store counted:\n{}", store.stats());
+        let uncached = Server::start(TcpListener::bind("127.0.0.1:0").await?, app::app(backend()))?;
+        demo::run(uncached, server, &store, &measured.calls, args.measure).await?;
+        println!("\nStatistics of the store:\n{}", store.stats());
     }
-    demo::invite(server).await?;
+    demo::print_examples(server).await?;
     std::future::pending().await
 }
 
-/// Waits until no other process sets up in this place; none does until the file is dropped.
-async fn turn(home: &Path) -> Result<File, Fault> {
+/// Waits until no other process fills the database. The lock is released when the file is dropped.
+async fn lock(home: &Path) -> Result<File, BoxError> {
     let file = File::create(home.join("lock"))?;
-    tokio::task::spawn_blocking(move || file.lock().map(|()| file)).await?.map_err(Fault::from)
+    tokio::task::spawn_blocking(move || file.lock().map(|()| file)).await?.map_err(BoxError::from)
 }
 
-/// The wanted address; or if none is wanted, the usual one, or any.
-async fn listen(wanted: Option<SocketAddr>) -> Result<TcpListener, Fault> {
-    match wanted {
+/// Binds the given address, or else port 3000, or else a free port.
+async fn listen(address: Option<SocketAddr>) -> Result<TcpListener, BoxError> {
+    match address {
         Some(address) => {
             TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address}: {error}").into())
         }
@@ -154,8 +157,8 @@ async fn listen(wanted: Option<SocketAddr>) -> Result<TcpListener, Fault> {
     }
 }
 
-/// Returns at Ctrl-C; on Unix, also when asked to terminate.
-async fn interrupted() {
+/// Waits for Ctrl-C and, on Unix, for SIGTERM.
+async fn shutdown_signal() {
     let interrupt = tokio::signal::ctrl_c();
     #[cfg(unix)]
     if let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
@@ -168,35 +171,35 @@ async fn interrupted() {
     let _ = interrupt.await;
 }
 
-/// Where the data are. A temporary place is removed when this is dropped.
-enum Home {
-    Kept(PathBuf),
+/// The directory of the database and the files. A temporary directory is removed when this is dropped.
+enum DataDir {
+    Permanent(PathBuf),
     Temporary(TempDir),
 }
 
-impl Home {
-    fn new(wanted: Option<&Path>) -> Result<Self, Fault> {
-        let Some(path) = wanted else {
+impl DataDir {
+    fn new(path: Option<&Path>) -> Result<Self, BoxError> {
+        let Some(path) = path else {
             return Ok(Self::Temporary(tempfile::Builder::new().prefix("backend-example-").tempdir()?));
         };
         std::fs::create_dir_all(path).map_err(|error| format!("cannot use {}: {error}", path.display()))?;
-        Ok(Self::Kept(path.to_owned()))
+        Ok(Self::Permanent(path.to_owned()))
     }
 
     fn path(&self) -> &Path {
         match self {
-            Self::Kept(path) => path,
+            Self::Permanent(path) => path,
             Self::Temporary(directory) => directory.path(),
         }
     }
 }
 
-impl fmt::Display for Home {
+impl fmt::Display for DataDir {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let end = match self {
-            Self::Kept(_) => "kept",
-            Self::Temporary(_) => "removed at the end",
+        let lifetime = match self {
+            Self::Permanent(_) => "permanent",
+            Self::Temporary(_) => "removed at exit",
         };
-        write!(f, "{} ({end})", self.path().display())
+        write!(f, "{} ({lifetime})", self.path().display())
     }
 }

@@ -1,7 +1,10 @@
-//! Three processes, one Redis, one database: what one of them writes, the next read in each of the others shows.
+//! Three processes over one Redis and one database: a write in one process is visible in the others within 120 ms.
 //!
-//! `cargo run --example processes --features redis` starts a `redis-server` of its own; with `-- --redis URL` it uses one that is
-//! there. It starts itself three times, asserts what it prints, and ends.
+//! ```sh
+//! cargo run --example processes --features redis     # starts a redis-server; -- --redis URL uses another one
+//! ```
+//!
+//! The program starts itself three times, prints what each process reads, and panics if a read is stale.
 
 use std::{
     error::Error,
@@ -29,42 +32,40 @@ use rusqlite::Connection;
 use tokio::net::TcpListener;
 use tower_response_cache::{CacheLayer, InvalidateLayer, Redis, RouteAndQuery, Rule, Rules};
 
-type Fault = Box<dyn Error + Send + Sync>;
+type BoxError = Box<dyn Error + Send + Sync>;
 type Db = State<Arc<Mutex<Connection>>>;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// How long the others wait for the process that computes a response before one of them takes over.
-const LEASE: Duration = Duration::from_secs(10);
+/// The time after which another process takes over the fill of a process that has crashed.
+const LOCK_DEADLINE: Duration = Duration::from_secs(10);
 
-/// By how much a hit may be stale under a lease with the settings below: two heartbeats of 50 ms and a round trip of 20 ms.
-const DELTA: Duration = Duration::from_millis(120);
+/// The maximum staleness of a hit: two heartbeats of 50 ms and a round trip of 20 ms, the defaults.
+const MAX_STALENESS: Duration = Duration::from_millis(120);
 
 #[tokio::main]
-async fn main() -> Result<(), Fault> {
-    let words: Vec<_> = std::env::args().skip(1).collect();
-    match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+async fn main() -> Result<(), BoxError> {
+    let args: Vec<_> = std::env::args().skip(1).collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["--serve", redis, database, prefix] => serve(redis, Path::new(database), prefix).await,
-        ["--redis", redis] => show(redis).await,
+        ["--redis", redis] => demonstrate(redis).await,
         [] => {
             let server = Server::start()?;
-            show(&server.url).await
+            demonstrate(&server.url).await
         }
         _ => Err("usage: processes [--redis URL]".into()),
     }
 }
 
-// ── one process ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-async fn serve(redis: &str, database: &Path, prefix: &str) -> Result<(), Fault> {
-    // More than the default of 50 ms, so that nothing that is asserted below hangs on how busy the machine is.
+async fn serve(redis: &str, database: &Path, prefix: &str) -> Result<(), BoxError> {
+    // On a busy machine a command may take longer than the default of 50 ms.
     let builder = Redis::builder(redis).prefix(prefix).memory(64 << 20).command_timeout(Duration::from_secs(2));
     let store = builder.require_connection().build().await?;
     let db = Connection::open(database)?;
     db.busy_timeout(Duration::from_secs(5))?;
 
-    // The handlers do not ask for the host, and it is another one in each process.
-    let rule = Rule::ttl(MINUTE).key(RouteAndQuery.without_host()).namespace("notes").distributed_lock(LEASE);
+    // Each process has its own `Host`, which the handlers do not read.
+    let rule = Rule::ttl(MINUTE).key(RouteAndQuery.without_host()).namespace("notes").distributed_lock(LOCK_DEADLINE);
     let rules = Rules::new().route("/notes", rule);
     let app = Router::new()
         .route("/notes", get(list).post(add))
@@ -90,9 +91,7 @@ async fn add(State(db): Db, text: String) -> Result<StatusCode, StatusCode> {
     Ok(StatusCode::CREATED)
 }
 
-// ── all three ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-async fn show(redis: &str) -> Result<(), Fault> {
+async fn demonstrate(redis: &str) -> Result<(), BoxError> {
     let home = tempfile::tempdir()?;
     let database = home.path().join("notes.db");
     Connection::open(&database)?.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE notes (text TEXT NOT NULL)")?;
@@ -103,34 +102,34 @@ async fn show(redis: &str) -> Result<(), Fault> {
         let first = process.send(Method::GET, "").await?;
         let second = process.send(Method::GET, "").await?;
         println!("process {number} at {}: {}, then {}", process.address, first.cache, second.cache);
-        assert_eq!(first.listed_by, processes[0].running.0.id().to_string(), "one has listed the notes, for all");
-        assert!(second.cache.starts_with("processes; hit"), "what was read once is there");
+        assert_eq!(first.listed_by, processes[0].running.0.id().to_string(), "the first process has listed the notes for all");
+        assert!(second.cache.starts_with("processes; hit"), "the second read is a hit");
     }
 
     for (writer, process) in processes.iter().enumerate() {
         let text = format!("note of process {writer}");
         let reply = process.send(Method::POST, &text).await?;
         assert_eq!(reply.status, StatusCode::CREATED);
-        let acknowledged = Instant::now();
-        println!("process {writer} has written \"{text}\"");
+        let responded = Instant::now();
+        println!("process {writer} wrote \"{text}\"");
         for (number, other) in processes.iter().enumerate().filter(|(number, _)| *number != writer) {
             let mut reads = 0;
             let seen = loop {
-                let begun = acknowledged.elapsed();
+                let begun = responded.elapsed();
                 reads += 1;
                 let reply = other.send(Method::GET, "").await?;
                 if reply.body.ends_with(text.as_bytes()) {
                     break begun;
                 }
-                assert!(begun < DELTA, "a read that began {begun:?} after the write must show it");
+                assert!(begun < MAX_STALENESS, "a read that began {begun:?} after the write is stale");
             };
-            println!("  seen by process {number} in read {reads}, which began {seen:?} after the answer to the write");
+            println!("  visible in process {number} in read {reads}, which began {seen:?} after the response to the write");
         }
     }
     Ok(())
 }
 
-/// A server in a process of its own, which ends with this.
+/// A server process, which is killed when this is dropped.
 struct Process {
     running: Running,
     address: String,
@@ -139,21 +138,21 @@ struct Process {
 
 struct Reply {
     status: StatusCode,
-    /// What the cache says of it.
+    /// The value of `Cache-Status`.
     cache: String,
-    /// The process whose handler has computed it.
+    /// The process whose handler made the response.
     listed_by: String,
     body: Bytes,
 }
 
 impl Process {
-    fn start(redis: &str, database: &Path, prefix: &str) -> Result<Self, Fault> {
+    fn start(redis: &str, database: &Path, prefix: &str) -> Result<Self, BoxError> {
         let mut command = Command::new(std::env::current_exe()?);
         let mut child = command.args(["--serve", redis]).arg(database).arg(prefix).stdout(Stdio::piped()).spawn()?;
         let output = child.stdout.take();
         let running = Running(child);
         let mut line = String::new();
-        BufReader::new(output.ok_or("a pipe was asked for")?).read_line(&mut line)?;
+        BufReader::new(output.ok_or("stdout is not piped")?).read_line(&mut line)?;
         match line.trim_end() {
             "" => Err("a process has ended before it served".into()),
             address => {
@@ -162,7 +161,7 @@ impl Process {
         }
     }
 
-    async fn send(&self, method: Method, body: &str) -> Result<Reply, Fault> {
+    async fn send(&self, method: Method, body: &str) -> Result<Reply, BoxError> {
         let uri = format!("http://{}/notes", self.address);
         let request = Request::builder().method(method).uri(uri).body(Body::from(body.to_owned()))?;
         let (head, body) = self.client.request(request).await?.into_parts();
@@ -172,18 +171,18 @@ impl Process {
     }
 }
 
-/// A `redis-server` on a free port, which keeps nothing on disk and ends with this.
+/// A `redis-server` on a free port without persistence, which is killed when this is dropped.
 struct Server {
     _running: Running,
     url: String,
 }
 
 impl Server {
-    fn start() -> Result<Self, Fault> {
+    fn start() -> Result<Self, BoxError> {
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let mut command = Command::new("redis-server");
         command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", ""]).stdout(Stdio::null());
-        let child = command.spawn().map_err(|error| format!("redis-server, or give --redis URL: {error}"))?;
+        let child = command.spawn().map_err(|error| format!("cannot start redis-server: {error}; or give --redis URL"))?;
         let running = Running(child);
         for _ in 0..1_000 {
             if TcpStream::connect(("127.0.0.1", port)).is_ok() {
@@ -191,7 +190,7 @@ impl Server {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        Err("the redis-server that was started does not listen".into())
+        Err("redis-server does not listen".into())
     }
 }
 

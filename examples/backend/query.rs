@@ -1,11 +1,10 @@
-//! A query string, read into a question to the database: filters, order, page, or statistics by a column.
+//! Query strings of `/tables/{table}`: filters, order and page, or statistics by a column.
 //!
 //! `?carrier=UA&dep_delay.min=60&sort=-dep_delay&limit=20&offset=40`, or `?stats=carrier&origin=JFK`.
 //!
-//! The same reading says which writes can change the answer: [`Question::namespaces`] and [`touched`] are two halves of one rule.
-//! A list that is narrowed by `carrier=UA` hangs on `db_query:flights:carrier=UA`; one that is not narrowed, on `db_query:flights:any`.
-//! A new row clears the first for each of its columns, and the second. So a list that could show the row is always cleared, and
-//! lists of other carriers, which could not, stay. All of them hang on `db_query:flights` besides, for updates and deletes.
+//! A query also has namespaces. A list with the filter `carrier=UA` has `db_query:flights:carrier=UA`, a list without a filter has
+//! `db_query:flights:any`. A new row invalidates the namespace of each of its columns, and `any`. Thus every list that could contain
+//! the row is invalidated, and lists of other carriers are not. An update or a delete invalidates `db_query:flights`, the parent of all.
 
 use rusqlite::types::Value as Sql;
 
@@ -15,14 +14,14 @@ use super::{
     schema::{Column, Kind, Table},
 };
 
-/// The most rows that one answer holds.
-pub(crate) const MOST_ROWS: u32 = 500;
+/// The highest `limit`.
+pub(crate) const MAX_ROWS: u32 = 500;
 
-/// What is asked of a table.
-pub(crate) struct Question {
+/// A query for rows or statistics of a table.
+pub(crate) struct TableQuery {
     pub(crate) table: &'static Table,
     pub(crate) filters: Vec<Filter>,
-    /// `ORDER BY` these words, all of them ours.
+    /// The text after `ORDER BY`, without any part of the request.
     pub(crate) order: String,
     pub(crate) limit: u32,
     pub(crate) offset: u32,
@@ -35,18 +34,18 @@ pub(crate) struct Filter {
     pub(crate) value: Sql,
 }
 
-impl Question {
+impl TableQuery {
     pub(crate) fn parse(table: &'static Table, query: &str) -> Result<Self, Error> {
-        let mut question = Self { table, filters: Vec::new(), order: "id".into(), limit: 50, offset: 0, stats: None };
+        let mut table_query = Self { table, filters: Vec::new(), order: "id".into(), limit: 50, offset: 0, stats: None };
         let mut seen = Vec::new();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             if seen.contains(&name) {
-                return Err(bad_request(format!("`{name}` is given twice")));
+                return Err(bad_request(format!("`{name}` occurs twice")));
             }
-            question.take(&name, &value)?;
+            table_query.take(&name, &value)?;
             seen.push(name);
         }
-        Ok(question)
+        Ok(table_query)
     }
 
     fn take(&mut self, name: &str, value: &str) -> Result<(), Error> {
@@ -60,7 +59,7 @@ impl Question {
         Ok(())
     }
 
-    /// ` WHERE …` with a mark for each value, in the order of [`values`](Self::values).
+    /// Returns ` WHERE …` with a `?` for each of the [`values`](Self::values).
     pub(crate) fn clause(&self) -> String {
         let condition = |filter: &Filter| {
             let (table, column) = (self.table.name, filter.column.name);
@@ -79,12 +78,12 @@ impl Question {
         self.filters.iter().map(|filter| &filter.value)
     }
 
-    /// The namespaces whose clearing makes the answer to this question old.
+    /// Returns the namespaces whose invalidation invalidates the response.
     pub(crate) fn namespaces(&self) -> Vec<String> {
         let name = self.table.name;
         let equal = |filter: &&Filter| filter.operator == "=";
-        let narrowed = self.filters.iter().filter(equal).find_map(|filter| narrow(name, filter.column, &filter.value));
-        let mut all = vec![narrowed.unwrap_or_else(|| open(name))];
+        let filtered = self.filters.iter().filter(equal).find_map(|filter| filtered_by(name, filter.column, &filter.value));
+        let mut all = vec![filtered.unwrap_or_else(|| unfiltered(name))];
         if self.stats.is_some() {
             all.push(joined());
         }
@@ -92,41 +91,41 @@ impl Question {
     }
 }
 
-/// What a read of `/tables/{table}?{query}` hangs on; nothing if the request is one that will be refused.
+/// Returns the namespaces of `/tables/{table}?{query}`, none if the request is invalid.
 pub(crate) fn namespaces(table: &str, query: &str) -> Vec<String> {
-    let question = Table::named(table).and_then(|table| Question::parse(table, query));
-    question.map(|question| question.namespaces()).unwrap_or_default()
+    let table_query = Table::named(table).and_then(|table| TableQuery::parse(table, query));
+    table_query.map(|table_query| table_query.namespaces()).unwrap_or_default()
 }
 
-/// What a new row touches: the lists that could show it.
-pub(crate) fn touched(table: &Table, row: &[(&'static Column, Sql)]) -> Vec<String> {
-    let narrowed = row.iter().filter_map(|(column, value)| narrow(table.name, column, value));
-    narrowed.chain([open(table.name), joined()]).collect()
+/// Returns the namespaces of all lists that could contain a new row.
+pub(crate) fn affected_lists(table: &Table, row: &[(&'static Column, Sql)]) -> Vec<String> {
+    let filtered = row.iter().filter_map(|(column, value)| filtered_by(table.name, column, value));
+    filtered.chain([unfiltered(table.name), joined()]).collect()
 }
 
-/// Everything that was read from a table, and every statistic that may have joined it.
-pub(crate) fn whole(table: &str) -> Vec<String> {
-    vec![caching::name(&["db_query", table]), joined()]
+/// Returns the namespaces of all responses that may depend on a table.
+pub(crate) fn whole_table(table: &str) -> Vec<String> {
+    vec![caching::namespace(&["db_query", table]), joined()]
 }
 
-/// Lists that are not narrowed.
-fn open(table: &str) -> String {
-    caching::name(&["db_query", table, "any"])
+/// Returns the namespace of lists without a filter.
+fn unfiltered(table: &str) -> String {
+    caching::namespace(&["db_query", table, "any"])
 }
 
-/// Statistics, which join flights with weather, planes and airlines.
+/// Returns the namespace of statistics, which join all tables.
 fn joined() -> String {
-    caching::name(&["db_query", "joined"])
+    caching::namespace(&["db_query", "joined"])
 }
 
-/// A namespace for one value of one column, if the value is fit to stand in a name. If it is not, the list counts as open.
-fn narrow(table: &str, column: &Column, value: &Sql) -> Option<String> {
+/// Returns the namespace of lists with a filter, if the value can be part of a name.
+fn filtered_by(table: &str, column: &Column, value: &Sql) -> Option<String> {
     let value = match value {
         Sql::Integer(number) => number.to_string(),
         Sql::Text(text) if text.len() <= 40 && text.bytes().all(|byte| byte.is_ascii_graphic()) => text.clone(),
         _ => return None,
     };
-    Some(caching::name(&["db_query", table, &format!("{}={value}", column.name)]))
+    Some(caching::namespace(&["db_query", table, &format!("{}={value}", column.name)]))
 }
 
 fn filter(table: &'static Table, name: &str, value: &str) -> Result<Filter, Error> {
@@ -135,12 +134,12 @@ fn filter(table: &'static Table, name: &str, value: &str) -> Result<Filter, Erro
         Some((name, "min")) => (name, ">="),
         Some((name, "max")) => (name, "<="),
         Some((name, other)) => {
-            return Err(bad_request(format!("`{name}.{other}`: after the point, `min` or `max`")));
+            return Err(bad_request(format!("invalid filter `{name}.{other}`: expected `.min` or `.max`")));
         }
     };
     let column = table.column(name)?;
     if column.kind == Kind::Real && operator == "=" {
-        return Err(bad_request(format!("`{name}` is a measurement: ask for `{name}.min` and `{name}.max`")));
+        return Err(bad_request(format!("`{name}` is a measurement: filter by `{name}.min` and `{name}.max`")));
     }
     Ok(Filter { column, operator, value: column.parse(value)? })
 }
@@ -153,20 +152,20 @@ fn order(table: &Table, value: &str) -> Result<String, Error> {
 
 fn group(table: &Table, value: &str) -> Result<&'static str, Error> {
     if table.groups.is_empty() {
-        return Err(bad_request(format!("there are no statistics of `{}`", table.name)));
+        return Err(bad_request(format!("`{}` has no statistics", table.name)));
     }
     let known = table.groups.iter().find(|group| **group == value).copied();
     known.ok_or_else(|| {
         let groups = table.groups.join(", ");
-        bad_request(format!("statistics of `{}` are by {groups}, not by `{value}`", table.name))
+        bad_request(format!("invalid `stats={value}`: expected one of {groups}"))
     })
 }
 
 fn page_size(value: &str) -> Result<u32, Error> {
-    let size = value.parse().ok().filter(|size| (1..=MOST_ROWS).contains(size));
-    size.ok_or_else(|| bad_request(format!("`limit` takes a number from 1 to {MOST_ROWS}, not `{value}`")))
+    let size = value.parse().ok().filter(|size| (1..=MAX_ROWS).contains(size));
+    size.ok_or_else(|| bad_request(format!("invalid `limit={value}`: expected a number from 1 to {MAX_ROWS}")))
 }
 
 fn count(name: &str, value: &str) -> Result<u32, Error> {
-    value.parse().map_err(|_| bad_request(format!("`{name}` takes a whole number, not `{value}`")))
+    value.parse().map_err(|_| bad_request(format!("invalid `{name}={value}`: expected a whole number")))
 }

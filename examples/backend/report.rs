@@ -1,14 +1,14 @@
-//! The table at the end of the demonstration: each route without and with the cache.
+//! The report of the demonstration: a table of the routes, without and with the cache.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use super::drive::{Outcome, Seen};
+use super::load_test::{RouteStats, RunResult};
 
-/// Handler calls by `METHOD /route`, see [`Calls`](super::app::Calls).
+/// Calls of handlers by `METHOD /route/{pattern}`.
 type Counts = BTreeMap<String, u64>;
 
-/// `calls` are those of the run with the cache.
-pub(crate) fn table(without: &Outcome, with: &Outcome, calls: &Counts) -> String {
+/// Formats the report. `calls` has the calls of handlers with the cache.
+pub(crate) fn table(without: &RunResult, with: &RunResult, calls: &Counts) -> String {
     let mut text = String::new();
     let _ = writeln!(text, "{:<32}{:>9}{:>8}   {:>16}   {:>16}   {:>16}", "", "", "", "p50, ms", "p99, ms", "handler calls");
     let _ = writeln!(
@@ -16,7 +16,7 @@ pub(crate) fn table(without: &Outcome, with: &Outcome, calls: &Counts) -> String
         "{:<32}{:>9}{:>8}   {:>8}{:>8}   {:>8}{:>8}   {:>8}{:>8}",
         "route", "requests", "hits", "without", "with", "without", "with", "made", "saved"
     );
-    let nothing = Seen::default();
+    let nothing = RouteStats::default();
     let mut total = (0, 0, 0);
     for (route, seen) in &with.routes {
         let before = without.routes.get(route).unwrap_or(&nothing);
@@ -44,8 +44,8 @@ pub(crate) fn table(without: &Outcome, with: &Outcome, calls: &Counts) -> String
         with.took.as_secs_f64()
     );
     for (run, outcome) in [("without", without), ("with", with)] {
-        let Outcome { checked, stale, .. } = outcome;
-        let _ = writeln!(text, "Of {checked} reads right after a write, {run} the cache, {stale} did not show it.");
+        let RunResult { checked, stale, .. } = outcome;
+        let _ = writeln!(text, "Of {checked} reads right after a write, {run} the cache, {stale} were stale.");
     }
     text
 }
@@ -54,7 +54,7 @@ fn percent(part: u64, whole: u64) -> String {
     format!("{:.1} %", 100.0 * part as f64 / whole.max(1) as f64)
 }
 
-fn milliseconds(seen: &Seen, quantile: f64) -> String {
+fn milliseconds(seen: &RouteStats, quantile: f64) -> String {
     let mut latencies = seen.latencies.clone();
     let Some(last) = latencies.len().checked_sub(1) else {
         return "-".into();

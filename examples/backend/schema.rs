@@ -1,6 +1,6 @@
-//! The four public tables: their columns, how long an answer about them may live, and the rows they begin with.
+//! The four tables: columns, lifetimes of responses, and the initial rows.
 //!
-//! A name that reaches SQL is always one of the `&'static str`s below, never a piece of a request.
+//! Names in SQL are always `&'static str`s of this file, never parts of a request.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::error::{Error, bad_request};
 
-/// What a column holds.
+/// The type of a column.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     Text,
@@ -25,14 +25,14 @@ pub(crate) struct Column {
 
 pub(crate) struct Table {
     pub(crate) name: &'static str,
-    /// How long an answer that was read from this table may be served again.
+    /// The lifetime of cached responses.
     pub(crate) lifetime: Duration,
     pub(crate) columns: &'static [Column],
-    /// The columns that are unique together.
+    /// The columns of a unique constraint.
     pub(crate) unique: &'static [&'static str],
-    /// The columns that statistics can be grouped by.
+    /// The columns by which statistics can be grouped.
     pub(crate) groups: &'static [&'static str],
-    /// The first rows: CSV, gzipped; see `data/SOURCE.md`.
+    /// The initial rows as gzipped CSV, see `data/SOURCE.md`.
     pub(crate) rows: &'static [u8],
 }
 
@@ -124,7 +124,7 @@ impl Table {
         TABLES
             .iter()
             .find(|table| table.name == name)
-            .ok_or_else(|| Error::NotFound(format!("there is no table `{name}`; there are: {}", names())))
+            .ok_or_else(|| Error::NotFound(format!("no table `{name}`: expected one of {}", names())))
     }
 
     pub(crate) fn column(&self, name: &str) -> Result<&'static Column, Error> {
@@ -132,7 +132,7 @@ impl Table {
         self.columns
             .iter()
             .find(|column| column.name == name)
-            .ok_or_else(|| bad_request(format!("`{}` has no column `{name}`; it has: {}", self.name, names())))
+            .ok_or_else(|| bad_request(format!("`{}` has no column `{name}`: expected one of {}", self.name, names())))
     }
 }
 
@@ -142,17 +142,17 @@ impl Column {
         self
     }
 
-    /// A value as it stands in a URL or a CSV file.
+    /// Parses a value in a URL or a CSV file.
     pub(crate) fn parse(&self, text: &str) -> Result<Sql, Error> {
         let value = match self.kind {
             Kind::Text => Some(Sql::Text(text.to_owned())),
             Kind::Integer => text.parse().ok().map(Sql::Integer),
             Kind::Real => text.parse().ok().filter(|number: &f64| number.is_finite()).map(Sql::Real),
         };
-        value.ok_or_else(|| bad_request(format!("`{}` takes {}, not `{text}`", self.name, self.kind.describe())))
+        value.ok_or_else(|| bad_request(format!("invalid `{}`: expected {}, not `{text}`", self.name, self.kind.describe())))
     }
 
-    /// A value as it stands in a JSON body.
+    /// Converts a value in a JSON body.
     pub(crate) fn accept(&self, value: &Value) -> Result<Sql, Error> {
         match (self.kind, value) {
             (_, Value::Null) if !self.required => Some(Sql::Null),
@@ -161,7 +161,7 @@ impl Column {
             (Kind::Real, number) => number.as_f64().map(Sql::Real),
             _ => None,
         }
-        .ok_or_else(|| bad_request(format!("`{}` takes {}, not {value}", self.name, self.kind.describe())))
+        .ok_or_else(|| bad_request(format!("invalid `{}`: expected {}, not {value}", self.name, self.kind.describe())))
     }
 }
 

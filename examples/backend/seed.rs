@@ -1,6 +1,6 @@
-//! The first contents: the tables of `data/`, some teams and accounts, and buckets of reports made from the tables.
+//! The initial data: the tables of `data/`, accounts, and files made from the tables.
 //!
-//! Done in one transaction, and only for a database that has not been filled before.
+//! They are inserted in one transaction if the database is new.
 
 use std::{io, sync::Arc};
 
@@ -8,14 +8,14 @@ use flate2::read::GzDecoder;
 use rusqlite::{Connection, Transaction, params, params_from_iter, types::Value as Sql};
 
 use super::{
-    buckets::{Buckets, Name},
+    buckets::{Buckets, ObjectName},
     db::Db,
     error::Error,
-    hash::Slow,
+    hash::SecretHash,
     schema::{TABLES, Table},
 };
 
-/// How many accounts there are: `user0`, `user1`, …, each with the password [`password`] gives.
+/// The number of accounts: `user0`, `user1` and so on. [`password`] returns their passwords.
 pub(crate) const USERS: usize = 24;
 
 const ACCOUNTS: &str = "
@@ -35,7 +35,7 @@ const ACCOUNTS: &str = "
     INSERT INTO permissions VALUES (1, 'tables:read'), (1, 'tables:write'), (1, 'storage:write'), (2, 'tables:read');
 ";
 
-/// Every fourth account is a reader, who may not write.
+/// Returns whether the account may write. Every fourth account may only read.
 pub(crate) fn may_write(user: usize) -> bool {
     user % 4 != 3
 }
@@ -44,7 +44,7 @@ pub(crate) fn password(user: usize) -> String {
     format!("demo-password-{user}")
 }
 
-/// Fills the database and the buckets, if nobody has before.
+/// Fills the database and the buckets if they are new.
 pub(crate) async fn fill(db: &Db, buckets: Arc<Buckets>) -> Result<(), Error> {
     let version = db.run(|db| Ok(db.query_row("PRAGMA user_version", [], |row| row.get(0))?));
     let version: i64 = version.await?;
@@ -71,7 +71,7 @@ fn import(db: &Transaction<'_>, table: &Table) -> Result<(), Error> {
     });
     let columns = columns.collect::<Vec<_>>().join(", ");
     let unique = if table.unique.is_empty() { String::new() } else { format!(", UNIQUE ({})", table.unique.join(", ")) };
-    // AUTOINCREMENT: an id that was deleted never comes back as another row.
+    // With AUTOINCREMENT the id of a deleted row is never used again.
     let create = format!("CREATE TABLE {} (id INTEGER PRIMARY KEY AUTOINCREMENT, {columns}{unique})", table.name);
     db.execute_batch(&create)?;
 
@@ -98,17 +98,17 @@ fn accounts(db: &Transaction<'_>) -> Result<(), Error> {
         SELECT ?, ?, ?, teams.id, roles.id, ?, ? FROM teams, roles WHERE teams.name = ? AND roles.name = ?";
     let mut insert = db.prepare(sql)?;
     for user in 0..USERS {
-        let Slow { salt, hash } = Slow::new(&password(user));
+        let SecretHash { salt, hash } = SecretHash::new(&password(user));
         let team = ["Ramp", "Gate", "Tower"][user % 3];
         let role = if may_write(user) { "editor" } else { "reader" };
-        let (name, shown) = (format!("user{user}"), format!("User {user}"));
+        let (name, print_exchange) = (format!("user{user}"), format!("User {user}"));
         let email = format!("{name}@example.com");
-        insert.execute(params![name, shown, email, salt, hash, team, role])?;
+        insert.execute(params![name, print_exchange, email, salt, hash, team, role])?;
     }
     Ok(())
 }
 
-/// A bucket named after the table, and in it one CSV file for each pair of values: `flights/UA/07.csv`.
+/// Makes a bucket of the table, with one CSV file for each pair of values: `flights/UA/07.csv`.
 fn reports(db: &Connection, buckets: &Buckets, table: &str, folder: &str, file: &str) -> Result<(), Error> {
     buckets.create(table)?;
     let sql = format!(
@@ -120,7 +120,7 @@ fn reports(db: &Connection, buckets: &Buckets, table: &str, folder: &str, file: 
     while let Some(row) = rows.next()? {
         let (folder, file): (String, String) = (row.get(0)?, row.get(1)?);
         let (name, content): (_, String) = (format!("{folder}/{file}.csv"), row.get(2)?);
-        buckets.write(&Name::new(table, &name)?, content.as_bytes())?;
+        buckets.write(&ObjectName::new(table, &name)?, content.as_bytes())?;
     }
     Ok(())
 }

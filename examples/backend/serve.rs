@@ -1,14 +1,14 @@
-//! A router on a port, until it is told to stop.
+//! A server for a router.
 
 use std::{net::SocketAddr, time::Duration};
 
 use axum::{Router, serve::ListenerExt};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::timeout};
 
-use super::Fault;
+use super::BoxError;
 
-/// How long open requests have to finish.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// The time for open requests to finish at shutdown.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
 pub(crate) struct Server {
     address: SocketAddr,
@@ -17,23 +17,23 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn start(listener: TcpListener, app: Router) -> Result<Self, Fault> {
+    pub(crate) fn start(listener: TcpListener, app: Router) -> Result<Self, BoxError> {
         let address = listener.local_addr()?;
         let (stop, stopped) = oneshot::channel();
-        // Small answers must not wait in the kernel for more to send.
+        // Nagle's algorithm would delay small responses.
         let listener = listener.tap_io(|stream| {
             let _ = stream.set_nodelay(true);
         });
         let task = tokio::spawn(async move {
-            let until = async { stopped.await.unwrap_or_default() };
-            if let Err(error) = axum::serve(listener, app).with_graceful_shutdown(until).await {
-                eprintln!("the server has failed: {error}");
+            let shutdown = async { stopped.await.unwrap_or_default() };
+            if let Err(error) = axum::serve(listener, app).with_graceful_shutdown(shutdown).await {
+                eprintln!("server failed: {error}");
             }
         });
         Ok(Self { address, stop, task })
     }
 
-    /// Where a client on this machine reaches it.
+    /// Returns the address for clients on this machine.
     pub(crate) fn address(&self) -> SocketAddr {
         let mut address = self.address;
         if address.ip().is_unspecified() {
@@ -43,9 +43,9 @@ impl Server {
         address
     }
 
-    /// Takes no more requests, and waits a little for those it has.
+    /// Stops accepting requests, and waits a short time for open requests.
     pub(crate) async fn stop(self) {
         let _ = self.stop.send(());
-        let _ = timeout(PATIENCE, self.task).await;
+        let _ = timeout(SHUTDOWN_TIMEOUT, self.task).await;
     }
 }

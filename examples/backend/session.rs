@@ -1,12 +1,12 @@
-//! The token of a request, verified: an extractor for the handlers that must know who asks.
+//! The session of a request: an extractor that verifies the token.
 
 use axum::extract::FromRequestParts;
 use axum::http::{header, request::Parts};
 use rusqlite::OptionalExtension;
 
-use super::{app::Shared, caching, db::blocking, error::Error, hash::Slow};
+use super::{app::Shared, caching, db::blocking, error::Error, hash::SecretHash};
 
-/// A request that has shown a valid token.
+/// The session of a valid token.
 pub(crate) struct Session {
     pub(crate) id: String,
     pub(crate) user: i64,
@@ -15,12 +15,12 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn may_write(&self) -> Result<(), Error> {
-        if self.may_write { Ok(()) } else { Err(Error::Forbidden("this account may read, not write")) }
+        if self.may_write { Ok(()) } else { Err(Error::Forbidden("this account may only read")) }
     }
 
-    /// What an answer about this account hangs on: this session, and the account, whichever session changes it.
+    /// Returns the namespaces of responses about this account: one of the session, one of the account.
     pub(crate) fn namespaces(&self) -> [String; 2] {
-        [caching::name(&["auth", "session", &self.id]), caching::name(&["auth", "account", &self.user.to_string()])]
+        [caching::namespace(&["auth", "session", &self.id]), caching::namespace(&["auth", "account", &self.user.to_string()])]
     }
 }
 
@@ -28,8 +28,8 @@ impl FromRequestParts<Shared> for Session {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, backend: &Shared) -> Result<Self, Error> {
-        const UNKNOWN: Error = Error::Unauthorized("this token is not, or no longer, valid");
-        let header = parts.headers.get(header::AUTHORIZATION).ok_or(Error::Unauthorized("a bearer token is needed"))?;
+        const UNKNOWN: Error = Error::Unauthorized("the token is invalid");
+        let header = parts.headers.get(header::AUTHORIZATION).ok_or(Error::Unauthorized("a bearer token is required"))?;
         let (id, secret) = header.to_str().ok().and_then(bearer).ok_or(UNKNOWN)?;
         let (id, secret) = (id.to_owned(), secret.to_owned());
         let row = backend.db.run(move |db| {
@@ -38,16 +38,16 @@ impl FromRequestParts<Shared> for Session {
                 WHERE sessions.id = ?";
             let row = db.prepare_cached(sql)?.query_row([id], |row| {
                 let session = Self { id: row.get(0)?, user: row.get(1)?, may_write: row.get(2)? };
-                Ok((session, Slow { salt: row.get(3)?, hash: row.get(4)? }))
+                Ok((session, SecretHash { salt: row.get(3)?, hash: row.get(4)? }))
             });
             Ok(row.optional()?)
         });
-        let (session, kept) = row.await?.ok_or(UNKNOWN)?;
-        if blocking(move || Ok(kept.matches(&secret))).await? { Ok(session) } else { Err(UNKNOWN) }
+        let (session, stored) = row.await?.ok_or(UNKNOWN)?;
+        if blocking(move || Ok(stored.matches(&secret))).await? { Ok(session) } else { Err(UNKNOWN) }
     }
 }
 
-/// `Bearer {session}.{secret}`; the scheme in any case, as RFC 9110 has it.
+/// Parses `Bearer {session}.{secret}`. The case of the scheme does not matter (RFC 9110, section 11.1).
 fn bearer(header: &str) -> Option<(&str, &str)> {
     let (scheme, token) = header.split_once(' ')?;
     if scheme.eq_ignore_ascii_case("bearer") { token.trim().split_once('.') } else { None }

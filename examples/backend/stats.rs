@@ -1,19 +1,18 @@
-//! Statistics of flights by one column: how late, in rain and in the dry, how many cancelled, how many seats.
+//! Statistics of flights by a column: delays in rain and in dry weather, cancellations, seats.
 //!
-//! Each answer joins every chosen flight with the weather of its hour and with its aircraft, and ranks the delays of each group:
-//! tens of milliseconds of the database's time, which is what makes a cache worth its keep.
+//! The query joins each flight with its weather and its aircraft, and ranks the delays of each group. It takes tens of milliseconds.
 
 use rusqlite::{Connection, params_from_iter};
 use serde_json::{Value, json};
 
-use super::{error::Error, query::Question, tables::json_row};
+use super::{error::Error, query::TableQuery, tables::json_row};
 
-pub(crate) fn answer(db: &Connection, question: &Question, group: &str) -> Result<Value, Error> {
+pub(crate) fn by_column(db: &Connection, table_query: &TableQuery, group: &str) -> Result<Value, Error> {
     let groups = db
-        .prepare_cached(&sql(group, &question.clause()))?
-        .query_map(params_from_iter(question.values()), json_row)?
+        .prepare_cached(&sql(group, &table_query.clause()))?
+        .query_map(params_from_iter(table_query.values()), json_row)?
         .collect::<Result<Vec<_>, _>>()?;
-    Ok(json!({ "table": question.table.name, "by": group, "groups": groups }))
+    Ok(json!({ "table": table_query.table.name, "by": group, "groups": groups }))
 }
 
 fn sql(group: &str, clause: &str) -> String {

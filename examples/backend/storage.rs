@@ -1,6 +1,6 @@
-//! `/storage/{bucket}`: objects on disk. Lists are open to all; uploads, moves and deletes need an account that may write.
+//! `/storage/{bucket}`: objects on disk. Lists need no account, uploads, moves and deletes need write permission.
 //!
-//! A list reads and hashes every object it names, as their ETags, which is the work that a cache saves.
+//! A list reads and hashes every object for its ETag. The cache avoids this work.
 
 use axum::{
     Json,
@@ -12,25 +12,25 @@ use serde_json::{Value, json};
 
 use super::{
     app::Shared,
-    buckets::{Found, Name},
+    buckets::{ObjectInfo, ObjectName},
     caching,
     db::blocking,
     error::{Error, bad_request},
-    extract::{Object, Payload, Segments},
+    extract::{BodyBytes, JsonObject, PathParams},
     session::Session,
 };
 
 /// `GET /storage/{bucket}?prefix=`
 pub(crate) async fn list(
     State(backend): State<Shared>,
-    Segments(bucket): Segments<String>,
+    PathParams(bucket): PathParams<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Value>, Error> {
     let mut prefix = String::new();
     for (name, value) in form_urlencoded::parse(query.as_deref().unwrap_or_default().as_bytes()) {
         match &*name {
             "prefix" => prefix = value.into_owned(),
-            other => return Err(bad_request(format!("a list takes `prefix`, not `{other}`"))),
+            other => return Err(bad_request(format!("unknown parameter `{other}`: expected `prefix`"))),
         }
     }
     let list = blocking(move || {
@@ -44,9 +44,9 @@ pub(crate) async fn list(
 /// `GET /storage/{bucket}/{path}`
 pub(crate) async fn download(
     State(backend): State<Shared>,
-    Segments((bucket, path)): Segments<(String, String)>,
+    PathParams((bucket, path)): PathParams<(String, String)>,
 ) -> Result<Response, Error> {
-    let name = Name::new(&bucket, &path)?;
+    let name = ObjectName::new(&bucket, &path)?;
     let kind = if path.ends_with(".csv") { "text/csv; charset=utf-8" } else { "application/octet-stream" };
     let content = blocking(move || backend.buckets.read(&name)).await?;
     Ok(([(header::CONTENT_TYPE, kind)], content).into_response())
@@ -55,50 +55,50 @@ pub(crate) async fn download(
 /// `PUT /storage/{bucket}/{path}`
 pub(crate) async fn upload(
     State(backend): State<Shared>,
-    Segments((bucket, path)): Segments<(String, String)>,
+    PathParams((bucket, path)): PathParams<(String, String)>,
     session: Session,
-    Payload(content): Payload,
+    BodyBytes(content): BodyBytes,
 ) -> Result<Response, Error> {
     session.may_write()?;
-    let name = Name::new(&bucket, &path)?;
+    let name = ObjectName::new(&bucket, &path)?;
     let stored = blocking(move || backend.buckets.write(&name, &content)).await?;
-    Ok(caching::wrote((StatusCode::CREATED, Json(describe(&stored))), vec![list_of(&bucket)]))
+    Ok(caching::with_invalidations((StatusCode::CREATED, Json(describe(&stored))), vec![list_of(&bucket)]))
 }
 
-/// `POST /storage/{bucket}/{path}` with `{"move_to": "other/path", "bucket": "other"}`; the bucket may be left out.
+/// `POST /storage/{bucket}/{path}` with `{"move_to": "other/path", "bucket": "other"}`, where `bucket` is optional.
 ///
-/// A move changes two lists if it goes from one bucket to another, and only this handler knows the second.
+/// A move to another bucket changes two lists. Only the handler knows the second one.
 pub(crate) async fn rename(
     State(backend): State<Shared>,
-    Segments((bucket, path)): Segments<(String, String)>,
+    PathParams((bucket, path)): PathParams<(String, String)>,
     session: Session,
-    body: Object,
+    body: JsonObject,
 ) -> Result<Response, Error> {
     session.may_write()?;
     let target = body.optional_string("bucket")?.unwrap_or(&bucket).to_owned();
-    let (from, to) = (Name::new(&bucket, &path)?, Name::new(&target, body.string("move_to")?)?);
+    let (from, to) = (ObjectName::new(&bucket, &path)?, ObjectName::new(&target, body.string("move_to")?)?);
     blocking(move || backend.buckets.rename(&from, &to)).await?;
     let mut changed = vec![list_of(&bucket), list_of(&target)];
     changed.dedup();
-    Ok(caching::wrote(StatusCode::NO_CONTENT, changed))
+    Ok(caching::with_invalidations(StatusCode::NO_CONTENT, changed))
 }
 
 /// `DELETE /storage/{bucket}/{path}`
 pub(crate) async fn delete(
     State(backend): State<Shared>,
-    Segments((bucket, path)): Segments<(String, String)>,
+    PathParams((bucket, path)): PathParams<(String, String)>,
     session: Session,
 ) -> Result<Response, Error> {
     session.may_write()?;
-    let name = Name::new(&bucket, &path)?;
+    let name = ObjectName::new(&bucket, &path)?;
     blocking(move || backend.buckets.delete(&name)).await?;
-    Ok(caching::wrote(StatusCode::NO_CONTENT, vec![list_of(&bucket)]))
+    Ok(caching::with_invalidations(StatusCode::NO_CONTENT, vec![list_of(&bucket)]))
 }
 
 fn list_of(bucket: &str) -> String {
-    caching::name(&["storage", "list", bucket])
+    caching::namespace(&["storage", "list", bucket])
 }
 
-fn describe(object: &Found) -> Value {
+fn describe(object: &ObjectInfo) -> Value {
     json!({ "path": object.path, "bytes": object.bytes, "etag": object.etag })
 }

@@ -1,6 +1,6 @@
-//! `/tables/{table}`: rows by filter, order and page, or statistics; inserts, updates and deletes by those who may.
+//! `/tables/{table}`: rows or statistics, and inserts, updates and deletes.
 //!
-//! Reading is open to all. An insert says which lists the new row could appear in; an update or a delete says "the whole table".
+//! Reads need no account. An insert invalidates the lists that could contain the new row, an update or a delete the whole table.
 
 use axum::{
     Json,
@@ -18,8 +18,8 @@ use super::{
     app::Shared,
     caching,
     error::{Error, bad_request},
-    extract::{Object, Segments},
-    query::{self, Question},
+    extract::{JsonObject, PathParams},
+    query::{self, TableQuery},
     schema::{Column, TABLES, Table},
     session::Session,
     stats,
@@ -42,13 +42,13 @@ pub(crate) async fn describe() -> Json<Value> {
 /// `GET /tables/{table}`
 pub(crate) async fn list(
     State(backend): State<Shared>,
-    Segments(table): Segments<String>,
+    PathParams(table): PathParams<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Value>, Error> {
-    let question = Question::parse(Table::named(&table)?, query.as_deref().unwrap_or_default())?;
-    let answer = backend.db.run(move |db| match question.stats {
-        Some(group) => stats::answer(db, &question, group),
-        None => page(db, &question),
+    let table_query = TableQuery::parse(Table::named(&table)?, query.as_deref().unwrap_or_default())?;
+    let answer = backend.db.run(move |db| match table_query.stats {
+        Some(group) => stats::by_column(db, &table_query, group),
+        None => page(db, &table_query),
     });
     answer.await.map(Json)
 }
@@ -56,9 +56,9 @@ pub(crate) async fn list(
 /// `POST /tables/{table}`
 pub(crate) async fn insert(
     State(backend): State<Shared>,
-    Segments(table): Segments<String>,
+    PathParams(table): PathParams<String>,
     session: Session,
-    body: Object,
+    body: JsonObject,
 ) -> Result<Response, Error> {
     session.may_write()?;
     let table = Table::named(&table)?;
@@ -68,7 +68,7 @@ pub(crate) async fn insert(
     {
         return Err(bad_request(format!("`{}` is missing", missing.name)));
     }
-    let touched = query::touched(table, &row);
+    let affected_lists = query::affected_lists(table, &row);
     let inserted = backend.db.write(move |db| {
         let names: Vec<_> = row.iter().map(|(column, _)| column.name).collect();
         let marks = vec!["?"; names.len()].join(", ");
@@ -77,15 +77,15 @@ pub(crate) async fn insert(
     });
     let inserted = inserted.await?;
     let location = format!("/tables/{}/{}", table.name, inserted["id"]);
-    Ok(caching::wrote((StatusCode::CREATED, [(header::LOCATION, location)], Json(inserted)), touched))
+    Ok(caching::with_invalidations((StatusCode::CREATED, [(header::LOCATION, location)], Json(inserted)), affected_lists))
 }
 
 /// `PATCH /tables/{table}/{id}`
 pub(crate) async fn update(
     State(backend): State<Shared>,
-    Segments((table, id)): Segments<(String, String)>,
+    PathParams((table, id)): PathParams<(String, String)>,
     session: Session,
-    body: Object,
+    body: JsonObject,
 ) -> Result<Response, Error> {
     session.may_write()?;
     let (table, id) = (Table::named(&table)?, row_id(&id)?);
@@ -98,13 +98,13 @@ pub(crate) async fn update(
         Ok(db.prepare_cached(&sql)?.query_map(params_from_iter(values), json_row)?.next().transpose()?)
     });
     let updated = updated.await?.ok_or_else(|| no_such_row(table, id))?;
-    Ok(caching::wrote(Json(updated), query::whole(table.name)))
+    Ok(caching::with_invalidations(Json(updated), query::whole_table(table.name)))
 }
 
 /// `DELETE /tables/{table}/{id}`
 pub(crate) async fn delete(
     State(backend): State<Shared>,
-    Segments((table, id)): Segments<(String, String)>,
+    PathParams((table, id)): PathParams<(String, String)>,
     session: Session,
 ) -> Result<Response, Error> {
     session.may_write()?;
@@ -112,26 +112,26 @@ pub(crate) async fn delete(
     let sql = format!("DELETE FROM {} WHERE id = ?", table.name);
     match backend.db.write(move |db| Ok(db.prepare_cached(&sql)?.execute([id])?)).await? {
         0 => Err(no_such_row(table, id)),
-        _ => Ok(caching::wrote(StatusCode::NO_CONTENT, query::whole(table.name))),
+        _ => Ok(caching::with_invalidations(StatusCode::NO_CONTENT, query::whole_table(table.name))),
     }
 }
 
-/// One page of rows, and how many there are in all, as of one moment.
-fn page(db: &mut Connection, question: &Question) -> Result<Value, Error> {
-    let (table, clause) = (question.table.name, question.clause());
-    let moment = db.transaction()?;
-    let total: i64 = moment
+/// Returns a page of rows and the number of all rows, from one snapshot.
+fn page(db: &mut Connection, table_query: &TableQuery) -> Result<Value, Error> {
+    let (table, clause) = (table_query.table.name, table_query.clause());
+    let snapshot = db.transaction()?;
+    let total: i64 = snapshot
         .prepare_cached(&format!("SELECT count(*) FROM {table}{clause}"))?
-        .query_row(params_from_iter(question.values()), |row| row.get(0))?;
-    let (order, limit, offset) = (&question.order, question.limit, question.offset);
-    let rows = moment
+        .query_row(params_from_iter(table_query.values()), |row| row.get(0))?;
+    let (order, limit, offset) = (&table_query.order, table_query.limit, table_query.offset);
+    let rows = snapshot
         .prepare_cached(&format!("SELECT * FROM {table}{clause} ORDER BY {order} LIMIT {limit} OFFSET {offset}"))?
-        .query_map(params_from_iter(question.values()), json_row)?
+        .query_map(params_from_iter(table_query.values()), json_row)?
         .collect::<Result<Vec<_>, _>>()?;
     Ok(json!({ "table": table, "total": total, "rows": rows }))
 }
 
-/// A row as a JSON object, column by column.
+/// Converts a row to a JSON object.
 pub(crate) fn json_row(row: &Row<'_>) -> rusqlite::Result<Value> {
     let names = row.as_ref().column_names().enumerate();
     let members = names.map(|(index, name)| {
@@ -146,9 +146,9 @@ pub(crate) fn json_row(row: &Row<'_>) -> rusqlite::Result<Value> {
     Ok(Value::Object(members.collect::<rusqlite::Result<_>>()?))
 }
 
-fn columns_of(table: &'static Table, body: &Object) -> Result<Vec<(&'static Column, Sql)>, Error> {
+fn columns_of(table: &'static Table, body: &JsonObject) -> Result<Vec<(&'static Column, Sql)>, Error> {
     if body.0.is_empty() {
-        return Err(bad_request("the body names no column"));
+        return Err(bad_request("the body has no column"));
     }
     let pairs = body.0.iter().map(|(name, value)| {
         let column = table.column(name)?;
@@ -158,9 +158,9 @@ fn columns_of(table: &'static Table, body: &Object) -> Result<Vec<(&'static Colu
 }
 
 fn row_id(text: &str) -> Result<i64, Error> {
-    text.parse().map_err(|_| bad_request(format!("a row's id is a whole number, not `{text}`")))
+    text.parse().map_err(|_| bad_request(format!("invalid id `{text}`: expected a whole number")))
 }
 
 fn no_such_row(table: &Table, id: i64) -> Error {
-    Error::NotFound(format!("`{}` has no row {id}", table.name))
+    Error::NotFound(format!("no row {id} in `{}`", table.name))
 }

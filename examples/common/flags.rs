@@ -1,12 +1,12 @@
-//! What the command lines of the examples have in common.
+//! Flags that several examples have.
 
 use lexopt::{Parser, ValueExt};
 
 pub(crate) const SIZE: &str = "`--memory` takes a whole number of bytes, or of KiB, MiB, GiB, KB, MB or GB, such as 64MiB";
 pub(crate) const COHERENCE: &str = "`--coherence` takes `ttl`, `leased` or `validated`";
-pub(crate) const PREFIX: &str = "`--prefix` takes a word";
+pub(crate) const PREFIX: &str = "`--prefix` takes a text";
 
-/// How new what memory serves must be.
+/// Values of `--coherence`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Coherence {
     Ttl,
@@ -14,10 +14,10 @@ pub(crate) enum Coherence {
     Validated,
 }
 
-/// The value of the flag that was just read, or what it ought to have been.
-pub(crate) fn value<T>(parser: &mut Parser, wanted: &str, read: impl Fn(&str) -> Option<T>) -> Result<T, String> {
-    let text = parser.value().and_then(|value| value.string()).map_err(|_| wanted.to_owned())?;
-    read(&text).ok_or_else(|| format!("{wanted}, not `{text}`"))
+/// Parses the value of the flag that was just read. `expected` is the error message.
+pub(crate) fn value<T>(parser: &mut Parser, expected: &str, read: impl Fn(&str) -> Option<T>) -> Result<T, String> {
+    let text = parser.value().and_then(|value| value.string()).map_err(|_| expected.to_owned())?;
+    read(&text).ok_or_else(|| format!("{expected}, not `{text}`"))
 }
 
 pub(crate) fn coherence(text: &str) -> Option<Coherence> {
@@ -29,7 +29,7 @@ pub(crate) fn coherence(text: &str) -> Option<Coherence> {
     }
 }
 
-/// `65536`, `64KiB`, `64 MB`, in any case.
+/// Parses `65536`, `64KiB` or `64 MB`, in any case.
 pub(crate) fn bytes(text: &str) -> Option<usize> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {

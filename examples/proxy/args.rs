@@ -12,25 +12,25 @@ use self::flags::{COHERENCE, PREFIX, SIZE, bytes, coherence, value};
 mod flags;
 
 pub(crate) const HELP: &str = "\
-A caching reverse proxy: forwards requests to an origin, and answers from a cache what the rules allow.
+A caching reverse proxy: serves responses from a cache as its rules allow, and forwards all other requests to an origin.
 
 Usage: cargo run --release --example proxy --features config -- --listen ADDR --origin URL [FLAGS]
 
-  --listen ADDR     where to serve, such as 127.0.0.1:8080; port 0 takes a free one
-  --origin URL      whom to ask, such as http://127.0.0.1:3000
-  --rules FILE      routes and their rules, in TOML   [without: all that HTTP lets a shared cache keep]
-  --memory BYTES    room for the cache, such as 64MiB [64MiB]
-  --redis URL       keep the cache in Redis as well, shared by all proxies with the same --prefix; --memory is then what each has
-                    in front of it. Given several times: nodes of a cluster   [memory alone]
-  --coherence HOW   with --redis, how new what memory serves must be: `leased`, `validated`, or `ttl`, a second   [leased]
-  --strict          with --redis: a fence before each write; all proxies with the same --prefix must have it, or none
-  --prefix P        with --redis: what all keys begin with   [cache]
-  --heartbeat MS    with --redis: how often masters are asked for a sign of life   [50]
-  --fence MS        with --strict: how long a fence stands after its proxy has died   [30000]
-  --hold MS         with --redis: how long the answer to a write waits for its clearing   [1000]
-  --help            this text
+  --listen ADDR     address to listen on, such as 127.0.0.1:8080; port 0 means a free port
+  --origin URL      the origin, such as http://127.0.0.1:3000
+  --rules FILE      routes and their rules, in TOML   [HTTP caching for every route]
+  --memory BYTES    size of the cache in memory, such as 64MiB   [64MiB]
+  --redis URL       also store responses in Redis, shared by all proxies with the same --prefix. Repeat the flag for the nodes of a
+                    cluster   [memory only]
+  --coherence HOW   with --redis, how stale a hit in memory may be: `leased`, `validated`, or `ttl`, one second   [leased]
+  --strict          with --redis, set a fence before each write. All proxies with the same --prefix need the same setting
+  --prefix P        with --redis, prefix of all keys   [cache]
+  --heartbeat MS    with --redis, interval of the heartbeats of a lease   [50]
+  --fence MS        with --strict, lifetime of a fence after a crash of its proxy   [30000]
+  --hold MS         with --redis, how long the response to a write waits for its invalidations   [1000]
+  --help            print this text
 
-Prints `listening on ADDR` when it is ready, and ends at SIGINT or SIGTERM.
+Prints `listening on ADDR` when it is ready. Stops at SIGINT or SIGTERM.
 ";
 
 const ALLOWED: &str = "--listen ADDR, --origin URL, --rules FILE, --memory BYTES, --redis URL, --coherence HOW, --strict, \
@@ -42,12 +42,12 @@ pub(crate) struct Args {
     pub(crate) origin: Authority,
     pub(crate) rules: Option<PathBuf>,
     pub(crate) memory: usize,
-    pub(crate) redis: Sharing,
+    pub(crate) redis: RedisArgs,
 }
 
-/// How the cache is shared with other proxies; not at all while there is no URL.
+/// Flags of the store in Redis. Without a URL the store is in memory.
 #[derive(Debug, Default)]
-pub(crate) struct Sharing {
+pub(crate) struct RedisArgs {
     pub(crate) urls: Vec<String>,
     pub(crate) coherence: Option<Coherence>,
     pub(crate) strict: bool,
@@ -57,16 +57,16 @@ pub(crate) struct Sharing {
     pub(crate) hold: Option<Duration>,
 }
 
-impl Sharing {
-    /// The same, if this program can do it.
-    fn fitting(self) -> Result<Self, String> {
+impl RedisArgs {
+    /// Returns an error if the feature `redis` is needed and off.
+    fn validated(self) -> Result<Self, String> {
         match self.urls.is_empty() || cfg!(feature = "redis") {
             true => Ok(self),
-            false => Err("`--redis`: this program was built without Redis; build it with `--features config,redis`".to_owned()),
+            false => Err("`--redis`: built without Redis; build with `--features config,redis`".to_owned()),
         }
     }
 
-    /// The flags that were given and have no effect, and the flag without which they have none.
+    /// Returns each given flag that has no effect, with the flag that it needs.
     pub(crate) fn unused(&self) -> Vec<(&'static str, &'static str)> {
         let given = [
             ("coherence", self.coherence.is_some()),
@@ -85,12 +85,12 @@ impl Sharing {
 }
 
 impl Args {
-    /// Reads the arguments that follow the program's name; `None` if they ask for help.
+    /// Parses the arguments after the program name. Returns `None` for `--help`.
     pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Self>, String> {
         let (mut listen, mut origin, mut rules, mut memory) = (None, None, None, 64 << 20);
-        let mut redis = Sharing::default();
+        let mut redis = RedisArgs::default();
         let mut parser = Parser::from_args(arguments);
-        let refused = |what: String| format!("{what}; there are: {ALLOWED}");
+        let refused = |error: String| format!("{error}; expected {ALLOWED}");
         while let Some(argument) = parser.next().map_err(|error| refused(error.to_string()))? {
             match argument {
                 Arg::Long("listen") => listen = Some(value(&mut parser, ADDRESS, |text| text.parse().ok())?),
@@ -105,14 +105,14 @@ impl Args {
                 Arg::Long("fence") => redis.fence = Some(value(&mut parser, FENCE, millis)?),
                 Arg::Long("hold") => redis.hold = Some(value(&mut parser, HOLD, millis)?),
                 Arg::Long("help") | Arg::Short('h') => return Ok(None),
-                Arg::Long(name) => return Err(refused(format!("there is no flag `--{name}`"))),
-                Arg::Short(name) => return Err(refused(format!("there is no flag `-{name}`"))),
-                Arg::Value(text) => return Err(refused(format!("`{}` belongs to no flag", text.to_string_lossy()))),
+                Arg::Long(name) => return Err(refused(format!("unknown flag `--{name}`"))),
+                Arg::Short(name) => return Err(refused(format!("unknown flag `-{name}`"))),
+                Arg::Value(text) => return Err(refused(format!("unexpected argument `{}`", text.to_string_lossy()))),
             }
         }
-        let listen = listen.ok_or_else(|| format!("{ADDRESS}, and it is missing"))?;
-        let origin = origin.ok_or_else(|| format!("{URL}, and it is missing"))?;
-        Ok(Some(Self { listen, origin, rules, memory, redis: redis.fitting()? }))
+        let listen = listen.ok_or_else(|| format!("{ADDRESS}; the flag is missing"))?;
+        let origin = origin.ok_or_else(|| format!("{URL}; the flag is missing"))?;
+        Ok(Some(Self { listen, origin, rules, memory, redis: redis.validated()? }))
     }
 }
 

@@ -1,5 +1,5 @@
-//! Interim responses (1xx): the server of hyper has no way to send those of an origin, so they are slipped into the stream of a
-//! connection, between the messages that it writes.
+//! Interim responses (1xx) of the origin. The server of hyper cannot send them. They are therefore written to the stream of the
+//! connection, between the messages of hyper.
 
 use std::{
     io,
@@ -14,9 +14,9 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::fields::remove_hop_by_hop;
+use crate::headers::remove_hop_by_hop;
 
-/// A client's connection, and what is to go out on it before the response that is still being waited for.
+/// The connection of a client, with a queue of interim responses.
 pub(crate) struct Stream {
     io: TcpStream,
     queue: Arc<Mutex<Queue>>,
@@ -25,28 +25,28 @@ pub(crate) struct Stream {
 #[derive(Default)]
 struct Queue {
     bytes: Vec<u8>,
-    /// All that hyper had to write is written: no message is cut in two by one that begins now.
-    at_rest: bool,
-    /// Which request is being answered.
-    turn: u64,
-    /// The task of the connection.
+    /// Whether hyper has written whole messages, so that an interim response may follow.
+    idle: bool,
+    /// The number of the current request.
+    request: u64,
+    /// The waker of the connection.
     task: Option<Waker>,
 }
 
-/// Sends interim responses to one request, until its answer begins.
+/// Sends the interim responses to one request, until its final response begins.
 #[derive(Clone)]
 pub(crate) struct Interim {
     queue: Arc<Mutex<Queue>>,
-    turn: u64,
+    request: u64,
 }
 
 impl Stream {
-    pub(crate) fn new(io: TcpStream) -> (Self, Turns) {
-        let queue = Arc::new(Mutex::new(Queue { at_rest: true, ..Queue::default() }));
-        (Self { io, queue: queue.clone() }, Turns(queue))
+    pub(crate) fn new(io: TcpStream) -> (Self, RequestCounter) {
+        let queue = Arc::new(Mutex::new(Queue { idle: true, ..Queue::default() }));
+        (Self { io, queue: queue.clone() }, RequestCounter(queue))
     }
 
-    /// Writes what is queued, and remembers whom to wake for more.
+    /// Writes the queue, and registers the waker for later interim responses.
     fn poll_queued(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut queue = lock(&self.queue);
         if !queue.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
@@ -63,29 +63,29 @@ impl Stream {
     }
 }
 
-/// The requests of a connection, one after the other.
+/// Counts the requests of a connection.
 #[derive(Clone)]
-pub(crate) struct Turns(Arc<Mutex<Queue>>);
+pub(crate) struct RequestCounter(Arc<Mutex<Queue>>);
 
-impl Turns {
-    /// For the request that has just come.
+impl RequestCounter {
+    /// Makes the sender for the request that has arrived.
     pub(crate) fn begin(&self) -> Interim {
-        Interim { queue: self.0.clone(), turn: lock(&self.0).turn }
+        Interim { queue: self.0.clone(), request: lock(&self.0).request }
     }
 
-    /// The answer begins: whatever is still said about this request comes too late.
+    /// Ends the request. Later interim responses to it are dropped.
     pub(crate) fn end(&self) {
-        lock(&self.0).turn += 1;
+        lock(&self.0).request += 1;
     }
 }
 
 impl Interim {
-    /// Sends one, if that is still possible; an interim response may be lost, but not misplaced.
+    /// Queues an interim response. It is dropped if its request has ended or if hyper is writing a message.
     pub(crate) fn send(&self, status: StatusCode, headers: &HeaderMap) {
         let mut headers = headers.clone();
         remove_hop_by_hop(&mut headers);
         let mut queue = lock(&self.queue);
-        if !queue.at_rest || queue.turn != self.turn {
+        if !queue.idle || queue.request != self.request {
             return;
         }
         let reason = status.canonical_reason().unwrap_or("Interim");
@@ -114,7 +114,7 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_queued(cx))?;
-        lock(&self.queue).at_rest = false;
+        lock(&self.queue).idle = false;
         Pin::new(&mut self.io).poll_write(cx, bytes)
     }
 
@@ -124,7 +124,7 @@ impl AsyncWrite for Stream {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_queued(cx))?;
-        lock(&self.queue).at_rest = false;
+        lock(&self.queue).idle = false;
         Pin::new(&mut self.io).poll_write_vectored(cx, bytes)
     }
 
@@ -135,8 +135,8 @@ impl AsyncWrite for Stream {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_queued(cx))?;
         ready!(Pin::new(&mut self.io).poll_flush(cx))?;
-        // hyper flushes when it has nothing left to write.
-        lock(&self.queue).at_rest = true;
+        // hyper flushes after its last write.
+        lock(&self.queue).idle = true;
         Poll::Ready(Ok(()))
     }
 

@@ -1,13 +1,19 @@
-//! A caching reverse proxy: a server and a client of hyper, and the cache between them. `--help` says how it is used.
+//! A caching reverse proxy: a server and a client of hyper with the cache between them.
+//!
+//! ```sh
+//! cargo run --release --example proxy --features config -- --listen 127.0.0.1:8080 --origin http://127.0.0.1:3000
+//! ```
+//!
+//! `--help` prints the flags. `README.md` describes the behaviour.
 
 mod args;
-mod fields;
-mod front;
+mod headers;
 mod interim;
 mod origin;
-mod serve;
 #[cfg(feature = "redis")]
-mod shared;
+mod redis_store;
+mod request;
+mod serve;
 mod upgrade;
 
 use std::{
@@ -27,7 +33,7 @@ use tower_response_cache::{
     semantics::{Normalise, Weights},
 };
 
-/// What this proxy calls itself in `Via` and `Cache-Status`.
+/// The name of the proxy in `Via` and `Cache-Status`.
 const NAME: &str = "tower-response-cache";
 
 #[tokio::main]
@@ -38,16 +44,16 @@ async fn main() -> ExitCode {
             print!("{}", args::HELP);
             return ExitCode::SUCCESS;
         }
-        Err(why) => return fail(2, why),
+        Err(error) => return fail(2, error),
     };
     match run(args).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(why) => fail(1, why),
+        Err(error) => fail(1, error),
     }
 }
 
-fn fail(code: u8, why: impl Display) -> ExitCode {
-    eprintln!("proxy: {why}");
+fn fail(code: u8, error: impl Display) -> ExitCode {
+    eprintln!("proxy: {error}");
     ExitCode::from(code)
 }
 
@@ -57,14 +63,14 @@ async fn run(args: Args) -> Result<(), String> {
     }
     let rules = match &args.rules {
         Some(path) => {
-            let text = fs::read_to_string(path).map_err(|why| format!("{}: {why}", path.display()))?;
-            Rules::from_toml(&text).map_err(|why| format!("{}: {why}", path.display()))?
+            let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+            Rules::from_toml(&text).map_err(|error| format!("{}: {error}", path.display()))?
         }
-        None => rules_without_a_file(),
+        None => default_rules(),
     };
     #[cfg(feature = "redis")]
     if !args.redis.urls.is_empty() {
-        let store = shared::store(&args).await?;
+        let store = redis_store::open(&args).await?;
         return serve_from(store, rules, args).await;
     }
     serve_from(Memory::new(args.memory), rules, args).await
@@ -82,18 +88,19 @@ async fn serve_from(store: impl Store, rules: Rules, args: Args) -> Result<(), S
         .layer(CacheLayer::new(store).rules(rules).cache_status(NAME))
         .service(Origin::new(args.origin));
 
-    let listener = TcpListener::bind(args.listen).await.map_err(|why| format!("cannot listen on {}: {why}", args.listen))?;
-    let stop = serve::stop_signal().map_err(|why| format!("cannot wait for signals: {why}"))?;
-    let address = listener.local_addr().map_err(|why| why.to_string())?;
-    // Whoever started this may have closed its end of the pipe: no reason to end.
+    let listener =
+        TcpListener::bind(args.listen).await.map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;
+    let stop = serve::stop_signal().map_err(|error| format!("cannot wait for signals: {error}"))?;
+    let address = listener.local_addr().map_err(|error| error.to_string())?;
+    // The reader of the pipe may have closed it.
     let _ = writeln!(io::stdout(), "listening on {address}");
     serve::serve(listener, service, stop).await;
     Ok(())
 }
 
-/// What is cached if no file says it: whatever HTTP lets a shared cache keep, for as long as it says. As a cache that acts
-/// for its origin it obeys `CDN-Cache-Control` first (RFC 9213), and unsafe methods clear what they change (RFC 9111, section 4.4).
-fn rules_without_a_file() -> Rules {
+/// The rules without a file: HTTP caching for every route. `CDN-Cache-Control` has priority because the proxy acts for its origin
+/// (RFC 9213). Unsafe methods invalidate their targets (RFC 9111, section 4.4).
+fn default_rules() -> Rules {
     let mut normalise = Normalise::rfc();
     (normalise.accept_encoding, normalise.accept_language) = (Weights::Ordered, Weights::Unordered);
     let rule =

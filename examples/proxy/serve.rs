@@ -1,4 +1,4 @@
-//! The server: connections, until a signal comes.
+//! The server.
 
 use std::{convert::Infallible, future::Future, io, pin::pin, time::Duration};
 
@@ -22,17 +22,18 @@ use tower::ServiceExt;
 use tower_response_cache::{BoxError, CacheStatus, semantics::CACHE_STATUS};
 
 use crate::{
-    NAME, front,
+    NAME,
     interim::{Interim, Stream},
-    origin::NoAnswer,
+    origin::OriginError,
+    request,
 };
 
-/// How long open requests have to finish.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How long to wait if the system has no connection to give, for want of file descriptors, say.
-const PAUSE: Duration = Duration::from_millis(50);
+/// The time for open requests to finish at shutdown.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+/// The pause after a failed `accept`, for example because no file descriptor is free.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Ends at SIGINT or SIGTERM.
+/// Recounter a future that ends at SIGINT or SIGTERM.
 pub(crate) fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     Ok(async move {
@@ -43,10 +44,10 @@ pub(crate) fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// Serves until `stop`, and then what has begun for a little longer.
+/// Serves until `stop` ends, and then waits for open requests.
 pub(crate) async fn serve<S, B>(listener: TcpListener, service: S, stop: impl Future<Output = ()>)
 where
-    S: tower::Service<Request<Incoming>, Response = Response<B>, Error = NoAnswer> + Clone + Send + 'static,
+    S: tower::Service<Request<Incoming>, Response = Response<B>, Error = OriginError> + Clone + Send + 'static,
     S::Future: Send,
     B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
@@ -58,75 +59,75 @@ where
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     eprintln!("proxy: cannot accept a connection: {error}");
-                    sleep(PAUSE).await;
+                    sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             },
             () = &mut stop => break,
         };
-        // Small answers must not wait in the kernel for more to send.
+        // Nagle's algorithm would delay small responses.
         let _ = stream.set_nodelay(true);
-        let (stream, turns) = Stream::new(stream);
+        let (stream, counter) = Stream::new(stream);
         let service = service.clone();
-        let answer = service_fn(move |request| {
-            let (service, turns) = (service.clone(), turns.clone());
+        let handler = service_fn(move |request| {
+            let (service, counter) = (service.clone(), counter.clone());
             async move {
-                let response = answer(service, request, turns.begin()).await;
-                turns.end();
+                let response = respond(service, request, counter.begin()).await;
+                counter.end();
                 Ok::<_, Infallible>(response)
             }
         });
         let mut server = auto::Builder::new(TokioExecutor::new()).http1_only();
-        // RFC 9112, section 9.6: a client that has sent all it has to say may close its half of the connection, and still reads.
+        // RFC 9112, section 9.6: a client may close its half of the connection after its request and still read the response.
         server.http1().timer(TokioTimer::new()).half_close(true);
-        let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), answer).into_owned();
+        let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), handler).into_owned();
         let connection = graceful.watch(connection);
-        // What fails here is one client's connection, and the client knows.
+        // An error concerns only this client, which notices it.
         tokio::spawn(async move { drop(connection.await) });
     }
     drop(listener);
-    let _ = timeout(PATIENCE, graceful.shutdown()).await;
+    let _ = timeout(SHUTDOWN_TIMEOUT, graceful.shutdown()).await;
 }
 
-/// The answer to one request: the service's, or this proxy's own where there is none.
-async fn answer<S, B>(service: S, mut request: Request<Incoming>, interim: Interim) -> Response<Either<B, Full<Bytes>>>
+/// Returns the response of the service, or a response of the proxy itself.
+async fn respond<S, B>(service: S, mut request: Request<Incoming>, interim: Interim) -> Response<Either<B, Full<Bytes>>>
 where
-    S: tower::Service<Request<Incoming>, Response = Response<B>, Error = NoAnswer>,
+    S: tower::Service<Request<Incoming>, Response = Response<B>, Error = OriginError>,
 {
-    // RFC 9110, section 15.2: HTTP/1.0 knows no interim responses.
+    // RFC 9110, section 15.2: HTTP/1.0 has no interim responses.
     if request.version() == Version::HTTP_11 {
         request.extensions_mut().insert(interim);
     }
-    let request = match front::prepare(request) {
+    let request = match request::prepare(request) {
         Ok(request) => request,
-        Err((status, text)) => return said(status, text, "refused").map(Either::Right),
+        Err((status, text)) => return own_response(status, text, "refused").map(Either::Right),
     };
     match service.oneshot(request).await {
         Ok(mut response) => {
-            // What no rule covers has passed through, and even that is said (RFC 9211, section 2.2).
+            // No rule covers the request (RFC 9211, section 2.2).
             if response.extensions().get::<CacheStatus>().is_none() {
                 status(&mut response, "fwd=bypass");
             }
             response.map(Either::Left)
         }
-        Err(why) => {
-            let (status, text, word) = why.answer();
-            said(status, text, word).map(Either::Right)
+        Err(error) => {
+            let (status, text, detail) = error.response();
+            own_response(status, text, detail).map(Either::Right)
         }
     }
 }
 
-/// A response that this proxy makes by itself, and why, for `Cache-Status`.
-fn said(code: StatusCode, text: &'static str, why: &str) -> Response<Full<Bytes>> {
+/// Makes a response of the proxy itself, with the reason in `Cache-Status`.
+fn own_response(code: StatusCode, text: &'static str, detail: &str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(text));
     *response.status_mut() = code;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    status(&mut response, &format!("detail={why}"));
+    status(&mut response, &format!("detail={detail}"));
     response
 }
 
-fn status<B>(response: &mut Response<B>, what: &str) {
-    if let Ok(value) = HeaderValue::try_from(format!("{NAME}; {what}")) {
+fn status<B>(response: &mut Response<B>, params: &str) {
+    if let Ok(value) = HeaderValue::try_from(format!("{NAME}; {params}")) {
         response.headers_mut().append(CACHE_STATUS, value);
     }
 }

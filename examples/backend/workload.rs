@@ -1,4 +1,4 @@
-//! What a simulated user does next: popular reads often, others seldom, and now and then a write. The same seed, the same life.
+//! The operations of a simulated user: reads with a Zipf distribution, and a few writes. The same seed gives the same operations.
 
 use axum::http::Method;
 use fastrand::Rng;
@@ -17,35 +17,35 @@ const CARRIERS: [&str; 16] = ["UA", "B6", "EV", "DL", "AA", "MQ", "US", "9E", "W
 const ORIGINS: [&str; 3] = ["EWR", "JFK", "LGA"];
 
 /// One request.
-pub(crate) struct Step {
-    /// As the router declares it, for the report.
+pub(crate) struct PlannedRequest {
+    /// The pattern of the router, for the report.
     pub(crate) route: &'static str,
     pub(crate) method: Method,
     pub(crate) path: String,
-    /// Whose token it carries.
+    /// The account whose token is sent.
     pub(crate) user: Option<usize>,
     pub(crate) body: String,
 }
 
-/// A write, and the read in which it must show at once.
+/// A write, and the read that must return it.
 pub(crate) enum Write {
-    /// Insert this flight; then ask for the newest of its carrier.
+    /// Insert this flight, then read the newest flights of its carrier.
     Insert { carrier: &'static str, row: String },
-    /// Change the flight inserted last.
+    /// Change the last inserted flight.
     Update { delay: u32 },
-    /// Delete the flight inserted last.
+    /// Delete the last inserted flight.
     Delete,
-    /// Upload under this path; then list its folder.
+    /// Upload to this path, then list its folder.
     Upload { path: String, content: String },
 }
 
-pub(crate) enum Next {
-    Read(Step),
+pub(crate) enum Operation {
+    Read(PlannedRequest),
     Write(Write),
 }
 
-/// An endless stream of deeds.
-pub(crate) struct Plan {
+/// An endless sequence of operations.
+pub(crate) struct Workload {
     random: Rng,
     client: u64,
     tables: Zipf<String>,
@@ -53,9 +53,9 @@ pub(crate) struct Plan {
     users: Zipf<usize>,
 }
 
-impl Plan {
+impl Workload {
     pub(crate) fn new(client: u64) -> Self {
-        // What is popular is popular with everyone, so this die is the same for all clients.
+        // All clients prefer the same reads.
         let mut shared = Rng::with_seed(2013);
         Self {
             random: Rng::with_seed(client + 1),
@@ -66,27 +66,27 @@ impl Plan {
         }
     }
 
-    /// An account that may write: each client has its own, as long as there are enough.
+    /// Returns an account with write permission, a different one for each client if there are enough.
     pub(crate) fn writer(&self) -> usize {
         (0..seed::USERS).filter(|user| seed::may_write(*user)).nth(self.client as usize).unwrap_or_default()
     }
 
-    pub(crate) fn next(&mut self) -> Next {
+    pub(crate) fn next(&mut self) -> Operation {
         let random = &mut self.random;
         match random.u32(..1000) {
-            0..20 => Next::Write(self.insert()),
-            20..30 => Next::Write(self.upload()),
-            30..32 => Next::Write(Write::Delete),
+            0..20 => Operation::Write(self.insert()),
+            20..30 => Operation::Write(self.upload()),
+            30..32 => Operation::Write(Write::Delete),
             32..34 => {
                 let delay = random.u32(1_000..1_000_000);
-                Next::Write(Write::Update { delay })
+                Operation::Write(Write::Update { delay })
             }
             34..250 => {
                 let user = *self.users.pick(random);
-                Next::Read(read(USER, USER.into(), Some(user)))
+                Operation::Read(read(USER, USER.into(), Some(user)))
             }
-            250..420 => Next::Read(read(BUCKET, self.lists.pick(random).clone(), None)),
-            _ => Next::Read(read(TABLE, self.tables.pick(random).clone(), None)),
+            250..420 => Operation::Read(read(BUCKET, self.lists.pick(random).clone(), None)),
+            _ => Operation::Read(read(TABLE, self.tables.pick(random).clone(), None)),
         }
     }
 
@@ -113,8 +113,8 @@ impl Plan {
     }
 }
 
-pub(crate) fn read(route: &'static str, path: String, user: Option<usize>) -> Step {
-    Step { route, method: Method::GET, path, user, body: String::new() }
+pub(crate) fn read(route: &'static str, path: String, user: Option<usize>) -> PlannedRequest {
+    PlannedRequest { route, method: Method::GET, path, user, body: String::new() }
 }
 
 pub(crate) fn newest_of(carrier: &str) -> String {
@@ -149,26 +149,26 @@ fn list_reads() -> Vec<String> {
     [whole.as_slice(), &carriers, &origins].concat()
 }
 
-/// Things in order of popularity, the `n`th of them chosen with a weight of `1/n`.
+/// Items of which the `n`th is picked with a weight of `1/n`.
 struct Zipf<T> {
-    things: Vec<T>,
-    up_to: Vec<f64>,
+    items: Vec<T>,
+    cumulative: Vec<f64>,
 }
 
 impl<T> Zipf<T> {
-    fn new(mut things: Vec<T>, random: &mut Rng) -> Self {
-        random.shuffle(&mut things);
-        let weights = (1..=things.len()).map(|rank| 1.0 / rank as f64);
-        let up_to = weights.scan(0.0, |sum, weight| {
+    fn new(mut items: Vec<T>, random: &mut Rng) -> Self {
+        random.shuffle(&mut items);
+        let weights = (1..=items.len()).map(|rank| 1.0 / rank as f64);
+        let cumulative = weights.scan(0.0, |sum, weight| {
             *sum += weight;
             Some(*sum)
         });
-        Self { up_to: up_to.collect(), things }
+        Self { cumulative: cumulative.collect(), items }
     }
 
     fn pick(&self, random: &mut Rng) -> &T {
-        let at = random.f64() * self.up_to.last().copied().unwrap_or_default();
-        let index = self.up_to.partition_point(|sum| *sum < at);
-        &self.things[index.min(self.things.len() - 1)]
+        let at = random.f64() * self.cumulative.last().copied().unwrap_or_default();
+        let index = self.cumulative.partition_point(|sum| *sum < at);
+        &self.items[index.min(self.items.len() - 1)]
     }
 }

@@ -1,4 +1,4 @@
-//! Fields that are for one connection only, and the trace that a proxy leaves.
+//! Hop-by-hop fields and `Via`.
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Version,
@@ -7,15 +7,15 @@ use http::{
 
 use crate::NAME;
 
-/// The members of a list field of tokens, over all its lines (RFC 9110, section 5.6.1).
+/// Iterates over the members of a list field of tokens in all its lines (RFC 9110, section 5.6.1).
 pub(crate) fn members(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> {
     let lines = headers.get_all(name).into_iter();
     let members = lines.flat_map(|line| line.as_bytes().split(|b| *b == b',')).map(<[u8]>::trim_ascii);
     members.filter(|member| !member.is_empty())
 }
 
-/// Takes away what concerns the connection on which a message came (RFC 9110, section 7.6.1): what `Connection` names,
-/// itself, and what has this meaning without being named.
+/// Removes the fields of the connection (RFC 9110, section 7.6.1): the fields that `Connection` names, itself, and the fields that are
+/// hop-by-hop without being named.
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = members(headers, CONNECTION)
         .filter_map(|name| HeaderName::from_bytes(name).ok())
@@ -32,9 +32,8 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Whether a field may not be named by `Connection`: without it a message would mean something else than its sender said, end elsewhere, or
-/// be kept for everybody (RFC 9110, section 7.6.1: "a sender MUST NOT send a connection option corresponding to a field intended for
-/// all recipients").
+/// Returns whether `Connection` must not name a field (RFC 9110, section 7.6.1: "a sender MUST NOT send a connection option
+/// corresponding to a field intended for all recipients"). Without such a field the message would have another meaning.
 fn is_end_to_end(name: &HeaderName) -> bool {
     const FIELDS: [&str; 16] = [
         "age",
@@ -59,7 +58,7 @@ fn is_end_to_end(name: &HeaderName) -> bool {
     FIELDS.contains(&name) || name.ends_with("cache-control") || FAMILIES.iter().any(|family| name.starts_with(family))
 }
 
-/// `Via: 1.1 name` (RFC 9110, section 7.6.3): the protocol in which the message was received.
+/// Appends `Via` with the protocol in which the message was received (RFC 9110, section 7.6.3).
 pub(crate) fn append_via(headers: &mut HeaderMap, received: Version) {
     let protocol = match received {
         Version::HTTP_10 => "1.0",

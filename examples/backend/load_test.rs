@@ -1,7 +1,7 @@
-//! The traffic: some clients at once, each doing the next thing on its plan as soon as the last is done.
+//! The load: concurrent clients, each of which starts its next operation as soon as the previous one has ended.
 //!
-//! The run without the cache goes on for a given time. The run with it then repeats, client by client, the same plan for as many
-//! deeds. After each write the client reads what the write must have changed, and an answer that does not show it counts as stale.
+//! The run without the cache has a given duration. The run with the cache repeats the same operations of each client. After each write
+//! the client reads what it wrote. A response without the write counts as stale.
 
 use std::{
     collections::BTreeMap,
@@ -15,60 +15,61 @@ use std::{
 
 use tokio::task::JoinSet;
 
-use super::{Fault, client::Reply, progress::Progress, user::User};
+use super::{BoxError, client::Reply, progress::Progress, user::User};
 
 pub(crate) const CLIENTS: u64 = 8;
 
 /// When a run ends.
-pub(crate) enum Until {
+pub(crate) enum Limit {
     Time(Duration),
-    /// As many deeds of each client as in an earlier run.
-    SameAs(Vec<u64>),
+    /// The number of operations of each client.
+    Operations(Vec<u64>),
 }
 
-/// What was seen on one route.
+/// The requests of one route.
 #[derive(Default)]
-pub(crate) struct Seen {
+pub(crate) struct RouteStats {
     pub(crate) hits: u64,
     /// One for each request, in microseconds.
     pub(crate) latencies: Vec<u32>,
 }
 
 #[derive(Default)]
-pub(crate) struct Outcome {
-    /// By `METHOD /route/{as}/{declared}`.
-    pub(crate) routes: BTreeMap<String, Seen>,
-    /// How many deeds each client has done.
-    pub(crate) deeds: Vec<u64>,
+pub(crate) struct RunResult {
+    /// By `METHOD /route/{pattern}`.
+    pub(crate) routes: BTreeMap<String, RouteStats>,
+    /// The number of operations of each client.
+    pub(crate) operations: Vec<u64>,
     pub(crate) took: Duration,
-    /// Reads after a write that had to show it, and those that did not.
+    /// Reads right after a write.
     pub(crate) checked: u64,
+    /// Reads right after a write whose response did not contain the write.
     pub(crate) stale: u64,
 }
 
-/// Drives a server with all clients until the end, with a line of progress.
-pub(crate) async fn run(server: SocketAddr, tokens: Arc<[String]>, until: Until, title: &str) -> Result<Outcome, Fault> {
+/// Runs all clients against a server, and prints the progress.
+pub(crate) async fn run(server: SocketAddr, tokens: Arc<[String]>, until: Limit, title: &str) -> Result<RunResult, BoxError> {
     let begun = Instant::now();
     let done = Arc::new(AtomicU64::new(0));
     let mut clients = JoinSet::new();
     for number in 0..CLIENTS {
         let (limit, deadline) = match &until {
-            Until::Time(time) => (u64::MAX, Some(begun + *time)),
-            Until::SameAs(deeds) => (deeds[number as usize], None),
+            Limit::Time(time) => (u64::MAX, Some(begun + *time)),
+            Limit::Operations(operations) => (operations[number as usize], None),
         };
         let user = User::new(number, server, Arc::clone(&tokens));
         let done = Arc::clone(&done);
-        clients.spawn(async move { (number, user.live(limit, deadline, &done).await) });
+        clients.spawn(async move { (number, user.run(limit, deadline, &done).await) });
     }
     let mut progress = Progress::new(title, until);
-    let mut all = Outcome { deeds: vec![0; CLIENTS as usize], ..Outcome::default() };
+    let mut all = RunResult { operations: vec![0; CLIENTS as usize], ..RunResult::default() };
     let mut tick = tokio::time::interval(Duration::from_millis(100));
     loop {
         tokio::select! {
             client = clients.join_next() => match client {
                 Some(client) => {
-                    let (number, seen) = client?;
-                    all.add(number as usize, seen?);
+                    let (number, part) = client?;
+                    all.add(number as usize, part?);
                 }
                 None => break,
             },
@@ -80,18 +81,18 @@ pub(crate) async fn run(server: SocketAddr, tokens: Arc<[String]>, until: Until,
     Ok(all)
 }
 
-impl Outcome {
-    /// Notes an answer on a route.
-    pub(crate) fn saw(&mut self, route: String, reply: &Reply) {
+impl RunResult {
+    /// Records a response on a route.
+    pub(crate) fn record(&mut self, route: String, reply: &Reply) {
         let seen = self.routes.entry(route).or_default();
         seen.hits += u64::from(reply.hit());
         seen.latencies.push(u32::try_from(reply.took.as_micros()).unwrap_or(u32::MAX));
     }
 
-    /// Notes whether a read right after a write has shown it.
-    pub(crate) fn checked(&mut self, shows: bool) {
+    /// Records whether a read right after a write returned it.
+    pub(crate) fn record_check(&mut self, fresh: bool) {
         self.checked += 1;
-        self.stale += u64::from(!shows);
+        self.stale += u64::from(!fresh);
     }
 
     fn add(&mut self, client: usize, part: Self) {
@@ -100,13 +101,13 @@ impl Outcome {
             sum.hits += seen.hits;
             sum.latencies.extend(seen.latencies);
         }
-        self.deeds[client] = part.deeds.iter().sum();
+        self.operations[client] = part.operations.iter().sum();
         self.checked += part.checked;
         self.stale += part.stale;
     }
 }
 
-impl Seen {
+impl RouteStats {
     pub(crate) fn requests(&self) -> u64 {
         self.latencies.len() as u64
     }
