@@ -17,9 +17,9 @@ use crate::{
 };
 
 /// The body of a response that has passed a [`CacheLayer`](crate::CacheLayer): stored bytes, the inner service's own
-/// body, or one that is on its way to a client and to the store at once.
+/// body, or a body that is sent to a client while it is stored.
 ///
-/// Its data are [`Bytes`], its error is a [`BoxError`], and it is `Send` if the inner body is; it asks for neither `Sync`
+/// Its data are [`Bytes`], its error is a [`BoxError`], and it is `Send` if the inner body is; it requires neither `Sync`
 /// nor `Unpin`. Trailers are kept.
 #[pin_project]
 pub struct CacheBody<B> {
@@ -37,10 +37,10 @@ enum Kind<B> {
     Coming(Box<Coming>),
 }
 
-/// A body on its way.
+/// A body that is being read.
 struct Coming {
     reader: BodyReader,
-    /// How much is still to come, if that is known.
+    /// The number of bytes still to come, if known.
     length: Option<u64>,
     done: bool,
 }
@@ -62,7 +62,7 @@ impl<B> CacheBody<B> {
         Self { kind: Kind::Inner(body) }
     }
 
-    /// A body on its way, of so many bytes if that is known.
+    /// Returns a body that is being read, of `length` bytes if known.
     pub(crate) fn coming(reader: BodyReader, length: Option<u64>) -> Self {
         Self { kind: Kind::Coming(Box::new(Coming { reader, length, done: false })) }
     }
@@ -105,7 +105,7 @@ where
                 let length = data.as_ref().map_or(0, |data| data.len() as u64);
                 match trailers {
                     None => SizeHint::with_exact(length),
-                    // Over HTTP/1 trailers follow a chunked body only: an exact length would have the server drop them.
+                    // Over HTTP/1.1, trailers follow a chunked body only. With an exact length, the server would drop them.
                     Some(_) => {
                         let mut hint = SizeHint::new();
                         hint.set_lower(length);
@@ -169,10 +169,10 @@ impl<B> fmt::Debug for CacheBody<B> {
     }
 }
 
-/// The body of a response that has passed an [`InvalidateLayer`](crate::InvalidateLayer): that of the inner service, or none in a
-/// 503 of the layer's own.
+/// The body of a response that has passed an [`InvalidateLayer`](crate::InvalidateLayer): that of the inner service, or an empty body in a
+/// 503 of the layer.
 ///
-/// Its data and its error are those of the inner body, which needs no default.
+/// Its data and its error are the types of the inner body.
 #[pin_project]
 pub struct InvalidateBody<B> {
     #[pin]
@@ -189,7 +189,7 @@ impl<B> InvalidateBody<B> {
         Self { inner: None }
     }
 
-    /// The body of the inner service; `None` in a 503 of the layer's own.
+    /// The body of the inner service; `None` in a 503 of the layer.
     pub fn into_inner(self) -> Option<B> {
         self.inner
     }

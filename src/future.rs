@@ -22,7 +22,7 @@ use crate::{
     store::backend::Store,
 };
 
-/// The response of a [`Cache`](crate::Cache). A hit is ready at once.
+/// The future of a [`CacheService`](crate::CacheService). A hit is ready at once.
 #[pin_project]
 pub struct ResponseFuture<F, St, B: Send + 'static, E: Send + 'static> {
     #[pin]

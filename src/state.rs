@@ -15,42 +15,42 @@ use crate::{
     switch::Switch,
 };
 
-/// What the owner of a layer has chosen.
+/// The options of a layer.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
-    /// Sent with every response, if it is.
+    /// The name of the `Cache-Status` field, if it is sent.
     pub(crate) cache_status: Option<StatusField>,
-    /// Whether responses carry a [`CacheStatus`].
+    /// Adds a [`CacheStatus`] to the extensions of responses.
     pub(crate) extension: bool,
-    /// Whether stored responses say how long their bodies are.
+    /// Adds `Content-Length` to stored responses.
     pub(crate) content_length: bool,
     pub(crate) fill_limit: Duration,
     pub(crate) max_buffered_bytes: usize,
     pub(crate) enabled: Switch,
 }
 
-/// What all services of one layer share.
+/// State that all services of one layer share.
 #[derive(Debug)]
 pub(crate) struct LayerState<St> {
-    /// Its number, which no other of this process has.
+    /// A number that is unique in the process.
     pub(crate) id: u64,
     pub(crate) store: St,
     pub(crate) rules: Rules,
     pub(crate) options: Options,
     pub(crate) flights: Arc<Flights>,
-    /// Bytes of bodies that are on their way into the store.
+    /// The bytes of bodies that are being read into the store.
     pub(crate) taping: AtomicUsize,
 }
 
 impl<St: Store> LayerState<St> {
-    /// The response with what its owner wants to see on it.
+    /// Returns the response with its status, as the options require.
     #[inline]
     pub(crate) fn marked<B>(&self, mut response: Response<B>, status: CacheStatus) -> Response<B> {
         self.mark(&mut response, || status);
         response
     }
 
-    /// Puts on a response what its owner wants to see on it.
+    /// Sets the status of a response, as the options require.
     #[inline]
     pub(crate) fn mark<B>(&self, response: &mut Response<B>, status: impl FnOnce() -> CacheStatus) {
         let Options { cache_status, extension, .. } = &self.options;
@@ -68,7 +68,7 @@ impl<St: Store> LayerState<St> {
     }
 }
 
-/// Takes off what a layer over the same store has left for what it says of hits.
+/// Removes the empty `Cache-Status` field that a layer with other options has stored.
 #[inline]
 fn without_slot<B>(response: &mut Response<B>) {
     if status::slot(response.headers_mut()).is_some() {

@@ -1,4 +1,4 @@
-//! Whether a response may be stored, and as what.
+//! Admission: the decision to store a response, and its entry's key, namespaces and times.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -25,42 +25,42 @@ use crate::{
     store::backend::Store,
 };
 
-/// How many request fields variants may differ by.
+/// The maximum number of request fields in `Vary`.
 const MOST_VARYING: usize = 8;
 
-/// What is learned from the head of a response that may be stored.
+/// The head of a response that may be stored.
 pub(crate) struct Admission {
     pub(super) key: Key,
-    /// The key of its language, for those who prefer that to all others.
+    /// A second key, for requests that prefer the language of the response.
     pub(super) language: Option<Key>,
     pub(super) status: StatusCode,
-    /// `Content-Length`, which the body must keep to.
+    /// `Content-Length`. A body of another length is not stored.
     pub(super) announced: Option<u64>,
-    /// The fields as hits will have them.
+    /// The header fields of hits.
     pub(super) headers: StoredHeaders,
     pub(super) vary: Vary,
-    /// Present where the response named namespaces itself.
+    /// Present if the response named namespaces.
     pub(super) named: Option<Box<ResponseNamespaces>>,
     pub(super) times: Times,
     pub(super) http: Option<Box<Http>>,
 }
 
-/// The namespaces of a response that named some itself.
+/// The namespaces of a response that named some.
 pub(crate) struct ResponseNamespaces {
     pub(super) all: Namespaces,
-    /// Those among them that were not known before it came.
+    /// The namespaces that only the response named.
     pub(super) added: Namespaces,
 }
 
 impl ResponseNamespaces {
-    /// The names that were known from the request, and those that came with the response.
+    /// Splits the namespaces into those known from the request and those that only the response named.
     pub(super) fn new(known: &Namespaces, all: Namespaces) -> Box<Self> {
         Box::new(Self { added: all.since(known.count()), all })
     }
 }
 
 impl Admission {
-    /// The namespaces that were not known before the response came; none if there are none.
+    /// Returns the namespaces that only the response named, if there are any.
     pub(super) fn added(&self) -> Option<&Namespaces> {
         self.named.as_ref().map(|named| &named.added).filter(|added| !added.is_empty())
     }
@@ -69,7 +69,7 @@ impl Admission {
 type Lifetimes = (Times, Option<Box<Http>>);
 
 impl<St: Store> Fill<St> {
-    /// Whether a response may be stored, and as what; or why not. Its body has at least so many bytes.
+    /// Decides to store a response, or returns the reason against it. The body has at least `least` bytes.
     pub(super) fn fit(&self, parts: &response::Parts, least: u64, hints: Option<&CachePolicy>) -> Result<Admission, NoStore> {
         if hints.is_some_and(CachePolicy::forbids) {
             return Err(NoStore::NoStore);
@@ -118,7 +118,7 @@ impl<St: Store> Fill<St> {
         Ok(Admission { key, language, status: parts.status, announced, headers, vary, named, times, http })
     }
 
-    /// The fields of a response as hits will have them, where they are not those of most responses under its rule.
+    /// Returns the header fields of hits for a response whose fields differ from those of most responses of its rule.
     #[inline(never)]
     fn finished(&self, headers: &HeaderMap, seen: &HeaderScan<'_>, control: Option<CacheControl>) -> StoredHeaders {
         let control = control.unwrap_or_default();
@@ -133,13 +133,13 @@ impl<St: Store> Fill<St> {
         finished
     }
 
-    /// The namespaces of a response that names some itself, with those that are known from its request.
+    /// Returns the namespaces known from the request and those of the response, if the response names any.
     fn named(&self, response: &HeaderMap, hints: Option<&CachePolicy>) -> Result<Option<Namespaces>, NoStore> {
         let hinted = hints.map_or(&[][..], CachePolicy::namespaces);
         if hinted.is_empty() && self.request.plan.groups_of.is_none() && !self.request.plan.names.are_too_many() {
             return Ok(None);
         }
-        // RFC 9875, section 2: groups that cannot be read are groups by which it could not be cleared.
+        // RFC 9875, section 2: a response with unreadable groups could not be invalidated by them.
         let joined = |origin: &GroupOrigin| origin.joined(response).map_err(|_| NoStore::Namespaces);
         let groups = self.request.plan.groups_of.as_deref().map(joined).transpose()?.unwrap_or_default();
         let known = &self.request.plan.names;
@@ -160,7 +160,7 @@ impl<St: Store> Fill<St> {
         Ok(names)
     }
 
-    /// Whether and how long a response is kept where the rule decides.
+    /// Returns the lifetimes of a response under a rule that sets them.
     fn by_rule(
         &self,
         parts: &response::Parts,
@@ -184,7 +184,7 @@ impl<St: Store> Fill<St> {
         Ok((self.times(ttl, seen.age), None))
     }
 
-    /// The same where HTTP decides (RFC 9111, section 3 and section 4.2).
+    /// Returns the lifetimes of a response under a rule where HTTP decides (RFC 9111, section 3 and section 4.2).
     fn by_http(
         &self,
         options: &HttpOptions,
@@ -204,7 +204,7 @@ impl<St: Store> Fill<St> {
         }
         let rules = SharedRules {
             has_default_lifetime: options.fills_silence(),
-            // That is asked below, of cookies as well.
+            // Checked below, for cookies as well.
             identity_in_key: true,
             store_partial: partial::asks_for_one(&self.request.info.method, self.request.info.conditions()),
             ..SharedRules::default()
@@ -223,7 +223,7 @@ impl<St: Store> Fill<St> {
             return Err(NoStore::EventStream);
         }
         let now = self.answered;
-        // Dates in the response are compared with the wall clock; what is kept counts on the timeline.
+        // Dates in the response count by the wall clock. The times of the entry count by the store's clock.
         let at = ExchangeTimes { requested: self.wall_at(self.began) / MS, received: self.wall_at(now) / MS };
         let (while_revalidate, if_error) = self.request.rule.windows();
         let rules = options.freshness(response, while_revalidate, if_error);
@@ -242,7 +242,7 @@ impl<St: Store> Fill<St> {
             true => now,
             false => freshness.fresh_until().saturating_mul(MS),
         };
-        // A part is not asked about again.
+        // A part is not revalidated.
         let asks = asks && status != StatusCode::PARTIAL_CONTENT;
         if status == StatusCode::PARTIAL_CONTENT && fresh_until <= now {
             return Err(NoStore::Lifetime);
@@ -258,22 +258,22 @@ impl<St: Store> Fill<St> {
         Ok((times, Some(Box::new(Http { freshness, open, asks, own_tag: false }))))
     }
 
-    /// The request fields that a response depends on: those of its `Vary`, and those by which it was evidently negotiated.
+    /// Returns the request fields that a response depends on: those of its `Vary`, and those by which it was negotiated without naming them.
     pub(super) fn vary_of(&self, response: &HeaderMap) -> Vary {
         Vary::of(response).union(&Vary::negotiated(self.request.info.headers(), response))
     }
 
-    /// The key that a part is stored under. One that varies by more than is known of the whole would not be found again.
+    /// Returns the key of a part. A part that varies by more fields than the complete response would not be found again.
     fn part_key(&self, response: &HeaderMap) -> Result<Key, NoStore> {
         let known = self.miss.varying.as_deref().map(|(vary, _)| vary.clone()).unwrap_or_default();
         let key = partial::as_asked(self.key().as_ref(), self.request.info.conditions());
         key.filter(|_| known.union(&self.vary_of(response)) == known).ok_or(NoStore::Partial)
     }
 
-    /// The key that a response is stored under: that of the request, or of its variant.
+    /// Returns the key of a response: the key of the request, or of its variant.
     fn variant(&self, vary: Vary) -> Result<(Vary, Key), NoStore> {
-        // A response without the field may come from a handler that forgets it where it answers by default (RFC 9111,
-        // section 4.1): it must not take the place of those that are known to vary.
+        // A handler may leave `Vary` out of its default response (RFC 9111, section 4.1). That response must not replace the list of
+        // variants.
         let vary = match self.miss.varying.as_deref() {
             Some((known, _)) => known.union(&vary),
             None => vary,
@@ -293,7 +293,7 @@ impl<St: Store> Fill<St> {
         }
     }
 
-    /// The key of a variant's language, if the rule wants that.
+    /// Returns the key of a variant's language, if the rule selects variants by language.
     pub(super) fn language_key(&self, vary: &Vary, response: &HeaderMap) -> Option<Key> {
         let (secret, language) = (&self.shared.store.context().secret, || semantics::content_language(response));
         let CacheRequest { rule, primary, info, .. } = &self.request;
@@ -304,7 +304,7 @@ impl<St: Store> Fill<St> {
     #[inline]
     pub(super) fn times(&self, ttl: Duration, age: Option<&HeaderValue>) -> Times {
         let now = self.answered;
-        // RFC 9111, section 4.2.3: an age that a cache below us states goes on from there; so does the time of the call.
+        // RFC 9111, section 4.2.3: the age stated by a cache closer to the origin counts.
         let age = age.and_then(semantics::parse_age).map_or(0, nanos);
         let fresh_until = now.saturating_add(nanos(ttl));
         Times {
@@ -318,11 +318,11 @@ impl<St: Store> Fill<St> {
     }
 }
 
-/// What a walk over the fields of a response has found: most have few of those that matter, and one walk costs less than to ask for
-/// each by name.
+/// The header fields of a response that matter, found in one pass. Most responses have few of them, and one pass costs less than a lookup of
+/// each name.
 #[derive(Default)]
 struct HeaderScan<'a> {
-    /// The first `Cache-Control`, and how many there are.
+    /// The first `Cache-Control`. `lines` is their number.
     directives: Option<&'a HeaderValue>,
     lines: usize,
     /// `Content-Range`.
@@ -331,15 +331,15 @@ struct HeaderScan<'a> {
     cookies: bool,
     /// `Vary`.
     varies: bool,
-    /// It may have been chosen by fields of the request, whatever `Vary` says.
+    /// The response may have been chosen by request fields, also without `Vary`.
     negotiated: bool,
-    /// Fields that are meant for one connection (RFC 9110, section 7.6.1).
+    /// The response has fields for one connection (RFC 9110, section 7.6.1).
     hops: bool,
     /// The first `Content-Type`.
     kind: Option<&'a HeaderValue>,
     /// The first `Age`.
     age: Option<&'a HeaderValue>,
-    /// `Content-Length`, and how often it is there.
+    /// `Content-Length`, and the number of its lines.
     length: Option<&'a HeaderValue>,
     lengths: usize,
 }
@@ -376,7 +376,7 @@ impl<'a> HeaderScan<'a> {
         self.kind.is_some_and(is_event_stream)
     }
 
-    /// The announced length; none if it is absent, repeated or no number.
+    /// Returns the announced length. Returns `None` if it is absent, repeated or not a number.
     fn announced(&self) -> Option<u64> {
         self.length.filter(|_| self.lengths == 1).and_then(length_in)
     }

@@ -26,20 +26,20 @@ pub(crate) enum FilledElsewhere {
     InProgress(Follower),
 }
 
-/// How long the owner of a lock is left alone before the store is looked at again: at first, and at most.
+/// The first and the longest pause before the store is queried again while another process holds the lock.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 
-/// How often a stamp that is dead before the inner service is called is taken again.
+/// The number of times that an invalidated stamp is taken again before the call.
 const MOST_STAMPS: u32 = 3;
 
-/// How often an entry may appear and not answer the request.
+/// The number of entries stored meanwhile that may fail to answer the request.
 const MOST_APPEARED: u32 = 2;
 
-/// Makes the stamp of a fill whole, takes the lock across processes if the rule wants one, and a permit if the call is not backed by the
-/// shared store.
+/// Completes the stamp of a fill, takes the distributed lock if the rule uses one, and takes a permit if the shared store does not coordinate the
+/// call.
 ///
-/// A leader gives way to another fill of this process wherever the store shows that nothing was invalidated since that began. A request
-/// that found a generation missing may not join a fill that has created it since. Once it has read the same generation, it may.
+/// A leader gives way to another fill of this process if the store shows that nothing was invalidated since that fill began. A request that
+/// found a generation missing may not join a fill that has created it since. Once the request has read the same generation, it may join.
 pub(crate) async fn begin<St: Store>(
     shared: &Arc<LayerState<St>>,
     request: &CacheRequest,
@@ -66,7 +66,7 @@ pub(crate) async fn begin<St: Store>(
         stamps: 0,
         appeared: 0,
     };
-    // A fill that has landed since the look may have stored what was not found.
+    // A fill that has ended since the lookup may have stored the missing entry.
     let landed = |since| shared.flights.have_landed_since(since, miss.key(request), miss.varying.is_some());
     let mut looks = leads.as_ref().is_some_and(|(_, landings)| landed(*landings));
     loop {
@@ -99,31 +99,31 @@ struct Beginning<'a, St: Store> {
     shared: &'a Arc<LayerState<St>>,
     request: &'a CacheRequest,
     wish: FillOptions,
-    /// How long the owner of the lock is left alone the next time.
+    /// The next pause while another process holds the lock.
     pause: Duration,
     until: Instant,
-    /// How often the stamp was taken again.
+    /// The number of times that the stamp was taken again.
     stamps: u32,
-    /// How often an entry has appeared.
+    /// The number of entries stored meanwhile.
     appeared: u32,
 }
 
-/// Whether a stamp was overtaken before the inner service was called.
+/// The state of a stamp before the inner service is called.
 enum Outdated {
     No,
-    /// Not, and another fill has begun under the same.
+    /// Another fill has begun under the same stamp.
     Follows(Follower),
-    /// Something was invalidated, or may have been: to be taken again, which is right as long as the inner service is not called.
+    /// A namespace was invalidated, or may have been. The stamp may be taken again until the inner service is called.
     Perhaps,
 }
 
 impl<St: Store> Beginning<'_, St> {
-    /// Asks the store to let the fill begin. False if the store has to be looked at again first.
+    /// Asks the store to let the fill begin. Returns false if the store has to be queried again first.
     async fn asks(&mut self, miss: &mut LookupMiss<St>) -> bool {
         let store = &self.shared.store;
         let stamp = miss.stamp.clone();
         let begun = match stamp.generations() {
-            // The store could not be asked a moment ago.
+            // The store did not answer the lookup.
             None => Ok(BeginFill::Proceed { stamp, lock: None }),
             Some(_) => store.begin(miss.key(self.request).as_ref(), &self.request.plan.names, stamp, self.wish).await,
         };
@@ -140,7 +140,7 @@ impl<St: Store> Beginning<'_, St> {
                 self.wish.lock = None;
             }
             Ok(BeginFill::Locked) => {
-                // With jitter, so that those who wait do not all come at the same moment.
+                // With jitter, so that waiting processes do not query at the same moment.
                 let nap = self.pause.mul_f64(0.75 + 0.5 * fastrand::f64());
                 self.pause = (self.pause * 2).min(LOOK_AGAIN.1);
                 if tokio::time::timeout_at(self.until, tokio::time::sleep(nap)).await.is_err() {
@@ -149,7 +149,7 @@ impl<St: Store> Beginning<'_, St> {
                 return false;
             }
             Ok(BeginFill::AlreadyStored) => {
-                // What is of no use to this request would appear each time that the lock is taken.
+                // An entry that does not answer this request would be found each time that the lock is taken.
                 self.appeared += 1;
                 self.wish.looks &= self.appeared < MOST_APPEARED;
                 return false;
@@ -162,7 +162,7 @@ impl<St: Store> Beginning<'_, St> {
         true
     }
 
-    /// Looks at the store again. An entry that answers the request is returned; else the stamp is that of this look.
+    /// Queries the store again. Returns an entry that answers the request. Without one, takes the stamp of this lookup.
     async fn looks_again(&self, miss: &mut LookupMiss<St>) -> Option<Arc<Entry>> {
         let Ok(lookup) = self.request.look_up(self.shared).await else {
             miss.stamp = Stamp::local(miss.stamp.epoch());
@@ -182,7 +182,7 @@ impl<St: Store> Beginning<'_, St> {
         None
     }
 
-    /// Whether the stamp that the fill would begin under was overtaken, as far as this process can know.
+    /// Returns the state of the stamp, as far as this process can know it.
     fn is_outdated(&mut self, miss: &LookupMiss<St>, leader: Option<&mut Leader>) -> Outdated {
         let (store, names) = (&self.shared.store, &self.request.plan.names);
         let Some(leader) = leader.filter(|_| miss.stamp.is_whole()) else { return Outdated::No };
@@ -191,7 +191,7 @@ impl<St: Store> Beginning<'_, St> {
             return Outdated::Follows(follower);
         }
         let is_dead = store.life(&miss.stamp, names) == Validity::Invalidated;
-        // One of two fills with different stamps is outdated: once is enough to see which.
+        // One of two fills with different stamps is outdated. One more lookup shows which.
         let is_other = self.stamps == 0 && leader.is_after_another(may);
         if self.stamps == MOST_STAMPS || !is_dead && !is_other {
             return Outdated::No;

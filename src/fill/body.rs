@@ -1,4 +1,4 @@
-//! The body of a fit response: complete at once, or read on while it passes.
+//! The body of a response that may be stored: complete at once, or read while it is sent.
 
 use std::{
     future::poll_fn,
@@ -30,8 +30,8 @@ use crate::{
 };
 
 impl<St: Store> Fill<St> {
-    /// The client's response where the inner service's is fit. If its body is complete, it is stored first; else it is read on, and
-    /// stored, while it passes.
+    /// Returns the client's response for a response that may be stored. A complete body is stored first. Any other body is stored while it is
+    /// sent.
     #[inline(never)]
     pub(super) fn kept<B, E>(
         self,
@@ -76,7 +76,7 @@ impl<St: Store> Fill<St> {
         let length = got.exact.or(fit.announced);
         let mut taken = BufferReservation { shared: self.shared.clone(), bytes: 0, used: 0 };
         let reading = match reading {
-            // Who shares a body of a known length is promised all of it, so there must be room for all of it.
+            // A shared body of a known length must fit into the buffer completely.
             ReadOutcome::Pending if length.is_some_and(|length| !taken.reserve(length as usize)) => ReadOutcome::TooLarge,
             other => other,
         };
@@ -92,7 +92,7 @@ impl<St: Store> Fill<St> {
                 tokio::spawn(Box::pin(self.read_on(fit, source, tape, exact, taken)).in_current_span());
                 return Poll::Ready(Ok(shared.marked(response, status.storing(Storing::Pending))));
             }
-            // Grown too large, broken, or not as long as it was announced: the client gets it as it comes.
+            // The body is too large, failed, or has another length than announced. The client gets it unchanged.
             ReadOutcome::TooLarge => {
                 tape.close();
                 let patience = shared.flights.longest_wait();
@@ -112,10 +112,10 @@ impl<St: Store> Fill<St> {
         Poll::Ready(Ok(shared.marked(response, status.storing(Storing::Not(why)))))
     }
 
-    /// Tells those who wait that the response is fit and its body on its way.
+    /// Tells the followers that the response may be shared while its body is read.
     fn arrives(&self, fit: &Admission, tape: &Arc<SharedBody>, length: Option<u64>) {
         let Some(leader) = &self.leader else { return };
-        // Names that came with the response are asked about at the end, in a store that has to be asked.
+        // A store that must be queried verifies the namespaces of the response when the body is complete.
         if fit.added().is_some() && self.shared.store.is_shared() {
             return leader.reads();
         }
@@ -133,8 +133,8 @@ impl<St: Store> Fill<St> {
         });
     }
 
-    /// Reads a body to its end, whoever is still there to hear it, and stores it then. One that grows too large is read on for those
-    /// who have begun to read it.
+    /// Reads a body to its end, also if all its readers have left, and stores it. A body that grows too large is read on for its present
+    /// readers only.
     async fn read_on<B>(
         self,
         mut fit: Admission,
@@ -156,7 +156,7 @@ impl<St: Store> Fill<St> {
         let trailers = source.trailers.take();
         match end {
             Some(Ok(())) if is_length(tape.len(), exact, fit.announced) => {
-                // Stored before its end is told: who has read it to the end finds it in the store.
+                // Stored before the end is announced, so that a client that has read the body finds it in the store.
                 let data = self::exact(tape.whole()).kept;
                 self.state_length(&mut fit, data.len(), trailers.is_some());
                 self.tag(&mut fit, &data);
@@ -184,12 +184,12 @@ impl<St: Store> Fill<St> {
 
 const CUT_OFF: &str = "the response that was being fetched broke off";
 
-/// Whether a body of so many bytes is as long as it has said itself, and as its response has.
+/// Returns true if the length of a body is the one that the body and its response announced.
 fn is_length(len: u64, exact: Option<u64>, announced: Option<u64>) -> bool {
     [exact, announced].into_iter().flatten().all(|length| length == len)
 }
 
-/// A body that is being read, with its trailers once they have come.
+/// A body that is being read, with its trailers once they have arrived.
 struct Source<B> {
     body: Pin<Box<B>>,
     trailers: Option<Box<HeaderMap>>,
@@ -203,7 +203,7 @@ where
         poll_data(self.body.as_mut(), &mut self.trailers, cx)
     }
 
-    /// Reads into the tape until the end of the body.
+    /// Reads into the shared body until the end.
     async fn read_to_end<St>(&mut self, tape: &SharedBody, max: u64, mut taken: BufferReservation<St>) -> Result<(), NoStore> {
         loop {
             match poll_fn(|cx| self.poll(cx)).await {
@@ -223,8 +223,8 @@ where
         }
     }
 
-    /// Reads on into a closed tape, at the pace of its slowest reader, until the end of the body or until nobody reads. A reader that
-    /// holds up another for longer than `patience` is cut off.
+    /// Reads on into a closed shared body, at the pace of its slowest reader, until the end or until no reader is left. A reader that delays
+    /// another for longer than `patience` is disconnected.
     async fn pass_on(mut self, tape: &SharedBody, patience: Duration) {
         let _end = tape.ends_with(CUT_OFF);
         loop {
@@ -250,10 +250,10 @@ where
     }
 }
 
-/// How many frames without data are passed over before the others in the same thread have their turn.
+/// The number of frames without data that are skipped before other tasks of the thread run.
 const MOST_EMPTY: usize = 32;
 
-/// The next data of a body. Its trailers are put aside, and frames that are empty are kept nowhere.
+/// Returns the next data of a body. Trailers are kept aside. Empty frames are dropped.
 #[inline]
 fn poll_data<B: Body>(
     mut body: Pin<&mut B>,
@@ -278,7 +278,7 @@ fn poll_data<B: Body>(
     Poll::Pending
 }
 
-/// A fill's part of the bytes that may be on tapes, of all fills of a layer: reserved, or taken as they come.
+/// The share of one fill in the buffered bytes of a layer: reserved at once, or taken as data arrive.
 struct BufferReservation<St> {
     shared: Arc<LayerState<St>>,
     bytes: usize,
@@ -286,14 +286,14 @@ struct BufferReservation<St> {
 }
 
 impl<St> BufferReservation<St> {
-    /// Whether there is room for so many more.
+    /// Reserves a number of bytes. Returns false if the buffer is full.
     fn reserve(&mut self, bytes: usize) -> bool {
         self.bytes += bytes;
         let all = self.shared.taping.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         all <= self.shared.options.max_buffered_bytes
     }
 
-    /// Whether there is room for so many that have come; what was reserved has it.
+    /// Takes a number of bytes that have arrived. Returns false if the buffer is full. Reserved bytes count as taken.
     fn take(&mut self, bytes: usize) -> bool {
         self.used += bytes;
         let more = self.used.saturating_sub(self.bytes);
@@ -307,14 +307,14 @@ impl<St> Drop for BufferReservation<St> {
     }
 }
 
-/// What came of a body without waiting.
+/// The beginning of a body that was read without waiting.
 #[derive(Default)]
 pub(crate) struct BodyPrefix {
-    /// Most bodies are one chunk.
+    /// Most bodies have one chunk.
     first: Option<Bytes>,
     more: Option<Box<Pieces>>,
     len: u64,
-    /// The length that the body told of itself before it was read.
+    /// The length that the body announced before it was read.
     exact: Option<u64>,
     trailers: Option<Box<HeaderMap>>,
 }
@@ -334,13 +334,13 @@ impl BodyPrefix {
         }
     }
 
-    /// Whether it is as long as it has said itself, and as was announced.
+    /// Returns true if the length is the one that the body and the response announced.
     #[inline]
     fn is_of(&self, announced: Option<u64>) -> bool {
         is_length(self.len, self.exact, announced)
     }
 
-    /// All of it, if it is whole, in one piece, without trailers, and as long as was announced.
+    /// Returns the complete body if it is one chunk of the announced length without trailers.
     #[inline]
     pub(super) fn only(&mut self, reading: &ReadOutcome, announced: Option<u64>) -> Option<Bytes> {
         let is_only = matches!(reading, ReadOutcome::Whole) && self.more.is_none() && self.trailers.is_none();
@@ -353,12 +353,12 @@ impl BodyPrefix {
         pieces
     }
 
-    /// Nothing yet of this body.
+    /// Returns the empty beginning of this body.
     pub(super) fn of<B: Body>(body: &B) -> Self {
         Self { exact: body.size_hint().exact(), ..Self::default() }
     }
 
-    /// Reads what is there.
+    /// Reads without waiting.
     pub(super) fn read<B>(&mut self, mut body: Pin<&mut B>, cx: &mut Context<'_>, max: usize) -> ReadOutcome
     where
         B: Body<Error: Into<BoxError>>,
@@ -394,14 +394,14 @@ impl BodyPrefix {
     }
 }
 
-/// A body as it is sent, and as it is kept.
+/// A complete body, once for the client and once for the store.
 pub(crate) struct ExactLength {
     pub(super) sent: Bytes,
     pub(super) kept: Bytes,
 }
 
-/// What is kept holds on to little more memory than it shows: a small slice of a large buffer is copied out of it. Large ones are kept
-/// as they are. What is sent is what has come: a copy made for the store is the store's alone until a hit shares it.
+/// The stored body keeps little more memory alive than its length: a small slice of a large buffer is copied. Larger bodies are stored as they
+/// arrived. The sent body is never a copy.
 pub(crate) fn exact(data: Bytes) -> ExactLength {
     const SMALL: usize = 64 << 10;
     let same = |data: Bytes| ExactLength { sent: data.clone(), kept: data };

@@ -1,4 +1,4 @@
-//! A fit response and its body become an entry, and those who wait are told.
+//! Commit: a response and its body become an entry, and the followers are told.
 
 use std::{future::Future, mem, pin::Pin, sync::Arc};
 
@@ -27,34 +27,33 @@ use crate::{
     },
 };
 
-/// What storing a response comes to.
+/// The result of storing a response.
 pub(crate) enum Commit {
     Now(Storing),
-    /// Something has to be waited for.
+    /// The store has to be awaited.
     Later(Pin<Box<dyn Future<Output = (Storing, Arc<Entry>)> + Send>>),
 }
 
-/// Why a response was not kept.
+/// The reason for which a response was not stored.
 pub(crate) enum NotStored {
     Because(NoStore),
     Failed(StoreError),
 }
 
-/// An entry, and what is told of it once it is stored.
+/// An entry, and the data for its followers.
 struct Made {
     entry: Arc<Entry>,
-    /// The key that it is stored under besides.
+    /// The second key, if there is one.
     language: Option<Key>,
     vary: Vary,
     added: Namespaces,
     never_fresh: bool,
-    /// Of a part, the namespaces that were known from its request.
+    /// For a part, the namespaces known from its request.
     part_known: Option<Namespaces>,
 }
 
 impl<St: Store> Fill<St> {
-    /// Makes the entry, stores it, and lands: at once, where the response is all there is to store and the store does not have to be
-    /// waited for.
+    /// Makes the entry, stores it, and tells the followers, if that needs no waiting.
     pub(super) fn store_now(mut self, fit: Admission, body: Bytes, trailers: Option<Box<HeaderMap>>) -> Commit {
         let alone = fit.vary.is_empty() && fit.status != StatusCode::PARTIAL_CONTENT;
         if !alone || fit.added().is_some() || self.shared.store.is_shared() {
@@ -75,7 +74,7 @@ impl<St: Store> Fill<St> {
         }
     }
 
-    /// Makes the entry, stores it, and lands.
+    /// Makes the entry, stores it, and tells the followers.
     pub(super) async fn store(
         mut self,
         fit: Admission,
@@ -86,7 +85,7 @@ impl<St: Store> Fill<St> {
         let lock = self.miss.lock.take().and_then(|mut lock| lock.with_entry());
         let admitted = match fit.added() {
             None => Ok(self.miss.stamp.clone()),
-            // Boxed as all that only a shared store has to wait for: in memory a fill is small.
+            // Boxed, since only a shared store has to be awaited: in memory, a fill is small.
             Some(added) => Box::pin(self.admitted(&self.miss.stamp, added, leader.as_ref())).await,
         };
         let stamp = admitted.as_ref().unwrap_or(&self.miss.stamp).clone();
@@ -113,20 +112,20 @@ impl<St: Store> Fill<St> {
             let _ = self.keep(Arc::new(copy), None).await;
         }
         let Made { entry, vary, added, never_fresh, .. } = made;
-        // Nobody knows whether those who wait may have it if its names could not be vouched for.
+        // The followers may not have the response if the store could not verify its namespaces.
         let unknown = self.shared.store.is_shared() && !added.is_empty();
         let share = || SharedResponse { entry: entry.clone(), vary, added };
         (self.stored(put, never_fresh, leader, unknown, share), entry)
     }
 
-    /// Whether every request has to ask about it before it is served: nobody gains by waiting for it. One that may be served while it is
-    /// refreshed is worth waiting for, although it is stale.
+    /// Returns true if each request has to revalidate the response, so that no request gains by following. A response that may be served while
+    /// it is refreshed is worth waiting for, also if it is stale.
     fn is_never_fresh(&self, fit: &Admission) -> bool {
         let asks = |http: &Http| http.freshness.decide(&CacheControl::default(), self.now() / MS) >= Decision::Revalidate;
         fit.http.as_deref().is_some_and(asks)
     }
 
-    /// The entry of a response; and, where responses of its key differ by fields of the request, what says so under that key.
+    /// Makes the entry of a response and, if responses of its key vary, the list of the fields by which they do.
     fn made(
         &mut self,
         fit: Admission,
@@ -156,8 +155,7 @@ impl<St: Store> Fill<St> {
         }
     }
 
-    /// The end of a fill that was to be stored: it is counted, and those who wait are told; that nobody vouches for it if it was not stored
-    /// and is `unknown`.
+    /// Counts the result of a fill and tells the followers. An `unknown` response that was not stored could not be verified.
     fn stored(
         &self,
         put: Result<Put, NotStored>,
@@ -169,7 +167,7 @@ impl<St: Store> Fill<St> {
         told(&self.shared, (&self.request.rule, self.key()), put, never_fresh, leader, unknown, share)
     }
 
-    /// The stamp with what it needs to cover namespaces that were not known before the call; or what became of storing under it.
+    /// Returns the stamp, completed for namespaces that were not known before the call, or the reason for which nothing is stored under it.
     pub(crate) async fn admitted(
         &self,
         stamp: &Stamp,
@@ -191,7 +189,7 @@ impl<St: Store> Fill<St> {
         }
     }
 
-    /// Has the stored response say how long it is, where that is wished and possible (RFC 9110, section 8.6).
+    /// Adds `Content-Length` to the stored response, if the layer adds it and HTTP allows it (RFC 9110, section 8.6).
     pub(super) fn state_length(&self, fit: &mut Admission, length: usize, trailers: bool) {
         if self.shared.options.content_length
             && !trailers
@@ -202,8 +200,8 @@ impl<St: Store> Fill<St> {
         }
     }
 
-    /// Gives a response without `ETag` a strong one, if the rule wants that: it differs wherever the content does, or how it is
-    /// to be read (RFC 9110, section 8.8.1 and section 8.8.3.3).
+    /// Adds a strong `ETag` to a response without one, if the rule does that. The tag depends on the content and on its coding (RFC 9110,
+    /// section 8.8.1 and section 8.8.3.3).
     pub(super) fn tag(&self, fit: &mut Admission, data: &[u8]) -> Option<HeaderValue> {
         if !self.request.rule.tags() || fit.status != StatusCode::OK || fit.headers.contains_key(header::ETAG) {
             return None;
@@ -225,8 +223,7 @@ impl<St: Store> Fill<St> {
     }
 }
 
-/// The end of a fill that was to be stored under a key: it is counted, and those who wait are told; that nobody vouches for it if it was
-/// not stored and is `unknown`.
+/// Counts the result of a fill of a key and tells the followers. An `unknown` response that was not stored could not be verified.
 pub(crate) fn told<St: Store>(
     shared: &LayerState<St>,
     (rule, key): (&Policy, &Key),
@@ -255,7 +252,7 @@ pub(crate) fn told<St: Store>(
                 counters.never_invalidated(rule.route(), shared.store.context().clock.nanos());
             }
             match never_fresh {
-                // Everybody has to ask: nobody gains by waiting for another's answer.
+                // Each request has to revalidate, so that no request gains by following.
                 true => shared.flights.pass(key, shared.store.context().clock.nanos() + PASS),
                 false => shared.flights.forget_pass(key),
             }

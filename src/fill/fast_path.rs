@@ -1,5 +1,5 @@
-//! The short way of a fill. Most responses are as those before them under the same rule, and say nothing that would change what becomes
-//! of them: these are known at a glance, and stored without a word more. All others take the whole way.
+//! The fast path of a fill. Most responses of a rule have the fields of the responses before them, and no directive. They are stored without the
+//! full checks of `admission`.
 
 use std::{sync::Arc, task::Poll};
 
@@ -27,16 +27,15 @@ use crate::{
     },
 };
 
-/// What is known of a response that goes the short way.
+/// The head of a response on the fast path.
 pub(super) struct FastPath {
     times: Times,
-    /// `Content-Length`, which the body must keep to.
+    /// `Content-Length`. A body of another length is not stored.
     pub(super) announced: Option<u64>,
 }
 
 impl<St: Store> Fill<St> {
-    /// What is known of a response that is plainly to be stored; `None` of one that is not, or not plainly. Its body has at least so
-    /// many bytes.
+    /// Returns the head of a response that takes the fast path. The body has at least `least` bytes.
     #[inline]
     pub(super) fn plainly(&self, parts: &response::Parts, least: u64) -> Option<FastPath> {
         let MissedRequest { request, miss } = &*self.missed;
@@ -62,7 +61,7 @@ impl<St: Store> Fill<St> {
         Some(FastPath { times: self.times(ttl, None), announced })
     }
 
-    /// The same as what the whole way would learn of it.
+    /// Converts to the result of the full checks.
     #[inline(never)]
     pub(super) fn fit_plainly(&self, plain: FastPath, parts: &response::Parts) -> Admission {
         let CacheRequest { rule, primary, .. } = &self.request;
@@ -79,7 +78,7 @@ impl<St: Store> Fill<St> {
         }
     }
 
-    /// Makes the entry, stores it, lands, and answers.
+    /// Makes the entry, stores it, tells the followers and returns the response.
     #[inline]
     pub(super) fn kept_plainly<B, E>(
         self,
@@ -121,7 +120,7 @@ impl<St: Store> Fill<St> {
     }
 }
 
-/// Those who wait are told.
+/// Counts the result and tells the followers.
 #[inline]
 fn landed<St: Store>(
     shared: &LayerState<St>,

@@ -1,4 +1,4 @@
-//! A call of the inner service, with the fill that takes its answer.
+//! The future of a fill.
 
 use std::{
     future::Future,
@@ -13,10 +13,10 @@ use pin_project::pin_project;
 use super::{Answer, Fill, RestFuture};
 use crate::{error::BoxError, stats::counters::Count, store::backend::Store};
 
-/// Awaits the inner service, and makes of its answer the client's and, if it is fit, an entry.
+/// Awaits the inner service, and stores its response if that is allowed.
 ///
-/// What has to be waited for after the answer is a future of its own, made only when it is needed: this one is as small as the
-/// inner service's allows, since it is moved to where it is kept.
+/// Work that has to await something after the response is a future of its own, made only when needed. This future is small, because it is
+/// copied to the place where it is kept.
 #[must_use]
 #[pin_project]
 pub(crate) struct FillFuture<F, St: Store, B, E> {
@@ -56,7 +56,7 @@ where
         let mut this = self.project();
         if let Some(inner) = this.inner.as_mut().as_pin_mut() {
             let answer = ready!(inner.poll(cx));
-            // What it holds is given back before anything else is waited for.
+            // Resources of the call are released before anything else is awaited.
             this.inner.set(None);
             let fill = this.fill.take().expect("it is there as long as the call");
             if let Poll::Ready(answer) = fill.answered(answer, cx, this.rest) {

@@ -1,4 +1,4 @@
-//! The whole road of a fill: from the inner service's answer to the client and into the store.
+//! A fill: one call of the inner service, and its response on the way to the client and into the store.
 
 pub(crate) mod admission;
 
@@ -33,28 +33,28 @@ use crate::{
     store::backend::Store,
 };
 
-/// How long it is remembered that responses for a key are not fit to be shared.
+/// The time for which a key is remembered as hit-for-miss, in nanoseconds.
 pub(crate) const PASS: Nanos = 5_000_000_000;
 
-/// What a request that waits, or sets out for the inner service, is answered.
+/// The result of a request that awaits the inner service or another fill.
 pub(crate) type Answer<B, E> = Result<Response<CacheBody<B>>, E>;
 
-/// What is left to do where something has to be waited for.
+/// The rest of a fill that has to await something.
 pub(crate) type RestFuture<B, E> = Pin<Box<dyn Future<Output = Answer<B, E>> + Send>>;
 
-/// What becomes of the answer to a call of the inner service.
+/// One call of the inner service, from its start to the stored entry.
 pub(crate) struct Fill<St: Store> {
     pub(crate) shared: Arc<LayerState<St>>,
     pub(crate) missed: Box<MissedRequest<St>>,
-    /// When the inner service was called.
+    /// The time of the call.
     pub(crate) began: Nanos,
-    /// When it had answered; until then the same.
+    /// The time of the response. Before that, the time of the call.
     pub(crate) answered: Nanos,
-    /// None if nobody waits for this fill.
+    /// `None` if no other request may follow this fill.
     pub(crate) leader: Option<Leader>,
 }
 
-/// The request and its lookup, as `self.request` and `self.miss`.
+/// Gives access to the request and its lookup, as `self.request` and `self.miss`.
 impl<St: Store> Deref for Fill<St> {
     type Target = MissedRequest<St>;
 

@@ -17,12 +17,12 @@ use crate::{
 };
 
 impl<St: Store> Fill<St> {
-    /// Puts a 206 together with what is stored of the same thing: with the whole, if nothing is missing then, as the response to later
-    /// requests for all of it. `known` are the namespaces that were known from the request.
+    /// Combines a 206 with the stored part of the same representation. A complete result is stored as the complete response. `known` are the
+    /// namespaces known from the request.
     ///
-    /// The result belongs to the namespaces of all its parts. Its stamp is that of the newest part, admitted for the names of the older
-    /// ones: what was stored before lives at this moment, later than that stamp was taken, so that whatever is invalidated from then on
-    /// outdates the result. If the stamp cannot be admitted, or there would be too many names, only the newest part is kept.
+    /// The result belongs to the namespaces of all its parts. Its stamp is the stamp of the newest part, completed for the namespaces of the
+    /// older parts. The older part was valid after that stamp was taken, so that a later invalidation also invalidates the result. If the stamp
+    /// cannot be completed, or there are too many namespaces, only the newest part is stored.
     pub(crate) async fn assemble(&self, entry: &Entry, known: &Namespaces) {
         let Content::Response { headers, body, .. } = entry.content() else { return };
         let Some((part, length)) = whole_of(headers, body) else { return };
@@ -51,8 +51,8 @@ impl<St: Store> Fill<St> {
         }
     }
 
-    /// The stamp and the namespaces of what is made of two entries: those of the newer one, with the names of the older one. `None` if
-    /// that would be too many, or if nobody can say that none of them was invalidated since the stamp was taken.
+    /// Returns the stamp and the namespaces for the combination of two entries. Returns `None` if there are too many namespaces, or if the store
+    /// cannot verify that none of them was invalidated since the stamp was taken.
     async fn vouched(&self, newer: &Entry, older: &Entry) -> Option<(Stamp, Namespaces)> {
         let mut names = newer.namespaces().clone();
         names.extend(older.namespaces());
@@ -64,7 +64,7 @@ impl<St: Store> Fill<St> {
         Some((stamp, names))
     }
 
-    /// Stores a part of what two entries were put together to, or all of it.
+    /// Stores a combined part, or the complete response.
     async fn put(&self, key: Key, like: &Entry, vouched: (Stamp, Namespaces), response: (StatusCode, HeaderMap, Bytes)) {
         let ((stamp, names), (status, headers, body)) = (vouched, response);
         let content = Content::Response { status, headers, body, trailers: None };
@@ -73,7 +73,7 @@ impl<St: Store> Fill<St> {
     }
 }
 
-/// Two parts as one, if they are of the same representation and touch: the newer bytes where both have some.
+/// Combines two adjacent or overlapping parts of the same representation. The newer bytes count where they overlap.
 fn join(before: &Entry, headers: &HeaderMap, part: &Part, body: &Bytes) -> Option<(Part, Bytes)> {
     let Content::Response { headers: known, body: older, .. } = before.content() else { return None };
     let (stored, _) = whole_of(known, older)?;

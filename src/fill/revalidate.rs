@@ -1,4 +1,4 @@
-//! Where something is stored already: a 304, or the answer to a HEAD, says what has become of it.
+//! Validation: a 304, or the response to a HEAD, updates a stored response.
 
 use std::{borrow::Cow, future::Future, sync::Arc, time::Duration};
 
@@ -27,7 +27,7 @@ use crate::{
 };
 
 impl<St: Store> Fill<St> {
-    /// The inner service says that what is stored is still good: it is brought up to date, and serves (RFC 9111, section 4.3.4).
+    /// Handles a 304: updates the stored response and serves it (RFC 9111, section 4.3.4).
     pub(super) async fn freshen<B>(
         self,
         ours: &Entry,
@@ -53,7 +53,7 @@ impl<St: Store> Fill<St> {
             }
             Err(why) => {
                 let response = Response::from_parts(head, CacheBody::whole(body.clone(), trailers.clone()));
-                // Kept it may not be any more, but it has been validated for this request.
+                // The response may not be stored any more, but it is validated for this request.
                 let status = validated.storing(Storing::Not(why));
                 self.not_shared(why, false);
                 shared.marked(respond::conditional(&asked, response, now), status)
@@ -61,8 +61,8 @@ impl<St: Store> Fill<St> {
         }
     }
 
-    /// The head of a stored response with what a 304, or the answer to a HEAD, says anew (RFC 9111, section 3.2); and whether, and
-    /// as what, it may still be stored.
+    /// Merges the fields of a 304 or of a response to HEAD into the head of a stored response (RFC 9111, section 3.2), and decides if the
+    /// result may be stored.
     fn renewed(
         &self,
         ours: &Entry,
@@ -77,7 +77,7 @@ impl<St: Store> Fill<St> {
             let known = &self.request.plan.names;
             let mut all = fit.named.take().map_or_else(|| known.clone(), |named| named.all);
             for name in ours.namespaces().iter() {
-                // What the handler named when it sent the whole is not named again.
+                // A 304 does not repeat the namespaces of the complete response.
                 all.push(name);
             }
             if all.are_too_many() {
@@ -90,7 +90,7 @@ impl<St: Store> Fill<St> {
         (head, fit)
     }
 
-    /// Passes on the answer to a HEAD, and learns from it what has become of the stored response to GET (RFC 9111, section 4.3.5).
+    /// Passes on the response to a HEAD, and updates the stored response to GET by it (RFC 9111, section 4.3.5).
     pub(crate) async fn head<F, B, E>(mut self, inner: F) -> Result<Response<CacheBody<B>>, E>
     where
         F: Future<Output = Result<Response<B>, E>>,
@@ -114,8 +114,8 @@ impl<St: Store> Fill<St> {
         Ok(self.shared.marked(response.map(CacheBody::inner), CacheStatus::new(Outcome::Miss(self.miss.reason))))
     }
 
-    /// Compares the answer to a HEAD with the stored response, and freshens that or makes it stale. One that varies by fields by which the
-    /// stored response does not vary is about another response, and changes nothing (RFC 9111, section 4.1).
+    /// Compares the response to a HEAD with the stored response, and makes that fresh or stale. A response that varies by other fields than the
+    /// stored one is about another response, and changes nothing (RFC 9111, section 4.1).
     async fn compare(&self, ours: &Entry, status: StatusCode, head: &HeaderMap) {
         let Content::Response { headers, body, .. } = ours.content() else { return };
         let known = self.miss.varying.as_deref().map(|(vary, _)| vary.clone()).unwrap_or_default();
@@ -141,9 +141,8 @@ impl<St: Store> Fill<St> {
         self.replace(ours, headers.clone(), times, http.map(Box::new)).await;
     }
 
-    /// Puts the stored response with other fields and times in its own place, if it is still there: a response that was stored since is
-    /// never overwritten. It keeps its own stamp, since its content has not come anew. The copy that is kept for those who prefer its
-    /// language is replaced as well.
+    /// Replaces the stored response by one with other fields and times. A response that was stored meanwhile is never overwritten. The stamp stays,
+    /// since the content is not new. The copy under the key of its language is replaced as well.
     async fn replace(&self, ours: &Entry, headers: HeaderMap, times: Times, http: Option<Box<Http>>) {
         let Content::Response { status, body, trailers, .. } = ours.content() else { return };
         let vary = self.miss.varying.as_deref().map(|(vary, _)| vary);
@@ -156,8 +155,8 @@ impl<St: Store> Fill<St> {
         }
     }
 
-    /// A 304 that is about something we do not have: it freshens nothing, and what it was asked about is not asked about again
-    /// (RFC 9111, section 4.3.4). The request cannot be repeated here.
+    /// Handles a 304 about a response that is not stored. It updates nothing, and the stored response is not revalidated again (RFC 9111,
+    /// section 4.3.4). A layer cannot repeat the request.
     async fn not_ours<B>(mut self, ours: &Entry) -> Response<CacheBody<B>> {
         if let (Content::Response { headers, .. }, Some(http)) = (ours.content(), ours.http()) {
             let http = Some(Box::new(Http { asks: false, ..*http }));
@@ -178,7 +177,7 @@ impl<St: Store> Fill<St> {
     }
 }
 
-/// The fields of a stored response without what the inner service does not know of.
+/// Returns the fields of a stored response as the inner service knows them: without an `ETag` made by the cache.
 pub(crate) fn as_inner_service_knows(entry: &Entry) -> Cow<'_, HeaderMap> {
     let Content::Response { headers, .. } = entry.content() else {
         return Cow::Owned(HeaderMap::new());

@@ -44,7 +44,7 @@ impl<St: Store> Fill<St> {
         Self { shared, missed, began, answered: began, leader }
     }
 
-    /// Takes the answer of this call.
+    /// Awaits the call, and stores its response if that is allowed.
     #[inline]
     pub(crate) fn run<F, B, E>(self, inner: F) -> FillFuture<F, St, B, E>
     where
@@ -55,8 +55,7 @@ impl<St: Store> Fill<St> {
         FillFuture::new(self, inner)
     }
 
-    /// Awaits the inner service, and makes of its answer the client's and, if it is fit, an entry. Where something stale may be
-    /// served, that is served if the inner service takes longer than this.
+    /// Awaits the call as [`run`](Self::run) does, but serves a stale entry if the call takes longer than `limit`.
     pub(crate) async fn run_softly<F, B, E>(mut self, inner: F, limit: Duration) -> Answer<B, E>
     where
         F: Future<Output = Result<Response<B>, E>> + Send + 'static,
@@ -83,7 +82,7 @@ impl<St: Store> Fill<St> {
         self.answered_so(answer).await
     }
 
-    /// Makes of the inner service's answer the client's, waiting for what has to be waited for.
+    /// Handles the result of the call to its end.
     pub(crate) async fn answered_so<B, E>(self, answer: Result<Response<B>, E>) -> Answer<B, E>
     where
         B: Body<Error: Into<BoxError>> + Send + 'static,
@@ -102,7 +101,7 @@ impl<St: Store> Fill<St> {
         .await
     }
 
-    /// Makes of the inner service's answer the client's and, if it is fit, an entry; or says what is left to be waited for.
+    /// Handles the result of the call. Returns the client's response, or puts the work that has to await something into `rest`.
     pub(crate) fn answered<B, E>(
         mut self,
         answer: Result<Response<B>, E>,
@@ -136,7 +135,7 @@ impl<St: Store> Fill<St> {
         let Some(plain) = plain else {
             return self.answered_otherwise(parts, body, hints, cx, rest);
         };
-        // A response to GET without content need not be polled to be known as complete.
+        // A body that ends at once is read here, since nobody may poll it.
         let mut body = Box::pin(body);
         let mut got = BodyPrefix::of(&*body);
         let reading = got.read(body.as_mut(), cx, self.request.rule.max_body());
@@ -149,7 +148,7 @@ impl<St: Store> Fill<St> {
         }
     }
 
-    /// The same of a response that is not plainly to be stored.
+    /// Handles a response that the fast path does not store.
     #[inline(never)]
     pub(crate) fn answered_otherwise<B, E>(
         mut self,
@@ -164,7 +163,7 @@ impl<St: Store> Fill<St> {
         E: Send + 'static,
     {
         if self.request.rule.http().is_some() && !parts.headers.contains_key(header::DATE) {
-            // RFC 9110, section 6.6.1: what comes without a date is given that of its arrival.
+            // RFC 9110, section 6.6.1: a response without a date gets the date of its arrival.
             parts.headers.insert(header::DATE, semantics::format_date(self.wall_at(self.answered) / MS));
         }
         if parts.status == StatusCode::NOT_MODIFIED
@@ -183,10 +182,10 @@ impl<St: Store> Fill<St> {
         self.kept(fit, parts, body, got, reading, rest)
     }
 
-    /// The end of a fill whose response is not for the store.
+    /// Ends a fill whose response must not be stored, and returns the response.
     pub(crate) fn unfit<B>(self, why: NoStore, parts: response::Parts, body: B) -> Response<CacheBody<B>> {
         let failure = Failure::of_status(parts.status);
-        // A 304 to the client's own conditions says nothing of what the whole would be.
+        // A 304 to the client's own conditions says nothing about the complete response.
         let pass = parts.status != StatusCode::NOT_MODIFIED
             && !about_the_request(why)
             && !self.varies_unawares(why)
@@ -200,13 +199,13 @@ impl<St: Store> Fill<St> {
         shared.marked(Response::from_parts(parts, CacheBody::inner(body)), status)
     }
 
-    /// The inner service has answered, with whatever it is.
+    /// Records the time of the response.
     pub(crate) fn has_answered(&mut self) {
         self.answered = self.now();
         self.shared.store.context().counters.add(Count::InnerNanos, self.took());
     }
 
-    /// How long the inner service took.
+    /// Returns the duration of the call.
     pub(crate) fn took(&self) -> Nanos {
         self.answered.saturating_sub(self.began)
     }
@@ -215,22 +214,22 @@ impl<St: Store> Fill<St> {
         self.shared.store.context().clock.nanos()
     }
 
-    /// The wall clock at a moment of the timeline: HTTP dates count by it.
+    /// Returns the wall clock at a moment of the store's clock. HTTP dates count by the wall clock.
     pub(crate) fn wall_at(&self, moment: Nanos) -> Nanos {
         self.shared.store.context().clock.wall_at(moment)
     }
 
-    /// The stale response, where the rule allows it because the inner service has failed (RFC 5861, section 4).
+    /// Returns the stale entry as the response if the inner service has failed and the rule allows it (RFC 5861, section 4).
     pub(crate) fn stale_instead<B>(&self, failure: Failure, why: Stale) -> Option<Response<CacheBody<B>>> {
         let now = self.now();
         let entry = self.miss.fallback.as_ref()?;
-        // It may have been cleared while the inner service was failing.
+        // The entry may have been invalidated during the call.
         let life = self.shared.store.life(entry.stamp(), entry.namespaces());
         if life == Validity::Invalidated {
             return None;
         }
-        // A shared store tells here what this process has cleared, not what was cleared softly before the look: that the look has found the
-        // entry fresh is known where only the request did not allow its use.
+        // A shared store knows here only the invalidations of this process, not the soft ones before the lookup. The entry was fresh at the
+        // lookup if the request alone did not allow its use.
         let was_fresh = !self.shared.store.is_shared() || self.miss.reason == Miss::Request;
         let life = if was_fresh { life } else { Validity::Stale };
         if !self.request.info.allows_stale_if_error(entry, life, failure, now) {
@@ -243,14 +242,14 @@ impl<St: Store> Fill<St> {
         Some(respond::from_entry(&self.shared, entry, &asked.method, asked.conditions(), Outcome::Stale(why), now))
     }
 
-    /// The end of a fill whose response is not for the store: those who wait go alone, at once.
+    /// Ends a fill whose response is not stored. Its followers fetch alone, at once.
     pub(crate) fn not_shared(self, why: NoStore, pass: bool) {
-        // Where it varies by fields that were not kept, the next who asks keeps them, and the others can wait for that.
+        // If the response varies by fields that were not kept, the next leader keeps them, and the others can follow it.
         let landing = if self.varies_unawares(why) { FlightOutcome::LeaderLost } else { FlightOutcome::NotShareable };
         self.ends(why, pass, landing);
     }
 
-    /// The same where the inner service has failed: who waits may have something in place of what it would say to him.
+    /// Ends a fill whose call has failed. Its followers may be served a stale entry.
     pub(crate) fn failed(self, why: NoStore, failure: Failure) {
         self.ends(why, false, FlightOutcome::Failed(failure));
     }
@@ -269,18 +268,18 @@ impl<St: Store> Fill<St> {
         }
     }
 
-    /// Whether a response is not stored because the fields of its request were not kept.
+    /// Returns true if the response is not stored because the fields of its request were not kept.
     pub(crate) fn varies_unawares(&self, why: NoStore) -> bool {
         why == NoStore::Vary && self.request.info.headers().is_none()
     }
 
-    /// The key that was looked up and not found.
+    /// Returns the key that was looked up.
     pub(crate) fn key(&self) -> &Key {
         self.miss.key(&self.request)
     }
 }
 
-/// Whether a response is not stored for what its request was, which says nothing of the next.
+/// Returns true if the response is not stored because of its request. The next request may be different.
 fn about_the_request(why: NoStore) -> bool {
     matches!(why, NoStore::RequestNoStore | NoStore::Authorization)
 }

@@ -12,7 +12,7 @@ use crate::{
     store::backend::Store,
 };
 
-/// What the inner service must be for its calls to go on without the request that they were made for.
+/// An inner service whose calls can outlive the request.
 pub(crate) trait InnerService<ReqB, ResB>:
     Service<Request<ReqB>, Response = Response<ResB>, Future: Send + 'static, Error: Send + 'static> + Send + 'static
 {

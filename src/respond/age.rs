@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue, header};
 
 use crate::{clock::Nanos, status};
 
-/// RFC 9111, section 5.1. A finished header map has its slot in front; elsewhere it is looked for.
+/// Sets `Age` (RFC 9111, section 5.1). Stored header maps have it as their first field.
 #[inline]
 pub(crate) fn set_age(headers: &mut HeaderMap, age: Nanos) {
     let age = age_value(age / 1_000_000_000);

@@ -24,14 +24,14 @@ use crate::{
     target_cache::hot::HotResponse,
 };
 
-/// Nothing but a stored response was wanted (RFC 9111, section 5.2.1.7).
+/// Returns the 504 for a request that accepts a stored response only (RFC 9111, section 5.2.1.7).
 pub(crate) fn only_if_cached<St: Store, B>(shared: &LayerState<St>) -> Response<CacheBody<B>> {
     let mut response = Response::new(CacheBody::empty());
     *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
     shared.marked(response, CacheStatus::new(Outcome::OnlyIfCached))
 }
 
-/// The response that an entry makes for a request.
+/// Returns the response to a request from an entry: complete, a part, its head, or a 304.
 #[inline]
 pub(crate) fn from_entry<St: Store, B>(
     shared: &LayerState<St>,
@@ -44,7 +44,7 @@ pub(crate) fn from_entry<St: Store, B>(
     from_entry_as(shared, entry, method, fields, CacheStatus::new(outcome), now)
 }
 
-/// The same, with more to say of it.
+/// Returns the response to a request from an entry, with a given status.
 #[inline]
 pub(crate) fn from_entry_as<St: Store, B>(
     shared: &LayerState<St>,
@@ -70,7 +70,7 @@ pub(crate) fn from_entry_as<St: Store, B>(
         let mut response = Response::new(body);
         *response.status_mut() = *status;
         *response.headers_mut() = headers.clone();
-        // RFC 9110, section 8.6: the length that a GET would be answered with, and a 204 has none to state.
+        // RFC 9110, section 8.6: the length of the response to a GET. A 204 has none.
         let stated = *status != StatusCode::NO_CONTENT && trailers.is_none() && !headers.contains_key(header::CONTENT_LENGTH);
         if *method == Method::HEAD && stated {
             let length = match entry.content() {
@@ -85,7 +85,7 @@ pub(crate) fn from_entry_as<St: Store, B>(
     response
 }
 
-/// The whole response, for a GET that asks for nothing less.
+/// Returns the complete response from an entry.
 #[inline]
 pub(crate) fn from_whole<St: Store, B>(
     shared: &LayerState<St>,
@@ -99,7 +99,7 @@ pub(crate) fn from_whole<St: Store, B>(
     whole_of(shared, (*status, headers, body), trailers.clone(), entry.times(), status_of, now)
 }
 
-/// The same, of its parts.
+/// Returns the complete response from the parts of an entry.
 #[inline]
 pub(crate) fn whole_of<St: Store, B>(
     shared: &LayerState<St>,
@@ -116,7 +116,7 @@ pub(crate) fn whole_of<St: Store, B>(
     response
 }
 
-/// The same of an entry that is let go: where nobody else has it, nothing of it is copied.
+/// Returns the complete response from an entry that is given up. If nobody else holds the entry, nothing is copied.
 pub(crate) fn from_last<St: Store, B>(
     shared: &LayerState<St>,
     mut entry: Arc<Entry>,
@@ -133,7 +133,7 @@ pub(crate) fn from_last<St: Store, B>(
     response
 }
 
-/// What every response from the store is given: its age, and what its owner wants to see on it.
+/// Sets the age and the cache status of a response from the store.
 #[inline]
 fn finish<St: Store, B>(
     shared: &LayerState<St>,
@@ -157,7 +157,7 @@ pub(crate) fn conditional<B>(info: &RequestInfo, response: Response<CacheBody<B>
     }
 }
 
-/// The response that a follower gets of a body still on its way; `None` if its beginning is gone, since it has grown too large.
+/// Returns a follower's response whose body is still being read. Returns `None` if the beginning of the body is no longer buffered.
 pub(crate) fn from_arriving<St: Store, B>(
     shared: &LayerState<St>,
     arriving: &ArrivingResponse,
@@ -195,7 +195,7 @@ pub(crate) fn not_modified<B>(headers: &HeaderMap, extensions: http::Extensions)
     response
 }
 
-/// The whole of a fresh entry: a hit.
+/// Returns the complete response from an entry, and counts a hit.
 #[inline]
 pub(crate) fn complete<St: Store, B>(shared: &LayerState<St>, entry: &Entry, now: Nanos) -> Response<CacheBody<B>> {
     let response = from_whole(shared, entry, CacheStatus::new(Outcome::Hit), now);
@@ -203,7 +203,7 @@ pub(crate) fn complete<St: Store, B>(shared: &LayerState<St>, entry: &Entry, now
     response
 }
 
-/// The response that the thread has at hand: a hit.
+/// Returns a response that this thread holds, and counts a hit.
 #[inline]
 pub(crate) fn hot<St: Store, B>(shared: &LayerState<St>, response: &HotResponse, now: Nanos) -> Response<CacheBody<B>> {
     let times = response.entry().times();
@@ -212,7 +212,7 @@ pub(crate) fn hot<St: Store, B>(shared: &LayerState<St>, response: &HotResponse,
     response
 }
 
-/// What of an entry a request asks for: a hit, or a stale one.
+/// Returns the response to a request from an entry, and counts a hit or a stale hit.
 pub(crate) fn serve<St: Store, B, R>(
     shared: &LayerState<St>,
     request: &Request<R>,
@@ -231,14 +231,14 @@ pub(crate) fn serve<St: Store, B, R>(
     response
 }
 
-/// The same, from an entry that is given up: if nobody else holds it, nothing of it is copied.
+/// Returns the complete response from an entry that is given up, and counts a hit.
 pub(crate) fn complete_owned<St: Store, B>(shared: &LayerState<St>, entry: Arc<Entry>, now: Nanos) -> Response<CacheBody<B>> {
     let response = from_last(shared, entry, CacheStatus::new(Outcome::Hit), now);
     hit(shared, now);
     response
 }
 
-/// Counts a hit, and on one in 64 the time it took.
+/// Counts a hit, and measures the time of one in 64.
 #[inline]
 pub(crate) fn hit<St: Store>(shared: &LayerState<St>, began: Nanos) {
     let context = shared.store.context();

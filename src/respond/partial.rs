@@ -23,7 +23,7 @@ use crate::{
     store::backend::Store,
 };
 
-/// The answer to a request for a part of something that is not stored as a whole, if what is stored of it has it.
+/// Returns the response to a request for a range of a response that is not stored completely, if a stored part has the range.
 pub(crate) async fn stored<St: Store, B>(
     shared: &LayerState<St>,
     request: &CacheRequest,
@@ -42,7 +42,7 @@ pub(crate) async fn stored<St: Store, B>(
     Some(shared.marked(cut, CacheStatus::new(Outcome::Hit).until(entry.times().fresh_until, now)))
 }
 
-/// What is stored under a key, if it may answer as it is.
+/// Returns the entry of a key if it is fresh.
 async fn fresh<St: Store>(shared: &LayerState<St>, request: &CacheRequest, key: &Key) -> Option<(Arc<Entry>, Nanos)> {
     let found = shared.store.get(key.as_ref(), &request.plan.names).await.ok()?.found;
     let now = shared.store.context().clock.nanos();
@@ -52,7 +52,7 @@ async fn fresh<St: Store>(shared: &LayerState<St>, request: &CacheRequest, key: 
     }
 }
 
-/// A smaller part of a stored one, as if the whole were stored; `None` if it is not all there.
+/// Returns a range of a stored part. Returns `None` if a byte of the range is missing.
 fn cut<B>(entry: &Entry, request: &HeaderMap, now: Nanos) -> Option<Response<CacheBody<B>>> {
     let Content::Response { headers, body, .. } = entry.content() else { return None };
     let (part, length) = whole_of(headers, body)?;
@@ -69,7 +69,7 @@ fn cut<B>(entry: &Entry, request: &HeaderMap, now: Nanos) -> Option<Response<Cac
     Some(response)
 }
 
-/// The one part that a 206 brings, and how long its whole is: if its content is what its `Content-Range` says.
+/// Returns the part that a 206 holds and the complete length, if the content agrees with its `Content-Range`.
 pub(crate) fn whole_of(headers: &HeaderMap, body: &Bytes) -> Option<(Part, u64)> {
     let part = Part::of(headers)?;
     let length = part.length?;

@@ -12,7 +12,7 @@ use crate::{
     semantics::{self, Multipart, Ranges, Selected},
 };
 
-/// The part that a request asks for, cut out of a stored whole (RFC 9110, section 14); `None` if the whole answers.
+/// Returns the requested ranges of a stored response (RFC 9110, section 14). Returns `None` if the complete response answers.
 #[inline]
 pub(crate) fn part<B>(method: &Method, fields: &HeaderMap, entry: &Entry, now: Nanos) -> Option<Response<CacheBody<B>>> {
     if !fields.contains_key(header::RANGE) {
@@ -26,7 +26,7 @@ pub(crate) fn part<B>(method: &Method, fields: &HeaderMap, entry: &Entry, now: N
         Ranges::Whole => return None,
         Ranges::Single(part) => (StatusCode::PARTIAL_CONTENT, semantics::partial_headers(headers, &part, length), slice(&part)),
         Ranges::Multiple(parts) => {
-            // RFC 2046, section 5.1.1: it must not occur in the content, and nobody can foresee this one.
+            // RFC 2046, section 5.1.1: the boundary must not occur in the content. Nobody can predict a random one.
             let boundary = format!("{:032x}", fastrand::u128(..));
             let multipart = Multipart::new(headers, &parts, length, &boundary);
             let mut content = Vec::new();
