@@ -85,15 +85,15 @@ impl<St: Store> CacheLayer<St> {
         }
     }
 
-    /// A table of routes. Replaces what was given before.
+    /// Sets the table of routes. Replaces earlier rules.
     pub fn rules(mut self, rules: Rules) -> Self {
         self.rules = rules;
         self.changed()
     }
 
-    /// One rule for every request that reaches this layer: for use on a single route.
+    /// Sets one rule for all requests of this layer, for use on a single route.
     ///
-    /// The route is not known here, so a template can name `{identity}` and no parameter; [`route`](Self::route) knows it.
+    /// The route pattern is not known here. A template can therefore name `{identity}` but no parameter. Use [`route`](Self::route) for that.
     ///
     /// axum's `MethodRouter::layer` cannot infer the error type between two calls. Give it both layers in one call, as a tuple whose first
     /// layer is the outer one:
@@ -112,18 +112,18 @@ impl<St: Store> CacheLayer<St> {
     ///
     /// # Panics
     ///
-    /// If the rule cannot be; the message says why. [`try_rule`](Self::try_rule) returns it.
+    /// If the rule is invalid. [`try_rule`](Self::try_rule) returns the error.
     #[track_caller]
     pub fn rule(self, rule: Rule) -> Self {
         let rules = Rules::new().fallback(rule);
         self.rules(rules)
     }
 
-    /// As [`rule`](Self::rule), with an error in place of the panic.
+    /// Sets one rule as [`rule`](Self::rule) does, and returns an error if the rule is invalid.
     ///
     /// # Errors
     ///
-    /// As [`Rules::try_route`].
+    /// Returns the errors of [`Rules::try_route`].
     pub fn try_rule(self, rule: Rule) -> Result<Self, RulesError> {
         let rules = Rules::new().try_fallback(rule)?;
         Ok(self.rules(rules))
@@ -133,17 +133,17 @@ impl<St: Store> CacheLayer<St> {
     ///
     /// # Panics
     ///
-    /// As [`Rules::route`].
+    /// Panics where [`Rules::route`] does.
     #[track_caller]
     pub fn route(mut self, pattern: &str, rule: Rule) -> Self {
         self.rules = self.rules.route(pattern, rule);
         self.changed()
     }
 
-    /// Turns caching on or off: by a `bool` for good, by a [`Switch`] at run time as well. Defaults to on.
+    /// Turns caching on or off: with a `bool` for good, with a [`Switch`] also at run time. Defaults to on.
     ///
-    /// While it is off, every request goes to the inner service and its response is not stored. Fills that were under way when it was turned
-    /// off are completed. Invalidations go on, so nothing that a write has invalidated meanwhile is served when caching is on again.
+    /// While caching is off, every request goes to the inner service, and no response is stored. Fills that were in progress are completed.
+    /// Invalidations go on, so that no entry invalidated meanwhile is served when caching is on again.
     ///
     /// ```
     /// use tower_response_cache::{CacheLayer, Memory};
@@ -167,79 +167,77 @@ impl<St: Store> CacheLayer<St> {
         self.changed()
     }
 
-    /// Whether responses that a rule covers carry a [`CacheStatus`] in their extensions. Defaults to yes; without it a hit
-    /// takes two allocations, those of its header map, and with it five, and about 750 instructions more.
+    /// Adds a [`CacheStatus`] to the extensions of responses that a rule covers. Defaults to `true`. Without it a hit takes two allocations. With
+    /// it a hit takes five, and about 750 instructions more.
     pub fn status_extension(mut self, on: bool) -> Self {
         self.options.extension = on;
         self.changed()
     }
 
-    /// Whether responses from the store have a `Content-Length`, also where the inner service has left it to the server to say how long
-    /// they are. A server that finds none writes one for each response; over axum that is a twentieth of all that a hit costs.
+    /// Adds `Content-Length` to stored responses that have none. Without the field, the server writes it for each response. Over axum that is a
+    /// twentieth of the cost of a hit.
     ///
-    /// The field is stored with the response, so that layers over one store must agree.
+    /// The field is stored with the response, so that all layers over one store must use the same setting.
     ///
-    /// Defaults to no: a layer outside of this one that changes bodies, and does not take off the field, would work with the inner
-    /// service's responses and not with stored ones. Responses with trailers get none, as they could not be sent over HTTP/1.1 then.
+    /// Defaults to `false`, because a layer outside of this one that changes bodies must then remove the field. Responses with trailers never get
+    /// the field: HTTP/1.1 could not send them.
     pub fn content_length(mut self, on: bool) -> Self {
         self.options.content_length = on;
         self.changed()
     }
 
-    /// How many fills may be under way at once; requests beyond that go to the inner service alone. Defaults to 4,096.
+    /// Limits the fills in progress. Requests beyond the limit are fetched alone. Defaults to 4,096.
     pub fn max_concurrent_fills(mut self, flights: usize) -> Self {
         self.limits.flights = flights;
         self.changed()
     }
 
-    /// How many calls of the inner service may be under way at once that nothing in a shared store stands behind, because it
-    /// cannot be reached or a write is fenced; requests beyond that wait for one to end. Defaults to 1,024. No effect with a
-    /// store of this process alone.
+    /// Limits the calls of the inner service that a shared store does not coordinate, because the store cannot be reached or a write is fenced.
+    /// Requests beyond the limit wait for a call to end. Defaults to 1,024. The limit has no effect with [`Memory`].
     ///
-    /// A cached handler may itself call a cached route. Such a call is made in the place of the outer one, if it is polled with it.
-    /// One that is made in a task of its own waits for a place like any other. No request waits for a place beyond the
-    /// [`wait_limit`](Self::wait_limit): it then goes to the inner service without one.
+    /// A cached handler may call a cached route. Such a call counts with the outer call if it is polled with it. A call in a task of its own waits
+    /// like any other. No request waits longer than the [`wait_limit`](Self::wait_limit): it is then fetched without a permit.
     pub fn max_uncoordinated_fills(mut self, calls: usize) -> Self {
         self.limits.blind = calls.max(1);
         self.changed()
     }
 
-    /// How many requests may wait for one fill; those beyond go alone. Defaults to 16,384.
+    /// Limits the followers of one fill. Requests beyond the limit are fetched alone. Defaults to 16,384.
     pub fn max_waiters(mut self, waiters: usize) -> Self {
         self.limits.waiters = waiters;
         self.changed()
     }
 
-    /// How long a request waits for another's fill, or for a place among the
-    /// [unshared calls](Self::max_uncoordinated_fills), before it goes alone. Nobody joins that fill after that. Defaults to 30 seconds.
+    /// Limits the time for which a request follows fills, or waits for a permit of an [uncoordinated fill](Self::max_uncoordinated_fills). The
+    /// request is then fetched alone, and no request joins that fill any more. Defaults to 30 seconds.
     ///
-    /// It waits for the head of the response. The body is shared while it runs, also one without an end. Only where the handler has named
-    /// namespaces and a shared store has to be asked about them, it waits for the end of the body, of up to three responses that cannot be shared; once it has waited in vain, requests for
-    /// this key go alone for a minute.
+    /// A request waits for the head of the response. The body is shared while it is read, also if it has no end. If the handler has named namespaces
+    /// that a shared store must verify, the request waits for the complete body, of up to three responses. If it waits in vain, requests for the
+    /// key are fetched alone for one minute.
     ///
-    /// If a shared body grows too large to be stored, all who read it go on at the pace of the slowest; a client that takes nothing for this
-    /// long while another waits is cut off.
+    /// A shared body that grows too large to be stored is read at the pace of its slowest client. A client that takes no data for this time while
+    /// another client waits is disconnected.
     pub fn wait_limit(mut self, limit: Duration) -> Self {
         self.limits.wait = limit;
         self.changed()
     }
 
-    /// How long a fill may go on once nobody is left who wants it; up to twice as long if somebody wanted it at first.
-    /// Defaults to 60 seconds.
+    /// Limits the time for which a fill goes on after the last request that wanted it has left. The real time may be up to twice as long. Defaults to
+    /// 60 seconds.
     pub fn fill_limit(mut self, limit: Duration) -> Self {
         self.options.fill_limit = limit;
         self.changed()
     }
 
-    /// How many bytes of bodies may be on their way into the store at once, besides what the store holds; a body beyond that
-    /// passes unstored. Defaults to 64 MiB. A body that grows too large to be stored holds its last 64 KiB and a chunk, once its readers
-    /// have what came before.
+    /// Limits the bytes of bodies that are being read into the store, in addition to the store's own capacity. A body beyond the limit is not
+    /// stored. Defaults to 64 MiB. A body that grows too large to be stored keeps at most its last 64 KiB and one chunk that its clients have not
+    /// read.
     pub fn max_buffered_bytes(mut self, bytes: usize) -> Self {
         self.options.max_buffered_bytes = bytes;
         self.changed()
     }
 
-    /// A layer that differs from what it was made from shares no flights with it.
+    /// Gives a changed layer a state of its own.
     fn changed(mut self) -> Self {
         self.shared = Arc::default();
         self

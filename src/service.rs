@@ -31,12 +31,11 @@ use crate::{
     store::{backend::Store, memory::Memory},
 };
 
-/// The service that [`CacheLayer`](crate::CacheLayer) makes.
+/// The service of [`CacheLayer`](crate::CacheLayer).
 ///
-/// It is ready when the inner service is, and uses the very instance that was made ready; whoever waits for another's
-/// response gives it back first. A hit leaves it as it is, ready for the next call: as with every service that may answer
-/// by itself, a caller that keeps an idle service keeps what it was promised, a permit of a `ConcurrencyLimit`, say. Servers
-/// drop theirs after each request.
+/// It is ready when the inner service is ready, and it calls the instance that was made ready. A request that follows another fill gives the ready
+/// instance back first. A hit leaves the inner service ready for the next call. A caller that keeps an idle service therefore keeps its resources,
+/// such as a permit of a `ConcurrencyLimit`. Servers drop the service after each request.
 pub struct CacheService<S, St = Memory> {
     inner: S,
     shared: Arc<LayerState<St>>,
@@ -47,12 +46,12 @@ impl<S, St> CacheService<S, St> {
         Self { inner, shared }
     }
 
-    /// The inner service.
+    /// Returns the inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The inner service, to change it.
+    /// Returns the inner service for changes.
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }

@@ -24,18 +24,17 @@ use crate::{
     },
 };
 
-/// What the store knows of a request.
+/// The result of a lookup for a request.
 pub(crate) struct Lookup {
     /// A response that may be served, fresh or not.
     pub(crate) found: Option<(Arc<Entry>, Validity)>,
-    /// Taken before anything else.
+    /// The stamp, taken before anything else.
     pub(crate) stamp: Stamp,
-    /// The fields by which the responses of this key are known to differ, and the key with their values.
+    /// The fields by which the responses of the key vary, and the key with their values.
     pub(crate) varying: Option<(Vary, Key)>,
 }
 
-/// The response that the store finds at once for a request. Without a stamp, so that it can be answered with, or nothing. `None` if the
-/// store has to be asked.
+/// Returns the entry that the store finds without waiting, without a stamp. Returns `None` if the store has to be queried.
 #[inline]
 pub(crate) fn found_now<St: Store>(
     store: &St,
@@ -52,14 +51,14 @@ pub(crate) fn found_now<St: Store>(
     }
 }
 
-/// What was found under a variant's key, if it is a response. Stored bytes may say that it is a list of variants once more.
+/// Returns an entry found under the key of a variant, if it is a response. Stored bytes might claim to be another list of variants.
 #[inline]
 pub(crate) fn response(found: Option<(Arc<Entry>, Validity)>) -> Option<(Arc<Entry>, Validity)> {
     found.filter(|(entry, _)| matches!(entry.content(), Content::Response { .. }))
 }
 
 impl Lookup {
-    /// The look that answers without waiting, if the store can.
+    /// Looks up without waiting. Returns `None` if the store has to be queried.
     #[inline]
     pub(crate) fn now<St: Store>(store: &St, rule: &Policy, primary: KeyRef<'_>, headers: &HeaderMap) -> Option<Self> {
         let first = store.get_now(primary)?;
@@ -72,13 +71,13 @@ impl Lookup {
                 {
                     second = store.get_now(key.as_ref())?;
                 }
-                // The older stamp: what it covers is what was looked at first.
+                // The older stamp covers the first lookup.
                 Some(Self { found: response(second.found), stamp: first.stamp, varying: Some(varying) })
             }
         }
     }
 
-    /// The same, waiting for a store that has to be asked.
+    /// Looks up, and waits for the store.
     pub(crate) async fn later<St: Store>(
         store: &St,
         rule: &Policy,
@@ -89,12 +88,12 @@ impl Lookup {
         let first = store.get_up_to(primary, names, rule.max_body()).await?;
         match Self::varying(store, rule, &first, primary, headers) {
             None => Ok(Self { found: first.found, stamp: first.stamp, varying: None }),
-            // In a box, so that not every look is as large.
+            // Boxed, to keep other lookups small.
             Some(varying) => Box::pin(Self::variant(store, rule, first.stamp, varying, primary, headers, names)).await,
         }
     }
 
-    /// The look at the variant for these fields, after that at what says by which of them there are variants.
+    /// Looks up the variant for these request fields.
     async fn variant<St: Store>(
         store: &St,
         rule: &Policy,
@@ -113,8 +112,8 @@ impl Lookup {
         Ok(Self { found: response(second.found), stamp, varying: Some(varying) })
     }
 
-    /// Nothing known: the store did not answer. What is fetched now is under a stamp that no bump since the beginning has
-    /// outlived, so it is not kept if there was one.
+    /// Returns the lookup of a store that did not answer. Its stamp is the oldest one, so that the response is not stored if anything was
+    /// invalidated.
     pub(crate) fn nothing() -> Self {
         Self { found: None, stamp: Stamp::default(), varying: None }
     }

@@ -4,8 +4,7 @@ use http::{HeaderMap, HeaderValue, Method, header};
 
 use crate::key::{self, Key, KeyRef, MAX_KEY_LEN};
 
-/// What stands behind the key of the whole in those of its parts. The number of varying fields, which stands there in variants, begins
-/// with 0; the tag of a secret is another.
+/// The first byte behind the complete response's key in the key of a part. Keys of variants have a 0 or the tag of a secret there.
 #[derive(Clone, Copy)]
 #[repr(u8)]
 enum Kind {
@@ -13,7 +12,7 @@ enum Kind {
     Join = 2,
 }
 
-/// The key of what a request with this `Range` and `If-Range` was answered; `None` if it would be too long.
+/// Returns the key of the response to a request with this `Range` and `If-Range`. Returns `None` if it would be too long.
 pub(crate) fn as_asked(whole: KeyRef<'_>, request: &HeaderMap) -> Option<Key> {
     let mut selecting = vec![Kind::AsAsked as u8];
     for name in [header::RANGE, header::IF_RANGE] {
@@ -27,12 +26,12 @@ pub(crate) fn as_asked(whole: KeyRef<'_>, request: &HeaderMap) -> Option<Key> {
     Some(key::variant(whole, &selecting)).filter(|key| key.canonical().len() <= MAX_KEY_LEN)
 }
 
-/// The key of the longest part that could be put together.
+/// Returns the key of the combined part.
 pub(crate) fn joined(whole: KeyRef<'_>) -> Key {
     key::variant(whole, &[Kind::Join as u8])
 }
 
-/// Whether a request asks for a part in a way that what answers it can be kept: with one `Range`.
+/// Returns true for a GET with exactly one `Range`, whose response can be stored.
 pub(crate) fn asks_for_one(method: &Method, request: &HeaderMap) -> bool {
     let lines: Vec<&HeaderValue> = request.get_all(header::RANGE).iter().collect();
     *method == Method::GET && lines.len() == 1

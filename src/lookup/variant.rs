@@ -9,12 +9,12 @@ use crate::{
     semantics::{self, Vary},
 };
 
-/// The key under which the variant for these request fields is stored (RFC 9111, section 4.1).
+/// Returns the key of the variant for these request fields (RFC 9111, section 4.1).
 pub(crate) fn variant_key(rule: &Policy, secret: &Secret, primary: KeyRef<'_>, vary: &Vary, headers: &HeaderMap) -> Key {
     with_variant(rule, secret, primary, vary, headers, |key| key.to_owned())
 }
 
-/// Does something with that key.
+/// Calls `then` with the key of the variant.
 #[inline]
 pub(crate) fn with_variant<T>(
     rule: &Policy,
@@ -31,7 +31,7 @@ pub(crate) fn with_variant<T>(
     })
 }
 
-/// The key under which a variant in this language is stored besides, if the rule has languages selected.
+/// Returns the second key of a variant in this language, if the rule selects variants by language.
 pub(crate) fn language_key(
     rule: &Policy,
     secret: &Secret,
@@ -52,7 +52,7 @@ pub(crate) fn language_key(
     Some(Key::new(canonical))
 }
 
-/// That of the language which a request prefers to all others.
+/// Returns the second key for the language that a request prefers.
 pub(crate) fn preferred_key(
     rule: &Policy,
     secret: &Secret,
@@ -63,7 +63,7 @@ pub(crate) fn preferred_key(
     language_key(rule, secret, primary, vary, headers, || semantics::preferred_language(headers))
 }
 
-/// Writes the fields that select a variant; if some of them are secrets, as a keyed hash of them all.
+/// Writes the fields that select a variant. If one of them is secret, writes a keyed hash of all.
 #[inline]
 fn write_selecting(
     rule: &Policy,

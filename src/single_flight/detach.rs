@@ -1,8 +1,8 @@
-//! A future that outlives whoever awaits it.
+//! A future that finishes even if its awaiter is dropped.
 //!
-//! It is polled where it is awaited, in the task of its own request, and costs no task. It moves to a task of its own when
-//! that is needed: when its awaiter is dropped (the client has left), or when somebody else begins to depend on it and
-//! must not be held up by how often its awaiter is polled.
+//! The future is polled by its awaiter, in the task of the request, and needs no task of its own. It moves to a new task if the awaiter is
+//! dropped (the client has left), or if another request begins to depend on it: that request must not depend on how often the awaiter is
+//! polled.
 
 use std::{
     any::Any,
@@ -22,52 +22,52 @@ use std::{
 use tokio::runtime::Handle;
 use tracing::{Instrument, Span, level_filters::LevelFilter};
 
-/// Boxed where it is made: a future is copied whole each time it is handed on.
+/// Boxed at once, since a future is copied each time it is moved.
 pub(crate) type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// Awaits the work. Dropped before its end, it leaves the work to a task.
+/// Awaits the work. If it is dropped before the end, the work moves to a task.
 #[must_use]
 pub(crate) struct Detachable<T: Send + 'static, O: AwaitCount = ()> {
     cell: Arc<Task<T, O>>,
-    /// The output was handed out: there is nothing left.
+    /// The output was returned.
     ended: bool,
 }
 
-/// Work, and what it is done for.
+/// The work, shared by its awaiter and by others who depend on it.
 pub(crate) struct Task<T, O> {
     place: Mutex<TaskState<T>>,
-    /// Somebody depends on it: to a task with it at the next opportunity.
+    /// Another request depends on the work. It moves to a task at the next opportunity.
     wanted: AtomicBool,
-    /// Nobody awaits it any more.
+    /// The awaiter was dropped.
     left: AtomicBool,
-    /// How long it may go on after that, unless somebody else waits for it.
+    /// The time for which the work goes on after that if no other request waits for it.
     limit: Option<Duration>,
-    /// Who else may wait for it.
+    /// The others who may wait for the work.
     others: O,
-    /// Where it was begun and where it goes on: no other runtime's end is to end it.
+    /// The runtime in which the work began and goes on. The end of another runtime does not end it.
     runtime: Option<Handle>,
-    /// The span of the request that began it, in which it goes on.
+    /// The tracing span of the request that began the work.
     span: Span,
 }
 
 enum TaskState<T> {
-    /// With its awaiter, whose waker is the one it was polled with last.
+    /// The work is polled by its awaiter, last with this waker.
     Here(Work<T>, Option<Waker>),
-    /// In a task; the awaiter is to be woken at its end.
+    /// The work is in a task, which wakes the awaiter at the end.
     Away(Option<Waker>),
-    /// Done in a task, or ended there by a panic. Boxed, so that a place is small.
+    /// The work has ended in a task, or panicked there. Boxed to keep the type small.
     Done(Box<thread::Result<T>>),
-    /// Not begun, being polled, handed over, or lost with its runtime.
+    /// The work has not begun, is being polled, was moved, or was lost with its runtime.
     Gone,
 }
 
-/// What work is done for: others than its awaiter may wait for it, too.
+/// Others who may wait for the work, beside its awaiter.
 pub(crate) trait AwaitCount: Send + Sync + 'static {
-    /// Whether somebody waits.
+    /// Returns true if another request waits.
     fn is_awaited(&self) -> bool;
 }
 
-/// Nobody else.
+/// No others.
 impl AwaitCount for () {
     fn is_awaited(&self) -> bool {
         false
@@ -75,7 +75,7 @@ impl AwaitCount for () {
 }
 
 impl<T: Send + 'static> Detachable<T> {
-    /// Work that goes on to its end, whether or not somebody awaits it.
+    /// Returns work that goes on to its end, also if its awaiter is dropped.
     pub(crate) fn to_the_end(work: impl Future<Output = T> + Send + 'static) -> Self {
         let drive = Self::new(None, ());
         drive.begin(Box::pin(work));
@@ -84,7 +84,7 @@ impl<T: Send + 'static> Detachable<T> {
 }
 
 impl<T: Send + 'static, O: AwaitCount> Detachable<T, O> {
-    /// Work still to [begin](Self::begin) that, once its awaiter has left and no other waits for it, is given up after `limit`.
+    /// Returns work that still has to [begin](Self::begin). It is dropped `limit` after its awaiter was dropped, unless others wait for it.
     #[inline(always)]
     pub(crate) fn limited(limit: Duration, others: O) -> Self {
         Self::new(Some(limit), others)
@@ -99,13 +99,13 @@ impl<T: Send + 'static, O: AwaitCount> Detachable<T, O> {
             limit,
             others,
             runtime: Handle::try_current().ok(),
-            // Where nobody listens there is none to look for.
+            // Without a subscriber there is no span.
             span: if LevelFilter::current() == LevelFilter::OFF { Span::none() } else { Span::current() },
         };
         Self { cell: Arc::new(cell), ended: false }
     }
 
-    /// Begins the work. It moves to a task at once if somebody wants it already.
+    /// Begins the work. It moves to a task at once if others depend on it.
     pub(crate) fn begin(&self, work: Work<T>) {
         *self.cell.lock() = TaskState::Here(work, None);
         if self.cell.wanted.load(Ordering::SeqCst) {
@@ -113,7 +113,7 @@ impl<T: Send + 'static, O: AwaitCount> Detachable<T, O> {
         }
     }
 
-    /// The work with what it is done for: others have it moved to a task by that.
+    /// Returns the shared state of the work, by which others can move it to a task.
     pub(crate) fn cell(&self) -> &Arc<Task<T, O>> {
         &self.cell
     }
@@ -125,7 +125,7 @@ impl<T: Send + 'static, O: AwaitCount> Future for Detachable<T, O> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
         let Self { cell, ended } = &mut *self;
         let mut place = cell.lock();
-        // Taken out while it is polled: should it panic, what is left of it is dropped by the unwinding and not kept here.
+        // Taken out while it is polled, so that a panic drops the work.
         let polled = match mem::replace(&mut *place, TaskState::Gone) {
             TaskState::Here(mut work, waker) => match work.as_mut().poll(cx) {
                 Poll::Ready(output) => {
@@ -149,7 +149,7 @@ impl<T: Send + 'static, O: AwaitCount> Future for Detachable<T, O> {
         };
         *place = polled;
         drop(place);
-        // Who wanted it while it was being polled could not take it: the flag was set before that attempt, so it is seen here.
+        // A request that wanted the work during the poll could not move it. It has set the flag before, so that it is seen here.
         if cell.wanted.load(Ordering::SeqCst) {
             cell.send_away();
         }
@@ -164,11 +164,11 @@ impl<T: Send + 'static, O: AwaitCount> Drop for Detachable<T, O> {
         }
         self.cell.left.store(true, Ordering::SeqCst);
         self.cell.send_away();
-        // Nowhere to go: what is still here ends here, and says so to those who wait for it. What has come of it is for nobody.
+        // Without a runtime, the work ends here, and its followers are told.
         let mut place = self.cell.lock();
         let left = match *place {
             TaskState::Here(..) | TaskState::Done(_) => mem::replace(&mut *place, TaskState::Gone),
-            // In a task it goes on, but with nobody to wake.
+            // The task goes on, and wakes nobody.
             TaskState::Away(_) => mem::replace(&mut *place, TaskState::Away(None)),
             TaskState::Gone => TaskState::Gone,
         };
@@ -178,14 +178,14 @@ impl<T: Send + 'static, O: AwaitCount> Drop for Detachable<T, O> {
 }
 
 impl<T, O> Task<T, O> {
-    /// What the work is done for.
+    /// Returns the others who may wait for the work.
     pub(crate) fn others(&self) -> &O {
         &self.others
     }
 }
 
 impl<T: Send + 'static, O: AwaitCount> Task<T, O> {
-    /// Somebody depends on this work now.
+    /// Moves the work to a task, because another request depends on it.
     pub(crate) fn promote(self: &Arc<Self>) {
         self.wanted.store(true, Ordering::SeqCst);
         self.send_away();
@@ -195,7 +195,7 @@ impl<T: Send + 'static, O: AwaitCount> Task<T, O> {
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Moves the work to a task, unless it is there, at its end, or being polled just now.
+    /// Moves the work to a task, unless it is in a task, has ended, or is being polled.
     fn send_away(self: &Arc<Self>) {
         let Some(runtime) = self.runtime.clone().or_else(|| Handle::try_current().ok()) else { return };
         let Ok(mut place) = self.place.try_lock() else { return };
@@ -210,7 +210,7 @@ impl<T: Send + 'static, O: AwaitCount> Task<T, O> {
     }
 
     fn run(self: Arc<Self>, mut work: Work<T>) -> impl Future<Output = ()> + Send {
-        // Made before the first poll, which a runtime that is shutting down does not grant.
+        // Made before the first poll, because a runtime that shuts down does not poll the task.
         let report = Report(self.clone());
         async move {
             let guarded = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
@@ -226,7 +226,7 @@ impl<T: Send + 'static, O: AwaitCount> Task<T, O> {
     }
 }
 
-/// Reports the end of the task to the awaiter, also if that end is the runtime's.
+/// Reports the end of the task to the awaiter, also if the runtime ends.
 struct Report<T: Send + 'static, O: AwaitCount>(Arc<Task<T, O>>);
 
 impl<T: Send + 'static, O: AwaitCount> Report<T, O> {
@@ -238,7 +238,7 @@ impl<T: Send + 'static, O: AwaitCount> Report<T, O> {
         let mut place = self.0.lock();
         if let TaskState::Away(awaiter) = &mut *place {
             let awaiter = awaiter.take();
-            // For nobody, it is not kept: a body in it would count as being read.
+            // Without an awaiter the output is dropped: a body in it would count as being read.
             let left = self.0.left.load(Ordering::SeqCst);
             *place = if left { TaskState::Gone } else { end };
             drop(place);
@@ -255,7 +255,7 @@ impl<T: Send + 'static, O: AwaitCount> Drop for Report<T, O> {
     }
 }
 
-/// Awaits work, but gives it up once nobody has wanted it for `limit`, or for up to twice as long: it looks only so often.
+/// Awaits work, and drops it if it was unwanted for `limit`, or for up to twice as long: the check runs once per `limit`.
 pub(crate) async fn unless_left<T>(
     work: impl Future<Output = T>,
     limit: Option<Duration>,

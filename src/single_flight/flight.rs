@@ -13,11 +13,11 @@ use super::{
 };
 use crate::{entry::stamp::Stamp, key::Key};
 
-/// A fill under way, with its work whatever that makes.
+/// A fill in progress, without the type of its output.
 pub(crate) trait AnyFlight: Send + Sync {
     fn flight(&self) -> &Flight;
 
-    /// Somebody depends on its work now.
+    /// Moves the work to a task, because a follower depends on it.
     fn promote(self: Arc<Self>);
 }
 
@@ -31,38 +31,38 @@ impl<T: Send + 'static> AnyFlight for Task<T, Flight> {
     }
 }
 
-/// What is known of a fill under way by those who lead it and those who wait for it.
+/// The state of a fill in progress, shared by its leader and its followers.
 pub(crate) struct Flight {
     pub(crate) key: Key,
-    /// The stamp of its inner call, if that has begun with the flight.
+    /// The stamp of the call, if the call has begun with the flight.
     pub(crate) begun: Option<Stamp>,
-    /// The same of one that begins later. Set under the lock of the shard: who joins sees one or the other.
+    /// The stamp of a call that begins later. Set under the lock of the shard, so that a joining request sees the change at once.
     pub(crate) begins: OnceLock<Stamp>,
     pub(crate) progress: Mutex<Progress>,
     pub(crate) moved: Notify,
     pub(crate) waiters: AtomicUsize,
-    /// A body is being read that cannot be shared before its end.
+    /// A body is being read that cannot be shared before it is complete.
     pub(crate) reads: AtomicBool,
-    /// Another flight of the same key has taken its place, and may wait for its end. Set under the lock of the shard.
+    /// Another flight has replaced this one in the list, and may wait for its end. Set under the lock of the shard.
     pub(crate) has_successor: AtomicBool,
-    /// Who joins from here on only waits for its end, and looks again then. Set under the lock of the shard.
+    /// Requests that join now only wait for the end, and are looked up again then. Set under the lock of the shard.
     pub(crate) is_closed: AtomicBool,
-    /// It is on no list any more, and is put on none. Set under the lock of the shard.
+    /// The flight has left the list for good. Set under the lock of the shard.
     pub(crate) has_ended: AtomicBool,
 }
 
 impl Flight {
-    /// The stamp of its inner call, if that has begun.
+    /// Returns the stamp of the call, if the call has begun.
     pub(crate) fn stamp(&self) -> Option<&Stamp> {
         self.begun.as_ref().or_else(|| self.begins.get())
     }
 
-    /// Waits until it arrives or lands.
+    /// Waits until the response may be shared, or the fill has ended.
     pub(crate) async fn moves(&self, until: Instant) -> Option<Progress> {
         let landing = async {
             loop {
                 let moved = self.moved.notified();
-                // A move between this look and the await is not missed: `Notified` counts from its creation.
+                // A change between this check and the await is not missed: `Notified` counts from its creation.
                 let progress = self.progress().clone();
                 if !matches!(progress, Progress::Calling) {
                     return progress;
@@ -78,7 +78,7 @@ impl Flight {
     }
 }
 
-/// Whether somebody waits for it besides its leader.
+/// Followers wait for a flight, beside its leader.
 impl AwaitCount for Flight {
     fn is_awaited(&self) -> bool {
         self.waiters.load(Ordering::SeqCst) > 0

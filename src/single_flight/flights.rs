@@ -26,31 +26,31 @@ use crate::{
     store::memory::KeySeed,
 };
 
-/// The fills of a layer that are under way, and the keys for which it is not worth while to wait for one.
+/// The fills of a layer that are in progress, and its hit-for-miss keys.
 pub(crate) struct Flights {
     pub(crate) shards: Box<[Mutex<Shard>]>,
     pub(crate) flying: AtomicUsize,
-    /// The same of all layers over one store.
+    /// The number of fills in progress, of all layers over one store.
     pub(crate) flying_of_all: Arc<AtomicUsize>,
-    /// How many have landed.
+    /// The number of fills that have ended.
     pub(crate) landings: AtomicU64,
-    /// The same by hash of the key.
+    /// The number of fills that have ended, by a hash of the key.
     pub(crate) landings_by_key: Box<[AtomicU32]>,
-    /// Whether a key was ever found unfit: most layers never see one.
+    /// A key was hit-for-miss once. Most layers never have one.
     pub(crate) any_passes: AtomicBool,
-    /// By a hash of this layer's own: nobody can compute a target that is taken for another here.
+    /// The hit-for-miss keys and the end of that state, by a seeded hash: a client cannot compute a collision.
     pub(crate) passes: Cache<u128, Nanos, quick_cache::UnitWeighter, KeySeed>,
     pub(crate) pass_seed: u64,
-    /// Where a key is among the shards.
+    /// The seed that assigns keys to shards.
     pub(crate) shard_seed: KeySeed,
-    /// Inner calls that nothing of a shared store stands behind.
+    /// The permits of uncoordinated fills.
     pub(crate) blind: Arc<Semaphore>,
     pub(crate) limits: Limits,
 }
 
 pub(crate) type Shard = HashMap<u128, Arc<dyn AnyFlight>, KeySeed>;
 
-/// The bounds of what one layer may have under way.
+/// The limits of one layer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     pub(crate) flights: usize,
@@ -61,10 +61,10 @@ pub(crate) struct Limits {
 
 pub(crate) const SHARDS: usize = 32;
 
-/// How many counters of landings there are: keys that share one cost an extra look at the store.
+/// The number of counters of ended fills. Keys that share a counter cost an extra lookup.
 pub(crate) const LANDINGS: usize = 1 << 10;
 
-/// How many unfit keys are remembered at most.
+/// The maximum number of hit-for-miss keys.
 const PASSES: usize = 16 << 10;
 
 impl Flights {
@@ -90,11 +90,10 @@ impl Flights {
         }
     }
 
-    /// Leave for an inner call under this stamp. Where the shared store cannot be reached, so many calls are made at a time as may
-    /// be, however many requests the cache no longer keeps away from the inner service.
+    /// Returns a permit for a call that the shared store does not coordinate. Limits the calls while the shared store cannot be reached.
     ///
-    /// A call from within another takes no place of its own, and nobody waits for a place beyond `until`: each of the calls that have
-    /// the places may depend on one that waits.
+    /// A call from within another call needs no permit. No request waits for a permit beyond `until`, since the calls that hold the permits may
+    /// depend on one that waits.
     pub(crate) async fn leave(&self, stamp: &Stamp, until: Instant) -> Option<OwnedSemaphorePermit> {
         if stamp.is_whole() || WithPermit::<()>::is_within() {
             return None;
@@ -102,29 +101,29 @@ impl Flights {
         tokio::time::timeout_at(until, self.blind.clone().acquire_owned()).await.ok()?.ok()
     }
 
-    /// How long a request waits for another's response at most.
+    /// Returns the longest time that a request follows fills.
     pub(crate) fn longest_wait(&self) -> Duration {
         self.limits.wait
     }
 
-    /// Until when a request that begins to wait now may wait, for however many fills.
+    /// Returns the time until which a request may follow fills, if it begins now.
     pub(crate) fn patience(&self) -> Instant {
         let now = Instant::now();
         now.checked_add(self.limits.wait).unwrap_or_else(|| now + Duration::from_secs(30 * 365 * 86_400))
     }
 
-    /// Whether responses for this key were found unfit a moment ago.
+    /// Returns true if the key is hit-for-miss.
     pub(crate) fn passes(&self, key: &Key, now: Nanos) -> bool {
         self.any_passes.load(Ordering::Relaxed) && self.passes.get(&self.passing(key)).is_some_and(|until| now < until)
     }
 
-    /// Remembers that nobody should wait for this key.
+    /// Makes the key hit-for-miss.
     pub(crate) fn pass(&self, key: &Key, until: Nanos) {
         self.passes.insert(self.passing(key), until);
         self.any_passes.store(true, Ordering::Relaxed);
     }
 
-    /// A response for this key was fit after all.
+    /// Ends the hit-for-miss state of a key.
     pub(crate) fn forget_pass(&self, key: &Key) {
         if self.any_passes.load(Ordering::Relaxed) {
             self.passes.remove(&self.passing(key));
@@ -135,19 +134,18 @@ impl Flights {
         xxh3_128_with_seed(key.canonical(), self.pass_seed)
     }
 
-    /// How many fills have landed. Where it is the same before a look at the store and after joining, nothing was stored between
-    /// the two by a fill that could have been joined.
+    /// Returns the number of fills that have ended. If it is the same before a lookup and after a join, no fill has stored an entry between them.
     #[inline]
     pub(crate) fn landings(&self) -> u64 {
         self.landings.load(Ordering::SeqCst)
     }
 
-    /// How many fills have landed, of all keys and of this one.
+    /// Returns the number of fills that have ended, of all keys and of this one.
     pub(crate) fn landings_at(&self, key: u128) -> CompletionCount {
         CompletionCount { all: self.landings(), of_key: self.landings_of(key).load(Ordering::SeqCst) }
     }
 
-    /// Whether a fill of this key may have landed since then: the key that was counted, or another of which it is a variant.
+    /// Returns true if a fill of the key may have ended since then. For a variant, the fills of all keys count.
     pub(crate) fn have_landed_since(&self, then: CompletionCount, key: &Key, is_variant: bool) -> bool {
         let now = self.landings_at(key.hash());
         if is_variant { now.all != then.all } else { now.of_key != then.of_key }
@@ -161,11 +159,11 @@ impl Flights {
         self.shards[self.shard_seed.place(key) as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a flight off its list: nobody joins it any more. It goes on for those who have joined it.
+    /// Removes a flight from the list, so that no request joins it. Its followers stay.
     pub(crate) fn unlist(&self, flight: &Arc<dyn AnyFlight>) {
         let hash = flight.flight().key.hash();
         let mut shard = self.shard(hash);
-        // Nor does another that gives way put it back.
+        // Another flight that gives way does not put it back.
         flight.flight().has_ended.store(true, Ordering::SeqCst);
         if let Entry::Occupied(place) = shard.entry(hash)
             && Arc::ptr_eq(place.get(), flight)
@@ -174,7 +172,7 @@ impl Flights {
         }
     }
 
-    /// Takes a flight off its list, and puts another that has not ended in its place if one is given.
+    /// Removes a flight from the list, and puts `instead` in its place if that has not ended.
     pub(crate) fn remove(&self, flight: &Arc<dyn AnyFlight>, instead: Option<&Arc<dyn AnyFlight>>) {
         let hash = flight.flight().key.hash();
         let mut shard = self.shard(hash);

@@ -10,36 +10,36 @@ use super::{
 };
 use crate::{entry::stamp::Stamp, key::Key, single_flight::flights::Flights};
 
-/// Whoever waits.
+/// A request that follows a flight.
 pub(crate) struct Follower {
     pub(crate) flight: Arc<dyn AnyFlight>,
-    /// Whatever it comes to, it may not be what this one may have.
+    /// The flight was closed before this follower joined. Its response is not for this follower.
     pub(crate) looks_again: bool,
 }
 
 impl Follower {
-    /// The stamp of the fill that is waited for, if its call has begun.
+    /// Returns the stamp of the fill, if its call has begun.
     pub(crate) fn stamp(&self) -> Option<&Stamp> {
         self.flight.flight().stamp()
     }
 
-    /// The key of the fill that is waited for.
+    /// Returns the key of the fill.
     pub(crate) fn key(&self) -> &Key {
         &self.flight.flight().key
     }
 
-    /// Nobody joins this fill any more: it has outlived its response's lifetime, or the time that anybody waits for it. It may even be
-    /// one that nothing drives, left on a runtime that is not run.
+    /// Removes the fill from the list, because it took longer than the lifetime of its response or than the wait limit. It may be on a runtime
+    /// that no longer runs.
     pub(crate) fn gives_up(&self, flights: &Flights) {
         flights.unlist(&self.flight);
     }
 
-    /// Whether the inner service has answered with a body whose end has to be waited for.
+    /// Returns true if the fill reads a body that cannot be shared before it is complete.
     pub(crate) fn waits_for_a_body(&self) -> bool {
         self.flight.flight().reads.load(Ordering::Relaxed)
     }
 
-    /// Waits until the fill arrives or lands; `None` if that takes longer than one may wait.
+    /// Waits until the response may be shared, or the fill has ended. Returns `None` if that takes too long.
     pub(crate) async fn wait(&self, until: Instant) -> Option<Progress> {
         let progress = self.flight.flight().moves(until).await?;
         Some(if self.looks_again { Progress::Landed(FlightOutcome::LeaderLost) } else { progress })

@@ -1,4 +1,4 @@
-//! One fill per key and living stamp.
+//! Single flight: one fill per key and valid stamp.
 
 pub(crate) mod detach;
 
@@ -34,30 +34,30 @@ use self::{
 };
 use crate::{entry::stamp::Stamp, key::Key};
 
-/// What became of the wish to join, for one whose fill would make a `T`.
+/// The result of joining a fill. `T` is the output of the fill if this request leads it.
 pub(crate) enum Join<T: Send + 'static> {
     Lead(Leader, Detachable<T, Flight>),
     Follow(Follower),
-    /// There are as many flights, or waiters on this one, as there may be.
+    /// The limit of fills, or of followers of this one, is reached.
     Full,
 }
 
-/// Whoever fills. Dropped without a landing, it passes the baton: those who wait look again.
+/// The leader of a fill. If it is dropped before the end, the followers look up again, and another one leads.
 pub(crate) struct Leader {
     flights: Arc<Flights>,
     flight: Arc<dyn AnyFlight>,
-    /// The fill of the same key that could not be joined.
+    /// The earlier fill of the key that could not be joined.
     before: Option<Arc<dyn AnyFlight>>,
     landed: bool,
 }
 
 impl Flights {
-    /// Joins the fill of a key, or begins one. A fill whose inner call has not begun is joined by everybody: what it brings will
-    /// have been computed after they came. Once it has begun, it is joined only while its stamp is `alive` for who wants to join;
-    /// one that is not goes on for those who joined it before, and a new one takes its place.
+    /// Joins the fill of a key, or begins one. Every request may join a fill whose call has not begun, since its response will be computed after
+    /// the request arrived. A fill whose call has begun is joined only if its stamp is `alive` for the request. Otherwise it goes on for its
+    /// followers, and a new fill replaces it.
     ///
-    /// With a `stamp` the inner call begins at once; without, [`Leader::begins`] says when. The work of the fill, once nobody wants it
-    /// any more, is given up after `limit`.
+    /// With a `stamp` the call begins at once. Without one, it begins with [`Leader::begins`]. The work is dropped `limit` after the last request
+    /// that wants it has left.
     pub(crate) fn join<T: Send + 'static>(
         self: &Arc<Self>,
         key: &Key,
@@ -73,7 +73,7 @@ impl Flights {
                 return Join::Full;
             }
             if flight.is_closed.load(Ordering::SeqCst) || flight.stamp().is_none_or(alive) {
-                // Counted before the list is let go: who lands takes the flight off it, and knows then who waits.
+                // Counted under the lock of the list, so that a leader that ends the fill knows its followers.
                 let follower = self.follow(place.get());
                 drop(shard);
                 return match follower {
@@ -121,7 +121,7 @@ impl Flights {
         Join::Lead(Leader { flights: self.clone(), flight, before, landed: false }, drive)
     }
 
-    /// One more who waits for this flight, if so many may.
+    /// Adds a follower, if the limit allows it.
     fn follow(&self, flying: &Arc<dyn AnyFlight>) -> Option<Follower> {
         let flight = flying.flight();
         if flight.waiters.fetch_add(1, Ordering::SeqCst) >= self.limits.waiters {
@@ -133,7 +133,7 @@ impl Flights {
 }
 
 impl Leader {
-    /// The inner call begins now, under this stamp.
+    /// Sets the stamp under which the call begins now.
     pub(crate) fn begins(&mut self, stamp: &Stamp) {
         self.before = None;
         let flight = self.flight.flight();
@@ -141,28 +141,27 @@ impl Leader {
         let _ = flight.begins.set(stamp.clone());
     }
 
-    /// Where nothing says whether the fill before this one is still good, it is waited for: one call is running, one forming, and
-    /// there is no third.
+    /// Waits for the earlier fill if the store cannot verify it. One call runs, one waits, and there is no third.
     pub(crate) async fn after_the_one_before(&self, until: Instant) {
         if let Some(before) = &self.before {
             before.flight().moves(until).await;
         }
     }
 
-    /// From here on nobody joins: what is read now says nothing of those who come later. They wait for the end, and look again.
+    /// Closes the flight: the response is not for requests that join later. They wait for the end, and look up again.
     pub(crate) fn closes(&self) {
         let flight = self.flight.flight();
         let _shard = self.flights.shard(flight.key.hash());
         flight.is_closed.store(true, Ordering::SeqCst);
     }
 
-    /// Whether the fill before this one has begun under another stamp than the caller `may` share.
+    /// Returns true if the earlier fill has begun under a stamp that the caller may not share.
     pub(crate) fn is_after_another(&self, may: impl FnOnce(&Stamp) -> bool) -> bool {
         self.before.as_ref().and_then(|before| before.flight().stamp()).is_some_and(|stamp| !may(stamp))
     }
 
-    /// Gives way to the fill before this one, if that has begun under a stamp that the caller `may` share after all: follows it, and puts
-    /// it back in its place. Those who wait for this fill look again, since they may have come after what the caller has read.
+    /// Gives way to the earlier fill if it has begun under a stamp that the caller may share: puts it back into the list and follows it. The
+    /// followers of this fill look up again, since they may have arrived after the caller's lookup.
     pub(crate) fn gives_way(&mut self, may: impl FnOnce(&Stamp) -> bool) -> Option<Follower> {
         let before = self.before.take_if(|before| before.flight().stamp().is_some_and(may))?;
         let follower = self.flights.follow(&before)?;
@@ -175,40 +174,40 @@ impl Leader {
         Some(follower)
     }
 
-    /// The flight, for asking who waits for it.
+    /// Returns the flight.
     pub(crate) fn flight(&self) -> Arc<dyn AnyFlight> {
         self.flight.clone()
     }
 
-    /// The response is fit and its body on the way, but whether it may be shared is known at its end.
+    /// Records that a body is read that can be shared only when it is complete.
     pub(crate) fn reads(&self) {
         self.flight.flight().reads.store(true, Ordering::Relaxed);
     }
 
-    /// The response is fit, and its body on the way.
+    /// Shares a response while its body is read.
     pub(crate) fn arrives(&self, arriving: ArrivingResponse) {
         let flight = self.flight.flight();
         *flight.progress() = Progress::Arriving(Arc::new(arriving));
         flight.moved.notify_waiters();
     }
 
-    /// The end of the fill. To be called after the entry is stored: who comes later finds it there.
+    /// Ends the fill. Must be called after the entry is stored, so that later requests find it.
     pub(crate) fn land(self, landing: FlightOutcome) {
         self.land_with(|| landing);
     }
 
-    /// The same, with what only those need who wait.
+    /// Ends the fill with an outcome that is computed only if there are followers.
     pub(crate) fn land_with(mut self, landing: impl FnOnce() -> FlightOutcome) {
         self.landed = true;
         self.end(landing);
     }
 
     fn end(&self, landing: impl FnOnce() -> FlightOutcome) {
-        // Before it can be missed in the list: who no longer finds it there sees that one more has landed.
+        // Counted before the flight leaves the list: a request that does not find the flight sees the new count.
         self.flights.landings.fetch_add(1, Ordering::SeqCst);
         self.flights.landings_of(self.flight.flight().key.hash()).fetch_add(1, Ordering::SeqCst);
         self.flights.remove(&self.flight, None);
-        // From here on nobody joins, and who has was counted before the list was let go.
+        // No request joins after this, and every follower was counted under the lock.
         let flight = self.flight.flight();
         let landing = match flight.is_awaited() {
             true => landing(),

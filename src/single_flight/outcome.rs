@@ -14,7 +14,7 @@ use crate::{
 };
 
 impl SharedResponse {
-    /// The only response of its key, of which everything was known from the request.
+    /// Returns a response without variants whose namespaces were all known from the request.
     pub(crate) fn alone(entry: Arc<Entry>) -> Self {
         Self { entry, vary: Vary::default(), added: Namespaces::default() }
     }
@@ -30,56 +30,56 @@ impl ArrivingResponse {
     }
 }
 
-/// How many fills had landed at some moment.
+/// The number of fills that had ended at some time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CompletionCount {
     pub(crate) all: u64,
     pub(crate) of_key: u32,
 }
 
-/// How far a fill is, for those who wait for it.
+/// The progress of a fill, for its followers.
 #[derive(Clone)]
 pub(crate) enum Progress {
-    /// The inner service has not answered, or its answer is not known to be fit yet.
+    /// The inner service has not answered, or its response may not be shared yet.
     Calling,
-    /// It is fit, and on its way.
+    /// The response may be shared, and its body is being read.
     Arriving(Arc<ArrivingResponse>),
     Landed(FlightOutcome),
 }
 
-/// The fate of a fill.
+/// The outcome of a fill.
 #[derive(Clone)]
 pub(crate) enum FlightOutcome {
-    /// Whoever waits may have it.
+    /// The followers may have the entry.
     Stored(Arc<SharedResponse>),
-    /// Not to be shared: all go alone, at once.
+    /// The response may not be shared. The followers fetch alone, at once.
     NotShareable,
-    /// The inner service has failed so: who may have something in place of that does not ask it; all others go alone, at once.
+    /// The inner service has failed. Followers that may be served a stale entry get that. All others fetch alone, at once.
     Failed(Failure),
-    /// Its leader was lost: look again, and elect another.
+    /// The leader was lost. The followers look up again, and one of them leads.
     LeaderLost,
-    /// Nobody could say whether those who wait may have it, since the namespaces that came with it are new, or were invalidated: look again.
-    /// Who hears this time and again goes alone.
+    /// The store could not verify the response, because its namespaces are new or were invalidated. The followers look up again. After a few
+    /// times they fetch alone.
     Unverified,
 }
 
-/// A response that may be shared, with what a follower must check before it takes it.
+/// A response that may be shared, with the data for the checks of a follower.
 pub(crate) struct SharedResponse {
     pub(crate) entry: Arc<entry::Entry>,
     pub(crate) vary: Vary,
-    /// Namespaces that were known only from the response: whether they live is asked at landing.
+    /// The namespaces that only the response named. The follower checks that they are still valid.
     pub(crate) added: Namespaces,
 }
 
-/// A response that may be shared, while its body is still coming.
+/// A response that may be shared while its body is being read.
 pub(crate) struct ArrivingResponse {
     pub(crate) key: Key,
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) born: Nanos,
-    /// The end of its lifetime, if it has any: a body that takes longer is not shared with requests that come after that.
+    /// The end of its lifetime, if it has one. Later requests do not share the body.
     pub(crate) fresh_until: Option<Nanos>,
-    /// The length of its body, if that is known.
+    /// The length of the body, if known.
     pub(crate) length: Option<u64>,
     pub(crate) tape: Arc<SharedBody>,
     pub(crate) vary: Vary,

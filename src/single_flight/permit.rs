@@ -10,12 +10,11 @@ use pin_project::pin_project;
 use tokio::sync::OwnedSemaphorePermit;
 
 thread_local! {
-    /// Whether an inner call is being polled that has a place.
+    /// True while a call with a permit is being polled.
     static WITHIN: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
-/// An inner call, which may have a place among those that nothing of a shared store stands behind: calls that it makes
-/// [are within](Self::is_within) it.
+/// A call of the inner service, with or without a permit. Calls that it makes [are within](Self::is_within) it and need none.
 #[pin_project]
 pub(crate) struct WithPermit<F> {
     #[pin]
@@ -46,7 +45,7 @@ impl<F: Future> Future for WithPermit<F> {
     }
 }
 
-/// Restores what was before, also when the inner call panics.
+/// Restores the previous state, also if the call panics.
 struct Within(bool);
 
 impl Drop for Within {

@@ -1,4 +1,4 @@
-//! A body on its way, read once and heard by many.
+//! A body that is read once, and sent to several clients while it is read.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -12,10 +12,10 @@ use http::HeaderMap;
 
 use crate::error::BoxError;
 
-/// What has arrived of a body so far. One task writes it; each reader reads at its own pace, and one that leaves ends nothing.
+/// The data of a body that have arrived so far. One task writes them. Each reader reads at its own pace, and may leave.
 ///
-/// As long as the body may still be stored, all of it is kept, so that the writer waits for no reader. Once it is
-/// [closed](Self::close), pieces that all readers have are dropped, and the writer waits for the slowest of them.
+/// While the body may still be stored, all data are kept and the writer waits for no reader. After [`close`](Self::close), chunks that all readers
+/// have read are dropped, and the writer waits for the slowest reader.
 pub(crate) struct SharedBody {
     state: Mutex<State>,
 }
@@ -23,34 +23,34 @@ pub(crate) struct SharedBody {
 struct State {
     pieces: Pieces,
     end: Option<BodyEnd>,
-    /// The error of the inner body, for the reader that fetched it.
+    /// The error of the inner body, for the leader's reader.
     error: Option<BoxError>,
     readers: HashMap<u64, ReaderPosition>,
-    /// How many readers there ever were: the first is the one that fetched the body.
+    /// The number of readers so far. The first is the leader's.
     numbered: u64,
     closed: bool,
-    /// The writer, while it waits for readers that are before this place.
+    /// The writer, while it waits for readers before this position.
     writer: Option<(u64, Waker)>,
 }
 
-/// Where a reader is.
+/// The position of a reader.
 #[derive(Default)]
 struct ReaderPosition {
     at: u64,
-    /// Present while it waits.
+    /// Present while the reader waits.
     waker: Option<Waker>,
 }
 
-/// How a body ended.
+/// The end of a body.
 #[derive(Clone)]
 pub(crate) enum BodyEnd {
-    /// Whole, with its trailers.
+    /// The body is complete. It may have trailers.
     Complete(Option<HeaderMap>),
-    /// It broke off; the text says how.
+    /// The body failed. The text is the error for followers.
     Failed(&'static str),
 }
 
-/// What a reader hears next.
+/// The next event for a reader.
 pub(crate) enum BodyEvent {
     Chunk(Bytes),
     End(BodyEnd),
@@ -58,12 +58,12 @@ pub(crate) enum BodyEvent {
     Failed(BoxError),
 }
 
-/// How far the writer of a closed tape may be ahead of its slowest reader, in bytes, before it reads the next chunk.
+/// The maximum lead of the writer over the slowest reader after the body was closed, in bytes.
 const AHEAD: u64 = 64 << 10;
 const TOO_SLOW: &str = "this client was too slow for the others that share its response";
 
 impl SharedBody {
-    /// A tape with what had arrived before anybody had to wait, and the reader that fetches it.
+    /// Returns a shared body with the data that have arrived, and the leader's reader.
     pub(crate) fn new(pieces: Pieces) -> (Arc<Self>, BodyReader) {
         let state = State {
             pieces: pieces.into_own(),
@@ -79,7 +79,7 @@ impl SharedBody {
         (tape, reader)
     }
 
-    /// One more reader, from the beginning; `None` if that is gone.
+    /// Adds a reader from the beginning. Returns `None` if the beginning was dropped.
     pub(crate) fn reader(self: &Arc<Self>) -> Option<BodyReader> {
         let mut state = self.lock();
         if state.closed {
@@ -96,12 +96,12 @@ impl SharedBody {
         self.change(|state| state.pieces.push(own(chunk)));
     }
 
-    /// The end, unless it has ended before.
+    /// Ends the body, unless it has ended.
     pub(crate) fn end(&self, end: BodyEnd) {
         self.change(|state| _ = state.end.get_or_insert(end));
     }
 
-    /// The end by an error, which goes to the reader that fetched the body; all others get the text.
+    /// Ends the body by an error. The leader's reader gets the error, all others get a text.
     pub(crate) fn fail(&self, error: BoxError, text: &'static str) {
         self.change(|state| {
             state.error = Some(error);
@@ -109,8 +109,7 @@ impl SharedBody {
         });
     }
 
-    /// Ends the tape as broken off, unless it has ended, once what this returns is dropped: no reader waits for a writer that
-    /// is gone, be it by a panic.
+    /// Returns a guard that ends the body as failed when dropped, unless it has ended. No reader waits for a writer that has panicked.
     pub(crate) fn ends_with(&self, how: &'static str) -> impl Drop {
         EndsWith(self, how)
     }
@@ -127,22 +126,22 @@ impl SharedBody {
         self.lock().pieces.len
     }
 
-    /// All of it in one piece. Only one piece is not copied.
+    /// Returns all data as one chunk. A single chunk is not copied.
     pub(crate) fn whole(&self) -> Bytes {
         self.lock().pieces.whole()
     }
 
-    /// Whether somebody is reading.
+    /// Returns true if there is a reader.
     pub(crate) fn is_heard(&self) -> bool {
         !self.lock().readers.is_empty()
     }
 
-    /// From here on nobody joins, and pieces that all have read are dropped.
+    /// Closes the body: no reader joins, and chunks that all readers have read are dropped.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
     }
 
-    /// Ready once the slowest reader of a closed tape has read nearly all there is, or with `false` once nobody reads.
+    /// Is ready when the slowest reader of a closed body has read nearly everything. Returns `false` if no reader is left.
     pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<bool> {
         let mut state = self.lock();
         let Some(slowest) = state.readers.values().map(|place| place.at).min() else { return Poll::Ready(false) };
@@ -155,7 +154,7 @@ impl SharedBody {
         Poll::Pending
     }
 
-    /// Ready once nobody reads.
+    /// Is ready when no reader is left.
     pub(crate) fn poll_left(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.lock();
         if state.readers.is_empty() {
@@ -165,7 +164,7 @@ impl SharedBody {
         Poll::Pending
     }
 
-    /// Ends the tape for the readers that the writer waits for, if another has read all there is and waits for more.
+    /// Disconnects the readers that the writer waits for, if another reader has read everything and waits for more.
     pub(crate) fn cut_off_the_slow(&self) {
         let mut state = self.lock();
         let (len, least) = (state.pieces.len, state.pieces.len.saturating_sub(AHEAD));
@@ -191,7 +190,7 @@ impl Drop for EndsWith<'_> {
     }
 }
 
-/// A place on a tape.
+/// A reader of a shared body.
 pub(crate) struct BodyReader {
     tape: Arc<SharedBody>,
     number: u64,
@@ -229,7 +228,7 @@ impl BodyReader {
 impl Drop for BodyReader {
     fn drop(&mut self) {
         let mut state = self.tape.lock();
-        // Its waker goes with it.
+        // The waker is dropped with it.
         let place = state.readers.remove(&self.number);
         let writer = state.writer.take();
         drop(state);
@@ -246,22 +245,21 @@ impl fmt::Debug for BodyReader {
     }
 }
 
-/// The bytes of a body in the pieces in which they came. Small ones that follow each other are joined, so that all of them take little
-/// more memory than their bytes.
+/// The chunks of a body as they arrived. Adjacent small chunks are joined, so that they take little more memory than their bytes.
 #[derive(Default)]
 pub(crate) struct Pieces {
-    /// Each with the place of its end.
+    /// Each chunk with the position of its end.
     pieces: VecDeque<(u64, Bytes)>,
     len: u64,
-    /// How many of the last ones are small.
+    /// The number of small chunks at the end.
     small: usize,
 }
 
-/// A piece is small below so many bytes, and so many of them are joined.
+/// A chunk is small below this number of bytes. The same number of small chunks is joined.
 const SMALL: usize = 256;
 const JOINED: usize = 32;
 
-/// A piece below so many bytes is copied out of the buffer that it came in. That may be a hundred times as large, and is counted nowhere.
+/// A chunk below this number of bytes is copied out of its buffer, which may be much larger and is not counted.
 const COPIED: usize = 64 << 10;
 
 fn own(piece: Bytes) -> Bytes {
@@ -284,26 +282,26 @@ impl Pieces {
         }
     }
 
-    /// The bytes of a piece from this place on.
+    /// Returns the rest of a chunk from this position.
     fn after(&self, at: u64) -> Option<Bytes> {
         let next = self.pieces.partition_point(|(end, _)| *end <= at);
         let (end, piece) = self.pieces.get(next)?;
         Some(piece.slice(piece.len() - (end - at) as usize..))
     }
 
-    /// Drops the pieces before this place.
+    /// Drops the chunks before this position.
     fn forget(&mut self, at: u64) {
         while self.pieces.pop_front_if(|(end, _)| *end <= at).is_some() {}
         self.small = self.small.min(self.pieces.len());
     }
 
-    /// The same bytes in buffers of their own.
+    /// Returns the same bytes in buffers of their own.
     fn into_own(mut self) -> Self {
         self.pieces.iter_mut().for_each(|(_, piece)| *piece = own(std::mem::take(piece)));
         self
     }
 
-    /// All that is there in one piece.
+    /// Returns all data as one chunk.
     pub(crate) fn whole(&self) -> Bytes {
         match self.pieces.len() {
             0 => Bytes::new(),

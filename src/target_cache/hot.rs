@@ -1,4 +1,4 @@
-//! A response at hand, which shares no counter with what is stored.
+//! A hot response: a copy that shares no reference count with the stored entry.
 
 use std::sync::Arc;
 
@@ -7,10 +7,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::entry::{Content, Entry, header_template::common};
 
-/// The most bytes that one may take.
+/// The maximum size of a hot response, in bytes.
 pub(crate) const LARGEST: u64 = 8 << 10;
 
-/// A response at hand: what is counted in it is counted by this thread alone, as long as its clients are served by it.
+/// A hot response. Its reference counts are changed by this thread alone, as long as this thread also serves its clients.
 pub(crate) struct HotResponse {
     entry: Arc<Entry>,
     status: StatusCode,
@@ -19,7 +19,7 @@ pub(crate) struct HotResponse {
 }
 
 impl HotResponse {
-    /// `None` if it is too large for that, or has trailers.
+    /// Returns `None` if the response is too large or has trailers.
     pub(super) fn of(entry: &Arc<Entry>) -> Option<Self> {
         let Content::Response { status, headers, body, trailers: None } = entry.content() else { return None };
         if entry.weight() > LARGEST {
@@ -39,7 +39,7 @@ impl HotResponse {
     }
 }
 
-/// These fields, sharing no counter with them: the values are parts of one piece.
+/// Copies header fields. The values are slices of one buffer, which shares no reference count with the originals.
 fn own_fields(headers: &HeaderMap) -> Option<HeaderMap> {
     let all: Bytes = headers.values().flat_map(HeaderValue::as_bytes).copied().collect::<Vec<_>>().into();
     let mut own = HeaderMap::with_capacity(headers.keys_len());
