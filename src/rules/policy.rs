@@ -89,15 +89,18 @@ impl Policy {
             }
         }
         if !(0.0..=1.0).contains(&rule.jitter) {
-            return fault(RulesErrorKind::Setting, format!("jitter is {}; it is a share from 0 to 1", rule.jitter));
+            return fault(
+                RulesErrorKind::Setting,
+                format!("invalid jitter {}: expected a fraction between 0 and 1", rule.jitter),
+            );
         }
         if !(rule.early >= 0.0 && rule.early.is_finite()) {
-            let why = format!("beta of early_refresh is {}; it is 0 (off) or a positive number", rule.early);
+            let why = format!("invalid refresh_ahead {}: expected 0 (off) or a positive number", rule.early);
             return fault(RulesErrorKind::Setting, why);
         }
         if rule.lock.is_some_and(|lease| lease < Duration::from_millis(100) || lease > Duration::from_secs(300)) {
             let lease = rule.lock.unwrap_or_default();
-            let why = format!("fill_across_processes is {lease:?}; it is a time from 100 milliseconds to 5 minutes");
+            let why = format!("invalid distributed_lock {lease:?}: expected a duration between 100 milliseconds and 5 minutes");
             return fault(RulesErrorKind::Setting, why);
         }
         if let Some(name) = rule.misplaced {

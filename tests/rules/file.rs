@@ -134,7 +134,7 @@ fn bad_files_are_refused_with_line_and_alternatives() {
         ),
         (
             "distributed_lock = '1ms'",
-            "line 1: route \"/t/{table}\": fill_across_processes is 1ms; it is a time from 100 milliseconds to 5 minutes"
+            "line 1: route \"/t/{table}\": invalid distributed_lock 1ms: expected a duration between 100 milliseconds and 5 minutes"
                 .into(),
         ),
         // Durations.
@@ -144,10 +144,10 @@ fn bad_files_are_refused_with_line_and_alternatives() {
         ("stale_while_revalidate = '30m1h'", format!("line 4: invalid value: string \"30m1h\", {DURATION}")),
         // Numbers.
         ("jitter = 'a bit'", "line 4: invalid value: string \"a bit\", expected a number such as 0.5".into()),
-        ("jitter = 1.5", "line 1: route \"/t/{table}\": jitter is 1.5; it is a share from 0 to 1".into()),
+        ("jitter = 1.5", "line 1: route \"/t/{table}\": invalid jitter 1.5: expected a fraction between 0 and 1".into()),
         (
             "refresh_ahead = -1",
-            "line 1: route \"/t/{table}\": beta of early_refresh is -1; it is 0 (off) or a positive number".into(),
+            "line 1: route \"/t/{table}\": invalid refresh_ahead -1: expected 0 (off) or a positive number".into(),
         ),
         (
             "max_body = '1 MiB'",

@@ -61,12 +61,12 @@ fn refused() -> Vec<(&'static str, Rule, RulesErrorKind, &'static [&'static str]
         (table, status(199), Setting, &["199"]),
         (table, status(206), Setting, &["206"]),
         (table, status(304), Setting, &["304"]),
-        (table, rule().jitter(1.5), Setting, &["jitter is 1.5", "from 0 to 1"]),
-        (table, rule().jitter(-0.5), Setting, &["jitter is -0.5"]),
-        (table, rule().jitter(f64::NAN), Setting, &["jitter is NaN"]),
-        (table, rule().refresh_ahead(-1.0), Setting, &["early_refresh is -1"]),
-        (table, rule().refresh_ahead(f64::NAN), Setting, &["early_refresh is NaN"]),
-        (table, rule().refresh_ahead(f64::INFINITY), Setting, &["early_refresh is inf"]),
+        (table, rule().jitter(1.5), Setting, &["invalid jitter 1.5", "between 0 and 1"]),
+        (table, rule().jitter(-0.5), Setting, &["invalid jitter -0.5"]),
+        (table, rule().jitter(f64::NAN), Setting, &["invalid jitter NaN"]),
+        (table, rule().refresh_ahead(-1.0), Setting, &["invalid refresh_ahead -1"]),
+        (table, rule().refresh_ahead(f64::NAN), Setting, &["invalid refresh_ahead NaN"]),
+        (table, rule().refresh_ahead(f64::INFINITY), Setting, &["invalid refresh_ahead inf"]),
     ]
 }
 
