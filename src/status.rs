@@ -1,4 +1,4 @@
-//! Endings as words: what the cache did with a request, and why.
+//! The cache status of a response: the outcome and its reason.
 
 use std::{
     collections::BTreeMap,
@@ -11,14 +11,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, header::AGE};
 
 use crate::clock::Nanos;
 
-/// One of a list of reasons.
+/// A reason from a closed list.
 #[cfg(feature = "metrics")]
 pub(crate) trait Reason {
-    /// As logs show it.
+    /// Returns the token of the reason, as logs show it.
     fn token(&self) -> &'static str;
 }
 
-/// Makes a closed list of reasons with the token that headers and logs show.
+/// Defines a closed list of reasons with the tokens that headers, logs and metrics show.
 macro_rules! reasons {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $reason:ident = $token:literal,)* }) => {
         $(#[$meta])*
@@ -27,10 +27,10 @@ macro_rules! reasons {
         pub enum $name { $($(#[$doc])* $reason,)* }
 
         impl $name {
-            /// Every reason, in the order of their definition.
+            /// All reasons, in the order of their definition.
             pub const ALL: &'static [Self] = &[$(Self::$reason),*];
 
-            /// The reason as logs and `Cache-Status` show it.
+            /// Returns the token of the reason, as logs and `Cache-Status` show it.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$reason => $token,)* }
             }
@@ -52,36 +52,36 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// Why a request was left alone although a rule covers its route: nothing is looked up and nothing stored.
+    /// The reason for which a request bypassed the cache although a rule covers its route. Nothing is looked up, and nothing is stored.
     Bypass {
         /// The method is neither GET nor HEAD.
         Method = "method",
-        /// The rule caches nothing; it is there for what it invalidates.
+        /// The rule caches nothing. It only invalidates.
         Uncached = "uncached",
         /// The request has content, which the key does not hold.
         RequestBody = "request-body",
         /// The request has [credentials](crate::CredentialFields), and the key holds no identity.
         Credentials = "credentials",
-        /// The rule's key extractor wants the request left alone.
+        /// The key extractor of the rule returned a bypass.
         Extractor = "extractor",
         /// The key would be longer than 8 KiB.
         KeyTooLong = "key-too-long",
-        /// A part of the response is asked for (`Range`), and the whole is not stored.
+        /// The request has a `Range`, and the complete response is not stored.
         Range = "range",
-        /// `If-Match` or `If-Unmodified-Since`: the inner service is to decide.
+        /// The request has `If-Match` or `If-Unmodified-Since`, which the inner service evaluates.
         Precondition = "precondition",
-        /// A header asks for another method than the one in the request line.
+        /// A header overrides the method.
         MethodOverride = "method-override",
-        /// The connection is to become something else (`Upgrade`).
+        /// The request upgrades the connection (`Upgrade`).
         Upgrade = "upgrade",
-        /// A parameter of the route holds a dot segment, or a wildcard an encoded slash or a backslash: a handler may resolve them, and so
-        /// answer for another route. [`Rule::path_as_text`](crate::Rule::path_as_text) says that it does not.
+        /// A route parameter holds a dot segment, or a wildcard holds an encoded slash or a backslash. A handler might resolve them to another
+        /// route. [`Rule::path_as_text`](crate::Rule::path_as_text) states that the handler does not.
         AmbiguousPath = "ambiguous-path",
         /// The request has more than eight [forwarding fields](crate::Rule::ignore_forwarded).
         Forwarding = "forwarding",
-        /// The rule requires an identity, and the request names none.
+        /// The rule requires an identity, and the request has none.
         IdentityMissing = "identity-missing",
-        /// The request names its identity more than once, or in a spelling that not every handler takes.
+        /// The request states its identity more than once, or in a form that not every handler accepts.
         IdentityAmbiguous = "identity-ambiguous",
         /// Caching is [turned off](crate::CacheLayer::enabled).
         Disabled = "disabled",
@@ -89,126 +89,126 @@ reasons! {
 }
 
 reasons! {
-    /// Why the inner service was asked.
+    /// The reason for which the inner service was called.
     Miss {
-        /// There is no stored response for this key, or none that lives.
+        /// No valid response is stored for the key.
         Absent = "absent",
-        /// There is one, but it is too old.
+        /// The stored response has expired.
         Expired = "expired",
-        /// There is one, but something it belongs to was cleared softly.
+        /// A namespace of the stored response was invalidated softly.
         SoftlyCleared = "softly-cleared",
-        /// A response for this key was found unfit for storing a moment ago: nobody waits for the next one.
+        /// A response for the key could not be stored a moment ago, so that requests do not wait for each other.
         HitForMiss = "hit-for-miss",
-        /// Waited for another request's response, which may not be shared.
+        /// The request followed another fill, whose response may not be shared.
         NotShared = "not-shared",
-        /// Waited for another request's response for as long as one may.
+        /// The request followed another fill up to the wait limit.
         WaitLimit = "wait-limit",
-        /// As many fills or waiters as there may be.
+        /// The limit of fills or followers was reached.
         FlightLimit = "flight-limit",
-        /// A HEAD request; only a stored response to GET would answer it.
+        /// The method is HEAD, and no response to GET is stored.
         Head = "head",
-        /// There is one, but the request does not allow its use (RFC 9111, section 5.2.1 and section 3.5).
+        /// The request does not allow the use of the stored response (RFC 9111, section 5.2.1 and section 3.5).
         Request = "request",
-        /// There are some, but none for these values of the fields by which they vary (RFC 9111, section 4.1).
+        /// No stored variant matches the request fields (RFC 9111, section 4.1).
         Variant = "variant",
     }
 }
 
 reasons! {
-    /// Why a response was not stored.
+    /// The reason for which a response was not stored.
     NoStore {
-        /// Its status is not among those that the rule stores.
+        /// The rule does not store this status.
         Status = "status",
-        /// `Cache-Control: no-store`, or the handler said so.
+        /// The response has `Cache-Control: no-store`, or the handler forbade it.
         NoStore = "no-store",
         /// `Cache-Control: private`.
         Private = "private",
-        /// `Cache-Control: no-cache`: not without asking each time.
+        /// The response has `Cache-Control: no-cache` and would have to be revalidated each time.
         NoCache = "no-cache",
-        /// It sets a cookie.
+        /// The response sets a cookie.
         SetCookie = "set-cookie",
-        /// `Vary: *`, or more or longer varying fields than are kept apart: 8, and what a key of 8 KiB has room for. Or the first
-        /// `Vary` under a rule whose 64 responses before had none: the fields of their requests are not kept any more.
+        /// The response has `Vary: *`, more than 8 varying fields, or fields too long for a key of 8 KiB. Also the first response with `Vary` under a
+        /// rule whose last 64 responses had none, because the fields of the request were not kept.
         Vary = "vary",
-        /// A part of a whole: `Content-Range`.
+        /// The response is a part that cannot be stored.
         Partial = "partial",
-        /// An event stream, which has no end to wait for.
+        /// The response is an event stream.
         EventStream = "event-stream",
-        /// Its lifetime is zero.
+        /// The lifetime is zero.
         Lifetime = "lifetime",
-        /// Its body is larger than the rule, or the store, allows.
+        /// The body is larger than the rule or the store allows.
         TooLarge = "too-large",
-        /// Its body ended before, or after, the length that was announced or that the body itself told as exact.
+        /// The length of the body differs from the announced length.
         Truncated = "truncated",
-        /// Its body ended with an error.
+        /// The body ended with an error.
         BodyError = "body-error",
         /// The inner service failed.
         Failed = "failed",
-        /// Something it belongs to was cleared while it was computed.
+        /// A namespace of the response was invalidated while it was computed.
         Cleared = "cleared",
-        /// The handler has named a namespace that is new to a shared store: responses of fills that begin from now on are stored.
+        /// The handler named a namespace that is new to the shared store. Responses of later fills are stored.
         NewNamespace = "new-namespace",
-        /// It names more than [`MAX_NAMESPACES`](crate::MAX_NAMESPACES). It is not stored under a common ancestor in their place: to invalidate
-        /// one of the names would not invalidate the ancestor.
+        /// The response has more than [`MAX_NAMESPACES`](crate::MAX_NAMESPACES). A common ancestor cannot replace them, because an invalidation of
+        /// one of them would not invalidate the ancestor.
         Namespaces = "namespaces",
-        /// The store could not keep it.
+        /// The store could not store the response.
         Store = "store",
-        /// The request said `no-store`.
+        /// The request has `no-store`.
         RequestNoStore = "request-no-store",
-        /// The request had credentials, and the response does not say that it is for others, too (RFC 9111, section 3.5).
+        /// The request has credentials, and the response does not allow other users (RFC 9111, section 3.5).
         Authorization = "authorization",
-        /// It says nothing that allows storing it, or that would ever allow using it (RFC 9111, section 3).
+        /// The response allows no storing, or no later use (RFC 9111, section 3).
         NotAllowed = "not-allowed",
     }
 }
 
-/// Why a stale response was served.
+/// The reason for which a stale response was served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Stale {
-    /// It is being refreshed meanwhile (`stale_while_revalidate`).
+    /// It is refreshed in the background (`stale_while_revalidate`).
     WhileRevalidate,
     /// The inner service failed (`stale_if_error`).
     IfError,
-    /// The client takes it so (`max-stale`).
+    /// The client accepts it (`max-stale`).
     MaxStale,
     /// The inner service was slow (`soft_timeout`).
     SoftTimeout,
 }
 
-/// What the cache did with a request.
+/// The outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// Answered with a fresh stored response; the inner service was not touched.
+    /// A fresh stored response, without a call of the inner service.
     Hit,
-    /// Answered with a stale stored response.
+    /// A stale stored response.
     Stale(Stale),
-    /// Answered with a stored response that the inner service has just validated (304).
+    /// A stored response that the inner service has just validated (304).
     Revalidated,
-    /// Answered with 504: the client wants a stored response or none (`only-if-cached`), and there is none for it.
+    /// A 504: the client accepts a stored response only (`only-if-cached`), and there is none.
     OnlyIfCached,
-    /// Answered with the response that another request was already fetching.
+    /// The response of another fill that was in progress.
     Collapsed,
-    /// Answered by the inner service after a look into the store.
+    /// The response of the inner service, after a lookup.
     Miss(Miss),
-    /// Answered by the inner service without one.
+    /// The response of the inner service, without a lookup.
     Bypass(Bypass),
 }
 
-/// What became of a response that the inner service gave.
+/// The fate of a response of the inner service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Storing {
-    /// It is stored.
+    /// The response is stored.
     Stored,
-    /// It will be stored if its body, which is still on its way, turns out fit.
+    /// The response will be stored if its body, which is still being read, allows it.
     Pending,
-    /// It is not stored, and why.
+    /// The response is not stored, for this reason.
     Not(NoStore),
 }
 
-/// What the cache did with a request and why: an extension of every response that a rule covers.
+/// The outcome of a request and its reason: an extension of every response that a rule covers.
 ///
 /// ```
 /// use tower_response_cache::{CacheStatus, Outcome};
@@ -224,9 +224,9 @@ pub enum Storing {
 pub struct CacheStatus {
     outcome: Outcome,
     storing: Option<Storing>,
-    /// Whole seconds of lifetime left; negative when stale.
+    /// The remaining lifetime in whole seconds. Negative when stale.
     ttl: Option<i64>,
-    /// What was stored was fresh, and it was the request that did not allow its use.
+    /// The stored response was fresh, and the request did not allow its use.
     by_request: bool,
 }
 
@@ -243,12 +243,12 @@ impl CacheStatus {
         Self { storing: Some(storing), ..self }
     }
 
-    /// A stored response was validated, and why it was not served as it was.
+    /// Returns the status of a validated response. `reason` is the reason of the validation.
     pub(crate) fn validated(why: Miss) -> Self {
         Self { by_request: why == Miss::Request, ..Self::new(Outcome::Revalidated) }
     }
 
-    /// The same for a stored response that is fresh until then: whole seconds are left, and begun ones are over.
+    /// Adds the remaining lifetime in whole seconds, rounded down.
     #[inline]
     pub(crate) fn until(self, fresh_until: Nanos, now: Nanos) -> Self {
         const SECOND: Nanos = 1_000_000_000;
@@ -259,28 +259,28 @@ impl CacheStatus {
         self.with_ttl(seconds)
     }
 
-    /// What was done.
+    /// Returns the outcome.
     pub fn outcome(&self) -> Outcome {
         self.outcome
     }
 
-    /// What became of the inner service's response; `None` if the store answered or was not asked.
+    /// Returns the fate of the inner service's response. Returns `None` if a stored response answered, or if the cache was bypassed.
     pub fn stored(&self) -> Option<Storing> {
         self.storing
     }
 
-    /// The lifetime that the served entry had left; zero when it was stale, `None` if no stored response was served.
+    /// Returns the remaining lifetime of the served entry: zero if it was stale, `None` if no stored response was served.
     pub fn time_left(&self) -> Option<Duration> {
         self.ttl.map(|seconds| Duration::from_secs(seconds.max(0) as u64))
     }
 
-    /// The whole value of a `Cache-Status` field: the name, then what this says.
+    /// Returns the value of a `Cache-Status` field with the name of the cache.
     pub(crate) fn header(&self, cache: &str) -> HeaderValue {
         HeaderValue::from_str(&format!("{cache}; {self}")).expect("the name was checked when the layer was built")
     }
 }
 
-/// Values that stay for as long as the process lives: what is told of hits on all cores is not to be counted on all of them.
+/// Returns static values, whose clones change no reference count.
 pub(crate) fn values(texts: impl Iterator<Item = String>) -> Box<[HeaderValue]> {
     let (mut all, mut ends) = (String::new(), Vec::new());
     for text in texts {
@@ -296,12 +296,12 @@ pub(crate) fn values(texts: impl Iterator<Item = String>) -> Box<[HeaderValue]> 
 #[derive(Debug, Clone)]
 pub(crate) struct StatusField {
     name: Arc<str>,
-    /// What it says of a hit, by the seconds left: hits are many, and what they say is much the same.
+    /// The field values of hits, by the remaining seconds.
     hits: Arc<[HeaderValue]>,
 }
 
 impl StatusField {
-    /// As many hits as have their field ready: half an hour of seconds. They take about 120 KiB, once for each name.
+    /// The number of prepared values for hits: half an hour in seconds. They take about 120 KiB for each name.
     const READY: i64 = 1800;
 
     #[track_caller]
@@ -326,7 +326,7 @@ impl StatusField {
         }
     }
 
-    /// Puts it on a response: RFC 9211, section 2: behind what caches before this one have said.
+    /// Adds the field to a response, behind the values of caches closer to the origin (RFC 9211, section 2).
     #[inline]
     pub(crate) fn put(&self, status: CacheStatus, headers: &mut HeaderMap) {
         match slot(headers) {
@@ -336,7 +336,7 @@ impl StatusField {
     }
 }
 
-/// The place that a stored response keeps for what a hit says of itself: the second field, empty, behind `Age`.
+/// Returns the empty `Cache-Status` field of a stored response, the second field behind `Age`.
 #[inline]
 pub(crate) fn slot(headers: &mut HeaderMap) -> Option<&mut HeaderValue> {
     let mut fields = headers.iter_mut();
@@ -346,11 +346,11 @@ pub(crate) fn slot(headers: &mut HeaderMap) -> Option<&mut HeaderValue> {
     }
 }
 
-/// The name of a cache in `Cache-Status` (RFC 9211, section 2).
+/// Checks the name of a cache in `Cache-Status` (RFC 9211, section 2).
 ///
 /// # Panics
 ///
-/// If it is not a token (RFC 9110, section 5.6.2) that begins with a letter.
+/// If the name is not a token (RFC 9110, section 5.6.2) that begins with a letter.
 #[track_caller]
 pub(crate) fn name_of_cache(name: &str) -> Arc<str> {
     let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
@@ -363,7 +363,7 @@ pub(crate) fn name_of_cache(name: &str) -> Arc<str> {
 
 pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
-/// RFC 9211, section 2: `hit` and `fwd` exclude each other; `ttl`, `stored`, `collapsed` and `detail` say more.
+/// Writes the value by RFC 9211, section 2: `hit` or `fwd`, then `ttl`, `stored`, `collapsed` and `detail`.
 impl fmt::Display for CacheStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.outcome {
@@ -386,7 +386,7 @@ impl fmt::Display for CacheStatus {
         }
         match self.storing {
             Some(Storing::Stored) => f.write_str("; stored")?,
-            // One `detail` a member: the reason of the miss has it where there is one.
+            // A member has one `detail`: the reason of the miss, if there is one.
             Some(Storing::Not(why))
                 if matches!(
                     self.outcome,

@@ -1,6 +1,6 @@
 //! The validity of an entry.
 
-/// What has become of an entry, or of a fill, since its stamp was taken.
+/// The validity of an entry or a fill since its stamp was taken.
 ///
 /// ```
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -19,10 +19,10 @@
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Validity {
-    /// Nothing it belongs to was cleared.
+    /// None of its namespaces was invalidated.
     Valid,
-    /// Something it belongs to was cleared softly: as good as past its lifetime.
+    /// A namespace was invalidated softly. The entry counts as expired.
     Stale,
-    /// Something it belongs to was cleared: never servable again.
+    /// A namespace was invalidated. The entry is never served again.
     Invalidated,
 }

@@ -1,4 +1,4 @@
-//! A rule that has been checked, and what it says of a request and of a response.
+//! Policy: a checked rule, applied to a request and to a response.
 
 use std::{
     sync::{
@@ -28,46 +28,46 @@ use crate::{
     status::Bypass,
 };
 
-/// A rule that has been checked against its route.
+/// A rule that was checked against its route.
 #[derive(Clone)]
 pub(crate) struct Policy {
     route: Option<Box<str>>,
     rule: Rule,
-    /// Which fields of its requests matter to keys by their names.
+    /// The request fields with a meaning for keys.
     fields: Arc<FieldTable>,
-    /// Its key depends on the target alone.
+    /// The key depends on the target alone.
     of_target: bool,
-    /// What is planned for its requests does so as well.
+    /// The plan of a request depends on the target alone.
     plans_by_target: bool,
-    /// The names that are the same for every request, up to the first that is not: the root, and the templates without parameters.
+    /// The namespaces that are the same for every request: the root, and the templates before the first one with a parameter.
     base: Namespaces,
-    /// The templates that follow.
+    /// The other templates.
     namespaces: Vec<Template>,
-    /// There is nothing else that names any.
+    /// Only templates name namespaces.
     is_plain: bool,
-    /// A parameter of its route may be more than text to a handler.
+    /// Requests with an ambiguous path bypass the cache.
     guards_path: bool,
     clears: Vec<(Methods, Template)>,
-    /// Whether a handler was seen to name namespaces in its response.
+    /// A handler has named namespaces in its response.
     adds: Arc<AtomicBool>,
-    /// Whether a request was seen that it covers.
+    /// The rule has covered a request.
     matched: Arc<AtomicBool>,
-    /// Nothing that it names invalidates its entries.
+    /// The rule names no namespace.
     endless: bool,
-    /// How many responses in a row had no `Vary`, as far as that is counted; or that one had.
+    /// The number of responses in a row without `Vary`, up to a limit; or the mark that one had it.
     plain: Arc<AtomicU32>,
-    /// That of the first response that was stored.
+    /// The header template of the first stored response.
     shape: Arc<HeaderTemplate>,
 }
 
-/// What has to be known of a request before it is handed to the inner service, for its response to be stored.
+/// The data of a request that storing its response requires.
 #[derive(Debug, Clone)]
 pub(crate) struct ReadPlan {
-    /// All that are known from the request; the key is one of them.
+    /// The namespaces known from the request, with the key as one of them.
     pub(crate) names: Namespaces,
-    /// The lifetime, where the request decides it.
+    /// The lifetime, if the request decides it.
     pub(crate) ttl: Option<Duration>,
-    /// The origin of its cache groups, if the rule obeys them.
+    /// The origin of its cache groups, if the rule uses them.
     pub(crate) groups_of: Option<Box<GroupOrigin>>,
 }
 
@@ -160,7 +160,7 @@ impl Policy {
         })
     }
 
-    /// Writes the whole key of a request: its route, then what the extractor says.
+    /// Writes the key of a request: its route, then the parts of the extractor.
     #[inline]
     pub(crate) fn write_key(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
         let extracted = self.write_target(request, key);
@@ -170,20 +170,20 @@ impl Policy {
         extracted
     }
 
-    /// Why a request bypasses the cache whose extractor has said so.
+    /// Returns the reason for a request whose extractor bypasses the cache.
     #[cold]
     pub(crate) fn why_bypassed(&self, request: &RequestView<'_>) -> Bypass {
         self.rule.key.identity().and_then(|identity| identity.bypass(request)).unwrap_or(Bypass::Extractor)
     }
 
-    /// The same without the content of a QUERY: the key of a GET.
+    /// Writes the key of a GET of the same target, without the content of a QUERY.
     #[inline]
     fn write_target(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
         key::begin(key, self.http().is_some(), self.route.as_deref(), request);
         self.rule.key.extract(&request.with_fields(&self.fields), key)
     }
 
-    /// The key of a request, if it has one that is not too long.
+    /// Returns the key of a request, unless it is too long.
     pub(super) fn key(&self, request: &RequestView<'_>) -> Option<Key> {
         let mut canonical = Vec::with_capacity(128);
         let mut writer = KeyWriter::new(&mut canonical, request.secret);
@@ -193,8 +193,8 @@ impl Policy {
         }
     }
 
-    /// The key of a request's URI, where HTTP decides: whoever it was stored for, and however it was asked for, what is stored for a URI
-    /// goes with a write to it (RFC 9111, section 4.4).
+    /// Returns the key of a request's URI, under a rule where HTTP decides. A write to a URI invalidates all stored responses of the URI (RFC 9111,
+    /// section 4.4).
     pub(super) fn key_of_uri(&self, request: &RequestView<'_>) -> Option<Key> {
         self.http()?;
         let mut canonical = Vec::with_capacity(128);
@@ -204,7 +204,7 @@ impl Policy {
         Some(Key::new(canonical))
     }
 
-    /// Which fields of its requests matter to keys by their names.
+    /// Returns the request fields with a meaning for keys.
     #[inline]
     pub(crate) fn fields(&self) -> &FieldTable {
         &self.fields
@@ -214,13 +214,13 @@ impl Policy {
         self.fields = fields.clone();
     }
 
-    /// Whether the target of a GET says all that its key depends on, and forwarding fields beside it.
+    /// Returns true if the key of a GET depends on the target and the forwarding fields alone.
     #[inline]
     pub(crate) fn depends_only_on_target(&self) -> bool {
         self.of_target
     }
 
-    /// Whether the target says all that [`plan`](Self::plan) depends on, too.
+    /// Returns true if [`plan`](Self::plan) depends on the target alone, too.
     #[inline]
     pub(crate) fn plans_by_target(&self) -> bool {
         self.plans_by_target
@@ -231,7 +231,7 @@ impl Policy {
         matches!(self.rule.lifetime, Lifetime::Uncached)
     }
 
-    /// What is particular to an HTTP rule, if this is one.
+    /// Returns the HTTP options under a rule where HTTP decides.
     #[inline]
     pub(crate) fn http(&self) -> Option<&HttpOptions> {
         match &self.rule.lifetime {
@@ -249,17 +249,17 @@ impl Policy {
         self.rule.etag
     }
 
-    /// For how long a fill locks other processes out.
+    /// Returns the time for which a fill holds the distributed lock, if the rule uses one.
     pub(crate) fn lock(&self) -> Option<Duration> {
         self.rule.lock
     }
 
-    /// Whether responses under this rule name namespaces of their own, as far as was seen.
+    /// Returns true if a response of this rule has named namespaces.
     pub(crate) fn adds_namespaces(&self) -> bool {
         self.adds.load(Ordering::Relaxed)
     }
 
-    /// It covers a request.
+    /// Records that the rule covers a request.
     #[inline]
     pub(super) fn matches(&self) {
         if !self.matched.load(Ordering::Relaxed) {
@@ -271,37 +271,37 @@ impl Policy {
         self.matched.load(Ordering::Relaxed)
     }
 
-    /// The pattern that it covers, if it is not the fallback.
+    /// Returns the route pattern, or `None` for the fallback.
     pub(crate) fn route(&self) -> Option<&str> {
         self.route.as_deref()
     }
 
-    /// Whether its entries belong to no namespace, as far as was seen: no write invalidates them.
+    /// Returns true if entries of this rule belong to no namespace, so that no write invalidates them.
     #[inline]
     pub(crate) fn is_never_invalidated(&self) -> bool {
         self.endless && !self.adds_namespaces()
     }
 
-    /// A response has.
+    /// Records that a response has named namespaces.
     pub(crate) fn has_added_namespaces(&self) {
         if !self.adds_namespaces() {
             self.adds.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Whether responses under this rule vary by fields of their requests, or are not known not to.
+    /// Returns true if responses of this rule may vary by request fields.
     #[inline]
     pub(crate) fn may_vary(&self) -> bool {
         self.plain.load(Ordering::Relaxed) != PLAIN
     }
 
-    /// A response has, or has not.
+    /// Records if a response varies.
     #[inline]
     pub(crate) fn has_answered(&self, varies: bool) {
         let plain = self.plain.load(Ordering::Relaxed);
         match varies {
             true if plain != VARIES => self.plain.store(VARIES, Ordering::Relaxed),
-            // One that is not counted does no harm; one that varies is not overwritten.
+            // A lost count does no harm. The mark is never overwritten.
             false if plain < PLAIN => {
                 let _ = self.plain.compare_exchange(plain, plain + 1, Ordering::Relaxed, Ordering::Relaxed);
             }
@@ -309,7 +309,7 @@ impl Policy {
         }
     }
 
-    /// What most responses are shaped like.
+    /// Returns the header template of most responses.
     #[inline]
     pub(crate) fn shape(&self) -> &HeaderTemplate {
         &self.shape
@@ -319,18 +319,18 @@ impl Policy {
         self.rule.soft_timeout
     }
 
-    /// Whether it obeys cache groups.
+    /// Returns true if the rule uses cache groups.
     pub(crate) fn has_groups(&self) -> bool {
         self.rule.groups
     }
 
-    /// The lifetime that responses of a status have by this rule.
+    /// Returns the lifetime of responses with this status.
     #[inline]
     pub(crate) fn status_lifetime(&self, status: StatusCode) -> Option<Duration> {
         self.rule.statuses.iter().find(|(listed, _)| *listed == status).map(|(_, ttl)| *ttl)
     }
 
-    /// The windows past a lifetime: while it is revalidated, and if errors.
+    /// Returns the times past the lifetime: stale-while-revalidate and stale-if-error.
     pub(crate) fn windows(&self) -> (Duration, Duration) {
         (self.rule.while_revalidate, self.rule.if_error)
     }
@@ -352,7 +352,7 @@ impl Policy {
         self.rule.cookies_ignored
     }
 
-    /// Whether a handler may take the path of a request for that of another route.
+    /// Returns true if a handler may resolve the path to another route.
     #[inline]
     pub(crate) fn is_ambiguous(&self, params: &Params<'_>) -> bool {
         self.guards_path && params.are_ambiguous()
@@ -390,7 +390,7 @@ impl Policy {
         }
     }
 
-    /// The same where something of the request may be in it.
+    /// Returns the plan of a request whose parts may be in it.
     #[inline(never)]
     fn plan_of(&self, request: &RequestView<'_>, key: KeyRef<'_>) -> ReadPlan {
         let mut names = self.base.clone();
@@ -400,15 +400,15 @@ impl Policy {
         for by in &self.rule.namespaces_by {
             by(request).iter().for_each(|name| names.push(name.as_str()));
         }
-        // The key itself is a name under which it can be cleared: that of the request, so that all variants go with it.
+        // The key of the request is a namespace as well, so that all its variants can be invalidated.
         names.push_key(key);
         if query::is_query(request.method) {
-            // RFC 9111, section 4.4: whatever is stored for a URI goes with a write to it.
+            // RFC 9111, section 4.4: a write to a URI invalidates its stored responses.
             let mut target = Vec::new();
             let _ = self.write_target(request, &mut KeyWriter::new(&mut target, request.secret));
             names.push_key(KeyRef::new(&target));
         }
-        // Where the key depends on the target alone, it is that of the URI, but for parameters of the query that do not count.
+        // A key that depends on the target alone is the key of the URI, except for ignored query parameters.
         if let Some(uri) = self.key_of_uri(request).filter(|_| !self.of_target) {
             names.push_key(uri.as_ref());
         }
@@ -421,7 +421,7 @@ impl Policy {
         ReadPlan { names, ttl, groups_of }
     }
 
-    /// The lifetime of a response, jitter taken off; `None` if its status is not stored.
+    /// Returns the lifetime of a response, with jitter. Returns `None` if the status is not stored.
     #[inline]
     pub(crate) fn lifetime(&self, plan: &ReadPlan, response: &response::Parts) -> Option<Duration> {
         let status = response.status;
@@ -442,22 +442,23 @@ impl Policy {
             return ttl;
         }
         let share = 1.0 - self.rule.jitter * fastrand::f64();
-        // A `Duration` times 1.0 may be more than a `Duration` holds; a rounded number of nanoseconds may be one too long.
+        // A `Duration` times 1.0 can overflow, and rounded nanoseconds can be one too many.
         ttl.min(Duration::from_nanos((nanos(ttl) as f64 * share) as u64))
     }
 
-    /// XFetch: whether this request should refresh an entry that has so much time left and cost so much to compute.
+    /// Returns true if this request refreshes the entry ahead of its expiry, by the XFetch algorithm. `left` is the remaining lifetime, `cost` the
+    /// time of the last call.
     #[inline]
     pub(crate) fn refreshes_ahead(&self, left: Nanos, cost: Nanos) -> bool {
         if self.rule.early == 0.0 {
             return false;
         }
-        // The logarithm of the smallest random number is -37: most hits are decided without drawing one.
+        // The logarithm of the smallest random number is -37, so that most hits need no random number.
         let reach = cost as f64 * self.rule.early;
         left as f64 <= reach * 37.0 && -reach * (1.0 - fastrand::f64()).ln() >= left as f64
     }
 
-    /// What a write clears that is known from its request.
+    /// Returns the namespaces that a write invalidates, as far as the request names them.
     pub(crate) fn clears(&self, request: &RequestView<'_>) -> Vec<Namespace> {
         let identity = self.rule.key.identity();
         let mut names: Vec<_> = self
@@ -472,39 +473,39 @@ impl Policy {
         names
     }
 
-    /// Whether what a write clears becomes stale rather than dead.
+    /// Returns true if a write invalidates softly.
     pub(crate) fn clears_softly(&self) -> bool {
         self.rule.soft
     }
 
-    /// Whether what a write clears needs the head of the request once its response is there.
+    /// Returns true if the invalidated namespaces depend on the head of the request after the response.
     pub(crate) fn clears_by_response(&self) -> bool {
         !self.rule.clears_by.is_empty()
     }
 
-    /// What a write clears that is known only from its response.
+    /// Returns the namespaces that a write invalidates, as far as only the response names them.
     pub(crate) fn cleared_by(&self, request: &RequestView<'_>, response: &response::Parts) -> Vec<Namespace> {
         let concerned = self.rule.clears_by.iter().filter(|(methods, _)| concerns(methods, request));
         concerned.flat_map(|(_, by)| by(request, response)).collect()
     }
 
-    /// Whether a response of this status may have changed something.
+    /// Returns true if a write with a response of this status may have changed data.
     pub(crate) fn may_have_changed(&self, status: StatusCode) -> bool {
         !(self.rule.skip_on_client_error && status.is_client_error()
             || self.rule.spare_server_errors && status.is_server_error())
     }
 }
 
-/// So many responses without `Vary` have it that none is expected under their rule.
+/// The number of responses in a row without `Vary` after which the rule expects none.
 const PLAIN: u32 = 64;
 
-/// There was a `Vary`: there may be one again.
+/// The mark of a rule that has had a response with `Vary`.
 const VARIES: u32 = u32::MAX;
 
-/// The statuses that are stored unless a rule says otherwise.
+/// The statuses that are stored by default.
 const STORED: [u16; 8] = [200, 203, 204, 300, 301, 308, 404, 410];
 
-/// What a header overrides the method with is not looked into: it may be any of those that are listed.
+/// Returns true for a listed method. A method-override header may stand for any of them.
 fn concerns(methods: &Methods, request: &RequestView<'_>) -> bool {
     let overridden = || request.headers().keys().any(overrides_method);
     methods.as_ref().is_none_or(|methods| methods.contains(request.method()) || overridden())

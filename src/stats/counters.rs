@@ -13,12 +13,12 @@ use std::{
 use super::warnings::WarningLimits;
 use crate::status::{Bypass, Miss, NoStore};
 
-/// What is counted. The misses, the bypasses and what was not stored stand behind these, by reason.
+/// The index of a counter. The counters of misses, bypasses and unstored responses by reason stand behind these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Count {
     Hit,
     Stale,
-    /// Of the stale ones, those whose request is a miss as well.
+    /// Stale hits whose request also counts as a miss.
     StoodIn,
     Collapsed,
     Stored,
@@ -35,7 +35,7 @@ pub(crate) enum Count {
     Refreshes,
     InnerCalls,
     InnerNanos,
-    /// Requests whose time in the cache was measured, and that time.
+    /// Requests whose time was measured, and the sum of the times.
     Timed,
     TimedNanos,
 }
@@ -50,17 +50,17 @@ pub(crate) const NO_STORES: usize = BYPASSES + Bypass::ALL.len();
 
 const CELLS: usize = NO_STORES + NoStore::ALL.len();
 
-/// Enough for the threads of a server; more share.
+/// The number of stripes. More threads share them.
 const STRIPES: usize = 16;
 
-/// The counters of a store: a stripe for each thread, added up when they are read.
+/// The counters of a store, in stripes for the threads. Reading adds the stripes up.
 pub(crate) struct Counters {
     stripes: [Stripe; STRIPES],
-    /// Fills under way, of all layers over the store: these count themselves.
+    /// The number of fills in progress, of all layers over the store.
     pub(crate) flying: Arc<AtomicUsize>,
-    /// Names that wait to be cleared in a shared store.
+    /// The number of namespaces whose invalidation waits for a shared store.
     pub(crate) waiting: Arc<AtomicUsize>,
-    /// What would otherwise fail silently.
+    /// The limits of warnings about misconfiguration.
     pub(crate) quiet: WarningLimits,
 }
 
@@ -120,7 +120,7 @@ impl Counters {
         self.cell(NO_STORES + why as usize, 1);
     }
 
-    /// What the cell of this thread held before.
+    /// Adds to a counter and returns its former value in the stripe of this thread.
     #[inline]
     fn cell(&self, cell: usize, by: u64) -> u64 {
         self.stripes[stripe()].0[cell].fetch_add(by, Ordering::Relaxed)

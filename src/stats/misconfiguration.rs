@@ -13,7 +13,7 @@ use super::{
 use crate::{clock::Nanos, namespace::MAX_NAMESPACES};
 
 impl Counters {
-    /// A write has succeeded, no rule covers it, and its handler has named nothing.
+    /// Counts a successful write that no rule covers and whose handler has named no namespace.
     #[cold]
     pub(crate) fn uncovered_write(&self, method: &str, path: &str, has_rules: bool, now: Nanos) {
         self.add(Count::UncoveredWrites, 1);
@@ -39,7 +39,7 @@ impl Counters {
         }
     }
 
-    /// An entry was stored that nothing but its own key and the root invalidate.
+    /// Counts an entry that only its own key and the root invalidate.
     #[cold]
     pub(crate) fn never_invalidated(&self, route: Option<&str>, now: Nanos) {
         self.add(Count::NeverInvalidated, 1);
@@ -52,7 +52,7 @@ impl Counters {
         }
     }
 
-    /// A response was not stored, because it names too many namespaces.
+    /// Warns of a response that was not stored because it names too many namespaces.
     #[cold]
     pub(crate) fn too_many_namespaces(&self, route: Option<&str>, named: usize, now: Nanos) {
         if self.quiet.is_due(Misconfiguration::TooManyNamespaces, now) {
@@ -66,7 +66,7 @@ impl Counters {
         }
     }
 
-    /// The rules of a layer over the store.
+    /// Watches the rules of a layer over the store.
     pub(crate) fn watches(&self, rules: &Arc<dyn RuleUsage>) {
         let mut tables = self.quiet.tables();
         tables.retain(|watched| watched.rules.strong_count() > 0);
@@ -75,13 +75,13 @@ impl Counters {
         }
     }
 
-    /// How many rules have not matched a request so far.
+    /// Returns the number of rules that have matched no request.
     pub(crate) fn unmatched_rules(&self) -> u64 {
         let tables = self.quiet.tables();
         tables.iter().filter_map(|watched| watched.rules.upgrade()).map(|rules| rules.unmatched_routes().len() as u64).sum()
     }
 
-    /// Warns of the rules that have matched nothing in a table that has got requests for so long. Returns how many those are.
+    /// Warns of rules that have matched no request, in tables that are older than `after` and have had requests. Returns their number.
     pub(crate) fn warns_of_unmatched(&self, after: Duration) -> usize {
         let mut warned = 0;
         for watched in self.quiet.tables().iter_mut().filter(|watched| !watched.reported && watched.since.elapsed() >= after) {

@@ -1,4 +1,4 @@
-//! What has happened, counted without a shared cache line.
+//! Statistics, counted without a shared cache line.
 
 pub(crate) mod counters;
 mod misconfiguration;
@@ -13,16 +13,15 @@ use self::{
 };
 use crate::status::{Bypass, Miss, NoStore};
 
-/// What a store and the layers over it have done since the store was made.
+/// The statistics of a store and its layers since the store was made.
 ///
-/// A request that a rule covers is a hit, a stale hit, collapsed, a miss or a bypass, and counted as one of these. Two are not: one that
-/// is answered with a stale response because the inner service has failed, or is slow, after it was asked, is a miss and a stale hit, and
-/// [`stale_if_error`](Self::stale_if_error) says how many these are; and one that wants a stored response or none, and gets 504, is nothing of all
-/// this.
+/// A request that a rule covers counts as a hit, a stale hit, collapsed, a miss or a bypass. There are two exceptions. A stale response served because
+/// the inner service failed or was slow counts as a miss and as a stale hit, and [`stale_if_error`](Self::stale_if_error) counts these. A 504 for
+/// `only-if-cached` is not counted.
 ///
 /// The counters are read one after the other, not at one moment.
 ///
-/// Its `Display` is a few lines for a person; reasons that never occurred are left out there.
+/// `Display` prints a few lines for people, without reasons that never occurred.
 ///
 /// ```
 /// use tower_response_cache::{Memory, Store};
@@ -34,17 +33,17 @@ use crate::status::{Bypass, Miss, NoStore};
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Answered with a fresh stored response.
+    /// Requests answered with a fresh stored response.
     pub hits: u64,
-    /// Answered with a stale stored response, as the rule allowed.
+    /// Requests answered with a stale stored response.
     pub stale_hits: u64,
-    /// Those of them that stood in for an inner service which was asked and has failed, or was slow: their requests are misses, too.
+    /// Stale hits that replaced a failed or slow call of the inner service. Their requests also count as misses.
     pub stale_if_error: u64,
-    /// Answered with the response that another request was already fetching.
+    /// Requests answered with the response of another fill.
     pub collapsed: u64,
-    /// The inner service was asked, by reason; every reason is listed, also with zero.
+    /// Requests answered by the inner service after a lookup, by reason. Every reason is listed.
     pub misses: Vec<(Miss, u64)>,
-    /// Not looked up at all although a rule covers the route, by reason.
+    /// Requests that bypassed the cache although a rule covers them, by reason.
     pub bypasses: Vec<(Bypass, u64)>,
     /// Responses stored.
     pub stored: u64,
@@ -52,48 +51,48 @@ pub struct Stats {
     pub not_stored: Vec<(NoStore, u64)>,
     /// Entries removed to make room.
     pub evictions: u64,
-    /// Entries removed because their time was over.
+    /// Entries removed because they had expired.
     pub expired: u64,
-    /// Invalidations by [`InvalidateLayer`](crate::InvalidateLayer): one for each response that invalidates something, however many
-    /// namespaces it names. Calls of [`Store::invalidate`](crate::Store::invalidate) are not counted.
+    /// Responses that have invalidated namespaces through [`InvalidateLayer`](crate::InvalidateLayer). Calls of
+    /// [`Store::invalidate`](crate::Store::invalidate) are not counted.
     pub bumps: u64,
-    /// Those that a shared store could not be told of in time.
+    /// Invalidations that could not be delivered to a shared store in time.
     pub undelivered: u64,
-    /// Names that wait at this moment to be cleared in a shared store, which cannot be reached.
+    /// Namespaces whose invalidation now waits for a shared store that cannot be reached.
     pub waiting: u64,
-    /// Writes that succeeded and invalidated nothing, because no rule covers them and their handlers named nothing.
+    /// Successful writes that invalidated nothing: no rule covers them, and their handlers named no namespace.
     pub uncovered_writes: u64,
-    /// Those of them that went through an [`InvalidateLayer`](crate::InvalidateLayer) without rules.
+    /// Uncovered writes through an [`InvalidateLayer`](crate::InvalidateLayer) without rules.
     pub writes_without_rules: u64,
-    /// Responses stored that belong to no namespace: only their lifetimes end them.
+    /// Stored responses without a namespace. Only their lifetime ends them.
     pub never_invalidated: u64,
-    /// Rules of layers over this store that have matched no request so far; [`Rules::unmatched`](crate::Rules::unmatched) names them.
+    /// Rules of layers over this store that have matched no request. [`Rules::unmatched`](crate::Rules::unmatched) names them.
     pub unmatched_rules: u64,
-    /// Whether a shared store answered when it was last asked: its circuit breaker is closed. `None` for a store of one process.
+    /// True if the circuit breaker of a shared store is closed. `None` for [`Memory`](crate::Memory).
     pub reachable: Option<bool>,
-    /// Whether memory is trusted without a round trip at this moment. `None` where no lease is wanted.
+    /// True if a lease is held, so that hits in memory need no round trip. `None` without leases.
     pub leased: Option<bool>,
-    /// Writes for which a strict store could set no fence.
+    /// Writes for which a strict store could not set a fence.
     pub not_fenced: u64,
-    /// Entries in a shared store that were damaged, foreign or of another format: misses, and removed.
+    /// Entries of a shared store that were damaged, foreign or of another format. They are misses, and removed.
     pub damaged: u64,
-    /// Look-ups that a shared store could not be asked for.
+    /// Lookups that failed because a shared store could not be reached.
     pub away: u64,
-    /// Background refreshes begun.
+    /// Background refreshes that have begun.
     pub refreshes: u64,
-    /// Fills under way at this moment.
+    /// Fills that are in progress.
     pub flights: u64,
-    /// Entries in the store, those included that have died and are not removed yet.
+    /// Entries in the store, with expired and invalidated ones that are not removed yet.
     pub entries: u64,
-    /// Bytes in the store, overhead included.
+    /// Bytes in the store, with overhead.
     pub bytes: u64,
-    /// The most bytes there may be.
+    /// The capacity in bytes.
     pub capacity: u64,
     /// Calls of the inner service by rules that cache.
     pub inner_calls: u64,
-    /// Time from those calls to the head of their responses, all added up.
+    /// The sum of the times from these calls to the heads of their responses.
     pub inner_time: Duration,
-    /// Mean time that the cache itself took for a hit: measured on one in 64.
+    /// The mean time of the cache for a hit, measured on one hit in 64.
     pub cache_time_per_hit: Duration,
 }
 
@@ -135,16 +134,16 @@ impl Stats {
         }
     }
 
-    /// All misses added up.
+    /// Returns the number of all misses.
     pub fn misses(&self) -> u64 {
         self.misses.iter().map(|(_, n)| n).sum()
     }
 
-    /// The share of look-ups that were answered otherwise than by a call of their own, from 0 to 1; 0 before the first. A stale response
-    /// that stood in for a failed call counts as such an answer.
+    /// Returns the share of lookups that were answered without a call of their own, from 0 to 1. Returns 0 before the first lookup. A stale
+    /// response that replaced a failed call counts as answered.
     pub fn hit_ratio(&self) -> f64 {
         let served = self.hits + self.stale_hits + self.collapsed;
-        // The counters are not of one moment.
+        // The counters are not read at one moment.
         let all = (served + self.misses()).saturating_sub(self.stale_if_error).max(served);
         if all == 0 { 0.0 } else { served as f64 / all as f64 }
     }
@@ -189,7 +188,7 @@ impl fmt::Display for Stats {
     }
 }
 
-/// Those that occurred, in parentheses.
+/// The reasons that occurred, in parentheses.
 struct Reasons<'a, R>(&'a [(R, u64)]);
 
 impl<R: fmt::Display> fmt::Display for Reasons<'_, R> {

@@ -1,12 +1,12 @@
 //! The size of a store.
 
-/// What a store holds.
+/// The size of a store.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Entries, stale and dead ones included that are not removed yet.
+    /// Entries, with expired and invalidated ones that are not removed yet.
     pub entries: u64,
-    /// Bytes, with all overhead that is counted against the capacity.
+    /// Bytes, with the overhead that counts against the capacity.
     pub bytes: u64,
-    /// The most bytes there may be.
+    /// The capacity in bytes.
     pub capacity: u64,
 }

@@ -14,10 +14,10 @@ use crate::clock::Nanos;
 /// The pause between two warnings of one kind, for each store.
 pub(crate) const PAUSE: Duration = Duration::from_secs(600);
 
-/// A table of rules that gets requests for this long has had one for each of its rules.
+/// The time after which each rule of a used table should have matched a request.
 pub(crate) const TRIAL: Duration = Duration::from_secs(300);
 
-/// What may be wrong without anybody noticing.
+/// A mistake in the configuration that causes no error.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Misconfiguration {
     /// A write that no rule covers.
@@ -30,11 +30,11 @@ pub(crate) enum Misconfiguration {
     TooManyNamespaces,
 }
 
-/// When the next warning of a kind is due.
+/// The time of the next warning of each kind.
 #[derive(Debug, Default)]
 pub(crate) struct WarningLimits {
     until: [AtomicU64; 4],
-    /// The tables of rules of all layers over the store.
+    /// The rule tables of all layers over the store.
     tables: Mutex<Vec<Watched>>,
 }
 
@@ -55,7 +55,7 @@ pub(crate) struct Watched {
 }
 
 impl WarningLimits {
-    /// Whether a warning of this kind is due; the next one is due after a pause.
+    /// Returns true if a warning of this kind is due. The next one is due after a pause.
     pub(crate) fn is_due(&self, kind: Misconfiguration, now: Nanos) -> bool {
         let until = &self.until[kind as usize];
         let before = until.load(Ordering::Relaxed);

@@ -1,14 +1,13 @@
-//! Targets that were asked for lately, with the rule and the key that they came to.
+//! Recent targets of a thread, with their rule and key, and hot responses.
 //!
-//! Most requests ask for what was asked for a moment ago, in the same words. Each thread remembers some of these words, so that such a
-//! request neither looks for its route nor writes its key again. What a target comes to depends on the target alone, for as long as its
-//! layer exists: nothing that is remembered can become wrong. Whether what is stored may be served is asked as it always is.
+//! Most targets repeat. Each thread remembers recent targets, so that a request for one of them skips routing and the writing of the key. Rule and key
+//! depend on the target alone while the layer exists, so that a remembered target never becomes wrong. The validity of the entry is checked each time.
 //!
-//! Of what it is asked for most a thread keeps the response at hand as well. Where many threads answer with one entry, each would
-//! otherwise write to the lock of its shard and to the counters of its owners, and the processors would hand these around among
-//! themselves. Here a hit writes to nothing that another thread reads. It still asks the store whether this is what it has.
+//! A thread also keeps copies of its most requested responses. If many threads answered with one entry, each would write to the lock of its shard and
+//! to its reference counts, and these cache lines would move between the processors. A hit on a hot response writes to no memory that another thread
+//! reads. It still asks the store if the entry is current.
 //!
-//! Of a store that has to be asked, the names to ask with are remembered as well, where they depend on the target alone.
+//! For a store that has to be queried, the namespaces of the query are remembered as well, if they depend on the target alone.
 
 pub(crate) mod hot;
 
@@ -32,29 +31,28 @@ use crate::{
 
 use self::hot::HotResponse;
 
-/// How many targets a thread remembers. One takes the place of another that has the same hash, which nobody outside can compute.
+/// The number of targets that a thread remembers. Targets with the same hash replace each other. The hash is seeded.
 const SLOTS: usize = 512;
 
-/// The longest target that is remembered, its host included, and the longest key.
+/// The maximum length of a remembered target with its host, and of its key, in bytes.
 const LONGEST: usize = 512;
 
-/// One hit in so many is remembered, or one question to a store that has to be asked: what is asked for often gets its turn, and what is
-/// not costs next to nothing.
+/// One target in this number is remembered, so that frequent targets are remembered soon and rare ones cost little.
 const ONE_IN: u32 = 8;
 
-/// How many responses a thread has at hand.
+/// The number of hot responses of a thread.
 const AT_HAND: usize = 32;
 
-/// How often the store is to answer for a target before its response is at hand.
+/// The number of hits after which a response becomes hot.
 const OFTEN: u32 = 64;
 
-/// One hit in so many asks the store for what is at hand: it has to learn what is asked for, to know what to keep.
+/// One hit in this number on a hot response reads the entry from the store, so that the store counts its use for eviction.
 const TOLD_ONE_IN: u32 = 16;
 
-/// Every hit is remembered, and at hand from the second on.
+/// Every target is remembered at once, and hot from the second hit on.
 static AT_ONCE: AtomicBool = AtomicBool::new(false);
 
-/// Has targets remembered at once, for tests of what is remembered: in all of the process, from now on.
+/// Remembers targets at once, in the whole process. For tests.
 #[doc(hidden)]
 pub fn remember_at_once() {
     AT_ONCE.store(true, Ordering::Relaxed);
@@ -67,7 +65,7 @@ thread_local! {
 struct ThreadCache {
     slots: Vec<Option<CachedTarget>>,
     turn: u32,
-    /// The slots of those that have their response at hand, or had it. The next one to get it takes the place of the oldest.
+    /// The slots of the targets with a hot response. A new one replaces the oldest.
     places: [Cell<u16>; AT_HAND],
     next_place: Cell<u8>,
 }
@@ -78,34 +76,34 @@ impl ThreadCache {
     }
 }
 
-/// A target that is remembered.
+/// A remembered target.
 pub(crate) struct CachedTarget {
     layer: u64,
-    /// The target, and behind it the host.
+    /// The target, followed by the host.
     words: Box<[u8]>,
     target: usize,
     scheme: Option<Scheme>,
     rule: usize,
     key: Key,
-    /// Where the forwarding fields begin in the key.
+    /// The position of the forwarding fields in the key.
     base: usize,
-    /// For a store that has to be asked.
+    /// Present for a store that has to be queried.
     plan: Option<Box<ReadPlan>>,
-    /// How often it was asked for since it was remembered, or since its response is at hand.
+    /// The number of hits since the target was remembered, or since its response became hot.
     asked: Cell<u32>,
     response: Cell<Option<Arc<HotResponse>>>,
 }
 
-/// What a target has come to.
+/// The rule and the key of a target.
 pub(crate) struct Resolution {
     pub(crate) rule: usize,
     pub(crate) key: Key,
-    /// Where the forwarding fields begin in the key, or its length.
+    /// The position of the forwarding fields in the key, or the length of the key.
     pub(crate) base: usize,
     pub(crate) plan: Option<ReadPlan>,
 }
 
-/// What of a request its target is, as far as rules and keys go.
+/// The parts of a request that rules and keys of targets depend on.
 #[derive(Clone, Copy)]
 pub(crate) struct TargetId<'a> {
     target: &'a str,
@@ -115,8 +113,7 @@ pub(crate) struct TargetId<'a> {
 }
 
 impl<'a> TargetId<'a> {
-    /// `None` if the request says more: with two hosts, with one that is empty, which may be another than none, or where a nested router
-    /// has taken the head off its path.
+    /// Returns `None` if the key depends on more: with two hosts, with an empty host, or if a nested router has removed a prefix of the path.
     #[inline]
     pub(crate) fn of(
         uri: &'a Uri,
@@ -137,7 +134,7 @@ impl<'a> TargetId<'a> {
 }
 
 impl CachedTarget {
-    /// Whether these are its words, if the target is.
+    /// Returns true if scheme, host and forwarding fields are the same. The caller has compared the target.
     #[inline]
     pub(crate) fn is_of(&self, words: TargetId<'_>) -> bool {
         let key = self.key.canonical();
@@ -146,7 +143,7 @@ impl CachedTarget {
             && if words.forwarding.is_empty() { self.base == key.len() } else { words.forwarding.is(&key[self.base..]) }
     }
 
-    /// The place of its rule in the table of the layer.
+    /// Returns the position of the rule in the table of the layer.
     #[inline]
     pub(crate) fn rule(&self) -> usize {
         self.rule
@@ -162,7 +159,7 @@ impl CachedTarget {
         self.plan.as_deref()
     }
 
-    /// Its response, if it is at hand and the store need not learn that it is asked for.
+    /// Returns the hot response, unless the store has to count this use.
     #[inline]
     pub(crate) fn response(&self) -> Option<Arc<HotResponse>> {
         let response = self.response.take()?;
@@ -173,7 +170,7 @@ impl CachedTarget {
         at_hand
     }
 
-    /// Lets its response go.
+    /// Drops the hot response.
     #[cold]
     pub(crate) fn let_go(&self) {
         self.response.take();
@@ -181,12 +178,11 @@ impl CachedTarget {
     }
 }
 
-/// Does something with what is remembered of a layer under the target of a request. It may be that of another host: ask whether it
-/// [is](CachedTarget::is_of) of this one.
+/// Calls `then` with the remembered target of a layer. The host may differ: check it with [`is_of`](CachedTarget::is_of).
 #[inline]
 pub(crate) fn with_known<T>(layer: u64, uri: &Uri, then: impl FnOnce(&CachedTarget, &HotSlots<'_>) -> Option<T>) -> Option<T> {
     let known = RECALL.try_with(|recall| {
-        // In use above us: by a layer outside of this one that is remembering just now.
+        // In use by a layer outside of this one, which is remembering a target.
         let recall = recall.try_borrow().ok()?;
         let target = uri.path_and_query()?.as_str();
         let slot = slot(target);
@@ -197,18 +193,18 @@ pub(crate) fn with_known<T>(layer: u64, uri: &Uri, then: impl FnOnce(&CachedTarg
             None
         }
     });
-    // Gone at the end of a thread.
+    // The thread is ending.
     known.ok().flatten()
 }
 
-/// The places at hand of a thread.
+/// The hot responses of a thread.
 pub(crate) struct HotSlots<'a> {
     recall: &'a ThreadCache,
     slot: usize,
 }
 
 impl HotSlots<'_> {
-    /// Told that the store has answered with this for a target: takes it at hand if that was often.
+    /// Counts a hit of the store for a target, and makes its response hot after enough of them.
     #[inline]
     pub(crate) fn heard(&self, known: &CachedTarget, entry: &Arc<Entry>) {
         let asked = known.asked.get() + 1;
@@ -222,7 +218,7 @@ impl HotSlots<'_> {
     #[cold]
     fn take(&self, known: &CachedTarget, entry: &Arc<Entry>) {
         known.asked.set(0);
-        // To another request the answer may be another variant.
+        // The entry is a variant, which may differ for another request.
         if entry.key() != &known.key {
             return;
         }
@@ -237,13 +233,13 @@ impl HotSlots<'_> {
     }
 }
 
-/// Remembers what a target has come to, if it is its turn.
+/// Remembers the rule and the key of a target, if it is its turn.
 pub(crate) fn remember(layer: u64, words: TargetId<'_>, to: impl FnOnce() -> Resolution) {
     let _ = RECALL.try_with(|recall| {
         let Ok(mut recall) = recall.try_borrow_mut() else { return };
         recall.turn = recall.turn.wrapping_add(1);
         let TargetId { target, scheme, host, .. } = words;
-        // Before an `@` stands a secret.
+        // The text before an `@` is a secret.
         let its_turn = recall.turn.is_multiple_of(ONE_IN) || AT_ONCE.load(Ordering::Relaxed);
         if !its_turn || target.len() + host.len() > LONGEST || host.contains(&b'@') {
             return;
@@ -265,7 +261,7 @@ pub(crate) fn remember(layer: u64, words: TargetId<'_>, to: impl FnOnce() -> Res
 
 #[inline]
 fn slot(target: &str) -> usize {
-    // In debug builds always the same, so that tests come out the same.
+    // Constant in debug builds, so that tests are deterministic.
     static SEED: LazyLock<u64> = LazyLock::new(|| if cfg!(debug_assertions) { 0 } else { RandomState::new().hash_one(0) });
     xxh3_64_with_seed(target.as_bytes(), *SEED) as usize % SLOTS
 }
@@ -287,7 +283,7 @@ mod tests {
         format!("/t/{n}").try_into().expect("a target")
     }
 
-    /// A response of so many bytes, stored for a target.
+    /// Returns an entry with a body of this many bytes.
     fn entry(target: &Uri, bytes: usize) -> Arc<Entry> {
         let times = Times { born: 0, fresh_until: 1, while_revalidate_until: 1, if_error_until: 1, kept_until: 1, cost: 0 };
         let (status, headers) = (StatusCode::OK, HeaderMap::new());
@@ -304,7 +300,7 @@ mod tests {
         assert!(heard.is_some(), "{target} is remembered");
     }
 
-    /// The store has answered for a target so many times, and each was its turn to be remembered.
+    /// Counts hits of the store for a remembered target.
     fn answer(target: &Uri, entry: &Arc<Entry>, times: u32) {
         let forwarding = Forwarding::default();
         let words = TargetId::of(target, &Extensions::new(), HostLine::Unknown, &forwarding).expect("a plain target");
