@@ -1,4 +1,4 @@
-//! What is stored: a response as it will be sent, and what says whether it may be.
+//! Entries: stored responses with their keys, stamps, namespaces and times.
 
 pub(crate) mod header_template;
 
@@ -28,7 +28,7 @@ use self::{
 };
 use crate::{clock::system_time, key::Key, namespace::set::Namespaces, semantics::Vary};
 
-/// A stored response with its key, its stamp, its namespaces and its times. Never changed once made, but for being let go.
+/// A stored response with its key, its stamp, its namespaces and its times. It never changes.
 pub struct Entry {
     key: Key,
     stamp: Stamp,
@@ -38,15 +38,15 @@ pub struct Entry {
     http: Option<Box<Http>>,
     weight: Weight,
     gone: AtomicBool,
-    /// The number of the shape that its header map was filled into; 0 if there was none.
+    /// The number of its header template; 0 without one.
     shape: u64,
 }
 
-/// What an entry weighs; or, as long as nobody has asked, what it keeps alive besides what it is made of.
+/// The weight of an entry; or, before it is computed, the bytes that the entry keeps alive beside its parts.
 #[derive(Debug)]
 struct Weight(AtomicU64);
 
-/// The bit that says that nobody has asked.
+/// The bit of a weight that is not computed yet.
 const UNASKED: u64 = 1 << 63;
 
 impl Weight {
@@ -55,18 +55,17 @@ impl Weight {
     }
 }
 
-/// What an entry says.
+/// The content of an entry.
 #[derive(Clone)]
 pub(crate) enum Content {
-    /// A response, its header map finished: the first field is `Age`, a slot for the age of the moment; the second may be an empty
-    /// `Cache-Status`, a slot for what a hit says of itself.
+    /// A response. The first header field is `Age`, which each hit sets. The second may be an empty `Cache-Status`, which each hit sets as well.
     Response { status: StatusCode, headers: HeaderMap, body: Bytes, trailers: Option<Box<HeaderMap>> },
-    /// No response: those of this key differ by these request fields (`Vary`) and are stored under keys that hold them.
+    /// The request fields by which the responses of the key vary. The responses are stored under the keys of their variants.
     Variants(Vary),
 }
 
 impl Content {
-    /// The bytes that it takes beside the entry.
+    /// Returns the bytes of the content.
     fn bytes(&self) -> usize {
         match self {
             Self::Response { headers, body, trailers, .. } => {
@@ -80,7 +79,7 @@ impl Content {
     }
 }
 
-/// A response before its key and stamp: what a fill has learned of it.
+/// A response before it gets its key and its stamp.
 pub(crate) struct Response {
     pub(crate) names: Namespaces,
     pub(crate) times: Times,
@@ -92,14 +91,14 @@ pub(crate) struct Response {
 }
 
 thread_local! {
-    /// What this thread has made leave a store last, without its body: one that is full lets about one go for each that comes.
+    /// The entry that this thread evicted last, without its body. A full store evicts about one entry for each new one.
     static ASIDE: Cell<Option<Arc<Entry>>> = const { Cell::new(None) };
 }
 
-/// The most bytes that are put aside.
+/// The maximum size of an entry that is put aside, in bytes.
 const MOST_ASIDE: u64 = 4 << 10;
 
-/// An entry before its key and stamp.
+/// An entry before it gets its key and its stamp.
 pub(crate) struct Draft {
     pub(crate) names: Namespaces,
     pub(crate) times: Times,
@@ -115,7 +114,7 @@ impl Entry {
         Self { key, stamp, names, times, content, http, weight, gone: AtomicBool::new(false), shape: 0 }
     }
 
-    /// The entry of a response, in the place of one that was [put aside](Self::put_aside) if there is one.
+    /// Returns the entry of a response, in the memory of an entry that was [put aside](Self::put_aside) if there is one.
     #[inline]
     pub(crate) fn of_response(key: Key, stamp: Stamp, response: Response) -> Arc<Self> {
         let Response { mut names, times, status, fields, body, trailers, http } = response;
@@ -139,8 +138,8 @@ impl Entry {
         }
     }
 
-    /// Puts aside an entry that has left its store: the next that this thread makes takes its place, and its header map if the two are
-    /// of one shape. Its body is let go, and so is all of one that is large without, that is of no shape, or that somebody still reads.
+    /// Puts an evicted entry aside, so that the next entry of this thread reuses its memory, and its header map if both have one template. The body
+    /// is dropped. A large entry, one without a template, and one that is still in use are dropped completely.
     pub(crate) fn put_aside(mut entry: Arc<Self>) {
         let Some(sole) = Arc::get_mut(&mut entry).filter(|sole| sole.shape != 0) else { return };
         let whole = sole.weight();
@@ -152,7 +151,7 @@ impl Entry {
         let _ = ASIDE.try_with(|aside| aside.set(Some(entry)));
     }
 
-    /// The header map of the entry that was put aside, if it was filled into this shape.
+    /// Returns the header map of the entry that was put aside, if it has this template.
     #[inline]
     pub(crate) fn map_aside(shape: u64) -> Option<HeaderMap> {
         ASIDE
@@ -171,7 +170,7 @@ impl Entry {
             .ok()?
     }
 
-    /// An entry of the same origin under another key: of its stamp, its names and its times.
+    /// Returns an entry with the stamp, the namespaces and the times of this one, under another key.
     pub(crate) fn like(&self, key: Key, content: Content) -> Self {
         let Self { stamp, names, times, http, .. } = self;
         Self::new(key, stamp.clone(), Draft { names: names.clone(), times: *times, content, http: http.clone() })
@@ -196,8 +195,8 @@ impl Entry {
         }
     }
 
-    /// One that was read from bytes that it keeps alive: `held` of them are not its body. Most are served and kept by nobody: it is
-    /// weighed when somebody asks.
+    /// Returns an entry that was decoded from a buffer. It keeps `held` bytes of the buffer alive beside its body. The weight is computed when it is
+    /// needed, since most of these entries are served and dropped.
     #[cfg(feature = "redis")]
     #[inline]
     pub(crate) fn held(key: Key, stamp: Stamp, draft: Draft, held: usize) -> Self {
@@ -207,27 +206,27 @@ impl Entry {
         Self { key, stamp, names, times, content, http, weight, gone: AtomicBool::new(false), shape: 0 }
     }
 
-    /// The key it answers; compared in full before it is served.
+    /// Returns the key. It is compared in full before the entry is served.
     pub fn key(&self) -> &Key {
         &self.key
     }
 
-    /// The stamp, taken before the response was computed.
+    /// Returns the stamp, which was taken before the response was computed.
     pub fn stamp(&self) -> &Stamp {
         &self.stamp
     }
 
-    /// The namespaces it belongs to.
+    /// Returns the namespaces.
     pub fn namespaces(&self) -> &Namespaces {
         &self.names
     }
 
-    /// When nobody may serve it any more, not even as stale.
+    /// Returns the time after which the entry is not served, not even stale.
     pub fn expires(&self) -> SystemTime {
         system_time(self.times.expires())
     }
 
-    /// Whether another entry holds this response: the times and the content are those that one fill has stored. Keys and stamps may differ.
+    /// Returns true if another entry holds the same response of the same fill. Keys and stamps may differ.
     pub(crate) fn is_same_response(&self, other: &Self) -> bool {
         let (
             Content::Response { status, headers, body, trailers },
@@ -239,7 +238,7 @@ impl Entry {
         self.times.are_those_of(&other.times) && (status, headers, trailers) == (s, h, t) && body == b
     }
 
-    /// The bytes it takes: body, header fields, key, names and the overhead of keeping them.
+    /// Returns the weight in bytes: body, header fields, key, namespaces and overhead.
     pub fn weight(&self) -> u64 {
         let weight = self.weight.0.load(Ordering::Relaxed);
         if weight & UNASKED == 0 {
@@ -251,12 +250,12 @@ impl Entry {
         weight
     }
 
-    /// A store has let it go, or something else is in its place.
+    /// Records that the entry was removed or replaced in its store.
     pub(crate) fn leave(&self) {
         self.gone.store(true, Ordering::Release);
     }
 
-    /// Whether a store has let it go: whoever has kept it at hand looks for it again.
+    /// Returns true if the entry was removed or replaced in its store. A hot response of it is then outdated.
     #[inline]
     pub(crate) fn has_left(&self) -> bool {
         self.gone.load(Ordering::Acquire)
@@ -267,7 +266,7 @@ impl Entry {
         &self.times
     }
 
-    /// Present if it was stored under a rule where HTTP decides.
+    /// Returns the HTTP data, if the entry was stored under a rule where HTTP decides.
     #[inline]
     pub(crate) fn http(&self) -> Option<&Http> {
         self.http.as_deref()
@@ -278,7 +277,7 @@ impl Entry {
         &self.content
     }
 
-    /// The response, taken out of an entry that nobody else has and nobody will look at again.
+    /// Takes the response out of an entry that is dropped afterwards.
     #[inline]
     pub(crate) fn take_response(&mut self) -> Option<(StatusCode, HeaderMap, Bytes, Option<Box<HeaderMap>>)> {
         match &mut self.content {
@@ -290,7 +289,7 @@ impl Entry {
     }
 }
 
-/// Shows what a log may: no field and no byte of the response, which may be one user's alone.
+/// Shows no header field and no byte of the body, because these may belong to one user.
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { key, stamp, names, times, .. } = self;
@@ -305,8 +304,7 @@ impl fmt::Debug for Entry {
     }
 }
 
-/// What a store keeps for each entry besides the entry: its slot in the table, its index, its share of ghosts, and the record of its
-/// expiry.
+/// The overhead of a store for each entry: its slot in the table, its index, its share of ghosts, and the record of its expiry.
 const PER_ENTRY: usize = 160;
 
 #[inline]
@@ -355,7 +353,7 @@ mod tests {
         shape
     }
 
-    /// All there is of it.
+    /// Returns a description of the whole entry.
     fn told(entry: &Entry) -> String {
         let Content::Response { headers, body, .. } = entry.content() else { unreachable!("a response") };
         let names: Vec<_> = headers.keys().collect();

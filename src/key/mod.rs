@@ -1,4 +1,4 @@
-//! Keys: what makes two requests the same request.
+//! Keys. Two requests with the same key get the same response.
 
 mod extract;
 mod fields;
@@ -26,11 +26,11 @@ pub use write::{Extracted, KeyWriter};
 pub(crate) use write::{Tag, begin, begin_variant, variant};
 
 thread_local! {
-    /// Where keys are written that are only looked up; taken while it is in use.
+    /// A buffer for keys that are only looked up. It is taken out while in use.
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Does something with a place to write a key in.
+/// Calls `write` with a buffer for a key.
 #[inline]
 pub(crate) fn in_scratch<T>(write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
     let mut scratch = SCRATCH.take();
@@ -59,19 +59,19 @@ impl Key {
         Self { hash: xxh3_128(&canonical), canonical }
     }
 
-    /// The index.
+    /// Returns the 128-bit hash.
     #[inline]
     pub fn hash(&self) -> u128 {
         self.hash
     }
 
-    /// The canonical bytes.
+    /// Returns the canonical bytes.
     #[inline]
     pub fn canonical(&self) -> &[u8] {
         &self.canonical
     }
 
-    /// The key, to be looked up.
+    /// Borrows the key for a lookup.
     #[inline]
     pub fn as_ref(&self) -> KeyRef<'_> {
         KeyRef { hash: self.hash, canonical: Canonical::Kept(&self.canonical) }
@@ -82,25 +82,25 @@ impl Key {
     }
 }
 
-/// A key that is only looked up: borrowed from where it was written.
+/// A borrowed key, for lookups.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct KeyRef<'a> {
     hash: u128,
     canonical: Canonical<'a>,
 }
 
-/// Where the canonical bytes are. As small as a slice: it is held wherever a store is waited for.
+/// The canonical bytes, written to a buffer or shared. As small as a slice.
 #[derive(Clone, Copy)]
 enum Canonical<'a> {
     Written(&'a [u8]),
-    /// They can be shared.
+    /// Shared bytes.
     Kept(&'a Arc<[u8]>),
 }
 
 impl PartialEq for Canonical<'_> {
     #[inline]
     fn eq(&self, other: &Self) -> bool {
-        // What is remembered of a target and what is stored are the same bytes most of the time.
+        // A remembered key and the key of its entry are mostly the same memory.
         let (one, other) = (self.bytes(), other.bytes());
         ptr::eq(one, other) || one == other
     }
@@ -124,29 +124,29 @@ impl<'a> KeyRef<'a> {
         Self { hash: xxh3_128(canonical), canonical: Canonical::Written(canonical) }
     }
 
-    /// The index.
+    /// Returns the 128-bit hash.
     #[inline]
     pub fn hash(&self) -> u128 {
         self.hash
     }
 
-    /// The canonical bytes.
+    /// Returns the canonical bytes.
     #[inline]
     pub fn canonical(&self) -> &'a [u8] {
         self.canonical.bytes()
     }
 
-    /// Whether it is that of a rule where HTTP decides: each write to its URI clears it.
+    /// Returns true for a rule where HTTP decides. A write to the URI invalidates the key.
     pub(crate) fn is_of_http(&self) -> bool {
         self.canonical().first() == Some(&(write::Tag::Http as u8))
     }
 
-    /// The hash by which it is invalidated: that of all spellings of its target.
+    /// Returns the hash of the namespace of the key, which all spellings of the target share.
     pub(crate) fn name(&self) -> u64 {
         name::name_of(*self).unwrap_or((self.hash >> 64) as u64 ^ self.hash as u64)
     }
 
-    /// A key of its own; nothing is copied of one that is there.
+    /// Returns an owned key. Shared bytes are not copied.
     pub fn to_owned(&self) -> Key {
         let canonical = match self.canonical {
             Canonical::Written(bytes) => bytes.into(),
@@ -162,14 +162,14 @@ impl fmt::Debug for KeyRef<'_> {
     }
 }
 
-/// Shows the hash alone: the parts may say what a log should not.
+/// Shows the hash alone, because the parts may be private.
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Key({:032x})", self.hash)
     }
 }
 
-/// A request as rules and extractors see it: its head, the parameters of the route, never its body.
+/// The view of a request for rules and extractors: its head and its route parameters, without the body.
 #[derive(Clone, Copy)]
 pub struct RequestView<'a> {
     pub(crate) method: &'a Method,
@@ -182,10 +182,10 @@ pub struct RequestView<'a> {
     pub(crate) fields: &'a FieldTable,
 }
 
-/// What a walk over the fields has found of `Host`.
+/// The `Host` lines of a request.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) enum HostLine<'a> {
-    /// There was no walk, or no such line.
+    /// No line, or the fields were not read.
     #[default]
     Unknown,
     /// One line.
@@ -195,7 +195,7 @@ pub(crate) enum HostLine<'a> {
 }
 
 impl<'a> HostLine<'a> {
-    /// With one line more.
+    /// Adds a line.
     #[inline]
     pub(crate) fn and(self, line: &'a HeaderValue) -> Self {
         match self {
@@ -224,57 +224,56 @@ impl<'a> RequestView<'a> {
         }
     }
 
-    /// The same, where a walk over the fields has seen all lines of `Host`.
+    /// Sets the `Host` lines that were found.
     #[inline]
     pub(crate) fn with_host(self, host: HostLine<'a>) -> Self {
         Self { host, ..self }
     }
 
-    /// The same under a rule that classifies the fields of its requests by this table.
+    /// Sets the table that classifies request fields.
     #[inline]
     pub(crate) fn with_fields(self, fields: &'a FieldTable) -> Self {
         Self { fields, ..self }
     }
 
-    /// The method.
+    /// Returns the method.
     pub fn method(&self) -> &'a Method {
         self.method
     }
 
-    /// The target as this layer sees it.
+    /// Returns the target as this layer sees it.
     pub fn uri(&self) -> &'a Uri {
         self.uri
     }
 
-    /// The path as the client sent it. With the feature `axum`, a prefix that `Router::nest` has taken off is back on; without it the path
-    /// is what nesting has left.
+    /// Returns the path as the client sent it. With the feature `axum` it includes a prefix that `Router::nest` has removed. Without the feature it
+    /// does not.
     pub fn path(&self) -> &'a str {
         path_as_sent(self.uri, self.extensions)
     }
 
-    /// The query without its `?`.
+    /// Returns the query without its `?`.
     pub fn query(&self) -> Option<&'a str> {
         self.uri.query()
     }
 
-    /// The header fields.
+    /// Returns the header fields.
     pub fn headers(&self) -> &'a HeaderMap {
         self.headers
     }
 
-    /// The extensions that layers outside of this one have left.
+    /// Returns the extensions set by outer layers.
     pub fn extensions(&self) -> &'a Extensions {
         self.extensions
     }
 
-    /// A parameter of the route, percent-decoded; empty if the route has none of this name.
+    /// Returns a route parameter, percent-decoded. Returns an empty text if the route has no parameter of this name.
     pub fn param(&self, name: &str) -> &str {
         self.params.get(name).unwrap_or_default()
     }
 }
 
-/// The target as the client sent it, as far as that is known and another layer may have changed it since: with the feature `axum` it is
-/// what the outermost router has seen.
+/// Returns the target as the outermost axum router has seen it, if another layer may have changed it since. Needs the feature `axum`.
 #[inline]
 #[cfg_attr(not(feature = "axum"), allow(unused_variables))]
 fn original(extensions: &Extensions) -> Option<&Uri> {
@@ -284,21 +283,21 @@ fn original(extensions: &Extensions) -> Option<&Uri> {
     None
 }
 
-/// The target as the client sent it, as far as that is known.
+/// Returns the target as the client sent it, as far as known.
 pub(crate) fn uri_as_sent<'a>(uri: &'a Uri, extensions: &'a Extensions) -> &'a Uri {
     original(extensions).unwrap_or(uri)
 }
 
-/// The path as the client sent it, as far as that is known.
+/// Returns the path as the client sent it, as far as known.
 pub(crate) fn path_as_sent<'a>(uri: &'a Uri, extensions: &'a Extensions) -> &'a str {
     uri_as_sent(uri, extensions).path()
 }
 
-/// Whether the path is what the client sent, as far as that is known.
+/// Returns true if the path is the one that the client sent, as far as known.
 #[inline]
 pub(crate) fn is_as_sent(uri: &Uri, extensions: &Extensions) -> bool {
     original(extensions).is_none_or(|original| {
-        // Mostly they are one piece of memory.
+        // Both are mostly the same memory.
         let (sent, now) = (original.path(), uri.path());
         ptr::eq(sent, now) || sent == now
     })

@@ -1,21 +1,21 @@
-//! The query of a key: sorted where that cannot merge what differs, as it was sent elsewhere.
+//! The query in a key: sorted if that cannot merge different queries, otherwise as it was sent.
 
 use super::{KeyWriter, write::Tag};
 use crate::semantics::NoVarySearch;
 
-/// Which parameters of a query count.
+/// The query parameters that are part of the key.
 #[derive(Debug, Clone, Default)]
 pub(crate) enum Query {
-    /// All, sorted by name.
+    /// All parameters, sorted by name.
     #[default]
     Sorted,
-    /// All, as they were sent.
+    /// All parameters, as they were sent.
     AsSent,
-    /// Those that the list allows, sorted by name.
+    /// The listed parameters, sorted by name.
     Only(Names),
-    /// All but those that the list names, sorted by name.
+    /// All parameters except the listed ones, sorted by name.
     Without(Names),
-    /// What is left of them by `No-Vary-Search`.
+    /// The parameters reduced by `No-Vary-Search`.
     By(NoVarySearch),
 }
 
@@ -45,22 +45,21 @@ impl Names {
     }
 }
 
-/// Whether this names a query parameter, or all that begin as it does.
+/// Returns true for the name of a query parameter, with at most one `*` at its end.
 pub(crate) fn is_name(name: &str) -> bool {
     let stem = name.strip_suffix('*').unwrap_or(name);
     !name.is_empty() && !stem.contains(['*', '&', '=', '%', '+'])
 }
 
-/// More parameters than this are not sorted.
+/// The maximum number of parameters that are sorted.
 const MOST: usize = 32;
 
 impl Query {
-    /// Writes what counts of a query.
+    /// Writes the part of a query that belongs to the key.
     ///
     /// Parameters are sorted by name, and those of one name keep their order: `b=1&a=2&a=3` is `a=2&a=3&b=1`. Nothing
-    /// else is changed. Where a name holds `%`, `+` or a bracket, two spellings may mean one name and their order may
-    /// mean something: such a query is written as it was sent, as is one of more than 32 parameters. So is one with a `;` anywhere,
-    /// which some handlers split at.
+    /// else is changed. A query is written as it was sent if a name holds `%`, `+` or a bracket, since two spellings may mean
+    /// one name and their order may matter; if it has more than 32 parameters; or if it holds a `;`, at which some handlers split.
     pub(crate) fn write(&self, query: Option<&str>, key: &mut KeyWriter<'_>) {
         if let Self::By(variance) = self
             && !has_semicolon(query)
@@ -100,10 +99,10 @@ impl Query {
             return key.tagged(Tag::RawQuery, query.as_bytes());
         }
         let pieces = &mut pieces[..count];
-        // Stable: parameters of one name keep their order.
+        // Stable, so that parameters of one name keep their order.
         pieces.sort_by_key(|(name, _)| *name);
         match pieces {
-            // Not the same as a query that is there and empty.
+            // Different from an empty query.
             [] => key.tagged(Tag::NoneCounts, &[]),
             pieces => key.joined(Tag::SortedQuery, b'&', pieces.iter().map(|(_, piece)| *piece)),
         }
@@ -119,19 +118,19 @@ impl Query {
     }
 }
 
-/// Whether a handler that splits at `;` would find other parameters than one that does not.
+/// Returns true if a handler that splits at `;` would find other parameters.
 fn has_semicolon(query: Option<&str>) -> bool {
     query.is_some_and(|query| query.contains(';'))
 }
 
-/// Whether a query is as it would be written: most are.
+/// Returns true if a query is sorted already, as most are.
 fn is_plain_and_sorted(query: &[u8]) -> bool {
     let class = |byte: &u8| BYTES[usize::from(*byte)];
     let (mut last, mut count, mut rest) = (&[] as &[u8], 0, query);
     loop {
         let end = rest.iter().position(|byte| !matches!(class(byte), Byte::Other)).unwrap_or(rest.len());
         let (name, tail) = rest.split_at(end);
-        // Mostly the first letters tell.
+        // The first letters mostly decide.
         let sorted = match (last.first(), name.first()) {
             (Some(last), Some(first)) if first != last => first > last,
             _ => name >= last,
@@ -147,7 +146,7 @@ fn is_plain_and_sorted(query: &[u8]) -> bool {
     }
 }
 
-/// What a byte of a query is.
+/// The role of a byte in a query.
 #[derive(Clone, Copy)]
 enum Byte {
     Other,
@@ -155,7 +154,7 @@ enum Byte {
     Equals,
     /// The end of a parameter.
     End,
-    /// In a name, it makes other spellings or other meanings possible.
+    /// In a name, the byte allows other spellings or meanings.
     Odd,
 }
 
@@ -171,7 +170,7 @@ static BYTES: [Byte; 256] = {
     bytes
 };
 
-/// Whether there is but one way to spell this name, and one thing it can mean.
+/// Returns true if the name has one spelling and one meaning.
 fn is_plain(name: &[u8]) -> bool {
     !name.iter().any(|byte| matches!(BYTES[usize::from(*byte)], Byte::Odd))
 }

@@ -1,4 +1,4 @@
-//! One rule: what may be cached on a route, for how long, under which key and namespaces, and what clears it.
+//! A rule: lifetime, key, namespaces and invalidations of a route.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -14,16 +14,15 @@ use crate::{
     semantics::Normalise,
 };
 
-/// What a route allows.
+/// The caching rule of a route.
 ///
-/// [`Rule::ttl`] begins one: the server decides how long a response lives, a client's `Cache-Control` is not asked, and
-/// what a response says about `no-store`, `private`, `no-cache`, `Set-Cookie` and `Vary` still counts. [`Rule::http`] begins one
-/// under which requests and responses themselves decide, as RFC 9111 has it.
+/// With [`Rule::ttl`] the server sets the lifetime, and a client's `Cache-Control` has no effect. The response's `no-store`, `private`, `no-cache`,
+/// `Set-Cookie` and `Vary` still count. With [`Rule::http`] requests and responses decide, as RFC 9111 defines.
 ///
-/// Responses of GET requests are stored if their status is 200, 203, 204, 300, 301, 308, 404 or 410 (or has a lifetime of
-/// its own, see [`status`](Self::status)), and HEAD requests, and those for a `Range`, are answered from them. A request with
-/// [credentials](crate::CredentialFields) (`Authorization`, `Cookie` and others) bypasses the cache unless its key holds an
-/// [identity](Self::identity); what else tells users apart, such as a field that a proxy sets, must be in the key.
+/// Responses to GET requests are stored if their status is 200, 203, 204, 300, 301, 308, 404 or 410, or has a lifetime of its own (see
+/// [`status`](Self::status)). HEAD requests and requests with `Range` are answered from them. A request with [credentials](crate::CredentialFields)
+/// (`Authorization`, `Cookie` and others) bypasses the cache unless its key holds an [identity](Self::identity). Any other field that distinguishes
+/// users must be in the key.
 ///
 /// ```
 /// use std::time::Duration;
@@ -70,17 +69,17 @@ pub struct Rule {
     pub(super) lock: Option<Duration>,
     pub(super) delivery_timeout: Option<(Duration, OnDeliveryTimeout)>,
     pub(super) on_fence_error: Option<OnFenceError>,
-    /// An option of HTTP rules that another rule was given.
+    /// The name of an HTTP option that was set on a rule without HTTP.
     pub(super) misplaced: Option<&'static str>,
 }
 
-/// Where a lifetime comes from.
+/// The source of a lifetime.
 #[derive(Clone)]
 pub(crate) enum Lifetime {
     Fixed(Duration),
     ByRequest(Arc<TtlByRequest>),
     ByResponse(Arc<TtlByResponse>),
-    /// What requests and responses say (RFC 9111).
+    /// Requests and responses (RFC 9111).
     Http(Box<HttpOptions>),
     Uncached,
 }
@@ -90,24 +89,24 @@ type TtlByResponse = dyn Fn(&response::Parts) -> Option<Duration> + Send + Sync;
 type NamespacesBy = dyn Fn(&RequestView<'_>) -> Vec<Namespace> + Send + Sync;
 type InvalidationsBy = dyn Fn(&RequestView<'_>, &response::Parts) -> Vec<Namespace> + Send + Sync;
 
-/// What unsafe methods on the route clear.
+/// The namespaces that unsafe methods on the route invalidate.
 #[derive(Clone)]
 pub(crate) enum InvalidationRule {
-    /// Nothing was said: the rule's own namespaces.
+    /// The namespaces of the rule itself.
     Own,
     Listed(Vec<(Methods, String)>),
 }
 
-/// `None`: every unsafe method.
+/// The methods, or `None` for every unsafe method.
 pub(crate) type Methods = Option<Vec<Method>>;
 
 impl Rule {
-    /// A rule under which responses live for so long.
+    /// Returns a rule with this lifetime.
     pub fn ttl(ttl: Duration) -> Self {
         Self::new(Lifetime::Fixed(ttl))
     }
 
-    /// A rule whose lifetime is computed from the request, by the table it asks for, say. Zero: not stored.
+    /// Returns a rule whose lifetime is computed from the request. A response with lifetime zero is not stored.
     ///
     /// ```
     /// use std::time::Duration;
@@ -126,7 +125,7 @@ impl Rule {
         Self::new(Lifetime::ByRequest(Arc::new(ttl)))
     }
 
-    /// A rule whose lifetime is computed from the head of the response. `None` or zero: not stored.
+    /// Returns a rule whose lifetime is computed from the head of the response. A response with `None` or zero is not stored.
     pub fn ttl_by_response<F>(ttl: F) -> Self
     where
         F: Fn(&response::Parts) -> Option<Duration> + Send + Sync + 'static,
@@ -134,28 +133,28 @@ impl Rule {
         Self::new(Lifetime::ByResponse(Arc::new(ttl)))
     }
 
-    /// A rule under which HTTP itself decides: a shared cache as RFC 9111 has it.
+    /// Returns a rule under which HTTP decides, for a shared cache as RFC 9111 defines it.
     ///
-    /// - What may be stored, and how long it is fresh, is what the response says (section 3, section 4.2): `s-maxage`, `max-age`,
-    ///   `Expires`, `Age`, `no-store`, `private`, `must-understand` and their kin. Where it says nothing it is not fresh, unless
-    ///   [`default_ttl`](Self::default_ttl) or [`heuristics`](Self::heuristics) says otherwise.
-    /// - What a client says counts (section 5.2.1): `no-cache`, `max-age`, `min-fresh`, `max-stale`, `no-store`, `stale-if-error`, and
-    ///   `only-if-cached`, which is answered with 504 where nothing fits, also if the request would bypass the cache. A write goes to the
-    ///   inner service all the same (section 4).
-    /// - What is stale and has an `ETag` or `Last-Modified` is validated (section 4.3): the inner service is asked with our own
-    ///   `If-None-Match` and `If-Modified-Since`, and its 304 freshens what is stored. One request asks for all. A weak tag in the 304
-    ///   does not replace the strong one that it matches, which names the stored bytes.
-    /// - The answer to a HEAD freshens the stored response if it has a validator that matches, and makes it stale if a validator or the
-    ///   length differs (section 4.3.5). If it varies by more fields than the stored response it changes nothing.
+    /// - The response decides about storing and freshness (section 3, section 4.2): `s-maxage`, `max-age`, `Expires`, `Age`, `no-store`, `private`,
+    ///   `must-understand` and others. Without a stated lifetime it is not fresh, unless [`default_ttl`](Self::default_ttl) or
+    ///   [`heuristics`](Self::heuristics) is set.
+    /// - The client's directives count (section 5.2.1): `no-cache`, `max-age`, `min-fresh`, `max-stale`, `no-store`, `stale-if-error` and
+    ///   `only-if-cached`. The last one gets a 504 if no stored response fits, also if the request would bypass the cache. A write always goes to the
+    ///   inner service (section 4).
+    /// - A stale response with `ETag` or `Last-Modified` is validated (section 4.3): the inner service gets `If-None-Match` and `If-Modified-Since`
+    ///   of the cache, and its 304 updates the stored response. One validation serves all waiting requests. A weak tag in the 304 does not replace a
+    ///   matching strong tag.
+    /// - The response to a HEAD updates the stored response if a validator matches, and makes it stale if a validator or the length differs (section
+    ///   4.3.5). A response that varies by more fields than the stored one changes nothing.
     /// - A part (206) is stored, and joined to others of the same strong tag (section 3.4). The result belongs to the namespaces of all of them.
-    /// - [`stale_while_revalidate`](Self::stale_while_revalidate) and [`stale_if_error`](Self::stale_if_error) hold where the response does
-    ///   not state them itself, and nothing holds against `must-revalidate`.
+    /// - [`stale_while_revalidate`](Self::stale_while_revalidate) and [`stale_if_error`](Self::stale_if_error) apply if the response does not state
+    ///   them. `must-revalidate` overrides both.
     /// - A request with `Authorization` or `Cookie` gets, and leaves, only responses with `public`, `must-revalidate` or
     ///   `s-maxage` (section 3.5; for cookies this is more careful than the RFC), unless its key holds an
     ///   [identity](Self::identity) or the rule ignores [credentials](Self::ignore_credentials) or [cookies](Self::ignore_cookies).
     /// - `Set-Cookie` is never stored.
     ///
-    /// Unsafe methods clear the responses of their URI (section 4.4), and those of `Location` and `Content-Location`, through
+    /// Unsafe methods invalidate the responses of their URI (section 4.4), and those of `Location` and `Content-Location`, through
     /// [`InvalidateLayer`](crate::InvalidateLayer): give it the same rules.
     ///
     /// ```
@@ -208,11 +207,11 @@ impl Rule {
         }
     }
 
-    /// Gives responses of a status a lifetime of their own: short ones to errors, say. Zero: not stored. Under
-    /// [`http`](Self::http) it holds where the response states none.
+    /// Sets the lifetime of responses with a status, such as a short one for errors. With zero they are not stored. Under [`http`](Self::http) it
+    /// applies if the response states no lifetime.
     ///
-    /// The lifetime counts from the arrival of the response, whatever `Age` that has: the rule sets it, as [`ttl`](Self::ttl) does. A
-    /// [`default_ttl`](Self::default_ttl) counts from when the response was made.
+    /// The lifetime counts from the arrival of the response, without its `Age`, as for [`ttl`](Self::ttl). A [`default_ttl`](Self::default_ttl)
+    /// counts from the time at which the response was generated.
     ///
     /// 1xx, 206 and 304 are not responses that can be stored.
     #[must_use]
@@ -222,54 +221,53 @@ impl Rule {
         self
     }
 
-    /// For so long after its lifetime a response is still served, while one request refreshes it in the background
-    /// (RFC 5861, section 3). Defaults to zero. Each request that is served so begins a refresh unless one is under way; a HEAD, which
-    /// brings no content, does not.
+    /// Sets the time after the lifetime in which a stale response is served while one request refreshes it in the background (RFC 5861, section 3).
+    /// Defaults to zero. Each request that is served stale starts a refresh unless one is in progress. A HEAD starts none.
     #[must_use]
     pub fn stale_while_revalidate(mut self, window: Duration) -> Self {
         self.while_revalidate = window;
         self
     }
 
-    /// For so long after its lifetime a response is still served if the inner service answers with 500, 502, 503 or 504,
-    /// or fails (RFC 5861, section 4). Defaults to zero: then a response that was invalidated softly does not stand in either.
+    /// Sets the time after the lifetime in which a stale response is served if the inner service answers with 500, 502, 503 or 504, or fails (RFC
+    /// 5861, section 4). Defaults to zero. With zero, a softly invalidated response is not served either.
     #[must_use]
     pub fn stale_if_error(mut self, window: Duration) -> Self {
         self.if_error = window;
         self
     }
 
-    /// Refreshes a response in the background shortly before its end, the sooner the longer it takes to compute (XFetch):
-    /// when `-cost · beta · ln(random)` reaches the time left. 1 is a good `beta`. Defaults to 0, which is off.
+    /// Refreshes a response in the background shortly before it expires (XFetch): when `-cost · beta · ln(random)` reaches the remaining lifetime.
+    /// Expensive responses are refreshed earlier. A good `beta` is 1. Defaults to 0, which is off.
     #[must_use]
     pub fn refresh_ahead(mut self, beta: f64) -> Self {
         self.early = beta;
         self
     }
 
-    /// Shortens each lifetime by a random part of at most this share, from 0 to 1, so that what was stored together does
-    /// not expire together. Defaults to 0.
+    /// Shortens each lifetime by a random share of at most this fraction, from 0 to 1, so that responses stored together do not expire together.
+    /// Defaults to 0.
     #[must_use]
     pub fn jitter(mut self, share: f64) -> Self {
         self.jitter = share;
         self
     }
 
-    /// The largest body that is stored, in bytes; larger ones pass through. Defaults to 1 MiB.
+    /// Limits stored bodies, in bytes. Larger bodies pass through. Defaults to 1 MiB.
     #[must_use]
     pub fn max_body(mut self, bytes: usize) -> Self {
         self.max_body = bytes;
         self
     }
 
-    /// What makes two requests the same. Defaults to [`RouteAndQuery`].
+    /// Sets the key extractor. Defaults to [`RouteAndQuery`].
     #[must_use]
     pub fn key(mut self, key: impl KeyExtractor) -> Self {
         self.key = Arc::new(key);
         self
     }
 
-    /// Adds who is asking to the key, and so makes `{identity}` known to the templates.
+    /// Adds an identity to the key, and makes `{identity}` available in templates.
     #[must_use]
     pub fn identity(mut self, identity: Identity) -> Self {
         let key: And<Arc<dyn KeyExtractor>, Identity> = self.key.and(identity);
@@ -277,21 +275,20 @@ impl Rule {
         self
     }
 
-    /// Serves the same response to everybody, also to requests with credentials whose key holds no identity. **Only for a route that ignores them.**
+    /// Serves the same response to all requests, also to those with credentials. **Only for a route that ignores credentials.**
     #[must_use]
     pub fn ignore_credentials(mut self) -> Self {
         self.shared = true;
         self
     }
 
-    /// A `Cookie` is no credential under this rule: whatever cookies a request carries, it gets and leaves what others do, as RFC 9111 has it;
-    /// `Authorization` still counts. **Only for a route whose responses depend on no cookie, or say so with `private` or `Vary: Cookie`.**
-    /// Defaults to no.
+    /// Ignores cookies as credentials, as RFC 9111 does. `Authorization` still counts. **Only for a route whose responses depend on no cookie, or state
+    /// that with `private` or `Vary: Cookie`.** Defaults to off.
     ///
     /// ```
     /// use tower_response_cache::{Rule, Rules};
     ///
-    /// // Pictures, asked for with whatever cookies the pages around them have set.
+    /// // Pictures are requested with the cookies of the pages around them.
     /// let rules = Rules::new().route("/pictures/{*path}", Rule::http().ignore_cookies());
     /// # drop(rules);
     /// ```
@@ -301,8 +298,8 @@ impl Rule {
         self
     }
 
-    /// States that handlers take the parameters of the route as text: dot segments, encoded slashes and backslashes in them mean nothing.
-    /// **Not for a route whose handler opens files by its path, or forwards it.** Defaults to no.
+    /// States that handlers read route parameters as text, without resolving dot segments, encoded slashes and backslashes. **Not for a route whose
+    /// handler opens files by its path, or forwards it.** Defaults to off.
     ///
     /// Without it a request bypasses the cache ([`Bypass::AmbiguousPath`](crate::Bypass::AmbiguousPath)) if a wildcard such as `{*path}`
     /// holds a dot segment, an encoded slash (`%2F`), or a backslash, encoded or not; or if another parameter holds a dot segment. Dots may be
@@ -312,7 +309,7 @@ impl Rule {
     /// ```
     /// use tower_response_cache::{Rule, Rules};
     ///
-    /// // Keys of objects, which may hold anything.
+    /// // Object keys are text.
     /// let rules = Rules::new().route("/objects/{*key}", Rule::http().path_as_text());
     /// # drop(rules);
     /// ```
@@ -354,7 +351,7 @@ impl Rule {
         self
     }
 
-    /// Adds namespaces that a closure computes from the request.
+    /// Adds namespaces computed from the request.
     #[must_use]
     pub fn namespaces_by<F>(mut self, names: F) -> Self
     where
@@ -364,27 +361,26 @@ impl Rule {
         self
     }
 
-    /// The lifetime of a response that states none (RFC 9111, section 4.2.2), for [`http`](Self::http) rules. Defaults to zero:
-    /// it is stale from the start. It takes the place of a stated lifetime, and counts as one does: from when the response was made, so
-    /// that its `Age` is part of it (section 4.2.3).
+    /// Sets the lifetime of a response that states none (RFC 9111, section 4.2.2), for [`http`](Self::http) rules. Defaults to zero. It counts from the
+    /// time at which the response was generated, so that its `Age` is part of it (section 4.2.3).
     #[must_use]
     pub fn default_ttl(self, ttl: Duration) -> Self {
         self.http_option("default_ttl", |options| options.default_ttl = ttl)
     }
 
-    /// Whether a response that states no lifetime is fresh for a tenth of the time since its `Last-Modified`, a day at most
-    /// (RFC 9111, section 4.2.2), for [`http`](Self::http) rules; it goes before [`default_ttl`](Self::default_ttl). Defaults to no.
+    /// Uses a tenth of the time since `Last-Modified`, at most one day, as the lifetime of a response that states none (RFC 9111, section 4.2.2), for
+    /// [`http`](Self::http) rules. It takes precedence over [`default_ttl`](Self::default_ttl). Defaults to off.
     #[must_use]
     pub fn heuristics(self, on: bool) -> Self {
         self.http_option("heuristics", |options| options.heuristics = on)
     }
 
-    /// Fields that take the place of `Cache-Control` and `Expires` for this cache, the first that is there
-    /// (RFC 9213, section 2.2): `cdn-cache-control`, or one of your own. For [`http`](Self::http) rules. Defaults to none.
+    /// Sets the fields that replace `Cache-Control` and `Expires` for this cache, in order of precedence (RFC 9213, section 2.2), such as
+    /// `cdn-cache-control`. For [`http`](Self::http) rules. Defaults to none.
     ///
     /// # Panics
     ///
-    /// If one is no field name.
+    /// If one of them is not a header name.
     #[must_use]
     #[track_caller]
     pub fn targeted<I>(self, fields: I) -> Self
@@ -400,23 +396,23 @@ impl Rule {
         self.http_option("targeted", |options| options.targets = fields)
     }
 
-    /// For so long after its lifetime a response is still served if the inner service fails without any answer
-    /// (RFC 9111, section 4.2.4), for [`http`](Self::http) rules; not less than `stale_if_error`. Defaults to one hour. A response that
-    /// states `stale-if-error` is served for that long and no longer, also if it states 0.
+    /// Sets the time after the lifetime in which a stale response is served if the inner service fails without a response (RFC 9111, section 4.2.4),
+    /// for [`http`](Self::http) rules. It is at least `stale_if_error`. Defaults to one hour. A `stale-if-error` in the response takes precedence,
+    /// also if it is 0.
     #[must_use]
     pub fn stale_if_unreachable(self, window: Duration) -> Self {
         self.http_option("stale_if_unreachable", |options| options.if_unreachable = window)
     }
 
-    /// For so long after its lifetime a response with a validator is kept, to be asked about rather than fetched again
-    /// (RFC 9111, section 4.3), for [`http`](Self::http) rules. Defaults to one day.
+    /// Sets the time after the lifetime in which a response with a validator is kept for validation (RFC 9111, section 4.3), for
+    /// [`http`](Self::http) rules. Defaults to one day.
     #[must_use]
     pub fn keep_for_validation(self, window: Duration) -> Self {
         self.http_option("keep_for_validation", |options| options.keep = window)
     }
 
-    /// How far the request fields that a response varies by are reduced before they are compared (RFC 9111, section 4.1).
-    /// Defaults to [`Normalise::rfc`].
+    /// Sets the normalisation of the request fields named by `Vary` before they are compared (RFC 9111, section 4.1). Defaults to
+    /// [`Normalise::rfc`].
     ///
     /// ```
     /// use tower_response_cache::{Rule, semantics::{Normalise, Weights}};
@@ -432,16 +428,16 @@ impl Rule {
         self
     }
 
-    /// Gives a stored 200 without `ETag` a strong one (RFC 9110, section 8.8.3), computed once from its content, so that clients
-    /// get a 304 for what they have. Defaults to no.
+    /// Adds a strong `ETag`, computed from the content, to a stored 200 without one (RFC 9110, section 8.8.3), so that clients can get a 304. Defaults
+    /// to off.
     #[must_use]
     pub fn etag(mut self) -> Self {
         self.etag = true;
         self
     }
 
-    /// Obeys cache groups (RFC 9875): a response belongs to the groups of its origin that its `Cache-Groups` names, and all that belong
-    /// to a group are cleared when the response to an unsafe request on a route with this option names it in `Cache-Group-Invalidation`.
+    /// Enables cache groups (RFC 9875). A response belongs to the groups in its `Cache-Groups`. All responses of a group are invalidated when the
+    /// response to an unsafe request on a route with this option names the group in `Cache-Group-Invalidation`.
     ///
     /// Groups are namespaces ([`Namespace::of_cache_group`]). A response of more than four groups is cleared with any group of its
     /// origin. One whose field is malformed is not stored, since nobody knows what would clear it. Defaults to no.
@@ -458,18 +454,17 @@ impl Rule {
         self
     }
 
-    /// If the inner service has not answered after so long, and a stale response may stand in
-    /// ([`stale_if_error`](Self::stale_if_error), [`stale_if_unreachable`](Self::stale_if_unreachable)), it is served, and the
-    /// fill goes on in the background. Defaults to never.
+    /// Sets the time after which a stale response is served while the call goes on in the background, if
+    /// [`stale_if_error`](Self::stale_if_error) or [`stale_if_unreachable`](Self::stale_if_unreachable) allows it. Defaults to never.
     #[must_use]
     pub fn soft_timeout(mut self, limit: Duration) -> Self {
         self.soft_timeout = Some(limit);
         self
     }
 
-    /// Has one process of all that share a store fill, while the others wait for what it stores: for so long at most, from 100
-    /// milliseconds to 5 minutes, which should be more than the inner service takes. If that process dies, another takes over after
-    /// this time. No effect with a store of this process alone. Defaults to off: each process makes one call.
+    /// Lets one process of all that share a store fill a key, while the others wait for its entry. The lock is held for at most this time, from 100
+    /// milliseconds to 5 minutes. It should be longer than a call of the inner service. If the process dies, another one takes over after this time.
+    /// No effect with [`Memory`](crate::Memory). Defaults to off: each process makes one call.
     #[must_use]
     pub fn distributed_lock(mut self, lease: Duration) -> Self {
         self.lock = Some(lease);
@@ -484,21 +479,21 @@ impl Rule {
         self
     }
 
-    /// Says what unsafe methods on this route clear, as a template.
+    /// Sets a namespace that unsafe methods on this route invalidate, as a template.
     ///
-    /// Without this and its kin, they clear the rule's own [namespaces](Self::namespace).
+    /// Without this option and its variants, they invalidate the rule's own [namespaces](Self::namespace).
     #[must_use]
     pub fn invalidates(self, template: &str) -> Self {
         self.clears(None, template)
     }
 
-    /// Says what these methods on this route clear. Methods for which nothing is said then clear nothing.
+    /// Sets a namespace that these methods on this route invalidate. Other methods then invalidate nothing.
     #[must_use]
     pub fn invalidates_on(self, methods: impl IntoIterator<Item = Method>, template: &str) -> Self {
         self.clears(Some(methods.into_iter().collect()), template)
     }
 
-    /// Says what unsafe methods on this route clear, computed from the request and the head of the response.
+    /// Sets the namespaces that unsafe methods on this route invalidate, computed from the request and the head of the response.
     #[must_use]
     pub fn invalidates_by<F>(mut self, names: F) -> Self
     where
@@ -509,7 +504,7 @@ impl Rule {
         self
     }
 
-    /// Unsafe methods on this route clear nothing but what the handler's response names.
+    /// Lets unsafe methods on this route invalidate only the namespaces that the handler's response names.
     #[must_use]
     pub fn invalidates_nothing(mut self) -> Self {
         self.clears = InvalidationRule::Listed(Vec::new());
@@ -517,7 +512,7 @@ impl Rule {
         self
     }
 
-    /// What this route clears becomes stale rather than dead. Not for writes that must show at once.
+    /// Makes invalidations of this route soft: entries become stale. Not for writes that must be visible at once.
     #[must_use]
     pub fn invalidates_softly(mut self) -> Self {
         self.soft = true;
