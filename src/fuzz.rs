@@ -172,7 +172,7 @@ mod tests {
         }
     }
     #[test]
-    fn stored_bytes_become_responses_and_lists_of_variants_never_do() {
+    fn only_response_entries_become_responses() {
         let [response, trailers, http, variants] = contents_of_samples();
         let served = |number: usize, choice: u8, first: &[u8], second: &[u8]| {
             let input = input(choice, first, second);

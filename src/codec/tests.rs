@@ -190,7 +190,7 @@ fn is_stored_as(codec: &Codec, name: &str, entry: &Entry, encoded: &Bytes, fixtu
 }
 
 #[test]
-fn the_bytes_of_version_1_never_change() {
+fn bytes_of_version_1_never_change() {
     let codec = Codec::default();
     for (name, entry, fixture) in [
         ("plain", plain(), include_str!("../../tests/fixtures/stored/plain.hex")),
@@ -204,7 +204,7 @@ fn the_bytes_of_version_1_never_change() {
 }
 
 #[test]
-fn a_number_never_changes_its_name() {
+fn numbers_of_header_names_never_change() {
     for (number, name) in [(1, header::AGE), (35, header::SET_COOKIE), (55, header::USER_AGENT)] {
         assert_eq!(header_names::of_number(number), Some(&name));
     }
@@ -216,7 +216,7 @@ fn a_number_never_changes_its_name() {
 }
 
 #[test]
-fn an_entry_comes_back_as_it_was() {
+fn entry_survives_encoding() {
     for (name, entry) in all() {
         let bytes = Codec::default().encode(&entry, None).expect("storable");
         assert_eq!(read(&Codec::default(), &bytes, &entry), Ok(told(&entry)), "{name}");
@@ -249,7 +249,7 @@ fn times_are_translated_and_no_copy_outlives_its_lifetime() {
 }
 
 #[test]
-fn the_epoch_is_the_readers() {
+fn epoch_is_that_of_the_reader() {
     let entry = plain();
     let bytes = Codec::default().encode(&entry, None).expect("storable");
     let read = Codec::default().decode(bytes, entry.key().as_ref(), 7).expect("whole");
@@ -258,7 +258,7 @@ fn the_epoch_is_the_readers() {
 }
 
 #[test]
-fn generations_that_are_the_same_are_shared_and_others_are_the_entrys_own() {
+fn equal_generations_are_shared_and_others_copied() {
     let entry = plain();
     let bytes = Codec::default().encode(&entry, None).expect("storable");
     let read = |stamp: &Stamp| {
@@ -283,7 +283,7 @@ fn generations_of(entry: &Entry) -> Vec<Option<Generation>> {
 }
 
 #[test]
-fn an_entry_without_a_generation_for_each_name_is_not_stored() {
+fn entry_needs_a_generation_for_each_name() {
     let of = |generations: Option<Vec<Option<Generation>>>| {
         let stamp = match generations {
             Some(generations) => Stamp::local(1).with_generations(generations),
@@ -303,7 +303,7 @@ fn an_entry_without_a_generation_for_each_name_is_not_stored() {
 }
 
 #[test]
-fn a_clear_body_is_not_copied_and_all_it_keeps_alive_is_weighed() {
+fn plain_body_is_not_copied_and_its_buffer_counts() {
     let entry = typical();
     let bytes = Codec::default().encode(&entry, None).expect("storable");
     let whole = bytes.as_ptr_range();
@@ -316,7 +316,7 @@ fn a_clear_body_is_not_copied_and_all_it_keeps_alive_is_weighed() {
 }
 
 #[test]
-fn every_beginning_of_an_entry_is_damage() {
+fn truncated_entry_is_damaged() {
     for (name, entry) in all() {
         let bytes = Codec::default().encode(&entry, None).expect("storable");
         for len in 0..bytes.len() {
@@ -328,7 +328,7 @@ fn every_beginning_of_an_entry_is_damage() {
 }
 
 #[test]
-fn every_beginning_of_its_contents_is_damage_also_with_the_right_checksum() {
+fn truncated_content_with_a_right_checksum_is_damaged() {
     for (name, entry) in all() {
         let bytes = Codec::default().encode(&entry, None).expect("storable");
         let contents = &bytes[FRAME..bytes.len() - CHECK];
@@ -355,7 +355,7 @@ fn every_flip_is_damage(codec: &Codec, entry: &Entry, bytes: &Bytes) {
 }
 
 #[test]
-fn every_flipped_bit_is_damage() {
+fn flipped_bit_is_damage() {
     for entry in [plain(), with_trailers(), variants()] {
         let bytes = Codec::default().encode(&entry, None).expect("storable");
         every_flip_is_damage(&Codec::default(), &entry, &bytes);
@@ -363,7 +363,7 @@ fn every_flipped_bit_is_damage() {
 }
 
 #[test]
-fn damage_has_the_word_for_its_kind() {
+fn damage_is_reported_by_its_kind() {
     let entry = plain();
     let codec = Codec::default();
     let bytes = codec.encode(&entry, None).expect("storable");
@@ -390,7 +390,7 @@ fn with_byte(contents: &[u8], at: usize, byte: u8, key: KeyRef<'_>) -> Result<Ar
 
 /// Who can compute a checksum can write anything: it is refused or it is an entry, which is stored as any other.
 #[test]
-fn no_byte_of_the_contents_can_make_it_panic() {
+fn changed_bytes_never_panic() {
     for (name, entry) in all() {
         let bytes = Codec::default().encode(&entry, None).expect("storable");
         let contents = &bytes[FRAME..bytes.len() - CHECK];
@@ -412,7 +412,7 @@ fn no_byte_of_the_contents_can_make_it_panic() {
 }
 
 #[test]
-fn a_count_that_the_bytes_cannot_hold_is_refused_before_anything_is_made_of_it() {
+fn impossible_count_is_refused_before_allocation() {
     let key = Key::new(*b"k");
     let fixed = |tail: &[u8]| {
         let head = [&b"\x01k"[..], &[0; 48], tail].concat();
@@ -432,7 +432,7 @@ fn a_count_that_the_bytes_cannot_hold_is_refused_before_anything_is_made_of_it()
 }
 
 #[test]
-fn a_form_that_is_never_written_is_refused() {
+fn unwritten_form_is_refused() {
     let key = Key::new(*b"k");
     let fixed = |tail: &[u8]| {
         let head = [&b"\x01k"[..], &[0; 48], tail].concat();
@@ -463,14 +463,14 @@ fn a_form_that_is_never_written_is_refused() {
 
 proptest! {
     #[test]
-    fn any_entry_comes_back_as_it_was(entry in any_entry()) {
+    fn random_entry_survives_encoding(entry in any_entry()) {
         let bytes = Codec::default().encode(&entry, None).expect("storable");
         prop_assert_eq!(read(&Codec::default(), &bytes, &entry), Ok(told(&entry)));
         let again = Codec::default().decode(bytes.clone(), entry.key().as_ref(), EPOCH).expect("whole");
         prop_assert_eq!(Codec::default().encode(&again, None), Ok(bytes));
     }
     #[test]
-    fn what_an_entry_is_expected_to_have_changes_nothing_of_it(entry in any_entry(), other in any_entry()) {
+    fn expected_names_do_not_change_a_decoded_entry(entry in any_entry(), other in any_entry()) {
         let bytes = Codec::default().encode(&entry, None).expect("storable");
         for expected in [&entry, &other] {
             let stamp = expected.stamp();
@@ -479,7 +479,7 @@ proptest! {
         }
     }
     #[test]
-    fn bytes_that_are_anything_are_no_entry(bytes in vec(any::<u8>(), 0..400), head in vec(any::<u8>(), 0..200)) {
+    fn random_bytes_are_no_entry(bytes in vec(any::<u8>(), 0..400), head in vec(any::<u8>(), 0..200)) {
         let key = Key::new(*b"k");
         prop_assert!(Codec::default().decode(bytes.into(), key.as_ref(), 0).is_err());
         let head = [&b"\x01k"[..], &[0; 48], &head].concat();
@@ -494,7 +494,7 @@ proptest! {
 
     /// A thread remembers what it has read: the same bytes come to the same, or to the same damage, in one that has read nothing.
     #[test]
-    fn what_was_read_before_changes_nothing_of_what_is_read(
+    fn earlier_reads_do_not_change_a_decoded_entry(
         many in vec((alike_fields(), option::of(alike_fields()), option::of((any::<prop::sample::Index>(), any::<u8>()))), 1..12),
     ) {
         for (headers, trailers, damage) in many {
@@ -537,7 +537,7 @@ fn alike_fields() -> impl Strategy<Value = HeaderMap> {
 }
 
 #[test]
-fn a_value_that_is_remembered_keeps_alive_nothing_of_what_it_was_read_from() {
+fn remembered_value_keeps_no_read_buffer() {
     let bytes = Codec::default().encode(&plain(), None).expect("storable");
     for _ in 0..20 {
         assert_eq!(read(&Codec::default(), &bytes, &plain()), Ok(told(&plain())));
@@ -656,13 +656,13 @@ mod compressed {
 
     /// zstd may find another frame for the same body in another release: only what is read is held still.
     #[test]
-    fn what_version_1_compressed_is_read_for_ever() {
+    fn compressed_entries_of_version_1_stay_readable() {
         let fixture = undump(include_str!("../../tests/fixtures/stored/compressed.hex"));
         assert_eq!(fixture[1], COMPRESSED);
         assert_eq!(read(&Codec::default(), &fixture, &orders()), Ok(told(&orders())));
     }
     #[test]
-    fn a_compressed_body_comes_back_as_it_was_also_where_none_is_compressed() {
+    fn compressed_body_is_read_without_configured_compression() {
         let bytes = codec().encode(&orders(), None).expect("storable");
         assert!(bytes.len() < Codec::default().encode(&orders(), None).expect("storable").len());
         for reader in [codec(), Codec::default()] {
@@ -671,14 +671,14 @@ mod compressed {
         every_flip_is_damage(&codec(), &orders(), &bytes);
     }
     #[test]
-    fn nothing_of_the_packed_bytes_is_kept_alive() {
+    fn decompressed_body_keeps_no_compressed_bytes() {
         let bytes = codec().encode(&orders(), None).expect("storable");
         let read = codec().decode(bytes.clone(), some_key().as_ref(), 0).expect("whole");
         assert!(bytes.is_unique(), "the entry still holds them");
         assert!(read.weight() < orders().weight() + bytes.len() as u64);
     }
     #[test]
-    fn only_what_gains_by_it_is_compressed() {
+    fn only_shrinking_bodies_are_compressed() {
         let of =
             |headers: &HeaderMap, body: Vec<u8>| entry(some_key(), Namespaces::root(), response(headers, body, None), None);
         let mut noise = vec![0; 5000];
@@ -690,7 +690,7 @@ mod compressed {
         assert!(!is_packed(&variants()));
     }
     #[test]
-    fn a_frame_that_is_not_as_long_as_it_says_is_refused_and_none_is_believed_to_be_huge() {
+    fn frame_of_another_length_than_stated_is_refused() {
         let frame = zstd::bulk::compress(&[0; 10_000], 1).expect("compresses");
         assert_eq!(compression::unpack(&frame, 10_000).map(|body| body.len()), Ok(10_000));
         for len in [0, 1, 9_999, 10_001, compression::MAX_UNPACKED, compression::MAX_UNPACKED + 1, u32::MAX as usize] {
@@ -703,7 +703,7 @@ mod compressed {
 
 #[cfg(not(feature = "redis-compression"))]
 #[test]
-fn what_is_compressed_is_no_entry_without_the_feature() {
+fn compressed_entry_is_damaged_without_the_feature() {
     let fixture = undump(include_str!("../../tests/fixtures/stored/compressed.hex"));
     assert_eq!(Codec::default().decode(fixture, some_key().as_ref(), 0).map(|_| ()), Err(Damaged::Compressed));
 }
@@ -719,13 +719,13 @@ mod sealed {
         Codec::default().seal(KeyRing::new(keys.iter().copied()).expect("a ring"))
     }
     #[test]
-    fn the_sealed_bytes_of_version_1_never_change() {
+    fn encrypted_bytes_of_version_1_never_change() {
         let bytes = codec(&[OLD]).encode_with("", &plain(), None, [9; encryption::NONCE]).expect("storable");
         let fixture = include_str!("../../tests/fixtures/stored/sealed.hex");
         is_stored_as(&codec(&[OLD]), "sealed", &plain(), &bytes, fixture);
     }
     #[test]
-    fn a_sealed_entry_comes_back_as_it_was_and_is_opened_in_place() {
+    fn encrypted_entry_is_decrypted_in_place() {
         for (name, entry) in all() {
             let bytes = codec(&[OLD]).encode(&entry, None).expect("storable");
             assert_eq!(read(&codec(&[OLD]), &bytes, &entry), Ok(told(&entry)), "{name}");
@@ -737,12 +737,12 @@ mod sealed {
         assert!(whole.contains(&body.as_ptr()));
     }
     #[test]
-    fn no_two_sealings_are_alike() {
+    fn equal_entries_encrypt_differently() {
         let codec = codec(&[OLD]);
         assert_ne!(codec.encode(&plain(), None), codec.encode(&plain(), None));
     }
     #[test]
-    fn nothing_of_a_sealed_entry_is_in_the_clear() {
+    fn encrypted_entry_has_no_plain_content() {
         let entry = with_trailers();
         let clear = Codec::default().encode(&entry, None).expect("storable");
         let sealed = codec(&[OLD]).encode(&entry, None).expect("storable");
@@ -767,7 +767,7 @@ mod sealed {
         assert_eq!(read(&codec(&[OLD]), &new, &plain()), Err(Damaged::Sealed), "the new key is not there yet");
     }
     #[test]
-    fn an_entry_that_was_moved_does_not_open() {
+    fn moved_encrypted_entry_does_not_decrypt() {
         let at = |database, place: &'static str| {
             let bytes = codec(&[OLD]).in_database(3).encode_at("app:1:e:{*}:1", &plain(), None).expect("storable");
             let wanted = Wanted { moment: None, max_body: usize::MAX, place: || place.to_owned() };
@@ -783,7 +783,7 @@ mod sealed {
         }
     }
     #[test]
-    fn every_flipped_bit_and_every_beginning_of_what_is_sealed_is_damage() {
+    fn changed_or_truncated_encrypted_entry_is_damaged() {
         let (codec, entry) = (codec(&[OLD]), plain());
         let bytes = codec.encode(&entry, None).expect("storable");
         every_flip_is_damage(&codec, &entry, &bytes);
@@ -798,7 +798,7 @@ mod sealed {
         }
     }
     #[test]
-    fn what_is_clear_is_no_entry_where_everything_is_sealed_and_the_other_way_round() {
+    fn plain_and_encrypted_entries_do_not_mix() {
         let clear = Codec::default().encode(&plain(), None).expect("storable");
         let sealed = codec(&[OLD]).encode(&plain(), None).expect("storable");
         assert_eq!(read(&codec(&[OLD]), &clear, &plain()), Err(Damaged::Unsealed));
@@ -813,7 +813,7 @@ mod sealed {
 
     #[cfg(feature = "redis-compression")]
     #[test]
-    fn what_is_compressed_is_sealed_as_well() {
+    fn compressed_entry_is_encrypted_too() {
         let entry = entry(some_key(), Namespaces::root(), response(&HeaderMap::new(), vec![b'a'; 9000], None), None);
         let codec = codec(&[OLD]).compress(Compression::default());
         let bytes = codec.encode(&entry, None).expect("storable");

@@ -397,7 +397,7 @@ mod tests {
         map
     }
     #[test]
-    fn a_map_that_is_filled_in_is_the_one_that_is_made_anew() {
+    fn filled_in_header_map_equals_a_new_one() {
         let one = [("content-type", "a"), ("etag", "b"), ("x-c", "c")];
         let shapes = [
             map(&one),
@@ -429,7 +429,7 @@ mod tests {
         assert!(filled > shapes.len(), "{filled}");
     }
     #[test]
-    fn kept_values_are_no_slices_of_the_buffers_they_came_in() {
+    fn kept_values_are_no_slices_of_read_buffers() {
         let buffer = Bytes::from(b"max-age=60;application/xml;\"tag\";secret;".repeat(100));
         let value = |from: usize, to: usize| HeaderValue::from_maybe_shared(buffer.slice(from..to)).expect("a value");
         let mut secret = value(33, 39);
@@ -451,7 +451,7 @@ mod tests {
         }
     }
     #[test]
-    fn what_needs_more_than_to_be_read_is_of_no_shape() {
+    fn unusual_headers_have_no_template() {
         for name in ["vary", "set-cookie", "content-range", "connection", "keep-alive"] {
             let headers = map(&[("content-type", "a"), (name, "b")]);
             let shape = HeaderTemplate::default();
@@ -460,7 +460,7 @@ mod tests {
         }
     }
     #[test]
-    fn what_is_said_otherwise_than_before_is_read_again() {
+    fn changed_value_is_read_again() {
         let with = |control: &'static str, kind: &'static str| {
             map(&[("cache-control", control), ("content-type", kind), ("x-c", "c")])
         };

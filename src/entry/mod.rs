@@ -360,7 +360,7 @@ mod tests {
         format!("{entry:?} {:?} {names:?} {headers:?} {body:?}", entry.key().canonical())
     }
     #[test]
-    fn what_takes_the_place_of_another_is_what_it_would_be_anew() {
+    fn recycled_header_map_equals_a_new_one() {
         let shape = shape_of(&fields("a", "b"));
         let second = fields("text/html", "\"2\"");
         let anew = entry(&shape, "/second", &second, "two");
@@ -372,7 +372,7 @@ mod tests {
         assert_eq!(told(&again), told(&anew));
     }
     #[test]
-    fn what_somebody_still_reads_is_not_touched() {
+    fn shared_header_map_is_not_recycled() {
         let shape = shape_of(&fields("a", "b"));
         let first = entry(&shape, "/first", &fields("a", "\"1\""), "one");
         let before = told(&first);
@@ -382,7 +382,7 @@ mod tests {
         assert_eq!(told(&first), before);
     }
     #[test]
-    fn a_map_of_another_shape_is_not_taken() {
+    fn header_map_of_another_template_is_not_recycled() {
         let tag = |tag| HeaderMap::from_iter([(ETAG, HeaderValue::from_static(tag))]);
         let (one, other) = (shape_of(&fields("a", "b")), shape_of(&tag("c")));
         Entry::put_aside(entry(&one, "/first", &fields("a", "\"1\""), "one"));

@@ -396,7 +396,7 @@ mod tests {
         }
     }
     #[test]
-    fn common_field_that_is_listed_is_a_credential() {
+    fn listed_common_field_is_a_credential() {
         let table = FieldTable::new(&CredentialFields::default().with(["User-Agent"]).without(["cookie"]));
         assert_eq!(table.class(&header::USER_AGENT), Some(FieldClass::Credential));
         assert_eq!(table.class(&header::COOKIE), None);
@@ -429,7 +429,7 @@ mod tests {
         }
     }
     #[test]
-    fn forwarding_is_what_was_written_and_nothing_else() {
+    fn forwarding_fields_are_read_as_written() {
         let table = FieldTable::default();
         let map = |fields: &[(&'static str, &'static str)]| {
             fields.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect::<HeaderMap>()

@@ -93,7 +93,7 @@ mod tests {
 
     /// RFC 9875, section 2.1: "the same group within one origin".
     #[test]
-    fn rfc9875_2_1_a_group_is_one_of_its_origin_alone() {
+    fn rfc9875_2_1_group_belongs_to_its_origin() {
         let response = headers("cache-groups", r#""a", "a b", "a:b""#);
         let of = |uri: &str, host: &str| {
             names(GroupOrigin::of(&uri.parse().unwrap(), &headers("host", host)).joined(&response).unwrap())
@@ -108,7 +108,7 @@ mod tests {
 
     /// RFC 9875, section 2: 32 groups of 32 characters at least. What is cleared by one of many is cleared by each.
     #[test]
-    fn rfc9875_2_a_response_of_many_groups_is_cleared_by_each_of_them() {
+    fn rfc9875_2_each_of_many_groups_invalidates() {
         let origin = GroupOrigin::named("a");
         let list = |count: usize| (0..count).map(|n| format!("\"{n:032}\"")).collect::<Vec<_>>().join(", ");
         for count in [1, 4, MOST, MOST + 1] {
@@ -122,13 +122,13 @@ mod tests {
         }
     }
     #[test]
-    fn no_group_is_named_as_the_many_are() {
+    fn no_group_shares_the_namespace_of_many() {
         let origin = GroupOrigin::named("a");
         assert_ne!(origin.group(MANY), origin.many());
         assert_eq!(origin.many().to_string(), "cache-groups:a:%many");
     }
     #[test]
-    fn rfc9875_3_a_safe_request_clears_no_group() {
+    fn rfc9875_3_safe_request_invalidates_no_group() {
         let response = headers("cache-group-invalidation", "\"a\"");
         assert_eq!(GroupOrigin::named("a").cleared(&Method::GET, &response), Ok(Vec::new()));
         assert_eq!(

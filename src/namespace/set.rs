@@ -404,7 +404,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_that_cannot_be_is_refused_with_the_reason() {
+    fn invalid_name_is_refused_with_its_reason() {
         let long = "x".repeat(201);
         for (name, why) in [
             ("", "is empty"),
@@ -425,7 +425,7 @@ mod tests {
         }
     }
     #[test]
-    fn a_value_stays_one_level_and_two_values_stay_two() {
+    fn values_stay_separate_levels() {
         let values = ["a", "a:b", "a%3Ab", "*", "%2A", "", "%", " ", "~x", &"y".repeat(65), &"y".repeat(66)];
         let mut seen = std::collections::HashSet::new();
         for value in values {
@@ -436,7 +436,7 @@ mod tests {
         }
     }
     #[test]
-    fn whatever_the_values_what_is_made_of_them_is_a_name_and_of_others_it_is_another() {
+    fn different_values_make_different_valid_names() {
         let long = "z".repeat(60);
         let mut seen = std::collections::HashSet::new();
         for levels in [vec!["a"; 7], vec!["a"; 8], vec!["a"; 9], vec!["b"; 9], vec![&long; 3], vec![&long; 4], vec![&long; 40]]
@@ -448,7 +448,7 @@ mod tests {
         }
     }
     #[test]
-    fn ancestors_count_and_are_listed_once() {
+    fn ancestors_are_listed_once() {
         let mut set = Namespaces::root();
         set.push("db_query:orders");
         set.push("db_query:orders:42");
@@ -458,7 +458,7 @@ mod tests {
         assert_eq!(set.hashes().count(), 5);
     }
     #[test]
-    fn a_set_made_from_another_has_its_names_and_leaves_it_as_it_is() {
+    fn derived_set_leaves_the_original_unchanged() {
         let base = {
             let mut base = Namespaces::root();
             base.push("a");
@@ -476,7 +476,7 @@ mod tests {
         }
     }
     #[test]
-    fn what_is_bumped_is_the_name_alone() {
+    fn exact_set_has_no_ancestors() {
         let names = [Namespace::new("a:b").expect("valid"), Namespace::root()];
         let set = Namespaces::exactly(&names);
         assert_eq!(set.iter().collect::<Vec<_>>(), ["a:b", "*"]);

@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn three_failures_in_a_row_open_it_and_only_a_probe_closes_it() {
+    fn breaker_opens_after_three_failures_and_closes_by_probe() {
         let breaker = Breaker::default();
         assert!(!breaker.failed() && !breaker.failed());
         breaker.succeeded();
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_listens_is_told_when_it_opens_and_when_it_closes() {
+    async fn listeners_hear_when_the_breaker_opens_and_closes() {
         let (breaker, told) = (Breaker::default(), Arc::<Notify>::default());
         breaker.tells(&told);
         for change in [Breaker::open, Breaker::close] {

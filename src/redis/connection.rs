@@ -480,7 +480,7 @@ mod tests {
         Server::read(&Value::BulkString(info.replace(' ', "\r\n").into_bytes())).map_err(|error| error.to_string())
     }
     #[test]
-    fn a_server_that_is_too_old_is_refused_with_the_reason() {
+    fn too_old_server_is_refused_with_its_version() {
         for (info, why) in [
             ("redis_version:6.2.14 role:master", "the server is Redis 6.2.14; 7.0 or newer, or Valkey, is needed"),
             ("", "of an unknown version"),
@@ -492,7 +492,7 @@ mod tests {
         assert!(read(valkey).is_ok());
     }
     #[test]
-    fn a_restart_and_a_promotion_make_it_another_server() {
+    fn restart_and_promotion_change_the_server_identity() {
         let id = |run: &str, replication: &str| {
             read(&format!("redis_version:7.0.15 role:master run_id:{run} master_replid:{replication}")).expect("a server").id
         };

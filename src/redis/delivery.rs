@@ -354,7 +354,7 @@ mod tests {
 
     /// One who is told at once need not wait for the end of a pause.
     #[tokio::test]
-    async fn a_breaker_that_closes_ends_the_pause() {
+    async fn closing_breaker_ends_the_pause() {
         let store = Redis::builder("redis://127.0.0.1:1").start();
         let core = store.core();
         let node = core.nodes.master_of(0).expect("the one");

@@ -325,7 +325,7 @@ mod tests {
         set
     }
     #[test]
-    fn an_entry_stands_beside_the_generation_of_its_first_namespace() {
+    fn entry_shares_the_slot_of_its_first_generation() {
         let keys = RedisKeys::new("app");
         let entry = keys.entry(&names(), 0x3f9a);
         assert_eq!(entry, format!("app:1:e:{{db_query:orders}}:{:032x}", 0x3f9a));
@@ -337,7 +337,7 @@ mod tests {
         assert!(keys.entry(&Namespaces::root(), 1).starts_with("app:1:e:{*}:"));
     }
     #[test]
-    fn an_entry_stands_where_its_request_looks_whatever_its_response_adds() {
+    fn added_namespaces_do_not_move_an_entry() {
         let keys = RedisKeys::new("app");
         for of_rule in [&[] as &[&str], &["t"], &["t:x"], &["a", "t:x"]] {
             let mut of_request = Namespaces::root();
@@ -351,7 +351,7 @@ mod tests {
         }
     }
     #[test]
-    fn a_push_tells_the_hash_of_the_name_that_was_pushed() {
+    fn push_yields_the_hash_of_its_name() {
         let keys = RedisKeys::new("app");
         for name in names().names() {
             for key in [keys.generation(name), keys.fence(name)] {
@@ -364,7 +364,7 @@ mod tests {
         }
     }
     #[test]
-    fn a_command_is_packed_as_the_client_packs_it() {
+    fn command_is_encoded_like_the_client() {
         // A prefix may be anything.
         for prefix in ["app", "", "a\r\nb", "ä"] {
             let keys = RedisKeys::new(prefix);
@@ -392,7 +392,7 @@ mod tests {
         }
     }
     #[test]
-    fn room_is_made_once_for_a_command() {
+    fn command_buffer_is_allocated_once() {
         let keys = RedisKeys::new("app");
         let packed = keys.mget(Some((&names(), 1)), names().names());
         let room = names().names().map(|name| keys.generation(name).len() + Packed::AROUND).sum::<usize>();
@@ -400,7 +400,7 @@ mod tests {
         assert_eq!(packed.bytes.capacity(), room + of_entry + 3 * Packed::AROUND, "it did not grow");
     }
     #[test]
-    fn slots_are_those_of_the_cluster_specification() {
+    fn slots_follow_the_cluster_specification() {
         for (key, want) in
             [("123456789", 12_739), ("{user1000}.following", slot(b"user1000")), ("foo{}{bar}", slot(b"foo{}{bar}"))]
         {

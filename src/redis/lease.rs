@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lease_is_held_while_that_of_each_master_is() {
+    fn lease_is_held_while_every_master_holds() {
         let lease = Lease::default();
         assert!(!lease.is_held(0));
         lease.is_of(["a", "b"].into_iter(), || ());
@@ -185,7 +185,7 @@ mod tests {
         assert!(lease.is_held(29));
     }
     #[test]
-    fn what_was_said_by_one_that_is_no_master_is_forgotten_before_there_is_a_lease_again() {
+    fn lease_begins_without_generations_of_a_replaced_master() {
         let lease = Lease::default();
         let forgotten = std::cell::Cell::new(0);
         let forget = || forgotten.set(forgotten.get() + 1);

@@ -432,7 +432,7 @@ mod tests {
         Namespaces::exactly(&names.iter().map(|name| Namespace::new(name.as_str()).expect("a name")).collect::<Vec<_>>())
     }
     #[test]
-    fn pairs_of_few_names_wait_as_few_names() {
+    fn repeated_pairs_of_names_wait_once() {
         let (keys, outbox) = (RedisKeys::new("app"), Outbox::new(Arc::default()));
         let mut waits = Vec::new();
         for n in 0..200_000 {
@@ -459,7 +459,7 @@ mod tests {
         assert!(outbox.is_empty() && outbox.are_none_suspect());
     }
     #[test]
-    fn a_name_is_suspect_until_its_last_errand_arrives() {
+    fn name_is_pending_until_its_last_delivery() {
         let (keys, outbox) = (RedisKeys::new("app"), Outbox::new(Arc::default()));
         let name = set(&["a".into()]);
         let mut first = outbox.send(&keys, &name, InvalidationKind::Soft, None);
@@ -476,7 +476,7 @@ mod tests {
         assert!(third.try_recv().is_err() && outbox.suspects(&name), "a command sent before a write says nothing of it");
     }
     #[test]
-    fn a_call_for_a_name_that_waits_is_told_that_it_is_queued() {
+    fn invalidation_of_a_waiting_name_is_queued() {
         let (keys, outbox) = (RedisKeys::new("app"), Outbox::new(Arc::default()));
         for is_new in [true, false, false] {
             let mut wait = outbox.send(&keys, &set(&["a".into()]), InvalidationKind::Hard, None);
@@ -488,7 +488,7 @@ mod tests {
         assert_eq!(outbox.waiting(), 1);
     }
     #[test]
-    fn beyond_the_bound_the_root_waits_for_all() {
+    fn root_replaces_names_beyond_the_bound() {
         let (keys, outbox) = (RedisKeys::new("app"), Outbox::new(Arc::default()));
         let mut first = outbox.send(&keys, &set(&["first".into()]), InvalidationKind::Hard, None);
         for n in 0..=MOST {
@@ -501,7 +501,7 @@ mod tests {
         assert_eq!(first.try_recv(), Ok(DeliveryResult::Delivered));
     }
     #[test]
-    fn fences_that_have_ended_by_themselves_do_not_wait_to_be_taken_back() {
+    fn expired_fences_need_no_removal() {
         let errand = || {
             let keys = RedisKeys::new("app");
             Delivery::of(&keys, Namespaces::root().names().next().expect("the root"), InvalidationKind::Hard)

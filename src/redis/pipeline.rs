@@ -591,7 +591,7 @@ mod tests {
         Value::BulkString(text.into())
     }
     #[test]
-    fn a_reply_of_any_kind_is_what_the_client_takes_it_for() {
+    fn replies_parse_like_those_of_the_client() {
         for reply in REPLIES {
             let mut incoming = incoming(reply);
             let ours = incoming.next().expect("a reply").map(|reply| value(reply).expect("a reply"));
@@ -600,7 +600,7 @@ mod tests {
         }
     }
     #[test]
-    fn the_strings_of_a_reply_are_those_that_the_client_finds() {
+    fn strings_of_a_reply_equal_those_of_the_client() {
         for reply in REPLIES.iter().filter(|reply| reply.starts_with(b"*")) {
             let found = BulkStrings::of(reply).map(|mut strings| {
                 let found: Vec<_> = strings.by_ref().map(|span| span.map(|span| reply[span].to_vec())).collect();
@@ -623,7 +623,7 @@ mod tests {
         }
     }
     #[test]
-    fn no_beginning_of_a_reply_is_one() {
+    fn truncated_reply_is_incomplete() {
         for reply in REPLIES {
             for len in 0..reply.len() {
                 let mut incoming = incoming(&reply[..len]);
@@ -633,7 +633,7 @@ mod tests {
         }
     }
     #[test]
-    fn what_begins_no_reply_is_an_error() {
+    fn invalid_reply_is_an_error() {
         for nonsense in
             [&b"HTTP/1.1 400\r\n"[..], b"$a\r\n", b"$\r\n", b"$-\r\n", b"$5\n", b"\n", b"$99999999999\r\n", b"$1\r\nab\r\n"]
         {
@@ -643,7 +643,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn bytes_that_are_anything_make_nothing_panic(bytes in vec(prop_oneof![any::<u8>(), Just(b'\n'), Just(b'\r'), Just(b'*'), Just(b'$'), Just(b'1')], 0..60)) {
+        fn random_bytes_never_panic(bytes in vec(prop_oneof![any::<u8>(), Just(b'\n'), Just(b'\r'), Just(b'*'), Just(b'$'), Just(b'1')], 0..60)) {
             let mut incoming = incoming(&bytes);
             while let Ok(Some(reply)) = incoming.next() {
                 let _ = BulkStrings::of(reply).map(Iterator::count);
@@ -653,7 +653,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_gets_the_answer_to_his_own_question_in_whatever_pieces_it_comes() {
+    async fn fragmented_replies_reach_their_own_callers() {
         let (line, mut server) = line();
         let replies: Vec<_> = REPLIES.iter().filter(|reply| !is_push(reply)).collect();
         let asked: Vec<_> = replies.iter().map(|_| line.ask(b"q".to_vec())).collect();
@@ -671,7 +671,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_long_answer_is_whole_and_so_is_what_comes_after_it() {
+    async fn long_reply_and_its_successor_are_whole() {
         let (line, mut server) = line();
         for length in [BUFFER, 3 * BUFFER + 1, 2 * MOST_KEPT, 7] {
             let (long, short) = (line.ask(b"a".to_vec()), line.ask(b"b".to_vec()));
@@ -685,7 +685,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn some_commands_are_answered_together_errors_among_them() {
+    async fn batch_is_answered_at_once_with_errors() {
         let (line, mut server) = line();
         let (many, one) = (line.ask_many(b"ab".to_vec(), 2), line.ask(b"c".to_vec()));
         is_asked(&mut server, b"abc").await;
@@ -696,7 +696,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_commands_are_answered_by_nothing_and_take_nobodys_answer() {
+    async fn empty_batch_takes_no_reply() {
         let (line, mut server) = line();
         let (none, one) = (line.ask_many(Vec::new(), 0), line.ask(b"a".to_vec()));
         assert_eq!(none.await.expect("answered"), Vec::new());
@@ -722,7 +722,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn whoever_stays_gets_the_answers_to_his_own_questions_whoever_leaves(steps in steps(), room in 1..5_000_usize) {
+        fn dropped_callers_shift_no_replies(steps in steps(), room in 1..5_000_usize) {
             let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
             runtime.block_on(async {
                 let (ours, theirs) = duplex(room);
@@ -767,7 +767,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_answer_to_one_who_has_gone_is_nobody_elses() {
+    async fn reply_to_a_dropped_caller_is_discarded() {
         let (line, mut server) = line();
         let (gone, stays) = (line.ask(b"a".to_vec()), line.ask(b"b".to_vec()));
         is_asked(&mut server, b"ab").await;
@@ -777,7 +777,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_nobody_waits_for_any_more_is_not_asked() {
+    async fn abandoned_command_is_not_sent() {
         let (line, mut server) = line();
         drop(line.ask(b"a".to_vec()));
         let stays = line.ask(b"b".to_vec());
@@ -787,7 +787,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_push_is_no_answer() {
+    async fn push_is_not_a_reply() {
         let (line, mut server) = line();
         let asked = line.ask(b"a".to_vec());
         is_asked(&mut server, b"a").await;
@@ -796,7 +796,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn when_the_connection_ends_all_who_wait_are_told_and_all_who_come() {
+    async fn ended_connection_fails_all_callers() {
         let (line, mut server) = line();
         let (one, many) = (line.ask(b"a".to_vec()), line.ask_many(b"bc".to_vec(), 2));
         is_asked(&mut server, b"abc").await;
@@ -808,7 +808,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn after_nonsense_nothing_is_believed() {
+    async fn connection_ends_after_an_invalid_reply() {
         let (line, mut server) = line();
         let (first, second) = (line.ask(b"a".to_vec()), line.ask(b"b".to_vec()));
         is_asked(&mut server, b"ab").await;
@@ -818,7 +818,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn after_an_answer_that_nobody_has_asked_for_nothing_is_believed() {
+    async fn connection_ends_after_an_unexpected_reply() {
         let (line, mut server) = line();
         server.write_all(b"$1\r\na\r\n").await.expect("the line is there");
         assert!(line.ask(b"b".to_vec()).await.is_err());
@@ -826,7 +826,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_more_is_taken_than_a_server_reads() {
+    async fn commands_wait_while_the_server_does_not_read() {
         let (ours, mut server) = duplex(16);
         let (line, driver) = Pipeline::new(ours);
         let mut driver = Box::pin(driver);
@@ -842,7 +842,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_a_driver_nobody_waits() {
+    async fn calls_without_a_driver_fail() {
         let (line, driver) = Pipeline::new(duplex(1).0);
         let before = line.ask(b"a".to_vec());
         drop(driver);
@@ -850,7 +850,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_connection_ends_with_its_last_handle() {
+    async fn connection_ends_with_its_last_handle() {
         let (line, mut server) = line();
         let other = line.clone();
         drop(line);
@@ -861,7 +861,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_does_not_read_is_read_from() {
+    async fn replies_are_read_while_writes_block() {
         let (ours, mut server) = duplex(16);
         let (line, driver) = Pipeline::new(ours);
         let mut driver = std::pin::pin!(driver);
@@ -880,7 +880,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_given_up_is_not_kept_while_the_server_does_not_read() {
+    async fn abandoned_commands_are_dropped_while_writes_block() {
         let (ours, _server) = duplex(16);
         let (line, driver) = Pipeline::new(ours);
         tokio::spawn(driver);
@@ -895,7 +895,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_asked_leaves_a_stream_that_keeps_it_back() {
+    async fn buffering_stream_is_flushed() {
         let (ours, mut server) = duplex(1 << 20);
         let (line, driver) = Pipeline::new(tokio::io::BufStream::new(ours));
         tokio::spawn(driver);

@@ -597,7 +597,7 @@ mod tests {
         size_of::<F>()
     }
     #[test]
-    fn what_may_be_kept_keeps_the_generations_beside_it_not_alive() {
+    fn kept_entry_releases_its_reply_buffer() {
         let reply = Bytes::from_static(b"*3\r\n$2\r\nan\r\n$24\r\n0123456789abcdef01234567\r\n$-1\r\n");
         let whole = reply.as_ptr_range();
         for kept in [false, true] {
@@ -610,7 +610,7 @@ mod tests {
         assert_eq!((bytes, generations.len()), (None, 3));
     }
     #[test]
-    fn a_reply_of_other_things_than_strings_is_no_entry_and_no_generations() {
+    fn reply_without_strings_has_no_entry_or_generations() {
         for reply in [&b"*2\r\n$1\r\na\r\n:1\r\n"[..], b"*1\r\n*0\r\n", b"*-1\r\n", b"*1\r\n-ERR\r\n"] {
             assert!(strings(Bytes::from_static(reply), true, false, 0).is_err(), "{}", reply.escape_ascii());
         }
@@ -619,7 +619,7 @@ mod tests {
 
     /// What a hit waits in is allocated for each: up to 1 KiB, that is quick.
     #[test]
-    fn the_futures_of_a_hit_are_no_larger_than_what_is_allocated_quickly() {
+    fn hit_futures_stay_small() {
         type Looked = (&'static Redis, &'static Policy, KeyRef<'static>, &'static HeaderMap, &'static Namespaces);
         let look = size(|(store, rule, key, headers, names): Looked| Lookup::later(store, rule, key, headers, names));
         assert!(look <= 960, "{look}");

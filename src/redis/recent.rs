@@ -86,7 +86,7 @@ mod tests {
         Invalidated { id, generation: "g".into(), fences: "f".into(), kind }
     }
     #[test]
-    fn recent_names_are_remembered_once_and_too_many_are_everything() {
+    fn recent_names_are_unique_and_overflow_to_the_root() {
         let (recent, begin) = (Recent::default(), Instant::now());
         for _ in 0..3 {
             recent.delivered_at(name(1, InvalidationKind::Hard), begin);

@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_configuration_names_the_master_and_silence_names_nobody() {
+    fn newest_sentinel_configuration_names_the_master() {
         let client = || Client::open("redis://127.0.0.1").expect("a client");
         let sentinels = Sentinels::new(vec![client(), client(), client()], "service", RedisConnectionInfo::default());
         let named = |epoch, port| Some(Named { epoch, host: "h".into(), port });

@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_redirection_without_a_host_is_to_the_host_that_answered() {
+    fn redirection_without_a_host_uses_the_answering_host() {
         let told = |text: &str| {
             let value = redis::parse_redis_value(format!("-{text}\r\n").as_bytes()).expect("an error");
             Redirect::of(&said(value).map(|value| (value, 0)), "10.0.0.7:7000")
@@ -137,7 +137,7 @@ mod tests {
         assert_eq!(told("ERR something else"), None);
     }
     #[test]
-    fn slots_are_read_and_an_empty_host_is_the_one_that_was_asked() {
+    fn slots_with_an_empty_host_use_the_queried_host() {
         let range = |first, last, host: &str| {
             let node = Value::Array(vec![Value::BulkString(host.into()), Value::Int(7000), Value::BulkString("id".into())]);
             Value::Array(vec![Value::Int(first), Value::Int(last), node.clone(), node])

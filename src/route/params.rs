@@ -103,7 +103,7 @@ mod tests {
     use crate::route::params::decode;
 
     #[test]
-    fn decodes_as_handlers_do_and_keeps_what_is_not_text() {
+    fn decodes_like_handlers_and_keeps_invalid_text() {
         for (sent, seen) in [
             ("orders", "orders"),
             ("caf%C3%A9", "café"),

@@ -116,7 +116,7 @@ mod tests {
         router
     }
     #[test]
-    fn what_a_pattern_may_match_is_never_denied() {
+    fn possible_match_is_never_denied() {
         let patterns = ["/", "/items", "/items/{id}", "/files/{*path}", "/a/b/c"];
         let router = of(&patterns);
         for path in ["/", "/items", "/items/", "/items/42", "/files/a/b", "/a/b/c"] {
@@ -130,14 +130,14 @@ mod tests {
         }
     }
     #[test]
-    fn other_beginnings_are_told_apart() {
+    fn different_prefixes_are_distinguished() {
         let router = of(&["/items/{id}", "/orders"]);
         for path in ["/other", "/", "/health", "/item/42", "/static/app.js"] {
             assert!(!router.may_have(path), "{path}");
         }
     }
     #[test]
-    fn patterns_of_whole_segments_are_known_without_the_tree() {
+    fn whole_segment_patterns_need_no_tree() {
         let only = |router: &Router, path: &str| {
             let first = super::first_segment(path).expect("a path");
             router.only(path, first, router.cells.0[super::cell(first)]).map(|pattern| pattern.place)
@@ -176,7 +176,7 @@ mod tests {
 
         /// The tree is axum's own, and what it says holds: for the pattern, and for each parameter.
         #[test]
-        fn every_path_has_the_pattern_and_the_parameters_that_the_tree_says(
+        fn fast_match_equals_the_match_of_the_tree(
             patterns in prop::collection::vec(pattern(), 1..8),
             paths in prop::collection::vec(path(), 1..12),
         ) {

@@ -350,7 +350,7 @@ mod tests {
     use crate::rules::rule::Rule;
 
     #[test]
-    fn one_warning_of_a_kind_is_due_in_a_pause() {
+    fn one_warning_per_kind_and_interval() {
         let quiet = WarningLimits::default();
         assert!(quiet.is_due(Misconfiguration::UncoveredWrite, 1));
         assert!(!quiet.is_due(Misconfiguration::UncoveredWrite, 2));
@@ -358,7 +358,7 @@ mod tests {
         assert!(quiet.is_due(Misconfiguration::UncoveredWrite, 1 + crate::clock::nanos(PAUSE)));
     }
     #[test]
-    fn rules_that_have_matched_nothing_are_told_once_requests_have_come() {
+    fn unmatched_rules_are_reported_after_some_requests() {
         let counters = Counters::default();
         let rules = Rules::new().route("/a", Rule::uncached()).route("/b/{id}", Rule::uncached());
         counters.watches(&rules.usage());
@@ -374,7 +374,7 @@ mod tests {
         assert_eq!(counters.unmatched_rules(), 0);
     }
     #[test]
-    fn requests_that_no_rule_covers_count_as_requests() {
+    fn uncovered_requests_count_as_requests() {
         let counters = Counters::default();
         let rules = Rules::new().route("/api/a", Rule::uncached());
         counters.watches(&rules.usage());

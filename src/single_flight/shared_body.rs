@@ -329,7 +329,7 @@ mod tests {
         all
     }
     #[test]
-    fn pieces_of_all_sizes_are_read_as_they_were_written() {
+    fn pieces_of_all_sizes_are_read_unchanged() {
         let (tape, mut first) = SharedBody::new(Pieces::default());
         let (mut written, mut read, mut second) = (Vec::new(), Vec::new(), Vec::new());
         let mut late = None;
@@ -351,7 +351,7 @@ mod tests {
         assert_eq!(tape.whole(), written);
     }
     #[test]
-    fn empty_and_tiny_pieces_take_little_more_than_their_bytes() {
+    fn tiny_pieces_take_little_extra_memory() {
         let mut pieces = Pieces::default();
         for _ in 0..100_000 {
             pieces.push(Bytes::new());
@@ -363,7 +363,7 @@ mod tests {
         assert!(pieces.pieces.len() <= 32_000 / JOINED, "{}", pieces.pieces.len());
     }
     #[test]
-    fn a_piece_keeps_no_buffer_but_its_own() {
+    fn piece_keeps_only_its_own_buffer() {
         let buffer = Bytes::from(vec![7; 400 << 10]);
         let inside = |piece: &Bytes| buffer.as_ptr_range().contains(&piece.as_ptr());
         let mut pieces = Pieces::default();
@@ -378,7 +378,7 @@ mod tests {
         }
     }
     #[test]
-    fn a_reader_that_leaves_takes_its_waker_with_it() {
+    fn dropped_reader_removes_its_waker() {
         struct Counted(AtomicUsize);
         impl std::task::Wake for Counted {
             fn wake(self: Arc<Self>) {
@@ -396,7 +396,7 @@ mod tests {
         }
     }
     #[test]
-    fn a_closed_tape_waits_for_its_slowest_reader_and_drops_what_all_have() {
+    fn closed_body_waits_for_its_slowest_reader() {
         let (tape, mut fast) = SharedBody::new(Pieces::default());
         let mut slow = tape.reader().expect("it is not closed");
         let cx = &mut Context::from_waker(Waker::noop());
@@ -415,7 +415,7 @@ mod tests {
         assert!(tape.poll_left(cx).is_ready());
     }
     #[test]
-    fn a_reader_is_cut_off_only_if_another_waits_for_it() {
+    fn reader_is_cut_off_only_if_others_wait() {
         let (tape, mut fast) = SharedBody::new(Pieces::default());
         let mut slow = tape.reader().expect("it is not closed");
         tape.close();

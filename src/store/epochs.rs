@@ -123,7 +123,7 @@ mod tests {
         epochs.life(stamp, hashes.iter().copied())
     }
     #[test]
-    fn a_stamp_dies_with_any_of_its_names_and_never_comes_back() {
+    fn invalidated_stamp_never_becomes_valid_again() {
         let epochs = Epochs::new(16);
         let old = epochs.capture();
         assert_eq!(life(&epochs, old, &[1, 2]), Validity::Valid);
@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(life(&epochs, epochs.capture(), &[1, 2]), Validity::Valid);
     }
     #[test]
-    fn a_soft_bump_only_softens() {
+    fn soft_invalidation_makes_only_stale() {
         let epochs = Epochs::new(16);
         let old = epochs.capture();
         epochs.bump([3].into_iter(), InvalidationKind::Soft);
@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(life(&epochs, old, &[3]), Validity::Invalidated);
     }
     #[test]
-    fn no_other_name_clears_what_only_the_root_would() {
+    fn root_stamp_ignores_other_names() {
         let epochs = Epochs::new(16);
         let (old, root) = (epochs.capture(), Namespaces::root_hash());
         epochs.bump(1..=64, InvalidationKind::Hard);
@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(epochs.renew([(3, own), (4, old)].into_iter()), None);
     }
     #[test]
-    fn a_collision_clears_too_much_never_too_little() {
+    fn collision_invalidates_more_and_never_less() {
         let epochs = Epochs::new(16);
         let old = epochs.capture();
         epochs.bump([5].into_iter(), InvalidationKind::Hard);

@@ -265,7 +265,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_is_one_record_for_each_entry() {
+    fn each_entry_has_one_record() {
         let expiry = Expiry::new(1 << 20);
         for key in 0..10_000u128 {
             let noted = expiry.note(key, BUCKET * (key as u64 % 1000));
@@ -280,7 +280,7 @@ mod tests {
         assert!(places <= 100 + SHARDS, "{places}");
     }
     #[test]
-    fn what_is_due_is_told_until_its_entry_has_gone_and_not_before() {
+    fn due_entries_are_reported_until_removed() {
         let expiry = Expiry::new(0);
         let first = expiry.note(1, BUCKET + 1);
         let second = expiry.note(2, BUCKET);
@@ -295,14 +295,14 @@ mod tests {
         assert_eq!(expiry.records(), 0);
     }
     #[test]
-    fn what_is_noted_late_is_told_with_the_next_bucket() {
+    fn late_record_is_reported_with_the_next_bucket() {
         let expiry = Expiry::new(0);
         assert_eq!(expiry.due(1_000 * BUCKET), []);
         expiry.note(1, 5 * BUCKET);
         assert_eq!(expiry.due(1_001 * BUCKET), [1]);
     }
     #[test]
-    fn each_is_told_in_its_bucket_however_far_away_that_is() {
+    fn distant_record_is_reported_in_its_bucket() {
         let expiry = Expiry::new(0);
         let buckets: Vec<u64> = (1..400).map(|n| n * n % 397 + 1).collect();
         let noted: Vec<_> = buckets.iter().enumerate().map(|(key, bucket)| expiry.note(key as u128, bucket * BUCKET)).collect();

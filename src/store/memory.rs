@@ -598,7 +598,7 @@ mod tests {
         Arc::new(Entry::new(Key::new(n.to_le_bytes()), stamp, Draft { names, times, content, http: None }))
     }
     #[test]
-    fn what_was_cleared_leaves_within_two_rounds_although_nobody_asks_for_it() {
+    fn invalidated_entry_leaves_within_two_sweeps() {
         let store = Memory::new(4 * MIB);
         for n in 0..1_000 {
             assert_eq!(store.0.keep(entry(&store, n)), Put::Stored);
@@ -618,7 +618,7 @@ mod tests {
         assert_eq!(store.0.expiry.records(), 0);
     }
     #[test]
-    fn a_key_with_the_hash_of_another_is_not_answered() {
+    fn key_with_an_equal_hash_is_not_served() {
         let store = Memory::new(MIB);
         let (entry, key) = (entry(&store, 1), Key::new(*b"other").hash());
         let noted = store.0.expiry.note(key, entry.times().expires());

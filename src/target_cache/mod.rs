@@ -327,7 +327,7 @@ mod tests {
         RECALL.with_borrow(|recall| recall.slots.iter().flatten().filter(|known| has(known)).count())
     }
     #[test]
-    fn a_response_is_at_hand_once_the_store_has_given_it_often() {
+    fn frequent_store_hits_make_a_response_hot() {
         let target = target(0);
         answer(&target, &entry(&target, 100), OFTEN - 1);
         assert!(!is_at_hand(&target));
@@ -335,14 +335,14 @@ mod tests {
         assert!(is_at_hand(&target));
     }
     #[test]
-    fn of_so_many_uses_of_what_is_at_hand_one_is_the_stores() {
+    fn one_of_many_hot_hits_reaches_the_store() {
         let target = target(0);
         answer(&target, &entry(&target, 100), OFTEN);
         let uses = (0..TOLD_ONE_IN * 10).filter(|_| is_at_hand(&target)).count();
         assert_eq!(uses as u32, TOLD_ONE_IN * 10 - 10);
     }
     #[test]
-    fn no_more_than_a_few_small_responses_are_at_hand_and_the_latest_of_them() {
+    fn only_the_latest_small_responses_stay_hot() {
         for n in 0..4 * AT_HAND {
             answer(&target(n), &entry(&target(n), 100), OFTEN);
             assert!(at_hand() <= AT_HAND);
@@ -354,7 +354,7 @@ mod tests {
         assert!(!is_at_hand(&large));
     }
     #[test]
-    fn what_the_store_has_given_for_another_key_is_not_at_hand() {
+    fn response_of_another_key_is_not_hot() {
         let target = target(0);
         answer(&target, &entry(&"/other".parse().expect("a target"), 100), 2 * OFTEN);
         assert!(!is_at_hand(&target));

@@ -5,7 +5,7 @@ fn path(path: &str) -> String {
 }
 
 #[test]
-fn a_path_has_one_normal_form() {
+fn path_has_one_normal_form() {
     for (spelled, normal) in [
         ("/", "/"),
         ("//", "/"),
@@ -33,7 +33,7 @@ fn a_path_has_one_normal_form() {
 }
 
 #[test]
-fn a_host_has_one_normal_form() {
+fn host_has_one_normal_form() {
     for (spelled, normal) in [
         ("s.test", "s.test"),
         ("S.Test", "s.test"),
@@ -58,7 +58,7 @@ fn a_host_has_one_normal_form() {
 }
 
 #[test]
-fn a_query_has_one_normal_form() {
+fn query_has_one_normal_form() {
     for (spelled, normal) in [
         ("", ""),
         ("a=1", "a=1"),
@@ -72,7 +72,7 @@ fn a_query_has_one_normal_form() {
 }
 
 #[test]
-fn bytes_that_are_no_key_have_a_name() {
+fn invalid_key_bytes_have_a_stable_name() {
     for bytes in [b"" as &[u8], b"\x01", b"\x01\x05ab", b"\x01\xff\x01", b"key"] {
         assert_eq!(KeyRef::new(bytes).name(), KeyRef::new(bytes).name());
         assert_eq!(name_of(KeyRef::new(bytes)), None);
@@ -81,7 +81,7 @@ fn bytes_that_are_no_key_have_a_name() {
 }
 
 #[test]
-fn a_plain_path_is_its_own_normal_form() {
+fn plain_path_is_its_own_normal_form() {
     for n in 0..20 {
         for (tail, plain) in [("", true), ("/b.c", true), ("/.b", false), ("//b", false), ("/%62", false), ("/", false)] {
             let path = format!("/{}a{tail}", "x".repeat(n));
