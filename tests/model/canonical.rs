@@ -1,34 +1,34 @@
-//! One representative for all states that behave alike.
+//! A canonical representative of all states that behave alike.
 //!
-//! Generations are random values: only whether two are equal matters, so they are renamed by their first appearance,
-//! and a stamp that nothing can be equal to any more is simply gone. Numbers of creation matter by their order. Readers
-//! that run in the same place, and writers that bump the same namespaces, are interchangeable.
+//! Generations are random values, and only their equality matters. They are renamed by their first appearance,
+//! and all stamps that can no longer match are equivalent. Creation numbers matter by their order. Readers
+//! in the same place, and writers that bump the same namespaces, are interchangeable.
 
-use crate::scope::{Broken, Coherence, Scope};
+use crate::scope::{Coherence, Mutation, Scope};
 use crate::state::*;
 
 pub(crate) fn form(scope: &Scope, mut state: State) -> State {
-    if scope.broken != Broken::CounterFromZero {
+    if scope.mutation != Mutation::CounterFromZero {
         for name in 0..scope.namespaces as usize {
             rename_generations(scope, &mut state, name);
         }
-        if scope.broken != Broken::MissingIsValid && !scope.exact {
+        if scope.mutation != Mutation::MissingIsValid && !scope.exact {
             forget_dead_entries(scope, &mut state);
         }
     }
     if scope.added {
         rank_creations(&mut state);
     }
-    if scope.broken == Broken::Nothing && !scope.exact {
+    if scope.mutation == Mutation::None && !scope.exact {
         sort_writers(scope, &mut state);
-        if !scope.flights && !scope.lock && !scope.away {
+        if !scope.flights && !scope.lock && !scope.unanswered {
             sort_readers(scope, &mut state);
         }
     }
     state
 }
 
-/// What a stamp may still be compared with keeps a name; all other generations are [`GONE`].
+/// Renames the generations that a stamp may still be compared with. All others become [`UNMATCHABLE`].
 fn rename_generations(scope: &Scope, state: &mut State, name: usize) {
     let mut names = [MISSING; 16];
     let mut count = 0;
@@ -63,7 +63,7 @@ fn rename_generations(scope: &Scope, state: &mut State, name: usize) {
     let look_up = |generation: &mut Generation| {
         if *generation != MISSING {
             let found = names[..count].iter().position(|known| known == generation);
-            *generation = found.map_or(GONE, |index| index as u8 + 1);
+            *generation = found.map_or(UNMATCHABLE, |index| index as u8 + 1);
         }
     };
     let look_up_entry = |entry: &mut Option<Entry>| {
@@ -84,21 +84,21 @@ fn rename_generations(scope: &Scope, state: &mut State, name: usize) {
     }
 }
 
-/// Does this reader still hold its generations against a stamp?
+/// Returns whether a reader still compares its generations with a stamp.
 fn compares(scope: &Scope, reader: &Reader) -> bool {
-    matches!(reader.step, Step::Read | Step::Create) || (scope.flights && reader.step == Step::Ask)
+    matches!(reader.step, Step::Read | Step::Create) || (scope.flights && reader.step == Step::Stamped)
 }
 
-/// An entry that can never be served again is like every other.
+/// Makes all entries equal that can never be served again.
 fn forget_dead_entries(scope: &Scope, state: &mut State) {
     let current = state.redis.store;
     let forget = |entry: &mut Option<Entry>, by_store: bool| {
         if let Some(entry) = entry
-            && (entry.generations.contains(&GONE) || (by_store && entry.store != current))
+            && (entry.generations.contains(&UNMATCHABLE) || (by_store && entry.store != current))
         {
             entry.version = 0;
             entry.key = 0;
-            entry.generations = [GONE; NAMES];
+            entry.generations = [UNMATCHABLE; NAMES];
             entry.differed = true;
         }
     };
@@ -111,16 +111,16 @@ fn forget_dead_entries(scope: &Scope, state: &mut State) {
     }
     for reader in &mut state.readers {
         forget(&mut reader.found, false);
-        let lost = reader.generations.contains(&GONE) || (!scope.split && reader.store != current);
-        if scope.broken == Broken::Nothing && scope.coherence == Coherence::Validated && reader.step == Step::Store && lost {
+        let lost = reader.generations.contains(&UNMATCHABLE) || (!scope.split && reader.store != current);
+        if scope.mutation == Mutation::None && scope.coherence == Coherence::Validated && reader.step == Step::Store && lost {
             reader.version = 0;
-            reader.generations = [GONE; NAMES];
+            reader.generations = [UNMATCHABLE; NAMES];
             reader.differed = true;
         }
     }
 }
 
-/// Numbers of creation keep their order and lose their gaps; the random parts of counters are renamed.
+/// Renumbers creations without gaps in their order, and renames the random parts of counters.
 fn rank_creations(state: &mut State) {
     let mut all = [Created::default(); 4 + READERS];
     let mut count = 0;

@@ -1,70 +1,70 @@
-//! A small explicit-state checker: breadth first, so the first counterexample is a shortest one.
+//! An explicit-state checker: breadth first, so that the first counterexample is a shortest one.
 //!
-//! Every reachable state is visited once. A state is known by a 64-bit fingerprint of its canonical form (with ten
-//! million states the chance that two share one is below one in a hundred thousand), and by the step that led to it:
-//! a trace is found by walking back and then replaying the steps forward on states that were *not* made canonical, so
+//! Every reachable state is visited once. A state is identified by a 64-bit fingerprint of its canonical form (with ten
+//! million states the chance of a collision is below one in a hundred thousand), and stored with the step that led to it:
+//! a trace is found by walking back and then replaying the steps on states that are *not* canonical, so
 //! that the identifiers in it keep their names from line to line.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::{self, Display};
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
-/// What is checked: a start, the steps that are possible, and what each does.
+/// A transition system: a start, the possible steps, and the outcome of each.
 pub(crate) trait Model {
     /// One state of the whole system.
     type State: Copy + Eq + Hash;
-    /// One atomic step of one participant. It names no identifier that [`Model::canonical`] may rename.
+    /// One atomic step of one participant. It contains no identifier that [`Model::canonical`] may rename.
     type Action: Copy + fmt::Debug;
 
-    /// The first state.
+    /// Returns the first state.
     fn start(&self) -> Self::State;
-    /// Every step that is possible in `state`.
+    /// Adds every step that is possible in `state`.
     fn actions(&self, state: &Self::State, out: &mut Vec<Self::Action>);
-    /// The one outcome of a step.
+    /// Returns the outcome of a step.
     fn apply(&self, state: &Self::State, action: Self::Action) -> Outcome<Self::State>;
-    /// A representative of all states that behave alike.
+    /// Returns the representative of all states that behave alike.
     fn canonical(&self, state: Self::State) -> Self::State;
-    /// Does the liveness law count on this step?
+    /// Returns whether the liveness law may rely on this step.
     fn counts(&self, action: Self::Action) -> bool;
-    /// Nothing is going on: what the liveness law wants to be reachable from everywhere.
+    /// Returns whether the system is at rest. The liveness law requires that this is reachable from every state.
     fn quiet(&self, state: &Self::State) -> bool;
-    /// One line: the step in words, and what it left behind.
+    /// Returns one line with the step and the state after it.
     fn describe(&self, before: &Self::State, action: Self::Action, after: &Self::State) -> String;
 }
 
-/// What one step did.
+/// Outcome of one step.
 pub(crate) struct Outcome<S> {
     /// The state after it.
     pub(crate) state: S,
-    /// The laws it broke, one bit each.
-    pub(crate) broken: u32,
-    /// What was seen to happen, one bit each: the coverage of an exploration.
+    /// The violated laws, one bit each.
+    pub(crate) violated: u32,
+    /// The events of the step, one bit each: the coverage of an exploration.
     pub(crate) seen: u32,
 }
 
-/// What an exploration found.
+/// Result of an exploration.
 #[derive(Debug)]
 pub(crate) struct Report {
     /// Distinct canonical states.
     pub(crate) states: usize,
-    /// Steps taken, those that lead to a known state included.
+    /// Executed steps, including those that lead to a known state.
     pub(crate) steps: usize,
     /// The longest of the shortest paths.
     pub(crate) depth: usize,
     /// All bits of [`Outcome::seen`].
     pub(crate) seen: u32,
-    /// The shortest way to break a law that was asked for.
+    /// The shortest path that violates a law of the question.
     pub(crate) counterexample: Option<Trace>,
-    /// The shortest way to a state from which no quiet state can be reached; looked for only if asked.
+    /// The shortest path to a state that no quiet state can be reached from. Computed only for liveness.
     pub(crate) stuck: Option<Trace>,
 }
 
 /// A path from the start, one step a line.
 #[derive(Debug)]
 pub(crate) struct Trace {
-    /// The laws that the last step broke.
-    pub(crate) broken: u32,
-    /// The steps in words.
+    /// The laws that the last step violates.
+    pub(crate) violated: u32,
+    /// The steps as text.
     pub(crate) lines: Vec<String>,
 }
 
@@ -77,17 +77,17 @@ impl Display for Trace {
     }
 }
 
-/// What to look for.
+/// Laws to check in an exploration.
 pub(crate) struct Question {
     /// The laws to check, one bit each.
     pub(crate) laws: u32,
-    /// Also demand that a quiet state is reachable from every state (keeps every edge in memory).
+    /// Checks that a quiet state is reachable from every state, too. Keeps every edge in memory.
     pub(crate) liveness: bool,
 }
 
-/// Visits every reachable state, or stops at the first broken law.
+/// Visits every reachable state, or stops at the first violated law.
 pub(crate) fn explore<M: Model>(model: &M, question: &Question) -> Report {
-    let mut known: HashMap<u64, u32, BuildHasherDefault<Ready>> = HashMap::default();
+    let mut known: HashMap<u64, u32, BuildHasherDefault<Prehashed>> = HashMap::default();
     let mut paths: Vec<Reached<M::Action>> = Vec::new();
     let mut queue = VecDeque::new();
     let mut edges: Vec<(u32, u32)> = Vec::new();
@@ -112,10 +112,10 @@ pub(crate) fn explore<M: Model>(model: &M, question: &Question) -> Report {
             let outcome = model.apply(&state, action);
             report.steps += 1;
             report.seen |= outcome.seen;
-            let broken = outcome.broken & question.laws;
-            if broken != 0 {
+            let violated = outcome.violated & question.laws;
+            if violated != 0 {
                 report.states = paths.len();
-                report.counterexample = Some(trace(model, &paths, index, Some(action), broken));
+                report.counterexample = Some(trace(model, &paths, index, Some(action), violated));
                 return report;
             }
             let next = model.canonical(outcome.state);
@@ -138,37 +138,37 @@ pub(crate) fn explore<M: Model>(model: &M, question: &Question) -> Report {
     report
 }
 
-/// How a state was first reached.
+/// The step by which a state was first reached.
 struct Reached<A> {
     from: u32,
     by: Option<A>,
     depth: u16,
 }
 
-/// Walks backwards from the quiet states; the first state not met cannot reach one.
+/// Walks backwards from the quiet states. Returns the first state that was not visited, which cannot reach one.
 fn first_not_leading_to(quiet: &[u32], mut edges: Vec<(u32, u32)>, states: usize) -> Option<u32> {
     edges.sort_unstable();
-    let mut met = vec![false; states];
-    let mut open = quiet.to_vec();
+    let mut visited = vec![false; states];
+    let mut pending = quiet.to_vec();
     for &index in quiet {
-        met[index as usize] = true;
+        visited[index as usize] = true;
     }
-    while let Some(index) = open.pop() {
+    while let Some(index) = pending.pop() {
         let begin = edges.partition_point(|&(target, _)| target < index);
         for &(target, source) in &edges[begin..] {
             if target != index {
                 break;
             }
-            if !met[source as usize] {
-                met[source as usize] = true;
-                open.push(source);
+            if !visited[source as usize] {
+                visited[source as usize] = true;
+                pending.push(source);
             }
         }
     }
-    met.iter().position(|&met| !met).and_then(|index| u32::try_from(index).ok())
+    visited.iter().position(|&visited| !visited).and_then(|index| u32::try_from(index).ok())
 }
 
-fn trace<M: Model>(model: &M, paths: &[Reached<M::Action>], end: u32, last: Option<M::Action>, broken: u32) -> Trace {
+fn trace<M: Model>(model: &M, paths: &[Reached<M::Action>], end: u32, last: Option<M::Action>, violated: u32) -> Trace {
     let mut steps: Vec<M::Action> = last.into_iter().collect();
     let mut index = end;
     while let Some(action) = paths[index as usize].by {
@@ -184,26 +184,26 @@ fn trace<M: Model>(model: &M, paths: &[Reached<M::Action>], end: u32, last: Opti
         lines.push(model.describe(&state, action, &next));
         state = next;
     }
-    Trace { broken, lines }
+    Trace { violated, lines }
 }
 
-/// Folds a state into 64 bits: its bytes are gathered, then mixed a word at a time by a 64×64→128-bit product.
+/// Hashes a state to 64 bits: its bytes are collected, and mixed word by word with a 64×64→128-bit product.
 fn fingerprint<S: Hash>(state: &S) -> u64 {
-    let mut bytes = Gather { buffer: [0; Gather::ROOM], length: 0 };
+    let mut bytes = ByteBuffer { buffer: [0; ByteBuffer::ROOM], length: 0 };
     state.hash(&mut bytes);
     bytes.finish()
 }
 
-struct Gather {
+struct ByteBuffer {
     buffer: [u8; Self::ROOM],
     length: usize,
 }
 
-impl Gather {
+impl ByteBuffer {
     const ROOM: usize = 256;
 }
 
-impl Hasher for Gather {
+impl Hasher for ByteBuffer {
     fn write(&mut self, bytes: &[u8]) {
         self.buffer[self.length..self.length + bytes.len()].copy_from_slice(bytes);
         self.length += bytes.len();
@@ -214,7 +214,7 @@ impl Hasher for Gather {
         self.length += 1;
     }
 
-    // Discriminants and lengths: one byte is enough, and the lengths of arrays never differ.
+    // Discriminants fit into one byte, and the lengths of arrays never differ.
     fn write_isize(&mut self, value: isize) {
         self.write_u8(value.to_le_bytes()[0]);
     }
@@ -235,11 +235,11 @@ impl Hasher for Gather {
     }
 }
 
-/// A hasher for keys that are fingerprints already.
+/// A hasher for keys that are already fingerprints.
 #[derive(Default)]
-struct Ready(u64);
+struct Prehashed(u64);
 
-impl Hasher for Ready {
+impl Hasher for Prehashed {
     fn write(&mut self, _: &[u8]) {
         unreachable!("keys are u64");
     }

@@ -1,7 +1,7 @@
-//! What happens by itself: eviction, deadlines, failover, the tracking connection, epochs, the clock.
+//! Steps of the environment: eviction, deadlines, failover, the tracking connection, epochs, the clock.
 
 use crate::protocol::Effects;
-use crate::scope::{Broken, Coherence, Replaced, Scope};
+use crate::scope::{Coherence, Mutation, Replaced, Scope};
 use crate::state::*;
 
 impl Scope {
@@ -24,7 +24,7 @@ impl Scope {
         if self.evict_counter && redis.counter != Created::default() {
             out.push(Action::EvictCounter);
         }
-        if redis.lock != 0 && !self.is(Broken::LockWithoutLease) {
+        if redis.lock != 0 && !self.is(Mutation::LockWithoutLease) {
             out.push(Action::LockExpires);
         }
         if self.failover && redis.store == [0; NAMES] {
@@ -50,15 +50,15 @@ impl Scope {
 
     pub(crate) fn tracking_actions(&self, state: &State, out: &mut Vec<Action>) {
         let process = &state.process;
-        let early = self.is(Broken::FlushBeforeTracking);
+        let flush_first = self.is(Mutation::FlushBeforeTracking);
         match process.tracking {
             Tracking::Lost => out.push(Action::Reconnect),
-            Tracking::Connected => out.push(if early { Action::StepAll } else { Action::TrackingOn }),
-            Tracking::On => out.push(if early { Action::TrackingOn } else { Action::StepAll }),
+            Tracking::Connected => out.push(if flush_first { Action::StepAll } else { Action::TrackingOn }),
+            Tracking::On => out.push(if flush_first { Action::TrackingOn } else { Action::StepAll }),
             Tracking::Ready => match process.ping {
                 None => out.push(Action::Ping),
-                // A replaced master does not answer what is sent as a PING here.
-                Some(_) if !process.pong && process.replaced && !self.is(Broken::ReplacedExtendsLease) => {}
+                // A replaced master does not answer the heartbeat.
+                Some(_) if !process.pong && process.replaced && !self.is(Mutation::ReplacedExtendsLease) => {}
                 Some(_) if !process.pong => {
                     out.push(Action::Pong { behind: false });
                     if process.may != 0 {
@@ -84,7 +84,7 @@ impl Scope {
         match action {
             Action::LockExpires => state.redis.lock = 0,
             Action::EvictEntry => state.redis.entry = None,
-            Action::EvictGeneration { name } if self.is(Broken::OwnDeletionUnheard) => {
+            Action::EvictGeneration { name } if self.is(Mutation::OwnDeletionUnstepped) => {
                 self.lose_generation(state, name as usize)
             }
             Action::EvictGeneration { name } => self.delete_generation(state, name as usize),
@@ -101,13 +101,13 @@ impl Scope {
             Action::Lose => self.lose_connection(state),
             Action::Reconnect => state.process.tracking = Tracking::Connected,
             Action::TrackingOn => {
-                let early = self.is(Broken::FlushBeforeTracking);
-                state.process.tracking = if early { Tracking::Ready } else { Tracking::On };
+                let flush_first = self.is(Mutation::FlushBeforeTracking);
+                state.process.tracking = if flush_first { Tracking::Ready } else { Tracking::On };
             }
             Action::StepAll => {
-                let early = self.is(Broken::FlushBeforeTracking);
+                let flush_first = self.is(Mutation::FlushBeforeTracking);
                 self.step_epochs(state, self.all());
-                state.process.tracking = if early { Tracking::On } else { Tracking::Ready };
+                state.process.tracking = if flush_first { Tracking::On } else { Tracking::Ready };
             }
             Action::Ping => {
                 state.process.ping = Some(Sent { acked: state.acked, returned: state.returned, at: state.now });
@@ -135,7 +135,7 @@ impl Scope {
                 if process.trusted.is_none() && process.last.is_some() {
                     effects.seen |= seen::LEASE_BACK;
                 }
-                process.trusted = if self.is(Broken::TrustLatestPing) { process.ping } else { process.last };
+                process.trusted = if self.is(Mutation::TrustLatestPing) { process.ping } else { process.last };
                 process.last = process.ping.take();
                 process.pong = false;
             }
@@ -145,7 +145,7 @@ impl Scope {
         }
     }
 
-    /// The replica takes over with what it last heard, and with a store id of its own.
+    /// Promotes the replica with the last data that it received, and with a new store id.
     pub(crate) fn promote(&self, state: &mut State, replica: Redis, name: usize) {
         let before = state.redis;
         if self.split {
@@ -162,14 +162,14 @@ impl Scope {
         }
         if self.replaced != Replaced::Gone {
             state.process.replaced = true;
-            state.replica = Some(before).filter(|_| self.is(Broken::ReplacedIsRead));
+            state.replica = Some(before).filter(|_| self.is(Mutation::ReplacedIsRead));
         } else if self.coherence == Coherence::Leased {
             self.lose_connection(state);
         }
     }
 
-    /// The process learns that its master was replaced, and goes to the new one. What the replaced one has accepted is delivered again;
-    /// only then does that write count as answered.
+    /// The process notices that its master was replaced, and connects to the new one. Invalidations that the replaced master
+    /// accepted are delivered again; only then does their write count as acknowledged.
     fn notice(&self, state: &mut State, effects: &mut Effects) {
         effects.seen |= seen::NOTICED;
         state.process.replaced = false;
@@ -181,7 +181,7 @@ impl Scope {
         (state.process.lost, state.process.lost_version) = (0, 0);
         for name in self.names().filter(|name| lost >> name & 1 == 1) {
             effects.seen |= seen::DELIVERED_AGAIN;
-            if !self.is(Broken::NotDeliveredAgain) {
+            if !self.is(Mutation::NotDeliveredAgain) {
                 self.delete_generation(state, name);
             }
         }
@@ -201,11 +201,11 @@ impl Scope {
         process.trusted = None;
     }
 
-    /// `SET g random NX`. The creator's own process is told nothing (NOLOOP): neither of this, nor of an earlier change that falls into the
-    /// same event-loop cycle.
+    /// Executes `SET g random NX`. The process of the creator receives no push (NOLOOP), neither for this change nor for an
+    /// earlier one in the same event-loop cycle.
     pub(crate) fn create_generation(&self, state: &mut State, name: usize, near: bool) {
         if state.redis.generations[name] == MISSING {
-            state.redis.generations[name] = if self.is(Broken::CounterFromZero) {
+            state.redis.generations[name] = if self.is(Mutation::CounterFromZero) {
                 1
             } else {
                 state.given[name] += 1;
@@ -224,7 +224,7 @@ impl Scope {
         }
     }
 
-    /// Nobody is told.
+    /// Deletes a generation without a push.
     fn lose_generation(&self, state: &mut State, name: usize) {
         state.redis.generations[name] = MISSING;
         if name == ADDED {
@@ -232,16 +232,16 @@ impl Scope {
         }
     }
 
-    /// Redis tells the tracking connection that a generation changed.
+    /// Pushes a changed generation to the tracking connection.
     pub(crate) fn push(&self, state: &mut State, name: usize) {
         let process = &mut state.process;
-        let tells = if self.is(Broken::FlushBeforeTracking) { Tracking::Ready } else { Tracking::On };
-        if self.coherence == Coherence::Leased && process.tracking >= tells && !process.replaced {
+        let tracked_from = if self.is(Mutation::FlushBeforeTracking) { Tracking::Ready } else { Tracking::On };
+        if self.coherence == Coherence::Leased && process.tracking >= tracked_from && !process.replaced {
             process.may |= 1 << name;
         }
     }
 
-    /// The epochs of `names` take the next sequence number.
+    /// Gives the epochs of `names` the next sequence number.
     pub(crate) fn step_epochs(&self, state: &mut State, names: u8) {
         for reader in 0..self.readers.len() {
             if self.is_near(reader) && state.readers[reader].step != Step::Idle {

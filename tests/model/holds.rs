@@ -9,79 +9,79 @@ fn validated_hits_are_ack_fresh() {
 }
 
 #[test]
-fn validated_hits_are_ack_fresh_when_each_namespace_has_a_master_of_its_own() {
+fn validated_hits_are_ack_fresh_with_two_masters() {
     holds("validated, cluster", CLUSTER, law::ALL, PLAIN, 85_000);
 }
 
 #[test]
-fn validated_hits_are_ack_fresh_when_memory_keeps_the_body() {
+fn validated_hits_are_ack_fresh_with_memory() {
     let scope = Scope { readers: &[Near, Near, Far], writers: &[Near, Far], memory: true, ..VALIDATED };
     holds("validated, memory", scope, law::ALL, PLAIN | seen::BODY_KEPT, 290_000);
 }
 
 #[test]
-fn strict_settles_whoever_dies_and_is_monotone() {
+fn strict_settles_after_crashes_and_is_monotone() {
     holds("strict", STRICT, law::ALL, FENCES, 100_000);
 }
 
 #[test]
-fn strict_settles_when_memory_keeps_the_body() {
+fn strict_settles_with_memory() {
     let scope = Scope { readers: &[Near, Far], writers: &[Far], memory: true, ..STRICT };
     holds("strict, memory", scope, law::ALL, FENCES | seen::BODY_KEPT, 42_000);
 }
 
 #[test]
-fn strict_settles_when_each_namespace_has_a_master_of_its_own() {
+fn strict_settles_with_two_masters() {
     let scope = Scope { strict: true, crash: true, evict_entry: false, evict_generation: false, writers: &[Far], ..CLUSTER };
     holds("strict, cluster", scope, law::ALL, FENCES, 350_000);
 }
 
 #[test]
-fn strict_is_ack_fresh_and_settles_when_fences_are_evicted_and_nobody_dies() {
+fn strict_settles_with_evicted_fences_without_crashes() {
     let scope = Scope { crash: false, evict_fence: true, ..STRICT };
     let seen = FENCES & !seen::FENCE_EXPIRED;
     holds("strict, fences evicted", scope, law::ALL & !law::MONOTONE, seen, 79_000);
 }
 
 #[test]
-fn a_failover_that_loses_writes_resurrects_nothing() {
+fn lossy_failover_resurrects_nothing() {
     let scope = Scope { failover: true, crash: true, ..VALIDATED };
     holds("failover", scope, law::ALL, PLAIN | seen::FAILED_OVER | seen::FOREIGN, 100_000);
 }
 
 #[test]
-fn a_failover_of_one_master_among_two_resurrects_nothing() {
+fn failover_of_one_of_two_masters_resurrects_nothing() {
     let scope = Scope { failover: true, evict_generation: false, writers: &[Far], ..CLUSTER };
     holds("failover, cluster", scope, law::ALL, PLAIN | seen::FAILED_OVER | seen::FOREIGN, 110_000);
 }
 
 #[test]
-fn strict_is_ack_fresh_and_settles_over_a_failover_when_nobody_dies() {
+fn strict_settles_over_a_failover_without_crashes() {
     let scope = Scope { failover: true, crash: false, writers: &[Far], ..STRICT };
     let seen = PLAIN | seen::FENCED | seen::FAILED_OVER | seen::FOREIGN;
     holds("strict, failover", scope, law::ALL & !law::MONOTONE, seen, 130_000);
 }
 
 #[test]
-fn leased_hits_are_ack_fresh_up_to_the_trusted_ping() {
+fn leased_hits_are_as_fresh_as_the_trusted_ping() {
     let scope = Scope { readers: &[Near, Far], collide: true, ..LEASED };
-    holds("leased", scope, law::ALL, LEASES | seen::LEASE_BACK | seen::LOST_PUSH | seen::VOUCHED, 390_000);
+    holds("leased", scope, law::ALL, LEASES | seen::LEASE_BACK | seen::LOST_PUSH | seen::RECHECKED, 390_000);
 }
 
 #[test]
-fn leased_hits_are_never_older_than_a_write_of_the_same_process() {
+fn leased_hits_reflect_writes_of_their_own_process() {
     let scope = Scope { writers: &[Near, Far], disconnect: false, ..LEASED };
     holds("leased, own write", scope, law::ALL, LEASES, 58_000);
 }
 
 #[test]
-fn leased_hits_are_stale_by_at_most_delta_on_the_clock() {
+fn leased_hits_are_stale_by_at_most_delta() {
     let scope = Scope { ticks: 3, ..LEASED };
     holds("leased, clock", scope, law::ALL, LEASES | seen::LEASE_BACK, 440_000);
 }
 
 #[test]
-fn leased_and_strict_settles_and_is_monotone_up_to_the_trusted_ping() {
+fn leased_strict_is_monotone_since_the_trusted_ping() {
     let scope = Scope { strict: true, crash: true, ..LEASED };
     let seen = (LEASES | FENCES | seen::LEASE_BACK) & !seen::DEAD_ON_ARRIVAL;
     holds("leased, strict", scope, law::ALL, seen, 80_000);
@@ -89,7 +89,7 @@ fn leased_and_strict_settles_and_is_monotone_up_to_the_trusted_ping() {
 
 #[test]
 fn leased_creation_steps_its_own_name_only() {
-    holds("leased, two names", TWO_NAMES, law::ALL, LEASES | seen::LOST_PUSH | seen::VOUCHED, 170_000);
+    holds("leased, two names", TWO_NAMES, law::ALL, LEASES | seen::LOST_PUSH | seen::RECHECKED, 170_000);
 }
 
 #[test]
@@ -100,19 +100,19 @@ fn leased_survives_a_failover() {
 }
 
 #[test]
-fn leased_hits_are_ack_fresh_though_a_replaced_master_stays_connected() {
+fn leased_hits_are_ack_fresh_despite_a_replaced_master() {
     let seen = LEASES | seen::LEASE_BACK | seen::FAILED_OVER | seen::FOREIGN | seen::NOTICED;
     holds("leased, replaced", REFUSED, law::ALL, seen, 215_000);
 }
 
 #[test]
-fn validated_hits_are_ack_fresh_though_a_replaced_master_stays_connected() {
+fn validated_hits_are_ack_fresh_despite_a_replaced_master() {
     let scope = Scope { coherence: scope::Coherence::Validated, readers: &[Near, Far], writers: &[Far, Far], ..REFUSED };
     holds("validated, replaced", scope, law::ALL, PLAIN | seen::FAILED_OVER | seen::NOTICED, 72_000);
 }
 
 #[test]
-fn writes_that_a_replaced_master_accepted_settle_once_that_is_noticed() {
+fn writes_of_a_replaced_master_settle_once_noticed() {
     let seen = PLAIN | seen::FAILED_OVER | seen::FOREIGN | seen::NOTICED | seen::DELIVERED_AGAIN;
     holds("replaced, accepting", ACCEPTED, law::ALL, seen, 91_000);
 }
@@ -124,7 +124,7 @@ fn leased_flights_are_ack_fresh() {
 }
 
 #[test]
-fn leased_hits_are_ack_fresh_for_names_known_from_the_response() {
+fn leased_hits_of_added_names_are_ack_fresh() {
     let scope = Scope {
         coherence: Leased,
         readers: &[Near, Far],
@@ -138,40 +138,40 @@ fn leased_hits_are_ack_fresh_for_names_known_from_the_response() {
 }
 
 #[test]
-fn memory_alone_is_ack_fresh_and_joins_only_living_fills() {
+fn memory_alone_is_ack_fresh_and_joins_valid_fills() {
     let seen = seen::HIT_MEMORY | seen::JOINED | seen::DEAD_ON_ARRIVAL | seen::HIT_AT_THE_END;
     holds("memory alone", ALONE, law::ALL, seen, 31_000);
 }
 
 #[test]
-fn memory_alone_is_ack_fresh_for_names_known_from_the_response() {
+fn memory_alone_is_ack_fresh_for_added_names() {
     let scope = Scope { added: true, namespaces: 2, bumps: [0b10, 0b11], ..ALONE };
     let seen = seen::HIT_MEMORY | seen::JOINED | seen::TURNED_AWAY | seen::DEAD_ON_ARRIVAL;
     holds("memory alone, added name", scope, law::ALL, seen, 280_000);
 }
 
 #[test]
-fn names_known_from_the_response_are_ack_fresh() {
+fn added_names_are_ack_fresh() {
     let scope = Scope { evict_counter: true, ..ADDED };
     holds("added name", scope, law::ALL, PLAIN | seen::NEW_NAME | seen::ADDED_STORED, 110_000);
 }
 
 #[test]
-fn names_known_from_the_response_settle_under_strict() {
+fn added_names_settle_under_strict() {
     let scope = Scope { strict: true, crash: true, writers: &[Far], ..ADDED };
     let seen = PLAIN | seen::FENCED | seen::FENCE_EXPIRED | seen::NEW_NAME | seen::ADDED_STORED;
     holds("added name, strict", scope, law::ALL, seen, 110_000);
 }
 
 #[test]
-fn names_known_from_the_response_survive_a_failover() {
+fn added_names_survive_a_failover() {
     let scope = Scope { failover: true, writers: &[Far], evict_generation: false, ..ADDED };
     let seen = PLAIN | seen::FAILED_OVER | seen::FOREIGN | seen::NEW_NAME | seen::ADDED_STORED;
     holds("added name, failover", scope, law::ALL, seen, 23_000);
 }
 
 #[test]
-fn flights_join_only_while_the_stamp_is_alive() {
+fn flights_are_joined_only_while_the_stamp_is_valid() {
     let scope = Scope { readers: &[Near, Near, Far], writers: &[Far], flights: true, ..VALIDATED };
     holds("flights", scope, law::ALL, PLAIN | seen::JOINED, 41_000);
 }
@@ -183,15 +183,15 @@ fn flights_under_strict_are_monotone() {
 }
 
 #[test]
-fn without_a_generation_only_a_call_yet_to_begin_is_shared() {
-    let scope = Scope { away: true, writers: &[Far], ..STRICT };
-    holds("Redis away", scope, law::ALL, FENCES | seen::AWAY | seen::SHARED, 28_000);
+fn without_a_generation_only_future_calls_are_shared() {
+    let scope = Scope { unanswered: true, writers: &[Far], ..STRICT };
+    holds("Redis away", scope, law::ALL, FENCES | seen::UNANSWERED | seen::SHARED, 28_000);
 }
 
 #[test]
-fn requests_complete_without_any_answer_of_redis() {
-    let near = Scope { readers: &[Near, Near], writers: &[Far], flights: true, away: true, absent: true, ..EVICTING };
-    let seen = PLAIN | seen::AWAY | seen::JOINED;
+fn requests_complete_without_redis() {
+    let near = Scope { readers: &[Near, Near], writers: &[Far], flights: true, unanswered: true, absent: true, ..EVICTING };
+    let seen = PLAIN | seen::UNANSWERED | seen::JOINED;
     let locked = Scope { lock: true, ..near };
     holds("Redis absent", locked, law::ALL, seen | seen::WAITED, 18_000);
     let leased = Scope { coherence: Leased, evict_entry: false, evict_generation: false, ..near };
@@ -199,22 +199,22 @@ fn requests_complete_without_any_answer_of_redis() {
 }
 
 #[test]
-fn the_fill_lock_decides_nothing_and_holds_nobody_up() {
+fn fill_lock_decides_nothing_and_blocks_no_reader() {
     let scope = Scope { readers: &[Far, Far, Far], writers: &[Far], lock: true, ..VALIDATED };
     holds("lock", scope, law::ALL, PLAIN | seen::WAITED, 100_000);
 }
 
 #[test]
-fn a_response_is_served_to_its_own_key_only() {
+fn response_is_served_to_its_own_key_only() {
     let scope = Scope { readers: &[Near, Far], writers: &[Far], memory: true, two_keys: true, ..VALIDATED };
     holds("two keys", scope, law::ALL, PLAIN | seen::OTHER_KEY, 18_000);
     let scope = Scope { two_keys: true, disconnect: false, ..LEASED };
     holds("two keys, leased", scope, law::ALL, LEASES | seen::OTHER_KEY, 20_000);
 }
 
-/// Treating readers as interchangeable and dead entries as alike must not hide anything.
+/// Symmetry of readers and equality of dead entries must not hide a violation.
 #[test]
-fn symmetry_changes_neither_the_verdict_nor_what_is_seen() {
+fn symmetry_changes_neither_verdict_nor_coverage() {
     for scope in [STRICT, Scope { failover: true, ..VALIDATED }] {
         let question = Question { laws: law::ALL, liveness: true };
         let small = explore(&scope, &question);

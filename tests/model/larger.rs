@@ -1,4 +1,4 @@
-//! The same laws at a larger scope, by hand: the head of `main.rs` says how.
+//! The laws at a larger scope, run by hand as `main.rs` describes.
 
 use super::*;
 
@@ -104,9 +104,9 @@ fn flights_three_readers() {
 
 #[test]
 #[ignore = "larger scope, run by hand"]
-fn lock_and_away() {
-    let scope = Scope { readers: &[Far, Far, Far], lock: true, away: true, ..VALIDATED };
-    holds("lock", scope, law::ALL, PLAIN | seen::WAITED | seen::AWAY | seen::SHARED, 1_000_000);
+fn lock_and_unanswered_commands() {
+    let scope = Scope { readers: &[Far, Far, Far], lock: true, unanswered: true, ..VALIDATED };
+    holds("lock", scope, law::ALL, PLAIN | seen::WAITED | seen::UNANSWERED | seen::SHARED, 1_000_000);
 }
 
 #[test]
@@ -119,9 +119,9 @@ fn leased_added() {
 
 #[test]
 #[ignore = "larger scope, run by hand"]
-fn leased_away() {
-    let scope = Scope { readers: &[Near, Far], away: true, evict_entry: true, ..LEASED };
-    let seen = LEASES | seen::LEASE_BACK | seen::AWAY;
+fn leased_unanswered_commands() {
+    let scope = Scope { readers: &[Near, Far], unanswered: true, evict_entry: true, ..LEASED };
+    let seen = LEASES | seen::LEASE_BACK | seen::UNANSWERED;
     holds_safe("leased, Redis away", scope, law::ALL, seen, 1_000_000);
 }
 

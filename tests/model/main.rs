@@ -1,31 +1,34 @@
 //! The consistency protocol, explored exhaustively at small scope.
 //!
 //! `protocol.rs` states the protocol of `protocol.md` as atomic steps, `checker.rs` visits every state that any order
-//! of them can reach, and the tests here say which laws hold where. A model that cannot fail proves nothing, so each
-//! test also demands that the interesting things were seen to happen, and the second half breaks one rule at a time and
-//! demands a counterexample, which it prints:
+//! of them can reach, and the tests state which laws hold in which configuration. A model that cannot fail proves nothing:
+//! each test also requires that certain events occurred, and `breaks.rs` breaks one rule at a time and requires
+//! a counterexample, which it prints:
 //!
 //! ```text
 //! cargo test --test model -- --nocapture
 //! ```
 //!
-//! The larger scope takes minutes and gigabytes, so it is run by hand, optimized and one test at a time:
+//! The larger scope takes minutes and gigabytes. It is run by hand, optimized and one test at a time:
 //!
 //! ```text
 //! cargo test --release --test model -- --ignored --nocapture --test-threads 1
 //! ```
 //!
-//! What is modelled, what is not, and the numbers measured: `README.md` beside this file.
+//! `README.md` in this directory states the scope of the model and the measured numbers.
 
 mod checker;
+mod laws;
 mod scope;
 mod state;
 
 mod canonical;
+mod describe;
 mod environment;
+mod fills;
+mod flights;
 mod protocol;
 mod reading;
-mod words;
 mod writing;
 
 mod breaks;
@@ -38,10 +41,10 @@ use std::time::Instant;
 use checker::{Question, explore};
 use scope::Coherence::{Alone, Leased};
 use scope::Place::{Far, Near};
-use scope::{Broken, Replaced, Scope};
+use scope::{Mutation, Replaced, Scope};
 use state::{law, seen};
 
-/// Redis may evict entries and generations whenever it likes.
+/// Redis may evict entries and generations at any time.
 const EVICTING: Scope = Scope { evict_entry: true, evict_generation: true, ..Scope::SMALL };
 
 const VALIDATED: Scope = Scope { readers: &[Far, Far], writers: &[Far, Far], ..EVICTING };
@@ -50,7 +53,7 @@ const STRICT: Scope = Scope { strict: true, crash: true, ..VALIDATED };
 
 const LEASED: Scope = Scope { coherence: Leased, readers: &[Near], disconnect: true, evict_entry: false, ..EVICTING };
 
-/// The write bumps one of two names, of which the other may be missing.
+/// The write bumps one of two names. The other may be missing.
 const TWO_NAMES: Scope =
     Scope { readers: &[Near], writers: &[Far], namespaces: 2, bumps: [0b01, 0], disconnect: false, ..LEASED };
 
@@ -66,26 +69,27 @@ const ALONE: Scope = Scope {
 /// The second namespace comes with the response, and the writes bump only that one.
 const ADDED: Scope = Scope { added: true, namespaces: 2, bumps: [0b10, 0b10], ..VALIDATED };
 
-/// A master that is replaced refuses what the process asks it from then on.
+/// A replaced master refuses the commands of the process.
 const REFUSED: Scope = Scope { failover: true, replaced: Replaced::Refuses, ..LEASED };
 
-/// A master that is replaced still accepts what the process invalidates.
+/// A replaced master still accepts the invalidations of the process.
 const ACCEPTED: Scope = Scope { failover: true, replaced: Replaced::Accepts, writers: &[Near, Far], ..VALIDATED };
 
-/// Two masters; one write bumps both namespaces, the other only the second.
+/// Two masters. One write bumps both namespaces, the other only the second.
 const CLUSTER: Scope = Scope { split: true, namespaces: 2, bumps: [0b11, 0b10], ..VALIDATED };
 
-/// Everything that a hit in Redis may meet.
+/// Events of a run with hits in Redis.
 const PLAIN: u32 = seen::HIT | seen::STALE_ALLOWED | seen::INVALIDATED | seen::HIT_AT_THE_END;
 const FENCES: u32 = PLAIN | seen::FENCED | seen::FENCED_SECOND | seen::FENCE_EXPIRED;
 const LEASES: u32 = PLAIN | seen::HIT_MEMORY | seen::HIT_LOCAL | seen::STALE_LEASED | seen::DEAD_ON_ARRIVAL;
 
-/// The laws hold in every reachable state, a quiet state stays reachable (I8), and the things in `must_see` happened.
+/// Checks that the laws hold in every reachable state, that a quiet state stays reachable (I8), and that the events of
+/// `must_see` occur.
 fn holds(name: &str, scope: Scope, laws: u32, must_see: u32, at_least: usize) {
     check(name, scope, &Question { laws, liveness: true }, must_see, at_least);
 }
 
-/// The same without I8, which needs every edge in memory.
+/// Checks the laws without I8, which needs every edge in memory.
 fn holds_safe(name: &str, scope: Scope, laws: u32, must_see: u32, at_least: usize) {
     check(name, scope, &Question { laws, liveness: false }, must_see, at_least);
 }
@@ -96,40 +100,40 @@ fn check(name: &str, scope: Scope, question: &Question, must_see: u32, at_least:
     let time = start.elapsed();
     println!("{name}: {} states, {} steps, depth {}, {time:.1?}", report.states, report.steps, report.depth);
     if report.counterexample.is_some() || report.stuck.is_some() {
-        // Once more without symmetry: only then does a trace replay.
+        // Once more without symmetry, because only then a trace can be replayed.
         let report = explore(&Scope { exact: true, ..scope }, question);
         if let Some(trace) = report.counterexample {
-            panic!("{name}: {} broken\n{trace}", law::names(trace.broken));
+            panic!("{name}: {} violated\n{trace}", law::names(trace.violated));
         }
         if let Some(trace) = report.stuck {
-            panic!("{name}: I8 broken, nothing leads back to rest from here\n{trace}");
+            panic!("{name}: I8 violated: no quiet state is reachable from here\n{trace}");
         }
-        panic!("{name}: broken only when participants are exchanged, so they are not alike");
+        panic!("{name}: violated only with symmetry, so the participants are not interchangeable");
     }
     assert!(report.states >= at_least, "{name}: only {} states", report.states);
     let missed = must_see & !report.seen;
     assert!(missed == 0, "{name}: never seen: {}", seen::names(missed));
 }
 
-/// The shortest counterexample to `laws` has `length` steps.
+/// Checks that the shortest counterexample to `laws` has `length` steps.
 fn breaks(scope: Scope, laws: u32, length: usize) {
     let report = explore(&scope, &Question { laws, liveness: false });
-    let trace = report
-        .counterexample
-        .unwrap_or_else(|| panic!("{:?}: no counterexample to {} in {} states", scope.broken, law::names(laws), report.states));
-    let rule = match scope.broken {
-        Broken::Nothing => "A stated limit".to_owned(),
-        broken => format!("{broken:?}"),
+    let trace = report.counterexample.unwrap_or_else(|| {
+        panic!("{:?}: no counterexample to {} in {} states", scope.mutation, law::names(laws), report.states)
+    });
+    let rule = match scope.mutation {
+        Mutation::None => "A stated limit".to_owned(),
+        mutation => format!("{mutation:?}"),
     };
-    println!("{rule} breaks {} after {} states:\n{trace}", law::names(trace.broken), report.states);
-    assert_eq!(trace.lines.len(), length, "{:?}: another counterexample than the README says", scope.broken);
+    println!("{rule} breaks {} after {} states:\n{trace}", law::names(trace.violated), report.states);
+    assert_eq!(trace.lines.len(), length, "{:?}: another counterexample than the README says", scope.mutation);
 }
 
-/// The shortest way to where nobody comes to rest any more has `length` steps.
+/// Checks that the shortest path to a state without a reachable quiet state has `length` steps.
 fn gets_stuck(scope: Scope, length: usize) {
     let report = explore(&scope, &Question { laws: law::ALL, liveness: true });
-    assert!(report.counterexample.is_none(), "{:?}: unsafe, not stuck", scope.broken);
-    let trace = report.stuck.unwrap_or_else(|| panic!("{:?}: nothing gets stuck", scope.broken));
-    println!("{:?} breaks I8 liveness, {} states:\n{trace}", scope.broken, report.states);
-    assert_eq!(trace.lines.len(), length, "{:?}: another counterexample than the README says", scope.broken);
+    assert!(report.counterexample.is_none(), "{:?}: a safety law is violated", scope.mutation);
+    let trace = report.stuck.unwrap_or_else(|| panic!("{:?}: every state reaches a quiet one", scope.mutation));
+    println!("{:?} breaks I8 liveness, {} states:\n{trace}", scope.mutation, report.states);
+    assert_eq!(trace.lines.len(), length, "{:?}: another counterexample than the README says", scope.mutation);
 }

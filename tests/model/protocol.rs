@@ -1,18 +1,18 @@
 //! The protocol of `protocol.md` as a transition system: one key, one Redis, one process whose memory is modelled,
-//! readers and writers near (in that process) and far (in others), and everything that may go wrong between them.
+//! readers and writers near (in that process) and far (in others), and the faults between them.
 //!
-//! A state is small, plain and `Copy`. What the protocol leaves to chance is a choice between actions; each action is
-//! atomic and has one outcome. Where real code does one thing after another, so does the model, unless doing both at
-//! once is the harder case for the law in question: then the comment says so.
+//! A state is small, plain and `Copy`. Nondeterminism of the protocol is a choice between actions. Each action is
+//! atomic and has one outcome. If real code executes two steps one after the other, so does the model, unless executing both at
+//! once is the harder case for a law: then a comment says so.
 
 use crate::checker::{Model, Outcome};
-use crate::scope::{Broken, Coherence, Place, Replaced, Scope};
+use crate::scope::{Coherence, Mutation, Place, Replaced, Scope};
 use crate::state::*;
-use crate::{canonical, words};
+use crate::{canonical, describe};
 
-/// What an action collects besides the state.
+/// Effects of an action in addition to the state.
 pub(crate) struct Effects {
-    pub(crate) broken: u32,
+    pub(crate) violated: u32,
     pub(crate) seen: u32,
 }
 
@@ -25,22 +25,22 @@ impl Scope {
         (1 << self.namespaces) - 1
     }
 
-    /// The namespaces known from the request.
+    /// Returns the namespaces known from the request.
     pub(crate) fn requested(&self) -> u8 {
         if self.added { 0b1 } else { self.all() }
     }
 
-    /// One command reads, or looks at, one namespace only.
+    /// Returns whether each command reads or checks one namespace only.
     pub(crate) fn separate(&self) -> bool {
         self.split || self.added
     }
 
-    /// The namespaces that a command addressed to `name` covers.
+    /// Returns the namespaces that a command for `name` covers.
     pub(crate) fn covers(&self, name: usize) -> u8 {
         if self.separate() { 1 << name } else { self.all() }
     }
 
-    /// Does this reader talk to a replaced master, which refuses whatever it is asked?
+    /// Returns whether a reader uses a replaced master that refuses every command.
     pub(crate) fn is_refused(&self, state: &State, reader: usize) -> bool {
         self.is_near(reader) && state.process.replaced && self.replaced == Replaced::Refuses
     }
@@ -57,27 +57,27 @@ impl Scope {
         self.bumps[writer] & self.all()
     }
 
-    pub(crate) fn is(&self, broken: Broken) -> bool {
-        self.broken == broken
+    pub(crate) fn is(&self, mutation: Mutation) -> bool {
+        self.mutation == mutation
     }
 
-    /// Does a generation in a stamp vouch for the one in Redis?
-    pub(crate) fn vouches(&self, stamp: Generation, current: Generation) -> bool {
-        (current == MISSING && self.is(Broken::MissingIsValid)) || (current != MISSING && stamp == current)
+    /// Returns whether a generation in Redis confirms the one of a stamp.
+    pub(crate) fn confirms(&self, stamp: Generation, current: Generation) -> bool {
+        (current == MISSING && self.is(Mutation::MissingIsValid)) || (current != MISSING && stamp == current)
     }
 
     pub(crate) fn same_store(&self, stamp: [u8; NAMES], current: [u8; NAMES]) -> bool {
-        stamp[0] == current[0] && (self.is(Broken::StoreIdOfOneMaster) || stamp[1] == current[1])
+        stamp[0] == current[0] && (self.is(Mutation::StoreIdOfOneMaster) || stamp[1] == current[1])
     }
 
-    /// Would this entry be served by Redis as it is now, were there no fence?
+    /// Returns whether an entry would be served with the present data of Redis, ignoring fences.
     pub(crate) fn servable(&self, entry: &Entry, redis: &Redis) -> bool {
         self.same_store(entry.store, redis.store)
-            && self.names().all(|name| self.vouches(entry.generations[name], redis.generations[name]))
+            && self.names().all(|name| self.confirms(entry.generations[name], redis.generations[name]))
     }
 
     pub(crate) fn lease_counts(&self, state: &State) -> bool {
-        if self.is(Broken::FlushOnReconnectAlone) {
+        if self.is(Mutation::FlushOnReconnectAlone) {
             return true;
         }
         let process = &state.process;
@@ -85,10 +85,10 @@ impl Scope {
         trusted.is_some_and(|sent| self.ticks == 0 || state.now - sent.at <= DELTA)
     }
 
-    /// What a hit justified by the lease must not be older than. Without a clock: all that was acknowledged when the
-    /// trusted PING was sent, which is the stronger statement, since the lease says that this was at most Δ ago. With a
-    /// clock, also literally: all that was acknowledged more than Δ ago. And a process sees its own writes at once, since
-    /// it bumps locally too, before the response: no Δ for those.
+    /// Returns the oldest allowed version of a leased hit. Without a clock: everything acknowledged when the
+    /// trusted PING was sent. This is the stronger statement, because the lease guarantees that this was at most Δ ago. With a
+    /// clock, in addition: everything acknowledged more than Δ ago. A process sees its own writes at once, because
+    /// it bumps locally, too, before the response.
     pub(crate) fn leased_floor(&self, state: &State) -> (u8, u8) {
         let trusted = state.process.trusted;
         let mut floor = trusted.map_or(0, |sent| sent.acked).max(state.acked_near);
@@ -101,7 +101,7 @@ impl Scope {
         (floor, trusted.map_or(0, |sent| sent.returned))
     }
 
-    /// Every entry, and every fill whose stamp is complete, remembers that it once differed.
+    /// Marks every entry, and every fill with a complete stamp, that differs from Redis.
     pub(crate) fn remember_differences(&self, state: &mut State) {
         let redis = state.redis;
         let mark = |entry: &mut Option<Entry>| {
@@ -115,7 +115,7 @@ impl Scope {
             mark(&mut replica.entry);
         }
         for reader in &mut state.readers {
-            if matches!(reader.step, Step::Ask | Step::Asked | Step::Named | Step::Store | Step::Install) {
+            if matches!(reader.step, Step::Stamped | Step::Called | Step::Named | Step::Store | Step::Install) {
                 for name in 0..NAMES {
                     let generation = reader.generations[name];
                     reader.differed |= generation != MISSING && generation != redis.generations[name];
@@ -125,7 +125,7 @@ impl Scope {
         }
     }
 
-    /// Nobody writes any more, and everything that a write left behind has run out.
+    /// Returns whether no write is running and nothing of a write remains.
     pub(crate) fn settled(&self, state: &State) -> bool {
         state.redis.fences == [0; NAMES]
             && state.process.lost == 0
@@ -134,19 +134,19 @@ impl Scope {
             })
     }
 
-    /// The laws that speak of a state, not of a response.
+    /// Checks the laws about states, not responses.
     pub(crate) fn check(&self, state: &State) -> u32 {
-        let mut broken = 0;
+        let mut violated = 0;
         let settled = self.settled(state);
         let process = &state.process;
         let validated = [state.redis.entry, process.memory.filter(|_| self.coherence == Coherence::Validated)];
         for entry in validated.iter().flatten() {
             if self.servable(entry, &state.redis) {
                 if settled && entry.version != state.db {
-                    broken |= if state.owed { law::SETTLE_AFTER_DEATH } else { law::SETTLE };
+                    violated |= if state.owed { law::SETTLE_AFTER_DEATH } else { law::SETTLE };
                 }
                 if entry.differed {
-                    broken |= law::NO_RESURRECT;
+                    violated |= law::NO_RESURRECT;
                 }
             }
         }
@@ -155,7 +155,7 @@ impl Scope {
                 Coherence::Alone => true,
                 Coherence::Validated => false,
                 Coherence::Leased => {
-                    // From a replaced master nothing is heard: the lease runs out.
+                    // A replaced master sends nothing: the lease ends.
                     self.lease_counts(state)
                         && !process.replaced
                         && process.tracking == Tracking::Ready
@@ -163,14 +163,14 @@ impl Scope {
                 }
             };
             if servable && settled && !state.owed && entry.version != state.db {
-                broken |= law::SETTLE;
+                violated |= law::SETTLE;
             }
-            // A far reader's bump may be followed by the same generation only if generations are not random.
+            // After a bump, an equal generation is possible only if generations are not random.
             if servable && self.coherence == Coherence::Leased && entry.differed {
-                broken |= law::NO_RESURRECT;
+                violated |= law::NO_RESURRECT;
             }
         }
-        broken
+        violated
     }
 }
 
@@ -213,7 +213,7 @@ impl Model for Scope {
                 lost: 0,
                 lost_version: 0,
             },
-            readers: [NOBODY; READERS],
+            readers: [IDLE; READERS],
             writers: [Writer { step: Write::Idle, statement: Statement::None, todo: 0, version: 0, unknown: false }; WRITERS],
             given: [0; NAMES],
             given_randoms: 0,
@@ -232,7 +232,7 @@ impl Model for Scope {
 
     fn apply(&self, state: &State, action: Action) -> Outcome<State> {
         let mut next = *state;
-        let mut effects = Effects { broken: 0, seen: 0 };
+        let mut effects = Effects { violated: 0, seen: 0 };
         match action {
             Action::Start { .. }
             | Action::Fence { .. }
@@ -265,8 +265,8 @@ impl Model for Scope {
             _ => self.apply_reader(&mut next, &mut effects, action),
         }
         self.remember_differences(&mut next);
-        effects.broken |= self.check(&next);
-        Outcome { state: next, broken: effects.broken, seen: effects.seen }
+        effects.violated |= self.check(&next);
+        Outcome { state: next, violated: effects.violated, seen: effects.seen }
     }
 
     fn canonical(&self, state: State) -> State {
@@ -274,14 +274,14 @@ impl Model for Scope {
     }
 
     fn counts(&self, action: Action) -> bool {
-        // With Redis absent, only what needs neither Redis nor a new request.
+        // With Redis absent, only steps that need neither Redis nor a new request.
         !self.absent
             || matches!(
                 action,
                 Action::Send { .. }
                     | Action::Unanswered { .. }
                     | Action::Poll { .. }
-                    | Action::Ask { .. }
+                    | Action::CallInner { .. }
                     | Action::Arrive { .. }
                     | Action::Install { .. }
                     | Action::Call { .. }
@@ -302,6 +302,6 @@ impl Model for Scope {
     }
 
     fn describe(&self, before: &State, action: Action, after: &State) -> String {
-        words::line(self, before, action, after)
+        describe::line(self, before, action, after)
     }
 }

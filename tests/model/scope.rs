@@ -1,93 +1,93 @@
-//! What a configuration contains: who takes part, what may go wrong, and which rule of the protocol is broken on purpose.
+//! Configurations: the participants, the faults that may occur, and the rule of the protocol that is broken on purpose.
 
-/// How a hit is justified, as in the table of promises.
+/// Justification of a hit, as in the table of guarantees.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Coherence {
     /// No Redis: one process, its memory and its epochs.
     Alone,
-    /// Every hit asks Redis for the generations.
+    /// Every hit reads the generations from Redis.
     Validated,
-    /// Memory and the generations known locally count while the lease does.
+    /// Memory and the locally known generations count while the lease is held.
     Leased,
 }
 
-/// Where a participant runs.
+/// Place of a participant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Place {
     /// In the process whose memory, epochs and flights are modelled.
     Near,
-    /// In some other process, that uses Redis without memory.
+    /// In another process, which uses Redis without memory.
     Far,
 }
 
-/// A master whose replica was promoted, as the modelled process sees it until it learns of that.
+/// Behaviour of a replaced master toward the modelled process, until the process learns of the replacement.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Replaced {
-    /// It is gone: the connection to it is lost at once.
+    /// The connection to it is lost at once.
     Gone,
-    /// It refuses whatever it is asked: it is a replica, or a cluster node that is cut off from the others.
+    /// It refuses every command: it is a replica, or a cluster node that is cut off from the others.
     Refuses,
-    /// It accepts invalidations: no sentinel has said yet that it is the master no more.
+    /// It accepts invalidations: no sentinel has named the new master yet.
     Accepts,
 }
 
-/// One configuration. Start from [`Scope::SMALL`] and say what differs.
+/// One configuration. Start from [`Scope::SMALL`] and set the differences.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scope {
     pub(crate) coherence: Coherence,
-    /// Up to three. Each makes one request after the other, for ever.
+    /// Up to three readers. Each sends one request after the other, for ever.
     pub(crate) readers: &'static [Place],
-    /// Up to two. Each writes once: the first write makes the database's version 1, the second 2.
+    /// Up to two writers. Each writes once: the first write creates version 1 in the database, the second version 2.
     pub(crate) writers: &'static [Place],
-    /// How many namespaces the entry belongs to, one or two.
+    /// Number of namespaces of the entry, one or two.
     pub(crate) namespaces: u8,
-    /// The namespaces each writer invalidates, one bit each.
+    /// Namespaces that each writer invalidates, one bit each.
     pub(crate) bumps: [u8; 2],
-    /// The namespaces live on different masters: they are read, created and looked up in separate steps, in any order.
+    /// The namespaces are stored on different masters: they are read, created and checked in separate steps, in any order.
     pub(crate) split: bool,
     /// The second namespace is known only from the response.
     pub(crate) added: bool,
-    /// `Validated` keeps bodies in memory and asks Redis for generations only.
+    /// `Validated` keeps bodies in memory and reads only generations from Redis.
     pub(crate) memory: bool,
     /// Writers fence before they write.
     pub(crate) strict: bool,
-    /// A writer may die at any point, or lose sight of its statement.
+    /// A writer may die at any point, or lose the outcome of its statement.
     pub(crate) crash: bool,
     /// Redis may evict (or expire) the entry.
     pub(crate) evict_entry: bool,
-    /// Redis may evict (or expire) a generation, at any time and as often as it likes.
+    /// Redis may evict (or expire) a generation, at any time and any number of times.
     pub(crate) evict_generation: bool,
-    /// Redis may evict a fence: outside the promise of strict.
+    /// Redis may evict a fence, which is outside of the guarantee of strict.
     pub(crate) evict_fence: bool,
     /// Redis may evict the counter of creations.
     pub(crate) evict_counter: bool,
     /// A replica that missed any number of the last writes may be promoted, once.
     pub(crate) failover: bool,
-    /// What the master before does then.
+    /// Behaviour of the replaced master.
     pub(crate) replaced: Replaced,
-    /// The tracking connection may be lost and made again, at any time.
+    /// The tracking connection may be lost and reconnected at any time.
     pub(crate) disconnect: bool,
-    /// An epoch may be stepped for a reason of its own: another name in the same slot, a push that comes twice.
+    /// An epoch may be stepped for another reason: another name in the same slot, or a repeated push.
     pub(crate) collide: bool,
-    /// Near readers join a fill that is under way.
+    /// Near readers join a running fill.
     pub(crate) flights: bool,
-    /// A fill takes the lock of RT2; the others poll.
+    /// A fill takes the lock in RT2, the other readers poll.
     pub(crate) lock: bool,
-    /// Any command of a reader may go unanswered: Redis is away for it.
-    pub(crate) away: bool,
-    /// Redis never answers again: I8 is asked of the readers, and may not count on any answer to come.
+    /// Any command of a reader may remain unanswered.
+    pub(crate) unanswered: bool,
+    /// Redis never answers again: I8 is checked for the readers, and must hold without any later answer.
     pub(crate) absent: bool,
-    /// Readers ask for two different keys that share one hash.
+    /// Readers request two different keys with equal hashes.
     pub(crate) two_keys: bool,
-    /// How many ticks the clock may make. With 0 there is no clock: a lease is then only as good as the PING behind it.
+    /// Number of ticks of the clock. With 0 there is no clock, and a lease is as good as its PING.
     pub(crate) ticks: u8,
-    /// Readers and writers keep their numbers and dead entries their bodies: more states, but a trace can be replayed.
+    /// Readers and writers keep their numbers, and dead entries their bodies: more states, but a trace can be replayed.
     pub(crate) exact: bool,
-    pub(crate) broken: Broken,
+    pub(crate) mutation: Mutation,
 }
 
 impl Scope {
-    /// One reader, one writer, one namespace, nothing goes wrong.
+    /// One reader, one writer, one namespace and no fault.
     pub(crate) const SMALL: Self = Self {
         coherence: Coherence::Validated,
         readers: &[Place::Far],
@@ -109,98 +109,98 @@ impl Scope {
         collide: false,
         flights: false,
         lock: false,
-        away: false,
+        unanswered: false,
         absent: false,
         two_keys: false,
         ticks: 0,
         exact: false,
-        broken: Broken::Nothing,
+        mutation: Mutation::None,
     };
 
-    /// The same, with one rule broken.
-    pub(crate) const fn but(self, broken: Broken) -> Self {
-        Self { broken, ..self }
+    /// Breaks one rule of the protocol.
+    pub(crate) const fn with(self, mutation: Mutation) -> Self {
+        Self { mutation, ..self }
     }
 }
 
-/// The rule that a configuration breaks on purpose.
+/// The rule of the protocol that a configuration breaks on purpose.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Broken {
-    /// The protocol as it stands.
-    Nothing,
+pub(crate) enum Mutation {
+    /// The protocol unchanged.
+    None,
     /// The generations are read when the entry is stored, not before the inner service is called.
     StampAtStore,
-    /// A generation is a number: a bump increments it, and a missing one starts again from 0.
+    /// A generation is a number: a bump increments it, and a missing generation starts again from 0.
     CounterFromZero,
-    /// A generation that is missing counts as "never invalidated".
+    /// A missing generation counts as "never invalidated".
     MissingIsValid,
     /// A write deletes the entry instead of bumping its namespaces.
     DeleteInsteadOfBump,
-    /// A write is answered first and bumps afterwards.
-    AnswerBeforeBump,
+    /// A write responds first and bumps afterwards.
+    RespondBeforeBump,
     /// A writer bumps in its own process before it bumps in Redis, not after.
     LocalBumpFirst,
-    /// A fence is one token: the next writer overwrites it, and whoever unfences deletes it.
+    /// A fence is one token: the next writer overwrites it, and every unfence deletes it.
     SingleFenceToken,
-    /// In a cluster, the generations go before the fences stand.
+    /// In a cluster, the generations are deleted before the fences are set.
     UnlinkBeforeFence,
-    /// RT2 creates missing generations without looking at the fence once more.
-    NoSecondLook,
-    /// A strict writer that lost sight of its statement unfences all the same.
+    /// RT2 creates missing generations without a second check of the fence.
+    NoSecondCheck,
+    /// A strict writer unfences although it has lost the outcome of its statement.
     UnfenceOnUnknown,
-    /// The pipeline of RT1 looks at the fence before it reads the generations.
-    LookBeforeRead,
-    /// The deadline of a fence may come while the statement behind it may still commit.
+    /// The pipeline of RT1 checks the fence before it reads the generations.
+    CheckBeforeRead,
+    /// The deadline of a fence may pass while its statement may still commit.
     ShortDeadline,
     /// A fence has no deadline.
     FenceWithoutDeadline,
     /// A lock has no lease.
     LockWithoutLease,
-    /// The store id is taken when the entry is stored.
+    /// The store id is read when the entry is stored.
     StoreIdAtStore,
-    /// With several masters, the stamp holds the store id of the entry's own master only.
+    /// With several masters, the stamp contains only the store id of the master of the entry.
     StoreIdOfOneMaster,
     /// An entry enters memory although its namespaces were bumped since the capture.
     InstallWithoutEpochs,
-    /// Memory is trusted with or without a lease, and emptied when the connection is back.
+    /// Memory is trusted with or without a lease, and flushed on reconnect.
     FlushOnReconnectAlone,
-    /// A heartbeat is a PING, which a replaced master answers like any other.
+    /// The heartbeat is a PING, which a replaced master answers.
     ReplacedExtendsLease,
-    /// A replaced master is asked for entries and generations for as long as it answers.
+    /// Entries and generations are read from a replaced master as long as it answers.
     ReplacedIsRead,
-    /// An invalidation that a replaced master has accepted is not delivered to the new one.
+    /// An invalidation that a replaced master accepted is not delivered to the new master.
     NotDeliveredAgain,
     /// After a reconnect the epochs are stepped before TRACKING ON is answered.
     FlushBeforeTracking,
-    /// The lease counts from the sending of the latest acknowledged PING, not of the one before.
+    /// The lease counts from the sending of the latest acknowledged PING, not of the previous one.
     TrustLatestPing,
-    /// A process clears one key of a set, whose generation is deleted by the connection that tells of all deletions but its own, and
-    /// does not step the epochs of the other keys of the set.
-    OwnDeletionUnheard,
-    /// A generation that a process has created does not step the epochs of its name there, although `NOLOOP` may have hidden from it that
-    /// another process had deleted it.
+    /// A process invalidates one key of a set. Its tracking connection does not report the deletion of the generation, and the
+    /// process does not step the epochs of the other keys of the set.
+    OwnDeletionUnstepped,
+    /// A created generation does not step the epochs of its name in its process, although `NOLOOP` may have hidden that another
+    /// process had deleted it.
     CreationUnstepped,
-    /// A reader that has created one generation takes its capture anew for all names of its stamp.
+    /// A reader that has created one generation renews its capture for all names of its stamp.
     RestampAllNames,
-    /// Any generation will do for a namespace known only from the response.
+    /// Any generation is accepted for a namespace known only from the response.
     AnyGenerationForAdded,
-    /// The generation of a namespace known only from the response may be created and numbered inside a fence; the fence is looked
-    /// at before anything is stored.
+    /// The generation of a namespace known only from the response may be created and numbered inside a fence. The fence is
+    /// checked before an entry is stored.
     CreateAddedInsideFence,
-    /// The number of a generation is what the counter was when it was created, not one taken after it was seen.
+    /// The number of a generation is read from the counter at its creation, not after the generation was seen.
     NumberBeforeSeen,
-    /// A number is written into whatever generation there is by then.
-    NumberWhatever,
-    /// A request joins whatever fill is under way.
+    /// A number is written into any generation that exists at that moment.
+    NumberUnconditionally,
+    /// A request joins any running fill.
     JoinWithoutLiveness,
-    /// At landing, a follower is content when the last bump of an added namespace came after it had joined.
+    /// At the end of a flight, a follower accepts the response if the last bump of an added namespace came after it had joined.
     LandingAgainstJoin,
     /// A dropped write bumps at once, while its statement may still commit.
     DropGuardBumps,
     /// A request without a generation joins an inner call that is already running.
     JoinRunningCall,
-    /// A reader waits for RT1 however long it takes.
-    NoBudget,
+    /// A reader waits for RT1 without a limit.
+    NoTimeout,
     /// The canonical key stored in the entry is not compared.
     NoKeyCheck,
 }

@@ -1,6 +1,8 @@
-//! What a state of the model is made of: the database, Redis, one process, readers and writers.
+//! States of the model: the database, Redis, one process, readers and writers.
 
-/// Namespaces: arrays have room for two.
+pub(crate) use crate::laws::{law, seen};
+
+/// Largest number of namespaces.
 pub(crate) const NAMES: usize = 2;
 /// The namespace known only from the response, when there is one.
 pub(crate) const ADDED: usize = 1;
@@ -8,168 +10,47 @@ pub(crate) const READERS: usize = 3;
 pub(crate) const WRITERS: usize = 2;
 /// The lease of a configuration with a clock, in ticks: Δ = 2·heartbeat + round trip with a heartbeat of one tick.
 pub(crate) const DELTA: u8 = 2;
-/// No such time yet.
+/// A time that has not occurred.
 pub(crate) const NEVER: u8 = u8::MAX;
 
-/// A generation. Random 128-bit values never come twice, so each creation takes an identifier of its own.
+/// A generation. Random 128-bit values never repeat, so each creation takes a new identifier.
 pub(crate) type Generation = u8;
-/// There is no generation.
+/// A missing generation.
 pub(crate) const MISSING: Generation = 0;
-/// A generation that nothing can be compared with any more: all of them are alike.
-pub(crate) const GONE: Generation = u8::MAX;
+/// A generation that can no longer match: all of these are equivalent.
+pub(crate) const UNMATCHABLE: Generation = u8::MAX;
 
-/// Where a law is broken; the bits of [`Outcome::broken`].
-pub(crate) mod law {
-    pub(crate) const ACK_FRESH: u32 = 1 << 1;
-    pub(crate) const SETTLE: u32 = 1 << 2;
-    pub(crate) const NO_RESURRECT: u32 = 1 << 3;
-    pub(crate) const STAMP_FIRST: u32 = 1 << 4;
-    pub(crate) const IDENTITY: u32 = 1 << 5;
-    pub(crate) const MONOTONE: u32 = 1 << 7;
-    /// I2 even though a default writer died before its bump was done. Only `Strict` promises it, as part of I2.
-    pub(crate) const SETTLE_AFTER_DEATH: u32 = 1 << 8;
-    pub(crate) const ALL: u32 = ACK_FRESH | SETTLE | NO_RESURRECT | STAMP_FIRST | IDENTITY | MONOTONE;
-
-    /// The laws in `bits`, by their names in `protocol.md`.
-    pub(crate) fn names(bits: u32) -> String {
-        let all = [
-            (ACK_FRESH, "I1 ack-fresh"),
-            (SETTLE, "I2 settle"),
-            (NO_RESURRECT, "I3 no-resurrect"),
-            (STAMP_FIRST, "I4 stamp-first"),
-            (IDENTITY, "I5 identity"),
-            (MONOTONE, "I7 monotone"),
-            (SETTLE_AFTER_DEATH, "I2 settle, after a death"),
-        ];
-        let named: Vec<_> = all.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| *name).collect();
-        named.join(", ")
-    }
-}
-
-/// What was seen on the way; the bits of [`Outcome::seen`].
-pub(crate) mod seen {
-    /// A hit on an entry in Redis, all generations compared.
-    pub(crate) const HIT: u32 = 1 << 0;
-    /// A hit without a round trip.
-    pub(crate) const HIT_MEMORY: u32 = 1 << 1;
-    /// A hit on an entry in Redis, compared with the generations known locally.
-    pub(crate) const HIT_LOCAL: u32 = 1 << 2;
-    /// A hit older than the database, which the promise allows.
-    pub(crate) const STALE_ALLOWED: u32 = 1 << 3;
-    /// A hit older than a write acknowledged before the request began: `Leased` only.
-    pub(crate) const STALE_LEASED: u32 = 1 << 4;
-    /// An entry was found and its stamp did not match.
-    pub(crate) const INVALIDATED: u32 = 1 << 5;
-    /// A request met a fence.
-    pub(crate) const FENCED: u32 = 1 << 6;
-    /// The second look met a fence that the first had not seen.
-    pub(crate) const FENCED_SECOND: u32 = 1 << 7;
-    /// A response was not stored, since a name in it was new.
-    pub(crate) const NEW_NAME: u32 = 1 << 8;
-    /// A response with an added name was stored.
-    pub(crate) const ADDED_STORED: u32 = 1 << 9;
-    /// A request got what a flight brought.
-    pub(crate) const JOINED: u32 = 1 << 10;
-    /// A follower was sent away at landing.
-    pub(crate) const TURNED_AWAY: u32 = 1 << 11;
-    /// An entry did not enter memory, since its capture was overtaken.
-    pub(crate) const DEAD_ON_ARRIVAL: u32 = 1 << 12;
-    /// Requests without a generation shared one inner call.
-    pub(crate) const SHARED: u32 = 1 << 13;
-    /// The lease came back after a lost connection.
-    pub(crate) const LEASE_BACK: u32 = 1 << 14;
-    /// A replica was promoted.
-    pub(crate) const FAILED_OVER: u32 = 1 << 15;
-    /// An entry of another store id was found.
-    pub(crate) const FOREIGN: u32 = 1 << 16;
-    /// A hit after both writes were answered, of the newest version.
-    pub(crate) const HIT_AT_THE_END: u32 = 1 << 17;
-    /// A request waited for the lock.
-    pub(crate) const WAITED: u32 = 1 << 18;
-    /// A fence ran to its deadline.
-    pub(crate) const FENCE_EXPIRED: u32 = 1 << 19;
-    /// An entry of another key was found under the same hash.
-    pub(crate) const OTHER_KEY: u32 = 1 << 20;
-    /// A push was lost, since this process created the generation again in the same moment.
-    pub(crate) const LOST_PUSH: u32 = 1 << 23;
-    /// An entry entered memory although its epochs were stepped: its generations were read again, and were the same.
-    pub(crate) const VOUCHED: u32 = 1 << 24;
-    /// RT1 found a body valid that memory had kept, so that none had to be moved.
-    pub(crate) const BODY_KEPT: u32 = 1 << 22;
-    /// The process learned that its master was replaced.
-    pub(crate) const NOTICED: u32 = 1 << 25;
-    /// An invalidation was delivered once more.
-    pub(crate) const DELIVERED_AGAIN: u32 = 1 << 26;
-    /// Redis did not answer a reader.
-    pub(crate) const AWAY: u32 = 1 << 21;
-
-    /// The things in `bits`, by name.
-    pub(crate) fn names(bits: u32) -> String {
-        let all = [
-            (HIT, "hit"),
-            (HIT_MEMORY, "hit memory"),
-            (HIT_LOCAL, "hit local"),
-            (STALE_ALLOWED, "stale allowed"),
-            (STALE_LEASED, "stale leased"),
-            (INVALIDATED, "invalidated"),
-            (FENCED, "fenced"),
-            (FENCED_SECOND, "fenced second"),
-            (NEW_NAME, "new name"),
-            (ADDED_STORED, "added stored"),
-            (JOINED, "joined"),
-            (TURNED_AWAY, "turned away"),
-            (DEAD_ON_ARRIVAL, "dead on arrival"),
-            (SHARED, "shared"),
-            (LEASE_BACK, "lease back"),
-            (FAILED_OVER, "failed over"),
-            (FOREIGN, "foreign"),
-            (HIT_AT_THE_END, "hit at the end"),
-            (WAITED, "waited"),
-            (FENCE_EXPIRED, "fence expired"),
-            (OTHER_KEY, "other key"),
-            (AWAY, "away"),
-            (BODY_KEPT, "body kept"),
-            (LOST_PUSH, "lost push"),
-            (VOUCHED, "vouched"),
-            (NOTICED, "noticed"),
-            (DELIVERED_AGAIN, "delivered again"),
-        ];
-        let named: Vec<_> = all.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| *name).collect();
-        named.join(", ")
-    }
-}
-
-/// A response in a store, with its stamp.
+/// A stored response, with its stamp.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct Entry {
     pub(crate) version: u8,
     pub(crate) key: u8,
     pub(crate) generations: [Generation; NAMES],
     pub(crate) store: [u8; NAMES],
-    /// Ghost: some part of the stamp was read after the inner call had begun.
+    /// Ghost: a part of the stamp was read after the inner call had begun.
     pub(crate) late: bool,
     /// Ghost: the stamp once differed from the generations in Redis.
     pub(crate) differed: bool,
 }
 
-/// The number of a creation: comparable only with numbers of the same random part.
+/// The number of a creation. Only numbers with equal random parts are comparable.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub(crate) struct Created {
     pub(crate) random: u8,
     pub(crate) number: u8,
 }
 
-/// What the master knows, or what a replica last heard of it.
+/// Data of the master, or the last data that a replica received.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct Redis {
-    /// The store id of the master of each namespace; the entry lives with the first.
+    /// The store id of the master of each namespace. The entry is stored with the first.
     pub(crate) store: [u8; NAMES],
     pub(crate) entry: Option<Entry>,
     pub(crate) generations: [Generation; NAMES],
     /// One bit for each writer's token.
     pub(crate) fences: [u8; NAMES],
     pub(crate) counter: Created,
-    /// When the generation of the added namespace was created.
+    /// Creation number of the generation of the added namespace.
     pub(crate) created: Created,
     /// The reader that holds the fill lock, plus one.
     pub(crate) lock: u8,
@@ -182,11 +63,11 @@ pub(crate) enum Tracking {
     Connected,
     /// TRACKING ON was answered.
     On,
-    /// The epochs were stepped: the lease may count again.
+    /// The epochs were stepped: the lease may be held again.
     Ready,
 }
 
-/// What was true when a PING was sent.
+/// Facts at the sending of a PING.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct Sent {
     pub(crate) acked: u8,
@@ -194,30 +75,30 @@ pub(crate) struct Sent {
     pub(crate) at: u8,
 }
 
-/// The process whose memory is modelled. The sequence numbers of its epochs are kept the other way round: each capture
-/// holds the namespaces whose epoch was stepped since. `a slot holds a larger number` and `the bit is set` are the same.
+/// The process whose memory is modelled. Its epochs are stored inversely, without sequence numbers: each capture
+/// contains the namespaces whose epoch was stepped since. "The slot has a larger number" and "the bit is set" are equivalent.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct Process {
-    /// An entry that is alive; a dead one can never be served, so it is dropped at once.
+    /// A valid entry. An invalidated one can never be served, so it is dropped at once.
     pub(crate) memory: Option<Entry>,
-    /// The generations known locally (leased).
+    /// The locally known generations (leased).
     pub(crate) generations: [Generation; NAMES],
     pub(crate) tracking: Tracking,
-    /// Pushes that come before the PONG on its way.
+    /// Pushes in transit before the PONG.
     pub(crate) ahead: u8,
-    /// Pushes for changes made before the last PONG was written: they come before the next one.
+    /// Pushes for changes before the last PONG was written: they arrive before the next PONG.
     pub(crate) must: u8,
-    /// Pushes for changes made since: they may follow the next PONG.
+    /// Pushes for later changes: they may follow the next PONG.
     pub(crate) may: u8,
     pub(crate) pong: bool,
-    /// The PING on its way, or answered by the PONG on its way.
+    /// The PING in transit, or the one that the PONG in transit answers.
     pub(crate) ping: Option<Sent>,
-    /// The last acknowledged PING, and the one that is trusted: the one before.
+    /// The last acknowledged PING, and the trusted one, which is the previous.
     pub(crate) last: Option<Sent>,
     pub(crate) trusted: Option<Sent>,
-    /// It still talks to the master that was replaced; what that one holds is kept as the replica.
+    /// The process still uses the replaced master, whose data is kept as the replica.
     pub(crate) replaced: bool,
-    /// Namespaces whose invalidation that one has accepted, and the version of the write.
+    /// Namespaces whose invalidation the replaced master accepted, and the version of the write.
     pub(crate) lost: u8,
     pub(crate) lost_version: u8,
 }
@@ -225,44 +106,44 @@ pub(crate) struct Process {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) enum Step {
     Idle,
-    /// The request has come, the epochs are captured.
+    /// The request has begun, and the epochs are captured.
     BeginFill,
-    /// RT1 is under way.
+    /// RT1 is running.
     Read,
-    /// Leased: the entry alone is on its way.
+    /// Leased: only the entry is being read.
     Get,
-    /// RT2 is under way.
+    /// RT2 is running.
     Create,
-    /// Another process fills.
+    /// Another process fills the entry.
     Wait,
-    /// The stamp is complete, the inner service not yet asked.
-    Ask,
-    /// The inner service has read the database; its response is on its way.
-    Asked,
-    /// The response names a further namespace.
+    /// The stamp is complete, and the inner service has not been called.
+    Stamped,
+    /// The inner service has read the database, and its response has not arrived.
+    Called,
+    /// The response names an added namespace.
     Named,
-    /// Its generation has no number to compare with: one is taken from the counter.
+    /// Its generation has no comparable number: one is taken from the counter.
     Count,
-    /// The number is on its way into the generation.
+    /// The number is being written into the generation.
     Number,
     /// RT3.
     Store,
     Install,
-    /// Waits for another reader's fill.
+    /// Waits for the fill of another reader.
     Follow,
-    /// No generation: an inner call is about to begin.
+    /// Without a generation: an inner call is about to begin.
     Forming,
-    /// The same call, begun.
+    /// Without a generation: the inner call has begun.
     Running,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct Reader {
     pub(crate) step: Step,
-    /// Commands of a round trip not yet executed.
+    /// Commands of the round trip that are not executed yet.
     pub(crate) todo: u8,
     pub(crate) key: u8,
-    /// What the response must not be older than: for I1 and for I7.
+    /// Oldest allowed version of the response, for I1 and for I7.
     pub(crate) floor: u8,
     pub(crate) floor_returned: u8,
     /// Namespaces whose epoch was stepped since the capture.
@@ -270,22 +151,22 @@ pub(crate) struct Reader {
     pub(crate) generations: [Generation; NAMES],
     pub(crate) store: [u8; NAMES],
     pub(crate) counter: Created,
-    /// The entry RT1 found.
+    /// The entry that RT1 found.
     pub(crate) found: Option<Entry>,
     pub(crate) fenced: bool,
     pub(crate) version: u8,
     pub(crate) late: bool,
     pub(crate) differed: bool,
-    /// The reader that is followed.
+    /// The reader that leads the flight.
     pub(crate) leader: u8,
 }
 
-/// Commands of RT1 and RT2, for the first namespace; shifted by one for the second.
+/// Commands of RT1 and RT2 for the first namespace, shifted by one for the second.
 pub(crate) const READ: u8 = 0b1;
-pub(crate) const LOOK: u8 = 0b100;
+pub(crate) const CHECK: u8 = 0b100;
 pub(crate) const LOCK: u8 = 0b1_0000;
 
-pub(crate) const NOBODY: Reader = Reader {
+pub(crate) const IDLE: Reader = Reader {
     step: Step::Idle,
     todo: 0,
     key: 0,
@@ -310,16 +191,16 @@ pub(crate) enum Write {
     /// The statement is sent; the handler waits for it.
     Running,
     Bumping,
-    /// Answered, or given up.
+    /// Acknowledged, or dropped.
     Done,
-    /// Died, or lost sight of its statement: it never unfences.
+    /// Died, or lost the outcome of its statement: it never unfences.
     Dead,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) enum Statement {
     None,
-    /// The database may commit it at any moment, whatever has become of the writer.
+    /// The database may commit it at any moment, whether or not the writer is alive.
     Flying,
     Committed,
 }
@@ -328,10 +209,10 @@ pub(crate) enum Statement {
 pub(crate) struct Writer {
     pub(crate) step: Write,
     pub(crate) statement: Statement,
-    /// The namespaces still to be fenced or bumped.
+    /// The namespaces that remain to be fenced or bumped.
     pub(crate) todo: u8,
     pub(crate) version: u8,
-    /// It bumps without knowing how its statement ended, and is never acknowledged.
+    /// The writer bumps without the outcome of its statement, and is never acknowledged.
     pub(crate) unknown: bool,
 }
 
@@ -341,26 +222,26 @@ pub(crate) struct State {
     pub(crate) db: u8,
     /// The newest version whose write was acknowledged.
     pub(crate) acked: u8,
-    /// The same for writes of the modelled process alone (leased).
+    /// The newest version whose write the modelled process acknowledged (leased).
     pub(crate) acked_near: u8,
     /// The newest version that a response returned (strict).
     pub(crate) returned: u8,
-    /// A default writer died after its statement was sent and before its bump was done: I2 is not promised.
+    /// A default writer died after its statement was sent and before its bump was done: I2 is not guaranteed.
     pub(crate) owed: bool,
     pub(crate) now: u8,
-    /// When each version was first covered by an acknowledgement.
+    /// The time at which each version was first covered by an acknowledgement.
     pub(crate) acked_at: [u8; 3],
     pub(crate) redis: Redis,
     pub(crate) replica: Option<Redis>,
     pub(crate) process: Process,
     pub(crate) readers: [Reader; READERS],
     pub(crate) writers: [Writer; WRITERS],
-    /// The identifiers given out so far, for each namespace, for counters' random parts.
+    /// The number of identifiers assigned so far: for each namespace, and for the random parts of counters.
     pub(crate) given: [u8; NAMES],
     pub(crate) given_randoms: u8,
 }
 
-/// One atomic step. The numbers are those of readers, writers and namespaces.
+/// One atomic step. The fields are numbers of readers, writers and namespaces.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Action {
     Begin {
@@ -388,7 +269,7 @@ pub(crate) enum Action {
         name: u8,
         memory: bool,
     },
-    Look {
+    Check {
         reader: u8,
         name: u8,
     },
@@ -398,11 +279,11 @@ pub(crate) enum Action {
     TakeLock {
         reader: u8,
     },
-    /// `unheard`: in the event-loop cycle of the last change, whose push is lost with it.
+    /// `push_lost`: in the event-loop cycle of the last change, whose push is lost.
     Create {
         reader: u8,
         name: u8,
-        unheard: bool,
+        push_lost: bool,
     },
     Join {
         reader: u8,
@@ -411,7 +292,7 @@ pub(crate) enum Action {
     Poll {
         reader: u8,
     },
-    Ask {
+    CallInner {
         reader: u8,
     },
     Arrive {
@@ -419,7 +300,7 @@ pub(crate) enum Action {
     },
     ReadAdded {
         reader: u8,
-        unheard: bool,
+        push_lost: bool,
     },
     CountAdded {
         reader: u8,
@@ -430,7 +311,7 @@ pub(crate) enum Action {
     Store {
         reader: u8,
     },
-    Vouch {
+    Recheck {
         reader: u8,
     },
     Install {

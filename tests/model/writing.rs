@@ -1,10 +1,10 @@
-//! What a write does: fence, statement, bump, answer; or its death at any point between.
+//! Steps of a write: fence, statement, bump, response; or its crash at any point between.
 
 use crate::protocol::Effects;
-use crate::scope::{Broken, Coherence, Place, Scope};
+use crate::scope::{Coherence, Mutation, Place, Scope};
 use crate::state::*;
 
-/// Bits of what a writer has to do: the names, and the names again for the second round.
+/// Bits of the work of a writer: the names, and the names again for the second round.
 const ALL: u8 = 0b11;
 const SECOND: u8 = 2;
 
@@ -15,7 +15,7 @@ impl Scope {
         match writer.step {
             Write::Idle => out.push(Action::Start { writer: id }),
             Write::Fencing | Write::Bumping => {
-                let first = match self.is(Broken::UnlinkBeforeFence) && writer.step == Write::Fencing {
+                let first = match self.is(Mutation::UnlinkBeforeFence) && writer.step == Write::Fencing {
                     true => writer.todo & ALL << SECOND == 0,
                     false => writer.todo & ALL != 0,
                 };
@@ -33,7 +33,7 @@ impl Scope {
                 }
             }
             Write::Running => {
-                if self.is(Broken::UnfenceOnUnknown) || self.is(Broken::DropGuardBumps) {
+                if self.is(Mutation::UnfenceOnUnknown) || self.is(Mutation::DropGuardBumps) {
                     out.push(Action::GiveUp { writer: id });
                 }
             }
@@ -42,9 +42,9 @@ impl Scope {
                 if flying {
                     out.push(Action::Abort { writer: id });
                 }
-                // The deadline exceeds the statement's: it cannot come while the statement may commit.
-                let due = !flying || self.is(Broken::ShortDeadline);
-                if due && !self.is(Broken::FenceWithoutDeadline) {
+                // The deadline exceeds that of the statement: it cannot pass while the statement may commit.
+                let due = !flying || self.is(Mutation::ShortDeadline);
+                if due && !self.is(Mutation::FenceWithoutDeadline) {
                     for name in self.names() {
                         if state.redis.fences[name] >> index & 1 == 1 {
                             out.push(Action::FenceExpires { writer: id, name: name as u8 });
@@ -78,7 +78,7 @@ impl Scope {
                 let (index, name) = (writer as usize, name as usize);
                 let token = 1 << index;
                 let fences = &mut state.redis.fences[name];
-                *fences = if self.is(Broken::SingleFenceToken) { token } else { *fences | token };
+                *fences = if self.is(Mutation::SingleFenceToken) { token } else { *fences | token };
                 if !self.split {
                     self.delete_generation(state, name);
                 }
@@ -98,10 +98,10 @@ impl Scope {
                     writer.version = state.db;
                     writer.step = Write::Bumping;
                     writer.todo = if self.strict { self.rounds(targets) } else { targets };
-                    if self.is(Broken::LocalBumpFirst) && self.writers[index] == Place::Near {
+                    if self.is(Mutation::LocalBumpFirst) && self.writers[index] == Place::Near {
                         self.step_epochs(state, targets);
                     }
-                    if self.is(Broken::AnswerBeforeBump) {
+                    if self.is(Mutation::RespondBeforeBump) {
                         self.acknowledge(state, index);
                     }
                     if self.coherence == Coherence::Alone {
@@ -148,13 +148,13 @@ impl Scope {
                 effects.seen |= seen::FENCE_EXPIRED;
                 state.redis.fences[name as usize] &= !(1 << writer);
             }
-            _ => unreachable!("not a writer's action"),
+            _ => unreachable!("not an action of a writer"),
         }
     }
 
-    /// With one master, a fence and its generation are written by one script. A script that has two keys cannot be run while their
-    /// slot is on its way to another master, so that in a cluster all fences come first, and then all generations go; and the other
-    /// way round when they are taken back.
+    /// Returns the work of one or two rounds. With one master, one script writes a fence and its generation. A script with two
+    /// keys cannot run while their slot migrates. In a cluster, therefore, all fences are set before any generation is deleted,
+    /// and the other way round when they are removed.
     fn rounds(&self, targets: u8) -> u8 {
         if self.split { targets | targets << SECOND } else { targets }
     }
@@ -170,21 +170,21 @@ impl Scope {
 
     fn unfence(&self, state: &mut State, index: usize, name: usize) {
         let fences = &mut state.redis.fences[name];
-        *fences = if self.is(Broken::SingleFenceToken) { 0 } else { *fences & !(1 << index) };
+        *fences = if self.is(Mutation::SingleFenceToken) { 0 } else { *fences & !(1 << index) };
     }
 
     fn bumped(&self, state: &mut State, index: usize, done: u8) {
         state.writers[index].todo &= !done;
         if state.writers[index].todo == 0 {
-            // The writer's own process bumps locally too, after Redis and before the response.
-            if self.writers[index] == Place::Near && !self.is(Broken::LocalBumpFirst) {
+            // The process of the writer bumps locally, too, after Redis and before the response.
+            if self.writers[index] == Place::Near && !self.is(Mutation::LocalBumpFirst) {
                 self.step_epochs(state, self.targets(index));
             }
             self.finish(state, index);
         }
     }
 
-    /// The write is answered as soon as its bump is done: the earlier, the more is promised.
+    /// Acknowledges the write as soon as its bump is done: an earlier acknowledgement makes the laws stronger.
     pub(crate) fn finish(&self, state: &mut State, index: usize) {
         if state.process.lost != 0 && self.writers[index] == Place::Near {
             state.process.lost_version = state.process.lost_version.max(state.writers[index].version);
@@ -212,13 +212,13 @@ impl Scope {
         }
     }
 
-    /// To invalidate: `UNLINK g`, and nothing more.
+    /// Invalidates a name: `UNLINK g`, and nothing else.
     pub(crate) fn bump(&self, state: &mut State, name: usize) {
-        match self.broken {
-            Broken::DeleteInsteadOfBump => state.redis.entry = None,
-            Broken::CounterFromZero => state.redis.generations[name] = state.redis.generations[name].max(1) + 1,
-            // Whoever takes "missing" for "never invalidated" has to leave a mark that is not missing.
-            Broken::MissingIsValid => {
+        match self.mutation {
+            Mutation::DeleteInsteadOfBump => state.redis.entry = None,
+            Mutation::CounterFromZero => state.redis.generations[name] = state.redis.generations[name].max(1) + 1,
+            // A protocol that treats "missing" as "never invalidated" has to leave a mark that is not missing.
+            Mutation::MissingIsValid => {
                 state.given[name] += 1;
                 state.redis.generations[name] = state.given[name];
             }

@@ -1,11 +1,11 @@
-//! A trace in words: each step, and what it left behind.
+//! Traces as text: each step, and the state after it.
 
 use std::fmt::Write as _;
 
 use crate::scope::{Coherence, Scope};
 use crate::state::*;
 
-/// The step, padded, then the state after it.
+/// Returns the step, padded, and the state after it.
 pub(crate) fn line(scope: &Scope, before: &State, action: Action, after: &State) -> String {
     format!("{:<64} | {}", step(scope, before, action, after), summary(scope, after))
 }
@@ -16,7 +16,7 @@ fn step(scope: &Scope, before: &State, action: Action, after: &State) -> String 
         let place = if scope.is_near(reader as usize) { "near" } else { "far" };
         format!("{place} reader {}", reader + 1)
     };
-    // How a reader's step ended, if it ended the request.
+    // The result of a step that ended the request of a reader.
     let ending = |reader: u8| {
         let (was, is) = (&before.readers[reader as usize], &after.readers[reader as usize]);
         match (was.step, is.step) {
@@ -28,14 +28,14 @@ fn step(scope: &Scope, before: &State, action: Action, after: &State) -> String 
                 };
                 format!(" → HIT v{version}")
             }
-            (Step::Read, Step::Create) => " → miss, something is missing".to_owned(),
-            (Step::Read, Step::Ask) => " → miss, the stamp is complete".to_owned(),
-            (Step::Create, Step::Ask) => ", the stamp is complete".to_owned(),
+            (Step::Read, Step::Create) => " → miss, a generation is missing".to_owned(),
+            (Step::Read, Step::Stamped) => " → miss, the stamp is complete".to_owned(),
+            (Step::Create, Step::Stamped) => ", the stamp is complete".to_owned(),
             (Step::Create, Step::Wait) => ", waits".to_owned(),
-            (Step::Read | Step::Create, Step::Forming) => " → without a generation: inner service, store nothing".to_owned(),
+            (Step::Read | Step::Create, Step::Forming) => " → without a generation: calls, stores nothing".to_owned(),
             (Step::Named, Step::Idle) => " → not stored".to_owned(),
             (Step::Named, Step::Store) => " → may be stored".to_owned(),
-            (Step::Named, Step::Count) => ": it has no number → not stored".to_owned(),
+            (Step::Named, Step::Count) => ": without a number → not stored".to_owned(),
             (Step::Get, Step::BeginFill) => " → no match".to_owned(),
             _ => String::new(),
         }
@@ -47,7 +47,7 @@ fn step(scope: &Scope, before: &State, action: Action, after: &State) -> String 
             format!("{} begins{}: HIT v{version} in memory", who(reader), key_of(scope, key))
         }
         Action::BeginLeased { reader, key } => {
-            format!("{} begins{}: generations known, asks for the entry", who(reader), key_of(scope, key))
+            format!("{} begins{}: generations known, reads the entry", who(reader), key_of(scope, key))
         }
         Action::BeginJoined { reader, key, leader } => {
             format!("{} begins{}: joins the fill of reader {}", who(reader), key_of(scope, key), leader + 1)
@@ -64,26 +64,26 @@ fn step(scope: &Scope, before: &State, action: Action, after: &State) -> String 
             };
             format!("{} RT1: reads {what}{}", who(reader), ending(reader))
         }
-        Action::Look { reader, name } => {
+        Action::Check { reader, name } => {
             let round = if before.readers[reader as usize].step == Step::Read { "RT1" } else { "RT2" };
             let fenced = if after.redis.fences[name as usize] == 0 { "no fence" } else { "a fence" };
             format!("{} {round}: sees {fenced}{}", who(reader), ending(reader))
         }
         Action::Get { reader } => {
-            format!("{} reads the entry alone{}", who(reader), ending(reader))
+            format!("{} reads only the entry{}", who(reader), ending(reader))
         }
         Action::TakeLock { reader } => {
-            format!("{} RT2: asks for the lock{}", who(reader), ending(reader))
+            format!("{} RT2: requests the lock{}", who(reader), ending(reader))
         }
-        Action::Create { reader, name, unheard } => {
-            let push = if unheard { ", and the push for its deletion is lost" } else { "" };
+        Action::Create { reader, name, push_lost } => {
+            let push = if push_lost { ", and the push for its deletion is lost" } else { "" };
             format!("{} RT2: creates g({}) if missing{push}{}", who(reader), ns(name), ending(reader))
         }
         Action::Poll { reader } => format!("{} polls", who(reader)),
-        Action::Ask { reader } => format!("{} inner service reads v{}", who(reader), before.db),
+        Action::CallInner { reader } => format!("{} inner service reads v{}", who(reader), before.db),
         Action::Arrive { reader } => format!("{} gets the response v{}", who(reader), before.readers[reader as usize].version),
-        Action::ReadAdded { reader, unheard } => {
-            let push = if unheard { ", and the push for its deletion is lost" } else { "" };
+        Action::ReadAdded { reader, push_lost } => {
+            let push = if push_lost { ", and the push for its deletion is lost" } else { "" };
             format!("{} reads or creates g(n2), named by the response{push}{}", who(reader), ending(reader))
         }
         Action::CountAdded { reader } => {
@@ -91,17 +91,13 @@ fn step(scope: &Scope, before: &State, action: Action, after: &State) -> String 
         }
         Action::NumberAdded { reader } => {
             let there = after.redis.created != before.redis.created;
-            format!(
-                "{} writes its number into g(n2){}",
-                who(reader),
-                if there { "" } else { ": it is not the same, or fenced" }
-            )
+            format!("{} writes its number into g(n2){}", who(reader), if there { "" } else { ": it has changed, or is fenced" })
         }
         Action::Store { reader } => {
             format!("{} RT3: stores v{}", who(reader), before.readers[reader as usize].version)
         }
-        Action::Vouch { reader } => {
-            let same = if after.readers[reader as usize].step == Step::Install { "the same" } else { "others, or fenced" };
+        Action::Recheck { reader } => {
+            let same = if after.readers[reader as usize].step == Step::Install { "equal" } else { "changed, or fenced" };
             format!("{} reads the generations of its entry again: {same}", who(reader))
         }
         Action::Install { reader } => {
@@ -113,7 +109,7 @@ fn step(scope: &Scope, before: &State, action: Action, after: &State) -> String 
         Action::Call { reader } => {
             format!("{} inner service begins, reads v{}", who(reader), before.db)
         }
-        Action::Return { reader } => format!("{} is answered v{}", who(reader), before.readers[reader as usize].version),
+        Action::Return { reader } => format!("{} returns v{}", who(reader), before.readers[reader as usize].version),
         Action::Share { reader, leader } => format!("{} shares the inner call of reader {}", who(reader), leader + 1),
         Action::Start { writer } if scope.strict => format!("writer {} begins", writer + 1),
         Action::Start { writer } => format!("writer {} begins, sends its statement", writer + 1),
@@ -137,9 +133,9 @@ fn step(scope: &Scope, before: &State, action: Action, after: &State) -> String 
             format!("writer {} {verb} {}{}", writer + 1, ns(name), answered(before, after))
         }
         Action::Crash { writer } => format!("writer {} dies", writer + 1),
-        Action::GiveUp { writer } => format!("writer {} is dropped: it bumps, its statement still under way", writer + 1),
-        Action::Unlink { writer, name } => format!("writer {} behind its fence: g({}) goes", writer + 1, ns(name)),
-        Action::Unfence { writer, name } => format!("writer {} takes its fence on {} back", writer + 1, ns(name)),
+        Action::GiveUp { writer } => format!("writer {} is dropped: it bumps, its statement still running", writer + 1),
+        Action::Unlink { writer, name } => format!("writer {} deletes g({}), fenced", writer + 1, ns(name)),
+        Action::Unfence { writer, name } => format!("writer {} removes its fence on {}", writer + 1, ns(name)),
         Action::FenceExpires { writer, name } => {
             format!("the fence of writer {} on {} expires", writer + 1, ns(name))
         }
@@ -148,18 +144,18 @@ fn step(scope: &Scope, before: &State, action: Action, after: &State) -> String 
         Action::EvictGeneration { name } => format!("Redis evicts g({})", ns(name)),
         Action::EvictFence { name } => format!("Redis evicts the fence on {}", ns(name)),
         Action::EvictCounter => "Redis evicts the counter of creations".to_owned(),
-        Action::ReplicaStops => "the replica stops hearing from its master".to_owned(),
+        Action::ReplicaStops => "the replica stops receiving from its master".to_owned(),
         Action::Failover { name } if scope.split => {
-            format!("the replica of {}'s master is promoted", ns(name))
+            format!("the replica of the master of {} is promoted", ns(name))
         }
         Action::Failover { .. } => "the replica is promoted".to_owned(),
-        Action::Notice => "the process learns of the new master".to_owned(),
+        Action::Notice => "the process notices the new master".to_owned(),
         Action::Lose => "the tracking connection is lost".to_owned(),
-        Action::Reconnect => "the tracking connection is made again".to_owned(),
+        Action::Reconnect => "the tracking connection is back".to_owned(),
         Action::TrackingOn => "TRACKING ON is answered".to_owned(),
         Action::StepAll => "every epoch is stepped".to_owned(),
         Action::Ping => "PING is sent".to_owned(),
-        Action::Pong { behind: true } => "Redis writes PONG, and behind it the pushes of its last moment".to_owned(),
+        Action::Pong { behind: true } => "Redis writes PONG, followed by the pushes of its last cycle".to_owned(),
         Action::Pong { behind: false } => "Redis writes PONG".to_owned(),
         Action::DeliverPush { name } => format!("a push for g({}) arrives", ns(name)),
         Action::DeliverPong => "PONG arrives".to_owned(),
@@ -169,7 +165,7 @@ fn step(scope: &Scope, before: &State, action: Action, after: &State) -> String 
 }
 
 fn answered(before: &State, after: &State) -> &'static str {
-    if after.acked > before.acked { ", is answered" } else { "" }
+    if after.acked > before.acked { ", is acknowledged" } else { "" }
 }
 
 fn key_of(scope: &Scope, key: u8) -> &'static str {
@@ -189,7 +185,7 @@ fn summary(scope: &Scope, state: &State) -> String {
     let stamp = |generations: [Generation; NAMES]| {
         let names = generations[..scope.namespaces as usize].iter().map(|&generation| match generation {
             MISSING => "–".to_owned(),
-            GONE => "†".to_owned(),
+            UNMATCHABLE => "†".to_owned(),
             _ => char::from(b'a' + generation - 1).to_string(),
         });
         names.collect::<Vec<_>>().join("/")
