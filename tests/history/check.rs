@@ -1,4 +1,4 @@
-//! The laws, over what has been recorded.
+//! The laws, checked against a recorded history.
 
 use std::{collections::HashMap, fmt, time::Duration};
 
@@ -7,30 +7,30 @@ use super::{
     load::{Ending, Operation, Source},
 };
 
-/// What is promised of a run, with the exceptions that the promise itself names.
+/// The guarantees of a run, with their stated exceptions.
 #[derive(Clone, Copy, Debug)]
-pub struct Promise {
-    /// By how much a stored response may be stale: Δ under a lease, nothing when validated.
+pub struct Guarantee {
+    /// Allowed staleness of a stored response: Δ under a lease, zero when validated.
     pub delta: Duration,
-    /// Fences: a write counts also if it was acknowledged undelivered, or if its process has died under it (I1), and what is
-    /// served is never older than what was served before (I7).
+    /// Fences: a write counts even if it was acknowledged undelivered, or if its process was killed (I1), and no response
+    /// is older than an earlier one (I7).
     pub strict: bool,
-    /// How long after its commit a write is to be seen by everybody, whether or not its client has waited: where Redis is there.
+    /// Time after its commit in which a write must be visible, whether or not its client waits: while Redis is reachable.
     pub prompt: Option<Duration>,
-    /// Whether the server may have lost fences: by a restart, a failover or an eviction.
+    /// Whether the server may have lost fences by a restart, a failover or an eviction.
     pub fences_last: bool,
 }
 
-impl Promise {
-    /// Whether a write shows for all although its clearing could not be delivered before it was acknowledged.
+impl Guarantee {
+    /// Returns whether a write is visible to all although its invalidation could not be delivered before its acknowledgement.
     fn fences_hold(self) -> bool {
         self.strict && self.fences_last
     }
 }
 
-/// A process that was killed, by the clock of the history.
+/// A killed process, and the time by the clock of the history.
 #[derive(Clone, Copy, Debug)]
-pub struct Death {
+pub struct Kill {
     pub process: Process,
     pub at: Duration,
 }
@@ -42,31 +42,31 @@ pub struct Process {
     pub run: u32,
 }
 
-/// Everything that is known of a run.
+/// Record of a run.
 #[derive(Default)]
 pub struct History {
     pub operations: Vec<Operation>,
     pub commits: Vec<Commit>,
-    pub deaths: Vec<Death>,
+    pub kills: Vec<Kill>,
 }
 
-/// What the promise does not allow.
+/// A violation of the guarantee.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Violation {
-    /// I1: a response older than a write that had been acknowledged.
+    /// I1: a response older than an acknowledged write.
     Stale { read: u64, key: u32, version: u64, acknowledged: u64, late: Duration },
-    /// A response older than a write that had been committed for long.
+    /// A response older than a write that was committed long before.
     Late { read: u64, key: u32, version: u64, committed: u64, late: Duration },
-    /// I7: a response older than another before it.
+    /// I7: a response older than an earlier one.
     Backwards { read: u64, key: u32, version: u64, seen: u64 },
-    /// I5, or worse: a version that was never committed, or the response of another key.
-    Invented { read: u64, key: u32, version: u64 },
-    /// A write said to be done that the database does not know in this form.
+    /// I5: a version that was never committed, or the response of another key.
+    Uncommitted { read: u64, key: u32, version: u64 },
+    /// An acknowledged write that the database has not executed.
     Unwritten { write: u64, key: u32, version: u64 },
-    /// A request that failed without a reason.
-    Failed { operation: u64, why: String },
-    /// I2: an old response after all writers have finished.
-    Unsettled { node: usize, path: String, version: u64, newest: u64 },
+    /// A request that failed without a fault.
+    Failed { operation: u64, reason: String },
+    /// I2: an outdated response after all writers have finished.
+    Outdated { node: usize, path: String, version: u64, newest: u64 },
 }
 
 impl fmt::Display for Violation {
@@ -74,7 +74,7 @@ impl fmt::Display for Violation {
         match self {
             Self::Stale { read, key, version, acknowledged, late } => write!(
                 f,
-                "I1: operation {read} got version {version} of {key}, {late:?} later than the promise allows after version \
+                "I1: operation {read} got version {version} of {key}, {late:?} later than the guarantee allows after version \
                  {acknowledged} was acknowledged"
             ),
             Self::Late { read, key, version, committed, late } => {
@@ -86,21 +86,21 @@ impl fmt::Display for Violation {
             Self::Backwards { read, key, version, seen } => {
                 write!(f, "I7: operation {read} got version {version} of {key} after version {seen} had been served")
             }
-            Self::Invented { read, key, version } => {
+            Self::Uncommitted { read, key, version } => {
                 write!(f, "I5: operation {read} got version {version} of {key}: there is none")
             }
             Self::Unwritten { write, key, version } => {
                 write!(f, "operation {write} was told that it wrote version {version} of {key}, which it did not")
             }
-            Self::Failed { operation, why } => write!(f, "operation {operation} failed: {why}"),
-            Self::Unsettled { node, path, version, newest } => {
+            Self::Failed { operation, reason } => write!(f, "operation {operation} failed: {reason}"),
+            Self::Outdated { node, path, version, newest } => {
                 write!(f, "I2: node {node} serves version {version} at {path} when all is over; the newest is {newest}")
             }
         }
     }
 }
 
-/// Versions of one key with the moments from which on they count, asked for the newest before a moment.
+/// Versions of one key, and the times from which on they count.
 #[derive(Default)]
 struct Floor(Vec<(Duration, u64)>);
 
@@ -109,7 +109,7 @@ impl Floor {
         self.0.push((at, version));
     }
 
-    /// To be called once, after the last was added.
+    /// Sorts the versions. Must be called once, after the last was added.
     fn settle(&mut self) {
         self.0.sort_unstable();
         let mut newest = 0;
@@ -119,7 +119,7 @@ impl Floor {
         }
     }
 
-    /// The newest version that counts before `moment`.
+    /// Returns the newest version that counts before `moment`.
     fn before(&self, moment: Duration) -> u64 {
         match self.0.partition_point(|(at, _)| *at < moment) {
             0 => 0,
@@ -127,45 +127,45 @@ impl Floor {
         }
     }
 
-    /// When `version` or a newer one began to count.
+    /// Returns the time from which on `version` or a newer one counts.
     fn since(&self, version: u64) -> Duration {
         self.0.iter().find(|(_, newest)| *newest >= version).map_or(Duration::MAX, |(at, _)| *at)
     }
 }
 
-/// What must be seen of one key.
+/// Versions of one key that must be visible.
 #[derive(Default)]
 struct Floors {
     acknowledged: Floor,
-    /// The same, by the process that has written: it knows at once.
+    /// Acknowledged versions by writing process, which must see them at once.
     by_process: HashMap<Process, Floor>,
     committed: Floor,
     served: Floor,
     commits: Floor,
 }
 
-/// All violations of the promise in a history.
-pub fn check(history: &History, promise: Promise) -> Vec<Violation> {
+/// Returns all violations of the guarantee in a history.
+pub fn check(history: &History, guarantee: Guarantee) -> Vec<Violation> {
     let written: HashMap<u64, Commit> = history.commits.iter().map(|commit| (commit.operation, *commit)).collect();
-    let floors = floors(history, promise, &written);
+    let floors = floors(history, guarantee, &written);
     let none = Floors::default();
     let mut violations = Vec::new();
     for operation in &history.operations {
         let floors = floors.get(&operation.key).unwrap_or(&none);
         match &operation.ending {
-            Ending::Read { version, source } => violations.extend(judge(operation, *version, *source, floors, promise)),
+            Ending::Read { version, source } => violations.extend(check_read(operation, *version, *source, floors, guarantee)),
             Ending::Written { version, .. } => {
                 let done = written.get(&operation.id).is_some_and(|c| c.key == operation.key && c.version == *version);
                 if !done {
                     violations.push(Violation::Unwritten { write: operation.id, key: operation.key, version: *version });
                 }
             }
-            Ending::NotFenced if promise.strict && promise.prompt.is_none() && !written.contains_key(&operation.id) => {}
+            Ending::NotFenced if guarantee.strict && guarantee.prompt.is_none() && !written.contains_key(&operation.id) => {}
             Ending::NotFenced => violations.push(failed(operation, "no fence could be set")),
-            Ending::Left => {}
-            Ending::Failed(why) => {
-                if !died_under(history, operation) {
-                    violations.push(failed(operation, why));
+            Ending::Disconnected => {}
+            Ending::Failed(reason) => {
+                if !killed_during(history, operation) {
+                    violations.push(failed(operation, reason));
                 }
             }
         }
@@ -173,16 +173,16 @@ pub fn check(history: &History, promise: Promise) -> Vec<Violation> {
     violations
 }
 
-fn failed(operation: &Operation, why: &str) -> Violation {
-    Violation::Failed { operation: operation.id, why: why.to_owned() }
+fn failed(operation: &Operation, reason: &str) -> Violation {
+    Violation::Failed { operation: operation.id, reason: reason.to_owned() }
 }
 
-/// Whether the process that was asked was killed before the request had failed.
-fn died_under(history: &History, operation: &Operation) -> bool {
-    history.deaths.iter().any(|death| death.process == operation.process && death.at <= operation.end)
+/// Returns whether the process was killed before the request failed.
+fn killed_during(history: &History, operation: &Operation) -> bool {
+    history.kills.iter().any(|kill| kill.process == operation.process && kill.at <= operation.end)
 }
 
-fn floors(history: &History, promise: Promise, written: &HashMap<u64, Commit>) -> HashMap<u32, Floors> {
+fn floors(history: &History, guarantee: Guarantee, written: &HashMap<u64, Commit>) -> HashMap<u32, Floors> {
     let mut all: HashMap<u32, Floors> = HashMap::new();
     for commit in &history.commits {
         all.entry(commit.key).or_default().commits.add(commit.at, commit.version);
@@ -190,15 +190,15 @@ fn floors(history: &History, promise: Promise, written: &HashMap<u64, Commit>) -
     for operation in &history.operations {
         let floors = all.entry(operation.key).or_default();
         match &operation.ending {
-            Ending::Written { version, delivered } if *delivered || promise.fences_hold() => {
+            Ending::Written { version, delivered } if *delivered || guarantee.fences_hold() => {
                 floors.acknowledged.add(operation.end, *version);
                 floors.by_process.entry(operation.process).or_default().add(operation.end, *version);
             }
             Ending::Read { version, .. } => floors.served.add(operation.end, *version),
             _ => {}
         }
-        if let (Some(prompt), Some(commit)) = (promise.prompt, written.get(&operation.id))
-            && shows(history, operation, promise)
+        if let (Some(prompt), Some(commit)) = (guarantee.prompt, written.get(&operation.id))
+            && must_show_in_time(history, operation, guarantee)
         {
             floors.committed.add(commit.at + prompt, commit.version);
         }
@@ -210,32 +210,32 @@ fn floors(history: &History, promise: Promise, written: &HashMap<u64, Commit>) -
     all
 }
 
-/// Whether a write that has committed is promised to show in time: unless it was acknowledged as undelivered, or its process was
-/// killed under it, without fences.
-fn shows(history: &History, operation: &Operation, promise: Promise) -> bool {
+/// Returns whether a committed write must be visible in time: unless it was acknowledged as undelivered, or its process was
+/// killed without fences.
+fn must_show_in_time(history: &History, operation: &Operation, guarantee: Guarantee) -> bool {
     match &operation.ending {
-        Ending::Written { delivered, .. } => *delivered || promise.fences_hold(),
-        Ending::Failed(_) => promise.fences_hold(),
-        // Whoever leaves does not learn whether the process went on.
-        Ending::Left => promise.fences_hold() || !history.deaths.iter().any(|death| death.process == operation.process),
+        Ending::Written { delivered, .. } => *delivered || guarantee.fences_hold(),
+        Ending::Failed(_) => guarantee.fences_hold(),
+        // A disconnected client does not learn whether the process continued.
+        Ending::Disconnected => guarantee.fences_hold() || !history.kills.iter().any(|kill| kill.process == operation.process),
         Ending::Read { .. } | Ending::NotFenced => false,
     }
 }
 
-/// What a reader is entitled to.
-fn judge(operation: &Operation, version: u64, source: Source, floors: &Floors, promise: Promise) -> Option<Violation> {
+/// Checks a response of a read.
+fn check_read(operation: &Operation, version: u64, source: Source, floors: &Floors, guarantee: Guarantee) -> Option<Violation> {
     let Operation { id: read, key, begin, end, process, .. } = *operation;
     if version > floors.commits.before(end) {
-        return Some(Violation::Invented { read, key, version });
+        return Some(Violation::Uncommitted { read, key, version });
     }
     let since = match source {
-        Source::Store => begin.saturating_sub(promise.delta),
+        Source::Store => begin.saturating_sub(guarantee.delta),
         Source::Database => begin,
     };
     let own = floors.by_process.get(&process).map_or(0, |floor| floor.before(begin));
     let acknowledged = floors.acknowledged.before(since).max(own);
     if version < acknowledged {
-        let late = begin.saturating_sub(floors.acknowledged.since(version + 1)).saturating_sub(promise.delta);
+        let late = begin.saturating_sub(floors.acknowledged.since(version + 1)).saturating_sub(guarantee.delta);
         return Some(Violation::Stale { read, key, version, acknowledged, late });
     }
     let committed = floors.committed.before(since);
@@ -244,15 +244,15 @@ fn judge(operation: &Operation, version: u64, source: Source, floors: &Floors, p
         return Some(Violation::Late { read, key, version, committed, late });
     }
     let seen = floors.served.before(since);
-    if promise.strict && promise.fences_last && version < seen {
+    if guarantee.strict && guarantee.fences_last && version < seen {
         return Some(Violation::Backwards { read, key, version, seen });
     }
     None
 }
 
-/// By how much the stalest stored response was older than what had been acknowledged: what the promise allows, or less.
-pub fn stalest(history: &History, promise: Promise) -> Duration {
-    let floors = floors(history, promise, &HashMap::new());
+/// Returns the largest staleness of a stored response.
+pub fn stalest(history: &History, guarantee: Guarantee) -> Duration {
+    let floors = floors(history, guarantee, &HashMap::new());
     let late = history.operations.iter().filter_map(|operation| {
         let Ending::Read { version, source: Source::Store } = operation.ending else { return None };
         let acknowledged = &floors.get(&operation.key)?.acknowledged;
@@ -262,13 +262,13 @@ pub fn stalest(history: &History, promise: Promise) -> Duration {
     late.max().unwrap_or_default()
 }
 
-/// The newest version of each key that must show once all is over.
-pub fn settled(history: &History, promise: Promise) -> HashMap<u32, u64> {
+/// Returns the newest version of each key that must be visible at the end.
+pub fn settled(history: &History, guarantee: Guarantee) -> HashMap<u32, u64> {
     let written: HashMap<u64, Commit> = history.commits.iter().map(|commit| (commit.operation, *commit)).collect();
     let mut newest = HashMap::new();
     for operation in &history.operations {
         if let Some(commit) = written.get(&operation.id)
-            && settles(history, operation, promise)
+            && must_show_at_end(history, operation, guarantee)
         {
             let version = newest.entry(commit.key).or_insert(0);
             *version = commit.version.max(*version);
@@ -277,15 +277,16 @@ pub fn settled(history: &History, promise: Promise) -> HashMap<u32, u64> {
     newest
 }
 
-/// Whether it is promised to show in the end: as [`shows`], and what could not be delivered at first, unless its process was killed.
-fn settles(history: &History, operation: &Operation, promise: Promise) -> bool {
-    let is_undelivered = matches!(operation.ending, Ending::Written { delivered: false, .. });
-    let died = history.deaths.iter().any(|death| death.process == operation.process);
-    shows(history, operation, promise) || is_undelivered && !died
+/// Returns whether a write must be visible at the end: as in [`must_show_in_time`], and undelivered writes unless their process
+/// was killed.
+/// process was killed.
+fn must_show_at_end(history: &History, operation: &Operation, guarantee: Guarantee) -> bool {
+    let died = history.kills.iter().any(|kill| kill.process == operation.process);
+    must_show_in_time(history, operation, guarantee) || is_undelivered && !died
 }
 
 pub mod tests {
-    //! The checker itself sees what it is there to see, and nothing else.
+    //! The checker reports violations, and only violations.
 
     use super::*;
 
@@ -304,32 +305,33 @@ pub mod tests {
         Ending::Read { version, source: Source::Store }
     }
 
-    const VALIDATED: Promise = Promise { delta: Duration::ZERO, strict: false, prompt: None, fences_last: true };
+    const VALIDATED: Guarantee = Guarantee { delta: Duration::ZERO, strict: false, prompt: None, fences_last: true };
 
-    /// Two commits, at 10 and 30 ms, by operations 1 and 2 of `P`, with these endings at 20 and 40 ms; then reads.
+    /// Returns a history of two commits, at 10 and 30 ms, by operations 1 and 2 of `P`, with these endings at 20 and 40 ms, and
+    /// of reads.
     fn history(first: Ending, second: Ending, reads: Vec<Operation>) -> History {
         let commit = |version, at, operation| Commit { key: 1, version, at: ms(at), operation };
         let mut operations = vec![operation(1, P, (5, 20), first), operation(2, P, (25, 40), second)];
         operations.extend(reads);
-        History { operations, commits: vec![commit(1, 10, 1), commit(2, 30, 2)], deaths: Vec::new() }
+        History { operations, commits: vec![commit(1, 10, 1), commit(2, 30, 2)], kills: Vec::new() }
     }
 
     fn done(version: u64) -> Ending {
         Ending::Written { version, delivered: true }
     }
 
-    fn found(history: &History, promise: Promise) -> Vec<Violation> {
-        check(history, promise)
+    fn found(history: &History, guarantee: Guarantee) -> Vec<Violation> {
+        check(history, guarantee)
     }
 
-    pub fn a_read_older_than_an_acknowledged_write_is_reported() {
+    pub fn read_older_than_an_acknowledged_write_is_reported() {
         let of = |begin| history(done(1), done(2), vec![operation(3, Q, (begin, begin + 5), hit(1))]);
         assert!(found(&of(39), VALIDATED).is_empty());
         assert!(matches!(found(&of(41), VALIDATED)[..], [Violation::Stale { read: 3, acknowledged: 2, .. }]));
     }
 
-    pub fn a_lease_allows_exactly_its_delta_and_none_in_the_process_that_wrote() {
-        let leased = Promise { delta: ms(50), ..VALIDATED };
+    pub fn lease_allows_delta_except_in_the_writing_process() {
+        let leased = Guarantee { delta: ms(50), ..VALIDATED };
         let of = |process, begin| history(done(1), done(2), vec![operation(3, process, (begin, begin + 5), hit(1))]);
         assert!(found(&of(Q, 90), leased).is_empty());
         assert!(matches!(found(&of(Q, 91), leased)[..], [Violation::Stale { .. }]));
@@ -339,49 +341,49 @@ pub mod tests {
         assert!(matches!(found(&asked, leased)[..], [Violation::Stale { .. }]));
     }
 
-    pub fn an_undelivered_write_counts_only_behind_a_fence() {
+    pub fn undelivered_write_counts_only_with_a_fence() {
         let of = || {
             let undelivered = Ending::Written { version: 2, delivered: false };
             history(done(1), undelivered, vec![operation(3, Q, (50, 55), hit(1))])
         };
         assert!(found(&of(), VALIDATED).is_empty());
-        assert!(!found(&of(), Promise { strict: true, ..VALIDATED }).is_empty());
-        assert!(found(&of(), Promise { strict: true, fences_last: false, ..VALIDATED }).is_empty());
+        assert!(!found(&of(), Guarantee { strict: true, ..VALIDATED }).is_empty());
+        assert!(found(&of(), Guarantee { strict: true, fences_last: false, ..VALIDATED }).is_empty());
     }
 
-    pub fn a_write_whose_client_has_left_must_show_in_time() {
-        let prompt = Promise { prompt: Some(ms(500)), ..VALIDATED };
-        let of = |begin| history(done(1), Ending::Left, vec![operation(3, Q, (begin, begin + 5), hit(1))]);
+    pub fn write_of_a_disconnected_client_must_show_in_time() {
+        let prompt = Guarantee { prompt: Some(ms(500)), ..VALIDATED };
+        let of = |begin| history(done(1), Ending::Disconnected, vec![operation(3, Q, (begin, begin + 5), hit(1))]);
         assert!(found(&of(530), prompt).is_empty());
         assert!(matches!(found(&of(531), prompt)[..], [Violation::Late { committed: 2, .. }]));
     }
 
-    pub fn what_was_killed_is_excused_and_counts_only_behind_a_fence() {
+    pub fn killed_write_counts_only_with_a_fence() {
         let mut history = history(done(1), Ending::Failed("gone".into()), vec![operation(3, Q, (900, 905), hit(1))]);
         assert!(matches!(found(&history, VALIDATED)[..], [Violation::Failed { operation: 2, .. }]));
-        history.deaths.push(Death { process: P, at: ms(35) });
-        assert!(found(&history, Promise { prompt: Some(ms(500)), ..VALIDATED }).is_empty());
+        history.kills.push(Kill { process: P, at: ms(35) });
+        assert!(found(&history, Guarantee { prompt: Some(ms(500)), ..VALIDATED }).is_empty());
         assert_eq!(settled(&history, VALIDATED)[&1], 1);
-        let strict = Promise { strict: true, prompt: Some(ms(500)), ..VALIDATED };
+        let strict = Guarantee { strict: true, prompt: Some(ms(500)), ..VALIDATED };
         assert!(matches!(found(&history, strict)[..], [Violation::Late { .. }]));
         assert_eq!(settled(&history, strict)[&1], 2);
     }
 
-    pub fn what_goes_backwards_is_reported_where_that_is_promised() {
+    pub fn older_response_is_reported_under_strict() {
         let of = || {
             let reads = vec![operation(3, Q, (31, 33), hit(2)), operation(4, Q, (34, 36), hit(1))];
             history(done(1), done(2), reads)
         };
         assert!(found(&of(), VALIDATED).is_empty());
         assert!(matches!(
-            found(&of(), Promise { strict: true, ..VALIDATED })[..],
+            found(&of(), Guarantee { strict: true, ..VALIDATED })[..],
             [Violation::Backwards { read: 4, seen: 2, .. }]
         ));
     }
 
-    pub fn a_version_from_nowhere_is_reported() {
+    pub fn uncommitted_version_is_reported() {
         let history = history(done(1), done(1), vec![operation(3, Q, (25, 28), hit(2))]);
         let all = found(&history, VALIDATED);
-        assert!(matches!(all[..], [Violation::Unwritten { write: 2, .. }, Violation::Invented { read: 3, version: 2, .. }]));
+        assert!(matches!(all[..], [Violation::Unwritten { write: 2, .. }, Violation::Uncommitted { read: 3, version: 2, .. }]));
     }
 }

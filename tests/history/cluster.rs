@@ -1,4 +1,4 @@
-//! A cluster of three masters, each with a replica, and what happens to clusters.
+//! A cluster of three masters, each with a replica, and its faults.
 
 use std::{
     collections::HashMap,
@@ -10,17 +10,17 @@ use super::{
     rig::{Options, Server, until},
 };
 
-/// How many masters there are; each has one replica.
+/// Number of masters. Each has one replica.
 const MASTERS: usize = 3;
 
-/// How many slots a cluster has.
+/// Number of slots in a cluster.
 const SLOTS: usize = 16_384;
 
-/// What a server says of itself.
+/// A node, as it describes itself.
 struct Member {
     id: String,
     is_master: bool,
-    /// Of a replica.
+    /// Identifier of the master of a replica.
     master: String,
     slots: Vec<(u16, u16)>,
 }
@@ -46,7 +46,7 @@ async fn text(server: &Server, words: &[&str]) -> String {
     ::redis::from_redis_value(server.command(words).await).expect("text")
 }
 
-/// All nodes know all others, and each slot has a master that is there.
+/// Returns whether all nodes know all others, and each slot has a reachable master.
 async fn is_well(servers: &[Server]) -> bool {
     for server in servers {
         let info = server.try_command(&["CLUSTER", "INFO"]).await;
@@ -58,7 +58,7 @@ async fn is_well(servers: &[Server]) -> bool {
     true
 }
 
-/// Starts the six, and makes a cluster of them.
+/// Starts six servers, and joins them into a cluster.
 pub async fn start() -> Vec<Server> {
     let mut servers = Vec::new();
     for _ in 0..2 * MASTERS {
@@ -78,7 +78,7 @@ pub async fn start() -> Vec<Server> {
     for server in &servers[1..] {
         servers[0].command(&["CLUSTER", "MEET", "127.0.0.1", &server.port().to_string()]).await;
     }
-    until("the cluster is one", async || is_well(&servers).await).await;
+    until("the cluster is complete", async || is_well(&servers).await).await;
     for index in 0..MASTERS {
         let master = member(&servers[index]).await.id;
         let replica = &servers[MASTERS + index];
@@ -88,7 +88,7 @@ pub async fn start() -> Vec<Server> {
     servers
 }
 
-/// Masters and the replica of each, by their places.
+/// Returns the indices of each master and its replica.
 async fn pairs(servers: &[Server]) -> Vec<(usize, usize)> {
     let mut members = Vec::new();
     for server in servers {
@@ -107,7 +107,7 @@ async fn pairs(servers: &[Server]) -> Vec<(usize, usize)> {
         .collect()
 }
 
-/// A master is killed, its replica takes its place, and it comes back as the replica of that.
+/// Kills a master, waits until its replica replaces it, and restarts it as a replica.
 pub async fn failover(servers: &mut [Server], random: &mut fastrand::Rng) {
     let (master, replica) = pair(servers, random).await;
     servers[master].kill();
@@ -116,13 +116,13 @@ pub async fn failover(servers: &mut [Server], random: &mut fastrand::Rng) {
     servers[master].restart(true).await;
     until("the old master follows", async || !member(&servers[master]).await.is_master).await;
     servers[master].linked().await;
-    until("the cluster is one", async || is_well(servers).await).await;
+    until("the cluster is complete", async || is_well(servers).await).await;
 }
 
-/// A replica takes the place of its master by agreement.
-pub async fn hand_over(servers: &[Server], random: &mut fastrand::Rng) {
+/// Replaces a master by its replica, in a planned failover.
+pub async fn planned_failover(servers: &[Server], random: &mut fastrand::Rng) {
     let (_, replica) = pair(servers, random).await;
-    // An agreement that does not come about in time is given up, and has to be asked for again.
+    // A planned failover that does not complete in time is aborted, and has to be requested again.
     let mut asked: Option<Instant> = None;
     until("the replica takes over", async || {
         if asked.is_none_or(|at| at.elapsed() > Duration::from_secs(6)) {
@@ -143,7 +143,7 @@ async fn pair(servers: &[Server], random: &mut fastrand::Rng) -> (usize, usize) 
     all[random.usize(..all.len())]
 }
 
-/// The slot of a register's namespace goes to another master, key by key.
+/// Migrates the slot of the namespace of a register to another master, key by key.
 pub async fn migrate(servers: &[Server], random: &mut fastrand::Rng) {
     let key = format!("{{row:{}}}", random.u32(..KEYS));
     let slot: u16 = ::redis::from_redis_value(servers[0].command(&["CLUSTER", "KEYSLOT", &key]).await).expect("a slot");

@@ -1,4 +1,5 @@
-//! The database: registers that count their writes, in the process of the checker, which therefore knows when each commit was.
+//! The database: registers that count their writes, in the process of the checker, which therefore knows the time of each
+//! commit.
 
 use std::{
     collections::HashMap,
@@ -15,18 +16,18 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// A write that is done, whoever has waited for it.
+/// A committed write.
 #[derive(Clone, Copy, Debug)]
 pub struct Commit {
     pub key: u32,
     pub version: u64,
-    /// By the clock of the history.
+    /// Time by the clock of the history.
     pub at: Duration,
     pub operation: u64,
 }
 
-/// Registers behind a socket. Statements are `read KEY` and `write KEY OPERATION`; the answer to both is the version, which a write
-/// has made one larger. Once a statement has arrived it is carried out, whether or not anybody waits for its result.
+/// Registers behind a socket. Statements are `read KEY` and `write KEY OPERATION`. Both return the version, which a write
+/// increments. A statement that has arrived is executed, whether or not a client waits for its result.
 #[derive(Clone)]
 pub struct Database {
     shared: Arc<Shared>,
@@ -36,7 +37,7 @@ struct Shared {
     clock: Instant,
     address: SocketAddr,
     rows: Mutex<Rows>,
-    under_way: AtomicUsize,
+    running: AtomicUsize,
 }
 
 struct Rows {
@@ -53,7 +54,7 @@ impl Database {
             clock,
             address: socket.local_addr().expect("its address"),
             rows: Mutex::new(rows),
-            under_way: AtomicUsize::new(0),
+            running: AtomicUsize::new(0),
         });
         tokio::spawn({
             let shared = shared.clone();
@@ -70,21 +71,21 @@ impl Database {
         self.shared.address
     }
 
-    /// Whether a statement has arrived that is not carried out yet.
+    /// Returns whether a statement has arrived that is not executed yet.
     pub fn is_busy(&self) -> bool {
-        self.shared.under_way.load(SeqCst) > 0
+        self.shared.running.load(SeqCst) > 0
     }
 
     pub fn version(&self, key: u32) -> u64 {
         self.shared.rows().versions.get(&key).copied().unwrap_or(0)
     }
 
-    /// Whether this operation has committed; of those of a moment ago.
+    /// Returns whether a recent operation has committed.
     pub fn has_committed(&self, operation: u64) -> bool {
         self.shared.rows().log.iter().rev().take(1_000).any(|commit| commit.operation == operation)
     }
 
-    /// All commits, in their order.
+    /// Returns all commits in order.
     pub fn log(&self) -> Vec<Commit> {
         self.shared.rows().log.clone()
     }
@@ -95,7 +96,7 @@ impl Shared {
         self.rows.lock().expect("never held over a panic")
     }
 
-    /// Mostly short, now and then long enough to be overtaken by much else.
+    /// Waits for a random time: mostly short, sometimes long enough to be overtaken.
     async fn pause(&self) {
         let time = {
             let random = &mut self.rows().random;
@@ -105,10 +106,10 @@ impl Shared {
         tokio::time::sleep(Duration::from_micros(time)).await;
     }
 
-    async fn carry_out(&self, statement: &str) -> u64 {
+    async fn execute(&self, statement: &str) -> u64 {
         let mut words = statement.split_whitespace();
         let verb = words.next();
-        let mut number = || words.next().and_then(|word| word.parse().ok()).expect("a statement is words and numbers");
+        let mut number = || words.next().and_then(|word| word.parse().ok()).expect("a statement of words and numbers");
         let key = number() as u32;
         self.pause().await;
         let version = match verb {
@@ -136,9 +137,9 @@ async fn serve(shared: Arc<Shared>, mut connection: TcpStream) {
     let (read, mut write) = connection.split();
     let mut lines = BufReader::new(read).lines();
     while let Ok(Some(statement)) = lines.next_line().await {
-        shared.under_way.fetch_add(1, SeqCst);
-        let version = shared.carry_out(&statement).await;
-        shared.under_way.fetch_sub(1, SeqCst);
+        shared.running.fetch_add(1, SeqCst);
+        let version = shared.execute(&statement).await;
+        shared.running.fetch_sub(1, SeqCst);
         if write.write_all(format!("{version}\n").as_bytes()).await.is_err() {
             return;
         }

@@ -1,4 +1,4 @@
-//! What goes wrong while clients are at work.
+//! Faults that are injected while clients run.
 
 use std::{
     net::SocketAddr,
@@ -7,125 +7,125 @@ use std::{
 
 use super::{
     cluster,
-    rig::{Fault as Way, Forwarder, Options, Server},
-    stage::{NODES, Stage},
+    environment::{Environment, NODES},
+    rig::{Fault as LinkFault, Forwarder, Options, Server},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing but time.
-    Calm,
-    /// `kill -9` of a process, which is then started again.
+    /// No fault.
+    NoFault,
+    /// `kill -9` of a process, which is started again.
     Kill,
-    /// The same, between the commit of a write and its clearing, as far as that can be hit.
+    /// `kill -9` of a process between the commit of a write and its invalidation, as far as that can be timed.
     KillWriter,
-    /// A process has a wrong wall clock, from its start or from some moment on.
-    Shift,
+    /// A wrong wall clock of a process, from its start or from a later moment on.
+    ShiftClock,
     /// `SIGSTOP` of Redis for a while.
     Freeze,
-    /// Redis is killed and comes back with nothing.
-    Forget,
-    /// Redis is killed and comes back with what it had some time before.
-    Relapse,
-    /// Redis has little room, and evicts whatever it likes.
+    /// Redis is killed and restarted without data.
+    RestartEmpty,
+    /// Redis is killed and restarted with older data.
+    RestoreOld,
+    /// Redis has little memory, and evicts random keys.
     Evict,
-    /// Redis has no room, and takes nothing in.
-    Fill,
+    /// Redis has no memory left, and rejects writes.
+    Full,
     /// `CLIENT KILL` of all connections.
-    Hang,
-    /// Clients run slow scripts, so that Redis reads many commands in one event-loop cycle: there, a process that creates a generation is
-    /// not told that another has deleted it.
-    Busy,
-    /// The way of a process to Redis, or from it, stalls.
+    KillConnections,
+    /// Clients run slow scripts, so that Redis reads many commands in one event-loop cycle. A process that creates a generation
+    /// then gets no push for its earlier deletion by another process.
+    SlowScripts,
+    /// The connections between a process and Redis stall, in one or both directions.
     Stall,
-    /// Nothing comes from Redis to one process, while another one writes what it has in memory.
-    Lag,
-    /// What is sent on that way takes longer.
+    /// Redis sends nothing to one process while another process writes the registers in its memory.
+    LosePushes,
+    /// Data between a process and Redis is delayed.
     Delay,
     /// The connections of a process are cut.
     Cut,
-    /// The same of all processes, while one of them holds the lock of a fill.
-    Orphan,
-    /// A replica that has missed the last changes takes the place of its master.
-    Promote,
-    /// A master of a cluster is killed, and its replica takes over.
+    /// The connections of all processes are cut while one of them holds the lock of a fill.
+    OrphanLock,
+    /// A replica that has missed the last changes replaces its master.
+    PromoteReplica,
+    /// A master of a cluster is killed and replaced by its replica.
     Failover,
-    /// A replica takes over from its master by agreement.
-    HandOver,
-    /// A slot goes to another master.
+    /// A replica replaces its master in a planned failover.
+    PlannedFailover,
+    /// A slot migrates to another master.
     Migrate,
 }
 
-impl Stage {
-    /// One fault after another, drawn from these, until the time is over; the calm before and after them is part of it.
-    pub async fn suffer(&mut self, faults: &[Fault], time: Duration) {
+impl Environment {
+    /// Injects random faults, one after another, until the time is over, with pauses between them.
+    pub async fn inject_faults(&mut self, faults: &[Fault], time: Duration) {
         let end = Instant::now() + time;
-        self.pass(200..400).await;
+        self.wait(200..400).await;
         while Instant::now() < end {
             let fault = faults[self.random.usize(..faults.len())];
-            self.strike(fault).await;
-            self.pass(50..350).await;
+            self.inject(fault).await;
+            self.wait(50..350).await;
         }
     }
 
-    /// One fault, from its begin to its end.
-    pub async fn strike(&mut self, fault: Fault) {
+    /// Injects one fault, and returns when it has ended.
+    pub async fn inject(&mut self, fault: Fault) {
         match fault {
-            Fault::Calm => self.pass(100..200).await,
+            Fault::NoFault => self.wait(100..200).await,
             Fault::Kill => {
                 let node = self.random.usize(..NODES);
                 self.kill(node).await;
             }
             Fault::KillWriter => self.kill_writer().await,
-            Fault::Shift => self.shift().await,
+            Fault::ShiftClock => self.shift().await,
             Fault::Freeze => {
                 self.redis().pause();
-                self.pass(20..700).await;
+                self.wait(20..700).await;
                 self.redis().resume();
             }
-            Fault::Forget => self.redis[0].restart(false).await,
-            Fault::Relapse => {
+            Fault::RestartEmpty => self.redis[0].restart(false).await,
+            Fault::RestoreOld => {
                 self.redis().command(&["SAVE"]).await;
-                self.pass(50..400).await;
+                self.wait(50..400).await;
                 self.redis[0].restart(true).await;
             }
             Fault::Evict => {
                 self.redis().config_set("maxmemory-policy", "allkeys-random").await;
                 let room = self.used_memory().await.saturating_sub(self.random.u64(1_000..40_000));
                 self.redis().config_set("maxmemory", &room.to_string()).await;
-                self.pass(20..100).await;
+                self.wait(20..100).await;
                 self.redis().config_set("maxmemory", "0").await;
             }
-            Fault::Fill => {
+            Fault::Full => {
                 self.redis().config_set("maxmemory-policy", "noeviction").await;
                 self.redis().config_set("maxmemory", "1").await;
-                self.pass(50..500).await;
+                self.wait(50..500).await;
                 self.redis().config_set("maxmemory", "0").await;
             }
-            Fault::Hang => self.redis().client_kill_all().await,
-            Fault::Busy => self.busy().await,
-            Fault::Stall => self.obstruct(Way::Stall, 20..800).await,
-            Fault::Lag => self.lag().await,
+            Fault::KillConnections => self.redis().client_kill_all().await,
+            Fault::SlowScripts => self.run_slow_scripts().await,
+            Fault::Stall => self.disturb(LinkFault::Stall, 20..800).await,
+            Fault::LosePushes => self.lose_pushes().await,
             Fault::Delay => {
                 let late = Duration::from_millis(self.random.u64(1..40));
-                self.obstruct(Way::Delay(late), 50..400).await;
+                self.disturb(LinkFault::Delay(late), 50..400).await;
             }
             Fault::Cut => {
                 let node = self.random.usize(..NODES);
-                self.ways[node].refuse(self.random.bool());
-                self.ways[node].cut();
-                self.pass(10..300).await;
-                self.ways[node].refuse(false);
+                self.forwarders[node].refuse(self.random.bool());
+                self.forwarders[node].cut();
+                self.wait(10..300).await;
+                self.forwarders[node].refuse(false);
             }
-            Fault::Orphan => self.orphan().await,
-            Fault::Promote => self.promote().await,
+            Fault::OrphanLock => self.orphan_lock().await,
+            Fault::PromoteReplica => self.promote().await,
             Fault::Failover => cluster::failover(&mut self.redis, &mut self.random).await,
-            Fault::HandOver => cluster::hand_over(&self.redis, &mut self.random).await,
+            Fault::PlannedFailover => cluster::planned_failover(&self.redis, &mut self.random).await,
             Fault::Migrate => cluster::migrate(&self.redis, &mut self.random).await,
         }
     }
 
-    async fn busy(&mut self) {
+    async fn run_slow_scripts(&mut self) {
         const SLOW: &str = "local function now() local t = redis.call('TIME') return t[1] * 1000000 + t[2] end
             local stop = now() + 1500
             while now() < stop do end";
@@ -136,41 +136,41 @@ impl Stage {
         let _ = tokio::time::timeout(time, async { tokio::join!(slow(), slow()) }).await;
     }
 
-    async fn obstruct(&mut self, fault: Way, time: std::ops::Range<u64>) {
+    async fn disturb(&mut self, fault: LinkFault, time: std::ops::Range<u64>) {
         let (node, side) = (self.random.usize(..NODES), self.random.u8(..3));
         let time = Duration::from_millis(self.random.u64(time));
         let set = |fault| {
-            let way: &Forwarder = &self.ways[node];
+            let forwarder: &Forwarder = &self.forwarders[node];
             if side != 0 {
-                way.requests(fault);
+                forwarder.requests(fault);
             }
             if side != 1 {
-                way.answers(fault);
+                forwarder.answers(fault);
             }
         };
         set(fault);
         tokio::time::sleep(time).await;
-        set(Way::Pass);
+        set(LinkFault::Pass);
     }
 
-    /// Neither the entry of the fill nor the return of its lock gets through.
-    async fn orphan(&mut self) {
+    /// Lets neither the entry of a fill nor the release of its lock reach Redis.
+    async fn orphan_lock(&mut self) {
         let end = Instant::now() + Duration::from_secs(5);
         while self.redis().keys("history*:l:*").await.is_empty() && Instant::now() < end {
             tokio::time::sleep(Duration::from_micros(200)).await;
         }
-        for way in &self.ways {
-            way.refuse(true);
-            way.cut();
+        for forwarder in &self.forwarders {
+            forwarder.refuse(true);
+            forwarder.cut();
         }
-        self.pass(20..100).await;
-        for way in &self.ways {
-            way.refuse(false);
+        self.wait(20..100).await;
+        for forwarder in &self.forwarders {
+            forwarder.refuse(false);
         }
-        self.pass(100..300).await;
+        self.wait(100..300).await;
     }
 
-    /// The server, where there is one.
+    /// Returns the server of a run without a cluster.
     fn redis(&self) -> &Server {
         &self.redis[0]
     }
@@ -178,33 +178,33 @@ impl Stage {
     async fn used_memory(&self) -> u64 {
         let info = self.redis().info("memory").await;
         let line = info.lines().find_map(|line| line.strip_prefix("used_memory:"));
-        line.and_then(|number| number.trim().parse().ok()).expect("the server knows its memory")
+        line.and_then(|number| number.trim().parse().ok()).expect("the server reports its memory")
     }
 
-    /// Nobody talks to the old master any more before there is a new one: two at a time are outside of the promise.
+    /// Disconnects all processes from the old master before the promotion: two masters at a time are outside of the guarantee.
     async fn promote(&mut self) {
         let link = Forwarder::start(address(self.redis()));
-        // By a command: as a line of its configuration it would be a replica again after a restart.
+        // By a command: with a line of configuration it would be a replica again after a restart.
         let replica = server().await;
         replica.command(&["REPLICAOF", "127.0.0.1", &link.addr().port().to_string()]).await;
         replica.linked().await;
-        link.answers(Way::Stall);
-        self.pass(100..400).await;
-        for way in &self.ways {
-            way.refuse(true);
-            way.cut();
+        link.answers(LinkFault::Stall);
+        self.wait(100..400).await;
+        for forwarder in &self.forwarders {
+            forwarder.refuse(true);
+            forwarder.cut();
         }
         self.redis[0].kill();
         replica.promote().await;
-        for way in &self.ways {
-            way.retarget(address(&replica));
-            way.refuse(false);
+        for forwarder in &self.forwarders {
+            forwarder.retarget(address(&replica));
+            forwarder.refuse(false);
         }
         self.redis[0] = replica;
     }
 }
 
-/// A server that makes no replica wait for others before it is sent what there is.
+/// Starts a server that synchronises a replica without waiting for others.
 pub async fn server() -> Server {
     Options::default().line("repl-diskless-sync-delay 0").start().await
 }

@@ -1,4 +1,4 @@
-//! The clients: reads and writes against all processes, each recorded with its begin, its end and what came of it.
+//! The clients: reads and writes through all processes, each recorded with its begin, its end and its result.
 
 use std::{
     sync::{
@@ -19,19 +19,19 @@ use tokio::task::JoinSet;
 
 use super::{
     check::Process,
-    node::{CACHE, CLEARING, OPERATION},
+    node::{CACHE, INVALIDATION, OPERATION},
 };
 
-/// How many registers there are. The first ones are asked for, and written, more often.
+/// Number of registers. The first ones are read and written more often.
 pub const KEYS: u32 = 12;
 
-/// The roads on which a register is read; it is written on the first.
-pub const ROADS: [&str; 3] = ["r", "v", "x"];
+/// Routes on which a register is read. It is written on the first.
+pub const ROUTES: [&str; 3] = ["r", "v", "x"];
 
-/// How long an answer may take before nobody expects it any more: no lock, fence or waiter outlives its deadline (I8).
+/// Longest wait for a response: no lock, fence or waiter outlives its deadline (I8).
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// One request and what came of it. Times are by the clock of the history.
+/// One request and its result. Times are by the clock of the history.
 #[derive(Clone, Debug)]
 pub struct Operation {
     pub id: u64,
@@ -48,28 +48,28 @@ pub enum Ending {
         version: u64,
         source: Source,
     },
-    /// Acknowledged; `delivered` if all stores knew of it by then.
+    /// Acknowledged. `delivered`: all stores knew of the invalidation by then.
     Written {
         version: u64,
         delivered: bool,
     },
-    /// Refused before anything was done.
+    /// Refused before the write was executed.
     NotFenced,
-    /// The client has gone away.
-    Left,
+    /// The client has disconnected.
+    Disconnected,
     Failed(String),
 }
 
-/// Who answered a read.
+/// Source of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// A stored response, or what another request was fetching.
+    /// A stored response, or the fill of another request.
     Store,
     /// The inner service, for this request.
     Database,
 }
 
-/// Where the processes are at the moment.
+/// Current addresses of the processes.
 #[derive(Default)]
 pub struct Targets(RwLock<Vec<(String, Process)>>);
 
@@ -91,23 +91,23 @@ impl Targets {
     }
 }
 
-/// What the clients do.
+/// Behaviour of the clients.
 #[derive(Clone, Copy, Debug)]
 pub struct Mix {
     pub clients: usize,
-    /// Of a thousand requests, so many write.
+    /// Writes per thousand requests.
     pub writes: u32,
-    /// Of a hundred writers, so many go away before they are answered.
-    pub leavers: u32,
+    /// Disconnects per hundred writes.
+    pub disconnecting: u32,
 }
 
 impl Default for Mix {
     fn default() -> Self {
-        Self { clients: 12, writes: 40, leavers: 10 }
+        Self { clients: 12, writes: 40, disconnecting: 10 }
     }
 }
 
-/// All that clients share.
+/// State that clients share.
 pub struct Clients {
     http: legacy::Client<HttpConnector, Empty<Bytes>>,
     pub clock: Instant,
@@ -122,39 +122,39 @@ impl Clients {
         Self { http, clock, targets: Targets::default(), next: AtomicU64::new(1), hits: AtomicU64::new(0) }
     }
 
-    /// One answer: its status, its header and its text.
-    pub async fn ask(&self, request: Request<Empty<Bytes>>) -> Result<(StatusCode, HeaderMap, String), String> {
+    /// Sends a request. Returns status, headers and text of the response.
+    pub async fn send(&self, request: Request<Empty<Bytes>>) -> Result<(StatusCode, HeaderMap, String), String> {
         let answered = async {
             let response = self.http.request(request).await.map_err(|error| format!("{error:?}"))?;
             let (head, body) = response.into_parts();
             let body = body.collect().await.map_err(|error| format!("{error:?}"))?.to_bytes();
             Ok((head.status, head.headers, String::from_utf8_lossy(&body).into_owned()))
         };
-        tokio::time::timeout(PATIENCE, answered).await.unwrap_or_else(|_| Err(format!("no answer within {PATIENCE:?}")))
+        tokio::time::timeout(PATIENCE, answered).await.unwrap_or_else(|_| Err(format!("no response within {PATIENCE:?}")))
     }
 
-    /// The number of another operation.
+    /// Returns the number of a new operation.
     pub fn number(&self) -> u64 {
         self.next.fetch_add(1, SeqCst)
     }
 
-    /// How many reads the store has answered.
+    /// Number of reads served from the store.
     pub fn hits(&self) -> u64 {
         self.hits.load(SeqCst)
     }
 
-    pub async fn read(&self, node: usize, road: &str, key: u32) -> Operation {
+    pub async fn read(&self, node: usize, route: &str, key: u32) -> Operation {
         let (address, process) = self.targets.get(node);
-        let request = Request::get(format!("http://{address}/{road}/{key}")).body(Empty::new()).expect("a request");
+        let request = Request::get(format!("http://{address}/{route}/{key}")).body(Empty::new()).expect("a request");
         let (id, begin) = (self.number(), self.clock.elapsed());
-        let ending = match self.ask(request).await {
+        let ending = match self.send(request).await {
             Ok((StatusCode::OK, headers, text)) => match version_in(&text, key) {
                 Some(version) => {
                     let source = source(&headers);
                     self.hits.fetch_add(u64::from(source == Source::Store), SeqCst);
                     Ending::Read { version, source }
                 }
-                None => Ending::Failed(format!("the answer is {text:?}")),
+                None => Ending::Failed(format!("the response is {text:?}")),
             },
             Ok((status, _, text)) => Ending::Failed(format!("{status}: {text}")),
             Err(error) => Ending::Failed(error),
@@ -162,25 +162,25 @@ impl Clients {
         Operation { id, key, process, begin, end: self.clock.elapsed(), ending }
     }
 
-    /// `leaves`: the client does so after that time, if it is not answered before.
-    pub async fn write(&self, id: u64, node: usize, key: u32, leaves: Option<Duration>) -> Operation {
+    /// Writes a register. `disconnects_after`: the client disconnects after that time, unless it gets the response before.
+    pub async fn write(&self, id: u64, node: usize, key: u32, disconnects_after: Option<Duration>) -> Operation {
         let (address, process) = self.targets.get(node);
         let begin = self.clock.elapsed();
         let request = Request::post(format!("http://{address}/r/{key}")).header(OPERATION, id).body(Empty::new());
-        let answer = self.ask(request.expect("a request"));
-        let answer = match leaves {
+        let answer = self.send(request.expect("a request"));
+        let answer = match disconnects_after {
             Some(after) => tokio::time::timeout(after, answer).await.ok(),
             None => Some(answer.await),
         };
         let ending = match answer {
-            None => Ending::Left,
+            None => Ending::Disconnected,
             Some(Ok((status, headers, text))) => {
-                let clearing = headers.get(CLEARING).and_then(|word| word.to_str().ok()).unwrap_or("nothing");
-                match (status, clearing, version_in(&text, key)) {
+                let invalidation = headers.get(INVALIDATION).and_then(|word| word.to_str().ok()).unwrap_or("nothing");
+                match (status, invalidation, version_in(&text, key)) {
                     (StatusCode::OK, "delivered", Some(version)) => Ending::Written { version, delivered: true },
                     (StatusCode::OK, "undelivered", Some(version)) => Ending::Written { version, delivered: false },
                     (StatusCode::SERVICE_UNAVAILABLE, "not-fenced", _) => Ending::NotFenced,
-                    _ => Ending::Failed(format!("{status}, clearing {clearing}: {text}")),
+                    _ => Ending::Failed(format!("{status}, clearing {invalidation}: {text}")),
                 }
             }
             Some(Err(error)) => Ending::Failed(error),
@@ -189,7 +189,7 @@ impl Clients {
     }
 }
 
-/// The version in an answer, if it is one about this key.
+/// Returns the version in a response about this key.
 fn version_in(text: &str, key: u32) -> Option<u64> {
     let (of, version) = text.split_once(' ')?;
     (of.parse() == Ok(key)).then(|| version.parse().ok())?
@@ -202,7 +202,7 @@ fn source(headers: &HeaderMap) -> Source {
     }
 }
 
-/// Clients at work until they are told to stop.
+/// Clients that run until they are stopped.
 pub struct Load {
     stop: Arc<AtomicBool>,
     work: JoinSet<Vec<Operation>>,
@@ -218,7 +218,7 @@ impl Load {
         Self { stop, work }
     }
 
-    /// Everything that was done, once the last has been answered.
+    /// Stops the clients. Returns their operations.
     pub async fn finish(mut self) -> Vec<Operation> {
         self.stop.store(true, SeqCst);
         let mut all = Vec::new();
@@ -235,12 +235,13 @@ async fn client(clients: Arc<Clients>, mix: Mix, mut random: fastrand::Rng, stop
         let node = random.usize(..clients.targets.count());
         let key = random.u32(..KEYS).min(random.u32(..KEYS));
         let operation = if random.u32(..1000) < mix.writes {
-            let leaves = (random.u32(..100) < mix.leavers).then(|| Duration::from_micros(random.u64(100..15_000)));
-            clients.write(clients.number(), node, key, leaves).await
+            let disconnects_after =
+                (random.u32(..100) < mix.disconnecting).then(|| Duration::from_micros(random.u64(100..15_000)));
+            clients.write(clients.number(), node, key, disconnects_after).await
         } else {
-            clients.read(node, ROADS[random.usize(..ROADS.len())], key).await
+            clients.read(node, ROUTES[random.usize(..ROUTES.len())], key).await
         };
-        // Nobody comes back at once to where nobody is.
+        // A client does not retry an unreachable process at once.
         let failed = matches!(operation.ending, Ending::Failed(_));
         done.push(operation);
         let pause = if failed { 10_000 } else { random.u64(0..2_000) };

@@ -1,12 +1,15 @@
-//! Histories of several real processes under faults, checked against what the store in Redis promises. See `README.md` beside this.
+//! Histories of real processes under faults, checked against the guarantees of the store in Redis. See `README.md` in this
+//! directory.
 //!
-//! This program is its own test runner, because it is also the processes: started with [`node::WORD`] it is one of them.
+//! This program has its own test runner because it also runs the processes: started with [`node::NODE_ARGUMENT`], it is one of
+//! them.
 
 #![allow(unreachable_pub)]
 
 mod check;
 mod cluster;
 mod database;
+mod environment;
 mod faults;
 mod load;
 mod node;
@@ -18,11 +21,10 @@ mod runner;
 mod scenarios;
 #[path = "../common/shifted.rs"]
 mod shifted;
-mod stage;
 
 fn main() -> std::process::ExitCode {
     let mut words = std::env::args_os().skip(1).peekable();
-    if words.peek().is_some_and(|word| word == node::WORD) {
+    if words.peek().is_some_and(|word| word == node::NODE_ARGUMENT) {
         words.next();
         node::run(words);
         return std::process::ExitCode::SUCCESS;

@@ -1,4 +1,4 @@
-//! One process of the application: an HTTP server with the cache in it, over the store under test and the common database.
+//! One process of the application: an HTTP server with the cache, over the store under test and the shared database.
 
 use std::{
     ffi::OsString,
@@ -31,78 +31,78 @@ use tower_response_cache::{
 
 use super::restamp::Restamp;
 
-/// The word by which this program is told to be such a process.
-pub const WORD: &str = "node";
+/// Command-line argument that makes this program such a process.
+pub const NODE_ARGUMENT: &str = "node";
 
-/// How often masters are asked for a sign of life.
+/// Interval of the heartbeat.
 pub const HEARTBEAT: Duration = Duration::from_millis(20);
 
-/// What the answer may take.
+/// Allowed round trip of the heartbeat.
 pub const ROUND_TRIP: Duration = Duration::from_millis(60);
 
-/// By how much a leased hit may be stale: what the store promises with these settings.
+/// Allowed staleness of a leased hit with these settings.
 pub const DELTA: Duration = HEARTBEAT.saturating_mul(2).saturating_add(ROUND_TRIP);
 
-/// How long a request waits for Redis, each time it asks.
-const BUDGET: Duration = Duration::from_millis(250);
+/// Timeout of a command of a request.
+const COMMAND_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// How long the response of a write waits for Redis.
+/// Longest wait of the response of a write for Redis.
 const HOLD: Duration = Duration::from_millis(500);
 
-/// The response header that says what the cache did: a word of [`word_of`].
+/// Response header with the outcome of the cache: a word of [`outcome_word`].
 pub const CACHE: &str = "x-cache";
 
-/// The response header that says what became of the clearing of a write.
-pub const CLEARING: &str = "x-clearing";
+/// Response header with the result of the invalidation of a write.
+pub const INVALIDATION: &str = "x-clearing";
 
-/// The request header that carries the number of the operation into the log of the database.
+/// Request header with the number of the operation for the log of the database.
 pub const OPERATION: &str = "x-operation";
 
-/// How a process is to be started.
+/// Settings of a process.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub database: SocketAddr,
-    /// More than one: nodes of a cluster.
+    /// Several URLs are nodes of a cluster.
     pub redis: Vec<String>,
     pub cluster: bool,
     pub coherence: Coherence,
     pub strict: Option<Duration>,
     /// Entries from before a failover are served after it.
     pub trust: bool,
-    /// The broken promise: stamps are taken when an entry is stored.
+    /// A broken protocol: stamps are read when an entry is stored.
     pub restamp: bool,
     /// All registers belong to one namespace, which every write invalidates.
-    pub wide: bool,
-    /// Each target is remembered, and its response at hand, at once.
-    pub at_hand: bool,
-    /// How long the lock of a fill stands whose owner is lost.
+    pub one_namespace: bool,
+    /// Each target is remembered, and its response hot, at once.
+    pub hot: bool,
+    /// Lifetime of the lock of a fill whose owner is lost.
     pub lock: Duration,
 }
 
 impl Settings {
-    /// As words of a command line.
-    pub fn to_words(&self) -> Vec<String> {
-        let mut words = vec![WORD.to_owned(), format!("--database={}", self.database)];
-        words.extend(self.redis.iter().map(|url| format!("--redis={url}")));
-        words.push(match self.coherence {
+    /// Returns the settings as arguments of a command line.
+    pub fn to_arguments(&self) -> Vec<String> {
+        let mut arguments = vec![NODE_ARGUMENT.to_owned(), format!("--database={}", self.database)];
+        arguments.extend(self.redis.iter().map(|url| format!("--redis={url}")));
+        arguments.push(match self.coherence {
             Coherence::Validated => "--validated".into(),
             Coherence::Ttl(ttl) => format!("--ttl={}", ttl.as_millis()),
             _ => "--leased".into(),
         });
-        words.push(format!("--lock={}", self.lock.as_millis()));
-        words.extend(self.strict.map(|deadline| format!("--strict={}", deadline.as_millis())));
+        arguments.push(format!("--lock={}", self.lock.as_millis()));
+        arguments.extend(self.strict.map(|deadline| format!("--strict={}", deadline.as_millis())));
         let flags = [
             (self.cluster, "--cluster"),
             (self.trust, "--trust"),
             (self.restamp, "--restamp"),
-            (self.wide, "--wide"),
-            (self.at_hand, "--at-hand"),
+            (self.one_namespace, "--one-namespace"),
+            (self.hot, "--hot"),
         ];
-        words.extend(flags.iter().filter(|(is, _)| *is).map(|(_, flag)| (*flag).to_owned()));
-        words
+        arguments.extend(flags.iter().filter(|(is, _)| *is).map(|(_, flag)| (*flag).to_owned()));
+        arguments
     }
 
-    fn from_words(words: impl Iterator<Item = OsString>) -> Result<Self, lexopt::Error> {
+    fn from_arguments(arguments: impl Iterator<Item = OsString>) -> Result<Self, lexopt::Error> {
         let mut settings = Self {
             database: ([127, 0, 0, 1], 0).into(),
             redis: Vec::new(),
@@ -111,25 +111,25 @@ impl Settings {
             strict: None,
             trust: false,
             restamp: false,
-            wide: false,
-            at_hand: false,
+            one_namespace: false,
+            hot: false,
             lock: Duration::from_secs(1),
         };
-        let mut words = lexopt::Parser::from_args(words);
-        while let Some(word) = words.next()? {
+        let mut arguments = lexopt::Parser::from_args(arguments);
+        while let Some(word) = arguments.next()? {
             match word {
-                Long("database") => settings.database = words.value()?.parse()?,
-                Long("redis") => settings.redis.push(words.value()?.parse()?),
+                Long("database") => settings.database = arguments.value()?.parse()?,
+                Long("redis") => settings.redis.push(arguments.value()?.parse()?),
                 Long("cluster") => settings.cluster = true,
                 Long("leased") => settings.coherence = Coherence::Leased,
                 Long("validated") => settings.coherence = Coherence::Validated,
-                Long("ttl") => settings.coherence = Coherence::Ttl(Duration::from_millis(words.value()?.parse()?)),
-                Long("strict") => settings.strict = Some(Duration::from_millis(words.value()?.parse()?)),
-                Long("lock") => settings.lock = Duration::from_millis(words.value()?.parse()?),
+                Long("ttl") => settings.coherence = Coherence::Ttl(Duration::from_millis(arguments.value()?.parse()?)),
+                Long("strict") => settings.strict = Some(Duration::from_millis(arguments.value()?.parse()?)),
+                Long("lock") => settings.lock = Duration::from_millis(arguments.value()?.parse()?),
                 Long("trust") => settings.trust = true,
                 Long("restamp") => settings.restamp = true,
-                Long("wide") => settings.wide = true,
-                Long("at-hand") => settings.at_hand = true,
+                Long("one-namespace") => settings.one_namespace = true,
+                Long("hot") => settings.hot = true,
                 other => return Err(other.unexpected()),
             }
         }
@@ -147,20 +147,20 @@ impl Settings {
             .coherence(self.coherence)
             .heartbeat(HEARTBEAT)
             .max_round_trip(ROUND_TRIP)
-            .command_timeout(BUDGET)
+            .command_timeout(COMMAND_TIMEOUT)
             .failover(if self.trust { Failover::Trust } else { Failover::Flush });
         let builder = match self.strict {
             Some(deadline) => builder.strict(deadline),
             None => builder,
         };
-        builder.build().await.expect("settings that may be")
+        builder.build().await.expect("valid settings")
     }
 }
 
-/// Runs until whoever started it ends or closes its standard input. Says on which port it listens, first of all.
-pub fn run(words: impl Iterator<Item = OsString>) {
-    let settings = Settings::from_words(words).expect("words of a command line");
-    if settings.at_hand {
+/// Runs until its parent ends or closes its standard input. Prints its address first.
+pub fn run(arguments: impl Iterator<Item = OsString>) {
+    let settings = Settings::from_arguments(arguments).expect("arguments of a command line");
+    if settings.hot {
         remember_at_once();
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
@@ -179,10 +179,10 @@ pub fn run(words: impl Iterator<Item = OsString>) {
     runtime.shutdown_background();
 }
 
-/// The same register under three rules: `/r/{key}`, whose namespace is known from the request; `/v/{key}`, where only the response
-/// knows it; and `/x/{key}`, short-lived, refreshed early and in the background, and filled by one process at a time.
+/// Serves each register under three rules: `/r/{key}`, whose namespace is known from the request; `/v/{key}`, where only the
+/// response names it; and `/x/{key}`, short-lived, refreshed ahead and in the background, and filled by one process at a time.
 fn app<St: Store>(store: St, redis: Redis, settings: &Settings) -> Router {
-    let names = if settings.wide { "row" } else { "row:{key}" };
+    let names = if settings.one_namespace { "row" } else { "row:{key}" };
     let rules = Rules::new()
         .route("/r/{key}", Rule::ttl(Duration::from_secs(60)).namespace(names))
         .route("/v/{key}", Rule::ttl(Duration::from_secs(60)))
@@ -213,16 +213,16 @@ fn app<St: Store>(store: St, redis: Redis, settings: &Settings) -> Router {
         .layer(
             InvalidateLayer::new(store).rules(rules).delivery_timeout(HOLD, tower_response_cache::OnDeliveryTimeout::Respond),
         )
-        .layer(from_fn(mark))
-        // Not before the last layer: this one is about the process, not of the application.
-        .route("/waiting", get(move || async move { (database.at_work() + redis.waiting()).to_string() }))
+        .layer(from_fn(report_in_headers))
+        // After the last layer: this route reports on the process and is no part of the application.
+        .route("/waiting", get(move || async move { (database.running() + redis.waiting()).to_string() }))
 }
 
-/// Says in headers what is otherwise seen in this process alone.
-async fn mark(request: Request, next: Next) -> Response {
+/// Reports in headers the results that only this process can see.
+async fn report_in_headers(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     if let Some(status) = response.extensions().get::<CacheStatus>() {
-        let word = word_of(status.outcome());
+        let word = outcome_word(status.outcome());
         response.headers_mut().insert(CACHE, HeaderValue::from_static(word));
     }
     if let Some(what) = response.extensions().get::<Invalidation>() {
@@ -231,12 +231,12 @@ async fn mark(request: Request, next: Next) -> Response {
             Invalidation::NotFenced => "not-fenced",
             _ => "undelivered",
         };
-        response.headers_mut().insert(CLEARING, HeaderValue::from_static(word));
+        response.headers_mut().insert(INVALIDATION, HeaderValue::from_static(word));
     }
     response
 }
 
-fn word_of(outcome: Outcome) -> &'static str {
+fn outcome_word(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Hit => "hit",
         Outcome::Stale(_) => "stale",
@@ -246,21 +246,21 @@ fn word_of(outcome: Outcome) -> &'static str {
     }
 }
 
-/// The way to the database, over connections that are kept.
+/// A client of the database, with pooled connections.
 struct Database {
     at: SocketAddr,
     idle: Mutex<Vec<BufReader<TcpStream>>>,
-    at_work: AtomicUsize,
+    running: AtomicUsize,
 }
 
 impl Database {
     fn at(at: SocketAddr) -> Self {
-        Self { at, idle: Mutex::default(), at_work: AtomicUsize::new(0) }
+        Self { at, idle: Mutex::default(), running: AtomicUsize::new(0) }
     }
 
-    /// How many writes are under way.
-    fn at_work(&self) -> usize {
-        self.at_work.load(SeqCst)
+    /// Number of running writes.
+    fn running(&self) -> usize {
+        self.running.load(SeqCst)
     }
 
     async fn read(&self, key: u32) -> Response {
@@ -269,15 +269,15 @@ impl Database {
     }
 
     async fn write(&self, key: u32, operation: &str) -> Response {
-        self.at_work.fetch_add(1, SeqCst);
+        self.running.fetch_add(1, SeqCst);
         pause().await;
         let response = self.answer(key, format!("write {key} {operation}\n")).await;
-        self.at_work.fetch_sub(1, SeqCst);
+        self.running.fetch_sub(1, SeqCst);
         response
     }
 
     async fn answer(&self, key: u32, statement: String) -> Response {
-        match self.ask(&statement).await {
+        match self.query(&statement).await {
             Ok(version) => {
                 pause().await;
                 format!("{key} {}", version.trim()).into_response()
@@ -286,8 +286,8 @@ impl Database {
         }
     }
 
-    /// One statement and its result. A connection is not used again if this is dropped midway.
-    async fn ask(&self, statement: &str) -> io::Result<String> {
+    /// Sends one statement, and returns its result. If the future is dropped, its connection is not used again.
+    async fn query(&self, statement: &str) -> io::Result<String> {
         let idle = self.idle.lock().expect("never held over a panic").pop();
         let mut connection = match idle {
             Some(connection) => connection,
@@ -303,7 +303,7 @@ impl Database {
     }
 }
 
-/// What a handler does besides: it makes windows wider.
+/// Waits for a random time, as the work of a handler.
 async fn pause() {
     let time = fastrand::u64(0..2_000);
     if time > 500 {

@@ -1,5 +1,5 @@
-//! The store with its promise broken: the stamp of an entry is read when it is stored, not before its response was computed. Many
-//! published caches do it so, and the checker has to see it.
+//! A store with a broken protocol: the stamp of an entry is read when it is stored, not before its response was computed. Many
+//! published caches do this, and the checker has to report it.
 
 use std::{future::Future, sync::Arc};
 
@@ -38,9 +38,9 @@ impl Store for Restamp {
         key: KeyRef<'_>,
         names: &Namespaces,
         stamp: Stamp,
-        wish: FillOptions,
+        options: FillOptions,
     ) -> impl Future<Output = Result<BeginFill, StoreError>> + Send {
-        self.0.begin(key, names, stamp, wish)
+        self.0.begin(key, names, stamp, options)
     }
 
     fn admit(&self, stamp: &Stamp, added: &Namespaces) -> impl Future<Output = Result<Admitted, StoreError>> + Send {

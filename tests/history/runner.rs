@@ -1,4 +1,4 @@
-//! Runs tests, two at a time: each of them waits more than it works, and more of them would keep each other from what they wait for.
+//! A test runner. It runs two tests at a time, which mostly wait; more of them would delay each other.
 
 use std::{
     cell::Cell,
@@ -13,53 +13,55 @@ use std::{
     time::Instant,
 };
 
-/// A law, and how it is tested.
+/// A test: its name and its function.
 pub type Test = (&'static str, fn());
 
 thread_local! {
     static NAME: Cell<&'static str> = const { Cell::new("") };
 }
 
-/// A line about the test that this thread runs.
-pub fn say(what: impl std::fmt::Display) {
-    println!("    {}: {what}", NAME.get());
+/// Prints a line about the test of this thread.
+pub fn print_line(line: impl std::fmt::Display) {
+    println!("    {}: {line}", NAME.get());
 }
 
-/// Options of `cargo test` that take a value; it is none of the names.
+/// Options of `cargo test` with a value, which is not a name.
 const WITH_VALUE: [&str; 4] = ["--color", "--format", "--logfile", "-Z"];
 
-/// What of `cargo test -- …` is understood: names, `--exact`, `--skip NAME`, `--list`, `--test-threads N`.
+/// Supported arguments of `cargo test -- …`: names, `--exact`, `--skip NAME`, `--list`, `--test-threads N`.
 #[derive(Default)]
-struct Choice {
+struct Selection {
     names: Vec<String>,
     skipped: Vec<String>,
     exact: bool,
     list: bool,
     threads: Option<usize>,
-    /// Only tests that are ignored: there are none.
+    /// Selects ignored tests, of which there are none.
     ignored: bool,
 }
 
-impl Choice {
-    fn of(mut words: impl Iterator<Item = OsString>) -> Self {
-        let mut choice = Self::default();
-        while let Some(word) = words.next() {
+impl Selection {
+    fn of(mut arguments: impl Iterator<Item = OsString>) -> Self {
+        let mut selection = Self::default();
+        while let Some(word) = arguments.next() {
             let word = word.to_string_lossy();
             match &*word {
-                "--exact" => choice.exact = true,
-                "--list" => choice.list = true,
-                "--ignored" => choice.ignored = true,
-                "--skip" => choice.skipped.extend(words.next().map(|name| name.to_string_lossy().into_owned())),
-                "--test-threads" => choice.threads = words.next().and_then(|number| number.to_string_lossy().parse().ok()),
-                option if option.starts_with("--test-threads=") => {
-                    choice.threads = option["--test-threads=".len()..].parse().ok()
+                "--exact" => selection.exact = true,
+                "--list" => selection.list = true,
+                "--ignored" => selection.ignored = true,
+                "--skip" => selection.skipped.extend(arguments.next().map(|name| name.to_string_lossy().into_owned())),
+                "--test-threads" => {
+                    selection.threads = arguments.next().and_then(|number| number.to_string_lossy().parse().ok())
                 }
-                option if WITH_VALUE.contains(&option) => drop(words.next()),
+                option if option.starts_with("--test-threads=") => {
+                    selection.threads = option["--test-threads=".len()..].parse().ok()
+                }
+                option if WITH_VALUE.contains(&option) => drop(arguments.next()),
                 option if option.starts_with('-') => {}
-                name => choice.names.push(name.to_owned()),
+                name => selection.names.push(name.to_owned()),
             }
         }
-        choice
+        selection
     }
 
     fn has(&self, name: &str) -> bool {
@@ -68,11 +70,11 @@ impl Choice {
     }
 }
 
-/// Runs those that are asked for, and says of each what came of it, in the words of the standard runner.
-pub fn run(tests: &[Test], words: impl Iterator<Item = OsString>) -> ExitCode {
-    let choice = Choice::of(words);
-    let chosen: Vec<_> = tests.iter().filter(|(name, _)| choice.has(name)).collect();
-    if choice.list {
+/// Runs the selected tests, and prints their results like the standard runner.
+pub fn run(tests: &[Test], arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let selection = Selection::of(arguments);
+    let chosen: Vec<_> = tests.iter().filter(|(name, _)| selection.has(name)).collect();
+    if selection.list {
         chosen.iter().for_each(|(name, _)| println!("{name}: test"));
         return ExitCode::SUCCESS;
     }
@@ -80,7 +82,7 @@ pub fn run(tests: &[Test], words: impl Iterator<Item = OsString>) -> ExitCode {
     println!("\nrunning {} tests", chosen.len());
     let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     thread::scope(|scope| {
-        for _ in 0..choice.threads.unwrap_or(2) {
+        for _ in 0..selection.threads.unwrap_or(2) {
             scope.spawn(|| {
                 while let Some((name, test)) = chosen.get(next.fetch_add(1, SeqCst)) {
                     NAME.set(name);
@@ -105,6 +107,6 @@ pub fn run(tests: &[Test], words: impl Iterator<Item = OsString>) -> ExitCode {
         tests.len() - chosen.len(),
         begin.elapsed().as_secs_f64()
     );
-    // As the standard runner ends.
+    // The exit code of the standard runner.
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(101) }
 }

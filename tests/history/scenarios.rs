@@ -1,157 +1,157 @@
-//! The runs: which faults, over which store, and what is demanded of them.
+//! The runs: their faults, their stores and their requirements.
 
 use std::{env, time::Duration};
 
 use tower_response_cache::Coherence::{Leased, Ttl, Validated};
 
 use super::{
-    check::{Promise, Violation, tests::*},
+    check::{Guarantee, Violation, tests::*},
+    environment::{Environment, Plan, Report},
     faults::Fault::{self, *},
-    runner::{Test, say},
-    stage::{Plan, Report, Stage},
+    runner::{Test, print_line},
 };
 
-/// A list of tests by the names of their functions.
+/// Builds a list of tests by the names of their functions.
 macro_rules! tests {
     ($($name:ident,)*) => { &[$((stringify!($name), $name as fn()),)*] };
 }
 
 pub const ALL: &[Test] = tests![
-    a_read_older_than_an_acknowledged_write_is_reported,
-    a_lease_allows_exactly_its_delta_and_none_in_the_process_that_wrote,
-    an_undelivered_write_counts_only_behind_a_fence,
-    a_write_whose_client_has_left_must_show_in_time,
-    what_was_killed_is_excused_and_counts_only_behind_a_fence,
-    what_goes_backwards_is_reported_where_that_is_promised,
-    a_version_from_nowhere_is_reported,
-    in_calm_weather_leased,
-    in_calm_weather_validated,
-    in_calm_weather_with_a_time_to_live,
-    in_calm_weather_strict,
-    clients_leave_leased,
-    clients_leave_strict,
+    read_older_than_an_acknowledged_write_is_reported,
+    lease_allows_delta_except_in_the_writing_process,
+    undelivered_write_counts_only_with_a_fence,
+    write_of_a_disconnected_client_must_show_in_time,
+    killed_write_counts_only_with_a_fence,
+    older_response_is_reported_under_strict,
+    uncommitted_version_is_reported,
+    without_faults_leased,
+    without_faults_validated,
+    without_faults_ttl,
+    without_faults_strict,
+    clients_disconnect_leased,
+    clients_disconnect_strict,
     processes_are_killed_leased,
     processes_are_killed_strict,
     clocks_are_wrong_leased,
     clocks_are_wrong_validated,
     redis_freezes_leased,
     redis_freezes_validated_strict,
-    redis_comes_back_with_nothing,
-    redis_comes_back_as_it_was_before,
+    redis_restarts_empty,
+    redis_restarts_with_older_data,
     redis_evicts,
     redis_is_full,
-    redis_hangs_up,
+    redis_kills_connections,
     redis_runs_slow_scripts_leased,
     redis_runs_slow_scripts_strict,
-    the_way_stalls_leased,
-    the_way_stalls_strict,
-    the_way_is_slow,
-    the_way_is_cut,
+    connection_stalls_leased,
+    connection_stalls_strict,
+    connection_is_slow,
+    connection_is_cut,
     locks_are_orphaned_leased,
     locks_are_orphaned_validated,
-    a_replica_that_missed_a_bump_is_promoted,
-    a_cluster_fails_over_leased,
-    a_cluster_fails_over_strict,
-    a_cluster_hands_over,
-    slots_of_a_cluster_migrate_leased,
-    slots_of_a_cluster_migrate_validated,
-    everything_at_once_leased,
-    everything_at_once_validated,
-    everything_at_once_with_a_time_to_live,
-    everything_at_once_strict,
-    everything_at_once_in_a_cluster,
-    a_stamp_taken_when_an_entry_is_stored_is_reported,
-    entries_trusted_after_such_a_promotion_are_reported,
-    a_killed_writer_without_a_fence_is_reported,
-    a_leased_hit_within_delta_is_reported_where_none_is_allowed,
+    replica_that_missed_an_invalidation_is_promoted,
+    cluster_fails_over_leased,
+    cluster_fails_over_strict,
+    cluster_fails_over_as_planned,
+    cluster_slots_migrate_leased,
+    cluster_slots_migrate_validated,
+    all_faults_leased,
+    all_faults_validated,
+    all_faults_ttl,
+    all_faults_strict,
+    all_faults_in_a_cluster,
+    stamp_read_at_store_time_is_reported,
+    entries_trusted_after_a_lossy_promotion_are_reported,
+    killed_writer_without_a_fence_is_reported,
+    stale_leased_hit_is_reported_without_delta,
 ];
 
-/// How long faults go on: `HISTORY_SECONDS` of each run.
+/// Returns the duration of the faults of each run: `HISTORY_SECONDS`.
 fn time() -> Duration {
     Duration::from_secs_f64(number("HISTORY_SECONDS").unwrap_or(1.5))
 }
 
-/// `HISTORY_SEED`, or another one each time.
+/// Returns `HISTORY_SEED`, or a new seed each time.
 fn seed() -> u64 {
     number("HISTORY_SEED").unwrap_or_else(|| fastrand::u64(..))
 }
 
 fn number<T: std::str::FromStr>(name: &str) -> Option<T> {
     let text = env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}, which is no number")))
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}: expected a number")))
 }
 
 fn run(plan: Plan, faults: &[Fault]) -> Report {
     let seed = seed();
-    say(format_args!("seed {seed}, {faults:?}, {:?}{}", plan.coherence, if plan.strict { ", strict" } else { "" }));
+    print_line(format_args!("seed {seed}, {faults:?}, {:?}{}", plan.coherence, if plan.strict { ", strict" } else { "" }));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let report = runtime.block_on(async {
-        let stage = Stage::start(plan, seed).await;
-        stage.run(async |stage| stage.suffer(faults, time()).await).await
+        let environment = Environment::start(plan, seed).await;
+        environment.run(async |environment| environment.inject_faults(faults, time()).await).await
     });
     runtime.shutdown_background();
-    say(&report);
+    print_line(&report);
     report
 }
 
-/// The promise holds, and enough comes from the store for that to say something.
+/// Checks that the guarantee holds, and that enough reads are hits for this to be meaningful.
 fn holds(plan: Plan, faults: &[Fault], hit_ratio: f64) -> Report {
     let report = run(plan, faults);
     for violation in report.violations.iter().take(20) {
-        say(violation);
+        print_line(violation);
     }
-    assert!(report.violations.is_empty(), "{} violations of {:?}", report.violations.len(), plan.promise());
+    assert!(report.violations.is_empty(), "{} violations of {:?}", report.violations.len(), plan.guarantee());
     assert!(report.hit_ratio() > hit_ratio, "hit ratio {:.2}, of more than {hit_ratio}", report.hit_ratio());
     report
 }
 
-fn in_calm_weather_leased() {
-    holds(Plan::new(Leased), &[Calm], 0.4);
+fn without_faults_leased() {
+    holds(Plan::new(Leased), &[NoFault], 0.4);
 }
 
-fn in_calm_weather_validated() {
-    holds(Plan::new(Validated), &[Calm], 0.4);
+fn without_faults_validated() {
+    holds(Plan::new(Validated), &[NoFault], 0.4);
 }
 
-fn in_calm_weather_with_a_time_to_live() {
-    holds(Plan::new(Ttl(Duration::from_millis(200))), &[Calm], 0.4);
+fn without_faults_ttl() {
+    holds(Plan::new(Ttl(Duration::from_millis(200))), &[NoFault], 0.4);
 }
 
-fn in_calm_weather_strict() {
-    holds(Plan::new(Leased).strict(), &[Calm], 0.3);
+fn without_faults_strict() {
+    holds(Plan::new(Leased).strict(), &[NoFault], 0.3);
 }
 
-/// Most clients of a write go away before it is answered.
-fn leaving(mut plan: Plan) {
-    plan.mix.leavers = 80;
+/// Lets most clients of a write disconnect before its response.
+fn disconnecting(mut plan: Plan) {
+    plan.mix.disconnecting = 80;
     plan.mix.writes = 50;
-    let report = holds(plan, &[Calm], 0.2);
-    assert!(report.done_without_client > 0, "nobody left while a write was under way");
+    let report = holds(plan, &[NoFault], 0.2);
+    assert!(report.committed_without_client > 0, "no client disconnected during a write");
 }
 
-fn clients_leave_leased() {
-    leaving(Plan::new(Leased));
+fn clients_disconnect_leased() {
+    disconnecting(Plan::new(Leased));
 }
 
-fn clients_leave_strict() {
-    leaving(Plan::new(Validated).strict());
+fn clients_disconnect_strict() {
+    disconnecting(Plan::new(Validated).strict());
 }
 
-/// Many fills under one namespace that every write invalidates: one of them creates its generation when others have stored under it
-/// already, so that pushes are lost.
+/// Puts many fills under one namespace that every write invalidates: one fill creates its generation after others have stored
+/// under it already, so that pushes are lost.
 fn crowded(plan: Plan) -> Plan {
-    let mut plan = Plan { wide: true, ..plan };
+    let mut plan = Plan { one_namespace: true, ..plan };
     plan.mix.writes = 60;
     plan.mix.clients = 24;
     plan
 }
 
 fn redis_runs_slow_scripts_leased() {
-    holds(crowded(Plan::new(Leased)), &[Busy], 0.02);
+    holds(crowded(Plan::new(Leased)), &[SlowScripts], 0.02);
 }
 
 fn redis_runs_slow_scripts_strict() {
-    holds(crowded(Plan::new(Leased).strict()), &[Busy], 0.0);
+    holds(crowded(Plan::new(Leased).strict()), &[SlowScripts], 0.0);
 }
 
 fn processes_are_killed_leased() {
@@ -163,27 +163,27 @@ fn processes_are_killed_strict() {
 }
 
 fn clocks_are_wrong_leased() {
-    holds(Plan::new(Leased), &[Shift], 0.1);
+    holds(Plan::new(Leased), &[ShiftClock], 0.1);
 }
 
 fn clocks_are_wrong_validated() {
-    holds(Plan::new(Validated), &[Shift], 0.1);
+    holds(Plan::new(Validated), &[ShiftClock], 0.1);
 }
 
 fn redis_freezes_leased() {
-    holds(Plan::new(Leased).with_absences(), &[Freeze], 0.1);
+    holds(Plan::new(Leased).with_outages(), &[Freeze], 0.1);
 }
 
 fn redis_freezes_validated_strict() {
-    holds(Plan::new(Validated).strict().with_absences(), &[Freeze], 0.05);
+    holds(Plan::new(Validated).strict().with_outages(), &[Freeze], 0.05);
 }
 
-fn redis_comes_back_with_nothing() {
-    holds(Plan::new(Leased).with_losses(), &[Forget], 0.1);
+fn redis_restarts_empty() {
+    holds(Plan::new(Leased).with_lost_fences(), &[RestartEmpty], 0.1);
 }
 
-fn redis_comes_back_as_it_was_before() {
-    holds(Plan::new(Validated).with_losses(), &[Relapse], 0.1);
+fn redis_restarts_with_older_data() {
+    holds(Plan::new(Validated).with_lost_fences(), &[RestoreOld], 0.1);
 }
 
 fn redis_evicts() {
@@ -191,123 +191,139 @@ fn redis_evicts() {
 }
 
 fn redis_is_full() {
-    holds(Plan::new(Leased), &[Fill], 0.1);
+    holds(Plan::new(Leased), &[Full], 0.1);
 }
 
-fn redis_hangs_up() {
-    holds(Plan::new(Leased).with_absences(), &[Hang], 0.1);
+fn redis_kills_connections() {
+    holds(Plan::new(Leased).with_outages(), &[KillConnections], 0.1);
 }
 
-fn the_way_stalls_leased() {
-    holds(Plan::new(Leased).with_absences(), &[Stall, Lag], 0.1);
+fn connection_stalls_leased() {
+    holds(Plan::new(Leased).with_outages(), &[Stall, LosePushes], 0.1);
 }
 
-fn the_way_stalls_strict() {
-    holds(Plan::new(Leased).strict().with_absences(), &[Stall], 0.05);
+fn connection_stalls_strict() {
+    holds(Plan::new(Leased).strict().with_outages(), &[Stall], 0.05);
 }
 
-fn the_way_is_slow() {
-    holds(Plan::new(Leased).with_absences(), &[Delay], 0.1);
+fn connection_is_slow() {
+    holds(Plan::new(Leased).with_outages(), &[Delay], 0.1);
 }
 
-fn the_way_is_cut() {
-    holds(Plan::new(Leased).with_absences(), &[Cut], 0.1);
+fn connection_is_cut() {
+    holds(Plan::new(Leased).with_outages(), &[Cut], 0.1);
 }
 
-/// A lock that nobody gives back would keep its key from being filled, and the run from ending.
+/// A lock that is not released would block the fill of its key and the end of the run.
 fn locks_are_orphaned_leased() {
-    holds(Plan::new(Leased).with_absences().with_long_locks(), &[Orphan], 0.1);
+    holds(Plan::new(Leased).with_outages().with_long_locks(), &[OrphanLock], 0.1);
 }
 
 fn locks_are_orphaned_validated() {
-    holds(Plan::new(Validated).with_absences().with_long_locks(), &[Orphan], 0.1);
+    holds(Plan::new(Validated).with_outages().with_long_locks(), &[OrphanLock], 0.1);
 }
 
-fn a_replica_that_missed_a_bump_is_promoted() {
-    holds(Plan::new(Leased).with_losses(), &[Promote], 0.1);
+fn replica_that_missed_an_invalidation_is_promoted() {
+    holds(Plan::new(Leased).with_lost_fences(), &[PromoteReplica], 0.1);
 }
 
-fn a_cluster_fails_over_leased() {
-    holds(Plan::new(Leased).in_a_cluster().with_losses(), &[Failover], 0.02);
+fn cluster_fails_over_leased() {
+    holds(Plan::new(Leased).in_a_cluster().with_lost_fences(), &[Failover], 0.02);
 }
 
-fn a_cluster_fails_over_strict() {
-    holds(Plan::new(Validated).in_a_cluster().strict().with_losses(), &[Failover], 0.01);
+fn cluster_fails_over_strict() {
+    holds(Plan::new(Validated).in_a_cluster().strict().with_lost_fences(), &[Failover], 0.01);
 }
 
-fn a_cluster_hands_over() {
-    // An agreement that does not come about holds writes back for five seconds, and with them the heartbeat: no lease, and few hits.
-    holds(Plan::new(Leased).in_a_cluster().with_losses(), &[HandOver], 0.02);
+fn cluster_fails_over_as_planned() {
+    // A planned failover that does not complete delays writes for five seconds, and the heartbeat with them: no lease, and few
+    // hits.
+    holds(Plan::new(Leased).in_a_cluster().with_lost_fences(), &[PlannedFailover], 0.02);
 }
 
-fn slots_of_a_cluster_migrate_leased() {
+fn cluster_slots_migrate_leased() {
     holds(Plan::new(Leased).in_a_cluster(), &[Migrate], 0.1);
 }
 
-fn slots_of_a_cluster_migrate_validated() {
+fn cluster_slots_migrate_validated() {
     holds(Plan::new(Validated).in_a_cluster(), &[Migrate], 0.1);
 }
 
-const EVERYTHING: [Fault; 15] =
-    [Kill, KillWriter, Shift, Freeze, Forget, Relapse, Evict, Fill, Hang, Busy, Stall, Lag, Delay, Cut, Promote];
+const EVERYTHING: [Fault; 15] = [
+    Kill,
+    KillWriter,
+    ShiftClock,
+    Freeze,
+    RestartEmpty,
+    RestoreOld,
+    Evict,
+    Full,
+    KillConnections,
+    SlowScripts,
+    Stall,
+    LosePushes,
+    Delay,
+    Cut,
+    PromoteReplica,
+];
 
-fn everything_at_once_leased() {
-    holds(Plan::new(Leased).with_losses(), &EVERYTHING, 0.05);
+fn all_faults_leased() {
+    holds(Plan::new(Leased).with_lost_fences(), &EVERYTHING, 0.05);
 }
 
-fn everything_at_once_validated() {
-    holds(Plan::new(Validated).with_losses(), &EVERYTHING, 0.05);
+fn all_faults_validated() {
+    holds(Plan::new(Validated).with_lost_fences(), &EVERYTHING, 0.05);
 }
 
-fn everything_at_once_with_a_time_to_live() {
-    holds(Plan::new(Ttl(Duration::from_millis(200))).with_losses(), &EVERYTHING, 0.05);
+fn all_faults_ttl() {
+    holds(Plan::new(Ttl(Duration::from_millis(200))).with_lost_fences(), &EVERYTHING, 0.05);
 }
 
-fn everything_at_once_strict() {
-    holds(Plan::new(Leased).strict().with_losses(), &EVERYTHING, 0.02);
+fn all_faults_strict() {
+    holds(Plan::new(Leased).strict().with_lost_fences(), &EVERYTHING, 0.02);
 }
 
-fn everything_at_once_in_a_cluster() {
-    holds(Plan::new(Leased).in_a_cluster().with_losses(), &[Kill, KillWriter, Failover, HandOver, Migrate], 0.02);
+fn all_faults_in_a_cluster() {
+    holds(Plan::new(Leased).in_a_cluster().with_lost_fences(), &[Kill, KillWriter, Failover, PlannedFailover, Migrate], 0.02);
 }
 
-/// What is not as promised, the checker has to say so.
-fn fails(plan: Plan, faults: &[Fault], so: fn(&Violation) -> bool) {
+/// Checks that the checker reports a run without the guarantee.
+fn is_detected(plan: Plan, faults: &[Fault], so: fn(&Violation) -> bool) {
     for attempt in 1..=5 {
         let report = run(plan, faults);
         if let Some(violation) = report.violations.iter().find(|violation| so(violation)) {
-            say(format_args!("seen at attempt {attempt}: {violation}"));
+            print_line(format_args!("seen at attempt {attempt}: {violation}"));
             return;
         }
     }
-    panic!("the checker does not see what is wrong with {plan:?}");
+    panic!("the checker reports no violation of {plan:?}");
 }
 
 fn is_stale(violation: &Violation) -> bool {
     matches!(violation, Violation::Stale { .. })
 }
 
-fn a_stamp_taken_when_an_entry_is_stored_is_reported() {
+fn stamp_read_at_store_time_is_reported() {
     let mut plan = Plan { restamp: true, ..Plan::new(Validated) };
     plan.mix.writes = 80;
-    fails(plan, &[Calm], is_stale);
+    is_detected(plan, &[NoFault], is_stale);
 }
 
-fn entries_trusted_after_such_a_promotion_are_reported() {
-    fails(Plan { trust: true, ..Plan::new(Validated).with_losses() }, &[Promote], is_stale);
+fn entries_trusted_after_a_lossy_promotion_are_reported() {
+    is_detected(Plan { trust: true, ..Plan::new(Validated).with_lost_fences() }, &[PromoteReplica], is_stale);
 }
 
-/// The same run as without fences, where fences are promised.
-fn a_killed_writer_without_a_fence_is_reported() {
+/// A run without fences is checked against the guarantee of fences.
+fn killed_writer_without_a_fence_is_reported() {
     let mut plan = Plan::new(Validated);
-    plan.judged_by = Some(Promise { strict: true, ..plan.promise() });
-    let is_unseen = |violation: &Violation| matches!(violation, Violation::Late { .. } | Violation::Unsettled { .. });
-    fails(plan, &[KillWriter], is_unseen);
+    plan.checked_against = Some(Guarantee { strict: true, ..plan.guarantee() });
+    let is_unseen = |violation: &Violation| matches!(violation, Violation::Late { .. } | Violation::Outdated { .. });
+    is_detected(plan, &[KillWriter], is_unseen);
 }
 
-/// So that it is known that the runs come close to what they may not exceed.
-fn a_leased_hit_within_delta_is_reported_where_none_is_allowed() {
-    let mut plan = Plan::new(Leased).with_absences();
-    plan.judged_by = Some(Promise { delta: Duration::ZERO, ..plan.promise() });
-    fails(plan, &[Lag], is_stale);
+/// The runs come close to the allowed staleness.
+fn stale_leased_hit_is_reported_without_delta() {
+    let mut plan = Plan::new(Leased).with_outages();
+    plan.checked_against = Some(Guarantee { delta: Duration::ZERO, ..plan.guarantee() });
+    is_detected(plan, &[LosePushes], is_stale);
 }

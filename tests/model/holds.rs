@@ -185,7 +185,7 @@ fn flights_under_strict_are_monotone() {
 #[test]
 fn without_a_generation_only_future_calls_are_shared() {
     let scope = Scope { unanswered: true, writers: &[Far], ..STRICT };
-    holds("Redis away", scope, law::ALL, FENCES | seen::UNANSWERED | seen::SHARED, 28_000);
+    holds("Redis unanswered", scope, law::ALL, FENCES | seen::UNANSWERED | seen::SHARED, 28_000);
 }
 
 #[test]

@@ -122,7 +122,7 @@ fn leased_added() {
 fn leased_unanswered_commands() {
     let scope = Scope { readers: &[Near, Far], unanswered: true, evict_entry: true, ..LEASED };
     let seen = LEASES | seen::LEASE_BACK | seen::UNANSWERED;
-    holds_safe("leased, Redis away", scope, law::ALL, seen, 1_000_000);
+    holds_safe("leased, Redis unanswered", scope, law::ALL, seen, 1_000_000);
 }
 
 #[test]
