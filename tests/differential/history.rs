@@ -9,11 +9,11 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::{
-    program::{Ask, Name, Setup},
+    program::{Name, RequestSpec, Setup},
     routes::{HOSTS, QUERIES},
 };
 
-/// A place in the order of everything that happens.
+/// A position in the order of all events.
 pub type Tick = u64;
 
 #[derive(Default)]
@@ -21,19 +21,19 @@ pub struct History {
     pub tick: Tick,
     /// Milliseconds since the run began, by the clock of the cache.
     pub now: u64,
-    pub sent: Vec<Sent>,
+    pub requests: Vec<SentRequest>,
     pub calls: Vec<Call>,
-    pub cleared: Vec<Cleared>,
-    /// By thing: how often it has changed.
-    pub versions: HashMap<Thing, u64>,
-    /// By resource: the last `ETag` and `Last-Modified` that a client has seen.
+    pub invalidations: Vec<Invalidation>,
+    /// Number of changes of each item.
+    pub versions: HashMap<Item, u64>,
+    /// The last `ETag` and `Last-Modified` that a client received, by resource.
     pub validators: HashMap<Resource, (Option<String>, Option<i64>)>,
 }
 
-/// What changes as one: the route and the id.
-pub type Thing = (usize, u8);
+/// A route and an id, whose representations change together.
+pub type Item = (usize, u8);
 
-/// What a URI names: host, route, id and query, each as far as spellings of it differ in meaning.
+/// The resource of a URI. Spellings with the same meaning are equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Resource {
     pub host: u8,
@@ -43,37 +43,37 @@ pub struct Resource {
 }
 
 /// A request that was sent.
-pub struct Sent {
-    pub ask: Ask,
-    /// The members of `If-None-Match`, as they were meant.
+pub struct SentRequest {
+    pub spec: RequestSpec,
+    /// The members of `If-None-Match` before they were spelled.
     pub tags: Option<Vec<String>>,
     /// `If-Modified-Since`, in seconds.
     pub since: Option<i64>,
     pub if_range: Option<String>,
     pub begin: Tick,
     pub began: u64,
-    /// What the oracle demanded when it was sent.
-    pub demand: Option<Demand>,
-    pub seen: Option<Seen>,
-    pub left: bool,
+    /// The oracle's expectation when the request was sent.
+    pub expectation: Option<Expectation>,
+    pub received: Option<Received>,
+    pub disconnected: bool,
 }
 
-/// What use a cache must be, where nothing else is under way.
+/// A required result of a request, where nothing else is in progress.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Demand {
-    /// Answered without a call, by this call's response or one that it freshened.
+pub enum Expectation {
+    /// The request is answered without a call, with the response of this earlier call.
     Hit(usize),
-    /// One of a burst: its first request is this, and all of them make one call.
+    /// The request belongs to a burst whose first request this is. The burst makes one call.
     OneCall(usize),
-    /// If it is served stale for a while, then it is refreshed.
+    /// A stale response may be served, and is then refreshed.
     Refresh,
 }
 
-/// What a client has seen.
-pub struct Seen {
+/// A response that a client received.
+pub struct Received {
     pub end: Tick,
     pub ended: u64,
-    /// `Err`: the service failed.
+    /// The status and the headers, or the service's error.
     pub head: Result<(u16, HeaderMap), String>,
     pub body: Bytes,
     /// The body ended with an error.
@@ -84,31 +84,31 @@ pub struct Seen {
 
 /// A call of the origin.
 pub struct Call {
-    /// The request that it was made for.
-    pub ask: usize,
+    /// The number of the request that caused the call.
+    pub request: usize,
     pub begin: Tick,
     pub began: u64,
-    /// When the head of its response was there.
+    /// When the head of its response was complete.
     pub answered: Option<(Tick, u64)>,
-    /// 0: it failed.
+    /// The status, or 0 if the call failed.
     pub status: u16,
-    pub rep: Rep,
-    /// The bytes that it sent of the whole, if that is not all.
+    pub representation: Representation,
+    /// The range that it sent, if the response was partial.
     pub part: Option<(u64, u64)>,
     /// `Date`, in seconds.
     pub date: i64,
     pub etag: Option<String>,
     pub modified: Option<i64>,
-    /// Seconds of `Age`.
+    /// `Age`, in seconds.
     pub age: u64,
 }
 
-/// What a response shows, and all by which its content is known.
+/// The text that identifies the content of a response.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Rep(pub String);
+pub struct Representation(pub String);
 
-impl Rep {
-    /// All of its bytes.
+impl Representation {
+    /// Returns the full content.
     pub fn bytes(&self, big: bool) -> Bytes {
         let hash =
             self.0.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
@@ -120,29 +120,29 @@ impl Rep {
     }
 }
 
-/// An invalidation that was asked for, or a write.
-pub struct Cleared {
+/// A manual invalidation or a write.
+pub struct Invalidation {
     pub scope: Scope,
     pub soft: bool,
-    /// What began before this may not show what was written.
+    /// Calls that began earlier may return data from before the invalidation.
     pub commit: Tick,
-    /// When whoever asked for it has been answered.
+    /// When the caller's request was acknowledged.
     pub ack: Option<Tick>,
 }
 
 #[derive(Clone, Debug)]
 pub enum Scope {
     Name(Levels),
-    /// All that is stored for it.
+    /// All variants and keys of a resource.
     Uri(Resource),
-    /// What is stored under the key of this request.
-    Key(Box<Ask>),
+    /// The key of this request.
+    Key(Box<RequestSpec>),
 }
 
-/// A namespace as the oracle has it: its levels.
+/// The levels of a namespace.
 pub type Levels = Vec<String>;
 
-/// The levels of a namespace.
+/// Returns the levels of a namespace.
 pub fn levels(name: &Name) -> Levels {
     match name {
         Name::Everything => vec!["*".into()],
@@ -168,26 +168,26 @@ impl History {
         self.tick
     }
 
-    /// Whether anything is under way for this request.
+    /// Returns true if the request has no response yet and its client is still connected.
     pub fn is_open(&self, sent: usize) -> bool {
-        self.sent[sent].seen.is_none() && !self.sent[sent].left
+        self.requests[sent].received.is_none() && !self.requests[sent].disconnected
     }
 }
 
-impl Ask {
+impl RequestSpec {
     pub fn resource(&self) -> Resource {
         Resource { host: HOSTS[self.host].1, route: self.route, id: self.id, query: QUERIES[self.query].1 }
     }
 
-    pub fn thing(&self) -> Thing {
+    pub fn item(&self) -> Item {
         (self.route, self.id)
     }
 
-    /// The user that counts for a route whose key holds one; `Err` if nobody can tell.
+    /// Returns the user in the key of a route with an identity, or `Err` if the user is ambiguous.
     pub fn identity(&self, setup: &Setup) -> Result<Option<u8>, ()> {
         match self.user {
             Some((by, user)) if by == setup.identity => {
-                if self.twice {
+                if self.second_user {
                     Err(())
                 } else {
                     Ok(Some(user))

@@ -1,32 +1,32 @@
-//! Seeded sequences of requests, judged by an oracle that shares no code with the crate. See `README.md` beside this.
+//! Seeded sequences of requests, checked by an oracle that shares no code with the crate. See `README.md` in this directory.
 
 #![allow(unreachable_pub)]
 
-mod broken;
-mod by_hand;
 mod check;
 mod client;
 mod content;
-mod drive;
+mod driver;
 mod generate;
-mod hand;
+mod held;
 mod history;
-mod known;
+mod invalidate;
 mod minimise;
+mod mutations;
 mod oracle;
 mod origin;
 mod program;
 #[path = "../common/redis/mod.rs"]
 #[allow(dead_code)]
 mod redis;
+mod responses;
 mod routes;
 mod runner;
-mod scenes;
-mod shows;
-mod spell;
-mod world;
+mod scenarios;
+mod spelling;
+mod switches;
+mod system;
 
-use broken::Fault;
+use mutations::Mutation;
 
 #[test]
 fn memory_agrees_with_the_oracle() {
@@ -38,20 +38,20 @@ fn redis_agrees_with_the_oracle() {
     runner::agree(true);
 }
 
-/// The check is worth something only if it can fail.
+/// Proves that the check can fail.
 #[test]
-fn each_broken_cache_is_caught() {
+fn each_mutation_is_detected() {
     const REQUESTS: usize = 20_000;
-    for fault in Fault::ALL {
-        let caught = runner::caught(fault, REQUESTS);
-        let (law, requests) = caught.unwrap_or_else(|| panic!("{fault:?} was not caught within {REQUESTS} requests"));
-        println!("{fault:?}: \"{law}\" was broken within {requests} requests");
+    for mutation in Mutation::ALL {
+        let detection = runner::detected_by(mutation, REQUESTS);
+        let (law, requests) = detection.unwrap_or_else(|| panic!("{mutation:?} was not detected within {REQUESTS} requests"));
+        println!("{mutation:?}: \"{law}\" was violated within {requests} requests");
     }
 }
 
 #[test]
 fn failing_seed_replays_and_is_minimised() {
-    let (before, after, law) = runner::minimised(Fault::OneSecondTooLong);
+    let (before, after, law) = runner::minimised(Mutation::OneSecondTooLong);
     println!("{before} steps became {after}: {law}");
     assert!(after <= 4 && after < before, "{before} steps became {after}");
 }

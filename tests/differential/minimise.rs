@@ -1,14 +1,14 @@
-//! Makes a failing program small: fewer steps, and plainer ones, that break the same law.
+//! Minimises a failing program: fewer and simpler steps that violate the same law.
 
-use super::program::{Answer, Ask, AskDirectives, Body, Directives, Length, Program, Step};
+use super::program::{Body, Directives, Length, Program, RequestDirectives, RequestSpec, ResponseSpec, Step};
 
-/// The smallest program found that still `fails`.
+/// Returns the smallest program found that still `fails`.
 pub fn minimise(program: Program, fails: &mut dyn FnMut(&Program) -> bool) -> Program {
     let mut smallest = program;
     loop {
         let before = weight(&smallest);
         smallest = fewer(smallest, fails);
-        smallest = plainer(smallest, fails);
+        smallest = simpler(smallest, fails);
         if weight(&smallest) == before {
             return smallest;
         }
@@ -19,7 +19,7 @@ fn weight(program: &Program) -> usize {
     format!("{:?}", program.steps).len() + program.steps.len()
 }
 
-/// Leaves out pieces of the program, the larger first.
+/// Removes runs of steps, the longest first.
 fn fewer(mut program: Program, fails: &mut dyn FnMut(&Program) -> bool) -> Program {
     let mut size = program.steps.len().div_ceil(2);
     while size > 0 {
@@ -38,54 +38,54 @@ fn fewer(mut program: Program, fails: &mut dyn FnMut(&Program) -> bool) -> Progr
     program
 }
 
-type Change = fn(&mut Ask);
+type Change = fn(&mut RequestSpec);
 
-/// What may be left out of a request.
-const PLAINER: &[Change] = &[
-    |ask| ask.answer = Answer { held: ask.answer.held, ..Answer::plain() },
-    |ask| ask.answer.held = false,
-    |ask| ask.answer.directives = Directives::default(),
-    |ask| ask.answer.directives.stale_if_error = None,
-    |ask| ask.answer.directives.stale_while_revalidate = None,
-    |ask| ask.answer.directives.s_maxage = None,
-    |ask| ask.answer.directives.immutable = false,
-    |ask| ask.answer.directives.public = false,
-    |ask| ask.answer.targeted = None,
-    |ask| (ask.answer.expires, ask.answer.age, ask.answer.dated) = (None, None, None),
-    |ask| ask.answer.expires = None,
-    |ask| ask.answer.age = None,
-    |ask| ask.answer.dated = None,
-    |ask| ask.answer.vary.clear(),
-    |ask| (ask.answer.body, ask.answer.length) = (Body::Whole, Length::Nothing),
-    |ask| ask.answer.length = Length::Nothing,
-    |ask| (ask.answer.bare, ask.answer.changes) = (false, false),
-    |ask| ask.answer.bare = false,
-    |ask| ask.answer.changes = false,
-    |ask| ask.answer.obeys_ranges = false,
-    |ask| ask.answer.rows.clear(),
-    |ask| ask.answer.ttl = None,
-    |ask| ask.answer.location = None,
-    |ask| ask.answer.spelling = 0,
-    |ask| ask.directives = AskDirectives::default(),
-    |ask| (ask.tags, ask.since) = (None, None),
-    |ask| ask.tags = None,
-    |ask| ask.since = None,
-    |ask| (ask.range, ask.if_range) = (None, None),
-    |ask| ask.if_range = None,
-    |ask| ask.forwarded = None,
-    |ask| ask.oddly = 0,
-    |ask| ask.answer.language = false,
-    |ask| ask.language = None,
-    |ask| ask.mode = None,
-    |ask| (ask.user, ask.twice) = (None, false),
-    |ask| ask.twice = false,
-    |ask| (ask.query, ask.host) = (0, 0),
-    |ask| ask.spelling = 0,
-    |ask| ask.process = 0,
-    |ask| ask.leaves_in_body = false,
+/// Simplifications of a request.
+const SIMPLIFICATIONS: &[Change] = &[
+    |spec| spec.response = ResponseSpec { held: spec.response.held, ..ResponseSpec::plain() },
+    |spec| spec.response.held = false,
+    |spec| spec.response.directives = Directives::default(),
+    |spec| spec.response.directives.stale_if_error = None,
+    |spec| spec.response.directives.stale_while_revalidate = None,
+    |spec| spec.response.directives.s_maxage = None,
+    |spec| spec.response.directives.immutable = false,
+    |spec| spec.response.directives.public = false,
+    |spec| spec.response.targeted = None,
+    |spec| (spec.response.expires, spec.response.age, spec.response.date_age) = (None, None, None),
+    |spec| spec.response.expires = None,
+    |spec| spec.response.age = None,
+    |spec| spec.response.date_age = None,
+    |spec| spec.response.vary.clear(),
+    |spec| (spec.response.body, spec.response.length) = (Body::Whole, Length::Nothing),
+    |spec| spec.response.length = Length::Nothing,
+    |spec| (spec.response.without_validators, spec.response.changes) = (false, false),
+    |spec| spec.response.without_validators = false,
+    |spec| spec.response.changes = false,
+    |spec| spec.response.obeys_ranges = false,
+    |spec| spec.response.rows.clear(),
+    |spec| spec.response.ttl = None,
+    |spec| spec.response.location = None,
+    |spec| spec.response.spelling = 0,
+    |spec| spec.directives = RequestDirectives::default(),
+    |spec| (spec.tags, spec.since) = (None, None),
+    |spec| spec.tags = None,
+    |spec| spec.since = None,
+    |spec| (spec.range, spec.if_range) = (None, None),
+    |spec| spec.if_range = None,
+    |spec| spec.forwarded = None,
+    |spec| spec.respelled = 0,
+    |spec| spec.response.language = false,
+    |spec| spec.language = None,
+    |spec| spec.mode = None,
+    |spec| (spec.user, spec.second_user) = (None, false),
+    |spec| spec.second_user = false,
+    |spec| (spec.query, spec.host) = (0, 0),
+    |spec| spec.spelling = 0,
+    |spec| spec.process = 0,
+    |spec| spec.disconnects_in_body = false,
 ];
 
-fn plainer(mut program: Program, fails: &mut dyn FnMut(&Program) -> bool) -> Program {
+fn simpler(mut program: Program, fails: &mut dyn FnMut(&Program) -> bool) -> Program {
     for setup in 0..3 {
         let mut changed = program.clone();
         match setup {
@@ -98,12 +98,12 @@ fn plainer(mut program: Program, fails: &mut dyn FnMut(&Program) -> bool) -> Pro
         }
     }
     for place in 0..program.steps.len() {
-        for change in PLAINER {
+        for change in SIMPLIFICATIONS {
             let mut changed = program.clone();
             match &mut changed.steps[place] {
-                Step::Ask(ask) | Step::Burst(ask, _) | Step::InvalidateKey(ask) => {
-                    change(ask);
-                    ask.answer = ask.answer.clone().possible();
+                Step::Request(spec) | Step::Burst(spec, _) | Step::InvalidateKey(spec) => {
+                    change(spec);
+                    spec.response = spec.response.clone().possible();
                 }
                 _ => break,
             }

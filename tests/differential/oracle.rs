@@ -1,21 +1,21 @@
-//! The oracle: what may be served, and what must be, from RFC 9110, 9111, 5861, 8246 and 9213 and from what the crate documents.
-//! It knows what each field was meant to say; it parses nothing, and calls nothing of the crate.
+//! The oracle: the responses that may be served and that must be served, by RFC 9110, 9111, 5861, 8246 and 9213 and by the crate's
+//! documentation. It knows the intended meaning of each field. It parses nothing, and calls nothing of the crate.
 
 use super::{
-    history::{Call, Cleared, Demand, History, Levels, Rep, Scope, Seen, Sent, Tick},
-    known,
-    program::{Ask, Body, Directives, Setup, Tags, Varies, Verb},
+    history::{Call, Expectation, History, Invalidation, Levels, Received, Representation, Scope, SentRequest, Tick},
+    program::{Body, Directives, Method, RequestSpec, Setup, Tags, Varies},
+    responses::is_big,
     routes::{Kind, MAX_BODY},
-    shows::is_big,
+    switches,
 };
 
-/// What a stored response may be used for. Times are in milliseconds.
+/// The terms under which a stored response may be reused. Times are in milliseconds.
 pub struct Terms {
-    /// Why nobody else may have it.
+    /// `Err`: the reason why other requests may not receive it.
     pub shared: Result<(), &'static str>,
-    /// Its age on arrival, at least and at most.
+    /// The least and the greatest age on arrival.
     pub age: (u64, u64),
-    /// How long after its arrival it stays fresh, at least and at most.
+    /// The least and the greatest time that it stays fresh after its arrival.
     pub fresh: (i64, i64),
     pub while_revalidate: i64,
     pub if_error: i64,
@@ -23,83 +23,85 @@ pub struct Terms {
     pub forbids_stale: bool,
     pub validate_always: bool,
     pub immutable: bool,
-    /// Others may have it though its request had credentials.
-    pub open: bool,
+    /// It may be shared although its request had credentials.
+    pub shared_with_credentials: bool,
 }
 
 const SECOND: i64 = 1000;
 
-/// Statuses that may be stored without being told so (RFC 9110, section 15.1), of those that the origin sends.
+/// The heuristically cacheable statuses (RFC 9110, section 15.1) that the origin sends.
 const BY_DEFAULT: [u16; 8] = [200, 203, 204, 300, 301, 308, 404, 410];
 
 impl Terms {
     pub fn of(history: &History, call: &Call) -> Self {
-        let question = &history.sent[call.ask].ask;
-        match question.facts().kind {
-            Kind::Http => Self::by_http(question, call),
-            _ => Self::by_rule(question, call),
+        let spec = &history.requests[call.request].spec;
+        match spec.rule().kind {
+            Kind::Http => Self::by_http(spec, call),
+            _ => Self::by_rule(spec, call),
         }
     }
 
-    /// `Rule::ttl`: lifetimes count from arrival, and the response can only forbid.
-    fn by_rule(question: &Ask, call: &Call) -> Self {
-        let (facts, answer) = (question.facts(), &question.answer);
-        let ttl = match (answer.ttl, facts.not_found) {
+    /// Returns the terms under `Rule::ttl`: a lifetime starts at arrival, and a response can only prevent storage.
+    fn by_rule(spec: &RequestSpec, call: &Call) -> Self {
+        let (rule, response) = (spec.rule(), &spec.response);
+        let ttl = match (response.ttl, rule.not_found) {
             (Some(ttl), _) => ttl,
             (None, Some(ttl)) if call.status == 404 => ttl,
-            _ => facts.ttl,
+            _ => rule.ttl,
         };
-        let says = &answer.directives;
+        let directives = &response.directives;
         let shared = match () {
-            () if facts.kind == Kind::Uncovered => Err("no rule covers it"),
-            () if says.no_store || says.private || says.no_cache => Err("its Cache-Control forbids it"),
+            () if rule.kind == Kind::Uncovered => Err("no rule covers it"),
+            () if directives.no_store || directives.private || directives.no_cache => Err("its Cache-Control forbids it"),
             () if !BY_DEFAULT.contains(&call.status) => Err("its status is not stored"),
             () if ttl == 0 => Err("its lifetime is zero"),
-            () => general(question, call),
+            () => general(spec, call),
         };
         let age = call.age * 1000;
         Self {
             shared,
             age: (age, age),
             fresh: (ttl as i64 * SECOND, ttl as i64 * SECOND),
-            while_revalidate: facts.while_revalidate as i64 * SECOND,
-            if_error: facts.if_error as i64 * SECOND,
-            if_unreachable: facts.if_error as i64 * SECOND,
+            while_revalidate: rule.while_revalidate as i64 * SECOND,
+            if_error: rule.if_error as i64 * SECOND,
+            if_unreachable: rule.if_error as i64 * SECOND,
             forbids_stale: false,
             validate_always: false,
             immutable: false,
-            open: false,
+            shared_with_credentials: false,
         }
     }
 
-    /// RFC 9111.
-    fn by_http(question: &Ask, call: &Call) -> Self {
-        let (facts, answer) = (question.facts(), &question.answer);
-        // RFC 9213, section 2.2: an empty one does not count.
-        let targeted = answer.targeted.as_ref().filter(|targeted| facts.targeted && **targeted != Directives::default());
-        let says: &Directives = targeted.unwrap_or(&answer.directives);
-        let expires = answer.expires.filter(|_| targeted.is_none() && answer.bare);
+    /// Returns the terms under `Rule::http` (RFC 9111).
+    fn by_http(spec: &RequestSpec, call: &Call) -> Self {
+        let (rule, response) = (spec.rule(), &spec.response);
+        // RFC 9213, section 2.2: an empty field is ignored.
+        let targeted = response.targeted.as_ref().filter(|targeted| rule.targeted && **targeted != Directives::default());
+        let directives: &Directives = targeted.unwrap_or(&response.directives);
+        let expires = response.expires.filter(|_| targeted.is_none() && response.without_validators);
         // RFC 9111, section 4.2.3.
         let took = call.answered.map_or(0, |(_, at)| at - call.began);
-        let apparent = answer.dated.unwrap_or_default() * 1000;
+        let apparent = response.date_age.unwrap_or_default() * 1000;
         let age = (apparent.max(call.age * 1000), apparent.max(call.age * 1000 + took) + 999);
         let by_default = BY_DEFAULT.contains(&call.status) || call.status == 206 || call.status == 304;
         // Section 4.2.1 and section 4.2.2.
-        let stated = says.s_maxage.or(says.max_age).or(expires.map(|after| after.max(0) as u64));
-        let life = stated.or_else(|| (by_default || says.public).then_some(facts.ttl)).unwrap_or_default();
-        let fresh = match answer.ttl {
+        let stated = directives.s_maxage.or(directives.max_age).or(expires.map(|after| after.max(0) as u64));
+        let life = stated.or_else(|| (by_default || directives.public).then_some(rule.ttl)).unwrap_or_default();
+        let fresh = match response.ttl {
             Some(ttl) => (ttl as i64 * SECOND, ttl as i64 * SECOND),
             None => (life as i64 * SECOND - age.1 as i64, life as i64 * SECOND - age.0 as i64),
         };
         let shared = match () {
-            () if says.no_store || says.private => Err("its Cache-Control forbids it"),
-            () if question.directives.no_store => Err("its request forbids it"),
-            () if stated.is_none() && !says.public && !by_default && answer.ttl.is_none() => Err("nothing allows it"),
-            () if answer.ttl == Some(0) => Err("its lifetime is zero"),
-            () => general(question, call),
+            () if directives.no_store || directives.private => Err("its Cache-Control forbids it"),
+            () if spec.directives.no_store => Err("its request forbids it"),
+            () if stated.is_none() && !directives.public && !by_default && response.ttl.is_none() => {
+                Err("no directive and no status allows it")
+            }
+            () if response.ttl == Some(0) => Err("its lifetime is zero"),
+            () => general(spec, call),
         };
         // Section 5.2.2.8 and section 5.2.2.10.
-        let forbids_stale = says.must_revalidate || says.proxy_revalidate || says.s_maxage.is_some();
+        let forbids_stale = directives.must_revalidate || directives.proxy_revalidate || directives.s_maxage.is_some();
         let window = |stated: Option<u64>, rule: u64| match forbids_stale {
             true => 0,
             false => stated.unwrap_or(rule) as i64 * SECOND,
@@ -108,72 +110,72 @@ impl Terms {
             shared,
             age,
             fresh,
-            while_revalidate: window(says.stale_while_revalidate, facts.while_revalidate),
-            if_error: window(says.stale_if_error, facts.if_error),
-            if_unreachable: match known::STATED_WINDOW_NARROWS {
-                true => window(says.stale_if_error, facts.if_error.max(3600)),
-                false => window(None, says.stale_if_error.unwrap_or_default().max(3600)),
+            while_revalidate: window(directives.stale_while_revalidate, rule.while_revalidate),
+            if_error: window(directives.stale_if_error, rule.if_error),
+            if_unreachable: match switches::STATED_WINDOW_NARROWS {
+                true => window(directives.stale_if_error, rule.if_error.max(3600)),
+                false => window(None, directives.stale_if_error.unwrap_or_default().max(3600)),
             },
             forbids_stale,
-            validate_always: says.no_cache,
-            immutable: says.immutable,
-            open: says.public || says.must_revalidate || says.s_maxage.is_some(),
+            validate_always: directives.no_cache,
+            immutable: directives.immutable,
+            shared_with_credentials: directives.public || directives.must_revalidate || directives.s_maxage.is_some(),
         }
     }
 }
 
-/// What holds under every rule.
-fn general(question: &Ask, call: &Call) -> Result<(), &'static str> {
-    let answer = &question.answer;
+/// Checks the conditions that hold under every rule.
+fn general(spec: &RequestSpec, call: &Call) -> Result<(), &'static str> {
+    let response = &spec.response;
     match () {
-        () if !question.reads() => Err("it answers a write"),
-        // That of a 304 is for who asked alone.
-        () if answer.cookie && call.status != 304 => Err("it sets a cookie"),
-        () if answer.vary.contains(&Varies::Star) => Err("it varies by what nobody sees"),
-        () if answer.forbids => Err("its handler forbids it"),
-        () if call.part.is_some() && question.facts().kind != Kind::Http => Err("it is a part"),
+        () if !spec.reads() => Err("it answers a write"),
+        // The cookie of a 304 concerns only its own request.
+        () if response.cookie && call.status != 304 => Err("it sets a cookie"),
+        () if response.vary.contains(&Varies::Star) => Err("its Vary is *"),
+        () if response.no_store => Err("its handler forbids it"),
+        () if call.part.is_some() && spec.rule().kind != Kind::Http => Err("it is a part"),
         () => Ok(()),
     }
 }
 
-/// Whether the two name one resource, for one user where the key says so.
-pub fn same_key(setup: &Setup, one: &Ask, other: &Ask) -> bool {
+/// Returns true if the two requests have the same key.
+pub fn same_key(setup: &Setup, one: &RequestSpec, other: &RequestSpec) -> bool {
     one.forwarded == other.forwarded && same_target(setup, one, other)
 }
 
-/// The same, whatever a proxy says that the client sent: what is invalidated by a key.
-fn same_target(setup: &Setup, one: &Ask, other: &Ask) -> bool {
+/// Returns true if the two requests have the same key apart from forwarded fields. An invalidation by key reaches all of these.
+fn same_target(setup: &Setup, one: &RequestSpec, other: &RequestSpec) -> bool {
     let same_user = || matches!((one.identity(setup), other.identity(setup)), (Ok(one), Ok(other)) if one == other);
-    one.resource() == other.resource() && (!one.facts().identity || same_user())
+    one.resource() == other.resource() && (!one.rule().identity || same_user())
 }
 
-/// Whether credentials keep this response from this request (RFC 9111, section 3.5, and README: what is cached).
-pub fn guarded(setup: &Setup, asked: &Ask, made: &Ask, terms: &Terms) -> bool {
-    if asked.facts().identity {
+/// Returns true if credentials prevent sharing between the two requests (RFC 9111, section 3.5, and the crate's documentation).
+pub fn has_unkeyed_credentials(setup: &Setup, asked: &RequestSpec, made: &RequestSpec, terms: &Terms) -> bool {
+    if asked.rule().identity {
         return asked.identity(setup).is_err() || made.identity(setup).is_err();
     }
     let any = asked.user.is_some() || made.user.is_some();
-    any && !(asked.facts().kind == Kind::Http && terms.open)
+    any && !(asked.rule().kind == Kind::Http && terms.shared_with_credentials)
 }
 
-/// RFC 9111, section 4.1.
-pub fn same_variant(asked: &Ask, made: &Ask) -> bool {
-    made.answer.varies().iter().all(|field| match field {
+/// Returns true if the requests select the same variant (RFC 9111, section 4.1).
+pub fn same_variant(asked: &RequestSpec, made: &RequestSpec) -> bool {
+    made.response.varies().iter().all(|field| match field {
         Varies::Language => asked.language == made.language,
         Varies::Mode => asked.mode == made.mode,
         Varies::Star => false,
     })
 }
 
-/// The namespaces of what answers a request.
-fn names(setup: &Setup, ask: &Ask) -> Vec<Levels> {
-    let facts = ask.facts();
-    // What a HEAD freshens keeps the rows of its content, which a HEAD has none of.
-    let rows = if ask.verb == Verb::Head { &[] } else { &ask.answer.rows[..] };
+/// Returns the namespaces of the response to a request.
+fn names(setup: &Setup, spec: &RequestSpec) -> Vec<Levels> {
+    let rule = spec.rule();
+    // A response that a HEAD freshens keeps the rows of its content. A HEAD has no content and no rows.
+    let rows = if spec.method == Method::Head { &[] } else { &spec.response.rows[..] };
     let mut names: Vec<Levels> = rows.iter().map(|row| vec!["row".into(), row.to_string()]).collect();
-    if let Some(family) = facts.family {
-        let second = match ask.identity(setup) {
-            _ if !facts.identity => ask.id.to_string(),
+    if let Some(family) = rule.family {
+        let second = match spec.identity(setup) {
+            _ if !rule.identity => spec.id.to_string(),
             Ok(Some(user)) => format!("user{user}"),
             _ => "anonymous".into(),
         };
@@ -182,114 +184,125 @@ fn names(setup: &Setup, ask: &Ask) -> Vec<Levels> {
     names
 }
 
-/// Whether an invalidation concerns what was answered to a request.
-pub fn concerns(setup: &Setup, cleared: &Cleared, ask: &Ask) -> bool {
-    match &cleared.scope {
-        Scope::Uri(resource) => ask.facts().kind == Kind::Http && *resource == ask.resource(),
-        Scope::Key(key) => same_target(setup, key, ask),
-        Scope::Name(name) => name[0] == "*" || names(setup, ask).iter().any(|own| own.starts_with(name)),
+/// Returns true if an invalidation must reach the response to a request.
+pub fn concerns(setup: &Setup, invalidation: &Invalidation, spec: &RequestSpec) -> bool {
+    match &invalidation.scope {
+        Scope::Uri(resource) => spec.rule().kind == Kind::Http && *resource == spec.resource(),
+        Scope::Key(key) => same_target(setup, key, spec),
+        Scope::Name(name) => name[0] == "*" || names(setup, spec).iter().any(|own| own.starts_with(name)),
     }
 }
 
-/// Whether it may reach that, too: an invalidation may be coarser than it has to be.
-fn may_concern(setup: &Setup, cleared: &Cleared, ask: &Ask) -> bool {
-    match &cleared.scope {
-        Scope::Uri(resource) => (resource.route, resource.id) == ask.thing(),
-        Scope::Key(key) => key.thing() == ask.thing(),
-        // A user in an odd spelling may be nobody to a handler.
-        Scope::Name(name) => concerns(setup, cleared, ask) || ask.facts().identity && name[0] == "u",
+/// Returns true if an invalidation may reach the response to a request: it may be coarser than required.
+fn may_concern(setup: &Setup, invalidation: &Invalidation, spec: &RequestSpec) -> bool {
+    match &invalidation.scope {
+        Scope::Uri(resource) => (resource.route, resource.id) == spec.item(),
+        Scope::Key(key) => key.item() == spec.item(),
+        // A handler may not recognise a user in an unusual spelling.
+        Scope::Name(name) => concerns(setup, invalidation, spec) || spec.rule().identity && name[0] == "u",
     }
 }
 
-/// Invalidations of such a kind that a response from a call must not outlive before a request that began then.
-pub fn cleared<'a>(setup: &'a Setup, history: &'a History, call: &'a Call, soft: bool, begin: Tick) -> Option<&'a Cleared> {
-    let ask = &history.sent[call.ask].ask;
-    history.cleared.iter().find(|cleared| {
-        let between = call.begin < cleared.commit && cleared.ack.is_some_and(|ack| ack < begin);
-        cleared.soft == soft && between && concerns(setup, cleared, ask)
+/// Returns a hard or soft invalidation that was acknowledged before `begin` and reaches the response of an older call.
+pub fn invalidated_by<'a>(
+    setup: &'a Setup,
+    history: &'a History,
+    call: &'a Call,
+    soft: bool,
+    begin: Tick,
+) -> Option<&'a Invalidation> {
+    let spec = &history.requests[call.request].spec;
+    history.invalidations.iter().find(|invalidation| {
+        let between = call.begin < invalidation.commit && invalidation.ack.is_some_and(|ack| ack < begin);
+        invalidation.soft == soft && between && concerns(setup, invalidation, spec)
     })
 }
 
-/// Whether a tag of `If-None-Match` is that of the response (RFC 9110, section 13.1.2).
-pub fn names_tag(sent: &Sent, etag: Option<&str>) -> bool {
+/// Returns true if `If-None-Match` matches the response's tag (RFC 9110, section 13.1.2).
+pub fn names_tag(sent: &SentRequest, etag: Option<&str>) -> bool {
     let opaque = |tag: &str| tag.trim_start_matches("W/").to_owned();
     let listed = |tags: &Vec<String>| etag.is_some_and(|etag| tags.iter().any(|tag| opaque(tag) == opaque(etag)));
-    sent.ask.tags == Some(Tags::Star) || sent.tags.as_ref().is_some_and(listed)
+    sent.spec.tags == Some(Tags::Star) || sent.tags.as_ref().is_some_and(listed)
 }
 
-/// What a cache must be good for here: asked while nothing is under way, before the request is sent.
-pub fn demand(setup: &Setup, history: &History, ask: &Ask) -> Option<Demand> {
-    if ask.verb != Verb::Get
-        || !is_plain(ask)
-        || ask.user.is_some() && !ask.facts().identity
-        || ask.identity(setup).is_err() && ask.facts().identity
+/// Returns the required result of a request that is about to be sent while nothing is in progress.
+pub fn expectation(setup: &Setup, history: &History, spec: &RequestSpec) -> Option<Expectation> {
+    if spec.method != Method::Get
+        || !is_plain(spec)
+        || spec.user.is_some() && !spec.rule().identity
+        || spec.identity(setup).is_err() && spec.rule().identity
     {
         return None;
     }
     let same = |call: &&Call| {
-        let made = &history.sent[call.ask].ask;
-        same_key(setup, made, ask) && made.language == ask.language && made.mode == ask.mode
+        let made = &history.requests[call.request].spec;
+        same_key(setup, made, spec) && made.language == spec.language && made.mode == spec.mode
     };
     let number = history.calls.iter().rposition(|call| same(&call))?;
-    let (call, made) = (&history.calls[number], &history.sent[history.calls[number].ask].ask);
+    let (call, made) = (&history.calls[number], &history.requests[history.calls[number].request].spec);
     let terms = Terms::of(history, call);
     let now = history.now as i64;
     let (_, at) = call.answered?;
     let touched = |call: &Call| {
-        let concerned =
-            |cleared: &&Cleared| may_concern(setup, cleared, made) && cleared.ack.is_none_or(|ack| ack > call.begin);
-        history.cleared.iter().any(|cleared| concerned(&cleared))
+        let concerned = |invalidation: &&Invalidation| {
+            may_concern(setup, invalidation, made) && invalidation.ack.is_none_or(|ack| ack > call.begin)
+        };
+        history.invalidations.iter().any(|invalidation| concerned(&invalidation))
     };
-    let fit = is_kept(history, number, &terms) && !touched(call);
+    let fit = is_stored(history, number, &terms) && !touched(call);
     let fresh_until = at as i64 + terms.fresh.0;
     if fit && now < fresh_until && !terms.validate_always {
-        return Some(Demand::Hit(number));
+        return Some(Expectation::Hit(number));
     }
     let until = at as i64 + terms.fresh.1;
-    (terms.shared.is_ok() && now >= until && terms.while_revalidate > 0).then_some(Demand::Refresh)
+    (terms.shared.is_ok() && now >= until && terms.while_revalidate > 0).then_some(Expectation::Refresh)
 }
 
-/// Whether a request asks for the whole, as everybody does.
-pub fn is_plain(ask: &Ask) -> bool {
-    let nothing_odd = ask.range.is_none() && ask.if_range.is_none() && !ask.if_match && ask.since.is_none();
-    nothing_odd && ask.tags.is_none() && ask.directives == super::program::AskDirectives::default()
+/// Returns true if a request has no range, condition or directive.
+pub fn is_plain(spec: &RequestSpec) -> bool {
+    let nothing_odd = spec.range.is_none() && spec.if_range.is_none() && !spec.if_match && spec.since.is_none();
+    nothing_odd && spec.tags.is_none() && spec.directives == super::program::RequestDirectives::default()
 }
 
-/// Whether every cache of this kind would have stored what this call answered.
-fn is_kept(history: &History, number: usize, terms: &Terms) -> bool {
+/// Returns true if the response of this call must have been stored.
+fn is_stored(history: &History, number: usize, terms: &Terms) -> bool {
     let call = &history.calls[number];
-    let sent = &history.sent[call.ask];
-    let answer = &sent.ask.answer;
-    let plain = sent.ask.verb == Verb::Get && is_plain(&sent.ask) && (sent.ask.user.is_none() || sent.ask.facts().identity);
-    let whole = matches!(answer.body, Body::Whole | Body::Held) && call.rep.bytes(is_big(&sent.ask)).len() as u64 <= MAX_BODY;
-    let read = sent.seen.as_ref().is_some_and(|seen| seen.read && !seen.broken);
-    // Another answer of the key may have left another `Vary`, or still be on its way.
+    let sent = &history.requests[call.request];
+    let response = &sent.spec.response;
+    let plain =
+        sent.spec.method == Method::Get && is_plain(&sent.spec) && (sent.spec.user.is_none() || sent.spec.rule().identity);
+    let whole = matches!(response.body, Body::Whole | Body::Held)
+        && call.representation.bytes(is_big(&sent.spec)).len() as u64 <= MAX_BODY;
+    let read = sent.received.as_ref().is_some_and(|received| received.read && !received.broken);
+    // Another response of the key may have left another `Vary`, or may still be arriving.
     let alone = history.calls.iter().enumerate().all(|(place, other)| {
-        let them = &history.sent[other.ask];
+        let them = &history.requests[other.request];
         let ended = other.answered.is_some_and(|(answered, _)| {
-            let read = |seen: &Seen| seen.read && (answered..call.begin).contains(&seen.end);
-            answered < call.begin && (them.ask.answer.body != Body::Held || them.seen.as_ref().is_some_and(read))
+            let read = |received: &Received| received.read && (answered..call.begin).contains(&received.end);
+            answered < call.begin && (them.spec.response.body != Body::Held || them.received.as_ref().is_some_and(read))
         });
-        let other_variant = || them.ask.answer.varies() == answer.varies() && !same_variant(&them.ask, &sent.ask);
+        let other_variant = || them.spec.response.varies() == response.varies() && !same_variant(&them.spec, &sent.spec);
         let apart = match place < number {
-            true => ended && !them.ask.answer.vary.contains(&Varies::Star),
+            true => ended && !them.spec.response.vary.contains(&Varies::Star),
             false => place == number || other_variant(),
         };
-        them.ask.resource() != sent.ask.resource() || apart
+        them.spec.resource() != sent.spec.resource() || apart
     });
     plain && whole && read && alone && call.status == 200 && terms.shared.is_ok()
 }
 
-/// Whether a whole put together from parts, or one of them, can have these bytes: what is alive of the same thing covers them.
+/// Returns true if the valid parts of one representation cover these bytes.
 pub fn covered(setup: &Setup, history: &History, (number, call): (usize, &Call), begin: Tick, wanted: (u64, u64)) -> bool {
-    let same = |rep: &Rep| *rep == call.rep;
+    let same = |representation: &Representation| *representation == call.representation;
     let mut parts: Vec<(u64, u64)> = history
         .calls
         .iter()
         .enumerate()
         .filter(|(other, part)| {
             *other == number
-                || part.etag == call.etag && same(&part.rep) && cleared(setup, history, part, false, begin).is_none()
+                || part.etag == call.etag
+                    && same(&part.representation)
+                    && invalidated_by(setup, history, part, false, begin).is_none()
         })
         .map(|(_, part)| part.part.unwrap_or((0, u64::MAX)))
         .collect();

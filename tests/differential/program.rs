@@ -1,8 +1,8 @@
-//! A program: the set-up of one run and its steps, as data. A run of it needs nothing else.
+//! A program: the configuration of one run and its steps, as data.
 
 use super::routes::{ROUTES, Route};
 
-/// Everything that one run is made of.
+/// A complete description of one run.
 #[derive(Clone, Debug)]
 pub struct Program {
     pub seed: u64,
@@ -10,24 +10,24 @@ pub struct Program {
     pub steps: Vec<Step>,
 }
 
-/// How the cache is put together.
+/// The configuration of the cache.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
     pub store: StoreKind,
-    /// The rules are read from TOML, not built in code.
+    /// The rules are read from TOML instead of built in code.
     pub from_toml: bool,
-    /// The cache stands in a router that is nested under `/api`.
+    /// The cache is in a router that is nested under `/api`.
     pub nested: bool,
-    /// `InvalidateLayer` stands inside of the cache.
+    /// `InvalidateLayer` is inside the cache.
     pub invalidate_inside: bool,
-    /// Names the user on routes whose key holds an identity.
+    /// The credential that identifies the user on routes with an identity in their key.
     pub identity: Credential,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum StoreKind {
     Memory,
-    /// Redis; `two` processes share it, each with memory in front or not.
+    /// Redis, with one process or `two`, each with or without memory in front of it.
     Redis {
         leased: bool,
         memory: bool,
@@ -44,14 +44,14 @@ pub enum Credential {
 
 #[derive(Clone, Debug)]
 pub enum Step {
-    Ask(Ask),
-    /// As many equal requests at once.
-    Burst(Ask, u8),
-    /// One of the held calls goes on.
+    Request(RequestSpec),
+    /// Several equal requests at once.
+    Burst(RequestSpec, u8),
+    /// Releases one of the held calls.
     Release(u8),
-    /// One of the waiting clients leaves.
-    Leave(u8),
-    /// Milliseconds.
+    /// Disconnects one of the waiting clients.
+    Disconnect(u8),
+    /// Advances the clock by milliseconds.
     Advance(u64),
     Invalidate {
         names: Name,
@@ -59,10 +59,10 @@ pub enum Step {
         process: u8,
     },
     /// `Store::invalidate_key` with the key of this request.
-    InvalidateKey(Ask),
+    InvalidateKey(RequestSpec),
 }
 
-/// A namespace that is invalidated by hand.
+/// A namespace to invalidate.
 #[derive(Clone, Copy, Debug)]
 pub enum Name {
     Everything,
@@ -72,7 +72,7 @@ pub enum Name {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Verb {
+pub enum Method {
     Get,
     Head,
     Put,
@@ -80,67 +80,67 @@ pub enum Verb {
     Delete,
 }
 
-/// One request, and what the origin says if it gets to hear of it.
+/// A request, and the origin's response if it is called.
 #[derive(Clone, Debug)]
-pub struct Ask {
-    pub verb: Verb,
-    /// Place in [`ROUTES`].
+pub struct RequestSpec {
+    pub method: Method,
+    /// Index in [`ROUTES`].
     pub route: usize,
     pub id: u8,
-    /// Place in [`QUERIES`].
+    /// Index in [`QUERIES`].
     pub query: usize,
-    /// Place in [`HOSTS`].
+    /// Index in [`HOSTS`].
     pub host: usize,
     pub user: Option<(Credential, u8)>,
-    /// The user is named a second time, and that is another one.
-    pub twice: bool,
-    /// A write spells its URI and its user in another way: 1 to 4.
-    pub oddly: u8,
-    /// Place in [`FORWARDED`](super::routes::FORWARDED).
+    /// A second credential names another user.
+    pub second_user: bool,
+    /// The unusual spelling of a write's URI and user, 1 to 4, or 0 for the usual one.
+    pub respelled: u8,
+    /// Index in [`FORWARDED`](super::routes::FORWARDED).
     pub forwarded: Option<usize>,
     pub language: Option<u8>,
     pub mode: Option<u8>,
     pub tags: Option<Tags>,
     pub since: Option<Since>,
     pub if_match: bool,
-    pub range: Option<Wanted>,
+    pub range: Option<RangeSpec>,
     pub if_range: Option<IfRange>,
-    pub directives: AskDirectives,
-    /// Draws how the fields are written.
+    pub directives: RequestDirectives,
+    /// The seed of the fields' spelling.
     pub spelling: u64,
     pub process: u8,
-    /// The client goes away after the first piece of the body.
-    pub leaves_in_body: bool,
-    pub answer: Answer,
+    /// The client disconnects after the first piece of the body.
+    pub disconnects_in_body: bool,
+    pub response: ResponseSpec,
 }
 
 /// `If-None-Match`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Tags {
-    /// Some that nothing has.
+    /// Tags that no response has.
     Others,
-    /// The last that was seen of this resource, among others.
-    Seen,
+    /// The last tag that was received for this resource, among others.
+    Last,
     Star,
 }
 
-/// `If-Modified-Since`, compared with the last `Last-Modified` that was seen of this resource.
+/// `If-Modified-Since`, compared with the last `Last-Modified` that was received for this resource.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Since {
     Before,
-    Seen,
+    Equal,
     After,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum IfRange {
-    SeenTag,
+    LastTag,
     OtherTag,
 }
 
 /// `Range`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Wanted {
+pub enum RangeSpec {
     First(u64),
     From(u64),
     Between(u64, u64),
@@ -152,21 +152,21 @@ pub enum Wanted {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct AskDirectives {
+pub struct RequestDirectives {
     pub no_cache: bool,
     pub no_store: bool,
     pub max_age: Option<u64>,
     pub min_fresh: Option<u64>,
-    /// `Some(None)`: however stale.
+    /// `Some(None)`: without a limit.
     pub max_stale: Option<Option<u64>>,
     pub stale_if_error: Option<u64>,
     pub only_if_cached: bool,
 }
 
-/// What the origin says.
+/// The origin's response.
 #[derive(Clone, Debug)]
-pub struct Answer {
-    /// 0: it fails without an answer.
+pub struct ResponseSpec {
+    /// The status, or 0 for a call that fails.
     pub status: u16,
     pub directives: Directives,
     /// `CDN-Cache-Control`.
@@ -174,28 +174,30 @@ pub struct Answer {
     /// Seconds from `Date`.
     pub expires: Option<i64>,
     pub age: Option<u64>,
-    /// Seconds by which `Date` lies in the past.
-    pub dated: Option<u64>,
+    /// The age of `Date`, in seconds.
+    pub date_age: Option<u64>,
     pub vary: Vec<Varies>,
     /// It has a `Content-Language`, with or without a `Vary`.
     pub language: bool,
     pub cookie: bool,
-    /// The thing has changed meanwhile.
+    /// The item has changed since the last call.
     pub changes: bool,
-    /// No `ETag` and no `Last-Modified`, and a body that no other call gives.
-    pub bare: bool,
+    /// It has no `ETag`, no `Last-Modified`, and a body that is unique to its call.
+    pub without_validators: bool,
     pub body: Body,
     pub length: Length,
     pub held: bool,
     pub obeys_ranges: bool,
     pub spelling: u64,
-    /// What the handler says with `CachePolicy`: rows, a lifetime in seconds, or that it is not to be stored.
+    /// Rows that the handler adds with `CachePolicy::namespace`.
     pub rows: Vec<u8>,
+    /// `CachePolicy::ttl`, in seconds.
     pub ttl: Option<u64>,
-    pub forbids: bool,
-    /// What a write says with `Invalidations::only`.
+    /// `CachePolicy::no_store`.
+    pub no_store: bool,
+    /// The row that a write names with `Invalidations::only`.
     pub invalidates_only: Option<u8>,
-    /// `Location` of a write: the id it names on the same route.
+    /// The id in the `Location` of a write, on the same route.
     pub location: Option<u8>,
 }
 
@@ -217,7 +219,7 @@ pub enum Body {
     Short,
 }
 
-/// What announces the length of a body.
+/// The announcement of a body's length.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Length {
     Nothing,
@@ -241,30 +243,31 @@ pub struct Directives {
 }
 
 impl Setup {
-    /// What stands before every path.
+    /// Returns the prefix of every path.
     pub fn prefix(&self) -> &'static str {
         if self.nested { "/api" } else { "" }
     }
 }
 
-impl Ask {
-    pub fn facts(&self) -> &'static Route {
+impl RequestSpec {
+    pub fn rule(&self) -> &'static Route {
         &ROUTES[self.route]
     }
 
     pub fn reads(&self) -> bool {
-        matches!(self.verb, Verb::Get | Verb::Head)
+        matches!(self.method, Method::Get | Method::Head)
     }
 }
 
-impl Answer {
-    /// What it varies by: a response in some language depends on what was asked for, also if it does not say so.
+impl ResponseSpec {
+    /// Returns the fields that the response depends on. A response with a language depends on `Accept-Language` even without a
+    /// `Vary`.
     pub fn varies(&self) -> Vec<Varies> {
         let unsaid = self.language && self.status == 200 && !self.vary.contains(&Varies::Language);
         self.vary.iter().copied().chain(unsaid.then_some(Varies::Language)).collect()
     }
 
-    /// A plain 200.
+    /// Returns a plain 200.
     pub fn plain() -> Self {
         Self {
             status: 200,
@@ -272,12 +275,12 @@ impl Answer {
             targeted: None,
             expires: None,
             age: None,
-            dated: None,
+            date_age: None,
             vary: Vec::new(),
             language: false,
             cookie: false,
             changes: false,
-            bare: false,
+            without_validators: false,
             body: Body::Whole,
             length: Length::Nothing,
             held: false,
@@ -285,7 +288,7 @@ impl Answer {
             spelling: 0,
             rows: Vec::new(),
             ttl: None,
-            forbids: false,
+            no_store: false,
             invalidates_only: None,
             location: None,
         }

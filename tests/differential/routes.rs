@@ -1,4 +1,4 @@
-//! Routes and their rules, and the words that requests are made of.
+//! Routes and their rules, and the values that requests are generated from.
 
 /// A route and its rule. Times are in seconds.
 #[derive(Clone, Copy, Debug)]
@@ -9,12 +9,12 @@ pub struct Route {
     pub while_revalidate: u64,
     pub if_error: u64,
     pub not_found: Option<u64>,
-    /// The first level of its namespace; the second is the id, or the user where there is an identity.
+    /// The first level of its namespace. The second level is the id, or the user on a route with an identity.
     pub family: Option<&'static str>,
     pub identity: bool,
     pub soft_writes: bool,
     pub targeted: bool,
-    /// The handler names rows.
+    /// The handler adds namespaces of rows.
     pub rows: bool,
 }
 
@@ -60,10 +60,10 @@ pub const ROUTES: [Route; 9] = [
     Route { name: "none", kind: Kind::Uncovered, family: None, ..TTL },
 ];
 
-/// The largest body that a rule stores.
+/// The largest body that is stored.
 pub const MAX_BODY: u64 = 4096;
 
-/// Queries, and which of them are the same to a handler that reads them by name.
+/// Queries. Those with equal numbers mean the same to a handler that reads parameters by name.
 pub const QUERIES: [(&str, u8); 9] = [
     ("", 0),
     ("?a=1&b=2", 1),
@@ -76,10 +76,10 @@ pub const QUERIES: [(&str, u8); 9] = [
     ("?A=1", 7),
 ];
 
-/// Hosts, and which of them are the same name.
+/// Hosts. Those with equal numbers are the same host.
 pub const HOSTS: [(&str, u8); 4] = [("h.test", 0), ("H.Test", 0), ("other.test", 1), ("h.test:8080", 2)];
 
-/// Fields in which a proxy says what the client sent; a handler may go by them.
+/// Fields in which a proxy forwards the client's original request, and on which a handler's response may depend.
 pub const FORWARDED: [(&str, &str); 5] = [
     ("x-forwarded-host", "a.test"),
     ("x-forwarded-host", "b.test"),

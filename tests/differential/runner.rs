@@ -1,4 +1,4 @@
-//! Runs one program after the other for a while, and reports the first that fails, made small.
+//! Runs programs for a fixed time, and reports the first failure after minimising it.
 
 use std::{
     env,
@@ -6,29 +6,29 @@ use std::{
 };
 
 use super::{
-    broken::Fault,
     check::Violation,
-    drive::{Outcome, run},
+    driver::{Outcome, run},
     generate::program,
     minimise::minimise,
+    mutations::Mutation,
     program::{Program, Step},
     redis::Server,
 };
 
-/// Laws that a run over Redis may break because the machine is slow: nothing shows that a request waits for another, so that the driver
-/// goes on after a while. Such a failure counts if a replay shows it again.
+/// Laws that a run over Redis may violate on a slow machine. A request that waits for another cannot be observed, so the driver
+/// continues after a timeout. Such a failure counts only if a replay shows it again.
 const BY_TIMING: [&str; 4] = [
-    "a request that must be a hit is one",
+    "a request that must be a hit is a hit",
     "a burst makes one call",
-    "what is served stale is refreshed",
+    "a stale response that is served is refreshed",
     "every request is answered",
 ];
 
-/// Programs of consecutive seeds agree with the oracle.
+/// Asserts that the programs of consecutive seeds agree with the oracle.
 pub fn agree(redis: bool) {
     let number = |name: &str| {
         let text = env::var(name).ok()?;
-        Some(text.parse::<u64>().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+        Some(text.parse::<u64>().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
     };
     let duration = Duration::from_secs(number("DIFFERENTIAL_SECONDS").unwrap_or(15));
     let only = number("DIFFERENTIAL_SEED");
@@ -46,10 +46,10 @@ pub fn agree(redis: bool) {
         let outcome = run(&drawn, None, url.as_deref());
         total.requests += outcome.requests;
         total.hits += outcome.hits;
-        total.demanded += outcome.demanded;
-        if let Some(Violation { law, how }) = outcome.violation {
+        total.expected_hits += outcome.expected_hits;
+        if let Some(Violation { law, detail }) = outcome.violation {
             if redis && BY_TIMING.contains(&law) && !(0..3).any(|_| fails(&drawn, None, url.as_deref(), law)) {
-                println!("seed {seed}: {law}: {how}; not seen again");
+                println!("seed {seed}: {law}: {detail}; not reproduced");
                 seed += 1;
                 continue;
             }
@@ -58,7 +58,7 @@ pub fn agree(redis: bool) {
                 None => {
                     let small = minimise(drawn, &mut |less| fails(less, None, url.as_deref(), law));
                     let report = report(&small, &run(&small, None, url.as_deref()), law, redis);
-                    failures.push((law, format!("{report}\nat first: {how}"), 1));
+                    failures.push((law, format!("{report}\nbefore minimising: {detail}"), 1));
                 }
             }
         }
@@ -67,25 +67,23 @@ pub fn agree(redis: bool) {
         }
         seed += 1;
     }
-    let Outcome { requests, hits, demanded, .. } = total;
-    println!(
-        "seeds {first} to {seed}: {requests} requests, {hits} answered from the store; {demanded} were demanded to be hits"
-    );
+    let Outcome { requests, hits, expected_hits, .. } = total;
+    println!("seeds {first} to {seed}: {requests} requests, {hits} answered from the store; {expected_hits} had to be hits");
     let failures: Vec<String> =
         failures.into_iter().map(|(_, report, count)| format!("{report}\n({count} programs)")).collect();
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
-    assert!(only.is_some() || hits * 10 > requests, "a cache that never hits breaks no law");
+    assert!(only.is_some() || hits * 10 > requests, "too few hits: a cache that never hits violates no law");
 }
 
-fn fails(program: &Program, fault: Option<Fault>, url: Option<&str>, law: &str) -> bool {
-    run(program, fault, url).violation.is_some_and(|violation| violation.law == law)
+fn fails(program: &Program, mutation: Option<Mutation>, url: Option<&str>, law: &str) -> bool {
+    run(program, mutation, url).violation.is_some_and(|violation| violation.law == law)
 }
 
-/// The law that a broken cache is caught by, and after how many requests; `None` if it is not within so many.
-pub fn caught(fault: Fault, limit: usize) -> Option<(&'static str, usize)> {
+/// Returns the law that a mutation violates and the number of requests until then, or `None` if `limit` requests do not detect it.
+pub fn detected_by(mutation: Mutation, limit: usize) -> Option<(&'static str, usize)> {
     let (mut requests, mut seed) = (0, 1);
     while requests < limit {
-        let outcome = run(&program(seed, false), Some(fault), None);
+        let outcome = run(&program(seed, false), Some(mutation), None);
         requests += outcome.requests;
         if let Some(violation) = outcome.violation {
             return Some((violation.law, requests));
@@ -95,26 +93,26 @@ pub fn caught(fault: Fault, limit: usize) -> Option<(&'static str, usize)> {
     None
 }
 
-/// The steps of the first program that catches a broken cache, before and after, and the law.
-pub fn minimised(fault: Fault) -> (usize, usize, &'static str) {
+/// Minimises the first program that detects a mutation. Returns the number of steps before and after, and the law.
+pub fn minimised(mutation: Mutation) -> (usize, usize, &'static str) {
     let found = (1..).find_map(|seed| {
         let program = program(seed, false);
-        let law = run(&program, Some(fault), None).violation?.law;
+        let law = run(&program, Some(mutation), None).violation?.law;
         Some((program, law))
     });
-    let (program, law) = found.expect("an end of it");
+    let (program, law) = found.expect("the range is endless");
     let before = program.steps.len();
-    assert!(fails(&program, Some(fault), None, law), "the seed does not replay");
-    let small = minimise(program, &mut |less| fails(less, Some(fault), None, law));
+    assert!(fails(&program, Some(mutation), None, law), "the seed does not replay");
+    let small = minimise(program, &mut |less| fails(less, Some(mutation), None, law));
     (before, small.steps.len(), law)
 }
 
 fn report(program: &Program, outcome: &Outcome, law: &str, redis: bool) -> String {
-    let how = outcome.violation.as_ref().map_or("does not happen again", |violation| &violation.how);
+    let detail = outcome.violation.as_ref().map_or("the minimised program did not fail again", |violation| &violation.detail);
     let steps: Vec<String> = program.steps.iter().map(|step| format!("  {}", described(step))).collect();
     let store = if redis { "redis" } else { "memory" };
     format!(
-        "broken: {law}\n{how}\n{:?}\n{}\ncalls:\n  {}\nreplay: DIFFERENTIAL_SEED={} cargo test --all-features --test differential {store}",
+        "violated: {law}\n{detail}\n{:?}\n{}\ncalls:\n  {}\nreplay: DIFFERENTIAL_SEED={} cargo test --all-features --test differential {store}",
         program.setup,
         steps.join("\n"),
         outcome.calls.join("\n  "),
@@ -122,7 +120,7 @@ fn report(program: &Program, outcome: &Outcome, law: &str, redis: bool) -> Strin
     )
 }
 
-/// A step, with what is not usual in it.
+/// Describes a step by its fields that differ from the usual.
 fn described(step: &Step) -> String {
     let text = format!("{step:?}");
     let usual = ["None, ", "false, ", "[], "];

@@ -1,4 +1,4 @@
-//! The hand that calls and bodies of the origin are held in.
+//! Calls and bodies of the origin that wait until the driver releases them.
 
 use std::{
     convert::Infallible,
@@ -16,36 +16,39 @@ use http_body::{Frame, SizeHint};
 use tokio::sync::oneshot;
 use tower::Service;
 
-/// It cannot be reached.
+/// The future of a service in this test.
+pub type ResponseFuture<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
+
+/// The origin cannot be reached.
 #[derive(Debug)]
 pub struct Unreachable;
 
 impl fmt::Display for Unreachable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the origin is out of reach")
+        f.write_str("the origin is unreachable")
     }
 }
 
 impl std::error::Error for Unreachable {}
 
-/// What is held in the hand: calls and bodies that wait to be let go.
+/// Calls and bodies that wait to be released.
 #[derive(Clone, Default)]
-pub struct Held(Arc<Mutex<Vec<oneshot::Sender<()>>>>);
+pub struct HeldCalls(Arc<Mutex<Vec<oneshot::Sender<()>>>>);
 
-impl Held {
+impl HeldCalls {
     pub fn hold(&self) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
         receiver
     }
 
-    /// How many there are.
+    /// Returns the number of waiting calls and bodies.
     pub fn count(&self) -> usize {
         let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         held.iter().filter(|sender| !sender.is_closed()).count()
     }
 
-    /// Lets one of them go on, if there is any.
+    /// Releases one of them, and returns true if there was one.
     pub fn release(&self, which: usize) -> bool {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         held.retain(|sender| !sender.is_closed());
@@ -63,18 +66,18 @@ pub enum End {
     Error,
 }
 
-/// A body whose pieces are known beforehand, the last first.
-pub struct Script {
+/// A body with prepared pieces, the last first.
+pub struct ScriptedBody {
     pub pieces: Vec<Bytes>,
     pub end: End,
-    /// Waited for before the second piece.
+    /// Delays the second piece until it is released.
     pub held: Option<oneshot::Receiver<()>>,
     pub started: bool,
     pub exact: Option<u64>,
     pub sent: u64,
 }
 
-impl http_body::Body for Script {
+impl http_body::Body for ScriptedBody {
     type Data = Bytes;
     type Error = Unreachable;
 
@@ -108,17 +111,17 @@ impl http_body::Body for Script {
     }
 }
 
-/// Answers with 503 in place of an error, as a router's handlers must.
+/// Answers 503 in place of an error, because a router's services must not fail.
 #[derive(Clone)]
-pub struct Infallibly<S>(pub S);
+pub struct ErrorAs503<S>(pub S);
 
-impl<S> Service<Request<Body>> for Infallibly<S>
+impl<S> Service<Request<Body>> for ErrorAs503<S>
 where
     S: Service<Request<Body>, Response = Response<Body>, Future: Send + 'static>,
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+    type Future = ResponseFuture<Infallible>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))

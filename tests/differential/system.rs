@@ -1,4 +1,4 @@
-//! The crate under test: stores, rules and layers of one run, as a set-up wants them, sound or broken on purpose.
+//! The crate under test: stores, rules and layers of one run, with or without a mutation.
 
 use axum::{Router, body::Body};
 use http::{Request, Response};
@@ -10,49 +10,49 @@ use tower::{
 use tower_response_cache::{CacheLayer, Clock, Coherence, Identity, InvalidateLayer, Memory, Redis, Rule, Rules, Store};
 
 use super::{
-    broken::{Fault, Inner, Outer},
-    hand::Infallibly,
+    held::ErrorAs503,
+    mutations::{Inner, Mutation, Outer},
     origin::Origin,
     program::{Credential, Setup, StoreKind},
     routes::{Kind, MAX_BODY, ROUTES, Route},
 };
 
-pub type Front = BoxCloneService<Request<Body>, Response<Body>, BoxError>;
+pub type Frontend = BoxCloneService<Request<Body>, Response<Body>, BoxError>;
 
-/// A store of either kind.
+/// A store in memory or in Redis.
 #[derive(Clone)]
 pub enum AnyStore {
     Memory(Memory),
     Redis(Redis),
 }
 
-/// One process: a store, and the service over it.
+/// One process: a store and the service that uses it.
 #[derive(Clone)]
 pub struct Process {
     pub store: AnyStore,
     pub rules: Rules,
-    pub front: Front,
+    pub frontend: Frontend,
 }
 
 impl Process {
-    pub async fn build(origin: Origin, fault: Option<Fault>, redis: Option<(&str, &str)>) -> Self {
+    pub async fn build(origin: Origin, mutation: Option<Mutation>, redis: Option<(&str, &str)>) -> Self {
         let (setup, clock) = (origin.setup, origin.clock.clone());
-        let rules = rules(&setup, fault);
+        let rules = rules(&setup, mutation);
         match (setup.store, redis) {
             (StoreKind::Redis { leased, memory, .. }, Some((url, prefix))) => {
                 let store = redis_store(url, prefix, clock, leased, memory).await;
-                let front = front(store.clone(), rules.clone(), origin, fault);
-                Self { store: AnyStore::Redis(store), rules, front }
+                let frontend = frontend(store.clone(), rules.clone(), origin, mutation);
+                Self { store: AnyStore::Redis(store), rules, frontend }
             }
             _ => {
                 let store = Memory::builder().capacity(8 << 20).clock(clock).build();
-                let front = front(store.clone(), rules.clone(), origin, fault);
-                Self { store: AnyStore::Memory(store), rules, front }
+                let frontend = frontend(store.clone(), rules.clone(), origin, mutation);
+                Self { store: AnyStore::Memory(store), rules, frontend }
             }
         }
     }
 
-    /// Fills under way.
+    /// Returns the number of fills in progress.
     pub fn fills(&self) -> u64 {
         match &self.store {
             AnyStore::Memory(store) => store.stats().flights,
@@ -63,7 +63,7 @@ impl Process {
 
 async fn redis_store(url: &str, prefix: &str, clock: Clock, leased: bool, memory: bool) -> Redis {
     let coherence = if leased { Coherence::Leased } else { Coherence::Validated };
-    // Nothing here is a test of time: the machine may be slow.
+    // A long timeout, because the machine may be slow.
     let mut builder =
         Redis::builder(url).prefix(prefix).clock(clock).coherence(coherence).command_timeout(Duration::from_secs(10));
     if memory {
@@ -76,7 +76,7 @@ async fn redis_store(url: &str, prefix: &str, clock: Clock, leased: bool, memory
     store
 }
 
-/// Makes the bodies of the layers that of Axum.
+/// Converts a layer's body into Axum's body.
 fn plain<B>() -> MapResponseLayer<impl FnOnce(Response<B>) -> Response<Body> + Clone>
 where
     B: http_body::Body<Data = bytes::Bytes, Error: Into<axum::BoxError>> + Send + 'static,
@@ -84,29 +84,29 @@ where
     MapResponseLayer::new(|response: Response<B>| response.map(Body::new))
 }
 
-fn front<St: Store>(store: St, rules: Rules, origin: Origin, fault: Option<Fault>) -> Front {
+fn frontend<St: Store>(store: St, rules: Rules, origin: Origin, mutation: Option<Mutation>) -> Frontend {
     let setup = origin.setup;
-    let inner = Inner { inner: origin, fault };
-    let flights = if fault == Some(Fault::NoCoalescing) { 0 } else { 4096 };
+    let inner = Inner { inner: origin, mutation };
+    let flights = if mutation == Some(Mutation::NoCoalescing) { 0 } else { 4096 };
     let cache = CacheLayer::new(store.clone()).rules(rules.clone()).max_concurrent_fills(flights).cache_status("t");
-    let rules = if fault == Some(Fault::IgnoresWrites) { Rules::new() } else { rules };
+    let rules = if mutation == Some(Mutation::IgnoresWrites) { Rules::new() } else { rules };
     let invalidate = InvalidateLayer::new(store).rules(rules);
     let whole = match (setup.nested, setup.invalidate_inside) {
         (false, false) => boxed(plain().layer(invalidate.layer(cache.layer(inner)))),
         (false, true) => boxed(plain().layer(cache.layer(invalidate.layer(inner)))),
         (true, false) => {
-            let nested = Router::new().fallback_service(Infallibly(inner)).layer(cache);
+            let nested = Router::new().fallback_service(ErrorAs503(inner)).layer(cache);
             boxed(Router::new().nest("/api", nested).layer(invalidate))
         }
         (true, true) => {
-            let nested = Router::new().fallback_service(Infallibly(inner)).layer(invalidate);
+            let nested = Router::new().fallback_service(ErrorAs503(inner)).layer(invalidate);
             boxed(Router::new().nest("/api", nested).layer(cache))
         }
     };
-    BoxCloneService::new(Outer::new(whole, fault))
+    BoxCloneService::new(Outer::new(whole, mutation))
 }
 
-fn boxed<S, B>(service: S) -> Front
+fn boxed<S, B>(service: S) -> Frontend
 where
     S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send> + Clone + Send + 'static,
     B: http_body::Body<Data = bytes::Bytes, Error: Into<BoxError>> + Send + 'static,
@@ -115,30 +115,30 @@ where
     BoxCloneService::new(service.map_response(|response: Response<B>| response.map(Body::new)))
 }
 
-/// The same rules, by one spelling or the other.
-fn rules(setup: &Setup, fault: Option<Fault>) -> Rules {
-    let routes = ROUTES.iter().filter(|route| route.kind != Kind::Uncovered).map(|route| bent(*route, fault));
+/// Builds the rules of all routes, from TOML or in code.
+fn rules(setup: &Setup, mutation: Option<Mutation>) -> Rules {
+    let routes = ROUTES.iter().filter(|route| route.kind != Kind::Uncovered).map(|route| altered(*route, mutation));
     if setup.from_toml {
-        let text: String = routes.map(|route| toml(&route, setup, fault)).collect();
+        let text: String = routes.map(|route| toml(&route, setup, mutation)).collect();
         return Rules::from_toml(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
     }
     routes.fold(Rules::new(), |rules, route| {
         let pattern = format!("{}/{}/{{id}}", setup.prefix(), route.name);
-        rules.route(&pattern, rule(&route, setup, fault))
+        rules.route(&pattern, rule(&route, setup, mutation))
     })
 }
 
-/// A route whose rule says something else than the oracle believes.
-fn bent(route: Route, fault: Option<Fault>) -> Route {
-    match fault {
-        Some(Fault::OneSecondTooLong) => Route { ttl: route.ttl + 1, ..route },
-        Some(Fault::SharesUsers) => Route { identity: false, family: route.family.filter(|_| !route.identity), ..route },
-        Some(Fault::StaleTooLong) => Route { while_revalidate: route.while_revalidate * 2, ..route },
+/// Applies a mutation to a route, unknown to the oracle.
+fn altered(route: Route, mutation: Option<Mutation>) -> Route {
+    match mutation {
+        Some(Mutation::OneSecondTooLong) => Route { ttl: route.ttl + 1, ..route },
+        Some(Mutation::SharesUsers) => Route { identity: false, family: route.family.filter(|_| !route.identity), ..route },
+        Some(Mutation::StaleTooLong) => Route { while_revalidate: route.while_revalidate * 2, ..route },
         _ => route,
     }
 }
 
-fn rule(route: &Route, setup: &Setup, fault: Option<Fault>) -> Rule {
+fn rule(route: &Route, setup: &Setup, mutation: Option<Mutation>) -> Rule {
     let seconds = Duration::from_secs;
     let mut rule = match route.kind {
         Kind::Http if route.ttl > 0 => Rule::http().default_ttl(seconds(route.ttl)),
@@ -166,7 +166,7 @@ fn rule(route: &Route, setup: &Setup, fault: Option<Fault>) -> Rule {
     if route.soft_writes {
         rule = rule.invalidates_softly();
     }
-    if fault == Some(Fault::SharesUsers) {
+    if mutation == Some(Mutation::SharesUsers) {
         rule = rule.ignore_credentials();
     }
     rule
@@ -176,7 +176,7 @@ fn template(route: &Route) -> Option<String> {
     route.family.map(|family| if route.identity { format!("{family}:{{identity}}") } else { format!("{family}:{{id}}") })
 }
 
-fn toml(route: &Route, setup: &Setup, fault: Option<Fault>) -> String {
+fn toml(route: &Route, setup: &Setup, mutation: Option<Mutation>) -> String {
     let mut text = format!("[[route]]\npath = \"{}/{}/{{id}}\"\nmax_body = {MAX_BODY}\n", setup.prefix(), route.name);
     let mut line = |line: String| text.push_str(&format!("{line}\n"));
     match route.kind {
@@ -204,7 +204,7 @@ fn toml(route: &Route, setup: &Setup, fault: Option<Fault>) -> String {
     if route.soft_writes {
         line("invalidates_softly = true".into());
     }
-    if fault == Some(Fault::SharesUsers) {
+    if mutation == Some(Mutation::SharesUsers) {
         line("ignore_credentials = true".into());
     }
     text

@@ -1,14 +1,14 @@
-//! Writes fields in the many spellings that mean one thing. Nothing here is ever read back: who judges knows what was meant.
+//! Writes fields in spellings with equal meaning. Nothing parses them: the oracle knows the intended meaning.
 
 use fastrand::Rng;
 
 use super::{
-    known,
-    program::{AskDirectives, Directives, Varies, Wanted},
+    program::{Directives, RangeSpec, RequestDirectives, Varies},
+    switches,
 };
 
-/// The lines of a `Cache-Control` of a response.
-pub fn directives(of: &Directives, rng: &mut Rng) -> Vec<String> {
+/// Returns the lines of a response's `Cache-Control`.
+pub fn response_directives(of: &Directives, rng: &mut Rng) -> Vec<String> {
     let mut words = Vec::new();
     let numbers = [
         ("max-age", of.max_age),
@@ -30,8 +30,8 @@ pub fn directives(of: &Directives, rng: &mut Rng) -> Vec<String> {
     lines(words, &["ext=\"no-store, max-age=9999\"", "x=\"a\\\", private\"", "not-a-directive", "y=1"], rng)
 }
 
-/// The lines of a `Cache-Control` of a request.
-pub fn asked(of: &AskDirectives, rng: &mut Rng) -> Vec<String> {
+/// Returns the lines of a request's `Cache-Control`.
+pub fn request_directives(of: &RequestDirectives, rng: &mut Rng) -> Vec<String> {
     let mut words = Vec::new();
     let numbers = [("max-age", of.max_age), ("min-fresh", of.min_fresh), ("stale-if-error", of.stale_if_error)];
     words.extend(numbers.iter().filter_map(|(name, value)| value.map(|value| number(name, value, rng))));
@@ -45,13 +45,13 @@ pub fn asked(of: &AskDirectives, rng: &mut Rng) -> Vec<String> {
     lines(words, &["ext=\"no-cache, max-age=0\"", "z"], rng)
 }
 
-/// The lines of a list of such members.
+/// Returns the lines of a list in random order.
 pub fn list(mut members: Vec<String>, rng: &mut Rng) -> Vec<String> {
     rng.shuffle(&mut members);
     fold(members, rng)
 }
 
-/// The lines of a `Vary`.
+/// Returns the lines of a `Vary`.
 pub fn vary(of: &[Varies], rng: &mut Rng) -> Vec<String> {
     let name = |field: &Varies| match field {
         Varies::Language => "Accept-Language",
@@ -62,7 +62,7 @@ pub fn vary(of: &[Varies], rng: &mut Rng) -> Vec<String> {
     list(members, rng)
 }
 
-/// `Accept-Language`, of which whitespace around commas means nothing, and several lines mean their list.
+/// Returns the lines of an `Accept-Language`, with random whitespace and line breaks between members.
 pub fn language(value: &str, rng: &mut Rng) -> Vec<String> {
     match (value.split_once(", "), rng.u8(..3)) {
         (Some((one, two)), 0) => vec![one.into(), two.into()],
@@ -71,27 +71,27 @@ pub fn language(value: &str, rng: &mut Rng) -> Vec<String> {
     }
 }
 
-/// The line of a `Range`.
-pub fn range(of: Wanted, rng: &mut Rng) -> String {
+/// Returns the line of a `Range`.
+pub fn range(of: RangeSpec, rng: &mut Rng) -> String {
     let unit = if rng.u8(..4) == 0 { "Bytes" } else { "bytes" };
     match of {
-        Wanted::First(length) => format!("{unit}=0-{}", length - 1),
-        Wanted::From(start) => format!("{unit}={start}-"),
-        Wanted::Between(first, last) => format!("{unit}={first}-{last}"),
-        Wanted::Last(length) => format!("{unit}=-{length}"),
-        Wanted::Two(one, two) => format!("{unit}={one}-{one}{}{two}-{two}", if rng.bool() { "," } else { ", " }),
-        Wanted::PastTheEnd => format!("{unit}=999999-"),
-        Wanted::Malformed => {
+        RangeSpec::First(length) => format!("{unit}=0-{}", length - 1),
+        RangeSpec::From(start) => format!("{unit}={start}-"),
+        RangeSpec::Between(first, last) => format!("{unit}={first}-{last}"),
+        RangeSpec::Last(length) => format!("{unit}=-{length}"),
+        RangeSpec::Two(one, two) => format!("{unit}={one}-{one}{}{two}-{two}", if rng.bool() { "," } else { ", " }),
+        RangeSpec::PastTheEnd => format!("{unit}=999999-"),
+        RangeSpec::Malformed => {
             (*rng.choice(["bytes=", "bytes=5-2", "bytes", "bytes=a-b", "bytes=1-2x"].iter()).expect("some")).into()
         }
-        Wanted::OtherUnit => "rows=0-3".into(),
+        RangeSpec::OtherUnit => "rows=0-3".into(),
     }
 }
 
-/// `Age`, of which the first member counts.
+/// Returns an `Age`. Only the first member of a list counts.
 pub fn age(seconds: u64, rng: &mut Rng) -> String {
     match rng.u8(..6) {
-        0 if known::AGE_AS_A_LIST => format!("{seconds}, 99"),
+        0 if switches::AGE_AS_A_LIST => format!("{seconds}, 99"),
         1 => format!("00{seconds}"),
         _ => seconds.to_string(),
     }
@@ -121,7 +121,7 @@ fn lines(mut words: Vec<String>, noise: &[&str], rng: &mut Rng) -> Vec<String> {
     list(words, rng)
 }
 
-/// Members on one line or several.
+/// Distributes members over one line or several.
 fn fold(members: Vec<String>, rng: &mut Rng) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for member in members {
