@@ -53,7 +53,7 @@ async fn run() -> ExitCode {
             let _ = service.ready().await.expect("ready").call(request).await.expect("a response");
             next += 1;
         }
-        let usage = store.usage();
+        let usage = store.stats();
         let grown = resident().unwrap_or_default().saturating_sub(before);
         let ratio = grown as f64 / CAPACITY as f64;
         worst = worst.max(ratio);
@@ -65,7 +65,7 @@ async fn run() -> ExitCode {
             mib(grown),
         );
     }
-    println!("bytes of bodies alone: {}", mib(store.usage().entries as usize * BODY));
+    println!("bytes of bodies alone: {}", mib(store.stats().entries as usize * BODY));
     if worst > LIMIT {
         println!("ratio above the limit");
         return ExitCode::FAILURE;

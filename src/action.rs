@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Method};
 
 use crate::{
+    Store,
     clock::Nanos,
     entry::Entry,
     lookup::{
@@ -15,7 +16,7 @@ use crate::{
     },
     state::LayerState,
     status::{Bypass, CacheStatus, Miss, Outcome, Stale},
-    store::backend::{Context, Store},
+    store::backend::Context,
     target_cache::hot::HotResponse,
 };
 

@@ -22,7 +22,7 @@ use crate::{
     semantics::{self, CacheControl},
     state::LayerState,
     status::Bypass,
-    store::backend::Store,
+    store::Store,
     target_cache::{self, Resolution, TargetId},
 };
 

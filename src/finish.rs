@@ -13,7 +13,7 @@ use crate::{
     refresh,
     respond::{self, serve},
     state::LayerState,
-    store::backend::Store,
+    store::Store,
 };
 
 /// Carries out the last step for a request. `inner` is ready if the step [calls it](Finish::calls_inner).

@@ -19,7 +19,7 @@ use crate::{
     state::LayerState,
     stats::counters::Count,
     status::{Miss, Outcome, Stale},
-    store::backend::Store,
+    store::Store,
 };
 
 /// The time for which requests do not wait for a key whose body took longer than the wait limit and could be shared only when complete.

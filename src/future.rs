@@ -19,7 +19,7 @@ use crate::{
     single_flight::{detach::Detachable, flight::Flight},
     state::LayerState,
     status::CacheStatus,
-    store::backend::Store,
+    store::Store,
 };
 
 /// The future of a [`CacheService`](crate::CacheService). A hit is ready at once.

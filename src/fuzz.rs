@@ -27,7 +27,7 @@ use crate::{
     layer::CacheLayer,
     lookup::variant,
     rules::{Rules, rule::Rule},
-    store::{backend::Store, memory::Memory},
+    store::{backend::Backend, memory::Memory},
 };
 
 /// A body without content.
@@ -56,7 +56,6 @@ impl Body for Empty {
 /// The first byte chooses the request and the rule, the second and third say how much of the rest is the contents under the key of the
 /// target. What is left is the contents under the key of the variant, if the first are a list of variants, in each case behind a key
 /// that fits. The last two bytes of each say how much of it is body. Returns the number of answers that came from the store.
-#[doc(hidden)]
 pub fn fuzz_response(input: &[u8]) -> usize {
     let Some((&[choice, low, high], rest)) = input.split_first_chunk::<3>() else { return 0 };
     let (first, second) = rest.split_at(usize::from(u16::from_le_bytes([low, high])).min(rest.len()));

@@ -17,7 +17,7 @@ use crate::{
     single_flight::flights::{Flights, Limits},
     state::{LayerState, Options},
     status::StatusField,
-    store::{backend::Store, memory::Memory},
+    store::{Store, memory::Memory},
     switch::Switch,
 };
 

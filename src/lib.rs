@@ -67,15 +67,6 @@ mod fuzz;
 #[cfg(feature = "redis-encryption")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis-encryption")))]
 pub use self::codec::encryption::{KeyRing, KeyRingError};
-#[cfg(all(fuzzing, feature = "redis"))]
-#[doc(hidden)]
-pub use self::codec::fuzz_stored;
-#[cfg(feature = "redis")]
-#[doc(hidden)]
-pub use self::codec::{bench_read, bench_stored};
-#[cfg(all(any(test, fuzzing), feature = "redis"))]
-#[doc(hidden)]
-pub use self::fuzz::fuzz_response;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use self::redis::{
@@ -87,16 +78,9 @@ pub use self::redis::{
 #[cfg(feature = "config")]
 #[cfg_attr(docsrs, doc(cfg(feature = "config")))]
 pub use self::rules::config::RulesFileError;
-#[doc(hidden)]
-pub use self::target_cache::remember_at_once;
 pub use self::{
     body::{CacheBody, InvalidateBody},
     clock::Clock,
-    entry::{
-        Entry,
-        stamp::{Generation, Stamp},
-        validity::Validity,
-    },
     error::BoxError,
     extensions::{CachePolicy, Invalidations},
     future::ResponseFuture,
@@ -106,7 +90,7 @@ pub use self::{
         RequestView, RouteAndQuery,
     },
     layer::CacheLayer,
-    namespace::{InvalidNamespace, MAX_NAMESPACE_LEN, MAX_NAMESPACES, Namespace, set::Namespaces},
+    namespace::{InvalidNamespace, MAX_NAMESPACE_LEN, MAX_NAMESPACES, Namespace},
     query::{Content as ReadContent, ContentBody, ContentFuture, QueryLayer},
     rules::{
         Rules,
@@ -114,16 +98,42 @@ pub use self::{
         failure::{OnDeliveryTimeout, OnFenceError},
         rule::Rule,
     },
-    secret::Secret,
     service::CacheService,
-    stats::{Stats, usage::Usage},
+    stats::Stats,
     status::{Bypass, CacheStatus, Miss, NoStore, Outcome, Stale, Storing},
     store::{
-        backend::{Admitted, BeginFill, Context, Fence, FillOptions, Put, Store, StoreLookup},
-        epochs::InvalidationKind,
+        Store,
         error::StoreError,
-        lock::Lock,
         memory::{Memory, MemoryBuilder},
     },
     switch::Switch,
 };
+
+/// Items for the tests, benchmarks and fuzz targets of this crate. They may change in any release.
+#[doc(hidden)]
+pub mod __private {
+    #[cfg(all(fuzzing, feature = "redis"))]
+    pub use crate::codec::fuzz_stored;
+    #[cfg(feature = "redis")]
+    pub use crate::codec::{bench_read, bench_stored};
+    #[cfg(all(any(test, fuzzing), feature = "redis"))]
+    pub use crate::fuzz::fuzz_response;
+    #[cfg(fuzzing)]
+    pub use crate::semantics::list::steps::during as count_steps;
+    pub use crate::{
+        entry::{
+            Entry,
+            stamp::{Generation, Stamp},
+            validity::Validity,
+        },
+        namespace::set::Namespaces,
+        secret::Secret,
+        stats::usage::Usage,
+        store::{
+            backend::{Admitted, Backend, BeginFill, Context, Fence, FillOptions, Put, StoreLookup},
+            epochs::InvalidationKind,
+            lock::Lock,
+        },
+        target_cache::remember_at_once,
+    };
+}

@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use tracing::Instrument;
 
 use crate::{
+    Store,
     clock::Nanos,
     entry::Entry,
     error::BoxError,
@@ -32,7 +33,7 @@ use crate::{
     },
     state::LayerState,
     stats::counters::Count,
-    store::backend::{Context, Store},
+    store::backend::Context,
 };
 
 /// Starts the refresh of `entry`, which has answered the request, unless another refresh of its key is in progress. The answer does not

@@ -5,18 +5,6 @@ use std::fmt;
 use crate::percent;
 
 /// The key under which tokens, cookies and other secrets are hashed before they enter a cache key or a namespace.
-///
-/// Random unless given. Processes that share a store must share it, or they will not find each other's entries
-/// of signed-in users.
-///
-/// ```
-/// use tower_response_cache::{Memory, Secret, Store};
-///
-/// let store = Memory::builder().secret(Secret::new([7; 32])).build();
-/// let same = Memory::builder().secret(Secret::new([7; 32])).build();
-/// assert_eq!(store.identity("token"), same.identity("token"));
-/// assert_ne!(store.identity("token"), Memory::default().identity("token"));
-/// ```
 #[derive(Clone)]
 pub struct Secret([u8; 32]);
 

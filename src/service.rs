@@ -28,7 +28,7 @@ use crate::{
     slow_path,
     state::LayerState,
     status::{Bypass, Miss, Outcome},
-    store::{backend::Store, memory::Memory},
+    store::{Store, memory::Memory},
 };
 
 /// The service of [`CacheLayer`](crate::CacheLayer).

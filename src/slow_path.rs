@@ -31,7 +31,7 @@ use crate::{
     state::LayerState,
     stats::counters::Count,
     status::{Miss, Outcome},
-    store::backend::Store,
+    store::Store,
 };
 
 /// The number of responses that a request waits for although nobody could verify that they may be shared. The first makes a new namespace

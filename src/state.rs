@@ -11,7 +11,7 @@ use crate::{
     rules::Rules,
     single_flight::flights::Flights,
     status::{self, CACHE_STATUS, CacheStatus, StatusField},
-    store::backend::Store,
+    store::Store,
     switch::Switch,
 };
 

@@ -117,7 +117,7 @@ async fn paused_tokio_clock_expires_entries_when_it_is_advanced() {
     assert_ne!(outcome(&send(&cache, get("/t/x")).await), Outcome::Hit);
     tokio::time::advance(HOUR).await;
     store.remove_expired();
-    assert_eq!(store.usage().entries, 0);
+    assert_eq!(store.stats().entries, 0);
 }
 
 /// What tells the child process which server it shares.

@@ -82,10 +82,10 @@ fn stored_responses_hold_no_buffers_of_the_client() {
         runtime.block_on(fill(store));
     };
     run(Memory::new(64 << 20));
-    let before = store.usage().bytes;
+    let before = store.stats().bytes;
     let taken = measure(|| run(store.clone()));
-    let counted = store.usage().bytes - before;
-    assert_eq!(store.usage().entries, ENTRIES as u64);
+    let counted = store.stats().bytes - before;
+    assert_eq!(store.stats().entries, ENTRIES as u64);
     // The store counts the records of its tables, too, which are there before; and tables grow in steps.
     let held = u64::try_from(taken.bytes_current).expect("more is there than before");
     println!("counted {counted}, held {held}");

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tower_response_cache::fuzz_response;
+use tower_response_cache::__private::fuzz_response;
 
 fuzz_target!(|input: &[u8]| {
     fuzz_response(input);

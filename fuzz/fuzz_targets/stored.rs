@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tower_response_cache::fuzz_stored;
+use tower_response_cache::__private::fuzz_stored;
 
 fuzz_target!(|input: &[u8]| {
     if let Some((first, rest)) = input.split_first() {

@@ -235,13 +235,11 @@ fn framed(form: u8, contents: &[u8]) -> Bytes {
 }
 
 /// For the bench of it: an entry as it is stored.
-#[doc(hidden)]
 pub fn bench_stored(entry: &Entry) -> Option<Bytes> {
     Codec::default().encode_at("", entry, None).ok()
 }
 
 /// For the same: what is stored, read for a request that has found the names and generations of `like`.
-#[doc(hidden)]
 pub fn bench_read(stored: Bytes, like: &Entry) -> Option<Arc<Entry>> {
     let (key, moment) = (like.key().as_ref(), Moment { there: like.times().born, here: like.times().born });
     let wanted = Wanted { moment: Some(moment), max_body: usize::MAX, place: String::new };
@@ -251,7 +249,6 @@ pub fn bench_read(stored: Bytes, like: &Entry) -> Option<Arc<Entry>> {
 /// For the fuzz target `stored`: reads contents that may be anything, behind a key that fits. What is taken for an entry must be
 /// written as bytes from which it is read again.
 #[cfg(fuzzing)]
-#[doc(hidden)]
 pub fn fuzz_stored(compressed: bool, input: &[u8]) {
     let key = KeyRef::new(b"key");
     let Some(contents) = contents_of(key, input) else { return };

@@ -179,7 +179,6 @@ impl Entry {
     /// A copy of it under another stamp; the body is not copied. Breaks the promise of every store if that stamp was not taken
     /// before the response was computed: tests show with it that they notice.
     #[cfg(feature = "redis")]
-    #[doc(hidden)]
     pub fn stamped(&self, stamp: Stamp) -> Self {
         let Self { key, names, times, content, http, weight, shape, .. } = self;
         Self {

@@ -6,19 +6,6 @@ use std::sync::Arc;
 ///
 /// For memory that is one number, the epoch. A store shared by processes adds the generations that it read: one for each of the
 /// namespaces that it was asked with, in their order, and none where one was missing.
-///
-/// ```
-/// use tower_response_cache::{Generation, Stamp};
-///
-/// let local = Stamp::local(7);
-/// assert_eq!(local.epoch(), 7);
-/// assert!(local.generations().is_none());
-///
-/// let read = Generation { hard: 0x3f9a, soft: 0 };
-/// let shared = local.with_generations([Some(read), None]);
-/// assert_eq!(shared.generations().unwrap()[0], Some(read));
-/// assert!(!shared.is_whole());
-/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Stamp {
     epoch: u64,
@@ -114,5 +101,22 @@ impl Stamp {
     /// Whether it has a generation for each name: without, nothing can be stored under it in a shared store.
     pub fn is_whole(&self) -> bool {
         self.generations.as_ref().is_some_and(|generations| generations.iter().all(Option::is_some))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamp_without_every_generation_is_not_whole() {
+        let local = Stamp::local(7);
+        assert_eq!(local.epoch(), 7);
+        assert!(local.generations().is_none());
+
+        let read = Generation { hard: 0x3f9a, soft: 0 };
+        let shared = local.with_generations([Some(read), None]);
+        assert_eq!(shared.generations().unwrap()[0], Some(read));
+        assert!(!shared.is_whole());
     }
 }

@@ -22,7 +22,7 @@ use crate::{
     rules::http::HttpOptions,
     semantics::{self, CacheControl, ETag, Exchange, ExchangeTimes, Freshness, SharedRules, Vary},
     status::NoStore,
-    store::backend::Store,
+    store::Store,
 };
 
 /// The maximum number of request fields in `Vary`.

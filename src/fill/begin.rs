@@ -13,7 +13,8 @@ use crate::{
     single_flight::{Leader, follower::Follower, outcome::CompletionCount},
     state::LayerState,
     store::{
-        backend::{BeginFill, FillOptions, Store},
+        Store,
+        backend::{BeginFill, FillOptions},
         lock_guard::LockGuard,
     },
 };

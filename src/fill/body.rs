@@ -26,7 +26,7 @@ use crate::{
     },
     state::LayerState,
     status::{CacheStatus, NoStore, Outcome, Storing},
-    store::backend::Store,
+    store::Store,
 };
 
 impl<St: Store> Fill<St> {

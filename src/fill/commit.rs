@@ -21,7 +21,8 @@ use crate::{
     stats::counters::Count,
     status::{NoStore, Storing},
     store::{
-        backend::{Admitted, Put, Store},
+        Store,
+        backend::{Admitted, Put},
         error::StoreError,
         lock::Lock,
     },

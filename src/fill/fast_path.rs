@@ -21,10 +21,7 @@ use crate::{
     single_flight::{Leader, outcome::SharedResponse},
     state::LayerState,
     status::{CacheStatus, Outcome, Storing},
-    store::{
-        backend::{Put, Store},
-        error::StoreError,
-    },
+    store::{Store, backend::Put, error::StoreError},
 };
 
 /// The head of a response on the fast path.

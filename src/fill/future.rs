@@ -11,7 +11,7 @@ use http_body::Body;
 use pin_project::pin_project;
 
 use super::{Answer, Fill, RestFuture};
-use crate::{error::BoxError, stats::counters::Count, store::backend::Store};
+use crate::{error::BoxError, stats::counters::Count, store::Store};
 
 /// Awaits the inner service, and stores its response if that is allowed.
 ///

@@ -29,8 +29,7 @@ use std::{
 use http::Response;
 
 use crate::{
-    body::CacheBody, clock::Nanos, lookup::request::MissedRequest, single_flight::Leader, state::LayerState,
-    store::backend::Store,
+    body::CacheBody, clock::Nanos, lookup::request::MissedRequest, single_flight::Leader, state::LayerState, store::Store,
 };
 
 /// The time for which a key is remembered as hit-for-miss, in nanoseconds.

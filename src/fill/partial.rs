@@ -13,7 +13,7 @@ use crate::{
     namespace::set::Namespaces,
     respond::partial::whole_of,
     semantics::{self, ETag, Part},
-    store::backend::Store,
+    store::Store,
 };
 
 impl<St: Store> Fill<St> {

@@ -23,7 +23,7 @@ use crate::{
     single_flight::outcome::FlightOutcome,
     stats::counters::Count,
     status::{CACHE_STATUS, CacheStatus, NoStore, Outcome, Stale, Storing},
-    store::backend::Store,
+    store::Store,
 };
 
 impl<St: Store> Fill<St> {

@@ -30,7 +30,7 @@ use crate::{
     state::LayerState,
     stats::counters::Count,
     status::{CacheStatus, Miss, NoStore, Outcome, Stale, Storing},
-    store::backend::Store,
+    store::Store,
 };
 
 impl<St: Store> Fill<St> {

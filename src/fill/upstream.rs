@@ -9,7 +9,7 @@ use crate::{
     semantics,
     state::LayerState,
     status::Miss,
-    store::backend::Store,
+    store::Store,
 };
 
 /// An inner service whose calls can outlive the request.

@@ -11,7 +11,7 @@ use http::Response;
 use pin_project::pin_project;
 
 use super::write::{Options, Write};
-use crate::{body::InvalidateBody, extensions::Invalidations, single_flight::detach::Detachable, store::backend::Store};
+use crate::{body::InvalidateBody, extensions::Invalidations, single_flight::detach::Detachable, store::Store};
 
 /// The response of an [`InvalidateService`].
 #[pin_project]

@@ -12,7 +12,7 @@ use crate::{
         rule::Rule,
     },
     status,
-    store::{backend::Store, memory::Memory},
+    store::{Store, memory::Memory},
 };
 
 /// Clears namespaces when a mutating request has changed something. See the table of outcomes in the

@@ -17,7 +17,7 @@ use crate::{
     key::{RequestView, overrides_method},
     rules::{RouteMatch, Rules, views::Views},
     single_flight::detach::Detachable,
-    store::{backend::Store, epochs::InvalidationKind, memory::Memory},
+    store::{Store, epochs::InvalidationKind, memory::Memory},
 };
 
 /// The service that [`InvalidateLayer`] makes. Requests and responses pass through it as they are; the type of their body is

@@ -28,7 +28,8 @@ use crate::{
     stats::counters::Count,
     status,
     store::{
-        backend::{self, Fence, Store},
+        Store,
+        backend::{self, Fence},
         epochs::InvalidationKind,
     },
 };

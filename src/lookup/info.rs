@@ -12,7 +12,7 @@ use crate::{
     namespace::set::Namespaces,
     rules::policy::Policy,
     semantics::{self, CacheControl, Failure, Vary},
-    store::backend::Store,
+    store::Store,
 };
 
 /// The method, the conditions and the directives of a request, and its fields if they were kept.

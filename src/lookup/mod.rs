@@ -18,10 +18,7 @@ use crate::{
     namespace::set::Namespaces,
     rules::policy::Policy,
     semantics::Vary,
-    store::{
-        backend::{Store, StoreLookup},
-        error::StoreError,
-    },
+    store::{Store, backend::StoreLookup, error::StoreError},
 };
 
 /// The result of a lookup for a request.

@@ -19,7 +19,7 @@ use crate::{
     single_flight::{Join, outcome::CompletionCount},
     state::LayerState,
     status::Miss,
-    store::{backend::Store, error::StoreError, lock_guard::LockGuard},
+    store::{Store, error::StoreError, lock_guard::LockGuard},
 };
 
 /// A request that the cache may answer: its rule, its key, its namespaces and its conditions.

@@ -29,7 +29,7 @@ use crate::{
     clock::{Clock, nanos},
     codec::Codec,
     secret::Secret,
-    store::{backend::Store, memory::Memory},
+    store::{backend::Backend, memory::Memory},
 };
 
 /// How new what memory serves must be.
@@ -66,14 +66,14 @@ pub enum Failover {
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// use std::time::Duration;
-/// use tower_response_cache::{Coherence, Redis, Secret};
+/// use tower_response_cache::{Coherence, Redis};
 ///
 /// let store = Redis::builder("rediss://app:secret@redis.internal:6380")
 ///     .prefix("shop")
 ///     .memory(256 << 20)
 ///     .coherence(Coherence::Leased)
 ///     .strict(Duration::from_secs(30))
-///     .secret(Secret::new([7; 32]))
+///     .secret([7; 32])
 ///     .root_certificate(std::fs::read("ca.pem")?)
 ///     .build()
 ///     .await?;
@@ -273,12 +273,13 @@ impl RedisBuilder {
         self
     }
 
-    /// The key under which tokens are hashed, the same in all processes.
+    /// Sets the key under which tokens, cookies and other secrets are hashed before they enter a cache key or a namespace. Processes with
+    /// different keys do not find each other's entries of signed-in users.
     ///
-    /// Defaults to one that is made of the prefix and of the password in the URL, if there is one: the same in all processes, and
-    /// secret as far as that is.
-    pub fn secret(mut self, secret: Secret) -> Self {
-        self.secret = Some(secret);
+    /// Defaults to a key derived from the prefix and from the password in the URL, if there is one. All processes derive the same key, and
+    /// it is as secret as the password.
+    pub fn secret(mut self, key: [u8; 32]) -> Self {
+        self.secret = Some(Secret::new(key));
         self
     }
 
@@ -372,7 +373,7 @@ impl RedisBuilder {
         let memory = Memory::builder()
             .invalidate_timeout(self.invalidate_timeout)
             .clock(clock)
-            .secret(self.secret.clone().unwrap_or_else(|| self.derived_secret()));
+            .hashes_with(self.secret.clone().unwrap_or_else(|| self.derived_secret()));
         let memory = match self.memory {
             Some(bytes) => memory.capacity(bytes.get()),
             None => memory,

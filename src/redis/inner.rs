@@ -20,7 +20,7 @@ use crate::{
     clock::{Nanos, monotonic, nanos},
     codec::Codec,
     store::{
-        backend::{Context, Store},
+        backend::{Backend, Context},
         memory::Memory,
     },
 };

@@ -34,7 +34,8 @@ use crate::{
     namespace::set::Namespaces,
     stats::{Stats, usage::Usage},
     store::{
-        backend::{Admitted, BeginFill, Context, Fence, FillOptions, Put, Store, StoreLookup},
+        Store,
+        backend::{Admitted, Backend, BeginFill, Context, Fence, FillOptions, Put, StoreLookup},
         epochs::InvalidationKind,
         error::StoreError,
         lock::Lock,
@@ -144,7 +145,7 @@ impl Redis {
     }
 }
 
-impl Store for Redis {
+impl Backend for Redis {
     /// What is in memory and may be served without asking.
     #[inline]
     fn get_now(&self, key: KeyRef<'_>) -> Option<StoreLookup> {
@@ -257,17 +258,19 @@ impl Store for Redis {
         self.0.core.context()
     }
 
-    fn stats(&self) -> Stats {
-        let leased = (self.0.core.coherence == Coherence::Leased).then(|| self.is_leased());
-        Stats { reachable: Some(self.is_reachable()), leased, ..Stats::of(&self.context().counters, self.usage()) }
-    }
-
     /// That of the memory in front; what Redis holds, [`Redis::server`] says.
     fn usage(&self) -> Usage {
         match self.0.core.keeps {
             true => self.0.core.near.usage(),
             false => Usage::default(),
         }
+    }
+}
+
+impl Store for Redis {
+    fn stats(&self) -> Stats {
+        let leased = (self.0.core.coherence == Coherence::Leased).then(|| self.is_leased());
+        Stats { reachable: Some(self.is_reachable()), leased, ..Stats::of(&self.context().counters, self.usage()) }
     }
 }
 

@@ -27,7 +27,7 @@ use crate::{
     key::KeyRef,
     namespace::set::{Name, Namespaces},
     store::{
-        backend::{Admitted, BeginFill, Fence, FillOptions, Put, Store},
+        backend::{Admitted, Backend, BeginFill, Fence, FillOptions, Put},
         epochs::InvalidationKind,
         error::StoreError,
         lock::Lock,

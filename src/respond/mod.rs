@@ -20,7 +20,7 @@ use crate::{
     state::LayerState,
     stats::counters::Count,
     status::{CacheStatus, Outcome},
-    store::backend::Store,
+    store::Store,
     target_cache::hot::HotResponse,
 };
 

@@ -20,7 +20,7 @@ use crate::{
     semantics::{self, Part, Ranges, Selected},
     state::LayerState,
     status::{CacheStatus, Outcome},
-    store::backend::Store,
+    store::Store,
 };
 
 /// Returns the response to a request for a range of a response that is not stored completely, if a stored part has the range.

@@ -26,7 +26,7 @@ use crate::{
     rules::{error::RulesError, policy::Policy, rule::Rule, views::Views},
     secret::Secret,
     stats::warnings::RuleUsage,
-    store::backend::Store,
+    store::Store,
 };
 
 /// A table of routes with the rule of each, for one layer or several.

@@ -71,7 +71,7 @@ mod directives;
 mod freshness;
 mod groups;
 mod invalidation;
-mod list;
+pub(crate) mod list;
 mod no_vary_search;
 mod range;
 mod request;
@@ -92,9 +92,6 @@ pub(crate) use freshness::parse_age;
 pub use freshness::{Decision, DefaultLifetime, ExchangeTimes, Failure, Freshness, FreshnessRules};
 pub use groups::{CACHE_GROUP_INVALIDATION, CACHE_GROUPS, MalformedGroups, cache_groups, invalidated_groups};
 pub use invalidation::{Target, invalidated, is_safe};
-#[cfg(fuzzing)]
-#[doc(hidden)]
-pub use list::steps::during as count_steps;
 pub use no_vary_search::{NO_VARY_SEARCH, NoVarySearch};
 pub use range::{Multipart, Part, Ranges, partial_headers, same_representation, select_ranges, unsatisfiable_headers};
 pub use request::RequestFields;

@@ -13,25 +13,25 @@ use super::{error::StoreError, lock::Lock};
 use crate::{
     clock::Clock,
     entry::{Entry, stamp::Stamp, validity::Validity},
-    key::{Key, KeyRef},
-    namespace::{InvalidNamespace, Namespace, set::Namespaces},
+    key::KeyRef,
+    namespace::set::Namespaces,
     secret::Secret,
-    stats::{Stats, counters::Counters, usage::Usage},
+    stats::{counters::Counters, usage::Usage},
     store::epochs::InvalidationKind,
 };
 
-/// A keeper of entries, of the stamps that say whether they may still be served, and of the bumps that end them.
+/// The protocol between the layers and a store. It is private: [`Store`](super::Store) is the part that users see.
 ///
-/// A store is a handle: clones share everything. [`Memory`] is the store of one process. With the feature `redis`, `Redis` is a store that
-/// many processes share.
+/// A store keeps entries, the stamps that decide whether an entry may still be served, and the invalidations that end it. It is a handle:
+/// clones share everything.
 ///
-/// The protocol, in the order of a request: [`get`](Self::get) answers with what may be served *and with the stamp
-/// as seen now*. If the inner service has to be called, that stamp, made whole by [`begin`](Self::begin), goes back with
-/// [`put`](Self::put), so that a response computed before a [`bump`](Self::bump) can never be taken for one computed after it.
-/// The stamp is always taken before the call; there is no way to ask for one at the time of storing.
+/// The protocol in the order of a request: [`get`](Self::get) returns the entry that may be served *and the stamp as seen now*. If the
+/// inner service has to be called, [`begin`](Self::begin) completes that stamp, and it goes back with [`put`](Self::put). A response that
+/// was computed before a [`bump`](Self::bump) is therefore never taken for one that was computed after it. The stamp is always taken
+/// before the call. No method returns a stamp at the time of storing.
 ///
-/// No method may panic, and an error is never the client's: a read that fails is a miss.
-pub trait Store: Clone + fmt::Debug + Send + Sync + 'static {
+/// No method may panic, and no error reaches the client: a read that fails is a miss.
+pub trait Backend: Clone + fmt::Debug + Send + Sync + 'static {
     /// Answers at once, or says with `None` that the answer needs [`get`](Self::get).
     ///
     /// Memory always answers here, and a hit then takes no future at all.
@@ -157,107 +157,11 @@ pub trait Store: Clone + fmt::Debug + Send + Sync + 'static {
     /// Whether what began under `stamp` may still answer a request that arrives now and belongs to `names`.
     fn life(&self, stamp: &Stamp, names: &Namespaces) -> Validity;
 
-    /// Whether what began under `stamp` has not been cleared by [`invalidate_key`](Self::invalidate_key) since.
-    fn key_lives(&self, stamp: &Stamp, key: &Key) -> bool {
-        self.life(stamp, &Namespaces::key(key)) == Validity::Valid
-    }
-
     /// What every store shares with the layers over it: the clock, the secret, the counters.
     fn context(&self) -> &Context;
 
     /// What the store holds at this moment: entries and bytes.
     fn usage(&self) -> Usage;
-
-    /// Clears these namespaces: no entry of theirs, and none that is being computed now, is served from here on.
-    ///
-    /// For jobs, webhooks and listeners; [`InvalidateLayer`](crate::InvalidateLayer) does it for requests. To call
-    /// *after* the change is committed.
-    ///
-    /// ```
-    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-    /// use tower_response_cache::{Memory, Store};
-    ///
-    /// let store = Memory::new(1 << 20);
-    /// store.invalidate(["db_query:orders", "db_query:customers"]).await?;
-    ///
-    /// let error = store.invalidate(["db_query:"]).await.unwrap_err();
-    /// assert!(error.to_string().contains("empty level"));
-    /// # Ok::<(), tower_response_cache::StoreError>(()) }).unwrap();
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// If a name is not valid (then nothing is cleared), or the store cannot be reached; memory always can. A shared store is waited
-    /// for at most for its delivery timeout, one second unless set, and not at all while it is known to be away. The error then
-    /// [is queued](StoreError::is_queued): the invalidation is delivered when the store can be reached again. Until then this
-    /// process serves nothing of these names. Other processes that reach the store may.
-    fn invalidate<I>(&self, names: I) -> impl Future<Output = Result<(), StoreError>> + Send
-    where
-        I: IntoIterator + Send,
-        I::Item: TryInto<Namespace, Error: Into<InvalidNamespace>>,
-    {
-        self.clear(names, InvalidationKind::Hard)
-    }
-
-    /// Makes the entries of these namespaces stale: they are refreshed, but still served where a rule allows it
-    /// ([`stale_while_revalidate`](crate::Rule::stale_while_revalidate), [`stale_if_error`](crate::Rule::stale_if_error)).
-    ///
-    /// # Errors
-    ///
-    /// As [`invalidate`](Self::invalidate).
-    fn invalidate_softly<I>(&self, names: I) -> impl Future<Output = Result<(), StoreError>> + Send
-    where
-        I: IntoIterator + Send,
-        I::Item: TryInto<Namespace, Error: Into<InvalidNamespace>>,
-    {
-        self.clear(names, InvalidationKind::Soft)
-    }
-
-    /// Clears one key, which [`Rules::key`](crate::Rules::key) tells of a request.
-    ///
-    /// # Errors
-    ///
-    /// As [`invalidate`](Self::invalidate).
-    fn invalidate_key(&self, key: &Key) -> impl Future<Output = Result<(), StoreError>> + Send {
-        let names = Namespaces::key(key);
-        async move { self.bump_in_time(&names, InvalidationKind::Hard).await }
-    }
-
-    /// Bumps, and waits for no longer than the store's delivery timeout.
-    #[doc(hidden)]
-    fn bump_in_time(&self, names: &Namespaces, kind: InvalidationKind) -> impl Future<Output = Result<(), StoreError>> + Send {
-        async move {
-            let limit = self.context().invalidate_timeout;
-            within(limit, self.bump(names, kind, None)).await.unwrap_or_else(|| Err(StoreError::queued()))
-        }
-    }
-
-    #[doc(hidden)]
-    fn clear<I>(&self, names: I, kind: InvalidationKind) -> impl Future<Output = Result<(), StoreError>> + Send
-    where
-        I: IntoIterator + Send,
-        I::Item: TryInto<Namespace, Error: Into<InvalidNamespace>>,
-    {
-        let names = names.into_iter().map(|name| name.try_into().map_err(Into::into)).collect::<Result<Vec<_>, _>>();
-        async move {
-            let names = names.map_err(|error: InvalidNamespace| StoreError::new(error))?;
-            self.bump_in_time(&Namespaces::exactly(&names), kind).await
-        }
-    }
-
-    /// What has happened since the store was made, and what it holds.
-    fn stats(&self) -> Stats {
-        Stats::of(&self.context().counters, self.usage())
-    }
-
-    /// The name of a token, or of another secret, in the `{identity}` of a template: a keyed hash. Spellings that a handler may take for the
-    /// same secret have one name: with white space or double quotes around it, and percent-encoded.
-    ///
-    /// A job invalidates what belongs to a token, as clients send it, by
-    /// `Namespace::of(["auth", "user", &store.identity(token)])`.
-    fn identity(&self, secret: impl AsRef<[u8]>) -> String {
-        self.context().secret.name(secret.as_ref()).to_string()
-    }
 }
 
 /// What a store shares with the layers over it.
@@ -361,15 +265,6 @@ pub enum Put {
 }
 
 /// A fence that stands, to be taken back by the bump that ends its write.
-///
-/// ```
-/// use std::time::Duration;
-/// use tower_response_cache::Fence;
-///
-/// assert_eq!(Fence::none().token(), 0);
-/// let fence = Fence::with_token(42).renewed_every(Duration::from_secs(10));
-/// assert_eq!((fence.token(), fence.renew_after()), (42, Some(Duration::from_secs(10))));
-/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Fence {
     token: u128,
@@ -400,5 +295,17 @@ impl Fence {
     /// When its deadline is to be moved on.
     pub fn renew_after(&self) -> Option<Duration> {
         self.renew_after
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fence_keeps_its_token_and_period() {
+        assert_eq!(Fence::none().token(), 0);
+        let fence = Fence::with_token(42).renewed_every(Duration::from_secs(10));
+        assert_eq!((fence.token(), fence.renew_after()), (42, Some(Duration::from_secs(10))));
     }
 }

@@ -1,6 +1,6 @@
 //! The lock across processes of a fill.
 
-use super::{backend::Store, lock::Lock};
+use super::{Store, lock::Lock};
 
 /// The lock of a fill, given back whatever becomes of the fill.
 pub(crate) struct LockGuard<St: Store> {

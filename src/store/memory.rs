@@ -17,7 +17,8 @@ use quick_cache::{
 };
 
 use super::{
-    backend::{Context, Fence, INVALIDATE_TIMEOUT, Put, Store, StoreLookup},
+    Store,
+    backend::{Backend, Context, Fence, INVALIDATE_TIMEOUT, Put, StoreLookup},
     epochs::{Epochs, InvalidationKind},
     error::StoreError,
     expiry::{self, Expiry, Noted, Sweep},
@@ -192,7 +193,7 @@ impl fmt::Debug for Memory {
 ///
 /// let clock = Clock::manual();
 /// let store = Memory::builder().capacity(8 << 20).clock(clock.clone()).build();
-/// assert_eq!(store.usage().capacity, 8 << 20);
+/// assert_eq!(store.stats().capacity, 8 << 20);
 /// ```
 #[derive(Debug, Clone)]
 #[must_use]
@@ -211,6 +212,12 @@ impl MemoryBuilder {
         self
     }
 
+    #[cfg(feature = "redis")]
+    pub(crate) fn hashes_with(mut self, secret: Secret) -> Self {
+        self.secret = Some(secret);
+        self
+    }
+
     /// The most bytes it may hold. Defaults to 64 MiB.
     pub fn capacity(mut self, bytes: usize) -> Self {
         self.capacity = bytes;
@@ -223,9 +230,19 @@ impl MemoryBuilder {
         self
     }
 
-    /// The key under which tokens are hashed. Defaults to a random one.
-    pub fn secret(mut self, secret: Secret) -> Self {
-        self.secret = Some(secret);
+    /// Sets the key under which tokens, cookies and other secrets are hashed before they enter a cache key or a namespace. Defaults to a
+    /// random key.
+    ///
+    /// ```
+    /// use tower_response_cache::{Memory, Store};
+    ///
+    /// let store = Memory::builder().secret([7; 32]).build();
+    /// let same = Memory::builder().secret([7; 32]).build();
+    /// assert_eq!(store.identity("token"), same.identity("token"));
+    /// assert_ne!(store.identity("token"), Memory::default().identity("token"));
+    /// ```
+    pub fn secret(mut self, key: [u8; 32]) -> Self {
+        self.secret = Some(Secret::new(key));
         self
     }
 
@@ -408,7 +425,9 @@ impl Sweep for MemoryInner {
     }
 }
 
-impl Store for Memory {
+impl Store for Memory {}
+
+impl Backend for Memory {
     #[inline]
     fn get_now(&self, key: KeyRef<'_>) -> Option<StoreLookup> {
         Some(self.0.look(key))
@@ -624,5 +643,15 @@ mod tests {
         let noted = store.0.expiry.note(key, entry.times().expires());
         store.0.entries.insert(key, StoredEntry { entry, noted });
         assert!(store.0.look(Key::new(*b"other").as_ref()).found.is_none());
+    }
+
+    #[tokio::test]
+    async fn invalidated_key_ends_older_stamps() {
+        let (store, key) = (Memory::default(), Key::new(*b"key"));
+        let lookup = store.get_now(key.as_ref()).expect("memory answers at once");
+        let validity = || store.life(&lookup.stamp, &Namespaces::key(&key));
+        assert_eq!(validity(), Validity::Valid);
+        store.invalidate_key(&key).await.expect("memory always succeeds");
+        assert_eq!(validity(), Validity::Invalidated);
     }
 }

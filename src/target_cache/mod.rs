@@ -53,7 +53,6 @@ const TOLD_ONE_IN: u32 = 16;
 static AT_ONCE: AtomicBool = AtomicBool::new(false);
 
 /// Remembers targets at once, in the whole process. For tests.
-#[doc(hidden)]
 pub fn remember_at_once() {
     AT_ONCE.store(true, Ordering::Relaxed);
 }

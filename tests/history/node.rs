@@ -25,8 +25,8 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 use tower_response_cache::{
-    CacheLayer, CachePolicy, CacheStatus, Coherence, Failover, InvalidateLayer, Invalidation, Namespace, Outcome, Redis, Rule,
-    Rules, Store, remember_at_once,
+    __private::remember_at_once, CacheLayer, CachePolicy, CacheStatus, Coherence, Failover, InvalidateLayer, Invalidation,
+    Namespace, Outcome, Redis, Rule, Rules, Store,
 };
 
 use super::restamp::Restamp;

@@ -4,14 +4,19 @@
 use std::{future::Future, sync::Arc};
 
 use tower_response_cache::{
-    Admitted, BeginFill, Context, Entry, Fence, FillOptions, InvalidationKind, Key, KeyRef, Lock, Namespaces, Put, Redis,
-    Stamp, Store, StoreError, StoreLookup, Usage, Validity,
+    __private::{
+        Admitted, Backend, BeginFill, Context, Entry, Fence, FillOptions, InvalidationKind, Lock, Namespaces, Put, Stamp,
+        StoreLookup, Usage, Validity,
+    },
+    KeyRef, Redis, Store, StoreError,
 };
 
 #[derive(Clone, Debug)]
 pub struct Restamp(pub Redis);
 
-impl Store for Restamp {
+impl Store for Restamp {}
+
+impl Backend for Restamp {
     async fn put(&self, entry: Arc<Entry>, lock: Option<Lock>) -> Result<Put, StoreError> {
         let (key, names) = (entry.key().as_ref(), entry.namespaces());
         let now = self.0.get(key, names).await?.stamp;
@@ -82,10 +87,6 @@ impl Store for Restamp {
 
     fn life(&self, stamp: &Stamp, names: &Namespaces) -> Validity {
         self.0.life(stamp, names)
-    }
-
-    fn key_lives(&self, stamp: &Stamp, key: &Key) -> bool {
-        self.0.key_lives(stamp, key)
     }
 
     fn context(&self) -> &Context {

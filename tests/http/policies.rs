@@ -47,7 +47,7 @@ async fn handler_forbids_storing() {
     let (storing, leaks, _, store, ask) = with_policy(Rule::ttl(MINUTE), CachePolicy::no_store()).await;
     assert_eq!((storing, leaks), (Storing::Not(NoStore::NoStore), false));
     assert!(matches!(ask().await, Outcome::Miss(_)));
-    assert_eq!(store.usage().entries, 0);
+    assert_eq!(store.stats().entries, 0);
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use tokio::{
     time::timeout,
 };
 use tower::{Layer, Service, ServiceExt, service_fn, util::BoxCloneSyncService};
-use tower_response_cache::{CacheLayer, InvalidateBody, InvalidateLayer, Memory, Store, remember_at_once};
+use tower_response_cache::{__private::remember_at_once, CacheLayer, InvalidateBody, InvalidateLayer, Memory, Store};
 
 #[derive(Clone)]
 struct Rows {

@@ -6,8 +6,8 @@ use crate::common::{MINUTE, Plain, counting, get, ok, one_rule, outcome, send, t
 use http::{Request, Response, header};
 use tower::Layer;
 use tower_response_cache::{
-    Bypass, CacheLayer, Context, Entry, Fence, InvalidateLayer, InvalidationKind, KeyRef, Lock, Memory, Miss, Namespaces,
-    Outcome, Put, Rule, Rules, Stamp, Store, StoreError, StoreLookup, Usage, Validity,
+    __private::{Backend, Context, Entry, Fence, InvalidationKind, Lock, Namespaces, Put, Stamp, StoreLookup, Usage, Validity},
+    Bypass, CacheLayer, InvalidateLayer, KeyRef, Memory, Miss, Outcome, Rule, Rules, Store, StoreError,
 };
 
 const ABSENT: Outcome = Outcome::Miss(Miss::Absent);
@@ -82,7 +82,9 @@ struct Spy {
     keys: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
-impl Store for Spy {
+impl Store for Spy {}
+
+impl Backend for Spy {
     fn get_now(&self, key: KeyRef<'_>) -> Option<StoreLookup> {
         self.keys.lock().expect("no panic").push(key.canonical().to_vec());
         self.memory.get_now(key)
@@ -160,7 +162,7 @@ async fn variants_count_toward_the_key_length() {
     let mut request = get("/t/a");
     request.headers_mut().insert(header::USER_AGENT, "x".repeat(60_000).parse().expect("a value"));
     send(&service, request).await;
-    assert_eq!(spy.usage().entries, 0);
+    assert_eq!(spy.stats().entries, 0);
 }
 
 // ---- Paths -------------------------------------------------------------------------------------------------------------

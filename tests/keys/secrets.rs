@@ -12,8 +12,8 @@ use http::{HeaderValue, Request};
 use http_body_util::Full;
 use tower::Layer;
 use tower_response_cache::{
+    __private::{Backend, Secret},
     CacheLayer, Cookie, CredentialFields, Headers, Identity, KeyExtractor, Memory, RequestView, RouteAndQuery, Rule, Rules,
-    Secret, Store,
 };
 
 const SECRET: &str = "s3cr3t-T0ken";
@@ -49,7 +49,7 @@ fn rules_with_secrets() -> Vec<Rule> {
 
 #[test]
 fn no_secret_is_in_key_bytes_or_debug_output() {
-    let store = Memory::builder().secret(Secret::new(*b"0123456789abcdef0123456789abcdef")).build();
+    let store = Memory::builder().secret(*b"0123456789abcdef0123456789abcdef").build();
     let clear = with_secrets("/t/a");
     for rule in rules_with_secrets() {
         let shown = format!("{rule:?}");

@@ -11,7 +11,10 @@ use bytes::Bytes;
 use http::HeaderValue;
 use proptest::prelude::*;
 use tower::Layer;
-use tower_response_cache::{CacheLayer, CachePolicy, Entry, Memory, NoStore, Rule, Rules, Store, Storing};
+use tower_response_cache::{
+    __private::{Backend, Entry},
+    CacheLayer, CachePolicy, Memory, NoStore, Rule, Rules, Store, Storing,
+};
 
 // ---- Capacity --------------------------------------------------------------------------------------------------------
 
@@ -32,7 +35,7 @@ async fn stored_bytes_never_exceed_the_capacity() {
             passed += len + 500;
             n += 1;
             send(&service, get(&format!("/t/{n}-{len}"))).await;
-            let usage = store.usage();
+            let usage = store.stats();
             assert!(usage.bytes <= usage.capacity, "{} of {} after {n}", usage.bytes, usage.capacity);
             assert_eq!(usage.capacity, capacity as u64);
         }
@@ -52,7 +55,7 @@ async fn invalidated_and_replaced_entries_take_no_capacity() {
         send(&service, get("/t/a-1000")).await;
         store.invalidate(["db"]).await.expect("a name");
     }
-    let usage = store.usage();
+    let usage = store.stats();
     assert!(usage.entries <= 1 && usage.bytes < 64 << 10, "{usage:?}");
 }
 
@@ -80,7 +83,7 @@ proptest! {
                 }
                 response
             });
-            let before = store.usage().bytes;
+            let before = store.stats().bytes;
             let service = CacheLayer::new(store.clone()).rules(rules.clone()).layer(inner);
             let request = || get(&format!("/t/{table}?{query}"));
             send(&service, request()).await;
@@ -88,7 +91,7 @@ proptest! {
             let (entry, _) = store.get_now(key.as_ref()).and_then(|look| look.found).expect("stored");
             let least = body + size + key.canonical().len() + size_of::<Entry>();
             assert!(entry.weight() >= least as u64, "{} < {least}", entry.weight());
-            assert_eq!(store.usage().bytes - before, entry.weight());
+            assert_eq!(store.stats().bytes - before, entry.weight());
         });
     }
 }
@@ -119,7 +122,7 @@ async fn entry_larger_than_the_capacity_is_not_stored() {
         assert_eq!(text(response).await.len(), 2_000_000);
     }
     assert_eq!(outcome(&send(&service, get("/t/small-10")).await), HIT);
-    assert_eq!((store.usage().entries, store.stats().evictions), (1, 0));
+    assert_eq!((store.stats().entries, store.stats().evictions), (1, 0));
 }
 
 #[tokio::test]
@@ -160,7 +163,7 @@ async fn replaced_entry_does_not_count_as_evicted() {
 #[tokio::test]
 async fn expired_entries_leave_without_being_requested() {
     let (clock, store) = with_manual_clock(1 << 20);
-    let empty = store.usage().bytes;
+    let empty = store.stats().bytes;
     let rules = Rules::new().route("/t/{a}", Rule::ttl(MINUTE)).route("/u/{a}", Rule::ttl(MINUTE).stale_if_error(MINUTE));
     let service = CacheLayer::new(store.clone()).rules(rules).layer(counting(sized).0);
     for n in 0..50 {
@@ -170,9 +173,9 @@ async fn expired_entries_leave_without_being_requested() {
     for (passes, left) in [(59 * SECOND, 100), (2 * SECOND, 50), (58 * SECOND, 50), (2 * SECOND, 0)] {
         clock.advance(passes);
         store.remove_expired();
-        assert_eq!(store.usage().entries, left);
+        assert_eq!(store.stats().entries, left);
     }
-    assert_eq!(store.usage().bytes, empty);
+    assert_eq!(store.stats().bytes, empty);
     assert_eq!((store.stats().expired, store.stats().evictions), (100, 0));
 }
 
@@ -184,7 +187,7 @@ async fn expired_entries_leave_without_any_request() {
     clock.advance(2 * MINUTE);
     // A thread sweeps twice a second of wall-clock time. Ten seconds are patience.
     let patience = Instant::now() + 10 * SECOND;
-    while store.usage().entries > 0 {
+    while store.stats().entries > 0 {
         assert!(Instant::now() < patience, "it stays");
         thread::sleep(Duration::from_millis(20));
     }
@@ -213,11 +216,11 @@ async fn replacing_entry_expires_by_its_own_lifetime() {
 async fn invalidated_entry_leaves_when_it_is_requested() {
     let (_, store) = with_manual_clock(1 << 20);
     let rules = one_rule(Rule::ttl(MINUTE));
-    let empty = store.usage().bytes;
+    let empty = store.stats().bytes;
     let service = CacheLayer::new(store.clone()).rules(rules.clone()).layer(counting(sized).0);
     send(&service, get("/t/a-100")).await;
     store.invalidate(["*"]).await.expect("a name");
     let key = rules.key(&store, &get("/t/a-100")).expect("a key");
     assert!(store.get_now(key.as_ref()).expect("memory answers").found.is_none());
-    assert_eq!((store.usage().entries, store.usage().bytes), (0, empty));
+    assert_eq!((store.stats().entries, store.stats().bytes), (0, empty));
 }

@@ -7,8 +7,10 @@ use crate::common::{MINUTE, Plain, SECOND, counting, get, next_call, ok, one_rul
 use http::{HeaderValue, Request, Response};
 use tower::{Layer, ServiceExt};
 use tower_response_cache::{
-    Admitted, CacheLayer, Context, Entry, Fence, InvalidationKind, KeyRef, Lock, Memory, Miss, Namespaces, NoStore, Outcome,
-    Put, Rule, Stale, Stamp, Store, StoreError, StoreLookup, Storing, Usage, Validity,
+    __private::{
+        Admitted, Backend, Context, Entry, Fence, InvalidationKind, Lock, Namespaces, Put, Stamp, StoreLookup, Usage, Validity,
+    },
+    CacheLayer, KeyRef, Memory, Miss, NoStore, Outcome, Rule, Stale, Store, StoreError, Storing,
 };
 
 /// Memory behind a connection: it never answers at once, and reads and writes fail while the connection is down.
@@ -30,7 +32,9 @@ async fn connection(up: bool) -> Result<(), StoreError> {
     if up { Ok(()) } else { Err(StoreError::new("the wire is cut")) }
 }
 
-impl Store for Faulty {
+impl Store for Faulty {}
+
+impl Backend for Faulty {
     fn get_now(&self, _: KeyRef<'_>) -> Option<StoreLookup> {
         None
     }
@@ -119,7 +123,7 @@ async fn head_is_never_stored_for_a_get() {
         let service = CacheLayer::new(store).rules(one_rule(Rule::ttl(MINUTE))).layer(inner);
         let head = || Request::head("/t/a").body(Plain::default()).expect("valid");
         assert_eq!(outcome(&send(&service, head()).await), Outcome::Miss(Miss::Head));
-        assert_eq!(memory.usage().entries, 0);
+        assert_eq!(memory.stats().entries, 0);
         assert_eq!(text(send(&service, get("/t/a")).await).await, "rows");
         let response = send(&service, head()).await;
         assert_eq!(outcome(&response), if up { HIT } else { Outcome::Miss(Miss::Head) });

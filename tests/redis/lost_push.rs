@@ -17,8 +17,11 @@ use ::redis::{AsyncConnectionConfig, Client, ProtocolVersion, PushInfo, PushKind
 use tokio::sync::Notify;
 use tower::Layer;
 use tower_response_cache::{
-    BeginFill, CacheLayer, Context, Entry, Fence, FillOptions, InvalidationKind, KeyRef, Lock, Namespaces, Outcome, Put, Redis,
-    Rule, Stamp, Store, StoreError, StoreLookup, Usage, Validity,
+    __private::{
+        Backend, BeginFill, Context, Entry, Fence, FillOptions, InvalidationKind, Lock, Namespaces, Put, Stamp, StoreLookup,
+        Usage, Validity,
+    },
+    CacheLayer, KeyRef, Outcome, Redis, Rule, Store, StoreError,
 };
 
 /// How often the push has to be lost, and how many attempts that may take.
@@ -39,7 +42,9 @@ struct PausedFill {
     release: Arc<Notify>,
 }
 
-impl Store for PausedFill {
+impl Store for PausedFill {}
+
+impl Backend for PausedFill {
     fn get_now(&self, key: KeyRef<'_>) -> Option<StoreLookup> {
         self.store.get_now(key)
     }

@@ -12,7 +12,8 @@ use crate::{
 use http::{Request, Response, StatusCode};
 use tower::Layer;
 use tower_response_cache::{
-    CacheLayer, Coherence, Extracted, KeyExtractor, KeyWriter, Miss, Namespace, Outcome, Redis, RequestView, Rule, Store,
+    __private::Backend, CacheLayer, Coherence, Extracted, KeyExtractor, KeyWriter, Miss, Namespace, Outcome, Redis,
+    RequestView, Rule, Store,
 };
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,8 @@ use crate::common::{Handle, MINUTE, Plain, SECOND, counting, get, mocked, next_c
 use http::{HeaderValue, Request, Response, StatusCode};
 use tower::Layer;
 use tower_response_cache::{
-    BoxError, CacheLayer, CacheService, Clock, Memory, Miss, NoStore, Outcome, Rule, Rules, Stale, Store, Storing,
+    __private::Backend, BoxError, CacheLayer, CacheService, Clock, Memory, Miss, NoStore, Outcome, Rule, Rules, Stale, Store,
+    Storing,
 };
 use tower_test::mock;
 

@@ -26,7 +26,7 @@ async fn layer_that_is_turned_off_calls_the_inner_service() {
     }
     let unruled = send(&cache, get("/other")).await;
     assert!(unruled.extensions().get::<CacheStatus>().is_none(), "no rule covers it");
-    assert_eq!((calls.load(Ordering::SeqCst), store.usage().entries), (3, 0));
+    assert_eq!((calls.load(Ordering::SeqCst), store.stats().entries), (3, 0));
 }
 
 #[tokio::test]

@@ -8,8 +8,8 @@ use http_body_util::BodyExt;
 use proptest::prelude::*;
 use tower::Layer;
 use tower_response_cache::{
-    CacheLayer, CacheStatus, Clock, Extracted, Headers, Identity, KeyExtractor, KeyWriter, Memory, Namespace, Outcome,
-    RequestView, RouteAndQuery, Rule, Rules, Stale, Store, remember_at_once, semantics::Normalise,
+    __private::remember_at_once, CacheLayer, CacheStatus, Clock, Extracted, Headers, Identity, KeyExtractor, KeyWriter, Memory,
+    Namespace, Outcome, RequestView, RouteAndQuery, Rule, Rules, Stale, Store, semantics::Normalise,
 };
 
 /// Writes the keys of another extractor, which are not remembered.

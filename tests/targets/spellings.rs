@@ -186,7 +186,7 @@ async fn redirect_to_https_is_not_served_over_https() {
         _ => ok("the shop"),
     };
     for rule in [Rule::ttl(MINUTE), Rule::ttl(MINUTE).key(RouteAndQuery.without_host())] {
-        tower_response_cache::remember_at_once();
+        tower_response_cache::__private::remember_at_once();
         let cache = CacheLayer::new(Memory::default()).rules(Rules::new().fallback(rule)).layer(counting(redirect).0);
         for expected in [ABSENT, HIT, HIT] {
             for (target, status) in [("http://shop.test/", 301), ("https://shop.test/", 200), ("/", 200)] {

@@ -181,8 +181,10 @@ where
 
 /// Decodes a stored entry repeatedly.
 #[cfg(feature = "redis")]
-fn decoded((entry, stored): (tower_response_cache::Entry, Vec<u8>)) -> Call {
-    Box::new(move || drop(black_box(tower_response_cache::bench_read(stored.clone().into(), &entry).expect("an entry"))))
+fn decoded((entry, stored): (tower_response_cache::__private::Entry, Vec<u8>)) -> Call {
+    Box::new(move || {
+        drop(black_box(tower_response_cache::__private::bench_read(stored.clone().into(), &entry).expect("an entry")))
+    })
 }
 
 /// Sends a different request each time.

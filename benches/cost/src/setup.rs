@@ -122,20 +122,20 @@ pub fn stale(origin: Origin) -> (CacheService<Origin>, Clock) {
 
 /// Returns an entry and its stored form in Redis: one kilobyte, seven fields and three namespaces.
 #[cfg(feature = "redis")]
-pub fn stored(origin: Origin) -> (tower_response_cache::Entry, Vec<u8>) {
+pub fn stored(origin: Origin) -> (tower_response_cache::__private::Entry, Vec<u8>) {
     // The root, the namespace of the items, and the key.
     stored_by(rules(minute_rule()), origin, 3)
 }
 
 /// Returns an entry with this number of namespaces of three levels, and its stored form.
 #[cfg(feature = "redis")]
-pub fn stored_with_namespaces(origin: Origin, namespaces: usize) -> (tower_response_cache::Entry, Vec<u8>) {
+pub fn stored_with_namespaces(origin: Origin, namespaces: usize) -> (tower_response_cache::__private::Entry, Vec<u8>) {
     stored_by(Rules::new().route("/items/{id}", rule_with_namespaces(namespaces)), origin, namespaces as u128 + 4)
 }
 
 #[cfg(feature = "redis")]
-fn stored_by(rules: Rules, origin: Origin, names: u128) -> (tower_response_cache::Entry, Vec<u8>) {
-    use tower_response_cache::{Generation, Store, bench_stored};
+fn stored_by(rules: Rules, origin: Origin, names: u128) -> (tower_response_cache::__private::Entry, Vec<u8>) {
+    use tower_response_cache::__private::{Backend, Generation, bench_stored};
 
     let store = Memory::new(1 << 20);
     let mut cache = CacheLayer::new(store.clone()).rules(rules.clone()).status_extension(false).layer(origin);

@@ -15,8 +15,8 @@ static API: LazyLock<String> = LazyLock::new(|| LISTING.to_string());
 /// The most names that may stand at the crate root, modules not counted. It may only fall; the aim is 40.
 const ROOT_NAMES: usize = 81;
 
-/// The most `doc(hidden)` items outside a module `__private`. It may only fall; the aim is 0.
-const HIDDEN_ITEMS: usize = 15;
+/// The most `doc(hidden)` items outside a module `__private`. There are none.
+const HIDDEN_ITEMS: usize = 0;
 
 /// The crates that may occur in public signatures, each with its reason.
 const FOREIGN: &[(&str, &str)] = &[
@@ -37,12 +37,7 @@ const FOREIGN: &[(&str, &str)] = &[
 
 /// Public enums that are complete: their doc says why no variant will be added.
 const COMPLETE: &[&str] = &[
-    "Admitted",
-    "BeginFill",
     "Extracted",
-    "InvalidationKind",
-    "Put",
-    "Validity",
     "semantics::HeadResult",
     "semantics::MaxStale",
     "semantics::Precondition",
