@@ -1,10 +1,10 @@
-//! What a handler says to the cache through its response: extensions that the layers take out again.
+//! Instructions from a handler through its response: extensions that the layers remove.
 
 use std::time::Duration;
 
 use crate::namespace::{InvalidNamespace, Namespace};
 
-/// A handler's word on the storing of its response, left in the response's extensions.
+/// Instructions for storing a response, set by the handler in the response's extensions.
 ///
 /// ```
 /// use std::time::Duration;
@@ -30,24 +30,24 @@ pub struct CachePolicy {
 }
 
 impl CachePolicy {
-    /// Nothing said yet.
+    /// Returns an empty policy.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// This response is not to be stored.
+    /// Returns a policy that forbids storing the response.
     pub fn no_store() -> Self {
         Self { forbidden: true, ..Self::default() }
     }
 
-    /// The response belongs to this namespace as well, with all its ancestors. The rule and the handler together may name
+    /// Adds a namespace with all its ancestors. The rule and the handler together may name
     /// [`MAX_NAMESPACES`](crate::MAX_NAMESPACES) for an entry, ancestors not counted.
     pub fn namespace(mut self, name: Namespace) -> Self {
         self.namespaces.push(name);
         self
     }
 
-    /// The response lives for so long, whatever the rule says. Zero: it is not stored.
+    /// Sets the lifetime, in place of the rule's. With zero the response is not stored.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self
@@ -66,8 +66,8 @@ impl CachePolicy {
     }
 }
 
-/// A handler's word on what it has changed, left in the response's extensions for
-/// [`InvalidateLayer`](crate::InvalidateLayer), whatever the method of the request.
+/// The namespaces that a handler has changed, set in the response's extensions for [`InvalidateLayer`](crate::InvalidateLayer). They count with
+/// every method.
 ///
 /// ```
 /// use http::Response;
@@ -84,21 +84,21 @@ pub struct Invalidations {
 }
 
 impl Invalidations {
-    /// These namespaces besides those that the rule names.
+    /// Returns namespaces to invalidate in addition to those of the rule.
     pub fn also(names: impl IntoIterator<Item = Namespace>) -> Self {
         Self { names: names.into_iter().collect(), only: false }
     }
 
-    /// These namespaces in place of those that the rule names: for a handler that knows better what it has touched.
+    /// Returns namespaces to invalidate in place of those of the rule.
     pub fn only(names: impl IntoIterator<Item = Namespace>) -> Self {
         Self { names: names.into_iter().collect(), only: true }
     }
 
-    /// As [`only`](Self::only), from names as text.
+    /// Returns namespaces given as text, to invalidate in place of those of the rule.
     ///
     /// # Errors
     ///
-    /// If one of them is no namespace.
+    /// If one of them is not a valid namespace.
     pub fn try_only<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, InvalidNamespace> {
         Ok(Self { names: names.into_iter().map(Namespace::new).collect::<Result<_, _>>()?, only: true })
     }

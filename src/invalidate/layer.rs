@@ -15,15 +15,13 @@ use crate::{
     store::{Store, memory::Memory},
 };
 
-/// Clears namespaces when a mutating request has changed something. See the table of outcomes in the
-/// [module's documentation](self).
+/// Invalidates namespaces after a mutating request. The [module](crate::invalidate) lists the outcomes that invalidate.
 ///
-/// Where it stands in the stack does not matter to [`CacheLayer`](crate::CacheLayer), which leaves mutating requests alone;
-/// it must stand *outside* of whatever may answer before the handler has committed, and *inside* of a layer that sends
-/// the response elsewhere.
+/// The order of this layer and [`CacheLayer`](crate::CacheLayer) does not matter, since mutating requests bypass the cache. The layer must stand
+/// *outside* of layers that may answer before the handler has committed, and *inside* of layers that send the response to another place.
 ///
-/// The body of its responses is an [`InvalidateBody`]: that of the inner service, or none in a 503, where a shared store and your choice
-/// ask for one.
+/// The body of its responses is an [`InvalidateBody`]: the body of the inner service, or an empty one in a 503 of this layer, which only a shared
+/// store can cause.
 ///
 /// ```
 /// use std::time::Duration;
@@ -50,41 +48,41 @@ pub struct InvalidateLayer<St = Memory> {
 }
 
 impl<St: Store> InvalidateLayer<St> {
-    /// Returns a layer over a store, which has to be a clone of the store of the cache layers. With another store nothing of theirs is
-    /// invalidated, and no warning says so. Without rules the layer invalidates only what handlers name.
+    /// Returns a layer over a store, which must be a clone of the store of the cache layers. With another store their entries are not invalidated,
+    /// and there is no warning. Without rules, the layer invalidates only the namespaces that handlers name.
     pub fn new(store: St) -> Self {
         let delivery_timeout = (Duration::from_secs(1), OnDeliveryTimeout::Respond);
         let options = Options { delivery_timeout, on_fence_error: OnFenceError::Reject, cache_status: None };
         Self { store, rules: Rules::new(), options }
     }
 
-    /// How long the response of a write waits for a shared store to know of it, and what is answered if that takes longer.
+    /// Limits the time for which the response of a write waits for the delivery of its invalidation, and sets the reaction to a timeout.
     /// While the store is known to be away, no response waits. Defaults to one second, then [`OnDeliveryTimeout::Respond`]. [`Rule::delivery_timeout`] chooses otherwise for a route.
     pub fn delivery_timeout(mut self, limit: Duration, then: OnDeliveryTimeout) -> Self {
         self.options.delivery_timeout = (limit, then);
         self
     }
 
-    /// What becomes of a write for which no fence can be set, in a store that is strict. Defaults to [`OnFenceError::Reject`].
+    /// Sets the reaction to a fence that cannot be set, with a strict store. Defaults to [`OnFenceError::Reject`].
     /// [`Rule::on_fence_error`] chooses otherwise for a route.
     pub fn on_fence_error(mut self, then: OnFenceError) -> Self {
         self.options.on_fence_error = then;
         self
     }
 
-    /// Says in a `Cache-Status` field (RFC 9211) under this name if a write's clearing could not be delivered, or no fence be set.
+    /// Adds a `Cache-Status` field (RFC 9211) with this name to responses whose invalidation could not be delivered or fenced.
     /// Off by default.
     ///
     /// # Panics
     ///
-    /// As [`CacheLayer::cache_status`](crate::CacheLayer::cache_status).
+    /// Panics where [`CacheLayer::cache_status`](crate::CacheLayer::cache_status) does.
     #[track_caller]
     pub fn cache_status(mut self, name: &str) -> Self {
         self.options.cache_status = Some(status::name_of_cache(name));
         self
     }
 
-    /// A table of routes: the same as that of the cache layers. Replaces what was given before.
+    /// Sets the table of routes, which should be the table of the cache layers. Replaces earlier rules.
     pub fn rules(mut self, rules: Rules) -> Self {
         self.rules = rules;
         self
@@ -104,7 +102,7 @@ impl<St: Store> InvalidateLayer<St> {
     ///
     /// # Panics
     ///
-    /// As [`Rules::route`].
+    /// Panics where [`Rules::route`] does.
     #[track_caller]
     pub fn route(mut self, pattern: &str, rule: Rule) -> Self {
         self.rules = self.rules.route(pattern, rule);

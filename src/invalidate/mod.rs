@@ -1,66 +1,66 @@
-//! Clearing what a write has changed, before its response is sent.
+//! Invalidation of the data that a write has changed, before its response is sent.
 //!
-//! [`InvalidateLayer`] wraps the handlers of mutating requests. When one has answered, the namespaces that its rule, or the
-//! handler itself, names are cleared, and only then does the response leave: whoever has seen the response sees the change.
+//! [`InvalidateLayer`] wraps the handlers of mutating requests. After the handler has answered, the layer invalidates the namespaces that the
+//! rule or the handler names. Only then is the response sent. A client that has received the response therefore sees the change.
 //!
-//! # Which outcomes clear
+//! # Outcomes that invalidate
 //!
-//! Every outcome that may have committed something:
+//! Every outcome that may have committed a change invalidates:
 //!
-//! | outcome | cleared |
+//! | outcome | invalidates |
 //! |---|---|
 //! | 1xx, 2xx, 3xx | yes |
-//! | 4xx | yes, unless the rule says [`skip_on_client_error`](crate::Rule::skip_on_client_error) |
+//! | 4xx | yes, unless the rule has [`skip_on_client_error`](crate::Rule::skip_on_client_error) |
 //! | 5xx | yes |
 //! | the inner service fails (`Err`) | yes |
-//! | the handler panics | yes; then the panic goes on its way |
-//! | the client leaves, a timeout outside of the layer drops the request | the handler goes on in a task of its own, and what it names is cleared when it is done |
-//! | the runtime is shut down under the handler | at once, in this process |
+//! | the handler panics | yes, and the panic goes on |
+//! | the client leaves, or a timeout outside of the layer drops the request | the handler goes on in a task of its own, and invalidates when it has finished |
+//! | the runtime is shut down during the handler | at once, in this process |
 //!
-//! Safe methods (GET, HEAD, OPTIONS, TRACE, QUERY, and WebDAV's PROPFIND, REPORT and SEARCH) clear nothing, unless a
-//! method-override header asks for another method; all others, known or not, count as writes (RFC 9111, section 4.4).
+//! Safe methods (GET, HEAD, OPTIONS, TRACE, QUERY, and WebDAV's PROPFIND, REPORT and SEARCH) invalidate nothing, unless a method-override header
+//! names another method. All other methods, known or not, count as writes (RFC 9111, section 4.4).
 //!
-//! Under a [`Rule::http`](crate::Rule::http) the stored responses to GET of the request's own URI are cleared besides, whoever they
-//! were stored for, with every outcome but a 4xx; and those that `Location` and `Content-Location` name with a 2xx or 3xx, if they are
-//! of the same origin.
+//! Under [`Rule::http`](crate::Rule::http), a write also invalidates the stored responses to GET of its own URI, of all users, with every outcome
+//! except 4xx. With a 2xx or 3xx it also invalidates the URIs in `Location` and `Content-Location`, if they have the same origin.
 //!
 //! # Equivalent targets
 //!
-//! A key holds the bytes of the target, so that two spellings of one URI have two entries. A write, and
-//! [`Store::invalidate_key`], reach the entries of all spellings (RFC 9110, section 4.2.3; RFC 3986, section
-//! 6.2.2 and 6.2.3; RFC 9111, section 4.4). The target is the one that the client has sent: under axum's `Router::nest` and
-//! `nest_service` it is the whole path (feature `axum`), so that layers on both sides of a nested router mean the same by it.
+//! A key holds the bytes of the target, so that two spellings of one URI have two entries. A write and [`Store::invalidate_key`] reach the entries of
+//! all spellings (RFC 9110, section 4.2.3; RFC 3986, section 6.2.2 and 6.2.3; RFC 9111, section 4.4). The target is the one that the client has
+//! sent. Under axum's `Router::nest` and `nest_service` it is the whole path (feature `axum`), so that layers on both sides of a nested router agree.
 //!
-//! | part | these are the same |
+//! | part | equivalent spellings |
 //! |---|---|
 //! | scheme | all, and none |
 //! | userinfo | all, and none |
-//! | host | without case, percent-encoded or not |
-//! | port | none, an empty one, 80 and 443, also with zeros before them |
-//! | path | percent-encoded or not, also `%2F`; without dot segments, with `//` for `/`, with and without a slash at its end |
-//! | query | percent-encoded or not, its parameters in any order, an empty one and none |
+//! | host | upper and lower case, percent-encoded or not |
+//! | port | none, an empty one, 80 and 443, also with leading zeros |
+//! | path | percent-encoded or not, also `%2F`; with or without dot segments, `//` for `/`, a slash at the end |
+//! | query | percent-encoded or not, parameters in any order, empty or absent |
 //! | forwarding fields (`X-Forwarded-Host` and others) | all, and none |
 //!
-//! Not normalised: a dot at the end of a host, internationalised names, the case of paths and queries, `+` for a space in a query,
-//! `;` as a separator, path parameters, and what an extractor of your own writes. Two targets that are taken for the same although a
-//! handler tells them apart are invalidated together, and nothing worse.
+//! Not normalised: a dot at the end of a host, internationalised names, the case of paths and queries, `+` for a space in a query, `;` as a separator,
+//! path parameters, and the parts of custom extractors. Two targets that are equivalent here, but different to a handler, are invalidated together.
 //!
-//! The rules that say what a write invalidates are those that a reader of any of these spellings has, and those of the target as this
-//! layer sees it and as the client has sent it. Where none of these has a pattern, the path is tried with a slash at its end, and then
-//! without its first segments, so that the patterns of a nested router's table are found from outside (but not `/` alone).
+//! A write uses the rules of all these spellings, of the target as this layer sees it, and of the target as the client has sent it. If none of them
+//! has a pattern, the layer tries the path with a slash at its end, and then without its first segments, so that the patterns of a nested
+//! router's table are found from outside (but not `/` alone).
 //!
-//! A layer between two of ours that changes the target in another way than these hides it: give both layers the same view, or name
+//! A layer between the two layers of this crate that changes the target in another way breaks this. Give both layers the same view, or name
 //! namespaces.
 //!
-//! In a store that is shared with other processes, the response of a write waits until that store knows of it, for so long as
-//! [`InvalidateLayer::delivery_timeout`] says. In one that is strict, a fence stands from before the handler until after the clearing: while it
-//! does, nothing of what it concerns is served or stored anywhere. It stands to its deadline where the outcome is not known: with 5xx
-//! and 408, an error, a panic, or the end of the process.
+//! # Shared stores
 //!
-//! What a handler says with [`Invalidations`] counts on every route, also on those that no rule covers, with every status and with every
-//! method, GET included. A safe request is not continued without its client, though, and no fence stands for it: what changes state belongs
-//! into an unsafe one. A GET that a cache inside answers from its store, or refreshes in the background, says nothing here.
-//! What [`Rule::invalidates_by`](crate::Rule::invalidates_by) computes needs a response: it is not asked if there is none.
+//! The response of a write waits until a shared store knows of the invalidation, at most for [`InvalidateLayer::delivery_timeout`]. With a strict store,
+//! a fence stands from before the handler until after the invalidation. Meanwhile no entry of its namespaces is served or stored in any process. If the
+//! outcome is not known (5xx, 408, an error, a panic, or the end of the process), the fence stands until its deadline.
+//!
+//! # Instructions of handlers
+//!
+//! [`Invalidations`] in a response count on every route, also on those that no rule covers, with every status and every method, also GET. A
+//! safe request ends with its client, however, and has no fence: state changes belong into unsafe requests. A GET that an inner cache answers from
+//! its store, or refreshes in the background, carries no instructions. [`Rule::invalidates_by`](crate::Rule::invalidates_by) needs a
+//! response, and is not called without one.
 
 pub(crate) mod future;
 pub(crate) mod layer;

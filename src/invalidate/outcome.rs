@@ -1,13 +1,13 @@
 //! The outcome of an invalidation.
 
-/// What became of the clearing of a write: an extension of its response, if there was something to clear.
+/// The outcome of the invalidation of a write: an extension of its response, if it invalidates namespaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Invalidation {
-    /// All stores concerned know of it.
+    /// The store has confirmed the invalidation.
     Delivered,
-    /// A shared store could not be told in time: it will be told as soon as it can be reached.
+    /// A shared store could not be reached in time. The invalidation is delivered when it can be reached.
     Undelivered,
-    /// No fence could be set, and nothing was done.
+    /// No fence could be set, and the handler was not called.
     NotFenced,
 }

@@ -1,9 +1,9 @@
 //! Reactions to a store that does not answer.
 
-/// What a write answers whose clearing could not be delivered to a shared store in time.
+/// The response of a write whose invalidation could not be delivered to a shared store in time.
 ///
-/// Either way it is delivered as soon as the store can be reached, and until then this process serves nothing that it concerns.
-/// Other processes that reach the store meanwhile do not know of it.
+/// In both cases the invalidation is delivered as soon as the store can be reached. Until then this process serves no entry of its namespaces. Other
+/// processes that reach the store do not know of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnDeliveryTimeout {
@@ -13,13 +13,13 @@ pub enum OnDeliveryTimeout {
     Reject,
 }
 
-/// What becomes of a write for which no fence can be set, in a store that is strict.
+/// The reaction to a fence that cannot be set, with a strict store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnFenceError {
     /// 503; the handler is not called and nothing is written. The default.
     Reject,
-    /// It goes on without a fence: should this process die between its commit and its clearing, others go on serving what was
-    /// stored before, for as long as that lives.
+    /// The write goes on without a fence. If this process dies between the commit and the invalidation, other processes serve the old entries until
+    /// they expire.
     Proceed,
 }
