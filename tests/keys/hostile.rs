@@ -7,7 +7,7 @@ use http::{Request, Response, header};
 use tower::Layer;
 use tower_response_cache::{
     __private::{Backend, Context, Entry, Fence, InvalidationKind, Lock, Namespaces, Put, Stamp, StoreLookup, Usage, Validity},
-    Bypass, CacheLayer, InvalidateLayer, KeyRef, Memory, Miss, Outcome, Rule, Rules, Store, StoreError,
+    Bypass, CacheLayer, KeyRef, Memory, Miss, Outcome, Rule, Store, StoreError,
 };
 
 const ABSENT: Outcome = Outcome::Miss(Miss::Absent);
@@ -194,6 +194,7 @@ async fn rewritten_path_is_in_the_key() {
 #[tokio::test]
 async fn one_table_serves_both_sides_of_a_nested_router() {
     use axum::{Router, body::Body, routing::get as read};
+    use tower_response_cache::{InvalidateLayer, Rules};
 
     let rules = Rules::new().route("/api/t/{table}", Rule::ttl(MINUTE).namespace("db:{table}"));
     for (cache_inside, clear_inside) in [(false, false), (false, true), (true, false), (true, true)] {

@@ -1,17 +1,19 @@
 //! Compressed and encrypted entries.
 
-use std::{sync::atomic::Ordering, time::Duration};
-
 use crate::{
     common::{redis::Server, *},
-    setup::{builder, rule},
+    setup::rule,
 };
 use tower::Layer;
-use tower_response_cache::{CacheLayer, Coherence, Outcome, Redis, Store};
+#[cfg(feature = "redis-compression")]
+use tower_response_cache::Store;
+use tower_response_cache::{CacheLayer, Coherence, Outcome, Redis};
 
 #[cfg(all(feature = "redis-compression", feature = "redis-encryption"))]
 #[tokio::test(flavor = "multi_thread")]
 async fn encrypted_entries_hide_their_content_and_keys_rotate() {
+    use crate::setup::builder;
+    use std::sync::atomic::Ordering;
     use tower_response_cache::KeyRing;
 
     let server = Server::start().await;
@@ -80,7 +82,7 @@ async fn body_over_the_rule_limit_is_not_decompressed() {
     let server = Server::start().await;
     let make = async |max_body: usize, length: usize, compressed: bool| {
         let builder = Redis::builder(&server.url()).prefix(&compressed.to_string()).coherence(Coherence::Validated);
-        let builder = builder.command_timeout(Duration::from_secs(20));
+        let builder = builder.command_timeout(20 * SECOND);
         let builder = if compressed { builder.compression(1 << 10, 1) } else { builder };
         let (inner, _) = counting(move |_, _| ok(vec![b'a'; length]));
         let store = builder.build().await.unwrap();
