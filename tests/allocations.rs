@@ -1,4 +1,4 @@
-//! What the way of a hit, of a miss, and of a request that is none of ours takes from the allocator.
+//! Counts the allocations of a hit, of a miss and of a request without a rule.
 
 use std::{
     convert::Infallible,
@@ -16,7 +16,7 @@ use http_body_util::{Empty, Full};
 use tower::{Layer, Service};
 use tower_response_cache::{CacheLayer, CacheService, Memory, Rule, Rules, Store};
 
-/// Answers at once, with the same body.
+/// Answers immediately, always with the same body.
 #[derive(Clone)]
 struct Origin(Bytes);
 
@@ -50,7 +50,9 @@ where
 {
     let cx = &mut Context::from_waker(Waker::noop());
     assert!(service.poll_ready(cx).is_ready());
-    let Poll::Ready(Ok(response)) = pin!(service.call(request)).poll(cx) else { panic!("not answered at once") };
+    let Poll::Ready(Ok(response)) = pin!(service.call(request)).poll(cx) else {
+        panic!("the response is not ready immediately")
+    };
     let mut body = pin!(response.into_body());
     let mut read = 0;
     while let Poll::Ready(Some(Ok(frame))) = body.as_mut().poll_frame(cx) {
@@ -59,8 +61,7 @@ where
     read
 }
 
-/// How many allocations the cheapest of some requests takes, once those before it have made what stays: the target, which is remembered
-/// at last, and what a hit says of itself.
+/// Returns the number of allocations of a request. Earlier requests have made all state that stays, such as the cached target.
 fn allocations<S, B>(service: &mut S, target: &'static str, length: usize) -> u64
 where
     S: Service<Request<Empty<Bytes>>, Response = Response<B>, Error = Infallible>,
@@ -72,14 +73,14 @@ where
     let mut once = || {
         let request = request(target);
         let mut read = 0;
-        let taken = measure(|| read = send(service, request)).count_total;
+        let count = measure(|| read = send(service, request)).count_total;
         assert_eq!(read, length);
-        taken
+        count
     };
-    // All alike: none of them pays for the others.
-    let taken = once();
-    assert!((0..WARM).all(|_| once() == taken));
-    taken
+    // All requests cost the same: none of them pays for the others.
+    let count = once();
+    assert!((0..WARM).all(|_| once() == count));
+    count
 }
 
 const WARM: u64 = 24;
@@ -99,64 +100,64 @@ fn layer(extension: bool) -> (CacheLayer, Memory) {
 const ITEM: &str = "/items/42?page=3&sort=asc";
 
 #[tokio::test]
-async fn a_hit_takes_the_two_allocations_of_its_header_map_and_no_more() {
+async fn hit_allocates_its_header_map_only() {
     for bytes in [0, 1 << 10, 1 << 20] {
         let (mut cache, store) = cache(bytes, false);
         assert_eq!(allocations(&mut cache, ITEM, bytes), 2, "{bytes} bytes");
-        assert_eq!(store.stats().hits, 2 * WARM, "what was measured is a hit");
+        assert_eq!(store.stats().hits, 2 * WARM, "a measured request was not a hit");
     }
 }
 
 #[tokio::test]
-async fn the_status_field_of_a_hit_takes_none() {
+async fn status_field_of_a_hit_allocates_nothing() {
     let (layer, _) = layer(false);
     let mut cache = layer.cache_status("items").layer(Origin(vec![b'7'; 1 << 10].into()));
     assert_eq!(allocations(&mut cache, ITEM, 1 << 10), 2);
 }
 
-/// The key, what was sought, the flight, the call and the body while it is read; the entry, its header map, a copy of its values and its
-/// body.
+/// The ten: the key, the request's state, the flight, the call and the body while it is read; the entry, its header map, a copy of its
+/// values and its body.
 #[tokio::test]
-async fn a_miss_takes_ten_allocations_beside_those_of_the_inner_service() {
+async fn miss_makes_ten_allocations_of_its_own() {
     let (mut cache, store) = cache(1 << 10, false);
-    let mut bare = Origin(vec![b'7'; 1 << 10].into());
+    let mut uncached = Origin(vec![b'7'; 1 << 10].into());
     let mut least = (u64::MAX, u64::MAX);
-    // Tables grow now and then, and the fields of requests are kept until it shows that nothing varies.
+    // The minimum, because tables grow occasionally, and request fields are stored until responses turn out not to vary.
     for item in 0..200 {
         let target = format!("/items/{item}?page=3");
         let request = || Request::get(&target).header("host", "api.example.com").body(Empty::new()).expect("a request");
         let (missed, alone) = (request(), request());
         least.0 = least.0.min(measure(|| _ = send(&mut cache, missed)).count_total);
-        least.1 = least.1.min(measure(|| _ = send(&mut bare, alone)).count_total);
+        least.1 = least.1.min(measure(|| _ = send(&mut uncached, alone)).count_total);
     }
     assert_eq!(store.stats().stored, 200);
     assert_eq!(least.0 - least.1, 10);
 }
 
-/// The key, what was sought, the flight, the call and the body while it is read; the body and the values that are kept. The entry takes
-/// the place of the one that has gone, and its header map.
+/// The seven: the key, the request's state, the flight, the call and the body while it is read; the stored body and values. The entry
+/// reuses the memory and the header map of the evicted one.
 #[tokio::test]
-async fn a_miss_that_evicts_takes_seven() {
+async fn miss_that_evicts_makes_seven_allocations() {
     let store = Memory::new(1 << 20);
     let rules = Rules::new().route("/items/{id}", Rule::ttl(Duration::from_secs(60)));
     let mut cache =
         CacheLayer::new(store.clone()).rules(rules).status_extension(false).layer(Origin(vec![b'7'; 1 << 10].into()));
-    let mut bare = Origin(vec![b'7'; 1 << 10].into());
+    let mut uncached = Origin(vec![b'7'; 1 << 10].into());
     let mut least = (u64::MAX, u64::MAX);
     for item in 0..2_000 {
         let target = format!("/items/{item}?page=3");
         let request = || Request::get(&target).header("host", "api.example.com").body(Empty::new()).expect("a request");
         let (missed, alone) = (request(), request());
         least.0 = least.0.min(measure(|| _ = send(&mut cache, missed)).count_total);
-        least.1 = least.1.min(measure(|| _ = send(&mut bare, alone)).count_total);
+        least.1 = least.1.min(measure(|| _ = send(&mut uncached, alone)).count_total);
     }
     assert!(store.stats().evictions > 1_000);
     assert_eq!(least.0 - least.1, 7);
 }
 
-/// Where there is no runtime, nothing can be spawned: it would panic.
+/// Spawning would panic, because there is no runtime.
 #[test]
-fn a_miss_whose_body_is_complete_at_once_spawns_no_task() {
+fn miss_with_a_complete_body_spawns_no_task() {
     assert!(tokio::runtime::Handle::try_current().is_err());
     let (mut cache, store) = cache(1 << 10, true);
     for item in 0..10 {
@@ -170,16 +171,16 @@ fn a_miss_whose_body_is_complete_at_once_spawns_no_task() {
 }
 
 #[tokio::test]
-async fn the_extension_takes_three_more() {
+async fn status_extension_makes_three_more_allocations() {
     let (mut cache, _) = cache(1 << 10, true);
     assert_eq!(allocations(&mut cache, ITEM, 1 << 10), 5);
 }
 
 #[tokio::test]
-async fn a_request_that_no_rule_covers_takes_what_it_takes_without_a_cache() {
+async fn request_without_a_rule_makes_no_allocation() {
     let (mut cache, _) = cache(1 << 10, true);
-    let mut bare = Origin(vec![b'7'; 1 << 10].into());
+    let mut uncached = Origin(vec![b'7'; 1 << 10].into());
     for target in ["/other/42?page=3", "/items", "/", "/items/42/more"] {
-        assert_eq!(allocations(&mut cache, target, 1 << 10), allocations(&mut bare, target, 1 << 10), "{target}");
+        assert_eq!(allocations(&mut cache, target, 1 << 10), allocations(&mut uncached, target, 1 << 10), "{target}");
     }
 }

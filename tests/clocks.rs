@@ -1,4 +1,4 @@
-//! Lifetimes where clocks are wrong: injected clocks, and real processes under shifted ones.
+//! Lifetimes under wrong clocks: injected clocks, and child processes with shifted wall clocks.
 #![cfg(feature = "redis")]
 
 mod common;
@@ -29,19 +29,19 @@ fn builder(url: &str, coherence: Coherence) -> RedisBuilder {
     Redis::builder(url).coherence(coherence).memory(8 << 20).command_timeout(5 * SECOND).max_round_trip(5 * SECOND)
 }
 
-/// A rule whose entries stay in Redis for long after they have expired.
+/// Returns a rule whose entries stay in Redis long after they expire.
 fn rule(ttl: Duration) -> Rule {
     Rule::ttl(ttl).stale_if_error(24 * HOUR)
 }
 
-async fn ended(server: &Server) {
+async fn delete_entries(server: &Server) {
     for key in server.keys("*:e:*").await {
         server.command(&["DEL", &key]).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn copy_in_memory_lives_no_longer_than_its_lifetime() {
+async fn copy_in_memory_does_not_outlive_its_lifetime() {
     for coherence in COHERENCES {
         let server = Server::start().await;
         let (right, wrong) = (Clock::manual(), Clock::manual());
@@ -54,8 +54,8 @@ async fn copy_in_memory_lives_no_longer_than_its_lifetime() {
         send(&one, get("/t/x")).await;
         assert_eq!(outcome(&send(&two, get("/t/x")).await), Outcome::Hit, "{coherence:?}");
         assert_eq!(outcome(&send(&two, get("/t/x")).await), Outcome::Hit, "{coherence:?}");
-        // Redis ends its keys by its own clock.
-        ended(&server).await;
+        // Redis expires its keys by its own clock, which the test does not advance.
+        delete_entries(&server).await;
         [&right, &wrong].into_iter().for_each(|clock| clock.advance(MINUTE));
         assert_ne!(outcome(&send(&two, get("/t/x")).await), Outcome::Hit, "{coherence:?}");
         assert_eq!(calls.load(Ordering::SeqCst), 2);
@@ -63,7 +63,7 @@ async fn copy_in_memory_lives_no_longer_than_its_lifetime() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clock_that_is_set_right_judges_entries_of_others_rightly() {
+async fn corrected_clock_gives_correct_lifetimes_of_shared_entries() {
     for coherence in COHERENCES {
         let server = Server::start().await;
         let (right, wrong) = (Clock::manual(), Clock::manual());
@@ -95,7 +95,7 @@ async fn wall_clock_set_back_prolongs_no_entry_in_memory() {
 }
 
 #[tokio::test]
-async fn time_in_which_the_machine_was_suspended_counts() {
+async fn time_of_a_suspended_machine_counts() {
     let clock = Clock::manual();
     let store = tower_response_cache::Memory::builder().clock(clock.clone()).build();
     let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
@@ -106,7 +106,7 @@ async fn time_in_which_the_machine_was_suspended_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn paused_tokio_clock_expires_entries_when_it_is_advanced() {
+async fn advanced_tokio_clock_expires_entries() {
     let store = tower_response_cache::Memory::builder().clock(Clock::tokio()).build();
     let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
     let cache = CacheLayer::new(store.clone()).rules(one_rule(Rule::ttl(MINUTE))).layer(inner);
@@ -120,17 +120,17 @@ async fn paused_tokio_clock_expires_entries_when_it_is_advanced() {
     assert_eq!(store.stats().entries, 0);
 }
 
-/// What tells the child process which server it shares.
+/// The environment variable that tells the child process its coherence and its server.
 const CHILD: &str = "CLOCKS_TEST_CHILD";
 
-/// The lifetime of what the processes share.
+/// The lifetime of shared entries.
 const SHORT: Duration = Duration::from_secs(2);
 
-/// A process of its own, with its own wall clock.
+/// A child process with its own wall clock.
 struct Process {
     child: Child,
-    ask: ChildStdin,
-    answers: BufReader<ChildStdout>,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
 }
 
 impl Process {
@@ -139,21 +139,21 @@ impl Process {
         command.args(["--exact", "child_process", "--nocapture"]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let coherence = if coherence == Coherence::Leased { "leased" } else { "validated" };
         command.env(CHILD, format!("{coherence} {}", server.url()));
-        clock.of(&mut command);
-        let mut child = command.spawn().expect("this program can be started again");
-        let (ask, answers) = (child.stdin.take().expect("piped"), BufReader::new(child.stdout.take().expect("piped")));
-        Self { child, ask, answers }
+        clock.apply_to(&mut command);
+        let mut child = command.spawn().expect("this program starts again");
+        let (input, output) = (child.stdin.take().expect("piped"), BufReader::new(child.stdout.take().expect("piped")));
+        Self { child, input, output }
     }
 
-    /// What became of a request, and how far the wall clock of the process is ahead of ours, in seconds.
+    /// Sends a request. Returns its outcome and the seconds by which the process's wall clock is ahead.
     fn get(&mut self, target: &str) -> (String, i64) {
-        writeln!(self.ask, "{target}").expect("a process that listens");
-        let answer = self.answers.by_ref().lines().map(|line| line.expect("text")).find_map(|line| {
-            let (what, seconds) = line.strip_prefix("answer: ")?.rsplit_once(' ')?;
-            Some((what.to_owned(), seconds.parse::<i64>().expect("seconds")))
+        writeln!(self.input, "{target}").expect("a process that reads");
+        let line = self.output.by_ref().lines().map(|line| line.expect("text")).find_map(|line| {
+            let (outcome, seconds) = line.strip_prefix("answer: ")?.rsplit_once(' ')?;
+            Some((outcome.to_owned(), seconds.parse::<i64>().expect("seconds")))
         });
-        let (what, seconds) = answer.expect("an answer");
-        (what, seconds - unix_seconds())
+        let (outcome, seconds) = line.expect("a line with an outcome");
+        (outcome, seconds - unix_seconds())
     }
 }
 
@@ -168,7 +168,7 @@ fn unix_seconds() -> i64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs() as i64
 }
 
-/// Not a test of its own: the process that the tests below start.
+/// The program of the child process. Without its environment variable it passes.
 #[test]
 fn child_process() {
     let Ok(settings) = env::var(CHILD) else { return };
@@ -184,7 +184,7 @@ fn child_process() {
     }
 }
 
-/// A process whose clock is so wrong from the start serves what this process has stored while that is fresh, and not afterwards.
+/// Asserts that a process with a wrong clock serves shared entries exactly while they are fresh.
 async fn serves_while_fresh(coherence: Coherence, seconds: i64) {
     let server = Server::start().await;
     let clock = ShiftedClock::by(seconds);
@@ -192,24 +192,24 @@ async fn serves_while_fresh(coherence: Coherence, seconds: i64) {
     let store = builder(&server.url(), coherence).build().await.unwrap();
     let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
     let cache = CacheLayer::new(store).rules(one_rule(rule(SHORT))).layer(inner);
-    // Not judged on a machine so busy that the entry may have expired before the other process has asked.
+    // Repeated on a busy machine, where the entry may have expired before the other process sent its request.
     let mut n = 0;
     let target = loop {
         n += 1;
         let target = format!("/t/x?{n}");
         send(&cache, get(&target)).await;
         let stored = std::time::Instant::now();
-        let (what, ahead) = process.get(&target);
+        let (outcome, ahead) = process.get(&target);
         assert!((ahead - seconds).abs() <= 5, "the clock is shifted by {ahead} s");
-        if stored.elapsed() < SHORT / 2 || what == "Hit" {
-            assert_eq!(what, "Hit", "{coherence:?}, {seconds} s");
+        if stored.elapsed() < SHORT / 2 || outcome == "Hit" {
+            assert_eq!(outcome, "Hit", "{coherence:?}, {seconds} s");
             break target;
         }
     };
     tokio::time::sleep(SHORT + SHORT / 4).await;
-    let (what, _) = process.get(&target);
-    assert_ne!(what, "Hit", "{coherence:?}, {seconds} s: it has outlived its lifetime");
-    // Set right while it runs.
+    let (outcome, _) = process.get(&target);
+    assert_ne!(outcome, "Hit", "{coherence:?}, {seconds} s: the entry outlived its lifetime");
+    // The clock is corrected while the process runs.
     clock.set(0);
     until("an entry of this process is a hit there", async || {
         n += 1;
@@ -221,13 +221,13 @@ async fn serves_while_fresh(coherence: Coherence, seconds: i64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn process_an_hour_behind_serves_nothing_past_its_lifetime() {
+async fn process_an_hour_behind_serves_nothing_expired() {
     serves_while_fresh(Coherence::Leased, -3600).await;
     serves_while_fresh(Coherence::Validated, -3600).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn process_an_hour_ahead_serves_what_is_fresh() {
+async fn process_an_hour_ahead_serves_fresh_entries() {
     serves_while_fresh(Coherence::Leased, 3600).await;
     serves_while_fresh(Coherence::Validated, 3600).await;
 }

@@ -1,4 +1,4 @@
-//! What stored responses hold on to behind a real client, whose read buffers are larger than they are.
+//! Measures the memory that stored responses hold behind a real client with large read buffers.
 #![allow(missing_docs)]
 
 use std::{
@@ -24,13 +24,13 @@ use tower::{Layer, ServiceExt};
 use tower_response_cache::{CacheLayer, Memory, Rule, Rules, Store};
 
 const ENTRIES: usize = 150;
-/// Enough for the client to read into buffers of hundreds of KiB.
+/// Large enough that the client's read buffers grow to hundreds of KiB.
 const LARGE: usize = 1 << 20;
 
-type Answer = Response<WithTrailers<Full<Bytes>, Ready<Option<Result<HeaderMap, Infallible>>>>>;
+type TestResponse = Response<WithTrailers<Full<Bytes>, Ready<Option<Result<HeaderMap, Infallible>>>>>;
 
-/// A small response, with values of its own in its fields, content and trailers; or a large one.
-fn answer(request: &Request<Incoming>) -> Answer {
+/// Returns a large response, or a small one with unique values in its fields, content and trailers.
+fn respond(request: &Request<Incoming>) -> TestResponse {
     let path = request.uri().path();
     if path == "/large" {
         return Response::new(Full::from(vec![b'x'; LARGE]).with_trailers(ready(None)));
@@ -47,12 +47,12 @@ fn answer(request: &Request<Incoming>) -> Answer {
 
 async fn serve(listener: TcpListener) {
     while let Ok((stream, _)) = listener.accept().await {
-        let service = service_fn(|request| ready(Ok::<_, Infallible>(answer(&request))));
+        let service = service_fn(|request| ready(Ok::<_, Infallible>(respond(&request))));
         tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
     }
 }
 
-/// Fills a store through a client of hyper; each response comes behind one that is large.
+/// Fills a store through a hyper client. A large response precedes each small one.
 async fn fill(store: Memory) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
@@ -62,10 +62,10 @@ async fn fill(store: Memory) {
     let cache = CacheLayer::new(store).rules(rules).layer(client);
     let send = async |path: &str| {
         let request = Request::get(format!("http://{address}{path}")).header("te", "trailers").body(Full::default());
-        let response = cache.clone().oneshot(request.expect("a request")).await.expect("an answer");
+        let response = cache.clone().oneshot(request.expect("a request")).await.expect("a response");
         let body = response.into_body();
         assert!(!body.is_end_stream());
-        body.collect().await.expect("a whole body").to_bytes().len()
+        body.collect().await.expect("a complete body").to_bytes().len()
     };
     for n in 0..ENTRIES {
         assert_eq!(send("/large").await, LARGE);
@@ -76,18 +76,18 @@ async fn fill(store: Memory) {
 #[test]
 fn stored_responses_hold_no_buffers_of_the_client() {
     let store = Memory::new(64 << 20);
-    // All that is made once and stays.
+    // The first run allocates the state that stays.
     let run = |store: Memory| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(fill(store));
     };
     run(Memory::new(64 << 20));
     let before = store.stats().bytes;
-    let taken = measure(|| run(store.clone()));
+    let measured = measure(|| run(store.clone()));
     let counted = store.stats().bytes - before;
     assert_eq!(store.stats().entries, ENTRIES as u64);
-    // The store counts the records of its tables, too, which are there before; and tables grow in steps.
-    let held = u64::try_from(taken.bytes_current).expect("more is there than before");
+    // Not exact: the store also counts table slots, which exist before, and tables grow in steps.
+    let held = u64::try_from(measured.bytes_current).expect("memory grew");
     println!("counted {counted}, held {held}");
-    assert!(held < 2 * counted, "{held} bytes are held by entries that are counted as {counted}");
+    assert!(held < 2 * counted, "entries hold {held} bytes but are counted as {counted}");
 }

@@ -150,7 +150,7 @@ async fn stalled_client_delays_others_up_to_the_wait_limit() {
 }
 
 #[tokio::test]
-async fn request_after_an_invalidation_does_not_join_a_running_body() {
+async fn request_after_an_invalidation_joins_no_running_body() {
     let (store, layer) = caching(Rule::ttl(MINUTE).namespace("rows"));
     let (cache, mut handle) = mocked::<ChannelBody>(&layer);
     let leader = begin(&cache, get("/t/watch")).await;
@@ -169,7 +169,7 @@ async fn request_after_an_invalidation_does_not_join_a_running_body() {
 }
 
 #[tokio::test]
-async fn request_after_the_lifetime_does_not_join_a_running_body() {
+async fn request_after_the_lifetime_joins_no_running_body() {
     for (rule, control) in rules() {
         let clock = Clock::manual();
         let store = Memory::builder().clock(clock.clone()).build();
@@ -252,7 +252,7 @@ async fn frames_without_data_block_no_thread() {
 
 /// The body ends before, or after, the length of its size hint.
 #[tokio::test]
-async fn body_that_differs_from_its_size_hint_is_not_stored() {
+async fn body_unlike_its_size_hint_is_not_stored() {
     for hint in [2, 10] {
         for at_once in [true, false] {
             let (store, layer) = caching(Rule::ttl(MINUTE));

@@ -279,8 +279,8 @@ pub fn settled(history: &History, guarantee: Guarantee) -> HashMap<u32, u64> {
 
 /// Returns whether a write must be visible at the end: as in [`must_show_in_time`], and undelivered writes unless their process
 /// was killed.
-/// process was killed.
 fn must_show_at_end(history: &History, operation: &Operation, guarantee: Guarantee) -> bool {
+    let is_undelivered = matches!(operation.ending, Ending::Written { delivered: false, .. });
     let died = history.kills.iter().any(|kill| kill.process == operation.process);
     must_show_in_time(history, operation, guarantee) || is_undelivered && !died
 }

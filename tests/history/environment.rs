@@ -129,7 +129,7 @@ impl Node {
         let settings = Settings { hot: process.node % 2 == 1, ..settings.clone() };
         let mut command = Command::new(program);
         let clock = clock_shifts.map(ShiftedClock::by);
-        clock.iter().for_each(|clock| clock.of(&mut command));
+        clock.iter().for_each(|clock| clock.apply_to(&mut command));
         let mut child = command
             .args(settings.to_arguments())
             .stdin(Stdio::piped())

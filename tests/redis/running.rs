@@ -22,7 +22,7 @@ fn answer(name: Option<&str>) -> (BodySource, Response<ChannelBody>) {
 /// A request that begins after an invalidation gets a response that was computed after it, whether the rule or the response
 /// named the invalidated namespace. Leased coherence guarantees this for invalidations by the same process.
 #[tokio::test(flavor = "multi_thread")]
-async fn request_after_an_invalidation_does_not_join_a_running_body() {
+async fn request_after_an_invalidation_joins_no_running_body() {
     let server = Server::start().await;
     for (n, coherence) in [Coherence::Leased, Coherence::Validated].into_iter().enumerate() {
         for memory in [false, true] {
