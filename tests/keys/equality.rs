@@ -290,7 +290,7 @@ fn absent_header_differs_from_an_empty_one() {
 }
 
 #[test]
-#[should_panic(expected = "is not the name of a header field")]
+#[should_panic(expected = "is not a header name")]
 fn invalid_header_name_is_refused() {
     let _ = Headers::new(["no header"]);
 }
