@@ -167,7 +167,7 @@ impl<St: Store> CacheLayer<St> {
         self.changed()
     }
 
-    /// Adds a [`CacheStatus`] to the extensions of responses that a rule covers. Defaults to `true`. Without it a hit takes two allocations. With
+    /// Adds a [`CacheStatus`](crate::CacheStatus) to the extensions of responses that a rule covers. Defaults to `true`. Without it a hit takes two allocations. With
     /// it a hit takes five, and about 750 instructions more.
     pub fn status_extension(mut self, on: bool) -> Self {
         self.options.extension = on;

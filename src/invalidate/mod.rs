@@ -1,6 +1,6 @@
 //! Invalidation of the data that a write has changed, before its response is sent.
 //!
-//! [`InvalidateLayer`] wraps the handlers of mutating requests. After the handler has answered, the layer invalidates the namespaces that the
+//! [`InvalidateLayer`](crate::InvalidateLayer) wraps the handlers of mutating requests. After the handler has answered, the layer invalidates the namespaces that the
 //! rule or the handler names. Only then is the response sent. A client that has received the response therefore sees the change.
 //!
 //! # Outcomes that invalidate
@@ -25,7 +25,7 @@
 //!
 //! # Equivalent targets
 //!
-//! A key holds the bytes of the target, so that two spellings of one URI have two entries. A write and [`Store::invalidate_key`] reach the entries of
+//! A key holds the bytes of the target, so that two spellings of one URI have two entries. A write and [`Store::invalidate_key`](crate::Store::invalidate_key) reach the entries of
 //! all spellings (RFC 9110, section 4.2.3; RFC 3986, section 6.2.2 and 6.2.3; RFC 9111, section 4.4). The target is the one that the client has
 //! sent. Under axum's `Router::nest` and `nest_service` it is the whole path (feature `axum`), so that layers on both sides of a nested router agree.
 //!
@@ -51,13 +51,13 @@
 //!
 //! # Shared stores
 //!
-//! The response of a write waits until a shared store knows of the invalidation, at most for [`InvalidateLayer::delivery_timeout`]. With a strict store,
+//! The response of a write waits until a shared store knows of the invalidation, at most for [`InvalidateLayer::delivery_timeout`](crate::InvalidateLayer::delivery_timeout). With a strict store,
 //! a fence stands from before the handler until after the invalidation. Meanwhile no entry of its namespaces is served or stored in any process. If the
 //! outcome is not known (5xx, 408, an error, a panic, or the end of the process), the fence stands until its deadline.
 //!
 //! # Instructions of handlers
 //!
-//! [`Invalidations`] in a response count on every route, also on those that no rule covers, with every status and every method, also GET. A
+//! [`Invalidations`](crate::Invalidations) in a response count on every route, also on those that no rule covers, with every status and every method, also GET. A
 //! safe request ends with its client, however, and has no fence: state changes belong into unsafe requests. A GET that an inner cache answers from
 //! its store, or refreshes in the background, carries no instructions. [`Rule::invalidates_by`](crate::Rule::invalidates_by) needs a
 //! response, and is not called without one.

@@ -20,7 +20,7 @@ use crate::{
     store::{Store, epochs::InvalidationKind, memory::Memory},
 };
 
-/// The service that [`InvalidateLayer`] makes. Requests and responses pass through it as they are; the type of their body is
+/// The service that [`InvalidateLayer`](crate::InvalidateLayer) makes. Requests and responses pass through it as they are; the type of their body is
 /// [`InvalidateBody`].
 #[derive(Clone)]
 pub struct InvalidateService<S, St = Memory> {

@@ -15,7 +15,7 @@ use crate::semantics::NoVarySearch;
 
 /// Says what makes two requests of a rule the same request.
 ///
-/// [`RouteAndQuery`] is the default; [`and`](Self::and) adds parts to it. The route of the rule is always in the key
+/// [`RouteAndQuery`](struct@RouteAndQuery) is the default; [`and`](Self::and) adds parts to it. The route of the rule is always in the key
 /// besides, so that an extractor cannot make requests of two routes meet; and GET and HEAD share a key.
 ///
 /// A closure from a request to an `Option<String>` is an extractor: `None` leaves the request alone.
@@ -42,7 +42,7 @@ pub trait KeyExtractor: Send + Sync + 'static {
     /// The scheme of a target that has one counts as well. The authority in a target and the same in `Host`, beside a target without
     /// one, are the same to it, as they are to HTTP.
     ///
-    /// Defaults to no. [`RouteAndQuery`] and what its methods make of it say yes.
+    /// Defaults to no. [`RouteAndQuery`](struct@RouteAndQuery) and what its methods make of it say yes.
     fn depends_only_on_target(&self) -> bool {
         false
     }

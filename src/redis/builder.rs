@@ -220,7 +220,7 @@ impl RedisBuilder {
     ///
     /// After that they return an error that [is queued](crate::StoreError::is_queued). They do not wait at all while Redis is known
     /// to be away. The writes of an [`InvalidateLayer`](crate::InvalidateLayer) wait for its
-    /// [`hold`](crate::InvalidateLayer::hold) instead.
+    /// [`hold`](crate::InvalidateLayer::delivery_timeout) instead.
     pub fn invalidate_timeout(mut self, limit: Duration) -> Self {
         self.invalidate_timeout = limit;
         self

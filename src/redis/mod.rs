@@ -66,7 +66,7 @@ pub(crate) use crate::redis::{
 ///
 /// **Limits.**
 ///
-/// - A failover that loses the last write: entries from before are not served after it, unless you [trust](Failover::Trust) it.
+/// - A failover that loses the last write: entries from before are not served after it, unless you [trust](crate::Failover::Trust) it.
 /// - A process that still talks to a replaced master, until it learns of the replacement. A heartbeat is a command that a replica
 ///   refuses, and so does a master that is cut off from its cluster: neither extends a lease. Such a master takes about
 ///   `cluster-node-timeout` to notice. Sentinels are asked every 100 ms, and take some seconds to hear of a planned failover. What was
@@ -115,7 +115,7 @@ impl Redis {
     ///
     /// # Panics
     ///
-    /// As [`Memory::new`].
+    /// As [`Memory::new`](crate::Memory::new).
     #[track_caller]
     #[must_use]
     pub fn with_memory(self, bytes: usize) -> Self {

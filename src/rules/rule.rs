@@ -260,7 +260,7 @@ impl Rule {
         self
     }
 
-    /// Sets the key extractor. Defaults to [`RouteAndQuery`].
+    /// Sets the key extractor. Defaults to [`RouteAndQuery`](struct@crate::RouteAndQuery).
     #[must_use]
     pub fn key(mut self, key: impl KeyExtractor) -> Self {
         self.key = Arc::new(key);

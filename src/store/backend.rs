@@ -199,7 +199,7 @@ impl Context {
     }
 }
 
-/// The answer of [`Store::get`].
+/// The answer of [`Backend::get`].
 #[derive(Debug, Clone)]
 pub struct StoreLookup {
     /// The entry, and whether it was cleared softly. Never one that is dead.
@@ -215,13 +215,13 @@ pub struct FillOptions {
     pub lock: Option<Duration>,
     /// With the lock: to be told if something fresh [has appeared](BeginFill::AlreadyStored) since the look.
     pub looks: bool,
-    /// That names known only from the response can be [admitted](Store::admit).
+    /// That names known only from the response can be [admitted](Backend::admit).
     pub counts: bool,
     /// The longest body, in bytes, that may have appeared; no limit if there is none.
     pub max_body: Option<usize>,
 }
 
-/// What [`Store::begin`] comes to.
+/// What [`Backend::begin`] comes to.
 #[derive(Debug)]
 pub enum BeginFill {
     /// Call the inner service.
@@ -242,7 +242,7 @@ pub enum BeginFill {
     },
 }
 
-/// The answer of [`Store::admit`].
+/// The answer of [`Backend::admit`].
 #[derive(Debug)]
 pub enum Admitted {
     /// The stamp, with what it needs to cover the names.
@@ -253,7 +253,7 @@ pub enum Admitted {
     New,
 }
 
-/// What became of [`Store::put`].
+/// What became of [`Backend::put`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Put {
     /// It is kept.

@@ -14,7 +14,7 @@ use super::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// No fault.
-    NoFault,
+    Nothing,
     /// `kill -9` of a process, which is started again.
     Kill,
     /// `kill -9` of a process between the commit of a write and its invalidation, as far as that can be timed.
@@ -71,7 +71,7 @@ impl Environment {
     /// Injects one fault, and returns when it has ended.
     pub async fn inject(&mut self, fault: Fault) {
         match fault {
-            Fault::NoFault => self.wait(100..200).await,
+            Fault::Nothing => self.wait(100..200).await,
             Fault::Kill => {
                 let node = self.random.usize(..NODES);
                 self.kill(node).await;

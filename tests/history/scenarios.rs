@@ -106,26 +106,26 @@ fn holds(plan: Plan, faults: &[Fault], hit_ratio: f64) -> Report {
 }
 
 fn without_faults_leased() {
-    holds(Plan::new(Leased), &[NoFault], 0.4);
+    holds(Plan::new(Leased), &[Nothing], 0.4);
 }
 
 fn without_faults_validated() {
-    holds(Plan::new(Validated), &[NoFault], 0.4);
+    holds(Plan::new(Validated), &[Nothing], 0.4);
 }
 
 fn without_faults_ttl() {
-    holds(Plan::new(Ttl(Duration::from_millis(200))), &[NoFault], 0.4);
+    holds(Plan::new(Ttl(Duration::from_millis(200))), &[Nothing], 0.4);
 }
 
 fn without_faults_strict() {
-    holds(Plan::new(Leased).strict(), &[NoFault], 0.3);
+    holds(Plan::new(Leased).strict(), &[Nothing], 0.3);
 }
 
 /// Lets most clients of a write disconnect before its response.
 fn disconnecting(mut plan: Plan) {
     plan.mix.disconnecting = 80;
     plan.mix.writes = 50;
-    let report = holds(plan, &[NoFault], 0.2);
+    let report = holds(plan, &[Nothing], 0.2);
     assert!(report.committed_without_client > 0, "no client disconnected during a write");
 }
 
@@ -306,7 +306,7 @@ fn is_stale(violation: &Violation) -> bool {
 fn stamp_read_at_store_time_is_reported() {
     let mut plan = Plan { restamp: true, ..Plan::new(Validated) };
     plan.mix.writes = 80;
-    is_detected(plan, &[NoFault], is_stale);
+    is_detected(plan, &[Nothing], is_stale);
 }
 
 fn entries_trusted_after_a_lossy_promotion_are_reported() {
