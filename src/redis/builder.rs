@@ -216,11 +216,11 @@ impl RedisBuilder {
         self
     }
 
-    /// How long [`invalidate`](Store::invalidate) and its kin wait for Redis to confirm; from zero to an hour. Defaults to one second.
+    /// Limits the time for which [`invalidate`](crate::Store::invalidate) and its variants wait for Redis to confirm, from zero to one hour. Defaults to one second.
     ///
     /// After that they return an error that [is queued](crate::StoreError::is_queued). They do not wait at all while Redis is known
     /// to be away. The writes of an [`InvalidateLayer`](crate::InvalidateLayer) wait for its
-    /// [`hold`](crate::InvalidateLayer::delivery_timeout) instead.
+    /// [`delivery_timeout`](crate::InvalidateLayer::delivery_timeout) instead.
     pub fn invalidate_timeout(mut self, limit: Duration) -> Self {
         self.invalidate_timeout = limit;
         self
