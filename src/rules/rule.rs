@@ -439,7 +439,7 @@ impl Rule {
     /// Enables cache groups (RFC 9875). A response belongs to the groups in its `Cache-Groups`. All responses of a group are invalidated when the
     /// response to an unsafe request on a route with this option names the group in `Cache-Group-Invalidation`.
     ///
-    /// Groups are namespaces ([`Namespace::of_cache_group`]). A response of more than four groups is cleared with any group of its
+    /// Groups are namespaces ([`Namespace::of_cache_group`]). A response of more than 32 groups is invalidated with any group of its
     /// origin. One whose field is malformed is not stored, since nobody knows what would clear it. Defaults to no.
     ///
     /// ```
