@@ -57,6 +57,7 @@ mod status;
 mod clock;
 mod error;
 mod percent;
+mod ready;
 mod secret;
 pub mod semantics;
 mod switch;

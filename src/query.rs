@@ -4,7 +4,6 @@ use std::{
     collections::VecDeque,
     fmt,
     future::{Future, poll_fn},
-    mem,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -15,7 +14,10 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 use tower::{Layer, Service};
 
-use crate::key::{KeyWriter, RequestView, Tag};
+use crate::{
+    key::{KeyWriter, RequestView, Tag},
+    ready::take_ready,
+};
 
 /// Reads the content of QUERY requests, so that a [`CacheLayer`](crate::CacheLayer) inside of it can answer them: two of them are one
 /// request if their content is the same, byte for byte, and the `Content-Type`, `Content-Encoding` and `Content-Language` of it,
@@ -116,8 +118,7 @@ where
         if !is_query(request.method()) {
             return ContentFuture { state: State::Pass(self.inner.call(request.map(ContentBody::untouched))) };
         }
-        let next = self.inner.clone();
-        let mut ready = mem::replace(&mut self.inner, next);
+        let mut ready = take_ready(&mut self.inner);
         let max = self.max;
         let work: Answer<_, _> = Box::pin(async move {
             let (mut head, body) = request.into_parts();

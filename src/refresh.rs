@@ -2,7 +2,6 @@
 
 use std::{
     future::{Future, poll_fn},
-    mem,
     sync::Arc,
 };
 
@@ -25,6 +24,7 @@ use crate::{
         decision::Decision,
         request::{CacheRequest, LookupMiss, LookupTime, MissedRequest},
     },
+    ready::take_ready,
     single_flight::{
         Join, Leader,
         detach::{AwaitCount, unless_left},
@@ -61,15 +61,13 @@ pub(crate) fn start<S, St, ReqB, ResB>(
         }
     } else if shared.store.is_shared() {
         // The ready instance is given back first, since other callers may need it meanwhile.
-        let next = inner.clone();
-        drop(mem::replace(inner, next));
+        drop(take_ready(inner));
         runtime.spawn(Box::pin(look_up_and_refresh(shared, inner.clone(), missed.request, request)).in_current_span());
     } else if let Some((began, leader)) = begin_in_memory(&shared, &missed, entry, &request) {
         let (mut missed, mut request) = (missed, request);
         let MissedRequest { request: cache_request, miss } = &mut *missed;
         prepare_upstream_request(&mut request, cache_request, miss, false);
-        let next = inner.clone();
-        let call = mem::replace(inner, next).call(request);
+        let call = take_ready(inner).call(request);
         runtime.spawn(run(&shared, missed, leader, began, call).in_current_span());
     }
 }

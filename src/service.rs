@@ -1,7 +1,7 @@
 //! The service: the first lookup, and one match on the action that follows.
 
 use std::{
-    fmt, mem,
+    fmt,
     sync::Arc,
     task::{self, Poll},
 };
@@ -23,6 +23,7 @@ use crate::{
     finish::finish,
     future::ResponseFuture,
     lookup::request::{CacheRequest, MissedRequest},
+    ready::take_ready,
     respond::serve,
     single_flight::{Join, follower::Follower},
     slow_path,
@@ -104,15 +105,6 @@ where
 }
 
 impl<S, St> CacheService<S, St> {
-    /// Takes the ready instance, for a call that is made now or in the background.
-    fn take_ready(&mut self) -> S
-    where
-        S: Clone,
-    {
-        let next = self.inner.clone();
-        mem::replace(&mut self.inner, next)
-    }
-
     /// Calls the inner service while caching is turned off.
     #[cold]
     fn call_disabled<ReqB, ResB>(&mut self, request: Request<ReqB>) -> ResponseFuture<S::Future, St, ResB, S::Error>
@@ -163,7 +155,7 @@ impl<S, St> CacheService<S, St> {
                 }
                 upstream::count_miss(&self.shared, miss.reason);
                 prepare_upstream_request(&mut request, cache_request, miss, false);
-                let call = self.take_ready().call(request);
+                let call = take_ready(&mut self.inner).call(request);
                 task.begin(Box::pin(Fill::new(self.shared.clone(), missed, Some(leader), now).run(call)));
                 ResponseFuture::lead(task)
             }
@@ -191,7 +183,7 @@ impl<S, St> CacheService<S, St> {
         }
         self.shared.store.context().counters.miss(miss.reason);
         prepare_upstream_request(&mut request, cache_request, miss, true);
-        let call = self.take_ready().call(request);
+        let call = take_ready(&mut self.inner).call(request);
         ResponseFuture::work(Fill::new(self.shared.clone(), missed, None, now).run(call))
     }
 
@@ -209,7 +201,7 @@ impl<S, St> CacheService<S, St> {
         ReqB: Send + 'static,
         ResB: Body<Error: Into<BoxError>> + Send + 'static,
     {
-        drop(self.take_ready());
+        drop(take_ready(&mut self.inner));
         ResponseFuture::work(slow_path::wait(self.shared.clone(), self.inner.clone(), cache_request, request, follower))
     }
 }

@@ -44,16 +44,11 @@
 //! `tests/fixtures/stored` hold what each version looks like: those of an old version stay while it is read.
 
 pub(crate) mod compression;
-
 pub(crate) mod decode;
-
 pub(crate) mod encode;
-
 pub(crate) mod encryption;
-
 pub(crate) mod frame;
 pub(crate) mod header_cache;
-
 pub(crate) mod header_names;
 
 #[cfg(test)]

@@ -1,11 +1,8 @@
 //! Entries: stored responses with their keys, stamps, namespaces and times.
 
 pub(crate) mod header_template;
-
 pub(crate) mod stamp;
-
 pub(crate) mod times;
-
 pub(crate) mod validity;
 
 use std::{

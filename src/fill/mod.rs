@@ -1,22 +1,14 @@
 //! A fill: one call of the inner service, and its response on the way to the client and into the store.
 
 pub(crate) mod admission;
-
 pub(crate) mod begin;
-
 pub(crate) mod body;
-
 pub(crate) mod commit;
-
 pub(crate) mod fast_path;
-
 pub(crate) mod future;
-
 pub(crate) mod partial;
-
 pub(crate) mod revalidate;
 pub(crate) mod run;
-
 pub(crate) mod upstream;
 
 use std::{

@@ -1,7 +1,7 @@
 //! The service of `InvalidateLayer`.
 
 use std::{
-    fmt, mem,
+    fmt,
     task::{Context, Poll},
 };
 
@@ -15,6 +15,7 @@ use super::{
 use crate::{
     body::InvalidateBody,
     key::{RequestView, overrides_method},
+    ready::take_ready,
     rules::{RouteMatch, Rules, views::Views},
     single_flight::detach::Detachable,
     store::{Store, epochs::InvalidationKind, memory::Memory},
@@ -89,8 +90,7 @@ where
         };
         // In the task of its request while that lasts; it then goes on without it, however long it takes.
         let drive = if self.store.is_strict() {
-            let next = self.inner.clone();
-            let mut ready = mem::replace(&mut self.inner, next);
+            let mut ready = take_ready(&mut self.inner);
             Detachable::to_the_end(write.fenced(move || ready.call(request)))
         } else {
             Detachable::to_the_end(write.run(self.inner.call(request)))

@@ -238,7 +238,7 @@ impl fmt::Debug for RedisConnection {
     }
 }
 
-/// Makes connections for a pool of one's own: [`RedisBuilder::pool`](super::RedisBuilder::pool).
+/// Makes connections for a pool of one's own: [`RedisBuilder::pool`](crate::RedisBuilder::pool).
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {

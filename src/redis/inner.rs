@@ -19,13 +19,12 @@ use super::{
 use crate::{
     clock::{Nanos, monotonic, nanos},
     codec::Codec,
+    redis::builder::{Coherence, RedisBuilder},
     store::{
         backend::{Backend, Context},
         memory::Memory,
     },
 };
-
-pub(crate) use crate::redis::builder::{Coherence, RedisBuilder};
 
 /// Ends the thread behind a store when the last handle is dropped.
 pub(crate) struct Handle {

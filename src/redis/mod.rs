@@ -32,6 +32,10 @@ use crate::{
     entry::{Entry, stamp::Stamp, validity::Validity},
     key::KeyRef,
     namespace::set::Namespaces,
+    redis::{
+        builder::{Coherence, RedisBuilder},
+        connection::RedisConnectError,
+    },
     stats::{Stats, usage::Usage},
     store::{
         Store,
@@ -40,11 +44,6 @@ use crate::{
         error::StoreError,
         lock::Lock,
     },
-};
-
-pub(crate) use crate::redis::{
-    builder::{Coherence, RedisBuilder},
-    connection::RedisConnectError,
 };
 
 /// Entries in Redis, shared by many processes, with memory in front if you like. Needs the feature `redis`.

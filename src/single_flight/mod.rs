@@ -1,16 +1,11 @@
 //! Single flight: one fill per key and valid stamp.
 
 pub(crate) mod detach;
-
 pub(crate) mod flight;
-
 pub(crate) mod flights;
 pub(crate) mod follower;
-
 pub(crate) mod outcome;
-
 pub(crate) mod permit;
-
 pub(crate) mod shared_body;
 
 use std::{

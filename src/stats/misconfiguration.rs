@@ -23,7 +23,7 @@ impl Counters {
                     method,
                     path,
                     "a write has invalidated nothing: no rule covers its route. Add a route to the rules of InvalidateLayer, or have the \
-                     handler say `Invalidates`; `Invalidates::only([])` says that it changes nothing that is cached"
+                     handler say `Invalidations`; `Invalidations::only([])` says that it changes nothing that is cached"
                 );
             }
             return;
@@ -34,7 +34,7 @@ impl Counters {
                 method,
                 path,
                 "a write has invalidated nothing: this InvalidateLayer has no rules. Give it the rules of CacheLayer, or have the handler \
-                 say `Invalidates`"
+                 say `Invalidations`"
             );
         }
     }

@@ -31,17 +31,7 @@ impl Scope {
                 self.land(state, effects, index, entry.version);
                 self.learn_generations(state, &reader, index);
                 state.readers[index] = if self.keeps_memory() && self.is_near(index) {
-                    Reader {
-                        step: Step::Install,
-                        key: entry.key,
-                        stepped: reader.stepped,
-                        generations: entry.generations,
-                        store: entry.store,
-                        version: entry.version,
-                        late: entry.late,
-                        differed: entry.differed,
-                        ..IDLE
-                    }
+                    installing(&entry, reader.stepped)
                 } else {
                     IDLE
                 };
@@ -114,17 +104,7 @@ impl Scope {
         }
         effects.seen |= seen::HIT_LOCAL;
         self.hit(state, effects, entry.version, (reader.floor, reader.floor_returned));
-        state.readers[index] = Reader {
-            step: Step::Install,
-            key: entry.key,
-            stepped: reader.stepped,
-            generations: entry.generations,
-            store: entry.store,
-            version: entry.version,
-            late: entry.late,
-            differed: entry.differed,
-            ..IDLE
-        };
+        state.readers[index] = installing(&entry, reader.stepped);
     }
 
     /// Calls the inner service, which reads the database.
@@ -313,5 +293,20 @@ impl Scope {
         if state.redis.lock as usize == index + 1 {
             state.redis.lock = 0;
         }
+    }
+}
+
+/// Returns a reader that is about to put a served entry of Redis into the memory of its process.
+fn installing(entry: &Entry, stepped: u8) -> Reader {
+    Reader {
+        step: Step::Install,
+        key: entry.key,
+        stepped,
+        generations: entry.generations,
+        store: entry.store,
+        version: entry.version,
+        late: entry.late,
+        differed: entry.differed,
+        ..IDLE
     }
 }
