@@ -38,7 +38,10 @@ use http_body_util::{BodyExt, Full};
 use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
 use tokio::task::JoinSet;
 use tower::{Layer, Service, ServiceExt, service_fn, util::ServiceFn};
-use tower_response_cache::{CacheLayer, CacheService, CacheStatus, Coherence, Outcome, Redis, RedisBuilder, Rule, Store};
+use tower_response_cache::{
+    CacheLayer, CacheService, CacheStatus, Outcome, Redis, Rule, Store,
+    redis::{Coherence, RedisBuilder},
+};
 
 use rig::{CommandLog, Server};
 

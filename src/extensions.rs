@@ -41,7 +41,7 @@ impl CachePolicy {
     }
 
     /// Adds a namespace with all its ancestors. The rule and the handler together may name
-    /// [`MAX_NAMESPACES`](crate::MAX_NAMESPACES) for an entry, ancestors not counted.
+    /// [`MAX_NAMESPACES`](crate::namespace::MAX_NAMESPACES) for an entry, ancestors not counted.
     pub fn namespace(mut self, name: Namespace) -> Self {
         self.namespaces.push(name);
         self

@@ -37,21 +37,22 @@ mod codec;
 #[cfg(feature = "metrics")]
 mod metrics;
 #[cfg(feature = "redis")]
-mod redis;
-mod rules;
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub mod redis;
+pub mod rules;
 
 // Layer 2: the protocol between the layers and a store, and the memory store.
 mod extensions;
-mod query;
+pub mod query;
 mod store;
 
 // Layer 1: keys, namespaces, entries, routes, statistics.
 mod entry;
-mod key;
-mod namespace;
+pub mod key;
+pub mod namespace;
 mod route;
 mod stats;
-mod status;
+pub mod status;
 
 // Layer 0: leaves.
 mod clock;
@@ -65,48 +66,31 @@ mod switch;
 #[cfg(all(any(test, fuzzing), feature = "redis"))]
 mod fuzz;
 
-#[cfg(feature = "redis-encryption")]
-#[cfg_attr(docsrs, doc(cfg(feature = "redis-encryption")))]
-pub use self::codec::encryption::{KeyRing, KeyRingError};
+/// The store of one process.
+pub mod memory {
+    pub use crate::store::memory::{Memory, MemoryBuilder};
+}
+
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
-pub use self::redis::{
-    Redis,
-    builder::{Coherence, Failover, RedisBuilder},
-    connection::{RedisConnectError, RedisConnection, RedisManager},
-    reclaim::{Reclaimed, ServerUsage},
-};
-#[cfg(feature = "config")]
-#[cfg_attr(docsrs, doc(cfg(feature = "config")))]
-pub use self::rules::config::RulesFileError;
+pub use self::redis::Redis;
 pub use self::{
-    body::{CacheBody, InvalidateBody},
+    body::CacheBody,
     clock::Clock,
     error::BoxError,
     extensions::{CachePolicy, Invalidations},
     future::ResponseFuture,
-    invalidate::{layer::InvalidateLayer, outcome::Invalidation, service::InvalidateService},
-    key::{
-        And, Cookie, CredentialFields, Extracted, Headers, Identity, Key, KeyExtractor, KeyRef, KeyWriter, MAX_KEY_LEN,
-        RequestView, RouteAndQuery,
-    },
+    invalidate::{InvalidateLayer, InvalidateService},
+    key::{Identity, Key, KeyExtractor, RouteAndQuery},
     layer::CacheLayer,
-    namespace::{InvalidNamespace, MAX_NAMESPACE_LEN, MAX_NAMESPACES, Namespace},
-    query::{Content as ReadContent, ContentBody, ContentFuture, QueryLayer},
-    rules::{
-        Rules,
-        error::{RulesError, RulesErrorKind},
-        failure::{OnDeliveryTimeout, OnFenceError},
-        rule::Rule,
-    },
+    memory::Memory,
+    namespace::{InvalidNamespace, Namespace},
+    query::QueryLayer,
+    rules::{Rule, Rules, RulesError},
     service::CacheService,
     stats::Stats,
-    status::{Bypass, CacheStatus, Miss, NoStore, Outcome, Stale, Storing},
-    store::{
-        Store,
-        error::StoreError,
-        memory::{Memory, MemoryBuilder},
-    },
+    status::{CacheStatus, Outcome},
+    store::{Store, error::StoreError},
     switch::Switch,
 };
 

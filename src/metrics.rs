@@ -16,10 +16,10 @@ impl Stats {
     /// |---|---|---|
     /// | `response_cache_hits_total` | `kind`: `fresh`, `stale`, `collapsed` | answered without a call of its own |
     /// | `response_cache_stood_in_total` | | stale hits in place of failures: their requests are misses, too |
-    /// | `response_cache_misses_total` | `reason`: as [`Miss`](crate::Miss) | looked up and not found |
-    /// | `response_cache_bypasses_total` | `reason`: as [`Bypass`](crate::Bypass) | not looked up |
+    /// | `response_cache_misses_total` | `reason`: as [`Miss`](crate::status::Miss) | looked up and not found |
+    /// | `response_cache_bypasses_total` | `reason`: as [`Bypass`](crate::status::Bypass) | not looked up |
     /// | `response_cache_stored_total` | | responses stored |
-    /// | `response_cache_not_stored_total` | `reason`: as [`NoStore`](crate::NoStore) | responses not stored |
+    /// | `response_cache_not_stored_total` | `reason`: as [`NoStore`](crate::status::NoStore) | responses not stored |
     /// | `response_cache_evictions_total`, `…_expired_total` | | entries removed |
     /// | `response_cache_invalidations_total`, `…_undelivered_total`, `…_not_fenced_total` | | of writes |
     /// | `response_cache_uncovered_writes_total`, `…_writes_without_rules_total` | | writes that invalidated nothing |

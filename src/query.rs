@@ -1,4 +1,4 @@
-//! Requests whose content says what they ask for: QUERY. Their content is read before the cache sees them, and handed on.
+//! QUERY requests, whose content is part of the key. The content is read before the cache sees the request, and passed on.
 
 use std::{
     collections::VecDeque,
@@ -24,7 +24,7 @@ use crate::{
 /// besides all that makes two GETs one. An unsafe request to the same URI clears what was stored for both.
 ///
 /// Content is read up to a limit and then handed on; with more of it, a QUERY passes the cache by, as every QUERY does without this
-/// layer. Requests of other methods are not touched. The service inside gets a [`ContentBody`], so it must take that as the body of
+/// layer. Requests of other methods are not touched. The service inside gets a [`QueryBody`], so it must take that as the body of
 /// its requests; with axum's `Router`, put both layers on the router, the cache first.
 ///
 /// ```
@@ -33,13 +33,13 @@ use crate::{
 /// use http::{Request, Response};
 /// use http_body_util::{BodyExt, Full};
 /// use tower::{ServiceBuilder, ServiceExt, service_fn};
-/// use tower_response_cache::{CacheLayer, ContentBody, QueryLayer, Memory, Rule, Rules};
+/// use tower_response_cache::{CacheLayer, Memory, QueryLayer, Rule, Rules, query::QueryBody};
 ///
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
 /// let service = ServiceBuilder::new()
 ///     .layer(QueryLayer::new())
 ///     .layer(CacheLayer::new(Memory::new(1 << 20)).rule(Rule::ttl(Duration::from_secs(60))))
-///     .service(service_fn(async |request: Request<ContentBody<Full<Bytes>>>| {
+///     .service(service_fn(async |request: Request<QueryBody<Full<Bytes>>>| {
 ///         let asked = request.into_body().collect().await.unwrap().to_bytes();
 ///         Ok::<_, Infallible>(Response::new(Full::new(asked)))
 ///     }));
@@ -79,16 +79,16 @@ impl Default for QueryLayer {
 }
 
 impl<S> Layer<S> for QueryLayer {
-    type Service = Content<S>;
+    type Service = QueryService<S>;
 
-    fn layer(&self, inner: S) -> Content<S> {
-        Content { inner, max: self.max }
+    fn layer(&self, inner: S) -> QueryService<S> {
+        QueryService { inner, max: self.max }
     }
 }
 
 /// The service that [`QueryLayer`] makes.
 #[derive(Debug, Clone)]
-pub struct Content<S> {
+pub struct QueryService<S> {
     inner: S,
     max: usize,
 }
@@ -96,9 +96,9 @@ pub struct Content<S> {
 /// A boxed future: the content has to be awaited.
 type Answer<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 
-impl<S, B> Service<Request<B>> for Content<S>
+impl<S, B> Service<Request<B>> for QueryService<S>
 where
-    S: Service<Request<ContentBody<B>>> + Clone + Send + 'static,
+    S: Service<Request<QueryBody<B>>> + Clone + Send + 'static,
     S::Future: Send + 'static,
     S::Response: 'static,
     S::Error: 'static,
@@ -108,7 +108,7 @@ where
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = ContentFuture<S::Future, S::Response, S::Error>;
+    type Future = QueryFuture<S::Future, S::Response, S::Error>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -116,19 +116,19 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         if !is_query(request.method()) {
-            return ContentFuture { state: State::Pass(self.inner.call(request.map(ContentBody::untouched))) };
+            return QueryFuture { state: State::Pass(self.inner.call(request.map(QueryBody::untouched))) };
         }
         let mut ready = take_ready(&mut self.inner);
         let max = self.max;
         let work: Answer<_, _> = Box::pin(async move {
             let (mut head, body) = request.into_parts();
-            let body = ContentBody::read(body, max).await;
+            let body = QueryBody::read(body, max).await;
             if let Kind::Read { content, .. } = &body.kind {
                 head.extensions.insert(Known(content.clone().unwrap_or_default()));
             }
             ready.call(Request::from_parts(head, body)).await
         });
-        ContentFuture { state: State::Read(work) }
+        QueryFuture { state: State::Read(work) }
     }
 }
 
@@ -158,9 +158,9 @@ pub(crate) fn write(request: &RequestView<'_>, key: &mut KeyWriter<'_>) {
     }
 }
 
-/// The future of a [`Content`] service.
+/// The future of a [`QueryService`] service.
 #[pin_project]
-pub struct ContentFuture<F, T, E> {
+pub struct QueryFuture<F, T, E> {
     #[pin]
     state: State<F, T, E>,
 }
@@ -171,7 +171,7 @@ enum State<F, T, E> {
     Read(Answer<T, E>),
 }
 
-impl<F: Future<Output = Result<T, E>>, T, E> Future for ContentFuture<F, T, E> {
+impl<F: Future<Output = Result<T, E>>, T, E> Future for QueryFuture<F, T, E> {
     type Output = Result<T, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, E>> {
@@ -182,15 +182,15 @@ impl<F: Future<Output = Result<T, E>>, T, E> Future for ContentFuture<F, T, E> {
     }
 }
 
-impl<F, T, E> fmt::Debug for ContentFuture<F, T, E> {
+impl<F, T, E> fmt::Debug for QueryFuture<F, T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ContentFuture")
+        f.write_str("QueryFuture")
     }
 }
 
 /// The body of a request that has passed a [`QueryLayer`]: as it came, or read already. Its data are [`Bytes`]; trailers are kept.
 #[pin_project]
-pub struct ContentBody<B: Body> {
+pub struct QueryBody<B: Body> {
     #[pin]
     kind: Kind<B>,
 }
@@ -205,7 +205,7 @@ enum Kind<B: Body> {
     Begun { read: VecDeque<Bytes>, end: Option<B::Error>, body: Pin<Box<B>> },
 }
 
-impl<B: Body> ContentBody<B> {
+impl<B: Body> QueryBody<B> {
     fn untouched(body: B) -> Self {
         Self { kind: Kind::Untouched(body) }
     }
@@ -246,7 +246,7 @@ impl<B: Body> ContentBody<B> {
     }
 }
 
-impl<B: Body> Body for ContentBody<B> {
+impl<B: Body> Body for QueryBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 
@@ -294,8 +294,8 @@ impl<B: Body> Body for ContentBody<B> {
     }
 }
 
-impl<B: Body> fmt::Debug for ContentBody<B> {
+impl<B: Body> fmt::Debug for QueryBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ContentBody")
+        f.write_str("QueryBody")
     }
 }

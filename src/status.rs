@@ -60,7 +60,7 @@ reasons! {
         Uncached = "uncached",
         /// The request has content, which the key does not hold.
         RequestBody = "request-body",
-        /// The request has [credentials](crate::CredentialFields), and the key holds no identity.
+        /// The request has [credentials](crate::key::CredentialFields), and the key holds no identity.
         Credentials = "credentials",
         /// The key extractor of the rule returned a bypass.
         Extractor = "extractor",
@@ -148,7 +148,7 @@ reasons! {
         Cleared = "cleared",
         /// The handler named a namespace that is new to the shared store. Responses of later fills are stored.
         NewNamespace = "new-namespace",
-        /// The response has more than [`MAX_NAMESPACES`](crate::MAX_NAMESPACES). A common ancestor cannot replace them, because an invalidation of
+        /// The response has more than [`MAX_NAMESPACES`](crate::namespace::MAX_NAMESPACES). A common ancestor cannot replace them, because an invalidation of
         /// one of them would not invalidate the ancestor.
         Namespaces = "namespaces",
         /// The store could not store the response.

@@ -11,7 +11,7 @@ use std::{
 /// Turns the caching of one or several [`CacheLayer`](crate::CacheLayer)s on and off at run time. Its clones share one state.
 ///
 /// While it is off, requests go to the inner service and no response is stored; those that a rule covers are marked with
-/// [`Bypass::Disabled`](crate::Bypass::Disabled). Invalidations go on: an entry that a write has invalidated meanwhile is not served when
+/// [`Bypass::Disabled`](crate::status::Bypass::Disabled). Invalidations go on: an entry that a write has invalidated meanwhile is not served when
 /// the switch is on again. Fills that were under way when it was turned off are completed, under the stamp that they began with.
 ///
 /// ```

@@ -19,7 +19,10 @@ use common::{
 };
 use shifted::ShiftedClock;
 use tower::Layer;
-use tower_response_cache::{CacheLayer, Clock, Coherence, Outcome, Redis, RedisBuilder, Rule, Store};
+use tower_response_cache::{
+    CacheLayer, Clock, Outcome, Redis, Rule, Store,
+    redis::{Coherence, RedisBuilder},
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 

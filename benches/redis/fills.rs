@@ -11,7 +11,7 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use tokio::task::JoinSet;
 use tower::{Layer, Service, ServiceExt};
-use tower_response_cache::{CacheLayer, Coherence, Redis, Rule, Store};
+use tower_response_cache::{CacheLayer, Redis, Rule, Store, redis::Coherence};
 
 use super::{HOUR, MIB, Plain, rig::Server};
 

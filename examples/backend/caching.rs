@@ -13,8 +13,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use tower_response_cache::{
-    CacheLayer, CachePolicy, Identity, InvalidateLayer, Invalidations, Namespace, RequestView, RouteAndQuery, Rule, Rules,
-    Store,
+    CacheLayer, CachePolicy, Identity, InvalidateLayer, Invalidations, Namespace, RouteAndQuery, Rule, Rules, Store,
+    key::RequestView,
 };
 
 use super::{query, schema::Table};

@@ -2,7 +2,10 @@
 
 use std::{fs::File, io::Read, io::Write, path::Path, time::Duration};
 
-use tower_response_cache::{Coherence, Redis, RedisBuilder};
+use tower_response_cache::{
+    Redis,
+    redis::{Coherence, RedisBuilder},
+};
 
 use super::{
     BoxError,

@@ -29,7 +29,8 @@ use origin::Origin;
 use tokio::net::TcpListener;
 use tower::ServiceBuilder;
 use tower_response_cache::{
-    CacheLayer, InvalidateLayer, Memory, OnDeliveryTimeout, QueryLayer, Rule, Rules, Store,
+    CacheLayer, InvalidateLayer, Memory, QueryLayer, Rule, Rules, Store,
+    invalidate::OnDeliveryTimeout,
     semantics::{Normalise, Weights},
 };
 

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use tower_response_cache::{Coherence, Redis, RedisBuilder};
+use tower_response_cache::{
+    Redis,
+    redis::{Coherence, RedisBuilder},
+};
 
 use crate::args::{self, Args};
 

@@ -12,7 +12,7 @@ use tonic_health::{
     pb::{HealthCheckRequest, health_client::HealthClient},
     server::health_reporter,
 };
-use tower_response_cache::{Bypass, CacheLayer, InvalidateLayer, Memory, Rule, Rules, Store};
+use tower_response_cache::{CacheLayer, InvalidateLayer, Memory, Rule, Rules, Store, status::Bypass};
 
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 

@@ -68,7 +68,7 @@ mod with_keys {
     /// machine, and no tables. A key is known by the first four bytes of a BLAKE3 hash of it.
     ///
     /// ```
-    /// use tower_response_cache::{KeyRing, KeyRingError};
+    /// use tower_response_cache::redis::{KeyRing, KeyRingError};
     ///
     /// let keys = KeyRing::new([[2; 32], [1; 32]])?;
     /// assert_eq!(KeyRing::new([]).unwrap_err(), KeyRingError::Empty);

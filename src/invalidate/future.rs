@@ -13,7 +13,7 @@ use pin_project::pin_project;
 use super::write::{Options, Write};
 use crate::{body::InvalidateBody, extensions::Invalidations, single_flight::detach::Detachable, store::Store};
 
-/// The response of an [`InvalidateService`].
+/// The response of an [`InvalidateService`](crate::InvalidateService).
 #[pin_project]
 pub struct InvalidateFuture<F, St, B: Send + 'static, E: Send + 'static> {
     #[pin]

@@ -20,7 +20,7 @@ use crate::{
 /// The order of this layer and [`CacheLayer`](crate::CacheLayer) does not matter, since mutating requests bypass the cache. The layer must stand
 /// *outside* of layers that may answer before the handler has committed, and *inside* of layers that send the response to another place.
 ///
-/// The body of its responses is an [`InvalidateBody`](crate::InvalidateBody): the body of the inner service, or an empty one in a 503 of this layer, which only a shared
+/// The body of its responses is an [`InvalidateBody`](super::InvalidateBody): the body of the inner service, or an empty one in a 503 of this layer, which only a shared
 /// store can cause.
 ///
 /// ```

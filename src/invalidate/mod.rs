@@ -1,6 +1,6 @@
 //! Invalidation of the data that a write has changed, before its response is sent.
 //!
-//! [`InvalidateLayer`](crate::InvalidateLayer) wraps the handlers of mutating requests. After the handler has answered, the layer invalidates the namespaces that the
+//! [`InvalidateLayer`] wraps the handlers of mutating requests. After the handler has answered, the layer invalidates the namespaces that the
 //! rule or the handler names. Only then is the response sent. A client that has received the response therefore sees the change.
 //!
 //! # Outcomes that invalidate
@@ -67,3 +67,9 @@ pub(crate) mod layer;
 pub(crate) mod outcome;
 pub(crate) mod service;
 pub(crate) mod write;
+
+pub use self::{future::InvalidateFuture, layer::InvalidateLayer, outcome::Invalidation, service::InvalidateService};
+pub use crate::{
+    body::InvalidateBody,
+    rules::failure::{OnDeliveryTimeout, OnFenceError},
+};

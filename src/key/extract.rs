@@ -21,7 +21,7 @@ use crate::semantics::NoVarySearch;
 /// A closure from a request to an `Option<String>` is an extractor: `None` leaves the request alone.
 ///
 /// ```
-/// use tower_response_cache::{KeyExtractor, RequestView, RouteAndQuery, Headers};
+/// use tower_response_cache::{KeyExtractor, RouteAndQuery, key::{Headers, RequestView}};
 ///
 /// fn assert_extractor(_: impl KeyExtractor) {}
 ///
@@ -228,12 +228,12 @@ impl KeyExtractor for RouteAndQuery {
 
 /// Header fields: every line of each, in the order in which they came.
 ///
-/// [Credentials](crate::CredentialFields), and every value that is marked [sensitive](http::HeaderValue::is_sensitive), enter the key as
+/// [Credentials](crate::key::CredentialFields), and every value that is marked [sensitive](http::HeaderValue::is_sensitive), enter the key as
 /// keyed hashes.
 ///
 /// ```
 /// use http::Request;
-/// use tower_response_cache::{Headers, KeyExtractor, Memory, RouteAndQuery, Rule, Rules};
+/// use tower_response_cache::{KeyExtractor, Memory, RouteAndQuery, Rule, Rules, key::Headers};
 ///
 /// let store = Memory::default();
 /// let rule = Rule::ttl(std::time::Duration::from_secs(60)).key(RouteAndQuery.and(Headers::new(["accept-language"])));
@@ -282,7 +282,7 @@ impl KeyExtractor for Headers {
 ///
 /// ```
 /// use http::Request;
-/// use tower_response_cache::{Cookie, KeyExtractor, Memory, RouteAndQuery, Rule, Rules};
+/// use tower_response_cache::{KeyExtractor, Memory, RouteAndQuery, Rule, Rules, key::Cookie};
 ///
 /// let store = Memory::default();
 /// let rule = Rule::ttl(std::time::Duration::from_secs(60)).key(RouteAndQuery.and(Cookie::new("theme"))).ignore_credentials();

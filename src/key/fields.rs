@@ -31,7 +31,7 @@ use super::{
 ///   `x-auth-request-email`, `x-auth-request-access-token`, `x-remote-user`, `remote-user`.
 ///
 /// ```
-/// use tower_response_cache::{CredentialFields, Rules};
+/// use tower_response_cache::{Rules, key::CredentialFields};
 ///
 /// let fields = CredentialFields::default().with(["x-tenant-token"]).without(["job-token"]);
 /// let rules = Rules::new().credential_fields(fields);

@@ -5,13 +5,13 @@ use crate::{
     secret::Secret,
 };
 
-/// What an extractor says of a request.
+/// The decision of an extractor about a request. The enum is complete: a request has a key or it has none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Extracted {
-    /// Its parts are written: cache it under them.
+    /// The parts are written. The request is cached under them.
     Key,
-    /// Leave this request alone.
+    /// The request bypasses the cache.
     Bypass,
 }
 
@@ -19,7 +19,7 @@ pub enum Extracted {
 ///
 /// ```
 /// use http::Request;
-/// use tower_response_cache::{Extracted, KeyExtractor, KeyWriter, Memory, RequestView, Rule, Rules};
+/// use tower_response_cache::{KeyExtractor, Memory, Rule, Rules, key::{Extracted, KeyWriter, RequestView}};
 ///
 /// /// One key for all pages below a hundred, and none beyond.
 /// struct Page;
@@ -94,7 +94,7 @@ impl<'a> KeyWriter<'a> {
         self.hashed = true;
     }
 
-    /// Adds who is asking, as a keyed hash. Requests with [credentials](crate::CredentialFields) are cached only if their key holds an
+    /// Adds who is asking, as a keyed hash. Requests with [credentials](crate::key::CredentialFields) are cached only if their key holds an
     /// identity.
     pub fn identity(&mut self, secret: impl AsRef<[u8]>) {
         let hash = self.secret.identity(secret.as_ref());

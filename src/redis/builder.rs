@@ -66,7 +66,7 @@ pub enum Failover {
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// use std::time::Duration;
-/// use tower_response_cache::{Coherence, Redis};
+/// use tower_response_cache::{Redis, redis::Coherence};
 ///
 /// let store = Redis::builder("rediss://app:secret@redis.internal:6380")
 ///     .prefix("shop")
@@ -143,7 +143,9 @@ impl RedisBuilder {
         Self::at(Place::Client(client))
     }
 
-    /// By the connections of a pool of one's own. Those that hear pushes are made besides, by the same manager.
+    /// Uses the connections of a pool that the application owns. The manager makes further connections, which receive pushes.
+    ///
+    /// The pool is one of bb8 0.9, the version that this crate uses for its own connections. A new version of bb8 is a breaking change here.
     pub fn pool(manager: RedisManager, pool: Pool<RedisManager>) -> Self {
         Self::at(Place::Pool(manager, pool))
     }
@@ -216,10 +218,11 @@ impl RedisBuilder {
         self
     }
 
-    /// Limits the time for which [`invalidate`](crate::Store::invalidate) and its variants wait for Redis to confirm, from zero to one hour. Defaults to one second.
+    /// Sets how long [`invalidate`](crate::Store::invalidate) and the other methods of the store wait until Redis confirms: from zero to one
+    /// hour. Defaults to one second.
     ///
-    /// After that they return an error that [is queued](crate::StoreError::is_queued). They do not wait at all while Redis is known
-    /// to be away. The writes of an [`InvalidateLayer`](crate::InvalidateLayer) wait for its
+    /// After that they return an error that [is queued](crate::StoreError::is_queued). They do not wait while Redis is known to be down.
+    /// Writes through an [`InvalidateLayer`](crate::InvalidateLayer) wait for its
     /// [`delivery_timeout`](crate::InvalidateLayer::delivery_timeout) instead.
     pub fn invalidate_timeout(mut self, limit: Duration) -> Self {
         self.invalidate_timeout = limit;

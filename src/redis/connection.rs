@@ -96,9 +96,9 @@ pub(crate) fn at(client: &Client, host: &str, port: u16) -> Result<Client, Redis
     Client::open(info.set_addr(address))
 }
 
-/// A connection to a master, shared by all who hold a clone of it; commands of all share a pipeline.
+/// A connection to a master. Clones share it, and their commands share a pipeline.
 ///
-/// What [`RedisManager`] makes.
+/// It is public because it is the connection type of [`RedisManager`], which bb8 names. It has no methods.
 #[derive(Clone)]
 pub struct RedisConnection {
     link: Link,
@@ -238,12 +238,14 @@ impl fmt::Debug for RedisConnection {
     }
 }
 
-/// Makes connections for a pool of one's own: [`RedisBuilder::pool`](crate::RedisBuilder::pool).
+/// Makes the connections of a pool that the application owns: [`RedisBuilder::pool`](super::RedisBuilder::pool).
+///
+/// It is public only for that method, and it is a manager of bb8 0.9. A store without a pool of the application needs neither.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// use bb8_redis::bb8::Pool;
-/// use tower_response_cache::{RedisBuilder, RedisManager};
+/// use tower_response_cache::redis::{RedisBuilder, RedisManager};
 ///
 /// let manager = RedisManager::new("redis://127.0.0.1")?;
 /// let pool = Pool::builder().max_size(4).test_on_check_out(false).build(manager.clone()).await?;

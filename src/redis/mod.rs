@@ -1,4 +1,4 @@
-//! Entries in Redis, shared by many processes: the protocol by which none of them serves what another has cleared.
+//! A store in Redis that many processes share. No process serves an entry that another process has invalidated.
 
 pub(crate) mod builder;
 pub(crate) mod change;
@@ -32,10 +32,6 @@ use crate::{
     entry::{Entry, stamp::Stamp, validity::Validity},
     key::KeyRef,
     namespace::set::Namespaces,
-    redis::{
-        builder::{Coherence, RedisBuilder},
-        connection::RedisConnectError,
-    },
     stats::{Stats, usage::Usage},
     store::{
         Store,
@@ -45,6 +41,15 @@ use crate::{
         lock::Lock,
     },
 };
+
+pub use self::{
+    builder::{Coherence, Failover, RedisBuilder},
+    connection::{RedisConnectError, RedisConnection, RedisManager},
+    reclaim::{Reclaimed, ServerUsage},
+};
+#[cfg(feature = "redis-encryption")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis-encryption")))]
+pub use crate::codec::encryption::{KeyRing, KeyRingError};
 
 /// Entries in Redis, shared by many processes, with memory in front if you like. Needs the feature `redis`.
 ///
@@ -65,7 +70,7 @@ use crate::{
 ///
 /// **Limits.**
 ///
-/// - A failover that loses the last write: entries from before are not served after it, unless you [trust](crate::Failover::Trust) it.
+/// - A failover that loses the last write: entries from before are not served after it, unless you [trust](crate::redis::Failover::Trust) it.
 /// - A process that still talks to a replaced master, until it learns of the replacement. A heartbeat is a command that a replica
 ///   refuses, and so does a master that is cut off from its cluster: neither extends a lease. Such a master takes about
 ///   `cluster-node-timeout` to notice. Sentinels are asked every 100 ms, and take some seconds to hear of a planned failover. What was
@@ -73,7 +78,7 @@ use crate::{
 /// - A fence that is lost, because Redis evicts it (strict wants `maxmemory-policy noeviction`) or because of a failover during the
 ///   write: one process may serve the result of that write, and another what was there before, until the write is answered. If its
 ///   writer dies as well, until the entry expires. Every entry has a lifetime.
-/// - A write whose clearing could not be delivered in time: see [`OnDeliveryTimeout`](crate::OnDeliveryTimeout).
+/// - A write whose clearing could not be delivered in time: see [`OnDeliveryTimeout`](crate::invalidate::OnDeliveryTimeout).
 ///
 /// **Redis away.** No request waits for longer than the [`command_timeout`](RedisBuilder::command_timeout), 50 ms unless set, and after three of them
 /// none does until a probe has been answered; they are served by the inner service as if nothing were stored. Clearings wait in a

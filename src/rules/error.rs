@@ -9,7 +9,7 @@ use crate::namespace::InvalidNamespace;
 /// A route or a rule that cannot be; its text says which, why, and what is allowed.
 ///
 /// ```
-/// use tower_response_cache::{Rule, Rules, RulesErrorKind};
+/// use tower_response_cache::{Rule, Rules, rules::RulesErrorKind};
 ///
 /// let error = Rules::new().try_route("tables", Rule::uncached()).unwrap_err();
 /// assert_eq!(error.kind(), RulesErrorKind::Pattern);

@@ -7,7 +7,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnDeliveryTimeout {
-    /// The handler's response, marked with [`Invalidation::Undelivered`](crate::Invalidation::Undelivered): availability. The default.
+    /// The handler's response, marked with [`Invalidation::Undelivered`](crate::invalidate::Invalidation::Undelivered): availability. The default.
     Respond,
     /// 503 in place of the handler's response, although the write was done: consistency.
     Reject,

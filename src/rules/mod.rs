@@ -1,4 +1,4 @@
-//! Rules: what a route allows, and the table of them.
+//! Rules: which responses of a route are cached, for how long, and which namespaces a write invalidates.
 
 #[cfg(feature = "config")]
 pub(crate) mod config;
@@ -9,6 +9,14 @@ pub(crate) mod policy;
 pub(crate) mod rule;
 pub(crate) mod template;
 pub(crate) mod views;
+
+#[cfg(feature = "config")]
+#[cfg_attr(docsrs, doc(cfg(feature = "config")))]
+pub use self::config::RulesFileError;
+pub use self::{
+    error::{RulesError, RulesErrorKind},
+    rule::Rule,
+};
 
 use std::{
     fmt,
@@ -23,7 +31,7 @@ use ::http::{Extensions, Uri};
 use crate::{
     key::{self, CredentialFields, FieldTable, Key, RequestView},
     route::{params::Params, router::Router},
-    rules::{error::RulesError, policy::Policy, rule::Rule, views::Views},
+    rules::{policy::Policy, views::Views},
     secret::Secret,
     stats::warnings::RuleUsage,
     store::Store,
@@ -151,7 +159,7 @@ impl Rules {
     /// [`CredentialFields::default`]. Give all layers over one store the same list.
     ///
     /// ```
-    /// use tower_response_cache::{CredentialFields, Rules};
+    /// use tower_response_cache::{Rules, key::CredentialFields};
     ///
     /// let rules = Rules::new().credential_fields(CredentialFields::default().with(["x-tenant-token"]));
     /// # drop(rules);

@@ -20,7 +20,7 @@ use crate::{
 /// `Set-Cookie` and `Vary` still count. With [`Rule::http`] requests and responses decide, as RFC 9111 defines.
 ///
 /// Responses to GET requests are stored if their status is 200, 203, 204, 300, 301, 308, 404 or 410, or has a lifetime of its own (see
-/// [`status`](Self::status)). HEAD requests and requests with `Range` are answered from them. A request with [credentials](crate::CredentialFields)
+/// [`status`](Self::status)). HEAD requests and requests with `Range` are answered from them. A request with [credentials](crate::key::CredentialFields)
 /// (`Authorization`, `Cookie` and others) bypasses the cache unless its key holds an [identity](Self::identity). Any other field that distinguishes
 /// users must be in the key.
 ///
@@ -301,7 +301,7 @@ impl Rule {
     /// States that handlers read route parameters as text, without resolving dot segments, encoded slashes and backslashes. **Not for a route whose
     /// handler opens files by its path, or forwards it.** Defaults to off.
     ///
-    /// Without it a request bypasses the cache ([`Bypass::AmbiguousPath`](crate::Bypass::AmbiguousPath)) if a wildcard such as `{*path}`
+    /// Without it a request bypasses the cache ([`Bypass::AmbiguousPath`](crate::status::Bypass::AmbiguousPath)) if a wildcard such as `{*path}`
     /// holds a dot segment, an encoded slash (`%2F`), or a backslash, encoded or not; or if another parameter holds a dot segment. Dots may be
     /// encoded, and path parameters (`..;x`) may follow them. `/static/..%2Faccount` has the pattern `/static/{*path}`, and a handler that
     /// resolves it answers for `/account`.
@@ -344,7 +344,7 @@ impl Rule {
     /// Adds a namespace: a template such as `db_query:{table}` over the parameters of the route and `{identity}`.
     ///
     /// Ancestors (`db_query`, and the root `*`) come by themselves. A rule and its handler may
-    /// name [`MAX_NAMESPACES`](crate::MAX_NAMESPACES) for an entry, ancestors not counted.
+    /// name [`MAX_NAMESPACES`](crate::namespace::MAX_NAMESPACES) for an entry, ancestors not counted.
     #[must_use]
     pub fn namespace(mut self, template: &str) -> Self {
         self.namespaces.push(template.to_owned());

@@ -21,7 +21,7 @@ use http_body::{Body, Frame};
 use http_body_util::Full;
 use tokio::sync::Notify;
 use tower::{Layer, Service, ServiceExt, service_fn};
-use tower_response_cache::{CacheLayer, Clock, Memory, Outcome, Rule, Stale, Store};
+use tower_response_cache::{CacheLayer, Clock, Memory, Outcome, Rule, Store, status::Stale};
 
 // ---- Fills that never end --------------------------------------------------------------------------------------------
 

@@ -9,7 +9,10 @@ use crate::{
 use bytes::Bytes;
 use http::Response;
 use http_body_util::BodyExt;
-use tower_response_cache::{CacheLayer, Clock, Memory, Miss, NoStore, Outcome, Rule, Store};
+use tower_response_cache::{
+    CacheLayer, Clock, Memory, Outcome, Rule, Store,
+    status::{Miss, NoStore},
+};
 
 /// Returns a response of unknown length, and the source of its body.
 fn running_response() -> (BodySource, Response<ChannelBody>) {

@@ -4,7 +4,10 @@ use crate::common::*;
 use bytes::Bytes;
 use http::{Response, header};
 use http_body::Body;
-use tower_response_cache::{BoxError, CacheLayer, CacheStatus, Memory, NoStore, Rule, Store, Storing};
+use tower_response_cache::{
+    BoxError, CacheLayer, CacheStatus, Memory, Rule, Store,
+    status::{NoStore, Storing},
+};
 
 /// Returns a layer with one rule, and its store.
 pub(crate) fn caching(rule: Rule) -> (Memory, CacheLayer) {

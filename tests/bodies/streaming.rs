@@ -8,7 +8,10 @@ use bytes::Bytes;
 use http::{Request, Response, header};
 use http_body::Body;
 use http_body_util::{BodyExt, Empty, Full};
-use tower_response_cache::{Bypass, NoStore, Outcome, Store, Storing};
+use tower_response_cache::{
+    Outcome, Store,
+    status::{Bypass, NoStore, Storing},
+};
 
 // ---- Event streams ---------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,10 @@ use crate::{
 };
 use http::Response;
 use http_body::Body;
-use tower_response_cache::{CacheLayer, Memory, Miss, NoStore, Outcome, Rule, Store};
+use tower_response_cache::{
+    CacheLayer, Memory, Outcome, Rule, Store,
+    status::{Miss, NoStore},
+};
 
 /// A body, as the cache receives it.
 #[derive(Debug, Clone, Copy)]

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use tower::{Layer, Service, ServiceBuilder, service_fn};
 use tower_http::{metrics::InFlightRequestsLayer, timeout::ResponseBodyTimeoutLayer, trace::TraceLayer};
-use tower_response_cache::{CacheLayer, Clock, InvalidateLayer, Memory, Miss, Outcome, Rule, Store};
+use tower_response_cache::{CacheLayer, Clock, InvalidateLayer, Memory, Outcome, Rule, Store, status::Miss};
 
 #[derive(Clone)]
 struct Shared {

@@ -8,7 +8,10 @@ use axum::body::Body as AxumBody;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use tower::{Layer, Service, ServiceExt, service_fn};
-use tower_response_cache::{Bypass, CacheStatus, Outcome, Rule, Stale};
+use tower_response_cache::{
+    CacheStatus, Outcome, Rule,
+    status::{Bypass, Stale},
+};
 
 #[tokio::test]
 async fn error_type_is_that_of_the_inner_service() {

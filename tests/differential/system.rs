@@ -7,7 +7,7 @@ use tower::{
     BoxError, Layer, Service, ServiceExt,
     util::{BoxCloneService, MapErrLayer, MapResponseLayer},
 };
-use tower_response_cache::{CacheLayer, Clock, Coherence, Identity, InvalidateLayer, Memory, Redis, Rule, Rules, Store};
+use tower_response_cache::{CacheLayer, Clock, Identity, InvalidateLayer, Memory, Redis, Rule, Rules, Store, redis::Coherence};
 
 use super::{
     held::ErrorAs503,

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Empty;
-use tower_response_cache::Coherence;
+use tower_response_cache::redis::Coherence;
 
 use super::{
     check::{self, Guarantee, History, Kill, Process, Violation},

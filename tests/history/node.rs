@@ -25,8 +25,10 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 use tower_response_cache::{
-    __private::remember_at_once, CacheLayer, CachePolicy, CacheStatus, Coherence, Failover, InvalidateLayer, Invalidation,
-    Namespace, Outcome, Redis, Rule, Rules, Store,
+    __private::remember_at_once,
+    CacheLayer, CachePolicy, CacheStatus, InvalidateLayer, Namespace, Outcome, Redis, Rule, Rules, Store,
+    invalidate::Invalidation,
+    redis::{Coherence, Failover},
 };
 
 use super::restamp::Restamp;
@@ -138,7 +140,7 @@ impl Settings {
 
     async fn store(&self) -> Redis {
         let builder = match self.cluster {
-            true => tower_response_cache::RedisBuilder::cluster(self.redis.clone()),
+            true => tower_response_cache::redis::RedisBuilder::cluster(self.redis.clone()),
             false => Redis::builder(&self.redis[0]),
         };
         let builder = builder
@@ -211,7 +213,9 @@ fn app<St: Store>(store: St, redis: Redis, settings: &Settings) -> Router {
         .route("/x/{key}", get(row))
         .layer(CacheLayer::new(store.clone()).rules(rules.clone()))
         .layer(
-            InvalidateLayer::new(store).rules(rules).delivery_timeout(HOLD, tower_response_cache::OnDeliveryTimeout::Respond),
+            InvalidateLayer::new(store)
+                .rules(rules)
+                .delivery_timeout(HOLD, tower_response_cache::invalidate::OnDeliveryTimeout::Respond),
         )
         .layer(from_fn(report_in_headers))
         // After the last layer: this route reports on the process and is no part of the application.

@@ -8,7 +8,8 @@ use tower_response_cache::{
         Admitted, Backend, BeginFill, Context, Entry, Fence, FillOptions, InvalidationKind, Lock, Namespaces, Put, Stamp,
         StoreLookup, Usage, Validity,
     },
-    KeyRef, Redis, Store, StoreError,
+    Redis, Store, StoreError,
+    key::KeyRef,
 };
 
 #[derive(Clone, Debug)]

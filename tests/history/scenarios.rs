@@ -2,7 +2,7 @@
 
 use std::{env, time::Duration};
 
-use tower_response_cache::Coherence::{Leased, Ttl, Validated};
+use tower_response_cache::redis::Coherence::{Leased, Ttl, Validated};
 
 use super::{
     check::{Guarantee, Violation, tests::*},

@@ -9,8 +9,9 @@ use crate::{
 };
 use tower::ServiceExt;
 use tower_response_cache::{
-    CacheLayer, Clock, Identity, Memory, Outcome, Rule, Rules, Stale,
+    CacheLayer, Clock, Identity, Memory, Outcome, Rule, Rules,
     semantics::{Normalise, Weights},
+    status::Stale,
 };
 
 #[tokio::test]

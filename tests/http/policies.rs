@@ -6,7 +6,9 @@ use super::storing::{ABSENT, HIT, stored};
 use crate::common::{MINUTE, SECOND, counting, get, ok, one_rule, outcome, send};
 use tower::Layer;
 use tower_response_cache::{
-    CacheLayer, CachePolicy, Clock, MAX_NAMESPACES, Memory, Miss, Namespace, NoStore, Outcome, Rule, Store, Storing,
+    CacheLayer, CachePolicy, Clock, Memory, Namespace, Outcome, Rule, Store,
+    namespace::MAX_NAMESPACES,
+    status::{Miss, NoStore, Storing},
 };
 
 async fn with_policy(rule: Rule, policy: CachePolicy) -> (Storing, bool, Clock, Memory, impl AsyncFn() -> Outcome) {

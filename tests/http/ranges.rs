@@ -6,7 +6,10 @@ use crate::{
 };
 use http::HeaderValue;
 use tower::Layer;
-use tower_response_cache::{Bypass, CacheLayer, Memory, Miss, Outcome, Rule};
+use tower_response_cache::{
+    CacheLayer, Memory, Outcome, Rule,
+    status::{Bypass, Miss},
+};
 
 #[tokio::test]
 async fn ranges_of_a_whole_entry_are_served() {

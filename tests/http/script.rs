@@ -9,7 +9,7 @@ use std::{
 use crate::common::{Plain, get, ok, outcome, text};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use tower::{Layer, ServiceExt, service_fn};
-use tower_response_cache::{CacheLayer, Clock, InvalidateLayer, Memory, Outcome, Rule, Rules, Stale};
+use tower_response_cache::{CacheLayer, Clock, InvalidateLayer, Memory, Outcome, Rule, Rules, status::Stale};
 
 pub(crate) type Fields = &'static [(&'static str, &'static str)];
 

@@ -9,7 +9,10 @@ use crate::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 
 use tower::{Layer, ServiceExt};
-use tower_response_cache::{Bypass, CacheLayer, CacheStatus, Clock, Memory, Miss, NoStore, Outcome, Rule, Storing};
+use tower_response_cache::{
+    CacheLayer, CacheStatus, Clock, Memory, Outcome, Rule,
+    status::{Bypass, Miss, NoStore, Storing},
+};
 
 pub(crate) const ABSENT: Outcome = Outcome::Miss(Miss::Absent);
 

@@ -9,7 +9,11 @@ use crate::{
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body_util::Full;
 use tower::{Layer, ServiceExt, service_fn};
-use tower_response_cache::{CacheLayer, Clock, Memory, Miss, Outcome, Rule, Rules, Store, Storing, semantics::Normalise};
+use tower_response_cache::{
+    CacheLayer, Clock, Memory, Outcome, Rule, Rules, Store,
+    semantics::Normalise,
+    status::{Miss, Storing},
+};
 
 const TAGGED_BY_LANGUAGE: Fields = &[("cache-control", "max-age=60"), ("etag", "\"1\""), ("vary", "accept-language")];
 
@@ -326,7 +330,7 @@ async fn entry_invalidated_during_its_validation_is_not_stored() {
     let response = second.await.expect("no panic").expect("a response");
     let status = *response.extensions().get::<tower_response_cache::CacheStatus>().expect("covered");
     assert_eq!(status.outcome(), Outcome::Revalidated);
-    assert!(matches!(status.stored(), Some(Storing::Not(tower_response_cache::NoStore::Cleared))), "{status}");
+    assert!(matches!(status.stored(), Some(Storing::Not(tower_response_cache::status::NoStore::Cleared))), "{status}");
     let third = asking();
     let (request, answer) = next_call(&mut handle).await;
     assert!(!request.headers().contains_key("if-none-match"), "an invalidated entry is not revalidated");

@@ -12,7 +12,10 @@ use crate::{
 };
 use http::{Request, Response};
 use tower::Layer;
-use tower_response_cache::{CacheLayer, Clock, Memory, Miss, NoStore, Outcome, Rule, Stale, Store, Storing};
+use tower_response_cache::{
+    CacheLayer, Clock, Memory, Outcome, Rule, Store,
+    status::{Miss, NoStore, Stale, Storing},
+};
 
 /// The key has an entry, but not for these request fields (RFC 9111, section 4.1).
 const OTHER_VARIANT: Outcome = Outcome::Miss(Miss::Variant);

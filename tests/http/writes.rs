@@ -7,8 +7,9 @@ use crate::{
 use http::{Method, Request};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_response_cache::{
-    CacheLayer, Headers, Identity, InvalidateLayer, KeyExtractor, Memory, Miss, Outcome, RequestView, RouteAndQuery, Rule,
-    Rules,
+    CacheLayer, Identity, InvalidateLayer, KeyExtractor, Memory, Outcome, RouteAndQuery, Rule, Rules,
+    key::{Headers, RequestView},
+    status::Miss,
 };
 
 /// Returns whether a write invalidates the stored response to a GET.

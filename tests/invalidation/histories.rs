@@ -20,7 +20,9 @@ use tokio::{
     time::timeout,
 };
 use tower::{Layer, Service, ServiceExt, service_fn, util::BoxCloneSyncService};
-use tower_response_cache::{__private::remember_at_once, CacheLayer, InvalidateBody, InvalidateLayer, Memory, Store};
+use tower_response_cache::{
+    __private::remember_at_once, CacheLayer, InvalidateLayer, Memory, Store, invalidate::InvalidateBody,
+};
 
 #[derive(Clone)]
 struct Rows {

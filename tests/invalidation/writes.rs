@@ -12,8 +12,8 @@ use crate::common::*;
 use http::{Method, Request, Response, StatusCode};
 use tower::{Layer, ServiceExt, service_fn, util::BoxCloneService};
 use tower_response_cache::{
-    CacheBody, CacheLayer, CachePolicy, Identity, InvalidateLayer, Invalidation, Invalidations, Memory, Miss, Namespace,
-    Outcome, Rule, Rules, Store,
+    CacheBody, CacheLayer, CachePolicy, Identity, InvalidateLayer, Invalidations, Memory, Namespace, Outcome, Rule, Rules,
+    Store, invalidate::Invalidation, status::Miss,
 };
 
 /// Reads through a cache and writes through an `InvalidateLayer` over the same store and rules.

@@ -17,7 +17,9 @@ use http_body::{Body, Frame};
 use http_body_util::Full;
 use tower::Layer;
 use tower_response_cache::{
-    Bypass, CacheLayer, Identity, KeyExtractor, MAX_KEY_LEN, Memory, Miss, Outcome, RequestView, RouteAndQuery, Rule,
+    CacheLayer, Identity, KeyExtractor, Memory, Outcome, RouteAndQuery, Rule,
+    key::{MAX_KEY_LEN, RequestView},
+    status::{Bypass, Miss},
 };
 
 #[tokio::test]

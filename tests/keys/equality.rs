@@ -6,7 +6,10 @@ use super::{everything, key_of};
 use crate::common::{MINUTE, get, one_rule};
 use http::{HeaderMap, HeaderValue, Request};
 use proptest::prelude::*;
-use tower_response_cache::{Cookie, Headers, KeyExtractor, Memory, RequestView, RouteAndQuery, Rule, Rules};
+use tower_response_cache::{
+    KeyExtractor, Memory, RouteAndQuery, Rule, Rules,
+    key::{Cookie, Headers, RequestView},
+};
 
 // ---- Properties: keys against a second normalisation -----------------------------------------------------------------
 

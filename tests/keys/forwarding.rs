@@ -4,7 +4,7 @@ use super::{ABSENT, HIT};
 use crate::common::{MINUTE, counting, get, ok, one_rule, outcome, post, send, text};
 use http::{HeaderValue, Request};
 use tower::Layer;
-use tower_response_cache::{Bypass, CacheLayer, InvalidateLayer, Memory, Outcome, RequestView, Rule, Store};
+use tower_response_cache::{CacheLayer, InvalidateLayer, Memory, Outcome, Rule, Store, key::RequestView, status::Bypass};
 
 /// Sends requests to a handler that returns each field that a proxy may have set.
 async fn forwarded(rule: Rule, requests: &[&[(&'static str, &'static str)]]) -> Vec<(Outcome, String)> {

@@ -7,7 +7,9 @@ use http::{Request, Response, header};
 use tower::Layer;
 use tower_response_cache::{
     __private::{Backend, Context, Entry, Fence, InvalidationKind, Lock, Namespaces, Put, Stamp, StoreLookup, Usage, Validity},
-    Bypass, CacheLayer, KeyRef, Memory, Miss, Outcome, Rule, Store, StoreError,
+    CacheLayer, Memory, Outcome, Rule, Store, StoreError,
+    key::KeyRef,
+    status::{Bypass, Miss},
 };
 
 const ABSENT: Outcome = Outcome::Miss(Miss::Absent);

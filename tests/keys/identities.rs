@@ -7,7 +7,8 @@ use crate::common::{MINUTE, counting, get, ok, one_rule, outcome, send};
 use http::HeaderValue;
 use tower::Layer;
 use tower_response_cache::{
-    CacheLayer, Cookie, CredentialFields, Identity, KeyExtractor, Memory, RequestView, RouteAndQuery, Rule, Rules, Store,
+    CacheLayer, Identity, KeyExtractor, Memory, RouteAndQuery, Rule, Rules, Store,
+    key::{Cookie, CredentialFields, RequestView},
 };
 
 #[tokio::test]

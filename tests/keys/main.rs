@@ -14,7 +14,10 @@ mod secrets;
 use common::{counting, get, ok, one_rule, outcome, send};
 use http::{HeaderValue, Request};
 use tower::Layer;
-use tower_response_cache::{Bypass, CacheLayer, Key, Memory, Miss, Outcome, Rule, Rules};
+use tower_response_cache::{
+    CacheLayer, Key, Memory, Outcome, Rule, Rules,
+    status::{Bypass, Miss},
+};
 
 const ABSENT: Outcome = Outcome::Miss(Miss::Absent);
 

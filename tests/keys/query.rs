@@ -12,7 +12,11 @@ use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
-use tower_response_cache::{Bypass, CacheLayer, ContentBody, Memory, Miss, Outcome, QueryLayer, Rule};
+use tower_response_cache::{
+    CacheLayer, Memory, Outcome, QueryLayer, Rule,
+    query::QueryBody,
+    status::{Bypass, Miss},
+};
 
 /// Content that comes in pieces, followed by trailers or an error.
 struct Pieces(Vec<&'static str>, Option<Result<HeaderMap, &'static str>>);
@@ -34,7 +38,7 @@ async fn ask(service_max: usize, method: &str, times: usize, content: impl Fn() 
     let service = ServiceBuilder::new()
         .layer(QueryLayer::new().max(service_max))
         .layer(CacheLayer::new(Memory::default()).rule(Rule::ttl(MINUTE)))
-        .service(service_fn(|request: Request<ContentBody<Pieces>>| async {
+        .service(service_fn(|request: Request<QueryBody<Pieces>>| async {
             let said = match request.into_body().collect().await {
                 Ok(whole) => {
                     let trailers = whole.trailers().map_or(0, HeaderMap::len);

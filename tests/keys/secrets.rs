@@ -13,7 +13,8 @@ use http_body_util::Full;
 use tower::Layer;
 use tower_response_cache::{
     __private::{Backend, Secret},
-    CacheLayer, Cookie, CredentialFields, Headers, Identity, KeyExtractor, Memory, RequestView, RouteAndQuery, Rule, Rules,
+    CacheLayer, Identity, KeyExtractor, Memory, RouteAndQuery, Rule, Rules,
+    key::{Cookie, CredentialFields, Headers, RequestView},
 };
 
 const SECRET: &str = "s3cr3t-T0ken";

@@ -13,7 +13,8 @@ use proptest::prelude::*;
 use tower::Layer;
 use tower_response_cache::{
     __private::{Backend, Entry},
-    CacheLayer, CachePolicy, Memory, NoStore, Rule, Rules, Store, Storing,
+    CacheLayer, CachePolicy, Memory, Rule, Rules, Store,
+    status::{NoStore, Storing},
 };
 
 // ---- Capacity --------------------------------------------------------------------------------------------------------

@@ -13,8 +13,9 @@ use http::{HeaderValue, Request, Response};
 use http_body::{Body, Frame};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_response_cache::{
-    BoxError, Bypass, CacheLayer, CachePolicy, Identity, MAX_NAMESPACES, Memory, Miss, Namespace, NoStore, Outcome, Rule,
-    Rules, Stale, Store, Storing, Switch,
+    BoxError, CacheLayer, CachePolicy, Identity, Memory, Namespace, Outcome, Rule, Rules, Store, Switch,
+    namespace::MAX_NAMESPACES,
+    status::{Bypass, Miss, NoStore, Stale, Storing},
 };
 
 /// A body of one frame or one error.
@@ -125,7 +126,7 @@ async fn every_reason_for_a_bypass_is_counted() {
     let rules = Rules::new()
         .route("/t/{table}", Rule::ttl(MINUTE))
         .route("/uncached", Rule::uncached())
-        .route("/none", Rule::ttl(MINUTE).key(|_: &tower_response_cache::RequestView<'_>| None))
+        .route("/none", Rule::ttl(MINUTE).key(|_: &tower_response_cache::key::RequestView<'_>| None))
         .route("/identity", Rule::ttl(MINUTE).identity(Identity::header("x-who").required()));
     let switch = Switch::default();
     let service = CacheLayer::new(store.clone()).rules(rules).enabled(&switch).layer(counting(|_, _| ok("x")).0);

@@ -10,7 +10,9 @@ use tower_response_cache::{
     __private::{
         Admitted, Backend, Context, Entry, Fence, InvalidationKind, Lock, Namespaces, Put, Stamp, StoreLookup, Usage, Validity,
     },
-    CacheLayer, KeyRef, Memory, Miss, NoStore, Outcome, Rule, Stale, Store, StoreError, Storing,
+    CacheLayer, Memory, Outcome, Rule, Store, StoreError,
+    key::KeyRef,
+    status::{Miss, NoStore, Stale, Storing},
 };
 
 /// Memory behind a connection: it never answers at once, and reads and writes fail while the connection is down.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, header};
 use http_body_util::BodyExt;
 use tower::Layer;
-use tower_response_cache::{__private::Backend, CacheLayer, Clock, Memory, Miss, Outcome, Rule, Rules, Store};
+use tower_response_cache::{__private::Backend, CacheLayer, Clock, Memory, Outcome, Rule, Rules, Store, status::Miss};
 
 /// Number of hits after which a response is hot. Of more than sixteen following hits, most are then served from the thread.
 const OFTEN: usize = 200;

@@ -3,7 +3,7 @@
 use super::{ABSENT, HIT, sized};
 use crate::common::{MINUTE, counting, get, one_rule, outcome, send};
 use tower::Layer;
-use tower_response_cache::{CacheLayer, Memory, Miss, Namespace, Outcome, Rule, Rules, Store};
+use tower_response_cache::{CacheLayer, Memory, Namespace, Outcome, Rule, Rules, Store, status::Miss};
 
 #[tokio::test]
 async fn namespace_invalidates_itself_and_its_descendants_only() {

@@ -13,7 +13,10 @@ mod metrics;
 
 use common::*;
 use http::{Request, Response};
-use tower_response_cache::{CacheStatus, Clock, Memory, Miss, Outcome, Storing};
+use tower_response_cache::{
+    CacheStatus, Clock, Memory, Outcome,
+    status::{Miss, Storing},
+};
 
 const ABSENT: Outcome = Outcome::Miss(Miss::Absent);
 

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use crate::common::{MINUTE, counting, get, ok, one_rule, post, send};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tower::Layer;
-use tower_response_cache::{Bypass, CacheLayer, Memory, Miss, NoStore, Rule, Store};
+use tower_response_cache::{
+    CacheLayer, Memory, Rule, Store,
+    status::{Bypass, Miss, NoStore},
+};
 
 /// Returns the values that one call of `record` passes, by name and labels.
 fn recorded(record: impl FnOnce()) -> BTreeMap<String, f64> {

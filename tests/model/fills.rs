@@ -30,11 +30,8 @@ impl Scope {
                 self.hit(state, effects, entry.version, floor);
                 self.land(state, effects, index, entry.version);
                 self.learn_generations(state, &reader, index);
-                state.readers[index] = if self.keeps_memory() && self.is_near(index) {
-                    installing(&entry, reader.stepped)
-                } else {
-                    IDLE
-                };
+                state.readers[index] =
+                    if self.keeps_memory() && self.is_near(index) { installing(&entry, reader.stepped) } else { IDLE };
                 return;
             }
         }

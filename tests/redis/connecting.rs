@@ -10,7 +10,11 @@ use crate::{
     setup::{builder, rule},
 };
 use tower::Layer;
-use tower_response_cache::{CacheLayer, Coherence, Miss, Outcome, Redis, RedisBuilder};
+use tower_response_cache::{
+    CacheLayer, Outcome, Redis,
+    redis::{Coherence, RedisBuilder},
+    status::Miss,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn store_is_built_without_redis_unless_required() {
@@ -79,7 +83,7 @@ async fn socket_and_port_of_one_database_share_entries() {
 #[tokio::test(flavor = "multi_thread")]
 async fn client_pool_and_url_share_entries() {
     use bb8_redis::bb8::Pool;
-    use tower_response_cache::RedisManager;
+    use tower_response_cache::redis::RedisManager;
 
     let server = Server::start().await;
     let manager = RedisManager::new(&server.url()).unwrap();

@@ -12,7 +12,7 @@ use crate::{
 use http::Method;
 use http_body_util::BodyExt;
 use tower::Layer;
-use tower_response_cache::{CacheLayer, CacheStatus, Clock, Coherence, Outcome, Redis, Rule, Store};
+use tower_response_cache::{CacheLayer, CacheStatus, Clock, Outcome, Redis, Rule, Store, redis::Coherence};
 
 /// Cost of one request: whether it is a hit, round trips of the store, and commands by name as the server has seen them.
 macro_rules! cost {

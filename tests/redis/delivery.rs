@@ -12,8 +12,9 @@ use crate::{
 use http::{Request, StatusCode};
 use tower::Layer;
 use tower_response_cache::{
-    CacheLayer, CachePolicy, Coherence, InvalidateLayer, Invalidation, Namespace, OnDeliveryTimeout, Outcome, Redis,
-    RedisBuilder, Store,
+    CacheLayer, CachePolicy, InvalidateLayer, Namespace, Outcome, Redis, Store,
+    invalidate::{Invalidation, OnDeliveryTimeout},
+    redis::{Coherence, RedisBuilder},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -185,7 +186,7 @@ async fn nested_cached_call_never_waits_for_its_parent() {
 #[tokio::test(flavor = "multi_thread")]
 async fn runtime_ending_while_connecting_takes_redis_from_no_other() {
     use bb8_redis::bb8::Pool;
-    use tower_response_cache::RedisManager;
+    use tower_response_cache::redis::RedisManager;
 
     let server = Server::start().await;
     let forwarder = Forwarder::to(&server);

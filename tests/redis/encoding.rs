@@ -7,14 +7,14 @@ use crate::{
 use tower::Layer;
 #[cfg(feature = "redis-compression")]
 use tower_response_cache::Store;
-use tower_response_cache::{CacheLayer, Coherence, Outcome, Redis};
+use tower_response_cache::{CacheLayer, Outcome, Redis, redis::Coherence};
 
 #[cfg(all(feature = "redis-compression", feature = "redis-encryption"))]
 #[tokio::test(flavor = "multi_thread")]
 async fn encrypted_entries_hide_their_content_and_keys_rotate() {
     use crate::setup::builder;
     use std::sync::atomic::Ordering;
-    use tower_response_cache::KeyRing;
+    use tower_response_cache::redis::KeyRing;
 
     let server = Server::start().await;
     let (inner, calls) = counting(|_, _| {
@@ -51,7 +51,7 @@ async fn encrypted_entries_hide_their_content_and_keys_rotate() {
 #[cfg(feature = "redis-encryption")]
 #[tokio::test(flavor = "multi_thread")]
 async fn copied_encrypted_entry_is_a_miss_elsewhere() {
-    use tower_response_cache::KeyRing;
+    use tower_response_cache::redis::KeyRing;
 
     let server = Server::start().await;
     let make = async |url: String, prefix: &str| {

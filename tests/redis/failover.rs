@@ -10,7 +10,10 @@ use crate::{
     setup::{read, rule},
 };
 use tower::Layer;
-use tower_response_cache::{CacheLayer, Coherence, Failover, Redis, RedisBuilder, Store};
+use tower_response_cache::{
+    CacheLayer, Redis, Store,
+    redis::{Coherence, Failover, RedisBuilder},
+};
 
 /// Largest staleness of a leased hit with [`tight`] limits: two heartbeats and a round trip.
 const DELTA: Duration = Duration::from_millis(2 * 10 + 50);

@@ -13,7 +13,7 @@ use crate::common::{redis::Server, *};
 use http::{Request, Response};
 use tokio::task::JoinSet;
 use tower::{Layer, Service};
-use tower_response_cache::{CacheLayer, Coherence, Outcome, Redis, Rule, Store};
+use tower_response_cache::{CacheLayer, Outcome, Redis, Rule, Store, redis::Coherence};
 
 /// Calls of an inner service by process and target.
 #[derive(Clone, Default)]

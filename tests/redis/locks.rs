@@ -17,7 +17,7 @@ use crate::{
 };
 use http::{Request, Response, StatusCode};
 use tower::Layer;
-use tower_response_cache::{CacheLayer, Clock, Coherence, Redis, Rule, Store};
+use tower_response_cache::{CacheLayer, Clock, Redis, Rule, Store, redis::Coherence};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn thousand_cold_requests_in_three_processes_make_one_call() {

@@ -11,7 +11,7 @@ use crate::{
 };
 use http::{Request, Response, StatusCode};
 use tower::Layer;
-use tower_response_cache::{CacheLayer, Coherence, Miss, Outcome, Store};
+use tower_response_cache::{CacheLayer, Outcome, Store, redis::Coherence, status::Miss};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn missing_generation_is_a_miss_and_revives_nothing() {

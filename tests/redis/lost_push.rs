@@ -21,7 +21,8 @@ use tower_response_cache::{
         Backend, BeginFill, Context, Entry, Fence, FillOptions, InvalidationKind, Lock, Namespaces, Put, Stamp, StoreLookup,
         Usage, Validity,
     },
-    CacheLayer, KeyRef, Outcome, Redis, Rule, Store, StoreError,
+    CacheLayer, Outcome, Redis, Rule, Store, StoreError,
+    key::KeyRef,
 };
 
 /// How often the push has to be lost, and how many attempts that may take.

@@ -17,7 +17,7 @@ use crate::{
 };
 use http::{Request, Response};
 use tower::Layer;
-use tower_response_cache::{CacheLayer, CachePolicy, Coherence, Namespace, Outcome, Rule, Rules, Store};
+use tower_response_cache::{CacheLayer, CachePolicy, Namespace, Outcome, Rule, Rules, Store, redis::Coherence};
 
 const COHERENCE: [Coherence; 3] = [Coherence::Leased, Coherence::Validated, Coherence::Ttl(MINUTE)];
 

@@ -10,7 +10,11 @@ use crate::{
     setup::{patient, read, rule},
 };
 use tower::Layer;
-use tower_response_cache::{CacheLayer, Coherence, Failover, InvalidateLayer, Invalidation, Redis, RedisBuilder, Store};
+use tower_response_cache::{
+    CacheLayer, InvalidateLayer, Redis, Store,
+    invalidate::Invalidation,
+    redis::{Coherence, Failover, RedisBuilder},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn entries_from_before_a_restart_are_not_served() {

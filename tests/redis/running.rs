@@ -8,7 +8,7 @@ use crate::{
 };
 use http::Response;
 use tower::Layer;
-use tower_response_cache::{CacheLayer, CachePolicy, Clock, Coherence, Namespace, Outcome, Redis, Rule, Store};
+use tower_response_cache::{CacheLayer, CachePolicy, Clock, Namespace, Outcome, Redis, Rule, Store, redis::Coherence};
 
 fn answer(name: Option<&str>) -> (BodySource, Response<ChannelBody>) {
     let (source, body) = channel_body(None);

@@ -6,7 +6,11 @@ use crate::common::{redis::Server, *};
 use http::{Request, Response, StatusCode};
 use http_body::Body;
 use tower::Service;
-use tower_response_cache::{BoxError, Coherence, Invalidation, Outcome, Redis, RedisBuilder, Rule};
+use tower_response_cache::{
+    BoxError, Outcome, Redis, Rule,
+    invalidate::Invalidation,
+    redis::{Coherence, RedisBuilder},
+};
 
 /// Longer than any wait under test: a test that would wait for ever fails.
 const TOO_LONG: Duration = Duration::from_secs(60);

@@ -12,8 +12,11 @@ use crate::{
 use http::{Request, Response, StatusCode};
 use tower::Layer;
 use tower_response_cache::{
-    __private::Backend, CacheLayer, Coherence, Extracted, KeyExtractor, KeyWriter, Miss, Namespace, Outcome, Redis,
-    RequestView, Rule, Store,
+    __private::Backend,
+    CacheLayer, KeyExtractor, Namespace, Outcome, Redis, Rule, Store,
+    key::{Extracted, KeyWriter, RequestView},
+    redis::Coherence,
+    status::Miss,
 };
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,10 @@ use crate::{
 use http::{Request, Response, StatusCode};
 use tower::Layer;
 use tower_response_cache::{
-    CacheLayer, Coherence, InvalidateLayer, Invalidation, Miss, OnDeliveryTimeout, OnFenceError, Outcome, Store,
+    CacheLayer, InvalidateLayer, Outcome, Store,
+    invalidate::{Invalidation, OnDeliveryTimeout, OnFenceError},
+    redis::Coherence,
+    status::Miss,
 };
 
 #[tokio::test(flavor = "multi_thread")]

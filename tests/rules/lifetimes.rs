@@ -6,8 +6,9 @@ use crate::common::{Handle, MINUTE, Plain, SECOND, counting, get, mocked, next_c
 use http::{HeaderValue, Request, Response, StatusCode};
 use tower::Layer;
 use tower_response_cache::{
-    __private::Backend, BoxError, CacheLayer, CacheService, Clock, Memory, Miss, NoStore, Outcome, Rule, Rules, Stale, Store,
-    Storing,
+    __private::Backend,
+    BoxError, CacheLayer, CacheService, Clock, Memory, Outcome, Rule, Rules, Store,
+    status::{Miss, NoStore, Stale, Storing},
 };
 use tower_test::mock;
 
@@ -426,7 +427,7 @@ async fn uncached_rule_bypasses_reads() {
     let service = CacheLayer::new(Memory::default()).rules(one_rule(Rule::uncached().namespace("a"))).layer(inner);
     for _ in 0..2 {
         let response = send(&service, get("/t/a")).await;
-        assert_eq!(outcome(&response), Outcome::Bypass(tower_response_cache::Bypass::Uncached));
+        assert_eq!(outcome(&response), Outcome::Bypass(tower_response_cache::status::Bypass::Uncached));
     }
     assert_eq!(calls.load(Ordering::SeqCst), 2);
 }

@@ -9,8 +9,9 @@ use crate::common::*;
 use http::{Request, Response};
 use tower::{Layer, ServiceExt};
 use tower_response_cache::{
-    Bypass, CacheLayer, CachePolicy, CacheStatus, InvalidateLayer, Invalidations, Memory, Namespace, Outcome, Rule, Rules,
-    Store, Storing, Switch,
+    CacheLayer, CachePolicy, CacheStatus, InvalidateLayer, Invalidations, Memory, Namespace, Outcome, Rule, Rules, Store,
+    Switch,
+    status::{Bypass, Storing},
 };
 
 const OFF: Outcome = Outcome::Bypass(Bypass::Disabled);
@@ -235,7 +236,7 @@ async fn write_does_not_hide_a_rule_that_matches_no_read() {
 #[cfg(feature = "redis")]
 #[tokio::test(flavor = "multi_thread")]
 async fn stats_show_breaker_lease_and_waiting_names() {
-    use tower_response_cache::{Coherence, Redis};
+    use tower_response_cache::{Redis, redis::Coherence};
     let mut server = crate::common::redis::Server::start().await;
     let store = Redis::builder(&server.url()).build().await.unwrap();
     crate::common::redis::until("the lease is held", async || store.is_leased()).await;
@@ -253,7 +254,7 @@ async fn stats_show_breaker_lease_and_waiting_names() {
 #[cfg(feature = "redis")]
 #[tokio::test(flavor = "multi_thread")]
 async fn unstored_first_fill_of_a_new_name_is_reported() {
-    use tower_response_cache::{NoStore, Redis};
+    use tower_response_cache::{Redis, status::NoStore};
     let server = crate::common::redis::Server::start().await;
     let store = Redis::builder(&server.url()).command_timeout(5 * SECOND).build().await.unwrap();
     let (inner, _) = counting(|request, n| {

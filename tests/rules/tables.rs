@@ -9,7 +9,7 @@ use std::{
 
 use crate::common::{MINUTE, get};
 use http::StatusCode;
-use tower_response_cache::{CacheLayer, Identity, Memory, Rule, Rules, RulesErrorKind};
+use tower_response_cache::{CacheLayer, Identity, Memory, Rule, Rules, rules::RulesErrorKind};
 
 fn rule() -> Rule {
     Rule::ttl(MINUTE)
@@ -178,7 +178,7 @@ fn invalid_cache_status_name_is_refused() {
 #[test]
 fn most_specific_matching_route_counts() {
     let store = Memory::new(64 << 10);
-    let fixed = |name: &'static str| rule().key(move |_: &tower_response_cache::RequestView<'_>| Some(name.to_owned()));
+    let fixed = |name: &'static str| rule().key(move |_: &tower_response_cache::key::RequestView<'_>| Some(name.to_owned()));
     let rules =
         Rules::new().route("/t/{table}", fixed("table")).route("/t/orders", fixed("orders")).route("/{*all}", fixed("all"));
     for (target, route) in [("/t/a", "table"), ("/t/orders", "orders"), ("/t/a/b", "all"), ("/x", "all")] {

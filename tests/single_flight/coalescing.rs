@@ -21,7 +21,10 @@ use tokio::{
     time::Instant,
 };
 use tower::{Layer, ServiceBuilder, service_fn};
-use tower_response_cache::{CacheLayer, CacheStatus, Memory, NoStore, Outcome, Rule, Store, Storing};
+use tower_response_cache::{
+    CacheLayer, CacheStatus, Memory, Outcome, Rule, Store,
+    status::{NoStore, Storing},
+};
 
 #[tokio::test(start_paused = true)]
 async fn thousand_requests_to_a_cold_key_make_one_call() {

@@ -22,7 +22,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tower::{Layer, Service, service_fn};
-use tower_response_cache::{Miss, Outcome, Rule, Stale, Store};
+use tower_response_cache::{
+    Outcome, Rule, Store,
+    status::{Miss, Stale},
+};
 use tower_test::mock;
 
 #[tokio::test(start_paused = true)]

@@ -7,7 +7,7 @@ use crate::{
     setup::{layer, memory},
 };
 use tokio::time::timeout;
-use tower_response_cache::{CacheLayer, Memory, Miss, Outcome, Rule, Store};
+use tower_response_cache::{CacheLayer, Memory, Outcome, Rule, Store, status::Miss};
 
 #[tokio::test(start_paused = true)]
 async fn followers_share_the_call_of_a_leader_that_left() {

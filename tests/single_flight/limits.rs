@@ -15,7 +15,7 @@ use crate::{
 use http::{Request, Response};
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt, service_fn};
-use tower_response_cache::{BoxError, Miss, Outcome, Rule};
+use tower_response_cache::{BoxError, Outcome, Rule, status::Miss};
 
 /// The limit of buffered bytes decides which bodies may *begin* to be shared. It cuts off no follower of a shared body.
 #[tokio::test(start_paused = true)]

@@ -15,7 +15,7 @@ use crate::{
 use http::Request;
 use tokio::{sync::Notify, time::timeout};
 use tower::{Layer, ServiceBuilder, service_fn};
-use tower_response_cache::{Outcome, Rule, Stale, Store};
+use tower_response_cache::{Outcome, Rule, Store, status::Stale};
 
 #[tokio::test(start_paused = true)]
 async fn thousand_stale_hits_make_one_refresh() {

@@ -18,7 +18,7 @@ use tokio::{
     time::timeout,
 };
 use tower::{Layer, service_fn};
-use tower_response_cache::{CachePolicy, Miss, Outcome, Rule, Store};
+use tower_response_cache::{CachePolicy, Outcome, Rule, Store, status::Miss};
 
 /// Makes a response unstorable.
 type Change = fn(&mut Response<Plain>);

@@ -8,7 +8,7 @@ use http::{Request, Response, header};
 use tower::{Layer, ServiceExt, util::BoxCloneSyncService};
 use tower_http::normalize_path::NormalizePathLayer;
 use tower_response_cache::{
-    CacheLayer, CacheStatus, InvalidateLayer, Memory, Miss, Outcome, RouteAndQuery, Rule, Rules, Store,
+    CacheLayer, CacheStatus, InvalidateLayer, Memory, Outcome, RouteAndQuery, Rule, Rules, Store, status::Miss,
 };
 
 pub(crate) const ABSENT: Outcome = Outcome::Miss(Miss::Absent);

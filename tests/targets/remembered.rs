@@ -8,8 +8,11 @@ use http_body_util::BodyExt;
 use proptest::prelude::*;
 use tower::Layer;
 use tower_response_cache::{
-    __private::remember_at_once, CacheLayer, CacheStatus, Clock, Extracted, Headers, Identity, KeyExtractor, KeyWriter, Memory,
-    Namespace, Outcome, RequestView, RouteAndQuery, Rule, Rules, Stale, Store, semantics::Normalise,
+    __private::remember_at_once,
+    CacheLayer, CacheStatus, Clock, Identity, KeyExtractor, Memory, Namespace, Outcome, RouteAndQuery, Rule, Rules, Store,
+    key::{Extracted, Headers, KeyWriter, RequestView},
+    semantics::Normalise,
+    status::Stale,
 };
 
 /// Writes the keys of another extractor, which are not remembered.

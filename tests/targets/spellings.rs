@@ -9,8 +9,8 @@ use http::{Request, Response};
 use proptest::prelude::*;
 use tower::{Layer, service_fn};
 use tower_response_cache::{
-    Bypass, CacheLayer, CacheStatus, Identity, InvalidateLayer, Memory, Outcome, RouteAndQuery, Rule, Rules, Store,
-    semantics::NoVarySearch,
+    CacheLayer, CacheStatus, Identity, InvalidateLayer, Memory, Outcome, RouteAndQuery, Rule, Rules, Store,
+    semantics::NoVarySearch, status::Bypass,
 };
 
 // ---- Targets ---------------------------------------------------------------------------------------------------------

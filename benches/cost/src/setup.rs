@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use tower::Layer;
-use tower_response_cache::{
-    CacheLayer, CacheService, Clock, Extracted, KeyExtractor, KeyWriter, Memory, RequestView, RouteAndQuery, Rule, Rules,
-};
+use tower_response_cache::{CacheLayer, CacheService, Clock, KeyExtractor, Memory, RouteAndQuery, Rule, Rules, key::{Extracted, KeyWriter, RequestView}};
 
 use crate::work::{Origin, item, request, send_ready};
 

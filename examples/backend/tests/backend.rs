@@ -204,7 +204,7 @@ mod over_redis {
 
     use super::redis::Server as RedisServer;
     use super::*;
-    use tower_response_cache::{Coherence, Redis};
+    use tower_response_cache::{Redis, redis::Coherence};
 
     /// A heartbeat and a round trip for a busy machine, and the maximum staleness with them.
     const HEARTBEAT: Duration = Duration::from_millis(50);

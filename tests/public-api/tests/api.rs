@@ -12,8 +12,8 @@ use tower_response_cache_public_api::{exhaustive_enums, foreign_crates, here, hi
 static LISTING: LazyLock<PublicApi> = LazyLock::new(listing);
 static API: LazyLock<String> = LazyLock::new(|| LISTING.to_string());
 
-/// The most names that may stand at the crate root, modules not counted. It may only fall; the aim is 40.
-const ROOT_NAMES: usize = 81;
+/// The most names that may stand at the crate root, modules not counted.
+const ROOT_NAMES: usize = 40;
 
 /// The most `doc(hidden)` items outside a module `__private`. There are none.
 const HIDDEN_ITEMS: usize = 0;
@@ -37,7 +37,7 @@ const FOREIGN: &[(&str, &str)] = &[
 
 /// Public enums that are complete: their doc says why no variant will be added.
 const COMPLETE: &[&str] = &[
-    "Extracted",
+    "key::Extracted",
     "semantics::HeadResult",
     "semantics::MaxStale",
     "semantics::Precondition",
