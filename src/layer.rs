@@ -58,9 +58,9 @@ use crate::{
 /// runtime with its timer enabled.
 #[must_use]
 pub struct CacheLayer<St = Memory> {
-    store: St,
-    rules: Rules,
-    options: Options,
+    pub(crate) store: St,
+    pub(crate) rules: Rules,
+    pub(crate) options: Options,
     limits: Limits,
     shared: Arc<std::sync::OnceLock<Arc<LayerState<St>>>>,
 }

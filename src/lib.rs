@@ -12,6 +12,7 @@ mod fast_path;
 mod finish;
 mod follow;
 mod future;
+mod handle;
 pub mod invalidate;
 mod layer;
 mod refresh;
@@ -80,6 +81,11 @@ pub use self::{
     error::BoxError,
     extensions::{CachePolicy, Invalidations},
     future::ResponseFuture,
+    handle::{
+        ResponseCache,
+        any_store::AnyStore,
+        matching::{Match, NoMatch},
+    },
     invalidate::{InvalidateLayer, InvalidateService},
     key::{Identity, Key, KeyExtractor, RouteAndQuery},
     layer::CacheLayer,

@@ -43,7 +43,7 @@ use crate::{
 #[must_use]
 pub struct InvalidateLayer<St = Memory> {
     store: St,
-    rules: Rules,
+    pub(crate) rules: Rules,
     options: Options,
 }
 

@@ -66,6 +66,7 @@ pub(crate) mod future;
 pub(crate) mod layer;
 pub(crate) mod outcome;
 pub(crate) mod service;
+pub(crate) mod uri;
 pub(crate) mod write;
 
 pub use self::{future::InvalidateFuture, layer::InvalidateLayer, outcome::Invalidation, service::InvalidateService};

@@ -290,6 +290,14 @@ impl Rules {
         table.fallback.map(|place| found(place, Params::none()))
     }
 
+    /// Returns the rule that covers a path as the layer sees it. It does not count as a use of the rule.
+    pub(crate) fn peek<'a>(&'a self, uri: &'a Uri) -> Option<RouteMatch<'a>> {
+        let table = &*self.table;
+        let fallback = || table.fallback.map(|place| (place, Params::none()));
+        let (place, params) = table.router.at(uri.path()).or_else(fallback)?;
+        Some(RouteMatch { place, rule: &table.rules[place], params })
+    }
+
     /// The rule at a place in the table.
     #[inline]
     pub(crate) fn at(&self, place: usize) -> &Arc<Policy> {

@@ -460,11 +460,20 @@ impl Policy {
 
     /// Returns the namespaces that a write invalidates, as far as the request names them.
     pub(crate) fn clears(&self, request: &RequestView<'_>) -> Vec<Namespace> {
+        self.clears_with(request, |methods| concerns(methods, request))
+    }
+
+    /// Returns the namespaces that writes to the target of a request invalidate, with any method.
+    pub(crate) fn clears_with_any_method(&self, request: &RequestView<'_>) -> Vec<Namespace> {
+        self.clears_with(request, |_| true)
+    }
+
+    fn clears_with(&self, request: &RequestView<'_>, concerns: impl Fn(&Methods) -> bool) -> Vec<Namespace> {
         let identity = self.rule.key.identity();
         let mut names: Vec<_> = self
             .clears
             .iter()
-            .filter(|(methods, _)| concerns(methods, request))
+            .filter(|(methods, _)| concerns(methods))
             .flat_map(|(_, template)| template.render(request, identity))
             .collect();
         if matches!(self.rule.clears, InvalidationRule::Own) {

@@ -24,7 +24,7 @@ use crate::{
 /// A store of responses, as an application uses it: to invalidate and to report.
 ///
 /// A store is a handle: clones share everything. [`Memory`](crate::Memory) is the store of one process. With the feature `redis`,
-/// `Redis` is a store that many processes share.
+/// `Redis` is a store that many processes share. [`AnyStore`](crate::AnyStore) is one of the two, chosen at run time.
 ///
 /// The trait is sealed: its supertrait, the protocol between layers and stores, is private to this crate.
 pub trait Store: Backend + Clone + fmt::Debug + Send + Sync + 'static {

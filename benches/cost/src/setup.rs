@@ -3,9 +3,23 @@
 use std::time::Duration;
 
 use tower::Layer;
-use tower_response_cache::{CacheLayer, CacheService, Clock, KeyExtractor, Memory, RouteAndQuery, Rule, Rules, key::{Extracted, KeyWriter, RequestView}};
+use tower_response_cache::{
+    CacheLayer, Clock, KeyExtractor, Memory, RouteAndQuery, Rule, Rules,
+    key::{Extracted, KeyWriter, RequestView},
+};
 
 use crate::work::{Origin, item, request, send_ready};
+
+/// The store of all cases: that of a `ResponseCache`.
+#[cfg(not(feature = "direct"))]
+pub type Store = tower_response_cache::AnyStore;
+
+/// The store of all cases: memory itself.
+#[cfg(feature = "direct")]
+pub type Store = Memory;
+
+/// The measured service.
+pub type CacheService = tower_response_cache::CacheService<Origin, Store>;
 
 const ROUTES: [&str; 19] = [
     "/auth/user",
@@ -48,8 +62,8 @@ pub enum StatusReport {
 }
 
 /// Returns a layer over a store, with this rule for the item.
-pub fn layer(store: Memory, rule: Rule, report: StatusReport) -> CacheLayer {
-    let layer = CacheLayer::new(store).rules(rules(rule)).status_extension(report == StatusReport::Extension);
+pub fn layer(store: Memory, rule: Rule, report: StatusReport) -> CacheLayer<Store> {
+    let layer = CacheLayer::new(Store::from(store)).rules(rules(rule)).status_extension(report == StatusReport::Extension);
     if report == StatusReport::Header { layer.cache_status("items") } else { layer }
 }
 
@@ -59,7 +73,7 @@ pub fn minute_rule() -> Rule {
 }
 
 /// Returns a cache that contains the item, with the system clock.
-pub fn warm(origin: Origin, report: StatusReport) -> CacheService<Origin> {
+pub fn warm(origin: Origin, report: StatusReport) -> CacheService {
     let mut cache = layer(Memory::new(256 << 20), minute_rule(), report).layer(origin);
     // The cache learns from the first response that the resource varies.
     for _ in 0..2 {
@@ -74,8 +88,8 @@ fn rule_with_namespaces(namespaces: usize) -> Rule {
 }
 
 /// Returns a cache that contains the item in this number of namespaces of three levels.
-pub fn with_namespaces(origin: Origin, namespaces: usize) -> CacheService<Origin> {
-    let mut cache = CacheLayer::new(Memory::new(256 << 20))
+pub fn with_namespaces(origin: Origin, namespaces: usize) -> CacheService {
+    let mut cache = CacheLayer::new(Store::from(Memory::new(256 << 20)))
         .rules(Rules::new().route("/items/{id}", rule_with_namespaces(namespaces)))
         .status_extension(false)
         .layer(origin);
@@ -93,14 +107,14 @@ impl KeyExtractor for UncachedKey {
 }
 
 /// Returns a cache that contains the item, and matches the route and writes the key for each request.
-pub fn without_target_cache(origin: Origin) -> CacheService<Origin> {
+pub fn without_target_cache(origin: Origin) -> CacheService {
     let mut cache = layer(Memory::new(256 << 20), minute_rule().key(UncachedKey), StatusReport::None).layer(origin);
     send_ready(&mut cache, request(item()));
     cache
 }
 
 /// Returns a full cache.
-pub fn full(origin: Origin, bytes: usize, first: impl Iterator<Item = http::Uri>) -> CacheService<Origin> {
+pub fn full(origin: Origin, bytes: usize, first: impl Iterator<Item = http::Uri>) -> CacheService {
     let mut cache = layer(Memory::new(bytes), minute_rule(), StatusReport::None).layer(origin);
     for uri in first {
         send_ready(&mut cache, request(uri));
@@ -109,7 +123,7 @@ pub fn full(origin: Origin, bytes: usize, first: impl Iterator<Item = http::Uri>
 }
 
 /// Returns a cache with a manual clock. Its entry is stale two minutes later and is then served while it is revalidated.
-pub fn stale(origin: Origin) -> (CacheService<Origin>, Clock) {
+pub fn stale(origin: Origin) -> (CacheService, Clock) {
     let clock = Clock::manual();
     let store = Memory::builder().clock(clock.clone()).build();
     let rule = minute_rule().stale_while_revalidate(Duration::from_secs(3600));

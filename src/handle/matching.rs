@@ -1,0 +1,102 @@
+//! The rule, the key and the namespaces of a request, for tests and operators.
+
+use std::{error, fmt};
+
+use http::{Method, Request, Uri};
+
+use crate::{
+    key::{Extracted, Key, KeyWriter, MAX_KEY_LEN, RequestView},
+    lookup::classify::classify,
+    namespace::{Namespace, set::Namespaces},
+    rules::{RouteMatch, Rules},
+    status::Bypass,
+    store::Store,
+};
+
+/// The rule that covers a request, with the key and the namespaces of its response: the result of
+/// [`ResponseCache::matches`](crate::ResponseCache::matches).
+#[derive(Debug, Clone)]
+pub struct Match {
+    route: Option<String>,
+    key: Key,
+    namespaces: Vec<Namespace>,
+}
+
+impl Match {
+    /// Returns the pattern of the route. `None` stands for the [fallback](crate::Rules::fallback).
+    pub fn route(&self) -> Option<&str> {
+        self.route.as_deref()
+    }
+
+    /// Returns the key under which the response is stored. [`Store::invalidate_key`](crate::Store::invalidate_key) invalidates it.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// Returns the namespaces that the rule names, without their ancestors. A handler can add namespaces by a
+    /// [`CachePolicy`](crate::CachePolicy).
+    pub fn namespaces(&self) -> &[Namespace] {
+        &self.namespaces
+    }
+}
+
+/// The reason for which the cache does not answer a request: the error of [`ResponseCache::matches`](crate::ResponseCache::matches).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum NoMatch {
+    /// No route matches the path, and the rules have no fallback.
+    NoRule,
+    /// The rule of the route is [`Rule::uncached`](crate::Rule::uncached): it only invalidates.
+    Uncached,
+    /// The request bypasses the cache.
+    Bypass(Bypass),
+}
+
+impl fmt::Display for NoMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoRule => f.write_str("no rule covers the path"),
+            Self::Uncached => f.write_str("the rule of the route caches nothing"),
+            Self::Bypass(reason) => write!(f, "the request bypasses the cache: {reason}"),
+        }
+    }
+}
+
+impl error::Error for NoMatch {}
+
+/// Matches a request without header fields and content against a table of rules.
+pub(super) fn find<St: Store>(store: &St, rules: &Rules, method: &Method, uri: &Uri) -> Result<Match, NoMatch> {
+    let mut request = Request::new(String::new());
+    (*request.method_mut(), *request.uri_mut()) = (method.clone(), uri.clone());
+    let RouteMatch { rule, params, .. } = rules.peek(uri).ok_or(NoMatch::NoRule)?;
+    if rule.is_uncached() {
+        return Err(NoMatch::Uncached);
+    }
+    classify(&request, rule).map_err(NoMatch::Bypass)?;
+    if rule.is_ambiguous(&params) {
+        return Err(NoMatch::Bypass(Bypass::AmbiguousPath));
+    }
+    let secret = &store.context().secret;
+    let view = RequestView::of(&request, &params, secret);
+    let mut canonical = Vec::new();
+    if rule.write_key(&view, &mut KeyWriter::new(&mut canonical, secret)) == Extracted::Bypass {
+        return Err(NoMatch::Bypass(rule.why_bypassed(&view)));
+    }
+    if canonical.len() > MAX_KEY_LEN {
+        return Err(NoMatch::Bypass(Bypass::KeyTooLong));
+    }
+    let key = Key::new(canonical);
+    let namespaces = most_specific(&rule.plan(&view, key.as_ref()).names);
+    Ok(Match { route: rule.route().map(str::to_owned), key, namespaces })
+}
+
+/// Returns the names of a set without the root and without the ancestors of other names.
+fn most_specific(names: &Namespaces) -> Vec<Namespace> {
+    let has_descendant = |name: &str| {
+        let descends = |other: &str| other.strip_prefix(name).is_some_and(|rest| rest.starts_with(':'));
+        names.iter().any(descends)
+    };
+    let root = Namespace::root();
+    let named = names.iter().filter(|name| *name != root.as_str() && !has_descendant(name));
+    named.filter_map(|name| Namespace::new(name).ok()).collect()
+}

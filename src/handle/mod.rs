@@ -1,0 +1,280 @@
+//! The handle of an application: one store, its rules and options, the layers made from them, and invalidation.
+
+pub(crate) mod any_store;
+pub(crate) mod matching;
+
+use http::{Method, Uri};
+
+use self::{
+    any_store::AnyStore,
+    matching::{Match, NoMatch},
+};
+use crate::{
+    invalidate::{layer::InvalidateLayer, uri::invalidate_uri},
+    key::Key,
+    layer::CacheLayer,
+    namespace::{InvalidNamespace, Namespace},
+    rules::{Rules, rule::Rule},
+    stats::Stats,
+    store::{Store, error::StoreError},
+    switch::Switch,
+};
+
+/// The response cache of an application.
+///
+/// It is built once from a store, rules and options. It makes the layers, invalidates, and reports. It has no type parameter: an application
+/// uses [`Memory`](crate::Memory) in its tests and `Redis` in production, and no handler shows the difference. Clones are cheap and share
+/// everything, so that it can be a part of the state of an axum application.
+///
+/// ```
+/// use std::time::Duration;
+/// use axum::{Router, extract::{Path, State}, http::StatusCode, routing::{get, post}};
+/// use tower_response_cache::{Memory, ResponseCache, Rule};
+///
+/// /// The change arrives by a message queue, and not through `InvalidateLayer`.
+/// async fn changed(State(cache): State<ResponseCache>, Path(table): Path<String>) -> StatusCode {
+///     match cache.invalidate([format!("db_query:{table}")]).await {
+///         Ok(()) => StatusCode::NO_CONTENT,
+///         Err(_) => StatusCode::SERVICE_UNAVAILABLE,
+///     }
+/// }
+///
+/// let cache = ResponseCache::new(Memory::new(64 << 20))
+///     .route("/tables/{table}", Rule::ttl(Duration::from_secs(60)).namespace("db_query:{table}"))
+///     .cache_status("my-app");
+/// let app: Router = Router::new()
+///     .route("/tables/{table}", get(async || "rows").post(async || StatusCode::CREATED))
+///     .route("/changed/{table}", post(changed))
+///     .layer(cache.layer())
+///     .with_state(cache);
+/// # drop(app);
+/// ```
+///
+/// [`CacheLayer::new`] and [`InvalidateLayer::new`] build the layers by hand, also with a rule for a single route.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct ResponseCache {
+    cache: CacheLayer<AnyStore>,
+    invalidate: InvalidateLayer<AnyStore>,
+}
+
+/// Options. Set them before layers are made: a layer keeps the options that it was made with.
+impl ResponseCache {
+    /// Returns a cache over a store: [`Memory`](crate::Memory), `Redis`, or an [`AnyStore`] that is one of the two. It has no rules.
+    pub fn new(store: impl Into<AnyStore>) -> Self {
+        let store = store.into();
+        Self { cache: CacheLayer::new(store.clone()), invalidate: InvalidateLayer::new(store) }
+    }
+
+    /// Sets the rules of both layers. Replaces earlier rules.
+    pub fn rules(self, rules: Rules) -> Self {
+        Self { cache: self.cache.rules(rules.clone()), invalidate: self.invalidate.rules(rules) }
+    }
+
+    /// Adds a route and its rule to both layers.
+    ///
+    /// # Panics
+    ///
+    /// If the pattern or the rule is invalid: see [`Rules::route`].
+    #[track_caller]
+    pub fn route(self, pattern: &str, rule: Rule) -> Self {
+        let rules = self.cache.rules.clone().route(pattern, rule);
+        self.rules(rules)
+    }
+
+    /// Sends a `Cache-Status` field (RFC 9211) under this name with every response that a rule covers, and with every write whose
+    /// invalidation was not delivered. Off by default.
+    ///
+    /// # Panics
+    ///
+    /// If the name is not a token (RFC 9110, section 5.6.2) that begins with a letter.
+    #[track_caller]
+    pub fn cache_status(self, name: &str) -> Self {
+        Self { cache: self.cache.cache_status(name), invalidate: self.invalidate.cache_status(name) }
+    }
+
+    /// Turns caching on or off, by a `bool` or by a [`Switch`] of the application. Defaults to on. [`CacheLayer::enabled`] describes the
+    /// effect. [`set_enabled`](Self::set_enabled) changes it at run time.
+    pub fn enabled(self, enabled: impl Into<Switch>) -> Self {
+        self.map_cache_layer(|layer| layer.enabled(enabled))
+    }
+
+    /// Sets other options of the [`CacheLayer`].
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_response_cache::{Memory, ResponseCache, invalidate::OnFenceError};
+    ///
+    /// let cache = ResponseCache::new(Memory::default())
+    ///     .map_cache_layer(|layer| layer.wait_limit(Duration::from_secs(5)))
+    ///     .map_invalidate_layer(|layer| layer.on_fence_error(OnFenceError::Proceed));
+    /// # drop(cache);
+    /// ```
+    pub fn map_cache_layer(self, options: impl FnOnce(CacheLayer<AnyStore>) -> CacheLayer<AnyStore>) -> Self {
+        Self { cache: options(self.cache), ..self }
+    }
+
+    /// Sets other options of the [`InvalidateLayer`].
+    pub fn map_invalidate_layer(self, options: impl FnOnce(InvalidateLayer<AnyStore>) -> InvalidateLayer<AnyStore>) -> Self {
+        Self { invalidate: options(self.invalidate), ..self }
+    }
+}
+
+/// Layers. They can be applied any number of times. All of them share entries and fills.
+impl ResponseCache {
+    /// Returns both layers in the right order: the [`InvalidateLayer`] outside, the [`CacheLayer`] inside.
+    ///
+    /// The pair is a layer itself, whose first part is the outer one. It goes into axum's `Router::layer` and `MethodRouter::layer` and
+    /// into tower's `ServiceBuilder::layer`.
+    pub fn layer(&self) -> (InvalidateLayer<AnyStore>, CacheLayer<AnyStore>) {
+        (self.invalidate_layer(), self.cache_layer())
+    }
+
+    /// Returns the [`CacheLayer`] alone.
+    pub fn cache_layer(&self) -> CacheLayer<AnyStore> {
+        self.cache.clone()
+    }
+
+    /// Returns the [`InvalidateLayer`] alone.
+    pub fn invalidate_layer(&self) -> InvalidateLayer<AnyStore> {
+        self.invalidate.clone()
+    }
+}
+
+/// Use at run time.
+impl ResponseCache {
+    /// Invalidates namespaces: see [`Store::invalidate`].
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// use tower_response_cache::{Memory, ResponseCache};
+    ///
+    /// let cache = ResponseCache::new(Memory::default());
+    /// cache.invalidate(["db_query:orders", "db_query:customers"]).await?;
+    /// # Ok::<(), tower_response_cache::StoreError>(()) }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If a name is not valid, or if the store cannot be reached.
+    pub async fn invalidate<I>(&self, names: I) -> Result<(), StoreError>
+    where
+        I: IntoIterator + Send,
+        I::Item: TryInto<Namespace, Error: Into<InvalidNamespace>>,
+    {
+        self.store().invalidate(names).await
+    }
+
+    /// Makes the entries of namespaces stale: see [`Store::invalidate_softly`].
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`invalidate`](Self::invalidate).
+    pub async fn invalidate_softly<I>(&self, names: I) -> Result<(), StoreError>
+    where
+        I: IntoIterator + Send,
+        I::Item: TryInto<Namespace, Error: Into<InvalidNamespace>>,
+    {
+        self.store().invalidate_softly(names).await
+    }
+
+    /// Invalidates the entries of one key: see [`Store::invalidate_key`]. [`matches`](Self::matches) and [`Rules::key`] return the key of a
+    /// request.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be reached: see [`invalidate`](Self::invalidate).
+    pub async fn invalidate_key(&self, key: &Key) -> Result<(), StoreError> {
+        self.store().invalidate_key(key).await
+    }
+
+    /// Invalidates the stored responses of a URI, for a change that arrives in another way than by a request through [`layer`](Self::layer).
+    ///
+    /// The rules are found as for a successful unsafe request to the URI. Each of them invalidates
+    ///
+    /// - the namespaces that it names for writes to the route, with any method. `{identity}` stands for clients without an identity.
+    ///   Closures that need a response ([`Rule::invalidates_by`]) are not called.
+    /// - the response to GET of the URI, in [all spellings](crate::invalidate#equivalent-targets). Where HTTP decides ([`Rule::http`]), it
+    ///   is invalidated for all clients (RFC 9111, section 4.4). Other rules invalidate the response to a request without header fields.
+    ///   Their entries by an identity, or by a field in the key, are invalidated by namespaces alone.
+    ///
+    /// A key holds the authority of its request unless the rule says [`without_host`](crate::key::RouteAndQuery::without_host). A URI
+    /// without an authority, such as `/orders?page=1`, therefore reaches such an entry only by its namespaces. To reach the entry by its
+    /// key, give the authority that clients send in `Host`: `http://api.example/orders?page=1`.
+    ///
+    /// It is a soft invalidation if all rules of the URI [invalidate softly](Rule::invalidates_softly). A URI that no rule covers
+    /// invalidates nothing.
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// use std::time::Duration;
+    /// use tower_response_cache::{Memory, ResponseCache, Rule};
+    ///
+    /// let rule = Rule::ttl(Duration::from_secs(60)).namespace("db_query:{table}");
+    /// let cache = ResponseCache::new(Memory::default()).route("/tables/{table}", rule);
+    /// cache.invalidate_uri(&"/tables/orders?page=1".parse().unwrap()).await?;
+    /// # Ok::<(), tower_response_cache::StoreError>(()) }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be reached: see [`Store::invalidate`].
+    pub async fn invalidate_uri(&self, uri: &Uri) -> Result<(), StoreError> {
+        invalidate_uri(self.store(), &self.invalidate.rules, uri).await
+    }
+
+    /// Returns the keyed hash that stands for a token in `{identity}`: see [`Store::identity`].
+    pub fn identity(&self, secret: impl AsRef<[u8]>) -> String {
+        self.store().identity(secret)
+    }
+
+    /// Returns the counters since the store was made, and its size.
+    pub fn stats(&self) -> Stats {
+        self.store().stats()
+    }
+
+    /// Tells if caching is on.
+    pub fn is_enabled(&self) -> bool {
+        self.cache.options.enabled.is_on()
+    }
+
+    /// Turns caching on or off for all clones and for all layers made from them. [`CacheLayer::enabled`] describes the effect.
+    pub fn set_enabled(&self, on: bool) {
+        self.cache.options.enabled.set(on);
+    }
+
+    /// Returns the rule that covers a request, with its key and its namespaces, or the reason for which none does.
+    ///
+    /// The request has this method and target, no header fields and no content. A target with an authority stands for a request with that
+    /// `Host`. The path is the one that the layer sees: inside a nested router, it has no prefix. The switch of
+    /// [`enabled`](Self::enabled) does not count. Nothing is looked up, and no counter changes.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use http::Method;
+    /// use tower_response_cache::{Memory, NoMatch, ResponseCache, Rule, status::Bypass};
+    ///
+    /// let rule = Rule::ttl(Duration::from_secs(60)).namespace("db_query:{table}");
+    /// let cache = ResponseCache::new(Memory::default()).route("/tables/{table}", rule);
+    ///
+    /// let found = cache.matches(&Method::GET, &"/tables/orders?page=1".parse().unwrap()).unwrap();
+    /// assert_eq!(found.route(), Some("/tables/{table}"));
+    /// assert_eq!(found.namespaces()[0].as_str(), "db_query:orders");
+    ///
+    /// let write = cache.matches(&Method::POST, &"/tables/orders".parse().unwrap());
+    /// assert_eq!(write.unwrap_err(), NoMatch::Bypass(Bypass::Method));
+    /// let other = cache.matches(&Method::GET, &"/health".parse().unwrap());
+    /// assert_eq!(other.unwrap_err().to_string(), "no rule covers the path");
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If no rule covers the path, if the rule caches nothing, or if the request bypasses the cache.
+    pub fn matches(&self, method: &Method, uri: &Uri) -> Result<Match, NoMatch> {
+        matching::find(self.store(), &self.cache.rules, method, uri)
+    }
+
+    fn store(&self) -> &AnyStore {
+        &self.cache.store
+    }
+}
