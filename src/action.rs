@@ -1,4 +1,4 @@
-//! The action for a request: one type, in which the fast path, the full path and the slow path end.
+//! The action for a request: the common result of the fast path, the full path and the slow path.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ pub(crate) enum Action<St: Store> {
     Finish(Finish<St>),
     /// The inner service is called, for a response that may be stored.
     Fetch(Box<MissedRequest<St>>),
-    /// The same for a request with one `Range`, which a stored part may answer.
+    /// The inner service is called for a request with one `Range`, which a stored part may answer.
     FetchPart(Box<MissedRequest<St>>),
     /// The store has to be queried first.
     Wait(Box<CacheRequest>),
@@ -42,9 +42,9 @@ pub(crate) enum Finish<St: Store> {
     Complete(Arc<Entry>, Nanos),
     /// A complete response that this thread holds: a hit.
     Hot(Arc<HotResponse>, Nanos),
-    /// The entry as the request asks for it: complete, a part of it, its head, or a 304.
+    /// The entry, reduced to the request: complete, a part of it, its head, or a 304.
     Respond(Arc<Entry>, Outcome, Nanos),
-    /// The same, and the entry is refreshed in the background.
+    /// The entry, and it is refreshed in the background.
     RespondAndRefresh(Arc<Entry>, Outcome, Box<MissedRequest<St>>),
     /// The response is 504 (RFC 9111, section 5.2.1.7).
     OnlyIfCached,

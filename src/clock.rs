@@ -24,16 +24,16 @@ use tokio::runtime;
 /// Nanoseconds since the Unix epoch: enough until the year 2554.
 pub(crate) type Nanos = u64;
 
-/// Nanoseconds in a millisecond, which is what the pure rules count in.
+/// Nanoseconds in a millisecond. The pure rules in [`semantics`](crate::semantics) count milliseconds.
 pub(crate) const MS: Nanos = 1_000_000;
 
-/// A divergence of the wall clock from the monotonic clock that is no step.
+/// The largest divergence of the wall clock from the monotonic clock that is ignored.
 const TOLERANCE: Nanos = 100 * MS;
 
-/// A longer pause between two readings says nothing about a divergence.
+/// The longest pause between two readings of the clocks. After a longer one their divergence means nothing.
 const MOST_BETWEEN: Duration = Duration::from_millis(10);
 
-/// Tells the time to a store and to every layer over it.
+/// Reports the time to a store and to every layer over it.
 ///
 /// [`Clock::system`] is the default. Lifetimes in memory count by the monotonic clock, so a wall clock that is set back neither revives
 /// an entry nor prolongs it. The wall clock is compared with the monotonic clock every second while a store exists. If it is ahead by
@@ -65,45 +65,45 @@ enum Source {
 
 struct Manual {
     timeline: AtomicU64,
-    /// How far the wall clock is behind the timeline.
+    /// The time by which the wall clock is behind the timeline.
     behind: AtomicU64,
 }
 
 struct Paused {
     began: tokio::time::Instant,
     wall: Nanos,
-    /// The latest time that was read within a runtime. A thread outside of it has no part in its pauses, and reads this.
+    /// The latest time that was read within a runtime. A thread outside the runtime does not see its pauses, and reads this.
     seen: AtomicU64,
 }
 
-/// Where the wall clock and the monotonic clock met: taken once, so that all clocks of a process agree.
+/// The moment at which the wall clock and the monotonic clock met. Taken once, so that all clocks of a process agree.
 static ANCHOR: OnceLock<(Instant, Nanos)> = OnceLock::new();
 
-/// By how much the wall clock has gone ahead of the monotonic clock since, in steps.
+/// The time by which the wall clock has gone ahead of the monotonic clock since, in steps.
 static AHEAD: AtomicU64 = AtomicU64::new(0);
 
-/// By how much the wall clock is behind the timeline.
+/// The time by which the wall clock is behind the timeline.
 static BEHIND: AtomicU64 = AtomicU64::new(0);
 
 impl Clock {
-    /// The clock of the operating system.
+    /// Returns the clock of the operating system.
     pub fn system() -> Self {
         anchor();
         Self(Source::System)
     }
 
-    /// A clock that moves only when [`advance`](Self::advance) or [`set`](Self::set) is called; its clones move with it.
+    /// Returns a clock that moves only when [`advance`](Self::advance) or [`set`](Self::set) is called. Its clones move with it.
     ///
-    /// It starts at the present time.
+    /// The clock starts at the present time.
     pub fn manual() -> Self {
         Self(Source::Manual(Arc::new(Manual { timeline: AtomicU64::new(wall()), behind: AtomicU64::new(0) })))
     }
 
-    /// A clock that follows Tokio's: it stands still after `tokio::time::pause` and moves with `tokio::time::advance`.
+    /// Returns a clock that follows Tokio's. It stands still after `tokio::time::pause` and moves with `tokio::time::advance`.
     ///
-    /// It starts at the present time, and is for tests of a current-thread runtime with Tokio's feature `test-util`. Without a pause it
-    /// runs as Tokio's clock does. Threads outside of a runtime read the time that was last read within one. A paused runtime that has
-    /// nothing to do but wait for a timer moves its clock to that timer, and entries age by it.
+    /// The clock starts at the present time. It is for tests of a current-thread runtime with Tokio's feature `test-util`. Without a pause
+    /// it runs as Tokio's clock does. Threads outside the runtime read the time that was last read within it. A paused runtime that only
+    /// waits for a timer moves its clock to that timer, and entries age accordingly.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
@@ -132,18 +132,18 @@ impl Clock {
         Self(Source::Tokio(Arc::new(Paused { began: tokio::time::Instant::now(), wall, seen: AtomicU64::new(wall) })))
     }
 
-    /// Lets time pass on a manual clock.
+    /// Moves a manual clock forward.
     ///
     /// # Panics
     ///
-    /// If this is not a [manual](Self::manual) clock: `tokio::time::advance` moves that of [`Clock::tokio`].
+    /// If this is not a [manual](Self::manual) clock. `tokio::time::advance` moves a [`Clock::tokio`].
     pub fn advance(&self, by: Duration) {
         self.as_manual("advanced").timeline.fetch_add(nanos(by), Ordering::SeqCst);
     }
 
     /// Sets the wall clock of a manual clock, as NTP or an administrator sets that of a machine.
     ///
-    /// To set it back changes no lifetime. To set it ahead counts as time that has passed, as with [`Clock::system`].
+    /// Setting it back changes no lifetime. Setting it ahead counts as time that has passed, as with [`Clock::system`].
     ///
     /// # Panics
     ///
@@ -164,12 +164,12 @@ impl Clock {
         }
     }
 
-    /// The wall clock.
+    /// Returns the time of the wall clock.
     pub fn now(&self) -> SystemTime {
         system_time(self.wall())
     }
 
-    /// The timeline of this process: it starts at the wall clock and never goes back.
+    /// Returns the time on the timeline of this process, which starts at the wall clock and never goes back.
     #[inline]
     pub(crate) fn nanos(&self) -> Nanos {
         match &self.0 {
@@ -191,17 +191,17 @@ impl Clock {
         }
     }
 
-    /// The wall clock, which may go back.
+    /// Returns the time of the wall clock, which may go back.
     pub(crate) fn wall(&self) -> Nanos {
         self.wall_at(self.nanos())
     }
 
-    /// The wall clock at a moment of the timeline, as it is set now.
+    /// Returns the time of the wall clock, as it is set now, at a moment of the timeline.
     pub(crate) fn wall_at(&self, moment: Nanos) -> Nanos {
         moment.saturating_sub(self.behind())
     }
 
-    /// How far the wall clock is behind the timeline.
+    /// Returns the time by which the wall clock is behind the timeline.
     fn behind(&self) -> Nanos {
         match &self.0 {
             Source::System => BEHIND.load(Ordering::Relaxed),
@@ -210,7 +210,7 @@ impl Clock {
         }
     }
 
-    /// Whether it is that of the machine, whose seconds are as long as those of other machines.
+    /// Returns true for the clock of the machine, whose seconds are as long as those of other machines.
     #[cfg(feature = "redis")]
     pub(crate) fn is_system(&self) -> bool {
         matches!(self.0, Source::System)
@@ -243,7 +243,7 @@ impl fmt::Debug for Clock {
     }
 }
 
-/// A span as nanoseconds; 584 years and more count as 584 years.
+/// Converts a span to nanoseconds. More than 584 years count as 584 years.
 #[inline]
 pub(crate) fn nanos(span: Duration) -> Nanos {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
@@ -253,22 +253,22 @@ pub(crate) fn system_time(at: Nanos) -> SystemTime {
     UNIX_EPOCH + Duration::from_nanos(at)
 }
 
-/// Nanoseconds of a clock that nobody sets: for what is promised of spans of time between two machines. Time in which the machine was
-/// suspended counts once [`follow_the_wall`] has seen it.
+/// Returns the nanoseconds of a clock that is never set, for comparing spans of time between two machines. Time in which the machine was
+/// suspended counts after [`follow_the_wall`] has seen it.
 #[cfg(feature = "redis")]
 #[inline]
 pub(crate) fn monotonic() -> Nanos {
     nanos(anchor().0.elapsed()).saturating_add(AHEAD.load(Ordering::Relaxed))
 }
 
-/// Compares the wall clock with the timeline of the system's clock, and anchors them anew if they have diverged. To be called again and
-/// again, off the path of a request.
+/// Compares the wall clock with the timeline of the system's clock, and anchors both again if they have diverged. Called repeatedly,
+/// outside the path of a request.
 pub(crate) fn follow_the_wall() {
     static FOLLOWING: Mutex<()> = Mutex::new(());
     let _one = FOLLOWING.lock().unwrap_or_else(PoisonError::into_inner);
     let before = Instant::now();
     let (wall, timeline) = (wall(), Clock::system().nanos());
-    // Between two readings that are far apart, the thread was not running.
+    // Between two distant readings the thread was not running.
     if before.elapsed() > MOST_BETWEEN {
         return;
     }

@@ -32,7 +32,7 @@ pub(crate) enum Followed<B> {
     FetchAlone(Miss),
     /// The request is looked up again.
     LookUp,
-    /// The same, because the store could not verify that the response may be shared.
+    /// The request is looked up again, because the store could not verify that the response may be shared.
     Unverified,
 }
 

@@ -1,4 +1,4 @@
-//! From stored bytes to a response: whatever the bytes are, nothing panics.
+//! The fuzz target from stored bytes to a response. No input may panic.
 
 use std::{
     convert::Infallible,
@@ -51,11 +51,11 @@ impl Body for Empty {
     }
 }
 
-/// For the fuzz target `response`: stores contents that may be anything under the keys of a request, and answers it and some like it.
+/// Stores arbitrary contents under the keys of a request, and answers this request and similar ones. Used by the fuzz target `response`.
 ///
-/// The first byte chooses the request and the rule, the second and third say how much of the rest is the contents under the key of the
-/// target. What is left is the contents under the key of the variant, if the first are a list of variants, in each case behind a key
-/// that fits. The last two bytes of each say how much of it is body. Returns the number of answers that came from the store.
+/// The first byte chooses the request and the rule. The second and the third are the length of the contents under the key of the target.
+/// The rest is the contents under the key of the variant, if the first contents are a list of variants. Both are stored with a correct key.
+/// The last two bytes of each are the length of its body. Returns the number of responses from the store.
 pub fn fuzz_response(input: &[u8]) -> usize {
     let Some((&[choice, low, high], rest)) = input.split_first_chunk::<3>() else { return 0 };
     let (first, second) = rest.split_at(usize::from(u16::from_le_bytes([low, high])).min(rest.len()));
@@ -84,7 +84,7 @@ pub fn fuzz_response(input: &[u8]) -> usize {
     let mut cache = CacheLayer::new(store).rules(rules).cache_status("fuzz").layer(inner.clone());
     RUNTIME.with(|runtime| {
         runtime.block_on(async {
-            // Each twice, so that what is asked for again comes the short way.
+            // Each twice, so that the second one takes the fast path.
             for n in 0..2 * REQUESTS {
                 answered(&mut cache, request(n / 2)).await;
             }
@@ -93,7 +93,7 @@ pub fn fuzz_response(input: &[u8]) -> usize {
     2 * REQUESTS - inner.0.load(Ordering::Relaxed).min(2 * REQUESTS)
 }
 
-/// The present moment by the clock of the stored times: a second after the samples were born.
+/// The current time by the clock of the stored times: a second after the samples were generated.
 const NOW: Nanos = 1_700_000_001_000_000_000;
 
 thread_local! {
@@ -118,7 +118,7 @@ fn request(n: usize) -> Request<Empty> {
     request.body(Empty).expect("a request")
 }
 
-/// Awaits the answer, and its body to the end.
+/// Awaits the response and its complete body.
 async fn answered<S>(cache: &mut S, request: Request<Empty>)
 where
     S: Service<Request<Empty>, Response = Response<CacheBody<Empty>>, Error = Infallible>,
@@ -129,7 +129,7 @@ where
     while let Some(Ok(_)) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {}
 }
 
-/// Counts its calls, and answers what is not stored.
+/// Counts its calls, and answers requests that the store cannot answer.
 #[derive(Debug, Clone)]
 struct Origin(Arc<AtomicUsize>);
 
@@ -145,7 +145,7 @@ impl Service<Request<Empty>> for Origin {
     fn call(&mut self, request: Request<Empty>) -> Self::Future {
         self.0.fetch_add(1, Ordering::Relaxed);
         let mut response = Response::new(Empty);
-        // What is stored may be asked about.
+        // A stored response may be validated.
         let conditional = request.headers().contains_key(header::IF_NONE_MATCH);
         *response.status_mut() = if conditional { StatusCode::NOT_MODIFIED } else { StatusCode::INTERNAL_SERVER_ERROR };
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

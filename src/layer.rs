@@ -23,8 +23,8 @@ use crate::{
 
 /// Caches the responses of the services it wraps, as its rules allow.
 ///
-/// The layer owns what its services share, so it can be applied to any number of routes: axum applies one that is given to
-/// `Router::layer` to each of them. Give several layers the same store if they belong together.
+/// All services of one layer share its state, so the layer can be applied to any number of routes. axum applies a layer given to
+/// `Router::layer` to each route. Give several layers the same store if they belong together.
 ///
 /// ```
 /// use std::time::Duration;
@@ -54,8 +54,8 @@ use crate::{
 /// # });
 /// ```
 ///
-/// See the [crate's documentation](crate) for what a rule covers and what is never stored. It must run within a Tokio
-/// runtime with its timer enabled.
+/// See the [crate's documentation](crate) for the requests that a rule covers and the responses that are never stored. The layer must run
+/// within a Tokio runtime with its timer enabled.
 #[must_use]
 pub struct CacheLayer<St = Memory> {
     pub(crate) store: St,
@@ -133,7 +133,7 @@ impl<St: Store> CacheLayer<St> {
     ///
     /// # Panics
     ///
-    /// Panics where [`Rules::route`] does.
+    /// If [`Rules::route`] panics.
     #[track_caller]
     pub fn route(mut self, pattern: &str, rule: Rule) -> Self {
         self.rules = self.rules.route(pattern, rule);
@@ -222,8 +222,8 @@ impl<St: Store> CacheLayer<St> {
         self.changed()
     }
 
-    /// Limits the time for which a fill goes on after the last request that wanted it has left. The real time may be up to twice as long. Defaults to
-    /// 60 seconds.
+    /// Limits the time for which a fill continues after its last interested request has left. The real time may be up to twice as long.
+    /// Defaults to 60 seconds.
     pub fn fill_limit(mut self, limit: Duration) -> Self {
         self.options.fill_limit = limit;
         self.changed()
@@ -237,7 +237,7 @@ impl<St: Store> CacheLayer<St> {
         self.changed()
     }
 
-    /// Gives a changed layer a state of its own.
+    /// Gives a changed layer its own state.
     fn changed(mut self) -> Self {
         self.shared = Arc::default();
         self

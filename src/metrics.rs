@@ -1,4 +1,4 @@
-//! What a store has counted, for exporters.
+//! Export of a store's counters to the `metrics` facade.
 
 use metrics::{Label, SharedString, counter, gauge};
 
@@ -9,8 +9,8 @@ use crate::redis::reclaim::ServerUsage;
 
 /// Feature `metrics`.
 impl Stats {
-    /// Hands all of this to the recorder of the [`metrics`] facade, with the label `cache`. To be called every few seconds: the cache
-    /// itself counts without a recorder, so that a hit costs the same with metrics and without.
+    /// Reports all counters to the recorder of the [`metrics`] facade, with the label `cache`. Call it every few seconds. The cache counts
+    /// without a recorder, so a hit costs the same with and without metrics.
     ///
     /// | counter | labels besides `cache` | |
     /// |---|---|---|

@@ -1,4 +1,4 @@
-//! How secrets enter keys: as a keyed hash and in no other way.
+//! A keyed hash of secrets. Secrets enter keys in no other form.
 
 use std::fmt;
 
@@ -9,31 +9,31 @@ use crate::percent;
 pub struct Secret([u8; 32]);
 
 impl Secret {
-    /// A given key of 32 bytes.
+    /// Wraps a key of 32 bytes.
     pub fn new(key: [u8; 32]) -> Self {
         Self(key)
     }
 
-    /// A fresh key from the operating system's source of randomness.
+    /// Returns a new key from the operating system's source of randomness.
     ///
     /// # Panics
     ///
-    /// If the operating system has none to give.
+    /// If the operating system has no randomness.
     pub fn random() -> Self {
         let mut key = [0; 32];
         getrandom::fill(&mut key).expect("the operating system gives random bytes");
         Self(key)
     }
 
-    /// What a secret is called in namespaces: the same for every spelling of it. Percent-encoded or not, in double quotes or not, and with
-    /// white space around it or not, a handler may take it for the same.
+    /// Returns the hash that stands for a secret in namespaces. All spellings of a secret have one hash: percent-encoded or not, with or
+    /// without double quotes, with or without white space around it. A handler may accept each of them.
     pub(crate) fn name(&self, secret: &[u8]) -> IdentityHash {
         let secret = secret.trim_ascii();
         let quoted = secret.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
         self.identity(&percent::decoded(quoted.unwrap_or(secret)))
     }
 
-    /// The first 128 bits of a keyed BLAKE3.
+    /// Returns the first 128 bits of a keyed BLAKE3 hash.
     pub(crate) fn identity(&self, secret: &[u8]) -> IdentityHash {
         let mut hash = [0; 16];
         hash.copy_from_slice(&blake3::keyed_hash(&self.0, secret).as_bytes()[..16]);
@@ -47,7 +47,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A secret as keys and namespaces know it.
+/// A secret's hash in keys and namespaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct IdentityHash(pub(crate) [u8; 16]);
 

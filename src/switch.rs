@@ -8,11 +8,11 @@ use std::{
     },
 };
 
-/// Turns the caching of one or several [`CacheLayer`](crate::CacheLayer)s on and off at run time. Its clones share one state.
+/// Turns the caching of one or several [`CacheLayer`](crate::CacheLayer)s on and off at run time. Clones share one state.
 ///
-/// While it is off, requests go to the inner service and no response is stored; those that a rule covers are marked with
-/// [`Bypass::Disabled`](crate::status::Bypass::Disabled). Invalidations go on: an entry that a write has invalidated meanwhile is not served when
-/// the switch is on again. Fills that were under way when it was turned off are completed, under the stamp that they began with.
+/// While the switch is off, requests go to the inner service and no response is stored. Requests that a rule covers are marked with
+/// [`Bypass::Disabled`](crate::status::Bypass::Disabled). Invalidations continue: an entry that a write has invalidated meanwhile is not
+/// served after the switch is on again. Fills that were in progress when it was turned off are completed under their original stamp.
 ///
 /// ```
 /// use std::time::Duration;
@@ -22,7 +22,7 @@ use std::{
 /// let layer = CacheLayer::new(Memory::new(1 << 20)).rule(Rule::ttl(Duration::from_secs(60))).enabled(&switch);
 /// # let _ = layer;
 ///
-/// // In the handler of an operator's request, say:
+/// // In a handler for operators, for example:
 /// switch.set(false);
 /// assert!(!switch.is_on());
 /// ```
@@ -30,24 +30,24 @@ use std::{
 pub struct Switch(Arc<AtomicBool>);
 
 impl Switch {
-    /// A switch that is on, or off.
+    /// Returns a switch in this state.
     pub fn new(on: bool) -> Self {
         Self(Arc::new(AtomicBool::new(on)))
     }
 
-    /// Turns it on or off, for all that share it. Requests that begin later see it.
+    /// Turns the switch on or off for all its clones. Later requests see the change.
     pub fn set(&self, on: bool) {
         self.0.store(on, Ordering::SeqCst);
     }
 
-    /// Tells the present state.
+    /// Returns true if the switch is on.
     #[inline]
     pub fn is_on(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// On.
+/// Returns a switch that is on.
 impl Default for Switch {
     fn default() -> Self {
         Self::new(true)

@@ -1,4 +1,4 @@
-//! The header maps of stored responses, and what those of one route have in common.
+//! Header maps of stored responses, and the template that the responses of one route share.
 
 use std::{
     mem,
@@ -18,12 +18,12 @@ use http::{
 
 use crate::semantics::{self, CACHE_STATUS};
 
-/// A finished header map, with what was learned while it was made.
+/// The header map of a stored response.
 pub(crate) struct StoredHeaders {
     map: HeaderMap,
-    /// The number of the shape that it was filled into; 0 if there was none.
+    /// The number of the template that the map was filled from; 0 without one.
     shape: u64,
-    /// What it takes beside itself.
+    /// The bytes of the map outside the struct itself.
     bytes: usize,
 }
 
@@ -32,18 +32,18 @@ impl StoredHeaders {
         Self { shape: 0, bytes: header_bytes(&map), map }
     }
 
-    /// With one field more.
+    /// Inserts one more field.
     pub(crate) fn insert(&mut self, name: HeaderName, value: HeaderValue) {
         self.map.insert(name, value);
         (self.shape, self.bytes) = (0, header_bytes(&self.map));
     }
 
-    /// The map alone.
+    /// Returns the map alone.
     pub(crate) fn into_map(self) -> HeaderMap {
         self.map
     }
 
-    /// The map, the number of its shape, and what it takes beside itself.
+    /// Returns the map, the number of its template, and its bytes outside the struct itself.
     #[inline]
     pub(super) fn into_parts(self) -> (HeaderMap, u64, usize) {
         (self.map, self.shape, self.bytes)
@@ -58,10 +58,10 @@ impl Deref for StoredHeaders {
     }
 }
 
-/// The header map as hits will clone it: of exact size, the slot for `Age` in front, and behind it one for `Cache-Status` if hits will
-/// say something there. Behind what caches before this one have said there it would not be found: there it is put on each hit anew.
+/// Returns the header map that hits clone. It has exact size, with a slot for `Age` first. With `tells`, a slot for `Cache-Status` follows,
+/// because hits report there. If earlier caches have written a `Cache-Status`, the field has no slot and is appended on each hit.
 ///
-/// There is room for so many fields `more`.
+/// The map has room for `more` further fields.
 pub(crate) fn finished(headers: &HeaderMap, tells: bool, more: usize) -> StoredHeaders {
     let tells = tells && !headers.contains_key(CACHE_STATUS);
     let mut finished = HeaderMap::with_capacity(headers.keys_len() + 1 + usize::from(tells) + more);
@@ -77,17 +77,17 @@ pub(crate) fn finished(headers: &HeaderMap, tells: bool, more: usize) -> StoredH
     StoredHeaders::new(finished)
 }
 
-/// Fields that keep no memory but their own.
+/// Returns fields whose values share no memory with a read buffer.
 pub(crate) fn own_fields(mut fields: HeaderMap) -> HeaderMap {
     let values: Vec<_> = fields.values().cloned().collect();
     fill_in(&mut fields, 0, values.iter());
     fields
 }
 
-/// Copies values into a map, behind the first `slots` of its places.
+/// Copies values into a map, after the first `slots` of its places.
 ///
-/// The value of a field that was received is a slice of the buffer that it was read into, which may be a thousand times as large and is
-/// counted nowhere. All copies are parts of one piece, but for values that are part of the program.
+/// A received value is a slice of the buffer that it was read into. The buffer may be a thousand times as large, and no weight counts it.
+/// All copies share one allocation, except for values that are part of the program.
 #[inline]
 fn fill_in<'a>(map: &mut HeaderMap, slots: usize, values: impl Iterator<Item = &'a HeaderValue>) {
     let mut own = [const { None }; MOST];
@@ -109,7 +109,7 @@ fn fill_in<'a>(map: &mut HeaderMap, slots: usize, values: impl Iterator<Item = &
     own.iter().flatten().for_each(|(_, value)| all.extend_from_slice(value.as_bytes()));
     let mut all = Bytes::from(all);
     for (place, value) in own.iter_mut().flatten() {
-        // The last one needs no counter besides that of the piece.
+        // The last value takes the allocation itself, without another reference.
         let copy = if value.len() == all.len() { mem::take(&mut all) } else { all.split_to(value.len()) };
         let mut copy = HeaderValue::from_maybe_shared(copy).unwrap_or_else(|_| value.clone());
         copy.set_sensitive(value.is_sensitive());
@@ -117,7 +117,7 @@ fn fill_in<'a>(map: &mut HeaderMap, slots: usize, values: impl Iterator<Item = &
     }
 }
 
-/// A value that keeps no memory but its own.
+/// Returns a copy of a value that shares no memory with a read buffer.
 fn copied(value: &HeaderValue) -> HeaderValue {
     match common(value) {
         Some(common) => HeaderValue::from_static(common),
@@ -125,7 +125,7 @@ fn copied(value: &HeaderValue) -> HeaderValue {
     }
 }
 
-/// The same value as part of the program: those that are in so many responses that they need no memory.
+/// Returns a value that many responses have, as a static string that needs no memory.
 #[inline]
 pub(crate) fn common(value: &HeaderValue) -> Option<&'static str> {
     let common = match value.as_bytes() {
@@ -158,10 +158,10 @@ pub(crate) fn common(value: &HeaderValue) -> Option<&'static str> {
     (!value.is_sensitive()).then_some(common)
 }
 
-/// What a field of a response means to who stores it.
+/// The meaning of a response field for storing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HeaderKind {
-    /// Nothing.
+    /// The field has no meaning for storing.
     Plain,
     /// `Cache-Control`.
     Directives,
@@ -183,7 +183,7 @@ pub(crate) enum HeaderKind {
     Language,
     /// `Access-Control-Allow-Origin`.
     AllowedOrigin,
-    /// It is meant for one connection (RFC 9110, section 7.6.1).
+    /// The field is meant for one connection (RFC 9110, section 7.6.1).
     Hop,
 }
 
@@ -207,7 +207,7 @@ impl HeaderKind {
             | header::TE
             | header::TRANSFER_ENCODING
             | header::UPGRADE => Self::Hop,
-            // What responses often have besides is known by its number, without a look at its letters.
+            // `http` represents these names by a number, so they are recognised without comparing letters.
             header::DATE
             | header::ETAG
             | header::EXPIRES
@@ -221,7 +221,7 @@ impl HeaderKind {
         }
     }
 
-    /// Whether what such a field says changes nothing of what becomes of its response under a rule that says so itself.
+    /// Returns true if this value does not change how its response is stored under a rule with its own lifetimes.
     #[inline]
     fn is_plain(self, value: &HeaderValue) -> bool {
         match self {
@@ -232,16 +232,16 @@ impl HeaderKind {
         }
     }
 
-    /// Whether all that has to be done about such a field is to read it.
+    /// Returns true if such a field only has to be read.
     fn is_simple(self) -> bool {
         matches!(self, Self::Plain | Self::Directives | Self::Kind | Self::Length | Self::AllowedOrigin)
     }
 }
 
-/// The most fields that are kept in mind.
+/// The largest number of fields in a template.
 const MOST: usize = 24;
 
-/// A copy of a map to be filled in, with what of its values is `kept`, and the others empty; if its fields are few, and none is there
+/// Returns a copy of a map with the values that `kept` returns, and all others empty. `None` if the map has too many fields, or one of them
 /// twice.
 pub(crate) fn emptied(map: &HeaderMap, kept: impl Fn(&HeaderName, &HeaderValue) -> Option<HeaderValue>) -> Option<HeaderMap> {
     (map.len() == map.keys_len() && map.len() <= MOST).then(|| {
@@ -253,29 +253,30 @@ pub(crate) fn emptied(map: &HeaderMap, kept: impl Fn(&HeaderName, &HeaderValue) 
     })
 }
 
-/// The fields of a finished map, without their values. Responses to requests of one route mostly have the same: they are known by one
-/// comparison, and to fill in a map costs less than to find a place for each field anew.
+/// The names of a stored header map. Most responses of one route have the same names. One comparison recognises them, and filling in a
+/// copied map costs less than inserting each field.
 #[derive(Debug, Default)]
 pub(crate) struct HeaderTemplate(OnceLock<TemplateParts>);
 
-/// A shape that was taken.
+/// A template that was taken.
 #[derive(Debug)]
 struct TemplateParts {
-    /// Its number, which no other of this process has.
+    /// The number of the template, unique in this process.
     number: u64,
     map: HeaderMap,
-    /// Whether there is a slot for `Cache-Status`.
+    /// True if there is a slot for `Cache-Status`.
     tells: bool,
-    /// How many fields there are behind the slots.
+    /// The number of fields after the slots.
     fields: usize,
-    /// What the first of them are, up to the last that means something, and the value of those that do, if it was plain.
+    /// The kinds of the first fields, up to the last one that is not [plain](HeaderKind::Plain), with the values that need no further
+    /// reading.
     read: Box<[(HeaderKind, HeaderValue)]>,
-    /// What the map takes beside itself and the text of the values.
+    /// The bytes of the map outside the struct itself, without the text of its values.
     bytes: usize,
 }
 
 impl HeaderTemplate {
-    /// Takes the shape of a finished map, if none was taken yet, no field of it is there twice, and none needs more than to be read.
+    /// Takes the template of a stored map, if none was taken yet, no name occurs twice, and each field only has to be read.
     pub(crate) fn take(&self, finished: &HeaderMap, tells: bool) {
         if self.0.get().is_none() {
             self.take_first(finished, tells);
@@ -292,7 +293,7 @@ impl HeaderTemplate {
         }
         let Some(map) = emptied(finished, |_, _| None) else { return };
         let bytes = header_bytes(&map) + "0".len();
-        // What is not kept is the same as no other.
+        // A value that is not kept equals no other, so that it is read each time.
         let known = |role: HeaderKind, value: &HeaderValue| match role {
             HeaderKind::Directives | HeaderKind::Kind | HeaderKind::AllowedOrigin if role.is_plain(value) => copied(value),
             _ => HeaderValue::from_static(""),
@@ -304,14 +305,14 @@ impl HeaderTemplate {
         let _ = self.0.set(TemplateParts { number, map, tells, fields, read: read.into(), bytes });
     }
 
-    /// Whether the finished map of this response will have this shape.
+    /// Returns true if the stored map of this response will have this template.
     #[inline]
     pub(crate) fn fits(&self, headers: &HeaderMap, tells: bool) -> bool {
         self.0.get().is_some_and(|shape| shape.fits(headers, tells))
     }
 
-    /// Whether the finished map of this response will have this shape, and whoever stores it has nothing more to do about what it says.
-    /// Tells the length that it announces.
+    /// Returns the announced length, if the stored map of this response will have this template and none of its values needs further
+    /// reading.
     #[inline]
     pub(crate) fn plainly(&self, headers: &HeaderMap, tells: bool) -> Option<Option<u64>> {
         let shape = self.0.get().filter(|shape| shape.fits(headers, tells))?;
@@ -326,7 +327,7 @@ impl HeaderTemplate {
         Some(announced)
     }
 
-    /// The finished map of a response that has this shape, if there is one.
+    /// Returns the stored map of a response that has this template, or `None` if no template was taken.
     #[inline]
     pub(crate) fn filled(&self, headers: &HeaderMap, recycled: impl FnOnce(u64) -> Option<HeaderMap>) -> Option<StoredHeaders> {
         Some(self.0.get()?.filled(headers, recycled))
@@ -357,7 +358,7 @@ impl TemplateParts {
     }
 }
 
-/// Whether a `Content-Type` is that of events, whose end nobody waits for.
+/// Returns true for the `Content-Type` of an event stream, which does not end in a useful time.
 #[inline]
 pub(crate) fn is_event_stream(kind: &HeaderValue) -> bool {
     const EVENTS: &[u8] = b"text/event-stream";
@@ -365,21 +366,21 @@ pub(crate) fn is_event_stream(kind: &HeaderValue) -> bool {
     kind.get(..EVENTS.len()).is_some_and(|start| start.eq_ignore_ascii_case(EVENTS))
 }
 
-/// The number in a `Content-Length`.
+/// Returns the number in a `Content-Length`.
 pub(crate) fn length_in(value: &HeaderValue) -> Option<u64> {
     value.to_str().ok()?.parse().ok()
 }
 
-/// An allocation's own overhead, rounding included, on the average of common allocators.
+/// The overhead of an allocation, with rounding, for common allocators on average.
 pub(crate) const PER_ALLOCATION: usize = 16;
 
 pub(crate) fn whole_map(map: &HeaderMap) -> usize {
     size_of::<HeaderMap>() + header_bytes(map)
 }
 
-/// The bytes of a header map beside itself.
+/// Returns the bytes of a header map outside the struct itself.
 pub(crate) fn header_bytes(map: &HeaderMap) -> usize {
-    // A field in the map: its name, its value, its hash and link; and its share of the index.
+    // One field in the map: its name, value, hash and link, and its share of the index.
     const FIELD: usize = size_of::<HeaderName>() + size_of::<HeaderValue>() + 24 + 8;
     let text: usize = map.iter().map(|(name, value)| name.as_str().len() + value.len() + PER_ALLOCATION).sum();
     map.capacity() * FIELD + text + 2 * PER_ALLOCATION

@@ -173,8 +173,8 @@ impl Entry {
         Self::new(key, stamp.clone(), Draft { names: names.clone(), times: *times, content, http: http.clone() })
     }
 
-    /// A copy of it under another stamp; the body is not copied. Breaks the promise of every store if that stamp was not taken
-    /// before the response was computed: tests show with it that they notice.
+    /// Returns a copy under another stamp. The body is not copied. A stamp that was not taken before the response was computed breaks the
+    /// protocol of every store. Tests use this to show that they detect it.
     #[cfg(feature = "redis")]
     pub fn stamped(&self, stamp: Stamp) -> Self {
         let Self { key, names, times, content, http, weight, shape, .. } = self;

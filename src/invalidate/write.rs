@@ -34,7 +34,7 @@ use crate::{
     },
 };
 
-/// What the owner of a layer has chosen; a rule may choose otherwise.
+/// Options of the layer. A rule may override them.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
     pub(crate) delivery_timeout: (Duration, OnDeliveryTimeout),
@@ -42,39 +42,39 @@ pub(crate) struct Options {
     pub(crate) cache_status: Option<Arc<str>>,
 }
 
-/// A write under way.
+/// A write in progress.
 pub(crate) struct Write<St: Store> {
     store: St,
     pub(crate) rule: Option<Arc<Policy>>,
-    /// The head of the request, if what is cleared depends on the response as well.
+    /// The head of the request, if the namespaces to invalidate depend on the response as well.
     pub(crate) head: Option<(request::Parts, Rules)>,
     pub(crate) names: Vec<Namespace>,
-    /// Single keys besides, where HTTP decides.
+    /// Single keys in addition, where HTTP decides.
     pub(crate) keys: Vec<Key>,
     pub(crate) kind: InvalidationKind,
     pub(crate) options: Options,
-    /// The fence of a strict store, and the names behind it.
+    /// The fence of a strict store, and its names.
     fence: Option<(Namespaces, Fence)>,
-    /// Method and path, where no rule covers it; and whether the layer has any.
+    /// Method and path of a write that no rule covers, and true if the layer has rules.
     pub(crate) uncovered: Option<(Method, Box<str>, bool)>,
-    /// Whether what it may have changed is cleared.
+    /// True after the invalidation.
     settled: bool,
 }
 
 impl<St: Store> Write<St> {
-    /// A write of which nothing is known yet.
+    /// Returns a write without namespaces.
     pub(crate) fn new(store: St, options: Options) -> Self {
         let (names, keys) = (Vec::new(), Vec::new());
         let (rule, head, fence, uncovered) = (None, None, None, None);
         Self { store, rule, head, names, keys, kind: InvalidationKind::Hard, options, fence, uncovered, settled: false }
     }
 
-    /// Sends a response once the invalidations that its handler has named are delivered.
+    /// Returns the response after the invalidations that its handler has named are delivered.
     pub(crate) async fn said<B, E>(mut self, response: Response<B>) -> Result<Response<InvalidateBody<B>>, E> {
         Ok(self.answered(response, true).await)
     }
 
-    /// Invalidates, and makes of the handler's response the client's.
+    /// Invalidates, and turns the handler's response into the client's. `known` is true if the outcome of the write is known.
     async fn answered<B>(&mut self, response: Response<B>, known: bool) -> Response<InvalidateBody<B>> {
         let response = response.map(InvalidateBody::inner);
         match self.settle(known).await {
@@ -86,7 +86,7 @@ impl<St: Store> Write<St> {
         }
     }
 
-    /// Sets the fence of a strict store before the handler begins.
+    /// Sets the fence of a strict store before the handler is called.
     pub(crate) async fn fenced<F, B, E>(mut self, call: impl FnOnce() -> F + Send) -> Result<Response<InvalidateBody<B>>, E>
     where
         F: Future<Output = Result<Response<B>, E>> + Send,
@@ -113,7 +113,7 @@ impl<St: Store> Write<St> {
         F: Future<Output = Result<Response<B>, E>>,
     {
         let outcome = self.outcome(inner).await;
-        // Strict: as long as nobody knows whether a statement is still under way, the fence stands, to its deadline.
+        // Strict: while a statement may still be running, the fence stays until its deadline.
         let is_known =
             |response: &Response<B>| !response.status().is_server_error() && response.status() != StatusCode::REQUEST_TIMEOUT;
         let known = matches!(&outcome, Ok(Ok(response)) if is_known(response));
@@ -128,7 +128,7 @@ impl<St: Store> Write<St> {
                 if !by_rule {
                     self.names.clear();
                 }
-                // Before anything that may panic.
+                // Before any step that may panic.
                 self.names.extend(said);
                 let (parts, body) = response.into_parts();
                 self.names.extend(self.groups(&parts));
@@ -150,7 +150,7 @@ impl<St: Store> Write<St> {
         }
     }
 
-    /// Counts a write that no rule covers, if it has succeeded.
+    /// Counts a successful write that no rule covers.
     fn tells_of_uncovered(&self, status: StatusCode) {
         let Some((method, path, has_rules)) =
             self.uncovered.as_ref().filter(|_| status.is_success() || status.is_redirection())
@@ -161,7 +161,7 @@ impl<St: Store> Write<St> {
         context.counters.uncovered_write(method.as_str(), path, *has_rules, context.clock.nanos());
     }
 
-    /// Awaits the handler, also its panic, and moves the deadline of the fence on meanwhile.
+    /// Awaits the handler, catches its panic, and extends the deadline of the fence meanwhile.
     async fn outcome<F: Future>(&self, inner: F) -> thread::Result<F::Output> {
         let mut inner = pin!(inner);
         let guarded = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll(cx))) {
@@ -185,7 +185,7 @@ impl<St: Store> Write<St> {
         .await
     }
 
-    /// Adds what the rule names once it sees the response.
+    /// Adds the namespaces that the rule computes from the response.
     fn clear_by_response<B>(&mut self, response: Response<B>) -> Response<B> {
         let Some((head, rules)) = &self.head else { return response };
         let (parts, body) = response.into_parts();
@@ -196,12 +196,12 @@ impl<St: Store> Write<St> {
         Response::from_parts(parts, body)
     }
 
-    /// The cache groups that the response names, where the rule obeys them (RFC 9875, section 3).
+    /// Returns the cache groups that the response names, if a rule enables them (RFC 9875, section 3).
     fn groups(&self, response: &response::Parts) -> Vec<Namespace> {
         let Some((head, _)) = self.head.as_ref().filter(|_| self.covered_by(Policy::has_groups)) else {
             return Vec::new();
         };
-        // With a method-override header, the method is not the one that counts.
+        // With a method-override header, the request's method does not count.
         let method = if semantics::is_safe(&head.method) { &Method::POST } else { &head.method };
         GroupOrigin::of(&head.uri, &head.headers).cleared(method, &response.headers).unwrap_or_else(|error| {
             tracing::warn!(%error, "a response clears groups that cannot be read");
@@ -209,13 +209,13 @@ impl<St: Store> Write<St> {
         })
     }
 
-    /// The keys of the stored responses that a write makes out of date, where HTTP decides (RFC 9111, section 4.4): that of its
-    /// own URI, unless the response says that nothing was done, and with a success those that the response names.
+    /// Returns the keys of the stored responses that a write makes outdated, where HTTP decides (RFC 9111, section 4.4): the key of its own
+    /// URI, unless the response states that nothing was done, and after a success the keys of the URIs that the response names.
     pub(crate) fn keys(&self, response: Option<&response::Parts>) -> Vec<Key> {
         let Some((head, rules)) = self.head.as_ref().filter(|_| self.covered_by(|rule| rule.http().is_some())) else {
             return Vec::new();
         };
-        // The target as the client sent it: that is what it means by a reference, too.
+        // References in the response are relative to the target as the client sent it.
         let sent = key::uri_as_sent(&head.uri, &head.extensions);
         let own = sent.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         let may_have_changed = |status| self.rule.as_ref().is_none_or(|rule| rule.may_have_changed(status));
@@ -223,9 +223,9 @@ impl<St: Store> Write<St> {
             Some(parts) if !parts.status.is_server_error() || !may_have_changed(parts.status) => {
                 let host = || head.headers.get(header::HOST)?.to_str().ok()?.parse().ok();
                 let authority = head.uri.authority().cloned().or_else(host);
-                // With a method-override header, the method is not the one that counts.
+                // With a method-override header, the request's method does not count.
                 let method = if semantics::is_safe(&head.method) { &Method::POST } else { &head.method };
-                // A layer outside may have changed the slash at the end, on which a relative reference depends.
+                // An outer layer may have changed the slash at the end, on which a relative reference depends.
                 let bases = [Some(own.clone()), key::with_other_end(&own)];
                 let named = bases.iter().flatten().flat_map(|base| {
                     let target = Target { scheme: head.uri.scheme(), authority: authority.as_ref(), path_and_query: base };
@@ -258,13 +258,13 @@ impl<St: Store> Write<St> {
         paths.into_iter().filter_map(keys).flatten().collect()
     }
 
-    /// Whether a rule by which a reader may have found the target is such a one.
+    /// Returns true if a rule by which a reader may have found the target satisfies `is`.
     fn covered_by(&self, is: impl Fn(&Policy) -> bool) -> bool {
         let Some((head, rules)) = &self.head else { return false };
         rules.covering(&Views::of(&head.uri, &head.extensions)).iter().any(|found| is(found.rule))
     }
 
-    /// All that is to be cleared, as far as is known, and what is behind the fence in any case.
+    /// Returns all names to invalidate that are known so far, and the names of the fence.
     fn cleared(&self) -> Namespaces {
         let mut cleared = Namespaces::exactly(&self.names);
         self.keys.iter().for_each(|key| cleared.push_key(key.as_ref()));
@@ -274,7 +274,7 @@ impl<St: Store> Write<St> {
         cleared
     }
 
-    /// Clears, and waits for as long as it may until all know of it. `known`: the outcome is, so that the fence can be taken back.
+    /// Invalidates, and waits for delivery within the limit. The fence is removed if the outcome is `known`.
     async fn settle(&mut self, known: bool) -> Option<Invalidation> {
         let names = self.cleared();
         let mut what = None;
@@ -300,7 +300,7 @@ impl<St: Store> Write<St> {
         what
     }
 
-    /// The response with what became of its clearing.
+    /// Adds the result of the invalidation to the response.
     fn marked<B>(&self, mut response: Response<B>, what: Invalidation) -> Response<B> {
         response.extensions_mut().insert(what);
         let detail = match what {
@@ -316,15 +316,15 @@ impl<St: Store> Write<St> {
     }
 }
 
-/// 503, without content.
+/// Returns a 503 without content.
 fn unavailable<B>() -> Response<InvalidateBody<B>> {
     let mut response = Response::new(InvalidateBody::empty());
     *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     response
 }
 
-/// Should a write be dropped before its end, by a panic of the inner service's `call` or with its runtime, polled or not,
-/// what can be done at once is done.
+/// Invalidates as far as possible without waiting if a write is dropped before its end: by a panic of the inner service's `call`, or with
+/// its runtime.
 impl<St: Store> Drop for Write<St> {
     fn drop(&mut self) {
         let names = self.cleared();

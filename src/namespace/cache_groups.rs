@@ -1,4 +1,4 @@
-//! Cache groups (RFC 9875) as namespaces: what belongs to a group of an origin is cleared by its name.
+//! Cache groups (RFC 9875) as namespaces. A group of an origin invalidates the namespace of its name.
 
 use http::{HeaderMap, Method, Uri, header, uri::Authority};
 
@@ -11,18 +11,18 @@ use crate::{
 /// The first level of the namespaces of all groups.
 const GROUPS: &str = "cache-groups";
 
-/// The last level for responses of more groups than an entry has namespaces for. `%` stands nowhere else in a name without two digits.
+/// The last level for responses with more groups than an entry can have namespaces. `%` without two digits occurs in no other name.
 const MANY: &str = "%many";
 
-/// More groups than this are not told apart (RFC 9875, section 2, has 32 of them supported).
+/// The largest number of groups that are distinguished (RFC 9875, section 2, requires support for 32).
 const MOST: usize = 32;
 
-/// The origin of a request, within which its groups mean something (RFC 9875, section 2.1).
+/// The origin of a request. Groups have a meaning only within one origin (RFC 9875, section 2.1).
 #[derive(Debug, Clone)]
 pub(crate) struct GroupOrigin(Box<str>);
 
 impl GroupOrigin {
-    /// By the authority that the request names, normalised as in the names of keys; without any, all such requests are of one origin.
+    /// Returns the origin by the authority of a request, normalised like the names of keys. Requests without an authority share one origin.
     pub(crate) fn of(uri: &Uri, headers: &HeaderMap) -> Self {
         let host = || headers.get(header::HOST).and_then(|host| host.to_str().ok());
         Self::named(uri.authority().map(Authority::as_str).or_else(host).unwrap_or_default())
@@ -32,7 +32,7 @@ impl GroupOrigin {
         Self(String::from_utf8_lossy(&key::normal_host(authority.as_bytes())).into())
     }
 
-    /// The namespaces to which a response belongs by its `Cache-Groups`.
+    /// Returns the namespaces to which a response belongs by its `Cache-Groups`.
     pub(crate) fn joined(&self, response: &HeaderMap) -> Result<Vec<Namespace>, MalformedGroups> {
         let groups = semantics::cache_groups(response)?;
         Ok(match groups.len() > MOST {
@@ -41,7 +41,7 @@ impl GroupOrigin {
         })
     }
 
-    /// The namespaces that a response clears by its `Cache-Group-Invalidation`.
+    /// Returns the namespaces that a response invalidates by its `Cache-Group-Invalidation`.
     pub(crate) fn cleared(&self, method: &Method, response: &HeaderMap) -> Result<Vec<Namespace>, MalformedGroups> {
         let groups = semantics::invalidated_groups(method, response)?;
         let mut names: Vec<_> = groups.iter().map(|group| self.group(group)).collect();
@@ -62,8 +62,9 @@ impl GroupOrigin {
 }
 
 impl Namespace {
-    /// The namespaces to clear for a cache group (RFC 9875) of an origin, named by its authority as requests name it: what
-    /// [`Rule::cache_groups`](crate::Rule::cache_groups) clears when a response to an unsafe request names the group.
+    /// Returns the namespaces of a cache group (RFC 9875) of an origin, to be invalidated. `authority` is the authority in requests to that
+    /// origin. [`Rule::cache_groups`](crate::Rule::cache_groups) invalidates the same namespaces when a response to an unsafe request names
+    /// the group.
     ///
     /// ```
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -106,7 +107,7 @@ mod tests {
         assert_ne!(of("/", "shop.example"), of("/", "shop.example:8080"));
     }
 
-    /// RFC 9875, section 2: 32 groups of 32 characters at least. What is cleared by one of many is cleared by each.
+    /// RFC 9875, section 2: support for at least 32 groups of 32 characters.
     #[test]
     fn rfc9875_2_each_of_many_groups_invalidates() {
         let origin = GroupOrigin::named("a");

@@ -1,4 +1,4 @@
-//! Namespaces: the names under which entries are cleared.
+//! Namespaces: the names under which entries are invalidated.
 
 pub(crate) mod cache_groups;
 pub(crate) mod set;
@@ -8,26 +8,26 @@ use std::{error, fmt};
 use percent_encoding::percent_encode_byte;
 use xxhash_rust::xxh3::xxh3_128;
 
-/// The most namespaces that a rule and a handler may name for one entry: 128. Their ancestors and the root `*` come by themselves and do not
-/// count.
+/// The largest number of namespaces that a rule and a handler may name for one entry: 128. Their ancestors and the root `*` are added
+/// automatically and do not count.
 pub const MAX_NAMESPACES: usize = 128;
 
-/// The most levels of a name.
+/// The largest number of levels of a name.
 pub(crate) const MAX_LEVELS: usize = 7;
 
-/// The longest name, in bytes.
+/// The longest name, in bytes: 200.
 pub const MAX_NAMESPACE_LEN: usize = 200;
 
-/// A value longer than this takes part in a name as its hash, so that no request can make a name too long.
+/// The longest value that enters a name as it is, in bytes. A longer one enters as its hash, so that no request can make a name too long.
 const MAX_VALUE_LEN: usize = 64;
 
-/// The name of a set of entries that are cleared together, such as `db_query:orders`.
+/// The name of a set of entries that are invalidated together, such as `db_query:orders`.
 ///
-/// Levels are separated by `:`, and an entry of `db_query:orders` belongs to `db_query` and to the root
-/// `*` as well: clearing an ancestor clears all below it.
+/// Levels are separated by `:`. An entry of `db_query:orders` also belongs to `db_query` and to the root `*`, so an invalidation of an
+/// ancestor invalidates all names below it.
 ///
-/// A name is 1 to [`MAX_NAMESPACE_LEN`] bytes of UTF-8 whose levels are not empty and hold no control
-/// character, no white space and no `*`; the root alone is written `*`.
+/// A name has 1 to [`MAX_NAMESPACE_LEN`] bytes of UTF-8 and at most seven levels. No level is empty or contains a control character, white
+/// space or `*`. The root alone is written `*`.
 ///
 /// ```
 /// use tower_response_cache::Namespace;
@@ -36,7 +36,7 @@ const MAX_VALUE_LEN: usize = 64;
 /// assert_eq!(orders.as_str(), "db_query:orders");
 /// assert!(Namespace::new("db_query:").is_err());
 ///
-/// // Values from outside are made safe by `of`, as the templates of a rule do it:
+/// // `of` encodes values from outside, as the templates of a rule do:
 /// assert_eq!(Namespace::of(["db_query", "a:b"]).as_str(), "db_query:a%3Ab");
 /// # Ok::<(), tower_response_cache::InvalidNamespace>(())
 /// ```
@@ -44,23 +44,24 @@ const MAX_VALUE_LEN: usize = 64;
 pub struct Namespace(Box<str>);
 
 impl Namespace {
-    /// A name as written.
+    /// Checks a name that is already written.
     ///
     /// # Errors
     ///
-    /// If the name is empty or too long, or a level of it is empty or holds a character that no level may.
+    /// If the name is empty or longer than 200 bytes, has more than seven levels, or has a level that is empty or contains a character that
+    /// is not allowed.
     pub fn new(name: impl AsRef<str>) -> Result<Self, InvalidNamespace> {
         let name = name.as_ref();
         check(name)?;
         Ok(Self(name.into()))
     }
 
-    /// The name whose levels are these values, each made safe.
+    /// Returns the name whose levels are these values, encoded.
     ///
-    /// `:`, `*`, `%`, white space and control characters are percent-encoded, an empty value becomes `%`,
-    /// and a value longer than 64 bytes becomes `~` and its hash. The templates of a rule treat path
-    /// parameters in the same way, so a job that clears what a request has filled comes to the same name.
-    /// Levels that would make the whole too long, or that are more than 7, are folded into a hash of them.
+    /// `:`, `*`, `%`, white space and control characters are percent-encoded. An empty value becomes `%`. A value longer than 64 bytes
+    /// becomes `~` and its hash. The templates of a rule encode path parameters in the same way, so a job that invalidates a namespace
+    /// filled from a request gets the same name. If the name would be too long or have more than seven levels, the levels become the first
+    /// level and a hash of all.
     pub fn of<I>(levels: I) -> Self
     where
         I: IntoIterator,
@@ -83,18 +84,18 @@ impl Namespace {
         Self(name.into())
     }
 
-    /// What a template made: its text was checked when it was built, its values when they were put in.
+    /// Wraps the name that a template rendered. The template's text was checked when it was built, and its values were encoded.
     pub(crate) fn rendered(name: String) -> Self {
         debug_assert!(check(&name).is_ok(), "{name:?}");
         Self(name.into())
     }
 
-    /// The root `*`, to which every entry belongs.
+    /// Returns the root `*`, to which every entry belongs.
     pub fn root() -> Self {
         Self("*".into())
     }
 
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -134,7 +135,7 @@ impl From<&Namespace> for Namespace {
     }
 }
 
-/// A name that no namespace can have; its text says which name and why.
+/// The error of an invalid name. Its text contains the name and the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidNamespace {
     name: String,
@@ -149,7 +150,7 @@ impl fmt::Display for InvalidNamespace {
 
 impl error::Error for InvalidNamespace {}
 
-/// For `TryInto<Namespace>` of what is a namespace already.
+/// Allows [`Namespace`] itself where `TryInto<Namespace>` is required.
 impl From<std::convert::Infallible> for InvalidNamespace {
     fn from(never: std::convert::Infallible) -> Self {
         match never {}
@@ -182,7 +183,7 @@ pub(crate) fn check(name: &str) -> Result<(), InvalidNamespace> {
     Ok(())
 }
 
-/// Appends a value to a name so that it stays one level of it, and different values stay different.
+/// Appends a value to a name as one level. Different values stay different.
 pub(crate) fn push_value(name: &mut String, value: &str) {
     if value.is_empty() {
         name.push('%');

@@ -14,28 +14,26 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::{MAX_LEVELS, MAX_NAMESPACES, Namespace, check};
 use crate::key::{Key, KeyRef};
 
-/// The most names of an entry, ancestors included.
+/// The largest number of names of an entry, ancestors included.
 pub(crate) const MAX_NAMES: usize = 1 + MAX_LEVELS * MAX_NAMESPACES;
 
-/// A small set of namespaces, with every ancestor in it and each name hashed once.
-///
-/// What a store is given beside a key, and what an entry keeps.
+/// A small set of namespaces. It contains every ancestor, and each name is hashed once. Stores get it with a key, and entries keep it.
 #[derive(Clone, Default)]
 pub struct Namespaces {
-    /// The names one after the other; an ancestor is a prefix of its descendant and takes no room.
+    /// The names one after the other. An ancestor is a prefix of its descendant and takes no room.
     text: Text,
     spans: Spans,
 }
 
-/// The text of a set: its own, or the same for all sets that were made from one.
+/// The text of a set, owned or shared with all sets that were made from one.
 #[derive(Clone)]
 enum Text {
-    LayerState(Arc<str>),
+    Shared(Arc<str>),
     Own(String),
 }
 
-/// Where a name stands in the text. A name that exists only inside the store has no text: an empty span, which begins at 0 for
-/// a key, and at 1 for one that is cleared for itself alone, with every write to its URI.
+/// The place of a name in the text, and its hash. The internal name of a key has no text and an empty span. The span begins at 0, or at 1
+/// if every write to the key's URI invalidates it.
 #[derive(Clone, Copy, Default)]
 struct Span {
     start: u32,
@@ -43,34 +41,34 @@ struct Span {
     hash: u64,
 }
 
-/// The spans of a set. Few of them, as most sets have, take no memory of their own.
+/// The spans of a set. A small set, as most are, needs no allocation for them.
 #[derive(Clone)]
 enum Spans {
     Few(u8, [Span; FEW]),
     Many(Vec<Span>),
 }
 
-/// The root, a name with its ancestor, and the key.
+/// Room for the root, a name with its ancestor, and the key.
 const FEW: usize = 4;
 
 impl Text {
     fn as_str(&self) -> &str {
         match self {
-            Self::LayerState(text) => text,
+            Self::Shared(text) => text,
             Self::Own(text) => text,
         }
     }
 
-    /// The text, to be changed.
+    /// Returns the text for changes.
     fn own(&mut self) -> &mut String {
-        if let Self::LayerState(text) = self {
+        if let Self::Shared(text) = self {
             let mut own = String::with_capacity(ROOM.max(text.len()));
             own.push_str(text);
             *self = Self::Own(own);
         }
         match self {
             Self::Own(text) => text,
-            Self::LayerState(_) => unreachable!("it was made its own"),
+            Self::Shared(_) => unreachable!("it was made its own"),
         }
     }
 }
@@ -131,7 +129,7 @@ impl Deref for Spans {
 pub(crate) enum Name<'a> {
     /// A namespace.
     Text { text: &'a str, hash: u64 },
-    /// A key, known by a hash; cleared for itself alone if writes to its URI clear it.
+    /// The internal name of a key, represented by a hash. `alone` is true if writes to the key's URI invalidate it.
     Key { hash: u64, alone: bool },
 }
 
@@ -144,24 +142,23 @@ impl Name<'_> {
     }
 }
 
-/// A name as the stored form has it.
+/// A name in the stored form.
 #[cfg(feature = "redis")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// A piece of the text.
+    /// A slice of the text.
     Text { start: u32, len: u32 },
-    /// A name that exists only inside the store. It may be that of another key than the entry's, of which it is a variant, so that
-    /// the hash is all there is of it.
+    /// The internal name of a key. It may belong to the primary key of a variant, so only the hash is known.
     Key { of_http: bool, hash: u64 },
 }
 
 const ROOT: &str = "*";
 
-/// The room that the text of a set takes at first.
+/// The initial capacity of the text, in bytes.
 const ROOM: usize = 48;
 
 impl Namespaces {
-    /// The set that holds only the root, to which every entry belongs.
+    /// Returns the set of the root alone, to which every entry belongs.
     pub(crate) fn root() -> Self {
         let mut set = Self { text: Text::Own(String::with_capacity(ROOM)), spans: Spans::default() };
         set.text.own().push_str(ROOT);
@@ -169,19 +166,19 @@ impl Namespaces {
         set
     }
 
-    /// The same set, whose text those share that are made from it.
+    /// Returns the same set with a text that all clones share.
     pub(crate) fn shared(self) -> Self {
-        Self { text: Text::LayerState(self.text.as_str().into()), spans: self.spans }
+        Self { text: Text::Shared(self.text.as_str().into()), spans: self.spans }
     }
 
-    /// The hash of the root, in every process.
+    /// Returns the hash of the root, which is equal in every process.
     #[inline]
     pub(crate) const fn root_hash() -> u64 {
         0
     }
 
-    /// Just these names, without their ancestors: what is to be bumped. There may be many, so that none is looked for
-    /// among the others; one that is there twice is bumped twice.
+    /// Returns the set of these names without their ancestors, for an invalidation. There may be many names, so duplicates are not searched
+    /// for. A duplicate is invalidated twice.
     pub(crate) fn exactly<'a>(names: impl IntoIterator<Item = &'a Namespace>) -> Self {
         let mut set = Self::default();
         for name in names {
@@ -196,22 +193,22 @@ impl Namespaces {
         self.push_text(name, true);
     }
 
-    /// Adds the name of a key, which [`Store::invalidate_key`](crate::Store::invalidate_key) and writes to its URI bump. Keys share the
-    /// table of epochs with names; a collision clears too much, never too little.
+    /// Adds the internal name of a key. [`Store::invalidate_key`](crate::Store::invalidate_key) and writes to its URI invalidate it. Keys
+    /// share the table of epochs with names. A collision invalidates too much, never too little.
     #[inline]
     pub(crate) fn push_key(&mut self, key: KeyRef<'_>) {
         let end = u32::from(key.is_of_http());
         self.spans.push(Span { start: end, end, hash: key.name() });
     }
 
-    /// The set of one key.
+    /// Returns the set of one key.
     pub(crate) fn key(key: &Key) -> Self {
         let mut set = Self::default();
         set.push_key(key.as_ref());
         set
     }
 
-    /// Adds what another set has and this one does not.
+    /// Adds the names of another set that this one does not contain.
     pub(crate) fn extend(&mut self, other: &Self) {
         for span in other.spans.iter() {
             if self.spans.iter().any(|known| known.hash == span.hash) {
@@ -249,18 +246,18 @@ impl Namespaces {
         }
     }
 
-    /// The names, ancestors included. Names that exist only inside the store are left out.
+    /// Iterates over the names, ancestors included. The internal names of keys are left out.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.spans.iter().filter(|s| s.end > s.start).map(|s| self.slice(s))
     }
 
-    /// How many names there are, those that exist only inside the store included.
+    /// Returns the number of names, internal names of keys included.
     #[inline]
     pub(crate) fn count(&self) -> usize {
         self.spans.len()
     }
 
-    /// The names without the first `count`.
+    /// Returns the names without the first `count`.
     pub(crate) fn since(&self, count: usize) -> Self {
         let Some(since) = self.spans.get(count..).filter(|since| !since.is_empty()) else { return Self::default() };
         let mut spans = Spans::default();
@@ -268,30 +265,30 @@ impl Namespaces {
         Self { text: self.text.clone(), spans }
     }
 
-    /// How many names there are, ancestors included.
+    /// Returns the number of names, ancestors included. The internal names of keys do not count.
     pub fn len(&self) -> usize {
         self.spans.iter().filter(|s| s.end > s.start).count()
     }
 
-    /// How many names were named: those that are no other's ancestor, without the root.
+    /// Returns the number of names that are not an ancestor of another, without the root.
     pub(crate) fn named(&self) -> usize {
         let parents: HashSet<u64> =
             self.iter().filter_map(|name| name.rsplit_once(':')).map(|(parent, _)| hash_of(parent)).collect();
         self.spans.iter().filter(|span| span.end > span.start && span.hash != Self::root_hash()).count() - parents.len()
     }
 
-    /// Whether more than [`MAX_NAMESPACES`] were named.
+    /// Returns true if more than [`MAX_NAMESPACES`] were named.
     #[inline]
     pub(crate) fn are_too_many(&self) -> bool {
         self.count() > MAX_NAMESPACES && self.named() > MAX_NAMESPACES
     }
 
-    /// Whether there is none.
+    /// Returns true if the set is empty.
     pub fn is_empty(&self) -> bool {
         self.spans.is_empty()
     }
 
-    /// Each name, those that exist only inside the store included.
+    /// Iterates over all names, internal names of keys included.
     #[cfg(feature = "redis")]
     pub(crate) fn names(&self) -> impl Iterator<Item = Name<'_>> + Clone {
         self.spans.iter().map(|span| match (span.start, span.end) {
@@ -301,19 +298,19 @@ impl Namespaces {
         })
     }
 
-    /// One hash for each name, those that exist only inside the store included.
+    /// Iterates over the hashes of all names, internal names of keys included.
     #[inline]
     pub(crate) fn hashes(&self) -> impl Iterator<Item = u64> + Clone {
         self.spans.iter().map(|s| s.hash)
     }
 
-    /// The names one after the other, as [`places`](Self::places) refers to them.
+    /// Returns the names one after the other. [`places`](Self::places) refers to this text.
     #[cfg(feature = "redis")]
     pub(crate) fn text(&self) -> &str {
         self.text.as_str()
     }
 
-    /// What each name is, in order: with the text all there is of the set.
+    /// Iterates over the places of all names, in order. With the text they describe the whole set.
     #[cfg(feature = "redis")]
     pub(crate) fn places(&self) -> impl Iterator<Item = Place> {
         self.spans.iter().map(|span| match span.end - span.start {
@@ -322,13 +319,13 @@ impl Namespaces {
         })
     }
 
-    /// A set to which `count` names are added by [`push_place`](Self::push_place).
+    /// Returns a set with this text and no names. [`push_place`](Self::push_place) adds `count` names.
     #[cfg(feature = "redis")]
     pub(crate) fn with_text(text: &str, count: usize) -> Self {
         Self { text: Text::Own(text.to_owned()), spans: Spans::with_capacity(count) }
     }
 
-    /// Adds a name; `false` if there is no such one in the text.
+    /// Adds a name. Returns `false` if the text does not contain it.
     #[cfg(feature = "redis")]
     #[must_use]
     pub(crate) fn push_place(&mut self, place: Place) -> bool {
@@ -346,8 +343,8 @@ impl Namespaces {
         true
     }
 
-    /// Gives back what growing took. What is left of the room that every set takes at first stays: to move the text out of it would
-    /// cost more than it is worth.
+    /// Frees the memory that growing reserved. The initial capacity stays: moving the text into a smaller allocation would cost more than
+    /// it saves.
     #[inline]
     pub(crate) fn shrink(&mut self) {
         if let Text::Own(text) = &mut self.text
@@ -360,11 +357,11 @@ impl Namespaces {
         }
     }
 
-    /// The memory held behind this value, in bytes: a text that is shared as if it were not.
+    /// Returns the allocated memory in bytes. A shared text counts in full.
     #[inline]
     pub(crate) fn heap(&self) -> usize {
         let text = match &self.text {
-            Text::LayerState(text) => text.len(),
+            Text::Shared(text) => text.len(),
             Text::Own(text) => text.capacity(),
         };
         let spans = match &self.spans {
@@ -385,8 +382,8 @@ impl fmt::Debug for Namespaces {
     }
 }
 
-/// The hash of a name, by which it is known in this process, and nowhere else. Of no use to whoever looks for two names that have the same
-/// one: in another process, they have not. In debug builds they are always the same, so that tests come out the same.
+/// Returns the hash of a name in this process. It differs in each process, so a collision cannot be prepared. Debug builds always use the
+/// same seed, so that tests are repeatable.
 #[inline]
 pub(crate) fn hash_of(name: impl AsRef<[u8]>) -> u64 {
     static SEED: LazyLock<u64> = LazyLock::new(|| match cfg!(debug_assertions) {

@@ -1,4 +1,4 @@
-//! The parameters of a route, as handlers see them: percent-decoded.
+//! The parameters of a route, percent-decoded as handlers see them.
 
 use std::{borrow::Cow, sync::OnceLock};
 
@@ -7,12 +7,12 @@ use percent_encoding::percent_decode_str;
 use super::pattern::Pattern;
 use crate::percent;
 
-/// The parameters of the route that matched. They are looked for when one is asked for.
+/// The parameters of the matched route. They are extracted when one is requested.
 #[derive(Clone)]
 pub(crate) struct Params<'a> {
     path: &'a str,
     route: Route<'a>,
-    /// Filled once a value is asked for that holds a `%`.
+    /// The decoded values, computed when a value with a `%` is requested.
     decoded: OnceLock<Vec<(String, String)>>,
 }
 
@@ -38,11 +38,11 @@ impl<'a> Params<'a> {
         Self { path, route: Route::Tree(tree, wildcards), decoded: OnceLock::new() }
     }
 
-    /// Whether a handler may take the path for that of another route: a parameter holds a dot segment, or a wildcard an encoded slash or a
-    /// backslash.
+    /// Returns true if a handler may read the path as one of another route: a parameter contains a dot segment, or a wildcard an encoded
+    /// slash or a backslash.
     #[inline]
     pub(crate) fn are_ambiguous(&self) -> bool {
-        // Most paths hold nothing of the kind.
+        // Most paths contain none of these bytes.
         let odd = percent::has_any(self.path.as_bytes(), [b'%', b'.', b'\\']);
         odd && self.resolve_elsewhere()
     }
@@ -77,7 +77,7 @@ impl<'a> Params<'a> {
         decoded.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
     }
 
-    /// Does something with each name and value, as it was sent, and whether a wildcard has matched it.
+    /// Calls `then` with each name, each value as it was sent, and true if a wildcard matched the value.
     fn each(&self, mut then: impl FnMut(&'a str, &'a str, bool)) {
         match &self.route {
             Route::None => {}
@@ -93,7 +93,7 @@ impl<'a> Params<'a> {
     }
 }
 
-/// Percent-decodes; what would not be UTF-8 stays as it was sent.
+/// Percent-decodes a value. A value that would not be UTF-8 stays as it was sent.
 fn decode(value: &str) -> Cow<'_, str> {
     percent_decode_str(value).decode_utf8().unwrap_or(Cow::Borrowed(value))
 }

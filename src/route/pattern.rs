@@ -4,7 +4,7 @@
 #[derive(Clone)]
 pub(crate) struct Pattern {
     pub(crate) place: usize,
-    /// Behind the first.
+    /// The segments after the first.
     pub(crate) segments: Box<[Segment]>,
 }
 
@@ -12,7 +12,7 @@ pub(crate) struct Pattern {
 pub(crate) enum Segment {
     Text(Box<str>),
     Param(Box<str>),
-    /// All that follows.
+    /// A wildcard: the rest of the path.
     Rest(Box<str>),
 }
 
@@ -36,7 +36,7 @@ impl Pattern {
         rest.is_empty()
     }
 
-    /// The parameters in a path that matches: name, value, and whether it is all that follows.
+    /// Returns the parameters in a matching path: name, value, and true if a wildcard matched the value.
     pub(crate) fn params<'a>(&'a self, path: &'a str) -> impl Iterator<Item = (&'a str, &'a str, bool)> {
         let mut rest = path.split_at(1 + first_segment(path).map_or(0, <[u8]>::len)).1;
         self.segments.iter().filter_map(move |segment| {
@@ -53,7 +53,7 @@ impl Pattern {
 }
 
 impl Segment {
-    /// `None` if a part of it is a parameter, or a brace is escaped.
+    /// Parses a segment. Returns `None` if only a part of it is a parameter, or a brace is escaped.
     pub(crate) fn of(segment: &str) -> Option<Self> {
         let within = |text: &str| !text.contains(['{', '}']);
         match segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
@@ -64,7 +64,7 @@ impl Segment {
     }
 }
 
-/// What stands between the first slash and the next, or the end.
+/// Returns the first segment of a path.
 #[inline]
 pub(crate) fn first_segment(path: &str) -> Option<&[u8]> {
     let rest = path.as_bytes().strip_prefix(b"/")?;

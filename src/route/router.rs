@@ -1,4 +1,4 @@
-//! Which pattern a path has. Most paths are known by their first segment, or known to have none; the others are looked for in a tree.
+//! Finds the pattern of a path. Most paths are decided by their first segment. A tree decides the others.
 
 use matchit::InsertError;
 
@@ -10,14 +10,14 @@ use super::{
 /// The patterns of a table, by their places in it.
 #[derive(Clone, Default)]
 pub(crate) struct Router {
-    /// All of them: what it says holds.
+    /// The authority: all patterns in a tree.
     tree: matchit::Router<usize>,
-    /// Which of them end in a wildcard, by their places.
+    /// By place: true for a pattern that ends in a wildcard.
     wildcards: Vec<bool>,
-    /// The cell of a first segment tells where its group is, and 0 that there is none.
+    /// By a hash of the first segment: the place of its group plus one, or 0 if there is none.
     cells: Cells,
     groups: Vec<Group>,
-    /// There is a pattern whose first segment is not all text.
+    /// True if the first segment of a pattern contains a brace.
     any: bool,
 }
 
@@ -29,7 +29,7 @@ struct Cells(Box<[u16; 256]>);
 struct Group {
     first: Box<[u8]>,
     patterns: Vec<Pattern>,
-    /// One of its patterns is not made of whole segments.
+    /// True if one of the patterns does not consist of whole segments.
     doubtful: bool,
 }
 
@@ -44,7 +44,7 @@ impl Router {
         self.tree.insert(pattern, place)?;
         self.wildcards.resize(self.wildcards.len().max(place + 1), false);
         self.wildcards[place] = pattern.rsplit('/').next().is_some_and(|last| last.starts_with("{*"));
-        // A brace within the first segment may be escaped, or begin a parameter: either way the text is not what is asked for.
+        // A brace within the first segment may be escaped, or begin a parameter. In both cases the text is not the segment of a path.
         let Some(first) = first_segment(pattern).filter(|first| !first.iter().any(|byte| b"{}".contains(byte))) else {
             self.any = true;
             return Ok(());
@@ -53,7 +53,7 @@ impl Router {
             self.groups.push(Group { first: first.into(), patterns: Vec::new(), doubtful: false });
             self.groups.len() - 1
         });
-        // With more groups than can be told apart here, the tree is asked.
+        // If there are more groups than a cell can number, the tree decides.
         self.cells.0[cell(first)] = u16::try_from(at + 1).unwrap_or(u16::MAX);
         let group = &mut self.groups[at];
         match pattern[1 + first.len()..].split('/').skip(1).map(Segment::of).collect() {
@@ -63,13 +63,13 @@ impl Router {
         Ok(())
     }
 
-    /// Whether a pattern may match this path. It may take one for another, and never denies one that is there.
+    /// Returns false only if no pattern matches this path.
     #[inline]
     pub(crate) fn may_have(&self, path: &str) -> bool {
         self.any || first_segment(path).is_none_or(|first| self.cells.0[cell(first)] != 0)
     }
 
-    /// The pattern of a path, and the parameters in it.
+    /// Returns the pattern of a path and its parameters.
     #[inline]
     pub(crate) fn at<'a>(&'a self, path: &'a str) -> Option<(usize, Params<'a>)> {
         let first = first_segment(path);
@@ -83,7 +83,7 @@ impl Router {
         }
     }
 
-    /// The pattern of a path whose first segment is `known` by its cell, where there is no other that it might have.
+    /// Returns the pattern of a path, if the group of its first segment has exactly one that matches. `known` is the cell of that segment.
     #[inline]
     fn only(&self, path: &str, first: &[u8], known: u16) -> Option<&Pattern> {
         let group = self.groups.get(usize::from(known).checked_sub(1)?)?;
@@ -174,7 +174,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(4_000))]
 
-        /// The tree is axum's own, and what it says holds: for the pattern, and for each parameter.
+        /// The tree is axum's own router. It decides the expected pattern and parameters.
         #[test]
         fn fast_match_equals_the_match_of_the_tree(
             patterns in prop::collection::vec(pattern(), 1..8),

@@ -1,4 +1,4 @@
-//! What is wrong with a rule or its route, said when the table is built.
+//! Errors of rules and routes, found when the table is built.
 
 use std::{error, fmt};
 
@@ -6,7 +6,7 @@ use matchit::InsertError;
 
 use crate::namespace::InvalidNamespace;
 
-/// A route or a rule that cannot be; its text says which, why, and what is allowed.
+/// The error of an invalid route or rule. Its text contains the route, the reason, and the allowed values.
 ///
 /// ```
 /// use tower_response_cache::{Rule, Rules, rules::RulesErrorKind};
@@ -21,11 +21,11 @@ pub struct RulesError {
     text: String,
 }
 
-/// What sort of fault a [`RulesError`] is.
+/// The kind of a [`RulesError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RulesErrorKind {
-    /// The route's pattern is not one.
+    /// The route's pattern is invalid.
     Pattern,
     /// Another route matches the same paths.
     Overlap,
@@ -33,12 +33,12 @@ pub enum RulesErrorKind {
     Parameter,
     /// A namespace is empty, too long, or there are too many of them.
     Namespace,
-    /// A setting is out of its range.
+    /// A setting is out of range.
     Setting,
 }
 
 impl RulesError {
-    /// What sort of fault it is.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> RulesErrorKind {
         self.kind
     }

@@ -7,9 +7,10 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnDeliveryTimeout {
-    /// The handler's response, marked with [`Invalidation::Undelivered`](crate::invalidate::Invalidation::Undelivered): availability. The default.
+    /// The handler's response, marked with [`Invalidation::Undelivered`](crate::invalidate::Invalidation::Undelivered). Availability first.
+    /// The default.
     Respond,
-    /// 503 in place of the handler's response, although the write was done: consistency.
+    /// 503 in place of the handler's response, although the write was done. Consistency first.
     Reject,
 }
 
@@ -17,9 +18,9 @@ pub enum OnDeliveryTimeout {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnFenceError {
-    /// 503; the handler is not called and nothing is written. The default.
+    /// 503. The handler is not called and nothing is written. The default.
     Reject,
-    /// The write goes on without a fence. If this process dies between the commit and the invalidation, other processes serve the old entries until
-    /// they expire.
+    /// The write continues without a fence. If this process dies between the commit and the invalidation, other processes serve the old
+    /// entries until they expire.
     Proceed,
 }

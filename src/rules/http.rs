@@ -1,4 +1,4 @@
-//! What a rule says where HTTP itself decides how long a response lives.
+//! Options of a rule under which HTTP decides about the lifetime.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, header};
 
 use crate::semantics::{DefaultLifetime, FreshnessRules};
 
-/// The options of a [`Rule::http`](super::Rule::http), and nothing else.
+/// Options of [`Rule::http`](super::Rule::http) that other rules do not have.
 #[derive(Clone, Debug)]
 pub(crate) struct HttpOptions {
     pub(crate) default_ttl: Duration,
@@ -29,15 +29,15 @@ impl Default for HttpOptions {
 }
 
 impl HttpOptions {
-    /// Whether a lifetime is made up for a response that states none.
+    /// Returns true if a response without a stated lifetime gets one.
     pub(crate) fn fills_silence(&self) -> bool {
         self.heuristics || !self.default_ttl.is_zero()
     }
 
-    /// What is added where this response is silent.
+    /// Returns the rules of freshness for parts that this response does not state.
     pub(crate) fn freshness(&self, response: &HeaderMap, while_revalidate: Duration, if_error: Duration) -> FreshnessRules {
         let default_lifetime = if self.heuristics && response.contains_key(header::LAST_MODIFIED) {
-            // RFC 9111, section 4.2.2: a tenth of the time since its last change is typical; a day is plenty.
+            // RFC 9111, section 4.2.2, suggests a tenth of the time since the last change. A day is the limit here.
             DefaultLifetime::Heuristic { percent: 10, at_most: Duration::from_secs(24 * 3600) }
         } else if self.default_ttl.is_zero() {
             DefaultLifetime::Stale

@@ -37,21 +37,21 @@ use crate::{
     store::Store,
 };
 
-/// A table of routes with the rule of each, for one layer or several.
+/// A table of routes and their rules, for one or several layers.
 ///
-/// Patterns are those of axum's router ([`matchit`]): `/tables/{table}` has a parameter, `/files/{*path}` takes all that
-/// follows, and where several match, the most specific wins. Requests that no pattern matches pass untouched.
+/// Patterns are those of axum's router ([`matchit`]): `/tables/{table}` has a parameter, `/files/{*path}` matches the rest of the path. If
+/// several patterns match, the most specific one wins. Requests that no pattern matches pass through unchanged.
 ///
-/// What is matched is the path as the layer sees it. A layer inside of a router that is nested under `/api` sees `/tables/x`
-/// where the client has sent `/api/tables/x`; with the feature `axum` it takes the patterns of either, the shorter path first. A
-/// [`CacheLayer`](crate::CacheLayer) outside of the nested router sees `/api/tables/x` alone: its patterns need the prefix.
+/// The path is matched as the layer sees it. A layer inside a router that is nested under `/api` sees `/tables/x` if the client sent
+/// `/api/tables/x`. With the feature `axum`, that layer accepts patterns of both paths and tries the shorter path first. A
+/// [`CacheLayer`](crate::CacheLayer) outside the nested router sees only `/api/tables/x`, so its patterns need the prefix.
 ///
-/// A write finds what any reader of its target may have found, so that one table serves layers on both sides of a nested router: also the
-/// patterns of the path without dot segments, without encodings of unreserved characters, and without empty segments, and where none
-/// matches, those of the path without its first segments. All rules that are found so say what is invalidated; the first of them says
-/// the rest.
+/// A write finds every rule by which a reader may have found its target, so one table serves layers on both sides of a nested router. The
+/// patterns of the path without dot segments, without encodings of unreserved characters, and without empty segments match as well. If none
+/// matches, the path is tried without its first segments. All rules found in this way contribute namespaces to invalidate. The first of
+/// them decides the other options.
 ///
-/// `Rules` are cheap to clone: give the same to [`CacheLayer`](crate::CacheLayer) and [`InvalidateLayer`](crate::InvalidateLayer).
+/// `Rules` are cheap to clone. Give the same rules to [`CacheLayer`](crate::CacheLayer) and [`InvalidateLayer`](crate::InvalidateLayer).
 ///
 /// ```
 /// use std::time::Duration;
@@ -73,20 +73,20 @@ pub struct Rules {
 
 #[derive(Clone, Default)]
 struct Table {
-    /// Whether a request has come.
+    /// True after the first request.
     asked: Arc<AtomicBool>,
-    /// Their places in the list of rules.
+    /// The patterns. Their values are places in `rules`.
     router: Router,
     patterns: Vec<String>,
     fallback: Option<usize>,
     rules: Vec<Arc<Policy>>,
-    /// Which fields of requests matter to keys by their names.
+    /// The classes of request fields that matter to keys.
     fields: Arc<FieldTable>,
 }
 
 /// The rule that covers a request.
 pub(crate) struct RouteMatch<'a> {
-    /// Its place in the table.
+    /// The place of the rule in the table.
     pub(crate) place: usize,
     pub(crate) rule: &'a Arc<Policy>,
     /// The parameters of its route.
@@ -94,7 +94,7 @@ pub(crate) struct RouteMatch<'a> {
 }
 
 impl Rules {
-    /// An empty table.
+    /// Returns an empty table.
     pub fn new() -> Self {
         Self::default()
     }
@@ -103,7 +103,7 @@ impl Rules {
     ///
     /// # Panics
     ///
-    /// Where [`try_route`](Self::try_route) answers with an error; the message says which route and why.
+    /// If [`try_route`](Self::try_route) returns an error. The message contains the route and the reason.
     #[must_use]
     #[track_caller]
     pub fn route(self, pattern: &str, rule: Rule) -> Self {
@@ -113,12 +113,12 @@ impl Rules {
         }
     }
 
-    /// Adds a route, or says why not.
+    /// Adds a route, or returns an error.
     ///
     /// # Errors
     ///
-    /// If the pattern is not one, if it overlaps with another, if a template names a parameter that the pattern does not
-    /// have, if a namespace is empty or too long, or if a setting of the rule is out of range.
+    /// If the pattern is invalid, if it overlaps with another, if a template names a parameter that the pattern does not have, if a
+    /// namespace is empty or too long, or if a setting of the rule is out of range.
     pub fn try_route(mut self, pattern: &str, rule: Rule) -> Result<Self, RulesError> {
         let compiled = Arc::new(Policy::new(Some(pattern), rule, &self.table.fields)?);
         let table = Arc::make_mut(&mut self.table);
@@ -128,11 +128,11 @@ impl Rules {
         Ok(self)
     }
 
-    /// The rule of all requests that no route matches.
+    /// Sets the rule of all requests that no route matches. A template of this rule can name `{identity}` and no other parameter.
     ///
     /// # Panics
     ///
-    /// As [`route`](Self::route). A template of such a rule can name `{identity}` and no other parameter.
+    /// If [`try_fallback`](Self::try_fallback) returns an error.
     #[must_use]
     #[track_caller]
     pub fn fallback(self, rule: Rule) -> Self {
@@ -142,11 +142,11 @@ impl Rules {
         }
     }
 
-    /// As [`fallback`](Self::fallback), with an error in place of the panic.
+    /// Sets the rule of all requests that no route matches, as [`fallback`](Self::fallback) does, or returns an error.
     ///
     /// # Errors
     ///
-    /// As [`try_route`](Self::try_route).
+    /// Returns the errors of [`try_route`](Self::try_route).
     pub fn try_fallback(mut self, rule: Rule) -> Result<Self, RulesError> {
         let compiled = Arc::new(Policy::new(None, rule, &self.table.fields)?);
         let table = Arc::make_mut(&mut self.table);
@@ -155,7 +155,7 @@ impl Rules {
         Ok(self)
     }
 
-    /// Sets which header fields say who the client is, for all rules of the table, those that are added later too. Defaults to
+    /// Sets the header fields that identify the client, for all rules of the table, also those added later. Defaults to
     /// [`CredentialFields::default`]. Give all layers over one store the same list.
     ///
     /// ```
@@ -173,15 +173,16 @@ impl Rules {
         self
     }
 
-    /// The key that a request has, for [`Store::invalidate_key`]. It names all entries that differ from each other only in the
-    /// [forwarding fields](Rule::ignore_forwarded) of their requests or in what responses vary by. `None` if no rule covers it, its extractor leaves it alone,
-    /// or the key would be too long; a request that bypasses the cache for another reason has a key all the same.
+    /// Returns the key of a request, for [`Store::invalidate_key`]. The key names all entries that differ only in the [forwarding
+    /// fields](Rule::ignore_forwarded) of their requests, or in the fields by which responses vary. Returns `None` if no rule covers the
+    /// request, if its extractor bypasses the cache, or if the key would be too long. A request that bypasses the cache for another reason
+    /// still has a key.
     ///
-    /// Its target is the one that the client sends. That names the entries of a nested router, too: `/api/tables/x` finds the pattern
-    /// `/tables/{table}` if no other matches. All spellings of a target are invalidated by the key of one of them: see
-    /// [equivalent targets](crate::invalidate#equivalent-targets).
+    /// The request target is the one that the client sends. It also names the entries of a nested router: `/api/tables/x` finds the pattern
+    /// `/tables/{table}` if no other matches. The key of one spelling of a target invalidates all spellings: see [equivalent
+    /// targets](crate::invalidate#equivalent-targets).
     ///
-    /// It needs the store because secrets are hashed under the store's key.
+    /// The store is needed because secrets are hashed with its key.
     ///
     /// ```
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -207,8 +208,8 @@ impl Rules {
         rule.key(&RequestView::of(request, &params, secret))
     }
 
-    /// The keys by which what is stored for a URI is cleared with a write to it: that which this request would have as a GET, and that of
-    /// the URI itself, under each rule by which a reader may have found it.
+    /// Returns the keys that a write to a URI invalidates: the key that this request would have as a GET, and the key of the URI itself,
+    /// under each rule by which a reader may have found it.
     pub(crate) fn keys_of_uri<B>(&self, secret: &Secret, request: &::http::Request<B>, views: &Views<'_>) -> Vec<Key> {
         let keys = |RouteMatch { rule, params, .. }: RouteMatch<'_>| {
             let view = RequestView::of(request, &params, secret);
@@ -217,9 +218,9 @@ impl Rules {
         self.covering(views).into_iter().flat_map(keys).flatten().collect()
     }
 
-    /// The rules by which a reader may have found what is stored for a target, whichever layer it was and however the target was spelled.
-    /// The first is that of the target as this layer sees it, if there is one. A rule that several paths of the target lead to is there
-    /// with the parameters of each.
+    /// Returns the rules by which a reader may have found the entries of a target, in any layer and with any spelling of the target. The
+    /// first is the rule of the target as this layer sees it, if there is one. If several paths of the target lead to one rule, it is
+    /// returned once for the parameters of each.
     pub(crate) fn covering<'a>(&'a self, views: &'a Views<'_>) -> Vec<RouteMatch<'a>> {
         let table = &*self.table;
         let found = |place: usize, params| table.found_for_write(place, params);
@@ -236,7 +237,7 @@ impl Rules {
         all
     }
 
-    /// Whether a rule may cover a request: cheap, and most that none does are known by it.
+    /// Returns false only if no rule covers a request. This is cheap, and most uncovered requests end here.
     #[inline]
     pub(crate) fn may_cover(&self, uri: &Uri, extensions: &Extensions) -> bool {
         let table = &*self.table;
@@ -249,8 +250,8 @@ impl Rules {
         may
     }
 
-    /// Returns the routes whose rules have matched no request so far, in this table or in a clone of it. A write counts for a rule that
-    /// [caches nothing](Rule::uncached) alone: [`InvalidateLayer`](crate::InvalidateLayer) finds rules by more paths than a read does.
+    /// Returns the routes whose rules have matched no request so far, in this table or in a clone of it. A write counts only for an
+    /// [uncached](Rule::uncached) rule, because [`InvalidateLayer`](crate::InvalidateLayer) finds rules by more paths than a read does.
     ///
     /// ```
     /// use std::time::Duration;
@@ -267,12 +268,12 @@ impl Rules {
         self.table.rules.is_empty()
     }
 
-    /// Returns the table as the statistics watch it.
+    /// Returns the table as the statistics see it.
     pub(crate) fn usage(&self) -> Arc<dyn RuleUsage> {
         self.table.clone()
     }
 
-    /// The rule that covers a request.
+    /// Returns the rule that covers a request.
     #[inline]
     pub(crate) fn find<'a>(&'a self, uri: &'a Uri, extensions: &'a Extensions) -> Option<RouteMatch<'a>> {
         let table = &*self.table;
@@ -281,7 +282,7 @@ impl Rules {
         if let Some(found) = route(uri.path()) {
             return Some(found);
         }
-        // A nested router has taken the head off the path; the table may be that of the whole application.
+        // A nested router has removed the start of the path. The table may be for the whole application.
         if !key::is_as_sent(uri, extensions)
             && let Some(found) = route(key::path_as_sent(uri, extensions))
         {
@@ -290,7 +291,7 @@ impl Rules {
         table.fallback.map(|place| found(place, Params::none()))
     }
 
-    /// Returns the rule that covers a path as the layer sees it. It does not count as a use of the rule.
+    /// Returns the rule that covers a path as the layer sees it, without counting as a use of the rule.
     pub(crate) fn peek<'a>(&'a self, uri: &'a Uri) -> Option<RouteMatch<'a>> {
         let table = &*self.table;
         let fallback = || table.fallback.map(|place| (place, Params::none()));
@@ -298,7 +299,7 @@ impl Rules {
         Some(RouteMatch { place, rule: &table.rules[place], params })
     }
 
-    /// The rule at a place in the table.
+    /// Returns the rule at a place in the table.
     #[inline]
     pub(crate) fn at(&self, place: usize) -> &Arc<Policy> {
         &self.table.rules[place]
@@ -317,7 +318,8 @@ impl Table {
         RouteMatch { place, rule, params }
     }
 
-    /// A write finds a rule by more paths than a read does. It does not show that the pattern of a rule that caches matches any read.
+    /// Returns a rule that a write has found. A write finds rules by more paths than a read does, so it does not show that the pattern of a
+    /// caching rule matches any read.
     fn found_for_write<'a>(&'a self, place: usize, params: Params<'a>) -> RouteMatch<'a> {
         let rule = &self.rules[place];
         if rule.is_uncached() {

@@ -169,8 +169,8 @@ impl Rule {
         Self::new(Lifetime::Http(Box::default()))
     }
 
-    /// Returns a rule that caches nothing: for a route that only invalidates, such as a logout. Give it a [namespace](Self::namespace), or say
-    /// what it [invalidates](Self::invalidates). Without either its writes invalidate nothing, and no warning says so.
+    /// Returns a rule that caches nothing, for a route that only invalidates, such as a logout. Give it a [namespace](Self::namespace) or
+    /// an [invalidation](Self::invalidates). Without either, its writes invalidate nothing, without a warning.
     pub fn uncached() -> Self {
         Self::new(Lifetime::Uncached)
     }
@@ -324,9 +324,9 @@ impl Rule {
     /// `X-Host`, `X-HTTP-Host-Override`, and the parameters `host` and `proto` of `Forwarded` (RFC 7239). **Only where the
     /// outermost proxy sets or removes all of them, or no handler reads them.**
     ///
-    /// By default they are in the key of each request that has them, as they were sent: a handler that builds links from them would
-    /// otherwise answer one client with a page made for another's fields. `X-Forwarded-For` and the parameter `for` identify the client and
-    /// are never in the key. An invalidation of a key or a URI applies to all entries that differ only in these fields.
+    /// By default each request that has these fields has them in its key, as they were sent. Without that, a handler that builds links from
+    /// them would give one client a page made from another client's fields. `X-Forwarded-For` and the parameter `for` identify the client
+    /// and are never in the key. An invalidation of a key or a URI applies to all entries that differ only in these fields.
     ///
     /// ```
     /// use tower_response_cache::{Rule, Rules};
@@ -343,8 +343,8 @@ impl Rule {
 
     /// Adds a namespace: a template such as `db_query:{table}` over the parameters of the route and `{identity}`.
     ///
-    /// Ancestors (`db_query`, and the root `*`) come by themselves. A rule and its handler may
-    /// name [`MAX_NAMESPACES`](crate::namespace::MAX_NAMESPACES) for an entry, ancestors not counted.
+    /// Ancestors (`db_query`, and the root `*`) are added automatically. A rule and its handler may name
+    /// [`MAX_NAMESPACES`](crate::namespace::MAX_NAMESPACES) for an entry, ancestors not counted.
     #[must_use]
     pub fn namespace(mut self, template: &str) -> Self {
         self.namespaces.push(template.to_owned());
@@ -440,7 +440,7 @@ impl Rule {
     /// response to an unsafe request on a route with this option names the group in `Cache-Group-Invalidation`.
     ///
     /// Groups are namespaces ([`Namespace::of_cache_group`]). A response of more than 32 groups is invalidated with any group of its
-    /// origin. One whose field is malformed is not stored, since nobody knows what would clear it. Defaults to no.
+    /// origin. A response with a malformed field is not stored, because no group would invalidate it. Defaults to off.
     ///
     /// ```
     /// use tower_response_cache::{Rule, Rules};
@@ -454,8 +454,8 @@ impl Rule {
         self
     }
 
-    /// Sets the time after which a stale response is served while the call goes on in the background, if
-    /// [`stale_if_error`](Self::stale_if_error) or [`stale_if_unreachable`](Self::stale_if_unreachable) allows it. Defaults to never.
+    /// Sets the time after which a stale response is served while the call continues in the background, if
+    /// [`stale_if_error`](Self::stale_if_error) or [`stale_if_unreachable`](Self::stale_if_unreachable) allows it. Defaults to off.
     #[must_use]
     pub fn soft_timeout(mut self, limit: Duration) -> Self {
         self.soft_timeout = Some(limit);
@@ -519,35 +519,35 @@ impl Rule {
         self
     }
 
-    /// Responses of 4xx clear nothing: for handlers that answer so only if they have changed nothing.
+    /// Keeps entries if the response is 4xx, for handlers that return such a response only if they have changed nothing.
     ///
-    /// By default they clear, as every outcome does that may have committed something.
+    /// By default these responses invalidate, like every outcome that may have committed a change.
     #[must_use]
     pub fn skip_on_client_error(mut self) -> Self {
         self.skip_on_client_error = true;
         self
     }
 
-    /// Responses of 4xx and 5xx clear nothing: RFC 9111, section 4.4, has only what is no error clear. For handlers that answer with an
-    /// error only if they have changed nothing; one that fails after its commit leaves what is stored as it was.
+    /// Keeps entries if the response is 4xx or 5xx. RFC 9111, section 4.4, requires an invalidation only for a response without an error.
+    /// For handlers that return an error only if they have changed nothing: after an error behind a commit, old entries stay.
     ///
-    /// By default they clear. What ends without a response clears in any case.
+    /// By default these responses invalidate. A call that ends without a response always invalidates.
     #[must_use]
     pub fn skip_on_error(mut self) -> Self {
         (self.skip_on_client_error, self.spare_server_errors) = (true, true);
         self
     }
 
-    /// How long the response of a write on this route waits for a shared store to know of it, and what is answered if that takes
-    /// longer. Defaults to what [`InvalidateLayer::delivery_timeout`](crate::InvalidateLayer::delivery_timeout) says.
+    /// Sets the time that the response of a write on this route waits for delivery of its invalidation to a shared store, and the response
+    /// after that time. Defaults to the layer's [`InvalidateLayer::delivery_timeout`](crate::InvalidateLayer::delivery_timeout).
     #[must_use]
     pub fn delivery_timeout(mut self, limit: Duration, then: OnDeliveryTimeout) -> Self {
         self.delivery_timeout = Some((limit, then));
         self
     }
 
-    /// What becomes of a write on this route for which a strict store can set no fence. Defaults to what
-    /// [`InvalidateLayer::on_fence_error`](crate::InvalidateLayer::on_fence_error) says.
+    /// Sets the reaction to a write on this route for which a strict store cannot set a fence. Defaults to the layer's
+    /// [`InvalidateLayer::on_fence_error`](crate::InvalidateLayer::on_fence_error).
     #[must_use]
     pub fn on_fence_error(mut self, then: OnFenceError) -> Self {
         self.on_fence_error = Some(then);

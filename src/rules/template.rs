@@ -7,7 +7,7 @@ use crate::{
     secret::IdentityHash,
 };
 
-/// A namespace with the parameters of a route, and who is asking, in it.
+/// A template of a namespace, with places for the parameters of a route and for the identity.
 #[derive(Debug, Clone)]
 pub(crate) struct Template {
     source: Box<str>,
@@ -21,11 +21,11 @@ enum Piece {
     Identity,
 }
 
-/// The most that a value takes in a name: a longer one becomes a hash.
+/// The largest number of bytes of a value in a name. A longer value becomes a hash.
 const VALUE: usize = 64;
 
 impl Template {
-    /// A template as written, for a route with these parameters and a key that holds an identity or does not.
+    /// Parses a template, for a route with these parameters. `identified` is true if the key contains an identity.
     pub(super) fn parse(source: &str, route: Option<&str>, params: &[String], identified: bool) -> Result<Self, RulesError> {
         let fault = |kind, why: String| Err(RulesError::new(kind, route, format!("template {source:?}: {why}")));
         let mut pieces = Vec::new();
@@ -66,20 +66,20 @@ impl Template {
         Ok(Self { source: source.into(), pieces: pieces.into() })
     }
 
-    /// The name that it makes for every request, if there is nothing of a request in it.
+    /// Returns the name, if it is the same for every request.
     pub(super) fn fixed(&self) -> Option<&str> {
         self.pieces.iter().all(|piece| matches!(piece, Piece::Text(_))).then_some(&*self.source)
     }
 
-    /// The names that a write may mean: one, or several where it says more than once who is asking, or in a spelling that not every handler
-    /// takes.
+    /// Returns the names that a write may mean. There are several if the request states several identities, or one in a spelling that not
+    /// every handler accepts.
     pub(super) fn render(&self, request: &RequestView<'_>, identity: Option<&Identity>) -> impl Iterator<Item = Namespace> {
         let names_one = self.pieces.iter().any(|piece| matches!(piece, Piece::Identity));
         let all = identity.filter(|_| names_one).map_or_else(|| vec![None], |identity| identity.candidates(request));
         all.into_iter().map(|who| Namespace::rendered(self.written(request, || who)))
     }
 
-    /// The name for a request that is stored.
+    /// Returns the name for a request that is stored.
     pub(super) fn write(&self, request: &RequestView<'_>, identity: Option<&Identity>) -> String {
         self.written(request, || identity.and_then(|identity| identity.of(request)))
     }
@@ -99,7 +99,7 @@ impl Template {
         name
     }
 
-    /// A name such as this template makes, for counting.
+    /// Returns a name of this template, for counting.
     pub(super) fn sample(&self, value: &str) -> String {
         let piece = |piece: &Piece| match piece {
             Piece::Text(text) => text.to_string(),
@@ -121,7 +121,7 @@ fn unknown(name: &str, route: Option<&str>, params: &[String]) -> String {
     }
 }
 
-/// The names of the parameters of a pattern.
+/// Returns the names of a pattern's parameters.
 pub(crate) fn params_of(pattern: &str) -> Vec<String> {
     let plain = pattern.replace("{{", "").replace("}}", "");
     plain

@@ -32,30 +32,30 @@ use crate::{
 ///
 /// No method may panic, and no error reaches the client: a read that fails is a miss.
 pub trait Backend: Clone + fmt::Debug + Send + Sync + 'static {
-    /// Answers at once, or says with `None` that the answer needs [`get`](Self::get).
+    /// Returns the result at once, or `None` if it needs [`get`](Self::get).
     ///
-    /// Memory always answers here, and a hit then takes no future at all.
+    /// Memory always answers here, so a hit needs no future.
     fn get_now(&self, key: KeyRef<'_>) -> Option<StoreLookup>;
 
-    /// What has become of an entry that [`get_now`](Self::get_now) has answered with before, if it would do so again now: never that it
-    /// is dead.
+    /// Returns the validity of an entry that [`get_now`](Self::get_now) returned before, or `None` if `get_now` has to be called again. It
+    /// is never `Invalidated`.
     ///
-    /// For a thread that keeps at hand what it is asked for often. `None`, the default, sends it to `get_now`.
+    /// A thread calls it for its hot responses. Defaults to `None`.
     #[inline]
     fn still_has(&self, entry: &Arc<Entry>) -> Option<Validity> {
         let _ = entry;
         None
     }
 
-    /// The entry of this key, if there is one that may be served or at least shown to be stale, and the stamp of now.
+    /// Returns the entry of this key, if one may be served or shown to be stale, and the current stamp.
     ///
-    /// `names` are the namespaces that are known from the request, whose generations the stamp must cover.
+    /// `names` are the namespaces known from the request. The stamp must cover their generations.
     fn get(&self, key: KeyRef<'_>, names: &Namespaces) -> impl Future<Output = Result<StoreLookup, StoreError>> + Send;
 
-    /// As [`get`](Self::get), for a request whose rule allows bodies of up to `max_body` bytes: an entry with a longer one is as good as
-    /// none.
+    /// Returns the result of [`get`](Self::get) for a rule that allows bodies of up to `max_body` bytes. An entry with a longer body counts
+    /// as absent.
     ///
-    /// For a store that decodes what others have written, so that it unpacks no more than that. The default has no limit.
+    /// A store that decodes entries of other processes unpacks no more than that. The default has no limit.
     fn get_up_to(
         &self,
         key: KeyRef<'_>,
@@ -66,13 +66,13 @@ pub trait Backend: Clone + fmt::Debug + Send + Sync + 'static {
         self.get(key, names)
     }
 
-    /// Whether fills have to [`begin`](Self::begin) here, because other processes fill and clear as well.
+    /// Returns true if other processes fill and invalidate this store as well. Fills then have to [`begin`](Self::begin).
     fn is_shared(&self) -> bool {
         false
     }
 
-    /// The last step before the inner service is called: makes the stamp of a look-up whole, and takes the lock across processes
-    /// if that is wished for. Asked only of a store that [is shared](Self::is_shared).
+    /// Completes the stamp of a lookup just before the inner service is called, and takes the distributed lock if the options ask for it.
+    /// Called only for a store that [is shared](Self::is_shared).
     fn begin(
         &self,
         key: KeyRef<'_>,
@@ -93,57 +93,58 @@ pub trait Backend: Clone + fmt::Debug + Send + Sync + 'static {
         }))
     }
 
-    /// Keeps an entry, and gives back the lock of its fill. It carries the stamp that was taken *before* its response was computed.
+    /// Stores an entry, and releases the lock of its fill. The entry carries the stamp that was taken *before* its response was computed.
     fn put(&self, entry: Arc<Entry>, lock: Option<Lock>) -> impl Future<Output = Result<Put, StoreError>> + Send;
 
-    /// Keeps an entry at once, or says with `None` that this needs [`put`](Self::put). Memory always does it here.
+    /// Stores an entry at once, or returns `None` if this needs [`put`](Self::put). Memory always stores it here.
     fn put_now(&self, entry: &Arc<Entry>) -> Option<Put> {
         let _ = entry;
         None
     }
 
-    /// Keeps `entry` in the place of `old`, if that is what is still kept under the key of `entry`; whether it was. A response that was
-    /// stored since `old` was found is never overwritten, whoever has stored it.
+    /// Stores `entry` in the place of `old` if `old` is still stored under the key of `entry`, and returns whether it did. A response that
+    /// any process has stored since `old` was found is never overwritten.
     ///
-    /// For the answer to a HEAD, which changes what is known of a stored response and not the response. The default replaces nothing: a
-    /// store that cannot compare and write in one step keeps what it has.
+    /// A response to HEAD needs it: it changes the fields of a stored response, not the response. The default replaces nothing, because a
+    /// store that cannot compare and write in one step must keep its entry.
     fn replace(&self, old: &Entry, entry: Arc<Entry>) -> impl Future<Output = Result<bool, StoreError>> + Send {
         let _ = (old, entry);
         future::ready(Ok(false))
     }
 
-    /// Gives back the lock of a fill that has stored nothing, without waiting; `unfit` if nobody should wait for the next one.
+    /// Releases the lock of a fill that stored nothing, without waiting. If `unfit`, other processes do not wait for the next fill of this
+    /// key.
     fn release(&self, lock: Lock, unfit: bool) {
         let _ = (lock, unfit);
     }
 
-    /// Whether a request whose look-up gave `seen` may have what is being filled under `stamp`: nothing of `names` was cleared
+    /// Returns true if a request whose lookup returned `seen` may share the fill that began with `stamp`. None of `names` was invalidated
     /// between the two.
     fn may_join(&self, stamp: &Stamp, seen: &Stamp, names: &Namespaces) -> bool {
         let _ = seen;
         self.life(stamp, names) == Validity::Valid
     }
 
-    /// Whether writes are to set a [`fence`](Self::fence) before they begin.
+    /// Returns true if writes must set a [`fence`](Self::fence) before they begin.
     fn is_strict(&self) -> bool {
         false
     }
 
-    /// A write begins: until [`bump`](Self::bump) takes the fence back, or it expires, nothing of these names is
-    /// served or stored. For strict invalidation across processes; memory alone needs none and answers `Fence::none()`.
+    /// Sets a fence before a write. Until [`bump`](Self::bump) removes it, or it expires, no entry of these names is served or stored.
+    /// Strict invalidation across processes needs it. Memory needs none and returns `Fence::none()`.
     fn fence(&self, names: &Namespaces) -> impl Future<Output = Result<Fence, StoreError>> + Send;
 
-    /// Moves the deadline of a fence on: asked time and again while the write is under way, if the fence wants that.
+    /// Extends the deadline of a fence. Called repeatedly during the write if the fence asks for it.
     fn renew(&self, names: &Namespaces, fence: &Fence) -> impl Future<Output = ()> + Send {
         let _ = (names, fence);
         future::ready(())
     }
 
-    /// A write may have committed: what carries an older stamp of these names is no longer servable (or, with
-    /// [`InvalidationKind::Soft`], stale) once this is done. Idempotent, O(1), and walks over no entries.
+    /// Invalidates the names after a write that may have committed. Afterwards no entry with an older stamp of these names is served (or,
+    /// with [`InvalidationKind::Soft`], each is stale). Idempotent and O(1): it visits no entries.
     ///
-    /// In a store that has to be reached, what could not be done goes on behind the scenes, also if this is dropped or has
-    /// returned an error, and what it concerns is served to nobody in this process meanwhile.
+    /// If a remote store cannot be reached, the invalidation continues in the background, also if this future is dropped or returns an
+    /// error. Until it is delivered, this process serves no entry of these names.
     fn bump(
         &self,
         names: &Namespaces,
@@ -151,33 +152,33 @@ pub trait Backend: Clone + fmt::Debug + Send + Sync + 'static {
         fence: Option<Fence>,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// As much of a hard [`bump`](Self::bump) as can be done without waiting: for the end of a write that was dropped.
+    /// Performs the part of a hard [`bump`](Self::bump) that needs no waiting, at the end of a write that was dropped.
     fn bump_now(&self, names: &Namespaces);
 
-    /// Whether what began under `stamp` may still answer a request that arrives now and belongs to `names`.
+    /// Returns the validity of a fill that began with `stamp`, for a request that arrives now and belongs to `names`.
     fn life(&self, stamp: &Stamp, names: &Namespaces) -> Validity;
 
-    /// What every store shares with the layers over it: the clock, the secret, the counters.
+    /// Returns the clock, the secret and the counters, which a store shares with the layers over it.
     fn context(&self) -> &Context;
 
-    /// What the store holds at this moment: entries and bytes.
+    /// Returns the current number of entries and bytes.
     fn usage(&self) -> Usage;
 }
 
-/// What a store shares with the layers over it.
+/// The parts of a store that it shares with the layers over it.
 #[derive(Debug)]
 pub struct Context {
     pub(crate) clock: Clock,
     pub(crate) secret: Secret,
     pub(crate) counters: Counters,
-    /// How long an explicit invalidation waits.
+    /// The time that an explicit invalidation waits for the store.
     pub(crate) invalidate_timeout: Duration,
 }
 
-/// How long an explicit invalidation waits for a shared store, unless set.
+/// The default time that an explicit invalidation waits for a shared store.
 pub(crate) const INVALIDATE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Awaits work for no longer than this. Work that is ready at once needs no timer.
+/// Awaits `work` for at most `limit`. Work that is ready at once needs no timer.
 pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
     let mut work = pin!(work);
     let at_once = future::poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
@@ -188,83 +189,83 @@ pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = T>) ->
 }
 
 impl Context {
-    /// A context with counters at zero. Stores that are to agree on identities need the same secret.
+    /// Returns a context with counters at zero. Stores that must agree on identities need the same secret.
     pub fn new(clock: Clock, secret: Secret) -> Self {
         Self { clock, secret, counters: Counters::default(), invalidate_timeout: INVALIDATE_TIMEOUT }
     }
 
-    /// The clock by which entries live and expire.
+    /// Returns the clock by which entries live and expire.
     pub fn clock(&self) -> &Clock {
         &self.clock
     }
 }
 
-/// The answer of [`Backend::get`].
+/// The result of [`Backend::get`].
 #[derive(Debug, Clone)]
 pub struct StoreLookup {
-    /// The entry, and whether it was cleared softly. Never one that is dead.
+    /// The entry and its validity, which is never `Invalidated`.
     pub found: Option<(Arc<Entry>, Validity)>,
-    /// The stamp as seen now: what a fill that begins after this lookup must carry.
+    /// The current stamp. A fill that begins after this lookup must carry it.
     pub stamp: Stamp,
 }
 
-/// What a fill wishes for when it begins.
+/// Options for starting a fill.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FillOptions {
-    /// To be the only one of all processes for so long at most.
+    /// The longest time to hold the distributed lock; no lock if `None`.
     pub lock: Option<Duration>,
-    /// With the lock: to be told if something fresh [has appeared](BeginFill::AlreadyStored) since the look.
+    /// With the lock: report a fresh entry that [was stored](BeginFill::AlreadyStored) since the lookup.
     pub looks: bool,
-    /// That names known only from the response can be [admitted](Backend::admit).
+    /// Read the counter of new names, so that names known only from the response can be [admitted](Backend::admit).
     pub counts: bool,
-    /// The longest body, in bytes, that may have appeared; no limit if there is none.
+    /// The longest body, in bytes, of an entry that counts as already stored; no limit if `None`.
     pub max_body: Option<usize>,
 }
 
-/// What [`Backend::begin`] comes to.
+/// The result of [`Backend::begin`].
 #[derive(Debug)]
 pub enum BeginFill {
-    /// Call the inner service.
+    /// The inner service is called.
     Proceed {
-        /// What the fill must carry. One that is not [whole](Stamp::is_whole) keeps its response out of a shared store.
+        /// The stamp of the fill. A stamp that is not [complete](Stamp::is_whole) keeps the response out of a shared store.
         stamp: Stamp,
-        /// To be given back with the entry.
+        /// The lock, to be released with the entry.
         lock: Option<Lock>,
     },
-    /// Another process is at it: look again in a moment.
+    /// Another process fills this key. The lookup is repeated after a moment.
     Locked,
-    /// Another process has stored something since the look: look again now.
+    /// Another process has stored an entry since the lookup. The lookup is repeated at once.
     AlreadyStored,
-    /// Another process has found a moment ago that what is stored under this key is not to be shared.
+    /// Another process found a moment ago that the responses of this key cannot be shared.
     Uncacheable {
-        /// As in [`Proceed`](Self::Proceed).
+        /// The stamp of the fill, used like the one in [`Proceed`](Self::Proceed).
         stamp: Stamp,
     },
 }
 
-/// The answer of [`Backend::admit`].
+/// The result of [`Backend::admit`].
 #[derive(Debug)]
 pub enum Admitted {
-    /// The stamp, with what it needs to cover the names.
+    /// The stamp, completed so that it covers the names.
     Stamp(Stamp),
     /// One of the names was invalidated since the stamp was taken.
     Invalidated,
-    /// One of the names is new to the store: it vouches for the responses of fills that begin from now on.
+    /// One of the names is new to the store. Fills that begin from now on can be stored under it.
     New,
 }
 
-/// What became of [`Backend::put`].
+/// The result of [`Backend::put`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Put {
-    /// It is kept.
+    /// The entry is stored.
     Stored,
-    /// Something that it belongs to was cleared after its stamp was taken.
+    /// A namespace of the entry was invalidated after its stamp was taken.
     Dead,
-    /// It is larger than the store can hold.
+    /// The entry is larger than the store can hold.
     TooLarge,
 }
 
-/// A fence that stands, to be taken back by the bump that ends its write.
+/// A fence that is set. The invalidation that ends its write removes it.
 #[derive(Debug, Clone, Default)]
 pub struct Fence {
     token: u128,
@@ -272,27 +273,27 @@ pub struct Fence {
 }
 
 impl Fence {
-    /// No fence: the store needs none.
+    /// Returns the fence of a store that needs none.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// A fence known to its store by this token.
+    /// Returns a fence that its store knows by this token.
     pub fn with_token(token: u128) -> Self {
         Self { token, renew_after: None }
     }
 
-    /// The same, whose deadline is to be moved on each time so much has passed.
+    /// Sets the period after which the fence's deadline has to be extended.
     pub fn renewed_every(self, after: Duration) -> Self {
         Self { renew_after: Some(after), ..self }
     }
 
-    /// The token.
+    /// Returns the token.
     pub fn token(&self) -> u128 {
         self.token
     }
 
-    /// When its deadline is to be moved on.
+    /// Returns the period after which the deadline has to be extended.
     pub fn renew_after(&self) -> Option<Duration> {
         self.renew_after
     }

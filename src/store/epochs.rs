@@ -1,4 +1,4 @@
-//! The fixed table of epochs: what makes an invalidation O(1) and a stale fill harmless.
+//! The fixed table of epochs. It makes an invalidation O(1) and a stale fill harmless.
 
 use std::sync::{
     Mutex, MutexGuard, PoisonError,
@@ -7,33 +7,34 @@ use std::sync::{
 
 use crate::{entry::validity::Validity, namespace::set::Namespaces};
 
-/// How strongly entries are cleared.
+/// Strength of an invalidation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidationKind {
-    /// Entries from before are never served again. What a write wants.
+    /// Older entries are never served again. Writes use this kind.
     Hard,
-    /// Entries from before are stale: still served where a rule allows stale answers, refreshed otherwise.
+    /// Older entries become stale. They are served where a rule allows stale responses, and refreshed otherwise.
     Soft,
 }
 
-/// One sequence for the process and a fixed array with a slot per hash of a name.
+/// One sequence for the process, and a fixed array with one slot per hash of a name.
 ///
-/// A bump takes the next number and writes it into the slot; a stamp is the number at the time of capture;
-/// what carries a stamp is alive while none of its slots holds a larger number. A collision of names clears
-/// too much, never too little, and the table cannot grow, be evicted or start again.
+/// An invalidation takes the next number and writes it into the slots of its names. A stamp is the number at the time of its capture. It is
+/// valid while none of its slots holds a larger number. Two names in one slot invalidate too much, never too little. The table cannot grow,
+/// be evicted or restart.
 pub(crate) struct Epochs {
     sequence: AtomicU64,
-    /// The last bump of either kind: the only table that a hit reads.
+    /// The last invalidation of either kind. A hit reads only this table.
     any: Box<[AtomicU64]>,
-    /// The last hard bump.
+    /// The last hard invalidation.
     hard: Box<[AtomicU64]>,
     mask: u64,
-    /// Held while slots are written, so that [`renew`](Self::renew) sees either all of a bump or nothing of it.
+    /// Locked while slots are written, so that [`renew`](Self::renew) sees all of an invalidation or nothing of it.
     stepping: Mutex<()>,
 }
 
 impl Epochs {
-    /// A table of `slots`, a power of two, and one for the root alone: everything belongs to that, and no other name is to meet it.
+    /// Creates a table of `slots`, a power of two, and one more slot for the root alone. Every entry belongs to the root, so no other name
+    /// may share its slot.
     pub(crate) fn new(slots: usize) -> Self {
         assert!(slots.is_power_of_two());
         let table = || (0..=slots).map(|_| AtomicU64::new(0)).collect();
@@ -44,16 +45,16 @@ impl Epochs {
         2 * (slots + 1) * size_of::<AtomicU64>()
     }
 
-    /// The stamp of what begins now. To be taken before the inner service is called.
+    /// Returns the stamp of a fill that begins now. Captured before the inner service is called.
     #[inline]
     pub(crate) fn capture(&self) -> u64 {
         self.sequence.load(Ordering::SeqCst)
     }
 
-    /// Kills, or softens, all that carries an older stamp.
+    /// Invalidates, or makes stale, all entries with an older stamp.
     ///
-    /// A fill that captures the new number before the slot is written begins after this bump began, and so
-    /// after the commit that the bump tells of: it may live.
+    /// A fill that captures the new number before the slot is written began after this invalidation began. That is after the commit that
+    /// the invalidation reports, so the fill may stay valid.
     pub(crate) fn bump(&self, hashes: impl Iterator<Item = u64>, kind: InvalidationKind) {
         let _stepping = self.lock();
         self.step(hashes, kind);
@@ -71,9 +72,9 @@ impl Epochs {
         epoch
     }
 
-    /// Steps the slots of a name whose generation this process has written at some moment after the epoch `sent`. Returns the epoch from
-    /// which that generation can be trusted: the new one, or `sent` if something else has stepped one of the slots since. That may have
-    /// been a bump of the generation just written, so nothing that carries `sent` is alive then.
+    /// Advances the slots of a name whose generation this process wrote at some time after the epoch `sent`. Returns the epoch from which
+    /// that generation can be trusted. That is the new epoch, or `sent` if another invalidation advanced one of the slots since. The other
+    /// invalidation may have replaced the generation just written, so then no stamp of `sent` is valid.
     #[cfg(feature = "redis")]
     pub(crate) fn step_own(&self, hashes: impl Iterator<Item = u64> + Clone, sent: u64) -> u64 {
         let _stepping = self.lock();
@@ -82,8 +83,8 @@ impl Epochs {
         if untouched { epoch } else { sent }
     }
 
-    /// The current epoch, as the stamp of names that were read at different epochs: each part is the hash of a name and the epoch before
-    /// its generation was read. None if a slot was stepped after its part.
+    /// Returns the current epoch as the stamp of names that were read at different epochs, or `None` if a slot was advanced after its part
+    /// was read. Each part is the hash of a name and the epoch before its generation was read.
     #[cfg(feature = "redis")]
     pub(crate) fn renew(&self, mut parts: impl Iterator<Item = (u64, u64)>) -> Option<u64> {
         let _stepping = self.lock();
@@ -99,7 +100,7 @@ impl Epochs {
         self.stepping.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What has become of a stamp under these names.
+    /// Returns the validity of a stamp for these names.
     #[inline]
     pub(crate) fn life(&self, stamp: u64, hashes: impl Iterator<Item = u64> + Clone) -> Validity {
         if hashes.clone().all(|hash| self.is_untouched(hash, stamp)) {

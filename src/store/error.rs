@@ -2,7 +2,7 @@
 
 use std::{error, fmt};
 
-/// A store could not do what was asked. Reads that fail are misses; only explicit calls return it.
+/// An operation of a store failed. Only explicit calls return it: a read that fails counts as a miss.
 #[derive(Debug)]
 pub struct StoreError(Box<dyn error::Error + Send + Sync>);
 
@@ -12,12 +12,13 @@ impl StoreError {
         Self(cause.into())
     }
 
-    /// An invalidation that could not be delivered in time: it waits in the store, and is delivered as soon as that is possible.
+    /// Returns the error of an invalidation that was not delivered in time. It is queued, and delivered when the store can be reached
+    /// again.
     pub fn queued() -> Self {
         Self::new(Queued)
     }
 
-    /// Whether the invalidation waits in the store and will be delivered. The caller has nothing to repeat.
+    /// Returns true if the invalidation is queued and will be delivered. The caller does not need to repeat it.
     ///
     /// ```
     /// use tower_response_cache::StoreError;
@@ -30,7 +31,7 @@ impl StoreError {
     }
 }
 
-/// See [`StoreError::queued`].
+/// The cause of [`StoreError::queued`].
 #[derive(Debug)]
 struct Queued;
 

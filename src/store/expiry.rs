@@ -1,4 +1,4 @@
-//! Entries leave memory when their time is over, without being asked for again.
+//! Removal of expired entries from memory, without another request for them.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -9,45 +9,45 @@ use std::{
 
 use crate::clock::{self, Nanos};
 
-/// How finely deadlines are kept: an expired entry is gone within about this and [`TICK`].
+/// Resolution of deadlines. An expired entry is removed within about this time and [`TICK`].
 const BUCKET: Nanos = 1_000_000_000;
 
-/// How often the janitor looks.
+/// Period of the janitor.
 const TICK: Duration = Duration::from_secs(1);
 
-/// The most shards.
+/// The largest number of shards.
 const SHARDS: usize = 64;
 
-/// How many buckets are told apart: each look at one passes by what is due that many later, or twice that.
+/// The number of slots of a wheel. Each visit to a slot also passes the records that are due this many buckets later, or a multiple of it.
 const SLOTS: usize = 256;
 
-/// Which keys are due when: a wheel of lists for each shard. Whoever takes an entry out of the store takes its record out of here, so that
-/// there is one for each entry.
+/// The times at which keys expire: one wheel of lists for each shard. Code that removes an entry from the store removes its record from
+/// here as well, so that each entry has one record.
 pub(crate) struct Expiry {
     shards: Box<[Mutex<Shard>]>,
 }
 
 struct Shard {
     records: Vec<Record>,
-    /// The first record that is free.
+    /// The first free record.
     free: u32,
-    /// The first of each list.
+    /// The first record of each list.
     slots: [u32; SLOTS],
-    /// The bucket up to which it was told what is due.
+    /// The bucket up to which expired keys were reported.
     told: u32,
 }
 
 struct Record {
     key: u128,
     bucket: u32,
-    /// The neighbours in its list.
+    /// The neighbours of the record in its list.
     next: u32,
     before: u32,
-    /// How often it has been in use: the same place is another one then.
+    /// The number of times that this place was used before. An older [`Noted`] has another number.
     round: u32,
 }
 
-/// Where the record of an entry is.
+/// The place of an entry's record.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Noted {
     index: u32,
@@ -58,12 +58,12 @@ pub(crate) struct Noted {
 const NONE: u32 = u32::MAX;
 
 impl Expiry {
-    /// For a store of about so many entries.
+    /// Creates the wheels for a store of about this many entries.
     pub(crate) fn new(entries: usize) -> Self {
         Self { shards: (0..Self::shards(entries)).map(|_| Mutex::new(Shard::new())).collect() }
     }
 
-    /// The memory that it takes beside the records, in bytes.
+    /// Returns the memory of the shards without their records, in bytes.
     pub(crate) fn heap(entries: usize) -> usize {
         Self::shards(entries) * size_of::<Mutex<Shard>>()
     }
@@ -72,20 +72,20 @@ impl Expiry {
         (entries / SLOTS).next_power_of_two().min(SHARDS)
     }
 
-    /// Notes that a key is due. To be called before its entry can be found, so that who takes that out knows of this.
+    /// Records that a key expires. Called before its entry can be found, so that any removal of the entry knows the record.
     #[inline]
     pub(crate) fn note(&self, key: u128, expires: Nanos) -> Noted {
         let bucket = u32::try_from(expires.div_ceil(BUCKET)).unwrap_or(u32::MAX);
         self.shard_of(key).note(key, bucket)
     }
 
-    /// The entry of this key for which that was noted has gone.
+    /// Removes the record of an entry that has left the store.
     #[inline]
     pub(crate) fn forget(&self, key: u128, noted: Noted) {
         self.shard_of(key).forget(noted);
     }
 
-    /// The keys whose time has come; told again with the next bucket if they are not forgotten.
+    /// Returns the expired keys. A key that is not forgotten is reported again with the next bucket.
     pub(crate) fn due(&self, now: Nanos) -> Vec<u128> {
         let now = u32::try_from(now / BUCKET).unwrap_or(u32::MAX - 1);
         let mut keys = Vec::new();
@@ -93,13 +93,13 @@ impl Expiry {
         keys
     }
 
-    /// The keys of one part of the table, for a look at whether they are still alive.
+    /// Returns the keys of one part of the table.
     pub(crate) fn part(&self, index: usize) -> Vec<u128> {
         let shard = self.shard(index);
         shard.slots.iter().flat_map(|first| shard.list(*first)).map(|(_, record)| record.key).collect()
     }
 
-    /// How many parts there are.
+    /// Returns the number of parts.
     pub(crate) fn parts(&self) -> usize {
         self.shards.len()
     }
@@ -126,7 +126,7 @@ impl Shard {
 
     #[inline]
     fn note(&mut self, key: u128, bucket: u32) -> Noted {
-        // What is due by now is told next time.
+        // Buckets up to `told` were reported, so a record that is already due goes into the next one.
         let bucket = bucket.max(self.told.saturating_add(1));
         let index = match self.records.get_mut(self.free as usize) {
             Some(record) => {
@@ -189,7 +189,7 @@ impl Shard {
             due.extend(list.filter(|(_, record)| record.bucket <= now).map(|(index, record)| (index, record.key)));
         }
         self.told = self.told.max(now);
-        // One whose entry is only about to be kept is told again.
+        // A key whose entry is about to be stored is reported again.
         for (index, key) in due {
             self.unlink(index);
             self.records[index as usize].bucket = now + 1;
@@ -199,13 +199,13 @@ impl Shard {
     }
 }
 
-/// What the janitor does every [`TICK`] for as long as the store exists.
+/// The work of the janitor every [`TICK`] while the store exists.
 pub(crate) trait Sweep: Send + Sync {
     fn sweep(&self);
 }
 
-/// One thread for all stores of the process. A thread, not a task: a store may outlive the runtime it was made in, and
-/// no runtime may keep a store alive. It ends with the last store.
+/// One thread for all stores of the process. It ends with the last store. A task would not do: a store may outlive the runtime it was made
+/// in, and no runtime may keep a store alive.
 struct Janitor {
     stores: Mutex<Rounds>,
 }
@@ -218,7 +218,7 @@ struct Rounds {
 
 static JANITOR: OnceLock<Janitor> = OnceLock::new();
 
-/// Has a store swept until it is dropped.
+/// Sweeps a store until it is dropped.
 pub(crate) fn sweep_for_life(store: Weak<dyn Sweep>) {
     let janitor = JANITOR.get_or_init(|| Janitor { stores: Mutex::default() });
     let mut rounds = janitor.lock();
@@ -247,7 +247,7 @@ impl Janitor {
                 rounds.stores.iter().filter_map(Weak::upgrade).collect()
             };
             for store in stores {
-                // One store's fault ends neither this thread nor the expiry of the others.
+                // A panic in one store ends neither this thread nor the expiry of the others.
                 if catch_unwind(AssertUnwindSafe(|| store.sweep())).is_err() {
                     tracing::error!("a sweep for expired entries panicked");
                 }

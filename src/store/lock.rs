@@ -1,14 +1,14 @@
-//! What keeps entries: one narrow trait, and the memory store.
+//! The distributed lock of a fill.
 
 use std::sync::Arc;
 
-/// The lock of a fill across processes. It only saves work: what is stored is right without it, too.
+/// The distributed lock of a fill. It only saves work: stored entries are correct without it.
 #[derive(Debug)]
 pub struct Lock {
-    /// The hash of the key that it is for.
+    /// The hash of the locked key.
     pub key: u128,
-    /// What it is known by.
+    /// The token of the lock's holder.
     pub token: u128,
-    /// The name that the entry stands under in the store, if that matters there.
+    /// The name of the entry in the store, if the store needs it.
     pub place: Arc<str>,
 }

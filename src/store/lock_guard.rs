@@ -1,8 +1,8 @@
-//! The lock across processes of a fill.
+//! A guard that releases the distributed lock of a fill.
 
 use super::{Store, lock::Lock};
 
-/// The lock of a fill, given back whatever becomes of the fill.
+/// Releases the lock of a fill when the fill ends, also if it is dropped.
 pub(crate) struct LockGuard<St: Store> {
     store: St,
     lock: Option<Lock>,
@@ -13,12 +13,12 @@ impl<St: Store> LockGuard<St> {
         Self { store, lock: Some(lock) }
     }
 
-    /// The lock, to be given back with an entry.
+    /// Returns the lock, to be released together with storing the entry.
     pub(crate) fn with_entry(&mut self) -> Option<Lock> {
         self.lock.take()
     }
 
-    /// Gives it back without an entry, for nobody to wait for the next if that is of no use.
+    /// Releases the lock without an entry. If `unfit`, other processes do not wait for the next fill of this key.
     pub(crate) fn without_entry(mut self, unfit: bool) {
         if let Some(lock) = self.lock.take() {
             self.store.release(lock, unfit);

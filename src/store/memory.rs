@@ -1,4 +1,4 @@
-//! Memory: bounded by bytes, cleared by epochs.
+//! The memory store. Its size is limited in bytes, and epochs invalidate its entries.
 
 use std::{
     fmt,
@@ -33,39 +33,48 @@ use crate::{
     stats::{counters::Count, usage::Usage, warnings::TRIAL},
 };
 
-/// Entries in this process's memory.
+/// Entries in the memory of this process.
 ///
-/// **Bound.** The capacity is in bytes, and everything counts: bodies, header fields, keys, namespaces, the slots of the
-/// table, the epochs, the records of expiry. An entry larger than a shard's part of the capacity is not kept. Values of header fields
-/// and trailers are copied, since they are slices of the buffers of a client where they come from one. One thing is not seen: a body above 64 KiB that the handler gives as a slice of a larger buffer, and still shares, is kept as that slice
-/// and holds the whole buffer. Smaller ones are copied out of theirs.
-/// Beside the capacity stands what threads keep: each has at hand at most 32 of the responses that it was asked for most, of at most
-/// 8 KiB each, which it may hold for a while longer than the store does; and each that stores keeps aside the last entry that it has
-/// evicted, if that takes no more than 4 KiB without its body, for the next one to take its place.
+/// **Bound.** The capacity is in bytes. It covers bodies, header fields, keys, namespaces, the slots of the table, the epochs and the
+/// records of expiry. An entry that is larger than one shard's part of the capacity is not stored. The values of header fields and trailers
+/// are copied, because they may be slices of a client's read buffer. A body of up to 64 KiB that is a slice of a larger buffer is copied as
+/// well. A larger body that the handler gives as a slice of a shared buffer is kept as that slice, and the capacity does not count the rest
+/// of the buffer.
 ///
-/// **Eviction.** [`quick_cache`] with its variant of S3-FIFO and CLOCK-Pro, weighed by bytes: a scan of keys that are
-/// asked for once does not wash out those that are asked for often, and a hit takes no exclusive lock. It was chosen by
-/// hit ratio against TinyLFU, S3-FIFO and LRU on zipf and scan-polluted traces: `cargo bench --bench hit_ratio`.
-/// A hit on what its thread has at hand writes to nothing that other threads read, however many of them ask for it; one in sixteen
-/// is told to the table, so that it knows what is asked for.
+/// Threads keep some memory outside the capacity. Each thread keeps at most 32 hot responses of at most 8 KiB each, which may outlive their
+/// entries in the store for a while. Each thread that stores keeps the last entry that it evicted, for reuse by the next one, if that entry
+/// takes at most 4 KiB without its body.
 ///
-/// At the same bytes its hit ratio, moka's (TinyLFU), S3-FIFO's and LRU's were .785, .784, .778 and .725 on zipf 0.99 with
-/// room for a tenth, .567, .562, .557 and .469 on zipf 0.8, and .522, .511, .518 and .418 with a third of the requests in
-/// scans. On a recorded trace of a social network it was .811, where S3-FIFO had .820 and moka .792.
-/// With room for 1, 5, 10 and 20 % of that trace it was .662, .773, .811 and .839, where S3-FIFO had .692, .790, .820 and .841.
-/// No setting of the library that was tried closes that: with .5 to .99 for what is hot, no ghosts to one for each entry, a quarter to
-/// four times the estimate of entries, and one to eight shards it was .792 to .811 at 10 %. S3-FIFO owes its lead to taking in for good
-/// only what was hit twice, and to counting anew from there: without the latter it has .810. That of foyer, which does not count anew,
-/// had .811, TinyUFO .786. Where two in five requests are for something new, as in a recorded trace of a disk, it is at its worst: .227,
-/// where S3-FIFO had .295 and moka .298.
+/// **Eviction.** [`quick_cache`] evicts with its variant of S3-FIFO and CLOCK-Pro, weighed by bytes. A scan of keys that are requested once
+/// does not evict the keys that are requested often, and a hit takes no exclusive lock. The library was chosen by its hit ratio, compared
+/// with TinyLFU, S3-FIFO and LRU on zipf and scan-polluted traces: `cargo bench --bench hit_ratio`. A hit on a hot response of its thread
+/// writes to no memory that other threads read. One in sixteen of these hits is reported to the table, so that eviction knows about them.
 ///
-/// **Expiry.** An entry whose time is over, stale use included, is removed within about two seconds without being asked
-/// for again. What an invalidation has killed is removed when it is asked for, or within about a minute.
+/// Hit ratios at the same number of bytes. The first four rows leave room for a tenth of the keys or of the trace:
 ///
-/// **Invalidation.** A fixed table of epochs, one slot per hash of a namespace: clearing takes the same time for one
-/// entry and for a million, and a response that was being computed meanwhile cannot be stored as if it were new.
+/// | trace | quick_cache | moka (TinyLFU) | S3-FIFO | LRU |
+/// |---|---|---|---|---|
+/// | zipf 0.99 | .785 | .784 | .778 | .725 |
+/// | zipf 0.8 | .567 | .562 | .557 | .469 |
+/// | a third of the requests in scans | .522 | .511 | .518 | .418 |
+/// | social network (recorded), 10 % | .811 | .792 | .820 | |
+/// | the same, 1 % | .662 | | .692 | |
+/// | the same, 5 % | .773 | | .790 | |
+/// | the same, 20 % | .839 | | .841 | |
+/// | disk (recorded; two in five requests are new) | .227 | .298 | .295 | |
 ///
-/// A `Memory` is a handle: its clones share the entries. Give one to every layer that belongs together.
+/// No setting of the library closes the gap on the recorded trace. Hot shares of .5 to .99, ghost lists of zero to one per entry, a quarter
+/// to four times the estimated entries, and one to eight shards gave .792 to .811 at 10 %. S3-FIFO leads because it promotes only entries
+/// with two hits, and counts hits from zero after the promotion. Without the second part it reaches .810. Foyer's S3-FIFO, which does not
+/// count from zero, reached .811, and TinyUFO .786.
+///
+/// **Expiry.** An entry is removed within about two seconds after its time is over, stale use included, without another request for it. An
+/// invalidated entry is removed when it is requested, or within about a minute.
+///
+/// **Invalidation.** A table of epochs of a fixed size has one slot per hash of a namespace. An invalidation takes the same time for one
+/// entry and for a million. A response that was being computed meanwhile cannot be stored as if it were new.
+///
+/// A `Memory` is a handle: its clones share the entries. Give clones of one store to all layers that belong together.
 #[derive(Clone)]
 pub struct Memory(Arc<MemoryInner>);
 
@@ -76,14 +85,15 @@ struct MemoryInner {
     context: Arc<Context>,
     capacity: u64,
     overhead: u64,
-    /// What the table takes at most in one entry.
+    /// The size of the largest entry that the table accepts, in bytes.
     largest: u64,
-    /// Where the search for dead entries goes on, and the epoch up to which all of them were found.
+    /// The part of the table at which the search for invalidated entries continues.
     next_part: AtomicUsize,
+    /// The epoch up to which all invalidated entries were found.
     swept: AtomicU64,
 }
 
-/// An entry as the table has it.
+/// An entry and the record of its expiry.
 #[derive(Clone)]
 struct StoredEntry {
     entry: Arc<Entry>,
@@ -92,35 +102,37 @@ struct StoredEntry {
 
 const MIB: usize = 1 << 20;
 
-/// The share of the room for what is asked for often.
+/// The share of the capacity for entries that are requested often.
 const HOT: f64 = 0.97;
 
-/// The smallest capacity that is any use: below it the tables alone would fill it.
+/// The smallest capacity, in bytes. In a smaller store the tables alone would fill it.
 const SMALLEST: usize = 64 << 10;
 
 impl Memory {
-    /// A store of at most so many bytes.
+    /// Returns a store of at most this many bytes.
+    ///
+    /// [`Memory::builder`] has the other settings.
     ///
     /// # Panics
     ///
-    /// If that is less than 64 KiB. [`Memory::builder`] has the other settings.
+    /// If `bytes` is less than 64 KiB.
     #[track_caller]
     pub fn new(bytes: usize) -> Self {
         Self::builder().capacity(bytes).build()
     }
 
-    /// A store with settings of one's own.
+    /// Returns a builder with default settings.
     pub fn builder() -> MemoryBuilder {
         MemoryBuilder { capacity: 64 * MIB, clock: Clock::system(), secret: None, invalidate_timeout: INVALIDATE_TIMEOUT }
     }
 
-    /// Removes what has expired now rather than within the next two seconds. For tests with a [`Clock::manual`].
+    /// Removes expired entries now instead of within the next two seconds. For tests with a [`Clock::manual`].
     pub fn remove_expired(&self) {
         self.0.remove_expired();
     }
 }
 
-/// What a store needs of the memory in front of it.
+/// Methods for a store that keeps this memory in front of it.
 #[cfg(feature = "redis")]
 impl Memory {
     pub(crate) fn epoch(&self) -> u64 {
@@ -140,40 +152,40 @@ impl Memory {
         self.0.replace(old, entry)
     }
 
-    /// What has become of an entry that was found, if it would be found again.
+    /// Returns the validity of an entry that was found before, or `None` if it would not be found again.
     #[inline]
     pub(crate) fn still_has(&self, entry: &Arc<Entry>) -> Option<Validity> {
         self.0.still_has(entry)
     }
 
-    /// Removes an entry, if it is still there.
+    /// Removes this entry if it is still stored.
     pub(crate) fn forget(&self, entry: &Arc<Entry>) {
         self.0.remove_if(entry.key().hash(), |other| Arc::ptr_eq(other, entry));
     }
 
-    /// Steps the epochs of all that have one of these hashes.
+    /// Invalidates the epochs of all entries with one of these hashes.
     pub(crate) fn bump_hashes(&self, hashes: impl Iterator<Item = u64>) {
         self.0.epochs.bump(hashes, InvalidationKind::Hard);
     }
 
-    /// Steps the epochs of a generation that this process has written: see [`Epochs::step_own`].
+    /// Advances the epochs of a generation that this process has written: see [`Epochs::step_own`].
     pub(crate) fn step_own(&self, hashes: impl Iterator<Item = u64> + Clone, sent: u64) -> u64 {
         self.0.epochs.step_own(hashes, sent)
     }
 
-    /// The current epoch, for a stamp of these parts: see [`Epochs::renew`].
+    /// Returns the current epoch, for a stamp of these parts: see [`Epochs::renew`].
     pub(crate) fn renew(&self, parts: impl Iterator<Item = (u64, u64)>) -> Option<u64> {
         self.0.epochs.renew(parts)
     }
 
-    /// What has become of what began under an epoch.
+    /// Returns the validity of an entry or a fill that began at `epoch`.
     #[inline]
     pub(crate) fn life_of(&self, epoch: u64, hashes: impl Iterator<Item = u64> + Clone) -> Validity {
         self.0.epochs.life(epoch, hashes)
     }
 }
 
-/// 64 MiB.
+/// Has a capacity of 64 MiB.
 impl Default for Memory {
     fn default() -> Self {
         Self::builder().build()
@@ -186,7 +198,7 @@ impl fmt::Debug for Memory {
     }
 }
 
-/// The settings of a [`Memory`].
+/// Settings of a [`Memory`].
 ///
 /// ```
 /// use tower_response_cache::{Clock, Memory, Store};
@@ -205,7 +217,7 @@ pub struct MemoryBuilder {
 }
 
 impl MemoryBuilder {
-    /// How long an explicit invalidation of the store behind waits.
+    /// Sets the time that an explicit invalidation waits for the shared store behind this memory.
     #[cfg(feature = "redis")]
     pub(crate) fn invalidate_timeout(mut self, limit: Duration) -> Self {
         self.invalidate_timeout = limit;
@@ -218,13 +230,13 @@ impl MemoryBuilder {
         self
     }
 
-    /// The most bytes it may hold. Defaults to 64 MiB.
+    /// Sets the capacity in bytes. Defaults to 64 MiB.
     pub fn capacity(mut self, bytes: usize) -> Self {
         self.capacity = bytes;
         self
     }
 
-    /// The clock by which entries expire. Defaults to [`Clock::system`].
+    /// Sets the clock by which entries expire. Defaults to [`Clock::system`].
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
@@ -246,7 +258,7 @@ impl MemoryBuilder {
         self
     }
 
-    /// The store.
+    /// Builds the store.
     ///
     /// # Panics
     ///
@@ -256,13 +268,13 @@ impl MemoryBuilder {
         let bytes = self.capacity;
         assert!(bytes >= SMALLEST, "a memory store of {bytes} bytes is too small: at least {SMALLEST} (64 KiB)");
         let slots = (bytes / 1024).next_power_of_two().clamp(1 << 10, 1 << 16);
-        // Too low a guess of how many entries there will be costs little, too high a one some of the hit ratio.
+        // A low estimate costs little. A high one lowers the hit ratio.
         let estimate = (bytes / 4096).max(16);
         let overhead = (Epochs::heap(slots) + Expiry::heap(estimate)) as u64;
         let room = bytes as u64 - overhead.min(bytes as u64 / 2);
         // A shard must have room for several of the largest bodies that rules allow by default.
         let shards = (bytes / (8 * MIB)).clamp(1, 16).next_power_of_two();
-        // Each takes the same part, rounded up by the table: nothing may be left to round.
+        // Each shard gets an equal part. The table would round a part up, so nothing may be left to round.
         let room = room / shards as u64 * shards as u64;
         let options = OptionsBuilder::new()
             .shards(shards)
@@ -275,7 +287,7 @@ impl MemoryBuilder {
         let context = Arc::new(Context { invalidate_timeout: self.invalidate_timeout, ..context });
         let leavings = EvictionListener(context.clone());
         let entries = Cache::with_options(options, ByBytes, KeySeed::random(), leavings);
-        // As the table reckons it: what does not fit in the part for what is asked for often is thrown out at once.
+        // The table evicts an entry at once that does not fit into the hot part of a shard.
         let largest = (entries.shard_capacity() as f64 * HOT) as u64;
         let shared = Arc::new(MemoryInner {
             entries,
@@ -297,7 +309,7 @@ impl MemoryBuilder {
 impl MemoryInner {
     #[inline]
     fn look(&self, key: KeyRef<'_>) -> StoreLookup {
-        // Before the entry is looked for: what the stamp is compared with later must not be newer than what was seen.
+        // Captured before the entry is read: the stamp must not be newer than the entry.
         let stamp = Stamp::local(self.epochs.capture());
         let found = self.entries.get(&key.hash()).and_then(|kept| self.judge(key, kept.entry));
         StoreLookup { found, stamp }
@@ -342,12 +354,12 @@ impl MemoryInner {
         Put::Stored
     }
 
-    /// Keeps an entry in the place of another, if that is there. The table is locked for the comparison and holds the place until the new
-    /// entry is in it, unless another entry comes for it: then that stays.
+    /// Stores an entry in the place of `old`, if `old` is still stored. The table is locked during the comparison and reserves the place
+    /// until the new entry is in it. If another entry arrives meanwhile, that one stays.
     fn replace(&self, old: &Entry, entry: Arc<Entry>) -> bool {
         let key = entry.key().hash();
         let is_old = |kept: &StoredEntry| kept.entry.key() == entry.key() && kept.entry.is_same_response(old);
-        // Looked at first: to ask for the place of an entry that is gone would make one.
+        // Checked first, because asking the table for the place of a removed entry would create one.
         if self.life(&entry) == Validity::Invalidated
             || entry.weight() > self.largest
             || !self.entries.peek(&key).is_some_and(|kept| is_old(&kept))
@@ -368,7 +380,7 @@ impl MemoryInner {
         put.map_err(|kept| self.expiry.forget(key, kept.noted)).is_ok()
     }
 
-    /// What has left the table while an entry came.
+    /// Forgets the expiry of the entries that left the table during an insertion, and recycles the last one.
     fn let_go(&self, leaving: Evicted) {
         let Evicted { last, more, .. } = leaving;
         for (key, kept) in &more {
@@ -380,7 +392,7 @@ impl MemoryInner {
         }
     }
 
-    /// Removes the entry of a key, if it is such a one. Every way out of the table tells the entry that it has left.
+    /// Removes the entry of a key if it satisfies `is_such`. Every removal from the table marks the entry as removed.
     fn remove_if(&self, key: u128, is_such: impl FnOnce(&Arc<Entry>) -> bool) -> bool {
         let removed = self.entries.remove_if(&key, |kept| is_such(&kept.entry));
         if let Some((key, kept)) = &removed {
@@ -399,8 +411,7 @@ impl MemoryInner {
         }
     }
 
-    /// Looks through one part of the table for entries that a bump has killed, if there was a bump since it was last
-    /// looked through.
+    /// Removes invalidated entries from one part of the table, if there was an invalidation since that part was last searched.
     fn remove_dead(&self) {
         let part = self.next_part.load(Ordering::Relaxed);
         let epoch = self.epochs.capture();
@@ -455,7 +466,7 @@ impl Backend for Memory {
     }
 
     fn fence(&self, _: &Namespaces) -> impl Future<Output = Result<Fence, StoreError>> + Send {
-        // Fences bridge the death of a process between its commit and its bump; this memory dies with the process.
+        // A fence covers the death of a process between its commit and its invalidation. This memory dies with the process.
         future::ready(Ok(Fence::none()))
     }
 
@@ -500,12 +511,12 @@ impl Weighter<u128, StoredEntry> for ByBytes {
     }
 }
 
-/// Tells entries that they have left, and counts those that have made room.
+/// Marks evicted entries as removed, and counts them.
 #[derive(Clone)]
 struct EvictionListener(Arc<Context>);
 
-/// What leaves the table while an entry comes: under its key that is what it replaces, unless it is the very entry. It is let go once the
-/// table is unlocked.
+/// The entries that leave the table during an insertion. They are dropped after the table is unlocked. An entry under the inserted key was
+/// replaced, and not evicted, unless it is the inserted entry itself.
 #[derive(Default)]
 struct Evicted {
     coming: u128,
@@ -533,13 +544,13 @@ impl Lifecycle<u128, StoredEntry> for EvictionListener {
     }
 }
 
-/// Places the hashes of keys in a table. Anybody can compute these hashes, and so targets that share half of one: where they stand in a
-/// table is for a seed of its own to say.
+/// Places the hashes of keys in a table. Anyone can compute these hashes, and with them targets that share half of one. A random seed keeps
+/// their places in the table unpredictable.
 #[derive(Clone, Copy)]
 pub(crate) struct KeySeed(u64, u64);
 
 impl KeySeed {
-    /// In debug builds always the same, so that tests come out the same.
+    /// Returns a random seed. Debug builds always use the same seed, so that tests are repeatable.
     pub(crate) fn random() -> Self {
         let random = RandomState::new();
         match cfg!(debug_assertions) {
@@ -548,7 +559,7 @@ impl KeySeed {
         }
     }
 
-    /// The place of a key among all.
+    /// Returns the place of a key in a table.
     #[inline]
     pub(crate) fn place(self, key: u128) -> u64 {
         let product = u128::from(key as u64 ^ self.0) * u128::from((key >> 64) as u64 ^ self.1);
@@ -627,7 +638,7 @@ mod tests {
             store.0.sweep();
         }
         assert_eq!(store.usage().entries, 500);
-        // The next round finds those that a bump in the middle of a round has killed.
+        // The next round finds entries that were invalidated in the middle of a round.
         store.0.sweep();
         store.bump_now(&Namespaces::exactly(&[crate::namespace::Namespace::root()]));
         for _ in 0..2 * store.0.expiry.parts() {
