@@ -117,8 +117,8 @@ fn by_reason<R: Reason>(counts: &[(R, u64)]) -> Vec<(&'static str, u64)> {
 /// Feature `metrics`.
 #[cfg(feature = "redis")]
 impl ServerUsage {
-    /// Hands this to the recorder of the [`metrics`] facade, with the label `cache`, as gauges: `response_cache_server_masters`,
-    /// `…_server_bytes`, `…_server_capacity_bytes`, `…_server_keys`.
+    /// Reports the usage to the recorder of the [`metrics`] facade, with the label `cache`, as the gauges `response_cache_server_masters`,
+    /// `…_server_bytes`, `…_server_capacity_bytes` and `…_server_keys`.
     pub fn record(&self, cache: impl Into<SharedString>) {
         let cache: SharedString = cache.into();
         for (name, value) in [

@@ -1,4 +1,4 @@
-//! QUERY requests, whose content is part of the key. The content is read before the cache sees the request, and passed on.
+//! QUERY requests, whose content is part of the key. The content is read before the request reaches the cache, and passed on.
 
 use std::{
     collections::VecDeque,
@@ -19,13 +19,13 @@ use crate::{
     ready::take_ready,
 };
 
-/// Reads the content of QUERY requests, so that a [`CacheLayer`](crate::CacheLayer) inside of it can answer them: two of them are one
-/// request if their content is the same, byte for byte, and the `Content-Type`, `Content-Encoding` and `Content-Language` of it,
-/// besides all that makes two GETs one. An unsafe request to the same URI clears what was stored for both.
+/// Reads the content of QUERY requests, so that a [`CacheLayer`](crate::CacheLayer) inside this layer can answer them. Two QUERY requests
+/// share a response if their content is equal byte for byte, their `Content-Type`, `Content-Encoding` and `Content-Language` are equal, and
+/// two GETs with the same heads would share one. An unsafe request to the same URI invalidates the responses to all of them.
 ///
-/// Content is read up to a limit and then handed on; with more of it, a QUERY passes the cache by, as every QUERY does without this
-/// layer. Requests of other methods are not touched. The service inside gets a [`QueryBody`], so it must take that as the body of
-/// its requests; with axum's `Router`, put both layers on the router, the cache first.
+/// Content is read up to a limit and then passed on. A QUERY with more content bypasses the cache, as every QUERY does without this layer.
+/// Requests of other methods are not changed. The inner service gets a [`QueryBody`] and must accept it as the body of its requests. With
+/// axum's `Router`, put both layers on the router, the cache first.
 ///
 /// ```
 /// use std::{convert::Infallible, time::Duration};
@@ -60,12 +60,12 @@ pub struct QueryLayer {
 }
 
 impl QueryLayer {
-    /// Reads up to 64 KiB.
+    /// Returns a layer that reads up to 64 KiB.
     pub fn new() -> Self {
         Self { max: 64 << 10 }
     }
 
-    /// The largest content that is read, in bytes. Defaults to 64 KiB.
+    /// Sets the size of the largest content that is read, in bytes. Defaults to 64 KiB.
     pub fn max(mut self, bytes: usize) -> Self {
         self.max = bytes;
         self
@@ -86,14 +86,14 @@ impl<S> Layer<S> for QueryLayer {
     }
 }
 
-/// The service that [`QueryLayer`] makes.
+/// The service of a [`QueryLayer`].
 #[derive(Debug, Clone)]
 pub struct QueryService<S> {
     inner: S,
     max: usize,
 }
 
-/// A boxed future: the content has to be awaited.
+/// A boxed future, because the content has to be awaited.
 type Answer<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 
 impl<S, B> Service<Request<B>> for QueryService<S>
@@ -136,19 +136,19 @@ pub(crate) fn is_query(method: &Method) -> bool {
     method.as_str() == "QUERY"
 }
 
-/// The content of a request, in its extensions.
+/// The content of a request, stored in its extensions.
 #[derive(Clone)]
 struct Known(Bytes);
 
-/// Whether the whole content of a request is known.
+/// Returns true if the whole content of a request is known.
 pub(crate) fn is_known(extensions: &http::Extensions) -> bool {
     extensions.get::<Known>().is_some()
 }
 
-/// Writes what tells the content of two requests apart.
+/// Writes the content of a request and its describing fields to the key.
 pub(crate) fn write(request: &RequestView<'_>, key: &mut KeyWriter<'_>) {
     let Some(Known(content)) = request.extensions().get::<Known>() else { return };
-    // Of any length, and nobody finds two contents of one hash.
+    // A hash, because the content may be long. Nobody can construct two contents with one hash.
     key.tagged(Tag::Content, blake3::hash(content).as_bytes());
     for name in [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_LANGUAGE] {
         for line in request.headers().get_all(&name) {
@@ -158,7 +158,7 @@ pub(crate) fn write(request: &RequestView<'_>, key: &mut KeyWriter<'_>) {
     }
 }
 
-/// The future of a [`QueryService`] service.
+/// The future of a [`QueryService`].
 #[pin_project]
 pub struct QueryFuture<F, T, E> {
     #[pin]
@@ -188,7 +188,7 @@ impl<F, T, E> fmt::Debug for QueryFuture<F, T, E> {
     }
 }
 
-/// The body of a request that has passed a [`QueryLayer`]: as it came, or read already. Its data are [`Bytes`]; trailers are kept.
+/// The body of a request after a [`QueryLayer`]: unread, or read in part or in full. Its data are [`Bytes`]. Trailers are kept.
 #[pin_project]
 pub struct QueryBody<B: Body> {
     #[pin]
@@ -197,11 +197,11 @@ pub struct QueryBody<B: Body> {
 
 #[pin_project(project = KindProj)]
 enum Kind<B: Body> {
-    // As it came.
+    // Not read.
     Untouched(#[pin] B),
-    // All of it.
+    // Read in full.
     Read { content: Option<Bytes>, trailers: Option<HeaderMap> },
-    // More than is read, or broken: what has been read, how that ended, and what is still to come.
+    // Too long or failed: the chunks that were read, the error, and the rest of the body.
     Begun { read: VecDeque<Bytes>, end: Option<B::Error>, body: Pin<Box<B>> },
 }
 

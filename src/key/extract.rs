@@ -1,4 +1,4 @@
-//! Extractors: what of a request enters its key.
+//! Extractors: they write the parts of a request that form its key.
 
 use std::{fmt, ptr, sync::Arc};
 
@@ -13,12 +13,12 @@ use super::{
 };
 use crate::semantics::NoVarySearch;
 
-/// Says what makes two requests of a rule the same request.
+/// Decides which requests of a rule share a key.
 ///
-/// [`RouteAndQuery`](struct@RouteAndQuery) is the default; [`and`](Self::and) adds parts to it. The route of the rule is always in the key
-/// besides, so that an extractor cannot make requests of two routes meet; and GET and HEAD share a key.
+/// [`RouteAndQuery`](struct@RouteAndQuery) is the default. [`and`](Self::and) adds parts to it. The route of the rule is always in the key
+/// as well, so requests of two routes never share a key. GET and HEAD share a key.
 ///
-/// A closure from a request to an `Option<String>` is an extractor: `None` leaves the request alone.
+/// A closure from a request to an `Option<String>` is an extractor. A request with `None` bypasses the cache.
 ///
 /// ```
 /// use tower_response_cache::{KeyExtractor, RouteAndQuery, key::{Headers, RequestView}};
@@ -29,25 +29,25 @@ use crate::semantics::NoVarySearch;
 /// assert_extractor(|request: &RequestView<'_>| Some(request.param("id").to_owned()));
 /// ```
 pub trait KeyExtractor: Send + Sync + 'static {
-    /// Writes the parts of this request's key, or asks for the request to be left alone.
+    /// Writes the parts of this request's key, or decides that the request bypasses the cache.
     fn extract(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted;
 
-    /// The identity that is part of the key, if there is one: what `{identity}` in a template stands for.
+    /// Returns the identity in the key, if there is one. It replaces `{identity}` in templates.
     fn identity(&self) -> Option<&Identity> {
         None
     }
 
-    /// Whether it looks at nothing of a request but its scheme, its authority, its path (parameters of the route included) and its query, and comes to
-    /// the same for the same each time. A key that depends on these alone is remembered by them, and not written again for each request.
-    /// The scheme of a target that has one counts as well. The authority in a target and the same in `Host`, beside a target without
-    /// one, are the same to it, as they are to HTTP.
+    /// Returns true if the parts depend on nothing but the scheme, the authority, the path (route parameters included) and the query, and
+    /// are always equal for equal values of these. The cache remembers such a key by the target and does not write it again for each
+    /// request. A scheme in the target counts as well. An authority in the target and the same authority in `Host` count as equal, as in
+    /// HTTP.
     ///
-    /// Defaults to no. [`RouteAndQuery`](struct@RouteAndQuery) and what its methods make of it say yes.
+    /// Defaults to `false`. [`RouteAndQuery`](struct@RouteAndQuery) with any of its options returns `true`.
     fn depends_only_on_target(&self) -> bool {
         false
     }
 
-    /// This extractor's parts, and then another's.
+    /// Adds the parts of another extractor after the parts of this one.
     fn and<K: KeyExtractor>(self, other: K) -> And<Self, K>
     where
         Self: Sized,
@@ -85,7 +85,7 @@ impl KeyExtractor for Arc<dyn KeyExtractor> {
     }
 }
 
-/// The parts of two extractors, one after the other: what [`KeyExtractor::and`] makes.
+/// The extractor of [`KeyExtractor::and`]: the parts of two extractors, one after the other.
 #[derive(Debug, Clone)]
 pub struct And<A, B>(A, B);
 
@@ -108,15 +108,16 @@ impl<A: KeyExtractor, B: KeyExtractor> KeyExtractor for And<A, B> {
 
 /// The default key: scheme, authority, path and query.
 ///
-/// The scheme is that of the request target, if it has one. The authority is that of the request target or else the `Host` field (both, where they differ), the path is as it was
-/// sent (and as it is now, if a layer has changed it since), and the parameters of the query are sorted by name:
-/// `?b=1&a=2` and `?a=2&b=1` are one request, `?a=1&a=2` and `?a=2&a=1` are two. A query whose names hold `%`, `+` or
-/// brackets, or that holds a `;` anywhere, counts as it was sent, whatever is said of its parameters: some handlers split at `;`.
+/// The scheme is the one of the request target, if it has one. The authority is the one of the request target, or else the `Host` field. If
+/// they differ, the key contains both. The path is the one that the client sent. If an outer layer has changed it, the key contains the
+/// current path as well. The parameters of the query are sorted by name: `?b=1&a=2` and `?a=2&b=1` share a key, `?a=1&a=2` and `?a=2&a=1`
+/// do not. A query whose names contain `%`, `+` or brackets, or that contains a `;` anywhere, is written as it was sent, with any option.
+/// Some handlers split at `;`.
 ///
-/// Names of parameters have a case here. A handler that ignores it may tell `?A=1&a=2` from `?a=2&A=1`, which share a key, and may read
-/// `?A=1` where [`only_query`](Self::only_query) names `a`: such a handler needs [`query_as_sent`](Self::query_as_sent).
+/// Names of parameters are case-sensitive. A handler that ignores case may distinguish `?A=1&a=2` from `?a=2&A=1`, which share a key, and
+/// may read `?A=1` where [`only_query`](Self::only_query) names `a`. Such a handler needs [`query_as_sent`](Self::query_as_sent).
 ///
-/// Whatever the extractor, fields in which a proxy states what the client sent are in the key if a request has them: see
+/// With every extractor, fields in which a proxy reports the client's request are in the key if a request has them: see
 /// [`Rule::ignore_forwarded`](crate::Rule::ignore_forwarded).
 ///
 /// ```
@@ -226,7 +227,7 @@ impl KeyExtractor for RouteAndQuery {
     }
 }
 
-/// Header fields: every line of each, in the order in which they came.
+/// Header fields in the key: every line of each field, in the order of arrival.
 ///
 /// [Credentials](crate::key::CredentialFields), and every value that is marked [sensitive](http::HeaderValue::is_sensitive), enter the key as
 /// keyed hashes.
@@ -247,11 +248,11 @@ impl KeyExtractor for RouteAndQuery {
 pub struct Headers(Box<[HeaderName]>);
 
 impl Headers {
-    /// The fields of these names.
+    /// Returns an extractor of the fields with these names.
     ///
     /// # Panics
     ///
-    /// If one of them is not the name of a field.
+    /// If one of them is not a field name.
     #[track_caller]
     pub fn new<I>(names: I) -> Self
     where
@@ -278,7 +279,7 @@ impl KeyExtractor for Headers {
     }
 }
 
-/// One cookie, as a keyed hash. It tells variants apart, not users: [`Identity::cookie`] does that.
+/// One cookie in the key, as a keyed hash. It distinguishes variants, not users. [`Identity::cookie`] distinguishes users.
 ///
 /// ```
 /// use http::Request;
@@ -295,7 +296,7 @@ impl KeyExtractor for Headers {
 pub struct Cookie(Box<str>);
 
 impl Cookie {
-    /// The cookie of this name. A request with several of it bypasses the cache.
+    /// Returns an extractor of the cookie with this name. A request with several such cookies bypasses the cache.
     pub fn new(name: &str) -> Self {
         Self(name.into())
     }
@@ -313,7 +314,7 @@ impl KeyExtractor for Cookie {
     }
 }
 
-/// The scheme, if the target has one: a redirect from http to https is not the page itself.
+/// Writes the scheme, if the target has one. A redirect from http to https must not be served as the page itself.
 #[inline]
 fn write_scheme(request: &RequestView<'_>, key: &mut KeyWriter<'_>) {
     if let Some(scheme) = request.uri.scheme_str() {
@@ -321,7 +322,7 @@ fn write_scheme(request: &RequestView<'_>, key: &mut KeyWriter<'_>) {
     }
 }
 
-/// The path as the client sent it, and as it is now if a layer has changed it on the way: the handler may go by either.
+/// Writes the path as the client sent it, and the current path if a layer has changed it. The handler may use either.
 #[inline]
 fn write_path(request: &RequestView<'_>, key: &mut KeyWriter<'_>) {
     let now = request.uri.path();
@@ -332,10 +333,10 @@ fn write_path(request: &RequestView<'_>, key: &mut KeyWriter<'_>) {
     }
 }
 
-/// The authority of the target, or else `Host`; its letters without case (RFC 9110, section 4.2.3).
+/// Writes the authority of the target, or else `Host`, in lower case (RFC 9110, section 4.2.3).
 ///
-/// Where `Host` says something else than that (RFC 9112, section 3.2.2, forbids it, and servers let it pass), all of its
-/// lines follow: the handler may go by any of them.
+/// If `Host` differs from the authority of the target, all of its lines follow, because the handler may use any of them. RFC 9112, section
+/// 3.2.2, forbids this, but servers accept it.
 #[inline]
 fn write_host(request: &RequestView<'_>, key: &mut KeyWriter<'_>) {
     if let (HostLine::One(line), None) = (request.host, request.uri.authority()) {
@@ -362,17 +363,17 @@ fn write_host(request: &RequestView<'_>, key: &mut KeyWriter<'_>) {
 
 #[inline]
 fn write_name(tag: Tag, host: &[u8], key: &mut KeyWriter<'_>) {
-    // Nearly every name is written as it came.
+    // Most names need no conversion.
     match is_plain_name(host) {
         true => key.tagged(tag, host),
         false => write_odd_name(tag, host, key),
     }
 }
 
-/// Whether a name has no `@` and no letter of the upper case, by a look at eight bytes at a time. Some others are taken for these.
+/// Returns true only if a name has no `@` and no capital letter. Checks eight bytes at a time.
 #[inline]
 fn is_plain_name(host: &[u8]) -> bool {
-    // From `@` to the last byte before the lower case, a byte has the one of these bits and not the other.
+    // Bytes from `@` to the last one before the lower-case letters have the first of these bits and not the second.
     let odd = |eight: [u8; 8]| {
         let eight = u64::from_le_bytes(eight);
         eight & !(eight << 1) & 0x4040_4040_4040_4040
@@ -388,7 +389,7 @@ fn write_odd_name(tag: Tag, host: &[u8], key: &mut KeyWriter<'_>) {
     let host = match host.iter().rposition(|b| *b == b'@') {
         None => host,
         Some(at) => {
-            // Credentials, which are a secret, and no name: their letters have a case.
+            // Userinfo is a secret and case-sensitive.
             key.secret(&host[..at]);
             &host[at + 1..]
         }

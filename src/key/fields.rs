@@ -1,4 +1,4 @@
-//! Request fields that decide about keys by their names: credentials, and fields in which a proxy states what the client sent.
+//! Request fields that matter to keys by their names: credentials, and fields in which a proxy reports the client's request.
 
 use std::{array, mem, sync::LazyLock};
 
@@ -9,15 +9,15 @@ use super::{
     write::{Tag, numbered},
 };
 
-/// Header fields that say who the client is.
+/// Header fields that identify the client.
 ///
-/// A request with one of these fields bypasses the cache unless the key of its rule holds an [identity](crate::Identity), or the rule
+/// A request with one of these fields bypasses the cache unless the key of its rule contains an [identity](crate::Identity), or the rule
 /// [ignores credentials](crate::Rule::ignore_credentials) or [cookies](crate::Rule::ignore_cookies). Where [HTTP
-/// decides](crate::Rule::http), such a request gets only responses that are explicitly for everybody (RFC 9111, section 3.5). The values
+/// decides](crate::Rule::http), such a request gets only responses that are explicitly for all clients (RFC 9111, section 3.5). The values
 /// of these fields enter keys only as keyed hashes.
 ///
-/// A field that is not in the list does not tell users apart, unless the key of the rule or a `Vary` names it. To store a response for each value of a
-/// field, give the rule [`Identity::header`](crate::Identity::header).
+/// A field that is not in the list does not separate users, unless the key of the rule or a `Vary` names it. To store a response for each
+/// value of a field, give the rule [`Identity::header`](crate::Identity::header).
 ///
 /// The default list:
 ///
@@ -45,7 +45,7 @@ impl CredentialFields {
     ///
     /// # Panics
     ///
-    /// If one is not the name of a header field.
+    /// If one of them is not a field name.
     #[must_use]
     #[track_caller]
     pub fn with<I>(mut self, names: I) -> Self
@@ -62,11 +62,11 @@ impl CredentialFields {
         self
     }
 
-    /// Removes fields by name. **Only for fields that no handler reads to tell users apart.**
+    /// Removes fields by name. **Only for fields that no handler uses to distinguish users.**
     ///
     /// # Panics
     ///
-    /// If one is not the name of a header field.
+    /// If one of them is not a field name.
     #[must_use]
     #[track_caller]
     pub fn without<I>(mut self, names: I) -> Self
@@ -81,7 +81,7 @@ impl CredentialFields {
         self
     }
 
-    /// The names in the list, in lower case.
+    /// Iterates over the listed names, in lower case.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(HeaderName::as_str)
     }
@@ -131,14 +131,14 @@ impl Default for CredentialFields {
     }
 }
 
-/// Why a field matters to a key.
+/// The meaning of a field for a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FieldClass {
-    /// It says who the client is.
+    /// The field identifies the client.
     Credential,
-    /// A proxy states in it what the client sent. The number stands for the name in keys, so it is part of the stored form.
+    /// A proxy reports the client's request in the field. The number replaces the name in keys, so it is part of the stored form.
     Forwarding(u8),
-    /// It names a method that replaces the request's.
+    /// The field names a method that replaces the request's.
     MethodOverride,
 }
 
@@ -160,7 +160,8 @@ const FORWARDING: [(HeaderName, u8); 14] = [
     (HeaderName::from_static("x-http-host-override"), 16),
 ];
 
-/// `Forwarded` (RFC 7239): in a key, a whole line that is not simple has this number, and the parameters of the others have theirs.
+/// The number of `Forwarded` (RFC 7239) in a key, for a whole line that is not simple. The parameters of simple lines have their own
+/// numbers.
 const FORWARDED: u8 = 1;
 const FORWARDED_HOST: u8 = 2;
 const FORWARDED_PROTO: u8 = 3;
@@ -171,7 +172,7 @@ const OVERRIDES: [HeaderName; 3] = [
     HeaderName::from_static("x-method-override"),
 ];
 
-/// A pattern of names that most requests carry: `http` knows them by their number. `Host` is not among them, since keys hold it.
+/// A pattern of names that most requests carry. `http` represents them by numbers. `Host` is not among them, because keys contain it.
 macro_rules! common_field {
     () => {
         ::http::header::ACCEPT
@@ -195,14 +196,14 @@ macro_rules! common_field {
 
 pub(crate) use common_field;
 
-/// Classifies fields by their names. Most names are told apart by one look at a table.
+/// Classifies fields by their names. One access to the table decides most names.
 #[derive(Debug, Clone)]
 pub(crate) struct FieldTable {
-    /// By a hash of the name: where its candidates begin in `fields`. They end where the next ones begin.
+    /// By a hash of the name: the beginning of its candidates in `fields`. They end where the next ones begin.
     heads: [u16; 257],
-    /// In the order of their hashes.
+    /// Sorted by their hashes.
     fields: Box<[(HeaderName, FieldClass)]>,
-    /// Whether a [common field](common_field) is listed.
+    /// True if a [common field](common_field) is listed.
     lists_common: bool,
 }
 
@@ -212,7 +213,7 @@ impl FieldTable {
     pub(crate) fn new(credentials: &CredentialFields) -> Self {
         let mut fields: Vec<_> = FORWARDING.map(|(name, number)| (name, FieldClass::Forwarding(number))).into();
         fields.extend(OVERRIDES.map(|name| (name, FieldClass::MethodOverride)));
-        // A name that is listed as a credential counts as one, whatever else it is.
+        // A name that is listed as a credential counts only as a credential.
         fields.retain(|(name, _)| !credentials.0.contains(name));
         fields.extend(credentials.0.iter().map(|name| (name.clone(), FieldClass::Credential)));
         fields.sort_by_key(|(name, _)| hash(name.as_str()));
@@ -222,7 +223,7 @@ impl FieldTable {
         Self { heads, fields: fields.into(), lists_common }
     }
 
-    /// The class of a field.
+    /// Returns the class of a field.
     #[inline(never)]
     pub(crate) fn class(&self, name: &HeaderName) -> Option<FieldClass> {
         let hash = hash(name.as_str());
@@ -230,13 +231,14 @@ impl FieldTable {
         self.fields[candidates].iter().find(|(listed, _)| listed == name).map(|(_, class)| *class)
     }
 
-    /// Whether a [common field](common_field) has a class.
+    /// Returns true if a [common field](common_field) has a class.
     #[inline]
     pub(crate) fn lists_common(&self) -> bool {
         self.lists_common
     }
 
-    /// Whether the values of a field enter keys only as keyed hashes: also where a rule's owner has taken it off the list.
+    /// Returns true if the values of a field enter keys only as keyed hashes. This includes fields of the default list that the application
+    /// has removed.
     pub(crate) fn is_secret(&self, name: &HeaderName) -> bool {
         [self, &DEFAULT].iter().any(|table| table.class(name) == Some(FieldClass::Credential))
     }
@@ -248,19 +250,19 @@ impl Default for FieldTable {
     }
 }
 
-/// The table of the default list.
+/// Returns the table of the default list.
 pub(crate) fn default_fields() -> &'static FieldTable {
     &DEFAULT
 }
 
-/// Whether the field names a method that replaces the request's.
+/// Returns true if the field names a method that replaces the request's.
 #[inline]
 pub(crate) fn overrides_method(name: &HeaderName) -> bool {
     DEFAULT.class(name) == Some(FieldClass::MethodOverride)
 }
 
-/// Hashes a name by its length and two of its letters. The factors were searched for: no name that browsers and proxies commonly send has
-/// the hash of a listed one, but for `x-csrf-token`.
+/// Hashes a name by its length and two of its letters. The factors were found by a search. No name that browsers and proxies commonly send
+/// has the hash of a listed name, except `x-csrf-token`.
 #[inline]
 fn hash(name: &str) -> usize {
     let name = name.as_bytes();
@@ -268,11 +270,11 @@ fn hash(name: &str) -> usize {
     (name.len() * 49 + letter(name.len() / 2) * 29 + letter(name.len().wrapping_sub(1)) * 23) % 256
 }
 
-/// The most forwarding fields that a key holds.
+/// The largest number of forwarding fields in a key.
 const MOST_FORWARDING: usize = 8;
 
-/// The forwarding fields of a request, those in [`FORWARDING`]; of `Forwarded` its parameters `host` and `proto`. Their parts stand at the
-/// end of a key, in the order in which they came.
+/// The forwarding fields of a request: those in [`FORWARDING`], and of `Forwarded` its parameters `host` and `proto`. Their parts are at
+/// the end of a key, in the order of arrival.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Forwarding<'a> {
     values: [Option<&'a HeaderValue>; MOST_FORWARDING],
@@ -281,7 +283,7 @@ pub(crate) struct Forwarding<'a> {
 }
 
 impl<'a> Forwarding<'a> {
-    /// Adds a field; `false` if there are too many.
+    /// Adds a field. Returns `false` if there are too many.
     #[inline]
     pub(crate) fn push(&mut self, number: u8, value: &'a HeaderValue) -> bool {
         let Some(place) = self.values.get_mut(self.len) else { return false };
@@ -296,7 +298,7 @@ impl<'a> Forwarding<'a> {
         self.len == 0
     }
 
-    /// Calls a function with the number and the value of each part.
+    /// Calls `part` with the number and the value of each part.
     #[inline]
     fn for_each(&self, mut part: impl FnMut(u8, &'a [u8])) {
         for (number, value) in self.numbers.iter().zip(self.values.iter().map_while(|value| *value)) {
@@ -312,7 +314,8 @@ impl<'a> Forwarding<'a> {
         self.for_each(|number, value| numbered(canonical, Tag::Forwarded, number, value));
     }
 
-    /// Whether these are the parts at the end of a key. Parts of 254 bytes and more are not compared: then the answer is no.
+    /// Returns true if these are the parts at the end of a key. Returns `false` if a part has 254 bytes or more, because these are not
+    /// compared.
     #[inline]
     pub(crate) fn is(&self, written: &[u8]) -> bool {
         let mut rest = Some(written);
@@ -329,8 +332,8 @@ impl<'a> Forwarding<'a> {
     }
 }
 
-/// The parameters `host` and `proto` of a line of `Forwarded` (RFC 7239, section 4), values as they were sent. `for` and `by` identify the
-/// client and the proxy. A line that parsers may read differently counts as a whole.
+/// Calls `part` with the parameters `host` and `proto` of a line of `Forwarded` (RFC 7239, section 4), as they were sent. `for` and `by`
+/// identify the client and the proxy, and are left out. A line that parsers may read differently counts as a whole.
 #[cold]
 fn forwarded_parts<'a>(line: &'a [u8], part: &mut impl FnMut(u8, &'a [u8])) {
     if !is_simple(line) {
@@ -347,8 +350,8 @@ fn forwarded_parts<'a>(line: &'a [u8], part: &mut impl FnMut(u8, &'a [u8])) {
     }
 }
 
-/// Whether all quoted strings close, and hold neither a delimiter nor an escape; and each pair has one `=`, and no white space within its
-/// value. Where a delimiter is missing, as in `for=1 host=a`, some parsers see a host.
+/// Returns true if all quoted strings are closed and contain neither a delimiter nor an escape, each pair has one `=`, and no value
+/// contains white space. In a line such as `for=1 host=a`, where a delimiter is missing, some parsers see a host.
 fn is_simple(line: &[u8]) -> bool {
     let (mut quoted, mut ends_value, mut has_equals) = (false, false, false);
     let plain = line.iter().all(|byte| match byte {

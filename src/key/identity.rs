@@ -1,4 +1,4 @@
-//! Who is asking: the part of a key that keeps users apart.
+//! The identity of the client: the part of a key that separates users.
 
 use std::{fmt, sync::Arc};
 
@@ -7,20 +7,21 @@ use http::{HeaderMap, HeaderName, header};
 use super::{Extracted, KeyExtractor, KeyWriter, RequestView, header_name::header_name, write::Tag};
 use crate::{secret::IdentityHash, status::Bypass};
 
-/// Where a request says who is asking.
+/// The place in a request that identifies the client.
 ///
-/// In the key it is a keyed hash, so that neither keys nor logs tell a token, and `{identity}` in the namespaces of a
-/// rule is that hash in hexadecimal, or `anonymous`. A request without one is cached for everybody without one, unless
-/// it carries other credentials ([cookies that the rule ignores](crate::Rule::ignore_cookies) are none): then it bypasses the
-/// cache. So does a request that says twice who is asking, for nobody knows which of the two the handler believes, and one with white
-/// space around the `=` of its cookie. A write that does so invalidates what belongs to the first and to the last that it names, and what
-/// belongs to nobody where a handler may not see either.
+/// In the key the identity is a keyed hash, so neither keys nor logs contain a token. `{identity}` in the namespaces of a rule becomes that
+/// hash in hexadecimal, or `anonymous`. All requests without an identity share one entry. If such a request carries other credentials, it
+/// bypasses the cache. [Cookies that the rule ignores](crate::Rule::ignore_cookies) do not count as credentials.
 ///
-/// A request that has this identity does not bypass the cache for its other credentials, and these are not part of its key. If handlers
-/// read them as well, join them in [`Identity::by`].
+/// A request that states its identity twice, or with white space around the `=` of its cookie, bypasses the cache, because handlers may
+/// read it differently. Such a write invalidates the entries of the first and of the last stated identity. It also invalidates those of
+/// `anonymous` if a handler may see none.
 ///
-/// Keys compare an identity byte by byte. In namespaces it has one name for all its spellings: with white space or double quotes around it,
-/// and percent-encoded. A write therefore invalidates what was stored under another spelling of its identity.
+/// A request with this identity does not bypass the cache for its other credentials, and these are not part of its key. If handlers read
+/// them as well, join them in [`Identity::by`].
+///
+/// Keys compare an identity byte by byte. In namespaces all its spellings have one name: with white space or double quotes around it, and
+/// percent-encoded. A write therefore invalidates the entries of other spellings of its identity.
 ///
 /// ```
 /// use http::Request;
@@ -53,27 +54,27 @@ enum Source {
 type By = dyn Fn(&RequestView<'_>) -> Option<String> + Send + Sync;
 
 impl Identity {
-    /// The token of `Authorization: Bearer …` (RFC 6750).
+    /// Returns the identity in the token of `Authorization: Bearer …` (RFC 6750).
     pub fn bearer() -> Self {
         Self::from_source(Source::Bearer)
     }
 
-    /// The value of a header field, such as `x-api-key`.
+    /// Returns the identity in the value of a header field, such as `x-api-key`.
     ///
     /// # Panics
     ///
-    /// If that is not the name of a field.
+    /// If `name` is not a field name.
     #[track_caller]
     pub fn header(name: &str) -> Self {
         Self::from_source(Source::Header(header_name(name)))
     }
 
-    /// The value of a cookie.
+    /// Returns the identity in the value of a cookie.
     pub fn cookie(name: &str) -> Self {
         Self::from_source(Source::Cookie(name.into()))
     }
 
-    /// What a closure finds, such as the user that a layer outside has left in the request's extensions.
+    /// Returns the identity that a closure finds, such as the user that an outer layer has stored in the request's extensions.
     pub fn by<F>(find: F) -> Self
     where
         F: Fn(&RequestView<'_>) -> Option<String> + Send + Sync + 'static,
@@ -81,7 +82,7 @@ impl Identity {
         Self::from_source(Source::By(Arc::new(find)))
     }
 
-    /// Leaves requests without an identity alone.
+    /// Lets requests without an identity bypass the cache.
     pub fn required(mut self) -> Self {
         self.required = true;
         self
@@ -91,14 +92,13 @@ impl Identity {
         Self { source, required: false }
     }
 
-    /// The identity of a request that is stored, as namespaces know it.
+    /// Returns the identity of a stored request, as it appears in namespaces.
     pub(crate) fn of(&self, request: &RequestView<'_>) -> Option<IdentityHash> {
         self.with(request, |secret| request.secret.name(secret)).ok().flatten()
     }
 
-    /// The identities that a write may have, as namespaces know them; `None` stands for a request without one. Where it says several times
-    /// who is asking, a handler may take the first or the last. Where it says so in a spelling that some handlers do not take, it may have
-    /// none.
+    /// Returns the identities that a write may have, as they appear in namespaces. `None` stands for a request without one. If the request
+    /// states several, a handler may use the first or the last. If it uses a spelling that some handlers do not accept, it may have none.
     pub(crate) fn candidates(&self, request: &RequestView<'_>) -> Vec<Option<IdentityHash>> {
         let name = |secret: &[u8]| request.secret.name(secret);
         let mut all = match &self.source {
@@ -116,7 +116,7 @@ impl Identity {
         all
     }
 
-    /// Why a request bypasses the cache by what it says, or does not say, about who is asking; `None` if it does not.
+    /// Returns the reason for which the identity of a request, or its absence, makes the request bypass the cache.
     pub(crate) fn bypass(&self, request: &RequestView<'_>) -> Option<Bypass> {
         match self.with(request, |_| ()) {
             Err(Repeated) => Some(Bypass::IdentityAmbiguous),
@@ -167,10 +167,10 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// What should stand once stands several times, or is spelled so that handlers may not agree on it.
+/// The identity occurs several times, or in a spelling that handlers read differently.
 pub(super) struct Repeated;
 
-/// The first and the last of the identities that a request names; `false` beside one says that some handlers do not see it.
+/// Returns the first and the last identity of a request. `false` beside one means that some handlers do not see it.
 fn first_and_last(named: impl Iterator<Item = (Option<IdentityHash>, bool)>) -> Vec<Option<IdentityHash>> {
     let (mut first, mut last, mut plain) = (None, None, true);
     for (identity, is_plain) in named {
@@ -185,14 +185,14 @@ fn lines<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = 
     headers.get_all(name).into_iter().map(|value| value.as_bytes())
 }
 
-/// The value of a field.
+/// Returns the only value of a field.
 fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]>, Repeated> {
     let mut values = lines(headers, name);
     let first = values.next();
     if values.next().is_some() { Err(Repeated) } else { Ok(first) }
 }
 
-/// The token behind the scheme, with white space where it should not be.
+/// Returns the token after the scheme if there is extra white space.
 fn spaced_bearer(credentials: &[u8]) -> Option<&[u8]> {
     let credentials = credentials.trim_ascii();
     let end = credentials.iter().position(u8::is_ascii_whitespace)?;
@@ -206,8 +206,8 @@ fn bearer(credentials: &[u8]) -> Option<&[u8]> {
     (scheme.eq_ignore_ascii_case(b"bearer ") && !token.is_empty()).then_some(token)
 }
 
-/// The values of all cookies of a name; `false` beside one says that white space surrounds its `=`, so that some handlers see another
-/// cookie there.
+/// Iterates over the values of all cookies of this name. `false` beside one means that white space surrounds its `=`, so that some handlers
+/// see another cookie.
 fn cookies<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = (&'a [u8], bool)> {
     let pairs = lines(headers, &header::COOKIE).flat_map(|line| line.split(|b| *b == b';'));
     pairs.filter_map(move |pair| {
@@ -219,7 +219,7 @@ fn cookies<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = (&'a 
     })
 }
 
-/// The value of a cookie, if every handler sees the same there.
+/// Returns the value of a cookie, if every handler sees the same one.
 pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a [u8]>, Repeated> {
     let mut values = cookies(headers, name);
     match (values.next(), values.next()) {

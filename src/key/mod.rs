@@ -40,13 +40,13 @@ pub(crate) fn in_scratch<T>(write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
     done
 }
 
-/// The longest canonical key, in bytes; a request whose key would be longer bypasses the cache.
+/// The longest canonical key, in bytes: 8 KiB. A request with a longer key bypasses the cache.
 pub const MAX_KEY_LEN: usize = 8 << 10;
 
-/// A canonical key: every part of it tagged and preceded by its length, so that no two different requests have the same
-/// one, and its 128-bit hash (xxh3) as index. An entry keeps the whole key, and it is compared on every hit.
+/// A canonical key and its 128-bit hash (xxh3). Each part is tagged and preceded by its length, so that two different requests never have
+/// the same key. An entry keeps the whole key, which is compared on every hit.
 ///
-/// Secrets are in it only as keyed hashes.
+/// Secrets are in the key only as keyed hashes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Key {
     hash: u128,

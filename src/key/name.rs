@@ -1,8 +1,8 @@
-//! The name by which a key is invalidated: the same for every spelling of one target.
+//! The internal name by which a key is invalidated. All spellings of one target share it.
 //!
-//! Keys are compared byte by byte, which is safe for reads: two spellings of one URI have two entries. A write has to reach both. The name
-//! of a key is therefore made of the target as the client sent it, normalised as follows. Names may be coarser than RFC 3986 asks for: two
-//! targets that share a name are invalidated together, and nothing worse.
+//! Keys are compared byte by byte, which is safe for reads: two spellings of one URI have two entries. A write has to invalidate both. The
+//! name of a key is therefore made from the target as the client sent it, normalised as follows. Names may be coarser than RFC 3986
+//! requires. Two targets that share a name are invalidated together, which does no other harm.
 //!
 //! | part | normalised |
 //! |---|---|
@@ -15,7 +15,7 @@
 //! | query | percent-decoded, its parameters sorted by name; empty is none |
 //! | route | left out if the extractor writes the path |
 //! | forwarding fields | left out |
-//! | what a `No-Vary-Search` leaves, fields, cookies, identities, parts of closures | as in the key |
+//! | the query parameters that remain after `No-Vary-Search`, fields, cookies, identities, parts of closures | as in the key |
 
 use std::borrow::Cow;
 
@@ -29,7 +29,7 @@ use super::{
 };
 use crate::percent::{decoded, has_any};
 
-/// The hash of the name of a key: that of its parts, normalised. `None` if its bytes are no parts.
+/// Returns the hash of the normalised parts of a key. Returns `None` if the bytes cannot be split into parts.
 pub(super) fn name_of(key: KeyRef<'_>) -> Option<u64> {
     let mut parts = Parts(key.canonical());
     let mut first = parts.next()??;
@@ -38,7 +38,7 @@ pub(super) fn name_of(key: KeyRef<'_>) -> Option<u64> {
         first = parts.next()??;
     }
     let rest = parts.0;
-    // The first part keeps routes apart. Where the path follows, it says as much.
+    // The first part separates routes. It adds nothing if the path follows.
     match is_plain(parts.clone())? {
         Plain::WithPath { behind } => Some(xxh3_64_with_seed(&rest[..rest.len() - behind], is_http.into())),
         plain => {
@@ -52,13 +52,13 @@ pub(super) fn name_of(key: KeyRef<'_>) -> Option<u64> {
     }
 }
 
-/// What the parts behind the first are like.
+/// The form of the parts after the first.
 enum Plain {
-    /// Each is its own normal form, and the path is one of them: most are so. The bytes of forwarding fields stand behind all others.
+    /// Each part is in normal form, and one of them is the path, as for most keys. The last `behind` bytes are forwarding fields.
     WithPath {
         behind: usize,
     },
-    /// Some may have another normal form, and the path is one of them.
+    /// Some parts may have another normal form. One of them is the path.
     Odd,
     WithoutPath,
 }
@@ -80,10 +80,10 @@ fn is_plain(parts: Parts<'_>) -> Option<Plain> {
             paths += 1;
             plain &= is_plain_path(bytes);
         } else if tag == Tag::Host as u8 {
-            // Capitals and userinfo are known to be none: they are written otherwise.
+            // Capitals and userinfo cannot occur here, because they are written as other parts.
             plain &= !has_any(bytes, [b'%', b':']);
         } else if tag == Tag::SortedQuery as u8 {
-            // An empty one is none.
+            // An empty query equals no query.
             plain &= !bytes.is_empty() && !has_any(bytes, [b'%']);
         } else {
             plain &= tag == Tag::NoQuery as u8;
@@ -96,7 +96,7 @@ fn is_plain(parts: Parts<'_>) -> Option<Plain> {
     })
 }
 
-/// Writes the normal forms of parts, and leaves out those that do not count.
+/// Writes the normal forms of the parts that count.
 fn add_normal(name: &mut Vec<u8>, mut parts: Parts<'_>) -> Option<()> {
     let (mut has_path, mut of_host, mut last) = (false, false, None::<Part<'_>>);
     while let Some(part) = parts.next() {
@@ -145,7 +145,7 @@ impl Part<'_> {
     }
 }
 
-/// The parts of a key that are left, up to those of a variant. An item is `None` where there is no part in the bytes.
+/// The remaining parts of a key, before those of a variant. An item is `None` if the bytes are not a part.
 #[derive(Clone)]
 struct Parts<'a>(&'a [u8]);
 
@@ -174,10 +174,10 @@ impl<'a> Iterator for Parts<'a> {
     }
 }
 
-/// The host and the port of an authority, for comparing.
+/// Returns the host and the port of an authority in a form for comparisons.
 pub(crate) fn normal_host(authority: &[u8]) -> Cow<'_, [u8]> {
     let host = authority.rsplit(|byte| *byte == b'@').next().unwrap_or_default();
-    // Behind a literal address, which holds colons itself.
+    // After a literal address, which contains colons itself.
     let literal = host.iter().rposition(|byte| *byte == b']').map_or(0, |end| end + 1);
     let (name, port) = match host[literal..].iter().position(|byte| *byte == b':') {
         Some(colon) => (&host[..literal + colon], &host[literal + colon + 1..]),
@@ -202,8 +202,8 @@ pub(crate) fn normal_host(authority: &[u8]) -> Cow<'_, [u8]> {
     normal.into()
 }
 
-/// A path without what RFC 3986, section 6.2.2, calls a matter of spelling: dot segments and encodings of unreserved characters; also
-/// without empty segments, and without a slash at its end. The hexadecimal digits of what stays encoded are capitals.
+/// Normalises the spelling of a path (RFC 3986, section 6.2.2): removes dot segments, empty segments and a slash at the end, decodes
+/// unreserved characters, and writes other encodings with capitals.
 pub(crate) fn plain_path(path: &str) -> Cow<'_, str> {
     if is_plain_path(path.as_bytes()) || !path.starts_with('/') {
         return path.into();
@@ -213,7 +213,7 @@ pub(crate) fn plain_path(path: &str) -> Cow<'_, str> {
         let segment = with_unreserved_decoded(segment);
         match segment.as_str() {
             "." => {}
-            // Also an empty one, as RFC 3986, section 5.2.4, has it: these are taken out only then.
+            // It also removes an empty segment (RFC 3986, section 5.2.4). The others are removed later.
             ".." => drop(segments.pop()),
             _ => segments.push(segment),
         }
@@ -222,7 +222,7 @@ pub(crate) fn plain_path(path: &str) -> Cow<'_, str> {
     format!("/{}", segments.join("/")).into()
 }
 
-/// A path and a query without what is a matter of spelling.
+/// Normalises the spelling of a path and a query.
 pub(crate) fn plain_target(target: &PathAndQuery) -> Option<PathAndQuery> {
     let path = plain_path(target.path());
     match target.query() {
@@ -231,7 +231,7 @@ pub(crate) fn plain_target(target: &PathAndQuery) -> Option<PathAndQuery> {
     }
 }
 
-/// A target with a slash at the end of its path where it had none, or without one where it had.
+/// Adds a slash at the end of a target's path, or removes it.
 pub(crate) fn with_other_end(target: &PathAndQuery) -> Option<PathAndQuery> {
     let path = match target.path().strip_suffix('/') {
         Some("") => return None,
@@ -254,8 +254,7 @@ fn normal_path(path: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// Whether a path is its own normal form: nothing encoded, no segment that is empty or begins with a dot, no slash at its end. It may deny
-/// one that is.
+/// Returns true only if a path is in normal form: no encoding, no empty segment or one that begins with a dot, no slash at its end.
 #[inline]
 fn is_plain_path(path: &[u8]) -> bool {
     let (mut odd, mut behind_slash) = (false, false);
@@ -268,7 +267,7 @@ fn is_plain_path(path: &[u8]) -> bool {
 
 fn normal_query(query: &[u8]) -> Vec<u8> {
     let mut pieces: Vec<_> = query.split(|byte| *byte == b'&').map(decoded).collect();
-    // As in keys: those of one name keep their order.
+    // As in keys, parameters of one name keep their order.
     pieces.sort_by(|one, other| name_in(one).cmp(name_in(other)));
     pieces.join(&b'&')
 }
@@ -277,12 +276,12 @@ fn name_in(piece: &[u8]) -> &[u8] {
     piece.split(|byte| *byte == b'=').next().unwrap_or_default()
 }
 
-/// RFC 3986, section 2.3.
+/// Returns true for an unreserved character (RFC 3986, section 2.3).
 fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
 }
 
-/// The byte that `%` and two digits at the beginning stand for.
+/// Decodes the `%` and two digits at the beginning of a text.
 fn encoded(text: &[u8]) -> Option<u8> {
     let mut decoded = percent_decode(text.get(..3)?);
     let byte = decoded.next()?;

@@ -15,13 +15,13 @@ pub enum Extracted {
     Bypass,
 }
 
-/// Takes the parts of a key. Each is written with a tag of its kind and its length.
+/// Receives the parts of a key. Each part is written with a tag of its kind and its length.
 ///
 /// ```
 /// use http::Request;
 /// use tower_response_cache::{KeyExtractor, Memory, Rule, Rules, key::{Extracted, KeyWriter, RequestView}};
 ///
-/// /// One key for all pages below a hundred, and none beyond.
+/// /// One key for each page below a hundred. Other requests bypass the cache.
 /// struct Page;
 ///
 /// impl KeyExtractor for Page {
@@ -59,7 +59,7 @@ pub(crate) enum Tag {
     Host = 3,
     NoQuery = 4,
     RawQuery = 5,
-    // 6 and 15 were those of a sorted query written piece by piece.
+    // 6 and 15 were the tags of a sorted query written in pieces.
     Header = 7,
     HeaderValue = 8,
     Secret = 9,
@@ -82,7 +82,7 @@ impl<'a> KeyWriter<'a> {
         Self { canonical, secret, identified: false, hashed: false }
     }
 
-    /// Adds a part of the extractor's own.
+    /// Adds a part defined by the extractor.
     pub fn part(&mut self, part: impl AsRef<[u8]>) {
         self.tagged(Tag::Custom, part.as_ref());
     }
@@ -94,8 +94,8 @@ impl<'a> KeyWriter<'a> {
         self.hashed = true;
     }
 
-    /// Adds who is asking, as a keyed hash. Requests with [credentials](crate::key::CredentialFields) are cached only if their key holds an
-    /// identity.
+    /// Adds the identity of the client as a keyed hash. Requests with [credentials](crate::key::CredentialFields) are cached only if their
+    /// key contains an identity.
     pub fn identity(&mut self, secret: impl AsRef<[u8]>) {
         let hash = self.secret.identity(secret.as_ref());
         self.tagged(Tag::Identity, &hash.0);
@@ -107,7 +107,7 @@ impl<'a> KeyWriter<'a> {
         write_part(self.canonical, tag as u8, part);
     }
 
-    /// Adds a part that is made of several, with a byte between them that is in none of them.
+    /// Adds a part that consists of several, separated by a byte that occurs in none of them.
     pub(crate) fn joined<'p>(&mut self, tag: Tag, by: u8, parts: impl Iterator<Item = &'p [u8]> + Clone) {
         let len = parts.clone().map(|part| part.len() + 1).sum::<usize>().saturating_sub(1);
         begin_part(self.canonical, tag as u8, len);
@@ -123,7 +123,7 @@ impl<'a> KeyWriter<'a> {
         self.identified
     }
 
-    /// Whether there is a secret in the parts, as its hash.
+    /// Returns true if the key contains the hash of a secret.
     pub(crate) fn has_hashed(&self) -> bool {
         self.hashed
     }
@@ -133,21 +133,21 @@ impl<'a> KeyWriter<'a> {
     }
 }
 
-/// A part that begins with a number, which stands for a name.
+/// Writes a part that begins with a number in the place of a name.
 pub(super) fn numbered(canonical: &mut Vec<u8>, tag: Tag, number: u8, part: &[u8]) {
     begin_part(canonical, tag as u8, part.len() + 1);
     canonical.push(number);
     canonical.extend_from_slice(part);
 }
 
-/// A part: its tag, its length, and itself.
+/// Writes a part: its tag, its length, and its bytes.
 #[inline]
 pub(super) fn write_part(canonical: &mut Vec<u8>, tag: u8, part: &[u8]) {
     begin_part(canonical, tag, part.len());
     canonical.extend_from_slice(part);
 }
 
-/// The tag of a part, and its length: one byte for a length below 255; a longer one says so and takes eight.
+/// Writes the tag of a part, and its length: one byte for a length below 255, otherwise 255 and eight bytes.
 #[inline]
 fn begin_part(canonical: &mut Vec<u8>, tag: u8, len: usize) {
     match u8::try_from(len) {
@@ -159,7 +159,7 @@ fn begin_part(canonical: &mut Vec<u8>, tag: u8, len: usize) {
     }
 }
 
-/// The key of the variant that a request gets, where responses differ by these fields of it (RFC 9111, section 4.1).
+/// Returns the key of a variant, for responses that differ by these request fields (RFC 9111, section 4.1).
 pub(crate) fn variant(primary: KeyRef<'_>, selecting: &[u8]) -> Key {
     let mut canonical = Vec::with_capacity(primary.canonical().len() + selecting.len() + 1);
     begin_variant(primary, &mut canonical);
@@ -167,15 +167,15 @@ pub(crate) fn variant(primary: KeyRef<'_>, selecting: &[u8]) -> Key {
     Key::new(canonical)
 }
 
-/// What such a key begins with; the fields that select follow, whose number comes first, or, where some of them are secrets, a
-/// [hash](KeyWriter::secret) of them all: its tag keeps the two apart, since the first byte of the number is 0.
+/// Writes the beginning of a variant's key. The number of the selecting fields and the fields follow. If some of them are secrets, a
+/// [hash](KeyWriter::secret) of all follows instead. Its tag distinguishes the two, because the first byte of the number is 0.
 pub(crate) fn begin_variant(primary: KeyRef<'_>, canonical: &mut Vec<u8>) {
     canonical.extend_from_slice(primary.canonical());
     canonical.push(Tag::Variant as u8);
 }
 
-/// Keeps a route's requests apart from those of every other route, whatever the extractor writes, and what is stored under a rule
-/// where HTTP decides from all that is not.
+/// Writes the beginning of a key. It separates the requests of each route from those of all others, with any extractor, and the rules where
+/// HTTP decides from all others.
 pub(crate) fn begin(key: &mut KeyWriter<'_>, http: bool, route: Option<&str>, request: &RequestView<'_>) {
     if http {
         key.tagged(Tag::Http, b"");
