@@ -1,7 +1,19 @@
-//! A response cache for Tower services of `http` requests whose invalidation is right.
+// The first definition of a link counts: the README's links to the pages in `docs` lead to the modules of the guide here.
+//! [layer order]: crate::guide::layer_order
+//! [guarantees]: crate::guide::guarantees
+//! [Redis]: crate::guide::redis
+//! [HTTP]: crate::guide::http
+//! [keys]: crate::guide::keys
+//! [observability]: crate::guide::observability
+//! [testing]: crate::guide::testing
+//! [performance]: crate::guide::performance
+//! [comparison]: crate::guide::comparison
+//!
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
+
+pub mod guide;
 
 // The modules stand in layers, the highest first. A module imports from its own layer's leaves and from lower layers only;
 // `tests/architecture.rs` checks that.

@@ -1,0 +1,46 @@
+//! Guide pages: how to use the crate, its guarantees and their limits. Text only.
+
+/// Where the two layers stand among authentication, sessions, compression, CORS, timeouts and tracing.
+pub mod layer_order {
+    #![doc = include_str!("../docs/layer_order.md")]
+}
+
+/// Guarantees, limits and default bounds.
+pub mod guarantees {
+    #![doc = include_str!("../docs/guarantees.md")]
+}
+
+/// One cache for several processes.
+pub mod redis {
+    #![doc = include_str!("../docs/redis.md")]
+}
+
+/// Requests that are answered, responses that are stored, and RFC 9111.
+pub mod http {
+    #![doc = include_str!("../docs/http.md")]
+}
+
+/// Keys, credentials, identities and namespaces.
+pub mod keys {
+    #![doc = include_str!("../docs/keys.md")]
+}
+
+/// Status, statistics, metrics, logs and warnings.
+pub mod observability {
+    #![doc = include_str!("../docs/observability.md")]
+}
+
+/// Tests of an application with the cache: clocks, assertions, off switch.
+pub mod testing {
+    #![doc = include_str!("../docs/testing.md")]
+}
+
+/// Measurements and the commands that repeat them.
+pub mod performance {
+    #![doc = include_str!("../docs/performance.md")]
+}
+
+/// Other caches, and when to choose them.
+pub mod comparison {
+    #![doc = include_str!("../docs/comparison.md")]
+}
