@@ -9,27 +9,19 @@
 use std::time::Duration;
 
 use axum::{
-    Extension, Router,
+    Extension,
     response::{IntoResponse, Response},
 };
 use tower_response_cache::{
-    CacheLayer, CachePolicy, Identity, InvalidateLayer, Invalidations, Namespace, RouteAndQuery, Rule, Rules, Store,
-    key::RequestView,
+    AnyStore, CachePolicy, Identity, Invalidations, Namespace, ResponseCache, RouteAndQuery, Rule, key::RequestView,
 };
 
 use super::{query, schema::Table};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Puts the cache in front of the application.
-pub(crate) fn cached(app: Router, store: &impl Store) -> Router {
-    let rules = rules();
-    app.layer(CacheLayer::new(store.clone()).rules(rules.clone()).cache_status("tower-response-cache"))
-        .layer(InvalidateLayer::new(store.clone()).rules(rules))
-}
-
-/// The rules. The namespaces of the writes are invalidated even if the handler fails or panics.
-fn rules() -> Rules {
+/// Makes the cache. The namespaces of a rule are invalidated even if the handler of a write fails or panics.
+pub(crate) fn cache(store: impl Into<AnyStore>) -> ResponseCache {
     // No handler reads `Host`, so processes on several ports can share entries.
     let key = || RouteAndQuery.without_host();
     let current_user = Rule::ttl(30 * MINUTE).key(key()).identity(Identity::bearer()).namespace("auth:user:{identity}");
@@ -37,7 +29,9 @@ fn rules() -> Rules {
     let table = Rule::ttl_by(lifetime).key(key()).jitter(0.1).namespace("db_query:{table}").namespaces_by(namespaces);
     let row = Rule::uncached().invalidates("db_query:{table}").invalidates("db_query:joined");
     let list = Rule::ttl(5 * MINUTE).key(key()).stale_if_error(60 * MINUTE).namespace("storage:list:{bucket}");
-    Rules::new()
+    ResponseCache::new(store)
+        .cache_status("tower-response-cache")
+        .route("/auth/login", Rule::uncached().invalidates_nothing())
         .route("/auth/user", current_user)
         .route("/auth/logout", logout)
         .route("/tables/{table}", table)

@@ -1,12 +1,13 @@
 //! The demonstration: the same load without and with the cache, a comparison, and a few writes.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use tower_response_cache::Store;
+use tower_response_cache::ResponseCache;
 
 use super::{
     BoxError,
     app::Calls,
+    args::Args,
     client::Client,
     load_test::{self, CLIENTS, Limit},
     report, seed,
@@ -18,9 +19,9 @@ use super::{
 pub(crate) async fn run(
     uncached: Server,
     cached: &Server,
-    store: &impl Store,
+    cache: &ResponseCache,
     calls: &Calls,
-    time: Duration,
+    args: &Args,
 ) -> Result<(), BoxError> {
     let client = Client::new(uncached.address());
     let mut tokens = Vec::new();
@@ -30,10 +31,11 @@ pub(crate) async fn run(
     let tokens: Arc<[String]> = tokens.into();
 
     println!("{CLIENTS} clients, first without the cache, then the same requests with the cache\n");
-    let without = load_test::run(uncached.address(), Arc::clone(&tokens), Limit::Time(time), "without the cache").await?;
+    let without =
+        load_test::run(uncached.address(), Arc::clone(&tokens), Limit::Time(args.measure), "without the cache").await?;
     uncached.stop().await;
     // These writes have not passed through the cache, which other processes may have filled.
-    store.invalidate(["*"]).await?;
+    cache.invalidate(["*"]).await?;
     let again = Limit::Operations(without.operations.clone());
     let with = load_test::run(cached.address(), tokens, again, "with the cache").await?;
     println!("\n{}", report::table(&without, &with, &calls.counts()));
@@ -42,7 +44,7 @@ pub(crate) async fn run(
     }
 
     println!("Each write is visible in the next read");
-    walkthrough::run(&Client::new(cached.address()), store.is_shared()).await
+    walkthrough::run(&Client::new(cached.address()), !args.redis.urls.is_empty()).await
 }
 
 /// Prints requests to try, with a valid token.

@@ -49,7 +49,7 @@ use std::{
 
 use tempfile::TempDir;
 use tokio::{net::TcpListener, runtime::Runtime};
-use tower_response_cache::{Memory, Store};
+use tower_response_cache::{Memory, ResponseCache};
 
 use app::{Backend, Calls};
 use args::Args;
@@ -89,7 +89,7 @@ async fn run(args: Args) -> Result<(), BoxError> {
     println!("Data in {data}");
     let mut server = None;
     let outcome = tokio::select! {
-        outcome = start(&args, data.path(), &mut server) => outcome,
+        outcome = serve(&args, data.path(), &mut server) => outcome,
         () = shutdown_signal() => Ok(()),
     };
     if let Some(server) = server {
@@ -99,27 +99,20 @@ async fn run(args: Args) -> Result<(), BoxError> {
     outcome
 }
 
-/// Opens the store and serves with it.
-async fn start(args: &Args, home: &Path, server: &mut Option<Server>) -> Result<(), BoxError> {
-    let listener = listen(args.listen).await?;
-    let lock = lock(home).await?;
+/// Makes the cache in memory, or also in Redis.
+async fn open_cache(args: &Args, home: &Path) -> Result<ResponseCache, BoxError> {
     #[cfg(feature = "redis")]
     if !args.redis.urls.is_empty() {
-        let store = redis_store::open(&args.redis, args.memory, home).await?;
-        return serve(store, args, listener, home, lock, server).await;
+        return Ok(caching::cache(redis_store::open(&args.redis, args.memory, home).await?));
     }
-    serve(Memory::new(args.memory), args, listener, home, lock, server).await
+    Ok(caching::cache(Memory::new(args.memory)))
 }
 
 /// Fills the database, runs the demonstration unless `--serve` is given, and serves forever.
-async fn serve(
-    store: impl Store,
-    args: &Args,
-    listener: TcpListener,
-    home: &Path,
-    lock: File,
-    server: &mut Option<Server>,
-) -> Result<(), BoxError> {
+async fn serve(args: &Args, home: &Path, server: &mut Option<Server>) -> Result<(), BoxError> {
+    let listener = listen(args.listen).await?;
+    let lock = lock(home).await?;
+    let cache = open_cache(args, home).await?;
     let db = Db::open(&home.join("app.db"), CONNECTIONS)?;
     let buckets = Arc::new(Buckets::open(&home.join("buckets"))?);
     seed::fill(&db, Arc::clone(&buckets)).await?;
@@ -127,12 +120,12 @@ async fn serve(
     let backend = || Arc::new(Backend { db: db.clone(), buckets: Arc::clone(&buckets), calls: Calls::default() });
 
     let measured = backend();
-    let cached = caching::cached(app::app(Arc::clone(&measured)), &store);
+    let cached = app::app(Arc::clone(&measured)).layer(cache.layer());
     let server = server.insert(Server::start(listener, cached)?);
     if !args.serve {
         let uncached = Server::start(TcpListener::bind("127.0.0.1:0").await?, app::app(backend()))?;
-        demo::run(uncached, server, &store, &measured.calls, args.measure).await?;
-        println!("\nStatistics of the store:\n{}", store.stats());
+        demo::run(uncached, server, &cache, &measured.calls, args).await?;
+        println!("\nStatistics of the cache:\n{}", cache.stats());
     }
     demo::print_examples(server).await?;
     std::future::pending().await

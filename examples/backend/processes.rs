@@ -30,7 +30,7 @@ use hyper_util::{
 };
 use rusqlite::Connection;
 use tokio::net::TcpListener;
-use tower_response_cache::{CacheLayer, InvalidateLayer, Redis, RouteAndQuery, Rule, Rules};
+use tower_response_cache::{Redis, ResponseCache, RouteAndQuery, Rule};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 type Db = State<Arc<Mutex<Connection>>>;
@@ -66,12 +66,8 @@ async fn serve(redis: &str, database: &Path, prefix: &str) -> Result<(), BoxErro
 
     // Each process has its own `Host`, which the handlers do not read.
     let rule = Rule::ttl(MINUTE).key(RouteAndQuery.without_host()).namespace("notes").distributed_lock(LOCK_DEADLINE);
-    let rules = Rules::new().route("/notes", rule);
-    let app = Router::new()
-        .route("/notes", get(list).post(add))
-        .with_state(Arc::new(Mutex::new(db)))
-        .layer(CacheLayer::new(store.clone()).rules(rules.clone()).cache_status("processes"))
-        .layer(InvalidateLayer::new(store).rules(rules));
+    let cache = ResponseCache::new(store).route("/notes", rule).cache_status("processes");
+    let app = Router::new().route("/notes", get(list).post(add)).with_state(Arc::new(Mutex::new(db))).layer(cache.layer());
 
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("{}", listener.local_addr()?);

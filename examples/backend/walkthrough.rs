@@ -10,8 +10,8 @@ use super::{
 
 /// Performs the writes and prints each exchange. Returns an error if a read is stale.
 ///
-/// With a store in memory, the second of two reads is a hit. A `shared` store stores a response only if it already knows the namespaces
-/// that the handler names. The first reads of a new namespace are therefore misses.
+/// In memory, the second of two reads is a hit. If the cache is `shared` in Redis, a response is stored only if the store already knows
+/// the namespaces that the handler names. The first reads of a new namespace are therefore misses.
 pub(crate) async fn run(client: &Client, shared: bool) -> Result<(), BoxError> {
     let walkthrough = Walkthrough { client, token: client.login(0).await?, max_reads: if shared { 6 } else { 2 } };
     walkthrough.insert_row().await?;

@@ -29,7 +29,7 @@ use origin::Origin;
 use tokio::net::TcpListener;
 use tower::ServiceBuilder;
 use tower_response_cache::{
-    CacheLayer, InvalidateLayer, Memory, QueryLayer, Rule, Rules, Store,
+    Memory, QueryLayer, ResponseCache, Rule, Rules,
     invalidate::OnDeliveryTimeout,
     semantics::{Normalise, Weights},
 };
@@ -69,25 +69,13 @@ async fn run(args: Args) -> Result<(), String> {
         }
         None => default_rules(),
     };
-    #[cfg(feature = "redis")]
-    if !args.redis.urls.is_empty() {
-        let store = redis_store::open(&args).await?;
-        return serve_from(store, rules, args).await;
-    }
-    serve_from(Memory::new(args.memory), rules, args).await
-}
-
-async fn serve_from(store: impl Store, rules: Rules, args: Args) -> Result<(), String> {
     let hold = args.redis.hold.unwrap_or(Duration::from_secs(1));
-    let writes = InvalidateLayer::new(store.clone())
-        .rules(rules.clone())
-        .delivery_timeout(hold, OnDeliveryTimeout::Respond)
-        .cache_status(NAME);
-    let service = ServiceBuilder::new()
-        .layer(QueryLayer::new())
-        .layer(writes)
-        .layer(CacheLayer::new(store).rules(rules).cache_status(NAME))
-        .service(Origin::new(args.origin));
+    let cache = open_cache(&args)
+        .await?
+        .rules(rules)
+        .cache_status(NAME)
+        .map_invalidate_layer(|layer| layer.delivery_timeout(hold, OnDeliveryTimeout::Respond));
+    let service = ServiceBuilder::new().layer(QueryLayer::new()).layer(cache.layer()).service(Origin::new(args.origin));
 
     let listener =
         TcpListener::bind(args.listen).await.map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;
@@ -97,6 +85,15 @@ async fn serve_from(store: impl Store, rules: Rules, args: Args) -> Result<(), S
     let _ = writeln!(io::stdout(), "listening on {address}");
     serve::serve(listener, service, stop).await;
     Ok(())
+}
+
+/// Makes the cache in memory, or also in Redis.
+async fn open_cache(args: &Args) -> Result<ResponseCache, String> {
+    #[cfg(feature = "redis")]
+    if !args.redis.urls.is_empty() {
+        return Ok(ResponseCache::new(redis_store::open(args).await?));
+    }
+    Ok(ResponseCache::new(Memory::new(args.memory)))
 }
 
 /// The rules without a file: HTTP caching for every route. `CDN-Cache-Control` has priority because the proxy acts for its origin

@@ -26,13 +26,13 @@ use backend::{
 };
 use fastrand::Rng;
 use tempfile::TempDir;
-use tower_response_cache::{Memory, Store};
+use tower_response_cache::{Memory, ResponseCache};
 
 /// The application over one database: without the cache, and with the cache in one or several processes.
-struct Twins<St> {
+struct Twins {
     uncached: Client,
     cached: Vec<Client>,
-    stores: Vec<St>,
+    caches: Vec<ResponseCache>,
     /// The maximum staleness of a hit in a process that has not written.
     delta: Duration,
     /// The time of the response to the last write.
@@ -41,21 +41,21 @@ struct Twins<St> {
     _data: TempDir,
 }
 
-impl<St: Store> Twins<St> {
-    /// Starts one process for each store.
-    async fn new(stores: Vec<St>, delta: Duration) -> Self {
+impl Twins {
+    /// Starts one process for each cache.
+    async fn new(caches: Vec<ResponseCache>, delta: Duration) -> Self {
         let data = tempfile::tempdir().expect("a directory");
         let db = Db::open(&data.path().join("app.db"), 4).expect("a database");
         let buckets = Arc::new(Buckets::open(&data.path().join("buckets")).expect("buckets"));
         seed::fill(&db, Arc::clone(&buckets)).await.expect("initial data");
         let one = || app(Arc::new(Backend { db: db.clone(), buckets: Arc::clone(&buckets), calls: Calls::default() }));
         let mut servers = vec![serve(one()).await];
-        for store in &stores {
-            servers.push(serve(caching::cached(one(), store)).await);
+        for cache in &caches {
+            servers.push(serve(one().layer(cache.layer())).await);
         }
         let mut cached: Vec<_> = servers.iter().map(|server| Client::new(server.address())).collect();
         let uncached = cached.remove(0);
-        Self { uncached, cached, stores, delta, written: Instant::now(), _servers: servers, _data: data }
+        Self { uncached, cached, caches, delta, written: Instant::now(), _servers: servers, _data: data }
     }
 
     /// Writes through a random process.
@@ -133,7 +133,7 @@ fn random_read(rng: &mut Rng) -> String {
     }
 }
 
-async fn random_write<St: Store>(twins: &mut Twins<St>, rng: &mut Rng, token: &str, rows: &mut Vec<i64>) {
+async fn random_write(twins: &mut Twins, rng: &mut Rng, token: &str, rows: &mut Vec<i64>) {
     let (carrier, origin, day) = (pick(rng, &CARRIERS), pick(rng, &ORIGINS), rng.u8(1..4));
     let delay = rng.u8(..);
     let row = |rows: &[i64], rng: &mut Rng| (!rows.is_empty()).then(|| rng.usize(..rows.len()));
@@ -181,10 +181,10 @@ async fn random_write<St: Store>(twins: &mut Twins<St>, rng: &mut Rng, token: &s
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cached_responses_equal_uncached_responses() {
-    let mut twins = Twins::new(vec![Memory::default()], Duration::ZERO).await;
+    let mut twins = Twins::new(vec![caching::cache(Memory::default())], Duration::ZERO).await;
     let hits = twins.run(400).await;
     // A cache without hits would prove nothing.
-    assert!(hits > 40, "{hits} hits\n{}", twins.stores[0].stats());
+    assert!(hits > 40, "{hits} hits\n{}", twins.caches[0].stats());
 }
 
 #[test]
@@ -211,20 +211,20 @@ mod over_redis {
     const ROUND_TRIP: Duration = Duration::from_millis(100);
     const DELTA: Duration = Duration::from_millis(200);
 
-    /// Opens two stores on one Redis, as in two processes.
-    async fn stores(server: &RedisServer, coherence: Coherence) -> Vec<Redis> {
+    /// Makes two caches over one Redis, as in two processes.
+    async fn caches(server: &RedisServer, coherence: Coherence) -> Vec<ResponseCache> {
         let builder = Redis::builder(&server.url()).memory(16 << 20).coherence(coherence).require_connection();
         let builder = builder.heartbeat(HEARTBEAT).max_round_trip(ROUND_TRIP).command_timeout(Duration::from_secs(2));
         let one = builder.clone().build().await.expect("a store");
-        vec![one, builder.build().await.expect("a store")]
+        vec![caching::cache(one), caching::cache(builder.build().await.expect("a store"))]
     }
 
     async fn law(coherence: Coherence, delta: Duration) {
         let server = RedisServer::start().await;
-        let mut twins = Twins::new(stores(&server, coherence).await, delta).await;
+        let mut twins = Twins::new(caches(&server, coherence).await, delta).await;
         let hits = twins.run(400).await;
-        for store in &twins.stores {
-            println!("{}", store.stats());
+        for cache in &twins.caches {
+            println!("{}", cache.stats());
         }
         assert!(hits > 40, "{hits} hits");
     }
@@ -240,12 +240,13 @@ mod over_redis {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn stores_with_one_prefix_agree_on_identities() {
+    async fn caches_with_one_prefix_agree_on_identities() {
         let server = RedisServer::start().await;
-        let stores = stores(&server, Coherence::Leased).await;
-        assert_eq!(stores[0].identity("a token"), stores[1].identity("a token"));
+        let caches = caches(&server, Coherence::Leased).await;
+        assert_eq!(caches[0].identity("a token"), caches[1].identity("a token"));
         let other = Redis::builder(&server.url()).prefix("another").build().await.expect("a store");
-        assert_ne!(stores[0].identity("a token"), other.identity("a token"));
+        let other = caching::cache(other);
+        assert_ne!(caches[0].identity("a token"), other.identity("a token"));
     }
 
     /// Runs the example `processes`.
