@@ -1,61 +1,21 @@
 //! The settings of a store in Redis.
 
-use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{fmt, num::NonZeroUsize, time::Duration};
 
 use bb8_redis::bb8::Pool;
-use redis::{Client, RedisConnectionInfo, TlsCertificates};
-use tokio::sync::Notify;
+use redis::{Client, RedisConnectionInfo};
 
 use super::{
-    Redis,
-    cluster::Topology,
-    connection::{self, RedisConnectError, RedisManager, Source},
-    generation_times::Lives,
-    inner::{Handle, RedisInner},
-    keys::RedisKeys,
-    lease::{KnownGenerations, Lease},
-    node::Node,
-    outbox::Outbox,
-    read::Reads,
-    recent::Recent,
-    sentinel::Sentinels,
-    worker::{self, Stop},
+    connection::RedisManager,
+    error::RedisConnectError,
+    options::{Coherence, Failover},
 };
+use crate::{clock::Clock, codec::Codec, secret::Secret};
+
 #[cfg(feature = "redis-compression")]
 use crate::codec::compression::Compression;
 #[cfg(feature = "redis-encryption")]
 use crate::codec::encryption::KeyRing;
-use crate::{
-    clock::{Clock, nanos},
-    codec::Codec,
-    secret::Secret,
-    store::{backend::Backend, memory::Memory},
-};
-
-/// How new what memory serves must be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Coherence {
-    /// Stale by at most the time that is given, counted from when Redis was asked last. No round trip for a hit in memory.
-    ///
-    /// What this process clears itself shows at once.
-    Ttl(Duration),
-    /// Stale by at most Δ = 2 heartbeats and a round trip, whatever the network does, and typically by less than a millisecond: masters
-    /// push what is cleared. No round trip for a hit in memory. While a master is not heard of, as [`Validated`](Self::Validated).
-    Leased,
-    /// Never stale: each hit in memory asks Redis for the generations, without the body.
-    Validated,
-}
-
-/// What becomes of entries from before a failover, or from before a restart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Failover {
-    /// They are not served: the new master may have missed a clearing. The default.
-    Flush,
-    /// They are. A clearing that the new master has missed is then never heard of again; entries are stale by up to their lifetimes.
-    Trust,
-}
 
 /// The settings of a [`Redis`].
 ///
@@ -82,28 +42,28 @@ pub enum Failover {
 #[derive(Clone)]
 #[must_use]
 pub struct RedisBuilder {
-    place: Place,
-    root: Option<Vec<u8>>,
-    prefix: String,
-    memory: Option<NonZeroUsize>,
-    coherence: Coherence,
-    heartbeat: Duration,
-    max_round_trip: Duration,
-    command_timeout: Duration,
-    invalidate_timeout: Duration,
-    generation_ttl: Duration,
-    strict: Option<Duration>,
-    failover: Failover,
-    connections: usize,
-    require_connection: bool,
-    secret: Option<Secret>,
-    clock: Clock,
-    codec: Codec,
+    pub(super) place: Place,
+    pub(super) root: Option<Vec<u8>>,
+    pub(super) prefix: String,
+    pub(super) memory: Option<NonZeroUsize>,
+    pub(super) coherence: Coherence,
+    pub(super) heartbeat: Duration,
+    pub(super) max_round_trip: Duration,
+    pub(super) command_timeout: Duration,
+    pub(super) invalidate_timeout: Duration,
+    pub(super) generation_ttl: Duration,
+    pub(super) strict: Option<Duration>,
+    pub(super) failover: Failover,
+    pub(super) connections: usize,
+    pub(super) require_connection: bool,
+    pub(super) secret: Option<Secret>,
+    pub(super) clock: Clock,
+    pub(super) codec: Codec,
 }
 
 /// Where Redis is.
 #[derive(Clone)]
-enum Place {
+pub(crate) enum Place {
     Url(String),
     Client(Client),
     Pool(RedisManager, Pool<RedisManager>),
@@ -312,35 +272,7 @@ impl RedisBuilder {
         self
     }
 
-    /// The store.
-    ///
-    /// # Errors
-    ///
-    /// If a setting is not what it may be, or the server is too old, or no master; if it cannot be reached, only with
-    /// [`require_connection`](Self::require_connection).
-    ///
-    /// # Panics
-    ///
-    /// Outside of a Tokio runtime, and as [`Memory::new`].
-    pub async fn build(self) -> Result<Redis, RedisConnectError> {
-        self.check()?;
-        let source = self.source()?;
-        let reached = match &source {
-            Sources::One(manager, _) => manager.open(None).await.map(drop),
-            Sources::Cluster(clients) => first_of(clients).await,
-        };
-        match reached {
-            Err(error) if self.require_connection || error.is_final() => return Err(error),
-            Err(error) => tracing::warn!(%error, "redis cannot be reached; requests go on without it until it can"),
-            Ok(()) => {}
-        }
-        let store = self.start();
-        // So that the first request does not find it unknown; whoever cannot be reached keeps nobody waiting.
-        store.0.core.is_settled().await;
-        Ok(store)
-    }
-
-    fn check(&self) -> Result<(), RedisConnectError> {
+    pub(super) fn check(&self) -> Result<(), RedisConnectError> {
         let fault = |text: String| Err(RedisConnectError::settled(text));
         let fits = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
         if self.prefix.is_empty() || !self.prefix.chars().all(fits) {
@@ -367,142 +299,6 @@ impl RedisBuilder {
         }
         Ok(())
     }
-
-    /// The store, whether or not Redis is there. All settings have been checked.
-    #[track_caller]
-    pub(super) fn start(self) -> Redis {
-        let source = self.source().expect("a place that was checked");
-        let clock = self.clock.clone();
-        let memory = Memory::builder()
-            .invalidate_timeout(self.invalidate_timeout)
-            .clock(clock)
-            .hashes_with(self.secret.clone().unwrap_or_else(|| self.derived_secret()));
-        let memory = match self.memory {
-            Some(bytes) => memory.capacity(bytes.get()),
-            None => memory,
-        };
-        let near = memory.build();
-        let lease = Arc::new(Lease::default());
-        let database = match &source {
-            Sources::One(RedisManager { source: Source::At(client), .. }, _) => {
-                client.get_connection_info().redis_settings().db()
-            }
-            Sources::One(..) => match &self.place {
-                Place::Sentinel { master, .. } => master.db(),
-                _ => 0,
-            },
-            Sources::Cluster(_) => 0,
-        };
-        let trust = self.failover == Failover::Trust;
-        let names = RedisKeys::new(&self.prefix);
-        let (tell, found) = tokio::sync::mpsc::unbounded_channel();
-        let nodes = match source {
-            Sources::One(manager, pool) => Topology::One(Arc::new(match pool {
-                None => Node::new(String::new(), manager, self.connections),
-                Some(pool) => {
-                    let connections = pool.state().connections.max(1) as usize;
-                    Node::with_pool(String::new(), manager, pool, connections)
-                }
-            })),
-            Sources::Cluster(seeds) => {
-                Topology::cluster(seeds, trust, self.connections, tell, lease.clone(), near.clone(), names.check(None))
-            }
-        };
-        let deliveries = Outbox::new(near.context().counters.waiting.clone());
-        let core = Arc::new(RedisInner {
-            near,
-            keeps: self.memory.is_some(),
-            nodes,
-            names,
-            codec: self.codec.clone().in_database(database),
-            coherence: self.coherence,
-            memory_ttl: match self.coherence {
-                Coherence::Ttl(ttl) => nanos(ttl),
-                _ => 0,
-            },
-            heartbeat: self.heartbeat,
-            delta: nanos(2 * self.heartbeat + self.max_round_trip),
-            command_timeout: self.command_timeout,
-            lives: Lives::new(self.generation_ttl),
-            fence: self.strict,
-            lease,
-            known: KnownGenerations::new(),
-            reads: Reads::default(),
-            deliveries,
-            recent: Recent::default(),
-            reconnected: Notify::new(),
-            stop: Stop::default(),
-            runtime: std::sync::OnceLock::new(),
-            warned: std::sync::atomic::AtomicBool::new(false),
-        });
-        worker::start(core.clone(), found).expect("a thread with a runtime can be started");
-        Redis(Arc::new(Handle { core, builder: self }))
-    }
-
-    fn source(&self) -> Result<Sources, RedisConnectError> {
-        let trust = self.failover == Failover::Trust;
-        let certificates = || self.root.clone().map(|root| TlsCertificates { client_tls: None, root_cert: Some(root) });
-        let one = |source| Ok(Sources::One(RedisManager { source, trust }, None));
-        match &self.place {
-            Place::Url(url) => one(Source::At(Box::new(connection::client(url, certificates())?))),
-            Place::Client(client) => one(Source::At(Box::new(connection::prepared(client.clone())?))),
-            Place::Pool(manager, _) if manager.trust != trust => {
-                Err(RedisConnectError::settled("with a pool, failover is to be set on its manager as well".into()))
-            }
-            Place::Pool(manager, pool) => Ok(Sources::One(manager.clone(), Some(pool.clone()))),
-            Place::Cluster(urls) if urls.is_empty() => {
-                Err(RedisConnectError::settled("a cluster needs the URL of at least one node".into()))
-            }
-            Place::Cluster(urls) => {
-                let clients = urls.iter().map(|url| connection::client(url, certificates())).collect::<Result<_, _>>()?;
-                Ok(Sources::Cluster(clients))
-            }
-            Place::Sentinel { urls, .. } if urls.is_empty() => {
-                Err(RedisConnectError::settled("sentinels need the URL of at least one".into()))
-            }
-            Place::Sentinel { urls, service, master } => {
-                let clients = urls.iter().map(|url| connection::client(url, None)).collect::<Result<_, _>>()?;
-                one(Source::Sentinel(Arc::new(Sentinels::new(clients, service, master.clone()))))
-            }
-        }
-    }
-
-    /// A secret that all processes with the same settings come to.
-    fn derived_secret(&self) -> Secret {
-        let password = match self.source() {
-            Ok(Sources::One(RedisManager { source: Source::At(client), .. }, _)) => password_of(&client),
-            Ok(Sources::Cluster(clients)) => clients.first().map(password_of).unwrap_or_default(),
-            _ => match &self.place {
-                Place::Sentinel { master, .. } => master.password().unwrap_or_default().to_owned(),
-                _ => String::new(),
-            },
-        };
-        let of = format!("{}:{}{password}", self.prefix.len(), self.prefix);
-        Secret::new(blake3::derive_key("tower-response-cache 1 identities in a shared store", of.as_bytes()))
-    }
-}
-
-fn password_of(client: &Client) -> String {
-    client.get_connection_info().redis_settings().password().unwrap_or_default().to_owned()
-}
-
-enum Sources {
-    One(RedisManager, Option<Pool<RedisManager>>),
-    Cluster(Vec<Client>),
-}
-
-/// Whether one of the nodes answers.
-async fn first_of(clients: &[Client]) -> Result<(), RedisConnectError> {
-    let mut last = None;
-    for client in clients {
-        let manager = RedisManager { source: Source::At(Box::new(client.clone())), trust: false };
-        match manager.open_any(None).await {
-            Ok((_, server)) if server.cluster => return Ok(()),
-            Ok(_) => last = Some(RedisConnectError::settled("the server is not a node of a cluster".into())),
-            Err(error) => last = Some(error),
-        }
-    }
-    Err(last.expect("at least one node"))
 }
 
 impl fmt::Debug for RedisBuilder {

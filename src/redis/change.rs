@@ -11,13 +11,13 @@ use redis::Value;
 use tokio::{sync::oneshot, time::sleep};
 
 use super::{
-    cluster::{Answer, Command},
+    command::{Command, CommandResult},
     error::CommandError,
+    generation::parse_generation,
     inner::RedisInner,
     keys::{Pushed, id},
+    lock::Taking,
     node::Route,
-    read::generation,
-    write::Taking,
 };
 use crate::{
     clock::{Nanos, monotonic},
@@ -67,7 +67,7 @@ pub(crate) struct Changed {
 
 /// The answers to commands that were sent together with changes.
 pub(crate) struct Answered {
-    pub(super) answers: Vec<Answer>,
+    pub(super) answers: Vec<CommandResult>,
     pub(super) changed: Vec<Changed>,
     pub(super) taking: Option<Taking>,
 }
@@ -93,7 +93,7 @@ impl Change {
     }
 
     /// Steps the epochs of the name if the generation was written, or may have been. `sent` is the epoch before it was sent.
-    fn settle(&self, core: &RedisInner, answers: &[Answer], sent: u64) -> Changed {
+    fn settle(&self, core: &RedisInner, answers: &[CommandResult], sent: u64) -> Changed {
         let (answer, sent) = (&answers[self.at], self.read.unwrap_or(sent));
         // Those that the push for this key would step.
         let pushed = core.names.parse(self.key.as_bytes());
@@ -118,7 +118,7 @@ impl Change {
             By::Script => (*value == fresh, Some(value)),
             By::Extend => (*value == Value::Int(1), answers.get(self.at + 1).and_then(|answer| Some(&answer.as_ref().ok()?.0))),
         };
-        let generation = now.and_then(|now| generation(now, server));
+        let generation = now.and_then(|now| parse_generation(now, server));
         let mut since = if changed { core.near.step_own(hashes, sent) } else { sent };
         if let Some(generation) = generation {
             // What this process has created, or read, since it was sent vouches for the same generation.

@@ -11,10 +11,11 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use redis::{Client, Cmd, Value};
+use redis::{Client, Cmd};
 use tokio::sync::{Notify, mpsc};
 
 use super::{
+    command::{Command, CommandResult, check_error},
     connection::{self, RedisManager, Source},
     error::CommandError,
     lease::Lease,
@@ -65,16 +66,6 @@ struct Table {
     /// By slot: the index of its master, or that of none.
     slots: Vec<u16>,
 }
-
-/// A command, and the slot of its key.
-#[derive(Clone)]
-pub(crate) struct Command {
-    pub(super) slot: u16,
-    pub(super) command: Cmd,
-}
-
-/// What was answered, and by which server.
-pub(crate) type Answer = Result<(Value, u128), CommandError>;
 
 impl Topology {
     pub(super) fn cluster(
@@ -172,7 +163,7 @@ impl Topology {
 
     /// Sends each command to the master of its key, all at once, and follows keys that have moved. One answer for each, in their
     /// order.
-    pub(super) async fn ask(&self, asks: Vec<Command>, via: Route, limit: Duration) -> Vec<Answer> {
+    pub(super) async fn ask(&self, asks: Vec<Command>, via: Route, limit: Duration) -> Vec<CommandResult> {
         match self {
             Self::One(node) => {
                 let answers = pipe(node, asks.into_iter().map(|ask| ask.command).collect(), via, limit).await;
@@ -193,12 +184,12 @@ impl Cluster {
     }
 
     /// All rounds, redirections and look-ups of the slots together take no longer than `limit`.
-    async fn ask(&self, asks: Vec<Command>, via: Route, limit: Duration) -> Vec<Answer> {
+    async fn ask(&self, asks: Vec<Command>, via: Route, limit: Duration) -> Vec<CommandResult> {
         let deadline = Instant::now() + limit;
         if self.table().nodes.is_empty() && !self.untold.load(Ordering::Relaxed) {
             self.refresh_until(deadline).await;
         }
-        let mut answers: Vec<Option<Answer>> = asks.iter().map(|_| None).collect();
+        let mut answers: Vec<Option<CommandResult>> = asks.iter().map(|_| None).collect();
         let mut open: Vec<usize> = (0..asks.len()).collect();
         for _ in 0..MOVES {
             if left(deadline).is_zero() {
@@ -245,7 +236,7 @@ impl Cluster {
         which: Vec<usize>,
         via: Route,
         deadline: Instant,
-    ) -> Vec<(Vec<usize>, String, Vec<Answer>)> {
+    ) -> Vec<(Vec<usize>, String, Vec<CommandResult>)> {
         let table = self.table();
         let mut groups: HashMap<u16, Vec<usize>> = HashMap::new();
         for index in which {
@@ -268,7 +259,7 @@ impl Cluster {
     }
 
     /// Asks where the key has gone, or is going.
-    async fn follow(&self, address: &str, command: &Cmd, asking: bool, limit: Duration) -> Answer {
+    async fn follow(&self, address: &str, command: &Cmd, asking: bool, limit: Duration) -> CommandResult {
         let node = self.node(address).ok_or(CommandError::Protocol("the address of a node"))?;
         if !self.table().nodes.iter().any(|known| Arc::ptr_eq(known, &node)) {
             // It has no slot yet, or none that we know of: what it says now, it may clear without our hearing of it.
@@ -281,7 +272,7 @@ impl Cluster {
         commands.cmd("ASKING").add_command(command.clone());
         let (mut answers, server) = node.all(&commands, Route::Pool, limit).await?;
         let answer = answers.pop().ok_or(CommandError::Protocol("one answer for each command"))?;
-        said(answer).map(|answer| (answer, server))
+        check_error(answer).map(|answer| (answer, server))
     }
 
     fn node(&self, address: &str) -> Option<Arc<Node>> {
@@ -384,7 +375,7 @@ fn left(deadline: Instant) -> Duration {
 }
 
 /// Some commands for one master in one pipeline.
-async fn pipe(node: &Node, mut commands: Vec<Cmd>, via: Route, limit: Duration) -> Vec<Answer> {
+async fn pipe(node: &Node, mut commands: Vec<Cmd>, via: Route, limit: Duration) -> Vec<CommandResult> {
     let count = commands.len();
     match count {
         0 => return Vec::new(),
@@ -400,7 +391,7 @@ async fn pipe(node: &Node, mut commands: Vec<Cmd>, via: Route, limit: Duration) 
     }
     match node.all(&pipeline, via, limit).await {
         Ok((answers, server)) if answers.len() == count => {
-            answers.into_iter().map(|answer| Ok((said(answer)?, server))).collect()
+            answers.into_iter().map(|answer| Ok((check_error(answer)?, server))).collect()
         }
         Ok(_) => (0..count).map(|_| Err(CommandError::Protocol("one answer for each command"))).collect(),
         Err(fault) => {
@@ -411,12 +402,5 @@ async fn pipe(node: &Node, mut commands: Vec<Cmd>, via: Route, limit: Duration) 
             answers.push(Err(fault));
             answers
         }
-    }
-}
-
-pub(crate) fn said(answer: Value) -> Result<Value, CommandError> {
-    match answer {
-        Value::ServerError(error) => Err(CommandError::Server(error)),
-        answer => Ok(answer),
     }
 }

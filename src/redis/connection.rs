@@ -1,39 +1,34 @@
 //! Connections: how they are made, and what is learned of a server before it is trusted.
 
 use std::{
-    collections::HashMap,
-    error, fmt,
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
-    time::Duration,
 };
 
 use bb8_redis::bb8::ManageConnection;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo, Pipeline as CommandPipeline, ProtocolVersion,
-    RedisConnectionInfo, RedisError, TlsCertificates, Value, aio::MultiplexedConnection,
+    RedisConnectionInfo, RedisError, RedisResult, TlsCertificates, Value, aio::MultiplexedConnection,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
 };
-use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
-    builder::Failover,
-    pipeline::{Answer, Pipeline},
+    error::RedisConnectError,
+    options::{CONNECT_TIMEOUT, Failover},
+    pipeline::Pipeline,
     sentinel::Sentinels,
-    time::Reading,
+    server::Server,
 };
-use crate::clock::{Clock, Nanos};
+use crate::clock::Clock;
 
 #[cfg(unix)]
 use tokio::net::UnixStream;
-
-/// How long making a connection may take.
-pub(crate) const CONNECTING: Duration = Duration::from_secs(1);
 
 /// Where a server is found.
 #[derive(Clone)]
@@ -129,7 +124,7 @@ enum Link {
 }
 
 impl Link {
-    async fn ask(&mut self, command: &Cmd) -> Answer {
+    async fn ask(&mut self, command: &Cmd) -> RedisResult<Value> {
         match self {
             Self::Pipeline(line) => line.ask(command.get_packed_command()).await,
             Self::Client(client) => client.send_packed_command(command).await,
@@ -154,6 +149,22 @@ impl Link {
                 Ok(Some(Self::driven(UnixStream::from_std(stream)?)))
             }
             _ => Ok(None),
+        }
+    }
+
+    /// Asks the server for facts about itself.
+    async fn info(&mut self) -> Result<Server, RedisConnectError> {
+        let mut ask = redis::cmd("INFO");
+        ask.arg(&["server", "replication", "memory", "cluster"]);
+        let asked = Clock::system().nanos();
+        match self.ask(&ask).await.and_then(Value::extract_error) {
+            Ok(answer) => Server::read(&answer).map(|server| server.read_between(asked, Clock::system().nanos())),
+            // Before 7.0, INFO took one section. What it says then is not enough, but says which version it is.
+            Err(error) if error.code() == Some("ERR") => {
+                let answer = self.ask(redis::cmd("INFO").arg("server")).await;
+                Server::read(&answer.and_then(Value::extract_error)?)
+            }
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -209,7 +220,7 @@ impl RedisConnection {
 
     /// What the server says of itself now.
     pub(super) async fn server(&mut self) -> Result<Server, RedisConnectError> {
-        Server::ask(&mut self.link).await
+        self.link.info().await
     }
 
     /// There was no answer in time.
@@ -310,15 +321,15 @@ impl RedisManager {
                 Some(line) => Link::Pipeline(line),
                 None => {
                     let config = pushes.unwrap_or_default();
-                    let config = config.set_connection_timeout(Some(CONNECTING)).set_response_timeout(None);
+                    let config = config.set_connection_timeout(Some(CONNECT_TIMEOUT)).set_response_timeout(None);
                     Link::Client(Box::new(client.get_multiplexed_async_connection_with_config(&config).await?))
                 }
             };
-            let server = Server::ask(&mut link).await?;
+            let server = link.info().await?;
             Ok::<_, RedisConnectError>((link, address, server))
         };
-        let late = || RedisConnectError::from(format!("no answer within {CONNECTING:?}"));
-        let (link, address, server) = tokio::time::timeout(CONNECTING, opening).await.map_err(|_| late())??;
+        let late = || RedisConnectError::from(format!("no answer within {CONNECT_TIMEOUT:?}"));
+        let (link, address, server) = tokio::time::timeout(CONNECT_TIMEOUT, opening).await.map_err(|_| late())??;
         let id = if self.trust { 0 } else { server.id };
         let state = Arc::new(State { address, broken: AtomicBool::new(false), silent: AtomicU32::new(0) });
         Ok((RedisConnection { link, server: id, state }, server))
@@ -340,166 +351,5 @@ impl ManageConnection for RedisManager {
 
     fn has_broken(&self, connection: &mut Self::Connection) -> bool {
         connection.is_broken()
-    }
-}
-
-/// What is learned of a server on connect.
-#[derive(Debug, Clone)]
-pub(crate) struct Server {
-    /// Made of the identifier of its run and that of its replication: a restart makes it another, and so does a promotion.
-    pub(super) id: u128,
-    pub(super) role: String,
-    /// What it does when its memory is full.
-    pub(super) eviction: String,
-    pub(super) memory: u64,
-    pub(super) max_memory: u64,
-    pub(super) cluster: bool,
-    /// Its clock, as it was read.
-    pub(super) time: Option<Reading>,
-}
-
-/// The oldest version that is any use: `SET … NX GET`.
-const OLDEST: u64 = 7;
-
-impl Server {
-    async fn ask(link: &mut Link) -> Result<Self, RedisConnectError> {
-        let mut ask = redis::cmd("INFO");
-        ask.arg(&["server", "replication", "memory", "cluster"]);
-        let asked = Clock::system().nanos();
-        match link.ask(&ask).await.and_then(Value::extract_error) {
-            Ok(answer) => Self::read(&answer).map(|server| server.read_between(asked, Clock::system().nanos())),
-            // Before 7.0, INFO took one section. What it says then is not enough, but says which version it is.
-            Err(error) if error.code() == Some("ERR") => {
-                let answer = link.ask(redis::cmd("INFO").arg("server")).await;
-                Self::read(&answer.and_then(Value::extract_error)?)
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn read(answer: &Value) -> Result<Self, RedisConnectError> {
-        let text = match answer {
-            Value::VerbatimString { text, .. } => text.as_str(),
-            Value::BulkString(bytes) => std::str::from_utf8(bytes).unwrap_or_default(),
-            _ => "",
-        };
-        let fields: HashMap<&str, &str> = text.lines().filter_map(|line| line.split_once(':')).collect();
-        let field = |name: &str| fields.get(name).copied().unwrap_or_default();
-        let version = field("redis_version");
-        let major = version.split('.').next().and_then(|major| major.parse::<u64>().ok());
-        if major.is_none_or(|major| major < OLDEST) {
-            let version = if version.is_empty() { "of an unknown version" } else { version };
-            let why = format!("the server is Redis {version}; 7.0 or newer, or Valkey, is needed");
-            return Err(RedisConnectError::settled(why));
-        }
-        let told = field("server_time_usec").parse().ok().and_then(|micros: Nanos| micros.checked_mul(1_000));
-        let id = format!("{} {}", field("run_id"), field("master_replid"));
-        Ok(Self {
-            id: xxh3_128(id.as_bytes()),
-            role: field("role").into(),
-            eviction: field("maxmemory_policy").into(),
-            memory: field("used_memory").parse().unwrap_or_default(),
-            max_memory: field("maxmemory").parse().unwrap_or_default(),
-            cluster: field("cluster_enabled") == "1",
-            time: told.map(|told| Reading { told, asked: 0, answered: 0 }),
-        })
-    }
-
-    fn read_between(mut self, asked: Nanos, answered: Nanos) -> Self {
-        self.time = self.time.map(|reading| Reading { asked, answered, ..reading });
-        self
-    }
-}
-
-/// Why there is no connection to Redis.
-#[derive(Debug)]
-pub struct RedisConnectError(Cause);
-
-#[derive(Debug)]
-enum Cause {
-    Redis(RedisError),
-    /// May be otherwise in a moment.
-    Said(String),
-    /// Will be the same the next time.
-    Settled(String),
-}
-
-impl RedisConnectError {
-    pub(super) fn settled(text: String) -> Self {
-        Self(Cause::Settled(text))
-    }
-
-    /// Whether trying again is of no use.
-    pub(super) fn is_final(&self) -> bool {
-        use redis::ErrorKind;
-        match &self.0 {
-            Cause::Settled(_) => true,
-            Cause::Said(_) => false,
-            Cause::Redis(error) => {
-                let refused = ["WRONGPASS", "NOAUTH", "NOPERM"].iter().any(|code| error.to_string().contains(code));
-                let kinds = [ErrorKind::AuthenticationFailed, ErrorKind::InvalidClientConfig, ErrorKind::RESP3NotSupported];
-                refused || kinds.contains(&error.kind())
-            }
-        }
-    }
-}
-
-impl From<RedisError> for RedisConnectError {
-    fn from(error: RedisError) -> Self {
-        Self(Cause::Redis(error))
-    }
-}
-
-impl From<String> for RedisConnectError {
-    fn from(text: String) -> Self {
-        Self(Cause::Said(text))
-    }
-}
-
-impl fmt::Display for RedisConnectError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Cause::Redis(error) => error.fmt(f),
-            Cause::Said(text) | Cause::Settled(text) => f.write_str(text),
-        }
-    }
-}
-
-impl error::Error for RedisConnectError {
-    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
-        match &self.0 {
-            Cause::Redis(error) => Some(error),
-            Cause::Said(_) | Cause::Settled(_) => None,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(info: &str) -> Result<Server, String> {
-        Server::read(&Value::BulkString(info.replace(' ', "\r\n").into_bytes())).map_err(|error| error.to_string())
-    }
-    #[test]
-    fn too_old_server_is_refused_with_its_version() {
-        for (info, why) in [
-            ("redis_version:6.2.14 role:master", "the server is Redis 6.2.14; 7.0 or newer, or Valkey, is needed"),
-            ("", "of an unknown version"),
-        ] {
-            let error = read(info).expect_err(info);
-            assert!(error.contains(why), "{info}: {error}");
-        }
-        let valkey = "redis_version:7.2.4 server_name:valkey valkey_version:8.1.0 role:master run_id:a master_replid:b";
-        assert!(read(valkey).is_ok());
-    }
-    #[test]
-    fn restart_and_promotion_change_the_server_identity() {
-        let id = |run: &str, replication: &str| {
-            read(&format!("redis_version:7.0.15 role:master run_id:{run} master_replid:{replication}")).expect("a server").id
-        };
-        assert_eq!(id("a", "b"), id("a", "b"));
-        assert_ne!(id("a", "b"), id("c", "b"));
-        assert_ne!(id("a", "b"), id("a", "c"));
     }
 }

@@ -12,14 +12,13 @@ use redis::Value;
 use tokio::sync::Notify;
 
 use super::{
-    cluster::{Answer, Command},
+    command::{Command, CommandResult, unlink},
     error::CommandError,
     inner::RedisInner,
     keys::slot,
     node::{Node, Route},
     outbox::{Delivery, Fresh, Release},
     scripts,
-    write::unlink,
 };
 use crate::store::epochs::InvalidationKind;
 
@@ -313,7 +312,7 @@ async fn asked(core: &RedisInner, groups: Vec<Vec<Command>>) -> Vec<Outcome> {
 }
 
 impl Outcome {
-    fn of(answer: &Answer) -> Self {
+    fn of(answer: &CommandResult) -> Self {
         match answer {
             Ok((Value::Int(0), _)) => Self::Nothing,
             Ok(_) => Self::Done,

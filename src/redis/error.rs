@@ -4,7 +4,6 @@ use std::{error, fmt};
 
 use redis::{ErrorKind, RedisError, ServerError, ServerErrorKind};
 
-use super::connection::RedisConnectError;
 use crate::store::error::StoreError;
 
 #[derive(Debug)]
@@ -72,5 +71,68 @@ impl error::Error for CommandError {}
 impl From<CommandError> for StoreError {
     fn from(fault: CommandError) -> Self {
         Self::new(fault)
+    }
+}
+
+/// Why there is no connection to Redis.
+#[derive(Debug)]
+pub struct RedisConnectError(Cause);
+
+#[derive(Debug)]
+enum Cause {
+    Redis(RedisError),
+    /// May be otherwise in a moment.
+    Said(String),
+    /// Will be the same the next time.
+    Settled(String),
+}
+
+impl RedisConnectError {
+    pub(super) fn settled(text: String) -> Self {
+        Self(Cause::Settled(text))
+    }
+
+    /// Whether trying again is of no use.
+    pub(super) fn is_final(&self) -> bool {
+        use redis::ErrorKind;
+        match &self.0 {
+            Cause::Settled(_) => true,
+            Cause::Said(_) => false,
+            Cause::Redis(error) => {
+                let refused = ["WRONGPASS", "NOAUTH", "NOPERM"].iter().any(|code| error.to_string().contains(code));
+                let kinds = [ErrorKind::AuthenticationFailed, ErrorKind::InvalidClientConfig, ErrorKind::RESP3NotSupported];
+                refused || kinds.contains(&error.kind())
+            }
+        }
+    }
+}
+
+impl From<RedisError> for RedisConnectError {
+    fn from(error: RedisError) -> Self {
+        Self(Cause::Redis(error))
+    }
+}
+
+impl From<String> for RedisConnectError {
+    fn from(text: String) -> Self {
+        Self(Cause::Said(text))
+    }
+}
+
+impl fmt::Display for RedisConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Cause::Redis(error) => error.fmt(f),
+            Cause::Said(text) | Cause::Settled(text) => f.write_str(text),
+        }
+    }
+}
+
+impl error::Error for RedisConnectError {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match &self.0 {
+            Cause::Redis(error) => Some(error),
+            Cause::Said(_) | Cause::Settled(_) => None,
+        }
     }
 }

@@ -5,25 +5,17 @@
 //! longer. One that only a response names lives for an hour at first. An extension is pushed like every change, so it reaches far enough that few are needed. The root and the 4,096 sets of keys are
 //! few, and live long from the start.
 
-use std::{hash::BuildHasherDefault, sync::Arc, time::Duration};
+use std::{hash::BuildHasherDefault, time::Duration};
 
 use quick_cache::{
     UnitWeighter,
     sync::{Cache, DefaultLifecycle},
 };
-use redis::Value;
 
-use super::{
-    change::{Answered, By, Change},
-    cluster::{Answer, Command},
-    inner::{RedisInner, millis},
-    keys::{id, slot},
-    lease::IdHasher,
-    read::get,
-};
+use super::{keys::id, lease::IdHasher};
 use crate::{
     clock::{Nanos, monotonic, nanos},
-    entry::{Entry, stamp::Generation},
+    entry::stamp::Generation,
     namespace::set::{Name, Namespaces},
 };
 
@@ -54,7 +46,7 @@ struct Life {
 }
 
 /// Whether a generation lives for as long as an entry needs it.
-enum Reach {
+pub(super) enum Reach {
     Enough,
     /// To be extended to this life.
     Short(Nanos),
@@ -67,6 +59,11 @@ impl Lives {
         let lifecycle = DefaultLifecycle::default();
         let known = Cache::with(MOST, MOST as u64, UnitWeighter, BuildHasherDefault::default(), lifecycle);
         Self { longest: nanos(longest), known }
+    }
+
+    /// Returns the longest life of a generation.
+    pub(super) fn longest(&self) -> Nanos {
+        self.longest
     }
 
     /// The life of a generation that is created now.
@@ -90,12 +87,12 @@ impl Lives {
         self.known.insert(id, Life { hard: generation.hard, until: monotonic().saturating_add(span), extended });
     }
 
-    fn is_extended(&self, id: u64, generation: Generation, span: Nanos) {
+    pub(super) fn is_extended(&self, id: u64, generation: Generation, span: Nanos) {
         self.known.insert(id, Life { hard: generation.hard, until: monotonic().saturating_add(span), extended: span });
     }
 
     /// Whether this generation lives for as long as an entry that expires after `left`.
-    fn reach(&self, name: Name<'_>, generation: Generation, left: Nanos) -> Reach {
+    pub(super) fn reach(&self, name: Name<'_>, generation: Generation, left: Nanos) -> Reach {
         if is_one_of_few(name) {
             return Reach::Enough;
         }
@@ -114,66 +111,5 @@ fn is_one_of_few(name: Name<'_>) -> bool {
     match name {
         Name::Text { hash, .. } => hash == Namespaces::root_hash(),
         Name::Key { alone, .. } => !alone,
-    }
-}
-
-/// The names of an entry with their generations.
-fn parts(entry: &Entry) -> impl Iterator<Item = (Name<'_>, Generation)> {
-    let generations = entry.stamp().generations().unwrap_or_default();
-    entry.namespaces().names().zip(generations.iter().copied()).filter_map(|(name, generation)| Some((name, generation?)))
-}
-
-impl RedisInner {
-    /// The places of those generations of an entry that other processes have created, and questions for how long they live.
-    pub(super) fn asks_for_lives(&self, entry: &Entry, left: Nanos) -> (Vec<usize>, Vec<Command>) {
-        let is_unknown = |(name, generation)| matches!(self.lives.reach(name, generation, left), Reach::Unknown);
-        let ask = |(place, (name, _)): (usize, (Name<'_>, Generation))| {
-            let key = self.names.generation(name);
-            (place, Command { slot: slot(key.as_bytes()), command: redis::cmd("PTTL").arg(&key).take() })
-        };
-        parts(entry).enumerate().filter(|(_, part)| is_unknown(*part)).map(ask).unzip()
-    }
-
-    /// Extends the generations of a stored entry that do not live for as long as the entry, with the places and the answers to what was
-    /// asked above. Returns the entry with a stamp that accounts for it, if any was extended.
-    pub(super) async fn extends(
-        self: &Arc<Self>,
-        entry: &Arc<Entry>,
-        left: Nanos,
-        asked: impl Iterator<Item = (usize, Answer)>,
-    ) -> Option<Arc<Entry>> {
-        for (place, answer) in asked {
-            if let (Some((name, generation)), Ok((Value::Int(lives), _))) = (parts(entry).nth(place), answer) {
-                // Without an end; or gone by now, as the next look will show.
-                let span = if lives < 0 { self.lives.longest } else { lives as u64 * 1_000_000 };
-                self.lives.lives(id(name), generation, span);
-            }
-        }
-        let mut short = Vec::new();
-        for (name, generation) in parts(entry) {
-            if let Reach::Short(span) = self.lives.reach(name, generation, left) {
-                // Before it is sent: others that store under it at the same time need not send it, too.
-                self.lives.is_extended(id(name), generation, span);
-                short.push((name, generation, span));
-            }
-        }
-        if short.is_empty() {
-            return None;
-        }
-        let (mut asks, mut changes) = (Vec::new(), Vec::new());
-        for (name, _, span) in &short {
-            let key = self.names.generation(*name);
-            let command = redis::cmd("PEXPIRE").arg(&key).arg(millis(*span)).arg("GT").take();
-            let change = Change::new(asks.len(), *name, key.clone(), [0; 24], By::Extend);
-            changes.push(change.read_at(entry.stamp().epoch()));
-            asks.extend([Command { slot: slot(key.as_bytes()), command }, get(&key)]);
-        }
-        let Ok((Answered { changed, .. }, changes)) = self.change(asks, changes, None).await else { return None };
-        let same = short.iter().zip(&changed).all(|((_, generation, _), changed)| changed.generation == Some(*generation));
-        let is_other = |name: &Name<'_>| !short.iter().any(|(other, ..)| other.hash() == name.hash());
-        let others = entry.namespaces().names().filter(is_other).map(|name| (name.hash(), entry.stamp().epoch()));
-        let extended = changes.iter().zip(&changed).map(|(change, changed)| change.part(changed));
-        let epoch = self.near.renew(others.chain(extended)).filter(|_| same)?;
-        Some(Arc::new(entry.stamped(entry.stamp().again(epoch, entry.stamp().taken()))))
     }
 }

@@ -6,37 +6,27 @@ use tokio::sync::Notify;
 
 use super::{
     cluster::Topology,
-    connection::Server,
     generation_times::Lives,
     keys::RedisKeys,
     lease::{KnownGenerations, Lease},
     node::Route,
+    options::Coherence,
     outbox::Outbox,
-    read::Reads,
     recent::Recent,
-    worker::Stop,
+    server::Server,
+    shared_reads::Reads,
+    stop::Stop,
 };
 use crate::{
-    clock::{Nanos, monotonic, nanos},
-    codec::Codec,
-    redis::builder::{Coherence, RedisBuilder},
+    clock::{self, Nanos, monotonic, nanos},
+    codec::{Codec, frame::Moment},
+    key::KeyRef,
+    namespace::set::Namespaces,
     store::{
         backend::{Backend, Context},
         memory::Memory,
     },
 };
-
-/// Ends the thread behind a store when the last handle is dropped.
-pub(crate) struct Handle {
-    pub(crate) core: Arc<RedisInner>,
-    pub(crate) builder: RedisBuilder,
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        self.core.stop.tell();
-    }
-}
 
 /// What all of a store share.
 pub(crate) struct RedisInner {
@@ -108,6 +98,27 @@ impl RedisInner {
                 let _ = tokio::time::timeout(Duration::from_secs(1), node.fill()).await;
             }
         }
+    }
+
+    /// The present moment, by the clock that the stored times of a key count by and by that of this process.
+    ///
+    /// Until the clock of the server is known, this process's wall clock stands for it. A clock that was injected does not run with the
+    /// server's: its wall clock always stands for it.
+    pub(super) fn moment(&self, key: KeyRef<'_>, names: &Namespaces) -> Moment {
+        let clock = &self.context().clock;
+        let here = clock.nanos();
+        let of_server = || match self.nodes.one() {
+            Some(node) => node.time.at(here),
+            None => self.nodes.master_of(self.names.slot_of_entry(names, key.hash()))?.time.at(here),
+        };
+        let there = match clock.is_system() {
+            true => of_server().unwrap_or_else(|| {
+                clock::follow_the_wall();
+                clock.wall_at(here)
+            }),
+            false => clock.wall_at(here),
+        };
+        Moment { there, here }
     }
 
     /// Says once what is not as it should be with a server.

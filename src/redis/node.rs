@@ -15,10 +15,12 @@ use tokio::sync::{Notify, watch};
 
 use super::{
     circuit_breaker::Breaker,
-    connection::{CONNECTING, RedisConnection, RedisManager, Server},
+    connection::{RedisConnection, RedisManager},
     error::CommandError,
     keys::Packed,
-    pipeline::FastReply,
+    options::CONNECT_TIMEOUT,
+    resp::FastReply,
+    server::Server,
     time::ServerTime,
 };
 
@@ -342,7 +344,7 @@ async fn pooled(pool: &Pool<RedisManager>, wanted: usize) -> Vec<RedisConnection
         if taken.len() == wanted {
             break;
         }
-        match tokio::time::timeout(CONNECTING, pool.get()).await {
+        match tokio::time::timeout(CONNECT_TIMEOUT, pool.get()).await {
             Ok(Ok(connection)) if connection.is_broken() => drop(connection),
             Ok(Ok(connection)) => taken.push(connection),
             _ => break,

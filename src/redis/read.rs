@@ -3,28 +3,13 @@
 //! Futures are moved to where they are kept, byte by byte, and each is as large as the largest of those that it may wait for: those
 //! that a hit from one master does not need are in boxes.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
-};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use redis::{Cmd, Value};
-use tokio::sync::Notify;
 
-use super::{
-    builder::Coherence,
-    cluster::{Answer, Command},
-    error::CommandError,
-    inner::RedisInner,
-    keys::{id, slot},
-    node::Route,
-    pipeline::{BulkStrings, FastReply},
-    write::unlink,
-};
+use super::{command::bulk, error::CommandError, inner::RedisInner, keys::id, options::Coherence, shared_reads::Read};
 use crate::{
     clock::Nanos,
-    codec::{Wanted, frame::Damaged},
     entry::{
         Entry,
         stamp::{Generation, Stamp},
@@ -37,58 +22,7 @@ use crate::{
 };
 
 /// As many names as most requests have.
-const FEW: usize = 10;
-
-/// The reads under way, so that many who look for the same under a lease share one.
-///
-/// A read that began before one came may bring what was cleared in between: only a lease can vouch for it. Without one, each reads
-/// for itself.
-#[derive(Default)]
-pub(crate) struct Reads(Mutex<HashMap<u128, Arc<Read>>>);
-
-#[derive(Default)]
-struct Read {
-    /// What it has brought; nothing, if its reader was lost.
-    found: OnceLock<Option<StoreLookup>>,
-    ended: Notify,
-}
-
-impl Read {
-    async fn ends(&self) -> Option<&StoreLookup> {
-        loop {
-            let ended = self.ended.notified();
-            if let Some(found) = self.found.get() {
-                return found.as_ref();
-            }
-            ended.await;
-        }
-    }
-}
-
-impl Reads {
-    /// Joins the read of a key, or leads it.
-    fn join(&self, key: u128) -> Result<Reader<'_>, Arc<Read>> {
-        let mut reads = self.lock();
-        if let Some(read) = reads.get(&key) {
-            return Err(read.clone());
-        }
-        let read = Arc::<Read>::default();
-        reads.insert(key, read.clone());
-        Ok(Reader { reads: self, key, read })
-    }
-
-    /// Removes a read, if it is still the one under this key.
-    fn ends(&self, key: u128, read: &Arc<Read>) {
-        let mut reads = self.lock();
-        if reads.get(&key).is_some_and(|other| Arc::ptr_eq(other, read)) {
-            reads.remove(&key);
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<u128, Arc<Read>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+pub(super) const FEW: usize = 10;
 
 /// The object of a look-up: a key, the namespaces of its request, and the longest body that its rule allows.
 #[derive(Clone, Copy)]
@@ -96,21 +30,6 @@ pub(crate) struct ReadRequest<'k, 'n> {
     pub(super) key: KeyRef<'k>,
     pub(super) names: &'n Namespaces,
     pub(super) max_body: usize,
-}
-
-/// Whoever reads for all. Dropped without having found anything, it leaves them to look again.
-struct Reader<'a> {
-    reads: &'a Reads,
-    key: u128,
-    read: Arc<Read>,
-}
-
-impl Drop for Reader<'_> {
-    fn drop(&mut self) {
-        self.reads.ends(self.key, &self.read);
-        let _ = self.read.found.set(None);
-        self.read.ended.notify_waiters();
-    }
 }
 
 impl RedisInner {
@@ -176,7 +95,7 @@ impl RedisInner {
             match self.reads.join(of_all) {
                 Ok(reader) => {
                     let found = self.counted(self.read(&of).await)?;
-                    let _ = reader.read.found.set(Some(found.clone()));
+                    reader.finish(found.clone());
                     return Ok(found);
                 }
                 Err(read) => {
@@ -232,12 +151,12 @@ impl RedisInner {
     }
 
     /// The time of now for a stamp, where that counts.
-    fn taken(&self) -> Nanos {
+    pub(super) fn taken(&self) -> Nanos {
         if matches!(self.coherence, Coherence::Ttl(_)) { self.context().clock.nanos() } else { 0 }
     }
 
     /// The generations of all these names, if a lease vouches for them, and the epoch of now.
-    fn known(&self, names: &Namespaces) -> Option<(Arc<[Option<Generation>]>, u64)> {
+    pub(super) fn known(&self, names: &Namespaces) -> Option<(Arc<[Option<Generation>]>, u64)> {
         if !self.is_leased() {
             return None;
         }
@@ -355,235 +274,6 @@ impl RedisInner {
         }
         StoreLookup { found, stamp }
     }
-
-    /// What the bytes of an entry come to under the generations of now.
-    pub(super) async fn judge(
-        &self,
-        bytes: Option<Bytes>,
-        of: &ReadRequest<'_, '_>,
-        stamp: &Stamp,
-    ) -> Result<Option<(Arc<Entry>, Validity)>, CommandError> {
-        let Some(bytes) = bytes else { return Ok(None) };
-        let place = || self.names.entry(of.names, of.key.hash());
-        let wanted = Wanted { moment: Some(self.moment(of.key, of.names)), max_body: of.max_body, place };
-        match self.codec.decode_seeing(bytes, of.key, of.names, stamp, wanted) {
-            Ok(entry) => Ok(self.life_under(&entry, of.names, stamp).await?.map(|life| (entry, life))),
-            Err(damage) => {
-                Box::pin(self.finds_damage(damage, &of.key, of.names)).await;
-                Ok(None)
-            }
-        }
-    }
-
-    /// Counts what is no entry any more, and removes it.
-    async fn finds_damage(&self, damage: Damaged, key: &KeyRef<'_>, names: &Namespaces) {
-        let place = self.names.entry(names, key.hash());
-        self.context().counters.add(Count::Damaged, 1);
-        tracing::debug!(reason = damage.as_str(), place, "an entry in redis is of no use");
-        // What another process has sealed with a key that is not known here, or has stored under another rule, is not for this one to remove.
-        if !matches!(damage, Damaged::Sealed | Damaged::TooLong) {
-            let _ = self.one(unlink(&place)).await;
-        }
-    }
-
-    /// What has become of an entry under the generations of now; `None` if it is dead. It must carry each name of the request, and
-    /// each name that it carries must have the generation that it carries.
-    async fn life_under(&self, entry: &Entry, names: &Namespaces, now: &Stamp) -> Result<Option<Validity>, CommandError> {
-        let (Some(of_entry), Some(of_now)) = (entry.stamp().generations(), now.generations()) else { return Ok(None) };
-        let count = names.count();
-        let own = entry.namespaces();
-        let same = own.count() >= count && own.hashes().take(count).eq(names.hashes()) && of_entry.len() == own.count();
-        if !same || of_now.len() < count {
-            return Ok(None);
-        }
-        let Some(mut life) = compared(&of_entry[..count], &of_now[..count]) else { return Ok(None) };
-        if own.count() > count {
-            // What this process has cleared and has not delivered yet is still there for whoever asks.
-            if self.deliveries.suspects(own) {
-                return Ok(None);
-            }
-            // Names that only the response knew.
-            let more: Vec<Name<'_>> = own.names().skip(count).collect();
-            let leased = self.known(&own.since(count)).map(|(generations, _)| generations);
-            let generations = match leased {
-                Some(generations) => Some(generations),
-                None => {
-                    let epoch = self.near.epoch();
-                    let read = Box::pin(self.generations(None, more.iter().copied())).await?.1;
-                    for (name, generation) in more.iter().zip(read.iter().flatten()) {
-                        if let Some(generation) = generation {
-                            self.known.learn(id(*name), *generation, epoch);
-                        }
-                    }
-                    read.map(Into::into)
-                }
-            };
-            let Some(more) = generations.and_then(|now| compared(&of_entry[count..], &now)) else { return Ok(None) };
-            if more == Validity::Stale {
-                life = Validity::Stale;
-            }
-        }
-        Ok(Some(life))
-    }
-
-    /// Asks for an entry, if one is wanted, and for generations, in one round trip. No generations if one of the names is fenced.
-    pub(super) async fn generations<'a>(
-        &self,
-        entry: Option<(&Namespaces, u128)>,
-        names: impl Iterator<Item = Name<'a>> + Clone,
-    ) -> Result<(Option<Bytes>, Option<Vec<Option<Generation>>>), CommandError> {
-        match self.nodes.one() {
-            Some(_) => self.generations_of_one(entry, names).await,
-            None => Box::pin(self.generations_of_many(entry, names)).await,
-        }
-    }
-
-    /// `MGET`, and where writes set fences `EXISTS` besides.
-    async fn generations_of_one<'a>(
-        &self,
-        entry: Option<(&Namespaces, u128)>,
-        names: impl Iterator<Item = Name<'a>> + Clone,
-    ) -> Result<(Option<Bytes>, Option<Vec<Option<Generation>>>), CommandError> {
-        let node = self.nodes.one().expect("asked for");
-        let mget = self.names.mget(entry, names.clone());
-        let (values, server, fenced) = if self.fence.is_some() {
-            let mut exists = redis::cmd("EXISTS");
-            names.for_each(|name| _ = exists.arg(self.names.fence(name)));
-            let mut pipeline = redis::Pipeline::with_capacity(2);
-            pipeline.add_command(mget.unpacked()).add_command(exists);
-            let (mut answers, server) = Box::pin(node.all(&pipeline, Route::Pool, self.command_timeout)).await?;
-            let fenced = answers.pop().ok_or(CommandError::Protocol("a number of fences"))?;
-            (FastReply::Value(answers.pop().unwrap_or(Value::Nil)), server, !matches!(fenced, Value::Int(0)))
-        } else {
-            let (values, server) = node.packed(mget, self.command_timeout).await?;
-            (values, server, false)
-        };
-        let (bytes, generations) = match values {
-            FastReply::Many(reply) => strings(reply.into(), entry.is_some(), self.keeps, server)?,
-            FastReply::Value(Value::Array(values)) => {
-                let mut values = values.into_iter();
-                let bytes = match entry {
-                    Some(_) => bulk(values.next().unwrap_or_default())?,
-                    None => None,
-                };
-                (bytes, values.map(|value| generation(&value, server)).collect())
-            }
-            FastReply::Value(Value::ServerError(error)) => return Err(CommandError::Server(error)),
-            FastReply::Value(_) => return Err(CommandError::Protocol("values")),
-        };
-        Ok((bytes, (!fenced).then_some(generations)))
-    }
-
-    /// The same from many masters: a command for each key, so that each can follow its slot.
-    async fn generations_of_many<'a>(
-        &self,
-        entry: Option<(&Namespaces, u128)>,
-        names: impl Iterator<Item = Name<'a>> + Clone,
-    ) -> Result<(Option<Bytes>, Option<Vec<Option<Generation>>>), CommandError> {
-        let mut asks: Vec<Command> = entry.iter().map(|(names, hash)| get(&self.names.entry(names, *hash))).collect();
-        asks.extend(names.clone().map(|name| get(&self.names.generation(name))));
-        let count = names.clone().count();
-        if self.fence.is_some() {
-            asks.extend(names.map(|name| exists(&self.names.fence(name))));
-        }
-        let mut answers = self.nodes.ask(asks, Route::Pool, self.command_timeout).await.into_iter();
-        let bytes = match entry {
-            Some(_) => bulk(answers.next().ok_or(CommandError::Protocol("an entry"))??.0)?,
-            None => None,
-        };
-        let mut generations = Vec::with_capacity(count);
-        for answer in answers.by_ref().take(count) {
-            let (value, server) = answer?;
-            generations.push(generation(&value, server));
-        }
-        let mut fenced = false;
-        for answer in answers {
-            fenced |= !matches!(answer?.0, Value::Int(0));
-        }
-        Ok((bytes, (!fenced).then_some(generations)))
-    }
-
-    /// The entry of a key, within the budget.
-    async fn entry(&self, key: &KeyRef<'_>, names: &Namespaces) -> Answer {
-        match self.nodes.one() {
-            Some(node) => match node.packed(self.names.get(names, key.hash()), self.command_timeout).await? {
-                (FastReply::Value(value), server) => Ok((value, server)),
-                (FastReply::Many(_), _) => Err(CommandError::Protocol("an entry")),
-            },
-            None => Box::pin(self.one(get(&self.names.entry(names, key.hash())))).await,
-        }
-    }
-
-    /// The answer to one command, within the budget.
-    pub(super) async fn one(&self, ask: Command) -> Answer {
-        match self.nodes.one() {
-            Some(node) => node.one(&ask.command, Route::Pool, self.command_timeout).await,
-            None => Box::pin(self.nodes.ask(vec![ask], Route::Pool, self.command_timeout))
-                .await
-                .pop()
-                .unwrap_or(Err(CommandError::Unavailable)),
-        }
-    }
-}
-
-/// What is left of what was computed under `then`, if `now` holds: dead if one generation is missing or another one.
-pub(crate) fn compared(then: &[Option<Generation>], now: &[Option<Generation>]) -> Option<Validity> {
-    let mut life = Validity::Valid;
-    for (then, now) in then.iter().zip(now) {
-        match (then, now) {
-            (Some(then), Some(now)) if then.hard == now.hard => {
-                if then.soft != now.soft {
-                    life = Validity::Stale;
-                }
-            }
-            _ => return None,
-        }
-    }
-    (then.len() == now.len()).then_some(life)
-}
-
-/// A generation as Redis has it: 16 bytes, 8 bytes, and perhaps the number of its creation. The server that told it takes part.
-pub(crate) fn generation(value: &Value, server: u128) -> Option<Generation> {
-    let Value::BulkString(bytes) = value else { return None };
-    generation_of(bytes, server)
-}
-
-fn generation_of(bytes: &[u8], server: u128) -> Option<Generation> {
-    let (hard, rest) = bytes.split_first_chunk::<16>()?;
-    let (soft, _) = rest.split_first_chunk::<8>()?;
-    Some(Generation { hard: u128::from_be_bytes(*hard) ^ server, soft: u64::from_be_bytes(*soft) })
-}
-
-/// An entry, if one was asked for, and generations, as they are in one reply. The entry is a slice of it, unless it may be kept, and would
-/// keep the others alive.
-fn strings(
-    reply: Bytes,
-    entry: bool,
-    kept: bool,
-    server: u128,
-) -> Result<(Option<Bytes>, Vec<Option<Generation>>), CommandError> {
-    let mut strings = BulkStrings::of(&reply).ok_or(CommandError::Protocol("values"))?;
-    let bytes = if entry { strings.next().flatten() } else { None };
-    let bytes = bytes.map(|span| if kept { Bytes::copy_from_slice(&reply[span]) } else { reply.slice(span) });
-    let mut generations = Vec::with_capacity(FEW);
-    generations.extend(strings.by_ref().map(|span| generation_of(&reply[span?], server)));
-    if strings.are_all() { Ok((bytes, generations)) } else { Err(CommandError::Protocol("values")) }
-}
-
-pub(crate) fn get(key: &str) -> Command {
-    Command { slot: slot(key.as_bytes()), command: Cmd::new().arg("GET").arg(key).take() }
-}
-
-pub(crate) fn exists(key: &str) -> Command {
-    Command { slot: slot(key.as_bytes()), command: Cmd::new().arg("EXISTS").arg(key).take() }
-}
-
-pub(crate) fn bulk(value: Value) -> Result<Option<Bytes>, CommandError> {
-    match value {
-        Value::BulkString(bytes) => Ok(Some(bytes.into())),
-        Value::Nil => Ok(None),
-        _ => Err(CommandError::Protocol("an entry")),
-    }
 }
 
 #[cfg(test)]
@@ -595,26 +285,6 @@ mod tests {
 
     fn size<A, F>(_: impl Fn(A) -> F) -> usize {
         size_of::<F>()
-    }
-    #[test]
-    fn kept_entry_releases_its_reply_buffer() {
-        let reply = Bytes::from_static(b"*3\r\n$2\r\nan\r\n$24\r\n0123456789abcdef01234567\r\n$-1\r\n");
-        let whole = reply.as_ptr_range();
-        for kept in [false, true] {
-            let (bytes, generations) = strings(reply.clone(), true, kept, 0).expect("strings");
-            let bytes = bytes.expect("an entry");
-            assert_eq!((&bytes[..], whole.contains(&bytes.as_ptr())), (&b"an"[..], !kept));
-            assert!(matches!(generations[..], [Some(_), None]), "{generations:?}");
-        }
-        let (bytes, generations) = strings(reply, false, false, 0).expect("strings");
-        assert_eq!((bytes, generations.len()), (None, 3));
-    }
-    #[test]
-    fn reply_without_strings_has_no_entry_or_generations() {
-        for reply in [&b"*2\r\n$1\r\na\r\n:1\r\n"[..], b"*1\r\n*0\r\n", b"*-1\r\n", b"*1\r\n-ERR\r\n"] {
-            assert!(strings(Bytes::from_static(reply), true, false, 0).is_err(), "{}", reply.escape_ascii());
-        }
-        assert_eq!(strings(Bytes::from_static(b"*0\r\n"), true, false, 0).expect("none").0, None);
     }
 
     /// What a hit waits in is allocated for each: up to 1 KiB, that is quick.

@@ -1,16 +1,16 @@
 //! For those who want the memory of dead entries back at once, and what a server holds.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use redis::Value;
 
 use super::{
-    Redis,
-    cluster::Command,
+    command::{Command, get, unlink},
     error::CommandError,
+    generation::parse_generation,
     inner::RedisInner,
     node::{Node, Route},
-    write::unlink,
+    store::Redis,
 };
 use crate::{codec::frame::Damaged, entry::stamp::Generation, store::error::StoreError};
 
@@ -100,10 +100,6 @@ impl Redis {
         usage.capacity = if limited { usage.capacity } else { 0 };
         Ok(usage)
     }
-
-    pub(super) fn core(&self) -> &Arc<RedisInner> {
-        &self.0.core
-    }
 }
 
 /// One step of a walk over the keys of entries.
@@ -144,10 +140,10 @@ impl RedisInner {
             entries.push((key, carried));
         }
         let names: Vec<String> = known.keys().cloned().collect();
-        let asks = names.iter().map(|name| super::read::get(name)).collect();
+        let asks = names.iter().map(|name| get(name)).collect();
         for (name, answer) in names.into_iter().zip(self.nodes.ask(asks, Route::Pool, LIMIT).await) {
             let (value, server) = answer?;
-            known.insert(name, super::read::generation(&value, server));
+            known.insert(name, parse_generation(&value, server));
         }
         let dead = entries.iter().filter(|(_, carried)| {
             let lives = |(name, then): &(String, Generation)| {

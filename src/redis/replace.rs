@@ -5,8 +5,8 @@ use std::sync::Arc;
 use redis::Value;
 
 use super::{
+    command::{bulk, get},
     inner::{RedisInner, millis},
-    read::{bulk, get},
     scripts,
 };
 use crate::{

@@ -2,7 +2,7 @@
 
 use redis::Cmd;
 
-use super::{cluster::Command, keys::slot};
+use super::{command::Command, keys::slot};
 
 const FENCE: &str = include_str!("fence.lua");
 const UNFENCE: &str = include_str!("unfence.lua");

@@ -15,7 +15,7 @@ use redis::{
 };
 use tokio::time::{sleep, timeout};
 
-use super::connection::CONNECTING;
+use super::options::CONNECT_TIMEOUT;
 
 /// How often a sentinel is asked.
 const EVERY: Duration = Duration::from_millis(100);
@@ -99,7 +99,7 @@ impl Sentinels {
                 };
                 self.ask(connection).await
             };
-            let answer = timeout(CONNECTING, asking).await.ok().and_then(Result::ok);
+            let answer = timeout(CONNECT_TIMEOUT, asking).await.ok().and_then(Result::ok);
             if answer.is_none() {
                 connection = None;
             }
@@ -119,7 +119,8 @@ impl Sentinels {
 }
 
 async fn connect(client: &Client) -> Result<MultiplexedConnection, RedisError> {
-    let config = AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECTING)).set_response_timeout(Some(CONNECTING));
+    let config =
+        AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_TIMEOUT)).set_response_timeout(Some(CONNECT_TIMEOUT));
     let info = client.get_connection_info().clone();
     // Pushes are of no use here.
     let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);

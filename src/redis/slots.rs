@@ -6,10 +6,11 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use redis::{ServerErrorKind, Value};
 
 use super::{
-    cluster::{Answer, said},
-    connection::{self, RedisManager},
+    command::{CommandResult, check_error},
+    connection::RedisManager,
     error::CommandError,
     node,
+    options::CONNECT_TIMEOUT,
 };
 
 /// How long one node may take to tell the slots before another is asked as well.
@@ -25,7 +26,7 @@ pub(crate) enum Redirect {
 
 impl Redirect {
     /// `from` is the address of the node that answered.
-    pub(super) fn of(answer: &Answer, from: &str) -> Option<Self> {
+    pub(super) fn of(answer: &CommandResult, from: &str) -> Option<Self> {
         let Err(CommandError::Server(error)) = answer else { return None };
         let address = || address_in(error.details()?.split(' ').nth(1)?, from);
         match error.kind()? {
@@ -88,9 +89,9 @@ async fn slots_by(manager: &RedisManager, check: &str) -> Result<Vec<Slots>, Com
             return Err(CommandError::Server(error.clone()));
         }
         let asked = manager.address().unwrap_or_default();
-        read_slots(&said(slots.clone())?, &asked)
+        read_slots(&check_error(slots.clone())?, &asked)
     };
-    tokio::time::timeout(connection::CONNECTING, asking).await.unwrap_or(Err(CommandError::Timeout))
+    tokio::time::timeout(CONNECT_TIMEOUT, asking).await.unwrap_or(Err(CommandError::Timeout))
 }
 
 /// `CLUSTER SLOTS`: first, last, the master as host, port and more, its replicas. A host that is empty is the one that was asked.
@@ -125,7 +126,7 @@ mod tests {
     fn redirection_without_a_host_uses_the_answering_host() {
         let told = |text: &str| {
             let value = redis::parse_redis_value(format!("-{text}\r\n").as_bytes()).expect("an error");
-            Redirect::of(&said(value).map(|value| (value, 0)), "10.0.0.7:7000")
+            Redirect::of(&check_error(value).map(|value| (value, 0)), "10.0.0.7:7000")
         };
         let to = |address: &str, asking| Some(Redirect::To { address: address.to_owned(), asking });
         assert_eq!(told("MOVED 3999 10.0.0.1:6381"), to("10.0.0.1:6381", false));

@@ -6,13 +6,7 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use super::inner::RedisInner;
-use crate::{
-    clock::{self, Nanos},
-    codec::frame::Moment,
-    key::KeyRef,
-    namespace::set::Namespaces,
-};
+use crate::clock::Nanos;
 
 /// By how much the clock of a server is ahead of the timeline of this process, in nanoseconds.
 #[derive(Debug)]
@@ -54,29 +48,6 @@ impl ServerTime {
 
 fn difference(one: Nanos, other: Nanos) -> i64 {
     i64::try_from(i128::from(one) - i128::from(other)).unwrap_or(0)
-}
-
-impl RedisInner {
-    /// The present moment, by the clock that the stored times of a key count by and by that of this process.
-    ///
-    /// Until the clock of the server is known, this process's wall clock stands for it. A clock that was injected does not run with the
-    /// server's: its wall clock always stands for it.
-    pub(super) fn moment(&self, key: KeyRef<'_>, names: &Namespaces) -> Moment {
-        let clock = &self.context().clock;
-        let here = clock.nanos();
-        let of_server = || match self.nodes.one() {
-            Some(node) => node.time.at(here),
-            None => self.nodes.master_of(self.names.slot_of_entry(names, key.hash()))?.time.at(here),
-        };
-        let there = match clock.is_system() {
-            true => of_server().unwrap_or_else(|| {
-                clock::follow_the_wall();
-                clock.wall_at(here)
-            }),
-            false => clock.wall_at(here),
-        };
-        Moment { there, here }
-    }
 }
 
 #[cfg(test)]

@@ -3,31 +3,24 @@
 //! It has a runtime of its own, so that neither a handler that blocks nor the end of a runtime of the application keeps an
 //! invalidation from being heard or sent.
 
-use std::{
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread,
-    time::Duration,
-};
+use std::{io, sync::Arc, thread, time::Duration};
 
 use redis::{AsyncConnectionConfig, PushInfo, PushKind, ServerErrorKind, Value};
 use tokio::{
     runtime,
-    sync::{Notify, mpsc},
+    sync::mpsc,
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
 use super::{
-    builder::Coherence,
     circuit_breaker::PROBES,
-    connection::{RedisConnection, Server, Source},
+    connection::{RedisConnection, Source},
     delivery,
     error::CommandError,
     inner::RedisInner,
     node::{self, Node},
+    options::Coherence,
+    server::Server,
 };
 use crate::{
     clock::{Nanos, follow_the_wall, monotonic, nanos},
@@ -49,27 +42,6 @@ const SILENCE: Duration = Duration::from_secs(1);
 
 /// How long bumps that could not be delivered are still tried once the store has been dropped.
 const FAREWELL: Duration = Duration::from_secs(2);
-
-/// Ends the thread.
-#[derive(Debug, Default)]
-pub(crate) struct Stop {
-    told: AtomicBool,
-    notify: Notify,
-}
-
-impl Stop {
-    pub(super) fn tell(&self) {
-        self.told.store(true, Ordering::SeqCst);
-        self.notify.notify_waiters();
-    }
-
-    async fn wait(&self) {
-        let told = self.notify.notified();
-        if !self.told.load(Ordering::SeqCst) {
-            told.await;
-        }
-    }
-}
 
 /// Starts the thread.
 pub(crate) fn start(core: Arc<RedisInner>, mut found: mpsc::UnboundedReceiver<Arc<Node>>) -> io::Result<()> {

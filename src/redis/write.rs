@@ -1,19 +1,21 @@
 //! A fill and a write: generations made, the lock taken, an entry stored; fences set, namespaces bumped.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use redis::Value;
-use tokio::{runtime::Handle, sync::oneshot};
+use tokio::sync::oneshot;
 
 use super::{
     change::{Answered, By, Change, Changed},
-    cluster::{Answer, Command},
+    command::{Command, CommandResult, bulk, exists, get, unlink},
     error::CommandError,
+    generation::{compare, random_generation, random_u128},
     inner::{RedisInner, millis, millis_of},
     keys::slot,
+    lock::{Returning, Taking, take_lock},
     node::Route,
-    outbox::{DeliveryResult, Release},
-    read::{ReadRequest, bulk, compared, exists, get},
+    outbox::DeliveryResult,
+    read::ReadRequest,
     scripts,
 };
 use crate::{
@@ -33,9 +35,6 @@ use crate::{
         lock::Lock,
     },
 };
-
-/// For how long others are told that what a lock was for is not to be shared.
-const PASS: u64 = 5_000;
 
 impl RedisInner {
     /// One pipeline: the lock, each generation that is missing, the counter; and a second look at the fences. Without that look, a
@@ -58,16 +57,16 @@ impl RedisInner {
         let mut asks = Vec::with_capacity(missing.len() + 2);
         let mut taking = None;
         if let Some(lease) = wish.lock {
-            let token = fresh_random();
+            let token = random_u128();
             let lock = Lock { key: key.hash(), token, place: self.names.lock(&place).into() };
-            taking = Some(Taking { core: self.clone(), lock: Some(lock) });
+            taking = Some(Taking::new(self, lock));
             // The entry once more: its owner stores before he gives the lock back, so whoever gets it sees what was stored.
             asks.extend([take_lock(&self.names.lock(&place), token, millis_of(lease)), get(&place)]);
         }
         let locks = asks.len() / 2;
         let mut changes = Vec::with_capacity(missing.len());
         for (_, name) in &missing {
-            let (key, fresh) = (self.names.generation(*name), fresh());
+            let (key, fresh) = (self.names.generation(*name), random_generation());
             let life = self.lives.of_new(*name);
             let ask = self.create(&key, &fresh, life);
             changes.push(Change::new(asks.len(), *name, key, fresh, By::Set).lives(life));
@@ -154,7 +153,7 @@ impl RedisInner {
         let Some(known) = stamp.generations().filter(|_| stamp.is_whole()) else { return Ok(Admitted::Invalidated) };
         let (mut asks, mut changes) = (Vec::new(), Vec::new());
         for (at, name) in added.names().enumerate() {
-            let (key, fresh) = (self.names.generation(name), fresh());
+            let (key, fresh) = (self.names.generation(name), random_generation());
             let life = self.lives.of_named(name);
             asks.push(scripts::admit(&key, &self.names.fence(name), &fresh, millis(life)));
             changes.push(Change::new(at, name, key, fresh, By::Script).lives(life));
@@ -190,7 +189,7 @@ impl RedisInner {
 
     /// Writes a number into those generations that have none of this counter.
     async fn number(&self, young: &[(Name<'_>, u128, Option<Counter>)]) -> Result<(), CommandError> {
-        let answer = self.one(scripts::count(&self.names.counter(), fresh_random() as u64)).await;
+        let answer = self.one(scripts::count(&self.names.counter(), random_u128() as u64)).await;
         let Some(counter) = counter(answer) else { return Err(CommandError::Protocol("a number")) };
         let text = format!("{:016x}:{}", counter.random, counter.number);
         let write = |name, hard: u128| {
@@ -211,7 +210,7 @@ impl RedisInner {
         let epoch = self.near.epoch();
         let Some(then) = entry.stamp().generations() else { return Ok(None) };
         let Some(now) = self.generations(None, entry.namespaces().names()).await?.1 else { return Ok(None) };
-        let same = compared(then, &now) == Some(Validity::Valid);
+        let same = compare(then, &now) == Some(Validity::Valid);
         Ok(same.then(|| Arc::new(entry.stamped(entry.stamp().again(epoch, entry.stamp().taken())))))
     }
 
@@ -292,7 +291,7 @@ impl RedisInner {
     /// A fence on each name; or on none of them for long, if one cannot be set.
     pub(super) async fn fence(&self, names: &Namespaces) -> Result<Fence, StoreError> {
         let Some(stands) = self.fence else { return Ok(Fence::none()) };
-        let token = fresh_random();
+        let token = random_u128();
         // What this process has in memory is not to be served from now on either.
         self.near.bump_hashes(names.hashes());
         let fault = self.set_fences(names, token).await.err();
@@ -359,88 +358,8 @@ impl RedisInner {
     }
 }
 
-/// A lock on its way back to Redis. Dropped before Redis has confirmed, whatever the cause, it goes to the delivery queue.
-pub(crate) struct Returning {
-    core: Arc<RedisInner>,
-    release: Option<Release>,
-}
-
-/// The number of times that a lock is given back of which nobody knows whether it was taken.
-const TIMES: u8 = 6;
-
-impl Returning {
-    /// A lock that is held. Others are told for `pass` milliseconds that the response is not to be shared.
-    pub(super) fn known(core: &Arc<RedisInner>, lock: &Lock, pass: u64) -> Self {
-        Self::of(core, lock, pass, 0)
-    }
-
-    fn of(core: &Arc<RedisInner>, lock: &Lock, pass: u64, again: u8) -> Self {
-        let release = Release { lock: lock.place.clone(), token: lock.token, pass, again, tries: 0, at: Instant::now() };
-        Self { core: core.clone(), release: Some(release) }
-    }
-
-    pub(super) fn unfit(core: &Arc<RedisInner>, lock: &Lock, unfit: bool) -> Self {
-        Self::known(core, lock, if unfit { PASS } else { 0 })
-    }
-
-    fn tells_of_no_use(&mut self) {
-        self.release.iter_mut().for_each(|release| release.pass = PASS);
-    }
-
-    fn ask(&self) -> Option<Command> {
-        self.release.as_ref().map(|release| scripts::release(&release.lock, release.token, release.pass))
-    }
-
-    /// Confirmed if the lock was given back; or if it was not held any more, where it is known that it was.
-    fn answered(mut self, answer: &Answer) {
-        let again = self.release.as_ref().map_or(0, |release| release.again);
-        if matches!(answer, Ok((value, _)) if again == 0 || *value == Value::Int(1)) {
-            self.release = None;
-        }
-    }
-}
-
-impl Drop for Returning {
-    fn drop(&mut self) {
-        if let Some(release) = self.release.take() {
-            self.core.deliveries.release(release);
-        }
-    }
-}
-
-/// A lock that is being taken, given back if nobody comes to have it: because the request has left, there was no answer in time, or
-/// there is nothing to fill. By the same connection first, so that it is not given back before it is taken.
-pub(crate) struct Taking {
-    core: Arc<RedisInner>,
-    lock: Option<Lock>,
-}
-
-impl Taking {
-    /// Somebody has it now: who began, or, if it was not free, another.
-    fn taken(mut self) -> Option<Lock> {
-        self.lock.take()
-    }
-}
-
-impl Drop for Taking {
-    fn drop(&mut self) {
-        let Some(lock) = self.lock.take() else { return };
-        let core = self.core.clone();
-        let returning = Returning::of(&core, &lock, 0, TIMES);
-        // Without a runtime it goes to the queue.
-        let Ok(runtime) = Handle::try_current() else { return };
-        runtime.spawn(async move {
-            let asks = returning.ask().into_iter().collect();
-            let answers = core.nodes.ask(asks, core.creates_by(), core.command_timeout).await;
-            if let Some(answer) = answers.first() {
-                returning.answered(answer);
-            }
-        });
-    }
-}
-
 /// The counter as it was answered. The server that has it takes part in its random: after a failover it is another one.
-fn counter(answer: Answer) -> Option<Counter> {
+fn counter(answer: CommandResult) -> Option<Counter> {
     let (value, server) = answer.ok()?;
     let Value::BulkString(text) = value else { return None };
     let (random, number) = read_number(&text)?;
@@ -457,27 +376,4 @@ fn numbered(generation: &Value) -> Option<Counter> {
 fn read_number(text: &[u8]) -> Option<(u64, u64)> {
     let (random, number) = std::str::from_utf8(text).ok()?.split_once(':')?;
     Some((u64::from_str_radix(random, 16).ok()?, number.parse().ok()?))
-}
-
-fn take_lock(lock: &str, token: u128, lease: u64) -> Command {
-    let mut command = redis::cmd("SET");
-    command.arg(lock).arg(scripts::text(token)).arg("NX").arg("GET").arg("PX").arg(lease);
-    Command { slot: slot(lock.as_bytes()), command }
-}
-
-pub(crate) fn unlink(key: &str) -> Command {
-    Command { slot: slot(key.as_bytes()), command: redis::cmd("UNLINK").arg(key).take() }
-}
-
-/// A generation that never was: 16 bytes for life and death, 8 for freshness.
-fn fresh() -> [u8; 24] {
-    let mut fresh = [0; 24];
-    getrandom::fill(&mut fresh).expect("the operating system gives random bytes");
-    fresh
-}
-
-fn fresh_random() -> u128 {
-    let mut random = [0; 16];
-    getrandom::fill(&mut random).expect("the operating system gives random bytes");
-    u128::from_be_bytes(random) | 1
 }

@@ -1,0 +1,227 @@
+//! Builds a store: finds its servers, makes its parts and starts its thread.
+
+use std::sync::Arc;
+
+use bb8_redis::bb8::Pool;
+use redis::{Client, TlsCertificates};
+use tokio::sync::Notify;
+
+use super::{
+    builder::{Place, RedisBuilder},
+    cluster::Topology,
+    connection::{self, RedisManager, Source},
+    error::RedisConnectError,
+    generation_times::Lives,
+    inner::RedisInner,
+    keys::RedisKeys,
+    lease::{KnownGenerations, Lease},
+    node::Node,
+    options::{Coherence, Failover},
+    outbox::Outbox,
+    recent::Recent,
+    sentinel::Sentinels,
+    shared_reads::Reads,
+    stop::Stop,
+    store::{Handle, Redis},
+    worker,
+};
+use crate::{
+    clock::nanos,
+    secret::Secret,
+    store::{backend::Backend, memory::Memory},
+};
+
+impl Redis {
+    /// The store at `redis://[user:password@]host[:port][/db]`, `rediss://` for TLS, or `unix:///path`, with all settings at their
+    /// defaults.
+    ///
+    /// # Errors
+    ///
+    /// If the URL is none, or the server is too old. A server that cannot be reached is no error: requests go on without it. To fail
+    /// then, see [`RedisBuilder::require_connection`].
+    pub async fn connect(url: &str) -> Result<Self, RedisConnectError> {
+        Self::builder(url).build().await
+    }
+
+    /// A store with settings of one's own.
+    pub fn builder(url: &str) -> RedisBuilder {
+        RedisBuilder::new(url)
+    }
+
+    /// The same store with so many bytes of memory in front, on connections of its own: to call before it is used.
+    ///
+    /// # Panics
+    ///
+    /// As [`Memory::new`](crate::Memory::new).
+    #[track_caller]
+    #[must_use]
+    pub fn with_memory(self, bytes: usize) -> Self {
+        self.0.builder.clone().memory(bytes).start()
+    }
+}
+
+impl RedisBuilder {
+    /// The store.
+    ///
+    /// # Errors
+    ///
+    /// If a setting is not what it may be, or the server is too old, or no master; if it cannot be reached, only with
+    /// [`require_connection`](Self::require_connection).
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime, and as [`Memory::new`].
+    pub async fn build(self) -> Result<Redis, RedisConnectError> {
+        self.check()?;
+        let source = self.source()?;
+        let reached = match &source {
+            Sources::One(manager, _) => manager.open(None).await.map(drop),
+            Sources::Cluster(clients) => first_of(clients).await,
+        };
+        match reached {
+            Err(error) if self.require_connection || error.is_final() => return Err(error),
+            Err(error) => tracing::warn!(%error, "redis cannot be reached; requests go on without it until it can"),
+            Ok(()) => {}
+        }
+        let store = self.start();
+        // So that the first request does not find it unknown; whoever cannot be reached keeps nobody waiting.
+        store.0.core.is_settled().await;
+        Ok(store)
+    }
+
+    /// The store, whether or not Redis is there. All settings have been checked.
+    #[track_caller]
+    pub(super) fn start(self) -> Redis {
+        let source = self.source().expect("a place that was checked");
+        let clock = self.clock.clone();
+        let memory = Memory::builder()
+            .invalidate_timeout(self.invalidate_timeout)
+            .clock(clock)
+            .hashes_with(self.secret.clone().unwrap_or_else(|| self.derived_secret()));
+        let memory = match self.memory {
+            Some(bytes) => memory.capacity(bytes.get()),
+            None => memory,
+        };
+        let near = memory.build();
+        let lease = Arc::new(Lease::default());
+        let database = match &source {
+            Sources::One(RedisManager { source: Source::At(client), .. }, _) => {
+                client.get_connection_info().redis_settings().db()
+            }
+            Sources::One(..) => match &self.place {
+                Place::Sentinel { master, .. } => master.db(),
+                _ => 0,
+            },
+            Sources::Cluster(_) => 0,
+        };
+        let trust = self.failover == Failover::Trust;
+        let names = RedisKeys::new(&self.prefix);
+        let (tell, found) = tokio::sync::mpsc::unbounded_channel();
+        let nodes = match source {
+            Sources::One(manager, pool) => Topology::One(Arc::new(match pool {
+                None => Node::new(String::new(), manager, self.connections),
+                Some(pool) => {
+                    let connections = pool.state().connections.max(1) as usize;
+                    Node::with_pool(String::new(), manager, pool, connections)
+                }
+            })),
+            Sources::Cluster(seeds) => {
+                Topology::cluster(seeds, trust, self.connections, tell, lease.clone(), near.clone(), names.check(None))
+            }
+        };
+        let deliveries = Outbox::new(near.context().counters.waiting.clone());
+        let core = Arc::new(RedisInner {
+            near,
+            keeps: self.memory.is_some(),
+            nodes,
+            names,
+            codec: self.codec.clone().in_database(database),
+            coherence: self.coherence,
+            memory_ttl: match self.coherence {
+                Coherence::Ttl(ttl) => nanos(ttl),
+                _ => 0,
+            },
+            heartbeat: self.heartbeat,
+            delta: nanos(2 * self.heartbeat + self.max_round_trip),
+            command_timeout: self.command_timeout,
+            lives: Lives::new(self.generation_ttl),
+            fence: self.strict,
+            lease,
+            known: KnownGenerations::new(),
+            reads: Reads::default(),
+            deliveries,
+            recent: Recent::default(),
+            reconnected: Notify::new(),
+            stop: Stop::default(),
+            runtime: std::sync::OnceLock::new(),
+            warned: std::sync::atomic::AtomicBool::new(false),
+        });
+        worker::start(core.clone(), found).expect("a thread with a runtime can be started");
+        Redis(Arc::new(Handle { core, builder: self }))
+    }
+
+    fn source(&self) -> Result<Sources, RedisConnectError> {
+        let trust = self.failover == Failover::Trust;
+        let certificates = || self.root.clone().map(|root| TlsCertificates { client_tls: None, root_cert: Some(root) });
+        let one = |source| Ok(Sources::One(RedisManager { source, trust }, None));
+        match &self.place {
+            Place::Url(url) => one(Source::At(Box::new(connection::client(url, certificates())?))),
+            Place::Client(client) => one(Source::At(Box::new(connection::prepared(client.clone())?))),
+            Place::Pool(manager, _) if manager.trust != trust => {
+                Err(RedisConnectError::settled("with a pool, failover is to be set on its manager as well".into()))
+            }
+            Place::Pool(manager, pool) => Ok(Sources::One(manager.clone(), Some(pool.clone()))),
+            Place::Cluster(urls) if urls.is_empty() => {
+                Err(RedisConnectError::settled("a cluster needs the URL of at least one node".into()))
+            }
+            Place::Cluster(urls) => {
+                let clients = urls.iter().map(|url| connection::client(url, certificates())).collect::<Result<_, _>>()?;
+                Ok(Sources::Cluster(clients))
+            }
+            Place::Sentinel { urls, .. } if urls.is_empty() => {
+                Err(RedisConnectError::settled("sentinels need the URL of at least one".into()))
+            }
+            Place::Sentinel { urls, service, master } => {
+                let clients = urls.iter().map(|url| connection::client(url, None)).collect::<Result<_, _>>()?;
+                one(Source::Sentinel(Arc::new(Sentinels::new(clients, service, master.clone()))))
+            }
+        }
+    }
+
+    /// A secret that all processes with the same settings come to.
+    fn derived_secret(&self) -> Secret {
+        let password = match self.source() {
+            Ok(Sources::One(RedisManager { source: Source::At(client), .. }, _)) => password_of(&client),
+            Ok(Sources::Cluster(clients)) => clients.first().map(password_of).unwrap_or_default(),
+            _ => match &self.place {
+                Place::Sentinel { master, .. } => master.password().unwrap_or_default().to_owned(),
+                _ => String::new(),
+            },
+        };
+        let of = format!("{}:{}{password}", self.prefix.len(), self.prefix);
+        Secret::new(blake3::derive_key("tower-response-cache 1 identities in a shared store", of.as_bytes()))
+    }
+}
+
+fn password_of(client: &Client) -> String {
+    client.get_connection_info().redis_settings().password().unwrap_or_default().to_owned()
+}
+
+enum Sources {
+    One(RedisManager, Option<Pool<RedisManager>>),
+    Cluster(Vec<Client>),
+}
+
+/// Whether one of the nodes answers.
+async fn first_of(clients: &[Client]) -> Result<(), RedisConnectError> {
+    let mut last = None;
+    for client in clients {
+        let manager = RedisManager { source: Source::At(Box::new(client.clone())), trust: false };
+        match manager.open_any(None).await {
+            Ok((_, server)) if server.cluster => return Ok(()),
+            Ok(_) => last = Some(RedisConnectError::settled("the server is not a node of a cluster".into())),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.expect("at least one node"))
+}

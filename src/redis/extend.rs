@@ -1,0 +1,79 @@
+//! Extends the lives of generations under which an entry is stored.
+
+use std::sync::Arc;
+
+use redis::Value;
+
+use super::{
+    change::{Answered, By, Change},
+    command::{Command, CommandResult, get},
+    generation_times::Reach,
+    inner::{RedisInner, millis},
+    keys::{id, slot},
+};
+use crate::{
+    clock::Nanos,
+    entry::{Entry, stamp::Generation},
+    namespace::set::Name,
+};
+
+/// The names of an entry with their generations.
+fn parts(entry: &Entry) -> impl Iterator<Item = (Name<'_>, Generation)> {
+    let generations = entry.stamp().generations().unwrap_or_default();
+    entry.namespaces().names().zip(generations.iter().copied()).filter_map(|(name, generation)| Some((name, generation?)))
+}
+
+impl RedisInner {
+    /// The places of those generations of an entry that other processes have created, and questions for how long they live.
+    pub(super) fn asks_for_lives(&self, entry: &Entry, left: Nanos) -> (Vec<usize>, Vec<Command>) {
+        let is_unknown = |(name, generation)| matches!(self.lives.reach(name, generation, left), Reach::Unknown);
+        let ask = |(place, (name, _)): (usize, (Name<'_>, Generation))| {
+            let key = self.names.generation(name);
+            (place, Command { slot: slot(key.as_bytes()), command: redis::cmd("PTTL").arg(&key).take() })
+        };
+        parts(entry).enumerate().filter(|(_, part)| is_unknown(*part)).map(ask).unzip()
+    }
+
+    /// Extends the generations of a stored entry that do not live for as long as the entry, with the places and the answers to what was
+    /// asked above. Returns the entry with a stamp that accounts for it, if any was extended.
+    pub(super) async fn extends(
+        self: &Arc<Self>,
+        entry: &Arc<Entry>,
+        left: Nanos,
+        asked: impl Iterator<Item = (usize, CommandResult)>,
+    ) -> Option<Arc<Entry>> {
+        for (place, answer) in asked {
+            if let (Some((name, generation)), Ok((Value::Int(lives), _))) = (parts(entry).nth(place), answer) {
+                // Without an end; or gone by now, as the next look will show.
+                let span = if lives < 0 { self.lives.longest() } else { lives as u64 * 1_000_000 };
+                self.lives.lives(id(name), generation, span);
+            }
+        }
+        let mut short = Vec::new();
+        for (name, generation) in parts(entry) {
+            if let Reach::Short(span) = self.lives.reach(name, generation, left) {
+                // Before it is sent: others that store under it at the same time need not send it, too.
+                self.lives.is_extended(id(name), generation, span);
+                short.push((name, generation, span));
+            }
+        }
+        if short.is_empty() {
+            return None;
+        }
+        let (mut asks, mut changes) = (Vec::new(), Vec::new());
+        for (name, _, span) in &short {
+            let key = self.names.generation(*name);
+            let command = redis::cmd("PEXPIRE").arg(&key).arg(millis(*span)).arg("GT").take();
+            let change = Change::new(asks.len(), *name, key.clone(), [0; 24], By::Extend);
+            changes.push(change.read_at(entry.stamp().epoch()));
+            asks.extend([Command { slot: slot(key.as_bytes()), command }, get(&key)]);
+        }
+        let Ok((Answered { changed, .. }, changes)) = self.change(asks, changes, None).await else { return None };
+        let same = short.iter().zip(&changed).all(|((_, generation, _), changed)| changed.generation == Some(*generation));
+        let is_other = |name: &Name<'_>| !short.iter().any(|(other, ..)| other.hash() == name.hash());
+        let others = entry.namespaces().names().filter(is_other).map(|name| (name.hash(), entry.stamp().epoch()));
+        let extended = changes.iter().zip(&changed).map(|(change, changed)| change.part(changed));
+        let epoch = self.near.renew(others.chain(extended)).filter(|_| same)?;
+        Some(Arc::new(entry.stamped(entry.stamp().again(epoch, entry.stamp().taken()))))
+    }
+}

@@ -1,0 +1,247 @@
+//! Entries and generations as they are asked from Redis, and what they come to.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use redis::Value;
+
+use super::{
+    command::{Command, CommandResult, bulk, exists, get, unlink},
+    error::CommandError,
+    generation::{compare, parse_bytes, parse_generation},
+    inner::RedisInner,
+    keys::id,
+    node::Route,
+    read::{FEW, ReadRequest},
+    resp::{BulkStrings, FastReply},
+};
+use crate::{
+    codec::{Wanted, frame::Damaged},
+    entry::{
+        Entry,
+        stamp::{Generation, Stamp},
+        validity::Validity,
+    },
+    key::KeyRef,
+    namespace::set::{Name, Namespaces},
+    stats::counters::Count,
+};
+
+impl RedisInner {
+    /// What the bytes of an entry come to under the generations of now.
+    pub(super) async fn judge(
+        &self,
+        bytes: Option<Bytes>,
+        of: &ReadRequest<'_, '_>,
+        stamp: &Stamp,
+    ) -> Result<Option<(Arc<Entry>, Validity)>, CommandError> {
+        let Some(bytes) = bytes else { return Ok(None) };
+        let place = || self.names.entry(of.names, of.key.hash());
+        let wanted = Wanted { moment: Some(self.moment(of.key, of.names)), max_body: of.max_body, place };
+        match self.codec.decode_seeing(bytes, of.key, of.names, stamp, wanted) {
+            Ok(entry) => Ok(self.life_under(&entry, of.names, stamp).await?.map(|life| (entry, life))),
+            Err(damage) => {
+                Box::pin(self.finds_damage(damage, &of.key, of.names)).await;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Counts what is no entry any more, and removes it.
+    async fn finds_damage(&self, damage: Damaged, key: &KeyRef<'_>, names: &Namespaces) {
+        let place = self.names.entry(names, key.hash());
+        self.context().counters.add(Count::Damaged, 1);
+        tracing::debug!(reason = damage.as_str(), place, "an entry in redis is of no use");
+        // What another process has sealed with a key that is not known here, or has stored under another rule, is not for this one to remove.
+        if !matches!(damage, Damaged::Sealed | Damaged::TooLong) {
+            let _ = self.one(unlink(&place)).await;
+        }
+    }
+
+    /// What has become of an entry under the generations of now; `None` if it is dead. It must carry each name of the request, and
+    /// each name that it carries must have the generation that it carries.
+    pub(super) async fn life_under(
+        &self,
+        entry: &Entry,
+        names: &Namespaces,
+        now: &Stamp,
+    ) -> Result<Option<Validity>, CommandError> {
+        let (Some(of_entry), Some(of_now)) = (entry.stamp().generations(), now.generations()) else { return Ok(None) };
+        let count = names.count();
+        let own = entry.namespaces();
+        let same = own.count() >= count && own.hashes().take(count).eq(names.hashes()) && of_entry.len() == own.count();
+        if !same || of_now.len() < count {
+            return Ok(None);
+        }
+        let Some(mut life) = compare(&of_entry[..count], &of_now[..count]) else { return Ok(None) };
+        if own.count() > count {
+            // What this process has cleared and has not delivered yet is still there for whoever asks.
+            if self.deliveries.suspects(own) {
+                return Ok(None);
+            }
+            // Names that only the response knew.
+            let more: Vec<Name<'_>> = own.names().skip(count).collect();
+            let leased = self.known(&own.since(count)).map(|(generations, _)| generations);
+            let generations = match leased {
+                Some(generations) => Some(generations),
+                None => {
+                    let epoch = self.near.epoch();
+                    let read = Box::pin(self.generations(None, more.iter().copied())).await?.1;
+                    for (name, generation) in more.iter().zip(read.iter().flatten()) {
+                        if let Some(generation) = generation {
+                            self.known.learn(id(*name), *generation, epoch);
+                        }
+                    }
+                    read.map(Into::into)
+                }
+            };
+            let Some(more) = generations.and_then(|now| compare(&of_entry[count..], &now)) else { return Ok(None) };
+            if more == Validity::Stale {
+                life = Validity::Stale;
+            }
+        }
+        Ok(Some(life))
+    }
+
+    /// Asks for an entry, if one is wanted, and for generations, in one round trip. No generations if one of the names is fenced.
+    pub(super) async fn generations<'a>(
+        &self,
+        entry: Option<(&Namespaces, u128)>,
+        names: impl Iterator<Item = Name<'a>> + Clone,
+    ) -> Result<(Option<Bytes>, Option<Vec<Option<Generation>>>), CommandError> {
+        match self.nodes.one() {
+            Some(_) => self.generations_of_one(entry, names).await,
+            None => Box::pin(self.generations_of_many(entry, names)).await,
+        }
+    }
+
+    /// `MGET`, and where writes set fences `EXISTS` besides.
+    async fn generations_of_one<'a>(
+        &self,
+        entry: Option<(&Namespaces, u128)>,
+        names: impl Iterator<Item = Name<'a>> + Clone,
+    ) -> Result<(Option<Bytes>, Option<Vec<Option<Generation>>>), CommandError> {
+        let node = self.nodes.one().expect("asked for");
+        let mget = self.names.mget(entry, names.clone());
+        let (values, server, fenced) = if self.fence.is_some() {
+            let mut exists = redis::cmd("EXISTS");
+            names.for_each(|name| _ = exists.arg(self.names.fence(name)));
+            let mut pipeline = redis::Pipeline::with_capacity(2);
+            pipeline.add_command(mget.unpacked()).add_command(exists);
+            let (mut answers, server) = Box::pin(node.all(&pipeline, Route::Pool, self.command_timeout)).await?;
+            let fenced = answers.pop().ok_or(CommandError::Protocol("a number of fences"))?;
+            (FastReply::Value(answers.pop().unwrap_or(Value::Nil)), server, !matches!(fenced, Value::Int(0)))
+        } else {
+            let (values, server) = node.packed(mget, self.command_timeout).await?;
+            (values, server, false)
+        };
+        let (bytes, generations) = match values {
+            FastReply::Many(reply) => strings(reply.into(), entry.is_some(), self.keeps, server)?,
+            FastReply::Value(Value::Array(values)) => {
+                let mut values = values.into_iter();
+                let bytes = match entry {
+                    Some(_) => bulk(values.next().unwrap_or_default())?,
+                    None => None,
+                };
+                (bytes, values.map(|value| parse_generation(&value, server)).collect())
+            }
+            FastReply::Value(Value::ServerError(error)) => return Err(CommandError::Server(error)),
+            FastReply::Value(_) => return Err(CommandError::Protocol("values")),
+        };
+        Ok((bytes, (!fenced).then_some(generations)))
+    }
+
+    /// The same from many masters: a command for each key, so that each can follow its slot.
+    async fn generations_of_many<'a>(
+        &self,
+        entry: Option<(&Namespaces, u128)>,
+        names: impl Iterator<Item = Name<'a>> + Clone,
+    ) -> Result<(Option<Bytes>, Option<Vec<Option<Generation>>>), CommandError> {
+        let mut asks: Vec<Command> = entry.iter().map(|(names, hash)| get(&self.names.entry(names, *hash))).collect();
+        asks.extend(names.clone().map(|name| get(&self.names.generation(name))));
+        let count = names.clone().count();
+        if self.fence.is_some() {
+            asks.extend(names.map(|name| exists(&self.names.fence(name))));
+        }
+        let mut answers = self.nodes.ask(asks, Route::Pool, self.command_timeout).await.into_iter();
+        let bytes = match entry {
+            Some(_) => bulk(answers.next().ok_or(CommandError::Protocol("an entry"))??.0)?,
+            None => None,
+        };
+        let mut generations = Vec::with_capacity(count);
+        for answer in answers.by_ref().take(count) {
+            let (value, server) = answer?;
+            generations.push(parse_generation(&value, server));
+        }
+        let mut fenced = false;
+        for answer in answers {
+            fenced |= !matches!(answer?.0, Value::Int(0));
+        }
+        Ok((bytes, (!fenced).then_some(generations)))
+    }
+
+    /// The entry of a key, within the budget.
+    pub(super) async fn entry(&self, key: &KeyRef<'_>, names: &Namespaces) -> CommandResult {
+        match self.nodes.one() {
+            Some(node) => match node.packed(self.names.get(names, key.hash()), self.command_timeout).await? {
+                (FastReply::Value(value), server) => Ok((value, server)),
+                (FastReply::Many(_), _) => Err(CommandError::Protocol("an entry")),
+            },
+            None => Box::pin(self.one(get(&self.names.entry(names, key.hash())))).await,
+        }
+    }
+
+    /// The answer to one command, within the budget.
+    pub(super) async fn one(&self, ask: Command) -> CommandResult {
+        match self.nodes.one() {
+            Some(node) => node.one(&ask.command, Route::Pool, self.command_timeout).await,
+            None => Box::pin(self.nodes.ask(vec![ask], Route::Pool, self.command_timeout))
+                .await
+                .pop()
+                .unwrap_or(Err(CommandError::Unavailable)),
+        }
+    }
+}
+
+/// An entry, if one was asked for, and generations, as they are in one reply. The entry is a slice of it, unless it may be kept, and would
+/// keep the others alive.
+fn strings(
+    reply: Bytes,
+    entry: bool,
+    kept: bool,
+    server: u128,
+) -> Result<(Option<Bytes>, Vec<Option<Generation>>), CommandError> {
+    let mut strings = BulkStrings::of(&reply).ok_or(CommandError::Protocol("values"))?;
+    let bytes = if entry { strings.next().flatten() } else { None };
+    let bytes = bytes.map(|span| if kept { Bytes::copy_from_slice(&reply[span]) } else { reply.slice(span) });
+    let mut generations = Vec::with_capacity(FEW);
+    generations.extend(strings.by_ref().map(|span| parse_bytes(&reply[span?], server)));
+    if strings.are_all() { Ok((bytes, generations)) } else { Err(CommandError::Protocol("values")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kept_entry_releases_its_reply_buffer() {
+        let reply = Bytes::from_static(b"*3\r\n$2\r\nan\r\n$24\r\n0123456789abcdef01234567\r\n$-1\r\n");
+        let whole = reply.as_ptr_range();
+        for kept in [false, true] {
+            let (bytes, generations) = strings(reply.clone(), true, kept, 0).expect("strings");
+            let bytes = bytes.expect("an entry");
+            assert_eq!((&bytes[..], whole.contains(&bytes.as_ptr())), (&b"an"[..], !kept));
+            assert!(matches!(generations[..], [Some(_), None]), "{generations:?}");
+        }
+        let (bytes, generations) = strings(reply, false, false, 0).expect("strings");
+        assert_eq!((bytes, generations.len()), (None, 3));
+    }
+
+    #[test]
+    fn reply_without_strings_has_no_entry_or_generations() {
+        for reply in [&b"*2\r\n$1\r\na\r\n:1\r\n"[..], b"*1\r\n*0\r\n", b"*-1\r\n", b"*1\r\n-ERR\r\n"] {
+            assert!(strings(Bytes::from_static(reply), true, false, 0).is_err(), "{}", reply.escape_ascii());
+        }
+        assert_eq!(strings(Bytes::from_static(b"*0\r\n"), true, false, 0).expect("none").0, None);
+    }
+}

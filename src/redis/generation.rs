@@ -1,0 +1,46 @@
+//! Generations as Redis stores them.
+
+use redis::Value;
+
+use crate::entry::{stamp::Generation, validity::Validity};
+
+/// What is left of what was computed under `then`, if `now` holds: dead if one generation is missing or another one.
+pub(crate) fn compare(then: &[Option<Generation>], now: &[Option<Generation>]) -> Option<Validity> {
+    let mut life = Validity::Valid;
+    for (then, now) in then.iter().zip(now) {
+        match (then, now) {
+            (Some(then), Some(now)) if then.hard == now.hard => {
+                if then.soft != now.soft {
+                    life = Validity::Stale;
+                }
+            }
+            _ => return None,
+        }
+    }
+    (then.len() == now.len()).then_some(life)
+}
+
+/// A generation as Redis has it: 16 bytes, 8 bytes, and perhaps the number of its creation. The server that told it takes part.
+pub(crate) fn parse_generation(value: &Value, server: u128) -> Option<Generation> {
+    let Value::BulkString(bytes) = value else { return None };
+    parse_bytes(bytes, server)
+}
+
+pub(super) fn parse_bytes(bytes: &[u8], server: u128) -> Option<Generation> {
+    let (hard, rest) = bytes.split_first_chunk::<16>()?;
+    let (soft, _) = rest.split_first_chunk::<8>()?;
+    Some(Generation { hard: u128::from_be_bytes(*hard) ^ server, soft: u64::from_be_bytes(*soft) })
+}
+
+/// A generation that never was: 16 bytes for life and death, 8 for freshness.
+pub(super) fn random_generation() -> [u8; 24] {
+    let mut fresh = [0; 24];
+    getrandom::fill(&mut fresh).expect("the operating system gives random bytes");
+    fresh
+}
+
+pub(super) fn random_u128() -> u128 {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).expect("the operating system gives random bytes");
+    u128::from_be_bytes(random) | 1
+}

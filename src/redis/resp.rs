@@ -1,0 +1,335 @@
+//! Replies of RESP2 and RESP3 in a buffer of bytes.
+
+use std::{
+    io,
+    ops::Range,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use redis::{ErrorKind, RedisError, RedisResult, Value};
+use tokio::io::{AsyncRead, ReadBuf};
+
+/// How much is read into at first, and how much is kept of what a long reply has made of it.
+pub(super) const BUFFER: usize = 16 << 10;
+pub(super) const MOST_KEPT: usize = 2 << 20;
+
+/// An answer as a hit wants it.
+#[derive(Debug)]
+pub(crate) enum FastReply {
+    /// The reply to a question for many strings, in one piece.
+    Many(Vec<u8>),
+    /// What else was answered.
+    Value(Value),
+}
+
+impl FastReply {
+    #[inline]
+    pub(super) fn of(reply: &[u8]) -> Result<Self, RedisError> {
+        Ok(if reply.first() == Some(&b'*') { Self::Many(reply.to_vec()) } else { Self::Value(value(reply)?) })
+    }
+
+    pub(super) fn into_value(self) -> RedisResult<Value> {
+        match self {
+            Self::Many(reply) => value(&reply),
+            Self::Value(value) => Ok(value),
+        }
+    }
+}
+
+/// Where the strings of a reply are, one after the other.
+pub(crate) struct BulkStrings<'a> {
+    reply: &'a [u8],
+    at: usize,
+    left: usize,
+}
+
+impl<'a> BulkStrings<'a> {
+    /// `None` if it has none.
+    pub(super) fn of(reply: &'a [u8]) -> Option<Self> {
+        let (count, at) = number(reply, 1).ok()??;
+        Some(Self { reply, at, left: usize::try_from(count).ok()? })
+    }
+
+    /// Whether all that the reply has were strings.
+    pub(super) fn are_all(&self) -> bool {
+        self.left == 0
+    }
+}
+
+impl Iterator for BulkStrings<'_> {
+    /// Nothing where there is no string.
+    type Item = Option<Range<usize>>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let rest = self.left.checked_sub(1)?;
+        let (span, end) = span(self.reply, self.at)?;
+        (self.left, self.at) = (rest, end);
+        Some(span)
+    }
+}
+
+/// What has come in and is not read yet.
+#[derive(Default)]
+pub(super) struct Incoming {
+    bytes: Vec<u8>,
+    pub(super) from: usize,
+    pub(super) to: usize,
+}
+
+impl Incoming {
+    /// Reads what is there. How much that was: nothing if there will be nothing any more.
+    pub(super) fn fill<S: AsyncRead + Unpin>(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.from == self.to {
+            (self.from, self.to) = (0, 0);
+            if self.bytes.is_empty() || self.bytes.len() > MOST_KEPT {
+                self.bytes = vec![0; BUFFER];
+            }
+        } else if self.to == self.bytes.len() {
+            self.bytes.copy_within(self.from..self.to, 0);
+            (self.from, self.to) = (0, self.to - self.from);
+            if self.to > self.bytes.len() / 2 {
+                self.bytes.resize(self.bytes.len() * 2, 0);
+            }
+        }
+        let mut buffer = ReadBuf::new(&mut self.bytes[self.to..]);
+        ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
+        let filled = buffer.filled().len();
+        self.to += filled;
+        Poll::Ready(Ok(filled))
+    }
+
+    /// The next reply, if it is whole.
+    pub(super) fn next(&mut self) -> Result<Option<&[u8]>, RedisError> {
+        let bytes = &self.bytes[self.from..self.to];
+        let Some(end) = end(bytes)? else { return Ok(None) };
+        self.from += end;
+        Ok(Some(&bytes[..end]))
+    }
+}
+
+/// What a whole reply says.
+#[inline]
+pub(super) fn value(reply: &[u8]) -> RedisResult<Value> {
+    match strings(reply) {
+        Some(value) => Ok(value),
+        None => redis::parse_redis_value(reply),
+    }
+}
+
+fn nonsense() -> RedisError {
+    (ErrorKind::Parse, "no reply begins so").into()
+}
+
+pub(super) fn unasked() -> RedisError {
+    (ErrorKind::Parse, "nobody has asked for this reply").into()
+}
+
+/// The number with which a line begins behind the kind of what has a length, and where the line ends; `None` if it is not all there.
+#[inline]
+fn number(bytes: &[u8], from: usize) -> Result<Option<(i64, usize)>, RedisError> {
+    let Some(line) = bytes[from..].iter().position(|byte| *byte == b'\n') else { return Ok(None) };
+    let end = from + line + 1;
+    let is_negative = bytes[from] == b'-';
+    let digits = bytes.get(from + usize::from(is_negative)..end - 2).unwrap_or_default();
+    // No length takes more.
+    if digits.is_empty() || digits.len() > 10 || bytes[end - 2] != b'\r' {
+        return Err(nonsense());
+    }
+    let mut number = 0;
+    for digit in digits {
+        if !digit.is_ascii_digit() {
+            return Err(nonsense());
+        }
+        number = number * 10 + i64::from(digit - b'0');
+    }
+    Ok(Some((if is_negative { -number } else { number }, end)))
+}
+
+/// Where the first reply ends; `None` if it is not all there.
+fn end(bytes: &[u8]) -> Result<Option<usize>, RedisError> {
+    let (mut at, mut left) = (0, 1_u64);
+    while left > 0 {
+        left -= 1;
+        let Some(kind) = bytes.get(at) else { return Ok(None) };
+        match kind {
+            b'$' | b'!' | b'=' => {
+                let Some((length, end)) = number(bytes, at + 1)? else { return Ok(None) };
+                at = match usize::try_from(length) {
+                    Ok(length) => end.checked_add(length + 2).ok_or_else(nonsense)?,
+                    Err(_) if length < 0 => end,
+                    Err(_) => return Err(nonsense()),
+                };
+                if at > bytes.len() {
+                    return Ok(None);
+                }
+                if !bytes[..at].ends_with(b"\r\n") {
+                    return Err(nonsense());
+                }
+            }
+            b'*' | b'~' | b'>' | b'%' | b'|' => {
+                let Some((length, end)) = number(bytes, at + 1)? else { return Ok(None) };
+                let length = length.max(0) as u64;
+                left += match kind {
+                    b'%' => 2 * length,
+                    // What it is an attribute of follows.
+                    b'|' => 2 * length + 1,
+                    _ => length,
+                };
+                at = end;
+            }
+            b'+' | b'-' | b':' | b'_' | b',' | b'#' | b'(' => {
+                let Some(line) = bytes[at..].iter().position(|byte| *byte == b'\n') else { return Ok(None) };
+                at += line + 1;
+            }
+            _ => return Err(nonsense()),
+        }
+    }
+    Ok(Some(at))
+}
+
+/// A whole reply that is a string, or none, or some of those.
+#[inline]
+fn strings(reply: &[u8]) -> Option<Value> {
+    if reply.first() != Some(&b'*') {
+        return string(reply).map(|(value, _)| value);
+    }
+    let (count, mut at) = number(reply, 1).ok()??;
+    // Each takes three bytes at least.
+    let count = usize::try_from(count).ok().filter(|count| *count <= reply.len() / 3)?;
+    let mut values = Vec::with_capacity(count);
+    for _ in 0..count {
+        let (value, length) = string(&reply[at..])?;
+        values.push(value);
+        at += length;
+    }
+    Some(Value::Array(values))
+}
+
+/// A string or none, and how long it is here.
+#[inline]
+fn string(reply: &[u8]) -> Option<(Value, usize)> {
+    let (span, end) = span(reply, 0)?;
+    Some((span.map_or(Value::Nil, |span| Value::BulkString(reply[span].to_vec())), end))
+}
+
+/// Where a string is that begins here, or none, and where it ends.
+#[inline]
+fn span(reply: &[u8], at: usize) -> Option<(Option<Range<usize>>, usize)> {
+    match reply.get(at)? {
+        b'_' if reply.get(at + 1..at + 3)? == b"\r\n" => Some((None, at + 3)),
+        b'$' => {
+            let (length, start) = number(reply, at + 1).ok()??;
+            let Ok(length) = usize::try_from(length) else { return Some((None, start)) };
+            let end = start + length;
+            (reply.get(end..end + 2)? == b"\r\n").then_some((Some(start..end), end + 2))
+        }
+        _ => None,
+    }
+}
+
+/// Replies of every kind.
+#[cfg(test)]
+pub(super) const REPLIES: &[&[u8]] = &[
+    b"$5\r\nhello\r\n",
+    b"$0\r\n\r\n",
+    b"$4\r\na\r\nb\r\n",
+    b"$-1\r\n",
+    b"_\r\n",
+    b"*0\r\n",
+    b"*-1\r\n",
+    b"*3\r\n$1\r\na\r\n_\r\n$2\r\nbc\r\n",
+    b"*3\r\n$1\r\na\r\n$-1\r\n:7\r\n",
+    b"*2\r\n*1\r\n$1\r\na\r\n*0\r\n",
+    b"+OK\r\n",
+    b"+PONG\r\n",
+    b":-42\r\n",
+    b",1.5\r\n",
+    b"#t\r\n",
+    b"(123456789012345678901234567890\r\n",
+    b"-MOVED 3999 127.0.0.1:6381\r\n",
+    b"-ERR unknown\r\n",
+    b"!9\r\nERR wrong\r\n",
+    b"=8\r\ntxt:text\r\n",
+    b"%1\r\n$1\r\na\r\n:1\r\n",
+    b"~2\r\n:1\r\n:2\r\n",
+    b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\na\r\n",
+    b"|1\r\n+a\r\n+b\r\n:1\r\n",
+];
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    #[test]
+    fn replies_parse_like_those_of_the_client() {
+        for reply in REPLIES {
+            let mut incoming = incoming(reply);
+            let ours = incoming.next().expect("a reply").map(|reply| value(reply).expect("a reply"));
+            assert_eq!(ours, redis::parse_redis_value(reply).ok(), "{}", reply.escape_ascii());
+            assert_eq!(incoming.from, reply.len());
+        }
+    }
+
+    #[test]
+    fn strings_of_a_reply_equal_those_of_the_client() {
+        for reply in REPLIES.iter().filter(|reply| reply.starts_with(b"*")) {
+            let found = BulkStrings::of(reply).map(|mut strings| {
+                let found: Vec<_> = strings.by_ref().map(|span| span.map(|span| reply[span].to_vec())).collect();
+                strings.are_all().then_some(found)
+            });
+            let theirs = match redis::parse_redis_value(reply).expect("a reply") {
+                Value::Array(values) => Some(
+                    values
+                        .into_iter()
+                        .map(|value| match value {
+                            Value::BulkString(bytes) => Some(Some(bytes)),
+                            Value::Nil => Some(None),
+                            _ => None,
+                        })
+                        .collect::<Option<Vec<_>>>(),
+                ),
+                _ => None,
+            };
+            assert_eq!(found, theirs, "{}", reply.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn truncated_reply_is_incomplete() {
+        for reply in REPLIES {
+            for len in 0..reply.len() {
+                let mut incoming = incoming(&reply[..len]);
+                let found = incoming.next().expect("it may go on");
+                assert_eq!(found, None, "{} of {}", len, reply.escape_ascii());
+            }
+        }
+    }
+
+    #[test]
+    fn invalid_reply_is_an_error() {
+        for nonsense in
+            [&b"HTTP/1.1 400\r\n"[..], b"$a\r\n", b"$\r\n", b"$-\r\n", b"$5\n", b"\n", b"$99999999999\r\n", b"$1\r\nab\r\n"]
+        {
+            assert!(incoming(nonsense).next().is_err(), "{}", nonsense.escape_ascii());
+        }
+    }
+
+    fn incoming(bytes: &[u8]) -> Incoming {
+        Incoming { bytes: bytes.to_vec(), from: 0, to: bytes.len() }
+    }
+
+    proptest! {
+        #[test]
+        fn random_bytes_never_panic(bytes in vec(prop_oneof![any::<u8>(), Just(b'\n'), Just(b'\r'), Just(b'*'), Just(b'$'), Just(b'1')], 0..60)) {
+            let mut incoming = incoming(&bytes);
+            while let Ok(Some(reply)) = incoming.next() {
+                let _ = BulkStrings::of(reply).map(Iterator::count);
+                let _ = value(reply);
+            }
+        }
+    }
+}

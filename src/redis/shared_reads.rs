@@ -1,0 +1,83 @@
+//! Reads of one key that several requests share.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+};
+
+use tokio::sync::Notify;
+
+use crate::store::backend::StoreLookup;
+
+/// The reads under way, so that many who look for the same under a lease share one.
+///
+/// A read that began before one came may bring what was cleared in between: only a lease can vouch for it. Without one, each reads
+/// for itself.
+#[derive(Default)]
+pub(crate) struct Reads(Mutex<HashMap<u128, Arc<Read>>>);
+
+#[derive(Default)]
+pub(super) struct Read {
+    /// What it has brought; nothing, if its reader was lost.
+    found: OnceLock<Option<StoreLookup>>,
+    ended: Notify,
+}
+
+impl Read {
+    pub(super) async fn ends(&self) -> Option<&StoreLookup> {
+        loop {
+            let ended = self.ended.notified();
+            if let Some(found) = self.found.get() {
+                return found.as_ref();
+            }
+            ended.await;
+        }
+    }
+}
+
+impl Reads {
+    /// Joins the read of a key, or leads it.
+    pub(super) fn join(&self, key: u128) -> Result<Reader<'_>, Arc<Read>> {
+        let mut reads = self.lock();
+        if let Some(read) = reads.get(&key) {
+            return Err(read.clone());
+        }
+        let read = Arc::<Read>::default();
+        reads.insert(key, read.clone());
+        Ok(Reader { reads: self, key, read })
+    }
+
+    /// Removes a read, if it is still the one under this key.
+    pub(super) fn ends(&self, key: u128, read: &Arc<Read>) {
+        let mut reads = self.lock();
+        if reads.get(&key).is_some_and(|other| Arc::ptr_eq(other, read)) {
+            reads.remove(&key);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u128, Arc<Read>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whoever reads for all. Dropped without having found anything, it leaves them to look again.
+pub(super) struct Reader<'a> {
+    reads: &'a Reads,
+    key: u128,
+    read: Arc<Read>,
+}
+
+impl Reader<'_> {
+    /// Gives the result to all that wait for it.
+    pub(super) fn finish(&self, found: StoreLookup) {
+        let _ = self.read.found.set(Some(found));
+    }
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        self.reads.ends(self.key, &self.read);
+        let _ = self.read.found.set(None);
+        self.read.ended.notify_waiters();
+    }
+}
