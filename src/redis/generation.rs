@@ -2,7 +2,11 @@
 
 use redis::Value;
 
-use crate::entry::{stamp::Generation, validity::Validity};
+use super::command::CommandResult;
+use crate::entry::{
+    stamp::{Counter, Generation},
+    validity::Validity,
+};
 
 /// What is left of what was computed under `then`, if `now` holds: dead if one generation is missing or another one.
 pub(crate) fn compare(then: &[Option<Generation>], now: &[Option<Generation>]) -> Option<Validity> {
@@ -43,4 +47,24 @@ pub(super) fn random_u128() -> u128 {
     let mut random = [0; 16];
     getrandom::fill(&mut random).expect("the operating system gives random bytes");
     u128::from_be_bytes(random) | 1
+}
+
+/// The counter as it was answered. The server that has it takes part in its random: after a failover it is another one.
+pub(super) fn counter(answer: CommandResult) -> Option<Counter> {
+    let (value, server) = answer.ok()?;
+    let Value::BulkString(text) = value else { return None };
+    let (random, number) = read_number(&text)?;
+    Some(Counter { random: random ^ server as u64 ^ (server >> 64) as u64, number })
+}
+
+/// The number in the text of a generation.
+pub(super) fn numbered(generation: &Value) -> Option<Counter> {
+    let Value::BulkString(text) = generation else { return None };
+    let (random, number) = read_number(text.get(24..)?)?;
+    Some(Counter { random, number })
+}
+
+fn read_number(text: &[u8]) -> Option<(u64, u64)> {
+    let (random, number) = std::str::from_utf8(text).ok()?.split_once(':')?;
+    Some((u64::from_str_radix(random, 16).ok()?, number.parse().ok()?))
 }

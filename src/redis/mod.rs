@@ -1,5 +1,6 @@
 //! A store in Redis that many processes share. No process serves an entry that another process has invalidated.
 
+pub(crate) mod begin;
 pub(crate) mod build;
 pub(crate) mod builder;
 pub(crate) mod change;

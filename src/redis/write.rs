@@ -2,34 +2,30 @@
 
 use std::sync::Arc;
 
-use redis::Value;
 use tokio::sync::oneshot;
 
 use super::{
-    change::{Answered, By, Change, Changed},
-    command::{Command, CommandResult, bulk, exists, get, unlink},
+    change::{Answered, By, Change},
+    command::{Command, unlink},
     error::CommandError,
-    generation::{compare, random_generation, random_u128},
+    generation::{compare, counter, numbered, random_generation, random_u128},
     inner::{RedisInner, millis, millis_of},
     keys::slot,
-    lock::{Returning, Taking, take_lock},
+    lock::Returning,
     node::Route,
     outbox::DeliveryResult,
-    read::ReadRequest,
     scripts,
 };
 use crate::{
-    clock::Nanos,
     codec::frame::Unstored,
     entry::{
         Entry,
         stamp::{Counter, Stamp},
         validity::Validity,
     },
-    key::KeyRef,
     namespace::set::{Name, Namespaces},
     store::{
-        backend::{Admitted, Backend, BeginFill, Fence, FillOptions, Put},
+        backend::{Admitted, Backend, Fence, Put},
         epochs::InvalidationKind,
         error::StoreError,
         lock::Lock,
@@ -37,115 +33,6 @@ use crate::{
 };
 
 impl RedisInner {
-    /// One pipeline: the lock, each generation that is missing, the counter; and a second look at the fences. Without that look, a
-    /// generation that was made inside of a fence would outlive the crash of its writer.
-    pub(super) async fn begin(
-        self: &Arc<Self>,
-        key: KeyRef<'_>,
-        names: &Namespaces,
-        stamp: Stamp,
-        wish: FillOptions,
-    ) -> Result<BeginFill, StoreError> {
-        let Some(known) = stamp.generations().filter(|known| known.len() == names.count()) else {
-            return Ok(BeginFill::Proceed { stamp: Stamp::local(stamp.epoch()), lock: None });
-        };
-        let missing: Vec<(usize, Name<'_>)> = names.names().enumerate().filter(|(index, _)| known[*index].is_none()).collect();
-        if missing.is_empty() && wish.lock.is_none() && !wish.counts {
-            return Ok(BeginFill::Proceed { stamp, lock: None });
-        }
-        let place = self.names.entry(names, key.hash());
-        let mut asks = Vec::with_capacity(missing.len() + 2);
-        let mut taking = None;
-        if let Some(lease) = wish.lock {
-            let token = random_u128();
-            let lock = Lock { key: key.hash(), token, place: self.names.lock(&place).into() };
-            taking = Some(Taking::new(self, lock));
-            // The entry once more: its owner stores before he gives the lock back, so whoever gets it sees what was stored.
-            asks.extend([take_lock(&self.names.lock(&place), token, millis_of(lease)), get(&place)]);
-        }
-        let locks = asks.len() / 2;
-        let mut changes = Vec::with_capacity(missing.len());
-        for (_, name) in &missing {
-            let (key, fresh) = (self.names.generation(*name), random_generation());
-            let life = self.lives.of_new(*name);
-            let ask = self.create(&key, &fresh, life);
-            changes.push(Change::new(asks.len(), *name, key, fresh, By::Set).lives(life));
-            asks.push(ask);
-        }
-        let counters = usize::from(wish.counts);
-        if wish.counts {
-            asks.push(get(&self.names.counter()));
-        }
-        // With a lock wanted and nothing missing, the fences were looked at with the entry, after which no generation was made.
-        if self.fence.is_some() && !missing.is_empty() {
-            asks.extend(names.names().map(|name| exists(&self.names.fence(name))));
-        }
-        let (Answered { answers, changed, taking }, changes) = self.change(asks, changes, taking).await?;
-        let mut answers = answers.into_iter();
-
-        let held = answers.by_ref().take(locks).next().transpose()?.map(|(value, _)| value);
-        let appeared = answers.by_ref().take(locks).next().transpose()?.map(|(value, _)| bulk(value)).transpose()?.flatten();
-        let mut generations = known.to_vec();
-        for (((index, _), changed), answer) in missing.iter().zip(&changed).zip(answers.by_ref().take(missing.len())) {
-            match answer {
-                Ok(_) | Err(CommandError::Server(_)) => generations[*index] = changed.generation,
-                Err(fault) => return Err(fault.into()),
-            }
-        }
-        let counter = answers.by_ref().take(counters).next().and_then(counter);
-        let mut fenced = false;
-        for answer in answers {
-            fenced |= !matches!(answer?.0, Value::Int(0));
-        }
-        if fenced {
-            return Ok(BeginFill::Proceed { stamp: Stamp::local(stamp.epoch()), lock: None });
-        }
-        let stamp = match self.renewed(&stamp, names, &missing, changes.iter().zip(&changed)) {
-            // Everything that was known before the change is as it was, and what was missing is there since.
-            Some(epoch) => stamp.again(epoch, stamp.taken()),
-            None => stamp,
-        };
-        let stamp = stamp.with_generations(generations).counted(counter);
-        if held == Some(Value::Nil) && appeared.is_some() && wish.looks {
-            let now = self.context().clock.nanos();
-            let of = ReadRequest { key, names, max_body: wish.max_body.unwrap_or(usize::MAX) };
-            let found = self.judge(appeared, &of, &stamp).await?;
-            if found.is_some_and(|(entry, life)| life == Validity::Valid && now < entry.times().fresh_until) {
-                return Ok(BeginFill::AlreadyStored);
-            }
-        }
-        let lock = taking.and_then(Taking::taken);
-        Ok(match held {
-            None | Some(Value::Nil) => BeginFill::Proceed { stamp, lock },
-            Some(Value::BulkString(text)) if text == b"pass" => BeginFill::Uncacheable { stamp },
-            Some(_) => BeginFill::Locked,
-        })
-    }
-
-    /// The current epoch, if it can stand for a stamp and the generations that it has got since; None if nothing has changed, or if
-    /// something was pushed meanwhile.
-    fn renewed<'a>(
-        &self,
-        stamp: &Stamp,
-        names: &Namespaces,
-        missing: &[(usize, Name<'_>)],
-        changed: impl Iterator<Item = (&'a Change, &'a Changed)>,
-    ) -> Option<u64> {
-        if missing.is_empty() {
-            return None;
-        }
-        let is_known = |(index, _): &(usize, Name<'_>)| !missing.iter().any(|(other, _)| other == index);
-        let known = names.names().enumerate().filter(is_known).map(|(_, name)| (name.hash(), stamp.epoch()));
-        self.near.renew(known.chain(changed.map(|(change, changed)| change.part(changed))))
-    }
-
-    /// Makes a generation if it is missing.
-    fn create(&self, key: &str, fresh: &[u8; 24], life: Nanos) -> Command {
-        let mut command = redis::cmd("SET");
-        command.arg(key).arg(&fresh[..]).arg("NX").arg("GET").arg("PX").arg(millis(life));
-        Command { slot: slot(key.as_bytes()), command }
-    }
-
     /// The names that came with the response are vouched for if each has a generation that is no younger than the counter was
     /// before the inner service was called: it has not been bumped since. Of those that have no number to compare with, one is
     /// written, for the next fill.
@@ -356,24 +243,4 @@ impl RedisInner {
         self.near.bump_hashes(names.hashes());
         self.deliveries.send(&self.names, names, kind, token.map(|token| (token, self.fence.unwrap_or_default())))
     }
-}
-
-/// The counter as it was answered. The server that has it takes part in its random: after a failover it is another one.
-fn counter(answer: CommandResult) -> Option<Counter> {
-    let (value, server) = answer.ok()?;
-    let Value::BulkString(text) = value else { return None };
-    let (random, number) = read_number(&text)?;
-    Some(Counter { random: random ^ server as u64 ^ (server >> 64) as u64, number })
-}
-
-/// The number in the text of a generation.
-fn numbered(generation: &Value) -> Option<Counter> {
-    let Value::BulkString(text) = generation else { return None };
-    let (random, number) = read_number(text.get(24..)?)?;
-    Some(Counter { random, number })
-}
-
-fn read_number(text: &[u8]) -> Option<(u64, u64)> {
-    let (random, number) = std::str::from_utf8(text).ok()?.split_once(':')?;
-    Some((u64::from_str_radix(random, 16).ok()?, number.parse().ok()?))
 }
