@@ -1,11 +1,11 @@
-// A browser without a window, driven over a pipe by its own protocol.
+// A headless browser, driven over a pipe with the DevTools protocol.
 import { spawn } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 
-// How long anything may take.
-const PATIENCE = 20_000
+// Time limit of each operation.
+const TIMEOUT = 20_000
 
 export class Browser {
   #child
@@ -40,11 +40,11 @@ export class Browser {
     return inTime(method, new Promise((resolve, reject) => this.#waiting.set(id, { resolve, reject })))
   }
 
-  // The first event that is wanted.
-  event (what, wanted) {
-    return inTime(what, new Promise(resolve => {
+  // Resolves with the first event that matches.
+  event (description, matches) {
+    return inTime(description, new Promise(resolve => {
       const listener = message => {
-        if (!wanted(message)) return
+        if (!matches(message)) return
         this.#listeners.delete(listener)
         resolve(message.params)
       }
@@ -68,7 +68,7 @@ export class Browser {
     const ended = new Promise(resolve => this.#child.on('exit', resolve))
     this.#child.kill()
     await ended
-    // Some process of the browser may still be writing; what is left is in the directory for such things.
+    // A browser process may still be writing. Anything left over is in the temporary directory.
     try { rmSync(this.#home, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 }) } catch {}
   }
 }
@@ -77,17 +77,17 @@ export class Page {
   #browser
   #session
   #responses = []
-  #remembered = new Set()
+  #inMemory = new Set()
 
   constructor (browser, session) {
     this.#browser = browser
     this.#session = session
     browser.listen(({ method, params, sessionId }) => {
       if (sessionId !== session) return
-      // What is in the memory of the page comes with the fields that it once had.
-      if (method === 'Network.requestServedFromCache') this.#remembered.add(params.requestId)
+      // A response from the page's memory has its original fields.
+      if (method === 'Network.requestServedFromCache') this.#inMemory.add(params.requestId)
       if (method === 'Network.responseReceived') {
-        const own = params.response.fromDiskCache || this.#remembered.has(params.requestId)
+        const own = params.response.fromDiskCache || this.#inMemory.has(params.requestId)
         this.#responses.push({ url: params.response.url, headers: params.response.headers, own })
       }
     })
@@ -97,13 +97,13 @@ export class Page {
     return this.#browser.call(method, params, this.#session)
   }
 
-  // Does something that shows a page, and says what responses that took.
-  async #shows (act) {
+  // Performs a navigation and returns the responses that it received.
+  async #responsesOf (act) {
     this.#responses = []
-    const mine = message => message.sessionId === this.#session
+    const isOwn = message => message.sessionId === this.#session
     const navigated = this.#browser.event('a page', message =>
-      mine(message) && message.method === 'Page.frameNavigated' && !message.params.frame.parentId)
-    const loaded = this.#browser.event('the end of loading', message => mine(message) && message.method === 'Page.loadEventFired')
+      isOwn(message) && message.method === 'Page.frameNavigated' && !message.params.frame.parentId)
+    const loaded = this.#browser.event('the end of loading', message => isOwn(message) && message.method === 'Page.loadEventFired')
     loaded.catch(() => {})
     await act()
     const { type } = await navigated
@@ -112,23 +112,23 @@ export class Page {
   }
 
   visit (url) {
-    return this.#shows(() => this.#call('Page.navigate', { url }))
+    return this.#responsesOf(() => this.#call('Page.navigate', { url }))
   }
 
   reload (forced) {
-    return this.#shows(() => this.#call('Page.reload', { ignoreCache: forced }))
+    return this.#responsesOf(() => this.#call('Page.reload', { ignoreCache: forced }))
   }
 
   async back () {
     const { currentIndex, entries } = await this.#call('Page.getNavigationHistory')
-    return this.#shows(() => this.#call('Page.navigateToHistoryEntry', { entryId: entries[currentIndex - 1].id }))
+    return this.#responsesOf(() => this.#call('Page.navigateToHistoryEntry', { entryId: entries[currentIndex - 1].id }))
   }
 }
 
-function inTime (what, promise) {
+function inTime (description, promise) {
   let timer
   const late = new Promise((resolve, reject) => {
-    timer = setTimeout(() => reject(new Error(`${what} does not come`)), PATIENCE)
+    timer = setTimeout(() => reject(new Error(`${description} timed out`)), TIMEOUT)
   })
   return Promise.race([promise, late]).finally(() => clearTimeout(timer))
 }

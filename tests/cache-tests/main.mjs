@@ -5,12 +5,12 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
 
-import { KINDS, count, explained, judge, passed } from './score.mjs'
+import { KINDS, count, evaluate, explained, passed } from './score.mjs'
 import { open, serveOrigin } from './suite.mjs'
 
-const KEPT = path.join(import.meta.dirname, 'expected.json')
+const EXPECTED = path.join(import.meta.dirname, 'expected.json')
 const EXPLAINED = path.join(import.meta.dirname, 'failures.md')
-// How many tests run at once: the suite's own number.
+// Number of concurrent tests, as in the suite itself.
 const CHUNK = 25
 
 const { values: flags, positionals: [program, ...programFlags] } = parseArgs({
@@ -21,7 +21,7 @@ const { values: flags, positionals: [program, ...programFlags] } = parseArgs({
 const suite = await open(flags.suite)
 const origin = await serveOrigin(suite.handlers)
 const proxy = await start(program, ['--listen', '127.0.0.1:0', '--origin', origin, ...programFlags])
-// Whatever ends this ends the proxy.
+// The proxy ends with this process.
 process.on('exit', () => proxy.kill())
 process.exitCode = 1
 try {
@@ -34,14 +34,14 @@ process.exit() // the suite leaves connections open
 async function start (program, args) {
   const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'inherit'] })
   child.base = await new Promise((resolve, reject) => {
-    let said = ''
+    let output = ''
     child.stdout.on('data', data => {
-      said += data
-      const ready = /listening on (\S+)/.exec(said)
+      output += data
+      const ready = /listening on (\S+)/.exec(output)
       if (ready) resolve(`http://${ready[1]}`)
     })
     child.on('error', reject)
-    child.on('exit', code => reject(new Error(`the proxy ended before it was ready (exit code ${code})`)))
+    child.on('exit', code => reject(new Error(`the proxy exited before it was ready (exit code ${code})`)))
   })
   return child
 }
@@ -58,58 +58,57 @@ function only (ids) {
   return groups.filter(group => group.tests.length)
 }
 
-// The suite's tests have clocks in them, and a machine that is busy with something else can be too slow for one. What is missing after the first
-// run is run once more, alone, and that is said.
-async function judgeTwice (expected) {
+// The suite's tests depend on timing, and a busy machine can be too slow. Tests that fail unexpectedly are repeated once, with fewer at a time.
+async function evaluateTwice (expected) {
   const results = { ...await suite.run(suite.groups, proxy.base, CHUNK) }
-  const first = judge(suite.groups, results)
+  const first = evaluate(suite.groups, results)
   const now = new Set(passed(first))
   const missing = expected.filter(id => !now.has(id) && first[id]?.state !== 'dependency')
   if (!missing.length) return first
-  console.log(`once more: ${missing.map(id => `${id} (${first[id]?.why ?? first[id]?.state ?? 'unknown'})`).join(', ')}`)
+  console.log(`repeated: ${missing.map(id => `${id} (${first[id]?.reason ?? first[id]?.state ?? 'unknown'})`).join(', ')}`)
   const again = await suite.run(only(missing), proxy.base, 5)
   for (const id of missing) results[id] = again[id]
-  return judge(suite.groups, results)
+  return evaluate(suite.groups, results)
 }
 
-// Whether a failure has no explanation, or an explanation no failure.
-function unexplained (judged) {
+// Returns 1 if a failure has no explanation or an explanation has no failure.
+function unexplained (results) {
   const reasons = explained(readFileSync(EXPLAINED, 'utf8'), suite.version)
-  const failed = Object.keys(judged).filter(id => judged[id].kind !== 'check' && judged[id].state !== 'pass')
-  const mute = failed.filter(id => !reasons.has(id))
-  const idle = [...reasons].filter(id => judged[id] && judged[id].kind !== 'check' && judged[id].state === 'pass')
-  for (const id of mute) console.error(`${id} fails (${judged[id].why ?? judged[id].state}), and failures.md does not say why`)
-  for (const id of idle) console.error(`${id} passes, and failures.md says why it does not`)
-  return mute.length || idle.length ? 1 : 0
+  const failed = Object.keys(results).filter(id => results[id].kind !== 'check' && results[id].state !== 'pass')
+  const missing = failed.filter(id => !reasons.has(id))
+  const obsolete = [...reasons].filter(id => results[id] && results[id].kind !== 'check' && results[id].state === 'pass')
+  for (const id of missing) console.error(`${id} fails (${results[id].reason ?? results[id].state}), but failures.md gives no reason`)
+  for (const id of obsolete) console.error(`${id} passes, but failures.md gives a reason for its failure`)
+  return missing.length || obsolete.length ? 1 : 0
 }
 
 async function measure () {
-  const kept = existsSync(KEPT) ? JSON.parse(readFileSync(KEPT, 'utf8')) : {}
-  const expected = kept[suite.name]?.passed
-  const judged = await judgeTwice(expected ?? [])
-  writeFileSync(flags.out, JSON.stringify({ suite: suite.name, tests: judged }, null, 1) + '\n')
-  const counts = count(judged)
+  const recorded = existsSync(EXPECTED) ? JSON.parse(readFileSync(EXPECTED, 'utf8')) : {}
+  const expected = recorded[suite.name]?.passed
+  const results = await evaluateTwice(expected ?? [])
+  writeFileSync(flags.out, JSON.stringify({ suite: suite.name, tests: results }, null, 1) + '\n')
+  const counts = count(results)
   for (const kind of KINDS) console.log(`${kind.padEnd(9)}${counts[kind].passed}/${counts[kind].of}`)
   console.log(`results: ${path.relative('', flags.out)}`)
 
-  const mute = unexplained(judged)
+  const status = unexplained(results)
   if (flags.update) {
-    const entry = { ...Object.fromEntries(KINDS.map(kind => [kind, `${counts[kind].passed}/${counts[kind].of}`])), passed: passed(judged) }
-    writeFileSync(KEPT, JSON.stringify({ ...kept, [suite.name]: entry }, null, 1) + '\n')
-    console.log('this result is now the expected one')
-    return mute
+    const entry = { ...Object.fromEntries(KINDS.map(kind => [kind, `${counts[kind].passed}/${counts[kind].of}`])), passed: passed(results) }
+    writeFileSync(EXPECTED, JSON.stringify({ ...recorded, [suite.name]: entry }, null, 1) + '\n')
+    console.log('expected.json now has this result')
+    return status
   }
   if (!expected) {
-    console.log(`nothing is kept for the suite "${suite.name}"; run again with --update to keep this result`)
-    return mute
+    console.log(`expected.json has no result for the suite "${suite.name}"; run again with --update to add it`)
+    return status
   }
-  const now = new Set(passed(judged))
+  const now = new Set(passed(results))
   const lost = expected.filter(id => !now.has(id))
   const won = [...now].filter(id => !expected.includes(id))
-  if (won.length) console.log(`passes now, and did not before (keep it with --update): ${won.join(', ')}`)
-  if (!lost.length) return mute
-  console.error(`passed before, and does not now (if that is meant, keep it with --update):`)
-  for (const id of lost) console.error(`  ${id}: ${judged[id] ? [judged[id].state, judged[id].why].filter(Boolean).join(', ') : 'is not in the suite'}`)
-  console.error('look at one with: tests/cache-tests/run --only ID')
+  if (won.length) console.log(`newly passing (record with --update): ${won.join(', ')}`)
+  if (!lost.length) return status
+  console.error(`no longer passing (if intended, record with --update):`)
+  for (const id of lost) console.error(`  ${id}: ${results[id] ? [results[id].state, results[id].reason].filter(Boolean).join(', ') : 'is not in the suite'}`)
+  console.error('for details: tests/cache-tests/run --only ID')
   return 1
 }

@@ -1,23 +1,23 @@
-// What the results are worth: pure functions of the suite's groups and what a run said.
+// Pure functions that evaluate the results of a run.
 
 export const KINDS = ['required', 'optimal', 'check']
 
-// { id: { kind, group, state, why } }. A test passes if it did and all that it depends on passed too. The states are those of
-// the suite's own page: `pass`, `fail`, `setup` (the test could not be set up), `retry` (the client repeated a request),
+// Returns { id: { kind, group, state, reason } }. A test passes if its result and all its dependencies pass. The states are those of the
+// suite's page: `pass`, `fail`, `setup` (the test could not be set up), `retry` (the client repeated a request),
 // `dependency`, `timeout`, `untested`.
-export function judge (groups, results) {
+export function evaluate (groups, results) {
   const tests = new Map(groups.flatMap(group => group.tests.map(test => [test.id, { ...test, group: group.id }])))
   const states = new Map()
 
   function state (id) {
     if (!states.has(id)) {
-      states.set(id, 'dependency') // tests that depend on each other in a circle pass nothing
-      states.set(id, found(id))
+      states.set(id, 'dependency') // tests in a dependency circle do not pass
+      states.set(id, stateOf(id))
     }
     return states.get(id)
   }
 
-  function found (id) {
+  function stateOf (id) {
     const result = results[id]
     if (result === undefined) return 'untested'
     if ((tests.get(id)?.depends_on ?? []).some(other => state(other) !== 'pass')) return 'dependency'
@@ -27,30 +27,30 @@ export function judge (groups, results) {
     return 'fail'
   }
 
-  const judged = {}
+  const evaluated = {}
   for (const id of [...tests.keys()].sort()) {
     const { kind = 'required', group } = tests.get(id)
     const result = results[id]
-    judged[id] = { kind, group, state: state(id), ...(Array.isArray(result) && { why: result.join(': ') }) }
+    evaluated[id] = { kind, group, state: state(id), ...(Array.isArray(result) && { reason: result.join(': ') }) }
   }
-  return judged
+  return evaluated
 }
 
-// { required: { passed, of }, … }
-export function count (judged) {
+// Returns { required: { passed, of }, … }.
+export function count (evaluated) {
   const counts = Object.fromEntries(KINDS.map(kind => [kind, { passed: 0, of: 0 }]))
-  for (const { kind, state } of Object.values(judged)) {
+  for (const { kind, state } of Object.values(evaluated)) {
     counts[kind].of += 1
     if (state === 'pass') counts[kind].passed += 1
   }
   return counts
 }
 
-// The ids that a page of reasons begins its items with, "- `id`, `id`: …", in the sections whose title names the version.
+// Returns the ids at the start of list items, "- `id`, `id`: …", in the sections whose title names the version.
 export function explained (page, version) {
   const sections = page.split(/^## /m).slice(1).filter(section => section.split('\n', 1)[0].toLowerCase().includes(version))
   const items = sections.flatMap(section => section.split(/^- /m).slice(1)).map(item => /^(?:`[^`]+`,?\s+)*`[^`]+`(?=:)/.exec(item)?.[0] ?? '')
   return new Set(items.flatMap(item => [...item.matchAll(/`([^`]+)`/g)].map(found => found[1])))
 }
 
-export const passed = judged => Object.keys(judged).filter(id => judged[id].state === 'pass')
+export const passed = evaluated => Object.keys(evaluated).filter(id => evaluated[id].state === 'pass')

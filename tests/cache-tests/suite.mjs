@@ -11,7 +11,7 @@ export async function open (dir) {
   const engine = newer ? 'test-engine/' : ''
 
   const groups = [...(await load('tests/index.mjs')).default]
-  // The release leaves this group out of its index and adds it by hand.
+  // The index of the release omits this group, and the suite adds it separately.
   if (!newer && existsSync(path.join(dir, 'tests/surrogate-control.mjs'))) {
     groups.push((await load('tests/surrogate-control.mjs')).default)
   }
@@ -25,9 +25,9 @@ export async function open (dir) {
   const config = await load(`${engine}client/config.mjs`)
   const client = await load(`${engine}client/test.mjs`)
   const perform = client.makeTest ?? client.makeCacheTest
-  // In place of the suite's own loop over its tests: that one runs no test twice, and a test has the times of its first run written into it.
+  // Replaces the suite's own loop, which runs no test twice. A test object contains the times of its first run, so each run clones it.
   const run = async (groups, base, chunk) => {
-    config.setFetch?.(newer ? fetch : fetchOf(dir)) // the newest have their own
+    config.setFetch?.(newer ? fetch : fetchOf(dir)) // newer versions use the global fetch
     config.setBaseUrl(base)
     config.setUseBrowserCache(false)
     const tests = structuredClone(groups).flatMap(group => group.tests)
@@ -40,14 +40,14 @@ export async function open (dir) {
   return { name: newer ? 'repository' : `npm ${version}`, version: newer ? 'repository' : 'release', groups, handlers, run }
 }
 
-// The release takes its fetch from outside, and wants one that adds no field of its own: where a test has fields, they take
-// the place of all others, and the fetch of Node would then send `Cache-Control: no-cache`. It also waits forever.
+// The release takes its fetch as a parameter. Node's fetch adds `Cache-Control: no-cache` to a request with its own fields, and node-fetch does
+// not. The release has no timeout, so this adds one.
 function fetchOf (dir) {
   const fetch = createRequire(path.join(dir, 'here'))('node-fetch')
   return (url, options) => fetch(url, { ...options, signal: AbortSignal.timeout(10_000) })
 }
 
-// The suite's origin, on loopback alone.
+// Starts the suite's origin on loopback.
 export async function serveOrigin (handlers) {
   const server = http.createServer((request, response) => {
     const [name, ...rest] = new URL(request.url, 'http://origin.invalid').pathname.slice(1).split('/')

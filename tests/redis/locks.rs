@@ -147,7 +147,7 @@ async fn request_dropped_while_locking_leaves_no_lock() {
     let cache = CacheLayer::new(store).rules(rules).layer(inner);
     // All generations exist, so that the next command is the lock alone.
     send(&cache, get("/t/x?n=0")).await;
-    forwarder.answers(Fault::Delay(Duration::from_millis(20)));
+    forwarder.answers(Fault::Delay(Duration::from_millis(300)));
     let request = tokio::spawn(async move { send(&cache, get("/t/x?n=1")).await.status() });
     until("the lock is taken", async || !server.keys("*:l:*").await.is_empty()).await;
     request.abort();
