@@ -115,7 +115,7 @@ async fn request_that_may_not_use_the_stored_response_calls() {
 /// A stale copy in memory hides no newer response that another process has stored, whether its lifetime has passed or it was
 /// invalidated softly.
 #[tokio::test(flavor = "multi_thread")]
-async fn stale_copy_in_memory_hides_no_newer_response_in_redis() {
+async fn stale_copy_in_memory_hides_no_newer_redis_response() {
     let server = Server::start().await;
     for (n, coherence) in [Coherence::Leased, Coherence::Validated, Coherence::Ttl(MINUTE)].into_iter().enumerate() {
         for (lock, softly) in [(true, true), (false, false), (true, false), (false, true)] {

@@ -218,7 +218,7 @@ async fn rule_that_has_never_matched_is_counted() {
 }
 
 #[tokio::test]
-async fn write_does_not_hide_a_rule_that_matches_no_read() {
+async fn write_hides_no_rule_that_matches_no_read() {
     let store = Memory::new(1 << 20);
     let rules =
         Rules::new().route("/tables/{table}", Rule::ttl(MINUTE).namespace("t:{table}")).route("/logout", Rule::uncached());
