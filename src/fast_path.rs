@@ -217,7 +217,8 @@ fn decided<St: Store, R>(
     };
     // The fields of the request are kept if the response can depend on them.
     let missed = |miss: LookupMiss<St>| {
-        let keeps = traits.is_conditional_or_range || directives.is_some() || miss.varying.is_some() || rule.may_vary();
+        let keeps =
+            traits.is_conditional_or_range || directives.is_some() || miss.varying.is_some() || rule.learned().may_vary();
         let mut missed = cache_request(&mut directives).missed(miss);
         if keeps {
             missed.request.info.keep(headers);

@@ -172,11 +172,7 @@ where
             Join::Lead(leader, task) => match begin_to_lead(&shared, &mut missed, leader, request.headers(), until).await {
                 Begun::Fetch(leader) => return fetch_as_leader(shared, service, missed, leader, task, request).await,
                 Begun::Hit(entry) => return Ok(serve(&shared, &request, &entry, Outcome::Hit, missed.miss.time.at)),
-                Begun::Stored(entry) => {
-                    let (now, outcome) = (shared.store.context().clock.nanos(), Outcome::Collapsed);
-                    shared.store.context().counters.add(Count::Collapsed, 1);
-                    return Ok(respond::from_entry(&shared, &entry, request.method(), request.headers(), outcome, now));
-                }
+                Begun::Stored(entry) => return Ok(respond_collapsed(&shared, &request, &entry)),
                 Begun::Follow(follower) => next = Next::Follow(Box::new(missed.request), follower),
             },
             Join::Follow(follower) => next = Next::Follow(Box::new(missed.request), follower),
@@ -217,6 +213,17 @@ async fn begin_to_lead<St: Store>(
         Some(FilledElsewhere::Stored(entry)) => Begun::Stored(entry),
         Some(FilledElsewhere::InProgress(follower)) => Begun::Follow(follower),
     }
+}
+
+/// Returns the response from an entry that another fill has stored meanwhile.
+fn respond_collapsed<St: Store, ReqB, ResB>(
+    shared: &LayerState<St>,
+    request: &Request<ReqB>,
+    entry: &Arc<Entry>,
+) -> Response<CacheBody<ResB>> {
+    let context = shared.store.context();
+    context.counters.add(Count::Collapsed, 1);
+    respond::from_entry(shared, entry, request.method(), request.headers(), Outcome::Collapsed, context.clock.nanos())
 }
 
 /// Calls the inner service, and shares the response with the followers.

@@ -77,7 +77,7 @@ impl<St: Store> Fill<St> {
         let rule = &self.request.rule;
         let tells = self.shared.options.cache_status.is_some();
         let seen = HeaderScan::of(&parts.headers);
-        rule.has_answered(seen.varies || seen.negotiated);
+        rule.learned().record_response(seen.varies || seen.negotiated);
         let options = rule.http();
         let control = match options {
             Some(options) => Some(semantics::response_directives(&parts.headers, &options.targets)),
@@ -107,10 +107,10 @@ impl<St: Store> Fill<St> {
         let language = self.language_key(&vary, &parts.headers);
         let named = self.named(&parts.headers, hints)?.map(|all| ResponseNamespaces::new(&self.request.plan.names, all));
         let strips = |control: &CacheControl| control.private.is_some() || control.no_cache.is_some();
-        let plain = rule.shape().fits(&parts.headers, tells)
+        let plain = rule.learned().template().fits(&parts.headers, tells)
             && !control.as_ref().is_some_and(strips)
             && !self.shared.options.content_length;
-        let filled = if plain { rule.shape().filled(&parts.headers, Entry::map_aside) } else { None };
+        let filled = if plain { rule.learned().template().filled(&parts.headers, Entry::map_aside) } else { None };
         let headers = match filled {
             Some(headers) => headers,
             None => self.finished(&parts.headers, &seen, control),
@@ -129,7 +129,7 @@ impl<St: Store> Fill<St> {
         let options = &self.shared.options;
         let tells = options.cache_status.is_some();
         let finished = finished(&headers, tells, usize::from(options.content_length));
-        self.request.rule.shape().take(&finished, tells);
+        self.request.rule.learned().template().take(&finished, tells);
         finished
     }
 

@@ -59,7 +59,7 @@ pub(crate) async fn begin<St: Store>(
         wish: FillOptions {
             lock,
             looks: !miss.refresh_ahead,
-            counts: request.rule.adds_namespaces(),
+            counts: request.rule.learned().names_namespaces(),
             max_body: Some(request.rule.max_body()),
         },
         pause: LOOK_AGAIN.0,

@@ -178,7 +178,7 @@ impl<St: Store> Fill<St> {
         if added.is_empty() {
             return Ok(stamp.clone());
         }
-        self.request.rule.has_added_namespaces();
+        self.request.rule.learned().record_namespaces();
         let store = &self.shared.store;
         if let Some(leader) = leader.filter(|_| store.is_shared()) {
             leader.closes();

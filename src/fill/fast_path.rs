@@ -49,12 +49,12 @@ impl<St: Store> Fill<St> {
         if !may_be {
             return None;
         }
-        let announced = rule.shape().plainly(&parts.headers, options.cache_status.is_some())?;
+        let announced = rule.learned().template().plainly(&parts.headers, options.cache_status.is_some())?;
         if least.max(announced.unwrap_or(0)) > rule.max_body() as u64 {
             return None;
         }
         let ttl = rule.lifetime(&request.plan, parts).filter(|ttl| !ttl.is_zero())?;
-        rule.has_answered(false);
+        rule.learned().record_response(false);
         Some(FastPath { times: self.times(ttl, None), announced })
     }
 
@@ -67,7 +67,7 @@ impl<St: Store> Fill<St> {
             language: None,
             status: parts.status,
             announced: plain.announced,
-            headers: rule.shape().filled(&parts.headers, Entry::map_aside).expect("it has this shape"),
+            headers: rule.learned().template().filled(&parts.headers, Entry::map_aside).expect("it has this shape"),
             vary: Vary::default(),
             named: None,
             times: plain.times,
@@ -93,7 +93,7 @@ impl<St: Store> Fill<St> {
             request: CacheRequest { rule, primary, plan: ReadPlan { names, .. }, .. },
             miss: LookupMiss { reason, stamp, .. },
         } = *missed;
-        let fields = rule.shape().filled(&parts.headers, Entry::map_aside).expect("it has this shape");
+        let fields = rule.learned().template().filled(&parts.headers, Entry::map_aside).expect("it has this shape");
         let status = parts.status;
         let ExactLength { sent, kept } = body;
         let mut response = Response::from_parts(parts, CacheBody::whole(sent, None));

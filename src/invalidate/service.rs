@@ -65,11 +65,11 @@ where
         let mut by_response = false;
         let covering = self.rules.covering(&views);
         // Softly only if all of them say so.
-        let soft = !covering.is_empty() && covering.iter().all(|found| found.rule.clears_softly());
+        let soft = !covering.is_empty() && covering.iter().all(|found| found.rule.invalidates_softly());
         write.kind = if soft { InvalidationKind::Soft } else { InvalidationKind::Hard };
         for RouteMatch { rule, params, .. } in covering {
-            write.names.extend(rule.clears(&RequestView::of(&request, &params, secret)));
-            by_response |= rule.clears_by_response() || rule.http().is_some() || rule.has_groups();
+            write.names.extend(rule.invalidations(&RequestView::of(&request, &params, secret)));
+            by_response |= rule.invalidates_by_response() || rule.http().is_some() || rule.has_groups();
             if write.rule.is_none() {
                 write.options.delivery_timeout = rule.delivery_timeout().unwrap_or(write.options.delivery_timeout);
                 write.options.on_fence_error = rule.on_fence_error().unwrap_or(write.options.on_fence_error);

@@ -25,13 +25,13 @@ fn names_of<St: Store>(store: &St, rules: &Rules, uri: &Uri) -> (Namespaces, Inv
     let secret = &store.context().secret;
     let covering = rules.covering(&views);
     let namespaces = |RouteMatch { rule, params, .. }: &RouteMatch<'_>| {
-        rule.clears_with_any_method(&RequestView::of(&request, params, secret))
+        rule.invalidations_by_any_method(&RequestView::of(&request, params, secret))
     };
     let mut names = Namespaces::exactly(&covering.iter().flat_map(namespaces).collect::<Vec<_>>());
     for key in rules.keys_of_uri(secret, &request, &views) {
         names.push_key(key.as_ref());
     }
-    let kind = match covering.iter().all(|found| found.rule.clears_softly()) {
+    let kind = match covering.iter().all(|found| found.rule.invalidates_softly()) {
         true => InvalidationKind::Soft,
         false => InvalidationKind::Hard,
     };

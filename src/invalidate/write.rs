@@ -191,7 +191,7 @@ impl<St: Store> Write<St> {
         let (parts, body) = response.into_parts();
         for RouteMatch { rule, params, .. } in rules.covering(&Views::of(&head.uri, &head.extensions)) {
             let view = RequestView::of_parts(head, &params, &self.store.context().secret);
-            self.names.extend(rule.cleared_by(&view, &parts));
+            self.names.extend(rule.invalidations_by_response(&view, &parts));
         }
         Response::from_parts(parts, body)
     }

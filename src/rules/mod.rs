@@ -5,10 +5,13 @@ pub(crate) mod config;
 pub(crate) mod error;
 pub(crate) mod failure;
 pub(crate) mod http;
+pub(crate) mod learned;
 pub(crate) mod policy;
 pub(crate) mod rule;
 pub(crate) mod template;
 pub(crate) mod views;
+pub(crate) mod write_options;
+pub(crate) mod writes;
 
 #[cfg(feature = "config")]
 #[cfg_attr(docsrs, doc(cfg(feature = "config")))]
@@ -308,13 +311,13 @@ impl Rules {
 
 impl Table {
     fn unmatched(&self) -> impl Iterator<Item = &str> {
-        self.rules.iter().filter(|rule| !rule.has_matched()).map(|rule| rule.route().unwrap_or("(fallback)"))
+        self.rules.iter().filter(|rule| !rule.learned().has_matched()).map(|rule| rule.route().unwrap_or("(fallback)"))
     }
 
     #[inline]
     fn found<'a>(&'a self, place: usize, params: Params<'a>) -> RouteMatch<'a> {
         let rule = &self.rules[place];
-        rule.matches();
+        rule.learned().record_match();
         RouteMatch { place, rule, params }
     }
 
@@ -323,7 +326,7 @@ impl Table {
     fn found_for_write<'a>(&'a self, place: usize, params: Params<'a>) -> RouteMatch<'a> {
         let rule = &self.rules[place];
         if rule.is_uncached() {
-            rule.matches();
+            rule.learned().record_match();
         }
         if !self.asked.load(Ordering::Relaxed) {
             self.asked.store(true, Ordering::Relaxed);
@@ -334,7 +337,7 @@ impl Table {
 
 impl RuleUsage for Table {
     fn has_been_used(&self) -> bool {
-        self.asked.load(Ordering::Relaxed) || self.rules.iter().any(|rule| rule.has_matched())
+        self.asked.load(Ordering::Relaxed) || self.rules.iter().any(|rule| rule.learned().has_matched())
     }
 
     fn unmatched_routes(&self) -> Vec<String> {

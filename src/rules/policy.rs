@@ -1,12 +1,6 @@
 //! Policy: a checked rule, applied to a request and to a response.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use http::{Method, StatusCode, response};
 
@@ -14,12 +8,13 @@ use super::{
     error::{RulesError, RulesErrorKind},
     failure::{OnDeliveryTimeout, OnFenceError},
     http::HttpOptions,
-    rule::{InvalidationRule, Lifetime, Methods, Rule},
+    learned::Learned,
+    rule::{Lifetime, Rule},
     template::{self, Template},
+    write_options::{InvalidationRule, Methods},
 };
 use crate::{
     clock::{Nanos, nanos},
-    entry::header_template::HeaderTemplate,
     key::{self, Extracted, FieldTable, Key, KeyExtractor, KeyRef, KeyWriter, RequestView, RouteAndQuery, overrides_method},
     namespace::{MAX_NAMESPACES, Namespace, cache_groups::GroupOrigin, set::Namespaces},
     query,
@@ -47,17 +42,12 @@ pub(crate) struct Policy {
     is_plain: bool,
     /// Requests with an ambiguous path bypass the cache.
     guards_path: bool,
-    clears: Vec<(Methods, Template)>,
-    /// A handler has named namespaces in its response.
-    adds: Arc<AtomicBool>,
-    /// The rule has covered a request.
-    matched: Arc<AtomicBool>,
+    /// The templates of the namespaces that writes invalidate.
+    invalidations: Vec<(Methods, Template)>,
     /// The rule names no namespace.
-    endless: bool,
-    /// The number of responses in a row without `Vary`, up to a limit; or the mark that one had it.
-    plain: Arc<AtomicU32>,
-    /// The header template of the first stored response.
-    shape: Arc<HeaderTemplate>,
+    names_none: bool,
+    /// State learned at run time, which all copies of the rule share.
+    learned: Arc<Learned>,
 }
 
 /// The data of a request that storing its response requires.
@@ -73,42 +63,7 @@ pub(crate) struct ReadPlan {
 
 impl Policy {
     pub(super) fn new(route: Option<&str>, rule: Rule, fields: &Arc<FieldTable>) -> Result<Self, RulesError> {
-        let fault = |kind, why: String| Err(RulesError::new(kind, route, why));
-        if route.is_some_and(|route| !route.starts_with('/')) {
-            return fault(RulesErrorKind::Pattern, "a pattern begins with `/`, as in `/tables/{table}`".into());
-        }
-        let old = |segment: &&str| segment.starts_with([':', '*']);
-        if let Some(segment) = route.and_then(|route| route.split('/').find(old)) {
-            let name = segment.trim_start_matches(':');
-            let why = format!("{segment:?} is no parameter but text that stands for itself; write `{{{name}}}`");
-            return fault(RulesErrorKind::Pattern, why);
-        }
-        for (status, _) in &rule.statuses {
-            if status.is_informational() || [StatusCode::PARTIAL_CONTENT, StatusCode::NOT_MODIFIED].contains(status) {
-                return fault(RulesErrorKind::Setting, format!("a {} response cannot be stored", status.as_u16()));
-            }
-        }
-        if !(0.0..=1.0).contains(&rule.jitter) {
-            return fault(
-                RulesErrorKind::Setting,
-                format!("invalid jitter {}: expected a fraction between 0 and 1", rule.jitter),
-            );
-        }
-        if !(rule.early >= 0.0 && rule.early.is_finite()) {
-            let why = format!("invalid refresh_ahead {}: expected 0 (off) or a positive number", rule.early);
-            return fault(RulesErrorKind::Setting, why);
-        }
-        if rule.lock.is_some_and(|lease| lease < Duration::from_millis(100) || lease > Duration::from_secs(300)) {
-            let lease = rule.lock.unwrap_or_default();
-            let why = format!("invalid distributed_lock {lease:?}: expected a duration between 100 milliseconds and 5 minutes");
-            return fault(RulesErrorKind::Setting, why);
-        }
-        if let Some(name) = rule.misplaced {
-            return fault(
-                RulesErrorKind::Setting,
-                format!("{name} is an option of HTTP rules alone: of Rule::http(), or with `http = true`"),
-            );
-        }
+        check(route, &rule)?;
         let params = route.map(template::params_of).unwrap_or_default();
         let identified = rule.key.identity().is_some();
         let parse = |source: &str| Template::parse(source, route, &params, identified);
@@ -119,9 +74,9 @@ impl Policy {
         }
         if all.named() > MAX_NAMESPACES {
             let why = format!("it names {} namespaces; at most {MAX_NAMESPACES}", all.named());
-            return fault(RulesErrorKind::Namespace, why);
+            return Err(RulesError::new(RulesErrorKind::Namespace, route, why));
         }
-        let clears = match &rule.clears {
+        let invalidations = match &rule.writes.names {
             InvalidationRule::Own => namespaces.iter().map(|template| (None, template.clone())).collect(),
             InvalidationRule::Listed(list) => {
                 list.iter().map(|(methods, source)| Ok((methods.clone(), parse(source)?))).collect::<Result<_, RulesError>>()?
@@ -137,7 +92,7 @@ impl Policy {
         let fixed = namespaces.iter().map_while(Template::fixed).map(|name| base.push(name)).count();
         let (base, namespaces): (_, Vec<_>) = (base.shared(), namespaces.into_iter().skip(fixed).collect());
         let is_plain = namespaces.is_empty() && rule.namespaces_by.is_empty() && !rule.groups;
-        let endless = rule.namespaces.is_empty()
+        let names_none = rule.namespaces.is_empty()
             && rule.namespaces_by.is_empty()
             && !rule.groups
             && !matches!(rule.lifetime, Lifetime::Http(_));
@@ -151,12 +106,9 @@ impl Policy {
             base,
             namespaces,
             is_plain,
-            clears,
-            adds: Arc::default(),
-            matched: Arc::default(),
-            endless,
-            plain: Arc::default(),
-            shape: Arc::default(),
+            invalidations,
+            names_none,
+            learned: Arc::default(),
         })
     }
 
@@ -251,24 +203,7 @@ impl Policy {
 
     /// Returns the time for which a fill holds the distributed lock, if the rule uses one.
     pub(crate) fn lock(&self) -> Option<Duration> {
-        self.rule.lock
-    }
-
-    /// Returns true if a response of this rule has named namespaces.
-    pub(crate) fn adds_namespaces(&self) -> bool {
-        self.adds.load(Ordering::Relaxed)
-    }
-
-    /// Records that the rule covers a request.
-    #[inline]
-    pub(super) fn matches(&self) {
-        if !self.matched.load(Ordering::Relaxed) {
-            self.matched.store(true, Ordering::Relaxed);
-        }
-    }
-
-    pub(super) fn has_matched(&self) -> bool {
-        self.matched.load(Ordering::Relaxed)
+        self.rule.distributed_lock
     }
 
     /// Returns the route pattern, or `None` for the fallback.
@@ -279,40 +214,13 @@ impl Policy {
     /// Returns true if entries of this rule belong to no namespace, so that no write invalidates them.
     #[inline]
     pub(crate) fn is_never_invalidated(&self) -> bool {
-        self.endless && !self.adds_namespaces()
+        self.names_none && !self.learned.names_namespaces()
     }
 
-    /// Records that a response has named namespaces.
-    pub(crate) fn has_added_namespaces(&self) {
-        if !self.adds_namespaces() {
-            self.adds.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Returns true if responses of this rule may vary by request fields.
+    /// Returns the state that the rule has learned from requests and responses.
     #[inline]
-    pub(crate) fn may_vary(&self) -> bool {
-        self.plain.load(Ordering::Relaxed) != PLAIN
-    }
-
-    /// Records if a response varies.
-    #[inline]
-    pub(crate) fn has_answered(&self, varies: bool) {
-        let plain = self.plain.load(Ordering::Relaxed);
-        match varies {
-            true if plain != VARIES => self.plain.store(VARIES, Ordering::Relaxed),
-            // A lost count does no harm. The mark is never overwritten.
-            false if plain < PLAIN => {
-                let _ = self.plain.compare_exchange(plain, plain + 1, Ordering::Relaxed, Ordering::Relaxed);
-            }
-            _ => {}
-        }
-    }
-
-    /// Returns the header template of most responses.
-    #[inline]
-    pub(crate) fn shape(&self) -> &HeaderTemplate {
-        &self.shape
+    pub(crate) fn learned(&self) -> &Learned {
+        &self.learned
     }
 
     pub(crate) fn soft_timeout(&self) -> Option<Duration> {
@@ -332,24 +240,24 @@ impl Policy {
 
     /// Returns the times past the lifetime: stale-while-revalidate and stale-if-error.
     pub(crate) fn windows(&self) -> (Duration, Duration) {
-        (self.rule.while_revalidate, self.rule.if_error)
+        (self.rule.stale_while_revalidate, self.rule.stale_if_error)
     }
 
     pub(crate) fn delivery_timeout(&self) -> Option<(Duration, OnDeliveryTimeout)> {
-        self.rule.delivery_timeout
+        self.rule.writes.delivery_timeout
     }
 
     pub(crate) fn on_fence_error(&self) -> Option<OnFenceError> {
-        self.rule.on_fence_error
+        self.rule.writes.on_fence_error
     }
 
     pub(crate) fn ignores_credentials(&self) -> bool {
-        self.rule.shared
+        self.rule.ignore_credentials
     }
 
     #[inline]
     pub(crate) fn ignores_cookies(&self) -> bool {
-        self.rule.cookies_ignored
+        self.rule.ignore_cookies
     }
 
     /// Returns true if a handler may resolve the path to another route.
@@ -360,7 +268,7 @@ impl Policy {
 
     #[inline]
     pub(crate) fn ignores_forwarded(&self) -> bool {
-        self.rule.forwarded_ignored
+        self.rule.ignore_forwarded
     }
 
     #[inline]
@@ -370,12 +278,12 @@ impl Policy {
 
     #[inline]
     pub(crate) fn while_revalidate(&self) -> Nanos {
-        nanos(self.rule.while_revalidate)
+        nanos(self.rule.stale_while_revalidate)
     }
 
     #[inline]
     pub(crate) fn if_error(&self) -> Nanos {
-        nanos(self.rule.if_error)
+        nanos(self.rule.stale_if_error)
     }
 
     #[inline(always)]
@@ -450,66 +358,98 @@ impl Policy {
     /// time of the last call.
     #[inline]
     pub(crate) fn refreshes_ahead(&self, left: Nanos, cost: Nanos) -> bool {
-        if self.rule.early == 0.0 {
+        if self.rule.refresh_ahead == 0.0 {
             return false;
         }
         // The logarithm of the smallest random number is -37, so that most hits need no random number.
-        let reach = cost as f64 * self.rule.early;
+        let reach = cost as f64 * self.rule.refresh_ahead;
         left as f64 <= reach * 37.0 && -reach * (1.0 - fastrand::f64()).ln() >= left as f64
     }
 
     /// Returns the namespaces that a write invalidates, as far as the request names them.
-    pub(crate) fn clears(&self, request: &RequestView<'_>) -> Vec<Namespace> {
-        self.clears_with(request, |methods| concerns(methods, request))
+    pub(crate) fn invalidations(&self, request: &RequestView<'_>) -> Vec<Namespace> {
+        self.invalidations_for(request, |methods| concerns(methods, request))
     }
 
     /// Returns the namespaces that writes to the target of a request invalidate, with any method.
-    pub(crate) fn clears_with_any_method(&self, request: &RequestView<'_>) -> Vec<Namespace> {
-        self.clears_with(request, |_| true)
+    pub(crate) fn invalidations_by_any_method(&self, request: &RequestView<'_>) -> Vec<Namespace> {
+        self.invalidations_for(request, |_| true)
     }
 
-    fn clears_with(&self, request: &RequestView<'_>, concerns: impl Fn(&Methods) -> bool) -> Vec<Namespace> {
+    fn invalidations_for(&self, request: &RequestView<'_>, concerns: impl Fn(&Methods) -> bool) -> Vec<Namespace> {
         let identity = self.rule.key.identity();
         let mut names: Vec<_> = self
-            .clears
+            .invalidations
             .iter()
             .filter(|(methods, _)| concerns(methods))
             .flat_map(|(_, template)| template.render(request, identity))
             .collect();
-        if matches!(self.rule.clears, InvalidationRule::Own) {
+        if matches!(self.rule.writes.names, InvalidationRule::Own) {
             names.extend(self.rule.namespaces_by.iter().flat_map(|by| by(request)));
         }
         names
     }
 
     /// Returns true if a write invalidates softly.
-    pub(crate) fn clears_softly(&self) -> bool {
-        self.rule.soft
+    pub(crate) fn invalidates_softly(&self) -> bool {
+        self.rule.writes.softly
     }
 
     /// Returns true if the invalidated namespaces depend on the head of the request after the response.
-    pub(crate) fn clears_by_response(&self) -> bool {
-        !self.rule.clears_by.is_empty()
+    pub(crate) fn invalidates_by_response(&self) -> bool {
+        !self.rule.writes.computed.is_empty()
     }
 
     /// Returns the namespaces that a write invalidates, as far as only the response names them.
-    pub(crate) fn cleared_by(&self, request: &RequestView<'_>, response: &response::Parts) -> Vec<Namespace> {
-        let concerned = self.rule.clears_by.iter().filter(|(methods, _)| concerns(methods, request));
+    pub(crate) fn invalidations_by_response(&self, request: &RequestView<'_>, response: &response::Parts) -> Vec<Namespace> {
+        let concerned = self.rule.writes.computed.iter().filter(|(methods, _)| concerns(methods, request));
         concerned.flat_map(|(_, by)| by(request, response)).collect()
     }
 
     /// Returns true if a write with a response of this status may have changed data.
     pub(crate) fn may_have_changed(&self, status: StatusCode) -> bool {
-        !(self.rule.skip_on_client_error && status.is_client_error()
-            || self.rule.spare_server_errors && status.is_server_error())
+        !(self.rule.writes.skip_on_client_error && status.is_client_error()
+            || self.rule.writes.skip_on_server_error && status.is_server_error())
     }
 }
 
-/// The number of responses in a row without `Vary` after which the rule expects none.
-const PLAIN: u32 = 64;
-
-/// The mark of a rule that has had a response with `Vary`.
-const VARIES: u32 = u32::MAX;
+/// Checks the pattern of a rule and its settings.
+fn check(route: Option<&str>, rule: &Rule) -> Result<(), RulesError> {
+    let fault = |kind, why: String| Err(RulesError::new(kind, route, why));
+    if route.is_some_and(|route| !route.starts_with('/')) {
+        return fault(RulesErrorKind::Pattern, "a pattern begins with `/`, as in `/tables/{table}`".into());
+    }
+    let old = |segment: &&str| segment.starts_with([':', '*']);
+    if let Some(segment) = route.and_then(|route| route.split('/').find(old)) {
+        let name = segment.trim_start_matches(':');
+        let why = format!("{segment:?} is no parameter but text that stands for itself; write `{{{name}}}`");
+        return fault(RulesErrorKind::Pattern, why);
+    }
+    for (status, _) in &rule.statuses {
+        if status.is_informational() || [StatusCode::PARTIAL_CONTENT, StatusCode::NOT_MODIFIED].contains(status) {
+            return fault(RulesErrorKind::Setting, format!("a {} response cannot be stored", status.as_u16()));
+        }
+    }
+    if !(0.0..=1.0).contains(&rule.jitter) {
+        return fault(RulesErrorKind::Setting, format!("invalid jitter {}: expected a fraction between 0 and 1", rule.jitter));
+    }
+    if !(rule.refresh_ahead >= 0.0 && rule.refresh_ahead.is_finite()) {
+        let why = format!("invalid refresh_ahead {}: expected 0 (off) or a positive number", rule.refresh_ahead);
+        return fault(RulesErrorKind::Setting, why);
+    }
+    if rule.distributed_lock.is_some_and(|lease| lease < Duration::from_millis(100) || lease > Duration::from_secs(300)) {
+        let lease = rule.distributed_lock.unwrap_or_default();
+        let why = format!("invalid distributed_lock {lease:?}: expected a duration between 100 milliseconds and 5 minutes");
+        return fault(RulesErrorKind::Setting, why);
+    }
+    if let Some(name) = rule.misplaced {
+        return fault(
+            RulesErrorKind::Setting,
+            format!("{name} is an option of HTTP rules alone: of Rule::http(), or with `http = true`"),
+        );
+    }
+    Ok(())
+}
 
 /// The statuses that are stored by default.
 const STORED: [u16; 8] = [200, 203, 204, 300, 301, 308, 404, 410];

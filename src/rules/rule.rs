@@ -2,12 +2,9 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use http::{HeaderName, Method, StatusCode, response};
+use http::{HeaderName, StatusCode, response};
 
-use super::{
-    failure::{OnDeliveryTimeout, OnFenceError},
-    http::HttpOptions,
-};
+use super::{http::HttpOptions, write_options::WriteOptions};
 use crate::{
     key::{And, Identity, KeyExtractor, RequestView, RouteAndQuery},
     namespace::Namespace,
@@ -45,30 +42,25 @@ use crate::{
 pub struct Rule {
     pub(super) lifetime: Lifetime,
     pub(super) statuses: Vec<(StatusCode, Duration)>,
-    pub(super) while_revalidate: Duration,
-    pub(super) if_error: Duration,
-    pub(super) early: f64,
+    pub(super) stale_while_revalidate: Duration,
+    pub(super) stale_if_error: Duration,
+    pub(super) refresh_ahead: f64,
     pub(super) jitter: f64,
     pub(super) max_body: usize,
     pub(super) key: Arc<dyn KeyExtractor>,
-    pub(super) shared: bool,
-    pub(super) cookies_ignored: bool,
+    pub(super) ignore_credentials: bool,
+    pub(super) ignore_cookies: bool,
     pub(super) path_as_text: bool,
-    pub(super) forwarded_ignored: bool,
+    pub(super) ignore_forwarded: bool,
     pub(super) namespaces: Vec<String>,
     pub(super) namespaces_by: Vec<Arc<NamespacesBy>>,
-    pub(super) clears: InvalidationRule,
-    pub(super) clears_by: Vec<(Methods, Arc<InvalidationsBy>)>,
-    pub(super) soft: bool,
-    pub(super) skip_on_client_error: bool,
-    pub(super) spare_server_errors: bool,
     pub(super) normalise: Normalise,
     pub(super) etag: bool,
     pub(super) groups: bool,
     pub(super) soft_timeout: Option<Duration>,
-    pub(super) lock: Option<Duration>,
-    pub(super) delivery_timeout: Option<(Duration, OnDeliveryTimeout)>,
-    pub(super) on_fence_error: Option<OnFenceError>,
+    pub(super) distributed_lock: Option<Duration>,
+    /// The options for writes on the route.
+    pub(super) writes: WriteOptions,
     /// The name of an HTTP option that was set on a rule without HTTP.
     pub(super) misplaced: Option<&'static str>,
 }
@@ -87,18 +79,6 @@ pub(crate) enum Lifetime {
 type TtlByRequest = dyn Fn(&RequestView<'_>) -> Duration + Send + Sync;
 type TtlByResponse = dyn Fn(&response::Parts) -> Option<Duration> + Send + Sync;
 type NamespacesBy = dyn Fn(&RequestView<'_>) -> Vec<Namespace> + Send + Sync;
-type InvalidationsBy = dyn Fn(&RequestView<'_>, &response::Parts) -> Vec<Namespace> + Send + Sync;
-
-/// The namespaces that unsafe methods on the route invalidate.
-#[derive(Clone)]
-pub(crate) enum InvalidationRule {
-    /// The namespaces of the rule itself.
-    Own,
-    Listed(Vec<(Methods, String)>),
-}
-
-/// The methods, or `None` for every unsafe method.
-pub(crate) type Methods = Option<Vec<Method>>;
 
 impl Rule {
     /// Returns a rule with this lifetime.
@@ -179,30 +159,24 @@ impl Rule {
         Self {
             lifetime,
             statuses: Vec::new(),
-            while_revalidate: Duration::ZERO,
-            if_error: Duration::ZERO,
-            early: 0.0,
+            stale_while_revalidate: Duration::ZERO,
+            stale_if_error: Duration::ZERO,
+            refresh_ahead: 0.0,
             jitter: 0.0,
             max_body: 1 << 20,
             key: Arc::new(RouteAndQuery),
-            shared: false,
-            cookies_ignored: false,
+            ignore_credentials: false,
+            ignore_cookies: false,
             path_as_text: false,
-            forwarded_ignored: false,
+            ignore_forwarded: false,
             namespaces: Vec::new(),
             namespaces_by: Vec::new(),
-            clears: InvalidationRule::Own,
-            clears_by: Vec::new(),
-            soft: false,
-            skip_on_client_error: false,
-            spare_server_errors: false,
             normalise: Normalise::rfc(),
             etag: false,
             groups: false,
             soft_timeout: None,
-            lock: None,
-            delivery_timeout: None,
-            on_fence_error: None,
+            distributed_lock: None,
+            writes: WriteOptions::default(),
             misplaced: None,
         }
     }
@@ -225,7 +199,7 @@ impl Rule {
     /// Defaults to zero. Each request that is served stale starts a refresh unless one is in progress. A HEAD starts none.
     #[must_use]
     pub fn stale_while_revalidate(mut self, window: Duration) -> Self {
-        self.while_revalidate = window;
+        self.stale_while_revalidate = window;
         self
     }
 
@@ -233,7 +207,7 @@ impl Rule {
     /// 5861, section 4). Defaults to zero. With zero, a softly invalidated response is not served either.
     #[must_use]
     pub fn stale_if_error(mut self, window: Duration) -> Self {
-        self.if_error = window;
+        self.stale_if_error = window;
         self
     }
 
@@ -241,7 +215,7 @@ impl Rule {
     /// Expensive responses are refreshed earlier. A good `beta` is 1. Defaults to 0, which is off.
     #[must_use]
     pub fn refresh_ahead(mut self, beta: f64) -> Self {
-        self.early = beta;
+        self.refresh_ahead = beta;
         self
     }
 
@@ -278,7 +252,7 @@ impl Rule {
     /// Serves the same response to all requests, also to those with credentials. **Only for a route that ignores credentials.**
     #[must_use]
     pub fn ignore_credentials(mut self) -> Self {
-        self.shared = true;
+        self.ignore_credentials = true;
         self
     }
 
@@ -294,7 +268,7 @@ impl Rule {
     /// ```
     #[must_use]
     pub fn ignore_cookies(mut self) -> Self {
-        self.cookies_ignored = true;
+        self.ignore_cookies = true;
         self
     }
 
@@ -337,7 +311,7 @@ impl Rule {
     /// ```
     #[must_use]
     pub fn ignore_forwarded(mut self) -> Self {
-        self.forwarded_ignored = true;
+        self.ignore_forwarded = true;
         self
     }
 
@@ -467,7 +441,7 @@ impl Rule {
     /// No effect with [`Memory`](crate::Memory). Defaults to off: each process makes one call.
     #[must_use]
     pub fn distributed_lock(mut self, lease: Duration) -> Self {
-        self.lock = Some(lease);
+        self.distributed_lock = Some(lease);
         self
     }
 
@@ -477,96 +451,6 @@ impl Rule {
             _ => self.misplaced = Some(name),
         }
         self
-    }
-
-    /// Sets a namespace that unsafe methods on this route invalidate, as a template.
-    ///
-    /// Without this option and its variants, they invalidate the rule's own [namespaces](Self::namespace).
-    #[must_use]
-    pub fn invalidates(self, template: &str) -> Self {
-        self.clears(None, template)
-    }
-
-    /// Sets a namespace that these methods on this route invalidate. Other methods then invalidate nothing.
-    #[must_use]
-    pub fn invalidates_on(self, methods: impl IntoIterator<Item = Method>, template: &str) -> Self {
-        self.clears(Some(methods.into_iter().collect()), template)
-    }
-
-    /// Sets the namespaces that unsafe methods on this route invalidate, computed from the request and the head of the response.
-    #[must_use]
-    pub fn invalidates_by<F>(mut self, names: F) -> Self
-    where
-        F: Fn(&RequestView<'_>, &response::Parts) -> Vec<Namespace> + Send + Sync + 'static,
-    {
-        self.clears_listed();
-        self.clears_by.push((None, Arc::new(names)));
-        self
-    }
-
-    /// Lets unsafe methods on this route invalidate only the namespaces that the handler's response names.
-    #[must_use]
-    pub fn invalidates_nothing(mut self) -> Self {
-        self.clears = InvalidationRule::Listed(Vec::new());
-        self.clears_by.clear();
-        self
-    }
-
-    /// Makes invalidations of this route soft: entries become stale. Not for writes that must be visible at once.
-    #[must_use]
-    pub fn invalidates_softly(mut self) -> Self {
-        self.soft = true;
-        self
-    }
-
-    /// Keeps entries if the response is 4xx, for handlers that return such a response only if they have changed nothing.
-    ///
-    /// By default these responses invalidate, like every outcome that may have committed a change.
-    #[must_use]
-    pub fn skip_on_client_error(mut self) -> Self {
-        self.skip_on_client_error = true;
-        self
-    }
-
-    /// Keeps entries if the response is 4xx or 5xx. RFC 9111, section 4.4, requires an invalidation only for a response without an error.
-    /// For handlers that return an error only if they have changed nothing: after an error behind a commit, old entries stay.
-    ///
-    /// By default these responses invalidate. A call that ends without a response always invalidates.
-    #[must_use]
-    pub fn skip_on_error(mut self) -> Self {
-        (self.skip_on_client_error, self.spare_server_errors) = (true, true);
-        self
-    }
-
-    /// Sets the time that the response of a write on this route waits for delivery of its invalidation to a shared store, and the response
-    /// after that time. Defaults to the layer's [`InvalidateLayer::delivery_timeout`](crate::InvalidateLayer::delivery_timeout).
-    #[must_use]
-    pub fn delivery_timeout(mut self, limit: Duration, then: OnDeliveryTimeout) -> Self {
-        self.delivery_timeout = Some((limit, then));
-        self
-    }
-
-    /// Sets the reaction to a write on this route for which a strict store cannot set a fence. Defaults to the layer's
-    /// [`InvalidateLayer::on_fence_error`](crate::InvalidateLayer::on_fence_error).
-    #[must_use]
-    pub fn on_fence_error(mut self, then: OnFenceError) -> Self {
-        self.on_fence_error = Some(then);
-        self
-    }
-
-    fn clears(mut self, methods: Methods, template: &str) -> Self {
-        self.clears_listed().push((methods, template.to_owned()));
-        self
-    }
-
-    fn clears_listed(&mut self) -> &mut Vec<(Methods, String)> {
-        if matches!(self.clears, InvalidationRule::Own) {
-            self.clears = InvalidationRule::Listed(Vec::new());
-        }
-        match &mut self.clears {
-            InvalidationRule::Listed(list) => list,
-            InvalidationRule::Own => unreachable!("just replaced"),
-        }
     }
 }
 

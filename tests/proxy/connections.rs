@@ -34,7 +34,7 @@ async fn http_in_another_version_is_never_tunnelled() {
 }
 
 #[tokio::test]
-async fn switch_to_a_protocol_that_was_not_asked_for_is_no_answer() {
+async fn unrequested_protocol_switch_is_refused() {
     let origin = Origin::start().await;
     let proxy = Proxy::start(&origin.address, &[]).await;
     for (asks, agreed) in [("h2c, websocket", "h2c"), ("websocket", "chat"), ("websocket", "h2c, websocket-2")] {
@@ -46,7 +46,7 @@ async fn switch_to_a_protocol_that_was_not_asked_for_is_no_answer() {
 }
 
 #[tokio::test]
-async fn connection_hides_no_field_that_is_meant_for_the_cache() {
+async fn connection_field_cannot_remove_cache_fields() {
     walk(&[
         (
             "vary",
@@ -93,7 +93,7 @@ async fn connection_hides_no_field_that_is_meant_for_the_cache() {
 }
 
 #[tokio::test]
-async fn length_beside_a_transfer_coding_is_taken_off() {
+async fn content_length_beside_a_transfer_coding_is_removed() {
     let origin = Origin::start().await;
     let proxy = Proxy::start(&origin.address, &[]).await;
     for length in [2, 5, 99] {
@@ -149,7 +149,7 @@ async fn half_closed_client_gets_its_response() {
 }
 
 #[tokio::test]
-async fn flag_without_the_one_it_needs_is_reported_and_not_refused() {
+async fn flag_without_its_required_flag_is_only_reported() {
     let origin = Origin::start().await;
     for (flags, wants) in [
         (&["--prefix", "p"][..], "proxy: `--prefix` is unused without `--redis`"),

@@ -3,7 +3,7 @@
 use crate::{alone, asked, walk, walk_by};
 
 #[tokio::test]
-async fn requests_that_differ_where_it_counts_never_share_an_answer() {
+async fn different_requests_never_share_a_response() {
     const A: &str = "200\ncache-control: max-age=60\n\na";
     const B: &str = "200\ncache-control: max-age=60\n\nb";
     walk(&[
@@ -133,7 +133,7 @@ async fn requests_that_differ_where_it_counts_never_share_an_answer() {
 }
 
 #[tokio::test]
-async fn rfc9111_4_1_a_language_is_selected_where_a_rule_says_so() {
+async fn rfc9111_4_1_rule_selects_a_language() {
     const DE: &str = "200\ncache-control: max-age=60\nvary: accept-language, x-v\ncontent-language: de\n\nde";
     const EN: &str = "200\ncache-control: max-age=60\nvary: accept-language, x-v\ncontent-language: en\n\nen";
     const OLD: &str =

@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 use crate::wire::{Client, Origin, Proxy, Says, joined, request, response};
 
 #[tokio::test]
-async fn fields_of_a_request_are_end_to_end_and_the_way_is_told() {
+async fn request_fields_are_end_to_end_and_via_is_added() {
     let origin = Origin::start().await;
     let proxy = Proxy::start(&origin.address, &[]).await;
     origin.says(Says::Whole(response("200\nvia: 1.1 inner\n\na")));
@@ -33,7 +33,7 @@ async fn fields_of_a_request_are_end_to_end_and_the_way_is_told() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_forwarded_is_refused_and_said_to_be() {
+async fn request_that_cannot_be_forwarded_is_refused() {
     let origin = Origin::start().await;
     let proxy = Proxy::start(&origin.address, &[]).await;
     for (bytes, want) in [
@@ -62,7 +62,7 @@ async fn what_cannot_be_forwarded_is_refused_and_said_to_be() {
 }
 
 #[tokio::test]
-async fn an_interim_response_passes_at_once_and_is_not_stored() {
+async fn interim_response_passes_at_once_and_is_not_stored() {
     let origin = Origin::start().await;
     let proxy = Proxy::start(&origin.address, &[]).await;
     let (say, live) = mpsc::unbounded_channel();
@@ -170,7 +170,7 @@ async fn content_streams_up_before_it_is_complete() {
 }
 
 #[tokio::test]
-async fn what_no_rule_covers_passes_through_and_says_so() {
+async fn uncovered_request_passes_and_is_marked() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), "[[route]]\npath = \"/t/{table}\"\nttl = \"60s\"\n").expect("written");
     let origin = Origin::start().await;
@@ -190,7 +190,7 @@ async fn what_no_rule_covers_passes_through_and_says_so() {
 }
 
 #[tokio::test]
-async fn a_request_that_a_closing_connection_has_swallowed_is_sent_once_more_if_it_may_be() {
+async fn request_lost_on_a_closing_connection_is_repeated_if_safe() {
     const A: &str = "200\ncache-control: no-store\n\na";
     let origin = Origin::start().await;
     let proxy = Proxy::start(&origin.address, &[]).await;
@@ -223,7 +223,7 @@ async fn a_request_that_a_closing_connection_has_swallowed_is_sent_once_more_if_
 }
 
 #[tokio::test]
-async fn an_origin_that_closes_its_connections_without_saying_so_costs_no_request() {
+async fn silently_closed_connection_loses_no_request() {
     let origin = Origin::start().await;
     let proxy = Proxy::start(&origin.address, &[]).await;
     for round in 0..50 {
@@ -234,7 +234,7 @@ async fn an_origin_that_closes_its_connections_without_saying_so_costs_no_reques
 }
 
 #[tokio::test]
-async fn a_write_whose_answer_is_lost_clears_what_it_was_for() {
+async fn write_with_a_lost_response_invalidates() {
     let origin = Origin::start().await;
     let proxy = Proxy::start(&origin.address, &[]).await;
     for method in ["DELETE", "PUT"] {

@@ -6,7 +6,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn what_is_not_for_others_is_not_stored() {
+async fn private_response_is_not_stored() {
     const A: &str = "200\ncache-control: max-age=60\n\na";
     const B: &str = "200\ncache-control: max-age=60\n\nb";
     const PUBLIC: &str = "200\ncache-control: public, max-age=60\n\na";
@@ -156,7 +156,7 @@ async fn what_is_not_for_others_is_not_stored() {
 }
 
 #[tokio::test]
-async fn what_breaks_off_is_not_stored_and_does_not_end_as_if_it_were_whole() {
+async fn truncated_response_is_not_stored_and_stays_truncated() {
     let origin = Origin::start().await;
     let proxy = Proxy::start(&origin.address, &[]).await;
     let cut = [
@@ -178,7 +178,7 @@ async fn what_breaks_off_is_not_stored_and_does_not_end_as_if_it_were_whole() {
 }
 
 #[tokio::test]
-async fn cookies_tell_nobody_apart_where_a_rule_says_so() {
+async fn ignored_cookies_do_not_separate_users() {
     const A: &str = "200\ncache-control: max-age=60\n\na";
     const B: &str = "200\ncache-control: max-age=60\n\nb";
     let rules = "[fallback]\nhttp = true\nignore_cookies = true\n";
@@ -224,7 +224,7 @@ async fn cookies_tell_nobody_apart_where_a_rule_says_so() {
 }
 
 #[tokio::test]
-async fn what_waits_together_does_not_share_a_cookie() {
+async fn waiting_requests_do_not_share_a_cookie() {
     let origin = Origin::start().await;
     let proxy = Proxy::start(&origin.address, &[]).await;
     let mut heads = origin.heads();
@@ -256,7 +256,7 @@ async fn what_waits_together_does_not_share_a_cookie() {
 }
 
 #[tokio::test]
-async fn rfc9111_5_1_every_hit_has_an_age_which_goes_on_from_that_of_a_cache_before() {
+async fn rfc9111_5_1_age_continues_from_an_earlier_cache() {
     let origin = Origin::start().await;
     let proxy = Proxy::start(&origin.address, &[]).await;
     for (path, said, least) in [("/old", "\nage: 300", 300), ("/new", "", 0)] {

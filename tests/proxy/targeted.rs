@@ -3,7 +3,7 @@
 use crate::{alone, asked, walk};
 
 #[tokio::test]
-async fn cdn_cache_control_takes_the_place_of_cache_control() {
+async fn cdn_cache_control_replaces_cache_control() {
     const B: &str = "200\ncache-control: max-age=60\n\nb";
     walk(&[
         (

@@ -169,7 +169,7 @@ async fn validation() {
 }
 
 #[tokio::test]
-async fn an_origin_that_cannot_be_reached_is_a_502_or_what_is_stale_where_that_is_allowed() {
+async fn unreachable_origin_gives_502_or_an_allowed_stale_response() {
     let origin = Origin::start().await;
     let proxy = Proxy::start(&origin.address, &[]).await;
     for (path, says) in [
@@ -203,7 +203,7 @@ async fn an_origin_that_cannot_be_reached_is_a_502_or_what_is_stale_where_that_i
 }
 
 #[tokio::test]
-async fn a_304_about_something_else_has_the_whole_asked_for() {
+async fn unmatched_304_fetches_the_complete_response() {
     const WHOLE: &str = "200\ncache-control: max-age=60\netag: \"2\"\nlast-modified: Fri, 01 Jan 2016 00:00:00 GMT\n\nb";
     let origin = Origin::start().await;
     let proxy = Proxy::start(&origin.address, &[]).await;
