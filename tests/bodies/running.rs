@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     common::*,
-    setup::{caching, not_stored},
+    setup::{caching, not_stored, shared_bodies},
 };
 use bytes::Bytes;
 use http::Response;
@@ -42,14 +42,7 @@ async fn endless_body_is_shared_as_it_comes() {
 
         // One follower came before the response, the other comes in the middle of its body.
         let late = begin(&cache, get("/t/watch")).await;
-        let mut bodies = Vec::new();
-        for follower in [early, late] {
-            let response = within(follower).await.unwrap();
-            assert_eq!(outcome(&response), Outcome::Collapsed);
-            let mut body = opened(response);
-            assert_eq!(within(piece(&mut body)).await.unwrap().unwrap(), "one");
-            bodies.push(body);
-        }
+        let mut bodies = shared_bodies([early, late]).await;
         source.send("two");
         for body in &mut bodies {
             assert_eq!(within(piece(body)).await.unwrap().unwrap(), "two");

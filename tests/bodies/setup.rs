@@ -1,11 +1,13 @@
 //! Layers, responses and results that the tests of bodies share.
 
+use std::{fmt::Debug, future::Future, pin::Pin};
+
 use crate::common::*;
 use bytes::Bytes;
 use http::{Response, header};
 use http_body::Body;
 use tower_response_cache::{
-    BoxError, CacheLayer, CacheStatus, Memory, Rule, Store,
+    BoxError, CacheLayer, CacheStatus, Memory, Outcome, Rule, Store,
     status::{NoStore, Storing},
 };
 
@@ -49,6 +51,24 @@ where
         }
     }
     (all, None)
+}
+
+/// Checks that two followers share a running body that has begun with `one`, and returns their bodies.
+pub(crate) async fn shared_bodies<F, B, E>(followers: [F; 2]) -> Vec<Pin<Box<B>>>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    B: Body<Data = Bytes, Error: Into<BoxError>>,
+    E: Debug,
+{
+    let mut bodies = Vec::new();
+    for follower in followers {
+        let response = within(follower).await.unwrap();
+        assert_eq!(outcome(&response), Outcome::Collapsed);
+        let mut body = opened(response);
+        assert_eq!(within(piece(&mut body)).await.unwrap().unwrap(), "one");
+        bodies.push(body);
+    }
+    bodies
 }
 
 /// Returns the number of responses that were not stored for a reason.

@@ -2,7 +2,7 @@
 
 use crate::{
     common::*,
-    setup::{minute, storing, with_length},
+    setup::{minute, shared_bodies, storing, with_length},
 };
 use bytes::Bytes;
 use http::{Request, Response, header};
@@ -181,14 +181,7 @@ async fn follower_of_a_known_length_gets_bytes_early() {
 
     // One follower came before the response, the other comes in the middle of its body.
     let late = begin(&cache, get("/t/slow")).await;
-    let mut bodies = Vec::new();
-    for follower in [early, late] {
-        let response = within(follower).await.unwrap();
-        assert_eq!(outcome(&response), Outcome::Collapsed);
-        let mut body = opened(response);
-        assert_eq!(within(piece(&mut body)).await.unwrap().unwrap(), "one");
-        bodies.push(body);
-    }
+    let bodies = shared_bodies([early, late]).await;
     source.send("two");
     drop(source);
     for mut body in bodies {

@@ -6,6 +6,8 @@
 
 #![allow(unreachable_pub)]
 
+#[path = "../common/backend.rs"]
+mod backend;
 mod check;
 mod cluster;
 mod database;

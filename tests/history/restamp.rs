@@ -3,10 +3,11 @@
 
 use std::{future::Future, sync::Arc};
 
+use crate::backend::delegate_to;
+
 use tower_response_cache::{
     __private::{
-        Admitted, Backend, BeginFill, Context, Entry, Fence, FillOptions, InvalidationKind, Lock, Namespaces, Put, Stamp,
-        StoreLookup, Usage, Validity,
+        Admitted, Backend, BeginFill, Entry, Fence, FillOptions, InvalidationKind, Lock, Namespaces, Put, Stamp, StoreLookup,
     },
     Redis, Store, StoreError,
     key::KeyRef,
@@ -82,19 +83,5 @@ impl Backend for Restamp {
         self.0.bump(names, kind, fence)
     }
 
-    fn bump_now(&self, names: &Namespaces) {
-        self.0.bump_now(names);
-    }
-
-    fn life(&self, stamp: &Stamp, names: &Namespaces) -> Validity {
-        self.0.life(stamp, names)
-    }
-
-    fn context(&self) -> &Context {
-        self.0.context()
-    }
-
-    fn usage(&self) -> Usage {
-        self.0.usage()
-    }
+    delegate_to!(0);
 }

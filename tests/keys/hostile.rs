@@ -2,11 +2,12 @@
 
 use std::sync::{Arc, Mutex};
 
+use crate::backend::delegate_to;
 use crate::common::{MINUTE, Plain, counting, get, ok, one_rule, outcome, send, text};
 use http::{Request, Response, header};
 use tower::Layer;
 use tower_response_cache::{
-    __private::{Backend, Context, Entry, Fence, InvalidationKind, Lock, Namespaces, Put, Stamp, StoreLookup, Usage, Validity},
+    __private::{Backend, Entry, Fence, InvalidationKind, Lock, Namespaces, Put, StoreLookup},
     CacheLayer, Memory, Outcome, Rule, Store, StoreError,
     key::KeyRef,
     status::{Bypass, Miss},
@@ -109,21 +110,7 @@ impl Backend for Spy {
         self.memory.bump(names, kind, fence).await
     }
 
-    fn bump_now(&self, names: &Namespaces) {
-        self.memory.bump_now(names);
-    }
-
-    fn life(&self, stamp: &Stamp, names: &Namespaces) -> Validity {
-        self.memory.life(stamp, names)
-    }
-
-    fn context(&self) -> &Context {
-        self.memory.context()
-    }
-
-    fn usage(&self) -> Usage {
-        self.memory.usage()
-    }
+    delegate_to!(memory);
 }
 
 /// A response that varies by a secret does not bring it into the key, and its variants are still kept apart.

@@ -1,5 +1,7 @@
 //! Keys: two requests share one if, and only if, they are the same request.
 
+#[path = "../common/backend.rs"]
+mod backend;
 #[path = "../common/mod.rs"]
 mod common;
 

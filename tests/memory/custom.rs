@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use super::{ABSENT, HIT, counts::of_reason, settle, stored, with_manual_clock};
+use crate::backend::delegate_to;
 use crate::common::{MINUTE, Plain, SECOND, counting, get, next_call, ok, one_rule, outcome, send, text};
 use http::{HeaderValue, Request, Response};
 use tower::{Layer, ServiceExt};
 use tower_response_cache::{
-    __private::{
-        Admitted, Backend, Context, Entry, Fence, InvalidationKind, Lock, Namespaces, Put, Stamp, StoreLookup, Usage, Validity,
-    },
+    __private::{Admitted, Backend, Entry, Fence, InvalidationKind, Lock, Namespaces, Put, Stamp, StoreLookup},
     CacheLayer, Memory, Outcome, Rule, Store, StoreError,
     key::KeyRef,
     status::{Miss, NoStore, Stale, Storing},
@@ -68,21 +67,7 @@ impl Backend for Faulty {
         self.memory.bump(names, kind, fence).await
     }
 
-    fn bump_now(&self, names: &Namespaces) {
-        self.memory.bump_now(names);
-    }
-
-    fn life(&self, stamp: &Stamp, names: &Namespaces) -> Validity {
-        self.memory.life(stamp, names)
-    }
-
-    fn context(&self) -> &Context {
-        self.memory.context()
-    }
-
-    fn usage(&self) -> Usage {
-        self.memory.usage()
-    }
+    delegate_to!(memory);
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! The memory store: capacity, expiry, invalidation, statistics, and stores defined by a test.
 
+#[path = "../common/backend.rs"]
+mod backend;
 #[path = "../common/mod.rs"]
 mod common;
 
