@@ -7,34 +7,36 @@ use crate::{stats::Stats, status::Reason};
 #[cfg(feature = "redis")]
 use crate::redis::reclaim::ServerUsage;
 
-/// Feature `metrics`.
+/// Needs the feature `metrics`.
 impl Stats {
     /// Reports all counters to the recorder of the [`metrics`] facade, with the label `cache`. Call it every few seconds. The cache counts
     /// without a recorder, so a hit costs the same with and without metrics.
     ///
-    /// | counter | labels besides `cache` | |
+    /// | counter | other labels | counts |
     /// |---|---|---|
-    /// | `response_cache_hits_total` | `kind`: `fresh`, `stale`, `collapsed` | answered without a call of its own |
-    /// | `response_cache_stood_in_total` | | stale hits in place of failures: their requests are misses, too |
-    /// | `response_cache_misses_total` | `reason`: as [`Miss`](crate::status::Miss) | looked up and not found |
-    /// | `response_cache_bypasses_total` | `reason`: as [`Bypass`](crate::status::Bypass) | not looked up |
+    /// | `response_cache_hits_total` | `kind`: `fresh`, `stale`, `collapsed` | requests answered without a separate call |
+    /// | `response_cache_stale_if_error_total` | | stale hits in place of failures; their requests also count as misses |
+    /// | `response_cache_misses_total` | `reason`: see [`Miss`](crate::status::Miss) | requests that were looked up without a hit |
+    /// | `response_cache_bypasses_total` | `reason`: see [`Bypass`](crate::status::Bypass) | requests that were not looked up |
     /// | `response_cache_stored_total` | | responses stored |
-    /// | `response_cache_not_stored_total` | `reason`: as [`NoStore`](crate::status::NoStore) | responses not stored |
+    /// | `response_cache_not_stored_total` | `reason`: see [`NoStore`](crate::status::NoStore) | responses not stored |
     /// | `response_cache_evictions_total`, `…_expired_total` | | entries removed |
-    /// | `response_cache_invalidations_total`, `…_undelivered_total`, `…_not_fenced_total` | | of writes |
+    /// | `response_cache_invalidations_total` | | writes that invalidated namespaces |
+    /// | `response_cache_undelivered_total`, `…_unfenced_writes_total` | | writes that a shared store missed |
     /// | `response_cache_uncovered_writes_total`, `…_writes_without_rules_total` | | writes that invalidated nothing |
-    /// | `response_cache_never_invalidated_total` | | entries stored that belong to no namespace |
-    /// | `response_cache_damaged_total`, `…_away_total` | | of a shared store |
-    /// | `response_cache_refreshes_total`, `response_cache_inner_calls_total` | | calls |
+    /// | `response_cache_never_invalidated_total` | | entries stored without a namespace |
+    /// | `response_cache_damaged_total`, `…_failed_lookups_total` | | failed reads of a shared store |
+    /// | `response_cache_refreshes_total`, `response_cache_inner_calls_total` | | calls of the inner service |
     /// | `response_cache_inner_microseconds_total` | | time to the heads of the responses to those calls |
     ///
-    /// | gauge | |
+    /// | gauge | value |
     /// |---|---|
-    /// | `response_cache_entries`, `…_bytes`, `…_capacity_bytes` | what the store holds |
+    /// | `response_cache_entries`, `…_bytes`, `…_capacity_bytes` | the size of the store |
     /// | `response_cache_hit_ratio` | [`hit_ratio`](Self::hit_ratio), since the store was made |
-    /// | `response_cache_flights`, `response_cache_waiting` | fills under way, names that wait to be cleared |
+    /// | `response_cache_flights` | fills in progress |
+    /// | `response_cache_pending_invalidations` | namespaces whose invalidation waits for delivery |
     /// | `response_cache_unmatched_rules` | rules that have matched no request so far |
-    /// | `response_cache_reachable`, `response_cache_leased` | 1 or 0, of a shared store |
+    /// | `response_cache_reachable`, `response_cache_leased` | 1 or 0, for a shared store |
     /// | `response_cache_seconds_per_hit` | [`cache_time_per_hit`](Self::cache_time_per_hit) |
     ///
     /// ```
@@ -66,24 +68,24 @@ impl Stats {
             ("response_cache_not_stored_total", by_reason(&self.not_stored)),
         ];
         for (name, counts) in reasons {
-            for (why, count) in counts {
-                counter!(name, with("reason", why)).absolute(count);
+            for (reason, count) in counts {
+                counter!(name, with("reason", reason)).absolute(count);
             }
         }
         let inner_time = u64::try_from(self.inner_time.as_micros()).unwrap_or(u64::MAX);
         for (name, count) in [
-            ("response_cache_stood_in_total", self.stale_if_error),
+            ("response_cache_stale_if_error_total", self.stale_if_error),
             ("response_cache_stored_total", self.stored),
             ("response_cache_evictions_total", self.evictions),
             ("response_cache_expired_total", self.expired),
-            ("response_cache_invalidations_total", self.bumps),
+            ("response_cache_invalidations_total", self.invalidations),
             ("response_cache_undelivered_total", self.undelivered),
-            ("response_cache_not_fenced_total", self.not_fenced),
+            ("response_cache_unfenced_writes_total", self.unfenced_writes),
             ("response_cache_uncovered_writes_total", self.uncovered_writes),
             ("response_cache_writes_without_rules_total", self.writes_without_rules),
             ("response_cache_never_invalidated_total", self.never_invalidated),
             ("response_cache_damaged_total", self.damaged),
-            ("response_cache_away_total", self.away),
+            ("response_cache_failed_lookups_total", self.failed_lookups),
             ("response_cache_refreshes_total", self.refreshes),
             ("response_cache_inner_calls_total", self.inner_calls),
             ("response_cache_inner_microseconds_total", inner_time),
@@ -96,7 +98,7 @@ impl Stats {
             ("response_cache_capacity_bytes", self.capacity as f64),
             ("response_cache_hit_ratio", self.hit_ratio()),
             ("response_cache_flights", self.flights as f64),
-            ("response_cache_waiting", self.waiting as f64),
+            ("response_cache_pending_invalidations", self.pending_invalidations as f64),
             ("response_cache_unmatched_rules", self.unmatched_rules as f64),
             ("response_cache_seconds_per_hit", self.cache_time_per_hit.as_secs_f64()),
         ] {
@@ -111,10 +113,10 @@ impl Stats {
 }
 
 fn by_reason<R: Reason>(counts: &[(R, u64)]) -> Vec<(&'static str, u64)> {
-    counts.iter().map(|(why, count)| (why.token(), *count)).collect()
+    counts.iter().map(|(reason, count)| (reason.token(), *count)).collect()
 }
 
-/// Feature `metrics`.
+/// Needs the feature `metrics`.
 #[cfg(feature = "redis")]
 impl ServerUsage {
     /// Reports the usage to the recorder of the [`metrics`] facade, with the label `cache`, as the gauges `response_cache_server_masters`,

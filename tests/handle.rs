@@ -218,7 +218,7 @@ async fn options_reach_both_layers() {
         send(&service, post(target)).await;
         assert!(status(target).await.starts_with("edge; fwd=uri-miss"), "{target}");
     }
-    assert_eq!(cache.stats().bumps, 2);
+    assert_eq!(cache.stats().invalidations, 2);
 }
 
 #[tokio::test]

@@ -43,7 +43,7 @@ async fn grpc_calls_pass_uncached_with_their_status_in_the_trailers() {
         assert_eq!(unknown.code(), Code::NotFound);
     }
     let stats = cache.stats();
-    assert_eq!((stats.hits, stats.stored, stats.bumps), (0, 0, 0));
+    assert_eq!((stats.hits, stats.stored, stats.invalidations), (0, 0, 0));
     assert!(stats.bypasses.contains(&(Bypass::Method, 4)), "{stats}");
 }
 
@@ -52,7 +52,7 @@ async fn a_grpc_call_invalidates_the_namespaces_of_its_rule() {
     let cache = ResponseCache::new(Memory::default()).route(CHECK, Rule::uncached().invalidates("health"));
     let mut client = client(&cache).await;
     client.check(check("known")).await.expect("a response");
-    assert_eq!(cache.stats().bumps, 1);
+    assert_eq!(cache.stats().invalidations, 1);
 }
 
 #[tokio::test]

@@ -237,7 +237,7 @@ impl<St: Store> Fill<St> {
         }
         let counters = &self.shared.store.context().counters;
         counters.add(Count::Stale, 1);
-        counters.add(Count::StoodIn, 1);
+        counters.add(Count::StaleIfError, 1);
         let asked = &self.request.info;
         Some(respond::from_entry(&self.shared, entry, &asked.method, asked.conditions(), Outcome::Stale(why), now))
     }

@@ -37,7 +37,7 @@ use crate::{
 /// }));
 ///
 /// service.oneshot(Request::post("/tables/orders").body(()).unwrap()).await.unwrap();
-/// assert_eq!(store.stats().bumps, 1);
+/// assert_eq!(store.stats().invalidations, 1);
 /// # });
 /// ```
 #[must_use]

@@ -280,7 +280,7 @@ impl<St: Store> Write<St> {
         let mut what = None;
         if !names.is_empty() {
             let counters = &self.store.context().counters;
-            counters.add(Count::Bumps, 1);
+            counters.add(Count::Invalidations, 1);
             let fence = self.fence.take().map(|(_, fence)| fence).filter(|_| known);
             what =
                 Some(match backend::within(self.options.delivery_timeout.0, self.store.bump(&names, self.kind, fence)).await {

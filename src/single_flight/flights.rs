@@ -23,7 +23,7 @@ use crate::{
     entry::stamp::Stamp,
     key::Key,
     single_flight::{flight::AnyFlight, outcome::CompletionCount, permit::WithPermit},
-    store::memory::KeySeed,
+    store::key_hasher::KeySeed,
 };
 
 /// The fills of a layer that are in progress, and its hit-for-miss keys.

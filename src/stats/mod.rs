@@ -55,11 +55,11 @@ pub struct Stats {
     pub expired: u64,
     /// Responses that have invalidated namespaces through [`InvalidateLayer`](crate::InvalidateLayer). Calls of
     /// [`Store::invalidate`](crate::Store::invalidate) are not counted.
-    pub bumps: u64,
+    pub invalidations: u64,
     /// Invalidations that could not be delivered to a shared store in time.
     pub undelivered: u64,
     /// Namespaces whose invalidation now waits for a shared store that cannot be reached.
-    pub waiting: u64,
+    pub pending_invalidations: u64,
     /// Successful writes that invalidated nothing: no rule covers them, and their handlers named no namespace.
     pub uncovered_writes: u64,
     /// Uncovered writes through an [`InvalidateLayer`](crate::InvalidateLayer) without rules.
@@ -73,11 +73,11 @@ pub struct Stats {
     /// True if a lease is held, so that hits in memory need no round trip. `None` without leases.
     pub leased: Option<bool>,
     /// Writes for which a strict store could not set a fence.
-    pub not_fenced: u64,
+    pub unfenced_writes: u64,
     /// Entries of a shared store that were damaged, foreign or of another format. They are misses, and removed.
     pub damaged: u64,
     /// Lookups that failed because a shared store could not be reached.
-    pub away: u64,
+    pub failed_lookups: u64,
     /// Background refreshes that have begun.
     pub refreshes: u64,
     /// Fills that are in progress.
@@ -103,7 +103,7 @@ impl Stats {
         Self {
             hits: count(Count::Hit),
             stale_hits: count(Count::Stale),
-            stale_if_error: count(Count::StoodIn),
+            stale_if_error: count(Count::StaleIfError),
             collapsed: count(Count::Collapsed),
             misses: Miss::ALL.iter().map(|why| (*why, counters.sum(MISSES + *why as usize))).collect(),
             bypasses: Bypass::ALL.iter().map(|why| (*why, counters.sum(BYPASSES + *why as usize))).collect(),
@@ -111,18 +111,18 @@ impl Stats {
             not_stored: NoStore::ALL.iter().map(|why| (*why, counters.sum(NO_STORES + *why as usize))).collect(),
             evictions: count(Count::Evicted),
             expired: count(Count::Expired),
-            bumps: count(Count::Bumps),
+            invalidations: count(Count::Invalidations),
             undelivered: count(Count::Undelivered),
-            waiting: counters.waiting.load(Ordering::Relaxed) as u64,
+            pending_invalidations: counters.waiting.load(Ordering::Relaxed) as u64,
             uncovered_writes: count(Count::UncoveredWrites),
             writes_without_rules: count(Count::WithoutRules),
             never_invalidated: count(Count::NeverInvalidated),
             unmatched_rules: counters.unmatched_rules(),
             reachable: None,
             leased: None,
-            not_fenced: count(Count::NotFenced),
+            unfenced_writes: count(Count::NotFenced),
             damaged: count(Count::Damaged),
-            away: count(Count::Away),
+            failed_lookups: count(Count::Away),
             refreshes: count(Count::Refreshes),
             flights: counters.flying.load(Ordering::Relaxed) as u64,
             entries: usage.entries,
@@ -151,18 +151,29 @@ impl Stats {
 
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { hits, stale_hits, collapsed, stored, evictions, expired, bumps, refreshes, flights, .. } = self;
+        let Self { hits, stale_hits, collapsed, stored, evictions, expired, invalidations, refreshes, flights, .. } = self;
         let Self { entries, bytes, capacity, inner_calls, inner_time, cache_time_per_hit, .. } = self;
         let percent = 100.0 * self.hit_ratio();
-        writeln!(f, "hits {hits}, stale {stale_hits}, collapsed {collapsed}: {percent:.1} % of all look-ups")?;
+        writeln!(f, "hits {hits}, stale {stale_hits}, collapsed {collapsed}: {percent:.1} % of all lookups")?;
         writeln!(f, "misses {}{}", self.misses(), Reasons(&self.misses))?;
         let bypassed: u64 = self.bypasses.iter().map(|(_, n)| n).sum();
         writeln!(f, "bypassed {bypassed}{}", Reasons(&self.bypasses))?;
         let refused: u64 = self.not_stored.iter().map(|(_, n)| n).sum();
         writeln!(f, "stored {stored}, not stored {refused}{}", Reasons(&self.not_stored))?;
         writeln!(f, "entries {entries} in {bytes} of {capacity} bytes; evicted {evictions}, expired {expired}")?;
-        let Self { undelivered, waiting, not_fenced, uncovered_writes, unmatched_rules, never_invalidated, .. } = self;
-        writeln!(f, "invalidations {bumps}, undelivered {undelivered}, waiting {waiting}, not fenced {not_fenced}")?;
+        let Self {
+            undelivered,
+            pending_invalidations,
+            unfenced_writes,
+            uncovered_writes,
+            unmatched_rules,
+            never_invalidated,
+            ..
+        } = self;
+        writeln!(
+            f,
+            "invalidations {invalidations}, undelivered {undelivered}, pending {pending_invalidations}, unfenced writes {unfenced_writes}"
+        )?;
         if let Some(reachable) = self.reachable {
             let breaker = if reachable { "closed" } else { "open" };
             let lease = match self.leased {
@@ -172,8 +183,8 @@ impl fmt::Display for Stats {
             };
             writeln!(
                 f,
-                "breaker {breaker}, lease {lease}, unanswered look-ups {}, damaged entries {}",
-                self.away, self.damaged
+                "breaker {breaker}, lease {lease}, failed lookups {}, damaged entries {}",
+                self.failed_lookups, self.damaged
             )?;
         }
         if uncovered_writes + unmatched_rules + never_invalidated > 0 {
@@ -182,7 +193,7 @@ impl fmt::Display for Stats {
                 "uncovered writes {uncovered_writes}, unmatched rules {unmatched_rules}, entries never invalidated {never_invalidated}"
             )?;
         }
-        writeln!(f, "refreshes {refreshes}, fills under way {flights}")?;
+        writeln!(f, "refreshes {refreshes}, fills in progress {flights}")?;
         let mean = inner_time.checked_div(u32::try_from(*inner_calls).unwrap_or(u32::MAX).max(1)).unwrap_or_default();
         write!(f, "inner service {mean:.1?} a call, the cache {cache_time_per_hit:.1?} a hit")
     }

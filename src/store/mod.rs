@@ -4,6 +4,7 @@ pub(crate) mod backend;
 pub(crate) mod epochs;
 pub(crate) mod error;
 pub(crate) mod expiry;
+pub(crate) mod key_hasher;
 pub(crate) mod lock;
 pub(crate) mod lock_guard;
 pub(crate) mod memory;

@@ -167,11 +167,11 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<tower_response_cache::BoxError>,
 {
-    let before = store.stats().bumps;
+    let before = store.stats().invalidations;
     let service = InvalidateLayer::new(store.clone()).rules(one_rule(rule())).layer(inner);
     for (request, bumps) in [(get("/t/a"), before), (post("/t/a"), before + 1)] {
         assert_eq!(text(send(&service, request).await).await, "rows");
-        assert_eq!(store.stats().bumps, bumps);
+        assert_eq!(store.stats().invalidations, bumps);
     }
 }
 
@@ -193,9 +193,9 @@ async fn invalidate_layer_wraps_bodies_without_a_default() {
         .layer(in_flight)
         .layer(ResponseBodyTimeoutLayer::new(MINUTE));
     let router = Router::new().route("/t/{table}", routing::get(async || "rows").post(async || "rows")).layer(stack);
-    let before = store.stats().bumps;
+    let before = store.stats().invalidations;
     let response = send(&router, Request::post("/t/a").body(AxumBody::empty()).expect("a request")).await;
-    assert_eq!((counter.get(), store.stats().bumps), (1, before + 1));
+    assert_eq!((counter.get(), store.stats().invalidations), (1, before + 1));
     assert_eq!(text(response).await, "rows");
     assert_eq!(counter.get(), 0, "the end of the body is seen");
 }

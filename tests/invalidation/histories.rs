@@ -66,9 +66,9 @@ async fn disconnected_post_shows_in_the_next_read() {
         // Filled again between the disconnect and the commit.
         store.invalidate(["table:a"]).await.unwrap();
         assert_eq!(fetch().await, round.to_string());
-        let bumps = store.stats().bumps;
+        let bumps = store.stats().invalidations;
         rows.commit.add_permits(1);
-        timeout(10 * SECOND, until("the invalidation has happened", || store.stats().bumps > bumps))
+        timeout(10 * SECOND, until("the invalidation has happened", || store.stats().invalidations > bumps))
             .await
             .expect("the invalidation happens in time");
         assert_eq!(fetch().await, (round + 1).to_string(), "round {round}");

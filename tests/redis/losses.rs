@@ -108,7 +108,7 @@ async fn without_redis_one_call_runs_and_one_forms() {
     let (_, one) = next_call(&mut handle).await;
     until("the store knows that Redis is down", async || !store.is_reachable()).await;
     let later: Vec<_> = (0..100).map(|_| ask()).collect();
-    until("all requests wait", async || store.stats().away > 100).await;
+    until("all requests wait", async || store.stats().failed_lookups > 100).await;
     one.send_response(ok("before they came"));
     assert_eq!(first.await.unwrap(), "before they came");
     let (_, two) = next_call(&mut handle).await;

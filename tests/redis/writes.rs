@@ -152,7 +152,7 @@ async fn unfenced_write_is_rejected_unless_told_to_proceed() {
     server.pause();
     let rejected = send(&writes.clone().layer(inner.clone()), post("/t/x")).await;
     assert_eq!((rejected.status(), invalidation(&rejected)), (StatusCode::SERVICE_UNAVAILABLE, Some(Invalidation::NotFenced)));
-    assert_eq!((calls.load(Ordering::SeqCst), strict.stats().not_fenced), (0, 1));
+    assert_eq!((calls.load(Ordering::SeqCst), strict.stats().unfenced_writes), (0, 1));
     let proceeds = send(&writes.on_fence_error(OnFenceError::Proceed).layer(inner), post("/t/x")).await;
     assert_eq!((proceeds.status(), invalidation(&proceeds)), (StatusCode::OK, Some(Invalidation::Undelivered)));
     assert_eq!(calls.load(Ordering::SeqCst), 1);

@@ -235,7 +235,7 @@ async fn write_hides_no_rule_that_matches_no_read() {
 
 #[cfg(feature = "redis")]
 #[tokio::test(flavor = "multi_thread")]
-async fn stats_show_breaker_lease_and_waiting_names() {
+async fn stats_show_breaker_lease_and_pending_names() {
     use tower_response_cache::{Redis, redis::Coherence};
     let mut server = crate::common::redis::Server::start().await;
     let store = Redis::builder(&server.url()).build().await.unwrap();
@@ -248,7 +248,7 @@ async fn stats_show_breaker_lease_and_waiting_names() {
         .await;
     assert!(store.stats().to_string().contains("breaker open, lease lost"), "{}", store.stats());
     let _ = tokio::time::timeout(std::time::Duration::from_millis(1), store.invalidate(["t:x"])).await;
-    crate::common::redis::until("a name waits", async || store.stats().to_string().contains("waiting 1")).await;
+    crate::common::redis::until("an invalidation is pending", async || store.stats().to_string().contains("pending 1")).await;
 }
 
 #[cfg(feature = "redis")]

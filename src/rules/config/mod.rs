@@ -15,9 +15,9 @@ use serde::{
 
 use self::form::{As, Form};
 use super::{
-    Rules,
     failure::{OnDeliveryTimeout, OnFenceError},
     rule::Rule,
+    table::Rules,
 };
 use crate::{
     key::{Cookie, CredentialFields, Headers, Identity, KeyExtractor, RouteAndQuery},
