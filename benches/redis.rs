@@ -223,7 +223,7 @@ fn response(body: Bytes) -> Response<Plain> {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::ETAG, HeaderValue::from_static("\"5f2b6c\""));
     headers.insert(header::LAST_MODIFIED, HeaderValue::from_static("Tue, 14 Jan 2025 10:00:00 GMT"));
-    headers.insert(header::CONTENT_LANGUAGE, HeaderValue::from_static("en"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("max-age=3600"));
     headers.insert("x-request-cost", HeaderValue::from_static("3"));
     headers.insert("x-frame-options", HeaderValue::from_static("DENY"));
     response

@@ -121,6 +121,8 @@ pub mod __private {
     pub use crate::codec::{bench_read, bench_stored};
     #[cfg(all(any(test, fuzzing), feature = "redis"))]
     pub use crate::fuzz::fuzz_response;
+    #[cfg(all(any(test, fuzzing), feature = "redis"))]
+    pub use crate::redis::resp::fuzz_replies;
     #[cfg(fuzzing)]
     pub use crate::semantics::list::steps::during as count_steps;
     pub use crate::{

@@ -3,9 +3,12 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use libfuzzer_sys::fuzz_target;
-use tower_response_cache::semantics::{
-    CacheControl, Normalise, Role, Selected, Vary, Weights, cache_groups, count_steps, evaluate, response_directives,
-    select_ranges, strip_for_storing,
+use tower_response_cache::{
+    __private::count_steps,
+    semantics::{
+        CacheControl, Normalise, Role, Selected, Vary, Weights, cache_groups, evaluate, response_directives, select_ranges,
+        strip_for_storing,
+    },
 };
 
 /// hyper's limit for all fields of a request.

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use bb8_redis::bb8::Pool;
-use redis::{Client, TlsCertificates};
 use tokio::sync::Notify;
 
 use super::{
     builder::{Place, RedisBuilder},
     cluster::Topology,
-    connection::{self, RedisManager, Source},
+    connection::{RedisManager, Source},
     error::RedisConnectError,
     generation_times::Lives,
     inner::RedisInner,
@@ -23,6 +22,7 @@ use super::{
     shared_reads::Reads,
     stop::Stop,
     store::{Handle, Redis},
+    transport::Endpoint,
     worker,
 };
 use crate::{
@@ -76,7 +76,7 @@ impl RedisBuilder {
         let source = self.source()?;
         let reached = match &source {
             Sources::One(manager, _) => manager.open(None).await.map(drop),
-            Sources::Cluster(clients) => first_of(clients).await,
+            Sources::Cluster(seeds) => first_of(seeds).await,
         };
         match reached {
             Err(error) if self.require_connection || error.is_final() => return Err(error),
@@ -105,9 +105,7 @@ impl RedisBuilder {
         let near = memory.build();
         let lease = Arc::new(Lease::default());
         let database = match &source {
-            Sources::One(RedisManager { source: Source::At(client), .. }, _) => {
-                client.get_connection_info().redis_settings().db()
-            }
+            Sources::One(RedisManager { source: Source::At(endpoint), .. }, _) => endpoint.database(),
             Sources::One(..) => match &self.place {
                 Place::Sentinel { master, .. } => master.db(),
                 _ => 0,
@@ -162,11 +160,11 @@ impl RedisBuilder {
 
     fn source(&self) -> Result<Sources, RedisConnectError> {
         let trust = self.failover == Failover::Trust;
-        let certificates = || self.root.clone().map(|root| TlsCertificates { client_tls: None, root_cert: Some(root) });
+        let endpoint = |url: &String| Endpoint::from_url(url, &self.certificates);
         let one = |source| Ok(Sources::One(RedisManager { source, trust }, None));
         match &self.place {
-            Place::Url(url) => one(Source::At(Box::new(connection::client(url, certificates())?))),
-            Place::Client(client) => one(Source::At(Box::new(connection::prepared(client.clone())?))),
+            Place::Url(url) => one(Source::At(Box::new(endpoint(url)?))),
+            Place::Client(client) => one(Source::At(Box::new(Endpoint::from_client(client, &self.certificates)?))),
             Place::Pool(manager, _) if manager.trust != trust => {
                 Err(RedisConnectError::settled("with a pool, failover is to be set on its manager as well".into()))
             }
@@ -174,16 +172,13 @@ impl RedisBuilder {
             Place::Cluster(urls) if urls.is_empty() => {
                 Err(RedisConnectError::settled("a cluster needs the URL of at least one node".into()))
             }
-            Place::Cluster(urls) => {
-                let clients = urls.iter().map(|url| connection::client(url, certificates())).collect::<Result<_, _>>()?;
-                Ok(Sources::Cluster(clients))
-            }
+            Place::Cluster(urls) => Ok(Sources::Cluster(urls.iter().map(endpoint).collect::<Result<_, _>>()?)),
             Place::Sentinel { urls, .. } if urls.is_empty() => {
                 Err(RedisConnectError::settled("sentinels need the URL of at least one".into()))
             }
             Place::Sentinel { urls, service, master } => {
-                let clients = urls.iter().map(|url| connection::client(url, None)).collect::<Result<_, _>>()?;
-                one(Source::Sentinel(Arc::new(Sentinels::new(clients, service, master.clone()))))
+                let sentinels = urls.iter().map(endpoint).collect::<Result<_, _>>()?;
+                one(Source::Sentinel(Arc::new(Sentinels::new(sentinels, service, master.clone()))))
             }
         }
     }
@@ -191,8 +186,8 @@ impl RedisBuilder {
     /// A secret that all processes with the same settings come to.
     fn derived_secret(&self) -> Secret {
         let password = match self.source() {
-            Ok(Sources::One(RedisManager { source: Source::At(client), .. }, _)) => password_of(&client),
-            Ok(Sources::Cluster(clients)) => clients.first().map(password_of).unwrap_or_default(),
+            Ok(Sources::One(RedisManager { source: Source::At(endpoint), .. }, _)) => password_of(&endpoint),
+            Ok(Sources::Cluster(seeds)) => seeds.first().map(password_of).unwrap_or_default(),
             _ => match &self.place {
                 Place::Sentinel { master, .. } => master.password().unwrap_or_default().to_owned(),
                 _ => String::new(),
@@ -203,20 +198,20 @@ impl RedisBuilder {
     }
 }
 
-fn password_of(client: &Client) -> String {
-    client.get_connection_info().redis_settings().password().unwrap_or_default().to_owned()
+fn password_of(endpoint: &Endpoint) -> String {
+    endpoint.password().unwrap_or_default().to_owned()
 }
 
 enum Sources {
     One(RedisManager, Option<Pool<RedisManager>>),
-    Cluster(Vec<Client>),
+    Cluster(Vec<Endpoint>),
 }
 
 /// Whether one of the nodes answers.
-async fn first_of(clients: &[Client]) -> Result<(), RedisConnectError> {
+async fn first_of(seeds: &[Endpoint]) -> Result<(), RedisConnectError> {
     let mut last = None;
-    for client in clients {
-        let manager = RedisManager { source: Source::At(Box::new(client.clone())), trust: false };
+    for seed in seeds {
+        let manager = RedisManager { source: Source::At(Box::new(seed.clone())), trust: false };
         match manager.open_any(None).await {
             Ok((_, server)) if server.cluster => return Ok(()),
             Ok(_) => last = Some(RedisConnectError::settled("the server is not a node of a cluster".into())),

@@ -9,6 +9,7 @@ use super::{
     connection::RedisManager,
     error::RedisConnectError,
     options::{Coherence, Failover},
+    transport::Certificates,
 };
 use crate::{clock::Clock, codec::Codec, secret::Secret};
 
@@ -17,11 +18,11 @@ use crate::codec::compression::Compression;
 #[cfg(feature = "redis-encryption")]
 use crate::codec::encryption::KeyRing;
 
-/// The settings of a [`Redis`].
+/// The settings of a [`Redis`](crate::Redis).
 ///
 /// The user that signs in needs the keys `PREFIX:1:*`, no channels, and the commands `GET`, `MGET`, `SET`, `STRLEN`, `SETRANGE`, `EXISTS`,
 /// `UNLINK`, `EVAL`, `ZADD`, `ZREM`, `ZRANGE`, `ZCARD`, `ZREMRANGEBYSCORE`, `PEXPIREAT`, `TIME`, `INFO`, `PING`, `HELLO`, `AUTH`,
-/// `CLIENT TRACKING`; for [`Redis::reclaim`] and [`Redis::server`] `SCAN` and `DBSIZE`; in a cluster `CLUSTER SLOTS` and `ASKING`.
+/// `CLIENT TRACKING`; for [`Redis::reclaim`](crate::Redis::reclaim) and [`Redis::server`](crate::Redis::server) `SCAN` and `DBSIZE`; in a cluster `CLUSTER SLOTS` and `ASKING`.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -43,7 +44,7 @@ use crate::codec::encryption::KeyRing;
 #[must_use]
 pub struct RedisBuilder {
     pub(super) place: Place,
-    pub(super) root: Option<Vec<u8>>,
+    pub(super) certificates: Certificates,
     pub(super) prefix: String,
     pub(super) memory: Option<NonZeroUsize>,
     pub(super) coherence: Coherence,
@@ -79,7 +80,7 @@ impl RedisBuilder {
     fn at(place: Place) -> Self {
         Self {
             place,
-            root: None,
+            certificates: Certificates::default(),
             prefix: "cache".into(),
             memory: None,
             coherence: Coherence::Leased,
@@ -132,10 +133,21 @@ impl RedisBuilder {
         Self::at(Place::Sentinel { urls, service: service.to_owned(), master })
     }
 
-    /// A certificate authority to trust with `rediss://`, in place of those of the system: PEM. For one server or a cluster at URLs; a
-    /// client or a pool of one's own has been given its own, and behind sentinels there is no TLS.
+    /// Sets the certificate authorities to trust with `rediss://`, in PEM. Defaults to those of the system.
+    ///
+    /// For one server or a cluster. A pool has no certificates of its own, and there is no TLS to the master behind sentinels.
     pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
-        self.root = Some(pem.into());
+        self.certificates.roots = Some(pem.into());
+        self
+    }
+
+    /// Sets the certificate by which this process identifies itself to a server with `rediss://`, and its private key, both in PEM. The
+    /// chain begins with the certificate of the client. Defaults to none.
+    ///
+    /// For one server or a cluster. The certificates of a [`redis::Client`](::redis::Client) cannot be read, so a client that has any is
+    /// refused: set them here.
+    pub fn client_certificate(mut self, chain: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
+        self.certificates.client = Some((chain.into(), key.into()));
         self
     }
 
@@ -278,8 +290,11 @@ impl RedisBuilder {
         if self.prefix.is_empty() || !self.prefix.chars().all(fits) {
             return fault(format!("the prefix is {:?}; it is letters, digits and - _ . :, at least one", self.prefix));
         }
-        if self.root.is_some() && !matches!(self.place, Place::Url(_) | Place::Cluster(_)) {
-            return fault("root_certificate counts for one server or a cluster at URLs, and for nothing else".into());
+        if !self.certificates.is_empty() && !matches!(self.place, Place::Url(_) | Place::Client(_) | Place::Cluster(_)) {
+            let (root, client) = ("root_certificate", "client_certificate");
+            return fault(format!(
+                "{root} and {client} have no effect on a pool or on sentinels: expected a URL, a client or a cluster"
+            ));
         }
         let times = [
             ("heartbeat", self.heartbeat, Duration::from_millis(5), Duration::from_secs(10)),

@@ -11,16 +11,17 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use redis::{Client, Cmd};
+use redis::Cmd;
 use tokio::sync::{Notify, mpsc};
 
 use super::{
     command::{Command, CommandResult, check_error},
-    connection::{self, RedisManager, Source},
+    connection::{RedisManager, Source},
     error::CommandError,
     lease::Lease,
     node::{Node, Route},
     slots::{Redirect, Slots, slots_by_first},
+    transport::Endpoint,
 };
 use crate::{namespace::set::Namespaces, store::memory::Memory};
 
@@ -38,7 +39,7 @@ pub(crate) enum Topology {
 }
 
 pub(crate) struct Cluster {
-    seeds: Vec<Client>,
+    seeds: Vec<Endpoint>,
     trust: bool,
     connections: usize,
     table: RwLock<Arc<Table>>,
@@ -69,7 +70,7 @@ struct Table {
 
 impl Topology {
     pub(super) fn cluster(
-        seeds: Vec<Client>,
+        seeds: Vec<Endpoint>,
         trust: bool,
         connections: usize,
         found: mpsc::UnboundedSender<Arc<Node>>,
@@ -281,8 +282,8 @@ impl Cluster {
             return Some(node.clone());
         }
         let (host, port) = address.rsplit_once(':')?;
-        let client = connection::at(self.seeds.first()?, host, port.parse().ok()?).ok()?;
-        let manager = RedisManager { source: Source::At(Box::new(client)), trust: self.trust };
+        let endpoint = self.seeds.first()?.at(host, port.parse().ok()?);
+        let manager = RedisManager { source: Source::At(Box::new(endpoint)), trust: self.trust };
         let node = Arc::new(Node::new(address.to_owned(), manager, self.connections));
         all.insert(address.to_owned(), node.clone());
         Some(node)
@@ -312,7 +313,7 @@ impl Cluster {
         }
         let known = known.iter().map(|node| node.manager.clone());
         let seeds =
-            self.seeds.iter().map(|client| RedisManager { source: Source::At(Box::new(client.clone())), trust: self.trust });
+            self.seeds.iter().map(|seed| RedisManager { source: Source::At(Box::new(seed.clone())), trust: self.trust });
         let ranges = slots_by_first(known.chain(seeds), &self.check).await;
         self.untold.store(ranges.is_none(), Ordering::Relaxed);
         if let Some(ranges) = ranges {

@@ -9,41 +9,32 @@ use std::{
 };
 
 use bb8_redis::bb8::ManageConnection;
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo, Pipeline as CommandPipeline, ProtocolVersion,
-    RedisConnectionInfo, RedisError, RedisResult, TlsCertificates, Value, aio::MultiplexedConnection,
-};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-};
+use redis::{Cmd, Pipeline as CommandPipeline, RedisError, Value};
 
 use super::{
     error::RedisConnectError,
     options::{CONNECT_TIMEOUT, Failover},
-    pipeline::Pipeline,
+    pipeline::{Pipeline, PushListener},
     sentinel::Sentinels,
     server::Server,
+    transport::{Certificates, Endpoint},
 };
 use crate::clock::Clock;
-
-#[cfg(unix)]
-use tokio::net::UnixStream;
 
 /// Where a server is found.
 #[derive(Clone)]
 pub(crate) enum Source {
     /// At an address.
-    At(Box<Client>),
+    At(Box<Endpoint>),
     /// Where the sentinels say.
     Sentinel(Arc<Sentinels>),
 }
 
 impl Source {
-    async fn client(&self) -> Result<Client, RedisError> {
+    async fn endpoint(&self) -> Result<Endpoint, RedisConnectError> {
         match self {
-            Self::At(client) => Ok((**client).clone()),
-            Self::Sentinel(sentinels) => prepared(sentinels.client().await?),
+            Self::At(endpoint) => Ok((**endpoint).clone()),
+            Self::Sentinel(sentinels) => sentinels.master().await,
         }
     }
 }
@@ -51,44 +42,10 @@ impl Source {
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::At(client) => write!(f, "{}", client.get_connection_info().addr()),
+            Self::At(endpoint) => write!(f, "{endpoint}"),
             Self::Sentinel(_) => f.write_str("the master that the sentinels name"),
         }
     }
-}
-
-/// A client for a URL: `redis://[user:password@]host[:port][/db]`, `rediss://` for TLS, `unix:///path`.
-pub(crate) fn client(url: &str, certificates: Option<TlsCertificates>) -> Result<Client, RedisError> {
-    let info = url.into_connection_info()?;
-    if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
-        // Where the application has not chosen its cryptography, rustls has to be given one.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    }
-    let client = match certificates {
-        Some(certificates) => Client::build_with_tls(info, certificates)?,
-        None => Client::open(info)?,
-    };
-    prepared(client)
-}
-
-/// The client as we need it: RESP3, for pushes, and no waiting in the kernel for more to send.
-pub(crate) fn prepared(client: Client) -> Result<Client, RedisError> {
-    let info = client.get_connection_info().clone();
-    let tcp = info.tcp_settings().clone().set_nodelay(true);
-    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-    Client::open(info.set_tcp_settings(tcp).set_redis_settings(settings))
-}
-
-/// The same client for another address: a node of a cluster.
-pub(crate) fn at(client: &Client, host: &str, port: u16) -> Result<Client, RedisError> {
-    let info = client.get_connection_info().clone();
-    let address = match info.addr() {
-        ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
-            ConnectionAddr::TcpTls { host: host.into(), port, insecure: *insecure, tls_params: tls_params.clone() }
-        }
-        _ => ConnectionAddr::Tcp(host.into(), port),
-    };
-    Client::open(info.set_addr(address))
 }
 
 /// A connection to a master. Clones share it, and their commands share a pipeline.
@@ -96,7 +53,7 @@ pub(crate) fn at(client: &Client, host: &str, port: u16) -> Result<Client, Redis
 /// It is public because it is the connection type of [`RedisManager`], which bb8 names. It has no methods.
 #[derive(Clone)]
 pub struct RedisConnection {
-    link: Link,
+    pipeline: Pipeline,
     /// The server, as it was when the connection was made.
     pub(super) server: u128,
     state: Arc<State>,
@@ -115,96 +72,21 @@ struct State {
 /// others to the same server are well.
 const MOST_SILENT: u32 = 3;
 
-/// By what a server is asked.
-#[derive(Clone)]
-enum Link {
-    Pipeline(Pipeline),
-    /// Where there are pushes to be heard, or TLS is spoken.
-    Client(Box<MultiplexedConnection>),
-}
-
-impl Link {
-    async fn ask(&mut self, command: &Cmd) -> RedisResult<Value> {
-        match self {
-            Self::Pipeline(line) => line.ask(command.get_packed_command()).await,
-            Self::Client(client) => client.send_packed_command(command).await,
-        }
-    }
-
-    /// A line to a server that is greeted by the client, who knows all its ways; `None` where it takes more than a line.
-    async fn line(client: &Client) -> Result<Option<Pipeline>, RedisError> {
-        let info = client.get_connection_info();
-        match info.addr() {
-            ConnectionAddr::Tcp(host, port) => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await?;
-                stream.set_nodelay(true)?;
-                let stream = stream.into_std()?;
-                greet(info.redis_settings(), TcpStream::from_std(stream.try_clone()?)?).await?;
-                Ok(Some(Self::driven(TcpStream::from_std(stream)?)))
-            }
-            #[cfg(unix)]
-            ConnectionAddr::Unix(path) => {
-                let stream = UnixStream::connect(path).await?.into_std()?;
-                greet(info.redis_settings(), UnixStream::from_std(stream.try_clone()?)?).await?;
-                Ok(Some(Self::driven(UnixStream::from_std(stream)?)))
-            }
-            _ => Ok(None),
-        }
-    }
-
-    /// Asks the server for facts about itself.
-    async fn info(&mut self) -> Result<Server, RedisConnectError> {
-        let mut ask = redis::cmd("INFO");
-        ask.arg(&["server", "replication", "memory", "cluster"]);
-        let asked = Clock::system().nanos();
-        match self.ask(&ask).await.and_then(Value::extract_error) {
-            Ok(answer) => Server::read(&answer).map(|server| server.read_between(asked, Clock::system().nanos())),
-            // Before 7.0, INFO took one section. What it says then is not enough, but says which version it is.
-            Err(error) if error.code() == Some("ERR") => {
-                let answer = self.ask(redis::cmd("INFO").arg("server")).await;
-                Server::read(&answer.and_then(Value::extract_error)?)
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn driven(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Pipeline {
-        let (line, driver) = Pipeline::new(stream);
-        tokio::spawn(driver);
-        line
-    }
-}
-
-/// Says who we are, by a copy of the socket that is closed then.
-async fn greet(
-    settings: &RedisConnectionInfo,
-    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-) -> Result<(), RedisError> {
-    MultiplexedConnection::new_with_config(settings, stream, AsyncConnectionConfig::new()).await.map(drop)
-}
-
 impl RedisConnection {
-    pub(super) async fn one(&mut self, command: &Cmd) -> Result<Value, RedisError> {
-        let answer = self.link.ask(command).await;
+    pub(super) async fn one(&self, command: &Cmd) -> Result<Value, RedisError> {
+        let answer = self.pipeline.ask(command.get_packed_command()).await;
         self.seen(answer.and_then(Value::extract_error))
     }
 
     /// The answers to some commands, errors of the server among them.
-    pub(super) async fn all(&mut self, commands: &CommandPipeline) -> Result<Vec<Value>, RedisError> {
-        let answers = match &mut self.link {
-            Link::Pipeline(line) => line.ask_many(commands.get_packed_pipeline(), commands.len()).await,
-            Link::Client(client) => client.send_packed_commands(commands, 0, commands.len()).await,
-        };
+    pub(super) async fn all(&self, commands: &CommandPipeline) -> Result<Vec<Value>, RedisError> {
+        let answers = self.pipeline.ask_many(commands.get_packed_pipeline(), commands.len()).await;
         self.seen(answers)
     }
 
-    /// The line, if it is one.
     #[inline]
-    pub(super) fn line(&self) -> Option<&Pipeline> {
-        match &self.link {
-            Link::Pipeline(line) => Some(line),
-            Link::Client(_) => None,
-        }
+    pub(super) fn pipeline(&self) -> &Pipeline {
+        &self.pipeline
     }
 
     /// Notes what says that the connection is of no use any more.
@@ -219,8 +101,8 @@ impl RedisConnection {
     }
 
     /// What the server says of itself now.
-    pub(super) async fn server(&mut self) -> Result<Server, RedisConnectError> {
-        self.link.info().await
+    pub(super) async fn server(&self) -> Result<Server, RedisConnectError> {
+        info(&self.pipeline).await
     }
 
     /// There was no answer in time.
@@ -276,7 +158,8 @@ impl RedisManager {
     ///
     /// If it is not the URL of a Redis server.
     pub fn new(url: &str) -> Result<Self, RedisConnectError> {
-        Ok(Self { source: Source::At(Box::new(client(url, None)?)), trust: false })
+        let endpoint = Endpoint::from_url(url, &Certificates::default())?;
+        Ok(Self { source: Source::At(Box::new(endpoint)), trust: false })
     }
 
     /// What becomes of entries from before a failover. Defaults to [`Failover::Flush`].
@@ -288,20 +171,14 @@ impl RedisManager {
     /// The host that it connects to, if that is known.
     pub(super) fn address(&self) -> Option<String> {
         match &self.source {
-            Source::At(client) => match client.get_connection_info().addr() {
-                ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => Some(host.clone()),
-                _ => None,
-            },
+            Source::At(endpoint) => endpoint.host().map(str::to_owned),
             Source::Sentinel(_) => None,
         }
     }
 
     /// A connection to a master, and what was learned of it. What the server sends of itself is heard as `pushes` has it.
-    pub(super) async fn open(
-        &self,
-        pushes: Option<AsyncConnectionConfig>,
-    ) -> Result<(RedisConnection, Server), RedisConnectError> {
-        let (connection, server) = self.open_any(pushes).await?;
+    pub(super) async fn open(&self, listener: Option<PushListener>) -> Result<(RedisConnection, Server), RedisConnectError> {
+        let (connection, server) = self.open_any(listener).await?;
         match server.role == "master" {
             true => Ok((connection, server)),
             false => Err(format!("the server is a {}; only a master says which generations are current", server.role).into()),
@@ -311,28 +188,19 @@ impl RedisManager {
     /// The same of any server, for what all of them know.
     pub(super) async fn open_any(
         &self,
-        pushes: Option<AsyncConnectionConfig>,
+        listener: Option<PushListener>,
     ) -> Result<(RedisConnection, Server), RedisConnectError> {
         let opening = async {
-            let client = self.source.client().await?;
-            let address = client.get_connection_info().addr().to_string();
-            let line = if pushes.is_none() { Link::line(&client).await? } else { None };
-            let mut link = match line {
-                Some(line) => Link::Pipeline(line),
-                None => {
-                    let config = pushes.unwrap_or_default();
-                    let config = config.set_connection_timeout(Some(CONNECT_TIMEOUT)).set_response_timeout(None);
-                    Link::Client(Box::new(client.get_multiplexed_async_connection_with_config(&config).await?))
-                }
-            };
-            let server = link.info().await?;
-            Ok::<_, RedisConnectError>((link, address, server))
+            let endpoint = self.source.endpoint().await?;
+            let pipeline = endpoint.connect(listener).await?;
+            let server = info(&pipeline).await?;
+            Ok::<_, RedisConnectError>((pipeline, endpoint.to_string(), server))
         };
         let late = || RedisConnectError::from(format!("no answer within {CONNECT_TIMEOUT:?}"));
-        let (link, address, server) = tokio::time::timeout(CONNECT_TIMEOUT, opening).await.map_err(|_| late())??;
+        let (pipeline, address, server) = tokio::time::timeout(CONNECT_TIMEOUT, opening).await.map_err(|_| late())??;
         let id = if self.trust { 0 } else { server.id };
         let state = Arc::new(State { address, broken: AtomicBool::new(false), silent: AtomicU32::new(0) });
-        Ok((RedisConnection { link, server: id, state }, server))
+        Ok((RedisConnection { pipeline, server: id, state }, server))
     }
 }
 
@@ -351,5 +219,20 @@ impl ManageConnection for RedisManager {
 
     fn has_broken(&self, connection: &mut Self::Connection) -> bool {
         connection.is_broken()
+    }
+}
+
+/// Asks a server for facts about itself.
+async fn info(pipeline: &Pipeline) -> Result<Server, RedisConnectError> {
+    let ask = async |sections: &[&str]| {
+        let answer = pipeline.ask(redis::cmd("INFO").arg(sections).get_packed_command()).await;
+        answer.and_then(Value::extract_error)
+    };
+    let asked = Clock::system().nanos();
+    match ask(&["server", "replication", "memory", "cluster"]).await {
+        Ok(answer) => Server::read(&answer).map(|server| server.read_between(asked, Clock::system().nanos())),
+        // Before 7.0, INFO took one section, which contains the version.
+        Err(error) if error.code() == Some("ERR") => Server::read(&ask(&["server"]).await?),
+        Err(error) => Err(error.into()),
     }
 }

@@ -35,6 +35,7 @@ pub(crate) mod slots;
 pub(crate) mod stop;
 pub(crate) mod store;
 pub(crate) mod time;
+pub(crate) mod transport;
 pub(crate) mod worker;
 pub(crate) mod write;
 

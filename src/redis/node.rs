@@ -113,7 +113,7 @@ impl Node {
 
     /// The answer to one command that is packed already: the way of a hit.
     pub(super) async fn packed(&self, packed: Packed, limit: Duration) -> Result<(FastReply, u128), CommandError> {
-        let connection = match self.line() {
+        let connection = match self.connection_at_hand() {
             Some(connection) if !self.breaker.is_open() => connection,
             _ => {
                 let (value, server) = Box::pin(self.one(&packed.unpacked(), Route::Pool, limit)).await?;
@@ -121,7 +121,7 @@ impl Node {
             }
         };
         self.trips.fetch_add(1, Ordering::Relaxed);
-        let reply = connection.line().expect("it is one").ask_plainly(packed.into_bytes());
+        let reply = connection.pipeline().ask_plainly(packed.into_bytes());
         let answer = match tokio::time::timeout(limit, reply).await {
             Ok(Ok(FastReply::Value(Value::ServerError(error)))) => Err(CommandError::Server(error)),
             Ok(answer) => connection.seen(answer).map_err(CommandError::from),
@@ -133,11 +133,10 @@ impl Node {
         Ok((self.noted(answer)?, connection.server))
     }
 
-    /// A connection that is at hand and is a line.
     #[inline]
-    fn line(&self) -> Option<RedisConnection> {
+    fn connection_at_hand(&self) -> Option<RedisConnection> {
         let place = self.next.fetch_add(1, Ordering::Relaxed) % self.at_hand.len();
-        self.at_hand(place).filter(|connection| connection.line().is_some())
+        self.at_hand(place)
     }
 
     /// The answers to some commands in one pipeline, errors of the server among them.
@@ -274,7 +273,7 @@ impl Node {
     /// their runtime.
     pub(super) async fn answers(&self, limit: Duration) -> bool {
         let probe = async {
-            let (mut connection, _) = self.manager.open(None).await.map_err(CommandError::Connecting)?;
+            let (connection, _) = self.manager.open(None).await.map_err(CommandError::Connecting)?;
             Ok::<_, CommandError>(connection.one(&redis::cmd("PING")).await?)
         };
         matches!(tokio::time::timeout(limit, probe).await, Ok(Ok(_)))

@@ -9,13 +9,10 @@ use std::{
 };
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use redis::{
-    AsyncConnectionConfig, Client, ErrorKind, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, RedisError,
-    aio::MultiplexedConnection,
-};
+use redis::{ErrorKind, RedisConnectionInfo, RedisError, Value, from_redis_value};
 use tokio::time::{sleep, timeout};
 
-use super::options::CONNECT_TIMEOUT;
+use super::{error::RedisConnectError, options::CONNECT_TIMEOUT, pipeline::Pipeline, transport::Endpoint};
 
 /// How often a sentinel is asked.
 const EVERY: Duration = Duration::from_millis(100);
@@ -25,7 +22,7 @@ const GRACE: Duration = Duration::from_millis(100);
 
 /// The sentinels of a service.
 pub(crate) struct Sentinels {
-    clients: Box<[Client]>,
+    endpoints: Box<[Endpoint]>,
     service: String,
     /// How to sign in at the master.
     master: RedisConnectionInfo,
@@ -42,18 +39,19 @@ struct Named {
 }
 
 impl Sentinels {
-    pub(super) fn new(clients: Vec<Client>, service: &str, master: RedisConnectionInfo) -> Self {
-        let answers = Mutex::new(vec![None; clients.len()]);
-        Self { clients: clients.into(), service: service.to_owned(), master, answers }
+    pub(super) fn new(endpoints: Vec<Endpoint>, service: &str, master: RedisConnectionInfo) -> Self {
+        let answers = Mutex::new(vec![None; endpoints.len()]);
+        let endpoints = endpoints.into_iter().map(Endpoint::without_pushes).collect();
+        Self { endpoints, service: service.to_owned(), master, answers }
     }
 
     pub(super) fn count(&self) -> usize {
-        self.clients.len()
+        self.endpoints.len()
     }
 
-    /// A client of the master. All sentinels are asked; those that do not answer at once hide nothing that others say.
-    pub(super) async fn client(&self) -> Result<Client, RedisError> {
-        let mut asked: FuturesUnordered<_> = self.clients.iter().map(|client| self.ask_once(client)).collect();
+    /// Returns the endpoint of the master. All sentinels are asked; those that do not answer at once hide nothing that others say.
+    pub(super) async fn master(&self) -> Result<Endpoint, RedisConnectError> {
+        let mut asked: FuturesUnordered<_> = self.endpoints.iter().map(|endpoint| self.ask_once(endpoint)).collect();
         let (mut named, mut error) = (None, None);
         loop {
             let next = match &named {
@@ -68,20 +66,22 @@ impl Sentinels {
         }
         let unknown = || RedisError::from((ErrorKind::MasterNameNotFoundBySentinel, "no sentinel names a master"));
         let Named { host, port, .. } = named.ok_or_else(|| error.unwrap_or_else(unknown))?;
-        Client::open((host, port).into_connection_info()?.set_redis_settings(self.master.clone()))
+        Endpoint::plain(host, port, self.master.clone())
     }
 
-    async fn ask_once(&self, client: &Client) -> Result<Named, RedisError> {
-        self.ask(&mut connect(client).await?).await
+    async fn ask_once(&self, endpoint: &Endpoint) -> Result<Named, RedisError> {
+        self.ask(&connect(endpoint).await?).await
     }
 
-    async fn ask(&self, connection: &mut MultiplexedConnection) -> Result<Named, RedisError> {
+    async fn ask(&self, connection: &Pipeline) -> Result<Named, RedisError> {
         type Fields = std::collections::HashMap<String, String>;
         let mut commands = redis::pipe();
         commands.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(&self.service);
         // While it fails over, the fields still have the address of the replaced master, but the number of the new configuration.
         commands.cmd("SENTINEL").arg("MASTER").arg(&self.service);
-        let (address, fields): (Option<(String, u16)>, Fields) = commands.query_async(connection).await?;
+        let answers = connection.ask_many(commands.get_packed_pipeline(), commands.len()).await?;
+        let answers = answers.into_iter().map(Value::extract_error).collect::<Result<_, _>>()?;
+        let (address, fields): (Option<(String, u16)>, Fields) = from_redis_value(Value::Array(answers))?;
         let epoch = fields.get("config-epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or_default();
         let unknown = || RedisError::from((ErrorKind::MasterNameNotFoundBySentinel, "the sentinel names no master"));
         let (host, port) = address.ok_or_else(unknown)?;
@@ -95,7 +95,7 @@ impl Sentinels {
             let asking = async {
                 let connection = match &mut connection {
                     Some(connection) => connection,
-                    none => none.insert(connect(&self.clients[which]).await?),
+                    none => none.insert(connect(&self.endpoints[which]).await?),
                 };
                 self.ask(connection).await
             };
@@ -118,23 +118,20 @@ impl Sentinels {
     }
 }
 
-async fn connect(client: &Client) -> Result<MultiplexedConnection, RedisError> {
-    let config =
-        AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_TIMEOUT)).set_response_timeout(Some(CONNECT_TIMEOUT));
-    let info = client.get_connection_info().clone();
-    // Pushes are of no use here.
-    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
-    Client::open(info.set_redis_settings(settings))?.get_multiplexed_async_connection_with_config(&config).await
+async fn connect(endpoint: &Endpoint) -> Result<Pipeline, RedisError> {
+    let late = || RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
+    timeout(CONNECT_TIMEOUT, endpoint.connect(None)).await.map_err(|_| late())?
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::redis::transport::Certificates;
 
     #[test]
     fn newest_sentinel_configuration_names_the_master() {
-        let client = || Client::open("redis://127.0.0.1").expect("a client");
-        let sentinels = Sentinels::new(vec![client(), client(), client()], "service", RedisConnectionInfo::default());
+        let endpoint = || Endpoint::from_url("redis://127.0.0.1", &Certificates::default()).expect("a URL");
+        let sentinels = Sentinels::new(vec![endpoint(), endpoint(), endpoint()], "service", RedisConnectionInfo::default());
         let named = |epoch, port| Some(Named { epoch, host: "h".into(), port });
         assert_eq!(sentinels.learns(0, named(3, 1)), named(3, 1));
         assert_eq!(sentinels.learns(1, named(4, 2)), named(4, 2));

@@ -74,7 +74,7 @@ pub(crate) async fn slots_by_first(managers: impl Iterator<Item = RedisManager>,
 
 async fn slots_by(manager: &RedisManager, check: &str) -> Result<Vec<Slots>, CommandError> {
     let asking = async {
-        let (mut connection, server) = manager.open_any(None).await.map_err(CommandError::Connecting)?;
+        let (connection, server) = manager.open_any(None).await.map_err(CommandError::Connecting)?;
         if !server.cluster {
             return Err(CommandError::Protocol("the slots of a cluster: it is none"));
         }

@@ -5,7 +5,7 @@
 
 use std::{io, sync::Arc, thread, time::Duration};
 
-use redis::{AsyncConnectionConfig, PushInfo, PushKind, ServerErrorKind, Value};
+use redis::{PushInfo, PushKind, ServerErrorKind, Value};
 use tokio::{
     runtime,
     sync::mpsc,
@@ -20,6 +20,7 @@ use super::{
     inner::RedisInner,
     node::{self, Node},
     options::Coherence,
+    pipeline::PushListener,
     server::Server,
 };
 use crate::{
@@ -113,8 +114,7 @@ fn follow_sentinels(core: &Arc<RedisInner>, node: &Arc<Node>) {
 async fn tend(core: Arc<RedisInner>, node: Arc<Node>) {
     let (mut told, mut before) = (false, None);
     while !node.is_gone() {
-        let config = AsyncConnectionConfig::new().set_push_sender(hearing(&core, &node));
-        match node.manager.open(Some(config)).await {
+        match node.manager.open(Some(hearing(&core, &node))).await {
             Ok((connection, server)) => {
                 core.greets(&server);
                 told = false;
@@ -138,13 +138,10 @@ async fn tend(core: Arc<RedisInner>, node: Arc<Node>) {
 }
 
 /// What is done with what a master sends of itself: inline, in the order in which it comes.
-fn hearing(
-    core: &Arc<RedisInner>,
-    node: &Arc<Node>,
-) -> impl Fn(PushInfo) -> Result<(), redis::aio::SendError> + Send + Sync + 'static {
+fn hearing(core: &Arc<RedisInner>, node: &Arc<Node>) -> PushListener {
     let (core, node) = (Arc::downgrade(core), Arc::downgrade(node));
-    move |push: PushInfo| {
-        let (Some(core), Some(node)) = (core.upgrade(), node.upgrade()) else { return Ok(()) };
+    Box::new(move |push: PushInfo| {
+        let (Some(core), Some(node)) = (core.upgrade(), node.upgrade()) else { return };
         match (push.kind, push.data.first()) {
             (PushKind::Invalidate, Some(Value::Array(keys))) => {
                 for key in keys {
@@ -160,8 +157,7 @@ fn hearing(
             (PushKind::Disconnection, _) => core.lease.ends(&node.address),
             _ => {}
         }
-        Ok(())
-    }
+    })
 }
 
 /// A connection by which a master is attended to.

@@ -36,7 +36,7 @@ async fn store_is_built_without_redis_unless_required() {
         (RedisBuilder::sentinel([""; 0], "service", Default::default()).build().await, "at least one"),
         (
             RedisBuilder::sentinel([&url], "service", Default::default()).root_certificate("PEM").build().await,
-            "root_certificate counts for",
+            "root_certificate and client_certificate",
         ),
     ] {
         let error = wrong.expect_err(reason).to_string();

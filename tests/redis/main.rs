@@ -22,4 +22,5 @@ mod rig;
 mod running;
 mod setup;
 mod sharing;
+mod tls;
 mod writes;

@@ -1,0 +1,269 @@
+//! Streams to a server: TCP, TLS or a Unix socket, and the sign-in over them.
+
+use std::{fmt, sync::Arc};
+
+use redis::{
+    Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, RedisResult,
+    io::tcp::socket2::SockRef,
+};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+use tokio_rustls::TlsConnector;
+
+use super::{
+    error::RedisConnectError,
+    pipeline::{Pipeline, PushListener},
+};
+
+#[cfg(unix)]
+use tokio::net::UnixStream;
+
+/// Certificates for TLS, in PEM.
+#[derive(Clone, Default)]
+pub(crate) struct Certificates {
+    /// The authorities to trust; those of the system if there are none.
+    pub(super) roots: Option<Vec<u8>>,
+    /// The certificate chain and the private key by which this client identifies itself.
+    pub(super) client: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Certificates {
+    pub(super) fn is_empty(&self) -> bool {
+        self.roots.is_none() && self.client.is_none()
+    }
+}
+
+/// A server: its address, the sign-in and the configuration of TLS.
+#[derive(Clone)]
+pub(crate) struct Endpoint {
+    info: ConnectionInfo,
+    /// `None` without TLS.
+    tls: Option<Arc<ClientConfig>>,
+}
+
+impl Endpoint {
+    /// Reads a URL: `redis://[user:password@]host[:port][/db]`, `rediss://` for TLS, `unix:///path`.
+    pub(super) fn from_url(url: &str, certificates: &Certificates) -> Result<Self, RedisConnectError> {
+        Self::new(url.into_connection_info()?, certificates)
+    }
+
+    /// Takes the address and the sign-in of a client.
+    pub(super) fn from_client(client: &Client, certificates: &Certificates) -> Result<Self, RedisConnectError> {
+        let info = client.get_connection_info().clone();
+        if let ConnectionAddr::TcpTls { tls_params: Some(_), .. } = info.addr() {
+            return Err(RedisConnectError::settled(
+                "the certificates of a redis::Client cannot be read: give them to root_certificate and client_certificate instead"
+                    .into(),
+            ));
+        }
+        Self::new(info, certificates)
+    }
+
+    /// Creates an endpoint without TLS.
+    pub(super) fn plain(host: String, port: u16, sign_in: RedisConnectionInfo) -> Result<Self, RedisConnectError> {
+        Self::new((host, port).into_connection_info()?.set_redis_settings(sign_in), &Certificates::default())
+    }
+
+    fn new(info: ConnectionInfo, certificates: &Certificates) -> Result<Self, RedisConnectError> {
+        let tls = match info.addr() {
+            ConnectionAddr::TcpTls { insecure, .. } => Some(Arc::new(tls_config(certificates, *insecure)?)),
+            _ if certificates.is_empty() => None,
+            address => {
+                return Err(RedisConnectError::settled(format!("certificates were given for {address}: expected rediss://")));
+            }
+        };
+        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        Ok(Self { info: info.set_redis_settings(settings), tls })
+    }
+
+    /// Returns this endpoint with RESP2, which has no pushes.
+    pub(super) fn without_pushes(mut self) -> Self {
+        let settings = self.info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
+        self.info = self.info.set_redis_settings(settings);
+        self
+    }
+
+    /// Returns another node of the same cluster.
+    pub(super) fn at(&self, host: &str, port: u16) -> Self {
+        let address = match self.info.addr() {
+            ConnectionAddr::TcpTls { insecure, .. } => {
+                ConnectionAddr::TcpTls { host: host.into(), port, insecure: *insecure, tls_params: None }
+            }
+            _ => ConnectionAddr::Tcp(host.into(), port),
+        };
+        Self { info: self.info.clone().set_addr(address), tls: self.tls.clone() }
+    }
+
+    /// Returns the host, unless the address is a path.
+    pub(super) fn host(&self) -> Option<&str> {
+        match self.info.addr() {
+            ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => Some(host),
+            _ => None,
+        }
+    }
+
+    pub(super) fn database(&self) -> i64 {
+        self.info.redis_settings().db()
+    }
+
+    pub(super) fn password(&self) -> Option<&str> {
+        self.info.redis_settings().password()
+    }
+
+    /// Connects and signs in. `listener` receives pushes and the end of the connection.
+    pub(super) async fn connect(&self, listener: Option<PushListener>) -> RedisResult<Pipeline> {
+        let pipeline = match (self.info.addr(), &self.tls) {
+            (ConnectionAddr::Tcp(host, port), _) => drive(self.tcp(host, *port).await?, listener),
+            (ConnectionAddr::TcpTls { host, port, .. }, Some(tls)) => {
+                let name = ServerName::try_from(host.clone()).map_err(std::io::Error::other)?;
+                let stream = self.tcp(host, *port).await?;
+                drive(TlsConnector::from(tls.clone()).connect(name, stream).await?, listener)
+            }
+            #[cfg(unix)]
+            (ConnectionAddr::Unix(path), _) => drive(UnixStream::connect(path).await?, listener),
+            (address, _) => return Err(std::io::Error::other(format!("unsupported address {address}")).into()),
+        };
+        sign_in(&pipeline, self.info.redis_settings()).await?;
+        Ok(pipeline)
+    }
+
+    async fn tcp(&self, host: &str, port: u16) -> RedisResult<TcpStream> {
+        let stream = TcpStream::connect((host, port)).await?;
+        stream.set_nodelay(true)?;
+        let settings = self.info.tcp_settings();
+        if let Some(keepalive) = settings.keepalive() {
+            SockRef::from(&stream).set_tcp_keepalive(keepalive)?;
+        }
+        #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+        if let Some(timeout) = settings.user_timeout() {
+            SockRef::from(&stream).set_tcp_user_timeout(Some(timeout))?;
+        }
+        Ok(stream)
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.info.addr().fmt(f)
+    }
+}
+
+fn drive(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, listener: Option<PushListener>) -> Pipeline {
+    let (pipeline, driver) = Pipeline::new(stream, listener);
+    tokio::spawn(driver);
+    pipeline
+}
+
+/// Selects the protocol, the user and the database, and names this client.
+async fn sign_in(pipeline: &Pipeline, settings: &RedisConnectionInfo) -> RedisResult<()> {
+    let mut commands = redis::pipe();
+    if settings.protocol() == ProtocolVersion::RESP3 {
+        let hello = commands.cmd("HELLO").arg(3);
+        if let Some(password) = settings.password() {
+            hello.arg("AUTH").arg(settings.username().unwrap_or("default")).arg(password);
+        }
+    } else if let Some(password) = settings.password() {
+        commands.cmd("AUTH").arg(settings.username()).arg(password);
+    }
+    if settings.db() != 0 {
+        commands.cmd("SELECT").arg(settings.db());
+    }
+    let required = commands.len();
+    if !settings.skip_set_lib_name() {
+        let (name, version) = (env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+        commands.cmd("CLIENT").arg("SETINFO").arg("LIB-NAME").arg(settings.lib_name().unwrap_or(name));
+        commands.cmd("CLIENT").arg("SETINFO").arg("LIB-VER").arg(settings.lib_ver().unwrap_or(version));
+    }
+    let answers = pipeline.ask_many(commands.get_packed_pipeline(), commands.len()).await?;
+    // The name is for operators only. Old servers and users without the permission refuse it.
+    answers.into_iter().take(required).try_for_each(|answer| answer.extract_error().map(drop))
+}
+
+fn tls_config(certificates: &Certificates, insecure: bool) -> Result<ClientConfig, RedisConnectError> {
+    let invalid = |what: &str, error: &dyn fmt::Display| RedisConnectError::settled(format!("invalid {what}: {error}"));
+    let provider = CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(ring::default_provider()));
+    let config = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| invalid("cryptography provider", &error))?;
+    let config = match insecure {
+        true => config.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAnyCertificate(provider))),
+        false => config.with_root_certificates(root_certificates(certificates.roots.as_deref())?),
+    };
+    let mut config = match &certificates.client {
+        None => config.with_no_client_auth(),
+        Some((chain, key)) => {
+            let chain = CertificateDer::pem_slice_iter(chain).collect::<Result<_, _>>();
+            let chain = chain.map_err(|error| invalid("client certificate", &error))?;
+            let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| invalid("client key", &error))?;
+            config.with_client_auth_cert(chain, key).map_err(|error| invalid("client certificate", &error))?
+        }
+    };
+    config.enable_sni = !insecure;
+    Ok(config)
+}
+
+/// Returns the given authorities, or those of the system.
+fn root_certificates(pem: Option<&[u8]>) -> Result<RootCertStore, RedisConnectError> {
+    let invalid = |error: &dyn fmt::Display| RedisConnectError::settled(format!("invalid root certificate: {error}"));
+    let mut roots = RootCertStore::empty();
+    match pem {
+        Some(pem) => {
+            for certificate in CertificateDer::pem_slice_iter(pem) {
+                roots.add(certificate.map_err(|error| invalid(&error))?).map_err(|error| invalid(&error))?;
+            }
+            if roots.is_empty() {
+                return Err(invalid(&"expected at least one certificate in PEM"));
+            }
+        }
+        // Some systems have certificates that rustls does not read. The others count.
+        None => _ = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs),
+    }
+    Ok(roots)
+}
+
+/// The verifier of `rediss://host/#insecure`: any server may present any certificate.
+#[derive(Debug)]
+struct AcceptAnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AcceptAnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
