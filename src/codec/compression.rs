@@ -1,4 +1,4 @@
-//! Bodies, compressed with zstd.
+//! Compression of bodies with zstd.
 
 #[cfg(feature = "redis-compression")]
 pub(crate) use with_zstd::Compression;
@@ -9,7 +9,7 @@ pub(crate) use without::Compression;
 #[cfg(not(feature = "redis-compression"))]
 pub(super) use without::unpack;
 
-/// No body longer than this is compressed, nor believed to be: so much can be allocated for a lie of the stored bytes.
+/// The longest body that is compressed or decompressed. It bounds the memory that forged bytes can allocate.
 #[cfg(feature = "redis-compression")]
 pub(super) const MAX_UNPACKED: usize = 64 << 20;
 
@@ -21,10 +21,10 @@ mod with_zstd {
     use crate::codec::compression::MAX_UNPACKED;
     use crate::codec::frame::Damaged;
 
-    /// Which bodies are compressed, and how hard.
+    /// The choice of bodies to compress, and the level.
     ///
-    /// A compressed length tells something of the contents, also where they are sealed: bodies that hold a secret beside text of
-    /// a client's choosing are better left alone.
+    /// A compressed length reveals something about the content, even if it is encrypted. Bodies that contain a secret next to text that a
+    /// client chooses should not be compressed.
     #[derive(Debug, Clone, Copy)]
     pub(crate) struct Compression {
         above: usize,
@@ -32,24 +32,24 @@ mod with_zstd {
     }
 
     impl Default for Compression {
-        /// Bodies above 4 KiB, at level 1: about as fast as zstd can.
+        /// Compresses bodies above 4 KiB at level 1, which is about the fastest.
         fn default() -> Self {
             Self { above: 4 << 10, level: 1 }
         }
     }
 
     impl Compression {
-        /// Bodies of more than so many bytes. Defaults to 4096.
+        /// Sets the length in bytes above which bodies are compressed. Defaults to 4096.
         pub(crate) fn above(self, bytes: usize) -> Self {
             Self { above: bytes, ..self }
         }
 
-        /// zstd's level; what it does not know counts as the nearest that it does. Defaults to 1.
+        /// Sets the level of zstd. An unknown level counts as the nearest known one. Defaults to 1.
         pub(crate) fn level(self, level: i32) -> Self {
             Self { level, ..self }
         }
 
-        /// The body, at least an eighth smaller; `None` if that is not to be had. What has a content coding is not tried.
+        /// Compresses a body. `None` if the result is not at least an eighth smaller, or if the body has a content coding.
         pub(in super::super) fn pack(&self, headers: &HeaderMap, body: &[u8]) -> Option<Vec<u8>> {
             if body.len() <= self.above || body.len() > MAX_UNPACKED || headers.contains_key(CONTENT_ENCODING) {
                 return None;
@@ -59,7 +59,7 @@ mod with_zstd {
         }
     }
 
-    /// The body of a frame that says it is `len` bytes long, and is.
+    /// Decompresses a frame whose body must have `len` bytes.
     pub(in super::super) fn unpack(packed: &[u8], len: usize) -> Result<Bytes, Damaged> {
         if len > MAX_UNPACKED {
             return Err(Damaged::Compressed);
@@ -78,7 +78,7 @@ mod without {
 
     use crate::codec::frame::Damaged;
 
-    /// There is none without the feature.
+    /// There is no compression without the feature.
     #[derive(Debug, Clone, Copy)]
     pub(crate) enum Compression {}
 

@@ -1,5 +1,7 @@
-//! The contents of an entry from bytes that may be anything. Every length is checked before it is used, nothing is allocated that the
-//! bytes are too short to fill, and what is not exactly as `write.rs` has it is refused.
+//! The decoder: the contents of an entry from bytes that may be anything.
+//!
+//! Each length is checked before it is used. Nothing is allocated that the bytes are too short to fill. Only the exact form of `encode.rs`
+//! is accepted.
 
 use std::{sync::Arc, time::Duration};
 
@@ -34,21 +36,21 @@ pub(crate) const TRAILERS: u8 = 8;
 
 pub(crate) const PACKED: u8 = 16;
 
-/// The bit of a field's tag.
+/// The bit of a field's tag for several values.
 pub(crate) const REPEATED: u8 = 0x80;
 
-/// A generation's bytes.
+/// The length of a generation in bytes.
 const GENERATION: usize = 24;
 
-/// `bit`, if it is on.
+/// Returns `bit` if `on`, and 0 otherwise.
 pub(crate) fn flag(on: bool, bit: u8) -> u8 {
     if on { bit } else { 0 }
 }
 
-/// The entry of this key.
+/// Decodes the entry of this key.
 ///
-/// Its times are translated by `moment`. Its stamp is of when `seen` was taken, and shares the generations with it where they are the
-/// same. `likely` are the names that it probably has. A body of more than `max_body` bytes is not unpacked.
+/// `moment` translates its times. Its stamp has the epoch and time of `seen`, and shares generations that are equal. `likely` are the names
+/// that it probably has. A body of more than `max_body` bytes is not decompressed.
 pub(super) fn entry(
     contents: Bytes,
     compressed: bool,
@@ -60,7 +62,7 @@ pub(super) fn entry(
     let (length, _) = contents.split_first_chunk::<4>().ok_or(Damaged::Truncated)?;
     let body_at = (u32::from_le_bytes(*length) as usize).checked_add(4).filter(|at| *at <= whole).ok_or(Damaged::Truncated)?;
     let body = contents.slice(body_at..);
-    // A body that is unpacked has no more use for these bytes, and header values must not keep it alive packed.
+    // A decompressed body does not use these bytes, and header values must not keep the compressed ones alive.
     let (head, held) = match compressed {
         true => (Bytes::copy_from_slice(&contents[4..body_at]), body_at - 4),
         false => (contents.slice(4..body_at), body_at),
@@ -90,7 +92,7 @@ pub(super) fn entry(
     Ok(Arc::new(Entry::held(key.to_owned(), stamp, Draft { names, times, content, http }, held)))
 }
 
-/// The names of an entry and their generations, whatever its key.
+/// Reads the names of an entry and their generations, without checking its key.
 pub(super) fn generations(contents: &Bytes, compressed: bool) -> Result<super::frame::Stamped, Damaged> {
     let (length, _) = contents.split_first_chunk::<4>().ok_or(Damaged::Truncated)?;
     let end = (u32::from_le_bytes(*length) as usize).checked_add(4).filter(|end| *end <= contents.len());
@@ -104,7 +106,7 @@ pub(super) fn generations(contents: &Bytes, compressed: bool) -> Result<super::f
     Ok((names, generations))
 }
 
-/// Adds a value of a field, which must be the first of its name, or must not.
+/// Adds a value of a field. `new` states whether it must be the first one of its name.
 #[inline]
 fn is_new(map: &mut HeaderMap, name: HeaderName, value: HeaderValue, new: bool) -> Result<(), Damaged> {
     match map.try_append(name, value) {
@@ -113,7 +115,7 @@ fn is_new(map: &mut HeaderMap, name: HeaderName, value: HeaderValue, new: bool) 
     }
 }
 
-/// A hash of the outermost name below the root, which entries of a rule mostly share.
+/// Returns a hash of the outermost name below the root, which most entries of a rule share.
 #[inline]
 fn outermost(names: &Namespaces) -> u64 {
     match names.names().nth(1) {
@@ -128,7 +130,7 @@ fn generation(bytes: &[u8; GENERATION]) -> Option<Generation> {
     Some(Generation { hard: u128::from_le_bytes(*hard), soft: u64::from_le_bytes(*soft) })
 }
 
-/// A place in the head.
+/// A position in the head.
 struct Cursor<'a> {
     whole: &'a Bytes,
     rest: &'a [u8],
@@ -146,7 +148,7 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    /// The parts there are, if they go together.
+    /// Reads the parts, and checks that they agree with each other.
     fn parts(&mut self, compressed: bool) -> Result<u8, Damaged> {
         let parts = self.u8()?;
         let known = match parts & VARIANTS {
@@ -157,7 +159,7 @@ impl<'a> Cursor<'a> {
         if parts & !known == 0 && agrees { Ok(parts) } else { Err(Damaged::Malformed) }
     }
 
-    /// The names; a copy of `likely`, which is made faster than it is read, if they are the same.
+    /// Reads the names. Returns a copy of `likely` if they are equal, which is faster.
     fn namespaces_like(&mut self, likely: &Namespaces) -> Result<Namespaces, Damaged> {
         let start = self.rest;
         if self.prefixed()? == likely.text().as_bytes() && self.count(2 + GENERATION)? == likely.count() {
@@ -195,7 +197,7 @@ impl<'a> Cursor<'a> {
         Ok(bytes.as_chunks().0.iter().map(generation).collect())
     }
 
-    /// The generations; those of `seen` if they are the same.
+    /// Reads the generations. Returns those of `seen` if they are equal.
     fn generations_like(&mut self, count: usize, seen: &Stamp) -> Result<Arc<[Option<Generation>]>, Damaged> {
         let seen = seen.shared_generations().filter(|seen| seen.len() == count);
         let start = self.rest;
@@ -231,7 +233,7 @@ impl<'a> Cursor<'a> {
 
     fn duration(&mut self) -> Result<Duration, Damaged> {
         let (seconds, nanos) = (self.u64()?, u32::from_le_bytes(self.array()?));
-        // More than a second's would carry over, and might overflow.
+        // A full second would be carried over, and might overflow.
         if nanos < 1_000_000_000 { Ok(Duration::new(seconds, nanos)) } else { Err(Damaged::Malformed) }
     }
 
@@ -245,7 +247,7 @@ impl<'a> Cursor<'a> {
         Vary::of_names(parts & STAR != 0, names).map(Content::Variants).ok_or(Damaged::Malformed)
     }
 
-    /// What is `likely` the same has the same fields.
+    /// Reads a response. Entries with equal `likely` mostly have the same fields.
     fn response(&mut self, parts: u8, body: Bytes, likely: u64, max_body: usize) -> Result<Content, Damaged> {
         let status = StatusCode::from_u16(u16::from_le_bytes(self.array()?)).map_err(|_| Damaged::Malformed)?;
         let likely = likely ^ u64::from(status.as_u16());
@@ -259,7 +261,7 @@ impl<'a> Cursor<'a> {
         Ok(Content::Response { status, headers, body, trailers })
     }
 
-    /// Fields: filled into a map like one that was read lately, if they have its names; else one by one.
+    /// Reads fields into a copy of a cached map if it has the same names, and one by one otherwise.
     fn fields(&mut self, likely: u64) -> Result<HeaderMap, Damaged> {
         let count = self.count(2)?;
         let likely = likely ^ count as u64;
@@ -273,7 +275,7 @@ impl<'a> Cursor<'a> {
         Ok(map)
     }
 
-    /// The fields, if they have the names of those that are known; where they are damaged before that is told, they are damaged.
+    /// Reads fields into a copy of a cached map. `None` if the names differ, or an error if damage shows before that.
     #[inline]
     fn filled(&mut self, known: &CachedHeaders, count: usize) -> Result<Option<HeaderMap>, Damaged> {
         if known.names.len() != count {
@@ -288,7 +290,7 @@ impl<'a> Cursor<'a> {
             }
             let number = self.number()?;
             let bytes = self.take((number / 2) as usize)?;
-            // What is remembered is never sensitive.
+            // Cached values are never sensitive.
             if number % 2 == 1 || bytes != place.as_bytes() {
                 *place = self.value_of(bytes, number % 2 == 1)?;
             }
@@ -311,7 +313,7 @@ impl<'a> Cursor<'a> {
         Ok(map)
     }
 
-    /// A field with several values.
+    /// Reads a field with several values.
     fn repeated(&mut self, map: &mut HeaderMap, name: &HeaderName) -> Result<(), Damaged> {
         let count = self.count(1)?;
         if count < 2 {
@@ -339,7 +341,7 @@ impl<'a> Cursor<'a> {
         self.value_of(bytes, number % 2 == 1)
     }
 
-    /// The value whose bytes were just taken.
+    /// Returns the value with the bytes that were just taken.
     #[inline]
     fn value_of(&self, bytes: &[u8], sensitive: bool) -> Result<HeaderValue, Damaged> {
         let end = self.whole.len() - self.rest.len();
@@ -349,19 +351,19 @@ impl<'a> Cursor<'a> {
         Ok(value)
     }
 
-    /// How many of something follow, each of which takes at least `least` bytes.
+    /// Reads the number of following elements, each of which takes at least `least` bytes.
     fn count(&mut self, least: usize) -> Result<usize, Damaged> {
         let count = self.number()? as usize;
         if count <= self.rest.len() / least { Ok(count) } else { Err(Damaged::Truncated) }
     }
 
-    /// A length and as many bytes.
+    /// Reads a length and that number of bytes.
     fn prefixed(&mut self) -> Result<&'a [u8], Damaged> {
         let len = self.number()? as usize;
         self.take(len)
     }
 
-    /// LEB128, in its shortest form.
+    /// Reads a LEB128 number in its shortest form.
     #[inline(always)]
     fn number(&mut self) -> Result<u32, Damaged> {
         match self.u8()? {
@@ -376,7 +378,7 @@ impl<'a> Cursor<'a> {
             let byte = self.u8()?;
             number |= u64::from(byte & 0x7f) << shift;
             if byte < 0x80 {
-                // A last byte of zero would be one too many.
+                // A last byte of zero would make the form longer than necessary.
                 return u32::try_from(number).ok().filter(|_| byte != 0).ok_or(Damaged::Malformed);
             }
         }

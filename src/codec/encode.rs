@@ -1,4 +1,4 @@
-//! An entry as bytes: the contents.
+//! The encoder: the contents of an entry as bytes.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::{
     namespace::set::{Namespaces, Place},
 };
 
-/// Appends the contents of an entry, with its body as it is to be stored.
+/// Appends the contents of an entry. `body` is its body in the stored form.
 pub(super) fn contents(
     entry: &Entry,
     moment: Option<Moment>,
@@ -155,7 +155,7 @@ pub(super) fn prefixed(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Unstored> 
     Ok(())
 }
 
-/// LEB128, in its shortest form.
+/// Writes a LEB128 number in its shortest form.
 fn number(number: usize, out: &mut Vec<u8>) -> Result<(), Unstored> {
     let mut rest = u32::try_from(number).map_err(|_| Unstored::TooLarge)?;
     while rest >= 0x80 {

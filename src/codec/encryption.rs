@@ -1,4 +1,4 @@
-//! Entries that only who has a key can read, or make.
+//! Encryption: without a key, entries can be neither read nor made.
 
 use crate::codec::frame::Unstored;
 
@@ -7,14 +7,13 @@ pub use with_keys::{KeyRing, KeyRingError};
 #[cfg(not(feature = "redis-encryption"))]
 pub(crate) use without::KeyRing;
 
-/// The random bytes of a sealing. At 24 any number of processes may draw them without a word to each other: two alike would be seen
-/// once in some 2^96.
+/// The length of a nonce in bytes. At 24 any number of processes may draw nonces independently: two would be equal once in about 2^96.
 pub(super) const NONCE: usize = 24;
 
-/// What the contents end with where they are sealed.
+/// The length of the tag at the end of encrypted contents.
 pub(super) const TAG: usize = 16;
 
-/// Where sealed contents are stored.
+/// The place at which encrypted contents are stored.
 pub(super) struct Place<'a> {
     #[cfg_attr(not(feature = "redis-encryption"), expect(dead_code))]
     database: i64,
@@ -28,7 +27,7 @@ impl<'a> Place<'a> {
     }
 }
 
-/// The random bytes of one sealing.
+/// Draws a nonce.
 pub(super) fn nonce() -> Result<[u8; NONCE], Unstored> {
     let mut nonce = [0; NONCE];
     getrandom::fill(&mut nonce).map_err(|_| Unstored::Randomness)?;
@@ -49,23 +48,23 @@ mod with_keys {
     use crate::codec::frame::FRAME;
     use crate::codec::frame::Unstored;
 
-    /// A key's name: it stands in the clear before what is sealed with it.
+    /// The identifier of a key, stored in the clear before the contents.
     type Id = [u8; 4];
 
-    /// Where the contents begin.
+    /// The position of the contents.
     const CONTENTS: usize = FRAME + size_of::<Id>() + NONCE;
 
-    /// The keys under which entries are encrypted in Redis: the first seals, each of them opens.
+    /// The keys that encrypt entries in Redis. The first one encrypts, each of them decrypts.
     ///
-    /// Neither bodies nor header fields nor canonical keys can then be read there, and nothing that was changed, made up, or moved
-    /// from one place in Redis to another is taken for an entry: another key, another prefix, another database. What remains in sight are the names of the Redis keys, lengths and
-    /// times to live. What is not sealed is no entry any more.
+    /// Bodies, header fields and canonical keys can then not be read in Redis. Bytes that were changed, made up, or moved to another key,
+    /// prefix or database are not accepted as an entry. The names of the Redis keys, lengths and times to live remain visible. Entries that
+    /// are not encrypted are not served any more.
     ///
-    /// **To rotate.** Put the new key second and deploy; when every process has it, put it first and deploy; when the
-    /// longest time to live has passed, drop the old one. To forget everything at once, put only the new one in.
+    /// **To rotate keys.** Add the new key in second place and deploy. When every process has it, move it to first place and deploy. When
+    /// the longest time to live has passed, remove the old key. A ring with only the new key makes all entries unreadable at once.
     ///
-    /// The cipher is XChaCha20-Poly1305: its nonces are long enough to be random, it takes the same time whatever the key on every
-    /// machine, and no tables. A key is known by the first four bytes of a BLAKE3 hash of it.
+    /// The cipher is XChaCha20-Poly1305: its nonces are long enough to be random, and it uses no tables and takes the same time for every
+    /// key. A key is identified by the first four bytes of its BLAKE3 hash.
     ///
     /// ```
     /// use tower_response_cache::redis::{KeyRing, KeyRingError};
@@ -78,23 +77,23 @@ mod with_keys {
     #[derive(Clone)]
     pub struct KeyRing(Arc<[(Id, XChaCha20Poly1305)]>);
 
-    /// A [`KeyRing`] cannot be made of these keys.
+    /// The reason why keys do not make a [`KeyRing`].
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     #[non_exhaustive]
     pub enum KeyRingError {
-        /// There is none, so that nothing could be sealed.
+        /// There are no keys, so nothing could be encrypted.
         Empty,
-        /// One is there twice, or two are known by the same four bytes, which happens to two random keys once in four
-        /// billion: then draw another.
+        /// A key occurs twice, or two keys have equal identifiers. The latter happens to two random keys once in four billion: draw another
+        /// key.
         Twice,
     }
 
     impl KeyRing {
-        /// Of keys of 32 random bytes each, such as a password is not. The first seals.
+        /// Creates a ring of keys of 32 random bytes each. A password is not such a key. The first one encrypts.
         ///
         /// # Errors
         ///
-        /// If there is none, or one is there twice.
+        /// Returns an error if there are no keys, or if a key occurs twice.
         pub fn new(keys: impl IntoIterator<Item = [u8; 32]>) -> Result<Self, KeyRingError> {
             let keys: Arc<[_]> = keys.into_iter().map(|key| (id(&key), XChaCha20Poly1305::new(&key.into()))).collect();
             if keys.is_empty() {
@@ -104,25 +103,25 @@ mod with_keys {
             if twice { Err(KeyRingError::Twice) } else { Ok(Self(keys)) }
         }
 
-        /// Appends what comes before sealed contents.
+        /// Appends the identifier of the key and the nonce.
         pub(in super::super) fn begin(&self, nonce: [u8; NONCE], out: &mut Vec<u8>) {
             out.extend_from_slice(&self.0[0].0);
             out.extend_from_slice(&nonce);
         }
 
-        /// Enciphers the contents where they are, and appends the tag.
+        /// Encrypts the contents in place and appends the tag.
         pub(in super::super) fn finish(&self, place: &Place<'_>, out: &mut Vec<u8>) -> Result<(), Unstored> {
             let (front, contents) = out.split_at_mut(CONTENTS);
             let bound = bound(front, place);
             let nonce = *front.last_chunk::<NONCE>().expect("the front ends with the nonce");
             let sealed = self.0[0].1.encrypt_inout_detached(&nonce.into(), &bound, contents.into());
-            // The cipher's only error.
+            // The only error of the cipher.
             let tag = sealed.map_err(|_| Unstored::TooLarge)?;
             out.extend_from_slice(&tag);
             Ok(())
         }
 
-        /// The contents of what was sealed for this place; in the same memory, if nobody else has it.
+        /// Decrypts contents that were encrypted for this place: in the same memory, if it is not shared.
         pub(in super::super) fn open(&self, sealed: Bytes, place: &Place<'_>) -> Result<Bytes, Damaged> {
             if sealed.len() < CONTENTS + TAG {
                 return Err(Damaged::Truncated);
@@ -140,8 +139,7 @@ mod with_keys {
         }
     }
 
-    /// What the tag vouches for beside the contents: the form in which they are stored, and the place. All but the last part have a fixed
-    /// length.
+    /// Returns the additional data of the tag: the form of the contents, and the place. All parts but the last have a fixed length.
     fn bound(front: &[u8], place: &Place<'_>) -> Vec<u8> {
         let named = &front[..FRAME + size_of::<Id>()];
         [named, &place.database.to_le_bytes(), place.key.as_bytes()].concat()
@@ -152,7 +150,7 @@ mod with_keys {
         [hash[0], hash[1], hash[2], hash[3]]
     }
 
-    /// Shows by what the keys are known, and none of them.
+    /// Prints the identifiers of the keys, and no key.
     impl fmt::Debug for KeyRing {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             let ids = self.0.iter().map(|(id, _)| format!("{:08x}", u32::from_be_bytes(*id)));
@@ -164,8 +162,8 @@ mod with_keys {
     impl fmt::Display for KeyRingError {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str(match self {
-                Self::Empty => "a key ring needs a key to seal with",
-                Self::Twice => "two keys of a ring are known by the same four bytes",
+                Self::Empty => "empty key ring: expected at least one key",
+                Self::Twice => "duplicate key: expected keys with different identifiers",
             })
         }
     }
@@ -182,7 +180,7 @@ mod without {
     use crate::codec::frame::Damaged;
     use crate::codec::frame::Unstored;
 
-    /// There is none without the feature.
+    /// There are no key rings without the feature.
     #[derive(Debug, Clone)]
     pub(crate) enum KeyRing {}
 

@@ -11,16 +11,16 @@ use crate::{
     namespace::set::Namespaces,
 };
 
-/// The first byte of all that is stored.
+/// The first byte of all stored entries.
 pub(crate) const VERSION: u8 = 1;
 
-/// Version, form and length.
+/// The length of version, form and length.
 pub(crate) const FRAME: usize = 6;
 
-/// The checksum of what is not sealed.
+/// The length of the checksum of contents in the clear.
 pub(crate) const CHECK: usize = 8;
 
-/// Redis takes no longer value.
+/// The longest value that Redis accepts.
 pub(crate) const MAX_LEN: usize = 512 << 20;
 
 /// Bits of the form.
@@ -28,7 +28,7 @@ pub(crate) const SEALED: u8 = 1;
 
 pub(crate) const COMPRESSED: u8 = 2;
 
-/// The present moment by two clocks: that by which stored times count, and that of this process.
+/// The present moment by two clocks: that of stored times (`there`), and that of this process (`here`).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Moment {
     pub(crate) there: Nanos,
@@ -36,7 +36,7 @@ pub(crate) struct Moment {
 }
 
 impl Moment {
-    /// Translates a time by the clock of the store to the clock of this process.
+    /// Translates a time from the clock of the store to the clock of this process.
     #[inline]
     fn here(self, there: Nanos) -> Nanos {
         match there.checked_sub(self.there) {
@@ -45,7 +45,7 @@ impl Moment {
         }
     }
 
-    /// Translates the times of an entry to the clock by which stored times count.
+    /// Translates the times of an entry to the clock of stored times.
     pub(crate) fn stores(self, times: &Times, http: Option<&Http>) -> (Times, Option<Http>) {
         let (mut times, mut http) = (*times, http.copied());
         Self { there: self.here, here: self.there }.shifts(&mut times, http.as_mut());
@@ -64,8 +64,8 @@ impl Moment {
 
     /// Translates the times of a stored entry to the clock of this process.
     ///
-    /// An entry whose response arrived only after the present moment comes from a clock that was set since, or is not this one: it counts
-    /// as just arrived, so that no copy lives for longer than the entry was to live when it was made.
+    /// An entry whose response arrived after the present moment was stored by a clock that was set since, or by another clock. It counts as
+    /// having just arrived, so that no copy outlives the planned lifetime of the entry.
     #[inline]
     pub(crate) fn reads(self, times: &mut Times, http: Option<&mut Http>) {
         let arrived = http.as_ref().map_or(times.born, |http| http.freshness.received.saturating_mul(MS).max(times.born));
@@ -73,37 +73,36 @@ impl Moment {
     }
 }
 
-/// The names of an entry, and a generation for each of them.
+/// The names of an entry with their generations.
 pub(crate) type Stamped = (Namespaces, Arc<[Option<Generation>]>);
 
-/// Why stored bytes are not the entry that was asked for. Each is a miss, and the bytes are to be removed unless they may be of use to
-/// others.
+/// The reason why stored bytes are not the requested entry. Each is a miss. The bytes are removed unless another process may need them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Damaged {
-    /// Written by a release that stores in another way.
+    /// Another release wrote them in another form.
     Version,
-    /// Shorter than it says.
+    /// They are shorter than their stated length.
     Truncated,
-    /// Longer than it says.
+    /// They are longer than their stated length.
     Trailing,
-    /// Changed since it was written.
+    /// They were changed after they were written.
     Checksum,
-    /// The entry of another key.
+    /// They are the entry of another key.
     Foreign,
-    /// Sealed, and no key of the ring opens it here: of a key that is gone, changed, or moved from where it was stored.
+    /// No key of the ring decrypts them: their key is gone, or they were changed or moved.
     Sealed,
-    /// Clear, where everything has to be sealed.
+    /// They are in the clear, and the store is encrypted.
     Unsealed,
-    /// Its body does not come out of its compression, or cannot without the feature.
+    /// The body cannot be decompressed, or the feature is missing.
     Compressed,
-    /// Whole, but nothing that this crate writes.
+    /// They are complete, but this crate does not write such contents.
     Malformed,
-    /// Its body is longer than the rule of the request allows. It may be what another rule, or another process, wants.
+    /// The body is longer than the rule of the request allows. Another rule or process may need it.
     TooLong,
 }
 
 impl Damaged {
-    /// The word for it.
+    /// Returns the name of the reason.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Version => "version",
@@ -126,19 +125,19 @@ impl fmt::Display for Damaged {
     }
 }
 
-/// Why an entry has no stored form.
+/// The reason why an entry has no stored form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Unstored {
-    /// Its stamp has not one generation for each of its namespaces: nobody could tell whether it may be served.
+    /// Its stamp has no generation for each of its namespaces, so its validity could not be checked.
     Stamp,
-    /// Redis takes no value of this length.
+    /// It is longer than a value in Redis may be.
     TooLarge,
-    /// The operating system gave no random bytes to seal it with.
+    /// The operating system provided no random bytes for a nonce.
     Randomness,
 }
 
 impl Unstored {
-    /// The word for it.
+    /// Returns the name of the reason.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Stamp => "stamp",

@@ -1,7 +1,7 @@
-//! Fields as they were read lately: what has the same names is filled into a copy of their map, and no name is looked for. A value
-//! that is the same as before is shared instead of read.
+//! Cached header maps: fields with the same names are read into a copy of a cached map, without looking up the names. Equal values are
+//! shared.
 //!
-//! Each thread remembers some. What it remembers was read field by field once, so that whatever is the same is as good.
+//! Each thread has its own cache. A cached map was read field by field once, so it is as valid as one that is read now.
 
 use std::cell::RefCell;
 
@@ -10,13 +10,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use super::header_names;
 use crate::entry::header_template::emptied;
 
-/// How many a thread remembers. One takes the place of another that is as likely here.
+/// The number of cached maps of a thread. A new one replaces the one in its slot.
 const SLOTS: usize = 32;
 
-/// Of those that are new in their place one in so many is remembered: they may be all different.
+/// One of this number of new maps replaces a cached one. They may all differ.
 const ONE_IN: u32 = 8;
 
-/// The longest name that is remembered, and the longest value.
+/// The longest cached name, and the longest cached value.
 const LONGEST: usize = 0x7f;
 const LONGEST_VALUE: usize = 64;
 
@@ -29,17 +29,17 @@ struct HeaderCache {
     turn: u32,
 }
 
-/// Fields that were read, and how their names are written.
+/// Fields that were read, with the stored form of their names.
 pub(crate) struct CachedHeaders {
     pub(super) names: Box<[Written]>,
-    /// A map to be filled in, with the values that are likely to be the same.
+    /// A map to copy, with the values that are likely to be equal.
     pub(super) shape: HeaderMap,
 }
 
-/// A name as it is written.
+/// The stored form of a name.
 pub(crate) enum Written {
     Number(u8),
-    /// The tag that says so, the length, the text.
+    /// The tag, the length and the text.
     Text(Box<[u8]>),
 }
 
@@ -61,7 +61,7 @@ impl Written {
     }
 }
 
-/// A value of its own, if it is likely to be that of other responses as well.
+/// Returns a copy of a value that other responses probably share.
 fn lasting(name: &HeaderName, value: &HeaderValue) -> Option<HeaderValue> {
     let is_of_one = matches!(
         *name,
@@ -81,15 +81,15 @@ fn lasting(name: &HeaderName, value: &HeaderValue) -> Option<HeaderValue> {
     HeaderValue::from_bytes(value.as_bytes()).ok()
 }
 
-/// Does something with what was read lately of what is so likely to be the same.
+/// Calls `then` with the cached fields of similar entries.
 #[inline]
 pub(crate) fn with_known<T>(likely: u64, then: impl FnOnce(&CachedHeaders) -> Option<T>) -> Option<T> {
     let known = SHAPES.try_with(|shapes| then(shapes.try_borrow().ok()?.slots[slot(likely)].as_ref()?));
-    // Gone at the end of a thread.
+    // The cache is gone at the end of a thread.
     known.ok().flatten()
 }
 
-/// Remembers these, if it is their turn.
+/// Caches a map, if it is its turn.
 pub(crate) fn learn(likely: u64, map: &HeaderMap) {
     let _ = SHAPES.try_with(|shapes| {
         let Ok(mut shapes) = shapes.try_borrow_mut() else { return };

@@ -1,11 +1,11 @@
-//! Field names that are stored as a number.
+//! Field names that are stored as numbers.
 
 use std::{collections::HashMap, sync::LazyLock};
 
 use http::header::{self, HeaderName};
 
-/// The names, from number 1 on. Their numbers are part of the stored form: add at the end, by the recipe of the module above, and
-/// never move one.
+/// The names, beginning with number 1. The numbers are part of the stored form: add names at the end, as described in the parent module,
+/// and never move one.
 #[rustfmt::skip]
 static NAMES: [HeaderName; 66] = [
     header::AGE, header::CACHE_CONTROL, header::CONTENT_TYPE, header::CONTENT_LENGTH, header::DATE, header::ETAG,
@@ -28,12 +28,12 @@ static NAMES: [HeaderName; 66] = [
     HeaderName::from_static("no-vary-search"),
 ];
 
-/// The name of a number.
+/// Returns the name of a number.
 pub(crate) fn of_number(number: u8) -> Option<&'static HeaderName> {
     NAMES.get(usize::from(number).checked_sub(1)?)
 }
 
-/// The number of a name; 0 if it has none.
+/// Returns the number of a name, or 0.
 pub(crate) fn number(name: &HeaderName) -> u8 {
     static NUMBERS: LazyLock<HashMap<&HeaderName, u8>> = LazyLock::new(|| NAMES.iter().zip(1..).collect());
     NUMBERS.get(name).copied().unwrap_or(0)

@@ -1,4 +1,4 @@
-//! Entries as Redis keeps them: bytes with a version.
+//! Entries in the form in which Redis stores them: bytes with a version.
 //!
 //! ```text
 //!   0         1      2        6
@@ -7,10 +7,10 @@
 //! |   01    |      | u32    | sealed:  key id 4 | nonce 24 | contents | tag 16 |
 //! +---------+------+--------+-----------------------------------------------+
 //!
-//! form      bit 0: sealed, bit 1: the body is compressed; all others are 0
+//! form      bit 0: sealed (encrypted), bit 1: the body is compressed; all others are 0
 //! length    of all these bytes
-//! check     xxh3 (64 bits) of all before it
-//! contents  enciphered where sealed, by XChaCha20-Poly1305; the tag vouches as well for all before the nonce, the number of the
+//! check     xxh3 (64 bits) of all bytes before it
+//! contents  if sealed, encrypted by XChaCha20-Poly1305; the tag also covers all bytes before the nonce, the number of the
 //!           database, and the whole Redis key
 //!
 //! contents
@@ -20,28 +20,28 @@
 //! +---------------+------+----------------------------+
 //!
 //! head
-//!   key         n, bytes          canonical, whole
+//!   key         n, bytes          canonical, complete
 //!   times       6 × u64           born, fresh, while revalidate, if error, kept (until), cost: nanoseconds, by the clock of the server
-//!   parts       u8                bit 0: variants, bit 1: their star, bit 2: http, bit 3: trailers, bit 4: an unpacked length
-//!   namespaces  n, text; n, names     a name: start and length in the text, or 0 or 1, length 0 and u64 for one of a key
+//!   parts       u8                bit 0: variants, bit 1: their star, bit 2: http, bit 3: trailers, bit 4: an uncompressed length
+//!   namespaces  n, text; n, names     a name: start and length in the text; or 0 or 1, length 0 and u64 for that of a key
 //!   stamp       24 × names        hard u128, soft u64
 //!   [http]      u8, u64, 5 × (u64, u32)    flags; received; age, lifetime and three windows as seconds and nanoseconds
 //!   variants:   n, names          fields, sorted
-//!   response:   u16, fields, [fields], [n]    status, headers, trailers, the length of the body unpacked
+//!   response:   u16, fields, [fields], [n]    status, headers, trailers, the uncompressed length of the body
 //!
 //! fields        n, then for each name: tag u8, [n, text], [n], values
-//!   tag         bits 0–6: the name's number in `names.rs`, or 0 and its text follows; bit 7: there are several values, and how many
-//!   value       n, bytes          n is twice the length, and one more if it is sensitive
+//!   tag         bits 0–6: the name's number in `header_names.rs`, or 0 and its text follows; bit 7: several values, their number follows
+//!   value       n, bytes          n is twice the length, plus one if the value is sensitive
 //! ```
 //!
-//! Fixed numbers are little-endian; `n` is a LEB128 number of at most 32 bits in its shortest form. The first byte is the
-//! version for ever, whatever follows.
+//! Fixed numbers are little-endian. `n` is a LEB128 number of at most 32 bits in its shortest form. The first byte is the version in every
+//! future form.
 //!
-//! **To add a field.** Processes of two versions share a Redis during a deployment, and an unknown version is a miss and is
-//! removed, so each would remove the other's entries. Therefore: first release a reader that takes both versions (a `match` on the
-//! version here, the new field optional in `read.rs`) and still writes the old one; then, a release later, write the new
-//! one; then drop the old. A number in `names.rs` may be added in the same way, and is never given to another name. The files in
-//! `tests/fixtures/stored` hold what each version looks like: those of an old version stay while it is read.
+//! **To add a field.** Processes of two versions share a Redis during a deployment. An entry of an unknown version is a miss and is
+//! removed, so each process would remove the entries of the other. Therefore release a reader first that accepts both versions (a `match`
+//! on the version here, the new field optional in `decode.rs`) and still writes the old one. One release later, write the new version. Then
+//! drop the old one. A number in `header_names.rs` may be added in the same way, and is never given to another name. The files in
+//! `tests/fixtures/stored` show each version byte for byte. Those of an old version stay as long as it is read.
 
 pub(crate) mod compression;
 pub(crate) mod decode;
@@ -70,52 +70,51 @@ use crate::{
     namespace::set::Namespaces,
 };
 
-/// Writes entries as bytes, and reads them.
+/// Encodes and decodes entries.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Codec {
     compression: Option<Compression>,
     keys: Option<KeyRing>,
-    /// The number of the database, to which sealed entries are bound.
+    /// The number of the database, to which encrypted entries are bound.
     database: i64,
 }
 
-/// The circumstances under which an entry is read.
+/// The conditions under which an entry is decoded.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wanted<P> {
-    /// Translates its times. Without one they are as they were written.
+    /// Translates its times. Without it they stay as they were written.
     pub(crate) moment: Option<Moment>,
-    /// The longest body, unpacked. An entry with a longer one is not read.
+    /// The longest uncompressed body. An entry with a longer one is not decoded.
     pub(crate) max_body: usize,
-    /// Makes the Redis key under which the bytes were found. Called for sealed entries alone.
+    /// Returns the Redis key of the bytes. Called for encrypted entries only.
     pub(crate) place: P,
 }
 
 impl Codec {
-    /// Compresses bodies. What is compressed is read also without this.
+    /// Compresses bodies. Compressed entries are decoded without this as well.
     #[cfg(feature = "redis-compression")]
     pub(crate) fn compress(self, compression: Compression) -> Self {
         Self { compression: Some(compression), ..self }
     }
 
-    /// Seals what is written, and reads nothing else: what is not sealed could be anybody's.
+    /// Encrypts entries, and decodes only encrypted ones: others could have been made by anyone.
     #[cfg(feature = "redis-encryption")]
     pub(crate) fn seal(self, keys: KeyRing) -> Self {
         Self { keys: Some(keys), ..self }
     }
 
-    /// Binds sealed entries to the database with this number.
+    /// Binds encrypted entries to the database with this number.
     pub(crate) fn in_database(self, database: i64) -> Self {
         Self { database, ..self }
     }
 
-    /// The bytes of an entry that is to be stored under this Redis key.
-    /// Its times are translated by `moment`; without one they are written as they are.
+    /// Encodes an entry that is to be stored under a Redis key. `moment` translates its times. Without it they are written as they are.
     pub(crate) fn encode_at(&self, place: &str, entry: &Entry, moment: Option<Moment>) -> Result<Bytes, Unstored> {
         let nonce = self.keys.as_ref().map_or(Ok([0; encryption::NONCE]), |_| encryption::nonce())?;
         self.encode_with(place, entry, moment, nonce)
     }
 
-    /// The same where the Redis key does not matter.
+    /// Encodes an entry whose Redis key does not matter.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn encode(&self, entry: &Entry, moment: Option<Moment>) -> Result<Bytes, Unstored> {
         self.encode_at("", entry, moment)
@@ -148,19 +147,20 @@ impl Codec {
         Ok(out.into())
     }
 
-    /// The body compressed, if that is wished for and makes it smaller.
+    /// Returns the compressed body, if compression is on and makes it smaller.
     fn packed(&self, entry: &Entry) -> Option<Vec<u8>> {
         let Content::Response { headers, body, .. } = entry.content() else { return None };
         self.compression.as_ref()?.pack(headers, body)
     }
 
-    /// The entry that is stored under `key`, if these bytes are one. `seen` is the stamp of now, from before they were asked for:
-    /// that of the entry is of the same epoch and time, and shares the generations where they are the same. `names` are those of
-    /// the request, which are mostly those of the entry.
+    /// Decodes the entry that is stored under `key`.
     ///
-    /// Nothing is copied of a body that is neither compressed nor sealed: it is a slice of `bytes`. What is sealed is opened in
-    /// place if nobody else has the bytes. The header values are slices, too, unless the body is compressed; what they keep
-    /// alive counts in the entry's weight.
+    /// `seen` is the stamp that was taken before the bytes were requested. The stamp of the entry has its epoch and time, and shares
+    /// generations that are equal. `names` are those of the request, which mostly are those of the entry.
+    ///
+    /// A body that is neither compressed nor encrypted is not copied: it is a slice of `bytes`. Encrypted bytes are decrypted in place if
+    /// they are not shared. Header values are slices as well, unless the body is compressed. The bytes that they keep alive count in the
+    /// weight of the entry.
     pub(crate) fn decode_seeing(
         &self,
         bytes: Bytes,
@@ -173,14 +173,14 @@ impl Codec {
         decode::entry(contents, form & COMPRESSED != 0, key, names, (seen, wanted.moment, wanted.max_body))
     }
 
-    /// The same, where only the epoch of this process is known.
+    /// Decodes an entry where only the epoch of this process is known.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn decode(&self, bytes: Bytes, key: KeyRef<'_>, epoch: u64) -> Result<Arc<Entry>, Damaged> {
         let wanted = Wanted { moment: None, max_body: usize::MAX, place: String::new };
         self.decode_seeing(bytes, key, &Namespaces::default(), &Stamp::local(epoch), wanted)
     }
 
-    /// The names of the entry that is stored under a Redis key, and their generations: whether it lives can be told without its key.
+    /// Returns the names of a stored entry and their generations. They decide about its validity without its key.
     pub(crate) fn generations(&self, bytes: Bytes, place: &str) -> Result<frame::Stamped, Damaged> {
         let (form, contents) = self.contents(bytes, || place.to_owned())?;
         decode::generations(&contents, form & COMPRESSED != 0)
@@ -198,7 +198,7 @@ impl Codec {
     }
 }
 
-/// Contents behind a key that fits. The last two bytes of the input say how much of the rest is body.
+/// Builds contents with a matching key. The last two bytes of the input give the length of the body.
 #[cfg(any(test, fuzzing))]
 fn contents_of(key: KeyRef<'_>, input: &[u8]) -> Option<Vec<u8>> {
     let (input, tail) = input.split_last_chunk::<2>()?;
@@ -211,7 +211,7 @@ fn contents_of(key: KeyRef<'_>, input: &[u8]) -> Option<Vec<u8>> {
     Some(contents)
 }
 
-/// The entry of a key whose contents behind the key are these, if they are one. It has the stamp of a new store.
+/// Decodes contents that follow a matching key. The entry has the stamp of a new store.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn contents_as_entry(key: KeyRef<'_>, input: &[u8], compressed: bool, moment: Moment) -> Option<Arc<Entry>> {
     let bytes = framed(if compressed { COMPRESSED } else { 0 }, &contents_of(key, input)?);
@@ -219,7 +219,7 @@ pub(crate) fn contents_as_entry(key: KeyRef<'_>, input: &[u8], compressed: bool,
     Codec::default().decode_seeing(bytes, key, &Namespaces::default(), &Stamp::local(u64::MAX >> 2), wanted).ok()
 }
 
-/// Contents that are not sealed, in a frame with the right length and checksum, whatever they are.
+/// Puts any contents in a frame in the clear, with the right length and checksum.
 #[cfg(any(test, fuzzing))]
 fn framed(form: u8, contents: &[u8]) -> Bytes {
     let mut out = vec![VERSION, form];
@@ -229,20 +229,20 @@ fn framed(form: u8, contents: &[u8]) -> Bytes {
     out.into()
 }
 
-/// For the bench of it: an entry as it is stored.
+/// Encodes an entry, for its benchmark.
 pub fn bench_stored(entry: &Entry) -> Option<Bytes> {
     Codec::default().encode_at("", entry, None).ok()
 }
 
-/// For the same: what is stored, read for a request that has found the names and generations of `like`.
+/// Decodes an entry for a request that has found the names and generations of `like`, for its benchmark.
 pub fn bench_read(stored: Bytes, like: &Entry) -> Option<Arc<Entry>> {
     let (key, moment) = (like.key().as_ref(), Moment { there: like.times().born, here: like.times().born });
     let wanted = Wanted { moment: Some(moment), max_body: usize::MAX, place: String::new };
     Codec::default().decode_seeing(stored, key, like.namespaces(), like.stamp(), wanted).ok()
 }
 
-/// For the fuzz target `stored`: reads contents that may be anything, behind a key that fits. What is taken for an entry must be
-/// written as bytes from which it is read again.
+/// Decodes any contents behind a matching key, for the fuzz target `stored`. An entry that was decoded must be encoded to bytes from which
+/// it is decoded again.
 #[cfg(fuzzing)]
 pub fn fuzz_stored(compressed: bool, input: &[u8]) {
     let key = KeyRef::new(b"key");
@@ -266,7 +266,7 @@ fn body(entry: &Entry) -> &[u8] {
     }
 }
 
-/// The form, if the frame is whole and says what is there.
+/// Returns the form, if the frame is complete and its length is right.
 fn form(bytes: &[u8]) -> Result<u8, Damaged> {
     let Some((version, rest)) = bytes.split_first() else { return Err(Damaged::Truncated) };
     if *version != VERSION {
@@ -283,7 +283,7 @@ fn form(bytes: &[u8]) -> Result<u8, Damaged> {
     }
 }
 
-/// The contents of what is clear, if the checksum is right.
+/// Returns contents in the clear, if the checksum is right.
 fn checked(bytes: Bytes) -> Result<Bytes, Damaged> {
     match bytes.split_last_chunk::<CHECK>() {
         Some((before, _)) if before.len() < FRAME => Err(Damaged::Truncated),

@@ -1,4 +1,4 @@
-//! The laws of the stored form, and how each version looks, byte for byte.
+//! The stored form: its properties, and the bytes of each version.
 
 use std::{fmt, time::Duration};
 
@@ -23,7 +23,7 @@ use crate::{
 
 const EPOCH: u64 = 99;
 
-/// Everything an entry is, to compare and to print.
+/// Prints all parts of an entry, to compare them.
 fn told(entry: &Entry) -> String {
     let names = entry.namespaces();
     let places: Vec<_> = names.places().zip(names.hashes()).collect();
@@ -31,7 +31,7 @@ fn told(entry: &Entry) -> String {
     format!("{:?} {stamp:?} {:?} {places:?} {times:?} {http:?} {:?}", entry.key().canonical(), names.text(), entry.content())
 }
 
-/// Where nobody's response is at stake.
+/// In tests no response is confidential.
 impl fmt::Debug for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -91,7 +91,7 @@ fn some_key() -> Key {
     Key::new(*b"\x01\x07/orders\x07\x04page\x08\x017")
 }
 
-/// The form holds the hash of a key's name, and does not say how it comes about: here it is made of the key's own.
+/// The stored form contains the hash of a key's name, but not how it is computed. Here it is the hash of the key.
 fn names_of(key: &Key) -> Namespaces {
     let mut names = Namespaces::root();
     names.push("db_query:orders");
@@ -135,7 +135,7 @@ fn under_http() -> Entry {
     entry(key, names, response(&headers, "<p>", None), Some(http))
 }
 
-/// What is stored most: six header fields, a kilobyte, four namespaces.
+/// A typical entry: six header fields, one kilobyte, four namespaces.
 fn typical() -> Entry {
     let headers = fields(&[
         ("content-type", "application/json"),
@@ -147,8 +147,8 @@ fn typical() -> Entry {
     entry(some_key(), names_of(&some_key()), response(&headers, vec![b'x'; 1024], None), None)
 }
 
-/// The contents of some entries behind their keys, as the fuzz target `response` takes them: a response, one with trailers, one under a
-/// rule where HTTP decides, and a list of variants.
+/// The contents of sample entries behind their keys, for the fuzz target `response`: a response, one with trailers, one under a rule of
+/// HTTP caching, and a list of variants.
 pub(crate) fn contents_of_samples() -> [Vec<u8>; 4] {
     [plain(), with_trailers(), under_http(), variants()].map(|entry| {
         let bytes = Codec::default().encode(&entry, None).expect("storable");
@@ -169,7 +169,7 @@ fn all() -> [(&'static str, Entry); 5] {
     ]
 }
 
-/// Bytes as lines of sixteen, each with what can be read of it.
+/// Prints bytes in lines of sixteen, each with its readable characters.
 fn dump(bytes: &[u8]) -> String {
     let line = |line: &[u8]| {
         let hex: Vec<_> = line.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -235,15 +235,15 @@ fn times_are_translated_and_no_copy_outlives_its_lifetime() {
             let read = Codec::default().decode_seeing(bytes.clone(), key, names, stamp, wanted).expect("whole");
             (read.times().born, read.times().fresh_until, read.http().map(|http| http.freshness.received))
         };
-        // Written by a process that is an hour ahead of the server, two seconds after the response arrived.
+        // Written by a process that is one hour ahead of the server, two seconds after the response arrived.
         let here = times.born + 2 * SECOND;
         let bytes = Codec::default().encode(&entry, Some(Moment { there: here - hour, here })).expect("storable");
-        // Read a second later by a process that is an hour behind the server.
+        // Read one second later by a process that is one hour behind the server.
         let born = times.born - hour;
         let (there, here) = (born + 3 * SECOND, born + 3 * SECOND - hour);
         let received = entry.http().map(|http| http.freshness.received - 2 * 3_600_000);
         assert_eq!(read(&bytes, Moment { there, here }), (born - hour, born - hour + 60 * SECOND, received));
-        // Read by a clock before which it has not arrived yet.
+        // Read by a clock at which the response has not arrived yet.
         assert_eq!(read(&bytes, Moment { there: born - hour, here: 7 * hour }).1, 7 * hour + 60 * SECOND);
     }
 }
@@ -310,7 +310,7 @@ fn plain_body_is_not_copied_and_its_buffer_counts() {
     let read = Codec::default().decode(bytes.clone(), entry.key().as_ref(), 0).expect("whole");
     let Content::Response { headers, body, .. } = read.content() else { panic!("a response") };
     assert!(whole.contains(&body.as_ptr()) && whole.contains(&headers["etag"].as_bytes().as_ptr()));
-    // Names that are read have no room to grow; else the two weigh the same, and what is kept alive besides.
+    // Decoded names have no room to grow. Otherwise the weights are equal, apart from the bytes that are kept alive.
     let weight = |entry: &Entry| entry.weight() - entry.namespaces().heap() as u64;
     assert!(weight(&read) >= weight(&entry) + (bytes.len() - body.len() - FRAME - CHECK) as u64);
 }
@@ -381,14 +381,14 @@ fn damage_is_reported_by_its_kind() {
     assert_eq!(codec.decode(bytes, other.as_ref(), 0).map(|_| ()), Err(Damaged::Foreign));
 }
 
-/// What reads contents with one byte put in place of another, under the right checksum.
+/// Decodes contents with one byte replaced, under the right checksum.
 fn with_byte(contents: &[u8], at: usize, byte: u8, key: KeyRef<'_>) -> Result<Arc<Entry>, Damaged> {
     let mut changed = contents.to_vec();
     changed[at] = byte;
     Codec::default().decode(framed(0, &changed), key, EPOCH)
 }
 
-/// Who can compute a checksum can write anything: it is refused or it is an entry, which is stored as any other.
+/// Anyone who can compute a checksum can write any bytes. They are refused, or decoded to an entry that can be stored again.
 #[test]
 fn changed_bytes_never_panic() {
     for (name, entry) in all() {
@@ -484,7 +484,7 @@ proptest! {
         prop_assert!(Codec::default().decode(bytes.into(), key.as_ref(), 0).is_err());
         let head = [&b"\x01k"[..], &[0; 48], &head].concat();
         let contents = [&(head.len() as u32).to_le_bytes()[..], &head].concat();
-        // Here nothing stands in the way but the parser.
+        // Only the parser stands between these bytes and an entry.
         let _ = Codec::default().decode(framed(0, &contents), key.as_ref(), 0);
     }
 }
@@ -492,7 +492,7 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// A thread remembers what it has read: the same bytes come to the same, or to the same damage, in one that has read nothing.
+    /// A thread with cached headers decodes the same bytes to the same entry, or to the same damage, as a new thread.
     #[test]
     fn earlier_reads_do_not_change_a_decoded_entry(
         many in vec((alike_fields(), option::of(alike_fields()), option::of((any::<prop::sample::Index>(), any::<u8>()))), 1..12),
@@ -515,7 +515,7 @@ proptest! {
     }
 }
 
-/// Fields of few names and few values, so that most have met before.
+/// Fields of few names and values, so that most were cached before.
 fn alike_fields() -> impl Strategy<Value = HeaderMap> {
     let name = prop::sample::select(vec!["content-type", "etag", "x-a", "x-b", "vary"]);
     let value = prop::sample::select(vec![
@@ -563,7 +563,7 @@ fn any_entry() -> impl Strategy<Value = Entry> {
     )
 }
 
-/// As plans and handlers make them: with ancestors, joined with others, and without the first ones.
+/// Names as rules and handlers make them: with ancestors, joined with others, and without the first ones.
 fn any_names() -> impl Strategy<Value = Namespaces> {
     let name = "[a-zä]{1,3}(:[a-z0-9%]{1,9}){0,2}";
     (vec(name, 0..3), vec(name, 0..3), option::of(vec(any::<u8>(), 0..30)), 0..3_usize).prop_map(
@@ -618,7 +618,7 @@ fn any_fields() -> impl Strategy<Value = HeaderMap> {
         "[a-z0-9-]{1,20}".prop_map(|name| HeaderName::try_from(name).expect("a name")),
         (2..=66_u8).prop_map(|number| header_names::of_number(number).expect("a name").clone()),
     ];
-    // Values may hold bytes above ASCII; a few are long.
+    // Values may contain bytes above ASCII. A few are long.
     let value = (prop_oneof!["[ -~\u{e9}]{0,40}", "[a-z]{100,300}"], any::<bool>()).prop_map(|(value, sensitive)| {
         let mut value = HeaderValue::from_bytes(value.as_bytes()).expect("a value");
         value.set_sensitive(sensitive);
@@ -654,7 +654,7 @@ mod compressed {
         codec().encode(entry, None).expect("storable")[1] & COMPRESSED != 0
     }
 
-    /// zstd may find another frame for the same body in another release: only what is read is held still.
+    /// Another release of zstd may compress the same body to other bytes, so only decoding is fixed.
     #[test]
     fn compressed_entries_of_version_1_stay_readable() {
         let fixture = undump(include_str!("../../tests/fixtures/stored/compressed.hex"));
@@ -789,7 +789,7 @@ mod sealed {
         every_flip_is_damage(&codec, &entry, &bytes);
         for len in 0..bytes.len() {
             assert_eq!(read(&codec, &bytes.slice(..len), &entry), Err(Damaged::Truncated), "{len} bytes");
-            // Also if it says so itself.
+            // Even if its own length agrees.
             let mut cut = bytes[..len].to_vec();
             if let Some(length) = cut.get_mut(2..FRAME) {
                 length.copy_from_slice(&(len as u32).to_le_bytes());

@@ -1,15 +1,15 @@
--- Reads the generation of a namespace that is known only from a response, and makes it if it is missing.
+-- Reads the generation of a namespace that only a response has named, and creates it if it is missing.
 --
--- Not while there is a fence: a generation that was made inside of one would outlive the crash of its writer, and say of a response
--- computed before the write that it was not.
+-- It is not created while there is a fence: it would outlive the crash of the fence's writer, and vouch for a response that was computed
+-- before the write.
 --
 -- KEYS[1]  the generation of the namespace
 -- KEYS[2]  its fences
--- ARGV[1]  24 fresh random bytes
--- ARGV[2]  how long a generation lives, in milliseconds
--- returns  the generation, made or found, with its number if it has one; nil if there is a fence
+-- ARGV[1]  24 new random bytes
+-- ARGV[2]  the life of a new generation, in milliseconds
+-- returns  the generation, created or found, with its number if it has one; nil if there is a fence
 --
--- example  no generation, no fence: the fresh one; afterwards, with whatever bytes: the same again
+-- example  no generation, no fence: the new bytes; afterwards, with any other bytes: the same as before
 if redis.call('EXISTS', KEYS[2]) == 1 then
   return false
 end

@@ -32,27 +32,27 @@ use crate::{
 };
 
 impl Redis {
-    /// The store at `redis://[user:password@]host[:port][/db]`, `rediss://` for TLS, or `unix:///path`, with all settings at their
-    /// defaults.
+    /// Connects to the store at `redis://[user:password@]host[:port][/db]`, at `rediss://` over TLS, or at `unix:///path`, with default
+    /// settings.
     ///
     /// # Errors
     ///
-    /// If the URL is none, or the server is too old. A server that cannot be reached is no error: requests go on without it. To fail
-    /// then, see [`RedisBuilder::require_connection`].
+    /// Returns an error if the URL is invalid, if the server is too old, or if it refuses the sign-in. A server that cannot be reached is
+    /// not an error: requests are then served without the store until it can. [`RedisBuilder::require_connection`] makes it one.
     pub async fn connect(url: &str) -> Result<Self, RedisConnectError> {
         Self::builder(url).build().await
     }
 
-    /// A store with settings of one's own.
+    /// Returns a builder for the store at a URL. It sets memory, coherence, timeouts and all other options.
     pub fn builder(url: &str) -> RedisBuilder {
         RedisBuilder::new(url)
     }
 
-    /// The same store with so many bytes of memory in front, on connections of its own: to call before it is used.
+    /// Returns this store with `bytes` bytes of memory in front of Redis, on connections of its own. Call it before the store is used.
     ///
     /// # Panics
     ///
-    /// As [`Memory::new`](crate::Memory::new).
+    /// Panics if `bytes` is out of the range of [`Memory::new`](crate::Memory::new).
     #[track_caller]
     #[must_use]
     pub fn with_memory(self, bytes: usize) -> Self {
@@ -61,16 +61,16 @@ impl Redis {
 }
 
 impl RedisBuilder {
-    /// The store.
+    /// Builds the store and connects to Redis.
     ///
     /// # Errors
     ///
-    /// If a setting is not what it may be, or the server is too old, or no master; if it cannot be reached, only with
-    /// [`require_connection`](Self::require_connection).
+    /// Returns an error if a setting is out of its range, if the server is too old or not a master, or if it refuses the sign-in. A server
+    /// that cannot be reached is an error only with [`require_connection`](Self::require_connection).
     ///
     /// # Panics
     ///
-    /// Outside of a Tokio runtime, and as [`Memory::new`].
+    /// Panics outside of a Tokio runtime, and if the size of the memory is out of the range of [`Memory::new`].
     pub async fn build(self) -> Result<Redis, RedisConnectError> {
         self.check()?;
         let source = self.source()?;
@@ -80,16 +80,16 @@ impl RedisBuilder {
         };
         match reached {
             Err(error) if self.require_connection || error.is_final() => return Err(error),
-            Err(error) => tracing::warn!(%error, "redis cannot be reached; requests go on without it until it can"),
+            Err(error) => tracing::warn!(%error, "redis cannot be reached: requests are served without it"),
             Ok(()) => {}
         }
         let store = self.start();
-        // So that the first request does not find it unknown; whoever cannot be reached keeps nobody waiting.
+        // The first request then finds a known server. A server that is known to be down is not waited for.
         store.0.core.is_settled().await;
         Ok(store)
     }
 
-    /// The store, whether or not Redis is there. All settings have been checked.
+    /// Starts the store without waiting for Redis. All settings have been checked.
     #[track_caller]
     pub(super) fn start(self) -> Redis {
         let source = self.source().expect("a place that was checked");
@@ -165,16 +165,16 @@ impl RedisBuilder {
         match &self.place {
             Place::Url(url) => one(Source::At(Box::new(endpoint(url)?))),
             Place::Client(client) => one(Source::At(Box::new(Endpoint::from_client(client, &self.certificates)?))),
-            Place::Pool(manager, _) if manager.trust != trust => {
-                Err(RedisConnectError::settled("with a pool, failover is to be set on its manager as well".into()))
-            }
+            Place::Pool(manager, _) if manager.trust != trust => Err(RedisConnectError::settled(
+                "failover differs from that of the pool's manager: expected the same setting on both".into(),
+            )),
             Place::Pool(manager, pool) => Ok(Sources::One(manager.clone(), Some(pool.clone()))),
             Place::Cluster(urls) if urls.is_empty() => {
-                Err(RedisConnectError::settled("a cluster needs the URL of at least one node".into()))
+                Err(RedisConnectError::settled("no URL of the cluster: expected at least one node".into()))
             }
             Place::Cluster(urls) => Ok(Sources::Cluster(urls.iter().map(endpoint).collect::<Result<_, _>>()?)),
             Place::Sentinel { urls, .. } if urls.is_empty() => {
-                Err(RedisConnectError::settled("sentinels need the URL of at least one".into()))
+                Err(RedisConnectError::settled("no URL of a sentinel: expected at least one".into()))
             }
             Place::Sentinel { urls, service, master } => {
                 let sentinels = urls.iter().map(endpoint).collect::<Result<_, _>>()?;
@@ -183,7 +183,7 @@ impl RedisBuilder {
         }
     }
 
-    /// A secret that all processes with the same settings come to.
+    /// Derives a secret that is equal in all processes with equal settings.
     fn derived_secret(&self) -> Secret {
         let password = match self.source() {
             Ok(Sources::One(RedisManager { source: Source::At(endpoint), .. }, _)) => password_of(&endpoint),
@@ -207,14 +207,14 @@ enum Sources {
     Cluster(Vec<Endpoint>),
 }
 
-/// Whether one of the nodes answers.
+/// Succeeds if one of the nodes answers.
 async fn first_of(seeds: &[Endpoint]) -> Result<(), RedisConnectError> {
     let mut last = None;
     for seed in seeds {
         let manager = RedisManager { source: Source::At(Box::new(seed.clone())), trust: false };
         match manager.open_any(None).await {
             Ok((_, server)) if server.cluster => return Ok(()),
-            Ok(_) => last = Some(RedisConnectError::settled("the server is not a node of a cluster".into())),
+            Ok(_) => last = Some(RedisConnectError::settled("the server is not a cluster node".into())),
             Err(error) => last = Some(error),
         }
     }

@@ -1,4 +1,4 @@
-//! The settings of a store in Redis.
+//! The builder of a store in Redis.
 
 use std::{fmt, num::NonZeroUsize, time::Duration};
 
@@ -18,11 +18,12 @@ use crate::codec::compression::Compression;
 #[cfg(feature = "redis-encryption")]
 use crate::codec::encryption::KeyRing;
 
-/// The settings of a [`Redis`](crate::Redis).
+/// Builds a [`Redis`](crate::Redis) store.
 ///
-/// The user that signs in needs the keys `PREFIX:1:*`, no channels, and the commands `GET`, `MGET`, `SET`, `STRLEN`, `SETRANGE`, `EXISTS`,
-/// `UNLINK`, `EVAL`, `ZADD`, `ZREM`, `ZRANGE`, `ZCARD`, `ZREMRANGEBYSCORE`, `PEXPIREAT`, `TIME`, `INFO`, `PING`, `HELLO`, `AUTH`,
-/// `CLIENT TRACKING`; for [`Redis::reclaim`](crate::Redis::reclaim) and [`Redis::server`](crate::Redis::server) `SCAN` and `DBSIZE`; in a cluster `CLUSTER SLOTS` and `ASKING`.
+/// The Redis user needs access to the keys `PREFIX:1:*`, no channels, and the commands `GET`, `MGET`, `SET`, `STRLEN`, `SETRANGE`,
+/// `EXISTS`, `UNLINK`, `EVAL`, `ZADD`, `ZREM`, `ZRANGE`, `ZCARD`, `ZREMRANGEBYSCORE`, `PEXPIREAT`, `TIME`, `INFO`, `PING`, `HELLO`, `AUTH`
+/// and `CLIENT TRACKING`. [`Redis::reclaim`](crate::Redis::reclaim) and [`Redis::server`](crate::Redis::server) need `SCAN` and `DBSIZE`. A
+/// cluster needs `CLUSTER SLOTS` and `ASKING`.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -62,7 +63,7 @@ pub struct RedisBuilder {
     pub(super) codec: Codec,
 }
 
-/// Where Redis is.
+/// The place of Redis, as the application gives it.
 #[derive(Clone)]
 pub(crate) enum Place {
     Url(String),
@@ -99,7 +100,10 @@ impl RedisBuilder {
         }
     }
 
-    /// At the server of a client.
+    /// Uses the address, the database and the sign-in of a client of the `redis` crate.
+    ///
+    /// Its certificates cannot be read. Set [`root_certificate`](Self::root_certificate) and
+    /// [`client_certificate`](Self::client_certificate) instead.
     pub fn client(client: Client) -> Self {
         Self::at(Place::Client(client))
     }
@@ -111,7 +115,7 @@ impl RedisBuilder {
         Self::at(Place::Pool(manager, pool))
     }
 
-    /// In a cluster, of which some nodes are at these URLs.
+    /// Uses a cluster. The URLs name some of its nodes, and the others are found through them.
     pub fn cluster<I>(urls: I) -> Self
     where
         I: IntoIterator,
@@ -120,10 +124,12 @@ impl RedisBuilder {
         Self::at(Place::Cluster(urls.into_iter().map(Into::into).collect()))
     }
 
-    /// At the master of a service that the sentinels at these URLs name. All are asked, at first and then every 100 ms, and the one with
-    /// the newest configuration is believed: a master that it does not name any more is left, although it answers. `master` says how to
-    /// sign in there; without a sign-in, `RedisConnectionInfo::default()`. The master is spoken to without TLS. A user of the sentinels
-    /// needs the commands `SENTINEL GET-MASTER-ADDR-BY-NAME` and `SENTINEL MASTER`.
+    /// Uses the master of `service`, which the sentinels at these URLs name.
+    ///
+    /// All sentinels are asked, first when the store connects and then every 100 milliseconds. The answer with the newest configuration
+    /// counts: connections to any other master are closed. `master` is the sign-in at the master, `RedisConnectionInfo::default()` without
+    /// one. Connections to the master do not use TLS. A user of the sentinels needs the commands `SENTINEL GET-MASTER-ADDR-BY-NAME` and
+    /// `SENTINEL MASTER`.
     pub fn sentinel<I>(urls: I, service: &str, master: RedisConnectionInfo) -> Self
     where
         I: IntoIterator,
@@ -135,41 +141,42 @@ impl RedisBuilder {
 
     /// Sets the certificate authorities to trust with `rediss://`, in PEM. Defaults to those of the system.
     ///
-    /// For one server or a cluster. A pool has no certificates of its own, and there is no TLS to the master behind sentinels.
+    /// It applies to a URL, a client or a cluster. A pool and sentinels refuse it.
     pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.certificates.roots = Some(pem.into());
         self
     }
 
-    /// Sets the certificate by which this process identifies itself to a server with `rediss://`, and its private key, both in PEM. The
-    /// chain begins with the certificate of the client. Defaults to none.
+    /// Sets the certificate that identifies this process to a server with `rediss://`, and its private key, both in PEM. Defaults to none.
     ///
-    /// For one server or a cluster. The certificates of a [`redis::Client`](::redis::Client) cannot be read, so a client that has any is
-    /// refused: set them here.
+    /// `chain` begins with the certificate of the client. It applies to a URL, a client or a cluster. A pool and sentinels refuse it. The
+    /// certificates of a [`redis::Client`](::redis::Client) cannot be read, so a client that has any is refused.
     pub fn client_certificate(mut self, chain: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
         self.certificates.client = Some((chain.into(), key.into()));
         self
     }
 
-    /// What all keys begin with, one for each application: letters, digits, `-`, `_`, `.` and `:`. Defaults to `cache`.
+    /// Sets the prefix of all keys in Redis: letters, digits, `-`, `_`, `.` and `:`, at least one. Each application needs its own. Defaults
+    /// to `cache`.
     pub fn prefix(mut self, prefix: &str) -> Self {
         self.prefix = prefix.to_owned();
         self
     }
 
-    /// Keeps entries in so many bytes of memory in front of Redis. Defaults to none.
+    /// Keeps entries in up to `bytes` bytes of memory in front of Redis. Defaults to 0: no memory.
     pub fn memory(mut self, bytes: usize) -> Self {
         self.memory = NonZeroUsize::new(bytes);
         self
     }
 
-    /// How new what memory serves must be. Defaults to [`Coherence::Leased`].
+    /// Sets how fresh hits from memory must be. Defaults to [`Coherence::Leased`].
     pub fn coherence(mut self, coherence: Coherence) -> Self {
         self.coherence = coherence;
         self
     }
 
-    /// How often masters are sent a heartbeat under [`Coherence::Leased`], from 5 milliseconds to 10 seconds. Defaults to 50 milliseconds.
+    /// Sets the interval of heartbeats to each master under [`Coherence::Leased`], from 5 milliseconds to 10 seconds. Defaults to 50
+    /// milliseconds.
     ///
     /// The heartbeat is `PEXPIREAT` of a key that does not exist: only a server that would accept an invalidation extends the lease.
     pub fn heartbeat(mut self, every: Duration) -> Self {
@@ -177,14 +184,16 @@ impl RedisBuilder {
         self
     }
 
-    /// What the answer to a heartbeat may take: with two heartbeats it makes Δ, by which a leased hit may be stale. A slower answer
-    /// ends the lease for a moment. Defaults to 20 milliseconds.
+    /// Sets the longest answer time of a heartbeat that extends the lease, from 1 millisecond to 10 seconds. Defaults to 20 milliseconds.
+    ///
+    /// Together with two heartbeats it makes Δ, by which a leased hit may be stale. A slower answer ends the lease for a moment.
     pub fn max_round_trip(mut self, time: Duration) -> Self {
         self.max_round_trip = time;
         self
     }
 
-    /// How long a request waits for Redis, each time it asks, the redirections of a cluster included. Defaults to 50 milliseconds.
+    /// Sets how long a request waits for each command to Redis, from 1 millisecond to 30 seconds. Redirections within a cluster are
+    /// included. Defaults to 50 milliseconds.
     pub fn command_timeout(mut self, command_timeout: Duration) -> Self {
         self.command_timeout = command_timeout;
         self
@@ -201,48 +210,48 @@ impl RedisBuilder {
         self
     }
 
-    /// The longest life of a generation in Redis, from one minute on. One that ends costs a miss of each entry under it. Defaults to 7 days.
+    /// Sets the longest life of a generation in Redis, from one minute to 365 days. Defaults to 7 days.
     ///
-    /// A generation is created before the inner service is called, and then lives for two minutes. Storing a response under it extends its
-    /// life to twice that of the response, and by an hour at least. A response that takes longer than two minutes to come, under a name
-    /// that nothing is stored under, is therefore not served from the store. The generation of the root and those of the 4,096 sets of keys
-    /// have the longest life from the start. One that only a response has named lives for an hour at first: responses that name it are stored
-    /// from the second one on, if that comes within this time.
+    /// When a generation ends, each entry under it is missed once. A generation is created before the inner service is called, and then
+    /// lives for two minutes. Storing a response under it extends its life to twice the life of the response, and by at least one hour. A
+    /// response that takes longer than two minutes, under a namespace without other entries, is therefore not served from the store. The
+    /// generations of the root and of the 4,096 sets of keys have the longest life from the start. A generation that only a response has
+    /// named lives for one hour at first: responses that name it are stored from the second one on, if that one arrives within the hour.
     ///
-    /// **What a client can make Redis hold.** A request for an invented path whose response is not stored leaves one generation of about
-    /// 150 bytes for two minutes for each namespace that its rule makes of the request, and for an hour for each that its handler names. A
-    /// stored response leaves an entry for its
-    /// lifetime, and its generations for as long as described above.
+    /// **Memory that a client can occupy.** A request for an invented path whose response is not stored leaves one generation of about 150
+    /// bytes for each namespace: for two minutes if the rule derives it from the request, for one hour if the handler names it. A stored
+    /// response leaves an entry for its lifetime, and its generations as described above.
     pub fn generation_ttl(mut self, ttl: Duration) -> Self {
         self.generation_ttl = ttl;
         self
     }
 
-    /// Sets a fence before each write, so that what it changes is not served even if this process dies before it could say so. All
-    /// processes that share the store must have this on.
+    /// Sets a fence before each write, so that affected entries are not served even if this process dies before it can invalidate them.
+    /// Defaults to off. All processes that share the store must use it.
     ///
-    /// The fence stands for `deadline` after the process has died, and is renewed while the handler runs: from one second on; it must
-    /// be longer than a statement of the handler's can go on without it. Wants a server whose `maxmemory-policy` is `noeviction`.
-    /// Defaults to off.
+    /// The fence stands for `deadline` after the process has died: from one second to one hour. It is renewed while the handler runs.
+    /// `deadline` must be longer than a database statement of the handler can continue without its process. The server needs
+    /// `maxmemory-policy noeviction`.
     pub fn strict(mut self, deadline: Duration) -> Self {
         self.strict = Some(deadline);
         self
     }
 
-    /// What becomes of entries from before a failover. Defaults to [`Failover::Flush`].
+    /// Sets whether entries from before a failover are served. Defaults to [`Failover::Flush`].
     pub fn failover(mut self, failover: Failover) -> Self {
         self.failover = failover;
         self
     }
 
-    /// How many connections there are to each master, besides the one that hears its pushes; all commands share them. Defaults to 1,
-    /// which is the fastest unless bodies are large.
+    /// Sets the number of connections to each master, from 1 to 64, in addition to the one that receives pushes. All commands share them.
+    /// Defaults to 1, which is fastest unless bodies are large.
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections;
         self
     }
 
-    /// Fails at once if Redis cannot be reached. By default the store is made, and requests go on without it.
+    /// Fails the build if Redis cannot be reached. By default the store is built, and requests are served without it until Redis can be
+    /// reached.
     pub fn require_connection(mut self) -> Self {
         self.require_connection = true;
         self
@@ -258,10 +267,10 @@ impl RedisBuilder {
         self
     }
 
-    /// Compresses bodies of more than so many bytes with zstd, at this level, before they go to Redis, unless they have a content
-    /// coding. 4 KiB and level 1 are good choices. Defaults to off. Needs the feature `redis-compression`.
+    /// Compresses bodies of more than `above` bytes with zstd at this level before they go to Redis, unless they have a content coding.
+    /// Defaults to off. Needs the feature `redis-compression`.
     ///
-    /// A compressed length tells something of the contents, also where they are encrypted.
+    /// 4 KiB and level 1 are good choices. A compressed length reveals something about the content, even if it is encrypted.
     #[cfg(feature = "redis-compression")]
     #[cfg_attr(docsrs, doc(cfg(feature = "redis-compression")))]
     pub fn compression(mut self, above: usize, level: i32) -> Self {
@@ -269,8 +278,8 @@ impl RedisBuilder {
         self
     }
 
-    /// Encrypts what goes to Redis, so that neither bodies nor header fields nor canonical keys can be read there; the names of
-    /// namespaces can. What is not encrypted is not served then. Defaults to off. Needs the feature `redis-encryption`.
+    /// Encrypts entries in Redis: bodies, header fields and canonical keys cannot be read there. The names of namespaces can. Entries that
+    /// are not encrypted are then not served. Defaults to off. Needs the feature `redis-encryption`.
     #[cfg(feature = "redis-encryption")]
     #[cfg_attr(docsrs, doc(cfg(feature = "redis-encryption")))]
     pub fn encryption(mut self, keys: KeyRing) -> Self {
@@ -278,7 +287,7 @@ impl RedisBuilder {
         self
     }
 
-    /// The clock by which entries expire. Defaults to [`Clock::system`].
+    /// Sets the clock by which entries expire. Defaults to [`Clock::system`].
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
@@ -288,7 +297,7 @@ impl RedisBuilder {
         let fault = |text: String| Err(RedisConnectError::settled(text));
         let fits = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
         if self.prefix.is_empty() || !self.prefix.chars().all(fits) {
-            return fault(format!("the prefix is {:?}; it is letters, digits and - _ . :, at least one", self.prefix));
+            return fault(format!("invalid prefix {:?}: expected letters, digits, - _ . or :, at least one", self.prefix));
         }
         if !self.certificates.is_empty() && !matches!(self.place, Place::Url(_) | Place::Client(_) | Place::Cluster(_)) {
             let (root, client) = ("root_certificate", "client_certificate");
@@ -306,11 +315,11 @@ impl RedisBuilder {
         ];
         for (name, time, least, most) in times {
             if time < least || time > most {
-                return fault(format!("{name} is {time:?}; it is from {least:?} to {most:?}"));
+                return fault(format!("invalid {name} {time:?}: expected {least:?} to {most:?}"));
             }
         }
         if !(1..=64).contains(&self.connections) {
-            return fault(format!("connections is {}; it is from 1 to 64", self.connections));
+            return fault(format!("invalid connections {}: expected 1 to 64", self.connections));
         }
         Ok(())
     }

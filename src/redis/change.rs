@@ -1,9 +1,9 @@
-//! Generations that this process writes by the connection that is not told of its own changes.
+//! Writes of generations by the connection that receives no push of its own changes.
 //!
-//! Redis keeps only the last modifier of a key per event-loop cycle. With `NOLOOP`, a generation that this process creates right after
-//! another client has deleted it is not pushed to this process at all. So a write that succeeded steps the epochs of its name, as the
-//! push would have. The answer is awaited whatever becomes of the request that wants it, and until it is there the lease does not
-//! extend past the moment of sending.
+//! Redis remembers only the last modifier of a key in each cycle of its event loop. With `NOLOOP`, a generation that this process creates
+//! right after another client has deleted it is therefore not pushed to this process at all. A write that succeeded steps the epochs of its
+//! name, as the push would have done. The answer is awaited even if the request has left. Until it arrives, the lease does not extend past
+//! the moment of sending.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,12 +25,12 @@ use crate::{
     namespace::set::Name,
 };
 
-/// How long the answer to a change is awaited before the connection is given up.
+/// The longest wait for the answer to a change. After it, the connection is given up.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// A command that may write a generation, one of those that are sent together.
+/// A command that may write a generation, sent together with others.
 pub(crate) struct Change {
-    /// Its place among the commands.
+    /// Its position among the commands.
     at: usize,
     /// The key of the generation.
     key: String,
@@ -39,29 +39,29 @@ pub(crate) struct Change {
     /// The bytes of a generation that is created if there is none.
     fresh: [u8; 24],
     by: By,
-    /// The epoch before the generation was read, if it was read before it is changed.
+    /// The epoch before the generation was read, if it was read before the change.
     read: Option<u64>,
-    /// The life of a generation that is created.
+    /// The life of a generation that the command creates.
     life: Nanos,
 }
 
-/// The command by which a generation is changed, and so what its answer means.
+/// The command that changes a generation. It decides the meaning of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum By {
-    /// `SET … NX GET`: nil if it was created, else the generation that was there.
+    /// `SET … NX GET`: nil if the generation was created, else the existing generation.
     Set,
-    /// A script that returns the generation, and nil if it is fenced.
+    /// A script that returns the generation, or nil if the name is fenced.
     Script,
-    /// `PEXPIRE … GT`: 1 if it lives longer now; and after it `GET`.
+    /// `PEXPIRE … GT`: 1 if the life was extended. A `GET` follows it.
     Extend,
 }
 
-/// A generation as it is after a change.
+/// A generation after a change.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Changed {
-    /// None if the server did not create it.
+    /// `None` if the server did not create it.
     pub(super) generation: Option<Generation>,
-    /// The epoch from which it can be trusted.
+    /// The epoch since which it can be trusted.
     pub(super) since: u64,
 }
 
@@ -77,32 +77,32 @@ impl Change {
         Self { at, key, id: id(name), hash: name.hash(), fresh, by, read: None, life: 0 }
     }
 
-    /// The same of a generation that is created with this life.
+    /// Sets the life of a generation that is created.
     pub(super) fn lives(self, life: Nanos) -> Self {
         Self { life, ..self }
     }
 
-    /// The same of a generation that was read after this epoch.
+    /// Sets the epoch before the generation was read.
     pub(super) fn read_at(self, epoch: u64) -> Self {
         Self { read: Some(epoch), ..self }
     }
 
-    /// The hash of the name, and the epoch from which its generation can be trusted.
+    /// Returns the hash of the name, and the epoch since which its generation can be trusted.
     pub(super) fn part(&self, changed: &Changed) -> (u64, u64) {
         (self.hash, changed.since)
     }
 
-    /// Steps the epochs of the name if the generation was written, or may have been. `sent` is the epoch before it was sent.
+    /// Steps the epochs of the name if the generation was written or may have been. `sent` is the epoch before the command was sent.
     fn settle(&self, core: &RedisInner, answers: &[CommandResult], sent: u64) -> Changed {
         let (answer, sent) = (&answers[self.at], self.read.unwrap_or(sent));
-        // Those that the push for this key would step.
+        // The hashes that a push of this key would step.
         let pushed = core.names.parse(self.key.as_bytes());
         let hashes: Vec<u64> = pushed.iter().flat_map(Pushed::hashes).collect();
         let hashes = hashes.iter().copied();
         let (value, server) = match answer {
             Ok((value, server)) => (value, *server),
             Err(CommandError::Server(error)) => {
-                tracing::debug!(%error, "redis does not create a generation");
+                tracing::debug!(%error, "generation not created: redis refused the command");
                 return Changed { generation: None, since: sent };
             }
             Err(CommandError::Unavailable) => return Changed { generation: None, since: sent },
@@ -121,7 +121,7 @@ impl Change {
         let generation = now.and_then(|now| parse_generation(now, server));
         let mut since = if changed { core.near.step_own(hashes, sent) } else { sent };
         if let Some(generation) = generation {
-            // What this process has created, or read, since it was sent vouches for the same generation.
+            // A later read or creation of an equal generation by this process vouches for this one.
             if let Some((known, at)) = core.known.get(self.id)
                 && known == generation
             {
@@ -137,8 +137,7 @@ impl Change {
 }
 
 impl RedisInner {
-    /// Sends commands, some of which may write generations. A lock that is taken by one of them is given back if nobody waits for the
-    /// answers any more.
+    /// Sends commands, some of which may write generations. A lock that one of them takes is given back if the caller has left.
     pub(super) async fn change(
         self: &Arc<Self>,
         asks: Vec<Command>,
@@ -162,7 +161,7 @@ impl RedisInner {
             let is_late = answers.iter().any(|answer| matches!(answer, Err(CommandError::Timeout)));
             let _ = tell.send((Answered { answers, changed, taking }, changes));
             if is_late {
-                // It may still be carried out, and by then nobody hears of it: without this connection there is no lease.
+                // The server may still carry it out, and no push would tell this process. Without this connection there is no lease.
                 core.nodes.all().iter().filter_map(|node| node.control()).for_each(|connection| connection.breaks());
                 sleep(2 * SILENCE).await;
             }

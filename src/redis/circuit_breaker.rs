@@ -1,4 +1,4 @@
-//! Keeps requests away from a server that does not answer.
+//! A circuit breaker: no request waits for a server that does not answer.
 
 use std::{
     sync::{
@@ -10,20 +10,20 @@ use std::{
 
 use tokio::sync::Notify;
 
-/// So many failures in a row, and nobody asks any more until a probe has been answered.
+/// The number of consecutive failures that open the breaker.
 const MOST: u32 = 3;
 
-/// How long to wait between two probes.
+/// The pause between two probes.
 pub(crate) const PROBES: Duration = Duration::from_millis(100);
 
-/// Closed while the server answers. It is not closed by requests that try their luck, which would cost each of them the whole
-/// budget, but by a probe behind the scenes.
+/// The breaker is closed while the server answers. A probe of the worker closes it again. Requests do not try, since each of them would
+/// wait for its whole timeout.
 #[derive(Debug, Default)]
 pub(crate) struct Breaker {
     failures: AtomicU32,
     open: AtomicBool,
     pub(super) opened: Notify,
-    /// The delivery task, which is told of every change.
+    /// Notified of every change, for the delivery task.
     listener: OnceLock<Arc<Notify>>,
 }
 
@@ -39,7 +39,7 @@ impl Breaker {
         }
     }
 
-    /// Whether this was the one that has opened it.
+    /// Counts a failure. Returns `true` if it opened the breaker.
     pub(super) fn failed(&self) -> bool {
         let opens = self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= MOST && !self.open.swap(true, Ordering::Relaxed);
         if opens {
@@ -48,7 +48,7 @@ impl Breaker {
         opens
     }
 
-    /// Opens at once: no connection can be made.
+    /// Opens the breaker at once, because no connection can be made.
     pub(super) fn open(&self) {
         if !self.open.swap(true, Ordering::Relaxed) {
             self.has_opened();
@@ -60,12 +60,12 @@ impl Breaker {
         self.listener.get().into_iter().for_each(|listener| listener.notify_one());
     }
 
-    /// Tells of every change from here on. The first listener stays.
+    /// Sets the listener, which is notified of every change. The first one stays.
     pub(super) fn tells(&self, listener: &Arc<Notify>) {
         let _ = self.listener.set(listener.clone());
     }
 
-    /// A probe was answered.
+    /// Closes the breaker after an answered probe.
     pub(super) fn close(&self) {
         self.failures.store(0, Ordering::Relaxed);
         self.open.store(false, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Which master has which key, and commands sent to those that have them.
+//! The masters of a cluster: the slots of each, and commands sent to them.
 
 use std::{
     collections::HashMap,
@@ -25,14 +25,14 @@ use super::{
 };
 use crate::{namespace::set::Namespaces, store::memory::Memory};
 
-/// How often a command follows a key to where it has gone.
+/// The number of times that a command follows its key to another master.
 const MOVES: usize = 4;
 
-/// How long to leave a table of slots alone that was just asked for.
+/// The age below which the table of slots is not read again.
 const REFRESH: Duration = Duration::from_millis(100);
 const SLOTS: usize = 16_384;
 
-/// The masters.
+/// The known masters.
 pub(crate) enum Topology {
     One(Arc<Node>),
     Cluster(Box<Cluster>),
@@ -44,27 +44,27 @@ pub(crate) struct Cluster {
     connections: usize,
     table: RwLock<Arc<Table>>,
     asked: tokio::sync::Mutex<Option<Instant>>,
-    /// Nobody could tell the masters when that was asked for last.
+    /// The last attempt to read the slots has failed on every node.
     untold: AtomicBool,
-    /// Told when who asks behind the scenes should do so now.
+    /// Notified when the background task should read the slots now.
     wanted: Notify,
-    /// Where new masters are told, to be tended.
+    /// Receives new masters, for the task that maintains a connection to each.
     found: mpsc::UnboundedSender<Arc<Node>>,
     /// Notified when the set of masters has changed after it was first known.
     changed: Notify,
-    /// The key of the command that a node answers only if it is part of the cluster.
+    /// The key of a command that a node answers only if it is part of the cluster.
     check: String,
     all: Mutex<HashMap<String, Arc<Node>>>,
     lease: Arc<Lease>,
-    /// Where epochs are stepped.
+    /// The memory whose epochs are stepped.
     near: Memory,
 }
 
-/// Which master has which slot.
+/// The master of each slot.
 #[derive(Default)]
 struct Table {
     nodes: Vec<Arc<Node>>,
-    /// By slot: the index of its master, or that of none.
+    /// The index of the master of each slot, or `u16::MAX`.
     slots: Vec<u16>,
 }
 
@@ -95,7 +95,7 @@ impl Topology {
         }))
     }
 
-    /// The one master, if there is only one.
+    /// Returns the master if there is no cluster.
     #[inline]
     pub(super) fn one(&self) -> Option<&Arc<Node>> {
         match self {
@@ -104,7 +104,7 @@ impl Topology {
         }
     }
 
-    /// All masters that are known.
+    /// Returns all known masters.
     pub(super) fn all(&self) -> Vec<Arc<Node>> {
         match self {
             Self::One(node) => vec![node.clone()],
@@ -112,7 +112,7 @@ impl Topology {
         }
     }
 
-    /// The master of a slot, if it is known.
+    /// Returns the master of a slot, if it is known.
     pub(super) fn master_of(&self, slot: u16) -> Option<Arc<Node>> {
         match self {
             Self::One(node) => Some(node.clone()),
@@ -123,7 +123,7 @@ impl Topology {
         }
     }
 
-    /// Whether the masters are known.
+    /// Returns `true` once the masters are known.
     pub(super) fn are_known(&self) -> bool {
         match self {
             Self::One(_) => true,
@@ -131,7 +131,7 @@ impl Topology {
         }
     }
 
-    /// Until somebody has not had the time to ask for the masters himself.
+    /// Waits until a request needs the masters and had no time to read the slots itself.
     pub(super) async fn are_wanted(&self) {
         match self {
             Self::One(_) => std::future::pending().await,
@@ -139,7 +139,7 @@ impl Topology {
         }
     }
 
-    /// Waits until the set of masters changes: a replica may have been promoted that has not heard the last invalidations.
+    /// Waits until the set of masters changes. A promoted replica may have missed the last invalidations.
     pub(super) async fn have_changed(&self) {
         match self {
             Self::One(_) => std::future::pending().await,
@@ -147,7 +147,7 @@ impl Topology {
         }
     }
 
-    /// A slot of a master, the given one if that is still its own. `None` where there are no slots, or the master has none.
+    /// Returns a slot of a master: `before` if it still belongs to the master. `None` without a cluster, or if the master has no slot.
     pub(super) fn slot_of(&self, node: &Arc<Node>, before: Option<u16>) -> Option<u16> {
         match self {
             Self::One(_) => None,
@@ -155,21 +155,21 @@ impl Topology {
         }
     }
 
-    /// The masters may have changed.
+    /// Reads the slots again, since the masters may have changed.
     pub(super) async fn refresh(&self) {
         if let Self::Cluster(cluster) = self {
             cluster.refresh().await;
         }
     }
 
-    /// Sends each command to the master of its key, all at once, and follows keys that have moved. One answer for each, in their
-    /// order.
+    /// Sends each command to the master of its key, all at the same time, and follows keys that have moved. Returns one result for each, in
+    /// their order.
     pub(super) async fn ask(&self, asks: Vec<Command>, via: Route, limit: Duration) -> Vec<CommandResult> {
         match self {
             Self::One(node) => {
                 let answers = pipe(node, asks.into_iter().map(|ask| ask.command).collect(), via, limit).await;
                 if answers.iter().any(|answer| matches!(answer, Err(fault) if fault.is_elsewhere())) {
-                    // It is a master no more: who is will be found on connecting.
+                    // The server is not a master any more. The next connection finds the new one.
                     node.breaks();
                 }
                 answers
@@ -184,7 +184,7 @@ impl Cluster {
         self.table.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// All rounds, redirections and look-ups of the slots together take no longer than `limit`.
+    /// Sends commands. All rounds, redirections and reads of the slots together take at most `limit`.
     async fn ask(&self, asks: Vec<Command>, via: Route, limit: Duration) -> Vec<CommandResult> {
         let deadline = Instant::now() + limit;
         if self.table().nodes.is_empty() && !self.untold.load(Ordering::Relaxed) {
@@ -230,7 +230,8 @@ impl Cluster {
         answers.into_iter().map(|answer| answer.unwrap_or(Err(CommandError::Timeout))).collect()
     }
 
-    /// Sends these commands to the masters of their slots, all at once. For each master: the commands, its address, its answers.
+    /// Sends the commands of `which` to the masters of their slots, all at the same time. Returns for each master the indices, its address
+    /// and the results.
     async fn send(
         &self,
         asks: &[Command],
@@ -259,11 +260,11 @@ impl Cluster {
         join_all(sent).await
     }
 
-    /// Asks where the key has gone, or is going.
+    /// Sends a command to the node that a redirection names.
     async fn follow(&self, address: &str, command: &Cmd, asking: bool, limit: Duration) -> CommandResult {
         let node = self.node(address).ok_or(CommandError::Protocol("the address of a node"))?;
         if !self.table().nodes.iter().any(|known| Arc::ptr_eq(known, &node)) {
-            // It has no slot yet, or none that we know of: what it says now, it may clear without our hearing of it.
+            // The node has no known slot yet. Its later changes would not be pushed to this process.
             self.lease.lacks(address);
         }
         if !asking {
@@ -289,7 +290,7 @@ impl Cluster {
         Some(node)
     }
 
-    /// Asks which master has which slot, for no longer than that: to wait for all nodes that do not answer is for who asks behind the scenes.
+    /// Reads the slots until `deadline`. The background task waits longer for nodes that do not answer.
     async fn refresh_until(&self, deadline: Instant) {
         let refresh: Pin<Box<dyn Future<Output = ()> + Send + '_>> = Box::pin(self.refresh());
         if tokio::time::timeout(left(deadline), refresh).await.is_err() {
@@ -297,7 +298,7 @@ impl Cluster {
         }
     }
 
-    /// Asks the nodes which master has which slot, until one tells that is part of the cluster.
+    /// Reads the slots from the nodes, one after another, until a node of the cluster answers.
     async fn refresh(&self) {
         let mut asked = self.asked.lock().await;
         if asked.is_some_and(|at| at.elapsed() < REFRESH) && !self.table().nodes.is_empty() {
@@ -306,7 +307,7 @@ impl Cluster {
         *asked = Some(Instant::now());
         let mut known = self.table().nodes.clone();
         if !known.is_empty() {
-            // Not always the same one, whose view may be an old one; those that are not well come last.
+            // A random node first, since the view of one node may be outdated. Nodes that do not answer come last.
             let first = fastrand::usize(..known.len());
             known.rotate_left(first);
             known.sort_by_key(|node| node.breaker.is_open());
@@ -333,7 +334,7 @@ impl Cluster {
             let slots = usize::from(range.first)..=usize::from(range.last).min(SLOTS - 1);
             table.slots[slots].fill(index as u16);
         }
-        // Before anybody reads from a master that nothing is heard of yet.
+        // Before a request reads from a master whose pushes are not received yet.
         let step = || self.near.bump_hashes(Namespaces::root().hashes());
         self.lease.is_of(table.nodes.iter().map(|node| node.address.as_str()), step);
         let table = Arc::new(table);
@@ -370,12 +371,12 @@ impl Table {
     }
 }
 
-/// The time that is left of a command's limit.
+/// Returns the time until the deadline.
 fn left(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
 }
 
-/// Some commands for one master in one pipeline.
+/// Sends commands to one master in one pipeline.
 async fn pipe(node: &Node, mut commands: Vec<Cmd>, via: Route, limit: Duration) -> Vec<CommandResult> {
     let count = commands.len();
     match count {
@@ -396,7 +397,7 @@ async fn pipe(node: &Node, mut commands: Vec<Cmd>, via: Route, limit: Duration) 
         }
         Ok(_) => (0..count).map(|_| Err(CommandError::Protocol("one answer for each command"))).collect(),
         Err(fault) => {
-            // One fault for all of them, and each is told.
+            // One failure of all: each command gets an error.
             let mut answers: Vec<_> = (1..count)
                 .map(|_| Err(if fault.is_of_connection() { CommandError::Timeout } else { CommandError::Unavailable }))
                 .collect();

@@ -1,18 +1,18 @@
-//! Commands to Redis with the slots of their keys, and their answers.
+//! Commands with the slots of their keys, and their results.
 
 use bytes::Bytes;
 use redis::{Cmd, Value};
 
 use super::{error::CommandError, keys::slot};
 
-/// A command, and the slot of its key.
+/// A command and the slot of its key.
 #[derive(Clone)]
 pub(crate) struct Command {
     pub(super) slot: u16,
     pub(super) command: Cmd,
 }
 
-/// What was answered, and by which server.
+/// The answer to a command, and the identity of the server that gave it.
 pub(crate) type CommandResult = Result<(Value, u128), CommandError>;
 
 pub(crate) fn get(key: &str) -> Command {

@@ -1,4 +1,4 @@
-//! Connections: how they are made, and what is learned of a server before it is trusted.
+//! Connections to a server, and how they are made.
 
 use std::{
     fmt,
@@ -21,12 +21,12 @@ use super::{
 };
 use crate::clock::Clock;
 
-/// Where a server is found.
+/// A way to find a server.
 #[derive(Clone)]
 pub(crate) enum Source {
-    /// At an address.
+    /// At a fixed address.
     At(Box<Endpoint>),
-    /// Where the sentinels say.
+    /// The master that the sentinels name.
     Sentinel(Arc<Sentinels>),
 }
 
@@ -54,22 +54,22 @@ impl fmt::Debug for Source {
 #[derive(Clone)]
 pub struct RedisConnection {
     pipeline: Pipeline,
-    /// The server, as it was when the connection was made.
+    /// The identity of the server when the connection was made.
     pub(super) server: u128,
     state: Arc<State>,
 }
 
-/// What is known of a connection, by all who hold a clone of it.
+/// The state that the clones of a connection share.
 struct State {
-    /// Where the server is: `host:port`, or a path.
+    /// The address of the server: `host:port` or a path.
     address: String,
     broken: AtomicBool,
-    /// How often in a row there was no answer in time.
+    /// The number of consecutive timeouts.
     silent: AtomicU32,
 }
 
-/// So many questions in a row without an answer, and a connection is of no use any more: it may be one that no packet passes, while
-/// others to the same server are well.
+/// The number of consecutive timeouts after which a connection is replaced. The network may drop the packets of one connection while others
+/// to the same server work.
 const MOST_SILENT: u32 = 3;
 
 impl RedisConnection {
@@ -78,7 +78,7 @@ impl RedisConnection {
         self.seen(answer.and_then(Value::extract_error))
     }
 
-    /// The answers to some commands, errors of the server among them.
+    /// Sends commands in one pipeline. Errors of the server are among the values.
     pub(super) async fn all(&self, commands: &CommandPipeline) -> Result<Vec<Value>, RedisError> {
         let answers = self.pipeline.ask_many(commands.get_packed_pipeline(), commands.len()).await;
         self.seen(answers)
@@ -89,7 +89,7 @@ impl RedisConnection {
         &self.pipeline
     }
 
-    /// Notes what says that the connection is of no use any more.
+    /// Marks the connection as broken if an answer shows that it is.
     pub(super) fn seen<T>(&self, answer: Result<T, RedisError>) -> Result<T, RedisError> {
         if self.state.silent.load(Ordering::Relaxed) != 0 {
             self.state.silent.store(0, Ordering::Relaxed);
@@ -100,12 +100,12 @@ impl RedisConnection {
         answer
     }
 
-    /// What the server says of itself now.
+    /// Asks the server for current facts about itself.
     pub(super) async fn server(&self) -> Result<Server, RedisConnectError> {
         info(&self.pipeline).await
     }
 
-    /// There was no answer in time.
+    /// Counts a timeout.
     pub(super) fn is_silent(&self) {
         if self.state.silent.fetch_add(1, Ordering::Relaxed) + 1 >= MOST_SILENT {
             self.breaks();
@@ -131,7 +131,7 @@ impl fmt::Debug for RedisConnection {
     }
 }
 
-/// Makes the connections of a pool that the application owns: [`RedisBuilder::pool`](super::RedisBuilder::pool).
+/// A bb8 manager for a pool that the application owns: [`RedisBuilder::pool`](super::RedisBuilder::pool).
 ///
 /// It is public only for that method, and it is a manager of bb8 0.9. A store without a pool of the application needs neither.
 ///
@@ -152,23 +152,23 @@ pub struct RedisManager {
 }
 
 impl RedisManager {
-    /// For the server at a URL.
+    /// Creates a manager for the server at a URL. Over TLS it trusts the certificate authorities of the system.
     ///
     /// # Errors
     ///
-    /// If it is not the URL of a Redis server.
+    /// Returns an error if the URL is invalid.
     pub fn new(url: &str) -> Result<Self, RedisConnectError> {
         let endpoint = Endpoint::from_url(url, &Certificates::default())?;
         Ok(Self { source: Source::At(Box::new(endpoint)), trust: false })
     }
 
-    /// What becomes of entries from before a failover. Defaults to [`Failover::Flush`].
+    /// Sets whether entries from before a failover are served. Defaults to [`Failover::Flush`].
     #[must_use]
     pub fn failover(self, failover: Failover) -> Self {
         Self { trust: failover == Failover::Trust, ..self }
     }
 
-    /// The host that it connects to, if that is known.
+    /// Returns the host, if it is known without asking.
     pub(super) fn address(&self) -> Option<String> {
         match &self.source {
             Source::At(endpoint) => endpoint.host().map(str::to_owned),
@@ -176,16 +176,16 @@ impl RedisManager {
         }
     }
 
-    /// A connection to a master, and what was learned of it. What the server sends of itself is heard as `pushes` has it.
+    /// Connects to a master and reads facts about it. `listener` receives its pushes.
     pub(super) async fn open(&self, listener: Option<PushListener>) -> Result<(RedisConnection, Server), RedisConnectError> {
         let (connection, server) = self.open_any(listener).await?;
         match server.role == "master" {
             true => Ok((connection, server)),
-            false => Err(format!("the server is a {}; only a master says which generations are current", server.role).into()),
+            false => Err(format!("the server is a {}: expected a master", server.role).into()),
         }
     }
 
-    /// The same of any server, for what all of them know.
+    /// Connects to any server, master or not.
     pub(super) async fn open_any(
         &self,
         listener: Option<PushListener>,
@@ -196,7 +196,7 @@ impl RedisManager {
             let server = info(&pipeline).await?;
             Ok::<_, RedisConnectError>((pipeline, endpoint.to_string(), server))
         };
-        let late = || RedisConnectError::from(format!("no answer within {CONNECT_TIMEOUT:?}"));
+        let late = || RedisConnectError::from(format!("no answer to the sign-in within {CONNECT_TIMEOUT:?}"));
         let (pipeline, address, server) = tokio::time::timeout(CONNECT_TIMEOUT, opening).await.map_err(|_| late())??;
         let id = if self.trust { 0 } else { server.id };
         let state = Arc::new(State { address, broken: AtomicBool::new(false), silent: AtomicU32::new(0) });

@@ -1,10 +1,10 @@
 -- Takes the next number of the counter of creations.
 --
--- The counter is a random text and a number, so that one which was lost and begins again is not taken for the old one: numbers of
--- different randoms never compare.
+-- The counter is a random text and a number. A counter that was lost and begins again is then not mistaken for the old one: numbers with
+-- different random texts are never compared.
 --
 -- KEYS[1]  the counter
--- ARGV[1]  a fresh random text of 16 hexadecimal digits, for a counter that is missing
+-- ARGV[1]  a new random text of 16 hexadecimal digits, for a missing counter
 -- returns  'random:number'
 --
 -- example  '0123456789abcdef:41': '0123456789abcdef:42'

@@ -1,4 +1,4 @@
-//! Sends what waits in the queue to the masters, to each independently of the others.
+//! The delivery of queued invalidations and locks: to each master independently of the others.
 
 use std::{
     collections::HashSet,
@@ -22,28 +22,28 @@ use super::{
 };
 use crate::store::epochs::InvalidationKind;
 
-/// How long one attempt may take.
+/// The longest time for one attempt.
 const ATTEMPT: Duration = Duration::from_millis(500);
 
-/// The pause after an attempt that has failed: at first, and at most.
+/// The first and the longest pause after a failed attempt.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 
-/// The pause before a lock that was not held is given back once more. It doubles with each attempt.
+/// The pause before a lock that was not held is given back again. It doubles with each attempt.
 const AGAIN: Duration = Duration::from_millis(50);
 
-/// The things that wait for one master.
+/// The queue of one master.
 struct Lane {
-    /// `None` for slots whose master is not known.
+    /// `None` for slots without a known master.
     node: Option<Arc<Node>>,
     names: Vec<u64>,
-    /// Names with calls that wait.
+    /// Names with waiting calls.
     awaited: HashSet<u64>,
     was_away: bool,
     releases: Vec<Release>,
-    /// An attempt is under way. Told to give it up.
+    /// Set while an attempt is running. Notified to give it up.
     busy: Option<Arc<Notify>>,
     pause: Duration,
-    /// When the next attempt may begin.
+    /// The earliest time of the next attempt.
     at: Instant,
 }
 
@@ -54,21 +54,21 @@ struct Landed {
     releases: Vec<(Release, Outcome)>,
 }
 
-/// The result of some commands, from good to bad.
+/// The result of a group of commands, from best to worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Outcome {
     Done,
-    /// There was nothing to be done.
+    /// There was nothing to do.
     Nothing,
-    /// It was answered that this cannot be done.
+    /// The server refused the command.
     Refused,
-    /// No answer, or none that settles it.
+    /// No answer, or one that does not settle the matter.
     Failed,
-    /// The master is not asked, because it did not answer a moment ago.
+    /// The master is known to be down, and no command was sent.
     Away,
 }
 
-/// Delivers for as long as the store lives.
+/// Delivers until the store ends.
 pub(crate) async fn run(core: Arc<RedisInner>) {
     let mut lanes: Vec<Lane> = Vec::new();
     let mut attempts = FuturesUnordered::new();
@@ -98,7 +98,7 @@ pub(crate) async fn run(core: Arc<RedisInner>) {
     }
 }
 
-/// Distributes names and locks over the masters of their slots.
+/// Assigns names and locks to the masters of their slots.
 fn assign(core: &RedisInner, lanes: &mut Vec<Lane>, names: Vec<Fresh>, releases: Vec<Release>) {
     for Fresh { id, slot, is_new } in names {
         let lane = lane_of(core, lanes, slot);
@@ -116,7 +116,7 @@ fn lane_of<'a>(core: &RedisInner, lanes: &'a mut Vec<Lane>, slot: u16) -> &'a mu
     let node = core.nodes.master_of(slot);
     let index = lanes.iter().position(|lane| same(&lane.node, &node)).unwrap_or_else(|| {
         if let Some(node) = &node {
-            // So that a breaker that opens or closes is noticed at once.
+            // The delivery task then notices at once when the breaker opens or closes.
             node.breaker.tells(&core.deliveries.told);
         }
         lanes.push(Lane::of(node));
@@ -133,7 +133,7 @@ fn same(one: &Option<Arc<Node>>, other: &Option<Arc<Node>>) -> bool {
     }
 }
 
-/// Before another attempt in a cluster, the slots may have other masters.
+/// Assigns again before the next attempt in a cluster, since the slots may have other masters.
 fn reassign(core: &RedisInner, lanes: &mut Vec<Lane>, now: Instant) {
     if core.nodes.one().is_some() {
         return;
@@ -170,7 +170,7 @@ impl Lane {
         self.node.as_ref().is_some_and(|node| node.breaker.is_open())
     }
 
-    /// The next attempt, if it may begin now. Otherwise it is noted when to look again.
+    /// Returns the next attempt if it may begin now. Otherwise lowers `next` to the time of the next check.
     fn next(
         &mut self,
         core: &Arc<RedisInner>,
@@ -185,7 +185,7 @@ impl Lane {
             return None;
         }
         if self.is_away() {
-            // Woken when the breaker closes. Until then nobody waits.
+            // The task is woken when the breaker closes. Until then no call waits.
             core.deliveries.are_queued(self.awaited.drain());
             self.was_away = true;
             if self.at <= now {
@@ -212,7 +212,7 @@ impl Lane {
     }
 }
 
-/// Takes the result of an attempt: what has failed waits again.
+/// Takes the result of an attempt. Failed deliveries are queued again.
 fn lands(core: &RedisInner, lanes: &mut [Lane], landed: Landed) {
     let Landed { node, names, releases } = landed;
     let Some(lane) = lanes.iter_mut().find(|lane| same(&lane.node, &node)) else { return };
@@ -226,7 +226,7 @@ fn lands(core: &RedisInner, lanes: &mut [Lane], landed: Landed) {
         failed = true;
         match outcome {
             Outcome::Away => errand.is_queued(),
-            // Full, it takes no scripts that write. To invalidate too much is better than too little.
+            // A full server refuses scripts that write. A hard invalidation is accepted, and it costs only misses.
             Outcome::Refused if errand.kind == InvalidationKind::Soft => errand.kind = InvalidationKind::Hard,
             _ => {}
         }
@@ -240,7 +240,7 @@ fn lands(core: &RedisInner, lanes: &mut [Lane], landed: Landed) {
                 failed = true;
                 lane.releases.push(Release { at: Instant::now() + lane.pause, ..release });
             }
-            // Taken by a command that may still be on its way, or refused by a server that is full.
+            // The command that takes the lock may still be on its way, or the server is full.
             Outcome::Nothing | Outcome::Refused if release.again > 0 => {
                 let at = Instant::now() + AGAIN * (1 << release.tries.min(8));
                 lane.releases.push(Release { again: release.again - 1, tries: release.tries + 1, pass: 0, at, ..release });
@@ -249,17 +249,17 @@ fn lands(core: &RedisInner, lanes: &mut [Lane], landed: Landed) {
         }
     }
     if failed {
-        tracing::debug!(names = lane.names.len(), locks = lane.releases.len(), "invalidations wait for redis");
+        tracing::debug!(names = lane.names.len(), locks = lane.releases.len(), "invalidations not delivered: trying again");
         (lane.at, lane.pause) = (Instant::now() + lane.pause, (lane.pause * 2).min(PAUSES.1));
     } else {
         (lane.at, lane.pause) = (Instant::now(), PAUSES.0);
     }
 }
 
-/// A name has been invalidated in Redis.
+/// Finishes the delivery of a name that has been invalidated in Redis.
 fn ends(core: &RedisInner, id: u64, errand: Delivery) {
-    // It went by the connection of the pushes, and so is not pushed to us. What began after the write, and read the old generation
-    // before it was gone, is dead as well.
+    // The connection that receives pushes gets none for its own commands. Responses that began after the write and read the old generation
+    // before it was deleted become invalid here.
     if let Some(pushed) = core.names.parse(errand.generation.as_bytes()) {
         core.near.bump_hashes(pushed.hashes());
     }
@@ -267,7 +267,7 @@ fn ends(core: &RedisInner, id: u64, errand: Delivery) {
     core.deliveries.arrived(id, errand);
 }
 
-/// One attempt for one master. Given up when it is told so.
+/// Makes one attempt for one master. `given_up` ends it early.
 async fn attempt(
     core: Arc<RedisInner>,
     node: Option<Arc<Node>>,
@@ -283,14 +283,14 @@ async fn attempt(
     Landed { node, names, releases: releases.into_iter().zip(of_releases).collect() }
 }
 
-/// Sends errands and locks in one pipeline.
+/// Sends deliveries and locks in one pipeline.
 async fn sent(core: &RedisInner, names: &[(u64, Delivery)], releases: &[Release]) -> (Vec<Outcome>, Vec<Outcome>) {
     let alone = core.nodes.one().is_some();
     let groups = names.iter().map(|(_, errand)| errand.first(alone));
     let back = releases.iter().map(|release| vec![scripts::release(&release.lock, release.token, release.pass)]);
     let mut outcomes = asked(core, groups.chain(back).collect()).await;
     let of_releases = outcomes.split_off(names.len());
-    // In a cluster, fences go once the generations have gone.
+    // In a cluster, fences are removed after the generations.
     let second = |(index, (_, errand)): (usize, &(u64, Delivery))| {
         (!alone && !errand.tokens.is_empty() && outcomes[index] <= Outcome::Nothing).then(|| (index, errand.second()))
     };
@@ -303,7 +303,7 @@ async fn sent(core: &RedisInner, names: &[(u64, Delivery)], releases: &[Release]
     (outcomes, of_releases)
 }
 
-/// Sends some groups of commands, and says of each group what has become of it: the worst of its outcomes.
+/// Sends groups of commands. Returns the worst outcome of each group.
 async fn asked(core: &RedisInner, groups: Vec<Vec<Command>>) -> Vec<Outcome> {
     let counts: Vec<usize> = groups.iter().map(Vec::len).collect();
     let mut answers = core.nodes.ask(groups.into_iter().flatten().collect(), Route::Control, ATTEMPT).await.into_iter();
@@ -324,7 +324,7 @@ impl Outcome {
 }
 
 impl Delivery {
-    /// The commands that invalidate the name; with one master, those that take its fences back as well.
+    /// Returns the commands that invalidate the name. With one master, they also remove its fences.
     fn first(&self, alone: bool) -> Vec<Command> {
         let Self { generation, fences, kind, tokens, .. } = self;
         match kind {
@@ -336,7 +336,7 @@ impl Delivery {
         }
     }
 
-    /// The commands that take its fences back.
+    /// Returns the commands that remove its fences.
     fn second(&self) -> Vec<Command> {
         let remove = |(token, _): &(u128, Instant)| {
             let command = redis::cmd("ZREM").arg(&self.fences).arg(scripts::text(*token)).take();
@@ -351,7 +351,7 @@ mod tests {
     use super::*;
     use crate::{namespace::set::Namespaces, redis::Redis};
 
-    /// One who is told at once need not wait for the end of a pause.
+    /// A call that is told at once does not wait for the end of a pause.
     #[tokio::test]
     async fn closing_breaker_ends_the_pause() {
         let store = Redis::builder("redis://127.0.0.1:1").start();

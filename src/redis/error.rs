@@ -1,4 +1,4 @@
-//! Why Redis did not do what was asked.
+//! Errors of commands and connections.
 
 use std::{error, fmt};
 
@@ -8,22 +8,22 @@ use crate::store::error::StoreError;
 
 #[derive(Debug)]
 pub(crate) enum CommandError {
-    /// No answer within the time that there was.
+    /// Redis did not answer in time.
     Timeout,
-    /// It did not answer a moment ago, and is not asked.
+    /// Redis is known to be down, and no command was sent.
     Unavailable,
-    /// A connection cannot be made.
+    /// No connection could be made.
     Connecting(RedisConnectError),
-    /// It answered with an error.
+    /// Redis answered with an error.
     Server(ServerError),
     /// The connection broke.
     Broken(RedisError),
-    /// It answered with something that is no answer.
+    /// Redis answered with an unexpected value.
     Protocol(&'static str),
 }
 
 impl CommandError {
-    /// Whether it says something of the connection rather than of what was asked.
+    /// Returns `true` if the error concerns the connection rather than the command.
     pub(super) fn is_of_connection(&self) -> bool {
         match self {
             Self::Timeout | Self::Connecting(_) | Self::Broken(_) => true,
@@ -31,7 +31,7 @@ impl CommandError {
         }
     }
 
-    /// Whether another server has to be asked.
+    /// Returns `true` if the command belongs to another server.
     pub(super) fn is_elsewhere(&self) -> bool {
         use ServerErrorKind::{Ask, ClusterDown, MasterDown, Moved, ReadOnly, TryAgain};
         matches!(self, Self::Server(error) if matches!(
@@ -57,11 +57,11 @@ impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Timeout => f.write_str("redis did not answer in time"),
-            Self::Unavailable => f.write_str("redis is not asked: it did not answer a moment ago"),
+            Self::Unavailable => f.write_str("redis is down: no command was sent"),
             Self::Connecting(error) => write!(f, "no connection to redis: {error}"),
-            Self::Server(error) => write!(f, "redis answered: {error}"),
+            Self::Server(error) => write!(f, "redis answered with an error: {error}"),
             Self::Broken(error) => write!(f, "the connection to redis broke: {error}"),
-            Self::Protocol(what) => write!(f, "redis answered with something else than {what}"),
+            Self::Protocol(what) => write!(f, "invalid answer of redis: expected {what}"),
         }
     }
 }
@@ -74,16 +74,16 @@ impl From<CommandError> for StoreError {
     }
 }
 
-/// Why there is no connection to Redis.
+/// The reason why there is no connection to Redis.
 #[derive(Debug)]
 pub struct RedisConnectError(Cause);
 
 #[derive(Debug)]
 enum Cause {
     Redis(RedisError),
-    /// May be otherwise in a moment.
+    /// It may be gone at the next attempt.
     Said(String),
-    /// Will be the same the next time.
+    /// It will be the same at the next attempt.
     Settled(String),
 }
 
@@ -92,7 +92,7 @@ impl RedisConnectError {
         Self(Cause::Settled(text))
     }
 
-    /// Whether trying again is of no use.
+    /// Returns `true` if another attempt is pointless.
     pub(super) fn is_final(&self) -> bool {
         use redis::ErrorKind;
         match &self.0 {

@@ -1,4 +1,4 @@
-//! Extends the lives of generations under which an entry is stored.
+//! The extension of generations under which an entry is stored.
 
 use std::sync::Arc;
 
@@ -17,14 +17,14 @@ use crate::{
     namespace::set::Name,
 };
 
-/// The names of an entry with their generations.
+/// Returns the names of an entry with their generations.
 fn parts(entry: &Entry) -> impl Iterator<Item = (Name<'_>, Generation)> {
     let generations = entry.stamp().generations().unwrap_or_default();
     entry.namespaces().names().zip(generations.iter().copied()).filter_map(|(name, generation)| Some((name, generation?)))
 }
 
 impl RedisInner {
-    /// The places of those generations of an entry that other processes have created, and questions for how long they live.
+    /// Returns the positions of an entry's generations that other processes have created, and the commands that read their lives.
     pub(super) fn asks_for_lives(&self, entry: &Entry, left: Nanos) -> (Vec<usize>, Vec<Command>) {
         let is_unknown = |(name, generation)| matches!(self.lives.reach(name, generation, left), Reach::Unknown);
         let ask = |(place, (name, _)): (usize, (Name<'_>, Generation))| {
@@ -34,8 +34,10 @@ impl RedisInner {
         parts(entry).enumerate().filter(|(_, part)| is_unknown(*part)).map(ask).unzip()
     }
 
-    /// Extends the generations of a stored entry that do not live for as long as the entry, with the places and the answers to what was
-    /// asked above. Returns the entry with a stamp that accounts for it, if any was extended.
+    /// Extends the generations of a stored entry that end before the entry. `asked` are the positions of
+    /// [`asks_for_lives`](Self::asks_for_lives) with the answers.
+    ///
+    /// Returns the entry with a stamp that includes the extensions, if there were any.
     pub(super) async fn extends(
         self: &Arc<Self>,
         entry: &Arc<Entry>,
@@ -44,7 +46,7 @@ impl RedisInner {
     ) -> Option<Arc<Entry>> {
         for (place, answer) in asked {
             if let (Some((name, generation)), Ok((Value::Int(lives), _))) = (parts(entry).nth(place), answer) {
-                // Without an end; or gone by now, as the next look will show.
+                // It has no end, or is gone. The next lookup shows which.
                 let span = if lives < 0 { self.lives.longest() } else { lives as u64 * 1_000_000 };
                 self.lives.lives(id(name), generation, span);
             }
@@ -52,7 +54,7 @@ impl RedisInner {
         let mut short = Vec::new();
         for (name, generation) in parts(entry) {
             if let Reach::Short(span) = self.lives.reach(name, generation, left) {
-                // Before it is sent: others that store under it at the same time need not send it, too.
+                // Recorded before it is sent, so that concurrent fills under the same name do not send it as well.
                 self.lives.is_extended(id(name), generation, span);
                 short.push((name, generation, span));
             }

@@ -1,17 +1,17 @@
--- Sets a fence on a namespace, or moves its deadline on.
+-- Sets a fence on a namespace, or extends its deadline.
 --
--- A fence is a set of tokens, each with a deadline: two writers have two tokens, and neither takes the other's away. While there is
--- one, nothing of the namespace is served or stored. Its generation goes at the same moment.
+-- The fences of a namespace are a set of tokens, each with a deadline: two writers have two tokens, and neither removes the other's. While
+-- there is one, no entry of the namespace is served or stored. Its generation is deleted at the same moment.
 --
--- A server that is full refuses what could take memory only as the first write of a script: after the removal of what has ended, it
--- takes the fence.
+-- A full server refuses a command that could take memory only if it is the first write of a script. After the removal of ended fences,
+-- it accepts the new one.
 --
 -- KEYS[1]  the fences of the namespace, a sorted set: token -> deadline in milliseconds
--- KEYS[2]  the generation of the namespace, if it is to go with it: in a cluster, a script with two keys cannot be run while their slot
---          is on its way to another node, and the generation goes once all fences stand
+-- KEYS[2]  the generation of the namespace, if it is to be deleted here. In a cluster, a script with two keys cannot run while their slot
+--          is moving to another node: there the generation is deleted after all fences are set
 -- ARGV[1]  the token of the writer
--- ARGV[2]  how long it stands, in milliseconds
--- returns  the number of fences that stand now
+-- ARGV[2]  the time for which the fence stands, in milliseconds
+-- returns  the number of standing fences
 --
 -- example  ZADD f 1700000030000 t1 at the time 1700000000000, then with t2 and 5000:
 --          f is {t2 -> 1700000005000, t1 -> 1700000030000}, expires at 1700000030000; returns 2

@@ -1,4 +1,4 @@
-//! Entries and generations as they are asked from Redis, and what they come to.
+//! Entries and generations as they are read from Redis, and their validity.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ use crate::{
 };
 
 impl RedisInner {
-    /// What the bytes of an entry come to under the generations of now.
+    /// Decodes the bytes of an entry and returns it with its validity under the current generations.
     pub(super) async fn judge(
         &self,
         bytes: Option<Bytes>,
@@ -47,19 +47,20 @@ impl RedisInner {
         }
     }
 
-    /// Counts what is no entry any more, and removes it.
+    /// Counts an entry that cannot be decoded, and removes it.
     async fn finds_damage(&self, damage: Damaged, key: &KeyRef<'_>, names: &Namespaces) {
         let place = self.names.entry(names, key.hash());
         self.context().counters.add(Count::Damaged, 1);
-        tracing::debug!(reason = damage.as_str(), place, "an entry in redis is of no use");
-        // What another process has sealed with a key that is not known here, or has stored under another rule, is not for this one to remove.
+        tracing::debug!(reason = damage.as_str(), place, "entry in redis not usable");
+        // Entries that another process has encrypted with an unknown key, or stored under another rule, are not for this process to remove.
         if !matches!(damage, Damaged::Sealed | Damaged::TooLong) {
             let _ = self.one(unlink(&place)).await;
         }
     }
 
-    /// What has become of an entry under the generations of now; `None` if it is dead. It must carry each name of the request, and
-    /// each name that it carries must have the generation that it carries.
+    /// Returns the validity of an entry under the current generations, or `None` if it is invalidated.
+    ///
+    /// The entry must carry each name of the request, and each of its names must have the generation that it carries.
     pub(super) async fn life_under(
         &self,
         entry: &Entry,
@@ -75,11 +76,11 @@ impl RedisInner {
         }
         let Some(mut life) = compare(&of_entry[..count], &of_now[..count]) else { return Ok(None) };
         if own.count() > count {
-            // What this process has cleared and has not delivered yet is still there for whoever asks.
+            // An invalidation by this process that is not delivered yet does not show in Redis.
             if self.deliveries.suspects(own) {
                 return Ok(None);
             }
-            // Names that only the response knew.
+            // Names that only the response has named.
             let more: Vec<Name<'_>> = own.names().skip(count).collect();
             let leased = self.known(&own.since(count)).map(|(generations, _)| generations);
             let generations = match leased {
@@ -103,7 +104,7 @@ impl RedisInner {
         Ok(Some(life))
     }
 
-    /// Asks for an entry, if one is wanted, and for generations, in one round trip. No generations if one of the names is fenced.
+    /// Reads an entry, if one is wanted, and generations in one round trip. Returns no generations if one of the names is fenced.
     pub(super) async fn generations<'a>(
         &self,
         entry: Option<(&Namespaces, u128)>,
@@ -115,7 +116,7 @@ impl RedisInner {
         }
     }
 
-    /// `MGET`, and where writes set fences `EXISTS` besides.
+    /// Reads by `MGET`. A strict store adds `EXISTS` for the fences.
     async fn generations_of_one<'a>(
         &self,
         entry: Option<(&Namespaces, u128)>,
@@ -129,7 +130,7 @@ impl RedisInner {
             let mut pipeline = redis::Pipeline::with_capacity(2);
             pipeline.add_command(mget.unpacked()).add_command(exists);
             let (mut answers, server) = Box::pin(node.all(&pipeline, Route::Pool, self.command_timeout)).await?;
-            let fenced = answers.pop().ok_or(CommandError::Protocol("a number of fences"))?;
+            let fenced = answers.pop().ok_or(CommandError::Protocol("the number of fences"))?;
             (FastReply::Value(answers.pop().unwrap_or(Value::Nil)), server, !matches!(fenced, Value::Int(0)))
         } else {
             let (values, server) = node.packed(mget, self.command_timeout).await?;
@@ -151,7 +152,7 @@ impl RedisInner {
         Ok((bytes, (!fenced).then_some(generations)))
     }
 
-    /// The same from many masters: a command for each key, so that each can follow its slot.
+    /// Reads from several masters by one command for each key, so that each command can follow its slot.
     async fn generations_of_many<'a>(
         &self,
         entry: Option<(&Namespaces, u128)>,
@@ -180,7 +181,7 @@ impl RedisInner {
         Ok((bytes, (!fenced).then_some(generations)))
     }
 
-    /// The entry of a key, within the budget.
+    /// Reads the entry of a key.
     pub(super) async fn entry(&self, key: &KeyRef<'_>, names: &Namespaces) -> CommandResult {
         match self.nodes.one() {
             Some(node) => match node.packed(self.names.get(names, key.hash()), self.command_timeout).await? {
@@ -191,7 +192,7 @@ impl RedisInner {
         }
     }
 
-    /// The answer to one command, within the budget.
+    /// Sends one command and waits for the answer within the command timeout.
     pub(super) async fn one(&self, ask: Command) -> CommandResult {
         match self.nodes.one() {
             Some(node) => node.one(&ask.command, Route::Pool, self.command_timeout).await,
@@ -203,8 +204,9 @@ impl RedisInner {
     }
 }
 
-/// An entry, if one was asked for, and generations, as they are in one reply. The entry is a slice of it, unless it may be kept, and would
-/// keep the others alive.
+/// Splits a reply into an entry, if one was requested, and generations.
+///
+/// The entry is a slice of the reply. It is copied if memory may keep it, since a slice would keep the generations alive.
 fn strings(
     reply: Bytes,
     entry: bool,

@@ -8,7 +8,7 @@ use crate::entry::{
     validity::Validity,
 };
 
-/// What is left of what was computed under `then`, if `now` holds: dead if one generation is missing or another one.
+/// Compares the generations `then` of an entry with the current ones. `None`, which is invalidated, if one is missing or differs.
 pub(crate) fn compare(then: &[Option<Generation>], now: &[Option<Generation>]) -> Option<Validity> {
     let mut life = Validity::Valid;
     for (then, now) in then.iter().zip(now) {
@@ -24,7 +24,7 @@ pub(crate) fn compare(then: &[Option<Generation>], now: &[Option<Generation>]) -
     (then.len() == now.len()).then_some(life)
 }
 
-/// A generation as Redis has it: 16 bytes, 8 bytes, and perhaps the number of its creation. The server that told it takes part.
+/// Reads a generation: 16 bytes, 8 bytes, and perhaps the number of its creation. The identity of the server is mixed in.
 pub(crate) fn parse_generation(value: &Value, server: u128) -> Option<Generation> {
     let Value::BulkString(bytes) = value else { return None };
     parse_bytes(bytes, server)
@@ -36,7 +36,7 @@ pub(super) fn parse_bytes(bytes: &[u8], server: u128) -> Option<Generation> {
     Some(Generation { hard: u128::from_be_bytes(*hard) ^ server, soft: u64::from_be_bytes(*soft) })
 }
 
-/// A generation that never was: 16 bytes for life and death, 8 for freshness.
+/// Creates a new generation: 16 bytes that change when entries are invalidated, and 8 that change when they become stale.
 pub(super) fn random_generation() -> [u8; 24] {
     let mut fresh = [0; 24];
     getrandom::fill(&mut fresh).expect("the operating system gives random bytes");
@@ -49,7 +49,7 @@ pub(super) fn random_u128() -> u128 {
     u128::from_be_bytes(random) | 1
 }
 
-/// The counter as it was answered. The server that has it takes part in its random: after a failover it is another one.
+/// Reads the counter of creations. The identity of the server is mixed into its random part, so that it differs after a failover.
 pub(super) fn counter(answer: CommandResult) -> Option<Counter> {
     let (value, server) = answer.ok()?;
     let Value::BulkString(text) = value else { return None };
@@ -57,7 +57,7 @@ pub(super) fn counter(answer: CommandResult) -> Option<Counter> {
     Some(Counter { random: random ^ server as u64 ^ (server >> 64) as u64, number })
 }
 
-/// The number in the text of a generation.
+/// Reads the number of creation from a stored generation.
 pub(super) fn numbered(generation: &Value) -> Option<Counter> {
     let Value::BulkString(text) = generation else { return None };
     let (random, number) = read_number(text.get(24..)?)?;

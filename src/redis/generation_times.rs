@@ -1,9 +1,9 @@
-//! How long generations live: about as long as what is stored under them.
+//! The lives of generations, which are about as long as those of the entries under them.
 //!
-//! A fill has to create the generations that are missing before anybody knows if its response will be stored, and names come from
-//! requests. So a new generation lives only for as long as a fill may take, and is extended once something is stored that needs it for
-//! longer. One that only a response names lives for an hour at first. An extension is pushed like every change, so it reaches far enough that few are needed. The root and the 4,096 sets of keys are
-//! few, and live long from the start.
+//! A fill creates missing generations before anyone knows if its response will be stored, and requests choose the names. A new generation
+//! therefore lives only as long as a fill may take. It is extended when an entry is stored that needs it longer. A generation that only a
+//! response names lives for one hour at first. Each extension is pushed like any change, so it reaches far enough that few are needed. The
+//! root and the 4,096 sets of keys are few, and have the longest life from the start.
 
 use std::{hash::BuildHasherDefault, time::Duration};
 
@@ -19,16 +19,16 @@ use crate::{
     namespace::set::{Name, Namespaces},
 };
 
-/// The life of a generation under which nothing is known to be stored: twice as long as a fill may go on that nobody waits for.
+/// The life of a generation without known entries: twice the longest time of a fill that no client waits for.
 const FIRST: Nanos = 120_000_000_000;
 
-/// The least by which an extension exceeds what it is needed for.
+/// The smallest margin by which an extension exceeds the need.
 const AHEAD: Nanos = 3_600_000_000_000;
 
-/// How many names are known at most.
+/// The largest number of known names.
 const MOST: usize = 64 << 10;
 
-/// What is known of the lives of generations.
+/// The known lives of generations.
 pub(crate) struct Lives {
     /// The longest life of a generation.
     longest: Nanos,
@@ -37,18 +37,18 @@ pub(crate) struct Lives {
 
 #[derive(Clone, Copy)]
 struct Life {
-    /// The generation.
+    /// The hard part of the generation.
     hard: u128,
-    /// Until when it lives, by the monotonic clock of this process.
+    /// The end of its life by the monotonic clock of this process.
     until: Nanos,
-    /// The life that a generation of this name was last extended to; zero if none was.
+    /// The life to which a generation of this name was last extended, or zero.
     extended: Nanos,
 }
 
-/// Whether a generation lives for as long as an entry needs it.
+/// The life of a generation in relation to an entry.
 pub(super) enum Reach {
     Enough,
-    /// To be extended to this life.
+    /// It has to be extended to this life.
     Short(Nanos),
     /// Another process has created it.
     Unknown,
@@ -66,7 +66,7 @@ impl Lives {
         self.longest
     }
 
-    /// The life of a generation that is created now.
+    /// Returns the life of a generation that is created now.
     pub(super) fn of_new(&self, name: Name<'_>) -> Nanos {
         match self.known.get(&id(name)) {
             _ if is_one_of_few(name) => self.longest,
@@ -75,13 +75,13 @@ impl Lives {
         }
     }
 
-    /// The life of a generation that is created now, for a name that only a response has named. Nothing is stored under it before the next
-    /// fill, which may come later than it takes.
+    /// Returns the life of a generation that is created now for a name that only a response has named. No entry is stored under it before
+    /// the next fill, which may come late.
     pub(super) fn of_named(&self, name: Name<'_>) -> Nanos {
         self.of_new(name).max(AHEAD).min(self.longest)
     }
 
-    /// A generation of this name lives for so long from now.
+    /// Records that a generation lives for `span` from now.
     pub(super) fn lives(&self, id: u64, generation: Generation, span: Nanos) {
         let extended = self.known.get(&id).map_or(0, |life| life.extended);
         self.known.insert(id, Life { hard: generation.hard, until: monotonic().saturating_add(span), extended });
@@ -91,7 +91,7 @@ impl Lives {
         self.known.insert(id, Life { hard: generation.hard, until: monotonic().saturating_add(span), extended: span });
     }
 
-    /// Whether this generation lives for as long as an entry that expires after `left`.
+    /// Compares the life of a generation with that of an entry that expires after `left`.
     pub(super) fn reach(&self, name: Name<'_>, generation: Generation, left: Nanos) -> Reach {
         if is_one_of_few(name) {
             return Reach::Enough;
@@ -106,7 +106,7 @@ impl Lives {
     }
 }
 
-/// Whether there are few names of this kind, whatever is requested.
+/// Returns `true` for kinds of names of which there are few, independently of the requests.
 fn is_one_of_few(name: Name<'_>) -> bool {
     match name {
         Name::Text { hash, .. } => hash == Namespaces::root_hash(),

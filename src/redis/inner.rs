@@ -1,4 +1,4 @@
-//! State shared by the clones of a Redis store.
+//! The state that the clones of a Redis store share.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,11 +28,11 @@ use crate::{
     },
 };
 
-/// What all of a store share.
+/// The state that the clones of a store share.
 pub(crate) struct RedisInner {
-    /// The memory in front, whose epochs, clock and counters are those of the whole.
+    /// The memory in front of Redis. Its epochs, clock and counters are those of the whole store.
     pub(crate) near: Memory,
-    /// Whether entries are kept in it.
+    /// `true` if entries are kept in it.
     pub(crate) keeps: bool,
     pub(crate) nodes: Topology,
     pub(crate) names: RedisKeys,
@@ -40,24 +40,24 @@ pub(crate) struct RedisInner {
     pub(crate) coherence: Coherence,
     pub(crate) memory_ttl: Nanos,
     pub(crate) heartbeat: Duration,
-    /// How stale a hit may be under a lease.
+    /// The longest staleness of a hit under a lease.
     pub(crate) delta: Nanos,
     pub(crate) command_timeout: Duration,
     pub(crate) lives: Lives,
-    /// How long a fence stands; `None`: not strict.
+    /// The time for which a fence stands. `None` if the store is not strict.
     pub(crate) fence: Option<Duration>,
     pub(crate) lease: Arc<Lease>,
     pub(crate) known: KnownGenerations,
     pub(crate) reads: Reads,
     pub(crate) deliveries: Outbox,
-    /// Invalidations that a server has accepted which may turn out to have been replaced by then.
+    /// Invalidations that a server has accepted, which may have been replaced by then.
     pub(crate) recent: Recent,
-    /// Told when a master is there again.
+    /// Notified when a master can be reached again.
     pub(crate) reconnected: Notify,
     pub(crate) stop: Stop,
-    /// The runtime of the thread behind the store.
+    /// The runtime of the worker thread.
     pub(crate) runtime: std::sync::OnceLock<tokio::runtime::Handle>,
-    /// What was last said about a server that evicts fences.
+    /// `true` after a warning about a server that evicts fences.
     pub(crate) warned: std::sync::atomic::AtomicBool,
 }
 
@@ -71,7 +71,8 @@ impl RedisInner {
         self.near.context()
     }
 
-    /// By which connection generations are created: with a lease, by that of the pushes, which are then not for us.
+    /// Returns the route by which generations are created. Under a lease it is the connection that receives pushes, which receives none for
+    /// them.
     pub(crate) fn creates_by(&self) -> Route {
         match self.coherence {
             Coherence::Leased => Route::Control,
@@ -79,7 +80,7 @@ impl RedisInner {
         }
     }
 
-    /// Waits until all masters are heard of, or one is known to be away; for a second at most.
+    /// Waits until all masters can be reached, or one is known to be down: at most one second for each step.
     pub(crate) async fn is_settled(&self) {
         let settled = async {
             loop {
@@ -100,10 +101,10 @@ impl RedisInner {
         }
     }
 
-    /// The present moment, by the clock that the stored times of a key count by and by that of this process.
+    /// Returns the present moment by the clock of a key's stored times and by the clock of this process.
     ///
-    /// Until the clock of the server is known, this process's wall clock stands for it. A clock that was injected does not run with the
-    /// server's: its wall clock always stands for it.
+    /// The wall clock of this process is used until the clock of the server is known. It is always used with an injected clock, which does
+    /// not run with the clock of the server.
     pub(super) fn moment(&self, key: KeyRef<'_>, names: &Namespaces) -> Moment {
         let clock = &self.context().clock;
         let here = clock.nanos();
@@ -121,13 +122,13 @@ impl RedisInner {
         Moment { there, here }
     }
 
-    /// Says once what is not as it should be with a server.
+    /// Warns once about a server that evicts fences.
     pub(crate) fn greets(&self, server: &Server) {
         use std::sync::atomic::Ordering;
         if self.fence.is_some() && server.eviction != "noeviction" {
             if !self.warned.swap(true, Ordering::Relaxed) {
                 let policy = &server.eviction;
-                tracing::warn!(%policy, "strict invalidation wants maxmemory-policy noeviction: a fence that is evicted is none");
+                tracing::warn!(%policy, "redis may evict fences: strict invalidation needs maxmemory-policy noeviction");
             }
         } else {
             self.warned.store(false, Ordering::Relaxed);
@@ -135,7 +136,7 @@ impl RedisInner {
     }
 }
 
-/// A span as Redis takes it: whole milliseconds, at least one.
+/// Converts a span to whole milliseconds, at least one.
 pub(crate) fn millis(span: Nanos) -> u64 {
     (span / 1_000_000).max(1)
 }

@@ -1,4 +1,4 @@
-//! What keys are called in Redis, readable by an operator.
+//! The names of keys in Redis, which an operator can read.
 //!
 //! ```text
 //! PREFIX:1:g:{db_query:orders}            the generation of a namespace
@@ -6,41 +6,41 @@
 //! PREFIX:1:e:{db_query:orders}:3f9a…      an entry, under the first of its namespaces
 //! PREFIX:1:l:{db_query:orders}:3f9a…      the lock of its fill
 //! PREFIX:1:seq                            the counter of creations
-//! PREFIX:1:b:{4711}                       a key that never exists, named by heartbeats
+//! PREFIX:1:b:{4711}                       a key that never exists, for heartbeats
 //! ```
 //!
-//! The number is that of the format. Braces are the hash tags of a cluster: an entry and the generation of its first namespace
-//! stand on one node. Keys are namespaces, too: `{*key:…}` is one that writes to its URI clear, `{*keys:…}` is one of 4,096 sets
-//! of all others, so that keys which are hardly ever cleared one by one do not need a generation each.
+//! The number is the version of the format. Braces are the hash tags of a cluster: an entry and the generation of its first namespace are
+//! stored on one node. Cache keys are namespaces as well. `{*key:…}` is a key that writes to its URI invalidate. `{*keys:…}` is one of
+//! 4,096 sets of all other keys, so that keys which are rarely invalidated one by one do not need a generation each.
 
 use crate::namespace::set::{Name, Namespaces, hash_of};
 
-/// The format of what is stored: another one is another set of keys.
+/// The version of the format. Another version uses other keys.
 const FORMAT: u32 = 1;
 
-/// How many sets there are of keys that are hardly ever cleared one by one.
+/// The number of sets for keys that are rarely invalidated one by one.
 const SETS: u64 = 4096;
 const ALONE: &str = "*key:";
 const TOGETHER: &str = "*keys:";
 
-/// The names of one application's keys.
+/// The names of the keys of one application.
 #[derive(Debug, Clone)]
 pub(crate) struct RedisKeys {
     /// `PREFIX:1:`
     base: Box<str>,
 }
 
-/// What a push tells of.
+/// The subject of a push.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Pushed {
-    /// The names with this hash.
+    /// Names with this hash.
     Hash(u64),
-    /// All keys whose hash has these low bits.
+    /// Cache keys whose hash has these low bits.
     Set(u64),
 }
 
 impl Pushed {
-    /// Hashes that stand for all that it tells of, for a table of epochs with up to 2^16 slots.
+    /// Returns hashes that stand for the whole subject in a table of epochs with up to 2^16 slots.
     pub(super) fn hashes(&self) -> impl Iterator<Item = u64> + Clone + use<> {
         let (first, more) = match *self {
             Self::Hash(hash) => (hash, 1),
@@ -55,7 +55,7 @@ impl RedisKeys {
         Self { base: format!("{prefix}:{FORMAT}:").into() }
     }
 
-    /// What all keys begin with.
+    /// Returns the common prefix of all keys.
     pub(super) fn base(&self) -> &str {
         &self.base
     }
@@ -68,7 +68,7 @@ impl RedisKeys {
         self.tagged(b'f', name)
     }
 
-    /// The key of an entry, and that of the lock of its fill.
+    /// Returns the key of an entry. The lock of its fill has the same ending.
     pub(super) fn entry(&self, names: &Namespaces, hash: u128) -> String {
         let first = first(names);
         let mut key = Vec::with_capacity(self.length(first) + ENTRY);
@@ -76,12 +76,12 @@ impl RedisKeys {
         text(key)
     }
 
-    /// The slot of an entry in a cluster.
+    /// Returns the cluster slot of an entry.
     pub(super) fn slot_of_entry(&self, names: &Namespaces, hash: u128) -> u16 {
         slot(self.entry(names, hash).as_bytes())
     }
 
-    /// The lock of an entry's fill.
+    /// Returns the key of the lock for an entry's fill.
     pub(super) fn lock(&self, entry: &str) -> String {
         format!("{}l{}", self.base, &entry[self.base.len() + 1..])
     }
@@ -90,7 +90,7 @@ impl RedisKeys {
         format!("{}seq", self.base)
     }
 
-    /// The key that heartbeats name, in this slot if one is given. It never exists.
+    /// Returns the key for heartbeats, in a given slot. It never exists.
     pub(super) fn check(&self, in_slot: Option<u16>) -> String {
         match in_slot {
             None => format!("{}b", self.base),
@@ -101,12 +101,12 @@ impl RedisKeys {
         }
     }
 
-    /// What the keys begin with whose changes are pushed.
+    /// Returns the prefixes of the keys whose changes are pushed.
     pub(super) fn pushed(&self) -> [String; 2] {
         [format!("{}g:", self.base), format!("{}f:", self.base)]
     }
 
-    /// What the key in a push stands for, if it is one of ours.
+    /// Returns the subject of a push, if its key is one of this application.
     pub(super) fn parse(&self, key: &[u8]) -> Option<Pushed> {
         let rest = key.strip_prefix(self.base.as_bytes())?;
         let name = rest.strip_prefix(b"g:{").or_else(|| rest.strip_prefix(b"f:{"))?.strip_suffix(b"}")?;
@@ -149,7 +149,7 @@ impl RedisKeys {
         push_hex::<32>(hash, out);
     }
 
-    /// How long the key of a generation is.
+    /// Returns the length of a generation's key.
     fn length(&self, name: Name<'_>) -> usize {
         let name = match name {
             Name::Text { text, .. } => text.len(),
@@ -159,7 +159,7 @@ impl RedisKeys {
         self.base.len() + "g:{}".len() + name
     }
 
-    /// `GET` of an entry.
+    /// Writes `GET` of an entry.
     pub(super) fn get(&self, names: &Namespaces, hash: u128) -> Packed {
         let first = first(names);
         let mut packed = Packed::of(b"$3\r\nGET\r\n", 1, self.length(first) + ENTRY);
@@ -167,7 +167,7 @@ impl RedisKeys {
         packed
     }
 
-    /// `MGET` of an entry, if one is wanted, and of generations.
+    /// Writes `MGET` of generations, and of an entry if one is wanted.
     pub(super) fn mget<'a>(&self, entry: Option<(&Namespaces, u128)>, names: impl Iterator<Item = Name<'a>> + Clone) -> Packed {
         let (count, room) =
             names.clone().fold((0, 0), |(count, room), name| (count + 1, room + self.length(name) + Packed::AROUND));
@@ -192,10 +192,10 @@ impl RedisKeys {
     }
 }
 
-/// What the key of an entry has more than that of a generation.
+/// The number of bytes by which the key of an entry is longer than that of a generation.
 const ENTRY: usize = 1 + 32;
 
-/// A key as text: it is written of texts.
+/// Converts a key to text. It is made of texts only.
 fn text(key: Vec<u8>) -> String {
     String::from_utf8(key).expect("it is written of texts")
 }
@@ -212,17 +212,17 @@ fn push_hex<const N: usize>(number: u128, out: &mut Vec<u8>) {
     out.extend_from_slice(&digits);
 }
 
-/// A command as it is sent, written key by key into one piece of memory.
+/// A command in the form in which it is sent, written key by key into one buffer.
 #[derive(Debug)]
 pub(crate) struct Packed {
     bytes: Vec<u8>,
 }
 
 impl Packed {
-    /// What stands around a key, at most.
+    /// The largest number of bytes around a key.
     const AROUND: usize = "$1234567890\r\n\r\n".len();
 
-    /// A command with so many keys, which take so much room.
+    /// Begins a command with this number of keys, which take `room` bytes.
     fn of(command: &[u8], keys: usize, room: usize) -> Self {
         let mut packed = Self { bytes: Vec::with_capacity(room + 3 * Self::AROUND) };
         packed.counted(b'*', keys + 1);
@@ -255,7 +255,7 @@ impl Packed {
         self.bytes
     }
 
-    /// The same for who packs himself.
+    /// Reads the command back, for callers that encode it themselves.
     pub(super) fn unpacked(&self) -> redis::Cmd {
         let mut command = redis::Cmd::new();
         let mut rest = &self.bytes[..];
@@ -274,7 +274,7 @@ impl Packed {
     }
 }
 
-/// By what the generation of a name is known in this process.
+/// Returns the identifier of a name's generation in this process.
 pub(crate) fn id(name: Name<'_>) -> u64 {
     match name {
         Name::Key { hash, alone: false } => 0x6b65_7973_0000_0000 | (hash % SETS),
@@ -282,8 +282,9 @@ pub(crate) fn id(name: Name<'_>) -> u64 {
     }
 }
 
-/// The name under which an entry stands: the innermost of those that the rule names first, or the root. A request and the entry that
-/// answers it come to the same: the names that a response has added stand behind the key, and do not count.
+/// Returns the name under which an entry is stored: the innermost of those that the rule names first, or the root.
+///
+/// It is the same for a request and for the entry that answers it: names that the response has added follow the key and do not count.
 fn first(names: &Namespaces) -> Name<'_> {
     let texts = names.names().map_while(|name| match name {
         Name::Text { text, .. } => Some((text, name)),
@@ -291,7 +292,7 @@ fn first(names: &Namespaces) -> Name<'_> {
     });
     let mut found = Name::Text { text: "*", hash: Namespaces::root_hash() };
     let mut level = "";
-    // Ancestors stand before what they are ancestors of.
+    // Ancestors come before their descendants.
     for (text, name) in texts.skip(1) {
         let is_below = text.strip_prefix(level).is_some_and(|rest| level.is_empty() || rest.starts_with(':'));
         if !is_below {
@@ -302,7 +303,7 @@ fn first(names: &Namespaces) -> Name<'_> {
     found
 }
 
-/// The slot of a key in a cluster: CRC-16/XMODEM of its hash tag, modulo 16,384.
+/// Returns the cluster slot of a key: CRC-16/XMODEM of its hash tag, modulo 16,384.
 pub(crate) fn slot(key: &[u8]) -> u16 {
     let tag = key.iter().position(|b| *b == b'{').and_then(|open| {
         let rest = &key[open + 1..];
@@ -365,7 +366,7 @@ mod tests {
     }
     #[test]
     fn command_is_encoded_like_the_client() {
-        // A prefix may be anything.
+        // A prefix may contain any text.
         for prefix in ["app", "", "a\r\nb", "ä"] {
             let keys = RedisKeys::new(prefix);
             let mut set = names();

@@ -1,4 +1,4 @@
-//! For how long this process may trust what it was told.
+//! How long cached generations may be trusted without asking Redis.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -16,20 +16,20 @@ use quick_cache::{
 
 use crate::{clock::Nanos, entry::stamp::Generation};
 
-/// The lease: until when the local table of epochs holds all that has happened up to a moment that is no longer ago than Δ.
+/// The time until which the local table of epochs contains every change up to a moment at most Δ ago.
 ///
-/// Each master pushes its changes by a connection of its own. A push may follow the answer to a `PING` that was sent after the
-/// change, but not the answer to the next one. So the table is trusted up to when the *previous* answered `PING` was sent, and the
-/// lease ends Δ after that moment. It is whole if that of each master is.
+/// Each master pushes its changes by a connection of its own. A push may follow the answer to a `PING` that was sent after the change, but
+/// not the answer to the next one. The table is therefore trusted up to the moment at which the *previous* answered `PING` was sent, and
+/// the lease ends Δ after that moment. It is held while the lease of each master is held.
 #[derive(Debug, Default)]
 pub(crate) struct Lease {
     parts: Mutex<HashMap<String, Nanos>>,
     until: AtomicU64,
-    /// For changes of this process that are not answered: the end of a lease that trusts what was told up to when each was sent.
+    /// For each unanswered change of this process, the end of a lease that trusts pushes up to the moment at which the change was sent.
     unsettled: Mutex<BTreeMap<u64, Nanos>>,
 }
 
-/// A change under way that may hide a push from this process until it is settled.
+/// A running change that may hide a push from this process until it is settled.
 #[derive(Debug)]
 pub(super) struct Unsettled {
     lease: Arc<Lease>,
@@ -43,8 +43,8 @@ impl Drop for Unsettled {
 }
 
 impl Lease {
-    /// The masters are these; of those that are new, nothing is heard yet. What others have said is not to be trusted from here on:
-    /// `forget` it, before there is a lease again.
+    /// Sets the masters. Nothing has been heard from new ones yet. If a master was removed, `forget` is called before a lease can begin:
+    /// its pushes no longer arrive.
     pub(super) fn is_of<'a>(&self, masters: impl Iterator<Item = &'a str>, forget: impl FnOnce()) {
         let mut parts = self.lock();
         let mut before = std::mem::take(&mut *parts);
@@ -55,16 +55,15 @@ impl Lease {
         self.add_up(&parts);
     }
 
-    /// A server is asked that is not one of the masters, and of which nothing is heard: there is no lease until it is one, or until
-    /// what it has said is forgotten.
+    /// Ends the lease while commands go to a server that is not a known master, since its pushes do not arrive here.
     pub(super) fn lacks(&self, server: &str) {
         let mut parts = self.lock();
         parts.entry(server.to_owned()).or_insert(0);
         self.add_up(&parts);
     }
 
-    /// A change is sent whose own push, and with it the push of an earlier change of the same key, may not come: until it is settled,
-    /// the lease extends no further than `until`.
+    /// Limits the lease to `until` while a change is running. The push of this change, and that of an earlier change of the same key, may
+    /// be missing.
     pub(super) fn unsettled(self: &Arc<Self>, until: Nanos) -> Unsettled {
         let mut open = self.open_changes();
         let id = open.last_key_value().map_or(0, |(last, _)| last + 1);
@@ -76,7 +75,7 @@ impl Lease {
         self.unsettled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is told of one master is to be trusted until then, or until what the oldest unsettled change allows.
+    /// Extends the lease of one master to `until`, or as far as the oldest running change allows.
     pub(super) fn extends(&self, master: &str, until: Nanos) {
         let until = self.open_changes().values().copied().fold(until, Nanos::min);
         let mut parts = self.lock();
@@ -86,12 +85,12 @@ impl Lease {
         self.add_up(&parts);
     }
 
-    /// Nothing is heard of one master any more.
+    /// Ends the lease of one master.
     pub(super) fn ends(&self, master: &str) {
         self.extends(master, 0);
     }
 
-    /// To be asked *before* the table is looked into: what is pushed between the two is then in it.
+    /// Returns `true` while the lease is held. Call it *before* the table is read: a push between the two is then in the table.
     #[inline]
     pub(super) fn is_held(&self, now: Nanos) -> bool {
         now < self.until.load(Ordering::SeqCst)
@@ -106,11 +105,11 @@ impl Lease {
     }
 }
 
-/// Generations as they were read, so that under a lease only the entry has to be fetched. Each is known together with the epoch
-/// before it was read: once the slot of its name holds a later one, it is known no more.
+/// Generations that were read before, so that only the entry has to be fetched under a lease. Each has the epoch before it was read, and is
+/// unknown once the slot of its name holds a later one.
 pub(crate) struct KnownGenerations(Cache<u64, (Generation, u64), UnitWeighter, BuildHasherDefault<IdHasher>>);
 
-/// What names are known by is a hash already, or a small number in its low bits: all of them are to take part in all of it.
+/// A hasher for identifiers, which are hashes already or small numbers in the low bits. It spreads them over all bits.
 #[derive(Default)]
 pub(crate) struct IdHasher(u64);
 
@@ -130,7 +129,7 @@ impl Hasher for IdHasher {
     }
 }
 
-/// How many generations are known at most.
+/// The largest number of known generations.
 const MOST: usize = 64 << 10;
 
 impl KnownGenerations {
@@ -142,7 +141,7 @@ impl KnownGenerations {
         self.0.insert(id, (generation, epoch));
     }
 
-    /// The generation, and the epoch before it was read.
+    /// Returns the generation and the epoch before it was read.
     #[inline]
     pub(super) fn get(&self, id: u64) -> Option<(Generation, u64)> {
         self.0.get(&id)

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::store::lock::Lock;
 
-/// For how long others are told that what a lock was for is not to be shared.
+/// The time in milliseconds for which other processes know that the response of a fill cannot be shared.
 const PASS: u64 = 5_000;
 
 pub(super) fn take_lock(lock: &str, token: u128, lease: u64) -> Command {
@@ -23,17 +23,17 @@ pub(super) fn take_lock(lock: &str, token: u128, lease: u64) -> Command {
     Command { slot: slot(lock.as_bytes()), command }
 }
 
-/// A lock on its way back to Redis. Dropped before Redis has confirmed, whatever the cause, it goes to the delivery queue.
+/// A lock on its way back to Redis. If it is dropped before Redis has confirmed, it is queued in the outbox.
 pub(crate) struct Returning {
     core: Arc<RedisInner>,
     release: Option<Release>,
 }
 
-/// The number of times that a lock is given back of which nobody knows whether it was taken.
+/// The number of attempts to give back a lock that may not have been taken.
 const TIMES: u8 = 6;
 
 impl Returning {
-    /// A lock that is held. Others are told for `pass` milliseconds that the response is not to be shared.
+    /// Gives back a lock that is held. Other processes know for `pass` milliseconds that the response cannot be shared.
     pub(super) fn known(core: &Arc<RedisInner>, lock: &Lock, pass: u64) -> Self {
         Self::of(core, lock, pass, 0)
     }
@@ -55,7 +55,7 @@ impl Returning {
         self.release.as_ref().map(|release| scripts::release(&release.lock, release.token, release.pass))
     }
 
-    /// Confirmed if the lock was given back; or if it was not held any more, where it is known that it was.
+    /// Takes the answer. It confirms that the lock was given back, or that a lock which was certainly held has ended.
     pub(super) fn answered(mut self, answer: &CommandResult) {
         let again = self.release.as_ref().map_or(0, |release| release.again);
         if matches!(answer, Ok((value, _)) if again == 0 || *value == Value::Int(1)) {
@@ -72,8 +72,8 @@ impl Drop for Returning {
     }
 }
 
-/// A lock that is being taken, given back if nobody comes to have it: because the request has left, there was no answer in time, or
-/// there is nothing to fill. By the same connection first, so that it is not given back before it is taken.
+/// A lock that is being taken. It is given back if the request leaves, if no answer arrives in time, or if there is nothing to fill. The
+/// same connection is used first, so that the lock is not given back before it is taken.
 pub(crate) struct Taking {
     core: Arc<RedisInner>,
     lock: Option<Lock>,
@@ -84,7 +84,7 @@ impl Taking {
         Self { core: core.clone(), lock: Some(lock) }
     }
 
-    /// Somebody has it now: who began, or, if it was not free, another.
+    /// Keeps the lock: this fill holds it, or another one does.
     pub(super) fn taken(mut self) -> Option<Lock> {
         self.lock.take()
     }
@@ -95,7 +95,7 @@ impl Drop for Taking {
         let Some(lock) = self.lock.take() else { return };
         let core = self.core.clone();
         let returning = Returning::of(&core, &lock, 0, TIMES);
-        // Without a runtime it goes to the queue.
+        // Without a runtime it goes to the outbox.
         let Ok(runtime) = Handle::try_current() else { return };
         runtime.spawn(async move {
             let asks = returning.ask().into_iter().collect();

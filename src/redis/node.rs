@@ -1,4 +1,4 @@
-//! One master: the connections to it, and whether it answers.
+//! One master: its connections and its circuit breaker.
 
 use std::{
     fmt,
@@ -26,52 +26,53 @@ use super::{
 
 /// A master.
 pub(crate) struct Node {
-    /// `host:port`, as the cluster calls it; empty where there is only one.
+    /// `host:port` as the cluster names it. Empty without a cluster.
     pub(super) address: String,
     pub(super) manager: RedisManager,
-    /// A pool of the application: connections are taken out, cloned and given back at once, so that commands share a pipeline.
+    /// A pool of the application. Connections are taken out, cloned and given back at once, so that commands share a pipeline.
     pool: Option<Pool<RedisManager>>,
     at_hand: AtHand,
     next: AtomicUsize,
     filling: Mutex<Option<Filling>>,
-    /// The connection by which pushes come, for what they should not tell us of.
+    /// The connection that receives pushes. Commands whose own changes must not be pushed use it.
     control: RwLock<Option<RedisConnection>>,
-    /// Told when that is there again.
+    /// Notified when that connection is available again.
     pub(super) controlled: Notify,
     pub(super) breaker: Breaker,
-    /// Its clock.
+    /// The clock of the server.
     pub(super) time: ServerTime,
-    /// How often it was asked something, heartbeats apart.
+    /// The number of round trips, apart from heartbeats.
     pub(super) trips: AtomicU64,
-    /// It is no master of the cluster any more.
+    /// `true` once it is not a master of the cluster any more.
     gone: AtomicBool,
 }
 
-/// The connections that are asked by, each in its place.
+/// The connections for commands, each in its slot.
 type AtHand = Arc<[RwLock<Option<RedisConnection>>]>;
 
-/// A task that puts connections into their places. It is not the task of a request, so that a connection can take longer to make than
-/// a request may wait; it is of the runtime of a request, and ends with that.
+/// A task that fills empty slots with connections. It is not the task of a request, so that connecting may take longer than a request may
+/// wait. It runs on the runtime of a request, and ends with it.
 struct Filling {
     since: Instant,
     ended: watch::Receiver<Option<Result<(), String>>>,
 }
 
-/// How long such a task may take. After that it is not waited for: its runtime may be driven by nobody.
+/// The longest time for such a task. After it the task is replaced: its runtime may not be running.
 const FILLING: Duration = Duration::from_secs(2);
 
-/// By which connection to ask.
+/// The connection for a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Route {
-    /// One of the pool.
+    /// A connection of the pool.
     Pool,
-    /// That of the pushes, or one of the pool if there is none.
+    /// The connection that receives pushes, or one of the pool if there is none.
     Control,
 }
 
-/// A command that changes nothing, and that a server answers only if it would accept an invalidation: a replica says `READONLY`, or
-/// `MOVED` in a cluster, and a master that is cut off from its cluster says `CLUSTERDOWN`. A master that is being replaced on
-/// purpose holds it back together with all other writes. The key does not exist.
+/// Returns a command that changes nothing, and that a server answers only if it would accept an invalidation. The key does not exist.
+///
+/// A replica answers `READONLY`, or `MOVED` in a cluster. A master that is cut off from its cluster answers `CLUSTERDOWN`. A master that is
+/// being replaced on purpose delays it together with all other writes.
 pub(crate) fn check(key: &str) -> Cmd {
     redis::cmd("PEXPIREAT").arg(key).arg(1).take()
 }
@@ -102,7 +103,7 @@ impl Node {
         }
     }
 
-    /// The answer to one command.
+    /// Sends one command.
     pub(super) async fn one(&self, command: &Cmd, via: Route, limit: Duration) -> Result<(Value, u128), CommandError> {
         self.within(limit, async |by| {
             let connection = by.insert(self.connection(via).await?);
@@ -111,7 +112,7 @@ impl Node {
         .await
     }
 
-    /// The answer to one command that is packed already: the way of a hit.
+    /// Sends one encoded command. Hits use this path.
     pub(super) async fn packed(&self, packed: Packed, limit: Duration) -> Result<(FastReply, u128), CommandError> {
         let connection = match self.connection_at_hand() {
             Some(connection) if !self.breaker.is_open() => connection,
@@ -139,7 +140,7 @@ impl Node {
         self.at_hand(place)
     }
 
-    /// The answers to some commands in one pipeline, errors of the server among them.
+    /// Sends commands in one pipeline. Errors of the server are among the values.
     pub(super) async fn all(
         &self,
         commands: &Pipeline,
@@ -153,7 +154,7 @@ impl Node {
         .await
     }
 
-    /// What the server says of itself now.
+    /// Asks the server for current facts about itself.
     pub(super) async fn server(&self, limit: Duration) -> Result<Server, CommandError> {
         self.within(limit, async |by| {
             by.insert(self.connection(Route::Pool).await?).server().await.map_err(CommandError::Connecting)
@@ -170,7 +171,7 @@ impl Node {
             return Err(CommandError::Unavailable);
         }
         self.trips.fetch_add(1, Ordering::Relaxed);
-        // The connection that is asked by, once there is one.
+        // The connection of the command, once there is one.
         let mut by = None;
         let answer = tokio::time::timeout(limit, asking(&mut by)).await.unwrap_or_else(|_| {
             by.iter().for_each(RedisConnection::is_silent);
@@ -179,7 +180,7 @@ impl Node {
         self.noted(answer)
     }
 
-    /// Notes whether the server answers.
+    /// Records the answer in the circuit breaker.
     fn noted<T>(&self, answer: Result<T, CommandError>) -> Result<T, CommandError> {
         match &answer {
             Err(fault) if fault.is_of_connection() => {
@@ -202,7 +203,7 @@ impl Node {
         if let Some(connection) = self.at_hand(place) {
             return Ok(connection);
         }
-        // Hardly ever needed, and large: in a box, so that not every command is as large.
+        // Rarely needed, and large. The box keeps the futures of commands small.
         Box::pin(self.fill()).await?;
         (0..self.at_hand.len()).find_map(|next| self.at_hand((place + next) % self.at_hand.len())).ok_or(CommandError::Timeout)
     }
@@ -212,9 +213,9 @@ impl Node {
         connection.as_ref().filter(|connection| !connection.is_broken()).cloned()
     }
 
-    /// Has connections put where there are none, or broken ones, and waits for that.
+    /// Fills slots without a working connection, and waits until that is done.
     pub(super) async fn fill(&self) -> Result<(), CommandError> {
-        // Once more if the task has ended with a runtime that is not ours.
+        // Tried again if the task has ended with a foreign runtime.
         for _ in 0..2 {
             let mut ended = self.filling();
             if let Ok(result) = ended.wait_for(Option::is_some).await {
@@ -225,12 +226,12 @@ impl Node {
         Err(CommandError::Timeout)
     }
 
-    /// The task that puts connections into their places: the one that is at it, or a new one.
+    /// Returns the running task that fills slots, or starts one.
     fn filling(&self) -> watch::Receiver<Option<Result<(), String>>> {
         let mut filling = self.filling.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(Filling { since, ended }) = &*filling
             && since.elapsed() < FILLING
-            // Whoever ends without a word has ended with its runtime.
+            // A task that ended without a result has ended with its runtime.
             && ended.has_changed().is_ok()
             && ended.borrow().is_none()
         {
@@ -247,7 +248,7 @@ impl Node {
         ended
     }
 
-    /// Throws all connections away: the server they were made to is not there any more, or another.
+    /// Marks all connections as broken: the server is gone, or is another one.
     pub(super) fn breaks(&self) {
         for slot in &*self.at_hand {
             let slot = slot.read().unwrap_or_else(PoisonError::into_inner);
@@ -255,7 +256,7 @@ impl Node {
         }
     }
 
-    /// Throws away the connections to servers at other addresses than this.
+    /// Marks connections to other addresses as broken. Returns `true` if there were any.
     pub(super) fn leaves_all_but(&self, address: &str) -> bool {
         let elsewhere = |connection: &RedisConnection| !connection.is_at(address) && !connection.is_broken();
         let mut left = false;
@@ -269,8 +270,8 @@ impl Node {
         left
     }
 
-    /// Whether a connection made anew is answered. It is thrown away: those of the pool are made by who needs them, and driven by
-    /// their runtime.
+    /// Returns `true` if a new connection is answered. It is then closed: requests make the connections for commands, and their runtimes
+    /// drive them.
     pub(super) async fn answers(&self, limit: Duration) -> bool {
         let probe = async {
             let (connection, _) = self.manager.open(None).await.map_err(CommandError::Connecting)?;
@@ -291,7 +292,7 @@ impl Node {
         }
     }
 
-    /// Notes the clock of the server.
+    /// Records the clock of the server.
     pub(super) fn learns(&self, server: &Server) {
         if let Some(reading) = server.time {
             self.time.learn(reading);
@@ -308,7 +309,7 @@ impl Node {
     }
 }
 
-/// Puts connections where there are none, or broken ones.
+/// Fills slots without a working connection.
 async fn fill(manager: &RedisManager, pool: Option<&Pool<RedisManager>>, at_hand: &AtHand) -> Result<(), String> {
     let mut pooled = match pool {
         Some(pool) => pooled(pool, at_hand.len()).await,
@@ -323,7 +324,7 @@ async fn fill(manager: &RedisManager, pool: Option<&Pool<RedisManager>>, at_hand
             Some(connection) => connection,
             None => match manager.open(None).await {
                 Ok((connection, _)) => connection,
-                // Those that are there serve for all.
+                // The existing connections serve all requests.
                 Err(_) if at_hand.iter().any(is_there) => break,
                 Err(error) => return Err(error.to_string()),
             },
@@ -333,10 +334,10 @@ async fn fill(manager: &RedisManager, pool: Option<&Pool<RedisManager>>, at_hand
     Ok(())
 }
 
-/// Connections of a pool, as many as it gives of those that are wanted. All are taken out at once, so that they are not the same; broken
-/// ones are thrown away as they go back.
+/// Takes up to `wanted` connections out of a pool of the application. All are held at the same time, so that they are different ones. The
+/// pool discards broken ones when they are given back.
 ///
-/// A pool may give none for ever, after a runtime has ended that was opening one: then they are made without it.
+/// A pool may never give one again if a runtime has ended that was opening one. The connections are then made without it.
 async fn pooled(pool: &Pool<RedisManager>, wanted: usize) -> Vec<RedisConnection> {
     let mut taken = Vec::with_capacity(wanted);
     for _ in 0..2 * wanted {

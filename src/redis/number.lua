@@ -1,13 +1,13 @@
--- Writes the number of its creation into a generation that has none to compare with.
+-- Writes the number of its creation into a generation without a comparable number.
 --
--- The number was taken after the generation was seen, so it says no less than when the generation was created. Not while there is a
--- fence, as with the making of one.
+-- The number was taken after the generation was seen, so it is at least as large as that of the creation. It is not written while there
+-- is a fence, for the reason in admit.lua.
 --
 -- KEYS[1]  the generation of a namespace
 -- KEYS[2]  its fences
--- ARGV[1]  the 16 bytes that it was seen with
+-- ARGV[1]  its first 16 bytes when it was seen
 -- ARGV[2]  'random:number'
--- returns  1 if it is still the same and has the number now; 0 if not, or if there is a fence
+-- returns  1 if it is unchanged and has the number now; 0 if not, or if there is a fence
 --
 -- example  'HHHHHHHHHHHHHHHHssssssss' with 'HHHHHHHHHHHHHHHH' and 'r:42': 'HHHHHHHHHHHHHHHHssssssssr:42', its time to live as
 --          before; returns 1

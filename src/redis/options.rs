@@ -1,31 +1,32 @@
-//! Options of a store in Redis that other files read.
+//! Options of a store in Redis that several files read.
 
 use std::time::Duration;
 
-/// How long making a connection may take.
+/// The longest time for making a connection.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How new what memory serves must be.
+/// Freshness of hits from memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Coherence {
-    /// Stale by at most the time that is given, counted from when Redis was asked last. No round trip for a hit in memory.
+    /// A hit from memory is stale by at most this time since Redis was last asked. It takes no round trip.
     ///
-    /// What this process clears itself shows at once.
+    /// Invalidations by this process take effect at once.
     Ttl(Duration),
-    /// Stale by at most Δ = 2 heartbeats and a round trip, whatever the network does, and typically by less than a millisecond: masters
-    /// push what is cleared. No round trip for a hit in memory. While a master is not heard of, as [`Validated`](Self::Validated).
+    /// A hit from memory is stale by at most Δ = 2 heartbeats and a round trip, independently of the network, and typically by less than
+    /// one millisecond, since masters push invalidations. It takes no round trip. While a master cannot be reached, hits are
+    /// [`Validated`](Self::Validated).
     Leased,
-    /// Never stale: each hit in memory asks Redis for the generations, without the body.
+    /// A hit from memory is never stale. Each one asks Redis for the generations, without the body.
     Validated,
 }
 
-/// What becomes of entries from before a failover, or from before a restart.
+/// Treatment of entries from before a failover or a restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Failover {
-    /// They are not served: the new master may have missed a clearing. The default.
+    /// They are not served, since the new master may have missed an invalidation. The default.
     Flush,
-    /// They are. A clearing that the new master has missed is then never heard of again; entries are stale by up to their lifetimes.
+    /// They are served. An invalidation that the new master has missed is lost: entries are stale by up to their lifetimes.
     Trust,
 }

@@ -1,7 +1,7 @@
 //! Invalidations and returned locks that Redis has not confirmed yet.
 //!
-//! Writes leave no jobs here, only the names that they invalidate: a name waits once, however many writes have named it. Memory is
-//! bounded by the number of names, and by the number of calls that wait at this moment.
+//! The queue holds names instead of writes: a name waits once, however many writes have named it. Memory is bounded by the number of names
+//! and of waiting calls.
 
 use std::{
     collections::HashMap,
@@ -24,16 +24,16 @@ use crate::{
     store::epochs::InvalidationKind,
 };
 
-/// The largest number of names that wait. If there are more, everything is invalidated instead.
+/// The largest number of waiting names. Beyond it, everything is invalidated instead.
 const MOST: usize = 64 << 10;
 
-/// The largest number of fences of one name that are taken back. The oldest are left to their deadlines.
+/// The largest number of fences of one name that are removed. The oldest are left to their deadlines.
 const MOST_TOKENS: usize = 4096;
 
-/// The largest number of locks that wait to be given back. Those beyond end with their leases.
+/// The largest number of waiting locks. Others end with their leases.
 const MOST_RELEASES: usize = 4096;
 
-/// The outcome that a waiting call is told.
+/// The result of a delivery for a waiting call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DeliveryResult {
     /// Every master concerned has confirmed.
@@ -46,27 +46,27 @@ pub(crate) enum DeliveryResult {
 #[derive(Debug)]
 pub(crate) struct Outbox {
     queue: Mutex<Queue>,
-    /// The number of names under suspicion, for reads.
+    /// The number of names with a pending invalidation, for reads.
     count: AtomicUsize,
-    /// The number of locks that wait.
+    /// The number of waiting locks.
     releases: AtomicUsize,
     /// The gauge of the statistics.
     gauge: Arc<AtomicUsize>,
-    /// Slots have other masters.
+    /// `true` if slots have other masters.
     moved: AtomicBool,
-    /// Told when there is something new, and when a circuit breaker changes. Awaited by the delivery task alone.
+    /// Notified of new deliveries and of changes of circuit breakers. Only the delivery task waits for it.
     pub(super) told: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
-    /// By the identifier of the name. Those that are being sent are not here.
+    /// Deliveries by the identifier of their name, without those that are being sent.
     names: HashMap<u64, Delivery>,
-    /// Identifiers that are new, or have new calls that wait, since the delivery task last looked.
+    /// Identifiers that are new or have new waiting calls since the delivery task last looked.
     fresh: Vec<u64>,
     releases: Vec<Release>,
-    /// Names with an errand that waits or is being sent, and the number of these. In this process nothing is served of them, and
-    /// nothing stored.
+    /// The number of waiting or running deliveries of each name. While there are any, this process neither serves nor stores entries of the
+    /// name.
     suspects: HashMap<u64, u32>,
 }
 
@@ -77,39 +77,39 @@ pub(crate) struct Delivery {
     pub(super) fences: String,
     /// Hard, unless all writes want it soft.
     pub(super) kind: InvalidationKind,
-    /// Fences to be taken back, and the time at which that was asked for.
+    /// Fences to remove, with the times at which they were added.
     pub(super) tokens: Vec<(u128, Instant)>,
     waiters: Vec<Arc<Waiter>>,
-    /// Whether the delivery task knows of it, and whether it is to look at it.
+    /// `known`: the delivery task has seen it. `noted`: the delivery task is to look at it.
     known: bool,
     noted: bool,
 }
 
-/// A name that the delivery task is to look at.
+/// A name for the delivery task to look at.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fresh {
     pub(super) id: u64,
     pub(super) slot: u16,
-    /// Otherwise it waits already, and there are new calls that wait for it.
+    /// `false` if it waits already and has new waiting calls.
     pub(super) is_new: bool,
 }
 
-/// A call that waits for some names.
+/// A call that waits for the delivery of some names.
 #[derive(Debug)]
 struct Waiter {
     left: AtomicUsize,
     done: Mutex<Option<oneshot::Sender<DeliveryResult>>>,
 }
 
-/// A lock to be given back.
+/// A lock to give back.
 #[derive(Debug, Clone)]
 pub(crate) struct Release {
     pub(super) lock: Arc<str>,
     pub(super) token: u128,
-    /// How long, in milliseconds, others are told that the response is not to be shared.
+    /// The time in milliseconds for which other processes know that the response cannot be shared.
     pub(super) pass: u64,
-    /// The number of further attempts after Redis has answered that the lock is not held by this token. Not zero if the command
-    /// that takes the lock may still be on its way.
+    /// The number of further attempts after the answer that this token does not hold the lock. Above zero if the command that takes the
+    /// lock may still be on its way.
     pub(super) again: u8,
     /// The number of such attempts so far.
     pub(super) tries: u32,
@@ -128,8 +128,8 @@ impl Outbox {
         }
     }
 
-    /// Queues the invalidation of some names. It arrives sooner or later, whether or not the answer is awaited. `fence` is a token
-    /// and the time for which its fence stands.
+    /// Queues the invalidation of names. It is delivered even if nothing awaits the result. `fence` is a token and the time for which its
+    /// fence stands.
     pub(super) fn send(
         &self,
         keys: &RedisKeys,
@@ -155,7 +155,7 @@ impl Outbox {
         arrived
     }
 
-    /// Queues names once more that have been delivered.
+    /// Queues delivered names again.
     pub(super) fn send_again(&self, names: Vec<Invalidated>) {
         let mut queue = self.lock();
         for Invalidated { id, generation, fences, kind } in names {
@@ -178,14 +178,14 @@ impl Outbox {
     pub(super) fn release(&self, release: Release) {
         if self.releases.fetch_add(1, Ordering::SeqCst) >= MOST_RELEASES {
             self.released(1);
-            tracing::debug!("too many locks wait to be given back: one is left to its lease");
+            tracing::debug!("lock not given back: too many are waiting, it ends with its lease");
             return;
         }
         self.lock().releases.push(release);
         self.told.notify_one();
     }
 
-    /// Some locks wait no longer.
+    /// Counts locks that no longer wait.
     pub(super) fn released(&self, count: usize) {
         self.releases.fetch_sub(count, Ordering::SeqCst);
     }
@@ -195,7 +195,7 @@ impl Outbox {
         self.count.load(Ordering::SeqCst) == 0
     }
 
-    /// Whether the invalidation of one of these names has not arrived yet.
+    /// Returns `true` if the invalidation of one of these names is pending.
     #[inline]
     pub(super) fn suspects(&self, names: &Namespaces) -> bool {
         !self.are_none_suspect() && {
@@ -204,28 +204,28 @@ impl Outbox {
         }
     }
 
-    /// The number of names whose invalidation has not arrived yet.
+    /// Returns the number of names with a pending invalidation.
     pub(super) fn waiting(&self) -> usize {
         self.count.load(Ordering::SeqCst)
     }
 
-    /// Whether neither a name nor a lock waits.
+    /// Returns `true` if neither a name nor a lock waits.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting() == 0 && self.releases.load(Ordering::SeqCst) == 0
     }
 
-    /// Slots may have other masters now: what waits for the old ones goes to the new ones at once.
+    /// Makes the delivery task assign everything again, because slots may have other masters.
     pub(super) fn move_on(&self) {
         self.moved.store(true, Ordering::SeqCst);
         self.told.notify_one();
     }
 
-    /// Whether that was told since the last call.
+    /// Returns `true` if [`move_on`](Self::move_on) was called since the last call.
     pub(super) fn have_moved(&self) -> bool {
         self.moved.swap(false, Ordering::SeqCst)
     }
 
-    /// The names and the locks to look at since the last call.
+    /// Returns the names and locks that are new since the last call.
     pub(super) fn fresh(&self) -> (Vec<Fresh>, Vec<Release>) {
         let mut queue = self.lock();
         let fresh = mem::take(&mut queue.fresh);
@@ -238,19 +238,19 @@ impl Outbox {
         (names, mem::take(&mut queue.releases))
     }
 
-    /// Those of these names that still wait, to be looked at anew.
+    /// Returns those of these names that still wait, to be assigned again.
     pub(super) fn again(&self, ids: impl Iterator<Item = u64>) -> Vec<Fresh> {
         let queue = self.lock();
         ids.filter_map(|id| Some(Fresh { id, slot: queue.names.get(&id)?.slot(), is_new: true })).collect()
     }
 
-    /// Takes errands out, to be sent. Each goes to [`arrived`](Self::arrived) or [`returns`](Self::returns).
+    /// Takes deliveries out to send them. Each ends in [`arrived`](Self::arrived) or [`returns`](Self::returns).
     pub(super) fn take(&self, ids: impl Iterator<Item = u64>) -> Vec<(u64, Delivery)> {
         let mut queue = self.lock();
         ids.filter_map(|id| Some((id, queue.names.remove(&id)?))).collect()
     }
 
-    /// Tells the calls that wait for these names that they wait for a master that cannot be reached.
+    /// Tells the calls that wait for these names that the master cannot be reached.
     pub(super) fn are_queued(&self, ids: impl Iterator<Item = u64>) {
         let mut waiters = Vec::new();
         let mut queue = self.lock();
@@ -261,7 +261,7 @@ impl Outbox {
         waiters.iter().for_each(|waiter| waiter.is_told(DeliveryResult::Queued));
     }
 
-    /// An errand has been confirmed. The caller has stepped the epoch of its name before.
+    /// Finishes a confirmed delivery. The caller has stepped the epoch of its name before.
     pub(super) fn arrived(&self, id: u64, errand: Delivery) {
         let mut queue = self.lock();
         queue.trusts(id);
@@ -269,7 +269,7 @@ impl Outbox {
         errand.waiters.iter().for_each(|waiter| waiter.has_one_less());
     }
 
-    /// An errand has not been confirmed, and waits again. The delivery task still knows of it.
+    /// Queues an unconfirmed delivery again. The delivery task still knows it.
     pub(super) fn returns(&self, id: u64, errand: Delivery) {
         let mut queue = self.lock();
         match queue.names.get_mut(&id) {
@@ -286,7 +286,7 @@ impl Outbox {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Publishes the number of suspects while the queue is still locked.
+    /// Publishes the number of pending names while the queue is still locked.
     fn counted(&self, queue: MutexGuard<'_, Queue>) {
         self.count.store(queue.suspects.len(), Ordering::SeqCst);
         self.gauge.store(queue.suspects.len(), Ordering::Relaxed);
@@ -322,7 +322,7 @@ impl Queue {
         errand.is_awaited_by(waiter);
     }
 
-    /// An errand of this name is no more.
+    /// Counts the end of a delivery.
     fn trusts(&mut self, id: u64) {
         if let Some(errands) = self.suspects.get_mut(&id) {
             *errands -= 1;
@@ -332,10 +332,10 @@ impl Queue {
         }
     }
 
-    /// Replaces all names that wait by the root, to which every entry belongs. Their calls wait for the root, which is suspect in
-    /// their place. Fences are left to their deadlines.
+    /// Replaces all waiting names by the root, to which every entry belongs. Their calls wait for the root. Fences are left to their
+    /// deadlines.
     fn gather(&mut self, keys: &RedisKeys) {
-        tracing::warn!("too many invalidations wait for redis: everything will be invalidated");
+        tracing::warn!("too many undelivered invalidations: everything will be invalidated");
         self.fresh.clear();
         let mut waiters = Vec::new();
         for (id, errand) in mem::take(&mut self.names) {
@@ -367,7 +367,7 @@ impl Delivery {
         slot(self.generation.as_bytes())
     }
 
-    /// Adds a fence to be taken back. Fences that have waited for the time that they `stand` have passed their deadlines.
+    /// Adds a fence to remove. Fences that have waited as long as they `stand` have passed their deadlines.
     fn takes_back(&mut self, token: u128, stands: Duration) {
         if self.tokens.len() == self.tokens.capacity() {
             self.tokens.retain(|(_, since)| since.elapsed() < stands);
@@ -377,7 +377,7 @@ impl Delivery {
         self.tokens.push((token, Instant::now()));
     }
 
-    /// Calls that have given up are removed before the list grows.
+    /// Adds a waiting call. Calls that have left are removed before the list grows.
     fn is_awaited_by(&mut self, waiter: Arc<Waiter>) {
         if self.waiters.len() == self.waiters.capacity() {
             self.waiters.retain(|waiter| !waiter.has_left());
@@ -385,7 +385,7 @@ impl Delivery {
         self.waiters.push(waiter);
     }
 
-    /// Adds what an earlier errand of the name has not done.
+    /// Takes over the rest of an earlier delivery of the name.
     fn takes_over(&mut self, earlier: Self) {
         if earlier.kind == InvalidationKind::Hard {
             self.kind = InvalidationKind::Hard;
@@ -394,7 +394,7 @@ impl Delivery {
         self.waiters.extend(earlier.waiters.into_iter().filter(|waiter| !waiter.has_left()));
     }
 
-    /// Tells the calls that wait that the master cannot be reached.
+    /// Tells the waiting calls that the master cannot be reached.
     pub(super) fn is_queued(&mut self) {
         self.waiters.drain(..).for_each(|waiter| waiter.is_told(DeliveryResult::Queued));
     }
@@ -413,7 +413,7 @@ impl Waiter {
         }
     }
 
-    /// Whether it has been told, or its call has given up.
+    /// Returns `true` if the call has its result or has left.
     fn has_left(&self) -> bool {
         self.lock().as_ref().is_none_or(oneshot::Sender::is_closed)
     }

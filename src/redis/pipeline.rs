@@ -32,16 +32,16 @@ use tokio::{
 
 use super::resp::{FastReply, Incoming, push, unasked, value};
 
-/// How much may wait to be written before no more questions are taken.
+/// The number of bytes that may wait to be written before no more commands are taken.
 const MOST_UNWRITTEN: usize = 64 << 10;
 
-/// From so many on, those that nobody waits for any more are thrown away before there is made room for more.
+/// The number of waiting commands from which abandoned ones are removed before the queue grows.
 const MOST_ASKED: usize = 64;
 
 /// Receives the pushes of a server in their order, and [`PushKind::Disconnection`] when the connection fails.
 pub(crate) type PushListener = Box<dyn FnMut(PushInfo) + Send>;
 
-/// A handle: its clones share the connection, which ends with the last of them.
+/// A handle of a connection. Clones share the connection, which ends with the last of them.
 #[derive(Clone)]
 pub(crate) struct Pipeline(Arc<Handle>);
 
@@ -54,18 +54,18 @@ impl Drop for Handle {
     }
 }
 
-/// What was asked and is not taken yet.
+/// Commands that the driver has not taken yet.
 #[derive(Default)]
 struct Questions {
     asked: Mutex<Queue>,
-    /// Told when something is asked, and of the end.
+    /// Woken by a new command and by the end.
     told: AtomicWaker,
 }
 
 #[derive(Default)]
 struct Queue {
     asked: Vec<QueuedCommand>,
-    /// Nobody asks any more, or nobody answers.
+    /// There are no more callers, or the connection has ended.
     ended: bool,
 }
 
@@ -73,24 +73,24 @@ impl Questions {
     #[inline]
     fn ask(&self, asked: QueuedCommand) {
         let mut queue = self.lock();
-        // Where nobody takes it, whoever waits for its answer is dropped with it, and so told.
+        // Dropping the command tells its caller.
         if queue.ended {
             return;
         }
-        // A server that does not read is asked time and again by those who give up.
+        // While a server does not read, callers give up and send again.
         if queue.asked.len() >= MOST_ASKED && queue.asked.len() == queue.asked.capacity() {
             queue.asked.retain(|asked| !asked.answers.is_given_up());
         }
         queue.asked.push(asked);
         let first = queue.asked.len() == 1;
         drop(queue);
-        // Who has been told, and has not looked yet, need not be told again.
+        // The driver was woken already and has not looked yet.
         if first {
             self.told.wake();
         }
     }
 
-    /// Moves what was asked into `taken`, which is empty, if there is room; `false` if there will be nothing any more.
+    /// Moves the commands into `taken`, which is empty, if there is room. Returns `false` if no more will come.
     #[inline]
     fn take(&self, taken: &mut Vec<QueuedCommand>, room: bool) -> bool {
         let mut queue = self.lock();
@@ -118,14 +118,14 @@ struct QueuedCommand {
     answers: ResponseSlot,
 }
 
-/// Who waits for answers.
+/// The receivers of replies.
 enum ResponseSlot {
     One(oneshot::Sender<Result<FastReply, RedisError>>),
     Many { count: usize, so_far: Vec<Value>, for_whom: oneshot::Sender<Result<Vec<Value>, RedisError>> },
 }
 
 impl Pipeline {
-    /// On a connection where all greetings are done. The future is what drives it.
+    /// Creates a pipeline over a stream. The future drives it.
     pub(super) fn new<S>(stream: S, listener: Option<PushListener>) -> (Self, impl Future<Output = ()> + Send)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin,
@@ -145,24 +145,24 @@ impl Pipeline {
         (Self(Arc::new(Handle(questions))), driver)
     }
 
-    /// Asks one packed command.
+    /// Sends one encoded command.
     pub(super) fn ask(&self, packed: Vec<u8>) -> impl Future<Output = RedisResult<Value>> + Send + use<> {
         let reply = self.ask_plainly(packed);
         async move { reply.await?.into_value() }
     }
 
-    /// The same, for a hit.
+    /// Sends one encoded command of a hit. A list of strings is not parsed.
     pub(super) fn ask_plainly(&self, packed: Vec<u8>) -> Reply<FastReply> {
         let (sender, reply) = oneshot::channel();
         self.0.0.ask(QueuedCommand { packed, answers: ResponseSlot::One(sender) });
         Reply(reply)
     }
 
-    /// Asks so many commands, packed one after the other.
+    /// Sends `count` commands, encoded one after another.
     pub(super) fn ask_many(&self, packed: Vec<u8>, count: usize) -> Reply<Vec<Value>> {
         let (for_whom, reply) = oneshot::channel();
         if count == 0 {
-            // Nothing would come that could answer it.
+            // No reply would ever complete it.
             let _ = for_whom.send(Ok(Vec::new()));
             return Reply(reply);
         }
@@ -172,7 +172,7 @@ impl Pipeline {
     }
 }
 
-/// What is answered; an error if the connection breaks before.
+/// A reply, or an error if the connection breaks first.
 pub(super) struct Reply<T>(oneshot::Receiver<Result<T, RedisError>>);
 
 impl<T> Future for Reply<T> {
@@ -197,7 +197,7 @@ impl ResponseSlot {
         }
     }
 
-    /// Gives a reply. Returned if it waits for more; an error if it is none, which is not told yet.
+    /// Delivers a reply. Returns the slot if it waits for more replies, or with an error if the reply is invalid.
     #[inline]
     fn given(self, reply: &[u8]) -> Result<Option<Self>, (RedisError, Self)> {
         match self {
@@ -227,18 +227,18 @@ impl ResponseSlot {
     }
 }
 
-/// Writes and reads for all, until they are gone or the connection is.
+/// Writes and reads for all callers, until they have left or the connection ends.
 struct Driver<S> {
     stream: S,
     listener: Option<PushListener>,
     questions: Arc<Questions>,
     taken: Vec<QueuedCommand>,
     unwritten: Vec<u8>,
-    /// How much of that is written.
+    /// The number of bytes of `unwritten` that have been written.
     written: usize,
     waiting: VecDeque<ResponseSlot>,
     read: Incoming,
-    /// How many were answered since something was written.
+    /// The number of replies since the last write.
     answered: usize,
 }
 
@@ -263,7 +263,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
-    /// As far as it goes without waiting. Reads also where it cannot write: the server may have to be read from before it reads.
+    /// Reads and writes as far as possible without waiting. Reading continues while writing blocks: the server may have to send before it
+    /// reads.
     fn advance(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RedisError>> {
         while let Poll::Ready(filled) = self.read.fill(&mut self.stream, cx) {
             if filled? == 0 {
@@ -276,7 +277,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     }
                     continue;
                 }
-                // Had it come a moment later, it would have been taken for the answer to the next question, and so on for ever.
+                // A moment later it would have been taken for the reply to the next command, and all further replies would be shifted.
                 let Some(waiting) = self.waiting.pop_front() else { return Poll::Ready(Err(unasked())) };
                 self.answered += 1;
                 match waiting.given(reply) {
@@ -289,7 +290,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 }
             }
         }
-        // Those who were answered together may ask again together: then one write is enough for them.
+        // Callers that were answered together may send together: one write is then enough for them.
         if mem::take(&mut self.answered) > 1 {
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -318,7 +319,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 self.written += written;
             }
             if self.unwritten.is_empty() {
-                // A stream may keep back what it has taken.
+                // A stream may buffer written bytes.
                 ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
                 return Poll::Pending;
             }
@@ -342,7 +343,7 @@ mod tests {
         reply.starts_with(b">")
     }
 
-    /// A line, and the server's end of it.
+    /// Returns a pipeline and the server's end of its stream.
     fn line() -> (Pipeline, DuplexStream) {
         let (ours, theirs) = duplex(1 << 20);
         let (line, driver) = Pipeline::new(ours, None);
@@ -413,7 +414,7 @@ mod tests {
         assert_eq!(one.await.expect("answered"), text("a"));
     }
 
-    /// What somebody asks: commands that are answered by so many bytes each, and whether he stays to hear it; or the driver has its turn.
+    /// A command with replies of these lengths, from a caller that stays or leaves; or a turn of the driver.
     #[derive(Debug, Clone)]
     enum Step {
         Command(Vec<usize>, bool),
@@ -436,7 +437,7 @@ mod tests {
                 let (ours, theirs) = duplex(room);
                 let (line, driver) = Pipeline::new(ours, None);
                 tokio::spawn(driver);
-                // Answers each line by what is asked for in it, behind its number.
+                // Answers each line, which is a number and a length, by the number and as many bytes.
                 tokio::spawn(async move {
                     let (asked, mut answers) = tokio::io::split(theirs);
                     let mut asked = tokio::io::BufReader::new(asked).lines();

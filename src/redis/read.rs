@@ -1,7 +1,7 @@
-//! A look-up: what is in memory, what Redis says of it, and what Redis has.
+//! A lookup: in memory, by the generations in Redis, and in Redis.
 //!
-//! Futures are moved to where they are kept, byte by byte, and each is as large as the largest of those that it may wait for: those
-//! that a hit from one master does not need are in boxes.
+//! Futures are moved byte by byte, and each is as large as the largest one that it may await. Those that a hit from one master does not
+//! need are boxed.
 
 use std::sync::Arc;
 
@@ -21,10 +21,10 @@ use crate::{
     store::{backend::StoreLookup, error::StoreError},
 };
 
-/// As many names as most requests have.
+/// The number of names that most requests have at most.
 pub(super) const FEW: usize = 10;
 
-/// The object of a look-up: a key, the namespaces of its request, and the longest body that its rule allows.
+/// The arguments of a lookup: a key, the namespaces of its request, and the longest body that its rule allows.
 #[derive(Clone, Copy)]
 pub(crate) struct ReadRequest<'k, 'n> {
     pub(super) key: KeyRef<'k>,
@@ -35,7 +35,7 @@ pub(crate) struct ReadRequest<'k, 'n> {
 impl RedisInner {
     #[inline]
     pub(super) fn get_now(&self, key: KeyRef<'_>) -> Option<StoreLookup> {
-        // The lease before the table: what is pushed between the two is then in the table.
+        // The lease is checked before the table is read: a push between the two is then in the table.
         if !self.answers_now() {
             return None;
         }
@@ -52,7 +52,7 @@ impl RedisInner {
         self.near.still_has(entry).filter(|life| self.is_good(entry, *life))
     }
 
-    /// Whether what is in memory may answer without Redis being asked.
+    /// Returns `true` if memory may answer without asking Redis.
     #[inline]
     fn answers_now(&self) -> bool {
         self.keeps
@@ -64,14 +64,14 @@ impl RedisInner {
             }
     }
 
-    /// Whether an entry of the memory may answer so.
+    /// Returns `true` if this entry in memory may answer without asking Redis.
     #[inline]
     fn is_good(&self, entry: &Entry, life: Validity) -> bool {
         let now = self.context().clock.nanos();
         life == Validity::Valid && now < entry.times().fresh_until && self.is_recent(entry, now)
     }
 
-    /// Whether an entry is recent enough where its time alone counts.
+    /// Returns `true` if the entry is recent enough under [`Coherence::Ttl`]. The other modes have no such limit.
     fn is_recent(&self, entry: &Entry, now: Nanos) -> bool {
         !matches!(self.coherence, Coherence::Ttl(_)) || now.saturating_sub(entry.stamp().taken()) < self.memory_ttl
     }
@@ -86,7 +86,7 @@ impl RedisInner {
         {
             return Ok(StoreLookup { stamp: self.stamp(known.0, known.1), ..lookup });
         }
-        // Those who miss in memory share a read; without memory there is nothing that the first could leave for the next.
+        // Requests that miss in memory share a read. Without memory, the first read leaves nothing for the next.
         if !self.keeps || !self.is_leased() {
             return self.counted(self.read(&of).await);
         }
@@ -113,8 +113,8 @@ impl RedisInner {
         }
     }
 
-    /// What another's read brings. `None` if that takes longer than the budget: the future of its reader may be polled by nobody. Whoever
-    /// comes next then reads anew.
+    /// Waits for the shared read of another request. `None` if it takes longer than the command timeout, since nothing may be polling the
+    /// future of its reader. Later requests then read again.
     async fn joined(&self, of_all: u128, read: &Arc<Read>) -> Option<Option<StoreLookup>> {
         match tokio::time::timeout(self.command_timeout, read.ends()).await {
             Ok(found) => Some(found.cloned()),
@@ -132,30 +132,30 @@ impl RedisInner {
         Ok(found?)
     }
 
-    /// Whether what a read brought that began before we came is as good as what one would bring that begins now: it is for this very
-    /// key, and nothing was pushed since, of those names neither that only the entry knows.
+    /// Returns `true` if the result of an earlier read equals that of a read that begins now: it has the same key, and nothing was pushed
+    /// since, also for names that only the entry has.
     fn vouches(&self, found: &StoreLookup, key: &KeyRef<'_>, names: &Namespaces) -> bool {
         let lives = |names: &Namespaces| self.near.life_of(found.stamp.epoch(), names.hashes()) == Validity::Valid;
         let same = |(entry, _): &(Arc<Entry>, Validity)| entry.key().as_ref() == *key && lives(entry.namespaces());
         self.is_leased() && lives(names) && found.found.as_ref().is_none_or(same)
     }
 
-    /// Nothing is known, and nothing can be stored.
+    /// Returns a lookup without an entry, whose stamp allows no storing.
     pub(super) fn nothing(&self) -> StoreLookup {
         StoreLookup { found: None, stamp: Stamp::local(self.near.epoch()) }
     }
 
-    /// The stamp of now, with generations that are known without asking.
+    /// Creates a stamp from generations that are known without asking.
     fn stamp(&self, generations: Arc<[Option<Generation>]>, epoch: u64) -> Stamp {
         Stamp::local(epoch).at(self.taken()).with_generations(generations)
     }
 
-    /// The time of now for a stamp, where that counts.
+    /// Returns the present time for a stamp, or zero where it does not matter.
     pub(super) fn taken(&self) -> Nanos {
         if matches!(self.coherence, Coherence::Ttl(_)) { self.context().clock.nanos() } else { 0 }
     }
 
-    /// The generations of all these names, if a lease vouches for them, and the epoch of now.
+    /// Returns the generations of all these names and the current epoch, if a lease vouches for them.
     pub(super) fn known(&self, names: &Namespaces) -> Option<(Arc<[Option<Generation>]>, u64)> {
         if !self.is_leased() {
             return None;
@@ -163,7 +163,7 @@ impl RedisInner {
         let (epoch, root) = (self.near.epoch(), Namespaces::root_hash());
         let known = |name: Name<'_>| {
             let (generation, since) = self.known.get(id(name))?;
-            // When everything is cleared at once, only the root is stepped; and not all of these sets hold it.
+            // An invalidation of everything steps only the root, which is not in all of these sets.
             (self.near.life_of(since, [root, name.hash()].into_iter()) == Validity::Valid).then_some(generation)
         };
         let mut generations = [None; FEW];
@@ -187,7 +187,7 @@ impl RedisInner {
         Box::pin(self.validated(of)).await
     }
 
-    /// Under a lease all generations are known: only the entry is fetched. `None` if the lease did not last.
+    /// Fetches only the entry, since all generations are known under a lease. `None` if the lease has ended in the meantime.
     async fn entry_alone(
         &self,
         of: &ReadRequest<'_, '_>,
@@ -201,19 +201,19 @@ impl RedisInner {
         Ok(lasted.then(|| self.looked(judged, stamp)))
     }
 
-    /// Asks for the generations, and for the entry if it is not in memory.
+    /// Reads the generations, and the entry if it is not in memory.
     async fn validated(&self, of: &ReadRequest<'_, '_>) -> Result<StoreLookup, CommandError> {
-        // Before anything is asked: what is pushed from here on kills what is made of the answers.
+        // Taken before the commands are sent, so that later pushes invalidate the result.
         let taken = Stamp::local(self.near.epoch()).at(self.taken());
         let epoch = taken.epoch();
         let near = if self.keeps { self.near.look(of.key).found.filter(|(_, life)| *life == Validity::Valid) } else { None };
-        // Another process may have stored a newer response in the place of one whose lifetime has passed.
+        // Another process may have stored a newer response in place of an expired one.
         let is_fresh = |(entry, _): &(Arc<Entry>, Validity)| self.context().clock.nanos() < entry.times().fresh_until;
         let (at_hand, expired) = if near.as_ref().is_some_and(is_fresh) { (near, None) } else { (None, near) };
         let wanted = at_hand.is_none().then_some((of.names, of.key.hash()));
         let (bytes, generations) = self.generations(wanted, of.names.names()).await?;
         let Some(generations) = generations else {
-            // Fenced: nothing is served, and nothing is stored.
+            // Fenced: nothing is served or stored.
             return Ok(self.nothing());
         };
         if self.coherence == Coherence::Leased {
@@ -231,7 +231,7 @@ impl RedisInner {
         let life = self.life_under(&copy, of.names, &stamp).await?;
         if life == Some(Validity::Valid) && wanted.is_none() {
             if matches!(self.coherence, Coherence::Ttl(_)) {
-                // Good for another while.
+                // Valid for another period.
                 self.near.keep(Arc::new(copy.stamped(copy.stamp().again(epoch, stamp.taken()))));
             }
             return Ok(StoreLookup { found: Some((copy, Validity::Valid)), stamp });
@@ -239,8 +239,8 @@ impl RedisInner {
         Box::pin(self.beside((copy, life), wanted.map(|_| bytes), of, stamp)).await
     }
 
-    /// What Redis has in place of a copy in memory that is stale or dead; the copy if that is nothing newer. `bytes` are those of the entry,
-    /// if it was asked for.
+    /// Compares a stale or invalidated copy in memory with the entry in Redis. Returns the copy if the entry is not newer. `bytes` are
+    /// those of the entry, if they were read.
     async fn beside(
         &self,
         (copy, life): (Arc<Entry>, Option<Validity>),
@@ -287,7 +287,7 @@ mod tests {
         size_of::<F>()
     }
 
-    /// What a hit waits in is allocated for each: up to 1 KiB, that is quick.
+    /// The futures of a hit are allocated for each request. Up to 1 KiB, that is fast.
     #[test]
     fn hit_futures_stay_small() {
         type Looked = (&'static Redis, &'static Policy, KeyRef<'static>, &'static HeaderMap, &'static Namespaces);

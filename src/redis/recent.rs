@@ -1,7 +1,7 @@
-//! Invalidations that were delivered a short while ago.
+//! Recently delivered invalidations.
 //!
-//! A master that has been replaced may accept commands for seconds before this process can know. What it accepted then is lost, so
-//! it is delivered once more when the server has changed. To invalidate twice costs misses and nothing else.
+//! A replaced master may accept commands for seconds before this process can know. These are lost, so they are delivered again when the
+//! server has changed. A second invalidation costs only misses.
 
 use std::{
     collections::HashMap,
@@ -11,21 +11,21 @@ use std::{
 
 use crate::store::epochs::InvalidationKind;
 
-/// How long a replaced master may go unnoticed: the failover of a sentinel takes some seconds, and a cluster node that is cut off
-/// notices that after its `cluster-node-timeout`, 15 seconds unless set.
+/// The time for which a replaced master may go unnoticed. A failover by Sentinel takes some seconds. A cluster node that is cut off notices
+/// it after `cluster-node-timeout`, which is 15 seconds by default.
 const UNNOTICED: Duration = Duration::from_secs(60);
 
-/// How many names are remembered; if there are more, everything is invalidated when the server changes.
+/// The largest number of remembered names. Beyond it, everything is invalidated when the server changes.
 const MOST: usize = 4096;
 
-/// Names that were invalidated, and when.
+/// Names that were invalidated, with the times.
 #[derive(Debug, Default)]
 pub(crate) struct Recent(Mutex<Kept>);
 
 /// A name that was invalidated.
 #[derive(Debug, Clone)]
 pub(crate) struct Invalidated {
-    /// Its identifier.
+    /// The identifier of the name.
     pub(super) id: u64,
     pub(super) generation: Box<str>,
     pub(super) fences: Box<str>,
@@ -34,14 +34,14 @@ pub(crate) struct Invalidated {
 
 #[derive(Debug, Default)]
 struct Kept {
-    /// By identifier, softly or not.
+    /// By identifier and by `true` for a soft invalidation.
     names: HashMap<(u64, bool), (Invalidated, Instant)>,
-    /// When there were too many to remember.
+    /// The last time at which there were too many names.
     too_many: Option<Instant>,
 }
 
 impl Recent {
-    /// A server has accepted the invalidation of this name.
+    /// Records an invalidation that a server has accepted.
     pub(super) fn delivered(&self, id: u64, generation: &str, fences: &str, kind: InvalidationKind) {
         self.delivered_at(Invalidated { id, generation: generation.into(), fences: fences.into(), kind }, Instant::now());
     }
@@ -58,7 +58,7 @@ impl Recent {
         kept.names.insert((name.id, name.kind == InvalidationKind::Soft), (name, now));
     }
 
-    /// The names to be delivered to a server that may have been the master for a while. `None` if they are too many.
+    /// Returns the names to deliver to a server that may have been the master for a while. `None` if there are too many.
     pub(super) fn again(&self) -> Option<Vec<Invalidated>> {
         self.again_at(Instant::now())
     }

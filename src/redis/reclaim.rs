@@ -1,4 +1,4 @@
-//! For those who want the memory of dead entries back at once, and what a server holds.
+//! Removal of invalidated entries from Redis, and the usage of its servers.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -14,46 +14,46 @@ use super::{
 };
 use crate::{codec::frame::Damaged, entry::stamp::Generation, store::error::StoreError};
 
-/// How many keys one step looks at.
+/// The number of keys in one step.
 const STEP: usize = 100;
 
-/// How long a step may take.
+/// The longest time for a step.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// What [`Redis::reclaim`] has done.
+/// The result of [`Redis::reclaim`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Reclaimed {
-    /// Entries looked at.
+    /// The number of entries that were checked.
     pub seen: u64,
-    /// Entries removed, which nobody could have been served any more.
+    /// The number of invalidated entries that were removed.
     pub removed: u64,
 }
 
-/// What the servers of a store hold: of all applications that share them.
+/// The usage of the servers of a store, by all applications that share them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServerUsage {
-    /// Masters.
+    /// The number of masters.
     pub masters: u64,
-    /// Bytes in use.
+    /// The number of bytes in use.
     pub bytes: u64,
-    /// The most bytes there may be; 0 if one master has no limit.
+    /// The memory limit in bytes, added up over the masters. 0 if one of them has no limit.
     pub capacity: u64,
-    /// Keys, those of other applications included.
+    /// The number of keys, including those of other applications.
     pub keys: u64,
 }
 
 impl Redis {
-    /// Walks over all entries of this application and removes those that nobody can be served any more, because something they
-    /// belong to was cleared. They would end by their lifetimes in any case: this is for those who want the memory back at once.
+    /// Removes the invalidated entries of this application from Redis. They would end by their lifetimes in any case: this frees their
+    /// memory at once.
     ///
-    /// Off the request path: in steps of about a hundred keys, no more than `per_second` keys in a second, at least 100. Run it in one
-    /// process, now and then.
+    /// The walk takes steps of about a hundred keys, and at most `per_second` keys per second, at least 100. It delays no requests. Run it
+    /// in one process from time to time.
     ///
     /// # Errors
     ///
-    /// If Redis cannot be reached; what was removed until then stays removed.
+    /// Returns an error if Redis cannot be reached. Entries that were removed before stay removed.
     pub async fn reclaim(&self, per_second: u32) -> Result<Reclaimed, StoreError> {
         let core = self.core();
         let pause = Duration::from_secs_f64(STEP as f64 / f64::from(per_second.max(STEP as u32)));
@@ -62,7 +62,7 @@ impl Redis {
             let mut cursor = b"0".to_vec();
             loop {
                 let (next, keys) = scan(core, &node, &cursor).await?;
-                // A few at a time, since they have bodies.
+                // A few at a time, since they contain bodies.
                 for keys in keys.chunks(8) {
                     core.reclaim(&node, keys, &mut done).await?;
                 }
@@ -76,11 +76,11 @@ impl Redis {
         Ok(done)
     }
 
-    /// What the servers hold at this moment.
+    /// Returns the current usage of the servers.
     ///
     /// # Errors
     ///
-    /// If one of them cannot be reached.
+    /// Returns an error if one of the masters cannot be reached.
     pub async fn server(&self) -> Result<ServerUsage, StoreError> {
         let core = self.core();
         let mut usage = ServerUsage::default();
@@ -102,10 +102,10 @@ impl Redis {
     }
 }
 
-/// One step of a walk over the keys of entries.
+/// Takes one step of a walk over the keys of entries.
 async fn scan(core: &RedisInner, node: &Node, cursor: &[u8]) -> Result<(Vec<u8>, Vec<String>), CommandError> {
     let mut command = redis::cmd("SCAN");
-    // The prefix holds no character that a pattern knows.
+    // The prefix contains no special character of a pattern.
     command.arg(cursor).arg("MATCH").arg(format!("{}e:*", core.names.base())).arg("COUNT").arg(STEP);
     let nonsense = || CommandError::Protocol("a step of a scan");
     let (Value::Array(step), _) = node.one(&command, Route::Pool, LIMIT).await? else { return Err(nonsense()) };
@@ -118,7 +118,7 @@ async fn scan(core: &RedisInner, node: &Node, cursor: &[u8]) -> Result<(Vec<u8>,
 }
 
 impl RedisInner {
-    /// Removes those of some entries that are dead.
+    /// Removes the invalidated ones of some entries.
     async fn reclaim(&self, node: &Node, keys: &[String], done: &mut Reclaimed) -> Result<(), CommandError> {
         let mut gets = redis::pipe();
         keys.iter().for_each(|key| _ = gets.cmd("GET").arg(key));
@@ -132,7 +132,7 @@ impl RedisInner {
                 Ok((names, of)) => {
                     names.names().map(|name| self.names.generation(name)).zip(of.iter().copied().flatten()).collect()
                 }
-                // Another process may have the key.
+                // Another process may have the encryption key.
                 Err(Damaged::Sealed) => continue,
                 Err(_) => Vec::new(),
             };

@@ -1,4 +1,4 @@
-//! An entry in the place of another: compared and written in one step.
+//! The replacement of an entry: compared and written in one step.
 
 use std::sync::Arc;
 
@@ -15,25 +15,24 @@ use crate::{
     store::error::StoreError,
 };
 
-/// How many bytes at the end of a stored entry tell it from every other: the tag of its encryption, or its checksum and what stands
-/// before that.
+/// The number of bytes at the end of a stored entry that identify it: the tag of its encryption, or its checksum and the bytes before it.
 const TAIL: usize = 16;
 
 impl RedisInner {
-    /// Two round trips: the entry is read, and the other put in its place if the bytes are still those that were read.
+    /// Replaces an entry in two round trips: it is read, and replaced if its bytes have not changed since.
     pub(super) async fn replace(&self, old: &Entry, entry: Arc<Entry>) -> Result<bool, StoreError> {
         let left = entry.times().expires().saturating_sub(self.context().clock.nanos());
         if !entry.stamp().is_whole() || left == 0 || self.deliveries.suspects(entry.namespaces()) {
             return Ok(false);
         }
-        // This process serves what it has in memory: that is replaced whatever Redis says.
+        // Memory is replaced in any case, because this process serves from it.
         let near = self.keeps && self.near.replace(old, entry.clone());
         let (names, key) = (entry.namespaces(), entry.key().as_ref());
         let place = self.names.entry(names, key.hash());
         let Some(bytes) = bulk(self.one(get(&place)).await?.0)? else { return Ok(near) };
         let Some(tail) = bytes.last_chunk::<TAIL>().copied() else { return Ok(near) };
         let moment = Some(self.moment(key, names));
-        // A longer one is not the same response.
+        // An entry with a longer body is another response.
         let max_body = match old.content() {
             Content::Response { body, .. } => body.len(),
             Content::Variants(_) => 0,

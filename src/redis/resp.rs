@@ -10,16 +10,16 @@ use std::{
 use redis::{ErrorKind, PushInfo, RedisError, RedisResult, Value};
 use tokio::io::{AsyncRead, ReadBuf};
 
-/// How much is read into at first, and how much is kept of what a long reply has made of it.
+/// The size of the first read buffer, and the largest size that is kept after a long reply.
 pub(super) const BUFFER: usize = 16 << 10;
 pub(super) const MOST_KEPT: usize = 2 << 20;
 
-/// An answer as a hit wants it.
+/// A reply in the form that a hit needs.
 #[derive(Debug)]
 pub(crate) enum FastReply {
-    /// The reply to a question for many strings, in one piece.
+    /// A list, not parsed.
     Many(Vec<u8>),
-    /// What else was answered.
+    /// Any other reply.
     Value(Value),
 }
 
@@ -37,7 +37,7 @@ impl FastReply {
     }
 }
 
-/// Where the strings of a reply are, one after the other.
+/// The positions of the strings in a list, one after another.
 pub(crate) struct BulkStrings<'a> {
     reply: &'a [u8],
     at: usize,
@@ -45,20 +45,20 @@ pub(crate) struct BulkStrings<'a> {
 }
 
 impl<'a> BulkStrings<'a> {
-    /// `None` if it has none.
+    /// Returns `None` if the reply is not a list.
     pub(super) fn of(reply: &'a [u8]) -> Option<Self> {
         let (count, at) = number(reply, 1).ok()??;
         Some(Self { reply, at, left: usize::try_from(count).ok()? })
     }
 
-    /// Whether all that the reply has were strings.
+    /// Returns `true` if all elements were strings or nil.
     pub(super) fn are_all(&self) -> bool {
         self.left == 0
     }
 }
 
 impl Iterator for BulkStrings<'_> {
-    /// Nothing where there is no string.
+    /// `None` is nil.
     type Item = Option<Range<usize>>;
 
     #[inline]
@@ -70,7 +70,7 @@ impl Iterator for BulkStrings<'_> {
     }
 }
 
-/// What has come in and is not read yet.
+/// Received bytes that are not parsed yet.
 #[derive(Default)]
 pub(super) struct Incoming {
     bytes: Vec<u8>,
@@ -79,7 +79,7 @@ pub(super) struct Incoming {
 }
 
 impl Incoming {
-    /// Reads what is there. How much that was: nothing if there will be nothing any more.
+    /// Reads the available bytes. Returns their number, which is zero at the end of the stream.
     pub(super) fn fill<S: AsyncRead + Unpin>(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.from == self.to {
             (self.from, self.to) = (0, 0);
@@ -100,7 +100,7 @@ impl Incoming {
         Poll::Ready(Ok(filled))
     }
 
-    /// The next reply, if it is whole.
+    /// Returns the next reply if it is complete.
     pub(super) fn next(&mut self) -> Result<Option<&[u8]>, RedisError> {
         let bytes = &self.bytes[self.from..self.to];
         let Some(end) = end(bytes)? else { return Ok(None) };
@@ -109,7 +109,7 @@ impl Incoming {
     }
 }
 
-/// What a whole reply says.
+/// Parses a complete reply.
 #[inline]
 pub(super) fn value(reply: &[u8]) -> RedisResult<Value> {
     match strings(reply) {
@@ -118,7 +118,7 @@ pub(super) fn value(reply: &[u8]) -> RedisResult<Value> {
     }
 }
 
-/// Returns the push that a whole reply is.
+/// Parses a complete reply that is a push.
 pub(super) fn push(reply: &[u8]) -> RedisResult<PushInfo> {
     match redis::parse_redis_value(reply)? {
         Value::Push { kind, data } => Ok(PushInfo { kind, data }),
@@ -127,21 +127,21 @@ pub(super) fn push(reply: &[u8]) -> RedisResult<PushInfo> {
 }
 
 fn nonsense() -> RedisError {
-    (ErrorKind::Parse, "no reply begins so").into()
+    (ErrorKind::Parse, "invalid reply of redis").into()
 }
 
 pub(super) fn unasked() -> RedisError {
-    (ErrorKind::Parse, "nobody has asked for this reply").into()
+    (ErrorKind::Parse, "reply of redis without a command").into()
 }
 
-/// The number with which a line begins behind the kind of what has a length, and where the line ends; `None` if it is not all there.
+/// Returns the number at the beginning of a line, after its type, and the end of the line. `None` if the line is incomplete.
 #[inline]
 fn number(bytes: &[u8], from: usize) -> Result<Option<(i64, usize)>, RedisError> {
     let Some(line) = bytes[from..].iter().position(|byte| *byte == b'\n') else { return Ok(None) };
     let end = from + line + 1;
     let is_negative = bytes[from] == b'-';
     let digits = bytes.get(from + usize::from(is_negative)..end - 2).unwrap_or_default();
-    // No length takes more.
+    // No length has more digits.
     if digits.is_empty() || digits.len() > 10 || bytes[end - 2] != b'\r' {
         return Err(nonsense());
     }
@@ -155,7 +155,7 @@ fn number(bytes: &[u8], from: usize) -> Result<Option<(i64, usize)>, RedisError>
     Ok(Some((if is_negative { -number } else { number }, end)))
 }
 
-/// Where the first reply ends; `None` if it is not all there.
+/// Returns the end of the first reply. `None` if it is incomplete.
 fn end(bytes: &[u8]) -> Result<Option<usize>, RedisError> {
     let (mut at, mut left) = (0, 1_u64);
     while left > 0 {
@@ -181,7 +181,7 @@ fn end(bytes: &[u8]) -> Result<Option<usize>, RedisError> {
                 let length = length.max(0) as u64;
                 left += match kind {
                     b'%' => 2 * length,
-                    // What it is an attribute of follows.
+                    // The value that the attribute describes follows.
                     b'|' => 2 * length + 1,
                     _ => length,
                 };
@@ -197,14 +197,14 @@ fn end(bytes: &[u8]) -> Result<Option<usize>, RedisError> {
     Ok(Some(at))
 }
 
-/// A whole reply that is a string, or none, or some of those.
+/// Parses a complete reply that is a string, nil, or a list of these.
 #[inline]
 fn strings(reply: &[u8]) -> Option<Value> {
     if reply.first() != Some(&b'*') {
         return string(reply).map(|(value, _)| value);
     }
     let (count, mut at) = number(reply, 1).ok()??;
-    // Each takes three bytes at least.
+    // Each element takes at least three bytes.
     let count = usize::try_from(count).ok().filter(|count| *count <= reply.len() / 3)?;
     let mut values = Vec::with_capacity(count);
     for _ in 0..count {
@@ -215,14 +215,14 @@ fn strings(reply: &[u8]) -> Option<Value> {
     Some(Value::Array(values))
 }
 
-/// A string or none, and how long it is here.
+/// Parses a string or nil, and returns its length here.
 #[inline]
 fn string(reply: &[u8]) -> Option<(Value, usize)> {
     let (span, end) = span(reply, 0)?;
     Some((span.map_or(Value::Nil, |span| Value::BulkString(reply[span].to_vec())), end))
 }
 
-/// Where a string is that begins here, or none, and where it ends.
+/// Returns the position of a string or nil that begins here, and its end.
 #[inline]
 fn span(reply: &[u8], at: usize) -> Option<(Option<Range<usize>>, usize)> {
     match reply.get(at)? {

@@ -1,4 +1,4 @@
-//! Scripts, by a typed door. Each says in its file what it takes, does and returns.
+//! Scripts as typed functions. The file of each script describes its arguments, effect and result.
 
 use redis::Cmd;
 
@@ -13,7 +13,7 @@ const NUMBER: &str = include_str!("number.lua");
 const RELEASE: &str = include_str!("release.lua");
 const REPLACE: &str = include_str!("replace.lua");
 
-/// Sets a fence, or moves its deadline on; the generation goes at the same moment, if one is given.
+/// Sets a fence, or extends its deadline. The generation, if one is given, is deleted at the same moment.
 pub(crate) fn fence(fences: &str, generation: Option<&str>, token: u128, stands: u64) -> Command {
     let keys: Vec<&str> = [fences].into_iter().chain(generation).collect();
     script(FENCE, &keys, |command| {
@@ -21,14 +21,14 @@ pub(crate) fn fence(fences: &str, generation: Option<&str>, token: u128, stands:
     })
 }
 
-/// Takes a fence back and bumps.
+/// Removes a fence and invalidates the name.
 pub(crate) fn unfence(fences: &str, generation: &str, token: u128) -> Command {
     script(UNFENCE, &[fences, generation], |command| {
         command.arg(text(token));
     })
 }
 
-/// Bumps softly.
+/// Invalidates a name softly.
 pub(crate) fn soften(generation: &str, soft: u64) -> Command {
     script(SOFTEN, &[generation], |command| {
         command.arg(&soft.to_be_bytes()[..]);
@@ -42,14 +42,14 @@ pub(crate) fn count(counter: &str, random: u64) -> Command {
     })
 }
 
-/// Reads, or makes, the generation of a name that is known only from a response.
+/// Reads or creates the generation of a name that only a response has named.
 pub(crate) fn admit(generation: &str, fences: &str, fresh: &[u8; 24], lives: u64) -> Command {
     script(ADMIT, &[generation, fences], |command| {
         command.arg(&fresh[..]).arg(lives);
     })
 }
 
-/// Numbers a generation.
+/// Writes the number of its creation into a generation.
 pub(crate) fn number(generation: &str, fences: &str, hard: &[u8], number: &str) -> Command {
     script(NUMBER, &[generation, fences], |command| {
         command.arg(hard).arg(number);
@@ -63,14 +63,14 @@ pub(crate) fn release(lock: &str, token: u128, pass: u64) -> Command {
     })
 }
 
-/// Puts an entry in the place of the one that ends with `tail`.
+/// Replaces the entry that ends with `tail`.
 pub(crate) fn replace(place: &str, tail: &[u8], entry: &[u8], left: u64) -> Command {
     script(REPLACE, &[place], |command| {
         command.arg(tail).arg(entry).arg(left);
     })
 }
 
-/// Whole, so that it needs no other command before it on whatever node it comes to: they are run by writes, which are few.
+/// The whole script is sent, so that it needs no earlier command on any node. Only writes run scripts, and they are few.
 fn script(body: &str, keys: &[&str], arguments: impl FnOnce(&mut Cmd)) -> Command {
     let mut command = redis::cmd("EVAL");
     command.arg(body).arg(keys.len()).arg(keys);
@@ -78,7 +78,7 @@ fn script(body: &str, keys: &[&str], arguments: impl FnOnce(&mut Cmd)) -> Comman
     Command { slot: slot(keys[0].as_bytes()), command }
 }
 
-/// A token as Redis has it.
+/// Returns a token in the form in which Redis stores it.
 pub(crate) fn text(token: u128) -> String {
     format!("{token:032x}")
 }

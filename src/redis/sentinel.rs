@@ -1,7 +1,7 @@
 //! The master of a service, as its sentinels name it.
 //!
-//! Sentinels learn of a failover one after the other, some seconds apart, and the replaced master keeps its role until one of them
-//! demotes it. The sentinel with the newest configuration is believed: its number (`config-epoch`) rises with each failover.
+//! Sentinels learn of a failover one after another, some seconds apart. The replaced master keeps its role until one of them demotes it.
+//! The sentinel with the newest configuration counts: its number (`config-epoch`) rises with each failover.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -14,23 +14,23 @@ use tokio::time::{sleep, timeout};
 
 use super::{error::RedisConnectError, options::CONNECT_TIMEOUT, pipeline::Pipeline, transport::Endpoint};
 
-/// How often a sentinel is asked.
+/// The interval at which a sentinel is asked.
 const EVERY: Duration = Duration::from_millis(100);
 
-/// How long other sentinels may take to answer once the first has.
+/// The longest wait for other sentinels after the first answer.
 const GRACE: Duration = Duration::from_millis(100);
 
 /// The sentinels of a service.
 pub(crate) struct Sentinels {
     endpoints: Box<[Endpoint]>,
     service: String,
-    /// How to sign in at the master.
+    /// The sign-in at the master.
     master: RedisConnectionInfo,
-    /// What each has answered last; nothing if it does not answer.
+    /// The last answer of each sentinel. `None` if it does not answer.
     answers: Mutex<Vec<Option<Named>>>,
 }
 
-/// A master, as a sentinel names it.
+/// A master as a sentinel names it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Named {
     epoch: u64,
@@ -49,7 +49,7 @@ impl Sentinels {
         self.endpoints.len()
     }
 
-    /// Returns the endpoint of the master. All sentinels are asked; those that do not answer at once hide nothing that others say.
+    /// Returns the endpoint of the master. All sentinels are asked at the same time, so that one without an answer hides no other answer.
     pub(super) async fn master(&self) -> Result<Endpoint, RedisConnectError> {
         let mut asked: FuturesUnordered<_> = self.endpoints.iter().map(|endpoint| self.ask_once(endpoint)).collect();
         let (mut named, mut error) = (None, None);
@@ -77,7 +77,7 @@ impl Sentinels {
         type Fields = std::collections::HashMap<String, String>;
         let mut commands = redis::pipe();
         commands.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(&self.service);
-        // While it fails over, the fields still have the address of the replaced master, but the number of the new configuration.
+        // During a failover the fields still contain the address of the replaced master, but the number of the new configuration.
         commands.cmd("SENTINEL").arg("MASTER").arg(&self.service);
         let answers = connection.ask_many(commands.get_packed_pipeline(), commands.len()).await?;
         let answers = answers.into_iter().map(Value::extract_error).collect::<Result<_, _>>()?;
@@ -88,7 +88,7 @@ impl Sentinels {
         Ok(Named { epoch, host, port })
     }
 
-    /// Asks one of the sentinels again and again, and tells the address of the master that is to be believed each time.
+    /// Asks one of the sentinels again and again. Calls `is_at` each time with the address of the master by the newest configuration.
     pub(super) async fn follow(&self, which: usize, is_at: impl Fn(&str)) {
         let mut connection = None;
         loop {
@@ -110,7 +110,7 @@ impl Sentinels {
         }
     }
 
-    /// The newest answer of all.
+    /// Records an answer and returns the newest one.
     fn learns(&self, which: usize, answer: Option<Named>) -> Option<Named> {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         answers[which] = answer;

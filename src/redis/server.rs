@@ -1,4 +1,4 @@
-//! Facts that are learned of a server before it is trusted.
+//! Facts about a server, read before it is trusted.
 
 use std::collections::HashMap;
 
@@ -8,22 +8,22 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::{error::RedisConnectError, time::Reading};
 use crate::clock::Nanos;
 
-/// What is learned of a server on connect.
+/// Facts about a server.
 #[derive(Debug, Clone)]
 pub(crate) struct Server {
-    /// Made of the identifier of its run and that of its replication: a restart makes it another, and so does a promotion.
+    /// Made of the identifiers of its run and of its replication: it changes with a restart and with a promotion.
     pub(super) id: u128,
     pub(super) role: String,
-    /// What it does when its memory is full.
+    /// The eviction policy for a full memory.
     pub(super) eviction: String,
     pub(super) memory: u64,
     pub(super) max_memory: u64,
     pub(super) cluster: bool,
-    /// Its clock, as it was read.
+    /// A reading of its clock.
     pub(super) time: Option<Reading>,
 }
 
-/// The oldest version that is any use: `SET … NX GET`.
+/// The oldest supported version. It has `SET … NX GET`.
 const OLDEST: u64 = 7;
 
 impl Server {

@@ -9,16 +9,16 @@ use tokio::sync::Notify;
 
 use crate::store::backend::StoreLookup;
 
-/// The reads under way, so that many who look for the same under a lease share one.
+/// The running reads, so that requests for the same key can share one under a lease.
 ///
-/// A read that began before one came may bring what was cleared in between: only a lease can vouch for it. Without one, each reads
-/// for itself.
+/// A read that began before a request may return an entry that was invalidated in between. Only a lease can rule that out. Without one,
+/// each request reads for itself.
 #[derive(Default)]
 pub(crate) struct Reads(Mutex<HashMap<u128, Arc<Read>>>);
 
 #[derive(Default)]
 pub(super) struct Read {
-    /// What it has brought; nothing, if its reader was lost.
+    /// The result. `None` if the reader was dropped before.
     found: OnceLock<Option<StoreLookup>>,
     ended: Notify,
 }
@@ -36,7 +36,7 @@ impl Read {
 }
 
 impl Reads {
-    /// Joins the read of a key, or leads it.
+    /// Joins the read of a key, or returns its reader.
     pub(super) fn join(&self, key: u128) -> Result<Reader<'_>, Arc<Read>> {
         let mut reads = self.lock();
         if let Some(read) = reads.get(&key) {
@@ -47,7 +47,7 @@ impl Reads {
         Ok(Reader { reads: self, key, read })
     }
 
-    /// Removes a read, if it is still the one under this key.
+    /// Removes a read, if it is still the current one of this key.
     pub(super) fn ends(&self, key: u128, read: &Arc<Read>) {
         let mut reads = self.lock();
         if reads.get(&key).is_some_and(|other| Arc::ptr_eq(other, read)) {
@@ -60,7 +60,7 @@ impl Reads {
     }
 }
 
-/// Whoever reads for all. Dropped without having found anything, it leaves them to look again.
+/// The request that reads for all. If it is dropped without a result, the others look again.
 pub(super) struct Reader<'a> {
     reads: &'a Reads,
     key: u128,
@@ -68,7 +68,7 @@ pub(super) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Gives the result to all that wait for it.
+    /// Gives the result to all waiting requests.
     pub(super) fn finish(&self, found: StoreLookup) {
         let _ = self.read.found.set(Some(found));
     }

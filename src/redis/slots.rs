@@ -1,4 +1,4 @@
-//! The slots of a cluster as its nodes tell them, and redirections.
+//! The slots of a cluster as its nodes report them, and redirections.
 
 use std::time::Duration;
 
@@ -13,19 +13,19 @@ use super::{
     options::CONNECT_TIMEOUT,
 };
 
-/// How long one node may take to tell the slots before another is asked as well.
+/// The time after which another node is asked as well.
 const HEDGE: Duration = Duration::from_millis(100);
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Redirect {
-    /// To another node: for good, or for this command while its slot is on its way.
+    /// To another node: permanently, or for this command while its slot is moving.
     To { address: String, asking: bool },
-    /// To the master that has the slot now: the one that was asked is none, or is cut off from the cluster.
+    /// To the current master of the slot: the asked node is not a master, or is cut off from the cluster.
     Lost,
 }
 
 impl Redirect {
-    /// `from` is the address of the node that answered.
+    /// Reads a redirection. `from` is the address of the node that answered.
     pub(super) fn of(answer: &CommandResult, from: &str) -> Option<Self> {
         let Err(CommandError::Server(error)) = answer else { return None };
         let address = || address_in(error.details()?.split(' ').nth(1)?, from);
@@ -38,14 +38,14 @@ impl Redirect {
     }
 }
 
-/// The `host:port` of a redirection. An empty host, or `?`, is the host of the node that answered.
+/// Returns the `host:port` of a redirection. An empty host or `?` is the host of the node that answered.
 fn address_in(text: &str, from: &str) -> Option<String> {
     let (host, port) = text.rsplit_once(':')?;
     let host = if host.is_empty() || host == "?" { from.rsplit_once(':')?.0 } else { host };
     Some(format!("{host}:{port}"))
 }
 
-/// Slots in a row, and who has them.
+/// A range of slots and its master.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Slots {
     pub(super) first: u16,
@@ -53,7 +53,7 @@ pub(crate) struct Slots {
     pub(super) master: String,
 }
 
-/// The slots as the first node tells them that is part of the cluster. Each is asked once the one before has failed, or has not
+/// Returns the slots as the first node of the cluster reports them. Each node is asked after the previous one has failed, or has not
 /// answered for a moment.
 pub(crate) async fn slots_by_first(managers: impl Iterator<Item = RedisManager>, check: &str) -> Option<Vec<Slots>> {
     let (mut managers, mut asked) = (managers, FuturesUnordered::new());
@@ -64,7 +64,7 @@ pub(crate) async fn slots_by_first(managers: impl Iterator<Item = RedisManager>,
         match tokio::time::timeout(HEDGE, asked.next()).await {
             Ok(Some((Ok(slots), _))) => return Some(slots),
             Ok(Some((Err(error), manager))) => {
-                tracing::debug!(%error, server = ?manager.source, "a node does not tell the slots of the cluster")
+                tracing::debug!(%error, server = ?manager.source, "cluster node did not report the slots")
             }
             Ok(None) => return None,
             Err(_) => {}
@@ -76,13 +76,13 @@ async fn slots_by(manager: &RedisManager, check: &str) -> Result<Vec<Slots>, Com
     let asking = async {
         let (connection, server) = manager.open_any(None).await.map_err(CommandError::Connecting)?;
         if !server.cluster {
-            return Err(CommandError::Protocol("the slots of a cluster: it is none"));
+            return Err(CommandError::Protocol("a cluster node"));
         }
         let mut commands = redis::pipe();
         commands.cmd("CLUSTER").arg("SLOTS").add_command(node::check(check));
         let answers = connection.all(&commands).await?;
         let [slots, checked] = &answers[..] else { return Err(CommandError::Protocol("one answer for each command")) };
-        // What a node tells that is cut off from the others is what was.
+        // A node that is cut off from the others reports an earlier state.
         if let Value::ServerError(error) = checked
             && error.kind() == Some(ServerErrorKind::ClusterDown)
         {
@@ -94,7 +94,8 @@ async fn slots_by(manager: &RedisManager, check: &str) -> Result<Vec<Slots>, Com
     tokio::time::timeout(CONNECT_TIMEOUT, asking).await.unwrap_or(Err(CommandError::Timeout))
 }
 
-/// `CLUSTER SLOTS`: first, last, the master as host, port and more, its replicas. A host that is empty is the one that was asked.
+/// Reads the answer of `CLUSTER SLOTS`: first, last, the master as host and port, its replicas. An empty host is the host of the asked
+/// node.
 fn read_slots(answer: &Value, asked: &str) -> Result<Vec<Slots>, CommandError> {
     let nonsense = || CommandError::Protocol("the slots of a cluster");
     let Value::Array(ranges) = answer else { return Err(nonsense()) };

@@ -1,11 +1,10 @@
--- Bumps a namespace softly: what was computed before is stale, not dead.
+-- Invalidates a namespace softly: responses from before are stale, but not invalidated.
 --
--- A generation is 16 bytes that decide over life and death, 8 that decide over freshness, then perhaps a number. The 8 change, and the
--- number goes: a response whose namespace is known only after its call is admitted by the number, which would say of a call from before
--- this bump that it came later. One that is missing stays missing: that is death already.
+-- A generation is 16 bytes for validity, 8 bytes for freshness, and perhaps a number. The 8 bytes change and the number is removed: it
+-- would admit a response from a call before this invalidation. A missing generation stays missing, which invalidates already.
 --
 -- KEYS[1]  the generation of the namespace
--- ARGV[1]  8 fresh random bytes
+-- ARGV[1]  8 new random bytes
 -- returns  1 if there was a generation, else 0
 --
 -- example  'HHHHHHHHHHHHHHHHssssssssr:42' with 'tttttttt': 'HHHHHHHHHHHHHHHHtttttttt', its time to live as before; returns 1

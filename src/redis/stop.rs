@@ -1,10 +1,10 @@
-//! The signal that ends the thread behind a store.
+//! The signal that ends the worker thread.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Notify;
 
-/// Ends the thread.
+/// Ends the worker thread.
 #[derive(Debug, Default)]
 pub(crate) struct Stop {
     told: AtomicBool,

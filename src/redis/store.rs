@@ -1,4 +1,4 @@
-//! The store itself: a handle to the state shared by its clones.
+//! The store: a handle of the state that its clones share.
 
 use std::{fmt, future::Future, sync::Arc};
 
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// Ends the thread behind a store when the last handle is dropped.
+/// Ends the worker thread when the last handle is dropped.
 pub(super) struct Handle {
     pub(super) core: Arc<RedisInner>,
     pub(super) builder: RedisBuilder,
@@ -31,38 +31,39 @@ impl Drop for Handle {
     }
 }
 
-/// Entries in Redis, shared by many processes, with memory in front if you like. Needs the feature `redis`.
+/// A store in Redis that many processes share, optionally with memory in front. Needs the feature `redis`.
 ///
-/// **Promise.** Once a write's response has been sent through [`InvalidateLayer`](crate::InvalidateLayer) in whatever process, or
-/// [`invalidate`](Store::invalidate) has returned there, a hit is
+/// **Guarantee.** After the response of a write has been sent through an [`InvalidateLayer`](crate::InvalidateLayer) of any process, or
+/// after [`invalidate`](Store::invalidate) has returned there, a hit is
 ///
 /// | [`Coherence`] | stale by at most | round trips of a hit in memory |
 /// |---|---|---|
-/// | [`Ttl`](Coherence::Ttl) | the time it is given | 0 |
-/// | [`Leased`](Coherence::Leased), the default | Δ = 2 heartbeats and a round trip (120 ms), whatever the network does; typically under 1 ms | 0 |
+/// | [`Ttl`](Coherence::Ttl) | the given time | 0 |
+/// | [`Leased`](Coherence::Leased), the default | Δ = 2 heartbeats and a round trip (120 ms), independently of the network; typically under 1 ms | 0 |
 /// | [`Validated`](Coherence::Validated) | nothing | 1, without the body |
 ///
-/// With [`strict`](RedisBuilder::strict) that holds also if the writing process dies between its commit and the clearing.
+/// With [`strict`](RedisBuilder::strict), this also holds if the writing process dies between its commit and the invalidation.
 ///
-/// **How.** A namespace has a generation in Redis, an opaque random value; an entry carries those that were read before its response
-/// was computed, and is served only while all of them are there and equal. To clear a namespace is to delete its generation: one
-/// command, whatever the number of entries, accepted also by a server that is full.
+/// **Mechanism.** A namespace has a generation in Redis, which is an opaque random value. An entry carries the generations that were read
+/// before its response was computed. It is served only while all of them exist and are equal. An invalidation deletes the generation of a
+/// namespace: one command for any number of entries, which a full server accepts as well.
 ///
 /// **Limits.**
 ///
-/// - A failover that loses the last write: entries from before are not served after it, unless you [trust](crate::redis::Failover::Trust) it.
-/// - A process that still talks to a replaced master, until it learns of the replacement. A heartbeat is a command that a replica
-///   refuses, and so does a master that is cut off from its cluster: neither extends a lease. Such a master takes about
-///   `cluster-node-timeout` to notice. Sentinels are asked every 100 ms, and take some seconds to hear of a planned failover. What was
-///   invalidated in the last minute is delivered again when the server changes.
-/// - A fence that is lost, because Redis evicts it (strict wants `maxmemory-policy noeviction`) or because of a failover during the
-///   write: one process may serve the result of that write, and another what was there before, until the write is answered. If its
-///   writer dies as well, until the entry expires. Every entry has a lifetime.
-/// - A write whose clearing could not be delivered in time: see [`OnDeliveryTimeout`](crate::invalidate::OnDeliveryTimeout).
+/// - A failover may lose the last write. Entries from before it are not served after it, unless you [trust](crate::redis::Failover::Trust)
+///   it.
+/// - A process may use a replaced master until it learns of the replacement. A heartbeat is a command that a replica refuses, as does a
+///   master that is cut off from its cluster: neither extends a lease. Such a master takes about `cluster-node-timeout` to notice.
+///   Sentinels are asked every 100 ms, and take some seconds to learn of a planned failover. Invalidations of the last minute are delivered
+///   again when the server changes.
+/// - A fence may be lost, because Redis evicts it (strict needs `maxmemory-policy noeviction`) or because of a failover during the write.
+///   Until the write is answered, one process may then serve its result and another the earlier response. If the writer dies as well, this
+///   lasts until the entry expires. Every entry has a lifetime.
+/// - An invalidation may not be delivered in time: see [`OnDeliveryTimeout`](crate::invalidate::OnDeliveryTimeout).
 ///
-/// **Redis away.** No request waits for longer than the [`command_timeout`](RedisBuilder::command_timeout), 50 ms unless set, and after three of them
-/// none does until a probe has been answered; they are served by the inner service as if nothing were stored. Clearings wait in a
-/// bounded queue and are delivered when Redis is back; what they concern is not served by this process meanwhile.
+/// **When Redis is down.** No request waits longer than the [`command_timeout`](RedisBuilder::command_timeout), 50 ms by default. After
+/// three timeouts no request waits until a probe has been answered. Requests are then served by the inner service, and nothing is stored.
+/// Invalidations wait in a bounded queue and are delivered when Redis is back. Until then this process does not serve the affected entries.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -73,30 +74,30 @@ impl Drop for Handle {
 /// # Ok(()) }
 /// ```
 ///
-/// It must be made within a Tokio runtime. A `Redis` is a handle: its clones share everything. Redis 7.0 or newer, or Valkey,
-/// standalone, behind Sentinel, or a cluster. Its own thread ends with the last handle.
+/// Create it within a Tokio runtime. A `Redis` is a handle whose clones share everything. It works with Redis 7.0 or newer and with Valkey,
+/// standalone, behind Sentinel, or in a cluster. Its worker thread ends with the last handle.
 #[derive(Clone)]
 pub struct Redis(pub(super) Arc<Handle>);
 
 impl Redis {
-    /// Whether Redis answered when it was last asked, all masters of it.
+    /// Returns `true` if all masters answered when they were last asked.
     pub fn is_reachable(&self) -> bool {
         let nodes = &self.0.core.nodes;
         nodes.are_known() && nodes.all().iter().all(|node| !node.breaker.is_open())
     }
 
-    /// Whether memory is trusted without a round trip at this moment: [`Coherence::Leased`], and all masters are heard of.
+    /// Returns `true` while memory is trusted without a round trip: with [`Coherence::Leased`], while pushes of all masters arrive.
     pub fn is_leased(&self) -> bool {
         self.0.core.is_leased()
     }
 
-    /// How many round trips this store has made to the masters that it has now, heartbeats apart.
+    /// Returns the number of round trips to the current masters, without heartbeats.
     pub fn round_trips(&self) -> u64 {
         use std::sync::atomic::Ordering;
         self.0.core.nodes.all().iter().map(|node| node.trips.load(Ordering::Relaxed)).sum()
     }
 
-    /// How many names wait to be cleared in Redis.
+    /// Returns the number of names whose invalidation is not delivered yet.
     pub fn waiting(&self) -> usize {
         self.0.core.deliveries.waiting()
     }
@@ -107,7 +108,7 @@ impl Redis {
 }
 
 impl Backend for Redis {
-    /// What is in memory and may be served without asking.
+    /// Returns an entry in memory that may be served without asking Redis.
     #[inline]
     fn get_now(&self, key: KeyRef<'_>) -> Option<StoreLookup> {
         self.0.core.get_now(key)
@@ -118,7 +119,7 @@ impl Backend for Redis {
         self.0.core.still_has(entry)
     }
 
-    /// The very future of the core: one around it would only be larger.
+    /// Returns the future of the inner state. Another one around it would only be larger.
     fn get(&self, key: KeyRef<'_>, names: &Namespaces) -> impl Future<Output = Result<StoreLookup, StoreError>> + Send {
         self.0.core.get(ReadRequest { key, names, max_body: usize::MAX })
     }
@@ -161,14 +162,16 @@ impl Backend for Redis {
     fn release(&self, lock: Lock, unfit: bool) {
         let core = self.0.core.clone();
         let returning = Returning::unfit(&core, &lock, unfit);
-        // Without a runtime, or at its end, it goes to the delivery queue.
+        // Without a running runtime, the lock goes to the outbox.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move { core.returns(returning).await });
         }
     }
 
-    /// The same generations now and then: nothing was bumped between the two. The epochs do not count here. They are also stepped by the
-    /// push for a generation that another process has created, and by names that share a slot, which end no flight.
+    /// Returns `true` if the generations are equal: nothing was invalidated between the two stamps.
+    ///
+    /// Epochs do not count. They are also stepped by the push for a generation that another process creates, and by names that share a
+    /// slot, which end no flight.
     fn may_join(&self, stamp: &Stamp, seen: &Stamp, names: &Namespaces) -> bool {
         let count = names.count();
         let of_names = |stamp: &Stamp| {
@@ -201,7 +204,7 @@ impl Backend for Redis {
             match arrived.await {
                 Ok(DeliveryResult::Delivered) => Ok(()),
                 Ok(DeliveryResult::Queued) => Err(StoreError::queued()),
-                Err(_) => Err(StoreError::new("the store has ended")),
+                Err(_) => Err(StoreError::new("the store was dropped before redis confirmed")),
             }
         }
     }
@@ -219,7 +222,7 @@ impl Backend for Redis {
         self.0.core.context()
     }
 
-    /// That of the memory in front; what Redis holds, [`Redis::server`] says.
+    /// Returns the usage of the memory in front. [`Redis::server`] returns that of Redis.
     fn usage(&self) -> Usage {
         match self.0.core.keeps {
             true => self.0.core.near.usage(),

@@ -29,9 +29,9 @@ use tokio::net::UnixStream;
 /// Certificates for TLS, in PEM.
 #[derive(Clone, Default)]
 pub(crate) struct Certificates {
-    /// The authorities to trust; those of the system if there are none.
+    /// The authorities to trust. `None` means those of the system.
     pub(super) roots: Option<Vec<u8>>,
-    /// The certificate chain and the private key by which this client identifies itself.
+    /// The certificate chain and the private key of this client.
     pub(super) client: Option<(Vec<u8>, Vec<u8>)>,
 }
 
@@ -55,7 +55,7 @@ impl Endpoint {
         Self::new(url.into_connection_info()?, certificates)
     }
 
-    /// Takes the address and the sign-in of a client.
+    /// Takes the address, the database and the sign-in of a client.
     pub(super) fn from_client(client: &Client, certificates: &Certificates) -> Result<Self, RedisConnectError> {
         let info = client.get_connection_info().clone();
         if let ConnectionAddr::TcpTls { tls_params: Some(_), .. } = info.addr() {

@@ -1,4 +1,4 @@
--- Takes a fence back and bumps the namespace: its write has ended, and everybody knows how.
+-- Removes a fence and invalidates the namespace, after its write has ended with a known outcome.
 --
 -- KEYS[1]  the fences of the namespace
 -- KEYS[2]  the generation of the namespace

@@ -1,7 +1,7 @@
-//! The thread behind a store: it hears what masters push, keeps the lease, probes those that are away, and delivers bumps.
+//! The worker thread of a store. It receives pushes, keeps the lease, probes servers that are down, and delivers invalidations.
 //!
-//! It has a runtime of its own, so that neither a handler that blocks nor the end of a runtime of the application keeps an
-//! invalidation from being heard or sent.
+//! It has a runtime of its own. Neither a blocking handler nor the end of a runtime of the application can then keep an invalidation from
+//! being received or sent.
 
 use std::{io, sync::Arc, thread, time::Duration};
 
@@ -29,22 +29,22 @@ use crate::{
     store::epochs::InvalidationKind,
 };
 
-/// How often a master is asked whether it is still the one it was.
+/// The interval at which the identity of a master is checked.
 const SAME: Duration = Duration::from_millis(500);
 
-/// How often pushes are asked for that were refused.
+/// The interval at which refused pushes are requested again.
 const REFUSED: Duration = Duration::from_secs(1);
 
-/// How often it is asked for a sign of life where no lease depends on it.
+/// The interval of heartbeats that no lease depends on.
 const IDLE: Duration = Duration::from_millis(250);
 
-/// How long it may take to answer before the connection is given up.
+/// The longest wait for an answer before the connection is given up.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// How long bumps that could not be delivered are still tried once the store has been dropped.
+/// The time for which undelivered invalidations are still tried after the store was dropped.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// Starts the thread.
+/// Starts the worker thread.
 pub(crate) fn start(core: Arc<RedisInner>, mut found: mpsc::UnboundedReceiver<Arc<Node>>) -> io::Result<()> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let _ = core.runtime.set(runtime.handle().clone());
@@ -80,7 +80,7 @@ pub(crate) fn start(core: Arc<RedisInner>, mut found: mpsc::UnboundedReceiver<Ar
     thread::Builder::new().name("response-cache-redis".into()).spawn(move || runtime.block_on(work)).map(drop)
 }
 
-/// Asks for the masters of a cluster until they are known, and now and then whether they still are those.
+/// Finds the masters of a cluster, and checks from time to time that they have not changed.
 async fn seek(core: Arc<RedisInner>) {
     loop {
         core.nodes.refresh().await;
@@ -93,7 +93,7 @@ async fn seek(core: Arc<RedisInner>) {
     }
 }
 
-/// Leaves a master as soon as the sentinels name another: it would go on as a master for seconds.
+/// Leaves a master as soon as the sentinels name another one. It would act as a master for seconds more.
 fn follow_sentinels(core: &Arc<RedisInner>, node: &Arc<Node>) {
     let Source::Sentinel(sentinels) = &node.manager.source else { return };
     for which in 0..sentinels.count() {
@@ -101,7 +101,7 @@ fn follow_sentinels(core: &Arc<RedisInner>, node: &Arc<Node>) {
         tokio::spawn(async move {
             let is_at = |address: &str| {
                 if node.leaves_all_but(address) {
-                    tracing::info!(address, "the sentinels name another master");
+                    tracing::info!(address, "sentinels named another master");
                     core.lease.ends(&node.address);
                 }
             };
@@ -110,7 +110,7 @@ fn follow_sentinels(core: &Arc<RedisInner>, node: &Arc<Node>) {
     }
 }
 
-/// Keeps a connection to a master that hears its pushes, for as long as it is one.
+/// Maintains a connection to a master that receives its pushes, as long as it is a master.
 async fn tend(core: Arc<RedisInner>, node: Arc<Node>) {
     let (mut told, mut before) = (false, None);
     while !node.is_gone() {
@@ -125,7 +125,7 @@ async fn tend(core: Arc<RedisInner>, node: Arc<Node>) {
             }
             Err(error) => {
                 if !told {
-                    tracing::warn!(server = ?node.manager.source, %error, "redis cannot be reached; requests go on without it");
+                    tracing::warn!(server = ?node.manager.source, %error, "redis cannot be reached: requests are served without it");
                     told = true;
                 }
                 node.breaker.open();
@@ -137,7 +137,7 @@ async fn tend(core: Arc<RedisInner>, node: Arc<Node>) {
     core.lease.ends(&node.address);
 }
 
-/// What is done with what a master sends of itself: inline, in the order in which it comes.
+/// Returns the listener for the pushes of a master. It runs inline, in the order of the pushes.
 fn hearing(core: &Arc<RedisInner>, node: &Arc<Node>) -> PushListener {
     let (core, node) = (Arc::downgrade(core), Arc::downgrade(node));
     Box::new(move |push: PushInfo| {
@@ -152,7 +152,7 @@ fn hearing(core: &Arc<RedisInner>, node: &Arc<Node>) -> PushListener {
                     }
                 }
             }
-            // All keys at once: a FLUSHALL.
+            // All keys at once, as by FLUSHALL.
             (PushKind::Invalidate, _) => core.steps_all(),
             (PushKind::Disconnection, _) => core.lease.ends(&node.address),
             _ => {}
@@ -160,44 +160,44 @@ fn hearing(core: &Arc<RedisInner>, node: &Arc<Node>) -> PushListener {
     })
 }
 
-/// A connection by which a master is attended to.
+/// The connection to a master that receives its pushes.
 struct Attending<'a> {
     core: &'a Arc<RedisInner>,
     node: &'a Arc<Node>,
     connection: RedisConnection,
     server: Server,
-    /// It is another server than the one before.
+    /// `true` if the identity differs from that of the previous connection.
     changed: bool,
 }
 
-/// Whether a master pushes what is invalidated.
+/// The state of pushes from a master.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Pushes {
-    /// It does, and what was told is trusted up to this time.
+    /// They arrive, and the table is trusted up to this time.
     Until(Nanos),
-    /// It refused to at this time.
+    /// The server refused them at this time.
     Refused(Nanos),
     /// No lease is wanted.
     Unwanted,
 }
 
-/// What came of a heartbeat.
+/// The result of a heartbeat.
 enum Beat {
     /// The server would accept an invalidation.
     Well,
-    /// It would not, for now.
+    /// The server would not accept one now.
     Refused,
-    /// It is not the master any more, or is cut off from the others.
+    /// It is not the master any more, or is cut off from its cluster.
     Replaced,
     Misconfiguration,
 }
 
 impl Attending<'_> {
-    /// Sends heartbeats until one is not answered, or the server is not the master any more.
+    /// Sends heartbeats until one is not answered or the server is not the master any more.
     async fn attend(mut self) {
         if let Some(mut pushes) = self.begins_to_listen(true).await {
             let mut slot = None;
-            // The lease begins with the first heartbeat, before anybody is told that the master is there.
+            // The lease begins with the first heartbeat, before waiting tasks learn that the master can be reached.
             if self.beats(&mut pushes, &mut slot).await {
                 self.node.learns(&self.server);
                 self.node.is_controlled_by(Some(self.connection.clone()));
@@ -233,7 +233,7 @@ impl Attending<'_> {
                         self.node.learns(&now);
                     }
                     _ => {
-                        tracing::info!(server = ?self.node.manager.source, "redis is another server than it was");
+                        tracing::info!(server = ?self.node.manager.source, "redis server identity changed (restart or failover)");
                         self.node.breaks();
                         return;
                     }
@@ -242,7 +242,7 @@ impl Attending<'_> {
         }
     }
 
-    /// One heartbeat, and what follows from it. `false` if the connection is of no use any more.
+    /// Sends one heartbeat and acts on its result. Returns `false` if the connection is of no further use.
     async fn beats(&mut self, pushes: &mut Pushes, slot: &mut Option<u16>) -> bool {
         follow_the_wall();
         let sent = monotonic();
@@ -262,12 +262,12 @@ impl Attending<'_> {
             Beat::Replaced => {
                 self.core.lease.ends(&self.node.address);
                 if self.core.nodes.one().is_some() {
-                    tracing::info!(server = ?self.node.manager.source, "redis is not the master any more");
+                    tracing::info!(server = ?self.node.manager.source, "redis is no longer the master");
                     self.node.breaks();
                     return false;
                 }
                 if !self.node.breaker.is_open() {
-                    tracing::info!(server = ?self.node.manager.source, "the node is not a master of the cluster any more");
+                    tracing::info!(server = ?self.node.manager.source, "redis is no longer a master of the cluster");
                 }
                 self.node.breaker.open();
                 self.core.nodes.refresh().await;
@@ -286,7 +286,8 @@ impl Attending<'_> {
         true
     }
 
-    /// Asks whether the server would accept an invalidation. In a cluster, of a slot of its own.
+    /// Sends a command that the server answers only if it would accept an invalidation. In a cluster, its key is in one of the server's
+    /// slots.
     async fn beat(&mut self, slot: &mut Option<u16>) -> Beat {
         let alone = self.core.nodes.one().is_some();
         let mut refreshed = false;
@@ -303,10 +304,10 @@ impl Attending<'_> {
                 Err(_) => return Beat::Misconfiguration,
             };
             match error.kind() {
-                // The slot is its own, and on its way to another.
+                // The slot belongs to this master and is moving to another one.
                 Some(ServerErrorKind::Ask) => return Beat::Well,
                 Some(ServerErrorKind::Moved) if !refreshed => {
-                    // Only this slot may have gone.
+                    // Perhaps only this slot has moved.
                     refreshed = true;
                     self.core.nodes.refresh().await;
                 }
@@ -317,27 +318,27 @@ impl Attending<'_> {
                     | ServerErrorKind::MasterDown,
                 ) => return Beat::Replaced,
                 _ => {
-                    tracing::debug!(%error, server = ?self.node.manager.source, "redis would not accept an invalidation");
+                    tracing::debug!(%error, server = ?self.node.manager.source, "redis refused a heartbeat");
                     return Beat::Refused;
                 }
             }
         }
     }
 
-    /// Asks for pushes, if they are wanted. Nothing if there is no answer: the connection is of no use then.
+    /// Requests pushes, if a lease is wanted. `None` without an answer: the connection is then of no further use.
     async fn begins_to_listen(&mut self, warns: bool) -> Option<Pushes> {
         if self.core.coherence != Coherence::Leased {
             return Some(Pushes::Unwanted);
         }
         match timeout(SILENCE, self.connection.one(&tracking(self.core))).await {
             Ok(Ok(_)) => {
-                // In this order: tracking answered, every epoch stepped, and only then is anything trusted.
+                // The order matters: tracking is answered, every epoch is stepped, and only then is anything trusted.
                 self.core.steps_all();
                 Some(Pushes::Until(monotonic()))
             }
             Ok(Err(error)) if !self.connection.is_broken() => {
                 if warns {
-                    tracing::warn!(%error, "redis does not push invalidations; each hit is validated instead");
+                    tracing::warn!(%error, "redis refused to push invalidations: each hit is validated instead");
                 }
                 Some(Pushes::Refused(monotonic()))
             }
@@ -346,7 +347,7 @@ impl Attending<'_> {
     }
 }
 
-/// Closes the breaker if connections made anew are answered.
+/// Closes the breaker if new connections are answered.
 async fn probe(node: &Node) {
     node.breaks();
     if node.answers(SILENCE / 4).await {
@@ -363,7 +364,7 @@ fn tracking(core: &RedisInner) -> redis::Cmd {
     command.arg("NOLOOP").take()
 }
 
-/// Delivers recent invalidations once more, and again when the server before has answered what was on its way to it.
+/// Delivers recent invalidations again, and once more after the previous server has answered pending commands.
 fn invalidate_again(core: &Arc<RedisInner>) {
     core.invalidates_again();
     let core = core.clone();
@@ -374,20 +375,20 @@ fn invalidate_again(core: &Arc<RedisInner>) {
 }
 
 impl RedisInner {
-    /// Steps every epoch: all entries belong to the root.
+    /// Steps every epoch, because all entries belong to the root.
     fn steps_all(&self) {
         self.near.bump_hashes(Namespaces::root().hashes());
     }
 
-    /// The server has changed, and the one before may have been replaced for a while: what it accepted meanwhile is lost.
+    /// Queues recent invalidations again. The previous server may have been replaced for a while, and its last commands are lost.
     fn invalidates_again(&self) {
         let Some(again) = self.recent.again() else {
-            tracing::info!("redis has another master; everything is invalidated again");
+            tracing::info!("redis master changed: everything is invalidated again");
             drop(self.deliveries.send(&self.names, &Namespaces::root(), InvalidationKind::Hard, None));
             return;
         };
         if !again.is_empty() {
-            tracing::info!(count = again.len(), "redis has another master; recent invalidations are delivered again");
+            tracing::info!(count = again.len(), "redis master changed: recent invalidations are delivered again");
         }
         self.deliveries.send_again(again);
     }

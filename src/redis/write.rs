@@ -1,4 +1,4 @@
-//! A fill and a write: generations made, the lock taken, an entry stored; fences set, namespaces bumped.
+//! Writes: entries stored, fences set, namespaces invalidated.
 
 use std::sync::Arc;
 
@@ -33,9 +33,10 @@ use crate::{
 };
 
 impl RedisInner {
-    /// The names that came with the response are vouched for if each has a generation that is no younger than the counter was
-    /// before the inner service was called: it has not been bumped since. Of those that have no number to compare with, one is
-    /// written, for the next fill.
+    /// Checks the generations of names that came with the response.
+    ///
+    /// Each must have been created at or before the counter of creations that was read before the inner service was called: it has then not
+    /// been invalidated since. A generation without a comparable number gets one, for the next fill.
     pub(super) async fn admit(self: &Arc<Self>, stamp: &Stamp, added: &Namespaces) -> Result<Admitted, StoreError> {
         let Some(known) = stamp.generations().filter(|_| stamp.is_whole()) else { return Ok(Admitted::Invalidated) };
         let (mut asks, mut changes) = (Vec::new(), Vec::new());
@@ -65,7 +66,7 @@ impl RedisInner {
         if young.is_empty() {
             return Ok(Admitted::Stamp(stamp.clone().with_generations(generations)));
         }
-        // A number of the same counter that is larger than the one before the call tells of a bump; without one, the name is new here.
+        // A larger number of the same counter shows an invalidation. Without a number, the name is new.
         let bumped = |number: Option<Counter>| {
             stamp.counter().zip(number).is_some_and(|(counter, at)| at.random == counter.random && at.number > counter.number)
         };
@@ -74,25 +75,26 @@ impl RedisInner {
         Ok(if invalidated { Admitted::Invalidated } else { Admitted::New })
     }
 
-    /// Writes a number into those generations that have none of this counter.
+    /// Writes a number into the generations that have none of this counter.
     async fn number(&self, young: &[(Name<'_>, u128, Option<Counter>)]) -> Result<(), CommandError> {
         let answer = self.one(scripts::count(&self.names.counter(), random_u128() as u64)).await;
-        let Some(counter) = counter(answer) else { return Err(CommandError::Protocol("a number")) };
+        let Some(counter) = counter(answer) else { return Err(CommandError::Protocol("the number of a creation")) };
         let text = format!("{:016x}:{}", counter.random, counter.number);
         let write = |name, hard: u128| {
             scripts::number(&self.names.generation(name), &self.names.fence(name), &hard.to_be_bytes(), &text)
         };
         let unnumbered = young.iter().filter(|(_, _, number)| number.is_none_or(|number| number.random != counter.random));
         let asks = unnumbered.map(|(name, hard, _)| write(*name, *hard)).collect();
-        // By a connection whose changes are pushed to this process as well: what the number hides from it, it is told with the number.
+        // This connection receives pushes of its own changes. A push that the number hides therefore arrives with the push of the number.
         for answer in self.nodes.ask(asks, Route::Pool, self.command_timeout).await {
             answer?;
         }
         Ok(())
     }
 
-    /// The entry under a stamp of now, if no generation that it was computed under has changed since. What steps the epochs of its names
-    /// need not have been a bump: a generation that another process creates is pushed as well.
+    /// Returns the entry with a current stamp, if none of its generations has changed.
+    ///
+    /// Its epochs may have been stepped for another reason: a generation that another process creates is pushed as well.
     async fn vouched(&self, entry: &Arc<Entry>) -> Result<Option<Arc<Entry>>, CommandError> {
         let epoch = self.near.epoch();
         let Some(then) = entry.stamp().generations() else { return Ok(None) };
@@ -101,14 +103,14 @@ impl RedisInner {
         Ok(same.then(|| Arc::new(entry.stamped(entry.stamp().again(epoch, entry.stamp().taken())))))
     }
 
-    /// One command with the time to live; with a lock, the same pipeline gives it back.
+    /// Stores an entry with its time to live. The same pipeline gives the lock back.
     pub(super) async fn put(self: &Arc<Self>, mut entry: Arc<Entry>, lock: Option<Lock>) -> Result<Put, StoreError> {
         let returning = lock.map(|lock| Returning::known(self, &lock, 0));
         if !entry.stamp().is_whole() || self.deliveries.suspects(entry.namespaces()) {
             if let Some(returning) = returning {
                 self.returns(returning).await;
             }
-            return Err(StoreError::new("nothing vouches for a response that was computed while redis could not be asked"));
+            return Err(StoreError::new("response not stored: redis was unreachable when the fill started"));
         }
         let now = self.context().clock.nanos();
         let left = entry.times().expires().saturating_sub(now);
@@ -132,7 +134,7 @@ impl RedisInner {
                     }
                     return match why {
                         Unstored::TooLarge => Ok(Put::TooLarge),
-                        why => Err(StoreError::new(format!("an entry has no stored form: {why}"))),
+                        why => Err(StoreError::new(format!("entry not stored: {why}"))),
                     };
                 }
             };
@@ -146,7 +148,7 @@ impl RedisInner {
             returning.into_iter().zip(answers).for_each(|(returning, answer)| returning.answered(&answer));
             return Ok(Put::Dead);
         }
-        // In memory first: who is told that it is stored finds it there, whatever becomes of the rest.
+        // Memory comes first. A caller that learns of the storing finds the entry there, even if the rest fails.
         if self.keeps {
             self.near.keep(entry.clone());
         }
@@ -168,24 +170,24 @@ impl RedisInner {
         }
     }
 
-    /// Gives back a lock without an entry. If that does not arrive, the delivery queue goes on with it.
+    /// Gives back a lock without an entry. If that fails, the outbox continues.
     pub(super) async fn returns(&self, returning: Returning) {
         let Some(ask) = returning.ask() else { return };
         let answer = self.one(ask).await;
         returning.answered(&answer);
     }
 
-    /// A fence on each name; or on none of them for long, if one cannot be set.
+    /// Sets a fence on each name. If one cannot be set, all are removed soon.
     pub(super) async fn fence(&self, names: &Namespaces) -> Result<Fence, StoreError> {
         let Some(stands) = self.fence else { return Ok(Fence::none()) };
         let token = random_u128();
-        // What this process has in memory is not to be served from now on either.
+        // Entries in memory must not be served from now on either.
         self.near.bump_hashes(names.hashes());
         let fault = self.set_fences(names, token).await.err();
         self.near.bump_hashes(names.hashes());
         match fault {
             None => Ok(Fence::with_token(token).renewed_every(stands / 3)),
-            // Nothing was sent, and nothing is to be taken back.
+            // No command was sent, so there is nothing to remove.
             Some(CommandError::Unavailable) => Err(CommandError::Unavailable.into()),
             Some(fault) => {
                 drop(self.deliveries.send(&self.names, names, InvalidationKind::Hard, Some((token, stands))));
@@ -194,14 +196,14 @@ impl RedisInner {
         }
     }
 
-    /// Moves the deadline of a fence on.
+    /// Extends the deadline of a fence.
     pub(super) async fn renew(&self, names: &Namespaces, fence: &Fence) {
         if let Err(fault) = self.fences_alone(names, fence.token()).await {
-            tracing::warn!(?names, error = %fault, "the deadline of a fence could not be moved on");
+            tracing::warn!(?names, error = %fault, "deadline of a fence not extended");
         }
     }
 
-    /// A fence on each name, and then no generation. [`CommandError::Unavailable`] if no fence was set, nor asked for.
+    /// Sets a fence on each name and deletes the generations. Returns [`CommandError::Unavailable`] only if no command was sent.
     async fn set_fences(&self, names: &Namespaces, token: u128) -> Result<(), CommandError> {
         if self.nodes.one().is_none() {
             self.fences_alone(names, token).await?;
@@ -220,7 +222,7 @@ impl RedisInner {
         self.all(names.names().map(|name| scripts::fence(&self.names.fence(name), None, token, stands)).collect()).await
     }
 
-    /// All of these, or a fault: [`CommandError::Unavailable`] only if none was asked for.
+    /// Sends all commands. Returns [`CommandError::Unavailable`] only if none was sent.
     async fn all(&self, asks: Vec<Command>) -> Result<(), CommandError> {
         let answers = self.nodes.ask(asks, Route::Pool, self.command_timeout).await;
         let asked = answers.iter().any(|answer| !matches!(answer, Err(CommandError::Unavailable)));
@@ -232,7 +234,7 @@ impl RedisInner {
         Ok(())
     }
 
-    /// Here at once, there as soon as it arrives.
+    /// Invalidates names: here at once, in Redis as soon as it is delivered.
     pub(super) fn bump(
         &self,
         names: &Namespaces,

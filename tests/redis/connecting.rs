@@ -30,8 +30,8 @@ async fn store_is_built_without_redis_unless_required() {
     for (wrong, reason) in [
         (Redis::builder("http://127.0.0.1").build().await, "URL"),
         (Redis::builder(&url).prefix("a b").build().await, "letters, digits"),
-        (Redis::builder(&url).heartbeat(Duration::ZERO).build().await, "heartbeat is 0ns; it is from 5ms to 10s"),
-        (Redis::builder(&url).connections(0).build().await, "connections is 0"),
+        (Redis::builder(&url).heartbeat(Duration::ZERO).build().await, "invalid heartbeat 0ns: expected 5ms to 10s"),
+        (Redis::builder(&url).connections(0).build().await, "invalid connections 0"),
         (RedisBuilder::cluster(Vec::<String>::new()).build().await, "at least one node"),
         (RedisBuilder::sentinel([""; 0], "service", Default::default()).build().await, "at least one"),
         (
