@@ -15,7 +15,7 @@ use crate::{
         request::{CacheRequest, LookupMiss, LookupTime, MissedRequest},
     },
     state::LayerState,
-    status::{Bypass, CacheStatus, Miss, Outcome, Stale},
+    status::{Bypass, Miss, Outcome, Stale},
     store::backend::Context,
     target_cache::hot::HotResponse,
 };
@@ -36,8 +36,8 @@ pub(crate) enum Action<St: Store> {
 pub(crate) enum Finish<St: Store> {
     /// No rule covers the request: the inner service answers.
     Pass,
-    /// The inner service answers, and the response is marked with this status.
-    Forward(CacheStatus),
+    /// The inner service answers, and the response is marked with this outcome.
+    Forward(Outcome),
     /// A complete response from an entry: a hit.
     Complete(Arc<Entry>, Nanos),
     /// A complete response that this thread holds: a hit.
@@ -109,7 +109,7 @@ pub(crate) fn after<St: Store>(
                 // Only the response to a GET is stored. A HEAD can update it.
                 match found.filter(|entry| entry.http().is_some()) {
                     Some(entry) => Finish::Head(missed(LookupMiss::new(Miss::Head, Some(entry), stamp, varying, time))),
-                    None => Finish::Forward(CacheStatus::new(Outcome::Miss(Miss::Head))),
+                    None => Finish::Forward(Outcome::Miss(Miss::Head)),
                 }
             } else {
                 let missed = missed(LookupMiss::new(reason, found, stamp, varying, time));
@@ -127,7 +127,7 @@ pub(crate) fn after<St: Store>(
 pub(crate) fn bypass<St: Store>(context: &Context, reason: Bypass) -> Finish<St> {
     context.counters.bypass(reason);
     tracing::debug!(reason = reason.as_str(), "cache bypassed");
-    Finish::Forward(CacheStatus::new(Outcome::Bypass(reason)))
+    Finish::Forward(Outcome::Bypass(reason))
 }
 
 /// Returns true if the request does not share the response of a fill, because it requires a response of its own.

@@ -13,11 +13,12 @@ use crate::{
     refresh,
     respond::{self, serve},
     state::LayerState,
+    status::CacheStatus,
     store::Store,
 };
 
 /// Carries out the last step for a request. `inner` is ready if the step [calls it](Finish::calls_inner).
-#[inline]
+#[inline(always)]
 pub(crate) fn finish<S, St, ReqB, ResB>(
     inner: &mut S,
     shared: &Arc<LayerState<St>>,
@@ -41,7 +42,7 @@ where
         }
         Finish::OnlyIfCached => ResponseFuture::ready(respond::only_if_cached(shared)),
         Finish::Pass => ResponseFuture::pass(inner.call(request)),
-        Finish::Forward(status) => ResponseFuture::bypass(inner.call(request), shared.clone(), status),
+        Finish::Forward(outcome) => ResponseFuture::bypass(inner.call(request), shared.clone(), CacheStatus::new(outcome)),
         Finish::Head(missed) => {
             let fill = Fill::new(shared.clone(), missed, None, shared.store.context().clock.nanos());
             ResponseFuture::work(fill.head(inner.call(request)))

@@ -80,9 +80,27 @@ where
 {
     type Output = Answer<B, E>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().state.project() {
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.as_mut().project().state.project() {
             StateProj::Ready(response) => Poll::Ready(Ok(response.take().expect("polled after its end"))),
+            _ => self.poll_call(cx),
+        }
+    }
+}
+
+impl<F, St, B, E> ResponseFuture<F, St, B, E>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    St: Store,
+    B: Body<Error: Into<BoxError>> + Send + 'static,
+    E: Send + 'static,
+{
+    /// Polls a call of the inner service. A separate function, so that callers can inline [`poll`](Future::poll) for hits.
+    #[inline(never)]
+    fn poll_call(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer<B, E>> {
+        match self.project().state.project() {
+            StateProj::Ready(_) => unreachable!("polled by the caller"),
             StateProj::Pass(inner) => {
                 let response = ready!(inner.poll(cx))?;
                 Poll::Ready(Ok(response.map(CacheBody::inner)))
