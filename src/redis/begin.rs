@@ -9,10 +9,10 @@ use super::{
     change::{Answered, By, Change, Changed},
     command::{Command, CommandResult, bulk, exists, get},
     error::CommandError,
-    generation::{counter, random_generation, random_u128},
+    generation::{parse_counter, random_generation, random_u128},
     inner::{RedisInner, millis, millis_of},
     keys::slot,
-    lock::{Taking, take_lock},
+    lock::{LockAttempt, take_lock},
     read::ReadRequest,
 };
 use crate::{
@@ -64,12 +64,12 @@ impl RedisInner {
         if answers.lock == Some(Value::Nil) && answers.entry.is_some() && options.looks {
             let now = self.context().clock.nanos();
             let request = ReadRequest { key, names, max_body: options.max_body.unwrap_or(usize::MAX) };
-            let found = self.judge(answers.entry, &request, &stamp).await?;
+            let found = self.decode_valid(answers.entry, &request, &stamp).await?;
             if found.is_some_and(|(entry, life)| life == Validity::Valid && now < entry.times().fresh_until) {
                 return Ok(BeginFill::AlreadyStored);
             }
         }
-        let lock = taking.and_then(Taking::taken);
+        let lock = taking.and_then(LockAttempt::keep);
         Ok(match answers.lock {
             None | Some(Value::Nil) => BeginFill::Proceed { stamp, lock },
             Some(Value::BulkString(text)) if text == b"pass" => BeginFill::Uncacheable { stamp },
@@ -87,26 +87,26 @@ impl RedisInner {
         let mut commands = Vec::with_capacity(missing.len() + 2);
         let mut taking = None;
         if let Some(lease) = options.lock {
-            let entry = self.names.entry(names, key.hash());
-            let (token, place) = (random_u128(), self.names.lock(&entry));
+            let entry = self.keys.entry(names, key.hash());
+            let (token, place) = (random_u128(), self.keys.lock(&entry));
             // The owner of a lock stores the entry before it gives the lock back. A process that gets the lock therefore sees the entry.
             commands.extend([take_lock(&place, token, millis_of(lease)), get(&entry)]);
-            taking = Some(Taking::new(self, Lock { key: key.hash(), token, place: place.into() }));
+            taking = Some(LockAttempt::new(self, Lock { key: key.hash(), token, place: place.into() }));
         }
         let mut changes = Vec::with_capacity(missing.len());
         for (_, name) in missing {
-            let (key, fresh) = (self.names.generation(*name), random_generation());
-            let life = self.lives.of_new(*name);
+            let (key, fresh) = (self.keys.generation(*name), random_generation());
+            let life = self.generation_times.of_new(*name);
             let command = create(&key, &fresh, life);
-            changes.push(Change::new(commands.len(), *name, key, fresh, By::Set).lives(life));
+            changes.push(Change::new(commands.len(), *name, key, fresh, By::Set).with_life(life));
             commands.push(command);
         }
         if options.counts {
-            commands.push(get(&self.names.counter()));
+            commands.push(get(&self.keys.counter()));
         }
         // If nothing is missing, no generation is created here, and the fences were read together with the entry.
         if self.fence.is_some() && !missing.is_empty() {
-            commands.extend(names.names().map(|name| exists(&self.names.fence(name))));
+            commands.extend(names.names().map(|name| exists(&self.keys.fence(name))));
         }
         BeginCommands { commands, changes, taking }
     }
@@ -126,7 +126,7 @@ impl RedisInner {
         }
         let is_known = |(index, _): &(usize, Name<'_>)| !missing.iter().any(|(other, _)| other == index);
         let known = names.names().enumerate().filter(is_known).map(|(_, name)| (name.hash(), stamp.epoch()));
-        self.near.renew(known.chain(changed.map(|(change, changed)| change.part(changed))))
+        self.memory.renew(known.chain(changed.map(|(change, changed)| change.part(changed))))
     }
 }
 
@@ -137,7 +137,7 @@ type Missing<'a> = Vec<(usize, Name<'a>)>;
 struct BeginCommands {
     commands: Vec<Command>,
     changes: Vec<Change>,
-    taking: Option<Taking>,
+    taking: Option<LockAttempt>,
 }
 
 /// The answers to [`BeginCommands`], apart from the generations.
@@ -168,7 +168,7 @@ impl BeginAnswers {
                 Err(error) => return Err(error.into()),
             }
         }
-        let counter = answers.by_ref().take(usize::from(options.counts)).next().and_then(counter);
+        let counter = answers.by_ref().take(usize::from(options.counts)).next().and_then(parse_counter);
         let mut is_fenced = false;
         for answer in answers {
             is_fenced |= !matches!(answer?.0, Value::Int(0));

@@ -10,7 +10,7 @@ use super::{
     cluster::Topology,
     connection::{RedisManager, Source},
     error::RedisConnectError,
-    generation_times::Lives,
+    generation_times::GenerationTimes,
     inner::RedisInner,
     keys::RedisKeys,
     lease::{KnownGenerations, Lease},
@@ -85,7 +85,7 @@ impl RedisBuilder {
         }
         let store = self.start();
         // The first request then finds a known server. A server that is known to be down is not waited for.
-        store.0.core.is_settled().await;
+        store.0.inner.wait_until_ready().await;
         Ok(store)
     }
 
@@ -102,7 +102,7 @@ impl RedisBuilder {
             Some(bytes) => memory.capacity(bytes.get()),
             None => memory,
         };
-        let near = memory.build();
+        let memory = memory.build();
         let lease = Arc::new(Lease::default());
         let database = match &source {
             Sources::One(RedisManager { source: Source::At(endpoint), .. }, _) => endpoint.database(),
@@ -113,9 +113,9 @@ impl RedisBuilder {
             Sources::Cluster(_) => 0,
         };
         let trust = self.failover == Failover::Trust;
-        let names = RedisKeys::new(&self.prefix);
+        let keys = RedisKeys::new(&self.prefix);
         let (tell, found) = tokio::sync::mpsc::unbounded_channel();
-        let nodes = match source {
+        let topology = match source {
             Sources::One(manager, pool) => Topology::One(Arc::new(match pool {
                 None => Node::new(String::new(), manager, self.connections),
                 Some(pool) => {
@@ -124,15 +124,15 @@ impl RedisBuilder {
                 }
             })),
             Sources::Cluster(seeds) => {
-                Topology::cluster(seeds, trust, self.connections, tell, lease.clone(), near.clone(), names.check(None))
+                Topology::cluster(seeds, trust, self.connections, tell, lease.clone(), memory.clone(), keys.check(None))
             }
         };
-        let deliveries = Outbox::new(near.context().counters.waiting.clone());
-        let core = Arc::new(RedisInner {
-            near,
-            keeps: self.memory.is_some(),
-            nodes,
-            names,
+        let outbox = Outbox::new(memory.context().counters.waiting.clone());
+        let inner = Arc::new(RedisInner {
+            memory,
+            has_memory: self.memory.is_some(),
+            topology,
+            keys,
             codec: self.codec.clone().in_database(database),
             coherence: self.coherence,
             memory_ttl: match self.coherence {
@@ -142,20 +142,20 @@ impl RedisBuilder {
             heartbeat: self.heartbeat,
             delta: nanos(2 * self.heartbeat + self.max_round_trip),
             command_timeout: self.command_timeout,
-            lives: Lives::new(self.generation_ttl),
+            generation_times: GenerationTimes::new(self.generation_ttl),
             fence: self.strict,
             lease,
             known: KnownGenerations::new(),
             reads: Reads::default(),
-            deliveries,
+            outbox,
             recent: Recent::default(),
             reconnected: Notify::new(),
             stop: Stop::default(),
             runtime: std::sync::OnceLock::new(),
             warned: std::sync::atomic::AtomicBool::new(false),
         });
-        worker::start(core.clone(), found).expect("a thread with a runtime can be started");
-        Redis(Arc::new(Handle { core, builder: self }))
+        worker::start(inner.clone(), found).expect("a thread with a runtime can be started");
+        Redis(Arc::new(Handle { inner, builder: self }))
     }
 
     fn source(&self) -> Result<Sources, RedisConnectError> {

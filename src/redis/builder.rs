@@ -294,14 +294,14 @@ impl RedisBuilder {
     }
 
     pub(super) fn check(&self) -> Result<(), RedisConnectError> {
-        let fault = |text: String| Err(RedisConnectError::settled(text));
+        let error = |text: String| Err(RedisConnectError::settled(text));
         let fits = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
         if self.prefix.is_empty() || !self.prefix.chars().all(fits) {
-            return fault(format!("invalid prefix {:?}: expected letters, digits, - _ . or :, at least one", self.prefix));
+            return error(format!("invalid prefix {:?}: expected letters, digits, - _ . or :, at least one", self.prefix));
         }
         if !self.certificates.is_empty() && !matches!(self.place, Place::Url(_) | Place::Client(_) | Place::Cluster(_)) {
             let (root, client) = ("root_certificate", "client_certificate");
-            return fault(format!(
+            return error(format!(
                 "{root} and {client} have no effect on a pool or on sentinels: expected a URL, a client or a cluster"
             ));
         }
@@ -315,11 +315,11 @@ impl RedisBuilder {
         ];
         for (name, time, least, most) in times {
             if time < least || time > most {
-                return fault(format!("invalid {name} {time:?}: expected {least:?} to {most:?}"));
+                return error(format!("invalid {name} {time:?}: expected {least:?} to {most:?}"));
             }
         }
         if !(1..=64).contains(&self.connections) {
-            return fault(format!("invalid connections {}: expected 1 to 64", self.connections));
+            return error(format!("invalid connections {}: expected 1 to 64", self.connections));
         }
         Ok(())
     }

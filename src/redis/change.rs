@@ -16,7 +16,7 @@ use super::{
     generation::parse_generation,
     inner::RedisInner,
     keys::{Pushed, id},
-    lock::Taking,
+    lock::LockAttempt,
     node::Route,
 };
 use crate::{
@@ -69,7 +69,7 @@ pub(crate) struct Changed {
 pub(crate) struct Answered {
     pub(super) answers: Vec<CommandResult>,
     pub(super) changed: Vec<Changed>,
-    pub(super) taking: Option<Taking>,
+    pub(super) taking: Option<LockAttempt>,
 }
 
 impl Change {
@@ -78,7 +78,7 @@ impl Change {
     }
 
     /// Sets the life of a generation that is created.
-    pub(super) fn lives(self, life: Nanos) -> Self {
+    pub(super) fn with_life(self, life: Nanos) -> Self {
         Self { life, ..self }
     }
 
@@ -93,10 +93,10 @@ impl Change {
     }
 
     /// Steps the epochs of the name if the generation was written or may have been. `sent` is the epoch before the command was sent.
-    fn settle(&self, core: &RedisInner, answers: &[CommandResult], sent: u64) -> Changed {
+    fn settle(&self, inner: &RedisInner, answers: &[CommandResult], sent: u64) -> Changed {
         let (answer, sent) = (&answers[self.at], self.read.unwrap_or(sent));
         // The hashes that a push of this key would step.
-        let pushed = core.names.parse(self.key.as_bytes());
+        let pushed = inner.keys.parse(self.key.as_bytes());
         let hashes: Vec<u64> = pushed.iter().flat_map(Pushed::hashes).collect();
         let hashes = hashes.iter().copied();
         let (value, server) = match answer {
@@ -107,7 +107,7 @@ impl Change {
             }
             Err(CommandError::Unavailable) => return Changed { generation: None, since: sent },
             Err(_) => {
-                core.near.bump_hashes(hashes);
+                inner.memory.bump_hashes(hashes);
                 return Changed { generation: None, since: sent };
             }
         };
@@ -119,17 +119,17 @@ impl Change {
             By::Extend => (*value == Value::Int(1), answers.get(self.at + 1).and_then(|answer| Some(&answer.as_ref().ok()?.0))),
         };
         let generation = now.and_then(|now| parse_generation(now, server));
-        let mut since = if changed { core.near.step_own(hashes, sent) } else { sent };
+        let mut since = if changed { inner.memory.step_own(hashes, sent) } else { sent };
         if let Some(generation) = generation {
             // A later read or creation of an equal generation by this process vouches for this one.
-            if let Some((known, at)) = core.known.get(self.id)
+            if let Some((known, at)) = inner.known.get(self.id)
                 && known == generation
             {
                 since = since.max(at);
             }
-            core.known.learn(self.id, generation, since);
+            inner.known.learn(self.id, generation, since);
             if changed && self.by != By::Extend {
-                core.lives.lives(self.id, generation, self.life);
+                inner.generation_times.record(self.id, generation, self.life);
             }
         }
         Changed { generation, since }
@@ -140,29 +140,29 @@ impl RedisInner {
     /// Sends commands, some of which may write generations. A lock that one of them takes is given back if the caller has left.
     pub(super) async fn change(
         self: &Arc<Self>,
-        asks: Vec<Command>,
+        commands: Vec<Command>,
         changes: Vec<Change>,
-        taking: Option<Taking>,
+        taking: Option<LockAttempt>,
     ) -> Result<(Answered, Vec<Change>), CommandError> {
-        let by = self.creates_by();
+        let by = self.creation_route();
         if by == Route::Pool || changes.is_empty() {
-            let sent = self.near.epoch();
-            let answers = self.nodes.ask(asks, by, self.command_timeout).await;
+            let sent = self.memory.epoch();
+            let answers = self.topology.send(commands, by, self.command_timeout).await;
             let changed = changes.iter().map(|change| change.settle(self, &answers, sent)).collect();
             return Ok((Answered { answers, changed, taking }, changes));
         }
         let (tell, told) = oneshot::channel();
-        let core = self.clone();
+        let inner = self.clone();
         let unsettled = self.lease.unsettled(monotonic().saturating_add(self.delta));
         let work = async move {
-            let sent = core.near.epoch();
-            let answers = core.nodes.ask(asks, by, SILENCE).await;
-            let changed = changes.iter().map(|change| change.settle(&core, &answers, sent)).collect();
+            let sent = inner.memory.epoch();
+            let answers = inner.topology.send(commands, by, SILENCE).await;
+            let changed = changes.iter().map(|change| change.settle(&inner, &answers, sent)).collect();
             let is_late = answers.iter().any(|answer| matches!(answer, Err(CommandError::Timeout)));
             let _ = tell.send((Answered { answers, changed, taking }, changes));
             if is_late {
                 // The server may still carry it out, and no push would tell this process. Without this connection there is no lease.
-                core.nodes.all().iter().filter_map(|node| node.control()).for_each(|connection| connection.breaks());
+                inner.topology.all().iter().filter_map(|node| node.control()).for_each(|connection| connection.mark_broken());
                 sleep(2 * SILENCE).await;
             }
             drop(unsettled);

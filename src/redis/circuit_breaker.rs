@@ -61,7 +61,7 @@ impl Breaker {
     }
 
     /// Sets the listener, which is notified of every change. The first one stays.
-    pub(super) fn tells(&self, listener: &Arc<Notify>) {
+    pub(super) fn set_listener(&self, listener: &Arc<Notify>) {
         let _ = self.listener.set(listener.clone());
     }
 
@@ -93,7 +93,7 @@ mod tests {
     #[tokio::test]
     async fn listeners_hear_when_the_breaker_opens_and_closes() {
         let (breaker, told) = (Breaker::default(), Arc::<Notify>::default());
-        breaker.tells(&told);
+        breaker.set_listener(&told);
         for change in [Breaker::open, Breaker::close] {
             change(&breaker);
             told.notified().await;

@@ -45,9 +45,9 @@ pub(crate) struct Cluster {
     table: RwLock<Arc<Table>>,
     asked: tokio::sync::Mutex<Option<Instant>>,
     /// The last attempt to read the slots has failed on every node.
-    untold: AtomicBool,
+    slots_unknown: AtomicBool,
     /// Notified when the background task should read the slots now.
-    wanted: Notify,
+    refresh_wanted: Notify,
     /// Receives new masters, for the task that maintains a connection to each.
     found: mpsc::UnboundedSender<Arc<Node>>,
     /// Notified when the set of masters has changed after it was first known.
@@ -57,7 +57,7 @@ pub(crate) struct Cluster {
     all: Mutex<HashMap<String, Arc<Node>>>,
     lease: Arc<Lease>,
     /// The memory whose epochs are stepped.
-    near: Memory,
+    memory: Memory,
 }
 
 /// The master of each slot.
@@ -75,7 +75,7 @@ impl Topology {
         connections: usize,
         found: mpsc::UnboundedSender<Arc<Node>>,
         lease: Arc<Lease>,
-        near: Memory,
+        memory: Memory,
         check: String,
     ) -> Self {
         Self::Cluster(Box::new(Cluster {
@@ -84,20 +84,20 @@ impl Topology {
             connections,
             table: RwLock::default(),
             asked: tokio::sync::Mutex::default(),
-            untold: AtomicBool::new(false),
-            wanted: Notify::new(),
+            slots_unknown: AtomicBool::new(false),
+            refresh_wanted: Notify::new(),
             found,
             changed: Notify::new(),
             check,
             all: Mutex::default(),
             lease,
-            near,
+            memory,
         }))
     }
 
     /// Returns the master if there is no cluster.
     #[inline]
-    pub(super) fn one(&self) -> Option<&Arc<Node>> {
+    pub(super) fn single(&self) -> Option<&Arc<Node>> {
         match self {
             Self::One(node) => Some(node),
             Self::Cluster(_) => None,
@@ -124,7 +124,7 @@ impl Topology {
     }
 
     /// Returns `true` once the masters are known.
-    pub(super) fn are_known(&self) -> bool {
+    pub(super) fn is_known(&self) -> bool {
         match self {
             Self::One(_) => true,
             Self::Cluster(cluster) => !cluster.table().nodes.is_empty(),
@@ -132,15 +132,15 @@ impl Topology {
     }
 
     /// Waits until a request needs the masters and had no time to read the slots itself.
-    pub(super) async fn are_wanted(&self) {
+    pub(super) async fn wait_until_wanted(&self) {
         match self {
             Self::One(_) => std::future::pending().await,
-            Self::Cluster(cluster) => cluster.wanted.notified().await,
+            Self::Cluster(cluster) => cluster.refresh_wanted.notified().await,
         }
     }
 
     /// Waits until the set of masters changes. A promoted replica may have missed the last invalidations.
-    pub(super) async fn have_changed(&self) {
+    pub(super) async fn wait_for_change(&self) {
         match self {
             Self::One(_) => std::future::pending().await,
             Self::Cluster(cluster) => cluster.changed.notified().await,
@@ -164,17 +164,17 @@ impl Topology {
 
     /// Sends each command to the master of its key, all at the same time, and follows keys that have moved. Returns one result for each, in
     /// their order.
-    pub(super) async fn ask(&self, asks: Vec<Command>, via: Route, limit: Duration) -> Vec<CommandResult> {
+    pub(super) async fn send(&self, commands: Vec<Command>, via: Route, limit: Duration) -> Vec<CommandResult> {
         match self {
             Self::One(node) => {
-                let answers = pipe(node, asks.into_iter().map(|ask| ask.command).collect(), via, limit).await;
-                if answers.iter().any(|answer| matches!(answer, Err(fault) if fault.is_elsewhere())) {
+                let answers = send_pipeline(node, commands.into_iter().map(|ask| ask.command).collect(), via, limit).await;
+                if answers.iter().any(|answer| matches!(answer, Err(error) if error.is_redirect())) {
                     // The server is not a master any more. The next connection finds the new one.
-                    node.breaks();
+                    node.mark_broken();
                 }
                 answers
             }
-            Self::Cluster(cluster) => cluster.ask(asks, via, limit).await,
+            Self::Cluster(cluster) => cluster.send(commands, via, limit).await,
         }
     }
 }
@@ -185,24 +185,24 @@ impl Cluster {
     }
 
     /// Sends commands. All rounds, redirections and reads of the slots together take at most `limit`.
-    async fn ask(&self, asks: Vec<Command>, via: Route, limit: Duration) -> Vec<CommandResult> {
+    async fn send(&self, commands: Vec<Command>, via: Route, limit: Duration) -> Vec<CommandResult> {
         let deadline = Instant::now() + limit;
-        if self.table().nodes.is_empty() && !self.untold.load(Ordering::Relaxed) {
+        if self.table().nodes.is_empty() && !self.slots_unknown.load(Ordering::Relaxed) {
             self.refresh_until(deadline).await;
         }
-        let mut answers: Vec<Option<CommandResult>> = asks.iter().map(|_| None).collect();
-        let mut open: Vec<usize> = (0..asks.len()).collect();
+        let mut answers: Vec<Option<CommandResult>> = commands.iter().map(|_| None).collect();
+        let mut open: Vec<usize> = (0..commands.len()).collect();
         for _ in 0..MOVES {
-            if left(deadline).is_zero() {
+            if remaining(deadline).is_zero() {
                 break;
             }
             let mut outdated = false;
-            for (indices, from, got) in self.send(&asks, std::mem::take(&mut open), via, deadline).await {
-                for (index, mut answer) in indices.into_iter().zip(got) {
+            for (indices, from, results) in self.send_round(&commands, std::mem::take(&mut open), via, deadline).await {
+                for (index, mut answer) in indices.into_iter().zip(results) {
                     let redirect = Redirect::of(&answer, &from);
                     if let Some(Redirect::To { address, asking }) = &redirect {
                         outdated |= !asking;
-                        answer = self.follow(address, &asks[index].command, *asking, left(deadline)).await;
+                        answer = self.follow(address, &commands[index].command, *asking, remaining(deadline)).await;
                     }
                     let lost = match redirect {
                         None => false,
@@ -213,9 +213,10 @@ impl Cluster {
                         outdated = true;
                         open.push(index);
                     }
-                    if matches!(&answer, Err(fault) if fault.is_of_connection() || matches!(fault, CommandError::Unavailable)) {
+                    if matches!(&answer, Err(error) if error.is_connection_error() || matches!(error, CommandError::Unavailable))
+                    {
                         // Its slots may have another master by now.
-                        self.wanted.notify_one();
+                        self.refresh_wanted.notify_one();
                     }
                     answers[index] = Some(answer);
                 }
@@ -232,9 +233,9 @@ impl Cluster {
 
     /// Sends the commands of `which` to the masters of their slots, all at the same time. Returns for each master the indices, its address
     /// and the results.
-    async fn send(
+    async fn send_round(
         &self,
-        asks: &[Command],
+        commands: &[Command],
         which: Vec<usize>,
         via: Route,
         deadline: Instant,
@@ -242,15 +243,15 @@ impl Cluster {
         let table = self.table();
         let mut groups: HashMap<u16, Vec<usize>> = HashMap::new();
         for index in which {
-            groups.entry(table.master_of(asks[index].slot)).or_default().push(index);
+            groups.entry(table.master_of(commands[index].slot)).or_default().push(index);
         }
         let sent = groups.into_iter().map(|(master, indices)| {
             let node = table.nodes.get(usize::from(master)).cloned();
-            let commands = indices.iter().map(|index| asks[*index].command.clone()).collect::<Vec<_>>();
+            let commands = indices.iter().map(|index| commands[*index].command.clone()).collect::<Vec<_>>();
             async move {
                 match node {
                     Some(node) => {
-                        let answers = pipe(&node, commands, via, left(deadline)).await;
+                        let answers = send_pipeline(&node, commands, via, remaining(deadline)).await;
                         (indices, node.address.clone(), answers)
                     }
                     None => (indices, String::new(), commands.iter().map(|_| Err(CommandError::Unavailable)).collect()),
@@ -265,14 +266,14 @@ impl Cluster {
         let node = self.node(address).ok_or(CommandError::Protocol("the address of a node"))?;
         if !self.table().nodes.iter().any(|known| Arc::ptr_eq(known, &node)) {
             // The node has no known slot yet. Its later changes would not be pushed to this process.
-            self.lease.lacks(address);
+            self.lease.require(address);
         }
         if !asking {
-            return node.one(command, Route::Pool, limit).await;
+            return node.send(command, Route::Pool, limit).await;
         }
         let mut commands = redis::pipe();
         commands.cmd("ASKING").add_command(command.clone());
-        let (mut answers, server) = node.all(&commands, Route::Pool, limit).await?;
+        let (mut answers, server) = node.send_all(&commands, Route::Pool, limit).await?;
         let answer = answers.pop().ok_or(CommandError::Protocol("one answer for each command"))?;
         check_error(answer).map(|answer| (answer, server))
     }
@@ -293,8 +294,8 @@ impl Cluster {
     /// Reads the slots until `deadline`. The background task waits longer for nodes that do not answer.
     async fn refresh_until(&self, deadline: Instant) {
         let refresh: Pin<Box<dyn Future<Output = ()> + Send + '_>> = Box::pin(self.refresh());
-        if tokio::time::timeout(left(deadline), refresh).await.is_err() {
-            self.wanted.notify_one();
+        if tokio::time::timeout(remaining(deadline), refresh).await.is_err() {
+            self.refresh_wanted.notify_one();
         }
     }
 
@@ -316,13 +317,13 @@ impl Cluster {
         let seeds =
             self.seeds.iter().map(|seed| RedisManager { source: Source::At(Box::new(seed.clone())), trust: self.trust });
         let ranges = slots_by_first(known.chain(seeds), &self.check).await;
-        self.untold.store(ranges.is_none(), Ordering::Relaxed);
+        self.slots_unknown.store(ranges.is_none(), Ordering::Relaxed);
         if let Some(ranges) = ranges {
-            self.becomes(&ranges);
+            self.set_slots(&ranges);
         }
     }
 
-    fn becomes(&self, ranges: &[Slots]) {
+    fn set_slots(&self, ranges: &[Slots]) {
         let before = self.table();
         let mut table = Table { nodes: Vec::new(), slots: vec![u16::MAX; SLOTS] };
         for range in ranges {
@@ -335,8 +336,8 @@ impl Cluster {
             table.slots[slots].fill(index as u16);
         }
         // Before a request reads from a master whose pushes are not received yet.
-        let step = || self.near.bump_hashes(Namespaces::root().hashes());
-        self.lease.is_of(table.nodes.iter().map(|node| node.address.as_str()), step);
+        let step = || self.memory.bump_hashes(Namespaces::root().hashes());
+        self.lease.set_masters(table.nodes.iter().map(|node| node.address.as_str()), step);
         let table = Arc::new(table);
         *self.table.write().unwrap_or_else(PoisonError::into_inner) = table.clone();
         for node in &table.nodes {
@@ -351,7 +352,7 @@ impl Cluster {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         for node in &before.nodes {
             if !table.nodes.iter().any(|known| Arc::ptr_eq(known, node)) {
-                node.goes();
+                node.retire();
                 all.remove(&node.address);
             }
         }
@@ -372,18 +373,18 @@ impl Table {
 }
 
 /// Returns the time until the deadline.
-fn left(deadline: Instant) -> Duration {
+fn remaining(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
 }
 
 /// Sends commands to one master in one pipeline.
-async fn pipe(node: &Node, mut commands: Vec<Cmd>, via: Route, limit: Duration) -> Vec<CommandResult> {
+async fn send_pipeline(node: &Node, mut commands: Vec<Cmd>, via: Route, limit: Duration) -> Vec<CommandResult> {
     let count = commands.len();
     match count {
         0 => return Vec::new(),
         1 => {
             let command = commands.pop().expect("just counted");
-            return vec![node.one(&command, via, limit).await];
+            return vec![node.send(&command, via, limit).await];
         }
         _ => {}
     }
@@ -391,17 +392,17 @@ async fn pipe(node: &Node, mut commands: Vec<Cmd>, via: Route, limit: Duration) 
     for command in commands {
         pipeline.add_command(command);
     }
-    match node.all(&pipeline, via, limit).await {
+    match node.send_all(&pipeline, via, limit).await {
         Ok((answers, server)) if answers.len() == count => {
             answers.into_iter().map(|answer| Ok((check_error(answer)?, server))).collect()
         }
         Ok(_) => (0..count).map(|_| Err(CommandError::Protocol("one answer for each command"))).collect(),
-        Err(fault) => {
+        Err(error) => {
             // One failure of all: each command gets an error.
             let mut answers: Vec<_> = (1..count)
-                .map(|_| Err(if fault.is_of_connection() { CommandError::Timeout } else { CommandError::Unavailable }))
+                .map(|_| Err(if error.is_connection_error() { CommandError::Timeout } else { CommandError::Unavailable }))
                 .collect();
-            answers.push(Err(fault));
+            answers.push(Err(error));
             answers
         }
     }

@@ -73,15 +73,15 @@ struct State {
 const MOST_SILENT: u32 = 3;
 
 impl RedisConnection {
-    pub(super) async fn one(&self, command: &Cmd) -> Result<Value, RedisError> {
-        let answer = self.pipeline.ask(command.get_packed_command()).await;
-        self.seen(answer.and_then(Value::extract_error))
+    pub(super) async fn send(&self, command: &Cmd) -> Result<Value, RedisError> {
+        let answer = self.pipeline.send(command.get_packed_command()).await;
+        self.note_result(answer.and_then(Value::extract_error))
     }
 
     /// Sends commands in one pipeline. Errors of the server are among the values.
-    pub(super) async fn all(&self, commands: &CommandPipeline) -> Result<Vec<Value>, RedisError> {
-        let answers = self.pipeline.ask_many(commands.get_packed_pipeline(), commands.len()).await;
-        self.seen(answers)
+    pub(super) async fn send_all(&self, commands: &CommandPipeline) -> Result<Vec<Value>, RedisError> {
+        let answers = self.pipeline.send_many(commands.get_packed_pipeline(), commands.len()).await;
+        self.note_result(answers)
     }
 
     #[inline]
@@ -90,12 +90,12 @@ impl RedisConnection {
     }
 
     /// Marks the connection as broken if an answer shows that it is.
-    pub(super) fn seen<T>(&self, answer: Result<T, RedisError>) -> Result<T, RedisError> {
+    pub(super) fn note_result<T>(&self, answer: Result<T, RedisError>) -> Result<T, RedisError> {
         if self.state.silent.load(Ordering::Relaxed) != 0 {
             self.state.silent.store(0, Ordering::Relaxed);
         }
         if answer.as_ref().is_err_and(|error| error.is_unrecoverable_error() || error.is_io_error()) {
-            self.breaks();
+            self.mark_broken();
         }
         answer
     }
@@ -106,13 +106,13 @@ impl RedisConnection {
     }
 
     /// Counts a timeout.
-    pub(super) fn is_silent(&self) {
+    pub(super) fn note_timeout(&self) {
         if self.state.silent.fetch_add(1, Ordering::Relaxed) + 1 >= MOST_SILENT {
-            self.breaks();
+            self.mark_broken();
         }
     }
 
-    pub(super) fn breaks(&self) {
+    pub(super) fn mark_broken(&self) {
         self.state.broken.store(true, Ordering::Relaxed);
     }
 
@@ -213,7 +213,7 @@ impl ManageConnection for RedisManager {
     }
 
     async fn is_valid(&self, connection: &mut Self::Connection) -> Result<(), Self::Error> {
-        connection.one(&redis::cmd("PING")).await?;
+        connection.send(&redis::cmd("PING")).await?;
         Ok(())
     }
 
@@ -225,7 +225,7 @@ impl ManageConnection for RedisManager {
 /// Asks a server for facts about itself.
 async fn info(pipeline: &Pipeline) -> Result<Server, RedisConnectError> {
     let ask = async |sections: &[&str]| {
-        let answer = pipeline.ask(redis::cmd("INFO").arg(sections).get_packed_command()).await;
+        let answer = pipeline.send(redis::cmd("INFO").arg(sections).get_packed_command()).await;
         answer.and_then(Value::extract_error)
     };
     let asked = Clock::system().nanos();

@@ -38,7 +38,7 @@ struct Lane {
     names: Vec<u64>,
     /// Names with waiting calls.
     awaited: HashSet<u64>,
-    was_away: bool,
+    was_down: bool,
     releases: Vec<Release>,
     /// Set while an attempt is running. Notified to give it up.
     busy: Option<Arc<Notify>>,
@@ -48,7 +48,7 @@ struct Lane {
 }
 
 /// The result of one attempt.
-struct Landed {
+struct AttemptResult {
     node: Option<Arc<Node>>,
     names: Vec<(u64, Delivery, Outcome)>,
     releases: Vec<(Release, Outcome)>,
@@ -65,21 +65,21 @@ enum Outcome {
     /// No answer, or one that does not settle the matter.
     Failed,
     /// The master is known to be down, and no command was sent.
-    Away,
+    Unavailable,
 }
 
 /// Delivers until the store ends.
-pub(crate) async fn run(core: Arc<RedisInner>) {
+pub(crate) async fn run(inner: Arc<RedisInner>) {
     let mut lanes: Vec<Lane> = Vec::new();
     let mut attempts = FuturesUnordered::new();
     loop {
-        let (names, releases) = core.deliveries.fresh();
-        assign(&core, &mut lanes, names, releases);
+        let (names, releases) = inner.outbox.fresh();
+        assign(&inner, &mut lanes, names, releases);
         let now = Instant::now();
-        reassign(&core, &mut lanes, now);
+        reassign(&inner, &mut lanes, now);
         let mut next: Option<Instant> = None;
         for lane in &mut lanes {
-            if let Some(attempt) = lane.next(&core, now, &mut next) {
+            if let Some(attempt) = lane.next(&inner, now, &mut next) {
                 attempts.push(attempt);
             }
         }
@@ -91,33 +91,33 @@ pub(crate) async fn run(core: Arc<RedisInner>) {
             }
         };
         tokio::select! {
-            Some(landed) = attempts.next(), if !attempts.is_empty() => lands(&core, &mut lanes, landed),
-            () = core.deliveries.told.notified() => {}
+            Some(result) = attempts.next(), if !attempts.is_empty() => finish_attempt(&inner, &mut lanes, result),
+            () = inner.outbox.changed.notified() => {}
             () = pause => {}
         }
     }
 }
 
 /// Assigns names and locks to the masters of their slots.
-fn assign(core: &RedisInner, lanes: &mut Vec<Lane>, names: Vec<Fresh>, releases: Vec<Release>) {
+fn assign(inner: &RedisInner, lanes: &mut Vec<Lane>, names: Vec<Fresh>, releases: Vec<Release>) {
     for Fresh { id, slot, is_new } in names {
-        let lane = lane_of(core, lanes, slot);
+        let lane = lane_of(inner, lanes, slot);
         lane.awaited.insert(id);
         if is_new {
             lane.names.push(id);
         }
     }
     for release in releases {
-        lane_of(core, lanes, slot(release.lock.as_bytes())).releases.push(release);
+        lane_of(inner, lanes, slot(release.lock.as_bytes())).releases.push(release);
     }
 }
 
-fn lane_of<'a>(core: &RedisInner, lanes: &'a mut Vec<Lane>, slot: u16) -> &'a mut Lane {
-    let node = core.nodes.master_of(slot);
+fn lane_of<'a>(inner: &RedisInner, lanes: &'a mut Vec<Lane>, slot: u16) -> &'a mut Lane {
+    let node = inner.topology.master_of(slot);
     let index = lanes.iter().position(|lane| same(&lane.node, &node)).unwrap_or_else(|| {
         if let Some(node) = &node {
             // The delivery task then notices at once when the breaker opens or closes.
-            node.breaker.tells(&core.deliveries.told);
+            node.breaker.set_listener(&inner.outbox.changed);
         }
         lanes.push(Lane::of(node));
         lanes.len() - 1
@@ -134,17 +134,17 @@ fn same(one: &Option<Arc<Node>>, other: &Option<Arc<Node>>) -> bool {
 }
 
 /// Assigns again before the next attempt in a cluster, since the slots may have other masters.
-fn reassign(core: &RedisInner, lanes: &mut Vec<Lane>, now: Instant) {
-    if core.nodes.one().is_some() {
+fn reassign(inner: &RedisInner, lanes: &mut Vec<Lane>, now: Instant) {
+    if inner.topology.single().is_some() {
         return;
     }
-    let all = core.deliveries.have_moved();
+    let all = inner.outbox.take_moved();
     let (mut names, mut releases) = (Vec::new(), Vec::new());
     for lane in lanes.iter_mut().filter(|lane| lane.busy.is_none() && (all || lane.at <= now && lane.pause > PAUSES.0)) {
-        names.extend(core.deliveries.again(lane.names.drain(..)));
+        names.extend(inner.outbox.again(lane.names.drain(..)));
         releases.append(&mut lane.releases);
     }
-    assign(core, lanes, names, releases);
+    assign(inner, lanes, names, releases);
 }
 
 impl Lane {
@@ -154,7 +154,7 @@ impl Lane {
             node,
             names,
             awaited: HashSet::new(),
-            was_away: false,
+            was_down: false,
             releases,
             busy: None,
             pause: PAUSES.0,
@@ -166,28 +166,28 @@ impl Lane {
         self.names.is_empty() && self.releases.is_empty()
     }
 
-    fn is_away(&self) -> bool {
+    fn is_down(&self) -> bool {
         self.node.as_ref().is_some_and(|node| node.breaker.is_open())
     }
 
     /// Returns the next attempt if it may begin now. Otherwise lowers `next` to the time of the next check.
     fn next(
         &mut self,
-        core: &Arc<RedisInner>,
+        inner: &Arc<RedisInner>,
         now: Instant,
         next: &mut Option<Instant>,
-    ) -> Option<impl Future<Output = Landed> + use<>> {
+    ) -> Option<impl Future<Output = AttemptResult> + use<>> {
         let mut looks_again = |at| *next = Some(next.map_or(at, |before: Instant| before.min(at)));
         if let Some(attempt) = &self.busy {
-            if self.is_away() {
+            if self.is_down() {
                 attempt.notify_one();
             }
             return None;
         }
-        if self.is_away() {
+        if self.is_down() {
             // The task is woken when the breaker closes. Until then no call waits.
-            core.deliveries.are_queued(self.awaited.drain());
-            self.was_away = true;
+            inner.outbox.report_queued(self.awaited.drain());
+            self.was_down = true;
             if self.at <= now {
                 (self.pause, self.at) = (PAUSES.1, now + PAUSES.1);
             }
@@ -198,45 +198,45 @@ impl Lane {
         }
         let due = self.releases.iter().map(|release| release.at).chain((!self.names.is_empty()).then_some(self.at)).min()?;
         // A breaker that has closed ends the pause.
-        if due > now && !mem::take(&mut self.was_away) {
+        if due > now && !mem::take(&mut self.was_down) {
             looks_again(due);
             return None;
         }
         self.awaited.clear();
-        let names = core.deliveries.take(self.names.drain(..));
+        let names = inner.outbox.take(self.names.drain(..));
         let (releases, later) = mem::take(&mut self.releases).into_iter().partition(|release| release.at <= now);
         self.releases = later;
         let given_up = Arc::<Notify>::default();
         self.busy = Some(given_up.clone());
-        Some(attempt(core.clone(), self.node.clone(), names, releases, given_up))
+        Some(attempt(inner.clone(), self.node.clone(), names, releases, given_up))
     }
 }
 
 /// Takes the result of an attempt. Failed deliveries are queued again.
-fn lands(core: &RedisInner, lanes: &mut [Lane], landed: Landed) {
-    let Landed { node, names, releases } = landed;
+fn finish_attempt(inner: &RedisInner, lanes: &mut [Lane], result: AttemptResult) {
+    let AttemptResult { node, names, releases } = result;
     let Some(lane) = lanes.iter_mut().find(|lane| same(&lane.node, &node)) else { return };
     lane.busy = None;
     let mut failed = false;
-    for (id, mut errand, outcome) in names {
+    for (id, mut delivery, outcome) in names {
         if outcome <= Outcome::Nothing {
-            ends(core, id, errand);
+            finish_delivery(inner, id, delivery);
             continue;
         }
         failed = true;
         match outcome {
-            Outcome::Away => errand.is_queued(),
+            Outcome::Unavailable => delivery.report_queued(),
             // A full server refuses scripts that write. A hard invalidation is accepted, and it costs only misses.
-            Outcome::Refused if errand.kind == InvalidationKind::Soft => errand.kind = InvalidationKind::Hard,
+            Outcome::Refused if delivery.kind == InvalidationKind::Soft => delivery.kind = InvalidationKind::Hard,
             _ => {}
         }
-        core.deliveries.returns(id, errand);
+        inner.outbox.requeue(id, delivery);
         lane.names.push(id);
         lane.awaited.insert(id);
     }
     for (release, outcome) in releases {
         match outcome {
-            Outcome::Failed | Outcome::Away => {
+            Outcome::Failed | Outcome::Unavailable => {
                 failed = true;
                 lane.releases.push(Release { at: Instant::now() + lane.pause, ..release });
             }
@@ -245,7 +245,7 @@ fn lands(core: &RedisInner, lanes: &mut [Lane], landed: Landed) {
                 let at = Instant::now() + AGAIN * (1 << release.tries.min(8));
                 lane.releases.push(Release { again: release.again - 1, tries: release.tries + 1, pass: 0, at, ..release });
             }
-            Outcome::Done | Outcome::Nothing | Outcome::Refused => core.deliveries.released(1),
+            Outcome::Done | Outcome::Nothing | Outcome::Refused => inner.outbox.count_released(1),
         }
     }
     if failed {
@@ -257,46 +257,46 @@ fn lands(core: &RedisInner, lanes: &mut [Lane], landed: Landed) {
 }
 
 /// Finishes the delivery of a name that has been invalidated in Redis.
-fn ends(core: &RedisInner, id: u64, errand: Delivery) {
+fn finish_delivery(inner: &RedisInner, id: u64, delivery: Delivery) {
     // The connection that receives pushes gets none for its own commands. Responses that began after the write and read the old generation
     // before it was deleted become invalid here.
-    if let Some(pushed) = core.names.parse(errand.generation.as_bytes()) {
-        core.near.bump_hashes(pushed.hashes());
+    if let Some(pushed) = inner.keys.parse(delivery.generation.as_bytes()) {
+        inner.memory.bump_hashes(pushed.hashes());
     }
-    core.recent.delivered(id, &errand.generation, &errand.fences, errand.kind);
-    core.deliveries.arrived(id, errand);
+    inner.recent.delivered(id, &delivery.generation, &delivery.fences, delivery.kind);
+    inner.outbox.confirm(id, delivery);
 }
 
 /// Makes one attempt for one master. `given_up` ends it early.
 async fn attempt(
-    core: Arc<RedisInner>,
+    inner: Arc<RedisInner>,
     node: Option<Arc<Node>>,
     names: Vec<(u64, Delivery)>,
     releases: Vec<Release>,
     given_up: Arc<Notify>,
-) -> Landed {
+) -> AttemptResult {
     let (of_names, of_releases) = tokio::select! {
-        outcomes = sent(&core, &names, &releases) => outcomes,
-        () = given_up.notified() => (vec![Outcome::Away; names.len()], vec![Outcome::Away; releases.len()]),
+        outcomes = send_both(&inner, &names, &releases) => outcomes,
+        () = given_up.notified() => (vec![Outcome::Unavailable; names.len()], vec![Outcome::Unavailable; releases.len()]),
     };
-    let names = names.into_iter().zip(of_names).map(|((id, errand), outcome)| (id, errand, outcome)).collect();
-    Landed { node, names, releases: releases.into_iter().zip(of_releases).collect() }
+    let names = names.into_iter().zip(of_names).map(|((id, delivery), outcome)| (id, delivery, outcome)).collect();
+    AttemptResult { node, names, releases: releases.into_iter().zip(of_releases).collect() }
 }
 
 /// Sends deliveries and locks in one pipeline.
-async fn sent(core: &RedisInner, names: &[(u64, Delivery)], releases: &[Release]) -> (Vec<Outcome>, Vec<Outcome>) {
-    let alone = core.nodes.one().is_some();
-    let groups = names.iter().map(|(_, errand)| errand.first(alone));
+async fn send_both(inner: &RedisInner, names: &[(u64, Delivery)], releases: &[Release]) -> (Vec<Outcome>, Vec<Outcome>) {
+    let alone = inner.topology.single().is_some();
+    let groups = names.iter().map(|(_, delivery)| delivery.first(alone));
     let back = releases.iter().map(|release| vec![scripts::release(&release.lock, release.token, release.pass)]);
-    let mut outcomes = asked(core, groups.chain(back).collect()).await;
+    let mut outcomes = send_groups(inner, groups.chain(back).collect()).await;
     let of_releases = outcomes.split_off(names.len());
     // In a cluster, fences are removed after the generations.
-    let second = |(index, (_, errand)): (usize, &(u64, Delivery))| {
-        (!alone && !errand.tokens.is_empty() && outcomes[index] <= Outcome::Nothing).then(|| (index, errand.second()))
+    let second = |(index, (_, delivery)): (usize, &(u64, Delivery))| {
+        (!alone && !delivery.tokens.is_empty() && outcomes[index] <= Outcome::Nothing).then(|| (index, delivery.second()))
     };
     let (indices, groups): (Vec<usize>, Vec<Vec<Command>>) = names.iter().enumerate().filter_map(second).unzip();
     if !groups.is_empty() {
-        for (index, outcome) in indices.into_iter().zip(asked(core, groups).await) {
+        for (index, outcome) in indices.into_iter().zip(send_groups(inner, groups).await) {
             outcomes[index] = outcome;
         }
     }
@@ -304,9 +304,9 @@ async fn sent(core: &RedisInner, names: &[(u64, Delivery)], releases: &[Release]
 }
 
 /// Sends groups of commands. Returns the worst outcome of each group.
-async fn asked(core: &RedisInner, groups: Vec<Vec<Command>>) -> Vec<Outcome> {
+async fn send_groups(inner: &RedisInner, groups: Vec<Vec<Command>>) -> Vec<Outcome> {
     let counts: Vec<usize> = groups.iter().map(Vec::len).collect();
-    let mut answers = core.nodes.ask(groups.into_iter().flatten().collect(), Route::Control, ATTEMPT).await.into_iter();
+    let mut answers = inner.topology.send(groups.into_iter().flatten().collect(), Route::Control, ATTEMPT).await.into_iter();
     let mut worst = |count| answers.by_ref().take(count).map(|answer| Outcome::of(&answer)).max().unwrap_or(Outcome::Done);
     counts.into_iter().map(&mut worst).collect()
 }
@@ -316,8 +316,8 @@ impl Outcome {
         match answer {
             Ok((Value::Int(0), _)) => Self::Nothing,
             Ok(_) => Self::Done,
-            Err(CommandError::Unavailable) => Self::Away,
-            Err(fault @ CommandError::Server(_)) if !fault.is_elsewhere() => Self::Refused,
+            Err(CommandError::Unavailable) => Self::Unavailable,
+            Err(error @ CommandError::Server(_)) if !error.is_redirect() => Self::Refused,
             Err(_) => Self::Failed,
         }
     }
@@ -355,12 +355,12 @@ mod tests {
     #[tokio::test]
     async fn closing_breaker_ends_the_pause() {
         let store = Redis::builder("redis://127.0.0.1:1").start();
-        let core = store.core();
-        let node = core.nodes.master_of(0).expect("the one");
+        let inner = store.inner();
+        let node = inner.topology.master_of(0).expect("the one");
         let mut lane = Lane::of(Some(node.clone()));
         let soon = |lane: &mut Lane, now| {
             let mut next = None;
-            (lane.next(core, now, &mut next).is_some(), next)
+            (lane.next(inner, now, &mut next).is_some(), next)
         };
         lane.names.push(0);
         node.breaker.open();
@@ -372,6 +372,6 @@ mod tests {
         lane.names.push(0);
         lane.at = now + PAUSES.1;
         assert_eq!(soon(&mut lane, now), (false, Some(lane.at)), "a pause that nothing ends");
-        drop(core.deliveries.send(&core.names, &Namespaces::root(), InvalidationKind::Hard, None));
+        drop(inner.outbox.send(&inner.keys, &Namespaces::root(), InvalidationKind::Hard, None));
     }
 }

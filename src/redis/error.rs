@@ -24,7 +24,7 @@ pub(crate) enum CommandError {
 
 impl CommandError {
     /// Returns `true` if the error concerns the connection rather than the command.
-    pub(super) fn is_of_connection(&self) -> bool {
+    pub(super) fn is_connection_error(&self) -> bool {
         match self {
             Self::Timeout | Self::Connecting(_) | Self::Broken(_) => true,
             Self::Unavailable | Self::Server(_) | Self::Protocol(_) => false,
@@ -32,7 +32,7 @@ impl CommandError {
     }
 
     /// Returns `true` if the command belongs to another server.
-    pub(super) fn is_elsewhere(&self) -> bool {
+    pub(super) fn is_redirect(&self) -> bool {
         use ServerErrorKind::{Ask, ClusterDown, MasterDown, Moved, ReadOnly, TryAgain};
         matches!(self, Self::Server(error) if matches!(
             error.kind(),
@@ -69,8 +69,8 @@ impl fmt::Display for CommandError {
 impl error::Error for CommandError {}
 
 impl From<CommandError> for StoreError {
-    fn from(fault: CommandError) -> Self {
-        Self::new(fault)
+    fn from(error: CommandError) -> Self {
+        Self::new(error)
     }
 }
 

@@ -29,39 +29,39 @@ use crate::{
 
 impl RedisInner {
     /// Decodes the bytes of an entry and returns it with its validity under the current generations.
-    pub(super) async fn judge(
+    pub(super) async fn decode_valid(
         &self,
         bytes: Option<Bytes>,
-        of: &ReadRequest<'_, '_>,
+        request: &ReadRequest<'_, '_>,
         stamp: &Stamp,
     ) -> Result<Option<(Arc<Entry>, Validity)>, CommandError> {
         let Some(bytes) = bytes else { return Ok(None) };
-        let place = || self.names.entry(of.names, of.key.hash());
-        let wanted = Wanted { moment: Some(self.moment(of.key, of.names)), max_body: of.max_body, place };
-        match self.codec.decode_seeing(bytes, of.key, of.names, stamp, wanted) {
-            Ok(entry) => Ok(self.life_under(&entry, of.names, stamp).await?.map(|life| (entry, life))),
+        let place = || self.keys.entry(request.names, request.key.hash());
+        let wanted = Wanted { moment: Some(self.moment(request.key, request.names)), max_body: request.max_body, place };
+        match self.codec.decode_seeing(bytes, request.key, request.names, stamp, wanted) {
+            Ok(entry) => Ok(self.validity_under(&entry, request.names, stamp).await?.map(|life| (entry, life))),
             Err(damage) => {
-                Box::pin(self.finds_damage(damage, &of.key, of.names)).await;
+                Box::pin(self.remove_damaged(damage, &request.key, request.names)).await;
                 Ok(None)
             }
         }
     }
 
     /// Counts an entry that cannot be decoded, and removes it.
-    async fn finds_damage(&self, damage: Damaged, key: &KeyRef<'_>, names: &Namespaces) {
-        let place = self.names.entry(names, key.hash());
+    async fn remove_damaged(&self, damage: Damaged, key: &KeyRef<'_>, names: &Namespaces) {
+        let place = self.keys.entry(names, key.hash());
         self.context().counters.add(Count::Damaged, 1);
         tracing::debug!(reason = damage.as_str(), place, "entry in redis not usable");
         // Entries that another process has encrypted with an unknown key, or stored under another rule, are not for this process to remove.
         if !matches!(damage, Damaged::Sealed | Damaged::TooLong) {
-            let _ = self.one(unlink(&place)).await;
+            let _ = self.send_one(unlink(&place)).await;
         }
     }
 
     /// Returns the validity of an entry under the current generations, or `None` if it is invalidated.
     ///
     /// The entry must carry each name of the request, and each of its names must have the generation that it carries.
-    pub(super) async fn life_under(
+    pub(super) async fn validity_under(
         &self,
         entry: &Entry,
         names: &Namespaces,
@@ -77,7 +77,7 @@ impl RedisInner {
         let Some(mut life) = compare(&of_entry[..count], &of_now[..count]) else { return Ok(None) };
         if own.count() > count {
             // An invalidation by this process that is not delivered yet does not show in Redis.
-            if self.deliveries.suspects(own) {
+            if self.outbox.is_pending(own) {
                 return Ok(None);
             }
             // Names that only the response has named.
@@ -86,7 +86,7 @@ impl RedisInner {
             let generations = match leased {
                 Some(generations) => Some(generations),
                 None => {
-                    let epoch = self.near.epoch();
+                    let epoch = self.memory.epoch();
                     let read = Box::pin(self.generations(None, more.iter().copied())).await?.1;
                     for (name, generation) in more.iter().zip(read.iter().flatten()) {
                         if let Some(generation) = generation {
@@ -110,7 +110,7 @@ impl RedisInner {
         entry: Option<(&Namespaces, u128)>,
         names: impl Iterator<Item = Name<'a>> + Clone,
     ) -> Result<(Option<Bytes>, Option<Vec<Option<Generation>>>), CommandError> {
-        match self.nodes.one() {
+        match self.topology.single() {
             Some(_) => self.generations_of_one(entry, names).await,
             None => Box::pin(self.generations_of_many(entry, names)).await,
         }
@@ -122,14 +122,14 @@ impl RedisInner {
         entry: Option<(&Namespaces, u128)>,
         names: impl Iterator<Item = Name<'a>> + Clone,
     ) -> Result<(Option<Bytes>, Option<Vec<Option<Generation>>>), CommandError> {
-        let node = self.nodes.one().expect("asked for");
-        let mget = self.names.mget(entry, names.clone());
+        let node = self.topology.single().expect("asked for");
+        let mget = self.keys.mget(entry, names.clone());
         let (values, server, fenced) = if self.fence.is_some() {
             let mut exists = redis::cmd("EXISTS");
-            names.for_each(|name| _ = exists.arg(self.names.fence(name)));
+            names.for_each(|name| _ = exists.arg(self.keys.fence(name)));
             let mut pipeline = redis::Pipeline::with_capacity(2);
             pipeline.add_command(mget.unpacked()).add_command(exists);
-            let (mut answers, server) = Box::pin(node.all(&pipeline, Route::Pool, self.command_timeout)).await?;
+            let (mut answers, server) = Box::pin(node.send_all(&pipeline, Route::Pool, self.command_timeout)).await?;
             let fenced = answers.pop().ok_or(CommandError::Protocol("the number of fences"))?;
             (FastReply::Value(answers.pop().unwrap_or(Value::Nil)), server, !matches!(fenced, Value::Int(0)))
         } else {
@@ -137,7 +137,7 @@ impl RedisInner {
             (values, server, false)
         };
         let (bytes, generations) = match values {
-            FastReply::Many(reply) => strings(reply.into(), entry.is_some(), self.keeps, server)?,
+            FastReply::Many(reply) => strings(reply.into(), entry.is_some(), self.has_memory, server)?,
             FastReply::Value(Value::Array(values)) => {
                 let mut values = values.into_iter();
                 let bytes = match entry {
@@ -158,13 +158,13 @@ impl RedisInner {
         entry: Option<(&Namespaces, u128)>,
         names: impl Iterator<Item = Name<'a>> + Clone,
     ) -> Result<(Option<Bytes>, Option<Vec<Option<Generation>>>), CommandError> {
-        let mut asks: Vec<Command> = entry.iter().map(|(names, hash)| get(&self.names.entry(names, *hash))).collect();
-        asks.extend(names.clone().map(|name| get(&self.names.generation(name))));
+        let mut commands: Vec<Command> = entry.iter().map(|(names, hash)| get(&self.keys.entry(names, *hash))).collect();
+        commands.extend(names.clone().map(|name| get(&self.keys.generation(name))));
         let count = names.clone().count();
         if self.fence.is_some() {
-            asks.extend(names.map(|name| exists(&self.names.fence(name))));
+            commands.extend(names.map(|name| exists(&self.keys.fence(name))));
         }
-        let mut answers = self.nodes.ask(asks, Route::Pool, self.command_timeout).await.into_iter();
+        let mut answers = self.topology.send(commands, Route::Pool, self.command_timeout).await.into_iter();
         let bytes = match entry {
             Some(_) => bulk(answers.next().ok_or(CommandError::Protocol("an entry"))??.0)?,
             None => None,
@@ -183,20 +183,20 @@ impl RedisInner {
 
     /// Reads the entry of a key.
     pub(super) async fn entry(&self, key: &KeyRef<'_>, names: &Namespaces) -> CommandResult {
-        match self.nodes.one() {
-            Some(node) => match node.packed(self.names.get(names, key.hash()), self.command_timeout).await? {
+        match self.topology.single() {
+            Some(node) => match node.packed(self.keys.get(names, key.hash()), self.command_timeout).await? {
                 (FastReply::Value(value), server) => Ok((value, server)),
                 (FastReply::Many(_), _) => Err(CommandError::Protocol("an entry")),
             },
-            None => Box::pin(self.one(get(&self.names.entry(names, key.hash())))).await,
+            None => Box::pin(self.send_one(get(&self.keys.entry(names, key.hash())))).await,
         }
     }
 
     /// Sends one command and waits for the answer within the command timeout.
-    pub(super) async fn one(&self, ask: Command) -> CommandResult {
-        match self.nodes.one() {
-            Some(node) => node.one(&ask.command, Route::Pool, self.command_timeout).await,
-            None => Box::pin(self.nodes.ask(vec![ask], Route::Pool, self.command_timeout))
+    pub(super) async fn send_one(&self, command: Command) -> CommandResult {
+        match self.topology.single() {
+            Some(node) => node.send(&command.command, Route::Pool, self.command_timeout).await,
+            None => Box::pin(self.topology.send(vec![command], Route::Pool, self.command_timeout))
                 .await
                 .pop()
                 .unwrap_or(Err(CommandError::Unavailable)),

@@ -50,7 +50,7 @@ pub(super) fn random_u128() -> u128 {
 }
 
 /// Reads the counter of creations. The identity of the server is mixed into its random part, so that it differs after a failover.
-pub(super) fn counter(answer: CommandResult) -> Option<Counter> {
+pub(super) fn parse_counter(answer: CommandResult) -> Option<Counter> {
     let (value, server) = answer.ok()?;
     let Value::BulkString(text) = value else { return None };
     let (random, number) = read_number(&text)?;
@@ -58,7 +58,7 @@ pub(super) fn counter(answer: CommandResult) -> Option<Counter> {
 }
 
 /// Reads the number of creation from a stored generation.
-pub(super) fn numbered(generation: &Value) -> Option<Counter> {
+pub(super) fn parse_number(generation: &Value) -> Option<Counter> {
     let Value::BulkString(text) = generation else { return None };
     let (random, number) = read_number(text.get(24..)?)?;
     Some(Counter { random, number })

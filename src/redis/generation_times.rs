@@ -29,7 +29,7 @@ const AHEAD: Nanos = 3_600_000_000_000;
 const MOST: usize = 64 << 10;
 
 /// The known lives of generations.
-pub(crate) struct Lives {
+pub(crate) struct GenerationTimes {
     /// The longest life of a generation.
     longest: Nanos,
     known: Cache<u64, Life, UnitWeighter, BuildHasherDefault<IdHasher>>,
@@ -54,7 +54,7 @@ pub(super) enum Reach {
     Unknown,
 }
 
-impl Lives {
+impl GenerationTimes {
     pub(super) fn new(longest: Duration) -> Self {
         let lifecycle = DefaultLifecycle::default();
         let known = Cache::with(MOST, MOST as u64, UnitWeighter, BuildHasherDefault::default(), lifecycle);
@@ -82,12 +82,12 @@ impl Lives {
     }
 
     /// Records that a generation lives for `span` from now.
-    pub(super) fn lives(&self, id: u64, generation: Generation, span: Nanos) {
+    pub(super) fn record(&self, id: u64, generation: Generation, span: Nanos) {
         let extended = self.known.get(&id).map_or(0, |life| life.extended);
         self.known.insert(id, Life { hard: generation.hard, until: monotonic().saturating_add(span), extended });
     }
 
-    pub(super) fn is_extended(&self, id: u64, generation: Generation, span: Nanos) {
+    pub(super) fn record_extension(&self, id: u64, generation: Generation, span: Nanos) {
         self.known.insert(id, Life { hard: generation.hard, until: monotonic().saturating_add(span), extended: span });
     }
 

@@ -6,7 +6,7 @@ use tokio::sync::Notify;
 
 use super::{
     cluster::Topology,
-    generation_times::Lives,
+    generation_times::GenerationTimes,
     keys::RedisKeys,
     lease::{KnownGenerations, Lease},
     node::Route,
@@ -31,11 +31,11 @@ use crate::{
 /// The state that the clones of a store share.
 pub(crate) struct RedisInner {
     /// The memory in front of Redis. Its epochs, clock and counters are those of the whole store.
-    pub(crate) near: Memory,
+    pub(crate) memory: Memory,
     /// `true` if entries are kept in it.
-    pub(crate) keeps: bool,
-    pub(crate) nodes: Topology,
-    pub(crate) names: RedisKeys,
+    pub(crate) has_memory: bool,
+    pub(crate) topology: Topology,
+    pub(crate) keys: RedisKeys,
     pub(crate) codec: Codec,
     pub(crate) coherence: Coherence,
     pub(crate) memory_ttl: Nanos,
@@ -43,13 +43,13 @@ pub(crate) struct RedisInner {
     /// The longest staleness of a hit under a lease.
     pub(crate) delta: Nanos,
     pub(crate) command_timeout: Duration,
-    pub(crate) lives: Lives,
+    pub(crate) generation_times: GenerationTimes,
     /// The time for which a fence stands. `None` if the store is not strict.
     pub(crate) fence: Option<Duration>,
     pub(crate) lease: Arc<Lease>,
     pub(crate) known: KnownGenerations,
     pub(crate) reads: Reads,
-    pub(crate) deliveries: Outbox,
+    pub(crate) outbox: Outbox,
     /// Invalidations that a server has accepted, which may have been replaced by then.
     pub(crate) recent: Recent,
     /// Notified when a master can be reached again.
@@ -68,12 +68,12 @@ impl RedisInner {
     }
 
     pub(crate) fn context(&self) -> &Context {
-        self.near.context()
+        self.memory.context()
     }
 
     /// Returns the route by which generations are created. Under a lease it is the connection that receives pushes, which receives none for
     /// them.
-    pub(crate) fn creates_by(&self) -> Route {
+    pub(crate) fn creation_route(&self) -> Route {
         match self.coherence {
             Coherence::Leased => Route::Control,
             _ => Route::Pool,
@@ -81,12 +81,12 @@ impl RedisInner {
     }
 
     /// Waits until all masters can be reached, or one is known to be down: at most one second for each step.
-    pub(crate) async fn is_settled(&self) {
+    pub(crate) async fn wait_until_ready(&self) {
         let settled = async {
             loop {
                 let told = self.reconnected.notified();
-                let nodes = self.nodes.all();
-                let heard = self.nodes.are_known() && nodes.iter().all(|node| node.control().is_some());
+                let nodes = self.topology.all();
+                let heard = self.topology.is_known() && nodes.iter().all(|node| node.control().is_some());
                 if heard || nodes.iter().any(|node| node.breaker.is_open()) {
                     return;
                 }
@@ -94,9 +94,9 @@ impl RedisInner {
             }
         };
         let _ = tokio::time::timeout(Duration::from_secs(1), settled).await;
-        for node in self.nodes.all() {
+        for node in self.topology.all() {
             if !node.breaker.is_open() {
-                let _ = tokio::time::timeout(Duration::from_secs(1), node.fill()).await;
+                let _ = tokio::time::timeout(Duration::from_secs(1), node.connect()).await;
             }
         }
     }
@@ -108,9 +108,9 @@ impl RedisInner {
     pub(super) fn moment(&self, key: KeyRef<'_>, names: &Namespaces) -> Moment {
         let clock = &self.context().clock;
         let here = clock.nanos();
-        let of_server = || match self.nodes.one() {
+        let of_server = || match self.topology.single() {
             Some(node) => node.time.at(here),
-            None => self.nodes.master_of(self.names.slot_of_entry(names, key.hash()))?.time.at(here),
+            None => self.topology.master_of(self.keys.slot_of_entry(names, key.hash()))?.time.at(here),
         };
         let there = match clock.is_system() {
             true => of_server().unwrap_or_else(|| {
@@ -123,7 +123,7 @@ impl RedisInner {
     }
 
     /// Warns once about a server that evicts fences.
-    pub(crate) fn greets(&self, server: &Server) {
+    pub(crate) fn check_eviction(&self, server: &Server) {
         use std::sync::atomic::Ordering;
         if self.fence.is_some() && server.eviction != "noeviction" {
             if !self.warned.swap(true, Ordering::Relaxed) {

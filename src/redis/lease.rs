@@ -45,21 +45,21 @@ impl Drop for Unsettled {
 impl Lease {
     /// Sets the masters. Nothing has been heard from new ones yet. If a master was removed, `forget` is called before a lease can begin:
     /// its pushes no longer arrive.
-    pub(super) fn is_of<'a>(&self, masters: impl Iterator<Item = &'a str>, forget: impl FnOnce()) {
+    pub(super) fn set_masters<'a>(&self, masters: impl Iterator<Item = &'a str>, forget: impl FnOnce()) {
         let mut parts = self.lock();
         let mut before = std::mem::take(&mut *parts);
         *parts = masters.map(|master| (master.to_owned(), before.remove(master).unwrap_or(0))).collect();
         if !before.is_empty() {
             forget();
         }
-        self.add_up(&parts);
+        self.update(&parts);
     }
 
     /// Ends the lease while commands go to a server that is not a known master, since its pushes do not arrive here.
-    pub(super) fn lacks(&self, server: &str) {
+    pub(super) fn require(&self, server: &str) {
         let mut parts = self.lock();
         parts.entry(server.to_owned()).or_insert(0);
-        self.add_up(&parts);
+        self.update(&parts);
     }
 
     /// Limits the lease to `until` while a change is running. The push of this change, and that of an earlier change of the same key, may
@@ -76,18 +76,18 @@ impl Lease {
     }
 
     /// Extends the lease of one master to `until`, or as far as the oldest running change allows.
-    pub(super) fn extends(&self, master: &str, until: Nanos) {
+    pub(super) fn extend(&self, master: &str, until: Nanos) {
         let until = self.open_changes().values().copied().fold(until, Nanos::min);
         let mut parts = self.lock();
         if let Some(part) = parts.get_mut(master) {
             *part = until;
         }
-        self.add_up(&parts);
+        self.update(&parts);
     }
 
     /// Ends the lease of one master.
-    pub(super) fn ends(&self, master: &str) {
-        self.extends(master, 0);
+    pub(super) fn end(&self, master: &str) {
+        self.extend(master, 0);
     }
 
     /// Returns `true` while the lease is held. Call it *before* the table is read: a push between the two is then in the table.
@@ -96,7 +96,7 @@ impl Lease {
         now < self.until.load(Ordering::SeqCst)
     }
 
-    fn add_up(&self, parts: &HashMap<String, Nanos>) {
+    fn update(&self, parts: &HashMap<String, Nanos>) {
         self.until.store(parts.values().copied().min().unwrap_or(0), Ordering::SeqCst);
     }
 
@@ -156,31 +156,31 @@ mod tests {
     fn lease_is_held_while_every_master_holds() {
         let lease = Lease::default();
         assert!(!lease.is_held(0));
-        lease.is_of(["a", "b"].into_iter(), || ());
-        lease.extends("a", 10);
+        lease.set_masters(["a", "b"].into_iter(), || ());
+        lease.extend("a", 10);
         assert!(!lease.is_held(5));
-        lease.extends("b", 8);
+        lease.extend("b", 8);
         assert!(lease.is_held(7) && !lease.is_held(8));
-        lease.is_of(["a", "c"].into_iter(), || ());
+        lease.set_masters(["a", "c"].into_iter(), || ());
         assert!(!lease.is_held(1));
-        lease.extends("b", 100);
-        lease.extends("c", 9);
+        lease.extend("b", 100);
+        lease.extend("c", 9);
         assert!(lease.is_held(8));
-        lease.ends("a");
+        lease.end("a");
         assert!(!lease.is_held(1));
     }
     #[test]
     fn lease_extends_no_further_than_an_unsettled_change_allows() {
         let lease = Arc::new(Lease::default());
-        lease.is_of(["a"].into_iter(), || ());
+        lease.set_masters(["a"].into_iter(), || ());
         let (first, second) = (lease.unsettled(10), lease.unsettled(20));
-        lease.extends("a", 30);
+        lease.extend("a", 30);
         assert!(lease.is_held(9) && !lease.is_held(10));
         drop(first);
-        lease.extends("a", 30);
+        lease.extend("a", 30);
         assert!(lease.is_held(19) && !lease.is_held(20));
         drop(second);
-        lease.extends("a", 30);
+        lease.extend("a", 30);
         assert!(lease.is_held(29));
     }
     #[test]
@@ -188,20 +188,20 @@ mod tests {
         let lease = Lease::default();
         let forgotten = std::cell::Cell::new(0);
         let forget = || forgotten.set(forgotten.get() + 1);
-        lease.is_of(["a"].into_iter(), forget);
-        lease.extends("a", 10);
-        lease.is_of(["a"].into_iter(), forget);
+        lease.set_masters(["a"].into_iter(), forget);
+        lease.extend("a", 10);
+        lease.set_masters(["a"].into_iter(), forget);
         assert_eq!((lease.is_held(5), forgotten.get()), (true, 0));
-        lease.lacks("b");
-        lease.extends("a", 20);
+        lease.require("b");
+        lease.extend("a", 20);
         assert!(!lease.is_held(5));
-        lease.is_of(["a"].into_iter(), || {
+        lease.set_masters(["a"].into_iter(), || {
             assert_eq!(lease.until.load(Ordering::SeqCst), 0);
             forget();
         });
         assert_eq!((lease.is_held(5), forgotten.get()), (true, 1));
-        lease.lacks("b");
-        lease.is_of(["a", "b"].into_iter(), forget);
+        lease.require("b");
+        lease.set_masters(["a", "b"].into_iter(), forget);
         assert_eq!((lease.is_held(5), forgotten.get()), (false, 1), "it is tended now");
     }
 }

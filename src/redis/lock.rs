@@ -24,39 +24,39 @@ pub(super) fn take_lock(lock: &str, token: u128, lease: u64) -> Command {
 }
 
 /// A lock on its way back to Redis. If it is dropped before Redis has confirmed, it is queued in the outbox.
-pub(crate) struct Returning {
-    core: Arc<RedisInner>,
+pub(crate) struct LockReturn {
+    inner: Arc<RedisInner>,
     release: Option<Release>,
 }
 
 /// The number of attempts to give back a lock that may not have been taken.
 const TIMES: u8 = 6;
 
-impl Returning {
+impl LockReturn {
     /// Gives back a lock that is held. Other processes know for `pass` milliseconds that the response cannot be shared.
-    pub(super) fn known(core: &Arc<RedisInner>, lock: &Lock, pass: u64) -> Self {
-        Self::of(core, lock, pass, 0)
+    pub(super) fn known(inner: &Arc<RedisInner>, lock: &Lock, pass: u64) -> Self {
+        Self::of(inner, lock, pass, 0)
     }
 
-    pub(super) fn of(core: &Arc<RedisInner>, lock: &Lock, pass: u64, again: u8) -> Self {
+    pub(super) fn of(inner: &Arc<RedisInner>, lock: &Lock, pass: u64, again: u8) -> Self {
         let release = Release { lock: lock.place.clone(), token: lock.token, pass, again, tries: 0, at: Instant::now() };
-        Self { core: core.clone(), release: Some(release) }
+        Self { inner: inner.clone(), release: Some(release) }
     }
 
-    pub(super) fn unfit(core: &Arc<RedisInner>, lock: &Lock, unfit: bool) -> Self {
-        Self::known(core, lock, if unfit { PASS } else { 0 })
+    pub(super) fn unfit(inner: &Arc<RedisInner>, lock: &Lock, unfit: bool) -> Self {
+        Self::known(inner, lock, if unfit { PASS } else { 0 })
     }
 
-    pub(super) fn tells_of_no_use(&mut self) {
+    pub(super) fn mark_unshareable(&mut self) {
         self.release.iter_mut().for_each(|release| release.pass = PASS);
     }
 
-    pub(super) fn ask(&self) -> Option<Command> {
+    pub(super) fn command(&self) -> Option<Command> {
         self.release.as_ref().map(|release| scripts::release(&release.lock, release.token, release.pass))
     }
 
     /// Takes the answer. It confirms that the lock was given back, or that a lock which was certainly held has ended.
-    pub(super) fn answered(mut self, answer: &CommandResult) {
+    pub(super) fn confirm(mut self, answer: &CommandResult) {
         let again = self.release.as_ref().map_or(0, |release| release.again);
         if matches!(answer, Ok((value, _)) if again == 0 || *value == Value::Int(1)) {
             self.release = None;
@@ -64,44 +64,44 @@ impl Returning {
     }
 }
 
-impl Drop for Returning {
+impl Drop for LockReturn {
     fn drop(&mut self) {
         if let Some(release) = self.release.take() {
-            self.core.deliveries.release(release);
+            self.inner.outbox.release(release);
         }
     }
 }
 
 /// A lock that is being taken. It is given back if the request leaves, if no answer arrives in time, or if there is nothing to fill. The
 /// same connection is used first, so that the lock is not given back before it is taken.
-pub(crate) struct Taking {
-    core: Arc<RedisInner>,
+pub(crate) struct LockAttempt {
+    inner: Arc<RedisInner>,
     lock: Option<Lock>,
 }
 
-impl Taking {
-    pub(super) fn new(core: &Arc<RedisInner>, lock: Lock) -> Self {
-        Self { core: core.clone(), lock: Some(lock) }
+impl LockAttempt {
+    pub(super) fn new(inner: &Arc<RedisInner>, lock: Lock) -> Self {
+        Self { inner: inner.clone(), lock: Some(lock) }
     }
 
     /// Keeps the lock: this fill holds it, or another one does.
-    pub(super) fn taken(mut self) -> Option<Lock> {
+    pub(super) fn keep(mut self) -> Option<Lock> {
         self.lock.take()
     }
 }
 
-impl Drop for Taking {
+impl Drop for LockAttempt {
     fn drop(&mut self) {
         let Some(lock) = self.lock.take() else { return };
-        let core = self.core.clone();
-        let returning = Returning::of(&core, &lock, 0, TIMES);
+        let inner = self.inner.clone();
+        let returning = LockReturn::of(&inner, &lock, 0, TIMES);
         // Without a runtime it goes to the outbox.
         let Ok(runtime) = Handle::try_current() else { return };
         runtime.spawn(async move {
-            let asks = returning.ask().into_iter().collect();
-            let answers = core.nodes.ask(asks, core.creates_by(), core.command_timeout).await;
+            let commands = returning.command().into_iter().collect();
+            let answers = inner.topology.send(commands, inner.creation_route(), inner.command_timeout).await;
             if let Some(answer) = answers.first() {
-                returning.answered(answer);
+                returning.confirm(answer);
             }
         });
     }

@@ -31,34 +31,34 @@ pub(crate) struct Node {
     pub(super) manager: RedisManager,
     /// A pool of the application. Connections are taken out, cloned and given back at once, so that commands share a pipeline.
     pool: Option<Pool<RedisManager>>,
-    at_hand: AtHand,
+    slots: ConnectionSlots,
     next: AtomicUsize,
-    filling: Mutex<Option<Filling>>,
+    connecting: Mutex<Option<ConnectTask>>,
     /// The connection that receives pushes. Commands whose own changes must not be pushed use it.
     control: RwLock<Option<RedisConnection>>,
     /// Notified when that connection is available again.
-    pub(super) controlled: Notify,
+    pub(super) control_available: Notify,
     pub(super) breaker: Breaker,
     /// The clock of the server.
     pub(super) time: ServerTime,
     /// The number of round trips, apart from heartbeats.
     pub(super) trips: AtomicU64,
     /// `true` once it is not a master of the cluster any more.
-    gone: AtomicBool,
+    retired: AtomicBool,
 }
 
 /// The connections for commands, each in its slot.
-type AtHand = Arc<[RwLock<Option<RedisConnection>>]>;
+type ConnectionSlots = Arc<[RwLock<Option<RedisConnection>>]>;
 
 /// A task that fills empty slots with connections. It is not the task of a request, so that connecting may take longer than a request may
 /// wait. It runs on the runtime of a request, and ends with it.
-struct Filling {
+struct ConnectTask {
     since: Instant,
     ended: watch::Receiver<Option<Result<(), String>>>,
 }
 
 /// The longest time for such a task. After it the task is replaced: its runtime may not be running.
-const FILLING: Duration = Duration::from_secs(2);
+const CONNECT_TASK_LIMIT: Duration = Duration::from_secs(2);
 
 /// The connection for a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,57 +91,57 @@ impl Node {
             address,
             manager,
             pool,
-            at_hand: (0..connections).map(|_| RwLock::default()).collect(),
+            slots: (0..connections).map(|_| RwLock::default()).collect(),
             next: AtomicUsize::new(0),
-            filling: Mutex::default(),
+            connecting: Mutex::default(),
             control: RwLock::default(),
-            controlled: Notify::new(),
+            control_available: Notify::new(),
             breaker: Breaker::default(),
             time: ServerTime::default(),
             trips: AtomicU64::new(0),
-            gone: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
         }
     }
 
     /// Sends one command.
-    pub(super) async fn one(&self, command: &Cmd, via: Route, limit: Duration) -> Result<(Value, u128), CommandError> {
+    pub(super) async fn send(&self, command: &Cmd, via: Route, limit: Duration) -> Result<(Value, u128), CommandError> {
         self.within(limit, async |by| {
             let connection = by.insert(self.connection(via).await?);
-            Ok((connection.one(command).await?, connection.server))
+            Ok((connection.send(command).await?, connection.server))
         })
         .await
     }
 
     /// Sends one encoded command. Hits use this path.
     pub(super) async fn packed(&self, packed: Packed, limit: Duration) -> Result<(FastReply, u128), CommandError> {
-        let connection = match self.connection_at_hand() {
+        let connection = match self.next_connection() {
             Some(connection) if !self.breaker.is_open() => connection,
             _ => {
-                let (value, server) = Box::pin(self.one(&packed.unpacked(), Route::Pool, limit)).await?;
+                let (value, server) = Box::pin(self.send(&packed.unpacked(), Route::Pool, limit)).await?;
                 return Ok((FastReply::Value(value), server));
             }
         };
         self.trips.fetch_add(1, Ordering::Relaxed);
-        let reply = connection.pipeline().ask_plainly(packed.into_bytes());
+        let reply = connection.pipeline().send_fast(packed.into_bytes());
         let answer = match tokio::time::timeout(limit, reply).await {
             Ok(Ok(FastReply::Value(Value::ServerError(error)))) => Err(CommandError::Server(error)),
-            Ok(answer) => connection.seen(answer).map_err(CommandError::from),
+            Ok(answer) => connection.note_result(answer).map_err(CommandError::from),
             Err(_) => {
-                connection.is_silent();
+                connection.note_timeout();
                 Err(CommandError::Timeout)
             }
         };
-        Ok((self.noted(answer)?, connection.server))
+        Ok((self.note_answer(answer)?, connection.server))
     }
 
     #[inline]
-    fn connection_at_hand(&self) -> Option<RedisConnection> {
-        let place = self.next.fetch_add(1, Ordering::Relaxed) % self.at_hand.len();
-        self.at_hand(place)
+    fn next_connection(&self) -> Option<RedisConnection> {
+        let place = self.next.fetch_add(1, Ordering::Relaxed) % self.slots.len();
+        self.connection_at(place)
     }
 
     /// Sends commands in one pipeline. Errors of the server are among the values.
-    pub(super) async fn all(
+    pub(super) async fn send_all(
         &self,
         commands: &Pipeline,
         via: Route,
@@ -149,7 +149,7 @@ impl Node {
     ) -> Result<(Vec<Value>, u128), CommandError> {
         self.within(limit, async |by| {
             let connection = by.insert(self.connection(via).await?);
-            Ok((connection.all(commands).await?, connection.server))
+            Ok((connection.send_all(commands).await?, connection.server))
         })
         .await
     }
@@ -174,18 +174,18 @@ impl Node {
         // The connection of the command, once there is one.
         let mut by = None;
         let answer = tokio::time::timeout(limit, asking(&mut by)).await.unwrap_or_else(|_| {
-            by.iter().for_each(RedisConnection::is_silent);
+            by.iter().for_each(RedisConnection::note_timeout);
             Err(CommandError::Timeout)
         });
-        self.noted(answer)
+        self.note_answer(answer)
     }
 
     /// Records the answer in the circuit breaker.
-    fn noted<T>(&self, answer: Result<T, CommandError>) -> Result<T, CommandError> {
+    fn note_answer<T>(&self, answer: Result<T, CommandError>) -> Result<T, CommandError> {
         match &answer {
-            Err(fault) if fault.is_of_connection() => {
+            Err(error) if error.is_connection_error() => {
                 if self.breaker.failed() {
-                    self.breaks();
+                    self.mark_broken();
                 }
             }
             _ => self.breaker.succeeded(),
@@ -199,25 +199,27 @@ impl Node {
         {
             return Ok(connection);
         }
-        let place = self.next.fetch_add(1, Ordering::Relaxed) % self.at_hand.len();
-        if let Some(connection) = self.at_hand(place) {
+        let place = self.next.fetch_add(1, Ordering::Relaxed) % self.slots.len();
+        if let Some(connection) = self.connection_at(place) {
             return Ok(connection);
         }
         // Rarely needed, and large. The box keeps the futures of commands small.
-        Box::pin(self.fill()).await?;
-        (0..self.at_hand.len()).find_map(|next| self.at_hand((place + next) % self.at_hand.len())).ok_or(CommandError::Timeout)
+        Box::pin(self.connect()).await?;
+        (0..self.slots.len())
+            .find_map(|next| self.connection_at((place + next) % self.slots.len()))
+            .ok_or(CommandError::Timeout)
     }
 
-    fn at_hand(&self, place: usize) -> Option<RedisConnection> {
-        let connection = self.at_hand[place].read().unwrap_or_else(PoisonError::into_inner);
+    fn connection_at(&self, place: usize) -> Option<RedisConnection> {
+        let connection = self.slots[place].read().unwrap_or_else(PoisonError::into_inner);
         connection.as_ref().filter(|connection| !connection.is_broken()).cloned()
     }
 
     /// Fills slots without a working connection, and waits until that is done.
-    pub(super) async fn fill(&self) -> Result<(), CommandError> {
+    pub(super) async fn connect(&self) -> Result<(), CommandError> {
         // Tried again if the task has ended with a foreign runtime.
         for _ in 0..2 {
-            let mut ended = self.filling();
+            let mut ended = self.connect_task();
             if let Ok(result) = ended.wait_for(Option::is_some).await {
                 let result = result.clone().unwrap_or(Ok(()));
                 return result.map_err(|error| CommandError::Connecting(error.into()));
@@ -227,10 +229,10 @@ impl Node {
     }
 
     /// Returns the running task that fills slots, or starts one.
-    fn filling(&self) -> watch::Receiver<Option<Result<(), String>>> {
-        let mut filling = self.filling.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Filling { since, ended }) = &*filling
-            && since.elapsed() < FILLING
+    fn connect_task(&self) -> watch::Receiver<Option<Result<(), String>>> {
+        let mut connecting = self.connecting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(ConnectTask { since, ended }) = &*connecting
+            && since.elapsed() < CONNECT_TASK_LIMIT
             // A task that ended without a result has ended with its runtime.
             && ended.has_changed().is_ok()
             && ended.borrow().is_none()
@@ -238,32 +240,32 @@ impl Node {
             return ended.clone();
         }
         let (end, ended) = watch::channel(None);
-        *filling = Some(Filling { since: Instant::now(), ended: ended.clone() });
-        let (manager, pool, at_hand) = (self.manager.clone(), self.pool.clone(), self.at_hand.clone());
+        *connecting = Some(ConnectTask { since: Instant::now(), ended: ended.clone() });
+        let (manager, pool, slots) = (self.manager.clone(), self.pool.clone(), self.slots.clone());
         tokio::spawn(async move {
-            let late = || Err(format!("no connection within {FILLING:?}"));
-            let filled = tokio::time::timeout(FILLING, fill(&manager, pool.as_ref(), &at_hand)).await;
+            let late = || Err(format!("no connection within {CONNECT_TASK_LIMIT:?}"));
+            let filled = tokio::time::timeout(CONNECT_TASK_LIMIT, connect(&manager, pool.as_ref(), &slots)).await;
             let _ = end.send(Some(filled.unwrap_or_else(|_| late())));
         });
         ended
     }
 
     /// Marks all connections as broken: the server is gone, or is another one.
-    pub(super) fn breaks(&self) {
-        for slot in &*self.at_hand {
+    pub(super) fn mark_broken(&self) {
+        for slot in &*self.slots {
             let slot = slot.read().unwrap_or_else(PoisonError::into_inner);
-            slot.iter().for_each(RedisConnection::breaks);
+            slot.iter().for_each(RedisConnection::mark_broken);
         }
     }
 
     /// Marks connections to other addresses as broken. Returns `true` if there were any.
-    pub(super) fn leaves_all_but(&self, address: &str) -> bool {
+    pub(super) fn disconnect_from_others(&self, address: &str) -> bool {
         let elsewhere = |connection: &RedisConnection| !connection.is_at(address) && !connection.is_broken();
         let mut left = false;
-        for place in self.at_hand.iter().chain([&self.control]) {
+        for place in self.slots.iter().chain([&self.control]) {
             let place = place.read().unwrap_or_else(PoisonError::into_inner);
             for connection in place.iter().filter(|connection| elsewhere(connection)) {
-                connection.breaks();
+                connection.mark_broken();
                 left = true;
             }
         }
@@ -272,10 +274,10 @@ impl Node {
 
     /// Returns `true` if a new connection is answered. It is then closed: requests make the connections for commands, and their runtimes
     /// drive them.
-    pub(super) async fn answers(&self, limit: Duration) -> bool {
+    pub(super) async fn responds(&self, limit: Duration) -> bool {
         let probe = async {
             let (connection, _) = self.manager.open(None).await.map_err(CommandError::Connecting)?;
-            Ok::<_, CommandError>(connection.one(&redis::cmd("PING")).await?)
+            Ok::<_, CommandError>(connection.send(&redis::cmd("PING")).await?)
         };
         matches!(tokio::time::timeout(limit, probe).await, Ok(Ok(_)))
     }
@@ -284,48 +286,48 @@ impl Node {
         self.control.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn is_controlled_by(&self, connection: Option<RedisConnection>) {
+    pub(super) fn set_control(&self, connection: Option<RedisConnection>) {
         let there = connection.is_some();
         *self.control.write().unwrap_or_else(PoisonError::into_inner) = connection;
         if there {
-            self.controlled.notify_waiters();
+            self.control_available.notify_waiters();
         }
     }
 
     /// Records the clock of the server.
-    pub(super) fn learns(&self, server: &Server) {
+    pub(super) fn learn_time(&self, server: &Server) {
         if let Some(reading) = server.time {
             self.time.learn(reading);
         }
     }
 
-    pub(super) fn goes(&self) {
-        self.gone.store(true, Ordering::Relaxed);
-        self.breaks();
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+        self.mark_broken();
     }
 
-    pub(super) fn is_gone(&self) -> bool {
-        self.gone.load(Ordering::Relaxed)
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
     }
 }
 
 /// Fills slots without a working connection.
-async fn fill(manager: &RedisManager, pool: Option<&Pool<RedisManager>>, at_hand: &AtHand) -> Result<(), String> {
+async fn connect(manager: &RedisManager, pool: Option<&Pool<RedisManager>>, slots: &ConnectionSlots) -> Result<(), String> {
     let mut pooled = match pool {
-        Some(pool) => pooled(pool, at_hand.len()).await,
+        Some(pool) => pooled(pool, slots.len()).await,
         None => Vec::new(),
     };
     let is_there = |place: &RwLock<Option<RedisConnection>>| {
         let place = place.read().unwrap_or_else(PoisonError::into_inner);
         place.as_ref().is_some_and(|connection| !connection.is_broken())
     };
-    for place in at_hand.iter().filter(|place| !is_there(place)) {
+    for place in slots.iter().filter(|place| !is_there(place)) {
         let connection = match pooled.pop() {
             Some(connection) => connection,
             None => match manager.open(None).await {
                 Ok((connection, _)) => connection,
                 // The existing connections serve all requests.
-                Err(_) if at_hand.iter().any(is_there) => break,
+                Err(_) if slots.iter().any(is_there) => break,
                 Err(error) => return Err(error.to_string()),
             },
         };

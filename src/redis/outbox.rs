@@ -55,7 +55,7 @@ pub(crate) struct Outbox {
     /// `true` if slots have other masters.
     moved: AtomicBool,
     /// Notified of new deliveries and of changes of circuit breakers. Only the delivery task waits for it.
-    pub(super) told: Arc<Notify>,
+    pub(super) changed: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
@@ -67,7 +67,7 @@ struct Queue {
     releases: Vec<Release>,
     /// The number of waiting or running deliveries of each name. While there are any, this process neither serves nor stores entries of the
     /// name.
-    suspects: HashMap<u64, u32>,
+    pending: HashMap<u64, u32>,
 }
 
 /// The invalidation of one name.
@@ -124,7 +124,7 @@ impl Outbox {
             releases: AtomicUsize::new(0),
             gauge,
             moved: AtomicBool::new(false),
-            told: Arc::default(),
+            changed: Arc::default(),
         }
     }
 
@@ -148,10 +148,10 @@ impl Outbox {
             queue.add(keys, name, kind, fence, waiter.clone());
         }
         if queue.names.len() > MOST {
-            queue.gather(keys);
+            queue.collapse_to_root(keys);
         }
-        self.counted(queue);
-        self.told.notify_one();
+        self.publish(queue);
+        self.changed.notify_one();
         arrived
     }
 
@@ -159,48 +159,48 @@ impl Outbox {
     pub(super) fn send_again(&self, names: Vec<Invalidated>) {
         let mut queue = self.lock();
         for Invalidated { id, generation, fences, kind } in names {
-            if let Some(errand) = queue.names.get_mut(&id) {
+            if let Some(delivery) = queue.names.get_mut(&id) {
                 if kind == InvalidationKind::Hard {
-                    errand.kind = InvalidationKind::Hard;
+                    delivery.kind = InvalidationKind::Hard;
                 }
                 continue;
             }
-            let errand = Delivery { noted: true, ..Delivery::with_keys(generation.into(), fences.into(), kind) };
-            queue.names.insert(id, errand);
+            let delivery = Delivery { noted: true, ..Delivery::with_keys(generation.into(), fences.into(), kind) };
+            queue.names.insert(id, delivery);
             queue.fresh.push(id);
-            *queue.suspects.entry(id).or_default() += 1;
+            *queue.pending.entry(id).or_default() += 1;
         }
-        self.counted(queue);
-        self.told.notify_one();
+        self.publish(queue);
+        self.changed.notify_one();
     }
 
     /// Queues the return of a lock.
     pub(super) fn release(&self, release: Release) {
         if self.releases.fetch_add(1, Ordering::SeqCst) >= MOST_RELEASES {
-            self.released(1);
+            self.count_released(1);
             tracing::debug!("lock not given back: too many are waiting, it ends with its lease");
             return;
         }
         self.lock().releases.push(release);
-        self.told.notify_one();
+        self.changed.notify_one();
     }
 
     /// Counts locks that no longer wait.
-    pub(super) fn released(&self, count: usize) {
+    pub(super) fn count_released(&self, count: usize) {
         self.releases.fetch_sub(count, Ordering::SeqCst);
     }
 
     #[inline]
-    pub(super) fn are_none_suspect(&self) -> bool {
+    pub(super) fn has_no_pending(&self) -> bool {
         self.count.load(Ordering::SeqCst) == 0
     }
 
     /// Returns `true` if the invalidation of one of these names is pending.
     #[inline]
-    pub(super) fn suspects(&self, names: &Namespaces) -> bool {
-        !self.are_none_suspect() && {
+    pub(super) fn is_pending(&self, names: &Namespaces) -> bool {
+        !self.has_no_pending() && {
             let queue = self.lock();
-            names.names().any(|name| queue.suspects.contains_key(&id(name)))
+            names.names().any(|name| queue.pending.contains_key(&id(name)))
         }
     }
 
@@ -215,13 +215,13 @@ impl Outbox {
     }
 
     /// Makes the delivery task assign everything again, because slots may have other masters.
-    pub(super) fn move_on(&self) {
+    pub(super) fn slots_moved(&self) {
         self.moved.store(true, Ordering::SeqCst);
-        self.told.notify_one();
+        self.changed.notify_one();
     }
 
-    /// Returns `true` if [`move_on`](Self::move_on) was called since the last call.
-    pub(super) fn have_moved(&self) -> bool {
+    /// Returns `true` if [`slots_moved`](Self::slots_moved) was called since the last call.
+    pub(super) fn take_moved(&self) -> bool {
         self.moved.swap(false, Ordering::SeqCst)
     }
 
@@ -230,9 +230,9 @@ impl Outbox {
         let mut queue = self.lock();
         let fresh = mem::take(&mut queue.fresh);
         let look = |id: u64| {
-            let errand = queue.names.get_mut(&id)?;
-            errand.noted = false;
-            Some(Fresh { id, slot: errand.slot(), is_new: !mem::replace(&mut errand.known, true) })
+            let delivery = queue.names.get_mut(&id)?;
+            delivery.noted = false;
+            Some(Fresh { id, slot: delivery.slot(), is_new: !mem::replace(&mut delivery.known, true) })
         };
         let names = fresh.into_iter().filter_map(look).collect();
         (names, mem::take(&mut queue.releases))
@@ -244,42 +244,42 @@ impl Outbox {
         ids.filter_map(|id| Some(Fresh { id, slot: queue.names.get(&id)?.slot(), is_new: true })).collect()
     }
 
-    /// Takes deliveries out to send them. Each ends in [`arrived`](Self::arrived) or [`returns`](Self::returns).
+    /// Takes deliveries out to send them. Each ends in [`confirm`](Self::confirm) or [`requeue`](Self::requeue).
     pub(super) fn take(&self, ids: impl Iterator<Item = u64>) -> Vec<(u64, Delivery)> {
         let mut queue = self.lock();
         ids.filter_map(|id| Some((id, queue.names.remove(&id)?))).collect()
     }
 
     /// Tells the calls that wait for these names that the master cannot be reached.
-    pub(super) fn are_queued(&self, ids: impl Iterator<Item = u64>) {
+    pub(super) fn report_queued(&self, ids: impl Iterator<Item = u64>) {
         let mut waiters = Vec::new();
         let mut queue = self.lock();
         for id in ids {
-            waiters.extend(queue.names.get_mut(&id).into_iter().flat_map(|errand| errand.waiters.drain(..)));
+            waiters.extend(queue.names.get_mut(&id).into_iter().flat_map(|delivery| delivery.waiters.drain(..)));
         }
         drop(queue);
-        waiters.iter().for_each(|waiter| waiter.is_told(DeliveryResult::Queued));
+        waiters.iter().for_each(|waiter| waiter.notify(DeliveryResult::Queued));
     }
 
     /// Finishes a confirmed delivery. The caller has stepped the epoch of its name before.
-    pub(super) fn arrived(&self, id: u64, errand: Delivery) {
+    pub(super) fn confirm(&self, id: u64, delivery: Delivery) {
         let mut queue = self.lock();
-        queue.trusts(id);
-        self.counted(queue);
-        errand.waiters.iter().for_each(|waiter| waiter.has_one_less());
+        queue.end_delivery(id);
+        self.publish(queue);
+        delivery.waiters.iter().for_each(|waiter| waiter.count_down());
     }
 
     /// Queues an unconfirmed delivery again. The delivery task still knows it.
-    pub(super) fn returns(&self, id: u64, errand: Delivery) {
+    pub(super) fn requeue(&self, id: u64, delivery: Delivery) {
         let mut queue = self.lock();
         match queue.names.get_mut(&id) {
-            None => _ = queue.names.insert(id, Delivery { noted: false, ..errand }),
+            None => _ = queue.names.insert(id, Delivery { noted: false, ..delivery }),
             Some(newer) => {
-                newer.takes_over(errand);
-                queue.trusts(id);
+                newer.merge(delivery);
+                queue.end_delivery(id);
             }
         }
-        self.counted(queue);
+        self.publish(queue);
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -287,9 +287,9 @@ impl Outbox {
     }
 
     /// Publishes the number of pending names while the queue is still locked.
-    fn counted(&self, queue: MutexGuard<'_, Queue>) {
-        self.count.store(queue.suspects.len(), Ordering::SeqCst);
-        self.gauge.store(queue.suspects.len(), Ordering::Relaxed);
+    fn publish(&self, queue: MutexGuard<'_, Queue>) {
+        self.count.store(queue.pending.len(), Ordering::SeqCst);
+        self.gauge.store(queue.pending.len(), Ordering::Relaxed);
     }
 }
 
@@ -303,49 +303,49 @@ impl Queue {
         waiter: Arc<Waiter>,
     ) {
         let id = id(name);
-        let errand = match self.names.entry(id) {
-            std::collections::hash_map::Entry::Occupied(errand) => errand.into_mut(),
+        let delivery = match self.names.entry(id) {
+            std::collections::hash_map::Entry::Occupied(delivery) => delivery.into_mut(),
             std::collections::hash_map::Entry::Vacant(place) => {
-                *self.suspects.entry(id).or_default() += 1;
+                *self.pending.entry(id).or_default() += 1;
                 place.insert(Delivery::of(keys, name, kind))
             }
         };
-        if !mem::replace(&mut errand.noted, true) {
+        if !mem::replace(&mut delivery.noted, true) {
             self.fresh.push(id);
         }
         if kind == InvalidationKind::Hard {
-            errand.kind = InvalidationKind::Hard;
+            delivery.kind = InvalidationKind::Hard;
         }
         if let Some((token, stands)) = fence {
-            errand.takes_back(token, stands);
+            delivery.add_fence(token, stands);
         }
-        errand.is_awaited_by(waiter);
+        delivery.add_waiter(waiter);
     }
 
     /// Counts the end of a delivery.
-    fn trusts(&mut self, id: u64) {
-        if let Some(errands) = self.suspects.get_mut(&id) {
+    fn end_delivery(&mut self, id: u64) {
+        if let Some(errands) = self.pending.get_mut(&id) {
             *errands -= 1;
             if *errands == 0 {
-                self.suspects.remove(&id);
+                self.pending.remove(&id);
             }
         }
     }
 
     /// Replaces all waiting names by the root, to which every entry belongs. Their calls wait for the root. Fences are left to their
     /// deadlines.
-    fn gather(&mut self, keys: &RedisKeys) {
+    fn collapse_to_root(&mut self, keys: &RedisKeys) {
         tracing::warn!("too many undelivered invalidations: everything will be invalidated");
         self.fresh.clear();
         let mut waiters = Vec::new();
-        for (id, errand) in mem::take(&mut self.names) {
-            self.trusts(id);
-            waiters.extend(errand.waiters.into_iter().filter(|waiter| !waiter.has_left()));
+        for (id, delivery) in mem::take(&mut self.names) {
+            self.end_delivery(id);
+            waiters.extend(delivery.waiters.into_iter().filter(|waiter| !waiter.is_done()));
         }
         let root = Namespaces::root();
         for name in root.names() {
             self.fresh.push(id(name));
-            *self.suspects.entry(id(name)).or_default() += 1;
+            *self.pending.entry(id(name)).or_default() += 1;
             self.names.insert(
                 id(name),
                 Delivery { waiters: mem::take(&mut waiters), noted: true, ..Delivery::of(keys, name, InvalidationKind::Hard) },
@@ -368,7 +368,7 @@ impl Delivery {
     }
 
     /// Adds a fence to remove. Fences that have waited as long as they `stand` have passed their deadlines.
-    fn takes_back(&mut self, token: u128, stands: Duration) {
+    fn add_fence(&mut self, token: u128, stands: Duration) {
         if self.tokens.len() == self.tokens.capacity() {
             self.tokens.retain(|(_, since)| since.elapsed() < stands);
             let beyond = (self.tokens.len() + 1).saturating_sub(MOST_TOKENS);
@@ -378,43 +378,43 @@ impl Delivery {
     }
 
     /// Adds a waiting call. Calls that have left are removed before the list grows.
-    fn is_awaited_by(&mut self, waiter: Arc<Waiter>) {
+    fn add_waiter(&mut self, waiter: Arc<Waiter>) {
         if self.waiters.len() == self.waiters.capacity() {
-            self.waiters.retain(|waiter| !waiter.has_left());
+            self.waiters.retain(|waiter| !waiter.is_done());
         }
         self.waiters.push(waiter);
     }
 
     /// Takes over the rest of an earlier delivery of the name.
-    fn takes_over(&mut self, earlier: Self) {
+    fn merge(&mut self, earlier: Self) {
         if earlier.kind == InvalidationKind::Hard {
             self.kind = InvalidationKind::Hard;
         }
         self.tokens.extend(earlier.tokens);
-        self.waiters.extend(earlier.waiters.into_iter().filter(|waiter| !waiter.has_left()));
+        self.waiters.extend(earlier.waiters.into_iter().filter(|waiter| !waiter.is_done()));
     }
 
     /// Tells the waiting calls that the master cannot be reached.
-    pub(super) fn is_queued(&mut self) {
-        self.waiters.drain(..).for_each(|waiter| waiter.is_told(DeliveryResult::Queued));
+    pub(super) fn report_queued(&mut self) {
+        self.waiters.drain(..).for_each(|waiter| waiter.notify(DeliveryResult::Queued));
     }
 }
 
 impl Waiter {
-    fn has_one_less(&self) {
+    fn count_down(&self) {
         if self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.is_told(DeliveryResult::Delivered);
+            self.notify(DeliveryResult::Delivered);
         }
     }
 
-    fn is_told(&self, outcome: DeliveryResult) {
+    fn notify(&self, outcome: DeliveryResult) {
         if let Some(done) = self.lock().take() {
             let _ = done.send(outcome);
         }
     }
 
     /// Returns `true` if the call has its result or has left.
-    fn has_left(&self) -> bool {
+    fn is_done(&self) -> bool {
         self.lock().as_ref().is_none_or(oneshot::Sender::is_closed)
     }
 
@@ -448,15 +448,15 @@ mod tests {
         }
         assert_eq!(outbox.waiting(), 40);
         let queue = outbox.lock();
-        let waiters: usize = queue.names.values().map(|errand| errand.waiters.capacity()).sum();
+        let waiters: usize = queue.names.values().map(|delivery| delivery.waiters.capacity()).sum();
         assert!(waiters < 40 * 64, "{waiters} places for 10 calls that still wait");
         assert_eq!(queue.fresh.len(), 40);
         drop(queue);
-        for (id, errand) in outbox.take(outbox.fresh().0.into_iter().map(|fresh| fresh.id)) {
-            outbox.arrived(id, errand);
+        for (id, delivery) in outbox.take(outbox.fresh().0.into_iter().map(|fresh| fresh.id)) {
+            outbox.confirm(id, delivery);
         }
         assert!(waits.iter_mut().all(|wait| wait.try_recv() == Ok(DeliveryResult::Delivered)));
-        assert!(outbox.is_empty() && outbox.are_none_suspect());
+        assert!(outbox.is_empty() && outbox.has_no_pending());
     }
     #[test]
     fn name_is_pending_until_its_last_delivery() {
@@ -466,14 +466,14 @@ mod tests {
         let ids = || outbox.fresh().0.into_iter().map(|fresh| fresh.id);
         let (id, sent) = outbox.take(ids()).pop().expect("one");
         let mut second = outbox.send(&keys, &name, InvalidationKind::Hard, None);
-        outbox.returns(id, sent);
-        assert_eq!((outbox.waiting(), outbox.suspects(&name)), (1, true));
+        outbox.requeue(id, sent);
+        assert_eq!((outbox.waiting(), outbox.is_pending(&name)), (1, true));
         let (id, sent) = outbox.take(ids()).pop().expect("both in one");
         assert_eq!(sent.kind, InvalidationKind::Hard);
         let mut third = outbox.send(&keys, &name, InvalidationKind::Hard, None);
-        outbox.arrived(id, sent);
+        outbox.confirm(id, sent);
         assert_eq!((first.try_recv(), second.try_recv()), (Ok(DeliveryResult::Delivered), Ok(DeliveryResult::Delivered)));
-        assert!(third.try_recv().is_err() && outbox.suspects(&name), "a command sent before a write says nothing of it");
+        assert!(third.try_recv().is_err() && outbox.is_pending(&name), "a command sent before a write says nothing of it");
     }
     #[test]
     fn invalidation_of_a_waiting_name_is_queued() {
@@ -482,7 +482,7 @@ mod tests {
             let mut wait = outbox.send(&keys, &set(&["a".into()]), InvalidationKind::Hard, None);
             let (names, _) = outbox.fresh();
             assert!(matches!(names[..], [fresh] if fresh.is_new == is_new), "{names:?}");
-            outbox.are_queued(names.iter().map(|fresh| fresh.id));
+            outbox.report_queued(names.iter().map(|fresh| fresh.id));
             assert_eq!(wait.try_recv(), Ok(DeliveryResult::Queued));
         }
         assert_eq!(outbox.waiting(), 1);
@@ -494,27 +494,27 @@ mod tests {
         for n in 0..=MOST {
             drop(outbox.send(&keys, &set(&[format!("row:{n}")]), InvalidationKind::Hard, None));
         }
-        assert!(outbox.waiting() < 10 && outbox.suspects(&Namespaces::root()));
-        for (id, errand) in outbox.take(outbox.fresh().0.into_iter().map(|fresh| fresh.id)) {
-            outbox.arrived(id, errand);
+        assert!(outbox.waiting() < 10 && outbox.is_pending(&Namespaces::root()));
+        for (id, delivery) in outbox.take(outbox.fresh().0.into_iter().map(|fresh| fresh.id)) {
+            outbox.confirm(id, delivery);
         }
         assert_eq!(first.try_recv(), Ok(DeliveryResult::Delivered));
     }
     #[test]
     fn expired_fences_need_no_removal() {
-        let errand = || {
+        let delivery = || {
             let keys = RedisKeys::new("app");
             Delivery::of(&keys, Namespaces::root().names().next().expect("the root"), InvalidationKind::Hard)
         };
-        let (mut ended, mut standing) = (errand(), errand());
+        let (mut ended, mut standing) = (delivery(), delivery());
         for token in 0..1000 {
-            ended.takes_back(token, Duration::ZERO);
-            standing.takes_back(token, Duration::from_secs(3600));
+            ended.add_fence(token, Duration::ZERO);
+            standing.add_fence(token, Duration::from_secs(3600));
         }
         assert!(ended.tokens.len() < 10, "{}", ended.tokens.len());
         assert_eq!(standing.tokens.len(), 1000);
         for token in 0..100_000 {
-            standing.takes_back(token, Duration::from_secs(3600));
+            standing.add_fence(token, Duration::from_secs(3600));
         }
         assert!(standing.tokens.len() <= 2 * MOST_TOKENS, "{}", standing.tokens.len());
     }

@@ -30,13 +30,13 @@ use tokio::{
     sync::oneshot,
 };
 
-use super::resp::{FastReply, Incoming, push, unasked, value};
+use super::resp::{FastReply, Incoming, push, unexpected_reply, value};
 
 /// The number of bytes that may wait to be written before no more commands are taken.
-const MOST_UNWRITTEN: usize = 64 << 10;
+const MAX_UNWRITTEN: usize = 64 << 10;
 
 /// The number of waiting commands from which abandoned ones are removed before the queue grows.
-const MOST_ASKED: usize = 64;
+const MANY_COMMANDS: usize = 64;
 
 /// Receives the pushes of a server in their order, and [`PushKind::Disconnection`] when the connection fails.
 pub(crate) type PushListener = Box<dyn FnMut(PushInfo) + Send>;
@@ -45,57 +45,57 @@ pub(crate) type PushListener = Box<dyn FnMut(PushInfo) + Send>;
 #[derive(Clone)]
 pub(crate) struct Pipeline(Arc<Handle>);
 
-struct Handle(Arc<Questions>);
+struct Handle(Arc<CommandQueue>);
 
 impl Drop for Handle {
     fn drop(&mut self) {
         self.0.end();
-        self.0.told.wake();
+        self.0.waker.wake();
     }
 }
 
 /// Commands that the driver has not taken yet.
 #[derive(Default)]
-struct Questions {
-    asked: Mutex<Queue>,
+struct CommandQueue {
+    queue: Mutex<Queue>,
     /// Woken by a new command and by the end.
-    told: AtomicWaker,
+    waker: AtomicWaker,
 }
 
 #[derive(Default)]
 struct Queue {
-    asked: Vec<QueuedCommand>,
+    commands: Vec<QueuedCommand>,
     /// There are no more callers, or the connection has ended.
     ended: bool,
 }
 
-impl Questions {
+impl CommandQueue {
     #[inline]
-    fn ask(&self, asked: QueuedCommand) {
+    fn push(&self, command: QueuedCommand) {
         let mut queue = self.lock();
         // Dropping the command tells its caller.
         if queue.ended {
             return;
         }
         // While a server does not read, callers give up and send again.
-        if queue.asked.len() >= MOST_ASKED && queue.asked.len() == queue.asked.capacity() {
-            queue.asked.retain(|asked| !asked.answers.is_given_up());
+        if queue.commands.len() >= MANY_COMMANDS && queue.commands.len() == queue.commands.capacity() {
+            queue.commands.retain(|command| !command.answers.is_abandoned());
         }
-        queue.asked.push(asked);
-        let first = queue.asked.len() == 1;
+        queue.commands.push(command);
+        let first = queue.commands.len() == 1;
         drop(queue);
         // The driver was woken already and has not looked yet.
         if first {
-            self.told.wake();
+            self.waker.wake();
         }
     }
 
-    /// Moves the commands into `taken`, which is empty, if there is room. Returns `false` if no more will come.
+    /// Moves the commands into `batch`, which is empty, if there is room. Returns `false` if no more will come.
     #[inline]
-    fn take(&self, taken: &mut Vec<QueuedCommand>, room: bool) -> bool {
+    fn take(&self, batch: &mut Vec<QueuedCommand>, room: bool) -> bool {
         let mut queue = self.lock();
         if room {
-            mem::swap(&mut queue.asked, taken);
+            mem::swap(&mut queue.commands, batch);
         }
         !queue.ended
     }
@@ -103,13 +103,13 @@ impl Questions {
     fn end(&self) {
         let mut queue = self.lock();
         queue.ended = true;
-        let left = mem::take(&mut queue.asked);
+        let left = mem::take(&mut queue.commands);
         drop(queue);
         drop(left);
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -121,7 +121,7 @@ struct QueuedCommand {
 /// The receivers of replies.
 enum ResponseSlot {
     One(oneshot::Sender<Result<FastReply, RedisError>>),
-    Many { count: usize, so_far: Vec<Value>, for_whom: oneshot::Sender<Result<Vec<Value>, RedisError>> },
+    Many { count: usize, so_far: Vec<Value>, caller: oneshot::Sender<Result<Vec<Value>, RedisError>> },
 }
 
 impl Pipeline {
@@ -130,44 +130,44 @@ impl Pipeline {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin,
     {
-        let questions = Arc::<Questions>::default();
+        let queue = Arc::<CommandQueue>::default();
         let driver = Driver {
             stream,
             listener,
-            questions: questions.clone(),
-            taken: Vec::new(),
+            queue: queue.clone(),
+            batch: Vec::new(),
             unwritten: Vec::new(),
             written: 0,
             waiting: VecDeque::new(),
             read: Incoming::default(),
-            answered: 0,
+            replies: 0,
         };
-        (Self(Arc::new(Handle(questions))), driver)
+        (Self(Arc::new(Handle(queue))), driver)
     }
 
     /// Sends one encoded command.
-    pub(super) fn ask(&self, packed: Vec<u8>) -> impl Future<Output = RedisResult<Value>> + Send + use<> {
-        let reply = self.ask_plainly(packed);
+    pub(super) fn send(&self, packed: Vec<u8>) -> impl Future<Output = RedisResult<Value>> + Send + use<> {
+        let reply = self.send_fast(packed);
         async move { reply.await?.into_value() }
     }
 
     /// Sends one encoded command of a hit. A list of strings is not parsed.
-    pub(super) fn ask_plainly(&self, packed: Vec<u8>) -> Reply<FastReply> {
+    pub(super) fn send_fast(&self, packed: Vec<u8>) -> Reply<FastReply> {
         let (sender, reply) = oneshot::channel();
-        self.0.0.ask(QueuedCommand { packed, answers: ResponseSlot::One(sender) });
+        self.0.0.push(QueuedCommand { packed, answers: ResponseSlot::One(sender) });
         Reply(reply)
     }
 
     /// Sends `count` commands, encoded one after another.
-    pub(super) fn ask_many(&self, packed: Vec<u8>, count: usize) -> Reply<Vec<Value>> {
-        let (for_whom, reply) = oneshot::channel();
+    pub(super) fn send_many(&self, packed: Vec<u8>, count: usize) -> Reply<Vec<Value>> {
+        let (caller, reply) = oneshot::channel();
         if count == 0 {
             // No reply would ever complete it.
-            let _ = for_whom.send(Ok(Vec::new()));
+            let _ = caller.send(Ok(Vec::new()));
             return Reply(reply);
         }
-        let answers = ResponseSlot::Many { count, so_far: Vec::with_capacity(count), for_whom };
-        self.0.0.ask(QueuedCommand { packed, answers });
+        let answers = ResponseSlot::Many { count, so_far: Vec::with_capacity(count), caller };
+        self.0.0.push(QueuedCommand { packed, answers });
         Reply(reply)
     }
 }
@@ -190,39 +190,39 @@ fn broken(kind: io::ErrorKind) -> RedisError {
 }
 
 impl ResponseSlot {
-    fn is_given_up(&self) -> bool {
+    fn is_abandoned(&self) -> bool {
         match self {
             Self::One(sender) => sender.is_closed(),
-            Self::Many { for_whom, .. } => for_whom.is_closed(),
+            Self::Many { caller, .. } => caller.is_closed(),
         }
     }
 
     /// Delivers a reply. Returns the slot if it waits for more replies, or with an error if the reply is invalid.
     #[inline]
-    fn given(self, reply: &[u8]) -> Result<Option<Self>, (RedisError, Self)> {
+    fn deliver(self, reply: &[u8]) -> Result<Option<Self>, (RedisError, Self)> {
         match self {
             Self::One(sender) => match FastReply::of(reply) {
-                Ok(told) => drop(sender.send(Ok(told))),
+                Ok(reply) => drop(sender.send(Ok(reply))),
                 Err(error) => return Err((error, Self::One(sender))),
             },
-            Self::Many { count, mut so_far, for_whom } => {
+            Self::Many { count, mut so_far, caller } => {
                 match value(reply) {
                     Ok(value) => so_far.push(value),
-                    Err(error) => return Err((error, Self::Many { count, so_far, for_whom })),
+                    Err(error) => return Err((error, Self::Many { count, so_far, caller })),
                 }
                 if so_far.len() < count {
-                    return Ok(Some(Self::Many { count, so_far, for_whom }));
+                    return Ok(Some(Self::Many { count, so_far, caller }));
                 }
-                let _ = for_whom.send(Ok(so_far));
+                let _ = caller.send(Ok(so_far));
             }
         }
         Ok(None)
     }
 
-    fn fails(self, error: RedisError) {
+    fn fail(self, error: RedisError) {
         match self {
             Self::One(sender) => drop(sender.send(Err(error))),
-            Self::Many { for_whom, .. } => drop(for_whom.send(Err(error))),
+            Self::Many { caller, .. } => drop(caller.send(Err(error))),
         }
     }
 }
@@ -231,20 +231,20 @@ impl ResponseSlot {
 struct Driver<S> {
     stream: S,
     listener: Option<PushListener>,
-    questions: Arc<Questions>,
-    taken: Vec<QueuedCommand>,
+    queue: Arc<CommandQueue>,
+    batch: Vec<QueuedCommand>,
     unwritten: Vec<u8>,
     /// The number of bytes of `unwritten` that have been written.
     written: usize,
     waiting: VecDeque<ResponseSlot>,
     read: Incoming,
     /// The number of replies since the last write.
-    answered: usize,
+    replies: usize,
 }
 
 impl<S> Drop for Driver<S> {
     fn drop(&mut self) {
-        self.questions.end();
+        self.queue.end();
     }
 }
 
@@ -257,7 +257,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
         if let Some(listener) = &mut this.listener {
             listener(PushInfo { kind: PushKind::Disconnection, data: Vec::new() });
         }
-        this.waiting.drain(..).for_each(|waiting| waiting.fails(error.clone()));
+        this.waiting.drain(..).for_each(|waiting| waiting.fail(error.clone()));
         Poll::Ready(())
     }
 }
@@ -278,9 +278,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     continue;
                 }
                 // A moment later it would have been taken for the reply to the next command, and all further replies would be shifted.
-                let Some(waiting) = self.waiting.pop_front() else { return Poll::Ready(Err(unasked())) };
-                self.answered += 1;
-                match waiting.given(reply) {
+                let Some(waiting) = self.waiting.pop_front() else { return Poll::Ready(Err(unexpected_reply())) };
+                self.replies += 1;
+                match waiting.deliver(reply) {
                     Ok(None) => {}
                     Ok(Some(waiting)) => self.waiting.push_front(waiting),
                     Err((error, waiting)) => {
@@ -291,18 +291,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
         }
         // Callers that were answered together may send together: one write is then enough for them.
-        if mem::take(&mut self.answered) > 1 {
+        if mem::take(&mut self.replies) > 1 {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        self.questions.told.register(cx.waker());
+        self.queue.waker.register(cx.waker());
         loop {
-            let room = self.unwritten.len() - self.written < MOST_UNWRITTEN;
-            if !self.questions.take(&mut self.taken, room) {
+            let room = self.unwritten.len() - self.written < MAX_UNWRITTEN;
+            if !self.queue.take(&mut self.batch, room) {
                 return Poll::Ready(Ok(()));
             }
-            for QueuedCommand { packed, answers } in self.taken.drain(..) {
-                if answers.is_given_up() {
+            for QueuedCommand { packed, answers } in self.batch.drain(..) {
+                if answers.is_abandoned() {
                     continue;
                 }
                 match self.unwritten.is_empty() {
@@ -344,17 +344,17 @@ mod tests {
     }
 
     /// Returns a pipeline and the server's end of its stream.
-    fn line() -> (Pipeline, DuplexStream) {
+    fn pipeline() -> (Pipeline, DuplexStream) {
         let (ours, theirs) = duplex(1 << 20);
-        let (line, driver) = Pipeline::new(ours, None);
+        let (pipeline, driver) = Pipeline::new(ours, None);
         tokio::spawn(driver);
-        (line, theirs)
+        (pipeline, theirs)
     }
 
-    async fn is_asked(server: &mut DuplexStream, what: &[u8]) {
-        let mut asked = vec![0; what.len()];
-        server.read_exact(&mut asked).await.expect("the line is there");
-        assert_eq!(asked.escape_ascii().to_string(), what.escape_ascii().to_string());
+    async fn receives(server: &mut DuplexStream, bytes: &[u8]) {
+        let mut received = vec![0; bytes.len()];
+        server.read_exact(&mut received).await.expect("the pipeline is there");
+        assert_eq!(received.escape_ascii().to_string(), bytes.escape_ascii().to_string());
     }
 
     fn text(text: &str) -> Value {
@@ -363,31 +363,31 @@ mod tests {
 
     #[tokio::test]
     async fn fragmented_replies_reach_their_own_callers() {
-        let (line, mut server) = line();
+        let (pipeline, mut server) = pipeline();
         let replies: Vec<_> = REPLIES.iter().filter(|reply| !is_push(reply)).collect();
-        let asked: Vec<_> = replies.iter().map(|_| line.ask(b"q".to_vec())).collect();
-        is_asked(&mut server, &vec![b'q'; replies.len()]).await;
+        let callers: Vec<_> = replies.iter().map(|_| pipeline.send(b"q".to_vec())).collect();
+        receives(&mut server, &vec![b'q'; replies.len()]).await;
         tokio::spawn(async move {
             for byte in REPLIES.concat() {
-                server.write_all(&[byte]).await.expect("the line is there");
+                server.write_all(&[byte]).await.expect("the pipeline is there");
                 tokio::task::yield_now().await;
             }
             server
         });
-        for (asked, reply) in asked.into_iter().zip(replies) {
-            assert_eq!(asked.await.expect("answered"), redis::parse_redis_value(reply).expect("a reply"));
+        for (caller, reply) in callers.into_iter().zip(replies) {
+            assert_eq!(caller.await.expect("answered"), redis::parse_redis_value(reply).expect("a reply"));
         }
     }
 
     #[tokio::test]
     async fn long_reply_and_its_successor_are_whole() {
-        let (line, mut server) = line();
+        let (pipeline, mut server) = pipeline();
         for length in [BUFFER, 3 * BUFFER + 1, 2 * MOST_KEPT, 7] {
-            let (long, short) = (line.ask(b"a".to_vec()), line.ask(b"b".to_vec()));
-            is_asked(&mut server, b"ab").await;
+            let (long, short) = (pipeline.send(b"a".to_vec()), pipeline.send(b"b".to_vec()));
+            receives(&mut server, b"ab").await;
             let body = vec![b'x'; length];
             let answer = [format!("${length}\r\n").as_bytes(), &body, b"\r\n$1\r\ny\r\n"].concat();
-            server.write_all(&answer).await.expect("the line is there");
+            server.write_all(&answer).await.expect("the pipeline is there");
             assert_eq!(long.await.expect("answered"), Value::BulkString(body));
             assert_eq!(short.await.expect("answered"), text("y"));
         }
@@ -395,10 +395,10 @@ mod tests {
 
     #[tokio::test]
     async fn batch_is_answered_at_once_with_errors() {
-        let (line, mut server) = line();
-        let (many, one) = (line.ask_many(b"ab".to_vec(), 2), line.ask(b"c".to_vec()));
-        is_asked(&mut server, b"abc").await;
-        server.write_all(b"-ERR no\r\n$1\r\nb\r\n$1\r\nc\r\n").await.expect("the line is there");
+        let (pipeline, mut server) = pipeline();
+        let (many, one) = (pipeline.send_many(b"ab".to_vec(), 2), pipeline.send(b"c".to_vec()));
+        receives(&mut server, b"abc").await;
+        server.write_all(b"-ERR no\r\n$1\r\nb\r\n$1\r\nc\r\n").await.expect("the pipeline is there");
         let many = many.await.expect("answered");
         assert!(matches!(&many[..], [Value::ServerError(_), b] if *b == text("b")), "{many:?}");
         assert_eq!(one.await.expect("answered"), text("c"));
@@ -406,11 +406,11 @@ mod tests {
 
     #[tokio::test]
     async fn empty_batch_takes_no_reply() {
-        let (line, mut server) = line();
-        let (none, one) = (line.ask_many(Vec::new(), 0), line.ask(b"a".to_vec()));
+        let (pipeline, mut server) = pipeline();
+        let (none, one) = (pipeline.send_many(Vec::new(), 0), pipeline.send(b"a".to_vec()));
         assert_eq!(none.await.expect("answered"), Vec::new());
-        is_asked(&mut server, b"a").await;
-        server.write_all(b"$1\r\na\r\n").await.expect("the line is there");
+        receives(&mut server, b"a").await;
+        server.write_all(b"$1\r\na\r\n").await.expect("the pipeline is there");
         assert_eq!(one.await.expect("answered"), text("a"));
     }
 
@@ -435,14 +435,14 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
             runtime.block_on(async {
                 let (ours, theirs) = duplex(room);
-                let (line, driver) = Pipeline::new(ours, None);
+                let (pipeline, driver) = Pipeline::new(ours, None);
                 tokio::spawn(driver);
                 // Answers each line, which is a number and a length, by the number and as many bytes.
                 tokio::spawn(async move {
-                    let (asked, mut answers) = tokio::io::split(theirs);
-                    let mut asked = tokio::io::BufReader::new(asked).lines();
-                    while let Ok(Some(asked)) = asked.next_line().await {
-                        let (number, length) = asked.split_once(' ').expect("two words");
+                    let (lines, mut answers) = tokio::io::split(theirs);
+                    let mut lines = tokio::io::BufReader::new(lines).lines();
+                    while let Ok(Some(line)) = lines.next_line().await {
+                        let (number, length) = line.split_once(' ').expect("two words");
                         let text = format!("{number} {}", "a".repeat(length.parse().expect("a length")));
                         let _ = answers.write_all(format!("${}\r\n{text}\r\n", text.len()).as_bytes()).await;
                     }
@@ -456,10 +456,10 @@ mod tests {
                     let packed = lengths.iter().map(|length| format!("{number} {length}\n")).collect::<String>().into_bytes();
                     let want: Vec<_> = lengths.iter().map(|length| text(&format!("{number} {}", "a".repeat(*length)))).collect();
                     if want.len() == 1 {
-                        let reply = line.ask(packed);
+                        let reply = pipeline.send(packed);
                         stay.extend(stays.then_some((Ok(reply), want)));
                     } else {
-                        let reply = line.ask_many(packed, want.len());
+                        let reply = pipeline.send_many(packed, want.len());
                         stay.extend(stays.then_some((Err(reply), want)));
                     }
                 }
@@ -477,131 +477,131 @@ mod tests {
 
     #[tokio::test]
     async fn reply_to_a_dropped_caller_is_discarded() {
-        let (line, mut server) = line();
-        let (gone, stays) = (line.ask(b"a".to_vec()), line.ask(b"b".to_vec()));
-        is_asked(&mut server, b"ab").await;
+        let (pipeline, mut server) = pipeline();
+        let (gone, stays) = (pipeline.send(b"a".to_vec()), pipeline.send(b"b".to_vec()));
+        receives(&mut server, b"ab").await;
         drop(gone);
-        server.write_all(b"$1\r\na\r\n$1\r\nb\r\n").await.expect("the line is there");
+        server.write_all(b"$1\r\na\r\n$1\r\nb\r\n").await.expect("the pipeline is there");
         assert_eq!(stays.await.expect("answered"), text("b"));
     }
 
     #[tokio::test]
     async fn abandoned_command_is_not_sent() {
-        let (line, mut server) = line();
-        drop(line.ask(b"a".to_vec()));
-        let stays = line.ask(b"b".to_vec());
-        is_asked(&mut server, b"b").await;
-        server.write_all(b"$1\r\nb\r\n").await.expect("the line is there");
+        let (pipeline, mut server) = pipeline();
+        drop(pipeline.send(b"a".to_vec()));
+        let stays = pipeline.send(b"b".to_vec());
+        receives(&mut server, b"b").await;
+        server.write_all(b"$1\r\nb\r\n").await.expect("the pipeline is there");
         assert_eq!(stays.await.expect("answered"), text("b"));
     }
 
     #[tokio::test]
     async fn push_is_not_a_reply() {
-        let (line, mut server) = line();
-        let asked = line.ask(b"a".to_vec());
-        is_asked(&mut server, b"a").await;
-        server.write_all(b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\na\r\n$1\r\na\r\n").await.expect("the line is there");
-        assert_eq!(asked.await.expect("answered"), text("a"));
+        let (pipeline, mut server) = pipeline();
+        let reply = pipeline.send(b"a".to_vec());
+        receives(&mut server, b"a").await;
+        server.write_all(b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\na\r\n$1\r\na\r\n").await.expect("the pipeline is there");
+        assert_eq!(reply.await.expect("answered"), text("a"));
     }
 
     #[tokio::test]
     async fn listener_receives_pushes_in_order_and_the_disconnection() {
         let (ours, mut server) = duplex(1 << 20);
-        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
-        let (_line, driver) = Pipeline::new(ours, Some(Box::new(move |push| drop(tell.send((push.kind, push.data))))));
+        let (sender, mut pushes) = tokio::sync::mpsc::unbounded_channel();
+        let (_pipeline, driver) = Pipeline::new(ours, Some(Box::new(move |push| drop(sender.send((push.kind, push.data))))));
         tokio::spawn(driver);
         for key in ["a", "b"] {
             let push = format!(">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\n{key}\r\n");
-            server.write_all(push.as_bytes()).await.expect("the line is there");
+            server.write_all(push.as_bytes()).await.expect("the pipeline is there");
         }
         for key in ["a", "b"] {
-            assert_eq!(told.recv().await, Some((PushKind::Invalidate, vec![Value::Array(vec![text(key)])])));
+            assert_eq!(pushes.recv().await, Some((PushKind::Invalidate, vec![Value::Array(vec![text(key)])])));
         }
         drop(server);
-        assert_eq!(told.recv().await, Some((PushKind::Disconnection, Vec::new())));
-        assert_eq!(told.recv().await, None);
+        assert_eq!(pushes.recv().await, Some((PushKind::Disconnection, Vec::new())));
+        assert_eq!(pushes.recv().await, None);
     }
 
     #[tokio::test]
     async fn ended_connection_fails_all_callers() {
-        let (line, mut server) = line();
-        let (one, many) = (line.ask(b"a".to_vec()), line.ask_many(b"bc".to_vec(), 2));
-        is_asked(&mut server, b"abc").await;
-        server.write_all(b"$5\r\nhel").await.expect("the line is there");
+        let (pipeline, mut server) = pipeline();
+        let (one, many) = (pipeline.send(b"a".to_vec()), pipeline.send_many(b"bc".to_vec(), 2));
+        receives(&mut server, b"abc").await;
+        server.write_all(b"$5\r\nhel").await.expect("the pipeline is there");
         drop(server);
         assert!(one.await.expect_err("broken").is_io_error());
         assert!(many.await.expect_err("broken").is_io_error());
-        assert!(line.ask(b"d".to_vec()).await.expect_err("broken").is_io_error());
+        assert!(pipeline.send(b"d".to_vec()).await.expect_err("broken").is_io_error());
     }
 
     #[tokio::test]
     async fn connection_ends_after_an_invalid_reply() {
-        let (line, mut server) = line();
-        let (first, second) = (line.ask(b"a".to_vec()), line.ask(b"b".to_vec()));
-        is_asked(&mut server, b"ab").await;
-        server.write_all(b"?\r\n$1\r\nb\r\n").await.expect("the line is there");
+        let (pipeline, mut server) = pipeline();
+        let (first, second) = (pipeline.send(b"a".to_vec()), pipeline.send(b"b".to_vec()));
+        receives(&mut server, b"ab").await;
+        server.write_all(b"?\r\n$1\r\nb\r\n").await.expect("the pipeline is there");
         assert!(first.await.is_err() && second.await.is_err());
-        assert!(line.ask(b"c".to_vec()).await.is_err());
+        assert!(pipeline.send(b"c".to_vec()).await.is_err());
     }
 
     #[tokio::test]
     async fn connection_ends_after_an_unexpected_reply() {
-        let (line, mut server) = line();
-        server.write_all(b"$1\r\na\r\n").await.expect("the line is there");
-        assert!(line.ask(b"b".to_vec()).await.is_err());
-        assert!(line.ask(b"c".to_vec()).await.is_err());
+        let (pipeline, mut server) = pipeline();
+        server.write_all(b"$1\r\na\r\n").await.expect("the pipeline is there");
+        assert!(pipeline.send(b"b".to_vec()).await.is_err());
+        assert!(pipeline.send(b"c".to_vec()).await.is_err());
     }
 
     #[tokio::test]
     async fn commands_wait_while_the_server_does_not_read() {
         let (ours, mut server) = duplex(16);
-        let (line, driver) = Pipeline::new(ours, None);
+        let (pipeline, driver) = Pipeline::new(ours, None);
         let mut driver = Box::pin(driver);
         let cx = &mut Context::from_waker(Waker::noop());
-        let _first = line.ask(vec![b'a'; MOST_UNWRITTEN + 16]);
+        let _first = pipeline.send(vec![b'a'; MAX_UNWRITTEN + 16]);
         assert!(driver.as_mut().poll(cx).is_pending());
-        drop(line.ask(b"b".to_vec()));
-        let _third = line.ask(b"c".to_vec());
+        drop(pipeline.send(b"b".to_vec()));
+        let _third = pipeline.send(b"c".to_vec());
         assert!(driver.as_mut().poll(cx).is_pending());
         tokio::spawn(driver);
-        is_asked(&mut server, &vec![b'a'; MOST_UNWRITTEN + 16]).await;
-        is_asked(&mut server, b"c").await;
+        receives(&mut server, &vec![b'a'; MAX_UNWRITTEN + 16]).await;
+        receives(&mut server, b"c").await;
     }
 
     #[tokio::test]
     async fn calls_without_a_driver_fail() {
-        let (line, driver) = Pipeline::new(duplex(1).0, None);
-        let before = line.ask(b"a".to_vec());
+        let (pipeline, driver) = Pipeline::new(duplex(1).0, None);
+        let before = pipeline.send(b"a".to_vec());
         drop(driver);
-        assert!(before.await.is_err() && line.ask(b"b".to_vec()).await.is_err());
+        assert!(before.await.is_err() && pipeline.send(b"b".to_vec()).await.is_err());
     }
 
     #[tokio::test]
     async fn connection_ends_with_its_last_handle() {
-        let (line, mut server) = line();
-        let other = line.clone();
-        drop(line);
-        let asked = other.ask(b"a".to_vec());
-        is_asked(&mut server, b"a").await;
-        drop((asked, other));
+        let (pipeline, mut server) = pipeline();
+        let other = pipeline.clone();
+        drop(pipeline);
+        let reply = other.send(b"a".to_vec());
+        receives(&mut server, b"a").await;
+        drop((reply, other));
         assert_eq!(server.read(&mut [0]).await.expect("an end"), 0);
     }
 
     #[tokio::test]
     async fn replies_are_read_while_writes_block() {
         let (ours, mut server) = duplex(16);
-        let (line, driver) = Pipeline::new(ours, None);
+        let (pipeline, driver) = Pipeline::new(ours, None);
         let mut driver = std::pin::pin!(driver);
         let cx = &mut Context::from_waker(Waker::noop());
-        let (first, second) = (line.ask(vec![b'a'; 16]), line.ask(vec![b'b'; 16]));
+        let (first, second) = (pipeline.send(vec![b'a'; 16]), pipeline.send(vec![b'b'; 16]));
         assert!(driver.as_mut().poll(cx).is_pending(), "no room for the second");
-        server.write_all(b"$1\r\na\r\n").await.expect("the line is there");
+        server.write_all(b"$1\r\na\r\n").await.expect("the pipeline is there");
         assert!(driver.as_mut().poll(cx).is_pending());
         assert_eq!(first.await.expect("answered"), text("a"));
-        is_asked(&mut server, &[b'a'; 16]).await;
+        receives(&mut server, &[b'a'; 16]).await;
         assert!(driver.as_mut().poll(cx).is_pending());
-        is_asked(&mut server, &[b'b'; 16]).await;
-        server.write_all(b"$1\r\nb\r\n").await.expect("the line is there");
+        receives(&mut server, &[b'b'; 16]).await;
+        server.write_all(b"$1\r\nb\r\n").await.expect("the pipeline is there");
         assert!(driver.as_mut().poll(cx).is_pending());
         assert_eq!(second.await.expect("answered"), text("b"));
     }
@@ -609,26 +609,26 @@ mod tests {
     #[tokio::test]
     async fn abandoned_commands_are_dropped_while_writes_block() {
         let (ours, _server) = duplex(16);
-        let (line, driver) = Pipeline::new(ours, None);
+        let (pipeline, driver) = Pipeline::new(ours, None);
         tokio::spawn(driver);
-        let _first = line.ask(vec![b'a'; MOST_UNWRITTEN + 16]);
+        let _first = pipeline.send(vec![b'a'; MAX_UNWRITTEN + 16]);
         tokio::task::yield_now().await;
         for _ in 0..10_000 {
-            drop(line.ask(vec![b'b'; 100]));
+            drop(pipeline.send(vec![b'b'; 100]));
             tokio::task::yield_now().await;
         }
-        let kept = line.0.0.lock().asked.len();
-        assert!(kept < 1_000, "{kept} questions are kept that nobody waits for");
+        let kept = pipeline.0.0.lock().commands.len();
+        assert!(kept < 1_000, "{kept} abandoned commands are kept");
     }
 
     #[tokio::test]
     async fn buffering_stream_is_flushed() {
         let (ours, mut server) = duplex(1 << 20);
-        let (line, driver) = Pipeline::new(tokio::io::BufStream::new(ours), None);
+        let (pipeline, driver) = Pipeline::new(tokio::io::BufStream::new(ours), None);
         tokio::spawn(driver);
-        let asked = line.ask(b"a".to_vec());
-        tokio::time::timeout(std::time::Duration::from_secs(20), is_asked(&mut server, b"a")).await.expect("flushed");
-        server.write_all(b"$1\r\na\r\n").await.expect("the line is there");
-        assert_eq!(asked.await.expect("answered"), text("a"));
+        let reply = pipeline.send(b"a".to_vec());
+        tokio::time::timeout(std::time::Duration::from_secs(20), receives(&mut server, b"a")).await.expect("flushed");
+        server.write_all(b"$1\r\na\r\n").await.expect("the pipeline is there");
+        assert_eq!(reply.await.expect("answered"), text("a"));
     }
 }

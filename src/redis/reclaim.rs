@@ -55,16 +55,16 @@ impl Redis {
     ///
     /// Returns an error if Redis cannot be reached. Entries that were removed before stay removed.
     pub async fn reclaim(&self, per_second: u32) -> Result<Reclaimed, StoreError> {
-        let core = self.core();
+        let inner = self.inner();
         let pause = Duration::from_secs_f64(STEP as f64 / f64::from(per_second.max(STEP as u32)));
         let mut done = Reclaimed::default();
-        for node in core.nodes.all() {
+        for node in inner.topology.all() {
             let mut cursor = b"0".to_vec();
             loop {
-                let (next, keys) = scan(core, &node, &cursor).await?;
+                let (next, keys) = scan(inner, &node, &cursor).await?;
                 // A few at a time, since they contain bodies.
                 for keys in keys.chunks(8) {
-                    core.reclaim(&node, keys, &mut done).await?;
+                    inner.reclaim(&node, keys, &mut done).await?;
                 }
                 if next == b"0" {
                     break;
@@ -82,12 +82,12 @@ impl Redis {
     ///
     /// Returns an error if one of the masters cannot be reached.
     pub async fn server(&self) -> Result<ServerUsage, StoreError> {
-        let core = self.core();
+        let inner = self.inner();
         let mut usage = ServerUsage::default();
         let mut limited = true;
-        for node in core.nodes.all() {
-            let server = node.server(core.command_timeout.max(LIMIT / 5)).await?;
-            let (keys, _) = node.one(&redis::cmd("DBSIZE"), Route::Pool, core.command_timeout).await?;
+        for node in inner.topology.all() {
+            let server = node.server(inner.command_timeout.max(LIMIT / 5)).await?;
+            let (keys, _) = node.send(&redis::cmd("DBSIZE"), Route::Pool, inner.command_timeout).await?;
             usage.masters += 1;
             usage.bytes += server.memory;
             usage.capacity += server.max_memory;
@@ -103,13 +103,13 @@ impl Redis {
 }
 
 /// Takes one step of a walk over the keys of entries.
-async fn scan(core: &RedisInner, node: &Node, cursor: &[u8]) -> Result<(Vec<u8>, Vec<String>), CommandError> {
+async fn scan(inner: &RedisInner, node: &Node, cursor: &[u8]) -> Result<(Vec<u8>, Vec<String>), CommandError> {
     let mut command = redis::cmd("SCAN");
     // The prefix contains no special character of a pattern.
-    command.arg(cursor).arg("MATCH").arg(format!("{}e:*", core.names.base())).arg("COUNT").arg(STEP);
-    let nonsense = || CommandError::Protocol("a step of a scan");
-    let (Value::Array(step), _) = node.one(&command, Route::Pool, LIMIT).await? else { return Err(nonsense()) };
-    let [Value::BulkString(next), Value::Array(keys)] = step.as_slice() else { return Err(nonsense()) };
+    command.arg(cursor).arg("MATCH").arg(format!("{}e:*", inner.keys.base())).arg("COUNT").arg(STEP);
+    let invalid = || CommandError::Protocol("a step of a scan");
+    let (Value::Array(step), _) = node.send(&command, Route::Pool, LIMIT).await? else { return Err(invalid()) };
+    let [Value::BulkString(next), Value::Array(keys)] = step.as_slice() else { return Err(invalid()) };
     let text = |key: &Value| match key {
         Value::BulkString(key) => String::from_utf8(key.clone()).ok(),
         _ => None,
@@ -122,7 +122,7 @@ impl RedisInner {
     async fn reclaim(&self, node: &Node, keys: &[String], done: &mut Reclaimed) -> Result<(), CommandError> {
         let mut gets = redis::pipe();
         keys.iter().for_each(|key| _ = gets.cmd("GET").arg(key));
-        let (values, _) = node.all(&gets, Route::Pool, LIMIT).await?;
+        let (values, _) = node.send_all(&gets, Route::Pool, LIMIT).await?;
         let mut known: HashMap<String, Option<Generation>> = HashMap::new();
         let mut entries = Vec::new();
         for (key, value) in keys.iter().zip(values) {
@@ -130,7 +130,7 @@ impl RedisInner {
             done.seen += 1;
             let carried: Vec<(String, Generation)> = match self.codec.generations(bytes.into(), key) {
                 Ok((names, of)) => {
-                    names.names().map(|name| self.names.generation(name)).zip(of.iter().copied().flatten()).collect()
+                    names.names().map(|name| self.keys.generation(name)).zip(of.iter().copied().flatten()).collect()
                 }
                 // Another process may have the encryption key.
                 Err(Damaged::Sealed) => continue,
@@ -140,8 +140,8 @@ impl RedisInner {
             entries.push((key, carried));
         }
         let names: Vec<String> = known.keys().cloned().collect();
-        let asks = names.iter().map(|name| get(name)).collect();
-        for (name, answer) in names.into_iter().zip(self.nodes.ask(asks, Route::Pool, LIMIT).await) {
+        let commands = names.iter().map(|name| get(name)).collect();
+        for (name, answer) in names.into_iter().zip(self.topology.send(commands, Route::Pool, LIMIT).await) {
             let (value, server) = answer?;
             known.insert(name, parse_generation(&value, server));
         }
@@ -153,7 +153,7 @@ impl RedisInner {
         });
         let unlinks: Vec<Command> = dead.map(|(key, _)| unlink(key)).collect();
         done.removed += unlinks.len() as u64;
-        for answer in self.nodes.ask(unlinks, Route::Pool, LIMIT).await {
+        for answer in self.topology.send(unlinks, Route::Pool, LIMIT).await {
             answer?;
         }
         Ok(())

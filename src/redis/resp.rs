@@ -122,15 +122,15 @@ pub(super) fn value(reply: &[u8]) -> RedisResult<Value> {
 pub(super) fn push(reply: &[u8]) -> RedisResult<PushInfo> {
     match redis::parse_redis_value(reply)? {
         Value::Push { kind, data } => Ok(PushInfo { kind, data }),
-        _ => Err(nonsense()),
+        _ => Err(invalid_reply()),
     }
 }
 
-fn nonsense() -> RedisError {
+fn invalid_reply() -> RedisError {
     (ErrorKind::Parse, "invalid reply of redis").into()
 }
 
-pub(super) fn unasked() -> RedisError {
+pub(super) fn unexpected_reply() -> RedisError {
     (ErrorKind::Parse, "reply of redis without a command").into()
 }
 
@@ -143,12 +143,12 @@ fn number(bytes: &[u8], from: usize) -> Result<Option<(i64, usize)>, RedisError>
     let digits = bytes.get(from + usize::from(is_negative)..end - 2).unwrap_or_default();
     // No length has more digits.
     if digits.is_empty() || digits.len() > 10 || bytes[end - 2] != b'\r' {
-        return Err(nonsense());
+        return Err(invalid_reply());
     }
     let mut number = 0;
     for digit in digits {
         if !digit.is_ascii_digit() {
-            return Err(nonsense());
+            return Err(invalid_reply());
         }
         number = number * 10 + i64::from(digit - b'0');
     }
@@ -165,15 +165,15 @@ fn end(bytes: &[u8]) -> Result<Option<usize>, RedisError> {
             b'$' | b'!' | b'=' => {
                 let Some((length, end)) = number(bytes, at + 1)? else { return Ok(None) };
                 at = match usize::try_from(length) {
-                    Ok(length) => end.checked_add(length + 2).ok_or_else(nonsense)?,
+                    Ok(length) => end.checked_add(length + 2).ok_or_else(invalid_reply)?,
                     Err(_) if length < 0 => end,
-                    Err(_) => return Err(nonsense()),
+                    Err(_) => return Err(invalid_reply()),
                 };
                 if at > bytes.len() {
                     return Ok(None);
                 }
                 if !bytes[..at].ends_with(b"\r\n") {
-                    return Err(nonsense());
+                    return Err(invalid_reply());
                 }
             }
             b'*' | b'~' | b'>' | b'%' | b'|' => {
@@ -191,7 +191,7 @@ fn end(bytes: &[u8]) -> Result<Option<usize>, RedisError> {
                 let Some(line) = bytes[at..].iter().position(|byte| *byte == b'\n') else { return Ok(None) };
                 at += line + 1;
             }
-            _ => return Err(nonsense()),
+            _ => return Err(invalid_reply()),
         }
     }
     Ok(Some(at))
@@ -351,10 +351,10 @@ mod tests {
 
     #[test]
     fn invalid_reply_is_an_error() {
-        for nonsense in
+        for invalid_reply in
             [&b"HTTP/1.1 400\r\n"[..], b"$a\r\n", b"$\r\n", b"$-\r\n", b"$5\n", b"\n", b"$99999999999\r\n", b"$1\r\nab\r\n"]
         {
-            assert!(incoming(nonsense).next().is_err(), "{}", nonsense.escape_ascii());
+            assert!(incoming(invalid_reply).next().is_err(), "{}", invalid_reply.escape_ascii());
         }
     }
 

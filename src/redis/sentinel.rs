@@ -51,7 +51,7 @@ impl Sentinels {
 
     /// Returns the endpoint of the master. All sentinels are asked at the same time, so that one without an answer hides no other answer.
     pub(super) async fn master(&self) -> Result<Endpoint, RedisConnectError> {
-        let mut asked: FuturesUnordered<_> = self.endpoints.iter().map(|endpoint| self.ask_once(endpoint)).collect();
+        let mut asked: FuturesUnordered<_> = self.endpoints.iter().map(|endpoint| self.query_once(endpoint)).collect();
         let (mut named, mut error) = (None, None);
         loop {
             let next = match &named {
@@ -69,17 +69,17 @@ impl Sentinels {
         Endpoint::plain(host, port, self.master.clone())
     }
 
-    async fn ask_once(&self, endpoint: &Endpoint) -> Result<Named, RedisError> {
-        self.ask(&connect(endpoint).await?).await
+    async fn query_once(&self, endpoint: &Endpoint) -> Result<Named, RedisError> {
+        self.query(&connect(endpoint).await?).await
     }
 
-    async fn ask(&self, connection: &Pipeline) -> Result<Named, RedisError> {
+    async fn query(&self, connection: &Pipeline) -> Result<Named, RedisError> {
         type Fields = std::collections::HashMap<String, String>;
         let mut commands = redis::pipe();
         commands.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(&self.service);
         // During a failover the fields still contain the address of the replaced master, but the number of the new configuration.
         commands.cmd("SENTINEL").arg("MASTER").arg(&self.service);
-        let answers = connection.ask_many(commands.get_packed_pipeline(), commands.len()).await?;
+        let answers = connection.send_many(commands.get_packed_pipeline(), commands.len()).await?;
         let answers = answers.into_iter().map(Value::extract_error).collect::<Result<_, _>>()?;
         let (address, fields): (Option<(String, u16)>, Fields) = from_redis_value(Value::Array(answers))?;
         let epoch = fields.get("config-epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or_default();
@@ -97,13 +97,13 @@ impl Sentinels {
                     Some(connection) => connection,
                     none => none.insert(connect(&self.endpoints[which]).await?),
                 };
-                self.ask(connection).await
+                self.query(connection).await
             };
             let answer = timeout(CONNECT_TIMEOUT, asking).await.ok().and_then(Result::ok);
             if answer.is_none() {
                 connection = None;
             }
-            if let Some(Named { host, port, .. }) = self.learns(which, answer) {
+            if let Some(Named { host, port, .. }) = self.record(which, answer) {
                 is_at(&format!("{host}:{port}"));
             }
             sleep(EVERY).await;
@@ -111,7 +111,7 @@ impl Sentinels {
     }
 
     /// Records an answer and returns the newest one.
-    fn learns(&self, which: usize, answer: Option<Named>) -> Option<Named> {
+    fn record(&self, which: usize, answer: Option<Named>) -> Option<Named> {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         answers[which] = answer;
         answers.iter().flatten().max().cloned()
@@ -133,11 +133,11 @@ mod tests {
         let endpoint = || Endpoint::from_url("redis://127.0.0.1", &Certificates::default()).expect("a URL");
         let sentinels = Sentinels::new(vec![endpoint(), endpoint(), endpoint()], "service", RedisConnectionInfo::default());
         let named = |epoch, port| Some(Named { epoch, host: "h".into(), port });
-        assert_eq!(sentinels.learns(0, named(3, 1)), named(3, 1));
-        assert_eq!(sentinels.learns(1, named(4, 2)), named(4, 2));
-        assert_eq!(sentinels.learns(2, named(3, 1)), named(4, 2), "it has not heard of the failover yet");
-        assert_eq!(sentinels.learns(1, None), named(3, 1));
-        sentinels.learns(0, None);
-        assert_eq!(sentinels.learns(2, None), None);
+        assert_eq!(sentinels.record(0, named(3, 1)), named(3, 1));
+        assert_eq!(sentinels.record(1, named(4, 2)), named(4, 2));
+        assert_eq!(sentinels.record(2, named(3, 1)), named(4, 2), "it has not heard of the failover yet");
+        assert_eq!(sentinels.record(1, None), named(3, 1));
+        sentinels.record(0, None);
+        assert_eq!(sentinels.record(2, None), None);
     }
 }

@@ -42,7 +42,7 @@ impl Server {
             let why = format!("the server is Redis {version}; 7.0 or newer, or Valkey, is needed");
             return Err(RedisConnectError::settled(why));
         }
-        let told = field("server_time_usec").parse().ok().and_then(|micros: Nanos| micros.checked_mul(1_000));
+        let server = field("server_time_usec").parse().ok().and_then(|micros: Nanos| micros.checked_mul(1_000));
         let id = format!("{} {}", field("run_id"), field("master_replid"));
         Ok(Self {
             id: xxh3_128(id.as_bytes()),
@@ -51,12 +51,12 @@ impl Server {
             memory: field("used_memory").parse().unwrap_or_default(),
             max_memory: field("maxmemory").parse().unwrap_or_default(),
             cluster: field("cluster_enabled") == "1",
-            time: told.map(|told| Reading { told, asked: 0, answered: 0 }),
+            time: server.map(|server| Reading { server, sent: 0, received: 0 }),
         })
     }
 
-    pub(super) fn read_between(mut self, asked: Nanos, answered: Nanos) -> Self {
-        self.time = self.time.map(|reading| Reading { asked, answered, ..reading });
+    pub(super) fn read_between(mut self, sent: Nanos, received: Nanos) -> Self {
+        self.time = self.time.map(|reading| Reading { sent, received, ..reading });
         self
     }
 }

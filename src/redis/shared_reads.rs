@@ -24,7 +24,7 @@ pub(super) struct Read {
 }
 
 impl Read {
-    pub(super) async fn ends(&self) -> Option<&StoreLookup> {
+    pub(super) async fn wait(&self) -> Option<&StoreLookup> {
         loop {
             let ended = self.ended.notified();
             if let Some(found) = self.found.get() {
@@ -48,7 +48,7 @@ impl Reads {
     }
 
     /// Removes a read, if it is still the current one of this key.
-    pub(super) fn ends(&self, key: u128, read: &Arc<Read>) {
+    pub(super) fn remove(&self, key: u128, read: &Arc<Read>) {
         let mut reads = self.lock();
         if reads.get(&key).is_some_and(|other| Arc::ptr_eq(other, read)) {
             reads.remove(&key);
@@ -76,7 +76,7 @@ impl Reader<'_> {
 
 impl Drop for Reader<'_> {
     fn drop(&mut self) {
-        self.reads.ends(self.key, &self.read);
+        self.reads.remove(self.key, &self.read);
         let _ = self.read.found.set(None);
         self.read.ended.notify_waiters();
     }

@@ -80,7 +80,7 @@ async fn slots_by(manager: &RedisManager, check: &str) -> Result<Vec<Slots>, Com
         }
         let mut commands = redis::pipe();
         commands.cmd("CLUSTER").arg("SLOTS").add_command(node::check(check));
-        let answers = connection.all(&commands).await?;
+        let answers = connection.send_all(&commands).await?;
         let [slots, checked] = &answers[..] else { return Err(CommandError::Protocol("one answer for each command")) };
         // A node that is cut off from the others reports an earlier state.
         if let Value::ServerError(error) = checked
@@ -97,8 +97,8 @@ async fn slots_by(manager: &RedisManager, check: &str) -> Result<Vec<Slots>, Com
 /// Reads the answer of `CLUSTER SLOTS`: first, last, the master as host and port, its replicas. An empty host is the host of the asked
 /// node.
 fn read_slots(answer: &Value, asked: &str) -> Result<Vec<Slots>, CommandError> {
-    let nonsense = || CommandError::Protocol("the slots of a cluster");
-    let Value::Array(ranges) = answer else { return Err(nonsense()) };
+    let invalid = || CommandError::Protocol("the slots of a cluster");
+    let Value::Array(ranges) = answer else { return Err(invalid()) };
     let number = |value: &Value| match value {
         Value::Int(number) => u16::try_from(*number).ok(),
         _ => None,
@@ -116,7 +116,7 @@ fn read_slots(answer: &Value, asked: &str) -> Result<Vec<Slots>, CommandError> {
         let master = format!("{host}:{}", number(master.get(1)?)?);
         Some(Slots { first: number(range.first()?)?, last: number(range.get(1)?)?, master })
     };
-    ranges.iter().map(read).collect::<Option<_>>().ok_or_else(nonsense)
+    ranges.iter().map(read).collect::<Option<_>>().ok_or_else(invalid)
 }
 
 #[cfg(test)]
@@ -150,8 +150,8 @@ mod tests {
             Slots { first: 5461, last: 16_383, master: "asked:7000".into() },
         ];
         assert_eq!(read_slots(&answer, "asked").expect("slots"), want);
-        for nonsense in [Value::Nil, Value::Array(vec![Value::Int(1)]), Value::Array(vec![range(-1, 70_000, "h")])] {
-            assert!(read_slots(&nonsense, "asked").is_err(), "{nonsense:?}");
+        for invalid in [Value::Nil, Value::Array(vec![Value::Int(1)]), Value::Array(vec![range(-1, 70_000, "h")])] {
+            assert!(read_slots(&invalid, "asked").is_err(), "{invalid:?}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{fmt, future::Future, sync::Arc};
 
 use super::{
-    builder::RedisBuilder, inner::RedisInner, lock::Returning, options::Coherence, outbox::DeliveryResult, read::ReadRequest,
+    builder::RedisBuilder, inner::RedisInner, lock::LockReturn, options::Coherence, outbox::DeliveryResult, read::ReadRequest,
 };
 use crate::{
     entry::{Entry, stamp::Stamp, validity::Validity},
@@ -21,13 +21,13 @@ use crate::{
 
 /// Ends the worker thread when the last handle is dropped.
 pub(super) struct Handle {
-    pub(super) core: Arc<RedisInner>,
+    pub(super) inner: Arc<RedisInner>,
     pub(super) builder: RedisBuilder,
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.core.stop.tell();
+        self.inner.stop.tell();
     }
 }
 
@@ -82,28 +82,28 @@ pub struct Redis(pub(super) Arc<Handle>);
 impl Redis {
     /// Returns `true` if all masters answered when they were last asked.
     pub fn is_reachable(&self) -> bool {
-        let nodes = &self.0.core.nodes;
-        nodes.are_known() && nodes.all().iter().all(|node| !node.breaker.is_open())
+        let topology = &self.0.inner.topology;
+        topology.is_known() && topology.all().iter().all(|node| !node.breaker.is_open())
     }
 
     /// Returns `true` while memory is trusted without a round trip: with [`Coherence::Leased`], while pushes of all masters arrive.
     pub fn is_leased(&self) -> bool {
-        self.0.core.is_leased()
+        self.0.inner.is_leased()
     }
 
     /// Returns the number of round trips to the current masters, without heartbeats.
     pub fn round_trips(&self) -> u64 {
         use std::sync::atomic::Ordering;
-        self.0.core.nodes.all().iter().map(|node| node.trips.load(Ordering::Relaxed)).sum()
+        self.0.inner.topology.all().iter().map(|node| node.trips.load(Ordering::Relaxed)).sum()
     }
 
     /// Returns the number of names whose invalidation is not delivered yet.
     pub fn waiting(&self) -> usize {
-        self.0.core.deliveries.waiting()
+        self.0.inner.outbox.waiting()
     }
 
-    pub(super) fn core(&self) -> &Arc<RedisInner> {
-        &self.0.core
+    pub(super) fn inner(&self) -> &Arc<RedisInner> {
+        &self.0.inner
     }
 }
 
@@ -111,17 +111,17 @@ impl Backend for Redis {
     /// Returns an entry in memory that may be served without asking Redis.
     #[inline]
     fn get_now(&self, key: KeyRef<'_>) -> Option<StoreLookup> {
-        self.0.core.get_now(key)
+        self.0.inner.get_now(key)
     }
 
     #[inline]
     fn still_has(&self, entry: &Arc<Entry>) -> Option<Validity> {
-        self.0.core.still_has(entry)
+        self.0.inner.still_has(entry)
     }
 
     /// Returns the future of the inner state. Another one around it would only be larger.
     fn get(&self, key: KeyRef<'_>, names: &Namespaces) -> impl Future<Output = Result<StoreLookup, StoreError>> + Send {
-        self.0.core.get(ReadRequest { key, names, max_body: usize::MAX })
+        self.0.inner.get(ReadRequest { key, names, max_body: usize::MAX })
     }
 
     fn get_up_to(
@@ -130,7 +130,7 @@ impl Backend for Redis {
         names: &Namespaces,
         max_body: usize,
     ) -> impl Future<Output = Result<StoreLookup, StoreError>> + Send {
-        self.0.core.get(ReadRequest { key, names, max_body })
+        self.0.inner.get(ReadRequest { key, names, max_body })
     }
 
     fn is_shared(&self) -> bool {
@@ -142,29 +142,29 @@ impl Backend for Redis {
         key: KeyRef<'_>,
         names: &Namespaces,
         stamp: Stamp,
-        wish: FillOptions,
+        options: FillOptions,
     ) -> Result<BeginFill, StoreError> {
-        self.0.core.begin(key, names, stamp, wish).await
+        self.0.inner.begin(key, names, stamp, options).await
     }
 
     async fn admit(&self, stamp: &Stamp, added: &Namespaces) -> Result<Admitted, StoreError> {
-        self.0.core.admit(stamp, added).await
+        self.0.inner.admit(stamp, added).await
     }
 
     async fn put(&self, entry: Arc<Entry>, lock: Option<Lock>) -> Result<Put, StoreError> {
-        self.0.core.put(entry, lock).await
+        self.0.inner.put(entry, lock).await
     }
 
     async fn replace(&self, old: &Entry, entry: Arc<Entry>) -> Result<bool, StoreError> {
-        self.0.core.replace(old, entry).await
+        self.0.inner.replace(old, entry).await
     }
 
     fn release(&self, lock: Lock, unfit: bool) {
-        let core = self.0.core.clone();
-        let returning = Returning::unfit(&core, &lock, unfit);
+        let inner = self.0.inner.clone();
+        let returning = LockReturn::unfit(&inner, &lock, unfit);
         // Without a running runtime, the lock goes to the outbox.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { core.returns(returning).await });
+            runtime.spawn(async move { inner.return_lock(returning).await });
         }
     }
 
@@ -182,15 +182,15 @@ impl Backend for Redis {
     }
 
     fn is_strict(&self) -> bool {
-        self.0.core.fence.is_some()
+        self.0.inner.fence.is_some()
     }
 
     async fn fence(&self, names: &Namespaces) -> Result<Fence, StoreError> {
-        self.0.core.fence(names).await
+        self.0.inner.fence(names).await
     }
 
     async fn renew(&self, names: &Namespaces, fence: &Fence) {
-        self.0.core.renew(names, fence).await;
+        self.0.inner.renew(names, fence).await;
     }
 
     fn bump(
@@ -199,7 +199,7 @@ impl Backend for Redis {
         kind: InvalidationKind,
         fence: Option<Fence>,
     ) -> impl Future<Output = Result<(), StoreError>> + Send {
-        let arrived = self.0.core.bump(names, kind, fence);
+        let arrived = self.0.inner.bump(names, kind, fence);
         async move {
             match arrived.await {
                 Ok(DeliveryResult::Delivered) => Ok(()),
@@ -210,22 +210,22 @@ impl Backend for Redis {
     }
 
     fn bump_now(&self, names: &Namespaces) {
-        drop(self.0.core.bump(names, InvalidationKind::Hard, None));
+        drop(self.0.inner.bump(names, InvalidationKind::Hard, None));
     }
 
     fn life(&self, stamp: &Stamp, names: &Namespaces) -> Validity {
-        self.0.core.near.life(stamp, names)
+        self.0.inner.memory.life(stamp, names)
     }
 
     #[inline]
     fn context(&self) -> &Context {
-        self.0.core.context()
+        self.0.inner.context()
     }
 
     /// Returns the usage of the memory in front. [`Redis::server`] returns that of Redis.
     fn usage(&self) -> Usage {
-        match self.0.core.keeps {
-            true => self.0.core.near.usage(),
+        match self.0.inner.has_memory {
+            true => self.0.inner.memory.usage(),
             false => Usage::default(),
         }
     }
@@ -233,14 +233,14 @@ impl Backend for Redis {
 
 impl Store for Redis {
     fn stats(&self) -> Stats {
-        let leased = (self.0.core.coherence == Coherence::Leased).then(|| self.is_leased());
+        let leased = (self.0.inner.coherence == Coherence::Leased).then(|| self.is_leased());
         Stats { reachable: Some(self.is_reachable()), leased, ..Stats::of(&self.context().counters, self.usage()) }
     }
 }
 
 impl fmt::Debug for Redis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let core = &self.0.core;
-        f.debug_struct("Redis").field("prefix", &core.names.base()).field("coherence", &core.coherence).finish_non_exhaustive()
+        let inner = &self.0.inner;
+        f.debug_struct("Redis").field("prefix", &inner.keys.base()).field("coherence", &inner.coherence).finish_non_exhaustive()
     }
 }

@@ -18,9 +18,9 @@ const UNKNOWN: i64 = i64::MIN;
 /// A reading of a server's clock, with the timeline before the command was sent and after it was answered.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reading {
-    pub(super) told: Nanos,
-    pub(super) asked: Nanos,
-    pub(super) answered: Nanos,
+    pub(super) server: Nanos,
+    pub(super) sent: Nanos,
+    pub(super) received: Nanos,
 }
 
 impl Default for ServerTime {
@@ -31,8 +31,8 @@ impl Default for ServerTime {
 
 impl ServerTime {
     /// Learns from a reading. An earlier difference stays if the reading agrees with it.
-    pub(super) fn learn(&self, Reading { told, asked, answered }: Reading) {
-        let (least, most) = (difference(told, answered), difference(told, asked));
+    pub(super) fn learn(&self, Reading { server, sent, received }: Reading) {
+        let (least, most) = (difference(server, received), difference(server, sent));
         let known = self.0.load(Ordering::Relaxed);
         if known == UNKNOWN || known < least || known > most {
             self.0.store(least + (most - least) / 2, Ordering::Relaxed);
@@ -58,12 +58,12 @@ mod tests {
     fn server_clock_is_known_to_within_a_round_trip() {
         let time = ServerTime::default();
         assert_eq!(time.at(5), None);
-        time.learn(Reading { told: 1_000, asked: 80, answered: 120 });
+        time.learn(Reading { server: 1_000, sent: 80, received: 120 });
         assert_eq!(time.at(100), Some(1_000));
         // A reading that agrees changes nothing. Any other one replaces the difference.
-        time.learn(Reading { told: 2_000, asked: 1_050, answered: 1_110 });
+        time.learn(Reading { server: 2_000, sent: 1_050, received: 1_110 });
         assert_eq!(time.at(1_100), Some(2_000));
-        time.learn(Reading { told: 3_000, asked: 5_000, answered: 5_002 });
+        time.learn(Reading { server: 3_000, sent: 5_000, received: 5_002 });
         assert_eq!(time.at(5_001), Some(3_000));
     }
 }

@@ -182,7 +182,7 @@ async fn sign_in(pipeline: &Pipeline, settings: &RedisConnectionInfo) -> RedisRe
         commands.cmd("CLIENT").arg("SETINFO").arg("LIB-NAME").arg(settings.lib_name().unwrap_or(name));
         commands.cmd("CLIENT").arg("SETINFO").arg("LIB-VER").arg(settings.lib_ver().unwrap_or(version));
     }
-    let answers = pipeline.ask_many(commands.get_packed_pipeline(), commands.len()).await?;
+    let answers = pipeline.send_many(commands.get_packed_pipeline(), commands.len()).await?;
     // The name is for operators only. Old servers and users without the permission refuse it.
     answers.into_iter().take(required).try_for_each(|answer| answer.extract_error().map(drop))
 }

@@ -45,33 +45,33 @@ const SILENCE: Duration = Duration::from_secs(1);
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Starts the worker thread.
-pub(crate) fn start(core: Arc<RedisInner>, mut found: mpsc::UnboundedReceiver<Arc<Node>>) -> io::Result<()> {
+pub(crate) fn start(inner: Arc<RedisInner>, mut found: mpsc::UnboundedReceiver<Arc<Node>>) -> io::Result<()> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let _ = core.runtime.set(runtime.handle().clone());
+    let _ = inner.runtime.set(runtime.handle().clone());
     let work = async move {
-        if let Some(node) = core.nodes.one() {
-            core.lease.is_of([node.address.as_str()].into_iter(), || ());
-            tokio::spawn(tend(core.clone(), node.clone()));
-            follow_sentinels(&core, node);
+        if let Some(node) = inner.topology.single() {
+            inner.lease.set_masters([node.address.as_str()].into_iter(), || ());
+            tokio::spawn(maintain(inner.clone(), node.clone()));
+            follow_sentinels(&inner, node);
         } else {
-            tokio::spawn(seek(core.clone()));
+            tokio::spawn(discover_masters(inner.clone()));
         }
-        tokio::spawn(delivery::run(core.clone()));
+        tokio::spawn(delivery::run(inner.clone()));
         let stopped = async {
             loop {
                 tokio::select! {
-                    () = core.stop.wait() => return,
+                    () = inner.stop.wait() => return,
                     Some(node) = found.recv() => {
-                        tokio::spawn(tend(core.clone(), node));
-                        core.deliveries.move_on();
+                        tokio::spawn(maintain(inner.clone(), node));
+                        inner.outbox.slots_moved();
                     }
-                    () = core.nodes.have_changed() => invalidate_again(&core),
+                    () = inner.topology.wait_for_change() => redeliver_twice(&inner),
                 }
             }
         };
         stopped.await;
         let delivered = async {
-            while !core.deliveries.is_empty() {
+            while !inner.outbox.is_empty() {
                 sleep(Duration::from_millis(5)).await;
             }
         };
@@ -81,12 +81,12 @@ pub(crate) fn start(core: Arc<RedisInner>, mut found: mpsc::UnboundedReceiver<Ar
 }
 
 /// Finds the masters of a cluster, and checks from time to time that they have not changed.
-async fn seek(core: Arc<RedisInner>) {
+async fn discover_masters(inner: Arc<RedisInner>) {
     loop {
-        core.nodes.refresh().await;
-        let well = core.nodes.are_known() && core.nodes.all().iter().all(|node| !node.breaker.is_open());
+        inner.topology.refresh().await;
+        let well = inner.topology.is_known() && inner.topology.all().iter().all(|node| !node.breaker.is_open());
         if well {
-            let _ = timeout(Duration::from_secs(5), core.nodes.are_wanted()).await;
+            let _ = timeout(Duration::from_secs(5), inner.topology.wait_until_wanted()).await;
         } else {
             sleep(PROBES * 2).await;
         }
@@ -94,15 +94,15 @@ async fn seek(core: Arc<RedisInner>) {
 }
 
 /// Leaves a master as soon as the sentinels name another one. It would act as a master for seconds more.
-fn follow_sentinels(core: &Arc<RedisInner>, node: &Arc<Node>) {
+fn follow_sentinels(inner: &Arc<RedisInner>, node: &Arc<Node>) {
     let Source::Sentinel(sentinels) = &node.manager.source else { return };
     for which in 0..sentinels.count() {
-        let (core, node, sentinels) = (core.clone(), node.clone(), sentinels.clone());
+        let (inner, node, sentinels) = (inner.clone(), node.clone(), sentinels.clone());
         tokio::spawn(async move {
             let is_at = |address: &str| {
-                if node.leaves_all_but(address) {
+                if node.disconnect_from_others(address) {
                     tracing::info!(address, "sentinels named another master");
-                    core.lease.ends(&node.address);
+                    inner.lease.end(&node.address);
                 }
             };
             sentinels.follow(which, is_at).await;
@@ -111,17 +111,17 @@ fn follow_sentinels(core: &Arc<RedisInner>, node: &Arc<Node>) {
 }
 
 /// Maintains a connection to a master that receives its pushes, as long as it is a master.
-async fn tend(core: Arc<RedisInner>, node: Arc<Node>) {
+async fn maintain(inner: Arc<RedisInner>, node: Arc<Node>) {
     let (mut told, mut before) = (false, None);
-    while !node.is_gone() {
-        match node.manager.open(Some(hearing(&core, &node))).await {
+    while !node.is_retired() {
+        match node.manager.open(Some(push_listener(&inner, &node))).await {
             Ok((connection, server)) => {
-                core.greets(&server);
+                inner.check_eviction(&server);
                 told = false;
                 let changed = before.replace(server.id).is_some_and(|before| before != server.id);
-                Attending { core: &core, node: &node, connection, server, changed }.attend().await;
-                core.lease.ends(&node.address);
-                node.is_controlled_by(None);
+                ControlLink { inner: &inner, node: &node, connection, server, changed }.run().await;
+                inner.lease.end(&node.address);
+                node.set_control(None);
             }
             Err(error) => {
                 if !told {
@@ -129,40 +129,40 @@ async fn tend(core: Arc<RedisInner>, node: Arc<Node>) {
                     told = true;
                 }
                 node.breaker.open();
-                node.breaks();
+                node.mark_broken();
             }
         }
         sleep(PROBES).await;
     }
-    core.lease.ends(&node.address);
+    inner.lease.end(&node.address);
 }
 
 /// Returns the listener for the pushes of a master. It runs inline, in the order of the pushes.
-fn hearing(core: &Arc<RedisInner>, node: &Arc<Node>) -> PushListener {
-    let (core, node) = (Arc::downgrade(core), Arc::downgrade(node));
+fn push_listener(inner: &Arc<RedisInner>, node: &Arc<Node>) -> PushListener {
+    let (inner, node) = (Arc::downgrade(inner), Arc::downgrade(node));
     Box::new(move |push: PushInfo| {
-        let (Some(core), Some(node)) = (core.upgrade(), node.upgrade()) else { return };
+        let (Some(inner), Some(node)) = (inner.upgrade(), node.upgrade()) else { return };
         match (push.kind, push.data.first()) {
             (PushKind::Invalidate, Some(Value::Array(keys))) => {
                 for key in keys {
                     if let Value::BulkString(key) = key
-                        && let Some(pushed) = core.names.parse(key)
+                        && let Some(pushed) = inner.keys.parse(key)
                     {
-                        core.near.bump_hashes(pushed.hashes());
+                        inner.memory.bump_hashes(pushed.hashes());
                     }
                 }
             }
             // All keys at once, as by FLUSHALL.
-            (PushKind::Invalidate, _) => core.steps_all(),
-            (PushKind::Disconnection, _) => core.lease.ends(&node.address),
+            (PushKind::Invalidate, _) => inner.step_all_epochs(),
+            (PushKind::Disconnection, _) => inner.lease.end(&node.address),
             _ => {}
         }
     })
 }
 
 /// The connection to a master that receives its pushes.
-struct Attending<'a> {
-    core: &'a Arc<RedisInner>,
+struct ControlLink<'a> {
+    inner: &'a Arc<RedisInner>,
     node: &'a Arc<Node>,
     connection: RedisConnection,
     server: Server,
@@ -184,57 +184,57 @@ enum Pushes {
 /// The result of a heartbeat.
 enum Beat {
     /// The server would accept an invalidation.
-    Well,
+    Accepted,
     /// The server would not accept one now.
     Refused,
     /// It is not the master any more, or is cut off from its cluster.
     Replaced,
-    Misconfiguration,
+    Lost,
 }
 
-impl Attending<'_> {
+impl ControlLink<'_> {
     /// Sends heartbeats until one is not answered or the server is not the master any more.
-    async fn attend(mut self) {
-        if let Some(mut pushes) = self.begins_to_listen(true).await {
+    async fn run(mut self) {
+        if let Some(mut pushes) = self.request_pushes(true).await {
             let mut slot = None;
             // The lease begins with the first heartbeat, before waiting tasks learn that the master can be reached.
-            if self.beats(&mut pushes, &mut slot).await {
-                self.node.learns(&self.server);
-                self.node.is_controlled_by(Some(self.connection.clone()));
+            if self.heartbeat(&mut pushes, &mut slot).await {
+                self.node.learn_time(&self.server);
+                self.node.set_control(Some(self.connection.clone()));
                 if self.changed {
-                    invalidate_again(self.core);
+                    redeliver_twice(self.inner);
                 }
-                self.core.reconnected.notify_waiters();
-                self.keeps_beating(pushes, slot).await;
+                self.inner.reconnected.notify_waiters();
+                self.send_heartbeats(pushes, slot).await;
             }
         }
-        self.connection.breaks();
-        self.core.nodes.refresh().await;
+        self.connection.mark_broken();
+        self.inner.topology.refresh().await;
     }
 
-    async fn keeps_beating(&mut self, mut pushes: Pushes, mut slot: Option<u16>) {
-        let every = if pushes == Pushes::Unwanted { IDLE.max(self.core.heartbeat) } else { self.core.heartbeat };
+    async fn send_heartbeats(&mut self, mut pushes: Pushes, mut slot: Option<u16>) {
+        let every = if pushes == Pushes::Unwanted { IDLE.max(self.inner.heartbeat) } else { self.inner.heartbeat };
         let mut beats = interval(every);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut same = monotonic();
-        while !self.node.is_gone() && !self.connection.is_broken() {
+        while !self.node.is_retired() && !self.connection.is_broken() {
             tokio::select! {
                 _ = beats.tick() => {}
                 () = self.node.breaker.opened.notified() => {}
             }
-            if !self.beats(&mut pushes, &mut slot).await {
+            if !self.heartbeat(&mut pushes, &mut slot).await {
                 return;
             }
             if monotonic().saturating_sub(same) >= nanos(SAME) {
                 same = monotonic();
                 match timeout(SILENCE, self.connection.server()).await {
                     Ok(Ok(now)) if now.id == self.server.id && now.role == self.server.role => {
-                        self.core.greets(&now);
-                        self.node.learns(&now);
+                        self.inner.check_eviction(&now);
+                        self.node.learn_time(&now);
                     }
                     _ => {
                         tracing::info!(server = ?self.node.manager.source, "redis server identity changed (restart or failover)");
-                        self.node.breaks();
+                        self.node.mark_broken();
                         return;
                     }
                 }
@@ -243,15 +243,15 @@ impl Attending<'_> {
     }
 
     /// Sends one heartbeat and acts on its result. Returns `false` if the connection is of no further use.
-    async fn beats(&mut self, pushes: &mut Pushes, slot: &mut Option<u16>) -> bool {
+    async fn heartbeat(&mut self, pushes: &mut Pushes, slot: &mut Option<u16>) -> bool {
         follow_the_wall();
         let sent = monotonic();
-        match self.beat(slot).await {
-            Beat::Well => {
+        match self.send_heartbeat(slot).await {
+            Beat::Accepted => {
                 if let Pushes::Until(trusted) = pushes
                     && !self.connection.is_broken()
                 {
-                    self.core.lease.extends(&self.node.address, trusted.saturating_add(self.core.delta));
+                    self.inner.lease.extend(&self.node.address, trusted.saturating_add(self.inner.delta));
                     *trusted = sent;
                 }
                 if self.node.breaker.is_open() {
@@ -260,27 +260,25 @@ impl Attending<'_> {
             }
             Beat::Refused => {}
             Beat::Replaced => {
-                self.core.lease.ends(&self.node.address);
-                if self.core.nodes.one().is_some() {
+                self.inner.lease.end(&self.node.address);
+                if self.inner.topology.single().is_some() {
                     tracing::info!(server = ?self.node.manager.source, "redis is no longer the master");
-                    self.node.breaks();
+                    self.node.mark_broken();
                     return false;
                 }
                 if !self.node.breaker.is_open() {
                     tracing::info!(server = ?self.node.manager.source, "redis is no longer a master of the cluster");
                 }
                 self.node.breaker.open();
-                self.core.nodes.refresh().await;
+                self.inner.topology.refresh().await;
             }
-            Beat::Misconfiguration => return false,
+            Beat::Lost => return false,
         }
         match *pushes {
-            Pushes::Refused(at) if monotonic().saturating_sub(at) >= nanos(REFUSED) => {
-                match self.begins_to_listen(false).await {
-                    Some(now) => *pushes = now,
-                    None => return false,
-                }
-            }
+            Pushes::Refused(at) if monotonic().saturating_sub(at) >= nanos(REFUSED) => match self.request_pushes(false).await {
+                Some(now) => *pushes = now,
+                None => return false,
+            },
             _ => {}
         }
         true
@@ -288,28 +286,28 @@ impl Attending<'_> {
 
     /// Sends a command that the server answers only if it would accept an invalidation. In a cluster, its key is in one of the server's
     /// slots.
-    async fn beat(&mut self, slot: &mut Option<u16>) -> Beat {
-        let alone = self.core.nodes.one().is_some();
+    async fn send_heartbeat(&mut self, slot: &mut Option<u16>) -> Beat {
+        let alone = self.inner.topology.single().is_some();
         let mut refreshed = false;
         loop {
-            *slot = self.core.nodes.slot_of(self.node, *slot);
+            *slot = self.inner.topology.slot_of(self.node, *slot);
             if slot.is_none() && !alone {
                 return Beat::Replaced;
             }
-            let command = node::check(&self.core.names.check(*slot));
-            let Ok(answer) = timeout(SILENCE, self.connection.one(&command)).await else { return Beat::Misconfiguration };
+            let command = node::check(&self.inner.keys.check(*slot));
+            let Ok(answer) = timeout(SILENCE, self.connection.send(&command)).await else { return Beat::Lost };
             let error = match answer.map_err(CommandError::from) {
-                Ok(_) => return Beat::Well,
+                Ok(_) => return Beat::Accepted,
                 Err(CommandError::Server(error)) => error,
-                Err(_) => return Beat::Misconfiguration,
+                Err(_) => return Beat::Lost,
             };
             match error.kind() {
                 // The slot belongs to this master and is moving to another one.
-                Some(ServerErrorKind::Ask) => return Beat::Well,
+                Some(ServerErrorKind::Ask) => return Beat::Accepted,
                 Some(ServerErrorKind::Moved) if !refreshed => {
                     // Perhaps only this slot has moved.
                     refreshed = true;
-                    self.core.nodes.refresh().await;
+                    self.inner.topology.refresh().await;
                 }
                 Some(
                     ServerErrorKind::Moved
@@ -326,14 +324,14 @@ impl Attending<'_> {
     }
 
     /// Requests pushes, if a lease is wanted. `None` without an answer: the connection is then of no further use.
-    async fn begins_to_listen(&mut self, warns: bool) -> Option<Pushes> {
-        if self.core.coherence != Coherence::Leased {
+    async fn request_pushes(&mut self, warns: bool) -> Option<Pushes> {
+        if self.inner.coherence != Coherence::Leased {
             return Some(Pushes::Unwanted);
         }
-        match timeout(SILENCE, self.connection.one(&tracking(self.core))).await {
+        match timeout(SILENCE, self.connection.send(&tracking(self.inner))).await {
             Ok(Ok(_)) => {
                 // The order matters: tracking is answered, every epoch is stepped, and only then is anything trusted.
-                self.core.steps_all();
+                self.inner.step_all_epochs();
                 Some(Pushes::Until(monotonic()))
             }
             Ok(Err(error)) if !self.connection.is_broken() => {
@@ -349,47 +347,47 @@ impl Attending<'_> {
 
 /// Closes the breaker if new connections are answered.
 async fn probe(node: &Node) {
-    node.breaks();
-    if node.answers(SILENCE / 4).await {
+    node.mark_broken();
+    if node.responds(SILENCE / 4).await {
         node.breaker.close();
     }
 }
 
-fn tracking(core: &RedisInner) -> redis::Cmd {
+fn tracking(inner: &RedisInner) -> redis::Cmd {
     let mut command = redis::cmd("CLIENT");
     command.arg("TRACKING").arg("ON").arg("BCAST");
-    for prefix in core.names.pushed() {
+    for prefix in inner.keys.pushed() {
         command.arg("PREFIX").arg(prefix);
     }
     command.arg("NOLOOP").take()
 }
 
 /// Delivers recent invalidations again, and once more after the previous server has answered pending commands.
-fn invalidate_again(core: &Arc<RedisInner>) {
-    core.invalidates_again();
-    let core = core.clone();
+fn redeliver_twice(inner: &Arc<RedisInner>) {
+    inner.redeliver();
+    let inner = inner.clone();
     tokio::spawn(async move {
         sleep(SILENCE).await;
-        core.invalidates_again();
+        inner.redeliver();
     });
 }
 
 impl RedisInner {
     /// Steps every epoch, because all entries belong to the root.
-    fn steps_all(&self) {
-        self.near.bump_hashes(Namespaces::root().hashes());
+    fn step_all_epochs(&self) {
+        self.memory.bump_hashes(Namespaces::root().hashes());
     }
 
     /// Queues recent invalidations again. The previous server may have been replaced for a while, and its last commands are lost.
-    fn invalidates_again(&self) {
+    fn redeliver(&self) {
         let Some(again) = self.recent.again() else {
             tracing::info!("redis master changed: everything is invalidated again");
-            drop(self.deliveries.send(&self.names, &Namespaces::root(), InvalidationKind::Hard, None));
+            drop(self.outbox.send(&self.keys, &Namespaces::root(), InvalidationKind::Hard, None));
             return;
         };
         if !again.is_empty() {
             tracing::info!(count = again.len(), "redis master changed: recent invalidations are delivered again");
         }
-        self.deliveries.send_again(again);
+        self.outbox.send_again(again);
     }
 }
