@@ -24,7 +24,7 @@ const RUNS: usize = 5;
 /// The number of calls by process and target.
 type Calls = Arc<Mutex<HashMap<(usize, String), usize>>>;
 
-/// Prints, for each setting, the calls for the key with the largest_key calls in one process, and all calls.
+/// Prints, for each setting, the calls for the key with the most calls in one process, and all calls.
 pub(super) async fn fills() {
     let server = Server::start().await;
     let mut runs = 0;

@@ -25,7 +25,7 @@ use tower_response_cache::{
     key::KeyRef,
 };
 
-/// How often the push has to be lost, and how many attempts that may take.
+/// The number of lost pushes to reach, and the largest number of attempts.
 const ENOUGH: usize = 20;
 const ATTEMPTS: usize = 500;
 
@@ -37,7 +37,7 @@ const SLOW: [&str; 3] = ["DEBUG", "SLEEP", "0.01"];
 #[derive(Debug, Clone)]
 struct PausedFill {
     store: Redis,
-    /// Whether the next fill has to wait.
+    /// `true` if the next fill has to wait.
     pauses: Arc<AtomicBool>,
     release: Arc<Notify>,
 }

@@ -181,7 +181,7 @@ async fn followers_of_unstorable_rows_do_not_queue() {
     let mut rounds = 0;
     while !requests.iter().all(tokio::task::JoinHandle::is_finished) {
         let mut calls = vec![tokio::time::timeout(20 * SECOND, handle.next_request()).await.expect("a call").unwrap().1];
-        // All calls that come by themselves.
+        // All calls that arrive without further requests.
         while let Ok(Some((_, call))) = tokio::time::timeout(SECOND / 4, handle.next_request()).await {
             calls.push(call);
         }

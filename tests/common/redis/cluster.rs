@@ -202,7 +202,7 @@ impl Cluster {
 }
 
 /// Starts a server for a cluster, and the forwarder in front of its bus. Its connections to the buses of others have a source
-/// address\n/// of their own.
+/// address of their own.
 async fn start_server(index: usize, lines: &[&str]) -> (Server, Forwarder) {
     let bus = free_port();
     let forwarder = Forwarder::start(SocketAddr::from(([127, 0, 0, 1], bus)));
