@@ -124,7 +124,7 @@ where
             let (mut head, body) = request.into_parts();
             let body = QueryBody::read(body, max).await;
             if let Kind::Read { content, .. } = &body.kind {
-                head.extensions.insert(Known(content.clone().unwrap_or_default()));
+                head.extensions.insert(KnownContent(content.clone().unwrap_or_default()));
             }
             ready.call(Request::from_parts(head, body)).await
         });
@@ -138,16 +138,16 @@ pub(crate) fn is_query(method: &Method) -> bool {
 
 /// The content of a request, stored in its extensions.
 #[derive(Clone)]
-struct Known(Bytes);
+struct KnownContent(Bytes);
 
 /// Returns true if the whole content of a request is known.
 pub(crate) fn is_known(extensions: &http::Extensions) -> bool {
-    extensions.get::<Known>().is_some()
+    extensions.get::<KnownContent>().is_some()
 }
 
 /// Writes the content of a request and its describing fields to the key.
 pub(crate) fn write(request: &RequestView<'_>, key: &mut KeyWriter<'_>) {
-    let Some(Known(content)) = request.extensions().get::<Known>() else { return };
+    let Some(KnownContent(content)) = request.extensions().get::<KnownContent>() else { return };
     // A hash, because the content may be long. Nobody can construct two contents with one hash.
     key.tagged(Tag::Content, blake3::hash(content).as_bytes());
     for name in [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_LANGUAGE] {
@@ -202,7 +202,7 @@ enum Kind<B: Body> {
     // Read in full.
     Read { content: Option<Bytes>, trailers: Option<HeaderMap> },
     // Too long or failed: the chunks that were read, the error, and the rest of the body.
-    Begun { read: VecDeque<Bytes>, end: Option<B::Error>, body: Pin<Box<B>> },
+    Partial { read: VecDeque<Bytes>, end: Option<B::Error>, body: Pin<Box<B>> },
 }
 
 impl<B: Body> QueryBody<B> {
@@ -213,22 +213,22 @@ impl<B: Body> QueryBody<B> {
     async fn read(body: B, max: usize) -> Self {
         let mut body = Box::pin(body);
         let (mut read, mut len, mut trailers) = (VecDeque::new(), 0, None);
-        let begun = |read, end, body| Self { kind: Kind::Begun { read, end, body } };
+        let partial = |read, end, body| Self { kind: Kind::Partial { read, end, body } };
         if body.size_hint().lower() > max as u64 {
-            return begun(read, None, body);
+            return partial(read, None, body);
         }
         while !body.is_end_stream() {
             let frame = match poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
                 None => break,
                 Some(Ok(frame)) => frame,
-                Some(Err(error)) => return begun(read, Some(error), body),
+                Some(Err(error)) => return partial(read, Some(error), body),
             };
             match frame.into_data() {
                 Ok(mut data) => {
                     len += data.remaining();
                     read.push_back(data.copy_to_bytes(data.remaining()));
                     if len > max {
-                        return begun(read, None, body);
+                        return partial(read, None, body);
                     }
                 }
                 Err(frame) => trailers = frame.into_trailers().ok().or(trailers),
@@ -258,7 +258,7 @@ impl<B: Body> Body for QueryBody<B> {
                 let next = content.take().map(Frame::data).or_else(|| trailers.take().map(Frame::trailers));
                 Poll::Ready(next.map(Ok))
             }
-            KindProj::Begun { read, end, body } => match (read.pop_front(), end.take()) {
+            KindProj::Partial { read, end, body } => match (read.pop_front(), end.take()) {
                 (Some(data), broken) => {
                     *end = broken;
                     Poll::Ready(Some(Ok(Frame::data(data))))
@@ -273,7 +273,7 @@ impl<B: Body> Body for QueryBody<B> {
         match &self.kind {
             Kind::Untouched(body) => body.is_end_stream(),
             Kind::Read { content, trailers } => content.is_none() && trailers.is_none(),
-            Kind::Begun { read, end, body } => read.is_empty() && end.is_none() && body.is_end_stream(),
+            Kind::Partial { read, end, body } => read.is_empty() && end.is_none() && body.is_end_stream(),
         }
     }
 
@@ -281,7 +281,7 @@ impl<B: Body> Body for QueryBody<B> {
         match &self.kind {
             Kind::Untouched(body) => body.size_hint(),
             Kind::Read { content, .. } => SizeHint::with_exact(content.as_ref().map_or(0, Bytes::len) as u64),
-            Kind::Begun { read, body, .. } => {
+            Kind::Partial { read, body, .. } => {
                 let (before, rest) = (read.iter().map(Bytes::len).sum::<usize>() as u64, body.size_hint());
                 let mut hint = SizeHint::new();
                 hint.set_lower(before + rest.lower());

@@ -170,10 +170,12 @@ where
         let join = if alone.is_some() { Join::Full } else { missed.request.join(&shared, &missed.miss) };
         match join {
             Join::Lead(leader, task) => match begin_to_lead(&shared, &mut missed, leader, request.headers(), until).await {
-                Begun::Fetch(leader) => return fetch_as_leader(shared, service, missed, leader, task, request).await,
-                Begun::Hit(entry) => return Ok(serve(&shared, &request, &entry, Outcome::Hit, missed.miss.time.at)),
-                Begun::Stored(entry) => return Ok(respond_collapsed(&shared, &request, &entry)),
-                Begun::Follow(follower) => next = Next::Follow(Box::new(missed.request), follower),
+                Ok(leader) => return fetch_as_leader(shared, service, missed, leader, task, request).await,
+                Err(FilledElsewhere::Before(entry)) => {
+                    return Ok(serve(&shared, &request, &entry, Outcome::Hit, missed.miss.time.at));
+                }
+                Err(FilledElsewhere::Stored(entry)) => return Ok(respond_collapsed(&shared, &request, &entry)),
+                Err(FilledElsewhere::InProgress(follower)) => next = Next::Follow(Box::new(missed.request), follower),
             },
             Join::Follow(follower) => next = Next::Follow(Box::new(missed.request), follower),
             Join::Full => {
@@ -184,16 +186,6 @@ where
     }
 }
 
-/// The state of a leader after the last lookup before its call.
-enum Begun {
-    Fetch(Leader),
-    /// A fill that ended between the lookup and the join has stored a fresh entry.
-    Hit(Arc<Entry>),
-    /// Another fill has stored a fresh entry meanwhile.
-    Stored(Arc<Entry>),
-    Follow(Follower),
-}
-
 /// Begins a fill as its leader, unless another fill has stored an entry or is in progress.
 async fn begin_to_lead<St: Store>(
     shared: &Arc<LayerState<St>>,
@@ -201,17 +193,16 @@ async fn begin_to_lead<St: Store>(
     mut leader: Leader,
     headers: &HeaderMap,
     until: Instant,
-) -> Begun {
+) -> Result<Leader, FilledElsewhere> {
     let MissedRequest { request: cache_request, miss } = missed;
     if let Some(entry) = cache_request.fresh_entry(shared, headers) {
-        return Begun::Hit(entry);
+        return Err(FilledElsewhere::Before(entry));
     }
     let completions = miss.time.completions;
     match begin(shared, cache_request, miss, Some((&mut leader, completions)), until).await {
-        None => Begun::Fetch(leader),
-        // The leader is dropped first: its followers look up as well.
-        Some(FilledElsewhere::Stored(entry)) => Begun::Stored(entry),
-        Some(FilledElsewhere::InProgress(follower)) => Begun::Follow(follower),
+        None => Ok(leader),
+        // The leader is dropped: its followers look up as well.
+        Some(filled) => Err(filled),
     }
 }
 

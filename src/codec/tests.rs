@@ -12,7 +12,7 @@ use super::{
 use crate::{
     entry::{
         Draft,
-        header_template::finished,
+        header_template::stored_headers,
         stamp::{Generation, Stamp},
         times::{Http, Times},
     },
@@ -81,7 +81,7 @@ fn entry(key: Key, names: Namespaces, content: Content, http: Option<Http>) -> E
 fn response(headers: &HeaderMap, body: impl Into<Bytes>, trailers: Option<HeaderMap>) -> Content {
     Content::Response {
         status: StatusCode::OK,
-        headers: finished(headers, false, 0).into_map(),
+        headers: stored_headers(headers, false, 0).into_map(),
         body: body.into(),
         trailers: trailers.map(Box::new),
     }
@@ -601,7 +601,7 @@ fn any_content() -> impl Strategy<Value = Content> {
         (100..1000_u16, any_fields(), body, option::of(any_fields())).prop_map(|(status, headers, body, trailers)| {
             Content::Response {
                 status: StatusCode::from_u16(status).expect("three digits"),
-                headers: finished(&headers, false, 0).into_map(),
+                headers: stored_headers(&headers, false, 0).into_map(),
                 body: body.into(),
                 trailers: trailers.map(Box::new),
             }

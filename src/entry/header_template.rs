@@ -22,20 +22,20 @@ use crate::semantics::{self, CACHE_STATUS};
 pub(crate) struct StoredHeaders {
     map: HeaderMap,
     /// The number of the template that the map was filled from; 0 without one.
-    shape: u64,
+    template: u64,
     /// The bytes of the map outside the struct itself.
     bytes: usize,
 }
 
 impl StoredHeaders {
     fn new(map: HeaderMap) -> Self {
-        Self { shape: 0, bytes: header_bytes(&map), map }
+        Self { template: 0, bytes: header_bytes(&map), map }
     }
 
     /// Inserts one more field.
     pub(crate) fn insert(&mut self, name: HeaderName, value: HeaderValue) {
         self.map.insert(name, value);
-        (self.shape, self.bytes) = (0, header_bytes(&self.map));
+        (self.template, self.bytes) = (0, header_bytes(&self.map));
     }
 
     /// Returns the map alone.
@@ -46,7 +46,7 @@ impl StoredHeaders {
     /// Returns the map, the number of its template, and its bytes outside the struct itself.
     #[inline]
     pub(super) fn into_parts(self) -> (HeaderMap, u64, usize) {
-        (self.map, self.shape, self.bytes)
+        (self.map, self.template, self.bytes)
     }
 }
 
@@ -58,22 +58,22 @@ impl Deref for StoredHeaders {
     }
 }
 
-/// Returns the header map that hits clone. It has exact size, with a slot for `Age` first. With `tells`, a slot for `Cache-Status` follows,
+/// Returns the header map that hits clone. It has exact size, with a slot for `Age` first. With `has_status_slot`, a slot for `Cache-Status` follows,
 /// because hits report there. If earlier caches have written a `Cache-Status`, the field has no slot and is appended on each hit.
 ///
 /// The map has room for `more` further fields.
-pub(crate) fn finished(headers: &HeaderMap, tells: bool, more: usize) -> StoredHeaders {
-    let tells = tells && !headers.contains_key(CACHE_STATUS);
-    let mut finished = HeaderMap::with_capacity(headers.keys_len() + 1 + usize::from(tells) + more);
+pub(crate) fn stored_headers(headers: &HeaderMap, has_status_slot: bool, more: usize) -> StoredHeaders {
+    let has_status_slot = has_status_slot && !headers.contains_key(CACHE_STATUS);
+    let mut finished = HeaderMap::with_capacity(headers.keys_len() + 1 + usize::from(has_status_slot) + more);
     finished.insert(AGE, HeaderValue::from_static("0"));
-    if tells {
+    if has_status_slot {
         finished.insert(CACHE_STATUS, HeaderValue::from_static(""));
     }
     let fields = || headers.iter().filter(|(name, _)| *name != AGE);
     for (name, _) in fields() {
         finished.append(name.clone(), HeaderValue::from_static(""));
     }
-    fill_in(&mut finished, 1 + usize::from(tells), fields().map(|(_, value)| value));
+    fill_in(&mut finished, 1 + usize::from(has_status_slot), fields().map(|(_, value)| value));
     StoredHeaders::new(finished)
 }
 
@@ -265,7 +265,7 @@ struct TemplateParts {
     number: u64,
     map: HeaderMap,
     /// True if there is a slot for `Cache-Status`.
-    tells: bool,
+    has_status_slot: bool,
     /// The number of fields after the slots.
     fields: usize,
     /// The kinds of the first fields, up to the last one that is not [plain](HeaderKind::Plain), with the values that need no further
@@ -277,50 +277,51 @@ struct TemplateParts {
 
 impl HeaderTemplate {
     /// Takes the template of a stored map, if none was taken yet, no name occurs twice, and each field only has to be read.
-    pub(crate) fn take(&self, finished: &HeaderMap, tells: bool) {
+    pub(crate) fn take(&self, finished: &HeaderMap, has_status_slot: bool) {
         if self.0.get().is_none() {
-            self.take_first(finished, tells);
+            self.take_first(finished, has_status_slot);
         }
     }
 
     #[cold]
-    fn take_first(&self, finished: &HeaderMap, tells: bool) {
-        static SHAPES: AtomicU64 = AtomicU64::new(1);
-        let tells = tells && finished.iter().nth(1).is_some_and(|(name, slot)| *name == CACHE_STATUS && slot.is_empty());
-        let roles = || finished.keys().skip(1 + usize::from(tells)).map(HeaderKind::of);
-        if !roles().all(HeaderKind::is_simple) {
+    fn take_first(&self, finished: &HeaderMap, has_status_slot: bool) {
+        static NUMBERS: AtomicU64 = AtomicU64::new(1);
+        let has_status_slot =
+            has_status_slot && finished.iter().nth(1).is_some_and(|(name, slot)| *name == CACHE_STATUS && slot.is_empty());
+        let kinds = || finished.keys().skip(1 + usize::from(has_status_slot)).map(HeaderKind::of);
+        if !kinds().all(HeaderKind::is_simple) {
             return;
         }
         let Some(map) = emptied(finished, |_, _| None) else { return };
         let bytes = header_bytes(&map) + "0".len();
         // A value that is not kept equals no other, so that it is read each time.
-        let known = |role: HeaderKind, value: &HeaderValue| match role {
-            HeaderKind::Directives | HeaderKind::Kind | HeaderKind::AllowedOrigin if role.is_plain(value) => copied(value),
+        let known = |kind: HeaderKind, value: &HeaderValue| match kind {
+            HeaderKind::Directives | HeaderKind::Kind | HeaderKind::AllowedOrigin if kind.is_plain(value) => copied(value),
             _ => HeaderValue::from_static(""),
         };
-        let values = finished.values().skip(1 + usize::from(tells));
-        let mut read: Vec<_> = roles().zip(values).map(|(role, value)| (role, known(role, value))).collect();
-        let (number, fields) = (SHAPES.fetch_add(1, Ordering::Relaxed), read.len());
-        read.truncate(read.iter().rposition(|(role, _)| *role != HeaderKind::Plain).map_or(0, |last| last + 1));
-        let _ = self.0.set(TemplateParts { number, map, tells, fields, read: read.into(), bytes });
+        let values = finished.values().skip(1 + usize::from(has_status_slot));
+        let mut read: Vec<_> = kinds().zip(values).map(|(kind, value)| (kind, known(kind, value))).collect();
+        let (number, fields) = (NUMBERS.fetch_add(1, Ordering::Relaxed), read.len());
+        read.truncate(read.iter().rposition(|(kind, _)| *kind != HeaderKind::Plain).map_or(0, |last| last + 1));
+        let _ = self.0.set(TemplateParts { number, map, has_status_slot, fields, read: read.into(), bytes });
     }
 
     /// Returns true if the stored map of this response will have this template.
     #[inline]
-    pub(crate) fn fits(&self, headers: &HeaderMap, tells: bool) -> bool {
-        self.0.get().is_some_and(|shape| shape.fits(headers, tells))
+    pub(crate) fn fits(&self, headers: &HeaderMap, has_status_slot: bool) -> bool {
+        self.0.get().is_some_and(|template| template.fits(headers, has_status_slot))
     }
 
     /// Returns the announced length, if the stored map of this response will have this template and none of its values needs further
     /// reading.
     #[inline]
-    pub(crate) fn plainly(&self, headers: &HeaderMap, tells: bool) -> Option<Option<u64>> {
-        let shape = self.0.get().filter(|shape| shape.fits(headers, tells))?;
+    pub(crate) fn announced_length(&self, headers: &HeaderMap, has_status_slot: bool) -> Option<Option<u64>> {
+        let template = self.0.get().filter(|template| template.fits(headers, has_status_slot))?;
         let mut announced = None;
-        for (value, (role, known)) in headers.values().zip(&shape.read) {
-            if *role == HeaderKind::Length {
+        for (value, (kind, known)) in headers.values().zip(&template.read) {
+            if *kind == HeaderKind::Length {
                 announced = length_in(value);
-            } else if value != known && !role.is_plain(value) {
+            } else if value != known && !kind.is_plain(value) {
                 return None;
             }
         }
@@ -336,11 +337,11 @@ impl HeaderTemplate {
 
 impl TemplateParts {
     #[inline]
-    fn fits(&self, headers: &HeaderMap, tells: bool) -> bool {
-        self.tells == tells
+    fn fits(&self, headers: &HeaderMap, has_status_slot: bool) -> bool {
+        self.has_status_slot == has_status_slot
             && headers.len() == self.fields
             && headers.keys_len() == headers.len()
-            && headers.keys().eq(self.map.keys().skip(1 + usize::from(tells)))
+            && headers.keys().eq(self.map.keys().skip(1 + usize::from(has_status_slot)))
     }
 
     #[inline]
@@ -352,9 +353,9 @@ impl TemplateParts {
         if let Some(age) = map.values_mut().next() {
             *age = HeaderValue::from_static("0");
         }
-        fill_in(&mut map, 1 + usize::from(self.tells), headers.values());
+        fill_in(&mut map, 1 + usize::from(self.has_status_slot), headers.values());
         let bytes = self.bytes + headers.values().map(HeaderValue::len).sum::<usize>();
-        StoredHeaders { map, shape: self.number, bytes }
+        StoredHeaders { map, template: self.number, bytes }
     }
 }
 
@@ -400,7 +401,7 @@ mod tests {
     #[test]
     fn filled_in_header_map_equals_a_new_one() {
         let one = [("content-type", "a"), ("etag", "b"), ("x-c", "c")];
-        let shapes = [
+        let samples = [
             map(&one),
             map(&[("content-type", "x"), ("etag", "y"), ("x-c", "z")]),
             map(&[("etag", "y"), ("content-type", "x"), ("x-c", "z")]),
@@ -414,20 +415,21 @@ mod tests {
         ];
         let lines = |map: &HeaderMap| map.iter().map(|(name, value)| (name.clone(), value.clone())).collect::<Vec<_>>();
         let mut filled = 0;
-        for (taken, told) in shapes.iter().flat_map(|taken| [(taken, false), (taken, true)]) {
-            let shape = HeaderTemplate::default();
-            shape.take(&finished(taken, told, 0), told);
-            for (headers, tells) in shapes.iter().flat_map(|headers| [(headers, false), (headers, true)]) {
-                if !shape.fits(headers, tells) {
+        for (taken, told) in samples.iter().flat_map(|taken| [(taken, false), (taken, true)]) {
+            let template = HeaderTemplate::default();
+            template.take(&stored_headers(taken, told, 0), told);
+            for (headers, has_status_slot) in samples.iter().flat_map(|headers| [(headers, false), (headers, true)]) {
+                if !template.fits(headers, has_status_slot) {
                     continue;
                 }
-                let (made, anew) = (shape.filled(headers, |_| None).expect("a shape"), finished(headers, tells, 0));
+                let (made, anew) =
+                    (template.filled(headers, |_| None).expect("a template"), stored_headers(headers, has_status_slot, 0));
                 assert_eq!(lines(&made), lines(&anew), "{headers:?}, {taken:?}");
                 assert_eq!(made.bytes, anew.bytes, "{headers:?}");
                 filled += 1;
             }
         }
-        assert!(filled > shapes.len(), "{filled}");
+        assert!(filled > samples.len(), "{filled}");
     }
     #[test]
     fn kept_values_are_no_slices_of_read_buffers() {
@@ -438,11 +440,11 @@ mod tests {
         let fields =
             [("cache-control", value(0, 10)), ("content-type", value(11, 26)), ("etag", value(27, 32)), ("x-a", secret)];
         let headers: HeaderMap = fields.into_iter().map(|(name, value)| (HeaderName::from_static(name), value)).collect();
-        let shape = HeaderTemplate::default();
-        let made = finished(&headers, false, 0);
-        shape.take(&made, false);
-        let taken = shape.0.get().expect("a shape");
-        for kept in [&made, &shape.filled(&headers, |_| None).expect("a shape").map, &own_fields(headers.clone())] {
+        let template = HeaderTemplate::default();
+        let made = stored_headers(&headers, false, 0);
+        template.take(&made, false);
+        let taken = template.0.get().expect("a template");
+        for kept in [&made, &template.filled(&headers, |_| None).expect("a template").map, &own_fields(headers.clone())] {
             for (name, value) in &headers {
                 assert_eq!(kept[name], value);
                 assert_eq!(kept[name].is_sensitive(), value.is_sensitive());
@@ -455,9 +457,9 @@ mod tests {
     fn unusual_headers_have_no_template() {
         for name in ["vary", "set-cookie", "content-range", "connection", "keep-alive"] {
             let headers = map(&[("content-type", "a"), (name, "b")]);
-            let shape = HeaderTemplate::default();
-            shape.take(&finished(&headers, false, 0), false);
-            assert!(!shape.fits(&headers, false), "{name}");
+            let template = HeaderTemplate::default();
+            template.take(&stored_headers(&headers, false, 0), false);
+            assert!(!template.fits(&headers, false), "{name}");
         }
     }
     #[test]
@@ -468,17 +470,17 @@ mod tests {
         let forbidden =
             [("no-store", "a"), ("private", "a"), ("max-age=60, no-cache", "a"), ("max-age=60", "text/event-stream")];
         for first in [with("max-age=60", "a"), with("private=\"x-c\"", "text/event-stream")] {
-            let shape = HeaderTemplate::default();
-            shape.take(&finished(&first, false, 0), false);
+            let template = HeaderTemplate::default();
+            template.take(&stored_headers(&first, false, 0), false);
             for (control, kind) in forbidden {
-                assert_eq!(shape.plainly(&with(control, kind), false), None, "{control}, {kind}");
+                assert_eq!(template.announced_length(&with(control, kind), false), None, "{control}, {kind}");
             }
-            assert_eq!(shape.plainly(&with("max-age=60", "a"), false), Some(None));
-            assert_eq!(shape.plainly(&with("max-age=5", "b"), false), Some(None));
+            assert_eq!(template.announced_length(&with("max-age=60", "a"), false), Some(None));
+            assert_eq!(template.announced_length(&with("max-age=5", "b"), false), Some(None));
         }
         let long = map(&[("content-length", "7"), ("x-c", "c")]);
-        let shape = HeaderTemplate::default();
-        shape.take(&finished(&long, false, 0), false);
-        assert_eq!(shape.plainly(&long, false), Some(Some(7)));
+        let template = HeaderTemplate::default();
+        template.take(&stored_headers(&long, false, 0), false);
+        assert_eq!(template.announced_length(&long, false), Some(Some(7)));
     }
 }

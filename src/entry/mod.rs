@@ -34,7 +34,7 @@ pub struct Entry {
     content: Content,
     http: Option<Box<Http>>,
     weight: Weight,
-    gone: AtomicBool,
+    removed: AtomicBool,
     /// The number of its header template; 0 without one.
     shape: u64,
 }
@@ -44,7 +44,7 @@ pub struct Entry {
 struct Weight(AtomicU64);
 
 /// The bit of a weight that is not computed yet.
-const UNASKED: u64 = 1 << 63;
+const NOT_COMPUTED: u64 = 1 << 63;
 
 impl Weight {
     fn of(bytes: u64) -> Self {
@@ -108,7 +108,7 @@ impl Entry {
         let Draft { mut names, times, content, http } = draft;
         names.shrink();
         let weight = Weight::of(weigh(&key, &names, http.as_deref(), content.bytes()));
-        Self { key, stamp, names, times, content, http, weight, gone: AtomicBool::new(false), shape: 0 }
+        Self { key, stamp, names, times, content, http, weight, removed: AtomicBool::new(false), shape: 0 }
     }
 
     /// Returns the entry of a response, in the memory of an entry that was [put aside](Self::put_aside) if there is one.
@@ -121,7 +121,7 @@ impl Entry {
         let content = bytes + body.len() + PER_ALLOCATION + trailers.as_deref().map_or(0, whole_map);
         let weight = Weight::of(weigh(&key, &names, http.as_deref(), content));
         let content = Content::Response { status, headers, body, trailers };
-        let entry = Self { key, stamp, names, times, content, http, weight, gone: AtomicBool::new(false), shape };
+        let entry = Self { key, stamp, names, times, content, http, weight, removed: AtomicBool::new(false), shape };
         let aside = ASIDE.try_with(Cell::take).ok().flatten();
         match aside {
             Some(mut place) => match Arc::get_mut(&mut place) {
@@ -186,7 +186,7 @@ impl Entry {
             content: content.clone(),
             http: http.clone(),
             weight: Weight::of(weight.0.load(Ordering::Relaxed)),
-            gone: AtomicBool::new(false),
+            removed: AtomicBool::new(false),
             shape: *shape,
         }
     }
@@ -198,8 +198,8 @@ impl Entry {
     pub(crate) fn held(key: Key, stamp: Stamp, draft: Draft, held: usize) -> Self {
         let Draft { mut names, times, content, http } = draft;
         names.shrink();
-        let weight = Weight::of(UNASKED | held as u64);
-        Self { key, stamp, names, times, content, http, weight, gone: AtomicBool::new(false), shape: 0 }
+        let weight = Weight::of(NOT_COMPUTED | held as u64);
+        Self { key, stamp, names, times, content, http, weight, removed: AtomicBool::new(false), shape: 0 }
     }
 
     /// Returns the key. It is compared in full before the entry is served.
@@ -237,24 +237,24 @@ impl Entry {
     /// Returns the weight in bytes: body, header fields, key, namespaces and overhead.
     pub fn weight(&self) -> u64 {
         let weight = self.weight.0.load(Ordering::Relaxed);
-        if weight & UNASKED == 0 {
+        if weight & NOT_COMPUTED == 0 {
             return weight;
         }
-        let held = weight & !UNASKED;
+        let held = weight & !NOT_COMPUTED;
         let weight = weigh(&self.key, &self.names, self.http(), self.content.bytes()) + held;
         self.weight.0.store(weight, Ordering::Relaxed);
         weight
     }
 
     /// Records that the entry was removed or replaced in its store.
-    pub(crate) fn leave(&self) {
-        self.gone.store(true, Ordering::Release);
+    pub(crate) fn mark_removed(&self) {
+        self.removed.store(true, Ordering::Release);
     }
 
     /// Returns true if the entry was removed or replaced in its store. A hot response of it is then outdated.
     #[inline]
-    pub(crate) fn has_left(&self) -> bool {
-        self.gone.load(Ordering::Acquire)
+    pub(crate) fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Acquire)
     }
 
     #[inline]
@@ -345,12 +345,12 @@ mod tests {
 
     fn shape_of(fields: &HeaderMap) -> HeaderTemplate {
         let shape = HeaderTemplate::default();
-        shape.take(&crate::entry::header_template::finished(fields, false, 0), false);
+        shape.take(&crate::entry::header_template::stored_headers(fields, false, 0), false);
         shape
     }
 
     /// Returns a description of the whole entry.
-    fn told(entry: &Entry) -> String {
+    fn description(entry: &Entry) -> String {
         let Content::Response { headers, body, .. } = entry.content() else { unreachable!("a response") };
         let names: Vec<_> = headers.keys().collect();
         format!("{entry:?} {:?} {names:?} {headers:?} {body:?}", entry.key().canonical())
@@ -365,17 +365,17 @@ mod tests {
         Entry::put_aside(first);
         let again = entry(&shape, "/second", &second, "two");
         assert!(ptr::eq(at, Arc::as_ptr(&again)), "it has taken its place");
-        assert_eq!(told(&again), told(&anew));
+        assert_eq!(description(&again), description(&anew));
     }
     #[test]
     fn shared_header_map_is_not_recycled() {
         let shape = shape_of(&fields("a", "b"));
         let first = entry(&shape, "/first", &fields("a", "\"1\""), "one");
-        let before = told(&first);
+        let before = description(&first);
         Entry::put_aside(first.clone());
         let second = entry(&shape, "/second", &fields("b", "\"2\""), "two");
         assert!(!Arc::ptr_eq(&first, &second));
-        assert_eq!(told(&first), before);
+        assert_eq!(description(&first), before);
     }
     #[test]
     fn header_map_of_another_template_is_not_recycled() {

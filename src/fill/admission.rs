@@ -9,7 +9,7 @@ use crate::{
     clock::{MS, nanos},
     entry::{
         Entry,
-        header_template::{HeaderKind, StoredHeaders, finished, is_event_stream, length_in},
+        header_template::{HeaderKind, StoredHeaders, is_event_stream, length_in, stored_headers},
         times::{Http, Times},
     },
     extensions::CachePolicy,
@@ -113,14 +113,14 @@ impl<St: Store> Fill<St> {
         let filled = if plain { rule.learned().template().filled(&parts.headers, Entry::map_aside) } else { None };
         let headers = match filled {
             Some(headers) => headers,
-            None => self.finished(&parts.headers, &seen, control),
+            None => self.stored_headers(&parts.headers, &seen, control),
         };
         Ok(Admission { key, language, status: parts.status, announced, headers, vary, named, times, http })
     }
 
     /// Returns the header fields of hits for a response whose fields differ from those of most responses of its rule.
     #[inline(never)]
-    fn finished(&self, headers: &HeaderMap, seen: &HeaderScan<'_>, control: Option<CacheControl>) -> StoredHeaders {
+    fn stored_headers(&self, headers: &HeaderMap, seen: &HeaderScan<'_>, control: Option<CacheControl>) -> StoredHeaders {
         let control = control.unwrap_or_default();
         let mut headers = Cow::Borrowed(headers);
         if seen.hops || control.private.is_some() || control.no_cache.is_some() {
@@ -128,7 +128,7 @@ impl<St: Store> Fill<St> {
         }
         let options = &self.shared.options;
         let tells = options.cache_status.is_some();
-        let finished = finished(&headers, tells, usize::from(options.content_length));
+        let finished = stored_headers(&headers, tells, usize::from(options.content_length));
         self.request.rule.learned().template().take(&finished, tells);
         finished
     }

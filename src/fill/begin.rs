@@ -21,6 +21,8 @@ use crate::{
 
 /// Another fill makes the call of the inner service unnecessary.
 pub(crate) enum FilledElsewhere {
+    /// A fill of this process that ended between the lookup and the join has stored a fresh entry.
+    Before(Arc<Entry>),
     /// A fill of this process or of another process has stored a fresh entry.
     Stored(Arc<Entry>),
     /// A fill of this process has begun under the same stamp.

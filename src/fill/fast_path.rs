@@ -34,7 +34,7 @@ pub(super) struct FastPath {
 impl<St: Store> Fill<St> {
     /// Returns the head of a response that takes the fast path. The body has at least `least` bytes.
     #[inline]
-    pub(super) fn plainly(&self, parts: &response::Parts, least: u64) -> Option<FastPath> {
+    pub(super) fn fast_path(&self, parts: &response::Parts, least: u64) -> Option<FastPath> {
         let MissedRequest { request, miss } = &*self.missed;
         let (rule, options) = (&request.rule, &self.shared.options);
         let may_be = parts.status == StatusCode::OK
@@ -49,7 +49,7 @@ impl<St: Store> Fill<St> {
         if !may_be {
             return None;
         }
-        let announced = rule.learned().template().plainly(&parts.headers, options.cache_status.is_some())?;
+        let announced = rule.learned().template().announced_length(&parts.headers, options.cache_status.is_some())?;
         if least.max(announced.unwrap_or(0)) > rule.max_body() as u64 {
             return None;
         }
@@ -60,7 +60,7 @@ impl<St: Store> Fill<St> {
 
     /// Converts to the result of the full checks.
     #[inline(never)]
-    pub(super) fn fit_plainly(&self, plain: FastPath, parts: &response::Parts) -> Admission {
+    pub(super) fn fast_admission(&self, plain: FastPath, parts: &response::Parts) -> Admission {
         let CacheRequest { rule, primary, .. } = &self.request;
         Admission {
             key: primary.clone(),
@@ -77,7 +77,7 @@ impl<St: Store> Fill<St> {
 
     /// Makes the entry, stores it, tells the followers and returns the response.
     #[inline]
-    pub(super) fn kept_plainly<B, E>(
+    pub(super) fn store_fast<B, E>(
         self,
         plain: FastPath,
         parts: response::Parts,

@@ -131,7 +131,7 @@ impl<St: Store> Fill<St> {
         let (mut parts, body) = response.into_parts();
         let hints = parts.extensions.remove::<CachePolicy>();
         let least = body.size_hint().lower();
-        let plain = if hints.is_none() { self.plainly(&parts, least) } else { None };
+        let plain = if hints.is_none() { self.fast_path(&parts, least) } else { None };
         let Some(plain) = plain else {
             return self.answered_otherwise(parts, body, hints, cx, rest);
         };
@@ -140,9 +140,9 @@ impl<St: Store> Fill<St> {
         let mut got = BodyPrefix::of(&*body);
         let reading = got.read(body.as_mut(), cx, self.request.rule.max_body());
         match got.only(&reading, plain.announced) {
-            Some(data) => self.kept_plainly(plain, parts, exact(data), rest),
+            Some(data) => self.store_fast(plain, parts, exact(data), rest),
             None => {
-                let fit = self.fit_plainly(plain, &parts);
+                let fit = self.fast_admission(plain, &parts);
                 self.kept(fit, parts, body, got, reading, rest)
             }
         }

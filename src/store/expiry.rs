@@ -34,7 +34,7 @@ struct Shard {
     /// The first record of each list.
     slots: [u32; SLOTS],
     /// The bucket up to which expired keys were reported.
-    told: u32,
+    reported: u32,
 }
 
 struct Record {
@@ -42,14 +42,14 @@ struct Record {
     bucket: u32,
     /// The neighbours of the record in its list.
     next: u32,
-    before: u32,
-    /// The number of times that this place was used before. An older [`Noted`] has another number.
+    previous: u32,
+    /// The number of times that this place was used before. An older [`RecordId`] has another number.
     round: u32,
 }
 
 /// The place of an entry's record.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Noted {
+pub(crate) struct RecordId {
     index: u32,
     round: u32,
 }
@@ -74,15 +74,15 @@ impl Expiry {
 
     /// Records that a key expires. Called before its entry can be found, so that any removal of the entry knows the record.
     #[inline]
-    pub(crate) fn note(&self, key: u128, expires: Nanos) -> Noted {
+    pub(crate) fn add(&self, key: u128, expires: Nanos) -> RecordId {
         let bucket = u32::try_from(expires.div_ceil(BUCKET)).unwrap_or(u32::MAX);
-        self.shard_of(key).note(key, bucket)
+        self.shard_of(key).add(key, bucket)
     }
 
     /// Removes the record of an entry that has left the store.
     #[inline]
-    pub(crate) fn forget(&self, key: u128, noted: Noted) {
-        self.shard_of(key).forget(noted);
+    pub(crate) fn remove(&self, key: u128, record_id: RecordId) {
+        self.shard_of(key).remove(record_id);
     }
 
     /// Returns the expired keys. A key that is not forgotten is reported again with the next bucket.
@@ -121,13 +121,13 @@ impl Expiry {
 
 impl Shard {
     fn new() -> Self {
-        Self { records: Vec::new(), free: NONE, slots: [NONE; SLOTS], told: 0 }
+        Self { records: Vec::new(), free: NONE, slots: [NONE; SLOTS], reported: 0 }
     }
 
     #[inline]
-    fn note(&mut self, key: u128, bucket: u32) -> Noted {
-        // Buckets up to `told` were reported, so a record that is already due goes into the next one.
-        let bucket = bucket.max(self.told.saturating_add(1));
+    fn add(&mut self, key: u128, bucket: u32) -> RecordId {
+        // Buckets up to `reported` were reported, so a record that is already due goes into the next one.
+        let bucket = bucket.max(self.reported.saturating_add(1));
         let index = match self.records.get_mut(self.free as usize) {
             Some(record) => {
                 let index = std::mem::replace(&mut self.free, record.next);
@@ -135,44 +135,44 @@ impl Shard {
                 index
             }
             None => {
-                self.records.push(Record { key, bucket, next: NONE, before: NONE, round: 0 });
+                self.records.push(Record { key, bucket, next: NONE, previous: NONE, round: 0 });
                 self.records.len() as u32 - 1
             }
         };
         self.link(index, bucket);
-        Noted { index, round: self.records[index as usize].round }
+        RecordId { index, round: self.records[index as usize].round }
     }
 
     #[inline]
-    fn forget(&mut self, noted: Noted) {
-        if self.records.get(noted.index as usize).is_none_or(|record| record.round != noted.round) {
+    fn remove(&mut self, record_id: RecordId) {
+        if self.records.get(record_id.index as usize).is_none_or(|record| record.round != record_id.round) {
             return;
         }
-        self.unlink(noted.index);
-        let record = &mut self.records[noted.index as usize];
+        self.unlink(record_id.index);
+        let record = &mut self.records[record_id.index as usize];
         record.round = record.round.wrapping_add(1);
-        record.next = std::mem::replace(&mut self.free, noted.index);
+        record.next = std::mem::replace(&mut self.free, record_id.index);
     }
 
     #[inline]
     fn link(&mut self, index: u32, bucket: u32) {
         let first = std::mem::replace(&mut self.slots[bucket as usize % SLOTS], index);
         let record = &mut self.records[index as usize];
-        (record.next, record.before) = (first, NONE);
+        (record.next, record.previous) = (first, NONE);
         if let Some(first) = self.records.get_mut(first as usize) {
-            first.before = index;
+            first.previous = index;
         }
     }
 
     #[inline]
     fn unlink(&mut self, index: u32) {
-        let Record { bucket, next, before, .. } = self.records[index as usize];
-        match self.records.get_mut(before as usize) {
-            Some(before) => before.next = next,
+        let Record { bucket, next, previous, .. } = self.records[index as usize];
+        match self.records.get_mut(previous as usize) {
+            Some(previous) => previous.next = next,
             None => self.slots[bucket as usize % SLOTS] = next,
         }
         if let Some(next) = self.records.get_mut(next as usize) {
-            next.before = before;
+            next.previous = previous;
         }
     }
 
@@ -182,13 +182,13 @@ impl Shard {
     }
 
     fn due(&mut self, now: u32, keys: &mut Vec<u128>) {
-        let passed = now.saturating_sub(self.told).min(SLOTS as u32);
+        let passed = now.saturating_sub(self.reported).min(SLOTS as u32);
         let mut due = Vec::new();
         for bucket in now - passed..now {
             let list = self.list(self.slots[(bucket + 1) as usize % SLOTS]);
             due.extend(list.filter(|(_, record)| record.bucket <= now).map(|(index, record)| (index, record.key)));
         }
-        self.told = self.told.max(now);
+        self.reported = self.reported.max(now);
         // A key whose entry is about to be stored is reported again.
         for (index, key) in due {
             self.unlink(index);
@@ -207,11 +207,11 @@ pub(crate) trait Sweep: Send + Sync {
 /// One thread for all stores of the process. It ends with the last store. A task would not do: a store may outlive the runtime it was made
 /// in, and no runtime may keep a store alive.
 struct Janitor {
-    stores: Mutex<Rounds>,
+    stores: Mutex<Sweeps>,
 }
 
 #[derive(Default)]
-struct Rounds {
+struct Sweeps {
     stores: Vec<Weak<dyn Sweep>>,
     running: bool,
 }
@@ -219,13 +219,13 @@ struct Rounds {
 static JANITOR: OnceLock<Janitor> = OnceLock::new();
 
 /// Sweeps a store until it is dropped.
-pub(crate) fn sweep_for_life(store: Weak<dyn Sweep>) {
+pub(crate) fn sweep_until_dropped(store: Weak<dyn Sweep>) {
     let janitor = JANITOR.get_or_init(|| Janitor { stores: Mutex::default() });
-    let mut rounds = janitor.lock();
-    rounds.stores.push(store);
-    if !rounds.running {
+    let mut sweeps = janitor.lock();
+    sweeps.stores.push(store);
+    if !sweeps.running {
         let spawned = thread::Builder::new().name("response-cache-expiry".into()).spawn(|| janitor.run());
-        rounds.running = spawned.is_ok();
+        sweeps.running = spawned.is_ok();
         if let Err(error) = spawned {
             tracing::warn!(%error, "no thread for expiry: expired entries wait for eviction");
         }
@@ -238,13 +238,13 @@ impl Janitor {
             thread::sleep(TICK);
             clock::follow_the_wall();
             let stores: Vec<_> = {
-                let mut rounds = self.lock();
-                rounds.stores.retain(|store| store.strong_count() > 0);
-                rounds.running = !rounds.stores.is_empty();
-                if !rounds.running {
+                let mut sweeps = self.lock();
+                sweeps.stores.retain(|store| store.strong_count() > 0);
+                sweeps.running = !sweeps.stores.is_empty();
+                if !sweeps.running {
                     return;
                 }
-                rounds.stores.iter().filter_map(Weak::upgrade).collect()
+                sweeps.stores.iter().filter_map(Weak::upgrade).collect()
             };
             for store in stores {
                 // A panic in one store ends neither this thread nor the expiry of the others.
@@ -255,7 +255,7 @@ impl Janitor {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Rounds> {
+    fn lock(&self) -> MutexGuard<'_, Sweeps> {
         self.stores.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -268,11 +268,11 @@ mod tests {
     fn each_entry_has_one_record() {
         let expiry = Expiry::new(1 << 20);
         for key in 0..10_000u128 {
-            let noted = expiry.note(key, BUCKET * (key as u64 % 1000));
+            let record_id = expiry.add(key, BUCKET * (key as u64 % 1000));
             if key >= 100 {
-                expiry.forget(key, noted);
+                expiry.remove(key, record_id);
                 // It may be another's by now.
-                expiry.forget(key, noted);
+                expiry.remove(key, record_id);
             }
         }
         assert_eq!(expiry.records(), 100);
@@ -282,15 +282,15 @@ mod tests {
     #[test]
     fn due_entries_are_reported_until_removed() {
         let expiry = Expiry::new(0);
-        let first = expiry.note(1, BUCKET + 1);
-        let second = expiry.note(2, BUCKET);
+        let first = expiry.add(1, BUCKET + 1);
+        let second = expiry.add(2, BUCKET);
         assert_eq!(expiry.due(BUCKET - 1), []);
         assert_eq!(expiry.due(BUCKET), [2]);
-        expiry.forget(2, second);
+        expiry.remove(2, second);
         assert_eq!(expiry.due(2 * BUCKET), [1]);
         assert_eq!(expiry.due(2 * BUCKET), []);
         assert_eq!(expiry.due(3 * BUCKET), [1]);
-        expiry.forget(1, first);
+        expiry.remove(1, first);
         assert_eq!(expiry.due(u64::MAX), []);
         assert_eq!(expiry.records(), 0);
     }
@@ -298,22 +298,23 @@ mod tests {
     fn late_record_is_reported_with_the_next_bucket() {
         let expiry = Expiry::new(0);
         assert_eq!(expiry.due(1_000 * BUCKET), []);
-        expiry.note(1, 5 * BUCKET);
+        expiry.add(1, 5 * BUCKET);
         assert_eq!(expiry.due(1_001 * BUCKET), [1]);
     }
     #[test]
     fn distant_record_is_reported_in_its_bucket() {
         let expiry = Expiry::new(0);
         let buckets: Vec<u64> = (1..400).map(|n| n * n % 397 + 1).collect();
-        let noted: Vec<_> = buckets.iter().enumerate().map(|(key, bucket)| expiry.note(key as u128, bucket * BUCKET)).collect();
-        let mut told = vec![0; buckets.len()];
+        let record_id: Vec<_> =
+            buckets.iter().enumerate().map(|(key, bucket)| expiry.add(key as u128, bucket * BUCKET)).collect();
+        let mut reported = vec![0; buckets.len()];
         for now in (1..=450).filter(|now| now % 3 == 0) {
             for key in expiry.due(now * BUCKET) {
-                told[key as usize] = now;
-                expiry.forget(key, noted[key as usize]);
+                reported[key as usize] = now;
+                expiry.remove(key, record_id[key as usize]);
             }
         }
         let wanted: Vec<u64> = buckets.iter().map(|bucket| bucket.next_multiple_of(3)).collect();
-        assert_eq!(told, wanted);
+        assert_eq!(reported, wanted);
     }
 }

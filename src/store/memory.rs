@@ -20,7 +20,7 @@ use super::{
     backend::{Backend, Context, Fence, INVALIDATE_TIMEOUT, Put, StoreLookup},
     epochs::{Epochs, InvalidationKind},
     error::StoreError,
-    expiry::{self, Expiry, Noted, Sweep},
+    expiry::{self, Expiry, RecordId, Sweep},
     key_hasher::KeySeed,
     lock::Lock,
 };
@@ -90,14 +90,14 @@ struct MemoryInner {
     /// The part of the table at which the search for invalidated entries continues.
     next_part: AtomicUsize,
     /// The epoch up to which all invalidated entries were found.
-    swept: AtomicU64,
+    swept_epoch: AtomicU64,
 }
 
 /// An entry and the record of its expiry.
 #[derive(Clone)]
 struct StoredEntry {
     entry: Arc<Entry>,
-    noted: Noted,
+    record: RecordId,
 }
 
 const MIB: usize = 1 << 20;
@@ -285,8 +285,8 @@ impl MemoryBuilder {
             .expect("all that is needed is set");
         let context = Context::new(self.clock, self.secret.unwrap_or_else(Secret::random));
         let context = Arc::new(Context { invalidate_timeout: self.invalidate_timeout, ..context });
-        let leavings = EvictionListener(context.clone());
-        let entries = Cache::with_options(options, ByBytes, KeySeed::random(), leavings);
+        let listener = EvictionListener(context.clone());
+        let entries = Cache::with_options(options, ByBytes, KeySeed::random(), listener);
         // The table evicts an entry at once that does not fit into the hot part of a shard.
         let largest = (entries.shard_capacity() as f64 * HOT) as u64;
         let shared = Arc::new(MemoryInner {
@@ -298,10 +298,10 @@ impl MemoryBuilder {
             overhead,
             largest,
             next_part: AtomicUsize::new(0),
-            swept: AtomicU64::new(0),
+            swept_epoch: AtomicU64::new(0),
         });
-        let swept: Weak<dyn Sweep> = Arc::downgrade(&(shared.clone() as Arc<dyn Sweep>));
-        expiry::sweep_for_life(swept);
+        let swept_epoch: Weak<dyn Sweep> = Arc::downgrade(&(shared.clone() as Arc<dyn Sweep>));
+        expiry::sweep_until_dropped(swept_epoch);
         Memory(shared)
     }
 }
@@ -311,46 +311,46 @@ impl MemoryInner {
     fn look(&self, key: KeyRef<'_>) -> StoreLookup {
         // Captured before the entry is read: the stamp must not be newer than the entry.
         let stamp = Stamp::local(self.epochs.capture());
-        let found = self.entries.get(&key.hash()).and_then(|kept| self.judge(key, kept.entry));
+        let found = self.entries.get(&key.hash()).and_then(|stored| self.checked(key, stored.entry));
         StoreLookup { found, stamp }
     }
 
     #[inline]
-    fn judge(&self, key: KeyRef<'_>, entry: Arc<Entry>) -> Option<(Arc<Entry>, Validity)> {
+    fn checked(&self, key: KeyRef<'_>, entry: Arc<Entry>) -> Option<(Arc<Entry>, Validity)> {
         if entry.key().as_ref() != key {
             return None;
         }
-        match self.life(&entry) {
+        match self.validity(&entry) {
             Validity::Invalidated => {
                 self.remove_if(key.hash(), |other| Arc::ptr_eq(other, &entry));
                 None
             }
-            life => Some((entry, life)),
+            validity => Some((entry, validity)),
         }
     }
 
     #[inline]
-    fn life(&self, entry: &Entry) -> Validity {
+    fn validity(&self, entry: &Entry) -> Validity {
         self.epochs.life(entry.stamp().epoch(), entry.namespaces().hashes())
     }
 
     #[inline]
     fn still_has(&self, entry: &Entry) -> Option<Validity> {
-        if entry.has_left() { None } else { Some(self.life(entry)).filter(|life| *life != Validity::Invalidated) }
+        if entry.is_removed() { None } else { Some(self.validity(entry)).filter(|validity| *validity != Validity::Invalidated) }
     }
 
     fn keep(&self, entry: Arc<Entry>) -> Put {
-        if self.life(&entry) == Validity::Invalidated {
+        if self.validity(&entry) == Validity::Invalidated {
             return Put::Dead;
         }
         if entry.weight() > self.largest {
             return Put::TooLarge;
         }
         let (key, expires) = (entry.key().hash(), entry.times().expires());
-        let mut leaving = Evicted { coming: key, entry: address(&entry), ..Evicted::default() };
-        let kept = StoredEntry { entry, noted: self.expiry.note(key, expires) };
-        self.entries.insert_with_lifecycle(key, kept, &mut leaving);
-        self.let_go(leaving);
+        let mut evicted = Evicted { inserted: key, entry: address(&entry), ..Evicted::default() };
+        let stored = StoredEntry { entry, record: self.expiry.add(key, expires) };
+        self.entries.insert_with_lifecycle(key, stored, &mut evicted);
+        self.forget_evicted(evicted);
         Put::Stored
     }
 
@@ -358,46 +358,46 @@ impl MemoryInner {
     /// until the new entry is in it. If another entry arrives meanwhile, that one stays.
     fn replace(&self, old: &Entry, entry: Arc<Entry>) -> bool {
         let key = entry.key().hash();
-        let is_old = |kept: &StoredEntry| kept.entry.key() == entry.key() && kept.entry.is_same_response(old);
+        let is_old = |stored: &StoredEntry| stored.entry.key() == entry.key() && stored.entry.is_same_response(old);
         // Checked first, because asking the table for the place of a removed entry would create one.
-        if self.life(&entry) == Validity::Invalidated
+        if self.validity(&entry) == Validity::Invalidated
             || entry.weight() > self.largest
-            || !self.entries.peek(&key).is_some_and(|kept| is_old(&kept))
+            || !self.entries.peek(&key).is_some_and(|stored| is_old(&stored))
         {
             return false;
         }
-        let action = |_: &u128, kept: &mut StoredEntry| match is_old(kept) {
+        let action = |_: &u128, stored: &mut StoredEntry| match is_old(stored) {
             true => EntryAction::ReplaceWithGuard,
             false => EntryAction::Retain(()),
         };
         let EntryResult::Replaced(place, before) = self.entries.entry(&key, Some(Duration::ZERO), action) else { return false };
-        before.entry.leave();
-        self.expiry.forget(key, before.noted);
-        let noted = self.expiry.note(key, entry.times().expires());
-        let mut leaving = Evicted { coming: key, entry: address(&entry), ..Evicted::default() };
-        let put = place.insert_with_lifecycle(StoredEntry { entry, noted }, &mut leaving);
-        self.let_go(leaving);
-        put.map_err(|kept| self.expiry.forget(key, kept.noted)).is_ok()
+        before.entry.mark_removed();
+        self.expiry.remove(key, before.record);
+        let record = self.expiry.add(key, entry.times().expires());
+        let mut evicted = Evicted { inserted: key, entry: address(&entry), ..Evicted::default() };
+        let put = place.insert_with_lifecycle(StoredEntry { entry, record }, &mut evicted);
+        self.forget_evicted(evicted);
+        put.map_err(|stored| self.expiry.remove(key, stored.record)).is_ok()
     }
 
     /// Forgets the expiry of the entries that left the table during an insertion, and recycles the last one.
-    fn let_go(&self, leaving: Evicted) {
-        let Evicted { last, more, .. } = leaving;
-        for (key, kept) in &more {
-            self.expiry.forget(*key, kept.noted);
+    fn forget_evicted(&self, evicted: Evicted) {
+        let Evicted { last, more, .. } = evicted;
+        for (key, stored) in &more {
+            self.expiry.remove(*key, stored.record);
         }
-        if let Some((key, StoredEntry { entry, noted })) = last {
-            self.expiry.forget(key, noted);
+        if let Some((key, StoredEntry { entry, record })) = last {
+            self.expiry.remove(key, record);
             Entry::put_aside(entry);
         }
     }
 
     /// Removes the entry of a key if it satisfies `is_such`. Every removal from the table marks the entry as removed.
-    fn remove_if(&self, key: u128, is_such: impl FnOnce(&Arc<Entry>) -> bool) -> bool {
-        let removed = self.entries.remove_if(&key, |kept| is_such(&kept.entry));
-        if let Some((key, kept)) = &removed {
-            kept.entry.leave();
-            self.expiry.forget(*key, kept.noted);
+    fn remove_if(&self, key: u128, condition: impl FnOnce(&Arc<Entry>) -> bool) -> bool {
+        let removed = self.entries.remove_if(&key, |stored| condition(&stored.entry));
+        if let Some((key, stored)) = &removed {
+            stored.entry.mark_removed();
+            self.expiry.remove(*key, stored.record);
         }
         removed.is_some()
     }
@@ -415,14 +415,14 @@ impl MemoryInner {
     fn remove_dead(&self) {
         let part = self.next_part.load(Ordering::Relaxed);
         let epoch = self.epochs.capture();
-        if part == 0 && self.swept.load(Ordering::Relaxed) == epoch {
+        if part == 0 && self.swept_epoch.load(Ordering::Relaxed) == epoch {
             return;
         }
         for key in self.expiry.part(part) {
-            self.remove_if(key, |entry| self.life(entry) == Validity::Invalidated);
+            self.remove_if(key, |entry| self.validity(entry) == Validity::Invalidated);
         }
         if part == 0 {
-            self.swept.store(epoch, Ordering::Relaxed);
+            self.swept_epoch.store(epoch, Ordering::Relaxed);
         }
         self.next_part.store((part + 1) % self.expiry.parts(), Ordering::Relaxed);
     }
@@ -506,8 +506,8 @@ impl Backend for Memory {
 struct ByBytes;
 
 impl Weighter<u128, StoredEntry> for ByBytes {
-    fn weight(&self, _: &u128, kept: &StoredEntry) -> u64 {
-        kept.entry.weight()
+    fn weight(&self, _: &u128, stored: &StoredEntry) -> u64 {
+        stored.entry.weight()
     }
 }
 
@@ -519,7 +519,7 @@ struct EvictionListener(Arc<Context>);
 /// replaced, and not evicted, unless it is the inserted entry itself.
 #[derive(Default)]
 struct Evicted {
-    coming: u128,
+    inserted: u128,
     entry: usize,
     last: Option<(u128, StoredEntry)>,
     more: Vec<(u128, StoredEntry)>,
@@ -533,13 +533,13 @@ impl Lifecycle<u128, StoredEntry> for EvictionListener {
     type RequestState = Evicted;
 
     #[inline]
-    fn on_evict(&self, leaving: &mut Evicted, key: u128, kept: StoredEntry) {
-        kept.entry.leave();
-        if key != leaving.coming || address(&kept.entry) == leaving.entry {
+    fn on_evict(&self, evicted: &mut Evicted, key: u128, stored: StoredEntry) {
+        stored.entry.mark_removed();
+        if key != evicted.inserted || address(&stored.entry) == evicted.entry {
             self.0.counters.add(Count::Evicted, 1);
         }
-        if let Some(before) = leaving.last.replace((key, kept)) {
-            leaving.more.push(before);
+        if let Some(before) = evicted.last.replace((key, stored)) {
+            evicted.more.push(before);
         }
     }
 }
@@ -596,8 +596,8 @@ mod tests {
     fn key_with_an_equal_hash_is_not_served() {
         let store = Memory::new(MIB);
         let (entry, key) = (entry(&store, 1), Key::new(*b"other").hash());
-        let noted = store.0.expiry.note(key, entry.times().expires());
-        store.0.entries.insert(key, StoredEntry { entry, noted });
+        let record = store.0.expiry.add(key, entry.times().expires());
+        store.0.entries.insert(key, StoredEntry { entry, record });
         assert!(store.0.look(Key::new(*b"other").as_ref()).found.is_none());
     }
 
