@@ -32,7 +32,7 @@ impl Names {
     {
         let names: Box<[Box<str>]> = names.into_iter().map(|name| name.as_ref().into()).collect();
         if let Some(name) = names.iter().find(|name| !is_name(name)) {
-            panic!("{name:?} names no query parameter: give it decoded, with at most one `*`, at its end");
+            panic!("{name:?} is not a query parameter: expected a decoded name, with at most one `*`, at its end");
         }
         Self(names)
     }

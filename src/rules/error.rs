@@ -63,17 +63,15 @@ impl RulesError {
         match why {
             InsertError::Conflict { with } => Self {
                 kind: RulesErrorKind::Overlap,
-                text: format!("route {route:?} overlaps with {with:?}, which is there already"),
+                text: format!("route {route:?} overlaps with {with:?}, which was added before"),
             },
             InsertError::InvalidParamSegment => {
                 Self::pattern(route, "a segment has more than one parameter; at most one, as in `/v{version}`")
             }
-            InsertError::InvalidCatchAll => {
-                Self::pattern(route, "`{*name}` stands elsewhere than at the end, or is not a whole segment")
-            }
+            InsertError::InvalidCatchAll => Self::pattern(route, "`{*name}` must be a whole segment at the end"),
             _ => Self::pattern(
                 route,
-                "a parameter is not of the form `{name}` or `{*name}`; write `{{` and `}}` for braces themselves",
+                "invalid parameter: expected `{name}` or `{*name}`; write `{{` and `}}` for literal braces",
             ),
         }
     }

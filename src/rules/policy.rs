@@ -73,7 +73,7 @@ impl Policy {
             all.push(&template.sample(&format!("x{i}")));
         }
         if all.named() > MAX_NAMESPACES {
-            let why = format!("it names {} namespaces; at most {MAX_NAMESPACES}", all.named());
+            let why = format!("too many namespaces: {}, expected at most {MAX_NAMESPACES}", all.named());
             return Err(RulesError::new(RulesErrorKind::Namespace, route, why));
         }
         let invalidations = match &rule.writes.names {
@@ -422,7 +422,7 @@ fn check(route: Option<&str>, rule: &Rule) -> Result<(), RulesError> {
     let old = |segment: &&str| segment.starts_with([':', '*']);
     if let Some(segment) = route.and_then(|route| route.split('/').find(old)) {
         let name = segment.trim_start_matches(':');
-        let why = format!("{segment:?} is no parameter but text that stands for itself; write `{{{name}}}`");
+        let why = format!("{segment:?} is plain text, not a parameter: write `{{{name}}}`");
         return fault(RulesErrorKind::Pattern, why);
     }
     for (status, _) in &rule.statuses {
@@ -445,7 +445,7 @@ fn check(route: Option<&str>, rule: &Rule) -> Result<(), RulesError> {
     if let Some(name) = rule.misplaced {
         return fault(
             RulesErrorKind::Setting,
-            format!("{name} is an option of HTTP rules alone: of Rule::http(), or with `http = true`"),
+            format!("invalid {name}: expected a rule under which HTTP decides (Rule::http(), or `http = true` in a file)"),
         );
     }
     Ok(())

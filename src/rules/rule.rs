@@ -35,7 +35,7 @@ use crate::{
 /// Rules::new().try_route("/tables/{table}", rule.clone())?;
 ///
 /// let error = Rules::new().try_route("/rows/{id}", rule).unwrap_err();
-/// assert!(error.to_string().contains("the route has no parameter `{table}`; it knows `{id}`, `{identity}`"), "{error}");
+/// assert!(error.to_string().contains("the route has no parameter `{table}`: expected one of `{id}`, `{identity}`"), "{error}");
 /// # Ok::<(), tower_response_cache::RulesError>(())
 /// ```
 #[derive(Clone)]
@@ -364,7 +364,7 @@ impl Rule {
     {
         let name = |field: I::Item| match HeaderName::from_bytes(field.as_ref().as_bytes()) {
             Ok(name) => name,
-            Err(_) => panic!("{:?} is no field name", field.as_ref()),
+            Err(_) => panic!("{:?} is not a header name: expected letters, digits and `-`", field.as_ref()),
         };
         let fields = fields.into_iter().map(name).collect();
         self.http_option("targeted", |options| options.targets = fields)

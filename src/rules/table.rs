@@ -46,7 +46,7 @@ use crate::{
 ///     .route("/storage/{bucket}", Rule::ttl(5 * minute).namespace("storage:list:{bucket}"));
 ///
 /// let error = rules.try_route("/tables/{name}", Rule::ttl(minute)).unwrap_err();
-/// assert_eq!(error.to_string(), "route \"/tables/{name}\" overlaps with \"/tables/{table}\", which is there already");
+/// assert_eq!(error.to_string(), "route \"/tables/{name}\" overlaps with \"/tables/{table}\", which was added before");
 /// ```
 #[derive(Clone, Default)]
 pub struct Rules {

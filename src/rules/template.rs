@@ -34,7 +34,7 @@ impl Template {
         let mut rest = source;
         while let Some(open) = rest.find(['{', '}']) {
             let Some((name, tail)) = rest[open..].strip_prefix('{').and_then(|after| after.split_once('}')) else {
-                return fault(RulesErrorKind::Parameter, "a brace has no partner; parameters are written `{name}`".into());
+                return fault(RulesErrorKind::Parameter, "unmatched brace: parameters are written `{name}`".into());
             };
             if open > 0 {
                 pieces.push(Piece::Text(rest[..open].into()));
@@ -60,7 +60,9 @@ impl Template {
         }
         namespace::check(&sample).map_err(|why| RulesError::namespace(route, source, &why))?;
         if size > MAX_NAMESPACE_LEN {
-            let why = format!("may come to {size} bytes, of which each parameter counts {VALUE}; 200 are allowed");
+            let why = format!(
+                "the name may have {size} bytes, counting {VALUE} for each parameter: expected at most {MAX_NAMESPACE_LEN}"
+            );
             return fault(RulesErrorKind::Namespace, why);
         }
         Ok(Self { source: source.into(), pieces: pieces.into() })
@@ -114,9 +116,9 @@ fn unknown(name: &str, route: Option<&str>, params: &[String]) -> String {
     known.push("`{identity}`".into());
     let known = known.join(", ");
     match route {
-        Some(_) => format!("the route has no parameter `{{{name}}}`; it knows {known}"),
+        Some(_) => format!("the route has no parameter `{{{name}}}`: expected one of {known}"),
         None => format!(
-            "`{{{name}}}` needs a route that has it: use `.route(\"/…/{{{name}}}\", rule)`; without one there is only {known}"
+            "`{{{name}}}` needs a route that has it: use `.route(\"/…/{{{name}}}\", rule)`; without a route there is only {known}"
         ),
     }
 }

@@ -37,7 +37,7 @@ struct Queued;
 
 impl fmt::Display for Queued {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("invalidation queued: the store cannot be reached, and will be told as soon as it can")
+        f.write_str("invalidation queued: the store cannot be reached now, and it is delivered later")
     }
 }
 

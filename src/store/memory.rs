@@ -266,7 +266,7 @@ impl MemoryBuilder {
     #[track_caller]
     pub fn build(self) -> Memory {
         let bytes = self.capacity;
-        assert!(bytes >= SMALLEST, "a memory store of {bytes} bytes is too small: at least {SMALLEST} (64 KiB)");
+        assert!(bytes >= SMALLEST, "invalid capacity {bytes}: expected at least {SMALLEST} bytes (64 KiB)");
         let slots = (bytes / 1024).next_power_of_two().clamp(1 << 10, 1 << 16);
         // A low estimate costs little. A high one lowers the hit ratio.
         let estimate = (bytes / 4096).max(16);

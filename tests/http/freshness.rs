@@ -433,5 +433,5 @@ async fn options() {
     ];
     walk("4.1: normalised", Rule::http().normalise(normalise), &languages).await;
     let error = Rules::new().try_fallback(Rule::ttl(MINUTE).heuristics(true)).expect_err("no HTTP rule");
-    assert!(error.to_string().contains("heuristics is an option of HTTP rules alone"), "{error}");
+    assert!(error.to_string().contains("invalid heuristics: expected a rule under which HTTP decides"), "{error}");
 }

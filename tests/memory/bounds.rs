@@ -140,7 +140,7 @@ async fn response_reported_as_stored_is_stored() {
 }
 
 #[test]
-#[should_panic(expected = "a memory store of 65535 bytes is too small: at least 65536 (64 KiB)")]
+#[should_panic(expected = "invalid capacity 65535: expected at least 65536 bytes (64 KiB)")]
 fn too_small_capacity_is_refused() {
     let _ = Memory::new((64 << 10) - 1);
 }

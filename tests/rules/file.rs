@@ -113,7 +113,7 @@ fn bad_files_are_refused_with_line_and_alternatives() {
         ),
         (
             "heuristics = true",
-            "line 1: route \"/t/{table}\": heuristics is an option of HTTP rules alone: of Rule::http(), or with `http = true`"
+            "line 1: route \"/t/{table}\": invalid heuristics: expected a rule under which HTTP decides (Rule::http(), or `http = true` in a file)"
                 .into(),
         ),
         ("targeted = ['a b']", "line 4: invalid value: string \"a b\", expected the name of a header field, such as \"accept-language\"".into()),
@@ -169,8 +169,8 @@ fn bad_files_are_refused_with_line_and_alternatives() {
         ),
         (
             "namespaces = ['t:{tabel}']",
-            "line 1: route \"/t/{table}\": template \"t:{tabel}\": the route has no parameter `{tabel}`; \
-             it knows `{table}`, `{identity}`"
+            "line 1: route \"/t/{table}\": template \"t:{tabel}\": the route has no parameter `{tabel}`: \
+             expected one of `{table}`, `{identity}`"
                 .into(),
         ),
         (
@@ -225,7 +225,7 @@ fn bad_files_are_refused_with_line_and_alternatives() {
         // Tables around the routes.
         (
             "[[route]]\npath = '/t/{name}'\nttl = '1s'",
-            "line 4: route \"/t/{name}\" overlaps with \"/t/{table}\", which is there already".into(),
+            "line 4: route \"/t/{name}\" overlaps with \"/t/{table}\", which was added before".into(),
         ),
         ("[[route]]\nttl = '1s'", "line 4: a route has a `path`, such as \"/t/{table}\"".into()),
         (
@@ -238,7 +238,7 @@ fn bad_files_are_refused_with_line_and_alternatives() {
         (
             "[fallback]\nttl = '1s'\nnamespaces = ['{table}']",
             "line 4: rule without a route: template \"{table}\": `{table}` needs a route that has it: use \
-             `.route(\"/…/{table}\", rule)`; without one there is only `{identity}`"
+             `.route(\"/…/{table}\", rule)`; without a route there is only `{identity}`"
                 .into(),
         ),
     ] {
