@@ -45,7 +45,8 @@ where
         Finish::Forward(outcome) => ResponseFuture::bypass(inner.call(request), shared.clone(), CacheStatus::new(outcome)),
         Finish::Head(missed) => {
             let fill = Fill::new(shared.clone(), missed, None, shared.store.context().clock.nanos());
-            ResponseFuture::work(fill.head(inner.call(request)))
+            let call = fill.enter(|| inner.call(request));
+            ResponseFuture::work(fill.head(call))
         }
     }
 }

@@ -54,7 +54,7 @@ use crate::{
 /// # });
 /// ```
 ///
-/// See the [crate's documentation](crate) for the requests that a rule covers and the responses that are never stored. The layer must run
+/// See [http](crate::guide::http) for the requests that a rule covers and the responses that are never stored. The layer must run
 /// within a Tokio runtime with its timer enabled.
 #[must_use]
 pub struct CacheLayer<St = Memory> {
@@ -246,7 +246,11 @@ impl<St: Store> CacheLayer<St> {
     fn shared(&self) -> Arc<LayerState<St>> {
         static LAYERS: AtomicU64 = AtomicU64::new(0);
         let make = || {
-            self.store.context().counters.watches(&self.rules.usage());
+            let context = self.store.context();
+            context.counters.watches(&self.rules.usage());
+            if self.rules.is_empty() {
+                context.counters.nothing_cached(context.clock.nanos());
+            }
             Arc::new(LayerState {
                 id: LAYERS.fetch_add(1, Ordering::Relaxed),
                 store: self.store.clone(),

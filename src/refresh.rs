@@ -18,7 +18,7 @@ use crate::{
     fill::{
         Fill,
         begin::begin,
-        upstream::{InnerService, prepare_upstream_request},
+        upstream::{self, InnerService},
     },
     lookup::{
         decision::Decision,
@@ -64,10 +64,9 @@ pub(crate) fn start<S, St, ReqB, ResB>(
         drop(take_ready(inner));
         runtime.spawn(Box::pin(look_up_and_refresh(shared, inner.clone(), missed.request, request)).in_current_span());
     } else if let Some((began, leader)) = begin_in_memory(&shared, &missed, entry, &request) {
-        let (mut missed, mut request) = (missed, request);
+        let mut missed = missed;
         let MissedRequest { request: cache_request, miss } = &mut *missed;
-        prepare_upstream_request(&mut request, cache_request, miss, false);
-        let call = take_ready(inner).call(request);
+        let call = upstream::call(&mut take_ready(inner), &shared.store, cache_request, miss, request, false);
         runtime.spawn(run(&shared, missed, leader, began, call).in_current_span());
     }
 }
@@ -152,7 +151,7 @@ async fn refresh<S, St, ReqB, ResB>(
     cache_request: CacheRequest,
     mut miss: LookupMiss<St>,
     (mut leader, completions): (Leader, CompletionCount),
-    mut request: Request<ReqB>,
+    request: Request<ReqB>,
 ) where
     S: InnerService<ReqB, ResB>,
     St: Store,
@@ -167,8 +166,8 @@ async fn refresh<S, St, ReqB, ResB>(
     }
     if poll_fn(|cx| service.poll_ready(cx)).await.is_ok() {
         let began = shared.store.context().clock.nanos();
-        prepare_upstream_request(&mut request, &cache_request, &mut miss, false);
-        let call = WithPermit::new(service.call(request), miss.permit.as_ref());
+        let call = upstream::call(&mut service, &shared.store, &cache_request, &mut miss, request, false);
+        let call = WithPermit::new(call, miss.permit.as_ref());
         run(&shared, cache_request.missed(miss), leader, began, call).await;
     }
 }

@@ -18,10 +18,12 @@ use crate::{
     fast_path::first_action,
     fill::{
         Fill,
-        upstream::{self, InnerService, prepare_upstream_request},
+        ongoing::OngoingFill,
+        upstream::{self, InnerService},
     },
     finish::finish,
     future::ResponseFuture,
+    key::{self, Key},
     lookup::request::{CacheRequest, MissedRequest},
     ready::take_ready,
     respond::serve,
@@ -94,6 +96,11 @@ where
         if !self.shared.options.enabled.is_on() {
             return self.call_disabled(request);
         }
+        if let Some(fill) = OngoingFill::current()
+            && self.is_inside(fill, &request)
+        {
+            return self.call_nested(request);
+        }
         match first_action(&self.shared, &request) {
             Action::Finish(step) => finish(&mut self.inner, &self.shared, step, request),
             Action::Fetch(missed) if !self.shared.store.is_shared() => self.fetch(missed, request),
@@ -105,6 +112,44 @@ where
 }
 
 impl<S, St> CacheService<S, St> {
+    /// Returns true if the request belongs to the call of a fill of its own key.
+    #[cold]
+    fn is_inside<ReqB>(&self, fill: OngoingFill, request: &Request<ReqB>) -> bool
+    where
+        St: Store,
+    {
+        let LayerState { rules, store, .. } = &*self.shared;
+        let is_it = |key: Option<Key>| key.is_some_and(|key| OngoingFill::of(store.context(), key.as_ref()) == fill);
+        if is_it(rules.key(store, request)) {
+            return true;
+        }
+        if key::is_as_sent(request.uri(), request.extensions()) {
+            return false;
+        }
+        // A layer outside of a nested router sees the whole path, and has another key.
+        let mut sent = Request::new(());
+        *sent.method_mut() = request.method().clone();
+        *sent.uri_mut() = key::uri_as_sent(request.uri(), request.extensions()).clone();
+        *sent.headers_mut() = request.headers().clone();
+        *sent.extensions_mut() = request.extensions().clone();
+        is_it(rules.key(store, &sent))
+    }
+
+    /// Calls the inner service for a layer over the same store that is further outside.
+    #[cold]
+    fn call_nested<ReqB, ResB>(&mut self, request: Request<ReqB>) -> ResponseFuture<S::Future, St, ResB, S::Error>
+    where
+        S: InnerService<ReqB, ResB> + Clone,
+        St: Store,
+        ReqB: Send + 'static,
+        ResB: Body<Error: Into<BoxError>> + Send + 'static,
+    {
+        let context = self.shared.store.context();
+        context.counters.nested(request.uri().path(), context.clock.nanos());
+        let step = action::bypass(context, Bypass::Nested);
+        finish(&mut self.inner, &self.shared, step, request)
+    }
+
     /// Calls the inner service while caching is turned off.
     #[cold]
     fn call_disabled<ReqB, ResB>(&mut self, request: Request<ReqB>) -> ResponseFuture<S::Future, St, ResB, S::Error>
@@ -126,7 +171,7 @@ impl<S, St> CacheService<S, St> {
     fn fetch<ReqB, ResB>(
         &mut self,
         mut missed: Box<MissedRequest<St>>,
-        mut request: Request<ReqB>,
+        request: Request<ReqB>,
     ) -> ResponseFuture<S::Future, St, ResB, S::Error>
     where
         S: InnerService<ReqB, ResB> + Clone,
@@ -154,8 +199,8 @@ impl<S, St> CacheService<S, St> {
                     return ResponseFuture::ready(serve(&self.shared, &request, &entry, Outcome::Hit, now));
                 }
                 upstream::count_miss(&self.shared, miss.reason);
-                prepare_upstream_request(&mut request, cache_request, miss, false);
-                let call = take_ready(&mut self.inner).call(request);
+                let mut inner = take_ready(&mut self.inner);
+                let call = upstream::call(&mut inner, &self.shared.store, cache_request, miss, request, false);
                 task.begin(Box::pin(Fill::new(self.shared.clone(), missed, Some(leader), now).run(call)));
                 ResponseFuture::lead(task)
             }
@@ -170,7 +215,7 @@ impl<S, St> CacheService<S, St> {
         mut missed: Box<MissedRequest<St>>,
         reason: Miss,
         now: Nanos,
-        mut request: Request<ReqB>,
+        request: Request<ReqB>,
     ) -> ResponseFuture<S::Future, St, ResB, S::Error>
     where
         S: InnerService<ReqB, ResB> + Clone,
@@ -182,8 +227,8 @@ impl<S, St> CacheService<S, St> {
             miss.reason = reason;
         }
         self.shared.store.context().counters.miss(miss.reason);
-        prepare_upstream_request(&mut request, cache_request, miss, true);
-        let call = take_ready(&mut self.inner).call(request);
+        let mut inner = take_ready(&mut self.inner);
+        let call = upstream::call(&mut inner, &self.shared.store, cache_request, miss, request, true);
         ResponseFuture::work(Fill::new(self.shared.clone(), missed, None, now).run(call))
     }
 

@@ -17,7 +17,7 @@ use crate::{
     fill::{
         Answer, Fill,
         begin::{FilledElsewhere, begin},
-        upstream::{InnerService, count_miss, prepare_upstream_request},
+        upstream::{self, InnerService, count_miss},
     },
     finish::finish,
     follow::{Followed, follow},
@@ -224,7 +224,7 @@ async fn fetch_as_leader<S, St, ReqB, ResB>(
     mut missed: Box<MissedRequest<St>>,
     leader: Leader,
     task: Detachable<Answer<ResB, S::Error>, Flight>,
-    mut request: Request<ReqB>,
+    request: Request<ReqB>,
 ) -> Answer<ResB, S::Error>
 where
     S: InnerService<ReqB, ResB>,
@@ -235,8 +235,8 @@ where
     poll_fn(|cx| service.poll_ready(cx)).await?;
     let began = shared.store.context().clock.nanos();
     let MissedRequest { request: cache_request, miss } = &mut *missed;
-    prepare_upstream_request(&mut request, cache_request, miss, false);
-    let call = WithPermit::new(service.call(request), miss.permit.as_ref());
+    let call = upstream::call(&mut service, &shared.store, cache_request, miss, request, false);
+    let call = WithPermit::new(call, miss.permit.as_ref());
     task.begin(Box::pin(Fill::new(shared, missed, Some(leader), began).run(call)));
     task.await
 }
@@ -247,7 +247,7 @@ async fn fetch_alone<S, St, ReqB, ResB>(
     mut service: S,
     mut missed: Box<MissedRequest<St>>,
     reason: Miss,
-    mut request: Request<ReqB>,
+    request: Request<ReqB>,
     until: Instant,
 ) -> Answer<ResB, S::Error>
 where
@@ -265,7 +265,7 @@ where
     let _ = begin(&shared, cache_request, miss, None, until).await;
     poll_fn(|cx| service.poll_ready(cx)).await?;
     let began = context.clock.nanos();
-    prepare_upstream_request(&mut request, cache_request, miss, true);
-    let call = WithPermit::new(service.call(request), miss.permit.as_ref());
+    let call = upstream::call(&mut service, &shared.store, cache_request, miss, request, true);
+    let call = WithPermit::new(call, miss.permit.as_ref());
     Fill::new(shared.clone(), missed, None, began).run(call).await
 }

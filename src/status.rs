@@ -85,6 +85,8 @@ reasons! {
         IdentityAmbiguous = "identity-ambiguous",
         /// Caching is [turned off](crate::CacheLayer::enabled).
         Disabled = "disabled",
+        /// The request belongs to a fill of its own key: a layer over the same store is further outside, or a handler requests its own URI.
+        Nested = "nested",
     }
 }
 
@@ -96,7 +98,7 @@ reasons! {
         /// The stored response has expired.
         Expired = "expired",
         /// A namespace of the stored response was invalidated softly.
-        SoftlyCleared = "softly-cleared",
+        SoftlyInvalidated = "softly-invalidated",
         /// A response for the key could not be stored a moment ago, so that requests do not wait for each other.
         HitForMiss = "hit-for-miss",
         /// The request followed another fill, whose response may not be shared.
@@ -145,7 +147,7 @@ reasons! {
         /// The inner service failed.
         Failed = "failed",
         /// A namespace of the response was invalidated while it was computed.
-        Cleared = "cleared",
+        Invalidated = "invalidated",
         /// The handler named a namespace that is new to the shared store. Responses of later fills are stored.
         NewNamespace = "new-namespace",
         /// The response has more than [`MAX_NAMESPACES`](crate::namespace::MAX_NAMESPACES). A common ancestor cannot replace them, because an invalidation of
@@ -376,7 +378,7 @@ impl fmt::Display for CacheStatus {
             Outcome::Revalidated => f.write_str("fwd=stale; fwd-status=304")?,
             Outcome::OnlyIfCached => f.write_str("detail=only-if-cached")?,
             Outcome::Collapsed => f.write_str("fwd=uri-miss; collapsed")?,
-            Outcome::Miss(Miss::Expired | Miss::SoftlyCleared) => f.write_str("fwd=stale")?,
+            Outcome::Miss(Miss::Expired | Miss::SoftlyInvalidated) => f.write_str("fwd=stale")?,
             Outcome::Miss(Miss::Request) => f.write_str("fwd=request")?,
             Outcome::Miss(Miss::Absent) => f.write_str("fwd=uri-miss")?,
             Outcome::Miss(Miss::Variant) => f.write_str("fwd=vary-miss")?,
@@ -390,7 +392,8 @@ impl fmt::Display for CacheStatus {
             Some(Storing::Not(why))
                 if matches!(
                     self.outcome,
-                    Outcome::Miss(Miss::Absent | Miss::Expired | Miss::SoftlyCleared | Miss::Request) | Outcome::Revalidated
+                    Outcome::Miss(Miss::Absent | Miss::Expired | Miss::SoftlyInvalidated | Miss::Request)
+                        | Outcome::Revalidated
                 ) =>
             {
                 write!(f, "; detail={why}")?;

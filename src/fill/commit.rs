@@ -185,7 +185,7 @@ impl<St: Store> Fill<St> {
         }
         match store.admit(stamp, added).await.map_err(NotStored::Failed)? {
             Admitted::Stamp(stamp) => Ok(stamp),
-            Admitted::Invalidated => Err(NotStored::Because(NoStore::Cleared)),
+            Admitted::Invalidated => Err(NotStored::Because(NoStore::Invalidated)),
             Admitted::New => Err(NotStored::Because(NoStore::NewNamespace)),
         }
     }
@@ -236,7 +236,7 @@ pub(crate) fn told<St: Store>(
 ) -> Storing {
     let storing = match put {
         Ok(Put::Stored) => Storing::Stored,
-        Ok(Put::Dead) => Storing::Not(NoStore::Cleared),
+        Ok(Put::Dead) => Storing::Not(NoStore::Invalidated),
         Ok(Put::TooLarge) => Storing::Not(NoStore::TooLarge),
         Err(NotStored::Because(why)) => Storing::Not(why),
         Err(NotStored::Failed(error)) => {

@@ -10,7 +10,7 @@ use http::Response;
 use http_body::Body;
 use pin_project::pin_project;
 
-use super::{Answer, Fill, RestFuture};
+use super::{Answer, Fill, RestFuture, ongoing::OngoingCall};
 use crate::{error::BoxError, stats::counters::Count, store::Store};
 
 /// Awaits the inner service, and stores its response if that is allowed.
@@ -21,7 +21,7 @@ use crate::{error::BoxError, stats::counters::Count, store::Store};
 #[pin_project]
 pub(crate) struct FillFuture<F, St: Store, B, E> {
     #[pin]
-    inner: Option<F>,
+    inner: Option<OngoingCall<F>>,
     fill: Option<Fill<St>>,
     rest: Option<RestFuture<B, E>>,
 }
@@ -37,7 +37,7 @@ where
     pub(super) fn new(fill: Fill<St>, inner: F) -> Self {
         fill.shared.store.context().counters.add(Count::InnerCalls, 1);
         match fill.request.rule.soft_timeout().filter(|_| fill.miss.fallback.is_some()) {
-            None => Self { inner: Some(inner), fill: Some(fill), rest: None },
+            None => Self { inner: Some(OngoingCall::new(fill.ongoing(), inner)), fill: Some(fill), rest: None },
             Some(limit) => Self { inner: None, fill: None, rest: Some(Box::pin(fill.run_softly(inner, limit))) },
         }
     }

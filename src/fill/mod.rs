@@ -6,6 +6,7 @@ pub(crate) mod body;
 pub(crate) mod commit;
 pub(crate) mod fast_path;
 pub(crate) mod future;
+pub(crate) mod ongoing;
 pub(crate) mod partial;
 pub(crate) mod revalidate;
 pub(crate) mod run;
@@ -20,6 +21,7 @@ use std::{
 
 use http::Response;
 
+use self::ongoing::OngoingFill;
 use crate::{
     body::CacheBody, clock::Nanos, lookup::request::MissedRequest, single_flight::Leader, state::LayerState, store::Store,
 };
@@ -43,6 +45,20 @@ pub(crate) struct Fill<St: Store> {
     pub(crate) answered: Nanos,
     /// `None` if no other request may follow this fill.
     pub(crate) leader: Option<Leader>,
+}
+
+impl<St: Store> Fill<St> {
+    /// Returns the mark of this fill while its call runs.
+    #[inline]
+    fn ongoing(&self) -> OngoingFill {
+        OngoingFill::of(self.shared.store.context(), self.request.primary.as_ref())
+    }
+
+    /// Makes the call of the inner service while the fill is marked.
+    pub(crate) fn enter<T>(&self, call: impl FnOnce() -> T) -> T {
+        let _guard = self.ongoing().enter();
+        call()
+    }
 }
 
 /// Gives access to the request and its lookup, as `self.request` and `self.miss`.

@@ -8,6 +8,7 @@ use http_body::Body;
 use super::{
     Fill,
     admission::{Admission, ResponseNamespaces},
+    ongoing::OngoingCall,
 };
 use crate::{
     body::CacheBody,
@@ -97,7 +98,7 @@ impl<St: Store> Fill<St> {
         B: Body<Error: Into<BoxError>> + Send + 'static,
     {
         self.shared.store.context().counters.add(Count::InnerCalls, 1);
-        let answer = inner.await;
+        let answer = OngoingCall::new(self.ongoing(), inner).await;
         self.has_answered();
         let response = match answer {
             Ok(response) => response,

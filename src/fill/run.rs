@@ -21,6 +21,7 @@ use crate::{
         Answer, Fill, PASS, RestFuture,
         body::{BodyPrefix, exact},
         future::FillFuture,
+        ongoing::OngoingCall,
     },
     key::Key,
     lookup::{partial::asks_for_one, request::MissedRequest},
@@ -62,7 +63,7 @@ impl<St: Store> Fill<St> {
         B: Body<Error: Into<BoxError>> + Send + 'static,
         E: Send + 'static,
     {
-        let mut inner = Box::pin(inner);
+        let mut inner = Box::pin(OngoingCall::new(self.ongoing(), inner));
         let answer = match tokio::time::timeout(limit, &mut inner).await {
             Ok(answer) => {
                 drop(inner);

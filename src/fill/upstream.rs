@@ -3,7 +3,7 @@
 use http::{HeaderMap, Request, Response, header};
 use tower::Service;
 
-use super::revalidate::as_inner_service_knows;
+use super::{ongoing::OngoingFill, revalidate::as_inner_service_knows};
 use crate::{
     lookup::request::{CacheRequest, LookupMiss},
     semantics,
@@ -38,15 +38,17 @@ fn remove_conditions(headers: &mut HeaderMap) {
     }
 }
 
-/// Makes the request that the inner service sees. If an entry can be revalidated, the request has the conditions for that. If not, it has
-/// no condition, or those of the client if it is fetched `alone`.
+/// Calls the inner service for a fill. If an entry can be revalidated, the request has the conditions for that. If not, it has no condition, or
+/// those of the client if it is fetched `alone`.
 #[inline]
-pub(crate) fn prepare_upstream_request<B, St: Store>(
-    request: &mut Request<B>,
+pub(crate) fn call<S: Service<Request<B>>, B, St: Store>(
+    service: &mut S,
+    store: &St,
     cache_request: &CacheRequest,
     miss: &mut LookupMiss<St>,
+    mut request: Request<B>,
     alone: bool,
-) {
+) -> S::Future {
     if let Some(entry) = &miss.revalidatable {
         // RFC 9111, section 4.3.1: the conditions are those of the cache, so that a 304 is about the stored response.
         if !semantics::make_conditional(request.headers_mut(), &[&as_inner_service_knows(entry)]) {
@@ -55,4 +57,6 @@ pub(crate) fn prepare_upstream_request<B, St: Store>(
     } else if !alone && cache_request.info.is_conditional_or_range {
         remove_conditions(request.headers_mut());
     }
+    let _guard = OngoingFill::of(store.context(), cache_request.primary.as_ref()).enter();
+    service.call(request)
 }

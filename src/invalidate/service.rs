@@ -78,7 +78,7 @@ where
         }
         drop(views);
         if write.rule.is_none() {
-            write.uncovered = Some((request.method().clone(), request.uri().path().into(), !self.rules.are_none()));
+            write.uncovered = Some((request.method().clone(), request.uri().path().into(), !self.rules.is_empty()));
         }
         let request = if by_response {
             let (head, body) = request.into_parts();

@@ -246,7 +246,7 @@ impl Rules {
         self.table.unmatched()
     }
 
-    pub(crate) fn are_none(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.table.rules.is_empty()
     }
 

@@ -66,6 +66,28 @@ impl Counters {
         }
     }
 
+    /// Warns of a request that reaches the cache again while the inner service is called for its own key.
+    #[cold]
+    pub(crate) fn nested(&self, path: &str, now: Nanos) {
+        if self.quiet.is_due(Misconfiguration::Nested, now) {
+            tracing::warn!(
+                path,
+                "a request has reached the cache twice: two cache layers over one store cover its route, or its handler requests its own URI. \
+                 Apply the layer once, at the router or at the route; the inner layer passes such requests on"
+            );
+        }
+    }
+
+    /// Warns of a cache layer without rules.
+    #[cold]
+    pub(crate) fn nothing_cached(&self, now: Nanos) {
+        if self.quiet.is_due(Misconfiguration::NothingCached, now) {
+            tracing::warn!(
+                "a cache layer has no rules: it caches nothing. Add a rule with `route`, `rule` or `rules` before the layer is applied"
+            );
+        }
+    }
+
     /// Watches the rules of a layer over the store.
     pub(crate) fn watches(&self, rules: &Arc<dyn RuleUsage>) {
         let mut tables = self.quiet.tables();

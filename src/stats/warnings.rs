@@ -28,12 +28,16 @@ pub(crate) enum Misconfiguration {
     NeverInvalidated,
     /// A response that names more namespaces than an entry may have.
     TooManyNamespaces,
+    /// A request that reaches the cache a second time.
+    Nested,
+    /// A cache layer without rules.
+    NothingCached,
 }
 
 /// The time of the next warning of each kind.
 #[derive(Debug, Default)]
 pub(crate) struct WarningLimits {
-    until: [AtomicU64; 4],
+    until: [AtomicU64; 6],
     /// The rule tables of all layers over the store.
     tables: Mutex<Vec<Watched>>,
 }

@@ -5,6 +5,7 @@ mod common;
 
 mod axum_stack;
 mod connections;
+mod layered_twice;
 mod services;
 mod tower_http_layers;
 mod tower_layers;

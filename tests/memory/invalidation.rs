@@ -39,7 +39,7 @@ async fn namespace_invalidates_itself_and_its_descendants_only() {
             let want = match (is_gone, soft) {
                 (false, _) => HIT,
                 (true, false) => ABSENT,
-                (true, true) => Outcome::Miss(Miss::SoftlyCleared),
+                (true, true) => Outcome::Miss(Miss::SoftlyInvalidated),
             };
             assert_eq!(outcome(&send(&service, get("/t/a-1")).await), want, "{invalidated} {namespace}");
         }

@@ -1,0 +1,85 @@
+//! The fill whose call of the inner service runs on this thread now.
+//!
+//! A request for the same key inside that call comes from a second layer over the same store, or from a handler that requests its own URI. If it were
+//! served from the store, a refresh would store the old response again. If it followed the fill, it would wait for itself.
+
+use std::{
+    cell::Cell,
+    future::Future,
+    pin::Pin,
+    ptr,
+    task::{self, Poll},
+};
+
+use pin_project::pin_project;
+
+use crate::{key::KeyRef, store::backend::Context};
+
+/// A fill, known by its store and its key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OngoingFill {
+    store: usize,
+    key: u128,
+}
+
+thread_local! {
+    static CURRENT: Cell<Option<OngoingFill>> = const { Cell::new(None) };
+}
+
+impl OngoingFill {
+    #[inline]
+    pub(crate) fn of(store: &Context, key: KeyRef<'_>) -> Self {
+        Self { store: ptr::from_ref(store).addr(), key: key.hash() }
+    }
+
+    /// Returns the innermost fill whose call runs on this thread.
+    #[inline]
+    pub(crate) fn current() -> Option<Self> {
+        CURRENT.get()
+    }
+
+    /// Marks that the call of this fill runs on this thread, until the guard is dropped.
+    #[inline]
+    pub(crate) fn enter(self) -> OngoingGuard {
+        OngoingGuard { outer: CURRENT.replace(Some(self)) }
+    }
+}
+
+/// Ends the mark of [`OngoingFill::enter`].
+#[must_use]
+pub(crate) struct OngoingGuard {
+    outer: Option<OngoingFill>,
+}
+
+impl Drop for OngoingGuard {
+    #[inline]
+    fn drop(&mut self) {
+        CURRENT.set(self.outer);
+    }
+}
+
+/// The call of the inner service for a fill. The fill is marked whenever the call is polled.
+#[pin_project]
+pub(crate) struct OngoingCall<F> {
+    fill: OngoingFill,
+    #[pin]
+    call: F,
+}
+
+impl<F> OngoingCall<F> {
+    #[inline]
+    pub(crate) fn new(fill: OngoingFill, call: F) -> Self {
+        Self { fill, call }
+    }
+}
+
+impl<F: Future> Future for OngoingCall<F> {
+    type Output = F::Output;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let _guard = this.fill.enter();
+        this.call.poll(cx)
+    }
+}
