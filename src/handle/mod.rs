@@ -233,6 +233,11 @@ impl ResponseCache {
         self.store().stats()
     }
 
+    /// Returns the patterns of the rules that have matched no request yet: see [`Rules::unmatched`].
+    pub fn unmatched(&self) -> impl Iterator<Item = &str> {
+        self.cache.rules.unmatched()
+    }
+
     /// Tells if caching is on.
     pub fn is_enabled(&self) -> bool {
         self.cache.options.enabled.is_on()
@@ -243,7 +248,7 @@ impl ResponseCache {
         self.cache.options.enabled.set(on);
     }
 
-    /// Returns the rule that covers a request, with its key and its namespaces, or the reason for which none does.
+    /// Returns the rule that covers a read, with its key and its namespaces, or the reason for which none does.
     ///
     /// The request has this method and target, no header fields and no content. A target with an authority stands for a request with that
     /// `Host`. The path is the one that the layer sees: inside a nested router, it has no prefix. The switch of

@@ -72,7 +72,7 @@ fn decide_by_rule(entry: &Entry, validity: Validity, rule: &Policy, now: Nanos) 
     if times.allows_stale_while_revalidate(now) {
         return Decision::Stale;
     }
-    let reason = if validity == Validity::Stale { Miss::SoftlyCleared } else { Miss::Expired };
+    let reason = if validity == Validity::Stale { Miss::SoftlyInvalidated } else { Miss::Expired };
     Decision::Fetch { reason, fallback: times.allows_stale_if_error(now) }
 }
 
@@ -101,7 +101,7 @@ fn decide_by_http(entry: &Entry, validity: Validity, rule: &Policy, request: &Re
         semantics::Decision::GatewayTimeout => Decision::OnlyIfCached,
         semantics::Decision::Revalidate => {
             let reason = match validity {
-                Validity::Stale => Miss::SoftlyCleared,
+                Validity::Stale => Miss::SoftlyInvalidated,
                 _ if freshness.is_fresh(now / MS) && !freshness.validate_always => Miss::Request,
                 _ => Miss::Expired,
             };

@@ -35,7 +35,7 @@ use crate::{
 /// Rules::new().try_route("/tables/{table}", rule.clone())?;
 ///
 /// let error = Rules::new().try_route("/rows/{id}", rule).unwrap_err();
-/// assert!(error.to_string().contains("the route has no parameter `{table}`: expected one of `{id}`, `{identity}`"), "{error}");
+/// assert!(error.to_string().contains("the route has no parameter `{table}`: expected one of `{id}`, `{identity}` if the rule has an identity"), "{error}");
 /// # Ok::<(), tower_response_cache::RulesError>(())
 /// ```
 #[derive(Clone)]

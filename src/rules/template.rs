@@ -113,7 +113,7 @@ impl Template {
 
 fn unknown(name: &str, route: Option<&str>, params: &[String]) -> String {
     let mut known: Vec<_> = params.iter().map(|param| format!("`{{{param}}}`")).collect();
-    known.push("`{identity}`".into());
+    known.push("`{identity}` if the rule has an identity".into());
     let known = known.join(", ");
     match route {
         Some(_) => format!("the route has no parameter `{{{name}}}`: expected one of {known}"),

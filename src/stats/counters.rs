@@ -38,9 +38,11 @@ pub(crate) enum Count {
     /// Requests whose time was measured, and the sum of the times.
     Timed,
     TimedNanos,
+    /// The number of the counters before it. It stays last.
+    End,
 }
 
-const COUNTS: usize = Count::TimedNanos as usize + 1;
+const COUNTS: usize = Count::End as usize;
 
 pub(crate) const MISSES: usize = COUNTS;
 

@@ -53,8 +53,8 @@ pub struct Stats {
     pub evictions: u64,
     /// Entries removed because they had expired.
     pub expired: u64,
-    /// Responses that have invalidated namespaces through [`InvalidateLayer`](crate::InvalidateLayer). Calls of
-    /// [`Store::invalidate`](crate::Store::invalidate) are not counted.
+    /// Invalidations: responses of writes that have invalidated namespaces, and calls of [`Store::invalidate`](crate::Store::invalidate) and
+    /// its relatives. Each counts once, for one namespace or for many.
     pub invalidations: u64,
     /// Invalidations that could not be delivered to a shared store in time.
     pub undelivered: u64,

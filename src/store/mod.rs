@@ -12,14 +12,14 @@ pub(crate) mod memory;
 use std::{fmt, future::Future};
 
 use self::{
-    backend::{Backend, within},
+    backend::{Backend, Context, within},
     epochs::InvalidationKind,
     error::StoreError,
 };
 use crate::{
     key::Key,
     namespace::{InvalidNamespace, Namespace, set::Namespaces},
-    stats::Stats,
+    stats::{Stats, counters::Count},
 };
 
 /// A store of responses, as an application uses it: to invalidate and to report.
@@ -116,6 +116,9 @@ where
 
 /// Invalidates, and waits no longer than the store's `invalidate_timeout`.
 pub(crate) async fn bump_in_time<St: Store>(store: &St, names: &Namespaces, kind: InvalidationKind) -> Result<(), StoreError> {
-    let limit = store.context().invalidate_timeout;
-    within(limit, store.bump(names, kind, None)).await.unwrap_or_else(|| Err(StoreError::queued()))
+    let Context { invalidate_timeout, counters, .. } = store.context();
+    if !names.is_empty() {
+        counters.add(Count::Invalidations, 1);
+    }
+    within(*invalidate_timeout, store.bump(names, kind, None)).await.unwrap_or_else(|| Err(StoreError::queued()))
 }

@@ -330,7 +330,7 @@ async fn entry_invalidated_during_its_validation_is_not_stored() {
     let response = second.await.expect("no panic").expect("a response");
     let status = *response.extensions().get::<tower_response_cache::CacheStatus>().expect("covered");
     assert_eq!(status.outcome(), Outcome::Revalidated);
-    assert!(matches!(status.stored(), Some(Storing::Not(tower_response_cache::status::NoStore::Cleared))), "{status}");
+    assert!(matches!(status.stored(), Some(Storing::Not(tower_response_cache::status::NoStore::Invalidated))), "{status}");
     let third = asking();
     let (request, answer) = next_call(&mut handle).await;
     assert!(!request.headers().contains_key("if-none-match"), "an invalidated entry is not revalidated");

@@ -262,7 +262,7 @@ async fn soft_invalidation_makes_stale_and_hard_removes() {
     store.invalidate_softly(["db"]).await.expect("valid");
     let asking = request(&service);
     next_call(&mut service.1).await.1.send_response(ok("new"));
-    assert_eq!(asking.await.expect("no panic").expect("a response").0, Outcome::Miss(Miss::SoftlyCleared));
+    assert_eq!(asking.await.expect("no panic").expect("a response").0, Outcome::Miss(Miss::SoftlyInvalidated));
 }
 
 #[tokio::test]

@@ -274,5 +274,5 @@ async fn unstored_first_fill_of_a_new_name_is_reported() {
     assert_eq!(stored("/t/x?8").await, new, "another name is new");
     let refused = store.stats().not_stored;
     let of = |why| refused.iter().find(|(reason, _)| *reason == why).map(|(_, count)| *count);
-    assert_eq!(of(NoStore::Cleared), Some(0));
+    assert_eq!(of(NoStore::Invalidated), Some(0));
 }
