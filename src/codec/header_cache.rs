@@ -14,7 +14,7 @@ use crate::entry::header_template::emptied;
 const SLOTS: usize = 32;
 
 /// One of this number of new maps replaces a cached one. They may all differ.
-const ONE_IN: u32 = 8;
+const REPLACE_ONE_IN: u32 = 8;
 
 /// The longest cached name, and the longest cached value.
 const LONGEST: usize = 0x7f;
@@ -96,7 +96,7 @@ pub(crate) fn learn(likely: u64, map: &HeaderMap) {
         shapes.turn = shapes.turn.wrapping_add(1);
         let turn = shapes.turn;
         let place = &mut shapes.slots[slot(likely)];
-        if (place.is_none() || turn.is_multiple_of(ONE_IN))
+        if (place.is_none() || turn.is_multiple_of(REPLACE_ONE_IN))
             && let Some(known) = CachedHeaders::of(map)
         {
             *place = Some(known);

@@ -81,7 +81,7 @@ pub(crate) struct Codec {
 
 /// The conditions under which an entry is decoded.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Wanted<P> {
+pub(crate) struct DecodeOptions<P> {
     /// Translates its times. Without it they stay as they were written.
     pub(crate) moment: Option<Moment>,
     /// The longest uncompressed body. An entry with a longer one is not decoded.
@@ -161,13 +161,13 @@ impl Codec {
     /// A body that is neither compressed nor encrypted is not copied: it is a slice of `bytes`. Encrypted bytes are decrypted in place if
     /// they are not shared. Header values are slices as well, unless the body is compressed. The bytes that they keep alive count in the
     /// weight of the entry.
-    pub(crate) fn decode_seeing(
+    pub(crate) fn decode_with(
         &self,
         bytes: Bytes,
         key: KeyRef<'_>,
         names: &Namespaces,
         seen: &Stamp,
-        wanted: Wanted<impl FnOnce() -> String>,
+        wanted: DecodeOptions<impl FnOnce() -> String>,
     ) -> Result<Arc<Entry>, Damaged> {
         let (form, contents) = self.contents(bytes, wanted.place)?;
         decode::entry(contents, form & COMPRESSED != 0, key, names, (seen, wanted.moment, wanted.max_body))
@@ -176,8 +176,8 @@ impl Codec {
     /// Decodes an entry where only the epoch of this process is known.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn decode(&self, bytes: Bytes, key: KeyRef<'_>, epoch: u64) -> Result<Arc<Entry>, Damaged> {
-        let wanted = Wanted { moment: None, max_body: usize::MAX, place: String::new };
-        self.decode_seeing(bytes, key, &Namespaces::default(), &Stamp::local(epoch), wanted)
+        let wanted = DecodeOptions { moment: None, max_body: usize::MAX, place: String::new };
+        self.decode_with(bytes, key, &Namespaces::default(), &Stamp::local(epoch), wanted)
     }
 
     /// Returns the names of a stored entry and their generations. They decide about its validity without its key.
@@ -215,8 +215,8 @@ fn contents_of(key: KeyRef<'_>, input: &[u8]) -> Option<Vec<u8>> {
 #[cfg(any(test, fuzzing))]
 pub(crate) fn contents_as_entry(key: KeyRef<'_>, input: &[u8], compressed: bool, moment: Moment) -> Option<Arc<Entry>> {
     let bytes = framed(if compressed { COMPRESSED } else { 0 }, &contents_of(key, input)?);
-    let wanted = Wanted { moment: Some(moment), max_body: 1 << 20, place: String::new };
-    Codec::default().decode_seeing(bytes, key, &Namespaces::default(), &Stamp::local(u64::MAX >> 2), wanted).ok()
+    let wanted = DecodeOptions { moment: Some(moment), max_body: 1 << 20, place: String::new };
+    Codec::default().decode_with(bytes, key, &Namespaces::default(), &Stamp::local(u64::MAX >> 2), wanted).ok()
 }
 
 /// Puts any contents in a frame in the clear, with the right length and checksum.
@@ -237,8 +237,8 @@ pub fn bench_stored(entry: &Entry) -> Option<Bytes> {
 /// Decodes an entry for a request that has found the names and generations of `like`, for its benchmark.
 pub fn bench_read(stored: Bytes, like: &Entry) -> Option<Arc<Entry>> {
     let (key, moment) = (like.key().as_ref(), Moment { there: like.times().born, here: like.times().born });
-    let wanted = Wanted { moment: Some(moment), max_body: usize::MAX, place: String::new };
-    Codec::default().decode_seeing(stored, key, like.namespaces(), like.stamp(), wanted).ok()
+    let wanted = DecodeOptions { moment: Some(moment), max_body: usize::MAX, place: String::new };
+    Codec::default().decode_with(stored, key, like.namespaces(), like.stamp(), wanted).ok()
 }
 
 /// Decodes any contents behind a matching key, for the fuzz target `stored`. An entry that was decoded must be encoded to bytes from which
@@ -253,8 +253,8 @@ pub fn fuzz_stored(compressed: bool, input: &[u8]) {
         let again = codec.encode(&entry, None).expect("what was read can be written");
         let entry = codec.decode(again.clone(), key, 0).expect("what was written can be read");
         assert_eq!(codec.encode(&entry, None).expect("and written again"), again);
-        let wanted = Wanted { moment: None, max_body: usize::MAX, place: String::new };
-        let expected = codec.decode_seeing(again.clone(), key, entry.namespaces(), entry.stamp(), wanted);
+        let wanted = DecodeOptions { moment: None, max_body: usize::MAX, place: String::new };
+        let expected = codec.decode_with(again.clone(), key, entry.namespaces(), entry.stamp(), wanted);
         assert_eq!(codec.encode(&expected.expect("also by who expects it"), None).expect("and written again"), again);
     }
 }

@@ -47,8 +47,8 @@ fn lines(map: &HeaderMap) -> Vec<(&str, &[u8], bool)> {
     map.iter().map(|(name, value)| (name.as_str(), value.as_bytes(), value.is_sensitive())).collect()
 }
 
-fn unlimited() -> Wanted<fn() -> String> {
-    Wanted { moment: None, max_body: usize::MAX, place: String::new }
+fn unlimited() -> DecodeOptions<fn() -> String> {
+    DecodeOptions { moment: None, max_body: usize::MAX, place: String::new }
 }
 
 fn read(codec: &Codec, bytes: &Bytes, entry: &Entry) -> Result<String, Damaged> {
@@ -231,8 +231,8 @@ fn times_are_translated_and_no_copy_outlives_its_lifetime() {
         let (key, times) = (entry.key().as_ref(), *entry.times());
         let read = |bytes: &Bytes, moment| {
             let (names, stamp) = (entry.namespaces(), entry.stamp());
-            let wanted = Wanted { moment: Some(moment), ..unlimited() };
-            let read = Codec::default().decode_seeing(bytes.clone(), key, names, stamp, wanted).expect("whole");
+            let wanted = DecodeOptions { moment: Some(moment), ..unlimited() };
+            let read = Codec::default().decode_with(bytes.clone(), key, names, stamp, wanted).expect("whole");
             (read.times().born, read.times().fresh_until, read.http().map(|http| http.freshness.received))
         };
         // Written by a process that is one hour ahead of the server, two seconds after the response arrived.
@@ -262,7 +262,7 @@ fn equal_generations_are_shared_and_others_copied() {
     let entry = plain();
     let bytes = Codec::default().encode(&entry, None).expect("storable");
     let read = |stamp: &Stamp| {
-        let read = Codec::default().decode_seeing(bytes.clone(), entry.key().as_ref(), entry.namespaces(), stamp, unlimited());
+        let read = Codec::default().decode_with(bytes.clone(), entry.key().as_ref(), entry.namespaces(), stamp, unlimited());
         read.expect("whole").stamp().clone()
     };
     let same = entry.stamp().again(7, 8);
@@ -474,7 +474,7 @@ proptest! {
         let bytes = Codec::default().encode(&entry, None).expect("storable");
         for expected in [&entry, &other] {
             let stamp = expected.stamp();
-            let read = Codec::default().decode_seeing(bytes.clone(), entry.key().as_ref(), expected.namespaces(), stamp, unlimited());
+            let read = Codec::default().decode_with(bytes.clone(), entry.key().as_ref(), expected.namespaces(), stamp, unlimited());
             prop_assert_eq!(told(&read.expect("whole")), told(&entry));
         }
     }
@@ -770,10 +770,10 @@ mod sealed {
     fn moved_encrypted_entry_does_not_decrypt() {
         let at = |database, place: &'static str| {
             let bytes = codec(&[OLD]).in_database(3).encode_at("app:1:e:{*}:1", &plain(), None).expect("storable");
-            let wanted = Wanted { moment: None, max_body: usize::MAX, place: || place.to_owned() };
+            let wanted = DecodeOptions { moment: None, max_body: usize::MAX, place: || place.to_owned() };
             let (entry, stamp) = (plain(), Stamp::local(EPOCH));
             let codec = codec(&[OLD]).in_database(database);
-            codec.decode_seeing(bytes, entry.key().as_ref(), entry.namespaces(), &stamp, wanted).map(|_| ())
+            codec.decode_with(bytes, entry.key().as_ref(), entry.namespaces(), &stamp, wanted).map(|_| ())
         };
         assert_eq!(at(3, "app:1:e:{*}:1"), Ok(()));
         for (database, place) in

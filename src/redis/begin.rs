@@ -6,7 +6,7 @@ use bytes::Bytes;
 use redis::Value;
 
 use super::{
-    change::{Answered, By, Change, Changed},
+    change::{By, Change, ChangeAnswers, Changed},
     command::{Command, CommandResult, bulk, exists, get},
     error::CommandError,
     generation::{parse_counter, random_generation, random_u128},
@@ -50,7 +50,7 @@ impl RedisInner {
             return Ok(BeginFill::Proceed { stamp, lock: None });
         }
         let BeginCommands { commands, changes, taking } = self.begin_commands(key, names, &missing, options);
-        let (Answered { answers, changed, taking }, changes) = self.change(commands, changes, taking).await?;
+        let (ChangeAnswers { answers, changed, taking }, changes) = self.change(commands, changes, taking).await?;
         let mut generations = known.to_vec();
         let answers = BeginAnswers::read(answers, options, &missing, &changed, &mut generations)?;
         if answers.is_fenced {

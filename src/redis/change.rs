@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// The longest wait for the answer to a change. After it, the connection is given up.
-const SILENCE: Duration = Duration::from_secs(1);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A command that may write a generation, sent together with others.
 pub(crate) struct Change {
@@ -66,7 +66,7 @@ pub(crate) struct Changed {
 }
 
 /// The answers to commands that were sent together with changes.
-pub(crate) struct Answered {
+pub(crate) struct ChangeAnswers {
     pub(super) answers: Vec<CommandResult>,
     pub(super) changed: Vec<Changed>,
     pub(super) taking: Option<LockAttempt>,
@@ -143,27 +143,27 @@ impl RedisInner {
         commands: Vec<Command>,
         changes: Vec<Change>,
         taking: Option<LockAttempt>,
-    ) -> Result<(Answered, Vec<Change>), CommandError> {
+    ) -> Result<(ChangeAnswers, Vec<Change>), CommandError> {
         let by = self.creation_route();
         if by == Route::Pool || changes.is_empty() {
             let sent = self.memory.epoch();
             let answers = self.topology.send(commands, by, self.command_timeout).await;
             let changed = changes.iter().map(|change| change.settle(self, &answers, sent)).collect();
-            return Ok((Answered { answers, changed, taking }, changes));
+            return Ok((ChangeAnswers { answers, changed, taking }, changes));
         }
         let (tell, told) = oneshot::channel();
         let inner = self.clone();
         let unsettled = self.lease.unsettled(monotonic().saturating_add(self.delta));
         let work = async move {
             let sent = inner.memory.epoch();
-            let answers = inner.topology.send(commands, by, SILENCE).await;
+            let answers = inner.topology.send(commands, by, ANSWER_TIMEOUT).await;
             let changed = changes.iter().map(|change| change.settle(&inner, &answers, sent)).collect();
             let is_late = answers.iter().any(|answer| matches!(answer, Err(CommandError::Timeout)));
-            let _ = tell.send((Answered { answers, changed, taking }, changes));
+            let _ = tell.send((ChangeAnswers { answers, changed, taking }, changes));
             if is_late {
                 // The server may still carry it out, and no push would tell this process. Without this connection there is no lease.
                 inner.topology.all().iter().filter_map(|node| node.control()).for_each(|connection| connection.mark_broken());
-                sleep(2 * SILENCE).await;
+                sleep(2 * ANSWER_TIMEOUT).await;
             }
             drop(unsettled);
         };

@@ -11,10 +11,10 @@ use std::{
 use tokio::sync::Notify;
 
 /// The number of consecutive failures that open the breaker.
-const MOST: u32 = 3;
+const FAILURES_TO_OPEN: u32 = 3;
 
 /// The pause between two probes.
-pub(crate) const PROBES: Duration = Duration::from_millis(100);
+pub(crate) const PROBE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The breaker is closed while the server answers. A probe of the worker closes it again. Requests do not try, since each of them would
 /// wait for its whole timeout.
@@ -41,9 +41,10 @@ impl Breaker {
 
     /// Counts a failure. Returns `true` if it opened the breaker.
     pub(super) fn failed(&self) -> bool {
-        let opens = self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= MOST && !self.open.swap(true, Ordering::Relaxed);
+        let opens =
+            self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_TO_OPEN && !self.open.swap(true, Ordering::Relaxed);
         if opens {
-            self.has_opened();
+            self.notify_opened();
         }
         opens
     }
@@ -51,11 +52,11 @@ impl Breaker {
     /// Opens the breaker at once, because no connection can be made.
     pub(super) fn open(&self) {
         if !self.open.swap(true, Ordering::Relaxed) {
-            self.has_opened();
+            self.notify_opened();
         }
     }
 
-    fn has_opened(&self) {
+    fn notify_opened(&self) {
         self.opened.notify_one();
         self.listener.get().into_iter().for_each(|listener| listener.notify_one());
     }

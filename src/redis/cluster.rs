@@ -26,10 +26,10 @@ use super::{
 use crate::{namespace::set::Namespaces, store::memory::Memory};
 
 /// The number of times that a command follows its key to another master.
-const MOVES: usize = 4;
+const MAX_ROUNDS: usize = 4;
 
 /// The age below which the table of slots is not read again.
-const REFRESH: Duration = Duration::from_millis(100);
+const MIN_TABLE_AGE: Duration = Duration::from_millis(100);
 const SLOTS: usize = 16_384;
 
 /// The known masters.
@@ -192,7 +192,7 @@ impl Cluster {
         }
         let mut answers: Vec<Option<CommandResult>> = commands.iter().map(|_| None).collect();
         let mut open: Vec<usize> = (0..commands.len()).collect();
-        for _ in 0..MOVES {
+        for _ in 0..MAX_ROUNDS {
             if remaining(deadline).is_zero() {
                 break;
             }
@@ -302,7 +302,7 @@ impl Cluster {
     /// Reads the slots from the nodes, one after another, until a node of the cluster answers.
     async fn refresh(&self) {
         let mut asked = self.asked.lock().await;
-        if asked.is_some_and(|at| at.elapsed() < REFRESH) && !self.table().nodes.is_empty() {
+        if asked.is_some_and(|at| at.elapsed() < MIN_TABLE_AGE) && !self.table().nodes.is_empty() {
             return;
         }
         *asked = Some(Instant::now());

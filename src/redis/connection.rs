@@ -65,12 +65,12 @@ struct State {
     address: String,
     broken: AtomicBool,
     /// The number of consecutive timeouts.
-    silent: AtomicU32,
+    timeouts: AtomicU32,
 }
 
 /// The number of consecutive timeouts after which a connection is replaced. The network may drop the packets of one connection while others
 /// to the same server work.
-const MOST_SILENT: u32 = 3;
+const MAX_TIMEOUTS: u32 = 3;
 
 impl RedisConnection {
     pub(super) async fn send(&self, command: &Cmd) -> Result<Value, RedisError> {
@@ -91,8 +91,8 @@ impl RedisConnection {
 
     /// Marks the connection as broken if an answer shows that it is.
     pub(super) fn note_result<T>(&self, answer: Result<T, RedisError>) -> Result<T, RedisError> {
-        if self.state.silent.load(Ordering::Relaxed) != 0 {
-            self.state.silent.store(0, Ordering::Relaxed);
+        if self.state.timeouts.load(Ordering::Relaxed) != 0 {
+            self.state.timeouts.store(0, Ordering::Relaxed);
         }
         if answer.as_ref().is_err_and(|error| error.is_unrecoverable_error() || error.is_io_error()) {
             self.mark_broken();
@@ -107,7 +107,7 @@ impl RedisConnection {
 
     /// Counts a timeout.
     pub(super) fn note_timeout(&self) {
-        if self.state.silent.fetch_add(1, Ordering::Relaxed) + 1 >= MOST_SILENT {
+        if self.state.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_TIMEOUTS {
             self.mark_broken();
         }
     }
@@ -199,7 +199,7 @@ impl RedisManager {
         let late = || RedisConnectError::from(format!("no answer to the sign-in within {CONNECT_TIMEOUT:?}"));
         let (pipeline, address, server) = tokio::time::timeout(CONNECT_TIMEOUT, opening).await.map_err(|_| late())??;
         let id = if self.trust { 0 } else { server.id };
-        let state = Arc::new(State { address, broken: AtomicBool::new(false), silent: AtomicU32::new(0) });
+        let state = Arc::new(State { address, broken: AtomicBool::new(false), timeouts: AtomicU32::new(0) });
         Ok((RedisConnection { pipeline, server: id, state }, server))
     }
 }

@@ -17,19 +17,19 @@ use super::{
     inner::RedisInner,
     keys::slot,
     node::{Node, Route},
-    outbox::{Delivery, Fresh, Release},
+    outbox::{Delivery, NewDelivery, Release},
     scripts,
 };
 use crate::store::epochs::InvalidationKind;
 
 /// The longest time for one attempt.
-const ATTEMPT: Duration = Duration::from_millis(500);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The first and the longest pause after a failed attempt.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 
 /// The pause before a lock that was not held is given back again. It doubles with each attempt.
-const AGAIN: Duration = Duration::from_millis(50);
+const RETURN_PAUSE: Duration = Duration::from_millis(50);
 
 /// The queue of one master.
 struct Lane {
@@ -99,8 +99,8 @@ pub(crate) async fn run(inner: Arc<RedisInner>) {
 }
 
 /// Assigns names and locks to the masters of their slots.
-fn assign(inner: &RedisInner, lanes: &mut Vec<Lane>, names: Vec<Fresh>, releases: Vec<Release>) {
-    for Fresh { id, slot, is_new } in names {
+fn assign(inner: &RedisInner, lanes: &mut Vec<Lane>, names: Vec<NewDelivery>, releases: Vec<Release>) {
+    for NewDelivery { id, slot, is_new } in names {
         let lane = lane_of(inner, lanes, slot);
         lane.awaited.insert(id);
         if is_new {
@@ -242,7 +242,7 @@ fn finish_attempt(inner: &RedisInner, lanes: &mut [Lane], result: AttemptResult)
             }
             // The command that takes the lock may still be on its way, or the server is full.
             Outcome::Nothing | Outcome::Refused if release.again > 0 => {
-                let at = Instant::now() + AGAIN * (1 << release.tries.min(8));
+                let at = Instant::now() + RETURN_PAUSE * (1 << release.tries.min(8));
                 lane.releases.push(Release { again: release.again - 1, tries: release.tries + 1, pass: 0, at, ..release });
             }
             Outcome::Done | Outcome::Nothing | Outcome::Refused => inner.outbox.count_released(1),
@@ -306,7 +306,8 @@ async fn send_both(inner: &RedisInner, names: &[(u64, Delivery)], releases: &[Re
 /// Sends groups of commands. Returns the worst outcome of each group.
 async fn send_groups(inner: &RedisInner, groups: Vec<Vec<Command>>) -> Vec<Outcome> {
     let counts: Vec<usize> = groups.iter().map(Vec::len).collect();
-    let mut answers = inner.topology.send(groups.into_iter().flatten().collect(), Route::Control, ATTEMPT).await.into_iter();
+    let mut answers =
+        inner.topology.send(groups.into_iter().flatten().collect(), Route::Control, ATTEMPT_TIMEOUT).await.into_iter();
     let mut worst = |count| answers.by_ref().take(count).map(|answer| Outcome::of(&answer)).max().unwrap_or(Outcome::Done);
     counts.into_iter().map(&mut worst).collect()
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use redis::Value;
 
 use super::{
-    change::{Answered, By, Change},
+    change::{By, Change, ChangeAnswers},
     command::{Command, CommandResult, get},
     generation_times::Reach,
     inner::{RedisInner, millis},
@@ -70,7 +70,7 @@ impl RedisInner {
             changes.push(change.read_at(entry.stamp().epoch()));
             commands.extend([Command { slot: slot(key.as_bytes()), command }, get(&key)]);
         }
-        let Ok((Answered { changed, .. }, changes)) = self.change(commands, changes, None).await else { return None };
+        let Ok((ChangeAnswers { changed, .. }, changes)) = self.change(commands, changes, None).await else { return None };
         let same = short.iter().zip(&changed).all(|((_, generation, _), changed)| changed.generation == Some(*generation));
         let is_other = |name: &Name<'_>| !short.iter().any(|(other, ..)| other.hash() == name.hash());
         let others = entry.namespaces().names().filter(is_other).map(|name| (name.hash(), entry.stamp().epoch()));

@@ -12,11 +12,11 @@ use super::{
     inner::RedisInner,
     keys::id,
     node::Route,
-    read::{FEW, ReadRequest},
+    read::{ReadRequest, TYPICAL_NAMES},
     resp::{BulkStrings, FastReply},
 };
 use crate::{
-    codec::{Wanted, frame::Damaged},
+    codec::{DecodeOptions, frame::Damaged},
     entry::{
         Entry,
         stamp::{Generation, Stamp},
@@ -37,8 +37,8 @@ impl RedisInner {
     ) -> Result<Option<(Arc<Entry>, Validity)>, CommandError> {
         let Some(bytes) = bytes else { return Ok(None) };
         let place = || self.keys.entry(request.names, request.key.hash());
-        let wanted = Wanted { moment: Some(self.moment(request.key, request.names)), max_body: request.max_body, place };
-        match self.codec.decode_seeing(bytes, request.key, request.names, stamp, wanted) {
+        let wanted = DecodeOptions { moment: Some(self.moment(request.key, request.names)), max_body: request.max_body, place };
+        match self.codec.decode_with(bytes, request.key, request.names, stamp, wanted) {
             Ok(entry) => Ok(self.validity_under(&entry, request.names, stamp).await?.map(|life| (entry, life))),
             Err(damage) => {
                 Box::pin(self.remove_damaged(damage, &request.key, request.names)).await;
@@ -216,7 +216,7 @@ fn strings(
     let mut strings = BulkStrings::of(&reply).ok_or(CommandError::Protocol("values"))?;
     let bytes = if entry { strings.next().flatten() } else { None };
     let bytes = bytes.map(|span| if kept { Bytes::copy_from_slice(&reply[span]) } else { reply.slice(span) });
-    let mut generations = Vec::with_capacity(FEW);
+    let mut generations = Vec::with_capacity(TYPICAL_NAMES);
     generations.extend(strings.by_ref().map(|span| parse_bytes(&reply[span?], server)));
     if strings.are_all() { Ok((bytes, generations)) } else { Err(CommandError::Protocol("values")) }
 }

@@ -20,13 +20,13 @@ use crate::{
 };
 
 /// The life of a generation without known entries: twice the longest time of a fill that no client waits for.
-const FIRST: Nanos = 120_000_000_000;
+const INITIAL_LIFE: Nanos = 120_000_000_000;
 
 /// The smallest margin by which an extension exceeds the need.
-const AHEAD: Nanos = 3_600_000_000_000;
+const MIN_MARGIN: Nanos = 3_600_000_000_000;
 
 /// The largest number of known names.
-const MOST: usize = 64 << 10;
+const MAX_NAMES: usize = 64 << 10;
 
 /// The known lives of generations.
 pub(crate) struct GenerationTimes {
@@ -57,7 +57,7 @@ pub(super) enum Reach {
 impl GenerationTimes {
     pub(super) fn new(longest: Duration) -> Self {
         let lifecycle = DefaultLifecycle::default();
-        let known = Cache::with(MOST, MOST as u64, UnitWeighter, BuildHasherDefault::default(), lifecycle);
+        let known = Cache::with(MAX_NAMES, MAX_NAMES as u64, UnitWeighter, BuildHasherDefault::default(), lifecycle);
         Self { longest: nanos(longest), known }
     }
 
@@ -70,15 +70,15 @@ impl GenerationTimes {
     pub(super) fn of_new(&self, name: Name<'_>) -> Nanos {
         match self.known.get(&id(name)) {
             _ if is_one_of_few(name) => self.longest,
-            Some(life) if monotonic() < life.until => life.extended.max(FIRST).min(self.longest),
-            _ => FIRST.min(self.longest),
+            Some(life) if monotonic() < life.until => life.extended.max(INITIAL_LIFE).min(self.longest),
+            _ => INITIAL_LIFE.min(self.longest),
         }
     }
 
     /// Returns the life of a generation that is created now for a name that only a response has named. No entry is stored under it before
     /// the next fill, which may come late.
     pub(super) fn of_named(&self, name: Name<'_>) -> Nanos {
-        self.of_new(name).max(AHEAD).min(self.longest)
+        self.of_new(name).max(MIN_MARGIN).min(self.longest)
     }
 
     /// Records that a generation lives for `span` from now.
@@ -101,7 +101,7 @@ impl GenerationTimes {
             Some(life) if life.hard != generation.hard => Reach::Unknown,
             None => Reach::Unknown,
             Some(life) if life.until >= monotonic().saturating_add(needed) => Reach::Enough,
-            Some(_) => Reach::Short(left.saturating_add(left.max(AHEAD)).min(self.longest)),
+            Some(_) => Reach::Short(left.saturating_add(left.max(MIN_MARGIN)).min(self.longest)),
         }
     }
 }

@@ -130,11 +130,17 @@ impl Hasher for IdHasher {
 }
 
 /// The largest number of known generations.
-const MOST: usize = 64 << 10;
+const MAX_GENERATIONS: usize = 64 << 10;
 
 impl KnownGenerations {
     pub(super) fn new() -> Self {
-        Self(Cache::with(MOST, MOST as u64, UnitWeighter, BuildHasherDefault::default(), DefaultLifecycle::default()))
+        Self(Cache::with(
+            MAX_GENERATIONS,
+            MAX_GENERATIONS as u64,
+            UnitWeighter,
+            BuildHasherDefault::default(),
+            DefaultLifecycle::default(),
+        ))
     }
 
     pub(super) fn learn(&self, id: u64, generation: Generation, epoch: u64) {

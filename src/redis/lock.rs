@@ -15,7 +15,7 @@ use super::{
 use crate::store::lock::Lock;
 
 /// The time in milliseconds for which other processes know that the response of a fill cannot be shared.
-const PASS: u64 = 5_000;
+const UNSHAREABLE_MILLIS: u64 = 5_000;
 
 pub(super) fn take_lock(lock: &str, token: u128, lease: u64) -> Command {
     let mut command = redis::cmd("SET");
@@ -30,11 +30,11 @@ pub(crate) struct LockReturn {
 }
 
 /// The number of attempts to give back a lock that may not have been taken.
-const TIMES: u8 = 6;
+const RETURN_ATTEMPTS: u8 = 6;
 
 impl LockReturn {
     /// Gives back a lock that is held. Other processes know for `pass` milliseconds that the response cannot be shared.
-    pub(super) fn known(inner: &Arc<RedisInner>, lock: &Lock, pass: u64) -> Self {
+    pub(super) fn held(inner: &Arc<RedisInner>, lock: &Lock, pass: u64) -> Self {
         Self::of(inner, lock, pass, 0)
     }
 
@@ -44,11 +44,11 @@ impl LockReturn {
     }
 
     pub(super) fn unfit(inner: &Arc<RedisInner>, lock: &Lock, unfit: bool) -> Self {
-        Self::known(inner, lock, if unfit { PASS } else { 0 })
+        Self::held(inner, lock, if unfit { UNSHAREABLE_MILLIS } else { 0 })
     }
 
     pub(super) fn mark_unshareable(&mut self) {
-        self.release.iter_mut().for_each(|release| release.pass = PASS);
+        self.release.iter_mut().for_each(|release| release.pass = UNSHAREABLE_MILLIS);
     }
 
     pub(super) fn command(&self) -> Option<Command> {
@@ -94,7 +94,7 @@ impl Drop for LockAttempt {
     fn drop(&mut self) {
         let Some(lock) = self.lock.take() else { return };
         let inner = self.inner.clone();
-        let returning = LockReturn::of(&inner, &lock, 0, TIMES);
+        let returning = LockReturn::of(&inner, &lock, 0, RETURN_ATTEMPTS);
         // Without a runtime it goes to the outbox.
         let Ok(runtime) = Handle::try_current() else { return };
         runtime.spawn(async move {

@@ -25,13 +25,13 @@ use crate::{
 };
 
 /// The largest number of waiting names. Beyond it, everything is invalidated instead.
-const MOST: usize = 64 << 10;
+const MAX_NAMES: usize = 64 << 10;
 
 /// The largest number of fences of one name that are removed. The oldest are left to their deadlines.
-const MOST_TOKENS: usize = 4096;
+const MAX_TOKENS: usize = 4096;
 
 /// The largest number of waiting locks. Others end with their leases.
-const MOST_RELEASES: usize = 4096;
+const MAX_RELEASES: usize = 4096;
 
 /// The result of a delivery for a waiting call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +87,7 @@ pub(crate) struct Delivery {
 
 /// A name for the delivery task to look at.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Fresh {
+pub(crate) struct NewDelivery {
     pub(super) id: u64,
     pub(super) slot: u16,
     /// `false` if it waits already and has new waiting calls.
@@ -147,7 +147,7 @@ impl Outbox {
         for name in names.names() {
             queue.add(keys, name, kind, fence, waiter.clone());
         }
-        if queue.names.len() > MOST {
+        if queue.names.len() > MAX_NAMES {
             queue.collapse_to_root(keys);
         }
         self.publish(queue);
@@ -176,7 +176,7 @@ impl Outbox {
 
     /// Queues the return of a lock.
     pub(super) fn release(&self, release: Release) {
-        if self.releases.fetch_add(1, Ordering::SeqCst) >= MOST_RELEASES {
+        if self.releases.fetch_add(1, Ordering::SeqCst) >= MAX_RELEASES {
             self.count_released(1);
             tracing::debug!("lock not given back: too many are waiting, it ends with its lease");
             return;
@@ -226,22 +226,22 @@ impl Outbox {
     }
 
     /// Returns the names and locks that are new since the last call.
-    pub(super) fn fresh(&self) -> (Vec<Fresh>, Vec<Release>) {
+    pub(super) fn fresh(&self) -> (Vec<NewDelivery>, Vec<Release>) {
         let mut queue = self.lock();
         let fresh = mem::take(&mut queue.fresh);
         let look = |id: u64| {
             let delivery = queue.names.get_mut(&id)?;
             delivery.noted = false;
-            Some(Fresh { id, slot: delivery.slot(), is_new: !mem::replace(&mut delivery.known, true) })
+            Some(NewDelivery { id, slot: delivery.slot(), is_new: !mem::replace(&mut delivery.known, true) })
         };
         let names = fresh.into_iter().filter_map(look).collect();
         (names, mem::take(&mut queue.releases))
     }
 
     /// Returns those of these names that still wait, to be assigned again.
-    pub(super) fn again(&self, ids: impl Iterator<Item = u64>) -> Vec<Fresh> {
+    pub(super) fn again(&self, ids: impl Iterator<Item = u64>) -> Vec<NewDelivery> {
         let queue = self.lock();
-        ids.filter_map(|id| Some(Fresh { id, slot: queue.names.get(&id)?.slot(), is_new: true })).collect()
+        ids.filter_map(|id| Some(NewDelivery { id, slot: queue.names.get(&id)?.slot(), is_new: true })).collect()
     }
 
     /// Takes deliveries out to send them. Each ends in [`confirm`](Self::confirm) or [`requeue`](Self::requeue).
@@ -371,7 +371,7 @@ impl Delivery {
     fn add_fence(&mut self, token: u128, stands: Duration) {
         if self.tokens.len() == self.tokens.capacity() {
             self.tokens.retain(|(_, since)| since.elapsed() < stands);
-            let beyond = (self.tokens.len() + 1).saturating_sub(MOST_TOKENS);
+            let beyond = (self.tokens.len() + 1).saturating_sub(MAX_TOKENS);
             self.tokens.drain(..beyond);
         }
         self.tokens.push((token, Instant::now()));
@@ -491,7 +491,7 @@ mod tests {
     fn root_replaces_names_beyond_the_bound() {
         let (keys, outbox) = (RedisKeys::new("app"), Outbox::new(Arc::default()));
         let mut first = outbox.send(&keys, &set(&["first".into()]), InvalidationKind::Hard, None);
-        for n in 0..=MOST {
+        for n in 0..=MAX_NAMES {
             drop(outbox.send(&keys, &set(&[format!("row:{n}")]), InvalidationKind::Hard, None));
         }
         assert!(outbox.waiting() < 10 && outbox.is_pending(&Namespaces::root()));
@@ -516,6 +516,6 @@ mod tests {
         for token in 0..100_000 {
             standing.add_fence(token, Duration::from_secs(3600));
         }
-        assert!(standing.tokens.len() <= 2 * MOST_TOKENS, "{}", standing.tokens.len());
+        assert!(standing.tokens.len() <= 2 * MAX_TOKENS, "{}", standing.tokens.len());
     }
 }

@@ -337,7 +337,7 @@ mod tests {
     use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;
-    use crate::redis::resp::{BUFFER, MOST_KEPT, REPLIES};
+    use crate::redis::resp::{INITIAL_BUFFER, MAX_BUFFER, REPLIES};
 
     fn is_push(reply: &[u8]) -> bool {
         reply.starts_with(b">")
@@ -382,7 +382,7 @@ mod tests {
     #[tokio::test]
     async fn long_reply_and_its_successor_are_whole() {
         let (pipeline, mut server) = pipeline();
-        for length in [BUFFER, 3 * BUFFER + 1, 2 * MOST_KEPT, 7] {
+        for length in [INITIAL_BUFFER, 3 * INITIAL_BUFFER + 1, 2 * MAX_BUFFER, 7] {
             let (long, short) = (pipeline.send(b"a".to_vec()), pipeline.send(b"b".to_vec()));
             receives(&mut server, b"ab").await;
             let body = vec![b'x'; length];

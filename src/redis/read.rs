@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// The number of names that most requests have at most.
-pub(super) const FEW: usize = 10;
+pub(super) const TYPICAL_NAMES: usize = 10;
 
 /// The arguments of a lookup: a key, the namespaces of its request, and the longest body that its rule allows.
 #[derive(Clone, Copy)]
@@ -166,7 +166,7 @@ impl RedisInner {
             // An invalidation of everything steps only the root, which is not in all of these sets.
             (self.memory.life_of(since, [root, name.hash()].into_iter()) == Validity::Valid).then_some(generation)
         };
-        let mut generations = [None; FEW];
+        let mut generations = [None; TYPICAL_NAMES];
         let count = names.count();
         if count > generations.len() {
             let generations = names.names().map(|name| known(name).map(Some)).collect::<Option<_>>()?;

@@ -13,14 +13,14 @@ use crate::store::epochs::InvalidationKind;
 
 /// The time for which a replaced master may go unnoticed. A failover by Sentinel takes some seconds. A cluster node that is cut off notices
 /// it after `cluster-node-timeout`, which is 15 seconds by default.
-const UNNOTICED: Duration = Duration::from_secs(60);
+const RETENTION: Duration = Duration::from_secs(60);
 
 /// The largest number of remembered names. Beyond it, everything is invalidated when the server changes.
-const MOST: usize = 4096;
+const MAX_NAMES: usize = 4096;
 
 /// Names that were invalidated, with the times.
 #[derive(Debug, Default)]
-pub(crate) struct Recent(Mutex<Kept>);
+pub(crate) struct Recent(Mutex<Names>);
 
 /// A name that was invalidated.
 #[derive(Debug, Clone)]
@@ -33,7 +33,7 @@ pub(crate) struct Invalidated {
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct Names {
     /// By identifier and by `true` for a soft invalidation.
     names: HashMap<(u64, bool), (Invalidated, Instant)>,
     /// The last time at which there were too many names.
@@ -48,10 +48,10 @@ impl Recent {
 
     fn delivered_at(&self, name: Invalidated, now: Instant) {
         let mut kept = self.lock();
-        if kept.names.len() >= MOST {
-            kept.names.retain(|_, (_, at)| now.duration_since(*at) < UNNOTICED);
+        if kept.names.len() >= MAX_NAMES {
+            kept.names.retain(|_, (_, at)| now.duration_since(*at) < RETENTION);
         }
-        if kept.names.len() >= MOST {
+        if kept.names.len() >= MAX_NAMES {
             kept.names.clear();
             kept.too_many = Some(now);
         }
@@ -65,7 +65,7 @@ impl Recent {
 
     fn again_at(&self, now: Instant) -> Option<Vec<Invalidated>> {
         let mut kept = self.lock();
-        let is_recent = |at: Instant| now.duration_since(at) < UNNOTICED;
+        let is_recent = |at: Instant| now.duration_since(at) < RETENTION;
         if kept.too_many.is_some_and(is_recent) {
             return None;
         }
@@ -73,7 +73,7 @@ impl Recent {
         Some(kept.names.values().map(|(name, _)| name.clone()).collect())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Kept> {
+    fn lock(&self) -> MutexGuard<'_, Names> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -92,14 +92,14 @@ mod tests {
             recent.delivered_at(name(1, InvalidationKind::Hard), begin);
         }
         recent.delivered_at(name(1, InvalidationKind::Soft), begin);
-        recent.delivered_at(name(2, InvalidationKind::Hard), begin + UNNOTICED / 2);
+        recent.delivered_at(name(2, InvalidationKind::Hard), begin + RETENTION / 2);
         let count = |now| recent.again_at(now).map(|names| names.len());
         assert_eq!(count(begin), Some(3));
-        assert_eq!(count(begin + UNNOTICED), Some(1), "the others are too long ago");
-        for n in 0..MOST {
-            recent.delivered_at(name(10 + n as u64, InvalidationKind::Hard), begin + UNNOTICED);
+        assert_eq!(count(begin + RETENTION), Some(1), "the others are too long ago");
+        for n in 0..MAX_NAMES {
+            recent.delivered_at(name(10 + n as u64, InvalidationKind::Hard), begin + RETENTION);
         }
-        assert_eq!(count(begin + UNNOTICED), None);
-        assert_eq!(count(begin + 3 * UNNOTICED), Some(0));
+        assert_eq!(count(begin + RETENTION), None);
+        assert_eq!(count(begin + 3 * RETENTION), Some(0));
     }
 }

@@ -10,7 +10,7 @@ use super::{
     scripts,
 };
 use crate::{
-    codec::Wanted,
+    codec::DecodeOptions,
     entry::{Content, Entry},
     store::error::StoreError,
 };
@@ -37,8 +37,8 @@ impl RedisInner {
             Content::Response { body, .. } => body.len(),
             Content::Variants(_) => 0,
         };
-        let wanted = Wanted { moment, max_body, place: || place.clone() };
-        let found = self.codec.decode_seeing(bytes, key, names, entry.stamp(), wanted);
+        let wanted = DecodeOptions { moment, max_body, place: || place.clone() };
+        let found = self.codec.decode_with(bytes, key, names, entry.stamp(), wanted);
         if !found.is_ok_and(|found| found.is_same_response(old)) {
             return Ok(replaced);
         }

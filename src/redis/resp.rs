@@ -11,8 +11,8 @@ use redis::{ErrorKind, PushInfo, RedisError, RedisResult, Value};
 use tokio::io::{AsyncRead, ReadBuf};
 
 /// The size of the first read buffer, and the largest size that is kept after a long reply.
-pub(super) const BUFFER: usize = 16 << 10;
-pub(super) const MOST_KEPT: usize = 2 << 20;
+pub(super) const INITIAL_BUFFER: usize = 16 << 10;
+pub(super) const MAX_BUFFER: usize = 2 << 20;
 
 /// A reply in the form that a hit needs.
 #[derive(Debug)]
@@ -83,8 +83,8 @@ impl Incoming {
     pub(super) fn fill<S: AsyncRead + Unpin>(&mut self, stream: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.from == self.to {
             (self.from, self.to) = (0, 0);
-            if self.bytes.is_empty() || self.bytes.len() > MOST_KEPT {
-                self.bytes = vec![0; BUFFER];
+            if self.bytes.is_empty() || self.bytes.len() > MAX_BUFFER {
+                self.bytes = vec![0; INITIAL_BUFFER];
             }
         } else if self.to == self.bytes.len() {
             self.bytes.copy_within(self.from..self.to, 0);
@@ -351,10 +351,10 @@ mod tests {
 
     #[test]
     fn invalid_reply_is_an_error() {
-        for invalid_reply in
+        for reply in
             [&b"HTTP/1.1 400\r\n"[..], b"$a\r\n", b"$\r\n", b"$-\r\n", b"$5\n", b"\n", b"$99999999999\r\n", b"$1\r\nab\r\n"]
         {
-            assert!(incoming(invalid_reply).next().is_err(), "{}", invalid_reply.escape_ascii());
+            assert!(incoming(reply).next().is_err(), "{}", reply.escape_ascii());
         }
     }
 

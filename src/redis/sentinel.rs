@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use super::{error::RedisConnectError, options::CONNECT_TIMEOUT, pipeline::Pipeline, transport::Endpoint};
 
 /// The interval at which a sentinel is asked.
-const EVERY: Duration = Duration::from_millis(100);
+const QUERY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The longest wait for other sentinels after the first answer.
 const GRACE: Duration = Duration::from_millis(100);
@@ -27,12 +27,12 @@ pub(crate) struct Sentinels {
     /// The sign-in at the master.
     master: RedisConnectionInfo,
     /// The last answer of each sentinel. `None` if it does not answer.
-    answers: Mutex<Vec<Option<Named>>>,
+    answers: Mutex<Vec<Option<NamedMaster>>>,
 }
 
 /// A master as a sentinel names it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Named {
+struct NamedMaster {
     epoch: u64,
     host: String,
     port: u16,
@@ -65,15 +65,15 @@ impl Sentinels {
             }
         }
         let unknown = || RedisError::from((ErrorKind::MasterNameNotFoundBySentinel, "no sentinel names a master"));
-        let Named { host, port, .. } = named.ok_or_else(|| error.unwrap_or_else(unknown))?;
+        let NamedMaster { host, port, .. } = named.ok_or_else(|| error.unwrap_or_else(unknown))?;
         Endpoint::plain(host, port, self.master.clone())
     }
 
-    async fn query_once(&self, endpoint: &Endpoint) -> Result<Named, RedisError> {
+    async fn query_once(&self, endpoint: &Endpoint) -> Result<NamedMaster, RedisError> {
         self.query(&connect(endpoint).await?).await
     }
 
-    async fn query(&self, connection: &Pipeline) -> Result<Named, RedisError> {
+    async fn query(&self, connection: &Pipeline) -> Result<NamedMaster, RedisError> {
         type Fields = std::collections::HashMap<String, String>;
         let mut commands = redis::pipe();
         commands.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(&self.service);
@@ -85,7 +85,7 @@ impl Sentinels {
         let epoch = fields.get("config-epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or_default();
         let unknown = || RedisError::from((ErrorKind::MasterNameNotFoundBySentinel, "the sentinel names no master"));
         let (host, port) = address.ok_or_else(unknown)?;
-        Ok(Named { epoch, host, port })
+        Ok(NamedMaster { epoch, host, port })
     }
 
     /// Asks one of the sentinels again and again. Calls `is_at` each time with the address of the master by the newest configuration.
@@ -103,15 +103,15 @@ impl Sentinels {
             if answer.is_none() {
                 connection = None;
             }
-            if let Some(Named { host, port, .. }) = self.record(which, answer) {
+            if let Some(NamedMaster { host, port, .. }) = self.record(which, answer) {
                 is_at(&format!("{host}:{port}"));
             }
-            sleep(EVERY).await;
+            sleep(QUERY_INTERVAL).await;
         }
     }
 
     /// Records an answer and returns the newest one.
-    fn record(&self, which: usize, answer: Option<Named>) -> Option<Named> {
+    fn record(&self, which: usize, answer: Option<NamedMaster>) -> Option<NamedMaster> {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         answers[which] = answer;
         answers.iter().flatten().max().cloned()
@@ -132,7 +132,7 @@ mod tests {
     fn newest_sentinel_configuration_names_the_master() {
         let endpoint = || Endpoint::from_url("redis://127.0.0.1", &Certificates::default()).expect("a URL");
         let sentinels = Sentinels::new(vec![endpoint(), endpoint(), endpoint()], "service", RedisConnectionInfo::default());
-        let named = |epoch, port| Some(Named { epoch, host: "h".into(), port });
+        let named = |epoch, port| Some(NamedMaster { epoch, host: "h".into(), port });
         assert_eq!(sentinels.record(0, named(3, 1)), named(3, 1));
         assert_eq!(sentinels.record(1, named(4, 2)), named(4, 2));
         assert_eq!(sentinels.record(2, named(3, 1)), named(4, 2), "it has not heard of the failover yet");

@@ -24,7 +24,7 @@ pub(crate) struct Server {
 }
 
 /// The oldest supported version. It has `SET … NX GET`.
-const OLDEST: u64 = 7;
+const OLDEST_MAJOR: u64 = 7;
 
 impl Server {
     pub(super) fn read(answer: &Value) -> Result<Self, RedisConnectError> {
@@ -37,7 +37,7 @@ impl Server {
         let field = |name: &str| fields.get(name).copied().unwrap_or_default();
         let version = field("redis_version");
         let major = version.split('.').next().and_then(|major| major.parse::<u64>().ok());
-        if major.is_none_or(|major| major < OLDEST) {
+        if major.is_none_or(|major| major < OLDEST_MAJOR) {
             let version = if version.is_empty() { "of an unknown version" } else { version };
             let why = format!("the server is Redis {version}; 7.0 or newer, or Valkey, is needed");
             return Err(RedisConnectError::settled(why));

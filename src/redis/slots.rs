@@ -14,7 +14,7 @@ use super::{
 };
 
 /// The time after which another node is asked as well.
-const HEDGE: Duration = Duration::from_millis(100);
+const HEDGE_DELAY: Duration = Duration::from_millis(100);
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Redirect {
@@ -61,7 +61,7 @@ pub(crate) async fn slots_by_first(managers: impl Iterator<Item = RedisManager>,
         if let Some(manager) = managers.next() {
             asked.push(async move { (slots_by(&manager, check).await, manager) });
         }
-        match tokio::time::timeout(HEDGE, asked.next()).await {
+        match tokio::time::timeout(HEDGE_DELAY, asked.next()).await {
             Ok(Some((Ok(slots), _))) => return Some(slots),
             Ok(Some((Err(error), manager))) => {
                 tracing::debug!(%error, server = ?manager.source, "cluster node did not report the slots")

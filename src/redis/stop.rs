@@ -12,7 +12,7 @@ pub(crate) struct Stop {
 }
 
 impl Stop {
-    pub(super) fn tell(&self) {
+    pub(super) fn signal(&self) {
         self.told.store(true, Ordering::SeqCst);
         self.notify.notify_waiters();
     }

@@ -27,7 +27,7 @@ pub(super) struct Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.inner.stop.tell();
+        self.inner.stop.signal();
     }
 }
 

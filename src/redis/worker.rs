@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{
-    circuit_breaker::PROBES,
+    circuit_breaker::PROBE_INTERVAL,
     connection::{RedisConnection, Source},
     delivery,
     error::CommandError,
@@ -30,19 +30,19 @@ use crate::{
 };
 
 /// The interval at which the identity of a master is checked.
-const SAME: Duration = Duration::from_millis(500);
+const IDENTITY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The interval at which refused pushes are requested again.
-const REFUSED: Duration = Duration::from_secs(1);
+const PUSH_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The interval of heartbeats that no lease depends on.
-const IDLE: Duration = Duration::from_millis(250);
+const IDLE_HEARTBEAT: Duration = Duration::from_millis(250);
 
 /// The longest wait for an answer before the connection is given up.
-const SILENCE: Duration = Duration::from_secs(1);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The time for which undelivered invalidations are still tried after the store was dropped.
-const FAREWELL: Duration = Duration::from_secs(2);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Starts the worker thread.
 pub(crate) fn start(inner: Arc<RedisInner>, mut found: mpsc::UnboundedReceiver<Arc<Node>>) -> io::Result<()> {
@@ -75,7 +75,7 @@ pub(crate) fn start(inner: Arc<RedisInner>, mut found: mpsc::UnboundedReceiver<A
                 sleep(Duration::from_millis(5)).await;
             }
         };
-        let _ = timeout(FAREWELL, delivered).await;
+        let _ = timeout(SHUTDOWN_TIMEOUT, delivered).await;
     };
     thread::Builder::new().name("response-cache-redis".into()).spawn(move || runtime.block_on(work)).map(drop)
 }
@@ -88,7 +88,7 @@ async fn discover_masters(inner: Arc<RedisInner>) {
         if well {
             let _ = timeout(Duration::from_secs(5), inner.topology.wait_until_wanted()).await;
         } else {
-            sleep(PROBES * 2).await;
+            sleep(PROBE_INTERVAL * 2).await;
         }
     }
 }
@@ -132,7 +132,7 @@ async fn maintain(inner: Arc<RedisInner>, node: Arc<Node>) {
                 node.mark_broken();
             }
         }
-        sleep(PROBES).await;
+        sleep(PROBE_INTERVAL).await;
     }
     inner.lease.end(&node.address);
 }
@@ -182,7 +182,7 @@ enum Pushes {
 }
 
 /// The result of a heartbeat.
-enum Beat {
+enum HeartbeatResult {
     /// The server would accept an invalidation.
     Accepted,
     /// The server would not accept one now.
@@ -213,7 +213,7 @@ impl ControlLink<'_> {
     }
 
     async fn send_heartbeats(&mut self, mut pushes: Pushes, mut slot: Option<u16>) {
-        let every = if pushes == Pushes::Unwanted { IDLE.max(self.inner.heartbeat) } else { self.inner.heartbeat };
+        let every = if pushes == Pushes::Unwanted { IDLE_HEARTBEAT.max(self.inner.heartbeat) } else { self.inner.heartbeat };
         let mut beats = interval(every);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut same = monotonic();
@@ -225,9 +225,9 @@ impl ControlLink<'_> {
             if !self.heartbeat(&mut pushes, &mut slot).await {
                 return;
             }
-            if monotonic().saturating_sub(same) >= nanos(SAME) {
+            if monotonic().saturating_sub(same) >= nanos(IDENTITY_INTERVAL) {
                 same = monotonic();
-                match timeout(SILENCE, self.connection.server()).await {
+                match timeout(ANSWER_TIMEOUT, self.connection.server()).await {
                     Ok(Ok(now)) if now.id == self.server.id && now.role == self.server.role => {
                         self.inner.check_eviction(&now);
                         self.node.learn_time(&now);
@@ -247,7 +247,7 @@ impl ControlLink<'_> {
         follow_the_wall();
         let sent = monotonic();
         match self.send_heartbeat(slot).await {
-            Beat::Accepted => {
+            HeartbeatResult::Accepted => {
                 if let Pushes::Until(trusted) = pushes
                     && !self.connection.is_broken()
                 {
@@ -258,8 +258,8 @@ impl ControlLink<'_> {
                     probe(self.node).await;
                 }
             }
-            Beat::Refused => {}
-            Beat::Replaced => {
+            HeartbeatResult::Refused => {}
+            HeartbeatResult::Replaced => {
                 self.inner.lease.end(&self.node.address);
                 if self.inner.topology.single().is_some() {
                     tracing::info!(server = ?self.node.manager.source, "redis is no longer the master");
@@ -272,13 +272,15 @@ impl ControlLink<'_> {
                 self.node.breaker.open();
                 self.inner.topology.refresh().await;
             }
-            Beat::Lost => return false,
+            HeartbeatResult::Lost => return false,
         }
         match *pushes {
-            Pushes::Refused(at) if monotonic().saturating_sub(at) >= nanos(REFUSED) => match self.request_pushes(false).await {
-                Some(now) => *pushes = now,
-                None => return false,
-            },
+            Pushes::Refused(at) if monotonic().saturating_sub(at) >= nanos(PUSH_RETRY_INTERVAL) => {
+                match self.request_pushes(false).await {
+                    Some(now) => *pushes = now,
+                    None => return false,
+                }
+            }
             _ => {}
         }
         true
@@ -286,24 +288,26 @@ impl ControlLink<'_> {
 
     /// Sends a command that the server answers only if it would accept an invalidation. In a cluster, its key is in one of the server's
     /// slots.
-    async fn send_heartbeat(&mut self, slot: &mut Option<u16>) -> Beat {
+    async fn send_heartbeat(&mut self, slot: &mut Option<u16>) -> HeartbeatResult {
         let alone = self.inner.topology.single().is_some();
         let mut refreshed = false;
         loop {
             *slot = self.inner.topology.slot_of(self.node, *slot);
             if slot.is_none() && !alone {
-                return Beat::Replaced;
+                return HeartbeatResult::Replaced;
             }
             let command = node::check(&self.inner.keys.check(*slot));
-            let Ok(answer) = timeout(SILENCE, self.connection.send(&command)).await else { return Beat::Lost };
+            let Ok(answer) = timeout(ANSWER_TIMEOUT, self.connection.send(&command)).await else {
+                return HeartbeatResult::Lost;
+            };
             let error = match answer.map_err(CommandError::from) {
-                Ok(_) => return Beat::Accepted,
+                Ok(_) => return HeartbeatResult::Accepted,
                 Err(CommandError::Server(error)) => error,
-                Err(_) => return Beat::Lost,
+                Err(_) => return HeartbeatResult::Lost,
             };
             match error.kind() {
                 // The slot belongs to this master and is moving to another one.
-                Some(ServerErrorKind::Ask) => return Beat::Accepted,
+                Some(ServerErrorKind::Ask) => return HeartbeatResult::Accepted,
                 Some(ServerErrorKind::Moved) if !refreshed => {
                     // Perhaps only this slot has moved.
                     refreshed = true;
@@ -314,10 +318,10 @@ impl ControlLink<'_> {
                     | ServerErrorKind::ReadOnly
                     | ServerErrorKind::ClusterDown
                     | ServerErrorKind::MasterDown,
-                ) => return Beat::Replaced,
+                ) => return HeartbeatResult::Replaced,
                 _ => {
                     tracing::debug!(%error, server = ?self.node.manager.source, "redis refused a heartbeat");
-                    return Beat::Refused;
+                    return HeartbeatResult::Refused;
                 }
             }
         }
@@ -328,7 +332,7 @@ impl ControlLink<'_> {
         if self.inner.coherence != Coherence::Leased {
             return Some(Pushes::Unwanted);
         }
-        match timeout(SILENCE, self.connection.send(&tracking(self.inner))).await {
+        match timeout(ANSWER_TIMEOUT, self.connection.send(&tracking(self.inner))).await {
             Ok(Ok(_)) => {
                 // The order matters: tracking is answered, every epoch is stepped, and only then is anything trusted.
                 self.inner.step_all_epochs();
@@ -348,7 +352,7 @@ impl ControlLink<'_> {
 /// Closes the breaker if new connections are answered.
 async fn probe(node: &Node) {
     node.mark_broken();
-    if node.responds(SILENCE / 4).await {
+    if node.responds(ANSWER_TIMEOUT / 4).await {
         node.breaker.close();
     }
 }
@@ -367,7 +371,7 @@ fn redeliver_twice(inner: &Arc<RedisInner>) {
     inner.redeliver();
     let inner = inner.clone();
     tokio::spawn(async move {
-        sleep(SILENCE).await;
+        sleep(ANSWER_TIMEOUT).await;
         inner.redeliver();
     });
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::{
-    change::{Answered, By, Change},
+    change::{By, Change, ChangeAnswers},
     command::{Command, unlink},
     error::CommandError,
     generation::{compare, parse_counter, parse_number, random_generation, random_u128},
@@ -46,7 +46,7 @@ impl RedisInner {
             commands.push(scripts::admit(&key, &self.keys.fence(name), &fresh, millis(life)));
             changes.push(Change::new(at, name, key, fresh, By::Script).with_life(life));
         }
-        let (Answered { answers, changed, .. }, _) = self.change(commands, changes, None).await?;
+        let (ChangeAnswers { answers, changed, .. }, _) = self.change(commands, changes, None).await?;
         let mut generations = known.to_vec();
         let mut young = Vec::new();
         for ((name, answer), changed) in added.names().zip(answers).zip(changed) {
@@ -104,7 +104,7 @@ impl RedisInner {
 
     /// Stores an entry with its time to live. The same pipeline gives the lock back.
     pub(super) async fn put(self: &Arc<Self>, mut entry: Arc<Entry>, lock: Option<Lock>) -> Result<Put, StoreError> {
-        let returning = lock.map(|lock| LockReturn::known(self, &lock, 0));
+        let returning = lock.map(|lock| LockReturn::held(self, &lock, 0));
         if !entry.stamp().is_whole() || self.outbox.is_pending(entry.namespaces()) {
             if let Some(returning) = returning {
                 self.return_lock(returning).await;
