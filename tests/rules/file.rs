@@ -170,7 +170,7 @@ fn bad_files_are_refused_with_line_and_alternatives() {
         (
             "namespaces = ['t:{tabel}']",
             "line 1: route \"/t/{table}\": template \"t:{tabel}\": the route has no parameter `{tabel}`: \
-             expected one of `{table}`, `{identity}`"
+             expected one of `{table}`, `{identity}` if the rule has an identity"
                 .into(),
         ),
         (
@@ -238,7 +238,7 @@ fn bad_files_are_refused_with_line_and_alternatives() {
         (
             "[fallback]\nttl = '1s'\nnamespaces = ['{table}']",
             "line 4: rule without a route: template \"{table}\": `{table}` needs a route that has it: use \
-             `.route(\"/…/{table}\", rule)`; without a route there is only `{identity}`"
+             `.route(\"/…/{table}\", rule)`; without a route there is only `{identity}` if the rule has an identity"
                 .into(),
         ),
     ] {
