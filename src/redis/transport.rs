@@ -267,3 +267,34 @@ impl ServerCertVerifier for AcceptAnyCertificate {
         self.0.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cluster_nodes_keep_the_sign_in_and_tls() {
+        let none = Certificates::default();
+        let seed = Endpoint::from_url("rediss://app:secret@a:1/2#insecure", &none).expect("a URL");
+        let node = seed.at("b", 7);
+        assert_eq!((node.to_string(), node.host(), node.database()), ("b:7".to_owned(), Some("b"), 2));
+        assert_eq!((node.password(), node.info.redis_settings().username()), (Some("secret"), Some("app")));
+        assert!(matches!(node.info.addr(), ConnectionAddr::TcpTls { insecure: true, .. }));
+        assert!(Arc::ptr_eq(seed.tls.as_ref().expect("TLS"), node.tls.as_ref().expect("TLS")));
+        assert!(Endpoint::from_url("redis://a:1", &none).expect("a URL").at("b", 7).tls.is_none());
+    }
+
+    #[test]
+    fn sentinels_use_resp2_and_all_other_servers_resp3() {
+        let endpoint = Endpoint::from_url("redis://a", &Certificates::default()).expect("a URL");
+        assert_eq!(endpoint.info.redis_settings().protocol(), ProtocolVersion::RESP3);
+        assert_eq!(endpoint.without_pushes().info.redis_settings().protocol(), ProtocolVersion::RESP2);
+    }
+
+    #[test]
+    fn certificates_without_tls_are_refused() {
+        let certificates = Certificates { roots: Some(b"PEM".to_vec()), client: None };
+        let error = Endpoint::from_url("redis://a", &certificates).err().expect("refused").to_string();
+        assert!(error.contains("expected rediss://"), "{error}");
+    }
+}
