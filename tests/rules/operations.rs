@@ -132,6 +132,8 @@ impl tracing::Subscriber for Warnings {
 
 /// Runs a future on a runtime, and returns its warnings.
 fn warned(work: impl Future<Output = ()>) -> Warnings {
+    // Without a global subscriber, another test that reaches a warning first may turn it off for all threads.
+    let _ = tracing::subscriber::set_global_default(Warnings::default());
     let warnings = Warnings::default();
     tracing::subscriber::with_default(warnings.clone(), || {
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(work);
