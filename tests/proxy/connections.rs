@@ -1,10 +1,10 @@
-//! What concerns one connection only, and what must not be taken for that.
+//! Fields and messages that belong to one connection.
 
 use tokio::sync::mpsc;
 
 use crate::{
-    alone, asked, walk,
-    wire::{Client, Origin, Proxy, Says, joined, request, response},
+    cached, fetched, run_cases,
+    wire::{Client, Origin, Proxy, Reaction, joined, request, response},
 };
 
 #[tokio::test]
@@ -21,14 +21,14 @@ async fn http_in_another_version_is_never_tunnelled() {
         ("upgrade: websocket, chat/2", "websocket, chat/2"),
     ] {
         for connection in ["Upgrade, HTTP2-Settings, close", "close\nconnection: upgrade"] {
-            origin.says(Says::Whole(response("200\ncache-control: no-store\n\na")));
-            let asks = format!("GET /x\nconnection: {connection}\n{upgrade}\nhttp2-settings: AAMAAABkAAQAAP__");
-            let answer = proxy.send(&asks).await;
-            assert_eq!(answer.status, 200, "{asks}");
-            let calls = origin.forget();
-            assert_eq!(joined(&calls[0].fields, "upgrade"), want, "{asks}");
-            assert_eq!(joined(&calls[0].fields, "http2-settings"), "-", "{asks}");
-            assert!(!joined(&calls[0].fields, "connection").to_ascii_lowercase().contains("http2"), "{asks}");
+            origin.then(Reaction::Whole(response("200\ncache-control: no-store\n\na")));
+            let request = format!("GET /x\nconnection: {connection}\n{upgrade}\nhttp2-settings: AAMAAABkAAQAAP__");
+            let answer = proxy.send(&request).await;
+            assert_eq!(answer.status, 200, "{request}");
+            let calls = origin.take_requests();
+            assert_eq!(joined(&calls[0].fields, "upgrade"), want, "{request}");
+            assert_eq!(joined(&calls[0].fields, "http2-settings"), "-", "{request}");
+            assert!(!joined(&calls[0].fields, "connection").to_ascii_lowercase().contains("http2"), "{request}");
         }
     }
 }
@@ -37,28 +37,28 @@ async fn http_in_another_version_is_never_tunnelled() {
 async fn unrequested_protocol_switch_is_refused() {
     let origin = Origin::start().await;
     let proxy = Proxy::start(&origin.address, &[]).await;
-    for (asks, agreed) in [("h2c, websocket", "h2c"), ("websocket", "chat"), ("websocket", "h2c, websocket-2")] {
+    for (request, agreed) in [("h2c, websocket", "h2c"), ("websocket", "chat"), ("websocket", "h2c, websocket-2")] {
         let switch = format!("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: {agreed}\r\n\r\n");
-        origin.says(Says::Echo(switch.into_bytes()));
-        let answer = proxy.send(&format!("GET /x\nconnection: upgrade, close\nupgrade: {asks}")).await;
-        assert_eq!(answer.status, 502, "{asks}, {agreed}");
+        origin.then(Reaction::Echo(switch.into_bytes()));
+        let answer = proxy.send(&format!("GET /x\nconnection: upgrade, close\nupgrade: {request}")).await;
+        assert_eq!(answer.status, 502, "{request}, {agreed}");
     }
 }
 
 #[tokio::test]
 async fn connection_field_cannot_remove_cache_fields() {
-    walk(&[
+    run_cases(&[
         (
             "vary",
             &[
-                asked(
+                fetched(
                     "GET /x\naccept-language: de",
                     "200\ncache-control: max-age=60\nconnection: Vary, x-hop\nvary: accept-language\nx-hop: 1\n\nde",
                     "uri-miss 200 de",
                 )
                 .has(&[("vary", "accept-language"), ("x-hop", "-"), ("connection", "close")]),
-                alone("GET /x\naccept-language: de", "hit 200 de").has(&[("vary", "accept-language")]),
-                asked(
+                cached("GET /x\naccept-language: de", "hit 200 de").has(&[("vary", "accept-language")]),
+                fetched(
                     "GET /x\naccept-language: en",
                     "200\ncache-control: max-age=60\nconnection: vary\nvary: accept-language\n\nen",
                     "vary-miss 200 en",
@@ -68,24 +68,24 @@ async fn connection_field_cannot_remove_cache_fields() {
         (
             "set-cookie",
             &[
-                asked(
+                fetched(
                     "GET /x",
                     "200\ncache-control: max-age=60\nconnection: ,set-cookie\nset-cookie: sid=1\n\na",
                     "uri-miss 200 a",
                 )
                 .has(&[("set-cookie", "sid=1")]),
-                asked("GET /x", "200\ncache-control: no-store\n\nb", "uri-miss 200 b"),
+                fetched("GET /x", "200\ncache-control: no-store\n\nb", "uri-miss 200 b"),
             ],
         ),
         (
             "what says for how long",
             &[
-                asked(
+                fetched(
                     "GET /x",
                     "200\nconnection: cdn-cache-control, cache-control\ncdn-cache-control: no-store\ncache-control: max-age=60\n\na",
                     "uri-miss 200 a",
                 ),
-                asked("GET /x", "200\ncache-control: no-store\n\nb", "uri-miss 200 b"),
+                fetched("GET /x", "200\ncache-control: no-store\n\nb", "uri-miss 200 b"),
             ],
         ),
     ])
@@ -99,7 +99,7 @@ async fn content_length_beside_a_transfer_coding_is_removed() {
     for length in [2, 5, 99] {
         let path = format!("GET /{length}");
         let says = format!("200\ncache-control: max-age=60\ncontent-length: {length}\ntransfer-encoding: chunked\n");
-        origin.says(Says::Whole(response(&format!("{says}\n5\r\nabcde\r\n0\r\n\r\n"))));
+        origin.then(Reaction::Whole(response(&format!("{says}\n5\r\nabcde\r\n0\r\n\r\n"))));
         for want in ["uri-miss", "hit"] {
             let answer = proxy.send(&path).await;
             assert_eq!((answer.outcome().as_str(), answer.text().as_str(), answer.complete), (want, "abcde", true), "{length}");
@@ -107,14 +107,14 @@ async fn content_length_beside_a_transfer_coding_is_removed() {
             assert!(stated == "5" || stated == "-", "{length}: {stated}");
         }
     }
-    origin.forget();
-    // The same of a request.
-    origin.says(Says::Whole(response("200\n\na")));
+    origin.take_requests();
+    // A request in the same form.
+    origin.then(Reaction::Whole(response("200\n\na")));
     let mut client = Client::connect(&proxy.address).await;
     let head = "POST /x HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n";
     client.write(format!("{head}5\r\nabcde\r\n0\r\n\r\n").as_bytes()).await;
     let got = String::from_utf8(client.rest().await).expect("text");
-    let calls = origin.forget();
+    let calls = origin.take_requests();
     match calls.first() {
         Some(call) => assert_eq!(joined(&call.fields, "content-length"), "-"),
         None => assert!(got.starts_with("HTTP/1.1 400 "), "{got}"),
@@ -134,10 +134,10 @@ async fn half_closed_client_gets_its_response() {
                 client.write(&request(&format!("GET /{n}\nconnection: keep-alive"))).await;
                 client.finish().await;
             } else {
-                origin.says(Says::Live(live));
+                origin.then(Reaction::Live(live));
                 client.write(&request(&format!("GET /{n}\nconnection: keep-alive"))).await;
                 client.finish().await;
-                // The origin has been asked, and the client has closed its half, before the answer begins.
+                // The origin has received the request, and the client has closed its half, before the response begins.
                 heads.recv().await.expect("the origin is asked");
                 say.send(response("200\ncache-control: max-age=60\n\nrows")).expect("asked");
                 drop(say);
@@ -156,9 +156,9 @@ async fn flag_without_its_required_flag_is_only_reported() {
         (&["--coherence", "ttl"], "proxy: `--coherence` is unused without `--redis`"),
         (&["--strict"], "proxy: `--strict` is unused without `--redis`"),
     ] {
-        let (proxy, complaint) = Proxy::start_complaining(&origin.address, flags).await;
+        let (proxy, complaint) = Proxy::start_with_stderr(&origin.address, flags).await;
         assert_eq!(complaint, wants);
-        origin.says(Says::Whole(response("200\n\na")));
+        origin.then(Reaction::Whole(response("200\n\na")));
         assert_eq!(proxy.send("GET /x").await.text(), "a");
     }
 }

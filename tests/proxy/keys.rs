@@ -1,131 +1,131 @@
-//! What makes two requests one, and what keeps two apart.
+//! Requests that share a key, and requests that do not.
 
-use crate::{alone, asked, walk, walk_by};
+use crate::{cached, fetched, run_cases, run_cases_with_rules};
 
 #[tokio::test]
 async fn different_requests_never_share_a_response() {
     const A: &str = "200\ncache-control: max-age=60\n\na";
     const B: &str = "200\ncache-control: max-age=60\n\nb";
-    walk(&[
+    run_cases(&[
         (
             "a query is part of the key",
             &[
-                asked("GET /x?id=1", A, "uri-miss 200 a"),
-                asked("GET /x?id=2", B, "uri-miss 200 b"),
-                asked("GET /x", B, "uri-miss 200 b"),
-                asked("GET /x?", A, "uri-miss 200 a"),
-                alone("GET /x?id=1", "hit 200 a"),
+                fetched("GET /x?id=1", A, "uri-miss 200 a"),
+                fetched("GET /x?id=2", B, "uri-miss 200 b"),
+                fetched("GET /x", B, "uri-miss 200 b"),
+                fetched("GET /x?", A, "uri-miss 200 a"),
+                cached("GET /x?id=1", "hit 200 a"),
             ],
         ),
         (
             "a query that is hard to read is part of it, too",
             &[
-                asked("GET /x?id=5&id=6", A, "uri-miss 200 a"),
-                asked("GET /x?id=6&id=5", B, "uri-miss 200 b"),
-                asked("GET /x?a[b]=1", A, "uri-miss 200 a"),
-                asked("GET /x?a[c]=1", B, "uri-miss 200 b"),
-                asked("GET /x?%61=1&=&&", A, "uri-miss 200 a"),
-                alone("GET /x?id=5&id=6", "hit 200 a"),
-                alone("GET /x?a[c]=1", "hit 200 b"),
+                fetched("GET /x?id=5&id=6", A, "uri-miss 200 a"),
+                fetched("GET /x?id=6&id=5", B, "uri-miss 200 b"),
+                fetched("GET /x?a[b]=1", A, "uri-miss 200 a"),
+                fetched("GET /x?a[c]=1", B, "uri-miss 200 b"),
+                fetched("GET /x?%61=1&=&&", A, "uri-miss 200 a"),
+                cached("GET /x?id=5&id=6", "hit 200 a"),
+                cached("GET /x?a[c]=1", "hit 200 b"),
             ],
         ),
         (
             "parameters of different names in another order are one request",
-            &[asked("GET /x?b=1&a=2", A, "uri-miss 200 a"), alone("GET /x?a=2&b=1", "hit 200 a")],
+            &[fetched("GET /x?b=1&a=2", A, "uri-miss 200 a"), cached("GET /x?a=2&b=1", "hit 200 a")],
         ),
         (
             "two paths are two keys, whatever they end in",
             &[
-                asked("GET /x/users/1", A, "uri-miss 200 a"),
-                asked("GET /x/orders/1", B, "uri-miss 200 b"),
-                asked("GET /x/users/1/", B, "uri-miss 200 b"),
-                asked("GET /x/Users/1", B, "uri-miss 200 b"),
+                fetched("GET /x/users/1", A, "uri-miss 200 a"),
+                fetched("GET /x/orders/1", B, "uri-miss 200 b"),
+                fetched("GET /x/users/1/", B, "uri-miss 200 b"),
+                fetched("GET /x/Users/1", B, "uri-miss 200 b"),
             ],
         ),
         (
             "two parts that join to one text are two keys",
             &[
-                asked("GET /x/ab/c", A, "uri-miss 200 a"),
-                asked("GET /x/a/bc", B, "uri-miss 200 b"),
-                asked("GET /x/ab?c", B, "uri-miss 200 b"),
+                fetched("GET /x/ab/c", A, "uri-miss 200 a"),
+                fetched("GET /x/a/bc", B, "uri-miss 200 b"),
+                fetched("GET /x/ab?c", B, "uri-miss 200 b"),
             ],
         ),
         (
             "each host has its own",
             &[
-                asked("GET /x\nHost: a.test", A, "uri-miss 200 a"),
-                asked("GET /x\nHost: b.test", B, "uri-miss 200 b"),
-                asked("GET /x\nHost: a.test:8080", B, "uri-miss 200 b"),
-                alone("GET /x\nHost: A.Test", "hit 200 a"),
+                fetched("GET /x\nHost: a.test", A, "uri-miss 200 a"),
+                fetched("GET /x\nHost: b.test", B, "uri-miss 200 b"),
+                fetched("GET /x\nHost: a.test:8080", B, "uri-miss 200 b"),
+                cached("GET /x\nHost: A.Test", "hit 200 a"),
             ],
         ),
         (
             "a target in absolute form is of its own host",
             &[
-                asked("GET http://b.test/x\nHost: a.test", A, "uri-miss 200 a").sends(&[("host", "b.test")]),
-                asked("GET /x\nHost: a.test", B, "uri-miss 200 b"),
-                alone("GET /x\nHost: b.test", "hit 200 a"),
+                fetched("GET http://b.test/x\nHost: a.test", A, "uri-miss 200 a").sends(&[("host", "b.test")]),
+                fetched("GET /x\nHost: a.test", B, "uri-miss 200 b"),
+                cached("GET /x\nHost: b.test", "hit 200 a"),
             ],
         ),
         (
             "HEAD is answered from GET, GET never from HEAD",
             &[
-                asked("HEAD /x", "200\ncache-control: max-age=60\ncontent-length: 1", "uri-miss 200")
+                fetched("HEAD /x", "200\ncache-control: max-age=60\ncontent-length: 1", "uri-miss 200")
                     .has(&[("content-length", "1")]),
-                asked("GET /x", A, "uri-miss 200 a"),
-                alone("HEAD /x", "hit 200").has(&[("content-length", "1")]),
+                fetched("GET /x", A, "uri-miss 200 a"),
+                cached("HEAD /x", "hit 200").has(&[("content-length", "1")]),
             ],
         ),
         (
             "POST and DELETE are never answered from the cache",
             &[
-                asked("GET /x", A, "uri-miss 200 a"),
-                asked("POST /x", "404\n\n", "method 404"),
-                asked("DELETE /x", "404\n\n", "method 404"),
-                alone("GET /x", "hit 200 a"),
+                fetched("GET /x", A, "uri-miss 200 a"),
+                fetched("POST /x", "404\n\n", "method 404"),
+                fetched("DELETE /x", "404\n\n", "method 404"),
+                cached("GET /x", "hit 200 a"),
             ],
         ),
         (
             "the content of a QUERY is part of the key, and what it is",
             &[
-                asked("QUERY /x\ncontent-type: a/b\n\nq > 1", A, "uri-miss 200 a"),
-                asked("QUERY /x\ncontent-type: a/b\n\nq > 2", B, "uri-miss 200 b"),
-                asked("QUERY /x\ncontent-type: a/c\n\nq > 1", B, "uri-miss 200 b"),
-                asked("QUERY /x\ncontent-type: a/b", B, "uri-miss 200 b"),
-                asked("GET /x", B, "uri-miss 200 b"),
-                alone("QUERY /x\ncontent-type: a/b\n\nq > 1", "hit 200 a"),
-                alone("QUERY /x\ncontent-type: a/b\ntransfer-encoding: chunked\n\n5\r\nq > 1\r\n0\r\n\r\n", "hit 200 a"),
+                fetched("QUERY /x\ncontent-type: a/b\n\nq > 1", A, "uri-miss 200 a"),
+                fetched("QUERY /x\ncontent-type: a/b\n\nq > 2", B, "uri-miss 200 b"),
+                fetched("QUERY /x\ncontent-type: a/c\n\nq > 1", B, "uri-miss 200 b"),
+                fetched("QUERY /x\ncontent-type: a/b", B, "uri-miss 200 b"),
+                fetched("GET /x", B, "uri-miss 200 b"),
+                cached("QUERY /x\ncontent-type: a/b\n\nq > 1", "hit 200 a"),
+                cached("QUERY /x\ncontent-type: a/b\ntransfer-encoding: chunked\n\n5\r\nq > 1\r\n0\r\n\r\n", "hit 200 a"),
             ],
         ),
         (
             "4.4: a write clears what QUERY was answered, too",
             &[
-                asked("QUERY /x\n\nq > 1", A, "uri-miss 200 a"),
-                asked("QUERY /x/other\n\nq > 1", A, "uri-miss 200 a"),
-                asked("POST /x", "204", "method 204"),
-                asked("QUERY /x\n\nq > 1", B, "uri-miss 200 b"),
-                alone("QUERY /x/other\n\nq > 1", "hit 200 a"),
+                fetched("QUERY /x\n\nq > 1", A, "uri-miss 200 a"),
+                fetched("QUERY /x/other\n\nq > 1", A, "uri-miss 200 a"),
+                fetched("POST /x", "204", "method 204"),
+                fetched("QUERY /x\n\nq > 1", B, "uri-miss 200 b"),
+                cached("QUERY /x/other\n\nq > 1", "hit 200 a"),
             ],
         ),
         (
             "a GET with content is left alone",
-            &[asked("GET /x\n\n{\"q\":1}", A, "bypass 200 a"), asked("GET /x\n\n{\"q\":2}", B, "bypass 200 b")],
+            &[fetched("GET /x\n\n{\"q\":1}", A, "bypass 200 a"), fetched("GET /x\n\n{\"q\":2}", B, "bypass 200 b")],
         ),
         (
             "a field that overrides the method is left alone",
-            &[asked("GET /x\nx-http-method-override: DELETE", A, "bypass 200 a"), asked("GET /x", B, "uri-miss 200 b")],
+            &[fetched("GET /x\nx-http-method-override: DELETE", A, "bypass 200 a"), fetched("GET /x", B, "uri-miss 200 b")],
         ),
         (
             "X-Forwarded-Host is part of the key, whether or not the response says that it counts",
             &[
-                asked("GET /x\nx-forwarded-host: evil.test", "200\ncache-control: max-age=60\n\nevil", "uri-miss 200 evil"),
-                asked(
+                fetched("GET /x\nx-forwarded-host: evil.test", "200\ncache-control: max-age=60\n\nevil", "uri-miss 200 evil"),
+                fetched(
                     "GET /x\nx-forwarded-host: other.test",
                     "200\ncache-control: max-age=60\nvary: x-forwarded-host\n\nother",
                     "uri-miss 200 other",
                 ),
-                asked("GET /x", A, "uri-miss 200 a"),
-                alone("GET /x", "hit 200 a"),
+                fetched("GET /x", A, "uri-miss 200 a"),
+                cached("GET /x", "hit 200 a"),
             ],
         ),
     ])
@@ -139,46 +139,46 @@ async fn rfc9111_4_1_rule_selects_a_language() {
     const OLD: &str =
         "200\ncache-control: max-age=60\nage: 60\netag: \"1\"\nvary: accept-language\ncontent-language: de\n\nold";
     let rules = "[fallback]\nhttp = true\nnormalise = { select_language = true }\n";
-    walk_by(
+    run_cases_with_rules(
         rules,
         &[
             (
                 "what is preferred to all else fits, whatever else is accepted",
                 &[
-                    asked("GET /x\naccept-language: en, de", DE, "uri-miss 200 de"),
-                    alone("GET /x\naccept-language: fr;q=0.5, de;q=1.0", "hit 200 de"),
-                    alone("GET /x\naccept-language: DE", "hit 200 de"),
-                    alone("GET /x\naccept-language: en, de", "hit 200 de"),
+                    fetched("GET /x\naccept-language: en, de", DE, "uri-miss 200 de"),
+                    cached("GET /x\naccept-language: fr;q=0.5, de;q=1.0", "hit 200 de"),
+                    cached("GET /x\naccept-language: DE", "hit 200 de"),
+                    cached("GET /x\naccept-language: en, de", "hit 200 de"),
                 ],
             ),
             (
                 "what is not does not",
                 &[
-                    asked("GET /x\naccept-language: en, de", DE, "uri-miss 200 de"),
-                    asked("GET /x\naccept-language: de, fr", EN, "vary-miss 200 en"),
-                    asked("GET /x\naccept-language: de;q=0.9, fr", EN, "vary-miss 200 en"),
-                    asked("GET /x\naccept-language: de\nx-v: 1", EN, "vary-miss 200 en"),
-                    asked("GET /x", EN, "vary-miss 200 en"),
-                    alone("GET /x\naccept-language: de, fr;q=0.1", "hit 200 de"),
-                    alone("GET /x\naccept-language: en, fr;q=0.1", "hit 200 en"),
+                    fetched("GET /x\naccept-language: en, de", DE, "uri-miss 200 de"),
+                    fetched("GET /x\naccept-language: de, fr", EN, "vary-miss 200 en"),
+                    fetched("GET /x\naccept-language: de;q=0.9, fr", EN, "vary-miss 200 en"),
+                    fetched("GET /x\naccept-language: de\nx-v: 1", EN, "vary-miss 200 en"),
+                    fetched("GET /x", EN, "vary-miss 200 en"),
+                    cached("GET /x\naccept-language: de, fr;q=0.1", "hit 200 de"),
+                    cached("GET /x\naccept-language: en, fr;q=0.1", "hit 200 en"),
                 ],
             ),
             (
                 "4.3: it is validated like any other",
                 &[
-                    asked("GET /x\naccept-language: en, de", OLD, "uri-miss 200 old"),
-                    asked("GET /x\naccept-language: de", "304\netag: \"1\"\ncache-control: max-age=60", "stale 200 old")
+                    fetched("GET /x\naccept-language: en, de", OLD, "uri-miss 200 old"),
+                    fetched("GET /x\naccept-language: de", "304\netag: \"1\"\ncache-control: max-age=60", "stale 200 old")
                         .sends(&[("if-none-match", "\"1\"")]),
-                    alone("GET /x\naccept-language: de, it;q=0.1", "hit 200 old"),
+                    cached("GET /x\naccept-language: de, it;q=0.1", "hit 200 old"),
                 ],
             ),
             (
                 "4.4: it is cleared with the others",
                 &[
-                    asked("GET /x\naccept-language: en, de", DE, "uri-miss 200 de"),
-                    alone("GET /x\naccept-language: de", "hit 200 de"),
-                    asked("POST /x", "204", "method 204"),
-                    asked("GET /x\naccept-language: de", EN, "uri-miss 200 en"),
+                    fetched("GET /x\naccept-language: en, de", DE, "uri-miss 200 de"),
+                    cached("GET /x\naccept-language: de", "hit 200 de"),
+                    fetched("POST /x", "204", "method 204"),
+                    fetched("GET /x\naccept-language: de", EN, "uri-miss 200 en"),
                 ],
             ),
         ],

@@ -1,4 +1,4 @@
-//! HTTP caching as it is seen on the wire: the proxy of the examples as a process, between an origin and a client that speak bytes.
+//! HTTP caching on the wire: the proxy of the examples as a process, between an origin and a client. Both exchange bytes with it.
 #![allow(missing_docs, unreachable_pub)]
 
 mod connections;
@@ -10,30 +10,30 @@ mod targeted;
 mod validation;
 mod wire;
 
-use wire::{Origin, Proxy, Says, joined, response};
+use wire::{Origin, Proxy, Reaction, joined, response};
 
-/// One request and what is expected of its answer.
+/// One request and its expected response.
 #[derive(Clone, Copy)]
 struct Step {
-    asks: &'static str,
-    /// What the origin answers; `None`: it must not be asked.
+    request: &'static str,
+    /// The response of the origin. `None`: the origin must not be called.
     says: Option<&'static str>,
-    /// What the cache did, the status, the content.
+    /// The expected outcome, status and content.
     want: &'static str,
-    /// Fields of the answer; `-`: none.
+    /// Expected response fields. `-`: absent.
     has: &'static [(&'static str, &'static str)],
-    /// Fields that the origin is asked with; `-`: none.
+    /// Expected fields of the upstream request. `-`: absent.
     sends: &'static [(&'static str, &'static str)],
 }
 
-/// The origin is asked.
-const fn asked(asks: &'static str, says: &'static str, want: &'static str) -> Step {
-    Step { asks, says: Some(says), want, has: &[], sends: &[] }
+/// Returns a step in which the origin is called.
+const fn fetched(request: &'static str, says: &'static str, want: &'static str) -> Step {
+    Step { request, says: Some(says), want, has: &[], sends: &[] }
 }
 
-/// The cache answers by itself.
-const fn alone(asks: &'static str, want: &'static str) -> Step {
-    Step { asks, says: None, want, has: &[], sends: &[] }
+/// Returns a step that the cache answers.
+const fn cached(request: &'static str, want: &'static str) -> Step {
+    Step { request, says: None, want, has: &[], sends: &[] }
 }
 
 impl Step {
@@ -46,19 +46,19 @@ impl Step {
     }
 }
 
-/// A table of cases, each a name and its steps, against one proxy: `/x` in a request stands for a path of the case's own.
-async fn walk(cases: &[(&str, &[Step])]) {
-    walk_with(&[], cases).await;
+/// Runs cases, each a name and its steps, against one proxy. `/x` in a request stands for a path of the case's own.
+async fn run_cases(cases: &[(&str, &[Step])]) {
+    run_cases_with_flags(&[], cases).await;
 }
 
-/// The same against a proxy with these rules.
-async fn walk_by(rules: &str, cases: &[(&str, &[Step])]) {
+/// Runs cases against a proxy with these rules.
+async fn run_cases_with_rules(rules: &str, cases: &[(&str, &[Step])]) {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), rules).expect("written");
-    walk_with(&["--rules", file.path().to_str().expect("text")], cases).await;
+    run_cases_with_flags(&["--rules", file.path().to_str().expect("text")], cases).await;
 }
 
-async fn walk_with(flags: &[&str], cases: &[(&str, &[Step])]) {
+async fn run_cases_with_flags(flags: &[&str], cases: &[(&str, &[Step])]) {
     let origin = Origin::start().await;
     let proxy = Proxy::start(&origin.address, flags).await;
     let mut faults = Vec::new();
@@ -66,9 +66,9 @@ async fn walk_with(flags: &[&str], cases: &[(&str, &[Step])]) {
         let own = |text: &str| text.replace("/x", &format!("/x{case}"));
         for (at, step) in steps.iter().enumerate() {
             if let Some(says) = step.says {
-                origin.says(Says::Whole(response(&own(says))));
+                origin.then(Reaction::Whole(response(&own(says))));
             }
-            let answer = proxy.send(&own(step.asks)).await;
+            let answer = proxy.send(&own(step.request)).await;
             let got = format!("{} {} {}", answer.outcome(), answer.status, answer.text());
             let mut compare = |what: &str, got: &str, want: &str| {
                 if got != want {
@@ -79,7 +79,7 @@ async fn walk_with(flags: &[&str], cases: &[(&str, &[Step])]) {
             for (field, want) in step.has {
                 compare(field, &answer.field(field), want);
             }
-            let calls = origin.forget();
+            let calls = origin.take_requests();
             compare("calls", &calls.len().to_string(), if step.says.is_some() { "1" } else { "0" });
             for call in &calls {
                 for (field, want) in step.sends {

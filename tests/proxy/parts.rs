@@ -1,6 +1,6 @@
-//! Parts (206): stored as they were asked for, and put together (RFC 9111, section 3.3 and section 3.4).
+//! Parts (206): stored, and combined (RFC 9111, section 3.3 and section 3.4).
 
-use crate::{alone, asked, walk};
+use crate::{cached, fetched, run_cases};
 
 #[tokio::test]
 async fn parts() {
@@ -10,28 +10,28 @@ async fn parts() {
     const WEAK: &str = "206\ncache-control: max-age=60\netag: W/\"1\"\ncontent-range: bytes 4-9/10\n\n456789";
     const OTHER: &str = "206\ncache-control: max-age=60\netag: \"2\"\ncontent-range: bytes 4-9/10\n\nefghij";
     const WHOLE: &str = "200\ncache-control: max-age=60\n\nabcdefghij";
-    walk(&[
+    run_cases(&[
         (
             "3.3: a part answers the same question again",
             &[
-                asked(
+                fetched(
                     "GET /x\nrange: bytes=-6",
                     "206\ncache-control: max-age=60\ncontent-range: bytes 4-9/10\n\n456789",
                     "uri-miss 206 456789",
                 ),
-                alone("GET /x\nrange: bytes=-6", "hit 206 456789").has(&[("content-range", "bytes 4-9/10")]),
-                asked("GET /x", WHOLE, "uri-miss 200 abcdefghij"),
+                cached("GET /x\nrange: bytes=-6", "hit 206 456789").has(&[("content-range", "bytes 4-9/10")]),
+                fetched("GET /x", WHOLE, "uri-miss 200 abcdefghij"),
             ],
         ),
         (
             "3.3: another question of what has no validator is asked",
             &[
-                asked(
+                fetched(
                     "GET /x\nrange: bytes=0-3",
                     "206\ncache-control: max-age=60\ncontent-range: bytes 0-3/10\n\n0123",
                     "uri-miss 206 0123",
                 ),
-                asked(
+                fetched(
                     "GET /x\nrange: bytes=0-1",
                     "206\ncache-control: max-age=60\ncontent-range: bytes 0-1/10\n\n01",
                     "uri-miss 206 01",
@@ -41,169 +41,169 @@ async fn parts() {
         (
             "3.3: a part of a stored part",
             &[
-                asked("GET /x\nrange: bytes=0-3", FIRST, "uri-miss 206 0123"),
-                alone("GET /x\nrange: bytes=1-2", "hit 206 12")
+                fetched("GET /x\nrange: bytes=0-3", FIRST, "uri-miss 206 0123"),
+                cached("GET /x\nrange: bytes=1-2", "hit 206 12")
                     .has(&[("content-range", "bytes 1-2/10"), ("content-length", "2")]),
-                alone("GET /x\nrange: bytes=1-2\nif-range: \"1\"", "hit 206 12"),
-                asked("GET /x\nrange: bytes=1-4", "206\ncontent-range: bytes 1-4/10\n\n1234", "uri-miss 206 1234"),
-                asked("GET /x\nrange: bytes=1-2\nif-range: \"2\"", WHOLE, "uri-miss 200 abcdefghij"),
+                cached("GET /x\nrange: bytes=1-2\nif-range: \"1\"", "hit 206 12"),
+                fetched("GET /x\nrange: bytes=1-4", "206\ncontent-range: bytes 1-4/10\n\n1234", "uri-miss 206 1234"),
+                fetched("GET /x\nrange: bytes=1-2\nif-range: \"2\"", WHOLE, "uri-miss 200 abcdefghij"),
             ],
         ),
         (
             "3.4: what is complete is the whole",
             &[
-                asked("GET /x\nrange: bytes=0-3", FIRST, "uri-miss 206 0123"),
-                asked("GET /x\nrange: bytes=4-", REST, "uri-miss 206 456789"),
-                alone("GET /x", "hit 200 0123456789").has(&[("content-length", "10"), ("content-range", "-"), ("x-v", "2")]),
-                alone("HEAD /x", "hit 200"),
-                alone("GET /x\nrange: bytes=2-5", "hit 206 2345"),
-                alone("GET /x\nif-none-match: \"1\"", "hit 304"),
+                fetched("GET /x\nrange: bytes=0-3", FIRST, "uri-miss 206 0123"),
+                fetched("GET /x\nrange: bytes=4-", REST, "uri-miss 206 456789"),
+                cached("GET /x", "hit 200 0123456789").has(&[("content-length", "10"), ("content-range", "-"), ("x-v", "2")]),
+                cached("HEAD /x", "hit 200"),
+                cached("GET /x\nrange: bytes=2-5", "hit 206 2345"),
+                cached("GET /x\nif-none-match: \"1\"", "hit 304"),
             ],
         ),
         (
             "3.4: in any order, and of more than two",
             &[
-                asked("GET /x\nrange: bytes=4-5", MIDDLE, "uri-miss 206 45"),
-                asked("GET /x\nrange: bytes=0-3", FIRST, "uri-miss 206 0123"),
-                alone("GET /x\nrange: bytes=2-5", "hit 206 2345"),
-                asked(
+                fetched("GET /x\nrange: bytes=4-5", MIDDLE, "uri-miss 206 45"),
+                fetched("GET /x\nrange: bytes=0-3", FIRST, "uri-miss 206 0123"),
+                cached("GET /x\nrange: bytes=2-5", "hit 206 2345"),
+                fetched(
                     "GET /x\nrange: bytes=6-9",
                     "206\ncache-control: max-age=60\netag: \"1\"\ncontent-range: bytes 6-9/10\n\n6789",
                     "uri-miss 206 6789",
                 ),
-                alone("GET /x", "hit 200 0123456789"),
+                cached("GET /x", "hit 200 0123456789"),
             ],
         ),
         (
             "3.4: only with the same strong validator",
             &[
-                asked("GET /x\nrange: bytes=0-3", FIRST, "uri-miss 206 0123"),
-                asked("GET /x\nrange: bytes=4-", OTHER, "uri-miss 206 efghij"),
-                asked("GET /x", WHOLE, "uri-miss 200 abcdefghij"),
+                fetched("GET /x\nrange: bytes=0-3", FIRST, "uri-miss 206 0123"),
+                fetched("GET /x\nrange: bytes=4-", OTHER, "uri-miss 206 efghij"),
+                fetched("GET /x", WHOLE, "uri-miss 200 abcdefghij"),
             ],
         ),
         (
             "3.4: a weak one says nothing of bytes",
             &[
-                asked(
+                fetched(
                     "GET /x\nrange: bytes=0-3",
                     "206\ncache-control: max-age=60\netag: W/\"1\"\ncontent-range: bytes 0-3/10\n\n0123",
                     "uri-miss 206 0123",
                 ),
-                asked("GET /x\nrange: bytes=4-9", WEAK, "uri-miss 206 456789"),
-                asked("GET /x", WHOLE, "uri-miss 200 abcdefghij"),
+                fetched("GET /x\nrange: bytes=4-9", WEAK, "uri-miss 206 456789"),
+                fetched("GET /x", WHOLE, "uri-miss 200 abcdefghij"),
             ],
         ),
         (
             "3.4: not over a gap",
             &[
-                asked("GET /x\nrange: bytes=0-3", FIRST, "uri-miss 206 0123"),
-                asked(
+                fetched("GET /x\nrange: bytes=0-3", FIRST, "uri-miss 206 0123"),
+                fetched(
                     "GET /x\nrange: bytes=6-9",
                     "206\ncache-control: max-age=60\netag: \"1\"\ncontent-range: bytes 6-9/10\n\n6789",
                     "uri-miss 206 6789",
                 ),
-                asked("GET /x", WHOLE, "uri-miss 200 abcdefghij"),
+                fetched("GET /x", WHOLE, "uri-miss 200 abcdefghij"),
             ],
         ),
         (
             "14.4 of RFC 9110: a Content-Range that is not true is not built upon",
             &[
-                asked("GET /x\nrange: bytes=0-3", FIRST, "uri-miss 206 0123"),
-                asked(
+                fetched("GET /x\nrange: bytes=0-3", FIRST, "uri-miss 206 0123"),
+                fetched(
                     "GET /x\nrange: bytes=4-",
                     "206\ncache-control: max-age=60\netag: \"1\"\ncontent-range: bytes 4-9/10\n\n45678",
                     "uri-miss 206 45678",
                 ),
-                asked("GET /x", WHOLE, "uri-miss 200 abcdefghij"),
+                fetched("GET /x", WHOLE, "uri-miss 200 abcdefghij"),
             ],
         ),
         (
             "5.2.2.5, 5.2.2.7: what may not be stored is not, as a part either",
             &[
-                asked(
+                fetched(
                     "GET /x\nrange: bytes=0-3",
                     "206\ncache-control: private, max-age=60\netag: \"1\"\ncontent-range: bytes 0-3/10\n\n0123",
                     "uri-miss 206 0123",
                 ),
-                asked(
+                fetched(
                     "GET /x\nrange: bytes=0-3",
                     "206\ncache-control: no-store\netag: \"1\"\ncontent-range: bytes 0-3/10\n\n0123",
                     "uri-miss 206 0123",
                 ),
-                asked(
+                fetched(
                     "GET /x\nrange: bytes=0-3",
                     "206\nset-cookie: s=1\ncache-control: max-age=60\ncontent-range: bytes 0-3/10\n\n0123",
                     "uri-miss 206 0123",
                 ),
-                asked("GET /x\nrange: bytes=0-3", FIRST, "uri-miss 206 0123"),
+                fetched("GET /x\nrange: bytes=0-3", FIRST, "uri-miss 206 0123"),
             ],
         ),
         (
             "3.5: nor for others",
             &[
-                asked("GET /x\nrange: bytes=0-3\nauthorization: Bearer 1", FIRST, "uri-miss 206 0123"),
-                asked("GET /x\nrange: bytes=0-3", FIRST, "uri-miss 206 0123"),
-                asked("GET /x\nrange: bytes=0-3\nauthorization: Bearer 1", FIRST, "uri-miss 206 0123"),
+                fetched("GET /x\nrange: bytes=0-3\nauthorization: Bearer 1", FIRST, "uri-miss 206 0123"),
+                fetched("GET /x\nrange: bytes=0-3", FIRST, "uri-miss 206 0123"),
+                fetched("GET /x\nrange: bytes=0-3\nauthorization: Bearer 1", FIRST, "uri-miss 206 0123"),
             ],
         ),
         (
             "4.2: a part is stale as anything else",
             &[
-                asked(
+                fetched(
                     "GET /x\nrange: bytes=0-3",
                     "206\ncache-control: max-age=60\nage: 60\netag: \"1\"\ncontent-range: bytes 0-3/10\n\n0123",
                     "uri-miss 206 0123",
                 ),
-                asked("GET /x\nrange: bytes=0-3", FIRST, "uri-miss 206 0123"),
+                fetched("GET /x\nrange: bytes=0-3", FIRST, "uri-miss 206 0123"),
             ],
         ),
         (
             "4.1: of a variant that is not known there is no telling",
             &[
-                asked(
+                fetched(
                     "GET /x\nrange: bytes=0-3\naccept: a",
                     "206\nvary: accept\ncache-control: max-age=60\netag: \"1\"\ncontent-range: bytes 0-3/10\n\n0123",
                     "uri-miss 206 0123",
                 ),
-                asked("GET /x\nrange: bytes=0-3\naccept: b", FIRST, "uri-miss 206 0123"),
+                fetched("GET /x\nrange: bytes=0-3\naccept: b", FIRST, "uri-miss 206 0123"),
             ],
         ),
         (
             "4.1: parts of variants that are known stand beside each other",
             &[
-                asked("GET /x\naccept: a", "200\nvary: accept\ncache-control: max-age=60\n\nA", "uri-miss 200 A"),
-                asked("GET /x\nrange: bytes=0-3\naccept: b", FIRST, "vary-miss 206 0123"),
-                asked("GET /x\nrange: bytes=0-3\naccept: c", OTHER, "vary-miss 206 efghij"),
-                alone("GET /x\nrange: bytes=0-3\naccept: b", "hit 206 0123"),
+                fetched("GET /x\naccept: a", "200\nvary: accept\ncache-control: max-age=60\n\nA", "uri-miss 200 A"),
+                fetched("GET /x\nrange: bytes=0-3\naccept: b", FIRST, "vary-miss 206 0123"),
+                fetched("GET /x\nrange: bytes=0-3\naccept: c", OTHER, "vary-miss 206 efghij"),
+                cached("GET /x\nrange: bytes=0-3\naccept: b", "hit 206 0123"),
             ],
         ),
         (
             "4.4: a write clears the parts, too",
             &[
-                asked("GET /x\nrange: bytes=0-3", FIRST, "uri-miss 206 0123"),
-                asked("PUT /x", "204", "method 204"),
-                asked("GET /x\nrange: bytes=4-", REST, "uri-miss 206 456789"),
-                asked("GET /x", WHOLE, "uri-miss 200 abcdefghij"),
+                fetched("GET /x\nrange: bytes=0-3", FIRST, "uri-miss 206 0123"),
+                fetched("PUT /x", "204", "method 204"),
+                fetched("GET /x\nrange: bytes=4-", REST, "uri-miss 206 456789"),
+                fetched("GET /x", WHOLE, "uri-miss 200 abcdefghij"),
             ],
         ),
         (
             "14.2 of RFC 9110: an origin that sends the whole has sent the whole",
             &[
-                asked("GET /x\nrange: bytes=0-3", WHOLE, "uri-miss 200 abcdefghij"),
-                alone("GET /x", "hit 200 abcdefghij"),
-                alone("GET /x\nrange: bytes=0-3", "hit 206 abcd"),
+                fetched("GET /x\nrange: bytes=0-3", WHOLE, "uri-miss 200 abcdefghij"),
+                cached("GET /x", "hit 200 abcdefghij"),
+                cached("GET /x\nrange: bytes=0-3", "hit 206 abcd"),
             ],
         ),
         (
             "15.5.17 of RFC 9110: a 416 is about the request",
             &[
-                asked(
+                fetched(
                     "GET /x\nrange: bytes=20-",
                     "416\ncache-control: max-age=60\ncontent-range: bytes */10\n\n",
                     "uri-miss 416",
                 ),
-                asked(
+                fetched(
                     "GET /x\nrange: bytes=20-",
                     "416\ncache-control: max-age=60\ncontent-range: bytes */10\n\n",
                     "uri-miss 416",
@@ -213,12 +213,12 @@ async fn parts() {
         (
             "RFC 5861, 4: a stale whole stands in, as the part that was asked for",
             &[
-                asked(
+                fetched(
                     "GET /x",
                     "200\ncache-control: max-age=60, stale-if-error=600\nage: 60\n\nabcdefghij",
                     "uri-miss 200 abcdefghij",
                 ),
-                asked("GET /x\nrange: bytes=0-3", "503\n\n", "hit 206 abcd"),
+                fetched("GET /x\nrange: bytes=0-3", "503\n\n", "hit 206 abcd"),
             ],
         ),
     ])

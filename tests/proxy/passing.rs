@@ -1,18 +1,18 @@
-//! What a proxy does with messages besides caching them.
+//! Messages that the proxy forwards.
 
 use tokio::sync::mpsc;
 
-use crate::wire::{Client, Origin, Proxy, Says, joined, request, response};
+use crate::wire::{Client, Origin, Proxy, Reaction, joined, request, response};
 
 #[tokio::test]
 async fn request_fields_are_end_to_end_and_via_is_added() {
     let origin = Origin::start().await;
     let proxy = Proxy::start(&origin.address, &[]).await;
-    origin.says(Says::Whole(response("200\nvia: 1.1 inner\n\na")));
-    let asks = "GET /x\nHost: shop.test\nvia: 1.0 outer\nx-end: 1\nx-hop: 2\nconnection: close, x-hop, te\nte: trailers\nkeep-alive: 9\n\
+    origin.then(Reaction::Whole(response("200\nvia: 1.1 inner\n\na")));
+    let request = "GET /x\nHost: shop.test\nvia: 1.0 outer\nx-end: 1\nx-hop: 2\nconnection: close, x-hop, te\nte: trailers\nkeep-alive: 9\n\
         proxy-authorization: Basic eA==\nproxy-connection: keep-alive\nexpect: 100-continue";
-    let answer = proxy.send(asks).await;
-    let call = origin.forget().remove(0);
+    let answer = proxy.send(request).await;
+    let call = origin.take_requests().remove(0);
     for (field, want) in [
         ("host", "shop.test"),
         ("via", "1.0 outer, 1.1 tower-response-cache"),
@@ -22,7 +22,7 @@ async fn request_fields_are_end_to_end_and_via_is_added() {
         ("proxy-authorization", "-"),
         ("proxy-connection", "-"),
         ("expect", "-"),
-        // Of the proxy's own connection.
+        // Fields of the proxy's own connection.
         ("connection", "te"),
         ("te", "trailers"),
     ] {
@@ -58,7 +58,7 @@ async fn request_that_cannot_be_forwarded_is_refused() {
         assert!(got.starts_with(&format!("http/1.1 {want} ")), "{bytes:?}: {got}");
         assert!(got.contains("\r\ncache-status: tower-response-cache; detail=refused\r\n"), "{bytes:?}: {got}");
     }
-    assert!(origin.forget().is_empty());
+    assert!(origin.take_requests().is_empty());
 }
 
 #[tokio::test]
@@ -66,7 +66,7 @@ async fn interim_response_passes_at_once_and_is_not_stored() {
     let origin = Origin::start().await;
     let proxy = Proxy::start(&origin.address, &[]).await;
     let (say, live) = mpsc::unbounded_channel();
-    origin.says(Says::Live(live));
+    origin.then(Reaction::Live(live));
     let mut client = Client::connect(&proxy.address).await;
     client.write(&request("GET /x")).await;
     for (interim, want) in [
@@ -92,7 +92,7 @@ async fn http_1_0_gets_no_interim_response() {
     let origin = Origin::start().await;
     let proxy = Proxy::start(&origin.address, &[]).await;
     let early = b"HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n";
-    origin.says(Says::Whole([&early[..], &response("200\n\na")].concat()));
+    origin.then(Reaction::Whole([&early[..], &response("200\n\na")].concat()));
     let answer = proxy.send("GET /x HTTP/1.0").await;
     assert_eq!((answer.interim.len(), answer.status), (0, 200));
 }
@@ -101,7 +101,7 @@ async fn http_1_0_gets_no_interim_response() {
 async fn a_connection_may_become_another_protocol() {
     let origin = Origin::start().await;
     let proxy = Proxy::start(&origin.address, &[]).await;
-    origin.says(Says::Echo(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n".to_vec()));
+    origin.then(Reaction::Echo(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n".to_vec()));
     let mut client = Client::connect(&proxy.address).await;
     client.write(&request("GET /x\nconnection: upgrade\nupgrade: echo")).await;
     let head = client.until("\r\n\r\n").await.to_ascii_lowercase();
@@ -113,8 +113,8 @@ async fn a_connection_may_become_another_protocol() {
         client.write(word.as_bytes()).await;
         assert_eq!(client.until(".").await, word);
     }
-    // A switch that the origin declines is a response as any other.
-    origin.says(Says::Whole(response("200\ncache-control: max-age=60\n\nno")));
+    // A switch of protocols that the origin declines is an ordinary response.
+    origin.then(Reaction::Whole(response("200\ncache-control: max-age=60\n\nno")));
     let declined = proxy.send("GET /x\nconnection: upgrade, close\nupgrade: echo").await;
     assert_eq!((declined.status, declined.field("upgrade").as_str()), (200, "-"));
 }
@@ -125,7 +125,7 @@ async fn trailers_pass_and_are_stored() {
     let proxy = Proxy::start(&origin.address, &[]).await;
     let chunks =
         "200\ncache-control: max-age=60\ntransfer-encoding: chunked\ntrailer: x-sum\n\n2\r\nab\r\n0\r\nx-sum: 7\r\n\r\n";
-    origin.says(Says::Whole(response(chunks)));
+    origin.then(Reaction::Whole(response(chunks)));
     for want in ["uri-miss", "hit"] {
         let answer = proxy.send("GET /x\nte: trailers\nconnection: close, te").await;
         assert_eq!((answer.outcome().as_str(), answer.text().as_str(), answer.complete), (want, "ab", true));
@@ -139,7 +139,7 @@ async fn content_streams_down_before_it_is_complete() {
     let proxy = Proxy::start(&origin.address, &[]).await;
     for (at, kind) in ["text/event-stream", "text/plain\r\ncache-control: max-age=60"].iter().enumerate() {
         let (say, live) = mpsc::unbounded_channel();
-        origin.says(Says::Live(live));
+        origin.then(Reaction::Live(live));
         let mut client = Client::connect(&proxy.address).await;
         client.write(&request(&format!("GET /{at}"))).await;
         say.send(
@@ -157,7 +157,7 @@ async fn content_streams_up_before_it_is_complete() {
     let origin = Origin::start().await;
     let proxy = Proxy::start(&origin.address, &[]).await;
     let mut pieces = origin.pieces();
-    origin.says(Says::Whole(response("200\n\ndone")));
+    origin.then(Reaction::Whole(response("200\n\ndone")));
     let mut client = Client::connect(&proxy.address).await;
     client.write(&request("POST /x\ntransfer-encoding: chunked")).await;
     client.write(b"5\r\nfirst\r\n").await;
@@ -175,17 +175,17 @@ async fn uncovered_request_passes_and_is_marked() {
     std::fs::write(file.path(), "[[route]]\npath = \"/t/{table}\"\nttl = \"60s\"\n").expect("written");
     let origin = Origin::start().await;
     let proxy = Proxy::start(&origin.address, &["--rules", file.path().to_str().expect("text")]).await;
-    for (asks, says, want) in [
+    for (request, says, want) in [
         ("GET /t/a", Some("200\n\na"), "uri-miss"),
         ("GET /t/a", None, "hit"),
         ("GET /u/a", Some("200\ncache-control: max-age=60\n\na"), "bypass"),
         ("GET /u/a", Some("200\ncache-control: max-age=60\n\na"), "bypass"),
     ] {
         if let Some(says) = says {
-            origin.says(Says::Whole(response(says)));
+            origin.then(Reaction::Whole(response(says)));
         }
-        let answer = proxy.send(asks).await;
-        assert_eq!((answer.outcome().as_str(), answer.text().as_str()), (want, "a"), "{asks}");
+        let answer = proxy.send(request).await;
+        assert_eq!((answer.outcome().as_str(), answer.text().as_str()), (want, "a"), "{request}");
     }
 }
 
@@ -194,31 +194,31 @@ async fn request_lost_on_a_closing_connection_is_repeated_if_safe() {
     const A: &str = "200\ncache-control: no-store\n\na";
     let origin = Origin::start().await;
     let proxy = Proxy::start(&origin.address, &[]).await;
-    // How often the connection closes after the head of the request, and what comes of that.
-    for (asks, closes, want, attempts) in [
+    // The number of times that the connection closes after the head of the request, and the result.
+    for (request, closes, want, attempts) in [
         ("GET /x", 1, "200 a", 2),
         ("GET /x", 2, "502 the origin cannot be reached\n", 2),
         ("HEAD /x", 1, "200 ", 2),
         ("OPTIONS /x", 1, "200 a", 2),
-        // A write may have been carried out: sent again, its answer would say what is true no longer.
+        // A write may have been carried out. The response to a repetition would be wrong.
         ("DELETE /x", 1, "502 the origin cannot be reached\n", 1),
         ("GET /x\nx-http-method-override: POST", 1, "502 the origin cannot be reached\n", 1),
         ("POST /x", 1, "502 the origin cannot be reached\n", 1),
         ("PUT /x\n\ncontent", 1, "502 the origin cannot be reached\n", 1),
     ] {
-        // A connection that has been used already.
-        origin.says(Says::Whole(response(A)));
+        // A connection that was used before.
+        origin.then(Reaction::Whole(response(A)));
         assert_eq!(proxy.send("GET /before").await.text(), "a");
-        origin.forget();
-        (0..closes).for_each(|_| origin.says(Says::Then(Vec::new())));
-        origin.says(if asks.starts_with("HEAD") {
-            Says::Whole(response("200\ncontent-length: 0\n"))
+        origin.take_requests();
+        (0..closes).for_each(|_| origin.then(Reaction::Then(Vec::new())));
+        origin.then(if request.starts_with("HEAD") {
+            Reaction::Whole(response("200\ncontent-length: 0\n"))
         } else {
-            Says::Whole(response(A))
+            Reaction::Whole(response(A))
         });
-        let answer = proxy.send(asks).await;
-        assert_eq!(format!("{} {}", answer.status, answer.text()), want, "{asks}");
-        assert_eq!(origin.forget().len(), attempts, "{asks}");
+        let answer = proxy.send(request).await;
+        assert_eq!(format!("{} {}", answer.status, answer.text()), want, "{request}");
+        assert_eq!(origin.take_requests().len(), attempts, "{request}");
     }
 }
 
@@ -227,7 +227,7 @@ async fn silently_closed_connection_loses_no_request() {
     let origin = Origin::start().await;
     let proxy = Proxy::start(&origin.address, &[]).await;
     for round in 0..50 {
-        origin.says(Says::Then(response("200\ncache-control: no-store\n\na")));
+        origin.then(Reaction::Then(response("200\ncache-control: no-store\n\na")));
         let answer = proxy.send("GET /x").await;
         assert_eq!(format!("{} {}", answer.status, answer.text()), "200 a", "round {round}");
     }
@@ -238,12 +238,12 @@ async fn write_with_a_lost_response_invalidates() {
     let origin = Origin::start().await;
     let proxy = Proxy::start(&origin.address, &[]).await;
     for method in ["DELETE", "PUT"] {
-        origin.says(Says::Whole(response("200\ncache-control: max-age=60\n\na")));
+        origin.then(Reaction::Whole(response("200\ncache-control: max-age=60\n\na")));
         proxy.send("GET /x").await;
         assert_eq!(proxy.send("GET /x").await.outcome(), "hit");
-        // It is carried out, and its connection ends before the answer.
-        origin.says(Says::Then(Vec::new()));
-        origin.says(Says::Whole(response("404\ncache-control: no-store\n\ngone")));
+        // The write is carried out, and its connection ends before the response.
+        origin.then(Reaction::Then(Vec::new()));
+        origin.then(Reaction::Whole(response("404\ncache-control: no-store\n\ngone")));
         assert_eq!(proxy.send(&format!("{method} /x")).await.status, 502);
         let gone = proxy.send("GET /x").await;
         assert_eq!((gone.status, gone.text().as_str()), (404, "gone"), "{method}");

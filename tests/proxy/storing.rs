@@ -1,8 +1,8 @@
-//! What may be stored, for whom, and for how long.
+//! Responses that may be stored, their audience, and their lifetime.
 
 use crate::{
-    alone, asked, walk, walk_by,
-    wire::{Client, Origin, Proxy, Says, request, response},
+    cached, fetched, run_cases, run_cases_with_rules,
+    wire::{Client, Origin, Proxy, Reaction, request, response},
 };
 
 #[tokio::test]
@@ -10,146 +10,146 @@ async fn private_response_is_not_stored() {
     const A: &str = "200\ncache-control: max-age=60\n\na";
     const B: &str = "200\ncache-control: max-age=60\n\nb";
     const PUBLIC: &str = "200\ncache-control: public, max-age=60\n\na";
-    walk(&[
+    run_cases(&[
         ("7.3: a cookie is set for one", &[
-            asked("GET /x", "200\ncache-control: public, max-age=60\nset-cookie: s=1\n\na", "uri-miss 200 a").has(&[("set-cookie", "s=1")]),
-            asked("GET /x\ncache-control: max-stale", B, "uri-miss 200 b").has(&[("set-cookie", "-")]),
+            fetched("GET /x", "200\ncache-control: public, max-age=60\nset-cookie: s=1\n\na", "uri-miss 200 a").has(&[("set-cookie", "s=1")]),
+            fetched("GET /x\ncache-control: max-stale", B, "uri-miss 200 b").has(&[("set-cookie", "-")]),
         ]),
         ("5.2.2.7: private, in any case", &[
-            asked("GET /x", "200\ncache-control: Private, max-age=60\n\na", "uri-miss 200 a"),
-            asked("GET /x", A, "uri-miss 200 a"),
+            fetched("GET /x", "200\ncache-control: Private, max-age=60\n\na", "uri-miss 200 a"),
+            fetched("GET /x", A, "uri-miss 200 a"),
         ]),
         ("5.2.2.5: no-store, on a second line", &[
-            asked("GET /x", "200\ncache-control: max-age=60\ncache-control: No-Store\n\na", "uri-miss 200 a"),
-            asked("GET /x", A, "uri-miss 200 a"),
+            fetched("GET /x", "200\ncache-control: max-age=60\ncache-control: No-Store\n\na", "uri-miss 200 a"),
+            fetched("GET /x", A, "uri-miss 200 a"),
         ]),
         ("5.2: no-store behind a quoted comma", &[
-            asked("GET /x", "200\ncache-control: max-age=60, ext=\"a, b\", no-store\n\na", "uri-miss 200 a"),
-            asked("GET /x", A, "uri-miss 200 a"),
+            fetched("GET /x", "200\ncache-control: max-age=60, ext=\"a, b\", no-store\n\na", "uri-miss 200 a"),
+            fetched("GET /x", A, "uri-miss 200 a"),
         ]),
         ("5.2: no-store inside quotes is text", &[
-            asked("GET /x", "200\ncache-control: max-age=60, ext=\"no-store\"\n\na", "uri-miss 200 a"),
-            alone("GET /x", "hit 200 a"),
+            fetched("GET /x", "200\ncache-control: max-age=60, ext=\"no-store\"\n\na", "uri-miss 200 a"),
+            cached("GET /x", "hit 200 a"),
         ]),
         ("5.2.2.5: no-store does not take away what was stored before", &[
-            asked("GET /x", "200\ncache-control: max-age=60\nage: 60\netag: \"1\"\n\na", "uri-miss 200 a"),
-            asked("GET /x", "200\ncache-control: no-store\n\nb", "stale 200 b"),
-            asked("GET /x", "200\ncache-control: max-age=60\n\nc", "stale 200 c"),
-            alone("GET /x", "hit 200 c"),
+            fetched("GET /x", "200\ncache-control: max-age=60\nage: 60\netag: \"1\"\n\na", "uri-miss 200 a"),
+            fetched("GET /x", "200\ncache-control: no-store\n\nb", "stale 200 b"),
+            fetched("GET /x", "200\ncache-control: max-age=60\n\nc", "stale 200 c"),
+            cached("GET /x", "hit 200 c"),
         ]),
         ("3.5: a response to Authorization is its own", &[
-            asked("GET /x\nauthorization: Bearer 1", A, "uri-miss 200 a"),
-            asked("GET /x", B, "uri-miss 200 b"),
-            asked("GET /x\nauthorization: Bearer 1", A, "request 200 a"),
-            alone("GET /x", "hit 200 b"),
+            fetched("GET /x\nauthorization: Bearer 1", A, "uri-miss 200 a"),
+            fetched("GET /x", B, "uri-miss 200 b"),
+            fetched("GET /x\nauthorization: Bearer 1", A, "request 200 a"),
+            cached("GET /x", "hit 200 b"),
         ]),
         ("3.5: unless it says that it is for all", &[
-            asked("GET /x\nauthorization: Bearer 1", PUBLIC, "uri-miss 200 a"),
-            alone("GET /x\nauthorization: Bearer 2", "hit 200 a"),
-            alone("GET /x", "hit 200 a"),
+            fetched("GET /x\nauthorization: Bearer 1", PUBLIC, "uri-miss 200 a"),
+            cached("GET /x\nauthorization: Bearer 2", "hit 200 a"),
+            cached("GET /x", "hit 200 a"),
         ]),
         ("3.5: an anonymous refusal is not for who has signed in", &[
-            asked("GET /x", "401\ncache-control: max-age=60\nwww-authenticate: Bearer\n\na", "uri-miss 401 a"),
-            asked("GET /x\nauthorization: Bearer 1", B, "request 200 b"),
+            fetched("GET /x", "401\ncache-control: max-age=60\nwww-authenticate: Bearer\n\na", "uri-miss 401 a"),
+            fetched("GET /x\nauthorization: Bearer 1", B, "request 200 b"),
         ]),
         ("what carries a cookie is as careful", &[
-            asked("GET /x\ncookie: s=1", A, "uri-miss 200 a"),
-            asked("GET /x", B, "uri-miss 200 b"),
-            asked("GET /x\ncookie: s=1", A, "request 200 a"),
+            fetched("GET /x\ncookie: s=1", A, "uri-miss 200 a"),
+            fetched("GET /x", B, "uri-miss 200 b"),
+            fetched("GET /x\ncookie: s=1", A, "request 200 a"),
         ]),
         ("RFC 6585: 429 is never stored", &[
-            asked("GET /x", "429\ncache-control: max-age=60\n\na", "uri-miss 429 a"),
-            asked("GET /x", B, "uri-miss 200 b"),
+            fetched("GET /x", "429\ncache-control: max-age=60\n\na", "uri-miss 429 a"),
+            fetched("GET /x", B, "uri-miss 200 b"),
         ]),
         ("5.2.1.5: a request with no-store leaves nothing", &[
-            asked("GET /x\ncache-control: no-store", A, "uri-miss 200 a"),
-            asked("GET /x", B, "uri-miss 200 b"),
+            fetched("GET /x\ncache-control: no-store", A, "uri-miss 200 a"),
+            fetched("GET /x", B, "uri-miss 200 b"),
         ]),
         ("4.1: Vary: * is never stored", &[
-            asked("GET /x", "200\ncache-control: max-age=60\nvary: *\n\na", "uri-miss 200 a"),
-            asked("GET /x", "200\ncache-control: max-age=60\nvary: accept, *\n\na", "uri-miss 200 a"),
-            asked("GET /x", A, "uri-miss 200 a"),
+            fetched("GET /x", "200\ncache-control: max-age=60\nvary: *\n\na", "uri-miss 200 a"),
+            fetched("GET /x", "200\ncache-control: max-age=60\nvary: accept, *\n\na", "uri-miss 200 a"),
+            fetched("GET /x", A, "uri-miss 200 a"),
         ]),
         ("4.1: variants stand beside each other, and all lines of a field count", &[
-            asked("GET /x\naccept-language: de", "200\ncache-control: max-age=60\nvary: accept-language\n\nde", "uri-miss 200 de"),
-            asked("GET /x\naccept-language: en", "200\ncache-control: max-age=60\nvary: accept-language\n\nen", "vary-miss 200 en"),
-            asked("GET /x\naccept-language: de\naccept-language: fr", "200\ncache-control: max-age=60\nvary: accept-language\n\ndefr", "vary-miss 200 defr"),
-            asked("GET /x", "200\ncache-control: max-age=60\nvary: accept-language\n\nnone", "vary-miss 200 none"),
-            alone("GET /x\naccept-language: de", "hit 200 de"),
-            alone("GET /x\naccept-language: en", "hit 200 en"),
-            alone("GET /x\naccept-language: de, fr", "hit 200 defr"),
-            alone("GET /x", "hit 200 none"),
+            fetched("GET /x\naccept-language: de", "200\ncache-control: max-age=60\nvary: accept-language\n\nde", "uri-miss 200 de"),
+            fetched("GET /x\naccept-language: en", "200\ncache-control: max-age=60\nvary: accept-language\n\nen", "vary-miss 200 en"),
+            fetched("GET /x\naccept-language: de\naccept-language: fr", "200\ncache-control: max-age=60\nvary: accept-language\n\ndefr", "vary-miss 200 defr"),
+            fetched("GET /x", "200\ncache-control: max-age=60\nvary: accept-language\n\nnone", "vary-miss 200 none"),
+            cached("GET /x\naccept-language: de", "hit 200 de"),
+            cached("GET /x\naccept-language: en", "hit 200 en"),
+            cached("GET /x\naccept-language: de, fr", "hit 200 defr"),
+            cached("GET /x", "hit 200 none"),
         ]),
         ("a part is never served as the whole", &[
-            asked("GET /x\nrange: bytes=0-1", "206\ncache-control: max-age=60\ncontent-range: bytes 0-1/4\n\nab", "uri-miss 206 ab"),
-            asked("GET /x", "200\ncache-control: max-age=60\n\nabcd", "uri-miss 200 abcd"),
-            alone("GET /x\nrange: bytes=1-2", "hit 206 bc").has(&[("content-range", "bytes 1-2/4"), ("content-length", "2")]),
+            fetched("GET /x\nrange: bytes=0-1", "206\ncache-control: max-age=60\ncontent-range: bytes 0-1/4\n\nab", "uri-miss 206 ab"),
+            fetched("GET /x", "200\ncache-control: max-age=60\n\nabcd", "uri-miss 200 abcd"),
+            cached("GET /x\nrange: bytes=1-2", "hit 206 bc").has(&[("content-range", "bytes 1-2/4"), ("content-length", "2")]),
         ]),
         ("5.2.2.3: must-understand lets an understood status pass over no-store", &[
-            asked("GET /x", "200\ncache-control: max-age=60, must-understand, no-store\n\na", "uri-miss 200 a"),
-            alone("GET /x", "hit 200 a"),
+            fetched("GET /x", "200\ncache-control: max-age=60, must-understand, no-store\n\na", "uri-miss 200 a"),
+            cached("GET /x", "hit 200 a"),
         ]),
         ("5.2.2.3: … and keeps another from being stored", &[
-            asked("GET /x", "499\ncache-control: max-age=60, must-understand\n\na", "uri-miss 499 a"),
-            asked("GET /x", A, "uri-miss 200 a"),
+            fetched("GET /x", "499\ncache-control: max-age=60, must-understand\n\na", "uri-miss 499 a"),
+            fetched("GET /x", A, "uri-miss 200 a"),
         ]),
         ("5.2.2.7, 5.2.2.4: fields that are set apart are not stored", &[
-            asked("GET /x", "200\ncache-control: max-age=60, private=\"x-mine, x-own\", no-cache=\"x-now\"\nx-mine: 1\nx-own: 2\nx-now: 3\nx-all: 4\n\na", "uri-miss 200 a")
+            fetched("GET /x", "200\ncache-control: max-age=60, private=\"x-mine, x-own\", no-cache=\"x-now\"\nx-mine: 1\nx-own: 2\nx-now: 3\nx-all: 4\n\na", "uri-miss 200 a")
                 .has(&[("x-mine", "1"), ("x-now", "3"), ("x-all", "4")]),
-            alone("GET /x", "hit 200 a").has(&[("x-mine", "-"), ("x-own", "-"), ("x-now", "-"), ("x-all", "4")]),
+            cached("GET /x", "hit 200 a").has(&[("x-mine", "-"), ("x-own", "-"), ("x-now", "-"), ("x-all", "4")]),
         ]),
         ("3.1: fields of the connection are not stored", &[
-            asked("GET /x", "200\ncache-control: max-age=60\nconnection: x-hop, keep-alive\nx-hop: 1\nkeep-alive: timeout=9\nproxy-authenticate: Basic\nproxy-authentication-info: a\nproxy-connection: close\nte: trailers\nupgrade: a/1\nx-end: 2\n\na", "uri-miss 200 a")
+            fetched("GET /x", "200\ncache-control: max-age=60\nconnection: x-hop, keep-alive\nx-hop: 1\nkeep-alive: timeout=9\nproxy-authenticate: Basic\nproxy-authentication-info: a\nproxy-connection: close\nte: trailers\nupgrade: a/1\nx-end: 2\n\na", "uri-miss 200 a")
                 .has(&[("x-hop", "-"), ("keep-alive", "-"), ("proxy-authenticate", "-"), ("upgrade", "-"), ("te", "-"), ("x-end", "2")]),
-            alone("GET /x", "hit 200 a")
+            cached("GET /x", "hit 200 a")
                 .has(&[("x-hop", "-"), ("keep-alive", "-"), ("proxy-authenticate", "-"), ("proxy-authentication-info", "-"), ("proxy-connection", "-"), ("upgrade", "-"), ("te", "-"), ("x-end", "2")]),
         ]),
         ("4.2.1: the first of two lifetimes", &[
-            asked("GET /x", "200\ncache-control: max-age=0\ncache-control: max-age=60\n\na", "uri-miss 200 a"),
-            asked("GET /x", B, "uri-miss 200 b"),
+            fetched("GET /x", "200\ncache-control: max-age=0\ncache-control: max-age=60\n\na", "uri-miss 200 a"),
+            fetched("GET /x", B, "uri-miss 200 b"),
         ]),
         ("1.2.2: a lifetime beyond all numbers", &[
-            asked("GET /x", "200\ncache-control: max-age=99999999999999999999\n\na", "uri-miss 200 a"),
-            alone("GET /x", "hit 200 a"),
+            fetched("GET /x", "200\ncache-control: max-age=99999999999999999999\n\na", "uri-miss 200 a"),
+            cached("GET /x", "hit 200 a"),
         ]),
         ("1.2.2: one that is no number is none", &[
-            asked("GET /x", "200\ncache-control: max-age=-5\n\na", "uri-miss 200 a"),
-            asked("GET /x", "200\ncache-control: max-age=1.5\n\na", "uri-miss 200 a"),
-            asked("GET /x", B, "uri-miss 200 b"),
+            fetched("GET /x", "200\ncache-control: max-age=-5\n\na", "uri-miss 200 a"),
+            fetched("GET /x", "200\ncache-control: max-age=1.5\n\na", "uri-miss 200 a"),
+            fetched("GET /x", B, "uri-miss 200 b"),
         ]),
         ("5.1: an age beyond all numbers is old, and nothing breaks", &[
-            asked("GET /x", "200\ncache-control: max-age=60\nage: 18446744073709551615\n\na", "uri-miss 200 a"),
-            asked("GET /x", B, "uri-miss 200 b"),
+            fetched("GET /x", "200\ncache-control: max-age=60\nage: 18446744073709551615\n\na", "uri-miss 200 a"),
+            fetched("GET /x", B, "uri-miss 200 b"),
         ]),
         ("5.1: a hit has an age, which goes on from that of a cache before", &[
-            asked("GET /x", "200\ncache-control: max-age=600\nage: 300\n\na", "uri-miss 200 a").has(&[("age", "300")]),
-            alone("GET /x\ncache-control: max-age=500", "hit 200 a"),
-                asked("GET /x\ncache-control: max-age=299", B, "request 200 b"),
+            fetched("GET /x", "200\ncache-control: max-age=600\nage: 300\n\na", "uri-miss 200 a").has(&[("age", "300")]),
+            cached("GET /x\ncache-control: max-age=500", "hit 200 a"),
+                fetched("GET /x\ncache-control: max-age=299", B, "request 200 b"),
         ]),
         ("5.2.1.7: only-if-cached", &[
-            alone("GET /x\ncache-control: only-if-cached", "detail=only-if-cached 504"),
-            asked("GET /x", A, "uri-miss 200 a"),
-            alone("GET /x\ncache-control: only-if-cached", "hit 200 a"),
+            cached("GET /x\ncache-control: only-if-cached", "detail=only-if-cached 504"),
+            fetched("GET /x", A, "uri-miss 200 a"),
+            cached("GET /x\ncache-control: only-if-cached", "hit 200 a"),
         ]),
         ("4.4: what a write has changed is gone, and what it names", &[
-            asked("GET /x", A, "uri-miss 200 a"),
-            asked("GET /x/other", A, "uri-miss 200 a"),
-            asked("GET /x/kept", A, "uri-miss 200 a"),
-            asked("POST /x", "201\nlocation: /x/other\n\n", "method 201"),
-            asked("GET /x", B, "uri-miss 200 b"),
-            asked("GET /x/other", B, "uri-miss 200 b"),
-            alone("GET /x/kept", "hit 200 a"),
+            fetched("GET /x", A, "uri-miss 200 a"),
+            fetched("GET /x/other", A, "uri-miss 200 a"),
+            fetched("GET /x/kept", A, "uri-miss 200 a"),
+            fetched("POST /x", "201\nlocation: /x/other\n\n", "method 201"),
+            fetched("GET /x", B, "uri-miss 200 b"),
+            fetched("GET /x/other", B, "uri-miss 200 b"),
+            cached("GET /x/kept", "hit 200 a"),
         ]),
         ("4.4: an error changes nothing", &[
-            asked("GET /x", A, "uri-miss 200 a"),
-            asked("POST /x", "500\n\n", "method 500"),
-            asked("PUT /x", "403\n\n", "method 403"),
-            alone("GET /x", "hit 200 a"),
+            fetched("GET /x", A, "uri-miss 200 a"),
+            fetched("POST /x", "500\n\n", "method 500"),
+            fetched("PUT /x", "403\n\n", "method 403"),
+            cached("GET /x", "hit 200 a"),
         ]),
         ("RFC 9875: groups", &[
-            asked("GET /x", "200\ncache-control: max-age=60\ncache-groups: \"of /x\"\n\na", "uri-miss 200 a"),
-            asked("POST /x/elsewhere", "204\ncache-group-invalidation: \"of /x\"", "method 204"),
-            asked("GET /x", B, "uri-miss 200 b"),
+            fetched("GET /x", "200\ncache-control: max-age=60\ncache-groups: \"of /x\"\n\na", "uri-miss 200 a"),
+            fetched("POST /x/elsewhere", "204\ncache-group-invalidation: \"of /x\"", "method 204"),
+            fetched("GET /x", B, "uri-miss 200 b"),
         ]),
     ])
     .await;
@@ -167,13 +167,13 @@ async fn truncated_response_is_not_stored_and_stays_truncated() {
         ),
     ];
     for (at, (name, bytes)) in cut.iter().enumerate() {
-        let asks = format!("GET /{at}");
-        origin.says(Says::Then(bytes.as_bytes().to_vec()));
-        let answer = proxy.send(&asks).await;
+        let request = format!("GET /{at}");
+        origin.then(Reaction::Then(bytes.as_bytes().to_vec()));
+        let answer = proxy.send(&request).await;
         assert_eq!((answer.text().as_str(), answer.complete), ("12345", false), "{name}");
-        origin.says(Says::Whole(response("200\ncache-control: max-age=60\n\n1234567890")));
-        assert_eq!(proxy.send(&asks).await.text(), "1234567890", "{name}");
-        origin.forget();
+        origin.then(Reaction::Whole(response("200\ncache-control: max-age=60\n\n1234567890")));
+        assert_eq!(proxy.send(&request).await.text(), "1234567890", "{name}");
+        origin.take_requests();
     }
 }
 
@@ -182,40 +182,40 @@ async fn ignored_cookies_do_not_separate_users() {
     const A: &str = "200\ncache-control: max-age=60\n\na";
     const B: &str = "200\ncache-control: max-age=60\n\nb";
     let rules = "[fallback]\nhttp = true\nignore_cookies = true\n";
-    walk_by(
+    run_cases_with_rules(
         rules,
         &[
             (
                 "whoever has which cookie shares",
                 &[
-                    asked("GET /x\ncookie: s=1", A, "uri-miss 200 a"),
-                    alone("GET /x\ncookie: s=2", "hit 200 a"),
-                    alone("GET /x", "hit 200 a"),
+                    fetched("GET /x\ncookie: s=1", A, "uri-miss 200 a"),
+                    cached("GET /x\ncookie: s=2", "hit 200 a"),
+                    cached("GET /x", "hit 200 a"),
                 ],
             ),
             (
                 "unless the response says that it is for one",
                 &[
-                    asked("GET /x\ncookie: s=1", "200\ncache-control: private, max-age=60\n\na", "uri-miss 200 a"),
-                    asked("GET /x\ncookie: s=2", "200\ncache-control: max-age=60\nvary: cookie\n\nb", "uri-miss 200 b"),
-                    asked("GET /x\ncookie: s=1", A, "vary-miss 200 a"),
-                    alone("GET /x\ncookie: s=2", "hit 200 b"),
-                    alone("GET /x\ncookie: s=1", "hit 200 a"),
+                    fetched("GET /x\ncookie: s=1", "200\ncache-control: private, max-age=60\n\na", "uri-miss 200 a"),
+                    fetched("GET /x\ncookie: s=2", "200\ncache-control: max-age=60\nvary: cookie\n\nb", "uri-miss 200 b"),
+                    fetched("GET /x\ncookie: s=1", A, "vary-miss 200 a"),
+                    cached("GET /x\ncookie: s=2", "hit 200 b"),
+                    cached("GET /x\ncookie: s=1", "hit 200 a"),
                 ],
             ),
             (
                 "or sets one",
                 &[
-                    asked("GET /x\ncookie: s=1", "200\ncache-control: max-age=60\nset-cookie: s=1\n\na", "uri-miss 200 a"),
-                    asked("GET /x\ncookie: s=2", B, "uri-miss 200 b"),
+                    fetched("GET /x\ncookie: s=1", "200\ncache-control: max-age=60\nset-cookie: s=1\n\na", "uri-miss 200 a"),
+                    fetched("GET /x\ncookie: s=2", B, "uri-miss 200 b"),
                 ],
             ),
             (
                 "and 3.5: Authorization counts as ever",
                 &[
-                    asked("GET /x\ncookie: s=1\nauthorization: Bearer 1", A, "uri-miss 200 a"),
-                    asked("GET /x\ncookie: s=1", B, "uri-miss 200 b"),
-                    asked("GET /x\ncookie: s=1\nauthorization: Bearer 2", A, "request 200 a"),
+                    fetched("GET /x\ncookie: s=1\nauthorization: Bearer 1", A, "uri-miss 200 a"),
+                    fetched("GET /x\ncookie: s=1", B, "uri-miss 200 b"),
+                    fetched("GET /x\ncookie: s=1\nauthorization: Bearer 2", A, "request 200 a"),
                 ],
             ),
         ],
@@ -229,9 +229,9 @@ async fn waiting_requests_do_not_share_a_cookie() {
     let proxy = Proxy::start(&origin.address, &[]).await;
     let mut heads = origin.heads();
     let (say, live) = tokio::sync::mpsc::unbounded_channel();
-    origin.says(Says::Live(live));
+    origin.then(Reaction::Live(live));
     for _ in 0..7 {
-        origin.says(Says::Whole(response("200\ncache-control: max-age=60\nset-cookie: s=other\n\nother")));
+        origin.then(Reaction::Whole(response("200\ncache-control: max-age=60\nset-cookie: s=other\n\nother")));
     }
     let mut clients = Vec::new();
     for _ in 0..8 {
@@ -239,10 +239,10 @@ async fn waiting_requests_do_not_share_a_cookie() {
         client.write(&request("GET /x")).await;
         clients.push(client);
         if clients.len() == 1 {
-            heads.recv().await.expect("the first asks the origin");
+            heads.recv().await.expect("the first request the origin");
         }
     }
-    // The origin closes this connection, and says so: nobody is to ask again by it.
+    // The origin announces that it closes this connection, so no other request may use it.
     let fields = "cache-control: max-age=60\nset-cookie: s=first\nconnection: close";
     say.send(response(&format!("200\n{fields}\n\nfirst"))).expect("it is waited for");
     drop(say);
@@ -260,7 +260,7 @@ async fn rfc9111_5_1_age_continues_from_an_earlier_cache() {
     let origin = Origin::start().await;
     let proxy = Proxy::start(&origin.address, &[]).await;
     for (path, said, least) in [("/old", "\nage: 300", 300), ("/new", "", 0)] {
-        origin.says(Says::Whole(response(&format!("200\ncache-control: max-age=600{said}\n\na"))));
+        origin.then(Reaction::Whole(response(&format!("200\ncache-control: max-age=600{said}\n\na"))));
         proxy.send(&format!("GET {path}")).await;
         for _ in 0..2 {
             let hit = proxy.send(&format!("GET {path}")).await;

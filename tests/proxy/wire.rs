@@ -1,4 +1,4 @@
-//! The wire: the proxy as a process, an origin that answers what a test says, and a client; both speak bytes.
+//! The wire: the proxy as a process, an origin with a script, and a client. Both exchange bytes with the proxy.
 
 use std::{
     collections::VecDeque,
@@ -18,10 +18,10 @@ use tokio::{
     time::timeout,
 };
 
-/// No answer takes this long; a test that waits longer has found one that never comes.
+/// The longest time that a test waits for a response.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The proxy's program, built as this test is.
+/// Returns the path of the proxy's program, built with the profile of this test.
 fn program() -> &'static PathBuf {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
@@ -39,7 +39,7 @@ fn program() -> &'static PathBuf {
     })
 }
 
-/// A running proxy; it ends with the test.
+/// A running proxy. It ends with the test.
 pub struct Proxy {
     pub address: String,
     _process: Child,
@@ -50,8 +50,8 @@ impl Proxy {
         Self::listening(Self::spawn(origin, flags, Stdio::null())).await
     }
 
-    /// Starts one, and reads the first line of what it complains about.
-    pub async fn start_complaining(origin: &str, flags: &[&str]) -> (Self, String) {
+    /// Starts a proxy, and reads the first line of its standard error.
+    pub async fn start_with_stderr(origin: &str, flags: &[&str]) -> (Self, String) {
         let mut process = Self::spawn(origin, flags, Stdio::piped());
         let mut lines = BufReader::new(process.stderr.take().expect("its complaints are read")).lines();
         let proxy = Self::listening(process).await;
@@ -72,15 +72,15 @@ impl Proxy {
         Self { address, _process: process }
     }
 
-    /// Sends a request as [`request`] writes it, and reads all that comes back.
-    pub async fn send(&self, text: &str) -> Answer {
+    /// Sends a request in the form of [`request`], and reads the complete response.
+    pub async fn send(&self, text: &str) -> ReceivedResponse {
         let mut client = Client::connect(&self.address).await;
         client.write(&request(text)).await;
-        Answer::read(&client.rest().await, text.starts_with("HEAD "))
+        ReceivedResponse::read(&client.rest().await, text.starts_with("HEAD "))
     }
 }
 
-/// A client's connection.
+/// A client connection.
 pub struct Client(TcpStream);
 
 impl Client {
@@ -92,7 +92,7 @@ impl Client {
         self.0.write_all(bytes).await.expect("the other end reads");
     }
 
-    /// Reads until this has come, and gives back all that has.
+    /// Reads until the text ends with `end`, and returns it.
     pub async fn until(&mut self, end: &str) -> String {
         let mut got = Vec::new();
         let reading = async {
@@ -109,7 +109,7 @@ impl Client {
         String::from_utf8(got).expect("text")
     }
 
-    /// Says that nothing more is to come from here.
+    /// Closes the sending half of the connection.
     pub async fn finish(&mut self) {
         self.0.shutdown().await.expect("the connection is open");
     }
@@ -118,50 +118,50 @@ impl Client {
     pub async fn rest(&mut self) -> Vec<u8> {
         let mut got = Vec::new();
         let read = timeout(PATIENCE, self.0.read_to_end(&mut got)).await;
-        // A connection that is reset has ended as well.
+        // A reset connection has ended as well.
         let _ = read.expect("the connection ends");
         got
     }
 }
 
-/// `GET /x` and lines of fields, an empty line and the content, as bytes: with `Host`, unless it is said, and without the connection
-/// being kept.
+/// Returns the bytes of a request from `GET /x`, lines of fields, an empty line and the content. Adds `Host` and `Connection: close` unless
+/// the text has them.
 pub fn request(text: &str) -> Vec<u8> {
     let (head, body) = text.split_once("\n\n").unwrap_or((text, ""));
     let mut lines = head.lines();
     let first = lines.next().expect("a request line");
     let mut out = if first.contains(" HTTP/") { format!("{first}\r\n") } else { format!("{first} HTTP/1.1\r\n") };
-    let said = |name: &str| head.to_ascii_lowercase().contains(&format!("\n{name}:"));
-    if !said("host") {
+    let has = |name: &str| head.to_ascii_lowercase().contains(&format!("\n{name}:"));
+    if !has("host") {
         out.push_str("host: a.test\r\n");
     }
-    if !said("connection") {
+    if !has("connection") {
         out.push_str("connection: close\r\n");
     }
-    if !body.is_empty() && !said("transfer-encoding") {
+    if !body.is_empty() && !has("transfer-encoding") {
         out.push_str(&format!("content-length: {}\r\n", body.len()));
     }
     lines.for_each(|line| out.push_str(&format!("{line}\r\n")));
     format!("{out}\r\n{body}").into_bytes()
 }
 
-/// What a client has received.
+/// A response that a client has received.
 #[derive(Debug)]
-pub struct Answer {
+pub struct ReceivedResponse {
     pub interim: Vec<(u16, Fields)>,
     pub status: u16,
     pub fields: Fields,
     /// The content, without its framing.
     pub body: Vec<u8>,
     pub trailers: Fields,
-    /// It has come to the end that its framing says.
+    /// The end that the framing announces was reached.
     pub complete: bool,
 }
 
-/// Names in small letters, and values.
+/// Names in lower case, and values.
 pub type Fields = Vec<(String, String)>;
 
-impl Answer {
+impl ReceivedResponse {
     fn read(bytes: &[u8], head: bool) -> Self {
         let mut rest = bytes;
         let mut interim = Vec::new();
@@ -178,7 +178,7 @@ impl Answer {
         }
     }
 
-    /// The lines of a field, joined; `-` if there is none.
+    /// Returns the lines of a field, joined, or `-` if there is none.
     pub fn field(&self, name: &str) -> String {
         joined(&self.fields, name)
     }
@@ -187,7 +187,7 @@ impl Answer {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// What the proxy's own member of `Cache-Status` says, in a word: `hit`, or what follows `fwd=`.
+    /// Returns one word from the proxy's member of `Cache-Status`: `hit`, or the value of `fwd=`.
     pub fn outcome(&self) -> String {
         let line = self.field("cache-status");
         let own = line.split(", ").find(|member| member.starts_with("tower-response-cache")).unwrap_or_default().to_owned();
@@ -243,26 +243,26 @@ fn read_chunks(mut rest: &[u8]) -> (Vec<u8>, Fields, bool) {
     (body, Vec::new(), false)
 }
 
-/// A request as the origin has received it.
+/// A request that the origin has received.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct ReceivedRequest {
     pub fields: Fields,
     pub body: Vec<u8>,
 }
 
-/// What the origin does with a request.
-pub enum Says {
-    /// Writes this and goes on with the connection.
+/// A reaction of the origin to a request.
+pub enum Reaction {
+    /// Writes the bytes and keeps the connection open.
     Whole(Vec<u8>),
-    /// Writes this and closes the connection.
+    /// Writes the bytes and closes the connection.
     Then(Vec<u8>),
-    /// Writes what comes, as it comes, and closes the connection at the end of it.
+    /// Writes each chunk when it arrives, and closes the connection at the end.
     Live(mpsc::UnboundedReceiver<Vec<u8>>),
-    /// Answers so, and then sends back whatever comes.
+    /// Writes the bytes, and then echoes everything it receives.
     Echo(Vec<u8>),
 }
 
-/// `200` and lines of fields, an empty line and the content, as bytes.
+/// Returns the bytes of a response from `200`, lines of fields, an empty line and the content.
 pub fn response(text: &str) -> Vec<u8> {
     let (head, body) = text.split_once("\n\n").unwrap_or((text, ""));
     let mut lines = head.lines();
@@ -277,7 +277,7 @@ pub fn response(text: &str) -> Vec<u8> {
     format!("{out}\r\n{body}").into_bytes()
 }
 
-/// An origin that answers with what was put into it, one after the other, and remembers who asked.
+/// An origin that follows a script and records its requests.
 pub struct Origin {
     pub address: String,
     script: Arc<Mutex<Script>>,
@@ -286,11 +286,11 @@ pub struct Origin {
 
 #[derive(Default)]
 struct Script {
-    says: VecDeque<Says>,
-    asked: Vec<Asked>,
-    /// Told of each request line and head when it has come, before the content has.
-    heads: Option<mpsc::UnboundedSender<Asked>>,
-    /// Told of each piece of content.
+    says: VecDeque<Reaction>,
+    asked: Vec<ReceivedRequest>,
+    /// Receives each request head before the content arrives.
+    heads: Option<mpsc::UnboundedSender<ReceivedRequest>>,
+    /// Receives each chunk of content.
     pieces: Option<mpsc::UnboundedSender<Vec<u8>>>,
 }
 
@@ -311,33 +311,33 @@ impl Origin {
         Self { address, script, server }
     }
 
-    /// Answers the next request that nothing is said for yet.
-    pub fn says(&self, says: Says) {
+    /// Adds the reaction to a further request.
+    pub fn then(&self, says: Reaction) {
         self.script.lock().expect("not poisoned").says.push_back(says);
     }
 
-    /// Forgets what it was to say and who asked, and gives back the latter.
-    pub fn forget(&self) -> Vec<Asked> {
+    /// Clears the script and the record, and returns the record.
+    pub fn take_requests(&self) -> Vec<ReceivedRequest> {
         let mut script = self.script.lock().expect("not poisoned");
         script.says.clear();
         std::mem::take(&mut script.asked)
     }
 
-    /// Heads of requests as they come.
-    pub fn heads(&self) -> mpsc::UnboundedReceiver<Asked> {
+    /// Returns a channel of request heads.
+    pub fn heads(&self) -> mpsc::UnboundedReceiver<ReceivedRequest> {
         let (sender, receiver) = mpsc::unbounded_channel();
         self.script.lock().expect("not poisoned").heads = Some(sender);
         receiver
     }
 
-    /// Content of requests as it comes.
+    /// Returns a channel of request content.
     pub fn pieces(&self) -> mpsc::UnboundedReceiver<Vec<u8>> {
         let (sender, receiver) = mpsc::unbounded_channel();
         self.script.lock().expect("not poisoned").pieces = Some(sender);
         receiver
     }
 
-    /// Nobody answers any more, and no connection is left.
+    /// Stops the origin and closes its connections.
     pub async fn stop(self) {
         self.server.abort();
         let _ = self.server.await;
@@ -346,7 +346,7 @@ impl Origin {
 
 async fn serve(mut stream: TcpStream, script: Arc<Mutex<Script>>) {
     while let Some(fields) = read_request_head(&mut stream).await {
-        let mut asked = Asked { fields, body: Vec::new() };
+        let mut asked = ReceivedRequest { fields, body: Vec::new() };
         let (says, heads, pieces) = {
             let mut script = script.lock().expect("not poisoned");
             (script.says.pop_front(), script.heads.clone(), script.pieces.clone())
@@ -356,16 +356,16 @@ async fn serve(mut stream: TcpStream, script: Arc<Mutex<Script>>) {
         }
         asked.body = read_content(&mut stream, &asked.fields, pieces).await;
         script.lock().expect("not poisoned").asked.push(asked);
-        let says = says.unwrap_or_else(|| Says::Whole(response("599\n\nnot to be asked")));
-        let closes = !matches!(says, Says::Whole(_));
+        let says = says.unwrap_or_else(|| Reaction::Whole(response("599\n\nnot to be asked")));
+        let closes = !matches!(says, Reaction::Whole(_));
         match says {
-            Says::Whole(bytes) | Says::Then(bytes) => drop(stream.write_all(&bytes).await),
-            Says::Live(mut pieces) => {
+            Reaction::Whole(bytes) | Reaction::Then(bytes) => drop(stream.write_all(&bytes).await),
+            Reaction::Live(mut pieces) => {
                 while let Some(piece) = pieces.recv().await {
                     drop(stream.write_all(&piece).await);
                 }
             }
-            Says::Echo(bytes) => {
+            Reaction::Echo(bytes) => {
                 drop(stream.write_all(&bytes).await);
                 let (mut from, mut to) = stream.split();
                 drop(tokio::io::copy(&mut from, &mut to).await);
@@ -386,7 +386,7 @@ async fn read_request_head(stream: &mut TcpStream) -> Option<Fields> {
     Some(read_fields(&head))
 }
 
-/// The content as it was framed: of chunks, the bytes that came, with their sizes.
+/// Reads the content as it is framed. Chunked content keeps its chunk sizes.
 async fn read_content(stream: &mut TcpStream, fields: &Fields, pieces: Option<mpsc::UnboundedSender<Vec<u8>>>) -> Vec<u8> {
     let chunked = joined(fields, "transfer-encoding") == "chunked";
     let length: usize = joined(fields, "content-length").parse().unwrap_or(0);
