@@ -91,7 +91,7 @@ impl<St: Store> Write<St> {
     where
         F: Future<Output = Result<Response<B>, E>> + Send,
     {
-        let names = self.cleared();
+        let names = self.invalidated();
         if !names.is_empty() {
             match self.store.fence(&names).await {
                 Ok(fence) => self.fence = Some((names, fence)),
@@ -121,7 +121,7 @@ impl<St: Store> Write<St> {
             Ok(Ok(mut response)) => {
                 let said = response.extensions_mut().remove::<Invalidations>();
                 if said.is_none() {
-                    self.tells_of_uncovered(response.status());
+                    self.report_uncovered(response.status());
                 }
                 let (said, only) = said.map(Invalidations::into_parts).unwrap_or_default();
                 let by_rule = !only && self.rule.as_ref().is_none_or(|rule| rule.may_have_changed(response.status()));
@@ -135,7 +135,7 @@ impl<St: Store> Write<St> {
                 self.keys = self.keys(Some(&parts));
                 response = Response::from_parts(parts, body);
                 if by_rule {
-                    response = self.clear_by_response(response);
+                    response = self.add_names_by_response(response);
                 }
                 Ok(self.answered(response, known).await)
             }
@@ -151,7 +151,7 @@ impl<St: Store> Write<St> {
     }
 
     /// Counts a successful write that no rule covers.
-    fn tells_of_uncovered(&self, status: StatusCode) {
+    fn report_uncovered(&self, status: StatusCode) {
         let Some((method, path, has_rules)) =
             self.uncovered.as_ref().filter(|_| status.is_success() || status.is_redirection())
         else {
@@ -186,7 +186,7 @@ impl<St: Store> Write<St> {
     }
 
     /// Adds the namespaces that the rule computes from the response.
-    fn clear_by_response<B>(&mut self, response: Response<B>) -> Response<B> {
+    fn add_names_by_response<B>(&mut self, response: Response<B>) -> Response<B> {
         let Some((head, rules)) = &self.head else { return response };
         let (parts, body) = response.into_parts();
         for RouteMatch { rule, params, .. } in rules.covering(&Views::of(&head.uri, &head.extensions)) {
@@ -203,7 +203,7 @@ impl<St: Store> Write<St> {
         };
         // With a method-override header, the request's method does not count.
         let method = if semantics::is_safe(&head.method) { &Method::POST } else { &head.method };
-        GroupOrigin::of(&head.uri, &head.headers).cleared(method, &response.headers).unwrap_or_else(|error| {
+        GroupOrigin::of(&head.uri, &head.headers).invalidated(method, &response.headers).unwrap_or_else(|error| {
             tracing::warn!(%error, "a response clears groups that cannot be read");
             Vec::new()
         })
@@ -265,18 +265,18 @@ impl<St: Store> Write<St> {
     }
 
     /// Returns all names to invalidate that are known so far, and the names of the fence.
-    fn cleared(&self) -> Namespaces {
-        let mut cleared = Namespaces::exactly(&self.names);
-        self.keys.iter().for_each(|key| cleared.push_key(key.as_ref()));
+    fn invalidated(&self) -> Namespaces {
+        let mut all = Namespaces::exactly(&self.names);
+        self.keys.iter().for_each(|key| all.push_key(key.as_ref()));
         if let Some((fenced, _)) = &self.fence {
-            cleared.extend(fenced);
+            all.extend(fenced);
         }
-        cleared
+        all
     }
 
     /// Invalidates, and waits for delivery within the limit. The fence is removed if the outcome is `known`.
     async fn settle(&mut self, known: bool) -> Option<Invalidation> {
-        let names = self.cleared();
+        let names = self.invalidated();
         let mut what = None;
         if !names.is_empty() {
             let counters = &self.store.context().counters;
@@ -327,7 +327,7 @@ fn unavailable<B>() -> Response<InvalidateBody<B>> {
 /// its runtime.
 impl<St: Store> Drop for Write<St> {
     fn drop(&mut self) {
-        let names = self.cleared();
+        let names = self.invalidated();
         if !self.settled && !names.is_empty() {
             self.store.bump_now(&names);
         }

@@ -42,7 +42,7 @@ impl GroupOrigin {
     }
 
     /// Returns the namespaces that a response invalidates by its `Cache-Group-Invalidation`.
-    pub(crate) fn cleared(&self, method: &Method, response: &HeaderMap) -> Result<Vec<Namespace>, MalformedGroups> {
+    pub(crate) fn invalidated(&self, method: &Method, response: &HeaderMap) -> Result<Vec<Namespace>, MalformedGroups> {
         let groups = semantics::invalidated_groups(method, response)?;
         let mut names: Vec<_> = groups.iter().map(|group| self.group(group)).collect();
         if !names.is_empty() {
@@ -117,8 +117,8 @@ mod tests {
             assert!(joined.len() <= MOST);
             for n in 0..count {
                 let one = headers("cache-group-invalidation", &format!("\"{n:032}\""));
-                let cleared = origin.cleared(&Method::POST, &one).unwrap();
-                assert!(cleared.iter().any(|name| joined.contains(name)), "{n} of {count}");
+                let invalidated = origin.invalidated(&Method::POST, &one).unwrap();
+                assert!(invalidated.iter().any(|name| joined.contains(name)), "{n} of {count}");
             }
         }
     }
@@ -131,10 +131,10 @@ mod tests {
     #[test]
     fn rfc9875_3_safe_request_invalidates_no_group() {
         let response = headers("cache-group-invalidation", "\"a\"");
-        assert_eq!(GroupOrigin::named("a").cleared(&Method::GET, &response), Ok(Vec::new()));
+        assert_eq!(GroupOrigin::named("a").invalidated(&Method::GET, &response), Ok(Vec::new()));
         assert_eq!(
             Namespace::of_cache_group("A", "a").to_vec(),
-            GroupOrigin::named("a").cleared(&Method::PUT, &response).unwrap()
+            GroupOrigin::named("a").invalidated(&Method::PUT, &response).unwrap()
         );
     }
 }

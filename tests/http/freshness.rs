@@ -15,7 +15,7 @@ use tower_response_cache::{
 };
 
 #[tokio::test]
-async fn storing_and_freshness() {
+async fn lifetime_comes_from_the_response() {
     let cases: &[(&str, &[Step])] = &[
         (
             "4.2.1: max-age",
@@ -85,6 +85,15 @@ async fn storing_and_freshness() {
                 step(1, &[], None, "hit 599 b"),
             ],
         ),
+    ];
+    for (name, steps) in cases {
+        walk(name, Rule::http(), steps).await;
+    }
+}
+
+#[tokio::test]
+async fn directives_restrict_storing_and_variants_are_separate() {
+    let cases: &[(&str, &[Step])] = &[
         (
             "5.2.2.5: no-store",
             &[

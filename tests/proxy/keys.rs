@@ -2,10 +2,11 @@
 
 use crate::{cached, fetched, run_cases, run_cases_with_rules};
 
+const A: &str = "200\ncache-control: max-age=60\n\na";
+const B: &str = "200\ncache-control: max-age=60\n\nb";
+
 #[tokio::test]
-async fn different_requests_never_share_a_response() {
-    const A: &str = "200\ncache-control: max-age=60\n\na";
-    const B: &str = "200\ncache-control: max-age=60\n\nb";
+async fn different_targets_never_share_a_response() {
     run_cases(&[
         (
             "a query is part of the key",
@@ -18,7 +19,7 @@ async fn different_requests_never_share_a_response() {
             ],
         ),
         (
-            "a query that is hard to read is part of it, too",
+            "an ambiguous query is part of the key",
             &[
                 fetched("GET /x?id=5&id=6", A, "uri-miss 200 a"),
                 fetched("GET /x?id=6&id=5", B, "uri-miss 200 b"),
@@ -30,11 +31,11 @@ async fn different_requests_never_share_a_response() {
             ],
         ),
         (
-            "parameters of different names in another order are one request",
+            "parameters of different names in another order share a key",
             &[fetched("GET /x?b=1&a=2", A, "uri-miss 200 a"), cached("GET /x?a=2&b=1", "hit 200 a")],
         ),
         (
-            "two paths are two keys, whatever they end in",
+            "two paths are two keys, with any ending",
             &[
                 fetched("GET /x/users/1", A, "uri-miss 200 a"),
                 fetched("GET /x/orders/1", B, "uri-miss 200 b"),
@@ -43,7 +44,7 @@ async fn different_requests_never_share_a_response() {
             ],
         ),
         (
-            "two parts that join to one text are two keys",
+            "two parts with the same concatenation are two keys",
             &[
                 fetched("GET /x/ab/c", A, "uri-miss 200 a"),
                 fetched("GET /x/a/bc", B, "uri-miss 200 b"),
@@ -51,7 +52,7 @@ async fn different_requests_never_share_a_response() {
             ],
         ),
         (
-            "each host has its own",
+            "each host has its own key",
             &[
                 fetched("GET /x\nHost: a.test", A, "uri-miss 200 a"),
                 fetched("GET /x\nHost: b.test", B, "uri-miss 200 b"),
@@ -60,13 +61,20 @@ async fn different_requests_never_share_a_response() {
             ],
         ),
         (
-            "a target in absolute form is of its own host",
+            "a target in absolute form has its own host",
             &[
                 fetched("GET http://b.test/x\nHost: a.test", A, "uri-miss 200 a").sends(&[("host", "b.test")]),
                 fetched("GET /x\nHost: a.test", B, "uri-miss 200 b"),
                 cached("GET /x\nHost: b.test", "hit 200 a"),
             ],
         ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn different_methods_and_contents_never_share_a_response() {
+    run_cases(&[
         (
             "HEAD is answered from GET, GET never from HEAD",
             &[
@@ -86,7 +94,7 @@ async fn different_requests_never_share_a_response() {
             ],
         ),
         (
-            "the content of a QUERY is part of the key, and what it is",
+            "the content of a QUERY and its type are part of the key",
             &[
                 fetched("QUERY /x\ncontent-type: a/b\n\nq > 1", A, "uri-miss 200 a"),
                 fetched("QUERY /x\ncontent-type: a/b\n\nq > 2", B, "uri-miss 200 b"),
@@ -98,7 +106,7 @@ async fn different_requests_never_share_a_response() {
             ],
         ),
         (
-            "4.4: a write clears what QUERY was answered, too",
+            "4.4: a write invalidates responses to QUERY",
             &[
                 fetched("QUERY /x\n\nq > 1", A, "uri-miss 200 a"),
                 fetched("QUERY /x/other\n\nq > 1", A, "uri-miss 200 a"),
@@ -108,15 +116,15 @@ async fn different_requests_never_share_a_response() {
             ],
         ),
         (
-            "a GET with content is left alone",
+            "a GET with content bypasses the cache",
             &[fetched("GET /x\n\n{\"q\":1}", A, "bypass 200 a"), fetched("GET /x\n\n{\"q\":2}", B, "bypass 200 b")],
         ),
         (
-            "a field that overrides the method is left alone",
+            "a method-override field bypasses the cache",
             &[fetched("GET /x\nx-http-method-override: DELETE", A, "bypass 200 a"), fetched("GET /x", B, "uri-miss 200 b")],
         ),
         (
-            "X-Forwarded-Host is part of the key, whether or not the response says that it counts",
+            "X-Forwarded-Host is part of the key, with and without Vary",
             &[
                 fetched("GET /x\nx-forwarded-host: evil.test", "200\ncache-control: max-age=60\n\nevil", "uri-miss 200 evil"),
                 fetched(
@@ -173,7 +181,7 @@ async fn rfc9111_4_1_rule_selects_a_language() {
                 ],
             ),
             (
-                "4.4: it is cleared with the others",
+                "4.4: it is invalidated with the others",
                 &[
                     fetched("GET /x\naccept-language: en, de", DE, "uri-miss 200 de"),
                     cached("GET /x\naccept-language: de", "hit 200 de"),

@@ -2,17 +2,18 @@
 
 use crate::{cached, fetched, run_cases};
 
+const FIRST: &str = "206\ncache-control: max-age=60\netag: \"1\"\ncontent-range: bytes 0-3/10\n\n0123";
+const REST: &str = "206\ncache-control: max-age=60\netag: \"1\"\ncontent-range: bytes 4-9/10\nx-v: 2\n\n456789";
+const MIDDLE: &str = "206\ncache-control: max-age=60\netag: \"1\"\ncontent-range: bytes 4-5/10\n\n45";
+const WEAK: &str = "206\ncache-control: max-age=60\netag: W/\"1\"\ncontent-range: bytes 4-9/10\n\n456789";
+const OTHER: &str = "206\ncache-control: max-age=60\netag: \"2\"\ncontent-range: bytes 4-9/10\n\nefghij";
+const WHOLE: &str = "200\ncache-control: max-age=60\n\nabcdefghij";
+
 #[tokio::test]
-async fn parts() {
-    const FIRST: &str = "206\ncache-control: max-age=60\netag: \"1\"\ncontent-range: bytes 0-3/10\n\n0123";
-    const REST: &str = "206\ncache-control: max-age=60\netag: \"1\"\ncontent-range: bytes 4-9/10\nx-v: 2\n\n456789";
-    const MIDDLE: &str = "206\ncache-control: max-age=60\netag: \"1\"\ncontent-range: bytes 4-5/10\n\n45";
-    const WEAK: &str = "206\ncache-control: max-age=60\netag: W/\"1\"\ncontent-range: bytes 4-9/10\n\n456789";
-    const OTHER: &str = "206\ncache-control: max-age=60\netag: \"2\"\ncontent-range: bytes 4-9/10\n\nefghij";
-    const WHOLE: &str = "200\ncache-control: max-age=60\n\nabcdefghij";
+async fn part_answers_its_range_again() {
     run_cases(&[
         (
-            "3.3: a part answers the same question again",
+            "3.3: a part answers the same range again",
             &[
                 fetched(
                     "GET /x\nrange: bytes=-6",
@@ -24,7 +25,7 @@ async fn parts() {
             ],
         ),
         (
-            "3.3: another question of what has no validator is asked",
+            "3.3: without a validator, another range goes to the origin",
             &[
                 fetched(
                     "GET /x\nrange: bytes=0-3",
@@ -50,7 +51,7 @@ async fn parts() {
             ],
         ),
         (
-            "3.4: what is complete is the whole",
+            "3.4: complete parts are the whole response",
             &[
                 fetched("GET /x\nrange: bytes=0-3", FIRST, "uri-miss 206 0123"),
                 fetched("GET /x\nrange: bytes=4-", REST, "uri-miss 206 456789"),
@@ -61,7 +62,7 @@ async fn parts() {
             ],
         ),
         (
-            "3.4: in any order, and of more than two",
+            "3.4: more than two parts are combined in any order",
             &[
                 fetched("GET /x\nrange: bytes=4-5", MIDDLE, "uri-miss 206 45"),
                 fetched("GET /x\nrange: bytes=0-3", FIRST, "uri-miss 206 0123"),
@@ -74,8 +75,15 @@ async fn parts() {
                 cached("GET /x", "hit 200 0123456789"),
             ],
         ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn parts_are_combined_only_if_certain() {
+    run_cases(&[
         (
-            "3.4: only with the same strong validator",
+            "3.4: only parts with one strong validator are combined",
             &[
                 fetched("GET /x\nrange: bytes=0-3", FIRST, "uri-miss 206 0123"),
                 fetched("GET /x\nrange: bytes=4-", OTHER, "uri-miss 206 efghij"),
@@ -83,7 +91,7 @@ async fn parts() {
             ],
         ),
         (
-            "3.4: a weak one says nothing of bytes",
+            "3.4: a weak validator does not combine parts",
             &[
                 fetched(
                     "GET /x\nrange: bytes=0-3",
@@ -95,7 +103,7 @@ async fn parts() {
             ],
         ),
         (
-            "3.4: not over a gap",
+            "3.4: a gap is not bridged",
             &[
                 fetched("GET /x\nrange: bytes=0-3", FIRST, "uri-miss 206 0123"),
                 fetched(
@@ -107,7 +115,7 @@ async fn parts() {
             ],
         ),
         (
-            "14.4 of RFC 9110: a Content-Range that is not true is not built upon",
+            "RFC 9110, 14.4: a wrong Content-Range is not used",
             &[
                 fetched("GET /x\nrange: bytes=0-3", FIRST, "uri-miss 206 0123"),
                 fetched(
@@ -118,8 +126,15 @@ async fn parts() {
                 fetched("GET /x", WHOLE, "uri-miss 200 abcdefghij"),
             ],
         ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn part_is_stored_like_a_complete_response() {
+    run_cases(&[
         (
-            "5.2.2.5, 5.2.2.7: what may not be stored is not, as a part either",
+            "5.2.2.5, 5.2.2.7: a part that may not be stored is not stored",
             &[
                 fetched(
                     "GET /x\nrange: bytes=0-3",
@@ -140,7 +155,7 @@ async fn parts() {
             ],
         ),
         (
-            "3.5: nor for others",
+            "3.5: a part for one user is not stored for others",
             &[
                 fetched("GET /x\nrange: bytes=0-3\nauthorization: Bearer 1", FIRST, "uri-miss 206 0123"),
                 fetched("GET /x\nrange: bytes=0-3", FIRST, "uri-miss 206 0123"),
@@ -148,7 +163,7 @@ async fn parts() {
             ],
         ),
         (
-            "4.2: a part is stale as anything else",
+            "4.2: a part becomes stale",
             &[
                 fetched(
                     "GET /x\nrange: bytes=0-3",
@@ -159,7 +174,7 @@ async fn parts() {
             ],
         ),
         (
-            "4.1: of a variant that is not known there is no telling",
+            "4.1: a part of an unknown variant is not used",
             &[
                 fetched(
                     "GET /x\nrange: bytes=0-3\naccept: a",
@@ -170,7 +185,7 @@ async fn parts() {
             ],
         ),
         (
-            "4.1: parts of variants that are known stand beside each other",
+            "4.1: parts of known variants are stored separately",
             &[
                 fetched("GET /x\naccept: a", "200\nvary: accept\ncache-control: max-age=60\n\nA", "uri-miss 200 A"),
                 fetched("GET /x\nrange: bytes=0-3\naccept: b", FIRST, "vary-miss 206 0123"),
@@ -178,8 +193,15 @@ async fn parts() {
                 cached("GET /x\nrange: bytes=0-3\naccept: b", "hit 206 0123"),
             ],
         ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn complete_responses_and_errors_beside_parts() {
+    run_cases(&[
         (
-            "4.4: a write clears the parts, too",
+            "4.4: a write invalidates parts",
             &[
                 fetched("GET /x\nrange: bytes=0-3", FIRST, "uri-miss 206 0123"),
                 fetched("PUT /x", "204", "method 204"),
@@ -188,7 +210,7 @@ async fn parts() {
             ],
         ),
         (
-            "14.2 of RFC 9110: an origin that sends the whole has sent the whole",
+            "RFC 9110, 14.2: a complete response to a range is stored as such",
             &[
                 fetched("GET /x\nrange: bytes=0-3", WHOLE, "uri-miss 200 abcdefghij"),
                 cached("GET /x", "hit 200 abcdefghij"),
@@ -196,7 +218,7 @@ async fn parts() {
             ],
         ),
         (
-            "15.5.17 of RFC 9110: a 416 is about the request",
+            "RFC 9110, 15.5.17: a 416 does not change the stored response",
             &[
                 fetched(
                     "GET /x\nrange: bytes=20-",
@@ -211,7 +233,7 @@ async fn parts() {
             ],
         ),
         (
-            "RFC 5861, 4: a stale whole stands in, as the part that was asked for",
+            "RFC 5861, 4: a stale complete response serves the requested part",
             &[
                 fetched(
                     "GET /x",

@@ -98,9 +98,14 @@ fn good_files_are_read() {
     }
 }
 
+/// Checks the error of a file with one route that contains this line.
+fn check_refused(line: &str, error: String) {
+    let file = format!("[[route]]\npath = \"/t/{{table}}\"\nttl = \"60s\"\n{line}\n");
+    assert_eq!(Rules::from_toml(&file).expect_err(line).to_string(), error, "{line}");
+}
+
 #[test]
 fn bad_files_are_refused_with_line_and_alternatives() {
-    let route = |line: &str| format!("[[route]]\npath = \"/t/{{table}}\"\nttl = \"60s\"\n{line}\n");
     for (line, want) in [
         ("tll = '5s'", format!("line 4: unknown field `tll`, {OPTIONS}")),
         ("jitter = 0.1\njitter = 0.2", "line 5: duplicate key".into()),
@@ -162,6 +167,14 @@ fn bad_files_are_refused_with_line_and_alternatives() {
         ("statuses = { 404 = 5 }", format!("line 4: invalid value: integer `5`, {DURATION}")),
         ("statuses = { 4xx = '5s' }", "line 4: invalid value: string \"4xx\", expected a status from 100 to 999, such as 404".into()),
         ("statuses = { 206 = '5s' }", "line 1: route \"/t/{table}\": a 206 response cannot be stored".into()),
+    ] {
+        check_refused(line, want);
+    }
+}
+
+#[test]
+fn bad_namespaces_keys_and_tables_are_refused_with_line() {
+    for (line, want) in [
         // Namespaces.
         (
             "namespaces = 't'",
@@ -242,8 +255,7 @@ fn bad_files_are_refused_with_line_and_alternatives() {
                 .into(),
         ),
     ] {
-        let error = Rules::from_toml(&route(line)).expect_err(line);
-        assert_eq!(error.to_string(), want, "{line}");
+        check_refused(line, want);
     }
     let error = Rules::from_toml("[route]\npath = '/t'").unwrap_err();
     assert_eq!(error.to_string(), "line 1: invalid type: map, expected a list of routes; in TOML each begins with `[[route]]`");
