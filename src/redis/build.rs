@@ -70,7 +70,7 @@ impl RedisBuilder {
     ///
     /// # Panics
     ///
-    /// Panics outside of a Tokio runtime, and if the size of the memory is out of the range of [`Memory::new`].
+    /// Panics outside of a Tokio runtime.
     pub async fn build(self) -> Result<Redis, RedisConnectError> {
         self.check()?;
         let source = self.source()?;

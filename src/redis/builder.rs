@@ -11,7 +11,7 @@ use super::{
     options::{Coherence, Failover},
     transport::Certificates,
 };
-use crate::{clock::Clock, codec::Codec, secret::Secret};
+use crate::{clock::Clock, codec::Codec, secret::Secret, store::memory::SMALLEST};
 
 #[cfg(feature = "redis-compression")]
 use crate::codec::compression::Compression;
@@ -163,7 +163,7 @@ impl RedisBuilder {
         self
     }
 
-    /// Keeps entries in up to `bytes` bytes of memory in front of Redis. Defaults to 0: no memory.
+    /// Keeps entries in up to `bytes` bytes of memory in front of Redis: at least 64 KiB, or 0 for no memory. Defaults to 0.
     pub fn memory(mut self, bytes: usize) -> Self {
         self.memory = NonZeroUsize::new(bytes);
         self
@@ -317,6 +317,9 @@ impl RedisBuilder {
             if time < least || time > most {
                 return error(format!("invalid {name} {time:?}: expected {least:?} to {most:?}"));
             }
+        }
+        if let Some(bytes) = self.memory.filter(|bytes| bytes.get() < SMALLEST) {
+            return error(format!("invalid memory {bytes}: expected 0, for none, or at least {SMALLEST} bytes (64 KiB)"));
         }
         if !(1..=64).contains(&self.connections) {
             return error(format!("invalid connections {}: expected 1 to 64", self.connections));

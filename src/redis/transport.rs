@@ -52,7 +52,13 @@ pub(crate) struct Endpoint {
 impl Endpoint {
     /// Reads a URL: `redis://[user:password@]host[:port][/db]`, `rediss://` for TLS, `unix:///path`.
     pub(super) fn from_url(url: &str, certificates: &Certificates) -> Result<Self, RedisConnectError> {
-        Self::new(url.into_connection_info()?, certificates)
+        // The URL is not shown, since it may hold a password.
+        let info = url.into_connection_info().map_err(|error| {
+            RedisConnectError::settled(format!(
+                "invalid Redis URL ({error}): expected redis://[user:password@]host[:port][/db], rediss:// for TLS, or unix:///path"
+            ))
+        })?;
+        Self::new(info, certificates)
     }
 
     /// Takes the address, the database and the sign-in of a client.

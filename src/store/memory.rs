@@ -106,7 +106,7 @@ const MIB: usize = 1 << 20;
 const HOT: f64 = 0.97;
 
 /// The smallest capacity, in bytes. In a smaller store the tables alone would fill it.
-const SMALLEST: usize = 64 << 10;
+pub(crate) const SMALLEST: usize = 64 << 10;
 
 impl Memory {
     /// Returns a store of at most this many bytes.
