@@ -96,9 +96,7 @@ where
         if !self.shared.options.enabled.is_on() {
             return self.call_disabled(request);
         }
-        if let Some(fill) = OngoingFill::current()
-            && self.is_inside(fill, &request)
-        {
+        if OngoingFill::is_any() && self.is_nested(&request) {
             return self.call_nested(request);
         }
         match first_action(&self.shared, &request) {
@@ -114,12 +112,13 @@ where
 impl<S, St> CacheService<S, St> {
     /// Returns true if the request belongs to the call of a fill of its own key.
     #[cold]
-    fn is_inside<ReqB>(&self, fill: OngoingFill, request: &Request<ReqB>) -> bool
+    fn is_nested<ReqB>(&self, request: &Request<ReqB>) -> bool
     where
         St: Store,
     {
         let LayerState { rules, store, .. } = &*self.shared;
-        let is_it = |key: Option<Key>| key.is_some_and(|key| OngoingFill::of(store.context(), key.as_ref()) == fill);
+        let ongoing = OngoingFill::current();
+        let is_it = |key: Option<Key>| key.is_some_and(|key| ongoing == Some(OngoingFill::of(store.context(), key.as_ref())));
         if is_it(rules.key(store, request)) {
             return true;
         }
@@ -146,8 +145,7 @@ impl<S, St> CacheService<S, St> {
     {
         let context = self.shared.store.context();
         context.counters.nested(request.uri().path(), context.clock.nanos());
-        let step = action::bypass(context, Bypass::Nested);
-        finish(&mut self.inner, &self.shared, step, request)
+        self.forward(Bypass::Nested, request)
     }
 
     /// Calls the inner service while caching is turned off.
@@ -162,7 +160,18 @@ impl<S, St> CacheService<S, St> {
         if self.shared.rules.find(request.uri(), request.extensions()).is_none() {
             return ResponseFuture::pass(self.inner.call(request));
         }
-        let step = action::bypass(self.shared.store.context(), Bypass::Disabled);
+        self.forward(Bypass::Disabled, request)
+    }
+
+    /// Calls the inner service and marks the response with a bypass.
+    fn forward<ReqB, ResB>(&mut self, reason: Bypass, request: Request<ReqB>) -> ResponseFuture<S::Future, St, ResB, S::Error>
+    where
+        S: InnerService<ReqB, ResB> + Clone,
+        St: Store,
+        ReqB: Send + 'static,
+        ResB: Body<Error: Into<BoxError>> + Send + 'static,
+    {
+        let step = action::bypass(self.shared.store.context(), reason);
         finish(&mut self.inner, &self.shared, step, request)
     }
 

@@ -32,6 +32,12 @@ impl OngoingFill {
         Self { store: ptr::from_ref(store).addr(), key: key.hash() }
     }
 
+    /// Returns true if the call of a fill runs on this thread.
+    #[inline]
+    pub(crate) fn is_any() -> bool {
+        CURRENT.with(|current| current.get().is_some())
+    }
+
     /// Returns the innermost fill whose call runs on this thread.
     #[inline]
     pub(crate) fn current() -> Option<Self> {

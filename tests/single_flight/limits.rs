@@ -147,7 +147,7 @@ async fn wait_limit_counts_over_all_leaders() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn handler_calling_its_own_cached_route_ends() {
+async fn handler_calling_its_own_cached_route_does_not_wait() {
     type Own = tower::util::BoxCloneService<Request<Plain>, Response<tower_response_cache::CacheBody<Plain>>, Infallible>;
     let own: Arc<std::sync::OnceLock<std::sync::Mutex<Own>>> = Arc::default();
     let depth = Arc::new(AtomicUsize::new(0));
@@ -169,5 +169,5 @@ async fn handler_calling_its_own_cached_route_ends() {
     own.set(std::sync::Mutex::new(cache.clone().boxed_clone())).ok().unwrap();
     let start = Instant::now();
     assert_eq!(text(send(&cache, get("/t/a")).await).await, "outer of inner");
-    assert_eq!(start.elapsed().as_secs(), 5);
+    assert_eq!(start.elapsed().as_secs(), 0);
 }
