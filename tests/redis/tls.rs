@@ -112,3 +112,13 @@ async fn client_with_unreadable_certificates_is_refused() {
     let builder = patient(RedisBuilder::client(client)).root_certificate(tls.certificate.clone()).require_connection();
     assert!(builder.build().await.unwrap().is_reachable());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_of_both_tls_versions_are_reached() {
+    for version in ["TLSv1.2", "TLSv1.3"] {
+        let tls =
+            TlsServer::start(Options::default().line("tls-auth-clients no").line(format!("tls-protocols {version}"))).await;
+        let builder = patient(Redis::builder(&tls.url())).root_certificate(tls.certificate.clone()).require_connection();
+        assert!(builder.build().await.expect(version).is_reachable());
+    }
+}
