@@ -7,7 +7,8 @@ use http_body::Body;
 
 use crate::{
     action::{self, Action, Finish, Wanted},
-    key::{self, Extracted, KeyRef, KeyWriter, MAX_KEY_LEN, RequestView},
+    fill::ongoing::OngoingFill,
+    key::{self, Extracted, Key, KeyRef, KeyWriter, MAX_KEY_LEN, RequestView},
     lookup::{
         self, Lookup,
         classify::{RequestTraits, classify, directives},
@@ -29,10 +30,54 @@ use crate::{
 /// Returns the action for a request, as far as it can be known without waiting.
 #[inline]
 pub(crate) fn first_action<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>) -> Action<St> {
+    if !shared.options.enabled.is_on() {
+        return Action::Finish(disabled(shared, request));
+    }
+    if OngoingFill::is_any() && is_nested(shared, request) {
+        return Action::Finish(nested(shared, request));
+    }
     match remembered(shared, request) {
         Ok(action) => action,
         Err(refresh_ahead) => full_path(shared, request, refresh_ahead),
     }
+}
+
+/// Returns the last step for a request while caching is turned off.
+#[cold]
+fn disabled<St: Store, R>(shared: &LayerState<St>, request: &Request<R>) -> Finish<St> {
+    match shared.rules.find(request.uri(), request.extensions()) {
+        None => Finish::Pass,
+        Some(_) => action::bypass(shared.store.context(), Bypass::Disabled),
+    }
+}
+
+/// Returns true if the request belongs to the call of a fill of its own key.
+#[cold]
+fn is_nested<St: Store, R>(shared: &LayerState<St>, request: &Request<R>) -> bool {
+    let LayerState { rules, store, .. } = shared;
+    let ongoing = OngoingFill::current();
+    let is_it = |key: Option<Key>| key.is_some_and(|key| ongoing == Some(OngoingFill::of(store.context(), key.as_ref())));
+    if is_it(rules.key(store, request)) {
+        return true;
+    }
+    if key::is_as_sent(request.uri(), request.extensions()) {
+        return false;
+    }
+    // A layer outside of a nested router sees the whole path, and has another key.
+    let mut sent = Request::new(());
+    *sent.method_mut() = request.method().clone();
+    *sent.uri_mut() = key::uri_as_sent(request.uri(), request.extensions()).clone();
+    *sent.headers_mut() = request.headers().clone();
+    *sent.extensions_mut() = request.extensions().clone();
+    is_it(rules.key(store, &sent))
+}
+
+/// Returns the last step for a request of a layer over the same store that is further inside.
+#[cold]
+fn nested<St: Store, R>(shared: &LayerState<St>, request: &Request<R>) -> Finish<St> {
+    let context = shared.store.context();
+    context.counters.nested(request.uri().path(), context.clock.nanos());
+    action::bypass(context, Bypass::Nested)
 }
 
 /// Returns the action for a remembered target: a hit on its complete response, or the query of a store that has to be asked. All other

@@ -18,19 +18,17 @@ use crate::{
     fast_path::first_action,
     fill::{
         Fill,
-        ongoing::OngoingFill,
         upstream::{self, InnerService},
     },
     finish::finish,
     future::ResponseFuture,
-    key::{self, Key},
     lookup::request::{CacheRequest, MissedRequest},
     ready::take_ready,
     respond::serve,
     single_flight::{Join, follower::Follower},
     slow_path,
     state::LayerState,
-    status::{Bypass, Miss, Outcome},
+    status::{Miss, Outcome},
     store::{Store, memory::Memory},
 };
 
@@ -93,12 +91,6 @@ where
         if !self.shared.rules.may_cover(request.uri(), request.extensions()) {
             return ResponseFuture::pass(self.inner.call(request));
         }
-        if !self.shared.options.enabled.is_on() {
-            return self.call_disabled(request);
-        }
-        if OngoingFill::is_any() && self.is_nested(&request) {
-            return self.call_nested(request);
-        }
         match first_action(&self.shared, &request) {
             Action::Finish(step) => finish(&mut self.inner, &self.shared, step, request),
             Action::Fetch(missed) if !self.shared.store.is_shared() => self.fetch(missed, request),
@@ -110,71 +102,6 @@ where
 }
 
 impl<S, St> CacheService<S, St> {
-    /// Returns true if the request belongs to the call of a fill of its own key.
-    #[cold]
-    fn is_nested<ReqB>(&self, request: &Request<ReqB>) -> bool
-    where
-        St: Store,
-    {
-        let LayerState { rules, store, .. } = &*self.shared;
-        let ongoing = OngoingFill::current();
-        let is_it = |key: Option<Key>| key.is_some_and(|key| ongoing == Some(OngoingFill::of(store.context(), key.as_ref())));
-        if is_it(rules.key(store, request)) {
-            return true;
-        }
-        if key::is_as_sent(request.uri(), request.extensions()) {
-            return false;
-        }
-        // A layer outside of a nested router sees the whole path, and has another key.
-        let mut sent = Request::new(());
-        *sent.method_mut() = request.method().clone();
-        *sent.uri_mut() = key::uri_as_sent(request.uri(), request.extensions()).clone();
-        *sent.headers_mut() = request.headers().clone();
-        *sent.extensions_mut() = request.extensions().clone();
-        is_it(rules.key(store, &sent))
-    }
-
-    /// Calls the inner service for a layer over the same store that is further outside.
-    #[cold]
-    fn call_nested<ReqB, ResB>(&mut self, request: Request<ReqB>) -> ResponseFuture<S::Future, St, ResB, S::Error>
-    where
-        S: InnerService<ReqB, ResB> + Clone,
-        St: Store,
-        ReqB: Send + 'static,
-        ResB: Body<Error: Into<BoxError>> + Send + 'static,
-    {
-        let context = self.shared.store.context();
-        context.counters.nested(request.uri().path(), context.clock.nanos());
-        self.forward(Bypass::Nested, request)
-    }
-
-    /// Calls the inner service while caching is turned off.
-    #[cold]
-    fn call_disabled<ReqB, ResB>(&mut self, request: Request<ReqB>) -> ResponseFuture<S::Future, St, ResB, S::Error>
-    where
-        S: InnerService<ReqB, ResB> + Clone,
-        St: Store,
-        ReqB: Send + 'static,
-        ResB: Body<Error: Into<BoxError>> + Send + 'static,
-    {
-        if self.shared.rules.find(request.uri(), request.extensions()).is_none() {
-            return ResponseFuture::pass(self.inner.call(request));
-        }
-        self.forward(Bypass::Disabled, request)
-    }
-
-    /// Calls the inner service and marks the response with a bypass.
-    fn forward<ReqB, ResB>(&mut self, reason: Bypass, request: Request<ReqB>) -> ResponseFuture<S::Future, St, ResB, S::Error>
-    where
-        S: InnerService<ReqB, ResB> + Clone,
-        St: Store,
-        ReqB: Send + 'static,
-        ResB: Body<Error: Into<BoxError>> + Send + 'static,
-    {
-        let step = action::bypass(self.shared.store.context(), reason);
-        finish(&mut self.inner, &self.shared, step, request)
-    }
-
     /// Calls the inner service, or waits for the response of a call that is in progress.
     #[inline(always)]
     fn fetch<ReqB, ResB>(
