@@ -49,7 +49,9 @@ use std::{
 
 use tempfile::TempDir;
 use tokio::{net::TcpListener, runtime::Runtime};
-use tower_response_cache::{Memory, ResponseCache};
+#[cfg(feature = "redis")]
+use tower_response_cache::AnyStore;
+use tower_response_cache::Memory;
 
 use app::{Backend, Calls};
 use args::Args;
@@ -99,20 +101,24 @@ async fn run(args: Args) -> Result<(), BoxError> {
     outcome
 }
 
-/// Makes the cache in memory, or also in Redis.
-async fn open_cache(args: &Args, home: &Path) -> Result<ResponseCache, BoxError> {
-    #[cfg(feature = "redis")]
-    if !args.redis.urls.is_empty() {
-        return Ok(caching::cache(redis_store::open(&args.redis, args.memory, home).await?));
-    }
-    Ok(caching::cache(Memory::new(args.memory)))
+/// Opens the store: memory, or also Redis.
+#[cfg(feature = "redis")]
+async fn open_store(args: &Args, home: &Path) -> Result<AnyStore, BoxError> {
+    Ok(match args.redis.urls.is_empty() {
+        true => Memory::new(args.memory).into(),
+        false => redis_store::open(&args.redis, args.memory, home).await?.into(),
+    })
 }
 
 /// Fills the database, runs the demonstration unless `--serve` is given, and serves forever.
 async fn serve(args: &Args, home: &Path, server: &mut Option<Server>) -> Result<(), BoxError> {
     let listener = listen(args.listen).await?;
     let lock = lock(home).await?;
-    let cache = open_cache(args, home).await?;
+    #[cfg(feature = "redis")]
+    let store = open_store(args, home).await?;
+    #[cfg(not(feature = "redis"))]
+    let store = Memory::new(args.memory);
+    let cache = caching::cache(store);
     let db = Db::open(&home.join("app.db"), CONNECTIONS)?;
     let buckets = Arc::new(Buckets::open(&home.join("buckets"))?);
     seed::fill(&db, Arc::clone(&buckets)).await?;
