@@ -13,7 +13,7 @@ use crate::clock::{self, Nanos};
 const BUCKET: Nanos = 1_000_000_000;
 
 /// Period of the janitor.
-const TICK: Duration = Duration::from_secs(1);
+pub(crate) const TICK: Duration = Duration::from_secs(1);
 
 /// The largest number of shards.
 const SHARDS: usize = 64;
