@@ -322,6 +322,19 @@ impl MemoryBuilder {
     }
 }
 
+impl Memory {
+    /// Gives a large store to a thread that drops it. The last two handles may be dropped at the same time and both see the other one. The
+    /// store is then dropped at once.
+    #[cold]
+    fn drop_elsewhere_if_large(&self) {
+        if self.0.entries.len() >= LARGE {
+            let inner = self.0.clone();
+            // Without a thread, the closure and the store in it are dropped here.
+            let _ = thread::Builder::new().name("response-cache-drop".into()).spawn(move || drop(inner));
+        }
+    }
+}
+
 impl MemoryInner {
     #[inline]
     fn look(&self, key: KeyRef<'_>) -> StoreLookup {
@@ -429,6 +442,7 @@ impl MemoryInner {
 
     /// Removes invalidated entries, if there was an invalidation since the last pass. A sweep searches for [`SEARCH_TIME`] at most, and a pass is
     /// followed by a pause of four times its duration.
+    #[cold]
     fn remove_dead(&self) {
         let mut search = self.dead_search.lock().unwrap_or_else(PoisonError::into_inner);
         if search.pause > 0 {
@@ -455,6 +469,7 @@ impl MemoryInner {
         search.spent += begin.elapsed();
     }
 
+    #[cold]
     fn remove_dead_of(&self, part: usize) {
         let is_dead = |entry: &Arc<Entry>| self.validity(entry) == Validity::Invalidated;
         for key in self.expiry.part(part) {
@@ -476,12 +491,10 @@ impl Sweep for MemoryInner {
 
 /// A large store is dropped by a thread of its own, so that no request waits for it.
 impl Drop for Memory {
+    #[inline]
     fn drop(&mut self) {
-        // The last two handles may be dropped at the same time and both see the other one. The store is then dropped at once.
-        if Arc::strong_count(&self.0) == 1 && self.0.entries.len() >= LARGE {
-            let inner = self.0.clone();
-            // Without a thread, the closure and the store in it are dropped here.
-            let _ = thread::Builder::new().name("response-cache-drop".into()).spawn(move || drop(inner));
+        if Arc::strong_count(&self.0) == 1 {
+            self.drop_elsewhere_if_large();
         }
     }
 }

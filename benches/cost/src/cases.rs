@@ -22,14 +22,15 @@ use crate::{
 
 type Call = Box<dyn FnMut()>;
 
-// Each limit is about 3 % above the count of 2026-11-28. The compiler and build paths change counts by up to 2 %. README.md has
+// Each limit is about 3 % above the count of 2026-11-28. The compiler and build paths change counts by up to 2 %, and an allocation costs up to 42
+// instructions more in some environments, which is most of the cost of a bypass. README.md has
 // the goals, the counts, and the reasons for raised limits.
 const HIT: f64 = 1.10;
-const LARGE_HIT: f64 = 1.20;
-const UNCACHED_TARGET: f64 = 1.83;
+const LARGE_HIT: f64 = 1.22;
+const UNCACHED_TARGET: f64 = 1.85;
 const MISS: f64 = 1.34;
 const CACHE_STATUS: f64 = 400.0;
-const BYPASS: f64 = 50.0;
+const BYPASS: f64 = 80.0;
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
