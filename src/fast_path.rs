@@ -8,7 +8,7 @@ use http_body::Body;
 use crate::{
     action::{self, Action, Finish, Wanted},
     fill::ongoing::OngoingFill,
-    key::{self, Extracted, Key, KeyRef, KeyWriter, MAX_KEY_LEN, RequestView},
+    key::{self, Extracted, KeyRef, KeyWriter, MAX_KEY_LEN, RequestView},
     lookup::{
         self, Lookup,
         classify::{RequestTraits, classify, directives},
@@ -20,6 +20,7 @@ use crate::{
         RouteMatch,
         policy::{Policy, ReadPlan},
     },
+    secret::Secret,
     semantics::{self, CacheControl},
     state::LayerState,
     status::Bypass,
@@ -53,23 +54,29 @@ fn disabled<St: Store, R>(shared: &LayerState<St>, request: &Request<R>) -> Fini
 
 /// Returns true if the request belongs to the call of a fill of its own key.
 #[cold]
-fn is_nested<St: Store, R>(shared: &LayerState<St>, request: &Request<R>) -> bool {
-    let LayerState { rules, store, .. } = shared;
-    let ongoing = OngoingFill::current();
-    let is_it = |key: Option<Key>| key.is_some_and(|key| ongoing == Some(OngoingFill::of(store.context(), key.as_ref())));
-    if is_it(rules.key(store, request)) {
+fn is_nested<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>) -> bool {
+    if is_ongoing(shared, request) {
         return true;
     }
     if key::is_as_sent(request.uri(), request.extensions()) {
         return false;
     }
     // A layer outside of a nested router sees the whole path, and has another key.
-    let mut sent = Request::new(());
+    let mut sent = Request::new(String::new());
     *sent.method_mut() = request.method().clone();
     *sent.uri_mut() = key::uri_as_sent(request.uri(), request.extensions()).clone();
     *sent.headers_mut() = request.headers().clone();
     *sent.extensions_mut() = request.extensions().clone();
-    is_it(rules.key(store, &sent))
+    is_ongoing(shared, &sent)
+}
+
+/// Returns true if the call of a fill with the key of this request runs on this thread.
+fn is_ongoing<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>) -> bool {
+    let Some(found) = shared.rules.find(request.uri(), request.extensions()) else { return false };
+    let context = shared.store.context();
+    let mut key = Vec::new();
+    let written = write_key(request, &found, &context.secret, &mut key);
+    written.is_ok() && OngoingFill::current() == Some(OngoingFill::of(context, KeyRef::new(&key)))
 }
 
 /// Returns the last step for a request of a layer over the same store that is further inside.
@@ -168,6 +175,45 @@ struct KeyedRequest<'a> {
     refresh_ahead: bool,
 }
 
+/// The parts of a request from which its key was written.
+pub(crate) struct WrittenKey<'a> {
+    pub(crate) view: RequestView<'a>,
+    traits: RequestTraits<'a>,
+    /// The length of the key without the forwarding fields.
+    base_len: usize,
+    /// The key holds an identity.
+    is_identified: bool,
+    /// The key holds a hashed part.
+    has_hashed: bool,
+}
+
+/// Writes the key of a request, or returns the reason for which the request bypasses the cache.
+#[inline(always)]
+pub(crate) fn write_key<'a, R: Body>(
+    request: &'a Request<R>,
+    found: &'a RouteMatch<'_>,
+    secret: &'a Secret,
+    key: &mut Vec<u8>,
+) -> Result<WrittenKey<'a>, Bypass> {
+    let RouteMatch { rule, params, .. } = found;
+    let traits = classify(request, rule)?;
+    if rule.is_ambiguous(params) {
+        return Err(Bypass::AmbiguousPath);
+    }
+    let view = RequestView::of(request, params, secret).with_host(traits.host);
+    let mut writer = KeyWriter::new(key, secret);
+    if rule.write_key(&view, &mut writer) == Extracted::Bypass {
+        return Err(rule.why_bypassed(&view));
+    }
+    let (is_identified, has_hashed) = (writer.identified(), writer.has_hashed());
+    let base_len = key.len();
+    traits.forwarding.write(key);
+    if key.len() > MAX_KEY_LEN {
+        return Err(Bypass::KeyTooLong);
+    }
+    Ok(WrittenKey { view, traits, base_len, is_identified, has_hashed })
+}
+
 /// Writes the key, looks it up, and remembers the target.
 #[inline]
 fn look_up<St: Store, R: Body>(
@@ -177,23 +223,9 @@ fn look_up<St: Store, R: Body>(
     refresh_ahead: bool,
     scratch: &mut Vec<u8>,
 ) -> Result<Action<St>, Bypass> {
-    let RouteMatch { rule, params, place } = found;
-    let traits = classify(request, rule)?;
-    if rule.is_ambiguous(params) {
-        return Err(Bypass::AmbiguousPath);
-    }
-    let secret = &shared.store.context().secret;
-    let view = RequestView::of(request, params, secret).with_host(traits.host);
-    let mut writer = KeyWriter::new(scratch, secret);
-    if rule.write_key(&view, &mut writer) == Extracted::Bypass {
-        return Err(rule.why_bypassed(&view));
-    }
-    let (is_identified, has_hashed) = (writer.identified(), writer.has_hashed());
-    let base_len = scratch.len();
-    traits.forwarding.write(scratch);
-    if scratch.len() > MAX_KEY_LEN {
-        return Err(Bypass::KeyTooLong);
-    }
+    let RouteMatch { rule, place, .. } = found;
+    let written = write_key(request, found, &shared.store.context().secret, scratch)?;
+    let WrittenKey { view, traits, base_len, is_identified, has_hashed } = written;
     let key = KeyRef::new(scratch);
     let base = if scratch.len() > base_len { KeyRef::new(&scratch[..base_len]) } else { key };
     let action = decided(shared, request, &KeyedRequest { rule, traits, key, base, is_identified, refresh_ahead }, &view)?;

@@ -5,10 +5,10 @@ use std::{error, fmt};
 use http::{Method, Request, Uri};
 
 use crate::{
-    key::{Extracted, Key, KeyWriter, MAX_KEY_LEN, RequestView},
-    lookup::classify::classify,
+    fast_path::write_key,
+    key::Key,
     namespace::{Namespace, set::Namespaces},
-    rules::{RouteMatch, Rules},
+    rules::Rules,
     status::Bypass,
     store::Store,
 };
@@ -68,25 +68,15 @@ impl error::Error for NoMatch {}
 pub(super) fn find<St: Store>(store: &St, rules: &Rules, method: &Method, uri: &Uri) -> Result<Match, NoMatch> {
     let mut request = Request::new(String::new());
     (*request.method_mut(), *request.uri_mut()) = (method.clone(), uri.clone());
-    let RouteMatch { rule, params, .. } = rules.peek(uri).ok_or(NoMatch::NoRule)?;
+    let found = rules.peek(uri).ok_or(NoMatch::NoRule)?;
+    let rule = found.rule;
     if rule.is_uncached() {
         return Err(NoMatch::Uncached);
     }
-    classify(&request, rule).map_err(NoMatch::Bypass)?;
-    if rule.is_ambiguous(&params) {
-        return Err(NoMatch::Bypass(Bypass::AmbiguousPath));
-    }
-    let secret = &store.context().secret;
-    let view = RequestView::of(&request, &params, secret);
     let mut canonical = Vec::new();
-    if rule.write_key(&view, &mut KeyWriter::new(&mut canonical, secret)) == Extracted::Bypass {
-        return Err(NoMatch::Bypass(rule.why_bypassed(&view)));
-    }
-    if canonical.len() > MAX_KEY_LEN {
-        return Err(NoMatch::Bypass(Bypass::KeyTooLong));
-    }
+    let written = write_key(&request, &found, &store.context().secret, &mut canonical).map_err(NoMatch::Bypass)?;
     let key = Key::new(canonical);
-    let namespaces = most_specific(&rule.plan(&view, key.as_ref()).names);
+    let namespaces = most_specific(&rule.plan(&written.view, key.as_ref()).names);
     Ok(Match { route: rule.route().map(str::to_owned), key, namespaces })
 }
 
