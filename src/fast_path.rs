@@ -54,6 +54,7 @@ fn disabled<St: Store, R>(shared: &LayerState<St>, request: &Request<R>) -> Fini
 
 /// Returns true if the request belongs to the call of a fill of its own key.
 #[cold]
+#[inline(never)]
 fn is_nested<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>) -> bool {
     if is_ongoing(shared, request) {
         return true;
