@@ -9,7 +9,7 @@ use std::{
 };
 
 use quick_cache::{
-    Lifecycle, OptionsBuilder, Weighter,
+    OptionsBuilder,
     sync::{Cache, EntryAction, EntryResult},
 };
 
@@ -18,7 +18,8 @@ use super::{
     backend::{Backend, Context, Fence, INVALIDATE_TIMEOUT, Put, StoreLookup},
     epochs::{Epochs, InvalidationKind},
     error::StoreError,
-    expiry::{self, Expiry, RecordId, Sweep},
+    eviction::{ByBytes, Evicted, EvictionListener, StoredEntry, address},
+    expiry::{self, Expiry, Sweep},
     key_hasher::KeySeed,
     lock::Lock,
 };
@@ -102,13 +103,6 @@ struct DeadSearch {
     spent: Duration,
     /// The number of sweeps until the next pass.
     pause: u32,
-}
-
-/// An entry and the record of its expiry.
-#[derive(Clone)]
-struct StoredEntry {
-    entry: Arc<Entry>,
-    record: RecordId,
 }
 
 const MIB: usize = 1 << 20;
@@ -561,48 +555,6 @@ impl Backend for Memory {
             entries: self.0.entries.len() as u64,
             bytes: self.0.entries.weight() + self.0.overhead,
             capacity: self.0.capacity,
-        }
-    }
-}
-
-#[derive(Clone)]
-struct ByBytes;
-
-impl Weighter<u128, StoredEntry> for ByBytes {
-    fn weight(&self, _: &u128, stored: &StoredEntry) -> u64 {
-        stored.entry.weight()
-    }
-}
-
-/// Marks evicted entries as removed, and counts them.
-#[derive(Clone)]
-struct EvictionListener(Arc<Context>);
-
-/// The entries that leave the table during an insertion. They are dropped after the table is unlocked. An entry under the inserted key was
-/// replaced, and not evicted, unless it is the inserted entry itself.
-#[derive(Default)]
-struct Evicted {
-    inserted: u128,
-    entry: usize,
-    last: Option<(u128, StoredEntry)>,
-    more: Vec<(u128, StoredEntry)>,
-}
-
-fn address(entry: &Arc<Entry>) -> usize {
-    Arc::as_ptr(entry).addr()
-}
-
-impl Lifecycle<u128, StoredEntry> for EvictionListener {
-    type RequestState = Evicted;
-
-    #[inline]
-    fn on_evict(&self, evicted: &mut Evicted, key: u128, stored: StoredEntry) {
-        stored.entry.mark_removed();
-        if key != evicted.inserted || address(&stored.entry) == evicted.entry {
-            self.0.counters.add(Count::Evicted, 1);
-        }
-        if let Some(before) = evicted.last.replace((key, stored)) {
-            evicted.more.push(before);
         }
     }
 }

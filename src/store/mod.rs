@@ -3,6 +3,7 @@
 pub(crate) mod backend;
 pub(crate) mod epochs;
 pub(crate) mod error;
+mod eviction;
 pub(crate) mod expiry;
 pub(crate) mod key_hasher;
 pub(crate) mod lock;
