@@ -95,7 +95,8 @@ fn remembered<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>)
     let mut refresh_ahead = false;
     let action = target_cache::with_known(shared.id, request.uri(), |known, hot| {
         let rule = shared.rules.at(known.rule());
-        let traits = classify(request, rule).ok().filter(|traits| !traits.is_query && !traits.is_conditional_or_range)?;
+        let traits =
+            classify(request, rule).ok().filter(|traits| traits.content.is_none() && !traits.is_conditional_or_range)?;
         if *request.method() != Method::GET || !known.is_of(target_id(&traits, request)?) {
             return None;
         }
@@ -154,6 +155,10 @@ fn full_path<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>, 
 /// 9111, section 5.2.1.7). A request that is not known to be safe goes to the inner service all the same (section 4).
 #[cold]
 fn bypassed<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>, rule: &Policy, reason: Bypass) -> Action<St> {
+    if reason == Bypass::RequestBodyUnread {
+        let context = shared.store.context();
+        context.counters.request_body_unread(rule.route(), context.clock.nanos());
+    }
     let overridden = || request.headers().keys().any(key::overrides_method);
     let is_safe = semantics::is_safe(request.method()) && !overridden();
     let only_if_cached = || CacheControl::of_request(request.headers()).only_if_cached;
@@ -201,7 +206,7 @@ pub(crate) fn write_key<'a, R: Body>(
     if rule.is_ambiguous(params) {
         return Err(Bypass::AmbiguousPath);
     }
-    let view = RequestView::of(request, params, secret).with_host(traits.host);
+    let view = RequestView { body: traits.content, ..RequestView::of(request, params, secret).with_host(traits.host) };
     let mut writer = KeyWriter::new(key, secret);
     if rule.write_key(&view, &mut writer) == Extracted::Bypass {
         return Err(rule.why_bypassed(&view));
@@ -233,7 +238,7 @@ fn look_up<St: Store, R: Body>(
     // A hashed part of the key stands in the target as it was sent, so that the target is not remembered.
     if rule.depends_only_on_target()
         && !has_hashed
-        && !traits.is_query
+        && traits.content.is_none()
         && let Some(target) = target_id(&traits, request)
     {
         remember(shared.id, target, &action, key, (*place, base_len));

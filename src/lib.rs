@@ -38,9 +38,10 @@ mod fill;
 mod respond;
 mod target_cache;
 
-// Layer 4: lookups, and fills shared by concurrent requests.
+// Layer 4: lookups, the content of requests, and fills shared by concurrent requests.
 mod body;
 mod lookup;
+pub mod request_body;
 mod single_flight;
 mod state;
 
@@ -56,7 +57,6 @@ pub mod rules;
 
 // Layer 2: the protocol between the layers and a store, and the memory store.
 mod extensions;
-pub mod query;
 mod store;
 
 // Layer 1: keys, namespaces, entries, routes, statistics.
@@ -103,7 +103,7 @@ pub use self::{
     layer::CacheLayer,
     memory::Memory,
     namespace::{InvalidNamespace, Namespace},
-    query::QueryLayer,
+    request_body::RequestBodyLayer,
     rules::{Rule, Rules, RulesError},
     service::CacheService,
     stats::Stats,

@@ -54,12 +54,18 @@ macro_rules! reasons {
 reasons! {
     /// The reason for which a request bypassed the cache although a rule covers its route. Nothing is looked up, and nothing is stored.
     Bypass {
-        /// The method is neither GET nor HEAD.
+        /// The method is neither GET nor HEAD, and the rule does not [read by it](crate::Rule::reads_by_post).
         Method = "method",
         /// The rule caches nothing. It only invalidates.
         Uncached = "uncached",
         /// The request has content, which the key does not hold.
         RequestBody = "request-body",
+        /// The rule [reads by POST](crate::Rule::reads_by_post), and no [`RequestBodyLayer`](crate::RequestBodyLayer) outside has read the content.
+        RequestBodyUnread = "request-body-unread",
+        /// The content is larger than the rule allows, arrives too slowly, or finds no room among the bodies that are being read.
+        RequestBodyTooLarge = "request-body-too-large",
+        /// The content has ended with an error.
+        RequestBodyError = "request-body-error",
         /// The request has [credentials](crate::key::CredentialFields), and the key holds no identity.
         Credentials = "credentials",
         /// The key extractor of the rule returned a bypass.

@@ -12,9 +12,9 @@ use std::{
 const LAYERS: &[&[&str]] = &[
     &["clock", "error", "percent", "ready", "secret", "semantics", "switch"],
     &["entry", "key", "namespace", "route", "stats", "status"],
-    &["extensions", "query", "store"],
+    &["extensions", "store"],
     &["codec", "metrics", "redis", "rules"],
-    &["body", "lookup", "single_flight", "state"],
+    &["body", "lookup", "request_body", "single_flight", "state"],
     &["respond", "target_cache"],
     &["fill"],
     &["action", "fast_path", "finish", "follow", "future", "handle", "invalidate", "layer", "refresh", "service", "slow_path"],

@@ -29,7 +29,7 @@ use origin::Origin;
 use tokio::net::TcpListener;
 use tower::ServiceBuilder;
 use tower_response_cache::{
-    Memory, QueryLayer, ResponseCache, Rule, Rules,
+    Memory, ResponseCache, Rule, Rules,
     invalidate::OnDeliveryTimeout,
     semantics::{Normalise, Weights},
 };
@@ -75,7 +75,7 @@ async fn run(args: Args) -> Result<(), String> {
         .rules(rules)
         .cache_status(NAME)
         .map_invalidate_layer(|layer| layer.delivery_timeout(hold, OnDeliveryTimeout::Respond));
-    let service = ServiceBuilder::new().layer(QueryLayer::new()).layer(cache.layer()).service(Origin::new(args.origin));
+    let service = ServiceBuilder::new().layer(cache.layer_with_request_bodies()).service(Origin::new(args.origin));
 
     let listener =
         TcpListener::bind(args.listen).await.map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;

@@ -31,7 +31,7 @@ use hyper_util::{
 use tokio::time::timeout;
 use tower::Service;
 use tower_response_cache::{
-    query::QueryBody,
+    request_body::ReadBody,
     semantics::{self, ETag},
 };
 
@@ -56,7 +56,7 @@ pub(crate) struct Origin {
 }
 
 /// The body of a request to the origin.
-type RequestBody = QueryBody<Incoming>;
+type RequestBody = ReadBody<Incoming>;
 
 /// The head of a request that may be repeated: a safe request without content. A write is never repeated, because the origin may have
 /// processed it the first time.

@@ -14,6 +14,7 @@ use crate::{
     key::Key,
     layer::CacheLayer,
     namespace::{InvalidNamespace, Namespace},
+    request_body::RequestBodyLayer,
     rules::{Rules, rule::Rule},
     stats::Stats,
     store::{Store, error::StoreError},
@@ -128,6 +129,19 @@ impl ResponseCache {
     /// into tower's `ServiceBuilder::layer`.
     pub fn layer(&self) -> (InvalidateLayer<AnyStore>, CacheLayer<AnyStore>) {
         (self.invalidate_layer(), self.cache_layer())
+    }
+
+    /// Returns the layers of [`layer`](Self::layer) with a [`RequestBodyLayer`] between them, for rules that [read by
+    /// POST](Rule::reads_by_post) and for QUERY. The inner service gets a [`ReadBody`](crate::request_body::ReadBody) as the body of its
+    /// requests.
+    pub fn layer_with_request_bodies(&self) -> (InvalidateLayer<AnyStore>, RequestBodyLayer, CacheLayer<AnyStore>) {
+        (self.invalidate_layer(), self.request_body_layer(), self.cache_layer())
+    }
+
+    /// Returns a [`RequestBodyLayer`] alone, with the rules of this cache. Each call returns a layer with a limit of its own for the bodies that
+    /// are being read.
+    pub fn request_body_layer(&self) -> RequestBodyLayer {
+        RequestBodyLayer::new(self.cache.rules.clone())
     }
 
     /// Returns the [`CacheLayer`] alone.

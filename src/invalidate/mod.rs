@@ -18,7 +18,7 @@
 //! | the runtime is shut down during the handler | at once, in this process |
 //!
 //! Safe methods (GET, HEAD, OPTIONS, TRACE, QUERY, and WebDAV's PROPFIND, REPORT and SEARCH) invalidate nothing, unless a method-override header
-//! names another method. All other methods, known or not, count as writes (RFC 9111, section 4.4).
+//! names another method. Under a rule that [reads by POST](crate::Rule::reads_by_post), a POST counts as safe. All other methods, known or not, count as writes (RFC 9111, section 4.4).
 //!
 //! Under [`Rule::http`](crate::Rule::http), a write also invalidates the stored responses to GET of its own URI, of all users, with every outcome
 //! except 4xx. With a 2xx or 3xx it also invalidates the URIs in `Location` and `Content-Location`, if they have the same origin.

@@ -16,7 +16,7 @@ use crate::{
     body::InvalidateBody,
     key::{RequestView, overrides_method},
     ready::take_ready,
-    rules::{RouteMatch, Rules, views::Views},
+    rules::{RouteMatch, Rules, policy::Policy, views::Views},
     single_flight::detach::Detachable,
     store::{Store, epochs::InvalidationKind, memory::Memory},
 };
@@ -55,7 +55,7 @@ where
     }
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
-        if is_safe(&request) {
+        if is_safe(&request) || self.reads(&request) {
             let said = Some((self.store.clone(), self.options.clone()));
             return InvalidateFuture { state: State::Pass { inner: self.inner.call(request), said } };
         }
@@ -96,6 +96,15 @@ where
             Detachable::to_the_end(write.run(self.inner.call(request)))
         };
         InvalidateFuture { state: State::Write(drive) }
+    }
+}
+
+impl<S, St> InvalidateService<S, St> {
+    /// Returns true for a POST under a rule that reads by POST.
+    fn reads<B>(&self, request: &Request<B>) -> bool {
+        *request.method() == Method::POST
+            && self.rules.peek_read(request.uri(), request.extensions()).is_some_and(Policy::reads_by_post)
+            && !request.headers().keys().any(overrides_method)
     }
 }
 

@@ -47,6 +47,14 @@ pub trait KeyExtractor: Send + Sync + 'static {
         false
     }
 
+    /// Returns true if the extractor writes the [content](RequestView::body) of the request to the key, in a form of its own. The cache then does
+    /// not add the content itself.
+    ///
+    /// Defaults to `false`. [`RequestBody`](crate::key::RequestBody) returns `true`.
+    fn writes_body(&self) -> bool {
+        false
+    }
+
     /// Adds the parts of another extractor after the parts of this one.
     fn and<K: KeyExtractor>(self, other: K) -> And<Self, K>
     where
@@ -83,6 +91,10 @@ impl KeyExtractor for Arc<dyn KeyExtractor> {
     fn depends_only_on_target(&self) -> bool {
         (**self).depends_only_on_target()
     }
+
+    fn writes_body(&self) -> bool {
+        (**self).writes_body()
+    }
 }
 
 /// The extractor of [`KeyExtractor::and`]: the parts of two extractors, one after the other.
@@ -103,6 +115,10 @@ impl<A: KeyExtractor, B: KeyExtractor> KeyExtractor for And<A, B> {
 
     fn depends_only_on_target(&self) -> bool {
         self.0.depends_only_on_target() && self.1.depends_only_on_target()
+    }
+
+    fn writes_body(&self) -> bool {
+        self.0.writes_body() || self.1.writes_body()
     }
 }
 

@@ -1,5 +1,7 @@
 //! Keys. Two requests with the same key get the same response.
 
+mod canonical;
+pub(crate) mod content;
 mod extract;
 mod fields;
 mod header_name;
@@ -15,6 +17,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{route::params::Params, secret::Secret};
 
+pub use content::RequestBody;
 pub use extract::{And, Cookie, Headers, KeyExtractor, RouteAndQuery};
 pub use fields::CredentialFields;
 pub(crate) use fields::{FieldClass, FieldTable, Forwarding, common_field, default_fields, overrides_method};
@@ -169,7 +172,7 @@ impl fmt::Debug for Key {
     }
 }
 
-/// The view of a request for rules and extractors: its head and its route parameters, without the body.
+/// The view of a request for rules and extractors: its head, its route parameters, and its content if that is part of the key.
 #[derive(Clone, Copy)]
 pub struct RequestView<'a> {
     pub(crate) method: &'a Method,
@@ -180,6 +183,8 @@ pub struct RequestView<'a> {
     pub(crate) secret: &'a Secret,
     pub(crate) host: HostLine<'a>,
     pub(crate) fields: &'a FieldTable,
+    /// The content, if it belongs to the key.
+    pub(crate) body: Option<&'a [u8]>,
 }
 
 /// The `Host` lines of a request.
@@ -208,7 +213,7 @@ impl<'a> HostLine<'a> {
 impl<'a> RequestView<'a> {
     pub(crate) fn of_parts(parts: &'a request::Parts, params: &'a Params<'a>, secret: &'a Secret) -> Self {
         let request::Parts { method, uri, headers, extensions, .. } = parts;
-        Self { method, uri, headers, extensions, params, secret, host: HostLine::Unknown, fields: default_fields() }
+        Self { method, uri, headers, extensions, params, secret, host: HostLine::Unknown, fields: default_fields(), body: None }
     }
 
     pub(crate) fn of<B>(request: &'a http::Request<B>, params: &'a Params<'a>, secret: &'a Secret) -> Self {
@@ -221,6 +226,7 @@ impl<'a> RequestView<'a> {
             secret,
             host: HostLine::Unknown,
             fields: default_fields(),
+            body: None,
         }
     }
 
@@ -234,6 +240,11 @@ impl<'a> RequestView<'a> {
     #[inline]
     pub(crate) fn with_fields(self, fields: &'a FieldTable) -> Self {
         Self { fields, ..self }
+    }
+
+    /// Sets the content that belongs to the key.
+    pub(crate) fn with_body(self, body: &'a [u8]) -> Self {
+        Self { body: Some(body), ..self }
     }
 
     /// Returns the method.
@@ -260,6 +271,12 @@ impl<'a> RequestView<'a> {
     /// Returns the header fields.
     pub fn headers(&self) -> &'a HeaderMap {
         self.headers
+    }
+
+    /// Returns the whole content of a QUERY, or of a POST under a rule that [reads by POST](crate::Rule::reads_by_post), if a
+    /// [`RequestBodyLayer`](crate::RequestBodyLayer) has read it. A key extractor gets it. A closure for namespaces or a lifetime gets it, too.
+    pub fn body(&self) -> Option<&'a [u8]> {
+        self.body
     }
 
     /// Returns the extensions set by outer layers.

@@ -171,10 +171,10 @@ static BYTES: [Byte; 256] = {
 };
 
 /// Returns true if the name has one spelling and one meaning.
-fn is_plain(name: &[u8]) -> bool {
+pub(super) fn is_plain(name: &[u8]) -> bool {
     !name.iter().any(|byte| matches!(BYTES[usize::from(*byte)], Byte::Odd))
 }
 
-fn name_of(piece: &[u8]) -> &[u8] {
+pub(super) fn name_of(piece: &[u8]) -> &[u8] {
     &piece[..piece.iter().position(|b| *b == b'=').unwrap_or(piece.len())]
 }

@@ -75,6 +75,8 @@ pub(crate) enum Tag {
     NoneCounts = 20,
     Scheme = 21,
     Forwarded = 24,
+    Method = 25,
+    ContentForm = 26,
 }
 
 impl<'a> KeyWriter<'a> {

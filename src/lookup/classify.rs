@@ -6,7 +6,6 @@ use http_body::Body;
 use super::info::RequestDirectives;
 use crate::{
     key::{FieldClass, Forwarding, HostLine, common_field},
-    query,
     rules::policy::Policy,
     semantics::CacheControl,
     status::Bypass,
@@ -24,8 +23,8 @@ pub(crate) struct RequestTraits<'a> {
     pub(crate) has_range: bool,
     /// The response may be a part of the representation, or a 304.
     pub(crate) is_conditional_or_range: bool,
-    /// The method is QUERY: the content is part of the key.
-    pub(crate) is_query: bool,
+    /// The content, if it is part of the key.
+    pub(crate) content: Option<&'a [u8]>,
 }
 
 /// Returns the traits of a request, or the reason to bypass the cache.
@@ -34,16 +33,16 @@ pub(crate) fn classify<'a, R: Body>(request: &'a Request<R>, rule: &Policy) -> R
     if rule.is_uncached() {
         return Err(Bypass::Uncached);
     }
-    let is_query = *request.method() != Method::GET && query::is_known(request.extensions());
-    if *request.method() != Method::GET && *request.method() != Method::HEAD && !is_query {
-        return Err(Bypass::Method);
-    }
-    if !is_query && !request.body().is_end_stream() && request.body().size_hint().exact() != Some(0) {
+    let content = match *request.method() {
+        Method::GET | Method::HEAD => None,
+        _ => Some(rule.content_of(request.method(), request.extensions())?),
+    };
+    if content.is_none() && !request.body().is_end_stream() && request.body().size_hint().exact() != Some(0) {
         return Err(Bypass::RequestBody);
     }
     let fields = rule.fields();
     let lists_common = fields.lists_common();
-    let mut traits = RequestTraits { is_query, ..RequestTraits::default() };
+    let mut traits = RequestTraits { content, ..RequestTraits::default() };
     for (name, value) in request.headers() {
         match *name {
             header::HOST => traits.host = traits.host.and(value),

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "config")]
 pub(crate) mod config;
+pub(crate) mod content;
+pub(crate) mod content_options;
 pub(crate) mod error;
 pub(crate) mod failure;
 pub(crate) mod http;

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use http::{Method, StatusCode, response};
 
 use super::{
+    content_options::ContentOptions,
     error::{RulesError, RulesErrorKind},
     failure::{OnDeliveryTimeout, OnFenceError},
     http::HttpOptions,
@@ -15,9 +16,10 @@ use super::{
 };
 use crate::{
     clock::{Nanos, nanos},
-    key::{self, Extracted, FieldTable, Key, KeyExtractor, KeyRef, KeyWriter, RequestView, RouteAndQuery, overrides_method},
+    key::{
+        self, Extracted, FieldTable, Key, KeyExtractor, KeyRef, KeyWriter, RequestView, RouteAndQuery, Tag, overrides_method,
+    },
     namespace::{MAX_NAMESPACES, Namespace, cache_groups::GroupOrigin, set::Namespaces},
-    query,
     route::params::Params,
     semantics::Normalise,
     status::Bypass,
@@ -115,9 +117,21 @@ impl Policy {
     /// Writes the key of a request: its route, then the parts of the extractor.
     #[inline]
     pub(crate) fn write_key(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
+        match request.body {
+            None => self.write_target(request, key),
+            Some(content) => self.write_with_content(request, content, key),
+        }
+    }
+
+    /// Writes the key of a request with content: the target, the method, and the content.
+    #[inline(never)]
+    fn write_with_content(&self, request: &RequestView<'_>, content: &[u8], key: &mut KeyWriter<'_>) -> Extracted {
         let extracted = self.write_target(request, key);
-        if *request.method != Method::GET && query::is_query(request.method) {
-            query::write(request, key);
+        if *request.method == Method::POST {
+            key.tagged(Tag::Method, request.method.as_str().as_bytes());
+        }
+        if !self.rule.key.writes_body() {
+            key::content::write(content, request.headers, key);
         }
         extracted
     }
@@ -128,7 +142,7 @@ impl Policy {
         self.rule.key.identity().and_then(|identity| identity.bypass(request)).unwrap_or(Bypass::Extractor)
     }
 
-    /// Writes the key of a GET of the same target, without the content of a QUERY.
+    /// Writes the key of a GET of the same target. An extractor may add the content of the request.
     #[inline]
     fn write_target(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
         key::begin(key, self.http().is_some(), self.route.as_deref(), request);
@@ -243,6 +257,11 @@ impl Policy {
         (self.rule.stale_while_revalidate, self.rule.stale_if_error)
     }
 
+    /// Returns the options for the content of requests.
+    pub(super) fn content(&self) -> &ContentOptions {
+        &self.rule.content
+    }
+
     pub(crate) fn delivery_timeout(&self) -> Option<(Duration, OnDeliveryTimeout)> {
         self.rule.writes.delivery_timeout
     }
@@ -310,10 +329,11 @@ impl Policy {
         }
         // The key of the request is a namespace as well, so that all its variants can be invalidated.
         names.push_key(key);
-        if query::is_query(request.method) {
+        if request.body.is_some() {
             // RFC 9111, section 4.4: a write to a URI invalidates its stored responses.
             let mut target = Vec::new();
-            let _ = self.write_target(request, &mut KeyWriter::new(&mut target, request.secret));
+            let without_content = RequestView { body: None, ..*request };
+            let _ = self.write_target(&without_content, &mut KeyWriter::new(&mut target, request.secret));
             names.push_key(KeyRef::new(&target));
         }
         // A key that depends on the target alone is the key of the URI, except for ignored query parameters.

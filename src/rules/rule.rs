@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use http::{HeaderName, StatusCode, response};
 
-use super::{http::HttpOptions, write_options::WriteOptions};
+use super::{content_options::ContentOptions, http::HttpOptions, write_options::WriteOptions};
 use crate::{
     key::{And, Identity, KeyExtractor, RequestView, RouteAndQuery},
     namespace::Namespace,
@@ -59,6 +59,8 @@ pub struct Rule {
     pub(super) groups: bool,
     pub(super) soft_timeout: Option<Duration>,
     pub(super) distributed_lock: Option<Duration>,
+    /// The options for the content of requests.
+    pub(super) content: ContentOptions,
     /// The options for writes on the route.
     pub(super) writes: WriteOptions,
     /// The name of an HTTP option that was set on a rule without HTTP.
@@ -176,6 +178,7 @@ impl Rule {
             groups: false,
             soft_timeout: None,
             distributed_lock: None,
+            content: ContentOptions::default(),
             writes: WriteOptions::default(),
             misplaced: None,
         }

@@ -183,7 +183,11 @@ impl Rules {
     pub fn key<St: Store, B>(&self, store: &St, request: &http::Request<B>) -> Option<Key> {
         let secret = &store.context().secret;
         if let Some(RouteMatch { rule, params, .. }) = self.find(request.uri(), request.extensions()) {
-            return rule.key(&RequestView::of(request, &params, secret));
+            let view = RequestView::of(request, &params, secret);
+            return match rule.content_of(request.method(), request.extensions()) {
+                Ok(content) => rule.key(&view.with_body(content)),
+                Err(_) => rule.key(&view),
+            };
         }
         let views = Views::of(request.uri(), request.extensions());
         let RouteMatch { rule, params, .. } = self.covering(&views).into_iter().next()?;
@@ -279,6 +283,15 @@ impl Rules {
         let fallback = || table.fallback.map(|place| (place, Params::none()));
         let (place, params) = table.router.at(uri.path()).or_else(fallback)?;
         Some(RouteMatch { place, rule: &table.rules[place], params })
+    }
+
+    /// Returns the rule that covers a request, without counting as a use of the rule.
+    pub(crate) fn peek_read(&self, uri: &Uri, extensions: &Extensions) -> Option<&Policy> {
+        let table = &*self.table;
+        let route = |path| table.router.at(path).map(|(place, _)| place);
+        let sent = || route(key::path_as_sent(uri, extensions));
+        let place = route(uri.path()).or_else(sent).or(table.fallback)?;
+        Some(&table.rules[place])
     }
 
     /// Returns the rule at a place in the table.

@@ -88,6 +88,18 @@ impl Counters {
         }
     }
 
+    /// Warns of a request whose content belongs to the key and was not read.
+    #[cold]
+    pub(crate) fn request_body_unread(&self, route: Option<&str>, now: Nanos) {
+        if self.quiet.is_due(Misconfiguration::RequestBodyUnread, now) {
+            tracing::warn!(
+                route = route.unwrap_or("(any)"),
+                "a request has bypassed the cache: its rule reads by POST, and no layer has read its content. Put RequestBodyLayer outside of \
+                 CacheLayer, as `ResponseCache::layer_with_request_bodies` does"
+            );
+        }
+    }
+
     /// Watches the rules of a layer over the store.
     pub(crate) fn watches(&self, rules: &Arc<dyn RuleUsage>) {
         let mut tables = self.quiet.tables();

@@ -32,12 +32,14 @@ pub(crate) enum Misconfiguration {
     Nested,
     /// A cache layer without rules.
     NothingCached,
+    /// A rule that reads by POST, without a layer that reads the content.
+    RequestBodyUnread,
 }
 
 /// The time of the next warning of each kind.
 #[derive(Debug, Default)]
 pub(crate) struct WarningLimits {
-    until: [AtomicU64; 6],
+    until: [AtomicU64; 7],
     /// The rule tables of all layers over the store.
     tables: Mutex<Vec<Watched>>,
 }

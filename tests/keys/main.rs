@@ -10,6 +10,7 @@ mod equality;
 mod forwarding;
 mod hostile;
 mod identities;
+mod posts;
 mod query;
 mod secrets;
 

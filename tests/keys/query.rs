@@ -13,8 +13,8 @@ use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_response_cache::{
-    CacheLayer, Memory, Outcome, QueryLayer, Rule,
-    query::QueryBody,
+    CacheLayer, Memory, Outcome, RequestBodyLayer, Rule, Rules,
+    request_body::ReadBody,
     status::{Bypass, Miss},
 };
 
@@ -35,10 +35,11 @@ impl Body for Pieces {
 
 /// Sends content to a service that returns it with the number of its trailers. Returns outcomes and bodies.
 async fn ask(service_max: usize, method: &str, times: usize, content: impl Fn() -> Pieces) -> Vec<(Outcome, String)> {
+    let rules = Rules::new().fallback(Rule::ttl(MINUTE).max_request_body(service_max));
     let service = ServiceBuilder::new()
-        .layer(QueryLayer::new().max(service_max))
-        .layer(CacheLayer::new(Memory::default()).rule(Rule::ttl(MINUTE)))
-        .service(service_fn(|request: Request<QueryBody<Pieces>>| async {
+        .layer(RequestBodyLayer::new(rules.clone()))
+        .layer(CacheLayer::new(Memory::default()).rules(rules))
+        .service(service_fn(|request: Request<ReadBody<Pieces>>| async {
             let said = match request.into_body().collect().await {
                 Ok(whole) => {
                     let trailers = whole.trailers().map_or(0, HeaderMap::len);
@@ -59,6 +60,7 @@ async fn ask(service_max: usize, method: &str, times: usize, content: impl Fn() 
 
 const MISS: Outcome = Outcome::Miss(Miss::Absent);
 const BYPASS: Outcome = Outcome::Bypass(Bypass::Method);
+const TOO_LARGE: Outcome = Outcome::Bypass(Bypass::RequestBodyTooLarge);
 
 #[tokio::test]
 async fn content_within_the_limit_is_part_of_the_key() {
@@ -75,14 +77,15 @@ async fn content_beyond_the_limit_passes_uncached() {
     for pieces in [vec!["abcde"], vec!["abcd", "e"], vec!["ab", "cde", "fgh"]] {
         let want = format!("{} +0", pieces.concat());
         let got = ask(4, "QUERY", 2, || Pieces(pieces.clone(), None)).await;
-        assert_eq!(got, [(BYPASS, want.clone()), (BYPASS, want)], "{pieces:?}");
+        assert_eq!(got, [(TOO_LARGE, want.clone()), (TOO_LARGE, want)], "{pieces:?}");
     }
 }
 
 #[tokio::test]
 async fn failed_content_is_an_error_for_the_handler() {
     let got = ask(4, "QUERY", 2, || Pieces(vec!["ab"], Some(Err("broken")))).await;
-    assert_eq!(got, [(BYPASS, "broken".into()), (BYPASS, "broken".into())]);
+    let failed = Outcome::Bypass(Bypass::RequestBodyError);
+    assert_eq!(got, [(failed, "broken".into()), (failed, "broken".into())]);
 }
 
 #[tokio::test]
@@ -94,7 +97,7 @@ async fn content_of_other_methods_is_not_read() {
 }
 
 #[tokio::test]
-async fn query_bypasses_without_the_query_layer() {
+async fn query_bypasses_without_the_request_body_layer() {
     let (inner, _) = counting(|_, _| crate::common::ok("x"));
     let service = ServiceBuilder::new().layer(CacheLayer::new(Memory::default()).rule(Rule::ttl(MINUTE))).service(inner);
     let request = Request::builder().method("QUERY").uri("/q").body(Full::from("a")).expect("a request");

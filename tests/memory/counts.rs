@@ -126,6 +126,7 @@ async fn every_reason_for_a_bypass_is_counted() {
     let rules = Rules::new()
         .route("/t/{table}", Rule::ttl(MINUTE))
         .route("/uncached", Rule::uncached())
+        .route("/search", Rule::ttl(MINUTE).reads_by_post())
         .route("/none", Rule::ttl(MINUTE).key(|_: &tower_response_cache::key::RequestView<'_>| None))
         .route("/identity", Rule::ttl(MINUTE).identity(Identity::header("x-who").required()));
     let switch = Switch::default();
@@ -139,6 +140,9 @@ async fn every_reason_for_a_bypass_is_counted() {
         let request = match reason {
             Bypass::Method => post("/t/a"),
             Bypass::Uncached => get("/uncached"),
+            Bypass::RequestBodyUnread => post("/search"),
+            // These need a `RequestBodyLayer`: `tests/keys/posts.rs`.
+            Bypass::RequestBodyTooLarge | Bypass::RequestBodyError => continue,
             Bypass::RequestBody => get("/t/a").map(|_| Plain::from("x")),
             Bypass::Credentials => with("cookie"),
             Bypass::Extractor => get("/none"),

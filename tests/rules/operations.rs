@@ -278,3 +278,16 @@ async fn unstored_first_fill_of_a_new_name_is_reported() {
     let of = |why| refused.iter().find(|(reason, _)| *reason == why).map(|(_, count)| *count);
     assert_eq!(of(NoStore::Invalidated), Some(0));
 }
+
+#[test]
+fn unread_request_body_is_warned_of_once_with_route_and_cure() {
+    let warnings = warned(async {
+        let rules = Rules::new().route("/search/{table}", Rule::ttl(MINUTE).namespace("*").reads_by_post());
+        let service = CacheLayer::new(Memory::new(1 << 20)).rules(rules).layer(counting(|_, _| ok("")).0);
+        for _ in 0..3 {
+            let response = send(&service, post("/search/orders")).await;
+            assert_eq!(outcome(&response), Outcome::Bypass(Bypass::RequestBodyUnread));
+        }
+    });
+    assert_eq!((warnings.with("/search/{table}"), warnings.with("Put RequestBodyLayer outside")), (1, 1), "{:?}", warnings.0);
+}

@@ -9,7 +9,7 @@ use serde::{
 };
 
 use crate::{
-    key::{Cookie, Identity, RouteAndQuery, is_query_name},
+    key::{Cookie, Identity, RequestBody, RouteAndQuery, is_query_name},
     semantics::NoVarySearch,
 };
 
@@ -126,6 +126,19 @@ impl Form<'_> for f64 {
 
     fn number(number: f64) -> Option<Self> {
         Some(number)
+    }
+}
+
+impl Form<'_> for RequestBody {
+    const EXPECTED: &'static str = "\"bytes\", \"json\" or \"form\"";
+
+    fn text(text: &str) -> Option<Self> {
+        match text {
+            "bytes" => Some(Self::bytes()),
+            "json" => Some(Self::json()),
+            "form" => Some(Self::form()),
+            _ => None,
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use super::{
     table::Rules,
 };
 use crate::{
-    key::{Cookie, CredentialFields, Headers, Identity, KeyExtractor, RouteAndQuery},
+    key::{Cookie, CredentialFields, Headers, Identity, KeyExtractor, RequestBody, RouteAndQuery},
     semantics::{Normalise, Weights},
 };
 
@@ -45,6 +45,8 @@ use crate::{
 ///     refresh_ahead = 1.0
 ///     jitter = 0.1
 ///     max_body = "1MiB"
+///     reads_by_post = false
+///     max_request_body = "64KiB"
 ///     soft_timeout = "2s"
 ///     distributed_lock = "30s"
 ///     etag = false
@@ -69,6 +71,7 @@ use crate::{
 ///     query = { without = ["utm_*"] }                 # "sorted" (the default), "as-sent", { only = [...] }
 ///     headers = ["accept-language"]
 ///     cookies = ["theme"]
+///     body = "bytes"                                  # "json", "form": `RequestBody`
 ///     host = true
 ///
 ///     [fallback]
@@ -200,6 +203,8 @@ struct FileRule {
     #[serde(alias = "fill_across_processes")]
     distributed_lock: Option<As<Duration>>,
     max_body: Option<As<usize>>,
+    reads_by_post: Option<bool>,
+    max_request_body: Option<As<usize>>,
     etag: Option<bool>,
     normalise: Option<FileNormalise>,
     cache_groups: Option<bool>,
@@ -243,6 +248,7 @@ impl FileRule {
     fn rule(mut self) -> Result<Rule, String> {
         let mut rule = self.lifetime()?;
         set!(rule, self: stale_while_revalidate, stale_if_error, refresh_ahead, jitter, max_body, soft_timeout, distributed_lock);
+        set!(rule, self: max_request_body);
         set!(rule, self: default_ttl, targeted, stale_if_unreachable, keep_for_validation);
         if let Some(on) = self.heuristics {
             rule = rule.heuristics(on);
@@ -255,7 +261,7 @@ impl FileRule {
             rule = rule.key(key.extractor());
         }
         set!(rule, self: identity);
-        turn_on!(rule, self: etag, cache_groups, ignore_credentials, ignore_cookies, path_as_text, ignore_forwarded);
+        turn_on!(rule, self: reads_by_post, etag, cache_groups, ignore_credentials, ignore_cookies, path_as_text, ignore_forwarded);
         rule = list(self.statuses.take()).into_iter().fold(rule, |rule, (status, ttl)| rule.status(status, ttl));
         rule = list(self.namespaces.take()).iter().fold(rule, |rule, template| rule.namespace(template));
         self.writes(rule)
@@ -306,6 +312,7 @@ struct FileKey {
     query: Option<As<RouteAndQuery>>,
     headers: Option<As<Vec<HeaderName>>>,
     cookies: Option<As<Vec<Cookie>>>,
+    body: Option<As<RequestBody>>,
     host: Option<bool>,
 }
 
@@ -318,6 +325,9 @@ impl FileKey {
         let mut key: Arc<dyn KeyExtractor> = Arc::new(target);
         if let Some(As(names)) = self.headers {
             key = Arc::new(key.and(Headers::new(names)));
+        }
+        if let Some(As(body)) = self.body {
+            key = Arc::new(key.and(body));
         }
         list(self.cookies).into_iter().fold(key, |key, cookie| Arc::new(key.and(cookie)))
     }

@@ -1,0 +1,117 @@
+//! The content of a request as a part of its key.
+
+use bytes::Bytes;
+use http::{Extensions, HeaderMap, HeaderName, Method, header};
+
+use super::{Extracted, KeyExtractor, KeyWriter, RequestView, canonical, write::Tag};
+use crate::status::Bypass;
+
+/// The content of a request, as a [`RequestBodyLayer`](crate::RequestBodyLayer) has left it in the extensions.
+#[derive(Debug, Clone)]
+pub(crate) enum RequestContent {
+    /// The whole content.
+    Known(Bytes),
+    /// The content was not read to its end, for this reason.
+    Unread(Bypass),
+}
+
+impl RequestContent {
+    /// Returns the result of a layer outside. Returns `None` without such a layer.
+    pub(crate) fn of(extensions: &Extensions) -> Option<&Self> {
+        extensions.get()
+    }
+}
+
+/// Returns true for QUERY (RFC 10008), a safe method with content.
+pub(crate) fn is_query(method: &Method) -> bool {
+    method.as_str() == "QUERY"
+}
+
+/// Writes content to the key as it was sent, with the fields that describe it.
+pub(crate) fn write(content: &[u8], headers: &HeaderMap, key: &mut KeyWriter<'_>) {
+    // A hash, because the content may be long. Nobody can construct two contents with one hash.
+    key.tagged(Tag::Content, blake3::hash(content).as_bytes());
+    write_fields(&[header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_LANGUAGE], headers, key);
+}
+
+/// Writes all lines of some fields.
+pub(crate) fn write_fields(names: &[HeaderName], headers: &HeaderMap, key: &mut KeyWriter<'_>) {
+    for name in names {
+        for line in headers.get_all(name) {
+            key.tagged(Tag::HeaderValue, line.as_bytes());
+        }
+        key.tagged(Tag::Header, name.as_str().as_bytes());
+    }
+}
+
+/// The content of a request in the key, in a form that may be equal for several spellings.
+///
+/// Without this extractor, the content is in the key byte for byte, of each request whose content the cache reads: a QUERY, and a POST under
+/// a rule that [reads by POST](crate::Rule::reads_by_post). `Content-Type`, `Content-Encoding` and `Content-Language` are in the key as
+/// well, with and without this extractor.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_response_cache::{KeyExtractor, RouteAndQuery, Rule, key::RequestBody};
+///
+/// let rule = Rule::ttl(Duration::from_secs(60)).reads_by_post().key(RouteAndQuery.and(RequestBody::json()));
+/// # drop(rule);
+/// ```
+#[derive(Debug, Clone)]
+pub struct RequestBody {
+    form: Form,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Form {
+    Bytes,
+    Json,
+    Pairs,
+}
+
+impl RequestBody {
+    /// Returns an extractor of the content byte for byte.
+    pub fn bytes() -> Self {
+        Self { form: Form::Bytes }
+    }
+
+    /// Returns an extractor of JSON (RFC 8259). Documents that differ in nothing but the order of members and in white space share a key.
+    ///
+    /// Numbers and strings count as they are written: `1.0` and `1` differ, as do `"a"` and `"\u0061"`. Members of one name keep their
+    /// order. Content is in the key byte for byte if it is not JSON, is nested deeper than 64 levels, or has an escape in the name of a
+    /// member.
+    ///
+    /// Not for a handler to which the order of members matters.
+    pub fn json() -> Self {
+        Self { form: Form::Json }
+    }
+
+    /// Returns an extractor of a form (`application/x-www-form-urlencoded`). Forms that differ in nothing but the order of their names share
+    /// a key.
+    ///
+    /// Pairs of one name keep their order. Content is in the key byte for byte if a name holds `%`, `+` or a bracket, since two spellings
+    /// may mean one name, or if the content holds a `;`.
+    pub fn form() -> Self {
+        Self { form: Form::Pairs }
+    }
+}
+
+impl KeyExtractor for RequestBody {
+    fn extract(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
+        let Some(content) = request.body() else { return Extracted::Key };
+        let normal = match self.form {
+            Form::Bytes => None,
+            Form::Json => canonical::json(content),
+            Form::Pairs => canonical::form(content),
+        };
+        if normal.is_some() {
+            key.tagged(Tag::ContentForm, &[self.form as u8]);
+        }
+        write(normal.as_deref().unwrap_or(content), request.headers, key);
+        Extracted::Key
+    }
+
+    fn writes_body(&self) -> bool {
+        true
+    }
+}
