@@ -21,16 +21,17 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::work::{Origin, Respond};
 
-/// Looks up a prepared response by its target alone.
+/// Gets a prepared response by its target alone. On a miss, stores the response of the origin.
 #[derive(Clone)]
-pub struct TargetLookup(Arc<Cache<String, Arc<Stored>>>);
+pub struct TargetLookup {
+    entries: Arc<Cache<String, Arc<Stored>>>,
+    origin: Origin,
+}
 
 impl TargetLookup {
-    /// Creates a cache with one entry.
-    pub fn with_entry(target: &str, origin: &Origin) -> Self {
-        let cache = Cache::new(1_000);
-        cache.insert(target.to_owned(), Arc::new(Stored::of(Vec::new(), origin.respond())));
-        Self(Arc::new(cache))
+    /// Creates a cache of this number of entries over a service.
+    pub fn over(origin: Origin, entries: usize) -> Self {
+        Self { entries: Arc::new(Cache::new(entries)), origin }
     }
 }
 
@@ -45,9 +46,20 @@ impl<B> Service<Request<B>> for TargetLookup {
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let target = request.uri().path_and_query().expect("a target").as_str();
-        let stored = self.0.get(target).expect("the entry is stored");
-        ready(Ok(stored.response()))
+        if let Some(stored) = self.entries.get(target) {
+            return ready(Ok(stored.response()));
+        }
+        let response = self.origin.respond();
+        self.entries.insert(target.to_owned(), Arc::new(Stored::of(Vec::new(), copy_of(&response))));
+        ready(Ok(response))
     }
+}
+
+/// Copies a response, with a reference to its body.
+fn copy_of(response: &Response<Full<Bytes>>) -> Response<Full<Bytes>> {
+    let mut copy = Response::new(response.body().clone());
+    copy.headers_mut().clone_from(response.headers());
+    copy
 }
 
 /// A stored response. Its fields are complete, with a slot for `Age` in front.
@@ -166,10 +178,7 @@ impl<O: Respond, B> Service<Request<B>> for CorrectCache<O> {
             return ready(Ok(response));
         }
         let (key, response) = (key.to_vec(), self.origin.respond());
-        let body = response.body().clone();
-        let mut kept = Response::new(body);
-        kept.headers_mut().clone_from(response.headers());
-        self.shared.entries.insert(hash, Arc::new(Stored::of(key, kept)));
+        self.shared.entries.insert(hash, Arc::new(Stored::of(key, copy_of(&response))));
         drop(request);
         ready(Ok(response))
     }

@@ -7,7 +7,6 @@ use std::{
     process::{self, Command},
     sync::atomic::{AtomicUsize, Ordering},
     thread,
-    time::Instant,
 };
 
 /// A measured case.
@@ -53,7 +52,12 @@ impl Limit {
 pub struct Measurement {
     pub instructions: f64,
     pub allocations: Option<f64>,
-    pub nanoseconds: Option<f64>,
+}
+
+/// Calls a function whose instructions are counted. Instructions outside of such a call are not counted. These calls must not be nested.
+#[inline(never)]
+pub fn counted_call<T>(call: impl FnOnce() -> T) -> T {
+    call()
 }
 
 /// Runs the program with its command-line arguments.
@@ -100,19 +104,18 @@ fn table(cases: &[Case], names: &[&str], limits_only: bool) {
     };
     let costs_of = |name: &str| costs(self::case(cases, name));
 
-    println!("| per request | instructions | at most | allocations | ns |\n|---|---:|---:|---:|---:|");
+    println!("| per request | instructions | at most | allocations |\n|---|---:|---:|---:|");
     let mut over = Vec::new();
     for (case, own) in &counted {
         let less = raw(case.subtract);
         let limit = case.limit.of(costs_of);
         let difference = |own: Option<f64>, less: Option<Option<f64>>| own.map(|own| own - less.flatten().unwrap_or(0.0));
         println!(
-            "| {} | {:.0} | {} | {} | {} |",
+            "| {} | {:.0} | {} | {} |",
             case.name,
             costs(case),
             format_figure(limit),
             format_figure(difference(own.allocations, less.map(|less| less.allocations))),
-            format_figure(difference(own.nanoseconds, less.map(|less| less.nanoseconds))),
         );
         if limit.is_some_and(|limit| costs(case) > limit) {
             over.push(case.name);
@@ -156,30 +159,13 @@ fn count_all<'a>(cases: &[&'a Case], instructions_only: bool) -> Vec<(&'a Case, 
 
 /// Measures a case by running this program with `run`. The program must call [`main`].
 pub fn count(case: &Case, instructions_only: bool) -> Measurement {
-    let per_call = |tool: &Tool, calls: u64| {
-        let (once, twice) = (tool.count(case.name, calls), tool.count(case.name, 2 * calls));
-        (twice as f64 - once as f64) / calls as f64
-    };
+    let per_call = |figure: u64, calls: u64| figure as f64 / calls as f64;
+    let allocations = |calls| ALLOCATIONS.count(case.name, 2 * calls) - ALLOCATIONS.count(case.name, calls);
+    let quarter = case.calls.div_ceil(4);
     Measurement {
-        instructions: per_call(&INSTRUCTIONS, case.calls),
-        allocations: (!instructions_only).then(|| per_call(&ALLOCATIONS, case.calls.div_ceil(4))),
-        nanoseconds: (!instructions_only).then(|| nanoseconds(case)),
+        instructions: per_call(INSTRUCTIONS.count(case.name, case.calls), case.calls),
+        allocations: (!instructions_only).then(|| per_call(allocations(quarter), quarter)),
     }
-}
-
-/// Returns the fastest of five runs.
-fn nanoseconds(case: &Case) -> f64 {
-    let mut call = (case.make)();
-    let calls = 20 * case.calls;
-    let mut best = f64::INFINITY;
-    for _ in 0..5 {
-        let began = Instant::now();
-        for _ in 0..calls {
-            black_box(&mut call)();
-        }
-        best = best.min(began.elapsed().as_nanos() as f64 / calls as f64);
-    }
-    best
 }
 
 /// A tool of valgrind and the text before the figure in its output.
@@ -188,7 +174,10 @@ struct Tool {
     before: &'static str,
 }
 
-const INSTRUCTIONS: Tool = Tool { arguments: &["--tool=callgrind", "--callgrind-out-file=/dev/null"], before: "Collected : " };
+const INSTRUCTIONS: Tool = Tool {
+    arguments: &["--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=*counted_call*"],
+    before: "Collected : ",
+};
 
 const ALLOCATIONS: Tool = Tool { arguments: &["--tool=memcheck", "--undef-value-errors=no"], before: "total heap usage: " };
 
@@ -205,6 +194,8 @@ impl Tool {
         assert!(output.status.success(), "{name} failed:\n{output_text}");
         let figure = output_text.split(self.before).nth(1).and_then(|rest| rest.split_whitespace().next());
         let figure = figure.unwrap_or_else(|| panic!("valgrind did not print {:?}:\n{output_text}", self.before));
-        figure.replace(',', "").parse().expect("a number")
+        let figure = figure.replace(',', "").parse().expect("a number");
+        assert!(figure > 0, "nothing of {name} was counted");
+        figure
     }
 }

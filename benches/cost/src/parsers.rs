@@ -8,6 +8,8 @@ use tower_response_cache::semantics::{
     invalidated, response_directives, select_ranges, strip_for_storing,
 };
 
+use crate::calls::{Call, whole};
+
 /// Unclosed, closed and escaped quotes; empty, numerous and long members; the beginnings of each syntax.
 const PATTERNS: &[&str] = &[
     "\"\\\"",
@@ -62,11 +64,11 @@ const FIELDS: &[&str] = &[
 ];
 
 /// Parses every field for each combination of a head and a pattern.
-pub fn hostile(length: usize) -> Box<dyn FnMut()> {
+pub fn hostile(length: usize) -> Call {
     let heads = ["", "bytes=", "\"", "private=", "max-age="];
     let inputs: Vec<(HeaderMap, Uri)> =
         heads.iter().flat_map(|head| PATTERNS.iter().map(move |pattern| of(head, pattern, length))).collect();
-    Box::new(move || inputs.iter().for_each(|(fields, uri)| parse_all(black_box(fields), black_box(uri))))
+    whole(move || inputs.iter().for_each(|(fields, uri)| parse_all(black_box(fields), black_box(uri))))
 }
 
 fn of(head: &str, pattern: &str, length: usize) -> (HeaderMap, Uri) {

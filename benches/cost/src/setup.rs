@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tower::Layer;
 use tower_response_cache::{
-    CacheLayer, Clock, KeyExtractor, Memory, RouteAndQuery, Rule, Rules,
+    AnyStore, CacheLayer, Clock, InvalidateLayer, InvalidateService, KeyExtractor, Memory, ResponseCache, RouteAndQuery, Rule,
+    Rules,
     key::{Extracted, KeyWriter, RequestView},
 };
 
@@ -12,7 +13,7 @@ use crate::work::{Origin, item, request, send_ready};
 
 /// The store of all cases: that of a `ResponseCache`.
 #[cfg(not(feature = "direct"))]
-pub type Store = tower_response_cache::AnyStore;
+pub type Store = AnyStore;
 
 /// The store of all cases: memory itself.
 #[cfg(feature = "direct")]
@@ -50,36 +51,76 @@ pub fn rules(rule: Rule) -> Rules {
     rules.route("/items/{id}", rule.namespace("items"))
 }
 
-/// The form in which a response reports its cache status.
+/// Returns a table of 20 routes that begin alike, as in an axum application whose routes are nested below one path.
+fn nested_rules() -> Rules {
+    let rule = minute_rule().namespace("others");
+    ROUTES
+        .iter()
+        .chain(["/items/{id}"].iter())
+        .fold(Rules::new(), |rules, route| rules.route(&format!("/api{route}"), rule.clone()))
+}
+
+/// The options that report the cache status of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StatusReport {
-    /// No report, apart from `Age`.
-    None,
-    /// The field `Cache-Status`.
+pub enum Report {
+    /// The default options.
+    Default,
+    /// The default options, without the response extension.
+    Lean,
+    /// The default options, with the field `Cache-Status`.
     Header,
-    /// The response extension, which is the default.
+    /// The default options, with the response extension.
     Extension,
 }
 
 /// Returns a layer over a store, with this rule for the item.
-pub fn layer(store: Memory, rule: Rule, report: StatusReport) -> CacheLayer<Store> {
-    let layer = CacheLayer::new(Store::from(store)).rules(rules(rule)).status_extension(report == StatusReport::Extension);
-    if report == StatusReport::Header { layer.cache_status("items") } else { layer }
+pub fn layer(store: Memory, rule: Rule, report: Report) -> CacheLayer<Store> {
+    let layer = CacheLayer::new(Store::from(store)).rules(rules(rule));
+    match report {
+        Report::Default => layer,
+        Report::Lean => layer.status_extension(false),
+        Report::Header => layer.cache_status("items"),
+        Report::Extension => layer.status_extension(true),
+    }
 }
 
 /// Returns a rule with a lifetime of one minute.
 pub fn minute_rule() -> Rule {
-    Rule::ttl(Duration::from_secs(60)).max_body(4 << 20)
+    Rule::ttl(Duration::from_secs(60))
 }
 
 /// Returns a cache that contains the item, with the system clock.
-pub fn warm(origin: Origin, report: StatusReport) -> CacheService {
-    let mut cache = layer(Memory::new(256 << 20), minute_rule(), report).layer(origin);
+pub fn warm(origin: Origin, report: Report) -> CacheService {
+    warm_by(minute_rule(), origin, report)
+}
+
+/// Returns a cache that contains the item, by this rule.
+pub fn warm_by(rule: Rule, origin: Origin, report: Report) -> CacheService {
+    let mut cache = layer(Memory::new(256 << 20), rule, report).layer(origin);
     // The cache learns from the first response that the resource varies.
     for _ in 0..2 {
         send_ready(&mut cache, request(item()));
     }
     cache
+}
+
+/// Returns a cache in front of routes that begin alike.
+pub fn nested(origin: Origin) -> CacheService {
+    CacheLayer::new(Store::from(Memory::new(256 << 20))).rules(nested_rules()).layer(origin)
+}
+
+/// Returns both layers of the quickstart in README.md.
+pub fn quickstart(origin: Origin) -> InvalidateService<tower_response_cache::CacheService<Origin, AnyStore>, AnyStore> {
+    ResponseCache::new(Memory::new(64 << 20))
+        .route("/tables/{table}", Rule::ttl(Duration::from_secs(60)).namespace("db_query:{table}"))
+        .cache_status("quickstart")
+        .layer()
+        .layer(origin)
+}
+
+/// Returns an `InvalidateLayer` alone, with the table of the cache.
+pub fn invalidating(origin: Origin) -> InvalidateService<Origin, Store> {
+    InvalidateLayer::new(Store::from(Memory::new(256 << 20))).rules(rules(minute_rule())).layer(origin)
 }
 
 /// Returns a one-minute rule with this number of namespaces, which share two ancestors.
@@ -91,7 +132,6 @@ fn rule_with_namespaces(namespaces: usize) -> Rule {
 pub fn with_namespaces(origin: Origin, namespaces: usize) -> CacheService {
     let mut cache = CacheLayer::new(Store::from(Memory::new(256 << 20)))
         .rules(Rules::new().route("/items/{id}", rule_with_namespaces(namespaces)))
-        .status_extension(false)
         .layer(origin);
     send_ready(&mut cache, request(item()));
     cache
@@ -108,14 +148,14 @@ impl KeyExtractor for UncachedKey {
 
 /// Returns a cache that contains the item, and matches the route and writes the key for each request.
 pub fn without_target_cache(origin: Origin) -> CacheService {
-    let mut cache = layer(Memory::new(256 << 20), minute_rule().key(UncachedKey), StatusReport::None).layer(origin);
+    let mut cache = layer(Memory::new(256 << 20), minute_rule().key(UncachedKey), Report::Default).layer(origin);
     send_ready(&mut cache, request(item()));
     cache
 }
 
-/// Returns a full cache.
-pub fn full(origin: Origin, bytes: usize, first: impl Iterator<Item = http::Uri>) -> CacheService {
-    let mut cache = layer(Memory::new(bytes), minute_rule(), StatusReport::None).layer(origin);
+/// Returns a cache of this capacity in bytes that has stored these targets.
+pub fn filled(rule: Rule, bytes: usize, first: impl Iterator<Item = http::Uri>, report: Report) -> CacheService {
+    let mut cache = layer(Memory::new(bytes), rule, report).layer(Origin::of(1 << 10));
     for uri in first {
         send_ready(&mut cache, request(uri));
     }
@@ -127,7 +167,7 @@ pub fn stale(origin: Origin) -> (CacheService, Clock) {
     let clock = Clock::manual();
     let store = Memory::builder().clock(clock.clone()).build();
     let rule = minute_rule().stale_while_revalidate(Duration::from_secs(3600));
-    let mut cache = layer(store, rule, StatusReport::None).layer(origin);
+    let mut cache = layer(store, rule, Report::Default).layer(origin);
     send_ready(&mut cache, request(item()));
     (cache, clock)
 }

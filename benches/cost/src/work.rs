@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use http_body::Body;
 use http_body_util::{Empty, Full};
 use tower::Service;
@@ -58,6 +58,56 @@ pub fn nth_item(n: u64) -> Uri {
     format!("/items/{n}?page=3&sort=asc").try_into().expect("a target")
 }
 
+/// Returns the item's request as forwarded by a load balancer.
+pub fn forwarded() -> Request<Empty<Bytes>> {
+    with_fields([("x-forwarded-for", "192.0.2.60"), ("x-forwarded-proto", "https"), ("x-forwarded-port", "443")])
+}
+
+/// Returns the item's request with the `ETag` of the response in `If-None-Match`.
+pub fn conditional() -> Request<Empty<Bytes>> {
+    with_fields([("if-none-match", "\"5f3a9c0b7d21\"")])
+}
+
+/// Returns the item's request with a bearer token.
+pub fn authorized() -> Request<Empty<Bytes>> {
+    with_fields([("authorization", "Bearer eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiI0MiJ9.V0a1t0kZ9yq3jX")])
+}
+
+/// Returns the item's request with another method.
+pub fn with_method(method: Method) -> Request<Empty<Bytes>> {
+    let mut request = request(item());
+    *request.method_mut() = method;
+    request
+}
+
+/// Returns a write to the item.
+pub fn post() -> Request<Empty<Bytes>> {
+    with_method(Method::POST)
+}
+
+/// Returns a request to the quickstart of README.md.
+pub fn table() -> Request<Empty<Bytes>> {
+    request(Uri::from_static("/tables/orders?page=3&sort=a"))
+}
+
+/// Returns a request that no rule covers.
+pub fn uncovered() -> Request<Empty<Bytes>> {
+    request(Uri::from_static("/other/42?page=3&sort=asc"))
+}
+
+/// Returns a request that no rule covers, although its path begins like those of the rules.
+pub fn uncovered_nested() -> Request<Empty<Bytes>> {
+    request(Uri::from_static("/api/other/42?page=3&sort=asc"))
+}
+
+fn with_fields<const N: usize>(fields: [(&'static str, &'static str); N]) -> Request<Empty<Bytes>> {
+    let mut request = request(item());
+    for (name, value) in fields {
+        request.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    request
+}
+
 /// A service that computes responses.
 pub trait Respond {
     /// Computes a response.
@@ -69,17 +119,23 @@ pub trait Respond {
 pub struct Origin {
     body: Bytes,
     varies: bool,
+    own_bodies: bool,
 }
 
 impl Origin {
     /// Creates a service whose body has this number of bytes.
     pub fn of(bytes: usize) -> Self {
-        Self { body: vec![b'7'; bytes].into(), varies: false }
+        Self { body: vec![b'7'; bytes].into(), varies: false, own_bodies: false }
     }
 
     /// Replaces the fifth field by `Vary: accept-encoding`.
     pub fn varying(self) -> Self {
         Self { varies: true, ..self }
+    }
+
+    /// Gives each response a body of its own, so that each entry has the memory of its body.
+    pub fn own_bodies(self) -> Self {
+        Self { own_bodies: true, ..self }
     }
 
     /// Computes the response.
@@ -92,7 +148,8 @@ impl Origin {
             headers.remove(header::X_CONTENT_TYPE_OPTIONS);
             headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
         }
-        let mut response = Response::new(Full::new(self.body.clone()));
+        let body = if self.own_bodies { Bytes::copy_from_slice(&self.body) } else { self.body.clone() };
+        let mut response = Response::new(Full::new(body));
         *response.headers_mut() = headers;
         response
     }

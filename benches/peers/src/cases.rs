@@ -12,6 +12,8 @@ use tokio::runtime::Runtime;
 use tower::Service;
 use tower_response_cache_cost::{
     Case, Limit,
+    calls::{Batches, Call, batched, distinct_requests},
+    measure::counted_call,
     work::{EmptyService, Origin, item, nth_item, request, send_ready},
 };
 
@@ -20,8 +22,6 @@ use crate::{
     inner::{CallCount, Inner, call_count},
     peers::{self, MINUTE},
 };
-
-type Call = Box<dyn FnMut()>;
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -46,8 +46,14 @@ pub struct Line {
 /// The lines of the table: the cases of `benches/cost` for this crate and its bounds, and the peers.
 pub const LINES: &[Line] = &[
     line("no cache", &[], "no cache", "", "no cache, distinct"),
-    line("bound: `quick_cache`, lookup by target", &["quick_cache"], "bound: lookup by target", "", ""),
-    line("bound: every step of a correct hit", &[], "bound: correct hit", "", "bound: miss"),
+    line(
+        "bound: `quick_cache`, lookup by target",
+        &["quick_cache"],
+        "bound: lookup by target",
+        "",
+        "bound: lookup by target, evicting",
+    ),
+    line("bound: every step of a correct hit", &[], "bound: correct hit", "", "bound: correct miss, evicting"),
     line("tower-response-cache", &["tower-response-cache"], CACHE_HIT, "hit, 1 MiB", "miss, evicting"),
     line("hitbox, rkyv", &["hitbox", "hitbox-moka"], "hitbox rkyv", "hitbox rkyv, 1 MiB", "hitbox rkyv, miss"),
     line("hitbox, bincode", &["hitbox", "hitbox-moka"], "hitbox bincode", "hitbox bincode, 1 MiB", "hitbox bincode, miss"),
@@ -91,90 +97,77 @@ const fn line(
 
 /// The cases of the peers.
 pub const PEERS: &[Case] = &[
-    case("axum request and empty service", "", 5_000, || {
-        let mut nothing = EmptyService;
-        Box::new(move || {
-            black_box(send_ready(&mut nothing, axum(request(item()))));
-        })
+    case(AXUM_BASE, "", 5_120, || batched(EmptyService, || axum(request(item())))),
+    case("distinct axum requests, empty service", "", 2_048, || batched(EmptyService, axum_requests())),
+    case(AXUM_DISTINCT_INNER, "distinct axum requests, empty service", 2_048, || {
+        batched(Inner::of(KIB).axum(), axum_requests())
     }),
-    case("distinct axum requests and empty service", "", 2_000, || {
-        let (mut nothing, mut n) = (EmptyService, FIRST);
-        Box::new(move || {
-            n += 1;
-            black_box(send_ready(&mut nothing, axum(request(nth_item(n)))));
-        })
-    }),
-    case("distinct requests, empty service and runtime", "", 2_000, || {
-        let (runtime, mut nothing, mut n) = (entered(), EmptyService, FIRST);
-        Box::new(move || {
-            n += 1;
-            black_box(send_in(runtime, &mut nothing, request(nth_item(n))));
-        })
-    }),
-    case("hitbox rkyv", BASE, 2_000, || {
+    case(RUNTIME_DISTINCT_INNER, DISTINCT_BASE, 2_048, || batched_in(entered(), Inner::of(KIB), distinct_requests())),
+    case("hitbox rkyv", BASE, 2_560, || {
         hit(peers::hitbox(Inner::of(KIB), UNLIMITED, MINUTE, RkyvFormat::new()), KIB, plain, InnerCalls::None)
     }),
     case("hitbox rkyv, 1 MiB", BASE, 20, || {
         hit(peers::hitbox(Inner::of(MIB), UNLIMITED, MINUTE, RkyvFormat::new()), MIB, plain, InnerCalls::None)
     }),
-    case("hitbox rkyv, miss", DISTINCT_BASE, 1_000, || {
+    case("hitbox rkyv, miss", DISTINCT_INNER, 1_024, || {
         miss(peers::hitbox(Inner::of(KIB), CAPACITY, MINUTE, RkyvFormat::new()), plain)
     }),
-    case("hitbox bincode", BASE, 2_000, || {
+    case("hitbox bincode", BASE, 2_560, || {
         hit(peers::hitbox(Inner::of(KIB), UNLIMITED, MINUTE, BincodeFormat), KIB, plain, InnerCalls::None)
     }),
     case("hitbox bincode, 1 MiB", BASE, 20, || {
         hit(peers::hitbox(Inner::of(MIB), UNLIMITED, MINUTE, BincodeFormat), MIB, plain, InnerCalls::None)
     }),
-    case("hitbox bincode, miss", DISTINCT_BASE, 1_000, || {
+    case("hitbox bincode, miss", DISTINCT_INNER, 1_024, || {
         miss(peers::hitbox(Inner::of(KIB), CAPACITY, MINUTE, BincodeFormat), plain)
     }),
-    case("hitbox json", BASE, 1_000, || {
+    case("hitbox json", BASE, 1_280, || {
         hit(peers::hitbox(Inner::of(KIB), UNLIMITED, MINUTE, JsonFormat), KIB, plain, InnerCalls::None)
     }),
     case("hitbox json, 1 MiB", BASE, 5, || {
         hit(peers::hitbox(Inner::of(MIB), UNLIMITED, MINUTE, JsonFormat), MIB, plain, InnerCalls::None)
     }),
-    case("hitbox json, miss", DISTINCT_BASE, 1_000, || {
+    case("hitbox json, miss", DISTINCT_INNER, 1_024, || {
         miss(peers::hitbox(Inner::of(KIB), CAPACITY, MINUTE, JsonFormat), plain)
     }),
-    case("tower-http-cache", BASE, 2_000, || {
+    case("tower-http-cache", BASE, 2_560, || {
         hit(peers::tower_http_cache(Inner::of(KIB), UNLIMITED, MINUTE), KIB, plain, InnerCalls::None)
     }),
-    case("tower-http-cache, 1 MiB", BASE, 2_000, || {
+    case("tower-http-cache, 1 MiB", BASE, 2_560, || {
         hit(peers::tower_http_cache(Inner::of(MIB), UNLIMITED, MINUTE), MIB, plain, InnerCalls::None)
     }),
-    case("tower-http-cache, miss", DISTINCT_BASE, 1_000, || {
+    case("tower-http-cache, miss", DISTINCT_INNER, 1_024, || {
         miss(peers::tower_http_cache(Inner::of(KIB), CAPACITY, MINUTE), plain)
     }),
-    case("axum-response-cache", AXUM_BASE, 2_000, || {
+    case("axum-response-cache", AXUM_BASE, 2_560, || {
         hit(peers::axum_response_cache(Inner::of(KIB).axum(), MINUTE), KIB, axum, InnerCalls::Called)
     }),
-    case("axum-response-cache, 1 MiB", AXUM_BASE, 2_000, || {
+    case("axum-response-cache, 1 MiB", AXUM_BASE, 2_560, || {
         hit(peers::axum_response_cache(Inner::of(MIB).axum(), MINUTE), MIB, axum, InnerCalls::Called)
     }),
-    case("axum-response-cache, miss", AXUM_DISTINCT_BASE, 1_000, || {
+    case("axum-response-cache, miss", AXUM_DISTINCT_INNER, 1_024, || {
         miss(peers::axum_response_cache_bounded(Inner::of(KIB).axum(), CAPACITY as usize, MINUTE), axum)
     }),
-    case("axum-response-cache, eager", AXUM_BASE, 2_000, || {
+    case("axum-response-cache, eager", AXUM_BASE, 2_560, || {
         hit(peers::axum_response_cache(Inner::of(KIB).axum().eager(), MINUTE), KIB, axum, InnerCalls::Computed)
     }),
-    case("http-cache-tower-server", BASE, 500, || {
+    case("http-cache-tower-server", BASE, 512, || {
         hit(peers::http_cache_tower_server(Inner::of(KIB), UNLIMITED), KIB, plain, InnerCalls::None)
     }),
     case("http-cache-tower-server, 1 MiB", BASE, 5, || {
         hit(peers::http_cache_tower_server(Inner::of(MIB), UNLIMITED), MIB, plain, InnerCalls::None)
     }),
-    case("http-cache-tower-server, miss", RUNTIME_DISTINCT_BASE, 500, || {
+    case("http-cache-tower-server, miss", RUNTIME_DISTINCT_INNER, 512, || {
         miss_in(entered(), peers::http_cache_tower_server(Inner::of(KIB), CAPACITY))
     }),
 ];
 
-const BASE: &str = "request and empty service";
-const DISTINCT_BASE: &str = "distinct requests and empty service";
-const AXUM_BASE: &str = "axum request and empty service";
-const AXUM_DISTINCT_BASE: &str = "distinct axum requests and empty service";
-const RUNTIME_DISTINCT_BASE: &str = "distinct requests, empty service and runtime";
+const BASE: &str = "empty service";
+const DISTINCT_BASE: &str = "distinct requests, empty service";
+const DISTINCT_INNER: &str = "no cache, distinct";
+const AXUM_BASE: &str = "axum requests, empty service";
+const AXUM_DISTINCT_INNER: &str = "no cache, distinct axum requests";
+const RUNTIME_DISTINCT_INNER: &str = "no cache, distinct, in a runtime";
 
 const fn case(name: &'static str, subtract: &'static str, calls: u64, make: fn() -> Call) -> Case {
     Case { name, subtract, calls, limit: Limit::None, make }
@@ -220,11 +213,7 @@ where
     for _ in 0..if bytes > KIB { 3 } else { 100 } {
         send_ready(&mut service, send(request(item())));
     }
-    let mut check = CallCheck::hits(inner_calls);
-    Box::new(move || {
-        check.call();
-        black_box(send_ready(&mut service, send(request(item()))));
-    })
+    checked(CallCheck::hits(inner_calls), batched(service, move || send(request(item()))))
 }
 
 /// Sends a different request each time through a full cache.
@@ -238,13 +227,8 @@ where
     for n in 0..FILLS {
         send_in(runtime, &mut service, send(request(nth_item(n))));
     }
-    let mut n = FIRST;
-    let mut check = CallCheck::misses();
-    Box::new(move || {
-        check.call();
-        n += 1;
-        black_box(send_ready(&mut service, send(request(nth_item(n)))));
-    })
+    let mut create = distinct_requests();
+    checked(CallCheck::misses(), batched(service, move || send(create())))
 }
 
 /// Sends a different request each time through a full cache that stores responses in a spawned task.
@@ -256,17 +240,34 @@ where
     for n in 0..FILLS {
         send_in(runtime, &mut service, request(nth_item(n)));
     }
-    let mut n = FIRST;
-    let mut check = CallCheck::misses();
+    checked(CallCheck::misses(), batched_in(runtime, service, distinct_requests()))
+}
+
+/// Sends one request of a batch inside a runtime, which then polls spawned tasks.
+fn batched_in<S, B>(runtime: &'static Runtime, mut service: S, create: impl FnMut() -> Request<Empty<Bytes>> + 'static) -> Call
+where
+    S: Service<Request<Empty<Bytes>>, Response = Response<B>> + 'static,
+    B: Body<Data = Bytes>,
+{
+    let mut batches = Batches::of(create);
     Box::new(move || {
-        check.call();
-        n += 1;
-        black_box(send_in(runtime, &mut service, request(nth_item(n))));
+        let request = batches.take();
+        black_box(counted_call(|| send_in(runtime, &mut service, request)));
     })
 }
 
-/// The number of the first missing target. All targets of misses have the same length.
-const FIRST: u64 = 1_000_000;
+fn axum_requests() -> impl FnMut() -> Request<AxumBody> {
+    let mut create = distinct_requests();
+    move || axum(create())
+}
+
+/// Checks the calls of the inner service, too.
+fn checked(mut check: CallCheck, mut call: Call) -> Call {
+    Box::new(move || {
+        check.call();
+        call();
+    })
+}
 
 /// Checks that the inner service responds to a first request, that the cache responds equally to a second one, and that a request for another
 /// page is not served from the cache.

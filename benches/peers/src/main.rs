@@ -67,12 +67,11 @@ impl Measured {
         if case.subtract.is_empty() {
             return own;
         }
-        let less = self.of(case.subtract, instructions_only);
+        let less = self.raw(self::case(&self.cases, case.subtract), instructions_only);
         let difference = |own: Option<f64>, less: Option<f64>| own.zip(less).map(|(own, less)| own - less);
         Measurement {
             instructions: own.instructions - less.instructions,
             allocations: difference(own.allocations, less.allocations),
-            nanoseconds: difference(own.nanoseconds, less.nanoseconds),
         }
     }
 

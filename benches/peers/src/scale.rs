@@ -11,8 +11,8 @@ use tower_response_cache::{CacheLayer, Memory, Rule};
 use tower_response_cache_cost::{
     Case, Limit,
     bounds::CorrectCache,
-    cases::in_runtime,
-    setup::{self, StatusReport},
+    calls::in_runtime,
+    setup::{self, Report},
     work::{EmptyService, request, send_ready},
 };
 
@@ -125,13 +125,13 @@ fn bound(entries: u64) -> Call {
 }
 
 fn cache(entries: u64) -> Call {
-    let layer = setup::layer(Memory::new(UNLIMITED), Rule::ttl(HOUR), StatusReport::None);
+    let layer = setup::layer(Memory::new(UNLIMITED), Rule::ttl(HOUR), Report::Default);
     in_runtime(|| filled(entries, layer.layer(Inner::of(BODY).own_bodies()), item))
 }
 
 fn namespaces(target: fn(u64) -> Uri) -> Call {
     let rule = Rule::ttl(HOUR).namespace("tenants:{tenant}");
-    let layer = CacheLayer::new(Memory::new(UNLIMITED)).route("/tenants/{tenant}/items/{id}", rule).status_extension(false);
+    let layer = CacheLayer::new(Memory::new(UNLIMITED)).route("/tenants/{tenant}/items/{id}", rule);
     in_runtime(|| filled(NAMESPACES, layer.layer(Inner::of(BODY).own_bodies()), target))
 }
 

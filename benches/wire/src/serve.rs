@@ -26,7 +26,7 @@ use tower::{Layer, Service, layer::util::Identity, util::MapResponse};
 use tower_response_cache::{CacheLayer, Memory};
 use tower_response_cache_cost::{
     bounds::CorrectCache,
-    setup::{self, StatusReport},
+    setup::{self, Report, Store},
     work::Origin,
 };
 
@@ -55,9 +55,9 @@ pub fn serve(name: &str) {
             "constant" => axum::serve(listener, items(handler).merge(count)).await,
             "layered" => axum::serve(listener, items(handler).layer(Identity::new()).merge(count)).await,
             "bound" => axum::serve(listener, items(CorrectCache::over(handler.origin, ROOM as u64)).merge(count)).await,
-            "cache" => axum::serve(listener, items(handler).layer(cache(StatusReport::None)).merge(count)).await,
-            "extension" => axum::serve(listener, items(handler).layer(cache(StatusReport::Extension)).merge(count)).await,
-            "outside" => without_router(listener, cache(StatusReport::None).layer(items(handler).merge(count))).await,
+            "cache" => axum::serve(listener, items(handler).layer(cache(Report::Lean)).merge(count)).await,
+            "extension" => axum::serve(listener, items(handler).layer(cache(Report::Extension)).merge(count)).await,
+            "outside" => without_router(listener, cache(Report::Lean).layer(items(handler).merge(count))).await,
             "bare" => without_router(listener, handler).await,
             _ => panic!("unknown server {name:?}"),
         };
@@ -89,7 +89,7 @@ fn count(calls: Arc<AtomicU64>) -> Router {
     Router::new().route(COUNT, get(move || ready(calls.load(Ordering::Relaxed).to_string())))
 }
 
-fn cache(report: StatusReport) -> CacheLayer {
+fn cache(report: Report) -> CacheLayer<Store> {
     setup::layer(Memory::new(ROOM), setup::minute_rule(), report).content_length(true)
 }
 

@@ -9,7 +9,7 @@ use tower::Layer;
 use tower_response_cache::{Memory, Rule, Store};
 use tower_response_cache_cost::{
     bounds::CorrectCache,
-    setup::{self, StatusReport},
+    setup::{self, Report},
     work::{EmptyService, nth_item, request, send_ready},
 };
 use tower_response_cache_peers::{
@@ -65,7 +65,7 @@ fn main() {
 /// Creates the candidates, with a capacity for this number of entries.
 fn candidates(entries: u64, contenders: Contenders) -> Vec<Candidate> {
     let inner = || Inner::of(KIB).own_bodies();
-    let layer = |bytes| setup::layer(Memory::new(bytes), Rule::ttl(HOUR), StatusReport::None).layer(inner());
+    let layer = |bytes| setup::layer(Memory::new(bytes), Rule::ttl(HOUR), Report::Default).layer(inner());
     let bound = |bytes| CorrectCache::over(inner(), bytes);
     let mut candidates = vec![
         Candidate::new(EMPTY_SERVICE, EmptyService, plain),
@@ -112,7 +112,7 @@ fn bytes_per_entry_of_bound(mut bound: CorrectCache<Inner>) -> u64 {
 
 fn bytes_per_entry() -> u64 {
     let store = Memory::new(1 << 30);
-    let mut cache = setup::layer(store.clone(), Rule::ttl(HOUR), StatusReport::None).layer(Inner::of(KIB));
+    let mut cache = setup::layer(store.clone(), Rule::ttl(HOUR), Report::Default).layer(Inner::of(KIB));
     let empty = store.stats().bytes;
     let runtime = runtime();
     let _within = runtime.enter();
