@@ -125,7 +125,7 @@ impl Cached {
     async fn outcome(&mut self, entry: usize) -> Outcome {
         let response = self.0.ready().await.expect("ready").call(request(entry)).await.expect("an infallible service");
         assert_eq!(response.status(), StatusCode::OK);
-        let outcome = response.extensions().get::<CacheStatus>().expect("a matching rule").outcome();
+        let outcome = CacheStatus::of(&response).expect("a matching rule").outcome();
         let body = response.into_body().collect().await.expect("a complete body").to_bytes();
         assert!(body.len() >= KIB);
         outcome
@@ -566,7 +566,7 @@ impl Load {
                     let start = Instant::now();
                     let response = cached.0.ready().await.expect("ready").call(request(entry)).await.expect("no error");
                     let status = response.status();
-                    let outcome = response.extensions().get::<CacheStatus>().map(CacheStatus::outcome);
+                    let outcome = CacheStatus::of(&response).map(|status| status.outcome());
                     let complete = response.into_body().collect().await.is_ok_and(|body| body.to_bytes().len() == KIB);
                     let time = nanos(start);
                     {

@@ -14,6 +14,7 @@ use pin_project::pin_project;
 use crate::{
     error::BoxError,
     single_flight::shared_body::{BodyEnd, BodyEvent, BodyReader},
+    status::{CacheStatus, StatusBody},
 };
 
 /// The body of a response that has passed a [`CacheLayer`](crate::CacheLayer): stored bytes, the inner service's own
@@ -21,10 +22,13 @@ use crate::{
 ///
 /// Its data are [`Bytes`], its error is a [`BoxError`], and it is `Send` if the inner body is; it requires neither `Sync`
 /// nor `Unpin`. Trailers are kept.
+///
+/// The body of a response that a rule covers also holds the [`CacheStatus`] of the response.
 #[pin_project]
 pub struct CacheBody<B> {
     #[pin]
     kind: Kind<B>,
+    status: Option<CacheStatus>,
 }
 
 #[pin_project(project = KindProj)]
@@ -49,22 +53,34 @@ impl<B> CacheBody<B> {
     #[inline]
     pub(crate) fn whole(data: Bytes, trailers: Option<Box<HeaderMap>>) -> Self {
         let data = (!data.is_empty()).then_some(data);
-        Self { kind: Kind::Whole { data, trailers } }
+        Self { kind: Kind::Whole { data, trailers }, status: None }
     }
 
     #[inline]
     pub(crate) fn empty() -> Self {
-        Self { kind: Kind::Whole { data: None, trailers: None } }
+        Self { kind: Kind::Whole { data: None, trailers: None }, status: None }
     }
 
     #[inline]
     pub(crate) fn inner(body: B) -> Self {
-        Self { kind: Kind::Inner(body) }
+        Self { kind: Kind::Inner(body), status: None }
     }
 
     /// Returns a body that is being read, of `length` bytes if known.
     pub(crate) fn coming(reader: BodyReader, length: Option<u64>) -> Self {
-        Self { kind: Kind::Coming(Box::new(Coming { reader, length, done: false })) }
+        Self { kind: Kind::Coming(Box::new(Coming { reader, length, done: false })), status: None }
+    }
+
+    #[inline]
+    pub(crate) fn set_status(&mut self, status: CacheStatus) {
+        self.status = Some(status);
+    }
+}
+
+impl<B> StatusBody for CacheBody<B> {
+    #[inline]
+    fn cache_status(&self) -> Option<CacheStatus> {
+        self.status
     }
 }
 
@@ -192,6 +208,12 @@ impl<B> InvalidateBody<B> {
     /// The body of the inner service; `None` in a 503 of the layer.
     pub fn into_inner(self) -> Option<B> {
         self.inner
+    }
+}
+
+impl<B: StatusBody> StatusBody for InvalidateBody<B> {
+    fn cache_status(&self) -> Option<CacheStatus> {
+        self.inner.as_ref()?.cache_status()
     }
 }
 

@@ -117,7 +117,7 @@ impl Clock {
     /// let service = layer.layer(service_fn(async |_: Request<String>| Ok::<_, Infallible>(Response::new(String::from("rows")))));
     /// let outcome = async || {
     ///     let response = service.clone().oneshot(Request::new(String::new())).await.unwrap();
-    ///     response.extensions().get::<CacheStatus>().unwrap().outcome()
+    ///     CacheStatus::of(&response).unwrap().outcome()
     /// };
     ///
     /// assert!(matches!(outcome().await, Outcome::Miss(_)));

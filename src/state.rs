@@ -8,9 +8,13 @@ use std::{
 use http::Response;
 
 use crate::{
+    body::CacheBody,
     rules::Rules,
     single_flight::flights::Flights,
-    status::{self, CACHE_STATUS, CacheStatus, StatusField},
+    status::{
+        CacheStatus,
+        field::{self, CACHE_STATUS, StatusField},
+    },
     store::Store,
     switch::Switch,
 };
@@ -43,21 +47,18 @@ pub(crate) struct LayerState<St> {
 }
 
 impl<St: Store> LayerState<St> {
-    /// Returns the response with its status, as the options require.
+    /// Returns the response with its status.
     #[inline]
-    pub(crate) fn marked<B>(&self, mut response: Response<B>, status: CacheStatus) -> Response<B> {
-        self.mark(&mut response, || status);
+    pub(crate) fn marked<B>(&self, mut response: Response<CacheBody<B>>, status: CacheStatus) -> Response<CacheBody<B>> {
+        self.mark(&mut response, status);
         response
     }
 
-    /// Sets the status of a response, as the options require.
+    /// Sets the status of a response: in its body, and in the places that the options name.
     #[inline]
-    pub(crate) fn mark<B>(&self, response: &mut Response<B>, status: impl FnOnce() -> CacheStatus) {
+    pub(crate) fn mark<B>(&self, response: &mut Response<CacheBody<B>>, status: CacheStatus) {
         let Options { cache_status, extension, .. } = &self.options;
-        if cache_status.is_none() && !extension {
-            return without_slot(response);
-        }
-        let status = status();
+        response.body_mut().set_status(status);
         if *extension {
             response.extensions_mut().insert(status);
         }
@@ -71,7 +72,7 @@ impl<St: Store> LayerState<St> {
 /// Removes the empty `Cache-Status` field that a layer with other options has stored.
 #[inline]
 fn without_slot<B>(response: &mut Response<B>) {
-    if status::slot(response.headers_mut()).is_some() {
+    if field::slot(response.headers_mut()).is_some() {
         response.headers_mut().remove(CACHE_STATUS);
     }
 }

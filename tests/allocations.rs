@@ -94,7 +94,8 @@ fn layer(extension: bool) -> (CacheLayer, Memory) {
     let store = Memory::new(64 << 20);
     let rule = Rule::ttl(Duration::from_secs(60)).namespace("items").max_body(4 << 20);
     let rules = Rules::new().route("/items/{id}", rule);
-    (CacheLayer::new(store.clone()).rules(rules).status_extension(extension), store)
+    let layer = CacheLayer::new(store.clone()).rules(rules);
+    (if extension { layer.status_extension(true) } else { layer }, store)
 }
 
 const ITEM: &str = "/items/42?page=3&sort=asc";
@@ -110,9 +111,12 @@ async fn hit_allocates_its_header_map_only() {
 
 #[tokio::test]
 async fn status_field_of_a_hit_allocates_nothing() {
-    let (layer, _) = layer(false);
-    let mut cache = layer.cache_status("items").layer(Origin(vec![b'7'; 1 << 10].into()));
-    assert_eq!(allocations(&mut cache, ITEM, 1 << 10), 2);
+    for lifetime in [60, 3_600, 86_400] {
+        let rule = Rule::ttl(Duration::from_secs(lifetime));
+        let layer = CacheLayer::new(Memory::new(64 << 20)).rule(rule).cache_status("items");
+        let mut cache = layer.layer(Origin(vec![b'7'; 1 << 10].into()));
+        assert_eq!(allocations(&mut cache, ITEM, 1 << 10), 2, "{lifetime} s");
+    }
 }
 
 /// The ten: the key, the request's state, the flight, the call and the body while it is read; the entry, its header map, a copy of its
@@ -140,8 +144,7 @@ async fn miss_makes_ten_allocations_of_its_own() {
 async fn miss_that_evicts_makes_seven_allocations() {
     let store = Memory::new(1 << 20);
     let rules = Rules::new().route("/items/{id}", Rule::ttl(Duration::from_secs(60)));
-    let mut cache =
-        CacheLayer::new(store.clone()).rules(rules).status_extension(false).layer(Origin(vec![b'7'; 1 << 10].into()));
+    let mut cache = CacheLayer::new(store.clone()).rules(rules).layer(Origin(vec![b'7'; 1 << 10].into()));
     let mut uncached = Origin(vec![b'7'; 1 << 10].into());
     let mut least = (u64::MAX, u64::MAX);
     for item in 0..2_000 {

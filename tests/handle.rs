@@ -23,7 +23,7 @@ use tower_response_cache::{
     AnyStore, CacheService, CacheStatus, Identity, InvalidateService, KeyExtractor, Memory, NoMatch, Outcome, ResponseCache,
     RouteAndQuery, Rule, Rules, Store, Switch,
     key::{Cookie, RequestView},
-    status::{Bypass, Miss},
+    status::{Bypass, Miss, StatusBody},
 };
 
 const ABSENT: Outcome = Outcome::Miss(Miss::Absent);
@@ -33,7 +33,7 @@ fn rule() -> Rule {
 }
 
 fn cache() -> ResponseCache {
-    ResponseCache::new(Memory::default()).rules(one_rule(rule()))
+    ResponseCache::new(Memory::default()).rules(one_rule(rule())).status_extension(true)
 }
 
 fn uri(target: &str) -> http::Uri {
@@ -44,6 +44,7 @@ fn uri(target: &str) -> http::Uri {
 async fn read<S, R>(service: &S, target: &str) -> Outcome
 where
     S: Service<Request<Plain>, Response = Response<R>, Error = Infallible> + Clone,
+    R: StatusBody,
 {
     outcome(&send(service, get(target)).await)
 }
@@ -78,7 +79,7 @@ async fn ask(router: &Router, method: Method, target: &str) -> Response<AxumBody
 
 async fn row(router: &Router) -> (Outcome, String) {
     let response = ask(router, Method::GET, "/t/orders").await;
-    (outcome(&response), text(response).await)
+    (outcome_in_extension(&response).expect("a rule covers the request"), text(response).await)
 }
 
 async fn application_works(cache: ResponseCache) {
@@ -115,8 +116,8 @@ async fn both_layers_fit_axum_and_tower() {
     let route = routing::get(async || "rows").post(async || ()).layer(cache.layer());
     let app: Router = Router::new().route("/t/{table}", route);
     let get = || Request::get("/t/orders").body(AxumBody::empty()).expect("a valid request");
-    assert_eq!(outcome(&send(&app, get()).await), ABSENT);
-    assert_eq!(outcome(&send(&app, get()).await), Outcome::Hit);
+    assert_eq!(outcome_in_extension(&send(&app, get()).await), Some(ABSENT));
+    assert_eq!(outcome_in_extension(&send(&app, get()).await), Some(Outcome::Hit));
     let service = ServiceBuilder::new().layer(cache.layer()).service(counting(|_, call| ok(call.to_string())).0);
     assert_eq!(read(&service, "/t/orders").await, Outcome::Hit, "both layers have one store");
 }

@@ -19,7 +19,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tower::ServiceExt;
-use tower_response_cache::{BoxError, CacheStatus, semantics::CACHE_STATUS};
+use tower_response_cache::{BoxError, CacheStatus, semantics::CACHE_STATUS, status::StatusBody};
 
 use crate::{
     NAME,
@@ -49,7 +49,7 @@ pub(crate) async fn serve<S, B>(listener: TcpListener, service: S, stop: impl Fu
 where
     S: tower::Service<Request<Incoming>, Response = Response<B>, Error = OriginError> + Clone + Send + 'static,
     S::Future: Send,
-    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    B: StatusBody + Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     let graceful = GracefulShutdown::new();
     let mut stop = pin!(stop);
@@ -93,6 +93,7 @@ where
 async fn respond<S, B>(service: S, mut request: Request<Incoming>, interim: Interim) -> Response<Either<B, Full<Bytes>>>
 where
     S: tower::Service<Request<Incoming>, Response = Response<B>, Error = OriginError>,
+    B: StatusBody,
 {
     // RFC 9110, section 15.2: HTTP/1.0 has no interim responses.
     if request.version() == Version::HTTP_11 {
@@ -105,7 +106,7 @@ where
     match service.oneshot(request).await {
         Ok(mut response) => {
             // No rule covers the request (RFC 9211, section 2.2).
-            if response.extensions().get::<CacheStatus>().is_none() {
+            if CacheStatus::of(&response).is_none() {
                 status(&mut response, "fwd=bypass");
             }
             response.map(Either::Left)

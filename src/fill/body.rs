@@ -61,7 +61,7 @@ impl<St: Store> Fill<St> {
             let status = move |storing| CacheStatus::new(Outcome::Miss(miss)).storing(storing);
             return match self.store_now(fit, kept, trailers) {
                 Commit::Now(storing) => {
-                    shared.mark(&mut response, || status(storing));
+                    shared.mark(&mut response, status(storing));
                     Poll::Ready(Ok(response))
                 }
                 Commit::Later(storing) => {

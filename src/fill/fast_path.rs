@@ -102,7 +102,7 @@ impl<St: Store> Fill<St> {
         match shared.store.put_now(&entry) {
             Some(put) => {
                 let storing = landed(&shared, &entry, &rule, leader, Ok(put));
-                shared.mark(&mut response, || CacheStatus::new(Outcome::Miss(reason)).storing(storing));
+                shared.mark(&mut response, CacheStatus::new(Outcome::Miss(reason)).storing(storing));
                 Poll::Ready(Ok(response))
             }
             None => {

@@ -23,7 +23,7 @@ use crate::{
     semantics::{self, Failure, HeadResult, Vary},
     single_flight::outcome::FlightOutcome,
     stats::counters::Count,
-    status::{CACHE_STATUS, CacheStatus, NoStore, Outcome, Stale, Storing},
+    status::{CacheStatus, NoStore, Outcome, Stale, Storing, field::CACHE_STATUS},
     store::Store,
 };
 

@@ -94,6 +94,12 @@ impl ResponseCache {
         Self { cache: self.cache.cache_status(name), invalidate: self.invalidate.cache_status(name) }
     }
 
+    /// Adds the [`CacheStatus`](crate::CacheStatus) to the extensions of responses that a rule covers. Defaults to `false`:
+    /// see [`CacheLayer::status_extension`].
+    pub fn status_extension(self, on: bool) -> Self {
+        self.map_cache_layer(|layer| layer.status_extension(on))
+    }
+
     /// Turns caching on or off, by a `bool` or by a [`Switch`] of the application. Defaults to on. [`CacheLayer::enabled`] describes the
     /// effect. [`set_enabled`](Self::set_enabled) changes it at run time.
     pub fn enabled(self, enabled: impl Into<Switch>) -> Self {

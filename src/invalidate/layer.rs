@@ -11,7 +11,7 @@ use crate::{
         failure::{OnDeliveryTimeout, OnFenceError},
         rule::Rule,
     },
-    status,
+    status::field,
     store::{Store, memory::Memory},
 };
 
@@ -78,7 +78,7 @@ impl<St: Store> InvalidateLayer<St> {
     /// Panics where [`CacheLayer::cache_status`](crate::CacheLayer::cache_status) does.
     #[track_caller]
     pub fn cache_status(mut self, name: &str) -> Self {
-        self.options.cache_status = Some(status::name_of_cache(name));
+        self.options.cache_status = Some(field::name_of_cache(name));
         self
     }
 

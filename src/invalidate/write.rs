@@ -26,7 +26,7 @@ use crate::{
     },
     semantics::{self, Target},
     stats::counters::Count,
-    status,
+    status::field,
     store::{
         Store,
         backend::{self, Fence},
@@ -310,7 +310,7 @@ impl<St: Store> Write<St> {
         };
         if let Some(name) = &self.options.cache_status {
             let value = HeaderValue::from_str(&format!("{name}; detail={detail}")).expect("the name was checked");
-            response.headers_mut().append(status::CACHE_STATUS, value);
+            response.headers_mut().append(field::CACHE_STATUS, value);
         }
         response
     }

@@ -41,7 +41,7 @@ use crate::rules::Rules;
 /// for (content, is_hit) in [("a > 1", false), ("a > 1", true), ("a > 2", false)] {
 ///     let request = Request::post("/search").body(Full::<Bytes>::from(content)).unwrap();
 ///     let response = service.clone().oneshot(request).await.unwrap();
-///     assert_eq!(response.extensions().get::<CacheStatus>().unwrap().outcome() == Outcome::Hit, is_hit);
+///     assert_eq!(CacheStatus::of(&response).unwrap().outcome() == Outcome::Hit, is_hit);
 ///     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), content);
 /// }
 /// # });

@@ -143,7 +143,7 @@ fn finish<St: Store, B>(
     now: Nanos,
 ) {
     set_age(response.headers_mut(), now.saturating_sub(times.born));
-    shared.mark(response, || status_of.until(times.fresh_until, now));
+    shared.mark(response, status_of.until(times.fresh_until, now));
 }
 
 /// Returns a fresh response as the client's own conditions require it. The inner service did not see these conditions.

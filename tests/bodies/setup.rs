@@ -8,7 +8,7 @@ use http::{Response, header};
 use http_body::Body;
 use tower_response_cache::{
     BoxError, CacheLayer, CacheStatus, Memory, Outcome, Rule, Store,
-    status::{NoStore, Storing},
+    status::{NoStore, StatusBody, Storing},
 };
 
 /// Returns a layer with one rule, and its store.
@@ -32,8 +32,8 @@ pub(crate) fn with_length<B>(body: B, length: Option<u64>) -> Response<B> {
 }
 
 /// Returns whether a response of the inner service is stored.
-pub(crate) fn storing<B>(response: &Response<B>) -> Storing {
-    let status = response.extensions().get::<CacheStatus>().expect("a rule covers the request");
+pub(crate) fn storing<B: StatusBody>(response: &Response<B>) -> Storing {
+    let status = CacheStatus::of(response).expect("a rule covers the request");
     status.stored().expect("the inner service was called")
 }
 
@@ -57,7 +57,7 @@ where
 pub(crate) async fn shared_bodies<F, B, E>(followers: [F; 2]) -> Vec<Pin<Box<B>>>
 where
     F: Future<Output = Result<Response<B>, E>>,
-    B: Body<Data = Bytes, Error: Into<BoxError>>,
+    B: StatusBody + Body<Data = Bytes, Error: Into<BoxError>>,
     E: Debug,
 {
     let mut bodies = Vec::new();

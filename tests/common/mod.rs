@@ -24,7 +24,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
 use tokio::sync::mpsc;
 use tower::{Layer, Service, ServiceExt};
-use tower_response_cache::{BoxError, CacheLayer, CacheService, CacheStatus, Memory, Outcome, Rule, Rules};
+use tower_response_cache::{BoxError, CacheLayer, CacheService, CacheStatus, Memory, Outcome, Rule, Rules, status::StatusBody};
 use tower_test::mock;
 
 pub type Plain = Full<Bytes>;
@@ -53,8 +53,13 @@ pub fn one_rule(rule: Rule) -> Rules {
 }
 
 /// Returns the outcome that the cache reports.
-pub fn outcome<B>(response: &Response<B>) -> Outcome {
-    response.extensions().get::<CacheStatus>().expect("a rule covers the request").outcome()
+pub fn outcome<B: StatusBody>(response: &Response<B>) -> Outcome {
+    CacheStatus::of(response).expect("a rule covers the request").outcome()
+}
+
+/// Returns the outcome that the cache reports in the extensions of a response, if a rule covers the request.
+pub fn outcome_in_extension<B>(response: &Response<B>) -> Option<Outcome> {
+    response.extensions().get::<CacheStatus>().map(CacheStatus::outcome)
 }
 
 /// Reads the whole body of a response.

@@ -115,7 +115,7 @@ async fn uncovered_requests_pass_unchanged() {
     answer.send_response(Response::new(body));
     let response = within(call).await.unwrap();
     assert!(response.headers().is_empty());
-    assert!(response.extensions().get::<CacheStatus>().is_none());
+    assert!(CacheStatus::of(&response).is_none());
     let mut body = opened(response);
     source.send("one");
     assert_eq!(within(piece(&mut body)).await.unwrap().unwrap(), "one", "the piece arrives while the body is open");

@@ -211,7 +211,7 @@ fn app<St: Store>(store: St, redis: Redis, settings: &Settings) -> Router {
         .route("/r/{key}", get(row).post(write))
         .route("/v/{key}", get(view))
         .route("/x/{key}", get(row))
-        .layer(CacheLayer::new(store.clone()).rules(rules.clone()))
+        .layer(CacheLayer::new(store.clone()).rules(rules.clone()).status_extension(true))
         .layer(
             InvalidateLayer::new(store)
                 .rules(rules)

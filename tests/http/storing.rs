@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use tower::{Layer, ServiceExt};
 use tower_response_cache::{
     CacheLayer, CacheStatus, Clock, Memory, Outcome, Rule,
-    status::{Bypass, Miss, NoStore, Storing},
+    status::{Bypass, Miss, NoStore, StatusBody, Storing},
 };
 
 pub(crate) const ABSENT: Outcome = Outcome::Miss(Miss::Absent);
@@ -37,8 +37,8 @@ pub(crate) fn answering(body: impl Into<bytes::Bytes>, fields: &[(&str, &str)]) 
     response
 }
 
-pub(crate) fn stored<B>(response: &Response<B>) -> Option<Storing> {
-    response.extensions().get::<CacheStatus>().expect("a rule covers it").stored()
+pub(crate) fn stored<B: StatusBody>(response: &Response<B>) -> Option<Storing> {
+    CacheStatus::of(response).expect("a rule covers it").stored()
 }
 
 fn lines<B>(response: &Response<B>, name: &str) -> Vec<String> {

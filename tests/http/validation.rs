@@ -346,7 +346,7 @@ async fn entry_invalidated_during_its_validation_is_not_stored() {
     not_modified.headers_mut().extend(fields(TAGGED));
     answer.send_response(not_modified);
     let response = second.await.expect("no panic").expect("a response");
-    let status = *response.extensions().get::<tower_response_cache::CacheStatus>().expect("covered");
+    let status = tower_response_cache::CacheStatus::of(&response).expect("covered");
     assert_eq!(status.outcome(), Outcome::Revalidated);
     assert!(matches!(status.stored(), Some(Storing::Not(tower_response_cache::status::NoStore::Invalidated))), "{status}");
     let third = asking();

@@ -129,6 +129,6 @@ async fn unmatched_request_has_no_status() {
     let service = CacheLayer::new(Memory::default()).rules(one_rule(Rule::ttl(MINUTE))).layer(inner);
     for request in [get("/u/a"), get("/t"), get("/t/a/b"), post("/t")] {
         let response = send(&service, request).await;
-        assert!(response.extensions().get::<tower_response_cache::CacheStatus>().is_none());
+        assert!(tower_response_cache::CacheStatus::of(&response).is_none());
     }
 }

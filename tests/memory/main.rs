@@ -17,15 +17,15 @@ use common::*;
 use http::{Request, Response};
 use tower_response_cache::{
     CacheStatus, Clock, Memory, Outcome,
-    status::{Miss, Storing},
+    status::{Miss, StatusBody, Storing},
 };
 
 const ABSENT: Outcome = Outcome::Miss(Miss::Absent);
 
 const HIT: Outcome = Outcome::Hit;
 
-fn stored<B>(response: &Response<B>) -> Option<Storing> {
-    response.extensions().get::<CacheStatus>().expect("a rule covers it").stored()
+fn stored<B: StatusBody>(response: &Response<B>) -> Option<Storing> {
+    CacheStatus::of(response).expect("a rule covers it").stored()
 }
 
 fn with_manual_clock(capacity: usize) -> (Clock, Memory) {

@@ -10,6 +10,7 @@ use tower_response_cache::{
     BoxError, Outcome, Redis, Rule,
     invalidate::Invalidation,
     redis::{Coherence, RedisBuilder},
+    status::StatusBody,
 };
 
 /// Longer than any wait under test: a test that would wait for ever fails.
@@ -51,7 +52,7 @@ pub(crate) fn rule() -> Rule {
 pub(crate) async fn read<S, B>(cache: &S, target: &str) -> (String, bool)
 where
     S: Service<Request<Plain>, Response = Response<B>, Error: Debug> + Clone,
-    B: Body<Error: Into<BoxError>>,
+    B: StatusBody + Body<Error: Into<BoxError>>,
 {
     let response = send(cache, get(target)).await;
     assert_eq!(response.status(), StatusCode::OK);

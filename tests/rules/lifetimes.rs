@@ -100,7 +100,7 @@ async fn lifetime_of_zero_is_not_stored() {
     let (inner, _) = counting(as_requested);
     let service = CacheLayer::new(store).rules(one_rule(Rule::ttl(Duration::ZERO))).layer(inner);
     let response = send(&service, get("/t/a")).await;
-    let status = response.extensions().get::<tower_response_cache::CacheStatus>().expect("marked");
+    let status = tower_response_cache::CacheStatus::of(&response).expect("marked");
     assert_eq!(status.stored(), Some(Storing::Not(NoStore::Lifetime)));
 }
 

@@ -26,7 +26,7 @@ async fn layer_that_is_turned_off_calls_the_inner_service() {
         assert_eq!((outcome(&response), text(response).await), (OFF, format!("answer {n}")));
     }
     let unruled = send(&cache, get("/other")).await;
-    assert!(unruled.extensions().get::<CacheStatus>().is_none(), "no rule covers it");
+    assert!(CacheStatus::of(&unruled).is_none(), "no rule covers it");
     assert_eq!((calls.load(Ordering::SeqCst), store.stats().entries), (3, 0));
 }
 
@@ -65,7 +65,7 @@ async fn fill_overtaken_while_off_is_not_served() {
     switch.set(true);
     call.send_response(ok("old"));
     let response = first.await.unwrap();
-    assert!(matches!(response.extensions().get::<CacheStatus>().unwrap().stored(), Some(Storing::Not(_))));
+    assert!(matches!(CacheStatus::of(&response).unwrap().stored(), Some(Storing::Not(_))));
     let second = begin(&cache, get("/t/x")).await;
     next_call(&mut handle).await.1.send_response(ok("new"));
     assert_eq!(text(second.await.unwrap()).await, "new");
@@ -268,7 +268,7 @@ async fn unstored_first_fill_of_a_new_name_is_reported() {
     let cache = CacheLayer::new(store.clone()).rules(one_rule(Rule::ttl(MINUTE).namespace("t:{table}"))).layer(inner);
     let stored = async |target| {
         let response = send(&cache, get(target)).await;
-        response.extensions().get::<CacheStatus>().unwrap().stored()
+        CacheStatus::of(&response).unwrap().stored()
     };
     let new = Some(Storing::Not(NoStore::NewNamespace));
     assert_eq!(stored("/t/x?7").await, new);

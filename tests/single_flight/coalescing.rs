@@ -231,7 +231,7 @@ async fn first_varying_response_after_long_is_not_shared() {
     let other = begin(&cache, in_language("fr")).await;
     next_call(&mut handle).await.1.send_response(varying("eins"));
     let response = leader.await.unwrap();
-    let not_stored = response.extensions().get::<CacheStatus>().expect("a rule covers it").stored();
+    let not_stored = CacheStatus::of(&response).expect("a rule covers it").stored();
     assert_eq!(not_stored, Some(Storing::Not(NoStore::Vary)));
     assert_eq!(text(response).await, "eins");
     // One of the two followers leads, and the other calls for itself once the responses differ.

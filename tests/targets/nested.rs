@@ -2,14 +2,12 @@
 
 use std::convert::Infallible;
 
-use crate::common::{MINUTE, send};
+use crate::common::{MINUTE, outcome_in_extension, send};
 use axum::{Router, body::Body, routing};
 use http::{Request, Response, header};
 use tower::{Layer, ServiceExt, util::BoxCloneSyncService};
 use tower_http::normalize_path::NormalizePathLayer;
-use tower_response_cache::{
-    CacheLayer, CacheStatus, InvalidateLayer, Memory, Outcome, RouteAndQuery, Rule, Rules, Store, status::Miss,
-};
+use tower_response_cache::{CacheLayer, InvalidateLayer, Memory, Outcome, RouteAndQuery, Rule, Rules, Store, status::Miss};
 
 pub(crate) const ABSENT: Outcome = Outcome::Miss(Miss::Absent);
 
@@ -59,7 +57,7 @@ impl Shape {
 
     /// Builds the application: every path responds to every method, and a POST has the `Location` `t/7`.
     pub(crate) fn app(&self, store: &Memory, rules: &Rules) -> App {
-        let cache = CacheLayer::new(store.clone()).rules(rules.clone());
+        let cache = CacheLayer::new(store.clone()).rules(rules.clone()).status_extension(true);
         let clear = InvalidateLayer::new(store.clone()).rules(rules.clone());
         let answer = async |request: Request<Body>| {
             let response = Response::builder().header(header::CACHE_CONTROL, "max-age=60");
@@ -96,7 +94,7 @@ pub(crate) async fn ask(app: &App, method: &str, host: &str, target: &str) -> Op
     let request = Request::builder().method(method).uri(target).header(header::HOST, host);
     let response = send(app, request.body(Body::empty()).expect("a request")).await;
     assert!(response.status().is_success(), "{method} {target}: {}", response.status());
-    response.extensions().get::<CacheStatus>().map(|status| status.outcome())
+    outcome_in_extension(&response)
 }
 
 /// Stores the response to a GET, and returns whether a write has invalidated it.

@@ -344,8 +344,9 @@ proptest! {
                         let mut both = Vec::new();
                         for (store, cache) in [(&one_store, &one), (&other_store, &other)] {
                             let before = outcomes(store);
-                            let (head, body) = send(cache, request(target)).await.into_parts();
-                            let status = head.extensions.get::<CacheStatus>().copied();
+                            let response = send(cache, request(target)).await;
+                            let status = CacheStatus::of(&response);
+                            let (head, body) = response.into_parts();
                             let counted = status.map_or([0; 5], |status| counted_as(status.outcome()));
                             let body = body.collect().await.expect("a body");
                             let trailers = body.trailers().cloned();

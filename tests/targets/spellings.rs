@@ -3,14 +3,14 @@
 use std::convert::Infallible;
 
 use super::nested::{ABSENT, HIT, Nest, Shape, invalidates};
-use crate::common::{MINUTE, Plain, counting, get, ok, outcome, send, text};
+use crate::common::{MINUTE, Plain, counting, get, ok, outcome, outcome_in_extension, send, text};
 use axum::body::Body;
 use http::{Request, Response};
 use proptest::prelude::*;
 use tower::{Layer, service_fn};
 use tower_response_cache::{
-    CacheLayer, CacheStatus, Identity, InvalidateLayer, Memory, Outcome, RouteAndQuery, Rule, Rules, Store,
-    semantics::NoVarySearch, status::Bypass,
+    CacheLayer, Identity, InvalidateLayer, Memory, Outcome, RouteAndQuery, Rule, Rules, Store, semantics::NoVarySearch,
+    status::Bypass,
 };
 
 // ---- Targets ---------------------------------------------------------------------------------------------------------
@@ -99,7 +99,7 @@ async fn write_invalidates_its_uri_for_all_forwarding_fields() {
             request = request.header(*name, *value);
         }
         let response = send(&app, request.body(Body::empty()).expect("a request")).await;
-        response.extensions().get::<CacheStatus>().map(|status| status.outcome())
+        outcome_in_extension(&response)
     };
     let forwarded: &[(&str, &str)] = &[("x-forwarded-host", "shop.test"), ("x-forwarded-proto", "https")];
     for (n, target) in ["/a?b=1", "/a/b~", "/%7Ea?c=%7E"].into_iter().enumerate() {

@@ -1,13 +1,10 @@
 //! The cache status of a response: the outcome and its reason.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+pub(crate) mod field;
 
-use http::{HeaderMap, HeaderName, HeaderValue, header::AGE};
+use std::{fmt, time::Duration};
+
+use http::{HeaderValue, Response};
 
 use crate::clock::Nanos;
 
@@ -216,16 +213,28 @@ pub enum Storing {
     Not(NoStore),
 }
 
-/// The outcome of a request and its reason: an extension of every response that a rule covers.
+/// A body that holds the [`CacheStatus`] of its response: [`CacheBody`](crate::CacheBody), also inside an
+/// [`InvalidateBody`](crate::invalidate::InvalidateBody).
+///
+/// A body that wraps one of them can implement the trait as well, so that [`CacheStatus::of`] accepts its responses.
+pub trait StatusBody {
+    /// Returns the status of the response, or `None` if no rule covered the request.
+    fn cache_status(&self) -> Option<CacheStatus>;
+}
+
+/// The outcome of a request and its reason. Every response that a rule covers has one in its [`CacheBody`](crate::CacheBody).
 ///
 /// ```
-/// use tower_response_cache::{CacheStatus, Outcome};
+/// use tower_response_cache::{CacheBody, CacheStatus, Outcome};
 ///
-/// fn was_hit<B>(response: &http::Response<B>) -> bool {
-///     response.extensions().get::<CacheStatus>().is_some_and(|status| status.outcome() == Outcome::Hit)
+/// fn was_hit<B>(response: &http::Response<CacheBody<B>>) -> bool {
+///     CacheStatus::of(response).is_some_and(|status| status.outcome() == Outcome::Hit)
 /// }
-/// # assert!(!was_hit(&http::Response::new(())));
+/// # assert!(!was_hit::<()>(&http::Response::new(CacheBody::default())));
 /// ```
+///
+/// A service that changes the type of the body hides the status. Among them are axum's `Router` and all layers that compress or limit bodies. With
+/// [`CacheLayer::status_extension`](crate::CacheLayer::status_extension), the status is an extension of the response as well.
 ///
 /// Its [`Display`](fmt::Display) is the value of a `Cache-Status` field without the name of the cache (RFC 9211).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -233,17 +242,45 @@ pub struct CacheStatus {
     outcome: Outcome,
     storing: Option<Storing>,
     /// The remaining lifetime in whole seconds. Negative when stale.
-    ttl: Option<i64>,
+    ttl: Option<i32>,
     /// The stored response was fresh, and the request did not allow its use.
     by_request: bool,
 }
 
 impl CacheStatus {
+    /// Returns the status of a response that has passed a [`CacheLayer`](crate::CacheLayer), or `None` if no rule covered the request.
+    ///
+    /// With several cache layers around each other, this is the status of the outermost one.
+    #[inline]
+    pub fn of<B: StatusBody>(response: &Response<B>) -> Option<Self> {
+        response.body().cache_status()
+    }
+
+    /// Returns a number that differs for most statuses of one second.
+    fn hash(self) -> usize {
+        let outcome = match self.outcome {
+            Outcome::Hit => 0,
+            Outcome::Revalidated => 1,
+            Outcome::OnlyIfCached => 2,
+            Outcome::Collapsed => 3,
+            Outcome::Stale(reason) => 4 + reason as usize,
+            Outcome::Miss(reason) => 8 + reason as usize,
+            Outcome::Bypass(reason) => 24 + reason as usize,
+        };
+        let storing = match self.storing {
+            None => 0,
+            Some(Storing::Stored) => 1,
+            Some(Storing::Pending) => 2,
+            Some(Storing::Not(reason)) => 3 + reason as usize,
+        };
+        (self.ttl.unwrap_or_default() as usize).wrapping_add(outcome * 37 + storing)
+    }
+
     pub(crate) fn new(outcome: Outcome) -> Self {
         Self { outcome, storing: None, ttl: None, by_request: false }
     }
 
-    fn with_ttl(self, seconds: i64) -> Self {
+    fn with_ttl(self, seconds: i32) -> Self {
         Self { ttl: Some(seconds), ..self }
     }
 
@@ -260,11 +297,11 @@ impl CacheStatus {
     #[inline]
     pub(crate) fn until(self, fresh_until: Nanos, now: Nanos) -> Self {
         const SECOND: Nanos = 1_000_000_000;
-        let seconds = match fresh_until.checked_sub(now) {
-            Some(left) => (left / SECOND) as i64,
-            None => -((now - fresh_until).div_ceil(SECOND) as i64),
-        };
-        self.with_ttl(seconds)
+        let seconds = |nanos| i32::try_from(nanos).unwrap_or(i32::MAX);
+        self.with_ttl(match fresh_until.checked_sub(now) {
+            Some(left) => seconds(left / SECOND),
+            None => -seconds((now - fresh_until).div_ceil(SECOND)),
+        })
     }
 
     /// Returns the outcome.
@@ -287,89 +324,6 @@ impl CacheStatus {
         HeaderValue::from_str(&format!("{cache}; {self}")).expect("the name was checked when the layer was built")
     }
 }
-
-/// Returns static values, whose clones change no reference count.
-pub(crate) fn values(texts: impl Iterator<Item = String>) -> Box<[HeaderValue]> {
-    let (mut all, mut ends) = (String::new(), Vec::new());
-    for text in texts {
-        all.push_str(&text);
-        ends.push(all.len());
-    }
-    let all: &'static str = all.leak();
-    let starts = std::iter::once(0).chain(ends.iter().copied());
-    starts.zip(&ends).map(|(start, end)| HeaderValue::from_static(&all[start..*end])).collect()
-}
-
-/// The `Cache-Status` field of one cache.
-#[derive(Debug, Clone)]
-pub(crate) struct StatusField {
-    name: Arc<str>,
-    /// The field values of hits, by the remaining seconds.
-    hits: Arc<[HeaderValue]>,
-}
-
-impl StatusField {
-    /// The number of prepared values for hits: half an hour in seconds. They take about 120 KiB for each name.
-    const READY: i64 = 1800;
-
-    #[track_caller]
-    pub(crate) fn named(name: &str) -> Self {
-        static KNOWN: Mutex<BTreeMap<Arc<str>, Arc<[HeaderValue]>>> = Mutex::new(BTreeMap::new());
-        let name = name_of_cache(name);
-        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-        let hits = known.entry(name.clone()).or_insert_with(|| {
-            let hit = |left| CacheStatus::new(Outcome::Hit).with_ttl(left);
-            values((0..=Self::READY).map(|left| format!("{name}; {}", hit(left)))).into()
-        });
-        Self { hits: hits.clone(), name }
-    }
-
-    #[inline]
-    fn value(&self, status: CacheStatus) -> HeaderValue {
-        match status {
-            CacheStatus { outcome: Outcome::Hit, storing: None, ttl: Some(left @ 0..=Self::READY), .. } => {
-                self.hits[left as usize].clone()
-            }
-            _ => status.header(&self.name),
-        }
-    }
-
-    /// Adds the field to a response, behind the values of caches closer to the origin (RFC 9211, section 2).
-    #[inline]
-    pub(crate) fn put(&self, status: CacheStatus, headers: &mut HeaderMap) {
-        match slot(headers) {
-            Some(slot) => *slot = self.value(status),
-            None => _ = headers.append(CACHE_STATUS, self.value(status)),
-        }
-    }
-}
-
-/// Returns the empty `Cache-Status` field of a stored response, the second field behind `Age`.
-#[inline]
-pub(crate) fn slot(headers: &mut HeaderMap) -> Option<&mut HeaderValue> {
-    let mut fields = headers.iter_mut();
-    match (fields.next(), fields.next()) {
-        (Some((first, _)), Some((name, value))) if value.is_empty() && *name == CACHE_STATUS && *first == AGE => Some(value),
-        _ => None,
-    }
-}
-
-/// Checks the name of a cache in `Cache-Status` (RFC 9211, section 2).
-///
-/// # Panics
-///
-/// If the name is not a token (RFC 9110, section 5.6.2) that begins with a letter.
-#[track_caller]
-pub(crate) fn name_of_cache(name: &str) -> Arc<str> {
-    let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
-    assert!(
-        name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(token),
-        "{name:?} cannot name a cache in Cache-Status: letters, digits and - . _, a letter first"
-    );
-    name.into()
-}
-
-pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// Writes the value by RFC 9211, section 2: `hit` or `fwd`, then `ttl`, `stored`, `collapsed` and `detail`.
 impl fmt::Display for CacheStatus {
