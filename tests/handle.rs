@@ -105,7 +105,7 @@ async fn application_works_over_memory() {
 async fn application_works_over_redis() {
     let server = common::redis::Server::start().await;
     let store = tower_response_cache::Redis::connect(&server.url()).await.expect("a store");
-    application_works(ResponseCache::new(store).rules(one_rule(rule()))).await;
+    application_works(ResponseCache::new(store).rules(one_rule(rule())).status_extension(true)).await;
 }
 
 // ---- Layers -------------------------------------------------------------------------------------------------------------

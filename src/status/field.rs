@@ -113,16 +113,14 @@ impl Texts {
     #[inline]
     fn hit(&self, left: i32) -> Option<&HeaderValue> {
         let left = usize::try_from(left).ok()?;
-        let chunk = self.hits.get(left / CHUNK)?;
-        chunk.get().map_or_else(|| self.new_chunk(left / CHUNK), |chunk| chunk).get(left % CHUNK)
+        self.hits.get(left / CHUNK)?.get_or_init(|| self.chunk(left / CHUNK)).get(left % CHUNK)
     }
 
     #[cold]
-    fn new_chunk(&self, number: usize) -> &[HeaderValue] {
+    fn chunk(&self, number: usize) -> Box<[HeaderValue]> {
         let hit = |left| CacheStatus::new(Outcome::Hit).with_ttl(left);
         let first = (number * CHUNK) as i32;
-        let new = || static_values((first..first + CHUNK as i32).map(|left| format!("{}; {}", self.name, hit(left))));
-        self.hits[number].get_or_init(new)
+        static_values((first..first + CHUNK as i32).map(|left| format!("{}; {}", self.name, hit(left))))
     }
 }
 
