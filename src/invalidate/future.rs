@@ -4,13 +4,14 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use http::Response;
 use pin_project::pin_project;
 
-use super::write::{Options, Write};
+use super::write::{InvalidateState, Write};
 use crate::{body::InvalidateBody, extensions::Invalidations, single_flight::detach::Detachable, store::Store};
 
 /// The response of an [`InvalidateService`](crate::InvalidateService).
@@ -26,7 +27,7 @@ pub(crate) enum State<F, St, B: Send + 'static, E: Send + 'static> {
     Pass {
         #[pin]
         inner: F,
-        said: Option<(St, Options)>,
+        shared: Option<Arc<InvalidateState<St>>>,
     },
     Write(Detachable<Result<Response<InvalidateBody<B>>, E>>),
 }
@@ -45,14 +46,13 @@ where
         loop {
             let drive = match state.as_mut().project() {
                 StateProj::Write(drive) => return Pin::new(drive).poll(cx),
-                StateProj::Pass { inner, said } => {
+                StateProj::Pass { inner, shared } => {
                     let mut response = ready!(inner.poll(cx))?;
                     let Some(named) = response.extensions_mut().remove::<Invalidations>() else {
                         return Poll::Ready(Ok(response.map(InvalidateBody::inner)));
                     };
-                    let (store, options) = said.take().expect("polled after its end");
-                    let mut write = Write::new(store, options);
-                    write.names = named.into_parts().0;
+                    let mut write = Write::new(shared.take().expect("polled after its end"));
+                    write.names.extend_exactly(&named.into_parts().0);
                     Detachable::to_the_end(write.said(response))
                 }
             };

@@ -1,10 +1,13 @@
 //! `InvalidateLayer`: every option and its default.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use tower::Layer;
 
-use super::{service::InvalidateService, write::Options};
+use super::{
+    service::InvalidateService,
+    write::{InvalidateState, Options},
+};
 use crate::{
     rules::{
         Rules,
@@ -127,6 +130,7 @@ impl<St: Store, S> Layer<S> for InvalidateLayer<St> {
 
     fn layer(&self, inner: S) -> Self::Service {
         self.store.context().counters.watches(&self.rules.usage());
-        InvalidateService { inner, store: self.store.clone(), rules: self.rules.clone(), options: self.options.clone() }
+        let (store, rules, options) = (self.store.clone(), self.rules.clone(), self.options.clone());
+        InvalidateService { inner, shared: Arc::new(InvalidateState { store, rules, options }) }
     }
 }

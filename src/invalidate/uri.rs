@@ -24,10 +24,10 @@ fn names_of<St: Store>(store: &St, rules: &Rules, uri: &Uri) -> (Namespaces, Inv
     let views = Views::of(request.uri(), request.extensions());
     let secret = &store.context().secret;
     let covering = rules.covering(&views);
-    let namespaces = |RouteMatch { rule, params, .. }: &RouteMatch<'_>| {
-        rule.invalidations_by_any_method(&RequestView::of(&request, params, secret))
-    };
-    let mut names = Namespaces::exactly(&covering.iter().flat_map(namespaces).collect::<Vec<_>>());
+    let mut names = Namespaces::default();
+    for RouteMatch { rule, params, .. } in &covering {
+        rule.add_invalidations_by_any_method(&mut names, &RequestView::of(&request, params, secret));
+    }
     for key in rules.keys_of_uri(secret, &request, &views) {
         names.push_key(key.as_ref());
     }

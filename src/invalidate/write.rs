@@ -3,7 +3,7 @@
 use std::{
     future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    pin::pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::Poll,
     thread,
@@ -42,31 +42,77 @@ pub(crate) struct Options {
     pub(crate) cache_status: Option<Arc<str>>,
 }
 
+/// State that all services of one layer share.
+pub(crate) struct InvalidateState<St> {
+    pub(crate) store: St,
+    pub(crate) rules: Rules,
+    pub(crate) options: Options,
+}
+
 /// A write in progress.
 pub(crate) struct Write<St: Store> {
-    store: St,
-    pub(crate) rule: Option<Arc<Policy>>,
+    shared: Arc<InvalidateState<St>>,
+    rule: Option<Arc<Policy>>,
     /// The head of the request, if the namespaces to invalidate depend on the response as well.
-    pub(crate) head: Option<(request::Parts, Rules)>,
-    pub(crate) names: Vec<Namespace>,
+    head: Option<Box<request::Parts>>,
+    /// The namespaces to invalidate, without their ancestors.
+    pub(crate) names: Namespaces,
     /// Single keys in addition, where HTTP decides.
-    pub(crate) keys: Vec<Key>,
-    pub(crate) kind: InvalidationKind,
-    pub(crate) options: Options,
+    keys: Vec<Key>,
+    kind: InvalidationKind,
     /// The fence of a strict store, and its names.
-    fence: Option<(Namespaces, Fence)>,
-    /// Method and path of a write that no rule covers, and true if the layer has rules.
-    pub(crate) uncovered: Option<(Method, Box<str>, bool)>,
+    fence: Option<Box<(Namespaces, Fence)>>,
+    /// Method and target of a write that no rule covers.
+    uncovered: Option<(Method, Option<PathAndQuery>)>,
     /// True after the invalidation.
     settled: bool,
 }
 
 impl<St: Store> Write<St> {
     /// Returns a write without namespaces.
-    pub(crate) fn new(store: St, options: Options) -> Self {
-        let (names, keys) = (Vec::new(), Vec::new());
-        let (rule, head, fence, uncovered) = (None, None, None, None);
-        Self { store, rule, head, names, keys, kind: InvalidationKind::Hard, options, fence, uncovered, settled: false }
+    pub(crate) fn new(shared: Arc<InvalidateState<St>>) -> Self {
+        let (names, keys, kind) = (Namespaces::default(), Vec::new(), InvalidationKind::Hard);
+        Self { shared, rule: None, head: None, names, keys, kind, fence: None, uncovered: None, settled: false }
+    }
+
+    /// Returns the write of a request, with the namespaces that its rules name.
+    pub(crate) fn of<B>(shared: &Arc<InvalidateState<St>>, request: Request<B>) -> (Self, Request<B>) {
+        let mut write = Self::new(shared.clone());
+        let secret = &shared.store.context().secret;
+        let views = Views::of(request.uri(), request.extensions());
+        let (mut by_response, mut softly) = (false, true);
+        shared.rules.each_covering(&views, |RouteMatch { rule, params, .. }| {
+            rule.add_invalidations(&mut write.names, &RequestView::of(&request, &params, secret));
+            by_response |= rule.invalidates_by_response() || rule.http().is_some() || rule.has_groups();
+            softly &= rule.invalidates_softly();
+            write.rule.get_or_insert_with(|| rule.clone());
+        });
+        drop(views);
+        match write.rule {
+            None => write.uncovered = Some((request.method().clone(), request.uri().path_and_query().cloned())),
+            // Softly only if all of the rules say so.
+            Some(_) if softly => write.kind = InvalidationKind::Soft,
+            Some(_) => {}
+        }
+        if !by_response {
+            return (write, request);
+        }
+        let (head, body) = request.into_parts();
+        write.head = Some(Box::new(head.clone()));
+        write.keys = write.keys(None);
+        (write, Request::from_parts(head, body))
+    }
+
+    /// Returns the time to wait for the delivery of the invalidation, and the reaction to a timeout.
+    fn delivery_timeout(&self) -> (Duration, OnDeliveryTimeout) {
+        let of_rule = self.rule.as_ref().and_then(|rule| rule.delivery_timeout());
+        of_rule.unwrap_or(self.shared.options.delivery_timeout)
+    }
+
+    /// Returns the reaction to a fence that cannot be set.
+    fn on_fence_error(&self) -> OnFenceError {
+        let of_rule = self.rule.as_ref().and_then(|rule| rule.on_fence_error());
+        of_rule.unwrap_or(self.shared.options.on_fence_error)
     }
 
     /// Returns the response after the invalidations that its handler has named are delivered.
@@ -79,7 +125,7 @@ impl<St: Store> Write<St> {
         let response = response.map(InvalidateBody::inner);
         match self.settle(known).await {
             None => response,
-            Some(Invalidation::Undelivered) if self.options.delivery_timeout.1 == OnDeliveryTimeout::Reject => {
+            Some(Invalidation::Undelivered) if self.delivery_timeout().1 == OnDeliveryTimeout::Reject => {
                 self.marked(unavailable(), Invalidation::Undelivered)
             }
             Some(what) => self.marked(response, what),
@@ -93,12 +139,12 @@ impl<St: Store> Write<St> {
     {
         let names = self.invalidated();
         if !names.is_empty() {
-            match self.store.fence(&names).await {
-                Ok(fence) => self.fence = Some((names, fence)),
+            match self.shared.store.fence(&names).await {
+                Ok(fence) => self.fence = Some(Box::new((names, fence))),
                 Err(error) => {
-                    self.store.context().counters.add(Count::NotFenced, 1);
+                    self.shared.store.context().counters.add(Count::NotFenced, 1);
                     tracing::warn!(?names, %error, "no fence could be set for a write");
-                    if self.options.on_fence_error == OnFenceError::Reject {
+                    if self.on_fence_error() == OnFenceError::Reject {
                         self.settled = true;
                         return Ok(self.marked(unavailable(), Invalidation::NotFenced));
                     }
@@ -108,76 +154,87 @@ impl<St: Store> Write<St> {
         self.run(call()).await
     }
 
-    pub(crate) async fn run<F, B, E>(mut self, inner: F) -> Result<Response<InvalidateBody<B>>, E>
+    /// Awaits the handler and invalidates.
+    #[expect(clippy::manual_async_fn, reason = "an async fn would move its arguments once more")]
+    pub(crate) fn run<F, B, E>(mut self, inner: F) -> impl Future<Output = Result<Response<InvalidateBody<B>>, E>>
     where
         F: Future<Output = Result<Response<B>, E>>,
     {
-        let outcome = self.outcome(inner).await;
-        // Strict: while a statement may still be running, the fence stays until its deadline.
-        let is_known =
-            |response: &Response<B>| !response.status().is_server_error() && response.status() != StatusCode::REQUEST_TIMEOUT;
-        let known = matches!(&outcome, Ok(Ok(response)) if is_known(response));
-        match outcome {
-            Ok(Ok(mut response)) => {
-                let said = response.extensions_mut().remove::<Invalidations>();
-                if said.is_none() {
-                    self.report_uncovered(response.status());
+        async move {
+            let outcome = self.outcome(pin!(inner)).await;
+            // Strict: while a statement may still be running, the fence stays until its deadline.
+            let is_known = |status: StatusCode| !status.is_server_error() && status != StatusCode::REQUEST_TIMEOUT;
+            let known = matches!(&outcome, Ok(Ok(response)) if is_known(response.status()));
+            match outcome {
+                Ok(Ok(response)) => {
+                    let response = self.add_names_of(response);
+                    Ok(self.answered(response, known).await)
                 }
-                let (said, only) = said.map(Invalidations::into_parts).unwrap_or_default();
-                let by_rule = !only && self.rule.as_ref().is_none_or(|rule| rule.may_have_changed(response.status()));
-                if !by_rule {
-                    self.names.clear();
+                Ok(Err(error)) => {
+                    self.settle(known).await;
+                    Err(error)
                 }
-                // Before any step that may panic.
-                self.names.extend(said);
-                let (parts, body) = response.into_parts();
-                self.names.extend(self.groups(&parts));
-                self.keys = self.keys(Some(&parts));
-                response = Response::from_parts(parts, body);
-                if by_rule {
-                    response = self.add_names_by_response(response);
+                Err(panic) => {
+                    self.settle(known).await;
+                    resume_unwind(panic)
                 }
-                Ok(self.answered(response, known).await)
-            }
-            Ok(Err(error)) => {
-                self.settle(known).await;
-                Err(error)
-            }
-            Err(panic) => {
-                self.settle(known).await;
-                resume_unwind(panic)
             }
         }
     }
 
+    /// Adds the namespaces that the response names, and removes those of the rule if the response says that nothing has changed.
+    fn add_names_of<B>(&mut self, mut response: Response<B>) -> Response<B> {
+        let said = response.extensions_mut().remove::<Invalidations>();
+        if said.is_none() {
+            self.report_uncovered(response.status());
+        }
+        let (said, only) = said.map(Invalidations::into_parts).unwrap_or_default();
+        let by_rule = !only && self.rule.as_ref().is_none_or(|rule| rule.may_have_changed(response.status()));
+        if !by_rule {
+            self.names = Namespaces::default();
+        }
+        // Before any step that may panic.
+        self.names.extend_exactly(&said);
+        if self.head.is_none() {
+            return response;
+        }
+        let (parts, body) = response.into_parts();
+        let groups = self.groups(&parts);
+        self.names.extend_exactly(&groups);
+        self.keys = self.keys(Some(&parts));
+        if by_rule {
+            self.add_names_by_response(&parts);
+        }
+        Response::from_parts(parts, body)
+    }
+
     /// Counts a successful write that no rule covers.
     fn report_uncovered(&self, status: StatusCode) {
-        let Some((method, path, has_rules)) =
-            self.uncovered.as_ref().filter(|_| status.is_success() || status.is_redirection())
-        else {
+        let Some((method, target)) = self.uncovered.as_ref().filter(|_| status.is_success() || status.is_redirection()) else {
             return;
         };
-        let context = self.store.context();
-        context.counters.uncovered_write(method.as_str(), path, *has_rules, context.clock.nanos());
+        let (path, has_rules) = (target.as_ref().map_or("/", PathAndQuery::path), !self.shared.rules.is_empty());
+        let context = self.shared.store.context();
+        context.counters.uncovered_write(method.as_str(), path, has_rules, context.clock.nanos());
     }
 
     /// Awaits the handler, catches its panic, and extends the deadline of the fence meanwhile.
-    async fn outcome<F: Future>(&self, inner: F) -> thread::Result<F::Output> {
-        let mut inner = pin!(inner);
+    async fn outcome<F: Future>(&self, mut inner: Pin<&mut F>) -> thread::Result<F::Output> {
         let guarded = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll(cx))) {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(outcome)) => Poll::Ready(Ok(outcome)),
             Err(panic) => Poll::Ready(Err(panic)),
         });
-        let Some((names, fence)) = &self.fence else { return guarded.await };
+        let Some((names, fence)) = self.fence.as_deref() else { return guarded.await };
         let Some(after) = fence.renew_after() else { return guarded.await };
-        let renewing = async {
+        // Boxed, to keep other writes small.
+        let mut renewing = Box::pin(async {
             loop {
                 tokio::time::sleep(after).await;
-                self.store.renew(names, fence).await;
+                self.shared.store.renew(names, fence).await;
             }
-        };
-        let (mut guarded, mut renewing) = (pin!(guarded), pin!(renewing));
+        });
+        let mut guarded = pin!(guarded);
         poll_fn(|cx| match guarded.as_mut().poll(cx) {
             Poll::Pending => renewing.as_mut().poll(cx),
             ready => ready,
@@ -185,20 +242,18 @@ impl<St: Store> Write<St> {
         .await
     }
 
-    /// Adds the namespaces that the rule computes from the response.
-    fn add_names_by_response<B>(&mut self, response: Response<B>) -> Response<B> {
-        let Some((head, rules)) = &self.head else { return response };
-        let (parts, body) = response.into_parts();
-        for RouteMatch { rule, params, .. } in rules.covering(&Views::of(&head.uri, &head.extensions)) {
-            let view = RequestView::of_parts(head, &params, &self.store.context().secret);
-            self.names.extend(rule.invalidations_by_response(&view, &parts));
-        }
-        Response::from_parts(parts, body)
+    /// Adds the namespaces that the rules compute from the response.
+    fn add_names_by_response(&mut self, response: &response::Parts) {
+        let Some(head) = &self.head else { return };
+        self.shared.rules.each_covering(&Views::of(&head.uri, &head.extensions), |RouteMatch { rule, params, .. }| {
+            let view = RequestView::of_parts(head, &params, &self.shared.store.context().secret);
+            self.names.extend_exactly(&rule.invalidations_by_response(&view, response));
+        });
     }
 
     /// Returns the cache groups that the response names, if a rule enables them (RFC 9875, section 3).
     fn groups(&self, response: &response::Parts) -> Vec<Namespace> {
-        let Some((head, _)) = self.head.as_ref().filter(|_| self.covered_by(Policy::has_groups)) else {
+        let Some(head) = self.head.as_ref().filter(|_| self.covered_by(Policy::has_groups)) else {
             return Vec::new();
         };
         // With a method-override header, the request's method does not count.
@@ -212,9 +267,10 @@ impl<St: Store> Write<St> {
     /// Returns the keys of the stored responses that a write makes outdated, where HTTP decides (RFC 9111, section 4.4): the key of its own
     /// URI, unless the response states that nothing was done, and after a success the keys of the URIs that the response names.
     pub(crate) fn keys(&self, response: Option<&response::Parts>) -> Vec<Key> {
-        let Some((head, rules)) = self.head.as_ref().filter(|_| self.covered_by(|rule| rule.http().is_some())) else {
+        let Some(head) = self.head.as_ref().filter(|_| self.covered_by(|rule| rule.http().is_some())) else {
             return Vec::new();
         };
+        let InvalidateState { store, rules, .. } = &*self.shared;
         // References in the response are relative to the target as the client sent it.
         let sent = key::uri_as_sent(&head.uri, &head.extensions);
         let own = sent.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
@@ -241,7 +297,7 @@ impl<St: Store> Write<St> {
             }
             _ => vec![own.clone()],
         };
-        let secret = &self.store.context().secret;
+        let secret = &store.context().secret;
         let keys = |path: PathAndQuery| {
             let mut get = Request::new(());
             let mut uri = head.uri.clone().into_parts();
@@ -260,15 +316,17 @@ impl<St: Store> Write<St> {
 
     /// Returns true if a rule by which a reader may have found the target satisfies `is`.
     fn covered_by(&self, is: impl Fn(&Policy) -> bool) -> bool {
-        let Some((head, rules)) = &self.head else { return false };
-        rules.covering(&Views::of(&head.uri, &head.extensions)).iter().any(|found| is(found.rule))
+        let Some(head) = &self.head else { return false };
+        let mut covered = false;
+        self.shared.rules.each_covering(&Views::of(&head.uri, &head.extensions), |found| covered |= is(found.rule));
+        covered
     }
 
     /// Returns all names to invalidate that are known so far, and the names of the fence.
     fn invalidated(&self) -> Namespaces {
-        let mut all = Namespaces::exactly(&self.names);
+        let mut all = self.names.clone();
         self.keys.iter().for_each(|key| all.push_key(key.as_ref()));
-        if let Some((fenced, _)) = &self.fence {
+        if let Some((fenced, _)) = self.fence.as_deref() {
             all.extend(fenced);
         }
         all
@@ -279,22 +337,23 @@ impl<St: Store> Write<St> {
         let names = self.invalidated();
         let mut what = None;
         if !names.is_empty() {
-            let counters = &self.store.context().counters;
+            let store = &self.shared.store;
+            let counters = &store.context().counters;
             counters.add(Count::Invalidations, 1);
-            let fence = self.fence.take().map(|(_, fence)| fence).filter(|_| known);
-            what =
-                Some(match backend::within(self.options.delivery_timeout.0, self.store.bump(&names, self.kind, fence)).await {
-                    Some(Ok(())) => {
-                        tracing::debug!(?names, "invalidated");
-                        Invalidation::Delivered
-                    }
-                    late => {
-                        counters.add(Count::Undelivered, 1);
-                        let error = late.and_then(Result::err);
-                        tracing::error!(?names, ?error, "a write could not be followed by its invalidation in time");
-                        Invalidation::Undelivered
-                    }
-                });
+            let fence = self.fence.take().map(|fence| fence.1).filter(|_| known);
+            let limit = self.delivery_timeout().0;
+            what = Some(match backend::within(limit, store.bump(&names, self.kind, fence)).await {
+                Some(Ok(())) => {
+                    tracing::debug!(?names, "invalidated");
+                    Invalidation::Delivered
+                }
+                late => {
+                    counters.add(Count::Undelivered, 1);
+                    let error = late.and_then(Result::err);
+                    tracing::error!(?names, ?error, "a write could not be followed by its invalidation in time");
+                    Invalidation::Undelivered
+                }
+            });
         }
         self.settled = true;
         what
@@ -308,7 +367,7 @@ impl<St: Store> Write<St> {
             Invalidation::Undelivered => "undelivered",
             Invalidation::NotFenced => "not-fenced",
         };
-        if let Some(name) = &self.options.cache_status {
+        if let Some(name) = &self.shared.options.cache_status {
             let value = HeaderValue::from_str(&format!("{name}; detail={detail}")).expect("the name was checked");
             response.headers_mut().append(field::CACHE_STATUS, value);
         }
@@ -327,9 +386,12 @@ fn unavailable<B>() -> Response<InvalidateBody<B>> {
 /// its runtime.
 impl<St: Store> Drop for Write<St> {
     fn drop(&mut self) {
+        if self.settled {
+            return;
+        }
         let names = self.invalidated();
-        if !self.settled && !names.is_empty() {
-            self.store.bump_now(&names);
+        if !names.is_empty() {
+            self.shared.store.bump_now(&names);
         }
     }
 }

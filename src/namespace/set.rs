@@ -4,8 +4,7 @@ use std::{
     collections::HashSet,
     fmt,
     hash::{BuildHasher, RandomState},
-    iter,
-    ops::Deref,
+    ops::{Deref, Range},
     sync::{Arc, LazyLock},
 };
 
@@ -39,6 +38,12 @@ struct Span {
     start: u32,
     end: u32,
     hash: u64,
+}
+
+impl Span {
+    fn range(&self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
 }
 
 /// The spans of a set. A small set, as most are, needs no allocation for them.
@@ -181,15 +186,17 @@ impl Namespaces {
     /// for. A duplicate is invalidated twice.
     pub(crate) fn exactly<'a>(names: impl IntoIterator<Item = &'a Namespace>) -> Self {
         let mut set = Self::default();
-        for name in names {
-            set.push_text(name.as_str(), false);
-        }
+        set.extend_exactly(names);
         set
+    }
+
+    /// Adds these names without their ancestors.
+    pub(crate) fn extend_exactly<'a>(&mut self, names: impl IntoIterator<Item = &'a Namespace>) {
+        names.into_iter().for_each(|name| self.push_text(name.as_str(), false));
     }
 
     /// Adds a name with its ancestors. The name must have passed [`check`].
     pub(crate) fn push(&mut self, name: &str) {
-        debug_assert!(check(name).is_ok(), "{name:?}");
         self.push_text(name, true);
     }
 
@@ -210,6 +217,10 @@ impl Namespaces {
 
     /// Adds the names of another set that this one does not contain.
     pub(crate) fn extend(&mut self, other: &Self) {
+        if self.is_empty() {
+            *self = other.clone();
+            return;
+        }
         for span in other.spans.iter() {
             if self.spans.iter().any(|known| known.hash == span.hash) {
                 continue;
@@ -221,29 +232,42 @@ impl Namespaces {
         }
     }
 
+    /// Adds the name that `write` appends, with its ancestors. The name must be valid.
+    pub(crate) fn push_written(&mut self, write: impl FnOnce(&mut String)) {
+        self.add(true, write);
+    }
+
+    /// Adds the name that `write` appends, without its ancestors, for an invalidation.
+    pub(crate) fn push_exactly(&mut self, write: impl FnOnce(&mut String)) {
+        self.add(false, write);
+    }
+
     fn push_text(&mut self, name: &str, ancestors: bool) {
-        if name == ROOT && ancestors {
-            return;
+        self.add(ancestors, |text| text.push_str(name));
+    }
+
+    fn add(&mut self, ancestors: bool, write: impl FnOnce(&mut String)) {
+        let Self { text, spans } = self;
+        let text = text.own();
+        let start = text.len();
+        write(text);
+        debug_assert!(check(&text[start..]).is_ok(), "{:?}", &text[start..]);
+        if !ancestors {
+            let hash = hash_of(&text[start..]);
+            return spans.push(Span { start: start as u32, end: text.len() as u32, hash });
         }
-        let start = self.text.as_str().len();
-        let mut kept = 0;
-        let levels = name.match_indices(':').map(|(at, _)| at).filter(|_| ancestors);
-        for end in levels.chain(iter::once(name.len())) {
-            let level = &name[..end];
+        let (mut kept, mut from) = (start, if &text[start..] == ROOT { text.len() } else { start });
+        while from < text.len() {
+            let end = text.bytes().skip(from).position(|byte| byte == b':').map_or(text.len(), |at| from + at);
+            from = end + 1;
+            let level = &text[start..end];
             let hash = hash_of(level);
-            if ancestors && self.spans.iter().any(|s| s.hash == hash && self.slice(s) == level) {
-                continue;
+            if !spans.iter().any(|span| span.hash == hash && text.get(span.range()) == Some(level)) {
+                kept = end;
+                spans.push(Span { start: start as u32, end: end as u32, hash });
             }
-            kept = end;
-            self.spans.push(Span { start: start as u32, end: (start + end) as u32, hash });
-            // Later levels slice the text, so it must be there before the next comparison.
-            let text = self.text.own();
-            let have = text.len() - start;
-            text.push_str(&name[have..end]);
         }
-        if self.text.as_str().len() > start + kept {
-            self.text.own().truncate(start + kept);
-        }
+        text.truncate(kept);
     }
 
     /// Iterates over the names, ancestors included. The internal names of keys are left out.
@@ -372,7 +396,7 @@ impl Namespaces {
     }
 
     fn slice(&self, span: &Span) -> &str {
-        self.text.as_str().get(span.start as usize..span.end as usize).unwrap_or_default()
+        self.text.as_str().get(span.range()).unwrap_or_default()
     }
 }
 
@@ -450,9 +474,11 @@ mod tests {
         set.push("db_query:orders");
         set.push("db_query:orders:42");
         set.push("auth");
+        set.push("*");
+        set.push("ä:ö");
         let names: Vec<_> = set.iter().collect();
-        assert_eq!(names, ["*", "db_query", "db_query:orders", "db_query:orders:42", "auth"]);
-        assert_eq!(set.hashes().count(), 5);
+        assert_eq!(names, ["*", "db_query", "db_query:orders", "db_query:orders:42", "auth", "ä", "ä:ö"]);
+        assert_eq!(set.hashes().count(), 7);
     }
     #[test]
     fn derived_set_leaves_the_original_unchanged() {

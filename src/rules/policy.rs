@@ -44,7 +44,9 @@ pub(crate) struct Policy {
     is_plain: bool,
     /// Requests with an ambiguous path bypass the cache.
     guards_path: bool,
-    /// The templates of the namespaces that writes invalidate.
+    /// The namespaces that all writes invalidate.
+    fixed_invalidations: Namespaces,
+    /// The other templates of the namespaces that writes invalidate.
     invalidations: Vec<(Methods, Template)>,
     /// The rule names no namespace.
     names_none: bool,
@@ -84,6 +86,7 @@ impl Policy {
                 list.iter().map(|(methods, source)| Ok((methods.clone(), parse(source)?))).collect::<Result<_, RulesError>>()?
             }
         };
+        let (fixed_invalidations, invalidations) = without_fixed(invalidations);
         let of_target = rule.key.depends_only_on_target();
         let plans_by_target = of_target
             && !identified
@@ -108,6 +111,7 @@ impl Policy {
             base,
             namespaces,
             is_plain,
+            fixed_invalidations,
             invalidations,
             names_none,
             learned: Arc::default(),
@@ -322,7 +326,7 @@ impl Policy {
     fn plan_of(&self, request: &RequestView<'_>, key: KeyRef<'_>) -> ReadPlan {
         let mut names = self.base.clone();
         for template in &self.namespaces {
-            names.push(&template.write(request, self.rule.key.identity()));
+            template.add(&mut names, request, self.rule.key.identity());
         }
         for by in &self.rule.namespaces_by {
             by(request).iter().for_each(|name| names.push(name.as_str()));
@@ -386,28 +390,24 @@ impl Policy {
         left as f64 <= reach * 37.0 && -reach * (1.0 - fastrand::f64()).ln() >= left as f64
     }
 
-    /// Returns the namespaces that a write invalidates, as far as the request names them.
-    pub(crate) fn invalidations(&self, request: &RequestView<'_>) -> Vec<Namespace> {
-        self.invalidations_for(request, |methods| concerns(methods, request))
+    /// Adds the namespaces that a write invalidates, as far as the request names them.
+    pub(crate) fn add_invalidations(&self, names: &mut Namespaces, request: &RequestView<'_>) {
+        self.add_invalidations_for(names, request, |methods| concerns(methods, request));
     }
 
-    /// Returns the namespaces that writes to the target of a request invalidate, with any method.
-    pub(crate) fn invalidations_by_any_method(&self, request: &RequestView<'_>) -> Vec<Namespace> {
-        self.invalidations_for(request, |_| true)
+    /// Adds the namespaces that writes to the target of a request invalidate, with any method.
+    pub(crate) fn add_invalidations_by_any_method(&self, names: &mut Namespaces, request: &RequestView<'_>) {
+        self.add_invalidations_for(names, request, |_| true);
     }
 
-    fn invalidations_for(&self, request: &RequestView<'_>, concerns: impl Fn(&Methods) -> bool) -> Vec<Namespace> {
-        let identity = self.rule.key.identity();
-        let mut names: Vec<_> = self
-            .invalidations
-            .iter()
-            .filter(|(methods, _)| concerns(methods))
-            .flat_map(|(_, template)| template.render(request, identity))
-            .collect();
-        if matches!(self.rule.writes.names, InvalidationRule::Own) {
-            names.extend(self.rule.namespaces_by.iter().flat_map(|by| by(request)));
+    fn add_invalidations_for(&self, names: &mut Namespaces, request: &RequestView<'_>, concerns: impl Fn(&Methods) -> bool) {
+        names.extend(&self.fixed_invalidations);
+        for (_, template) in self.invalidations.iter().filter(|(methods, _)| concerns(methods)) {
+            template.add_exactly(names, request, self.rule.key.identity());
         }
-        names
+        if matches!(self.rule.writes.names, InvalidationRule::Own) {
+            self.rule.namespaces_by.iter().for_each(|by| names.extend_exactly(&by(request)));
+        }
     }
 
     /// Returns true if a write invalidates softly.
@@ -473,6 +473,17 @@ fn check(route: Option<&str>, rule: &Rule) -> Result<(), RulesError> {
 
 /// The statuses that are stored by default.
 const STORED: [u16; 8] = [200, 203, 204, 300, 301, 308, 404, 410];
+
+/// Returns the namespaces that all writes invalidate, and the other templates.
+fn without_fixed(all: Vec<(Methods, Template)>) -> (Namespaces, Vec<(Methods, Template)>) {
+    let is_fixed = |(methods, template): &(Methods, Template)| methods.is_none() && template.fixed().is_some();
+    let (fixed, others): (Vec<_>, Vec<_>) = all.into_iter().partition(is_fixed);
+    let mut names = Namespaces::default();
+    for name in fixed.iter().filter_map(|(_, template)| template.fixed()) {
+        names.push_exactly(|text| text.push_str(name));
+    }
+    (names.shared(), others)
+}
 
 /// Returns true for a listed method. A method-override header may stand for any of them.
 fn concerns(methods: &Methods, request: &RequestView<'_>) -> bool {

@@ -62,6 +62,7 @@ struct Table {
     patterns: Vec<String>,
     fallback: Option<usize>,
     rules: Vec<Arc<Policy>>,
+    any_reads_by_post: bool,
     /// The classes of request fields that matter to keys.
     fields: Arc<FieldTable>,
 }
@@ -105,7 +106,7 @@ impl Rules {
         let compiled = Arc::new(Policy::new(Some(pattern), rule, &self.table.fields)?);
         let table = Arc::make_mut(&mut self.table);
         table.router.insert(pattern, table.rules.len()).map_err(|why| RulesError::insert(pattern, &why))?;
-        table.rules.push(compiled);
+        table.add(compiled);
         table.patterns.push(pattern.to_owned());
         Ok(self)
     }
@@ -133,7 +134,7 @@ impl Rules {
         let compiled = Arc::new(Policy::new(None, rule, &self.table.fields)?);
         let table = Arc::make_mut(&mut self.table);
         table.fallback = Some(table.rules.len());
-        table.rules.push(compiled);
+        table.add(compiled);
         Ok(self)
     }
 
@@ -204,23 +205,36 @@ impl Rules {
         self.covering(views).into_iter().flat_map(keys).flatten().collect()
     }
 
-    /// Returns the rules by which a reader may have found the entries of a target, in any layer and with any spelling of the target. The
-    /// first is the rule of the target as this layer sees it, if there is one. If several paths of the target lead to one rule, it is
-    /// returned once for the parameters of each.
+    /// Returns the rules of [`each_covering`](Self::each_covering).
     pub(crate) fn covering<'a>(&'a self, views: &'a Views<'_>) -> Vec<RouteMatch<'a>> {
+        let mut all = Vec::new();
+        self.each_covering(views, |found| all.push(found));
+        all
+    }
+
+    /// Calls `then` with the rules by which a reader may have found the entries of a target, in any layer and with any spelling of the
+    /// target. The first is the rule of the target as this layer sees it, if there is one. If several paths of the target lead to one rule,
+    /// it comes once for the parameters of each.
+    pub(crate) fn each_covering<'a>(&'a self, views: &'a Views<'_>, mut then: impl FnMut(RouteMatch<'a>)) {
         let table = &*self.table;
         let found = |place: usize, params| table.found_for_write(place, params);
         let route = |path: &'a str| table.router.at(path).map(|(place, params)| found(place, params));
-        let paths = || views.paths().map(route);
-        let mut all: Vec<_> = paths().flatten().collect();
-        let is_direct = !all.is_empty();
-        if let Some(place) = table.fallback.filter(|_| paths().any(|found| found.is_none())) {
-            all.push(found(place, Params::none()));
+        let (mut is_direct, mut leaves_one) = (false, false);
+        for path in views.paths() {
+            match route(path) {
+                Some(found) => {
+                    is_direct = true;
+                    then(found);
+                }
+                None => leaves_one = true,
+            }
         }
-        if !is_direct {
-            all.extend(views.guesses().find_map(route));
+        if let Some(place) = table.fallback.filter(|_| leaves_one) {
+            then(found(place, Params::none()));
         }
-        all
+        if !is_direct && let Some(found) = views.guesses().find_map(route) {
+            then(found);
+        }
     }
 
     /// Returns false only if no rule covers a request. This is cheap, and most uncovered requests end here.
@@ -285,13 +299,16 @@ impl Rules {
         Some(RouteMatch { place, rule: &table.rules[place], params })
     }
 
-    /// Returns the rule that covers a request, without counting as a use of the rule.
-    pub(crate) fn peek_read(&self, uri: &Uri, extensions: &Extensions) -> Option<&Policy> {
+    /// Returns true if a POST with this target is a read, without counting as a use of its rule.
+    pub(crate) fn read_by_post(&self, uri: &Uri, extensions: &Extensions) -> bool {
         let table = &*self.table;
+        if !table.any_reads_by_post {
+            return false;
+        }
         let route = |path| table.router.at(path).map(|(place, _)| place);
         let sent = || route(key::path_as_sent(uri, extensions));
-        let place = route(uri.path()).or_else(sent).or(table.fallback)?;
-        Some(&table.rules[place])
+        let place = route(uri.path()).or_else(sent).or(table.fallback);
+        place.is_some_and(|place| table.rules[place].reads_by_post())
     }
 
     /// Returns the rule at a place in the table.
@@ -302,6 +319,11 @@ impl Rules {
 }
 
 impl Table {
+    fn add(&mut self, rule: Arc<Policy>) {
+        self.any_reads_by_post |= rule.reads_by_post();
+        self.rules.push(rule);
+    }
+
     fn unmatched(&self) -> impl Iterator<Item = &str> {
         self.rules.iter().filter(|rule| !rule.learned().has_matched()).map(|rule| rule.route().unwrap_or("(fallback)"))
     }

@@ -3,7 +3,7 @@
 use super::error::{RulesError, RulesErrorKind};
 use crate::{
     key::{Identity, RequestView},
-    namespace::{self, MAX_NAMESPACE_LEN, Namespace, push_value},
+    namespace::{self, MAX_NAMESPACE_LEN, push_value, set::Namespaces},
     secret::IdentityHash,
 };
 
@@ -73,32 +73,36 @@ impl Template {
         self.pieces.iter().all(|piece| matches!(piece, Piece::Text(_))).then_some(&*self.source)
     }
 
-    /// Returns the names that a write may mean. There are several if the request states several identities, or one in a spelling that not
+    /// Adds the names that a write may mean. There are several if the request states several identities, or one in a spelling that not
     /// every handler accepts.
-    pub(super) fn render(&self, request: &RequestView<'_>, identity: Option<&Identity>) -> impl Iterator<Item = Namespace> {
+    pub(super) fn add_exactly(&self, names: &mut Namespaces, request: &RequestView<'_>, identity: Option<&Identity>) {
         let names_one = self.pieces.iter().any(|piece| matches!(piece, Piece::Identity));
-        let all = identity.filter(|_| names_one).map_or_else(|| vec![None], |identity| identity.candidates(request));
-        all.into_iter().map(|who| Namespace::rendered(self.written(request, || who)))
+        match identity.filter(|_| names_one) {
+            Some(identity) => {
+                for who in identity.candidates(request) {
+                    names.push_exactly(|name| self.write(name, request, || who));
+                }
+            }
+            None => names.push_exactly(|name| self.write(name, request, || None)),
+        }
     }
 
-    /// Returns the name for a request that is stored.
-    pub(super) fn write(&self, request: &RequestView<'_>, identity: Option<&Identity>) -> String {
-        self.written(request, || identity.and_then(|identity| identity.of(request)))
+    /// Adds the name for a request that is stored, with its ancestors.
+    pub(super) fn add(&self, names: &mut Namespaces, request: &RequestView<'_>, identity: Option<&Identity>) {
+        names.push_written(|name| self.write(name, request, || identity.and_then(|identity| identity.of(request))));
     }
 
-    fn written(&self, request: &RequestView<'_>, who: impl Fn() -> Option<IdentityHash>) -> String {
-        let mut name = String::with_capacity(self.source.len() + 24);
+    fn write(&self, name: &mut String, request: &RequestView<'_>, who: impl Fn() -> Option<IdentityHash>) {
         for piece in &self.pieces {
             match piece {
                 Piece::Text(text) => name.push_str(text),
-                Piece::Param(param) => push_value(&mut name, request.param(param)),
+                Piece::Param(param) => push_value(name, request.param(param)),
                 Piece::Identity => match who() {
                     Some(hash) => name.push_str(&hash.to_string()),
                     None => name.push_str("anonymous"),
                 },
             }
         }
-        name
     }
 
     /// Returns a name of this template, for counting.

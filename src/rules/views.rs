@@ -1,6 +1,6 @@
 //! The paths by which readers may have found the target of a write.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, cell::OnceCell};
 
 use http::{Extensions, Uri};
 
@@ -13,23 +13,27 @@ pub(crate) struct Views<'a> {
     sent: &'a str,
     plain_now: Cow<'a, str>,
     plain_sent: Cow<'a, str>,
+    /// All four paths are one text, as for most targets.
+    is_plain: bool,
     /// The path with a slash at its end.
-    folder: String,
+    folder: OnceCell<String>,
 }
 
 impl<'a> Views<'a> {
     pub(crate) fn of(uri: &'a Uri, extensions: &'a Extensions) -> Self {
+        let is_as_sent = key::is_as_sent(uri, extensions);
         let (now, sent) = (uri.path(), key::path_as_sent(uri, extensions));
-        let (plain_now, plain_sent) = (key::plain_path(now), key::plain_path(sent));
-        // `/` already has one.
-        let folder = if plain_sent.ends_with('/') { String::new() } else { format!("{plain_sent}/") };
-        Self { now, sent, plain_now, plain_sent, folder }
+        let plain_now = key::plain_path(now);
+        let is_plain = is_as_sent && matches!(plain_now, Cow::Borrowed(_));
+        let plain_sent = if is_as_sent { plain_now.clone() } else { key::plain_path(sent) };
+        Self { now, sent, plain_now, plain_sent, is_plain, folder: OnceCell::new() }
     }
 
     /// Returns the distinct paths. The path that this layer sees comes first.
     pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
         let all: [&str; 4] = [self.now, self.sent, &self.plain_now, &self.plain_sent];
-        (0..all.len()).filter(move |at| !all[..*at].contains(&all[*at])).map(move |at| all[at])
+        let count = if self.is_plain { 1 } else { all.len() };
+        (0..count).filter(move |at| !all[..*at].contains(&all[*at])).map(move |at| all[at])
     }
 
     /// Returns the paths to try if none of [`paths`](Self::paths) matches: with a slash at the end, then without the first segment, without
@@ -37,7 +41,9 @@ impl<'a> Views<'a> {
     /// segment.
     pub(super) fn guesses(&self) -> impl Iterator<Item = &str> {
         let path = &*self.plain_sent;
+        // `/` already has one.
+        let folder = (!path.ends_with('/')).then(|| self.folder.get_or_init(|| format!("{path}/")).as_str());
         let ends = path.match_indices('/').skip(1).map(|(at, _)| &path[at..]);
-        (!self.folder.is_empty()).then_some(&*self.folder).into_iter().chain(ends)
+        folder.into_iter().chain(ends)
     }
 }
