@@ -3,3 +3,4 @@
 pub(crate) mod params;
 pub(crate) mod pattern;
 pub(crate) mod router;
+mod starts;

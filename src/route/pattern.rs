@@ -1,15 +1,15 @@
 //! Route patterns made of whole segments.
 
-/// A pattern made of whole segments.
+/// The whole segments at the beginning of a pattern.
 #[derive(Clone)]
 pub(crate) struct Pattern {
-    pub(crate) place: usize,
-    /// The segments after the first.
-    pub(crate) segments: Box<[Segment]>,
+    segments: Box<[Segment]>,
+    /// The pattern consists of these segments. Otherwise only a part of the next one is a parameter, or it has an escaped brace.
+    is_whole: bool,
 }
 
 #[derive(Clone)]
-pub(crate) enum Segment {
+pub(super) enum Segment {
     Text(Box<str>),
     Param(Box<str>),
     /// A wildcard: the rest of the path.
@@ -17,28 +17,24 @@ pub(crate) enum Segment {
 }
 
 impl Pattern {
-    #[inline]
-    pub(crate) fn matches(&self, rest: &str) -> bool {
-        let mut rest = rest.as_bytes();
-        for segment in &self.segments {
-            let Some(from) = rest.strip_prefix(b"/") else { return false };
-            let end = from.iter().position(|byte| *byte == b'/').unwrap_or(from.len());
-            let matches = match segment {
-                Segment::Text(text) => from[..end] == *text.as_bytes(),
-                Segment::Param(_) => end > 0,
-                Segment::Rest(_) => return !from.is_empty(),
-            };
-            if !matches {
-                return false;
-            }
-            rest = &from[end..];
-        }
-        rest.is_empty()
+    pub(super) fn of(pattern: &str) -> Self {
+        let all = || pattern.split('/').skip(1);
+        let segments: Box<[_]> = all().map_while(Segment::of).collect();
+        let is_whole = pattern.starts_with('/') && segments.len() == all().count();
+        Self { segments, is_whole }
+    }
+
+    pub(super) fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    pub(super) fn is_whole(&self) -> bool {
+        self.is_whole
     }
 
     /// Returns the parameters in a matching path: name, value, and true if a wildcard matched the value.
-    pub(crate) fn params<'a>(&'a self, path: &'a str) -> impl Iterator<Item = (&'a str, &'a str, bool)> {
-        let mut rest = path.split_at(1 + first_segment(path).map_or(0, <[u8]>::len)).1;
+    pub(super) fn params<'a>(&'a self, path: &'a str) -> impl Iterator<Item = (&'a str, &'a str, bool)> {
+        let mut rest = path;
         self.segments.iter().filter_map(move |segment| {
             let from = rest.get(1..)?;
             let (value, tail) = from.split_at(from.find('/').unwrap_or(from.len()));
@@ -53,8 +49,7 @@ impl Pattern {
 }
 
 impl Segment {
-    /// Parses a segment. Returns `None` if only a part of it is a parameter, or a brace is escaped.
-    pub(crate) fn of(segment: &str) -> Option<Self> {
+    fn of(segment: &str) -> Option<Self> {
         let within = |text: &str| !text.contains(['{', '}']);
         match segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
             None => within(segment).then(|| Self::Text(segment.into())),
@@ -64,9 +59,9 @@ impl Segment {
     }
 }
 
-/// Returns the first segment of a path.
+/// Splits a path behind its first segment. Returns `None` if the path does not begin with `/`.
 #[inline]
-pub(crate) fn first_segment(path: &str) -> Option<&[u8]> {
-    let rest = path.as_bytes().strip_prefix(b"/")?;
-    Some(rest.iter().position(|byte| *byte == b'/').map_or(rest, |end| &rest[..end]))
+pub(super) fn split_first(path: &[u8]) -> Option<(&[u8], &[u8])> {
+    let rest = path.strip_prefix(b"/")?;
+    Some(rest.split_at(rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len())))
 }

@@ -1,10 +1,11 @@
-//! Finds the pattern of a path. Most paths are decided by their first segment. A tree decides the others.
+//! Finds the pattern of a path. Patterns made of whole segments are found by their segments. A tree decides all others.
 
 use matchit::InsertError;
 
 use super::{
     params::Params,
-    pattern::{Pattern, Segment, first_segment},
+    pattern::{Pattern, Segment, split_first},
+    starts::Starts,
 };
 
 /// The patterns of a table, by their places in it.
@@ -14,92 +15,106 @@ pub(crate) struct Router {
     tree: matchit::Router<usize>,
     /// By place: true for a pattern that ends in a wildcard.
     wildcards: Vec<bool>,
-    /// By a hash of the first segment: the place of its group plus one, or 0 if there is none.
-    cells: Cells,
-    groups: Vec<Group>,
-    /// True if the first segment of a pattern contains a brace.
-    any: bool,
+    /// By place.
+    patterns: Vec<Option<Pattern>>,
+    root: Node,
+    starts: Starts,
 }
 
-#[derive(Clone)]
-struct Cells(Box<[u16; 256]>);
-
-/// The patterns with one first segment.
-#[derive(Clone)]
-struct Group {
-    first: Box<[u8]>,
-    patterns: Vec<Pattern>,
-    /// True if one of the patterns does not consist of whole segments.
-    doubtful: bool,
+/// The patterns with one beginning.
+#[derive(Clone, Default)]
+struct Node {
+    /// The patterns whose next segment is a text, sorted by its length and its bytes.
+    texts: Vec<(Box<[u8]>, Node)>,
+    /// The patterns whose next segment is a parameter.
+    param: Option<Box<Node>>,
+    /// The pattern that continues with a wildcard.
+    rest: Option<usize>,
+    /// The pattern that ends here.
+    end: Option<usize>,
+    /// A pattern continues with a segment that is not whole, so that the tree decides.
+    is_odd: bool,
 }
 
-impl Default for Cells {
-    fn default() -> Self {
-        Self(Box::new([0; 256]))
-    }
+/// The result of a search by segments.
+#[derive(Clone, Copy)]
+enum Found {
+    /// The place of the pattern.
+    Place(usize),
+    /// The tree decides.
+    ByTree,
 }
 
 impl Router {
     pub(crate) fn insert(&mut self, pattern: &str, place: usize) -> Result<(), InsertError> {
         self.tree.insert(pattern, place)?;
-        self.wildcards.resize(self.wildcards.len().max(place + 1), false);
+        let len = self.wildcards.len().max(place + 1);
+        self.wildcards.resize(len, false);
         self.wildcards[place] = pattern.rsplit('/').next().is_some_and(|last| last.starts_with("{*"));
-        // A brace within the first segment may be escaped, or begin a parameter. In both cases the text is not the segment of a path.
-        let Some(first) = first_segment(pattern).filter(|first| !first.iter().any(|byte| b"{}".contains(byte))) else {
-            self.any = true;
-            return Ok(());
-        };
-        let at = self.groups.iter().position(|group| *group.first == *first).unwrap_or_else(|| {
-            self.groups.push(Group { first: first.into(), patterns: Vec::new(), doubtful: false });
-            self.groups.len() - 1
-        });
-        // If there are more groups than a cell can number, the tree decides.
-        self.cells.0[cell(first)] = u16::try_from(at + 1).unwrap_or(u16::MAX);
-        let group = &mut self.groups[at];
-        match pattern[1 + first.len()..].split('/').skip(1).map(Segment::of).collect() {
-            Some(segments) => group.patterns.push(Pattern { place, segments }),
-            None => group.doubtful = true,
-        }
+        let pattern = Pattern::of(pattern);
+        self.starts.insert(&pattern);
+        self.root.insert(pattern.segments(), pattern.is_whole().then_some(place));
+        self.patterns.resize(len, None);
+        self.patterns[place] = Some(pattern);
         Ok(())
     }
 
     /// Returns false only if no pattern matches this path.
     #[inline]
     pub(crate) fn may_have(&self, path: &str) -> bool {
-        self.any || first_segment(path).is_none_or(|first| self.cells.0[cell(first)] != 0)
+        self.starts.may_begin(path)
     }
 
     /// Returns the pattern of a path and its parameters.
     #[inline]
     pub(crate) fn at<'a>(&'a self, path: &'a str) -> Option<(usize, Params<'a>)> {
-        let first = first_segment(path);
-        let known = first.map(|first| self.cells.0[cell(first)]);
-        if !self.any && known == Some(0) {
-            return None;
+        match self.root.find(path.as_bytes())? {
+            Found::Place(place) => Some((place, Params::of_pattern(self.patterns[place].as_ref()?, path))),
+            Found::ByTree => Some((*self.tree.at(path).ok()?.value, Params::of_tree(&self.tree, &self.wildcards, path))),
         }
-        match first.zip(known).and_then(|(first, known)| self.only(path, first, known)) {
-            Some(pattern) => Some((pattern.place, Params::of_pattern(pattern, path))),
-            None => Some((*self.tree.at(path).ok()?.value, Params::of_tree(&self.tree, &self.wildcards, path))),
-        }
-    }
-
-    /// Returns the pattern of a path, if the group of its first segment has exactly one that matches. `known` is the cell of that segment.
-    #[inline]
-    fn only(&self, path: &str, first: &[u8], known: u16) -> Option<&Pattern> {
-        let group = self.groups.get(usize::from(known).checked_sub(1)?)?;
-        if self.any || group.doubtful || *group.first != *first {
-            return None;
-        }
-        let rest = &path[1 + first.len()..];
-        let mut matching = group.patterns.iter().filter(|pattern| pattern.matches(rest));
-        matching.next().filter(|_| matching.next().is_none())
     }
 }
 
-#[inline]
-fn cell(segment: &[u8]) -> usize {
-    let (first, last) = (segment.first().copied().unwrap_or(0), segment.last().copied().unwrap_or(0));
-    (usize::from(first) * 31 + usize::from(last) * 7 + segment.len()) % 256
+impl Node {
+    /// Adds the segments of a pattern. `place` is `None` if another segment follows that is not whole.
+    fn insert(&mut self, segments: &[Segment], place: Option<usize>) {
+        let Some((segment, rest)) = segments.split_first() else {
+            self.end = place.or(self.end);
+            self.is_odd |= place.is_none();
+            return;
+        };
+        match segment {
+            Segment::Text(text) => {
+                let at = self.text(text.as_bytes()).unwrap_or_else(|at| {
+                    self.texts.insert(at, (text.as_bytes().into(), Self::default()));
+                    at
+                });
+                self.texts[at].1.insert(rest, place);
+            }
+            Segment::Param(_) => self.param.get_or_insert_default().insert(rest, place),
+            Segment::Rest(_) => self.rest = place,
+        }
+    }
+
+    /// Returns the place of a text in `texts`, or the place where it belongs.
+    #[inline]
+    fn text(&self, text: &[u8]) -> Result<usize, usize> {
+        self.texts.binary_search_by(|(known, _)| known.len().cmp(&text.len()).then_with(|| (**known).cmp(text)))
+    }
+
+    /// Returns the place of the pattern that matches the rest of a path. At each segment, a text comes before a parameter, and a parameter
+    /// before a wildcard.
+    fn find(&self, path: &[u8]) -> Option<Found> {
+        if self.is_odd {
+            return Some(Found::ByTree);
+        }
+        let Some((segment, rest)) = split_first(path) else {
+            return self.end.filter(|_| path.is_empty()).map(Found::Place);
+        };
+        let by_text = || self.texts[self.text(segment).ok()?].1.find(rest);
+        let by_param = || self.param.as_ref().filter(|_| !segment.is_empty())?.find(rest);
+        by_text().or_else(by_param).or_else(|| self.rest.filter(|_| path.len() > 1).map(Found::Place))
+    }
 }
 
 #[cfg(test)]
@@ -137,24 +152,28 @@ mod tests {
         }
     }
     #[test]
-    fn whole_segment_patterns_need_no_tree() {
-        let only = |router: &Router, path: &str| {
-            let first = super::first_segment(path).expect("a path");
-            router.only(path, first, router.cells.0[super::cell(first)]).map(|pattern| pattern.place)
-        };
-        let router = of(&["/items", "/items/{id}", "/items/{id}/parts/{part}", "/files/{*path}", "/v{version}/x"]);
-        assert!(only(&router, "/items/42").is_none(), "a pattern may begin in any way");
-        let router = of(&["/items", "/items/{id}", "/items/new", "/items/{id}/parts/{part}", "/files/{*path}", "/w/{a}.js"]);
+    fn second_segments_are_distinguished() {
+        let router = of(&["/api", "/api/users/{id}", "/api/orders", "/files/{*path}"]);
+        for path in ["/api", "/api/", "/api/users", "/api/users/7", "/api/orders/x", "/files/x", "/files"] {
+            assert!(router.may_have(path), "{path}");
+        }
+        for path in ["/api/health", "/api/user", "/api/order/7", "/other/users"] {
+            assert!(!router.may_have(path), "{path}");
+        }
+    }
+    #[test]
+    fn most_specific_pattern_wins_at_each_segment() {
+        let router = of(&["/a/b/{x}", "/a/{x}/c", "/{x}/b/c", "/b/{*rest}", "/{x}/c/{*rest}"]);
         for (path, wanted) in [
-            ("/items", Some(0)),
-            ("/items/42", Some(1)),
-            ("/items/new", None),
-            ("/items/42/parts/7", Some(3)),
-            ("/files/a/b", Some(4)),
-            ("/files/", None),
-            ("/w/x.js", None),
+            ("/a/b/c", Some(0)),
+            ("/a/x/c", Some(1)),
+            ("/x/b/c", Some(2)),
+            ("/b/b/c", Some(3)),
+            ("/a/c/d", Some(4)),
+            ("/a", None),
+            ("/b/", None),
         ] {
-            assert_eq!(only(&router, path), wanted, "{path}");
+            assert_eq!(router.at(path).map(|(place, _)| place), wanted, "{path}");
         }
     }
 
@@ -162,8 +181,13 @@ mod tests {
         prop::sample::select(vec!["a", "b", "items", "{x}", "{y}", "p{x}", "{x}s", "{{a}}", "", "{*rest}"])
     }
 
-    fn pattern() -> impl Strategy<Value = String> {
-        prop::collection::vec(segment(), 1..4).prop_map(|segments| format!("/{}", segments.join("/")))
+    fn whole_segment() -> impl Strategy<Value = &'static str> {
+        prop::sample::select(vec!["a", "b", "items", "{x}", "{y}", "", "{*rest}"])
+    }
+
+    fn patterns(segment: impl Strategy<Value = &'static str>) -> impl Strategy<Value = Vec<String>> {
+        let pattern = prop::collection::vec(segment, 1..4).prop_map(|segments| format!("/{}", segments.join("/")));
+        prop::collection::vec(pattern, 1..8)
     }
 
     fn path() -> impl Strategy<Value = String> {
@@ -177,18 +201,22 @@ mod tests {
         /// The tree is axum's own router. It decides the expected pattern and parameters.
         #[test]
         fn fast_match_equals_the_match_of_the_tree(
-            patterns in prop::collection::vec(pattern(), 1..8),
+            patterns in prop_oneof![patterns(segment()), patterns(whole_segment())],
             paths in prop::collection::vec(path(), 1..12),
         ) {
             let mut router = Router::default();
             for (place, pattern) in patterns.iter().enumerate() {
-                // One that is no pattern, or overlaps with another, leaves no trace.
-                let _ = router.insert(pattern, place);
+                // A failed insertion leaves a router that is not used.
+                let mut more = router.clone();
+                if more.insert(pattern, place).is_ok() {
+                    router = more;
+                }
             }
             for path in paths.iter().map(String::as_str).chain(["*", ""]) {
                 let said = router.tree.at(path).ok();
                 let found = router.at(path);
                 prop_assert_eq!(said.as_ref().map(|at| *at.value), found.as_ref().map(|(place, _)| *place), "{}", path);
+                prop_assert!(found.is_none() || router.may_have(path), "{}", path);
                 if let (Some(said), Some((_, params))) = (said, found) {
                     for name in ["x", "y", "rest", "z"] {
                         let raw = said.params.get(name).map(|value| value.replace("%41", "A"));
