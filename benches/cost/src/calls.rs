@@ -90,17 +90,18 @@ pub fn distinct_requests() -> impl FnMut() -> Request<Empty<Bytes>> {
     }
 }
 
-/// Sends requests for this number of targets in turn.
-pub fn in_turn<S, B>(mut service: S, targets: u64) -> Call
+/// Sends requests for this number of targets in turn, after each one has been sent twice.
+pub fn in_turn<S, R, B>(mut service: S, targets: u64, convert: fn(Request<Empty<Bytes>>) -> Request<R>) -> Call
 where
-    S: Service<Request<Empty<Bytes>>, Response = Response<B>> + 'static,
+    S: Service<Request<R>, Response = Response<B>> + 'static,
+    R: 'static,
     B: Body<Data = Bytes>,
 {
     let mut create = requests_in_turn(targets);
     for _ in 0..2 * targets {
-        send_ready(&mut service, create());
+        send_ready(&mut service, convert(create()));
     }
-    batched(service, create)
+    batched(service, move || convert(create()))
 }
 
 /// Returns a function that creates requests for this number of targets in turn.

@@ -8,7 +8,8 @@ use tower_response_cache::{Identity, Memory, Rule, semantics::CacheControl};
 use crate::{
     bounds::{CorrectCache, TargetLookup},
     calls::{
-        BATCH, Call, batched, distinct, in_runtime, in_turn, invalidate, repeat, repeat_item, requests_in_turn, stale, whole,
+        BATCH, Call, batched, distinct, fill, in_runtime, in_turn, invalidate, repeat, repeat_item, requests_in_turn, stale,
+        whole,
     },
     measure::{Case, Limit},
     parsers,
@@ -66,13 +67,13 @@ pub const CASES: &[Case] = &[
     case("hit, quickstart", BASE, HITS, near(4_403), || repeat(setup::quickstart(Origin::of(KIB)), table)),
     case("10,000 targets, empty service", "", 2 * HITS, Limit::None, || batched(EmptyService, requests_in_turn(TARGETS))),
     case("10,000 targets, bound: lookup by target", TARGETS_BASE, 2 * HITS, Limit::None, || {
-        in_turn(lookup(2 * TARGETS as usize), TARGETS)
+        in_turn(lookup(2 * TARGETS as usize), TARGETS, |request| request)
     }),
     case("10,000 targets, bound: correct hit", TARGETS_BASE, 2 * HITS, Limit::None, || {
-        in_turn(CorrectCache::over(Origin::of(KIB), LARGE as u64), TARGETS)
+        in_turn(CorrectCache::over(Origin::of(KIB), LARGE as u64), TARGETS, |request| request)
     }),
     case("hit, 10,000 targets", TARGETS_BASE, 2 * HITS, near(5_180), || {
-        in_turn(setup::warm(Origin::of(KIB), Report::Default), TARGETS)
+        in_turn(setup::warm(Origin::of(KIB), Report::Default), TARGETS, |request| request)
     }),
     case("hit, 1 MiB", BASE, HITS, near(3_510), || {
         repeat_item(setup::warm_by(setup::minute_rule().max_body(2 * MIB), Origin::of(MIB), Report::Default))
@@ -122,12 +123,25 @@ pub const CASES: &[Case] = &[
     case("miss, evicting, without extension", DISTINCT_INNER, MISSES, near(11_195), || {
         miss(setup::minute_rule(), SMALL, FILLS, Report::Lean)
     }),
+    case("bound: lookup by target, room left", DISTINCT_INNER, MISSES, Limit::None, || distinct(lookup(50_000))),
+    case("bound: correct miss, room left", DISTINCT_INNER, MISSES, Limit::None, || {
+        distinct(CorrectCache::over(Origin::of(KIB), LARGE as u64))
+    }),
     case("miss, room left", DISTINCT_INNER, MISSES, near(13_157), || {
         miss(setup::minute_rule(), LARGE, FIRST_FILLS, Report::Default)
     }),
     case("miss, Rule::http()", DISTINCT_INNER, MISSES, near(24_379), || miss(Rule::http(), SMALL, FILLS, Report::Default)),
     case("miss, Rule::http(), room left", DISTINCT_INNER, MISSES, near(25_793), || {
         miss(Rule::http(), LARGE, FIRST_FILLS, Report::Default)
+    }),
+    case("heap, bound: lookup by target", "", ENTRIES, Limit::None, || {
+        fill(TargetLookup::over(Origin::of(KIB).own_bodies(), ENTRIES as usize), |request| request)
+    }),
+    case("heap, bound: every step", "", ENTRIES, Limit::None, || {
+        fill(CorrectCache::over(Origin::of(KIB).own_bodies(), LARGE as u64), |request| request)
+    }),
+    case("heap", "", ENTRIES, Limit::None, || {
+        in_runtime(|| fill(setup::empty(Origin::of(KIB).own_bodies(), LARGE), |request| request))
     }),
     case("stale hit with refresh", "", 1_000, near(22_783), stale),
     case("invalidate", "", HITS, Limit::AtMost(1_950.0), invalidate),
@@ -175,6 +189,9 @@ const MISS_BOUND: &str = "bound: correct miss, evicting";
 const HITS: u64 = 20 * BATCH as u64;
 /// The number of counted misses.
 const MISSES: u64 = 8 * BATCH as u64;
+
+/// The number of entries whose memory is measured.
+const ENTRIES: u64 = 10_000;
 
 const fn case(name: &'static str, subtract: &'static str, calls: u64, limit: Limit, make: fn() -> Call) -> Case {
     Case { name, subtract, calls, limit, make }

@@ -143,29 +143,50 @@ fn is_needed(cases: &[Case], names: &[&str], name: &str) -> bool {
         })
 }
 
-/// Measures the cases, one at a time for each processor if only instructions are counted: these do not depend on other processes.
+/// Measures the cases, two at a time on two processors if only instructions are counted: these do not depend on other processes.
 fn count_all<'a>(cases: &[&'a Case], instructions_only: bool) -> Vec<(&'a Case, Measurement)> {
-    let workers = if instructions_only { thread::available_parallelism().map_or(1, usize::from) } else { 1 };
+    let workers = if instructions_only { processors() } else { 1 };
+    let counted = side_by_side(cases, workers, |case| count(case, instructions_only));
+    std::iter::zip(cases.iter().copied(), counted).collect()
+}
+
+/// Returns the number of processors.
+pub fn processors() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Calls a function for each job, by this number of threads. Returns the results in the order of the jobs.
+pub fn side_by_side<J: Sync, T: Send>(jobs: &[J], workers: usize, measure: impl Fn(&J) -> T + Sync) -> Vec<T> {
     let next = AtomicUsize::new(0);
-    let take = || cases.get(next.fetch_add(1, Ordering::Relaxed));
-    let work = || std::iter::from_fn(take).map(|case| (*case, count(case, instructions_only))).collect::<Vec<_>>();
-    let mut counted: Vec<_> = thread::scope(|scope| {
+    let take = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|n| *n < jobs.len());
+    let work = || std::iter::from_fn(take).map(|n| (n, measure(&jobs[n]))).collect::<Vec<_>>();
+    let mut results: Vec<_> = thread::scope(|scope| {
         let running: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
         running.into_iter().flat_map(|worker| worker.join().expect("a measured case")).collect()
     });
-    counted.sort_by_key(|(case, _)| cases.iter().position(|other| other.name == case.name));
-    counted
+    results.sort_by_key(|(n, _)| *n);
+    results.into_iter().map(|(_, result)| result).collect()
 }
 
 /// Measures a case by running this program with `run`. The program must call [`main`].
 pub fn count(case: &Case, instructions_only: bool) -> Measurement {
-    let per_call = |figure: u64, calls: u64| figure as f64 / calls as f64;
-    let allocations = |calls| ALLOCATIONS.count(case.name, 2 * calls) - ALLOCATIONS.count(case.name, calls);
-    let quarter = case.calls.div_ceil(4);
-    Measurement {
-        instructions: per_call(INSTRUCTIONS.count(case.name, case.calls), case.calls),
-        allocations: (!instructions_only).then(|| per_call(allocations(quarter), quarter)),
-    }
+    Measurement { instructions: instructions(case), allocations: (!instructions_only).then(|| allocations(case)) }
+}
+
+/// Counts the instructions of a call.
+pub fn instructions(case: &Case) -> f64 {
+    INSTRUCTIONS.count(case.name, case.calls) as f64 / case.calls as f64
+}
+
+/// Counts the allocations of a call.
+pub fn allocations(case: &Case) -> f64 {
+    let calls = case.calls.div_ceil(4);
+    (ALLOCATIONS.count(case.name, 2 * calls) - ALLOCATIONS.count(case.name, calls)) as f64 / calls as f64
+}
+
+/// Counts the bytes that a call leaves in the heap at the end of the process.
+pub fn heap_bytes(case: &Case) -> f64 {
+    (BYTES_IN_USE.count(case.name, case.calls) - BYTES_IN_USE.count(case.name, 0)) as f64 / case.calls as f64
 }
 
 /// A tool of valgrind and the text before the figure in its output.
@@ -180,6 +201,8 @@ const INSTRUCTIONS: Tool = Tool {
 };
 
 const ALLOCATIONS: Tool = Tool { arguments: &["--tool=memcheck", "--undef-value-errors=no"], before: "total heap usage: " };
+
+const BYTES_IN_USE: Tool = Tool { before: "in use at exit: ", ..ALLOCATIONS };
 
 impl Tool {
     fn count(&self, name: &str, calls: u64) -> u64 {

@@ -153,6 +153,11 @@ pub fn without_target_cache(origin: Origin) -> CacheService {
     cache
 }
 
+/// Returns an empty cache of this capacity in bytes.
+pub fn empty(origin: Origin, bytes: usize) -> CacheService {
+    layer(Memory::new(bytes), minute_rule(), Report::Default).layer(origin)
+}
+
 /// Returns a cache of this capacity in bytes that has stored these targets.
 pub fn filled(rule: Rule, bytes: usize, first: impl Iterator<Item = http::Uri>, report: Report) -> CacheService {
     let mut cache = layer(Memory::new(bytes), rule, report).layer(Origin::of(1 << 10));

@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 use tower::Service;
 use tower_response_cache_cost::{
     Case, Limit,
-    calls::{Batches, Call, batched, distinct_requests},
+    calls::{Batches, Call, batched, distinct_requests, fill, in_turn},
     measure::counted_call,
     work::{EmptyService, Origin, item, nth_item, request, send_ready},
 };
@@ -26,12 +26,19 @@ use crate::{
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
-/// A capacity in entries that hits never exceed.
-const UNLIMITED: u64 = 1_000;
+/// A capacity in entries that no case exceeds.
+const UNLIMITED: u64 = 100_000;
 /// A capacity in entries in which misses evict. This crate's own misses have room for about as many entries.
 const CAPACITY: u64 = 5_000;
 /// The number of misses that fill the cache.
 const FILLS: u64 = 12_000;
+
+/// The number of misses before those that find room.
+const FIRST_FILLS: u64 = 1_000;
+/// The number of targets that are requested in turn.
+const TARGETS: u64 = 10_000;
+/// The number of entries whose memory is measured.
+const ENTRIES: u64 = 10_000;
 
 /// A line of the table.
 pub struct Line {
@@ -112,6 +119,15 @@ pub const PEERS: &[Case] = &[
     case("hitbox rkyv, miss", DISTINCT_INNER, 1_024, || {
         miss(peers::hitbox(Inner::of(KIB), CAPACITY, MINUTE, RkyvFormat::new()), plain)
     }),
+    case("hitbox rkyv, miss, room left", DISTINCT_INNER, 1_024, || {
+        miss_with_room(peers::hitbox(Inner::of(KIB), UNLIMITED, MINUTE, RkyvFormat::new()), plain)
+    }),
+    case("hitbox rkyv, 10,000 targets", TARGETS_BASE, 2_560, || {
+        hits_in_turn(peers::hitbox(Inner::of(KIB), UNLIMITED, MINUTE, RkyvFormat::new()), plain, InnerCalls::None)
+    }),
+    case("hitbox rkyv, heap", "", ENTRIES, || {
+        filled(peers::hitbox(Inner::of(KIB).own_bodies(), UNLIMITED, MINUTE, RkyvFormat::new()), plain)
+    }),
     case("hitbox bincode", BASE, 2_560, || {
         hit(peers::hitbox(Inner::of(KIB), UNLIMITED, MINUTE, BincodeFormat), KIB, plain, InnerCalls::None)
     }),
@@ -139,6 +155,15 @@ pub const PEERS: &[Case] = &[
     case("tower-http-cache, miss", DISTINCT_INNER, 1_024, || {
         miss(peers::tower_http_cache(Inner::of(KIB), CAPACITY, MINUTE), plain)
     }),
+    case("tower-http-cache, miss, room left", DISTINCT_INNER, 1_024, || {
+        miss_with_room(peers::tower_http_cache(Inner::of(KIB), UNLIMITED, MINUTE), plain)
+    }),
+    case("tower-http-cache, 10,000 targets", TARGETS_BASE, 2_560, || {
+        hits_in_turn(peers::tower_http_cache(Inner::of(KIB), UNLIMITED, MINUTE), plain, InnerCalls::None)
+    }),
+    case("tower-http-cache, heap", "", ENTRIES, || {
+        filled(peers::tower_http_cache(Inner::of(KIB).own_bodies(), UNLIMITED, MINUTE), plain)
+    }),
     case("axum-response-cache", AXUM_BASE, 2_560, || {
         hit(peers::axum_response_cache(Inner::of(KIB).axum(), MINUTE), KIB, axum, InnerCalls::Called)
     }),
@@ -147,6 +172,16 @@ pub const PEERS: &[Case] = &[
     }),
     case("axum-response-cache, miss", AXUM_DISTINCT_INNER, 1_024, || {
         miss(peers::axum_response_cache_bounded(Inner::of(KIB).axum(), CAPACITY as usize, MINUTE), axum)
+    }),
+    case("axum-response-cache, miss, room left", AXUM_DISTINCT_INNER, 1_024, || {
+        miss_with_room(peers::axum_response_cache(Inner::of(KIB).axum(), MINUTE), axum)
+    }),
+    case("axum-response-cache, 10,000 targets", AXUM_TARGETS_BASE, 2_560, || {
+        hits_in_turn(peers::axum_response_cache(Inner::of(KIB).axum(), MINUTE), axum, InnerCalls::Called)
+    }),
+    case("10,000 axum targets, empty service", "", 2_560, || in_turn(EmptyService, TARGETS, axum)),
+    case("axum-response-cache, heap", "", ENTRIES, || {
+        filled(peers::axum_response_cache(Inner::of(KIB).own_bodies().axum(), MINUTE), axum)
     }),
     case("axum-response-cache, eager", AXUM_BASE, 2_560, || {
         hit(peers::axum_response_cache(Inner::of(KIB).axum().eager(), MINUTE), KIB, axum, InnerCalls::Computed)
@@ -167,6 +202,8 @@ const DISTINCT_BASE: &str = "distinct requests, empty service";
 const DISTINCT_INNER: &str = "no cache, distinct";
 const AXUM_BASE: &str = "axum requests, empty service";
 const AXUM_DISTINCT_INNER: &str = "no cache, distinct axum requests";
+const TARGETS_BASE: &str = "10,000 targets, empty service";
+const AXUM_TARGETS_BASE: &str = "10,000 axum targets, empty service";
 const RUNTIME_DISTINCT_INNER: &str = "no cache, distinct, in a runtime";
 
 const fn case(name: &'static str, subtract: &'static str, calls: u64, make: fn() -> Call) -> Case {
@@ -216,15 +253,57 @@ where
     checked(CallCheck::hits(inner_calls), batched(service, move || send(request(item()))))
 }
 
+/// Requests many targets in turn and checks that each request is a hit.
+fn hits_in_turn<S, R, B>(service: S, send: fn(Request<Empty<Bytes>>) -> Request<R>, inner_calls: InnerCalls) -> Call
+where
+    S: Service<Request<R>, Response = Response<B>> + 'static,
+    R: 'static,
+    B: Body<Data = Bytes>,
+{
+    entered();
+    let call = in_turn(service, TARGETS, send);
+    checked(CallCheck::hits(inner_calls), call)
+}
+
+/// Stores one more response with each call.
+fn filled<S, R, B>(service: S, send: fn(Request<Empty<Bytes>>) -> Request<R>) -> Call
+where
+    S: Service<Request<R>, Response = Response<B>> + 'static,
+    R: 'static,
+    B: Body<Data = Bytes>,
+{
+    entered();
+    checked(CallCheck::misses(), fill(service, send))
+}
+
 /// Sends a different request each time through a full cache.
-fn miss<S, R, B>(mut service: S, send: fn(Request<Empty<Bytes>>) -> Request<R>) -> Call
+fn miss<S, R, B>(service: S, send: fn(Request<Empty<Bytes>>) -> Request<R>) -> Call
+where
+    S: Service<Request<R>, Response = Response<B>> + 'static,
+    R: 'static,
+    B: Body<Data = Bytes>,
+{
+    miss_after(FILLS, service, send)
+}
+
+/// Sends a different request each time through a cache with room for all of them.
+fn miss_with_room<S, R, B>(service: S, send: fn(Request<Empty<Bytes>>) -> Request<R>) -> Call
+where
+    S: Service<Request<R>, Response = Response<B>> + 'static,
+    R: 'static,
+    B: Body<Data = Bytes>,
+{
+    miss_after(FIRST_FILLS, service, send)
+}
+
+fn miss_after<S, R, B>(fills: u64, mut service: S, send: fn(Request<Empty<Bytes>>) -> Request<R>) -> Call
 where
     S: Service<Request<R>, Response = Response<B>> + 'static,
     R: 'static,
     B: Body<Data = Bytes>,
 {
     let runtime = entered();
-    for n in 0..FILLS {
+    for n in 0..fills {
         send_in(runtime, &mut service, send(request(nth_item(n))));
     }
     let mut create = distinct_requests();

@@ -6,5 +6,6 @@ pub mod inner;
 pub mod load;
 pub mod peers;
 pub mod scale;
+pub mod table;
 pub mod times;
 pub mod versions;

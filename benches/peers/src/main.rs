@@ -5,13 +5,17 @@ use std::{collections::BTreeSet, env};
 use tower_response_cache_cost::{Case, Measurement, cases::CASES, measure};
 use tower_response_cache_peers::{
     cases::{CACHE_HIT, LINES, PEERS},
+    table::{self, with_commas},
     times::Times,
     versions,
 };
 
 fn main() {
     let cases: Vec<Case> = CASES.iter().chain(PEERS).copied().collect();
-    // The arguments name cases for a table in the form of `benches/cost`, or come from the program itself.
+    if env::args().nth(1).as_deref() == Some("table") {
+        return table::print(&cases);
+    }
+    // Other arguments name cases for a table in the form of `benches/cost`, or come from the program itself.
     if env::args().len() > 1 {
         return measure::main(&cases);
     }
@@ -87,12 +91,4 @@ impl Measured {
         self.counted.push((case.name, instructions_only, measurement));
         measurement
     }
-}
-
-/// Formats a whole number with commas.
-fn with_commas(figure: f64) -> String {
-    let digits = format!("{figure:.0}");
-    let (sign, digits) = digits.split_at(usize::from(digits.starts_with('-')));
-    let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).expect("digits")).collect();
-    format!("{sign}{}", groups.join(","))
 }
