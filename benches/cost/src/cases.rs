@@ -48,7 +48,6 @@ pub const CASES: &[Case] = &[
         repeat_item(setup::warm_by(rule, Origin::of(KIB), Report::Header))
     }),
     case("hit, extension", BASE, HITS, near(3_299), || repeat_item(setup::warm(Origin::of(KIB), Report::Extension))),
-    case("hit, without extension", BASE, HITS, near(2_561), || repeat_item(setup::warm(Origin::of(KIB), Report::Lean))),
     case("hit, HEAD", BASE, HITS, near(6_848), || {
         repeat(setup::warm(Origin::of(KIB), Report::Default), || with_method(Method::HEAD))
     }),
@@ -119,9 +118,6 @@ pub const CASES: &[Case] = &[
     case("miss, evicting", DISTINCT_INNER, MISSES, near(11_918), || miss(setup::minute_rule(), SMALL, FILLS, Report::Default)),
     case("miss, evicting, Cache-Status", DISTINCT_INNER, MISSES, near(15_161), || {
         miss(setup::minute_rule(), SMALL, FILLS, Report::Header)
-    }),
-    case("miss, evicting, without extension", DISTINCT_INNER, MISSES, near(11_195), || {
-        miss(setup::minute_rule(), SMALL, FILLS, Report::Lean)
     }),
     case("bound: lookup by target, room left", DISTINCT_INNER, MISSES, Limit::None, || distinct(lookup(50_000))),
     case("bound: correct miss, room left", DISTINCT_INNER, MISSES, Limit::None, || {

@@ -65,8 +65,6 @@ fn nested_rules() -> Rules {
 pub enum Report {
     /// The default options.
     Default,
-    /// The default options, without the response extension.
-    Lean,
     /// The default options, with the field `Cache-Status`.
     Header,
     /// The default options, with the response extension.
@@ -78,7 +76,6 @@ pub fn layer(store: Memory, rule: Rule, report: Report) -> CacheLayer<Store> {
     let layer = CacheLayer::new(Store::from(store)).rules(rules(rule));
     match report {
         Report::Default => layer,
-        Report::Lean => layer.status_extension(false),
         Report::Header => layer.cache_status("items"),
         Report::Extension => layer.status_extension(true),
     }

@@ -55,9 +55,11 @@ pub fn serve(name: &str) {
             "constant" => axum::serve(listener, items(handler).merge(count)).await,
             "layered" => axum::serve(listener, items(handler).layer(Identity::new()).merge(count)).await,
             "bound" => axum::serve(listener, items(CorrectCache::over(handler.origin, ROOM as u64)).merge(count)).await,
-            "cache" => axum::serve(listener, items(handler).layer(cache(Report::Lean)).merge(count)).await,
+            "default" => axum::serve(listener, items(handler).layer(cache(Report::Default)).merge(count)).await,
+            "status" => axum::serve(listener, items(handler).layer(cache(Report::Header)).merge(count)).await,
+            "length" => axum::serve(listener, items(handler).layer(cache(Report::Default).content_length(true)).merge(count)).await,
             "extension" => axum::serve(listener, items(handler).layer(cache(Report::Extension)).merge(count)).await,
-            "outside" => without_router(listener, cache(Report::Lean).layer(items(handler).merge(count))).await,
+            "outside" => without_router(listener, cache(Report::Default).layer(items(handler).merge(count))).await,
             "bare" => without_router(listener, handler).await,
             _ => panic!("unknown server {name:?}"),
         };
@@ -90,7 +92,7 @@ fn count(calls: Arc<AtomicU64>) -> Router {
 }
 
 fn cache(report: Report) -> CacheLayer<Store> {
-    setup::layer(Memory::new(ROOM), setup::minute_rule(), report).content_length(true)
+    setup::layer(Memory::new(ROOM), setup::minute_rule(), report)
 }
 
 /// A handler with a constant response, which counts its calls.
