@@ -57,7 +57,9 @@ pub fn serve(name: &str) {
             "bound" => axum::serve(listener, items(CorrectCache::over(handler.origin, ROOM as u64)).merge(count)).await,
             "default" => axum::serve(listener, items(handler).layer(cache(Report::Default)).merge(count)).await,
             "status" => axum::serve(listener, items(handler).layer(cache(Report::Header)).merge(count)).await,
-            "length" => axum::serve(listener, items(handler).layer(cache(Report::Default).content_length(true)).merge(count)).await,
+            "length" => {
+                axum::serve(listener, items(handler).layer(cache(Report::Default).content_length(true)).merge(count)).await
+            }
             "extension" => axum::serve(listener, items(handler).layer(cache(Report::Extension)).merge(count)).await,
             "outside" => without_router(listener, cache(Report::Default).layer(items(handler).merge(count))).await,
             "bare" => without_router(listener, handler).await,
