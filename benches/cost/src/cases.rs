@@ -141,7 +141,7 @@ pub const CASES: &[Case] = &[
     }),
     case("stale hit with refresh", "", 1_000, near(21_469), stale),
     case("invalidate", "", HITS, near(1_379), invalidate),
-    case("key", "request", 5_000, Limit::AtMost(1_720.0), || {
+    case("key", "request", HITS, near(1_834), || {
         let (store, rules) = (Memory::new(MIB), setup::rules(setup::minute_rule()));
         whole(move || drop(black_box(rules.key(&store, &request(item())))))
     }),
