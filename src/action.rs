@@ -30,6 +30,8 @@ pub(crate) enum Action<St: Store> {
     FetchPart(Box<MissedRequest<St>>),
     /// The store has to be queried first.
     Wait(Box<CacheRequest>),
+    /// The request is a call by RPC, whose deadline has to be awaited beside its response.
+    Call,
 }
 
 /// The last step for a request that needs no further lookup.

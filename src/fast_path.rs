@@ -8,7 +8,7 @@ use http_body::Body;
 use crate::{
     action::{self, Action, Finish, Wanted},
     fill::ongoing::OngoingFill,
-    key::{self, Extracted, KeyRef, KeyWriter, MAX_KEY_LEN, RequestView},
+    key::{self, Extracted, KeyRef, KeyWriter, MAX_KEY_LEN, RequestView, content::is_new_call},
     lookup::{
         self, Lookup,
         classify::{RequestTraits, classify, directives},
@@ -147,6 +147,9 @@ fn full_path<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>, 
     let Some(found) = shared.rules.find(request.uri(), request.extensions()) else {
         return Action::Finish(Finish::Pass);
     };
+    if found.rule.is_rpc() && is_new_call(request) {
+        return Action::Call;
+    }
     let action = key::in_scratch(|scratch| look_up(shared, request, &found, refresh_ahead, scratch));
     action.unwrap_or_else(|reason| bypassed(shared, request, found.rule, reason))
 }

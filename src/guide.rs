@@ -15,6 +15,11 @@ pub mod redis {
     #![doc = include_str!("../docs/redis.md")]
 }
 
+/// Calls by gRPC, gRPC-Web and Connect.
+pub mod rpc {
+    #![doc = include_str!("../docs/rpc.md")]
+}
+
 /// Requests that are answered, responses that are stored, and RFC 9111.
 pub mod http {
     #![doc = include_str!("../docs/http.md")]

@@ -4,6 +4,7 @@
 //! [Redis]: crate::guide::redis
 //! [HTTP]: crate::guide::http
 //! [keys]: crate::guide::keys
+//! [RPC]: crate::guide::rpc
 //! [observability]: crate::guide::observability
 //! [testing]: crate::guide::testing
 //! [performance]: crate::guide::performance
@@ -72,6 +73,7 @@ mod clock;
 mod error;
 mod percent;
 mod ready;
+mod rpc;
 mod secret;
 pub mod semantics;
 mod switch;

@@ -22,9 +22,10 @@ use crate::{
     },
     finish::finish,
     future::ResponseFuture,
+    key::content::new_call,
     lookup::request::{CacheRequest, MissedRequest},
     ready::take_ready,
-    respond::serve,
+    respond::{call::respond_to_call, serve},
     single_flight::{Join, follower::Follower},
     slow_path,
     state::LayerState,
@@ -97,11 +98,30 @@ where
             // Other processes fill and invalidate as well, so that a lookup in memory alone is not enough to begin a fill.
             Action::Fetch(missed) | Action::FetchPart(missed) => self.wait(Box::new(missed.request), request, None),
             Action::Wait(cache_request) => self.wait(cache_request, request, None),
+            Action::Call => self.respond_to_call(request),
         }
     }
 }
 
 impl<S, St> CacheService<S, St> {
+    /// Responds to a call by RPC, until its deadline.
+    #[cold]
+    #[inline(never)]
+    fn respond_to_call<ReqB, ResB>(&mut self, mut request: Request<ReqB>) -> ResponseFuture<S::Future, St, ResB, S::Error>
+    where
+        S: InnerService<ReqB, ResB> + Clone,
+        St: Store,
+        ReqB: Body + Send + 'static,
+        ResB: Body<Error: Into<BoxError>> + Send + 'static,
+    {
+        let call = new_call(&mut request);
+        let response = self.call(request);
+        match call {
+            Some(call) => ResponseFuture::work(respond_to_call(call, response)),
+            None => response,
+        }
+    }
+
     /// Calls the inner service, or waits for the response of a call that is in progress.
     #[inline(always)]
     fn fetch<ReqB, ResB>(

@@ -13,11 +13,12 @@ use http::{HeaderMap, Response, header, response};
 use http_body::Body;
 use tracing::Instrument;
 
-use super::{Answer, Fill, RestFuture, admission::Admission, commit::Commit};
+use super::{Answer, Fill, RestFuture, admission::Admission, commit::Commit, rpc::Refusal};
 use crate::{
     body::CacheBody,
     error::BoxError,
     respond,
+    rpc::frames::FrameCounter,
     single_flight::{
         Leader,
         detach::{AwaitCount, unless_left},
@@ -49,6 +50,10 @@ impl<St: Store> Fill<St> {
         if matches!(reading, ReadOutcome::Whole) && got.is_of(fit.announced) {
             let trailers = got.trailers.take();
             let ExactLength { sent, kept } = exact(got.whole());
+            if let Err(refusal) = self.admit_call(&mut fit, &kept, trailers.as_deref()) {
+                let response = Response::from_parts(parts, CacheBody::whole(sent, trailers));
+                return Poll::Ready(Ok(self.refused(refusal, response)));
+            }
             self.state_length(&mut fit, kept.len(), trailers.is_some());
             if let Some(tag) = self.tag(&mut fit, &kept) {
                 parts.headers.insert(header::ETAG, tag);
@@ -74,9 +79,14 @@ impl<St: Store> Fill<St> {
             };
         }
         let length = got.exact.or(fit.announced);
+        let mut frames = self.frames();
+        if let Some(frames) = &mut frames {
+            got.chunks(|chunk| frames.push(chunk));
+        }
         let mut taken = BufferReservation { shared: self.shared.clone(), bytes: 0, used: 0 };
         let reading = match reading {
             // A shared body of a known length must fit into the buffer completely.
+            ReadOutcome::Pending if frames.as_ref().is_some_and(FrameCounter::is_stream) => ReadOutcome::Stream,
             ReadOutcome::Pending if length.is_some_and(|length| !taken.reserve(length as usize)) => ReadOutcome::TooLarge,
             other => other,
         };
@@ -87,17 +97,20 @@ impl<St: Store> Fill<St> {
         let source = Source { body, trailers };
         let why = match reading {
             ReadOutcome::Pending => {
-                self.arrives(&fit, &tape, length);
+                // A call is shared only with its status, at the end of its response.
+                if frames.is_none() {
+                    self.arrives(&fit, &tape, length);
+                }
                 let response = respond::conditional(&self.request.info, response, self.answered);
-                tokio::spawn(Box::pin(self.read_on(fit, source, tape, exact, taken)).in_current_span());
+                tokio::spawn(Box::pin(self.read_on(fit, source, tape, (exact, frames), taken)).in_current_span());
                 return Poll::Ready(Ok(shared.marked(response, status.storing(Storing::Pending))));
             }
-            // The body is too large, failed, or has another length than announced. The client gets it unchanged.
-            ReadOutcome::TooLarge => {
+            // The body is too large, a stream of messages, failed, or has another length than announced. The client gets it unchanged.
+            ReadOutcome::TooLarge | ReadOutcome::Stream => {
                 tape.close();
                 let patience = shared.flights.longest_wait();
                 tokio::spawn(Box::pin(async move { source.pass_on(&tape, patience).await }).in_current_span());
-                NoStore::TooLarge
+                if matches!(reading, ReadOutcome::Stream) { NoStore::NotUnary } else { NoStore::TooLarge }
             }
             ReadOutcome::Broken(error) => {
                 tape.fail(error, CUT_OFF);
@@ -110,6 +123,14 @@ impl<St: Store> Fill<St> {
         };
         self.not_shared(why, true);
         Poll::Ready(Ok(shared.marked(response, status.storing(Storing::Not(why)))))
+    }
+
+    /// Ends the fill of a complete response that is not stored.
+    fn refused<B>(self, refusal: Refusal, response: Response<CacheBody<B>>) -> Response<CacheBody<B>> {
+        let shared = self.shared.clone();
+        let status = CacheStatus::new(Outcome::Miss(self.miss.reason)).storing(Storing::Not(refusal.reason));
+        self.not_shared(refusal.reason, refusal.is_lasting);
+        shared.marked(response, status)
     }
 
     /// Tells the followers that the response may be shared while its body is read.
@@ -140,7 +161,7 @@ impl<St: Store> Fill<St> {
         mut fit: Admission,
         mut source: Source<B>,
         tape: Arc<SharedBody>,
-        exact: Option<u64>,
+        (exact, frames): (Option<u64>, Option<FrameCounter>),
         taken: BufferReservation<St>,
     ) where
         B: Body<Error: Into<BoxError>> + Send + 'static,
@@ -149,7 +170,7 @@ impl<St: Store> Fill<St> {
         let _end = tape.ends_with(CUT_OFF);
         let limit = Some(shared.options.fill_limit);
         let max = self.request.rule.max_body();
-        let reading = source.read_to_end(&tape, max as u64, taken);
+        let reading = source.read_to_end(&tape, max as u64, frames, taken);
         let flight = self.leader.as_ref().map(Leader::flight);
         let awaited = || flight.as_ref().is_some_and(|flight| flight.flight().is_awaited());
         let end = unless_left(reading, limit, || !tape.is_heard() && !awaited()).await;
@@ -158,19 +179,24 @@ impl<St: Store> Fill<St> {
             Some(Ok(())) if is_length(tape.len(), exact, fit.announced) => {
                 // Stored before the end is announced, so that a client that has read the body finds it in the store.
                 let data = self::exact(tape.whole()).kept;
-                self.state_length(&mut fit, data.len(), trailers.is_some());
-                self.tag(&mut fit, &data);
-                let _ = self.store(fit, data, trailers.clone()).await;
+                match self.admit_call(&mut fit, &data, trailers.as_deref()) {
+                    Ok(()) => {
+                        self.state_length(&mut fit, data.len(), trailers.is_some());
+                        self.tag(&mut fit, &data);
+                        let _ = self.store(fit, data, trailers.clone()).await;
+                    }
+                    Err(refusal) => self.not_shared(refusal.reason, refusal.is_lasting),
+                }
                 tape.end(BodyEnd::Complete(trailers.map(|trailers| *trailers)));
             }
             Some(Ok(())) => {
                 tape.end(BodyEnd::Complete(trailers.map(|trailers| *trailers)));
                 self.not_shared(NoStore::Truncated, true);
             }
-            Some(Err(NoStore::TooLarge)) => {
+            Some(Err(why @ (NoStore::TooLarge | NoStore::NotUnary))) => {
                 tape.close();
                 source.trailers = trailers;
-                self.not_shared(NoStore::TooLarge, true);
+                self.not_shared(why, true);
                 source.pass_on(&tape, shared.flights.longest_wait()).await;
             }
             Some(Err(why)) => self.not_shared(why, true),
@@ -183,6 +209,9 @@ impl<St: Store> Fill<St> {
 }
 
 const CUT_OFF: &str = "the response that was being fetched broke off";
+
+/// The time in which the end of a response must follow its first message. After that the response counts as a stream.
+const GRACE: Duration = Duration::from_millis(100);
 
 /// Returns true if the length of a body is the one that the body and its response announced.
 fn is_length(len: u64, exact: Option<u64>, announced: Option<u64>) -> bool {
@@ -203,16 +232,37 @@ where
         poll_data(self.body.as_mut(), &mut self.trailers, cx)
     }
 
-    /// Reads into the shared body until the end.
-    async fn read_to_end<St>(&mut self, tape: &SharedBody, max: u64, mut taken: BufferReservation<St>) -> Result<(), NoStore> {
+    /// Reads into the shared body until the end. Stops when a body with `frames` shows that it has more than one message: another message has
+    /// begun, or the end does not follow the first one.
+    async fn read_to_end<St>(
+        &mut self,
+        tape: &SharedBody,
+        max: u64,
+        mut frames: Option<FrameCounter>,
+        mut taken: BufferReservation<St>,
+    ) -> Result<(), NoStore> {
         loop {
-            match poll_fn(|cx| self.poll(cx)).await {
+            let next = poll_fn(|cx| self.poll(cx));
+            let next = match frames.as_ref().is_some_and(FrameCounter::is_one_message) {
+                false => next.await,
+                true => match tokio::time::timeout(GRACE, next).await {
+                    Ok(next) => next,
+                    Err(_) => return Err(NoStore::NotUnary),
+                },
+            };
+            match next {
                 None => return Ok(()),
                 Some(Ok(data)) => {
                     let fits = taken.take(data.len());
+                    if let Some(frames) = &mut frames {
+                        frames.push(&data);
+                    }
                     tape.push(data);
                     if tape.len() > max || !fits {
                         return Err(NoStore::TooLarge);
+                    }
+                    if frames.as_ref().is_some_and(FrameCounter::is_stream) {
+                        return Err(NoStore::NotUnary);
                     }
                 }
                 Some(Err(error)) => {
@@ -323,6 +373,8 @@ pub(super) enum ReadOutcome {
     Whole,
     Pending,
     TooLarge,
+    /// More than one message.
+    Stream,
     Broken(BoxError),
 }
 
@@ -345,6 +397,12 @@ impl BodyPrefix {
     pub(super) fn only(&mut self, reading: &ReadOutcome, announced: Option<u64>) -> Option<Bytes> {
         let is_only = matches!(reading, ReadOutcome::Whole) && self.more.is_none() && self.trailers.is_none();
         (is_only && self.is_of(announced)).then(|| self.first.take().unwrap_or_default())
+    }
+
+    /// Calls `each` with every chunk.
+    fn chunks(&self, mut each: impl FnMut(&[u8])) {
+        self.first.iter().for_each(|first| each(first));
+        self.more.iter().for_each(|more| more.chunks().for_each(|chunk| each(chunk)));
     }
 
     fn pieces(self) -> Pieces {

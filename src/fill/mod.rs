@@ -9,6 +9,7 @@ pub(crate) mod future;
 pub(crate) mod ongoing;
 pub(crate) mod partial;
 pub(crate) mod revalidate;
+pub(crate) mod rpc;
 pub(crate) mod run;
 pub(crate) mod upstream;
 

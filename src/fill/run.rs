@@ -132,7 +132,7 @@ impl<St: Store> Fill<St> {
         let (mut parts, body) = response.into_parts();
         let hints = parts.extensions.remove::<CachePolicy>();
         let least = body.size_hint().lower();
-        let plain = if hints.is_none() { self.fast_path(&parts, least) } else { None };
+        let plain = if hints.is_none() && self.request.plan.framed.is_none() { self.fast_path(&parts, least) } else { None };
         let Some(plain) = plain else {
             return self.answered_otherwise(parts, body, hints, cx, rest);
         };

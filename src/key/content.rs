@@ -1,18 +1,25 @@
 //! The content of a request as a part of its key.
 
+use std::mem;
+
 use bytes::Bytes;
-use http::{Extensions, HeaderMap, HeaderName, Method, header};
+use http::{Extensions, HeaderMap, HeaderName, Method, Request, header};
 
 use super::{Extracted, KeyExtractor, KeyWriter, RequestView, canonical, write::Tag};
-use crate::status::Bypass;
+use crate::{
+    rpc::{self, Call},
+    status::Bypass,
+};
 
 /// The content of a request, as a [`RequestBodyLayer`](crate::RequestBodyLayer) has left it in the extensions.
 #[derive(Debug, Clone)]
-pub(crate) enum RequestContent {
-    /// The whole content.
-    Known(Bytes),
-    /// The content was not read to its end, for this reason.
-    Unread(Bypass),
+pub(crate) struct RequestContent {
+    /// The whole content, or the reason for which it was not read to its end.
+    pub(crate) content: Result<Bytes, Bypass>,
+    /// The call that the content is a part of, under a rule for RPC.
+    pub(crate) call: Option<Call>,
+    /// The deadline of the call is not awaited yet.
+    pub(crate) is_new: bool,
 }
 
 impl RequestContent {
@@ -20,6 +27,18 @@ impl RequestContent {
     pub(crate) fn of(extensions: &Extensions) -> Option<&Self> {
         extensions.get()
     }
+}
+
+/// Returns true if a request is a call by RPC whose deadline is not awaited yet.
+pub(crate) fn is_new_call<B>(request: &Request<B>) -> bool {
+    RequestContent::of(request.extensions()).is_some_and(|content| content.is_new)
+}
+
+/// Returns the call that a request makes, the first time that it is asked. Returns `None` for all requests that are not unary calls under a
+/// rule for RPC.
+pub(crate) fn new_call<B>(request: &mut Request<B>) -> Option<Call> {
+    let content: &mut RequestContent = request.extensions_mut().get_mut()?;
+    content.call.filter(|_| mem::take(&mut content.is_new))
 }
 
 /// Returns true for QUERY (RFC 10008), a safe method with content.
@@ -32,6 +51,14 @@ pub(crate) fn write(content: &[u8], headers: &HeaderMap, key: &mut KeyWriter<'_>
     // A hash, because the content may be long. Nobody can construct two contents with one hash.
     key.tagged(Tag::Content, blake3::hash(content).as_bytes());
     write_fields(&[header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_LANGUAGE], headers, key);
+}
+
+/// Writes the message of a call to the key, and the fields by which a server reads it or answers it. Timeouts are not in the key.
+pub(crate) fn write_call(content: Option<&[u8]>, headers: &HeaderMap, key: &mut KeyWriter<'_>) {
+    if let Some(content) = content {
+        key.tagged(Tag::Content, blake3::hash(content).as_bytes());
+    }
+    write_fields(&rpc::FIELDS, headers, key);
 }
 
 /// Writes all lines of some fields.

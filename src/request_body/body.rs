@@ -12,10 +12,10 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::budget::Share;
-use crate::{key::content::RequestContent, status::Bypass};
+use crate::{rpc::frames::FrameCounter, status::Bypass};
 
 /// The body of a request after a [`RequestBodyLayer`](super::RequestBodyLayer): unread, or read in part or in full. Its data are [`Bytes`].
 /// Trailers are kept.
@@ -48,29 +48,40 @@ impl<B: Body> ReadBody<B> {
         Self { kind: Kind::Untouched(body) }
     }
 
-    /// Reads a body of at most `max` bytes within a time. Returns the body to pass on, and its content for the key.
-    pub(super) async fn read(body: B, max: usize, limit: Duration, mut share: Share) -> (Self, RequestContent) {
+    /// Reads a body within its limits. Returns the body to pass on, and its content for the key or the reason against it.
+    pub(super) async fn read(body: B, limits: Limits, mut share: Share) -> (Self, Result<Bytes, Bypass>) {
         let mut body = Box::pin(body);
-        let mut read = Buffer::default();
-        let deadline = Instant::now() + limit;
-        let end = match body.size_hint().lower() > max as u64 {
+        let mut read = Buffer { frames: limits.is_framed.then(FrameCounter::default), ..Buffer::default() };
+        let end = match body.size_hint().lower() > limits.bytes as u64 {
             true => End::Unread(Bypass::RequestBodyTooLarge),
-            false => match timeout_at(deadline, read.fill(body.as_mut(), max, &mut share)).await {
+            false => match timeout_at(Instant::now() + limits.time, read.fill(body.as_mut(), limits.bytes, &mut share)).await {
                 Ok(end) => end,
                 Err(_) => End::Unread(Bypass::RequestBodyTooLarge),
             },
         };
         let data = read.whole();
         let (content, error, rest) = match end {
-            End::Whole => (RequestContent::Known(data.clone()), None, None),
-            End::Failed(error) => (RequestContent::Unread(Bypass::RequestBodyError), Some(error), Some(body)),
-            End::Unread(reason) => (RequestContent::Unread(reason), None, Some(body)),
+            End::Whole => (Ok(data.clone()), None, None),
+            End::Failed(error) => (Err(Bypass::RequestBodyError), Some(error), Some(body)),
+            End::Unread(reason) => (Err(reason), None, Some(body)),
         };
         let data = Some(data).filter(|data| !data.is_empty());
         let read = Read { data, trailers: read.trailers, error, rest, share: Some(share) };
         (Self { kind: Kind::Read(Box::new(read)) }, content)
     }
 }
+
+/// The limits for reading one body.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) bytes: usize,
+    pub(super) time: Duration,
+    /// The body consists of frames and is read only if it has exactly one message.
+    pub(super) is_framed: bool,
+}
+
+/// The time for which a body may go on behind its first message. After that it counts as a stream, which must not be held.
+const GRACE: Duration = Duration::from_millis(100);
 
 /// The end of reading.
 enum End<E> {
@@ -87,32 +98,61 @@ struct Buffer {
     /// A copy of all chunks. A chunk itself may be a small part of a large network buffer.
     copied: BytesMut,
     trailers: Option<HeaderMap>,
+    /// The frames so far, if the body must have one message.
+    frames: Option<FrameCounter>,
 }
 
 impl Buffer {
     async fn fill<B: Body>(&mut self, mut body: Pin<&mut B>, max: usize, share: &mut Share) -> End<B::Error> {
         while !body.is_end_stream() {
-            let frame = match poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+            let next = poll_fn(|cx| body.as_mut().poll_frame(cx));
+            let next = match self.is_one_message() {
+                false => next.await,
+                true => match timeout(GRACE, next).await {
+                    Ok(next) => next,
+                    Err(_) => return End::Unread(Bypass::NotUnary),
+                },
+            };
+            let frame = match next {
                 None => break,
                 Some(Ok(frame)) => frame,
                 Some(Err(error)) => return End::Failed(error),
             };
             match frame.into_data() {
                 Ok(mut data) => {
-                    let len = data.remaining();
+                    let data = data.copy_to_bytes(data.remaining());
+                    let len = data.len();
                     let fits = share.take(len);
+                    let missing = self.count(&data);
                     match self.copied.is_empty() && body.is_end_stream() {
-                        true => self.only = Some(data.copy_to_bytes(len)),
-                        false => self.copied.extend_from_slice(&data.copy_to_bytes(len)),
+                        true => self.only = Some(data),
+                        false => self.copied.extend_from_slice(&data),
                     }
-                    if !fits || self.copied.len().max(len) > max {
+                    if !fits || self.copied.len().max(len) > max || missing > max {
                         return End::Unread(Bypass::RequestBodyTooLarge);
+                    }
+                    if self.frames.as_ref().is_some_and(FrameCounter::is_stream) {
+                        return End::Unread(Bypass::NotUnary);
                     }
                 }
                 Err(frame) => self.trailers = frame.into_trailers().ok().or(self.trailers.take()),
             }
         }
-        End::Whole
+        match self.frames.is_none() || self.is_one_message() {
+            true => End::Whole,
+            false => End::Unread(Bypass::NotUnary),
+        }
+    }
+
+    /// Counts the frames in some data. Returns the number of bytes that the current frame misses.
+    fn count(&mut self, data: &[u8]) -> usize {
+        let Some(frames) = &mut self.frames else { return 0 };
+        frames.push(data);
+        frames.missing()
+    }
+
+    fn is_one_message(&self) -> bool {
+        self.frames.as_ref().is_some_and(FrameCounter::is_one_message)
     }
 
     fn whole(&mut self) -> Bytes {
@@ -130,8 +170,8 @@ impl<B: Body> Read<B> {
             return Poll::Ready(Some(Err(error)));
         }
         match &mut self.rest {
-            Some(rest) => rest.as_mut().poll_frame(cx).map_ok(to_bytes),
-            None => Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers)))),
+            Some(rest) if !rest.is_end_stream() => rest.as_mut().poll_frame(cx).map_ok(to_bytes),
+            _ => Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers)))),
         }
     }
 
@@ -169,7 +209,7 @@ impl<B: Body> Body for ReadBody<B> {
             Kind::Read(read) => {
                 let Read { data, trailers, error, rest, .. } = &**read;
                 let is_read = data.is_none() && error.is_none();
-                is_read && rest.as_ref().map_or(trailers.is_none(), |rest| rest.is_end_stream())
+                is_read && trailers.is_none() && rest.as_ref().is_none_or(|rest| rest.is_end_stream())
             }
         }
     }

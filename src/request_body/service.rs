@@ -12,11 +12,16 @@ use http_body::Body;
 use tower::Service;
 
 use super::{
-    body::ReadBody,
+    body::{Limits, ReadBody},
     budget::{Budget, Share},
     future::RequestBodyFuture,
 };
-use crate::{ready::take_ready, rules::Rules};
+use crate::{
+    key::content::RequestContent,
+    ready::take_ready,
+    rules::{Rules, policy::Policy},
+    status::Bypass,
+};
 
 /// The service that a [`RequestBodyLayer`](super::RequestBodyLayer) makes.
 #[derive(Clone)]
@@ -32,14 +37,14 @@ impl<S> RequestBodyService<S> {
         Self { inner, rules, read_timeout, budget }
     }
 
-    /// Returns the size of the largest content that is read of this request. Returns `None` if the request passes untouched.
-    fn limit<B>(&self, request: &Request<B>) -> Option<usize> {
+    /// Returns the rule of a request whose content belongs to its key.
+    fn rule<B>(&self, request: &Request<B>) -> Option<&Policy> {
         let method = request.method();
         if *method == Method::GET || *method == Method::HEAD {
             return None;
         }
         let found = self.rules.find(request.uri(), request.extensions())?;
-        found.rule.reads_content(method).then(|| found.rule.max_request_body())
+        found.rule.reads_content(method).then(|| &**self.rules.at(found.place))
     }
 }
 
@@ -62,15 +67,25 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let Some(max) = self.limit(&request) else {
+        let Some(rule) = self.rule(&request) else {
             return RequestBodyFuture::pass(self.inner.call(request.map(ReadBody::untouched)));
         };
+        let call = rule.call(&request);
+        if call.is_none() && rule.is_rpc() {
+            let mut request = request.map(ReadBody::untouched);
+            request.extensions_mut().insert(RequestContent { content: Err(Bypass::NotUnary), call, is_new: false });
+            return RequestBodyFuture::pass(self.inner.call(request));
+        }
+        let is_framed = call.is_some_and(|call| call.protocol.is_framed());
+        let limits = Limits { bytes: rule.max_request_body(), time: self.read_timeout, is_framed };
         let mut ready = take_ready(&mut self.inner);
-        let (timeout, share) = (self.read_timeout, Share::of(self.budget.clone()));
+        let share = Share::of(self.budget.clone());
         RequestBodyFuture::read(async move {
             let (mut head, body) = request.into_parts();
-            let (body, content) = ReadBody::read(body, max, timeout, share).await;
-            head.extensions.insert(content);
+            let (body, content) = ReadBody::read(body, limits, share).await;
+            // A request that bypasses the cache is not a call that it answers.
+            let call = call.filter(|_| content.is_ok());
+            head.extensions.insert(RequestContent { content, call, is_new: call.is_some() });
             ready.call(Request::from_parts(head, body)).await
         })
     }

@@ -1,6 +1,7 @@
 //! Responses from entries.
 
 pub(crate) mod age;
+pub(crate) mod call;
 pub(crate) mod partial;
 pub(crate) mod range;
 

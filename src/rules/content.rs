@@ -64,8 +64,11 @@ impl Policy {
             return Err(Bypass::Method);
         }
         match RequestContent::of(extensions) {
-            Some(RequestContent::Known(content)) => Ok(content),
-            Some(RequestContent::Unread(reason)) => Err(*reason),
+            Some(RequestContent { content: Ok(content), call, .. }) => match self.is_rpc() && call.is_none() {
+                true => Err(Bypass::NotUnary),
+                false => Ok(content),
+            },
+            Some(RequestContent { content: Err(reason), .. }) => Err(*reason),
             None if *method == Method::POST => Err(Bypass::RequestBodyUnread),
             None => Err(Bypass::Method),
         }

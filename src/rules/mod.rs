@@ -9,6 +9,7 @@ pub(crate) mod failure;
 pub(crate) mod http;
 pub(crate) mod learned;
 pub(crate) mod policy;
+pub(crate) mod rpc;
 pub(crate) mod rule;
 pub(crate) mod table;
 pub(crate) mod template;

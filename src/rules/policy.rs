@@ -21,6 +21,7 @@ use crate::{
     },
     namespace::{MAX_NAMESPACES, Namespace, cache_groups::GroupOrigin, set::Namespaces},
     route::params::Params,
+    rpc::Protocol,
     semantics::Normalise,
     status::Bypass,
 };
@@ -63,6 +64,8 @@ pub(crate) struct ReadPlan {
     pub(crate) ttl: Option<Duration>,
     /// The origin of its cache groups, if the rule uses them.
     pub(crate) groups_of: Option<Box<GroupOrigin>>,
+    /// The protocol of a call by RPC whose messages stand in frames.
+    pub(crate) framed: Option<Protocol>,
 }
 
 impl Policy {
@@ -134,8 +137,11 @@ impl Policy {
         if *request.method == Method::POST {
             key.tagged(Tag::Method, request.method.as_str().as_bytes());
         }
-        if !self.rule.key.writes_body() {
-            key::content::write(content, request.headers, key);
+        let content = (!self.rule.key.writes_body()).then_some(content);
+        match content {
+            _ if self.is_rpc() => key::content::write_call(content, request.headers, key),
+            Some(content) => key::content::write(content, request.headers, key),
+            None => {}
         }
         extracted
     }
@@ -315,7 +321,7 @@ impl Policy {
             Lifetime::Fixed(ttl) if self.is_plain && *request.method == Method::GET => {
                 let mut names = self.base.clone();
                 names.push_key(key);
-                ReadPlan { names, ttl: Some(*ttl), groups_of: None }
+                ReadPlan { names, ttl: Some(*ttl), groups_of: None, framed: None }
             }
             _ => self.plan_of(request, key),
         }
@@ -350,7 +356,8 @@ impl Policy {
             Lifetime::ByResponse(_) | Lifetime::Http(_) | Lifetime::Uncached => None,
         };
         let groups_of = self.rule.groups.then(|| Box::new(GroupOrigin::of(request.uri(), request.headers())));
-        ReadPlan { names, ttl, groups_of }
+        let framed = request.body.and_then(|_| self.framed_protocol(request.extensions));
+        ReadPlan { names, ttl, groups_of, framed }
     }
 
     /// Returns the lifetime of a response, with jitter. Returns `None` if the status is not stored.
@@ -359,7 +366,7 @@ impl Policy {
         let status = response.status;
         let ttl = match self.status_lifetime(status) {
             Some(ttl) => ttl,
-            None if !STORED.contains(&status.as_u16()) => return None,
+            None if !STORED.contains(&status.as_u16()) || self.is_rpc() && status != StatusCode::OK => return None,
             None => match &self.rule.lifetime {
                 Lifetime::ByResponse(ttl) => ttl(response).unwrap_or_default(),
                 _ => plan.ttl.unwrap_or_default(),
@@ -461,6 +468,12 @@ fn check(route: Option<&str>, rule: &Rule) -> Result<(), RulesError> {
         let lease = rule.distributed_lock.unwrap_or_default();
         let why = format!("invalid distributed_lock {lease:?}: expected a duration between 100 milliseconds and 5 minutes");
         return fault(RulesErrorKind::Setting, why);
+    }
+    if let Some(name) = rule.misplaced_rpc {
+        return fault(
+            RulesErrorKind::Setting,
+            format!("invalid {name}: expected a rule for RPC (Rule::rpc(…), or `rpc = true` in a file)"),
+        );
     }
     if let Some(name) = rule.misplaced {
         return fault(

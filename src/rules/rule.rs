@@ -65,6 +65,8 @@ pub struct Rule {
     pub(super) writes: WriteOptions,
     /// The name of an HTTP option that was set on a rule without HTTP.
     pub(super) misplaced: Option<&'static str>,
+    /// The name of an option for RPC that was set on another rule.
+    pub(super) misplaced_rpc: Option<&'static str>,
 }
 
 /// The source of a lifetime.
@@ -181,6 +183,7 @@ impl Rule {
             content: ContentOptions::default(),
             writes: WriteOptions::default(),
             misplaced: None,
+            misplaced_rpc: None,
         }
     }
 

@@ -282,6 +282,11 @@ impl Pieces {
         }
     }
 
+    /// Iterates over the chunks.
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = &Bytes> {
+        self.pieces.iter().map(|(_, chunk)| chunk)
+    }
+
     /// Returns the rest of a chunk from this position.
     fn after(&self, at: u64) -> Option<Bytes> {
         let next = self.pieces.partition_point(|(end, _)| *end <= at);

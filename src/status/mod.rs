@@ -63,6 +63,8 @@ reasons! {
         RequestBodyTooLarge = "request-body-too-large",
         /// The content has ended with an error.
         RequestBodyError = "request-body-error",
+        /// The request under a [rule for RPC](crate::Rule::rpc) is not a unary call: a stream, several messages, or another protocol.
+        NotUnary = "not-unary",
         /// The request has [credentials](crate::key::CredentialFields), and the key holds no identity.
         Credentials = "credentials",
         /// The key extractor of the rule returned a bypass.
@@ -164,6 +166,10 @@ reasons! {
         Authorization = "authorization",
         /// The response allows no storing, or no later use (RFC 9111, section 3).
         NotAllowed = "not-allowed",
+        /// The call by RPC has ended with a status that the rule does not store.
+        RpcStatus = "rpc-status",
+        /// The response to a call by RPC has several messages, or no status.
+        NotUnary = "not-unary",
     }
 }
 

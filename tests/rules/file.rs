@@ -19,7 +19,7 @@ const DURATION: &str = "expected a duration: \"250ms\", \"60s\", \"5m\", \"1h30m
 const SIZE: &str = "expected a size: a whole number of bytes, or one with KiB, MiB, GiB, KB, MB or GB such as \"1MiB\"";
 const OPTIONS: &str = "expected one of `path`, `ttl`, `http`, `uncached`, `default_ttl`, `heuristics`, `targeted`, \
     `stale_if_unreachable`, `keep_for_validation`, `statuses`, `stale_while_revalidate`, `stale_if_error`, `early_refresh`, `refresh_ahead`, \
-    `jitter`, `soft_timeout`, `distributed_lock`, `fill_across_processes`, `max_body`, `reads_by_post`, `max_request_body`, `etag`, `normalise`, `cache_groups`, `key`, `identity`, \
+    `jitter`, `soft_timeout`, `distributed_lock`, `fill_across_processes`, `max_body`, `reads_by_post`, `rpc`, `rpc_statuses`, `rpc_age`, `max_request_body`, `etag`, `normalise`, `cache_groups`, `key`, `identity`, \
     `ignore_credentials`, `ignore_cookies`, `path_as_text`, `ignore_forwarded`, `namespaces`, `invalidates`, `invalidates_on`, \
     `invalidates_nothing`, `invalidates_softly`, `skip_on_client_error`, `spare_client_errors`, `skip_on_error`, `spare_errors`, `delivery_timeout`, `hold`, `on_fence_error`";
 
@@ -57,6 +57,13 @@ distributed_lock = "30s"
 delivery_timeout = { limit = "500ms", then = "reject" }
 on_fence_error = "proceed"
 key = { query = { without = ["utm_*"] }, headers = ["accept-language"], cookies = ["theme"], body = "json", host = false }
+
+[[route]]
+path = "/notes.Notes/{method}"
+ttl = "60s"
+rpc = true
+rpc_statuses = { 5 = "5s" }
+rpc_age = true
 
 [[route]]
 path = "/logout"
@@ -223,6 +230,7 @@ fn bad_namespaces_keys_and_tables_are_refused_with_line() {
             "line 4: invalid value: string \"a*b\", expected the decoded name of a query parameter, with at most one `*`, at its end".into(),
         ),
         ("key.headers = ['a b']", "line 4: invalid value: string \"a b\", expected the name of a header field, such as \"accept-language\"".into()),
+        ("rpc_statuses = { 5 = '5s' }", "line 1: route \"/t/{table}\": invalid rpc_status: expected a rule for RPC (Rule::rpc(…), or `rpc = true` in a file)".into()),
         (
             "key.body = 'xml'",
             "line 4: invalid value: string \"xml\", expected \"bytes\", \"json\" or \"form\"".into(),

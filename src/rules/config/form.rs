@@ -184,6 +184,20 @@ impl Form<'_> for StatusCode {
     }
 }
 
+/// A status of gRPC.
+impl Form<'_> for i32 {
+    const EXPECTED: &'static str = "the number of a gRPC status, such as 5 for NOT_FOUND";
+    const COLLECTION: &'static str = "a table of gRPC statuses such as { 5 = \"5s\" }";
+
+    fn text(text: &str) -> Option<Self> {
+        text.parse().ok().filter(|code| *code > 0)
+    }
+
+    fn integer(number: u64) -> Option<Self> {
+        number.try_into().ok().filter(|code| *code > 0)
+    }
+}
+
 impl Form<'_> for Method {
     const EXPECTED: &'static str = "a method in capital letters, such as DELETE";
     const COLLECTION: &'static str = "a table of methods such as { DELETE = [\"t\"] }";

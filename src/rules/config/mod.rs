@@ -47,6 +47,9 @@ use crate::{
 ///     max_body = "1MiB"
 ///     reads_by_post = false
 ///     max_request_body = "64KiB"
+///     rpc = true                                      # with `ttl`: `Rule::rpc`
+///     rpc_statuses = { 5 = "5s" }                     # `Rule::rpc_status`
+///     rpc_age = false
 ///     soft_timeout = "2s"
 ///     distributed_lock = "30s"
 ///     etag = false
@@ -204,6 +207,9 @@ struct FileRule {
     distributed_lock: Option<As<Duration>>,
     max_body: Option<As<usize>>,
     reads_by_post: Option<bool>,
+    rpc: Option<bool>,
+    rpc_statuses: Option<As<Vec<(i32, Duration)>>>,
+    rpc_age: Option<bool>,
     max_request_body: Option<As<usize>>,
     etag: Option<bool>,
     normalise: Option<FileNormalise>,
@@ -261,15 +267,20 @@ impl FileRule {
             rule = rule.key(key.extractor());
         }
         set!(rule, self: identity);
-        turn_on!(rule, self: reads_by_post, etag, cache_groups, ignore_credentials, ignore_cookies, path_as_text, ignore_forwarded);
+        turn_on!(rule, self: reads_by_post, rpc_age, etag, cache_groups, ignore_credentials, ignore_cookies, path_as_text, ignore_forwarded);
         rule = list(self.statuses.take()).into_iter().fold(rule, |rule, (status, ttl)| rule.status(status, ttl));
+        rule = list(self.rpc_statuses.take()).into_iter().fold(rule, |rule, (code, ttl)| rule.rpc_status(code, ttl));
         rule = list(self.namespaces.take()).iter().fold(rule, |rule, template| rule.namespace(template));
         self.writes(rule)
     }
 
     /// The rule without options: it says where the lifetime of its responses comes from.
     fn lifetime(&self) -> Result<Rule, String> {
+        if self.rpc == Some(true) && self.ttl.is_none() {
+            return Err("`rpc = true` stands without `ttl`; write `ttl = \"60s\"` beside it".into());
+        }
         match (&self.ttl, self.http == Some(true), self.uncached == Some(true)) {
+            (Some(As(ttl)), false, false) if self.rpc == Some(true) => Ok(Rule::rpc(*ttl)),
             (Some(As(ttl)), false, false) => Ok(Rule::ttl(*ttl)),
             (None, true, false) => Ok(Rule::http()),
             (None, false, true) => Ok(Rule::uncached()),

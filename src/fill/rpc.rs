@@ -1,0 +1,43 @@
+//! Responses to calls by RPC: stored only if the whole call has ended with one message and status 0, or with a status that the rule stores.
+
+use http::HeaderMap;
+
+use super::{Fill, admission::Admission};
+use crate::{
+    rpc::{
+        frames::FrameCounter,
+        outcome::{CallOutcome, is_transient, outcome},
+    },
+    status::NoStore,
+    store::Store,
+};
+
+/// The reason for which a complete response is not stored.
+pub(super) struct Refusal {
+    pub(super) reason: NoStore,
+    /// The next responses for the key will probably be refused, too.
+    pub(super) is_lasting: bool,
+}
+
+impl<St: Store> Fill<St> {
+    /// Checks the complete response to a call, and sets its lifetime by its status. Other responses need no check.
+    pub(super) fn admit_call(&self, fit: &mut Admission, body: &[u8], trailers: Option<&HeaderMap>) -> Result<(), Refusal> {
+        let Some(protocol) = self.request.plan.framed else { return Ok(()) };
+        match outcome(protocol, &fit.headers, body, trailers) {
+            CallOutcome::Message => Ok(()),
+            CallOutcome::NotUnary => Err(Refusal { reason: NoStore::NotUnary, is_lasting: true }),
+            CallOutcome::Status(status) => match self.request.rule.rpc_status_lifetime(status) {
+                Some(ttl) => {
+                    fit.times = self.times(ttl, None);
+                    Ok(())
+                }
+                None => Err(Refusal { reason: NoStore::RpcStatus, is_lasting: !is_transient(status) }),
+            },
+        }
+    }
+
+    /// Returns a counter of messages for a response that must have one.
+    pub(super) fn frames(&self) -> Option<FrameCounter> {
+        self.request.plan.framed.map(|_| FrameCounter::default())
+    }
+}

@@ -1,0 +1,85 @@
+//! Unary calls by RPC: the protocol of a request, its messages, its deadline, and the status of its response.
+//!
+//! gRPC over HTTP/2 is defined at <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>, gRPC-Web in `PROTOCOL-WEB.md` beside it,
+//! and Connect at <https://connectrpc.com/docs/protocol>.
+
+pub(crate) mod deadline;
+pub(crate) mod frames;
+pub(crate) mod outcome;
+
+use http::{HeaderMap, HeaderName, header};
+use tokio::time::Instant;
+
+/// The protocol of a unary call by POST.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Grpc,
+    GrpcWeb,
+    Connect,
+}
+
+/// A unary call by POST.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Call {
+    pub(crate) protocol: Protocol,
+    /// The time at which the client stops waiting.
+    pub(crate) deadline: Option<Instant>,
+    /// A response from the cache has an `Age`.
+    pub(crate) shows_age: bool,
+}
+
+/// The request fields that a server may read to understand a message, or to choose the form of its response.
+pub(crate) const FIELDS: [HeaderName; 6] = [
+    header::CONTENT_TYPE,
+    header::CONTENT_ENCODING,
+    header::ACCEPT,
+    HeaderName::from_static("grpc-encoding"),
+    HeaderName::from_static("grpc-accept-encoding"),
+    HeaderName::from_static("connect-protocol-version"),
+];
+
+impl Protocol {
+    /// Returns the protocol of a POST. Returns `None` for a stream of Connect, and for all other requests.
+    pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
+        let mut lines = headers.get_all(header::CONTENT_TYPE).iter();
+        let kind = lines.next().filter(|_| lines.next().is_none())?.to_str().ok()?;
+        let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let (name, _) = kind.split_once('+').unwrap_or((&kind, ""));
+        match (name, kind.as_str()) {
+            ("application/grpc", _) => Some(Self::Grpc),
+            ("application/grpc-web", _) => Some(Self::GrpcWeb),
+            (_, "application/proto" | "application/json") => Some(Self::Connect),
+            _ => None,
+        }
+    }
+
+    /// Returns true if messages stand in frames.
+    pub(crate) fn is_framed(self) -> bool {
+        self != Self::Connect
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn protocol_is_named_by_the_content_type() {
+        for (kind, want) in [
+            ("application/grpc", Some(Protocol::Grpc)),
+            ("Application/gRPC+proto; charset=utf-8", Some(Protocol::Grpc)),
+            ("application/grpc-web+proto", Some(Protocol::GrpcWeb)),
+            ("application/grpc-web-text", None),
+            ("application/json; charset=utf-8", Some(Protocol::Connect)),
+            ("application/connect+proto", None),
+            ("application/grpcs", None),
+            ("text/plain", None),
+        ] {
+            let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(kind))]);
+            assert_eq!(Protocol::of(&headers), want, "{kind}");
+        }
+        assert_eq!(Protocol::of(&HeaderMap::new()), None);
+    }
+}
