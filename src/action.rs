@@ -44,6 +44,8 @@ pub(crate) enum Finish<St: Store> {
     Complete(Arc<Entry>, Nanos),
     /// A complete response that this thread holds: a hit.
     Hot(Arc<HotResponse>, Nanos),
+    /// A response that this thread holds, reduced to the request: its head, a 304, or complete. A hit.
+    HotReduced(Arc<HotResponse>, Nanos),
     /// The entry, reduced to the request: complete, a part of it, its head, or a 304.
     Respond(Arc<Entry>, Outcome, Nanos),
     /// The entry, and it is refreshed in the background.

@@ -23,7 +23,7 @@ use crate::{
     secret::Secret,
     semantics::{self, CacheControl},
     state::LayerState,
-    status::Bypass,
+    status::{Bypass, Outcome},
     store::Store,
     target_cache::{self, Resolution, TargetId},
 };
@@ -88,25 +88,26 @@ fn nested<St: Store, R>(shared: &LayerState<St>, request: &Request<R>) -> Finish
     action::bypass(context, Bypass::Nested)
 }
 
-/// Returns the action for a remembered target: a hit on its complete response, or the query of a store that has to be asked. All other
-/// requests take the full path. An error says if this hit was chosen to refresh its entry ahead; the choice is random, and made once.
+/// Returns the action for a remembered target: a hit, or the query of a store that has to be asked. A request for a range and any other
+/// request take the full path. An error says if this hit was chosen to refresh its entry ahead; the choice is random, and made once.
 #[inline]
 fn remembered<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>) -> Result<Action<St>, bool> {
     let mut refresh_ahead = false;
     let action = target_cache::with_known(shared.id, request.uri(), |known, hot| {
         let rule = shared.rules.at(known.rule());
-        let traits =
-            classify(request, rule).ok().filter(|traits| traits.content.is_none() && !traits.is_conditional_or_range)?;
-        if *request.method() != Method::GET || !known.is_of(target_id(&traits, request)?) {
+        let traits = classify(request, rule).ok().filter(|traits| traits.content.is_none() && !traits.has_range)?;
+        if !known.is_of(target_id(&traits, request)?) {
             return None;
         }
+        let is_whole = *request.method() == Method::GET && !traits.is_conditional_or_range;
         let key = known.key().as_ref();
         let directives = directives(request, rule, traits.has_credentials).ok()?;
         if let Some(response) = known.response() {
             let validity = shared.store.still_has(response.entry());
             let now = shared.store.context().clock.nanos();
             match validity.map(|validity| decide_entry(response.entry(), validity, rule, directives.as_ref(), now)) {
-                Some(Decision::Fresh) => return Some(Action::Finish(Finish::Hot(response, now))),
+                Some(Decision::Fresh) if is_whole => return Some(Action::Finish(Finish::Hot(response, now))),
+                Some(Decision::Fresh) => return Some(Action::Finish(Finish::HotReduced(response, now))),
                 Some(Decision::RefreshAhead) => {
                     refresh_ahead = true;
                     return None;
@@ -115,7 +116,7 @@ fn remembered<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>)
             }
         }
         let Some(found) = lookup::found_now(&shared.store, rule, key, request.headers()) else {
-            let plan = known.plan()?.clone();
+            let plan = known.plan().filter(|_| is_whole)?.clone();
             let request = CacheRequest::new(rule, known.key().clone(), plan, request, false, directives.map(Box::new));
             return Some(Action::Wait(Box::new(request)));
         };
@@ -124,7 +125,10 @@ fn remembered<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>)
         match decide_entry(&entry, validity, rule, directives.as_ref(), now) {
             Decision::Fresh => {
                 hot.heard(known, &entry);
-                Some(Action::Finish(Finish::Complete(entry, now)))
+                Some(Action::Finish(match is_whole {
+                    true => Finish::Complete(entry, now),
+                    false => Finish::Respond(entry, Outcome::Hit, now),
+                }))
             }
             decision => {
                 refresh_ahead = decision == Decision::RefreshAhead;
@@ -254,11 +258,13 @@ fn look_up<St: Store, R: Body>(
 fn remember<St: Store>(layer: u64, target: TargetId<'_>, action: &Action<St>, key: KeyRef<'_>, (rule, base): (usize, usize)) {
     match action {
         // The key of the entry is compared faster, unless it is the key of a variant.
-        Action::Finish(Finish::Complete(entry, _)) => target_cache::remember(layer, target, || {
-            let of_entry = entry.key();
-            let key = if of_entry.as_ref() == key { of_entry.clone() } else { key.to_owned() };
-            Resolution { rule, key, base, plan: None }
-        }),
+        Action::Finish(Finish::Complete(entry, _) | Finish::Respond(entry, Outcome::Hit, _)) => {
+            target_cache::remember(layer, target, || {
+                let of_entry = entry.key();
+                let key = if of_entry.as_ref() == key { of_entry.clone() } else { key.to_owned() };
+                Resolution { rule, key, base, plan: None }
+            })
+        }
         Action::Wait(request) if request.rule.plans_by_target() => target_cache::remember(layer, target, || {
             let plan = request.plan.clone();
             let plan = ReadPlan { names: plan.names.shared(), ..plan };

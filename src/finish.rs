@@ -34,6 +34,7 @@ where
     match step {
         Finish::Complete(entry, now) => ResponseFuture::ready(respond::complete(shared, &entry, now)),
         Finish::Hot(response, now) => ResponseFuture::ready(respond::hot(shared, &response, now)),
+        Finish::HotReduced(response, now) => ResponseFuture::ready(respond::hot_reduced(shared, &response, &request, now)),
         Finish::Respond(entry, outcome, now) => ResponseFuture::ready(serve(shared, &request, &entry, outcome, now)),
         Finish::RespondAndRefresh(entry, outcome, missed) => {
             let response = serve(shared, &request, &entry, outcome, missed.miss.time.at);

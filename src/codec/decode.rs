@@ -258,7 +258,7 @@ impl<'a> Cursor<'a> {
             return Err(Damaged::TooLong);
         }
         let body = if parts & PACKED == 0 { body } else { compression::unpack(&body, length)? };
-        Ok(Content::Response { status, headers, body, trailers })
+        Ok(Content::Response { status, headers: headers.into(), body, trailers })
     }
 
     /// Reads fields into a copy of a cached map if it has the same names, and one by one otherwise.

@@ -55,7 +55,7 @@ fn head(entry: &Entry, moment: Option<Moment>, packed: bool, out: &mut Vec<u8>) 
         }
         Content::Response { status, headers, body, trailers } => {
             out.extend_from_slice(&status.as_u16().to_le_bytes());
-            fields(headers, out)?;
+            fields(&headers.map(), out)?;
             trailers.as_deref().map_or(Ok(()), |trailers| fields(trailers, out))?;
             if packed { number(body.len(), out) } else { Ok(()) }
         }

@@ -5,10 +5,10 @@
 
 use std::cell::RefCell;
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::header_names;
-use crate::entry::header_template::emptied;
+use crate::entry::stored_headers::{emptied, is_lasting};
 
 /// The number of cached maps of a thread. A new one replaces the one in its slot.
 const SLOTS: usize = 32;
@@ -16,9 +16,8 @@ const SLOTS: usize = 32;
 /// One of this number of new maps replaces a cached one. They may all differ.
 const REPLACE_ONE_IN: u32 = 8;
 
-/// The longest cached name, and the longest cached value.
+/// The longest cached name.
 const LONGEST: usize = 0x7f;
-const LONGEST_VALUE: usize = 64;
 
 thread_local! {
     static SHAPES: RefCell<HeaderCache> = const { RefCell::new(HeaderCache { slots: [const { None }; SLOTS], turn: 0 }) };
@@ -46,7 +45,12 @@ pub(crate) enum Written {
 impl CachedHeaders {
     fn of(map: &HeaderMap) -> Option<Self> {
         let names = map.keys().map(Written::of).collect::<Option<_>>()?;
-        Some(Self { names, shape: emptied(map, lasting)? })
+        Some(Self {
+            names,
+            shape: emptied(map, |name, value| {
+                is_lasting(name, value).then(|| HeaderValue::from_bytes(value.as_bytes()).ok())?
+            })?,
+        })
     }
 }
 
@@ -59,26 +63,6 @@ impl Written {
             number => Some(Self::Number(number)),
         }
     }
-}
-
-/// Returns a copy of a value that other responses probably share.
-fn lasting(name: &HeaderName, value: &HeaderValue) -> Option<HeaderValue> {
-    let is_of_one = matches!(
-        *name,
-        header::CONTENT_LENGTH
-            | header::CONTENT_LOCATION
-            | header::CONTENT_RANGE
-            | header::DATE
-            | header::ETAG
-            | header::EXPIRES
-            | header::LAST_MODIFIED
-            | header::LOCATION
-            | header::SET_COOKIE
-    );
-    if is_of_one || value.is_sensitive() || value.len() > LONGEST_VALUE {
-        return None;
-    }
-    HeaderValue::from_bytes(value.as_bytes()).ok()
 }
 
 /// Calls `then` with the cached fields of similar entries.

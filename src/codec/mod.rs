@@ -150,7 +150,7 @@ impl Codec {
     /// Returns the compressed body, if compression is on and makes it smaller.
     fn packed(&self, entry: &Entry) -> Option<Vec<u8>> {
         let Content::Response { headers, body, .. } = entry.content() else { return None };
-        self.compression.as_ref()?.pack(headers, body)
+        self.compression.as_ref()?.pack(&headers.map(), body)
     }
 
     /// Decodes the entry that is stored under `key`.

@@ -12,8 +12,8 @@ use super::{
 use crate::{
     entry::{
         Draft,
-        header_template::stored_headers,
         stamp::{Generation, Stamp},
+        stored_headers::stored_map,
         times::{Http, Times},
     },
     key::Key,
@@ -37,7 +37,7 @@ impl fmt::Debug for Content {
         match self {
             Self::Variants(vary) => write!(f, "{vary:?}"),
             Self::Response { status, headers, body, trailers } => {
-                write!(f, "{status} {:?} {body:?} {:?}", lines(headers), trailers.as_deref().map(lines))
+                write!(f, "{status} {:?} {body:?} {:?}", lines(&headers.map()), trailers.as_deref().map(lines))
             }
         }
     }
@@ -81,7 +81,7 @@ fn entry(key: Key, names: Namespaces, content: Content, http: Option<Http>) -> E
 fn response(headers: &HeaderMap, body: impl Into<Bytes>, trailers: Option<HeaderMap>) -> Content {
     Content::Response {
         status: StatusCode::OK,
-        headers: stored_headers(headers, false, 0).into_map(),
+        headers: stored_map(headers, false, 0).into(),
         body: body.into(),
         trailers: trailers.map(Box::new),
     }
@@ -309,7 +309,7 @@ fn plain_body_is_not_copied_and_its_buffer_counts() {
     let whole = bytes.as_ptr_range();
     let read = Codec::default().decode(bytes.clone(), entry.key().as_ref(), 0).expect("whole");
     let Content::Response { headers, body, .. } = read.content() else { panic!("a response") };
-    assert!(whole.contains(&body.as_ptr()) && whole.contains(&headers["etag"].as_bytes().as_ptr()));
+    assert!(whole.contains(&body.as_ptr()) && whole.contains(&headers.map()["etag"].as_bytes().as_ptr()));
     // Decoded names have no room to grow. Otherwise the weights are equal, apart from the bytes that are kept alive.
     let weight = |entry: &Entry| entry.weight() - entry.namespaces().heap() as u64;
     assert!(weight(&read) >= weight(&entry) + (bytes.len() - body.len() - FRAME - CHECK) as u64);
@@ -545,7 +545,7 @@ fn remembered_value_keeps_no_read_buffer() {
     assert!(bytes.is_unique());
     let read = Codec::default().decode(bytes.clone(), some_key().as_ref(), 0).expect("whole");
     let Content::Response { headers, .. } = read.content() else { panic!("a response") };
-    assert!(!bytes.as_ptr_range().contains(&headers["content-type"].as_bytes().as_ptr()), "it is shared");
+    assert!(!bytes.as_ptr_range().contains(&headers.map()["content-type"].as_bytes().as_ptr()), "it is shared");
 }
 
 fn any_entry() -> impl Strategy<Value = Entry> {
@@ -601,7 +601,7 @@ fn any_content() -> impl Strategy<Value = Content> {
         (100..1000_u16, any_fields(), body, option::of(any_fields())).prop_map(|(status, headers, body, trailers)| {
             Content::Response {
                 status: StatusCode::from_u16(status).expect("three digits"),
-                headers: stored_headers(&headers, false, 0).into_map(),
+                headers: stored_map(&headers, false, 0).into(),
                 body: body.into(),
                 trailers: trailers.map(Box::new),
             }

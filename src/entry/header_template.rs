@@ -1,162 +1,11 @@
-//! Header maps of stored responses, and the template that the responses of one route share.
+//! The template that the header fields of one route's responses share.
 
-use std::{
-    mem,
-    ops::Deref,
-    ptr,
-    sync::{
-        OnceLock,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderName, HeaderValue,
-    header::{self, AGE},
-};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
+use super::stored_headers::{CommonHeaders, StoredHeaders, copied};
 use crate::semantics::{self, CACHE_STATUS};
-
-/// The header map of a stored response.
-pub(crate) struct StoredHeaders {
-    map: HeaderMap,
-    /// The number of the template that the map was filled from; 0 without one.
-    template: u64,
-    /// The bytes of the map outside the struct itself.
-    bytes: usize,
-}
-
-impl StoredHeaders {
-    fn new(map: HeaderMap) -> Self {
-        Self { template: 0, bytes: header_bytes(&map), map }
-    }
-
-    /// Inserts one more field.
-    pub(crate) fn insert(&mut self, name: HeaderName, value: HeaderValue) {
-        self.map.insert(name, value);
-        (self.template, self.bytes) = (0, header_bytes(&self.map));
-    }
-
-    /// Returns the map alone.
-    pub(crate) fn into_map(self) -> HeaderMap {
-        self.map
-    }
-
-    /// Returns the map, the number of its template, and its bytes outside the struct itself.
-    #[inline]
-    pub(super) fn into_parts(self) -> (HeaderMap, u64, usize) {
-        (self.map, self.template, self.bytes)
-    }
-}
-
-impl Deref for StoredHeaders {
-    type Target = HeaderMap;
-
-    fn deref(&self) -> &HeaderMap {
-        &self.map
-    }
-}
-
-/// Returns the header map that hits clone. It has exact size, with a slot for `Age` first. With `has_status_slot`, a slot for `Cache-Status` follows,
-/// because hits report there. If earlier caches have written a `Cache-Status`, the field has no slot and is appended on each hit.
-///
-/// The map has room for `more` further fields.
-pub(crate) fn stored_headers(headers: &HeaderMap, has_status_slot: bool, more: usize) -> StoredHeaders {
-    let has_status_slot = has_status_slot && !headers.contains_key(CACHE_STATUS);
-    let mut finished = HeaderMap::with_capacity(headers.keys_len() + 1 + usize::from(has_status_slot) + more);
-    finished.insert(AGE, HeaderValue::from_static("0"));
-    if has_status_slot {
-        finished.insert(CACHE_STATUS, HeaderValue::from_static(""));
-    }
-    let fields = || headers.iter().filter(|(name, _)| *name != AGE);
-    for (name, _) in fields() {
-        finished.append(name.clone(), HeaderValue::from_static(""));
-    }
-    fill_in(&mut finished, 1 + usize::from(has_status_slot), fields().map(|(_, value)| value));
-    StoredHeaders::new(finished)
-}
-
-/// Returns fields whose values share no memory with a read buffer.
-pub(crate) fn own_fields(mut fields: HeaderMap) -> HeaderMap {
-    let values: Vec<_> = fields.values().cloned().collect();
-    fill_in(&mut fields, 0, values.iter());
-    fields
-}
-
-/// Copies values into a map, after the first `slots` of its places.
-///
-/// A received value is a slice of the buffer that it was read into. The buffer may be a thousand times as large, and no weight counts it.
-/// All copies share one allocation, except for values that are part of the program.
-#[inline]
-fn fill_in<'a>(map: &mut HeaderMap, slots: usize, values: impl Iterator<Item = &'a HeaderValue>) {
-    let mut own = [const { None }; MOST];
-    let (mut count, mut len) = (0, 0);
-    for (place, value) in map.values_mut().skip(slots).zip(values) {
-        match common(value) {
-            Some(common) if ptr::eq(place.as_bytes(), common.as_bytes()) => {}
-            Some(common) => *place = HeaderValue::from_static(common),
-            None if count < MOST => {
-                len += value.len();
-                own[count] = Some((place, value));
-                count += 1;
-            }
-            None => *place = copied(value),
-        }
-    }
-    let own = &mut own[..count];
-    let mut all = Vec::with_capacity(len);
-    own.iter().flatten().for_each(|(_, value)| all.extend_from_slice(value.as_bytes()));
-    let mut all = Bytes::from(all);
-    for (place, value) in own.iter_mut().flatten() {
-        // The last value takes the allocation itself, without another reference.
-        let copy = if value.len() == all.len() { mem::take(&mut all) } else { all.split_to(value.len()) };
-        let mut copy = HeaderValue::from_maybe_shared(copy).unwrap_or_else(|_| value.clone());
-        copy.set_sensitive(value.is_sensitive());
-        **place = copy;
-    }
-}
-
-/// Returns a copy of a value that shares no memory with a read buffer.
-fn copied(value: &HeaderValue) -> HeaderValue {
-    match common(value) {
-        Some(common) => HeaderValue::from_static(common),
-        None => HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone()),
-    }
-}
-
-/// Returns a value that many responses have, as a static string that needs no memory.
-#[inline]
-pub(crate) fn common(value: &HeaderValue) -> Option<&'static str> {
-    let common = match value.as_bytes() {
-        b"" => "",
-        b"0" => "0",
-        b"accept" => "accept",
-        b"accept-encoding" => "accept-encoding",
-        b"application/grpc" => "application/grpc",
-        b"application/json" => "application/json",
-        b"application/octet-stream" => "application/octet-stream",
-        b"br" => "br",
-        b"bytes" => "bytes",
-        b"gzip" => "gzip",
-        b"max-age=300" => "max-age=300",
-        b"max-age=3600" => "max-age=3600",
-        b"max-age=60" => "max-age=60",
-        b"no-cache" => "no-cache",
-        b"nosniff" => "nosniff",
-        b"origin" => "origin",
-        b"public, max-age=300" => "public, max-age=300",
-        b"public, max-age=3600" => "public, max-age=3600",
-        b"public, max-age=60" => "public, max-age=60",
-        b"text/html" => "text/html",
-        b"text/html; charset=utf-8" => "text/html; charset=utf-8",
-        b"text/plain" => "text/plain",
-        b"text/plain; charset=utf-8" => "text/plain; charset=utf-8",
-        b"zstd" => "zstd",
-        _ => return None,
-    };
-    (!value.is_sensitive()).then_some(common)
-}
 
 /// The meaning of a response field for storing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -238,21 +87,6 @@ impl HeaderKind {
     }
 }
 
-/// The largest number of fields in a template.
-const MOST: usize = 24;
-
-/// Returns a copy of a map with the values that `kept` returns, and all others empty. `None` if the map has too many fields, or one of them
-/// twice.
-pub(crate) fn emptied(map: &HeaderMap, kept: impl Fn(&HeaderName, &HeaderValue) -> Option<HeaderValue>) -> Option<HeaderMap> {
-    (map.len() == map.keys_len() && map.len() <= MOST).then(|| {
-        let mut emptied = map.clone();
-        for (name, value) in &mut emptied {
-            *value = kept(name, value).unwrap_or(HeaderValue::from_static(""));
-        }
-        emptied
-    })
-}
-
 /// The names of a stored header map. Most responses of one route have the same names. One comparison recognises them, and filling in a
 /// copied map costs less than inserting each field.
 #[derive(Debug, Default)]
@@ -261,18 +95,12 @@ pub(crate) struct HeaderTemplate(OnceLock<TemplateParts>);
 /// A template that was taken.
 #[derive(Debug)]
 struct TemplateParts {
-    /// The number of the template, unique in this process.
-    number: u64,
-    map: HeaderMap,
+    common: Arc<CommonHeaders>,
     /// True if there is a slot for `Cache-Status`.
     has_status_slot: bool,
-    /// The number of fields after the slots.
-    fields: usize,
     /// The kinds of the first fields, up to the last one that is not [plain](HeaderKind::Plain), with the values that need no further
     /// reading.
     read: Box<[(HeaderKind, HeaderValue)]>,
-    /// The bytes of the map outside the struct itself, without the text of its values.
-    bytes: usize,
 }
 
 impl HeaderTemplate {
@@ -285,38 +113,35 @@ impl HeaderTemplate {
 
     #[cold]
     fn take_first(&self, finished: &HeaderMap, has_status_slot: bool) {
-        static NUMBERS: AtomicU64 = AtomicU64::new(1);
         let has_status_slot =
             has_status_slot && finished.iter().nth(1).is_some_and(|(name, slot)| *name == CACHE_STATUS && slot.is_empty());
-        let kinds = || finished.keys().skip(1 + usize::from(has_status_slot)).map(HeaderKind::of);
+        let slots = 1 + usize::from(has_status_slot);
+        let kinds = || finished.keys().skip(slots).map(HeaderKind::of);
         if !kinds().all(HeaderKind::is_simple) {
             return;
         }
-        let Some(map) = emptied(finished, |_, _| None) else { return };
-        let bytes = header_bytes(&map) + "0".len();
+        let Some(common) = CommonHeaders::of(finished, slots) else { return };
         // A value that is not kept equals no other, so that it is read each time.
         let known = |kind: HeaderKind, value: &HeaderValue| match kind {
             HeaderKind::Directives | HeaderKind::Kind | HeaderKind::AllowedOrigin if kind.is_plain(value) => copied(value),
             _ => HeaderValue::from_static(""),
         };
-        let values = finished.values().skip(1 + usize::from(has_status_slot));
-        let mut read: Vec<_> = kinds().zip(values).map(|(kind, value)| (kind, known(kind, value))).collect();
-        let (number, fields) = (NUMBERS.fetch_add(1, Ordering::Relaxed), read.len());
+        let mut read: Vec<_> =
+            kinds().zip(finished.values().skip(slots)).map(|(kind, value)| (kind, known(kind, value))).collect();
         read.truncate(read.iter().rposition(|(kind, _)| *kind != HeaderKind::Plain).map_or(0, |last| last + 1));
-        let _ = self.0.set(TemplateParts { number, map, has_status_slot, fields, read: read.into(), bytes });
+        let _ = self.0.set(TemplateParts { common: Arc::new(common), has_status_slot, read: read.into() });
     }
 
-    /// Returns true if the stored map of this response will have this template.
+    /// Returns the template, if the stored fields of this response can have it.
     #[inline]
-    pub(crate) fn fits(&self, headers: &HeaderMap, has_status_slot: bool) -> bool {
-        self.0.get().is_some_and(|template| template.fits(headers, has_status_slot))
+    fn of(&self, headers: &HeaderMap, has_status_slot: bool) -> Option<&TemplateParts> {
+        self.0.get().filter(|template| template.has_status_slot == has_status_slot && template.common.fits(headers))
     }
 
-    /// Returns the announced length, if the stored map of this response will have this template and none of its values needs further
-    /// reading.
+    /// Returns the announced length, if the stored fields of this response can have this template and none of its values needs further reading.
     #[inline]
     pub(crate) fn announced_length(&self, headers: &HeaderMap, has_status_slot: bool) -> Option<Option<u64>> {
-        let template = self.0.get().filter(|template| template.fits(headers, has_status_slot))?;
+        let template = self.of(headers, has_status_slot)?;
         let mut announced = None;
         for (value, (kind, known)) in headers.values().zip(&template.read) {
             if *kind == HeaderKind::Length {
@@ -328,34 +153,16 @@ impl HeaderTemplate {
         Some(announced)
     }
 
-    /// Returns the stored map of a response that has this template, or `None` if no template was taken.
+    /// Returns the stored fields of a response, if they can have this template.
     #[inline]
-    pub(crate) fn filled(&self, headers: &HeaderMap, recycled: impl FnOnce(u64) -> Option<HeaderMap>) -> Option<StoredHeaders> {
-        Some(self.0.get()?.filled(headers, recycled))
-    }
-}
-
-impl TemplateParts {
-    #[inline]
-    fn fits(&self, headers: &HeaderMap, has_status_slot: bool) -> bool {
-        self.has_status_slot == has_status_slot
-            && headers.len() == self.fields
-            && headers.keys_len() == headers.len()
-            && headers.keys().eq(self.map.keys().skip(1 + usize::from(has_status_slot)))
+    pub(crate) fn compact(&self, headers: &HeaderMap, has_status_slot: bool) -> Option<StoredHeaders> {
+        Some(self.of(headers, has_status_slot)?.common.compact(headers))
     }
 
+    /// Returns the stored fields of a response whose [length](Self::announced_length) was found with this template.
     #[inline]
-    fn filled(&self, headers: &HeaderMap, recycled: impl FnOnce(u64) -> Option<HeaderMap>) -> StoredHeaders {
-        let mut map = match recycled(self.number) {
-            Some(map) => map,
-            None => self.map.clone(),
-        };
-        if let Some(age) = map.values_mut().next() {
-            *age = HeaderValue::from_static("0");
-        }
-        fill_in(&mut map, 1 + usize::from(self.has_status_slot), headers.values());
-        let bytes = self.bytes + headers.values().map(HeaderValue::len).sum::<usize>();
-        StoredHeaders { map, template: self.number, bytes }
+    pub(crate) fn compact_unchecked(&self, headers: &HeaderMap) -> StoredHeaders {
+        self.0.get().expect("the template was taken").common.compact(headers)
     }
 }
 
@@ -372,24 +179,17 @@ pub(crate) fn length_in(value: &HeaderValue) -> Option<u64> {
     value.to_str().ok()?.parse().ok()
 }
 
-/// The overhead of an allocation, with rounding, for common allocators on average.
-pub(crate) const PER_ALLOCATION: usize = 16;
-
-pub(crate) fn whole_map(map: &HeaderMap) -> usize {
-    size_of::<HeaderMap>() + header_bytes(map)
-}
-
-/// Returns the bytes of a header map outside the struct itself.
-pub(crate) fn header_bytes(map: &HeaderMap) -> usize {
-    // One field in the map: its name, value, hash and link, and its share of the index.
-    const FIELD: usize = size_of::<HeaderName>() + size_of::<HeaderValue>() + 24 + 8;
-    let text: usize = map.iter().map(|(name, value)| name.as_str().len() + value.len() + PER_ALLOCATION).sum();
-    map.capacity() * FIELD + text + 2 * PER_ALLOCATION
-}
-
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::entry::stored_headers::{own_fields, stored_map};
+
+    fn lines(map: &HeaderMap) -> Vec<(&str, &[u8], bool)> {
+        map.iter().map(|(name, value)| (name.as_str(), value.as_bytes(), value.is_sensitive())).collect()
+    }
 
     fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut map = HeaderMap::new();
@@ -399,7 +199,7 @@ mod tests {
         map
     }
     #[test]
-    fn filled_in_header_map_equals_a_new_one() {
+    fn compact_fields_equal_a_new_map() {
         let one = [("content-type", "a"), ("etag", "b"), ("x-c", "c")];
         let samples = [
             map(&one),
@@ -413,19 +213,15 @@ mod tests {
             map(&[("content-type", "x")]),
             map(&[]),
         ];
-        let lines = |map: &HeaderMap| map.iter().map(|(name, value)| (name.clone(), value.clone())).collect::<Vec<_>>();
         let mut filled = 0;
         for (taken, told) in samples.iter().flat_map(|taken| [(taken, false), (taken, true)]) {
             let template = HeaderTemplate::default();
-            template.take(&stored_headers(taken, told, 0), told);
+            template.take(&stored_map(taken, told, 0), told);
             for (headers, has_status_slot) in samples.iter().flat_map(|headers| [(headers, false), (headers, true)]) {
-                if !template.fits(headers, has_status_slot) {
-                    continue;
-                }
-                let (made, anew) =
-                    (template.filled(headers, |_| None).expect("a template"), stored_headers(headers, has_status_slot, 0));
-                assert_eq!(lines(&made), lines(&anew), "{headers:?}, {taken:?}");
-                assert_eq!(made.bytes, anew.bytes, "{headers:?}");
+                let Some(made) = template.compact(headers, has_status_slot) else { continue };
+                let anew = stored_map(headers, has_status_slot, 0);
+                assert_eq!(lines(&made.map()), lines(&anew), "{headers:?}, {taken:?}");
+                assert_eq!(made, StoredHeaders::Map(anew), "{headers:?}, {taken:?}");
                 filled += 1;
             }
         }
@@ -441,10 +237,11 @@ mod tests {
             [("cache-control", value(0, 10)), ("content-type", value(11, 26)), ("etag", value(27, 32)), ("x-a", secret)];
         let headers: HeaderMap = fields.into_iter().map(|(name, value)| (HeaderName::from_static(name), value)).collect();
         let template = HeaderTemplate::default();
-        let made = stored_headers(&headers, false, 0);
+        let made = stored_map(&headers, false, 0);
         template.take(&made, false);
         let taken = template.0.get().expect("a template");
-        for kept in [&made, &template.filled(&headers, |_| None).expect("a template").map, &own_fields(headers.clone())] {
+        assert!(template.compact(&headers, false).is_none(), "a value is sensitive");
+        for kept in [&made, &own_fields(headers.clone())] {
             for (name, value) in &headers {
                 assert_eq!(kept[name], value);
                 assert_eq!(kept[name].is_sensitive(), value.is_sensitive());
@@ -452,14 +249,19 @@ mod tests {
             let inside = |value: &HeaderValue| buffer.as_ptr_range().contains(&value.as_bytes().as_ptr());
             assert!(!kept.values().chain(taken.read.iter().map(|(_, value)| value)).any(inside));
         }
+        let mut open = headers;
+        open.get_mut("x-a").expect("a field").set_sensitive(false);
+        let compact = template.compact(&open, false).expect("the fields fit");
+        let inside = |value: &HeaderValue| buffer.as_ptr_range().contains(&value.as_bytes().as_ptr());
+        assert!(!compact.map().values().any(inside));
     }
     #[test]
     fn unusual_headers_have_no_template() {
         for name in ["vary", "set-cookie", "content-range", "connection", "keep-alive"] {
             let headers = map(&[("content-type", "a"), (name, "b")]);
             let template = HeaderTemplate::default();
-            template.take(&stored_headers(&headers, false, 0), false);
-            assert!(!template.fits(&headers, false), "{name}");
+            template.take(&stored_map(&headers, false, 0), false);
+            assert!(template.compact(&headers, false).is_none(), "{name}");
         }
     }
     #[test]
@@ -471,7 +273,7 @@ mod tests {
             [("no-store", "a"), ("private", "a"), ("max-age=60, no-cache", "a"), ("max-age=60", "text/event-stream")];
         for first in [with("max-age=60", "a"), with("private=\"x-c\"", "text/event-stream")] {
             let template = HeaderTemplate::default();
-            template.take(&stored_headers(&first, false, 0), false);
+            template.take(&stored_map(&first, false, 0), false);
             for (control, kind) in forbidden {
                 assert_eq!(template.announced_length(&with(control, kind), false), None, "{control}, {kind}");
             }
@@ -480,7 +282,36 @@ mod tests {
         }
         let long = map(&[("content-length", "7"), ("x-c", "c")]);
         let template = HeaderTemplate::default();
-        template.take(&stored_headers(&long, false, 0), false);
+        template.take(&stored_map(&long, false, 0), false);
         assert_eq!(template.announced_length(&long, false), Some(Some(7)));
+    }
+
+    /// Returns some fields with any values, in a fixed order.
+    fn fields() -> impl Strategy<Value = HeaderMap> {
+        let names = ["content-type", "etag", "date", "server", "x-a", "x-b", "cache-control"];
+        let value =
+            prop_oneof![Just(Vec::new()), "[ab]{1,2}".prop_map(String::into_bytes), "\\PC{0,80}".prop_map(String::into_bytes)];
+        prop::collection::vec(value, names.len()).prop_map(move |values| {
+            let fields = names.iter().zip(values);
+            fields
+                .filter_map(|(name, value)| Some((HeaderName::from_static(name), HeaderValue::from_bytes(&value).ok()?)))
+                .collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_values_survive_the_compact_form(taken in fields(), headers in fields(), has_status_slot: bool) {
+            let template = HeaderTemplate::default();
+            template.take(&stored_map(&taken, has_status_slot, 0), has_status_slot);
+            if let Some(made) = template.compact(&headers, has_status_slot) {
+                let anew = stored_map(&headers, has_status_slot, 0);
+                let (copied, taken) = (made.to_map(), made.clone().into_map());
+                prop_assert_eq!(lines(&copied), lines(&anew));
+                prop_assert_eq!(lines(&taken), lines(&anew));
+            } else {
+                prop_assert!(!taken.keys().eq(headers.keys()));
+            }
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod header_template;
 pub(crate) mod stamp;
+pub(crate) mod stored_headers;
 pub(crate) mod times;
 pub(crate) mod validity;
 
@@ -19,8 +20,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, StatusCode};
 
 use self::{
-    header_template::{PER_ALLOCATION, StoredHeaders, header_bytes, own_fields, whole_map},
     stamp::Stamp,
+    stored_headers::{PER_ALLOCATION, StoredHeaders, own_fields, whole_map},
     times::{Http, Times},
 };
 use crate::{clock::system_time, key::Key, namespace::set::Namespaces, semantics::Vary};
@@ -35,8 +36,6 @@ pub struct Entry {
     http: Option<Box<Http>>,
     weight: Weight,
     removed: AtomicBool,
-    /// The number of its header template; 0 without one.
-    shape: u64,
 }
 
 /// The weight of an entry; or, before it is computed, the bytes that the entry keeps alive beside its parts.
@@ -55,8 +54,8 @@ impl Weight {
 /// The content of an entry.
 #[derive(Clone)]
 pub(crate) enum Content {
-    /// A response. The first header field is `Age`, which each hit sets. The second may be an empty `Cache-Status`, which each hit sets as well.
-    Response { status: StatusCode, headers: HeaderMap, body: Bytes, trailers: Option<Box<HeaderMap>> },
+    /// A response.
+    Response { status: StatusCode, headers: StoredHeaders, body: Bytes, trailers: Option<Box<HeaderMap>> },
     /// The request fields by which the responses of the key vary. The responses are stored under the keys of their variants.
     Variants(Vary),
 }
@@ -66,7 +65,7 @@ impl Content {
     fn bytes(&self) -> usize {
         match self {
             Self::Response { headers, body, trailers, .. } => {
-                header_bytes(headers) + body.len() + PER_ALLOCATION + trailers.as_deref().map_or(0, whole_map)
+                headers.bytes() + body.len() + PER_ALLOCATION + trailers.as_deref().map_or(0, whole_map)
             }
             Self::Variants(fields) => {
                 let names = fields.names().iter();
@@ -81,7 +80,7 @@ pub(crate) struct Response {
     pub(crate) names: Namespaces,
     pub(crate) times: Times,
     pub(crate) status: StatusCode,
-    pub(crate) fields: StoredHeaders,
+    pub(crate) headers: StoredHeaders,
     pub(crate) body: Bytes,
     pub(crate) trailers: Option<Box<HeaderMap>>,
     pub(crate) http: Option<Box<Http>>,
@@ -108,20 +107,19 @@ impl Entry {
         let Draft { mut names, times, content, http } = draft;
         names.shrink();
         let weight = Weight::of(weigh(&key, &names, http.as_deref(), content.bytes()));
-        Self { key, stamp, names, times, content, http, weight, removed: AtomicBool::new(false), shape: 0 }
+        Self { key, stamp, names, times, content, http, weight, removed: AtomicBool::new(false) }
     }
 
     /// Returns the entry of a response, in the memory of an entry that was [put aside](Self::put_aside) if there is one.
     #[inline]
     pub(crate) fn of_response(key: Key, stamp: Stamp, response: Response) -> Arc<Self> {
-        let Response { mut names, times, status, fields, body, trailers, http } = response;
+        let Response { mut names, times, status, headers, body, trailers, http } = response;
         names.shrink();
-        let (headers, shape, bytes) = fields.into_parts();
         let trailers = trailers.map(|trailers| Box::new(own_fields(*trailers)));
-        let content = bytes + body.len() + PER_ALLOCATION + trailers.as_deref().map_or(0, whole_map);
+        let content = headers.bytes() + body.len() + PER_ALLOCATION + trailers.as_deref().map_or(0, whole_map);
         let weight = Weight::of(weigh(&key, &names, http.as_deref(), content));
         let content = Content::Response { status, headers, body, trailers };
-        let entry = Self { key, stamp, names, times, content, http, weight, removed: AtomicBool::new(false), shape };
+        let entry = Self { key, stamp, names, times, content, http, weight, removed: AtomicBool::new(false) };
         let aside = ASIDE.try_with(Cell::take).ok().flatten();
         match aside {
             Some(mut place) => match Arc::get_mut(&mut place) {
@@ -135,36 +133,17 @@ impl Entry {
         }
     }
 
-    /// Puts an evicted entry aside, so that the next entry of this thread reuses its memory, and its header map if both have one template. The body
-    /// is dropped. A large entry, one without a template, and one that is still in use are dropped completely.
+    /// Puts an evicted entry aside, so that the next entry of this thread reuses its memory. The body is dropped. A large entry, one with a header map
+    /// of its own, and one that is still in use are dropped completely.
     pub(crate) fn put_aside(mut entry: Arc<Self>) {
-        let Some(sole) = Arc::get_mut(&mut entry).filter(|sole| sole.shape != 0) else { return };
+        let Some(sole) = Arc::get_mut(&mut entry) else { return };
         let whole = sole.weight();
-        let Content::Response { body, trailers: None, .. } = &mut sole.content else { return };
-        if whole - body.len() as u64 > MOST_ASIDE {
+        let Content::Response { body, headers, trailers: None, .. } = &mut sole.content else { return };
+        if !headers.is_compact() || whole - body.len() as u64 > MOST_ASIDE {
             return;
         }
         drop(mem::take(body));
         let _ = ASIDE.try_with(|aside| aside.set(Some(entry)));
-    }
-
-    /// Returns the header map of the entry that was put aside, if it has this template.
-    #[inline]
-    pub(crate) fn map_aside(shape: u64) -> Option<HeaderMap> {
-        ASIDE
-            .try_with(|aside| {
-                let mut entry = aside.take()?;
-                let map = match Arc::get_mut(&mut entry) {
-                    Some(Self { content: Content::Response { headers, .. }, shape: known, .. }) if *known == shape => {
-                        *known = 0;
-                        Some(mem::take(headers))
-                    }
-                    _ => None,
-                };
-                aside.set(Some(entry));
-                map
-            })
-            .ok()?
     }
 
     /// Returns an entry with the stamp, the namespaces and the times of this one, under another key.
@@ -177,7 +156,7 @@ impl Entry {
     /// protocol of every store. Tests use this to show that they detect it.
     #[cfg(feature = "redis")]
     pub fn stamped(&self, stamp: Stamp) -> Self {
-        let Self { key, names, times, content, http, weight, shape, .. } = self;
+        let Self { key, names, times, content, http, weight, .. } = self;
         Self {
             key: key.clone(),
             stamp,
@@ -187,7 +166,6 @@ impl Entry {
             http: http.clone(),
             weight: Weight::of(weight.0.load(Ordering::Relaxed)),
             removed: AtomicBool::new(false),
-            shape: *shape,
         }
     }
 
@@ -199,7 +177,7 @@ impl Entry {
         let Draft { mut names, times, content, http } = draft;
         names.shrink();
         let weight = Weight::of(NOT_COMPUTED | held as u64);
-        Self { key, stamp, names, times, content, http, weight, removed: AtomicBool::new(false), shape: 0 }
+        Self { key, stamp, names, times, content, http, weight, removed: AtomicBool::new(false) }
     }
 
     /// Returns the key. It is compared in full before the entry is served.
@@ -278,7 +256,7 @@ impl Entry {
     pub(crate) fn take_response(&mut self) -> Option<(StatusCode, HeaderMap, Bytes, Option<Box<HeaderMap>>)> {
         match &mut self.content {
             Content::Response { status, headers, body, trailers } => {
-                Some((*status, mem::take(headers), mem::take(body), trailers.take()))
+                Some((*status, mem::take(headers).into_map(), mem::take(body), trailers.take()))
             }
             Content::Variants(_) => None,
         }
@@ -316,11 +294,11 @@ mod tests {
 
     use http::{
         HeaderValue,
-        header::{AGE, CONTENT_TYPE, ETAG},
+        header::{CONTENT_TYPE, ETAG},
     };
 
     use super::*;
-    use crate::entry::header_template::HeaderTemplate;
+    use crate::entry::{header_template::HeaderTemplate, stored_headers::stored_map};
 
     fn fields(kind: &str, tag: &str) -> HeaderMap {
         let value = |value: &str| HeaderValue::from_str(value).expect("a value");
@@ -338,25 +316,24 @@ mod tests {
             cost: key.len() as u64,
         };
         let (status, body) = (StatusCode::OK, Bytes::copy_from_slice(body.as_bytes()));
-        let fields = shape.filled(fields, Entry::map_aside).expect("a shape");
-        let response = Response { names, times, status, fields, body, trailers: None, http: None };
+        let headers = shape.compact(fields, false).expect("the fields fit");
+        let response = Response { names, times, status, headers, body, trailers: None, http: None };
         Entry::of_response(Key::new(key.as_bytes()), Stamp::local(key.len() as u64), response)
     }
 
     fn shape_of(fields: &HeaderMap) -> HeaderTemplate {
         let shape = HeaderTemplate::default();
-        shape.take(&crate::entry::header_template::stored_headers(fields, false, 0), false);
+        shape.take(&stored_map(fields, false, 0), false);
         shape
     }
 
     /// Returns a description of the whole entry.
     fn description(entry: &Entry) -> String {
         let Content::Response { headers, body, .. } = entry.content() else { unreachable!("a response") };
-        let names: Vec<_> = headers.keys().collect();
-        format!("{entry:?} {:?} {names:?} {headers:?} {body:?}", entry.key().canonical())
+        format!("{entry:?} {:?} {:?} {body:?}", entry.key().canonical(), headers.map())
     }
     #[test]
-    fn recycled_header_map_equals_a_new_one() {
+    fn recycled_entry_equals_a_new_one() {
         let shape = shape_of(&fields("a", "b"));
         let second = fields("text/html", "\"2\"");
         let anew = entry(&shape, "/second", &second, "two");
@@ -368,7 +345,7 @@ mod tests {
         assert_eq!(description(&again), description(&anew));
     }
     #[test]
-    fn shared_header_map_is_not_recycled() {
+    fn shared_entry_is_not_recycled() {
         let shape = shape_of(&fields("a", "b"));
         let first = entry(&shape, "/first", &fields("a", "\"1\""), "one");
         let before = description(&first);
@@ -376,15 +353,5 @@ mod tests {
         let second = entry(&shape, "/second", &fields("b", "\"2\""), "two");
         assert!(!Arc::ptr_eq(&first, &second));
         assert_eq!(description(&first), before);
-    }
-    #[test]
-    fn header_map_of_another_template_is_not_recycled() {
-        let tag = |tag| HeaderMap::from_iter([(ETAG, HeaderValue::from_static(tag))]);
-        let (one, other) = (shape_of(&fields("a", "b")), shape_of(&tag("c")));
-        Entry::put_aside(entry(&one, "/first", &fields("a", "\"1\""), "one"));
-        let second = entry(&other, "/second", &tag("d"), "two");
-        let Content::Response { headers, .. } = second.content() else { unreachable!("a response") };
-        assert_eq!(headers.keys().collect::<Vec<_>>(), [AGE, ETAG]);
-        assert_eq!(headers[ETAG], "d");
     }
 }

@@ -8,8 +8,8 @@ use super::Fill;
 use crate::{
     clock::{MS, nanos},
     entry::{
-        Entry,
-        header_template::{HeaderKind, StoredHeaders, is_event_stream, length_in, stored_headers},
+        header_template::{HeaderKind, is_event_stream, length_in},
+        stored_headers::{StoredHeaders, stored_map},
         times::{Http, Times},
     },
     extensions::CachePolicy,
@@ -107,20 +107,15 @@ impl<St: Store> Fill<St> {
         let language = self.language_key(&vary, &parts.headers);
         let named = self.named(&parts.headers, hints)?.map(|all| ResponseNamespaces::new(&self.request.plan.names, all));
         let strips = |control: &CacheControl| control.private.is_some() || control.no_cache.is_some();
-        let plain = rule.learned().template().fits(&parts.headers, tells)
-            && !control.as_ref().is_some_and(strips)
-            && !self.shared.options.content_length;
-        let filled = if plain { rule.learned().template().filled(&parts.headers, Entry::map_aside) } else { None };
-        let headers = match filled {
-            Some(headers) => headers,
-            None => self.stored_headers(&parts.headers, &seen, control),
-        };
+        let is_plain = !control.as_ref().is_some_and(strips) && !self.shared.options.content_length;
+        let compact = is_plain.then(|| rule.learned().template().compact(&parts.headers, tells)).flatten();
+        let headers = compact.unwrap_or_else(|| self.stored_headers(&parts.headers, &seen, control).into());
         Ok(Admission { key, language, status: parts.status, announced, headers, vary, named, times, http })
     }
 
     /// Returns the header fields of hits for a response whose fields differ from those of most responses of its rule.
     #[inline(never)]
-    fn stored_headers(&self, headers: &HeaderMap, seen: &HeaderScan<'_>, control: Option<CacheControl>) -> StoredHeaders {
+    fn stored_headers(&self, headers: &HeaderMap, seen: &HeaderScan<'_>, control: Option<CacheControl>) -> HeaderMap {
         let control = control.unwrap_or_default();
         let mut headers = Cow::Borrowed(headers);
         if seen.hops || control.private.is_some() || control.no_cache.is_some() {
@@ -128,7 +123,7 @@ impl<St: Store> Fill<St> {
         }
         let options = &self.shared.options;
         let tells = options.cache_status.is_some();
-        let finished = stored_headers(&headers, tells, usize::from(options.content_length));
+        let finished = stored_map(&headers, tells, usize::from(options.content_length));
         self.request.rule.learned().template().take(&finished, tells);
         finished
     }

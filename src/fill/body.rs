@@ -143,7 +143,7 @@ impl<St: Store> Fill<St> {
         leader.arrives(ArrivingResponse {
             key: fit.key.clone(),
             status: fit.status,
-            headers: HeaderMap::clone(&fit.headers),
+            headers: fit.headers.to_map(),
             born: fit.times.born,
             fresh_until: Some(fit.times.fresh_until).filter(|until| *until > self.answered),
             length,

@@ -62,10 +62,10 @@ impl<St: Store> Fill<St> {
         }
         let leader = self.leader.take();
         let never_fresh = self.is_never_fresh(&fit);
-        let Admission { key, status, headers: fields, named, times, http, .. } = fit;
+        let Admission { key, status, headers, named, times, http, .. } = fit;
         let names = named.map_or_else(|| mem::take(&mut self.request.plan.names), |named| named.all);
         let stamp = mem::take(&mut self.miss.stamp);
-        let entry = Entry::of_response(key, stamp, Response { names, times, status, fields, body, trailers, http });
+        let entry = Entry::of_response(key, stamp, Response { names, times, status, headers, body, trailers, http });
         match self.shared.store.put_now(&entry) {
             Some(put) => Commit::Now(self.stored(Ok(put), never_fresh, leader, false, || SharedResponse::alone(entry))),
             None => Commit::Later(Box::pin(async move {
@@ -135,7 +135,7 @@ impl<St: Store> Fill<St> {
         trailers: Option<Box<HeaderMap>>,
     ) -> (Made, Option<Arc<Entry>>) {
         let never_fresh = self.is_never_fresh(&fit);
-        let Admission { key, language, status, headers: fields, vary, named, times, http, .. } = fit;
+        let Admission { key, language, status, headers, vary, named, times, http, .. } = fit;
         let part_known = (status == StatusCode::PARTIAL_CONTENT).then(|| self.request.plan.names.clone());
         let (names, added) = match named {
             None => (mem::take(&mut self.request.plan.names), Namespaces::default()),
@@ -145,7 +145,7 @@ impl<St: Store> Fill<St> {
             let draft = Draft { names: names.clone(), times, content: Content::Variants(vary.clone()), http: None };
             Arc::new(Entry::new(self.request.primary.clone(), stamp.clone(), draft))
         });
-        let entry = Entry::of_response(key, stamp, Response { names, times, status, fields, body, trailers, http });
+        let entry = Entry::of_response(key, stamp, Response { names, times, status, headers, body, trailers, http });
         (Made { entry, language, vary, added, never_fresh, part_known }, marker)
     }
 
@@ -195,7 +195,7 @@ impl<St: Store> Fill<St> {
         if self.shared.options.content_length
             && !trailers
             && fit.status != StatusCode::NO_CONTENT
-            && !fit.headers.contains_key(header::CONTENT_LENGTH)
+            && !fit.headers.map().contains_key(header::CONTENT_LENGTH)
         {
             fit.headers.insert(header::CONTENT_LENGTH, length.into());
         }
@@ -204,16 +204,18 @@ impl<St: Store> Fill<St> {
     /// Adds a strong `ETag` to a response without one, if the rule does that. The tag depends on the content and on its coding (RFC 9110,
     /// section 8.8.1 and section 8.8.3.3).
     pub(super) fn tag(&self, fit: &mut Admission, data: &[u8]) -> Option<HeaderValue> {
-        if !self.request.rule.tags() || fit.status != StatusCode::OK || fit.headers.contains_key(header::ETAG) {
+        if !self.request.rule.tags() || fit.status != StatusCode::OK || fit.headers.map().contains_key(header::ETAG) {
             return None;
         }
         let mut hash = blake3::Hasher::new();
+        let headers = fit.headers.map();
         for name in [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_LANGUAGE] {
-            for value in fit.headers.get_all(name) {
+            for value in headers.get_all(name) {
                 hash.update(&(value.len() as u64).to_le_bytes()).update(value.as_bytes());
             }
             hash.update(&u64::MAX.to_le_bytes());
         }
+        drop(headers);
         let hash = hash.update(data).finalize().to_hex();
         let tag = HeaderValue::try_from(format!("\"{}\"", &hash[..32])).expect("hexadecimal digits in quotes");
         fit.headers.insert(header::ETAG, tag.clone());

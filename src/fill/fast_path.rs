@@ -67,7 +67,7 @@ impl<St: Store> Fill<St> {
             language: None,
             status: parts.status,
             announced: plain.announced,
-            headers: rule.learned().template().filled(&parts.headers, Entry::map_aside).expect("it has this shape"),
+            headers: rule.learned().template().compact_unchecked(&parts.headers),
             vary: Vary::default(),
             named: None,
             times: plain.times,
@@ -93,11 +93,11 @@ impl<St: Store> Fill<St> {
             request: CacheRequest { rule, primary, plan: ReadPlan { names, .. }, .. },
             miss: LookupMiss { reason, stamp, .. },
         } = *missed;
-        let fields = rule.learned().template().filled(&parts.headers, Entry::map_aside).expect("it has this shape");
+        let headers = rule.learned().template().compact_unchecked(&parts.headers);
         let status = parts.status;
         let ExactLength { sent, kept } = body;
         let mut response = Response::from_parts(parts, CacheBody::whole(sent, None));
-        let kept = entry::Response { names, times: plain.times, status, fields, body: kept, trailers: None, http: None };
+        let kept = entry::Response { names, times: plain.times, status, headers, body: kept, trailers: None, http: None };
         let entry = Entry::of_response(primary, stamp, kept);
         match shared.store.put_now(&entry) {
             Some(put) => {

@@ -25,6 +25,7 @@ impl<St: Store> Fill<St> {
     /// cannot be completed, or there are too many namespaces, only the newest part is stored.
     pub(crate) async fn assemble(&self, entry: &Entry, known: &Namespaces) {
         let Content::Response { headers, body, .. } = entry.content() else { return };
+        let headers = &*headers.map();
         let Some((part, length)) = whole_of(headers, body) else { return };
         if ETag::of(headers).is_none_or(|tag| tag.is_weak()) || length > self.request.rule.max_body() as u64 {
             return;
@@ -67,7 +68,7 @@ impl<St: Store> Fill<St> {
     /// Stores a combined part, or the complete response.
     async fn put(&self, key: Key, like: &Entry, vouched: (Stamp, Namespaces), response: (StatusCode, HeaderMap, Bytes)) {
         let ((stamp, names), (status, headers, body)) = (vouched, response);
-        let content = Content::Response { status, headers, body, trailers: None };
+        let content = Content::Response { status, headers: headers.into(), body, trailers: None };
         let draft = Draft { names, times: *like.times(), content, http: like.http().copied().map(Box::new) };
         let _ = self.shared.store.put(Arc::new(Entry::new(key, stamp, draft)), None).await;
     }
@@ -76,6 +77,7 @@ impl<St: Store> Fill<St> {
 /// Combines two adjacent or overlapping parts of the same representation. The newer bytes count where they overlap.
 fn join(before: &Entry, headers: &HeaderMap, part: &Part, body: &Bytes) -> Option<(Part, Bytes)> {
     let Content::Response { headers: known, body: older, .. } = before.content() else { return None };
+    let known = &*known.map();
     let (stored, _) = whole_of(known, older)?;
     let all = stored.join(part).filter(|_| semantics::same_representation(known, headers))?;
     let mut bytes = BytesMut::zeroed((all.range.end - all.range.start) as usize);

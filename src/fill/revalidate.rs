@@ -139,7 +139,7 @@ impl<St: Store> Fill<St> {
             http.freshness.lifetime = http.freshness.lifetime.min(http.freshness.age(now / MS));
             http.freshness.stale_while_revalidate = Duration::ZERO;
         }
-        self.replace(ours, headers.clone(), times, http.map(Box::new)).await;
+        self.replace(ours, headers.to_map(), times, http.map(Box::new)).await;
     }
 
     /// Replaces the stored response by one with other fields and times. A response that was stored meanwhile is never overwritten. The stamp stays,
@@ -149,8 +149,12 @@ impl<St: Store> Fill<St> {
         let vary = self.miss.varying.as_deref().map(|(vary, _)| vary);
         let copy = vary.and_then(|vary| self.language_key(vary, &headers));
         for key in std::iter::once(ours.key().clone()).chain(copy) {
-            let content =
-                Content::Response { status: *status, headers: headers.clone(), body: body.clone(), trailers: trailers.clone() };
+            let content = Content::Response {
+                status: *status,
+                headers: headers.clone().into(),
+                body: body.clone(),
+                trailers: trailers.clone(),
+            };
             let draft = Draft { names: ours.namespaces().clone(), times, content, http: http.clone() };
             let _ = self.shared.store.replace(ours, Arc::new(Entry::new(key, ours.stamp().clone(), draft))).await;
         }
@@ -161,7 +165,7 @@ impl<St: Store> Fill<St> {
     async fn not_ours<B>(mut self, ours: &Entry) -> Response<CacheBody<B>> {
         if let (Content::Response { headers, .. }, Some(http)) = (ours.content(), ours.http()) {
             let http = Some(Box::new(Http { asks: false, ..*http }));
-            self.replace(ours, headers.clone(), *ours.times(), http).await;
+            self.replace(ours, headers.to_map(), *ours.times(), http).await;
         }
         let response = self.stale_instead(Failure::ServerError, Stale::IfError);
         let shared = self.shared.clone();
@@ -183,8 +187,8 @@ pub(crate) fn as_inner_service_knows(entry: &Entry) -> Cow<'_, HeaderMap> {
     let Content::Response { headers, .. } = entry.content() else {
         return Cow::Owned(HeaderMap::new());
     };
-    let mut known = Cow::Borrowed(headers);
-    if headers.get(CACHE_STATUS).is_some_and(HeaderValue::is_empty) {
+    let mut known = headers.map();
+    if known.get(CACHE_STATUS).is_some_and(HeaderValue::is_empty) {
         known.to_mut().remove(CACHE_STATUS);
     }
     if entry.http().is_some_and(|http| http.own_tag) {

@@ -22,7 +22,7 @@ use crate::{
     stats::counters::Count,
     status::{CacheStatus, Outcome},
     store::Store,
-    target_cache::hot::HotResponse,
+    target_cache::hot::{HotResponse, head_fields},
 };
 
 /// Returns the 504 for a request that accepts a stored response only (RFC 9111, section 5.2.1.7).
@@ -59,28 +59,17 @@ pub(crate) fn from_entry_as<St: Store, B>(
         unreachable!("a list of variants is never served")
     };
     let times = entry.times();
-    let mut response = if wants_not_modified(method, fields, *status, headers, times.born, now) {
-        not_modified(headers, http::Extensions::new())
+    let is_not_modified =
+        is_conditional(fields) && wants_not_modified(method, fields, *status, &headers.map(), times.born, now);
+    let mut response = if is_not_modified {
+        not_modified(semantics::not_modified_headers(&headers.map()), http::Extensions::new())
     } else if let Some(part) = part(method, fields, entry, now) {
         part
+    } else if *method == Method::HEAD {
+        let fields = head_fields(*status, headers.to_map(), trailers.is_none().then_some(body.len()));
+        with_body(*status, fields, CacheBody::empty())
     } else {
-        let body = match *method == Method::HEAD {
-            true => CacheBody::empty(),
-            false => CacheBody::whole(body.clone(), trailers.clone()),
-        };
-        let mut response = Response::new(body);
-        *response.status_mut() = *status;
-        *response.headers_mut() = headers.clone();
-        // RFC 9110, section 8.6: the length of the response to a GET. A 204 has none.
-        let stated = *status != StatusCode::NO_CONTENT && trailers.is_none() && !headers.contains_key(header::CONTENT_LENGTH);
-        if *method == Method::HEAD && stated {
-            let length = match entry.content() {
-                Content::Response { body, .. } => body.len(),
-                Content::Variants(_) => 0,
-            };
-            response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
-        }
-        response
+        with_body(*status, headers.to_map(), CacheBody::whole(body.clone(), trailers.clone()))
     };
     finish(shared, &mut response, times, status_of, now);
     response
@@ -97,22 +86,20 @@ pub(crate) fn from_whole<St: Store, B>(
     let Content::Response { status, headers, body, trailers } = entry.content() else {
         unreachable!("a list of variants is never served")
     };
-    whole_of(shared, (*status, headers, body), trailers.clone(), entry.times(), status_of, now)
+    whole_of(shared, (*status, headers.to_map(), body), trailers.clone(), entry.times(), status_of, now)
 }
 
 /// Returns the complete response from the parts of an entry.
 #[inline]
 pub(crate) fn whole_of<St: Store, B>(
     shared: &LayerState<St>,
-    (status, headers, body): (StatusCode, &HeaderMap, &Bytes),
+    (status, headers, body): (StatusCode, HeaderMap, &Bytes),
     trailers: Option<Box<HeaderMap>>,
     times: &Times,
     status_of: CacheStatus,
     now: Nanos,
 ) -> Response<CacheBody<B>> {
-    let mut response = Response::new(CacheBody::whole(body.clone(), trailers));
-    *response.status_mut() = status;
-    *response.headers_mut() = headers.clone();
+    let mut response = with_body(status, headers, CacheBody::whole(body.clone(), trailers));
     finish(shared, &mut response, times, status_of, now);
     response
 }
@@ -127,10 +114,16 @@ pub(crate) fn from_last<St: Store, B>(
     let Some((status, headers, body, trailers)) = Arc::get_mut(&mut entry).and_then(Entry::take_response) else {
         return from_whole(shared, &entry, status_of, now);
     };
-    let mut response = Response::new(CacheBody::whole(body, trailers));
+    let mut response = with_body(status, headers, CacheBody::whole(body, trailers));
+    finish(shared, &mut response, entry.times(), status_of, now);
+    response
+}
+
+#[inline(always)]
+fn with_body<B>(status: StatusCode, headers: HeaderMap, body: CacheBody<B>) -> Response<CacheBody<B>> {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
-    finish(shared, &mut response, entry.times(), status_of, now);
     response
 }
 
@@ -153,7 +146,7 @@ pub(crate) fn conditional<B>(info: &RequestInfo, response: Response<CacheBody<B>
         return response;
     }
     match wants_not_modified(&info.method, info.conditions(), response.status(), response.headers(), now, now) {
-        true => not_modified(response.headers(), response.extensions().clone()),
+        true => not_modified(semantics::not_modified_headers(response.headers()), response.extensions().clone()),
         false => response,
     }
 }
@@ -172,8 +165,13 @@ pub(crate) fn from_arriving<St: Store, B>(
     Some(shared.marked(conditional(asked, response, now), CacheStatus::new(Outcome::Collapsed)))
 }
 
+/// Returns true if the request has a condition that a 304 can answer.
 #[inline]
-pub(crate) fn wants_not_modified(
+fn is_conditional(request: &HeaderMap) -> bool {
+    request.contains_key(header::IF_NONE_MATCH) || request.contains_key(header::IF_MODIFIED_SINCE)
+}
+
+fn wants_not_modified(
     method: &Method,
     request: &HeaderMap,
     status: StatusCode,
@@ -181,17 +179,13 @@ pub(crate) fn wants_not_modified(
     received: Nanos,
     now: Nanos,
 ) -> bool {
-    if !request.contains_key(header::IF_NONE_MATCH) && !request.contains_key(header::IF_MODIFIED_SINCE) {
-        return false;
-    }
     let selected = Selected { status, headers: stored, received: received / MS };
     semantics::evaluate(method, request, &selected, Role::Cache, now / MS) == Precondition::NotModified
 }
 
-pub(crate) fn not_modified<B>(headers: &HeaderMap, extensions: http::Extensions) -> Response<CacheBody<B>> {
-    let mut response = Response::new(CacheBody::empty());
-    *response.status_mut() = StatusCode::NOT_MODIFIED;
-    *response.headers_mut() = semantics::not_modified_headers(headers);
+/// Returns a 304 with these fields.
+fn not_modified<B>(headers: HeaderMap, extensions: http::Extensions) -> Response<CacheBody<B>> {
+    let mut response = with_body(StatusCode::NOT_MODIFIED, headers, CacheBody::empty());
     *response.extensions_mut() = extensions;
     response
 }
@@ -208,9 +202,34 @@ pub(crate) fn complete<St: Store, B>(shared: &LayerState<St>, entry: &Entry, now
 #[inline]
 pub(crate) fn hot<St: Store, B>(shared: &LayerState<St>, response: &HotResponse, now: Nanos) -> Response<CacheBody<B>> {
     let times = response.entry().times();
-    let response = whole_of(shared, response.parts(), None, times, CacheStatus::new(Outcome::Hit), now);
+    let (status, headers, body) = response.parts();
+    let parts = (status, headers.clone(), body);
+    let response = whole_of(shared, parts, None, times, CacheStatus::new(Outcome::Hit), now);
     hit(shared, now);
     response
+}
+
+/// Returns a response that this thread holds, reduced to the request, and counts a hit.
+pub(crate) fn hot_reduced<St: Store, B, R>(
+    shared: &LayerState<St>,
+    response: &HotResponse,
+    request: &Request<R>,
+    now: Nanos,
+) -> Response<CacheBody<B>> {
+    let times = response.entry().times();
+    let (method, fields) = (request.method(), request.headers());
+    let (status, headers, body) = response.parts();
+    let is_not_modified = response.is_named_by(fields) || wants_not_modified(method, fields, status, headers, times.born, now);
+    let mut reduced = if is_not_modified {
+        not_modified(response.not_modified().clone(), http::Extensions::new())
+    } else if *method == Method::HEAD {
+        with_body(status, response.head().clone(), CacheBody::empty())
+    } else {
+        with_body(status, headers.clone(), CacheBody::whole(body.clone(), None))
+    };
+    finish(shared, &mut reduced, times, CacheStatus::new(Outcome::Hit), now);
+    hit(shared, now);
+    reduced
 }
 
 /// Returns the response to a request from an entry, and counts a hit or a stale hit.

@@ -55,6 +55,7 @@ async fn fresh<St: Store>(shared: &LayerState<St>, request: &CacheRequest, key: 
 /// Returns a range of a stored part. Returns `None` if a byte of the range is missing.
 fn cut<B>(entry: &Entry, request: &HeaderMap, now: Nanos) -> Option<Response<CacheBody<B>>> {
     let Content::Response { headers, body, .. } = entry.content() else { return None };
+    let headers = &*headers.map();
     let (part, length) = whole_of(headers, body)?;
     let selected = Selected { status: StatusCode::OK, headers, received: entry.times().born / MS };
     let conditional = [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE].iter().any(|name| request.contains_key(name));

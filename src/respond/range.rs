@@ -19,6 +19,7 @@ pub(crate) fn part<B>(method: &Method, fields: &HeaderMap, entry: &Entry, now: N
         return None;
     }
     let Content::Response { status, headers, body, .. } = entry.content() else { return None };
+    let headers = &*headers.map();
     let length = body.len() as u64;
     let slice = |part: &Range<u64>| body.slice(part.start as usize..part.end as usize);
     let selected = Selected { status: *status, headers, received: entry.times().born / MS };

@@ -586,7 +586,7 @@ mod tests {
             kept_until: later,
             cost: 0,
         };
-        let (status, headers) = (StatusCode::OK, HeaderMap::new());
+        let (status, headers) = (StatusCode::OK, HeaderMap::new().into());
         let content = Content::Response { status, headers, body, trailers: None };
         let stamp = Stamp::local(store.0.epochs.capture());
         Arc::new(Entry::new(Key::new(n.to_le_bytes()), stamp, Draft { names, times, content, http: None }))
@@ -652,7 +652,11 @@ mod tests {
             assert_eq!(store.0.keep(entry_of(&store, entries, body)), Put::Stored);
             drop(store);
             let thread = dropped.recv().expect("it is dropped");
-            assert_eq!(thread.as_deref() == Some("response-cache-drop"), is_large, "{thread:?}");
+            // The thread that removes expired entries may hold the store at this moment, and drops it then.
+            match is_large {
+                true => assert_ne!(thread.as_deref(), thread::current().name()),
+                false => assert_ne!(thread.as_deref(), Some("response-cache-drop")),
+            }
         }
     }
 

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use crate::entry::{Content, Entry, header_template::common};
+use crate::{
+    entry::{Content, Entry, stored_headers::common},
+    semantics::{self, ETag},
+};
 
 /// The maximum size of a hot response, in bytes.
 pub(crate) const LARGEST: u64 = 8 << 10;
@@ -16,6 +19,12 @@ pub(crate) struct HotResponse {
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
+    /// The fields of a 304.
+    not_modified: HeaderMap,
+    /// The fields of the response to HEAD.
+    head: HeaderMap,
+    /// The tag that a condition can name, if the response has one.
+    tag: Option<HeaderValue>,
 }
 
 impl HotResponse {
@@ -25,18 +34,45 @@ impl HotResponse {
         if entry.weight() > LARGEST {
             return None;
         }
-        let (headers, body) = (own_fields(headers)?, Bytes::from_owner(body.clone()));
-        Some(Self { entry: entry.clone(), status: *status, headers, body })
+        let (headers, body) = (own_fields(&headers.map())?, Bytes::from_owner(body.clone()));
+        let not_modified = semantics::not_modified_headers(&headers);
+        let tag = ETag::of(&headers).filter(|_| status.is_success()).and(headers.get(header::ETAG).cloned());
+        let head = head_fields(*status, headers.clone(), Some(body.len()));
+        Some(Self { entry: entry.clone(), status: *status, headers, body, not_modified, head, tag })
     }
 
     pub(crate) fn entry(&self) -> &Arc<Entry> {
         &self.entry
     }
 
+    /// Returns the fields of a 304.
+    pub(crate) fn not_modified(&self) -> &HeaderMap {
+        &self.not_modified
+    }
+
+    /// Returns the fields of the response to HEAD.
+    pub(crate) fn head(&self) -> &HeaderMap {
+        &self.head
+    }
+
+    /// Returns true if `If-None-Match` begins with the tag of the response. Other conditions have to be evaluated.
+    pub(crate) fn is_named_by(&self, request: &HeaderMap) -> bool {
+        self.tag.as_ref().is_some_and(|tag| request.get(header::IF_NONE_MATCH) == Some(tag))
+    }
+
     #[inline]
     pub(crate) fn parts(&self) -> (StatusCode, &HeaderMap, &Bytes) {
         (self.status, &self.headers, &self.body)
     }
+}
+
+/// Returns the fields of the response to HEAD. They state the length of the response to GET (RFC 9110, section 8.6), if that is known. A 204 has no
+/// length.
+pub(crate) fn head_fields(status: StatusCode, mut headers: HeaderMap, length: Option<usize>) -> HeaderMap {
+    if let Some(length) = length.filter(|_| status != StatusCode::NO_CONTENT) {
+        headers.entry(header::CONTENT_LENGTH).or_insert_with(|| length.into());
+    }
+    headers
 }
 
 /// Copies header fields. The values are slices of one buffer, which shares no reference count with the originals.

@@ -285,7 +285,7 @@ mod tests {
     /// Returns an entry with a body of this many bytes.
     fn entry(target: &Uri, bytes: usize) -> Arc<Entry> {
         let times = Times { born: 0, fresh_until: 1, while_revalidate_until: 1, if_error_until: 1, kept_until: 1, cost: 0 };
-        let (status, headers) = (StatusCode::OK, HeaderMap::new());
+        let (status, headers) = (StatusCode::OK, HeaderMap::new().into());
         let content = Content::Response { status, headers, body: vec![0; bytes].into(), trailers: None };
         let draft = Draft { names: Namespaces::root(), times, content, http: None };
         Arc::new(Entry::new(Key::new(target.path().as_bytes()), Stamp::local(1), draft))
