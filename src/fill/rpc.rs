@@ -23,7 +23,7 @@ impl<St: Store> Fill<St> {
     /// Checks the complete response to a call, and sets its lifetime by its status. Other responses need no check.
     pub(super) fn admit_call(&self, fit: &mut Admission, body: &[u8], trailers: Option<&HeaderMap>) -> Result<(), Refusal> {
         let Some(protocol) = self.request.plan.framed else { return Ok(()) };
-        match outcome(protocol, &fit.headers, body, trailers) {
+        match outcome(protocol, &fit.headers.map(), body, trailers) {
             CallOutcome::Message => Ok(()),
             CallOutcome::NotUnary => Err(Refusal { reason: NoStore::NotUnary, is_lasting: true }),
             CallOutcome::Status(status) => match self.request.rule.rpc_status_lifetime(status) {
