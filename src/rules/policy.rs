@@ -347,7 +347,9 @@ impl Policy {
             names.push_key(KeyRef::new(&target));
         }
         // A key that depends on the target alone is the key of the URI, except for ignored query parameters.
-        if let Some(uri) = self.key_of_uri(request).filter(|_| !self.of_target) {
+        if !self.of_target
+            && let Some(uri) = self.key_of_uri(request)
+        {
             names.push_key(uri.as_ref());
         }
         let ttl = match &self.rule.lifetime {

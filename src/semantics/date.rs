@@ -1,6 +1,7 @@
 //! HTTP dates (RFC 9110 §5.6.7).
 
 use std::{
+    cell::RefCell,
     io::Write as _,
     time::{Duration, UNIX_EPOCH},
 };
@@ -25,7 +26,7 @@ use super::list;
 /// ```
 pub fn parse_date(value: &[u8], now: u64) -> Option<u64> {
     match value.iter().position(|byte| *byte == b',') {
-        Some(3) => imf_fixdate(value),
+        Some(3) => remembered(value.try_into().ok()?),
         Some(comma) => rfc850(value, comma, now),
         None => asctime(value),
     }
@@ -39,8 +40,45 @@ pub fn parse_date(value: &[u8], now: u64) -> Option<u64> {
 /// assert_eq!(tower_response_cache::semantics::format_date(784_111_777_999), "Sun, 06 Nov 1994 08:49:37 GMT");
 /// ```
 pub fn format_date(millis: u64) -> HeaderValue {
-    let at = UNIX_EPOCH + Duration::from_secs((millis / 1000).min(END_OF_9999));
-    HeaderValue::try_from(httpdate::fmt_http_date(at)).expect("a date is visible ASCII")
+    let seconds = (millis / 1000).min(END_OF_9999);
+    let format = || {
+        let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds));
+        HeaderValue::try_from(date).expect("a date is visible ASCII")
+    };
+    let remembered = FORMATTED.try_with(|last| {
+        let mut last = last.try_borrow_mut().ok()?;
+        if last.as_ref().is_none_or(|(known, _)| *known != seconds) {
+            *last = Some((seconds, format()));
+        }
+        last.as_ref().map(|(_, date)| date.clone())
+    });
+    remembered.ok().flatten().unwrap_or_else(format)
+}
+
+thread_local! {
+    /// The last second that this thread formatted. Most responses of a second have the same date.
+    static FORMATTED: RefCell<Option<(u64, HeaderValue)>> = const { RefCell::new(None) };
+
+    /// The last dates that this thread parsed, by their seconds. Many responses have the same dates.
+    static PARSED: RefCell<[Option<(Fixdate, u64)>; PLACES]> = const { RefCell::new([None; PLACES]) };
+}
+
+/// The text of an IMF-fixdate.
+type Fixdate = [u8; 29];
+
+/// The number of dates that a thread remembers.
+const PLACES: usize = 8;
+
+/// Parses an IMF-fixdate, unless this thread remembers it.
+fn remembered(value: &Fixdate) -> Option<u64> {
+    let remembered = PARSED.try_with(|parsed| {
+        let place = &mut parsed.try_borrow_mut().ok()?[usize::from(value[23] ^ value[24]) % PLACES];
+        if place.is_none_or(|(known, _)| known != *value) {
+            *place = imf_fixdate(value).map(|date| (*value, date));
+        }
+        Some(place.map(|(_, date)| date))
+    });
+    remembered.ok().flatten().unwrap_or_else(|| imf_fixdate(value))
 }
 
 /// Parses the first line of a date field with [`parse_date`] (RFC 9111 §4.2.1).
@@ -53,8 +91,7 @@ const SECONDS_OF_400_YEARS: i64 = 146_097 * 86_400;
 const SECONDS_OF_A_YEAR: u64 = 31_556_952;
 
 /// Parses `Sun, 06 Nov 1994 08:49:37 GMT`.
-fn imf_fixdate(value: &[u8]) -> Option<u64> {
-    let value: &[u8; 29] = value.try_into().ok()?;
+fn imf_fixdate(value: &Fixdate) -> Option<u64> {
     let weekday = weekday(&value[..3], 3)?;
     check_punctuation(value, b"___, __ ___ ____ ________ ___")?;
     check_zone(&value[26..])?;

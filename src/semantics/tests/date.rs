@@ -99,6 +99,19 @@ proptest! {
     }
 
     #[test]
+    fn a_date_parses_the_same_after_any_others(dates in proptest::collection::vec((0..=END_OF_9999, any::<bool>()), 1..40)) {
+        let texts: Vec<_> = dates.iter().map(|(seconds, is_damaged)| {
+            let text = format_date(seconds * 1000).to_str().expect("text").to_owned();
+            if *is_damaged { text.replace("GMT", "UTC") } else { text }
+        }).collect();
+        for _ in 0..2 {
+            for (text, (seconds, is_damaged)) in texts.iter().zip(&dates) {
+                prop_assert_eq!(parse_date(text.as_bytes(), 0), (!is_damaged).then_some(seconds * 1000));
+            }
+        }
+    }
+
+    #[test]
     fn parsing_never_panics(bytes: Vec<u8>, now: u64) {
         let _ = parse_date(&bytes, now);
     }
