@@ -44,6 +44,8 @@ pub(crate) struct CommonHeaders {
     map: HeaderMap,
     /// The number of places for `Age` and `Cache-Status`.
     slots: usize,
+    /// The values after these places.
+    values: Box<[HeaderValue]>,
 }
 
 /// The largest number of fields in a common map.
@@ -56,7 +58,9 @@ impl CommonHeaders {
     /// Returns the common map of responses with the fields of this one, or `None` if it has too many fields or a name twice. The values of fields that
     /// differ in most responses are empty.
     pub(crate) fn of(stored: &HeaderMap, slots: usize) -> Option<Self> {
-        Some(Self { map: emptied(stored, |name, value| is_lasting(name, value).then(|| interned(value))?)?, slots })
+        let map = emptied(stored, |name, value| is_lasting(name, value).then(|| interned(value))?)?;
+        let values = map.values().skip(slots).cloned().collect();
+        Some(Self { map, slots, values })
     }
 
     /// Returns true if the fields of a response have these names, in this order, and values that a block can hold.
@@ -71,19 +75,21 @@ impl CommonHeaders {
     /// Returns the stored fields of a response that [fits](Self::fits).
     #[inline]
     pub(crate) fn compact(self: &Arc<Self>, headers: &HeaderMap) -> StoredHeaders {
+        let mut values: [&[u8]; MOST] = [&[]; MOST];
         let (mut own, mut count, mut len) = (0_u32, 0, 0);
-        for (place, (value, common)) in headers.values().zip(self.map.values().skip(self.slots)).enumerate() {
-            if value.as_bytes() != common.as_bytes() {
+        for (place, (value, common)) in headers.values().zip(&self.values).enumerate() {
+            let value = value.as_bytes();
+            if value != common.as_bytes() {
+                values[count] = value;
                 own |= 1 << place;
                 count += 1;
                 len += value.len();
             }
         }
+        let values = &values[..count];
         let mut block = Vec::with_capacity(2 * count + len);
-        let owned =
-            || headers.values().enumerate().filter(|(place, _)| own >> place & 1 == 1).map(|(_, value)| value.as_bytes());
-        owned().for_each(|value| block.extend_from_slice(&(value.len() as u16).to_le_bytes()));
-        owned().for_each(|value| block.extend_from_slice(value));
+        values.iter().for_each(|value| block.extend_from_slice(&(value.len() as u16).to_le_bytes()));
+        values.iter().for_each(|value| block.extend_from_slice(value));
         StoredHeaders::Compact(CompactHeaders { common: self.clone(), own, block: block.into() })
     }
 }
