@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo run --release --manifest-path benches/wire/Cargo.toml                      # the table
-//! cargo run --release --manifest-path benches/wire/Cargo.toml -- cache nginx 2000  # some rows, counted by 2,000 requests
+//! cargo run --release --manifest-path benches/wire/Cargo.toml -- default nginx 2000  # some rows, counted by 2,000 requests
 //! ```
 //!
 //! For profiling, `serve NAME` serves one candidate and prints its address. `send ADDR REQUESTS` sends requests on one connection.
