@@ -170,7 +170,7 @@ impl Clock {
     }
 
     /// Returns the time on the timeline of this process, which starts at the wall clock and never goes back.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn nanos(&self) -> Nanos {
         match &self.0 {
             Source::System => {

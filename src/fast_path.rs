@@ -8,7 +8,7 @@ use http_body::Body;
 use crate::{
     action::{self, Action, Finish, Wanted},
     fill::ongoing::OngoingFill,
-    key::{self, Extracted, KeyRef, KeyWriter, MAX_KEY_LEN, RequestView, content::is_new_call},
+    key::{self, Extracted, Identity, KeyRef, KeyWriter, MAX_KEY_LEN, RequestView, content::is_new_call},
     lookup::{
         self, Lookup,
         classify::{RequestTraits, classify, directives},
@@ -25,7 +25,7 @@ use crate::{
     state::LayerState,
     status::{Bypass, Outcome},
     store::Store,
-    target_cache::{self, Resolution, TargetId},
+    target_cache::{self, CachedTarget, HotSlots, Resolution, TargetId},
 };
 
 /// Returns the action for a request, as far as it can be known without waiting.
@@ -100,23 +100,81 @@ fn remembered<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>)
             return None;
         }
         let is_whole = *request.method() == Method::GET && !traits.is_conditional_or_range;
-        let key = known.key().as_ref();
-        let directives = directives(request, rule, traits.has_credentials).ok()?;
-        if let Some(response) = known.response() {
-            let validity = shared.store.still_has(response.entry());
-            let now = shared.store.context().clock.nanos();
-            match validity.map(|validity| decide_entry(response.entry(), validity, rule, directives.as_ref(), now)) {
-                Some(Decision::Fresh) if is_whole => return Some(Action::Finish(Finish::Hot(response, now))),
-                Some(Decision::Fresh) => return Some(Action::Finish(Finish::HotReduced(response, now))),
-                Some(Decision::RefreshAhead) => {
-                    refresh_ahead = true;
-                    return None;
+        let target = KnownTarget { rule, known, hot, is_whole, has_credentials: traits.has_credentials };
+        match rule.identity_beside_target() {
+            Some(identity) => target.identified(shared, request, identity, &mut refresh_ahead),
+            None => target.action(shared, request, None, &mut refresh_ahead),
+        }
+    });
+    action.ok_or(refresh_ahead)
+}
+
+/// A request for a remembered target.
+#[derive(Clone, Copy)]
+struct KnownTarget<'a> {
+    rule: &'a Arc<Policy>,
+    known: &'a CachedTarget,
+    hot: &'a HotSlots<'a>,
+    /// The request is for the complete response.
+    is_whole: bool,
+    /// The request has credentials that are not in the key.
+    has_credentials: bool,
+}
+
+impl KnownTarget<'_> {
+    /// Returns the action under a rule whose key ends in the identity of the request.
+    #[inline(never)]
+    fn identified<St: Store, R>(
+        self,
+        shared: &LayerState<St>,
+        request: &Request<R>,
+        identity: &Identity,
+        refresh_ahead: &mut bool,
+    ) -> Option<Action<St>> {
+        let identity = shared.store.context().secret.identity(identity.stated(request.headers())?);
+        let target = Self { has_credentials: false, ..self };
+        key::in_scratch(|key| {
+            let other = (!self.known.is_of_identity(identity)).then(|| {
+                self.known.write_key_of(identity, key);
+                KeyRef::new(key)
+            });
+            target.action(shared, request, other, refresh_ahead)
+        })
+    }
+
+    /// Returns the action for the key of the target, or for `other`, the key of another identity.
+    #[inline(always)]
+    fn action<St: Store, R>(
+        self,
+        shared: &LayerState<St>,
+        request: &Request<R>,
+        other: Option<KeyRef<'_>>,
+        refresh_ahead: &mut bool,
+    ) -> Option<Action<St>> {
+        let Self { rule, known, hot, is_whole, has_credentials } = self;
+        let directives = directives(request, rule, has_credentials).ok()?;
+        if other.is_none()
+            && let Some(response) = known.response()
+        {
+            match shared.store.still_has(response.entry()) {
+                None => known.let_go(),
+                Some(validity) => {
+                    let now = shared.store.context().clock.nanos();
+                    match decide_entry(response.entry(), validity, rule, directives.as_ref(), now) {
+                        Decision::Fresh if is_whole => return Some(Action::Finish(Finish::Hot(response, now))),
+                        Decision::Fresh => return Some(Action::Finish(Finish::HotReduced(response, now))),
+                        Decision::RefreshAhead => {
+                            *refresh_ahead = true;
+                            return None;
+                        }
+                        _ => known.let_go(),
+                    }
                 }
-                _ => known.let_go(),
             }
         }
+        let key = other.unwrap_or(known.key().as_ref());
         let Some(found) = lookup::found_now(&shared.store, rule, key, request.headers()) else {
-            let plan = known.plan().filter(|_| is_whole)?.clone();
+            let plan = known.plan().filter(|_| is_whole && other.is_none())?.clone();
             let request = CacheRequest::new(rule, known.key().clone(), plan, request, false, directives.map(Box::new));
             return Some(Action::Wait(Box::new(request)));
         };
@@ -124,19 +182,20 @@ fn remembered<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>)
         let now = shared.store.context().clock.nanos();
         match decide_entry(&entry, validity, rule, directives.as_ref(), now) {
             Decision::Fresh => {
-                hot.heard(known, &entry);
+                if other.is_none() {
+                    hot.heard(known, &entry);
+                }
                 Some(Action::Finish(match is_whole {
                     true => Finish::Complete(entry, now),
                     false => Finish::Respond(entry, Outcome::Hit, now),
                 }))
             }
             decision => {
-                refresh_ahead = decision == Decision::RefreshAhead;
+                *refresh_ahead = decision == Decision::RefreshAhead;
                 None
             }
         }
-    });
-    action.ok_or(refresh_ahead)
+    }
 }
 
 /// Returns the parts of a target that its key depends on, unless the key depends on more.
@@ -196,8 +255,8 @@ pub(crate) struct WrittenKey<'a> {
     base_len: usize,
     /// The key holds an identity.
     is_identified: bool,
-    /// The key holds a hashed part.
-    has_hashed: bool,
+    /// The number of hashed parts of the key.
+    hashed: usize,
 }
 
 /// Writes the key of a request, or returns the reason for which the request bypasses the cache.
@@ -218,13 +277,13 @@ pub(crate) fn write_key<'a, R: Body>(
     if rule.write_key(&view, &mut writer) == Extracted::Bypass {
         return Err(rule.why_bypassed(&view));
     }
-    let (is_identified, has_hashed) = (writer.identified(), writer.has_hashed());
+    let (is_identified, hashed) = (writer.identified(), writer.hashed());
     let base_len = key.len();
     traits.forwarding.write(key);
     if key.len() > MAX_KEY_LEN {
         return Err(Bypass::KeyTooLong);
     }
-    Ok(WrittenKey { view, traits, base_len, is_identified, has_hashed })
+    Ok(WrittenKey { view, traits, base_len, is_identified, hashed })
 }
 
 /// Writes the key, looks it up, and remembers the target.
@@ -238,13 +297,17 @@ fn look_up<St: Store, R: Body>(
 ) -> Result<Action<St>, Bypass> {
     let RouteMatch { rule, place, .. } = found;
     let written = write_key(request, found, &shared.store.context().secret, scratch)?;
-    let WrittenKey { view, traits, base_len, is_identified, has_hashed } = written;
+    let WrittenKey { view, traits, base_len, is_identified, hashed } = written;
     let key = KeyRef::new(scratch);
     let base = if scratch.len() > base_len { KeyRef::new(&scratch[..base_len]) } else { key };
     let action = decided(shared, request, &KeyedRequest { rule, traits, key, base, is_identified, refresh_ahead }, &view)?;
-    // A hashed part of the key stands in the target as it was sent, so that the target is not remembered.
-    if rule.depends_only_on_target()
-        && !has_hashed
+    let can_be_remembered = match rule.identity_beside_target() {
+        // A hashed part of the key stands in the target as it was sent.
+        None => rule.depends_only_on_target() && hashed == 0,
+        // The identity is the last part, and the only hashed one.
+        Some(identity) => hashed == 1 && identity.stated(request.headers()).is_some(),
+    };
+    if can_be_remembered
         && traits.content.is_none()
         && let Some(target) = target_id(&traits, request)
     {

@@ -101,7 +101,7 @@ impl Backend for AnyStore {
         delegate!(self, store => store.get_now(key))
     }
 
-    #[inline]
+    #[inline(always)]
     fn still_has(&self, entry: &Arc<Entry>) -> Option<Validity> {
         delegate!(self, store => Backend::still_has(store, entry))
     }

@@ -126,15 +126,28 @@ impl Identity {
     }
 
     fn with<T>(&self, request: &RequestView<'_>, then: impl FnOnce(&[u8]) -> T) -> Result<Option<T>, Repeated> {
-        Ok(match &self.source {
-            Source::Bearer => match only(request.headers, &header::AUTHORIZATION)? {
-                Some(line) if bearer(line).is_none() && spaced_bearer(line).is_some() => return Err(Repeated),
-                line => line.and_then(bearer).map(then),
+        match &self.source {
+            Source::By(find) => Ok(find(request).map(|found| then(found.as_bytes()))),
+            _ => Ok(self.in_fields(request.headers)?.map(then)),
+        }
+    }
+
+    /// Returns the one identity that header fields state. Returns `None` if a closure finds it.
+    #[inline]
+    pub(crate) fn stated<'a>(&self, headers: &'a HeaderMap) -> Option<&'a [u8]> {
+        self.in_fields(headers).ok().flatten()
+    }
+
+    fn in_fields<'a>(&self, headers: &'a HeaderMap) -> Result<Option<&'a [u8]>, Repeated> {
+        match &self.source {
+            Source::Bearer => match only(headers, &header::AUTHORIZATION)? {
+                Some(line) if bearer(line).is_none() && spaced_bearer(line).is_some() => Err(Repeated),
+                line => Ok(line.and_then(bearer)),
             },
-            Source::Header(name) => only(request.headers, name)?.map(then),
-            Source::Cookie(name) => cookie(request.headers, name)?.map(then),
-            Source::By(find) => find(request).map(|found| then(found.as_bytes())),
-        })
+            Source::Header(name) => only(headers, name),
+            Source::Cookie(name) => cookie(headers, name),
+            Source::By(_) => Ok(None),
+        }
     }
 }
 

@@ -47,7 +47,8 @@ pub struct KeyWriter<'a> {
     canonical: &'a mut Vec<u8>,
     secret: &'a Secret,
     identified: bool,
-    hashed: bool,
+    /// The number of hashed parts.
+    hashed: usize,
 }
 
 /// The kinds of parts. Their numbers are part of the stored form: never reuse one.
@@ -81,7 +82,7 @@ pub(crate) enum Tag {
 
 impl<'a> KeyWriter<'a> {
     pub(crate) fn new(canonical: &'a mut Vec<u8>, secret: &'a Secret) -> Self {
-        Self { canonical, secret, identified: false, hashed: false }
+        Self { canonical, secret, identified: false, hashed: 0 }
     }
 
     /// Adds a part defined by the extractor.
@@ -93,7 +94,7 @@ impl<'a> KeyWriter<'a> {
     pub fn secret(&mut self, secret: impl AsRef<[u8]>) {
         let hash = self.secret.identity(secret.as_ref());
         self.tagged(Tag::Secret, &hash.0);
-        self.hashed = true;
+        self.hashed += 1;
     }
 
     /// Adds the identity of the client as a keyed hash. Requests with [credentials](crate::key::CredentialFields) are cached only if their
@@ -101,7 +102,7 @@ impl<'a> KeyWriter<'a> {
     pub fn identity(&mut self, secret: impl AsRef<[u8]>) {
         let hash = self.secret.identity(secret.as_ref());
         self.tagged(Tag::Identity, &hash.0);
-        (self.identified, self.hashed) = (true, true);
+        (self.identified, self.hashed) = (true, self.hashed + 1);
     }
 
     #[inline]
@@ -125,8 +126,8 @@ impl<'a> KeyWriter<'a> {
         self.identified
     }
 
-    /// Returns true if the key contains the hash of a secret.
-    pub(crate) fn has_hashed(&self) -> bool {
+    /// Returns the number of hashes of secrets in the key, identities included.
+    pub(crate) fn hashed(&self) -> usize {
         self.hashed
     }
 

@@ -17,7 +17,8 @@ use super::{
 use crate::{
     clock::{Nanos, nanos},
     key::{
-        self, Extracted, FieldTable, Key, KeyExtractor, KeyRef, KeyWriter, RequestView, RouteAndQuery, Tag, overrides_method,
+        self, Extracted, FieldTable, Identity, Key, KeyExtractor, KeyRef, KeyWriter, RequestView, RouteAndQuery, Tag,
+        overrides_method,
     },
     namespace::{MAX_NAMESPACES, Namespace, cache_groups::GroupOrigin, set::Namespaces},
     route::params::Params,
@@ -194,6 +195,12 @@ impl Policy {
     #[inline]
     pub(crate) fn depends_only_on_target(&self) -> bool {
         self.of_target
+    }
+
+    /// Returns the identity at the end of the key of a GET, if the other parts depend on the target and the forwarding fields alone.
+    #[inline]
+    pub(crate) fn identity_beside_target(&self) -> Option<&Identity> {
+        self.rule.identity_beside_target.as_ref()
     }
 
     /// Returns true if [`plan`](Self::plan) depends on the target alone, too.

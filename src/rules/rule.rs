@@ -48,6 +48,8 @@ pub struct Rule {
     pub(super) jitter: f64,
     pub(super) max_body: usize,
     pub(super) key: Arc<dyn KeyExtractor>,
+    /// The identity at the end of the key, if all parts before it depend on the target alone.
+    pub(super) identity_beside_target: Option<Identity>,
     pub(super) ignore_credentials: bool,
     pub(super) ignore_cookies: bool,
     pub(super) path_as_text: bool,
@@ -169,6 +171,7 @@ impl Rule {
             jitter: 0.0,
             max_body: 1 << 20,
             key: Arc::new(RouteAndQuery),
+            identity_beside_target: None,
             ignore_credentials: false,
             ignore_cookies: false,
             path_as_text: false,
@@ -244,12 +247,14 @@ impl Rule {
     #[must_use]
     pub fn key(mut self, key: impl KeyExtractor) -> Self {
         self.key = Arc::new(key);
+        self.identity_beside_target = None;
         self
     }
 
     /// Adds an identity to the key, and makes `{identity}` available in templates.
     #[must_use]
     pub fn identity(mut self, identity: Identity) -> Self {
+        self.identity_beside_target = self.key.depends_only_on_target().then(|| identity.clone());
         let key: And<Arc<dyn KeyExtractor>, Identity> = self.key.and(identity);
         self.key = Arc::new(key);
         self

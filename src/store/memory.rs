@@ -357,7 +357,7 @@ impl MemoryInner {
         self.epochs.life(entry.stamp().epoch(), entry.namespaces().hashes())
     }
 
-    #[inline]
+    #[inline(always)]
     fn still_has(&self, entry: &Entry) -> Option<Validity> {
         if entry.is_removed() { None } else { Some(self.validity(entry)).filter(|validity| *validity != Validity::Invalidated) }
     }

@@ -7,6 +7,9 @@
 //! to its reference counts, and these cache lines would move between the processors. A hit on a hot response writes to no memory that another thread
 //! reads. It still asks the store if the entry is current.
 //!
+//! Under a rule whose key ends in an identity, the key of a remembered target also serves other identities: only the hash of the identity
+//! differs. The hash is computed for each request, so that no thread keeps a credential.
+//!
 //! For a store that has to be queried, the namespaces of the query are remembered as well, if they depend on the target alone.
 
 pub(crate) mod hot;
@@ -27,6 +30,7 @@ use crate::{
     entry::Entry,
     key::{self, Forwarding, HostLine, Key},
     rules::policy::ReadPlan,
+    secret::IdentityHash,
 };
 
 use self::hot::HotResponse;
@@ -158,8 +162,20 @@ impl CachedTarget {
         self.plan.as_deref()
     }
 
-    /// Returns the hot response, unless the store has to count this use.
+    /// Returns true if the key ends in this identity.
     #[inline]
+    pub(crate) fn is_of_identity(&self, identity: IdentityHash) -> bool {
+        self.key.canonical()[..self.base].ends_with(&identity.0)
+    }
+
+    /// Writes the key of this target with another identity in the place of its own.
+    pub(crate) fn write_key_of(&self, identity: IdentityHash, key: &mut Vec<u8>) {
+        key.extend_from_slice(self.key.canonical());
+        key[self.base - identity.0.len()..self.base].copy_from_slice(&identity.0);
+    }
+
+    /// Returns the hot response, unless the store has to count this use.
+    #[inline(always)]
     pub(crate) fn response(&self) -> Option<Arc<HotResponse>> {
         let response = self.response.take()?;
         let asked = self.asked.get() + 1;

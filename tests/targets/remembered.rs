@@ -9,10 +9,11 @@ use proptest::prelude::*;
 use tower::Layer;
 use tower_response_cache::{
     __private::remember_at_once,
-    CacheLayer, CacheStatus, Clock, Identity, KeyExtractor, Memory, Namespace, Outcome, RouteAndQuery, Rule, Rules, Store,
+    CacheLayer, CacheStatus, Clock, Identity, InvalidateLayer, KeyExtractor, Memory, Namespace, Outcome, RouteAndQuery, Rule,
+    Rules, Store,
     key::{Extracted, Headers, KeyWriter, RequestView},
     semantics::Normalise,
-    status::{Miss, Stale},
+    status::{Bypass, Miss, Stale},
 };
 
 /// Writes the keys of another extractor, which are not remembered.
@@ -72,6 +73,14 @@ const FIELDS: &[&[(&str, &str)]] = &[
     &[("cookie", "session=1")],
     &[("authorization", "Bearer ada")],
     &[("authorization", "Bearer bob")],
+    &[("authorization", "bearer ada"), ("x-forwarded-proto", "https")],
+    &[("authorization", "Bearer\tada")],
+    &[("authorization", "Bearer")],
+    &[("authorization", "Basic YQ==")],
+    &[("authorization", "Bearer ada"), ("cookie", "session=1")],
+    &[("authorization", "Bearer ada"), ("accept-language", "de")],
+    &[("cookie", "session=2; theme=dark")],
+    &[("cookie", "session=1; session=2")],
     &[("proxy-authorization", "Basic YQ==")],
     &[("x-api-key", "key")],
     &[("private-token", "key")],
@@ -246,6 +255,9 @@ impl Setup {
             rule = rule.normalise(Normalise::rfc());
         }
         match identity {
+            true if self.key == 1 => rule.identity(Identity::cookie("session")),
+            true if self.key == 2 => rule.identity(Identity::header("x-api-key").required()),
+            true if self.key == 3 => rule.identity(Identity::by(|request| Some(request.param("table").to_owned()))),
             true => rule.identity(Identity::bearer()),
             false => rule,
         }
@@ -468,6 +480,45 @@ async fn target_with_an_identity_keeps_it() {
         request.headers_mut().insert(header::COOKIE, HeaderValue::from_static("theme=dark"));
         assert_eq!(text(send(&cache, request).await).await, "1");
     }
+}
+
+#[tokio::test]
+async fn remembered_target_serves_each_identity_its_own_response() {
+    remember_at_once();
+    let (inner, calls) = counting(|request, _| ok(format!("{:?}", request.headers().get(header::AUTHORIZATION))));
+    let store = Memory::new(1 << 20);
+    let rule = Rule::ttl(MINUTE).identity(Identity::bearer()).namespace("user:{identity}");
+    let cache = CacheLayer::new(store.clone()).route("/me", rule.clone()).layer(inner.clone());
+    let request = |user: usize| {
+        let mut request = get("/me");
+        request.headers_mut().insert(header::AUTHORIZATION, format!("Bearer {user:08}").parse().expect("a value"));
+        request
+    };
+    let seen = async |user: usize| text(send(&cache, request(user)).await).await;
+    for turn in 0..3 {
+        for user in 0..30 {
+            for _ in 0..1 + (user + turn) % 3 {
+                assert_eq!(seen(user).await, format!("Some({:?})", format!("Bearer {user:08}")));
+            }
+        }
+    }
+    assert_eq!(calls.load(SeqCst), 30);
+    assert_eq!(text(send(&cache, get("/me")).await).await, "None", "nobody is no user");
+    let mut twice = request(1);
+    twice.headers_mut().append(header::AUTHORIZATION, HeaderValue::from_static("Bearer 00000002"));
+    assert_eq!(outcome(&send(&cache, twice).await), Outcome::Bypass(Bypass::IdentityAmbiguous));
+
+    let write = InvalidateLayer::new(store).rules(Rules::new().route("/me", rule)).layer(inner);
+    let mut post = request(7);
+    *post.method_mut() = Method::POST;
+    send(&write, post).await;
+    let mut hits = 0;
+    for user in 0..30 {
+        let is_hit = outcome(&send(&cache, request(user)).await) == Outcome::Hit;
+        assert!(!is_hit || user != 7, "its own write has invalidated it");
+        hits += usize::from(is_hit);
+    }
+    assert!(hits > 20, "names that share an epoch are invalidated together: {hits}");
 }
 
 #[tokio::test]

@@ -55,7 +55,7 @@ pub const CASES: &[Case] = &[
         repeat(setup::warm(Origin::of(KIB), Report::Default), conditional)
     }),
     case("conditional requests, empty service", "", HITS, Limit::None, || repeat(EmptyService, conditional)),
-    case("hit, bearer identity", "authorized requests, empty service", HITS, near(6_125), || {
+    case("hit, bearer identity", "authorized requests, empty service", HITS, near(3_851), || {
         let rule = setup::minute_rule().identity(Identity::bearer());
         repeat(setup::warm_by(rule, Origin::of(KIB), Report::Default), authorized)
     }),
