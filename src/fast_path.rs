@@ -95,8 +95,8 @@ fn remembered<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>)
     let mut refresh_ahead = false;
     let action = target_cache::with_known(shared.id, request.uri(), |known, hot| {
         let rule = shared.rules.at(known.rule());
-        let traits = classify(request, rule).ok().filter(|traits| traits.content.is_none() && !traits.has_range)?;
-        if !known.is_of(target_id(&traits, request)?) {
+        let traits = &classify(request, rule).ok()?;
+        if traits.content.is_some() || traits.has_range || !known.is_of(target_id(traits, request)?) {
             return None;
         }
         let is_whole = *request.method() == Method::GET && !traits.is_conditional_or_range;

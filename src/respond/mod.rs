@@ -90,7 +90,7 @@ pub(crate) fn from_whole<St: Store, B>(
 }
 
 /// Returns the complete response from the parts of an entry.
-#[inline]
+#[inline(always)]
 pub(crate) fn whole_of<St: Store, B>(
     shared: &LayerState<St>,
     (status, headers, body): (StatusCode, HeaderMap, &Bytes),
