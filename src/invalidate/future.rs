@@ -11,8 +11,11 @@ use std::{
 use http::Response;
 use pin_project::pin_project;
 
-use super::write::{InvalidateState, Write};
-use crate::{body::InvalidateBody, extensions::Invalidations, single_flight::detach::Detachable, store::Store};
+use super::{
+    body::InvalidateBody,
+    write::{InvalidateState, Write},
+};
+use crate::{extensions::Invalidations, single_flight::detach::Detachable, store::Store};
 
 /// The response of an [`InvalidateService`](crate::InvalidateService).
 #[pin_project]

@@ -49,6 +49,13 @@
 //! A layer between the two layers of this crate that changes the target in another way breaks this. Give both layers the same view, or name
 //! namespaces.
 //!
+//! # Calls by gRPC
+//!
+//! The outcome of a call by gRPC (a POST with `Content-Type: application/grpc`) is its status. `OK` and other statuses that are errors of the client,
+//! such as `INVALID_ARGUMENT` or `NOT_FOUND`, count as 2xx and 4xx. `CANCELLED`, `UNKNOWN`, `DEADLINE_EXCEEDED`, `INTERNAL`, `UNAVAILABLE`,
+//! `DATA_LOSS`, and a call that ends without a status, count as 5xx. The status is sent after the invalidation. A client that leaves does not end the call:
+//! the response is read to its end, and then invalidates. The messages of a stream may arrive before that.
+//!
 //! # Shared stores
 //!
 //! The response of a write waits until a shared store knows of the invalidation, at most for [`InvalidateLayer::delivery_timeout`](crate::InvalidateLayer::delivery_timeout). With a strict store,
@@ -62,6 +69,8 @@
 //! its store, or refreshes in the background, carries no instructions. [`Rule::invalidates_by`](crate::Rule::invalidates_by) needs a
 //! response, and is not called without one.
 
+mod body;
+mod call;
 pub(crate) mod future;
 pub(crate) mod layer;
 pub(crate) mod outcome;
@@ -69,8 +78,7 @@ pub(crate) mod service;
 pub(crate) mod uri;
 pub(crate) mod write;
 
-pub use self::{future::InvalidateFuture, layer::InvalidateLayer, outcome::Invalidation, service::InvalidateService};
-pub use crate::{
-    body::InvalidateBody,
-    rules::failure::{OnDeliveryTimeout, OnFenceError},
+pub use self::{
+    body::InvalidateBody, future::InvalidateFuture, layer::InvalidateLayer, outcome::Invalidation, service::InvalidateService,
 };
+pub use crate::rules::failure::{OnDeliveryTimeout, OnFenceError};

@@ -10,11 +10,11 @@ use http::{Method, Request, Response};
 use tower::Service;
 
 use super::{
+    body::InvalidateBody,
     future::{InvalidateFuture, State},
     write::{InvalidateState, Write},
 };
 use crate::{
-    body::InvalidateBody,
     key::overrides_method,
     ready::take_ready,
     single_flight::detach::Detachable,

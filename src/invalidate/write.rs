@@ -12,12 +12,12 @@ use std::{
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header, request, response, uri::PathAndQuery};
 
-use super::outcome::Invalidation;
+use super::{body::InvalidateBody, outcome::Invalidation};
 use crate::{
-    body::InvalidateBody,
     extensions::Invalidations,
     key::{self, Key, RequestView},
     namespace::{Namespace, cache_groups::GroupOrigin, set::Namespaces},
+    rpc::Protocol,
     rules::{
         RouteMatch, Rules,
         failure::{OnDeliveryTimeout, OnFenceError},
@@ -52,7 +52,7 @@ pub(crate) struct InvalidateState<St> {
 /// A write in progress.
 pub(crate) struct Write<St: Store> {
     shared: Arc<InvalidateState<St>>,
-    rule: Option<Arc<Policy>>,
+    pub(super) rule: Option<Arc<Policy>>,
     /// The head of the request, if the namespaces to invalidate depend on the response as well.
     head: Option<Box<request::Parts>>,
     /// The namespaces to invalidate, without their ancestors.
@@ -60,19 +60,21 @@ pub(crate) struct Write<St: Store> {
     /// Single keys in addition, where HTTP decides.
     keys: Vec<Key>,
     kind: InvalidationKind,
+    /// The request is a call by gRPC.
+    pub(super) is_call: bool,
     /// The fence of a strict store, and its names.
-    fence: Option<Box<(Namespaces, Fence)>>,
+    pub(super) fence: Option<Box<(Namespaces, Fence)>>,
     /// Method and target of a write that no rule covers.
     uncovered: Option<(Method, Option<PathAndQuery>)>,
     /// True after the invalidation.
-    settled: bool,
+    pub(super) settled: bool,
 }
 
 impl<St: Store> Write<St> {
     /// Returns a write without namespaces.
     pub(crate) fn new(shared: Arc<InvalidateState<St>>) -> Self {
         let (names, keys, kind) = (Namespaces::default(), Vec::new(), InvalidationKind::Hard);
-        Self { shared, rule: None, head: None, names, keys, kind, fence: None, uncovered: None, settled: false }
+        Self { shared, rule: None, head: None, names, keys, kind, is_call: false, fence: None, uncovered: None, settled: false }
     }
 
     /// Returns the write of a request, with the namespaces that its rules name.
@@ -80,6 +82,7 @@ impl<St: Store> Write<St> {
         let mut write = Self::new(shared.clone());
         let secret = &shared.store.context().secret;
         let views = Views::of(request.uri(), request.extensions());
+        write.is_call = *request.method() == Method::POST && Protocol::is_grpc(request.headers());
         let (mut by_response, mut softly) = (false, true);
         shared.rules.each_covering(&views, |RouteMatch { rule, params, .. }| {
             rule.add_invalidations(&mut write.names, &RequestView::of(&request, &params, secret));
@@ -104,7 +107,7 @@ impl<St: Store> Write<St> {
     }
 
     /// Returns the time to wait for the delivery of the invalidation, and the reaction to a timeout.
-    fn delivery_timeout(&self) -> (Duration, OnDeliveryTimeout) {
+    pub(super) fn delivery_timeout(&self) -> (Duration, OnDeliveryTimeout) {
         let of_rule = self.rule.as_ref().and_then(|rule| rule.delivery_timeout());
         of_rule.unwrap_or(self.shared.options.delivery_timeout)
     }
@@ -164,11 +167,16 @@ impl<St: Store> Write<St> {
             let outcome = self.outcome(pin!(inner)).await;
             // Strict: while a statement may still be running, the fence stays until its deadline.
             let is_known = |status: StatusCode| !status.is_server_error() && status != StatusCode::REQUEST_TIMEOUT;
-            let known = matches!(&outcome, Ok(Ok(response)) if is_known(response.status()));
+            let status =
+                outcome.as_ref().ok().and_then(|answer| answer.as_ref().ok()).and_then(|response| self.status_of(response));
+            let known = status.is_some_and(is_known);
             match outcome {
                 Ok(Ok(response)) => {
-                    let response = self.add_names_of(response);
-                    Ok(self.answered(response, known).await)
+                    let (response, said) = self.add_names_of(response, status.unwrap_or(StatusCode::OK));
+                    Ok(match status {
+                        Some(_) => self.answered(response, known).await,
+                        None => Box::pin(self.respond_to_call(response, said)).await,
+                    })
                 }
                 Ok(Err(error)) => {
                     self.settle(known).await;
@@ -182,21 +190,24 @@ impl<St: Store> Write<St> {
         }
     }
 
-    /// Adds the namespaces that the response names, and removes those of the rule if the response says that nothing has changed.
-    fn add_names_of<B>(&mut self, mut response: Response<B>) -> Response<B> {
+    /// Adds the namespaces that the response names, and removes those of the rule if the response says that nothing has changed. Returns the
+    /// namespaces that the handler has named.
+    fn add_names_of<B>(&mut self, mut response: Response<B>, status: StatusCode) -> (Response<B>, Namespaces) {
         let said = response.extensions_mut().remove::<Invalidations>();
         if said.is_none() {
-            self.report_uncovered(response.status());
+            self.report_uncovered(status);
         }
         let (said, only) = said.map(Invalidations::into_parts).unwrap_or_default();
-        let by_rule = !only && self.rule.as_ref().is_none_or(|rule| rule.may_have_changed(response.status()));
+        let by_rule = !only && self.rule.as_ref().is_none_or(|rule| rule.may_have_changed(status));
         if !by_rule {
             self.names = Namespaces::default();
         }
         // Before any step that may panic.
         self.names.extend_exactly(&said);
+        let mut of_handler = Namespaces::default();
+        of_handler.extend_exactly(&said);
         if self.head.is_none() {
-            return response;
+            return (response, of_handler);
         }
         let (parts, body) = response.into_parts();
         let groups = self.groups(&parts);
@@ -205,7 +216,7 @@ impl<St: Store> Write<St> {
         if by_rule {
             self.add_names_by_response(&parts);
         }
-        Response::from_parts(parts, body)
+        (Response::from_parts(parts, body), of_handler)
     }
 
     /// Counts a successful write that no rule covers.
@@ -323,7 +334,7 @@ impl<St: Store> Write<St> {
     }
 
     /// Returns all names to invalidate that are known so far, and the names of the fence.
-    fn invalidated(&self) -> Namespaces {
+    pub(super) fn invalidated(&self) -> Namespaces {
         let mut all = self.names.clone();
         self.keys.iter().for_each(|key| all.push_key(key.as_ref()));
         if let Some((fenced, _)) = self.fence.as_deref() {
@@ -333,7 +344,7 @@ impl<St: Store> Write<St> {
     }
 
     /// Invalidates, and waits for delivery within the limit. The fence is removed if the outcome is `known`.
-    async fn settle(&mut self, known: bool) -> Option<Invalidation> {
+    pub(super) async fn settle(&mut self, known: bool) -> Option<Invalidation> {
         let names = self.invalidated();
         let mut what = None;
         if !names.is_empty() {
@@ -360,7 +371,7 @@ impl<St: Store> Write<St> {
     }
 
     /// Adds the result of the invalidation to the response.
-    fn marked<B>(&self, mut response: Response<B>, what: Invalidation) -> Response<B> {
+    pub(super) fn marked<B>(&self, mut response: Response<B>, what: Invalidation) -> Response<B> {
         response.extensions_mut().insert(what);
         let detail = match what {
             Invalidation::Delivered => return response,

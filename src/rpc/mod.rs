@@ -53,6 +53,13 @@ impl Protocol {
         }
     }
 
+    /// Returns true for a call by gRPC. This is cheap for all other requests.
+    pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+        const KIND: &[u8] = b"application/grpc";
+        let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.as_bytes().get(..KIND.len()));
+        kind.is_some_and(|kind| kind.eq_ignore_ascii_case(KIND)) && Self::of(headers) == Some(Self::Grpc)
+    }
+
     /// Returns true if messages stand in frames.
     pub(crate) fn is_framed(self) -> bool {
         self != Self::Connect
@@ -79,6 +86,7 @@ mod tests {
         ] {
             let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(kind))]);
             assert_eq!(Protocol::of(&headers), want, "{kind}");
+            assert_eq!(Protocol::is_grpc(&headers), want == Some(Protocol::Grpc), "{kind}");
         }
         assert_eq!(Protocol::of(&HeaderMap::new()), None);
     }

@@ -1,6 +1,6 @@
 //! The outcome of a call: the status in its response.
 
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 
 use super::{
     Protocol,
@@ -51,6 +51,17 @@ fn status_in_text(text: &[u8]) -> Option<i32> {
     let mut lines = text.split("\r\n").filter_map(|line| line.split_once(':'));
     let (_, value) = lines.find(|(name, _)| name.trim().eq_ignore_ascii_case("grpc-status"))?;
     value.trim().parse().ok()
+}
+
+/// Returns the class of a status in terms of HTTP: a success, an error of the client, or an outcome that is not known.
+pub(crate) fn as_http(status: i32) -> StatusCode {
+    match status {
+        0 => StatusCode::OK,
+        // CANCELLED, UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS.
+        1 | 2 | 4 | 13 | 14 | 15 => StatusCode::INTERNAL_SERVER_ERROR,
+        3 | 5..=12 | 16 => StatusCode::BAD_REQUEST,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
 }
 
 /// Returns true for a status that says nothing about the next call: it was cancelled, took too long, or met a failure.

@@ -6,7 +6,8 @@ use tower_response_cache::Rule;
 
 use super::*;
 
-async fn until(what: &str, is_true: impl Fn() -> bool) {
+/// Waits until a condition is true.
+pub(crate) async fn until(what: &str, is_true: impl Fn() -> bool) {
     for _ in 0..1_000 {
         if is_true() {
             return;

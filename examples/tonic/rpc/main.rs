@@ -6,6 +6,7 @@ mod deadlines;
 mod hits;
 mod service;
 mod streams;
+mod writes;
 
 use std::time::Duration;
 

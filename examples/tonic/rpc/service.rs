@@ -26,14 +26,15 @@ pub(crate) struct Notebook {
     notes: Arc<Mutex<BTreeMap<String, String>>>,
     changes: broadcast::Sender<Note>,
     gets: Arc<AtomicUsize>,
-    /// A permit lets one call of `Get` for a name that begins with `slow` go on.
+    puts: Arc<AtomicUsize>,
+    /// A permit lets one call of `Get` for a name that begins with `slow` go on, or one of `Put` for such a text.
     pub(crate) slow: Arc<Semaphore>,
 }
 
 impl Default for Notebook {
     fn default() -> Self {
         let (changes, _) = broadcast::channel(16);
-        Self { notes: Arc::default(), changes, gets: Arc::default(), slow: Arc::new(Semaphore::new(0)) }
+        Self { notes: Arc::default(), changes, gets: Arc::default(), puts: Arc::default(), slow: Arc::new(Semaphore::new(0)) }
     }
 }
 
@@ -45,6 +46,11 @@ impl Notebook {
     pub(crate) fn set(&self, name: &str, text: &str) {
         self.notes().insert(name.into(), text.into());
         let _ = self.changes.send(Note { name: name.into(), text: text.into() });
+    }
+
+    /// Returns the number of calls of `Put`.
+    pub(crate) fn puts(&self) -> usize {
+        self.puts.load(Ordering::SeqCst)
     }
 
     /// Returns the number of calls of `Get`.
@@ -81,7 +87,14 @@ impl Notes for Notebook {
     }
 
     async fn put(&self, request: Request<Note>) -> Result<Response<Empty>, Status> {
+        self.puts.fetch_add(1, Ordering::SeqCst);
         let Note { name, text } = request.into_inner();
+        if text.starts_with("slow") {
+            self.slow.acquire().await.expect("open").forget();
+        }
+        if name == "broken" {
+            return Err(Status::internal("after a part of the change"));
+        }
         if text.is_empty() {
             return Err(Status::invalid_argument("a note has a text"));
         }
@@ -123,6 +136,8 @@ impl Notes for Notebook {
     }
 
     async fn chat(&self, request: Request<Streaming<Note>>) -> Result<Response<Messages>, Status> {
-        Ok(Response::new(Box::pin(request.into_inner())))
+        let notebook = self.clone();
+        let keep = move |note: Result<Note, Status>| note.inspect(|note| notebook.set(&note.name, &note.text));
+        Ok(Response::new(Box::pin(request.into_inner().map(keep))))
     }
 }

@@ -1,0 +1,232 @@
+//! The body of a response that has passed the layer.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use pin_project::pin_project;
+use tokio::runtime::Handle;
+use tracing::Instrument;
+
+use crate::{
+    rpc::outcome,
+    status::{CacheStatus, StatusBody},
+};
+
+/// The body of a response that has passed an [`InvalidateLayer`](crate::InvalidateLayer): that of the inner service, or an empty body in a
+/// 503 of the layer.
+///
+/// Its data and its error are the types of the inner body.
+#[pin_project]
+pub struct InvalidateBody<B> {
+    #[pin]
+    kind: Kind<B>,
+}
+
+#[pin_project(project = KindProj)]
+enum Kind<B> {
+    Empty,
+    Inner(#[pin] B),
+    // Boxed: few bodies are.
+    Call(Box<CallBody<B>>),
+}
+
+impl<B> InvalidateBody<B> {
+    #[inline]
+    pub(crate) fn inner(body: B) -> Self {
+        Self { kind: Kind::Inner(body) }
+    }
+
+    pub(crate) fn empty() -> Self {
+        Self { kind: Kind::Empty }
+    }
+
+    /// Returns the body of the response to a call by RPC that writes.
+    pub(super) fn call(body: B, end: Box<dyn CallEnd>) -> Self {
+        let call = CallBody {
+            body: Some(Box::pin(body)),
+            end: Some(end),
+            has_waited: false,
+            settling: None,
+            trailers: None,
+            read_to_end: None,
+        };
+        Self { kind: Kind::Call(Box::new(call)) }
+    }
+
+    /// The body of the inner service. `None` in a 503 of the layer, and in the response to a call by RPC that writes: the layer has to see its
+    /// end.
+    pub fn into_inner(self) -> Option<B> {
+        match self.kind {
+            Kind::Inner(body) => Some(body),
+            Kind::Empty | Kind::Call(_) => None,
+        }
+    }
+}
+
+/// The end of a call by RPC that writes.
+pub(super) trait CallEnd: Send {
+    /// Invalidates, unless that was done before and nothing could change since. The status is unknown if the call has failed. Returns true if
+    /// the client must not see the call succeed.
+    fn settle(self: Box<Self>, status: Option<i32>, has_waited: bool) -> Settling;
+}
+
+pub(super) type Settling = Pin<Box<dyn Future<Output = bool> + Send>>;
+
+/// Reads a body to its end, and settles its call.
+type ReadToEnd<B> = fn(Pin<Box<B>>, Box<dyn CallEnd>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The body of the response to a call that writes. Its trailers are held until the invalidation: they say that the call has succeeded.
+struct CallBody<B> {
+    body: Option<Pin<Box<B>>>,
+    end: Option<Box<dyn CallEnd>>,
+    /// The body was not ready at once, so that the method was still running.
+    has_waited: bool,
+    settling: Option<Settling>,
+    trailers: Option<HeaderMap>,
+    /// Known once the body was polled. Before that, nothing is running.
+    read_to_end: Option<ReadToEnd<B>>,
+}
+
+/// The next frame of a body.
+type NextFrame<B> = Option<Result<Frame<<B as Body>::Data>, <B as Body>::Error>>;
+
+impl<B: Body + Send + 'static> CallBody<B> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<NextFrame<B>> {
+        self.read_to_end = Some(|body, end| Box::pin(read_to_end(body, end)));
+        loop {
+            if let Some(settling) = &mut self.settling {
+                let is_rejected = ready!(settling.as_mut().poll(cx));
+                self.settling = None;
+                let trailers = if is_rejected { Some(unavailable()) } else { self.trailers.take() };
+                return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+            }
+            let Some(body) = &mut self.body else { return Poll::Ready(None) };
+            match body.as_mut().poll_frame(cx) {
+                Poll::Pending => {
+                    self.has_waited = true;
+                    return Poll::Pending;
+                }
+                Poll::Ready(Some(Ok(frame))) => match frame.into_trailers() {
+                    Ok(trailers) => self.end_with(Some(trailers)),
+                    Err(frame) => return Poll::Ready(Some(Ok(frame))),
+                },
+                Poll::Ready(None) => self.end_with(None),
+                Poll::Ready(Some(Err(error))) => {
+                    self.end_with(None);
+                    self.settle_in_a_task();
+                    return Poll::Ready(Some(Err(error)));
+                }
+            }
+        }
+    }
+}
+
+impl<B> CallBody<B> {
+    fn end_with(&mut self, trailers: Option<HeaderMap>) {
+        self.body = None;
+        let status = trailers.as_ref().and_then(outcome::status);
+        self.settling = self.end.take().map(|end| end.settle(status, self.has_waited || status.is_none()));
+        self.trailers = trailers;
+    }
+
+    /// Lets an invalidation that has begun come to its end without its client.
+    fn settle_in_a_task(&mut self) {
+        if let (Some(settling), Ok(runtime)) = (self.settling.take(), Handle::try_current()) {
+            runtime.spawn(settling.in_current_span());
+        }
+    }
+}
+
+/// A client that leaves does not end a write: the method goes on, and its end invalidates.
+impl<B> Drop for CallBody<B> {
+    fn drop(&mut self) {
+        self.settle_in_a_task();
+        if let (Some(read), Some(body), Ok(runtime)) = (self.read_to_end, self.body.take(), Handle::try_current())
+            && let Some(end) = self.end.take()
+        {
+            runtime.spawn(read(body, end).in_current_span());
+        }
+    }
+}
+
+async fn read_to_end<B: Body>(mut body: Pin<Box<B>>, end: Box<dyn CallEnd>) {
+    let mut status = None;
+    while let Some(Ok(frame)) = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+        status = frame.trailers_ref().and_then(outcome::status).or(status);
+    }
+    end.settle(status, true).await;
+}
+
+/// Returns trailers with the status `UNAVAILABLE`.
+fn unavailable() -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", http::HeaderValue::from_static("14"));
+    trailers.insert("grpc-message", http::HeaderValue::from_static("the invalidation could not be delivered"));
+    trailers
+}
+
+impl<B: StatusBody> StatusBody for InvalidateBody<B> {
+    fn cache_status(&self) -> Option<CacheStatus> {
+        match &self.kind {
+            Kind::Inner(body) => body.cache_status(),
+            Kind::Call(call) => call.body.as_ref()?.cache_status(),
+            Kind::Empty => None,
+        }
+    }
+}
+
+impl<B: Body + Send + 'static> Body for InvalidateBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    #[inline]
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        match self.project().kind.project() {
+            KindProj::Inner(body) => body.poll_frame(cx),
+            KindProj::Call(call) => call.poll_frame(cx),
+            KindProj::Empty => Poll::Ready(None),
+        }
+    }
+
+    #[inline]
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Inner(body) => body.is_end_stream(),
+            Kind::Call(call) => call.body.is_none() && call.settling.is_none(),
+            Kind::Empty => true,
+        }
+    }
+
+    #[inline]
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Inner(body) => body.size_hint(),
+            // Not exact: with an exact length, a server may not ask for the end.
+            Kind::Call(_) => SizeHint::default(),
+            Kind::Empty => SizeHint::with_exact(0),
+        }
+    }
+}
+
+/// An empty body.
+impl<B> Default for InvalidateBody<B> {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
+impl<B> fmt::Debug for InvalidateBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            Kind::Inner(_) => "InvalidateBody::Inner",
+            Kind::Call(_) => "InvalidateBody::Call",
+            Kind::Empty => "InvalidateBody::Empty",
+        })
+    }
+}
