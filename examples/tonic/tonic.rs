@@ -8,7 +8,7 @@
 //! curl -i localhost:3000/notes                   # tonic; fwd=uri-miss; stored, with the note
 //! ```
 //!
-//! A gRPC call is a POST, so it is never stored. Its trailers and its status pass through the layers.
+//! A method that reads would have a rule of its own, `Rule::rpc`: see the guide's page on RPC, and the tests in `examples/tonic/rpc`.
 
 use std::{sync::Arc, time::Duration};
 

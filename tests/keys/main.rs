@@ -12,6 +12,7 @@ mod hostile;
 mod identities;
 mod posts;
 mod query;
+mod rpc;
 mod secrets;
 
 use common::{counting, get, ok, one_rule, outcome, send};

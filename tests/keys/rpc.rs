@@ -1,0 +1,153 @@
+//! Calls by Connect and gRPC-Web. Calls by gRPC are in `examples/tonic/rpc`.
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use tower::{ServiceBuilder, ServiceExt, service_fn, util::BoxCloneService};
+use tower_response_cache::{
+    CacheBody, Memory, ResponseCache, Rule, invalidate::InvalidateBody, request_body::ReadBody, status::Bypass,
+};
+
+use crate::common::MINUTE;
+
+const PATH: &str = "/notes.v1.Notes/Get";
+
+type Served = Response<InvalidateBody<CacheBody<Full<Bytes>>>>;
+type Call = Request<Full<Bytes>>;
+
+/// A service that answers with status, content type and body, and a cache around it.
+struct Method {
+    service: BoxCloneService<Call, Served, Infallible>,
+    calls: Arc<AtomicUsize>,
+    cache: ResponseCache,
+}
+
+impl Method {
+    fn new(rule: Rule, answer: impl Fn(usize) -> (u16, &'static str, Bytes) + Clone + Send + 'static) -> Self {
+        let cache = ResponseCache::new(Memory::default()).route(PATH, rule);
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counter = calls.clone();
+        let inner = service_fn(move |_: Request<ReadBody<Full<Bytes>>>| {
+            let (status, kind, body) = answer(counter.fetch_add(1, Ordering::SeqCst) + 1);
+            let response = Response::builder().status(status).header("content-type", kind).body(Full::new(body));
+            async move { Ok::<_, Infallible>(response.expect("a response")) }
+        });
+        let service = ServiceBuilder::new().layer(cache.layer_with_request_bodies()).service(inner);
+        Self { service: BoxCloneService::new(service), calls, cache }
+    }
+
+    async fn send(&self, request: Call) -> (StatusCode, HeaderMap, Bytes) {
+        let (head, body) = self.service.clone().oneshot(request).await.expect("a response").into_parts();
+        (head.status, head.headers, body.collect().await.expect("a whole body").to_bytes())
+    }
+
+    /// Sends requests, and returns the number of the calls that they made.
+    async fn calls_of(&self, requests: impl IntoIterator<Item = Call>) -> usize {
+        let before = self.calls.load(Ordering::SeqCst);
+        for request in requests {
+            self.send(request).await;
+        }
+        self.calls.load(Ordering::SeqCst) - before
+    }
+}
+
+fn post(kind: &str, content: &'static [u8], fields: &[(&str, &str)]) -> Call {
+    let mut request = Request::post(PATH).header("content-type", kind);
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    request.body(Full::from(content)).expect("a request")
+}
+
+fn get(query: &str) -> Call {
+    Request::get(format!("{PATH}?{query}")).body(Full::default()).expect("a request")
+}
+
+#[tokio::test]
+async fn unary_call_by_connect_is_keyed_by_its_message() {
+    let method = Method::new(Rule::rpc(MINUTE), |call| (200, "application/json", format!("{{\"call\":{call}}}").into()));
+    let version = ("connect-protocol-version", "1");
+    let one = || post("application/json", b"{\"name\":\"a\"}", &[version]);
+    let timed = post("application/json", b"{\"name\":\"a\"}", &[version, ("connect-timeout-ms", "1000")]);
+    assert_eq!(method.calls_of([one(), one(), timed]).await, 1);
+    assert_eq!(method.send(one()).await, method.send(one()).await);
+    let others = [
+        post("application/json", b"{\"name\":\"b\"}", &[version]),
+        post("application/proto", b"{\"name\":\"a\"}", &[version]),
+        post("application/json", b"{\"name\":\"a\"}", &[version, ("content-encoding", "gzip")]),
+    ];
+    assert_eq!(method.calls_of(others).await, 3);
+}
+
+#[tokio::test]
+async fn get_of_connect_is_keyed_by_its_query_as_sent() {
+    let method = Method::new(Rule::rpc(MINUTE), |call| (200, "application/proto", call.to_string().into()));
+    let query = "connect=v1&encoding=proto&base64=1&message=CgFh";
+    assert_eq!(method.calls_of([get(query), get(query)]).await, 1);
+    let others = [
+        "connect=v1&encoding=proto&base64=1&message=CgFi",
+        "connect=v1&encoding=json&base64=1&message=CgFh",
+        "message=CgFh&connect=v1&encoding=proto&base64=1",
+        "connect=v1&encoding=json&message=%7B%22b%22%3A1%2C%22a%22%3A2%7D",
+        "connect=v1&encoding=json&message=%7B%22a%22%3A2%2C%22b%22%3A1%7D",
+    ];
+    assert_eq!(method.calls_of(others.map(get)).await, 5);
+}
+
+#[tokio::test]
+async fn errors_of_connect_are_stored_only_with_a_lifetime() {
+    for (rule, calls) in [
+        (Rule::rpc(MINUTE), 2),
+        (Rule::rpc(MINUTE).status(StatusCode::NOT_FOUND, MINUTE), 1),
+        (Rule::rpc(MINUTE).rpc_status(5, MINUTE), 2),
+    ] {
+        let method = Method::new(rule, |_| (404, "application/json", Bytes::from_static(b"{\"code\":\"not_found\"}")));
+        let request = || post("application/json", b"{}", &[]);
+        assert_eq!(method.calls_of([request(), request()]).await, calls);
+    }
+}
+
+#[tokio::test]
+async fn streams_of_connect_pass_uncached() {
+    let method = Method::new(Rule::rpc(MINUTE), |_| (200, "application/connect+json", Bytes::new()));
+    let request = || post("application/connect+json", b"\0\0\0\0\x02{}", &[]);
+    assert_eq!(method.calls_of([request(), request()]).await, 2);
+    assert!(method.cache.stats().bypasses.contains(&(Bypass::NotUnary, 2)), "{}", method.cache.stats());
+}
+
+#[tokio::test]
+async fn grpc_web_is_replayed_with_the_trailers_in_its_body() {
+    const KIND: &str = "application/grpc-web+proto";
+    let request = || post(KIND, b"\0\0\0\0\x01a", &[]);
+    let ok = Bytes::from_static(b"\0\0\0\0\x01b\x80\0\0\0\x10grpc-status: 0\r\n");
+    let body = ok.clone();
+    let method = Method::new(Rule::rpc(MINUTE), move |_| (200, KIND, body.clone()));
+    let (miss, hit) = (method.send(request()).await, method.send(request()).await);
+    assert_eq!((&miss, &hit.2), (&hit, &ok));
+    assert_eq!(method.calls.load(Ordering::SeqCst), 1);
+    // The same message by gRPC has an entry of its own.
+    assert_eq!(method.calls_of([post("application/grpc+proto", b"\0\0\0\0\x01a", &[])]).await, 1);
+    for body in [&b"\0\0\0\0\x01b"[..], b"\0\0\0\0\x01b\x80\0\0\0\x10grpc-status: 5\r\n", b"\x80\0\0\0\x10grpc-status: 5\r\n"] {
+        let method = Method::new(Rule::rpc(MINUTE), move |_| (200, KIND, Bytes::from_static(body)));
+        assert_eq!(method.calls_of([request(), request()]).await, 2, "{body:?}");
+    }
+    let method = Method::new(Rule::rpc(MINUTE).rpc_status(5, MINUTE), |_| {
+        (200, KIND, Bytes::from_static(b"\x80\0\0\0\x10grpc-status: 5\r\n"))
+    });
+    assert_eq!(method.calls_of([request(), request()]).await, 1);
+}
+
+#[tokio::test]
+async fn call_is_no_write() {
+    let method = Method::new(Rule::rpc(MINUTE).namespace("notes"), |_| (200, "application/json", Bytes::from_static(b"{}")));
+    method.calls_of([post("application/json", b"{}", &[]), post("text/plain", b"{}", &[])]).await;
+    assert_eq!(method.cache.stats().invalidations, 0);
+}
