@@ -103,6 +103,10 @@ impl Invalidations {
         Ok(Self { names: names.into_iter().map(Namespace::new).collect::<Result<_, _>>()?, only: true })
     }
 
+    pub(crate) fn namespaces(&self) -> &[Namespace] {
+        &self.names
+    }
+
     pub(crate) fn into_parts(self) -> (Vec<Namespace>, bool) {
         (self.names, self.only)
     }

@@ -8,6 +8,7 @@ use super::{
     write::Write,
 };
 use crate::{
+    extensions::Invalidations,
     namespace::set::Namespaces,
     rpc::outcome::{as_http, status},
     rules::failure::OnDeliveryTimeout,
@@ -37,7 +38,10 @@ impl<St: Store> Write<St> {
     /// A call is invalidated before the head of its response, because most methods have ended by then and their message follows at once. It is
     /// invalidated again before its status if the method was still running. If the rule keeps entries after some errors, or if a fence keeps
     /// readers away meanwhile, it is invalidated before its status alone.
-    pub(super) async fn respond_to_call<B>(mut self, response: Response<B>, said: Namespaces) -> Response<InvalidateBody<B>> {
+    pub(super) async fn respond_to_call<B>(mut self, response: Response<B>) -> Response<InvalidateBody<B>> {
+        let said = response.extensions().get().map(Invalidations::namespaces).unwrap_or_default();
+        let said = Namespaces::exactly(said);
+        let response = self.add_names_of(response, StatusCode::OK);
         if self.invalidated().is_empty() {
             self.has_settled(true);
             return response.map(InvalidateBody::inner);

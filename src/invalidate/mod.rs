@@ -51,7 +51,7 @@
 //!
 //! # Calls by gRPC
 //!
-//! The outcome of a call by gRPC (a POST with `Content-Type: application/grpc`) is its status. `OK` and other statuses that are errors of the client,
+//! The outcome of a call by gRPC (a POST over HTTP/2 with `Content-Type: application/grpc`) is its status. `OK` and other statuses that are errors of the client,
 //! such as `INVALID_ARGUMENT` or `NOT_FOUND`, count as 2xx and 4xx. `CANCELLED`, `UNKNOWN`, `DEADLINE_EXCEEDED`, `INTERNAL`, `UNAVAILABLE`,
 //! `DATA_LOSS`, and a call that ends without a status, count as 5xx. The status is sent after the invalidation. A client that leaves does not end the call:
 //! the response is read to its end, and then invalidates. The messages of a stream may arrive before that.

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header, request, response, uri::PathAndQuery};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, request, response, uri::PathAndQuery};
 
 use super::{body::InvalidateBody, outcome::Invalidation};
 use crate::{
@@ -82,7 +82,9 @@ impl<St: Store> Write<St> {
         let mut write = Self::new(shared.clone());
         let secret = &shared.store.context().secret;
         let views = Views::of(request.uri(), request.extensions());
-        write.is_call = *request.method() == Method::POST && Protocol::is_grpc(request.headers());
+        // gRPC needs HTTP/2.
+        write.is_call =
+            request.version() == Version::HTTP_2 && *request.method() == Method::POST && Protocol::is_grpc(request.headers());
         let (mut by_response, mut softly) = (false, true);
         shared.rules.each_covering(&views, |RouteMatch { rule, params, .. }| {
             rule.add_invalidations(&mut write.names, &RequestView::of(&request, &params, secret));
@@ -172,11 +174,11 @@ impl<St: Store> Write<St> {
             let known = status.is_some_and(is_known);
             match outcome {
                 Ok(Ok(response)) => {
-                    let (response, said) = self.add_names_of(response, status.unwrap_or(StatusCode::OK));
-                    Ok(match status {
-                        Some(_) => self.answered(response, known).await,
-                        None => Box::pin(self.respond_to_call(response, said)).await,
-                    })
+                    let Some(status) = status else {
+                        return Ok(Box::pin(self.respond_to_call(response)).await);
+                    };
+                    let response = self.add_names_of(response, status);
+                    Ok(self.answered(response, known).await)
                 }
                 Ok(Err(error)) => {
                     self.settle(known).await;
@@ -190,9 +192,8 @@ impl<St: Store> Write<St> {
         }
     }
 
-    /// Adds the namespaces that the response names, and removes those of the rule if the response says that nothing has changed. Returns the
-    /// namespaces that the handler has named.
-    fn add_names_of<B>(&mut self, mut response: Response<B>, status: StatusCode) -> (Response<B>, Namespaces) {
+    /// Adds the namespaces that the response names, and removes those of the rule if the response says that nothing has changed.
+    pub(super) fn add_names_of<B>(&mut self, mut response: Response<B>, status: StatusCode) -> Response<B> {
         let said = response.extensions_mut().remove::<Invalidations>();
         if said.is_none() {
             self.report_uncovered(status);
@@ -204,10 +205,8 @@ impl<St: Store> Write<St> {
         }
         // Before any step that may panic.
         self.names.extend_exactly(&said);
-        let mut of_handler = Namespaces::default();
-        of_handler.extend_exactly(&said);
         if self.head.is_none() {
-            return (response, of_handler);
+            return response;
         }
         let (parts, body) = response.into_parts();
         let groups = self.groups(&parts);
@@ -216,7 +215,7 @@ impl<St: Store> Write<St> {
         if by_rule {
             self.add_names_by_response(&parts);
         }
-        (Response::from_parts(parts, body), of_handler)
+        Response::from_parts(parts, body)
     }
 
     /// Counts a successful write that no rule covers.
