@@ -46,22 +46,37 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
-        loop {
-            let drive = match state.as_mut().project() {
-                StateProj::Write(drive) => return Pin::new(drive).poll(cx),
-                StateProj::Pass { inner, shared } => {
-                    let mut response = ready!(inner.poll(cx))?;
-                    let Some(named) = response.extensions_mut().remove::<Invalidations>() else {
-                        return Poll::Ready(Ok(response.map(InvalidateBody::inner)));
-                    };
-                    let mut write = Write::new(shared.take().expect("polled after its end"));
-                    write.names.extend_exactly(&named.into_parts().0);
-                    Detachable::to_the_end(write.said(response))
-                }
-            };
-            state.set(State::Write(drive));
+        if let StateProj::Pass { inner, shared } = state.as_mut().project() {
+            let response = ready!(inner.poll(cx))?;
+            if response.extensions().get::<Invalidations>().is_none() {
+                return Poll::Ready(Ok(response.map(InvalidateBody::inner)));
+            }
+            let write = named(shared.take().expect("polled after its end"), response);
+            state.set(State::Write(write));
+        }
+        match state.project() {
+            StateProj::Write(write) => Pin::new(write).poll(cx),
+            StateProj::Pass { .. } => unreachable!("it has ended"),
         }
     }
+}
+
+/// Returns the invalidation of the namespaces that the response to a safe request names.
+#[cold]
+fn named<St, B, E>(
+    shared: Arc<InvalidateState<St>>,
+    mut response: Response<B>,
+) -> Detachable<Result<Response<InvalidateBody<B>>, E>>
+where
+    St: Store,
+    B: Send + 'static,
+    E: Send + 'static,
+{
+    let mut write = Write::new(shared);
+    if let Some(named) = response.extensions_mut().remove::<Invalidations>() {
+        write.names.extend_exactly(&named.into_parts().0);
+    }
+    Detachable::to_the_end(write.said(response))
 }
 
 impl<F, St, B: Send + 'static, E: Send + 'static> fmt::Debug for InvalidateFuture<F, St, B, E> {

@@ -258,7 +258,11 @@ pub(crate) fn default_fields() -> &'static FieldTable {
 /// Returns true if the field names a method that replaces the request's.
 #[inline]
 pub(crate) fn overrides_method(name: &HeaderName) -> bool {
-    OVERRIDES.contains(name)
+    match *name {
+        // Most fields of a request.
+        common_field!() | header::HOST => false,
+        _ => OVERRIDES.contains(name),
+    }
 }
 
 /// Hashes a name by its length and two of its letters. The factors were found by a search. No name that browsers and proxies commonly send

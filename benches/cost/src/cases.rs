@@ -93,10 +93,10 @@ pub const CASES: &[Case] = &[
         repeat(setup::nested(Origin::of(KIB)), uncovered_nested)
     }),
     case("bypass, method", "no cache", HITS, near(1_512), || repeat(setup::warm(Origin::of(KIB), Report::Default), post)),
-    case("InvalidateLayer, GET", "no cache", HITS, near(420), || {
+    case("InvalidateLayer, GET", "no cache", HITS, near(443), || {
         in_runtime(|| repeat_item(setup::invalidating(Origin::of(KIB))))
     }),
-    case("InvalidateLayer, POST", "no cache", HITS, near(4_679), || {
+    case("InvalidateLayer, POST", "no cache", HITS, near(4_803), || {
         in_runtime(|| repeat(setup::invalidating(Origin::of(KIB)), post))
     }),
     case("distinct requests, empty service", "", MISSES, Limit::None, || distinct(EmptyService)),
