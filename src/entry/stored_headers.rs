@@ -55,10 +55,11 @@ pub(crate) const MOST: usize = 24;
 const LONGEST_OWN: usize = u16::MAX as usize;
 
 impl CommonHeaders {
-    /// Returns the common map of responses with the fields of this one, or `None` if it has too many fields or a name twice. The values of fields that
-    /// differ in most responses are empty.
+    /// Returns the common map of responses with the fields of this one, or `None` if it has too many fields or a name twice. It has the values of
+    /// [fields about the site](is_common). All others are empty.
     pub(crate) fn of(stored: &HeaderMap, slots: usize) -> Option<Self> {
-        let map = emptied(stored, |name, value| is_lasting(name, value).then(|| interned(value))?)?;
+        let kept = |name: &HeaderName, value: &HeaderValue| is_common(name) && is_lasting(name, value);
+        let map = emptied(stored, |name, value| kept(name, value).then(|| interned(value))?)?;
         let values = map.values().skip(slots).cloned().collect();
         Some(Self { map, slots, values })
     }
@@ -320,6 +321,34 @@ pub(crate) fn is_lasting(name: &HeaderName, value: &HeaderValue) -> bool {
     !is_of_one && !value.is_sensitive() && value.len() <= LONGEST_LASTING
 }
 
+/// Returns true for a field about the site. Its value says nothing about one user, so that it may stay in memory after its response has left.
+fn is_common(name: &HeaderName) -> bool {
+    matches!(
+        *name,
+        header::ACCEPT_RANGES
+            | header::ACCESS_CONTROL_ALLOW_CREDENTIALS
+            | header::ACCESS_CONTROL_ALLOW_HEADERS
+            | header::ACCESS_CONTROL_ALLOW_METHODS
+            | header::ACCESS_CONTROL_ALLOW_ORIGIN
+            | header::ACCESS_CONTROL_EXPOSE_HEADERS
+            | header::ACCESS_CONTROL_MAX_AGE
+            | AGE
+            | header::ALT_SVC
+            | header::CACHE_CONTROL
+            | header::CONTENT_ENCODING
+            | header::CONTENT_LANGUAGE
+            | header::CONTENT_SECURITY_POLICY
+            | header::CONTENT_TYPE
+            | header::REFERRER_POLICY
+            | header::SERVER
+            | header::STRICT_TRANSPORT_SECURITY
+            | header::VARY
+            | header::VIA
+            | header::X_CONTENT_TYPE_OPTIONS
+            | header::X_FRAME_OPTIONS
+    )
+}
+
 /// Returns the value as a static string, so that its clones change no reference count that threads share. Returns `None` if the process has too many
 /// such strings already.
 fn interned(value: &HeaderValue) -> Option<HeaderValue> {
@@ -353,4 +382,20 @@ pub(crate) fn header_bytes(map: &HeaderMap) -> usize {
     const FIELD: usize = size_of::<HeaderName>() + size_of::<HeaderValue>() + 24 + 8;
     let text: usize = map.iter().map(|(name, value)| name.as_str().len() + value.len() + PER_ALLOCATION).sum();
     map.capacity() * FIELD + text + 2 * PER_ALLOCATION
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn common_map_keeps_no_value_about_a_user() {
+        let fields =
+            [("content-type", "text/csv"), ("x-user", "ada"), ("etag", "\"1\""), ("location", "/users/ada"), ("server", "s")];
+        let fields = fields.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        let stored = stored_map(&HeaderMap::from_iter(fields), true, 0);
+        let common = CommonHeaders::of(&stored, 2).expect("each name occurs once");
+        let kept: Vec<_> = common.map.iter().filter(|(_, value)| !value.is_empty()).map(|(name, _)| name.as_str()).collect();
+        assert_eq!(kept, ["age", "content-type", "server"]);
+    }
 }

@@ -323,8 +323,15 @@ impl Memory {
     fn drop_elsewhere_if_large(&self) {
         if self.0.entries.len() >= LARGE {
             let inner = self.0.clone();
+            let drop_last = move || {
+                // The caller still has its handle for a moment.
+                while Arc::strong_count(&inner) > 1 {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                drop(inner);
+            };
             // Without a thread, the closure and the store in it are dropped here.
-            let _ = thread::Builder::new().name("response-cache-drop".into()).spawn(move || drop(inner));
+            let _ = thread::Builder::new().name("response-cache-drop".into()).spawn(drop_last);
         }
     }
 }
