@@ -42,7 +42,7 @@ pub const CASES: &[Case] = &[
     case("bound: lookup by target", BASE, HITS, Limit::None, || repeat_item(lookup(TARGETS as usize))),
     case(HIT_BOUND, BASE, HITS, Limit::None, || repeat_item(CorrectCache::over(Origin::of(KIB), LARGE as u64))),
     case("hit", BASE, HITS, near(2_609), || repeat_item(setup::warm(Origin::of(KIB), Report::Default))),
-    case("hit, Cache-Status", BASE, HITS, near(2_753), || repeat_item(setup::warm(Origin::of(KIB), Report::Header))),
+    case("hit, Cache-Status", BASE, HITS, near(2_757), || repeat_item(setup::warm(Origin::of(KIB), Report::Header))),
     case("hit, Cache-Status, of an hour", BASE, HITS, near(2_747), || {
         let rule = Rule::ttl(Duration::from_secs(3600));
         repeat_item(setup::warm_by(rule, Origin::of(KIB), Report::Header))
@@ -60,10 +60,10 @@ pub const CASES: &[Case] = &[
         repeat(setup::warm_by(rule, Origin::of(KIB), Report::Default), authorized)
     }),
     case("authorized requests, empty service", "", HITS, Limit::None, || repeat(EmptyService, authorized)),
-    case("hit, Vary: Accept-Encoding", BASE, HITS, near(4_703), || {
+    case("hit, Vary: Accept-Encoding", BASE, HITS, near(4_709), || {
         repeat_item(setup::warm(Origin::of(KIB).varying(), Report::Default))
     }),
-    case("hit, quickstart", BASE, HITS, near(3_205), || repeat(setup::quickstart(Origin::of(KIB)), table)),
+    case("hit, quickstart", BASE, HITS, near(3_167), || repeat(setup::quickstart(Origin::of(KIB)), table)),
     case("10,000 targets, empty service", "", 2 * HITS, Limit::None, || batched(EmptyService, requests_in_turn(TARGETS))),
     case("10,000 targets, bound: lookup by target", TARGETS_BASE, 2 * HITS, Limit::None, || {
         in_turn(lookup(2 * TARGETS as usize), TARGETS, |request| request)
@@ -71,7 +71,7 @@ pub const CASES: &[Case] = &[
     case("10,000 targets, bound: correct hit", TARGETS_BASE, 2 * HITS, Limit::None, || {
         in_turn(CorrectCache::over(Origin::of(KIB), LARGE as u64), TARGETS, |request| request)
     }),
-    case("hit, 10,000 targets", TARGETS_BASE, 2 * HITS, near(5_313), || {
+    case("hit, 10,000 targets", TARGETS_BASE, 2 * HITS, near(5_256), || {
         in_turn(setup::warm(Origin::of(KIB), Report::Default), TARGETS, |request| request)
     }),
     case("hit, 1 MiB", BASE, HITS, near(2_821), || {
@@ -81,7 +81,7 @@ pub const CASES: &[Case] = &[
         repeat(setup::warm(Origin::of(KIB), Report::Default), forwarded)
     }),
     case("forwarded requests, empty service", "", HITS, Limit::None, || repeat(EmptyService, forwarded)),
-    case("hit, target not cached", BASE, HITS, near(4_366), || repeat_item(setup::without_target_cache(Origin::of(KIB)))),
+    case("hit, target not cached", BASE, HITS, near(4_382), || repeat_item(setup::without_target_cache(Origin::of(KIB)))),
     case("hit, 3 namespaces", BASE, HITS, Limit::None, || repeat_item(setup::with_namespaces(Origin::of(KIB), 3))),
     case("hit, 8 namespaces", BASE, HITS, Limit::None, || repeat_item(setup::with_namespaces(Origin::of(KIB), 8))),
     case("hit, 16 namespaces", BASE, HITS, Limit::None, || repeat_item(setup::with_namespaces(Origin::of(KIB), 16))),
@@ -92,7 +92,7 @@ pub const CASES: &[Case] = &[
     case("no rule, 20 routes that begin alike", "no cache", HITS, near(436), || {
         repeat(setup::nested(Origin::of(KIB)), uncovered_nested)
     }),
-    case("bypass, method", "no cache", HITS, near(1_512), || repeat(setup::warm(Origin::of(KIB), Report::Default), post)),
+    case("bypass, method", "no cache", HITS, near(1_528), || repeat(setup::warm(Origin::of(KIB), Report::Default), post)),
     case("InvalidateLayer, GET", "no cache", HITS, near(443), || {
         in_runtime(|| repeat_item(setup::invalidating(Origin::of(KIB))))
     }),
@@ -115,19 +115,19 @@ pub const CASES: &[Case] = &[
         }
         distinct(bound)
     }),
-    case("miss, evicting", DISTINCT_INNER, MISSES, near(10_404), || miss(setup::minute_rule(), SMALL, FILLS, Report::Default)),
-    case("miss, evicting, Cache-Status", DISTINCT_INNER, MISSES, near(11_815), || {
+    case("miss, evicting", DISTINCT_INNER, MISSES, near(10_413), || miss(setup::minute_rule(), SMALL, FILLS, Report::Default)),
+    case("miss, evicting, Cache-Status", DISTINCT_INNER, MISSES, near(11_835), || {
         miss(setup::minute_rule(), SMALL, FILLS, Report::Header)
     }),
     case("bound: lookup by target, room left", DISTINCT_INNER, MISSES, Limit::None, || distinct(lookup(50_000))),
     case("bound: correct miss, room left", DISTINCT_INNER, MISSES, Limit::None, || {
         distinct(CorrectCache::over(Origin::of(KIB), LARGE as u64))
     }),
-    case("miss, room left", DISTINCT_INNER, MISSES, near(10_600), || {
+    case("miss, room left", DISTINCT_INNER, MISSES, near(10_660), || {
         miss(setup::minute_rule(), LARGE, FIRST_FILLS, Report::Default)
     }),
-    case("miss, Rule::http()", DISTINCT_INNER, MISSES, near(19_005), || miss(Rule::http(), SMALL, FILLS, Report::Default)),
-    case("miss, Rule::http(), room left", DISTINCT_INNER, MISSES, near(19_775), || {
+    case("miss, Rule::http()", DISTINCT_INNER, MISSES, near(18_991), || miss(Rule::http(), SMALL, FILLS, Report::Default)),
+    case("miss, Rule::http(), room left", DISTINCT_INNER, MISSES, near(19_804), || {
         miss(Rule::http(), LARGE, FIRST_FILLS, Report::Default)
     }),
     case("heap, bound: lookup by target", "", ENTRIES, Limit::None, || {
@@ -141,7 +141,7 @@ pub const CASES: &[Case] = &[
     }),
     case("stale hit with refresh", "", 1_000, near(21_289), stale),
     case("invalidate", "", HITS, near(1_379), invalidate),
-    case("key", "request", HITS, near(1_856), || {
+    case("key", "request", HITS, near(1_840), || {
         let (store, rules) = (Memory::new(MIB), setup::rules(setup::minute_rule()));
         whole(move || drop(black_box(rules.key(&store, &request(item())))))
     }),
