@@ -71,13 +71,13 @@ pub const CASES: &[Case] = &[
     case("10,000 targets, bound: correct hit", TARGETS_BASE, 2 * HITS, Limit::None, || {
         in_turn(CorrectCache::over(Origin::of(KIB), LARGE as u64), TARGETS, |request| request)
     }),
-    case("hit, 10,000 targets", TARGETS_BASE, 2 * HITS, near(5_256), || {
+    case("hit, 10,000 targets", TARGETS_BASE, 2 * HITS, near(5_119), || {
         in_turn(setup::warm(Origin::of(KIB), Report::Default), TARGETS, |request| request)
     }),
     case("hit, 1 MiB", BASE, HITS, near(2_821), || {
         repeat_item(setup::warm_by(setup::minute_rule().max_body(2 * MIB), Origin::of(MIB), Report::Default))
     }),
-    case("hit, behind a load balancer", "forwarded requests, empty service", HITS, near(3_281), || {
+    case("hit, behind a load balancer", "forwarded requests, empty service", HITS, near(3_282), || {
         repeat(setup::warm(Origin::of(KIB), Report::Default), forwarded)
     }),
     case("forwarded requests, empty service", "", HITS, Limit::None, || repeat(EmptyService, forwarded)),
@@ -115,19 +115,19 @@ pub const CASES: &[Case] = &[
         }
         distinct(bound)
     }),
-    case("miss, evicting", DISTINCT_INNER, MISSES, near(10_413), || miss(setup::minute_rule(), SMALL, FILLS, Report::Default)),
-    case("miss, evicting, Cache-Status", DISTINCT_INNER, MISSES, near(11_835), || {
+    case("miss, evicting", DISTINCT_INNER, MISSES, near(10_404), || miss(setup::minute_rule(), SMALL, FILLS, Report::Default)),
+    case("miss, evicting, Cache-Status", DISTINCT_INNER, MISSES, near(11_822), || {
         miss(setup::minute_rule(), SMALL, FILLS, Report::Header)
     }),
     case("bound: lookup by target, room left", DISTINCT_INNER, MISSES, Limit::None, || distinct(lookup(50_000))),
     case("bound: correct miss, room left", DISTINCT_INNER, MISSES, Limit::None, || {
         distinct(CorrectCache::over(Origin::of(KIB), LARGE as u64))
     }),
-    case("miss, room left", DISTINCT_INNER, MISSES, near(10_660), || {
+    case("miss, room left", DISTINCT_INNER, MISSES, near(10_630), || {
         miss(setup::minute_rule(), LARGE, FIRST_FILLS, Report::Default)
     }),
-    case("miss, Rule::http()", DISTINCT_INNER, MISSES, near(18_991), || miss(Rule::http(), SMALL, FILLS, Report::Default)),
-    case("miss, Rule::http(), room left", DISTINCT_INNER, MISSES, near(19_804), || {
+    case("miss, Rule::http()", DISTINCT_INNER, MISSES, near(19_007), || miss(Rule::http(), SMALL, FILLS, Report::Default)),
+    case("miss, Rule::http(), room left", DISTINCT_INNER, MISSES, near(19_801), || {
         miss(Rule::http(), LARGE, FIRST_FILLS, Report::Default)
     }),
     case("heap, bound: lookup by target", "", ENTRIES, Limit::None, || {
@@ -139,7 +139,7 @@ pub const CASES: &[Case] = &[
     case("heap", "", ENTRIES, Limit::None, || {
         in_runtime(|| fill(setup::empty(Origin::of(KIB).own_bodies(), LARGE), |request| request))
     }),
-    case("stale hit with refresh", "", 1_000, near(21_289), stale),
+    case("stale hit with refresh", "", 1_000, near(21_281), stale),
     case("invalidate", "", HITS, near(1_379), invalidate),
     case("key", "request", HITS, near(1_840), || {
         let (store, rules) = (Memory::new(MIB), setup::rules(setup::minute_rule()));
