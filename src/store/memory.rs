@@ -108,7 +108,7 @@ struct DeadSearch {
 const MIB: usize = 1 << 20;
 
 /// The time of a sweep for invalidated entries.
-const SEARCH_TIME: Duration = Duration::from_millis(600);
+const SEARCH_TIME: Duration = Duration::from_millis(750);
 
 /// The number of entries from which on a store is dropped by a thread of its own.
 const LARGE: usize = 10_000;
