@@ -101,14 +101,20 @@ impl CompactHeaders {
     fn to_map(&self) -> HeaderMap {
         let mut map = self.common.map.clone();
         let (mut own, mut lengths, mut start) = (self.own, &self.block[..], 2 * self.own.count_ones() as usize);
-        let mut places = map.values_mut().skip(self.common.slots);
-        while own != 0 {
-            let skipped = own.trailing_zeros() as usize;
-            let (Some(place), Some((length, rest))) = (places.nth(skipped), lengths.split_first_chunk::<2>()) else { break };
-            let end = start + usize::from(u16::from_le_bytes(*length));
-            let value = HeaderValue::from_maybe_shared(self.block.slice(start..end));
-            *place = value.expect("the block was made from values");
-            (own, lengths, start) = (own >> skipped >> 1, rest, end);
+        let mut places = map.values_mut();
+        (0..self.common.slots).for_each(|_| _ = places.next());
+        while own != 0
+            && let Some(place) = places.next()
+        {
+            if own & 1 == 1
+                && let Some((length, rest)) = lengths.split_first_chunk::<2>()
+            {
+                let end = start + usize::from(u16::from_le_bytes(*length));
+                let value = HeaderValue::from_maybe_shared(self.block.slice(start..end));
+                *place = value.expect("the block was made from values");
+                (lengths, start) = (rest, end);
+            }
+            own >>= 1;
         }
         map
     }

@@ -240,7 +240,11 @@ impl FieldTable {
     /// Returns true if the values of a field enter keys only as keyed hashes. This includes fields of the default list that the application
     /// has removed.
     pub(crate) fn is_secret(&self, name: &HeaderName) -> bool {
-        [self, &DEFAULT].iter().any(|table| table.class(name) == Some(FieldClass::Credential))
+        match *name {
+            // The default list has none of them.
+            common_field!() if !self.lists_common => false,
+            _ => [self, &DEFAULT].iter().any(|table| table.class(name) == Some(FieldClass::Credential)),
+        }
     }
 }
 

@@ -1,10 +1,10 @@
 //! `Vary`: the request fields that select a stored response (RFC 9111 §4.1).
 
-use std::cmp::Reverse;
+use std::{cell::RefCell, cmp::Reverse};
 
 use http::header::{
-    ACCEPT_ENCODING, ACCEPT_LANGUAGE, ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_ENCODING, CONTENT_LANGUAGE, HeaderMap, HeaderName,
-    ORIGIN, VARY,
+    ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_ENCODING, CONTENT_LANGUAGE, HeaderMap,
+    HeaderName, ORIGIN, VARY,
 };
 
 use super::list;
@@ -251,7 +251,68 @@ const NOT_LISTS: [&str; 14] = [
     "user-agent",
 ];
 
+thread_local! {
+    /// The last negotiation fields that this thread wrote. Clients send few different values of them.
+    static WRITTEN: RefCell<[Option<Written>; PLACES]> = const { RefCell::new([const { None }; PLACES]) };
+}
+
+/// The number of fields that a thread remembers.
+const PLACES: usize = 16;
+
+/// The largest length of a value that a thread remembers, in bytes.
+const LONGEST: usize = 256;
+
+/// A field with one line, and its bytes in a key.
+struct Written {
+    name: HeaderName,
+    line: Box<[u8]>,
+    normalise: Normalise,
+    bytes: Box<[u8]>,
+}
+
+/// Writes a nominated field. A field of content negotiation, which is no secret, is written once for each value.
 fn write_field(name: &HeaderName, request: &HeaderMap, normalise: Normalise, key: &mut Vec<u8>) {
+    let mut lines = request.get_all(name).iter();
+    match (lines.next(), lines.next()) {
+        (Some(line), None) if is_negotiation(name) && line.len() <= LONGEST && !line.is_sensitive() => {
+            write_remembered(name, line.as_bytes(), request, normalise, key);
+        }
+        _ => write_lines(name, request, normalise, key),
+    }
+}
+
+fn is_negotiation(name: &HeaderName) -> bool {
+    matches!(*name, ACCEPT | ACCEPT_ENCODING | ACCEPT_LANGUAGE)
+}
+
+fn write_remembered(name: &HeaderName, line: &[u8], request: &HeaderMap, normalise: Normalise, key: &mut Vec<u8>) {
+    let start = key.len();
+    let is_known = WRITTEN.try_with(|all| {
+        let Ok(all) = all.try_borrow() else { return false };
+        let Some(known) = &all[place(name, line)] else { return false };
+        let is_known = known.name == *name && *known.line == *line && known.normalise == normalise;
+        if is_known {
+            key.extend_from_slice(&known.bytes);
+        }
+        is_known
+    });
+    if is_known.is_ok_and(|is_known| is_known) {
+        return;
+    }
+    write_lines(name, request, normalise, key);
+    let _ = WRITTEN.try_with(|all| {
+        let Ok(mut all) = all.try_borrow_mut() else { return };
+        let bytes = key[start..].into();
+        all[place(name, line)] = Some(Written { name: name.clone(), line: line.into(), normalise, bytes });
+    });
+}
+
+/// Returns the place in which a field is remembered.
+fn place(name: &HeaderName, line: &[u8]) -> usize {
+    (name.as_str().len() * 5 + line.len()) % PLACES
+}
+
+fn write_lines(name: &HeaderName, request: &HeaderMap, normalise: Normalise, key: &mut Vec<u8>) {
     write_part(name.as_str().as_bytes(), key);
     let all = request.get_all(name);
     let lines = || all.iter().map(|line| line.as_bytes());

@@ -235,4 +235,23 @@ proptest! {
             prop_assert!(one == two || set(&one).is_some() && set(&one) == set(&two));
         }
     }
+
+    #[test]
+    fn field_is_written_the_same_after_any_others(
+        all in prop::collection::vec((0..3_usize, lines(), any::<bool>(), any::<bool>()), 1..40),
+    ) {
+        let names = [ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE];
+        for (name, lines, lists, is_weighted) in all {
+            let name = &names[name];
+            let weights = if is_weighted { Weights::Ordered } else { Weights::Verbatim };
+            let normalise = Normalise { lists, accept_encoding: weights, accept_language: weights, ..Normalise::none() };
+            let request = headers(&lines.iter().map(|line| (name.as_str(), line.as_str())).collect::<Vec<_>>());
+            let (mut first, mut second, mut anew) = (Vec::new(), b"before".to_vec(), Vec::new());
+            write_field(name, &request, normalise, &mut first);
+            write_field(name, &request, normalise, &mut second);
+            write_lines(name, &request, normalise, &mut anew);
+            prop_assert_eq!(&first, &anew);
+            prop_assert_eq!(&second[6..], &anew);
+        }
+    }
 }
