@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use crate::backend::delegate_to;
-use crate::common::{MINUTE, Plain, counting, get, ok, one_rule, outcome, outcome_in_extension, send, text};
+use crate::common::{MINUTE, Plain, counting, get, ok, one_rule, outcome, send, text};
 use http::{Request, Response, header};
 use tower::Layer;
 use tower_response_cache::{
@@ -184,6 +184,8 @@ async fn rewritten_path_is_in_the_key() {
 async fn one_table_serves_both_sides_of_a_nested_router() {
     use axum::{Router, body::Body, routing::get as read};
     use tower_response_cache::{InvalidateLayer, Rules};
+
+    use crate::common::outcome_in_extension;
 
     let rules = Rules::new().route("/api/t/{table}", Rule::ttl(MINUTE).namespace("db:{table}"));
     for (cache_inside, clear_inside) in [(false, false), (false, true), (true, false), (true, true)] {
