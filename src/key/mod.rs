@@ -273,8 +273,9 @@ impl<'a> RequestView<'a> {
         self.headers
     }
 
-    /// Returns the whole content of a QUERY, or of a POST under a rule that [reads by POST](crate::Rule::reads_by_post), if a
-    /// [`RequestBodyLayer`](crate::RequestBodyLayer) has read it. A key extractor gets it. A closure for namespaces or a lifetime gets it, too.
+    /// Returns the whole content of a QUERY, or of a POST under a rule that [reads by POST](crate::Rule::reads_by_post) or that is for
+    /// [calls](crate::Rule::rpc), if a [`RequestBodyLayer`](crate::RequestBodyLayer) has read it. A key extractor gets it. A closure for namespaces
+    /// or a lifetime of a read gets it, too. It is `None` for a write: `invalidates_by` does not see the content.
     pub fn body(&self) -> Option<&'a [u8]> {
         self.body
     }

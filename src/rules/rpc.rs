@@ -13,7 +13,8 @@ use crate::{
 
 impl Rule {
     /// Returns a rule for methods that read, called by gRPC, gRPC-Web or Connect: for one method on the route `/package.Service/Method`, or for
-    /// all methods of a service on `/package.Service/{method}`. Methods that no rule covers are never cached.
+    /// all methods of a service on `/package.Service/{method}`, if all of them read. A write that this rule covers is cached and invalidates
+    /// nothing. Methods that no rule covers are never cached.
     ///
     /// - The response to a unary call is stored for this lifetime if the call succeeds: with exactly one message and status 0 in gRPC, or with
     ///   HTTP status 200 in Connect. Trailers are stored and replayed as they are. [`rpc_status`](Self::rpc_status) stores errors.

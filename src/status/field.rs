@@ -173,6 +173,20 @@ mod tests {
     use crate::status::{Bypass, Miss, NoStore, Stale, Storing};
 
     #[test]
+    fn miss_shows_why_its_response_is_not_stored() {
+        for (reason, text) in [
+            (Miss::Absent, "fwd=uri-miss; detail=set-cookie"),
+            (Miss::Expired, "fwd=stale; detail=set-cookie"),
+            (Miss::Request, "fwd=request; detail=set-cookie"),
+            (Miss::Variant, "fwd=vary-miss; detail=set-cookie"),
+            (Miss::HitForMiss, "fwd=uri-miss; detail=hit-for-miss"),
+        ] {
+            let status = CacheStatus::new(Outcome::Miss(reason)).storing(Storing::Not(NoStore::SetCookie));
+            assert_eq!(status.to_string(), text);
+        }
+    }
+
+    #[test]
     fn remembered_text_equals_a_new_one() {
         let fields = [StatusField::named("edge"), StatusField::named("inner"), StatusField::named("edge")];
         let misses = Miss::ALL.iter().map(|reason| Outcome::Miss(*reason));

@@ -358,7 +358,7 @@ impl fmt::Display for CacheStatus {
             Some(Storing::Not(why))
                 if matches!(
                     self.outcome,
-                    Outcome::Miss(Miss::Absent | Miss::Expired | Miss::SoftlyInvalidated | Miss::Request)
+                    Outcome::Miss(Miss::Absent | Miss::Expired | Miss::SoftlyInvalidated | Miss::Request | Miss::Variant)
                         | Outcome::Revalidated
                 ) =>
             {
