@@ -217,24 +217,7 @@ impl Rules {
     /// it comes once for the parameters of each.
     pub(crate) fn each_covering<'a>(&'a self, views: &'a Views<'_>, mut then: impl FnMut(RouteMatch<'a>)) {
         let table = &*self.table;
-        let found = |place: usize, params| table.found_for_write(place, params);
-        let route = |path: &'a str| table.router.at(path).map(|(place, params)| found(place, params));
-        let (mut is_direct, mut leaves_one) = (false, false);
-        for path in views.paths() {
-            match route(path) {
-                Some(found) => {
-                    is_direct = true;
-                    then(found);
-                }
-                None => leaves_one = true,
-            }
-        }
-        if let Some(place) = table.fallback.filter(|_| leaves_one) {
-            then(found(place, Params::none()));
-        }
-        if !is_direct && let Some(found) = views.guesses().find_map(route) {
-            then(found);
-        }
+        table.each_place(views, |place, params| then(table.found_for_write(place, params)));
     }
 
     /// Returns false only if no rule covers a request. This is cheap, and most uncovered requests end here.
@@ -299,16 +282,20 @@ impl Rules {
         Some(RouteMatch { place, rule: &table.rules[place], params })
     }
 
-    /// Returns true if a POST with this target is a read, without counting as a use of its rule.
+    /// Returns true if a POST with this target is a read, without counting as a use of its rule. It is a read only if every rule reads by POST by
+    /// which a handler may understand the target. Otherwise it could be a write.
     pub(crate) fn read_by_post(&self, uri: &Uri, extensions: &Extensions) -> bool {
         let table = &*self.table;
         if !table.any_reads_by_post {
             return false;
         }
-        let route = |path| table.router.at(path).map(|(place, _)| place);
-        let sent = || route(key::path_as_sent(uri, extensions));
-        let place = route(uri.path()).or_else(sent).or(table.fallback);
-        place.is_some_and(|place| table.rules[place].reads_by_post())
+        let (mut is_covered, mut reads) = (false, true);
+        table.each_place(&Views::of(uri, extensions), |place, params| {
+            let rule = &table.rules[place];
+            is_covered = true;
+            reads &= rule.reads_by_post() && !rule.is_ambiguous(&params);
+        });
+        is_covered && reads
     }
 
     /// Returns the rule at a place in the table.
@@ -319,6 +306,27 @@ impl Rules {
 }
 
 impl Table {
+    /// Calls `then` with the places of the rules of [`Rules::each_covering`].
+    fn each_place<'a>(&'a self, views: &'a Views<'_>, mut then: impl FnMut(usize, Params<'a>)) {
+        let route = |path: &'a str| self.router.at(path);
+        let (mut is_direct, mut leaves_one) = (false, false);
+        for path in views.paths() {
+            match route(path) {
+                Some((place, params)) => {
+                    is_direct = true;
+                    then(place, params);
+                }
+                None => leaves_one = true,
+            }
+        }
+        if let Some(place) = self.fallback.filter(|_| leaves_one) {
+            then(place, Params::none());
+        }
+        if !is_direct && let Some((place, params)) = views.guesses().find_map(route) {
+            then(place, params);
+        }
+    }
+
     fn add(&mut self, rule: Arc<Policy>) {
         self.any_reads_by_post |= rule.reads_by_post();
         self.rules.push(rule);

@@ -373,3 +373,28 @@ async fn many_names_take_linear_time() {
     assert_eq!(outcome(&send(&service, get("/t/a")).await), Outcome::Miss(Miss::Absent));
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
 }
+
+/// A handler may resolve the path of a POST to another route. A rule that reads by POST then says nothing about it.
+#[tokio::test]
+async fn post_that_may_be_a_write_is_no_read() {
+    let reads = || Rule::ttl(MINUTE).reads_by_post();
+    let writes = || Rule::uncached().invalidates("rows");
+    let wildcard = Rules::new().route("/search/{*words}", reads()).route("/orders", writes());
+    let fallback = Rules::new().route("/orders", writes()).fallback(reads());
+    for (rules, target, is_read) in [
+        (&wildcard, "/search/a", true),
+        (&wildcard, "/search/../orders", false),
+        (&fallback, "/other", true),
+        (&fallback, "/orders/", false),
+        (&fallback, "//orders", false),
+        (&fallback, "/api/orders", false),
+    ] {
+        let rules = rules.clone().route("/t/{table}", Rule::ttl(MINUTE).namespace("rows"));
+        let app = App::filled(rules).await;
+        let (inner, _) = counting(|_, call| ok(call.to_string()));
+        send(&app.layer.clone().layer(inner), post(target)).await;
+        let has_invalidated = !app.hits("/t/a").await;
+        assert!(has_invalidated || is_read, "{target}");
+        assert!(!has_invalidated || !is_read, "{target}");
+    }
+}
