@@ -204,11 +204,14 @@ impl<St: Store> Fill<St> {
     /// Adds a strong `ETag` to a response without one, if the rule does that. The tag depends on the content and on its coding (RFC 9110,
     /// section 8.8.1 and section 8.8.3.3).
     pub(super) fn tag(&self, fit: &mut Admission, data: &[u8]) -> Option<HeaderValue> {
-        if !self.request.rule.tags() || fit.status != StatusCode::OK || fit.headers.map().contains_key(header::ETAG) {
+        if !self.request.rule.tags() || fit.status != StatusCode::OK {
+            return None;
+        }
+        let headers = fit.headers.map();
+        if headers.contains_key(header::ETAG) {
             return None;
         }
         let mut hash = blake3::Hasher::new();
-        let headers = fit.headers.map();
         for name in [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_LANGUAGE] {
             for value in headers.get_all(name) {
                 hash.update(&(value.len() as u64).to_le_bytes()).update(value.as_bytes());

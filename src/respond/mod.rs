@@ -59,10 +59,10 @@ pub(crate) fn from_entry_as<St: Store, B>(
         unreachable!("a list of variants is never served")
     };
     let times = entry.times();
-    let is_not_modified =
-        is_conditional(fields) && wants_not_modified(method, fields, *status, &headers.map(), times.born, now);
-    let mut response = if is_not_modified {
-        not_modified(semantics::not_modified_headers(&headers.map()), http::Extensions::new())
+    let validated = is_conditional(fields).then(|| headers.map());
+    let validated = validated.filter(|stored| wants_not_modified(method, fields, *status, stored, times.born, now));
+    let mut response = if let Some(stored) = validated {
+        not_modified(semantics::not_modified_headers(&stored), http::Extensions::new())
     } else if let Some(part) = part(method, fields, entry, now) {
         part
     } else if *method == Method::HEAD {
