@@ -117,7 +117,7 @@ impl<S, St> CacheService<S, St> {
         let call = new_call(&mut request);
         let response = self.call(request);
         match call {
-            Some(call) => ResponseFuture::work(respond_to_call(call, response)),
+            Some(call) => ResponseFuture::work(respond_to_call(call, self.shared.clone(), response)),
             None => response,
         }
     }

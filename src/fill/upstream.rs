@@ -1,6 +1,6 @@
 //! The request that the inner service sees.
 
-use http::{HeaderMap, Request, Response, header};
+use http::{HeaderMap, Method, Request, Response, header};
 use tower::Service;
 
 use super::{ongoing::OngoingFill, revalidate::as_inner_service_knows};
@@ -49,7 +49,10 @@ pub(crate) fn call<S: Service<Request<B>>, B, St: Store>(
     mut request: Request<B>,
     alone: bool,
 ) -> S::Future {
-    if let Some(entry) = &miss.revalidatable {
+    if *request.method() == Method::POST {
+        // A condition of a POST can fail it (RFC 9110, section 13.1.2).
+        miss.revalidatable = None;
+    } else if let Some(entry) = &miss.revalidatable {
         // RFC 9111, section 4.3.1: the conditions are those of the cache, so that a 304 is about the stored response.
         if !semantics::make_conditional(request.headers_mut(), &[&as_inner_service_knows(entry)]) {
             miss.revalidatable = None;

@@ -6,10 +6,7 @@ use bytes::Bytes;
 use http::{Extensions, HeaderMap, HeaderName, Method, Request, header};
 
 use super::{Extracted, KeyExtractor, KeyWriter, RequestView, canonical, write::Tag};
-use crate::{
-    rpc::{self, Call},
-    status::Bypass,
-};
+use crate::{rpc::Call, status::Bypass};
 
 /// The content of a request, as a [`RequestBodyLayer`](crate::RequestBodyLayer) has left it in the extensions.
 #[derive(Debug, Clone)]
@@ -46,19 +43,30 @@ pub(crate) fn is_query(method: &Method) -> bool {
     method.as_str() == "QUERY"
 }
 
-/// Writes content to the key as it was sent, with the fields that describe it.
-pub(crate) fn write(content: &[u8], headers: &HeaderMap, key: &mut KeyWriter<'_>) {
+/// The request fields that describe content. They are in the key of each request with content.
+pub(crate) const FIELDS: [HeaderName; 3] = [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_LANGUAGE];
+
+/// Writes content to the key.
+pub(crate) fn write(content: &[u8], key: &mut KeyWriter<'_>) {
     // A hash, because the content may be long. Nobody can construct two contents with one hash.
     key.tagged(Tag::Content, blake3::hash(content).as_bytes());
-    write_fields(&[header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_LANGUAGE], headers, key);
 }
 
-/// Writes the message of a call to the key, and the fields by which a server reads it or answers it. Timeouts are not in the key.
-pub(crate) fn write_call(content: Option<&[u8]>, headers: &HeaderMap, key: &mut KeyWriter<'_>) {
-    if let Some(content) = content {
-        key.tagged(Tag::Content, blake3::hash(content).as_bytes());
-    }
-    write_fields(&rpc::FIELDS, headers, key);
+/// Returns true for content in JSON (RFC 8259; RFC 6839, section 3.1) without a content coding.
+fn is_json(headers: &HeaderMap) -> bool {
+    media_type(headers).is_some_and(|kind| kind == "application/json" || kind.ends_with("+json"))
+}
+
+/// Returns true for content from a form, without a content coding.
+fn is_form(headers: &HeaderMap) -> bool {
+    media_type(headers).is_some_and(|kind| kind == "application/x-www-form-urlencoded")
+}
+
+/// Returns the media type of content in lower case, without parameters. Returns `None` for content with a content coding.
+fn media_type(headers: &HeaderMap) -> Option<String> {
+    let mut lines = headers.get_all(header::CONTENT_TYPE).iter();
+    let kind = lines.next().filter(|_| lines.next().is_none() && !headers.contains_key(header::CONTENT_ENCODING))?;
+    Some(kind.to_str().ok()?.split(';').next()?.trim().to_ascii_lowercase())
 }
 
 /// Writes all lines of some fields.
@@ -105,8 +113,8 @@ impl RequestBody {
     /// Returns an extractor of JSON (RFC 8259). Documents that differ in nothing but the order of members and in white space share a key.
     ///
     /// Numbers and strings count as they are written: `1.0` and `1` differ, as do `"a"` and `"\u0061"`. Members of one name keep their
-    /// order. Content is in the key byte for byte if it is not JSON, is nested deeper than 64 levels, or has an escape in the name of a
-    /// member.
+    /// order. Content is in the key byte for byte if its `Content-Type` is neither `application/json` nor `…+json`, if it has a
+    /// `Content-Encoding`, is not JSON, is nested deeper than 64 levels, or has an escape in the name of a member.
     ///
     /// Not for a handler to which the order of members matters.
     pub fn json() -> Self {
@@ -116,8 +124,8 @@ impl RequestBody {
     /// Returns an extractor of a form (`application/x-www-form-urlencoded`). Forms that differ in nothing but the order of their names share
     /// a key.
     ///
-    /// Pairs of one name keep their order. Content is in the key byte for byte if a name holds `%`, `+` or a bracket, since two spellings
-    /// may mean one name, or if the content holds a `;`.
+    /// Pairs of one name keep their order. Content is in the key byte for byte if it has another `Content-Type` or a `Content-Encoding`, if
+    /// a name holds `%`, `+` or a bracket, since two spellings may mean one name, or if the content holds a `;`.
     pub fn form() -> Self {
         Self { form: Form::Pairs }
     }
@@ -128,13 +136,13 @@ impl KeyExtractor for RequestBody {
         let Some(content) = request.body() else { return Extracted::Key };
         let normal = match self.form {
             Form::Bytes => None,
-            Form::Json => canonical::json(content),
-            Form::Pairs => canonical::form(content),
+            Form::Json => Some(content).filter(|_| is_json(request.headers)).and_then(canonical::json),
+            Form::Pairs => Some(content).filter(|_| is_form(request.headers)).and_then(canonical::form),
         };
         if normal.is_some() {
             key.tagged(Tag::ContentForm, &[self.form as u8]);
         }
-        write(normal.as_deref().unwrap_or(content), request.headers, key);
+        write(normal.as_deref().unwrap_or(content), key);
         Extracted::Key
     }
 

@@ -47,6 +47,8 @@ pub(crate) fn classify<'a, R: Body>(request: &'a Request<R>, rule: &Policy) -> R
         match *name {
             header::HOST => traits.host = traits.host.and(value),
             header::RANGE => (traits.has_range, traits.is_conditional_or_range) = (true, true),
+            // RFC 9110, section 13.1.2: the origin may answer a POST with 412.
+            header::IF_NONE_MATCH if *request.method() == Method::POST => return Err(Bypass::Precondition),
             header::IF_NONE_MATCH | header::IF_MODIFIED_SINCE | header::IF_RANGE => traits.is_conditional_or_range = true,
             header::IF_MATCH | header::IF_UNMODIFIED_SINCE => return Err(Bypass::Precondition),
             header::UPGRADE => return Err(Bypass::Upgrade),

@@ -12,7 +12,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 
 use super::budget::Share;
 use crate::{rpc::frames::FrameCounter, status::Bypass};
@@ -54,7 +54,7 @@ impl<B: Body> ReadBody<B> {
         let mut read = Buffer { frames: limits.is_framed.then(FrameCounter::default), ..Buffer::default() };
         let end = match body.size_hint().lower() > limits.bytes as u64 {
             true => End::Unread(Bypass::RequestBodyTooLarge),
-            false => match timeout_at(Instant::now() + limits.time, read.fill(body.as_mut(), limits.bytes, &mut share)).await {
+            false => match timeout(limits.time, read.fill(body.as_mut(), limits.bytes, &mut share)).await {
                 Ok(end) => end,
                 Err(_) => End::Unread(Bypass::RequestBodyTooLarge),
             },
@@ -80,7 +80,8 @@ pub(super) struct Limits {
     pub(super) is_framed: bool,
 }
 
-/// The time for which a body may go on behind its first message. After that it counts as a stream, which must not be held.
+/// The time in which the first message of a call must begin, and in which the body must end behind it. After that the body counts as a
+/// stream, which must not be held.
 const GRACE: Duration = Duration::from_millis(100);
 
 /// The end of reading.
@@ -106,7 +107,7 @@ impl Buffer {
     async fn fill<B: Body>(&mut self, mut body: Pin<&mut B>, max: usize, share: &mut Share) -> End<B::Error> {
         while !body.is_end_stream() {
             let next = poll_fn(|cx| body.as_mut().poll_frame(cx));
-            let next = match self.is_one_message() {
+            let next = match self.may_be_stream() {
                 false => next.await,
                 true => match timeout(GRACE, next).await {
                     Ok(next) => next,
@@ -149,6 +150,11 @@ impl Buffer {
         let Some(frames) = &mut self.frames else { return 0 };
         frames.push(data);
         frames.missing()
+    }
+
+    /// Returns true if the body may be a stream: it has frames, and no message has begun or exactly one has arrived.
+    fn may_be_stream(&self) -> bool {
+        self.frames.as_ref().is_some_and(|frames| !frames.has_begun() || frames.is_one_message())
     }
 
     fn is_one_message(&self) -> bool {

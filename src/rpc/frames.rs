@@ -51,6 +51,11 @@ impl FrameCounter {
         self.messages == 1 && self.is_between()
     }
 
+    /// Returns true if a byte has arrived.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.messages > 0 || self.has_trailers || self.filled > 0
+    }
+
     /// Returns true if a message has begun.
     pub(crate) fn has_messages(&self) -> bool {
         self.messages > 0

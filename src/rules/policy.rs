@@ -22,7 +22,7 @@ use crate::{
     },
     namespace::{MAX_NAMESPACES, Namespace, cache_groups::GroupOrigin, set::Namespaces},
     route::params::Params,
-    rpc::Protocol,
+    rpc::{self, Protocol},
     semantics::Normalise,
     status::Bypass,
 };
@@ -135,15 +135,12 @@ impl Policy {
     #[inline(never)]
     fn write_with_content(&self, request: &RequestView<'_>, content: &[u8], key: &mut KeyWriter<'_>) -> Extracted {
         let extracted = self.write_target(request, key);
-        if *request.method == Method::POST {
-            key.tagged(Tag::Method, request.method.as_str().as_bytes());
+        key.tagged(Tag::Method, request.method.as_str().as_bytes());
+        if !self.rule.key.writes_body() {
+            key::content::write(content, key);
         }
-        let content = (!self.rule.key.writes_body()).then_some(content);
-        match content {
-            _ if self.is_rpc() => key::content::write_call(content, request.headers, key),
-            Some(content) => key::content::write(content, request.headers, key),
-            None => {}
-        }
+        let fields: &[_] = if self.is_rpc() { &rpc::FIELDS } else { &key::content::FIELDS };
+        key::content::write_fields(fields, request.headers, key);
         extracted
     }
 

@@ -73,7 +73,7 @@ reasons! {
         KeyTooLong = "key-too-long",
         /// The request has a `Range`, and the complete response is not stored.
         Range = "range",
-        /// The request has `If-Match` or `If-Unmodified-Since`, which the inner service evaluates.
+        /// The request has `If-Match` or `If-Unmodified-Since`, or it is a POST with `If-None-Match`. The inner service evaluates them.
         Precondition = "precondition",
         /// A header overrides the method.
         MethodOverride = "method-override",
@@ -199,6 +199,8 @@ pub enum Outcome {
     Revalidated,
     /// A 504: the client accepts a stored response only (`only-if-cached`), and there is none.
     OnlyIfCached,
+    /// An error of the cache: the deadline of a [call](crate::Rule::rpc) has passed before there was a response.
+    DeadlineExceeded,
     /// The response of another fill that was in progress.
     Collapsed,
     /// The response of the inner service, after a lookup.
@@ -256,7 +258,7 @@ pub struct CacheStatus {
 impl CacheStatus {
     /// Returns the status of a response that has passed a [`CacheLayer`](crate::CacheLayer), or `None` if no rule covered the request.
     ///
-    /// With several cache layers around each other, this is the status of the outermost one.
+    /// With several cache layers around each other, this is the status of the outermost one, also if none of its rules covers the request.
     #[inline]
     pub fn of<B: StatusBody>(response: &Response<B>) -> Option<Self> {
         response.body().cache_status()
@@ -269,6 +271,7 @@ impl CacheStatus {
             Outcome::Revalidated => 1,
             Outcome::OnlyIfCached => 2,
             Outcome::Collapsed => 3,
+            Outcome::DeadlineExceeded => 20,
             Outcome::Stale(reason) => 4 + reason as usize,
             Outcome::Miss(reason) => 8 + reason as usize,
             Outcome::Bypass(reason) => 24 + reason as usize,
@@ -343,6 +346,7 @@ impl fmt::Display for CacheStatus {
             Outcome::Revalidated if self.by_request => f.write_str("fwd=request; fwd-status=304")?,
             Outcome::Revalidated => f.write_str("fwd=stale; fwd-status=304")?,
             Outcome::OnlyIfCached => f.write_str("detail=only-if-cached")?,
+            Outcome::DeadlineExceeded => f.write_str("detail=deadline-exceeded")?,
             Outcome::Collapsed => f.write_str("fwd=uri-miss; collapsed")?,
             Outcome::Miss(Miss::Expired | Miss::SoftlyInvalidated) => f.write_str("fwd=stale")?,
             Outcome::Miss(Miss::Request) => f.write_str("fwd=request")?,

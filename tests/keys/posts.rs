@@ -17,9 +17,9 @@ use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full, Limited};
 use tower::{ServiceBuilder, ServiceExt, service_fn, util::BoxCloneService};
 use tower_response_cache::{
-    CacheBody, KeyExtractor, Memory, Outcome, ResponseCache, RouteAndQuery, Rule,
+    CacheBody, KeyExtractor, Memory, Outcome, RequestBodyLayer, ResponseCache, RouteAndQuery, Rule, Rules,
     invalidate::{InvalidateBody, Invalidation},
-    key::{RequestBody, RequestView},
+    key::{Extracted, KeyWriter, RequestBody, RequestView},
     request_body::ReadBody,
     status::{Bypass, Miss},
 };
@@ -118,8 +118,11 @@ async fn requests_that_differ_in_content_share_no_response() {
         let rule = rule().key(RouteAndQuery.and(form));
         assert_eq!(outcomes(rule, &different).await, [MISS; 7]);
     }
+    // Method and type are in the key of an extractor that writes a content of its own.
+    let rule = || rule().key(RouteAndQuery.and(FirstWord));
+    assert_eq!(outcomes(rule(), &different).await, [MISS; 7]);
     // The content is in the key of an extractor that does not see it.
-    let rule = rule().key(|_: &RequestView<'_>| Some("same".to_owned()));
+    let rule = Rule::ttl(MINUTE).reads_by_post().key(|_: &RequestView<'_>| Some("same".to_owned()));
     assert_eq!(outcomes(rule, &different).await, [MISS; 7]);
 }
 
@@ -132,27 +135,77 @@ async fn spellings_of_one_document_share_a_response_if_asked() {
     assert_eq!(outcomes(rule().key(RouteAndQuery.and(RequestBody::json())), &spellings).await, [MISS, HIT]);
     let numbers = [("POST", "application/json", "[1]"), ("POST", "application/json", "[1.0]")];
     assert_eq!(outcomes(rule().key(RouteAndQuery.and(RequestBody::json())), &numbers).await, [MISS, MISS]);
-    let forms = [("POST", "a/b", "b=1&a=2"), ("POST", "a/b", "a=2&b=1"), ("POST", "a/b", "a=2&b=1&a=3")];
+    const FORM: &str = "application/x-www-form-urlencoded";
+    let forms = [("POST", FORM, "b=1&a=2"), ("POST", FORM, "a=2&b=1"), ("POST", FORM, "a=2&b=1&a=3")];
     assert_eq!(outcomes(rule().key(RouteAndQuery.and(RequestBody::form())), &forms).await, [MISS, HIT, MISS]);
 }
 
 #[tokio::test]
-async fn extractor_reads_the_content_of_a_post() {
-    struct FirstWord;
-    impl KeyExtractor for FirstWord {
-        fn extract(
-            &self,
-            request: &RequestView<'_>,
-            key: &mut tower_response_cache::key::KeyWriter<'_>,
-        ) -> tower_response_cache::key::Extracted {
-            key.part(request.body().unwrap_or_default().split(|byte| *byte == b' ').next().unwrap_or_default());
-            tower_response_cache::key::Extracted::Key
-        }
-
-        fn writes_body(&self) -> bool {
-            true
-        }
+async fn canonical_form_is_for_content_of_its_type() {
+    let json = || Rule::ttl(MINUTE).reads_by_post().key(RouteAndQuery.and(RequestBody::json()));
+    let form = || Rule::ttl(MINUTE).reads_by_post().key(RouteAndQuery.and(RequestBody::form()));
+    for (kind, second) in [
+        ("application/json; charset=utf-8", HIT),
+        ("Application/Problem+JSON", HIT),
+        ("text/plain", MISS),
+        ("application/x-www-form-urlencoded", MISS),
+        ("", MISS),
+    ] {
+        let spellings = [("POST", kind, "[1,2]"), ("POST", kind, "[1, 2]")];
+        assert_eq!(outcomes(json(), &spellings).await, [MISS, second], "{kind}");
     }
+    for (kind, second) in [("application/x-www-form-urlencoded", HIT), ("application/json", MISS)] {
+        assert_eq!(outcomes(form(), &[("POST", kind, "b=1&a=2"), ("POST", kind, "a=2&b=1")]).await, [MISS, second], "{kind}");
+    }
+}
+
+/// An extractor of the first word of the content.
+struct FirstWord;
+
+impl KeyExtractor for FirstWord {
+    fn extract(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
+        key.part(request.body().unwrap_or_default().split(|byte| *byte == b' ').next().unwrap_or_default());
+        Extracted::Key
+    }
+
+    fn writes_body(&self) -> bool {
+        true
+    }
+}
+
+/// An origin by RFC 9110, section 13.1.2: it fails a POST with a condition that its tag does not meet.
+#[tokio::test]
+async fn post_is_never_made_conditional() {
+    let rule = Rule::http().reads_by_post();
+    let cache = ResponseCache::new(Memory::default()).route("/search", rule);
+    let inner = service_fn(|request: Request<ReadBody<Full<Bytes>>>| {
+        let response = Response::builder().header("etag", "\"a\"").header("cache-control", "no-cache");
+        let status = if request.headers().contains_key("if-none-match") { 412 } else { 200 };
+        async move { Ok::<_, Infallible>(response.status(status).body(Full::<Bytes>::from("found")).expect("a response")) }
+    });
+    let service = ServiceBuilder::new().layer(cache.layer_with_request_bodies()).service(inner);
+    for _ in 0..3 {
+        let response = service.clone().oneshot(request("POST", "/search", "a/b", "x")).await.expect("a response");
+        assert_eq!(response.status(), 200);
+    }
+    let mut conditional = request("POST", "/search", "a/b", "x");
+    conditional.headers_mut().insert(header::IF_NONE_MATCH, HeaderValue::from_static("\"a\""));
+    let response = service.oneshot(conditional).await.expect("a response");
+    assert_eq!((response.status().as_u16(), outcome(&response)), (412, Outcome::Bypass(Bypass::Precondition)));
+}
+
+#[tokio::test]
+async fn read_timeout_may_be_endless() {
+    let rules = Rules::new().route("/search", Rule::ttl(MINUTE).reads_by_post());
+    let service = ServiceBuilder::new()
+        .layer(RequestBodyLayer::new(rules).read_timeout(Duration::MAX))
+        .service(service_fn(|_: Request<ReadBody<Full<Bytes>>>| async { Ok::<_, Infallible>(Response::new("read")) }));
+    let response = service.oneshot(request("POST", "/search", "a/b", "x")).await.expect("a response");
+    assert_eq!(*response.body(), "read");
+}
+
+#[tokio::test]
+async fn extractor_reads_the_content_of_a_post() {
     let rule = Rule::ttl(MINUTE).reads_by_post().key(RouteAndQuery.and(FirstWord));
     let posts = [("POST", "a/b", "one two"), ("POST", "a/b", "one three"), ("POST", "a/b", "two")];
     assert_eq!(outcomes(rule, &posts).await, [MISS, HIT, MISS]);
@@ -213,6 +266,20 @@ async fn endless_content_passes_on_uncached() {
     assert!(send(Endless { parts: vec!["begin"], repeats: false }).await.is_err(), "the handler waits for the end");
     let response = send(Endless { parts: vec!["x"], repeats: true }).await.expect("in time").expect("a response");
     assert_eq!(text(response).await, "POST endless 3", "the handler was called for the stalled body");
+}
+
+#[tokio::test(start_paused = true)]
+async fn call_without_a_message_is_held_a_moment() {
+    let cache = ResponseCache::new(Memory::default()).route("/search", Rule::rpc(MINUTE));
+    let inner = service_fn(|_: Request<ReadBody<Endless>>| async { Ok::<_, Infallible>(Response::new(Full::from("called"))) });
+    let service = ServiceBuilder::new().layer(cache.layer_with_request_bodies()).service(inner);
+    let call = Request::post("/search").header("content-type", "application/grpc");
+    let call = call.body(Endless { parts: vec![], repeats: false }).expect("a request");
+    let before = tokio::time::Instant::now();
+    let response: Served = service.oneshot(call).await.expect("a response");
+    assert_eq!(outcome(&response), Outcome::Bypass(Bypass::NotUnary));
+    // Paused time: it passes only while all tasks wait.
+    assert!(before.elapsed() < Duration::from_millis(200), "{:?}", before.elapsed());
 }
 
 #[tokio::test]

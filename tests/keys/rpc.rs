@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    future::pending,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -13,7 +14,8 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use tower::{ServiceBuilder, ServiceExt, service_fn, util::BoxCloneService};
 use tower_response_cache::{
-    CacheBody, Memory, ResponseCache, Rule, invalidate::InvalidateBody, request_body::ReadBody, status::Bypass,
+    CacheBody, CacheStatus, Memory, Outcome, ResponseCache, Rule, invalidate::InvalidateBody, request_body::ReadBody,
+    status::Bypass,
 };
 
 use crate::common::MINUTE;
@@ -150,4 +152,15 @@ async fn call_is_no_write() {
     let method = Method::new(Rule::rpc(MINUTE).namespace("notes"), |_| (200, "application/json", Bytes::from_static(b"{}")));
     method.calls_of([post("application/json", b"{}", &[]), post("text/plain", b"{}", &[])]).await;
     assert_eq!(method.cache.stats().invalidations, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn passed_deadline_has_a_cache_status() {
+    let cache = ResponseCache::new(Memory::default()).route(PATH, Rule::rpc(MINUTE));
+    let inner = service_fn(|_: Request<ReadBody<Full<Bytes>>>| pending::<Result<Response<Full<Bytes>>, Infallible>>());
+    let service = ServiceBuilder::new().layer(cache.layer_with_request_bodies()).service(inner);
+    let call = post("application/grpc", b"\0\0\0\0\x01a", &[("grpc-timeout", "50m")]);
+    let response = service.oneshot(call).await.expect("a response");
+    assert_eq!(CacheStatus::of(&response).map(|status| status.outcome()), Some(Outcome::DeadlineExceeded));
+    assert_eq!(response.headers()["grpc-status"], "4");
 }
