@@ -25,6 +25,7 @@ use crate::{
         request::{CacheRequest, LookupMiss, LookupTime, MissedRequest},
     },
     ready::take_ready,
+    rpc::deadline,
     single_flight::{
         Join, Leader,
         detach::{AwaitCount, unless_left},
@@ -44,7 +45,7 @@ pub(crate) fn start<S, St, ReqB, ResB>(
     shared: &Arc<LayerState<St>>,
     missed: Box<MissedRequest<St>>,
     entry: &Arc<Entry>,
-    request: Request<ReqB>,
+    mut request: Request<ReqB>,
 ) where
     S: InnerService<ReqB, ResB> + Clone,
     St: Store,
@@ -53,6 +54,9 @@ pub(crate) fn start<S, St, ReqB, ResB>(
 {
     let Ok(runtime) = Handle::try_current() else { return };
     let (shared, time) = (shared.clone(), missed.miss.time);
+    if missed.request.rule.is_rpc() {
+        deadline::remove(request.headers_mut());
+    }
     if time.has_queried {
         let MissedRequest { request: cache_request, miss } = *missed;
         if let Join::Lead(leader, _) = cache_request.join::<_, ()>(&shared, &miss) {

@@ -1,13 +1,14 @@
 //! Responses to calls by RPC: stored only if the whole call has ended with one message and status 0, or with a status that the rule stores.
 
-use http::HeaderMap;
+use http::{HeaderMap, Response};
 
 use super::{Fill, admission::Admission};
 use crate::{
     rpc::{
         frames::FrameCounter,
-        outcome::{CallOutcome, is_transient, outcome},
+        outcome::{CallOutcome, is_failure, is_transient, outcome, status},
     },
+    semantics::Failure,
     status::NoStore,
     store::Store,
 };
@@ -34,6 +35,12 @@ impl<St: Store> Fill<St> {
                 None => Err(Refusal { reason: NoStore::RpcStatus, is_lasting: !is_transient(status) }),
             },
         }
+    }
+
+    /// Returns the failure that a response states: by its status or, in the head of a response to a call, by the status of the call.
+    pub(super) fn failure_of<B>(&self, response: &Response<B>) -> Option<Failure> {
+        let of_call = || is_failure(status(response.headers())?).then_some(Failure::ServerError);
+        Failure::of_status(response.status()).or_else(|| self.request.plan.framed.and_then(|_| of_call()))
     }
 
     /// Returns a counter of messages for a response that must have one.

@@ -123,7 +123,7 @@ impl<St: Store> Fill<St> {
                 return Poll::Ready(stale.ok_or(error));
             }
         };
-        if let Some(failure) = Failure::of_status(response.status())
+        if let Some(failure) = self.failure_of(&response)
             && let Some(response) = self.stale_instead(failure, Stale::IfError)
         {
             self.failed(NoStore::Failed, failure);

@@ -67,13 +67,19 @@ pub(crate) fn as_http(status: i32) -> StatusCode {
 /// Returns true for a status that says nothing about the next call: it was cancelled, took too long, or met a failure.
 pub(crate) fn is_transient(status: i32) -> bool {
     const CANCELLED: i32 = 1;
-    const UNKNOWN: i32 = 2;
-    const DEADLINE_EXCEEDED: i32 = 4;
     const RESOURCE_EXHAUSTED: i32 = 8;
     const ABORTED: i32 = 10;
+    is_failure(status) || [CANCELLED, RESOURCE_EXHAUSTED, ABORTED].contains(&status)
+}
+
+/// Returns true for a failure of the method or of a server behind it, as 500, 502, 503 and 504 are in HTTP.
+pub(crate) fn is_failure(status: i32) -> bool {
+    const UNKNOWN: i32 = 2;
+    const DEADLINE_EXCEEDED: i32 = 4;
     const INTERNAL: i32 = 13;
     const UNAVAILABLE: i32 = 14;
-    [CANCELLED, UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, ABORTED, INTERNAL, UNAVAILABLE].contains(&status)
+    const DATA_LOSS: i32 = 15;
+    [UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS].contains(&status)
 }
 
 #[cfg(test)]

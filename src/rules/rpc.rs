@@ -23,7 +23,10 @@ impl Rule {
     ///   depends on must be added: `.key(RouteAndQuery.and(Headers::new(["x-tenant"])))`, or an [identity](Self::identity) for
     ///   `authorization`.
     /// - Streams, calls of several messages, and messages beyond [`max_request_body`](Self::max_request_body) and [`max_body`](Self::max_body)
-    ///   pass as they arrive. If a pattern covers a method whose requests are streams, its first message is held for up to 100 milliseconds.
+    ///   pass as they arrive. If a pattern covers a method whose requests are streams, the cache holds a request until 100 milliseconds have
+    ///   passed before or after its first message.
+    /// - [`stale_if_error`](Self::stale_if_error) applies if the head of a response has the gRPC status UNKNOWN (2), DEADLINE_EXCEEDED (4),
+    ///   INTERNAL (13), UNAVAILABLE (14) or DATA_LOSS (15).
     /// - A call that waits for the response to an equal call gets `DEADLINE_EXCEEDED` when its own deadline has passed.
     /// - A call on the route is not a write for [`InvalidateLayer`](crate::InvalidateLayer). A method that writes has a rule of its own:
     ///   [`Rule::uncached`] with [`invalidates`](Self::invalidates).

@@ -2,23 +2,25 @@
 
 use std::{
     convert::Infallible,
-    future::pending,
+    future::{pending, ready},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use tower::{ServiceBuilder, ServiceExt, service_fn, util::BoxCloneService};
 use tower_response_cache::{
-    CacheBody, CacheStatus, Memory, Outcome, ResponseCache, Rule, invalidate::InvalidateBody, request_body::ReadBody,
-    status::Bypass,
+    CacheBody, CacheStatus, Clock, Memory, Outcome, ResponseCache, Rule,
+    invalidate::InvalidateBody,
+    request_body::ReadBody,
+    status::{Bypass, Miss, Stale},
 };
 
-use crate::common::MINUTE;
+use crate::common::{MINUTE, outcome};
 
 const PATH: &str = "/notes.v1.Notes/Get";
 
@@ -163,4 +165,70 @@ async fn passed_deadline_has_a_cache_status() {
     let response = service.oneshot(call).await.expect("a response");
     assert_eq!(CacheStatus::of(&response).map(|status| status.outcome()), Some(Outcome::DeadlineExceeded));
     assert_eq!(response.headers()["grpc-status"], "4");
+}
+
+/// A method that fails after its first call. Its responses have their status in the head, or in trailers after a message.
+fn failing(status: &'static str, seen: Arc<Mutex<Vec<HeaderMap>>>) -> BoxCloneService<Call, Grpc, Infallible> {
+    BoxCloneService::new(service_fn(move |request: Call| {
+        let mut seen = seen.lock().expect("no panic");
+        seen.push(request.headers().clone());
+        let response = Response::builder().header("content-type", "application/grpc");
+        let (response, body) = match seen.len() {
+            1 => {
+                (response, Full::from(&b"\0\0\0\0\x01a"[..]).with_trailers(ready(Some(Ok(fields("grpc-status", "0"))))).boxed())
+            }
+            _ => (response.header("grpc-status", status), Full::default().boxed()),
+        };
+        ready(Ok(response.body(body).expect("a response")))
+    }))
+}
+
+type Grpc = Response<BoxBody<Bytes, Infallible>>;
+
+fn fields(name: &'static str, value: &'static str) -> HeaderMap {
+    HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_static(value))])
+}
+
+/// Calls a method three times after its response has expired. Returns the outcomes and the heads of the calls that it has seen.
+async fn after_expiry(rule: Rule, status: &'static str) -> (Vec<Outcome>, Vec<HeaderMap>) {
+    let clock = Clock::manual();
+    let seen = Arc::default();
+    let cache = ResponseCache::new(Memory::builder().clock(clock.clone()).build()).route(PATH, rule);
+    let service = ServiceBuilder::new()
+        .layer(cache.layer_with_request_bodies())
+        .map_request(|request: Request<ReadBody<Full<Bytes>>>| request.map(|_| Full::default()))
+        .service(failing(status, Arc::clone(&seen)));
+    let mut outcomes = Vec::new();
+    for _ in 0..3 {
+        let call = post("application/grpc", b"\0\0\0\0\x01a", &[("grpc-timeout", "9S")]);
+        let response = service.clone().oneshot(call).await.expect("a response");
+        outcomes.push(outcome(&response));
+        response.into_body().collect().await.expect("a whole body");
+        clock.advance(MINUTE);
+        tokio::task::yield_now().await;
+    }
+    let seen = seen.lock().expect("no panic").clone();
+    (outcomes, seen)
+}
+
+#[tokio::test]
+async fn failed_call_is_answered_by_the_stale_response() {
+    let rule = || Rule::rpc(MINUTE).stale_if_error(MINUTE * 9);
+    const STALE: Outcome = Outcome::Stale(Stale::IfError);
+    for status in ["2", "4", "13", "14", "15"] {
+        let (outcomes, _) = after_expiry(rule(), status).await;
+        assert_eq!(outcomes, [Outcome::Miss(Miss::Absent), STALE, STALE], "{status}");
+    }
+    for status in ["3", "5", "7"] {
+        let (outcomes, _) = after_expiry(rule(), status).await;
+        assert_eq!(outcomes[1], Outcome::Miss(Miss::Expired), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn background_call_has_no_deadline() {
+    let (_, seen) = after_expiry(Rule::rpc(MINUTE).stale_while_revalidate(MINUTE * 9), "14").await;
+    assert!(seen.len() > 1, "{seen:?}");
+    let has_deadline: Vec<_> = seen.iter().map(|head| head.contains_key("grpc-timeout")).collect();
+    assert!(has_deadline[0] && !has_deadline[1..].contains(&true), "{has_deadline:?}");
 }
