@@ -42,6 +42,8 @@ pub(crate) enum Finish<St: Store> {
     Forward(Outcome),
     /// A complete response from an entry: a hit.
     Complete(Arc<Entry>, Nanos),
+    /// A complete response from an entry without an `Age`: a hit.
+    Replay(Arc<Entry>, Nanos),
     /// A complete response that this thread holds: a hit.
     Hot(Arc<HotResponse>, Nanos),
     /// A response that this thread holds, reduced to the request: its head, a 304, or complete. A hit.

@@ -210,11 +210,21 @@ fn full_path<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>, 
     let Some(found) = shared.rules.find(request.uri(), request.extensions()) else {
         return Action::Finish(Finish::Pass);
     };
-    if found.rule.is_rpc() && is_new_call(request) {
-        return Action::Call;
-    }
     let action = key::in_scratch(|scratch| look_up(shared, request, &found, refresh_ahead, scratch));
+    if found.rule.is_rpc() && is_new_call(request) {
+        return call_action(found.rule, action);
+    }
     action.unwrap_or_else(|reason| bypassed(shared, request, found.rule, reason))
+}
+
+/// Returns the action for a call by RPC whose deadline is not awaited yet. A hit needs no deadline. For all other actions, the request is looked
+/// up again with its deadline.
+fn call_action<St: Store>(rule: &Policy, action: Result<Action<St>, Bypass>) -> Action<St> {
+    match action {
+        Ok(Action::Finish(Finish::Complete(entry, now))) if !rule.shows_age() => Action::Finish(Finish::Replay(entry, now)),
+        Ok(hit @ Action::Finish(Finish::Complete(..))) => hit,
+        _ => Action::Call,
+    }
 }
 
 /// Returns the action for a request that the cache cannot answer. The response is 504 if the request accepts a stored response only (RFC

@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::poll_fn,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -48,26 +48,17 @@ impl<B: Body> ReadBody<B> {
         Self { kind: Kind::Untouched(body) }
     }
 
-    /// Reads a body within its limits. Returns the body to pass on, and its content for the key or the reason against it.
-    pub(super) async fn read(body: B, limits: Limits, mut share: Share) -> (Self, Result<Bytes, Bypass>) {
-        let mut body = Box::pin(body);
-        let mut read = Buffer { frames: limits.is_framed.then(FrameCounter::default), ..Buffer::default() };
-        let end = match body.size_hint().lower() > limits.bytes as u64 {
-            true => End::Unread(Bypass::RequestBodyTooLarge),
-            false => match timeout(limits.time, read.fill(body.as_mut(), limits.bytes, &mut share)).await {
-                Ok(end) => end,
-                Err(_) => End::Unread(Bypass::RequestBodyTooLarge),
-            },
-        };
-        let data = read.whole();
+    /// Returns the body to pass on, and its content for the key or the reason against it.
+    pub(super) fn read(reading: Reading<B>, end: End<B::Error>) -> (Self, Result<Bytes, Bypass>) {
+        let Reading { body, buffer, share, .. } = reading;
+        let (data, trailers) = buffer.whole();
         let (content, error, rest) = match end {
             End::Whole => (Ok(data.clone()), None, None),
             End::Failed(error) => (Err(Bypass::RequestBodyError), Some(error), Some(body)),
             End::Unread(reason) => (Err(reason), None, Some(body)),
         };
         let data = Some(data).filter(|data| !data.is_empty());
-        let read = Read { data, trailers: read.trailers, error, rest, share: Some(share) };
-        (Self { kind: Kind::Read(Box::new(read)) }, content)
+        (Self { kind: Kind::Read(Box::new(Read { data, trailers, error, rest, share: Some(share) })) }, content)
     }
 }
 
@@ -84,11 +75,95 @@ pub(super) struct Limits {
 /// stream, which must not be held.
 const GRACE: Duration = Duration::from_millis(100);
 
+/// The number of frames that are read before other tasks of the thread run.
+const FRAMES_AT_ONCE: usize = 32;
+
 /// The end of reading.
-enum End<E> {
+pub(super) enum End<E> {
     Whole,
     Failed(E),
     Unread(Bypass),
+}
+
+/// A body that is being read within its limits.
+pub(super) struct Reading<B: Body> {
+    body: Pin<Box<B>>,
+    buffer: Buffer,
+    limits: Limits,
+    share: Share,
+}
+
+impl<B: Body> Reading<B> {
+    pub(super) fn new(body: B, limits: Limits, share: Share) -> Self {
+        let buffer = Buffer { frames: limits.is_framed.then(FrameCounter::default), ..Buffer::default() };
+        Self { body: Box::pin(body), buffer, limits, share }
+    }
+
+    /// Reads the frames that have arrived. Returns the end if nothing has to be awaited. A body that is polled here is polled again.
+    pub(super) fn arrived(&mut self) -> Option<End<B::Error>> {
+        let cx = &mut Context::from_waker(Waker::noop());
+        for _ in 0..FRAMES_AT_ONCE {
+            match self.poll_step(cx) {
+                Poll::Ready(None) => {}
+                Poll::Ready(end) => return end,
+                Poll::Pending => return None,
+            }
+        }
+        None
+    }
+
+    /// Reads to the end.
+    pub(super) async fn to_end(&mut self) -> End<B::Error> {
+        let limit = self.limits.time;
+        timeout(limit, self.steps()).await.unwrap_or(End::Unread(Bypass::RequestBodyTooLarge))
+    }
+
+    async fn steps(&mut self) -> End<B::Error> {
+        for n in 1_usize.. {
+            let may_be_stream = self.buffer.may_be_stream();
+            let step = poll_fn(|cx| self.poll_step(cx));
+            let step = match may_be_stream {
+                false => step.await,
+                true => timeout(GRACE, step).await.unwrap_or(Some(End::Unread(Bypass::NotUnary))),
+            };
+            if let Some(end) = step {
+                return end;
+            }
+            if n.is_multiple_of(FRAMES_AT_ONCE) {
+                tokio::task::yield_now().await;
+            }
+        }
+        unreachable!("a body has less than 2^64 frames")
+    }
+
+    /// Reads one frame. Returns the end, if this is the end.
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Option<End<B::Error>>> {
+        let Self { body, buffer, limits, share } = self;
+        let hint = body.size_hint().lower();
+        if (buffer.len() as u64).saturating_add(hint) > limits.bytes as u64 {
+            return Poll::Ready(Some(End::Unread(Bypass::RequestBodyTooLarge)));
+        }
+        if body.is_end_stream() {
+            return Poll::Ready(Some(buffer.end()));
+        }
+        let frame = match ready!(body.as_mut().poll_frame(cx)) {
+            None => return Poll::Ready(Some(buffer.end())),
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => return Poll::Ready(Some(End::Failed(error))),
+        };
+        Poll::Ready(match frame.into_data() {
+            Ok(mut data) => {
+                let data = data.copy_to_bytes(data.remaining());
+                let fits = share.take(data.len());
+                buffer.push(data, body.is_end_stream());
+                buffer.reason_against(limits.bytes, fits).map(End::Unread)
+            }
+            Err(frame) => {
+                buffer.trailers = frame.into_trailers().ok().or(buffer.trailers.take());
+                None
+            }
+        })
+    }
 }
 
 /// The data that were read.
@@ -104,52 +179,35 @@ struct Buffer {
 }
 
 impl Buffer {
-    async fn fill<B: Body>(&mut self, mut body: Pin<&mut B>, max: usize, share: &mut Share) -> End<B::Error> {
-        while !body.is_end_stream() {
-            let next = poll_fn(|cx| body.as_mut().poll_frame(cx));
-            let next = match self.may_be_stream() {
-                false => next.await,
-                true => match timeout(GRACE, next).await {
-                    Ok(next) => next,
-                    Err(_) => return End::Unread(Bypass::NotUnary),
-                },
-            };
-            let frame = match next {
-                None => break,
-                Some(Ok(frame)) => frame,
-                Some(Err(error)) => return End::Failed(error),
-            };
-            match frame.into_data() {
-                Ok(mut data) => {
-                    let data = data.copy_to_bytes(data.remaining());
-                    let len = data.len();
-                    let fits = share.take(len);
-                    let missing = self.count(&data);
-                    match self.copied.is_empty() && body.is_end_stream() {
-                        true => self.only = Some(data),
-                        false => self.copied.extend_from_slice(&data),
-                    }
-                    if !fits || self.copied.len().max(len) > max || missing > max {
-                        return End::Unread(Bypass::RequestBodyTooLarge);
-                    }
-                    if self.frames.as_ref().is_some_and(FrameCounter::is_stream) {
-                        return End::Unread(Bypass::NotUnary);
-                    }
-                }
-                Err(frame) => self.trailers = frame.into_trailers().ok().or(self.trailers.take()),
-            }
+    fn push(&mut self, data: Bytes, is_last: bool) {
+        if let Some(frames) = &mut self.frames {
+            frames.push(&data);
         }
-        match self.frames.is_none() || self.is_one_message() {
-            true => End::Whole,
-            false => End::Unread(Bypass::NotUnary),
+        match self.copied.is_empty() && is_last {
+            true => self.only = Some(data),
+            false => self.copied.extend_from_slice(&data),
         }
     }
 
-    /// Counts the frames in some data. Returns the number of bytes that the current frame misses.
-    fn count(&mut self, data: &[u8]) -> usize {
-        let Some(frames) = &mut self.frames else { return 0 };
-        frames.push(data);
-        frames.missing()
+    fn len(&self) -> usize {
+        self.copied.len() + self.only.as_ref().map_or(0, Bytes::len)
+    }
+
+    /// Returns the reason against reading on, after some data for which there was room or not.
+    fn reason_against(&self, max: usize, fits: bool) -> Option<Bypass> {
+        let missing = self.frames.as_ref().map_or(0, FrameCounter::missing);
+        if !fits || self.len() > max || missing > max {
+            return Some(Bypass::RequestBodyTooLarge);
+        }
+        self.frames.as_ref().is_some_and(FrameCounter::is_stream).then_some(Bypass::NotUnary)
+    }
+
+    /// Returns the end of a body of which nothing is left.
+    fn end<E>(&self) -> End<E> {
+        match self.frames.as_ref().is_none_or(FrameCounter::is_one_message) {
+            true => End::Whole,
+            false => End::Unread(Bypass::NotUnary),
+        }
     }
 
     /// Returns true if the body may be a stream: it has frames, and no message has begun or exactly one has arrived.
@@ -157,12 +215,8 @@ impl Buffer {
         self.frames.as_ref().is_some_and(|frames| !frames.has_begun() || frames.is_one_message())
     }
 
-    fn is_one_message(&self) -> bool {
-        self.frames.as_ref().is_some_and(FrameCounter::is_one_message)
-    }
-
-    fn whole(&mut self) -> Bytes {
-        self.only.take().unwrap_or_else(|| self.copied.split().freeze())
+    fn whole(self) -> (Bytes, Option<HeaderMap>) {
+        (self.only.unwrap_or_else(|| self.copied.freeze()), self.trailers)
     }
 }
 

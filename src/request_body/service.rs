@@ -7,18 +7,19 @@ use std::{
     time::Duration,
 };
 
-use http::{Method, Request};
+use http::{Method, Request, request};
 use http_body::Body;
 use tower::Service;
 
 use super::{
-    body::{Limits, ReadBody},
+    body::{End, Limits, ReadBody, Reading},
     budget::{Budget, Share},
     future::RequestBodyFuture,
 };
 use crate::{
     key::content::RequestContent,
     ready::take_ready,
+    rpc::Call,
     rules::{Rules, policy::Policy},
     status::Bypass,
 };
@@ -78,17 +79,31 @@ where
         }
         let is_framed = call.is_some_and(|call| call.protocol.is_framed());
         let limits = Limits { bytes: rule.max_request_body(), time: self.read_timeout, is_framed };
+        let (head, body) = request.into_parts();
+        let mut reading = Reading::new(body, limits, Share::of(self.budget.clone()));
+        // The content of most requests has arrived with its head.
+        if let Some(end) = reading.arrived() {
+            return RequestBodyFuture::pass(self.inner.call(with_content(head, reading, end, call)));
+        }
         let mut ready = take_ready(&mut self.inner);
-        let share = Share::of(self.budget.clone());
         RequestBodyFuture::read(async move {
-            let (mut head, body) = request.into_parts();
-            let (body, content) = ReadBody::read(body, limits, share).await;
-            // A request that bypasses the cache is not a call that it answers.
-            let call = call.filter(|_| content.is_ok());
-            head.extensions.insert(RequestContent { content, call, is_new: call.is_some() });
-            ready.call(Request::from_parts(head, body)).await
+            let end = reading.to_end().await;
+            ready.call(with_content(head, reading, end, call)).await
         })
     }
+}
+
+/// Returns the request with its content as an extension. A request that bypasses the cache is not a call that the cache answers.
+fn with_content<B: Body>(
+    mut head: request::Parts,
+    reading: Reading<B>,
+    end: End<B::Error>,
+    call: Option<Call>,
+) -> Request<ReadBody<B>> {
+    let (body, content) = ReadBody::read(reading, end);
+    let call = call.filter(|_| content.is_ok());
+    head.extensions.insert(RequestContent { content, call, is_new: call.is_some() });
+    Request::from_parts(head, body)
 }
 
 impl<S: fmt::Debug> fmt::Debug for RequestBodyService<S> {

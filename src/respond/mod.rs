@@ -198,6 +198,14 @@ pub(crate) fn complete<St: Store, B>(shared: &LayerState<St>, entry: &Entry, now
     response
 }
 
+/// Returns the complete response from an entry without an `Age`, and counts a hit.
+#[inline(never)]
+pub(crate) fn replay<St: Store, B>(shared: &LayerState<St>, entry: &Entry, now: Nanos) -> Response<CacheBody<B>> {
+    let mut response = complete(shared, entry, now);
+    response.headers_mut().remove(header::AGE);
+    response
+}
+
 /// Returns a response that this thread holds, and counts a hit.
 #[inline]
 pub(crate) fn hot<St: Store, B>(shared: &LayerState<St>, response: &HotResponse, now: Nanos) -> Response<CacheBody<B>> {

@@ -88,6 +88,11 @@ impl Policy {
         self.content().rpc.is_some()
     }
 
+    /// Returns true if responses to calls have an `Age`.
+    pub(crate) fn shows_age(&self) -> bool {
+        self.content().rpc.as_ref().is_some_and(|options| options.shows_age)
+    }
+
     /// Returns the protocol of a call whose messages stand in frames.
     pub(super) fn framed_protocol(&self, extensions: &Extensions) -> Option<Protocol> {
         let call = RequestContent::of(extensions)?.call.filter(|_| self.is_rpc())?;

@@ -11,6 +11,7 @@ use crate::{
         BATCH, Call, batched, distinct, fill, in_runtime, in_turn, invalidate, repeat, repeat_item, requests_in_turn, stale,
         whole,
     },
+    grpc,
     measure::{Case, Limit},
     parsers,
     setup::{self, Report},
@@ -74,6 +75,8 @@ pub const CASES: &[Case] = &[
     case("hit, 10,000 targets", TARGETS_BASE, 2 * HITS, near(5_300), || {
         in_turn(setup::warm(Origin::of(KIB), Report::Default), TARGETS, |request| request)
     }),
+    case("hit, gRPC", "gRPC, empty service", HITS, near(11_514), || in_runtime(grpc::hit)),
+    case("gRPC, empty service", "", HITS, Limit::None, || in_runtime(grpc::empty)),
     case("hit, 1 MiB", BASE, HITS, near(2_821), || {
         repeat_item(setup::warm_by(setup::minute_rule().max_body(2 * MIB), Origin::of(MIB), Report::Default))
     }),

@@ -6,6 +6,7 @@
 pub mod bounds;
 pub mod calls;
 pub mod cases;
+pub mod grpc;
 pub mod measure;
 pub mod parsers;
 pub mod setup;
