@@ -2,9 +2,11 @@
 
 use std::{
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
+    ops::ControlFlow,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use http::HeaderMap;
@@ -48,14 +50,7 @@ impl<B> InvalidateBody<B> {
 
     /// Returns the body of the response to a call by RPC that writes.
     pub(super) fn call(body: B, end: Box<dyn CallEnd>) -> Self {
-        let call = CallBody {
-            body: Some(Box::pin(body)),
-            end: Some(end),
-            has_waited: false,
-            settling: None,
-            trailers: None,
-            read_to_end: None,
-        };
+        let call = CallBody { body: Some(Box::pin(body)), end: Some(end), settling: None, trailers: None, read_to_end: None };
         Self { kind: Kind::Call(Box::new(call)) }
     }
 
@@ -71,9 +66,8 @@ impl<B> InvalidateBody<B> {
 
 /// The end of a call by RPC that writes.
 pub(super) trait CallEnd: Send {
-    /// Invalidates, unless that was done before and nothing could change since. The status is unknown if the call has failed. Returns true if
-    /// the client must not see the call succeed.
-    fn settle(self: Box<Self>, status: Option<i32>, has_waited: bool) -> Settling;
+    /// Invalidates. The status is unknown if the call has failed. Returns true if the client must not see the call succeed.
+    fn settle(self: Box<Self>, status: Option<i32>) -> Settling;
 }
 
 pub(super) type Settling = Pin<Box<dyn Future<Output = bool> + Send>>;
@@ -85,8 +79,6 @@ type ReadToEnd<B> = fn(Pin<Box<B>>, Box<dyn CallEnd>) -> Pin<Box<dyn Future<Outp
 struct CallBody<B> {
     body: Option<Pin<Box<B>>>,
     end: Option<Box<dyn CallEnd>>,
-    /// The body was not ready at once, so that the method was still running.
-    has_waited: bool,
     settling: Option<Settling>,
     trailers: Option<HeaderMap>,
     /// Known once the body was polled. Before that, nothing is running.
@@ -107,17 +99,13 @@ impl<B: Body + Send + 'static> CallBody<B> {
                 return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
             }
             let Some(body) = &mut self.body else { return Poll::Ready(None) };
-            match body.as_mut().poll_frame(cx) {
-                Poll::Pending => {
-                    self.has_waited = true;
-                    return Poll::Pending;
-                }
-                Poll::Ready(Some(Ok(frame))) => match frame.into_trailers() {
+            match ready!(body.as_mut().poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_trailers() {
                     Ok(trailers) => self.end_with(Some(trailers)),
                     Err(frame) => return Poll::Ready(Some(Ok(frame))),
                 },
-                Poll::Ready(None) => self.end_with(None),
-                Poll::Ready(Some(Err(error))) => {
+                None => self.end_with(None),
+                Some(Err(error)) => {
                     self.end_with(None);
                     self.settle_in_a_task();
                     return Poll::Ready(Some(Err(error)));
@@ -131,7 +119,7 @@ impl<B> CallBody<B> {
     fn end_with(&mut self, trailers: Option<HeaderMap>) {
         self.body = None;
         let status = trailers.as_ref().and_then(outcome::status);
-        self.settling = self.end.take().map(|end| end.settle(status, self.has_waited || status.is_none()));
+        self.settling = self.end.take().map(|end| end.settle(status));
         self.trailers = trailers;
     }
 
@@ -143,24 +131,55 @@ impl<B> CallBody<B> {
     }
 }
 
-/// A client that leaves does not end a write: the method goes on, and its end invalidates.
+/// The time that a call has left when its client has left.
+const ABANDONED_LIMIT: Duration = Duration::from_secs(60);
+
+/// The number of frames that are read before other tasks of the thread run.
+const FRAMES_AT_ONCE: usize = 32;
+
+/// A client that leaves does not end a write: the method goes on for a minute, and its end invalidates.
 impl<B> Drop for CallBody<B> {
     fn drop(&mut self) {
         self.settle_in_a_task();
-        if let (Some(read), Some(body), Ok(runtime)) = (self.read_to_end, self.body.take(), Handle::try_current())
-            && let Some(end) = self.end.take()
-        {
-            runtime.spawn(read(body, end).in_current_span());
-        }
+        let (body, Ok(runtime)) = (self.body.take(), Handle::try_current()) else { return };
+        let Some(end) = self.end.take() else { return };
+        let rest = match (self.read_to_end, body) {
+            (Some(read), Some(body)) => read(body, end),
+            // A body that was never polled has ended with its drop.
+            _ => Box::pin(async { _ = end.settle(None).await }),
+        };
+        runtime.spawn(rest.in_current_span());
     }
 }
 
 async fn read_to_end<B: Body>(mut body: Pin<Box<B>>, end: Box<dyn CallEnd>) {
-    let mut status = None;
-    while let Some(Ok(frame)) = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
-        status = frame.trailers_ref().and_then(outcome::status).or(status);
+    let reading = async {
+        for n in 1_usize.. {
+            // The frame itself may not be kept across an await, since its data need not be `Send`.
+            let step = poll_fn(|cx| body.as_mut().poll_frame(cx).map(after));
+            if let ControlFlow::Break(status) = step.await {
+                return status;
+            }
+            if n.is_multiple_of(FRAMES_AT_ONCE) {
+                tokio::task::yield_now().await;
+            }
+        }
+        None
+    };
+    let status = tokio::time::timeout(ABANDONED_LIMIT, reading).await.unwrap_or_default();
+    // Ends the method, if it is still running.
+    drop(body);
+    end.settle(status).await;
+}
+
+/// Returns the status if this is the end of a body.
+fn after<D, E>(frame: Option<Result<Frame<D>, E>>) -> ControlFlow<Option<i32>> {
+    match frame {
+        Some(Ok(frame)) => {
+            frame.trailers_ref().map_or(ControlFlow::Continue(()), |end| ControlFlow::Break(outcome::status(end)))
+        }
+        Some(Err(_)) | None => ControlFlow::Break(None),
     }
-    end.settle(status, true).await;
 }
 
 /// Returns trailers with the status `UNAVAILABLE`.

@@ -10,14 +10,14 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, request, response, uri::PathAndQuery};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header, request, response, uri::PathAndQuery};
 
 use super::{body::InvalidateBody, outcome::Invalidation};
 use crate::{
     extensions::Invalidations,
     key::{self, Key, RequestView},
     namespace::{Namespace, cache_groups::GroupOrigin, set::Namespaces},
-    rpc::Protocol,
+    rpc::StatusPlace,
     rules::{
         RouteMatch, Rules,
         failure::{OnDeliveryTimeout, OnFenceError},
@@ -51,7 +51,7 @@ pub(crate) struct InvalidateState<St> {
 
 /// A write in progress.
 pub(crate) struct Write<St: Store> {
-    shared: Arc<InvalidateState<St>>,
+    pub(super) shared: Arc<InvalidateState<St>>,
     pub(super) rule: Option<Arc<Policy>>,
     /// The head of the request, if the namespaces to invalidate depend on the response as well.
     head: Option<Box<request::Parts>>,
@@ -60,8 +60,8 @@ pub(crate) struct Write<St: Store> {
     /// Single keys in addition, where HTTP decides.
     keys: Vec<Key>,
     kind: InvalidationKind,
-    /// The request is a call by gRPC.
-    pub(super) is_call: bool,
+    /// The place of the status in the response.
+    pub(super) status_place: StatusPlace,
     /// The fence of a strict store, and its names.
     pub(super) fence: Option<Box<(Namespaces, Fence)>>,
     /// Method and target of a write that no rule covers.
@@ -74,7 +74,8 @@ impl<St: Store> Write<St> {
     /// Returns a write without namespaces.
     pub(crate) fn new(shared: Arc<InvalidateState<St>>) -> Self {
         let (names, keys, kind) = (Namespaces::default(), Vec::new(), InvalidationKind::Hard);
-        Self { shared, rule: None, head: None, names, keys, kind, is_call: false, fence: None, uncovered: None, settled: false }
+        let status_place = StatusPlace::Head;
+        Self { shared, rule: None, head: None, names, keys, kind, status_place, fence: None, uncovered: None, settled: false }
     }
 
     /// Returns the write of a request, with the namespaces that its rules name.
@@ -82,9 +83,9 @@ impl<St: Store> Write<St> {
         let mut write = Self::new(shared.clone());
         let secret = &shared.store.context().secret;
         let views = Views::of(request.uri(), request.extensions());
-        // gRPC needs HTTP/2.
-        write.is_call =
-            request.version() == Version::HTTP_2 && *request.method() == Method::POST && Protocol::is_grpc(request.headers());
+        if *request.method() == Method::POST {
+            write.status_place = StatusPlace::of(request.headers());
+        }
         let (mut by_response, mut softly) = (false, true);
         shared.rules.each_covering(&views, |RouteMatch { rule, params, .. }| {
             rule.add_invalidations(&mut write.names, &RequestView::of(&request, &params, secret));

@@ -113,7 +113,7 @@ impl<B: Body> Reading<B> {
     }
 
     /// Reads to the end.
-    pub(super) async fn to_end(&mut self) -> End<B::Error> {
+    pub(super) async fn read_all(&mut self) -> End<B::Error> {
         let limit = self.limits.time;
         timeout(limit, self.steps()).await.unwrap_or(End::Unread(Bypass::RequestBodyTooLarge))
     }

@@ -87,7 +87,7 @@ where
         }
         let mut ready = take_ready(&mut self.inner);
         RequestBodyFuture::read(async move {
-            let end = reading.to_end().await;
+            let end = reading.read_all().await;
             ready.call(with_content(head, reading, end, call)).await
         })
     }

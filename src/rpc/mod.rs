@@ -7,7 +7,7 @@ pub(crate) mod deadline;
 pub(crate) mod frames;
 pub(crate) mod outcome;
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use tokio::time::Instant;
 
 /// The protocol of a unary call by POST.
@@ -53,23 +53,39 @@ impl Protocol {
         }
     }
 
-    /// Returns true for a call by gRPC. This is cheap for all other requests.
-    pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
-        const KIND: &[u8] = b"application/grpc";
-        let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.as_bytes().get(..KIND.len()));
-        kind.is_some_and(|kind| kind.eq_ignore_ascii_case(KIND)) && Self::of(headers) == Some(Self::Grpc)
-    }
-
     /// Returns true if messages stand in frames.
     pub(crate) fn is_framed(self) -> bool {
         self != Self::Connect
     }
 }
 
+/// The place of the status in the response to a POST.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StatusPlace {
+    /// In the head: HTTP, and unary calls by Connect.
+    Head,
+    /// In the head or in trailers: gRPC.
+    Trailers,
+    /// In the body: gRPC-Web, and streams of Connect.
+    Body,
+}
+
+impl StatusPlace {
+    /// Returns the place for the response to a POST with these fields. This is cheap for requests that are not calls.
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let begins = |kind: &HeaderValue, name: &str| {
+            kind.as_bytes().get(..name.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(name.as_bytes()))
+        };
+        match headers.get(header::CONTENT_TYPE) {
+            Some(kind) if begins(kind, "application/grpc-web") || begins(kind, "application/connect+") => Self::Body,
+            Some(kind) if begins(kind, "application/grpc") && Protocol::of(headers) == Some(Protocol::Grpc) => Self::Trailers,
+            _ => Self::Head,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     #[test]
@@ -86,7 +102,12 @@ mod tests {
         ] {
             let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(kind))]);
             assert_eq!(Protocol::of(&headers), want, "{kind}");
-            assert_eq!(Protocol::is_grpc(&headers), want == Some(Protocol::Grpc), "{kind}");
+            let place = match want {
+                Some(Protocol::Grpc) => StatusPlace::Trailers,
+                _ if kind.contains("grpc-web") || kind.contains("connect+") => StatusPlace::Body,
+                _ => StatusPlace::Head,
+            };
+            assert_eq!(StatusPlace::of(&headers), place, "{kind}");
         }
         assert_eq!(Protocol::of(&HeaderMap::new()), None);
     }

@@ -53,13 +53,13 @@ fn status_in_text(text: &[u8]) -> Option<i32> {
     value.trim().parse().ok()
 }
 
-/// Returns the class of a status in terms of HTTP: a success, an error of the client, or an outcome that is not known.
+/// Returns the class of a status in terms of HTTP: a success, an error of the client, or an outcome that is not known. A method may have
+/// changed something before RESOURCE_EXHAUSTED (8), ABORTED (10) and OUT_OF_RANGE (11).
 pub(crate) fn as_http(status: i32) -> StatusCode {
     match status {
         0 => StatusCode::OK,
-        // CANCELLED, UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS.
-        1 | 2 | 4 | 13 | 14 | 15 => StatusCode::INTERNAL_SERVER_ERROR,
-        3 | 5..=12 | 16 => StatusCode::BAD_REQUEST,
+        // INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, PERMISSION_DENIED, FAILED_PRECONDITION, UNIMPLEMENTED, UNAUTHENTICATED.
+        3 | 5 | 6 | 7 | 9 | 12 | 16 => StatusCode::BAD_REQUEST,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod calls;
 mod fills;
 mod histories;
 mod writes;

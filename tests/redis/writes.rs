@@ -10,6 +10,7 @@ use crate::{
     setup::{builder, invalidation, rule},
 };
 use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
 use tower::Layer;
 use tower_response_cache::{
     CacheLayer, InvalidateLayer, Outcome, Store,
@@ -116,6 +117,35 @@ async fn unknown_outcome_leaves_the_fence_to_its_deadline() {
     assert_ne!(outcome(&send(&reads, get("/t/x")).await), Outcome::Hit);
     until("the fence ends", async || server.keys("*:f:*").await.is_empty()).await;
     until("hits are back", async || outcome(&send(&reads, get("/t/x")).await) == Outcome::Hit).await;
+}
+
+/// A call by gRPC is a write until its status is known.
+#[tokio::test(flavor = "multi_thread")]
+async fn fence_stands_while_the_response_of_a_call_streams() {
+    let server = Server::start().await;
+    let store = builder(&server).strict(Duration::from_secs(2)).build().await.unwrap();
+    for is_read in [true, false] {
+        let (handler, mut handle) = tower_test::mock::pair::<Request<Plain>, Response<ChannelBody>>();
+        let writes = InvalidateLayer::new(store.clone()).rules(one_rule(rule())).layer(handler);
+        let mut request = post("/t/x");
+        *request.version_mut() = http::Version::HTTP_2;
+        request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+        let call = tokio::spawn(async move { send(&writes, request).await });
+        let (source, body) = channel_body(None);
+        next_call(&mut handle).await.1.send_response(Response::new(body));
+        let mut body = Box::pin(call.await.unwrap().into_body());
+        source.send("\0\0\0\0\x01a");
+        body.frame().await.unwrap().unwrap();
+        // Also of a client that reads nothing for a while, or that has left.
+        let body = is_read.then_some(body);
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(server.keys("*:f:*").await.len(), 1, "{is_read}");
+        source.trailers("grpc-status", "0");
+        if let Some(body) = body {
+            body.collect().await.unwrap();
+        }
+        until("the fence is removed", async || server.keys("*:f:*").await.is_empty()).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
