@@ -44,7 +44,7 @@ pub(crate) fn is_query(method: &Method) -> bool {
 }
 
 /// The request fields that describe content. They are in the key of each request with content.
-pub(crate) const FIELDS: [HeaderName; 3] = [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_LANGUAGE];
+pub(crate) static FIELDS: [HeaderName; 3] = [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_LANGUAGE];
 
 /// Writes content to the key.
 pub(crate) fn write(content: &[u8], key: &mut KeyWriter<'_>) {
@@ -69,9 +69,16 @@ fn media_type(headers: &HeaderMap) -> Option<String> {
     Some(kind.to_str().ok()?.split(';').next()?.trim().to_ascii_lowercase())
 }
 
-/// Writes all lines of some fields.
-pub(crate) fn write_fields(names: &[HeaderName], headers: &HeaderMap, key: &mut KeyWriter<'_>) {
-    for name in names {
+/// Writes all lines of the fields that a request has among these: the values of a field, and then its name.
+pub(crate) fn write_fields<const N: usize>(names: &[HeaderName; N], headers: &HeaderMap, key: &mut KeyWriter<'_>) {
+    // One walk, because most of the fields are absent.
+    let mut found = [false; N];
+    for name in headers.keys() {
+        if let Some(place) = names.iter().position(|listed| listed == name) {
+            found[place] = true;
+        }
+    }
+    for (name, _) in names.iter().zip(found).filter(|(_, found)| *found) {
         for line in headers.get_all(name) {
             key.tagged(Tag::HeaderValue, line.as_bytes());
         }

@@ -3,24 +3,24 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::Protocol;
 
-const FIELDS: [&str; 2] = ["grpc-timeout", "connect-timeout-ms"];
+static FIELDS: [HeaderName; 2] = [HeaderName::from_static("grpc-timeout"), HeaderName::from_static("connect-timeout-ms")];
 
 /// Returns the time that the client waits for the response to a call.
 pub(crate) fn timeout(protocol: Protocol, headers: &HeaderMap) -> Option<Duration> {
-    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let text = |name: &HeaderName| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     match protocol {
-        Protocol::Grpc | Protocol::GrpcWeb => of_grpc(text(FIELDS[0])?),
-        Protocol::Connect => number(text(FIELDS[1])?, 10).map(Duration::from_millis),
+        Protocol::Grpc | Protocol::GrpcWeb => of_grpc(text(&FIELDS[0])?),
+        Protocol::Connect => number(text(&FIELDS[1])?, 10).map(Duration::from_millis),
     }
 }
 
 /// Removes the time that a client waits, for a call that outlives its client.
 pub(crate) fn remove(headers: &mut HeaderMap) {
-    FIELDS.iter().for_each(|name| drop(headers.remove(*name)));
+    FIELDS.iter().for_each(|name| drop(headers.remove(name)));
 }
 
 /// Parses `grpc-timeout`: at most eight digits and a unit.

@@ -29,7 +29,7 @@ pub(crate) struct Call {
 }
 
 /// The request fields that a server may read to understand a message, or to choose the form of its response.
-pub(crate) const FIELDS: [HeaderName; 6] = [
+pub(crate) static FIELDS: [HeaderName; 6] = [
     header::CONTENT_TYPE,
     header::CONTENT_ENCODING,
     header::ACCEPT,
@@ -42,14 +42,19 @@ impl Protocol {
     /// Returns the protocol of a POST. Returns `None` for a stream of Connect, and for all other requests.
     pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
         let mut lines = headers.get_all(header::CONTENT_TYPE).iter();
-        let kind = lines.next().filter(|_| lines.next().is_none())?.to_str().ok()?;
-        let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        let (name, _) = kind.split_once('+').unwrap_or((&kind, ""));
-        match (name, kind.as_str()) {
-            ("application/grpc", _) => Some(Self::Grpc),
-            ("application/grpc-web", _) => Some(Self::GrpcWeb),
-            (_, "application/proto" | "application/json") => Some(Self::Connect),
-            _ => None,
+        let kind = lines.next().filter(|_| lines.next().is_none())?;
+        if kind == "application/grpc" {
+            return Some(Self::Grpc);
+        }
+        let kind = kind.to_str().ok()?;
+        let kind = kind.split(';').next().unwrap_or_default().trim();
+        let name = kind.split('+').next().unwrap_or_default();
+        let is = |text: &str, wanted: &str| text.eq_ignore_ascii_case(wanted);
+        match () {
+            () if is(name, "application/grpc") => Some(Self::Grpc),
+            () if is(name, "application/grpc-web") => Some(Self::GrpcWeb),
+            () if is(kind, "application/proto") || is(kind, "application/json") => Some(Self::Connect),
+            () => None,
         }
     }
 

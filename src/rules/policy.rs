@@ -139,8 +139,10 @@ impl Policy {
         if !self.rule.key.writes_body() {
             key::content::write(content, key);
         }
-        let fields: &[_] = if self.is_rpc() { &rpc::FIELDS } else { &key::content::FIELDS };
-        key::content::write_fields(fields, request.headers, key);
+        match self.is_rpc() {
+            true => key::content::write_fields(&rpc::FIELDS, request.headers, key),
+            false => key::content::write_fields(&key::content::FIELDS, request.headers, key),
+        }
         extracted
     }
 

@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod calls;
 mod connecting;
 mod counts;
 mod delivery;
