@@ -8,7 +8,7 @@ use http_body::Body;
 use crate::{
     action::Finish,
     error::BoxError,
-    fill::{Fill, upstream::InnerService},
+    fill::{Fill, tags, upstream::InnerService},
     future::ResponseFuture,
     refresh,
     respond::{self, serve},
@@ -44,6 +44,10 @@ where
         }
         Finish::OnlyIfCached => ResponseFuture::ready(respond::only_if_cached(shared)),
         Finish::Pass => ResponseFuture::pass(inner.call(request)),
+        Finish::Forward(outcome) if shared.options.tags.is_some() => {
+            let names = tags::of_request(shared, &request, outcome);
+            ResponseFuture::work(tags::tagged(inner.call(request), shared.clone(), names, CacheStatus::new(outcome)))
+        }
         Finish::Forward(outcome) => ResponseFuture::bypass(inner.call(request), shared.clone(), CacheStatus::new(outcome)),
         Finish::Head(missed) => {
             let fill = Fill::new(shared.clone(), missed, None, shared.store.context().clock.nanos());

@@ -20,6 +20,11 @@ pub mod rpc {
     #![doc = include_str!("../docs/rpc.md")]
 }
 
+/// Cache tags for a CDN in front of the application.
+pub mod cdn {
+    #![doc = include_str!("../docs/cdn.md")]
+}
+
 /// Requests that are answered, responses that are stored, and RFC 9111.
 pub mod http {
     #![doc = include_str!("../docs/http.md")]

@@ -12,6 +12,7 @@ use std::{
 use tower::Layer;
 
 use crate::{
+    cdn::CacheTags,
     rules::{Rules, error::RulesError, rule::Rule},
     service::CacheService,
     single_flight::flights::{Flights, Limits},
@@ -78,6 +79,7 @@ impl<St: Store> CacheLayer<St> {
                 content_length: false,
                 fill_limit: Duration::from_secs(60),
                 max_buffered_bytes: 64 << 20,
+                tags: None,
                 enabled: Switch::default(),
             },
             limits: Limits { flights: 4096, blind: 1024, waiters: 16 << 10, wait: Duration::from_secs(30) },
@@ -174,6 +176,16 @@ impl<St: Store> CacheLayer<St> {
     /// [`CacheStatus::of`](crate::CacheStatus::of) cannot be called there.
     pub fn status_extension(mut self, on: bool) -> Self {
         self.options.extension = on;
+        self.changed()
+    }
+
+    /// Sends the namespaces of each response that a rule covers, in the field of a CDN. Off by default. [`guide::cdn`](crate::guide::cdn) shows
+    /// how the CDN is purged.
+    ///
+    /// The field is sent with responses from the store, complete or not (304, HEAD, 206), and with those of the inner service, stored or not. Tags
+    /// that the inner service has written to the field stay. A layer in front of the CDN's network must not remove the field.
+    pub fn cache_tags(mut self, tags: CacheTags) -> Self {
+        self.options.tags = Some(tags);
         self.changed()
     }
 

@@ -5,6 +5,7 @@
 //! [HTTP]: crate::guide::http
 //! [keys]: crate::guide::keys
 //! [RPC]: crate::guide::rpc
+//! [CDN]: crate::guide::cdn
 //! [observability]: crate::guide::observability
 //! [testing]: crate::guide::testing
 //! [performance]: crate::guide::performance
@@ -56,7 +57,8 @@ mod metrics;
 pub mod redis;
 pub mod rules;
 
-// Layer 2: the protocol between the layers and a store, and the memory store.
+// Layer 2: the protocol between the layers and a store, and the memory store; cache tags for CDNs.
+pub mod cdn;
 mod extensions;
 mod store;
 
@@ -91,6 +93,7 @@ pub mod memory {
 pub use self::redis::Redis;
 pub use self::{
     body::CacheBody,
+    cdn::CacheTags,
     clock::Clock,
     error::BoxError,
     extensions::{CachePolicy, Invalidations},

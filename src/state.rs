@@ -5,17 +5,19 @@ use std::{
     time::Duration,
 };
 
-use http::Response;
+use http::{HeaderMap, Response};
 
 use crate::{
     body::CacheBody,
+    cdn::{CacheTags, response::TaggedBy, tags::TooManyTags},
+    namespace::set::Namespaces,
     rules::Rules,
     single_flight::flights::Flights,
     status::{
         CacheStatus,
         field::{self, CACHE_STATUS, StatusField},
     },
-    store::Store,
+    store::{Store, backend::Context},
     switch::Switch,
 };
 
@@ -30,6 +32,8 @@ pub(crate) struct Options {
     pub(crate) content_length: bool,
     pub(crate) fill_limit: Duration,
     pub(crate) max_buffered_bytes: usize,
+    /// The form of cache tags, if they are sent.
+    pub(crate) tags: Option<CacheTags>,
     pub(crate) enabled: Switch,
 }
 
@@ -54,9 +58,41 @@ impl<St: Store> LayerState<St> {
         response
     }
 
-    /// Sets the status of a response: in its body, and in the places that the options name.
+    /// Sets the status of a response of the inner service, and its cache tags.
     #[inline]
     pub(crate) fn mark<B>(&self, response: &mut Response<CacheBody<B>>, status: CacheStatus) {
+        if let Some(tags) = &self.options.tags {
+            self.tag_by_extension(tags, response);
+        }
+        self.set_status(response, status);
+    }
+
+    /// Adds the cache tags that the extensions of a response name.
+    #[cold]
+    fn tag_by_extension<B>(&self, tags: &CacheTags, response: &mut Response<CacheBody<B>>) {
+        let Some(TaggedBy { names, route }) = response.extensions_mut().remove() else { return };
+        match names {
+            Some(names) => self.add_tags(tags, response.headers_mut(), &names, route.as_deref()),
+            None => tags.forbid_storing(response.headers_mut()),
+        }
+    }
+
+    /// Adds the cache tags of a response from the store.
+    #[cold]
+    pub(crate) fn tag_stored(&self, tags: &CacheTags, headers: &mut HeaderMap, names: &Namespaces) {
+        self.add_tags(tags, headers, names, None);
+    }
+
+    fn add_tags(&self, tags: &CacheTags, headers: &mut HeaderMap, names: &Namespaces, route: Option<&str>) {
+        if let Err(TooManyTags { tags, bytes }) = tags.put(headers, names) {
+            let Context { counters, clock, .. } = self.store.context();
+            counters.too_many_tags(route, (tags, bytes), names.iter().last().unwrap_or_default(), clock.nanos());
+        }
+    }
+
+    /// Sets the status of a response: in its body, and in the places that the options name.
+    #[inline]
+    pub(crate) fn set_status<B>(&self, response: &mut Response<CacheBody<B>>, status: CacheStatus) {
         let Options { cache_status, extension, .. } = &self.options;
         response.body_mut().set_status(status);
         if *extension {

@@ -16,6 +16,7 @@ use tracing::Instrument;
 use super::{Answer, Fill, RestFuture, admission::Admission, commit::Commit, rpc::Refusal};
 use crate::{
     body::CacheBody,
+    cdn::response::TaggedBy,
     error::BoxError,
     respond,
     rpc::frames::FrameCounter,
@@ -99,7 +100,7 @@ impl<St: Store> Fill<St> {
             ReadOutcome::Pending => {
                 // A call is shared only with its status, at the end of its response.
                 if frames.is_none() {
-                    self.arrives(&fit, &tape, length);
+                    self.arrives(&fit, &tape, length, response.extensions().get());
                 }
                 let response = respond::conditional(&self.request.info, response, self.answered);
                 tokio::spawn(Box::pin(self.read_on(fit, source, tape, (exact, frames), taken)).in_current_span());
@@ -134,7 +135,7 @@ impl<St: Store> Fill<St> {
     }
 
     /// Tells the followers that the response may be shared while its body is read.
-    fn arrives(&self, fit: &Admission, tape: &Arc<SharedBody>, length: Option<u64>) {
+    fn arrives(&self, fit: &Admission, tape: &Arc<SharedBody>, length: Option<u64>, tagged_by: Option<&TaggedBy>) {
         let Some(leader) = &self.leader else { return };
         // A store that must be queried verifies the namespaces of the response when the body is complete.
         if fit.added().is_some() && self.shared.store.is_shared() {
@@ -150,6 +151,7 @@ impl<St: Store> Fill<St> {
             tape: tape.clone(),
             vary: fit.vary.clone(),
             added: fit.added().cloned().unwrap_or_default(),
+            tagged_by: tagged_by.cloned(),
             http: fit.http.clone(),
         });
     }

@@ -11,6 +11,7 @@ pub(crate) mod partial;
 pub(crate) mod revalidate;
 pub(crate) mod rpc;
 pub(crate) mod run;
+pub(crate) mod tags;
 pub(crate) mod upstream;
 
 use std::{

@@ -53,7 +53,11 @@ impl<St: Store> Fill<St> {
                 respond::from_entry_as(&shared, &entry, &asked.method, asked.conditions(), status, now)
             }
             Err(why) => {
-                let response = Response::from_parts(head, CacheBody::whole(body.clone(), trailers.clone()));
+                let mut response = Response::from_parts(head, CacheBody::whole(body.clone(), trailers.clone()));
+                if shared.options.tags.is_some() {
+                    let tagged_by = self.tagged_by(&parts.headers, hints, ours.namespaces().iter());
+                    response.extensions_mut().insert(tagged_by);
+                }
                 // The response may not be stored any more, but it is validated for this request.
                 let status = validated.storing(Storing::Not(why));
                 self.not_shared(why, false);
@@ -100,7 +104,7 @@ impl<St: Store> Fill<St> {
         self.shared.store.context().counters.add(Count::InnerCalls, 1);
         let answer = OngoingCall::new(self.ongoing(), inner).await;
         self.has_answered();
-        let response = match answer {
+        let mut response = match answer {
             Ok(response) => response,
             Err(error) => return self.stale_instead(Failure::Unreachable, Stale::IfError).ok_or(error),
         };
@@ -111,6 +115,10 @@ impl<St: Store> Fill<St> {
         }
         if let Some(ours) = &self.miss.fallback {
             self.compare(ours, response.status(), response.headers()).await;
+        }
+        if self.shared.options.tags.is_some() {
+            let tagged_by = self.tagged_by(response.headers(), response.extensions().get(), std::iter::empty());
+            response.extensions_mut().insert(tagged_by);
         }
         Ok(self.shared.marked(response.map(CacheBody::inner), CacheStatus::new(Outcome::Miss(self.miss.reason))))
     }

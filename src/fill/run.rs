@@ -131,6 +131,9 @@ impl<St: Store> Fill<St> {
         }
         let (mut parts, body) = response.into_parts();
         let hints = parts.extensions.remove::<CachePolicy>();
+        if self.shared.options.tags.is_some() {
+            self.note_tags(&mut parts, hints.as_ref());
+        }
         let least = body.size_hint().lower();
         let plain = if hints.is_none() && self.request.plan.framed.is_none() { self.fast_path(&parts, least) } else { None };
         let Some(plain) = plain else {

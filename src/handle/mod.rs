@@ -10,6 +10,7 @@ use self::{
     matching::{Match, NoMatch},
 };
 use crate::{
+    cdn::CacheTags,
     invalidate::{layer::InvalidateLayer, uri::invalidate_uri},
     key::Key,
     layer::CacheLayer,
@@ -98,6 +99,11 @@ impl ResponseCache {
     /// see [`CacheLayer::status_extension`].
     pub fn status_extension(self, on: bool) -> Self {
         self.map_cache_layer(|layer| layer.status_extension(on))
+    }
+
+    /// Sends the namespaces of each response that a rule covers, in the field of a CDN. Off by default: see [`CacheLayer::cache_tags`].
+    pub fn cache_tags(self, tags: CacheTags) -> Self {
+        self.map_cache_layer(|layer| layer.cache_tags(tags))
     }
 
     /// Turns caching on or off, by a `bool` or by a [`Switch`] of the application. Defaults to on. [`CacheLayer::enabled`] describes the

@@ -14,7 +14,7 @@ use self::{age::set_age, range::part};
 use crate::{
     body::CacheBody,
     clock::{MS, Nanos},
-    entry::{Content, Entry, times::Times},
+    entry::{Content, Entry},
     lookup::info::RequestInfo,
     semantics::{self, Precondition, Role, Selected},
     single_flight::outcome::ArrivingResponse,
@@ -71,7 +71,7 @@ pub(crate) fn from_entry_as<St: Store, B>(
     } else {
         with_body(*status, headers.to_map(), CacheBody::whole(body.clone(), trailers.clone()))
     };
-    finish(shared, &mut response, times, status_of, now);
+    finish(shared, &mut response, entry, status_of, now);
     response
 }
 
@@ -86,7 +86,7 @@ pub(crate) fn from_whole<St: Store, B>(
     let Content::Response { status, headers, body, trailers } = entry.content() else {
         unreachable!("a list of variants is never served")
     };
-    whole_of(shared, (*status, headers.to_map(), body), trailers.clone(), entry.times(), status_of, now)
+    whole_of(shared, (*status, headers.to_map(), body), trailers.clone(), entry, status_of, now)
 }
 
 /// Returns the complete response from the parts of an entry.
@@ -95,12 +95,12 @@ pub(crate) fn whole_of<St: Store, B>(
     shared: &LayerState<St>,
     (status, headers, body): (StatusCode, HeaderMap, &Bytes),
     trailers: Option<Box<HeaderMap>>,
-    times: &Times,
+    entry: &Entry,
     status_of: CacheStatus,
     now: Nanos,
 ) -> Response<CacheBody<B>> {
     let mut response = with_body(status, headers, CacheBody::whole(body.clone(), trailers));
-    finish(shared, &mut response, times, status_of, now);
+    finish(shared, &mut response, entry, status_of, now);
     response
 }
 
@@ -115,7 +115,7 @@ pub(crate) fn from_last<St: Store, B>(
         return from_whole(shared, &entry, status_of, now);
     };
     let mut response = with_body(status, headers, CacheBody::whole(body, trailers));
-    finish(shared, &mut response, entry.times(), status_of, now);
+    finish(shared, &mut response, &entry, status_of, now);
     response
 }
 
@@ -127,17 +127,21 @@ fn with_body<B>(status: StatusCode, headers: HeaderMap, body: CacheBody<B>) -> R
     response
 }
 
-/// Sets the age and the cache status of a response from the store.
+/// Sets the age, the cache tags and the cache status of a response from the store.
 #[inline]
 fn finish<St: Store, B>(
     shared: &LayerState<St>,
     response: &mut Response<CacheBody<B>>,
-    times: &Times,
+    entry: &Entry,
     status_of: CacheStatus,
     now: Nanos,
 ) {
+    let times = entry.times();
     set_age(response.headers_mut(), now.saturating_sub(times.born));
-    shared.mark(response, status_of.until(times.fresh_until, now));
+    if let Some(tags) = &shared.options.tags {
+        shared.tag_stored(tags, response.headers_mut(), entry.namespaces());
+    }
+    shared.set_status(response, status_of.until(times.fresh_until, now));
 }
 
 /// Returns a fresh response as the client's own conditions require it. The inner service did not see these conditions.
@@ -162,6 +166,9 @@ pub(crate) fn from_arriving<St: Store, B>(
     *response.status_mut() = arriving.status;
     *response.headers_mut() = arriving.headers.clone();
     set_age(response.headers_mut(), now.saturating_sub(arriving.born));
+    if let Some(tagged_by) = &arriving.tagged_by {
+        response.extensions_mut().insert(tagged_by.clone());
+    }
     Some(shared.marked(conditional(asked, response, now), CacheStatus::new(Outcome::Collapsed)))
 }
 
@@ -209,10 +216,9 @@ pub(crate) fn replay<St: Store, B>(shared: &LayerState<St>, entry: &Entry, now: 
 /// Returns a response that this thread holds, and counts a hit.
 #[inline]
 pub(crate) fn hot<St: Store, B>(shared: &LayerState<St>, response: &HotResponse, now: Nanos) -> Response<CacheBody<B>> {
-    let times = response.entry().times();
     let (status, headers, body) = response.parts();
     let parts = (status, headers.clone(), body);
-    let response = whole_of(shared, parts, None, times, CacheStatus::new(Outcome::Hit), now);
+    let response = whole_of(shared, parts, None, response.entry(), CacheStatus::new(Outcome::Hit), now);
     hit(shared, now);
     response
 }
@@ -235,7 +241,7 @@ pub(crate) fn hot_reduced<St: Store, B, R>(
     } else {
         with_body(status, headers.clone(), CacheBody::whole(body.clone(), None))
     };
-    finish(shared, &mut reduced, times, CacheStatus::new(Outcome::Hit), now);
+    finish(shared, &mut reduced, response.entry(), CacheStatus::new(Outcome::Hit), now);
     hit(shared, now);
     reduced
 }

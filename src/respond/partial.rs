@@ -37,8 +37,11 @@ pub(crate) async fn stored<St: Store, B>(
         return Some(respond::from_entry(shared, &entry, &asked.method, asked.conditions(), Outcome::Hit, now));
     }
     let (entry, now) = fresh(shared, request, &joined(whole)).await?;
-    let cut = cut(&entry, request.info.conditions(), now)?;
+    let mut cut = cut(&entry, request.info.conditions(), now)?;
     hit(shared, now);
+    if let Some(tags) = &shared.options.tags {
+        shared.tag_stored(tags, cut.headers_mut(), entry.namespaces());
+    }
     Some(shared.marked(cut, CacheStatus::new(Outcome::Hit).until(entry.times().fresh_until, now)))
 }
 

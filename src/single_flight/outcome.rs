@@ -6,6 +6,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::shared_body::SharedBody;
 use crate::{
+    cdn::response::TaggedBy,
     clock::Nanos,
     entry::{self, Entry, times::Http},
     key::Key,
@@ -84,5 +85,7 @@ pub(crate) struct ArrivingResponse {
     pub(crate) tape: Arc<SharedBody>,
     pub(crate) vary: Vary,
     pub(crate) added: Namespaces,
+    /// The cache tags, if they are sent.
+    pub(crate) tagged_by: Option<TaggedBy>,
     pub(crate) http: Option<Box<Http>>,
 }

@@ -100,6 +100,21 @@ impl Counters {
         }
     }
 
+    /// Warns of a response with more cache tags than their field holds.
+    #[cold]
+    pub(crate) fn too_many_tags(&self, route: Option<&str>, (tags, bytes): (usize, usize), namespace: &str, now: Nanos) {
+        if self.quiet.is_due(Misconfiguration::TooManyTags, now) {
+            tracing::warn!(
+                route = route.unwrap_or("(any)"),
+                tags,
+                bytes,
+                namespace,
+                "a response was sent with `no-store` for CDNs: its cache tags exceed a limit of their field. Name fewer or shorter namespaces, or \
+                 a common ancestor in their place, and invalidate that with each of them"
+            );
+        }
+    }
+
     /// Watches the rules of a layer over the store.
     pub(crate) fn watches(&self, rules: &Arc<dyn RuleUsage>) {
         let mut tables = self.quiet.tables();

@@ -34,12 +34,14 @@ pub(crate) enum Misconfiguration {
     NothingCached,
     /// A rule that reads by POST, without a layer that reads the content.
     RequestBodyUnread,
+    /// A response with more cache tags than their field holds.
+    TooManyTags,
 }
 
 /// The time of the next warning of each kind.
 #[derive(Debug, Default)]
 pub(crate) struct WarningLimits {
-    until: [AtomicU64; 7],
+    until: [AtomicU64; 8],
     /// The rule tables of all layers over the store.
     tables: Mutex<Vec<Watched>>,
 }

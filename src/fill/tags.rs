@@ -1,0 +1,99 @@
+//! Cache tags of responses that do not come from the store.
+
+use std::{future::Future, iter, sync::Arc};
+
+use http::{HeaderMap, Request, Response, response};
+
+use super::{Answer, Fill};
+use crate::{
+    body::CacheBody,
+    cdn::response::TaggedBy,
+    extensions::CachePolicy,
+    key::{KeyRef, RequestView},
+    namespace::{cache_groups::GroupOrigin, set::Namespaces},
+    state::LayerState,
+    status::{Bypass, CacheStatus, Outcome},
+    store::Store,
+};
+
+impl<St: Store> Fill<St> {
+    /// Records the namespaces of a response in its extensions.
+    #[cold]
+    pub(super) fn note_tags(&self, parts: &mut response::Parts, hints: Option<&CachePolicy>) {
+        let tagged_by = self.tagged_by(&parts.headers, hints, iter::empty());
+        parts.extensions.insert(tagged_by);
+    }
+
+    /// Returns the namespaces known from the request, those of the response, and `more`.
+    #[cold]
+    pub(super) fn tagged_by<'a>(
+        &self,
+        headers: &HeaderMap,
+        hints: Option<&CachePolicy>,
+        more: impl Iterator<Item = &'a str>,
+    ) -> TaggedBy {
+        let plan = &self.request.plan;
+        let mut names = plan.names.clone();
+        more.for_each(|name| names.push(name));
+        let is_readable = add_names_of(&mut names, headers, hints, plan.groups_of.as_deref());
+        TaggedBy { names: is_readable.then(|| Arc::new(names)), route: self.request.rule.route().map(Into::into) }
+    }
+}
+
+/// Adds the namespaces that a response names. Returns false if its groups cannot be read.
+fn add_names_of(
+    names: &mut Namespaces,
+    headers: &HeaderMap,
+    hints: Option<&CachePolicy>,
+    groups: Option<&GroupOrigin>,
+) -> bool {
+    hints.map_or(&[][..], CachePolicy::namespaces).iter().for_each(|name| names.push(name.as_str()));
+    match groups.map(|origin| origin.joined(headers)).transpose() {
+        Ok(groups) => {
+            groups.unwrap_or_default().iter().for_each(|name| names.push(name.as_str()));
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+/// The namespaces of a request that bypasses the cache, or whose response is not stored.
+pub(crate) struct RequestNames {
+    /// `None` if the path may name another route than the one that was found.
+    names: Option<Namespaces>,
+    groups: Option<Box<GroupOrigin>>,
+    route: Option<Arc<str>>,
+}
+
+/// Returns the namespaces known from a request.
+#[cold]
+pub(crate) fn of_request<St: Store, B>(shared: &LayerState<St>, request: &Request<B>, outcome: Outcome) -> RequestNames {
+    let Some(found) = shared.rules.find(request.uri(), request.extensions()) else {
+        return RequestNames { names: None, groups: None, route: None };
+    };
+    let view = RequestView::of(request, &found.params, &shared.store.context().secret);
+    let plan = found.rule.plan(&view, KeyRef::new(&[]));
+    let is_known = outcome != Outcome::Bypass(Bypass::AmbiguousPath);
+    RequestNames { names: is_known.then_some(plan.names), groups: plan.groups_of, route: found.rule.route().map(Into::into) }
+}
+
+/// Awaits a response that is not stored, and adds its cache tags.
+pub(crate) async fn tagged<F, St, B, E>(
+    call: F,
+    shared: Arc<LayerState<St>>,
+    request: RequestNames,
+    status: CacheStatus,
+) -> Answer<B, E>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    St: Store,
+{
+    let mut response = call.await?.map(CacheBody::inner);
+    let RequestNames { names, groups, route } = request;
+    let names = names.and_then(|mut names| {
+        let hints = response.extensions().get();
+        add_names_of(&mut names, response.headers(), hints, groups.as_deref()).then(|| Arc::new(names))
+    });
+    response.extensions_mut().insert(TaggedBy { names, route });
+    Ok(shared.marked(response, status))
+}
