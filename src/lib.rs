@@ -73,6 +73,9 @@ pub mod status;
 // Layer 0: leaves.
 mod clock;
 mod error;
+#[cfg(feature = "graphql")]
+#[cfg_attr(not(test), expect(dead_code, reason = "the rule that uses it comes next"))]
+mod graphql;
 mod percent;
 mod ready;
 mod rpc;
@@ -126,6 +129,8 @@ pub mod __private {
     pub use crate::codec::{bench_read, bench_stored};
     #[cfg(all(any(test, fuzzing), feature = "redis"))]
     pub use crate::fuzz::fuzz_response;
+    #[cfg(all(any(test, fuzzing), feature = "graphql"))]
+    pub use crate::graphql::fuzz_graphql;
     #[cfg(all(any(test, fuzzing), feature = "redis"))]
     pub use crate::redis::resp::fuzz_replies;
     #[cfg(fuzzing)]

@@ -1,0 +1,30 @@
+//! GraphQL as pure functions: documents, the parameters of requests, and responses.
+//!
+//! The language is defined at <https://spec.graphql.org/September2025/>, requests and responses at <https://graphql.github.io/graphql-over-http/draft/>.
+
+pub(crate) mod document;
+pub(crate) mod params;
+pub(crate) mod response;
+
+/// Documents, requests and responses of any bytes. Used by the fuzz target `graphql`. Returns the number of parts that were understood.
+#[cfg(any(test, fuzzing))]
+pub fn fuzz_graphql(input: &[u8]) -> usize {
+    let text = String::from_utf8_lossy(input);
+    let document = document::Document::parse(&text);
+    let name = text.split_whitespace().nth(1);
+    let mut understood = 0;
+    if let Ok(document) = &document {
+        // A document that the parser accepts can be decided or refused, and the decision about a mutation does not depend on the name alone.
+        assert!(!document.may_write() || document.select(name).is_none_or(|_| !document.operations().is_empty()));
+        understood += 1 + usize::from(document.select(None).is_some());
+    }
+    for params in [params::Params::of_json(input), params::Params::of_query(&text)].into_iter().flatten() {
+        assert!(params.extensions.windows(2).all(|pair| pair[0].0 < pair[1].0), "extensions are sorted, each name once");
+        understood += 1;
+    }
+    if let Some(response) = response::Response::read(input) {
+        assert!(response.has_data() || response.has_errors());
+        understood += 1;
+    }
+    understood
+}
