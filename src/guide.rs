@@ -20,7 +20,7 @@ pub mod rpc {
     #![doc = include_str!("../docs/rpc.md")]
 }
 
-/// Cache tags for a CDN in front of the application.
+/// Cache tags for a CDN in front of the application, and its purges.
 pub mod cdn {
     #![doc = include_str!("../docs/cdn.md")]
 }

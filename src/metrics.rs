@@ -22,6 +22,7 @@ impl Stats {
     /// | `response_cache_not_stored_total` | `reason`: see [`NoStore`](crate::status::NoStore) | responses not stored |
     /// | `response_cache_evictions_total`, `…_expired_total` | | entries removed |
     /// | `response_cache_invalidations_total` | | writes that invalidated namespaces |
+    /// | `response_cache_purges_total`, `…_failed_purge_attempts_total`, `…_abandoned_purges_total`, `…_purge_overflows_total` | | calls of [`PurgeHook`](crate::cdn::PurgeHook) |
     /// | `response_cache_undelivered_total`, `…_unfenced_writes_total` | | writes that a shared store missed |
     /// | `response_cache_uncovered_writes_total`, `…_writes_without_rules_total` | | writes that invalidated nothing |
     /// | `response_cache_never_invalidated_total` | | entries stored without a namespace |
@@ -80,6 +81,10 @@ impl Stats {
             ("response_cache_expired_total", self.expired),
             ("response_cache_invalidations_total", self.invalidations),
             ("response_cache_undelivered_total", self.undelivered),
+            ("response_cache_purges_total", self.purges),
+            ("response_cache_failed_purge_attempts_total", self.failed_purge_attempts),
+            ("response_cache_abandoned_purges_total", self.abandoned_purges),
+            ("response_cache_purge_overflows_total", self.purge_overflows),
             ("response_cache_unfenced_writes_total", self.unfenced_writes),
             ("response_cache_uncovered_writes_total", self.uncovered_writes),
             ("response_cache_writes_without_rules_total", self.writes_without_rules),

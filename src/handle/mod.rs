@@ -10,7 +10,7 @@ use self::{
     matching::{Match, NoMatch},
 };
 use crate::{
-    cdn::CacheTags,
+    cdn::{CacheTags, PurgeHook},
     invalidate::{layer::InvalidateLayer, uri::invalidate_uri},
     key::Key,
     layer::CacheLayer,
@@ -104,6 +104,13 @@ impl ResponseCache {
     /// Sends the namespaces of each response that a rule covers, in the field of a CDN. Off by default: see [`CacheLayer::cache_tags`].
     pub fn cache_tags(self, tags: CacheTags) -> Self {
         self.map_cache_layer(|layer| layer.cache_tags(tags))
+    }
+
+    /// Adds a hook that is called with the namespaces after each invalidation, for purging a CDN. It belongs to the store, so that invalidations
+    /// through other handles of the store call it, too. Several hooks are called independently of each other.
+    pub fn after_invalidation(self, hook: PurgeHook) -> Self {
+        self.store().after_invalidation(hook);
+        self
     }
 
     /// Turns caching on or off, by a `bool` or by a [`Switch`] of the application. Defaults to on. [`CacheLayer::enabled`] describes the
@@ -247,6 +254,11 @@ impl ResponseCache {
     /// If the store cannot be reached: see [`Store::invalidate`].
     pub async fn invalidate_uri(&self, uri: &Uri) -> Result<(), StoreError> {
         invalidate_uri(self.store(), &self.invalidate.rules, uri).await
+    }
+
+    /// Waits until no hook of [`after_invalidation`](Self::after_invalidation) has anything left to do: see [`Store::wait_for_purges`].
+    pub async fn wait_for_purges(&self) {
+        self.store().wait_for_purges().await;
     }
 
     /// Returns the keyed hash that stands for a token in `{identity}`: see [`Store::identity`].

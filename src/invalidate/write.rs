@@ -353,7 +353,7 @@ impl<St: Store> Write<St> {
             counters.add(Count::Invalidations, 1);
             let fence = self.fence.take().map(|fence| fence.1).filter(|_| known);
             let limit = self.delivery_timeout().0;
-            what = Some(match backend::within(limit, store.bump(&names, self.kind, fence)).await {
+            let outcome = match backend::within(limit, store.bump(&names, self.kind, fence)).await {
                 Some(Ok(())) => {
                     tracing::debug!(?names, "invalidated");
                     Invalidation::Delivered
@@ -364,7 +364,9 @@ impl<St: Store> Write<St> {
                     tracing::error!(?names, ?error, "a write could not be followed by its invalidation in time");
                     Invalidation::Undelivered
                 }
-            });
+            };
+            store.context().hooks.invalidated(&names, outcome == Invalidation::Delivered);
+            what = Some(outcome);
         }
         self.settled = true;
         what
@@ -402,7 +404,9 @@ impl<St: Store> Drop for Write<St> {
         }
         let names = self.invalidated();
         if !names.is_empty() {
-            self.shared.store.bump_now(&names);
+            let store = &self.shared.store;
+            store.bump_now(&names);
+            store.context().hooks.invalidated(&names, !store.is_shared());
         }
     }
 }

@@ -62,8 +62,19 @@ pub(crate) struct Counters {
     pub(crate) flying: Arc<AtomicUsize>,
     /// The number of namespaces whose invalidation waits for a shared store.
     pub(crate) waiting: Arc<AtomicUsize>,
+    /// The counters of purge hooks.
+    pub(crate) purges: Arc<PurgeCounts>,
     /// The limits of warnings about misconfiguration.
     pub(crate) quiet: WarningLimits,
+}
+
+/// The counters of purge hooks.
+#[derive(Debug, Default)]
+pub(crate) struct PurgeCounts {
+    pub(crate) done: AtomicU64,
+    pub(crate) failed_attempts: AtomicU64,
+    pub(crate) abandoned: AtomicU64,
+    pub(crate) overflows: AtomicU64,
 }
 
 #[repr(align(128))]
@@ -75,6 +86,7 @@ impl Default for Counters {
             stripes: array::from_fn(|_| Stripe(array::from_fn(|_| AtomicU64::new(0)))),
             flying: Arc::default(),
             waiting: Arc::default(),
+            purges: Arc::default(),
             quiet: WarningLimits::default(),
         }
     }

@@ -60,6 +60,14 @@ pub struct Stats {
     pub undelivered: u64,
     /// Namespaces whose invalidation now waits for a shared store that cannot be reached.
     pub pending_invalidations: u64,
+    /// Calls of purge hooks that have succeeded, for one or more invalidations each.
+    pub purges: u64,
+    /// Attempts of purge hooks that have failed, panicked or taken too long.
+    pub failed_purge_attempts: u64,
+    /// Calls of purge hooks that were given up after their last attempt. Their namespaces were not purged.
+    pub abandoned_purges: u64,
+    /// Times that the queue of a purge hook was full, so that the next call purged everything.
+    pub purge_overflows: u64,
     /// Successful writes that invalidated nothing: no rule covers them, and their handlers named no namespace.
     pub uncovered_writes: u64,
     /// Uncovered writes through an [`InvalidateLayer`](crate::InvalidateLayer) without rules.
@@ -114,6 +122,10 @@ impl Stats {
             invalidations: count(Count::Invalidations),
             undelivered: count(Count::Undelivered),
             pending_invalidations: counters.waiting.load(Ordering::Relaxed) as u64,
+            purges: counters.purges.done.load(Ordering::Relaxed),
+            failed_purge_attempts: counters.purges.failed_attempts.load(Ordering::Relaxed),
+            abandoned_purges: counters.purges.abandoned.load(Ordering::Relaxed),
+            purge_overflows: counters.purges.overflows.load(Ordering::Relaxed),
             uncovered_writes: count(Count::UncoveredWrites),
             writes_without_rules: count(Count::WithoutRules),
             never_invalidated: count(Count::NeverInvalidated),
@@ -174,6 +186,13 @@ impl fmt::Display for Stats {
             f,
             "invalidations {invalidations}, undelivered {undelivered}, pending {pending_invalidations}, unfenced writes {unfenced_writes}"
         )?;
+        let Self { purges, failed_purge_attempts, abandoned_purges, purge_overflows, .. } = self;
+        if purges + failed_purge_attempts + purge_overflows > 0 {
+            writeln!(
+                f,
+                "purges {purges}, failed attempts {failed_purge_attempts}, abandoned {abandoned_purges}, overflows {purge_overflows}"
+            )?;
+        }
         if let Some(reachable) = self.reachable {
             let breaker = if reachable { "closed" } else { "open" };
             let lease = match self.leased {

@@ -11,6 +11,7 @@ use std::{
 
 use super::{error::StoreError, lock::Lock};
 use crate::{
+    cdn::worker::PurgeHooks,
     clock::Clock,
     entry::{Entry, stamp::Stamp, validity::Validity},
     key::KeyRef,
@@ -171,6 +172,8 @@ pub struct Context {
     pub(crate) clock: Clock,
     pub(crate) secret: Secret,
     pub(crate) counters: Counters,
+    /// The hooks that are called after invalidations.
+    pub(crate) hooks: PurgeHooks,
     /// The time that an explicit invalidation waits for the store.
     pub(crate) invalidate_timeout: Duration,
 }
@@ -191,7 +194,8 @@ pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = T>) ->
 impl Context {
     /// Returns a context with counters at zero. Stores that must agree on identities need the same secret.
     pub fn new(clock: Clock, secret: Secret) -> Self {
-        Self { clock, secret, counters: Counters::default(), invalidate_timeout: INVALIDATE_TIMEOUT }
+        let (counters, hooks) = (Counters::default(), PurgeHooks::default());
+        Self { clock, secret, counters, hooks, invalidate_timeout: INVALIDATE_TIMEOUT }
     }
 
     /// Returns the clock by which entries live and expire.

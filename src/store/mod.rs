@@ -18,6 +18,7 @@ use self::{
     error::StoreError,
 };
 use crate::{
+    cdn::PurgeHook,
     key::Key,
     namespace::{InvalidNamespace, Namespace, set::Namespaces},
     stats::{Stats, counters::Count},
@@ -85,6 +86,19 @@ pub trait Store: Backend + Clone + fmt::Debug + Send + Sync + 'static {
         async move { bump_in_time(self, &names, InvalidationKind::Hard).await }
     }
 
+    /// Adds a hook that is called with the namespaces after each invalidation through this store and its clones, for purging an external cache.
+    /// [`guide::cdn`](crate::guide::cdn) has complete examples.
+    fn after_invalidation(&self, hook: PurgeHook) {
+        let Context { hooks, counters, .. } = self.context();
+        hooks.add(hook, counters);
+    }
+
+    /// Waits until no hook of [`after_invalidation`](Self::after_invalidation) has anything left to do, for a shutdown or a test. While invalidations
+    /// wait for a shared store, so does this. Give it a timeout.
+    fn wait_for_purges(&self) -> impl Future<Output = ()> + Send {
+        self.context().hooks.idle()
+    }
+
     /// Returns the counters since the store was made, and its size.
     fn stats(&self) -> Stats {
         Stats::of(&self.context().counters, self.usage())
@@ -117,9 +131,11 @@ where
 
 /// Invalidates, and waits no longer than the store's `invalidate_timeout`.
 pub(crate) async fn bump_in_time<St: Store>(store: &St, names: &Namespaces, kind: InvalidationKind) -> Result<(), StoreError> {
-    let Context { invalidate_timeout, counters, .. } = store.context();
+    let Context { invalidate_timeout, counters, hooks, .. } = store.context();
     if !names.is_empty() {
         counters.add(Count::Invalidations, 1);
     }
-    within(*invalidate_timeout, store.bump(names, kind, None)).await.unwrap_or_else(|| Err(StoreError::queued()))
+    let bumped = within(*invalidate_timeout, store.bump(names, kind, None)).await.unwrap_or_else(|| Err(StoreError::queued()));
+    hooks.invalidated(names, bumped.is_ok());
+    bumped
 }
