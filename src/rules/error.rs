@@ -35,6 +35,8 @@ pub enum RulesErrorKind {
     Namespace,
     /// A setting is out of range.
     Setting,
+    /// A descriptor set is malformed, has no method that reads, or has an option where it does not belong.
+    Descriptors,
 }
 
 impl RulesError {
@@ -49,6 +51,11 @@ impl RulesError {
             None => format!("rule without a route: {why}"),
         };
         Self { kind, text }
+    }
+
+    #[cfg(feature = "protobuf")]
+    pub(super) fn descriptors(why: &dyn fmt::Display) -> Self {
+        Self { kind: RulesErrorKind::Descriptors, text: format!("descriptor set: {why}") }
     }
 
     pub(super) fn pattern(route: &str, why: &str) -> Self {

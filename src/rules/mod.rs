@@ -4,6 +4,8 @@
 pub(crate) mod config;
 pub(crate) mod content;
 pub(crate) mod content_options;
+#[cfg(feature = "protobuf")]
+mod descriptors;
 pub(crate) mod error;
 pub(crate) mod failure;
 pub(crate) mod http;

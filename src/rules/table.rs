@@ -247,6 +247,19 @@ impl Rules {
         self.table.unmatched()
     }
 
+    /// Returns the patterns of the rules that cache, in the order in which they were added.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_response_cache::{Rule, Rules};
+    ///
+    /// let rules = Rules::new().route("/tables/{table}", Rule::ttl(Duration::from_secs(60))).route("/health", Rule::uncached());
+    /// assert_eq!(rules.cached_routes().collect::<Vec<_>>(), ["/tables/{table}"]);
+    /// ```
+    pub fn cached_routes(&self) -> impl Iterator<Item = &str> {
+        self.table.rules.iter().filter(|rule| !rule.is_uncached()).filter_map(|rule| rule.route())
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.table.rules.is_empty()
     }

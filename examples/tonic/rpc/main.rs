@@ -3,6 +3,7 @@
 
 mod client_side;
 mod deadlines;
+mod descriptors;
 mod hits;
 mod service;
 mod streams;
