@@ -65,7 +65,8 @@ impl CacheTags {
         Self::limited("cache-tag", b',', (1024, 1000, 16_384))
     }
 
-    /// Returns the form of Google Cloud CDN and Media CDN: `Cache-Tag`, separated by commas, with at most 50 tags of 120 bytes.
+    /// Returns the form of Google Cloud CDN and Media CDN: `Cache-Tag`, separated by commas, with at most 50 tags of 120 bytes. These
+    /// limits are chosen low.
     pub fn google() -> Self {
         Self::limited("cache-tag", b',', (120, 50, 8192))
     }

@@ -23,8 +23,9 @@ use crate::{
     stats::counters::{Counters, PurgeCounts},
 };
 
-/// The pause between two looks at the invalidations that wait for a shared store.
-const DELIVERY_CHECK: Duration = Duration::from_secs(1);
+/// The pause between two looks at the invalidations that wait for a shared store. Short, because their number includes those that are just being
+/// delivered, and is rarely zero for long while there are many writes.
+const DELIVERY_CHECK: Duration = Duration::from_millis(100);
 
 /// The hooks of a store.
 #[derive(Debug, Default)]

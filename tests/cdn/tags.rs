@@ -95,6 +95,13 @@ async fn path_that_may_name_another_route_is_not_stored_by_cdns() {
 }
 
 #[tokio::test]
+async fn responses_of_uncached_rules_carry_their_tags() {
+    let (inner, _) = counting(|_, _| row(ok("rows")));
+    let cache = layer(Memory::new(1 << 20), Rule::uncached().namespace("db:{table}")).layer(inner);
+    assert_eq!(tags_of(&send(&cache, get("/t/orders")).await), [TAGS]);
+}
+
+#[tokio::test]
 async fn responses_carry_no_tags_by_default() {
     let (inner, _) = counting(|_, _| row(ok("rows")));
     let cache = CacheLayer::new(Memory::new(1 << 20)).rules(one_rule(rule())).layer(inner);

@@ -19,6 +19,7 @@ mod losses;
 mod lost_push;
 mod named;
 mod places;
+mod purges;
 mod rig;
 mod running;
 mod setup;
