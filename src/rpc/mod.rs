@@ -29,14 +29,19 @@ pub(crate) struct Call {
 }
 
 /// The request fields that a server may read to understand a message, or to choose the form of its response.
-pub(crate) static FIELDS: [HeaderName; 6] = [
+pub(crate) static FIELDS: [HeaderName; 7] = [
     header::CONTENT_TYPE,
     header::CONTENT_ENCODING,
     header::ACCEPT,
+    header::ACCEPT_ENCODING,
     HeaderName::from_static("grpc-encoding"),
     HeaderName::from_static("grpc-accept-encoding"),
     HeaderName::from_static("connect-protocol-version"),
 ];
+
+/// The request fields by which a server may choose the form of its response to a GET (Connect), whose message is in its query.
+pub(crate) static FIELDS_OF_GET: [HeaderName; 3] =
+    [header::ACCEPT, header::ACCEPT_ENCODING, HeaderName::from_static("connect-protocol-version")];
 
 impl Protocol {
     /// Returns the protocol of a POST. Returns `None` for a stream of Connect, and for all other requests.

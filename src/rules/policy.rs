@@ -91,7 +91,8 @@ impl Policy {
             }
         };
         let (fixed_invalidations, invalidations) = without_fixed(invalidations);
-        let of_target = rule.key.depends_only_on_target();
+        // The key of a GET by Connect has fields.
+        let of_target = rule.key.depends_only_on_target() && rule.content.rpc.is_none();
         let plans_by_target = of_target
             && !identified
             && rule.namespaces_by.is_empty()
@@ -100,7 +101,7 @@ impl Policy {
         let mut base = Namespaces::root();
         let fixed = namespaces.iter().map_while(Template::fixed).map(|name| base.push(name)).count();
         let (base, namespaces): (_, Vec<_>) = (base.shared(), namespaces.into_iter().skip(fixed).collect());
-        let is_plain = namespaces.is_empty() && rule.namespaces_by.is_empty() && !rule.groups;
+        let is_plain = namespaces.is_empty() && rule.namespaces_by.is_empty() && !rule.groups && rule.content.rpc.is_none();
         let names_none = rule.namespaces.is_empty()
             && rule.namespaces_by.is_empty()
             && !rule.groups
@@ -126,6 +127,11 @@ impl Policy {
     #[inline]
     pub(crate) fn write_key(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
         match request.body {
+            None if self.is_rpc() => {
+                let extracted = self.write_target(request, key);
+                key::content::write_fields(&rpc::FIELDS_OF_GET, request.headers, key);
+                extracted
+            }
             None => self.write_target(request, key),
             Some(content) => self.write_with_content(request, content, key),
         }
@@ -345,7 +351,7 @@ impl Policy {
         }
         // The key of the request is a namespace as well, so that all its variants can be invalidated.
         names.push_key(key);
-        if request.body.is_some() {
+        if request.body.is_some() || self.is_rpc() {
             // RFC 9111, section 4.4: a write to a URI invalidates its stored responses.
             let mut target = Vec::new();
             let without_content = RequestView { body: None, ..*request };

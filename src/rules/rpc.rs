@@ -19,8 +19,8 @@ impl Rule {
     /// - The response to a unary call is stored for this lifetime if the call succeeds: with exactly one message and status 0 in gRPC, or with
     ///   HTTP status 200 in Connect. Trailers are stored and replayed as they are. [`rpc_status`](Self::rpc_status) stores errors.
     /// - The key holds the path, the message byte for byte with its compression flag, and the fields `Content-Type`, `Content-Encoding`, `Accept`,
-    ///   `grpc-encoding`, `grpc-accept-encoding` and `connect-protocol-version`. It does not hold timeouts. Any other metadata that a response
-    ///   depends on must be added: `.key(RouteAndQuery.and(Headers::new(["x-tenant"])))`, or an [identity](Self::identity) for
+    ///   `Accept-Encoding`, `grpc-encoding`, `grpc-accept-encoding` and `connect-protocol-version`. It does not hold timeouts. Any other
+    ///   metadata that a response depends on must be added: `.key(RouteAndQuery.and(Headers::new(["x-tenant"])))`, or an [identity](Self::identity) for
     ///   `authorization`.
     /// - Streams, calls of several messages, and messages beyond [`max_request_body`](Self::max_request_body) and [`max_body`](Self::max_body)
     ///   pass as they arrive. If a pattern covers a method whose requests are streams, the cache holds a request until 100 milliseconds have
@@ -30,7 +30,7 @@ impl Rule {
     /// - A call that waits for the response to an equal call gets `DEADLINE_EXCEEDED` when its own deadline has passed.
     /// - A call on the route is not a write for [`InvalidateLayer`](crate::InvalidateLayer). A method that writes has a rule of its own:
     ///   [`Rule::uncached`] with [`invalidates`](Self::invalidates).
-    /// - The query of a GET (Connect) is in the key as it was sent.
+    /// - The query of a GET (Connect) is in the key as it was sent, with the fields `Accept`, `Accept-Encoding` and `connect-protocol-version`.
     ///
     /// A [`RequestBodyLayer`](crate::RequestBodyLayer) must stand outside of the [`CacheLayer`](crate::CacheLayer), as
     /// [`ResponseCache::layer_with_request_bodies`](crate::ResponseCache::layer_with_request_bodies) puts it. Without it calls bypass the cache,

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use tower::{ServiceBuilder, ServiceExt, service_fn, util::BoxCloneService};
 use tower_response_cache::{
@@ -104,6 +104,24 @@ async fn get_of_connect_is_keyed_by_its_query_as_sent() {
         "connect=v1&encoding=json&message=%7B%22a%22%3A2%2C%22b%22%3A1%7D",
     ];
     assert_eq!(method.calls_of(others.map(get)).await, 5);
+}
+
+/// Connect negotiates the compression of a response by `Accept-Encoding`, and need not say so in `Vary`.
+#[tokio::test]
+async fn accepted_encodings_share_no_response() {
+    let method = Method::new(Rule::rpc(MINUTE), |call| (200, "application/proto", call.to_string().into()));
+    let with_encoding = |mut request: Call, accepted: &'static str| {
+        request.headers_mut().insert("accept-encoding", HeaderValue::from_static(accepted));
+        request
+    };
+    for request in [|| post("application/proto", b"a", &[]), || get("connect=v1&encoding=proto&message=a")] {
+        let all = || [request(), with_encoding(request(), "gzip"), with_encoding(request(), "br, gzip")];
+        assert_eq!((method.calls_of(all()).await, method.calls_of(all()).await), (3, 0));
+    }
+    let target: Uri = format!("{PATH}?connect=v1&encoding=proto&message=a").parse().expect("a URI");
+    method.cache.invalidate_uri(&target).await.expect("memory");
+    let gets = [get("connect=v1&encoding=proto&message=a"), with_encoding(get("connect=v1&encoding=proto&message=a"), "gzip")];
+    assert_eq!(method.calls_of(gets).await, 2);
 }
 
 #[tokio::test]
