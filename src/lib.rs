@@ -60,6 +60,7 @@ pub mod rules;
 // Layer 2: the protocol between the layers and a store, and the memory store; cache tags for CDNs.
 pub mod cdn;
 mod extensions;
+pub mod message;
 mod store;
 
 // Layer 1: keys, namespaces, entries, routes, statistics.

@@ -25,6 +25,7 @@ impl Stats {
     /// | `response_cache_purges_total`, `…_failed_purge_attempts_total`, `…_abandoned_purges_total`, `…_purge_overflows_total` | | calls of [`PurgeHook`](crate::cdn::PurgeHook) |
     /// | `response_cache_undelivered_total`, `…_unfenced_writes_total` | | writes that a shared store missed |
     /// | `response_cache_uncovered_writes_total`, `…_writes_without_rules_total` | | writes that invalidated nothing |
+    /// | `response_cache_unread_writes_total` | | writes that invalidated all entries, because their message could not be read |
     /// | `response_cache_never_invalidated_total` | | entries stored without a namespace |
     /// | `response_cache_damaged_total`, `…_failed_lookups_total` | | failed reads of a shared store |
     /// | `response_cache_refreshes_total`, `response_cache_inner_calls_total` | | calls of the inner service |
@@ -88,6 +89,7 @@ impl Stats {
             ("response_cache_unfenced_writes_total", self.unfenced_writes),
             ("response_cache_uncovered_writes_total", self.uncovered_writes),
             ("response_cache_writes_without_rules_total", self.writes_without_rules),
+            ("response_cache_unread_writes_total", self.unread_writes),
             ("response_cache_never_invalidated_total", self.never_invalidated),
             ("response_cache_damaged_total", self.damaged),
             ("response_cache_failed_lookups_total", self.failed_lookups),

@@ -12,7 +12,7 @@ use std::{
 const LAYERS: &[&[&str]] = &[
     &["clock", "error", "graphql", "percent", "ready", "rpc", "secret", "semantics", "switch"],
     &["entry", "key", "namespace", "route", "stats", "status"],
-    &["cdn", "extensions", "store"],
+    &["cdn", "extensions", "message", "store"],
     &["codec", "metrics", "redis", "rules"],
     &["body", "lookup", "request_body", "single_flight", "state"],
     &["respond", "target_cache"],

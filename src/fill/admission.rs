@@ -75,6 +75,13 @@ impl<St: Store> Fill<St> {
             return Err(NoStore::NoStore);
         }
         let rule = &self.request.rule;
+        if let Some(unread) = self.request.plan.end.as_ref().and_then(|end| end.unread.as_ref()) {
+            self.warn_of_unread(unread);
+            return Err(unread.reason);
+        }
+        if parts.status == StatusCode::PARTIAL_CONTENT && rule.reads_responses() {
+            return Err(NoStore::Partial);
+        }
         let tells = self.shared.options.cache_status.is_some();
         let seen = HeaderScan::of(&parts.headers);
         rule.learned().record_response(seen.varies || seen.negotiated);
@@ -147,12 +154,18 @@ impl<St: Store> Fill<St> {
             }
         }
         let all = names.as_ref().unwrap_or(known);
-        if all.are_too_many() {
-            let (route, context) = (self.request.rule.route(), self.shared.store.context());
-            context.counters.too_many_namespaces(route, all.named(), context.clock.nanos());
-            return Err(NoStore::Namespaces);
-        }
+        self.check_count(all)?;
         Ok(names)
+    }
+
+    /// Returns an error for more namespaces than an entry may have.
+    pub(super) fn check_count(&self, names: &Namespaces) -> Result<(), NoStore> {
+        if !names.are_too_many() {
+            return Ok(());
+        }
+        let (route, context) = (self.request.rule.route(), self.shared.store.context());
+        context.counters.too_many_namespaces(route, names.named(), context.clock.nanos());
+        Err(NoStore::Namespaces)
     }
 
     /// Returns the lifetimes of a response under a rule that sets them.
@@ -228,29 +241,32 @@ impl<St: Store> Fill<St> {
             freshness.lifetime = freshness.initial_age.saturating_add(own);
         }
         freshness.lifetime = self.request.rule.jittered(freshness.lifetime);
+        // A part is not revalidated.
+        let is_part = status == StatusCode::PARTIAL_CONTENT;
         let asks = ETag::of(response).is_some() || response.contains_key(header::LAST_MODIFIED);
-        let useful_until = freshness.useful_until().saturating_mul(MS);
-        if !asks && useful_until <= now {
+        let times = self.times_by_http(options, &freshness, asks && !is_part);
+        if !asks && times.if_error_until <= now || is_part && times.fresh_until <= now {
             return Err(NoStore::Lifetime);
         }
+        Ok((times, Some(Box::new(Http { freshness, open, asks: asks && !is_part, own_tag: false }))))
+    }
+
+    /// Returns the times of an entry where HTTP decides. The inner service can revalidate the entry if it `asks`.
+    pub(super) fn times_by_http(&self, options: &HttpOptions, freshness: &Freshness, asks: bool) -> Times {
+        let now = self.answered;
         let fresh_until = match freshness.validate_always {
             true => now,
             false => freshness.fresh_until().saturating_mul(MS),
         };
-        // A part is not revalidated.
-        let asks = asks && status != StatusCode::PARTIAL_CONTENT;
-        if status == StatusCode::PARTIAL_CONTENT && fresh_until <= now {
-            return Err(NoStore::Lifetime);
-        }
-        let times = Times {
+        let useful_until = freshness.useful_until().saturating_mul(MS);
+        Times {
             born: now.saturating_sub(nanos(freshness.initial_age)),
             fresh_until,
             while_revalidate_until: fresh_until.saturating_add(nanos(freshness.stale_while_revalidate)),
             if_error_until: useful_until,
             kept_until: if asks { fresh_until.saturating_add(nanos(options.keep)) } else { useful_until },
             cost: self.took(),
-        };
-        Ok((times, Some(Box::new(Http { freshness, open, asks, own_tag: false }))))
+        }
     }
 
     /// Returns the request fields that a response depends on: those of its `Vary`, and those by which it was negotiated without naming them.

@@ -13,7 +13,7 @@ use http::{HeaderMap, Response, header, response};
 use http_body::Body;
 use tracing::Instrument;
 
-use super::{Answer, Fill, RestFuture, admission::Admission, commit::Commit, rpc::Refusal};
+use super::{Answer, Fill, RestFuture, admission::Admission, commit::Commit, end::Refusal};
 use crate::{
     body::CacheBody,
     cdn::response::TaggedBy,
@@ -51,7 +51,7 @@ impl<St: Store> Fill<St> {
         if matches!(reading, ReadOutcome::Whole) && got.is_of(fit.announced) {
             let trailers = got.trailers.take();
             let ExactLength { sent, kept } = exact(got.whole());
-            if let Err(refusal) = self.admit_call(&mut fit, &kept, trailers.as_deref()) {
+            if let Err(refusal) = self.admit_end(&mut fit, &kept, trailers.as_deref()) {
                 let response = Response::from_parts(parts, CacheBody::whole(sent, trailers));
                 return Poll::Ready(Ok(self.refused(refusal, response)));
             }
@@ -98,7 +98,7 @@ impl<St: Store> Fill<St> {
         let source = Source { body, trailers };
         let why = match reading {
             ReadOutcome::Pending => {
-                // A call is shared only with its status, at the end of its response.
+                // A call is shared only with its status, and other responses with the namespaces of their messages.
                 if frames.is_none() {
                     self.arrives(&fit, &tape, length, response.extensions().get());
                 }
@@ -137,6 +137,9 @@ impl<St: Store> Fill<St> {
     /// Tells the followers that the response may be shared while its body is read.
     fn arrives(&self, fit: &Admission, tape: &Arc<SharedBody>, length: Option<u64>, tagged_by: Option<&TaggedBy>) {
         let Some(leader) = &self.leader else { return };
+        if self.request.rule.reads_responses() {
+            return leader.reads();
+        }
         // A store that must be queried verifies the namespaces of the response when the body is complete.
         if fit.added().is_some() && self.shared.store.is_shared() {
             return leader.reads();
@@ -181,7 +184,7 @@ impl<St: Store> Fill<St> {
             Some(Ok(())) if is_length(tape.len(), exact, fit.announced) => {
                 // Stored before the end is announced, so that a client that has read the body finds it in the store.
                 let data = self::exact(tape.whole()).kept;
-                match self.admit_call(&mut fit, &data, trailers.as_deref()) {
+                match self.admit_end(&mut fit, &data, trailers.as_deref()) {
                     Ok(()) => {
                         self.state_length(&mut fit, data.len(), trailers.is_some());
                         self.tag(&mut fit, &data);

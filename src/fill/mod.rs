@@ -4,6 +4,7 @@ pub(crate) mod admission;
 pub(crate) mod begin;
 pub(crate) mod body;
 pub(crate) mod commit;
+mod end;
 pub(crate) mod fast_path;
 pub(crate) mod future;
 pub(crate) mod ongoing;

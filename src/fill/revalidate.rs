@@ -89,6 +89,7 @@ impl<St: Store> Fill<St> {
                 return Err(NoStore::Namespaces);
             }
             fit.named = Some(ResponseNamespaces::new(known, all));
+            self.admit_message(&mut fit, body)?;
             self.tag(&mut fit, body);
             Ok(fit)
         });

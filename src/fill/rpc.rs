@@ -2,9 +2,10 @@
 
 use http::{HeaderMap, Response};
 
-use super::{Fill, admission::Admission};
+use super::{Fill, admission::Admission, end::Refusal};
 use crate::{
     rpc::{
+        Protocol,
         frames::FrameCounter,
         outcome::{CallOutcome, is_failure, is_transient, outcome, status},
     },
@@ -13,24 +14,22 @@ use crate::{
     store::Store,
 };
 
-/// The reason for which a complete response is not stored.
-pub(super) struct Refusal {
-    pub(super) reason: NoStore,
-    /// The next responses for the key will probably be refused, too.
-    pub(super) is_lasting: bool,
-}
-
 impl<St: Store> Fill<St> {
-    /// Checks the complete response to a call, and sets its lifetime by its status. Other responses need no check.
-    pub(super) fn admit_call(&self, fit: &mut Admission, body: &[u8], trailers: Option<&HeaderMap>) -> Result<(), Refusal> {
-        let Some(protocol) = self.request.plan.framed else { return Ok(()) };
+    /// Checks the complete response to a call, and sets its lifetime by its status. Returns true if the response has a message.
+    pub(super) fn admit_call(
+        &self,
+        protocol: Protocol,
+        fit: &mut Admission,
+        body: &[u8],
+        trailers: Option<&HeaderMap>,
+    ) -> Result<bool, Refusal> {
         match outcome(protocol, &fit.headers.map(), body, trailers) {
-            CallOutcome::Message => Ok(()),
+            CallOutcome::Message => Ok(true),
             CallOutcome::NotUnary => Err(Refusal { reason: NoStore::NotUnary, is_lasting: true }),
             CallOutcome::Status(status) => match self.request.rule.rpc_status_lifetime(status) {
                 Some(ttl) => {
                     fit.times = self.times(ttl, None);
-                    Ok(())
+                    Ok(false)
                 }
                 None => Err(Refusal { reason: NoStore::RpcStatus, is_lasting: !is_transient(status) }),
             },
@@ -40,11 +39,16 @@ impl<St: Store> Fill<St> {
     /// Returns the failure that a response states: by its status or, in the head of a response to a call, by the status of the call.
     pub(super) fn failure_of<B>(&self, response: &Response<B>) -> Option<Failure> {
         let of_call = || is_failure(status(response.headers())?).then_some(Failure::ServerError);
-        Failure::of_status(response.status()).or_else(|| self.request.plan.framed.and_then(|_| of_call()))
+        Failure::of_status(response.status()).or_else(|| self.framed().and_then(|_| of_call()))
     }
 
     /// Returns a counter of messages for a response that must have one.
     pub(super) fn frames(&self) -> Option<FrameCounter> {
-        self.request.plan.framed.map(|_| FrameCounter::default())
+        self.framed().map(|_| FrameCounter::default())
+    }
+
+    /// Returns the protocol of a call whose messages stand in frames.
+    fn framed(&self) -> Option<Protocol> {
+        self.request.plan.end.as_ref()?.framed
     }
 }

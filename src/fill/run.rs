@@ -135,7 +135,7 @@ impl<St: Store> Fill<St> {
             self.note_tags(&mut parts, hints.as_ref());
         }
         let least = body.size_hint().lower();
-        let plain = if hints.is_none() && self.request.plan.framed.is_none() { self.fast_path(&parts, least) } else { None };
+        let plain = if hints.is_none() && self.request.plan.end.is_none() { self.fast_path(&parts, least) } else { None };
         let Some(plain) = plain else {
             return self.answered_otherwise(parts, body, hints, cx, rest);
         };

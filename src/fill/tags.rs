@@ -11,6 +11,7 @@ use crate::{
     extensions::CachePolicy,
     key::{KeyRef, RequestView},
     namespace::{cache_groups::GroupOrigin, set::Namespaces},
+    rules::policy::{Policy, ReadPlan},
     state::LayerState,
     status::{Bypass, CacheStatus, Outcome},
     store::Store,
@@ -35,9 +36,15 @@ impl<St: Store> Fill<St> {
         let plan = &self.request.plan;
         let mut names = plan.names.clone();
         more.for_each(|name| names.push(name));
-        let is_readable = add_names_of(&mut names, headers, hints, plan.groups_of.as_deref());
-        TaggedBy { names: is_readable.then(|| Arc::new(names)), route: self.request.rule.route().map(Into::into) }
+        let is_known =
+            add_names_of(&mut names, headers, hints, plan.groups_of.as_deref()) && names_are_known(&self.request.rule, plan);
+        TaggedBy { names: is_known.then(|| Arc::new(names)), route: self.request.rule.route().map(Into::into) }
     }
+}
+
+/// Returns false if messages name further namespaces: one of the request that could not be read, or one at the end of the response.
+fn names_are_known(rule: &Policy, plan: &ReadPlan) -> bool {
+    !rule.reads_responses() && plan.end.as_ref().is_none_or(|end| end.unread.is_none())
 }
 
 /// Adds the namespaces that a response names. Returns false if its groups cannot be read.
@@ -73,7 +80,7 @@ pub(crate) fn of_request<St: Store, B>(shared: &LayerState<St>, request: &Reques
     };
     let view = RequestView::of(request, &found.params, &shared.store.context().secret);
     let plan = found.rule.plan(&view, KeyRef::new(&[]));
-    let is_known = outcome != Outcome::Bypass(Bypass::AmbiguousPath);
+    let is_known = outcome != Outcome::Bypass(Bypass::AmbiguousPath) && names_are_known(found.rule, &plan);
     RequestNames { names: is_known.then_some(plan.names), groups: plan.groups_of, route: found.rule.route().map(Into::into) }
 }
 

@@ -150,11 +150,11 @@ impl ResponseCache {
         (self.invalidate_layer(), self.cache_layer())
     }
 
-    /// Returns the layers of [`layer`](Self::layer) with a [`RequestBodyLayer`] between them, for rules that [read by
-    /// POST](Rule::reads_by_post) and for QUERY. The inner service gets a [`ReadBody`](crate::request_body::ReadBody) as the body of its
-    /// requests.
-    pub fn layer_with_request_bodies(&self) -> (InvalidateLayer<AnyStore>, RequestBodyLayer, CacheLayer<AnyStore>) {
-        (self.invalidate_layer(), self.request_body_layer(), self.cache_layer())
+    /// Returns the layers of [`layer`](Self::layer) with a [`RequestBodyLayer`] outside of them, for rules that [read by
+    /// POST](Rule::reads_by_post) or that [name namespaces by messages](crate::message), and for QUERY. The inner service gets a
+    /// [`ReadBody`](crate::request_body::ReadBody) as the body of its requests.
+    pub fn layer_with_request_bodies(&self) -> (RequestBodyLayer, InvalidateLayer<AnyStore>, CacheLayer<AnyStore>) {
+        (self.request_body_layer(), self.invalidate_layer(), self.cache_layer())
     }
 
     /// Returns a [`RequestBodyLayer`] alone, with the rules of this cache. Each call returns a layer with a limit of its own for the bodies that
@@ -226,7 +226,7 @@ impl ResponseCache {
     /// The rules are found as for a successful unsafe request to the URI. Each of them invalidates
     ///
     /// - the namespaces that it names for writes to the route, with any method. `{identity}` stands for clients without an identity.
-    ///   Closures that need a response ([`Rule::invalidates_by`]) are not called.
+    ///   Closures that need a response or a message ([`Rule::invalidates_by`], [`Rule::invalidates_from_request`]) are not called.
     /// - the response to GET of the URI, in [all spellings](crate::invalidate#equivalent-targets). Where HTTP decides ([`Rule::http`]), it
     ///   is invalidated for all clients (RFC 9111, section 4.4). Other rules invalidate the response to a request without header fields.
     ///   Their entries by an identity, or by a field in the key, are invalidated by namespaces alone.

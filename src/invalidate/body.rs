@@ -15,6 +15,7 @@ use pin_project::pin_project;
 use tokio::runtime::Handle;
 use tracing::Instrument;
 
+use super::held::HeldBody;
 use crate::{
     rpc::outcome,
     status::{CacheStatus, StatusBody},
@@ -25,20 +26,21 @@ use crate::{
 ///
 /// Its data and its error are the types of the inner body.
 #[pin_project]
-pub struct InvalidateBody<B> {
+pub struct InvalidateBody<B: Body> {
     #[pin]
     kind: Kind<B>,
 }
 
 #[pin_project(project = KindProj)]
-enum Kind<B> {
+enum Kind<B: Body> {
     Empty,
     Inner(#[pin] B),
     // Boxed: few bodies are.
+    Held(Box<HeldBody<B>>),
     Call(Box<CallBody<B>>),
 }
 
-impl<B> InvalidateBody<B> {
+impl<B: Body> InvalidateBody<B> {
     #[inline]
     pub(crate) fn inner(body: B) -> Self {
         Self { kind: Kind::Inner(body) }
@@ -48,18 +50,23 @@ impl<B> InvalidateBody<B> {
         Self { kind: Kind::Empty }
     }
 
+    /// Returns the body of a response whose beginning may have been read.
+    pub(super) fn held(body: HeldBody<B>) -> Self {
+        Self { kind: Kind::Held(Box::new(body)) }
+    }
+
     /// Returns the body of the response to a call by RPC that writes.
-    pub(super) fn call(body: B, end: Box<dyn CallEnd>) -> Self {
-        let call = CallBody { body: Some(Box::pin(body)), end: Some(end), settling: None, trailers: None, read_to_end: None };
+    pub(super) fn call(body: HeldBody<B>, end: Box<dyn CallEnd>) -> Self {
+        let call = CallBody { body: Some(body), end: Some(end), settling: None, trailers: None, read_to_end: None };
         Self { kind: Kind::Call(Box::new(call)) }
     }
 
-    /// The body of the inner service. `None` in a 503 of the layer, and in the response to a call by RPC that writes: the layer has to see its
-    /// end.
+    /// The body of the inner service. `None` in a 503 of the layer, in the response to a call by RPC that writes, since the layer has to see its
+    /// end, and in a response that the layer has read.
     pub fn into_inner(self) -> Option<B> {
         match self.kind {
             Kind::Inner(body) => Some(body),
-            Kind::Empty | Kind::Call(_) => None,
+            Kind::Empty | Kind::Held(_) | Kind::Call(_) => None,
         }
     }
 }
@@ -73,11 +80,11 @@ pub(super) trait CallEnd: Send {
 pub(super) type Settling = Pin<Box<dyn Future<Output = bool> + Send>>;
 
 /// Reads a body to its end, and settles its call.
-type ReadToEnd<B> = fn(Pin<Box<B>>, Box<dyn CallEnd>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+type ReadToEnd<B> = fn(HeldBody<B>, Box<dyn CallEnd>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The body of the response to a call that writes. Its trailers are held until the invalidation: they say that the call has succeeded.
-struct CallBody<B> {
-    body: Option<Pin<Box<B>>>,
+struct CallBody<B: Body> {
+    body: Option<HeldBody<B>>,
     end: Option<Box<dyn CallEnd>>,
     settling: Option<Settling>,
     trailers: Option<HeaderMap>,
@@ -88,7 +95,7 @@ struct CallBody<B> {
 /// The next frame of a body.
 type NextFrame<B> = Option<Result<Frame<<B as Body>::Data>, <B as Body>::Error>>;
 
-impl<B: Body + Send + 'static> CallBody<B> {
+impl<B: Body<Data: Send, Error: Send> + Send + 'static> CallBody<B> {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<NextFrame<B>> {
         self.read_to_end = Some(|body, end| Box::pin(read_to_end(body, end)));
         loop {
@@ -99,7 +106,7 @@ impl<B: Body + Send + 'static> CallBody<B> {
                 return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
             }
             let Some(body) = &mut self.body else { return Poll::Ready(None) };
-            match ready!(body.as_mut().poll_frame(cx)) {
+            match ready!(Pin::new(body).poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_trailers() {
                     Ok(trailers) => self.end_with(Some(trailers)),
                     Err(frame) => return Poll::Ready(Some(Ok(frame))),
@@ -115,7 +122,7 @@ impl<B: Body + Send + 'static> CallBody<B> {
     }
 }
 
-impl<B> CallBody<B> {
+impl<B: Body> CallBody<B> {
     fn end_with(&mut self, trailers: Option<HeaderMap>) {
         self.body = None;
         let status = trailers.as_ref().and_then(outcome::status);
@@ -138,7 +145,7 @@ const ABANDONED_LIMIT: Duration = Duration::from_secs(60);
 const FRAMES_AT_ONCE: usize = 32;
 
 /// A client that leaves does not end a write: the method goes on for a minute, and its end invalidates.
-impl<B> Drop for CallBody<B> {
+impl<B: Body> Drop for CallBody<B> {
     fn drop(&mut self) {
         self.settle_in_a_task();
         let (body, Ok(runtime)) = (self.body.take(), Handle::try_current()) else { return };
@@ -152,11 +159,11 @@ impl<B> Drop for CallBody<B> {
     }
 }
 
-async fn read_to_end<B: Body>(mut body: Pin<Box<B>>, end: Box<dyn CallEnd>) {
+async fn read_to_end<B: Body<Data: Send, Error: Send>>(mut body: HeldBody<B>, end: Box<dyn CallEnd>) {
     let reading = async {
         for n in 1_usize.. {
             // The frame itself may not be kept across an await, since its data need not be `Send`.
-            let step = poll_fn(|cx| body.as_mut().poll_frame(cx).map(after));
+            let step = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx).map(after));
             if let ControlFlow::Break(status) = step.await {
                 return status;
             }
@@ -190,17 +197,18 @@ fn unavailable() -> HeaderMap {
     trailers
 }
 
-impl<B: StatusBody> StatusBody for InvalidateBody<B> {
+impl<B: Body + StatusBody> StatusBody for InvalidateBody<B> {
     fn cache_status(&self) -> Option<CacheStatus> {
         match &self.kind {
             Kind::Inner(body) => body.cache_status(),
-            Kind::Call(call) => call.body.as_ref()?.cache_status(),
+            Kind::Held(held) => held.get().cache_status(),
+            Kind::Call(call) => call.body.as_ref()?.get().cache_status(),
             Kind::Empty => None,
         }
     }
 }
 
-impl<B: Body + Send + 'static> Body for InvalidateBody<B> {
+impl<B: Body<Data: Send, Error: Send> + Send + 'static> Body for InvalidateBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 
@@ -208,6 +216,7 @@ impl<B: Body + Send + 'static> Body for InvalidateBody<B> {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         match self.project().kind.project() {
             KindProj::Inner(body) => body.poll_frame(cx),
+            KindProj::Held(held) => Pin::new(&mut **held).poll_frame(cx),
             KindProj::Call(call) => call.poll_frame(cx),
             KindProj::Empty => Poll::Ready(None),
         }
@@ -217,6 +226,7 @@ impl<B: Body + Send + 'static> Body for InvalidateBody<B> {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Inner(body) => body.is_end_stream(),
+            Kind::Held(held) => held.is_end_stream(),
             Kind::Call(call) => call.body.is_none() && call.settling.is_none(),
             Kind::Empty => true,
         }
@@ -226,6 +236,7 @@ impl<B: Body + Send + 'static> Body for InvalidateBody<B> {
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Inner(body) => body.size_hint(),
+            Kind::Held(held) => held.size_hint(),
             // Not exact: with an exact length, a server may not ask for the end.
             Kind::Call(_) => SizeHint::default(),
             Kind::Empty => SizeHint::with_exact(0),
@@ -234,16 +245,17 @@ impl<B: Body + Send + 'static> Body for InvalidateBody<B> {
 }
 
 /// An empty body.
-impl<B> Default for InvalidateBody<B> {
+impl<B: Body> Default for InvalidateBody<B> {
     fn default() -> Self {
         Self::empty()
     }
 }
 
-impl<B> fmt::Debug for InvalidateBody<B> {
+impl<B: Body> fmt::Debug for InvalidateBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.kind {
             Kind::Inner(_) => "InvalidateBody::Inner",
+            Kind::Held(_) => "InvalidateBody::Held",
             Kind::Call(_) => "InvalidateBody::Call",
             Kind::Empty => "InvalidateBody::Empty",
         })

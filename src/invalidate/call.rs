@@ -1,10 +1,12 @@
 //! Writes by RPC whose status does not stand in the head of the response.
 
 use http::{Response, StatusCode};
+use http_body::Body;
 use tokio::{runtime::Handle, task::AbortHandle};
 
 use super::{
     body::{CallEnd, InvalidateBody, Settling},
+    held::HeldBody,
     outcome::Invalidation,
     write::Write,
 };
@@ -28,7 +30,7 @@ struct Call<St: Store> {
 }
 
 /// A task that extends the deadline of a fence until it is dropped.
-struct FenceRenewal(AbortHandle);
+pub(super) struct FenceRenewal(AbortHandle);
 
 impl Drop for FenceRenewal {
     fn drop(&mut self) {
@@ -49,13 +51,13 @@ impl<St: Store> Write<St> {
     ///
     /// A status in the body cannot be held. Such a call is invalidated before the head of its response as well, since most methods have ended by
     /// then. A fence keeps readers away meanwhile.
-    pub(super) async fn respond_to_call<B>(mut self, response: Response<B>) -> Response<InvalidateBody<B>> {
+    pub(super) async fn respond_to_call<B: Body>(mut self, response: Response<HeldBody<B>>) -> Response<InvalidateBody<B>> {
         let said = response.extensions().get().map(Invalidations::namespaces).unwrap_or_default();
         let said = Namespaces::exactly(said);
         let mut response = self.add_names_of(response, StatusCode::OK);
         if self.invalidated().is_empty() {
             self.settled = true;
-            return response.map(InvalidateBody::inner);
+            return response.map(InvalidateBody::held);
         }
         if self.status_place == StatusPlace::Body && self.fence.is_none() {
             if let Some(outcome) = self.settle(false).await {
@@ -69,7 +71,7 @@ impl<St: Store> Write<St> {
     }
 
     /// Starts to extend the deadline of the fence, if there is one that needs it.
-    fn renewal(&self) -> Option<FenceRenewal> {
+    pub(super) fn renewal(&self) -> Option<FenceRenewal> {
         let (names, fence) = self.fence.as_deref()?.clone();
         let (after, shared) = (fence.renew_after()?, self.shared.clone());
         let renewing = async move {
@@ -92,7 +94,9 @@ impl<St: Store> CallEnd for Call<St> {
                 && !rule.may_have_changed(status)
             {
                 write.names = said;
+                write.unread = false;
             }
+            write.unread &= !status.is_some_and(|status| status.is_client_error());
             let outcome = write.settle(status.is_some_and(|status| !status.is_server_error())).await;
             drop(renewal);
             outcome == Some(Invalidation::Undelivered) && write.delivery_timeout().1 == OnDeliveryTimeout::Reject

@@ -9,6 +9,7 @@ use std::{
 };
 
 use http::Response;
+use http_body::Body;
 use pin_project::pin_project;
 
 use super::{
@@ -19,13 +20,13 @@ use crate::{extensions::Invalidations, single_flight::detach::Detachable, store:
 
 /// The response of an [`InvalidateService`](crate::InvalidateService).
 #[pin_project]
-pub struct InvalidateFuture<F, St, B: Send + 'static, E: Send + 'static> {
+pub struct InvalidateFuture<F, St, B: Body<Data: Send, Error: Send> + Send + 'static, E: Send + 'static> {
     #[pin]
     pub(crate) state: State<F, St, B, E>,
 }
 
 #[pin_project(project = StateProj)]
-pub(crate) enum State<F, St, B: Send + 'static, E: Send + 'static> {
+pub(crate) enum State<F, St, B: Body<Data: Send, Error: Send> + Send + 'static, E: Send + 'static> {
     // Safe: only what its handler names is invalidated.
     Pass {
         #[pin]
@@ -39,7 +40,7 @@ impl<F, St, B, E> Future for InvalidateFuture<F, St, B, E>
 where
     F: Future<Output = Result<Response<B>, E>>,
     St: Store,
-    B: Send + 'static,
+    B: Body<Data: Send, Error: Send> + Send + 'static,
     E: Send + 'static,
 {
     type Output = Result<Response<InvalidateBody<B>>, E>;
@@ -69,7 +70,7 @@ fn named<St, B, E>(
 ) -> Detachable<Result<Response<InvalidateBody<B>>, E>>
 where
     St: Store,
-    B: Send + 'static,
+    B: Body<Data: Send, Error: Send> + Send + 'static,
     E: Send + 'static,
 {
     let mut write = Write::new(shared);
@@ -79,7 +80,7 @@ where
     Detachable::to_the_end(write.said(response))
 }
 
-impl<F, St, B: Send + 'static, E: Send + 'static> fmt::Debug for InvalidateFuture<F, St, B, E> {
+impl<F, St, B: Body<Data: Send, Error: Send> + Send + 'static, E: Send + 'static> fmt::Debug for InvalidateFuture<F, St, B, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("InvalidateFuture")
     }

@@ -28,7 +28,9 @@ use crate::{
 ///
 /// ```
 /// use std::time::Duration;
+/// use bytes::Bytes;
 /// use http::{Request, Response};
+/// use http_body_util::Empty;
 /// use tower::{Layer, ServiceExt, service_fn};
 /// use tower_response_cache::{InvalidateLayer, Memory, Rule, Rules, Store};
 ///
@@ -36,7 +38,7 @@ use crate::{
 /// let store = Memory::new(1 << 20);
 /// let rules = Rules::new().route("/tables/{table}", Rule::ttl(Duration::from_secs(60)).namespace("db_query:{table}"));
 /// let service = InvalidateLayer::new(store.clone()).rules(rules).layer(service_fn(async |_: Request<()>| {
-///     Ok::<_, std::convert::Infallible>(Response::new(()))
+///     Ok::<_, std::convert::Infallible>(Response::new(Empty::<Bytes>::new()))
 /// }));
 ///
 /// service.oneshot(Request::post("/tables/orders").body(()).unwrap()).await.unwrap();

@@ -72,7 +72,9 @@
 mod body;
 mod call;
 pub(crate) mod future;
+mod held;
 pub(crate) mod layer;
+mod message;
 pub(crate) mod outcome;
 pub(crate) mod service;
 pub(crate) mod uri;

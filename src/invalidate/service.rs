@@ -7,6 +7,7 @@ use std::{
 };
 
 use http::{Method, Request, Response};
+use http_body::Body;
 use tower::Service;
 
 use super::{
@@ -42,7 +43,7 @@ where
     S::Error: Send + 'static,
     St: Store,
     ReqB: Send + 'static,
-    ResB: Send + 'static,
+    ResB: Body<Data: Send, Error: Send> + Send + 'static,
 {
     type Response = Response<InvalidateBody<ResB>>;
     type Error = S::Error;

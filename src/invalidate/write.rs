@@ -11,8 +11,9 @@ use std::{
 };
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header, request, response, uri::PathAndQuery};
+use http_body::Body;
 
-use super::{body::InvalidateBody, outcome::Invalidation};
+use super::{body::InvalidateBody, held::HeldBody, outcome::Invalidation};
 use crate::{
     extensions::Invalidations,
     key::{self, Key, RequestView},
@@ -54,7 +55,7 @@ pub(crate) struct Write<St: Store> {
     pub(super) shared: Arc<InvalidateState<St>>,
     pub(super) rule: Option<Arc<Policy>>,
     /// The head of the request, if the namespaces to invalidate depend on the response as well.
-    head: Option<Box<request::Parts>>,
+    pub(super) head: Option<Box<request::Parts>>,
     /// The namespaces to invalidate, without their ancestors.
     pub(crate) names: Namespaces,
     /// Single keys in addition, where HTTP decides.
@@ -66,6 +67,10 @@ pub(crate) struct Write<St: Store> {
     pub(super) fence: Option<Box<(Namespaces, Fence)>>,
     /// Method and target of a write that no rule covers.
     uncovered: Option<(Method, Option<PathAndQuery>)>,
+    /// A message that names namespaces could not be read. The write invalidates all entries.
+    pub(super) unread: bool,
+    /// The size of the largest response that is read for namespaces, if a rule reads responses.
+    response_limit: Option<usize>,
     /// True after the invalidation.
     pub(super) settled: bool,
 }
@@ -74,8 +79,20 @@ impl<St: Store> Write<St> {
     /// Returns a write without namespaces.
     pub(crate) fn new(shared: Arc<InvalidateState<St>>) -> Self {
         let (names, keys, kind) = (Namespaces::default(), Vec::new(), InvalidationKind::Hard);
-        let status_place = StatusPlace::Head;
-        Self { shared, rule: None, head: None, names, keys, kind, status_place, fence: None, uncovered: None, settled: false }
+        Self {
+            shared,
+            rule: None,
+            head: None,
+            names,
+            keys,
+            kind,
+            status_place: StatusPlace::Head,
+            fence: None,
+            uncovered: None,
+            unread: false,
+            response_limit: None,
+            settled: false,
+        }
     }
 
     /// Returns the write of a request, with the namespaces that its rules name.
@@ -88,12 +105,20 @@ impl<St: Store> Write<St> {
         }
         let (mut by_response, mut softly) = (false, true);
         shared.rules.each_covering(&views, |RouteMatch { rule, params, .. }| {
-            rule.add_invalidations(&mut write.names, &RequestView::of(&request, &params, secret));
+            let view = RequestView::of(&request, &params, secret);
+            rule.add_invalidations(&mut write.names, &view);
+            if rule.reads_written_requests() {
+                write.add_names_in_request(rule, &view);
+            }
+            if rule.reads_written_responses() {
+                write.response_limit = write.response_limit.max(Some(rule.max_body()));
+            }
             by_response |= rule.invalidates_by_response() || rule.http().is_some() || rule.has_groups();
             softly &= rule.invalidates_softly();
             write.rule.get_or_insert_with(|| rule.clone());
         });
         drop(views);
+        by_response |= write.response_limit.is_some();
         match write.rule {
             None => write.uncovered = Some((request.method().clone(), request.uri().path_and_query().cloned())),
             // Softly only if all of the rules say so.
@@ -122,13 +147,16 @@ impl<St: Store> Write<St> {
     }
 
     /// Returns the response after the invalidations that its handler has named are delivered.
-    pub(crate) async fn said<B, E>(mut self, response: Response<B>) -> Result<Response<InvalidateBody<B>>, E> {
-        Ok(self.answered(response, true).await)
+    pub(crate) async fn said<B: Body, E>(mut self, response: Response<B>) -> Result<Response<InvalidateBody<B>>, E> {
+        Ok(self.answered(response.map(InvalidateBody::inner), true).await)
     }
 
     /// Invalidates, and turns the handler's response into the client's. `known` is true if the outcome of the write is known.
-    async fn answered<B>(&mut self, response: Response<B>, known: bool) -> Response<InvalidateBody<B>> {
-        let response = response.map(InvalidateBody::inner);
+    pub(super) async fn answered<B: Body>(
+        &mut self,
+        response: Response<InvalidateBody<B>>,
+        known: bool,
+    ) -> Response<InvalidateBody<B>> {
         match self.settle(known).await {
             None => response,
             Some(Invalidation::Undelivered) if self.delivery_timeout().1 == OnDeliveryTimeout::Reject => {
@@ -142,6 +170,7 @@ impl<St: Store> Write<St> {
     pub(crate) async fn fenced<F, B, E>(mut self, call: impl FnOnce() -> F + Send) -> Result<Response<InvalidateBody<B>>, E>
     where
         F: Future<Output = Result<Response<B>, E>> + Send,
+        B: Body,
     {
         let names = self.invalidated();
         if !names.is_empty() {
@@ -165,32 +194,54 @@ impl<St: Store> Write<St> {
     pub(crate) fn run<F, B, E>(mut self, inner: F) -> impl Future<Output = Result<Response<InvalidateBody<B>>, E>>
     where
         F: Future<Output = Result<Response<B>, E>>,
+        B: Body,
     {
         async move {
             let outcome = self.outcome(pin!(inner)).await;
-            // Strict: while a statement may still be running, the fence stays until its deadline.
-            let is_known = |status: StatusCode| !status.is_server_error() && status != StatusCode::REQUEST_TIMEOUT;
-            let status =
-                outcome.as_ref().ok().and_then(|answer| answer.as_ref().ok()).and_then(|response| self.status_of(response));
-            let known = status.is_some_and(is_known);
             match outcome {
                 Ok(Ok(response)) => {
-                    let Some(status) = status else {
-                        return Ok(Box::pin(self.respond_to_call(response)).await);
-                    };
+                    let status = self.status_of(&response).filter(|_| self.response_limit.is_none());
+                    let Some(status) = status else { return Ok(self.respond_at_end(response).await) };
                     let response = self.add_names_of(response, status);
-                    Ok(self.answered(response, known).await)
+                    Ok(self.answered(response.map(InvalidateBody::inner), is_known(status)).await)
                 }
                 Ok(Err(error)) => {
-                    self.settle(known).await;
+                    self.settle_without_response().await;
                     Err(error)
                 }
                 Err(panic) => {
-                    self.settle(known).await;
+                    self.settle_without_response().await;
                     resume_unwind(panic)
                 }
             }
         }
+    }
+
+    /// Invalidates after a call that has ended without a response.
+    async fn settle_without_response(&mut self) {
+        if self.response_limit.is_some() {
+            self.has_unread_response("the call has ended without a response".into());
+        }
+        self.settle(false).await;
+    }
+
+    /// Returns the response whose status or whose message decides about the invalidation.
+    #[cold]
+    #[inline(never)]
+    fn respond_at_end<B: Body>(self, response: Response<B>) -> Pin<Box<impl Future<Output = Response<InvalidateBody<B>>>>> {
+        Box::pin(async move {
+            match self.response_limit {
+                Some(max) => self.respond_with_message(response, max).await,
+                None => self.respond_to_call(response.map(HeldBody::untouched)).await,
+            }
+        })
+    }
+
+    /// Invalidates, and returns the response, whose status stands in its head or at its end.
+    pub(super) async fn respond<B: Body>(mut self, response: Response<HeldBody<B>>) -> Response<InvalidateBody<B>> {
+        let Some(status) = self.status_of(&response) else { return self.respond_to_call(response).await };
+        let response = self.add_names_of(response, status);
+        self.answered(response.map(InvalidateBody::held), is_known(status)).await
     }
 
     /// Adds the namespaces that the response names, and removes those of the rule if the response says that nothing has changed.
@@ -204,6 +255,7 @@ impl<St: Store> Write<St> {
         if !by_rule {
             self.names = Namespaces::default();
         }
+        self.unread &= by_rule && !status.is_client_error();
         // Before any step that may panic.
         self.names.extend_exactly(&said);
         if self.head.is_none() {
@@ -337,6 +389,9 @@ impl<St: Store> Write<St> {
     pub(super) fn invalidated(&self) -> Namespaces {
         let mut all = self.names.clone();
         self.keys.iter().for_each(|key| all.push_key(key.as_ref()));
+        if self.unread {
+            all.extend(&Namespaces::root());
+        }
         if let Some((fenced, _)) = self.fence.as_deref() {
             all.extend(fenced);
         }
@@ -388,8 +443,13 @@ impl<St: Store> Write<St> {
     }
 }
 
+/// Returns true if a write with this status has ended. While a statement may still be running, a fence stays until its deadline.
+pub(super) fn is_known(status: StatusCode) -> bool {
+    !status.is_server_error() && status != StatusCode::REQUEST_TIMEOUT
+}
+
 /// Returns a 503 without content.
-fn unavailable<B>() -> Response<InvalidateBody<B>> {
+fn unavailable<B: Body>() -> Response<InvalidateBody<B>> {
     let mut response = Response::new(InvalidateBody::empty());
     *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     response

@@ -19,8 +19,8 @@ use super::{
 use crate::{
     key::content::RequestContent,
     ready::take_ready,
-    rpc::Call,
-    rules::{Rules, policy::Policy},
+    rpc::{Call, Protocol},
+    rules::Rules,
     status::Bypass,
 };
 
@@ -33,19 +33,43 @@ pub struct RequestBodyService<S> {
     budget: Arc<Budget>,
 }
 
+/// The content to read of a request.
+struct Wanted {
+    /// The size of the largest content.
+    bytes: usize,
+    /// The content must be one message in a frame.
+    is_framed: bool,
+    /// The call that the cache may answer.
+    call: Option<Call>,
+    /// The request under a rule for RPC is not a unary call. It is not read.
+    is_other: bool,
+}
+
 impl<S> RequestBodyService<S> {
     pub(super) fn new(inner: S, rules: Rules, read_timeout: Duration, budget: Arc<Budget>) -> Self {
         Self { inner, rules, read_timeout, budget }
     }
 
-    /// Returns the rule of a request whose content belongs to its key.
-    fn rule<B>(&self, request: &Request<B>) -> Option<&Policy> {
+    /// Returns the content to read of a request: content that belongs to its key, or that names what a write invalidates.
+    fn wanted<B>(&self, request: &Request<B>) -> Option<Wanted> {
         let method = request.method();
         if *method == Method::GET || *method == Method::HEAD {
             return None;
         }
-        let found = self.rules.find(request.uri(), request.extensions())?;
-        found.rule.reads_content(method).then(|| &**self.rules.at(found.place))
+        let found = self.rules.find(request.uri(), request.extensions());
+        match found.filter(|found| found.rule.reads_content(method)) {
+            Some(found) => {
+                let call = found.rule.call(request);
+                let is_other = call.is_none() && found.rule.is_rpc();
+                let is_framed = call.is_some_and(|call| call.protocol.is_framed());
+                Some(Wanted { bytes: found.rule.max_request_body(), is_framed, call, is_other })
+            }
+            None => {
+                let bytes = self.rules.content_of_write(method, request.uri(), request.extensions())?;
+                let is_framed = Protocol::of(request.headers()).is_some_and(Protocol::is_framed);
+                Some(Wanted { bytes, is_framed, call: None, is_other: false })
+            }
+        }
     }
 }
 
@@ -68,17 +92,15 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let Some(rule) = self.rule(&request) else {
+        let Some(Wanted { bytes, is_framed, call, is_other }) = self.wanted(&request) else {
             return RequestBodyFuture::pass(self.inner.call(request.map(ReadBody::untouched)));
         };
-        let call = rule.call(&request);
-        if call.is_none() && rule.is_rpc() {
+        if is_other {
             let mut request = request.map(ReadBody::untouched);
             request.extensions_mut().insert(RequestContent { content: Err(Bypass::NotUnary), call, is_new: false });
             return RequestBodyFuture::pass(self.inner.call(request));
         }
-        let is_framed = call.is_some_and(|call| call.protocol.is_framed());
-        let limits = Limits { bytes: rule.max_request_body(), time: self.read_timeout, is_framed };
+        let limits = Limits { bytes, time: self.read_timeout, is_framed };
         let (head, body) = request.into_parts();
         let mut reading = Reading::new(body, limits, Share::of(self.budget.clone()));
         // The content of most requests has arrived with its head.

@@ -69,12 +69,15 @@ impl<'a> Params<'a> {
         if !value.contains('%') {
             return Some(value);
         }
-        let decoded = self.decoded.get_or_init(|| {
-            let mut decoded = Vec::new();
-            self.each(|name, sent, _| decoded.push((name.to_owned(), decode(sent).into_owned())));
-            decoded
-        });
+        let decoded = self.decoded.get_or_init(|| self.all());
         decoded.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Returns all parameters, decoded.
+    pub(crate) fn all(&self) -> Vec<(String, String)> {
+        let mut decoded = Vec::new();
+        self.each(|name, sent, _| decoded.push((name.to_owned(), decode(sent).into_owned())));
+        decoded
     }
 
     /// Calls `then` with each name, each value as it was sent, and true if a wildcard matched the value.

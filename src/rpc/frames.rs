@@ -17,6 +17,9 @@ const HEAD: usize = 5;
 /// The flag of a frame of trailers (gRPC-Web).
 const TRAILERS: u8 = 0x80;
 
+/// The flag of a compressed message.
+const COMPRESSED: u8 = 1;
+
 impl FrameCounter {
     pub(crate) fn push(&mut self, mut data: &[u8]) {
         while !data.is_empty() {
@@ -67,13 +70,27 @@ impl FrameCounter {
     }
 }
 
+/// Returns the only message of a complete body and its flag of compression. A frame of trailers may follow it. Returns `None` for other bodies.
+pub(crate) fn only_message(body: &[u8]) -> Option<(&[u8], bool)> {
+    let (flags, message, rest) = split(body)?;
+    let is_end = || split(rest).is_some_and(|(flags, _, rest)| flags & TRAILERS != 0 && rest.is_empty());
+    let is_only = flags & TRAILERS == 0 && (rest.is_empty() || is_end());
+    is_only.then_some((message, flags & COMPRESSED != 0))
+}
+
+/// Splits a body behind its first frame, into flags, content and rest.
+fn split(body: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (head, rest) = body.split_at_checked(HEAD)?;
+    let length = u32::from_be_bytes(head[1..].try_into().ok()?) as usize;
+    let (content, rest) = rest.split_at_checked(length)?;
+    Some((head[0], content, rest))
+}
+
 /// Returns the trailers at the end of a body of gRPC-Web.
 pub(crate) fn trailers(mut body: &[u8]) -> Option<&[u8]> {
     loop {
-        let (head, rest) = body.split_at_checked(HEAD)?;
-        let length = u32::from_be_bytes(head[1..].try_into().ok()?) as usize;
-        let (content, rest) = rest.split_at_checked(length)?;
-        if head[0] & TRAILERS != 0 {
+        let (flags, content, rest) = split(body)?;
+        if flags & TRAILERS != 0 {
             return rest.is_empty().then_some(content);
         }
         body = rest;
@@ -111,6 +128,23 @@ mod tests {
         assert!(!counted(&[]).is_one_message());
         let web = counted(&[one, b"\x80\0\0\0\x01b"]);
         assert!(web.is_one_message() && !web.is_stream());
+    }
+
+    #[test]
+    fn only_message_has_no_other_message_beside_it() {
+        for (body, want) in [
+            (&b"\0\0\0\0\x01a"[..], Some((&b"a"[..], false))),
+            (b"\x01\0\0\0\x01a", Some((b"a", true))),
+            (b"\0\0\0\0\0", Some((b"", false))),
+            (b"\0\0\0\0\x01a\x80\0\0\0\x01b", Some((b"a", false))),
+            (b"\0\0\0\0\x01a\0\0\0\0\x01a", None),
+            (b"\0\0\0\0\x01a\x80\0\0\0\x01bc", None),
+            (b"\x80\0\0\0\x01b", None),
+            (b"\0\0\0\0\x02a", None),
+            (b"", None),
+        ] {
+            assert_eq!(only_message(body), want, "{body:?}");
+        }
     }
 
     #[test]

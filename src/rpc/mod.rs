@@ -5,6 +5,7 @@
 
 pub(crate) mod deadline;
 pub(crate) mod frames;
+pub(crate) mod get;
 pub(crate) mod outcome;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};

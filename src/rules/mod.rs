@@ -6,10 +6,13 @@ pub(crate) mod content;
 pub(crate) mod content_options;
 #[cfg(feature = "protobuf")]
 mod descriptors;
+pub(crate) mod end_check;
 pub(crate) mod error;
 pub(crate) mod failure;
 pub(crate) mod http;
 pub(crate) mod learned;
+pub(crate) mod message_options;
+pub(crate) mod messages;
 pub(crate) mod policy;
 pub(crate) mod rpc;
 pub(crate) mod rule;

@@ -6,10 +6,12 @@ use http::{Method, StatusCode, response};
 
 use super::{
     content_options::ContentOptions,
+    end_check::EndCheck,
     error::{RulesError, RulesErrorKind},
     failure::{OnDeliveryTimeout, OnFenceError},
     http::HttpOptions,
     learned::Learned,
+    message_options::MessageOptions,
     rule::{Lifetime, Rule},
     template::{self, Template},
     write_options::{InvalidationRule, Methods},
@@ -22,7 +24,7 @@ use crate::{
     },
     namespace::{MAX_NAMESPACES, Namespace, cache_groups::GroupOrigin, set::Namespaces},
     route::params::Params,
-    rpc::{self, Protocol},
+    rpc,
     semantics::Normalise,
     status::Bypass,
 };
@@ -65,8 +67,8 @@ pub(crate) struct ReadPlan {
     pub(crate) ttl: Option<Duration>,
     /// The origin of its cache groups, if the rule uses them.
     pub(crate) groups_of: Option<Box<GroupOrigin>>,
-    /// The protocol of a call by RPC whose messages stand in frames.
-    pub(crate) framed: Option<Protocol>,
+    /// The checks of the complete response, if there are any.
+    pub(crate) end: Option<Box<EndCheck>>,
 }
 
 impl Policy {
@@ -96,14 +98,20 @@ impl Policy {
         let plans_by_target = of_target
             && !identified
             && rule.namespaces_by.is_empty()
+            && rule.messages.reads_none_of_reads()
             && !rule.groups
             && !matches!(rule.lifetime, Lifetime::ByRequest(_));
         let mut base = Namespaces::root();
         let fixed = namespaces.iter().map_while(Template::fixed).map(|name| base.push(name)).count();
         let (base, namespaces): (_, Vec<_>) = (base.shared(), namespaces.into_iter().skip(fixed).collect());
-        let is_plain = namespaces.is_empty() && rule.namespaces_by.is_empty() && !rule.groups && rule.content.rpc.is_none();
+        let is_plain = namespaces.is_empty()
+            && rule.namespaces_by.is_empty()
+            && rule.messages.reads_none_of_reads()
+            && !rule.groups
+            && rule.content.rpc.is_none();
         let names_none = rule.namespaces.is_empty()
             && rule.namespaces_by.is_empty()
+            && rule.messages.namespaces.is_empty()
             && !rule.groups
             && !matches!(rule.lifetime, Lifetime::Http(_));
         Ok(Self {
@@ -284,6 +292,11 @@ impl Policy {
         &self.rule.content
     }
 
+    /// Returns the closures over messages.
+    pub(super) fn messages(&self) -> &MessageOptions {
+        &self.rule.messages
+    }
+
     pub(crate) fn delivery_timeout(&self) -> Option<(Duration, OnDeliveryTimeout)> {
         self.rule.writes.delivery_timeout
     }
@@ -333,7 +346,7 @@ impl Policy {
             Lifetime::Fixed(ttl) if self.is_plain && *request.method == Method::GET => {
                 let mut names = self.base.clone();
                 names.push_key(key);
-                ReadPlan { names, ttl: Some(*ttl), groups_of: None, framed: None }
+                ReadPlan { names, ttl: Some(*ttl), groups_of: None, end: None }
             }
             _ => self.plan_of(request, key),
         }
@@ -349,6 +362,7 @@ impl Policy {
         for by in &self.rule.namespaces_by {
             by(request).iter().for_each(|name| names.push(name.as_str()));
         }
+        let end = self.end_check(request, &mut names);
         // The key of the request is a namespace as well, so that all its variants can be invalidated.
         names.push_key(key);
         if request.body.is_some() || self.is_rpc() {
@@ -370,8 +384,7 @@ impl Policy {
             Lifetime::ByResponse(_) | Lifetime::Http(_) | Lifetime::Uncached => None,
         };
         let groups_of = self.rule.groups.then(|| Box::new(GroupOrigin::of(request.uri(), request.headers())));
-        let framed = request.body.and_then(|_| self.framed_protocol(request.extensions));
-        ReadPlan { names, ttl, groups_of, framed }
+        ReadPlan { names, ttl, groups_of, end }
     }
 
     /// Returns the lifetime of a response, with jitter. Returns `None` if the status is not stored.

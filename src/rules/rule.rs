@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use http::{HeaderName, StatusCode, response};
 
-use super::{content_options::ContentOptions, http::HttpOptions, write_options::WriteOptions};
+use super::{content_options::ContentOptions, http::HttpOptions, message_options::MessageOptions, write_options::WriteOptions};
 use crate::{
     key::{And, Identity, KeyExtractor, RequestView, RouteAndQuery},
     namespace::Namespace,
@@ -63,6 +63,8 @@ pub struct Rule {
     pub(super) distributed_lock: Option<Duration>,
     /// The options for the content of requests.
     pub(super) content: ContentOptions,
+    /// The closures over messages.
+    pub(super) messages: MessageOptions,
     /// The options for writes on the route.
     pub(super) writes: WriteOptions,
     /// The name of an HTTP option that was set on a rule without HTTP.
@@ -184,6 +186,7 @@ impl Rule {
             soft_timeout: None,
             distributed_lock: None,
             content: ContentOptions::default(),
+            messages: MessageOptions::default(),
             writes: WriteOptions::default(),
             misplaced: None,
             misplaced_rpc: None,

@@ -8,13 +8,14 @@ use std::{
     },
 };
 
-use http::{Extensions, Uri};
+use http::{Extensions, Method, Uri};
 
 use super::{error::RulesError, policy::Policy, rule::Rule, views::Views};
 use crate::{
     key::{self, CredentialFields, FieldTable, Key, RequestView},
     route::{params::Params, router::Router},
     secret::Secret,
+    semantics,
     stats::warnings::RuleUsage,
     store::Store,
 };
@@ -63,6 +64,7 @@ struct Table {
     fallback: Option<usize>,
     rules: Vec<Arc<Policy>>,
     any_reads_by_post: bool,
+    any_reads_written_content: bool,
     /// The classes of request fields that matter to keys.
     fields: Arc<FieldTable>,
 }
@@ -311,6 +313,20 @@ impl Rules {
         is_covered && reads
     }
 
+    /// Returns the limit of the content of a write if a rule reads it, without counting as a use of the rule.
+    pub(crate) fn content_of_write(&self, method: &Method, uri: &Uri, extensions: &Extensions) -> Option<usize> {
+        let table = &*self.table;
+        if !table.any_reads_written_content || semantics::is_safe(method) {
+            return None;
+        }
+        let mut limit = None;
+        table.each_place(&Views::of(uri, extensions), |place, _| {
+            let rule = &table.rules[place];
+            limit = limit.max(rule.reads_written_requests().then(|| rule.max_request_body()));
+        });
+        limit
+    }
+
     /// Returns the rule at a place in the table.
     #[inline]
     pub(crate) fn at(&self, place: usize) -> &Arc<Policy> {
@@ -342,6 +358,7 @@ impl Table {
 
     fn add(&mut self, rule: Arc<Policy>) {
         self.any_reads_by_post |= rule.reads_by_post();
+        self.any_reads_written_content |= rule.reads_written_requests();
         self.rules.push(rule);
     }
 

@@ -28,6 +28,7 @@ pub(crate) enum Count {
     Undelivered,
     UncoveredWrites,
     WithoutRules,
+    UnreadWrites,
     NeverInvalidated,
     NotFenced,
     Damaged,

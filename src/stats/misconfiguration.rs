@@ -115,6 +115,34 @@ impl Counters {
         }
     }
 
+    /// Warns of a response that was not stored because a closure of its rule could not read a message.
+    #[cold]
+    pub(crate) fn unread_read(&self, route: Option<&str>, error: &str, now: Nanos) {
+        if self.quiet.is_due(Misconfiguration::UnreadRead, now) {
+            tracing::warn!(
+                route = route.unwrap_or("(any)"),
+                error,
+                "a response was not stored: a closure of its rule could not read a message. Let the closure accept every message of the \
+                 route, and let compression stand outside of the cache"
+            );
+        }
+    }
+
+    /// Counts a write that invalidates all entries, because a closure of its rule could not read a message.
+    #[cold]
+    pub(crate) fn unread_write(&self, route: Option<&str>, error: &str, now: Nanos) {
+        self.add(Count::UnreadWrites, 1);
+        if self.quiet.is_due(Misconfiguration::UnreadWrite, now) {
+            tracing::warn!(
+                route = route.unwrap_or("(any)"),
+                error,
+                "a write invalidates all entries: its message could not be read. Put RequestBodyLayer outside of InvalidateLayer, as \
+                 `ResponseCache::layer_with_request_bodies` does, raise `max_request_body` or `max_body`, and let the closure accept every \
+                 message of the route"
+            );
+        }
+    }
+
     /// Watches the rules of a layer over the store.
     pub(crate) fn watches(&self, rules: &Arc<dyn RuleUsage>) {
         let mut tables = self.quiet.tables();

@@ -72,6 +72,8 @@ pub struct Stats {
     pub uncovered_writes: u64,
     /// Uncovered writes through an [`InvalidateLayer`](crate::InvalidateLayer) without rules.
     pub writes_without_rules: u64,
+    /// Writes that invalidated all entries, because their [message](crate::message) could not be read.
+    pub unread_writes: u64,
     /// Stored responses without a namespace. Only their lifetime ends them.
     pub never_invalidated: u64,
     /// Rules of layers over this store that have matched no request. [`Rules::unmatched`](crate::Rules::unmatched) names them.
@@ -128,6 +130,7 @@ impl Stats {
             purge_overflows: counters.purges.overflows.load(Ordering::Relaxed),
             uncovered_writes: count(Count::UncoveredWrites),
             writes_without_rules: count(Count::WithoutRules),
+            unread_writes: count(Count::UnreadWrites),
             never_invalidated: count(Count::NeverInvalidated),
             unmatched_rules: counters.unmatched_rules(),
             reachable: None,
@@ -178,6 +181,7 @@ impl fmt::Display for Stats {
             pending_invalidations,
             unfenced_writes,
             uncovered_writes,
+            unread_writes,
             unmatched_rules,
             never_invalidated,
             ..
@@ -206,10 +210,11 @@ impl fmt::Display for Stats {
                 self.failed_lookups, self.damaged
             )?;
         }
-        if uncovered_writes + unmatched_rules + never_invalidated > 0 {
+        if uncovered_writes + unread_writes + unmatched_rules + never_invalidated > 0 {
             writeln!(
                 f,
-                "uncovered writes {uncovered_writes}, unmatched rules {unmatched_rules}, entries never invalidated {never_invalidated}"
+                "uncovered writes {uncovered_writes}, unread writes {unread_writes}, unmatched rules {unmatched_rules}, entries never \
+                 invalidated {never_invalidated}"
             )?;
         }
         writeln!(f, "refreshes {refreshes}, fills in progress {flights}")?;

@@ -36,12 +36,16 @@ pub(crate) enum Misconfiguration {
     RequestBodyUnread,
     /// A response with more cache tags than their field holds.
     TooManyTags,
+    /// A read whose message cannot be read.
+    UnreadRead,
+    /// A write whose message cannot be read.
+    UnreadWrite,
 }
 
 /// The time of the next warning of each kind.
 #[derive(Debug, Default)]
 pub(crate) struct WarningLimits {
-    until: [AtomicU64; 8],
+    until: [AtomicU64; 10],
     /// The rule tables of all layers over the store.
     tables: Mutex<Vec<Watched>>,
 }

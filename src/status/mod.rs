@@ -170,6 +170,10 @@ reasons! {
         RpcStatus = "rpc-status",
         /// The response to a call by RPC has several messages, or no status.
         NotUnary = "not-unary",
+        /// A closure of the rule could not read the [message](crate::message) in the request or in the response.
+        ContentUnreadable = "content-unreadable",
+        /// A closure of the rule needs a [message](crate::message) that is compressed. Let compression stand outside of the cache.
+        ContentCompressed = "content-compressed",
     }
 }
 

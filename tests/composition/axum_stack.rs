@@ -165,7 +165,7 @@ where
     S: Service<Request<Plain>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
     B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<tower_response_cache::BoxError>,
+    B::Error: Into<tower_response_cache::BoxError> + Send,
 {
     let before = store.stats().invalidations;
     let service = InvalidateLayer::new(store.clone()).rules(one_rule(rule())).layer(inner);

@@ -82,7 +82,10 @@ impl App {
     }
 
     /// Writes by a call with this response.
-    async fn write<B: Send + 'static>(&self, request: Request<Plain>, response: Response<B>) -> Response<InvalidateBody<B>> {
+    async fn write<B>(&self, request: Request<Plain>, response: Response<B>) -> Response<InvalidateBody<B>>
+    where
+        B: Body<Data: Send, Error: Send> + Send + 'static,
+    {
         let response = Arc::new(Mutex::new(Some(response)));
         let inner = service_fn(move |_: Request<Plain>| {
             let response = response.lock().unwrap().take().expect("one call");

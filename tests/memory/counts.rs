@@ -14,6 +14,7 @@ use http_body::{Body, Frame};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_response_cache::{
     BoxError, CacheLayer, CachePolicy, Identity, Memory, Namespace, Outcome, Rule, Rules, Store, Switch,
+    message::MessageError,
     namespace::MAX_NAMESPACES,
     status::{Bypass, Miss, NoStore, Stale, Storing},
 };
@@ -103,6 +104,10 @@ async fn every_reason_for_not_storing_is_counted_and_reported() {
             NoStore::RequestNoStore => (Rule::http(), Some(("cache-control", "no-store"))),
             NoStore::Authorization => (Rule::http(), Some(("authorization", "Bearer a"))),
             NoStore::NotAllowed => (Rule::http(), None),
+            NoStore::ContentUnreadable => (Rule::ttl(MINUTE).policy_from_response(|_| Err("unreadable".into())), None),
+            NoStore::ContentCompressed => {
+                (Rule::ttl(MINUTE).policy_from_response(|_| Err(MessageError::Compressed.into())), None)
+            }
             _ => (Rule::ttl(MINUTE), None),
         };
         let service = CacheLayer::new(store).rules(one_rule(rule.max_body(100))).layer(inner);

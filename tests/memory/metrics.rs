@@ -60,7 +60,7 @@ async fn every_count_is_recorded_with_the_cache_name() {
         assert_eq!(said.get(name), Some(&value), "{name} in {said:#?}");
     }
     // One value for each reason, each kind of hit, each other count and each state: a new one must be recorded, too.
-    assert_eq!(said.len(), 3 + Miss::ALL.len() + Bypass::ALL.len() + NoStore::ALL.len() + 19 + 8);
+    assert_eq!(said.len(), 3 + Miss::ALL.len() + Bypass::ALL.len() + NoStore::ALL.len() + 20 + 8);
 }
 
 #[tokio::test]
