@@ -35,6 +35,13 @@ pub mod keys {
     #![doc = include_str!("../docs/keys.md")]
 }
 
+/// GraphQL: queries in the cache, mutations as writes, and persisted queries.
+#[cfg(feature = "graphql")]
+#[cfg_attr(docsrs, doc(cfg(feature = "graphql")))]
+pub mod graphql {
+    #![doc = include_str!("../docs/graphql.md")]
+}
+
 /// Status, statistics, metrics, logs and warnings.
 pub mod observability {
     #![doc = include_str!("../docs/observability.md")]

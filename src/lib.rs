@@ -75,7 +75,6 @@ pub mod status;
 mod clock;
 mod error;
 #[cfg(feature = "graphql")]
-#[cfg_attr(not(test), expect(dead_code, reason = "the rule that uses it comes next"))]
 mod graphql;
 mod percent;
 mod ready;

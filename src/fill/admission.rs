@@ -79,7 +79,7 @@ impl<St: Store> Fill<St> {
             self.warn_of_unread(unread);
             return Err(unread.reason);
         }
-        if parts.status == StatusCode::PARTIAL_CONTENT && rule.reads_responses() {
+        if parts.status == StatusCode::PARTIAL_CONTENT && rule.checks_responses() {
             return Err(NoStore::Partial);
         }
         let tells = self.shared.options.cache_status.is_some();

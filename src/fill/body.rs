@@ -137,7 +137,7 @@ impl<St: Store> Fill<St> {
     /// Tells the followers that the response may be shared while its body is read.
     fn arrives(&self, fit: &Admission, tape: &Arc<SharedBody>, length: Option<u64>, tagged_by: Option<&TaggedBy>) {
         let Some(leader) = &self.leader else { return };
-        if self.request.rule.reads_responses() {
+        if self.request.rule.checks_responses() {
             return leader.reads();
         }
         // A store that must be queried verifies the namespaces of the response when the body is complete.

@@ -8,7 +8,7 @@ use super::{
     Fill,
     admission::{Admission, ResponseNamespaces},
 };
-use crate::{entry::times::Times, rules::end_check::Unread, status::NoStore, store::Store};
+use crate::{entry::times::Times, namespace::Namespace, rules::end_check::Unread, status::NoStore, store::Store};
 
 /// The reason for which a complete response is not stored.
 pub(super) struct Refusal {
@@ -31,6 +31,13 @@ impl<St: Store> Fill<St> {
             Some(protocol) => self.admit_call(protocol, fit, body, trailers)?,
             None => true,
         };
+        #[cfg(feature = "graphql")]
+        if self.request.rule.is_graphql() {
+            // Errors may be gone the next time.
+            let refusal = |reason| Refusal { reason, is_lasting: reason != NoStore::GraphqlErrors };
+            let names = self.request.rule.check_graphql(&fit.headers.map(), body).map_err(refusal)?;
+            self.add_names(fit, &names)?;
+        }
         if has_message {
             self.admit_message(fit, body)?;
         }
@@ -45,7 +52,6 @@ impl<St: Store> Fill<St> {
             self.warn_of_unread(&unread);
             unread.reason
         })?;
-        let known = &self.request.plan.names;
         for policy in policies {
             if policy.forbids() {
                 return Err(NoStore::NoStore);
@@ -53,13 +59,21 @@ impl<St: Store> Fill<St> {
             if let Some(ttl) = policy.lifetime() {
                 self.replace_lifetime(fit, ttl)?;
             }
-            if !policy.namespaces().is_empty() {
-                let mut all = fit.named.take().map_or_else(|| known.clone(), |named| named.all);
-                policy.namespaces().iter().for_each(|name| all.push(name.as_str()));
-                self.check_count(&all)?;
-                fit.named = Some(ResponseNamespaces::new(known, all));
-            }
+            self.add_names(fit, policy.namespaces())?;
         }
+        Ok(())
+    }
+
+    /// Adds namespaces that the complete response names.
+    fn add_names(&self, fit: &mut Admission, names: &[Namespace]) -> Result<(), NoStore> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let known = &self.request.plan.names;
+        let mut all = fit.named.take().map_or_else(|| known.clone(), |named| named.all);
+        names.iter().for_each(|name| all.push(name.as_str()));
+        self.check_count(&all)?;
+        fit.named = Some(ResponseNamespaces::new(known, all));
         Ok(())
     }
 

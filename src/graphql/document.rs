@@ -72,14 +72,14 @@ impl Document {
         selected.next().filter(|_| selected.next().is_none()).map(|operation| operation.kind)
     }
 
-    /// Returns true if an operation is a mutation.
-    pub(crate) fn may_write(&self) -> bool {
-        self.operations.iter().any(|operation| operation.kind == OperationKind::Mutation)
-    }
-
     /// Returns true if a part of the response may arrive later: the document has `@defer` or `@stream`.
     pub(crate) fn is_incremental(&self) -> bool {
         self.is_incremental
+    }
+
+    /// Returns the size of all names of operations.
+    pub(crate) fn names_len(&self) -> usize {
+        self.operations.iter().filter_map(|operation| operation.name.as_deref()).map(str::len).sum()
     }
 
     /// Returns all operations.

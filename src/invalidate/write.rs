@@ -16,7 +16,7 @@ use http_body::Body;
 use super::{body::InvalidateBody, held::HeldBody, outcome::Invalidation};
 use crate::{
     extensions::Invalidations,
-    key::{self, Key, RequestView},
+    key::{self, Key, RequestView, content::RequestContent},
     namespace::{Namespace, cache_groups::GroupOrigin, set::Namespaces},
     rpc::StatusPlace,
     rules::{
@@ -107,6 +107,10 @@ impl<St: Store> Write<St> {
         shared.rules.each_covering(&views, |RouteMatch { rule, params, .. }| {
             let view = RequestView::of(&request, &params, secret);
             rule.add_invalidations(&mut write.names, &view);
+            if rule.is_graphql() && RequestContent::of(request.extensions()).is_none() {
+                let context = shared.store.context();
+                context.counters.request_body_unread(rule.route(), context.clock.nanos());
+            }
             if rule.reads_written_requests() {
                 write.add_names_in_request(rule, &view);
             }

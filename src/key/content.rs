@@ -3,7 +3,7 @@
 use std::mem;
 
 use bytes::Bytes;
-use http::{Extensions, HeaderMap, HeaderName, Method, Request, header};
+use http::{Extensions, HeaderMap, HeaderName, Method, Request, header, uri::PathAndQuery};
 
 use super::{Extracted, KeyExtractor, KeyWriter, RequestView, canonical, write::Tag};
 use crate::{rpc::Call, status::Bypass};
@@ -17,6 +17,19 @@ pub(crate) struct RequestContent {
     pub(crate) call: Option<Call>,
     /// The deadline of the call is not awaited yet.
     pub(crate) is_new: bool,
+    /// The operation of the request, under a rule for GraphQL.
+    pub(crate) operation: Option<OperationRequest>,
+}
+
+/// A request under a rule for GraphQL.
+#[derive(Debug, Clone)]
+pub(crate) struct OperationRequest {
+    /// The hash of the query with all its parameters, or the reason to bypass the cache.
+    pub(crate) operation: Result<[u8; 32], Bypass>,
+    /// The request is known to change nothing.
+    pub(crate) is_read: bool,
+    /// The target whose parameters were read.
+    pub(crate) target: Option<PathAndQuery>,
 }
 
 impl RequestContent {

@@ -4,6 +4,8 @@ mod canonical;
 pub(crate) mod content;
 mod extract;
 mod fields;
+#[cfg(feature = "graphql")]
+pub(crate) mod graphql;
 mod header_name;
 mod identity;
 mod name;

@@ -78,6 +78,7 @@ pub(crate) enum Tag {
     Forwarded = 24,
     Method = 25,
     ContentForm = 26,
+    Operation = 27,
 }
 
 impl<'a> KeyWriter<'a> {

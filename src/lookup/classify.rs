@@ -34,8 +34,8 @@ pub(crate) fn classify<'a, R: Body>(request: &'a Request<R>, rule: &Policy) -> R
         return Err(Bypass::Uncached);
     }
     let content = match *request.method() {
-        Method::GET | Method::HEAD => None,
-        _ => Some(rule.content_of(request.method(), request.extensions())?),
+        Method::GET | Method::HEAD if !rule.is_graphql() => None,
+        _ => Some(rule.content_of(request.method(), request.uri(), request.extensions())?),
     };
     if content.is_none() && !request.body().is_end_stream() && request.body().size_hint().exact() != Some(0) {
         return Err(Bypass::RequestBody);

@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(feature = "graphql")]
+use bytes::Bytes;
 use http::{Method, Request, request};
 use http_body::Body;
 use tower::Service;
@@ -17,10 +19,10 @@ use super::{
     future::RequestBodyFuture,
 };
 use crate::{
-    key::content::RequestContent,
+    key::content::{OperationRequest, RequestContent},
     ready::take_ready,
     rpc::{Call, Protocol},
-    rules::Rules,
+    rules::{Rules, policy::Policy},
     status::Bypass,
 };
 
@@ -43,11 +45,25 @@ struct Wanted {
     call: Option<Call>,
     /// The request under a rule for RPC is not a unary call. It is not read.
     is_other: bool,
+    /// The rule for GraphQL that reads the content.
+    graphql: Option<Arc<Policy>>,
 }
 
 impl<S> RequestBodyService<S> {
     pub(super) fn new(inner: S, rules: Rules, read_timeout: Duration, budget: Arc<Budget>) -> Self {
         Self { inner, rules, read_timeout, budget }
+    }
+
+    /// Returns the operation of a GET under a rule for GraphQL.
+    #[cfg(feature = "graphql")]
+    fn operation_of_get<B: Body>(&self, request: &Request<B>) -> Option<OperationRequest> {
+        if *request.method() != Method::GET {
+            return None;
+        }
+        let rule = self.rules.graphql(request.uri(), request.extensions())?;
+        let body = request.body();
+        let has_content = !body.is_end_stream() && body.size_hint().exact() != Some(0);
+        Some(rule.operation_of_get(request.uri(), has_content))
     }
 
     /// Returns the content to read of a request: content that belongs to its key, or that names what a write invalidates.
@@ -62,12 +78,13 @@ impl<S> RequestBodyService<S> {
                 let call = found.rule.call(request);
                 let is_other = call.is_none() && found.rule.is_rpc();
                 let is_framed = call.is_some_and(|call| call.protocol.is_framed());
-                Some(Wanted { bytes: found.rule.max_request_body(), is_framed, call, is_other })
+                let graphql = Some(found.rule).filter(|rule| rule.is_graphql()).cloned();
+                Some(Wanted { bytes: found.rule.max_request_body(), is_framed, call, is_other, graphql })
             }
             None => {
                 let bytes = self.rules.content_of_write(method, request.uri(), request.extensions())?;
                 let is_framed = Protocol::of(request.headers()).is_some_and(Protocol::is_framed);
-                Some(Wanted { bytes, is_framed, call: None, is_other: false })
+                Some(Wanted { bytes, is_framed, call: None, is_other: false, graphql: None })
             }
         }
     }
@@ -92,12 +109,24 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let Some(Wanted { bytes, is_framed, call, is_other }) = self.wanted(&request) else {
+        #[cfg(feature = "graphql")]
+        if let Some(read) = self.operation_of_get(&request) {
+            let mut request = request.map(ReadBody::untouched);
+            let (content, operation) = (Ok(Bytes::new()), Some(read));
+            request.extensions_mut().insert(RequestContent { content, call: None, is_new: false, operation });
+            return RequestBodyFuture::pass(self.inner.call(request));
+        }
+        let Some(Wanted { bytes, is_framed, call, is_other, graphql }) = self.wanted(&request) else {
             return RequestBodyFuture::pass(self.inner.call(request.map(ReadBody::untouched)));
         };
         if is_other {
             let mut request = request.map(ReadBody::untouched);
-            request.extensions_mut().insert(RequestContent { content: Err(Bypass::NotUnary), call, is_new: false });
+            request.extensions_mut().insert(RequestContent {
+                content: Err(Bypass::NotUnary),
+                call,
+                is_new: false,
+                operation: None,
+            });
             return RequestBodyFuture::pass(self.inner.call(request));
         }
         let limits = Limits { bytes, time: self.read_timeout, is_framed };
@@ -105,12 +134,12 @@ where
         let mut reading = Reading::new(body, limits, Share::of(self.budget.clone()));
         // The content of most requests has arrived with its head.
         if let Some(end) = reading.arrived() {
-            return RequestBodyFuture::pass(self.inner.call(with_content(head, reading, end, call)));
+            return RequestBodyFuture::pass(self.inner.call(with_content(head, reading, end, (call, graphql))));
         }
         let mut ready = take_ready(&mut self.inner);
         RequestBodyFuture::read(async move {
             let end = reading.read_all().await;
-            ready.call(with_content(head, reading, end, call)).await
+            ready.call(with_content(head, reading, end, (call, graphql))).await
         })
     }
 }
@@ -120,12 +149,24 @@ fn with_content<B: Body>(
     mut head: request::Parts,
     reading: Reading<B>,
     end: End<B::Error>,
-    call: Option<Call>,
+    (call, graphql): (Option<Call>, Option<Arc<Policy>>),
 ) -> Request<ReadBody<B>> {
     let (body, content) = ReadBody::read(reading, end);
     let call = call.filter(|_| content.is_ok());
-    head.extensions.insert(RequestContent { content, call, is_new: call.is_some() });
+    let operation = graphql.and_then(|rule| operation(&rule, &head, content.as_deref().ok()?));
+    head.extensions.insert(RequestContent { content, call, is_new: call.is_some(), operation });
     Request::from_parts(head, body)
+}
+
+/// Returns the operation of a request under a rule for GraphQL.
+fn operation(rule: &Policy, head: &request::Parts, content: &[u8]) -> Option<OperationRequest> {
+    #[cfg(feature = "graphql")]
+    return Some(rule.operation_of_content(&head.uri, &head.headers, content));
+    #[cfg(not(feature = "graphql"))]
+    {
+        let _ = (rule, head, content);
+        None
+    }
 }
 
 impl<S: fmt::Debug> fmt::Debug for RequestBodyService<S> {

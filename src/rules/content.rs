@@ -1,10 +1,10 @@
 //! Options of a rule for the content of requests, and the content that belongs to a key.
 
-use http::{Extensions, Method};
+use http::{Extensions, Method, Uri, uri::PathAndQuery};
 
 use super::{policy::Policy, rule::Rule};
 use crate::{
-    key::content::{RequestContent, is_query},
+    key::content::{OperationRequest, RequestContent, is_query},
     status::Bypass,
 };
 
@@ -47,6 +47,18 @@ impl Policy {
         !self.is_uncached() && (self.reads_by_post() && *method == Method::POST || is_query(method))
     }
 
+    /// Returns true for a rule for GraphQL.
+    #[inline]
+    pub(crate) fn is_graphql(&self) -> bool {
+        self.content().is_graphql()
+    }
+
+    /// Returns true if a POST with these extensions is known to change nothing.
+    pub(crate) fn reads(&self, extensions: &Extensions) -> bool {
+        let is_read = || RequestContent::of(extensions)?.operation.as_ref().map(|operation| operation.is_read);
+        self.reads_by_post() && (!self.is_graphql() || is_read().unwrap_or(false))
+    }
+
     /// Returns true if a POST reads.
     pub(crate) fn reads_by_post(&self) -> bool {
         self.content().by_post
@@ -59,7 +71,10 @@ impl Policy {
 
     /// Returns the content of a request with a method other than GET and HEAD, for its key, or the reason for which the request bypasses the
     /// cache.
-    pub(crate) fn content_of<'a>(&self, method: &Method, extensions: &'a Extensions) -> Result<&'a [u8], Bypass> {
+    pub(crate) fn content_of<'a>(&self, method: &Method, uri: &Uri, extensions: &'a Extensions) -> Result<&'a [u8], Bypass> {
+        if self.is_graphql() {
+            return self.content_of_operation(method, uri, extensions);
+        }
         if !self.reads_content(method) {
             return Err(Bypass::Method);
         }
@@ -72,5 +87,19 @@ impl Policy {
             None if *method == Method::POST => Err(Bypass::RequestBodyUnread),
             None => Err(Bypass::Method),
         }
+    }
+
+    /// Returns the content of a request under a rule for GraphQL. That of a GET is empty.
+    fn content_of_operation<'a>(&self, method: &Method, uri: &Uri, extensions: &'a Extensions) -> Result<&'a [u8], Bypass> {
+        if *method != Method::GET && !self.reads_content(method) {
+            return Err(Bypass::Method);
+        }
+        let read = RequestContent::of(extensions).ok_or(Bypass::RequestBodyUnread)?;
+        let content = read.content.as_ref().map_err(|reason| *reason)?;
+        let OperationRequest { operation, target, .. } = read.operation.as_ref().ok_or(Bypass::RequestBodyUnread)?;
+        operation.as_ref().map_err(|reason| *reason)?;
+        // A layer in between may have changed the parameters.
+        let query = target.as_ref().and_then(PathAndQuery::query);
+        if query == uri.query() { Ok(content) } else { Err(Bypass::GraphqlRequest) }
     }
 }

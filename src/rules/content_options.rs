@@ -11,6 +11,32 @@ pub(super) struct ContentOptions {
     pub(super) max: usize,
     /// The options for calls by RPC, under a rule for them.
     pub(super) rpc: Option<RpcOptions>,
+    /// The options for GraphQL, under a rule for it.
+    #[cfg(feature = "graphql")]
+    pub(super) graphql: Option<super::graphql_documents::GraphqlOptions>,
+}
+
+#[cfg(feature = "graphql")]
+impl ContentOptions {
+    pub(super) fn is_graphql(&self) -> bool {
+        self.graphql.is_some()
+    }
+
+    /// Returns true if the data in responses name namespaces.
+    pub(super) fn reads_entities(&self) -> bool {
+        self.graphql.as_ref().is_some_and(|options| options.reads_entities)
+    }
+}
+
+#[cfg(not(feature = "graphql"))]
+impl ContentOptions {
+    pub(super) fn is_graphql(&self) -> bool {
+        false
+    }
+
+    pub(super) fn reads_entities(&self) -> bool {
+        false
+    }
 }
 
 /// The options of a rule for calls by RPC.
@@ -24,6 +50,12 @@ pub(super) struct RpcOptions {
 
 impl Default for ContentOptions {
     fn default() -> Self {
-        Self { by_post: false, max: 64 << 10, rpc: None }
+        Self {
+            by_post: false,
+            max: 64 << 10,
+            rpc: None,
+            #[cfg(feature = "graphql")]
+            graphql: None,
+        }
     }
 }

@@ -122,7 +122,7 @@ impl Policy {
         let framed = request.body.and_then(|_| self.framed_protocol(request.extensions));
         let unread = self.add_names_from_request(request, names).err();
         let parameters = self.reads_responses().then(|| request.params.into());
-        let is_needed = framed.is_some() || unread.is_some() || parameters.is_some();
+        let is_needed = framed.is_some() || unread.is_some() || parameters.is_some() || self.is_graphql();
         is_needed.then(|| Box::new(EndCheck { framed, unread, parameters }))
     }
 
@@ -142,6 +142,11 @@ impl Policy {
         let all = computed(closures, message)?;
         all.iter().for_each(|name| names.push(name.as_str()));
         Ok(())
+    }
+
+    /// Returns true if the complete response to a read is checked before it is stored.
+    pub(crate) fn checks_responses(&self) -> bool {
+        self.reads_responses() || self.is_graphql()
     }
 
     /// Returns true if a closure reads the responses to reads.
@@ -173,7 +178,7 @@ impl Policy {
 
     /// Returns true if a closure reads the responses to writes.
     pub(crate) fn reads_written_responses(&self) -> bool {
-        !self.messages().invalidated_by_response.is_empty()
+        !self.messages().invalidated_by_response.is_empty() || self.content().reads_entities()
     }
 
     /// Returns the namespaces that a write invalidates by the whole content of its request.
@@ -191,7 +196,13 @@ impl Policy {
         content: &[u8],
     ) -> Result<Vec<Namespace>, Unread> {
         let message = MessageView::of_content(RouteParams::Request(request.params), headers, content);
-        computed(&self.messages().invalidated_by_response, message.map(|message| message.with_status(status)))
+        #[cfg_attr(not(feature = "graphql"), expect(unused_mut))]
+        let mut names = computed(&self.messages().invalidated_by_response, message.map(|message| message.with_status(status)))?;
+        #[cfg(feature = "graphql")]
+        if self.content().reads_entities() {
+            names.extend(self.types_written(headers, content)?);
+        }
+        Ok(names)
     }
 }
 

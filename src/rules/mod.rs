@@ -9,6 +9,10 @@ mod descriptors;
 pub(crate) mod end_check;
 pub(crate) mod error;
 pub(crate) mod failure;
+#[cfg(feature = "graphql")]
+pub(crate) mod graphql;
+#[cfg(feature = "graphql")]
+pub(crate) mod graphql_documents;
 pub(crate) mod http;
 pub(crate) mod learned;
 pub(crate) mod message_options;

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{Method, StatusCode, response};
+use http::{Method, StatusCode, header, response};
 
 use super::{
     content_options::ContentOptions,
@@ -20,7 +20,7 @@ use crate::{
     clock::{Nanos, nanos},
     key::{
         self, Extracted, FieldTable, Identity, Key, KeyExtractor, KeyRef, KeyWriter, RequestView, RouteAndQuery, Tag,
-        overrides_method,
+        content::RequestContent, overrides_method,
     },
     namespace::{MAX_NAMESPACES, Namespace, cache_groups::GroupOrigin, set::Namespaces},
     route::params::Params,
@@ -99,6 +99,7 @@ impl Policy {
             && !identified
             && rule.namespaces_by.is_empty()
             && rule.messages.reads_none_of_reads()
+            && !rule.content.is_graphql()
             && !rule.groups
             && !matches!(rule.lifetime, Lifetime::ByRequest(_));
         let mut base = Namespaces::root();
@@ -108,10 +109,12 @@ impl Policy {
             && rule.namespaces_by.is_empty()
             && rule.messages.reads_none_of_reads()
             && !rule.groups
-            && rule.content.rpc.is_none();
+            && rule.content.rpc.is_none()
+            && !rule.content.is_graphql();
         let names_none = rule.namespaces.is_empty()
             && rule.namespaces_by.is_empty()
             && rule.messages.namespaces.is_empty()
+            && !rule.content.reads_entities()
             && !rule.groups
             && !matches!(rule.lifetime, Lifetime::Http(_));
         Ok(Self {
@@ -148,6 +151,9 @@ impl Policy {
     /// Writes the key of a request with content: the target, the method, and the content.
     #[inline(never)]
     fn write_with_content(&self, request: &RequestView<'_>, content: &[u8], key: &mut KeyWriter<'_>) -> Extracted {
+        if self.is_graphql() {
+            return self.write_operation(request, key);
+        }
         let extracted = self.write_target(request, key);
         key.tagged(Tag::Method, request.method.as_str().as_bytes());
         if !self.rule.key.writes_body() {
@@ -158,6 +164,27 @@ impl Policy {
             false => key::content::write_fields(&key::content::FIELDS, request.headers, key),
         }
         extracted
+    }
+
+    /// Writes the key of a query of GraphQL: the target, the operation, and the fields that choose a form of its response. The method does not
+    /// count.
+    fn write_operation(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
+        let extracted = self.write_shared_target(request, key);
+        let read = RequestContent::of(request.extensions).and_then(|content| content.operation.as_ref());
+        if let Some(Ok(operation)) = read.map(|read| &read.operation) {
+            key.tagged(Tag::Operation, operation);
+        }
+        key::content::write_fields(&[header::ACCEPT, header::CONTENT_LANGUAGE], request.headers, key);
+        extracted
+    }
+
+    /// Writes the key of a target. Under a rule for GraphQL, a GET and a POST have the same.
+    fn write_shared_target(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
+        #[cfg(feature = "graphql")]
+        if let Some(uri) = Some(request.uri).filter(|_| self.is_graphql()).and_then(Self::target_without_params) {
+            return self.write_target(&RequestView { uri: &uri, ..*request }, key);
+        }
+        self.write_target(request, key)
     }
 
     /// Returns the reason for a request whose extractor bypasses the cache.
@@ -369,7 +396,7 @@ impl Policy {
             // RFC 9111, section 4.4: a write to a URI invalidates its stored responses.
             let mut target = Vec::new();
             let without_content = RequestView { body: None, ..*request };
-            let _ = self.write_target(&without_content, &mut KeyWriter::new(&mut target, request.secret));
+            let _ = self.write_shared_target(&without_content, &mut KeyWriter::new(&mut target, request.secret));
             names.push_key(KeyRef::new(&target));
         }
         // A key that depends on the target alone is the key of the URI, except for ignored query parameters.
@@ -393,7 +420,9 @@ impl Policy {
         let status = response.status;
         let ttl = match self.status_lifetime(status) {
             Some(ttl) => ttl,
-            None if !STORED.contains(&status.as_u16()) || self.is_rpc() && status != StatusCode::OK => return None,
+            None if !STORED.contains(&status.as_u16()) || (self.is_rpc() || self.is_graphql()) && status != StatusCode::OK => {
+                return None;
+            }
             None => match &self.rule.lifetime {
                 Lifetime::ByResponse(ttl) => ttl(response).unwrap_or_default(),
                 _ => plan.ttl.unwrap_or_default(),
@@ -501,6 +530,15 @@ fn check(route: Option<&str>, rule: &Rule) -> Result<(), RulesError> {
             RulesErrorKind::Setting,
             format!("invalid {name}: expected a rule for RPC (Rule::rpc(…), or `rpc = true` in a file)"),
         );
+    }
+    #[cfg(feature = "graphql")]
+    if let Some(name) = rule.misplaced_graphql {
+        return fault(RulesErrorKind::Setting, format!("invalid {name}: expected a rule for GraphQL (Rule::graphql(…))"));
+    }
+    #[cfg(feature = "graphql")]
+    if rule.content.graphql.as_ref().is_some_and(|options| options.has_invalid_document) {
+        let why = "invalid graphql_document: expected an executable document of at most 16,384 tokens and 64 levels";
+        return fault(RulesErrorKind::Setting, why.into());
     }
     if let Some(name) = rule.misplaced {
         return fault(

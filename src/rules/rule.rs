@@ -71,6 +71,9 @@ pub struct Rule {
     pub(super) misplaced: Option<&'static str>,
     /// The name of an option for RPC that was set on another rule.
     pub(super) misplaced_rpc: Option<&'static str>,
+    /// The name of an option for GraphQL that was set on another rule.
+    #[cfg(feature = "graphql")]
+    pub(super) misplaced_graphql: Option<&'static str>,
 }
 
 /// The source of a lifetime.
@@ -190,6 +193,8 @@ impl Rule {
             writes: WriteOptions::default(),
             misplaced: None,
             misplaced_rpc: None,
+            #[cfg(feature = "graphql")]
+            misplaced_graphql: None,
         }
     }
 

@@ -64,6 +64,9 @@ struct Table {
     fallback: Option<usize>,
     rules: Vec<Arc<Policy>>,
     any_reads_by_post: bool,
+    /// A rule is for GraphQL.
+    #[cfg(feature = "graphql")]
+    any_graphql: bool,
     any_reads_written_content: bool,
     /// The classes of request fields that matter to keys.
     fields: Arc<FieldTable>,
@@ -187,7 +190,7 @@ impl Rules {
         let secret = &store.context().secret;
         if let Some(RouteMatch { rule, params, .. }) = self.find(request.uri(), request.extensions()) {
             let view = RequestView::of(request, &params, secret);
-            return match rule.content_of(request.method(), request.extensions()) {
+            return match rule.content_of(request.method(), request.uri(), request.extensions()) {
                 Ok(content) => rule.key(&view.with_body(content)),
                 Err(_) => rule.key(&view),
             };
@@ -308,9 +311,19 @@ impl Rules {
         table.each_place(&Views::of(uri, extensions), |place, params| {
             let rule = &table.rules[place];
             is_covered = true;
-            reads &= rule.reads_by_post() && !rule.is_ambiguous(&params);
+            reads &= rule.reads(extensions) && !rule.is_ambiguous(&params);
         });
         is_covered && reads
+    }
+
+    /// Returns the rule for GraphQL that covers a request.
+    #[cfg(feature = "graphql")]
+    pub(crate) fn graphql<'a>(&'a self, uri: &'a Uri, extensions: &'a Extensions) -> Option<&'a Arc<Policy>> {
+        if !self.table.any_graphql {
+            return None;
+        }
+        let found = self.find(uri, extensions)?;
+        Some(self.at(found.place)).filter(|rule| rule.is_graphql())
     }
 
     /// Returns the limit of the content of a write if a rule reads it, without counting as a use of the rule.
@@ -358,6 +371,10 @@ impl Table {
 
     fn add(&mut self, rule: Arc<Policy>) {
         self.any_reads_by_post |= rule.reads_by_post();
+        #[cfg(feature = "graphql")]
+        {
+            self.any_graphql |= rule.is_graphql();
+        }
         self.any_reads_written_content |= rule.reads_written_requests();
         self.rules.push(rule);
     }

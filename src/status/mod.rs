@@ -65,6 +65,17 @@ reasons! {
         RequestBodyError = "request-body-error",
         /// The request under a [rule for RPC](crate::Rule::rpc) is not a unary call: a stream, several messages, or another protocol.
         NotUnary = "not-unary",
+        /// The request under a rule for [GraphQL](crate::guide::graphql) is not a single request in JSON or in the query of a GET, or it states a
+        /// parameter twice.
+        GraphqlRequest = "graphql-request",
+        /// The document of a request by GraphQL is not executable, has more than 16,384 tokens, or is nested deeper than 64 levels.
+        GraphqlDocument = "graphql-document",
+        /// The operation of a request by GraphQL is a mutation or a subscription, or the request does not select exactly one.
+        GraphqlOperation = "graphql-operation",
+        /// The response to a query of GraphQL may arrive in parts: its document has `@defer` or `@stream`.
+        GraphqlIncremental = "graphql-incremental",
+        /// The hash in a request by GraphQL is not that of its document, or it stands alone and this process does not know its document.
+        GraphqlPersisted = "graphql-persisted",
         /// The request has [credentials](crate::key::CredentialFields), and the key holds no identity.
         Credentials = "credentials",
         /// The key extractor of the rule returned a bypass.
@@ -170,6 +181,10 @@ reasons! {
         RpcStatus = "rpc-status",
         /// The response to a call by RPC has several messages, or no status.
         NotUnary = "not-unary",
+        /// The response to a query of GraphQL has `errors`.
+        GraphqlErrors = "graphql-errors",
+        /// The response to a query of GraphQL is not an object in JSON with `data`, or has another content type.
+        GraphqlResponse = "graphql-response",
         /// A closure of the rule could not read the [message](crate::message) in the request or in the response.
         ContentUnreadable = "content-unreadable",
         /// A closure of the rule needs a [message](crate::message) that is compressed. Let compression stand outside of the cache.

@@ -85,9 +85,10 @@ fn not_stored_for(reason: NoStore) -> Result<Response<Frames>, BoxError> {
 
 #[tokio::test]
 async fn every_reason_for_not_storing_is_counted_and_reported() {
-    // These need a call by RPC: `examples/tonic/rpc`.
+    // These need a call by RPC (`examples/tonic/rpc`) or a rule for GraphQL (`tests/graphql`).
     let is_of_rpc = |reason: &NoStore| matches!(reason, NoStore::RpcStatus | NoStore::NotUnary);
-    for reason in NoStore::ALL.iter().copied().filter(|reason| !is_of_rpc(reason)) {
+    let is_of_graphql = |reason: &NoStore| matches!(reason, NoStore::GraphqlErrors | NoStore::GraphqlResponse);
+    for reason in NoStore::ALL.iter().copied().filter(|reason| !is_of_rpc(reason) && !is_of_graphql(reason)) {
         let memory = with_manual_clock(1 << 20).1;
         let store = Faulty { memory: memory.clone(), put: reason != NoStore::Store, get: true };
         let invalidating = memory.clone();
@@ -150,6 +151,12 @@ async fn every_reason_for_a_bypass_is_counted() {
             Bypass::RequestBodyUnread => post("/search"),
             // These need a `RequestBodyLayer`: `tests/keys/posts.rs` and `examples/tonic/rpc`.
             Bypass::RequestBodyTooLarge | Bypass::RequestBodyError | Bypass::NotUnary => continue,
+            // `tests/graphql/reads.rs`
+            Bypass::GraphqlRequest
+            | Bypass::GraphqlDocument
+            | Bypass::GraphqlOperation
+            | Bypass::GraphqlIncremental
+            | Bypass::GraphqlPersisted => continue,
             Bypass::RequestBody => get("/t/a").map(|_| Plain::from("x")),
             Bypass::Credentials => with("cookie"),
             Bypass::Extractor => get("/none"),

@@ -1,0 +1,85 @@
+//! Namespaces from the data of responses.
+
+use super::*;
+
+/// Returns a server that answers with the variable `reply` of each request.
+fn app(rule: Rule) -> App {
+    App::answering(rule, |content, _| {
+        let request: Value = serde_json::from_str(content).unwrap_or_default();
+        reply(&request["variables"]["reply"])
+    })
+}
+
+fn with(document: &str, reply: &Value) -> Request<Plain> {
+    post_json(&json!({ "query": document, "variables": { "reply": reply } }))
+}
+
+fn note(id: usize) -> Value {
+    json!({ "__typename": "Note", "id": id })
+}
+
+/// Returns true if a write with this response makes the response to a query invalid.
+async fn invalidates(read: &Value, written: &Value) -> bool {
+    let app = app(Rule::graphql(MINUTE).graphql_entities());
+    app.read(with(NOTES, read)).await;
+    assert!(app.is_hit(with(NOTES, read)).await);
+    app.send(with(ADD, written)).await;
+    !app.is_hit(with(NOTES, read)).await
+}
+
+#[tokio::test]
+async fn mutation_invalidates_the_types_in_its_response() {
+    let read = json!({ "data": { "notes": [note(1), { "author": { "__typename": "User", "id": "a" } }] } });
+    for (written, want) in [
+        (json!({ "data": { "add": note(1) } }), true),
+        (json!({ "data": { "add": note(9) } }), true),
+        (json!({ "data": { "a": [{ "b": { "__typename": "User" } }] } }), true),
+        (json!({ "data": { "add": { "__typename": "Tag", "id": 1 } } }), false),
+        (json!({ "data": { "add": null } }), false),
+        // Nothing was executed.
+        (json!({ "errors": [{ "message": "a" }] }), false),
+        // It is not known what has changed.
+        (json!({ "data": null, "errors": [{ "message": "a" }] }), true),
+        (json!({ "data": { "add": null }, "errors": [{ "message": "a" }] }), true),
+        (json!("no response of GraphQL"), true),
+    ] {
+        assert_eq!(invalidates(&read, &written).await, want, "{written}");
+    }
+    assert!(!invalidates(&json!({ "data": { "notes": [] } }), &json!({ "data": { "add": note(1) } })).await);
+}
+
+#[tokio::test]
+async fn objects_are_namespaces_for_the_application() {
+    let app = app(Rule::graphql(MINUTE).graphql_entities());
+    let reads = [
+        json!({ "data": { "note": note(1) } }),
+        json!({ "data": { "notes": [note(1), note(2)] } }),
+        json!({ "data": { "note": note(3) } }),
+    ];
+    for read in &reads {
+        app.read(with(NOTES, read)).await;
+    }
+    app.cache.invalidate(["graphql:Note:1"]).await.expect("a name");
+    let mut hits = Vec::new();
+    for read in &reads {
+        hits.push(app.is_hit(with(NOTES, read)).await);
+    }
+    assert_eq!(hits, [false, false, true]);
+}
+
+#[tokio::test]
+async fn responses_with_too_many_objects_are_not_stored() {
+    let app = app(Rule::graphql(MINUTE).graphql_entities());
+    let notes = |count: usize| with(NOTES, &json!({ "data": (0..count).map(note).collect::<Vec<_>>() }));
+    assert_eq!(app.refusal(notes(128)).await, None);
+    assert_eq!(app.refusal(notes(129)).await, Some(NoStore::Namespaces));
+}
+
+#[tokio::test]
+async fn data_name_nothing_without_the_option() {
+    let app = app(rule());
+    let read = with(NOTES, &json!({ "data": note(1) }));
+    app.read(read).await;
+    app.cache.invalidate(["graphql"]).await.expect("a name");
+    assert!(app.is_hit(with(NOTES, &json!({ "data": note(1) }))).await);
+}
