@@ -48,7 +48,7 @@ async fn registered_documents_are_known_from_the_start() {
 }
 
 #[tokio::test]
-async fn hash_by_post_is_a_write_unless_it_is_known_as_a_query() {
+async fn unknown_hash_by_post_is_a_write() {
     let is_write = async |app: &App, request: Request<Plain>| {
         app.read(query(NOTES)).await;
         app.send(request).await;

@@ -179,7 +179,7 @@ async fn credentials_bypass_without_an_identity() {
 }
 
 #[tokio::test]
-async fn requests_bypass_without_a_layer_that_reads_them() {
+async fn requests_bypass_if_nothing_reads_them() {
     let cache = ResponseCache::new(Memory::default()).route("/graphql", rule());
     let layer: CacheLayer<_> = cache.cache_layer();
     let (inner, _) = counting(|_, _| reply(&json!({ "data": {} })));

@@ -62,7 +62,7 @@ async fn mutations_are_called_each_time() {
 }
 
 #[tokio::test]
-async fn operations_count_as_writes_without_a_layer_that_reads_them() {
+async fn operations_are_writes_if_nothing_reads_them() {
     let cache = ResponseCache::new(Memory::default()).route("/graphql", rule());
     let (inner, _) = counting(|_, _| reply(&json!({ "data": {} })));
     let service = ServiceBuilder::new().layer((cache.invalidate_layer(), cache.cache_layer())).service(inner);
