@@ -76,9 +76,13 @@ async fn serve(port: u16) -> Result<(), BoxError> {
     let address = listener.local_addr()?;
     println!("serving on {address}; Ctrl-C ends it. Try:\n");
     println!("  curl -i {address}/airlines/UA");
-    println!("  curl -i {address}/graphql -H 'content-type: application/json' -d '{{\"query\":\"{{airline(carrier:\\\"UA\\\"){{__typename id name}}}}\"}}'");
+    println!(
+        "  curl -i {address}/graphql -H 'content-type: application/json' -d '{{\"query\":\"{{airline(carrier:\\\"UA\\\"){{__typename id name}}}}\"}}'"
+    );
     println!("  curl -X PUT {address}/airlines/UA -d 'United'");
-    println!("  grpcurl -plaintext -import-path examples/grpc/proto -proto airlines.proto -d '{{\"carrier\":\"UA\"}}' {address} airlines.v1.Airlines/Get");
+    println!(
+        "  grpcurl -plaintext -import-path examples/grpc/proto -proto airlines.proto -d '{{\"carrier\":\"UA\"}}' {address} airlines.v1.Airlines/Get"
+    );
     let app = app(&Table::load()?, &caching::cache());
     let ctrl_c = async { drop(tokio::signal::ctrl_c().await) };
     Ok(axum::serve(listener, app).with_graceful_shutdown(ctrl_c).await?)

@@ -10,7 +10,7 @@ use proto::{
 };
 
 /// The generated code.
-#[expect(missing_docs, reason = "generated")]
+#[allow(missing_docs, unreachable_pub, reason = "generated")]
 pub(crate) mod proto {
     tonic::include_proto!("airlines.v1");
 }
