@@ -6,6 +6,7 @@ mod backend;
 mod common;
 
 mod bypasses;
+mod calls;
 mod equality;
 mod forwarding;
 mod hostile;
