@@ -138,11 +138,18 @@ async fn errors_of_connect_are_stored_only_with_a_lifetime() {
 }
 
 #[tokio::test]
-async fn streams_of_connect_pass_uncached() {
-    let method = Method::new(Rule::rpc(MINUTE), |_| (200, "application/connect+json", Bytes::new()));
-    let request = || post("application/connect+json", b"\0\0\0\0\x02{}", &[]);
-    assert_eq!(method.calls_of([request(), request()]).await, 2);
-    assert!(method.cache.stats().bypasses.contains(&(Bypass::NotUnary, 2)), "{}", method.cache.stats());
+async fn streams_of_connect_and_text_pass_uncached() {
+    for (kind, content) in [
+        ("application/connect+json", &b"\0\0\0\0\x02{}"[..]),
+        ("application/grpc-web-text", b"AAAAAAFh"),
+        ("application/grpc-web-text+proto", b"AAAAAAA=YQ=="),
+    ] {
+        let body = Bytes::from_static(b"AAAAAAFigAAAABBncnBjLXN0YXR1czogMA0K");
+        let method = Method::new(Rule::rpc(MINUTE), move |_| (200, kind, body.clone()));
+        let request = || post(kind, content, &[]);
+        assert_eq!(method.calls_of([request(), request()]).await, 2, "{kind}");
+        assert!(method.cache.stats().bypasses.contains(&(Bypass::NotUnary, 2)), "{kind}: {}", method.cache.stats());
+    }
 }
 
 #[tokio::test]
