@@ -1,3 +1,4 @@
+#![cfg_attr(feature = "graphql", doc = "[GraphQL]: crate::guide::graphql")]
 // The first definition of a link counts: the README's links to the pages in `docs` lead to the modules of the guide here.
 //! [layer order]: crate::guide::layer_order
 //! [guarantees]: crate::guide::guarantees

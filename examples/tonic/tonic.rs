@@ -8,7 +8,8 @@
 //! curl -i localhost:3000/notes                   # tonic; fwd=uri-miss; stored, with the note
 //! ```
 //!
-//! A method that reads would have a rule of its own, `Rule::rpc`: see the guide's page on RPC, and the tests in `examples/tonic/rpc`.
+//! No method here reads. A method that reads has a rule of its own, `Rule::rpc`: see `examples/grpc`, the guide's page on RPC, and the tests in
+//! `examples/tonic/rpc`.
 
 use std::{sync::Arc, time::Duration};
 
