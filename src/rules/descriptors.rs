@@ -19,15 +19,15 @@ impl Rules {
     /// | method | rule |
     /// |---|---|
     /// | unary, with `idempotency_level = NO_SIDE_EFFECTS` | [`Rule::rpc`] with this lifetime, in the namespace of the full name of its service |
-    /// | with streams, and `NO_SIDE_EFFECTS` | not cached, invalidates nothing |
+    /// | with streams, and `NO_SIDE_EFFECTS`; or with a `(cache.ttl)` of zero | not cached, invalidates nothing |
     /// | any other method of a service that has one with `NO_SIDE_EFFECTS` | not cached, invalidates the namespace of its service |
     ///
-    /// Methods of other services get no rule. A method may write data that another service reads: it names that service by the option
-    /// `(cache.invalidates)`, or its handler does by [`Invalidations`](crate::Invalidations). The options are those of `proto/cache.proto` of
+    /// A method of another service gets a rule only if it has `(cache.invalidates)`. A method may write data that another service reads: it names
+    /// that service by the option `(cache.invalidates)`, or its handler does by [`Invalidations`](crate::Invalidations). The options are those of `proto/cache.proto` of
     /// this crate: `(cache.ttl)` is the lifetime of a method, `(cache.namespace)` and `(cache.invalidates)` add namespaces.
     ///
-    /// The set contains all imported files. [`cached_routes`](Self::cached_routes) lists the methods that were taken. Further routes can be added. See
-    /// [rpc](crate::guide::rpc#rules-from-a-proto-file) for the build script.
+    /// The set contains all imported files. [`cached_routes`](Self::cached_routes) lists the methods that were taken. Routes of other methods can be
+    /// added. See [RPC](crate::guide::rpc#rules-from-a-proto-file) for the build script.
     ///
     /// ```
     /// use std::time::Duration;

@@ -26,7 +26,7 @@ impl Rule {
     /// Adds the namespaces of an entry, computed from the [message](crate::message) of the request: the content of a POST or a QUERY, the message
     /// of a call by RPC, or the parameter `message` of a GET of Connect under a [rule for RPC](Self::rpc).
     ///
-    /// The response is not stored if the closure returns an error, or if the request has no message, as another GET has none.
+    /// The response is not stored if the closure returns an error, or if the request has no message. A GET has a message only in Connect.
     ///
     /// A write on the route does not invalidate these namespaces by itself: [`invalidates_from_request`](Self::invalidates_from_request) names
     /// them.
@@ -43,8 +43,9 @@ impl Rule {
     ///
     /// The closure is called with each complete response that may be stored, of every status that the rule stores. It is not called for a call of
     /// gRPC that ends without a message. A lifetime in its [`CachePolicy`] replaces all others. With an error the response is not stored.
-    /// Parts (206) are not stored under such a rule. With [cache tags](crate::CacheTags), CDNs do not store a response that comes from the handler,
-    /// because its namespaces are not known when it is sent. They store hits. Requests that wait for the same response get it when it is complete.
+    /// Parts (206) are not stored under such a rule. With [cache tags](crate::CacheTags), a response that comes from the handler tells CDNs not to
+    /// store it, because its namespaces are not known when its head is sent. CDNs store hits. Requests that wait for the same response get it when it
+    /// is complete.
     ///
     /// ```
     /// use std::time::Duration;
@@ -73,10 +74,11 @@ impl Rule {
     /// [`ResponseCache::layer_with_request_bodies`](crate::ResponseCache::layer_with_request_bodies) puts it. It reads content up to
     /// [`max_request_body`](Self::max_request_body).
     ///
-    /// **A write whose message cannot be read invalidates all entries**, since theirs may be any namespaces: without that layer, beyond the
-    /// limit, for a stream, or if the closure returns an error. [`Stats::unread_writes`](crate::Stats::unread_writes) counts these writes, and a
-    /// warning names the route. A response with status 4xx is an exception: it then invalidates only what other options name. A strict store
-    /// sets its fence before that is known, and then invalidates all entries nevertheless.
+    /// **A write whose message cannot be read invalidates all entries**, because their namespaces are not known: without that layer, beyond
+    /// the limit, for a stream, or if the closure returns an error, for example for a compressed message.
+    /// [`Stats::unread_writes`](crate::Stats::unread_writes) counts these writes, and a warning names the route. A response with status 4xx is an
+    /// exception: the write then invalidates only the namespaces that other options name. A strict store sets its fence before the status is known,
+    /// and then invalidates all entries nevertheless.
     ///
     /// ```
     /// use tower_response_cache::{Namespace, Rule};
