@@ -37,9 +37,9 @@ impl Rule {
     ///   [`graphql_document`](Self::graphql_document) has registered.
     /// - A request with credentials bypasses the cache unless the key holds an [identity](Self::identity).
     ///
-    /// A [`RequestBodyLayer`](crate::RequestBodyLayer) must stand outside of the other layers, as
-    /// [`ResponseCache::layer_with_request_bodies`](crate::ResponseCache::layer_with_request_bodies) puts it. Without it requests bypass the
-    /// cache, and a warning names the route.
+    /// A [`RequestBodyLayer`](crate::RequestBodyLayer) must stand outside of the other two layers of this crate, as
+    /// [`ResponseCache::layer_with_request_bodies`](crate::ResponseCache::layer_with_request_bodies) puts it. Without it, requests bypass the
+    /// cache, a POST counts as a write, and a warning names the route.
     ///
     /// ```
     /// use std::time::Duration;
@@ -56,8 +56,8 @@ impl Rule {
         rule
     }
 
-    /// Registers a document, so that a request with nothing but its hash (SHA-256) is understood from the start. For the operations of
-    /// [`graphql`](Self::graphql) rules that clients register at build time.
+    /// Registers a document for a [`graphql`](Self::graphql) rule, so that a request with nothing but the document's SHA-256 hash is cached from
+    /// the start. This is for persisted queries that are known at build time.
     ///
     /// The text must be byte for byte the one that the hash of the clients was computed from. A text that is not an executable document is
     /// an error when the rule is added to a route.
@@ -78,7 +78,7 @@ impl Rule {
         })
     }
 
-    /// Takes namespaces from the data of responses: the objects with a `__typename`.
+    /// Takes namespaces from the data of responses, for [`graphql`](Self::graphql) rules: from the objects with a `__typename`.
     ///
     /// The entry of a query belongs to `graphql:Note:7` for an object of the type `Note` with the `id` 7 (a text or a whole number), and to
     /// `graphql:Note` for one without an `id`. A mutation invalidates `graphql:Note`, and so all notes, because it may move an object into a
