@@ -44,7 +44,7 @@ impl<St: Store> Fill<St> {
 
 /// Returns false if messages name further namespaces: one of the request that could not be read, or one at the end of the response.
 fn names_are_known(rule: &Policy, plan: &ReadPlan) -> bool {
-    !rule.reads_responses() && plan.end.as_ref().is_none_or(|end| end.unread.is_none())
+    !rule.names_at_the_end() && plan.end.as_ref().is_none_or(|end| end.unread.is_none())
 }
 
 /// Adds the namespaces that a response names. Returns false if its groups cannot be read.

@@ -20,6 +20,22 @@ pub(crate) struct ObjectName {
     pub(crate) id: Option<String>,
 }
 
+/// The objects in the data of a response.
+#[derive(Debug, Default)]
+pub(crate) struct Objects {
+    /// The objects that have a `__typename`, each once.
+    pub(crate) named: BTreeSet<ObjectName>,
+    /// An object inside of the data has no `__typename`.
+    pub(crate) has_unnamed: bool,
+}
+
+impl Objects {
+    /// Returns true if the data have objects, and each of them has a `__typename`.
+    pub(crate) fn are_all_named(&self) -> bool {
+        !self.has_unnamed && !self.named.is_empty()
+    }
+}
+
 #[derive(Deserialize)]
 struct Members<'a> {
     #[serde(borrow, default, deserialize_with = "present")]
@@ -54,20 +70,20 @@ impl<'a> Response<'a> {
         self.data.is_some()
     }
 
-    /// Returns the names of all objects that have a `__typename`, each once. An `id` is a text or a whole number. Returns `None` if the data
-    /// are nested deeper than 128 levels.
-    pub(crate) fn objects(&self) -> Option<BTreeSet<ObjectName>> {
-        let mut names = BTreeSet::new();
+    /// Returns the objects in the data. An `id` is a text or a whole number. Returns `None` if the data are nested deeper than 128 levels.
+    pub(crate) fn objects(&self) -> Option<Objects> {
+        let mut objects = Objects::default();
         if let Some(data) = self.data {
-            collect(&serde_json::from_str(data.get()).ok()?, &mut names);
+            collect(&serde_json::from_str(data.get()).ok()?, true, &mut objects);
         }
-        Some(names)
+        Some(objects)
     }
 }
 
-fn collect(value: &Value, names: &mut BTreeSet<ObjectName>) {
+/// Adds the objects in a value. The root of the data is the operation itself, which needs no name.
+fn collect(value: &Value, is_root: bool, objects: &mut Objects) {
     match value {
-        Value::Array(values) => values.iter().for_each(|value| collect(value, names)),
+        Value::Array(values) => values.iter().for_each(|value| collect(value, false, objects)),
         Value::Object(members) => {
             if let Some(Value::String(typename)) = members.get("__typename") {
                 let id = match members.get("id") {
@@ -75,9 +91,11 @@ fn collect(value: &Value, names: &mut BTreeSet<ObjectName>) {
                     Some(Value::Number(id)) if id.is_i64() || id.is_u64() => Some(id.to_string()),
                     _ => None,
                 };
-                names.insert(ObjectName { typename: typename.clone(), id });
+                objects.named.insert(ObjectName { typename: typename.clone(), id });
+            } else {
+                objects.has_unnamed |= !is_root;
             }
-            members.values().for_each(|value| collect(value, names));
+            members.values().for_each(|value| collect(value, false, objects));
         }
         _ => {}
     }

@@ -85,8 +85,10 @@ impl Rule {
     /// list that did not contain it. A mutation whose response cannot be read, or has both `data` and `errors`, invalidates all entries.
     /// [`Stats::unread_writes`](crate::Stats::unread_writes) counts these, and a warning names the route.
     ///
-    /// Objects without a `__typename`, and empty lists, name nothing: [`namespace`](Self::namespace) is for these. A response that names more
-    /// than 128 namespaces is not stored.
+    /// Under a rule without other namespaces, each object inside of the data must have a `__typename`, and there must be one. Otherwise a response
+    /// to a query is not stored, and a mutation invalidates all entries. Give the rule a [`namespace`](Self::namespace) if clients leave
+    /// `__typename` out. A list inside of an object names nothing while it is empty. A response that names more than 128 namespaces is not
+    /// stored.
     ///
     /// ```
     /// use std::time::Duration;
@@ -197,7 +199,11 @@ impl Policy {
             Some(id) => Namespace::of([ROOT, &typename, &id]),
             None => Namespace::of([ROOT, &typename]),
         };
-        Ok(response.objects().ok_or(NoStore::GraphqlResponse)?.into_iter().map(name).collect())
+        let objects = response.objects().ok_or(NoStore::GraphqlResponse)?;
+        if !objects.are_all_named() && !self.names_entries() {
+            return Err(NoStore::GraphqlTypename);
+        }
+        Ok(objects.named.into_iter().map(name).collect())
     }
 
     /// Returns the namespaces that a mutation invalidates by its complete response: the types of its objects.
@@ -212,7 +218,14 @@ impl Policy {
             ));
         }
         let too_deep = || unread(NoStore::GraphqlResponse, "the response to a mutation is nested too deeply");
-        let types: BTreeSet<_> = response.objects().ok_or_else(too_deep)?.into_iter().map(|object| object.typename).collect();
+        let objects = response.objects().ok_or_else(too_deep)?;
+        if response.has_data() && !objects.are_all_named() && !self.names_writes() {
+            return Err(unread(
+                NoStore::GraphqlTypename,
+                "the response to a mutation has no object, or one without `__typename`. Select `__typename`, or name namespaces in the rule",
+            ));
+        }
+        let types: BTreeSet<_> = objects.named.into_iter().map(|object| object.typename).collect();
         Ok(types.iter().map(|typename| Namespace::of([ROOT, typename])).collect())
     }
 }

@@ -156,6 +156,11 @@ impl Policy {
         !self.messages().policies.is_empty()
     }
 
+    /// Returns true if namespaces of an entry are known only at the end of its response.
+    pub(crate) fn names_at_the_end(&self) -> bool {
+        self.reads_responses() || self.content().reads_entities()
+    }
+
     /// Returns the policies that the message of a complete response states.
     pub(crate) fn policies_of(
         &self,

@@ -288,6 +288,19 @@ impl Policy {
         self.names_none && !self.learned.names_namespaces()
     }
 
+    /// Returns true if the rule itself names namespaces of its entries.
+    #[cfg(feature = "graphql")]
+    pub(super) fn names_entries(&self) -> bool {
+        let messages = &self.rule.messages;
+        !self.rule.namespaces.is_empty() || !self.rule.namespaces_by.is_empty() || !messages.reads_none_of_reads()
+    }
+
+    /// Returns true if the rule names namespaces for writes, beside those in messages.
+    #[cfg(feature = "graphql")]
+    pub(super) fn names_writes(&self) -> bool {
+        !self.fixed_invalidations.is_empty() || !self.invalidations.is_empty() || !self.rule.writes.computed.is_empty()
+    }
+
     /// Returns the state that the rule has learned from requests and responses.
     #[inline]
     pub(crate) fn learned(&self) -> &Learned {

@@ -185,6 +185,9 @@ reasons! {
         GraphqlErrors = "graphql-errors",
         /// The response to a query of GraphQL is not an object in JSON with `data`, or has another content type.
         GraphqlResponse = "graphql-response",
+        /// The response to a query of GraphQL has no object, or one without `__typename`, and the rule takes
+        /// [all namespaces](crate::Rule::graphql_entities) from objects.
+        GraphqlTypename = "graphql-typename",
         /// A closure of the rule could not read the [message](crate::message) in the request or in the response.
         ContentUnreadable = "content-unreadable",
         /// A closure of the rule needs a [message](crate::message) that is compressed. Let compression stand outside of the cache.

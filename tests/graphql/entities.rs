@@ -29,13 +29,18 @@ async fn invalidates(read: &Value, written: &Value) -> bool {
 
 #[tokio::test]
 async fn mutation_invalidates_the_types_in_its_response() {
-    let read = json!({ "data": { "notes": [note(1), { "author": { "__typename": "User", "id": "a" } }] } });
+    let read = json!({ "data": { "notes": [note(1)], "author": { "__typename": "User", "id": "a" } } });
     for (written, want) in [
         (json!({ "data": { "add": note(1) } }), true),
         (json!({ "data": { "add": note(9) } }), true),
-        (json!({ "data": { "a": [{ "b": { "__typename": "User" } }] } }), true),
+        (json!({ "data": { "a": [{ "__typename": "User" }] } }), true),
         (json!({ "data": { "add": { "__typename": "Tag", "id": 1 } } }), false),
-        (json!({ "data": { "add": null } }), false),
+        (json!({ "data": { "__typename": "Mutation", "add": { "__typename": "Tag", "id": 1 } } }), false),
+        // The response does not say what has changed.
+        (json!({ "data": { "add": { "__typename": "Tag", "of": { "id": 1 } } } }), true),
+        (json!({ "data": { "add": { "id": 1 } } }), true),
+        (json!({ "data": { "add": true } }), true),
+        (json!({ "data": { "add": null } }), true),
         // Nothing was executed.
         (json!({ "errors": [{ "message": "a" }] }), false),
         // It is not known what has changed.
@@ -45,7 +50,31 @@ async fn mutation_invalidates_the_types_in_its_response() {
     ] {
         assert_eq!(invalidates(&read, &written).await, want, "{written}");
     }
-    assert!(!invalidates(&json!({ "data": { "notes": [] } }), &json!({ "data": { "add": note(1) } })).await);
+}
+
+/// Nothing would invalidate such an entry, or not all that it holds.
+#[tokio::test]
+async fn data_without_names_are_stored_only_under_a_rule_with_namespaces() {
+    for (rule, refusal) in [
+        (Rule::graphql(MINUTE).graphql_entities(), Some(NoStore::GraphqlTypename)),
+        (Rule::graphql(MINUTE).graphql_entities().namespace("notes"), None),
+    ] {
+        let app = app(rule);
+        for data in [json!({ "notes": [] }), json!({ "note": { "id": 1 } }), json!({ "note": note(1), "user": { "id": 1 } })] {
+            assert_eq!(app.refusal(with(NOTES, &json!({ "data": data }))).await, refusal, "{data}");
+        }
+        assert_eq!(app.refusal(with(NOTES, &json!({ "data": { "note": note(1) } }))).await, None);
+    }
+}
+
+#[tokio::test]
+async fn mutation_without_names_invalidates_what_the_rule_names() {
+    let app = app(Rule::graphql(MINUTE).graphql_entities().namespace("notes"));
+    let read = || with(NOTES, &json!({ "data": { "notes": [] } }));
+    app.read(read()).await;
+    app.send(with(ADD, &json!({ "data": { "add": true } }))).await;
+    assert!(!app.is_hit(read()).await);
+    assert_eq!(app.cache.stats().unread_writes, 0);
 }
 
 #[tokio::test]
