@@ -48,14 +48,18 @@ impl Params {
         .with_json(members.variables.map(RawValue::get), members.extensions.map(RawValue::get))
     }
 
-    /// Reads the query of a GET. Other parameters do not count.
+    /// Reads the query of a GET. Other parameters do not count. A name with a bracket is an error: some servers take `query[]` for `query`, and
+    /// others ignore it.
     pub(crate) fn of_query(query: &str) -> Result<Self, NotARequest> {
         // Some servers split at `;`.
         if query.contains(';') {
             return Err(NotARequest);
         }
         let mut found: [Option<String>; 4] = [const { None }; 4];
-        for (place, value) in pairs(query).filter_map(|(name, value)| Some((place(name)?, value))) {
+        for (name, place, value) in pairs(query).filter_map(|(name, value)| Some((name, place(name)?, value))) {
+            if has_bracket(name) {
+                return Err(NotARequest);
+            }
             let value = decoded(value).ok_or(NotARequest)?;
             if found[place].replace(value).is_some() {
                 return Err(NotARequest);
@@ -115,6 +119,11 @@ fn place(name: &str) -> Option<usize> {
     let name = percent_decode_str(name).decode_utf8_lossy();
     let name = name.split('[').next()?;
     NAMES.iter().position(|known| *known == name)
+}
+
+/// Returns true for a name with a bracket.
+fn has_bracket(name: &str) -> bool {
+    percent_decode_str(name).any(|byte| byte == b'[')
 }
 
 /// Decodes a value (`application/x-www-form-urlencoded`).

@@ -137,7 +137,8 @@ impl Policy {
         read.operation = params.and_then(|params| {
             let (known, is_verified) = self.document(&params)?;
             let kind = known.document.select(params.operation_name.as_deref());
-            read.is_read = kind.is_some_and(|kind| kind != OperationKind::Mutation);
+            // A server may execute the document of the hash.
+            read.is_read = is_verified && kind.is_some_and(|kind| kind != OperationKind::Mutation);
             match kind {
                 _ if !is_verified => Err(Bypass::GraphqlPersisted),
                 Some(OperationKind::Query) if known.document.is_incremental() => Err(Bypass::GraphqlIncremental),

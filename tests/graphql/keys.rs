@@ -167,3 +167,14 @@ proptest! {
         });
     }
 }
+
+/// A server that ignores `variables[]` answers without variables. That answer must not be the one for these variables.
+#[tokio::test]
+async fn parameter_that_servers_may_ignore_is_no_parameter() {
+    let app = App::new(rule());
+    let (document, variables) = ("query A($a: Int = 1) { a(a: $a) }", r#"{"a":2}"#);
+    let encoded = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+    let ignored = get(&format!("/graphql?query={}&variables[]={}", encoded(document), encoded(variables)));
+    assert_eq!(app.bypass(ignored).await, Some(Bypass::GraphqlRequest));
+    assert!(!app.is_hit(by_get(&[("query", document), ("variables", variables)])).await);
+}

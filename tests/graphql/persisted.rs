@@ -57,6 +57,7 @@ async fn unknown_hash_by_post_is_a_write() {
     let app = App::new(rule());
     assert!(is_write(&app, with_hash(NOTES, None)).await, "it may be a mutation");
     assert!(!is_write(&app, get_hash(ADD)).await, "a GET is no write");
+    assert!(is_write(&app, with_hash(ADD, Some(NOTES))).await, "a server may execute the document of the hash");
     assert!(!is_write(&app, with_hash(NOTES, Some(NOTES))).await);
     assert!(!is_write(&app, with_hash(NOTES, None)).await);
     assert!(is_write(&app, with_hash(ADD, Some(ADD))).await);
