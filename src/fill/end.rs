@@ -8,7 +8,13 @@ use super::{
     Fill,
     admission::{Admission, ResponseNamespaces},
 };
-use crate::{entry::times::Times, namespace::Namespace, rules::end_check::Unread, status::NoStore, store::Store};
+use crate::{
+    entry::times::Times,
+    namespace::{Namespace, set::MAX_NAMES},
+    rules::end_check::Unread,
+    status::NoStore,
+    store::Store,
+};
 
 /// The reason for which a complete response is not stored.
 pub(super) struct Refusal {
@@ -71,7 +77,13 @@ impl<St: Store> Fill<St> {
         }
         let known = &self.request.plan.names;
         let mut all = fit.named.take().map_or_else(|| known.clone(), |named| named.all);
-        names.iter().for_each(|name| all.push(name.as_str()));
+        // Each name is compared with all others, and a client may ask for any number of objects.
+        for name in names {
+            all.push(name.as_str());
+            if all.len() > MAX_NAMES {
+                break;
+            }
+        }
         self.check_count(&all)?;
         fit.named = Some(ResponseNamespaces::new(known, all));
         Ok(())
