@@ -1,6 +1,6 @@
 //! Writes whose messages name the namespaces to invalidate.
 
-use http::{HeaderMap, Response, StatusCode, response};
+use http::{HeaderMap, Response, StatusCode, header, response};
 use http_body::Body;
 
 use super::{
@@ -9,6 +9,7 @@ use super::{
     write::{Write, is_known},
 };
 use crate::{
+    entry::header_template::is_event_stream,
     extensions::Invalidations,
     key::{RequestView, content::RequestContent},
     rpc::{
@@ -23,6 +24,13 @@ use crate::{
 struct Head {
     status: StatusCode,
     headers: HeaderMap,
+}
+
+/// Returns true for a response that is sent in parts, for as long as its client wants: events, and incremental responses of GraphQL.
+fn is_stream(headers: &HeaderMap) -> bool {
+    const MULTIPART: &[u8] = b"multipart/";
+    let is_multipart = |kind: &[u8]| kind.get(..MULTIPART.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(MULTIPART));
+    headers.get(header::CONTENT_TYPE).is_some_and(|kind| is_event_stream(kind) || is_multipart(kind.as_bytes()))
 }
 
 impl<St: Store> Write<St> {
@@ -49,7 +57,7 @@ impl<St: Store> Write<St> {
         let limits = Limits { bytes: max, is_framed: self.status_place != StatusPlace::Head };
         let mut body = HeldBody::untouched(body);
         let renewal = self.renewal();
-        let content = body.read(limits).await;
+        let content = if is_stream(&parts.headers) { None } else { body.read(limits).await };
         drop(renewal);
         let Some(content) = content else {
             self.has_unread_response("the response is too large, too slow, a stream, or cut off".into());

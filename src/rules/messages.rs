@@ -1,6 +1,9 @@
 //! Namespaces and lifetimes from the messages in requests and responses.
 
-use std::sync::Arc;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use http::{HeaderMap, StatusCode};
 
@@ -172,7 +175,7 @@ impl Policy {
         let params = check.parameters.as_ref().map_or(RouteParams::Kept(&[]), Parameters::view);
         let message = MessageView::of_content(params, headers, content).ok_or_else(Unread::not_a_message)?;
         let message = message.with_status(status);
-        self.messages().policies.iter().map(|policy| policy(&message).map_err(Unread::from)).collect()
+        self.messages().policies.iter().map(|policy| called(|| policy(&message))).collect()
     }
 }
 
@@ -218,7 +221,13 @@ fn computed(closures: &[Arc<NamespacesFrom>], message: Option<MessageView<'_>>) 
     let message = message.ok_or_else(Unread::not_a_message)?;
     let mut all = Vec::new();
     for closure in closures {
-        all.extend(closure(&message)?);
+        all.extend(called(|| closure(&message))?);
     }
     Ok(all)
+}
+
+/// Calls a closure. A panic is an error: clients choose the messages, and a write has happened when its response is read.
+fn called<T>(closure: impl FnOnce() -> Result<T, BoxError>) -> Result<T, Unread> {
+    let called = catch_unwind(AssertUnwindSafe(closure));
+    called.unwrap_or_else(|_| Err("the closure panicked".into())).map_err(Unread::from)
 }

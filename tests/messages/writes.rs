@@ -179,6 +179,41 @@ async fn endless_response_passes() {
     assert!(piece(&mut body).await.unwrap().is_err());
 }
 
+/// Events and incremental responses are not held.
+#[tokio::test(start_paused = true)]
+async fn response_in_parts_passes_at_once() {
+    for kind in ["text/event-stream", "multipart/mixed; boundary=-"] {
+        let (inner, mut handle) = held();
+        let store = Memory::default();
+        let service =
+            ServiceBuilder::new().layer(InvalidateLayer::new(store.clone()).rules(rules(by_response()))).service(inner);
+        let writing = begin(&service, write("x")).await;
+        let (_, answer) = next_call(&mut handle).await;
+        let (mut head, source) = channel_response(None);
+        head.headers_mut().insert(header::CONTENT_TYPE, kind.parse().unwrap());
+        answer.send_response(head);
+        let began = tokio::time::Instant::now();
+        let mut body = opened(writing.await.unwrap());
+        assert_eq!((began.elapsed(), store.stats().unread_writes), (std::time::Duration::ZERO, 1), "{kind}");
+        source.send("a");
+        assert_eq!(piece(&mut body).await.unwrap().unwrap(), "a");
+    }
+}
+
+#[tokio::test]
+async fn panic_of_a_closure_invalidates_everything() {
+    let panics = |message: &tower_response_cache::message::MessageView<'_>| match message.bytes() {
+        b"panic" => panic!("by the test"),
+        other => named(other),
+    };
+    for rule in [Rule::uncached().invalidates_from_request(panics), Rule::uncached().invalidates_from_response(panics)] {
+        let app = App::new(rules(rule), plain);
+        assert_eq!(app.left_after(write("a")).await, "b");
+        assert_eq!(app.left_after(write("panic")).await, "");
+        assert_eq!(app.read(write("panic")).await.1, "panic");
+    }
+}
+
 /// The response is not sent before the invalidation, also if its body arrives late.
 #[tokio::test]
 async fn response_leaves_after_the_invalidation() {
