@@ -2,7 +2,7 @@
 
 use apollo_parser::{
     Parser,
-    cst::{CstNode, Definition, Directive, OperationDefinition, OperationType},
+    cst::{Alias, CstNode, Definition, Directive, OperationDefinition, OperationType},
 };
 
 /// The largest depth of selections, values and types.
@@ -31,6 +31,7 @@ pub(crate) struct Operation {
 pub(crate) struct Document {
     operations: Vec<Operation>,
     is_incremental: bool,
+    has_reserved_alias: bool,
 }
 
 /// The text is not an executable document, or it exceeds a limit.
@@ -62,7 +63,12 @@ impl Document {
             .descendants()
             .filter_map(Directive::cast)
             .any(|directive| directive.name().is_some_and(|name| matches!(&*name.text(), "defer" | "stream")));
-        Ok(Self { operations, is_incremental })
+        let has_reserved_alias = document
+            .syntax()
+            .descendants()
+            .filter_map(Alias::cast)
+            .any(|alias| alias.name().is_some_and(|name| matches!(&*name.text(), "__typename" | "id")));
+        Ok(Self { operations, is_incremental, has_reserved_alias })
     }
 
     /// Returns the kind of the operation that a request selects (section 6.1 of the language). Returns `None` if the request does not
@@ -75,6 +81,11 @@ impl Document {
     /// Returns true if a part of the response may arrive later: the document has `@defer` or `@stream`.
     pub(crate) fn is_incremental(&self) -> bool {
         self.is_incremental
+    }
+
+    /// Returns true if the response to the document may have a `__typename` or an `id` with the value of another field.
+    pub(crate) fn has_reserved_alias(&self) -> bool {
+        self.has_reserved_alias
     }
 
     /// Returns the size of all names of operations.

@@ -91,7 +91,9 @@ fn collect(value: &Value, is_root: bool, objects: &mut Objects) {
                     Some(Value::Number(id)) if id.is_i64() || id.is_u64() => Some(id.to_string()),
                     _ => None,
                 };
-                objects.named.insert(ObjectName { typename: typename.clone(), id });
+                if !is_root {
+                    objects.named.insert(ObjectName { typename: typename.clone(), id });
+                }
             } else {
                 objects.has_unnamed |= !is_root;
             }

@@ -72,6 +72,7 @@ impl<St: Store> Write<St> {
         if !only && may_have_changed {
             self.add_names_in_response(&head, for_names, &content.bytes);
         }
+        drop(content);
         self.answered(response.map(InvalidateBody::held), status.is_some_and(is_known)).await
     }
 

@@ -28,6 +28,8 @@ pub(crate) struct OperationRequest {
     pub(crate) operation: Result<[u8; 32], Bypass>,
     /// The request is known to change nothing.
     pub(crate) is_read: bool,
+    /// The objects in the response may have the names of others, or the document is not known.
+    pub(crate) names_mislead: bool,
     /// The target whose parameters were read.
     pub(crate) target: Option<PathAndQuery>,
 }

@@ -87,7 +87,8 @@ impl Rule {
     ///
     /// Under a rule without other namespaces, each object inside of the data must have a `__typename`, and there must be one. Otherwise a response
     /// to a query is not stored, and a mutation invalidates all entries. Give the rule a [`namespace`](Self::namespace) if clients leave
-    /// `__typename` out. A list inside of an object names nothing while it is empty. A response that names more than 128 namespaces is not
+    /// `__typename` out. An alias with the name `__typename` or `id` may hide an object: such a query bypasses the cache, and such a mutation
+    /// invalidates all entries. A list inside of an object names nothing while it is empty. A response that names more than 128 namespaces is not
     /// stored.
     ///
     /// ```
@@ -132,15 +133,23 @@ impl Policy {
     }
 
     fn operation(&self, uri: &Uri, params: Result<Params, Bypass>) -> OperationRequest {
-        let mut read =
-            OperationRequest { operation: Err(Bypass::GraphqlRequest), is_read: false, target: uri.path_and_query().cloned() };
+        let mut read = OperationRequest {
+            operation: Err(Bypass::GraphqlRequest),
+            is_read: false,
+            names_mislead: true,
+            target: uri.path_and_query().cloned(),
+        };
         read.operation = params.and_then(|params| {
             let (known, is_verified) = self.document(&params)?;
             let kind = known.document.select(params.operation_name.as_deref());
             // A server may execute the document of the hash.
             read.is_read = is_verified && kind.is_some_and(|kind| kind != OperationKind::Mutation);
+            read.names_mislead = !is_verified || known.document.has_reserved_alias();
             match kind {
                 _ if !is_verified => Err(Bypass::GraphqlPersisted),
+                Some(OperationKind::Query) if read.names_mislead && self.content().reads_entities() => {
+                    Err(Bypass::GraphqlOperation)
+                }
                 Some(OperationKind::Query) if known.document.is_incremental() => Err(Bypass::GraphqlIncremental),
                 Some(OperationKind::Query) => Ok(operation_hash(&known.hash, &params)),
                 _ => Err(Bypass::GraphqlOperation),

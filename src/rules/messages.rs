@@ -16,7 +16,7 @@ use super::{
 use crate::{
     error::BoxError,
     extensions::CachePolicy,
-    key::RequestView,
+    key::{RequestView, content::RequestContent},
     message::{
         MessageView,
         view::{Parameters, RouteParams},
@@ -210,11 +210,19 @@ impl Policy {
         let mut names = computed(&self.messages().invalidated_by_response, message.map(|message| message.with_status(status)))?;
         #[cfg(feature = "graphql")]
         if self.content().reads_entities() {
+            let operation = RequestContent::of(request.extensions()).and_then(|content| content.operation.as_ref());
+            if operation.is_none_or(|operation| operation.names_mislead) {
+                return Err(Unread { error: MISLEADING.into(), ..Unread::not_a_message() });
+            }
             names.extend(self.types_written(headers, content)?);
         }
         Ok(names)
     }
 }
+
+/// The reason against the names of objects in the response to a mutation.
+#[cfg(feature = "graphql")]
+const MISLEADING: &str = "the document of a mutation is not known, or has an alias `__typename` or `id`";
 
 /// Returns the namespaces that all closures compute from a message.
 fn computed(closures: &[Arc<NamespacesFrom>], message: Option<MessageView<'_>>) -> Result<Vec<Namespace>, Unread> {

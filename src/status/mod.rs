@@ -70,7 +70,8 @@ reasons! {
         GraphqlRequest = "graphql-request",
         /// The document of a request by GraphQL is not executable, has more than 16,384 tokens, or is nested deeper than 64 levels.
         GraphqlDocument = "graphql-document",
-        /// The operation of a request by GraphQL is a mutation or a subscription, or the request does not select exactly one.
+        /// The operation of a request by GraphQL is a mutation or a subscription, or the request does not select exactly one. Also a query with an
+        /// alias `__typename` or `id` under a rule with [`graphql_entities`](crate::Rule::graphql_entities).
         GraphqlOperation = "graphql-operation",
         /// The response to a query of GraphQL may arrive in parts: its document has `@defer` or `@stream`.
         GraphqlIncremental = "graphql-incremental",

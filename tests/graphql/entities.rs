@@ -112,3 +112,26 @@ async fn data_name_nothing_without_the_option() {
     app.cache.invalidate(["graphql"]).await.expect("a name");
     assert!(app.is_hit(with(NOTES, &json!({ "data": note(1) }))).await);
 }
+
+/// Otherwise a client could decide which entries its mutation leaves.
+#[tokio::test]
+async fn aliases_hide_no_object() {
+    let app = app(Rule::graphql(MINUTE).graphql_entities());
+    let read = || with(NOTES, &json!({ "data": { "notes": [note(1)] } }));
+    for mutation in ["mutation { add { __typename: text } }", "mutation { id: add { __typename } }"] {
+        app.read(read()).await;
+        assert!(app.is_hit(read()).await);
+        app.send(with(mutation, &json!({ "data": { "add": { "__typename": "Other" } } }))).await;
+        assert!(!app.is_hit(read()).await, "{mutation}");
+    }
+    let (outcome, _) = app.read(with("{ notes { id: text } }", &json!({ "data": {} }))).await;
+    assert_eq!(outcome, Outcome::Bypass(Bypass::GraphqlOperation));
+}
+
+#[tokio::test]
+async fn name_of_the_mutation_itself_names_nothing() {
+    assert!(
+        invalidates(&json!({ "data": { "note": note(1) } }), &json!({ "data": { "__typename": "Mutation", "add": true } }))
+            .await
+    );
+}

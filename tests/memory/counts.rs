@@ -87,7 +87,8 @@ fn not_stored_for(reason: NoStore) -> Result<Response<Frames>, BoxError> {
 async fn every_reason_for_not_storing_is_counted_and_reported() {
     // These need a call by RPC (`examples/tonic/rpc`) or a rule for GraphQL (`tests/graphql`).
     let is_of_rpc = |reason: &NoStore| matches!(reason, NoStore::RpcStatus | NoStore::NotUnary);
-    let is_of_graphql = |reason: &NoStore| matches!(reason, NoStore::GraphqlErrors | NoStore::GraphqlResponse | NoStore::GraphqlTypename);
+    let is_of_graphql =
+        |reason: &NoStore| matches!(reason, NoStore::GraphqlErrors | NoStore::GraphqlResponse | NoStore::GraphqlTypename);
     for reason in NoStore::ALL.iter().copied().filter(|reason| !is_of_rpc(reason) && !is_of_graphql(reason)) {
         let memory = with_manual_clock(1 << 20).1;
         let store = Faulty { memory: memory.clone(), put: reason != NoStore::Store, get: true };

@@ -89,6 +89,20 @@ fn incremental_directives_are_found_anywhere() {
 }
 
 #[test]
+fn aliases_may_hide_the_name_of_an_object() {
+    for (text, want) in [
+        ("{ note { __typename id } }", false),
+        ("{ id: note { name: id } }", true),
+        ("mutation { rename { __typename: text } }", true),
+        ("{ ...F } fragment F on T { id: text }", true),
+        ("{ note(id: 1) { text } }", false),
+        ("query($id: ID) { note(id: $id) { a: __typename } }", false),
+    ] {
+        assert_eq!(Document::parse(text).map(|document| document.has_reserved_alias()), Ok(want), "{text}");
+    }
+}
+
+#[test]
 fn hostile_documents_end_at_the_limits() {
     const MANY: usize = 1 << 20;
     for unit in [
