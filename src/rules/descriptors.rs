@@ -47,10 +47,35 @@ impl Rules {
     /// If the bytes are no complete set, if no unary method has `NO_SIDE_EFFECTS`, if an option stands at a method that it does not belong to, or if a
     /// namespace is invalid. The text names the method.
     pub fn from_descriptor_set(bytes: impl AsRef<[u8]>, ttl: Duration) -> Result<Self, RulesError> {
+        Self::from_descriptor_set_with(bytes, ttl, |_, rule| rule)
+    }
+
+    /// Returns the rules of [`from_descriptor_set`](Self::from_descriptor_set), each changed by a closure. The closure gets the route of a method,
+    /// such as `/notes.v1.Notes/Get`, and its rule. It adds what descriptors do not tell: the identity of callers, metadata in the key, lifetimes of
+    /// errors.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_response_cache::{Identity, Rules, RulesError};
+    ///
+    /// /// Calls have a token in `authorization`, and each caller has entries of its own.
+    /// fn rules(descriptors: &[u8]) -> Result<Rules, RulesError> {
+    ///     Rules::from_descriptor_set_with(descriptors, Duration::from_secs(60), |_route, rule| rule.identity(Identity::bearer()))
+    /// }
+    /// # assert!(rules(b"no descriptors").is_err());
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`from_descriptor_set`](Self::from_descriptor_set), and those of [`try_route`](Self::try_route) for the changed rules.
+    pub fn from_descriptor_set_with<F>(bytes: impl AsRef<[u8]>, ttl: Duration, mut change: F) -> Result<Self, RulesError>
+    where
+        F: FnMut(&str, Rule) -> Rule,
+    {
         let pool = DescriptorPool::decode(bytes.as_ref()).map_err(|error| RulesError::descriptors(&error))?;
         let mut rules = Self::new();
         for service in pool.services() {
-            rules = rules.with_service(&service, ttl)?;
+            rules = rules.with_service(&service, ttl, &mut change)?;
         }
         let mut methods = pool.services().flat_map(|service| service.methods().collect::<Vec<_>>());
         match methods.any(|method| matches!(Kind::of(&method), Kind::Read)) {
@@ -60,7 +85,12 @@ impl Rules {
     }
 
     /// Adds the methods of a service if one of them reads.
-    fn with_service(mut self, service: &ServiceDescriptor, ttl: Duration) -> Result<Self, RulesError> {
+    fn with_service(
+        mut self,
+        service: &ServiceDescriptor,
+        ttl: Duration,
+        change: &mut dyn FnMut(&str, Rule) -> Rule,
+    ) -> Result<Self, RulesError> {
         let has_reads = service.methods().any(|method| has_no_side_effects(&method));
         for method in service.methods() {
             let route = format!("/{}/{}", service.full_name(), method.name());
@@ -94,7 +124,7 @@ impl Rules {
                 }
                 (Kind::Write, _) => continue,
             };
-            self = self.try_route(&route, rule)?;
+            self = self.try_route(&route, change(&route, rule))?;
         }
         Ok(self)
     }

@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Full};
 use proptest::{collection::vec, prelude::*};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_response_cache::{
-    Clock, Memory, NoMatch, ResponseCache, Rules,
+    Clock, Identity, Memory, NoMatch, ResponseCache, Rules,
     request_body::ReadBody,
     rules::{RulesError, RulesErrorKind},
     status::Bypass,
@@ -195,4 +195,25 @@ async fn one_line_caches_a_service() {
     assert_eq!(cache.stats().uncovered_writes, 0);
     let bypassed = cache.stats().bypasses.into_iter().find(|(reason, _)| *reason == Bypass::RequestBodyUnread);
     assert_eq!(bypassed.map(|(_, count)| count), Some(0));
+}
+
+#[tokio::test]
+async fn rules_of_a_set_may_be_changed_for_each_route() {
+    let mut routes = Vec::new();
+    let rules = Rules::from_descriptor_set_with(NOTES, MINUTE, |route, rule| {
+        routes.push(route.to_owned());
+        rule.identity(Identity::bearer())
+    });
+    routes.sort();
+    assert_eq!(routes, ["Chat", "Count", "Get", "Put", "Watch"].map(|method| format!("/notes.v1.Notes/{method}")));
+    let cache = ResponseCache::new(Memory::default()).rules(rules.expect("the descriptors of the tests"));
+    let notebook = Notebook::default();
+    let mut client = NotesClient::new(serve(&cache, &notebook).await);
+    client.put(note("a", "one")).await.expect("a write");
+    for (user, hits) in [("a", 0), ("a", 1), ("b", 1), ("a", 2), ("b", 3)] {
+        let mut call = tonic::Request::new(super::name("a"));
+        call.metadata_mut().insert("authorization", format!("Bearer {user}").parse().expect("a value"));
+        client.get(call).await.expect("a note");
+        assert_eq!(cache.stats().hits, hits, "{user}");
+    }
 }
