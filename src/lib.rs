@@ -73,6 +73,7 @@ mod stats;
 pub mod status;
 
 // Layer 0: leaves.
+mod budget;
 mod clock;
 mod error;
 #[cfg(feature = "graphql")]

@@ -14,7 +14,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, timeout_at};
 
-use crate::rpc::frames::FrameCounter;
+use crate::{budget::Share, rpc::frames::FrameCounter};
 
 /// A body whose first frames were read.
 pub(super) struct HeldBody<B: Body> {
@@ -23,6 +23,8 @@ pub(super) struct HeldBody<B: Body> {
     body: Pin<Box<B>>,
     /// Nothing is left in `body`.
     has_ended: bool,
+    /// The bytes of `frames` in the budget of the layer.
+    share: Option<Share>,
 }
 
 /// The limits for reading one body.
@@ -51,11 +53,12 @@ const FRAMES_AT_ONCE: usize = 32;
 impl<B: Body> HeldBody<B> {
     /// Returns a body of which nothing was read.
     pub(super) fn untouched(body: B) -> Self {
-        Self { frames: VecDeque::new(), error: None, body: Box::pin(body), has_ended: false }
+        Self { frames: VecDeque::new(), error: None, body: Box::pin(body), has_ended: false, share: None }
     }
 
     /// Reads the body to its end. Returns `None` if it is too large, takes too long, has several messages, or fails.
-    pub(super) async fn read(&mut self, limits: Limits) -> Option<WholeContent> {
+    pub(super) async fn read(&mut self, limits: Limits, share: Share) -> Option<WholeContent> {
+        let share = self.share.insert(share);
         let mut content = WholeContent { bytes: Vec::new(), trailers: None };
         let mut messages = limits.is_framed.then(FrameCounter::default);
         let end = Instant::now() + READ_LIMIT;
@@ -76,7 +79,8 @@ impl<B: Body> HeldBody<B> {
                     return None;
                 }
                 Some(Ok(frame)) => {
-                    let is_read = content.take(&frame, messages.as_mut());
+                    let fits = share.take(frame.data_ref().map_or(0, Buf::remaining));
+                    let is_read = fits && content.take(&frame, messages.as_mut());
                     self.frames.push_back(frame);
                     if !is_read || content.bytes.len() > limits.bytes || messages.as_ref().is_some_and(FrameCounter::is_stream)
                     {
@@ -121,8 +125,11 @@ impl<B: Body> Body for HeldBody<B> {
     type Error = B::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let Self { frames, error, body, has_ended } = self.get_mut();
+        let Self { frames, error, body, has_ended, share } = self.get_mut();
         if let Some(frame) = frames.pop_front() {
+            if frames.is_empty() {
+                *share = None;
+            }
             return Poll::Ready(Some(Ok(frame)));
         }
         match (error.take(), *has_ended) {

@@ -9,6 +9,7 @@ use super::{
     write::{InvalidateState, Options},
 };
 use crate::{
+    budget::Budget,
     rules::{
         Rules,
         failure::{OnDeliveryTimeout, OnFenceError},
@@ -50,6 +51,7 @@ pub struct InvalidateLayer<St = Memory> {
     store: St,
     pub(crate) rules: Rules,
     options: Options,
+    budget: Arc<Budget>,
 }
 
 impl<St: Store> InvalidateLayer<St> {
@@ -58,13 +60,21 @@ impl<St: Store> InvalidateLayer<St> {
     pub fn new(store: St) -> Self {
         let delivery_timeout = (Duration::from_secs(1), OnDeliveryTimeout::Respond);
         let options = Options { delivery_timeout, on_fence_error: OnFenceError::Reject, cache_status: None };
-        Self { store, rules: Rules::new(), options }
+        Self { store, rules: Rules::new(), options, budget: Budget::new(64 << 20) }
     }
 
     /// Limits the time for which the response of a write waits for the delivery of its invalidation, and sets the reaction to a timeout.
     /// While the store is known to be away, no response waits. Defaults to one second, then [`OnDeliveryTimeout::Respond`]. [`Rule::delivery_timeout`] chooses otherwise for a route.
     pub fn delivery_timeout(mut self, limit: Duration, then: OnDeliveryTimeout) -> Self {
         self.options.delivery_timeout = (limit, then);
+        self
+    }
+
+    /// Limits the bytes of all responses that are read for the [namespaces in them](Rule::invalidates_from_response), until their clients have taken
+    /// them. A response beyond the limit passes as it arrives, and its write invalidates all entries. While a response is read, a copy of it exists as
+    /// well. Defaults to 64 MiB.
+    pub fn max_buffered_bytes(mut self, bytes: usize) -> Self {
+        self.budget = Budget::new(bytes);
         self
     }
 
@@ -117,7 +127,12 @@ impl<St: Store> InvalidateLayer<St> {
 
 impl<St: Store> Clone for InvalidateLayer<St> {
     fn clone(&self) -> Self {
-        Self { store: self.store.clone(), rules: self.rules.clone(), options: self.options.clone() }
+        Self {
+            store: self.store.clone(),
+            rules: self.rules.clone(),
+            options: self.options.clone(),
+            budget: self.budget.clone(),
+        }
     }
 }
 
@@ -132,7 +147,7 @@ impl<St: Store, S> Layer<S> for InvalidateLayer<St> {
 
     fn layer(&self, inner: S) -> Self::Service {
         self.store.context().counters.watches(&self.rules.usage());
-        let (store, rules, options) = (self.store.clone(), self.rules.clone(), self.options.clone());
-        InvalidateService { inner, shared: Arc::new(InvalidateState { store, rules, options }) }
+        let Self { store, rules, options, budget } = self.clone();
+        InvalidateService { inner, shared: Arc::new(InvalidateState { store, rules, options, budget }) }
     }
 }

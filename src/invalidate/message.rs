@@ -9,6 +9,7 @@ use super::{
     write::{Write, is_known},
 };
 use crate::{
+    budget::Share,
     entry::header_template::is_event_stream,
     extensions::Invalidations,
     key::{RequestView, content::RequestContent},
@@ -56,8 +57,9 @@ impl<St: Store> Write<St> {
         let (parts, body) = response.into_parts();
         let limits = Limits { bytes: max, is_framed: self.status_place != StatusPlace::Head };
         let mut body = HeldBody::untouched(body);
+        let share = Share::of(self.shared.budget.clone());
         let renewal = self.renewal();
-        let content = if is_stream(&parts.headers) { None } else { body.read(limits).await };
+        let content = if is_stream(&parts.headers) { None } else { body.read(limits, share).await };
         drop(renewal);
         let Some(content) = content else {
             self.has_unread_response("the response is too large, too slow, a stream, or cut off".into());

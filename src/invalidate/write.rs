@@ -15,6 +15,7 @@ use http_body::Body;
 
 use super::{body::InvalidateBody, held::HeldBody, outcome::Invalidation};
 use crate::{
+    budget::Budget,
     extensions::Invalidations,
     key::{self, Key, RequestView, content::RequestContent},
     namespace::{Namespace, cache_groups::GroupOrigin, set::Namespaces},
@@ -48,6 +49,8 @@ pub(crate) struct InvalidateState<St> {
     pub(crate) store: St,
     pub(crate) rules: Rules,
     pub(crate) options: Options,
+    /// The bytes of responses that are read.
+    pub(crate) budget: Arc<Budget>,
 }
 
 /// A write in progress.

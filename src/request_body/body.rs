@@ -14,8 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 use tokio::time::timeout;
 
-use super::budget::Share;
-use crate::{rpc::frames::FrameCounter, status::Bypass};
+use crate::{budget::Share, rpc::frames::FrameCounter, status::Bypass};
 
 /// The body of a request after a [`RequestBodyLayer`](super::RequestBodyLayer): unread, or read in part or in full. Its data are [`Bytes`].
 /// Trailers are kept.

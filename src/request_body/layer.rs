@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use tower::Layer;
 
-use super::{budget::Budget, service::RequestBodyService};
-use crate::rules::Rules;
+use super::service::RequestBodyService;
+use crate::{budget::Budget, rules::Rules};
 
 /// Reads the content of requests that belongs to their keys, so that a [`CacheLayer`](crate::CacheLayer) inside this layer can answer them:
 ///

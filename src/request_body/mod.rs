@@ -5,7 +5,6 @@
 //! bytes in a [`ReadBody`].
 
 mod body;
-mod budget;
 mod future;
 mod layer;
 mod service;

@@ -15,10 +15,10 @@ use tower::Service;
 
 use super::{
     body::{End, Limits, ReadBody, Reading},
-    budget::{Budget, Share},
     future::RequestBodyFuture,
 };
 use crate::{
+    budget::{Budget, Share},
     key::content::{OperationRequest, RequestContent},
     ready::take_ready,
     rpc::{Call, Protocol},

@@ -105,6 +105,7 @@ impl Rule {
     /// Sets the namespaces that unsafe methods on this route invalidate, computed from the [message](crate::message) of the response.
     ///
     /// The response is read up to [`max_body`](Self::max_body), and for at most ten seconds, before any of it is sent.
+    /// [`InvalidateLayer::max_buffered_bytes`](crate::InvalidateLayer::max_buffered_bytes) limits the bytes of all of them.
     ///
     /// The closure is called after a success: 2xx, 3xx, or status 0 of gRPC. After an error of the client (4xx) only other options name
     /// namespaces. **A write whose response cannot be read invalidates all entries**: after any other outcome, beyond the limits, for a stream, or

@@ -260,3 +260,34 @@ async fn content_of_writes_is_passed_on_whole() {
         assert_eq!(text(response).await, length.to_string());
     }
 }
+
+/// The bytes of a response count until its client has taken them.
+#[tokio::test]
+async fn responses_that_are_read_have_a_common_limit() {
+    let (inner, mut handle) = held();
+    let store = Memory::default();
+    let layer = InvalidateLayer::new(store.clone()).rules(rules(by_response())).max_buffered_bytes(100);
+    let service = ServiceBuilder::new().layer(layer).service(inner);
+    let mut written = Vec::new();
+    for unread in [0, 1] {
+        let writing = begin(&service, write("x")).await;
+        let (_, answer) = next_call(&mut handle).await;
+        let (head, source) = channel_response(None);
+        answer.send_response(head);
+        source.send("a".repeat(80));
+        drop(source);
+        written.push(writing.await.unwrap());
+        assert_eq!(store.stats().unread_writes, unread);
+    }
+    for response in written {
+        assert_eq!(text(response).await.len(), 80);
+    }
+    let writing = begin(&service, write("x")).await;
+    let (_, answer) = next_call(&mut handle).await;
+    let (head, source) = channel_response(None);
+    answer.send_response(head);
+    source.send("a".repeat(80));
+    drop(source);
+    writing.await.unwrap();
+    assert_eq!(store.stats().unread_writes, 1);
+}

@@ -1,37 +1,37 @@
-//! The bytes of request bodies that are being read.
+//! The bytes of bodies that are being read, with a limit for all of them.
 
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
 
-/// The bytes that all requests of a layer hold, and their limit.
+/// The bytes that all bodies of a layer hold, and their limit.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     held: AtomicUsize,
     limit: usize,
 }
 
 impl Budget {
-    pub(super) fn new(limit: usize) -> Arc<Self> {
+    pub(crate) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self { held: AtomicUsize::new(0), limit })
     }
 }
 
-/// The share of one request, which is returned when it is dropped.
+/// The share of one body, which is returned when it is dropped.
 #[derive(Debug)]
-pub(super) struct Share {
+pub(crate) struct Share {
     budget: Arc<Budget>,
     bytes: usize,
 }
 
 impl Share {
-    pub(super) fn of(budget: Arc<Budget>) -> Self {
+    pub(crate) fn of(budget: Arc<Budget>) -> Self {
         Self { budget, bytes: 0 }
     }
 
     /// Takes a number of bytes. Returns false if there is no room for them.
-    pub(super) fn take(&mut self, bytes: usize) -> bool {
+    pub(crate) fn take(&mut self, bytes: usize) -> bool {
         let Budget { held, limit } = &*self.budget;
         let fits = |held: usize| held.checked_add(bytes).filter(|all| all <= limit);
         if held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_err() {
