@@ -240,6 +240,20 @@ impl Policy {
     }
 }
 
+/// The namespaces that the rule itself names.
+impl Policy {
+    /// Returns true if the rule itself names namespaces of its entries.
+    fn names_entries(&self) -> bool {
+        let messages = &self.rule.messages;
+        !self.rule.namespaces.is_empty() || !self.rule.namespaces_by.is_empty() || !messages.reads_none_of_reads()
+    }
+
+    /// Returns true if the rule names namespaces for writes, beside those in messages.
+    fn names_writes(&self) -> bool {
+        !self.fixed_invalidations.is_empty() || !self.invalidations.is_empty() || !self.rule.writes.computed.is_empty()
+    }
+}
+
 /// The first level of the namespaces of objects.
 const ROOT: &str = "graphql";
 

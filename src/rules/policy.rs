@@ -33,7 +33,7 @@ use crate::{
 #[derive(Clone)]
 pub(crate) struct Policy {
     route: Option<Box<str>>,
-    rule: Rule,
+    pub(super) rule: Rule,
     /// The request fields with a meaning for keys.
     fields: Arc<FieldTable>,
     /// The key depends on the target alone.
@@ -49,9 +49,9 @@ pub(crate) struct Policy {
     /// Requests with an ambiguous path bypass the cache.
     guards_path: bool,
     /// The namespaces that all writes invalidate.
-    fixed_invalidations: Namespaces,
+    pub(super) fixed_invalidations: Namespaces,
     /// The other templates of the namespaces that writes invalidate.
-    invalidations: Vec<(Methods, Template)>,
+    pub(super) invalidations: Vec<(Methods, Template)>,
     /// The rule names no namespace.
     names_none: bool,
     /// State learned at run time, which all copies of the rule share.
@@ -286,19 +286,6 @@ impl Policy {
     #[inline]
     pub(crate) fn is_never_invalidated(&self) -> bool {
         self.names_none && !self.learned.names_namespaces()
-    }
-
-    /// Returns true if the rule itself names namespaces of its entries.
-    #[cfg(feature = "graphql")]
-    pub(super) fn names_entries(&self) -> bool {
-        let messages = &self.rule.messages;
-        !self.rule.namespaces.is_empty() || !self.rule.namespaces_by.is_empty() || !messages.reads_none_of_reads()
-    }
-
-    /// Returns true if the rule names namespaces for writes, beside those in messages.
-    #[cfg(feature = "graphql")]
-    pub(super) fn names_writes(&self) -> bool {
-        !self.fixed_invalidations.is_empty() || !self.invalidations.is_empty() || !self.rule.writes.computed.is_empty()
     }
 
     /// Returns the state that the rule has learned from requests and responses.
