@@ -29,6 +29,7 @@ pub(crate) struct OperationRequest {
     /// The request is known to change nothing.
     pub(crate) is_read: bool,
     /// The objects in the response may have the names of others, or the document is not known.
+    #[cfg(feature = "graphql")]
     pub(crate) names_mislead: bool,
     /// The target whose parameters were read.
     pub(crate) target: Option<PathAndQuery>,

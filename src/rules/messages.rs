@@ -16,7 +16,7 @@ use super::{
 use crate::{
     error::BoxError,
     extensions::CachePolicy,
-    key::{RequestView, content::RequestContent},
+    key::RequestView,
     message::{
         MessageView,
         view::{Parameters, RouteParams},
@@ -211,7 +211,8 @@ impl Policy {
         let mut names = computed(&self.messages().invalidated_by_response, message.map(|message| message.with_status(status)))?;
         #[cfg(feature = "graphql")]
         if self.content().reads_entities() {
-            let operation = RequestContent::of(request.extensions()).and_then(|content| content.operation.as_ref());
+            let operation =
+                crate::key::content::RequestContent::of(request.extensions()).and_then(|content| content.operation.as_ref());
             if operation.is_none_or(|operation| operation.names_mislead) {
                 return Err(Unread { error: MISLEADING.into(), ..Unread::not_a_message() });
             }
