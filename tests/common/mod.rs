@@ -1,6 +1,7 @@
 //! Helpers of the integration tests: a mocked inner service, bodies that a test sends piece by piece, short requests.
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::type_complexity)]
 
+pub mod app;
 #[cfg(feature = "redis")]
 pub mod redis;
 

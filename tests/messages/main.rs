@@ -10,100 +10,35 @@ mod protobuf;
 mod reads;
 mod writes;
 
-use std::{
-    convert::Infallible,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::{convert::Infallible, sync::atomic::Ordering};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, header};
 use http_body_util::{BodyExt, combinators::BoxBody};
-use tower::{Service, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneService};
+use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_response_cache::{
-    CacheBody, CacheStatus, Memory, Namespace, Outcome, ResponseCache, Rules,
-    invalidate::InvalidateBody,
+    CacheStatus, Memory, Namespace, Outcome, ResponseCache, Rules,
     request_body::ReadBody,
     status::{NoStore, Storing},
 };
 
-use crate::common::*;
+use crate::common::{app::answering, *};
 
 type Boxed = BoxBody<Bytes, Infallible>;
-type Served = Response<InvalidateBody<CacheBody<Boxed>>>;
 
 const GRPC: &str = "application/grpc";
 
-/// A service behind a cache. It answers each call with what a closure makes of the content and of the number of the call.
-struct App {
-    cache: ResponseCache,
-    service: BoxCloneService<Request<Plain>, Served, Infallible>,
-    calls: Arc<AtomicUsize>,
-}
+/// A service behind both layers.
+type App = common::app::App<Boxed>;
 
 impl App {
+    /// Returns a service that answers each call by a closure over the content and the number of the call.
     fn new<F>(rules: Rules, answer: F) -> Self
     where
         F: Fn(&str, usize) -> Response<Boxed> + Clone + Send + Sync + 'static,
     {
-        let cache = ResponseCache::new(Memory::default()).rules(rules);
-        let (inner, calls) = inner(answer);
-        let service = ServiceBuilder::new().layer(cache.layer_with_request_bodies()).service(inner);
-        Self { cache, service: BoxCloneService::new(service), calls }
+        Self::around(ResponseCache::new(Memory::default()).rules(rules), answer)
     }
-
-    async fn send(&self, request: Request<Plain>) -> Served {
-        self.service.clone().oneshot(request).await.expect("a response")
-    }
-
-    /// Sends a request, and returns its outcome and the text of its response.
-    async fn read(&self, request: Request<Plain>) -> (Outcome, String) {
-        let response = self.send(request).await;
-        (outcome(&response), text(response).await)
-    }
-
-    /// Returns true if the response to a request is stored.
-    async fn is_hit(&self, request: Request<Plain>) -> bool {
-        self.read(request).await.0 == Outcome::Hit
-    }
-
-    /// Returns the reason for which the response to a request is not stored.
-    async fn refusal(&self, request: Request<Plain>) -> Option<NoStore> {
-        let response = self.send(request).await;
-        let status = CacheStatus::of(&response).and_then(|status| status.stored());
-        text(response).await;
-        match status {
-            Some(Storing::Not(reason)) => Some(reason),
-            _ => None,
-        }
-    }
-
-    fn calls(&self) -> usize {
-        self.calls.load(Ordering::SeqCst)
-    }
-}
-
-fn inner<F>(
-    answer: F,
-) -> (
-    impl Service<Request<ReadBody<Plain>>, Response = Response<Boxed>, Error = Infallible, Future: Send> + Clone + Send,
-    Arc<AtomicUsize>,
-)
-where
-    F: Fn(&str, usize) -> Response<Boxed> + Clone + Send + Sync + 'static,
-{
-    let calls = Arc::new(AtomicUsize::new(0));
-    let counter = calls.clone();
-    let inner = service_fn(move |request: Request<ReadBody<Plain>>| {
-        let (answer, call) = (answer.clone(), counter.fetch_add(1, Ordering::SeqCst) + 1);
-        async move {
-            let content = request.into_body().collect().await.expect("content").to_bytes();
-            Ok::<_, Infallible>(answer(&String::from_utf8_lossy(&content), call))
-        }
-    });
-    (inner, calls)
 }
 
 /// Returns a service whose calls the test answers.

@@ -1,6 +1,9 @@
 //! Namespaces and lifetimes of entries, from the requests and the responses of reads.
 
-use std::{sync::Mutex, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use tower_response_cache::{CachePolicy, CacheTags, Clock, Rule};
 
@@ -51,7 +54,7 @@ async fn response_names_namespaces_and_lifetime() {
     });
     let answer = Arc::new(Mutex::new("a 10"));
     let current = answer.clone();
-    let (inner, calls) = inner(move |_, _| response("text/plain", *current.lock().unwrap()));
+    let (inner, calls) = answering(move |_, _| response("text/plain", *current.lock().unwrap()));
     let cache = ResponseCache::new(Memory::builder().clock(clock.clone()).build()).rules(notes(rule));
     let service = ServiceBuilder::new().layer(cache.layer_with_request_bodies()).service(inner);
     let calls_after = async |n: usize| {
@@ -212,7 +215,7 @@ async fn cdn_stores_only_responses_whose_namespaces_are_known() {
     let rule =
         Rule::ttl(MINUTE).policy_from_response(|response| Ok(CachePolicy::new().namespace(named(response.bytes())?.remove(0))));
     let cache = ResponseCache::new(Memory::default()).rules(notes(rule)).cache_tags(CacheTags::cloudflare());
-    let (inner, _) = inner(|_, _| response("text/plain", "a"));
+    let (inner, _) = answering(|_, _| response("text/plain", "a"));
     let service = ServiceBuilder::new().layer(cache.layer_with_request_bodies()).service(inner);
     for (tags, control) in [(None, Some("private, no-store")), (Some("%2A,note,note:a"), None)] {
         let response = service.clone().oneshot(get("/notes")).await.unwrap();

@@ -253,7 +253,7 @@ async fn write_without_its_client_invalidates() {
 #[tokio::test]
 async fn content_of_writes_is_passed_on_whole() {
     let rules = rules(by_request().max_request_body(10));
-    let (inner, _) = inner(|content, _| response("text/plain", content.len().to_string()));
+    let (inner, _) = answering(|content, _| response("text/plain", content.len().to_string()));
     let service = ServiceBuilder::new().layer(RequestBodyLayer::new(rules)).service(inner);
     for length in [0, 9, 10, 11, 1000] {
         let response = service.clone().oneshot(write(vec![b'a'; length])).await.unwrap();
@@ -269,25 +269,22 @@ async fn responses_that_are_read_have_a_common_limit() {
     let layer = InvalidateLayer::new(store.clone()).rules(rules(by_response())).max_buffered_bytes(100);
     let service = ServiceBuilder::new().layer(layer).service(inner);
     let mut written = Vec::new();
-    for unread in [0, 1] {
+    let mut respond = async || {
         let writing = begin(&service, write("x")).await;
         let (_, answer) = next_call(&mut handle).await;
         let (head, source) = channel_response(None);
         answer.send_response(head);
         source.send("a".repeat(80));
         drop(source);
-        written.push(writing.await.unwrap());
+        writing.await.unwrap()
+    };
+    for unread in [0, 1] {
+        written.push(respond().await);
         assert_eq!(store.stats().unread_writes, unread);
     }
     for response in written {
         assert_eq!(text(response).await.len(), 80);
     }
-    let writing = begin(&service, write("x")).await;
-    let (_, answer) = next_call(&mut handle).await;
-    let (head, source) = channel_response(None);
-    answer.send_response(head);
-    source.send("a".repeat(80));
-    drop(source);
-    writing.await.unwrap();
+    respond().await;
     assert_eq!(store.stats().unread_writes, 1);
 }
