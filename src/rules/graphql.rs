@@ -107,7 +107,7 @@ impl Rule {
     fn graphql_option(mut self, name: &'static str, set: impl FnOnce(&mut GraphqlOptions)) -> Self {
         match &mut self.content.graphql {
             Some(options) => set(options),
-            None => self.misplaced_graphql = Some(name),
+            None => self.misplaced = Some((name, "a rule for GraphQL (Rule::graphql(…))")),
         }
         self
     }

@@ -525,26 +525,13 @@ fn check(route: Option<&str>, rule: &Rule) -> Result<(), RulesError> {
         let why = format!("invalid distributed_lock {lease:?}: expected a duration between 100 milliseconds and 5 minutes");
         return fault(RulesErrorKind::Setting, why);
     }
-    if let Some(name) = rule.misplaced_rpc {
-        return fault(
-            RulesErrorKind::Setting,
-            format!("invalid {name}: expected a rule for RPC (Rule::rpc(…), or `rpc = true` in a file)"),
-        );
-    }
-    #[cfg(feature = "graphql")]
-    if let Some(name) = rule.misplaced_graphql {
-        return fault(RulesErrorKind::Setting, format!("invalid {name}: expected a rule for GraphQL (Rule::graphql(…))"));
+    if let Some((name, expected)) = rule.misplaced {
+        return fault(RulesErrorKind::Setting, format!("invalid {name}: expected {expected}"));
     }
     #[cfg(feature = "graphql")]
     if rule.content.graphql.as_ref().is_some_and(|options| options.has_invalid_document) {
         let why = "invalid graphql_document: expected an executable document of at most 16,384 tokens and 64 levels";
         return fault(RulesErrorKind::Setting, why.into());
-    }
-    if let Some(name) = rule.misplaced {
-        return fault(
-            RulesErrorKind::Setting,
-            format!("invalid {name}: expected a rule under which HTTP decides (Rule::http(), or `http = true` in a file)"),
-        );
     }
     Ok(())
 }

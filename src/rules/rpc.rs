@@ -75,7 +75,7 @@ impl Rule {
     fn rpc_option(mut self, name: &'static str, set: impl FnOnce(&mut RpcOptions)) -> Self {
         match &mut self.content.rpc {
             Some(options) => set(options),
-            None => self.misplaced_rpc = Some(name),
+            None => self.misplaced = Some((name, "a rule for RPC (Rule::rpc(…), or `rpc = true` in a file)")),
         }
         self
     }

@@ -67,13 +67,8 @@ pub struct Rule {
     pub(super) messages: MessageOptions,
     /// The options for writes on the route.
     pub(super) writes: WriteOptions,
-    /// The name of an HTTP option that was set on a rule without HTTP.
-    pub(super) misplaced: Option<&'static str>,
-    /// The name of an option for RPC that was set on another rule.
-    pub(super) misplaced_rpc: Option<&'static str>,
-    /// The name of an option for GraphQL that was set on another rule.
-    #[cfg(feature = "graphql")]
-    pub(super) misplaced_graphql: Option<&'static str>,
+    /// An option that was set on a rule of another kind: its name, and the expected kind.
+    pub(super) misplaced: Option<(&'static str, &'static str)>,
 }
 
 /// The source of a lifetime.
@@ -192,9 +187,6 @@ impl Rule {
             messages: MessageOptions::default(),
             writes: WriteOptions::default(),
             misplaced: None,
-            misplaced_rpc: None,
-            #[cfg(feature = "graphql")]
-            misplaced_graphql: None,
         }
     }
 
@@ -467,7 +459,7 @@ impl Rule {
     fn http_option(mut self, name: &'static str, set: impl FnOnce(&mut HttpOptions)) -> Self {
         match &mut self.lifetime {
             Lifetime::Http(options) => set(options),
-            _ => self.misplaced = Some(name),
+            _ => self.misplaced = Some((name, "a rule under which HTTP decides (Rule::http(), or `http = true` in a file)")),
         }
         self
     }
