@@ -74,12 +74,7 @@ impl<St: Store> Write<St> {
     pub(super) fn renewal(&self) -> Option<FenceRenewal> {
         let (names, fence) = self.fence.as_deref()?.clone();
         let (after, shared) = (fence.renew_after()?, self.shared.clone());
-        let renewing = async move {
-            loop {
-                tokio::time::sleep(after).await;
-                shared.store.renew(&names, &fence).await;
-            }
-        };
+        let renewing = async move { shared.renew_fence::<()>(&names, &fence, after).await };
         Some(FenceRenewal(Handle::try_current().ok()?.spawn(renewing).abort_handle()))
     }
 }

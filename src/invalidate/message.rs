@@ -70,8 +70,7 @@ impl<St: Store> Write<St> {
         let only = parts.extensions.get::<Invalidations>().is_some_and(Invalidations::is_only);
         let head = Head { status: parts.status, headers: parts.headers.clone() };
         let response = self.add_names_of(Response::from_parts(parts, body), for_names);
-        let may_have_changed = self.rule.as_ref().is_none_or(|rule| rule.may_have_changed(for_names));
-        if !only && may_have_changed {
+        if !only && self.may_have_changed(for_names) {
             self.add_names_in_response(&head, for_names, &content.bytes);
         }
         drop(content);

@@ -53,6 +53,16 @@ pub(crate) struct InvalidateState<St> {
     pub(crate) budget: Arc<Budget>,
 }
 
+impl<St: Store> InvalidateState<St> {
+    /// Extends the deadline of a fence each time that this duration has passed, until the future is dropped.
+    pub(super) async fn renew_fence<T>(&self, names: &Namespaces, fence: &Fence, after: Duration) -> T {
+        loop {
+            tokio::time::sleep(after).await;
+            self.store.renew(names, fence).await;
+        }
+    }
+}
+
 /// A write in progress.
 pub(crate) struct Write<St: Store> {
     pub(super) shared: Arc<InvalidateState<St>>,
@@ -258,7 +268,7 @@ impl<St: Store> Write<St> {
             self.report_uncovered(status);
         }
         let (said, only) = said.map(Invalidations::into_parts).unwrap_or_default();
-        let by_rule = !only && self.rule.as_ref().is_none_or(|rule| rule.may_have_changed(status));
+        let by_rule = !only && self.may_have_changed(status);
         if !by_rule {
             self.names = Namespaces::default();
         }
@@ -276,6 +286,11 @@ impl<St: Store> Write<St> {
             self.add_names_by_response(&parts);
         }
         Response::from_parts(parts, body)
+    }
+
+    /// Returns true if the write may have changed data, by the status of its response.
+    pub(super) fn may_have_changed(&self, status: StatusCode) -> bool {
+        self.rule.as_ref().is_none_or(|rule| rule.may_have_changed(status))
     }
 
     /// Counts a successful write that no rule covers.
@@ -298,12 +313,7 @@ impl<St: Store> Write<St> {
         let Some((names, fence)) = self.fence.as_deref() else { return guarded.await };
         let Some(after) = fence.renew_after() else { return guarded.await };
         // Boxed, to keep other writes small.
-        let mut renewing = Box::pin(async {
-            loop {
-                tokio::time::sleep(after).await;
-                self.shared.store.renew(names, fence).await;
-            }
-        });
+        let mut renewing = Box::pin(self.shared.renew_fence(names, fence, after));
         let mut guarded = pin!(guarded);
         poll_fn(|cx| match guarded.as_mut().poll(cx) {
             Poll::Pending => renewing.as_mut().poll(cx),
@@ -344,9 +354,8 @@ impl<St: Store> Write<St> {
         // References in the response are relative to the target as the client sent it.
         let sent = key::uri_as_sent(&head.uri, &head.extensions);
         let own = sent.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-        let may_have_changed = |status| self.rule.as_ref().is_none_or(|rule| rule.may_have_changed(status));
         let paths = match response {
-            Some(parts) if !parts.status.is_server_error() || !may_have_changed(parts.status) => {
+            Some(parts) if !parts.status.is_server_error() || !self.may_have_changed(parts.status) => {
                 let host = || head.headers.get(header::HOST)?.to_str().ok()?.parse().ok();
                 let authority = head.uri.authority().cloned().or_else(host);
                 // With a method-override header, the request's method does not count.
