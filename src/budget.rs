@@ -5,6 +5,9 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+/// The number of frames of a body that are read before other tasks of the thread run.
+pub(crate) const FRAMES_AT_ONCE: usize = 32;
+
 /// The bytes that all bodies of a layer hold, and their limit.
 #[derive(Debug)]
 pub(crate) struct Budget {

@@ -19,7 +19,7 @@ use crate::{
     cdn::response::TaggedBy,
     error::BoxError,
     respond,
-    rpc::frames::FrameCounter,
+    rpc::frames::{FrameCounter, GRACE},
     single_flight::{
         Leader,
         detach::{AwaitCount, unless_left},
@@ -214,9 +214,6 @@ impl<St: Store> Fill<St> {
 }
 
 const CUT_OFF: &str = "the response that was being fetched broke off";
-
-/// The time in which the end of a response must follow its first message. After that the response counts as a stream.
-const GRACE: Duration = Duration::from_millis(100);
 
 /// Returns true if the length of a body is the one that the body and its response announced.
 fn is_length(len: u64, exact: Option<u64>, announced: Option<u64>) -> bool {

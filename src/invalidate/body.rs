@@ -17,6 +17,7 @@ use tracing::Instrument;
 
 use super::held::HeldBody;
 use crate::{
+    budget::FRAMES_AT_ONCE,
     rpc::outcome,
     status::{CacheStatus, StatusBody},
 };
@@ -140,9 +141,6 @@ impl<B: Body> CallBody<B> {
 
 /// The time that a call has left when its client has left.
 const ABANDONED_LIMIT: Duration = Duration::from_secs(60);
-
-/// The number of frames that are read before other tasks of the thread run.
-const FRAMES_AT_ONCE: usize = 32;
 
 /// A client that leaves does not end a write: the method goes on for a minute, and its end invalidates.
 impl<B: Body> Drop for CallBody<B> {

@@ -1,4 +1,4 @@
-//! The body of a response whose beginning was read: what was read, and then the rest.
+//! `HeldBody`: a body that repeats the frames that were read from it, and then passes the rest on.
 
 use std::{
     collections::VecDeque,
@@ -14,7 +14,10 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, timeout_at};
 
-use crate::{budget::Share, rpc::frames::FrameCounter};
+use crate::{
+    budget::{FRAMES_AT_ONCE, Share},
+    rpc::frames::{FrameCounter, GRACE},
+};
 
 /// A body whose first frames were read.
 pub(super) struct HeldBody<B: Body> {
@@ -43,12 +46,6 @@ pub(super) struct WholeContent {
 
 /// The time for reading a body.
 const READ_LIMIT: Duration = Duration::from_secs(10);
-
-/// The time in which the end of a body must follow its first message. After that it counts as a stream.
-const GRACE: Duration = Duration::from_millis(100);
-
-/// The number of frames that are read before other tasks of the thread run.
-const FRAMES_AT_ONCE: usize = 32;
 
 impl<B: Body> HeldBody<B> {
     /// Returns a body of which nothing was read.

@@ -14,7 +14,11 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 use tokio::time::timeout;
 
-use crate::{budget::Share, rpc::frames::FrameCounter, status::Bypass};
+use crate::{
+    budget::{FRAMES_AT_ONCE, Share},
+    rpc::frames::{FrameCounter, GRACE},
+    status::Bypass,
+};
 
 /// The body of a request after a [`RequestBodyLayer`](super::RequestBodyLayer): unread, or read in part or in full. Its data are [`Bytes`].
 /// Trailers are kept.
@@ -69,13 +73,6 @@ pub(super) struct Limits {
     /// The body consists of frames and is read only if it has exactly one message.
     pub(super) is_framed: bool,
 }
-
-/// The time in which the first message of a call must begin, and in which the body must end behind it. After that the body counts as a
-/// stream, which must not be held.
-const GRACE: Duration = Duration::from_millis(100);
-
-/// The number of frames that are read before other tasks of the thread run.
-const FRAMES_AT_ONCE: usize = 32;
 
 /// The end of reading.
 pub(super) enum End<E> {

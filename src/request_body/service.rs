@@ -66,7 +66,7 @@ impl<S> RequestBodyService<S> {
         Some(rule.operation_of_get(request.uri(), has_content))
     }
 
-    /// Returns the content to read of a request: content that belongs to its key, or that names what a write invalidates.
+    /// Returns how to read the content of a request, if it belongs to the key or names what a write invalidates.
     fn wanted<B>(&self, request: &Request<B>) -> Option<Wanted> {
         let method = request.method();
         if *method == Method::GET || *method == Method::HEAD {

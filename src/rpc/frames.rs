@@ -1,5 +1,7 @@
 //! Frames of messages: a byte of flags, the length in four bytes, and the message.
 
+use std::time::Duration;
+
 /// Counts the frames of a body as it arrives.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct FrameCounter {
@@ -11,6 +13,9 @@ pub(crate) struct FrameCounter {
     messages: usize,
     has_trailers: bool,
 }
+
+/// The time in which a body must end behind its first message. After that it counts as a stream, which must not be held.
+pub(crate) const GRACE: Duration = Duration::from_millis(100);
 
 const HEAD: usize = 5;
 
