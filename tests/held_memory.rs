@@ -210,7 +210,7 @@ fn memory_of_endless_request_bodies_is_bounded() {
     }
 }
 
-/// Content that never stops is passed on, and what was read of it counts until the handler reads it.
+/// Endless content passes on. The bytes that the layer has read count until the handler takes them.
 #[test]
 fn memory_of_unread_request_bodies_is_bounded() {
     for kind in &KINDS {

@@ -3,7 +3,7 @@
 //!
 //! ```sh
 //! cargo run --release --example grpc              # serves on port 3000, and prints lines to try
-//! cargo run --release --example grpc -- --demo    # checks what it prints, and ends
+//! cargo run --release --example grpc -- --demo    # runs the demonstration, and fails if a statement does not hold
 //! ```
 //!
 //! [`caching`] has the rules. [`table`] has the data, [`rest`], [`rpc`] and [`graphql`] the three interfaces, [`demo`] the demonstration.

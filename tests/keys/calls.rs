@@ -48,7 +48,7 @@ fn success(headers: &HeaderMap, text: &str) -> Response<BoxBody<Bytes, Infallibl
     Response::builder().header("content-type", kind).body(body).expect("a response")
 }
 
-/// Returns a cache around a service that answers with what it has seen.
+/// Returns a cache around a service whose response repeats its request.
 fn service(route: &str, rule: Rule) -> Service {
     let cache = ResponseCache::new(Memory::default()).route(route, rule);
     let inner = service_fn(|request: Request<ReadBody<Full<Bytes>>>| async {

@@ -89,7 +89,7 @@ fn definition(messages: &[String]) -> Value {
     messages.first().and_then(|message| serde_json::from_str(message).ok()).unwrap_or_default()
 }
 
-/// Returns what the method sees of the call: its messages, and the metadata of the table.
+/// Returns the view that the method has of the call: its messages, and the metadata of the table.
 fn echo(context: &RequestContext, messages: &[String]) -> String {
     let lines = |name| context.headers().get_all(name).iter().collect::<Vec<_>>();
     format!("{messages:?} {:?} {:?}", lines("x-conformance-test"), lines("x-conformance-bin"))

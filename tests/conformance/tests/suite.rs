@@ -39,7 +39,7 @@ struct Seen {
     trailers: Option<HeaderMap>,
 }
 
-/// Sends a request whose body arrives in chunks of this size. Returns its response, and what the cache has done.
+/// Sends a request whose body arrives in chunks of this size. Returns its response and its outcome in the cache.
 async fn send(service: &Service, request: &Request<Bytes>, chunk: usize) -> (Seen, Option<Outcome>) {
     let chunks: Vec<_> = request.body().chunks(chunk).map(|chunk| Ok(Frame::data(Bytes::copy_from_slice(chunk)))).collect();
     let body = match chunks.is_empty() {
