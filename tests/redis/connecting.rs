@@ -4,7 +4,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use crate::{
     common::{
-        redis::{Options, Server},
+        redis::{Options, Server, free_port},
         *,
     },
     setup::{builder, rule},
@@ -18,7 +18,7 @@ use tower_response_cache::{
 
 #[tokio::test(flavor = "multi_thread")]
 async fn store_is_built_without_redis_unless_required() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let url = format!("redis://127.0.0.1:{port}");
     let error = Redis::builder(&url).require_connection().build().await.unwrap_err().to_string();
     assert!(error.contains("refused"), "{error}");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     common::{
-        redis::{Cluster, Forwarder, Options, Sentinel, Server, until},
+        redis::{Cluster, Forwarder, Options, Sentinel, Server, free_port, until},
         *,
     },
     setup::{patient, read, rule},
@@ -200,7 +200,7 @@ async fn least_privileged_user_connects_by_tls() {
         std::fs::write(&path, text).unwrap();
         path.display().to_string()
     };
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let server = Options::default()
         .line(format!("tls-port {port}"))
         .line(format!("tls-cert-file {}", file("cert.pem", &pem)))

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     common::{
-        redis::{Options, Server, until},
+        redis::{Options, Server, free_port, until},
         *,
     },
     setup::{patient, read, rule},
@@ -32,7 +32,7 @@ impl TlsServer {
             std::fs::write(&path, text).unwrap();
             path.display().to_string()
         };
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let options = options
             .line(format!("tls-port {port}"))
             .line(format!("tls-cert-file {}", file("cert.pem", &certificate)))

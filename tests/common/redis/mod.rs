@@ -13,7 +13,7 @@ pub use cluster::Cluster;
 pub use forwarder::{Fault, Forwarder};
 pub use sentinel::Sentinel;
 
-pub use server::{CommandLog, Options, Server};
+pub use server::{CommandLog, Options, Server, free_port};
 
 use std::time::{Duration, Instant};
 

@@ -6,7 +6,8 @@ use std::{
     ffi::OsString,
     fs,
     net::{SocketAddr, TcpListener},
-    process::{Child, Command, Stdio},
+    process::{self, Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -14,6 +15,9 @@ use ::redis::{Client, FromRedisValue, RedisError, Value, aio::MultiplexedConnect
 use tempfile::TempDir;
 
 use super::{PATIENCE, until};
+
+/// Name of the log file in the directory of a server.
+const LOG: &str = "server.log";
 
 /// Configuration of a server; by default without password and without persistence.
 #[derive(Clone, Default)]
@@ -52,6 +56,7 @@ impl Options {
 
     /// Starts the server, and returns when it answers. Panics if it never does.
     pub async fn start(self) -> Server {
+        let mut log = String::new();
         for _ in 0..20 {
             let dir = tempfile::tempdir().expect("a temporary directory");
             let port = free_port();
@@ -61,8 +66,9 @@ impl Options {
             if server.ready().await {
                 return server;
             }
+            log = fs::read_to_string(server.dir.path().join(LOG)).unwrap_or_default();
         }
-        panic!("redis-server ended at once, on 20 ports");
+        panic!("redis-server ended at once, on 20 ports. The last one logged:\n{log}");
     }
 }
 
@@ -263,13 +269,28 @@ fn read<T: FromRedisValue>(value: Value) -> T {
     ::redis::from_redis_value(value).unwrap_or_else(|_| panic!("a reply of another type"))
 }
 
-pub(super) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
+/// Returns a port of the loopback interface that nothing listens on. Each call in this process returns another one.
+///
+/// The port is below the range that the kernel gives to connections and to listeners on port 0. Nothing else therefore takes it
+/// before a server listens on it, or while a server restarts.
+pub fn free_port() -> u16 {
+    const FIRST: u32 = 12_000;
+    const COUNT: u32 = 20_000;
+    static OFFSET: AtomicU32 = AtomicU32::new(0);
+    // Test processes that run at once begin at different ports.
+    let start = process::id().wrapping_mul(7919);
+    let next = || FIRST + start.wrapping_add(OFFSET.fetch_add(1, Ordering::Relaxed)) % COUNT;
+    let mut ports = (0..COUNT).map(|_| next() as u16);
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
 }
 
 fn spawn(dir: &TempDir, port: u16, lines: &[String]) -> Child {
     let file = dir.path().join("redis.conf");
-    let text = format!("bind 127.0.0.1\nport {port}\nsave \"\"\ndir \"{}\"\n{}\n", dir.path().display(), lines.join("\n"));
+    let text = format!(
+        "bind 127.0.0.1\nport {port}\nsave \"\"\ndir \"{}\"\nlogfile {LOG}\n{}\n",
+        dir.path().display(),
+        lines.join("\n")
+    );
     fs::write(&file, text).expect("a configuration file");
     Command::new(program()).arg(file).stdout(Stdio::null()).spawn().expect("redis-server is installed: see tests/run")
 }
