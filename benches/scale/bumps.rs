@@ -1,0 +1,127 @@
+//! Invalidations while many processes hold leases.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use hdrhistogram::Histogram;
+use tokio::{
+    task::JoinSet,
+    time::{MissedTickBehavior, interval},
+};
+use tower_response_cache::{Outcome, Store};
+
+use super::{
+    Row, Scale,
+    judge::{Reading, share_over},
+    processes::{Process, start},
+};
+use crate::rig::Server;
+
+/// The number of invalidations in a second.
+pub(super) const RATE: u32 = 200;
+
+/// The number of namespaces that are invalidated in turn.
+pub(super) const NAMES: usize = 64;
+
+/// The number of processes that write.
+const WRITERS: usize = 4;
+
+/// Δ of a store with the default settings and few processes.
+const DELTA: Duration = Duration::from_millis(120);
+
+/// Invalidates namespaces at the rate, spread over some of the processes, and requests each item afterwards. Returns the number.
+async fn write(processes: &[Process], time: Duration) -> usize {
+    let count = Arc::<AtomicUsize>::default();
+    let mut writers = JoinSet::new();
+    for (writer, process) in processes.iter().take(WRITERS).enumerate() {
+        let (process, count) = (process.clone(), count.clone());
+        writers.spawn(async move {
+            let mut ticks = interval(Duration::from_secs(WRITERS as u64) / RATE);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+            let begin = Instant::now();
+            let mut writes = JoinSet::new();
+            for number in 0.. {
+                ticks.tick().await;
+                if begin.elapsed() >= time {
+                    break;
+                }
+                let (process, count) = (process.clone(), count.clone());
+                let item = (number * WRITERS + writer) % NAMES;
+                writes.spawn(async move {
+                    if process.store.invalidate([format!("db:{item}").as_str()]).await.is_ok() {
+                        count.fetch_add(1, Ordering::Relaxed);
+                    }
+                    process.request(item, false).await;
+                });
+            }
+            writes.join_all().await;
+        });
+    }
+    writers.join_all().await;
+    count.load(Ordering::Relaxed)
+}
+
+/// Measures the idle processes and the cost of an invalidation.
+pub(super) async fn bumps(scale: Scale, server: &Server) {
+    let processes = start(server, scale.many).await;
+    // Heartbeats settle at their interval.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let idle = share_over(server, scale.time).await;
+    scale.print(Row { row: "idle", processes: scale.many, aim: Some(3.0), measured: idle * 100.0, unit: "% of a core" });
+    for process in processes.iter().take(WRITERS) {
+        for item in 0..NAMES {
+            process.request(item, false).await;
+        }
+    }
+    let before = Reading::of(server).await;
+    let count = write(&processes, scale.time).await;
+    let after = Reading::of(server).await;
+    let seconds = (after.at - before.at).as_secs_f64();
+    let cost = (after.cpu - before.cpu - idle * seconds) / count.max(1) as f64;
+    let row = |row, aim, measured, unit| Row { row, processes: scale.many, aim, measured, unit };
+    scale.print(row("cpu per bump", Some(0.2), cost * 1000.0, "ms"));
+    scale.print(row("bumps reached", Some(f64::from(RATE)), count as f64 / seconds, "1/s"));
+    let leased = processes.iter().filter(|process| process.store.is_leased()).count();
+    scale.print(row("leases held after the bumps", None, leased as f64, "processes"));
+}
+
+/// Measures the time from an invalidation until other processes see it.
+pub(super) async fn visible(scale: Scale, server: &Server) {
+    let processes = start(server, scale.fewer).await;
+    let times = Arc::new(std::sync::Mutex::new(Histogram::<u64>::new(3).expect("three digits")));
+    let begin = Instant::now();
+    let mut ticks = interval(Duration::from_secs(1) / RATE);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let mut samples = JoinSet::new();
+    for number in 0.. {
+        ticks.tick().await;
+        if begin.elapsed() >= scale.time {
+            break;
+        }
+        let (writer, reader) = (&processes[number % WRITERS], &processes[(number * 7 + WRITERS) % processes.len()]);
+        let (writer, reader, times) = (writer.clone(), reader.clone(), times.clone());
+        samples.spawn(async move {
+            // Each sample has a namespace of its own, so that it observes only its own invalidation.
+            let item = NAMES + number;
+            reader.warm(item).await;
+            let sent = Instant::now();
+            writer.store.invalidate([format!("db:{item}").as_str()]).await.expect("it is delivered");
+            while reader.request(item, true).await == Outcome::Hit {
+                tokio::time::sleep(Duration::from_micros(500)).await;
+            }
+            times.lock().expect("no panic").record(sent.elapsed().as_micros() as u64).expect("a short time");
+        });
+    }
+    samples.join_all().await;
+    let times = times.lock().expect("no panic");
+    let millis = |micros: u64| micros as f64 / 1000.0;
+    let row = |row, aim, measured| Row { row, processes: scale.fewer, aim, measured, unit: "ms" };
+    scale.print(row("bump to visible, p50", None, millis(times.value_at_quantile(0.5))));
+    scale.print(row("bump to visible, p99", Some(25.0), millis(times.value_at_quantile(0.99))));
+    scale.print(row("bump to visible, latest", Some(DELTA.as_secs_f64() * 1000.0), millis(times.max())));
+}
