@@ -44,8 +44,8 @@ impl Rules {
     ///
     /// # Errors
     ///
-    /// If the bytes are no complete set, if no unary method has `NO_SIDE_EFFECTS`, if an option stands at a method that it does not belong to, or if a
-    /// namespace is invalid. The text names the method.
+    /// If the bytes are no complete set, if no unary method has `NO_SIDE_EFFECTS`, if the lifetime is zero and no such method has a `(cache.ttl)` above
+    /// zero, if an option stands at a method that it does not belong to, or if a namespace is invalid. The text names the method.
     pub fn from_descriptor_set(bytes: impl AsRef<[u8]>, ttl: Duration) -> Result<Self, RulesError> {
         Self::from_descriptor_set_with(bytes, ttl, |_, rule| rule)
     }
@@ -77,11 +77,18 @@ impl Rules {
         for service in pool.services() {
             rules = rules.with_service(&service, ttl, &mut change)?;
         }
-        let mut methods = pool.services().flat_map(|service| service.methods().collect::<Vec<_>>());
-        match methods.any(|method| matches!(Kind::of(&method), Kind::Read)) {
-            true => Ok(rules),
-            false => Err(RulesError::descriptors(&"no unary method has the option `idempotency_level = NO_SIDE_EFFECTS`")),
+        let methods = pool.services().flat_map(|service| service.methods().collect::<Vec<_>>());
+        let reads: Vec<_> = methods.filter(|method| matches!(Kind::of(method), Kind::Read)).collect();
+        if reads.is_empty() {
+            return Err(RulesError::descriptors(&"no unary method has the option `idempotency_level = NO_SIDE_EFFECTS`"));
         }
+        let has_lifetime = |method| MethodOptions::of(method).ttl.is_some_and(|own| !own.is_zero());
+        if ttl.is_zero() && !reads.iter().any(has_lifetime) {
+            return Err(RulesError::descriptors(
+                &"no method would be cached: expected a lifetime above zero, or a method with `option (cache.ttl)`",
+            ));
+        }
+        Ok(rules)
     }
 
     /// Adds the methods of a service if one of them reads.

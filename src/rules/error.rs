@@ -35,7 +35,7 @@ pub enum RulesErrorKind {
     Namespace,
     /// A setting is out of range.
     Setting,
-    /// A descriptor set is malformed, has no method that reads, or has an option where it does not belong.
+    /// A descriptor set is malformed, has no method that would be cached, or has an option where it does not belong.
     Descriptors,
 }
 

@@ -115,6 +115,19 @@ fn set_without_reads_is_an_error() {
 }
 
 #[test]
+fn set_of_which_nothing_would_be_cached_is_an_error() {
+    let own = |seconds: i32| format!("{READS} option (cache.ttl).seconds = {seconds};");
+    let read = |services: String| Rules::from_descriptor_set(compiled(&services), Duration::ZERO).map(|rules| cached(&rules));
+    for services in [shop(&[("Get", READS)]), shop(&[("Get", READS), ("List", &own(0))])] {
+        let error = read(services).expect_err("nothing is cached");
+        assert_eq!(error.kind(), RulesErrorKind::Descriptors);
+        assert!(error.to_string().contains("expected a lifetime above zero, or a method with `option (cache.ttl)`"), "{error}");
+    }
+    let list = read(shop(&[("Get", READS), ("List", &own(5))])).expect("one method has a lifetime");
+    assert_eq!(list, ["/shop.v1.Shop/List"]);
+}
+
+#[test]
 fn set_without_its_imports_is_an_error() {
     let dir = tempfile::tempdir().expect("a folder");
     fs::write(dir.path().join("base.proto"), "syntax = \"proto3\"; message Base {}").expect("a file");
