@@ -107,10 +107,6 @@ impl Invalidations {
         &self.names
     }
 
-    pub(crate) fn is_only(&self) -> bool {
-        self.only
-    }
-
     pub(crate) fn into_parts(self) -> (Vec<Namespace>, bool) {
         (self.names, self.only)
     }

@@ -54,7 +54,7 @@ impl<St: Store> Write<St> {
     pub(super) async fn respond_to_call<B: Body>(mut self, response: Response<HeldBody<B>>) -> Response<InvalidateBody<B>> {
         let said = response.extensions().get().map(Invalidations::namespaces).unwrap_or_default();
         let said = Namespaces::exactly(said);
-        let mut response = self.add_names_of(response, StatusCode::OK);
+        let (mut response, _) = self.add_names_of(response, StatusCode::OK);
         if self.invalidated().is_empty() {
             self.settled = true;
             return response.map(InvalidateBody::held);

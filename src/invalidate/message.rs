@@ -11,7 +11,6 @@ use super::{
 use crate::{
     budget::Share,
     entry::header_template::is_event_stream,
-    extensions::Invalidations,
     key::{RequestView, content::RequestContent},
     rpc::{
         Protocol, StatusPlace,
@@ -67,10 +66,9 @@ impl<St: Store> Write<St> {
         };
         let status = self.status_at_end(&parts, &content);
         let for_names = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let only = parts.extensions.get::<Invalidations>().is_some_and(Invalidations::is_only);
         let head = Head { status: parts.status, headers: parts.headers.clone() };
-        let response = self.add_names_of(Response::from_parts(parts, body), for_names);
-        if !only && self.may_have_changed(for_names) {
+        let (response, by_rule) = self.add_names_of(Response::from_parts(parts, body), for_names);
+        if by_rule {
             self.add_names_in_response(&head, for_names, &content.bytes);
         }
         drop(content);

@@ -219,7 +219,7 @@ impl<St: Store> Write<St> {
                 Ok(Ok(response)) => {
                     let status = self.status_of(&response).filter(|_| self.response_limit.is_none());
                     let Some(status) = status else { return Ok(self.respond_at_end(response).await) };
-                    let response = self.add_names_of(response, status);
+                    let (response, _) = self.add_names_of(response, status);
                     Ok(self.answered(response.map(InvalidateBody::inner), is_known(status)).await)
                 }
                 Ok(Err(error)) => {
@@ -257,12 +257,13 @@ impl<St: Store> Write<St> {
     /// Invalidates, and returns the response, whose status stands in its head or at its end.
     pub(super) async fn respond<B: Body>(mut self, response: Response<HeldBody<B>>) -> Response<InvalidateBody<B>> {
         let Some(status) = self.status_of(&response) else { return self.respond_to_call(response).await };
-        let response = self.add_names_of(response, status);
+        let (response, _) = self.add_names_of(response, status);
         self.answered(response.map(InvalidateBody::held), is_known(status)).await
     }
 
-    /// Adds the namespaces that the response names, and removes those of the rule if the response says that nothing has changed.
-    pub(super) fn add_names_of<B>(&mut self, mut response: Response<B>, status: StatusCode) -> Response<B> {
+    /// Adds the namespaces that the response names, and removes those of the rule if the response says that nothing has changed. Returns true if
+    /// the rule names namespaces for this response.
+    pub(super) fn add_names_of<B>(&mut self, mut response: Response<B>, status: StatusCode) -> (Response<B>, bool) {
         let said = response.extensions_mut().remove::<Invalidations>();
         if said.is_none() {
             self.report_uncovered(status);
@@ -276,7 +277,7 @@ impl<St: Store> Write<St> {
         // Before any step that may panic.
         self.names.extend_exactly(&said);
         if self.head.is_none() {
-            return response;
+            return (response, by_rule);
         }
         let (parts, body) = response.into_parts();
         let groups = self.groups(&parts);
@@ -285,11 +286,11 @@ impl<St: Store> Write<St> {
         if by_rule {
             self.add_names_by_response(&parts);
         }
-        Response::from_parts(parts, body)
+        (Response::from_parts(parts, body), by_rule)
     }
 
     /// Returns true if the write may have changed data, by the status of its response.
-    pub(super) fn may_have_changed(&self, status: StatusCode) -> bool {
+    fn may_have_changed(&self, status: StatusCode) -> bool {
         self.rule.as_ref().is_none_or(|rule| rule.may_have_changed(status))
     }
 

@@ -14,6 +14,7 @@ pub(crate) mod graphql;
 #[cfg(feature = "graphql")]
 pub(crate) mod graphql_documents;
 pub(crate) mod http;
+mod keys;
 pub(crate) mod learned;
 pub(crate) mod message_options;
 pub(crate) mod messages;
