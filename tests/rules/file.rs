@@ -19,9 +19,9 @@ const DURATION: &str = "expected a duration: \"250ms\", \"60s\", \"5m\", \"1h30m
 const SIZE: &str = "expected a size: a whole number of bytes, or one with KiB, MiB, GiB, KB, MB or GB such as \"1MiB\"";
 const OPTIONS: &str = "expected one of `path`, `ttl`, `http`, `uncached`, `default_ttl`, `heuristics`, `targeted`, \
     `stale_if_unreachable`, `keep_for_validation`, `statuses`, `stale_while_revalidate`, `stale_if_error`, `early_refresh`, `refresh_ahead`, \
-    `jitter`, `soft_timeout`, `distributed_lock`, `fill_across_processes`, `max_body`, `reads_by_post`, `rpc`, `rpc_statuses`, `rpc_age`, `max_request_body`, `etag`, `normalise`, `cache_groups`, `key`, `identity`, \
+    `jitter`, `soft_timeout`, `distributed_lock`, `fill_across_processes`, `max_body`, `reads_by_post`, `rpc`, `rpc_statuses`, `rpc_age`, `graphql`, `graphql_entities`, `graphql_documents`, `max_request_body`, `etag`, `normalise`, `cache_groups`, `namespaces_from_header`, `key`, `identity`, \
     `ignore_credentials`, `ignore_cookies`, `path_as_text`, `ignore_forwarded`, `namespaces`, `invalidates`, `invalidates_on`, \
-    `invalidates_nothing`, `invalidates_softly`, `skip_on_client_error`, `spare_client_errors`, `skip_on_error`, `spare_errors`, `delivery_timeout`, `hold`, `on_fence_error`";
+    `invalidates_nothing`, `invalidates_from_header`, `invalidates_softly`, `skip_on_client_error`, `spare_client_errors`, `skip_on_error`, `spare_errors`, `delivery_timeout`, `hold`, `on_fence_error`";
 
 const EVERY_OPTION: &str = r#"
 credential_fields = { add = ["x-tenant-token"], remove = ["job-token"] }
@@ -46,11 +46,13 @@ namespaces = ["t", "t:{table}", "of:{identity}"]
 invalidates = ["t:{table}"]
 invalidates_on = { DELETE = ["t"], PURGE = ["t"] }
 invalidates_nothing = false
+invalidates_from_header = "cache-invalidates"
 invalidates_softly = true
 skip_on_client_error = true
 skip_on_error = true
 etag = true
 cache_groups = true
+namespaces_from_header = "cache-namespaces"
 normalise = { lists = false, accept_encoding = "ordered", accept_language = "unordered", select_language = false }
 soft_timeout = "2s"
 distributed_lock = "30s"
@@ -235,6 +237,15 @@ fn bad_namespaces_keys_and_tables_are_refused_with_line() {
             "key.body = 'xml'",
             "line 4: invalid value: string \"xml\", expected \"bytes\", \"json\" or \"form\"".into(),
         ),
+        ("rpc = true\ngraphql = true", "line 1: route \"/t/{table}\": a rule has at most one of `rpc = true` and `graphql = true`".into()),
+        (
+            "graphql_documents = 'a'",
+            "line 4: invalid value: string \"a\", expected a list of GraphQL documents such as [\"query Notes { notes { text } }\"]".into(),
+        ),
+        (
+            "namespaces_from_header = 'a b'",
+            "line 4: invalid value: string \"a b\", expected the name of a header field, such as \"accept-language\"".into(),
+        ),
         ("key.cookies = ['a=b']", "line 4: invalid value: string \"a=b\", expected the name of a cookie, such as \"theme\"".into()),
         ("key.path = true", "line 4: unknown field `path`, expected one of `query`, `headers`, `cookies`, `body`, `host`".into()),
         (
@@ -274,6 +285,40 @@ fn bad_namespaces_keys_and_tables_are_refused_with_line() {
     let error = Rules::from_toml("[route]\npath = '/t'").unwrap_err();
     assert_eq!(error.to_string(), "line 1: invalid type: map, expected a list of routes; in TOML each begins with `[[route]]`");
     assert_eq!(error.line(), Some(1));
+}
+
+/// Returns the error of a file with one rule of these lines, if there is one.
+fn error_of(lines: &str) -> Option<String> {
+    Rules::from_toml(&format!("[fallback]\n{lines}\n")).err().map(|error| error.to_string())
+}
+
+#[test]
+fn kinds_of_rules_need_a_lifetime() {
+    for kind in ["rpc", "graphql"] {
+        let want = format!("line 1: fallback: `{kind} = true` stands without `ttl`; write `ttl = \"60s\"` beside it");
+        assert_eq!(error_of(&format!("{kind} = true\nhttp = true")), Some(want));
+    }
+}
+
+#[cfg(feature = "graphql")]
+#[test]
+fn rules_for_graphql_are_read() {
+    let options = "graphql_entities = true\ngraphql_documents = ['query Notes { notes { text } }', '{ a }']";
+    assert_eq!(error_of(&format!("ttl = '1m'\ngraphql = true\n{options}")), None);
+    let misplaced = "expected a rule for GraphQL (Rule::graphql(…), or `graphql = true` in a file)";
+    let want = format!("line 1: rule without a route: invalid graphql_entities: {misplaced}");
+    assert_eq!(error_of("ttl = '1m'\ngraphql_entities = true"), Some(want));
+    let want = "line 1: rule without a route: invalid graphql_document: expected an executable document of at most 16,384 tokens and 64 levels";
+    assert_eq!(error_of("ttl = '1m'\ngraphql = true\ngraphql_documents = ['{ a']"), Some(want.into()));
+}
+
+#[cfg(not(feature = "graphql"))]
+#[test]
+fn options_for_graphql_name_the_missing_feature() {
+    for line in ["graphql = true", "graphql_entities = true", "graphql_documents = ['{ a }']"] {
+        let want = "line 1: fallback: options for GraphQL need the feature `graphql` of this crate";
+        assert_eq!(error_of(&format!("ttl = '1m'\n{line}")), Some(want.into()), "{line}");
+    }
 }
 
 #[test]

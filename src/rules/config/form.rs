@@ -152,6 +152,19 @@ impl Form<'_> for String {
     }
 }
 
+/// The text of a GraphQL document.
+#[cfg_attr(not(feature = "graphql"), expect(dead_code, reason = "an error says that the feature is missing"))]
+pub(super) struct Document(pub(super) String);
+
+impl Form<'_> for Document {
+    const EXPECTED: &'static str = "a GraphQL document such as \"query Notes { notes { text } }\"";
+    const COLLECTION: &'static str = "a list of GraphQL documents such as [\"query Notes { notes { text } }\"]";
+
+    fn text(text: &str) -> Option<Self> {
+        Some(Self(text.to_owned()))
+    }
+}
+
 impl Form<'_> for HeaderName {
     const EXPECTED: &'static str = "the name of a header field, such as \"accept-language\"";
     const COLLECTION: &'static str = "a list of header fields such as [\"accept-language\"]";

@@ -13,7 +13,7 @@ use serde::{
     de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
 
-use self::form::{As, Form};
+use self::form::{As, Document, Form};
 use super::{
     failure::{OnDeliveryTimeout, OnFenceError},
     rule::Rule,
@@ -55,6 +55,7 @@ use crate::{
 ///     etag = false
 ///     normalise = { accept_encoding = "ordered", select_language = true } # also accept_language: "verbatim", "unordered"; lists
 ///     cache_groups = false
+///     namespaces_from_header = "cache-namespaces"
 ///     identity = "bearer"                             # "cookie:NAME", "header:NAME"; { by = "bearer", required = true }
 ///     ignore_credentials = false
 ///     ignore_cookies = false
@@ -64,6 +65,7 @@ use crate::{
 ///     invalidates = ["t:{table}"]                     # without it: the rule's namespaces
 ///     invalidates_on = { DELETE = ["t"] }
 ///     invalidates_nothing = false
+///     invalidates_from_header = "cache-invalidates"
 ///     invalidates_softly = false
 ///     skip_on_client_error = false
 ///     skip_on_error = false
@@ -77,6 +79,13 @@ use crate::{
 ///     body = "bytes"                                  # "json", "form": `RequestBody`
 ///     host = true
 ///
+///     [[route]]
+///     path = "/graphql"
+///     ttl = "60s"
+///     graphql = true                                  # with `ttl`: `Rule::graphql`; needs the feature `graphql`
+///     graphql_entities = true
+///     graphql_documents = ["query Notes { notes { text } }"] # `Rule::graphql_document`
+///
 ///     [fallback]
 ///     http = true                                     # allows these options:
 ///     default_ttl = "0s"
@@ -85,6 +94,7 @@ use crate::{
 ///     stale_if_unreachable = "1h"
 ///     keep_for_validation = "1d"
 /// "#);
+/// # #[cfg(feature = "graphql")]
 /// assert!(rules.is_ok());
 ///
 /// let error = Rules::from_toml("[[route]]\npath = '/t'\nttl = '60'\n").unwrap_err();
@@ -210,10 +220,14 @@ struct FileRule {
     rpc: Option<bool>,
     rpc_statuses: Option<As<Vec<(i32, Duration)>>>,
     rpc_age: Option<bool>,
+    graphql: Option<bool>,
+    graphql_entities: Option<bool>,
+    graphql_documents: Option<As<Vec<Document>>>,
     max_request_body: Option<As<usize>>,
     etag: Option<bool>,
     normalise: Option<FileNormalise>,
     cache_groups: Option<bool>,
+    namespaces_from_header: Option<As<HeaderName>>,
     key: Option<FileKey>,
     identity: Option<As<Identity>>,
     ignore_credentials: Option<bool>,
@@ -224,6 +238,7 @@ struct FileRule {
     invalidates: Option<As<Vec<String>>>,
     invalidates_on: Option<As<TemplatesByMethod>>,
     invalidates_nothing: Option<bool>,
+    invalidates_from_header: Option<As<HeaderName>>,
     invalidates_softly: Option<bool>,
     #[serde(alias = "spare_client_errors")]
     skip_on_client_error: Option<bool>,
@@ -254,7 +269,7 @@ impl FileRule {
     fn rule(mut self) -> Result<Rule, String> {
         let mut rule = self.lifetime()?;
         set!(rule, self: stale_while_revalidate, stale_if_error, refresh_ahead, jitter, max_body, soft_timeout, distributed_lock);
-        set!(rule, self: max_request_body);
+        set!(rule, self: max_request_body, namespaces_from_header, invalidates_from_header);
         set!(rule, self: default_ttl, targeted, stale_if_unreachable, keep_for_validation);
         if let Some(on) = self.heuristics {
             rule = rule.heuristics(on);
@@ -271,20 +286,43 @@ impl FileRule {
         rule = list(self.statuses.take()).into_iter().fold(rule, |rule, (status, ttl)| rule.status(status, ttl));
         rule = list(self.rpc_statuses.take()).into_iter().fold(rule, |rule, (code, ttl)| rule.rpc_status(code, ttl));
         rule = list(self.namespaces.take()).iter().fold(rule, |rule, template| rule.namespace(template));
+        rule = self.graphql_options(rule)?;
         self.writes(rule)
     }
 
     /// The rule without options: it says where the lifetime of its responses comes from.
     fn lifetime(&self) -> Result<Rule, String> {
-        if self.rpc == Some(true) && self.ttl.is_none() {
-            return Err("`rpc = true` stands without `ttl`; write `ttl = \"60s\"` beside it".into());
+        let kinds = [("rpc", self.rpc), ("graphql", self.graphql)];
+        let mut kinds = kinds.into_iter().filter(|(_, on)| *on == Some(true)).map(|(name, _)| name);
+        let kind = kinds.next();
+        if kinds.next().is_some() {
+            return Err("a rule has at most one of `rpc = true` and `graphql = true`".into());
+        }
+        if let Some(kind) = kind.filter(|_| self.ttl.is_none()) {
+            return Err(format!("`{kind} = true` stands without `ttl`; write `ttl = \"60s\"` beside it"));
         }
         match (&self.ttl, self.http == Some(true), self.uncached == Some(true)) {
-            (Some(As(ttl)), false, false) if self.rpc == Some(true) => Ok(Rule::rpc(*ttl)),
+            (Some(As(ttl)), false, false) if kind == Some("rpc") => Ok(Rule::rpc(*ttl)),
+            (Some(As(ttl)), false, false) if kind == Some("graphql") => graphql_rule(*ttl),
             (Some(As(ttl)), false, false) => Ok(Rule::ttl(*ttl)),
             (None, true, false) => Ok(Rule::http()),
             (None, false, true) => Ok(Rule::uncached()),
             _ => Err("a rule has exactly one of `ttl = \"60s\"`, `http = true` and `uncached = true`".into()),
+        }
+    }
+
+    #[cfg(feature = "graphql")]
+    fn graphql_options(&mut self, mut rule: Rule) -> Result<Rule, String> {
+        turn_on!(rule, self: graphql_entities);
+        let documents = list(self.graphql_documents.take());
+        Ok(documents.iter().fold(rule, |rule, Document(text)| rule.graphql_document(text)))
+    }
+
+    #[cfg(not(feature = "graphql"))]
+    fn graphql_options(&mut self, rule: Rule) -> Result<Rule, String> {
+        match self.graphql_entities == Some(true) || self.graphql_documents.take().is_some() {
+            true => Err(NO_GRAPHQL.into()),
+            false => Ok(rule),
         }
     }
 
@@ -312,6 +350,19 @@ impl FileRule {
         Ok(rule)
     }
 }
+
+#[cfg(feature = "graphql")]
+fn graphql_rule(ttl: Duration) -> Result<Rule, String> {
+    Ok(Rule::graphql(ttl))
+}
+
+#[cfg(not(feature = "graphql"))]
+fn graphql_rule(_: Duration) -> Result<Rule, String> {
+    Err(NO_GRAPHQL.into())
+}
+
+#[cfg(not(feature = "graphql"))]
+const NO_GRAPHQL: &str = "options for GraphQL need the feature `graphql` of this crate";
 
 fn list<T>(option: Option<As<Vec<T>>>) -> Vec<T> {
     option.map(|As(list)| list).unwrap_or_default()
