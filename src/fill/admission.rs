@@ -15,11 +15,8 @@ use crate::{
     extensions::CachePolicy,
     key::{Key, MAX_KEY_LEN},
     lookup::{partial, request::CacheRequest, variant},
-    namespace::{
-        cache_groups::GroupOrigin,
-        set::{MAX_NAMES, Namespaces},
-    },
-    rules::http::HttpOptions,
+    namespace::set::{MAX_NAMES, Namespaces},
+    rules::{end_check::Unread, http::HttpOptions},
     semantics::{self, CacheControl, ETag, Exchange, ExchangeTimes, Freshness, SharedRules, Vary},
     status::NoStore,
     store::Store,
@@ -138,15 +135,19 @@ impl<St: Store> Fill<St> {
     /// Returns the namespaces known from the request and those of the response, if the response names any.
     fn named(&self, response: &HeaderMap, hints: Option<&CachePolicy>) -> Result<Option<Namespaces>, NoStore> {
         let hinted = hints.map_or(&[][..], CachePolicy::namespaces);
-        if hinted.is_empty() && self.request.plan.groups_of.is_none() && !self.request.plan.names.are_too_many() {
+        if hinted.is_empty() && self.request.plan.named_by.is_none() && !self.request.plan.names.are_too_many() {
             return Ok(None);
         }
-        // RFC 9875, section 2: a response with unreadable groups could not be invalidated by them.
-        let joined = |origin: &GroupOrigin| origin.joined(response).map_err(|_| NoStore::Namespaces);
-        let groups = self.request.plan.groups_of.as_deref().map(joined).transpose()?.unwrap_or_default();
+        let named = match self.request.plan.named_by.as_deref().map(|fields| fields.names_in(response)).transpose() {
+            Ok(named) => named.unwrap_or_default(),
+            Err(error) => {
+                self.warn_of_unread(&Unread { reason: NoStore::Namespaces, error: error.to_string() });
+                return Err(NoStore::Namespaces);
+            }
+        };
         let known = &self.request.plan.names;
         let mut names = None;
-        for name in hinted.iter().chain(&groups) {
+        for name in hinted.iter().chain(&named) {
             let names = names.get_or_insert_with(|| known.clone());
             names.push(name.as_str());
             if names.len() > MAX_NAMES {

@@ -42,7 +42,7 @@ impl<St: Store> Fill<St> {
             && !rule.tags()
             && !request.info.is_conditional_or_range
             && miss.varying.is_none()
-            && request.plan.groups_of.is_none()
+            && request.plan.named_by.is_none()
             && request.plan.names.count() <= MAX_NAMESPACES
             && !options.content_length
             && !self.shared.store.is_shared();

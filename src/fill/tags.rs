@@ -10,7 +10,7 @@ use crate::{
     cdn::response::TaggedBy,
     extensions::CachePolicy,
     key::{KeyRef, RequestView},
-    namespace::{cache_groups::GroupOrigin, set::Namespaces},
+    namespace::{fields::NamingFields, set::Namespaces},
     rules::policy::{Policy, ReadPlan},
     state::LayerState,
     status::{Bypass, CacheStatus, Outcome},
@@ -37,7 +37,7 @@ impl<St: Store> Fill<St> {
         let mut names = plan.names.clone();
         more.for_each(|name| names.push(name));
         let is_known =
-            add_names_of(&mut names, headers, hints, plan.groups_of.as_deref()) && names_are_known(&self.request.rule, plan);
+            add_names_of(&mut names, headers, hints, plan.named_by.as_deref()) && names_are_known(&self.request.rule, plan);
         TaggedBy { names: is_known.then(|| Arc::new(names)), route: self.request.rule.route().map(Into::into) }
     }
 }
@@ -47,17 +47,17 @@ fn names_are_known(rule: &Policy, plan: &ReadPlan) -> bool {
     !rule.names_at_the_end() && plan.end.as_ref().is_none_or(|end| end.unread.is_none())
 }
 
-/// Adds the namespaces that a response names. Returns false if its groups cannot be read.
+/// Adds the namespaces that a response names. Returns false if its fields cannot be read.
 fn add_names_of(
     names: &mut Namespaces,
     headers: &HeaderMap,
     hints: Option<&CachePolicy>,
-    groups: Option<&GroupOrigin>,
+    fields: Option<&NamingFields>,
 ) -> bool {
     hints.map_or(&[][..], CachePolicy::namespaces).iter().for_each(|name| names.push(name.as_str()));
-    match groups.map(|origin| origin.joined(headers)).transpose() {
-        Ok(groups) => {
-            groups.unwrap_or_default().iter().for_each(|name| names.push(name.as_str()));
+    match fields.map(|fields| fields.names_in(headers)).transpose() {
+        Ok(named) => {
+            named.unwrap_or_default().iter().for_each(|name| names.push(name.as_str()));
             true
         }
         Err(_) => false,
@@ -68,7 +68,7 @@ fn add_names_of(
 pub(crate) struct RequestNames {
     /// `None` if the path may name another route than the one that was found.
     names: Option<Namespaces>,
-    groups: Option<Box<GroupOrigin>>,
+    named_by: Option<Box<NamingFields>>,
     route: Option<Arc<str>>,
 }
 
@@ -76,12 +76,12 @@ pub(crate) struct RequestNames {
 #[cold]
 pub(crate) fn of_request<St: Store, B>(shared: &LayerState<St>, request: &Request<B>, outcome: Outcome) -> RequestNames {
     let Some(found) = shared.rules.find(request.uri(), request.extensions()) else {
-        return RequestNames { names: None, groups: None, route: None };
+        return RequestNames { names: None, named_by: None, route: None };
     };
     let view = RequestView::of(request, &found.params, &shared.store.context().secret);
     let plan = found.rule.plan(&view, KeyRef::new(&[]));
     let is_known = outcome != Outcome::Bypass(Bypass::AmbiguousPath) && names_are_known(found.rule, &plan);
-    RequestNames { names: is_known.then_some(plan.names), groups: plan.groups_of, route: found.rule.route().map(Into::into) }
+    RequestNames { names: is_known.then_some(plan.names), named_by: plan.named_by, route: found.rule.route().map(Into::into) }
 }
 
 /// Awaits a response that is not stored, and adds its cache tags.
@@ -96,10 +96,10 @@ where
     St: Store,
 {
     let mut response = call.await?.map(CacheBody::inner);
-    let RequestNames { names, groups, route } = request;
+    let RequestNames { names, named_by, route } = request;
     let names = names.and_then(|mut names| {
         let hints = response.extensions().get();
-        add_names_of(&mut names, response.headers(), hints, groups.as_deref()).then(|| Arc::new(names))
+        add_names_of(&mut names, response.headers(), hints, named_by.as_deref()).then(|| Arc::new(names))
     });
     response.extensions_mut().insert(TaggedBy { names, route });
     Ok(shared.marked(response, status))

@@ -23,6 +23,10 @@ pub fn fuzz_graphql(input: &[u8]) -> usize {
         assert!(params.extensions.windows(2).all(|pair| pair[0].0 < pair[1].0), "extensions are sorted, each name once");
         understood += 1;
     }
+    if let Ok(of_query) = params::Params::of_query(&text) {
+        let json = params::Params::json_of_query(&text).expect("a request");
+        assert_eq!(params::Params::of_json(&json), Ok(of_query), "a GET and the POST in its place are one request");
+    }
     if let Some(response) = response::Response::read(input) {
         assert!(response.has_data() || response.has_errors());
         understood += 1;
@@ -39,6 +43,11 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_makes_a_panic(parts in prop::collection::vec("query|mutation|[{}()\\[\\]:$@!|&=#,\"\\\\. \n]|\"\"\"|\\.\\.\\.|on|fragment|[a-c1-3é]", 0..60)) {
+            fuzz_graphql(parts.concat().as_bytes());
+        }
+
+        #[test]
+        fn get_is_the_request_of_a_post(parts in prop::collection::vec("query|variables|extensions|operationName|=|&|\\{\\}|\\{\"[ab]\":(1|null|\"%22\")\\}|%7B|%22|[+ a-c;]", 0..20)) {
             fuzz_graphql(parts.concat().as_bytes());
         }
     }

@@ -69,6 +69,19 @@ impl Params {
         Self { query, operation_name, ..Self::default() }.with_json(variables.as_deref(), extensions.as_deref())
     }
 
+    /// Returns the parameters in a query as the content of a POST with the same operation.
+    pub(crate) fn json_of_query(query: &str) -> Option<Vec<u8>> {
+        Self::of_query(query).ok()?;
+        let mut members = BTreeMap::new();
+        for (place, value) in pairs(query).filter_map(|(name, value)| Some((place(name)?, value))) {
+            let value = decoded(value)?;
+            // The variables and the extensions are JSON already.
+            let value = if place < 2 { serde_json::value::to_raw_value(&value) } else { RawValue::from_string(value) };
+            members.insert(NAMES[place], value.ok()?);
+        }
+        serde_json::to_vec(&members).ok()
+    }
+
     fn with_json(mut self, variables: Option<&str>, extensions: Option<&str>) -> Result<Self, NotARequest> {
         if let Some(Object(_)) = object(variables)? {
             self.variables = variables.map(str::to_owned);

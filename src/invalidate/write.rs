@@ -326,10 +326,17 @@ impl<St: Store> Write<St> {
     /// Adds the namespaces that the rules compute from the response.
     fn add_names_by_response(&mut self, response: &response::Parts) {
         let Some(head) = &self.head else { return };
+        let mut unread = None;
         self.shared.rules.each_covering(&Views::of(&head.uri, &head.extensions), |RouteMatch { rule, params, .. }| {
             let view = RequestView::of_parts(head, &params, &self.shared.store.context().secret);
-            self.names.extend_exactly(&rule.invalidations_by_response(&view, response));
+            match rule.invalidations_by_response(&view, response) {
+                Ok(names) => self.names.extend_exactly(&names),
+                Err(error) => unread = Some(error),
+            }
         });
+        if let Some(unread) = unread {
+            self.has_unread_response(unread.error);
+        }
     }
 
     /// Returns the cache groups that the response names, if a rule enables them (RFC 9875, section 3).

@@ -8,7 +8,7 @@ use http::HeaderName;
 ///
 /// If the text is not a header name.
 #[track_caller]
-pub(super) fn header_name(name: &str) -> HeaderName {
+pub(crate) fn header_name(name: &str) -> HeaderName {
     match HeaderName::from_bytes(name.as_bytes()) {
         Ok(name) => name,
         Err(_) => panic!("{name:?} is not a header name: expected letters, digits and `-`, such as accept-language"),

@@ -6,7 +6,7 @@ mod extract;
 mod fields;
 #[cfg(feature = "graphql")]
 pub(crate) mod graphql;
-mod header_name;
+pub(crate) mod header_name;
 mod identity;
 mod name;
 mod query;

@@ -1,6 +1,7 @@
 //! Namespaces: the names under which entries are invalidated.
 
 pub(crate) mod cache_groups;
+pub(crate) mod fields;
 pub(crate) mod set;
 
 use std::{error, fmt};
@@ -140,6 +141,13 @@ impl From<&Namespace> for Namespace {
 pub struct InvalidNamespace {
     name: String,
     why: &'static str,
+}
+
+impl InvalidNamespace {
+    /// Returns the error of a name that is not UTF-8.
+    pub(crate) fn not_text() -> Self {
+        Self { name: String::new(), why: "is not UTF-8" }
+    }
 }
 
 impl fmt::Display for InvalidNamespace {

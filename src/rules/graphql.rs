@@ -107,7 +107,7 @@ impl Rule {
     fn graphql_option(mut self, name: &'static str, set: impl FnOnce(&mut GraphqlOptions)) -> Self {
         match &mut self.content.graphql {
             Some(options) => set(options),
-            None => self.misplaced = Some((name, "a rule for GraphQL (Rule::graphql(…))")),
+            None => self.misplaced = Some((name, "a rule for GraphQL (Rule::graphql(…), or `graphql = true` in a file)")),
         }
         self
     }
@@ -210,18 +210,31 @@ impl Policy {
             None => Namespace::of([ROOT, &typename]),
         };
         let objects = response.objects().ok_or(NoStore::GraphqlResponse)?;
-        if !objects.are_all_named() && !self.names_entries() {
+        if !objects.are_all_named() && !self.names_entries() && !self.lists_namespaces(headers) {
             return Err(NoStore::GraphqlTypename);
         }
         Ok(objects.named.into_iter().map(name).collect())
     }
 
-    /// Returns the namespaces that a mutation invalidates by its complete response: the types of its objects.
-    pub(super) fn types_written(&self, headers: &HeaderMap, content: &[u8]) -> Result<Vec<Namespace>, Unread> {
+    /// Returns the namespaces that a mutation invalidates by its complete response: the types of its objects. The types do not count if they mislead.
+    pub(super) fn types_written(
+        &self,
+        headers: &HeaderMap,
+        content: &[u8],
+        is_misleading: bool,
+    ) -> Result<Vec<Namespace>, Unread> {
         let unread = |reason, error: &str| Unread { reason, error: error.to_owned() };
         let response =
             read(headers, content).map_err(|reason| unread(reason, "the response to a mutation is not one of GraphQL"))?;
-        if response.has_errors() && response.has_data() {
+        if !response.has_data() {
+            // Nothing was executed.
+            return Ok(Vec::new());
+        }
+        if is_misleading {
+            let error = "the document of a mutation is not known, or has an alias `__typename` or `id`";
+            return Err(unread(NoStore::ContentUnreadable, error));
+        }
+        if response.has_errors() {
             return Err(unread(
                 NoStore::GraphqlErrors,
                 "a mutation has failed in part, and its response does not say what has changed",
@@ -229,7 +242,7 @@ impl Policy {
         }
         let too_deep = || unread(NoStore::GraphqlResponse, "the response to a mutation is nested too deeply");
         let objects = response.objects().ok_or_else(too_deep)?;
-        if response.has_data() && !objects.are_all_named() && !self.names_writes() {
+        if !objects.are_all_named() && !self.names_writes() && !self.lists_invalidations(headers) {
             return Err(unread(
                 NoStore::GraphqlTypename,
                 "the response to a mutation has no object, or one without `__typename`. Select `__typename`, or name namespaces in the rule",

@@ -5,6 +5,8 @@ use std::{
     sync::Arc,
 };
 
+#[cfg(feature = "graphql")]
+use http::Method;
 use http::{HeaderMap, StatusCode};
 
 use super::{
@@ -24,12 +26,15 @@ use crate::{
     namespace::{Namespace, set::Namespaces},
     rpc::get::GetMessage,
 };
+#[cfg(feature = "graphql")]
+use crate::{graphql::params::Params, key::content::RequestContent};
 
 impl Rule {
     /// Adds the namespaces of an entry, computed from the [message](crate::message) of the request: the content of a POST or a QUERY, the message
     /// of a call by RPC, or the parameter `message` of a GET of Connect under a [rule for RPC](Self::rpc).
     ///
-    /// The response is not stored if the closure returns an error, or if the request has no message. A GET has a message only in Connect.
+    /// The response is not stored if the closure returns an error, or if the request has no message. A GET has a message only in Connect, and under a
+    /// rule for GraphQL: the JSON that a POST of its operation has as content.
     ///
     /// A write on the route does not invalidate these namespaces by itself: [`invalidates_from_request`](Self::invalidates_from_request) names
     /// them.
@@ -138,16 +143,25 @@ impl Policy {
             return Ok(());
         }
         let params = RouteParams::Request(request.params);
-        let get = || GetMessage::of_query(request.query()?).filter(|_| self.is_rpc());
-        let get = if request.body.is_none() { get() } else { None };
-        let message = match (request.body, &get) {
-            (Some(content), _) => MessageView::of_content(params, request.headers, content),
-            (None, Some(get)) => Some(MessageView::of_query(params, request.headers, get)),
+        let get = self.message_of_get(request);
+        let message = match (&get, request.body) {
+            (Some(get), _) => Some(MessageView::of_query(params, request.headers, get)),
+            (None, Some(content)) => MessageView::of_content(params, request.headers, content),
             (None, None) => None,
         };
         let all = computed(closures, message)?;
         all.iter().for_each(|name| names.push(name.as_str()));
         Ok(())
+    }
+
+    /// Returns the message in the query of a request: of a call by Connect, or the operation of GraphQL.
+    fn message_of_get(&self, request: &RequestView<'_>) -> Option<GetMessage> {
+        #[cfg(feature = "graphql")]
+        if self.is_graphql() && *request.method == Method::GET {
+            let bytes = Params::json_of_query(request.query()?)?;
+            return Some(GetMessage { bytes, is_json: true, is_compressed: false });
+        }
+        if self.is_rpc() && request.body.is_none() { GetMessage::of_query(request.query()?) } else { None }
     }
 
     /// Returns true if the complete response to a read is checked before it is stored.
@@ -211,20 +225,13 @@ impl Policy {
         let mut names = computed(&self.messages().invalidated_by_response, message.map(|message| message.with_status(status)))?;
         #[cfg(feature = "graphql")]
         if self.content().reads_entities() {
-            let operation =
-                crate::key::content::RequestContent::of(request.extensions()).and_then(|content| content.operation.as_ref());
-            if operation.is_none_or(|operation| operation.names_mislead) {
-                return Err(Unread { error: MISLEADING.into(), ..Unread::not_a_message() });
-            }
-            names.extend(self.types_written(headers, content)?);
+            let operation = RequestContent::of(request.extensions()).and_then(|content| content.operation.as_ref());
+            let is_misleading = operation.is_none_or(|operation| operation.names_mislead);
+            names.extend(self.types_written(headers, content, is_misleading)?);
         }
         Ok(names)
     }
 }
-
-/// The reason against the names of objects in the response to a mutation.
-#[cfg(feature = "graphql")]
-const MISLEADING: &str = "the document of a mutation is not known, or has an alias `__typename` or `id`";
 
 /// Returns the namespaces that all closures compute from a message.
 fn computed(closures: &[Arc<NamespacesFrom>], message: Option<MessageView<'_>>) -> Result<Vec<Namespace>, Unread> {

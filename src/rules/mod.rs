@@ -9,6 +9,7 @@ mod descriptors;
 pub(crate) mod end_check;
 pub(crate) mod error;
 pub(crate) mod failure;
+pub(crate) mod fields;
 #[cfg(feature = "graphql")]
 pub(crate) mod graphql;
 #[cfg(feature = "graphql")]

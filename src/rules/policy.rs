@@ -6,7 +6,7 @@ use http::{Method, StatusCode, response};
 
 use super::{
     content_options::ContentOptions,
-    end_check::EndCheck,
+    end_check::{EndCheck, Unread},
     error::{RulesError, RulesErrorKind},
     failure::{OnDeliveryTimeout, OnFenceError},
     http::HttpOptions,
@@ -19,7 +19,7 @@ use super::{
 use crate::{
     clock::{Nanos, nanos},
     key::{FieldTable, Identity, KeyExtractor, KeyRef, KeyWriter, RequestView, overrides_method},
-    namespace::{MAX_NAMESPACES, Namespace, cache_groups::GroupOrigin, set::Namespaces},
+    namespace::{MAX_NAMESPACES, Namespace, cache_groups::GroupOrigin, fields::NamingFields, set::Namespaces},
     route::params::Params,
     semantics::Normalise,
 };
@@ -60,8 +60,8 @@ pub(crate) struct ReadPlan {
     pub(crate) names: Namespaces,
     /// The lifetime, if the request decides it.
     pub(crate) ttl: Option<Duration>,
-    /// The origin of its cache groups, if the rule uses them.
-    pub(crate) groups_of: Option<Box<GroupOrigin>>,
+    /// The fields of its response that name further namespaces, if the rule reads any.
+    pub(crate) named_by: Option<Box<NamingFields>>,
     /// The checks of the complete response, if there are any.
     pub(crate) end: Option<Box<EndCheck>>,
 }
@@ -95,7 +95,7 @@ impl Policy {
             && rule.namespaces_by.is_empty()
             && rule.messages.reads_none_of_reads()
             && !rule.content.is_graphql()
-            && !rule.groups
+            && !rule.reads_naming_fields()
             && !matches!(rule.lifetime, Lifetime::ByRequest(_));
         let mut base = Namespaces::root();
         let fixed = namespaces.iter().map_while(Template::fixed).map(|name| base.push(name)).count();
@@ -103,7 +103,7 @@ impl Policy {
         let is_plain = namespaces.is_empty()
             && rule.namespaces_by.is_empty()
             && rule.messages.reads_none_of_reads()
-            && !rule.groups
+            && !rule.reads_naming_fields()
             && rule.content.rpc.is_none()
             && !rule.content.is_graphql();
         let names_none = rule.namespaces.is_empty()
@@ -281,7 +281,7 @@ impl Policy {
             Lifetime::Fixed(ttl) if self.is_plain && *request.method == Method::GET => {
                 let mut names = self.base.clone();
                 names.push_key(key);
-                ReadPlan { names, ttl: Some(*ttl), groups_of: None, end: None }
+                ReadPlan { names, ttl: Some(*ttl), named_by: None, end: None }
             }
             _ => self.plan_of(request, key),
         }
@@ -318,8 +318,11 @@ impl Policy {
             Lifetime::ByRequest(ttl) => Some(ttl(request)),
             Lifetime::ByResponse(_) | Lifetime::Http(_) | Lifetime::Uncached => None,
         };
-        let groups_of = self.rule.groups.then(|| Box::new(GroupOrigin::of(request.uri(), request.headers())));
-        ReadPlan { names, ttl, groups_of, end }
+        let named_by = self.rule.reads_naming_fields().then(|| {
+            let groups = self.rule.groups.then(|| GroupOrigin::of(request.uri(), request.headers()));
+            Box::new(NamingFields { groups, list: self.rule.namespaces_field.clone() })
+        });
+        ReadPlan { names, ttl, named_by, end }
     }
 
     /// Returns the lifetime of a response, with jitter. Returns `None` if the status is not stored.
@@ -388,13 +391,19 @@ impl Policy {
 
     /// Returns true if the invalidated namespaces depend on the head of the request after the response.
     pub(crate) fn invalidates_by_response(&self) -> bool {
-        !self.rule.writes.computed.is_empty()
+        !self.rule.writes.computed.is_empty() || self.rule.writes.field.is_some()
     }
 
     /// Returns the namespaces that a write invalidates, as far as only the response names them.
-    pub(crate) fn invalidations_by_response(&self, request: &RequestView<'_>, response: &response::Parts) -> Vec<Namespace> {
+    pub(crate) fn invalidations_by_response(
+        &self,
+        request: &RequestView<'_>,
+        response: &response::Parts,
+    ) -> Result<Vec<Namespace>, Unread> {
+        let mut names = self.listed_invalidations(&response.headers)?;
         let concerned = self.rule.writes.computed.iter().filter(|(methods, _)| concerns(methods, request));
-        concerned.flat_map(|(_, by)| by(request, response)).collect()
+        names.extend(concerned.flat_map(|(_, by)| by(request, response)));
+        Ok(names)
     }
 
     /// Returns true if a write with a response of this status may have changed data.

@@ -6,7 +6,7 @@ use http::{HeaderName, StatusCode, response};
 
 use super::{content_options::ContentOptions, http::HttpOptions, message_options::MessageOptions, write_options::WriteOptions};
 use crate::{
-    key::{And, Identity, KeyExtractor, RequestView, RouteAndQuery},
+    key::{And, Identity, KeyExtractor, RequestView, RouteAndQuery, header_name::header_name},
     namespace::Namespace,
     semantics::Normalise,
 };
@@ -59,6 +59,8 @@ pub struct Rule {
     pub(super) normalise: Normalise,
     pub(super) etag: bool,
     pub(super) groups: bool,
+    /// The field of responses that lists namespaces.
+    pub(super) namespaces_field: Option<HeaderName>,
     pub(super) soft_timeout: Option<Duration>,
     pub(super) distributed_lock: Option<Duration>,
     /// The options for the content of requests.
@@ -181,6 +183,7 @@ impl Rule {
             normalise: Normalise::rfc(),
             etag: false,
             groups: false,
+            namespaces_field: None,
             soft_timeout: None,
             distributed_lock: None,
             content: ContentOptions::default(),
@@ -373,11 +376,7 @@ impl Rule {
         I: IntoIterator,
         I::Item: AsRef<str>,
     {
-        let name = |field: I::Item| match HeaderName::from_bytes(field.as_ref().as_bytes()) {
-            Ok(name) => name,
-            Err(_) => panic!("{:?} is not a header name: expected letters, digits and `-`", field.as_ref()),
-        };
-        let fields = fields.into_iter().map(name).collect();
+        let fields = fields.into_iter().map(|field| header_name(field.as_ref())).collect();
         self.http_option("targeted", |options| options.targets = fields)
     }
 

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{Method, response};
+use http::{HeaderName, Method, response};
 
 use super::failure::{OnDeliveryTimeout, OnFenceError};
 use crate::{key::RequestView, namespace::Namespace};
@@ -13,6 +13,8 @@ pub(super) struct WriteOptions {
     pub(super) names: InvalidationRule,
     /// Namespaces computed from the request and the head of the response.
     pub(super) computed: Vec<(Methods, Arc<InvalidationsBy>)>,
+    /// The field of responses that lists namespaces.
+    pub(super) field: Option<HeaderName>,
     pub(super) softly: bool,
     pub(super) skip_on_client_error: bool,
     pub(super) skip_on_server_error: bool,

@@ -122,8 +122,8 @@ impl Counters {
             tracing::warn!(
                 route = route.unwrap_or("(any)"),
                 error,
-                "a response was not stored: a closure of its rule could not read a message. Let the closure accept every message of the \
-                 route, and let compression stand outside of the cache"
+                "a response was not stored: its namespaces could not be read. Let the closure of its rule accept every message of the \
+                 route, let compression stand outside of the cache, and let header fields list valid namespaces"
             );
         }
     }
@@ -136,7 +136,7 @@ impl Counters {
             tracing::warn!(
                 route = route.unwrap_or("(any)"),
                 error,
-                "a write invalidates all entries: its message could not be read. Put RequestBodyLayer outside of InvalidateLayer, as \
+                "a write invalidates all entries: the namespaces in its message or its header could not be read. Put RequestBodyLayer outside of InvalidateLayer, as \
                  `ResponseCache::layer_with_request_bodies` does, raise `max_request_body` or `max_body`, and let the closure accept every \
                  message of the route"
             );

@@ -135,3 +135,49 @@ async fn name_of_the_mutation_itself_names_nothing() {
             .await
     );
 }
+
+/// A server may name namespaces in a header in place of `__typename`.
+#[tokio::test]
+async fn header_of_the_server_names_namespaces() {
+    let rule = Rule::graphql(MINUTE).graphql_entities();
+    let rule = rule.namespaces_from_header("cache-namespaces").invalidates_from_header("cache-invalidates");
+    let app = App::answering(rule, |content, _| {
+        let request: Value = serde_json::from_str(content).unwrap_or_default();
+        let names = &request["variables"];
+        let mut response = reply(&json!({ "data": { "notes": [{ "text": "a" }], "add": true } }));
+        for field in ["cache-namespaces", "cache-invalidates"] {
+            if let Some(list) = names[field].as_str() {
+                response.headers_mut().insert(field, list.parse().expect("a value"));
+            }
+        }
+        response
+    });
+    let send = |document: &str, field: &str, list: &str| post_json(&json!({ "query": document, "variables": { field: list } }));
+    let read = || send(NOTES, "cache-namespaces", "notes:1, notes:2");
+    for (list, is_hit) in [("notes:1", false), ("notes:3", true), ("notes", false)] {
+        app.read(read()).await;
+        assert!(app.is_hit(read()).await);
+        app.send(send(ADD, "cache-invalidates", list)).await;
+        assert_eq!(app.is_hit(read()).await, is_hit, "{list}");
+    }
+    assert_eq!(app.cache.stats().unread_writes, 0);
+    // Without the field, the response does not say what has changed, and such an entry could not be invalidated.
+    app.send(send(ADD, "other", "notes:1")).await;
+    assert_eq!((app.is_hit(read()).await, app.cache.stats().unread_writes), (false, 1));
+    assert_eq!(app.refusal(send(NOTES, "cache-namespaces", " ,")).await, Some(NoStore::GraphqlTypename));
+}
+
+/// A client without rights may send anything. A server that refuses it before execution has changed nothing.
+#[tokio::test]
+async fn request_that_was_not_executed_invalidates_no_types() {
+    let app = App::answering(Rule::graphql(MINUTE).graphql_entities(), |content, _| {
+        let is_query = content.contains("query Notes");
+        reply(&if is_query { json!({ "data": { "note": note(1) } }) } else { json!({ "errors": [{ "message": "a" }] }) })
+    });
+    app.read(query(NOTES)).await;
+    for content in ["{\"query\":\"{ broken\"}", "{\"query\":\"mutation { id: add }\"}", "not JSON", "[]", "{}"] {
+        app.send(by_post(content)).await;
+        assert!(app.is_hit(query(NOTES)).await, "{content}");
+    }
+    assert_eq!(app.cache.stats().unread_writes, 0);
+}

@@ -1,6 +1,8 @@
 //! Queries: which requests the cache answers, and which responses it stores.
 
 use http::StatusCode;
+#[cfg(feature = "json")]
+use tower_response_cache::Namespace;
 use tower_response_cache::{CacheLayer, Identity};
 
 use super::*;
@@ -196,4 +198,27 @@ async fn large_requests_bypass() {
     let large = json!({ "query": NOTES, "variables": { "a": "b".repeat(100) } });
     assert_eq!(app.bypass(post_json(&large)).await, Some(Bypass::RequestBodyTooLarge));
     assert_eq!(app.bypass(query(NOTES)).await, None);
+}
+
+#[cfg(feature = "json")]
+#[tokio::test]
+async fn closures_read_a_get_like_a_post() {
+    let rule = Rule::graphql(MINUTE).namespaces_from_request(|request| {
+        let json: Value = request.json()?;
+        let author = json["variables"]["author"].as_str().ok_or("no author")?;
+        assert_eq!(json["query"], NOTES);
+        Ok(vec![Namespace::of(["author", author])])
+    });
+    let app = App::new(rule);
+    let reads = [
+        || post_json(&json!({ "query": NOTES, "variables": { "author": "a \"b\"" } })),
+        || by_get(&[("variables", "{ \"author\": \"a \\\"b\\\"\" }"), ("query", NOTES), ("tenant", "1")]),
+    ];
+    for read in reads {
+        app.read(read()).await;
+        assert!(app.is_hit(read()).await);
+        app.cache.invalidate([Namespace::of(["author", "a \"b\""])]).await.expect("a name");
+        assert!(!app.is_hit(read()).await);
+    }
+    assert_eq!(app.refusal(by_get(&[("query", NOTES)])).await, Some(NoStore::ContentUnreadable));
 }

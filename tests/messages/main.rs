@@ -1,8 +1,9 @@
-//! Closures over messages: namespaces and lifetimes from the content of requests and responses.
+//! Closures over messages, and header fields: namespaces and lifetimes from requests and responses.
 
 #[path = "../common/mod.rs"]
 mod common;
 
+mod fields;
 #[cfg(feature = "json")]
 mod json;
 #[cfg(feature = "prost")]

@@ -57,6 +57,8 @@ fn query_and_json_state_the_same_request() {
     let json = r#"{"query":"{ a }","operationName":"A","variables":{"b":1},"extensions":{"c":2}}"#;
     assert_eq!(Params::of_query(query), Params::of_json(json.as_bytes()));
     assert_eq!(without_params(query), "other=1");
+    let of_query = Params::json_of_query(query).expect("a request");
+    assert_eq!(Params::of_json(&of_query), Params::of_json(json.as_bytes()));
     assert_eq!(Params::of_query("variables=null&query={a}"), Params::of_json(br#"{"query":"{a}"}"#));
 }
 
