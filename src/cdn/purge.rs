@@ -54,7 +54,8 @@ type Call = dyn Fn(Purge) -> Pin<Box<dyn Future<Output = Result<(), BoxError>> +
 /// The hook gets the namespaces of writes through [`InvalidateLayer`](crate::InvalidateLayer), of
 /// [`Invalidations`](crate::Invalidations), of `invalidate`, `invalidate_softly` and `invalidate_uri`. The invalidation of a key alone has no
 /// namespace, and does not call it. With Redis, only the process that invalidates calls its hook. If Redis does not know of the invalidation yet, the
-/// hook is called again afterwards, because other processes may have filled the external cache with older responses.
+/// hook is called again afterwards, because other processes may have filled the external cache with older responses. It is also called again when the
+/// fence of a write whose outcome is not known has ended.
 #[derive(Clone)]
 #[must_use]
 pub struct PurgeHook {

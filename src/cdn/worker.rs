@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{runtime::Handle, sync::Notify};
+use tokio::{runtime::Handle, sync::Notify, time::Instant};
 
 use super::{
     purge::{Purge, PurgeHook},
@@ -23,9 +23,9 @@ use crate::{
     stats::counters::{Counters, PurgeCounts},
 };
 
-/// The pause between two looks at the invalidations that wait for a shared store. Short, because their number includes those that are just being
-/// delivered, and is rarely zero for long while there are many writes.
-const DELIVERY_CHECK: Duration = Duration::from_millis(100);
+/// The pause between two looks at the invalidations that wait for a shared store, and at the fences. Short, because the number of those
+/// invalidations includes those that are just being delivered, and is rarely zero for long while there are many writes.
+const CHECK: Duration = Duration::from_millis(100);
 
 /// The hooks of a store.
 #[derive(Debug, Default)]
@@ -48,6 +48,14 @@ impl PurgeHooks {
     pub(crate) fn invalidated(&self, names: &Namespaces, is_delivered: bool) {
         let workers = self.0.read().unwrap_or_else(PoisonError::into_inner);
         workers.iter().for_each(|worker| worker.enqueue(names, is_delivered));
+    }
+
+    /// Puts the names of a write whose outcome is not known into the queues of all hooks, to be purged when its fence has ended. A statement of
+    /// the write may commit until then.
+    pub(crate) fn fenced(&self, names: &Namespaces, stands: Duration) {
+        let workers = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let until = Instant::now() + stands;
+        workers.iter().for_each(|worker| worker.enqueue_fenced(names, until));
     }
 
     /// Waits until no hook has anything left to do.
@@ -85,8 +93,18 @@ impl Worker {
     }
 
     fn enqueue(self: &Arc<Self>, names: &Namespaces, is_delivered: bool) {
-        let names = names.iter().map(|name| Namespace::rendered(name.to_owned()));
-        if self.state().queue.add(names, is_delivered, self.hook.max_namespaces) {
+        let overflows = self.state().queue.add(owned(names), is_delivered, self.hook.max_namespaces);
+        self.enqueued(overflows);
+    }
+
+    fn enqueue_fenced(self: &Arc<Self>, names: &Namespaces, until: Instant) {
+        let overflows = self.state().queue.add_fenced(owned(names), until, self.hook.max_namespaces);
+        self.enqueued(overflows);
+    }
+
+    /// Warns if the queue has exceeded its bound, and starts the task.
+    fn enqueued(self: &Arc<Self>, overflows: bool) {
+        if overflows {
             self.counts.overflows.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(
                 max_namespaces = self.hook.max_namespaces,
@@ -111,7 +129,7 @@ impl Worker {
         loop {
             match self.next() {
                 Next::Purge(names) => self.purge(Purge { names }).await,
-                Next::AwaitDelivery => tokio::time::sleep(DELIVERY_CHECK).await,
+                Next::Wait => tokio::time::sleep(CHECK).await,
                 Next::Idle => return,
             }
         }
@@ -120,10 +138,10 @@ impl Worker {
     fn next(&self) -> Next {
         let mut state = self.state();
         state.calling.clear();
-        let next = state.queue.next(self.undelivered.load(Ordering::Relaxed) == 0, self.hook.max_namespaces);
+        let next = state.queue.next(self.undelivered.load(Ordering::Relaxed) == 0, Instant::now(), self.hook.max_namespaces);
         match &next {
             Next::Purge(names) => state.calling.clone_from(names),
-            Next::AwaitDelivery => {}
+            Next::Wait => {}
             // Under the same lock, so that a name that arrives now starts a new task.
             Next::Idle => state.is_running = false,
         }
@@ -174,6 +192,10 @@ impl Worker {
             changed.await;
         }
     }
+}
+
+fn owned(names: &Namespaces) -> impl Iterator<Item = Namespace> {
+    names.iter().map(|name| Namespace::rendered(name.to_owned()))
 }
 
 const PANICKED: &str = "the hook panicked";

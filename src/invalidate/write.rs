@@ -430,7 +430,9 @@ impl<St: Store> Write<St> {
             let store = &self.shared.store;
             let counters = &store.context().counters;
             counters.add(Count::Invalidations, 1);
-            let fence = self.fence.take().map(|fence| fence.1).filter(|_| known);
+            let fence = self.fence.take().map(|fence| fence.1);
+            let stands = fence.as_ref().filter(|_| !known).and_then(Fence::stands);
+            let fence = fence.filter(|_| known);
             let limit = self.delivery_timeout().0;
             let outcome = match backend::within(limit, store.bump(&names, self.kind, fence)).await {
                 Some(Ok(())) => {
@@ -445,6 +447,9 @@ impl<St: Store> Write<St> {
                 }
             };
             store.context().hooks.invalidated(&names, outcome == Invalidation::Delivered);
+            if let Some(stands) = stands {
+                store.context().hooks.fenced(&names, stands);
+            }
             what = Some(outcome);
         }
         self.settled = true;
@@ -491,6 +496,9 @@ impl<St: Store> Drop for Write<St> {
             let store = &self.shared.store;
             store.bump_now(&names);
             store.context().hooks.invalidated(&names, !store.is_shared());
+            if let Some(stands) = self.fence.as_deref().and_then(|(_, fence)| fence.stands()) {
+                store.context().hooks.fenced(&names, stands);
+            }
         }
     }
 }

@@ -185,7 +185,7 @@ impl RedisInner {
         let error = self.set_fences(names, token).await.err();
         self.memory.bump_hashes(names.hashes());
         match error {
-            None => Ok(Fence::with_token(token).renewed_every(stands / 3)),
+            None => Ok(Fence::with_token(token).standing_for(stands)),
             // No command was sent, so there is nothing to remove.
             Some(CommandError::Unavailable) => Err(CommandError::Unavailable.into()),
             Some(error) => {

@@ -273,7 +273,7 @@ pub enum Put {
 #[derive(Debug, Clone, Default)]
 pub struct Fence {
     token: u128,
-    renew_after: Option<Duration>,
+    stands: Option<Duration>,
 }
 
 impl Fence {
@@ -284,12 +284,12 @@ impl Fence {
 
     /// Returns a fence that its store knows by this token.
     pub fn with_token(token: u128) -> Self {
-        Self { token, renew_after: None }
+        Self { token, stands: None }
     }
 
-    /// Sets the period after which the fence's deadline has to be extended.
-    pub fn renewed_every(self, after: Duration) -> Self {
-        Self { renew_after: Some(after), ..self }
+    /// Sets the time for which the fence stands after it was set or its deadline was extended.
+    pub fn standing_for(self, stands: Duration) -> Self {
+        Self { stands: Some(stands), ..self }
     }
 
     /// Returns the token.
@@ -299,7 +299,12 @@ impl Fence {
 
     /// Returns the period after which the deadline has to be extended.
     pub fn renew_after(&self) -> Option<Duration> {
-        self.renew_after
+        self.stands.map(|stands| stands / 3)
+    }
+
+    /// Returns the time for which the fence stands if nothing removes it.
+    pub(crate) fn stands(&self) -> Option<Duration> {
+        self.stands
     }
 }
 
@@ -310,7 +315,7 @@ mod tests {
     #[test]
     fn fence_keeps_its_token_and_period() {
         assert_eq!(Fence::none().token(), 0);
-        let fence = Fence::with_token(42).renewed_every(Duration::from_secs(10));
+        let fence = Fence::with_token(42).standing_for(Duration::from_secs(30));
         assert_eq!((fence.token(), fence.renew_after()), (42, Some(Duration::from_secs(10))));
     }
 }

@@ -1,5 +1,6 @@
 //! Purge hooks of processes that share a store.
 
+use http::StatusCode;
 use tokio::sync::mpsc;
 use tower::Layer;
 use tower_response_cache::{
@@ -10,7 +11,7 @@ use tower_response_cache::{
 
 use crate::{
     common::{redis::Server, *},
-    setup::{in_time, read, rule, store},
+    setup::{builder, in_time, read, rule, store},
 };
 
 /// Adds a hook that succeeds at once. Returns its calls.
@@ -59,4 +60,31 @@ async fn purge_is_repeated_when_redis_knows_of_the_invalidation() {
     in_time("the end of the purges", store.wait_for_purges()).await;
     assert!(calls.try_recv().is_err());
     assert_eq!(store.stats().purges, 2);
+}
+
+/// A statement of such a write may commit until its fence ends, and a CDN may store an older response until then.
+#[tokio::test(flavor = "multi_thread")]
+async fn purge_is_repeated_at_the_end_of_a_fence() {
+    let server = Server::start().await;
+    let store = builder(&server).strict(SECOND).build().await.unwrap();
+    let mut calls = purges_of(&store);
+    let (inner, _) = counting(|request, _| {
+        let mut response = ok("");
+        if request.uri().path() == "/t/lost" {
+            *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
+        }
+        response
+    });
+    let writes = InvalidateLayer::new(store.clone()).rules(one_rule(rule())).layer(inner);
+    send(&writes, post("/t/done")).await;
+    in_time("the purge", store.wait_for_purges()).await;
+    assert_eq!(names(&calls.try_recv().expect("one call")), ["t:done"]);
+    assert!(calls.try_recv().is_err(), "the fence was removed");
+    send(&writes, post("/t/lost")).await;
+    let first = in_time("a purge", calls.recv()).await.expect("a call at once");
+    let second = in_time("another purge", calls.recv()).await.expect("a call at the end of the fence");
+    assert_eq!((names(&first), names(&second)), (vec!["t:lost"], vec!["t:lost"]));
+    assert_eq!(server.keys("*:f:*").await, Vec::<String>::new());
+    in_time("the end of the purges", store.wait_for_purges()).await;
+    assert!(calls.try_recv().is_err());
 }
