@@ -4,6 +4,7 @@
 mod common;
 
 mod entities;
+mod followers;
 mod keys;
 mod persisted;
 mod reads;

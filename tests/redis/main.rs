@@ -14,9 +14,12 @@ mod delivery;
 mod encoding;
 mod failover;
 mod fills;
+#[cfg(feature = "graphql")]
+mod graphql;
 mod locks;
 mod losses;
 mod lost_push;
+mod messages;
 mod named;
 mod places;
 mod purges;
