@@ -140,7 +140,8 @@ impl RedisBuilder {
                 _ => 0,
             },
             heartbeat: self.heartbeat,
-            delta: nanos(2 * self.heartbeat + self.max_round_trip),
+            max_heartbeat: self.max_heartbeat,
+            max_round_trip: self.max_round_trip,
             command_timeout: self.command_timeout,
             generation_times: GenerationTimes::new(self.generation_ttl),
             fence: self.strict,
@@ -153,6 +154,7 @@ impl RedisBuilder {
             stop: Stop::default(),
             runtime: std::sync::OnceLock::new(),
             warned: std::sync::atomic::AtomicBool::new(false),
+            warned_of_channel: std::sync::atomic::AtomicBool::new(false),
         });
         worker::start(inner.clone(), found).expect("a thread with a runtime can be started");
         Redis(Arc::new(Handle { inner, builder: self }))

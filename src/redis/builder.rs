@@ -20,9 +20,9 @@ use crate::codec::encryption::KeyRing;
 
 /// Builds a [`Redis`](crate::Redis) store.
 ///
-/// The Redis user needs access to the keys `PREFIX:1:*`, no channels, and the commands `GET`, `MGET`, `SET`, `STRLEN`, `SETRANGE`,
-/// `EXISTS`, `UNLINK`, `EVAL`, `ZADD`, `ZREM`, `ZRANGE`, `ZCARD`, `ZREMRANGEBYSCORE`, `PEXPIREAT`, `TIME`, `INFO`, `PING`, `HELLO`, `AUTH`
-/// and `CLIENT TRACKING`. [`Redis::reclaim`](crate::Redis::reclaim) and [`Redis::server`](crate::Redis::server) need `SCAN` and `DBSIZE`. A
+/// The Redis user needs access to the keys `PREFIX:1:*`, the channel `PREFIX:1:pushes`, and the commands `GET`, `MGET`, `SET`, `STRLEN`, `SETRANGE`,
+/// `EXISTS`, `UNLINK`, `EVAL`, `ZADD`, `ZREM`, `ZRANGE`, `ZCARD`, `ZREMRANGEBYSCORE`, `PEXPIREAT`, `TIME`, `INFO`, `PING`, `HELLO`, `AUTH`,
+/// `SUBSCRIBE` and `CLIENT TRACKING`. Without the channel or `SUBSCRIBE`, Redis keeps all pushes for a process that does not read them. [`Redis::reclaim`](crate::Redis::reclaim) and [`Redis::server`](crate::Redis::server) need `SCAN` and `DBSIZE`. A
 /// cluster needs `CLUSTER SLOTS` and `ASKING`.
 ///
 /// ```no_run
@@ -50,6 +50,7 @@ pub struct RedisBuilder {
     pub(super) memory: Option<NonZeroUsize>,
     pub(super) coherence: Coherence,
     pub(super) heartbeat: Duration,
+    pub(super) max_heartbeat: Duration,
     pub(super) max_round_trip: Duration,
     pub(super) command_timeout: Duration,
     pub(super) invalidate_timeout: Duration,
@@ -86,6 +87,7 @@ impl RedisBuilder {
             memory: None,
             coherence: Coherence::Leased,
             heartbeat: Duration::from_millis(50),
+            max_heartbeat: Duration::from_secs(1),
             max_round_trip: Duration::from_millis(20),
             command_timeout: Duration::from_millis(50),
             invalidate_timeout: crate::store::backend::INVALIDATE_TIMEOUT,
@@ -178,9 +180,20 @@ impl RedisBuilder {
     /// Sets the interval of heartbeats to each master under [`Coherence::Leased`], from 5 milliseconds to 10 seconds. Defaults to 50
     /// milliseconds.
     ///
-    /// The heartbeat is `PEXPIREAT` of a key that does not exist: only a server that would accept an invalidation extends the lease.
+    /// The heartbeat is `PEXPIREAT` of a key that does not exist: only a server that would accept an invalidation extends the lease. The
+    /// interval is longer if more than 100 processes receive pushes from the server: half a millisecond for each of them, up to
+    /// [`max_heartbeat`](Self::max_heartbeat). [`Redis::max_staleness`](crate::Redis::max_staleness) returns the resulting Δ.
     pub fn heartbeat(mut self, every: Duration) -> Self {
         self.heartbeat = every;
+        self
+    }
+
+    /// Sets the longest interval of heartbeats, from 5 milliseconds to 10 seconds. Defaults to 1 second.
+    ///
+    /// With many processes, heartbeats are the largest part of the load of an idle server. If this is no longer than
+    /// [`heartbeat`](Self::heartbeat), the interval and Δ do not change.
+    pub fn max_heartbeat(mut self, every: Duration) -> Self {
+        self.max_heartbeat = every;
         self
     }
 
@@ -307,6 +320,7 @@ impl RedisBuilder {
         }
         let times = [
             ("heartbeat", self.heartbeat, Duration::from_millis(5), Duration::from_secs(10)),
+            ("max_heartbeat", self.max_heartbeat, Duration::from_millis(5), Duration::from_secs(10)),
             ("max_round_trip", self.max_round_trip, Duration::from_millis(1), Duration::from_secs(10)),
             ("command_timeout", self.command_timeout, Duration::from_millis(1), Duration::from_secs(30)),
             ("invalidate_timeout", self.invalidate_timeout, Duration::ZERO, Duration::from_secs(3600)),

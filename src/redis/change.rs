@@ -153,7 +153,7 @@ impl RedisInner {
         }
         let (tell, told) = oneshot::channel();
         let inner = self.clone();
-        let unsettled = self.lease.unsettled(monotonic().saturating_add(self.delta));
+        let unsettled = self.lease.unsettled(monotonic());
         let work = async move {
             let sent = inner.memory.epoch();
             let answers = inner.topology.send(commands, by, ANSWER_TIMEOUT).await;

@@ -229,7 +229,7 @@ async fn info(pipeline: &Pipeline) -> Result<Server, RedisConnectError> {
         answer.and_then(Value::extract_error)
     };
     let asked = Clock::system().nanos();
-    match ask(&["server", "replication", "memory", "cluster"]).await {
+    match ask(&["server", "clients", "replication", "memory", "cluster"]).await {
         Ok(answer) => Server::read(&answer).map(|server| server.read_between(asked, Clock::system().nanos())),
         // Before 7.0, INFO took one section, which contains the version.
         Err(error) if error.code() == Some("ERR") => Server::read(&ask(&["server"]).await?),

@@ -40,8 +40,8 @@ pub(crate) struct RedisInner {
     pub(crate) coherence: Coherence,
     pub(crate) memory_ttl: Nanos,
     pub(crate) heartbeat: Duration,
-    /// The longest staleness of a hit under a lease.
-    pub(crate) delta: Nanos,
+    pub(crate) max_heartbeat: Duration,
+    pub(crate) max_round_trip: Duration,
     pub(crate) command_timeout: Duration,
     pub(crate) generation_times: GenerationTimes,
     /// The time for which a fence stands. `None` if the store is not strict.
@@ -59,6 +59,8 @@ pub(crate) struct RedisInner {
     pub(crate) runtime: std::sync::OnceLock<tokio::runtime::Handle>,
     /// `true` after a warning about a server that evicts fences.
     pub(crate) warned: std::sync::atomic::AtomicBool,
+    /// `true` after a warning about a refused subscription.
+    pub(crate) warned_of_channel: std::sync::atomic::AtomicBool,
 }
 
 impl RedisInner {

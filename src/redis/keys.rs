@@ -7,6 +7,7 @@
 //! PREFIX:1:l:{db_query:orders}:3f9a…      the lock of its fill
 //! PREFIX:1:seq                            the counter of creations
 //! PREFIX:1:b:{4711}                       a key that never exists, for heartbeats
+//! PREFIX:1:pushes                         a channel without messages
 //! ```
 //!
 //! The number is the version of the format. Braces are the hash tags of a cluster: an entry and the generation of its first namespace are
@@ -99,6 +100,11 @@ impl RedisKeys {
                 format!("{}b:{{{}}}", self.base, tag.unwrap_or_default())
             }
         }
+    }
+
+    /// Returns the channel to which a connection that receives pushes subscribes.
+    pub(super) fn channel(&self) -> String {
+        format!("{}pushes", self.base)
     }
 
     /// Returns the prefixes of the keys whose changes are pushed.

@@ -38,6 +38,9 @@ const MAX_UNWRITTEN: usize = 64 << 10;
 /// The number of waiting commands from which abandoned ones are removed before the queue grows.
 const MANY_COMMANDS: usize = 64;
 
+/// The beginning of the answer to `SUBSCRIBE`. It has the form of a push, and arrives in the place of a reply.
+const SUBSCRIBED: &[u8] = b">3\r\n$9\r\nsubscribe\r\n";
+
 /// Receives the pushes of a server in their order, and [`PushKind::Disconnection`] when the connection fails.
 pub(crate) type PushListener = Box<dyn FnMut(PushInfo) + Send>;
 
@@ -271,7 +274,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 return Poll::Ready(Err(broken(io::ErrorKind::UnexpectedEof)));
             }
             while let Some(reply) = self.read.next()? {
-                if reply.first() == Some(&b'>') {
+                if reply.first() == Some(&b'>') && !reply.starts_with(SUBSCRIBED) {
                     if let Some(listener) = &mut self.listener {
                         listener(push(reply)?);
                     }
@@ -502,6 +505,17 @@ mod tests {
         receives(&mut server, b"a").await;
         server.write_all(b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\na\r\n$1\r\na\r\n").await.expect("the pipeline is there");
         assert_eq!(reply.await.expect("answered"), text("a"));
+    }
+
+    #[tokio::test]
+    async fn answer_to_a_subscription_is_a_reply() {
+        let (pipeline, mut server) = pipeline();
+        let (subscribed, other) = (pipeline.send(b"a".to_vec()), pipeline.send(b"b".to_vec()));
+        receives(&mut server, b"ab").await;
+        server.write_all(b">3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n$1\r\nb\r\n").await.expect("the pipeline is there");
+        let subscribed = subscribed.await.expect("answered");
+        assert!(matches!(&subscribed, Value::Push { kind: PushKind::Subscribe, .. }), "{subscribed:?}");
+        assert_eq!(other.await.expect("answered"), text("b"));
     }
 
     #[tokio::test]

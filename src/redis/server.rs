@@ -19,6 +19,8 @@ pub(crate) struct Server {
     pub(super) memory: u64,
     pub(super) max_memory: u64,
     pub(super) cluster: bool,
+    /// The number of connections that receive pushes.
+    pub(super) tracking: u32,
     /// A reading of its clock.
     pub(super) time: Option<Reading>,
 }
@@ -51,6 +53,7 @@ impl Server {
             memory: field("used_memory").parse().unwrap_or_default(),
             max_memory: field("maxmemory").parse().unwrap_or_default(),
             cluster: field("cluster_enabled") == "1",
+            tracking: field("tracking_clients").parse().unwrap_or_default(),
             time: server.map(|server| Reading { server, sent: 0, received: 0 }),
         })
     }

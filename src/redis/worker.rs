@@ -3,13 +3,18 @@
 //! It has a runtime of its own. Neither a blocking handler nor the end of a runtime of the application can then keep an invalidation from
 //! being received or sent.
 
-use std::{io, sync::Arc, thread, time::Duration};
+use std::{
+    io,
+    sync::{Arc, atomic::Ordering},
+    thread,
+    time::Duration,
+};
 
 use redis::{PushInfo, PushKind, ServerErrorKind, Value};
 use tokio::{
     runtime,
     sync::mpsc,
-    time::{MissedTickBehavior, interval, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::{
@@ -18,6 +23,7 @@ use super::{
     delivery,
     error::CommandError,
     inner::RedisInner,
+    lease::Pace,
     node::{self, Node},
     options::Coherence,
     pipeline::PushListener,
@@ -29,8 +35,9 @@ use crate::{
     store::epochs::InvalidationKind,
 };
 
-/// The interval at which the identity of a master is checked.
+/// The shortest interval at which the identity of a master is checked, and the number of heartbeats in it.
 const IDENTITY_INTERVAL: Duration = Duration::from_millis(500);
+const IDENTITY_HEARTBEATS: u32 = 10;
 
 /// The interval at which refused pushes are requested again.
 const PUSH_RETRY_INTERVAL: Duration = Duration::from_secs(1);
@@ -119,7 +126,9 @@ async fn maintain(inner: Arc<RedisInner>, node: Arc<Node>) {
                 inner.check_eviction(&server);
                 told = false;
                 let changed = before.replace(server.id).is_some_and(|before| before != server.id);
-                ControlLink { inner: &inner, node: &node, connection, server, changed }.run().await;
+                let mut pace = Pace::new(inner.heartbeat, inner.max_heartbeat, inner.max_round_trip);
+                pace.fit(server.tracking);
+                ControlLink { inner: &inner, node: &node, connection, server, changed, pace }.run().await;
                 inner.lease.end(&node.address);
                 node.set_control(None);
             }
@@ -168,6 +177,7 @@ struct ControlLink<'a> {
     server: Server,
     /// `true` if the identity differs from that of the previous connection.
     changed: bool,
+    pace: Pace,
 }
 
 /// The state of pushes from a master.
@@ -213,24 +223,24 @@ impl ControlLink<'_> {
     }
 
     async fn send_heartbeats(&mut self, mut pushes: Pushes, mut slot: Option<u16>) {
-        let every = if pushes == Pushes::Unwanted { IDLE_HEARTBEAT.max(self.inner.heartbeat) } else { self.inner.heartbeat };
-        let mut beats = interval(every);
-        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut same = monotonic();
+        let (mut next, mut same) = (Instant::now(), monotonic());
         while !self.node.is_retired() && !self.connection.is_broken() {
             tokio::select! {
-                _ = beats.tick() => {}
+                () = sleep_until(next) => {}
                 () = self.node.breaker.opened.notified() => {}
             }
+            let every = self.pace.every();
+            next = Instant::now() + if pushes == Pushes::Unwanted { IDLE_HEARTBEAT.max(every) } else { every };
             if !self.heartbeat(&mut pushes, &mut slot).await {
                 return;
             }
-            if monotonic().saturating_sub(same) >= nanos(IDENTITY_INTERVAL) {
+            if monotonic().saturating_sub(same) >= nanos(IDENTITY_INTERVAL.max(IDENTITY_HEARTBEATS * every)) {
                 same = monotonic();
                 match timeout(ANSWER_TIMEOUT, self.connection.server()).await {
                     Ok(Ok(now)) if now.id == self.server.id && now.role == self.server.role => {
                         self.inner.check_eviction(&now);
                         self.node.learn_time(&now);
+                        self.pace.fit(now.tracking);
                     }
                     _ => {
                         tracing::info!(server = ?self.node.manager.source, "redis server identity changed (restart or failover)");
@@ -251,7 +261,8 @@ impl ControlLink<'_> {
                 if let Pushes::Until(trusted) = pushes
                     && !self.connection.is_broken()
                 {
-                    self.inner.lease.extend(&self.node.address, trusted.saturating_add(self.inner.delta));
+                    self.inner.lease.extend(&self.node.address, *trusted, self.pace.delta());
+                    self.pace.settle();
                     *trusted = sent;
                 }
                 if self.node.breaker.is_open() {
@@ -336,13 +347,32 @@ impl ControlLink<'_> {
             Ok(Ok(_)) => {
                 // The order matters: tracking is answered, every epoch is stepped, and only then is anything trusted.
                 self.inner.step_all_epochs();
-                Some(Pushes::Until(monotonic()))
+                let trusted = monotonic();
+                self.subscribe().await?;
+                Some(Pushes::Until(trusted))
             }
             Ok(Err(error)) if !self.connection.is_broken() => {
                 if warns {
                     tracing::warn!(%error, "redis refused to push invalidations: each hit is validated instead");
                 }
                 Some(Pushes::Refused(monotonic()))
+            }
+            _ => None,
+        }
+    }
+
+    /// Makes this a connection of the class `pubsub`, whose output buffer is limited: the server then closes it if this process does not
+    /// read, instead of keeping all pushes. `None` without an answer.
+    async fn subscribe(&self) -> Option<()> {
+        let command = redis::cmd("SUBSCRIBE").arg(self.inner.keys.channel()).take();
+        match timeout(ANSWER_TIMEOUT, self.connection.send(&command)).await {
+            Ok(Ok(_)) => Some(()),
+            Ok(Err(error)) if !self.connection.is_broken() => {
+                if !self.inner.warned_of_channel.swap(true, Ordering::Relaxed) {
+                    let channel = self.inner.keys.channel();
+                    tracing::warn!(%error, channel, "redis refused a subscription: it keeps all pushes for a process that does not read");
+                }
+                Some(())
             }
             _ => None,
         }

@@ -14,6 +14,7 @@ mod delivery;
 mod encoding;
 mod failover;
 mod fills;
+mod frozen;
 #[cfg(feature = "graphql")]
 mod graphql;
 mod locks;

@@ -189,7 +189,7 @@ async fn silent_sentinel_does_not_hide_the_master() {
 
 /// Permissions that the Redis user of a store needs.
 const ALLOWED: &str = "+get +mget +set +strlen +setrange +exists +unlink +eval +zadd +zrem +zrange +zcard +zremrangebyscore \
-                       +pexpireat +time +info +ping +hello +auth +client|tracking";
+                       +pexpireat +time +info +ping +hello +auth +subscribe +client|tracking";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn least_privileged_user_connects_by_tls() {
@@ -207,7 +207,7 @@ async fn least_privileged_user_connects_by_tls() {
         .line(format!("tls-key-file {}", file("key.pem", &own.signing_key.serialize_pem())))
         .line(format!("tls-ca-cert-file {}", file("ca.pem", &pem)))
         .line("tls-auth-clients no")
-        .line(format!("user app on >secret resetchannels ~shop:1:* {ALLOWED}"))
+        .line(format!("user app on >secret resetchannels ~shop:1:* &shop:1:* {ALLOWED}"))
         .start()
         .await;
     let place = |password: &str| Redis::builder(&format!("rediss://app:{password}@localhost:{port}")).prefix("shop");
@@ -219,6 +219,8 @@ async fn least_privileged_user_connects_by_tls() {
     let store = patient(place("secret").root_certificate(pem)).memory(8 << 20).strict(Duration::from_secs(30));
     let store = store.build().await.unwrap();
     until("the lease is held", async || store.is_leased()).await;
+    let subscribed = server.command(&["CLIENT", "LIST", "TYPE", "pubsub"]).await;
+    assert!(::redis::from_redis_value::<String>(subscribed).unwrap().contains("user=app"));
     let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
     let cache = CacheLayer::new(store.clone()).rules(one_rule(rule())).layer(inner.clone());
     let writes = InvalidateLayer::new(store.clone()).rules(one_rule(rule())).layer(inner);
