@@ -46,6 +46,8 @@ pub(crate) enum Finish<St: Store> {
     Replay(Arc<Entry>, Nanos),
     /// A complete response that this thread holds: a hit.
     Hot(Arc<HotResponse>, Nanos),
+    /// A complete response that this thread holds, without an `Age`: a hit.
+    HotReplay(Arc<HotResponse>, Nanos),
     /// A response that this thread holds, reduced to the request: its head, a 304, or complete. A hit.
     HotReduced(Arc<HotResponse>, Nanos),
     /// The entry, reduced to the request: complete, a part of it, its head, or a 304.

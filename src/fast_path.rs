@@ -8,7 +8,7 @@ use http_body::Body;
 use crate::{
     action::{self, Action, Finish, Wanted},
     fill::ongoing::OngoingFill,
-    key::{self, Extracted, Identity, KeyRef, KeyWriter, MAX_KEY_LEN, RequestView, content::is_new_call},
+    key::{self, Extracted, Identity, KeyRef, KeyWriter, MAX_KEY_LEN, RequestView},
     lookup::{
         self, Lookup,
         classify::{RequestTraits, classify, directives},
@@ -96,12 +96,13 @@ fn remembered<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>)
     let action = target_cache::with_known(shared.id, request.uri(), |known, hot| {
         let rule = shared.rules.at(known.rule());
         let traits = &classify(request, rule).ok()?;
-        if traits.content.is_some() || traits.has_range || !known.is_of(target_id(traits, request)?) {
+        if traits.has_range || !known.is_of(target_id(traits, request)?) {
             return None;
         }
-        let is_whole = *request.method() == Method::GET && !traits.is_conditional_or_range;
+        let is_whole = *request.method() != Method::HEAD && !traits.is_conditional_or_range;
         let target = KnownTarget { rule, known, hot, is_whole, has_credentials: traits.has_credentials };
         match rule.identity_beside_target() {
+            _ if rule.has_content_part(traits.content) => target.with_content(shared, request, traits, &mut refresh_ahead),
             Some(identity) => target.identified(shared, request, identity, &mut refresh_ahead),
             None => target.action(shared, request, None, &mut refresh_ahead),
         }
@@ -142,7 +143,33 @@ impl KnownTarget<'_> {
         })
     }
 
-    /// Returns the action for the key of the target, or for `other`, the key of another identity.
+    /// Returns the action under a rule whose key has a part for the content of the request.
+    #[inline(never)]
+    fn with_content<St: Store, R>(
+        self,
+        shared: &LayerState<St>,
+        request: &Request<R>,
+        traits: &RequestTraits<'_>,
+        refresh_ahead: &mut bool,
+    ) -> Option<Action<St>> {
+        let Self { rule, known, .. } = self;
+        let target_part = known.target_part()?;
+        let action = key::in_scratch(|key| {
+            key.extend_from_slice(target_part);
+            let (method, headers, extensions) = (request.method(), request.headers(), request.extensions());
+            let mut writer = KeyWriter::new(key, &shared.store.context().secret);
+            rule.write_content(method, headers, extensions, traits.content, &mut writer);
+            traits.forwarding.write(key);
+            let other = (key != known.key().canonical()).then(|| KeyRef::new(key));
+            self.action(shared, request, other, refresh_ahead)
+        })?;
+        match traits.is_new_call {
+            false => Some(action),
+            true => replayed(rule, action),
+        }
+    }
+
+    /// Returns the action for the key of the target, or for `other`, the key of another identity or content.
     #[inline(always)]
     fn action<St: Store, R>(
         self,
@@ -210,21 +237,19 @@ fn full_path<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>, 
     let Some(found) = shared.rules.find(request.uri(), request.extensions()) else {
         return Action::Finish(Finish::Pass);
     };
-    let action = key::in_scratch(|scratch| look_up(shared, request, &found, refresh_ahead, scratch));
-    if found.rule.is_rpc() && is_new_call(request) {
-        return call_action(found.rule, action);
-    }
-    action.unwrap_or_else(|reason| bypassed(shared, request, found.rule, reason))
+    key::in_scratch(|scratch| look_up(shared, request, &found, refresh_ahead, scratch))
+        .unwrap_or_else(|reason| bypassed(shared, request, found.rule, reason))
 }
 
-/// Returns the action for a call by RPC whose deadline is not awaited yet. A hit needs no deadline. For all other actions, the request is looked
-/// up again with its deadline.
-fn call_action<St: Store>(rule: &Policy, action: Result<Action<St>, Bypass>) -> Action<St> {
-    match action {
-        Ok(Action::Finish(Finish::Complete(entry, now))) if !rule.shows_age() => Action::Finish(Finish::Replay(entry, now)),
-        Ok(hit @ Action::Finish(Finish::Complete(..))) => hit,
-        _ => Action::Call,
-    }
+/// Returns the action for a call by RPC whose deadline is not awaited yet, if it is a hit: a hit needs no deadline. For all other actions, the
+/// request is looked up again with its deadline.
+fn replayed<St: Store>(rule: &Policy, action: Action<St>) -> Option<Action<St>> {
+    Some(Action::Finish(match action {
+        Action::Finish(hit @ (Finish::Complete(..) | Finish::Hot(..))) if rule.shows_age() => hit,
+        Action::Finish(Finish::Complete(entry, now)) => Finish::Replay(entry, now),
+        Action::Finish(Finish::Hot(response, now)) => Finish::HotReplay(response, now),
+        _ => return None,
+    }))
 }
 
 /// Returns the action for a request that the cache cannot answer. The response is 504 if the request accepts a stored response only (RFC
@@ -267,6 +292,8 @@ pub(crate) struct WrittenKey<'a> {
     is_identified: bool,
     /// The number of hashed parts of the key.
     hashed: usize,
+    /// The position of the content part in the key, if it has one.
+    content_at: Option<usize>,
 }
 
 /// Writes the key of a request, or returns the reason for which the request bypasses the cache.
@@ -287,13 +314,13 @@ pub(crate) fn write_key<'a, R: Body>(
     if rule.write_key(&view, &mut writer) == Extracted::Bypass {
         return Err(rule.why_bypassed(&view));
     }
-    let (is_identified, hashed) = (writer.identified(), writer.hashed());
+    let (is_identified, hashed, content_at) = (writer.identified(), writer.hashed(), writer.target_len());
     let base_len = key.len();
     traits.forwarding.write(key);
     if key.len() > MAX_KEY_LEN {
         return Err(Bypass::KeyTooLong);
     }
-    Ok(WrittenKey { view, traits, base_len, is_identified, hashed })
+    Ok(WrittenKey { view, traits, base_len, is_identified, hashed, content_at })
 }
 
 /// Writes the key, looks it up, and remembers the target.
@@ -307,7 +334,7 @@ fn look_up<St: Store, R: Body>(
 ) -> Result<Action<St>, Bypass> {
     let RouteMatch { rule, place, .. } = found;
     let written = write_key(request, found, &shared.store.context().secret, scratch)?;
-    let WrittenKey { view, traits, base_len, is_identified, hashed } = written;
+    let WrittenKey { view, traits, base_len, is_identified, hashed, content_at } = written;
     let key = KeyRef::new(scratch);
     let base = if scratch.len() > base_len { KeyRef::new(&scratch[..base_len]) } else { key };
     let action = decided(shared, request, &KeyedRequest { rule, traits, key, base, is_identified, refresh_ahead }, &view)?;
@@ -315,33 +342,44 @@ fn look_up<St: Store, R: Body>(
         // A hashed part of the key stands in the target as it was sent.
         None => rule.depends_only_on_target() && hashed == 0,
         // The identity is the last part, and the only hashed one.
-        Some(identity) => hashed == 1 && identity.stated(request.headers()).is_some(),
+        Some(identity) => content_at.is_none() && hashed == 1 && identity.stated(request.headers()).is_some(),
     };
-    if can_be_remembered
-        && traits.content.is_none()
-        && let Some(target) = target_id(&traits, request)
-    {
-        remember(shared.id, target, &action, key, (*place, base_len));
+    if can_be_remembered && let Some(target) = target_id(&traits, request) {
+        remember(shared.id, target, &action, key, KeyParts { rule: *place, base: base_len, content_at });
     }
-    Ok(action)
+    match traits.is_new_call {
+        false => Ok(action),
+        true => Ok(replayed(rule, action).unwrap_or(Action::Call)),
+    }
+}
+
+/// The rule of a key, and the positions of its parts.
+#[derive(Clone, Copy)]
+struct KeyParts {
+    rule: usize,
+    /// The position of the forwarding fields.
+    base: usize,
+    /// The position of the content part, if there is one.
+    content_at: Option<usize>,
 }
 
 /// Remembers the key of a target, if its action may be the same the next time.
 #[inline]
-fn remember<St: Store>(layer: u64, target: TargetId<'_>, action: &Action<St>, key: KeyRef<'_>, (rule, base): (usize, usize)) {
+fn remember<St: Store>(layer: u64, target: TargetId<'_>, action: &Action<St>, key: KeyRef<'_>, parts: KeyParts) {
+    let KeyParts { rule, base, content_at } = parts;
     match action {
         // The key of the entry is compared faster, unless it is the key of a variant.
         Action::Finish(Finish::Complete(entry, _) | Finish::Respond(entry, Outcome::Hit, _)) => {
             target_cache::remember(layer, target, || {
                 let of_entry = entry.key();
                 let key = if of_entry.as_ref() == key { of_entry.clone() } else { key.to_owned() };
-                Resolution { rule, key, base, plan: None }
+                Resolution { rule, key, base, content_at, plan: None }
             })
         }
         Action::Wait(request) if request.rule.plans_by_target() => target_cache::remember(layer, target, || {
             let plan = request.plan.clone();
             let plan = ReadPlan { names: plan.names.shared(), ..plan };
-            Resolution { rule, key: request.primary.clone(), base, plan: Some(plan) }
+            Resolution { rule, key: request.primary.clone(), base, content_at, plan: Some(plan) }
         }),
         _ => {}
     }

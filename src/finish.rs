@@ -35,6 +35,7 @@ where
         Finish::Complete(entry, now) => ResponseFuture::ready(respond::complete(shared, &entry, now)),
         Finish::Replay(entry, now) => ResponseFuture::ready(respond::replay(shared, &entry, now)),
         Finish::Hot(response, now) => ResponseFuture::ready(respond::hot(shared, &response, now)),
+        Finish::HotReplay(response, now) => ResponseFuture::ready(respond::hot_replay(shared, &response, now)),
         Finish::HotReduced(response, now) => ResponseFuture::ready(respond::hot_reduced(shared, &response, &request, now)),
         Finish::Respond(entry, outcome, now) => ResponseFuture::ready(serve(shared, &request, &entry, outcome, now)),
         Finish::RespondAndRefresh(entry, outcome, missed) => {

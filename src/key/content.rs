@@ -4,6 +4,7 @@ use std::mem;
 
 use bytes::Bytes;
 use http::{Extensions, HeaderMap, HeaderName, Method, Request, header, uri::PathAndQuery};
+use tokio::time::Instant;
 
 use super::{Extracted, KeyExtractor, KeyWriter, RequestView, canonical, write::Tag};
 use crate::{rpc::Call, status::Bypass};
@@ -35,6 +36,14 @@ pub(crate) struct OperationRequest {
     pub(crate) target: Option<PathAndQuery>,
 }
 
+/// The content of a request that belongs to its key.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KeyedContent<'a> {
+    pub(crate) content: &'a [u8],
+    /// The request is a call by RPC whose deadline is not awaited yet.
+    pub(crate) is_new_call: bool,
+}
+
 impl RequestContent {
     /// Returns the result of a layer outside. Returns `None` without such a layer.
     pub(crate) fn of(extensions: &Extensions) -> Option<&Self> {
@@ -42,16 +51,12 @@ impl RequestContent {
     }
 }
 
-/// Returns true if a request is a call by RPC whose deadline is not awaited yet.
-pub(crate) fn is_new_call<B>(request: &Request<B>) -> bool {
-    RequestContent::of(request.extensions()).is_some_and(|content| content.is_new)
-}
-
-/// Returns the call that a request makes, the first time that it is asked. Returns `None` for all requests that are not unary calls under a
-/// rule for RPC.
-pub(crate) fn new_call<B>(request: &mut Request<B>) -> Option<Call> {
+/// Returns the call that a request makes, with its deadline, the first time that it is asked. Returns `None` for all requests that are not unary
+/// calls under a rule for RPC.
+pub(crate) fn new_call<B>(request: &mut Request<B>) -> Option<(Call, Option<Instant>)> {
     let content: &mut RequestContent = request.extensions_mut().get_mut()?;
-    content.call.filter(|_| mem::take(&mut content.is_new))
+    let call = content.call.filter(|_| mem::take(&mut content.is_new))?;
+    Some((call, call.deadline(request.headers())))
 }
 
 /// Returns true for QUERY (RFC 10008), a safe method with content.
@@ -88,17 +93,33 @@ fn media_type(headers: &HeaderMap) -> Option<String> {
 /// Writes all lines of the fields that a request has among these: the values of a field, and then its name.
 pub(crate) fn write_fields<const N: usize>(names: &[HeaderName; N], headers: &HeaderMap, key: &mut KeyWriter<'_>) {
     // One walk, because most of the fields are absent.
-    let mut found = [false; N];
-    for name in headers.keys() {
-        if let Some(place) = names.iter().position(|listed| listed == name) {
-            found[place] = true;
+    let mut first = [None; N];
+    let mut more = [false; N];
+    for (name, value) in headers {
+        if let Some(place) = place(names, name) {
+            match first[place] {
+                None => first[place] = Some(value),
+                Some(_) => more[place] = true,
+            }
         }
     }
-    for (name, _) in names.iter().zip(found).filter(|(_, found)| *found) {
-        for line in headers.get_all(name) {
-            key.tagged(Tag::HeaderValue, line.as_bytes());
+    for ((name, first), more) in names.iter().zip(first).zip(more) {
+        let Some(first) = first else { continue };
+        key.tagged(Tag::HeaderValue, first.as_bytes());
+        if more {
+            headers.get_all(name).iter().skip(1).for_each(|line| key.tagged(Tag::HeaderValue, line.as_bytes()));
         }
         key.tagged(Tag::Header, name.as_str().as_bytes());
+    }
+}
+
+/// Returns the place of a field among these.
+#[inline]
+fn place(names: &[HeaderName], name: &HeaderName) -> Option<usize> {
+    match *name {
+        // Most fields of a request, which no list of fields has.
+        header::CONTENT_LENGTH | header::HOST | header::ORIGIN | header::REFERER | header::TE | header::USER_AGENT => None,
+        _ => names.iter().position(|listed| listed == name),
     }
 }
 

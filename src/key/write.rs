@@ -49,6 +49,8 @@ pub struct KeyWriter<'a> {
     identified: bool,
     /// The number of hashed parts.
     hashed: usize,
+    /// The length of the parts of the target, if others follow.
+    target_len: Option<usize>,
 }
 
 /// The kinds of parts. Their numbers are part of the stored form: never reuse one.
@@ -83,7 +85,7 @@ pub(crate) enum Tag {
 
 impl<'a> KeyWriter<'a> {
     pub(crate) fn new(canonical: &'a mut Vec<u8>, secret: &'a Secret) -> Self {
-        Self { canonical, secret, identified: false, hashed: 0 }
+        Self { canonical, secret, identified: false, hashed: 0, target_len: None }
     }
 
     /// Adds a part defined by the extractor.
@@ -130,6 +132,16 @@ impl<'a> KeyWriter<'a> {
     /// Returns the number of hashes of secrets in the key, identities included.
     pub(crate) fn hashed(&self) -> usize {
         self.hashed
+    }
+
+    /// Ends the parts of the target. Those of the content follow.
+    pub(crate) fn end_target(&mut self) {
+        self.target_len = Some(self.canonical.len());
+    }
+
+    /// Returns the length of the parts of the target, if others follow.
+    pub(crate) fn target_len(&self) -> Option<usize> {
+        self.target_len
     }
 
     pub(crate) fn too_long(&self) -> bool {

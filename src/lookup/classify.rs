@@ -25,6 +25,8 @@ pub(crate) struct RequestTraits<'a> {
     pub(crate) is_conditional_or_range: bool,
     /// The content, if it is part of the key.
     pub(crate) content: Option<&'a [u8]>,
+    /// The request is a call by RPC whose deadline is not awaited yet.
+    pub(crate) is_new_call: bool,
 }
 
 /// Returns the traits of a request, or the reason to bypass the cache.
@@ -42,7 +44,11 @@ pub(crate) fn classify<'a, R: Body>(request: &'a Request<R>, rule: &Policy) -> R
     }
     let fields = rule.fields();
     let lists_common = fields.lists_common();
-    let mut traits = RequestTraits { content, ..RequestTraits::default() };
+    let mut traits = RequestTraits {
+        content: content.map(|keyed| keyed.content),
+        is_new_call: content.is_some_and(|keyed| keyed.is_new_call),
+        ..RequestTraits::default()
+    };
     for (name, value) in request.headers() {
         match *name {
             header::HOST => traits.host = traits.host.and(value),

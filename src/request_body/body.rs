@@ -32,7 +32,9 @@ pub struct ReadBody<B: Body> {
 enum Kind<B: Body> {
     // Not read.
     Untouched(#[pin] B),
-    // Boxed: most bodies pass untouched.
+    // Read to its end, without trailers.
+    Whole { data: Option<Bytes>, share: Option<Share> },
+    // Boxed: few bodies are read in part or have trailers.
     Read(Box<Read<B>>),
 }
 
@@ -61,6 +63,9 @@ impl<B: Body> ReadBody<B> {
             End::Unread(reason) => (Err(reason), None, Some(body)),
         };
         let data = Some(data).filter(|data| !data.is_empty());
+        if content.is_ok() && trailers.is_none() {
+            return (Self { kind: Kind::Whole { data, share: Some(share) } }, content);
+        }
         (Self { kind: Kind::Read(Box::new(Read { data, trailers, error, rest, share: Some(share) })) }, content)
     }
 }
@@ -255,6 +260,10 @@ impl<B: Body> Body for ReadBody<B> {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         match self.project().kind.project() {
             KindProj::Untouched(body) => body.poll_frame(cx).map_ok(to_bytes),
+            KindProj::Whole { data, share } => {
+                *share = None;
+                Poll::Ready(data.take().map(|data| Ok(Frame::data(data))))
+            }
             KindProj::Read(read) => read.poll_frame(cx),
         }
     }
@@ -262,6 +271,7 @@ impl<B: Body> Body for ReadBody<B> {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Untouched(body) => body.is_end_stream(),
+            Kind::Whole { data, .. } => data.is_none(),
             Kind::Read(read) => {
                 let Read { data, trailers, error, rest, .. } = &**read;
                 let is_read = data.is_none() && error.is_none();
@@ -273,6 +283,7 @@ impl<B: Body> Body for ReadBody<B> {
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Untouched(body) => body.size_hint(),
+            Kind::Whole { data, .. } => SizeHint::with_exact(data.as_ref().map_or(0, |data| data.len() as u64)),
             Kind::Read(read) => read.size_hint(),
         }
     }

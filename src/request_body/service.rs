@@ -11,6 +11,7 @@ use std::{
 use bytes::Bytes;
 use http::{Method, Request, request};
 use http_body::Body;
+use tokio::time::Instant;
 use tower::Service;
 
 use super::{
@@ -136,6 +137,7 @@ where
         if let Some(end) = reading.arrived() {
             return RequestBodyFuture::pass(self.inner.call(with_content(head, reading, end, (call, graphql))));
         }
+        let call = call.map(|call| Call { arrived: Some(Instant::now()), ..call });
         let mut ready = take_ready(&mut self.inner);
         RequestBodyFuture::read(async move {
             let end = reading.read_all().await;

@@ -3,7 +3,7 @@
 use std::{future::Future, sync::Arc};
 
 use http::{Response, header};
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     body::CacheBody,
@@ -15,7 +15,7 @@ use crate::{
 
 /// Awaits the response to a call until the deadline of the call. Without an `Age`, a response from the store equals the response of the method.
 pub(crate) async fn respond_to_call<F, St, B, E>(
-    call: Call,
+    (call, deadline): (Call, Option<Instant>),
     shared: Arc<LayerState<St>>,
     response: F,
 ) -> Result<Response<CacheBody<B>>, E>
@@ -23,7 +23,7 @@ where
     F: Future<Output = Result<Response<CacheBody<B>>, E>>,
     St: Store,
 {
-    let mut response = match call.deadline {
+    let mut response = match deadline {
         None => response.await?,
         Some(deadline) => match timeout_at(deadline, response).await {
             Ok(response) => response?,

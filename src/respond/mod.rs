@@ -217,9 +217,17 @@ pub(crate) fn replay<St: Store, B>(shared: &LayerState<St>, entry: &Entry, now: 
 #[inline]
 pub(crate) fn hot<St: Store, B>(shared: &LayerState<St>, response: &HotResponse, now: Nanos) -> Response<CacheBody<B>> {
     let (status, headers, body) = response.parts();
-    let parts = (status, headers.clone(), body);
-    let response = whole_of(shared, parts, None, response.entry(), CacheStatus::new(Outcome::Hit), now);
+    let (parts, trailers) = ((status, headers.clone(), body), response.trailers().cloned().map(Box::new));
+    let response = whole_of(shared, parts, trailers, response.entry(), CacheStatus::new(Outcome::Hit), now);
     hit(shared, now);
+    response
+}
+
+/// Returns a response that this thread holds without an `Age`, and counts a hit.
+#[inline(never)]
+pub(crate) fn hot_replay<St: Store, B>(shared: &LayerState<St>, response: &HotResponse, now: Nanos) -> Response<CacheBody<B>> {
+    let mut response = hot(shared, response, now);
+    response.headers_mut().remove(header::AGE);
     response
 }
 
@@ -239,7 +247,7 @@ pub(crate) fn hot_reduced<St: Store, B, R>(
     } else if *method == Method::HEAD {
         with_body(status, response.head().clone(), CacheBody::empty())
     } else {
-        with_body(status, headers.clone(), CacheBody::whole(body.clone(), None))
+        with_body(status, headers.clone(), CacheBody::whole(body.clone(), response.trailers().cloned().map(Box::new)))
     };
     finish(shared, &mut reduced, response.entry(), CacheStatus::new(Outcome::Hit), now);
     hit(shared, now);

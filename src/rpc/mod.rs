@@ -23,10 +23,18 @@ pub(crate) enum Protocol {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Call {
     pub(crate) protocol: Protocol,
-    /// The time at which the client stops waiting.
-    pub(crate) deadline: Option<Instant>,
+    /// The time at which the call arrived, if its message had to be awaited.
+    pub(crate) arrived: Option<Instant>,
     /// A response from the cache has an `Age`.
     pub(crate) shows_age: bool,
+}
+
+impl Call {
+    /// Returns the time at which the client stops waiting.
+    pub(crate) fn deadline(&self, headers: &HeaderMap) -> Option<Instant> {
+        let timeout = deadline::timeout(self.protocol, headers)?;
+        Some(self.arrived.unwrap_or_else(Instant::now) + timeout)
+    }
 }
 
 /// The request fields that a server may read to understand a message, or to choose the form of its response.

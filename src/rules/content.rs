@@ -4,7 +4,7 @@ use http::{Extensions, Method, Uri, uri::PathAndQuery};
 
 use super::{policy::Policy, rule::Rule};
 use crate::{
-    key::content::{OperationRequest, RequestContent, is_query},
+    key::content::{KeyedContent, OperationRequest, RequestContent, is_query},
     status::Bypass,
 };
 
@@ -71,7 +71,12 @@ impl Policy {
 
     /// Returns the content of a request with a method other than GET and HEAD, for its key, or the reason for which the request bypasses the
     /// cache.
-    pub(crate) fn content_of<'a>(&self, method: &Method, uri: &Uri, extensions: &'a Extensions) -> Result<&'a [u8], Bypass> {
+    pub(crate) fn content_of<'a>(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        extensions: &'a Extensions,
+    ) -> Result<KeyedContent<'a>, Bypass> {
         if self.is_graphql() {
             return self.content_of_operation(method, uri, extensions);
         }
@@ -79,9 +84,9 @@ impl Policy {
             return Err(Bypass::Method);
         }
         match RequestContent::of(extensions) {
-            Some(RequestContent { content: Ok(content), call, .. }) => match self.is_rpc() && call.is_none() {
+            Some(RequestContent { content: Ok(content), call, is_new, .. }) => match self.is_rpc() && call.is_none() {
                 true => Err(Bypass::NotUnary),
-                false => Ok(content),
+                false => Ok(KeyedContent { content, is_new_call: *is_new && self.is_rpc() }),
             },
             Some(RequestContent { content: Err(reason), .. }) => Err(*reason),
             None if *method == Method::POST => Err(Bypass::RequestBodyUnread),
@@ -90,7 +95,12 @@ impl Policy {
     }
 
     /// Returns the content of a request under a rule for GraphQL. That of a GET is empty.
-    fn content_of_operation<'a>(&self, method: &Method, uri: &Uri, extensions: &'a Extensions) -> Result<&'a [u8], Bypass> {
+    fn content_of_operation<'a>(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        extensions: &'a Extensions,
+    ) -> Result<KeyedContent<'a>, Bypass> {
         if *method != Method::GET && !self.reads_content(method) {
             return Err(Bypass::Method);
         }
@@ -100,6 +110,9 @@ impl Policy {
         operation.as_ref().map_err(|reason| *reason)?;
         // A layer in between may have changed the parameters.
         let query = target.as_ref().and_then(PathAndQuery::query);
-        if query == uri.query() { Ok(content) } else { Err(Bypass::GraphqlRequest) }
+        match query == uri.query() {
+            true => Ok(KeyedContent { content, is_new_call: false }),
+            false => Err(Bypass::GraphqlRequest),
+        }
     }
 }

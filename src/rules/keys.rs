@@ -1,6 +1,6 @@
 //! Keys: the parts that a checked rule writes to the key of a request.
 
-use http::header;
+use http::{Extensions, HeaderMap, Method, header};
 
 use super::policy::Policy;
 use crate::{
@@ -13,45 +13,52 @@ impl Policy {
     /// Writes the key of a request: its route, then the parts of the extractor.
     #[inline]
     pub(crate) fn write_key(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
-        match request.body {
-            None if self.is_rpc() => {
-                let extracted = self.write_target(request, key);
-                key::content::write_fields(&rpc::FIELDS_OF_GET, request.headers, key);
+        match self.has_content_part(request.body) {
+            false => self.write_target(request, key),
+            true => {
+                let extracted = self.write_shared_target(request, key);
+                key.end_target();
+                self.write_content(request.method, request.headers, request.extensions, request.body, key);
                 extracted
             }
-            None => self.write_target(request, key),
-            Some(content) => self.write_with_content(request, content, key),
         }
     }
 
-    /// Writes the key of a request with content: the target, the method, and the content.
+    /// Returns true if the key of a request with this content has a part behind its target.
+    #[inline]
+    pub(crate) fn has_content_part(&self, content: Option<&[u8]>) -> bool {
+        content.is_some() || self.is_rpc()
+    }
+
+    /// Writes the part of a key behind the target: the method, the content, and the fields that describe the content or choose a form of the
+    /// response. A query of GraphQL has its operation in their place, and the method does not count.
     #[inline(never)]
-    fn write_with_content(&self, request: &RequestView<'_>, content: &[u8], key: &mut KeyWriter<'_>) -> Extracted {
+    pub(crate) fn write_content(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+        extensions: &Extensions,
+        content: Option<&[u8]>,
+        key: &mut KeyWriter<'_>,
+    ) {
         if self.is_graphql() {
-            return self.write_operation(request, key);
+            let read = RequestContent::of(extensions).and_then(|content| content.operation.as_ref());
+            if let Some(Ok(operation)) = read.map(|read| &read.operation) {
+                key.tagged(Tag::Operation, operation);
+            }
+            return key::content::write_fields(&[header::ACCEPT, header::CONTENT_LANGUAGE], headers, key);
         }
-        let extracted = self.write_target(request, key);
-        key.tagged(Tag::Method, request.method.as_str().as_bytes());
+        let Some(content) = content else {
+            return key::content::write_fields(&rpc::FIELDS_OF_GET, headers, key);
+        };
+        key.tagged(Tag::Method, method.as_str().as_bytes());
         if !self.rule.key.writes_body() {
             key::content::write(content, key);
         }
         match self.is_rpc() {
-            true => key::content::write_fields(&rpc::FIELDS, request.headers, key),
-            false => key::content::write_fields(&key::content::FIELDS, request.headers, key),
+            true => key::content::write_fields(&rpc::FIELDS, headers, key),
+            false => key::content::write_fields(&key::content::FIELDS, headers, key),
         }
-        extracted
-    }
-
-    /// Writes the key of a query of GraphQL: the target, the operation, and the fields that choose a form of its response. The method does not
-    /// count.
-    fn write_operation(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {
-        let extracted = self.write_shared_target(request, key);
-        let read = RequestContent::of(request.extensions).and_then(|content| content.operation.as_ref());
-        if let Some(Ok(operation)) = read.map(|read| &read.operation) {
-            key.tagged(Tag::Operation, operation);
-        }
-        key::content::write_fields(&[header::ACCEPT, header::CONTENT_LANGUAGE], request.headers, key);
-        extracted
     }
 
     /// Writes the key of a target. Under a rule for GraphQL, a GET and a POST have the same.

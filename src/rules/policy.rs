@@ -31,7 +31,7 @@ pub(crate) struct Policy {
     pub(super) rule: Rule,
     /// The request fields with a meaning for keys.
     pub(super) fields: Arc<FieldTable>,
-    /// The key depends on the target alone.
+    /// The key depends on the target and on the content alone.
     of_target: bool,
     /// The plan of a request depends on the target alone.
     plans_by_target: bool,
@@ -88,10 +88,10 @@ impl Policy {
             }
         };
         let (fixed_invalidations, invalidations) = without_fixed(invalidations);
-        // The key of a GET by Connect has fields.
-        let of_target = rule.key.depends_only_on_target() && rule.content.rpc.is_none();
+        let of_target = rule.key.depends_only_on_target();
         let plans_by_target = of_target
             && !identified
+            && rule.content.rpc.is_none()
             && rule.namespaces_by.is_empty()
             && rule.messages.reads_none_of_reads()
             && !rule.content.is_graphql()
@@ -139,7 +139,7 @@ impl Policy {
         self.fields = fields.clone();
     }
 
-    /// Returns true if the key of a GET depends on the target and the forwarding fields alone.
+    /// Returns true if the key depends on the target, the forwarding fields and the [content part](Self::write_content) alone.
     #[inline]
     pub(crate) fn depends_only_on_target(&self) -> bool {
         self.of_target

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use http::{Extensions, Method, Request};
-use tokio::time::Instant;
 
 use super::{content_options::RpcOptions, policy::Policy, rule::Rule};
 use crate::{
     key::{RouteAndQuery, content::RequestContent},
-    rpc::{Call, Protocol, deadline},
+    rpc::{Call, Protocol},
 };
 
 impl Rule {
@@ -110,7 +109,6 @@ impl Policy {
     pub(crate) fn call<B>(&self, request: &Request<B>) -> Option<Call> {
         let options = self.content().rpc.as_ref().filter(|_| *request.method() == Method::POST)?;
         let protocol = Protocol::of(request.headers())?;
-        let timeout = deadline::timeout(protocol, request.headers());
-        Some(Call { protocol, deadline: timeout.map(|timeout| Instant::now() + timeout), shows_age: options.shows_age })
+        Some(Call { protocol, arrived: None, shows_age: options.shows_age })
     }
 }

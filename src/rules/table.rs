@@ -190,7 +190,7 @@ impl Rules {
         let secret = &store.context().secret;
         if let Some(RouteMatch { rule, params, .. }) = self.find(request.uri(), request.extensions()) {
             let view = RequestView::of(request, &params, secret);
-            return match rule.content_of(request.method(), request.uri(), request.extensions()) {
+            return match rule.content_of(request.method(), request.uri(), request.extensions()).map(|keyed| keyed.content) {
                 Ok(content) => rule.key(&view.with_body(content)),
                 Err(_) => rule.key(&view),
             };

@@ -19,6 +19,7 @@ pub(crate) struct HotResponse {
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
+    trailers: Option<Box<HeaderMap>>,
     /// The fields of a 304.
     not_modified: HeaderMap,
     /// The fields of the response to HEAD.
@@ -28,17 +29,21 @@ pub(crate) struct HotResponse {
 }
 
 impl HotResponse {
-    /// Returns `None` if the response is too large or has trailers.
+    /// Returns `None` if the response is too large.
     pub(super) fn of(entry: &Arc<Entry>) -> Option<Self> {
-        let Content::Response { status, headers, body, trailers: None } = entry.content() else { return None };
+        let Content::Response { status, headers, body, trailers } = entry.content() else { return None };
         if entry.weight() > LARGEST {
             return None;
         }
         let (headers, body) = (own_fields(&headers.map())?, Bytes::from_owner(body.clone()));
+        let trailers = match trailers {
+            None => None,
+            Some(trailers) => Some(Box::new(own_fields(trailers)?)),
+        };
         let not_modified = semantics::not_modified_headers(&headers);
         let tag = ETag::of(&headers).filter(|_| status.is_success()).and(headers.get(header::ETAG).cloned());
-        let head = head_fields(*status, headers.clone(), Some(body.len()));
-        Some(Self { entry: entry.clone(), status: *status, headers, body, not_modified, head, tag })
+        let head = head_fields(*status, headers.clone(), trailers.is_none().then_some(body.len()));
+        Some(Self { entry: entry.clone(), status: *status, headers, body, trailers, not_modified, head, tag })
     }
 
     pub(crate) fn entry(&self) -> &Arc<Entry> {
@@ -58,6 +63,12 @@ impl HotResponse {
     /// Returns true if `If-None-Match` begins with the tag of the response. Other conditions have to be evaluated.
     pub(crate) fn is_named_by(&self, request: &HeaderMap) -> bool {
         self.tag.as_ref().is_some_and(|tag| request.get(header::IF_NONE_MATCH) == Some(tag))
+    }
+
+    /// Returns the trailers.
+    #[inline]
+    pub(crate) fn trailers(&self) -> Option<&HeaderMap> {
+        self.trailers.as_deref()
     }
 
     #[inline]

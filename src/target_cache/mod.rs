@@ -10,6 +10,9 @@
 //! Under a rule whose key ends in an identity, the key of a remembered target also serves other identities: only the hash of the identity
 //! differs. The hash is computed for each request, so that no thread keeps a credential.
 //!
+//! Under a rule whose keys have a part for the content of requests, the remembered target serves all contents: their part is written for each
+//! request.
+//!
 //! For a store that has to be queried, the namespaces of the query are remembered as well, if they depend on the target alone.
 
 pub(crate) mod hot;
@@ -90,6 +93,8 @@ pub(crate) struct CachedTarget {
     key: Key,
     /// The position of the forwarding fields in the key.
     base: usize,
+    /// The position of the content part in the key, if it has one.
+    content_at: Option<usize>,
     /// Present for a store that has to be queried.
     plan: Option<Box<ReadPlan>>,
     /// The number of hits since the target was remembered, or since its response became hot.
@@ -103,6 +108,8 @@ pub(crate) struct Resolution {
     pub(crate) key: Key,
     /// The position of the forwarding fields in the key, or the length of the key.
     pub(crate) base: usize,
+    /// The position of the content part in the key, if it has one.
+    pub(crate) content_at: Option<usize>,
     pub(crate) plan: Option<ReadPlan>,
 }
 
@@ -172,6 +179,12 @@ impl CachedTarget {
     pub(crate) fn write_key_of(&self, identity: IdentityHash, key: &mut Vec<u8>) {
         key.extend_from_slice(self.key.canonical());
         key[self.base - identity.0.len()..self.base].copy_from_slice(&identity.0);
+    }
+
+    /// Returns the parts of the key that depend on the target, if a part for the content of the request follows them.
+    #[inline]
+    pub(crate) fn target_part(&self) -> Option<&[u8]> {
+        self.content_at.map(|at| &self.key.canonical()[..at])
     }
 
     /// Returns the hot response, unless the store has to count this use.
@@ -259,7 +272,7 @@ pub(crate) fn remember(layer: u64, words: TargetId<'_>, to: impl FnOnce() -> Res
         if !its_turn || target.len() + host.len() > LONGEST || host.contains(&b'@') {
             return;
         }
-        let Resolution { rule, key, base, plan } = to();
+        let Resolution { rule, key, base, content_at, plan } = to();
         if key.canonical().len() > LONGEST {
             return;
         }
@@ -270,7 +283,7 @@ pub(crate) fn remember(layer: u64, words: TargetId<'_>, to: impl FnOnce() -> Res
         let (plan, asked, response) = (plan.map(Box::new), Cell::new(0), Cell::new(None));
         let (scheme, target_len) = (scheme.cloned(), target.len());
         recall.slots[slot(target)] =
-            Some(CachedTarget { layer, words, target: target_len, scheme, rule, key, base, plan, asked, response });
+            Some(CachedTarget { layer, words, target: target_len, scheme, rule, key, base, content_at, plan, asked, response });
     });
 }
 
@@ -322,7 +335,7 @@ mod tests {
         let comes = || {
             let key = Key::new(target.path().as_bytes());
             let base = key.canonical().len();
-            Resolution { rule: 0, key, base, plan: None }
+            Resolution { rule: 0, key, base, content_at: None, plan: None }
         };
         (0..ONE_IN).for_each(|_| remember(LAYER, words, comes));
         (0..times).for_each(|_| hear(target, entry));

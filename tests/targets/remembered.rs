@@ -17,7 +17,7 @@ use tower_response_cache::{
 };
 
 /// Writes the keys of another extractor, which are not remembered.
-struct Unremembered<K>(K);
+pub(crate) struct Unremembered<K>(pub(crate) K);
 
 impl<K: KeyExtractor> KeyExtractor for Unremembered<K> {
     fn extract(&self, request: &RequestView<'_>, key: &mut KeyWriter<'_>) -> Extracted {

@@ -75,7 +75,7 @@ pub const CASES: &[Case] = &[
     case("hit, 10,000 targets", TARGETS_BASE, 2 * HITS, near(5_300), || {
         in_turn(setup::warm(Origin::of(KIB), Report::Default), TARGETS, |request| request)
     }),
-    case("hit, gRPC", "gRPC, empty service", HITS, near(10_000), || in_runtime(grpc::hit)),
+    case("hit, gRPC", "gRPC, empty service", HITS, near(7_740), || in_runtime(grpc::hit)),
     case("gRPC, empty service", "", HITS, Limit::None, || in_runtime(grpc::empty)),
     case("hit, 1 MiB", BASE, HITS, near(2_821), || {
         repeat_item(setup::warm_by(setup::minute_rule().max_body(2 * MIB), Origin::of(MIB), Report::Default))
