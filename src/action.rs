@@ -12,11 +12,10 @@ use crate::{
         Lookup,
         decision::Decision,
         partial,
-        request::{CacheRequest, LookupMiss, LookupTime, MissedRequest},
+        request::{CacheRequest, LookupMiss, LookupTime, MissedRequest, Served},
     },
     state::LayerState,
     status::{Bypass, Miss, Outcome, Stale},
-    store::backend::Context,
     target_cache::hot::HotResponse,
 };
 
@@ -38,24 +37,24 @@ pub(crate) enum Action<St: Store> {
 pub(crate) enum Finish<St: Store> {
     /// No rule covers the request: the inner service answers.
     Pass,
-    /// The inner service answers, and the response is marked with this outcome.
-    Forward(Outcome),
+    /// The inner service answers, and the response is marked with this outcome. The rule stands at this place.
+    Forward(Outcome, usize),
     /// A complete response from an entry: a hit.
-    Complete(Arc<Entry>, Nanos),
+    Complete(Arc<Entry>, Served),
     /// A complete response from an entry without an `Age`: a hit.
-    Replay(Arc<Entry>, Nanos),
+    Replay(Arc<Entry>, Served),
     /// A complete response that this thread holds: a hit.
-    Hot(Arc<HotResponse>, Nanos),
+    Hot(Arc<HotResponse>, Served),
     /// A complete response that this thread holds, without an `Age`: a hit.
-    HotReplay(Arc<HotResponse>, Nanos),
+    HotReplay(Arc<HotResponse>, Served),
     /// A response that this thread holds, reduced to the request: its head, a 304, or complete. A hit.
-    HotReduced(Arc<HotResponse>, Nanos),
+    HotReduced(Arc<HotResponse>, Served),
     /// The entry, reduced to the request: complete, a part of it, its head, or a 304.
-    Respond(Arc<Entry>, Outcome, Nanos),
+    Respond(Arc<Entry>, Outcome, Served),
     /// The entry, and it is refreshed in the background.
     RespondAndRefresh(Arc<Entry>, Outcome, Box<MissedRequest<St>>),
-    /// The response is 504 (RFC 9111, section 5.2.1.7).
-    OnlyIfCached,
+    /// The response is 504 (RFC 9111, section 5.2.1.7). The rule stands at this place.
+    OnlyIfCached(usize),
     /// The inner service answers a HEAD, and its response updates the stored one.
     Head(Box<MissedRequest<St>>),
 }
@@ -63,7 +62,7 @@ pub(crate) enum Finish<St: Store> {
 impl<St: Store> Finish<St> {
     /// Returns true if the step calls the inner service before it returns.
     pub(crate) fn calls_inner(&self) -> bool {
-        matches!(self, Self::Pass | Self::Forward(_) | Self::Head(_))
+        matches!(self, Self::Pass | Self::Forward(..) | Self::Head(_))
     }
 }
 
@@ -84,20 +83,21 @@ pub(crate) fn after<St: Store>(
     lookup: Lookup,
     time: LookupTime,
     wanted: &Wanted<'_>,
-    context: &Context,
+    place: usize,
     missed: impl FnOnce(LookupMiss<St>) -> Box<MissedRequest<St>>,
 ) -> Action<St> {
     let Lookup { found, stamp, varying } = lookup;
     let found = found.map(|(entry, _)| entry);
     let is_head = *wanted.method == Method::HEAD;
+    let served = Served { at: time.at, place, has_queried: time.has_queried };
     let finish = match (decision, found) {
-        (Decision::Fresh, Some(entry)) if !wanted.is_conditional_or_range && !is_head => Finish::Complete(entry, time.at),
-        (Decision::Fresh, Some(entry)) => Finish::Respond(entry, Outcome::Hit, time.at),
+        (Decision::Fresh, Some(entry)) if !wanted.is_conditional_or_range && !is_head => Finish::Complete(entry, served),
+        (Decision::Fresh, Some(entry)) => Finish::Respond(entry, Outcome::Hit, served),
         (Decision::RefreshAhead | Decision::Stale, Some(entry)) => {
             let refresh_ahead = decision == Decision::RefreshAhead;
             let outcome = if refresh_ahead { Outcome::Hit } else { Outcome::Stale(Stale::WhileRevalidate) };
             match is_head {
-                true => Finish::Respond(entry, outcome, time.at),
+                true => Finish::Respond(entry, outcome, served),
                 false => {
                     let mut miss = LookupMiss::refreshing(entry.clone(), stamp, varying, time);
                     miss.refresh_ahead = refresh_ahead;
@@ -105,19 +105,18 @@ pub(crate) fn after<St: Store>(
                 }
             }
         }
-        (Decision::AcceptedStale, Some(entry)) => Finish::Respond(entry, Outcome::Stale(Stale::MaxStale), time.at),
-        (Decision::OnlyIfCached, _) => Finish::OnlyIfCached,
+        (Decision::AcceptedStale, Some(entry)) => Finish::Respond(entry, Outcome::Stale(Stale::MaxStale), served),
+        (Decision::OnlyIfCached, _) => Finish::OnlyIfCached(place),
         (Decision::Fetch { reason, fallback }, found) => {
             let found = found.filter(|_| fallback);
             let is_get_of_range = wanted.has_range && *wanted.method == Method::GET;
             if is_get_of_range && !(wanted.by_http && partial::asks_for_one(wanted.method, wanted.headers)) {
-                bypass(context, Bypass::Range)
+                Finish::Forward(Outcome::Bypass(Bypass::Range), place)
             } else if is_head {
-                context.counters.miss(Miss::Head);
                 // Only the response to a GET is stored. A HEAD can update it.
                 match found.filter(|entry| entry.http().is_some()) {
                     Some(entry) => Finish::Head(missed(LookupMiss::new(Miss::Head, Some(entry), stamp, varying, time))),
-                    None => Finish::Forward(Outcome::Miss(Miss::Head)),
+                    None => Finish::Forward(Outcome::Miss(Miss::Head), place),
                 }
             } else {
                 let missed = missed(LookupMiss::new(reason, found, stamp, varying, time));
@@ -129,13 +128,6 @@ pub(crate) fn after<St: Store>(
         }
     };
     Action::Finish(finish)
-}
-
-/// Counts a bypass and returns its action.
-pub(crate) fn bypass<St: Store>(context: &Context, reason: Bypass) -> Finish<St> {
-    context.counters.bypass(reason);
-    tracing::debug!(reason = reason.as_str(), "cache bypassed");
-    Finish::Forward(Outcome::Bypass(reason))
 }
 
 /// Returns true if the request does not share the response of a fill, because it requires a response of its own.

@@ -71,6 +71,27 @@ impl<B> CacheBody<B> {
         Self { kind: Kind::Coming(Box::new(Coming { reader, length, done: false })), status: None }
     }
 
+    /// Returns the number of bytes of a body that the cache sends, or 0 if it is unknown.
+    #[inline]
+    pub(crate) fn cached_length(&self) -> u64 {
+        match &self.kind {
+            Kind::Whole { data, .. } => data.as_ref().map_or(0, |data| data.len() as u64),
+            Kind::Coming(coming) => coming.length.unwrap_or(0),
+            Kind::Inner(_) => 0,
+        }
+    }
+
+    /// Returns the number of bytes of the body, or 0 if it is unknown.
+    pub(crate) fn known_length(&self) -> u64
+    where
+        B: Body,
+    {
+        match &self.kind {
+            Kind::Inner(body) => body.size_hint().exact().unwrap_or(0),
+            _ => self.cached_length(),
+        }
+    }
+
     #[inline]
     pub(crate) fn set_status(&mut self, status: CacheStatus) {
         self.status = Some(status);

@@ -14,7 +14,7 @@ use crate::{
         classify::{RequestTraits, classify, directives},
         decision::{Decision, decide, decide_entry},
         info::RequestDirectives,
-        request::{CacheRequest, LookupMiss, LookupTime},
+        request::{CacheRequest, LookupMiss, LookupTime, Served},
     },
     rules::{
         RouteMatch,
@@ -34,8 +34,10 @@ pub(crate) fn first_action<St: Store, R: Body>(shared: &LayerState<St>, request:
     if !shared.options.enabled.is_on() {
         return Action::Finish(disabled(shared, request));
     }
-    if OngoingFill::is_any() && is_nested(shared, request) {
-        return Action::Finish(nested(shared, request));
+    if OngoingFill::is_any()
+        && let Some(place) = nested_in(shared, request)
+    {
+        return Action::Finish(nested(shared, request, place));
     }
     match remembered(shared, request) {
         Ok(action) => action,
@@ -48,19 +50,17 @@ pub(crate) fn first_action<St: Store, R: Body>(shared: &LayerState<St>, request:
 fn disabled<St: Store, R>(shared: &LayerState<St>, request: &Request<R>) -> Finish<St> {
     match shared.rules.find(request.uri(), request.extensions()) {
         None => Finish::Pass,
-        Some(_) => action::bypass(shared.store.context(), Bypass::Disabled),
+        Some(found) => Finish::Forward(Outcome::Bypass(Bypass::Disabled), found.place),
     }
 }
 
-/// Returns true if the request belongs to the call of a fill of its own key.
+/// Returns the place of the rule if the request belongs to the call of a fill of its own key.
 #[cold]
 #[inline(never)]
-fn is_nested<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>) -> bool {
-    if is_ongoing(shared, request) {
-        return true;
-    }
-    if key::is_as_sent(request.uri(), request.extensions()) {
-        return false;
+fn nested_in<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>) -> Option<usize> {
+    let place = ongoing(shared, request);
+    if place.is_some() || key::is_as_sent(request.uri(), request.extensions()) {
+        return place;
     }
     // A layer outside of a nested router sees the whole path, and has another key.
     let mut sent = Request::new(String::new());
@@ -68,24 +68,24 @@ fn is_nested<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>) 
     *sent.uri_mut() = key::uri_as_sent(request.uri(), request.extensions()).clone();
     *sent.headers_mut() = request.headers().clone();
     *sent.extensions_mut() = request.extensions().clone();
-    is_ongoing(shared, &sent)
+    ongoing(shared, &sent)
 }
 
-/// Returns true if the call of a fill with the key of this request runs on this thread.
-fn is_ongoing<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>) -> bool {
-    let Some(found) = shared.rules.find(request.uri(), request.extensions()) else { return false };
+/// Returns the place of the rule if the call of a fill with the key of this request runs on this thread.
+fn ongoing<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>) -> Option<usize> {
+    let found = shared.rules.find(request.uri(), request.extensions())?;
     let context = shared.store.context();
     let mut key = Vec::new();
-    let written = write_key(request, &found, &context.secret, &mut key);
-    written.is_ok() && OngoingFill::current() == Some(OngoingFill::of(context, KeyRef::new(&key)))
+    write_key(request, &found, &context.secret, &mut key).ok()?;
+    (OngoingFill::current() == Some(OngoingFill::of(context, KeyRef::new(&key)))).then_some(found.place)
 }
 
 /// Returns the last step for a request of a layer over the same store that is further inside.
 #[cold]
-fn nested<St: Store, R>(shared: &LayerState<St>, request: &Request<R>) -> Finish<St> {
+fn nested<St: Store, R>(shared: &LayerState<St>, request: &Request<R>, place: usize) -> Finish<St> {
     let context = shared.store.context();
     context.counters.nested(request.uri().path(), context.clock.nanos());
-    action::bypass(context, Bypass::Nested)
+    Finish::Forward(Outcome::Bypass(Bypass::Nested), place)
 }
 
 /// Returns the action for a remembered target: a hit, or the query of a store that has to be asked. A request for a range and any other
@@ -187,9 +187,10 @@ impl KnownTarget<'_> {
                 None => known.let_go(),
                 Some(validity) => {
                     let now = shared.store.context().clock.nanos();
+                    let served = Served { at: now, place: known.rule(), has_queried: false };
                     match decide_entry(response.entry(), validity, rule, directives.as_ref(), now) {
-                        Decision::Fresh if is_whole => return Some(Action::Finish(Finish::Hot(response, now))),
-                        Decision::Fresh => return Some(Action::Finish(Finish::HotReduced(response, now))),
+                        Decision::Fresh if is_whole => return Some(Action::Finish(Finish::Hot(response, served))),
+                        Decision::Fresh => return Some(Action::Finish(Finish::HotReduced(response, served))),
                         Decision::RefreshAhead => {
                             *refresh_ahead = true;
                             return None;
@@ -212,9 +213,10 @@ impl KnownTarget<'_> {
                 if other.is_none() {
                     hot.heard(known, &entry);
                 }
+                let served = Served { at: now, place: known.rule(), has_queried: false };
                 Some(Action::Finish(match is_whole {
-                    true => Finish::Complete(entry, now),
-                    false => Finish::Respond(entry, Outcome::Hit, now),
+                    true => Finish::Complete(entry, served),
+                    false => Finish::Respond(entry, Outcome::Hit, served),
                 }))
             }
             decision => {
@@ -246,8 +248,8 @@ fn full_path<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>, 
 fn replayed<St: Store>(rule: &Policy, action: Action<St>) -> Option<Action<St>> {
     Some(Action::Finish(match action {
         Action::Finish(hit @ (Finish::Complete(..) | Finish::Hot(..))) if rule.shows_age() => hit,
-        Action::Finish(Finish::Complete(entry, now)) => Finish::Replay(entry, now),
-        Action::Finish(Finish::Hot(response, now)) => Finish::HotReplay(response, now),
+        Action::Finish(Finish::Complete(entry, served)) => Finish::Replay(entry, served),
+        Action::Finish(Finish::Hot(response, served)) => Finish::HotReplay(response, served),
         _ => return None,
     }))
 }
@@ -264,8 +266,8 @@ fn bypassed<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>, r
     let is_safe = semantics::is_safe(request.method()) && !overridden();
     let only_if_cached = || CacheControl::of_request(request.headers()).only_if_cached;
     Action::Finish(match rule.http().is_some() && is_safe && only_if_cached() {
-        true => Finish::OnlyIfCached,
-        false => action::bypass(shared.store.context(), reason),
+        true => Finish::OnlyIfCached(rule.place()),
+        false => Finish::Forward(Outcome::Bypass(reason), rule.place()),
     })
 }
 
@@ -428,5 +430,5 @@ fn decided<St: Store, R>(
         }
         missed
     };
-    Ok(action::after(decision, lookup, time, &wanted, context, missed))
+    Ok(action::after(decision, lookup, time, &wanted, rule.place(), missed))
 }

@@ -8,12 +8,13 @@ use http_body::Body;
 use crate::{
     action::Finish,
     error::BoxError,
-    fill::{Fill, tags, upstream::InnerService},
+    fill::{Fill, forwarded::Forwarded, tags, upstream::InnerService},
     future::ResponseFuture,
     refresh,
     respond::{self, serve},
     state::LayerState,
-    status::CacheStatus,
+    stats::routes::MissCount,
+    status::Miss,
     store::Store,
 };
 
@@ -32,26 +33,37 @@ where
     ResB: Body<Error: Into<BoxError>> + Send + 'static,
 {
     match step {
-        Finish::Complete(entry, now) => ResponseFuture::ready(respond::complete(shared, &entry, now)),
-        Finish::Replay(entry, now) => ResponseFuture::ready(respond::replay(shared, &entry, now)),
-        Finish::Hot(response, now) => ResponseFuture::ready(respond::hot(shared, &response, now)),
-        Finish::HotReplay(response, now) => ResponseFuture::ready(respond::hot_replay(shared, &response, now)),
-        Finish::HotReduced(response, now) => ResponseFuture::ready(respond::hot_reduced(shared, &response, &request, now)),
-        Finish::Respond(entry, outcome, now) => ResponseFuture::ready(serve(shared, &request, &entry, outcome, now)),
+        Finish::Complete(entry, served) => ResponseFuture::ready(respond::complete(shared, &entry, served)),
+        Finish::Replay(entry, served) => ResponseFuture::ready(respond::replay(shared, &entry, served)),
+        Finish::Hot(response, served) => ResponseFuture::ready(respond::hot(shared, &response, served)),
+        Finish::HotReplay(response, served) => ResponseFuture::ready(respond::hot_replay(shared, &response, served)),
+        Finish::HotReduced(response, served) => {
+            ResponseFuture::ready(respond::hot_reduced(shared, &response, &request, served))
+        }
+        Finish::Respond(entry, outcome, served) => ResponseFuture::ready(serve(shared, &request, &entry, outcome, served)),
         Finish::RespondAndRefresh(entry, outcome, missed) => {
-            let response = serve(shared, &request, &entry, outcome, missed.miss.time.at);
+            let response = serve(shared, &request, &entry, outcome, missed.request.served(missed.miss.time));
             refresh::start(inner, shared, missed, &entry, request);
             ResponseFuture::ready(response)
         }
-        Finish::OnlyIfCached => ResponseFuture::ready(respond::only_if_cached(shared)),
-        Finish::Pass => ResponseFuture::pass(inner.call(request)),
-        Finish::Forward(outcome) if shared.options.tags.is_some() => {
-            let names = tags::of_request(shared, &request, outcome);
-            ResponseFuture::work(tags::tagged(inner.call(request), shared.clone(), names, CacheStatus::new(outcome)))
+        Finish::OnlyIfCached(place) => {
+            shared.routes[place].only_if_cached();
+            ResponseFuture::ready(respond::only_if_cached(shared))
         }
-        Finish::Forward(outcome) => ResponseFuture::bypass(inner.call(request), shared.clone(), CacheStatus::new(outcome)),
+        Finish::Pass => ResponseFuture::pass(inner.call(request)),
+        Finish::Forward(outcome, place) => {
+            let forwarded = Forwarded::begin(shared, outcome, place);
+            match shared.options.tags {
+                None => ResponseFuture::forward(inner.call(request), forwarded),
+                Some(_) => {
+                    let names = tags::of_request(shared, &request, outcome);
+                    ResponseFuture::work(tags::tagged(inner.call(request), forwarded, names))
+                }
+            }
+        }
         Finish::Head(missed) => {
-            let fill = Fill::new(shared.clone(), missed, None, shared.store.context().clock.nanos());
+            let count = MissCount::new(shared.route(&missed.request.rule), Miss::Head);
+            let fill = Fill::new(shared.clone(), missed, None, shared.store.context().clock.nanos(), Some(count));
             let call = fill.enter(|| inner.call(request));
             ResponseFuture::work(fill.head(call))
         }

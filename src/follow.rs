@@ -17,7 +17,6 @@ use crate::{
         outcome::{FlightOutcome, Progress},
     },
     state::LayerState,
-    stats::counters::Count,
     status::{Miss, Outcome, Stale},
     store::Store,
 };
@@ -79,9 +78,10 @@ pub(crate) async fn follow<St: Store, B>(
             if !info.may_share(&shared.store, stamp, &request.rule, found.terms(), primary) {
                 return Followed::LookUp;
             }
-            context.counters.add(Count::Collapsed, 1);
             let (method, conditions) = (&info.method, info.conditions());
-            Followed::Respond(respond::from_entry(shared, &found.entry, method, conditions, Outcome::Collapsed, now))
+            let response = respond::from_entry(shared, &found.entry, method, conditions, Outcome::Collapsed, now);
+            shared.route(&request.rule).collapsed(false, response.body().cached_length());
+            Followed::Respond(response)
         }
         Some(Progress::Arriving(found)) if found.fresh_until.is_some_and(|until| until <= now) => {
             // The response expires before its body is complete. Another request leads.
@@ -97,7 +97,7 @@ pub(crate) async fn follow<St: Store, B>(
             match respond::from_arriving(shared, &found, info, now) {
                 None => Followed::FetchAlone(Miss::NotShared),
                 Some(response) => {
-                    context.counters.add(Count::Collapsed, 1);
+                    shared.route(&request.rule).collapsed(false, response.body().cached_length());
                     Followed::Respond(response)
                 }
             }
@@ -119,7 +119,8 @@ async fn serve_stale_to_follower<St: Store, B>(
     if !request.info.allows_stale_if_error(&entry, validity, failure, now) {
         return None;
     }
-    shared.store.context().counters.add(Count::Stale, 1);
     let info = &request.info;
-    Some(respond::from_entry(shared, &entry, &info.method, info.conditions(), Outcome::Stale(reason), now))
+    let response = respond::from_entry(shared, &entry, &info.method, info.conditions(), Outcome::Stale(reason), now);
+    shared.route(&request.rule).stale(reason, shared.is_from_store(true), response.body().cached_length());
+    Some(response)
 }

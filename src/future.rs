@@ -4,7 +4,6 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -15,10 +14,8 @@ use pin_project::pin_project;
 use crate::{
     body::CacheBody,
     error::BoxError,
-    fill::Answer,
+    fill::{Answer, forwarded::Forwarded},
     single_flight::{detach::Detachable, flight::Flight},
-    state::LayerState,
-    status::CacheStatus,
     store::Store,
 };
 
@@ -36,10 +33,10 @@ enum State<F, St, B: Send + 'static, E: Send + 'static> {
     // Not ours.
     Pass(#[pin] F),
     // Ours, but left alone, and marked so.
-    Bypass {
+    Forward {
         #[pin]
         inner: F,
-        mark: Option<(Arc<LayerState<St>>, CacheStatus)>,
+        forwarded: Option<Forwarded<St>>,
     },
     // Fills; goes on without us if we are dropped.
     Lead(Detachable<Answer<B, E>, Flight>),
@@ -58,8 +55,8 @@ impl<F, St, B: Send + 'static, E: Send + 'static> ResponseFuture<F, St, B, E> {
         Self { state: State::Pass(inner) }
     }
 
-    pub(crate) fn bypass(inner: F, shared: Arc<LayerState<St>>, status: CacheStatus) -> Self {
-        Self { state: State::Bypass { inner, mark: Some((shared, status)) } }
+    pub(crate) fn forward(inner: F, forwarded: Forwarded<St>) -> Self {
+        Self { state: State::Forward { inner, forwarded: Some(forwarded) } }
     }
 
     pub(crate) fn lead(fill: Detachable<Answer<B, E>, Flight>) -> Self {
@@ -105,10 +102,9 @@ where
                 let response = ready!(inner.poll(cx))?;
                 Poll::Ready(Ok(response.map(CacheBody::inner)))
             }
-            StateProj::Bypass { inner, mark } => {
+            StateProj::Forward { inner, forwarded } => {
                 let response = ready!(inner.poll(cx))?.map(CacheBody::inner);
-                let (shared, status) = mark.take().expect("polled after its end");
-                Poll::Ready(Ok(shared.marked(response, status)))
+                Poll::Ready(Ok(forwarded.take().expect("polled after its end").answered(response)))
             }
             StateProj::Lead(fill) => Pin::new(fill).poll(cx),
             StateProj::Work(work) => work.as_mut().poll(cx),

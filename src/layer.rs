@@ -270,6 +270,7 @@ impl<St: Store> CacheLayer<St> {
                 id: LAYERS.fetch_add(1, Ordering::Relaxed),
                 store: self.store.clone(),
                 rules: self.rules.clone(),
+                routes: self.rules.all().iter().map(|rule| context.counters.route(rule.route())).collect(),
                 options: self.options.clone(),
                 flights: Arc::new(Flights::new(self.limits, self.store.context().counters.flying.clone())),
                 taping: AtomicUsize::new(0),

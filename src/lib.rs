@@ -69,7 +69,7 @@ mod entry;
 pub mod key;
 pub mod namespace;
 mod route;
-mod stats;
+pub mod stats;
 pub mod status;
 
 // Layer 0: leaves.
@@ -78,6 +78,7 @@ mod clock;
 mod error;
 #[cfg(feature = "graphql")]
 mod graphql;
+mod histogram;
 mod percent;
 mod ready;
 mod rpc;

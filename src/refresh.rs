@@ -110,7 +110,7 @@ where
     let flight = leader.flight();
     let limit = Some(shared.options.fill_limit);
     // Boxed, since a spawned future is copied whole each time it is moved.
-    let fill = Box::pin(Fill::new(shared.clone(), missed, Some(leader), began).run(call));
+    let fill = Box::pin(Fill::new(shared.clone(), missed, Some(leader), began, None).run(call));
     async move { drop(unless_left(fill, limit, || !flight.flight().is_awaited()).await) }
 }
 

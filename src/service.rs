@@ -29,6 +29,7 @@ use crate::{
     single_flight::{Join, follower::Follower},
     slow_path,
     state::LayerState,
+    stats::routes::MissCount,
     status::{Miss, Outcome},
     store::{Store, memory::Memory},
 };
@@ -152,12 +153,14 @@ impl<S, St> CacheService<S, St> {
                     && let Some(entry) = cache_request.fresh_entry(&self.shared, request.headers())
                 {
                     drop(leader);
-                    return ResponseFuture::ready(serve(&self.shared, &request, &entry, Outcome::Hit, now));
+                    let served = cache_request.served(miss.time);
+                    return ResponseFuture::ready(serve(&self.shared, &request, &entry, Outcome::Hit, served));
                 }
-                upstream::count_miss(&self.shared, miss.reason);
+                let count = upstream::count_miss(&self.shared, &missed);
+                let MissedRequest { request: cache_request, miss } = &mut *missed;
                 let mut inner = take_ready(&mut self.inner);
                 let call = upstream::call(&mut inner, &self.shared.store, cache_request, miss, request, false);
-                task.begin(Box::pin(Fill::new(self.shared.clone(), missed, Some(leader), now).run(call)));
+                task.begin(Box::pin(Fill::new(self.shared.clone(), missed, Some(leader), now, Some(count)).run(call)));
                 ResponseFuture::lead(task)
             }
             Join::Follow(follower) => self.wait(Box::new(missed.request), request, Some(follower)),
@@ -182,10 +185,10 @@ impl<S, St> CacheService<S, St> {
         if reason == Miss::FlightLimit || miss.revalidatable.is_none() {
             miss.reason = reason;
         }
-        self.shared.store.context().counters.miss(miss.reason);
+        let count = MissCount::new(self.shared.route(&cache_request.rule), miss.reason);
         let mut inner = take_ready(&mut self.inner);
         let call = upstream::call(&mut inner, &self.shared.store, cache_request, miss, request, true);
-        ResponseFuture::work(Fill::new(self.shared.clone(), missed, None, now).run(call))
+        ResponseFuture::work(Fill::new(self.shared.clone(), missed, None, now, Some(count)).run(call))
     }
 
     /// Waits for a store that has to be queried, or for the response of another fill. The ready instance is given back first, since other

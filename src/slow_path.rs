@@ -27,9 +27,10 @@ use crate::{
         request::{CacheRequest, LookupTime, MissedRequest},
     },
     respond::{self, partial, serve},
+    rules::policy::Policy,
     single_flight::{Join, Leader, detach::Detachable, flight::Flight, follower::Follower, permit::WithPermit},
     state::LayerState,
-    stats::counters::Count,
+    stats::routes::MissCount,
     status::{Miss, Outcome},
     store::Store,
 };
@@ -64,7 +65,8 @@ async fn look_up<St: Store>(
         is_conditional_or_range: cache_request.info.is_conditional_or_range,
         by_http: cache_request.info.directives.is_some(),
     };
-    action::after(decision, lookup, time, &wanted, context, |miss| cache_request.keeping(headers).missed(miss))
+    let place = cache_request.rule.place();
+    action::after(decision, lookup, time, &wanted, place, |miss| cache_request.keeping(headers).missed(miss))
 }
 
 /// The next step of a request on the slow path.
@@ -97,7 +99,7 @@ where
         let next = match follower {
             Some(follower) => Next::Follow(cache_request, follower),
             None => match Box::pin(look_up(&shared, cache_request, request.headers(), true)).await {
-                Action::Finish(Finish::Complete(entry, now)) => return Ok(respond::complete_owned(&shared, entry, now)),
+                Action::Finish(Finish::Complete(entry, served)) => return Ok(respond::complete_owned(&shared, entry, served)),
                 action => Next::Act(action),
             },
         };
@@ -173,9 +175,12 @@ where
             Join::Lead(leader, task) => match begin_to_lead(&shared, &mut missed, leader, request.headers(), until).await {
                 Ok(leader) => return fetch_as_leader(shared, service, missed, leader, task, request).await,
                 Err(FilledElsewhere::Before(entry)) => {
-                    return Ok(serve(&shared, &request, &entry, Outcome::Hit, missed.miss.time.at));
+                    let served = missed.request.served(missed.miss.time);
+                    return Ok(serve(&shared, &request, &entry, Outcome::Hit, served));
                 }
-                Err(FilledElsewhere::Stored(entry)) => return Ok(respond_collapsed(&shared, &request, &entry)),
+                Err(FilledElsewhere::Stored(entry)) => {
+                    return Ok(respond_collapsed(&shared, &missed.request.rule, &request, &entry));
+                }
                 Err(FilledElsewhere::InProgress(follower)) => next = Next::Follow(Box::new(missed.request), follower),
             },
             Join::Follow(follower) => next = Next::Follow(Box::new(missed.request), follower),
@@ -210,12 +215,14 @@ async fn begin_to_lead<St: Store>(
 /// Returns the response from an entry that another fill has stored meanwhile.
 fn respond_collapsed<St: Store, ReqB, ResB>(
     shared: &LayerState<St>,
+    rule: &Policy,
     request: &Request<ReqB>,
     entry: &Arc<Entry>,
 ) -> Response<CacheBody<ResB>> {
-    let context = shared.store.context();
-    context.counters.add(Count::Collapsed, 1);
-    respond::from_entry(shared, entry, request.method(), request.headers(), Outcome::Collapsed, context.clock.nanos())
+    let (method, headers, now) = (request.method(), request.headers(), shared.store.context().clock.nanos());
+    let response = respond::from_entry(shared, entry, method, headers, Outcome::Collapsed, now);
+    shared.route(rule).collapsed(true, response.body().cached_length());
+    response
 }
 
 /// Calls the inner service, and shares the response with the followers.
@@ -232,13 +239,13 @@ where
     St: Store,
     ResB: Body<Error: Into<BoxError>> + Send + 'static,
 {
-    count_miss(&shared, missed.miss.reason);
+    let count = count_miss(&shared, &missed);
     poll_fn(|cx| service.poll_ready(cx)).await?;
     let began = shared.store.context().clock.nanos();
     let MissedRequest { request: cache_request, miss } = &mut *missed;
     let call = upstream::call(&mut service, &shared.store, cache_request, miss, request, false);
     let call = WithPermit::new(call, miss.permit.as_ref());
-    task.begin(Box::pin(Fill::new(shared, missed, Some(leader), began).run(call)));
+    task.begin(Box::pin(Fill::new(shared, missed, Some(leader), began, Some(count)).run(call)));
     task.await
 }
 
@@ -260,13 +267,12 @@ where
     if miss.revalidatable.is_none() {
         miss.reason = reason;
     }
-    let context = shared.store.context();
-    context.counters.miss(miss.reason);
+    let count = MissCount::new(shared.route(&cache_request.rule), miss.reason);
     // Without a leader, no other fill is waited for.
     let _ = begin(&shared, cache_request, miss, None, until).await;
     poll_fn(|cx| service.poll_ready(cx)).await?;
-    let began = context.clock.nanos();
+    let began = shared.store.context().clock.nanos();
     let call = upstream::call(&mut service, &shared.store, cache_request, miss, request, true);
     let call = WithPermit::new(call, miss.permit.as_ref());
-    Fill::new(shared.clone(), missed, None, began).run(call).await
+    Fill::new(shared.clone(), missed, None, began, Some(count)).run(call).await
 }

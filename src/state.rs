@@ -11,8 +11,9 @@ use crate::{
     body::CacheBody,
     cdn::{CacheTags, response::TaggedBy, tags::TooManyTags},
     namespace::set::Namespaces,
-    rules::Rules,
+    rules::{Rules, policy::Policy},
     single_flight::flights::Flights,
+    stats::routes::RouteCounters,
     status::{
         CacheStatus,
         field::{self, CACHE_STATUS, StatusField},
@@ -44,6 +45,8 @@ pub(crate) struct LayerState<St> {
     pub(crate) id: u64,
     pub(crate) store: St,
     pub(crate) rules: Rules,
+    /// The counters of the rules, by their places.
+    pub(crate) routes: Box<[Arc<RouteCounters>]>,
     pub(crate) options: Options,
     pub(crate) flights: Arc<Flights>,
     /// The bytes of bodies that are being read into the store.
@@ -51,6 +54,18 @@ pub(crate) struct LayerState<St> {
 }
 
 impl<St: Store> LayerState<St> {
+    /// Returns the counters of a rule.
+    #[inline]
+    pub(crate) fn route(&self, rule: &Policy) -> &Arc<RouteCounters> {
+        &self.routes[rule.place()]
+    }
+
+    /// Returns true if a response comes from a shared store, which its request `has_queried`.
+    #[inline]
+    pub(crate) fn is_from_store(&self, has_queried: bool) -> bool {
+        has_queried && self.store.is_shared()
+    }
+
     /// Returns the response with its status.
     #[inline]
     pub(crate) fn marked<B>(&self, mut response: Response<CacheBody<B>>, status: CacheStatus) -> Response<CacheBody<B>> {

@@ -10,7 +10,7 @@ use std::{
 
 /// The modules of the crate root, the lowest layer first. ARCHITECTURE.md describes them.
 const LAYERS: &[&[&str]] = &[
-    &["budget", "clock", "error", "graphql", "percent", "ready", "rpc", "secret", "semantics", "switch"],
+    &["budget", "clock", "error", "graphql", "histogram", "percent", "ready", "rpc", "secret", "semantics", "switch"],
     &["entry", "key", "namespace", "route", "stats", "status"],
     &["cdn", "extensions", "message", "store"],
     &["codec", "metrics", "redis", "rules"],

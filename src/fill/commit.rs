@@ -18,7 +18,6 @@ use crate::{
         outcome::{FlightOutcome, SharedResponse},
     },
     state::LayerState,
-    stats::counters::Count,
     status::{NoStore, Storing},
     store::{
         Store,
@@ -251,9 +250,9 @@ pub(crate) fn told<St: Store>(
     };
     let counters = &shared.store.context().counters;
     match storing {
-        Storing::Not(why) => counters.no_store(why),
+        Storing::Not(why) => shared.route(rule).no_store(why),
         _ => {
-            counters.add(Count::Stored, 1);
+            shared.route(rule).stored();
             if rule.is_never_invalidated() {
                 counters.never_invalidated(rule.route(), shared.store.context().clock.nanos());
             }

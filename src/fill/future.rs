@@ -11,7 +11,7 @@ use http_body::Body;
 use pin_project::pin_project;
 
 use super::{Answer, Fill, RestFuture, ongoing::OngoingCall};
-use crate::{error::BoxError, stats::counters::Count, store::Store};
+use crate::{error::BoxError, store::Store};
 
 /// Awaits the inner service, and stores its response if that is allowed.
 ///
@@ -35,7 +35,7 @@ where
 {
     #[inline]
     pub(super) fn new(fill: Fill<St>, inner: F) -> Self {
-        fill.shared.store.context().counters.add(Count::InnerCalls, 1);
+        fill.route().call();
         match fill.request.rule.soft_timeout().filter(|_| fill.miss.fallback.is_some()) {
             None => Self { inner: Some(OngoingCall::new(fill.ongoing(), inner)), fill: Some(fill), rest: None },
             Some(limit) => Self { inner: None, fill: None, rest: Some(Box::pin(fill.run_softly(inner, limit))) },

@@ -6,6 +6,7 @@ pub(crate) mod body;
 pub(crate) mod commit;
 mod end;
 pub(crate) mod fast_path;
+pub(crate) mod forwarded;
 pub(crate) mod future;
 pub(crate) mod ongoing;
 pub(crate) mod partial;
@@ -26,7 +27,8 @@ use http::Response;
 
 use self::ongoing::OngoingFill;
 use crate::{
-    body::CacheBody, clock::Nanos, lookup::request::MissedRequest, single_flight::Leader, state::LayerState, store::Store,
+    body::CacheBody, clock::Nanos, lookup::request::MissedRequest, single_flight::Leader, state::LayerState,
+    stats::routes::{MissCount, RouteCounters}, store::Store,
 };
 
 /// The time for which a key is remembered as hit-for-miss, in nanoseconds.
@@ -48,9 +50,17 @@ pub(crate) struct Fill<St: Store> {
     pub(crate) answered: Nanos,
     /// `None` if no other request may follow this fill.
     pub(crate) leader: Option<Leader>,
+    /// The request, until it is counted. `None` for a refresh in the background.
+    pub(crate) count: Option<MissCount>,
 }
 
 impl<St: Store> Fill<St> {
+    /// Returns the counters of the rule.
+    #[inline]
+    pub(crate) fn route(&self) -> &RouteCounters {
+        self.shared.route(&self.request.rule)
+    }
+
     /// Returns the mark of this fill while its call runs.
     #[inline]
     fn ongoing(&self) -> OngoingFill {

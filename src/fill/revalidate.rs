@@ -22,7 +22,6 @@ use crate::{
     respond,
     semantics::{self, Failure, HeadResult, Vary},
     single_flight::outcome::FlightOutcome,
-    stats::counters::Count,
     status::{CacheStatus, NoStore, Outcome, Stale, Storing, field::CACHE_STATUS},
     store::Store,
 };
@@ -102,7 +101,7 @@ impl<St: Store> Fill<St> {
         F: Future<Output = Result<Response<B>, E>>,
         B: Body<Error: Into<BoxError>> + Send + 'static,
     {
-        self.shared.store.context().counters.add(Count::InnerCalls, 1);
+        self.route().call();
         let answer = OngoingCall::new(self.ongoing(), inner).await;
         self.has_answered();
         let mut response = match answer {
@@ -182,7 +181,7 @@ impl<St: Store> Fill<St> {
         if let Some(leader) = self.leader.take() {
             leader.land(FlightOutcome::LeaderLost);
         }
-        self.shared.store.context().counters.no_store(NoStore::Failed);
+        self.route().no_store(NoStore::Failed);
         response.unwrap_or_else(|| {
             let mut response = Response::new(CacheBody::empty());
             *response.status_mut() = StatusCode::BAD_GATEWAY;

@@ -29,7 +29,7 @@ use crate::{
     semantics::{self, Failure},
     single_flight::{Leader, outcome::FlightOutcome},
     state::LayerState,
-    stats::counters::Count,
+    stats::routes::MissCount,
     status::{CacheStatus, Miss, NoStore, Outcome, Stale, Storing},
     store::Store,
 };
@@ -41,8 +41,9 @@ impl<St: Store> Fill<St> {
         missed: Box<MissedRequest<St>>,
         leader: Option<Leader>,
         began: Nanos,
+        count: Option<MissCount>,
     ) -> Self {
-        Self { shared, missed, began, answered: began, leader }
+        Self { shared, missed, began, answered: began, leader, count }
     }
 
     /// Awaits the call, and stores its response if that is allowed.
@@ -129,6 +130,10 @@ impl<St: Store> Fill<St> {
             self.failed(NoStore::Failed, failure);
             return Poll::Ready(Ok(response));
         }
+        self.route().inner_bytes(response.body().size_hint().exact().unwrap_or(0));
+        if response.status() != StatusCode::NOT_MODIFIED {
+            self.count = None;
+        }
         let (mut parts, body) = response.into_parts();
         let hints = parts.extensions.remove::<CachePolicy>();
         if self.shared.options.tags.is_some() {
@@ -206,7 +211,10 @@ impl<St: Store> Fill<St> {
     /// Records the time of the response.
     pub(crate) fn has_answered(&mut self) {
         self.answered = self.now();
-        self.shared.store.context().counters.add(Count::InnerNanos, self.took());
+        self.route().time_of_fill(self.took());
+        if self.count.is_some() {
+            self.route().time_of_miss(self.answered.saturating_sub(self.miss.time.at));
+        }
     }
 
     /// Returns the duration of the call.
@@ -224,7 +232,7 @@ impl<St: Store> Fill<St> {
     }
 
     /// Returns the stale entry as the response if the inner service has failed and the rule allows it (RFC 5861, section 4).
-    pub(crate) fn stale_instead<B>(&self, failure: Failure, why: Stale) -> Option<Response<CacheBody<B>>> {
+    pub(crate) fn stale_instead<B>(&mut self, failure: Failure, why: Stale) -> Option<Response<CacheBody<B>>> {
         let now = self.now();
         let entry = self.miss.fallback.as_ref()?;
         // The entry may have been invalidated during the call.
@@ -239,11 +247,13 @@ impl<St: Store> Fill<St> {
         if !self.request.info.allows_stale_if_error(entry, life, failure, now) {
             return None;
         }
-        let counters = &self.shared.store.context().counters;
-        counters.add(Count::Stale, 1);
-        counters.add(Count::StaleIfError, 1);
         let asked = &self.request.info;
-        Some(respond::from_entry(&self.shared, entry, &asked.method, asked.conditions(), Outcome::Stale(why), now))
+        let response = respond::from_entry(&self.shared, entry, &asked.method, asked.conditions(), Outcome::Stale(why), now);
+        let from_store = self.shared.is_from_store(self.miss.time.has_queried);
+        if let Some(count) = self.count.take() {
+            count.served_stale(why, from_store, response.body().cached_length());
+        }
+        Some(response)
     }
 
     /// Ends a fill whose response is not stored. Its followers fetch alone, at once.
@@ -259,7 +269,7 @@ impl<St: Store> Fill<St> {
     }
 
     pub(crate) fn ends(mut self, why: NoStore, pass: bool, landing: FlightOutcome) {
-        self.shared.store.context().counters.no_store(why);
+        self.route().no_store(why);
         tracing::debug!(reason = why.as_str(), "response not stored");
         if pass {
             self.shared.flights.pass(self.key(), self.now() + PASS);

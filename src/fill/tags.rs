@@ -3,8 +3,9 @@
 use std::{future::Future, iter, sync::Arc};
 
 use http::{HeaderMap, Request, Response, response};
+use http_body::Body;
 
-use super::{Answer, Fill};
+use super::{Answer, Fill, forwarded::Forwarded};
 use crate::{
     body::CacheBody,
     cdn::response::TaggedBy,
@@ -13,7 +14,7 @@ use crate::{
     namespace::{fields::NamingFields, set::Namespaces},
     rules::policy::{Policy, ReadPlan},
     state::LayerState,
-    status::{Bypass, CacheStatus, Outcome},
+    status::{Bypass, Outcome},
     store::Store,
 };
 
@@ -87,13 +88,13 @@ pub(crate) fn of_request<St: Store, B>(shared: &LayerState<St>, request: &Reques
 /// Awaits a response that is not stored, and adds its cache tags.
 pub(crate) async fn tagged<F, St, B, E>(
     call: F,
-    shared: Arc<LayerState<St>>,
+    forwarded: Forwarded<St>,
     request: RequestNames,
-    status: CacheStatus,
 ) -> Answer<B, E>
 where
     F: Future<Output = Result<Response<B>, E>>,
     St: Store,
+    B: Body,
 {
     let mut response = call.await?.map(CacheBody::inner);
     let RequestNames { names, named_by, route } = request;
@@ -102,5 +103,5 @@ where
         add_names_of(&mut names, response.headers(), hints, named_by.as_deref()).then(|| Arc::new(names))
     });
     response.extensions_mut().insert(TaggedBy { names, route });
-    Ok(shared.marked(response, status))
+    Ok(forwarded.answered(response))
 }

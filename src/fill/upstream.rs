@@ -5,10 +5,10 @@ use tower::Service;
 
 use super::{ongoing::OngoingFill, revalidate::as_inner_service_knows};
 use crate::{
-    lookup::request::{CacheRequest, LookupMiss},
+    lookup::request::{CacheRequest, LookupMiss, MissedRequest},
     semantics,
     state::LayerState,
-    status::Miss,
+    stats::routes::MissCount,
     store::Store,
 };
 
@@ -23,10 +23,11 @@ impl<S, ReqB, ResB> InnerService<ReqB, ResB> for S where
 {
 }
 
-/// Counts a miss whose response may be shared.
-pub(crate) fn count_miss<St: Store>(shared: &LayerState<St>, reason: Miss) {
-    shared.store.context().counters.miss(reason);
+/// Begins to count a miss whose response may be shared.
+pub(crate) fn count_miss<St: Store>(shared: &LayerState<St>, missed: &MissedRequest<St>) -> MissCount {
+    let reason = missed.miss.reason;
     tracing::debug!(reason = reason.as_str(), "miss");
+    MissCount::new(shared.route(&missed.request.rule), reason)
 }
 
 /// Removes the client's conditions and its range. The cache answers them itself, and the inner service returns the complete response.

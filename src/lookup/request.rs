@@ -47,6 +47,16 @@ pub(crate) struct LookupTime {
     pub(crate) has_queried: bool,
 }
 
+/// The lookup of a request that an entry answers.
+#[derive(Clone, Copy)]
+pub(crate) struct Served {
+    pub(crate) at: Nanos,
+    /// The place of the rule in its table.
+    pub(crate) place: usize,
+    /// The store itself was queried, and not only its memory.
+    pub(crate) has_queried: bool,
+}
+
 /// A lookup that did not answer the request, or whose entry is to be refreshed.
 pub(crate) struct LookupMiss<St: Store> {
     pub(crate) reason: Miss,
@@ -118,6 +128,11 @@ impl CacheRequest {
         directives: Option<Box<RequestDirectives>>,
     ) -> Self {
         Self { rule: rule.clone(), primary, plan, info: RequestInfo::new(request, is_conditional_or_range, directives) }
+    }
+
+    /// Returns the lookup as it is counted if an entry answers.
+    pub(crate) fn served(&self, time: LookupTime) -> Served {
+        Served { at: time.at, place: self.rule.place(), has_queried: time.has_queried }
     }
 
     /// Keeps the fields of the request, for the time after the request was passed on.

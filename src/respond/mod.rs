@@ -15,11 +15,10 @@ use crate::{
     body::CacheBody,
     clock::{MS, Nanos},
     entry::{Content, Entry},
-    lookup::info::RequestInfo,
+    lookup::{info::RequestInfo, request::Served},
     semantics::{self, Precondition, Role, Selected},
     single_flight::outcome::ArrivingResponse,
     state::LayerState,
-    stats::counters::Count,
     status::{CacheStatus, Outcome},
     store::Store,
     target_cache::hot::{HotResponse, head_fields},
@@ -199,34 +198,38 @@ fn not_modified<B>(headers: HeaderMap, extensions: http::Extensions) -> Response
 
 /// Returns the complete response from an entry, and counts a hit.
 #[inline]
-pub(crate) fn complete<St: Store, B>(shared: &LayerState<St>, entry: &Entry, now: Nanos) -> Response<CacheBody<B>> {
-    let response = from_whole(shared, entry, CacheStatus::new(Outcome::Hit), now);
-    hit(shared, now);
+pub(crate) fn complete<St: Store, B>(shared: &LayerState<St>, entry: &Entry, served: Served) -> Response<CacheBody<B>> {
+    let response = from_whole(shared, entry, CacheStatus::new(Outcome::Hit), served.at);
+    hit(shared, served, &response);
     response
 }
 
 /// Returns the complete response from an entry without an `Age`, and counts a hit.
 #[inline(never)]
-pub(crate) fn replay<St: Store, B>(shared: &LayerState<St>, entry: &Entry, now: Nanos) -> Response<CacheBody<B>> {
-    let mut response = complete(shared, entry, now);
+pub(crate) fn replay<St: Store, B>(shared: &LayerState<St>, entry: &Entry, served: Served) -> Response<CacheBody<B>> {
+    let mut response = complete(shared, entry, served);
     response.headers_mut().remove(header::AGE);
     response
 }
 
 /// Returns a response that this thread holds, and counts a hit.
 #[inline]
-pub(crate) fn hot<St: Store, B>(shared: &LayerState<St>, response: &HotResponse, now: Nanos) -> Response<CacheBody<B>> {
+pub(crate) fn hot<St: Store, B>(shared: &LayerState<St>, response: &HotResponse, served: Served) -> Response<CacheBody<B>> {
     let (status, headers, body) = response.parts();
     let (parts, trailers) = ((status, headers.clone(), body), response.trailers().cloned().map(Box::new));
-    let response = whole_of(shared, parts, trailers, response.entry(), CacheStatus::new(Outcome::Hit), now);
-    hit(shared, now);
+    let response = whole_of(shared, parts, trailers, response.entry(), CacheStatus::new(Outcome::Hit), served.at);
+    hit(shared, served, &response);
     response
 }
 
 /// Returns a response that this thread holds without an `Age`, and counts a hit.
 #[inline(never)]
-pub(crate) fn hot_replay<St: Store, B>(shared: &LayerState<St>, response: &HotResponse, now: Nanos) -> Response<CacheBody<B>> {
-    let mut response = hot(shared, response, now);
+pub(crate) fn hot_replay<St: Store, B>(
+    shared: &LayerState<St>,
+    response: &HotResponse,
+    served: Served,
+) -> Response<CacheBody<B>> {
+    let mut response = hot(shared, response, served);
     response.headers_mut().remove(header::AGE);
     response
 }
@@ -236,9 +239,9 @@ pub(crate) fn hot_reduced<St: Store, B, R>(
     shared: &LayerState<St>,
     response: &HotResponse,
     request: &Request<R>,
-    now: Nanos,
+    served: Served,
 ) -> Response<CacheBody<B>> {
-    let times = response.entry().times();
+    let (times, now) = (response.entry().times(), served.at);
     let (method, fields) = (request.method(), request.headers());
     let (status, headers, body) = response.parts();
     let is_not_modified = response.is_named_by(fields) || wants_not_modified(method, fields, status, headers, times.born, now);
@@ -250,7 +253,7 @@ pub(crate) fn hot_reduced<St: Store, B, R>(
         with_body(status, headers.clone(), CacheBody::whole(body.clone(), response.trailers().cloned().map(Box::new)))
     };
     finish(shared, &mut reduced, response.entry(), CacheStatus::new(Outcome::Hit), now);
-    hit(shared, now);
+    hit(shared, served, &reduced);
     reduced
 }
 
@@ -260,33 +263,37 @@ pub(crate) fn serve<St: Store, B, R>(
     request: &Request<R>,
     entry: &Entry,
     outcome: Outcome,
-    now: Nanos,
+    served: Served,
 ) -> Response<CacheBody<B>> {
-    let response = from_entry(shared, entry, request.method(), request.headers(), outcome, now);
+    let response = from_entry(shared, entry, request.method(), request.headers(), outcome, served.at);
     match outcome {
-        Outcome::Hit => hit(shared, now),
-        _ => {
-            shared.store.context().counters.add(Count::Stale, 1);
+        Outcome::Stale(reason) => {
+            let from_store = shared.is_from_store(served.has_queried);
+            shared.routes[served.place].stale(reason, from_store, response.body().cached_length());
             tracing::debug!("stale hit");
         }
+        _ => hit(shared, served, &response),
     }
     response
 }
 
 /// Returns the complete response from an entry that is given up, and counts a hit.
-pub(crate) fn complete_owned<St: Store, B>(shared: &LayerState<St>, entry: Arc<Entry>, now: Nanos) -> Response<CacheBody<B>> {
-    let response = from_last(shared, entry, CacheStatus::new(Outcome::Hit), now);
-    hit(shared, now);
+pub(crate) fn complete_owned<St: Store, B>(
+    shared: &LayerState<St>,
+    entry: Arc<Entry>,
+    served: Served,
+) -> Response<CacheBody<B>> {
+    let response = from_last(shared, entry, CacheStatus::new(Outcome::Hit), served.at);
+    hit(shared, served, &response);
     response
 }
 
 /// Counts a hit, and measures the time of one in 64.
 #[inline]
-pub(crate) fn hit<St: Store>(shared: &LayerState<St>, began: Nanos) {
-    let context = shared.store.context();
-    if context.counters.add(Count::Hit, 1).is_multiple_of(64) {
-        context.counters.add(Count::Timed, 1);
-        context.counters.add(Count::TimedNanos, context.clock.nanos().saturating_sub(began));
+pub(crate) fn hit<St: Store, B>(shared: &LayerState<St>, served: Served, response: &Response<CacheBody<B>>) {
+    let route = &shared.routes[served.place];
+    if route.hit(shared.is_from_store(served.has_queried), response.body().cached_length()) {
+        route.time_of_hit(shared.store.context().clock.nanos().saturating_sub(served.at));
     }
     tracing::debug!("hit");
 }

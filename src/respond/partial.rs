@@ -14,7 +14,7 @@ use crate::{
     lookup::{
         decision::Decision,
         partial::{as_asked, joined},
-        request::{CacheRequest, LookupMiss},
+        request::{CacheRequest, LookupMiss, Served},
     },
     respond,
     semantics::{self, Part, Ranges, Selected},
@@ -33,16 +33,21 @@ pub(crate) async fn stored<St: Store, B>(
     let same = as_asked(whole, request.info.conditions())?;
     if let Some((entry, now)) = fresh(shared, request, &same).await {
         let asked = &request.info;
-        hit(shared, now);
-        return Some(respond::from_entry(shared, &entry, &asked.method, asked.conditions(), Outcome::Hit, now));
+        let response = respond::from_entry(shared, &entry, &asked.method, asked.conditions(), Outcome::Hit, now);
+        hit(shared, served(request, now), &response);
+        return Some(response);
     }
     let (entry, now) = fresh(shared, request, &joined(whole)).await?;
     let mut cut = cut(&entry, request.info.conditions(), now)?;
-    hit(shared, now);
+    hit(shared, served(request, now), &cut);
     if let Some(tags) = &shared.options.tags {
         shared.tag_stored(tags, cut.headers_mut(), entry.namespaces());
     }
     Some(shared.marked(cut, CacheStatus::new(Outcome::Hit).until(entry.times().fresh_until, now)))
+}
+
+fn served(request: &CacheRequest, at: Nanos) -> Served {
+    Served { at, place: request.rule.place(), has_queried: true }
 }
 
 /// Returns the entry of a key if it is fresh.

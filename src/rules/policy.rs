@@ -28,6 +28,8 @@ use crate::{
 #[derive(Clone)]
 pub(crate) struct Policy {
     pub(super) route: Option<Box<str>>,
+    /// The place in the table.
+    pub(super) place: usize,
     pub(super) rule: Rule,
     /// The request fields with a meaning for keys.
     pub(super) fields: Arc<FieldTable>,
@@ -114,6 +116,7 @@ impl Policy {
             && !matches!(rule.lifetime, Lifetime::Http(_));
         Ok(Self {
             route: route.map(Into::into),
+            place: 0,
             guards_path: !params.is_empty() && !rule.path_as_text,
             rule,
             fields: fields.clone(),
@@ -194,6 +197,12 @@ impl Policy {
     #[inline]
     pub(crate) fn is_never_invalidated(&self) -> bool {
         self.names_none && !self.learned.names_namespaces()
+    }
+
+    /// Returns the place of the rule in its table.
+    #[inline]
+    pub(crate) fn place(&self) -> usize {
+        self.place
     }
 
     /// Returns the state that the rule has learned from requests and responses.

@@ -108,7 +108,7 @@ impl Rules {
     /// If the pattern is invalid, if it overlaps with another, if a template names a parameter that the pattern does not have, if a
     /// namespace is empty or too long, or if a setting of the rule is out of range.
     pub fn try_route(mut self, pattern: &str, rule: Rule) -> Result<Self, RulesError> {
-        let compiled = Arc::new(Policy::new(Some(pattern), rule, &self.table.fields)?);
+        let compiled = Policy::new(Some(pattern), rule, &self.table.fields)?;
         let table = Arc::make_mut(&mut self.table);
         table.router.insert(pattern, table.rules.len()).map_err(|why| RulesError::insert(pattern, &why))?;
         table.add(compiled);
@@ -136,7 +136,7 @@ impl Rules {
     ///
     /// Returns the errors of [`try_route`](Self::try_route).
     pub fn try_fallback(mut self, rule: Rule) -> Result<Self, RulesError> {
-        let compiled = Arc::new(Policy::new(None, rule, &self.table.fields)?);
+        let compiled = Policy::new(None, rule, &self.table.fields)?;
         let table = Arc::make_mut(&mut self.table);
         table.fallback = Some(table.rules.len());
         table.add(compiled);
@@ -340,6 +340,11 @@ impl Rules {
         limit
     }
 
+    /// Returns all rules, in the order of their places.
+    pub(crate) fn all(&self) -> &[Arc<Policy>] {
+        &self.table.rules
+    }
+
     /// Returns the rule at a place in the table.
     #[inline]
     pub(crate) fn at(&self, place: usize) -> &Arc<Policy> {
@@ -369,14 +374,15 @@ impl Table {
         }
     }
 
-    fn add(&mut self, rule: Arc<Policy>) {
+    fn add(&mut self, mut rule: Policy) {
+        rule.place = self.rules.len();
         self.any_reads_by_post |= rule.reads_by_post();
         #[cfg(feature = "graphql")]
         {
             self.any_graphql |= rule.is_graphql();
         }
         self.any_reads_written_content |= rule.reads_written_requests();
-        self.rules.push(rule);
+        self.rules.push(Arc::new(rule));
     }
 
     fn unmatched(&self) -> impl Iterator<Item = &str> {

@@ -1,27 +1,23 @@
 //! Counters of a store.
 
 use std::{
-    array,
-    cell::Cell,
+    collections::BTreeMap,
     fmt,
     sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize},
     },
 };
 
-use super::warnings::WarningLimits;
-use crate::status::{Bypass, Miss, NoStore};
+use super::{
+    routes::{RouteCounters, RouteStats},
+    stripes::Stripes,
+    warnings::WarningLimits,
+};
 
-/// The index of a counter. The counters of misses, bypasses and unstored responses by reason stand behind these.
+/// The index of a counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Count {
-    Hit,
-    Stale,
-    /// Stale hits whose request also counts as a miss.
-    StaleIfError,
-    Collapsed,
-    Stored,
     Evicted,
     Expired,
     Invalidations,
@@ -34,31 +30,16 @@ pub(crate) enum Count {
     Damaged,
     Away,
     Refreshes,
-    InnerCalls,
-    InnerNanos,
-    /// Requests whose time was measured, and the sum of the times.
-    Timed,
-    TimedNanos,
     /// The number of the counters before it. It stays last.
     End,
 }
 
-const COUNTS: usize = Count::End as usize;
-
-pub(crate) const MISSES: usize = COUNTS;
-
-pub(crate) const BYPASSES: usize = MISSES + Miss::ALL.len();
-
-pub(crate) const NO_STORES: usize = BYPASSES + Bypass::ALL.len();
-
-const CELLS: usize = NO_STORES + NoStore::ALL.len();
-
-/// The number of stripes. More threads share them.
-const STRIPES: usize = 16;
-
-/// The counters of a store, in stripes for the threads. Reading adds the stripes up.
+/// The counters of a store.
+#[derive(Default)]
 pub(crate) struct Counters {
-    stripes: [Stripe; STRIPES],
+    counts: Stripes<{ Count::End as usize }>,
+    /// The counters of the requests, by the pattern of their route.
+    routes: Mutex<BTreeMap<Option<Box<str>>, Arc<RouteCounters>>>,
     /// The number of fills in progress, of all layers over the store.
     pub(crate) flying: Arc<AtomicUsize>,
     /// The number of namespaces whose invalidation waits for a shared store.
@@ -78,70 +59,31 @@ pub(crate) struct PurgeCounts {
     pub(crate) overflows: AtomicU64,
 }
 
-#[repr(align(128))]
-struct Stripe([AtomicU64; CELLS]);
-
-impl Default for Counters {
-    fn default() -> Self {
-        Self {
-            stripes: array::from_fn(|_| Stripe(array::from_fn(|_| AtomicU64::new(0)))),
-            flying: Arc::default(),
-            waiting: Arc::default(),
-            purges: Arc::default(),
-            quiet: WarningLimits::default(),
-        }
-    }
-}
-
 impl fmt::Debug for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Counters")
     }
 }
 
-static NEXT: AtomicUsize = AtomicUsize::new(0);
-
-thread_local! {
-    static STRIPE: Cell<usize> = const { Cell::new(usize::MAX) };
-}
-
-#[inline]
-fn stripe() -> usize {
-    STRIPE.with(|stripe| {
-        if stripe.get() == usize::MAX {
-            stripe.set(NEXT.fetch_add(1, Ordering::Relaxed) % STRIPES);
-        }
-        stripe.get()
-    })
-}
-
 impl Counters {
     #[inline]
-    pub(crate) fn add(&self, count: Count, by: u64) -> u64 {
-        self.cell(count as usize, by)
+    pub(crate) fn add(&self, count: Count, by: u64) {
+        self.counts.own().add(count as usize, by);
     }
 
-    #[inline]
-    pub(crate) fn miss(&self, why: Miss) {
-        self.cell(MISSES + why as usize, 1);
+    pub(super) fn sum(&self, count: Count) -> u64 {
+        self.counts.sum(count as usize)
     }
 
-    #[inline]
-    pub(crate) fn bypass(&self, why: Bypass) {
-        self.cell(BYPASSES + why as usize, 1);
+    /// Returns the counters of a route. Layers over the store share those of one pattern.
+    pub(crate) fn route(&self, pattern: Option<&str>) -> Arc<RouteCounters> {
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        routes.entry(pattern.map(Into::into)).or_insert_with(|| Arc::new(RouteCounters::new(pattern))).clone()
     }
 
-    pub(crate) fn no_store(&self, why: NoStore) {
-        self.cell(NO_STORES + why as usize, 1);
-    }
-
-    /// Adds to a counter and returns its former value in the stripe of this thread.
-    #[inline]
-    fn cell(&self, cell: usize, by: u64) -> u64 {
-        self.stripes[stripe()].0[cell].fetch_add(by, Ordering::Relaxed)
-    }
-
-    pub(crate) fn sum(&self, cell: usize) -> u64 {
-        self.stripes.iter().map(|stripe| stripe.0[cell].load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
+    /// Returns the statistics of all routes that have had a request.
+    pub(super) fn routes(&self) -> Vec<RouteStats> {
+        let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        routes.values().filter_map(|route| route.read()).collect()
     }
 }

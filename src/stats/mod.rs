@@ -2,22 +2,26 @@
 
 pub(crate) mod counters;
 mod misconfiguration;
+pub(crate) mod routes;
+mod stripes;
 pub(crate) mod usage;
 pub(crate) mod warnings;
 
 use std::{fmt, sync::atomic::Ordering, time::Duration};
 
 use self::{
-    counters::{BYPASSES, Count, Counters, MISSES, NO_STORES},
+    counters::{Count, Counters},
     usage::Usage,
 };
-use crate::status::{Bypass, Miss, NoStore};
+use crate::status::{Bypass, Miss, NoStore, Outcome, Stale};
+
+pub use self::routes::{RequestCount, RouteStats, Tier};
+pub use crate::histogram::Durations;
 
 /// The statistics of a store and its layers since the store was made.
 ///
-/// A request that a rule covers counts as a hit, a stale hit, collapsed, a miss or a bypass. There are two exceptions. A stale response served because
-/// the inner service failed or was slow counts as a miss and as a stale hit, and [`stale_if_error`](Self::stale_if_error) counts these. A 504 for
-/// `only-if-cached` is not counted.
+/// Each request that a rule covers is counted once: as a hit, a stale hit, collapsed, a miss, a bypass, or a 504 for `only-if-cached`. A call by RPC
+/// whose deadline has passed counts by the outcome of its lookup. [`routes`](Self::routes) has the same counts for each route.
 ///
 /// The counters are read one after the other, not at one moment.
 ///
@@ -37,7 +41,7 @@ pub struct Stats {
     pub hits: u64,
     /// Requests answered with a stale stored response.
     pub stale_hits: u64,
-    /// Stale hits that replaced a failed or slow call of the inner service. Their requests also count as misses.
+    /// Stale hits that replaced a failed or slow call of the inner service. [`stale_hits`](Self::stale_hits) includes them.
     pub stale_if_error: u64,
     /// Requests answered with the response of another fill.
     pub collapsed: u64,
@@ -45,6 +49,8 @@ pub struct Stats {
     pub misses: Vec<(Miss, u64)>,
     /// Requests that bypassed the cache although a rule covers them, by reason.
     pub bypasses: Vec<(Bypass, u64)>,
+    /// Requests answered with a 504, because they accept a stored response only (`only-if-cached`).
+    pub only_if_cached: u64,
     /// Responses stored.
     pub stored: u64,
     /// Responses not stored, by reason.
@@ -104,21 +110,32 @@ pub struct Stats {
     pub inner_time: Duration,
     /// The mean time of the cache for a hit, measured on one hit in 64.
     pub cache_time_per_hit: Duration,
+    /// The statistics of each route that has had a request.
+    pub routes: Vec<RouteStats>,
 }
 
 impl Stats {
     pub(crate) fn of(counters: &Counters, usage: Usage) -> Self {
-        let count = |count: Count| counters.sum(count as usize);
-        let timed = count(Count::Timed).max(1);
+        let count = |count| counters.sum(count);
+        let routes = counters.routes();
+        let sum = |of: &dyn Fn(&RouteStats) -> u64| routes.iter().map(of).sum::<u64>();
+        let requests = |is: &dyn Fn(Outcome) -> bool| sum(&|route| route.count(is));
+        let refused = |why: NoStore| sum(&|route| route.not_stored.iter().filter(|of| of.0 == why).map(|of| of.1).sum());
+        let (mut hit_times, mut fill_times) = (Durations::default(), Durations::default());
+        for route in &routes {
+            hit_times.add(&route.hit_times);
+            fill_times.add(&route.fill_times);
+        }
         Self {
-            hits: count(Count::Hit),
-            stale_hits: count(Count::Stale),
-            stale_if_error: count(Count::StaleIfError),
-            collapsed: count(Count::Collapsed),
-            misses: Miss::ALL.iter().map(|why| (*why, counters.sum(MISSES + *why as usize))).collect(),
-            bypasses: Bypass::ALL.iter().map(|why| (*why, counters.sum(BYPASSES + *why as usize))).collect(),
-            stored: count(Count::Stored),
-            not_stored: NoStore::ALL.iter().map(|why| (*why, counters.sum(NO_STORES + *why as usize))).collect(),
+            hits: requests(&|outcome| outcome == Outcome::Hit),
+            stale_hits: requests(&|outcome| matches!(outcome, Outcome::Stale(_))),
+            stale_if_error: requests(&|outcome| matches!(outcome, Outcome::Stale(Stale::IfError | Stale::SoftTimeout))),
+            collapsed: requests(&|outcome| outcome == Outcome::Collapsed),
+            misses: Miss::ALL.iter().map(|why| (*why, requests(&|outcome| outcome == Outcome::Miss(*why)))).collect(),
+            bypasses: Bypass::ALL.iter().map(|why| (*why, requests(&|outcome| outcome == Outcome::Bypass(*why)))).collect(),
+            only_if_cached: requests(&|outcome| outcome == Outcome::OnlyIfCached),
+            stored: sum(&|route| route.stored),
+            not_stored: NoStore::ALL.iter().map(|why| (*why, refused(*why))).collect(),
             evictions: count(Count::Evicted),
             expired: count(Count::Expired),
             invalidations: count(Count::Invalidations),
@@ -143,9 +160,10 @@ impl Stats {
             entries: usage.entries,
             bytes: usage.bytes,
             capacity: usage.capacity,
-            inner_calls: count(Count::InnerCalls),
-            inner_time: Duration::from_nanos(count(Count::InnerNanos)),
-            cache_time_per_hit: Duration::from_nanos(count(Count::TimedNanos) / timed),
+            inner_calls: sum(&|route| route.inner_calls),
+            inner_time: fill_times.sum(),
+            cache_time_per_hit: hit_times.mean(),
+            routes,
         }
     }
 
@@ -158,8 +176,7 @@ impl Stats {
     /// response that replaced a failed call counts as answered.
     pub fn hit_ratio(&self) -> f64 {
         let served = self.hits + self.stale_hits + self.collapsed;
-        // The counters are not read at one moment.
-        let all = (served + self.misses()).saturating_sub(self.stale_if_error).max(served);
+        let all = served + self.misses();
         if all == 0 { 0.0 } else { served as f64 / all as f64 }
     }
 }

@@ -196,18 +196,18 @@ reasons! {
     }
 }
 
-/// The reason for which a stale response was served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Stale {
-    /// It is refreshed in the background (`stale_while_revalidate`).
-    WhileRevalidate,
-    /// The inner service failed (`stale_if_error`).
-    IfError,
-    /// The client accepts it (`max-stale`).
-    MaxStale,
-    /// The inner service was slow (`soft_timeout`).
-    SoftTimeout,
+reasons! {
+    /// The reason for which a stale response was served.
+    Stale {
+        /// It is refreshed in the background (`stale_while_revalidate`).
+        WhileRevalidate = "stale-while-revalidate",
+        /// The inner service failed (`stale_if_error`).
+        IfError = "stale-if-error",
+        /// The client accepts it (`max-stale`).
+        MaxStale = "max-stale",
+        /// The inner service was slow (`soft_timeout`).
+        SoftTimeout = "soft-timeout",
+    }
 }
 
 /// The outcome of a request.
@@ -230,6 +230,31 @@ pub enum Outcome {
     Miss(Miss),
     /// The response of the inner service, without a lookup.
     Bypass(Bypass),
+}
+
+impl Outcome {
+    /// Returns the word for the outcome in metrics. A revalidated response counts as a miss.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Stale(_) => "stale",
+            Self::OnlyIfCached => "only-if-cached",
+            Self::DeadlineExceeded => "deadline-exceeded",
+            Self::Collapsed => "collapsed",
+            Self::Miss(_) | Self::Revalidated => "miss",
+            Self::Bypass(_) => "bypass",
+        }
+    }
+
+    /// Returns the token of the reason, as logs and `Cache-Status` show it. Returns `None` for an outcome without a reason.
+    pub fn reason(self) -> Option<&'static str> {
+        match self {
+            Self::Stale(reason) => Some(reason.as_str()),
+            Self::Miss(reason) => Some(reason.as_str()),
+            Self::Bypass(reason) => Some(reason.as_str()),
+            Self::Hit | Self::OnlyIfCached | Self::DeadlineExceeded | Self::Collapsed | Self::Revalidated => None,
+        }
+    }
 }
 
 /// The fate of a response of the inner service.
@@ -362,10 +387,7 @@ impl fmt::Display for CacheStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.outcome {
             Outcome::Hit => f.write_str("hit")?,
-            Outcome::Stale(Stale::WhileRevalidate) => f.write_str("hit; detail=stale-while-revalidate")?,
-            Outcome::Stale(Stale::IfError) => f.write_str("hit; detail=stale-if-error")?,
-            Outcome::Stale(Stale::MaxStale) => f.write_str("hit; detail=max-stale")?,
-            Outcome::Stale(Stale::SoftTimeout) => f.write_str("hit; detail=soft-timeout")?,
+            Outcome::Stale(why) => write!(f, "hit; detail={why}")?,
             Outcome::Revalidated if self.by_request => f.write_str("fwd=request; fwd-status=304")?,
             Outcome::Revalidated => f.write_str("fwd=stale; fwd-status=304")?,
             Outcome::OnlyIfCached => f.write_str("detail=only-if-cached")?,

@@ -12,6 +12,7 @@ mod hot;
 mod invalidation;
 #[cfg(feature = "metrics")]
 mod metrics;
+mod routes;
 
 use common::*;
 use http::{Request, Response};

@@ -12,7 +12,7 @@ use crate::{
 use http::Method;
 use http_body_util::BodyExt;
 use tower::Layer;
-use tower_response_cache::{CacheLayer, Clock, Outcome, Redis, Rule, Store, redis::Coherence};
+use tower_response_cache::{CacheLayer, Clock, Outcome, Redis, Rule, Store, redis::Coherence, stats::Tier};
 
 /// Cost of one request: whether it is a hit, round trips of the store, and commands by name as the server has seen them.
 macro_rules! cost {
@@ -157,6 +157,43 @@ async fn each_request_is_counted_once_by_its_outcome() {
             };
             assert_eq!(std::array::from_fn(|way| after[way] - before[way]), want, "{told:?}, {coherence:?}, memory: {memory}");
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tier_of_a_hit_says_if_redis_was_queried() {
+    let server = Server::start().await;
+    for (number, (coherence, memory, tier)) in [
+        (Coherence::Ttl(MINUTE), true, Tier::Memory),
+        (Coherence::Leased, true, Tier::Memory),
+        (Coherence::Leased, false, Tier::Store),
+        (Coherence::Validated, true, Tier::Store),
+        (Coherence::Validated, false, Tier::Store),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let make = builder(&server).prefix(&number.to_string()).coherence(coherence);
+        let store = if memory { make.memory(8 << 20) } else { make }.build().await.unwrap();
+        let cache = CacheLayer::new(store.clone()).rules(one_rule(rule())).layer(counting(|_, _| ok("rows")).0);
+        let hits = || {
+            let routes = store.stats().routes;
+            let all = routes.iter().flat_map(|of| &of.requests).filter(|of| of.outcome == Outcome::Hit && of.tier == tier);
+            all.map(|of| of.count).sum::<u64>()
+        };
+        until("hits have their final tier", async || {
+            let before = hits();
+            send(&cache, get("/t/x")).await;
+            hits() > before
+        })
+        .await;
+        let (hits_before, bytes_before, trips) = (hits(), store.stats().routes[0].cache_bytes, store.round_trips());
+        for _ in 0..20 {
+            assert_eq!(outcome(&send(&cache, get("/t/x")).await), Outcome::Hit);
+        }
+        assert_eq!((hits() - hits_before, store.stats().routes[0].cache_bytes - bytes_before), (20, 80), "{coherence:?} {memory}");
+        let queries = if tier == Tier::Store { 20 } else { 0 };
+        assert_eq!(store.round_trips() - trips, queries, "{coherence:?} {memory}");
     }
 }
 

@@ -300,8 +300,6 @@ fn outcomes<St: Store>(store: &St) -> [u64; 5] {
 fn counted_as(outcome: Outcome) -> [u64; 5] {
     match outcome {
         Outcome::Hit => [1, 0, 0, 0, 0],
-        // The inner service was called and failed.
-        Outcome::Stale(Stale::IfError) => [0, 1, 0, 1, 0],
         Outcome::Stale(_) => [0, 1, 0, 0, 0],
         Outcome::Collapsed => [0, 0, 1, 0, 0],
         Outcome::Miss(_) | Outcome::Revalidated => [0, 0, 0, 1, 0],
