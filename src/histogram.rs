@@ -148,7 +148,7 @@ mod tests {
         }
 
         #[test]
-        fn quantile_is_near_the_exact_one(mut all in prop::collection::vec(1_u64..1 << 36, 1..200), share in 0.0..1.0) {
+        fn quantile_is_near_the_exact_one(mut all in prop::collection::vec(1_u64..1 << 36, 1..200), share in 0.0_f64..1.0) {
             let histogram = Histogram::default();
             all.iter().for_each(|nanos| histogram.record(*nanos));
             all.sort_unstable();

@@ -27,8 +27,13 @@ use http::Response;
 
 use self::ongoing::OngoingFill;
 use crate::{
-    body::CacheBody, clock::Nanos, lookup::request::MissedRequest, single_flight::Leader, state::LayerState,
-    stats::routes::{MissCount, RouteCounters}, store::Store,
+    body::CacheBody,
+    clock::Nanos,
+    lookup::request::MissedRequest,
+    single_flight::Leader,
+    state::LayerState,
+    stats::routes::{MissCount, RouteCounters},
+    store::Store,
 };
 
 /// The time for which a key is remembered as hit-for-miss, in nanoseconds.

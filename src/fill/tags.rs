@@ -86,11 +86,7 @@ pub(crate) fn of_request<St: Store, B>(shared: &LayerState<St>, request: &Reques
 }
 
 /// Awaits a response that is not stored, and adds its cache tags.
-pub(crate) async fn tagged<F, St, B, E>(
-    call: F,
-    forwarded: Forwarded<St>,
-    request: RequestNames,
-) -> Answer<B, E>
+pub(crate) async fn tagged<F, St, B, E>(call: F, forwarded: Forwarded<St>, request: RequestNames) -> Answer<B, E>
 where
     F: Future<Output = Result<Response<B>, E>>,
     St: Store,

@@ -191,7 +191,11 @@ async fn tier_of_a_hit_says_if_redis_was_queried() {
         for _ in 0..20 {
             assert_eq!(outcome(&send(&cache, get("/t/x")).await), Outcome::Hit);
         }
-        assert_eq!((hits() - hits_before, store.stats().routes[0].cache_bytes - bytes_before), (20, 80), "{coherence:?} {memory}");
+        assert_eq!(
+            (hits() - hits_before, store.stats().routes[0].cache_bytes - bytes_before),
+            (20, 80),
+            "{coherence:?} {memory}"
+        );
         let queries = if tier == Tier::Store { 20 } else { 0 };
         assert_eq!(store.round_trips() - trips, queries, "{coherence:?} {memory}");
     }

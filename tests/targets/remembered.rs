@@ -13,7 +13,7 @@ use tower_response_cache::{
     Rules, Store,
     key::{Extracted, Headers, KeyWriter, RequestView},
     semantics::Normalise,
-    status::{Bypass, Miss, Stale},
+    status::{Bypass, Miss},
 };
 
 /// Writes the keys of another extractor, which are not remembered.

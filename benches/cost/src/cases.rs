@@ -95,7 +95,7 @@ pub const CASES: &[Case] = &[
     case("no rule, 20 routes that begin alike", "no cache", HITS, near(436), || {
         repeat(setup::nested(Origin::of(KIB)), uncovered_nested)
     }),
-    case("bypass, method", "no cache", HITS, near(1_528), || repeat(setup::warm(Origin::of(KIB), Report::Default), post)),
+    case("bypass, method", "no cache", HITS, near(1_852), || repeat(setup::warm(Origin::of(KIB), Report::Default), post)),
     case("InvalidateLayer, GET", "no cache", HITS, near(443), || {
         in_runtime(|| repeat_item(setup::invalidating(Origin::of(KIB))))
     }),
@@ -126,7 +126,7 @@ pub const CASES: &[Case] = &[
     case("bound: correct miss, room left", DISTINCT_INNER, MISSES, Limit::None, || {
         distinct(CorrectCache::over(Origin::of(KIB), LARGE as u64))
     }),
-    case("miss, room left", DISTINCT_INNER, MISSES, near(10_630), || {
+    case("miss, room left", DISTINCT_INNER, MISSES, near(10_967), || {
         miss(setup::minute_rule(), LARGE, FIRST_FILLS, Report::Default)
     }),
     case("miss, Rule::http()", DISTINCT_INNER, MISSES, near(19_007), || miss(Rule::http(), SMALL, FILLS, Report::Default)),
