@@ -88,25 +88,26 @@ pub fn hit() -> Call {
         .layer(RequestBodyLayer::new(rules.clone()))
         .layer(tower_response_cache::CacheLayer::new(setup::Store::from(Memory::new(256 << 20))).rules(rules))
         .service(Get);
-    calls(service)
+    repeat(service, call)
 }
 
 /// Repeats a call through a service that does nothing.
 pub fn empty() -> Call {
-    calls(crate::work::EmptyService)
+    repeat(crate::work::EmptyService, call)
 }
 
 fn rules() -> Rules {
     setup::rules(setup::minute_rule()).route(PATH, Rule::rpc(std::time::Duration::from_secs(60)).namespace("items"))
 }
 
-fn calls<S, B>(mut service: S) -> Call
+/// Sends requests that differ in nothing.
+pub fn repeat<S, B>(mut service: S, create: fn() -> Request<Full<Bytes>>) -> Call
 where
     S: Service<Request<Full<Bytes>>, Response = Response<B>> + 'static,
     B: Body<Data = Bytes>,
 {
     for _ in 0..100 {
-        send_ready(&mut service, call());
+        send_ready(&mut service, create());
     }
-    crate::calls::batched(service, call)
+    crate::calls::batched(service, create)
 }

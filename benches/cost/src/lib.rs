@@ -6,6 +6,8 @@
 pub mod bounds;
 pub mod calls;
 pub mod cases;
+#[cfg(feature = "graphql")]
+pub mod graphql;
 pub mod grpc;
 pub mod measure;
 pub mod parsers;

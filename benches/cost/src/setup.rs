@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tower::Layer;
 use tower_response_cache::{
-    AnyStore, CacheLayer, Clock, InvalidateLayer, InvalidateService, KeyExtractor, Memory, ResponseCache, RouteAndQuery, Rule,
-    Rules,
+    AnyStore, CacheLayer, CacheTags, Clock, InvalidateLayer, InvalidateService, KeyExtractor, Memory, ResponseCache,
+    RouteAndQuery, Rule, Rules,
     key::{Extracted, KeyWriter, RequestView},
 };
 
@@ -98,6 +98,14 @@ pub fn warm_by(rule: Rule, origin: Origin, report: Report) -> CacheService {
     for _ in 0..2 {
         send_ready(&mut cache, request(item()));
     }
+    cache
+}
+
+/// Returns a cache that contains the item, and sends cache tags.
+pub fn tagged(origin: Origin) -> CacheService {
+    let layer = layer(Memory::new(256 << 20), minute_rule(), Report::Default).cache_tags(CacheTags::surrogate_key());
+    let mut cache = layer.layer(origin);
+    send_ready(&mut cache, request(item()));
     cache
 }
 
