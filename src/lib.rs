@@ -1,4 +1,3 @@
-#![cfg_attr(feature = "graphql", doc = "[GraphQL]: crate::guide::graphql")]
 // The first definition of a link counts: the README's links to the pages in `docs` lead to the modules of the guide here.
 //! [layer order]: crate::guide::layer_order
 //! [guarantees]: crate::guide::guarantees
@@ -6,6 +5,7 @@
 //! [HTTP]: crate::guide::http
 //! [keys]: crate::guide::keys
 //! [RPC]: crate::guide::rpc
+//! [GraphQL]: crate::guide::graphql
 //! [CDN]: crate::guide::cdn
 //! [observability]: crate::guide::observability
 //! [testing]: crate::guide::testing

@@ -71,7 +71,7 @@ reasons! {
         /// The document of a request by GraphQL is not executable, has more than 16,384 tokens, or is nested deeper than 64 levels.
         GraphqlDocument = "graphql-document",
         /// The operation of a request by GraphQL is a mutation or a subscription, or the request does not select exactly one. Also a query with an
-        /// alias `__typename` or `id` under a rule with [`graphql_entities`](crate::Rule::graphql_entities).
+        /// alias `__typename` or `id` under a rule with `graphql_entities`.
         GraphqlOperation = "graphql-operation",
         /// The response to a query of GraphQL may arrive in parts: its document has `@defer` or `@stream`.
         GraphqlIncremental = "graphql-incremental",
@@ -168,7 +168,8 @@ reasons! {
         /// The handler named a namespace that is new to the shared store. Responses of later fills are stored.
         NewNamespace = "new-namespace",
         /// The response has more than [`MAX_NAMESPACES`](crate::namespace::MAX_NAMESPACES). A common ancestor cannot replace them, because an invalidation of
-        /// one of them would not invalidate the ancestor.
+        /// one of them would not invalidate the ancestor. Also a response that lists an invalid namespace in a
+        /// [header field](crate::Rule::namespaces_from_header), or malformed [cache groups](crate::Rule::cache_groups).
         Namespaces = "namespaces",
         /// The store could not store the response.
         Store = "store",
@@ -187,7 +188,7 @@ reasons! {
         /// The response to a query of GraphQL is not an object in JSON with `data`, or has another content type.
         GraphqlResponse = "graphql-response",
         /// The response to a query of GraphQL has no object, or one without `__typename`, and the rule takes
-        /// [all namespaces](crate::Rule::graphql_entities) from objects.
+        /// all namespaces from objects.
         GraphqlTypename = "graphql-typename",
         /// A closure of the rule could not read the [message](crate::message) in the request or in the response.
         ContentUnreadable = "content-unreadable",
