@@ -76,6 +76,36 @@ pub(crate) struct Wanted<'a> {
     pub(crate) by_http: bool,
 }
 
+/// The call of the inner service for a request that no stored response answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    /// For the complete response.
+    Whole,
+    /// For the part that one `Range` selects.
+    Part,
+    /// For ranges whose response is not stored.
+    Range,
+    /// For the head of the response.
+    Head,
+}
+
+impl Wanted<'_> {
+    /// Returns the kind of call if no stored response answers.
+    #[inline(always)]
+    pub(crate) fn call(&self) -> Call {
+        let is_get_of_range = self.has_range && *self.method == Method::GET;
+        if is_get_of_range && !(self.by_http && partial::asks_for_one(self.method, self.headers)) {
+            Call::Range
+        } else if *self.method == Method::HEAD {
+            Call::Head
+        } else if is_get_of_range {
+            Call::Part
+        } else {
+            Call::Whole
+        }
+    }
+}
+
 /// Returns the action that follows a decision. `missed` joins the request with its lookup; it is called only if both are needed.
 #[inline(always)]
 pub(crate) fn after<St: Store>(
@@ -109,18 +139,15 @@ pub(crate) fn after<St: Store>(
         (Decision::OnlyIfCached, _) => Finish::OnlyIfCached(place),
         (Decision::Fetch { reason, fallback }, found) => {
             let found = found.filter(|_| fallback);
-            let is_get_of_range = wanted.has_range && *wanted.method == Method::GET;
-            if is_get_of_range && !(wanted.by_http && partial::asks_for_one(wanted.method, wanted.headers)) {
-                Finish::Forward(Outcome::Bypass(Bypass::Range), place)
-            } else if is_head {
+            match wanted.call() {
+                Call::Range => Finish::Forward(Outcome::Bypass(Bypass::Range), place),
                 // Only the response to a GET is stored. A HEAD can update it.
-                match found.filter(|entry| entry.http().is_some()) {
+                Call::Head => match found.filter(|entry| entry.http().is_some()) {
                     Some(entry) => Finish::Head(missed(LookupMiss::new(Miss::Head, Some(entry), stamp, varying, time))),
                     None => Finish::Forward(Outcome::Miss(Miss::Head), place),
-                }
-            } else {
-                let missed = missed(LookupMiss::new(reason, found, stamp, varying, time));
-                return if is_get_of_range { Action::FetchPart(missed) } else { Action::Fetch(missed) };
+                },
+                Call::Part => return Action::FetchPart(missed(LookupMiss::new(reason, found, stamp, varying, time))),
+                Call::Whole => return Action::Fetch(missed(LookupMiss::new(reason, found, stamp, varying, time))),
             }
         }
         (Decision::Fresh | Decision::RefreshAhead | Decision::Stale | Decision::AcceptedStale, None) => {

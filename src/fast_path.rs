@@ -262,13 +262,17 @@ fn bypassed<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>, r
         let context = shared.store.context();
         context.counters.request_body_unread(rule.route(), context.clock.nanos());
     }
-    let overridden = || request.headers().keys().any(key::overrides_method);
-    let is_safe = semantics::is_safe(request.method()) && !overridden();
-    let only_if_cached = || CacheControl::of_request(request.headers()).only_if_cached;
-    Action::Finish(match rule.http().is_some() && is_safe && only_if_cached() {
+    Action::Finish(match accepts_stored_only(request, rule) {
         true => Finish::OnlyIfCached(rule.place()),
         false => Finish::Forward(Outcome::Bypass(reason), rule.place()),
     })
+}
+
+/// Returns true if a request that bypasses the cache gets a 504, because it accepts a stored response only and is known to be safe.
+pub(crate) fn accepts_stored_only<R>(request: &Request<R>, rule: &Policy) -> bool {
+    let overridden = || request.headers().keys().any(key::overrides_method);
+    let is_safe = semantics::is_safe(request.method()) && !overridden();
+    rule.http().is_some() && is_safe && CacheControl::of_request(request.headers()).only_if_cached
 }
 
 /// A request whose key is written.
@@ -287,11 +291,11 @@ struct KeyedRequest<'a> {
 /// The parts of a request from which its key was written.
 pub(crate) struct WrittenKey<'a> {
     pub(crate) view: RequestView<'a>,
-    traits: RequestTraits<'a>,
+    pub(crate) traits: RequestTraits<'a>,
     /// The length of the key without the forwarding fields.
-    base_len: usize,
+    pub(crate) base_len: usize,
     /// The key holds an identity.
-    is_identified: bool,
+    pub(crate) is_identified: bool,
     /// The number of hashed parts of the key.
     hashed: usize,
     /// The position of the content part in the key, if it has one.

@@ -258,7 +258,8 @@ impl<St: Store> CacheLayer<St> {
         self
     }
 
-    fn shared(&self) -> Arc<LayerState<St>> {
+    /// Returns the state that all services of the layer share.
+    pub(crate) fn shared(&self) -> Arc<LayerState<St>> {
         static LAYERS: AtomicU64 = AtomicU64::new(0);
         let make = || {
             let context = self.store.context();

@@ -23,6 +23,7 @@ pub mod guide;
 
 // Layer 7: the services, and the path of a request through them.
 mod action;
+pub mod explain;
 mod fast_path;
 mod finish;
 mod follow;

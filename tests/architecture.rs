@@ -17,7 +17,20 @@ const LAYERS: &[&[&str]] = &[
     &["body", "lookup", "request_body", "single_flight", "state"],
     &["respond", "target_cache"],
     &["fill"],
-    &["action", "fast_path", "finish", "follow", "future", "handle", "invalidate", "layer", "refresh", "service", "slow_path"],
+    &[
+        "action",
+        "explain",
+        "fast_path",
+        "finish",
+        "follow",
+        "future",
+        "handle",
+        "invalidate",
+        "layer",
+        "refresh",
+        "service",
+        "slow_path",
+    ],
 ];
 
 /// Modules without a layer: tests and hidden exports, which may use everything.

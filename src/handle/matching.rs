@@ -5,12 +5,7 @@ use std::{error, fmt};
 use http::{Method, Request, Uri};
 
 use crate::{
-    fast_path::write_key,
-    key::Key,
-    namespace::{Namespace, set::Namespaces},
-    rules::Rules,
-    status::Bypass,
-    store::Store,
+    explain::most_specific, fast_path::write_key, key::Key, namespace::Namespace, rules::Rules, status::Bypass, store::Store,
 };
 
 /// The rule that covers a request, with the key and the namespaces of its response: the result of
@@ -68,7 +63,7 @@ impl error::Error for NoMatch {}
 pub(super) fn find<St: Store>(store: &St, rules: &Rules, method: &Method, uri: &Uri) -> Result<Match, NoMatch> {
     let mut request = Request::new(String::new());
     (*request.method_mut(), *request.uri_mut()) = (method.clone(), uri.clone());
-    let found = rules.peek(uri).ok_or(NoMatch::NoRule)?;
+    let found = rules.peek(request.uri(), request.extensions()).ok_or(NoMatch::NoRule)?;
     let rule = found.rule;
     if rule.is_uncached() {
         return Err(NoMatch::Uncached);
@@ -78,15 +73,4 @@ pub(super) fn find<St: Store>(store: &St, rules: &Rules, method: &Method, uri: &
     let key = Key::new(canonical);
     let namespaces = most_specific(&rule.plan(&written.view, key.as_ref()).names);
     Ok(Match { route: rule.route().map(str::to_owned), key, namespaces })
-}
-
-/// Returns the names of a set without the root and without the ancestors of other names.
-fn most_specific(names: &Namespaces) -> Vec<Namespace> {
-    let has_descendant = |name: &str| {
-        let descends = |other: &str| other.strip_prefix(name).is_some_and(|rest| rest.starts_with(':'));
-        names.iter().any(descends)
-    };
-    let root = Namespace::root();
-    let named = names.iter().filter(|name| *name != root.as_str() && !has_descendant(name));
-    named.filter_map(|name| Namespace::new(name).ok()).collect()
 }

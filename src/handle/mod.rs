@@ -3,7 +3,10 @@
 pub(crate) mod any_store;
 pub(crate) mod matching;
 
-use http::{Method, Uri};
+use std::future::Future;
+
+use http::{Method, Request, Uri};
+use http_body::Body;
 
 use self::{
     any_store::AnyStore,
@@ -11,6 +14,7 @@ use self::{
 };
 use crate::{
     cdn::{CacheTags, PurgeHook},
+    explain::{Explanation, RuleSummary, predict},
     invalidate::{layer::InvalidateLayer, uri::invalidate_uri},
     key::Key,
     layer::CacheLayer,
@@ -315,6 +319,43 @@ impl ResponseCache {
     /// If no rule covers the path, if the rule caches nothing, or if the request bypasses the cache.
     pub fn matches(&self, method: &Method, uri: &Uri) -> Result<Match, NoMatch> {
         matching::find(self.store(), &self.cache.rules, method, uri)
+    }
+
+    /// Explains a request: its rule, its key, its namespaces, the stored response, the outcome that it would get now, and the remedy if that is no
+    /// hit.
+    ///
+    /// The explanation is made with the functions of the real lookup. It counts nothing, fills nothing and refreshes nothing, and no entry counts as
+    /// used. A shared store is read once. For a rule that reads the content of requests, call it inside of a
+    /// [`request_body_layer`](Self::request_body_layer).
+    ///
+    /// ```
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// use std::time::Duration;
+    /// use http::Request;
+    /// use tower_response_cache::{Memory, Outcome, ResponseCache, Rule, status::{Bypass, Miss}};
+    ///
+    /// let rule = Rule::ttl(Duration::from_secs(60)).namespace("db_query:{table}");
+    /// let cache = ResponseCache::new(Memory::default()).route("/tables/{table}", rule);
+    ///
+    /// let explanation = cache.explain(&Request::get("/tables/orders").body(String::new()).unwrap()).await;
+    /// assert_eq!(explanation.outcome(), Some(Outcome::Miss(Miss::Absent)));
+    /// assert_eq!(explanation.namespaces()[0].as_str(), "db_query:orders");
+    ///
+    /// let with_cookie = Request::get("/tables/orders").header("cookie", "id=1").body(String::new()).unwrap();
+    /// let explanation = cache.explain(&with_cookie).await;
+    /// assert_eq!(explanation.outcome(), Some(Outcome::Bypass(Bypass::Credentials)));
+    /// assert!(explanation.remedy().unwrap().contains("identity"));
+    /// # });
+    /// ```
+    pub fn explain<B: Body>(&self, request: &Request<B>) -> impl Future<Output = Explanation> + Send + use<B> {
+        let shared = self.cache.shared();
+        let found = predict::begin(&shared, request);
+        async move { found.explanation(&shared).await }
+    }
+
+    /// Returns the summaries of all rules, in the order in which they were added.
+    pub fn rule_summaries(&self) -> Vec<RuleSummary> {
+        self.cache.rules.summaries()
     }
 
     fn store(&self) -> &AnyStore {

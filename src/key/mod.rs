@@ -2,6 +2,7 @@
 
 mod canonical;
 pub(crate) mod content;
+pub(crate) mod describe;
 mod extract;
 mod fields;
 #[cfg(feature = "graphql")]

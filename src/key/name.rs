@@ -134,20 +134,20 @@ fn add(name: &mut Vec<u8>, part: Part<'_>) {
 
 /// A part of a key.
 #[derive(Clone, Copy)]
-struct Part<'a> {
+pub(super) struct Part<'a> {
     tag: u8,
-    bytes: &'a [u8],
+    pub(super) bytes: &'a [u8],
 }
 
 impl Part<'_> {
-    fn is(self, tag: Tag) -> bool {
+    pub(super) fn is(self, tag: Tag) -> bool {
         self.tag == tag as u8
     }
 }
 
 /// The remaining parts of a key, before those of a variant. An item is `None` if the bytes are not a part.
 #[derive(Clone)]
-struct Parts<'a>(&'a [u8]);
+pub(super) struct Parts<'a>(pub(super) &'a [u8]);
 
 impl<'a> Iterator for Parts<'a> {
     type Item = Option<Part<'a>>;

@@ -109,6 +109,27 @@ impl Lookup {
         Ok(Self { found: response(second.found), stamp, varying: Some(varying) })
     }
 
+    /// Returns the result of [`later`](Self::later) without a trace in the store.
+    pub(crate) async fn peek<St: Store>(
+        store: &St,
+        rule: &Policy,
+        primary: KeyRef<'_>,
+        headers: &HeaderMap,
+        names: &Namespaces,
+    ) -> Result<Self, StoreError> {
+        let first = store.peek(primary, names, rule.max_body()).await?;
+        let Some(varying) = Self::varying(store, rule, &first, primary, headers) else {
+            return Ok(Self { found: first.found, stamp: first.stamp, varying: None });
+        };
+        let mut second = store.peek(varying.1.as_ref(), names, rule.max_body()).await?;
+        if second.found.is_none()
+            && let Some(key) = preferred_key(rule, &store.context().secret, primary, &varying.0, headers)
+        {
+            second = store.peek(key.as_ref(), names, rule.max_body()).await?;
+        }
+        Ok(Self { found: response(second.found), stamp: first.stamp, varying: Some(varying) })
+    }
+
     /// Returns the lookup of a store that did not answer. Its stamp is the oldest one, so that the response is not stored if anything was
     /// invalidated.
     pub(crate) fn nothing() -> Self {

@@ -16,7 +16,7 @@ use crate::{
     key::Key,
     rules::policy::{Policy, ReadPlan},
     semantics::Vary,
-    single_flight::{Join, outcome::CompletionCount},
+    single_flight::{ExpectedJoin, Join, outcome::CompletionCount},
     state::LayerState,
     status::Miss,
     store::{Store, error::StoreError, lock_guard::LockGuard},
@@ -181,6 +181,17 @@ impl CacheRequest {
             Decision::Fresh | Decision::RefreshAhead => found.map(|(entry, _)| entry),
             _ => None,
         }
+    }
+
+    /// Returns the result of [`join`](Self::join), without joining.
+    pub(crate) fn expected_join<St: Store>(&self, shared: &LayerState<St>, miss: &LookupMiss<St>) -> ExpectedJoin {
+        let may_join = |stamp: &Stamp| shared.store.may_join(stamp, &miss.stamp, &self.plan.names);
+        shared.flights.peek(miss.key(self), may_join)
+    }
+
+    /// Looks the request up without a trace in the store.
+    pub(crate) async fn peek<St: Store>(&self, shared: &LayerState<St>) -> Result<Lookup, StoreError> {
+        Lookup::peek(&shared.store, &self.rule, self.primary.as_ref(), self.info.conditions(), &self.plan.names).await
     }
 
     /// Joins the fill of the key, or leads one: under the stamp of the lookup, or, with a shared store, under a stamp that is still to

@@ -21,6 +21,7 @@ pub(crate) mod lock;
 pub(crate) mod node;
 pub(crate) mod options;
 pub(crate) mod outbox;
+mod peek;
 pub(crate) mod pipeline;
 pub(crate) mod read;
 pub(crate) mod recent;

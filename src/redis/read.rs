@@ -54,7 +54,7 @@ impl RedisInner {
 
     /// Returns `true` if memory may answer without asking Redis.
     #[inline]
-    fn may_answer_now(&self) -> bool {
+    pub(super) fn may_answer_now(&self) -> bool {
         self.has_memory
             && self.outbox.has_no_pending()
             && match self.coherence {
@@ -66,7 +66,7 @@ impl RedisInner {
 
     /// Returns `true` if this entry in memory may answer without asking Redis.
     #[inline]
-    fn may_serve(&self, entry: &Entry, life: Validity) -> bool {
+    pub(super) fn may_serve(&self, entry: &Entry, life: Validity) -> bool {
         let now = self.context().clock.nanos();
         life == Validity::Valid && now < entry.times().fresh_until && self.is_recent(entry, now)
     }

@@ -140,6 +140,10 @@ impl Backend for Redis {
         self.0.inner.get(ReadRequest { key, names, max_body })
     }
 
+    async fn peek(&self, key: KeyRef<'_>, names: &Namespaces, max_body: usize) -> Result<StoreLookup, StoreError> {
+        Ok(self.0.inner.peek(&ReadRequest { key, names, max_body }).await?)
+    }
+
     fn is_shared(&self) -> bool {
         true
     }

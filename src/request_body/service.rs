@@ -73,7 +73,7 @@ impl<S> RequestBodyService<S> {
         if *method == Method::GET || *method == Method::HEAD {
             return None;
         }
-        let found = self.rules.find(request.uri(), request.extensions());
+        let found = self.rules.peek(request.uri(), request.extensions());
         match found.filter(|found| found.rule.reads_content(method)) {
             Some(found) => {
                 let call = found.rule.call(request);

@@ -20,7 +20,7 @@ use crate::{
     semantics::{self, Part, Ranges, Selected},
     state::LayerState,
     status::{CacheStatus, Outcome},
-    store::Store,
+    store::{Store, backend::StoreLookup, error::StoreError},
 };
 
 /// Returns the response to a request for a range of a response that is not stored completely, if a stored part has the range.
@@ -50,9 +50,32 @@ fn served(request: &CacheRequest, at: Nanos) -> Served {
     Served { at, place: request.rule.place(), has_queried: true }
 }
 
+/// Returns true if [`stored`] would answer the request, without a trace in the store.
+pub(crate) async fn would_answer<St: Store>(shared: &LayerState<St>, request: &CacheRequest, miss: &LookupMiss<St>) -> bool {
+    let (whole, names) = (miss.key(request).as_ref(), &request.plan.names);
+    let Some(same) = as_asked(whole, request.info.conditions()) else { return false };
+    let found = shared.store.peek(same.as_ref(), names, usize::MAX).await;
+    if fresh_of(shared, request, found).is_some() {
+        return true;
+    }
+    let found = shared.store.peek(joined(whole).as_ref(), names, usize::MAX).await;
+    let cuts = |(entry, now): (Arc<Entry>, Nanos)| cut::<()>(&entry, request.info.conditions(), now).is_some();
+    fresh_of(shared, request, found).is_some_and(cuts)
+}
+
 /// Returns the entry of a key if it is fresh.
 async fn fresh<St: Store>(shared: &LayerState<St>, request: &CacheRequest, key: &Key) -> Option<(Arc<Entry>, Nanos)> {
-    let found = shared.store.get(key.as_ref(), &request.plan.names).await.ok()?.found;
+    let found = shared.store.get(key.as_ref(), &request.plan.names).await;
+    fresh_of(shared, request, found)
+}
+
+/// Returns the entry that was found if it is fresh.
+fn fresh_of<St: Store>(
+    shared: &LayerState<St>,
+    request: &CacheRequest,
+    found: Result<StoreLookup, StoreError>,
+) -> Option<(Arc<Entry>, Nanos)> {
+    let found = found.ok()?.found;
     let now = shared.store.context().clock.nanos();
     match request.decide(found.as_ref(), now) {
         Decision::Fresh | Decision::RefreshAhead => found.map(|(entry, _)| (entry, now)),

@@ -22,6 +22,7 @@ pub(crate) mod messages;
 pub(crate) mod policy;
 pub(crate) mod rpc;
 pub(crate) mod rule;
+pub(crate) mod summary;
 pub(crate) mod table;
 pub(crate) mod template;
 pub(crate) mod views;

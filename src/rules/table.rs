@@ -10,7 +10,7 @@ use std::{
 
 use http::{Extensions, Method, Uri};
 
-use super::{error::RulesError, policy::Policy, rule::Rule, views::Views};
+use super::{error::RulesError, policy::Policy, rule::Rule, summary::RuleSummary, views::Views};
 use crate::{
     key::{self, CredentialFields, FieldTable, Key, RequestView},
     route::{params::Params, router::Router},
@@ -277,9 +277,21 @@ impl Rules {
     /// Returns the rule that covers a request.
     #[inline]
     pub(crate) fn find<'a>(&'a self, uri: &'a Uri, extensions: &'a Extensions) -> Option<RouteMatch<'a>> {
+        let (place, params) = self.place_of(uri, extensions)?;
+        Some(self.table.found(place, params))
+    }
+
+    /// Returns the rule that covers a request, without counting as a use of the rule.
+    pub(crate) fn peek<'a>(&'a self, uri: &'a Uri, extensions: &'a Extensions) -> Option<RouteMatch<'a>> {
+        let (place, params) = self.place_of(uri, extensions)?;
+        Some(RouteMatch { place, rule: self.at(place), params })
+    }
+
+    /// Returns the place of the rule that covers a request, and the parameters of its route.
+    #[inline(always)]
+    fn place_of<'a>(&'a self, uri: &'a Uri, extensions: &'a Extensions) -> Option<(usize, Params<'a>)> {
         let table = &*self.table;
-        let found = |place: usize, params| table.found(place, params);
-        let route = |path: &'a str| table.router.at(path).map(|(place, params)| found(place, params));
+        let route = |path: &'a str| table.router.at(path);
         if let Some(found) = route(uri.path()) {
             return Some(found);
         }
@@ -289,15 +301,12 @@ impl Rules {
         {
             return Some(found);
         }
-        table.fallback.map(|place| found(place, Params::none()))
+        table.fallback.map(|place| (place, Params::none()))
     }
 
-    /// Returns the rule that covers a path as the layer sees it, without counting as a use of the rule.
-    pub(crate) fn peek<'a>(&'a self, uri: &'a Uri) -> Option<RouteMatch<'a>> {
-        let table = &*self.table;
-        let fallback = || table.fallback.map(|place| (place, Params::none()));
-        let (place, params) = table.router.at(uri.path()).or_else(fallback)?;
-        Some(RouteMatch { place, rule: &table.rules[place], params })
+    /// Returns the summaries of all rules, in the order in which they were added.
+    pub(crate) fn summaries(&self) -> Vec<RuleSummary> {
+        self.table.rules.iter().map(|rule| rule.summary()).collect()
     }
 
     /// Returns true if a POST with this target is a read, without counting as a use of its rule. It is a read only if every rule reads by POST by

@@ -37,6 +37,14 @@ pub(crate) enum Join<T: Send + 'static> {
     Full,
 }
 
+/// The result of joining a fill, if a request joined now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ExpectedJoin {
+    Lead,
+    Follow,
+    Full,
+}
+
 /// The leader of a fill. If it is dropped before the end, the followers look up again, and another one leads.
 pub(crate) struct Leader {
     flights: Arc<Flights>,
@@ -67,7 +75,7 @@ impl Flights {
             if flight.key != *key {
                 return Join::Full;
             }
-            if flight.is_closed.load(Ordering::SeqCst) || flight.stamp().is_none_or(alive) {
+            if may_be_joined(flight, alive) {
                 // Counted under the lock of the list, so that a leader that ends the fill knows its followers.
                 let follower = self.follow(place.get());
                 drop(shard);
@@ -116,6 +124,20 @@ impl Flights {
         Join::Lead(Leader { flights: self.clone(), flight, before, landed: false }, drive)
     }
 
+    /// Returns the result of [`join`](Self::join), without joining.
+    pub(crate) fn peek(&self, key: &Key, alive: impl FnOnce(&Stamp) -> bool) -> ExpectedJoin {
+        let shard = self.shard(key.hash());
+        match shard.get(&key.hash()).map(|flying| flying.flight()) {
+            Some(flight) if flight.key != *key => ExpectedJoin::Full,
+            Some(flight) if may_be_joined(flight, alive) => match flight.waiters.load(Ordering::SeqCst) < self.limits.waiters {
+                true => ExpectedJoin::Follow,
+                false => ExpectedJoin::Full,
+            },
+            _ if self.flying.load(Ordering::SeqCst) >= self.limits.flights => ExpectedJoin::Full,
+            _ => ExpectedJoin::Lead,
+        }
+    }
+
     /// Adds a follower, if the limit allows it.
     fn follow(&self, flying: &Arc<dyn AnyFlight>) -> Option<Follower> {
         let flight = flying.flight();
@@ -125,6 +147,12 @@ impl Flights {
         }
         Some(Follower { looks_again: flight.is_closed.load(Ordering::SeqCst), flight: flying.clone() })
     }
+}
+
+/// Returns true if a request may follow a fill: its call has not begun, or began under a stamp that is `alive` for the request. A closed fill is
+/// followed to its end.
+fn may_be_joined(flight: &Flight, alive: impl FnOnce(&Stamp) -> bool) -> bool {
+    flight.is_closed.load(Ordering::SeqCst) || flight.stamp().is_none_or(alive)
 }
 
 impl Leader {

@@ -1,6 +1,7 @@
 //! The cache status of a response: the outcome and its reason.
 
 pub(crate) mod field;
+mod remedy;
 
 use std::{fmt, time::Duration};
 

@@ -67,6 +67,17 @@ pub trait Backend: Clone + fmt::Debug + Send + Sync + 'static {
         self.get(key, names)
     }
 
+    /// Returns the result of [`get_up_to`](Self::get_up_to) without a trace in the store: no copy is kept, no entry is removed, and no entry
+    /// counts as used. For explanations. The default is `get_up_to`.
+    fn peek(
+        &self,
+        key: KeyRef<'_>,
+        names: &Namespaces,
+        max_body: usize,
+    ) -> impl Future<Output = Result<StoreLookup, StoreError>> + Send {
+        self.get_up_to(key, names, max_body)
+    }
+
     /// Returns true if other processes fill and invalidate this store as well. Fills then have to [`begin`](Self::begin).
     fn is_shared(&self) -> bool {
         false

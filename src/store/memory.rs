@@ -345,6 +345,13 @@ impl MemoryInner {
         StoreLookup { found, stamp }
     }
 
+    /// Returns the result of [`look`](Self::look). The entry does not count as used, and an invalidated one is not removed.
+    fn peek(&self, key: KeyRef<'_>) -> StoreLookup {
+        let stamp = Stamp::local(self.epochs.capture());
+        let entry = self.entries.peek(&key.hash()).map(|stored| stored.entry).filter(|entry| entry.key().as_ref() == key);
+        StoreLookup { found: entry.and_then(|entry| self.still_has(&entry).map(|life| (entry, life))), stamp }
+    }
+
     #[inline]
     fn checked(&self, key: KeyRef<'_>, entry: Arc<Entry>) -> Option<(Arc<Entry>, Validity)> {
         if entry.key().as_ref() != key {
@@ -515,6 +522,10 @@ impl Backend for Memory {
 
     fn get(&self, key: KeyRef<'_>, _: &Namespaces) -> impl Future<Output = Result<StoreLookup, StoreError>> + Send {
         future::ready(Ok(self.0.look(key)))
+    }
+
+    fn peek(&self, key: KeyRef<'_>, _: &Namespaces, _: usize) -> impl Future<Output = Result<StoreLookup, StoreError>> + Send {
+        future::ready(Ok(self.0.peek(key)))
     }
 
     fn put(&self, entry: Arc<Entry>, _: Option<Lock>) -> impl Future<Output = Result<Put, StoreError>> + Send {
