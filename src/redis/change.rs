@@ -1,4 +1,7 @@
-//! Writes of generations by the connection that receives no push of its own changes.
+//! Writes of generations.
+//!
+//! With one master, generations are not tracked, and their creation is pushed to nobody. In a cluster they are, and the connection that
+//! receives pushes writes them, because it receives no push of its own changes.
 //!
 //! Redis remembers only the last modifier of a key in each cycle of its event loop. With `NOLOOP`, a generation that this process creates
 //! right after another client has deleted it is therefore not pushed to this process at all. A write that succeeded steps the epochs of its
@@ -92,13 +95,14 @@ impl Change {
         (self.hash, changed.since)
     }
 
-    /// Steps the epochs of the name if the generation was written or may have been. `sent` is the epoch before the command was sent.
+    /// Steps the epochs of the name if the generation is tracked and was written or may have been. `sent` is the epoch before the command was sent.
     fn settle(&self, inner: &RedisInner, answers: &[CommandResult], sent: u64) -> Changed {
         let (answer, sent) = (&answers[self.at], self.read.unwrap_or(sent));
         // The hashes that a push of this key would step.
         let pushed = inner.keys.parse(self.key.as_bytes());
         let hashes: Vec<u64> = pushed.iter().flat_map(Pushed::hashes).collect();
         let hashes = hashes.iter().copied();
+        let steps = inner.creation_route() == Route::Control;
         let (value, server) = match answer {
             Ok((value, server)) => (value, *server),
             Err(CommandError::Server(error)) => {
@@ -107,7 +111,9 @@ impl Change {
             }
             Err(CommandError::Unavailable) => return Changed { generation: None, since: sent },
             Err(_) => {
-                inner.memory.bump_hashes(hashes);
+                if steps {
+                    inner.memory.bump_hashes(hashes);
+                }
                 return Changed { generation: None, since: sent };
             }
         };
@@ -119,10 +125,10 @@ impl Change {
             By::Extend => (*value == Value::Int(1), answers.get(self.at + 1).and_then(|answer| Some(&answer.as_ref().ok()?.0))),
         };
         let generation = now.and_then(|now| parse_generation(now, server));
-        let mut since = if changed { inner.memory.step_own(hashes, sent) } else { sent };
+        let mut since = if changed && steps { inner.memory.step_own(hashes, sent) } else { sent };
         if let Some(generation) = generation {
             // A later read or creation of an equal generation by this process vouches for this one.
-            if let Some((known, at)) = inner.known.get(self.id)
+            if let Some((known, at)) = inner.known.get(self.id, monotonic())
                 && known == generation
             {
                 since = since.max(at);

@@ -15,7 +15,7 @@ use super::{
     command::{Command, CommandResult, unlink},
     error::CommandError,
     inner::RedisInner,
-    keys::slot,
+    keys::{RedisKeys, slot},
     node::{Node, Route},
     outbox::{Delivery, NewDelivery, Release},
     scripts,
@@ -258,7 +258,7 @@ fn finish_attempt(inner: &RedisInner, lanes: &mut [Lane], result: AttemptResult)
 
 /// Finishes the delivery of a name that has been invalidated in Redis.
 fn finish_delivery(inner: &RedisInner, id: u64, delivery: Delivery) {
-    // The connection that receives pushes gets none for its own commands. Responses that began after the write and read the old generation
+    // The push may still be on its way, and in a cluster there is none for this process' own commands. Responses that began after the write and read the old generation
     // before it was deleted become invalid here.
     if let Some(pushed) = inner.keys.parse(delivery.generation.as_bytes()) {
         inner.memory.bump_hashes(pushed.hashes());
@@ -286,7 +286,7 @@ async fn attempt(
 /// Sends deliveries and locks in one pipeline.
 async fn send_both(inner: &RedisInner, names: &[(u64, Delivery)], releases: &[Release]) -> (Vec<Outcome>, Vec<Outcome>) {
     let alone = inner.topology.single().is_some();
-    let groups = names.iter().map(|(_, delivery)| delivery.first(alone));
+    let groups = names.iter().map(|(_, delivery)| delivery.first(&inner.keys, alone));
     let back = releases.iter().map(|release| vec![scripts::release(&release.lock, release.token, release.pass)]);
     let mut outcomes = send_groups(inner, groups.chain(back).collect()).await;
     let of_releases = outcomes.split_off(names.len());
@@ -325,14 +325,18 @@ impl Outcome {
 }
 
 impl Delivery {
-    /// Returns the commands that invalidate the name. With one master, they also remove its fences.
-    fn first(&self, alone: bool) -> Vec<Command> {
+    /// Returns the commands that invalidate the name. With one master, they also touch it and remove its fences.
+    fn first(&self, keys: &RedisKeys, alone: bool) -> Vec<Command> {
         let Self { generation, fences, kind, tokens, .. } = self;
+        let touched = keys.touched(generation);
         match kind {
             _ if alone && !tokens.is_empty() => {
-                tokens.iter().map(|(token, _)| scripts::unfence(fences, generation, *token)).collect()
+                tokens.iter().map(|(token, _)| scripts::unfence(fences, generation, &touched, *token)).collect()
             }
-            InvalidationKind::Soft if tokens.is_empty() => vec![scripts::soften(generation, fastrand::u64(..))],
+            InvalidationKind::Soft if tokens.is_empty() => {
+                vec![scripts::soften(generation, alone.then_some(&touched), fastrand::u64(..))]
+            }
+            _ if alone => vec![scripts::bump(generation, &touched)],
             _ => vec![unlink(generation)],
         }
     }

@@ -73,11 +73,11 @@ impl RedisInner {
         self.memory.context()
     }
 
-    /// Returns the route by which generations are created. Under a lease it is the connection that receives pushes, which receives none for
-    /// them.
+    /// Returns the route by which generations are created. If they are tracked, it is the connection that receives pushes, which receives
+    /// none for them.
     pub(crate) fn creation_route(&self) -> Route {
         match self.coherence {
-            Coherence::Leased => Route::Control,
+            Coherence::Leased if self.topology.single().is_none() => Route::Control,
             _ => Route::Pool,
         }
     }

@@ -3,6 +3,7 @@
 //! ```text
 //! PREFIX:1:g:{db_query:orders}            the generation of a namespace
 //! PREFIX:1:f:{db_query:orders}            its fences
+//! PREFIX:1:t:{db_query:orders}            a key that an invalidation writes and deletes at once, so that it is pushed
 //! PREFIX:1:e:{db_query:orders}:3f9a…      an entry, under the first of its namespaces
 //! PREFIX:1:l:{db_query:orders}:3f9a…      the lock of its fill
 //! PREFIX:1:seq                            the counter of creations
@@ -69,6 +70,11 @@ impl RedisKeys {
         self.tagged(b'f', name)
     }
 
+    /// Returns the key that an invalidation touches, from the key of the generation.
+    pub(super) fn touched(&self, generation: &str) -> String {
+        format!("{}t{}", self.base, &generation[self.base.len() + 1..])
+    }
+
     /// Returns the key of an entry. The lock of its fill has the same ending.
     pub(super) fn entry(&self, names: &Namespaces, hash: u128) -> String {
         let first = first(names);
@@ -107,15 +113,17 @@ impl RedisKeys {
         format!("{}pushes", self.base)
     }
 
-    /// Returns the prefixes of the keys whose changes are pushed.
-    pub(super) fn pushed(&self) -> [String; 2] {
-        [format!("{}g:", self.base), format!("{}f:", self.base)]
+    /// Returns the prefixes of the keys whose changes are pushed, with one master or in a cluster.
+    pub(super) fn pushed(&self, alone: bool) -> [String; 2] {
+        let names = if alone { 't' } else { 'g' };
+        [format!("{}{names}:", self.base), format!("{}f:", self.base)]
     }
 
     /// Returns the subject of a push, if its key is one of this application.
     pub(super) fn parse(&self, key: &[u8]) -> Option<Pushed> {
         let rest = key.strip_prefix(self.base.as_bytes())?;
-        let name = rest.strip_prefix(b"g:{").or_else(|| rest.strip_prefix(b"f:{"))?.strip_suffix(b"}")?;
+        let (_, rest) = rest.split_first().filter(|(kind, _)| b"gft".contains(kind))?;
+        let name = rest.strip_prefix(b":{")?.strip_suffix(b"}")?;
         let number = |digits: &[u8]| u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok();
         if let Some(digits) = name.strip_prefix(ALONE.as_bytes()) {
             return number(digits).map(Pushed::Hash);
@@ -361,7 +369,9 @@ mod tests {
     fn push_yields_the_hash_of_its_name() {
         let keys = RedisKeys::new("app");
         for name in names().names() {
-            for key in [keys.generation(name), keys.fence(name)] {
+            let generation = keys.generation(name);
+            assert_eq!(slot(keys.touched(&generation).as_bytes()), slot(generation.as_bytes()));
+            for key in [keys.touched(&generation), generation, keys.fence(name)] {
                 let pushed = keys.parse(key.as_bytes()).expect("one of ours");
                 assert!(pushed.hashes().any(|hash| hash & 0xffff == name.hash() & 0xffff), "{key}");
             }

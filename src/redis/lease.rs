@@ -16,7 +16,7 @@ use quick_cache::{
 };
 
 use crate::{
-    clock::{Nanos, nanos},
+    clock::{Nanos, monotonic, nanos},
     entry::stamp::Generation,
 };
 
@@ -174,7 +174,20 @@ impl Lease {
 
 /// Generations that were read before, so that only the entry has to be fetched under a lease. Each has the epoch before it was read, and is
 /// unknown once the slot of its name holds a later one.
-pub(crate) struct KnownGenerations(Cache<u64, (Generation, u64), UnitWeighter, BuildHasherDefault<IdHasher>>);
+///
+/// A generation that Redis loses without an invalidation is not pushed. It is therefore read again after some time: otherwise this process
+/// would store entries under it that no other process accepts.
+pub(crate) struct KnownGenerations(Cache<u64, Known, UnitWeighter, BuildHasherDefault<IdHasher>>);
+
+#[derive(Clone, Copy)]
+struct Known {
+    generation: Generation,
+    epoch: u64,
+    until: Nanos,
+}
+
+/// The time for which a generation is known.
+const KNOWN_TIME: Nanos = 5_000_000_000;
 
 /// A hasher for identifiers, which are hashes already or small numbers in the low bits. It spreads them over all bits.
 #[derive(Default)]
@@ -211,13 +224,13 @@ impl KnownGenerations {
     }
 
     pub(super) fn learn(&self, id: u64, generation: Generation, epoch: u64) {
-        self.0.insert(id, (generation, epoch));
+        self.0.insert(id, Known { generation, epoch, until: monotonic().saturating_add(KNOWN_TIME) });
     }
 
-    /// Returns the generation and the epoch before it was read.
+    /// Returns the generation and the epoch before it was read, unless it was read too long ago.
     #[inline]
-    pub(super) fn get(&self, id: u64) -> Option<(Generation, u64)> {
-        self.0.get(&id)
+    pub(super) fn get(&self, id: u64, now: Nanos) -> Option<(Generation, u64)> {
+        self.0.get(&id).filter(|known| now < known.until).map(|known| (known.generation, known.epoch))
     }
 }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::{command::bulk, error::CommandError, inner::RedisInner, keys::id, options::Coherence, shared_reads::Read};
 use crate::{
-    clock::Nanos,
+    clock::{Nanos, monotonic},
     entry::{
         Entry,
         stamp::{Generation, Stamp},
@@ -157,12 +157,13 @@ impl RedisInner {
 
     /// Returns the generations of all these names and the current epoch, if a lease vouches for them.
     pub(super) fn known(&self, names: &Namespaces) -> Option<(Arc<[Option<Generation>]>, u64)> {
-        if !self.is_leased() {
+        let now = monotonic();
+        if self.coherence != Coherence::Leased || !self.lease.is_held(now) {
             return None;
         }
         let (epoch, root) = (self.memory.epoch(), Namespaces::root_hash());
         let known = |name: Name<'_>| {
-            let (generation, since) = self.known.get(id(name))?;
+            let (generation, since) = self.known.get(id(name), now)?;
             // An invalidation of everything steps only the root, which is not in all of these sets.
             (self.memory.life_of(since, [root, name.hash()].into_iter()) == Validity::Valid).then_some(generation)
         };

@@ -4,6 +4,7 @@ use redis::Cmd;
 
 use super::{command::Command, keys::slot};
 
+const BUMP: &str = include_str!("bump.lua");
 const FENCE: &str = include_str!("fence.lua");
 const UNFENCE: &str = include_str!("unfence.lua");
 const SOFTEN: &str = include_str!("soften.lua");
@@ -12,6 +13,11 @@ const COUNT: &str = include_str!("count.lua");
 const NUMBER: &str = include_str!("number.lua");
 const RELEASE: &str = include_str!("release.lua");
 const REPLACE: &str = include_str!("replace.lua");
+
+/// Invalidates a name, and touches a key that is pushed.
+pub(crate) fn bump(generation: &str, touched: &str) -> Command {
+    script(BUMP, &[generation, touched], |_| {})
+}
 
 /// Sets a fence, or extends its deadline. The generation, if one is given, is deleted at the same moment.
 pub(crate) fn fence(fences: &str, generation: Option<&str>, token: u128, stands: u64) -> Command {
@@ -22,15 +28,16 @@ pub(crate) fn fence(fences: &str, generation: Option<&str>, token: u128, stands:
 }
 
 /// Removes a fence and invalidates the name.
-pub(crate) fn unfence(fences: &str, generation: &str, token: u128) -> Command {
-    script(UNFENCE, &[fences, generation], |command| {
+pub(crate) fn unfence(fences: &str, generation: &str, touched: &str, token: u128) -> Command {
+    script(UNFENCE, &[fences, generation, touched], |command| {
         command.arg(text(token));
     })
 }
 
-/// Invalidates a name softly.
-pub(crate) fn soften(generation: &str, soft: u64) -> Command {
-    script(SOFTEN, &[generation], |command| {
+/// Invalidates a name softly. `touched` is the key to touch, if generations are not tracked.
+pub(crate) fn soften(generation: &str, touched: Option<&str>, soft: u64) -> Command {
+    let keys: Vec<&str> = [generation].into_iter().chain(touched).collect();
+    script(SOFTEN, &keys, |command| {
         command.arg(&soft.to_be_bytes()[..]);
     })
 }

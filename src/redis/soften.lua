@@ -4,13 +4,18 @@
 -- would admit a response from a call before this invalidation. A missing generation stays missing, which invalidates already.
 --
 -- KEYS[1]  the generation of the namespace
+-- KEYS[2]  the key to touch, if generations are not tracked: see bump.lua
 -- ARGV[1]  8 new random bytes
 -- returns  1 if there was a generation, else 0
 --
 -- example  'HHHHHHHHHHHHHHHHssssssssr:42' with 'tttttttt': 'HHHHHHHHHHHHHHHHtttttttt', its time to live as before; returns 1
 local generation = redis.call('GET', KEYS[1])
-if not generation or #generation < 24 then
-  return 0
+local found = generation and #generation >= 24
+if found then
+  redis.call('SET', KEYS[1], string.sub(generation, 1, 16) .. ARGV[1], 'KEEPTTL')
 end
-redis.call('SET', KEYS[1], string.sub(generation, 1, 16) .. ARGV[1], 'KEEPTTL')
-return 1
+if KEYS[2] then
+  redis.call('SET', KEYS[2], '')
+  redis.call('UNLINK', KEYS[2])
+end
+return found and 1 or 0

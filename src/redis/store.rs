@@ -46,7 +46,7 @@ impl Drop for Handle {
 ///
 /// **Mechanism.** A namespace has a generation in Redis, which is an opaque random value. An entry carries the generations that were read
 /// before its response was computed. It is served only while all of them exist and are equal. An invalidation deletes the generation of a
-/// namespace: one command for any number of entries, which a full server accepts as well.
+/// namespace: one script for any number of entries, which a full server accepts as well.
 ///
 /// **Limits.**
 ///

@@ -387,13 +387,22 @@ async fn probe(node: &Node) {
     }
 }
 
+/// Returns the command that requests pushes.
+///
+/// With one master, only invalidations and fences are pushed: one message that Redis builds once for all processes. In a cluster, a name
+/// is not touched, because the touched key of a slot that is moving belongs to the new node, which other processes may not know yet. There
+/// the generations themselves are tracked, without those that this process creates.
 fn tracking(inner: &RedisInner) -> redis::Cmd {
     let mut command = redis::cmd("CLIENT");
     command.arg("TRACKING").arg("ON").arg("BCAST");
-    for prefix in inner.keys.pushed() {
+    let alone = inner.topology.single().is_some();
+    for prefix in inner.keys.pushed(alone) {
         command.arg("PREFIX").arg(prefix);
     }
-    command.arg("NOLOOP").take()
+    if !alone {
+        command.arg("NOLOOP");
+    }
+    command
 }
 
 /// Delivers recent invalidations again, and once more after the previous server has answered pending commands.

@@ -165,6 +165,26 @@ fn capture_renewed_for_other_names_too() {
 }
 
 #[test]
+fn name_touched_before_its_generation_is_deleted() {
+    let scope = TOUCHED.with(Mutation::TouchBeforeDeletion);
+    breaks(scope, law::ACK_FRESH, 20);
+    breaks(scope, law::SETTLE, 13);
+}
+
+#[test]
+fn name_without_a_generation_is_not_touched() {
+    let scope = TOUCHED.with(Mutation::TouchOnlyIfDeleted);
+    breaks(scope, law::ACK_FRESH, 18);
+    breaks(scope, law::SETTLE, 11);
+}
+
+#[test]
+fn fence_without_a_push() {
+    let scope = Scope { strict: true, crash: true, ..TOUCHED };
+    breaks(scope.with(Mutation::FenceUnpushed), law::SETTLE, 14);
+}
+
+#[test]
 fn any_generation_for_an_added_name() {
     let scope = ADDED.with(Mutation::AnyGenerationForAdded);
     breaks(scope, law::ACK_FRESH, 14);

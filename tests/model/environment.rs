@@ -84,7 +84,7 @@ impl Scope {
         match action {
             Action::LockExpires => state.redis.lock = 0,
             Action::EvictEntry => state.redis.entry = None,
-            Action::EvictGeneration { name } if self.is(Mutation::OwnDeletionUnstepped) => {
+            Action::EvictGeneration { name } if self.touches || self.is(Mutation::OwnDeletionUnstepped) => {
                 self.lose_generation(state, name as usize)
             }
             Action::EvictGeneration { name } => self.delete_generation(state, name as usize),
@@ -183,6 +183,7 @@ impl Scope {
             effects.seen |= seen::DELIVERED_AGAIN;
             if !self.is(Mutation::NotDeliveredAgain) {
                 self.delete_generation(state, name);
+                self.touch(state, name);
             }
         }
         self.step_epochs(state, lost);
@@ -211,7 +212,7 @@ impl Scope {
                 state.given[name] += 1;
                 state.given[name]
             };
-            if !near {
+            if !near && !self.touches {
                 self.push(state, name);
             }
         }
@@ -220,6 +221,15 @@ impl Scope {
     pub(crate) fn delete_generation(&self, state: &mut State, name: usize) {
         if state.redis.generations[name] != MISSING {
             self.lose_generation(state, name);
+            if !self.touches {
+                self.push(state, name);
+            }
+        }
+    }
+
+    /// Pushes a name whose generation is not tracked.
+    pub(crate) fn touch(&self, state: &mut State, name: usize) {
+        if self.touches {
             self.push(state, name);
         }
     }

@@ -186,7 +186,9 @@ impl Scope {
         if there && same && open && !known {
             state.redis.created = reader.counter;
             // For the server a script is another client: its changes are pushed to the sender, too.
-            self.push(state, ADDED);
+            if !self.touches {
+                self.push(state, ADDED);
+            }
         }
         state.readers[index] = IDLE;
     }
@@ -225,7 +227,8 @@ impl Scope {
             state.process.may &= !(1 << name);
             effects.seen |= seen::LOST_PUSH;
         }
-        if created && near && self.coherence == Coherence::Leased && !self.is(Mutation::CreationUnstepped) {
+        let steps = near && self.coherence == Coherence::Leased && !self.touches;
+        if created && steps && !self.is(Mutation::CreationUnstepped) {
             self.step_epochs(state, 1 << name);
             state.readers[index].stepped &= if self.is(Mutation::RestampAllNames) { 0 } else { !(1 << name) };
         }
@@ -242,7 +245,7 @@ impl Scope {
     ) {
         out.push(creation(false));
         let missing = state.redis.generations[name] == MISSING;
-        if near && missing && state.process.may >> name & 1 == 1 {
+        if near && missing && !self.touches && state.process.may >> name & 1 == 1 {
             out.push(creation(true));
         }
     }

@@ -138,6 +138,50 @@ fn leased_hits_of_added_names_are_ack_fresh() {
 }
 
 #[test]
+fn touched_names_are_as_fresh_as_the_trusted_ping() {
+    let scope = Scope { readers: &[Near, Far], collide: true, ..TOUCHED };
+    holds("touched", scope, law::ALL, LEASES | seen::LEASE_BACK | seen::RECHECKED, 250_000);
+    let scope = Scope { writers: &[Near, Far], disconnect: false, ..TOUCHED };
+    holds("touched, own write", scope, law::ALL, LEASES, 48_000);
+    let scope = Scope { touches: true, bumps: [0b01, 0], ..TWO_NAMES };
+    holds("touched, two names", scope, law::ALL, LEASES, 6_000);
+}
+
+#[test]
+fn touched_names_are_stale_by_at_most_delta() {
+    let scope = Scope { ticks: 3, ..TOUCHED };
+    holds("touched, clock", scope, law::ALL, LEASES | seen::LEASE_BACK, 280_000);
+}
+
+#[test]
+fn touched_names_under_strict_are_monotone() {
+    let scope = Scope { strict: true, crash: true, ..TOUCHED };
+    let seen = (LEASES | FENCES | seen::LEASE_BACK) & !seen::DEAD_ON_ARRIVAL;
+    holds("touched, strict", scope, law::ALL, seen, 80_000);
+}
+
+#[test]
+fn touched_names_survive_failovers_and_replaced_masters() {
+    let seen = LEASES | seen::LEASE_BACK | seen::FAILED_OVER | seen::FOREIGN;
+    holds("touched, failover", Scope { failover: true, ..TOUCHED }, law::ALL, seen, 115_000);
+    holds("touched, replaced", Scope { touches: true, ..REFUSED }, law::ALL, seen | seen::NOTICED, 150_000);
+}
+
+#[test]
+fn touched_added_names_are_ack_fresh() {
+    let scope = Scope { coherence: Leased, readers: &[Near, Far], writers: &[Far], evict_entry: false, ..ADDED };
+    let scope = Scope { touches: true, evict_generation: false, ..scope };
+    let seen = LEASES | seen::ADDED_STORED | seen::NEW_NAME;
+    holds("touched, added name", scope, law::ALL, seen, 280_000);
+}
+
+#[test]
+fn touched_names_are_ack_fresh_with_flights() {
+    let scope = Scope { readers: &[Near, Near], flights: true, disconnect: false, evict_generation: false, ..TOUCHED };
+    holds("touched, flights", scope, law::ALL, LEASES | seen::JOINED, 52_000);
+}
+
+#[test]
 fn memory_alone_is_ack_fresh_and_joins_valid_fills() {
     let seen = seen::HIT_MEMORY | seen::JOINED | seen::DEAD_ON_ARRIVAL | seen::HIT_AT_THE_END;
     holds("memory alone", ALONE, law::ALL, seen, 31_000);

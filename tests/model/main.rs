@@ -53,6 +53,9 @@ const STRICT: Scope = Scope { strict: true, crash: true, ..VALIDATED };
 
 const LEASED: Scope = Scope { coherence: Leased, readers: &[Near], disconnect: true, evict_entry: false, ..EVICTING };
 
+/// Generations are not tracked: bumps alone are pushed.
+const TOUCHED: Scope = Scope { touches: true, ..LEASED };
+
 /// The write bumps one of two names. The other may be missing.
 const TWO_NAMES: Scope =
     Scope { readers: &[Near], writers: &[Far], namespaces: 2, bumps: [0b01, 0], disconnect: false, ..LEASED };

@@ -165,8 +165,9 @@ impl Scope {
             if servable && settled && !state.owed && entry.version != state.db {
                 violated |= law::SETTLE;
             }
-            // After a bump, an equal generation is possible only if generations are not random.
-            if servable && self.coherence == Coherence::Leased && entry.differed {
+            // After a bump, an equal generation is possible only if generations are not random. The loss of a generation that is
+            // not tracked ends no entry in memory, because nothing was invalidated.
+            if servable && self.coherence == Coherence::Leased && !self.touches && entry.differed {
                 violated |= law::NO_RESURRECT;
             }
         }
@@ -241,6 +242,7 @@ impl Model for Scope {
             | Action::Abort { .. }
             | Action::Bump { .. }
             | Action::Unfence { .. }
+            | Action::Touch { .. }
             | Action::Crash { .. }
             | Action::GiveUp { .. }
             | Action::FenceExpires { .. } => self.apply_writer(&mut next, &mut effects, action),

@@ -45,6 +45,8 @@ pub(crate) struct Scope {
     pub(crate) bumps: [u8; 2],
     /// The namespaces are stored on different masters: they are read, created and checked in separate steps, in any order.
     pub(crate) split: bool,
+    /// Generations are not tracked. A bump touches its name after it has deleted the generation, and only that is pushed.
+    pub(crate) touches: bool,
     /// The second namespace is known only from the response.
     pub(crate) added: bool,
     /// `Validated` keeps bodies in memory and reads only generations from Redis.
@@ -95,6 +97,7 @@ impl Scope {
         namespaces: 1,
         bumps: [0b11; 2],
         split: false,
+        touches: false,
         added: false,
         memory: false,
         strict: false,
@@ -182,6 +185,12 @@ pub(crate) enum Mutation {
     CreationUnstepped,
     /// A reader that has created one generation renews its capture for all names of its stamp.
     RestampAllNames,
+    /// A bump touches its name before it deletes the generation, not after.
+    TouchBeforeDeletion,
+    /// A bump that finds no generation does not touch its name.
+    TouchOnlyIfDeleted,
+    /// A fence is not pushed, and the deletion of the generation behind it is not either.
+    FenceUnpushed,
     /// Any generation is accepted for a namespace known only from the response.
     AnyGenerationForAdded,
     /// The generation of a namespace known only from the response may be created and numbered inside a fence. The fence is

@@ -355,6 +355,10 @@ pub(crate) enum Action {
         writer: u8,
         name: u8,
     },
+    Touch {
+        writer: u8,
+        name: u8,
+    },
     Crash {
         writer: u8,
     },

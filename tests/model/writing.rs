@@ -15,7 +15,11 @@ impl Scope {
         match writer.step {
             Write::Idle => out.push(Action::Start { writer: id }),
             Write::Fencing | Write::Bumping => {
-                let first = match self.is(Mutation::UnlinkBeforeFence) && writer.step == Write::Fencing {
+                let reversed = match writer.step {
+                    Write::Fencing => self.is(Mutation::UnlinkBeforeFence),
+                    _ => self.is(Mutation::TouchBeforeDeletion),
+                };
+                let first = match reversed {
                     true => writer.todo & ALL << SECOND == 0,
                     false => writer.todo & ALL != 0,
                 };
@@ -27,6 +31,7 @@ impl Scope {
                             (Write::Fencing, true) => Action::Fence { writer: id, name },
                             (Write::Fencing, false) => Action::Unlink { writer: id, name },
                             (_, true) => Action::Bump { writer: id, name },
+                            (_, false) if self.touches => Action::Touch { writer: id, name },
                             (_, false) => Action::Unfence { writer: id, name },
                         });
                     }
@@ -82,6 +87,9 @@ impl Scope {
                 if !self.split {
                     self.delete_generation(state, name);
                 }
+                if !self.is(Mutation::FenceUnpushed) {
+                    self.touch(state, name);
+                }
                 self.fenced(state, index, 1 << name);
             }
             Action::Unlink { writer, name } => {
@@ -97,7 +105,7 @@ impl Scope {
                 if writer.step == Write::Running {
                     writer.version = state.db;
                     writer.step = Write::Bumping;
-                    writer.todo = if self.strict { self.rounds(targets) } else { targets };
+                    writer.todo = self.last_rounds(targets);
                     if self.is(Mutation::LocalBumpFirst) && self.writers[index] == Place::Near {
                         self.step_epochs(state, targets);
                     }
@@ -116,12 +124,17 @@ impl Scope {
                 if self.strict && !self.split {
                     self.unfence(state, index, name);
                 }
+                let skips = self.is(Mutation::TouchOnlyIfDeleted) && state.redis.generations[name] == MISSING;
                 if state.process.replaced && self.writers[index] == Place::Near {
                     state.process.lost |= 1 << name;
                 } else {
                     self.bump(state, name);
                 }
-                self.bumped(state, index, 1 << name);
+                self.bumped(state, index, if skips { 1 << name | 1 << name << SECOND } else { 1 << name });
+            }
+            Action::Touch { writer, name } => {
+                self.touch(state, name as usize);
+                self.bumped(state, writer as usize, 1 << name << SECOND);
             }
             Action::Unfence { writer, name } => {
                 self.unfence(state, writer as usize, name as usize);
@@ -141,7 +154,7 @@ impl Scope {
                 let targets = self.targets(index);
                 let writer = &mut state.writers[index];
                 writer.step = Write::Bumping;
-                writer.todo = if self.strict { self.rounds(targets) } else { targets };
+                writer.todo = self.last_rounds(targets);
                 writer.unknown = true;
             }
             Action::FenceExpires { writer, name } => {
@@ -157,6 +170,16 @@ impl Scope {
     /// and the other way round when they are removed.
     fn rounds(&self, targets: u8) -> u8 {
         if self.split { targets | targets << SECOND } else { targets }
+    }
+
+    /// Returns the work after the statement. One script deletes the generation and touches the name. Here these are two steps,
+    /// because more can come between them.
+    fn last_rounds(&self, targets: u8) -> u8 {
+        match self.strict {
+            _ if self.touches => targets | targets << SECOND,
+            true => self.rounds(targets),
+            false => targets,
+        }
     }
 
     fn fenced(&self, state: &mut State, index: usize, done: u8) {
@@ -212,7 +235,7 @@ impl Scope {
         }
     }
 
-    /// Invalidates a name: `UNLINK g`, and nothing else.
+    /// Deletes the generation of a name.
     pub(crate) fn bump(&self, state: &mut State, name: usize) {
         match self.mutation {
             Mutation::DeleteInsteadOfBump => state.redis.entry = None,

@@ -1,4 +1,4 @@
-//! A push that `NOLOOP` suppresses: another client deletes a generation in the event-loop cycle in which this process creates
+//! A push that `NOLOOP` suppresses in a cluster: another client deletes a generation in the event-loop cycle in which this process creates
 //! it again.
 
 use std::{
@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::common::{
-    redis::{Options, Server, until},
+    redis::{Cluster, Server, until},
     *,
 };
 use ::redis::{AsyncConnectionConfig, Client, ProtocolVersion, PushInfo, PushKind, Value, aio::MultiplexedConnection};
@@ -23,15 +23,19 @@ use tower_response_cache::{
     },
     CacheLayer, Outcome, Redis, Rule, Store, StoreError,
     key::KeyRef,
+    redis::RedisBuilder,
 };
 
 /// The number of lost pushes to reach, and the largest number of attempts.
 const ENOUGH: usize = 20;
 const ATTEMPTS: usize = 500;
 
-/// Keeps the server busy for ten milliseconds, so that commands sent meanwhile are read in one cycle. A script that reads `TIME` in a loop
+/// Keeps the server busy for twenty milliseconds, so that commands sent meanwhile are read in one cycle. A script that reads `TIME` in a loop
 /// would not do: since Redis 7.2, and in Valkey, the time stands still while a script runs.
-const SLOW: [&str; 3] = ["DEBUG", "SLEEP", "0.01"];
+const SLOW: [&str; 3] = ["DEBUG", "SLEEP", "0.02"];
+
+/// A key in the slot of the generation.
+const WITNESS: &str = "{t:x}witness";
 
 /// A store whose fill waits before it begins, until the test releases it.
 #[derive(Debug, Clone)]
@@ -117,7 +121,7 @@ async fn witness(server: &Server) -> (MultiplexedConnection, Arc<AtomicUsize>) {
     };
     let config = AsyncConnectionConfig::new().set_push_sender(hears);
     let mut connection = client.get_multiplexed_async_connection_with_config(&config).await.expect("a connection");
-    let tracking = "CLIENT TRACKING ON BCAST PREFIX witness NOLOOP";
+    let tracking = format!("CLIENT TRACKING ON BCAST PREFIX {WITNESS} NOLOOP");
     command(&mut connection, &tracking.split(' ').collect::<Vec<_>>()).await;
     (connection, pushed)
 }
@@ -139,13 +143,14 @@ async fn send_now(connection: &MultiplexedConnection, arguments: Vec<String>) ->
 
 #[tokio::test(flavor = "multi_thread")]
 async fn created_generation_ends_entries_whose_push_was_lost() {
-    let server = Options::default().line("enable-debug-command local").start().await;
+    let cluster = Cluster::start_with(1, 0, &["enable-debug-command local"]).await;
+    let server = &cluster.servers()[0];
     let client = Client::open(server.url()).expect("a client");
     let connect = async || client.get_multiplexed_async_connection().await.expect("a connection");
     let (busy, mut other) = (connect().await, connect().await);
-    let (mut witness, pushed) = witness(&server).await;
+    let (mut witness, pushed) = witness(server).await;
 
-    let builder = Redis::builder(&server.url()).memory(8 << 20).command_timeout(Duration::from_secs(5));
+    let builder = RedisBuilder::cluster(cluster.urls()).memory(8 << 20).command_timeout(Duration::from_secs(5));
     let store = builder.max_round_trip(Duration::from_secs(2)).build().await.expect("a server is there");
     let paused = PausedFill { store: store.clone(), pauses: Arc::default(), release: Arc::default() };
     let (inner, _) = counting(|_, n| ok(format!("answer {n}")));
@@ -162,7 +167,7 @@ async fn created_generation_ends_entries_whose_push_was_lost() {
         assert!(attempts <= ATTEMPTS, "the push was lost only {lost} times in {ATTEMPTS} attempts");
         // A fill has seen that the generation is missing, and is paused before it creates it.
         command(&mut other, &["UNLINK", &generation]).await;
-        command(&mut other, &["SET", "witness", "before"]).await;
+        command(&mut other, &["SET", WITNESS, "before"]).await;
         paused.pauses.store(true, Ordering::SeqCst);
         let target = format!("/t/x?fill={attempts}");
         let fill = tokio::spawn({
@@ -184,8 +189,8 @@ async fn created_generation_ends_entries_whose_push_was_lost() {
 
         let pushes = pushed.load(Ordering::SeqCst);
         let slow = send_now(&busy, SLOW.map(str::to_owned).into()).await;
-        let gone = send_now(&other, vec!["UNLINK".into(), generation.clone(), "witness".into()]).await;
-        let seen = send_now(&witness, ["SET", "witness", "after", "NX", "GET"].map(str::to_owned).into()).await;
+        let gone = send_now(&other, vec!["UNLINK".into(), generation.clone(), WITNESS.into()]).await;
+        let seen = send_now(&witness, ["SET", WITNESS, "after", "NX", "GET"].map(str::to_owned).into()).await;
         paused.release.notify_waiters();
         assert_eq!(fill.await.expect("an answer").status(), 200);
         slow.await.expect("it ends");

@@ -29,4 +29,5 @@ mod running;
 mod setup;
 mod sharing;
 mod tls;
+mod touches;
 mod writes;
