@@ -78,10 +78,10 @@ pub const CASES: &[Case] = &[
     case("hit, gRPC", "gRPC, empty service", HITS, near(7_740), || in_runtime(grpc::hit)),
     case("gRPC, empty service", "", HITS, Limit::None, || in_runtime(grpc::empty)),
     #[cfg(feature = "graphql")]
-    case("hit, GraphQL", "GraphQL, empty service", HITS, near(14_858), || in_runtime(crate::graphql::hit)),
+    case("hit, GraphQL", "GraphQL, empty service", HITS, near(14_900), || in_runtime(crate::graphql::hit)),
     #[cfg(feature = "graphql")]
     case("GraphQL, empty service", "", HITS, Limit::None, || in_runtime(crate::graphql::empty)),
-    case("hit, cache tags", BASE, HITS, near(7_177), || repeat_item(setup::tagged(Origin::of(KIB)))),
+    case("hit, cache tags", BASE, HITS, near(7_216), || repeat_item(setup::tagged(Origin::of(KIB)))),
     case("hit, 1 MiB", BASE, HITS, near(2_821), || {
         repeat_item(setup::warm_by(setup::minute_rule().max_body(2 * MIB), Origin::of(MIB), Report::Default))
     }),
