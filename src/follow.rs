@@ -1,6 +1,6 @@
 //! A request that follows another fill.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use http::Response;
 use tokio::time::Instant;
@@ -11,6 +11,7 @@ use crate::{
     entry::Content,
     lookup::request::CacheRequest,
     respond,
+    rules::policy::Policy,
     semantics::Failure,
     single_flight::{
         follower::Follower,
@@ -44,6 +45,7 @@ pub(crate) async fn follow<St: Store, B>(
 ) -> Followed<B> {
     let info = &request.info;
     let context = shared.store.context();
+    let waiting = Waiting::begin(shared, &request.rule);
     let progress = match request.rule.soft_timeout() {
         None => follower.wait(until).await,
         Some(limit) => match tokio::time::timeout(limit, follower.wait(until)).await {
@@ -54,6 +56,7 @@ pub(crate) async fn follow<St: Store, B>(
             },
         },
     };
+    drop(waiting);
     let now = context.clock.nanos();
     match progress {
         None => {
@@ -106,6 +109,30 @@ pub(crate) async fn follow<St: Store, B>(
         Some(Progress::Landed(FlightOutcome::LeaderLost) | Progress::Calling) => Followed::LookUp,
     }
 }
+
+/// A request that waits for a fill. It is counted until this is dropped.
+struct Waiting<'a, St: Store> {
+    shared: &'a LayerState<St>,
+    rule: &'a Policy,
+    began: Nanos,
+}
+
+impl<'a, St: Store> Waiting<'a, St> {
+    fn begin(shared: &'a LayerState<St>, rule: &'a Policy) -> Self {
+        let context = shared.store.context();
+        context.counters.followers.fetch_add(1, Ordering::Relaxed);
+        Self { shared, rule, began: context.clock.nanos() }
+    }
+}
+
+impl<St: Store> Drop for Waiting<'_, St> {
+    fn drop(&mut self) {
+        let context = self.shared.store.context();
+        context.counters.followers.fetch_sub(1, Ordering::Relaxed);
+        self.shared.time_of_wait(self.rule, context.clock.nanos().saturating_sub(self.began));
+    }
+}
+
 /// Returns a stale response for a follower whose leader's call is slow or has failed, if the request allows it.
 async fn serve_stale_to_follower<St: Store, B>(
     shared: &LayerState<St>,

@@ -12,8 +12,8 @@ const BITS: u32 = 3;
 /// The number of buckets for each power of two.
 const PARTS: usize = 1 << BITS;
 
-/// The highest power of two with buckets of its own: 18 minutes. Longer durations count as this long.
-const HIGHEST: u32 = 40;
+/// The highest power of two with buckets of its own: two years. Longer durations count as this long.
+const HIGHEST: u32 = 56;
 
 const BUCKETS: usize = (HIGHEST - BITS + 2) as usize * PARTS;
 
@@ -98,7 +98,7 @@ impl Durations {
     }
 
     /// Returns the duration that this share of all durations do not exceed: 0.5 for the median. Returns zero if nothing was measured. A duration of
-    /// more than 36 minutes counts as that long.
+    /// more than four years counts as that long.
     pub fn quantile(&self, share: f64) -> Duration {
         let count = self.count();
         let rank = ((share.clamp(0.0, 1.0) * count as f64).ceil() as u64).clamp(1, count.max(1));

@@ -11,6 +11,8 @@ use std::{
 
 use tower::Layer;
 
+#[cfg(feature = "metrics")]
+use crate::metrics::FillHistograms;
 use crate::{
     cdn::CacheTags,
     rules::{Rules, error::RulesError, rule::Rule},
@@ -81,6 +83,8 @@ impl<St: Store> CacheLayer<St> {
                 max_buffered_bytes: 64 << 20,
                 tags: None,
                 enabled: Switch::default(),
+                #[cfg(feature = "metrics")]
+                metrics: None,
             },
             limits: Limits { flights: 4096, blind: 1024, waiters: 16 << 10, wait: Duration::from_secs(30) },
             shared: Arc::default(),
@@ -237,6 +241,23 @@ impl<St: Store> CacheLayer<St> {
         self.changed()
     }
 
+    /// Records histograms of fills with the name of this cache in the label `cache`: `cache_fill_duration_seconds`, `cache_entry_size_bytes` and
+    /// `cache_follower_wait_seconds`. Off by default. Install the recorder of the [`metrics`] facade before the layer is applied. All other metrics
+    /// are reported by [`Stats::record`](crate::Stats::record).
+    #[cfg(feature = "metrics")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+    pub fn metrics(mut self, cache: impl Into<metrics::SharedString>) -> Self {
+        self.options.metrics = Some(cache.into());
+        self.changed()
+    }
+
+    /// Returns the histograms of the rules.
+    #[cfg(feature = "metrics")]
+    fn histograms(&self) -> Box<[FillHistograms]> {
+        let Some(cache) = &self.options.metrics else { return Box::default() };
+        self.rules.all().iter().map(|rule| FillHistograms::new(cache, rule.route())).collect()
+    }
+
     /// Limits the time for which a fill continues after its last interested request has left. The real time may be up to twice as long.
     /// Defaults to 60 seconds.
     pub fn fill_limit(mut self, limit: Duration) -> Self {
@@ -272,6 +293,8 @@ impl<St: Store> CacheLayer<St> {
                 store: self.store.clone(),
                 rules: self.rules.clone(),
                 routes: self.rules.all().iter().map(|rule| context.counters.route(rule.route())).collect(),
+                #[cfg(feature = "metrics")]
+                histograms: self.histograms(),
                 options: self.options.clone(),
                 flights: Arc::new(Flights::new(self.limits, self.store.context().counters.flying.clone())),
                 taping: AtomicUsize::new(0),

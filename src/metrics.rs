@@ -1,45 +1,121 @@
-//! Export of a store's counters to the `metrics` facade.
+//! Export of a store's statistics to the `metrics` facade.
 
-use metrics::{Label, SharedString, counter, gauge};
+use metrics::{Histogram, Label, SharedString, counter, gauge, histogram};
 
-use crate::{stats::Stats, status::Reason};
+use crate::{
+    clock::Nanos,
+    stats::{Durations, RouteStats, Stats},
+};
 
 #[cfg(feature = "redis")]
 use crate::redis::reclaim::ServerUsage;
 
+/// The name of rules without a pattern, in the label `route`.
+const ANY_ROUTE: &str = "(any)";
+
+/// The exported quantiles of durations.
+const QUANTILES: [(f64, &str); 2] = [(0.5, "0.5"), (0.99, "0.99")];
+
+/// The labels of one cache, to which each metric adds its own.
+struct Recorder {
+    cache: SharedString,
+}
+
+impl Recorder {
+    fn labels(&self, more: &[(&'static str, SharedString)]) -> Vec<Label> {
+        let cache = Label::new("cache", self.cache.clone());
+        [cache].into_iter().chain(more.iter().map(|(name, value)| Label::new(*name, value.clone()))).collect()
+    }
+
+    fn count(&self, name: &'static str, labels: &[(&'static str, SharedString)], count: u64) {
+        counter!(name, self.labels(labels)).absolute(count);
+    }
+
+    fn set(&self, name: &'static str, labels: &[(&'static str, SharedString)], value: f64) {
+        gauge!(name, self.labels(labels)).set(value);
+    }
+
+    fn route(&self, of: &RouteStats) {
+        let route: SharedString = of.route.clone().map_or(ANY_ROUTE.into(), SharedString::from_shared);
+        let route = ("route", route);
+        for counted in &of.requests {
+            let labels = [
+                route.clone(),
+                ("result", counted.outcome.as_str().into()),
+                ("reason", counted.outcome.reason().unwrap_or_default().into()),
+                ("tier", counted.tier.as_str().into()),
+            ];
+            self.count("cache_requests_total", &labels, counted.count);
+        }
+        for (reason, count) in &of.not_stored {
+            self.count("cache_responses_not_stored_total", &[route.clone(), ("reason", reason.as_str().into())], *count);
+        }
+        for (source, bytes) in [("cache", of.cache_bytes), ("inner", of.inner_bytes)] {
+            self.count("cache_response_bytes_total", &[route.clone(), ("source", source.into())], bytes);
+        }
+        let of_route = [route.clone()];
+        self.count("cache_responses_stored_total", &of_route, of.stored);
+        self.count("cache_inner_calls_total", &of_route, of.inner_calls);
+        self.count("cache_inner_calls_saved_total", &of_route, of.calls_saved());
+        self.set("cache_hit_ratio", &of_route, of.hit_ratio());
+        for (result, times) in [("hit", &of.hit_times), ("miss", &of.miss_times), ("bypass", &of.bypass_times)] {
+            self.quantiles("cache_request_duration_seconds", &[route.clone(), ("result", result.into())], times);
+        }
+        self.quantiles("cache_hit_age_seconds", &of_route, &of.hit_ages);
+    }
+
+    /// Reports the quantiles of durations, unless nothing was measured.
+    fn quantiles(&self, name: &'static str, labels: &[(&'static str, SharedString)], times: &Durations) {
+        for (share, quantile) in QUANTILES.into_iter().filter(|_| times.count() > 0) {
+            let labels: Vec<_> = labels.iter().cloned().chain([("quantile", quantile.into())]).collect();
+            self.set(name, &labels, times.quantile(share).as_secs_f64());
+        }
+    }
+}
+
+/// The histograms of the fills of one rule. They are recorded at once.
+#[derive(Debug)]
+pub(crate) struct FillHistograms {
+    duration: Histogram,
+    size: Histogram,
+    wait: Histogram,
+}
+
+impl FillHistograms {
+    /// Returns the histograms of the recorder that is installed now.
+    pub(crate) fn new(cache: &SharedString, route: Option<&str>) -> Self {
+        let route = route.map_or(ANY_ROUTE.into(), |route| SharedString::from(route.to_owned()));
+        let labels = || vec![Label::new("cache", cache.clone()), Label::new("route", route.clone())];
+        Self {
+            duration: histogram!("cache_fill_duration_seconds", labels()),
+            size: histogram!("cache_entry_size_bytes", labels()),
+            wait: histogram!("cache_follower_wait_seconds", labels()),
+        }
+    }
+
+    pub(crate) fn duration(&self, nanos: Nanos) {
+        self.duration.record(seconds(nanos));
+    }
+
+    pub(crate) fn size(&self, bytes: u64) {
+        self.size.record(bytes as f64);
+    }
+
+    pub(crate) fn wait(&self, nanos: Nanos) {
+        self.wait.record(seconds(nanos));
+    }
+}
+
+fn seconds(nanos: Nanos) -> f64 {
+    nanos as f64 / 1e9
+}
+
 /// Needs the feature `metrics`.
 impl Stats {
-    /// Reports all counters to the recorder of the [`metrics`] facade, with the label `cache`. Call it every few seconds. The cache counts
-    /// without a recorder, so a hit costs the same with and without metrics.
+    /// Reports all statistics to the recorder of the [`metrics`] facade, with the label `cache`. Call it when the metrics are collected, or every few
+    /// seconds. The cache counts without a recorder, so that a hit costs the same with and without metrics.
     ///
-    /// | counter | other labels | counts |
-    /// |---|---|---|
-    /// | `response_cache_hits_total` | `kind`: `fresh`, `stale`, `collapsed` | requests answered without a separate call |
-    /// | `response_cache_stale_if_error_total` | | stale hits in place of failures; their requests also count as misses |
-    /// | `response_cache_misses_total` | `reason`: see [`Miss`](crate::status::Miss) | requests that were looked up without a hit |
-    /// | `response_cache_bypasses_total` | `reason`: see [`Bypass`](crate::status::Bypass) | requests that were not looked up |
-    /// | `response_cache_stored_total` | | responses stored |
-    /// | `response_cache_not_stored_total` | `reason`: see [`NoStore`](crate::status::NoStore) | responses not stored |
-    /// | `response_cache_evictions_total`, `…_expired_total` | | entries removed |
-    /// | `response_cache_invalidations_total` | | writes that invalidated namespaces |
-    /// | `response_cache_purges_total`, `…_failed_purge_attempts_total`, `…_abandoned_purges_total`, `…_purge_overflows_total` | | calls of [`PurgeHook`](crate::cdn::PurgeHook) |
-    /// | `response_cache_undelivered_total`, `…_unfenced_writes_total` | | writes that a shared store missed |
-    /// | `response_cache_uncovered_writes_total`, `…_writes_without_rules_total` | | writes that invalidated nothing |
-    /// | `response_cache_unread_writes_total` | | writes that invalidated all entries, because their message could not be read |
-    /// | `response_cache_never_invalidated_total` | | entries stored without a namespace |
-    /// | `response_cache_damaged_total`, `…_failed_lookups_total` | | failed reads of a shared store |
-    /// | `response_cache_refreshes_total`, `response_cache_inner_calls_total` | | calls of the inner service |
-    /// | `response_cache_inner_microseconds_total` | | time to the heads of the responses to those calls |
-    ///
-    /// | gauge | value |
-    /// |---|---|
-    /// | `response_cache_entries`, `…_bytes`, `…_capacity_bytes` | the size of the store |
-    /// | `response_cache_hit_ratio` | [`hit_ratio`](Self::hit_ratio), since the store was made |
-    /// | `response_cache_flights` | fills in progress |
-    /// | `response_cache_pending_invalidations` | namespaces whose invalidation waits for delivery |
-    /// | `response_cache_unmatched_rules` | rules that have matched no request so far |
-    /// | `response_cache_reachable`, `response_cache_leased` | 1 or 0, for a shared store |
-    /// | `response_cache_seconds_per_hit` | [`cache_time_per_hit`](Self::cache_time_per_hit) |
+    /// [Observability](crate::guide::observability#metrics) lists the names, the labels and the units.
     ///
     /// ```
     /// use std::time::Duration;
@@ -57,86 +133,74 @@ impl Stats {
     /// # });
     /// ```
     pub fn record(&self, cache: impl Into<SharedString>) {
-        let cache: SharedString = cache.into();
-        let with =
-            |name: &'static str, value: &'static str| [Label::new("cache", cache.clone()), Label::new(name, value)].to_vec();
-        let alone = || [Label::new("cache", cache.clone())].to_vec();
-        for (kind, count) in [("fresh", self.hits), ("stale", self.stale_hits), ("collapsed", self.collapsed)] {
-            counter!("response_cache_hits_total", with("kind", kind)).absolute(count);
+        let recorder = Recorder { cache: cache.into() };
+        self.routes.iter().for_each(|route| recorder.route(route));
+        let invalidations = [("hard", self.invalidations - self.soft_invalidations), ("soft", self.soft_invalidations)];
+        for (kind, count) in invalidations {
+            recorder.count("cache_invalidations_total", &[("kind", kind.into())], count);
         }
-        let reasons = [
-            ("response_cache_misses_total", by_reason(&self.misses)),
-            ("response_cache_bypasses_total", by_reason(&self.bypasses)),
-            ("response_cache_not_stored_total", by_reason(&self.not_stored)),
-        ];
-        for (name, counts) in reasons {
-            for (reason, count) in counts {
-                counter!(name, with("reason", reason)).absolute(count);
-            }
-        }
-        let inner_time = u64::try_from(self.inner_time.as_micros()).unwrap_or(u64::MAX);
         for (name, count) in [
-            ("response_cache_stale_if_error_total", self.stale_if_error),
-            ("response_cache_stored_total", self.stored),
-            ("response_cache_evictions_total", self.evictions),
-            ("response_cache_expired_total", self.expired),
-            ("response_cache_invalidations_total", self.invalidations),
-            ("response_cache_undelivered_total", self.undelivered),
-            ("response_cache_purges_total", self.purges),
-            ("response_cache_failed_purge_attempts_total", self.failed_purge_attempts),
-            ("response_cache_abandoned_purges_total", self.abandoned_purges),
-            ("response_cache_purge_overflows_total", self.purge_overflows),
-            ("response_cache_unfenced_writes_total", self.unfenced_writes),
-            ("response_cache_uncovered_writes_total", self.uncovered_writes),
-            ("response_cache_writes_without_rules_total", self.writes_without_rules),
-            ("response_cache_unread_writes_total", self.unread_writes),
-            ("response_cache_never_invalidated_total", self.never_invalidated),
-            ("response_cache_damaged_total", self.damaged),
-            ("response_cache_failed_lookups_total", self.failed_lookups),
-            ("response_cache_refreshes_total", self.refreshes),
-            ("response_cache_inner_calls_total", self.inner_calls),
-            ("response_cache_inner_microseconds_total", inner_time),
+            ("cache_evictions_total", self.evictions),
+            ("cache_expired_entries_total", self.expired),
+            ("cache_undelivered_invalidations_total", self.undelivered),
+            ("cache_purges_total", self.purges),
+            ("cache_failed_purge_attempts_total", self.failed_purge_attempts),
+            ("cache_abandoned_purges_total", self.abandoned_purges),
+            ("cache_purge_overflows_total", self.purge_overflows),
+            ("cache_unfenced_writes_total", self.unfenced_writes),
+            ("cache_uncovered_writes_total", self.uncovered_writes),
+            ("cache_writes_without_rules_total", self.writes_without_rules),
+            ("cache_unread_writes_total", self.unread_writes),
+            ("cache_never_invalidated_entries_total", self.never_invalidated),
+            ("cache_damaged_entries_total", self.damaged),
+            ("cache_failed_lookups_total", self.failed_lookups),
+            ("cache_refreshes_total", self.refreshes),
         ] {
-            counter!(name, alone()).absolute(count);
+            recorder.count(name, &[], count);
         }
         for (name, value) in [
-            ("response_cache_entries", self.entries as f64),
-            ("response_cache_bytes", self.bytes as f64),
-            ("response_cache_capacity_bytes", self.capacity as f64),
-            ("response_cache_hit_ratio", self.hit_ratio()),
-            ("response_cache_flights", self.flights as f64),
-            ("response_cache_pending_invalidations", self.pending_invalidations as f64),
-            ("response_cache_unmatched_rules", self.unmatched_rules as f64),
-            ("response_cache_seconds_per_hit", self.cache_time_per_hit.as_secs_f64()),
+            ("cache_entries", self.entries as f64),
+            ("cache_size_bytes", self.bytes as f64),
+            ("cache_capacity_bytes", self.capacity as f64),
+            ("cache_fills_in_progress", self.flights as f64),
+            ("cache_followers", self.followers as f64),
+            ("cache_pending_invalidations", self.pending_invalidations as f64),
+            ("cache_unmatched_rules", self.unmatched_rules as f64),
+            ("cache_time_per_hit_seconds", self.cache_time_per_hit.as_secs_f64()),
         ] {
-            gauge!(name, alone()).set(value);
+            recorder.set(name, &[], value);
         }
-        for (name, state) in [("response_cache_reachable", self.reachable), ("response_cache_leased", self.leased)] {
+        recorder.quantiles("cache_invalidation_duration_seconds", &[], &self.invalidation_times);
+        recorder.quantiles("cache_eviction_age_seconds", &[], &self.eviction_ages);
+        for (name, state) in [("cache_store_reachable", self.reachable), ("cache_store_leased", self.leased)] {
             if let Some(state) = state {
-                gauge!(name, alone()).set(f64::from(u8::from(state)));
+                recorder.set(name, &[], f64::from(u8::from(state)));
             }
         }
+        if self.reachable.is_some() {
+            recorder.count("cache_redis_round_trips_total", &[], self.round_trips);
+            recorder.count("cache_redis_failed_round_trips_total", &[], self.failed_round_trips);
+            recorder.count("cache_redis_pushes_total", &[], self.pushes);
+            recorder.quantiles("cache_redis_round_trip_duration_seconds", &[], &self.round_trip_times);
+        }
     }
-}
-
-fn by_reason<R: Reason>(counts: &[(R, u64)]) -> Vec<(&'static str, u64)> {
-    counts.iter().map(|(reason, count)| (reason.token(), *count)).collect()
 }
 
 /// Needs the feature `metrics`.
 #[cfg(feature = "redis")]
 impl ServerUsage {
-    /// Reports the usage to the recorder of the [`metrics`] facade, with the label `cache`, as the gauges `response_cache_server_masters`,
-    /// `…_server_bytes`, `…_server_capacity_bytes` and `…_server_keys`.
+    /// Reports the usage to the recorder of the [`metrics`] facade, with the label `cache`, as the gauges `cache_redis_masters`,
+    /// `cache_redis_memory_bytes`, `cache_redis_capacity_bytes`, `cache_redis_keys` and `cache_redis_output_buffer_bytes`.
     pub fn record(&self, cache: impl Into<SharedString>) {
-        let cache: SharedString = cache.into();
+        let recorder = Recorder { cache: cache.into() };
         for (name, value) in [
-            ("response_cache_server_masters", self.masters),
-            ("response_cache_server_bytes", self.bytes),
-            ("response_cache_server_capacity_bytes", self.capacity),
-            ("response_cache_server_keys", self.keys),
+            ("cache_redis_masters", self.masters),
+            ("cache_redis_memory_bytes", self.bytes),
+            ("cache_redis_capacity_bytes", self.capacity),
+            ("cache_redis_keys", self.keys),
+            ("cache_redis_output_buffer_bytes", self.output_buffer),
         ] {
-            gauge!(name, "cache" => cache.clone()).set(value as f64);
+            recorder.set(name, &[], value as f64);
         }
     }
 }

@@ -7,9 +7,12 @@ use std::{
 
 use http::{HeaderMap, Response};
 
+#[cfg(feature = "metrics")]
+use crate::metrics::FillHistograms;
 use crate::{
     body::CacheBody,
     cdn::{CacheTags, response::TaggedBy, tags::TooManyTags},
+    clock::Nanos,
     namespace::set::Namespaces,
     rules::{Rules, policy::Policy},
     single_flight::flights::Flights,
@@ -36,6 +39,9 @@ pub(crate) struct Options {
     /// The form of cache tags, if they are sent.
     pub(crate) tags: Option<CacheTags>,
     pub(crate) enabled: Switch,
+    /// The name of the cache in metrics, if histograms are recorded.
+    #[cfg(feature = "metrics")]
+    pub(crate) metrics: Option<metrics::SharedString>,
 }
 
 /// State that all services of one layer share.
@@ -47,6 +53,9 @@ pub(crate) struct LayerState<St> {
     pub(crate) rules: Rules,
     /// The counters of the rules, by their places.
     pub(crate) routes: Box<[Arc<RouteCounters>]>,
+    /// The histograms of the rules, by their places, if they are recorded.
+    #[cfg(feature = "metrics")]
+    pub(crate) histograms: Box<[FillHistograms]>,
     pub(crate) options: Options,
     pub(crate) flights: Arc<Flights>,
     /// The bytes of bodies that are being read into the store.
@@ -58,6 +67,35 @@ impl<St: Store> LayerState<St> {
     #[inline]
     pub(crate) fn route(&self, rule: &Policy) -> &Arc<RouteCounters> {
         &self.routes[rule.place()]
+    }
+
+    /// Records the time of a fill from the call to the head of the response.
+    #[inline]
+    pub(crate) fn time_of_fill(&self, rule: &Policy, nanos: Nanos) {
+        self.route(rule).time_of_fill(nanos);
+        #[cfg(feature = "metrics")]
+        if let Some(histograms) = self.histograms.get(rule.place()) {
+            histograms.duration(nanos);
+        }
+    }
+
+    /// Counts a stored response of `size` bytes.
+    #[inline]
+    pub(crate) fn stored(&self, rule: &Policy, size: u64) {
+        self.route(rule).stored(size);
+        #[cfg(feature = "metrics")]
+        if let Some(histograms) = self.histograms.get(rule.place()) {
+            histograms.size(size);
+        }
+    }
+
+    /// Records the time for which a request has waited for a fill.
+    pub(crate) fn time_of_wait(&self, rule: &Policy, nanos: Nanos) {
+        self.route(rule).time_of_wait(nanos);
+        #[cfg(feature = "metrics")]
+        if let Some(histograms) = self.histograms.get(rule.place()) {
+            histograms.wait(nanos);
+        }
     }
 
     /// Returns true if a response comes from a shared store, which its request `has_queried`.

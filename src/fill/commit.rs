@@ -66,10 +66,12 @@ impl<St: Store> Fill<St> {
         let stamp = mem::take(&mut self.miss.stamp);
         let entry = Entry::of_response(key, stamp, Response { names, times, status, headers, body, trailers, http });
         match self.shared.store.put_now(&entry) {
-            Some(put) => Commit::Now(self.stored(Ok(put), never_fresh, leader, false, || SharedResponse::alone(entry))),
+            Some(put) => {
+                Commit::Now(self.stored(&entry, Ok(put), never_fresh, leader, false, || SharedResponse::alone(entry.clone())))
+            }
             None => Commit::Later(Box::pin(async move {
                 let put = self.shared.store.put(entry.clone(), None).await.map_err(NotStored::Failed);
-                (self.stored(put, never_fresh, leader, false, || SharedResponse::alone(entry.clone())), entry)
+                (self.stored(&entry, put, never_fresh, leader, false, || SharedResponse::alone(entry.clone())), entry)
             })),
         }
     }
@@ -115,7 +117,7 @@ impl<St: Store> Fill<St> {
         // The followers may not have the response if the store could not verify its namespaces.
         let unknown = self.shared.store.is_shared() && !added.is_empty();
         let share = || SharedResponse { entry: entry.clone(), vary, added };
-        (self.stored(put, never_fresh, leader, unknown, share), entry)
+        (self.stored(&entry, put, never_fresh, leader, unknown, share), entry)
     }
 
     /// Returns true if each request has to revalidate the response, so that no request gains by following. A response that may be served while
@@ -158,13 +160,14 @@ impl<St: Store> Fill<St> {
     /// Counts the result of a fill and tells the followers. An `unknown` response that was not stored could not be verified.
     fn stored(
         &self,
+        entry: &Entry,
         put: Result<Put, NotStored>,
         never_fresh: bool,
         leader: Option<Leader>,
         unknown: bool,
         share: impl FnOnce() -> SharedResponse,
     ) -> Storing {
-        told(&self.shared, (&self.request.rule, self.key()), put, never_fresh, leader, unknown, share)
+        told(&self.shared, (&self.request.rule, self.key(), entry), put, never_fresh, leader, unknown, share)
     }
 
     /// Returns the stamp, completed for namespaces that were not known before the call, or the reason for which nothing is stored under it.
@@ -228,10 +231,10 @@ impl<St: Store> Fill<St> {
     }
 }
 
-/// Counts the result of a fill of a key and tells the followers. An `unknown` response that was not stored could not be verified.
+/// Counts the result of a fill of a key, with its entry, and tells the followers. An `unknown` response that was not stored could not be verified.
 pub(crate) fn told<St: Store>(
     shared: &LayerState<St>,
-    (rule, key): (&Policy, &Key),
+    (rule, key, entry): (&Policy, &Key, &Entry),
     put: Result<Put, NotStored>,
     never_fresh: bool,
     leader: Option<Leader>,
@@ -252,7 +255,7 @@ pub(crate) fn told<St: Store>(
     match storing {
         Storing::Not(why) => shared.route(rule).no_store(why),
         _ => {
-            shared.route(rule).stored();
+            shared.stored(rule, entry.weight());
             if rule.is_never_invalidated() {
                 counters.never_invalidated(rule.route(), shared.store.context().clock.nanos());
             }

@@ -126,7 +126,7 @@ fn landed<St: Store>(
     leader: Option<Leader>,
     put: Result<Put, StoreError>,
 ) -> Storing {
-    told(shared, (rule, entry.key()), put.map_err(NotStored::Failed), false, leader, false, || {
+    told(shared, (rule, entry.key(), entry), put.map_err(NotStored::Failed), false, leader, false, || {
         SharedResponse::alone(entry.clone())
     })
 }

@@ -37,7 +37,7 @@ where
     pub(super) fn new(fill: Fill<St>, inner: F) -> Self {
         fill.route().call();
         match fill.request.rule.soft_timeout().filter(|_| fill.miss.fallback.is_some()) {
-            None => Self { inner: Some(OngoingCall::new(fill.ongoing(), inner)), fill: Some(fill), rest: None },
+            None => Self { inner: Some(fill.call(inner)), fill: Some(fill), rest: None },
             Some(limit) => Self { inner: None, fill: None, rest: Some(Box::pin(fill.run_softly(inner, limit))) },
         }
     }

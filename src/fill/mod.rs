@@ -24,8 +24,9 @@ use std::{
 };
 
 use http::Response;
+use tracing::field::Empty;
 
-use self::ongoing::OngoingFill;
+use self::ongoing::{OngoingCall, OngoingFill};
 use crate::{
     body::CacheBody,
     clock::Nanos,
@@ -70,6 +71,20 @@ impl<St: Store> Fill<St> {
     #[inline]
     fn ongoing(&self) -> OngoingFill {
         OngoingFill::of(self.shared.store.context(), self.request.primary.as_ref())
+    }
+
+    /// Returns the call of the inner service, in a span of its own.
+    #[inline]
+    fn call<F>(&self, inner: F) -> OngoingCall<F> {
+        let reason = self.miss.reason.as_str();
+        let span = tracing::debug_span!(
+            "cache fill",
+            http.route = self.request.rule.route(),
+            cache.reason = reason,
+            http.response.status_code = Empty,
+            error.type = Empty
+        );
+        OngoingCall::new(self.ongoing(), span, inner)
     }
 
     /// Makes the call of the inner service while the fill is marked.

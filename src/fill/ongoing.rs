@@ -8,10 +8,12 @@ use std::{
     future::Future,
     pin::Pin,
     ptr,
-    task::{self, Poll},
+    task::{self, Poll, ready},
 };
 
+use http::{Response, StatusCode};
 use pin_project::pin_project;
+use tracing::Span;
 
 use crate::{key::KeyRef, store::backend::Context};
 
@@ -64,28 +66,52 @@ impl Drop for OngoingGuard {
     }
 }
 
-/// The call of the inner service for a fill. The fill is marked whenever the call is polled.
+/// The call of the inner service for a fill. Whenever the call is polled, the fill is marked and the span is entered.
 #[pin_project]
 pub(crate) struct OngoingCall<F> {
     fill: OngoingFill,
+    span: Span,
     #[pin]
     call: F,
 }
 
 impl<F> OngoingCall<F> {
     #[inline]
-    pub(crate) fn new(fill: OngoingFill, call: F) -> Self {
-        Self { fill, call }
+    pub(crate) fn new(fill: OngoingFill, span: Span, call: F) -> Self {
+        Self { fill, span, call }
     }
 }
 
-impl<F: Future> Future for OngoingCall<F> {
+impl<F, B, E> Future for OngoingCall<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+{
     type Output = F::Output;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
         let this = self.project();
         let _guard = this.fill.enter();
-        this.call.poll(cx)
+        let entered = this.span.enter();
+        let answer = ready!(this.call.poll(cx));
+        drop(entered);
+        if !this.span.is_disabled() {
+            record_answer(this.span, answer.as_ref().ok().map(Response::status));
+        }
+        Poll::Ready(answer)
+    }
+}
+
+/// Records the status of a response, or a failure, by the names of OpenTelemetry.
+#[cold]
+fn record_answer(span: &Span, status: Option<StatusCode>) {
+    match status {
+        None => _ = span.record("error.type", "inner_service"),
+        Some(status) => {
+            span.record("http.response.status_code", status.as_u16());
+            if status.is_server_error() {
+                span.record("error.type", status.as_str());
+            }
+        }
     }
 }

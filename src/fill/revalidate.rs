@@ -8,7 +8,6 @@ use http_body::Body;
 use super::{
     Fill,
     admission::{Admission, ResponseNamespaces},
-    ongoing::OngoingCall,
 };
 use crate::{
     body::CacheBody,
@@ -102,7 +101,7 @@ impl<St: Store> Fill<St> {
         B: Body<Error: Into<BoxError>> + Send + 'static,
     {
         self.route().call();
-        let answer = OngoingCall::new(self.ongoing(), inner).await;
+        let answer = self.call(inner).await;
         self.has_answered();
         let mut response = match answer {
             Ok(response) => response,

@@ -21,7 +21,6 @@ use crate::{
         Answer, Fill, PASS, RestFuture,
         body::{BodyPrefix, exact},
         future::FillFuture,
-        ongoing::OngoingCall,
     },
     key::Key,
     lookup::{partial::asks_for_one, request::MissedRequest},
@@ -64,7 +63,7 @@ impl<St: Store> Fill<St> {
         B: Body<Error: Into<BoxError>> + Send + 'static,
         E: Send + 'static,
     {
-        let mut inner = Box::pin(OngoingCall::new(self.ongoing(), inner));
+        let mut inner = Box::pin(self.call(inner));
         let answer = match tokio::time::timeout(limit, &mut inner).await {
             Ok(answer) => {
                 drop(inner);
@@ -211,7 +210,7 @@ impl<St: Store> Fill<St> {
     /// Records the time of the response.
     pub(crate) fn has_answered(&mut self) {
         self.answered = self.now();
-        self.route().time_of_fill(self.took());
+        self.shared.time_of_fill(&self.request.rule, self.took());
         if self.count.is_some() {
             self.route().time_of_miss(self.answered.saturating_sub(self.miss.time.at));
         }

@@ -123,6 +123,13 @@ impl ResponseCache {
         self.map_cache_layer(|layer| layer.enabled(enabled))
     }
 
+    /// Records histograms of fills with this name in the label `cache`: see [`CacheLayer::metrics`].
+    #[cfg(feature = "metrics")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+    pub fn metrics(self, cache: impl Into<metrics::SharedString>) -> Self {
+        self.map_cache_layer(|layer| layer.metrics(cache))
+    }
+
     /// Sets other options of the [`CacheLayer`].
     ///
     /// ```

@@ -31,7 +31,7 @@ use crate::{
     status::field,
     store::{
         Store,
-        backend::{self, Fence},
+        backend::{self, Fence, InvalidationCount},
         epochs::InvalidationKind,
     },
 };
@@ -429,13 +429,14 @@ impl<St: Store> Write<St> {
         if !names.is_empty() {
             let store = &self.shared.store;
             let counters = &store.context().counters;
-            counters.add(Count::Invalidations, 1);
+            let counted = InvalidationCount::begin(store, self.kind);
             let fence = self.fence.take().map(|fence| fence.1);
             let stands = fence.as_ref().filter(|_| !known).and_then(Fence::stands);
             let fence = fence.filter(|_| known);
             let limit = self.delivery_timeout().0;
             let outcome = match backend::within(limit, store.bump(&names, self.kind, fence)).await {
                 Some(Ok(())) => {
+                    counted.delivered();
                     tracing::debug!(?names, "invalidated");
                     Invalidation::Delivered
                 }

@@ -31,6 +31,18 @@ impl CommandError {
         }
     }
 
+    /// Returns the kind of the error, as spans show it.
+    pub(super) fn kind(&self) -> &str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Unavailable => "unavailable",
+            Self::Connecting(_) => "connecting",
+            Self::Server(error) => error.code(),
+            Self::Broken(_) => "broken",
+            Self::Protocol(_) => "protocol",
+        }
+    }
+
     /// Returns `true` if the command belongs to another server.
     pub(super) fn is_redirect(&self) -> bool {
         use ServerErrorKind::{Ask, ClusterDown, MasterDown, Moved, ReadOnly, TryAgain};

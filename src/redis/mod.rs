@@ -37,6 +37,7 @@ pub(crate) mod stop;
 pub(crate) mod store;
 pub(crate) mod time;
 pub(crate) mod transport;
+mod trips;
 pub(crate) mod worker;
 pub(crate) mod write;
 

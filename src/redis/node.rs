@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -22,6 +22,7 @@ use super::{
     resp::FastReply,
     server::Server,
     time::ServerTime,
+    trips::{Trips, name_of},
 };
 
 /// A master.
@@ -41,8 +42,7 @@ pub(crate) struct Node {
     pub(super) breaker: Breaker,
     /// The clock of the server.
     pub(super) time: ServerTime,
-    /// The number of round trips, apart from heartbeats.
-    pub(super) trips: AtomicU64,
+    pub(super) trips: Trips,
     /// `true` once it is not a master of the cluster any more.
     retired: AtomicBool,
 }
@@ -98,14 +98,15 @@ impl Node {
             control_available: Notify::new(),
             breaker: Breaker::default(),
             time: ServerTime::default(),
-            trips: AtomicU64::new(0),
+            trips: Trips::default(),
             retired: AtomicBool::new(false),
         }
     }
 
     /// Sends one command.
     pub(super) async fn send(&self, command: &Cmd, via: Route, limit: Duration) -> Result<(Value, u128), CommandError> {
-        self.within(limit, async |by| {
+        let name = || name_of(command);
+        self.within(limit, name, async |by| {
             let connection = by.insert(self.connection(via).await?);
             Ok((connection.send(command).await?, connection.server))
         })
@@ -121,7 +122,7 @@ impl Node {
                 return Ok((FastReply::Value(value), server));
             }
         };
-        self.trips.fetch_add(1, Ordering::Relaxed);
+        let trip = self.trips.begin(&self.address, || name_of(&packed.unpacked()));
         let reply = connection.pipeline().send_fast(packed.into_bytes());
         let answer = match tokio::time::timeout(limit, reply).await {
             Ok(Ok(FastReply::Value(Value::ServerError(error)))) => Err(CommandError::Server(error)),
@@ -131,6 +132,7 @@ impl Node {
                 Err(CommandError::Timeout)
             }
         };
+        trip.end(&answer);
         Ok((self.note_answer(answer)?, connection.server))
     }
 
@@ -147,36 +149,44 @@ impl Node {
         via: Route,
         limit: Duration,
     ) -> Result<(Vec<Value>, u128), CommandError> {
-        self.within(limit, async |by| {
-            let connection = by.insert(self.connection(via).await?);
-            Ok((connection.send_all(commands).await?, connection.server))
-        })
+        self.within(
+            limit,
+            || "PIPELINE",
+            async |by| {
+                let connection = by.insert(self.connection(via).await?);
+                Ok((connection.send_all(commands).await?, connection.server))
+            },
+        )
         .await
     }
 
     /// Asks the server for current facts about itself.
     pub(super) async fn server(&self, limit: Duration) -> Result<Server, CommandError> {
-        self.within(limit, async |by| {
-            by.insert(self.connection(Route::Pool).await?).server().await.map_err(CommandError::Connecting)
-        })
+        self.within(
+            limit,
+            || "INFO",
+            async |by| by.insert(self.connection(Route::Pool).await?).server().await.map_err(CommandError::Connecting),
+        )
         .await
     }
 
-    async fn within<T>(
+    async fn within<T, O: AsRef<str>>(
         &self,
         limit: Duration,
+        operation: impl FnOnce() -> O,
         asking: impl AsyncFnOnce(&mut Option<RedisConnection>) -> Result<T, CommandError>,
     ) -> Result<T, CommandError> {
         if self.breaker.is_open() {
             return Err(CommandError::Unavailable);
         }
-        self.trips.fetch_add(1, Ordering::Relaxed);
+        let trip = self.trips.begin(&self.address, operation);
         // The connection of the command, once there is one.
         let mut by = None;
         let answer = tokio::time::timeout(limit, asking(&mut by)).await.unwrap_or_else(|_| {
             by.iter().for_each(RedisConnection::note_timeout);
             Err(CommandError::Timeout)
         });
+        trip.end(&answer);
         self.note_answer(answer)
     }
 

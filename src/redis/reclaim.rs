@@ -42,6 +42,8 @@ pub struct ServerUsage {
     pub capacity: u64,
     /// The number of keys, including those of other applications.
     pub keys: u64,
+    /// The bytes of pushes that the servers hold for this process: the output buffers of its connections for pushes. 0 without them.
+    pub output_buffer: u64,
 }
 
 impl Redis {
@@ -88,6 +90,10 @@ impl Redis {
         for node in inner.topology.all() {
             let server = node.server(inner.command_timeout.max(LIMIT / 5)).await?;
             let (keys, _) = node.send(&redis::cmd("DBSIZE"), Route::Pool, inner.command_timeout).await?;
+            if node.control().is_some() {
+                let (client, _) = node.send(redis::cmd("CLIENT").arg("INFO"), Route::Control, inner.command_timeout).await?;
+                usage.output_buffer += output_buffer(&client);
+            }
             usage.masters += 1;
             usage.bytes += server.memory;
             usage.capacity += server.max_memory;
@@ -100,6 +106,17 @@ impl Redis {
         usage.capacity = if limited { usage.capacity } else { 0 };
         Ok(usage)
     }
+}
+
+/// Returns the output buffer that `CLIENT INFO` reports, in bytes.
+fn output_buffer(client: &Value) -> u64 {
+    let text = match client {
+        Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        Value::VerbatimString { text, .. } => text.clone(),
+        _ => String::new(),
+    };
+    let field = text.split_whitespace().find_map(|field| field.strip_prefix("omem="));
+    field.and_then(|bytes| bytes.parse().ok()).unwrap_or(0)
 }
 
 /// Takes one step of a walk over the keys of entries.

@@ -1,6 +1,11 @@
 //! The store: a handle of the state that its clones share.
 
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use super::{
     builder::RedisBuilder, inner::RedisInner, lock::LockReturn, options::Coherence, outbox::DeliveryResult, read::ReadRequest,
@@ -100,8 +105,7 @@ impl Redis {
 
     /// Returns the number of round trips to the current masters, without heartbeats.
     pub fn round_trips(&self) -> u64 {
-        use std::sync::atomic::Ordering;
-        self.0.inner.topology.all().iter().map(|node| node.trips.load(Ordering::Relaxed)).sum()
+        self.0.inner.topology.all().iter().map(|node| node.trips.begun()).sum()
     }
 
     /// Returns the number of names whose invalidation is not delivered yet.
@@ -245,7 +249,14 @@ impl Backend for Redis {
 impl Store for Redis {
     fn stats(&self) -> Stats {
         let leased = (self.0.inner.coherence == Coherence::Leased).then(|| self.is_leased());
-        Stats { reachable: Some(self.is_reachable()), leased, ..Stats::of(&self.context().counters, self.usage()) }
+        let mut stats = Stats::of(&self.context().counters, self.usage());
+        for node in self.0.inner.topology.all().iter() {
+            stats.round_trips += node.trips.begun();
+            stats.failed_round_trips += node.trips.failed();
+            stats.round_trip_times.add(&node.trips.times());
+            stats.pushes += node.trips.pushes.load(Ordering::Relaxed);
+        }
+        Stats { reachable: Some(self.is_reachable()), leased, ..stats }
     }
 }
 

@@ -151,6 +151,7 @@ fn push_listener(inner: &Arc<RedisInner>, node: &Arc<Node>) -> PushListener {
     let (inner, node) = (Arc::downgrade(inner), Arc::downgrade(node));
     Box::new(move |push: PushInfo| {
         let (Some(inner), Some(node)) = (inner.upgrade(), node.upgrade()) else { return };
+        node.trips.pushes.fetch_add(1, Ordering::Relaxed);
         match (push.kind, push.data.first()) {
             (PushKind::Invalidate, Some(Value::Array(keys))) => {
                 for key in keys {

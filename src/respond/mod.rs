@@ -14,7 +14,7 @@ use self::{age::set_age, range::part};
 use crate::{
     body::CacheBody,
     clock::{MS, Nanos},
-    entry::{Content, Entry},
+    entry::{Content, Entry, times::Times},
     lookup::{info::RequestInfo, request::Served},
     semantics::{self, Precondition, Role, Selected},
     single_flight::outcome::ArrivingResponse,
@@ -200,7 +200,7 @@ fn not_modified<B>(headers: HeaderMap, extensions: http::Extensions) -> Response
 #[inline]
 pub(crate) fn complete<St: Store, B>(shared: &LayerState<St>, entry: &Entry, served: Served) -> Response<CacheBody<B>> {
     let response = from_whole(shared, entry, CacheStatus::new(Outcome::Hit), served.at);
-    hit(shared, served, &response);
+    hit(shared, served, entry.times(), response.body().cached_length());
     response
 }
 
@@ -214,11 +214,11 @@ pub(crate) fn replay<St: Store, B>(shared: &LayerState<St>, entry: &Entry, serve
 
 /// Returns a response that this thread holds, and counts a hit.
 #[inline]
-pub(crate) fn hot<St: Store, B>(shared: &LayerState<St>, response: &HotResponse, served: Served) -> Response<CacheBody<B>> {
-    let (status, headers, body) = response.parts();
-    let (parts, trailers) = ((status, headers.clone(), body), response.trailers().cloned().map(Box::new));
-    let response = whole_of(shared, parts, trailers, response.entry(), CacheStatus::new(Outcome::Hit), served.at);
-    hit(shared, served, &response);
+pub(crate) fn hot<St: Store, B>(shared: &LayerState<St>, held: &HotResponse, served: Served) -> Response<CacheBody<B>> {
+    let (status, headers, body) = held.parts();
+    let (parts, trailers) = ((status, headers.clone(), body), held.trailers().cloned().map(Box::new));
+    let response = whole_of(shared, parts, trailers, held.entry(), CacheStatus::new(Outcome::Hit), served.at);
+    hit(shared, served, held.entry().times(), body.len() as u64);
     response
 }
 
@@ -253,7 +253,7 @@ pub(crate) fn hot_reduced<St: Store, B, R>(
         with_body(status, headers.clone(), CacheBody::whole(body.clone(), response.trailers().cloned().map(Box::new)))
     };
     finish(shared, &mut reduced, response.entry(), CacheStatus::new(Outcome::Hit), now);
-    hit(shared, served, &reduced);
+    hit(shared, served, times, reduced.body().cached_length());
     reduced
 }
 
@@ -272,7 +272,7 @@ pub(crate) fn serve<St: Store, B, R>(
             shared.routes[served.place].stale(reason, from_store, response.body().cached_length());
             tracing::debug!("stale hit");
         }
-        _ => hit(shared, served, &response),
+        _ => hit(shared, served, entry.times(), response.body().cached_length()),
     }
     response
 }
@@ -283,17 +283,19 @@ pub(crate) fn complete_owned<St: Store, B>(
     entry: Arc<Entry>,
     served: Served,
 ) -> Response<CacheBody<B>> {
+    let times = *entry.times();
     let response = from_last(shared, entry, CacheStatus::new(Outcome::Hit), served.at);
-    hit(shared, served, &response);
+    hit(shared, served, &times, response.body().cached_length());
     response
 }
 
-/// Counts a hit, and measures the time of one in 64.
+/// Counts a hit that sends this number of bytes, and measures one hit in 64.
 #[inline]
-pub(crate) fn hit<St: Store, B>(shared: &LayerState<St>, served: Served, response: &Response<CacheBody<B>>) {
+pub(crate) fn hit<St: Store>(shared: &LayerState<St>, served: Served, times: &Times, bytes: u64) {
     let route = &shared.routes[served.place];
-    if route.hit(shared.is_from_store(served.has_queried), response.body().cached_length()) {
-        route.time_of_hit(shared.store.context().clock.nanos().saturating_sub(served.at));
+    if route.hit(shared.is_from_store(served.has_queried), bytes) {
+        let took = shared.store.context().clock.nanos().saturating_sub(served.at);
+        route.measured_hit(took, served.at.saturating_sub(times.born));
     }
     tracing::debug!("hit");
 }

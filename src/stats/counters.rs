@@ -14,6 +14,7 @@ use super::{
     stripes::Stripes,
     warnings::WarningLimits,
 };
+use crate::histogram::Histogram;
 
 /// The index of a counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +22,7 @@ pub(crate) enum Count {
     Evicted,
     Expired,
     Invalidations,
+    SoftInvalidations,
     Undelivered,
     UncoveredWrites,
     WithoutRules,
@@ -42,6 +44,12 @@ pub(crate) struct Counters {
     routes: Mutex<BTreeMap<Option<Box<str>>, Arc<RouteCounters>>>,
     /// The number of fills in progress, of all layers over the store.
     pub(crate) flying: Arc<AtomicUsize>,
+    /// The number of requests that wait for a fill.
+    pub(crate) followers: AtomicUsize,
+    /// The times from the end of a write to its delivered invalidation.
+    pub(crate) invalidation_times: Histogram,
+    /// The ages of evicted entries, measured on one in 16.
+    pub(crate) eviction_ages: Histogram,
     /// The number of namespaces whose invalidation waits for a shared store.
     pub(crate) waiting: Arc<AtomicUsize>,
     /// The counters of purge hooks.
@@ -66,9 +74,10 @@ impl fmt::Debug for Counters {
 }
 
 impl Counters {
+    /// Adds to a counter and returns its former value in the stripe of this thread.
     #[inline]
-    pub(crate) fn add(&self, count: Count, by: u64) {
-        self.counts.own().add(count as usize, by);
+    pub(crate) fn add(&self, count: Count, by: u64) -> u64 {
+        self.counts.own().add(count as usize, by)
     }
 
     pub(super) fn sum(&self, count: Count) -> u64 {

@@ -57,11 +57,18 @@ pub struct Stats {
     pub not_stored: Vec<(NoStore, u64)>,
     /// Entries removed to make room.
     pub evictions: u64,
+    /// Ages of evicted entries, measured on one eviction in 16.
+    pub eviction_ages: Durations,
     /// Entries removed because they had expired.
     pub expired: u64,
     /// Invalidations: responses of writes that have invalidated namespaces, and calls of [`Store::invalidate`](crate::Store::invalidate) and
     /// its relatives. Each counts once, for one namespace or for many.
     pub invalidations: u64,
+    /// [Soft](crate::Store::invalidate_softly) invalidations. [`invalidations`](Self::invalidations) includes them.
+    pub soft_invalidations: u64,
+    /// Times from the end of a write to the invalidation of its namespaces: in memory, or until a shared store has confirmed it. Invalidations that
+    /// were not delivered in time are left out. In memory, one invalidation in 64 is measured.
+    pub invalidation_times: Durations,
     /// Invalidations that could not be delivered to a shared store in time.
     pub undelivered: u64,
     /// Namespaces whose invalidation now waits for a shared store that cannot be reached.
@@ -88,6 +95,14 @@ pub struct Stats {
     pub reachable: Option<bool>,
     /// True if a lease is held, so that hits in memory need no round trip. `None` without leases.
     pub leased: Option<bool>,
+    /// Round trips to the current masters of a shared store, without heartbeats. 0 for [`Memory`](crate::Memory).
+    pub round_trips: u64,
+    /// Round trips that have failed: by a timeout, by an error of the server, or by a broken connection.
+    pub failed_round_trips: u64,
+    /// Times of the round trips, from the command to its reply or its timeout.
+    pub round_trip_times: Durations,
+    /// Messages that the current masters have pushed: invalidated keys.
+    pub pushes: u64,
     /// Writes for which a strict store could not set a fence.
     pub unfenced_writes: u64,
     /// Entries of a shared store that were damaged, foreign or of another format. They are misses, and removed.
@@ -98,6 +113,8 @@ pub struct Stats {
     pub refreshes: u64,
     /// Fills that are in progress.
     pub flights: u64,
+    /// Requests that wait for the fill of another request.
+    pub followers: u64,
     /// Entries in the store, with expired and invalidated ones that are not removed yet.
     pub entries: u64,
     /// Bytes in the store, with overhead.
@@ -138,7 +155,10 @@ impl Stats {
             not_stored: NoStore::ALL.iter().map(|why| (*why, refused(*why))).collect(),
             evictions: count(Count::Evicted),
             expired: count(Count::Expired),
+            eviction_ages: counters.eviction_ages.read(),
             invalidations: count(Count::Invalidations),
+            soft_invalidations: count(Count::SoftInvalidations),
+            invalidation_times: counters.invalidation_times.read(),
             undelivered: count(Count::Undelivered),
             pending_invalidations: counters.waiting.load(Ordering::Relaxed) as u64,
             purges: counters.purges.done.load(Ordering::Relaxed),
@@ -152,11 +172,16 @@ impl Stats {
             unmatched_rules: counters.unmatched_rules(),
             reachable: None,
             leased: None,
+            round_trips: 0,
+            failed_round_trips: 0,
+            round_trip_times: Durations::default(),
+            pushes: 0,
             unfenced_writes: count(Count::NotFenced),
             damaged: count(Count::Damaged),
             failed_lookups: count(Count::Away),
             refreshes: count(Count::Refreshes),
             flights: counters.flying.load(Ordering::Relaxed) as u64,
+            followers: counters.followers.load(Ordering::Relaxed) as u64,
             entries: usage.entries,
             bytes: usage.bytes,
             capacity: usage.capacity,

@@ -66,6 +66,8 @@ pub struct RouteStats {
     pub inner_calls: u64,
     /// Responses stored.
     pub stored: u64,
+    /// Bytes of the stored responses, with overhead.
+    pub stored_bytes: u64,
     /// Responses not stored, by reason. Reasons that never occurred are left out.
     pub not_stored: Vec<(NoStore, u64)>,
     /// Times from the lookup to the response of hits, measured on one hit in 64.
@@ -76,12 +78,27 @@ pub struct RouteStats {
     pub bypass_times: Durations,
     /// Times from the call of the inner service to the head of its response, of fills.
     pub fill_times: Durations,
+    /// Times for which requests waited for the fill of another request.
+    pub wait_times: Durations,
+    /// Ages of the responses of hits, measured on one hit in 64.
+    pub hit_ages: Durations,
 }
 
 impl RouteStats {
     /// Returns the number of requests whose outcome satisfies `is`.
     pub fn count(&self, is: impl Fn(Outcome) -> bool) -> u64 {
         self.requests.iter().filter(|of| is(of.outcome)).map(|of| of.count).sum()
+    }
+
+    /// Returns the number of requests that were answered without a call of the inner service. A request that was served stale after a failed or slow
+    /// call is none of them.
+    pub fn calls_saved(&self) -> u64 {
+        let has_called = |reason| matches!(reason, Stale::IfError | Stale::SoftTimeout);
+        self.count(|outcome| match outcome {
+            Outcome::Hit | Outcome::Collapsed => true,
+            Outcome::Stale(reason) => !has_called(reason),
+            _ => false,
+        })
     }
 
     /// Returns the share of lookups that were answered without a call of their own, from 0 to 1. Returns 0 before the first lookup.
@@ -104,7 +121,8 @@ const CACHE_BYTES: usize = NO_STORES + NoStore::ALL.len();
 const INNER_BYTES: usize = CACHE_BYTES + 1;
 const INNER_CALLS: usize = INNER_BYTES + 1;
 const STORED: usize = INNER_CALLS + 1;
-const CELLS: usize = STORED + 1;
+const STORED_BYTES: usize = STORED + 1;
+const CELLS: usize = STORED_BYTES + 1;
 
 /// The counters of one route, for all layers over a store. They need memory from the first request on.
 pub(crate) struct RouteCounters {
@@ -119,6 +137,8 @@ struct Cells {
     misses: Histogram,
     bypasses: Histogram,
     fills: Histogram,
+    waits: Histogram,
+    hit_ages: Histogram,
 }
 
 impl RouteCounters {
@@ -131,7 +151,7 @@ impl RouteCounters {
         self.cells.get_or_init(Box::default)
     }
 
-    /// Counts a hit. Returns true for one hit in 64, whose time is to be [measured](Self::time_of_hit).
+    /// Counts a hit. Returns true for one hit in 64, which is to be [measured](Self::measured_hit).
     #[inline]
     pub(crate) fn hit(&self, from_store: bool, bytes: u64) -> bool {
         let stripe = self.cells().counts.own();
@@ -139,9 +159,15 @@ impl RouteCounters {
         stripe.add(HIT + usize::from(from_store), 1).is_multiple_of(64)
     }
 
+    /// Records the time and the age of a hit.
     #[cold]
-    pub(crate) fn time_of_hit(&self, nanos: u64) {
+    pub(crate) fn measured_hit(&self, nanos: u64, age: u64) {
         self.cells().hits.record(nanos);
+        self.cells().hit_ages.record(age);
+    }
+
+    pub(crate) fn time_of_wait(&self, nanos: u64) {
+        self.cells().waits.record(nanos);
     }
 
     pub(crate) fn stale(&self, reason: Stale, from_store: bool, bytes: u64) {
@@ -199,8 +225,10 @@ impl RouteCounters {
     }
 
     #[inline]
-    pub(crate) fn stored(&self) {
-        self.cells().counts.own().add(STORED, 1);
+    pub(crate) fn stored(&self, bytes: u64) {
+        let stripe = self.cells().counts.own();
+        stripe.add(STORED, 1);
+        stripe.add(STORED_BYTES, bytes);
     }
 
     pub(crate) fn no_store(&self, reason: NoStore) {
@@ -209,7 +237,7 @@ impl RouteCounters {
 
     /// Returns the statistics of the route. Returns `None` before its first request.
     pub(super) fn read(&self) -> Option<RouteStats> {
-        let Cells { counts, hits, misses, bypasses, fills } = &**self.cells.get()?;
+        let Cells { counts, hits, misses, bypasses, fills, waits, hit_ages } = &**self.cells.get()?;
         let requests = outcomes().map(|(cell, outcome, tier)| RequestCount { outcome, tier, count: counts.sum(cell) });
         let not_stored = NoStore::ALL.iter().map(|reason| (*reason, counts.sum(NO_STORES + *reason as usize)));
         Some(RouteStats {
@@ -219,11 +247,14 @@ impl RouteCounters {
             inner_bytes: counts.sum(INNER_BYTES),
             inner_calls: counts.sum(INNER_CALLS),
             stored: counts.sum(STORED),
+            stored_bytes: counts.sum(STORED_BYTES),
             not_stored: not_stored.filter(|(_, count)| *count > 0).collect(),
             hit_times: hits.read(),
             miss_times: misses.read(),
             bypass_times: bypasses.read(),
             fill_times: fills.read(),
+            wait_times: waits.read(),
+            hit_ages: hit_ages.read(),
         })
     }
 }

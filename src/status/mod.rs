@@ -9,13 +9,6 @@ use http::{HeaderValue, Response};
 
 use crate::clock::Nanos;
 
-/// A reason from a closed list.
-#[cfg(feature = "metrics")]
-pub(crate) trait Reason {
-    /// Returns the token of the reason, as logs show it.
-    fn token(&self) -> &'static str;
-}
-
 /// Defines a closed list of reasons with the tokens that headers, logs and metrics show.
 macro_rules! reasons {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $reason:ident = $token:literal,)* }) => {
@@ -31,13 +24,6 @@ macro_rules! reasons {
             /// Returns the token of the reason, as logs and `Cache-Status` show it.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$reason => $token,)* }
-            }
-        }
-
-        #[cfg(feature = "metrics")]
-        impl Reason for $name {
-            fn token(&self) -> &'static str {
-                self.as_str()
             }
         }
 

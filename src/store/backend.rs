@@ -12,12 +12,15 @@ use std::{
 use super::{error::StoreError, lock::Lock};
 use crate::{
     cdn::worker::PurgeHooks,
-    clock::Clock,
+    clock::{Clock, Nanos},
     entry::{Entry, stamp::Stamp, validity::Validity},
     key::KeyRef,
     namespace::set::Namespaces,
     secret::Secret,
-    stats::{counters::Counters, usage::Usage},
+    stats::{
+        counters::{Count, Counters},
+        usage::Usage,
+    },
     store::epochs::InvalidationKind,
 };
 
@@ -212,6 +215,35 @@ impl Context {
     /// Returns the clock by which entries live and expire.
     pub fn clock(&self) -> &Clock {
         &self.clock
+    }
+}
+
+/// An invalidation that was counted, until it is delivered.
+pub(crate) struct InvalidationCount<'a> {
+    context: &'a Context,
+    /// `None` if the time is not measured.
+    began: Option<Nanos>,
+}
+
+impl<'a> InvalidationCount<'a> {
+    /// Counts an invalidation that begins. Those of a shared store are measured, and one in 64 of those in memory.
+    #[inline]
+    pub(crate) fn begin<St: Backend>(store: &'a St, kind: InvalidationKind) -> Self {
+        let context = store.context();
+        let is_measured = context.counters.add(Count::Invalidations, 1).is_multiple_of(64) || store.is_shared();
+        if kind == InvalidationKind::Soft {
+            context.counters.add(Count::SoftInvalidations, 1);
+        }
+        Self { context, began: is_measured.then(|| context.clock.nanos()) }
+    }
+
+    /// Records the time to the delivery.
+    #[inline]
+    pub(crate) fn delivered(self) {
+        if let Some(began) = self.began {
+            let Context { counters, clock, .. } = self.context;
+            counters.invalidation_times.record(clock.nanos().saturating_sub(began));
+        }
     }
 }
 

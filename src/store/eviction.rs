@@ -48,7 +48,10 @@ impl Lifecycle<u128, StoredEntry> for EvictionListener {
     fn on_evict(&self, evicted: &mut Evicted, key: u128, stored: StoredEntry) {
         stored.entry.mark_removed();
         if key != evicted.inserted || address(&stored.entry) == evicted.entry {
-            self.0.counters.add(Count::Evicted, 1);
+            let Context { counters, clock, .. } = &*self.0;
+            if counters.add(Count::Evicted, 1).is_multiple_of(16) {
+                counters.eviction_ages.record(clock.nanos().saturating_sub(stored.entry.times().born));
+            }
         }
         if let Some(before) = evicted.last.replace((key, stored)) {
             evicted.more.push(before);

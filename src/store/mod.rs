@@ -13,7 +13,7 @@ pub(crate) mod memory;
 use std::{fmt, future::Future};
 
 use self::{
-    backend::{Backend, Context, within},
+    backend::{Backend, Context, InvalidationCount, within},
     epochs::InvalidationKind,
     error::StoreError,
 };
@@ -21,7 +21,7 @@ use crate::{
     cdn::PurgeHook,
     key::Key,
     namespace::{InvalidNamespace, Namespace, set::Namespaces},
-    stats::{Stats, counters::Count},
+    stats::Stats,
 };
 
 /// A store of responses, as an application uses it: to invalidate and to report.
@@ -131,11 +131,12 @@ where
 
 /// Invalidates, and waits no longer than the store's `invalidate_timeout`.
 pub(crate) async fn bump_in_time<St: Store>(store: &St, names: &Namespaces, kind: InvalidationKind) -> Result<(), StoreError> {
-    let Context { invalidate_timeout, counters, hooks, .. } = store.context();
-    if !names.is_empty() {
-        counters.add(Count::Invalidations, 1);
-    }
+    let Context { invalidate_timeout, hooks, .. } = store.context();
+    let counted = (!names.is_empty()).then(|| InvalidationCount::begin(store, kind));
     let bumped = within(*invalidate_timeout, store.bump(names, kind, None)).await.unwrap_or_else(|| Err(StoreError::queued()));
+    if let Some(counted) = counted.filter(|_| bumped.is_ok()) {
+        counted.delivered();
+    }
     hooks.invalidated(names, bumped.is_ok());
     bumped
 }

@@ -13,6 +13,7 @@ mod invalidation;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod routes;
+mod spans;
 
 use common::*;
 use http::{Request, Response};

@@ -21,6 +21,8 @@ mod locks;
 mod losses;
 mod lost_push;
 mod messages;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod named;
 mod places;
 mod purges;
