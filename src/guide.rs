@@ -48,6 +48,11 @@ pub mod observability {
     #![doc = include_str!("../docs/observability.md")]
 }
 
+/// Responses that are stored before clients ask for them.
+pub mod warming {
+    #![doc = include_str!("../docs/warming.md")]
+}
+
 /// Tests of an application with the cache: clocks, assertions, off switch.
 pub mod testing {
     #![doc = include_str!("../docs/testing.md")]

@@ -8,6 +8,7 @@
 //! [GraphQL]: crate::guide::graphql
 //! [CDN]: crate::guide::cdn
 //! [observability]: crate::guide::observability
+//! [warming]: crate::guide::warming
 //! [testing]: crate::guide::testing
 //! [performance]: crate::guide::performance
 //! [comparison]: crate::guide::comparison
@@ -34,6 +35,7 @@ mod layer;
 mod refresh;
 mod service;
 mod slow_path;
+pub mod warm;
 
 // Layer 6: one call of the inner service and its result.
 mod fill;

@@ -30,6 +30,7 @@ const LAYERS: &[&[&str]] = &[
         "refresh",
         "service",
         "slow_path",
+        "warm",
     ],
 ];
 

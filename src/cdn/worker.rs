@@ -34,13 +34,17 @@ pub(crate) struct PurgeHooks(RwLock<Vec<Arc<Worker>>>);
 impl PurgeHooks {
     /// Adds a hook.
     pub(crate) fn add(&self, hook: PurgeHook, counters: &Counters) {
-        let worker = Worker {
-            hook,
-            state: Mutex::default(),
-            changed: Notify::new(),
-            counts: counters.purges.clone(),
-            undelivered: counters.waiting.clone(),
-        };
+        self.push(hook, counters.purges.clone(), counters);
+    }
+
+    /// Adds a hook that purges nothing, so that its calls do not count as purges.
+    pub(crate) fn add_uncounted(&self, hook: PurgeHook, counters: &Counters) {
+        self.push(hook, Arc::default(), counters);
+    }
+
+    fn push(&self, hook: PurgeHook, counts: Arc<PurgeCounts>, counters: &Counters) {
+        let undelivered = counters.waiting.clone();
+        let worker = Worker { hook, state: Mutex::default(), changed: Notify::new(), counts, undelivered };
         self.0.write().unwrap_or_else(PoisonError::into_inner).push(Arc::new(worker));
     }
 

@@ -22,7 +22,11 @@ use crate::{
     request_body::RequestBodyLayer,
     rules::{Rules, rule::Rule},
     stats::Stats,
-    store::{Store, error::StoreError},
+    store::{
+        Store,
+        backend::{Backend, Context},
+        error::StoreError,
+    },
     switch::Switch,
 };
 
@@ -363,6 +367,12 @@ impl ResponseCache {
     /// Returns the summaries of all rules, in the order in which they were added.
     pub fn rule_summaries(&self) -> Vec<RuleSummary> {
         self.cache.rules.summaries()
+    }
+
+    /// Adds a hook that warms. It does not count as a purge.
+    pub(crate) fn add_warmer(&self, hook: PurgeHook) {
+        let Context { hooks, counters, .. } = self.store().context();
+        hooks.add_uncounted(hook, counters);
     }
 
     fn store(&self) -> &AnyStore {
