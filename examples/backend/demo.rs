@@ -62,7 +62,8 @@ pub(crate) async fn print_examples(server: &Server) -> Result<(), BoxError> {
   curl -i 'http://{address}/storage/flights?prefix=UA/'
   curl -i http://{address}/storage/flights/UA/note.txt -H \"Authorization: Bearer $T\" -X PUT -d 'a note'
   curl -i http://{address}/auth/user -H \"Authorization: Bearer $T\"
-  curl -i -X POST http://{address}/auth/logout -H \"Authorization: Bearer $T\""
+  curl -i -X POST http://{address}/auth/logout -H \"Authorization: Bearer $T\"
+  curl http://{address}/metrics"
     );
     Ok(())
 }

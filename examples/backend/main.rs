@@ -22,6 +22,7 @@ pub(crate) mod extract;
 pub(crate) mod hash;
 pub(crate) mod load_test;
 pub(crate) mod progress;
+pub(crate) mod prometheus;
 pub(crate) mod query;
 #[cfg(feature = "redis")]
 pub(crate) mod redis_store;
@@ -118,7 +119,8 @@ async fn serve(args: &Args, home: &Path, server: &mut Option<Server>) -> Result<
     let store = open_store(args, home).await?;
     #[cfg(not(feature = "redis"))]
     let store = Memory::new(args.memory);
-    let cache = caching::cache(store);
+    let recorder = prometheus::install()?;
+    let cache = caching::cache(store).metrics(prometheus::CACHE);
     let db = Db::open(&home.join("app.db"), CONNECTIONS)?;
     let buckets = Arc::new(Buckets::open(&home.join("buckets"))?);
     seed::fill(&db, Arc::clone(&buckets)).await?;
@@ -126,7 +128,8 @@ async fn serve(args: &Args, home: &Path, server: &mut Option<Server>) -> Result<
     let backend = || Arc::new(Backend { db: db.clone(), buckets: Arc::clone(&buckets), calls: Calls::default() });
 
     let measured = backend();
-    let cached = app::app(Arc::clone(&measured)).layer(cache.layer());
+    let metrics = prometheus::routes(recorder, cache.clone());
+    let cached = app::app(Arc::clone(&measured)).layer(cache.layer()).merge(metrics);
     let server = server.insert(Server::start(listener, cached)?);
     if !args.serve {
         let uncached = Server::start(TcpListener::bind("127.0.0.1:0").await?, app::app(backend()))?;

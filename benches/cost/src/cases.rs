@@ -100,7 +100,7 @@ pub const CASES: &[Case] = &[
     case("no rule, 20 routes that begin alike", "no cache", HITS, near(436), || {
         repeat(setup::nested(Origin::of(KIB)), uncovered_nested)
     }),
-    case("bypass, method", "no cache", HITS, near(1_852), || repeat(setup::warm(Origin::of(KIB), Report::Default), post)),
+    case("bypass, method", "no cache", HITS, near(1_857), || repeat(setup::warm(Origin::of(KIB), Report::Default), post)),
     case("InvalidateLayer, GET", "no cache", HITS, near(443), || {
         in_runtime(|| repeat_item(setup::invalidating(Origin::of(KIB))))
     }),
@@ -123,19 +123,19 @@ pub const CASES: &[Case] = &[
         }
         distinct(bound)
     }),
-    case("miss, evicting", DISTINCT_INNER, MISSES, near(10_404), || miss(setup::minute_rule(), SMALL, FILLS, Report::Default)),
-    case("miss, evicting, Cache-Status", DISTINCT_INNER, MISSES, near(11_822), || {
+    case("miss, evicting", DISTINCT_INNER, MISSES, near(10_710), || miss(setup::minute_rule(), SMALL, FILLS, Report::Default)),
+    case("miss, evicting, Cache-Status", DISTINCT_INNER, MISSES, near(12_402), || {
         miss(setup::minute_rule(), SMALL, FILLS, Report::Header)
     }),
     case("bound: lookup by target, room left", DISTINCT_INNER, MISSES, Limit::None, || distinct(lookup(50_000))),
     case("bound: correct miss, room left", DISTINCT_INNER, MISSES, Limit::None, || {
         distinct(CorrectCache::over(Origin::of(KIB), LARGE as u64))
     }),
-    case("miss, room left", DISTINCT_INNER, MISSES, near(10_967), || {
+    case("miss, room left", DISTINCT_INNER, MISSES, near(11_172), || {
         miss(setup::minute_rule(), LARGE, FIRST_FILLS, Report::Default)
     }),
-    case("miss, Rule::http()", DISTINCT_INNER, MISSES, near(19_007), || miss(Rule::http(), SMALL, FILLS, Report::Default)),
-    case("miss, Rule::http(), room left", DISTINCT_INNER, MISSES, near(19_801), || {
+    case("miss, Rule::http()", DISTINCT_INNER, MISSES, near(19_622), || miss(Rule::http(), SMALL, FILLS, Report::Default)),
+    case("miss, Rule::http(), room left", DISTINCT_INNER, MISSES, near(20_377), || {
         miss(Rule::http(), LARGE, FIRST_FILLS, Report::Default)
     }),
     case("heap, bound: lookup by target", "", ENTRIES, Limit::None, || {

@@ -21,7 +21,7 @@ use backend::{
     caching,
     client::{Client, Reply},
     db::Db,
-    seed,
+    prometheus, seed,
     serve::Server,
 };
 use fastrand::Rng;
@@ -185,6 +185,60 @@ async fn cached_responses_equal_uncached_responses() {
     let hits = twins.run(400).await;
     // A cache without hits would prove nothing.
     assert!(hits > 40, "{hits} hits\n{}", twins.caches[0].stats());
+}
+
+/// Returns a figure from text in the format of Prometheus: the sum of the series whose labels contain all of these.
+fn figure(text: &str, name: &str, labels: &[&str]) -> f64 {
+    let series = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('{')?.split_once("} "));
+    let chosen = series.filter(|(found, _)| labels.iter().all(|label| found.contains(label)));
+    chosen.map(|(_, value)| value.parse::<f64>().expect("a number")).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prometheus_text_has_the_counts_of_handlers_and_clients() {
+    let data = tempfile::tempdir().expect("a directory");
+    let db = Db::open(&data.path().join("app.db"), 4).expect("a database");
+    let buckets = Arc::new(Buckets::open(&data.path().join("buckets")).expect("buckets"));
+    seed::fill(&db, Arc::clone(&buckets)).await.expect("initial data");
+    let backend = Arc::new(Backend { db, buckets, calls: Calls::default() });
+    let recorder = prometheus::install().expect("one recorder for the process");
+    let cache = caching::cache(Memory::new(64 << 20)).metrics(prometheus::CACHE);
+    let metrics = prometheus::routes(recorder, cache.clone());
+    let server = serve(app(Arc::clone(&backend)).layer(cache.layer()).merge(metrics)).await;
+    let client = Client::new(server.address());
+    let token = client.login(1).await.expect("a token");
+    let (mut rng, mut hits, mut bytes) = (Rng::with_seed(3), 0, 0);
+    let reads = 200;
+    for _ in 0..reads {
+        let path = format!("/tables/airlines?limit={}", rng.u8(1..6));
+        let reply = client.send(Method::GET, &path, None, String::new()).await.expect("a reply");
+        assert_eq!(reply.status, StatusCode::OK);
+        if reply.hit() {
+            (hits, bytes) = (hits + 1, bytes + reply.body.len());
+        }
+    }
+    client.send(Method::POST, "/tables/airlines", Some(&token), String::from("{}")).await.expect("a reply");
+    let text = client.send(Method::GET, "/metrics", None, String::new()).await.expect("a reply");
+    let text = String::from_utf8(text.body.to_vec()).expect("text");
+
+    let route = "route=\"/tables/{table}\"";
+    let requests = |labels: &[&str]| figure(&text, "cache_requests_total", &[&[route], labels].concat());
+    let calls = backend.calls.counts();
+    let handled = calls["GET /tables/{table}"] as f64;
+    assert_eq!(requests(&[]), f64::from(reads + 1), "the requests of the client");
+    assert_eq!(requests(&["result=\"miss\""]), handled, "the calls of the handler");
+    assert_eq!(requests(&["result=\"hit\"", "tier=\"memory\""]), f64::from(hits), "the hits of the client");
+    assert_eq!(requests(&["result=\"bypass\"", "reason=\"method\""]), calls["POST /tables/{table}"] as f64);
+    assert_eq!(figure(&text, "cache_inner_calls_total", &[route]), handled);
+    assert_eq!(figure(&text, "cache_inner_calls_saved_total", &[route]), f64::from(reads) - handled);
+    assert_eq!(figure(&text, "cache_fill_duration_seconds_count", &[route]), handled);
+    assert_eq!(
+        figure(&text, "cache_entry_size_bytes_count", &[route]),
+        figure(&text, "cache_responses_stored_total", &[route])
+    );
+    assert_eq!(figure(&text, "cache_response_bytes_total", &[route, "source=\"cache\""]), bytes as f64, "bytes of hits");
+    assert_eq!(figure(&text, "cache_entries", &["cache=\"backend\""]), handled);
+    assert!(!text.contains("limit="), "no path is a label");
 }
 
 #[test]
