@@ -48,6 +48,11 @@ pub mod observability {
     #![doc = include_str!("../docs/observability.md")]
 }
 
+/// A page for operators, the same figures as JSON, and purges by HTTP.
+pub mod dashboard {
+    #![doc = include_str!("../docs/dashboard.md")]
+}
+
 /// Responses that are stored before clients ask for them.
 pub mod warming {
     #![doc = include_str!("../docs/warming.md")]

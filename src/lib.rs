@@ -8,6 +8,7 @@
 //! [GraphQL]: crate::guide::graphql
 //! [CDN]: crate::guide::cdn
 //! [observability]: crate::guide::observability
+//! [dashboard]: crate::guide::dashboard
 //! [warming]: crate::guide::warming
 //! [testing]: crate::guide::testing
 //! [performance]: crate::guide::performance
@@ -30,6 +31,9 @@ mod finish;
 mod follow;
 mod future;
 mod handle;
+#[cfg(feature = "dashboard")]
+#[cfg_attr(docsrs, doc(cfg(feature = "dashboard")))]
+pub mod inspector;
 pub mod invalidate;
 mod layer;
 mod refresh;

@@ -25,6 +25,7 @@ const LAYERS: &[&[&str]] = &[
         "follow",
         "future",
         "handle",
+        "inspector",
         "invalidate",
         "layer",
         "refresh",

@@ -28,13 +28,14 @@ Usage: cargo run --release --example backend -- [FLAGS]
   --strict          with --redis, set a fence before each write, so that the write is visible even if the process crashes
                     during it. All processes with the same --prefix need the same setting
   --prefix P        with --redis, prefix of all keys  [backend- and a random number, which is stored in --db]
+  --admin-token T   serve the Inspector of the cache at /_cache/ for requests with this token  [not served]
   --seconds N       duration of the load without the cache          [6]
   --serve           serve without the demonstration
   --help            print this text
 ";
 
 const ALLOWED: &str = "--listen ADDR, --db DIR, --memory BYTES, --redis URL, --coherence HOW, --strict, --prefix P, \
-    --seconds N, --serve, --help";
+    --admin-token T, --seconds N, --serve, --help";
 
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Args {
@@ -42,6 +43,7 @@ pub(crate) struct Args {
     pub(crate) db: Option<PathBuf>,
     pub(crate) memory: usize,
     pub(crate) redis: RedisArgs,
+    pub(crate) admin_token: Option<String>,
     pub(crate) measure: Duration,
     pub(crate) serve: bool,
     pub(crate) help: bool,
@@ -76,6 +78,7 @@ impl Args {
                 Arg::Long("coherence") => args.redis.coherence = Some(value(&mut parser, COHERENCE, coherence)?),
                 Arg::Long("strict") => args.redis.strict = true,
                 Arg::Long("prefix") => args.redis.prefix = Some(value(&mut parser, PREFIX, |text| Some(text.into()))?),
+                Arg::Long("admin-token") => args.admin_token = Some(value(&mut parser, TOKEN, token)?),
                 Arg::Long("seconds") => args.measure = value(&mut parser, SECONDS, seconds)?,
                 Arg::Long("serve") => args.serve = true,
                 Arg::Long("help") | Arg::Short('h') => args.help = true,
@@ -112,7 +115,12 @@ impl Args {
 const ADDRESS: &str = "`--listen` takes an address and a port, such as 127.0.0.1:3000";
 const DIRECTORY: &str = "`--db` takes a directory";
 const URL: &str = "`--redis` takes a URL, such as redis://127.0.0.1:6379";
+const TOKEN: &str = "`--admin-token` takes a text that is not empty";
 const SECONDS: &str = "`--seconds` takes a whole number from 1 to 3600";
+
+fn token(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
 
 fn seconds(text: &str) -> Option<Duration> {
     let seconds = text.parse().ok().filter(|seconds| (1..=3600).contains(seconds))?;

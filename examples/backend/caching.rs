@@ -9,11 +9,13 @@
 use std::time::Duration;
 
 use axum::{
-    Extension,
+    Extension, Router,
     response::{IntoResponse, Response},
 };
 use tower_response_cache::{
-    AnyStore, CachePolicy, Identity, Invalidations, Namespace, ResponseCache, RouteAndQuery, Rule, key::RequestView,
+    AnyStore, CachePolicy, Identity, Invalidations, Namespace, ResponseCache, RouteAndQuery, Rule,
+    inspector::{Inspector, InspectorError},
+    key::RequestView,
 };
 
 use super::{query, schema::Table};
@@ -38,6 +40,13 @@ pub(crate) fn cache(store: impl Into<AnyStore>) -> ResponseCache {
         .route("/tables/{table}/{id}", row)
         .route("/storage/{bucket}", list)
         .route("/storage/{bucket}/{*path}", Rule::uncached().invalidates("storage:list:{bucket}"))
+}
+
+/// Serves the Inspector of the cache at `/_cache`, outside of the cache, if there is a token.
+pub(crate) fn with_inspector(app: Router, cache: &ResponseCache, token: Option<&str>) -> Result<Router, InspectorError> {
+    let Some(token) = token else { return Ok(app) };
+    let inspector = Inspector::builder(cache.clone()).token(token).build()?;
+    Ok(app.nest_service("/_cache", inspector))
 }
 
 fn lifetime(request: &RequestView<'_>) -> Duration {

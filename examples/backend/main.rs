@@ -130,7 +130,11 @@ async fn serve(args: &Args, home: &Path, server: &mut Option<Server>) -> Result<
     let measured = backend();
     let metrics = prometheus::routes(recorder, cache.clone());
     let cached = app::app(Arc::clone(&measured)).layer(cache.layer()).merge(metrics);
+    let cached = caching::with_inspector(cached, &cache, args.admin_token.as_deref())?;
     let server = server.insert(Server::start(listener, cached)?);
+    if args.admin_token.is_some() {
+        println!("Inspector of the cache: http://{}/_cache/", server.address());
+    }
     if !args.serve {
         let uncached = Server::start(TcpListener::bind("127.0.0.1:0").await?, app::app(backend()))?;
         demo::run(uncached, server, &cache, &measured.calls, args).await?;

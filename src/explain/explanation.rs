@@ -93,13 +93,7 @@ impl Explanation {
 
     /// Returns the reason of a miss, a bypass or a stale hit, as logs show it.
     pub fn reason(&self) -> Option<&'static str> {
-        match self.outcome? {
-            Outcome::Miss(reason) => Some(reason.as_str()),
-            Outcome::Bypass(reason) => Some(reason.as_str()),
-            Outcome::Stale(Stale::WhileRevalidate) => Some("stale-while-revalidate"),
-            Outcome::Stale(Stale::MaxStale) => Some("max-stale"),
-            _ => None,
-        }
+        reason_of(self.outcome?)
     }
 
     /// Returns a sentence that says what to do about the outcome, if it is not a hit.
@@ -115,6 +109,19 @@ impl Explanation {
             Some(Outcome::Stale(_)) => Some("Nothing: the client accepts a stale response."),
             Some(_) => None,
         }
+    }
+}
+
+/// Returns the reason of an outcome, as logs show it.
+pub(crate) fn reason_of(outcome: Outcome) -> Option<&'static str> {
+    match outcome {
+        Outcome::Miss(reason) => Some(reason.as_str()),
+        Outcome::Bypass(reason) => Some(reason.as_str()),
+        Outcome::Stale(Stale::WhileRevalidate) => Some("stale-while-revalidate"),
+        Outcome::Stale(Stale::IfError) => Some("stale-if-error"),
+        Outcome::Stale(Stale::MaxStale) => Some("max-stale"),
+        Outcome::Stale(Stale::SoftTimeout) => Some("soft-timeout"),
+        _ => None,
     }
 }
 

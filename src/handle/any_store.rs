@@ -201,6 +201,10 @@ impl Backend for AnyStore {
         delegate!(self, store => store.context())
     }
 
+    fn sample(&self, limit: usize) -> Vec<Arc<Entry>> {
+        delegate!(self, store => Backend::sample(store, limit))
+    }
+
     fn usage(&self) -> Usage {
         delegate!(self, store => store.usage())
     }

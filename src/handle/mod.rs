@@ -4,6 +4,8 @@ pub(crate) mod any_store;
 pub(crate) mod matching;
 
 use std::future::Future;
+#[cfg(feature = "dashboard")]
+use std::sync::Arc;
 
 use http::{Method, Request, Uri};
 use http_body::Body;
@@ -12,6 +14,8 @@ use self::{
     any_store::AnyStore,
     matching::{Match, NoMatch},
 };
+#[cfg(feature = "dashboard")]
+use crate::state::LayerState;
 use crate::{
     cdn::{CacheTags, PurgeHook},
     explain::{Explanation, RuleSummary, predict},
@@ -367,6 +371,12 @@ impl ResponseCache {
     /// Returns the summaries of all rules, in the order in which they were added.
     pub fn rule_summaries(&self) -> Vec<RuleSummary> {
         self.cache.rules.summaries()
+    }
+
+    /// Returns the state that the cache layers share.
+    #[cfg(feature = "dashboard")]
+    pub(crate) fn state(&self) -> Arc<LayerState<AnyStore>> {
+        self.cache.shared()
     }
 
     /// Adds a hook that warms. It does not count as a purge.

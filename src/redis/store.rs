@@ -237,6 +237,10 @@ impl Backend for Redis {
         self.0.inner.context()
     }
 
+    fn sample(&self, limit: usize) -> Vec<Arc<Entry>> {
+        self.0.inner.memory.sample(limit)
+    }
+
     /// Returns the usage of the memory in front. [`Redis::server`] returns that of Redis.
     fn usage(&self) -> Usage {
         match self.0.inner.has_memory {

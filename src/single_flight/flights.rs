@@ -155,6 +155,19 @@ impl Flights {
         &self.landings_by_key[key as usize % LANDINGS]
     }
 
+    /// Returns the keys of up to `limit` fills in progress, with the numbers of their followers.
+    #[cfg(feature = "dashboard")]
+    pub(crate) fn in_progress(&self, limit: usize) -> Vec<(Key, usize)> {
+        let mut found = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let of =
+                |flying: &Arc<dyn AnyFlight>| (flying.flight().key.clone(), flying.flight().waiters.load(Ordering::Relaxed));
+            found.extend(shard.values().take(limit - found.len()).map(of));
+        }
+        found
+    }
+
     pub(crate) fn shard(&self, key: u128) -> MutexGuard<'_, Shard> {
         self.shards[self.shard_seed.place(key) as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }

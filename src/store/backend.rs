@@ -176,6 +176,12 @@ pub trait Backend: Clone + fmt::Debug + Send + Sync + 'static {
     /// Returns the clock, the secret and the counters, which a store shares with the layers over it.
     fn context(&self) -> &Context;
 
+    /// Returns up to `limit` entries in memory, in no order. Defaults to none.
+    fn sample(&self, limit: usize) -> Vec<Arc<Entry>> {
+        let _ = limit;
+        Vec::new()
+    }
+
     /// Returns the current number of entries and bytes.
     fn usage(&self) -> Usage;
 }

@@ -528,6 +528,10 @@ impl Backend for Memory {
         future::ready(Ok(self.0.peek(key)))
     }
 
+    fn sample(&self, limit: usize) -> Vec<Arc<Entry>> {
+        self.0.entries.iter().take(limit).map(|(_, stored)| stored.entry).collect()
+    }
+
     fn put(&self, entry: Arc<Entry>, _: Option<Lock>) -> impl Future<Output = Result<Put, StoreError>> + Send {
         future::ready(Ok(self.0.keep(entry)))
     }

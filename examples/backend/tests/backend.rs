@@ -241,6 +241,34 @@ async fn prometheus_text_has_the_counts_of_handlers_and_clients() {
     assert!(!text.contains("limit="), "no path is a label");
 }
 
+#[tokio::test]
+async fn admin_token_opens_the_inspector() {
+    let data = tempfile::tempdir().expect("a directory");
+    let db = Db::open(&data.path().join("app.db"), 2).expect("a database");
+    let buckets = Arc::new(Buckets::open(&data.path().join("buckets")).expect("buckets"));
+    seed::fill(&db, Arc::clone(&buckets)).await.expect("initial data");
+    let cache = caching::cache(Memory::default());
+    let backend = || Arc::new(Backend { db: db.clone(), buckets: Arc::clone(&buckets), calls: Calls::default() });
+    let served = async |flags: &[&str]| {
+        let args = Args::parse(flags.iter().map(Into::into)).expect("valid flags");
+        let app = app(backend()).layer(cache.layer());
+        serve(caching::with_inspector(app, &cache, args.admin_token.as_deref()).expect("a token")).await
+    };
+    let (open, closed) = (served(&["--admin-token", "hunter2"]).await, served(&[]).await);
+    let client = Client::new(open.address());
+    let get = async |path: &str, token| client.send(Method::GET, path, token, "").await.expect("a response");
+    get("/tables/airlines", None).await;
+    assert_eq!(get("/_cache/api/stats", None).await.status, StatusCode::UNAUTHORIZED);
+    let stats = get("/_cache/api/stats", Some("hunter2")).await;
+    assert_eq!((stats.status, &stats.json()["stats"]["misses"]), (StatusCode::OK, &1.into()));
+    let explained = get("/_cache/api/explain?url=/tables/airlines", Some("hunter2")).await;
+    assert_eq!(explained.json()["outcome"], "hit");
+    assert!(String::from_utf8_lossy(&get("/_cache/", Some("hunter2")).await.body).contains("<h1>"));
+    let closed = Client::new(closed.address()).send(Method::GET, "/_cache/api/stats", Some("hunter2"), "").await;
+    assert_eq!(closed.expect("a response").status, StatusCode::NOT_FOUND);
+    assert!(Args::parse(["--admin-token", ""].map(Into::into)).is_err());
+}
+
 #[test]
 fn flags_of_redis_need_a_redis_url() {
     for flags in [&["--strict"][..], &["--prefix", "p"], &["--coherence", "leased"]] {

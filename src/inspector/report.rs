@@ -1,0 +1,240 @@
+//! The statistics, the rules and the keys, as JSON.
+
+use std::{cmp::Reverse, collections::BTreeMap, sync::Arc, time::Duration};
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    explaining::{part_json, rule_json},
+    samples,
+    shared::Shared,
+};
+use crate::{
+    entry::{Content, Entry},
+    explain::{
+        explanation::{reason_of, word},
+        most_specific,
+    },
+    handle::any_store::AnyStore,
+    histogram::Durations,
+    key::describe::parts_of,
+    stats::{RouteStats, Stats},
+    status::{Bypass, Miss, NoStore, Outcome},
+    store::backend::Backend,
+};
+
+/// The number of entries that are read for a sample of the keys.
+const SAMPLED: usize = 2000;
+
+/// The number of keys that are listed.
+const LISTED: usize = 50;
+
+/// Returns the reasons that have occurred with their counts and their remedies, the most frequent first.
+pub(super) fn occurred<R: Copy>(
+    counts: &[(R, u64)],
+    text: impl Fn(R) -> (&'static str, &'static str),
+) -> Vec<(&'static str, u64, &'static str)> {
+    let found = counts.iter().filter(|(_, count)| *count > 0);
+    let mut rows: Vec<_> = found.map(|(reason, count)| (text(*reason).0, *count, text(*reason).1)).collect();
+    rows.sort_by_key(|(_, count, _)| Reverse(*count));
+    rows
+}
+
+pub(super) fn miss(reason: Miss) -> (&'static str, &'static str) {
+    (reason.as_str(), reason.remedy())
+}
+
+pub(super) fn bypass(reason: Bypass) -> (&'static str, &'static str) {
+    (reason.as_str(), reason.remedy())
+}
+
+pub(super) fn no_store(reason: NoStore) -> (&'static str, &'static str) {
+    (reason.as_str(), reason.remedy())
+}
+
+fn reasons(rows: &[(&'static str, u64, &'static str)]) -> Value {
+    rows.iter().map(|(reason, count, remedy)| json!({ "reason": reason, "count": count, "remedy": remedy })).collect()
+}
+
+/// The figures of a route that are not among its statistics themselves.
+pub(super) struct RouteFigures {
+    pub(super) answered: u64,
+    pub(super) misses: u64,
+    pub(super) bypasses: u64,
+    /// The median and the 99th percentile of the times of hits, of misses and of bypasses, if any were measured.
+    pub(super) hit_times: Option<(Duration, Duration)>,
+    pub(super) miss_times: Option<(Duration, Duration)>,
+    pub(super) bypass_times: Option<(Duration, Duration)>,
+}
+
+impl RouteFigures {
+    pub(super) fn of(route: &RouteStats) -> Self {
+        let times = |times: &Durations| (times.count() > 0).then(|| (times.quantile(0.5), times.quantile(0.99)));
+        Self {
+            answered: route.count(|outcome| matches!(outcome, Outcome::Hit | Outcome::Stale(_) | Outcome::Collapsed)),
+            misses: route.count(|outcome| matches!(outcome, Outcome::Miss(_))),
+            bypasses: route.count(|outcome| matches!(outcome, Outcome::Bypass(_))),
+            hit_times: times(&route.hit_times),
+            miss_times: times(&route.miss_times),
+            bypass_times: times(&route.bypass_times),
+        }
+    }
+}
+
+fn route_json(route: &RouteStats) -> Value {
+    let figures = RouteFigures::of(route);
+    let requests = route.requests.iter().map(|of| {
+        json!({ "outcome": word(Some(of.outcome)), "reason": reason_of(of.outcome), "tier": of.tier.as_str(), "count": of.count })
+    });
+    let times = |times: &Durations| {
+        json!({
+            "count": times.count(),
+            "seconds": times.sum().as_secs_f64(),
+            "p50_seconds": times.quantile(0.5).as_secs_f64(),
+            "p99_seconds": times.quantile(0.99).as_secs_f64(),
+        })
+    };
+    json!({
+        "route": route.route.as_deref(),
+        "answered": figures.answered,
+        "misses": figures.misses,
+        "bypasses": figures.bypasses,
+        "hit_ratio": route.hit_ratio(),
+        "requests": requests.collect::<Vec<_>>(),
+        "cache_bytes": route.cache_bytes,
+        "inner_bytes": route.inner_bytes,
+        "inner_calls": route.inner_calls,
+        "stored": route.stored,
+        "not_stored_by_reason": reasons(&occurred(&route.not_stored, no_store)),
+        "hit_times": times(&route.hit_times),
+        "miss_times": times(&route.miss_times),
+        "uncached_times": times(&route.bypass_times),
+        "fill_times": times(&route.fill_times),
+    })
+}
+
+impl Shared {
+    /// Returns everything that is known about the cache.
+    pub(super) async fn report(&self) -> Value {
+        let stats = self.cache.stats();
+        let rules: Vec<_> = self.cache.rule_summaries().iter().map(rule_json).collect();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "enabled": self.cache.is_enabled(),
+            "stats": stats_json(&stats),
+            "server": self.server().await,
+            "rules": rules,
+            "unmatched_rules": self.cache.unmatched().collect::<Vec<_>>(),
+            "history": samples::json_of(&self.samples.until(&stats), self.samples.every),
+        })
+    }
+
+    /// Returns the usage of a shared store, or the error if it cannot be reached. Returns null for memory alone.
+    pub(super) async fn server(&self) -> Value {
+        match &self.cache.state().store {
+            AnyStore::Memory(_) => Value::Null,
+            #[cfg(feature = "redis")]
+            AnyStore::Redis(redis) => match redis.server().await {
+                Ok(usage) => json!({
+                    "masters": usage.masters,
+                    "bytes": usage.bytes,
+                    "capacity": usage.capacity,
+                    "keys": usage.keys,
+                }),
+                Err(error) => json!({ "error": error.to_string() }),
+            },
+        }
+    }
+
+    /// Returns a sample of the entries in memory, their namespaces, and the fills in progress.
+    pub(super) fn keys(&self) -> Value {
+        let state = self.cache.state();
+        let (now, shown) = (state.store.context().clock.nanos(), self.shown);
+        let mut entries = state.store.sample(SAMPLED);
+        let mut namespaces: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+        for entry in &entries {
+            for name in most_specific(entry.namespaces()) {
+                let (count, bytes) = namespaces.entry(shown.name(name.as_str())).or_default();
+                (*count, *bytes) = (*count + 1, *bytes + entry.weight());
+            }
+        }
+        entries.sort_by_key(|entry| Reverse(entry.weight()));
+        let parts = |key: &[u8]| parts_of(key).iter().map(|part| part_json(part, shown)).collect::<Vec<_>>();
+        let listed = |entry: &Arc<Entry>| {
+            json!({
+                "parts": parts(entry.key().canonical()),
+                "bytes": entry.weight(),
+                "age_seconds": now.saturating_sub(entry.times().born) as f64 / 1e9,
+                "seconds_left": entry.times().fresh_until.saturating_sub(now) as f64 / 1e9,
+                "is_list_of_variants": matches!(entry.content(), Content::Variants(_)),
+            })
+        };
+        let fills = state.flights.in_progress(LISTED);
+        let fills = fills.iter().map(|(key, followers)| json!({ "parts": parts(key.canonical()), "followers": followers }));
+        let mut namespaces: Vec<_> = namespaces.into_iter().collect();
+        namespaces.sort_by_key(|(_, (count, _))| Reverse(*count));
+        let of_name =
+            |(name, (count, bytes)): &(String, (u64, u64))| json!({ "namespace": name, "entries": count, "bytes": bytes });
+        json!({
+            "sampled": entries.len(),
+            "entries": entries.iter().take(LISTED).map(listed).collect::<Vec<_>>(),
+            "namespaces": namespaces.iter().take(LISTED).map(of_name).collect::<Vec<_>>(),
+            "fills": fills.collect::<Vec<_>>(),
+        })
+    }
+}
+
+fn stats_json(stats: &Stats) -> Value {
+    let mut members = Map::new();
+    for (name, count) in counts(stats) {
+        members.insert(name.into(), count.into());
+    }
+    members.insert("hit_ratio".into(), stats.hit_ratio().into());
+    members.insert("misses".into(), stats.misses().into());
+    members.insert("misses_by_reason".into(), reasons(&occurred(&stats.misses, miss)));
+    members.insert("bypasses".into(), stats.bypasses.iter().map(|(_, count)| count).sum::<u64>().into());
+    members.insert("bypasses_by_reason".into(), reasons(&occurred(&stats.bypasses, bypass)));
+    members.insert("not_stored".into(), stats.not_stored.iter().map(|(_, count)| count).sum::<u64>().into());
+    members.insert("not_stored_by_reason".into(), reasons(&occurred(&stats.not_stored, no_store)));
+    members.insert("routes".into(), stats.routes.iter().map(route_json).collect::<Vec<_>>().into());
+    members.insert("capacity".into(), stats.capacity.into());
+    members.insert("inner_calls".into(), stats.inner_calls.into());
+    members.insert("reachable".into(), stats.reachable.into());
+    members.insert("leased".into(), stats.leased.into());
+    members.insert("inner_seconds".into(), stats.inner_time.as_secs_f64().into());
+    members.insert("cache_seconds_per_hit".into(), stats.cache_time_per_hit.as_secs_f64().into());
+    members.into()
+}
+
+/// Returns the plain counters with their names.
+pub(super) fn counts(stats: &Stats) -> [(&'static str, u64); 27] {
+    [
+        ("hits", stats.hits),
+        ("stale_hits", stats.stale_hits),
+        ("stale_if_error", stats.stale_if_error),
+        ("collapsed", stats.collapsed),
+        ("only_if_cached", stats.only_if_cached),
+        ("stored", stats.stored),
+        ("evictions", stats.evictions),
+        ("expired", stats.expired),
+        ("invalidations", stats.invalidations),
+        ("undelivered", stats.undelivered),
+        ("pending_invalidations", stats.pending_invalidations),
+        ("purges", stats.purges),
+        ("failed_purge_attempts", stats.failed_purge_attempts),
+        ("abandoned_purges", stats.abandoned_purges),
+        ("purge_overflows", stats.purge_overflows),
+        ("uncovered_writes", stats.uncovered_writes),
+        ("writes_without_rules", stats.writes_without_rules),
+        ("unread_writes", stats.unread_writes),
+        ("never_invalidated", stats.never_invalidated),
+        ("unmatched_rules", stats.unmatched_rules),
+        ("unfenced_writes", stats.unfenced_writes),
+        ("damaged", stats.damaged),
+        ("failed_lookups", stats.failed_lookups),
+        ("refreshes", stats.refreshes),
+        ("flights", stats.flights),
+        ("entries", stats.entries),
+        ("bytes", stats.bytes),
+    ]
+}
