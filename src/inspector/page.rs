@@ -48,8 +48,7 @@ pub(super) async fn act(shared: &Shared, input: &Input, host: Option<&HeaderValu
 
 /// Returns the page.
 pub(super) async fn page(shared: &Shared, notice: &Notice) -> Response<InspectorBody> {
-    let stats = shared.cache.stats();
-    let server = shared.server().await;
+    let live = live(shared).await;
     let content = html! {
         header {
             h1 { "Response cache" }
@@ -64,22 +63,37 @@ pub(super) async fn page(shared: &Shared, notice: &Notice) -> Response<Inspector
             }
             (explain_section(notice, shared.shown))
             (purge_section())
-            div #live {
-                @if !shared.cache.is_enabled() { p.notice.bad { "Caching is turned off." } }
-                (figures(&stats, &server))
-                (charts(shared, &stats))
-                (routes(&stats))
-                (reasons("Misses", "Requests for which the inner service was called after a lookup.", &occurred(&stats.misses, report::miss)))
-                (reasons("Not stored", "Responses that were not stored.", &occurred(&stats.not_stored, report::no_store)))
-                (reasons("Bypasses", "Requests that bypassed the cache although a rule covers them.", &occurred(&stats.bypasses, report::bypass)))
-                (counters(&stats))
-                (rules(shared))
-            }
+            (live)
         }
         @let script = PreEscaped(SCRIPT);
         script nonce=(NONCE) { (script) }
     };
     document(StatusCode::OK, "Response cache", &content)
+}
+
+/// Returns the part of the page that the script updates.
+async fn live(shared: &Shared) -> Markup {
+    let (stats, server) = (shared.cache.stats(), shared.server().await);
+    html! {
+        div #live {
+            @if !shared.cache.is_enabled() { p.notice.bad { "Caching is turned off." } }
+            (figures(&stats, &server))
+            (charts(shared, &stats))
+            (routes(&stats))
+            (reasons("Misses", "Requests for which the inner service was called after a lookup.", &occurred(&stats.misses, report::miss)))
+            (reasons("Not stored", "Responses that were not stored.", &occurred(&stats.not_stored, report::no_store)))
+            (reasons("Bypasses", "Requests that bypassed the cache although a rule covers them.", &occurred(&stats.bypasses, report::bypass)))
+            (counters(&stats))
+            (rules(shared))
+        }
+    }
+}
+
+/// Returns the part of the page that the script updates, alone.
+pub(super) async fn live_part(shared: &Shared) -> Response<InspectorBody> {
+    let mut response = Response::new(InspectorBody::new(live(shared).await.into_string()));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    response
 }
 
 /// Returns the page with the form for the token.
@@ -246,7 +260,7 @@ fn table(id: &str, title: &str, caption: &str, heads: &[(&str, bool)], rows: &Ma
     html! {
         section aria-labelledby=(id) {
             h2 id=(id) { (title) }
-            div.wide role="region" aria-labelledby=(id) tabindex="0" {
+            div.wide role="region" aria-label=(format!("{title}: table")) tabindex="0" {
                 table {
                     caption { (caption) }
                     thead { tr { @for (head, is_number) in heads { th scope="col" .number[*is_number] { (head) } } } }

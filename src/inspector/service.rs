@@ -103,6 +103,7 @@ async fn respond<B: Body>(shared: &Arc<Shared>, request: Request<B>) -> Response
     }
     let host = headers.get(header::HOST);
     match (place, method) {
+        (Place::Page, _) if is_read && input.get("part") == Some("live") => page::live_part(shared).await,
         (Place::Page, _) if is_read => page::page(shared, &Notice::default()).await,
         (Place::Page, &Method::POST) => page::act(shared, &input, host).await,
         (Place::Mount(mount), _) if is_read => redirect(&mount),

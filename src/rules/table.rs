@@ -325,13 +325,13 @@ impl Rules {
         is_covered && reads
     }
 
-    /// Returns the rule for GraphQL that covers a request.
+    /// Returns the rule for GraphQL that covers a request, without counting as a use of the rule.
     #[cfg(feature = "graphql")]
     pub(crate) fn graphql<'a>(&'a self, uri: &'a Uri, extensions: &'a Extensions) -> Option<&'a Arc<Policy>> {
         if !self.table.any_graphql {
             return None;
         }
-        let found = self.find(uri, extensions)?;
+        let found = self.peek(uri, extensions)?;
         Some(self.at(found.place)).filter(|rule| rule.is_graphql())
     }
 

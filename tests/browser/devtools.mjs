@@ -119,6 +119,50 @@ export class Page {
     return this.#responsesOf(() => this.#call('Page.reload', { ignoreCache: forced }))
   }
 
+  // Evaluates an expression in the page and returns its value.
+  async evaluate (expression) {
+    const { result, exceptionDetails } = await this.#call('Runtime.evaluate', { expression, awaitPromise: true, returnByValue: true })
+    if (exceptionDetails) throw new Error(`${expression.slice(0, 80)}: ${exceptionDetails.exception?.description ?? exceptionDetails.text}`)
+    return result.value
+  }
+
+  // Evaluates an expression that navigates, such as a click on a button of a form.
+  act (expression) {
+    return this.#responsesOf(() => this.evaluate(expression))
+  }
+
+  // Waits until an expression is true in the page.
+  async until (expression) {
+    const waiting = async () => {
+      while (!(await this.evaluate(expression))) await new Promise(resolve => setTimeout(resolve, 100))
+    }
+    return inTime(expression, waiting())
+  }
+
+  // Collects the errors that the page reports from now on.
+  async errors () {
+    const errors = []
+    this.#browser.listen(({ method, params, sessionId }) => {
+      if (sessionId !== this.#session) return
+      if (method === 'Runtime.exceptionThrown') errors.push(params.exceptionDetails.text)
+      if (method === 'Log.entryAdded' && params.entry.level === 'error') errors.push(params.entry.text)
+      if (method === 'Runtime.consoleAPICalled' && params.type === 'error') errors.push(JSON.stringify(params.args))
+    })
+    await this.#call('Runtime.enable')
+    await this.#call('Log.enable')
+    return errors
+  }
+
+  async scheme (value) {
+    await this.#call('Emulation.setEmulatedMedia', { features: [{ name: 'prefers-color-scheme', value }] })
+  }
+
+  async screenshot (width, height) {
+    await this.#call('Emulation.setDeviceMetricsOverride', { width, height, deviceScaleFactor: 1, mobile: false })
+    const { data } = await this.#call('Page.captureScreenshot', { format: 'png' })
+    return Buffer.from(data, 'base64')
+  }
+
   async back () {
     const { currentIndex, entries } = await this.#call('Page.getNavigationHistory')
     return this.#responsesOf(() => this.#call('Page.navigateToHistoryEntry', { entryId: entries[currentIndex - 1].id }))

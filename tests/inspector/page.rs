@@ -32,6 +32,15 @@ async fn page_shows_figures_without_a_script() {
 }
 
 #[tokio::test]
+async fn script_fetches_the_figures_alone() {
+    let app = App::new();
+    app.get("/t/a").await;
+    let part = app.ask(Method::GET, "/?part=live", "").await;
+    assert!(part.text.starts_with("<div id=\"live\">") && part.text.contains("id=\"missed\">1<"), "{}", part.text);
+    assert!(!part.text.contains("<style") && !part.text.contains("<script"), "{}", part.text);
+}
+
+#[tokio::test]
 async fn forms_explain_and_purge_without_a_script() {
     let app = App::new();
     app.get("/t/a").await;
