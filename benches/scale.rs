@@ -82,7 +82,10 @@ fn main() {
 async fn run(scale: Scale, wanted: impl Fn(&str) -> bool) {
     let start = || Options::default().line("maxclients 16000").start();
     if wanted("bumps") || wanted("idle") {
-        bumps::bumps(scale, &start().await).await;
+        for many in [scale.fewer, scale.many] {
+            bumps::bumps(Scale { many, ..scale }, &start().await).await;
+        }
+        bumps::gathered(scale, &start().await).await;
         naive::bumps(scale, &start().await).await;
     }
     if wanted("frozen") {

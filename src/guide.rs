@@ -18,6 +18,11 @@ pub mod redis {
     #![doc = include_str!("../docs/redis.md")]
 }
 
+/// Many processes, several regions, and what breaks first.
+pub mod scale {
+    #![doc = include_str!("../docs/scale.md")]
+}
+
 /// Calls by gRPC, gRPC-Web and Connect.
 pub mod rpc {
     #![doc = include_str!("../docs/rpc.md")]

@@ -2,6 +2,7 @@
 //! [layer order]: crate::guide::layer_order
 //! [guarantees]: crate::guide::guarantees
 //! [Redis]: crate::guide::redis
+//! [scale]: crate::guide::scale
 //! [HTTP]: crate::guide::http
 //! [keys]: crate::guide::keys
 //! [RPC]: crate::guide::rpc

@@ -18,7 +18,7 @@ use tower_response_cache::{Outcome, Store};
 use super::{
     Row, Scale,
     judge::{Reading, share_over},
-    processes::{Process, start},
+    processes::{GATHER, Process, start},
 };
 use crate::rig::Server;
 
@@ -66,33 +66,62 @@ async fn write(processes: &[Process], time: Duration) -> usize {
     count.load(Ordering::Relaxed)
 }
 
+/// The longest wait for the interval of heartbeats that belongs to the number of processes.
+const SETTLING: Duration = Duration::from_secs(60);
+
+/// Waits until all processes have the same interval of heartbeats. They learn the number of processes from time to time.
+async fn settle(processes: &[Process]) {
+    let begin = Instant::now();
+    let staleness = || processes.iter().map(|process| process.store.max_staleness());
+    while staleness().min() != staleness().max() && begin.elapsed() < SETTLING {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// The longer time for which invalidations are gathered in a second run.
+const LONGER: Duration = Duration::from_millis(100);
+
+/// Measures the cost of an invalidation where more of them are gathered.
+pub(super) async fn gathered(scale: Scale, server: &Server) {
+    let processes = start(server, scale.many, LONGER).await;
+    settle(&processes).await;
+    let idle = share_over(server, scale.time).await;
+    let names = ["cpu per bump, gathered for 100 ms", "bumps reached, gathered for 100 ms"];
+    cost(scale, server, &processes, idle, names).await;
+}
+
 /// Measures the idle processes and the cost of an invalidation.
 pub(super) async fn bumps(scale: Scale, server: &Server) {
-    let processes = start(server, scale.many).await;
-    // Heartbeats settle at their interval.
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    let processes = start(server, scale.many, GATHER).await;
+    settle(&processes).await;
     let idle = share_over(server, scale.time).await;
     scale.print(Row { row: "idle", processes: scale.many, aim: Some(3.0), measured: idle * 100.0, unit: "% of a core" });
+    cost(scale, server, &processes, idle, ["cpu per bump", "bumps reached"]).await;
+    let leased = processes.iter().filter(|process| process.store.is_leased()).count();
+    let row = "leases held after the bumps";
+    scale.print(Row { row, processes: scale.many, aim: None, measured: leased as f64, unit: "processes" });
+}
+
+/// Measures invalidations at the rate.
+async fn cost(scale: Scale, server: &Server, processes: &[Process], idle: f64, names: [&'static str; 2]) {
     for process in processes.iter().take(WRITERS) {
         for item in 0..NAMES {
             process.request(item, false).await;
         }
     }
     let before = Reading::of(server).await;
-    let count = write(&processes, scale.time).await;
+    let count = write(processes, scale.time).await;
     let after = Reading::of(server).await;
     let seconds = (after.at - before.at).as_secs_f64();
     let cost = (after.cpu - before.cpu - idle * seconds) / count.max(1) as f64;
     let row = |row, aim, measured, unit| Row { row, processes: scale.many, aim, measured, unit };
-    scale.print(row("cpu per bump", Some(0.2), cost * 1000.0, "ms"));
-    scale.print(row("bumps reached", Some(f64::from(RATE)), count as f64 / seconds, "1/s"));
-    let leased = processes.iter().filter(|process| process.store.is_leased()).count();
-    scale.print(row("leases held after the bumps", None, leased as f64, "processes"));
+    scale.print(row(names[0], Some(0.2), cost * 1000.0, "ms"));
+    scale.print(row(names[1], Some(f64::from(RATE)), count as f64 / seconds, "1/s"));
 }
 
 /// Measures the time from an invalidation until other processes see it.
 pub(super) async fn visible(scale: Scale, server: &Server) {
-    let processes = start(server, scale.fewer).await;
+    let processes = start(server, scale.fewer, GATHER).await;
     let times = Arc::new(std::sync::Mutex::new(Histogram::<u64>::new(3).expect("three digits")));
     let begin = Instant::now();
     let mut ticks = interval(Duration::from_secs(1) / RATE);

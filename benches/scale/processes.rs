@@ -22,6 +22,9 @@ type Inner = ServiceFn<fn(Request<Plain>) -> InnerFuture>;
 /// The number of processes that connect together, so that a start is not measured by accident.
 const TOGETHER: usize = 25;
 
+/// The default time for which frequent invalidations are gathered.
+pub(super) const GATHER: Duration = Duration::from_millis(1);
+
 /// The longest wait for all leases.
 const SETTLING: Duration = Duration::from_secs(60);
 
@@ -37,10 +40,10 @@ fn answer(_: Request<Plain>) -> InnerFuture {
 }
 
 impl Process {
-    pub(super) async fn start(url: &str) -> Self {
+    pub(super) async fn start(url: &str, gather: Duration) -> Self {
         // The machine is busy with all processes at once.
         let builder = Redis::builder(url).memory(1 << 20).command_timeout(Duration::from_secs(5));
-        let store = builder.build().await.expect("a store");
+        let store = builder.gather(gather).build().await.expect("a store");
         let rule = Rule::ttl(Duration::from_secs(3600)).namespace("db:{id}");
         let cache = CacheLayer::new(store.clone()).route("/items/{id}", rule).layer(service_fn(answer as fn(_) -> _));
         Self { store, cache }
@@ -67,11 +70,11 @@ impl Process {
 }
 
 /// Starts processes and waits until all of them hold a lease, or a minute if the machine is too slow for that.
-pub(super) async fn start(server: &Server, count: usize) -> Vec<Process> {
+pub(super) async fn start(server: &Server, count: usize, gather: Duration) -> Vec<Process> {
     let mut processes = Vec::with_capacity(count);
     while processes.len() < count {
         let more = TOGETHER.min(count - processes.len());
-        processes.extend(start_at_once(&server.url(), more).await);
+        processes.extend(start_at_once(&server.url(), more, gather).await);
     }
     let begin = Instant::now();
     while begin.elapsed() < SETTLING && !processes.iter().all(|process| process.store.is_leased()) {
@@ -81,11 +84,11 @@ pub(super) async fn start(server: &Server, count: usize) -> Vec<Process> {
 }
 
 /// Starts processes at the same time.
-pub(super) async fn start_at_once(url: &str, count: usize) -> Vec<Process> {
+pub(super) async fn start_at_once(url: &str, count: usize, gather: Duration) -> Vec<Process> {
     let mut starting = JoinSet::new();
     for _ in 0..count {
         let url = url.to_owned();
-        starting.spawn(async move { Process::start(&url).await });
+        starting.spawn(async move { Process::start(&url, gather).await });
     }
     starting.join_all().await
 }

@@ -14,7 +14,7 @@ use tower_response_cache::Outcome;
 use super::{
     Row, Scale,
     judge::Reading,
-    processes::{Process, start, start_at_once},
+    processes::{GATHER, Process, start, start_at_once},
 };
 use crate::rig::{Server, until};
 
@@ -93,7 +93,7 @@ pub(super) async fn storms(scale: Scale, mut server: Server) {
     let count = scale.fewer;
     let before = Reading::of(&server).await;
     let url = server.url();
-    let starting = tokio::spawn(async move { start_at_once(&url, count).await });
+    let starting = tokio::spawn(async move { start_at_once(&url, count, GATHER).await });
     let peak = watch(&server, before).await;
     let processes = starting.await.expect("the processes start");
     until("all processes hold a lease", async || processes.iter().all(|process| process.store.is_leased())).await;
@@ -155,7 +155,7 @@ fn report(scale: Scale, rows: [&'static str; 2], peak: &Peak, steady: f64, held:
 
 /// Measures the memory of generations in the form in which a store creates them.
 pub(super) async fn generations(scale: Scale, server: &Server) {
-    let processes = start(server, 1).await;
+    let processes = start(server, 1, GATHER).await;
     processes[0].warm(0).await;
     let key = server.keys("*:g:{db:0}").await.pop().expect("a generation");
     let client = ::redis::Client::open(server.url()).expect("an address");

@@ -142,6 +142,7 @@ impl RedisBuilder {
             heartbeat: self.heartbeat,
             max_heartbeat: self.max_heartbeat,
             max_round_trip: self.max_round_trip,
+            gather: self.gather,
             command_timeout: self.command_timeout,
             generation_times: GenerationTimes::new(self.generation_ttl),
             fence: self.strict,

@@ -52,6 +52,7 @@ pub struct RedisBuilder {
     pub(super) heartbeat: Duration,
     pub(super) max_heartbeat: Duration,
     pub(super) max_round_trip: Duration,
+    pub(super) gather: Duration,
     pub(super) command_timeout: Duration,
     pub(super) invalidate_timeout: Duration,
     pub(super) generation_ttl: Duration,
@@ -87,8 +88,9 @@ impl RedisBuilder {
             memory: None,
             coherence: Coherence::Leased,
             heartbeat: Duration::from_millis(50),
-            max_heartbeat: Duration::from_secs(1),
+            max_heartbeat: Duration::from_secs(2),
             max_round_trip: Duration::from_millis(20),
+            gather: Duration::from_millis(1),
             command_timeout: Duration::from_millis(50),
             invalidate_timeout: crate::store::backend::INVALIDATE_TIMEOUT,
             generation_ttl: Duration::from_secs(7 * 86_400),
@@ -181,14 +183,14 @@ impl RedisBuilder {
     /// milliseconds.
     ///
     /// The heartbeat is `PEXPIREAT` of a key that does not exist: only a server that would accept an invalidation extends the lease. The
-    /// interval is longer if more than 100 processes receive pushes from the server: half a millisecond for each of them, up to
+    /// interval is longer if more than 100 processes receive pushes from the server: by 1.6 milliseconds for each further one, up to
     /// [`max_heartbeat`](Self::max_heartbeat). [`Redis::max_staleness`](crate::Redis::max_staleness) returns the resulting Δ.
     pub fn heartbeat(mut self, every: Duration) -> Self {
         self.heartbeat = every;
         self
     }
 
-    /// Sets the longest interval of heartbeats, from 5 milliseconds to 10 seconds. Defaults to 1 second.
+    /// Sets the longest interval of heartbeats, from 5 milliseconds to 10 seconds. Defaults to 2 seconds.
     ///
     /// With many processes, heartbeats are the largest part of the load of an idle server. If this is no longer than
     /// [`heartbeat`](Self::heartbeat), the interval and Δ do not change.
@@ -202,6 +204,17 @@ impl RedisBuilder {
     /// Together with two heartbeats it makes Δ, by which a leased hit may be stale. A slower answer ends the lease for a moment.
     pub fn max_round_trip(mut self, time: Duration) -> Self {
         self.max_round_trip = time;
+        self
+    }
+
+    /// Sets for how long an invalidation may wait for others while invalidations are frequent, up to 1 second. Defaults to 1 millisecond.
+    ///
+    /// Redis sends a message to each process whenever it has handled invalidations, for one or for many of them alike. With many processes
+    /// that is nearly all of their cost. An invalidation waits if there was another one, of any process, within this time. It is then sent at
+    /// a multiple of this time by the clock of the server, together with those of other processes. A lone invalidation does not wait. The
+    /// response of a write waits for its invalidation.
+    pub fn gather(mut self, time: Duration) -> Self {
+        self.gather = time;
         self
     }
 
@@ -320,6 +333,7 @@ impl RedisBuilder {
         }
         let times = [
             ("heartbeat", self.heartbeat, Duration::from_millis(5), Duration::from_secs(10)),
+            ("gather", self.gather, Duration::ZERO, Duration::from_secs(1)),
             ("max_heartbeat", self.max_heartbeat, Duration::from_millis(5), Duration::from_secs(10)),
             ("max_round_trip", self.max_round_trip, Duration::from_millis(1), Duration::from_secs(10)),
             ("command_timeout", self.command_timeout, Duration::from_millis(1), Duration::from_secs(30)),

@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     mem,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -20,10 +20,16 @@ use super::{
     outbox::{Delivery, NewDelivery, Release},
     scripts,
 };
-use crate::store::epochs::InvalidationKind;
+use crate::{
+    clock::{Clock, monotonic, nanos},
+    store::epochs::InvalidationKind,
+};
 
 /// The longest time for one attempt.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The largest number of names in one attempt. The server carries so many out within the timeout.
+const MAX_AT_ONCE: usize = 4096;
 
 /// The first and the longest pause after a failed attempt.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
@@ -45,6 +51,8 @@ struct Lane {
     pause: Duration,
     /// The earliest time of the next attempt.
     at: Instant,
+    /// The time until which names are gathered, from the first one on.
+    gathers: Option<Instant>,
 }
 
 /// The result of one attempt.
@@ -159,7 +167,14 @@ impl Lane {
             busy: None,
             pause: PAUSES.0,
             at: Instant::now(),
+            gathers: None,
         }
+    }
+
+    /// Returns the earliest time at which the waiting names are sent.
+    fn names_due(&mut self, gather: Duration, now: Instant) -> Instant {
+        let until = || self.node.as_ref().map_or(now, |node| now + gathering_time(node, gather));
+        self.at.max(*self.gathers.get_or_insert_with(until))
     }
 
     fn is_empty(&self) -> bool {
@@ -196,20 +211,42 @@ impl Lane {
             }
             return None;
         }
-        let due = self.releases.iter().map(|release| release.at).chain((!self.names.is_empty()).then_some(self.at)).min()?;
+        let names_due = (!self.names.is_empty()).then(|| self.names_due(inner.gather, now));
+        let due = self.releases.iter().map(|release| release.at).chain(names_due).min()?;
         // A breaker that has closed ends the pause.
         if due > now && !mem::take(&mut self.was_down) {
             looks_again(due);
             return None;
         }
-        self.awaited.clear();
-        let names = inner.outbox.take(self.names.drain(..));
+        if let Some(node) = &self.node
+            && names_due.is_some()
+        {
+            node.last_push.store(monotonic(), Ordering::Relaxed);
+        }
+        self.gathers = None;
+        let ids: Vec<u64> = self.names.drain(..self.names.len().min(MAX_AT_ONCE)).collect();
+        for id in &ids {
+            self.awaited.remove(id);
+        }
+        let names = inner.outbox.take(ids.into_iter());
         let (releases, later) = mem::take(&mut self.releases).into_iter().partition(|release| release.at <= now);
         self.releases = later;
         let given_up = Arc::<Notify>::default();
         self.busy = Some(given_up.clone());
         Some(attempt(inner.clone(), self.node.clone(), names, releases, given_up))
     }
+}
+
+/// Returns the time for which names wait for others. It ends at the same moment in all processes. It is zero unless something was
+/// invalidated a short time ago.
+fn gathering_time(node: &Node, gather: Duration) -> Duration {
+    let (last, gather) = (node.last_push.load(Ordering::Relaxed), nanos(gather));
+    if last == 0 || monotonic().saturating_sub(last) >= gather {
+        return Duration::ZERO;
+    }
+    let here = Clock::system().nanos();
+    let there = node.time.at(here).unwrap_or(here);
+    Duration::from_nanos(gather - there % gather)
 }
 
 /// Takes the result of an attempt. Failed deliveries are queued again.
@@ -355,6 +392,28 @@ impl Delivery {
 mod tests {
     use super::*;
     use crate::{namespace::set::Namespaces, redis::Redis};
+
+    #[tokio::test]
+    async fn only_frequent_invalidations_are_gathered() {
+        let gather = Duration::from_secs(1);
+        let store = Redis::builder("redis://127.0.0.1:1").gather(gather).start();
+        let inner = store.inner();
+        let node = inner.topology.master_of(0).expect("the one");
+        let mut lane = Lane::of(Some(node.clone()));
+        let mut next = None;
+        lane.names.push(0);
+        assert!(lane.next(inner, Instant::now(), &mut next).is_some(), "a lone one is sent at once");
+        (lane.busy, next) = (None, None);
+        lane.names.push(0);
+        let now = Instant::now();
+        assert!(lane.next(inner, now, &mut next).is_none(), "the second one waits");
+        let due = next.expect("a time");
+        assert!(due > now && due <= now + gather);
+        // Others do not postpone it.
+        node.last_push.store(monotonic(), Ordering::Relaxed);
+        lane.names.push(1);
+        assert!(lane.next(inner, due, &mut next).is_some());
+    }
 
     /// A call that is told at once does not wait for the end of a pause.
     #[tokio::test]

@@ -42,6 +42,8 @@ pub(crate) struct RedisInner {
     pub(crate) heartbeat: Duration,
     pub(crate) max_heartbeat: Duration,
     pub(crate) max_round_trip: Duration,
+    /// The longest time for which frequent invalidations are gathered.
+    pub(crate) gather: Duration,
     pub(crate) command_timeout: Duration,
     pub(crate) generation_times: GenerationTimes,
     /// The time for which a fence stands. `None` if the store is not strict.

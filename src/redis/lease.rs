@@ -56,8 +56,10 @@ pub(super) struct Pace {
     before: Duration,
 }
 
-/// The share of the interval for each connection. A heartbeat takes the server 10 to 15 µs.
-const SHARE: Duration = Duration::from_micros(500);
+/// The number of connections up to which the interval is the shortest, and the time by which each further one lengthens it. A heartbeat
+/// that arrives alone takes the server 30 to 40 µs.
+const FEW_CONNECTIONS: u32 = 100;
+const SHARE: Duration = Duration::from_micros(1_600);
 
 impl Pace {
     pub(super) fn new(shortest: Duration, longest: Duration, max_round_trip: Duration) -> Self {
@@ -67,7 +69,8 @@ impl Pace {
     /// Sets the interval for a number of connections.
     pub(super) fn fit(&mut self, connections: u32) {
         self.before = self.every;
-        self.every = (SHARE * connections).clamp(self.shortest, self.longest);
+        let further = SHARE * connections.saturating_sub(FEW_CONNECTIONS);
+        self.every = (self.shortest + further).min(self.longest);
     }
 
     /// Ends the transition from the previous interval.
@@ -274,7 +277,7 @@ mod tests {
         let millis = Duration::from_millis;
         let mut pace = Pace::new(millis(50), millis(1_000), millis(20));
         assert_eq!((pace.every(), pace.delta()), (millis(50), 120_000_000));
-        for (connections, every, delta) in [(3, 50, 120), (1_000, 500, 1_020), (9_000, 1_000, 2_020), (100, 50, 2_020)] {
+        for (connections, every, delta) in [(100, 50, 120), (500, 690, 1_400), (9_000, 1_000, 2_020), (3, 50, 2_020)] {
             pace.fit(connections);
             assert_eq!((pace.every(), pace.delta()), (millis(every), delta * 1_000_000), "{connections}");
         }

@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -42,6 +42,8 @@ pub(crate) struct Node {
     pub(super) breaker: Breaker,
     /// The clock of the server.
     pub(super) time: ServerTime,
+    /// The monotonic time of the last push, or of the last delivery of invalidations by this process. Zero if there was none.
+    pub(super) last_push: AtomicU64,
     pub(super) trips: Trips,
     /// `true` once it is not a master of the cluster any more.
     retired: AtomicBool,
@@ -98,6 +100,7 @@ impl Node {
             control_available: Notify::new(),
             breaker: Breaker::default(),
             time: ServerTime::default(),
+            last_push: AtomicU64::new(0),
             trips: Trips::default(),
             retired: AtomicBool::new(false),
         }

@@ -80,9 +80,18 @@ pub(crate) fn replace(place: &str, tail: &[u8], entry: &[u8], left: u64) -> Comm
 /// The whole script is sent, so that it needs no earlier command on any node. Only writes run scripts, and they are few.
 fn script(body: &str, keys: &[&str], arguments: impl FnOnce(&mut Cmd)) -> Command {
     let mut command = redis::cmd("EVAL");
-    command.arg(body).arg(keys.len()).arg(keys);
+    command.arg(code(body)).arg(keys.len()).arg(keys);
     arguments(&mut command);
     Command { slot: slot(keys[0].as_bytes()), command }
+}
+
+/// Returns a script without the comment at its beginning, which the server would hash with each call.
+fn code(script: &str) -> &str {
+    let mut rest = script;
+    while rest.starts_with("--") {
+        rest = rest.split_once('\n').map_or("", |(_, rest)| rest);
+    }
+    rest
 }
 
 /// Returns a token in the form in which Redis stores it.

@@ -154,6 +154,7 @@ fn push_listener(inner: &Arc<RedisInner>, node: &Arc<Node>) -> PushListener {
         node.trips.pushes.fetch_add(1, Ordering::Relaxed);
         match (push.kind, push.data.first()) {
             (PushKind::Invalidate, Some(Value::Array(keys))) => {
+                node.last_push.store(monotonic(), Ordering::Relaxed);
                 for key in keys {
                     if let Value::BulkString(key) = key
                         && let Some(pushed) = inner.keys.parse(key)

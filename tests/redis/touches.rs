@@ -39,7 +39,7 @@ impl Listener {
         let mut connection = client.get_multiplexed_async_connection_with_config(&config).await.unwrap();
         let tracking = "TRACKING ON BCAST PREFIX cache:1:t: PREFIX cache:1:f:";
         let () =
-            ::redis::cmd("CLIENT").arg(&tracking.split(' ').collect::<Vec<_>>()).query_async(&mut connection).await.unwrap();
+            ::redis::cmd("CLIENT").arg(tracking.split(' ').collect::<Vec<_>>()).query_async(&mut connection).await.unwrap();
         Self { connection, keys }
     }
 
