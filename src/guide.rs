@@ -23,6 +23,11 @@ pub mod scale {
     #![doc = include_str!("../docs/scale.md")]
 }
 
+/// Redis for operators: access, memory, alerts, and a runbook.
+pub mod operations {
+    #![doc = include_str!("../docs/operations.md")]
+}
+
 /// Calls by gRPC, gRPC-Web and Connect.
 pub mod rpc {
     #![doc = include_str!("../docs/rpc.md")]

@@ -3,6 +3,7 @@
 //! [guarantees]: crate::guide::guarantees
 //! [Redis]: crate::guide::redis
 //! [scale]: crate::guide::scale
+//! [operations]: crate::guide::operations
 //! [HTTP]: crate::guide::http
 //! [keys]: crate::guide::keys
 //! [RPC]: crate::guide::rpc

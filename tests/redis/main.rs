@@ -24,6 +24,7 @@ mod messages;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod named;
+mod operations;
 mod places;
 mod purges;
 mod rig;
