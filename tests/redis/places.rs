@@ -189,7 +189,7 @@ async fn silent_sentinel_does_not_hide_the_master() {
 
 /// Permissions that the Redis user of a store needs.
 const ALLOWED: &str = "+get +mget +set +strlen +setrange +exists +unlink +eval +zadd +zrem +zrange +zcard +zremrangebyscore \
-                       +pexpireat +time +info +ping +hello +auth +subscribe +client|tracking";
+                       +pexpire +pexpireat +time +info +ping +hello +auth +subscribe +client|tracking";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn least_privileged_user_connects_by_tls() {
