@@ -103,6 +103,8 @@ fn remembered<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>)
         let target = KnownTarget { rule, known, hot, is_whole, has_credentials: traits.has_credentials };
         match rule.identity_beside_target() {
             _ if rule.has_content_part(traits.content) => target.with_content(shared, request, traits, &mut refresh_ahead),
+            // The key has the content of another request.
+            _ if known.has_content_part() => None,
             Some(identity) => target.identified(shared, request, identity, &mut refresh_ahead),
             None => target.action(shared, request, None, &mut refresh_ahead),
         }

@@ -181,6 +181,12 @@ impl CachedTarget {
         key[self.base - identity.0.len()..self.base].copy_from_slice(&identity.0);
     }
 
+    /// Returns true if the key has a part for the content of a request.
+    #[inline]
+    pub(crate) fn has_content_part(&self) -> bool {
+        self.content_at.is_some()
+    }
+
     /// Returns the parts of the key that depend on the target, if a part for the content of the request follows them.
     #[inline]
     pub(crate) fn target_part(&self) -> Option<&[u8]> {

@@ -23,7 +23,7 @@ type Service = BoxCloneService<Request<Full<Bytes>>, Seen, Infallible>;
 #[derive(Debug, Clone)]
 struct Step {
     target: &'static str,
-    /// A GET, of Connect.
+    /// A GET, of Connect if it has a message.
     is_get: bool,
     kind: &'static str,
     message: &'static str,
@@ -34,6 +34,7 @@ struct Step {
 impl Step {
     fn request(&self) -> Request<Full<Bytes>> {
         let mut request = match self.is_get {
+            true if self.message.is_empty() => Request::get(self.target),
             true => Request::get(format!("{}?connect=v1&encoding=json&message={}", self.target, self.message)),
             false => Request::post(self.target).header("content-type", self.kind),
         };
@@ -169,4 +170,18 @@ fn repeated_calls_of_several_messages_are_hits() {
     };
     let steps: Vec<_> = (0..30).map(|n| step(["a", "b", "c"][n % 3])).collect();
     assert_eq!(run(|| Rule::rpc(MINUTE), RouteAndQuery.query_as_sent(), &steps), 27);
+}
+
+#[test]
+fn get_is_never_answered_with_remembered_content() {
+    let step = |is_get, message| Step {
+        target: "/s.S/A",
+        is_get,
+        kind: "application/json",
+        message,
+        fields: Vec::new(),
+        invalidates: false,
+    };
+    let steps: Vec<_> = [step(false, "a"), step(false, "a"), step(false, "a"), step(true, ""), step(true, "")].into();
+    run(|| Rule::ttl(MINUTE).reads_by_post(), RouteAndQuery, &steps);
 }
