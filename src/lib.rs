@@ -38,6 +38,7 @@ mod handle;
 pub mod inspector;
 pub mod invalidate;
 mod layer;
+pub mod lint;
 mod refresh;
 mod service;
 mod slow_path;

@@ -28,6 +28,7 @@ const LAYERS: &[&[&str]] = &[
         "inspector",
         "invalidate",
         "layer",
+        "lint",
         "refresh",
         "service",
         "slow_path",

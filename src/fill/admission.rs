@@ -108,6 +108,9 @@ impl<St: Store> Fill<St> {
             _ if seen.varies || seen.negotiated => self.variant(self.vary_of(&parts.headers))?,
             _ => self.variant(Vary::default())?,
         };
+        if seen.negotiated {
+            self.note_coding(&parts.headers);
+        }
         let language = self.language_key(&vary, &parts.headers);
         let named = self.named(&parts.headers, hints)?.map(|all| ResponseNamespaces::new(&self.request.plan.names, all));
         let strips = |control: &CacheControl| control.private.is_some() || control.no_cache.is_some();
@@ -115,6 +118,16 @@ impl<St: Store> Fill<St> {
         let compact = is_plain.then(|| rule.learned().template().compact(&parts.headers, tells)).flatten();
         let headers = compact.unwrap_or_else(|| self.stored_headers(&parts.headers, &seen, control).into());
         Ok(Admission { key, language, status: parts.status, announced, headers, vary, named, times, http })
+    }
+
+    /// Records a response with a content coding that does not state that it varies by it.
+    #[cold]
+    fn note_coding(&self, headers: &HeaderMap) {
+        let stated = Vary::of(headers);
+        let is_coded = Vary::negotiated(None, headers).names().contains(&header::ACCEPT_ENCODING);
+        if is_coded && !stated.is_star() && !stated.names().contains(&header::ACCEPT_ENCODING) {
+            self.request.rule.learned().record_coding_without_vary();
+        }
     }
 
     /// Returns the header fields of hits for a response whose fields differ from those of most responses of its rule.

@@ -143,6 +143,7 @@ impl<St: Store> Fill<St> {
             Some(named) => (named.all, named.added),
         };
         let marker = (!vary.is_empty()).then(|| {
+            self.request.rule.learned().variants().record(self.request.primary.hash(), key.hash());
             let draft = Draft { names: names.clone(), times, content: Content::Variants(vary.clone()), http: None };
             Arc::new(Entry::new(self.request.primary.clone(), stamp.clone(), draft))
         });

@@ -22,6 +22,7 @@ use crate::{
     invalidate::{layer::InvalidateLayer, uri::invalidate_uri},
     key::Key,
     layer::CacheLayer,
+    lint::{Evidence, Finding, Lint},
     namespace::{InvalidNamespace, Namespace},
     request_body::RequestBodyLayer,
     rules::{Rules, rule::Rule},
@@ -377,6 +378,39 @@ impl ResponseCache {
     #[cfg(feature = "dashboard")]
     pub(crate) fn state(&self) -> Arc<LayerState<AnyStore>> {
         self.cache.shared()
+    }
+
+    /// Returns the mistakes in the configuration that show so far, with the default options of a [`Lint`].
+    ///
+    /// At the start, it finds mistakes in the rules. Others show in the traffic: call it again after a while.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_response_cache::{Memory, ResponseCache, Rule, lint::FindingKind};
+    ///
+    /// let minute = Duration::from_secs(60);
+    /// let cache = ResponseCache::new(Memory::default())
+    ///     .route("/tables/{table}", Rule::ttl(minute).namespace("rows:{table}").invalidates("row"))
+    ///     .route("/rows/{id}", Rule::ttl(minute).namespace("row"));
+    /// let findings = cache.lint();
+    /// assert_eq!((findings.len(), findings[0].kind()), (1, FindingKind::NamespaceNotInvalidated));
+    /// for finding in &findings {
+    ///     println!("{finding}");
+    /// }
+    /// ```
+    pub fn lint(&self) -> Vec<Finding> {
+        self.lint_with(&Lint::new())
+    }
+
+    /// Returns the mistakes in the configuration that show so far.
+    pub fn lint_with(&self, lint: &Lint) -> Vec<Finding> {
+        let stats = self.stats();
+        lint.findings(&Evidence {
+            reads: &self.cache.rules,
+            writes: &self.invalidate.rules,
+            evicts_fences: self.store().context().counters.may_evict_fences(),
+            stats: &stats,
+        })
     }
 
     /// Adds a hook that warms. It does not count as a purge.

@@ -73,8 +73,8 @@ impl<St: Store> Write<St> {
     /// Starts to extend the deadline of the fence, if there is one that needs it.
     pub(super) fn renewal(&self) -> Option<FenceRenewal> {
         let (names, fence) = self.fence.as_deref()?.clone();
-        let (after, shared) = (fence.renew_after()?, self.shared.clone());
-        let renewing = async move { shared.renew_fence::<()>(&names, &fence, after).await };
+        let (after, shared, rule) = (fence.renew_after()?, self.shared.clone(), self.rule.clone());
+        let renewing = async move { shared.renew_fence::<()>(&names, &fence, after, rule.as_deref()).await };
         Some(FenceRenewal(Handle::try_current().ok()?.spawn(renewing).abort_handle()))
     }
 }

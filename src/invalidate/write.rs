@@ -31,7 +31,7 @@ use crate::{
     status::field,
     store::{
         Store,
-        backend::{self, Fence, InvalidationCount},
+        backend::{self, Fence, InvalidationCount, RENEWALS},
         epochs::InvalidationKind,
     },
 };
@@ -55,9 +55,14 @@ pub(crate) struct InvalidateState<St> {
 
 impl<St: Store> InvalidateState<St> {
     /// Extends the deadline of a fence each time that this duration has passed, until the future is dropped.
-    pub(super) async fn renew_fence<T>(&self, names: &Namespaces, fence: &Fence, after: Duration) -> T {
+    pub(super) async fn renew_fence<T>(&self, names: &Namespaces, fence: &Fence, after: Duration, rule: Option<&Policy>) -> T {
+        let mut times = 0_u32;
         loop {
             tokio::time::sleep(after).await;
+            times = times.saturating_add(1);
+            if let Some(rule) = rule.filter(|_| times == RENEWALS) {
+                rule.learned().record_outrun_fence();
+            }
             self.store.renew(names, fence).await;
         }
     }
@@ -314,7 +319,7 @@ impl<St: Store> Write<St> {
         let Some((names, fence)) = self.fence.as_deref() else { return guarded.await };
         let Some(after) = fence.renew_after() else { return guarded.await };
         // Boxed, to keep other writes small.
-        let mut renewing = Box::pin(self.shared.renew_fence(names, fence, after));
+        let mut renewing = Box::pin(self.shared.renew_fence(names, fence, after, self.rule.as_deref()));
         let mut guarded = pin!(guarded);
         poll_fn(|cx| match guarded.as_mut().poll(cx) {
             Poll::Pending => renewing.as_mut().poll(cx),

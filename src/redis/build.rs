@@ -154,7 +154,6 @@ impl RedisBuilder {
             reconnected: Notify::new(),
             stop: Stop::default(),
             runtime: std::sync::OnceLock::new(),
-            warned: std::sync::atomic::AtomicBool::new(false),
             warned_of_channel: std::sync::atomic::AtomicBool::new(false),
         });
         worker::start(inner.clone(), found).expect("a thread with a runtime can be started");

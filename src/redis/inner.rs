@@ -59,8 +59,6 @@ pub(crate) struct RedisInner {
     pub(crate) stop: Stop,
     /// The runtime of the worker thread.
     pub(crate) runtime: std::sync::OnceLock<tokio::runtime::Handle>,
-    /// `true` after a warning about a server that evicts fences.
-    pub(crate) warned: std::sync::atomic::AtomicBool,
     /// `true` after a warning about a refused subscription.
     pub(crate) warned_of_channel: std::sync::atomic::AtomicBool,
 }
@@ -129,13 +127,14 @@ impl RedisInner {
     /// Warns once about a server that evicts fences.
     pub(crate) fn check_eviction(&self, server: &Server) {
         use std::sync::atomic::Ordering;
+        let evicts = &self.context().counters.evicts_fences;
         if self.fence.is_some() && server.eviction != "noeviction" {
-            if !self.warned.swap(true, Ordering::Relaxed) {
+            if !evicts.swap(true, Ordering::Relaxed) {
                 let policy = &server.eviction;
                 tracing::warn!(%policy, "redis may evict fences: strict invalidation needs maxmemory-policy noeviction");
             }
         } else {
-            self.warned.store(false, Ordering::Relaxed);
+            evicts.store(false, Ordering::Relaxed);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use super::variants::VariantCounts;
 use crate::entry::header_template::HeaderTemplate;
 
 /// State that a rule learns from requests and responses. All copies of the rule share it.
@@ -15,6 +16,12 @@ pub(crate) struct Learned {
     without_vary: AtomicU32,
     /// The header template of the first stored response.
     template: HeaderTemplate,
+    /// The numbers of variants of single targets.
+    variants: VariantCounts,
+    /// A response with a content coding had no `Vary: Accept-Encoding`.
+    codes_without_vary: AtomicBool,
+    /// A write has run for the whole deadline of its fence.
+    outran_fence: AtomicBool,
 }
 
 /// The number of responses in a row without `Vary` after which the rule expects none.
@@ -33,7 +40,7 @@ impl Learned {
     }
 
     /// Returns true if the rule has covered a request.
-    pub(super) fn has_matched(&self) -> bool {
+    pub(crate) fn has_matched(&self) -> bool {
         self.matched.load(Ordering::Relaxed)
     }
 
@@ -67,6 +74,31 @@ impl Learned {
     #[inline]
     pub(crate) fn may_vary(&self) -> bool {
         self.without_vary.load(Ordering::Relaxed) != ENOUGH
+    }
+
+    /// Returns the numbers of variants of single targets.
+    pub(crate) fn variants(&self) -> &VariantCounts {
+        &self.variants
+    }
+
+    /// Records a response with a content coding and without `Vary: Accept-Encoding`.
+    pub(crate) fn record_coding_without_vary(&self) {
+        self.codes_without_vary.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns true if a response had a content coding and no `Vary: Accept-Encoding`.
+    pub(crate) fn codes_without_vary(&self) -> bool {
+        self.codes_without_vary.load(Ordering::Relaxed)
+    }
+
+    /// Records a write that has run for the whole deadline of its fence.
+    pub(crate) fn record_outrun_fence(&self) {
+        self.outran_fence.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns true if a write has run for the whole deadline of its fence.
+    pub(crate) fn outran_fence(&self) -> bool {
+        self.outran_fence.load(Ordering::Relaxed)
     }
 
     /// Returns the header template of most responses.

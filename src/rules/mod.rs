@@ -8,6 +8,7 @@ pub(crate) mod content_options;
 mod descriptors;
 pub(crate) mod end_check;
 pub(crate) mod error;
+mod facts;
 pub(crate) mod failure;
 pub(crate) mod fields;
 #[cfg(feature = "graphql")]
@@ -25,6 +26,7 @@ pub(crate) mod rule;
 pub(crate) mod summary;
 pub(crate) mod table;
 pub(crate) mod template;
+pub(crate) mod variants;
 pub(crate) mod views;
 pub(crate) mod write_options;
 pub(crate) mod writes;

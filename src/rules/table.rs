@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
 };
 
@@ -58,6 +58,8 @@ pub struct Rules {
 struct Table {
     /// True after the first request.
     asked: Arc<AtomicBool>,
+    /// The number of requests that no rule covers, up to [`MOST_UNCOVERED`].
+    uncovered: Arc<AtomicU32>,
     /// The patterns. Their values are places in `rules`.
     router: Router,
     patterns: Vec<String>,
@@ -71,6 +73,9 @@ struct Table {
     /// The classes of request fields that matter to keys.
     fields: Arc<FieldTable>,
 }
+
+/// The limit of the count of requests that no rule covers.
+pub(crate) const MOST_UNCOVERED: u32 = 1_000;
 
 /// The rule that covers a request.
 pub(crate) struct RouteMatch<'a> {
@@ -232,10 +237,29 @@ impl Rules {
         let may = table.router.may_have(uri.path()) || table.fallback.is_some() || {
             !key::is_as_sent(uri, extensions) && table.router.may_have(key::path_as_sent(uri, extensions))
         };
-        if !may && !table.asked.load(Ordering::Relaxed) {
+        if !may && table.uncovered.load(Ordering::Relaxed) < MOST_UNCOVERED {
             table.asked.store(true, Ordering::Relaxed);
+            table.uncovered.fetch_add(1, Ordering::Relaxed);
         }
         may
+    }
+
+    /// Returns the number of requests that no rule covers, up to about [`MOST_UNCOVERED`].
+    pub(crate) fn uncovered(&self) -> u32 {
+        self.table.uncovered.load(Ordering::Relaxed)
+    }
+
+    /// Returns the reason for which a rule can match no request, if there is one.
+    pub(crate) fn why_unreachable(&self, rule: &Policy) -> Option<&'static str> {
+        let table = &*self.table;
+        let is_replaced = table.fallback != Some(rule.place());
+        let has_root = table.patterns.iter().any(|pattern| pattern == "/");
+        let has_rest = table.patterns.iter().any(|pattern| pattern.starts_with("/{*"));
+        match rule.route() {
+            Some(_) => None,
+            None if is_replaced => Some("a later fallback has replaced this one"),
+            None => (has_root && has_rest).then_some("the routes match every path, so that none is left for the fallback"),
+        }
     }
 
     /// Returns the routes whose rules have matched no request so far, in this table or in a clone of it. A write counts only for an

@@ -5,7 +5,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, AtomicUsize},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -54,6 +54,8 @@ pub(crate) struct Counters {
     pub(crate) waiting: Arc<AtomicUsize>,
     /// The counters of purge hooks.
     pub(crate) purges: Arc<PurgeCounts>,
+    /// The server of a strict store may evict fences.
+    pub(crate) evicts_fences: AtomicBool,
     /// The limits of warnings about misconfiguration.
     pub(crate) quiet: WarningLimits,
 }
@@ -82,6 +84,11 @@ impl Counters {
 
     pub(super) fn sum(&self, count: Count) -> u64 {
         self.counts.sum(count as usize)
+    }
+
+    /// Returns true if the server of a strict store may evict fences.
+    pub(crate) fn may_evict_fences(&self) -> bool {
+        self.evicts_fences.load(Ordering::Relaxed)
     }
 
     /// Returns the counters of a route. Layers over the store share those of one pattern.

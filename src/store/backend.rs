@@ -325,6 +325,9 @@ pub struct Fence {
     stands: Option<Duration>,
 }
 
+/// The number of times that the deadline of a fence is extended while it stands once.
+pub(crate) const RENEWALS: u32 = 3;
+
 impl Fence {
     /// Returns the fence of a store that needs none.
     pub fn none() -> Self {
@@ -348,7 +351,7 @@ impl Fence {
 
     /// Returns the period after which the deadline has to be extended.
     pub fn renew_after(&self) -> Option<Duration> {
-        self.stands.map(|stands| stands / 3)
+        self.stands.map(|stands| stands / RENEWALS)
     }
 
     /// Returns the time for which the fence stands if nothing removes it.
