@@ -4,7 +4,8 @@
 //! cargo run --release --example backend              # -- --help prints the flags
 //! ```
 //!
-//! With the feature `redis`, several processes over one database can share the cache.
+//! `--admin-token TOKEN` serves the Inspector at `/_cache/`, and `/metrics` serves the metrics to Prometheus. With the feature `redis`, several
+//! processes over one database can share the cache.
 //!
 //! [`caching`] has the rules of the cache, [`app`] the routes, [`auth`], [`tables`] and [`storage`] the handlers, [`load_test`] the
 //! measurement. `tests/backend.rs` includes this file as a module. Therefore the modules do not use `crate::` paths.

@@ -22,8 +22,9 @@ use crate::codec::encryption::KeyRing;
 ///
 /// The Redis user needs access to the keys `PREFIX:1:*`, the channel `PREFIX:1:pushes`, and the commands `GET`, `MGET`, `SET`, `STRLEN`, `SETRANGE`,
 /// `EXISTS`, `UNLINK`, `EVAL`, `ZADD`, `ZREM`, `ZRANGE`, `ZCARD`, `ZREMRANGEBYSCORE`, `PEXPIRE`, `PEXPIREAT`, `TIME`, `INFO`, `PING`, `HELLO`, `AUTH`,
-/// `SUBSCRIBE` and `CLIENT TRACKING`. Without the channel or `SUBSCRIBE`, Redis keeps all pushes for a process that does not read them. [`Redis::reclaim`](crate::Redis::reclaim) and [`Redis::server`](crate::Redis::server) need `SCAN` and `DBSIZE`. A
-/// cluster needs `CLUSTER SLOTS` and `ASKING`.
+/// `SUBSCRIBE` and `CLIENT TRACKING`. Without the channel or `SUBSCRIBE`, Redis keeps all pushes for a process that does not read them.
+/// [`Redis::reclaim`](crate::Redis::reclaim) needs `SCAN`. [`Redis::server`](crate::Redis::server) needs `DBSIZE` and `CLIENT INFO`. A cluster needs
+/// `CLUSTER SLOTS` and `ASKING`.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
