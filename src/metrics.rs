@@ -135,7 +135,9 @@ impl Stats {
     pub fn record(&self, cache: impl Into<SharedString>) {
         let recorder = Recorder { cache: cache.into() };
         self.routes.iter().for_each(|route| recorder.route(route));
-        let invalidations = [("hard", self.invalidations - self.soft_invalidations), ("soft", self.soft_invalidations)];
+        // The counters are read one after the other, while invalidations begin.
+        let hard = self.invalidations.saturating_sub(self.soft_invalidations);
+        let invalidations = [("hard", hard), ("soft", self.soft_invalidations)];
         for (kind, count) in invalidations {
             recorder.count("cache_invalidations_total", &[("kind", kind.into())], count);
         }

@@ -168,3 +168,12 @@ async fn ages_and_invalidation_times_are_measured() {
         assert!(said.contains_key(&format!("{name} cache=api quantile=0.99")), "{name} in {said:#?}");
     }
 }
+
+#[test]
+fn invalidations_that_race_with_the_reading_count_none() {
+    let mut stats = Memory::new(1 << 20).stats();
+    // A soft invalidation began between the reading of one counter and of the other.
+    stats.soft_invalidations = stats.invalidations + 1;
+    let said = recorded(|| stats.record("api"));
+    assert_eq!(said["cache_invalidations_total cache=api kind=hard"], Value::Number(0.0));
+}
