@@ -27,7 +27,7 @@ mod target;
 use std::{
     convert::Infallible,
     fmt,
-    future::{Future, pending},
+    future::Future,
     marker::PhantomData,
     pin::Pin,
     sync::Arc,
@@ -38,6 +38,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, header};
 use http_body::{Body, Frame, SizeHint};
+use tokio::sync::watch;
 use tower::Service;
 
 use self::run::{Options, Work};
@@ -238,7 +239,8 @@ where
         let requests = self.completed();
         self.warn_about(&requests);
         let requests = requests.into_iter().map(|request| (self.namespaces(&request), request)).collect();
-        let state: Arc<dyn Again> = Arc::new(Rewarmer { work: self.work(), requests });
+        let (handle, dropped) = watch::channel(());
+        let state: Arc<dyn Again> = Arc::new(Rewarmer { work: self.work(), requests, dropped });
         let again = Arc::downgrade(&state);
         let hook = PurgeHook::new(move |purge| {
             let again = again.upgrade();
@@ -251,7 +253,7 @@ where
         });
         const DAY: Duration = Duration::from_secs(86_400);
         self.cache.add_warmer(hook.attempts(1).attempt_timeout(DAY));
-        WarmAfterInvalidations { _state: state }
+        WarmAfterInvalidations { _state: state, _handle: handle }
     }
 
     fn namespaces(&self, request: &Request<()>) -> Vec<Namespace> {
@@ -264,10 +266,11 @@ where
     }
 }
 
-/// Sends requests again after invalidations. Dropping this ends it.
+/// Sends requests again after invalidations. Dropping this ends it: requests in progress are given up, and their fills go on.
 #[must_use = "requests are sent again until this is dropped"]
 pub struct WarmAfterInvalidations {
     _state: Arc<dyn Again>,
+    _handle: watch::Sender<()>,
 }
 
 /// A [`Rewarmer`] without its type parameters.
@@ -279,6 +282,8 @@ trait Again: Send + Sync {
 struct Rewarmer<S, B> {
     work: Work<S, B>,
     requests: Vec<(Vec<Namespace>, Request<()>)>,
+    /// An error if the [`WarmAfterInvalidations`] was dropped.
+    dropped: watch::Receiver<()>,
 }
 
 impl<S, B, ResB> Again for Rewarmer<S, B>
@@ -293,7 +298,9 @@ where
             let requests = self.requests.iter().filter(|(names, _)| purge.is_everything() || concerned(names));
             let requests: Vec<_> = requests.map(|(_, request)| request.clone()).collect();
             if !requests.is_empty() {
-                self.work.send_all(requests, pending(), |_| {}).await;
+                let mut dropped = self.dropped.clone();
+                let cancelled = async { while dropped.changed().await.is_ok() {} };
+                self.work.send_all(requests, cancelled, |_| {}).await;
             }
         })
     }

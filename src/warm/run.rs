@@ -132,7 +132,7 @@ where
     async fn send_each(&self, requests: Vec<Request<()>>, summary: &mut Summary, report: impl Fn(Progress)) {
         let Options { concurrency, per_second, timeout } = self.options;
         let mut ticks = per_second.map(|rate| {
-            let mut ticks = interval(Duration::from_secs(1) / rate);
+            let mut ticks = interval((Duration::from_secs(1) / rate).max(Duration::from_nanos(1)));
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             ticks
         });

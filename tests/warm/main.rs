@@ -208,3 +208,25 @@ async fn sitemap_is_warmed_for_its_hosts() {
     assert_eq!(within(Warmer::new(&cache, app.clone()).sitemap(xml).unwrap().start()).await.succeeded, 1);
     assert_eq!(read(&app, "/tables/a", HOST).await, format!("a of {HOST}, call 1"));
 }
+
+#[tokio::test]
+async fn dropping_the_handle_ends_the_round_in_progress() {
+    let tables = Tables::with_permits(0);
+    let (cache, app) = app(&tables);
+    let targets: Vec<_> = (0..10).map(|n| format!("/tables/{n}")).collect();
+    let again = Warmer::new(&cache, app).host(HOST).concurrency(1).targets(targets).unwrap().after_invalidations();
+    cache.invalidate(["db_query"]).await.unwrap();
+    eventually(|| tables.running() == 1).await;
+    drop(again);
+    within(cache.wait_for_purges()).await;
+    tables.permits.add_permits(100);
+    eventually(|| tables.running() == 0).await;
+    assert_eq!(tables.calls(), 1, "no further request");
+}
+
+#[tokio::test]
+async fn highest_rate_is_no_panic() {
+    let (cache, app) = app(&Tables::open());
+    let warmer = Warmer::new(&cache, app).host(HOST).rate(u32::MAX).targets(["/tables/a"]).unwrap();
+    assert_eq!(within(warmer.start()).await.succeeded, 1);
+}
