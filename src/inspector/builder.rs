@@ -95,7 +95,7 @@ impl InspectorBuilder {
     }
 
     /// Shows the keyed hashes of identities and secrets in keys and namespaces. Defaults to `false`: each hash is replaced by `(hidden)`, also in
-    /// names. A level of 32 hexadecimal digits counts as a hash. The secrets themselves are never known to the cache.
+    /// names. 32 hexadecimal digits or more in a row count as a hash. The secrets themselves are never known to the cache.
     pub fn show_identities(mut self, on: bool) -> Self {
         self.shown.identities = on;
         self

@@ -20,10 +20,35 @@ impl Shown {
         }
     }
 
-    /// Returns a namespace. Levels that have the form of an identity are hidden.
+    /// Returns a namespace. Digits that have the form of an identity are hidden.
     pub(super) fn name(self, name: &str) -> String {
-        let is_identity = |level: &str| level.len() == 32 && level.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let level = |level| if is_identity(level) && !self.identities { HIDDEN } else { level };
-        name.split(':').map(level).collect::<Vec<_>>().join(":")
+        if self.identities {
+            return name.into();
+        }
+        let is_other = |letter: char| !letter.is_ascii_hexdigit();
+        let shown = name.split_inclusive(is_other).flat_map(|piece| {
+            let digits = piece.trim_end_matches(is_other);
+            if digits.len() < 32 { [piece, ""] } else { [HIDDEN, &piece[digits.len()..]] }
+        });
+        shown.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hash_is_hidden_wherever_it_stands_in_a_name() {
+        let hash = "0123456789abcdef0123456789abcdef";
+        let shown = |identities| Shown { bodies: false, identities };
+        for (name, hidden) in [
+            (format!("user:{hash}"), "user:(hidden)"),
+            (format!("user-{hash}:orders"), "user-(hidden):orders"),
+            (format!("a{hash}.é{hash}"), "(hidden).é(hidden)"),
+            ("db_query:0123456789abcdef".to_owned(), "db_query:0123456789abcdef"),
+        ] {
+            assert_eq!((shown(false).name(&name), shown(true).name(&name)), (hidden.to_owned(), name));
+        }
     }
 }
