@@ -38,16 +38,23 @@ impl Place {
     /// Returns the place of a request, behind a router that has removed the mount from the path and behind one that has not.
     fn of(parts: &Parts) -> Self {
         let path = key::path_as_sent(&parts.uri, &parts.extensions);
-        if let Some((_, name)) = path.rsplit_once("/api/") {
+        let is_removed = !key::is_as_sent(&parts.uri, &parts.extensions);
+        // The mount may contain `/api/`, too.
+        let name = match is_removed {
+            true => parts.uri.path().strip_prefix("/api/"),
+            false => path.rsplit_once("/api/").map(|(_, name)| name).filter(|name| !name.contains('/')),
+        };
+        if let Some(name) = name {
             return Self::Api(name.to_owned());
         }
-        let is_below_mount = !key::is_as_sent(&parts.uri, &parts.extensions) && parts.uri.path() != "/";
+        let is_below_mount = is_removed && parts.uri.path() != "/";
         match path.rsplit('/').next().unwrap_or_default() {
             "" => Self::Page,
             "login" => Self::Login,
             "logout" => Self::Logout,
             _ if is_below_mount => Self::Unknown,
-            last => Self::Mount(format!("{last}/")),
+            // Without the dot, a colon would end a scheme.
+            last => Self::Mount(format!("./{last}/")),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 
+use axum::Router;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
@@ -140,12 +141,41 @@ async fn bare(
 async fn mount_needs_no_router_that_removes_it() {
     let cache = ResponseCache::new(Memory::default());
     let inspector = Inspector::builder(cache).token(TOKEN).build().expect("a token");
-    for prefix in ["", "/_cache", "/ops/cache"] {
+    for prefix in ["", "/_cache", "/ops/cache", "/api/_cache"] {
         assert_eq!(bare(&inspector, &format!("{prefix}/api/stats")).await.status, StatusCode::OK);
         assert!(bare(&inspector, &format!("{prefix}/")).await.text.contains("<h1>"));
     }
     let answer = bare(&inspector, "/ops/cache").await;
-    assert_eq!((answer.status, answer.field("location")), (StatusCode::SEE_OTHER, "cache/"));
+    assert_eq!((answer.status, answer.field("location")), (StatusCode::SEE_OTHER, "./cache/"));
+}
+
+#[tokio::test]
+async fn redirect_to_the_mount_stays_on_its_host() {
+    let inspector = Inspector::builder(ResponseCache::new(Memory::default())).token(TOKEN).build().expect("a token");
+    for path in ["/https:evil.example", "/ops/https:evil.example", "/javascript:alert(1)"] {
+        let answer = bare(&inspector, path).await;
+        assert_eq!(answer.status, StatusCode::SEE_OTHER);
+        assert!(answer.field("location").starts_with("./"), "{path}: {}", answer.field("location"));
+    }
+}
+
+#[tokio::test]
+async fn mount_may_lie_below_a_path_named_api() {
+    let inspector = Inspector::builder(ResponseCache::new(Memory::default())).token(TOKEN).build().expect("a token");
+    let router: Router = Router::new().nest_service("/api/_cache", inspector);
+    let bearer = format!("Bearer {TOKEN}");
+    for (path, status, text) in [
+        ("/api/_cache/", StatusCode::OK, "<h1>"),
+        ("/api/_cache", StatusCode::SEE_OTHER, ""),
+        ("/api/_cache/api/stats", StatusCode::OK, "hit_ratio"),
+        ("/api/_cache/api/stats/", StatusCode::NOT_FOUND, "endpoint"),
+        ("/api/_cache/nothing", StatusCode::NOT_FOUND, "page"),
+    ] {
+        let response = send(&router, request(Method::GET, path, &[("authorization", &bearer)], "")).await;
+        let answer = Answer::of(response).await;
+        assert_eq!(answer.status, status, "{path}");
+        assert!(answer.text.contains(text), "{path}: {}", answer.text);
+    }
 }
 
 #[tokio::test]
@@ -153,7 +183,7 @@ async fn nested_mount_redirects_to_its_slash() {
     let app = App::new();
     let response = send(&app.router, request(Method::GET, "/_cache", &[], "")).await;
     let answer = Answer::of(response).await;
-    assert_eq!((answer.status, answer.field("location")), (StatusCode::SEE_OTHER, "_cache/"));
+    assert_eq!((answer.status, answer.field("location")), (StatusCode::SEE_OTHER, "./_cache/"));
     assert_eq!(app.ask(Method::GET, "/nothing", "").await.status, StatusCode::NOT_FOUND);
     assert_eq!(app.ask(Method::GET, "/api/nothing", "").await.status, StatusCode::NOT_FOUND);
     assert_eq!(app.ask(Method::DELETE, "/api/stats", "").await.status, StatusCode::METHOD_NOT_ALLOWED);
