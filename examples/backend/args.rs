@@ -31,11 +31,12 @@ Usage: cargo run --release --example backend -- [FLAGS]
   --admin-token T   serve the Inspector of the cache at /_cache/ for requests with this token  [not served]
   --seconds N       duration of the load without the cache          [6]
   --serve           serve without the demonstration
+  --demo            end after the demonstration, with exit status 0 only if every statement of it holds
   --help            print this text
 ";
 
 const ALLOWED: &str = "--listen ADDR, --db DIR, --memory BYTES, --redis URL, --coherence HOW, --strict, --prefix P, \
-    --admin-token T, --seconds N, --serve, --help";
+    --admin-token T, --seconds N, --serve, --demo, --help";
 
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Args {
@@ -46,6 +47,7 @@ pub(crate) struct Args {
     pub(crate) admin_token: Option<String>,
     pub(crate) measure: Duration,
     pub(crate) serve: bool,
+    pub(crate) demo: bool,
     pub(crate) help: bool,
 }
 
@@ -81,6 +83,7 @@ impl Args {
                 Arg::Long("admin-token") => args.admin_token = Some(value(&mut parser, TOKEN, token)?),
                 Arg::Long("seconds") => args.measure = value(&mut parser, SECONDS, seconds)?,
                 Arg::Long("serve") => args.serve = true,
+                Arg::Long("demo") => args.demo = true,
                 Arg::Long("help") | Arg::Short('h') => args.help = true,
                 Arg::Long(name) => return refused(format!("unknown flag `--{name}`")),
                 Arg::Short(name) => return refused(format!("unknown flag `-{name}`")),
@@ -100,9 +103,14 @@ impl Args {
             ("strict", *strict),
             ("prefix", prefix.is_some()),
         ];
+        if self.help {
+            return Ok(self);
+        }
+        if self.serve && self.demo {
+            return Err("`--serve` leaves out the demonstration: leave out `--serve` or `--demo`".into());
+        }
         match given.iter().find(|(_, given)| *given) {
             None => Ok(self),
-            Some(_) if self.help => Ok(self),
             Some((name, _)) if !cfg!(feature = "redis") => {
                 Err(format!("`--{name}`: built without Redis; build with `--features redis`"))
             }

@@ -44,7 +44,9 @@ pub(crate) async fn run(
     }
 
     println!("Each write is visible in the next read");
-    walkthrough::run(&Client::new(cached.address()), !args.redis.urls.is_empty()).await
+    let client = Client::new(cached.address());
+    walkthrough::run(&client, !args.redis.urls.is_empty()).await?;
+    walkthrough::look_as_an_operator(&client, args.admin_token.as_deref()).await
 }
 
 /// Prints requests to try, with a valid token.

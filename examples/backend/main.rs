@@ -87,8 +87,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs until Ctrl-C or an error, and then stops the server.
-async fn run(args: Args) -> Result<(), BoxError> {
+/// Runs until Ctrl-C, an error, or the end of `--demo`, and then stops the server.
+pub(crate) async fn run(args: Args) -> Result<(), BoxError> {
     let data = DataDir::new(args.db.as_deref())?;
     println!("Data in {data}");
     let mut server = None;
@@ -112,7 +112,7 @@ async fn open_store(args: &Args, home: &Path) -> Result<AnyStore, BoxError> {
     })
 }
 
-/// Fills the database, runs the demonstration unless `--serve` is given, and serves forever.
+/// Fills the database and runs the demonstration, unless `--serve` is given. Then serves forever, unless `--demo` is given.
 async fn serve(args: &Args, home: &Path, server: &mut Option<Server>) -> Result<(), BoxError> {
     let listener = listen(args.listen).await?;
     let lock = lock(home).await?;
@@ -140,6 +140,9 @@ async fn serve(args: &Args, home: &Path, server: &mut Option<Server>) -> Result<
         let uncached = Server::start(TcpListener::bind("127.0.0.1:0").await?, app::app(backend()))?;
         demo::run(uncached, server, &cache, &measured.calls, args).await?;
         println!("\nStatistics of the cache:\n{}", cache.stats());
+    }
+    if args.demo {
+        return Ok(());
     }
     demo::print_examples(server).await?;
     std::future::pending().await

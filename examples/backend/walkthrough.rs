@@ -19,6 +19,26 @@ pub(crate) async fn run(client: &Client, shared: bool) -> Result<(), BoxError> {
     walkthrough.change_profile_and_log_out().await
 }
 
+/// Reads the metrics, and the Inspector if it is served. Returns an error if a statement does not hold.
+pub(crate) async fn look_as_an_operator(client: &Client, admin_token: Option<&str>) -> Result<(), BoxError> {
+    println!("\nA look as an operator");
+    let get = async |path: &str, token| -> Result<Reply, BoxError> {
+        Ok(print_exchange("GET", path, client.send(Method::GET, path, token, "").await?))
+    };
+    let metrics = get("/metrics", None).await?;
+    let text = String::from_utf8_lossy(&metrics.body);
+    check(text.contains("cache_requests_total{cache=\"backend\""), "the metrics have the requests by route")?;
+    let Some(token) = admin_token else { return Ok(()) };
+    let refused = get("/_cache/api/stats", None).await?.status == StatusCode::UNAUTHORIZED;
+    check(refused, "the Inspector refuses a request without its token")?;
+    let hits = get("/_cache/api/stats", Some(token)).await?.json()["stats"]["hits"].as_u64();
+    check(hits.is_some_and(|hits| hits > 0), "the Inspector counts the hits")?;
+    let read = get("/tables/airlines", None).await?;
+    let explained = get("/_cache/api/explain?url=/tables/airlines", Some(token)).await?.json();
+    println!("  outcome {}, route {}", explained["outcome"], explained["rule"]["route"]);
+    check(read.status == StatusCode::OK && explained["outcome"] == "hit", "a read that was stored is explained as a hit")
+}
+
 struct Walkthrough<'a> {
     client: &'a Client,
     token: String,
