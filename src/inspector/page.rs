@@ -78,6 +78,7 @@ async fn live(shared: &Shared) -> Markup {
         div #live {
             @if !shared.cache.is_enabled() { p.notice.bad { "Caching is turned off." } }
             (figures(&stats, &server))
+            (findings(shared))
             (charts(shared, &stats))
             (routes(&stats))
             (reasons("Misses", "Requests for which the inner service was called after a lookup.", &occurred(&stats.misses, report::miss)))
@@ -322,6 +323,26 @@ fn counters(stats: &Stats) -> Markup {
         }
     };
     table("counters", "Counters", "All counters since the start.", &[("Counter", false), ("Count", true)], &rows)
+}
+
+/// Returns the mistakes in the configuration, if there are any.
+fn findings(shared: &Shared) -> Markup {
+    let found = shared.cache.lint();
+    if found.is_empty() {
+        return html! {};
+    }
+    let rows = html! {
+        @for finding in &found {
+            tr {
+                th scope="row" { (finding.kind()) }
+                td { (finding.route().unwrap_or_default()) }
+                td { (finding.problem()) }
+                td { (finding.remedy()) }
+            }
+        }
+    };
+    let heads = [("Kind", false), ("Route", false), ("Cause", false), ("Remedy", false)];
+    table("findings", "Findings", "Mistakes in the configuration.", &heads, &rows)
 }
 
 fn rules(shared: &Shared) -> Markup {

@@ -18,6 +18,7 @@ use crate::{
     handle::any_store::AnyStore,
     histogram::Durations,
     key::describe::parts_of,
+    lint::Finding,
     stats::{RouteStats, Stats},
     status::{Bypass, Miss, NoStore, Outcome},
     store::backend::Backend,
@@ -113,6 +114,15 @@ fn route_json(route: &RouteStats) -> Value {
     })
 }
 
+fn finding_json(finding: &Finding) -> Value {
+    json!({
+        "kind": finding.kind().as_str(),
+        "route": finding.route(),
+        "problem": finding.problem(),
+        "remedy": finding.remedy(),
+    })
+}
+
 impl Shared {
     /// Returns everything that is known about the cache.
     pub(super) async fn report(&self) -> Value {
@@ -124,6 +134,7 @@ impl Shared {
             "stats": stats_json(&stats),
             "server": self.server().await,
             "rules": rules,
+            "findings": self.cache.lint().iter().map(finding_json).collect::<Vec<_>>(),
             "unmatched_rules": self.cache.unmatched().collect::<Vec<_>>(),
             "history": samples::json_of(&self.samples.until(&stats), self.samples.every),
         })

@@ -1,9 +1,10 @@
 //! The page without its script.
 
 use http::{Method, StatusCode};
-use tower_response_cache::{Outcome, status::Miss};
+use tower_response_cache::{Memory, Outcome, ResponseCache, Rule, inspector::Inspector, status::Miss};
 
-use super::App;
+use super::{App, TOKEN, rules};
+use crate::common::MINUTE;
 
 #[tokio::test]
 async fn page_shows_figures_without_a_script() {
@@ -58,4 +59,21 @@ async fn page_escapes_what_requests_contain() {
     let app = App::new();
     let page = app.ask(Method::POST, "/", "action=explain&request=%2Ft%2Fa%3F%3Cscript%3Ealert(1)%3C%2Fscript%3E%22x").await;
     assert!(page.text.contains("&lt;script&gt;alert") && !page.text.contains("<script>alert"), "{}", page.text);
+}
+
+#[tokio::test]
+async fn page_and_report_show_the_findings_of_lint() {
+    let rule = || Rule::ttl(MINUTE).namespace("db");
+    let cache = ResponseCache::new(Memory::default()).rules(rules().fallback(rule()).fallback(rule()));
+    let inspector = Inspector::builder(cache.clone()).token(TOKEN).build().expect("a token");
+    let app = App::with(cache, inspector);
+    let finding = app.json("/api/stats").await["findings"][0].clone();
+    assert_eq!((&finding["kind"], &finding["route"]), (&"unmatched-rule".into(), &"(any)".into()));
+    let page = app.ask(Method::GET, "/", "").await.text;
+    for name in ["kind", "problem"] {
+        assert!(page.contains(finding[name].as_str().expect("text")), "{name}: {page}");
+    }
+    let clean = App::new();
+    assert_eq!(clean.json("/api/stats").await["findings"], serde_json::json!([]));
+    assert!(!clean.ask(Method::GET, "/", "").await.text.contains("id=\"findings\""));
 }
