@@ -38,14 +38,20 @@ impl PurgeHooks {
     }
 
     /// Adds a hook that purges nothing, so that its calls do not count as purges.
-    pub(crate) fn add_uncounted(&self, hook: PurgeHook, counters: &Counters) {
-        self.push(hook, Arc::default(), counters);
+    pub(crate) fn add_uncounted(&self, hook: PurgeHook, counters: &Counters) -> AddedHook {
+        AddedHook(self.push(hook, Arc::default(), counters))
     }
 
-    fn push(&self, hook: PurgeHook, counts: Arc<PurgeCounts>, counters: &Counters) {
+    /// Removes a hook.
+    pub(crate) fn remove(&self, AddedHook(removed): &AddedHook) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).retain(|worker| !Arc::ptr_eq(worker, removed));
+    }
+
+    fn push(&self, hook: PurgeHook, counts: Arc<PurgeCounts>, counters: &Counters) -> Arc<Worker> {
         let undelivered = counters.waiting.clone();
-        let worker = Worker { hook, state: Mutex::default(), changed: Notify::new(), counts, undelivered };
-        self.0.write().unwrap_or_else(PoisonError::into_inner).push(Arc::new(worker));
+        let worker = Arc::new(Worker { hook, state: Mutex::default(), changed: Notify::new(), counts, undelivered });
+        self.0.write().unwrap_or_else(PoisonError::into_inner).push(worker.clone());
+        worker
     }
 
     /// Puts the names of an invalidation into the queues of all hooks. `is_delivered` is false if a shared store does not know of it yet.
@@ -70,6 +76,10 @@ impl PurgeHooks {
         }
     }
 }
+
+/// A hook of a store, to be removed.
+#[derive(Debug)]
+pub(crate) struct AddedHook(Arc<Worker>);
 
 /// A hook with its queue.
 #[derive(Debug)]
@@ -227,5 +237,28 @@ impl Drop for Running {
             state.is_running = false;
         }
         worker.changed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn removed_hook_is_called_no_more() {
+        let (hooks, counters) = (PurgeHooks::default(), Counters::default());
+        let calls = Arc::new(AtomicUsize::new(0));
+        let added = [(); 2].map(|()| {
+            let calls = calls.clone();
+            let hook = PurgeHook::new(move |_| {
+                calls.fetch_add(1, Ordering::Relaxed);
+                async { Ok::<_, BoxError>(()) }
+            });
+            hooks.add_uncounted(hook, &counters)
+        });
+        hooks.remove(&added[0]);
+        hooks.invalidated(&Namespaces::root(), true);
+        hooks.idle().await;
+        assert_eq!((calls.load(Ordering::Relaxed), hooks.0.read().expect("no panic").len()), (1, 1));
     }
 }

@@ -17,7 +17,7 @@ use self::{
 #[cfg(feature = "dashboard")]
 use crate::state::LayerState;
 use crate::{
-    cdn::{CacheTags, PurgeHook},
+    cdn::{CacheTags, PurgeHook, worker::AddedHook},
     explain::{Explanation, RuleSummary, predict},
     invalidate::{layer::InvalidateLayer, uri::invalidate_uri},
     key::Key,
@@ -414,9 +414,14 @@ impl ResponseCache {
     }
 
     /// Adds a hook that warms. It does not count as a purge.
-    pub(crate) fn add_warmer(&self, hook: PurgeHook) {
+    pub(crate) fn add_warmer(&self, hook: PurgeHook) -> AddedHook {
         let Context { hooks, counters, .. } = self.store().context();
-        hooks.add_uncounted(hook, counters);
+        hooks.add_uncounted(hook, counters)
+    }
+
+    /// Removes a hook that warms.
+    pub(crate) fn remove_warmer(&self, hook: &AddedHook) {
+        self.store().context().hooks.remove(hook);
     }
 
     fn store(&self) -> &AnyStore {

@@ -50,7 +50,7 @@ pub use self::{
     target::InvalidTarget,
 };
 use crate::{
-    cdn::{Purge, PurgeHook},
+    cdn::{Purge, PurgeHook, worker::AddedHook},
     error::BoxError,
     handle::ResponseCache,
     namespace::Namespace,
@@ -252,8 +252,8 @@ where
             }
         });
         const DAY: Duration = Duration::from_secs(86_400);
-        self.cache.add_warmer(hook.attempts(1).attempt_timeout(DAY));
-        WarmAfterInvalidations { _state: state, _handle: handle }
+        let hook = self.cache.add_warmer(hook.attempts(1).attempt_timeout(DAY));
+        WarmAfterInvalidations { cache: self.cache.clone(), hook, _state: state, _handle: handle }
     }
 
     fn namespaces(&self, request: &Request<()>) -> Vec<Namespace> {
@@ -269,6 +269,8 @@ where
 /// Sends requests again after invalidations. Dropping this ends it: requests in progress are given up, and their fills go on.
 #[must_use = "requests are sent again until this is dropped"]
 pub struct WarmAfterInvalidations {
+    cache: ResponseCache,
+    hook: AddedHook,
     _state: Arc<dyn Again>,
     _handle: watch::Sender<()>,
 }
@@ -327,6 +329,12 @@ impl<S, B> fmt::Debug for Warmer<S, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (requests, options) = (self.requests.len(), &self.options);
         f.debug_struct("Warmer").field("requests", &requests).field("options", options).finish_non_exhaustive()
+    }
+}
+
+impl Drop for WarmAfterInvalidations {
+    fn drop(&mut self) {
+        self.cache.remove_warmer(&self.hook);
     }
 }
 
