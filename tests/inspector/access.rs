@@ -106,6 +106,17 @@ async fn login_sets_a_cookie_that_stands_for_the_token() {
 }
 
 #[tokio::test]
+async fn debug_output_has_no_session() {
+    let app = App::new();
+    let cookie = app.send(Method::POST, "/login", &[], &format!("token={TOKEN}")).await;
+    let session = cookie.field("set-cookie").split(['=', ';']).nth(1).expect("a value");
+    let builder = Inspector::builder(app.cache.clone()).token(TOKEN);
+    for text in [format!("{builder:?}"), format!("{:?}", builder.clone().build().expect("a token"))] {
+        assert!(!session.is_empty() && !text.contains(session) && !text.contains(TOKEN), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn every_response_is_kept_out_of_caches_and_frames() {
     let app = App::new();
     for answer in [
@@ -115,6 +126,8 @@ async fn every_response_is_kept_out_of_caches_and_frames() {
         app.send(Method::GET, "/", &[], "").await,
     ] {
         assert_eq!(answer.field("cache-control"), "no-store");
+        // With `no-referrer`, browsers send `Origin: null` with the forms of the page itself.
+        assert_eq!(answer.field("referrer-policy"), "same-origin");
         assert_eq!((answer.field("x-content-type-options"), answer.field("x-frame-options")), ("nosniff", "DENY"));
         let policy = answer.field("content-security-policy");
         assert!(policy.starts_with("default-src 'none'") && policy.contains("frame-ancestors 'none'"), "{policy}");
