@@ -94,7 +94,8 @@ pub trait Store: Backend + Clone + fmt::Debug + Send + Sync + 'static {
     }
 
     /// Waits until no hook of [`after_invalidation`](Self::after_invalidation) has anything left to do, for a shutdown or a test. While invalidations
-    /// wait for a shared store, so does this. Give it a timeout.
+    /// wait for a shared store, so does this. Requests that a [`Warmer`](crate::warm::Warmer) sends after an invalidation are waited for as well. Give it
+    /// a timeout.
     fn wait_for_purges(&self) -> impl Future<Output = ()> + Send {
         self.context().hooks.idle()
     }
