@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use crate::common::{redis::Server, *};
+use crate::common::{
+    redis::{Server, unhurried},
+    *,
+};
 use http::{Request, Response};
 use tokio::task::JoinSet;
 use tower::{Layer, Service};
@@ -132,7 +135,7 @@ async fn lives(server: &Server, name: &str) -> Vec<i64> {
     let keys = server.keys(&format!("*:g:{{{name}*")).await;
     let mut lives = Vec::with_capacity(keys.len());
     let client = ::redis::Client::open(server.url()).expect("a client");
-    let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
+    let mut connection = client.get_multiplexed_async_connection_with_config(&unhurried()).await.expect("a connection");
     for key in keys {
         lives.push(::redis::cmd("PTTL").arg(key).query_async(&mut connection).await.expect("a number"));
     }

@@ -10,10 +10,10 @@ use std::{
 };
 
 use crate::common::{
-    redis::{Cluster, Server, until},
+    redis::{Cluster, Server, unhurried, until},
     *,
 };
-use ::redis::{AsyncConnectionConfig, Client, ProtocolVersion, PushInfo, PushKind, Value, aio::MultiplexedConnection};
+use ::redis::{Client, ProtocolVersion, PushInfo, PushKind, Value, aio::MultiplexedConnection};
 use tokio::sync::Notify;
 use tower::Layer;
 use tower_response_cache::{
@@ -119,7 +119,7 @@ async fn witness(server: &Server) -> (MultiplexedConnection, Arc<AtomicUsize>) {
         counter.fetch_add(usize::from(push.kind == PushKind::Invalidate), Ordering::SeqCst);
         Ok::<_, ::redis::aio::SendError>(())
     };
-    let config = AsyncConnectionConfig::new().set_push_sender(hears);
+    let config = unhurried().set_push_sender(hears);
     let mut connection = client.get_multiplexed_async_connection_with_config(&config).await.expect("a connection");
     let tracking = format!("CLIENT TRACKING ON BCAST PREFIX {WITNESS} NOLOOP");
     command(&mut connection, &tracking.split(' ').collect::<Vec<_>>()).await;
@@ -146,7 +146,7 @@ async fn created_generation_ends_entries_whose_push_was_lost() {
     let cluster = Cluster::start_with(1, 0, &["enable-debug-command local"]).await;
     let server = &cluster.servers()[0];
     let client = Client::open(server.url()).expect("a client");
-    let connect = async || client.get_multiplexed_async_connection().await.expect("a connection");
+    let connect = async || client.get_multiplexed_async_connection_with_config(&unhurried()).await.expect("a connection");
     let (busy, mut other) = (connect().await, connect().await);
     let (mut witness, pushed) = witness(server).await;
 

@@ -7,12 +7,12 @@ use std::sync::{
 
 use crate::{
     common::{
-        redis::{Server, until},
+        redis::{Server, unhurried, until},
         *,
     },
     setup::{HOUR, builder, read, rule},
 };
-use ::redis::{AsyncConnectionConfig, Client, ProtocolVersion, PushInfo, PushKind, Value, aio::MultiplexedConnection};
+use ::redis::{Client, ProtocolVersion, PushInfo, PushKind, Value, aio::MultiplexedConnection};
 use tower::Layer;
 use tower_response_cache::{CacheLayer, Rule, Store};
 
@@ -35,7 +35,7 @@ impl Listener {
             }
             Ok::<_, ::redis::aio::SendError>(())
         };
-        let config = AsyncConnectionConfig::new().set_push_sender(hears);
+        let config = unhurried().set_push_sender(hears);
         let mut connection = client.get_multiplexed_async_connection_with_config(&config).await.unwrap();
         let tracking = "TRACKING ON BCAST PREFIX cache:1:t: PREFIX cache:1:f:";
         let () =

@@ -17,8 +17,16 @@ pub use server::{CommandLog, Options, Server, free_port};
 
 use std::time::{Duration, Instant};
 
+use ::redis::AsyncConnectionConfig;
+
 /// Longest wait for a state, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Limits of a connection that a busy machine keeps. The default limit for a reply is half a second.
+pub fn unhurried() -> AsyncConnectionConfig {
+    const LIMIT: Duration = Duration::from_secs(10);
+    AsyncConnectionConfig::new().set_connection_timeout(Some(LIMIT)).set_response_timeout(Some(LIMIT))
+}
 
 /// Polls a condition until it is true. Panics with `what` if it never is.
 pub async fn until(what: &str, mut is: impl AsyncFnMut() -> bool) {

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::{
     server::{Server, free_port},
-    until,
+    unhurried, until,
 };
 
 /// A running sentinel; dropping this kills it.
@@ -104,7 +104,8 @@ impl Sentinel {
     }
 
     async fn command(&self, arguments: &[&str]) -> Option<Value> {
-        let mut connection = Client::open(self.url()).ok()?.get_multiplexed_async_connection().await.ok()?;
+        let mut connection =
+            Client::open(self.url()).ok()?.get_multiplexed_async_connection_with_config(&unhurried()).await.ok()?;
         let mut command = ::redis::Cmd::new();
         command.arg(arguments);
         command.query_async(&mut connection).await.ok()

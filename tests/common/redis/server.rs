@@ -14,7 +14,7 @@ use std::{
 use ::redis::{Client, FromRedisValue, RedisError, Value, aio::MultiplexedConnection};
 use tempfile::TempDir;
 
-use super::{PATIENCE, until};
+use super::{PATIENCE, unhurried, until};
 
 /// Name of the log file in the directory of a server.
 const LOG: &str = "server.log";
@@ -187,7 +187,7 @@ impl Server {
     }
 
     async fn connection(&self) -> Result<MultiplexedConnection, RedisError> {
-        Client::open(self.url())?.get_multiplexed_async_connection().await
+        Client::open(self.url())?.get_multiplexed_async_connection_with_config(&unhurried()).await
     }
 
     /// Waits until the server answers. Returns false if it has ended instead.
