@@ -20,7 +20,7 @@ fn acl(features: &[&str]) -> String {
     let line = PAGE.lines().find(|line| line.starts_with("user app ")).expect("a line of ACL");
     let more = features.iter().map(|feature| {
         let row = PAGE.lines().find(|line| line.starts_with("| ") && line.contains(feature)).expect("a row of the table");
-        row.split('`').filter(|text| text.starts_with('+')).collect::<String>()
+        row.split('`').filter(|text| text.starts_with('+')).collect::<String>().replace("\\|", "|")
     });
     [line.replace("SECRET", "secret")].into_iter().chain(more).collect::<Vec<_>>().join(" ")
 }
