@@ -54,6 +54,30 @@ pub(crate) fn response(found: Option<(Arc<Entry>, Validity)>) -> Option<(Arc<Ent
     found.filter(|(entry, _)| matches!(entry.content(), Content::Response { .. }))
 }
 
+/// The way in which a store is read.
+#[derive(Debug, Clone, Copy)]
+enum Access {
+    /// For a request.
+    Use,
+    /// For an explanation: the store shows no trace of it.
+    Peek,
+}
+
+impl Access {
+    async fn get<St: Store>(
+        self,
+        store: &St,
+        key: KeyRef<'_>,
+        names: &Namespaces,
+        max_body: usize,
+    ) -> Result<StoreLookup, StoreError> {
+        match self {
+            Self::Use => store.get_up_to(key, names, max_body).await,
+            Self::Peek => store.peek(key, names, max_body).await,
+        }
+    }
+}
+
 impl Lookup {
     /// Looks up without waiting. Returns `None` if the store has to be queried.
     #[inline]
@@ -82,31 +106,7 @@ impl Lookup {
         headers: &HeaderMap,
         names: &Namespaces,
     ) -> Result<Self, StoreError> {
-        let first = store.get_up_to(primary, names, rule.max_body()).await?;
-        match Self::varying(store, rule, &first, primary, headers) {
-            None => Ok(Self { found: first.found, stamp: first.stamp, varying: None }),
-            // Boxed, to keep other lookups small.
-            Some(varying) => Box::pin(Self::variant(store, rule, first.stamp, varying, primary, headers, names)).await,
-        }
-    }
-
-    /// Looks up the variant for these request fields.
-    async fn variant<St: Store>(
-        store: &St,
-        rule: &Policy,
-        stamp: Stamp,
-        varying: (Vary, Key),
-        primary: KeyRef<'_>,
-        headers: &HeaderMap,
-        names: &Namespaces,
-    ) -> Result<Self, StoreError> {
-        let mut second = store.get_up_to(varying.1.as_ref(), names, rule.max_body()).await?;
-        if second.found.is_none()
-            && let Some(key) = preferred_key(rule, &store.context().secret, primary, &varying.0, headers)
-        {
-            second = store.get_up_to(key.as_ref(), names, rule.max_body()).await?;
-        }
-        Ok(Self { found: response(second.found), stamp, varying: Some(varying) })
+        Self::read(store, Access::Use, rule, primary, headers, names).await
     }
 
     /// Returns the result of [`later`](Self::later) without a trace in the store.
@@ -117,17 +117,34 @@ impl Lookup {
         headers: &HeaderMap,
         names: &Namespaces,
     ) -> Result<Self, StoreError> {
-        let first = store.peek(primary, names, rule.max_body()).await?;
+        Self::read(store, Access::Peek, rule, primary, headers, names).await
+    }
+
+    async fn read<St: Store>(
+        store: &St,
+        access: Access,
+        rule: &Policy,
+        primary: KeyRef<'_>,
+        headers: &HeaderMap,
+        names: &Namespaces,
+    ) -> Result<Self, StoreError> {
+        let first = access.get(store, primary, names, rule.max_body()).await?;
         let Some(varying) = Self::varying(store, rule, &first, primary, headers) else {
             return Ok(Self { found: first.found, stamp: first.stamp, varying: None });
         };
-        let mut second = store.peek(varying.1.as_ref(), names, rule.max_body()).await?;
-        if second.found.is_none()
-            && let Some(key) = preferred_key(rule, &store.context().secret, primary, &varying.0, headers)
-        {
-            second = store.peek(key.as_ref(), names, rule.max_body()).await?;
-        }
-        Ok(Self { found: response(second.found), stamp: first.stamp, varying: Some(varying) })
+        // Boxed, to keep other lookups small.
+        let variant = Box::pin(async {
+            let second = access.get(store, varying.1.as_ref(), names, rule.max_body()).await?;
+            if second.found.is_none()
+                && let Some(key) = preferred_key(rule, &store.context().secret, primary, &varying.0, headers)
+            {
+                return access.get(store, key.as_ref(), names, rule.max_body()).await;
+            }
+            Ok(second)
+        });
+        let found = response(variant.await?.found);
+        // The older stamp covers both lookups.
+        Ok(Self { found, stamp: first.stamp, varying: Some(varying) })
     }
 
     /// Returns the lookup of a store that did not answer. Its stamp is the oldest one, so that the response is not stored if anything was
