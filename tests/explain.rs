@@ -1,4 +1,4 @@
-//! Explanations: each is compared with what the next real request gets.
+//! Explanations: each one is compared with the outcome of the next real request.
 
 mod common;
 

@@ -13,7 +13,7 @@ pub(super) struct Purged {
 }
 
 impl Shared {
-    /// Invalidates what the parameters name, and waits until that is visible.
+    /// Invalidates the namespaces or the URI in the parameters, and waits until the invalidation is visible.
     pub(super) async fn purge(&self, input: &Input) -> Purged {
         let names = match names_of(input) {
             Ok(names) => names,

@@ -28,7 +28,7 @@ use crate::{
 /// The longest time for one attempt.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The largest number of names in one attempt. The server carries so many out within the timeout.
+/// The largest number of names in one attempt. The server invalidates that many within the timeout.
 const MAX_AT_ONCE: usize = 4096;
 
 /// The first and the longest pause after a failed attempt.

@@ -1,4 +1,4 @@
-//! Pushes of one master: an invalidation is pushed once, whatever Redis still has, and nothing else is.
+//! Pushes of one master: each invalidation is pushed once, also if Redis has no generation of the namespace. Nothing else is pushed.
 
 use std::sync::{
     Arc,
