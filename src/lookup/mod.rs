@@ -7,7 +7,7 @@ pub(crate) mod partial;
 pub(crate) mod request;
 pub(crate) mod variant;
 
-use std::sync::Arc;
+use std::{future::Future, sync::Arc};
 
 use http::HeaderMap;
 
@@ -54,27 +54,41 @@ pub(crate) fn response(found: Option<(Arc<Entry>, Validity)>) -> Option<(Arc<Ent
     found.filter(|(entry, _)| matches!(entry.content(), Content::Response { .. }))
 }
 
-/// The way in which a store is read.
-#[derive(Debug, Clone, Copy)]
-enum Access {
-    /// For a request.
-    Use,
-    /// For an explanation: the store shows no trace of it.
-    Peek,
-}
-
-impl Access {
-    async fn get<St: Store>(
-        self,
+/// The way in which a store is read. A type and not a value: the future of a lookup contains one way only.
+trait Access {
+    fn get<St: Store>(
         store: &St,
         key: KeyRef<'_>,
         names: &Namespaces,
         max_body: usize,
-    ) -> Result<StoreLookup, StoreError> {
-        match self {
-            Self::Use => store.get_up_to(key, names, max_body).await,
-            Self::Peek => store.peek(key, names, max_body).await,
-        }
+    ) -> impl Future<Output = Result<StoreLookup, StoreError>> + Send;
+}
+
+/// A read for a request.
+struct Use;
+
+impl Access for Use {
+    fn get<St: Store>(
+        store: &St,
+        key: KeyRef<'_>,
+        names: &Namespaces,
+        max_body: usize,
+    ) -> impl Future<Output = Result<StoreLookup, StoreError>> + Send {
+        store.get_up_to(key, names, max_body)
+    }
+}
+
+/// A read for an explanation: the store shows no trace of it.
+struct Peek;
+
+impl Access for Peek {
+    fn get<St: Store>(
+        store: &St,
+        key: KeyRef<'_>,
+        names: &Namespaces,
+        max_body: usize,
+    ) -> impl Future<Output = Result<StoreLookup, StoreError>> + Send {
+        store.peek(key, names, max_body)
     }
 }
 
@@ -99,52 +113,59 @@ impl Lookup {
     }
 
     /// Looks up, and waits for the store.
-    pub(crate) async fn later<St: Store>(
+    pub(crate) fn later<St: Store>(
         store: &St,
         rule: &Policy,
         primary: KeyRef<'_>,
         headers: &HeaderMap,
         names: &Namespaces,
-    ) -> Result<Self, StoreError> {
-        Self::read(store, Access::Use, rule, primary, headers, names).await
+    ) -> impl Future<Output = Result<Self, StoreError>> + Send {
+        Self::read::<St, Use>(store, rule, primary, headers, names)
     }
 
     /// Returns the result of [`later`](Self::later) without a trace in the store.
-    pub(crate) async fn peek<St: Store>(
+    pub(crate) fn peek<St: Store>(
         store: &St,
         rule: &Policy,
         primary: KeyRef<'_>,
         headers: &HeaderMap,
         names: &Namespaces,
-    ) -> Result<Self, StoreError> {
-        Self::read(store, Access::Peek, rule, primary, headers, names).await
+    ) -> impl Future<Output = Result<Self, StoreError>> + Send {
+        Self::read::<St, Peek>(store, rule, primary, headers, names)
     }
 
-    async fn read<St: Store>(
+    async fn read<St: Store, A: Access>(
         store: &St,
-        access: Access,
         rule: &Policy,
         primary: KeyRef<'_>,
         headers: &HeaderMap,
         names: &Namespaces,
     ) -> Result<Self, StoreError> {
-        let first = access.get(store, primary, names, rule.max_body()).await?;
-        let Some(varying) = Self::varying(store, rule, &first, primary, headers) else {
-            return Ok(Self { found: first.found, stamp: first.stamp, varying: None });
-        };
-        // Boxed, to keep other lookups small.
-        let variant = Box::pin(async {
-            let second = access.get(store, varying.1.as_ref(), names, rule.max_body()).await?;
-            if second.found.is_none()
-                && let Some(key) = preferred_key(rule, &store.context().secret, primary, &varying.0, headers)
-            {
-                return access.get(store, key.as_ref(), names, rule.max_body()).await;
-            }
-            Ok(second)
-        });
-        let found = response(variant.await?.found);
-        // The older stamp covers both lookups.
-        Ok(Self { found, stamp: first.stamp, varying: Some(varying) })
+        let first = A::get(store, primary, names, rule.max_body()).await?;
+        match Self::varying(store, rule, &first, primary, headers) {
+            None => Ok(Self { found: first.found, stamp: first.stamp, varying: None }),
+            // Boxed, to keep other lookups small.
+            Some(varying) => Box::pin(Self::variant::<St, A>(store, rule, first.stamp, varying, primary, headers, names)).await,
+        }
+    }
+
+    /// Looks up the variant for these request fields. `stamp` is that of the first lookup: the older one covers both.
+    async fn variant<St: Store, A: Access>(
+        store: &St,
+        rule: &Policy,
+        stamp: Stamp,
+        varying: (Vary, Key),
+        primary: KeyRef<'_>,
+        headers: &HeaderMap,
+        names: &Namespaces,
+    ) -> Result<Self, StoreError> {
+        let mut second = A::get(store, varying.1.as_ref(), names, rule.max_body()).await?;
+        if second.found.is_none()
+            && let Some(key) = preferred_key(rule, &store.context().secret, primary, &varying.0, headers)
+        {
+            second = A::get(store, key.as_ref(), names, rule.max_body()).await?;
+        }
+        Ok(Self { found: response(second.found), stamp, varying: Some(varying) })
     }
 
     /// Returns the lookup of a store that did not answer. Its stamp is the oldest one, so that the response is not stored if anything was
