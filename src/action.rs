@@ -53,6 +53,8 @@ pub(crate) enum Finish<St: Store> {
     Respond(Arc<Entry>, Outcome, Served),
     /// The entry, and it is refreshed in the background.
     RespondAndRefresh(Arc<Entry>, Outcome, Box<MissedRequest<St>>),
+    /// The entry, and it is compared with a fresh response in the background.
+    RespondAndAudit(Arc<Entry>, Box<MissedRequest<St>>),
     /// The response is 504 (RFC 9111, section 5.2.1.7). The rule stands at this place.
     OnlyIfCached(usize),
     /// The inner service answers a HEAD, and its response updates the stored one.
@@ -123,6 +125,11 @@ pub(crate) fn after<St: Store>(
     let finish = match (decision, found) {
         (Decision::Fresh, Some(entry)) if !wanted.is_conditional_or_range && !is_head => Finish::Complete(entry, served),
         (Decision::Fresh, Some(entry)) => Finish::Respond(entry, Outcome::Hit, served),
+        (Decision::Audit, Some(entry)) => {
+            let mut miss = LookupMiss::refreshing(entry.clone(), stamp, varying, time);
+            miss.revalidatable = None;
+            Finish::RespondAndAudit(entry, missed(miss))
+        }
         (Decision::RefreshAhead | Decision::Stale, Some(entry)) => {
             let refresh_ahead = decision == Decision::RefreshAhead;
             let outcome = if refresh_ahead { Outcome::Hit } else { Outcome::Stale(Stale::WhileRevalidate) };
@@ -150,7 +157,7 @@ pub(crate) fn after<St: Store>(
                 Call::Whole => return Action::Fetch(missed(LookupMiss::new(reason, found, stamp, varying, time))),
             }
         }
-        (Decision::Fresh | Decision::RefreshAhead | Decision::Stale | Decision::AcceptedStale, None) => {
+        (Decision::Fresh | Decision::RefreshAhead | Decision::Audit | Decision::Stale | Decision::AcceptedStale, None) => {
             unreachable!("an entry is decided about only if there is one")
         }
     };

@@ -41,7 +41,7 @@ pub(crate) fn first_action<St: Store, R: Body>(shared: &LayerState<St>, request:
     }
     match remembered(shared, request) {
         Ok(action) => action,
-        Err(refresh_ahead) => full_path(shared, request, refresh_ahead),
+        Err(chosen) => full_path(shared, request, chosen),
     }
 }
 
@@ -89,10 +89,10 @@ fn nested<St: Store, R>(shared: &LayerState<St>, request: &Request<R>, place: us
 }
 
 /// Returns the action for a remembered target: a hit, or the query of a store that has to be asked. A request for a range and any other
-/// request take the full path. An error says if this hit was chosen to refresh its entry ahead; the choice is random, and made once.
+/// request take the full path. An error has the decision if this hit was chosen to refresh its entry ahead or to be audited; the choice is random, and made once.
 #[inline]
-fn remembered<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>) -> Result<Action<St>, bool> {
-    let mut refresh_ahead = false;
+fn remembered<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>) -> Result<Action<St>, Option<Decision>> {
+    let mut chosen = None;
     let action = target_cache::with_known(shared.id, request.uri(), |known, hot| {
         let rule = shared.rules.at(known.rule());
         let traits = &classify(request, rule).ok()?;
@@ -102,14 +102,14 @@ fn remembered<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>)
         let is_whole = *request.method() != Method::HEAD && !traits.is_conditional_or_range;
         let target = KnownTarget { rule, known, hot, is_whole, has_credentials: traits.has_credentials };
         match rule.identity_beside_target() {
-            _ if rule.has_content_part(traits.content) => target.with_content(shared, request, traits, &mut refresh_ahead),
+            _ if rule.has_content_part(traits.content) => target.with_content(shared, request, traits, &mut chosen),
             // The key has the content of another request.
             _ if known.has_content_part() => None,
-            Some(identity) => target.identified(shared, request, identity, &mut refresh_ahead),
-            None => target.action(shared, request, None, &mut refresh_ahead),
+            Some(identity) => target.identified(shared, request, identity, &mut chosen),
+            None => target.action(shared, request, None, &mut chosen),
         }
     });
-    action.ok_or(refresh_ahead)
+    action.ok_or(chosen)
 }
 
 /// A request for a remembered target.
@@ -132,7 +132,7 @@ impl KnownTarget<'_> {
         shared: &LayerState<St>,
         request: &Request<R>,
         identity: &Identity,
-        refresh_ahead: &mut bool,
+        chosen: &mut Option<Decision>,
     ) -> Option<Action<St>> {
         let identity = shared.store.context().secret.identity(identity.stated(request.headers())?);
         let target = Self { has_credentials: false, ..self };
@@ -141,7 +141,7 @@ impl KnownTarget<'_> {
                 self.known.write_key_of(identity, key);
                 KeyRef::new(key)
             });
-            target.action(shared, request, other, refresh_ahead)
+            target.action(shared, request, other, chosen)
         })
     }
 
@@ -152,7 +152,7 @@ impl KnownTarget<'_> {
         shared: &LayerState<St>,
         request: &Request<R>,
         traits: &RequestTraits<'_>,
-        refresh_ahead: &mut bool,
+        chosen: &mut Option<Decision>,
     ) -> Option<Action<St>> {
         let Self { rule, known, .. } = self;
         let target_part = known.target_part()?;
@@ -163,7 +163,7 @@ impl KnownTarget<'_> {
             rule.write_content(method, headers, extensions, traits.content, &mut writer);
             traits.forwarding.write(key);
             let other = (key != known.key().canonical()).then(|| KeyRef::new(key));
-            self.action(shared, request, other, refresh_ahead)
+            self.action(shared, request, other, chosen)
         })?;
         match traits.is_new_call {
             false => Some(action),
@@ -178,7 +178,7 @@ impl KnownTarget<'_> {
         shared: &LayerState<St>,
         request: &Request<R>,
         other: Option<KeyRef<'_>>,
-        refresh_ahead: &mut bool,
+        chosen: &mut Option<Decision>,
     ) -> Option<Action<St>> {
         let Self { rule, known, hot, is_whole, has_credentials } = self;
         let directives = directives(request, rule, has_credentials).ok()?;
@@ -193,8 +193,8 @@ impl KnownTarget<'_> {
                     match decide_entry(response.entry(), validity, rule, directives.as_ref(), now) {
                         Decision::Fresh if is_whole => return Some(Action::Finish(Finish::Hot(response, served))),
                         Decision::Fresh => return Some(Action::Finish(Finish::HotReduced(response, served))),
-                        Decision::RefreshAhead => {
-                            *refresh_ahead = true;
+                        decision @ (Decision::RefreshAhead | Decision::Audit) => {
+                            *chosen = Some(decision);
                             return None;
                         }
                         _ => known.let_go(),
@@ -222,7 +222,7 @@ impl KnownTarget<'_> {
                 }))
             }
             decision => {
-                *refresh_ahead = decision == Decision::RefreshAhead;
+                *chosen = Some(decision).filter(|decision| matches!(decision, Decision::RefreshAhead | Decision::Audit));
                 None
             }
         }
@@ -237,11 +237,11 @@ fn target_id<'a, R>(traits: &'a RequestTraits<'a>, request: &'a Request<R>) -> O
 
 /// Finds the rule, writes the key and looks the request up.
 #[inline(never)]
-fn full_path<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>, refresh_ahead: bool) -> Action<St> {
+fn full_path<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>, chosen: Option<Decision>) -> Action<St> {
     let Some(found) = shared.rules.find(request.uri(), request.extensions()) else {
         return Action::Finish(Finish::Pass);
     };
-    key::in_scratch(|scratch| look_up(shared, request, &found, refresh_ahead, scratch))
+    key::in_scratch(|scratch| look_up(shared, request, &found, chosen, scratch))
         .unwrap_or_else(|reason| bypassed(shared, request, found.rule, reason))
 }
 
@@ -252,6 +252,7 @@ fn replayed<St: Store>(rule: &Policy, action: Action<St>) -> Option<Action<St>> 
         Action::Finish(hit @ (Finish::Complete(..) | Finish::Hot(..))) if rule.shows_age() => hit,
         Action::Finish(Finish::Complete(entry, served)) => Finish::Replay(entry, served),
         Action::Finish(Finish::Hot(response, served)) => Finish::HotReplay(response, served),
+        Action::Finish(audited @ Finish::RespondAndAudit(..)) => audited,
         _ => return None,
     }))
 }
@@ -286,8 +287,8 @@ struct KeyedRequest<'a> {
     base: KeyRef<'a>,
     /// The key holds an identity.
     is_identified: bool,
-    /// This hit was chosen to refresh its entry ahead.
-    refresh_ahead: bool,
+    /// The decision, if this hit was chosen to refresh its entry ahead or to be audited.
+    chosen: Option<Decision>,
 }
 
 /// The parts of a request from which its key was written.
@@ -337,7 +338,7 @@ fn look_up<St: Store, R: Body>(
     shared: &LayerState<St>,
     request: &Request<R>,
     found: &RouteMatch<'_>,
-    refresh_ahead: bool,
+    chosen: Option<Decision>,
     scratch: &mut Vec<u8>,
 ) -> Result<Action<St>, Bypass> {
     let RouteMatch { rule, place, .. } = found;
@@ -345,7 +346,7 @@ fn look_up<St: Store, R: Body>(
     let WrittenKey { view, traits, base_len, is_identified, hashed, content_at } = written;
     let key = KeyRef::new(scratch);
     let base = if scratch.len() > base_len { KeyRef::new(&scratch[..base_len]) } else { key };
-    let action = decided(shared, request, &KeyedRequest { rule, traits, key, base, is_identified, refresh_ahead }, &view)?;
+    let action = decided(shared, request, &KeyedRequest { rule, traits, key, base, is_identified, chosen }, &view)?;
     let can_be_remembered = match rule.identity_beside_target() {
         // A hashed part of the key stands in the target as it was sent.
         None => rule.depends_only_on_target() && hashed == 0,
@@ -416,7 +417,7 @@ fn decided<St: Store, R>(
     let context = shared.store.context();
     let time = LookupTime { at: context.clock.nanos(), completions, has_queried: false };
     let decision = match decide(lookup.found.as_ref(), rule, directives.as_ref(), time.at) {
-        Decision::Fresh if keyed.refresh_ahead => Decision::RefreshAhead,
+        decision @ (Decision::Fresh | Decision::RefreshAhead | Decision::Audit) => keyed.chosen.unwrap_or(decision),
         decision => decision,
     };
     let wanted = Wanted {

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use http::Request;
+use http::{Request, header};
 use http_body::Body;
 
 use crate::{
     action::Finish,
+    audit,
     error::BoxError,
     fill::{Fill, forwarded::Forwarded, tags, upstream::InnerService},
     future::ResponseFuture,
@@ -14,7 +15,7 @@ use crate::{
     respond::{self, serve},
     state::LayerState,
     stats::routes::MissCount,
-    status::Miss,
+    status::{Miss, Outcome},
     store::Store,
 };
 
@@ -44,6 +45,15 @@ where
         Finish::RespondAndRefresh(entry, outcome, missed) => {
             let response = serve(shared, &request, &entry, outcome, missed.request.served(missed.miss.time));
             refresh::start(inner, shared, missed, &entry, request);
+            ResponseFuture::ready(response)
+        }
+        Finish::RespondAndAudit(entry, missed) => {
+            let rule = &missed.request.rule;
+            let mut response = serve(shared, &request, &entry, Outcome::Hit, missed.request.served(missed.miss.time));
+            if rule.is_rpc() && !rule.shows_age() {
+                response.headers_mut().remove(header::AGE);
+            }
+            audit::start(inner, shared, missed, entry, request);
             ResponseFuture::ready(response)
         }
         Finish::OnlyIfCached(place) => {

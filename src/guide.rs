@@ -63,6 +63,11 @@ pub mod dashboard {
     #![doc = include_str!("../docs/dashboard.md")]
 }
 
+/// Hits that are compared with fresh responses.
+pub mod audit {
+    #![doc = include_str!("../docs/audit.md")]
+}
+
 /// Responses that are stored before clients ask for them.
 pub mod warming {
     #![doc = include_str!("../docs/warming.md")]

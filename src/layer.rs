@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
+use tokio::sync::Semaphore;
 use tower::Layer;
 
 #[cfg(feature = "metrics")]
@@ -18,7 +20,7 @@ use crate::{
     rules::{Rules, error::RulesError, rule::Rule},
     service::CacheService,
     single_flight::flights::{Flights, Limits},
-    state::{LayerState, Options},
+    state::{BodyMaker, LayerState, Options},
     status::field::StatusField,
     store::{Store, memory::Memory},
     switch::Switch,
@@ -83,6 +85,9 @@ impl<St: Store> CacheLayer<St> {
                 max_buffered_bytes: 64 << 20,
                 tags: None,
                 enabled: Switch::default(),
+                max_audits: 2,
+                audit_grace: Duration::from_secs(1),
+                audit_body: None,
                 #[cfg(feature = "metrics")]
                 metrics: None,
             },
@@ -273,6 +278,42 @@ impl<St: Store> CacheLayer<St> {
         self.changed()
     }
 
+    /// Limits the [audits](Rule::audit) in progress. Hits that are chosen beyond the limit are not audited, and counted as
+    /// [skipped](crate::stats::AuditResult::Skipped). An audit holds up to two responses of [`max_body`](Rule::max_body) bytes. Defaults to 2.
+    pub fn max_audits(mut self, audits: usize) -> Self {
+        self.options.max_audits = audits;
+        self.changed()
+    }
+
+    /// Sets the time from a difference in an [audit](Rule::audit) to the check of the entry. Defaults to 1 second.
+    ///
+    /// Between the commit of a write and its invalidation, a fresh response differs although nothing is wrong. Writes through an
+    /// [`InvalidateLayer`](crate::InvalidateLayer) over the same store in this process are awaited, and need no such time. Other processes
+    /// over a store that is not strict, and calls of [`Store::invalidate`], do: choose a time that is longer than theirs.
+    pub fn audit_grace(mut self, grace: Duration) -> Self {
+        self.options.audit_grace = grace;
+        self.changed()
+    }
+
+    /// Sets the function that makes the body of a repeated request from its content, which is empty for GET and HEAD. An [audit](Rule::audit)
+    /// that differs repeats the request once more, to see if the handler repeats itself.
+    ///
+    /// Bodies of axum need no function, with or without a [`RequestBodyLayer`](crate::RequestBodyLayer) over them. With the body of any other
+    /// type, a difference counts as [unconfirmed](crate::stats::AuditResult::Unconfirmed) without this function.
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use http_body_util::Full;
+    /// use tower_response_cache::{CacheLayer, Memory};
+    ///
+    /// let layer = CacheLayer::new(Memory::default()).audit_body(|content| Full::<Bytes>::new(content));
+    /// # drop(layer);
+    /// ```
+    pub fn audit_body<B: 'static>(mut self, body: impl Fn(Bytes) -> B + Send + Sync + 'static) -> Self {
+        self.options.audit_body = Some(BodyMaker(Arc::new(move |content| Box::new(body(content)))));
+        self.changed()
+    }
+
     /// Gives a changed layer its own state.
     fn changed(mut self) -> Self {
         self.shared = Arc::default();
@@ -297,6 +338,7 @@ impl<St: Store> CacheLayer<St> {
                 histograms: self.histograms(),
                 options: self.options.clone(),
                 flights: Arc::new(Flights::new(self.limits, self.store.context().counters.flying.clone())),
+                audits: Arc::new(Semaphore::new(self.options.max_audits.min(Semaphore::MAX_PERMITS))),
                 taping: AtomicUsize::new(0),
             })
         };

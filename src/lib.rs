@@ -11,6 +11,7 @@
 //! [CDN]: crate::guide::cdn
 //! [observability]: crate::guide::observability
 //! [dashboard]: crate::guide::dashboard
+//! [audit]: crate::guide::audit
 //! [warming]: crate::guide::warming
 //! [testing]: crate::guide::testing
 //! [performance]: crate::guide::performance
@@ -27,6 +28,7 @@ pub mod guide;
 
 // Layer 7: the services, and the path of a request through them.
 mod action;
+mod audit;
 pub mod explain;
 mod fast_path;
 mod finish;
@@ -85,6 +87,7 @@ pub mod status;
 // Layer 0: leaves.
 mod budget;
 mod clock;
+mod compare;
 mod error;
 #[cfg(feature = "graphql")]
 mod graphql;

@@ -1,11 +1,15 @@
 //! State that the services of one layer share.
 
 use std::{
+    any::Any,
+    fmt,
     sync::{Arc, atomic::AtomicUsize},
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::{HeaderMap, Response};
+use tokio::sync::Semaphore;
 
 #[cfg(feature = "metrics")]
 use crate::metrics::FillHistograms;
@@ -39,9 +43,25 @@ pub(crate) struct Options {
     /// The form of cache tags, if they are sent.
     pub(crate) tags: Option<CacheTags>,
     pub(crate) enabled: Switch,
+    /// The number of audits at one time.
+    pub(crate) max_audits: usize,
+    /// The time that an audit waits after a difference.
+    pub(crate) audit_grace: Duration,
+    /// Makes the body of a repeated request from its content.
+    pub(crate) audit_body: Option<BodyMaker>,
     /// The name of the cache in metrics, if histograms are recorded.
     #[cfg(feature = "metrics")]
     pub(crate) metrics: Option<metrics::SharedString>,
+}
+
+/// Makes the body of a repeated request from its content.
+#[derive(Clone)]
+pub(crate) struct BodyMaker(pub(crate) Arc<dyn Fn(Bytes) -> Box<dyn Any> + Send + Sync>);
+
+impl fmt::Debug for BodyMaker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BodyMaker")
+    }
 }
 
 /// State that all services of one layer share.
@@ -58,6 +78,8 @@ pub(crate) struct LayerState<St> {
     pub(crate) histograms: Box<[FillHistograms]>,
     pub(crate) options: Options,
     pub(crate) flights: Arc<Flights>,
+    /// The permits of audits.
+    pub(crate) audits: Arc<Semaphore>,
     /// The bytes of bodies that are being read into the store.
     pub(crate) taping: AtomicUsize,
 }

@@ -10,7 +10,20 @@ use std::{
 
 /// The modules of the crate root, the lowest layer first. ARCHITECTURE.md describes them.
 const LAYERS: &[&[&str]] = &[
-    &["budget", "clock", "error", "graphql", "histogram", "percent", "ready", "rpc", "secret", "semantics", "switch"],
+    &[
+        "budget",
+        "clock",
+        "compare",
+        "error",
+        "graphql",
+        "histogram",
+        "percent",
+        "ready",
+        "rpc",
+        "secret",
+        "semantics",
+        "switch",
+    ],
     &["entry", "key", "namespace", "route", "stats", "status"],
     &["cdn", "extensions", "message", "store"],
     &["codec", "metrics", "redis", "rules"],
@@ -19,6 +32,7 @@ const LAYERS: &[&[&str]] = &[
     &["fill"],
     &[
         "action",
+        "audit",
         "explain",
         "fast_path",
         "finish",

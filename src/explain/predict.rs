@@ -99,7 +99,7 @@ async fn look_up<St: Store>(shared: &LayerState<St>, keyed: KeyedRequest, explan
     }
     explanation.stored = lookup.found.clone().map(|(entry, validity)| StoredResponse::new(entry, validity, now));
     let outcome = match request.decide(lookup.found.as_ref(), now) {
-        Decision::Fresh | Decision::RefreshAhead => Outcome::Hit,
+        Decision::Fresh | Decision::RefreshAhead | Decision::Audit => Outcome::Hit,
         Decision::Stale => Outcome::Stale(Stale::WhileRevalidate),
         Decision::AcceptedStale => Outcome::Stale(Stale::MaxStale),
         Decision::OnlyIfCached => Outcome::OnlyIfCached,

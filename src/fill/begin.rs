@@ -175,7 +175,7 @@ impl<St: Store> Beginning<'_, St> {
         let decision = self.request.decide(lookup.found.as_ref(), self.shared.store.context().clock.nanos());
         let found = lookup.found.map(|(entry, _)| entry);
         let left = match decision {
-            Decision::Fresh => return found,
+            Decision::Fresh | Decision::Audit => return found,
             Decision::RefreshAhead if !miss.refresh_ahead => return found,
             Decision::RefreshAhead | Decision::Stale => found,
             Decision::Fetch { fallback, .. } => found.filter(|_| fallback),

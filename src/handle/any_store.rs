@@ -128,6 +128,15 @@ impl Backend for AnyStore {
         delegate_future!(self, store => Backend::peek(store, key, names, max_body))
     }
 
+    fn verify(
+        &self,
+        key: KeyRef<'_>,
+        names: &Namespaces,
+        max_body: usize,
+    ) -> impl Future<Output = Result<StoreLookup, StoreError>> + Send {
+        delegate_future!(self, store => Backend::verify(store, key, names, max_body))
+    }
+
     #[inline]
     fn is_shared(&self) -> bool {
         delegate!(self, store => store.is_shared())

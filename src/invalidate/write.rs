@@ -33,6 +33,7 @@ use crate::{
         Store,
         backend::{self, Fence, InvalidationCount, RENEWALS},
         epochs::InvalidationKind,
+        writes::WriteInProgress,
     },
 };
 
@@ -91,12 +92,15 @@ pub(crate) struct Write<St: Store> {
     response_limit: Option<usize>,
     /// True after the invalidation.
     pub(super) settled: bool,
+    /// Counts the write until it has invalidated.
+    _counted: WriteInProgress,
 }
 
 impl<St: Store> Write<St> {
     /// Returns a write without namespaces.
     pub(crate) fn new(shared: Arc<InvalidateState<St>>) -> Self {
         let (names, keys, kind) = (Namespaces::default(), Vec::new(), InvalidationKind::Hard);
+        let counted = shared.store.context().writes.begin();
         Self {
             shared,
             rule: None,
@@ -110,6 +114,7 @@ impl<St: Store> Write<St> {
             unread: false,
             response_limit: None,
             settled: false,
+            _counted: counted,
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::info::RequestDirectives;
 use crate::{
     clock::{MS, Nanos},
-    entry::{Content, Entry, validity::Validity},
+    entry::{Content, Entry, times::Times, validity::Validity},
     rules::policy::Policy,
     semantics,
     status::Miss,
@@ -18,6 +18,8 @@ pub(crate) enum Decision {
     Fresh,
     /// The entry answers, and is refreshed in the background because it expires soon.
     RefreshAhead,
+    /// The entry answers, and is compared with a fresh response in the background.
+    Audit,
     /// The entry answers although it is stale, and is refreshed in the background.
     Stale,
     /// The entry answers although it is stale, because the client accepts that (`max-stale`).
@@ -64,9 +66,9 @@ pub(crate) fn decide_entry(
 fn decide_by_rule(entry: &Entry, validity: Validity, rule: &Policy, now: Nanos) -> Decision {
     let times = entry.times();
     if validity == Validity::Valid && now < times.fresh_until {
-        return match rule.refreshes_ahead(times.fresh_until - now, times.cost) {
+        return match rule.chooses_hits() {
             false => Decision::Fresh,
-            true => Decision::RefreshAhead,
+            true => chosen(rule, times, now),
         };
     }
     if times.allows_stale_while_revalidate(now) {
@@ -74,6 +76,18 @@ fn decide_by_rule(entry: &Entry, validity: Validity, rule: &Policy, now: Nanos) 
     }
     let reason = if validity == Validity::Stale { Miss::SoftlyInvalidated } else { Miss::Expired };
     Decision::Fetch { reason, fallback: times.allows_stale_if_error(now) }
+}
+
+/// Decides at random if a hit refreshes its entry ahead, or is audited.
+#[inline(never)]
+fn chosen(rule: &Policy, times: &Times, now: Nanos) -> Decision {
+    if rule.refreshes_ahead(times.fresh_until.saturating_sub(now), times.cost) {
+        Decision::RefreshAhead
+    } else if rule.audits_this_hit() {
+        Decision::Audit
+    } else {
+        Decision::Fresh
+    }
 }
 
 /// Decides by RFC 9111, section 4.
@@ -89,13 +103,10 @@ fn decide_by_http(entry: &Entry, validity: Validity, rule: &Policy, request: &Re
     }
     let freshness = http.freshness(validity, now);
     match freshness.decide(&request.cache_control, now / MS) {
-        semantics::Decision::Serve => {
-            let times = entry.times();
-            match rule.refreshes_ahead(times.fresh_until.saturating_sub(now), times.cost) {
-                false => Decision::Fresh,
-                true => Decision::RefreshAhead,
-            }
-        }
+        semantics::Decision::Serve => match rule.chooses_hits() {
+            false => Decision::Fresh,
+            true => chosen(rule, entry.times(), now),
+        },
         semantics::Decision::ServeAndRefresh => Decision::Stale,
         semantics::Decision::ServeStale => Decision::AcceptedStale,
         semantics::Decision::GatewayTimeout => Decision::OnlyIfCached,

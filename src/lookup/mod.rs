@@ -92,6 +92,20 @@ impl Access for Peek {
     }
 }
 
+/// A read for an audit: as for an explanation, and no copy in memory answers alone.
+struct Verify;
+
+impl Access for Verify {
+    fn get<St: Store>(
+        store: &St,
+        key: KeyRef<'_>,
+        names: &Namespaces,
+        max_body: usize,
+    ) -> impl Future<Output = Result<StoreLookup, StoreError>> + Send {
+        store.verify(key, names, max_body)
+    }
+}
+
 impl Lookup {
     /// Looks up without waiting. Returns `None` if the store has to be queried.
     #[inline]
@@ -132,6 +146,17 @@ impl Lookup {
         names: &Namespaces,
     ) -> impl Future<Output = Result<Self, StoreError>> + Send {
         Self::read::<St, Peek>(store, rule, primary, headers, names)
+    }
+
+    /// Returns the result of [`peek`](Self::peek), by what a shared store has now.
+    pub(crate) fn verify<St: Store>(
+        store: &St,
+        rule: &Policy,
+        primary: KeyRef<'_>,
+        headers: &HeaderMap,
+        names: &Namespaces,
+    ) -> impl Future<Output = Result<Self, StoreError>> + Send {
+        Self::read::<St, Verify>(store, rule, primary, headers, names)
     }
 
     async fn read<St: Store, A: Access>(

@@ -178,7 +178,7 @@ impl CacheRequest {
     pub(crate) fn fresh_entry<St: Store>(&self, shared: &LayerState<St>, headers: &HeaderMap) -> Option<Arc<Entry>> {
         let found = Lookup::now(&shared.store, &self.rule, self.primary.as_ref(), headers)?.found;
         match self.decide(found.as_ref(), shared.store.context().clock.nanos()) {
-            Decision::Fresh | Decision::RefreshAhead => found.map(|(entry, _)| entry),
+            Decision::Fresh | Decision::RefreshAhead | Decision::Audit => found.map(|(entry, _)| entry),
             _ => None,
         }
     }
@@ -192,6 +192,16 @@ impl CacheRequest {
     /// Looks the request up without a trace in the store.
     pub(crate) async fn peek<St: Store>(&self, shared: &LayerState<St>) -> Result<Lookup, StoreError> {
         Lookup::peek(&shared.store, &self.rule, self.primary.as_ref(), self.info.conditions(), &self.plan.names).await
+    }
+
+    /// Returns true if the store still has `entry` as a fresh response to the request, by what a shared store has now.
+    pub(crate) async fn still_answered_by<St: Store>(&self, shared: &LayerState<St>, entry: &Entry) -> bool {
+        let (names, headers) = (&self.plan.names, self.info.conditions());
+        let lookup = Lookup::verify(&shared.store, &self.rule, self.primary.as_ref(), headers, names).await;
+        let Ok(Lookup { found, .. }) = lookup else { return false };
+        let decision = self.decide(found.as_ref(), shared.store.context().clock.nanos());
+        let is_fresh = matches!(decision, Decision::Fresh | Decision::RefreshAhead | Decision::Audit);
+        is_fresh && found.is_some_and(|(found, _)| found.is_same_response(entry))
     }
 
     /// Joins the fill of the key, or leads one: under the stamp of the lookup, or, with a shared store, under a stamp that is still to

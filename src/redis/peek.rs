@@ -1,4 +1,4 @@
-//! A lookup for explanations: it keeps no copy, and removes nothing.
+//! A lookup for explanations and audits: it keeps no copy, and removes nothing.
 
 use std::sync::Arc;
 
@@ -10,14 +10,16 @@ use crate::{
 };
 
 impl RedisInner {
-    /// Returns the result of [`get`](Self::get) without a trace in memory and in Redis.
-    pub(super) async fn peek(&self, request: &ReadRequest<'_, '_>) -> Result<StoreLookup, CommandError> {
+    /// Returns the result of [`get`](Self::get) without a trace in memory and in Redis. A copy in memory answers
+    /// alone only if `trusts_memory`.
+    pub(super) async fn peek(&self, request: &ReadRequest<'_, '_>, trusts_memory: bool) -> Result<StoreLookup, CommandError> {
         if self.outbox.is_pending(request.names) {
             return Ok(self.empty());
         }
         let in_memory = Backend::peek(&self.memory, request.key, request.names, request.max_body);
         let copy = if self.has_memory { in_memory.await.ok().and_then(|lookup| lookup.found) } else { None };
-        if self.may_answer_now()
+        if trusts_memory
+            && self.may_answer_now()
             && let Some((entry, life)) = &copy
             && self.may_serve(entry, *life)
             && let Some((generations, epoch)) = self.known(request.names)

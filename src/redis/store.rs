@@ -145,7 +145,11 @@ impl Backend for Redis {
     }
 
     async fn peek(&self, key: KeyRef<'_>, names: &Namespaces, max_body: usize) -> Result<StoreLookup, StoreError> {
-        Ok(self.0.inner.peek(&ReadRequest { key, names, max_body }).await?)
+        Ok(self.0.inner.peek(&ReadRequest { key, names, max_body }, true).await?)
+    }
+
+    async fn verify(&self, key: KeyRef<'_>, names: &Namespaces, max_body: usize) -> Result<StoreLookup, StoreError> {
+        Ok(self.0.inner.peek(&ReadRequest { key, names, max_body }, false).await?)
     }
 
     fn is_shared(&self) -> bool {

@@ -70,6 +70,13 @@ impl<B: Body> ReadBody<B> {
     }
 }
 
+/// Returns a body with this content, for a request that is repeated.
+impl<B: Body> From<Bytes> for ReadBody<B> {
+    fn from(content: Bytes) -> Self {
+        Self { kind: Kind::Whole { data: Some(content).filter(|content| !content.is_empty()), share: None } }
+    }
+}
+
 /// The limits for reading one body.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {

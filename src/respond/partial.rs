@@ -78,7 +78,7 @@ fn fresh_of<St: Store>(
     let found = found.ok()?.found;
     let now = shared.store.context().clock.nanos();
     match request.decide(found.as_ref(), now) {
-        Decision::Fresh | Decision::RefreshAhead => found.map(|(entry, _)| (entry, now)),
+        Decision::Fresh | Decision::RefreshAhead | Decision::Audit => found.map(|(entry, _)| (entry, now)),
         _ => None,
     }
 }

@@ -1,5 +1,7 @@
 //! Rules: which responses of a route are cached, for how long, and which namespaces a write invalidates.
 
+pub(crate) mod audit;
+mod audit_options;
 #[cfg(feature = "config")]
 pub(crate) mod config;
 pub(crate) mod content;

@@ -51,6 +51,8 @@ pub(crate) struct Policy {
     pub(super) invalidations: Vec<(Methods, Template)>,
     /// The rule names no namespace.
     names_none: bool,
+    /// Some hits refresh their entry ahead, or are audited.
+    chooses_hits: bool,
     /// State learned at run time, which all copies of the rule share.
     learned: Arc<Learned>,
 }
@@ -117,6 +119,7 @@ impl Policy {
         Ok(Self {
             route: route.map(Into::into),
             place: 0,
+            chooses_hits: rule.refresh_ahead != 0.0 || rule.audit.share.is_some(),
             guards_path: !params.is_empty() && !rule.path_as_text,
             rule,
             fields: fields.clone(),
@@ -361,6 +364,12 @@ impl Policy {
         ttl.min(Duration::from_nanos((nanos(ttl) as f64 * share) as u64))
     }
 
+    /// Returns true if some hits [refresh their entry ahead](Self::refreshes_ahead) or are [audited](Self::audits_this_hit).
+    #[inline]
+    pub(crate) fn chooses_hits(&self) -> bool {
+        self.chooses_hits
+    }
+
     /// Returns true if this request refreshes the entry ahead of its expiry, by the XFetch algorithm. `left` is the remaining lifetime, `cost` the
     /// time of the last call.
     #[inline]
@@ -444,6 +453,12 @@ fn check(route: Option<&str>, rule: &Rule) -> Result<(), RulesError> {
     }
     if !(rule.refresh_ahead >= 0.0 && rule.refresh_ahead.is_finite()) {
         let why = format!("invalid refresh_ahead {}: expected 0 (off) or a positive number", rule.refresh_ahead);
+        return fault(RulesErrorKind::Setting, why);
+    }
+    if let Some(share) = rule.audit.share
+        && !(share > 0.0 && share <= 1.0)
+    {
+        let why = format!("invalid audit {share}: expected a share of the hits above 0 and up to 1, such as 0.01");
         return fault(RulesErrorKind::Setting, why);
     }
     if rule.distributed_lock.is_some_and(|lease| lease < Duration::from_millis(100) || lease > Duration::from_secs(300)) {

@@ -4,7 +4,10 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use http::{HeaderName, StatusCode, response};
 
-use super::{content_options::ContentOptions, http::HttpOptions, message_options::MessageOptions, write_options::WriteOptions};
+use super::{
+    audit_options::AuditOptions, content_options::ContentOptions, http::HttpOptions, message_options::MessageOptions,
+    write_options::WriteOptions,
+};
 use crate::{
     key::{And, Identity, KeyExtractor, RequestView, RouteAndQuery, header_name::header_name},
     namespace::Namespace,
@@ -67,6 +70,8 @@ pub struct Rule {
     pub(super) content: ContentOptions,
     /// The closures over messages.
     pub(super) messages: MessageOptions,
+    /// The options for audits.
+    pub(super) audit: AuditOptions,
     /// The options for writes on the route.
     pub(super) writes: WriteOptions,
     /// An option that was set on a rule of another kind: its name, and the expected kind.
@@ -188,6 +193,7 @@ impl Rule {
             distributed_lock: None,
             content: ContentOptions::default(),
             messages: MessageOptions::default(),
+            audit: AuditOptions::default(),
             writes: WriteOptions::default(),
             misplaced: None,
         }

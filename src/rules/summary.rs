@@ -105,7 +105,11 @@ impl Policy {
         options.extend(times.iter().filter(|(_, time)| !time.is_zero()).map(|(name, time)| format!("{name} {time:?}")));
         let times = [("soft timeout", rule.soft_timeout), ("distributed lock", rule.distributed_lock)];
         options.extend(times.iter().filter_map(|(name, time)| time.map(|time| format!("{name} {time:?}"))));
-        let numbers = [("refresh ahead", rule.refresh_ahead), ("jitter", rule.jitter)];
+        let numbers = [
+            ("refresh ahead", rule.refresh_ahead),
+            ("jitter", rule.jitter),
+            ("share of audited hits", rule.audit.share.unwrap_or_default()),
+        ];
         options.extend(numbers.iter().filter(|(_, number)| *number > 0.0).map(|(name, number)| format!("{name} {number}")));
         for (name, is_set) in [
             ("identity in the key", rule.key.identity().is_some()),

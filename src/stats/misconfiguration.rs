@@ -10,7 +10,7 @@ use super::{
     counters::{Count, Counters},
     warnings::{Misconfiguration, RuleUsage, Watched},
 };
-use crate::{clock::Nanos, namespace::MAX_NAMESPACES};
+use crate::{clock::Nanos, compare::Difference, namespace::MAX_NAMESPACES};
 
 impl Counters {
     /// Counts a successful write that no rule covers and whose handler has named no namespace.
@@ -141,6 +141,19 @@ impl Counters {
                  message of the route"
             );
         }
+    }
+
+    /// Warns of an audited hit that differed from a fresh response.
+    #[cold]
+    pub(crate) fn served_outdated(&self, route: Option<&str>, differences: &[Difference]) {
+        let parts: Vec<_> = differences.iter().map(ToString::to_string).collect();
+        tracing::warn!(
+            route = route.unwrap_or("(any)"),
+            differs = parts.join(", "),
+            "an audited hit differed from a fresh response, and its entry was still valid. Either a write has bypassed the cache: invalidate \
+             its namespaces, or use a shorter lifetime. Or the response depends on a part of the request that is not in the key: add an \
+             identity or the header field to the key. If the part does not matter, name it in `audit_ignoring`"
+        );
     }
 
     /// Watches the rules of a layer over the store.

@@ -1,5 +1,6 @@
 //! Statistics, counted without a shared cache line.
 
+mod audits;
 pub(crate) mod counters;
 mod misconfiguration;
 pub(crate) mod routes;
@@ -15,8 +16,11 @@ use self::{
 };
 use crate::status::{Bypass, Miss, NoStore, Outcome, Stale};
 
-pub use self::routes::{RequestCount, RouteStats, Tier};
-pub use crate::histogram::Durations;
+pub use self::{
+    audits::AuditResult,
+    routes::{RequestCount, RouteStats, Tier},
+};
+pub use crate::{compare::Difference, histogram::Durations};
 
 /// The statistics of a store and its layers since the store was made.
 ///
@@ -197,6 +201,11 @@ impl Stats {
         self.misses.iter().map(|(_, n)| n).sum()
     }
 
+    /// Returns the number of [audited](crate::Rule::audit) hits with a result.
+    pub fn audits(&self, result: AuditResult) -> u64 {
+        self.routes.iter().flat_map(|route| &route.audits).filter(|(of, _)| *of == result).map(|(_, count)| count).sum()
+    }
+
     /// Returns the share of lookups that were answered without a call of their own, from 0 to 1. Returns 0 before the first lookup. A stale
     /// response that replaced a failed call counts as answered.
     pub fn hit_ratio(&self) -> f64 {
@@ -260,6 +269,11 @@ impl fmt::Display for Stats {
             )?;
         }
         writeln!(f, "refreshes {refreshes}, fills in progress {flights}")?;
+        let audits: Vec<_> = AuditResult::ALL.iter().map(|result| (*result, self.audits(*result))).collect();
+        let audited: u64 = audits.iter().map(|(_, count)| count).sum();
+        if audited > 0 {
+            writeln!(f, "audits {audited}{}", Reasons(&audits))?;
+        }
         let mean = inner_time.checked_div(u32::try_from(*inner_calls).unwrap_or(u32::MAX).max(1)).unwrap_or_default();
         write!(f, "inner service {mean:.1?} a call, the cache {cache_time_per_hit:.1?} a hit")
     }

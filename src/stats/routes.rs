@@ -5,8 +5,13 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use super::stripes::Stripes;
+use super::{
+    audits::{AuditCounters, AuditResult},
+    stripes::Stripes,
+};
 use crate::{
+    clock::Nanos,
+    compare::Difference,
     histogram::{Durations, Histogram},
     status::{Bypass, Miss, NoStore, Outcome, Stale},
 };
@@ -82,6 +87,11 @@ pub struct RouteStats {
     pub wait_times: Durations,
     /// Ages of the responses of hits, measured on one hit in 64.
     pub hit_ages: Durations,
+    /// Hits that were chosen for an [audit](crate::Rule::audit), by result. Results that never occurred are left out.
+    pub audits: Vec<(AuditResult, u64)>,
+    /// Audits that [differed](AuditResult::Differed), by the parts that differed. One response may differ in several parts. At most 16 header fields
+    /// are counted by name.
+    pub audit_differences: Vec<(Difference, u64)>,
 }
 
 impl RouteStats {
@@ -139,6 +149,7 @@ struct Cells {
     fills: Histogram,
     waits: Histogram,
     hit_ages: Histogram,
+    audits: AuditCounters,
 }
 
 impl RouteCounters {
@@ -235,9 +246,22 @@ impl RouteCounters {
         self.cells().counts.own().add(NO_STORES + reason as usize, 1);
     }
 
+    /// Counts a hit that was chosen for an audit.
+    pub(crate) fn audit(&self, result: AuditResult) {
+        self.cells().audits.add(result);
+    }
+
+    /// Counts an audit that differed. Returns true if a warning is due.
+    pub(crate) fn audit_differed(&self, differences: &[Difference], now: Nanos) -> bool {
+        let audits = &self.cells().audits;
+        audits.add(AuditResult::Differed);
+        audits.differences.add(differences);
+        audits.warns(now)
+    }
+
     /// Returns the statistics of the route. Returns `None` before its first request.
     pub(super) fn read(&self) -> Option<RouteStats> {
-        let Cells { counts, hits, misses, bypasses, fills, waits, hit_ages } = &**self.cells.get()?;
+        let Cells { counts, hits, misses, bypasses, fills, waits, hit_ages, audits } = &**self.cells.get()?;
         let requests = outcomes().map(|(cell, outcome, tier)| RequestCount { outcome, tier, count: counts.sum(cell) });
         let not_stored = NoStore::ALL.iter().map(|reason| (*reason, counts.sum(NO_STORES + *reason as usize)));
         Some(RouteStats {
@@ -255,6 +279,8 @@ impl RouteCounters {
             fill_times: fills.read(),
             wait_times: waits.read(),
             hit_ages: hit_ages.read(),
+            audits: audits.read(),
+            audit_differences: audits.differences.read(),
         })
     }
 }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::{error::StoreError, lock::Lock};
+use super::{error::StoreError, lock::Lock, writes::WritesInProgress};
 use crate::{
     cdn::worker::PurgeHooks,
     clock::{Clock, Nanos},
@@ -84,6 +84,17 @@ pub trait Backend: Clone + fmt::Debug + Send + Sync + 'static {
     /// Returns true if other processes fill and invalidate this store as well. Fills then have to [`begin`](Self::begin).
     fn is_shared(&self) -> bool {
         false
+    }
+
+    /// Returns the result of [`peek`](Self::peek), by the generations that a shared store has now: no copy in memory answers alone. For audits.
+    /// The default is `peek`.
+    fn verify(
+        &self,
+        key: KeyRef<'_>,
+        names: &Namespaces,
+        max_body: usize,
+    ) -> impl Future<Output = Result<StoreLookup, StoreError>> + Send {
+        self.peek(key, names, max_body)
     }
 
     /// Completes the stamp of a lookup just before the inner service is called, and takes the distributed lock if the options ask for it.
@@ -194,6 +205,8 @@ pub struct Context {
     pub(crate) counters: Counters,
     /// The hooks that are called after invalidations.
     pub(crate) hooks: PurgeHooks,
+    /// The writes in progress in this process.
+    pub(crate) writes: Arc<WritesInProgress>,
     /// The time that an explicit invalidation waits for the store.
     pub(crate) invalidate_timeout: Duration,
 }
@@ -215,7 +228,7 @@ impl Context {
     /// Returns a context with counters at zero. Stores that must agree on identities need the same secret.
     pub fn new(clock: Clock, secret: Secret) -> Self {
         let (counters, hooks) = (Counters::default(), PurgeHooks::default());
-        Self { clock, secret, counters, hooks, invalidate_timeout: INVALIDATE_TIMEOUT }
+        Self { clock, secret, counters, hooks, writes: Arc::default(), invalidate_timeout: INVALIDATE_TIMEOUT }
     }
 
     /// Returns the clock by which entries live and expire.

@@ -9,6 +9,7 @@ pub(crate) mod key_hasher;
 pub(crate) mod lock;
 pub(crate) mod lock_guard;
 pub(crate) mod memory;
+pub(crate) mod writes;
 
 use std::{fmt, future::Future};
 

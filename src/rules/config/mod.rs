@@ -44,6 +44,8 @@ use crate::{
 ///     stale_if_error = "1h"
 ///     refresh_ahead = 1.0
 ///     jitter = 0.1
+///     audit = 0.01
+///     audit_ignoring = ["x-served-by"]
 ///     max_body = "1MiB"
 ///     reads_by_post = false
 ///     max_request_body = "64KiB"
@@ -212,6 +214,8 @@ struct FileRule {
     #[serde(alias = "early_refresh")]
     refresh_ahead: Option<As<f64>>,
     jitter: Option<As<f64>>,
+    audit: Option<As<f64>>,
+    audit_ignoring: Option<As<Vec<HeaderName>>>,
     soft_timeout: Option<As<Duration>>,
     #[serde(alias = "fill_across_processes")]
     distributed_lock: Option<As<Duration>>,
@@ -269,7 +273,7 @@ impl FileRule {
     fn rule(mut self) -> Result<Rule, String> {
         let mut rule = self.lifetime()?;
         set!(rule, self: stale_while_revalidate, stale_if_error, refresh_ahead, jitter, max_body, soft_timeout, distributed_lock);
-        set!(rule, self: max_request_body, namespaces_from_header, invalidates_from_header);
+        set!(rule, self: audit, audit_ignoring, max_request_body, namespaces_from_header, invalidates_from_header);
         set!(rule, self: default_ttl, targeted, stale_if_unreachable, keep_for_validation);
         if let Some(on) = self.heuristics {
             rule = rule.heuristics(on);

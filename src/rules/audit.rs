@@ -1,0 +1,123 @@
+//! Audits: hits that are compared with fresh responses.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Response;
+
+use super::{policy::Policy, rule::Rule};
+use crate::{
+    compare::{Difference, Ignored, Whole},
+    key::header_name::header_name,
+};
+
+/// Audits: a share of the hits is computed again in the background and compared with the responses that were served.
+/// [The guide](crate::guide::audit) shows how to use them.
+impl Rule {
+    /// Audits this share of the hits, above 0 and up to 1, such as 0.01. Off by default.
+    ///
+    /// An audit calls the inner service in the background with the request of the hit, and compares its response with the entry: status, header
+    /// fields, body and trailers. Nothing of it is stored, and the client never waits for it. A fresh hit can be chosen, whether it was answered
+    /// completely, in part, or by a 304. The fresh request has no condition and no range. Responses to HEAD are compared without a body.
+    ///
+    /// [`RouteStats::audits`](crate::stats::RouteStats::audits) counts the results, and
+    /// [`audit_differences`](crate::stats::RouteStats::audit_differences) the parts that differed. A difference counts only if the entry was still
+    /// valid after the fresh response was computed, and if a second fresh response equals the first one. It is logged as a warning, at most once
+    /// for each route in 10 minutes, without bodies and identities.
+    ///
+    /// The inner service gets one more call for each audit, and two more if the responses differ.
+    /// [`CacheLayer::max_audits`](crate::CacheLayer::max_audits) limits the calls at one time. The handler must not change data for the reads of
+    /// this rule.
+    ///
+    /// These fields are not compared: `Age`, `Cache-Status`, `Connection`, `Content-Length`, `Date`, `Expires`, `Keep-Alive`, `Retry-After`,
+    /// `Server-Timing`, `Set-Cookie`, `Trailer`, `Transfer-Encoding`, `Upgrade`, `Via`, fields of proxies and of rate limits, and the fields by which
+    /// requests are traced, such as `X-Request-Id`. [`audit_ignoring`](Self::audit_ignoring) adds more, and [`audit_by`](Self::audit_by) replaces the
+    /// comparison.
+    ///
+    /// Another value is an error of [`Rules::try_route`](crate::Rules::try_route).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_response_cache::{Rule, Rules};
+    ///
+    /// let rule = Rule::ttl(Duration::from_secs(60)).namespace("orders");
+    /// Rules::new().try_route("/orders", rule.clone().audit(0.01).audit_ignoring(["x-served-by"]))?;
+    ///
+    /// let error = Rules::new().try_route("/orders", rule.audit(1.5)).unwrap_err();
+    /// assert!(error.to_string().contains("invalid audit 1.5: expected a share of the hits above 0 and up to 1"), "{error}");
+    /// # Ok::<(), tower_response_cache::RulesError>(())
+    /// ```
+    #[must_use]
+    pub fn audit(mut self, share: f64) -> Self {
+        self.audit.share = Some(share);
+        self
+    }
+
+    /// Leaves header fields and trailers out of the comparison of [`audit`](Self::audit). Adds to earlier ones.
+    ///
+    /// # Panics
+    ///
+    /// If one of them is not a header name.
+    #[must_use]
+    #[track_caller]
+    pub fn audit_ignoring<I>(mut self, fields: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        self.audit.ignored.extend(fields.into_iter().map(|field| header_name(field.as_ref())));
+        self
+    }
+
+    /// Replaces the comparison of [`audit`](Self::audit): the closure gets the stored and the fresh response, and returns true if they count as
+    /// equal. If not, the parts that differ are named by the usual comparison.
+    ///
+    /// The response to a HEAD has no body. Trailers are not passed.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_response_cache::Rule;
+    ///
+    /// // The order of the rows does not matter.
+    /// let rule = Rule::ttl(Duration::from_secs(60)).audit(0.01).audit_by(|stored, fresh| {
+    ///     let sorted = |body: &[u8]| {
+    ///         let mut lines: Vec<_> = body.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+    ///         lines.sort();
+    ///         lines
+    ///     };
+    ///     stored.status() == fresh.status() && sorted(stored.body()) == sorted(fresh.body())
+    /// });
+    /// # drop(rule);
+    /// ```
+    #[must_use]
+    pub fn audit_by<F>(mut self, equal: F) -> Self
+    where
+        F: Fn(&Response<Bytes>, &Response<Bytes>) -> bool + Send + Sync + 'static,
+    {
+        self.audit.by = Some(Arc::new(equal));
+        self
+    }
+}
+
+impl Policy {
+    /// Decides at random if a hit is audited.
+    pub(crate) fn audits_this_hit(&self) -> bool {
+        self.rule.audit.share.is_some_and(|share| share >= 1.0 || fastrand::f64() < share)
+    }
+
+    /// Returns the fields that are not compared.
+    pub(crate) fn uncompared(&self) -> Ignored<'_> {
+        Ignored { fields: &self.rule.audit.ignored, own_tag: self.tags() }
+    }
+
+    /// Returns the parts in which a fresh response differs from the stored one, or from another fresh one.
+    pub(crate) fn differences(&self, stored: &Whole, fresh: &Whole, is_head: bool) -> Vec<Difference> {
+        if let Some(by) = &self.rule.audit.by
+            && by(&stored.response, &fresh.response)
+        {
+            return Vec::new();
+        }
+        let found = stored.differences(fresh, is_head, self.uncompared());
+        if found.is_empty() && self.rule.audit.by.is_some() { vec![Difference::Body] } else { found }
+    }
+}
