@@ -29,8 +29,8 @@ pub(crate) enum Action<St: Store> {
     FetchPart(Box<MissedRequest<St>>),
     /// The store has to be queried first.
     Wait(Box<CacheRequest>),
-    /// The request is a call by RPC, whose deadline has to be awaited beside its response.
-    Call,
+    /// The request is a call by RPC, whose deadline has to be awaited beside the response of this action.
+    Call(Box<Action<St>>),
 }
 
 /// The last step for a request that needs no further lookup.
@@ -137,7 +137,7 @@ pub(crate) fn after<St: Store>(
                 true => Finish::Respond(entry, outcome, served),
                 false => {
                     let mut miss = LookupMiss::refreshing(entry.clone(), stamp, varying, time);
-                    miss.refresh_ahead = refresh_ahead;
+                    miss.refresh_ahead = refresh_ahead.then(|| entry.clone());
                     Finish::RespondAndRefresh(entry, outcome, missed(miss))
                 }
             }

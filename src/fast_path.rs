@@ -165,10 +165,10 @@ impl KnownTarget<'_> {
             let other = (key != known.key().canonical()).then(|| KeyRef::new(key));
             self.action(shared, request, other, chosen)
         })?;
-        match traits.is_new_call {
-            false => Some(action),
-            true => replayed(rule, action),
-        }
+        Some(match traits.is_new_call {
+            false => action,
+            true => action_of_call(rule, action),
+        })
     }
 
     /// Returns the action for the key of the target, or for `other`, the key of another identity or content.
@@ -245,16 +245,14 @@ fn full_path<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>, 
         .unwrap_or_else(|reason| bypassed(shared, request, found.rule, reason))
 }
 
-/// Returns the action for a call by RPC whose deadline is not awaited yet, if it is a hit: a hit needs no deadline. For all other actions, the
-/// request is looked up again with its deadline.
-fn replayed<St: Store>(rule: &Policy, action: Action<St>) -> Option<Action<St>> {
-    Some(Action::Finish(match action {
-        Action::Finish(hit @ (Finish::Complete(..) | Finish::Hot(..))) if rule.shows_age() => hit,
-        Action::Finish(Finish::Complete(entry, served)) => Finish::Replay(entry, served),
-        Action::Finish(Finish::Hot(response, served)) => Finish::HotReplay(response, served),
-        Action::Finish(audited @ Finish::RespondAndAudit(..)) => audited,
-        _ => return None,
-    }))
+/// Returns the action for a call by RPC whose deadline is not awaited yet. A complete hit needs no deadline.
+fn action_of_call<St: Store>(rule: &Policy, action: Action<St>) -> Action<St> {
+    match action {
+        hit @ Action::Finish(Finish::Complete(..) | Finish::Hot(..)) if rule.shows_age() => hit,
+        Action::Finish(Finish::Complete(entry, served)) => Action::Finish(Finish::Replay(entry, served)),
+        Action::Finish(Finish::Hot(response, served)) => Action::Finish(Finish::HotReplay(response, served)),
+        action => Action::Call(Box::new(action)),
+    }
 }
 
 /// Returns the action for a request that the cache cannot answer. The response is 504 if the request accepts a stored response only (RFC
@@ -356,10 +354,10 @@ fn look_up<St: Store, R: Body>(
     if can_be_remembered && let Some(target) = target_id(&traits, request) {
         remember(shared.id, target, &action, key, KeyParts { rule: *place, base: base_len, content_at });
     }
-    match traits.is_new_call {
-        false => Ok(action),
-        true => Ok(replayed(rule, action).unwrap_or(Action::Call)),
-    }
+    Ok(match traits.is_new_call {
+        false => action,
+        true => action_of_call(rule, action),
+    })
 }
 
 /// The rule of a key, and the positions of its parts.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{Request, header};
+use http::Request;
 use http_body::Body;
 
 use crate::{
@@ -48,11 +48,7 @@ where
             ResponseFuture::ready(response)
         }
         Finish::RespondAndAudit(entry, missed) => {
-            let rule = &missed.request.rule;
-            let mut response = serve(shared, &request, &entry, Outcome::Hit, missed.request.served(missed.miss.time));
-            if rule.is_rpc() && !rule.shows_age() {
-                response.headers_mut().remove(header::AGE);
-            }
+            let response = serve(shared, &request, &entry, Outcome::Hit, missed.request.served(missed.miss.time));
             audit::start(inner, shared, missed, entry, request);
             ResponseFuture::ready(response)
         }

@@ -66,7 +66,8 @@ pub(crate) fn start<S, St, ReqB, ResB>(
     } else if shared.store.is_shared() {
         // The ready instance is given back first, since other callers may need it meanwhile.
         drop(take_ready(inner));
-        runtime.spawn(Box::pin(look_up_and_refresh(shared, inner.clone(), missed.request, request)).in_current_span());
+        let refresh = look_up_and_refresh(shared, inner.clone(), missed.request, missed.miss.refresh_ahead, request);
+        runtime.spawn(Box::pin(refresh).in_current_span());
     } else if let Some((began, leader)) = begin_in_memory(&shared, &missed, entry, &request) {
         let mut missed = missed;
         let MissedRequest { request: cache_request, miss } = &mut *missed;
@@ -114,11 +115,13 @@ where
     async move { drop(unless_left(fill, limit, || !flight.flight().is_awaited()).await) }
 }
 
-/// Looks an entry up in a shared store, and refreshes it if it still needs that.
+/// Looks an entry up in a shared store, and refreshes it if it still needs that: if it is stale, or is still the entry that the hit has chosen to
+/// refresh ahead.
 async fn look_up_and_refresh<S, St, ReqB, ResB>(
     shared: Arc<LayerState<St>>,
     service: S,
     cache_request: CacheRequest,
+    ahead: Option<Arc<Entry>>,
     request: Request<ReqB>,
 ) where
     S: InnerService<ReqB, ResB>,
@@ -132,11 +135,11 @@ async fn look_up_and_refresh<S, St, ReqB, ResB>(
     let time = LookupTime { at: shared.store.context().clock.nanos(), completions, has_queried: true };
     let decision = cache_request.decide(lookup.found.as_ref(), time.at);
     let found = lookup.found.map(|(entry, _)| entry);
+    let decision = decision.as_chosen(ahead.as_deref(), found.as_deref());
     let miss = match (decision, found) {
         (Decision::RefreshAhead | Decision::Stale, Some(entry)) => {
-            let mut miss = LookupMiss::refreshing(entry, lookup.stamp, lookup.varying, time);
-            miss.refresh_ahead = decision == Decision::RefreshAhead;
-            miss
+            let ahead = (decision == Decision::RefreshAhead).then(|| entry.clone());
+            LookupMiss { refresh_ahead: ahead, ..LookupMiss::refreshing(entry, lookup.stamp, lookup.varying, time) }
         }
         (Decision::Fetch { reason, fallback }, found) => {
             LookupMiss::new(reason, found.filter(|_| fallback), lookup.stamp, lookup.varying, time)

@@ -93,22 +93,39 @@ where
         if !self.shared.rules.may_cover(request.uri(), request.extensions()) {
             return ResponseFuture::pass(self.inner.call(request));
         }
-        match first_action(&self.shared, &request) {
+        let action = first_action(&self.shared, &request);
+        self.act(action, request)
+    }
+}
+
+impl<S, St> CacheService<S, St> {
+    /// Carries out the action for a request.
+    #[inline(always)]
+    fn act<ReqB, ResB>(&mut self, action: Action<St>, request: Request<ReqB>) -> ResponseFuture<S::Future, St, ResB, S::Error>
+    where
+        S: InnerService<ReqB, ResB> + Clone,
+        St: Store,
+        ReqB: Body + Send + 'static,
+        ResB: Body<Error: Into<BoxError>> + Send + 'static,
+    {
+        match action {
             Action::Finish(step) => finish(&mut self.inner, &self.shared, step, request),
             Action::Fetch(missed) if !self.shared.store.is_shared() => self.fetch(missed, request),
             // Other processes fill and invalidate as well, so that a lookup in memory alone is not enough to begin a fill.
             Action::Fetch(missed) | Action::FetchPart(missed) => self.wait(Box::new(missed.request), request, None),
             Action::Wait(cache_request) => self.wait(cache_request, request, None),
-            Action::Call => self.respond_to_call(request),
+            Action::Call(action) => self.respond_to_call(*action, request),
         }
     }
-}
 
-impl<S, St> CacheService<S, St> {
     /// Responds to a call by RPC, until its deadline.
     #[cold]
     #[inline(never)]
-    fn respond_to_call<ReqB, ResB>(&mut self, mut request: Request<ReqB>) -> ResponseFuture<S::Future, St, ResB, S::Error>
+    fn respond_to_call<ReqB, ResB>(
+        &mut self,
+        action: Action<St>,
+        mut request: Request<ReqB>,
+    ) -> ResponseFuture<S::Future, St, ResB, S::Error>
     where
         S: InnerService<ReqB, ResB> + Clone,
         St: Store,
@@ -116,7 +133,7 @@ impl<S, St> CacheService<S, St> {
         ResB: Body<Error: Into<BoxError>> + Send + 'static,
     {
         let call = new_call(&mut request);
-        let response = self.call(request);
+        let response = self.act(action, request);
         match call {
             Some(call) => ResponseFuture::work(respond_to_call(call, self.shared.clone(), response)),
             None => response,

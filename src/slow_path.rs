@@ -148,7 +148,7 @@ where
                 }
                 return finish(&mut service, &shared, step, request).await;
             }
-            Action::Call => unreachable!("a call is new once"),
+            Action::Call(_) => unreachable!("a call is new once"),
             Action::Wait(cache_request) => {
                 next = Next::LookUp(cache_request);
                 continue;

@@ -60,7 +60,7 @@ pub(crate) async fn begin<St: Store>(
         request,
         wish: FillOptions {
             lock,
-            looks: !miss.refresh_ahead,
+            looks: miss.refresh_ahead.is_none(),
             counts: request.rule.learned().names_namespaces(),
             max_body: Some(request.rule.max_body()),
         },
@@ -174,9 +174,9 @@ impl<St: Store> Beginning<'_, St> {
         (miss.stamp, miss.varying) = (lookup.stamp, lookup.varying.map(Box::new));
         let decision = self.request.decide(lookup.found.as_ref(), self.shared.store.context().clock.nanos());
         let found = lookup.found.map(|(entry, _)| entry);
-        let left = match decision {
+        let left = match decision.as_chosen(miss.refresh_ahead.as_deref(), found.as_deref()) {
             Decision::Fresh | Decision::Audit => return found,
-            Decision::RefreshAhead if !miss.refresh_ahead => return found,
+            Decision::RefreshAhead if miss.refresh_ahead.is_none() => return found,
             Decision::RefreshAhead | Decision::Stale => found,
             Decision::Fetch { fallback, .. } => found.filter(|_| fallback),
             Decision::AcceptedStale | Decision::OnlyIfCached => None,

@@ -30,6 +30,22 @@ pub(crate) enum Decision {
     Fetch { reason: Miss, fallback: bool },
 }
 
+impl Decision {
+    /// Replaces a random choice by the choice of an earlier lookup for the same request: `ahead` is refreshed ahead, unless a newer response was
+    /// stored meanwhile.
+    pub(crate) fn as_chosen(self, ahead: Option<&Entry>, found: Option<&Entry>) -> Self {
+        match (self, ahead, found) {
+            (Self::Fresh | Self::RefreshAhead | Self::Audit, Some(ahead), Some(found)) => {
+                match found.times().are_those_of(ahead.times()) {
+                    true => Self::RefreshAhead,
+                    false => Self::Fresh,
+                }
+            }
+            _ => self,
+        }
+    }
+}
+
 /// Decides about the result of a lookup. `directives` are those of the request, under a rule where HTTP decides.
 #[inline]
 pub(crate) fn decide(

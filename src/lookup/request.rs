@@ -68,8 +68,8 @@ pub(crate) struct LookupMiss<St: Store> {
     pub(crate) time: LookupTime,
     /// The fields by which the responses of the key vary, and the key with their values.
     pub(crate) varying: Option<Box<(Vary, Key)>>,
-    /// The entry is fresh, and is refreshed before it expires.
-    pub(crate) refresh_ahead: bool,
+    /// The fresh entry that is refreshed before it expires.
+    pub(crate) refresh_ahead: Option<Arc<Entry>>,
     /// The distributed lock, once the fill has begun.
     pub(crate) lock: Option<Box<LockGuard<St>>>,
     /// The permit of a fill that the shared store does not coordinate.
@@ -89,14 +89,14 @@ impl<St: Store> LookupMiss<St> {
         let revalidatable = found.clone().and_then(with_validator);
         let reason = if reason == Miss::Absent && varying.is_some() { Miss::Variant } else { reason };
         let varying = varying.map(Box::new);
-        Self { reason, fallback: found, revalidatable, stamp, time, varying, refresh_ahead: false, lock: None, permit: None }
+        Self { reason, fallback: found, revalidatable, stamp, time, varying, refresh_ahead: None, lock: None, permit: None }
     }
 
     /// Returns the state for refreshing an entry that has answered.
     pub(crate) fn refreshing(entry: Arc<Entry>, stamp: Stamp, varying: Option<(Vary, Key)>, time: LookupTime) -> Self {
         let (reason, varying) = (Miss::Expired, varying.map(Box::new));
         let revalidatable = with_validator(entry);
-        Self { reason, fallback: None, revalidatable, stamp, time, varying, refresh_ahead: false, lock: None, permit: None }
+        Self { reason, fallback: None, revalidatable, stamp, time, varying, refresh_ahead: None, lock: None, permit: None }
     }
 
     /// Replaces the entries by the one of a second lookup. An entry of the first lookup may have been invalidated meanwhile: under the

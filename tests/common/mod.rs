@@ -4,6 +4,7 @@
 pub mod app;
 #[cfg(feature = "redis")]
 pub mod redis;
+pub mod rpc;
 pub mod spans;
 
 use std::{

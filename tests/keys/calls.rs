@@ -1,10 +1,10 @@
 //! Two calls by RPC, or two requests with content, share a response only if they differ in nothing that can change it.
 
-use std::{collections::BTreeMap, convert::Infallible, future::ready};
+use std::{collections::BTreeMap, convert::Infallible};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
-use http_body_util::{BodyExt, Full, combinators::BoxBody};
+use http::Request;
+use http_body_util::{BodyExt, Full};
 use proptest::{prelude::*, sample::select};
 use tower::{ServiceBuilder, ServiceExt, service_fn, util::BoxCloneService};
 use tower_response_cache::{
@@ -13,7 +13,7 @@ use tower_response_cache::{
     request_body::ReadBody,
 };
 
-use crate::common::MINUTE;
+use crate::common::{MINUTE, rpc::success};
 
 type Service = BoxCloneService<Request<Full<Bytes>>, (Option<Outcome>, Bytes), Infallible>;
 
@@ -25,27 +25,6 @@ fn digest(request: &Request<()>, body: &[u8]) -> String {
     let mut headers = request.headers().clone();
     IRRELEVANT.iter().for_each(|name| drop(headers.remove(*name)));
     format!("{} {} {headers:?} {body:?}", request.method(), request.uri())
-}
-
-/// Returns a successful response in the protocol of a request.
-fn success(headers: &HeaderMap, text: &str) -> Response<BoxBody<Bytes, Infallible>> {
-    let frame = |flags: u8, content: &[u8]| {
-        let length = u32::try_from(content.len()).expect("a short message");
-        [&[flags][..], &length.to_be_bytes(), content].concat()
-    };
-    let kind = headers.get("content-type").cloned().unwrap_or(HeaderValue::from_static("application/proto"));
-    let is = |name: &str| kind.as_bytes().starts_with(name.as_bytes());
-    let body = match () {
-        () if is("application/grpc-web") => {
-            Full::from([frame(0, text.as_bytes()), frame(0x80, b"grpc-status: 0\r\n")].concat()).boxed()
-        }
-        () if is("application/grpc") => {
-            let status = HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))]);
-            Full::from(frame(0, text.as_bytes())).with_trailers(ready(Some(Ok(status)))).boxed()
-        }
-        () => Full::from(text.to_owned()).boxed(),
-    };
-    Response::builder().header("content-type", kind).body(body).expect("a response")
 }
 
 /// Returns a cache around a service whose response repeats its request.

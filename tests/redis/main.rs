@@ -27,6 +27,7 @@ mod named;
 mod operations;
 mod places;
 mod purges;
+mod refreshes;
 mod rig;
 mod running;
 mod setup;

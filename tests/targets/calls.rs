@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
-use http_body_util::{BodyExt, Full, combinators::BoxBody};
+use http::{HeaderMap, Request};
+use http_body_util::{BodyExt, Full};
 use proptest::{prelude::*, sample::select};
 use tower::{ServiceBuilder, ServiceExt, service_fn, util::BoxCloneService};
 use tower_response_cache::{
@@ -13,7 +13,7 @@ use tower_response_cache::{
 };
 
 use super::remembered::Unremembered;
-use crate::common::MINUTE;
+use crate::common::{MINUTE, rpc::success};
 
 /// A response with everything that a client sees.
 type Seen = (Option<Outcome>, HeaderMap, Bytes, Option<HeaderMap>);
@@ -79,22 +79,6 @@ fn step() -> impl Strategy<Value = Step> {
     )
 }
 
-/// Returns a successful response whose message repeats the request.
-fn success(request: &Request<()>, content: &[u8]) -> Response<BoxBody<Bytes, Infallible>> {
-    let text = format!("{} {} {:?} {content:?}", request.method(), request.uri(), request.headers());
-    let kind = request.headers().get("content-type").cloned().unwrap_or(HeaderValue::from_static("application/json"));
-    let body = match kind == "application/grpc" {
-        true => {
-            let status = HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))]);
-            let length = u32::try_from(text.len()).expect("a short message").to_be_bytes();
-            let frame = [&[0][..], &length, text.as_bytes()].concat();
-            Full::from(frame).with_trailers(std::future::ready(Some(Ok(status)))).boxed()
-        }
-        false => Full::from(text).boxed(),
-    };
-    Response::builder().header("content-type", kind).body(body).expect("a response")
-}
-
 fn cache(rule: Rule) -> ResponseCache {
     let store = Memory::builder().clock(Clock::manual()).build();
     ResponseCache::new(store).route("/s.S/{method}", rule.namespace("s"))
@@ -104,7 +88,8 @@ fn service(cache: &ResponseCache) -> Service {
     let inner = service_fn(|request: Request<ReadBody<Full<Bytes>>>| async {
         let (head, body) = request.into_parts();
         let content = body.collect().await.expect("a whole body").to_bytes();
-        Ok::<_, Infallible>(success(&Request::from_parts(head, ()), &content))
+        let text = format!("{} {} {:?} {content:?}", head.method, head.uri, head.headers);
+        Ok::<_, Infallible>(success(&head.headers, &text))
     });
     let service = ServiceBuilder::new().layer(cache.layer_with_request_bodies()).service(inner);
     BoxCloneService::new(service_fn(move |request: Request<Full<Bytes>>| {

@@ -7,5 +7,6 @@ mod common;
 
 mod calls;
 mod nested;
+mod refreshes;
 mod remembered;
 mod spellings;
