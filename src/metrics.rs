@@ -62,6 +62,14 @@ impl Recorder {
             self.quantiles("cache_request_duration_seconds", &[route.clone(), ("result", result.into())], times);
         }
         self.quantiles("cache_hit_age_seconds", &of_route, &of.hit_ages);
+        for (result, count) in &of.audits {
+            self.count("cache_audits_total", &[route.clone(), ("result", result.as_str().into())], *count);
+        }
+        for (difference, count) in &of.audit_differences {
+            let field = difference.field().unwrap_or_default().to_owned();
+            let labels = [route.clone(), ("part", difference.part().into()), ("field", field.into())];
+            self.count("cache_audit_differences_total", &labels, *count);
+        }
     }
 
     /// Reports the quantiles of durations, unless nothing was measured.

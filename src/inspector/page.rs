@@ -13,7 +13,10 @@ use super::{
     shared::Shared,
     shown::Shown,
 };
-use crate::{explain::explanation::word, stats::Stats};
+use crate::{
+    explain::explanation::word,
+    stats::{AuditResult, Stats},
+};
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -81,6 +84,7 @@ async fn live(shared: &Shared) -> Markup {
             (findings(shared))
             (charts(shared, &stats))
             (routes(&stats))
+            (audits(&stats))
             (reasons("Misses", "Requests for which the inner service was called after a lookup.", &occurred(&stats.misses, report::miss)))
             (reasons("Not stored", "Responses that were not stored.", &occurred(&stats.not_stored, report::no_store)))
             (reasons("Bypasses", "Requests that bypassed the cache although a rule covers them.", &occurred(&stats.bypasses, report::bypass)))
@@ -303,6 +307,39 @@ fn routes(stats: &Stats) -> Markup {
         }
     };
     table("routes", "Routes", "Requests and latency by route since the start.", &heads, &rows)
+}
+
+/// Returns the table of audits, if any rule has audited a hit.
+fn audits(stats: &Stats) -> Markup {
+    let routes: Vec<_> = stats.routes.iter().filter(|route| !route.audits.is_empty()).collect();
+    if routes.is_empty() {
+        return html! {};
+    }
+    let heads = [
+        ("Route", false),
+        ("Same", true),
+        ("Differed", true),
+        ("Changed meanwhile", true),
+        ("Unstable", true),
+        ("Unconfirmed", true),
+        ("Failed", true),
+        ("Skipped", true),
+        ("Parts that differed", false),
+    ];
+    use AuditResult::{Changed, Differed, Failed, Same, Skipped, Unconfirmed, Unstable};
+    let rows = html! {
+        @for route in routes {
+            tr {
+                th scope="row" { (route.route.as_deref().unwrap_or("(fallback)")) }
+                @for result in [Same, Differed, Changed, Unstable, Unconfirmed, Failed, Skipped] {
+                    td.number { (report::audited(route, result)) }
+                }
+                @let parts = route.audit_differences.iter().map(|(part, count)| format!("{part} ({count})"));
+                td { (parts.collect::<Vec<_>>().join(", ")) }
+            }
+        }
+    };
+    table("audits", "Audits", "Hits that were compared with fresh responses: checked and differed.", &heads, &rows)
 }
 
 fn reasons(title: &str, caption: &str, rows: &[(&'static str, u64, &'static str)]) -> Markup {

@@ -19,7 +19,7 @@ use crate::{
     histogram::Durations,
     key::describe::parts_of,
     lint::Finding,
-    stats::{RouteStats, Stats},
+    stats::{AuditResult, RouteStats, Stats},
     status::{Bypass, Miss, NoStore, Outcome},
     store::backend::Backend,
 };
@@ -111,7 +111,24 @@ fn route_json(route: &RouteStats) -> Value {
         "miss_times": times(&route.miss_times),
         "uncached_times": times(&route.bypass_times),
         "fill_times": times(&route.fill_times),
+        "audits": audits_json(route),
     })
+}
+
+/// Returns the numbers of audited hits by result, and of the parts that differed.
+fn audits_json(route: &RouteStats) -> Value {
+    let results: Map<String, Value> =
+        AuditResult::ALL.iter().map(|result| (result.as_str().to_owned(), audited(route, *result).into())).collect();
+    let differences = route
+        .audit_differences
+        .iter()
+        .map(|(difference, count)| json!({ "part": difference.part(), "field": difference.field(), "count": count }));
+    json!({ "results": results, "differences": differences.collect::<Vec<_>>() })
+}
+
+/// Returns the number of audited hits of a route with a result.
+pub(super) fn audited(route: &RouteStats, result: AuditResult) -> u64 {
+    route.audits.iter().find(|(of, _)| *of == result).map_or(0, |(_, count)| *count)
 }
 
 fn finding_json(finding: &Finding) -> Value {

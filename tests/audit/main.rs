@@ -5,6 +5,8 @@ mod common;
 
 mod coverage;
 mod limits;
+#[cfg(feature = "dashboard")]
+mod reports;
 #[cfg(feature = "redis")]
 mod shared;
 mod verdicts;

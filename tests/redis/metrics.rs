@@ -4,7 +4,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::Path,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -12,7 +15,7 @@ use http_body_util::BodyExt;
 use metrics_util::debugging::DebuggingRecorder;
 use serde_json::Value;
 use tower::{Layer, ServiceExt};
-use tower_response_cache::{CacheLayer, Outcome, Redis, ResponseCache, Store, redis::Coherence};
+use tower_response_cache::{CacheLayer, Outcome, Redis, ResponseCache, Rule, Store, redis::Coherence, stats::AuditResult};
 
 use crate::{
     common::{
@@ -37,14 +40,25 @@ fn recorded(recorder: &DebuggingRecorder) -> BTreeMap<String, (String, BTreeSet<
     all
 }
 
+fn audited() -> Rule {
+    Rule::ttl(MINUTE).namespace("audited").audit(1.0)
+}
+
 /// Lets a cache emit every metric that it has.
 async fn emitted() -> BTreeMap<String, (String, BTreeSet<String>)> {
     let server = Server::start().await;
     let store = builder(&server).memory(1 << 16).build().await.expect("a store");
     let recorder = DebuggingRecorder::new();
-    let cache = ResponseCache::new(store.clone()).route("/t/{table}", rule());
+    let cache = ResponseCache::new(store.clone())
+        .route("/t/{table}", rule())
+        .route("/audited", audited())
+        .map_cache_layer(|layer| layer.audit_body(Plain::new).audit_grace(Duration::ZERO));
     let service = metrics::with_local_recorder(&recorder, || {
-        let (inner, _) = counting(|request, _| {
+        let outdated = Arc::new(AtomicBool::new(true));
+        let (inner, _) = counting(move |request, _| {
+            if request.uri().path() == "/audited" {
+                return ok(if outdated.swap(false, Ordering::SeqCst) { "old" } else { "new" });
+            }
             let mut response = ok(vec![b'.'; 4_000]);
             if request.uri().path() == "/t/private" {
                 response.headers_mut().insert("cache-control", "private".parse().expect("a value"));
@@ -69,6 +83,11 @@ async fn emitted() -> BTreeMap<String, (String, BTreeSet<String>)> {
     for request in [get("/t/private"), post("/t/1")] {
         service.clone().oneshot(request).await.expect("a response");
     }
+    until("an audit differs", async || {
+        service.clone().oneshot(get("/audited")).await.expect("a response");
+        store.stats().audits(AuditResult::Differed) > 0
+    })
+    .await;
     let usage = store.server().await.expect("the server answers");
     metrics::with_local_recorder(&recorder, || {
         cache.stats().record("api");
