@@ -38,6 +38,11 @@ pub mod cdn {
     #![doc = include_str!("../docs/cdn.md")]
 }
 
+/// Writes that bypass the application: the changes of rows in PostgreSQL.
+pub mod postgres {
+    #![doc = include_str!("../docs/postgres.md")]
+}
+
 /// Requests that are answered, responses that are stored, and RFC 9111.
 pub mod http {
     #![doc = include_str!("../docs/http.md")]

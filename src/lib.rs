@@ -6,6 +6,7 @@
 //! [operations]: crate::guide::operations
 //! [HTTP]: crate::guide::http
 //! [keys]: crate::guide::keys
+//! [PostgreSQL]: crate::guide::postgres
 //! [RPC]: crate::guide::rpc
 //! [GraphQL]: crate::guide::graphql
 //! [CDN]: crate::guide::cdn
@@ -41,6 +42,9 @@ pub mod inspector;
 pub mod invalidate;
 mod layer;
 pub mod lint;
+#[cfg(feature = "postgres")]
+#[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
+pub mod postgres;
 mod refresh;
 mod service;
 mod slow_path;
@@ -98,6 +102,8 @@ mod rpc;
 mod secret;
 pub mod semantics;
 mod switch;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod tls;
 
 #[cfg(all(any(test, fuzzing), feature = "redis"))]
 mod fuzz;

@@ -9,9 +9,8 @@ use super::{
     connection::RedisManager,
     error::RedisConnectError,
     options::{Coherence, Failover},
-    transport::Certificates,
 };
-use crate::{clock::Clock, codec::Codec, secret::Secret, store::memory::SMALLEST};
+use crate::{clock::Clock, codec::Codec, secret::Secret, store::memory::SMALLEST, tls::Certificates};
 
 #[cfg(feature = "redis-compression")]
 use crate::codec::compression::Compression;

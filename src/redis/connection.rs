@@ -17,9 +17,9 @@ use super::{
     pipeline::{Pipeline, PushListener},
     sentinel::Sentinels,
     server::Server,
-    transport::{Certificates, Endpoint},
+    transport::Endpoint,
 };
-use crate::clock::Clock;
+use crate::{clock::Clock, tls::Certificates};
 
 /// A way to find a server.
 #[derive(Clone)]

@@ -126,7 +126,7 @@ async fn connect(endpoint: &Endpoint) -> Result<Pipeline, RedisError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::redis::transport::Certificates;
+    use crate::tls::Certificates;
 
     #[test]
     fn newest_sentinel_configuration_names_the_master() {

@@ -6,12 +6,7 @@ use redis::{
     Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, RedisResult,
     io::tcp::socket2::SockRef,
 };
-use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
-};
+use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -22,24 +17,10 @@ use super::{
     error::RedisConnectError,
     pipeline::{Pipeline, PushListener},
 };
+use crate::tls::{Certificates, Verification, client_config};
 
 #[cfg(unix)]
 use tokio::net::UnixStream;
-
-/// Certificates for TLS, in PEM.
-#[derive(Clone, Default)]
-pub(crate) struct Certificates {
-    /// The authorities to trust. `None` means those of the system.
-    pub(super) roots: Option<Vec<u8>>,
-    /// The certificate chain and the private key of this client.
-    pub(super) client: Option<(Vec<u8>, Vec<u8>)>,
-}
-
-impl Certificates {
-    pub(super) fn is_empty(&self) -> bool {
-        self.roots.is_none() && self.client.is_none()
-    }
-}
 
 /// A server: its address, the sign-in and the configuration of TLS.
 #[derive(Clone)]
@@ -80,7 +61,10 @@ impl Endpoint {
 
     fn new(info: ConnectionInfo, certificates: &Certificates) -> Result<Self, RedisConnectError> {
         let tls = match info.addr() {
-            ConnectionAddr::TcpTls { insecure, .. } => Some(Arc::new(tls_config(certificates, *insecure)?)),
+            ConnectionAddr::TcpTls { insecure, .. } => {
+                let verification = if *insecure { Verification::None } else { Verification::Full };
+                Some(Arc::new(client_config(certificates, verification).map_err(RedisConnectError::settled)?))
+            }
             _ if certificates.is_empty() => None,
             address => {
                 return Err(RedisConnectError::settled(format!("certificates were given for {address}: expected rediss://")));
@@ -191,87 +175,6 @@ async fn sign_in(pipeline: &Pipeline, settings: &RedisConnectionInfo) -> RedisRe
     let answers = pipeline.send_many(commands.get_packed_pipeline(), commands.len()).await?;
     // The name is for operators only. Old servers and users without the permission refuse it.
     answers.into_iter().take(required).try_for_each(|answer| answer.extract_error().map(drop))
-}
-
-fn tls_config(certificates: &Certificates, insecure: bool) -> Result<ClientConfig, RedisConnectError> {
-    let invalid = |what: &str, error: &dyn fmt::Display| RedisConnectError::settled(format!("invalid {what}: {error}"));
-    let provider = CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(ring::default_provider()));
-    let config = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| invalid("cryptography provider", &error))?;
-    let config = match insecure {
-        true => config.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAnyCertificate(provider))),
-        false => config.with_root_certificates(root_certificates(certificates.roots.as_deref())?),
-    };
-    let mut config = match &certificates.client {
-        None => config.with_no_client_auth(),
-        Some((chain, key)) => {
-            let chain = CertificateDer::pem_slice_iter(chain).collect::<Result<_, _>>();
-            let chain = chain.map_err(|error| invalid("client certificate", &error))?;
-            let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| invalid("client key", &error))?;
-            config.with_client_auth_cert(chain, key).map_err(|error| invalid("client certificate", &error))?
-        }
-    };
-    config.enable_sni = !insecure;
-    Ok(config)
-}
-
-/// Returns the given authorities, or those of the system.
-fn root_certificates(pem: Option<&[u8]>) -> Result<RootCertStore, RedisConnectError> {
-    let invalid = |error: &dyn fmt::Display| RedisConnectError::settled(format!("invalid root certificate: {error}"));
-    let mut roots = RootCertStore::empty();
-    match pem {
-        Some(pem) => {
-            for certificate in CertificateDer::pem_slice_iter(pem) {
-                roots.add(certificate.map_err(|error| invalid(&error))?).map_err(|error| invalid(&error))?;
-            }
-            if roots.is_empty() {
-                return Err(invalid(&"expected at least one certificate in PEM"));
-            }
-        }
-        // Some systems have certificates that rustls does not read. The others count.
-        None => _ = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs),
-    }
-    Ok(roots)
-}
-
-/// The verifier of `rediss://host/#insecure`: any server may present any certificate.
-#[derive(Debug)]
-struct AcceptAnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AcceptAnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 #[cfg(test)]
