@@ -1,26 +1,17 @@
 //! `CacheLayer`: every option and its default.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tower::Layer;
 
-#[cfg(feature = "metrics")]
-use crate::metrics::FillHistograms;
 use crate::{
     cdn::CacheTags,
-    rules::{Rules, error::RulesError, rule::Rule},
+    rules::{Rules, error::RulesError, live::LiveRules, rule::Rule},
     service::CacheService,
     single_flight::flights::{Flights, Limits},
-    state::{BodyMaker, LayerState, Options},
+    state::{BodyMaker, LayerState, Options, SharedLimits},
     status::field::StatusField,
     store::{Store, memory::Memory},
     switch::Switch,
@@ -64,7 +55,7 @@ use crate::{
 #[must_use]
 pub struct CacheLayer<St = Memory> {
     pub(crate) store: St,
-    pub(crate) rules: Rules,
+    pub(crate) rules: LiveRules,
     pub(crate) options: Options,
     limits: Limits,
     shared: Arc<std::sync::OnceLock<Arc<LayerState<St>>>>,
@@ -76,7 +67,7 @@ impl<St: Store> CacheLayer<St> {
     pub fn new(store: St) -> Self {
         Self {
             store,
-            rules: Rules::new(),
+            rules: LiveRules::default(),
             options: Options {
                 cache_status: None,
                 extension: false,
@@ -97,9 +88,8 @@ impl<St: Store> CacheLayer<St> {
     }
 
     /// Sets the table of routes. Replaces earlier rules.
-    pub fn rules(mut self, rules: Rules) -> Self {
-        self.rules = rules;
-        self.changed()
+    pub fn rules(self, rules: Rules) -> Self {
+        self.with_rules(LiveRules::new(rules))
     }
 
     /// Sets one rule for all requests of this layer, for use on a single route.
@@ -146,9 +136,9 @@ impl<St: Store> CacheLayer<St> {
     ///
     /// If [`Rules::route`] panics.
     #[track_caller]
-    pub fn route(mut self, pattern: &str, rule: Rule) -> Self {
-        self.rules = self.rules.route(pattern, rule);
-        self.changed()
+    pub fn route(self, pattern: &str, rule: Rule) -> Self {
+        let rules = self.rules.current().route(pattern, rule);
+        self.rules(rules)
     }
 
     /// Turns caching on or off: with a `bool` for good, with a [`Switch`] also at run time. Defaults to on.
@@ -256,13 +246,6 @@ impl<St: Store> CacheLayer<St> {
         self.changed()
     }
 
-    /// Returns the histograms of the rules.
-    #[cfg(feature = "metrics")]
-    fn histograms(&self) -> Box<[FillHistograms]> {
-        let Some(cache) = &self.options.metrics else { return Box::default() };
-        self.rules.all().iter().map(|rule| FillHistograms::new(cache, rule.route())).collect()
-    }
-
     /// Limits the time for which a fill continues after its last interested request has left. The real time may be up to twice as long.
     /// Defaults to 60 seconds.
     pub fn fill_limit(mut self, limit: Duration) -> Self {
@@ -322,27 +305,21 @@ impl<St: Store> CacheLayer<St> {
 
     /// Returns the state that all services of the layer share.
     pub(crate) fn shared(&self) -> Arc<LayerState<St>> {
-        static LAYERS: AtomicU64 = AtomicU64::new(0);
-        let make = || {
-            let context = self.store.context();
-            context.counters.watches(&self.rules.usage());
-            if self.rules.is_empty() {
-                context.counters.nothing_cached(context.clock.nanos());
-            }
-            Arc::new(LayerState {
-                id: LAYERS.fetch_add(1, Ordering::Relaxed),
-                store: self.store.clone(),
-                rules: self.rules.clone(),
-                routes: self.rules.all().iter().map(|rule| context.counters.route(rule.route())).collect(),
-                #[cfg(feature = "metrics")]
-                histograms: self.histograms(),
-                options: self.options.clone(),
-                flights: Arc::new(Flights::new(self.limits, self.store.context().counters.flying.clone())),
-                audits: Arc::new(Semaphore::new(self.options.max_audits.min(Semaphore::MAX_PERMITS))),
-                taping: AtomicUsize::new(0),
-            })
+        let make = |rules| {
+            let flights = Flights::new(self.limits, self.store.context().counters.flying.clone());
+            let (store, options) = (self.store.clone(), self.options.clone());
+            let audits = Arc::new(Semaphore::new(self.options.max_audits.min(Semaphore::MAX_PERMITS)));
+            let limits = SharedLimits { flights: Arc::new(flights), audits, taping: Arc::default() };
+            Arc::new(LayerState::new(store, rules, options, limits))
         };
-        self.shared.get_or_init(make).clone()
+        let first = self.shared.get_or_init(|| self.rules.used_by(make));
+        first.successor().unwrap_or_else(|| first.clone())
+    }
+
+    /// Separates the rules of the layer from those of other layers: a later reload of either does not change the other.
+    pub(crate) fn with_rules(mut self, rules: LiveRules) -> Self {
+        self.rules = rules;
+        self.changed()
     }
 }
 

@@ -90,6 +90,9 @@ where
     }
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
+        if self.shared.is_replaced() {
+            self.reload();
+        }
         if !self.shared.rules.may_cover(request.uri(), request.extensions()) {
             return ResponseFuture::pass(self.inner.call(request));
         }
@@ -115,6 +118,15 @@ impl<S, St> CacheService<S, St> {
             Action::Fetch(missed) | Action::FetchPart(missed) => self.wait(Box::new(missed.request), request, None),
             Action::Wait(cache_request) => self.wait(cache_request, request, None),
             Action::Call(action) => self.respond_to_call(*action, request),
+        }
+    }
+
+    /// Takes the newest rules.
+    #[cold]
+    #[inline(never)]
+    fn reload(&mut self) {
+        if let Some(newest) = self.shared.successor() {
+            self.shared = newest;
         }
     }
 

@@ -3,7 +3,10 @@
 use std::{
     any::Any,
     fmt,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -18,7 +21,7 @@ use crate::{
     cdn::{CacheTags, response::TaggedBy, tags::TooManyTags},
     clock::Nanos,
     namespace::set::Namespaces,
-    rules::{Rules, policy::Policy},
+    rules::{Rules, difference::Difference, live::RulesUser, policy::Policy},
     single_flight::flights::Flights,
     stats::routes::RouteCounters,
     status::{
@@ -64,11 +67,17 @@ impl fmt::Debug for BodyMaker {
     }
 }
 
-/// State that all services of one layer share.
+/// State that all services of one layer share. A reload of the rules replaces it by another one. A request uses one state for its whole life.
 #[derive(Debug)]
 pub(crate) struct LayerState<St> {
     /// A number that is unique in the process.
     pub(crate) id: u64,
+    /// True once there is a successor.
+    is_replaced: AtomicBool,
+    /// The newest state of the layer.
+    successor: RwLock<Option<Arc<Self>>>,
+    /// By the place of the rule: true if responses under it must not be stored any more, because the new rules would use them wrongly.
+    outdated: Box<[AtomicBool]>,
     pub(crate) store: St,
     pub(crate) rules: Rules,
     /// The counters of the rules, by their places.
@@ -81,10 +90,78 @@ pub(crate) struct LayerState<St> {
     /// The permits of audits.
     pub(crate) audits: Arc<Semaphore>,
     /// The bytes of bodies that are being read into the store.
-    pub(crate) taping: AtomicUsize,
+    pub(crate) taping: Arc<AtomicUsize>,
+}
+
+/// What the states of a layer share.
+#[derive(Clone)]
+pub(crate) struct SharedLimits {
+    pub(crate) flights: Arc<Flights>,
+    pub(crate) audits: Arc<Semaphore>,
+    pub(crate) taping: Arc<AtomicUsize>,
+}
+
+impl<St> LayerState<St> {
+    /// Returns true if the rules have been replaced since this state was made.
+    #[inline(always)]
+    pub(crate) fn is_replaced(&self) -> bool {
+        self.is_replaced.load(Ordering::Acquire)
+    }
+
+    /// Returns the newest state of the layer, if it is not this one.
+    #[cold]
+    pub(crate) fn successor(&self) -> Option<Arc<Self>> {
+        self.successor.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns false if responses under a rule must not be stored any more.
+    #[inline]
+    pub(crate) fn may_store(&self, rule: &Policy) -> bool {
+        !self.outdated[rule.place()].load(Ordering::Acquire)
+    }
 }
 
 impl<St: Store> LayerState<St> {
+    /// Returns the first state of a layer, or the state after a reload with what it shares with the state before.
+    pub(crate) fn new(store: St, rules: Rules, options: Options, shared: SharedLimits) -> Self {
+        static STATES: AtomicU64 = AtomicU64::new(0);
+        let context = store.context();
+        context.counters.watches(&rules.usage());
+        if rules.is_empty() {
+            context.counters.nothing_cached(context.clock.nanos());
+        }
+        Self {
+            id: STATES.fetch_add(1, Ordering::Relaxed),
+            is_replaced: AtomicBool::new(false),
+            successor: RwLock::default(),
+            outdated: rules.all().iter().map(|_| AtomicBool::new(false)).collect(),
+            routes: rules.all().iter().map(|rule| context.counters.route(rule.route())).collect(),
+            #[cfg(feature = "metrics")]
+            histograms: match &options.metrics {
+                Some(cache) => rules.all().iter().map(|rule| FillHistograms::new(cache, rule.route())).collect(),
+                None => Box::default(),
+            },
+            store,
+            rules,
+            options,
+            flights: shared.flights,
+            audits: shared.audits,
+            taping: shared.taping,
+        }
+    }
+
+    /// Returns the state for other rules.
+    fn with_rules(&self, rules: &Rules) -> Self {
+        let Self { store, options, flights, audits, taping, .. } = self;
+        // No request may follow a fill that has begun under another key or in other namespaces.
+        let flights = match Difference::between(&self.rules, rules).is_none() {
+            true => flights.clone(),
+            false => Arc::new(flights.emptied()),
+        };
+        let shared = SharedLimits { flights, audits: audits.clone(), taping: taping.clone() };
+        Self::new(store.clone(), rules.clone(), options.clone(), shared)
+    }
+
     /// Returns the counters of a rule.
     #[inline]
     pub(crate) fn route(&self, rule: &Policy) -> &Arc<RouteCounters> {
@@ -177,6 +254,27 @@ impl<St: Store> LayerState<St> {
             Some(field) => field.put(status, response.headers_mut()),
             None => without_slot(response),
         }
+    }
+}
+
+impl<St: Store> RulesUser for LayerState<St> {
+    fn replace(&self, rules: &Rules) -> Option<Arc<dyn RulesUser>> {
+        let outdated = Difference::between(&self.rules, rules).is_outdated;
+        for (is_outdated, _) in self.outdated.iter().zip(outdated).filter(|(_, is_outdated)| *is_outdated) {
+            is_outdated.store(true, Ordering::Release);
+        }
+        let mut successor = self.successor.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = &mut *successor {
+            if let Some(newest) = known.successor() {
+                *known = newest;
+            }
+            return None;
+        }
+        self.store.context().counters.forgets(&self.rules.usage());
+        let state = Arc::new(self.with_rules(rules));
+        *successor = Some(state.clone());
+        self.is_replaced.store(true, Ordering::Release);
+        Some(state)
     }
 }
 

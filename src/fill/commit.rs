@@ -65,7 +65,7 @@ impl<St: Store> Fill<St> {
         let names = named.map_or_else(|| mem::take(&mut self.request.plan.names), |named| named.all);
         let stamp = mem::take(&mut self.miss.stamp);
         let entry = Entry::of_response(key, stamp, Response { names, times, status, headers, body, trailers, http });
-        match self.shared.store.put_now(&entry) {
+        match put_now(&self.shared, &self.request.rule, &entry) {
             Some(put) => {
                 Commit::Now(self.stored(&entry, Ok(put), never_fresh, leader, false, || SharedResponse::alone(entry.clone())))
             }
@@ -152,7 +152,7 @@ impl<St: Store> Fill<St> {
     }
 
     async fn keep(&self, entry: Arc<Entry>, lock: Option<Lock>) -> Result<Put, StoreError> {
-        match self.shared.store.put_now(&entry) {
+        match put_now(&self.shared, &self.request.rule, &entry) {
             Some(put) => Ok(put),
             None => Box::pin(self.shared.store.put(entry, lock)).await,
         }
@@ -229,6 +229,15 @@ impl<St: Store> Fill<St> {
             http.own_tag = true;
         }
         Some(tag)
+    }
+}
+
+/// Stores an entry if that needs no waiting. An entry whose rule was replaced meanwhile is not stored.
+#[inline]
+pub(crate) fn put_now<St: Store>(shared: &LayerState<St>, rule: &Policy, entry: &Arc<Entry>) -> Option<Put> {
+    match shared.may_store(rule) {
+        true => shared.store.put_now(entry),
+        false => Some(Put::Dead),
     }
 }
 

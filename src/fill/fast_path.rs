@@ -9,7 +9,7 @@ use super::{
     Answer, Fill, RestFuture,
     admission::Admission,
     body::ExactLength,
-    commit::{NotStored, told},
+    commit::{NotStored, put_now, told},
 };
 use crate::{
     body::CacheBody,
@@ -99,7 +99,7 @@ impl<St: Store> Fill<St> {
         let mut response = Response::from_parts(parts, CacheBody::whole(sent, None));
         let kept = entry::Response { names, times: plain.times, status, headers, body: kept, trailers: None, http: None };
         let entry = Entry::of_response(primary, stamp, kept);
-        match shared.store.put_now(&entry) {
+        match put_now(&shared, &rule, &entry) {
             Some(put) => {
                 let storing = landed(&shared, &entry, &rule, leader, Ok(put));
                 shared.mark(&mut response, CacheStatus::new(Outcome::Miss(reason)).storing(storing));

@@ -2,6 +2,7 @@
 
 pub(crate) mod any_store;
 pub(crate) mod matching;
+mod reload;
 
 use std::future::Future;
 #[cfg(feature = "dashboard")]
@@ -25,7 +26,7 @@ use crate::{
     lint::{Evidence, Finding, Lint},
     namespace::{InvalidNamespace, Namespace},
     request_body::RequestBodyLayer,
-    rules::{Rules, rule::Rule},
+    rules::{Rules, live::LiveRules, rule::Rule},
     stats::Stats,
     store::{
         Store,
@@ -83,7 +84,8 @@ impl ResponseCache {
 
     /// Sets the rules of both layers. Replaces earlier rules.
     pub fn rules(self, rules: Rules) -> Self {
-        Self { cache: self.cache.rules(rules.clone()), invalidate: self.invalidate.rules(rules) }
+        let rules = LiveRules::new(rules);
+        Self { cache: self.cache.with_rules(rules.clone()), invalidate: self.invalidate.with_rules(rules) }
     }
 
     /// Adds a route and its rule to both layers.
@@ -93,7 +95,7 @@ impl ResponseCache {
     /// If the pattern or the rule is invalid: see [`Rules::route`].
     #[track_caller]
     pub fn route(self, pattern: &str, rule: Rule) -> Self {
-        let rules = self.cache.rules.clone().route(pattern, rule);
+        let rules = self.cache.rules.current().route(pattern, rule);
         self.rules(rules)
     }
 
@@ -105,7 +107,7 @@ impl ResponseCache {
     /// If the name is not a token (RFC 9110, section 5.6.2) that begins with a letter.
     #[track_caller]
     pub fn cache_status(self, name: &str) -> Self {
-        Self { cache: self.cache.cache_status(name), invalidate: self.invalidate.cache_status(name) }
+        Self { cache: self.cache.cache_status(name), invalidate: self.invalidate.cache_status(name) }.separated()
     }
 
     /// Adds the [`CacheStatus`](crate::CacheStatus) to the extensions of responses that a rule covers. Defaults to `false`:
@@ -151,12 +153,23 @@ impl ResponseCache {
     /// # drop(cache);
     /// ```
     pub fn map_cache_layer(self, options: impl FnOnce(CacheLayer<AnyStore>) -> CacheLayer<AnyStore>) -> Self {
-        Self { cache: options(self.cache), ..self }
+        Self { cache: options(self.cache), ..self }.separated()
     }
 
     /// Sets other options of the [`InvalidateLayer`].
     pub fn map_invalidate_layer(self, options: impl FnOnce(InvalidateLayer<AnyStore>) -> InvalidateLayer<AnyStore>) -> Self {
-        Self { invalidate: options(self.invalidate), ..self }
+        Self { invalidate: options(self.invalidate), ..self }.separated()
+    }
+
+    /// Separates the rules of this handle from those of the handles that it was cloned from: a reload replaces the rules of all layers of a handle.
+    fn separated(self) -> Self {
+        let Self { cache, invalidate } = self;
+        let of_writes = match cache.rules.is(&invalidate.rules) {
+            true => None,
+            false => Some(LiveRules::new(invalidate.rules.current())),
+        };
+        let rules = LiveRules::new(cache.rules.current());
+        Self { invalidate: invalidate.with_rules(of_writes.unwrap_or_else(|| rules.clone())), cache: cache.with_rules(rules) }
     }
 }
 
@@ -180,7 +193,7 @@ impl ResponseCache {
     /// Returns a [`RequestBodyLayer`] alone, with the rules of this cache. Each call returns a layer with a limit of its own for the bodies that
     /// are being read.
     pub fn request_body_layer(&self) -> RequestBodyLayer {
-        RequestBodyLayer::new(self.cache.rules.clone())
+        RequestBodyLayer::of(self.cache.rules.clone())
     }
 
     /// Returns the [`CacheLayer`] alone.
@@ -292,8 +305,8 @@ impl ResponseCache {
     }
 
     /// Returns the patterns of the rules that have matched no request yet: see [`Rules::unmatched`].
-    pub fn unmatched(&self) -> impl Iterator<Item = &str> {
-        self.cache.rules.unmatched()
+    pub fn unmatched(&self) -> impl Iterator<Item = String> {
+        self.cache.rules.with(|rules| rules.unmatched().map(str::to_owned).collect::<Vec<_>>()).into_iter()
     }
 
     /// Tells if caching is on.
@@ -334,7 +347,7 @@ impl ResponseCache {
     ///
     /// If no rule covers the path, if the rule caches nothing, or if the request bypasses the cache.
     pub fn matches(&self, method: &Method, uri: &Uri) -> Result<Match, NoMatch> {
-        matching::find(self.store(), &self.cache.rules, method, uri)
+        self.cache.rules.with(|rules| matching::find(self.store(), rules, method, uri))
     }
 
     /// Explains a request: its rule, its key, its namespaces, the stored response, the outcome that it would get now, and the remedy if that is no
@@ -371,7 +384,7 @@ impl ResponseCache {
 
     /// Returns the summaries of all rules, in the order in which they were added.
     pub fn rule_summaries(&self) -> Vec<RuleSummary> {
-        self.cache.rules.summaries()
+        self.cache.rules.with(Rules::summaries)
     }
 
     /// Returns the state that the cache layers share.
@@ -406,8 +419,8 @@ impl ResponseCache {
     pub fn lint_with(&self, lint: &Lint) -> Vec<Finding> {
         let stats = self.stats();
         lint.findings(&Evidence {
-            reads: &self.cache.rules,
-            writes: &self.invalidate.rules,
+            reads: &self.cache.rules.current(),
+            writes: &self.invalidate.rules.current(),
             evicts_fences: self.store().context().counters.may_evict_fences(),
             stats: &stats,
         })

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use http::HeaderMap;
+use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 use tokio::runtime::Handle;
@@ -49,6 +49,13 @@ impl<B: Body> InvalidateBody<B> {
 
     pub(crate) fn empty() -> Self {
         Self { kind: Kind::Empty }
+    }
+
+    /// Returns a 503 without content.
+    pub(super) fn unavailable() -> Response<Self> {
+        let mut response = Response::new(Self::empty());
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        response
     }
 
     /// Returns the body of a response whose beginning may have been read.

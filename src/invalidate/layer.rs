@@ -13,6 +13,7 @@ use crate::{
     rules::{
         Rules,
         failure::{OnDeliveryTimeout, OnFenceError},
+        live::LiveRules,
         rule::Rule,
     },
     status::field,
@@ -49,7 +50,7 @@ use crate::{
 #[must_use]
 pub struct InvalidateLayer<St = Memory> {
     store: St,
-    pub(crate) rules: Rules,
+    pub(crate) rules: LiveRules,
     options: Options,
     budget: Arc<Budget>,
 }
@@ -60,7 +61,7 @@ impl<St: Store> InvalidateLayer<St> {
     pub fn new(store: St) -> Self {
         let delivery_timeout = (Duration::from_secs(1), OnDeliveryTimeout::Respond);
         let options = Options { delivery_timeout, on_fence_error: OnFenceError::Reject, cache_status: None };
-        Self { store, rules: Rules::new(), options, budget: Budget::new(64 << 20) }
+        Self { store, rules: LiveRules::default(), options, budget: Budget::new(64 << 20) }
     }
 
     /// Limits the time for which the response of a write waits for the delivery of its invalidation, and sets the reaction to a timeout.
@@ -98,7 +99,12 @@ impl<St: Store> InvalidateLayer<St> {
     }
 
     /// Sets the table of routes, which should be the table of the cache layers. Replaces earlier rules.
-    pub fn rules(mut self, rules: Rules) -> Self {
+    pub fn rules(self, rules: Rules) -> Self {
+        self.with_rules(LiveRules::new(rules))
+    }
+
+    /// Separates the rules of the layer from those of other layers: a later reload of either does not change the other.
+    pub(crate) fn with_rules(mut self, rules: LiveRules) -> Self {
         self.rules = rules;
         self
     }
@@ -119,9 +125,9 @@ impl<St: Store> InvalidateLayer<St> {
     ///
     /// Panics where [`Rules::route`] does.
     #[track_caller]
-    pub fn route(mut self, pattern: &str, rule: Rule) -> Self {
-        self.rules = self.rules.route(pattern, rule);
-        self
+    pub fn route(self, pattern: &str, rule: Rule) -> Self {
+        let rules = self.rules.current().route(pattern, rule);
+        self.rules(rules)
     }
 }
 
@@ -146,7 +152,7 @@ impl<St: Store, S> Layer<S> for InvalidateLayer<St> {
     type Service = InvalidateService<S, St>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        self.store.context().counters.watches(&self.rules.usage());
+        self.rules.with(|rules| self.store.context().counters.watches(&rules.usage()));
         let Self { store, rules, options, budget } = self.clone();
         InvalidateService { inner, shared: Arc::new(InvalidateState { store, rules, options, budget }) }
     }

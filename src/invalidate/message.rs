@@ -103,7 +103,7 @@ impl<St: Store> Write<St> {
         let mut names = Vec::new();
         if let Some(head) = &self.head {
             let secret = &self.shared.store.context().secret;
-            self.shared.rules.each_covering(&Views::of(&head.uri, &head.extensions), |RouteMatch { rule, params, .. }| {
+            self.rules.each_covering(&Views::of(&head.uri, &head.extensions), |RouteMatch { rule, params, .. }| {
                 if !rule.reads_written_responses() {
                     return;
                 }

@@ -74,7 +74,7 @@ impl<S, St> InvalidateService<S, St> {
     /// Returns true for a POST under a rule that reads by POST.
     fn reads<B>(&self, request: &Request<B>) -> bool {
         *request.method() == Method::POST
-            && self.shared.rules.read_by_post(request.uri(), request.extensions())
+            && self.shared.rules.with(|rules| rules.read_by_post(request.uri(), request.extensions()))
             && !request.headers().keys().any(overrides_method)
     }
 }

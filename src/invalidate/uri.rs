@@ -5,13 +5,15 @@ use http::{Request, Uri};
 use crate::{
     key::RequestView,
     namespace::set::Namespaces,
-    rules::{RouteMatch, Rules, views::Views},
+    rules::{RouteMatch, Rules, live::LiveRules, views::Views},
     store::{self, Store, epochs::InvalidationKind, error::StoreError},
 };
 
 /// Invalidates the stored responses of a URI, and the namespaces that writes to it invalidate.
-pub(crate) async fn invalidate_uri<St: Store>(store: &St, rules: &Rules, uri: &Uri) -> Result<(), StoreError> {
-    let (names, kind) = names_of(store, rules, uri);
+pub(crate) async fn invalidate_uri<St: Store>(store: &St, rules: &LiveRules, uri: &Uri) -> Result<(), StoreError> {
+    let begun = rules.begin_write();
+    let (mut names, kind) = names_of(store, &rules.current(), uri);
+    rules.add_changed_since(begun, &mut names);
     match names.is_empty() {
         true => Ok(()),
         false => store::bump_in_time(store, &names, kind).await,

@@ -23,6 +23,7 @@ use crate::{
     rules::{
         RouteMatch, Rules,
         failure::{OnDeliveryTimeout, OnFenceError},
+        live::LiveRules,
         policy::Policy,
         views::Views,
     },
@@ -48,7 +49,7 @@ pub(crate) struct Options {
 /// State that all services of one layer share.
 pub(crate) struct InvalidateState<St> {
     pub(crate) store: St,
-    pub(crate) rules: Rules,
+    pub(crate) rules: LiveRules,
     pub(crate) options: Options,
     /// The bytes of responses that are read.
     pub(crate) budget: Arc<Budget>,
@@ -72,6 +73,10 @@ impl<St: Store> InvalidateState<St> {
 /// A write in progress.
 pub(crate) struct Write<St: Store> {
     pub(super) shared: Arc<InvalidateState<St>>,
+    /// The rules at the beginning of the write.
+    pub(super) rules: Rules,
+    /// The number by which the write asks for later changes of the rules.
+    begun: u64,
     pub(super) rule: Option<Arc<Policy>>,
     /// The head of the request, if the namespaces to invalidate depend on the response as well.
     pub(super) head: Option<Box<request::Parts>>,
@@ -101,8 +106,12 @@ impl<St: Store> Write<St> {
     pub(crate) fn new(shared: Arc<InvalidateState<St>>) -> Self {
         let (names, keys, kind) = (Namespaces::default(), Vec::new(), InvalidationKind::Hard);
         let counted = shared.store.context().writes.begin();
+        // The number first: a reload between the two counts as a later one.
+        let (begun, rules) = (shared.rules.begin_write(), shared.rules.current());
         Self {
             shared,
+            rules,
+            begun,
             rule: None,
             head: None,
             names,
@@ -127,7 +136,7 @@ impl<St: Store> Write<St> {
             write.status_place = StatusPlace::of(request.headers());
         }
         let (mut by_response, mut softly) = (false, true);
-        shared.rules.each_covering(&views, |RouteMatch { rule, params, .. }| {
+        write.rules.clone().each_covering(&views, |RouteMatch { rule, params, .. }| {
             let view = RequestView::of(&request, &params, secret);
             rule.add_invalidations(&mut write.names, &view);
             if rule.is_graphql() && RequestContent::of(request.extensions()).is_none() {
@@ -187,7 +196,7 @@ impl<St: Store> Write<St> {
         match self.settle(known).await {
             None => response,
             Some(Invalidation::Undelivered) if self.delivery_timeout().1 == OnDeliveryTimeout::Reject => {
-                self.marked(unavailable(), Invalidation::Undelivered)
+                self.marked(InvalidateBody::unavailable(), Invalidation::Undelivered)
             }
             Some(what) => self.marked(response, what),
         }
@@ -208,7 +217,7 @@ impl<St: Store> Write<St> {
                     tracing::warn!(?names, %error, "no fence could be set for a write");
                     if self.on_fence_error() == OnFenceError::Reject {
                         self.settled = true;
-                        return Ok(self.marked(unavailable(), Invalidation::NotFenced));
+                        return Ok(self.marked(InvalidateBody::unavailable(), Invalidation::NotFenced));
                     }
                 }
             }
@@ -309,7 +318,7 @@ impl<St: Store> Write<St> {
         let Some((method, target)) = self.uncovered.as_ref().filter(|_| status.is_success() || status.is_redirection()) else {
             return;
         };
-        let (path, has_rules) = (target.as_ref().map_or("/", PathAndQuery::path), !self.shared.rules.is_empty());
+        let (path, has_rules) = (target.as_ref().map_or("/", PathAndQuery::path), !self.rules.is_empty());
         let context = self.shared.store.context();
         context.counters.uncovered_write(method.as_str(), path, has_rules, context.clock.nanos());
     }
@@ -337,7 +346,7 @@ impl<St: Store> Write<St> {
     fn add_names_by_response(&mut self, response: &response::Parts) {
         let Some(head) = &self.head else { return };
         let mut unread = None;
-        self.shared.rules.each_covering(&Views::of(&head.uri, &head.extensions), |RouteMatch { rule, params, .. }| {
+        self.rules.each_covering(&Views::of(&head.uri, &head.extensions), |RouteMatch { rule, params, .. }| {
             let view = RequestView::of_parts(head, &params, &self.shared.store.context().secret);
             match rule.invalidations_by_response(&view, response) {
                 Ok(names) => self.names.extend_exactly(&names),
@@ -368,7 +377,7 @@ impl<St: Store> Write<St> {
         let Some(head) = self.head.as_ref().filter(|_| self.covered_by(|rule| rule.http().is_some())) else {
             return Vec::new();
         };
-        let InvalidateState { store, rules, .. } = &*self.shared;
+        let Self { shared, rules, .. } = self;
         // References in the response are relative to the target as the client sent it.
         let sent = key::uri_as_sent(&head.uri, &head.extensions);
         let own = sent.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
@@ -394,7 +403,7 @@ impl<St: Store> Write<St> {
             }
             _ => vec![own.clone()],
         };
-        let secret = &store.context().secret;
+        let secret = &shared.store.context().secret;
         let keys = |path: PathAndQuery| {
             let mut get = Request::new(());
             let mut uri = head.uri.clone().into_parts();
@@ -415,7 +424,7 @@ impl<St: Store> Write<St> {
     fn covered_by(&self, is: impl Fn(&Policy) -> bool) -> bool {
         let Some(head) = &self.head else { return false };
         let mut covered = false;
-        self.shared.rules.each_covering(&Views::of(&head.uri, &head.extensions), |found| covered |= is(found.rule));
+        self.rules.each_covering(&Views::of(&head.uri, &head.extensions), |found| covered |= is(found.rule));
         covered
     }
 
@@ -429,6 +438,7 @@ impl<St: Store> Write<St> {
         if let Some((fenced, _)) = self.fence.as_deref() {
             all.extend(fenced);
         }
+        self.shared.rules.add_changed_since(self.begun, &mut all);
         all
     }
 
@@ -486,13 +496,6 @@ impl<St: Store> Write<St> {
 /// Returns true if a write with this status has ended. While a statement may still be running, a fence stays until its deadline.
 pub(super) fn is_known(status: StatusCode) -> bool {
     !status.is_server_error() && status != StatusCode::REQUEST_TIMEOUT
-}
-
-/// Returns a 503 without content.
-fn unavailable<B: Body>() -> Response<InvalidateBody<B>> {
-    let mut response = Response::new(InvalidateBody::empty());
-    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    response
 }
 
 /// Invalidates as far as possible without waiting if a write is dropped before its end: by a panic of the inner service's `call`, or with

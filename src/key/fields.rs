@@ -197,7 +197,7 @@ macro_rules! common_field {
 pub(crate) use common_field;
 
 /// Classifies fields by their names. One access to the table decides most names.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct FieldTable {
     /// By a hash of the name: the beginning of its candidates in `fields`. They end where the next ones begin.
     heads: [u16; 257],

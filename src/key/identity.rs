@@ -88,6 +88,14 @@ impl Identity {
         self
     }
 
+    /// Returns a description. Identities with equal descriptions are equal. A closure has none.
+    pub(crate) fn words(&self) -> Option<String> {
+        match self.source {
+            Source::By(_) => None,
+            _ => Some(format!("{self:?}, required: {}", self.required)),
+        }
+    }
+
     fn from_source(source: Source) -> Self {
         Self { source, required: false }
     }

@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use tower::Layer;
 
 use super::service::RequestBodyService;
-use crate::{budget::Budget, rules::Rules};
+use crate::{
+    budget::Budget,
+    rules::{Rules, live::LiveRules},
+};
 
 /// Reads the content of requests that belongs to their keys, so that a [`CacheLayer`](crate::CacheLayer) inside this layer can answer them:
 ///
@@ -49,7 +52,7 @@ use crate::{budget::Budget, rules::Rules};
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct RequestBodyLayer {
-    rules: Rules,
+    rules: LiveRules,
     /// The time for reading one body.
     read_timeout: Duration,
     budget: Arc<Budget>,
@@ -59,6 +62,11 @@ impl RequestBodyLayer {
     /// Returns a layer for the rules of a [`CacheLayer`](crate::CacheLayer).
     /// [`ResponseCache::layer_with_request_bodies`](crate::ResponseCache::layer_with_request_bodies) makes both.
     pub fn new(rules: Rules) -> Self {
+        Self::of(LiveRules::new(rules))
+    }
+
+    /// Returns a layer for rules that may be replaced.
+    pub(crate) fn of(rules: LiveRules) -> Self {
         Self { rules, read_timeout: Duration::from_secs(10), budget: Budget::new(64 << 20) }
     }
 

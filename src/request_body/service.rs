@@ -23,7 +23,7 @@ use crate::{
     key::content::{OperationRequest, RequestContent},
     ready::take_ready,
     rpc::{Call, Protocol},
-    rules::{Rules, policy::Policy},
+    rules::{Rules, live::LiveRules, policy::Policy},
     status::Bypass,
 };
 
@@ -31,6 +31,10 @@ use crate::{
 #[derive(Clone)]
 pub struct RequestBodyService<S> {
     inner: S,
+    live: LiveRules,
+    /// The version of `rules`.
+    version: u64,
+    /// The rules in force when the last request came.
     rules: Rules,
     read_timeout: Duration,
     budget: Arc<Budget>,
@@ -51,8 +55,15 @@ struct Wanted {
 }
 
 impl<S> RequestBodyService<S> {
-    pub(super) fn new(inner: S, rules: Rules, read_timeout: Duration, budget: Arc<Budget>) -> Self {
-        Self { inner, rules, read_timeout, budget }
+    pub(super) fn new(inner: S, live: LiveRules, read_timeout: Duration, budget: Arc<Budget>) -> Self {
+        let (version, rules) = (live.version(), live.current());
+        Self { inner, live, version, rules, read_timeout, budget }
+    }
+
+    /// Takes the newest rules.
+    #[cold]
+    fn reload(&mut self, version: u64) {
+        (self.version, self.rules) = (version, self.live.current());
     }
 
     /// Returns the operation of a GET under a rule for GraphQL.
@@ -110,6 +121,10 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
+        let version = self.live.version();
+        if version != self.version {
+            self.reload(version);
+        }
         #[cfg(feature = "graphql")]
         if let Some(read) = self.operation_of_get(&request) {
             let mut request = request.map(ReadBody::untouched);

@@ -1,5 +1,7 @@
 //! The options of a rule for the content of requests, as data.
 
+#[cfg(feature = "graphql")]
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// The options of a rule for the content of requests.
@@ -26,6 +28,16 @@ impl ContentOptions {
     pub(super) fn reads_entities(&self) -> bool {
         self.graphql.as_ref().is_some_and(|options| options.reads_entities)
     }
+
+    /// Returns true if responses under both options have the same namespaces.
+    pub(super) fn names_objects_as(&self, other: &Self) -> bool {
+        let documents = |options: &Self| -> BTreeSet<[u8; 32]> {
+            options.graphql.iter().flat_map(|options| options.registered.keys().copied()).collect()
+        };
+        self.is_graphql() == other.is_graphql()
+            && self.reads_entities() == other.reads_entities()
+            && documents(self) == documents(other)
+    }
 }
 
 #[cfg(not(feature = "graphql"))]
@@ -36,6 +48,10 @@ impl ContentOptions {
 
     pub(super) fn reads_entities(&self) -> bool {
         false
+    }
+
+    pub(super) fn names_objects_as(&self, _: &Self) -> bool {
+        true
     }
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod content;
 pub(crate) mod content_options;
 #[cfg(feature = "protobuf")]
 mod descriptors;
+pub(crate) mod difference;
 pub(crate) mod end_check;
 pub(crate) mod error;
 mod facts;
@@ -20,6 +21,7 @@ pub(crate) mod graphql_documents;
 pub(crate) mod http;
 mod keys;
 pub(crate) mod learned;
+pub(crate) mod live;
 pub(crate) mod message_options;
 pub(crate) mod messages;
 pub(crate) mod policy;

@@ -202,6 +202,11 @@ impl Policy {
         self.names_none && !self.learned.names_namespaces()
     }
 
+    /// Returns true if a write can invalidate entries of this rule.
+    pub(super) fn may_be_invalidated(&self) -> bool {
+        !self.names_none
+    }
+
     /// Returns the place of the rule in its table.
     #[inline]
     pub(crate) fn place(&self) -> usize {

@@ -51,6 +51,8 @@ pub struct Rule {
     pub(super) jitter: f64,
     pub(super) max_body: usize,
     pub(super) key: Arc<dyn KeyExtractor>,
+    /// A description of the key, if it is made of data alone. Keys with equal descriptions are equal.
+    pub(super) key_words: Option<String>,
     /// The identity at the end of the key, if all parts before it depend on the target alone.
     pub(super) identity_beside_target: Option<Identity>,
     pub(super) ignore_credentials: bool,
@@ -178,6 +180,7 @@ impl Rule {
             jitter: 0.0,
             max_body: 1 << 20,
             key: Arc::new(RouteAndQuery),
+            key_words: Some(String::new()),
             identity_beside_target: None,
             ignore_credentials: false,
             ignore_cookies: false,
@@ -256,6 +259,7 @@ impl Rule {
     #[must_use]
     pub fn key(mut self, key: impl KeyExtractor) -> Self {
         self.key = Arc::new(key);
+        self.key_words = None;
         self.identity_beside_target = None;
         self
     }
@@ -264,6 +268,7 @@ impl Rule {
     #[must_use]
     pub fn identity(mut self, identity: Identity) -> Self {
         self.identity_beside_target = self.key.depends_only_on_target().then(|| identity.clone());
+        self.key_words = self.key_words.zip(identity.words()).map(|(key, identity)| format!("{key}{identity}"));
         let key: And<Arc<dyn KeyExtractor>, Identity> = self.key.and(identity);
         self.key = Arc::new(key);
         self

@@ -378,6 +378,17 @@ impl Rules {
         &self.table.rules
     }
 
+    /// Returns the rules that requests can find: without the fallbacks that a later one has replaced.
+    pub(super) fn in_use(&self) -> impl Iterator<Item = &Arc<Policy>> {
+        let table = &*self.table;
+        table.rules.iter().filter(|rule| rule.route().is_some() || table.fallback == Some(rule.place()))
+    }
+
+    /// Returns the classes of request fields.
+    pub(super) fn fields(&self) -> &FieldTable {
+        &self.table.fields
+    }
+
     /// Returns the rule at a place in the table.
     #[inline]
     pub(crate) fn at(&self, place: usize) -> &Arc<Policy> {
@@ -469,22 +480,11 @@ impl fmt::Debug for Rules {
 mod tests {
     use std::time::Duration;
 
-    use crate::stats::{
-        counters::Counters,
-        warnings::{Misconfiguration, PAUSE, WarningLimits},
-    };
+    use crate::stats::counters::Counters;
     use http::{Extensions, Uri};
 
     use super::*;
 
-    #[test]
-    fn one_warning_per_kind_and_interval() {
-        let quiet = WarningLimits::default();
-        assert!(quiet.is_due(Misconfiguration::UncoveredWrite, 1));
-        assert!(!quiet.is_due(Misconfiguration::UncoveredWrite, 2));
-        assert!(quiet.is_due(Misconfiguration::WithoutRules, 2));
-        assert!(quiet.is_due(Misconfiguration::UncoveredWrite, 1 + crate::clock::nanos(PAUSE)));
-    }
     #[test]
     fn unmatched_rules_are_reported_after_some_requests() {
         let counters = Counters::default();

@@ -68,6 +68,11 @@ pub(crate) const LANDINGS: usize = 1 << 10;
 const PASSES: usize = 16 << 10;
 
 impl Flights {
+    /// Returns the flights of a layer whose rules were replaced: with the same limits, and without a fill to follow.
+    pub(crate) fn emptied(&self) -> Self {
+        Self::new(self.limits, self.flying_of_all.clone())
+    }
+
     pub(crate) fn new(limits: Limits, flying_of_all: Arc<AtomicUsize>) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::new(Shard::with_hasher(KeySeed::random()))).collect(),

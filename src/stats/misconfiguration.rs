@@ -165,6 +165,11 @@ impl Counters {
         }
     }
 
+    /// Stops watching rules that other rules have replaced.
+    pub(crate) fn forgets(&self, rules: &Arc<dyn RuleUsage>) {
+        self.quiet.tables().retain(|watched| !ptr::addr_eq(watched.rules.as_ptr(), Arc::as_ptr(rules)));
+    }
+
     /// Returns the number of rules that have matched no request.
     pub(crate) fn unmatched_rules(&self) -> u64 {
         let tables = self.quiet.tables();

@@ -79,3 +79,17 @@ impl WarningLimits {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_warning_per_kind_and_interval() {
+        let quiet = WarningLimits::default();
+        assert!(quiet.is_due(Misconfiguration::UncoveredWrite, 1));
+        assert!(!quiet.is_due(Misconfiguration::UncoveredWrite, 2));
+        assert!(quiet.is_due(Misconfiguration::WithoutRules, 2));
+        assert!(quiet.is_due(Misconfiguration::UncoveredWrite, 1 + crate::clock::nanos(PAUSE)));
+    }
+}

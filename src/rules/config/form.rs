@@ -14,6 +14,7 @@ use crate::{
 };
 
 /// A value in its [`Form`].
+#[derive(Debug)]
 pub(super) struct As<T>(pub(super) T);
 
 /// The form of a value in a file. A kind of value that is not implemented is refused.

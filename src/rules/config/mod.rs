@@ -283,7 +283,9 @@ impl FileRule {
         }
         // The key first: an identity is added to it.
         if let Some(key) = self.key.take() {
+            let words = format!("{key:?}");
             rule = rule.key(key.extractor());
+            rule.key_words = Some(words);
         }
         set!(rule, self: identity);
         turn_on!(rule, self: reads_by_post, rpc_age, etag, cache_groups, ignore_credentials, ignore_cookies, path_as_text, ignore_forwarded);
@@ -372,7 +374,7 @@ fn list<T>(option: Option<As<Vec<T>>>) -> Vec<T> {
     option.map(|As(list)| list).unwrap_or_default()
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table such as { query = \"sorted\", headers = [\"accept-language\"] }")]
 struct FileKey {
     query: Option<As<RouteAndQuery>>,

@@ -1,0 +1,171 @@
+//! Rules that are replaced while layers use them.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use super::{difference::Difference, table::Rules};
+use crate::namespace::set::Namespaces;
+
+/// The rules in force of one or several layers. Clones share them.
+#[derive(Clone, Default)]
+pub(crate) struct LiveRules(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    current: RwLock<Rules>,
+    /// The number of reloads that have begun.
+    begun: AtomicU64,
+    /// The number of the reload from which on a write need not know the namespaces of earlier ones: all of them have ended.
+    ended: AtomicU64,
+    log: Mutex<ReloadLog>,
+    users: Mutex<Vec<Weak<dyn RulesUser>>>,
+}
+
+/// The latest reloads.
+#[derive(Default)]
+struct ReloadLog {
+    /// The namespaces of what each of the last reloads has changed.
+    changed: VecDeque<(u64, Namespaces)>,
+    /// The reloads whose namespaces are not invalidated yet.
+    pending: BTreeSet<u64>,
+}
+
+/// The number of reloads whose namespaces are known. A write that began before them invalidates all entries.
+const LOGGED: usize = 16;
+
+/// State made from rules, that a reload replaces.
+pub(crate) trait RulesUser: Send + Sync {
+    /// Makes the state for new rules. Returns `None` if this state was replaced before: its users then get the newest one.
+    fn replace(&self, rules: &Rules) -> Option<Arc<dyn RulesUser>>;
+}
+
+/// A reload whose namespaces are to be invalidated. Writes that end before invalidate them as well.
+#[must_use]
+pub(crate) struct PendingReload {
+    rules: LiveRules,
+    number: u64,
+    /// The entries that the new rules must not use.
+    pub(crate) old: Namespaces,
+    /// The names that old rules do not know.
+    pub(crate) new: Namespaces,
+}
+
+impl LiveRules {
+    pub(crate) fn new(rules: Rules) -> Self {
+        Self(Arc::new(Shared { current: RwLock::new(rules), ..Shared::default() }))
+    }
+
+    /// Returns the rules in force.
+    pub(crate) fn current(&self) -> Rules {
+        self.0.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Calls `read` with the rules in force.
+    #[inline]
+    pub(crate) fn with<T>(&self, read: impl FnOnce(&Rules) -> T) -> T {
+        read(&self.0.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Returns the number of reloads so far.
+    #[inline]
+    pub(crate) fn version(&self) -> u64 {
+        self.0.begun.load(Ordering::Acquire)
+    }
+
+    /// Returns true if both are the rules of the same layers.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Makes state from the rules in force, which later reloads replace.
+    pub(crate) fn used_by<T: RulesUser + 'static>(&self, make: impl FnOnce(Rules) -> Arc<T>) -> Arc<T> {
+        let mut users = self.users();
+        let user = make(self.current());
+        let shared: Arc<dyn RulesUser> = user.clone();
+        users.push(Arc::downgrade(&shared));
+        user
+    }
+
+    /// Puts new rules into force, for all layers. `also` are further namespaces for the writes in progress. `then` is called before any other reload
+    /// of these rules.
+    pub(crate) fn replace(&self, rules: &Rules, also: &Namespaces, then: impl FnOnce()) -> PendingReload {
+        let mut users = self.users();
+        let Difference { old, new, .. } = Difference::between(&self.current(), rules);
+        let mut all = old.clone();
+        all.extend(&new);
+        all.extend(also);
+        let number = {
+            let mut log = self.log();
+            let number = self.0.begun.load(Ordering::Relaxed) + 1;
+            log.pending.insert(number);
+            log.changed.push_back((number, all));
+            if log.changed.len() > LOGGED {
+                log.changed.pop_front();
+            }
+            // Writes that end from here on know of the reload.
+            self.0.begun.store(number, Ordering::Release);
+            number
+        };
+        *self.0.current.write().unwrap_or_else(PoisonError::into_inner) = rules.clone();
+        users.retain(|user| user.strong_count() > 0);
+        // The newest first, so that the users of an older one find it.
+        let replaced = users.iter().rev().filter_map(Weak::upgrade).filter_map(|user| user.replace(rules));
+        let replaced: Vec<_> = replaced.map(|user| Arc::downgrade(&user)).collect();
+        users.extend(replaced);
+        then();
+        PendingReload { rules: self.clone(), number, old, new }
+    }
+
+    /// Returns the number by which a write that begins now asks for [later changes](Self::changed_since).
+    #[inline]
+    pub(crate) fn begin_write(&self) -> u64 {
+        self.0.ended.load(Ordering::Acquire)
+    }
+
+    /// Adds the namespaces of what was changed since a write has begun. The write does not know them, and readers may already use them.
+    #[inline]
+    pub(crate) fn add_changed_since(&self, number: u64, names: &mut Namespaces) {
+        if self.version() != number {
+            self.add_changed(number, names);
+        }
+    }
+
+    #[cold]
+    fn add_changed(&self, number: u64, names: &mut Namespaces) {
+        let log = self.log();
+        let is_known = log.changed.front().is_none_or(|(first, _)| *first <= number + 1);
+        if !is_known {
+            names.extend(&Namespaces::root());
+        }
+        log.changed.iter().filter(|(changed, _)| *changed > number).for_each(|(_, changed)| names.extend(changed));
+    }
+
+    fn log(&self) -> MutexGuard<'_, ReloadLog> {
+        self.0.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn users(&self) -> MutexGuard<'_, Vec<Weak<dyn RulesUser>>> {
+        self.0.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for PendingReload {
+    fn drop(&mut self) {
+        let mut log = self.rules.log();
+        log.pending.remove(&self.number);
+        let ended = log.pending.first().map_or(self.rules.version(), |first| first - 1);
+        self.rules.0.ended.store(ended, Ordering::Release);
+    }
+}
+
+impl fmt::Debug for LiveRules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.with(|rules| rules.fmt(f))
+    }
+}
