@@ -35,15 +35,23 @@ pub struct Kill {
     pub at: Duration,
 }
 
-/// One run of one node.
+/// One run of one node, and a store in it: 0, or the number of a further one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Process {
     pub node: usize,
     pub run: u32,
+    pub store: u32,
+}
+
+impl Kill {
+    /// Returns whether a process was killed with this one.
+    fn ends(&self, process: Process) -> bool {
+        (self.process.node, self.process.run) == (process.node, process.run)
+    }
 }
 
 /// Record of a run.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct History {
     pub operations: Vec<Operation>,
     pub commits: Vec<Commit>,
@@ -179,7 +187,7 @@ fn failed(operation: &Operation, reason: &str) -> Violation {
 
 /// Returns whether the process was killed before the request failed.
 fn killed_during(history: &History, operation: &Operation) -> bool {
-    history.kills.iter().any(|kill| kill.process == operation.process && kill.at <= operation.end)
+    history.kills.iter().any(|kill| kill.ends(operation.process) && kill.at <= operation.end)
 }
 
 fn floors(history: &History, guarantee: Guarantee, written: &HashMap<u64, Commit>) -> HashMap<u32, Floors> {
@@ -217,7 +225,7 @@ fn must_show_in_time(history: &History, operation: &Operation, guarantee: Guaran
         Ending::Written { delivered, .. } => *delivered || guarantee.fences_hold(),
         Ending::Failed(_) => guarantee.fences_hold(),
         // A disconnected client does not learn whether the process continued.
-        Ending::Disconnected => guarantee.fences_hold() || !history.kills.iter().any(|kill| kill.process == operation.process),
+        Ending::Disconnected => guarantee.fences_hold() || !history.kills.iter().any(|kill| kill.ends(operation.process)),
         Ending::Read { .. } | Ending::NotFenced => false,
     }
 }
@@ -281,7 +289,7 @@ pub fn settled(history: &History, guarantee: Guarantee) -> HashMap<u32, u64> {
 /// was killed.
 fn must_show_at_end(history: &History, operation: &Operation, guarantee: Guarantee) -> bool {
     let is_undelivered = matches!(operation.ending, Ending::Written { delivered: false, .. });
-    let died = history.kills.iter().any(|kill| kill.process == operation.process);
+    let died = history.kills.iter().any(|kill| kill.ends(operation.process));
     must_show_in_time(history, operation, guarantee) || is_undelivered && !died
 }
 
@@ -290,8 +298,8 @@ pub mod tests {
 
     use super::*;
 
-    const P: Process = Process { node: 0, run: 0 };
-    const Q: Process = Process { node: 1, run: 0 };
+    const P: Process = Process { node: 0, run: 0, store: 0 };
+    const Q: Process = Process { node: 1, run: 0, store: 0 };
 
     fn ms(time: u64) -> Duration {
         Duration::from_millis(time)

@@ -8,13 +8,15 @@ use std::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
 };
+
+use super::clock::HistoryClock;
 
 /// A committed write.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +36,7 @@ pub struct Database {
 }
 
 struct Shared {
-    clock: Instant,
+    clock: HistoryClock,
     address: SocketAddr,
     rows: Mutex<Rows>,
     running: AtomicUsize,
@@ -47,7 +49,7 @@ struct Rows {
 }
 
 impl Database {
-    pub async fn start(clock: Instant, seed: u64) -> Self {
+    pub async fn start(clock: HistoryClock, seed: u64) -> Self {
         let socket = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let rows = Rows { versions: HashMap::new(), log: Vec::new(), random: fastrand::Rng::with_seed(seed) };
         let shared = Arc::new(Shared {

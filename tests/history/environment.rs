@@ -15,11 +15,15 @@ use tower_response_cache::redis::Coherence;
 
 use super::{
     check::{self, Guarantee, History, Kill, Process, Violation},
+    clock::HistoryClock,
     cluster,
+    crowd::CrowdSettings,
     database::Database,
     faults::server,
     load::{Clients, Ending, KEYS, Load, Mix, Operation, ROUTES, Source},
-    node::{DELTA, Settings},
+    node::{Heartbeat, Settings},
+    recorder::{LastRead, Recorder},
+    report::{CrowdReport, Report},
     rig::{Fault as LinkFault, Forwarder, Server, until},
     shifted::ShiftedClock,
 };
@@ -50,6 +54,11 @@ pub struct Plan {
     pub cluster: bool,
     /// Lifetime of the lock of a fill whose owner is lost.
     pub lock: Duration,
+    pub heartbeat: Heartbeat,
+    /// Further stores in each process, with clients of their own.
+    pub stores: u32,
+    /// The number of reads of the further stores after which a run may end.
+    pub reads: u64,
     /// Redis is always reachable for every process.
     pub redis_is_there: bool,
     /// Redis may lose fences.
@@ -68,6 +77,9 @@ impl Plan {
             one_namespace: false,
             cluster: false,
             lock: Duration::from_secs(1),
+            heartbeat: Heartbeat { interval: Duration::from_millis(20), round_trip: Duration::from_millis(60) },
+            stores: 0,
+            reads: 0,
             redis_is_there: true,
             loses_fences: false,
             mix: Mix::default(),
@@ -92,6 +104,13 @@ impl Plan {
         Self { redis_is_there: false, loses_fences: true, ..self }
     }
 
+    /// Further stores in each process, until they have served a number of reads. Busy processes need a longer lease.
+    pub fn with_crowds(self, stores: u32, reads: u64) -> Self {
+        let heartbeat = Heartbeat { interval: Duration::from_millis(50), round_trip: Duration::from_millis(150) };
+        let mix = Mix { clients: 4, ..self.mix };
+        Self { heartbeat, stores, reads, mix, ..self }
+    }
+
     /// A lock that is not released outlasts the run.
     pub fn with_long_locks(self) -> Self {
         Self { lock: Duration::from_secs(300), ..self }
@@ -104,7 +123,7 @@ impl Plan {
     fn own_guarantee(&self) -> Guarantee {
         let delta = match self.coherence {
             Coherence::Ttl(ttl) => ttl,
-            Coherence::Leased => DELTA,
+            Coherence::Leased => self.heartbeat.delta(),
             _ => Duration::ZERO,
         };
         Guarantee { delta, strict: self.strict, prompt: self.redis_is_there.then_some(PROMPT), fences_last: !self.loses_fences }
@@ -126,7 +145,8 @@ impl Node {
     async fn start(settings: &Settings, process: Process, clients: &Clients, clock_shifts: Option<i64>) -> Self {
         let program = std::env::current_exe().expect("the path of this program");
         // In every other process, responses are hot at once, so that both paths of a hit meet every fault.
-        let settings = Settings { hot: process.node % 2 == 1, ..settings.clone() };
+        let crowd = settings.crowd.map(|crowd| CrowdSettings { process, ..crowd });
+        let settings = Settings { hot: process.node % 2 == 1, crowd, ..settings.clone() };
         let mut command = Command::new(program);
         let clock = clock_shifts.map(ShiftedClock::by);
         clock.iter().for_each(|clock| clock.apply_to(&mut command));
@@ -153,6 +173,11 @@ impl Drop for Node {
     }
 }
 
+fn signal(name: &str, child: &Child) {
+    let sent = Command::new("kill").args([format!("-{name}"), child.id().to_string()]).status();
+    assert!(sent.is_ok_and(|status| status.success()), "kill -{name}");
+}
+
 /// The running environment.
 pub struct Environment {
     pub plan: Plan,
@@ -163,6 +188,7 @@ pub struct Environment {
     pub random: fastrand::Rng,
     pub clients: Arc<Clients>,
     database: Database,
+    recorder: Recorder,
     settings: Vec<Settings>,
     /// Errors of the wall clocks of the processes, in seconds.
     clock_shifts: [Option<i64>; NODES],
@@ -184,8 +210,11 @@ impl Environment {
             let urls = forwarders.iter().map(|forwarder| vec![forwarder.url()]).collect();
             (vec![redis], forwarders, urls)
         };
-        let clock = Instant::now();
+        let clock = HistoryClock::start();
         let database = Database::start(clock, seed).await;
+        let recorder = Recorder::start().await;
+        let process = Process { node: 0, run: 0, store: 0 };
+        let crowd = CrowdSettings { recorder: recorder.address, clock, process, stores: plan.stores };
         let clients = Arc::new(Clients::new(clock));
         let settings: Vec<Settings> = urls
             .into_iter()
@@ -200,11 +229,13 @@ impl Environment {
                 one_namespace: plan.one_namespace,
                 hot: false,
                 lock: plan.lock,
+                heartbeat: plan.heartbeat,
+                crowd: (plan.stores > 0).then_some(crowd),
             })
             .collect();
         let mut nodes = Vec::new();
         for (node, settings) in settings.iter().enumerate() {
-            nodes.push(Node::start(settings, Process { node, run: 0 }, &clients, None).await);
+            nodes.push(Node::start(settings, Process { node, run: 0, store: 0 }, &clients, None).await);
         }
         let random = fastrand::Rng::with_seed(seed);
         Self {
@@ -214,6 +245,7 @@ impl Environment {
             random,
             clients,
             database,
+            recorder,
             settings,
             nodes,
             clock_shifts: [None; NODES],
@@ -228,8 +260,16 @@ impl Environment {
         self.kills.push(Kill { process, at: self.clients.clock.elapsed() });
         let _ = self.nodes[node].child.kill();
         let _ = self.nodes[node].child.wait();
-        let next = Process { node, run: process.run + 1 };
+        let next = Process { run: process.run + 1, ..process };
         self.nodes[node] = Node::start(&self.settings[node], next, &self.clients, self.clock_shifts[node]).await;
+    }
+
+    /// Stops a process for a while, as a machine does that is suspended or overloaded.
+    pub async fn pause(&mut self, time: std::ops::Range<u64>) {
+        let node = self.random.usize(..NODES);
+        signal("STOP", &self.nodes[node].child);
+        self.wait(time).await;
+        signal("CONT", &self.nodes[node].child);
     }
 
     /// Gives a process a wrong or a right wall clock, from its start or while it runs.
@@ -271,7 +311,7 @@ impl Environment {
         }
         self.forwarders[reader].answers(LinkFault::Stall);
         self.operations.push(clients.write(clients.number(), writer, key, None).await);
-        let end = Instant::now() + DELTA * 2;
+        let end = Instant::now() + self.plan.heartbeat.delta() * 2;
         while Instant::now() < end {
             self.operations.push(clients.read(reader, ROUTES[0], key).await);
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -289,15 +329,42 @@ impl Environment {
         let load = Load::start(&self.clients, self.plan.mix, &mut self.random);
         faults(&mut self).await;
         // A cache that never hits proves nothing.
-        until("the store has served enough hits", async || self.clients.hits() >= ENOUGH).await;
+        until("the stores have served enough hits", async || self.clients.hits() + self.recorder.counts().1 >= ENOUGH).await;
+        self.recorder.stop().await;
         let mut operations = load.finish().await;
         operations.append(&mut self.operations);
-        let mut history = History { operations, commits: Vec::new(), kills: self.kills.clone() };
         self.settle().await;
-        history.commits = self.database.log();
+        let reports = self.recorder.finish().await;
+        operations.extend(reports.operations);
+        operations.extend(reports.summary.operations());
+        let history = History { operations, commits: self.database.log(), kills: self.kills.clone() };
         let mut violations = check::check(&history, self.plan.guarantee());
         violations.extend(self.check_settled(&history).await);
-        Report::of(&history, self.plan.guarantee(), violations)
+        violations.extend(self.check_last_reads(&history, &reports.last_reads));
+        let crowd = CrowdReport { stores: reports.stores, reads: reports.reads, hits: reports.hits };
+        Report::of(&history, self.plan.guarantee(), violations, crowd)
+    }
+
+    /// Returns whether the further stores have served as many reads as the plan asks for.
+    pub fn has_enough_reads(&self) -> bool {
+        self.recorder.counts().0 >= self.plan.reads
+    }
+
+    /// Checks the reads of further stores at the end: no response may be older than the last write (I2).
+    fn check_last_reads(&self, history: &History, reads: &[LastRead]) -> Vec<Violation> {
+        let newest: HashMap<u32, u64> = check::settled(history, self.plan.guarantee());
+        let outdated = |read: &&LastRead| {
+            let newest = newest.get(&read.key).copied().unwrap_or(0);
+            read.version < newest || read.version > self.database.version(read.key)
+        };
+        let outdated = reads.iter().filter(outdated);
+        outdated
+            .map(|read| {
+                let newest = newest.get(&read.key).copied().unwrap_or(0);
+                let path = format!("/{}/{} of store {}", read.path, read.key, read.process.store);
+                Violation::Outdated { node: read.process.node, path, version: read.version, newest }
+            })
+            .collect()
     }
 
     /// Waits until no write is running, no invalidation waits, no fence and no lock is left, and Δ has passed.
@@ -359,77 +426,5 @@ impl Environment {
             }
         }
         violations
-    }
-}
-
-/// Result of a run.
-#[derive(Debug)]
-pub struct Report {
-    pub violations: Vec<Violation>,
-    pub stalest: Duration,
-    pub reads: usize,
-    pub hits: usize,
-    pub writes: usize,
-    pub undelivered: usize,
-    pub refused: usize,
-    pub disconnected: usize,
-    /// Writes that were committed although their client had disconnected.
-    pub committed_without_client: usize,
-    pub failed: usize,
-    pub kills: usize,
-}
-
-impl Report {
-    fn of(history: &History, guarantee: Guarantee, violations: Vec<Violation>) -> Self {
-        let count = |is: &dyn Fn(&Ending) -> bool| history.operations.iter().filter(|operation| is(&operation.ending)).count();
-        let disconnected: std::collections::HashSet<u64> = history
-            .operations
-            .iter()
-            .filter(|operation| operation.ending == Ending::Disconnected)
-            .map(|operation| operation.id)
-            .collect();
-        Self {
-            violations,
-            stalest: check::stalest(history, guarantee),
-            reads: count(&|ending| matches!(ending, Ending::Read { .. })),
-            hits: count(&|ending| matches!(ending, Ending::Read { source: Source::Store, .. })),
-            writes: count(&|ending| matches!(ending, Ending::Written { .. })),
-            undelivered: count(&|ending| matches!(ending, Ending::Written { delivered: false, .. })),
-            refused: count(&|ending| *ending == Ending::NotFenced),
-            disconnected: disconnected.len(),
-            committed_without_client: history.commits.iter().filter(|commit| disconnected.contains(&commit.operation)).count(),
-            failed: count(&|ending| matches!(ending, Ending::Failed(_))),
-            kills: history.kills.len(),
-        }
-    }
-
-    pub fn hit_ratio(&self) -> f64 {
-        self.hits as f64 / self.reads.max(1) as f64
-    }
-}
-
-impl std::fmt::Display for Report {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            stalest,
-            reads,
-            writes,
-            undelivered,
-            refused,
-            disconnected,
-            committed_without_client,
-            failed,
-            kills,
-            violations,
-            ..
-        } = self;
-        write!(
-            f,
-            "{reads} reads, hit ratio {:.2}, the stalest by {stalest:.1?}; {writes} writes acknowledged, {undelivered} of them undelivered, {refused} refused; \
-             {disconnected} clients disconnected, {committed_without_client} of their writes committed; {kills} processes killed, {failed} requests \
-             failed; {} violations",
-            self.hit_ratio(),
-            violations.len()
-        )
     }
 }

@@ -19,6 +19,8 @@ pub enum Fault {
     Kill,
     /// `kill -9` of a process between the commit of a write and its invalidation, as far as that can be timed.
     KillWriter,
+    /// `SIGSTOP` of a process for a while.
+    Pause,
     /// A wrong wall clock of a process, from its start or from a later moment on.
     ShiftClock,
     /// `SIGSTOP` of Redis for a while.
@@ -57,11 +59,11 @@ pub enum Fault {
 }
 
 impl Environment {
-    /// Injects random faults, one after another, until the time is over, with pauses between them.
+    /// Injects random faults, one after another, with pauses between them, until the time is over and enough was read.
     pub async fn inject_faults(&mut self, faults: &[Fault], time: Duration) {
         let end = Instant::now() + time;
         self.wait(200..400).await;
-        while Instant::now() < end {
+        while Instant::now() < end || !self.has_enough_reads() {
             let fault = faults[self.random.usize(..faults.len())];
             self.inject(fault).await;
             self.wait(50..350).await;
@@ -77,6 +79,7 @@ impl Environment {
                 self.kill(node).await;
             }
             Fault::KillWriter => self.kill_writer().await,
+            Fault::Pause => self.pause(20..1_500).await,
             Fault::ShiftClock => self.shift().await,
             Fault::Freeze => {
                 self.redis().pause();

@@ -5,7 +5,7 @@ use std::{
         Arc, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 
 use super::{
     check::Process,
+    clock::HistoryClock,
     node::{CACHE, INVALIDATION, OPERATION},
 };
 
@@ -110,14 +111,14 @@ impl Default for Mix {
 /// State that clients share.
 pub struct Clients {
     http: legacy::Client<HttpConnector, Empty<Bytes>>,
-    pub clock: Instant,
+    pub clock: HistoryClock,
     pub targets: Targets,
     next: AtomicU64,
     hits: AtomicU64,
 }
 
 impl Clients {
-    pub fn new(clock: Instant) -> Self {
+    pub fn new(clock: HistoryClock) -> Self {
         let http = legacy::Client::builder(TokioExecutor::new()).retry_canceled_requests(false).build_http();
         Self { http, clock, targets: Targets::default(), next: AtomicU64::new(1), hits: AtomicU64::new(0) }
     }

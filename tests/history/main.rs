@@ -9,18 +9,23 @@
 #[path = "../common/backend.rs"]
 mod backend;
 mod check;
+mod clock;
 mod cluster;
+mod crowd;
 mod database;
 mod environment;
 mod faults;
 mod load;
 mod node;
+mod recorder;
+mod report;
 mod restamp;
 #[path = "../common/redis/mod.rs"]
 #[allow(dead_code)]
 mod rig;
 mod runner;
 mod scenarios;
+mod seen;
 #[path = "../common/shifted.rs"]
 mod shifted;
 

@@ -26,30 +26,38 @@ use tokio::{
 };
 use tower_response_cache::{
     __private::remember_at_once,
-    CacheLayer, CachePolicy, CacheStatus, InvalidateLayer, Namespace, Outcome, Redis, Rule, Rules, Store,
+    CacheLayer, CachePolicy, CacheStatus, Clock, InvalidateLayer, Namespace, Outcome, Redis, Rule, Rules, Store,
     invalidate::Invalidation,
-    redis::{Coherence, Failover},
+    redis::{Coherence, Failover, RedisBuilder},
 };
 
-use super::restamp::Restamp;
+use super::{
+    crowd::{Crowd, CrowdSettings},
+    restamp::Restamp,
+};
 
 /// Command-line argument that makes this program such a process.
 pub const NODE_ARGUMENT: &str = "node";
 
-/// Interval of the heartbeat.
-pub const HEARTBEAT: Duration = Duration::from_millis(20);
+/// The heartbeat of the leases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    pub interval: Duration,
+    pub round_trip: Duration,
+}
 
-/// Allowed round trip of the heartbeat.
-pub const ROUND_TRIP: Duration = Duration::from_millis(60);
-
-/// Allowed staleness of a leased hit with these settings.
-pub const DELTA: Duration = HEARTBEAT.saturating_mul(2).saturating_add(ROUND_TRIP);
+impl Heartbeat {
+    /// Returns the allowed staleness of a leased hit.
+    pub fn delta(self) -> Duration {
+        self.interval * 2 + self.round_trip
+    }
+}
 
 /// Timeout of a command of a request.
 const COMMAND_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// Longest wait of the response of a write for Redis.
-const HOLD: Duration = Duration::from_millis(500);
+pub const HOLD: Duration = Duration::from_millis(500);
 
 /// Response header with the outcome of the cache: a word of [`outcome_word`].
 pub const CACHE: &str = "x-cache";
@@ -79,6 +87,9 @@ pub struct Settings {
     pub hot: bool,
     /// Lifetime of the lock of a fill whose owner is lost.
     pub lock: Duration,
+    pub heartbeat: Heartbeat,
+    /// Further stores in the process, which report elsewhere.
+    pub crowd: Option<CrowdSettings>,
 }
 
 impl Settings {
@@ -91,7 +102,14 @@ impl Settings {
             Coherence::Ttl(ttl) => format!("--ttl={}", ttl.as_millis()),
             _ => "--leased".into(),
         });
-        arguments.push(format!("--lock={}", self.lock.as_millis()));
+        let Heartbeat { interval, round_trip } = self.heartbeat;
+        arguments.extend(
+            [("lock", self.lock), ("interval", interval), ("round-trip", round_trip)]
+                .map(|(word, time)| format!("--{word}={}", time.as_millis())),
+        );
+        if let Some(crowd) = &self.crowd {
+            arguments.push(crowd.to_argument());
+        }
         arguments.extend(self.strict.map(|deadline| format!("--strict={}", deadline.as_millis())));
         let flags = [
             (self.cluster, "--cluster"),
@@ -116,6 +134,8 @@ impl Settings {
             one_namespace: false,
             hot: false,
             lock: Duration::from_secs(1),
+            heartbeat: Heartbeat { interval: Duration::from_millis(20), round_trip: Duration::from_millis(60) },
+            crowd: None,
         };
         let mut arguments = lexopt::Parser::from_args(arguments);
         while let Some(word) = arguments.next()? {
@@ -128,6 +148,9 @@ impl Settings {
                 Long("ttl") => settings.coherence = Coherence::Ttl(Duration::from_millis(arguments.value()?.parse()?)),
                 Long("strict") => settings.strict = Some(Duration::from_millis(arguments.value()?.parse()?)),
                 Long("lock") => settings.lock = Duration::from_millis(arguments.value()?.parse()?),
+                Long("interval") => settings.heartbeat.interval = Duration::from_millis(arguments.value()?.parse()?),
+                Long("round-trip") => settings.heartbeat.round_trip = Duration::from_millis(arguments.value()?.parse()?),
+                Long("crowd") => settings.crowd = Some(CrowdSettings::from_argument(&arguments.value()?.string()?)),
                 Long("trust") => settings.trust = true,
                 Long("restamp") => settings.restamp = true,
                 Long("one-namespace") => settings.one_namespace = true,
@@ -138,24 +161,29 @@ impl Settings {
         Ok(settings)
     }
 
-    async fn store(&self) -> Redis {
+    fn store(&self) -> RedisBuilder {
         let builder = match self.cluster {
-            true => tower_response_cache::redis::RedisBuilder::cluster(self.redis.clone()),
+            true => RedisBuilder::cluster(self.redis.clone()),
             false => Redis::builder(&self.redis[0]),
         };
         let builder = builder
             .prefix("history")
             .memory(8 << 20)
             .coherence(self.coherence)
-            .heartbeat(HEARTBEAT)
-            .max_round_trip(ROUND_TRIP)
+            .heartbeat(self.heartbeat.interval)
+            .max_heartbeat(self.heartbeat.interval)
+            .max_round_trip(self.heartbeat.round_trip)
             .command_timeout(COMMAND_TIMEOUT)
             .failover(if self.trust { Failover::Trust } else { Failover::Flush });
-        let builder = match self.strict {
+        match self.strict {
             Some(deadline) => builder.strict(deadline),
             None => builder,
-        };
-        builder.build().await.expect("valid settings")
+        }
+    }
+
+    /// Builds another store, with connections, memory and a clock of its own.
+    pub async fn crowd_store(&self, clock: Clock, memory: usize) -> Redis {
+        self.store().memory(memory).clock(clock).build().await.expect("valid settings")
     }
 }
 
@@ -167,10 +195,12 @@ pub fn run(arguments: impl Iterator<Item = OsString>) {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let store = settings.store().await;
+        let store = settings.store().build().await.expect("valid settings");
+        let database: &'static Database = Box::leak(Box::new(Database::at(settings.database)));
+        let crowd: &'static Crowd = Box::leak(Box::new(Crowd::start(&settings, database).await));
         let app = match settings.restamp {
-            true => app(Restamp(store.clone()), store, &settings),
-            false => app(store.clone(), store, &settings),
+            true => app(Restamp(store.clone()), store, &settings, database, crowd),
+            false => app(store.clone(), store, &settings, database, crowd),
         };
         let socket = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         println!("{}", socket.local_addr().expect("its address"));
@@ -181,11 +211,10 @@ pub fn run(arguments: impl Iterator<Item = OsString>) {
     runtime.shutdown_background();
 }
 
-/// Serves each register under three rules: `/r/{key}`, whose namespace is known from the request; `/v/{key}`, where only the
-/// response names it; and `/x/{key}`, short-lived, refreshed ahead and in the background, and filled by one process at a time.
-fn app<St: Store>(store: St, redis: Redis, settings: &Settings) -> Router {
+/// Returns the rules of the three routes.
+pub fn rules(settings: &Settings) -> Rules {
     let names = if settings.one_namespace { "row" } else { "row:{key}" };
-    let rules = Rules::new()
+    Rules::new()
         .route("/r/{key}", Rule::ttl(Duration::from_secs(60)).namespace(names))
         .route("/v/{key}", Rule::ttl(Duration::from_secs(60)))
         .route(
@@ -195,8 +224,13 @@ fn app<St: Store>(store: St, redis: Redis, settings: &Settings) -> Router {
                 .refresh_ahead(1.0)
                 .distributed_lock(settings.lock)
                 .namespace(names),
-        );
-    let database: &'static Database = Box::leak(Box::new(Database::at(settings.database)));
+        )
+}
+
+/// Serves each register under three rules: `/r/{key}`, whose namespace is known from the request; `/v/{key}`, where only the
+/// response names it; and `/x/{key}`, short-lived, refreshed ahead and in the background, and filled by one process at a time.
+fn app<St: Store>(store: St, redis: Redis, settings: &Settings, database: &'static Database, crowd: &'static Crowd) -> Router {
+    let rules = rules(settings);
     let row = move |Path(key): Path<u32>| async move { database.read(key).await };
     let view = move |Path(key): Path<u32>| async move {
         let mut response = database.read(key).await;
@@ -219,7 +253,7 @@ fn app<St: Store>(store: St, redis: Redis, settings: &Settings) -> Router {
         )
         .layer(from_fn(report_in_headers))
         // After the last layer: this route reports on the process and is no part of the application.
-        .route("/waiting", get(move || async move { (database.running() + redis.waiting()).to_string() }))
+        .route("/waiting", get(move || async move { (database.running() + redis.waiting() + crowd.waiting()).to_string() }))
 }
 
 /// Reports in headers the results that only this process can see.
@@ -251,7 +285,7 @@ fn outcome_word(outcome: Outcome) -> &'static str {
 }
 
 /// A client of the database, with pooled connections.
-struct Database {
+pub struct Database {
     at: SocketAddr,
     idle: Mutex<Vec<BufReader<TcpStream>>>,
     running: AtomicUsize,
@@ -273,11 +307,19 @@ impl Database {
     }
 
     async fn write(&self, key: u32, operation: &str) -> Response {
+        self.during(async {
+            pause().await;
+            self.answer(key, format!("write {key} {operation}\n")).await
+        })
+        .await
+    }
+
+    /// Counts a write as running.
+    pub async fn during<T>(&self, write: impl Future<Output = T>) -> T {
         self.running.fetch_add(1, SeqCst);
-        pause().await;
-        let response = self.answer(key, format!("write {key} {operation}\n")).await;
+        let done = write.await;
         self.running.fetch_sub(1, SeqCst);
-        response
+        done
     }
 
     async fn answer(&self, key: u32, statement: String) -> Response {
@@ -291,7 +333,7 @@ impl Database {
     }
 
     /// Sends one statement, and returns its result. If the future is dropped, its connection is not used again.
-    async fn query(&self, statement: &str) -> io::Result<String> {
+    pub async fn query(&self, statement: &str) -> io::Result<String> {
         let idle = self.idle.lock().expect("never held over a panic").pop();
         let mut connection = match idle {
             Some(connection) => connection,
@@ -308,7 +350,7 @@ impl Database {
 }
 
 /// Waits for a random time, as the work of a handler.
-async fn pause() {
+pub async fn pause() {
     let time = fastrand::u64(0..2_000);
     if time > 500 {
         tokio::time::sleep(Duration::from_micros(time)).await;

@@ -6,9 +6,11 @@ use tower_response_cache::redis::Coherence::{Leased, Ttl, Validated};
 
 use super::{
     check::{Guarantee, Violation, tests::*},
-    environment::{Environment, Plan, Report},
+    environment::{Environment, NODES, Plan},
     faults::Fault::{self, *},
+    report::Report,
     runner::{Test, print_line},
+    seen::{FIRST_SUMMED, tests::*},
 };
 
 /// Builds a list of tests by the names of their functions.
@@ -24,6 +26,7 @@ pub const ALL: &[Test] = tests![
     killed_write_counts_only_with_a_fence,
     older_response_is_reported_under_strict,
     uncommitted_version_is_reported,
+    summary_violates_a_law_exactly_if_a_read_does,
     without_faults_leased,
     without_faults_validated,
     without_faults_ttl,
@@ -32,6 +35,8 @@ pub const ALL: &[Test] = tests![
     clients_disconnect_strict,
     processes_are_killed_leased,
     processes_are_killed_strict,
+    processes_are_paused_leased,
+    processes_are_paused_strict,
     clocks_are_wrong_leased,
     clocks_are_wrong_validated,
     redis_freezes_leased,
@@ -60,7 +65,13 @@ pub const ALL: &[Test] = tests![
     all_faults_ttl,
     all_faults_strict,
     all_faults_in_a_cluster,
+    many_stores_leased,
+    many_stores_validated,
+    many_stores_ttl,
+    many_stores_strict,
+    many_stores_in_a_cluster,
     stamp_read_at_store_time_is_reported,
+    stamp_read_at_store_time_in_many_stores_is_reported,
     entries_trusted_after_a_lossy_promotion_are_reported,
     killed_writer_without_a_fence_is_reported,
     stale_leased_hit_is_reported_without_delta,
@@ -162,6 +173,14 @@ fn processes_are_killed_strict() {
     holds(Plan::new(Leased).strict(), &[Kill, KillWriter], 0.1);
 }
 
+fn processes_are_paused_leased() {
+    holds(Plan::new(Leased), &[Pause], 0.2);
+}
+
+fn processes_are_paused_strict() {
+    holds(Plan::new(Leased).strict(), &[Pause], 0.1);
+}
+
 fn clocks_are_wrong_leased() {
     holds(Plan::new(Leased), &[ShiftClock], 0.1);
 }
@@ -249,9 +268,10 @@ fn cluster_slots_migrate_validated() {
     holds(Plan::new(Validated).in_a_cluster(), &[Migrate], 0.1);
 }
 
-const EVERYTHING: [Fault; 15] = [
+const EVERYTHING: [Fault; 16] = [
     Kill,
     KillWriter,
+    Pause,
     ShiftClock,
     Freeze,
     RestartEmpty,
@@ -287,6 +307,34 @@ fn all_faults_in_a_cluster() {
     holds(Plan::new(Leased).in_a_cluster().with_lost_fences(), &[Kill, KillWriter, Failover, PlannedFailover, Migrate], 0.02);
 }
 
+/// Returns a plan with `HISTORY_STORES` further stores, which runs until they have served `HISTORY_READS` reads. Debug builds run few.
+fn many(plan: Plan) -> Plan {
+    let (stores, reads) = if cfg!(debug_assertions) { (12, 4_000) } else { (100, 2_500_000) };
+    let stores: u32 = number("HISTORY_STORES").unwrap_or(stores);
+    plan.with_crowds(stores.div_ceil(NODES as u32), number("HISTORY_READS").unwrap_or(reads))
+}
+
+fn many_stores_leased() {
+    holds(many(Plan::new(Leased).with_lost_fences()), &EVERYTHING, 0.05);
+}
+
+fn many_stores_validated() {
+    holds(many(Plan::new(Validated).with_lost_fences()), &EVERYTHING, 0.05);
+}
+
+fn many_stores_ttl() {
+    holds(many(Plan::new(Ttl(Duration::from_millis(200))).with_lost_fences()), &EVERYTHING, 0.05);
+}
+
+fn many_stores_strict() {
+    holds(many(Plan::new(Leased).strict().with_lost_fences()), &EVERYTHING, 0.02);
+}
+
+fn many_stores_in_a_cluster() {
+    let plan = Plan::new(Leased).in_a_cluster().with_lost_fences();
+    holds(many(plan), &[Kill, KillWriter, Pause, Failover, PlannedFailover, Migrate], 0.02);
+}
+
 /// Checks that the checker reports a run without the guarantee.
 fn is_detected(plan: Plan, faults: &[Fault], so: fn(&Violation) -> bool) {
     for attempt in 1..=5 {
@@ -307,6 +355,13 @@ fn stamp_read_at_store_time_is_reported() {
     let mut plan = Plan { restamp: true, ..Plan::new(Validated) };
     plan.mix.writes = 80;
     is_detected(plan, &[Nothing], is_stale);
+}
+
+/// The reads of many stores are only summed up.
+fn stamp_read_at_store_time_in_many_stores_is_reported() {
+    let plan = Plan { restamp: true, ..Plan::new(Validated).with_crowds(10, 20_000) };
+    let is_summed = |violation: &Violation| matches!(violation, Violation::Stale { read: FIRST_SUMMED.., .. });
+    is_detected(plan, &[Nothing], is_summed);
 }
 
 fn entries_trusted_after_a_lossy_promotion_are_reported() {
