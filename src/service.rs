@@ -96,8 +96,11 @@ where
         if !self.shared.rules.may_cover(request.uri(), request.extensions()) {
             return ResponseFuture::pass(self.inner.call(request));
         }
-        let action = first_action(&self.shared, &request);
-        self.act(action, request)
+        match first_action(&self.shared, &request) {
+            // Here, because a request is large and each function that takes one may move it.
+            Action::Finish(step) => finish(&mut self.inner, &self.shared, step, request),
+            action => self.act(action, request),
+        }
     }
 }
 

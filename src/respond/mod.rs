@@ -135,12 +135,23 @@ fn finish<St: Store, B>(
     status_of: CacheStatus,
     now: Nanos,
 ) {
-    let times = entry.times();
-    set_age(response.headers_mut(), now.saturating_sub(times.born));
+    set_age(response.headers_mut(), now.saturating_sub(entry.times().born));
+    mark(shared, response, entry, status_of, now);
+}
+
+/// Sets the cache tags and the cache status of a response from the store.
+#[inline]
+fn mark<St: Store, B>(
+    shared: &LayerState<St>,
+    response: &mut Response<CacheBody<B>>,
+    entry: &Entry,
+    status_of: CacheStatus,
+    now: Nanos,
+) {
     if let Some(tags) = &shared.options.tags {
         shared.tag_stored(tags, response.headers_mut(), entry.namespaces());
     }
-    shared.set_status(response, status_of.until(times.fresh_until, now));
+    shared.set_status(response, status_of.until(entry.times().fresh_until, now));
 }
 
 /// Returns a fresh response as the client's own conditions require it. The inner service did not see these conditions.
@@ -224,13 +235,12 @@ pub(crate) fn hot<St: Store, B>(shared: &LayerState<St>, held: &HotResponse, ser
 
 /// Returns a response that this thread holds without an `Age`, and counts a hit.
 #[inline(never)]
-pub(crate) fn hot_replay<St: Store, B>(
-    shared: &LayerState<St>,
-    response: &HotResponse,
-    served: Served,
-) -> Response<CacheBody<B>> {
-    let mut response = hot(shared, response, served);
-    response.headers_mut().remove(header::AGE);
+pub(crate) fn hot_replay<St: Store, B>(shared: &LayerState<St>, held: &HotResponse, served: Served) -> Response<CacheBody<B>> {
+    let (status, _, body) = held.parts();
+    let (headers, trailers) = (held.ageless().clone(), held.trailers().cloned().map(Box::new));
+    let mut response = with_body(status, headers, CacheBody::whole(body.clone(), trailers));
+    mark(shared, &mut response, held.entry(), CacheStatus::new(Outcome::Hit), served.at);
+    hit(shared, served, held.entry().times(), body.len() as u64);
     response
 }
 

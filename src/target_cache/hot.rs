@@ -1,6 +1,6 @@
 //! A hot response: a copy that shares no reference count with the stored entry.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -24,6 +24,8 @@ pub(crate) struct HotResponse {
     not_modified: HeaderMap,
     /// The fields of the response to HEAD.
     head: HeaderMap,
+    /// The fields of a response without `Age`, once there was one.
+    ageless: OnceLock<HeaderMap>,
     /// The tag that a condition can name, if the response has one.
     tag: Option<HeaderValue>,
 }
@@ -43,7 +45,8 @@ impl HotResponse {
         let not_modified = semantics::not_modified_headers(&headers);
         let tag = ETag::of(&headers).filter(|_| status.is_success()).and(headers.get(header::ETAG).cloned());
         let head = head_fields(*status, headers.clone(), trailers.is_none().then_some(body.len()));
-        Some(Self { entry: entry.clone(), status: *status, headers, body, trailers, not_modified, head, tag })
+        let (entry, ageless) = (entry.clone(), OnceLock::new());
+        Some(Self { entry, status: *status, headers, body, trailers, not_modified, head, ageless, tag })
     }
 
     pub(crate) fn entry(&self) -> &Arc<Entry> {
@@ -58,6 +61,16 @@ impl HotResponse {
     /// Returns the fields of the response to HEAD.
     pub(crate) fn head(&self) -> &HeaderMap {
         &self.head
+    }
+
+    /// Returns the fields of a response without `Age`.
+    #[inline]
+    pub(crate) fn ageless(&self) -> &HeaderMap {
+        self.ageless.get_or_init(|| {
+            let mut headers = self.headers.clone();
+            headers.remove(header::AGE);
+            headers
+        })
     }
 
     /// Returns true if `If-None-Match` begins with the tag of the response. Other conditions have to be evaluated.

@@ -75,7 +75,7 @@ pub const CASES: &[Case] = &[
     case("hit, 10,000 targets", TARGETS_BASE, 2 * HITS, near(5_300), || {
         in_turn(setup::warm(Origin::of(KIB), Report::Default), TARGETS, |request| request)
     }),
-    case("hit, gRPC", "gRPC, empty service", HITS, near(7_740), || in_runtime(grpc::hit)),
+    case("hit, gRPC", "gRPC, empty service", HITS, near(7_296), || in_runtime(grpc::hit)),
     case("gRPC, empty service", "", HITS, Limit::None, || in_runtime(grpc::empty)),
     #[cfg(feature = "graphql")]
     case("hit, GraphQL", "GraphQL, empty service", HITS, near(14_900), || in_runtime(crate::graphql::hit)),
