@@ -31,6 +31,8 @@ pub(crate) enum Action<St: Store> {
     Wait(Box<CacheRequest>),
     /// The request is a call by RPC, whose deadline has to be awaited beside the response of this action.
     Call(Box<Action<St>>),
+    /// The inner service answers, and the cache works beside it.
+    Shadow,
 }
 
 /// The last step for a request that needs no further lookup.

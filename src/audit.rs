@@ -152,13 +152,7 @@ impl<S, St: Store> Audit<S, St> {
     /// Waits for the writes that may have changed the fresh response, and returns true if the entry is still valid after them.
     async fn is_still_valid(&mut self) -> bool {
         let Self { shared, missed, entry, .. } = self;
-        if !shared.store.context().writes.ended(shared.options.fill_limit).await {
-            return false;
-        }
-        if !shared.options.audit_grace.is_zero() {
-            tokio::time::sleep(shared.options.audit_grace).await;
-        }
-        missed.request.still_answered_by(shared, entry).await
+        missed.request.still_valid_later(shared, entry).await
     }
 
     /// Returns true for a response that says nothing about the data: a server error that is not stored.

@@ -15,6 +15,7 @@ use crate::{
     error::BoxError,
     single_flight::shared_body::{BodyEnd, BodyEvent, BodyReader},
     status::{CacheStatus, StatusBody},
+    watched::{Watched, Watcher},
 };
 
 /// The body of a response that has passed a [`CacheLayer`](crate::CacheLayer): stored bytes, the inner service's own
@@ -39,6 +40,8 @@ enum Kind<B> {
     Inner(#[pin] B),
     // Boxed: few bodies are, and all the others would be as large.
     Coming(Box<Coming>),
+    // The inner service's, seen by a watcher. Boxed for the same reason.
+    Watched(Box<Watched<B>>),
 }
 
 /// A body that is being read.
@@ -66,6 +69,14 @@ impl<B> CacheBody<B> {
         Self { kind: Kind::Inner(body), status: None }
     }
 
+    /// Returns the inner service's body, which a watcher sees.
+    pub(crate) fn watched(body: B, watcher: Box<dyn Watcher>) -> Self
+    where
+        B: Body<Error: Into<BoxError>>,
+    {
+        Self { kind: Kind::Watched(Box::new(Watched::new(body, watcher))), status: None }
+    }
+
     /// Returns a body that is being read, of `length` bytes if known.
     pub(crate) fn coming(reader: BodyReader, length: Option<u64>) -> Self {
         Self { kind: Kind::Coming(Box::new(Coming { reader, length, done: false })), status: None }
@@ -77,17 +88,18 @@ impl<B> CacheBody<B> {
         match &self.kind {
             Kind::Whole { data, .. } => data.as_ref().map_or(0, |data| data.len() as u64),
             Kind::Coming(coming) => coming.length.unwrap_or(0),
-            Kind::Inner(_) => 0,
+            Kind::Inner(_) | Kind::Watched(_) => 0,
         }
     }
 
     /// Returns the number of bytes of the body, or 0 if it is unknown.
     pub(crate) fn known_length(&self) -> u64
     where
-        B: Body,
+        B: Body<Error: Into<BoxError>>,
     {
         match &self.kind {
             Kind::Inner(body) => body.size_hint().exact().unwrap_or(0),
+            Kind::Watched(body) => body.size_hint().exact().unwrap_or(0),
             _ => self.cached_length(),
         }
     }
@@ -123,6 +135,7 @@ where
             }
             KindProj::Inner(body) => body.poll_frame(cx).map(|frame| frame.map(ours)),
             KindProj::Coming(coming) => coming.poll_frame(cx),
+            KindProj::Watched(body) => body.poll_frame(cx),
         }
     }
 
@@ -132,6 +145,7 @@ where
             Kind::Whole { data, trailers } => data.is_none() && trailers.is_none(),
             Kind::Inner(body) => body.is_end_stream(),
             Kind::Coming(coming) => coming.done,
+            Kind::Watched(body) => body.is_end_stream(),
         }
     }
 
@@ -152,6 +166,7 @@ where
             }
             Kind::Inner(body) => body.size_hint(),
             Kind::Coming(coming) => coming.size_hint(),
+            Kind::Watched(body) => body.size_hint(),
         }
     }
 }
@@ -202,6 +217,7 @@ impl<B> fmt::Debug for CacheBody<B> {
             Kind::Whole { .. } => "CacheBody::Whole",
             Kind::Inner(_) => "CacheBody::Inner",
             Kind::Coming(_) => "CacheBody::Coming",
+            Kind::Watched(_) => "CacheBody::Watched",
         })
     }
 }

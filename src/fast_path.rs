@@ -34,6 +34,9 @@ pub(crate) fn first_action<St: Store, R: Body>(shared: &LayerState<St>, request:
     if !shared.options.enabled.is_on() {
         return Action::Finish(disabled(shared, request));
     }
+    if shared.options.shadow.is_on() {
+        return Action::Shadow;
+    }
     if OngoingFill::is_any()
         && let Some(place) = nested_in(shared, request)
     {
@@ -42,6 +45,19 @@ pub(crate) fn first_action<St: Store, R: Body>(shared: &LayerState<St>, request:
     match remembered(shared, request) {
         Ok(action) => action,
         Err(chosen) => full_path(shared, request, chosen),
+    }
+}
+
+/// Returns the action that a cache in shadow mode would take. Each fresh hit is chosen for a comparison.
+pub(crate) fn shadowed_action<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>) -> Action<St> {
+    if OngoingFill::is_any()
+        && let Some(place) = nested_in(shared, request)
+    {
+        return Action::Finish(nested(shared, request, place));
+    }
+    match shared.rules.find(request.uri(), request.extensions()) {
+        None => Action::Finish(Finish::Pass),
+        Some(found) => full_path_of(shared, request, &found, Some(Decision::Audit)),
     }
 }
 
@@ -241,7 +257,21 @@ fn full_path<St: Store, R: Body>(shared: &LayerState<St>, request: &Request<R>, 
     let Some(found) = shared.rules.find(request.uri(), request.extensions()) else {
         return Action::Finish(Finish::Pass);
     };
-    key::in_scratch(|scratch| look_up(shared, request, &found, chosen, scratch))
+    match found.rule.is_shadow() {
+        true => Action::Shadow,
+        false => full_path_of(shared, request, &found, chosen),
+    }
+}
+
+/// Writes the key under a rule, and looks the request up.
+#[inline(always)]
+fn full_path_of<St: Store, R: Body>(
+    shared: &LayerState<St>,
+    request: &Request<R>,
+    found: &RouteMatch<'_>,
+    chosen: Option<Decision>,
+) -> Action<St> {
+    key::in_scratch(|scratch| look_up(shared, request, found, chosen, scratch))
         .unwrap_or_else(|reason| bypassed(shared, request, found.rule, reason))
 }
 
@@ -351,7 +381,10 @@ fn look_up<St: Store, R: Body>(
         // The identity is the last part, and the only hashed one.
         Some(identity) => content_at.is_none() && hashed == 1 && identity.stated(request.headers()).is_some(),
     };
-    if can_be_remembered && let Some(target) = target_id(&traits, request) {
+    if can_be_remembered
+        && !rule.is_shadow()
+        && let Some(target) = target_id(&traits, request)
+    {
         remember(shared.id, target, &action, key, KeyParts { rule: *place, base: base_len, content_at });
     }
     Ok(match traits.is_new_call {

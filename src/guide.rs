@@ -68,7 +68,7 @@ pub mod dashboard {
     #![doc = include_str!("../docs/dashboard.md")]
 }
 
-/// Hits that are compared with fresh responses.
+/// Hits that are compared with fresh responses, and a mode in which the cache serves nothing.
 pub mod audit {
     #![doc = include_str!("../docs/audit.md")]
 }

@@ -76,6 +76,7 @@ impl<St: Store> CacheLayer<St> {
                 max_buffered_bytes: 64 << 20,
                 tags: None,
                 enabled: Switch::default(),
+                shadow: Switch::new(false),
                 max_audits: 2,
                 audit_grace: Duration::from_secs(1),
                 audit_body: None,
@@ -154,6 +155,30 @@ impl<St: Store> CacheLayer<St> {
     /// ```
     pub fn enabled(mut self, enabled: impl Into<Switch>) -> Self {
         self.options.enabled = enabled.into();
+        self.changed()
+    }
+
+    /// Turns shadow mode on or off: with a `bool` for good, with a [`Switch`] also at run time. Defaults to off.
+    /// [The guide](crate::guide::audit#shadow-mode) shows how to introduce the cache with it.
+    ///
+    /// In shadow mode the cache does everything except serving. It writes keys, looks up, stores and invalidates, and the inner service answers
+    /// every request, with the request and the response untouched. [`RouteStats::shadow`](crate::stats::RouteStats::shadow) counts the answers that
+    /// the cache would have given, and compares each stored response that would have been served with the real one. Responses that a rule covers
+    /// are marked with [`Bypass::Shadow`](crate::status::Bypass::Shadow). A request waits for the lookup in a shared store, and for no other
+    /// request. [`Rule::shadow`] does the same for one rule.
+    ///
+    /// ```
+    /// use tower_response_cache::{CacheLayer, Memory, Switch};
+    ///
+    /// let shadow = Switch::new(true);
+    /// let layer = CacheLayer::new(Memory::new(1 << 20)).shadow(&shadow);
+    /// # let _ = layer;
+    ///
+    /// // After a look at the figures:
+    /// shadow.set(false);
+    /// ```
+    pub fn shadow(mut self, shadow: impl Into<Switch>) -> Self {
+        self.options.shadow = shadow.into();
         self.changed()
     }
 

@@ -47,6 +47,7 @@ pub mod lint;
 pub mod postgres;
 mod refresh;
 mod service;
+mod shadow;
 mod slow_path;
 pub mod warm;
 
@@ -104,6 +105,7 @@ pub mod semantics;
 mod switch;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod tls;
+mod watched;
 
 #[cfg(all(any(test, fuzzing), feature = "redis"))]
 mod fuzz;

@@ -4,7 +4,7 @@ use metrics::{Histogram, Label, SharedString, counter, gauge, histogram};
 
 use crate::{
     clock::Nanos,
-    stats::{Durations, RouteStats, Stats},
+    stats::{Durations, RouteStats, ShadowStats, Stats},
 };
 
 #[cfg(feature = "redis")]
@@ -69,6 +69,27 @@ impl Recorder {
             let field = difference.field().unwrap_or_default().to_owned();
             let labels = [route.clone(), ("part", difference.part().into()), ("field", field.into())];
             self.count("cache_audit_differences_total", &labels, *count);
+        }
+        if !of.shadow.is_empty() {
+            self.shadow(&route, &of.shadow);
+        }
+    }
+
+    /// Reports the requests of a route in shadow mode.
+    fn shadow(&self, route: &(&'static str, SharedString), of: &ShadowStats) {
+        let answers = [("hit", of.hits), ("stale", of.stale_hits), ("collapsed", of.collapsed), ("miss", of.misses)];
+        for (result, count) in answers {
+            self.count("cache_shadow_requests_total", &[route.clone(), ("result", result.into())], count);
+        }
+        let compared =
+            [("same", of.same), ("differed", of.differed), ("changed", of.changed), ("not-compared", of.not_compared)];
+        for (result, count) in compared {
+            self.count("cache_shadow_comparisons_total", &[route.clone(), ("result", result.into())], count);
+        }
+        for (difference, count) in &of.differences {
+            let field = difference.field().unwrap_or_default().to_owned();
+            let labels = [route.clone(), ("part", difference.part().into()), ("field", field.into())];
+            self.count("cache_shadow_differences_total", &labels, *count);
         }
     }
 

@@ -11,11 +11,11 @@ use http_body::Body;
 use tower::Service;
 
 use crate::{
-    action::{self, Action},
+    action::{self, Action, Finish},
     body::CacheBody,
     clock::Nanos,
     error::BoxError,
-    fast_path::first_action,
+    fast_path::{first_action, shadowed_action},
     fill::{
         Fill,
         upstream::{self, InnerService},
@@ -26,6 +26,7 @@ use crate::{
     lookup::request::{CacheRequest, MissedRequest},
     ready::take_ready,
     respond::{call::respond_to_call, serve},
+    shadow,
     single_flight::{Join, follower::Follower},
     slow_path,
     state::LayerState,
@@ -121,6 +122,26 @@ impl<S, St> CacheService<S, St> {
             Action::Fetch(missed) | Action::FetchPart(missed) => self.wait(Box::new(missed.request), request, None),
             Action::Wait(cache_request) => self.wait(cache_request, request, None),
             Action::Call(action) => self.respond_to_call(*action, request),
+            Action::Shadow => self.shadow(request),
+        }
+    }
+
+    /// Responds by the inner service, in shadow mode.
+    #[cold]
+    #[inline(never)]
+    fn shadow<ReqB, ResB>(&mut self, request: Request<ReqB>) -> ResponseFuture<S::Future, St, ResB, S::Error>
+    where
+        S: InnerService<ReqB, ResB> + Clone,
+        St: Store,
+        ReqB: Body + Send + 'static,
+        ResB: Body<Error: Into<BoxError>> + Send + 'static,
+    {
+        match shadowed_action(&self.shared, &request) {
+            Action::Finish(Finish::Pass) => ResponseFuture::pass(self.inner.call(request)),
+            action => {
+                let ready = take_ready(&mut self.inner);
+                ResponseFuture::work(shadow::respond(self.shared.clone(), ready, action, request))
+            }
         }
     }
 

@@ -39,12 +39,14 @@ use crate::{
 /// known. The second is stored, unless a namespace was invalidated meanwhile. Without a limit, requests would wait one behind another.
 const MAX_UNVERIFIED: u32 = 3;
 
-/// Queries the store and returns the action that follows. Without `serves_stale`, a stale entry is a fallback only.
-async fn look_up<St: Store>(
+/// Queries the store and returns the action that follows. Without `serves_stale`, a stale entry is a fallback only. `chosen` is the decision for
+/// each fresh entry, if it is made.
+pub(crate) async fn look_up<St: Store>(
     shared: &LayerState<St>,
     cache_request: Box<CacheRequest>,
     headers: &HeaderMap,
     serves_stale: bool,
+    chosen: Option<Decision>,
 ) -> Action<St> {
     let completions = shared.flights.landings_at(cache_request.primary.hash());
     let lookup = cache_request.look_up_with(shared, headers).await.unwrap_or_else(|error| {
@@ -55,6 +57,7 @@ async fn look_up<St: Store>(
     let time = LookupTime { at: context.clock.nanos(), completions, has_queried: true };
     let decision = match cache_request.decide(lookup.found.as_ref(), time.at) {
         Decision::Stale if !serves_stale => Decision::Fetch { reason: Miss::Expired, fallback: true },
+        decision @ (Decision::Fresh | Decision::RefreshAhead | Decision::Audit) => chosen.unwrap_or(decision),
         decision => decision,
     };
     let method = cache_request.info.method.clone();
@@ -98,7 +101,7 @@ where
     async move {
         let next = match follower {
             Some(follower) => Next::Follow(cache_request, follower),
-            None => match Box::pin(look_up(&shared, cache_request, request.headers(), true)).await {
+            None => match Box::pin(look_up(&shared, cache_request, request.headers(), true, None)).await {
                 Action::Finish(Finish::Complete(entry, served)) => return Ok(respond::complete_owned(&shared, entry, served)),
                 action => Next::Act(action),
             },
@@ -126,7 +129,7 @@ where
         let mut alone = None;
         let action = match next {
             Next::Act(action) => action,
-            Next::LookUp(cache_request) => look_up(&shared, cache_request, request.headers(), true).await,
+            Next::LookUp(cache_request) => look_up(&shared, cache_request, request.headers(), true, None).await,
             Next::Follow(cache_request, follower) => {
                 match follow(&shared, &cache_request, &follower, until).await {
                     Followed::Respond(response) => return Ok(response),
@@ -138,7 +141,7 @@ where
                     }
                 }
                 drop(follower);
-                look_up(&shared, cache_request, request.headers(), alone.is_none()).await
+                look_up(&shared, cache_request, request.headers(), alone.is_none(), None).await
             }
         };
         let mut missed = match action {
@@ -163,6 +166,7 @@ where
                 missed
             }
             Action::Fetch(missed) => missed,
+            Action::Shadow => unreachable!("shadow mode has a path of its own"),
         };
         if alone.is_none() && action::requires_own_response(&missed) {
             alone = Some(missed.miss.reason);

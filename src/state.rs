@@ -46,6 +46,8 @@ pub(crate) struct Options {
     /// The form of cache tags, if they are sent.
     pub(crate) tags: Option<CacheTags>,
     pub(crate) enabled: Switch,
+    /// The inner service answers every request, and the cache works beside it.
+    pub(crate) shadow: Switch,
     /// The number of audits at one time.
     pub(crate) max_audits: usize,
     /// The time that an audit waits after a difference.

@@ -23,6 +23,7 @@ pub struct Explanation {
     pub(crate) stored: Option<StoredResponse>,
     pub(crate) outcome: Option<Outcome>,
     pub(crate) if_enabled: Option<Outcome>,
+    pub(crate) is_shadow: bool,
     pub(crate) revalidates: bool,
     pub(crate) falls_back: bool,
     pub(crate) store_error: Option<String>,

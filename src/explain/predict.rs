@@ -41,6 +41,7 @@ pub(crate) fn begin<St: Store, B: Body>(shared: &LayerState<St>, request: &Reque
         return Begun { explanation, keyed: None };
     };
     explanation.rule = Some(found.rule.summary());
+    explanation.is_shadow = found.rule.is_shadow();
     let keyed = keyed(shared, request, &found, &mut explanation);
     explanation.outcome = keyed.as_ref().err().map(|reason| bypassed(request, found.rule, *reason));
     Begun { explanation, keyed: keyed.ok() }
@@ -56,6 +57,8 @@ impl Begun {
         explanation.if_enabled = explanation.outcome;
         if explanation.rule.is_some() && !shared.options.enabled.is_on() {
             explanation.outcome = Some(Outcome::Bypass(Bypass::Disabled));
+        } else if explanation.rule.is_some() && (explanation.is_shadow || shared.options.shadow.is_on()) {
+            explanation.outcome = Some(Outcome::Bypass(Bypass::Shadow));
         }
         explanation
     }

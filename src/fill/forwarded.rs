@@ -8,6 +8,7 @@ use http_body::Body;
 use crate::{
     body::CacheBody,
     clock::Nanos,
+    error::BoxError,
     state::LayerState,
     status::{CacheStatus, Outcome},
     store::Store,
@@ -38,7 +39,7 @@ impl<St: Store> Forwarded<St> {
     }
 
     /// Returns the response with its status.
-    pub(crate) fn answered<B: Body>(self, response: Response<CacheBody<B>>) -> Response<CacheBody<B>> {
+    pub(crate) fn answered<B: Body<Error: Into<BoxError>>>(self, response: Response<CacheBody<B>>) -> Response<CacheBody<B>> {
         let Self { shared, outcome, place, began } = self;
         let (route, took) = (&shared.routes[place], shared.store.context().clock.nanos().saturating_sub(began));
         match outcome {

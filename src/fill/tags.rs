@@ -9,6 +9,7 @@ use super::{Answer, Fill, forwarded::Forwarded};
 use crate::{
     body::CacheBody,
     cdn::response::TaggedBy,
+    error::BoxError,
     extensions::CachePolicy,
     key::{KeyRef, RequestView},
     namespace::{fields::NamingFields, set::Namespaces},
@@ -90,7 +91,7 @@ pub(crate) async fn tagged<F, St, B, E>(call: F, forwarded: Forwarded<St>, reque
 where
     F: Future<Output = Result<Response<B>, E>>,
     St: Store,
-    B: Body,
+    B: Body<Error: Into<BoxError>>,
 {
     let mut response = call.await?.map(CacheBody::inner);
     let RequestNames { names, named_by, route } = request;

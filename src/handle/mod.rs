@@ -134,6 +134,12 @@ impl ResponseCache {
         self.map_cache_layer(|layer| layer.enabled(enabled))
     }
 
+    /// Turns shadow mode on or off, by a `bool` or by a [`Switch`] of the application. Defaults to off. [`CacheLayer::shadow`] describes the effect.
+    /// [`set_shadow`](Self::set_shadow) changes it at run time.
+    pub fn shadow(self, shadow: impl Into<Switch>) -> Self {
+        self.map_cache_layer(|layer| layer.shadow(shadow))
+    }
+
     /// Records histograms of fills with this name in the label `cache`: see [`CacheLayer::metrics`].
     #[cfg(feature = "metrics")]
     #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
@@ -317,6 +323,16 @@ impl ResponseCache {
     /// Turns caching on or off for all clones and for all layers made from them. [`CacheLayer::enabled`] describes the effect.
     pub fn set_enabled(&self, on: bool) {
         self.cache.options.enabled.set(on);
+    }
+
+    /// Tells if shadow mode is on.
+    pub fn is_shadow(&self) -> bool {
+        self.cache.options.shadow.is_on()
+    }
+
+    /// Turns shadow mode on or off for all clones and for all layers made from them. [`CacheLayer::shadow`] describes the effect.
+    pub fn set_shadow(&self, on: bool) {
+        self.cache.options.shadow.set(on);
     }
 
     /// Returns the rule that covers a read, with its key and its namespaces, or the reason for which none does.

@@ -85,6 +85,7 @@ async fn live(shared: &Shared) -> Markup {
             (charts(shared, &stats))
             (routes(&stats))
             (audits(&stats))
+            (shadow(&stats))
             (reasons("Misses", "Requests for which the inner service was called after a lookup.", &occurred(&stats.misses, report::miss)))
             (reasons("Not stored", "Responses that were not stored.", &occurred(&stats.not_stored, report::no_store)))
             (reasons("Bypasses", "Requests that bypassed the cache although a rule covers them.", &occurred(&stats.bypasses, report::bypass)))
@@ -340,6 +341,40 @@ fn audits(stats: &Stats) -> Markup {
         }
     };
     table("audits", "Audits", "Hits that were compared with fresh responses: checked and differed.", &heads, &rows)
+}
+
+/// Returns the table of shadow mode, if any route has had it.
+fn shadow(stats: &Stats) -> Markup {
+    let routes: Vec<_> = stats.routes.iter().filter(|route| !route.shadow.is_empty()).collect();
+    if routes.is_empty() {
+        return html! {};
+    }
+    let heads = [
+        ("Route", false),
+        ("Expected hit ratio", true),
+        ("Would be answered", true),
+        ("Misses", true),
+        ("Same", true),
+        ("Differed", true),
+        ("Changed meanwhile", true),
+        ("Not compared", true),
+        ("Parts that differed", false),
+    ];
+    let rows = html! {
+        @for route in routes {
+            @let of = &route.shadow;
+            tr {
+                th scope="row" { (route.route.as_deref().unwrap_or("(fallback)")) }
+                td.number { (format!("{:.1} %", 100.0 * of.expected_hit_ratio())) }
+                @for count in [of.hits + of.stale_hits + of.collapsed, of.misses, of.same, of.differed, of.changed, of.not_compared] {
+                    td.number { (count) }
+                }
+                @let parts = of.differences.iter().map(|(part, count)| format!("{part} ({count})"));
+                td { (parts.collect::<Vec<_>>().join(", ")) }
+            }
+        }
+    };
+    table("shadow", "Shadow mode", "Requests that the inner service has answered beside the cache.", &heads, &rows)
 }
 
 fn reasons(title: &str, caption: &str, rows: &[(&'static str, u64, &'static str)]) -> Markup {

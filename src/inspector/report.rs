@@ -112,6 +112,31 @@ fn route_json(route: &RouteStats) -> Value {
         "uncached_times": times(&route.bypass_times),
         "fill_times": times(&route.fill_times),
         "audits": audits_json(route),
+        "shadow": shadow_json(route),
+    })
+}
+
+/// Returns the figures of shadow mode, or null if no request of the route had it.
+fn shadow_json(route: &RouteStats) -> Value {
+    let of = &route.shadow;
+    if of.is_empty() {
+        return Value::Null;
+    }
+    let differences = of
+        .differences
+        .iter()
+        .map(|(difference, count)| json!({ "part": difference.part(), "field": difference.field(), "count": count }));
+    json!({
+        "expected_hit_ratio": of.expected_hit_ratio(),
+        "hits": of.hits,
+        "stale_hits": of.stale_hits,
+        "collapsed": of.collapsed,
+        "misses": of.misses,
+        "same": of.same,
+        "differed": of.differed,
+        "changed": of.changed,
+        "not_compared": of.not_compared,
+        "differences": differences.collect::<Vec<_>>(),
     })
 }
 

@@ -204,6 +204,18 @@ impl CacheRequest {
         is_fresh && found.is_some_and(|(found, _)| found.is_same_response(entry))
     }
 
+    /// Waits for the writes that a fresh response may have seen, and returns true if the store [still has](Self::still_answered_by) `entry` after
+    /// them.
+    pub(crate) async fn still_valid_later<St: Store>(&self, shared: &LayerState<St>, entry: &Entry) -> bool {
+        if !shared.store.context().writes.ended(shared.options.fill_limit).await {
+            return false;
+        }
+        if !shared.options.audit_grace.is_zero() {
+            tokio::time::sleep(shared.options.audit_grace).await;
+        }
+        self.still_answered_by(shared, entry).await
+    }
+
     /// Joins the fill of the key, or leads one: under the stamp of the lookup, or, with a shared store, under a stamp that is still to
     /// come.
     pub(crate) fn join<St: Store, T: Send + 'static>(&self, shared: &LayerState<St>, miss: &LookupMiss<St>) -> Join<T> {

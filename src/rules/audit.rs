@@ -99,7 +99,32 @@ impl Rule {
     }
 }
 
+/// Shadow mode of one rule.
+impl Rule {
+    /// Sets shadow mode for this rule: see [`CacheLayer::shadow`](crate::CacheLayer::shadow). Defaults to off. In a file: `shadow = true`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_response_cache::Rule;
+    ///
+    /// // The other rules serve. This one is new.
+    /// let rule = Rule::ttl(Duration::from_secs(60)).namespace("reports").shadow();
+    /// # drop(rule);
+    /// ```
+    #[must_use]
+    pub fn shadow(mut self) -> Self {
+        self.audit.shadow = true;
+        self
+    }
+}
+
 impl Policy {
+    /// Returns true if the inner service answers all requests of the rule.
+    #[inline]
+    pub(crate) fn is_shadow(&self) -> bool {
+        self.rule.audit.shadow
+    }
+
     /// Decides at random if a hit is audited.
     pub(crate) fn audits_this_hit(&self) -> bool {
         self.rule.audit.share.is_some_and(|share| share >= 1.0 || fastrand::f64() < share)

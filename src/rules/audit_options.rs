@@ -15,6 +15,8 @@ pub(super) struct AuditOptions {
     pub(super) share: Option<f64>,
     /// The header fields and trailers that are not compared.
     pub(super) ignored: Vec<HeaderName>,
+    /// The inner service answers all requests of the rule.
+    pub(super) shadow: bool,
     /// Decides about equality in place of the comparison.
     pub(super) by: Option<Arc<EqualBy>>,
 }

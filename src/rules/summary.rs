@@ -112,6 +112,7 @@ impl Policy {
         ];
         options.extend(numbers.iter().filter(|(_, number)| *number > 0.0).map(|(name, number)| format!("{name} {number}")));
         for (name, is_set) in [
+            ("shadow mode", rule.audit.shadow),
             ("identity in the key", rule.key.identity().is_some()),
             ("reads by POST", self.reads_by_post()),
             ("RPC", self.is_rpc()),

@@ -4,6 +4,7 @@ mod audits;
 pub(crate) mod counters;
 mod misconfiguration;
 pub(crate) mod routes;
+pub(crate) mod shadow;
 mod stripes;
 pub(crate) mod usage;
 pub(crate) mod warnings;
@@ -19,6 +20,7 @@ use crate::status::{Bypass, Miss, NoStore, Outcome, Stale};
 pub use self::{
     audits::AuditResult,
     routes::{RequestCount, RouteStats, Tier},
+    shadow::ShadowStats,
 };
 pub use crate::{compare::Difference, histogram::Durations};
 
@@ -269,6 +271,12 @@ impl fmt::Display for Stats {
             )?;
         }
         writeln!(f, "refreshes {refreshes}, fills in progress {flights}")?;
+        let shadow = |of: fn(&ShadowStats) -> u64| self.routes.iter().map(|route| of(&route.shadow)).sum::<u64>();
+        let answered = shadow(|of| of.hits + of.stale_hits + of.collapsed);
+        if answered + shadow(|of| of.misses) > 0 {
+            let (misses, differed) = (shadow(|of| of.misses), shadow(|of| of.differed));
+            writeln!(f, "shadow: {answered} would have been answered, {misses} misses, {differed} hits differed")?;
+        }
         let audits: Vec<_> = AuditResult::ALL.iter().map(|result| (*result, self.audits(*result))).collect();
         let audited: u64 = audits.iter().map(|(_, count)| count).sum();
         if audited > 0 {

@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     audits::{AuditCounters, AuditResult},
+    shadow::{ShadowAnswer, ShadowComparison, ShadowCounters, ShadowStats},
     stripes::Stripes,
 };
 use crate::{
@@ -92,6 +93,8 @@ pub struct RouteStats {
     /// Audits that [differed](AuditResult::Differed), by the parts that differed. One response may differ in several parts. At most 16 header fields
     /// are counted by name.
     pub audit_differences: Vec<(Difference, u64)>,
+    /// Requests in [shadow mode](crate::CacheLayer::shadow). They also count as bypasses, because the inner service has answered them.
+    pub shadow: ShadowStats,
 }
 
 impl RouteStats {
@@ -150,6 +153,7 @@ struct Cells {
     waits: Histogram,
     hit_ages: Histogram,
     audits: AuditCounters,
+    shadow: ShadowCounters,
 }
 
 impl RouteCounters {
@@ -246,6 +250,16 @@ impl RouteCounters {
         self.cells().counts.own().add(NO_STORES + reason as usize, 1);
     }
 
+    /// Counts a request in shadow mode by the answer that it would have had.
+    pub(crate) fn shadow(&self, answer: ShadowAnswer) {
+        self.cells().shadow.answer(answer);
+    }
+
+    /// Counts a comparison in shadow mode.
+    pub(crate) fn shadow_compared(&self, result: ShadowComparison, differences: &[Difference]) {
+        self.cells().shadow.compared(result, differences);
+    }
+
     /// Counts a hit that was chosen for an audit.
     pub(crate) fn audit(&self, result: AuditResult) {
         self.cells().audits.add(result);
@@ -261,7 +275,7 @@ impl RouteCounters {
 
     /// Returns the statistics of the route. Returns `None` before its first request.
     pub(super) fn read(&self) -> Option<RouteStats> {
-        let Cells { counts, hits, misses, bypasses, fills, waits, hit_ages, audits } = &**self.cells.get()?;
+        let Cells { counts, hits, misses, bypasses, fills, waits, hit_ages, audits, shadow } = &**self.cells.get()?;
         let requests = outcomes().map(|(cell, outcome, tier)| RequestCount { outcome, tier, count: counts.sum(cell) });
         let not_stored = NoStore::ALL.iter().map(|reason| (*reason, counts.sum(NO_STORES + *reason as usize)));
         Some(RouteStats {
@@ -281,6 +295,7 @@ impl RouteCounters {
             hit_ages: hit_ages.read(),
             audits: audits.read(),
             audit_differences: audits.differences.read(),
+            shadow: shadow.read(),
         })
     }
 }

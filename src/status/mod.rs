@@ -89,6 +89,8 @@ reasons! {
         IdentityAmbiguous = "identity-ambiguous",
         /// Caching is [turned off](crate::CacheLayer::enabled).
         Disabled = "disabled",
+        /// The cache is in [shadow mode](crate::CacheLayer::shadow): the request was looked up, and the inner service has answered it.
+        Shadow = "shadow",
         /// The request belongs to a fill of its own key: a layer over the same store is further outside, or a handler requests its own URI.
         Nested = "nested",
     }

@@ -37,6 +37,7 @@ impl Bypass {
             Self::IdentityMissing => "Send the credentials that the identity of the rule reads, or leave out `required`.",
             Self::IdentityAmbiguous => "State the identity once, in its usual form.",
             Self::Disabled => "Turn caching on: `ResponseCache::set_enabled(true)`.",
+            Self::Shadow => "End shadow mode: `ResponseCache::set_shadow(false)`, or remove `shadow` from the rule.",
             Self::Nested => "Apply the cache layer once, and let handlers not request their own URI.",
         }
     }

@@ -7,6 +7,7 @@ mod coverage;
 mod limits;
 #[cfg(feature = "dashboard")]
 mod reports;
+mod shadow;
 #[cfg(feature = "redis")]
 mod shared;
 mod verdicts;

@@ -6,7 +6,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -48,16 +48,18 @@ fn audited() -> Rule {
 async fn emitted() -> BTreeMap<String, (String, BTreeSet<String>)> {
     let server = Server::start().await;
     let store = builder(&server).memory(1 << 16).build().await.expect("a store");
-    let recorder = DebuggingRecorder::new();
+    let (recorder, outdated) = (DebuggingRecorder::new(), Arc::new(AtomicUsize::new(0)));
     let cache = ResponseCache::new(store.clone())
         .route("/t/{table}", rule())
         .route("/audited", audited())
+        .route("/shadow", Rule::ttl(MINUTE).namespace("shadow").shadow())
         .map_cache_layer(|layer| layer.audit_body(Plain::new).audit_grace(Duration::ZERO));
     let service = metrics::with_local_recorder(&recorder, || {
-        let outdated = Arc::new(AtomicBool::new(true));
+        let outdated = outdated.clone();
         let (inner, _) = counting(move |request, _| {
-            if request.uri().path() == "/audited" {
-                return ok(if outdated.swap(false, Ordering::SeqCst) { "old" } else { "new" });
+            if matches!(request.uri().path(), "/audited" | "/shadow") {
+                let is_new = outdated.load(Ordering::SeqCst) > 0;
+                return ok(if is_new { "new" } else { "old" });
             }
             let mut response = ok(vec![b'.'; 4_000]);
             if request.uri().path() == "/t/private" {
@@ -83,9 +85,23 @@ async fn emitted() -> BTreeMap<String, (String, BTreeSet<String>)> {
     for request in [get("/t/private"), post("/t/1")] {
         service.clone().oneshot(request).await.expect("a response");
     }
-    until("an audit differs", async || {
-        service.clone().oneshot(get("/audited")).await.expect("a response");
-        store.stats().audits(AuditResult::Differed) > 0
+    let read = async |target: &str| {
+        let response = service.clone().oneshot(get(target)).await.expect("a response");
+        response.into_body().collect().await.expect("a body");
+    };
+    until("the responses are stored", async || {
+        let before = store.stats().stored;
+        read("/audited").await;
+        read("/shadow").await;
+        store.stats().stored == before
+    })
+    .await;
+    outdated.store(1, Ordering::SeqCst);
+    until("an audit and a hit in shadow mode differ", async || {
+        read("/audited").await;
+        read("/shadow").await;
+        let stats = store.stats();
+        stats.audits(AuditResult::Differed) > 0 && stats.routes.iter().any(|route| route.shadow.differed > 0)
     })
     .await;
     let usage = store.server().await.expect("the server answers");

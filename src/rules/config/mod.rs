@@ -45,6 +45,7 @@ use crate::{
 ///     refresh_ahead = 1.0
 ///     jitter = 0.1
 ///     audit = 0.01
+///     shadow = false
 ///     audit_ignoring = ["x-served-by"]
 ///     max_body = "1MiB"
 ///     reads_by_post = false
@@ -216,6 +217,7 @@ struct FileRule {
     jitter: Option<As<f64>>,
     audit: Option<As<f64>>,
     audit_ignoring: Option<As<Vec<HeaderName>>>,
+    shadow: Option<bool>,
     soft_timeout: Option<As<Duration>>,
     #[serde(alias = "fill_across_processes")]
     distributed_lock: Option<As<Duration>>,
@@ -288,7 +290,7 @@ impl FileRule {
             rule.key_words = Some(words);
         }
         set!(rule, self: identity);
-        turn_on!(rule, self: reads_by_post, rpc_age, etag, cache_groups, ignore_credentials, ignore_cookies, path_as_text, ignore_forwarded);
+        turn_on!(rule, self: shadow, reads_by_post, rpc_age, etag, cache_groups, ignore_credentials, ignore_cookies, path_as_text, ignore_forwarded);
         rule = list(self.statuses.take()).into_iter().fold(rule, |rule, (status, ttl)| rule.status(status, ttl));
         rule = list(self.rpc_statuses.take()).into_iter().fold(rule, |rule, (code, ttl)| rule.rpc_status(code, ttl));
         rule = list(self.namespaces.take()).iter().fold(rule, |rule, template| rule.namespace(template));
