@@ -73,6 +73,39 @@ impl ResponseCache {
         reload.names = Namespaces::default();
         done
     }
+
+    /// Looks at a file of rules now and then at this interval, in a task of its own, and [reloads](Self::reload) the rules when the content has changed. A
+    /// file that another one replaces, and a changed symbolic link, are noticed as well. One second is a good interval.
+    ///
+    /// A file that cannot be read or has a fault changes nothing. The fault is logged once, with its line and column, and
+    /// [`RulesWatch::last_error`](crate::rules::RulesWatch::last_error) returns it until the file is good again.
+    ///
+    /// ```no_run
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use tower_response_cache::{Memory, ResponseCache, rules::RulesFile};
+    ///
+    /// let file = RulesFile::new("cache.toml");
+    /// let cache = ResponseCache::new(Memory::default()).rules(file.load()?);
+    /// let watch = cache.watch_rules(file, Duration::from_secs(1));
+    /// if let Some(error) = watch.last_error() {
+    ///     eprintln!("{error}"); // cache.toml:3:7: invalid value: string "60", expected a duration: …
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime.
+    #[cfg(feature = "config")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "config")))]
+    pub fn watch_rules(&self, file: crate::rules::RulesFile, interval: std::time::Duration) -> crate::rules::RulesWatch {
+        let cache = self.clone();
+        file.watch(interval, move |rules| {
+            let cache = cache.clone();
+            async move { cache.reload(rules).await }
+        })
+    }
 }
 
 /// A reload whose invalidation has not ended.

@@ -37,7 +37,10 @@ pub(crate) mod writes;
 
 #[cfg(feature = "config")]
 #[cfg_attr(docsrs, doc(cfg(feature = "config")))]
-pub use self::config::RulesFileError;
+pub use self::config::{
+    error::RulesFileError,
+    file::{LoadError, RulesFile, RulesWatch},
+};
 pub(crate) use self::table::RouteMatch;
 pub use self::{
     error::{RulesError, RulesErrorKind},

@@ -2,6 +2,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[cfg(feature = "config")]
+mod files;
 mod histories;
 mod layers;
 mod writes;

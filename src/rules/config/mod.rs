@@ -3,9 +3,11 @@
 //! A value is checked as it is read: its error names its own line. A rule is checked once its table is complete: its error names
 //! the line where the table begins.
 
+pub(crate) mod error;
+pub(crate) mod file;
 mod form;
 
-use std::{error, fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use http::{HeaderName, Method, StatusCode};
 use serde::{
@@ -13,7 +15,10 @@ use serde::{
     de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
 
-use self::form::{As, Document, Form};
+use self::{
+    error::RulesFileError,
+    form::{As, Document, Form},
+};
 use super::{
     failure::{OnDeliveryTimeout, OnFenceError},
     rule::Rule,
@@ -141,41 +146,6 @@ impl Rules {
     /// error. The error names the line and the allowed values.
     pub fn from_toml(text: &str) -> Result<Self, RulesFileError> {
         toml::from_str(text).map_err(|error| RulesFileError::new(text, error))
-    }
-}
-
-/// An error in a file of rules. Its text is one line that names the line of the file and the allowed values.
-#[derive(Debug, Clone)]
-#[cfg_attr(docsrs, doc(cfg(feature = "config")))]
-pub struct RulesFileError {
-    line: Option<usize>,
-    toml: toml::de::Error,
-}
-
-impl RulesFileError {
-    fn new(text: &str, toml: toml::de::Error) -> Self {
-        let line = toml.span().map(|span| 1 + text.as_bytes().iter().take(span.start).filter(|b| **b == b'\n').count());
-        Self { line, toml }
-    }
-
-    /// Returns the line, counted from 1, if the error has a place.
-    pub fn line(&self) -> Option<usize> {
-        self.line
-    }
-}
-
-impl fmt::Display for RulesFileError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(line) = self.line {
-            write!(f, "line {line}: ")?;
-        }
-        f.write_str(self.toml.message())
-    }
-}
-
-impl error::Error for RulesFileError {
-    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
-        Some(&self.toml)
     }
 }
 
