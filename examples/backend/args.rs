@@ -29,6 +29,7 @@ Usage: cargo run --release --example backend -- [FLAGS]
                     during it. All processes with the same --prefix need the same setting
   --prefix P        with --redis, prefix of all keys  [backend- and a random number, which is stored in --db]
   --admin-token T   serve the Inspector of the cache at /_cache/ for requests with this token  [not served]
+  --bypass-writes   write some rows past the cache, so that its audit finds outdated hits
   --seconds N       duration of the load without the cache          [6]
   --serve           serve without the demonstration
   --demo            end after the demonstration, with exit status 0 only if every statement of it holds
@@ -36,7 +37,7 @@ Usage: cargo run --release --example backend -- [FLAGS]
 ";
 
 const ALLOWED: &str = "--listen ADDR, --db DIR, --memory BYTES, --redis URL, --coherence HOW, --strict, --prefix P, \
-    --admin-token T, --seconds N, --serve, --demo, --help";
+    --admin-token T, --bypass-writes, --seconds N, --serve, --demo, --help";
 
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Args {
@@ -45,6 +46,7 @@ pub(crate) struct Args {
     pub(crate) memory: usize,
     pub(crate) redis: RedisArgs,
     pub(crate) admin_token: Option<String>,
+    pub(crate) bypass_writes: bool,
     pub(crate) measure: Duration,
     pub(crate) serve: bool,
     pub(crate) demo: bool,
@@ -81,6 +83,7 @@ impl Args {
                 Arg::Long("strict") => args.redis.strict = true,
                 Arg::Long("prefix") => args.redis.prefix = Some(value(&mut parser, PREFIX, |text| Some(text.into()))?),
                 Arg::Long("admin-token") => args.admin_token = Some(value(&mut parser, TOKEN, token)?),
+                Arg::Long("bypass-writes") => args.bypass_writes = true,
                 Arg::Long("seconds") => args.measure = value(&mut parser, SECONDS, seconds)?,
                 Arg::Long("serve") => args.serve = true,
                 Arg::Long("demo") => args.demo = true,

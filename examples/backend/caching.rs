@@ -24,6 +24,15 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// Makes the cache. The namespaces of a rule are invalidated even if the handler of a write fails or panics.
 pub(crate) fn cache(store: impl Into<AnyStore>) -> ResponseCache {
+    with_table_rule(store, |table| table)
+}
+
+/// Makes the cache. One hit in a hundred on a table is audited.
+pub(crate) fn audited_cache(store: impl Into<AnyStore>) -> ResponseCache {
+    with_table_rule(store, |table| table.audit(0.01))
+}
+
+fn with_table_rule(store: impl Into<AnyStore>, change: impl FnOnce(Rule) -> Rule) -> ResponseCache {
     // No handler reads `Host`, so processes on several ports can share entries.
     let key = || RouteAndQuery.without_host();
     let current_user = Rule::ttl(30 * MINUTE).key(key()).identity(Identity::bearer()).namespace("auth:user:{identity}");
@@ -36,7 +45,7 @@ pub(crate) fn cache(store: impl Into<AnyStore>) -> ResponseCache {
         .route("/auth/login", Rule::uncached().invalidates_nothing())
         .route("/auth/user", current_user)
         .route("/auth/logout", logout)
-        .route("/tables/{table}", table)
+        .route("/tables/{table}", change(table))
         .route("/tables/{table}/{id}", row)
         .route("/storage/{bucket}", list)
         .route("/storage/{bucket}/{*path}", Rule::uncached().invalidates("storage:list:{bucket}"))

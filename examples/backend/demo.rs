@@ -8,6 +8,7 @@ use super::{
     BoxError,
     app::Calls,
     args::Args,
+    audit,
     client::Client,
     load_test::{self, CLIENTS, Limit},
     report, seed,
@@ -33,7 +34,6 @@ pub(crate) async fn run(
     println!("{CLIENTS} clients, first without the cache, then the same requests with the cache\n");
     let without =
         load_test::run(uncached.address(), Arc::clone(&tokens), Limit::Time(args.measure), "without the cache").await?;
-    uncached.stop().await;
     // These writes have not passed through the cache, which other processes may have filled.
     cache.invalidate(["*"]).await?;
     let again = Limit::Operations(without.operations.clone());
@@ -46,6 +46,9 @@ pub(crate) async fn run(
     println!("Each write is visible in the next read");
     let client = Client::new(cached.address());
     walkthrough::run(&client, !args.redis.urls.is_empty()).await?;
+    let writer = if args.bypass_writes { &Client::new(uncached.address()) } else { &client };
+    audit::run(&client, writer, cache, args.bypass_writes).await?;
+    uncached.stop().await;
     walkthrough::look_as_an_operator(&client, args.admin_token.as_deref()).await
 }
 

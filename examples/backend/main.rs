@@ -4,6 +4,8 @@
 //! cargo run --release --example backend              # -- --help prints the flags
 //! ```
 //!
+//! `--bypass-writes` lets some writes of the demonstration bypass the cache, which its audit finds.
+//!
 //! `--admin-token TOKEN` serves the Inspector at `/_cache/`, and `/metrics` serves the metrics to Prometheus. With the feature `redis`, several
 //! processes over one database can share the cache.
 //!
@@ -12,6 +14,7 @@
 
 pub(crate) mod app;
 pub(crate) mod args;
+pub(crate) mod audit;
 pub(crate) mod auth;
 pub(crate) mod buckets;
 pub(crate) mod caching;
@@ -121,7 +124,8 @@ async fn serve(args: &Args, home: &Path, server: &mut Option<Server>) -> Result<
     #[cfg(not(feature = "redis"))]
     let store = Memory::new(args.memory);
     let recorder = prometheus::install()?;
-    let cache = caching::cache(store).metrics(prometheus::CACHE);
+    let cache = if args.serve { caching::cache(store) } else { caching::audited_cache(store) };
+    let cache = cache.metrics(prometheus::CACHE);
     let db = Db::open(&home.join("app.db"), CONNECTIONS)?;
     let buckets = Arc::new(Buckets::open(&home.join("buckets"))?);
     seed::fill(&db, Arc::clone(&buckets)).await?;

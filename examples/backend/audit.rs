@@ -1,0 +1,45 @@
+//! Rows are written, and the audit of the hits must find those that were written past the cache, and no others.
+
+use std::time::{Duration, Instant};
+
+use axum::http::Method;
+use serde_json::json;
+use tower_response_cache::{ResponseCache, stats::AuditResult};
+
+use super::{BoxError, client::Client};
+
+const LIST: &str = "/tables/flights?carrier=HA&sort=-id&limit=3";
+
+/// The number of audits to wait for.
+const AUDITS: u64 = 3;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Writes rows by `writer`, which belongs to a server without the cache if it `bypasses` the cache, and reads until enough hits are audited.
+pub(crate) async fn run(reader: &Client, writer: &Client, cache: &ResponseCache, bypasses: bool) -> Result<(), BoxError> {
+    println!("\nAn audit of one hit in a hundred, after writes {} the cache", if bypasses { "past" } else { "through" });
+    let token = writer.login(0).await?;
+    let audits = |result| cache.stats().audits(result);
+    let compared = || audits(AuditResult::Same) + audits(AuditResult::Differed);
+    let (before, begun) = (compared(), Instant::now());
+    reader.send(Method::GET, LIST, None, "").await?;
+    for flight in 1..4 {
+        let row = json!({ "day": 30, "carrier": "HA", "flight": flight, "origin": "JFK", "dest": "HNL" });
+        writer.send(Method::POST, "/tables/flights", Some(&token), row.to_string()).await?;
+        reader.send(Method::GET, LIST, None, "").await?;
+    }
+    while compared() < before + AUDITS {
+        if begun.elapsed() > PATIENCE {
+            return Err(format!("the audit has not compared {AUDITS} hits within {PATIENCE:?}").into());
+        }
+        reader.send(Method::GET, LIST, None, "").await?;
+    }
+    let differed = audits(AuditResult::Differed);
+    println!("  audited hits: {} the same, {differed} differed", audits(AuditResult::Same));
+    match (bypasses, differed) {
+        (true, 0) => Err("failed: the audit has not found the writes past the cache".into()),
+        (true, _) => Ok(println!("  ok: the audit has found the writes past the cache")),
+        (false, 0) => Ok(println!("  ok: the audit has found no outdated hit")),
+        (false, _) => Err("failed: the audit has found outdated hits".into()),
+    }
+}
