@@ -17,8 +17,8 @@ const ANY_ROUTE: &str = "(any)";
 const QUANTILES: [(f64, &str); 2] = [(0.5, "0.5"), (0.99, "0.99")];
 
 /// The labels of one cache, to which each metric adds its own.
-struct Recorder {
-    cache: SharedString,
+pub(crate) struct Recorder {
+    pub(crate) cache: SharedString,
 }
 
 impl Recorder {
@@ -27,11 +27,11 @@ impl Recorder {
         [cache].into_iter().chain(more.iter().map(|(name, value)| Label::new(*name, value.clone()))).collect()
     }
 
-    fn count(&self, name: &'static str, labels: &[(&'static str, SharedString)], count: u64) {
+    pub(crate) fn count(&self, name: &'static str, labels: &[(&'static str, SharedString)], count: u64) {
         counter!(name, self.labels(labels)).absolute(count);
     }
 
-    fn set(&self, name: &'static str, labels: &[(&'static str, SharedString)], value: f64) {
+    pub(crate) fn set(&self, name: &'static str, labels: &[(&'static str, SharedString)], value: f64) {
         gauge!(name, self.labels(labels)).set(value);
     }
 

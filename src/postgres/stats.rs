@@ -5,6 +5,9 @@ use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
+#[cfg(feature = "metrics")]
+use crate::metrics::Recorder;
+
 /// The counters of a listener since its start. `Display` prints them in one line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -30,6 +33,34 @@ pub struct PostgresStats {
     pub reconnections: u64,
     /// Times that more was invalidated than the changed rows name: everything, or all names of a template.
     pub fallbacks: u64,
+}
+
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+impl PostgresStats {
+    /// Reports the counters to the recorder of the [`metrics`] facade, with the label `cache`. The names begin with `cache_postgres_`:
+    /// [the guide](crate::guide::observability) lists them.
+    pub fn record(&self, cache: impl Into<metrics::SharedString>) {
+        let recorder = Recorder { cache: cache.into() };
+        for (name, value) in [
+            ("cache_postgres_connected", u64::from(self.connected)),
+            ("cache_postgres_lag_bytes", self.lag_bytes),
+            ("cache_postgres_retained_bytes", self.retained_bytes),
+        ] {
+            recorder.set(name, &[], value as f64);
+        }
+        for (name, value) in [
+            ("cache_postgres_transactions_total", self.transactions),
+            ("cache_postgres_changes_total", self.changes),
+            ("cache_postgres_namespaces_total", self.namespaces),
+            ("cache_postgres_invalidations_total", self.invalidations),
+            ("cache_postgres_failed_invalidations_total", self.failed_invalidations),
+            ("cache_postgres_reconnections_total", self.reconnections),
+            ("cache_postgres_fallbacks_total", self.fallbacks),
+        ] {
+            recorder.count(name, &[], value);
+        }
+    }
 }
 
 impl fmt::Display for PostgresStats {

@@ -2,7 +2,7 @@
 
 use tower_response_cache::postgres::PostgresListener;
 
-use crate::{App, ORDERS, Server, listener, started, until};
+use crate::{App, ORDERS, Server, listen_notify, listener, started, until};
 
 const PATHS: [&str; 5] = ["/tables/orders", "/orders/1", "/orders/2", "/customers/7", "/customers/8"];
 
@@ -138,4 +138,31 @@ async fn values_that_are_not_sent_invalidate_the_ancestor() {
     app.renewed("/orders/2", before[2]).await;
     assert_eq!(app.read("/customers/7").await, before[3]);
     assert!(running.stats().fallbacks > 1);
+}
+
+/// The statements of the recipe, as its comment has them.
+fn recipe() -> String {
+    let text = include_str!("../../examples/listen_notify.rs");
+    let sql = text.split("```sql").nth(1).and_then(|rest| rest.split("```").next()).expect("the statements");
+    sql.lines().map(|line| line.trim_start_matches("//!").trim()).collect::<Vec<_>>().join(" ")
+}
+
+#[tokio::test]
+async fn notifications_of_the_recipe_invalidate_their_table() {
+    let server = Server::start();
+    server.sql("CREATE TABLE orders (id int PRIMARY KEY)");
+    server.sql(&recipe());
+    let app = App::new();
+    let before = app.read_all(["/tables/orders", "/other"]).await;
+    let task = tokio::spawn(listen_notify::listen(server.url("postgres"), app.cache.clone()));
+    // It begins with everything, because earlier changes are not known.
+    let other = app.renewed("/other", before[1]).await;
+    let table = app.renewed("/tables/orders", before[0]).await;
+    server.sql("INSERT INTO orders VALUES (1)");
+    app.renewed("/tables/orders", table).await;
+    assert_eq!(app.read("/other").await, other);
+    // Changes during an outage are lost: everything is invalidated after it.
+    server.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'LISTEN cache'");
+    app.renewed("/other", other).await;
+    task.abort();
 }

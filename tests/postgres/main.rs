@@ -5,8 +5,14 @@ mod common;
 
 mod changes;
 mod failures;
+#[path = "../../examples/listen_notify.rs"]
+#[allow(dead_code)]
+mod listen_notify;
+mod over_redis;
 mod server;
+mod sign_in;
 mod start;
+mod timing;
 
 use std::{
     sync::{

@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Write},
     os::unix::{
-        fs::{MetadataExt, chown},
+        fs::{MetadataExt, PermissionsExt, chown},
         process::CommandExt,
     },
     path::{Path, PathBuf},
@@ -52,6 +52,24 @@ impl Server {
     /// Returns the URL of the database `app` for a role.
     pub(crate) fn url(&self, role: &str) -> String {
         format!("postgres://{role}@127.0.0.1:{}/app", self.port)
+    }
+
+    /// Replaces the rules for sign-in over TCP, and adds files to the data.
+    pub(crate) fn configure(&self, hba: &str, files: &[(&str, &str)]) {
+        let data = self.dir.path().join("data");
+        for (name, text) in files.iter().chain(&[("pg_hba.conf", hba)]) {
+            let path = data.join(name);
+            fs::write(&path, text).expect("a file of the server");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("permissions");
+            if is_root(&data) {
+                chown(&path, Some(NOBODY), Some(NOBODY)).expect("a file of nobody");
+            }
+        }
+    }
+
+    /// Runs statements, and tells if they have succeeded.
+    pub(crate) fn succeeds(&self, sql: &str) -> bool {
+        self.psql().args(["-c", sql]).output().is_ok_and(|output| output.status.success())
     }
 
     /// Runs statements in the database `app` as a superuser. Returns the output: the values, one row a line.

@@ -21,7 +21,7 @@ mod locks;
 mod losses;
 mod lost_push;
 mod messages;
-#[cfg(feature = "metrics")]
+#[cfg(all(feature = "metrics", feature = "postgres"))]
 mod metrics;
 mod named;
 mod operations;

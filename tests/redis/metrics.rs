@@ -15,7 +15,9 @@ use http_body_util::BodyExt;
 use metrics_util::debugging::DebuggingRecorder;
 use serde_json::Value;
 use tower::{Layer, ServiceExt};
-use tower_response_cache::{CacheLayer, Outcome, Redis, ResponseCache, Rule, Store, redis::Coherence, stats::AuditResult};
+use tower_response_cache::{
+    CacheLayer, Outcome, Redis, ResponseCache, Rule, Store, postgres::PostgresStats, redis::Coherence, stats::AuditResult,
+};
 
 use crate::{
     common::{
@@ -108,6 +110,7 @@ async fn emitted() -> BTreeMap<String, (String, BTreeSet<String>)> {
     metrics::with_local_recorder(&recorder, || {
         cache.stats().record("api");
         usage.record("api");
+        PostgresStats::default().record("api");
     });
     recorded(&recorder)
 }
