@@ -44,8 +44,10 @@ pub(super) struct Worker {
     pub(super) counters: Arc<Counters>,
     history: Option<History>,
     replace: Replace,
-    /// The text of the last fault of a table or the publication that was logged.
+    /// The text of the outage that was logged last.
     logged: Option<String>,
+    /// The text of the fault of a table or of the publication that was logged last.
+    fault: Option<String>,
 }
 
 /// The position up to which this process has processed the log of a server.
@@ -91,7 +93,7 @@ impl Batch {
 
 impl Worker {
     pub(super) fn new(cache: ResponseCache, options: Options) -> Self {
-        Self { cache, options, counters: Arc::default(), history: None, replace: Replace::No, logged: None }
+        Self { cache, options, counters: Arc::default(), history: None, replace: Replace::No, logged: None, fault: None }
     }
 
     /// Listens until `stopped` is ready.
@@ -312,6 +314,9 @@ impl Worker {
         self.counters.retained_bytes.store(sizes.retained, Relaxed);
         *fresh = session.confirmed.max(*fresh);
         let checked = session.check(&self.options).await;
+        if checked.is_ok() {
+            self.fault = None;
+        }
         let is_late = self.options.max_lag.is_some_and(|max_lag| sizes.end.since(*fresh) > max_lag);
         if let Err(error) = &checked {
             use PostgresErrorKind::{Connection, Protocol};
@@ -319,12 +324,12 @@ impl Worker {
                 return checked;
             }
             let text = error.to_string();
-            if self.logged.as_ref() != Some(&text) {
+            if self.fault.as_ref() != Some(&text) {
                 tracing::error!(
                     error = text,
                     "not all changes in PostgreSQL are replicated any more: everything that is watched is invalidated at each check"
                 );
-                self.logged = Some(text);
+                self.fault = Some(text);
             }
         } else if is_late {
             tracing::warn!(lag = sizes.end.since(*fresh), "the listener is late: everything that is watched is invalidated");
