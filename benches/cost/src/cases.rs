@@ -104,7 +104,7 @@ pub const CASES: &[Case] = &[
     case("InvalidateLayer, GET", "no cache", HITS, near(443), || {
         in_runtime(|| repeat_item(setup::invalidating(Origin::of(KIB))))
     }),
-    case("InvalidateLayer, POST", "no cache", HITS, near(5_180), || {
+    case("InvalidateLayer, POST", "no cache", HITS, near(5_506), || {
         in_runtime(|| repeat(setup::invalidating(Origin::of(KIB)), post))
     }),
     case("distinct requests, empty service", "", MISSES, Limit::None, || distinct(EmptyService)),
