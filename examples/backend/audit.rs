@@ -38,8 +38,14 @@ pub(crate) async fn run(reader: &Client, writer: &Client, cache: &ResponseCache,
     println!("  audited hits: {} the same, {differed} differed", audits(AuditResult::Same));
     match (bypasses, differed) {
         (true, 0) => Err("failed: the audit has not found the writes past the cache".into()),
-        (true, _) => Ok(println!("  ok: the audit has found the writes past the cache")),
-        (false, 0) => Ok(println!("  ok: the audit has found no outdated hit")),
+        (true, _) => {
+            println!("  ok: the audit has found the writes past the cache");
+            Ok(())
+        }
+        (false, 0) => {
+            println!("  ok: the audit has found no outdated hit");
+            Ok(())
+        }
         (false, _) => Err("failed: the audit has found outdated hits".into()),
     }
 }

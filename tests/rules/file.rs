@@ -19,7 +19,7 @@ const DURATION: &str = "expected a duration: \"250ms\", \"60s\", \"5m\", \"1h30m
 const SIZE: &str = "expected a size: a whole number of bytes, or one with KiB, MiB, GiB, KB, MB or GB such as \"1MiB\"";
 const OPTIONS: &str = "expected one of `path`, `ttl`, `http`, `uncached`, `default_ttl`, `heuristics`, `targeted`, \
     `stale_if_unreachable`, `keep_for_validation`, `statuses`, `stale_while_revalidate`, `stale_if_error`, `early_refresh`, `refresh_ahead`, \
-    `jitter`, `soft_timeout`, `distributed_lock`, `fill_across_processes`, `max_body`, `reads_by_post`, `rpc`, `rpc_statuses`, `rpc_age`, `graphql`, `graphql_entities`, `graphql_documents`, `max_request_body`, `etag`, `normalise`, `cache_groups`, `namespaces_from_header`, `key`, `identity`, \
+    `jitter`, `audit`, `audit_ignoring`, `shadow`, `soft_timeout`, `distributed_lock`, `fill_across_processes`, `max_body`, `reads_by_post`, `rpc`, `rpc_statuses`, `rpc_age`, `graphql`, `graphql_entities`, `graphql_documents`, `max_request_body`, `etag`, `normalise`, `cache_groups`, `namespaces_from_header`, `key`, `identity`, \
     `ignore_credentials`, `ignore_cookies`, `path_as_text`, `ignore_forwarded`, `namespaces`, `invalidates`, `invalidates_on`, \
     `invalidates_nothing`, `invalidates_from_header`, `invalidates_softly`, `skip_on_client_error`, `spare_client_errors`, `skip_on_error`, `spare_errors`, `delivery_timeout`, `hold`, `on_fence_error`";
 
