@@ -23,7 +23,7 @@ pub mod scale {
     #![doc = include_str!("../docs/scale.md")]
 }
 
-/// Redis for operators: access, memory, alerts, and a runbook.
+/// For operators: rules at run time, and access, memory, alerts and a runbook for Redis.
 pub mod operations {
     #![doc = include_str!("../docs/operations.md")]
 }
@@ -68,7 +68,7 @@ pub mod dashboard {
     #![doc = include_str!("../docs/dashboard.md")]
 }
 
-/// Hits that are compared with fresh responses, and a mode in which the cache serves nothing.
+/// Audits of hits, shadow mode, and the steps to introduce the cache to a running service.
 pub mod audit {
     #![doc = include_str!("../docs/audit.md")]
 }

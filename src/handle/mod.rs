@@ -325,12 +325,13 @@ impl ResponseCache {
         self.cache.options.enabled.set(on);
     }
 
-    /// Tells if shadow mode is on.
+    /// Tells if shadow mode is on for all rules. A rule with [`Rule::shadow`] does not count.
     pub fn is_shadow(&self) -> bool {
         self.cache.options.shadow.is_on()
     }
 
-    /// Turns shadow mode on or off for all clones and for all layers made from them. [`CacheLayer::shadow`] describes the effect.
+    /// Turns shadow mode on or off for all clones and for all layers made from them. [`CacheLayer::shadow`] describes the effect. A rule with
+    /// [`Rule::shadow`] stays in shadow mode.
     pub fn set_shadow(&self, on: bool) {
         self.cache.options.shadow.set(on);
     }

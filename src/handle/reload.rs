@@ -74,11 +74,16 @@ impl ResponseCache {
         done
     }
 
-    /// Looks at a file of rules now and then at this interval, in a task of its own, and [reloads](Self::reload) the rules when the content has changed. A
-    /// file that another one replaces, and a changed symbolic link, are noticed as well. One second is a good interval.
+    /// Reads a file of rules at once and then at this interval, in a task of its own, and [reloads](Self::reload) the rules when the content has
+    /// changed. A file that another one replaces, and a changed symbolic link, are noticed as well. One second is a good interval.
     ///
-    /// A file that cannot be read or has a fault changes nothing. The fault is logged once, with its line and column, and
-    /// [`RulesWatch::last_error`](crate::rules::RulesWatch::last_error) returns it until the file is good again.
+    /// The file replaces all rules of this handle. Rules that only [`route`](Self::route) has added are gone after the first read: add them by
+    /// [`RulesFile::with`](crate::rules::RulesFile::with). Set all options before this call, because a handle on which an option is set later has rules
+    /// of its own.
+    ///
+    /// A file that cannot be read, is empty, or has a fault changes nothing. The fault is logged once as an error, with its line and column, and
+    /// [`RulesWatch::last_error`](crate::rules::RulesWatch::last_error) returns it until the file is correct. If the store cannot be reached, the new
+    /// rules are in force, a warning is logged, and `last_error` returns nothing.
     ///
     /// ```no_run
     /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {

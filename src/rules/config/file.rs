@@ -17,7 +17,8 @@ use crate::{
     store::error::StoreError,
 };
 
-/// A file of rules in TOML, in the form of [`Rules`]. Needs the feature `config`.
+/// A file of rules in TOML, in [the form of `Rules`](Rules#impl-Deserialize%3C'de%3E-for-Rules). Needs the feature `config`.
+/// [`ResponseCache::watch_rules`](crate::ResponseCache::watch_rules) reads it again when it has changed.
 ///
 /// ```
 /// use std::{path::Path, time::Duration};
@@ -54,7 +55,7 @@ impl RulesFile {
         self
     }
 
-    /// Reads the file, and waits for it.
+    /// Reads the file. The call blocks its thread meanwhile.
     ///
     /// # Errors
     ///
@@ -148,17 +149,18 @@ pub struct RulesWatch {
 }
 
 impl RulesWatch {
-    /// Returns the error of the present content of the file. `None` if its rules are in force.
+    /// Returns the error of the present content of the file, as of the last read. Returns `None` if the rules of that content are in force, and before
+    /// the first read.
     pub fn last_error(&self) -> Option<LoadError> {
         lock(&self.state).error.clone()
     }
 
-    /// Returns the number of contents whose rules were put into force. The first content counts.
+    /// Returns the number of contents whose rules were put into force since the watch began. The first content counts.
     pub fn reloads(&self) -> u64 {
         lock(&self.state).reloads
     }
 
-    /// Returns the number of contents with a fault. Each content counts once, also if the file stays as it is or is missing.
+    /// Returns the number of contents with a fault since the watch began. A content counts once, not at each read. A missing file counts as a content.
     pub fn failures(&self) -> u64 {
         lock(&self.state).failures
     }
