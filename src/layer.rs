@@ -161,11 +161,11 @@ impl<St: Store> CacheLayer<St> {
     /// Turns shadow mode on or off: with a `bool` for good, with a [`Switch`] also at run time. Defaults to off.
     /// [The guide](crate::guide::audit#shadow-mode) shows how to introduce the cache with it.
     ///
-    /// In shadow mode the cache does everything except serving. It writes keys, looks up, stores and invalidates, and the inner service answers
-    /// every request, with the request and the response untouched. [`RouteStats::shadow`](crate::stats::RouteStats::shadow) counts the answers that
+    /// In shadow mode the cache does everything except serving. It computes keys, looks up, stores and invalidates, and the inner service answers
+    /// every request. The cache adds only the fields of [`cache_status`](Self::cache_status) and [`cache_tags`](Self::cache_tags), if they are set. [`RouteStats::shadow`](crate::stats::RouteStats::shadow) counts the answers that
     /// the cache would have given, and compares each stored response that would have been served with the real one. Responses that a rule covers
     /// are marked with [`Bypass::Shadow`](crate::status::Bypass::Shadow). A request waits for the lookup in a shared store, and for no other
-    /// request. [`Rule::shadow`] does the same for one rule.
+    /// request. [`Rule::shadow`] sets the mode for one rule, whatever this option is.
     ///
     /// ```
     /// use tower_response_cache::{CacheLayer, Memory, Switch};
@@ -287,13 +287,14 @@ impl<St: Store> CacheLayer<St> {
     }
 
     /// Limits the [audits](Rule::audit) in progress. Hits that are chosen beyond the limit are not audited, and counted as
-    /// [skipped](crate::stats::AuditResult::Skipped). An audit holds up to two responses of [`max_body`](Rule::max_body) bytes. Defaults to 2.
+    /// [skipped](crate::stats::AuditResult::Skipped). An audit holds up to two responses of [`max_body`](Rule::max_body) bytes. Defaults to 2. With 0, no
+    /// hit is audited.
     pub fn max_audits(mut self, audits: usize) -> Self {
         self.options.max_audits = audits;
         self.changed()
     }
 
-    /// Sets the time from a difference in an [audit](Rule::audit) to the check of the entry. Defaults to 1 second.
+    /// Sets the time from a difference to the check of the entry, in an [audit](Rule::audit) and in [shadow mode](Self::shadow). Defaults to 1 second.
     ///
     /// Between the commit of a write and its invalidation, a fresh response differs although nothing is wrong. Writes through an
     /// [`InvalidateLayer`](crate::InvalidateLayer) over the same store in this process are awaited, and need no such time. Other processes

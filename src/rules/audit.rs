@@ -29,12 +29,18 @@ impl Rule {
     /// [`CacheLayer::max_audits`](crate::CacheLayer::max_audits) limits the calls at one time. The handler must not change data for the reads of
     /// this rule.
     ///
-    /// These fields are not compared: `Age`, `Cache-Status`, `Connection`, `Content-Length`, `Date`, `Expires`, `Keep-Alive`, `Retry-After`,
-    /// `Server-Timing`, `Set-Cookie`, `Trailer`, `Transfer-Encoding`, `Upgrade`, `Via`, fields of proxies and of rate limits, and the fields by which
-    /// requests are traced, such as `X-Request-Id`. [`audit_ignoring`](Self::audit_ignoring) adds more, and [`audit_by`](Self::audit_by) replaces the
-    /// comparison.
+    /// These fields are not compared:
     ///
-    /// Another value is an error of [`Rules::try_route`](crate::Rules::try_route).
+    /// - `Age`, `Cache-Status`, `Content-Length`, `Date`, `Expires`, `Retry-After`, `Set-Cookie`, `Via`, `X-Cache`, and an `ETag` that the cache has added;
+    /// - `Connection`, `Keep-Alive`, `Proxy-Authenticate`, `Proxy-Authentication-Info`, `Proxy-Authorization`, `Proxy-Connection`, `TE`, `Trailer`,
+    ///   `Transfer-Encoding` and `Upgrade`;
+    /// - `RateLimit`, `RateLimit-Limit`, `RateLimit-Remaining`, `RateLimit-Reset` and `X-RateLimit-Remaining`;
+    /// - `CF-Ray`, `Request-Id`, `Server-Timing`, `Traceparent`, `Traceresponse`, `X-Amzn-Trace-Id`, `X-Correlation-Id`, `X-Request-Id`,
+    ///   `X-Response-Time`, `X-Runtime` and `X-Trace-Id`.
+    ///
+    /// [`audit_ignoring`](Self::audit_ignoring) adds others, and [`audit_by`](Self::audit_by) replaces the comparison.
+    ///
+    /// A share of 0 or less, or above 1, is an error of [`Rules::try_route`](crate::Rules::try_route).
     ///
     /// ```
     /// use std::time::Duration;
@@ -53,7 +59,8 @@ impl Rule {
         self
     }
 
-    /// Leaves header fields and trailers out of the comparison of [`audit`](Self::audit). Adds to earlier ones.
+    /// Leaves header fields and trailers out of the comparison of [`audit`](Self::audit) and of [shadow mode](crate::CacheLayer::shadow). Adds to
+    /// earlier ones.
     ///
     /// # Panics
     ///
@@ -72,7 +79,7 @@ impl Rule {
     /// Replaces the comparison of [`audit`](Self::audit): the closure gets the stored and the fresh response, and returns true if they count as
     /// equal. If not, the parts that differ are named by the usual comparison.
     ///
-    /// The response to a HEAD has no body. Trailers are not passed.
+    /// The fresh response to a HEAD has no body. Trailers are not passed. Shadow mode does not call the closure.
     ///
     /// ```
     /// use std::time::Duration;

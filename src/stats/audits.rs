@@ -31,7 +31,8 @@ pub enum AuditResult {
     /// The fresh response differs, and the request could not be repeated for a second one: see
     /// [`CacheLayer::audit_body`](crate::CacheLayer::audit_body).
     Unconfirmed,
-    /// The inner service has failed, has answered with a 5xx, or took longer than the [fill limit](crate::CacheLayer::fill_limit).
+    /// The inner service has failed, has answered with a 5xx that is not the status of the stored response, or took longer than the
+    /// [fill limit](crate::CacheLayer::fill_limit).
     Failed,
     /// The hit was not audited, because [`CacheLayer::max_audits`](crate::CacheLayer::max_audits) audits were in progress.
     Skipped,

@@ -203,7 +203,7 @@ impl Stats {
         self.misses.iter().map(|(_, n)| n).sum()
     }
 
-    /// Returns the number of [audited](crate::Rule::audit) hits with a result.
+    /// Returns the number of hits that were chosen for an [audit](crate::Rule::audit) with this result, of all routes.
     pub fn audits(&self, result: AuditResult) -> u64 {
         self.routes.iter().flat_map(|route| &route.audits).filter(|(of, _)| *of == result).map(|(_, count)| count).sum()
     }
