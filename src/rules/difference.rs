@@ -30,7 +30,8 @@ impl Difference {
         for rule in old.in_use().filter(|rule| !rule.is_uncached()) {
             let is_kept = same_fields
                 && counterparts(new, rule).is_some_and(|other| rule.rule.shares_entries_with(&other.rule))
-                && !added.iter().any(|added| may_overlap(rule.route(), added.route()));
+                // An added fallback takes no path from a pattern.
+                && !added.iter().any(|added| added.route().is_some() && may_overlap(rule.route(), added.route()));
             if !is_kept {
                 all.is_outdated[rule.place()] = true;
                 add_name(&mut all.old, rule.rule.namespaces.first());
@@ -66,6 +67,7 @@ fn add_name(names: &mut Namespaces, template: Option<&String>) {
     };
     match fixed {
         "" => names.extend(&Namespaces::root()),
+        fixed if names.iter().any(|name| name == fixed) => {}
         fixed => names.push_exactly(|name| name.push_str(fixed)),
     }
 }
