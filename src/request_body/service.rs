@@ -56,14 +56,14 @@ struct Wanted {
 
 impl<S> RequestBodyService<S> {
     pub(super) fn new(inner: S, live: LiveRules, read_timeout: Duration, budget: Arc<Budget>) -> Self {
-        let (version, rules) = (live.version(), live.current());
+        let (version, rules) = live.versioned();
         Self { inner, live, version, rules, read_timeout, budget }
     }
 
     /// Takes the newest rules.
     #[cold]
-    fn reload(&mut self, version: u64) {
-        (self.version, self.rules) = (version, self.live.current());
+    fn reload(&mut self) {
+        (self.version, self.rules) = self.live.versioned();
     }
 
     /// Returns the operation of a GET under a rule for GraphQL.
@@ -121,9 +121,8 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let version = self.live.version();
-        if version != self.version {
-            self.reload(version);
+        if self.live.version() != self.version {
+            self.reload();
         }
         #[cfg(feature = "graphql")]
         if let Some(read) = self.operation_of_get(&request) {

@@ -19,6 +19,8 @@ pub(crate) struct LiveRules(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     current: RwLock<Rules>,
+    /// The number of times that `current` was replaced. It changes while `current` is locked.
+    replaced: AtomicU64,
     /// The number of reloads that have begun.
     begun: AtomicU64,
     /// The number of the reload from which on a write need not know the namespaces of earlier ones: all of them have ended.
@@ -72,10 +74,21 @@ impl LiveRules {
         read(&self.0.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Returns the number of reloads so far.
+    /// Returns the number of reloads that have begun.
+    #[inline]
+    fn begun(&self) -> u64 {
+        self.0.begun.load(Ordering::Acquire)
+    }
+
+    /// Returns the version of the rules in force.
     #[inline]
     pub(crate) fn version(&self) -> u64 {
-        self.0.begun.load(Ordering::Acquire)
+        self.0.replaced.load(Ordering::Acquire)
+    }
+
+    /// Returns the rules in force, and their version.
+    pub(crate) fn versioned(&self) -> (u64, Rules) {
+        self.with(|rules| (self.version(), rules.clone()))
     }
 
     /// Returns true if both are the rules of the same layers.
@@ -112,7 +125,11 @@ impl LiveRules {
             self.0.begun.store(number, Ordering::Release);
             number
         };
-        *self.0.current.write().unwrap_or_else(PoisonError::into_inner) = rules.clone();
+        {
+            let mut current = self.0.current.write().unwrap_or_else(PoisonError::into_inner);
+            *current = rules.clone();
+            self.0.replaced.fetch_add(1, Ordering::Release);
+        }
         users.retain(|user| user.strong_count() > 0);
         // The newest first, so that the users of an older one find it.
         let replaced = users.iter().rev().filter_map(Weak::upgrade).filter_map(|user| user.replace(rules));
@@ -131,7 +148,7 @@ impl LiveRules {
     /// Adds the namespaces of what was changed since a write has begun. The write does not know them, and readers may already use them.
     #[inline]
     pub(crate) fn add_changed_since(&self, number: u64, names: &mut Namespaces) {
-        if self.version() != number {
+        if self.begun() != number {
             self.add_changed(number, names);
         }
     }
@@ -159,7 +176,7 @@ impl Drop for PendingReload {
     fn drop(&mut self) {
         let mut log = self.rules.log();
         log.pending.remove(&self.number);
-        let ended = log.pending.first().map_or(self.rules.version(), |first| first - 1);
+        let ended = log.pending.first().map_or(self.rules.begun(), |first| first - 1);
         self.rules.0.ended.store(ended, Ordering::Release);
     }
 }
@@ -167,5 +184,33 @@ impl Drop for PendingReload {
 impl fmt::Debug for LiveRules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.with(|rules| rules.fmt(f))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{thread, time::Duration};
+
+    use super::*;
+    use crate::rules::rule::Rule;
+
+    #[test]
+    fn version_is_never_newer_than_its_rules() {
+        const RELOADS: u64 = 20_000;
+        let live = LiveRules::default();
+        let tables = ["/even", "/odd"].map(|path| Rules::new().route(path, Rule::ttl(Duration::from_secs(60))));
+        let writer = thread::spawn({
+            let (live, tables) = (live.clone(), tables.clone());
+            move || (1..=RELOADS).for_each(|n| drop(live.replace(&tables[n as usize % 2], &Namespaces::default(), || ())))
+        });
+        loop {
+            let (version, rules) = live.versioned();
+            let known = rules.in_use().next().and_then(|rule| rule.route().map(str::to_owned));
+            assert_eq!(known, (version > 0).then(|| ["/even", "/odd"][version as usize % 2].to_owned()), "{version}");
+            if version == RELOADS {
+                break;
+            }
+        }
+        writer.join().unwrap();
     }
 }
