@@ -69,12 +69,12 @@ impl<B> CacheBody<B> {
         Self { kind: Kind::Inner(body), status: None }
     }
 
-    /// Returns the inner service's body, which a watcher sees.
-    pub(crate) fn watched(body: B, watcher: Box<dyn Watcher>) -> Self
+    /// Returns the inner service's body, which a watcher sees. `announced` is the length that the head of the response states.
+    pub(crate) fn watched(body: B, announced: Option<u64>, watcher: Box<dyn Watcher>) -> Self
     where
         B: Body<Error: Into<BoxError>>,
     {
-        Self { kind: Kind::Watched(Box::new(Watched::new(body, watcher))), status: None }
+        Self { kind: Kind::Watched(Box::new(Watched::new(body, announced, watcher))), status: None }
     }
 
     /// Returns a body that is being read, of `length` bytes if known.

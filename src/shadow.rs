@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, Request, Response, response};
+use http::{HeaderMap, Method, Request, Response, header::CONTENT_LENGTH, response};
 use http_body::Body;
 use tokio::{runtime::Handle, time::Instant};
 use tracing::{Instrument, Span};
@@ -25,6 +25,7 @@ use crate::{
     fill::{
         Answer, Fill,
         begin::begin,
+        body::BufferReservation,
         forwarded::Forwarded,
         ongoing::{OngoingCall, OngoingFill},
         upstream::InnerService,
@@ -96,13 +97,16 @@ where
         Use::Compare(entry, missed) => Comparing::of(&shared, entry, missed, &head).map(|watcher| Box::new(watcher) as _),
         Use::Store(missed, leader) => {
             let head = head.clone();
-            let storing = Storing { shared: shared.clone(), missed, leader, began, head, data: BytesMut::new() };
+            let times = (began, shared.store.context().clock.nanos());
+            let taken = BufferReservation::new(shared.clone());
+            let storing = Storing { shared: shared.clone(), missed, leader, times, head, data: BytesMut::new(), taken };
             Some(Box::new(Filling(Some(storing))))
         }
     };
+    let announced = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let body = match watcher {
         None => CacheBody::inner(body),
-        Some(watcher) => CacheBody::watched(body, watcher),
+        Some(watcher) => CacheBody::watched(body, announced, watcher),
     };
     Ok(forwarded.answered(Response::from_parts(head, body)))
 }
@@ -206,15 +210,18 @@ struct Storing<St: Store> {
     shared: Arc<LayerState<St>>,
     missed: Box<MissedRequest<St>>,
     leader: Option<Leader>,
-    began: Nanos,
+    /// The times of the call and of its response. The client may read much later.
+    times: (Nanos, Nanos),
     head: response::Parts,
     data: BytesMut,
+    /// The share in the buffered bytes of the layer.
+    taken: BufferReservation<St>,
 }
 
 impl<St: Store> Watcher for Filling<St> {
     fn data(&mut self, chunk: &Bytes) {
         let Some(storing) = &mut self.0 else { return };
-        if storing.data.len() + chunk.len() > storing.missed.request.rule.max_body() {
+        if storing.data.len() + chunk.len() > storing.missed.request.rule.max_body() || !storing.taken.take(chunk.len()) {
             storing.shared.route(&storing.missed.request.rule).no_store(NoStore::TooLarge);
             self.0 = None;
         } else {
@@ -223,10 +230,14 @@ impl<St: Store> Watcher for Filling<St> {
     }
 
     fn end(&mut self, trailers: Option<HeaderMap>) {
-        let Some(Storing { shared, missed, leader, began, head, data }) = self.0.take() else { return };
+        let Some(Storing { shared, missed, leader, times: (began, answered), head, data, taken: _taken }) = self.0.take()
+        else {
+            return;
+        };
         let body: CacheBody<String> = CacheBody::whole(data.freeze(), trailers.map(Box::new));
         let response = Ok::<_, Infallible>(Response::from_parts(head, body));
-        let mut fill = Box::pin(Fill::new(shared, missed, leader, began, None).run(ready(response)));
+        let fill = Fill { answered, is_late: true, ..Fill::new(shared, missed, leader, began, None) };
+        let mut fill = Box::pin(fill.run(ready(response)));
         // Memory stores at once, so that the next request of the client finds the entry.
         if fill.as_mut().poll(&mut TaskContext::from_waker(Waker::noop())).is_pending()
             && let Ok(runtime) = Handle::try_current()

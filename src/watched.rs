@@ -3,7 +3,7 @@
 use std::{
     pin::Pin,
     sync::{Mutex, PoisonError},
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::{Buf, Bytes};
@@ -29,15 +29,16 @@ pub(crate) struct Watched<B> {
     /// The number of bytes still to come, if it was announced.
     left: Option<u64>,
     trailers: Option<HeaderMap>,
+    /// What follows the announced length. It is read with the last data, since a server may not poll for it.
+    ahead: Option<Option<Result<Frame<Bytes>, BoxError>>>,
 }
 
 impl<B: Body<Error: Into<BoxError>>> Watched<B> {
-    pub(crate) fn new(inner: B, watcher: Box<dyn Watcher>) -> Self {
-        let (left, is_over) = (inner.size_hint().exact(), inner.is_end_stream());
-        let mut watched = Self { inner: Box::pin(inner), watcher: Mutex::new(Some(watcher)), left, trailers: None };
-        if is_over || left == Some(0) {
-            watched.ended();
-        }
+    pub(crate) fn new(inner: B, announced: Option<u64>, watcher: Box<dyn Watcher>) -> Self {
+        let left = inner.size_hint().exact().or(announced);
+        let watcher = Mutex::new(Some(watcher));
+        let mut watched = Self { inner: Box::pin(inner), watcher, left, trailers: None, ahead: None };
+        watched.look_for_end(&mut Context::from_waker(Waker::noop()));
         watched
     }
 
@@ -51,9 +52,27 @@ impl<B: Body<Error: Into<BoxError>>> Watched<B> {
         }
     }
 
-    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    /// Tells the watcher if the body is complete. A server does not poll a body whose announced length it has sent, so that the trailers are read now.
+    fn look_for_end(&mut self, cx: &mut Context<'_>) {
+        if self.inner.is_end_stream() {
+            return self.ended();
+        }
+        if self.left == Some(0)
+            && self.watcher().is_some()
+            && let Poll::Ready(next) = self.next(cx)
+        {
+            self.ahead = Some(next);
+        }
+    }
+
+    /// Reads the next frame, and shows it to the watcher.
+    fn next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = match ready!(self.inner.as_mut().poll_frame(cx)) {
             None => {
+                // A body that is shorter than announced was cut off.
+                if self.left.is_some_and(|left| left > 0) {
+                    *self.watcher() = None;
+                }
                 self.ended();
                 return Poll::Ready(None);
             }
@@ -64,22 +83,42 @@ impl<B: Body<Error: Into<BoxError>>> Watched<B> {
             Some(Ok(frame)) => frame.map_data(|mut data| data.copy_to_bytes(data.remaining())),
         };
         if let Some(chunk) = frame.data_ref() {
-            self.left = self.left.map(|left| left.saturating_sub(chunk.len() as u64));
+            match self.left.map(|left| left.checked_sub(chunk.len() as u64)) {
+                None => {}
+                Some(Some(left)) => self.left = Some(left),
+                // It is longer than announced.
+                Some(None) => *self.watcher() = None,
+            }
             if let Some(watcher) = self.watcher() {
                 watcher.data(chunk);
             }
         } else if let Some(trailers) = frame.trailers_ref() {
             self.trailers = Some(trailers.clone());
-        }
-        // A server does not poll a body whose announced length it has sent.
-        if self.inner.is_end_stream() || self.left == Some(0) {
-            self.ended();
+            // They are the end: a server need not poll on.
+            match self.left {
+                None | Some(0) => self.ended(),
+                Some(_) => *self.watcher() = None,
+            }
         }
         Poll::Ready(Some(Ok(frame)))
     }
 
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Some(next) = self.ahead.take() {
+            return Poll::Ready(next);
+        }
+        let frame = ready!(self.next(cx));
+        if matches!(frame, Some(Ok(_))) {
+            self.look_for_end(cx);
+        }
+        Poll::Ready(frame)
+    }
+
     pub(crate) fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        match &self.ahead {
+            Some(next) => next.is_none(),
+            None => self.inner.is_end_stream(),
+        }
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {

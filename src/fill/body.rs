@@ -84,7 +84,7 @@ impl<St: Store> Fill<St> {
         if let Some(frames) = &mut frames {
             got.chunks(|chunk| frames.push(chunk));
         }
-        let mut taken = BufferReservation { shared: self.shared.clone(), bytes: 0, used: 0 };
+        let mut taken = BufferReservation::new(self.shared.clone());
         let reading = match reading {
             // A shared body of a known length must fit into the buffer completely.
             ReadOutcome::Pending if frames.as_ref().is_some_and(FrameCounter::is_stream) => ReadOutcome::Stream,
@@ -331,13 +331,17 @@ fn poll_data<B: Body>(
 }
 
 /// The share of one fill in the buffered bytes of a layer: reserved at once, or taken as data arrive.
-struct BufferReservation<St> {
+pub(crate) struct BufferReservation<St> {
     shared: Arc<LayerState<St>>,
     bytes: usize,
     used: usize,
 }
 
 impl<St> BufferReservation<St> {
+    pub(crate) fn new(shared: Arc<LayerState<St>>) -> Self {
+        Self { shared, bytes: 0, used: 0 }
+    }
+
     /// Reserves a number of bytes. Returns false if the buffer is full.
     fn reserve(&mut self, bytes: usize) -> bool {
         self.bytes += bytes;
@@ -346,7 +350,7 @@ impl<St> BufferReservation<St> {
     }
 
     /// Takes a number of bytes that have arrived. Returns false if the buffer is full. Reserved bytes count as taken.
-    fn take(&mut self, bytes: usize) -> bool {
+    pub(crate) fn take(&mut self, bytes: usize) -> bool {
         self.used += bytes;
         let more = self.used.saturating_sub(self.bytes);
         more == 0 || self.reserve(more)

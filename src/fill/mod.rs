@@ -54,6 +54,8 @@ pub(crate) struct Fill<St: Store> {
     pub(crate) began: Nanos,
     /// The time of the response. Before that, the time of the call.
     pub(crate) answered: Nanos,
+    /// The response came before the fill begins, at the time `answered`.
+    pub(crate) is_late: bool,
     /// `None` if no other request may follow this fill.
     pub(crate) leader: Option<Leader>,
     /// The request, until it is counted. `None` for a refresh in the background.

@@ -42,7 +42,7 @@ impl<St: Store> Fill<St> {
         began: Nanos,
         count: Option<MissCount>,
     ) -> Self {
-        Self { shared, missed, began, answered: began, leader, count }
+        Self { shared, missed, began, answered: began, is_late: false, leader, count }
     }
 
     /// Awaits the call, and stores its response if that is allowed.
@@ -209,7 +209,9 @@ impl<St: Store> Fill<St> {
 
     /// Records the time of the response.
     pub(crate) fn has_answered(&mut self) {
-        self.answered = self.now();
+        if !self.is_late {
+            self.answered = self.now();
+        }
         self.shared.time_of_fill(&self.request.rule, self.took());
         if self.count.is_some() {
             self.route().time_of_miss(self.answered.saturating_sub(self.miss.time.at));

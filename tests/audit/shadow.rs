@@ -9,9 +9,10 @@ use std::{
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
+use tokio::sync::mpsc;
 use tower::{Layer, Service, ServiceExt};
 use tower_response_cache::{
-    CacheLayer, InvalidateLayer, Memory, Outcome, ResponseCache, Rule, Rules, Store, Switch,
+    CacheBody, CacheLayer, Clock, InvalidateLayer, Memory, Outcome, ResponseCache, Rule, Rules, Store, Switch,
     stats::{Difference, ShadowStats},
     status::Bypass,
 };
@@ -275,4 +276,114 @@ async fn shared_store_is_filled_and_read() {
     eventually(|| shadow(&store).differed == 1).await;
     let found = shadow(&store);
     assert_eq!((found.hits, found.misses, found.same), (2, 1, 1));
+}
+
+/// Returns a layer in shadow mode over channel bodies of this length, and the sources of the bodies.
+fn by_channel(
+    store: &Memory,
+    switch: &Switch,
+    length: Option<u64>,
+    stated: Option<u64>,
+) -> (
+    impl Service<Request<Plain>, Response = Response<CacheBody<ChannelBody>>, Error = Infallible, Future: Send> + Clone + use<>,
+    mpsc::UnboundedReceiver<BodySource>,
+) {
+    let (sender, sources) = mpsc::unbounded_channel();
+    let inner = tower::service_fn(move |_: Request<Plain>| {
+        let (source, body) = channel_body(length);
+        let mut response = Response::new(body);
+        if let Some(stated) = stated {
+            response.headers_mut().insert("content-length", stated.into());
+        }
+        sender.send(source).unwrap();
+        async move { Ok(response) }
+    });
+    let layer = CacheLayer::new(store.clone()).rules(one_rule(Rule::ttl(MINUTE))).shadow(switch);
+    (layer.max_buffered_bytes(1000).layer(inner), sources)
+}
+
+#[tokio::test]
+async fn trailers_after_an_announced_length_are_stored() {
+    for (length, polls_on) in [(Some(4), true), (Some(4), false), (None, false)] {
+        let (store, switch) = (memory(), Switch::new(true));
+        let (cache, mut sources) = by_channel(&store, &switch, length, None);
+        let mut body = opened(send(&cache, get("/t/a")).await);
+        let source = sources.recv().await.unwrap();
+        source.send("rows");
+        source.trailers("grpc-status", "0");
+        assert_eq!(piece(&mut body).await.unwrap().unwrap(), "rows");
+        let trailers = body.frame().await.unwrap().unwrap().into_trailers().unwrap();
+        assert_eq!(trailers["grpc-status"], "0");
+        drop(source);
+        if polls_on {
+            assert!(body.frame().await.is_none());
+        }
+        drop(body);
+        switch.set(false);
+        let hit = send(&cache, get("/t/a")).await;
+        assert_eq!(outcome(&hit), Outcome::Hit);
+        let hit = hit.into_body().collect().await.unwrap();
+        assert_eq!(hit.trailers().expect("trailers")["grpc-status"], "0");
+    }
+}
+
+#[tokio::test]
+async fn body_of_another_length_than_announced_is_not_stored() {
+    for (announced, sent) in [(9, "rows"), (3, "rows")] {
+        for (length, stated) in [(Some(announced), None), (None, Some(announced))] {
+            let (store, switch) = (memory(), Switch::new(true));
+            let (cache, mut sources) = by_channel(&store, &switch, length, stated);
+            let response = send(&cache, get("/t/a")).await;
+            sources.recv().await.unwrap().send(sent);
+            assert_eq!(text(response).await, sent);
+            assert_eq!(store.stats().stored, 0, "{length:?} {stated:?} {sent}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn response_whose_server_stops_at_its_stated_length_is_stored() {
+    let (store, switch) = (memory(), Switch::new(true));
+    let (cache, mut sources) = by_channel(&store, &switch, None, Some(4));
+    let mut body = opened(send(&cache, get("/t/a")).await);
+    sources.recv().await.unwrap().send("rows");
+    assert_eq!(piece(&mut body).await.unwrap().unwrap(), "rows");
+    drop(body);
+    assert_eq!(store.stats().stored, 1);
+}
+
+#[tokio::test]
+async fn lifetime_begins_with_the_response_and_not_with_its_end() {
+    let clock = Clock::manual();
+    let (store, switch) = (Memory::builder().clock(clock.clone()).build(), Switch::new(true));
+    let (cache, mut sources) = by_channel(&store, &switch, None, None);
+    let response = send(&cache, get("/t/a")).await;
+    clock.advance(40 * SECOND);
+    sources.recv().await.unwrap().send("rows");
+    assert_eq!(text(response).await, "rows");
+    switch.set(false);
+    assert_eq!(outcome(&send(&cache, get("/t/a")).await), Outcome::Hit);
+    clock.advance(30 * SECOND);
+    assert_ne!(outcome(&send(&cache, get("/t/a")).await), Outcome::Hit, "it is 70 seconds old");
+}
+
+#[tokio::test]
+async fn bodies_that_clients_read_slowly_are_kept_within_the_limit() {
+    let (store, switch) = (memory(), Switch::new(true));
+    let (cache, mut sources) = by_channel(&store, &switch, None, None);
+    let (mut slow, other) = (opened(send(&cache, get("/t/a")).await), send(&cache, get("/t/b")).await);
+    let (first, second) = (sources.recv().await.unwrap(), sources.recv().await.unwrap());
+    first.send("a".repeat(700));
+    piece(&mut slow).await.unwrap().unwrap();
+    second.send("b".repeat(700));
+    drop(second);
+    assert_eq!(text(other).await.len(), 700);
+    assert_eq!(store.stats().stored, 0, "the buffer is full");
+    drop(first);
+    assert!(piece(&mut slow).await.is_none());
+    assert_eq!(store.stats().stored, 1);
+    let response = send(&cache, get("/t/b")).await;
+    sources.recv().await.unwrap().send("b".repeat(700));
+    text(response).await;
+    assert_eq!(store.stats().stored, 2, "the buffer is free again");
 }
