@@ -81,6 +81,9 @@ impl ResponseCache {
     /// [`RulesFile::with`](crate::rules::RulesFile::with). Set all options before this call, because a handle on which an option is set later has rules
     /// of its own.
     ///
+    /// Replace the file by a rename. The beginning of a file that is written in place may be valid: a rule without the rest of its options, such as its
+    /// key, is then in force until the next look.
+    ///
     /// A file that cannot be read, is empty, or has a fault changes nothing. The fault is logged once as an error, with its line and column, and
     /// [`RulesWatch::last_error`](crate::rules::RulesWatch::last_error) returns it until the file is correct. If the store cannot be reached, the new
     /// rules are in force, a warning is logged, and `last_error` returns nothing.

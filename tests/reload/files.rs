@@ -151,3 +151,28 @@ fn each_fault_has_its_line_and_column() {
     fs::write(&path, b"# a\n\xff").unwrap();
     assert!(RulesFile::new(path).load().unwrap_err().to_string().ends_with("bytes.toml:2: the line is not text in UTF-8"));
 }
+
+#[tokio::test]
+async fn watch_outlives_a_closure_that_panics() {
+    let folder = Folder::new("panics");
+    let path = folder.file("rules.toml", &route("/special"));
+    let file = RulesFile::new(&path).with(|rules| Ok(rules.route("/special", Rule::ttl(MINUTE).namespace("special"))));
+    let cache = ResponseCache::new(Memory::default());
+    let watch = cache.watch_rules(file, INTERVAL);
+    eventually(|| watch.failures() == 1).await;
+    let error = watch.last_error().expect("the closure has panicked");
+    assert!(error.to_string().ends_with("a closure has panicked: expected an error, as of `Rules::try_route`"), "{error}");
+    fs::rename(folder.file("new.toml", &route("/a")), &path).unwrap();
+    eventually(|| watch.reloads() == 1).await;
+}
+
+#[test]
+fn huge_files_and_devices_are_refused() {
+    let folder = Folder::new("huge");
+    let path = folder.file("rules.toml", &route("/a"));
+    fs::File::options().write(true).open(&path).unwrap().set_len(17 << 20).unwrap();
+    let error = |path: &Path| RulesFile::new(path).load().unwrap_err().to_string();
+    assert!(error(&path).ends_with("the file cannot be read: it is larger than 16 MiB"));
+    #[cfg(unix)]
+    assert!(error(Path::new("/dev/zero")).ends_with("the file cannot be read: it is no regular file"));
+}

@@ -3,7 +3,8 @@
 use std::{
     error, fmt, fs,
     future::Future,
-    io,
+    io::{self, Read},
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -40,6 +41,19 @@ pub struct RulesFile {
     with: Vec<Arc<Completion>>,
 }
 
+/// The largest size of a file, in bytes.
+const MAX_SIZE: u64 = 16 << 20;
+
+/// Reads a file. A pipe or a device might never end.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let of_kind = |is_fit, why| if is_fit { Ok(()) } else { Err(io::Error::new(io::ErrorKind::InvalidInput, why)) };
+    of_kind(fs::metadata(path)?.is_file(), "it is no regular file")?;
+    let mut content = Vec::new();
+    fs::File::open(path)?.take(MAX_SIZE + 1).read_to_end(&mut content)?;
+    of_kind(content.len() as u64 <= MAX_SIZE, "it is larger than 16 MiB")?;
+    Ok(content)
+}
+
 type Completion = dyn Fn(Rules) -> Result<Rules, RulesError> + Send + Sync;
 
 impl RulesFile {
@@ -59,9 +73,10 @@ impl RulesFile {
     ///
     /// # Errors
     ///
-    /// If the file cannot be read or is empty, and where [`Rules::from_toml`] and the closures of [`with`](Self::with) return an error.
+    /// If the file cannot be read, is empty, is larger than 16 MiB, or is no regular file, if a closure of [`with`](Self::with) panics, and where
+    /// [`Rules::from_toml`] and the closures return an error.
     pub fn load(&self) -> Result<Rules, LoadError> {
-        self.rules(fs::read(&self.path))
+        self.rules(read(&self.path))
     }
 
     fn rules(&self, content: io::Result<Vec<u8>>) -> Result<Rules, LoadError> {
@@ -75,7 +90,12 @@ impl RulesFile {
             return Err(fault(LoadErrorKind::Empty));
         }
         let rules = Rules::from_toml(text).map_err(|error| fault(LoadErrorKind::File(error.into())))?;
-        self.with.iter().try_fold(rules, |rules, with| with(rules)).map_err(|error| fault(LoadErrorKind::Code(error)))
+        // A panic must not end the watch.
+        let completed = || self.with.iter().try_fold(rules, |rules, with| with(rules));
+        match catch_unwind(AssertUnwindSafe(completed)) {
+            Ok(completed) => completed.map_err(|error| fault(LoadErrorKind::Code(error))),
+            Err(_) => Err(fault(LoadErrorKind::Panicked)),
+        }
     }
 
     /// Looks at the file at this interval, and calls `apply` with the rules of each new content that has no fault.
@@ -101,7 +121,7 @@ impl RulesFile {
         F: Future<Output = Result<(), StoreError>>,
     {
         let path = self.path.clone();
-        let content = spawn_blocking(move || fs::read(path)).await.unwrap_or_else(|error| Err(io::Error::other(error)));
+        let content = spawn_blocking(move || read(&path)).await.unwrap_or_else(|error| Err(io::Error::other(error)));
         let digest = content.as_ref().map(|content| *blake3::hash(content).as_bytes()).map_err(io::Error::kind);
         if known.replace(digest) == Some(digest) {
             return;
@@ -201,6 +221,7 @@ enum LoadErrorKind {
     Empty,
     File(Box<RulesFileError>),
     Code(RulesError),
+    Panicked,
 }
 
 impl LoadError {
@@ -209,7 +230,7 @@ impl LoadError {
         match &self.kind {
             LoadErrorKind::File(error) => error.line(),
             LoadErrorKind::NotText(line) => Some(*line),
-            LoadErrorKind::Io(_) | LoadErrorKind::Empty | LoadErrorKind::Code(_) => None,
+            LoadErrorKind::Io(_) | LoadErrorKind::Empty | LoadErrorKind::Code(_) | LoadErrorKind::Panicked => None,
         }
     }
 
@@ -237,6 +258,9 @@ impl fmt::Display for LoadError {
             LoadErrorKind::Empty => f.write_str(": the file is empty: expected rules, or a comment if there are none"),
             LoadErrorKind::File(error) => write!(f, ": {}", error.message()),
             LoadErrorKind::Code(error) => write!(f, ": rules in code: {error}"),
+            LoadErrorKind::Panicked => {
+                f.write_str(": rules in code: a closure has panicked: expected an error, as of `Rules::try_route`")
+            }
         }
     }
 }
