@@ -15,8 +15,11 @@ const OLDEST: u32 = 130_000;
 const FILTERS: u32 = 150_000;
 
 /// Checks that the server offers logical replication. Returns its version.
-pub(super) async fn server(control: &mut Connection) -> Result<u32, PostgresError> {
-    let sql = "SELECT current_setting('server_version_num'), current_setting('wal_level'), pg_is_in_recovery()";
+///
+/// A listener that is a synchronous standby would stop all commits: they wait for its confirmation, and it waits until they are visible.
+pub(super) async fn server(control: &mut Connection, application: &str) -> Result<u32, PostgresError> {
+    let sql = "SELECT current_setting('server_version_num'), current_setting('wal_level'), pg_is_in_recovery(), \
+               current_setting('synchronous_standby_names')";
     let rows = control.query(sql).await?;
     let row = rows.first().ok_or_else(|| PostgresError::protocol("expected the settings of the server"))?;
     let refused = |why: String| Err(PostgresError::new(PostgresErrorKind::Server, why));
@@ -27,12 +30,25 @@ pub(super) async fn server(control: &mut Connection) -> Result<u32, PostgresErro
     if text(row, 2) == "t" {
         return refused("the server is a standby: connect to the primary".into());
     }
+    if is_synchronous(text(row, 3), application) {
+        return refused(format!(
+            "synchronous_standby_names is {:?}, so that commits would wait for the listener {application:?}, and it for them: name the \
+             standbys in it, without the listener",
+            text(row, 3)
+        ));
+    }
     match text(row, 1) {
         "logical" => Ok(version),
         level => refused(format!(
             "wal_level is {level}: logical replication needs ALTER SYSTEM SET wal_level = logical, and a restart of the server"
         )),
     }
+}
+
+/// Returns true if the names of synchronous standbys have that of an application.
+fn is_synchronous(names: &str, application: &str) -> bool {
+    let mut names = names.split([',', '(', ')']).map(|name| name.trim().trim_matches('"'));
+    names.any(|name| name == "*" || name.eq_ignore_ascii_case(application))
 }
 
 /// Checks that the tables exist, have the columns of the templates, and that changes state these columns. Returns the numbers of the tables.
@@ -205,4 +221,19 @@ fn number(row: &Row, at: usize) -> Result<u32, PostgresError> {
 /// Returns a value. A null is empty.
 pub(super) fn text(row: &Row, at: usize) -> &str {
     row.get(at).and_then(Option::as_deref).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_synchronous_standbys_are_compared() {
+        for names in ["*", "FIRST 1 (*)", "ANY 2 (a, *)", "a,Cache", "2 (\"cache\", a)", "\"*\""] {
+            assert!(is_synchronous(names, "cache"), "{names}");
+        }
+        for names in ["", "a", "FIRST 1 (cache2, a)"] {
+            assert!(!is_synchronous(names, "cache"), "{names}");
+        }
+    }
 }

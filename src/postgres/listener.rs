@@ -54,7 +54,7 @@ impl PostgresListener {
     /// Returns a listener for a database: `postgres://user[:password]@host[:port]/database`.
     ///
     /// The parameters of the URL are those of libpq: `sslmode` (`disable`, `allow`, `prefer`, `require`, `verify-ca`, `verify-full`; defaults to
-    /// `prefer`, which checks no certificate), `sslrootcert` (a file, or `system`), `sslcert`, `sslkey`, `host` (also the folder of a Unix socket),
+    /// `prefer`, which checks no certificate), `sslrootcert` (a file, or `system`, which implies `verify-full`), `sslcert`, `sslkey`, `host` (also the folder of a Unix socket),
     /// `port`, `user`, `password`, `dbname`, `application_name` and `connect_timeout` (in seconds; defaults to 10). Environment variables
     /// and `.pgpass` are not read. The role needs the attribute `REPLICATION`.
     pub fn new(url: impl Into<String>) -> Self {

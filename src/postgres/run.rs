@@ -37,6 +37,9 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// The longest pause before the next attempt to connect, and to invalidate.
 const MAX_PAUSE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(2));
 
+/// The time after which a connection has lasted, so that the next attempt comes at once.
+const LASTING: Duration = Duration::from_secs(1);
+
 /// The worker of a listener.
 pub(super) struct Worker {
     pub(super) cache: ResponseCache,
@@ -111,6 +114,7 @@ impl Worker {
 
     async fn listen(&mut self, session: &mut Option<Session>) -> Infallible {
         let mut pauses = Pauses::new(Duration::from_millis(100), MAX_PAUSE.0);
+        let mut opened = Instant::now();
         // The first outage of a listener that stands by is expected.
         let mut is_known = session.is_none();
         loop {
@@ -118,8 +122,9 @@ impl Worker {
                 Some(open) => {
                     let Err(error) = self.serve(open).await;
                     if self.counters.connected.swap(false, Relaxed) {
-                        (is_known, pauses) = (false, Pauses::new(Duration::from_millis(100), MAX_PAUSE.0));
+                        is_known = false;
                     }
+                    pauses.after_a_connection_of(opened.elapsed());
                     *session = None;
                     Some(error)
                 }
@@ -128,6 +133,7 @@ impl Worker {
                         count(&self.counters.reconnections, 1);
                         self.replace = Replace::No;
                         *session = Some(open);
+                        opened = Instant::now();
                         None
                     }
                     Err(error) => Some(error),
@@ -162,6 +168,9 @@ impl Worker {
         let mut signs = interval(ALIVE);
         let mut fresh = session.confirmed;
         let mut heard = Instant::now();
+        // Before the stream confirms what it has passed over, so that a lag at the start is seen.
+        checks.tick().await;
+        self.check(session, &mut fresh).await?;
         loop {
             select! {
                 biased;
@@ -360,18 +369,44 @@ async fn stay_alive(session: &mut Session, said: &mut Instant) -> Result<(), Pos
 
 /// Pauses between attempts. Each is twice the last one, up to a limit, with jitter.
 struct Pauses {
+    first: Duration,
     next: Duration,
     limit: Duration,
 }
 
 impl Pauses {
     fn new(first: Duration, limit: Duration) -> Self {
-        Self { next: first, limit }
+        Self { first, next: first, limit }
+    }
+
+    /// Begins anew after a connection that has lasted. One that ends soon each time, because of the same fault, is made less and less often.
+    fn after_a_connection_of(&mut self, time: Duration) {
+        if time >= LASTING {
+            self.next = self.first;
+        }
     }
 
     fn next(&mut self) -> Duration {
         let pause = self.next;
         self.next = (pause * 2).min(self.limit);
         pause.mul_f64(0.5 + fastrand::f64() / 2.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_connections_do_not_shorten_the_pauses() {
+        let limit = Duration::from_secs(15);
+        let mut pauses = Pauses::new(Duration::from_millis(100), limit);
+        let mut after = |lasted| {
+            pauses.after_a_connection_of(lasted);
+            pauses.next()
+        };
+        let short: Vec<_> = (0..9).map(|_| after(Duration::from_millis(900))).collect();
+        assert!(short[8] > limit / 2 && short[0] <= Duration::from_millis(100), "{short:?}");
+        assert!(after(LASTING) <= Duration::from_millis(100));
     }
 }

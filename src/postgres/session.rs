@@ -52,7 +52,7 @@ impl Session {
     /// Connects, checks the server, and opens the slot. `strictly` makes faults of tables and of the publication errors.
     pub(super) async fn open(options: &Options, replace: Replace, strictly: bool) -> Result<Self, PostgresError> {
         let mut control = Connection::open(&options.target, false).await?;
-        let version = check::server(&mut control).await?;
+        let version = check::server(&mut control, &options.target.application).await?;
         let known = match check_tables(&mut control, version, options).await {
             Err(error) if strictly => return Err(error),
             known => known.unwrap_or_default(),

@@ -67,10 +67,22 @@ impl Target {
             ..Self::default()
         };
         target.set_address(address)?;
-        let mut mode = None;
+        let (mut mode, mut system_roots) = (None, false);
         for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
             let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-            target.set(name, decoded(value, name)?, &mut mode)?;
+            // A password with an unencoded `?` has its rest here, and is not shown.
+            if !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') {
+                return Err(invalid("a parameter whose name has other characters than `a`–`z` and `_`"));
+            }
+            target.set(name, decoded(value, name)?, (&mut mode, &mut system_roots))?;
+        }
+        match mode.as_deref() {
+            None if system_roots => mode = Some("verify-full".into()),
+            // As libpq: the authorities would not be asked, or any holder of a certificate would be trusted.
+            Some(other) if system_roots && other != "verify-full" => {
+                return Err(invalid("sslrootcert=system with another sslmode than verify-full"));
+            }
+            _ => {}
         }
         target.tls = tls(mode.as_deref(), target.certificates.roots.is_some())?;
         if target.user.is_empty() {
@@ -107,7 +119,12 @@ impl Target {
         Ok(())
     }
 
-    fn set(&mut self, name: &str, value: String, mode: &mut Option<String>) -> Result<(), PostgresError> {
+    fn set(
+        &mut self,
+        name: &str,
+        value: String,
+        (mode, system_roots): (&mut Option<String>, &mut bool),
+    ) -> Result<(), PostgresError> {
         match name {
             "host" => self.set_host(&value),
             "port" => self.set_port(&value)?,
@@ -121,7 +138,7 @@ impl Target {
             }
             "sslmode" => *mode = Some(value),
             // The authorities of the system are the default here.
-            "sslrootcert" if value == "system" => *mode = Some(mode.take().unwrap_or_else(|| "verify-full".into())),
+            "sslrootcert" if value == "system" => *system_roots = true,
             "sslrootcert" => self.certificates.roots = Some(file(name, &value)?),
             "sslcert" => self.client().0 = file(name, &value)?,
             "sslkey" => self.client().1 = file(name, &value)?,
@@ -220,6 +237,14 @@ mod tests {
         assert_eq!(mode("sslmode=verify-ca"), Tls::Required(Verification::Authority));
         assert_eq!(mode("sslmode=verify-full"), Tls::Required(Verification::Full));
         assert_eq!(mode("sslrootcert=system"), Tls::Required(Verification::Full));
+        for weak in ["disable", "prefer", "require", "verify-ca"] {
+            for (first, second) in
+                [("sslrootcert=system", format!("sslmode={weak}")), (&*format!("sslmode={weak}"), "sslrootcert=system".into())]
+            {
+                let error = Target::parse(&format!("postgres://app@db/shop?{first}&{second}")).err().expect(weak);
+                assert!(error.to_string().contains("another sslmode than verify-full"), "{error}");
+            }
+        }
         assert_eq!(tls(Some("require"), true).expect("a mode"), Tls::Required(Verification::Authority));
     }
 
@@ -232,6 +257,9 @@ mod tests {
             "postgres://app:secret@db/shop?target_session_attrs=any",
             "postgres://app:secret@db/shop?sslrootcert=/no/such/file",
             "postgres://:secret@db/shop",
+            "postgres://app:1?secret@db/shop",
+            "postgres://app:1?secret%ff@db/shop",
+            "postgres://app@db/shop?password=secret%ff",
             "mysql://app:secret@db/shop",
         ] {
             let error = Target::parse(url).err().expect(url);

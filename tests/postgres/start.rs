@@ -128,3 +128,10 @@ async fn errors_of_connections_hide_the_password() {
     assert!(error.to_string().starts_with("no connection to PostgreSQL at 127.0.0.1:1, database app: "), "{error}");
     assert!(!format!("{error} {error:?}").contains("sEcReT"), "{error:?}");
 }
+
+#[tokio::test]
+async fn listener_that_would_be_a_synchronous_standby_is_refused() {
+    let server = Server::with(&["wal_level=logical", "synchronous_standby_names=*"]);
+    let listener = PostgresListener::new(server.url("postgres")).table("orders", ["a"]);
+    refused(listener, PostgresErrorKind::Server, &["synchronous_standby_names is \"*\"", "name the standbys in it"]).await;
+}
