@@ -9,7 +9,7 @@
 //! cargo test --test model -- --nocapture
 //! ```
 //!
-//! The larger scope takes minutes and gigabytes. It is run by hand, optimized and one test at a time:
+//! The larger scope takes minutes and gigabytes. It runs each night, or by hand, optimized and one test at a time:
 //!
 //! ```text
 //! cargo test --release --test model -- --ignored --nocapture --test-threads 1
