@@ -53,7 +53,7 @@ impl fmt::Display for Difference {
 }
 
 /// The fields that may differ between two equal responses. The names are in lower case.
-const UNCOMPARED: [&str; 35] = [
+const UNCOMPARED: [&str; 38] = [
     "age",
     "cache-status",
     "cf-ray",
@@ -89,7 +89,10 @@ const UNCOMPARED: [&str; 35] = [
     "x-response-time",
     "x-runtime",
     "x-trace-id",
+    "x-ratelimit-limit",
     "x-ratelimit-remaining",
+    "x-ratelimit-reset",
+    "x-ratelimit-used",
 ];
 
 /// The head of a response.

@@ -75,7 +75,8 @@ impl ResponseCache {
     }
 
     /// Reads a file of rules at once and then at this interval, in a task of its own, and [reloads](Self::reload) the rules when the content has
-    /// changed. A file that another one replaces, and a changed symbolic link, are noticed as well. One second is a good interval.
+    /// changed. A file that another one replaces, and a changed symbolic link, are noticed as well. One second is a good interval; an
+    /// interval below 10 ms counts as 10 ms.
     ///
     /// The file replaces all rules of this handle. Rules that only [`route`](Self::route) has added are gone after the first read: add them by
     /// [`RulesFile::with`](crate::rules::RulesFile::with). Set all options before this call, because a handle on which an option is set later has rules

@@ -34,7 +34,8 @@ impl Rule {
     /// - `Age`, `Cache-Status`, `Content-Length`, `Date`, `Expires`, `Retry-After`, `Set-Cookie`, `Via`, `X-Cache`, and an `ETag` that the cache has added;
     /// - `Connection`, `Keep-Alive`, `Proxy-Authenticate`, `Proxy-Authentication-Info`, `Proxy-Authorization`, `Proxy-Connection`, `TE`, `Trailer`,
     ///   `Transfer-Encoding` and `Upgrade`;
-    /// - `RateLimit`, `RateLimit-Limit`, `RateLimit-Remaining`, `RateLimit-Reset` and `X-RateLimit-Remaining`;
+    /// - `RateLimit`, `RateLimit-Limit`, `RateLimit-Remaining`, `RateLimit-Reset`, and `X-RateLimit-Limit`, `-Remaining`,
+    ///   `-Reset` and `-Used`;
     /// - `CF-Ray`, `Request-Id`, `Server-Timing`, `Traceparent`, `Traceresponse`, `X-Amzn-Trace-Id`, `X-Correlation-Id`, `X-Request-Id`,
     ///   `X-Response-Time`, `X-Runtime` and `X-Trace-Id`.
     ///

@@ -18,6 +18,9 @@ use crate::{
     store::error::StoreError,
 };
 
+/// The shortest pause between two reads of a file.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
+
 /// A file of rules in TOML, in [the form of `Rules`](Rules#impl-Deserialize%3C'de%3E-for-Rules). Needs the feature `config`.
 /// [`ResponseCache::watch_rules`](crate::ResponseCache::watch_rules) reads it again when it has changed.
 ///
@@ -109,7 +112,7 @@ impl RulesFile {
             let mut known = None;
             loop {
                 self.look(&mut known, &shared, &apply).await;
-                tokio::time::sleep(interval).await;
+                tokio::time::sleep(interval.max(SHORTEST_INTERVAL)).await;
             }
         });
         RulesWatch { state, task: task.abort_handle() }
