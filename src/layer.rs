@@ -165,7 +165,7 @@ impl<St: Store> CacheLayer<St> {
     /// every request. The cache adds only the fields of [`cache_status`](Self::cache_status) and [`cache_tags`](Self::cache_tags), if they are set. [`RouteStats::shadow`](crate::stats::RouteStats::shadow) counts the answers that
     /// the cache would have given, and compares each stored response that would have been served with the real one. Responses that a rule covers
     /// are marked with [`Bypass::Shadow`](crate::status::Bypass::Shadow). A request waits for the lookup in a shared store, and for no other
-    /// request. [`Rule::shadow`] sets the mode for one rule, whatever this option is.
+    /// request. [`Rule::shadow`] sets the mode for one rule. This option does not change such a rule.
     ///
     /// ```
     /// use tower_response_cache::{CacheLayer, Memory, Switch};

@@ -111,7 +111,8 @@ where
     Ok(forwarded.answered(Response::from_parts(head, body)))
 }
 
-/// Looks the request up, counts the answer that it would have had, and returns what is done with the response. No other fill is waited for.
+/// Looks the request up, counts the answer that the cache would have given, and returns the plan for the real response. It does not wait for
+/// other fills.
 async fn look_up<St: Store>(shared: &Arc<LayerState<St>>, mut action: Action<St>, headers: &HeaderMap) -> Shadowed<St> {
     loop {
         let step = match action {

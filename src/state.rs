@@ -124,7 +124,7 @@ impl<St> LayerState<St> {
 }
 
 impl<St: Store> LayerState<St> {
-    /// Returns the first state of a layer, or the state after a reload with what it shares with the state before.
+    /// Returns the first state of a layer, or the state after a reload, which shares some parts with the state before.
     pub(crate) fn new(store: St, rules: Rules, options: Options, shared: SharedLimits) -> Self {
         static STATES: AtomicU64 = AtomicU64::new(0);
         let context = store.context();

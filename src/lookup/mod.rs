@@ -148,7 +148,7 @@ impl Lookup {
         Self::read::<St, Peek>(store, rule, primary, headers, names)
     }
 
-    /// Returns the result of [`peek`](Self::peek), by what a shared store has now.
+    /// Returns the result of [`peek`](Self::peek). A shared store is queried, even if a copy in memory could answer.
     pub(crate) fn verify<St: Store>(
         store: &St,
         rule: &Policy,

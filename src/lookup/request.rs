@@ -194,7 +194,7 @@ impl CacheRequest {
         Lookup::peek(&shared.store, &self.rule, self.primary.as_ref(), self.info.conditions(), &self.plan.names).await
     }
 
-    /// Returns true if the store still has `entry` as a fresh response to the request, by what a shared store has now.
+    /// Returns true if the store still has `entry` as a fresh response to the request. A shared store is queried.
     pub(crate) async fn still_answered_by<St: Store>(&self, shared: &LayerState<St>, entry: &Entry) -> bool {
         let (names, headers) = (&self.plan.names, self.info.conditions());
         let lookup = Lookup::verify(&shared.store, &self.rule, self.primary.as_ref(), headers, names).await;

@@ -284,7 +284,7 @@ impl Connection {
         }
     }
 
-    /// Sends what was written. If it is dropped, the next call sends the rest.
+    /// Sends the bytes that were written before. If the future is dropped, the next call sends the rest.
     async fn send(&mut self) -> Result<(), PostgresError> {
         while self.write.has_remaining() {
             self.stream.write_buf(&mut self.write).await.map_err(|error| broken(&error))?;

@@ -145,7 +145,8 @@ impl LiveRules {
         self.0.ended.load(Ordering::Acquire)
     }
 
-    /// Adds the namespaces of what was changed since a write has begun. The write does not know them, and readers may already use them.
+    /// Adds the namespaces that reloads have changed since a write began. The rules of the write do not have them, but readers may already
+    /// use them.
     #[inline]
     pub(crate) fn add_changed_since(&self, number: u64, names: &mut Namespaces) {
         if self.begun() != number {
